@@ -1,0 +1,177 @@
+//! Captioning images and scoring what the captions name.
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor};
+use fisao_models::generation::{FinishReason, Generated, Prompt, Sampling};
+use fisao_models::llava::Llava;
+use fisao_models::parallel::{cores, over_shares};
+use fisao_models::parameters::from_floats;
+use fisao_models::text::Tokenizer;
+use fisao_verifier::mentions::{ObjectVocabulary, Unit};
+use fisao_verifier::scorer::Verifier;
+
+use crate::error::AlignError;
+use crate::tasks::Task;
+
+/// Prompts decoded together by one core.
+const BATCH: usize = 32;
+
+/// What turns responses into scored mentions.
+#[derive(Clone)]
+pub struct Judge {
+    /// The policy's tokenizer.
+    pub tokenizer: Arc<dyn Tokenizer>,
+    /// Objects that are looked for.
+    pub vocabulary: ObjectVocabulary,
+    /// Scores them.
+    pub verifier: Verifier,
+}
+
+/// A response with its scored mentions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Captioned {
+    /// Position of its task.
+    pub task: usize,
+    /// Ids, the end token last if the response stopped.
+    pub tokens: Vec<u32>,
+    /// Log-probability of each token when it was chosen.
+    pub logprobs: Vec<f32>,
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// The text.
+    pub text: String,
+    /// Objects it says are there; negated mentions are left out.
+    pub units: Vec<Unit>,
+    /// Score of each unit.
+    pub scores: Vec<f64>,
+    /// How many mentions were left out because the text denies them.
+    pub negated: usize,
+}
+
+/// Image features of some tasks.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// Per task, projected image tokens `[1, tokens, hidden]`.
+    pub features: Vec<Tensor<3>>,
+    /// Per task, the verifier's unit image embedding.
+    pub embeddings: Vec<Vec<f32>>,
+}
+
+/// Pixels of some tasks as one tensor `[tasks, 3, side, side]`.
+pub fn pixels(tasks: &[Task], side: usize, device: &Device) -> Tensor<4> {
+    let values = tasks.iter().flat_map(|task| task.pixels.iter().copied()).collect();
+    from_floats(values, [tasks.len(), 3, side, side], device)
+}
+
+/// Runs the image encoders over all tasks, on all cores.
+pub fn encode(policy: &Llava, verifier: &Verifier, tasks: &[Task]) -> Encoded {
+    let shares = over_shares(tasks, cores(), |share| {
+        let mut encoded = Encoded { features: Vec::new(), embeddings: Vec::new() };
+        for batch in share.chunks(BATCH) {
+            let side = policy.config().vision.image_size;
+            let pixels = pixels(batch, side, &policy.device());
+            let features = policy.image_features(pixels.clone());
+            encoded
+                .features
+                .extend((0..batch.len()).map(|index| features.clone().narrow(0, index, 1)));
+            encoded.embeddings.extend(verifier.embed_images(pixels));
+        }
+        encoded
+    });
+    let mut all = Encoded { features: Vec::new(), embeddings: Vec::new() };
+    for share in shares {
+        all.features.extend(share.features);
+        all.embeddings.extend(share.embeddings);
+    }
+    all
+}
+
+/// Writes `samples` responses per task and scores their mentions. Responses to one task are adjacent.
+///
+/// `streams[i]` numbers the random streams of task `i`, see
+/// [`Prompt::stream`](fisao_models::generation::Prompt::stream). `advance` is told how many responses
+/// are done, from any thread.
+///
+/// # Errors
+/// [`AlignError::Text`] when a response cannot be decoded, [`AlignError::Verifier`] when a name cannot
+/// be scored.
+pub fn caption(
+    policy: &Llava,
+    judge: &mut Judge,
+    tasks: &[Task],
+    encoded: &Encoded,
+    streams: &[u64],
+    samples: usize,
+    sampling: &Sampling,
+) -> Result<Vec<Captioned>, AlignError> {
+    let generated = generate(policy, tasks, encoded, streams, samples, sampling);
+    generated
+        .into_iter()
+        .enumerate()
+        .map(|(index, response)| {
+            judge.read(index / samples, response, &encoded.embeddings[index / samples])
+        })
+        .collect()
+}
+
+fn generate(
+    policy: &Llava,
+    tasks: &[Task],
+    encoded: &Encoded,
+    streams: &[u64],
+    samples: usize,
+    sampling: &Sampling,
+) -> Vec<Generated> {
+    let indices: Vec<usize> = (0..tasks.len()).collect();
+    let parts = over_shares(&indices, cores(), |share| {
+        let mut written = Vec::with_capacity(share.len() * samples);
+        for batch in share.chunks((BATCH / samples).max(1)) {
+            let prompts: Vec<Prompt> = batch
+                .iter()
+                .enumerate()
+                .map(|(image, &index)| Prompt {
+                    ids: tasks[index].prompt.clone(),
+                    image,
+                    stream: streams[index],
+                })
+                .collect();
+            let features =
+                batch.iter().map(|&index| encoded.features[index].clone()).collect();
+            let features = Tensor::cat(features, 0);
+            written.extend(policy.generate(&prompts, &features, samples, sampling));
+        }
+        written
+    });
+    parts.into_iter().flatten().collect()
+}
+
+impl Judge {
+    /// Decodes a response, finds what it names and scores it against the image.
+    ///
+    /// # Errors
+    /// See [`caption`].
+    pub fn read(
+        &mut self,
+        task: usize,
+        response: Generated,
+        image: &[f32],
+    ) -> Result<Captioned, AlignError> {
+        let decoded = self.tokenizer.decode(&response.tokens)?;
+        let all = self.vocabulary.units(&decoded.text, &decoded.spans);
+        let found = all.len();
+        let units: Vec<Unit> = all.into_iter().filter(|unit| !unit.negated).collect();
+        self.verifier.learn(units.iter().map(|unit| unit.form.as_str()))?;
+        let scores = units.iter().map(|unit| self.verifier.score(image, &unit.form)).collect();
+        Ok(Captioned {
+            task,
+            tokens: response.tokens,
+            logprobs: response.logprobs,
+            finish: response.finish,
+            text: decoded.text,
+            negated: found - units.len(),
+            units,
+            scores,
+        })
+    }
+}

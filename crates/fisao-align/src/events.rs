@@ -1,0 +1,196 @@
+//! What a trainer says while it runs. It never prints: whoever started it draws these.
+
+use serde::{Deserialize, Serialize};
+
+/// A step inside one iteration, in the order they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// The policy captions images.
+    Rollout,
+    /// The verifier scores the objects mentioned.
+    Verify,
+    /// Values, reference log-probabilities, advantages.
+    Advantages,
+    /// Optimiser steps.
+    Update,
+}
+
+/// One thing worth telling the user.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum AlignEvent {
+    /// A phase begins.
+    PhaseStarted {
+        /// Iteration, from 0.
+        iteration: usize,
+        /// Which phase.
+        phase: Phase,
+        /// Units of work it will take: responses, or optimiser steps in the update.
+        steps: usize,
+    },
+    /// A phase has got further.
+    PhaseAdvanced {
+        /// Which phase.
+        phase: Phase,
+        /// Units of work done so far.
+        done: usize,
+    },
+    /// A phase is over.
+    PhaseFinished {
+        /// Iteration, from 0.
+        iteration: usize,
+        /// Which phase.
+        phase: Phase,
+        /// Wall time, seconds.
+        seconds: f64,
+    },
+    /// An iteration is over.
+    IterationFinished {
+        /// What it measured.
+        metrics: Box<IterationMetrics>,
+    },
+    /// Something looks wrong, but the run goes on.
+    Warning(Warning),
+    /// The run can be resumed from here.
+    CheckpointSaved {
+        /// Iterations done, so the one it resumes with.
+        iteration: usize,
+    },
+}
+
+/// A named suspicion with its evidence and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// Which suspicion.
+    pub code: WarningCode,
+    /// The evidence, in numbers.
+    pub message: String,
+    /// What to look at or change.
+    pub hint: String,
+}
+
+/// Every warning there is; what raises each is documented in [`crate::guards`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WarningCode {
+    /// A metric is NaN or infinite.
+    NotFinite,
+    /// Sampler and trainer disagree about log-probabilities.
+    SamplerMismatch,
+    /// The policy has gone far from the reference.
+    KlHigh,
+    /// One update moved some token's probability too far.
+    RatioHigh,
+    /// The policy has become nearly deterministic.
+    EntropyCollapsed,
+    /// Responses have become much shorter than the base model's.
+    LengthCollapsed,
+    /// Responses have become much longer than the base model's.
+    LengthGrown,
+    /// Responses stop ending by themselves.
+    EndsMissing,
+    /// All responses earn the same.
+    RewardConstant,
+    /// No mention earns or costs anything.
+    AllNeutral,
+    /// On the calibration split the policy names fewer of the objects that are there.
+    RecallDropped,
+    /// On the calibration split reward no longer tells correct words from hallucinated ones.
+    SeparationLost,
+}
+
+/// Everything one iteration measured: one line of `metrics.jsonl`.
+///
+/// A quantity an iteration cannot have (a share of no mentions) is absent, `null` in JSON.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct IterationMetrics {
+    /// Iteration, from 0.
+    pub iteration: usize,
+    /// Responses sampled.
+    pub responses: usize,
+    /// Real response tokens sampled, end token included.
+    pub tokens: usize,
+
+    /// Verifier reward summed over a response, mean over responses, without the KL term. Should
+    /// rise.
+    pub reward_mean: f64,
+    /// Standard deviation of the same over responses. Zero means there is nothing to learn from.
+    pub reward_std: f64,
+    /// Object mentions per response.
+    pub mentions_per_caption: f64,
+    /// Share of mentions with positive reward, `[0, 1]`.
+    pub rewarded_share: Option<f64>,
+    /// Share of mentions with negative reward, `[0, 1]`. Should fall.
+    pub penalised_share: Option<f64>,
+    /// Share of mentions without reward, `[0, 1]`.
+    pub neutral_share: Option<f64>,
+
+    /// Tokens per response, mean. Far from the base model's, the reward is being gamed.
+    pub length_mean: f64,
+    /// Share of responses that ended by themselves within the budget, `[0, 1]`.
+    pub eos_rate: f64,
+    /// Entropy of the policy's next-token distribution at real tokens, mean, nats. Falls slowly.
+    pub entropy: f64,
+
+    /// `KL(π_θ‖π_ref)` summed over a response, mean over responses, k1, nats. May be slightly
+    /// negative by chance; clearly negative means sampler and scorer differ.
+    pub kl: f64,
+    /// The same KL per token, k3, nats. Never negative.
+    pub kl_per_token: f64,
+    /// Price β of that KL in this iteration, reward units per nat.
+    pub kl_coefficient: f64,
+
+    /// Mean of the advantages before whitening, reward units.
+    pub advantage_mean: f64,
+    /// Standard deviation of the advantages before whitening, reward units.
+    pub advantage_std: f64,
+    /// Share of the returns' variance the critic explained before this update: 1 perfect, 0 no
+    /// better than a constant. Absent where returns do not vary.
+    pub value_explained_variance: Option<f64>,
+
+    /// Clipped surrogate loss, mean over the update's minibatches.
+    pub policy_loss: f64,
+    /// Clipped value loss, mean over the update's minibatches, reward units squared.
+    pub value_loss: f64,
+    /// Share of tokens whose gradient the clip removed, `[0, 1]`. 0.02 to 0.3 is usual.
+    pub clip_fraction: f64,
+    /// `KL(π_old‖π_θ)` per token over the update, k3, nats.
+    pub approx_kl: f64,
+    /// Largest `π_θ/π_old` of any token in the update.
+    pub ratio_max: f64,
+    /// Largest `|log π_θ − log π_old|` before the first optimiser step, nats: sampler against
+    /// trainer, numerical noise if both are right.
+    pub sampler_gap: f64,
+    /// Epochs done; fewer than configured if `target-kl` ended the update.
+    pub epochs_done: usize,
+    /// L2 norm of the policy's gradient before clipping, mean over optimiser steps.
+    pub grad_norm: f64,
+    /// Learning rate of the adapter.
+    pub learning_rate: f64,
+    /// Learning rate of the value head.
+    pub value_learning_rate: f64,
+
+    /// Wall time of the phases.
+    pub seconds: PhaseSeconds,
+}
+
+/// Wall time per phase, seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct PhaseSeconds {
+    /// Captioning.
+    pub rollout: f64,
+    /// Scoring the mentions.
+    pub verify: f64,
+    /// Values, reference log-probabilities, advantages.
+    pub advantages: f64,
+    /// Optimiser steps.
+    pub update: f64,
+}
+
+impl PhaseSeconds {
+    /// Whole iteration, seconds.
+    pub fn total(&self) -> f64 {
+        self.rollout + self.verify + self.advantages + self.update
+    }
+}

@@ -1,0 +1,26 @@
+//! What the policy is asked: images with prompts, in a fixed order.
+
+use crate::error::AlignError;
+
+/// One image with one prompt, ready for the model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// Name of the image, for reports and errors.
+    pub id: String,
+    /// Normalised pixels, `[3 · height · width]`, channels first.
+    pub pixels: Vec<f32>,
+    /// Prompt ids with the image placeholder expanded.
+    pub prompt: Vec<u32>,
+}
+
+/// A sequence of tasks; the same index always gives the same task.
+pub trait TaskSource: Sync {
+    /// Number of tasks; they are gone through in a shuffled order, again and again.
+    fn count(&self) -> usize;
+
+    /// The task at `index`, below [`count`](Self::count).
+    ///
+    /// # Errors
+    /// [`AlignError::Task`] naming the image that cannot be used.
+    fn task(&self, index: usize) -> Result<Task, AlignError>;
+}

@@ -1,0 +1,102 @@
+use fisao_align::guards::{Baseline, GuardLimits, SplitHealth, check_iteration, check_split};
+use fisao_align::{AlignEvent, IterationMetrics, WarningCode};
+
+const BASELINE: Baseline = Baseline { length_mean: 20.0, eos_rate: 1.0, entropy: 1.0 };
+
+/// An iteration nothing is wrong with.
+fn healthy() -> IterationMetrics {
+    IterationMetrics {
+        reward_mean: 0.2,
+        reward_std: 0.5,
+        mentions_per_caption: 3.0,
+        rewarded_share: Some(0.6),
+        penalised_share: Some(0.2),
+        neutral_share: Some(0.2),
+        length_mean: 20.0,
+        eos_rate: 0.99,
+        entropy: 0.9,
+        kl_per_token: 0.02,
+        ratio_max: 1.4,
+        sampler_gap: 1e-5,
+        ..IterationMetrics::default()
+    }
+}
+
+fn codes(change: impl FnOnce(&mut IterationMetrics)) -> Vec<WarningCode> {
+    let mut metrics = healthy();
+    change(&mut metrics);
+    let warnings = check_iteration(&metrics, &BASELINE, &GuardLimits::default());
+    assert!(warnings.iter().all(|w| !w.message.is_empty() && !w.hint.is_empty()));
+    warnings.iter().map(|w| w.code).collect()
+}
+
+#[test]
+fn each_failure_raises_its_own_warning() {
+    assert_eq!(codes(|_| ()), []);
+    assert_eq!(codes(|m| m.policy_loss = f64::NAN), [WarningCode::NotFinite]);
+    assert_eq!(codes(|m| m.grad_norm = f64::INFINITY), [WarningCode::NotFinite]);
+    assert_eq!(codes(|m| m.sampler_gap = 0.1), [WarningCode::SamplerMismatch]);
+    assert_eq!(codes(|m| m.kl_per_token = 0.6), [WarningCode::KlHigh]);
+    assert_eq!(codes(|m| m.ratio_max = 12.26), [WarningCode::RatioHigh]);
+    assert_eq!(codes(|m| m.entropy = 0.1), [WarningCode::EntropyCollapsed]);
+    assert_eq!(codes(|m| m.length_mean = 16.0), [WarningCode::LengthCollapsed]);
+    assert_eq!(codes(|m| m.length_mean = 26.0), [WarningCode::LengthGrown]);
+    assert_eq!(codes(|m| m.eos_rate = 0.9), [WarningCode::EndsMissing]);
+    assert_eq!(codes(|m| m.reward_std = 0.0), [WarningCode::RewardConstant]);
+    assert_eq!(codes(|m| m.neutral_share = Some(1.0)), [WarningCode::AllNeutral]);
+    // Captions without any mention: there is nothing to reward either.
+    assert_eq!(codes(|m| m.neutral_share = None), [WarningCode::AllNeutral]);
+}
+
+#[test]
+fn a_nan_names_the_metrics_and_silences_the_rest() {
+    let metrics = IterationMetrics { kl: f64::NAN, length_mean: 1.0, ..healthy() };
+    let warnings = check_iteration(&metrics, &BASELINE, &GuardLimits::default());
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].message.ends_with(": kl"), "{}", warnings[0].message);
+}
+
+fn split(change: impl FnOnce(&mut SplitHealth)) -> Vec<WarningCode> {
+    let mut health = SplitHealth {
+        recall: 0.80,
+        base_recall: 0.81,
+        reward_auc: Some(0.95),
+        reward_correct: Some(0.5),
+        reward_hallucinated: Some(-0.8),
+    };
+    change(&mut health);
+    check_split(&health, &GuardLimits::default()).iter().map(|w| w.code).collect()
+}
+
+#[test]
+fn the_calibration_split_is_watched() {
+    assert_eq!(split(|_| ()), []);
+    assert_eq!(split(|h| h.recall = 0.42), [WarningCode::RecallDropped]);
+    assert_eq!(split(|h| h.reward_auc = Some(0.6)), [WarningCode::SeparationLost]);
+    // Thresholds from mismatched pairs: a good detector, but hallucinations are paid for.
+    assert_eq!(split(|h| h.reward_hallucinated = Some(0.3)), [WarningCode::SeparationLost]);
+    assert_eq!(split(|h| h.reward_correct = Some(-0.1)), [WarningCode::SeparationLost]);
+    // A policy that no longer hallucinates has no AUC, which is no reason to complain.
+    let cured = |h: &mut SplitHealth| (h.reward_auc, h.reward_hallucinated) = (None, None);
+    assert_eq!(split(cured), []);
+}
+
+#[test]
+fn metrics_and_events_survive_json() {
+    let events = [
+        AlignEvent::IterationFinished { metrics: Box::new(healthy()) },
+        AlignEvent::Warning(
+            check_iteration(
+                &IterationMetrics { ratio_max: 20.0, ..healthy() },
+                &BASELINE,
+                &GuardLimits::default(),
+            )
+            .remove(0),
+        ),
+    ];
+    for event in events {
+        let text = serde_json::to_string(&event).expect("serialise");
+        let back: AlignEvent = serde_json::from_str(&text).expect("deserialise");
+        assert_eq!(back, event, "{text}");
+    }
+}

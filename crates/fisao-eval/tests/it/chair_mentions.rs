@@ -1,0 +1,140 @@
+use fisao_eval::chair::{ObjectVocabulary, VocabularyError};
+use proptest::prelude::*;
+
+fn vocabulary() -> ObjectVocabulary {
+    let entry = |category: &str, forms: &[&str]| {
+        (category.to_owned(), forms.iter().map(ToString::to_string).collect())
+    };
+    ObjectVocabulary::new(vec![
+        entry("person", &["person", "man", "woman", "child"]),
+        entry("dog", &["dog", "puppy"]),
+        entry("hot dog", &["hot dog", "hotdog"]),
+        entry("bus", &["bus"]),
+        entry("knife", &["knife"]),
+        entry("dog house", &[]),
+        entry("wine glass", &["wine glass", "glass of wine"]),
+        entry("traffic light", &["traffic light", "stoplight"]),
+        entry("sheep", &["sheep", "lamb"]),
+    ])
+    .expect("a well-formed vocabulary")
+}
+
+fn found(text: &str) -> Vec<(String, String)> {
+    vocabulary().mentions(text).into_iter().map(|m| (m.category, m.text)).collect()
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(c, t)| ((*c).to_owned(), (*t).to_owned())).collect()
+}
+
+#[test]
+fn plurals_and_capitals_are_found_where_they_stand() {
+    let text = "Two DOGS, three buses; knives and people. A flock of sheep!";
+    assert_eq!(
+        found(text),
+        pairs(&[
+            ("dog", "DOGS"),
+            ("bus", "buses"),
+            ("knife", "knives"),
+            ("person", "people"),
+            ("sheep", "sheep"),
+        ])
+    );
+    assert_eq!(vocabulary().mentions(text)[0].span, 4..8);
+}
+
+#[test]
+fn the_longest_name_wins_and_is_counted_once() {
+    assert_eq!(found("a hot dog and a dog"), pairs(&[("hot dog", "hot dog"), ("dog", "dog")]));
+    assert_eq!(found("hot-dogs"), pairs(&[("hot dog", "hot-dogs")]));
+    assert_eq!(found("dog houses"), pairs(&[("dog house", "dog houses")]));
+    assert_eq!(found("it is hot, dog"), pairs(&[("dog", "dog")]));
+    assert_eq!(found("glasses of wine"), pairs(&[("wine glass", "glasses of wine")]));
+    assert_eq!(found("Traffic\n lights"), pairs(&[("traffic light", "Traffic\n lights")]));
+}
+
+#[test]
+fn only_whole_words_count() {
+    assert_eq!(found("a dogma, business, manner, hotdoggery and dog2"), pairs(&[]));
+    assert_eq!(found("the dog's bowl"), pairs(&[("dog", "dog")]));
+}
+
+#[test]
+fn spans_are_right_after_letters_that_change_length_in_lower_case() {
+    let text = "İİ — 🐶 dog";
+    let mention = vocabulary().mentions(text).remove(0);
+    assert_eq!(&text[mention.span], "dog");
+}
+
+#[test]
+fn a_plural_listed_elsewhere_stays_there() {
+    let vocabulary = ObjectVocabulary::new(vec![
+        ("glass".into(), vec![]),
+        ("eyewear".into(), vec!["glasses".into()]),
+    ])
+    .unwrap();
+    assert_eq!(vocabulary.mentions("glasses")[0].category, "eyewear");
+    assert_eq!(vocabulary.mentions("glass")[0].category, "glass");
+}
+
+#[test]
+fn broken_vocabularies_are_named() {
+    let new = |entries: &[(&str, &[&str])]| {
+        ObjectVocabulary::new(
+            entries
+                .iter()
+                .map(|(c, f)| ((*c).to_owned(), f.iter().map(ToString::to_string).collect()))
+                .collect(),
+        )
+        .unwrap_err()
+    };
+    assert_eq!(new(&[]), VocabularyError::Empty);
+    assert_eq!(
+        new(&[("cat", &[]), ("cat", &[])]),
+        VocabularyError::DuplicateCategory { category: "cat".into() }
+    );
+    assert_eq!(
+        new(&[("cat", &["--"])]),
+        VocabularyError::NoWord { category: "cat".into(), form: "--".into() }
+    );
+    assert_eq!(
+        new(&[("cat", &["Puma "]), ("shoe", &["puma"])]),
+        VocabularyError::Ambiguous {
+            form: "puma".into(),
+            first: "cat".into(),
+            second: "shoe".into()
+        }
+    );
+}
+
+proptest! {
+    /// Any text at all: spans are in order, disjoint, on character boundaries and spell the text.
+    #[test]
+    fn spans_are_sound(text in "(\\PC|dog|hot dog|glass of wine| |-|é|İ|\u{301}){0,40}") {
+        let mut end = 0;
+        for mention in vocabulary().mentions(&text) {
+            prop_assert!(mention.span.start >= end && mention.span.start < mention.span.end);
+            prop_assert_eq!(text.get(mention.span.clone()), Some(mention.text.as_str()));
+            end = mention.span.end;
+        }
+    }
+
+    /// Names separated by words that name nothing are exactly the mentions.
+    #[test]
+    fn planted_names_are_found(
+        planted in prop::collection::vec(
+            prop::sample::select(vec![
+                ("dogs", "dog"), ("hot dog", "hot dog"), ("Buses", "bus"), ("men", "person"),
+                ("stoplights", "traffic light"), ("glass of wine", "wine glass"),
+            ]),
+            0..12,
+        ),
+        filler in prop::sample::select(vec![" and the ", ", ", " near a very hot, ", " … "]),
+    ) {
+        let text = planted.iter().map(|(form, _)| *form).collect::<Vec<_>>().join(filler);
+        let expected: Vec<&str> = planted.iter().map(|(_, category)| *category).collect();
+        let mentions = vocabulary().mentions(&text);
+        let found: Vec<&str> = mentions.iter().map(|m| m.category.as_str()).collect();
+        prop_assert_eq!(found, expected);
+    }
+}

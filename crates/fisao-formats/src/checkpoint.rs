@@ -1,0 +1,189 @@
+//! A model folder in Hugging Face layout: what it is, and how to load it.
+
+mod config;
+mod config_writer;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use fisao_models::clip::{Clip, ClipConfig};
+use fisao_models::image::ImageProcessor;
+use fisao_models::llava::{Llava, LlavaConfig};
+use fisao_models::weights::WeightError;
+
+pub use config_writer::{clip_config_json, llava_config_json};
+pub use writer::{
+    SpecialTokens, named_tensors, write_checkpoint, write_clip, write_clip_processing, write_llava,
+    write_llava_processing,
+};
+
+use crate::FormatError;
+use crate::processor::read_image_processor;
+use crate::tokenizer::HfTokenizer;
+use crate::weights::{Layout, LoadDtype, SafetensorsSource};
+
+/// The model configuration's file name.
+pub const CONFIG_FILE: &str = "config.json";
+/// The tokenizer's file name.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// What a checkpoint's `config.json` says, by `model_type`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelConfig {
+    /// `llava`: a CLIP vision tower, a projector and a Llama decoder.
+    Llava(LlavaConfig),
+    /// `clip`: an image and a text tower with a shared space.
+    Clip(ClipConfig),
+}
+
+impl ModelConfig {
+    /// The `model_type` it stands for.
+    pub fn model_type(&self) -> &'static str {
+        match self {
+            Self::Llava(_) => "llava",
+            Self::Clip(_) => "clip",
+        }
+    }
+
+    /// The family of names its weights are stored under.
+    pub fn layout(&self) -> Layout {
+        match self {
+            Self::Llava(_) => Layout::Llava,
+            Self::Clip(_) => Layout::Clip,
+        }
+    }
+}
+
+/// A model folder whose configuration has been read; weights are opened when they are asked for.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    folder: PathBuf,
+    config: ModelConfig,
+}
+
+/// A model, and the tensors of its checkpoint that it had no use for.
+#[derive(Clone, Debug)]
+pub struct Loaded<M> {
+    /// The model.
+    pub model: M,
+    /// Keys of the checkpoint that were not read, sorted; normally none.
+    pub unused: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Reads a folder's `config.json`, as transformers 4 or 5 wrote it.
+    ///
+    /// # Errors
+    /// The folder or file is absent; the model is of an unknown type, lacks a field, or asks for
+    /// something that is not supported.
+    pub fn open(folder: &Path) -> Result<Self, FormatError> {
+        if !folder.is_dir() {
+            return Err(FormatError::NotFound { what: "checkpoint folder", path: folder.into() });
+        }
+        let config = config::read(&folder.join(CONFIG_FILE))?;
+        Ok(Self { folder: folder.to_owned(), config })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What the folder holds.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The configuration of a LLaVA checkpoint.
+    ///
+    /// # Errors
+    /// It is of another type.
+    pub fn llava_config(&self) -> Result<&LlavaConfig, FormatError> {
+        match &self.config {
+            ModelConfig::Llava(config) => Ok(config),
+            ModelConfig::Clip(_) => Err(self.wrong_type("llava")),
+        }
+    }
+
+    /// The configuration of a CLIP checkpoint.
+    ///
+    /// # Errors
+    /// It is of another type.
+    pub fn clip_config(&self) -> Result<&ClipConfig, FormatError> {
+        match &self.config {
+            ModelConfig::Clip(config) => Ok(config),
+            ModelConfig::Llava(_) => Err(self.wrong_type("clip")),
+        }
+    }
+
+    /// Opens the weights.
+    ///
+    /// # Errors
+    /// See [`SafetensorsSource::open`].
+    pub fn weights(&self, dtype: LoadDtype) -> Result<SafetensorsSource, FormatError> {
+        SafetensorsSource::open(&self.folder, self.config.layout(), dtype)
+    }
+
+    /// Loads a LLaVA model.
+    ///
+    /// # Errors
+    /// The checkpoint is of another type, or a tensor is missing, misshapen or damaged.
+    pub fn load_llava(
+        &self,
+        dtype: LoadDtype,
+        device: &Device,
+    ) -> Result<Loaded<Llava>, FormatError> {
+        let config = self.llava_config()?.clone();
+        self.load(dtype, |weights| Llava::load(config, weights, device))
+    }
+
+    /// Loads a CLIP model.
+    ///
+    /// # Errors
+    /// The checkpoint is of another type, or a tensor is missing, misshapen or damaged.
+    pub fn load_clip(
+        &self,
+        dtype: LoadDtype,
+        device: &Device,
+    ) -> Result<Loaded<Clip>, FormatError> {
+        let config = self.clip_config()?.clone();
+        self.load(dtype, |weights| Clip::load(config, weights, device))
+    }
+
+    fn load<M>(
+        &self,
+        dtype: LoadDtype,
+        build: impl FnOnce(&mut SafetensorsSource) -> Result<M, WeightError>,
+    ) -> Result<Loaded<M>, FormatError> {
+        let mut weights = self.weights(dtype)?;
+        match build(&mut weights) {
+            Ok(model) => Ok(Loaded { model, unused: weights.finish() }),
+            Err(error) => Err(weights.explain(error)),
+        }
+    }
+
+    /// Opens the tokenizer.
+    ///
+    /// # Errors
+    /// `tokenizer.json` is absent or unusable.
+    pub fn tokenizer(&self) -> Result<HfTokenizer, FormatError> {
+        HfTokenizer::open(&self.folder.join(TOKENIZER_FILE))
+    }
+
+    /// Reads how images are prepared.
+    ///
+    /// # Errors
+    /// Neither processor file is there, or it asks for something that is not supported.
+    pub fn image_processor(&self) -> Result<ImageProcessor, FormatError> {
+        read_image_processor(&self.folder)
+    }
+
+    fn wrong_type(&self, expected: &'static str) -> FormatError {
+        FormatError::WrongModelType {
+            path: self.folder.clone(),
+            expected,
+            found: self.config.model_type(),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `config.json` as transformers writes it, resolved into the models' own configurations.
+//!
+//! transformers stores only what differs from its defaults in some releases and everything in
+//! others, and has renamed fields: `rope_theta` became `rope_parameters.rope_theta`,
+//! `image_token_index` became `image_token_id`. The raw structures below take all spellings; what is
+//! absent gets the default of transformers' own configuration class.
+
+mod clip;
+mod llava;
+
+use std::path::Path;
+
+use fisao_models::activation::Activation;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::ModelConfig;
+use crate::FormatError;
+use crate::documents::read_json;
+
+const WHAT: &str = "model configuration (config.json)";
+const SUPPORTED: &str = "llava, clip";
+
+/// Reads and resolves a `config.json`.
+pub(super) fn read(path: &Path) -> Result<ModelConfig, FormatError> {
+    #[derive(Deserialize)]
+    struct Kind {
+        model_type: Option<String>,
+    }
+    let value: Value = read_json(WHAT, path)?;
+    let kind: Kind = parse(path, value.clone())?;
+    match kind.model_type.as_deref() {
+        Some("llava") => {
+            parse::<llava::RawLlava>(path, value)?.resolve(path).map(ModelConfig::Llava)
+        }
+        Some("clip") => parse::<clip::RawClip>(path, value)?.resolve(path).map(ModelConfig::Clip),
+        Some(other) => Err(FormatError::UnknownModelType {
+            path: path.to_owned(),
+            found: other.to_owned(),
+            supported: SUPPORTED,
+        }),
+        None => Err(missing(path, "model_type")),
+    }
+}
+
+fn parse<'de, T: Deserialize<'de>>(path: &Path, value: Value) -> Result<T, FormatError> {
+    T::deserialize(value).map_err(|error| FormatError::Malformed {
+        what: WHAT,
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+fn missing(path: &Path, field: &'static str) -> FormatError {
+    FormatError::MissingField { path: path.to_owned(), field }
+}
+
+fn unsupported(
+    path: &Path,
+    field: &str,
+    found: &dyn std::fmt::Debug,
+    supported: &'static str,
+) -> FormatError {
+    let found = format!("{found:?}");
+    FormatError::UnsupportedField { path: path.into(), field: field.into(), found, supported }
+}
+
+fn expect_type(
+    path: &Path,
+    field: &str,
+    found: Option<&str>,
+    supported: &'static str,
+) -> Result<(), FormatError> {
+    match found {
+        Some(found) if found != supported => Err(unsupported(path, field, &found, supported)),
+        _ => Ok(()),
+    }
+}
+
+fn positive(
+    path: &Path,
+    field: &str,
+    value: Option<usize>,
+    default: usize,
+) -> Result<usize, FormatError> {
+    match value.unwrap_or(default) {
+        0 => Err(unsupported(path, field, &0, "a number above 0")),
+        value => Ok(value),
+    }
+}
+
+fn divisible(path: &Path, field: &str, value: usize, by: usize) -> Result<(), FormatError> {
+    if value.is_multiple_of(by) {
+        Ok(())
+    } else {
+        Err(unsupported(path, field, &value, "a multiple of the attention heads"))
+    }
+}
+
+fn activation(path: &Path, field: &str, name: &str) -> Result<Activation, FormatError> {
+    Activation::deserialize(Value::from(name))
+        .map_err(|_| unsupported(path, field, &name, "quick_gelu, gelu, gelu_pytorch_tanh or silu"))
+}

@@ -1,0 +1,123 @@
+//! `config.json` as transformers writes it, readable by versions 4 and 5 alike: the field names of
+//! version 4, which 5 still reads, with everything spelled out that either leaves to defaults.
+
+use fisao_models::clip::{ClipConfig, ClipTextConfig, ClipVisionConfig};
+use fisao_models::llama::LlamaConfig;
+use fisao_models::llava::{FeatureSelect, LlavaConfig};
+use serde_json::{Value, json};
+
+use crate::weights::StoredDtype;
+
+/// The `config.json` of a LLaVA checkpoint.
+pub fn llava_config_json(config: &LlavaConfig, dtype: StoredDtype) -> Value {
+    let patches = config.vision.patches();
+    let strategy = match config.vision_feature_select_strategy {
+        FeatureSelect::Default => "default",
+        FeatureSelect::Full => "full",
+    };
+    let mut text = llama(&config.text);
+    text["bos_token_id"] = config.bos_token_id.into();
+    text["eos_token_id"] = config.eos_token_id.into();
+    text["pad_token_id"] = config.pad_token_id.into();
+    text["torch_dtype"] = dtype.torch_name().into();
+    json!({
+        "architectures": ["LlavaForConditionalGeneration"],
+        "model_type": "llava",
+        "image_token_index": config.image_token_id,
+        "image_seq_length": if strategy == "full" { patches + 1 } else { patches },
+        "vision_feature_layer": config.vision_feature_layer,
+        "vision_feature_select_strategy": strategy,
+        "projector_hidden_act": config.projector_hidden_act,
+        "multimodal_projector_bias": true,
+        "pad_token_id": config.pad_token_id,
+        "tie_word_embeddings": config.text.tie_word_embeddings,
+        "torch_dtype": dtype.torch_name(),
+        "text_config": text,
+        "vision_config": vision(&config.vision),
+    })
+}
+
+/// The `config.json` of a CLIP checkpoint.
+pub fn clip_config_json(config: &ClipConfig, dtype: StoredDtype) -> Value {
+    let mut text = clip_text(&config.text);
+    text["projection_dim"] = config.projection_dim.into();
+    let mut vision = vision(&config.vision);
+    vision["projection_dim"] = config.projection_dim.into();
+    json!({
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": config.projection_dim,
+        "logit_scale_init_value": config.logit_scale_init_value,
+        "initializer_factor": 1.0,
+        "torch_dtype": dtype.torch_name(),
+        "text_config": text,
+        "vision_config": vision,
+    })
+}
+
+/// The `generation_config.json` of a LLaVA checkpoint.
+pub(super) fn generation_config_json(config: &LlavaConfig) -> Value {
+    json!({
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+    })
+}
+
+fn llama(config: &LlamaConfig) -> Value {
+    json!({
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "max_position_embeddings": config.max_position_embeddings,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": null,
+        "hidden_act": "silu",
+        "attention_bias": false,
+        "mlp_bias": false,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "use_cache": true,
+    })
+}
+
+fn vision(config: &ClipVisionConfig) -> Value {
+    json!({
+        "model_type": "clip_vision_model",
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_channels": 3,
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "layer_norm_eps": config.layer_norm_eps,
+        "hidden_act": config.hidden_act,
+        "attention_dropout": 0.0,
+    })
+}
+
+fn clip_text(config: &ClipTextConfig) -> Value {
+    json!({
+        "model_type": "clip_text_model",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "max_position_embeddings": config.max_position_embeddings,
+        "layer_norm_eps": config.layer_norm_eps,
+        "hidden_act": config.hidden_act,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+        "attention_dropout": 0.0,
+    })
+}

@@ -1,0 +1,107 @@
+//! Small text documents, JSON and TOML: read with errors that name the file, written atomically.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::FormatError;
+
+/// Reads a JSON file; `what` is what the user would call it ("model configuration (config.json)").
+///
+/// # Errors
+/// The file is absent, unreadable, or not such a document.
+pub fn read_json<T: DeserializeOwned>(what: &'static str, path: &Path) -> Result<T, FormatError> {
+    let text = read_text(what, path)?;
+    serde_json::from_str(&text).map_err(|error| malformed(what, path, &error))
+}
+
+/// Reads a TOML file.
+///
+/// # Errors
+/// The file is absent, unreadable, or not such a document.
+pub fn read_toml<T: DeserializeOwned>(what: &'static str, path: &Path) -> Result<T, FormatError> {
+    let text = read_text(what, path)?;
+    toml::from_str(&text).map_err(|error| malformed(what, path, &error))
+}
+
+/// Reads a UTF-8 text file.
+///
+/// # Errors
+/// The file is absent, unreadable, or not UTF-8.
+pub fn read_text(what: &'static str, path: &Path) -> Result<String, FormatError> {
+    let bytes = fs::read(path).map_err(|error| FormatError::reading(what, path, error))?;
+    String::from_utf8(bytes).map_err(|error| malformed(what, path, &error))
+}
+
+/// Writes indented JSON atomically.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_json<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<(), FormatError> {
+    let mut text =
+        serde_json::to_string_pretty(value).map_err(|error| unserialisable(path, error))?;
+    text.push('\n');
+    write_atomically(path, |file| file.write_all(text.as_bytes()))
+}
+
+/// Writes TOML atomically.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_toml<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<(), FormatError> {
+    let text = toml::to_string_pretty(value).map_err(|error| unserialisable(path, error))?;
+    write_atomically(path, |file| file.write_all(text.as_bytes()))
+}
+
+/// Writes bytes atomically.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), FormatError> {
+    write_atomically(path, |file| file.write_all(bytes))
+}
+
+/// Writes a file so that a reader sees the old content or the new, never a part: into a temporary
+/// file in the same folder, flushed to the disk, then renamed. Missing parent folders are created.
+///
+/// # Errors
+/// The folder or file cannot be written; the temporary file is removed.
+pub fn write_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> Result<(), FormatError> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(folder).map_err(|error| FormatError::io("create", folder, error))?;
+    let failed = |error| FormatError::io("write", path, error);
+
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-");
+    // Temporary files are private by default; what is renamed into place is an ordinary file.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut temporary = builder.tempfile_in(folder).map_err(failed)?;
+    write(temporary.as_file_mut()).map_err(failed)?;
+    temporary.as_file().sync_all().map_err(failed)?;
+    temporary.persist(path).map_err(|error| failed(error.error))?;
+    // The rename itself survives a power cut only once the folder is on the disk too.
+    #[cfg(unix)]
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    Ok(())
+}
+
+fn malformed(what: &'static str, path: &Path, error: &dyn std::error::Error) -> FormatError {
+    FormatError::Malformed { what, path: path.to_owned(), reason: error.to_string() }
+}
+
+fn unserialisable(
+    path: &Path,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> FormatError {
+    FormatError::io("write", path, std::io::Error::other(error))
+}

@@ -1,0 +1,320 @@
+//! What can be wrong with a file, in one enum: every variant names the file, and what to do about it
+//! is a separate [`FormatError::hint`], so that a caller can print it on a line of its own.
+
+use std::path::{Path, PathBuf};
+
+/// A file or folder that could not be read, understood or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// The operating system refused to open, read, write or rename something.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was attempted, as a verb: "read", "write", …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A file or folder that has to be there is not.
+    #[error("no {what} at {}", path.display())]
+    NotFound {
+        /// What it would have been, such as "checkpoint folder" or "tokenizer (tokenizer.json)".
+        what: &'static str,
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A JSON or TOML file that does not parse, or does not hold what it should.
+    #[error("{} is not a valid {what}: {reason}", path.display())]
+    Malformed {
+        /// What the file should have been.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The parser's reason, with its line and column.
+        reason: String,
+    },
+    /// One line of a JSON-lines file that does not parse.
+    #[error("{}, line {line}: {reason}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// The parser's reason.
+        reason: String,
+    },
+    /// `model_type` in `config.json` is not one of ours.
+    #[error("{} describes a model of type `{found}`, which is not supported (supported: {supported})", path.display())]
+    UnknownModelType {
+        /// The configuration file.
+        path: PathBuf,
+        /// The value of `model_type`.
+        found: String,
+        /// The supported values.
+        supported: &'static str,
+    },
+    /// A checkpoint of one kind where another is needed.
+    #[error("{} is a `{found}` checkpoint, but a `{expected}` checkpoint is needed here", path.display())]
+    WrongModelType {
+        /// The checkpoint folder.
+        path: PathBuf,
+        /// The kind that is needed.
+        expected: &'static str,
+        /// The kind that it is.
+        found: &'static str,
+    },
+    /// A configuration lacks a field that has no default.
+    #[error("{} has no field `{field}`", path.display())]
+    MissingField {
+        /// The configuration file.
+        path: PathBuf,
+        /// The field, dotted from the top.
+        field: &'static str,
+    },
+    /// A configuration asks for something that is not implemented.
+    #[error("{}: `{field}` is {found}, but only {supported} is supported", path.display())]
+    UnsupportedField {
+        /// The configuration file.
+        path: PathBuf,
+        /// The field, dotted from the top.
+        field: String,
+        /// Its value.
+        found: String,
+        /// What is supported.
+        supported: &'static str,
+    },
+    /// A safetensors file whose length is not what its header promises.
+    #[error("{} {}: its header promises {expected} bytes, the file has {found}", path.display(), if found < expected { "is truncated" } else { "has trailing bytes" })]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// Bytes promised.
+        expected: u64,
+        /// Bytes there.
+        found: u64,
+    },
+    /// A safetensors file whose header is damaged.
+    #[error("{} is not a valid safetensors file: {reason}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A folder with weights, but only as Python pickles.
+    #[error("{} holds its weights only as a Python pickle ({file}), which can run code when opened and is not read", path.display())]
+    PickleOnly {
+        /// The checkpoint folder.
+        path: PathBuf,
+        /// The pickle found.
+        file: String,
+    },
+    /// Two tensors of a checkpoint are the same parameter.
+    #[error("{} holds `{first}` and `{second}`, which are both `{canonical}`", path.display())]
+    DuplicateTensor {
+        /// The file that holds the second one.
+        path: PathBuf,
+        /// Key met first.
+        first: String,
+        /// Key met second.
+        second: String,
+        /// The one name that both stand for.
+        canonical: String,
+    },
+    /// A checkpoint lacks a tensor.
+    #[error("{} has no tensor `{tensor}`", path.display())]
+    MissingTensor {
+        /// The file, or the folder when the weights are in several files.
+        path: PathBuf,
+        /// The tensor's canonical name.
+        tensor: String,
+    },
+    /// A tensor has another shape than the configuration implies.
+    #[error("{}: tensor `{tensor}` has shape {found:?}, but the configuration needs {expected:?}", path.display())]
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, as the file names it.
+        tensor: String,
+        /// Shape needed.
+        expected: Vec<usize>,
+        /// Shape found.
+        found: Vec<usize>,
+    },
+    /// A tensor is of a type that is not a float of 16 or 32 bits.
+    #[error("{}: tensor `{tensor}` has dtype {found}, but only F32, F16 and BF16 are read", path.display())]
+    TensorDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, as the file names it.
+        tensor: String,
+        /// Type found.
+        found: String,
+    },
+    /// Weights that could not be used, for a reason only the model knows.
+    #[error("{}: {reason}", path.display())]
+    Weights {
+        /// The file or folder.
+        path: PathBuf,
+        /// The model's reason.
+        reason: String,
+    },
+    /// A `tokenizer.json` that the tokenizers library refuses.
+    #[error("{} is not a usable tokenizer: {reason}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// The library's reason.
+        reason: String,
+    },
+    /// A file that is not an image at all.
+    #[error("{} is not an image: it {content}", path.display())]
+    NotAnImage {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead, such as "is text" or "is empty".
+        content: &'static str,
+    },
+    /// An image that breaks off or is damaged.
+    #[error("{} is a damaged {format} image: {reason}", path.display())]
+    DamagedImage {
+        /// The file.
+        path: PathBuf,
+        /// Its format, by content.
+        format: String,
+        /// The decoder's reason.
+        reason: String,
+    },
+    /// A folder without images.
+    #[error("no images in {} (looked for {extensions})", path.display())]
+    NoImages {
+        /// The folder.
+        path: PathBuf,
+        /// The extensions looked for.
+        extensions: String,
+    },
+    /// Tensors of an adapter that belong to nothing in the model, or the other way round.
+    #[error("{} does not fit the model: {}", path.display(), mismatch(unmatched, missing))]
+    AdapterMismatch {
+        /// The adapter's weights file.
+        path: PathBuf,
+        /// Keys in the file that no layer of the model takes.
+        unmatched: Vec<String>,
+        /// Adapter matrices of the model that the file lacks, by canonical name.
+        missing: Vec<String>,
+    },
+    /// An adapter that would change the vision tower, which is also the verifier.
+    #[error("{} would change the vision tower, which is the verifier's own: {}", path.display(), some_of(keys))]
+    AdapterTouchesVision {
+        /// The adapter's weights file.
+        path: PathBuf,
+        /// The keys that touch it.
+        keys: Vec<String>,
+    },
+    /// An output folder that already holds a run.
+    #[error("{} already holds a run ({file} is there)", path.display())]
+    RunExists {
+        /// The folder.
+        path: PathBuf,
+        /// The file that tells.
+        file: String,
+    },
+    /// An output folder that holds something else.
+    #[error("{} is not empty ({file} is there), and a run wants a folder of its own", path.display())]
+    FolderNotEmpty {
+        /// The folder.
+        path: PathBuf,
+        /// One of its entries.
+        file: String,
+    },
+    /// A folder to resume from that holds no run.
+    #[error("{} holds no run to resume ({file} is missing)", path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+        /// The file that would tell.
+        file: &'static str,
+    },
+}
+
+impl FormatError {
+    /// What the user can do about it, where that is not obvious from the message.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NotFound { what: "model configuration (config.json)", .. } => {
+                "a checkpoint is a folder in Hugging Face layout: config.json, model.safetensors, \
+                 tokenizer.json and a processor configuration"
+            }
+            Self::Length { expected, found, .. } if found < expected => {
+                "the download or copy broke off: fetch the file again"
+            }
+            Self::PickleOnly { .. } => {
+                "convert it with transformers: \
+                 AutoModel.from_pretrained(folder).save_pretrained(folder, safe_serialization=True)"
+            }
+            Self::MissingTensor { .. } | Self::TensorShape { .. } => {
+                "config.json and the weights must come from the same model"
+            }
+            Self::UnknownModelType { .. } | Self::WrongModelType { .. } => {
+                "a captioning model is a `llava` checkpoint, a verifier a `clip` checkpoint"
+            }
+            Self::NotAnImage { .. } | Self::DamagedImage { .. } => {
+                "remove or replace this file and run again"
+            }
+            Self::AdapterMismatch { .. } => {
+                "the adapter was trained on another model; see base_model_name_or_path in its \
+                 adapter_config.json"
+            }
+            Self::AdapterTouchesVision { .. } => {
+                "train adapters on the language model only, for instance with \
+                 target_modules=\".*language_model.*\\.(q_proj|v_proj)\""
+            }
+            Self::RunExists { .. } => {
+                "resume the run that is there, or choose another output folder"
+            }
+            Self::FolderNotEmpty { .. } => "choose another output folder, or empty this one",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    /// An operating system error, as "not found" where it is that.
+    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), source }
+    }
+
+    /// An error on reading a file that has to be there.
+    pub(crate) fn reading(what: &'static str, path: &Path, source: std::io::Error) -> Self {
+        if source.kind() == std::io::ErrorKind::NotFound {
+            Self::NotFound { what, path: path.to_owned() }
+        } else {
+            Self::io("read", path, source)
+        }
+    }
+}
+
+/// The first few of a list of keys, and how many more there are.
+fn some_of(keys: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let shown = keys.iter().take(SHOWN).map(|key| format!("`{key}`")).collect::<Vec<_>>();
+    match keys.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+fn mismatch(unmatched: &[String], missing: &[String]) -> String {
+    let mut parts = Vec::new();
+    if !unmatched.is_empty() {
+        parts.push(format!("nothing in the model takes {}", some_of(unmatched)));
+    }
+    if !missing.is_empty() {
+        parts.push(format!("it lacks {}", some_of(missing)));
+    }
+    if parts.is_empty() {
+        parts.push("it holds no tensors".to_owned());
+    }
+    parts.join("; ")
+}

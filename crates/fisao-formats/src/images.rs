@@ -1,0 +1,122 @@
+//! Image files as the three colour channels models see, the way transformers' `load_image` and
+//! PIL's `convert("RGB")` turn them out.
+//!
+//! The format is told by the content, never by the name. EXIF orientation is applied, transparency is
+//! dropped, grey and palettes are expanded, and of 16-bit channels the high byte is kept.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+
+use crate::FormatError;
+
+/// Extensions that a folder is searched for, lower case.
+pub const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "bmp", "gif"];
+
+/// Opens an image file.
+///
+/// # Errors
+/// The file is absent, is not an image (the error says what it looks like), or breaks off.
+pub fn open_image(path: &Path) -> Result<RgbImage, FormatError> {
+    if path.is_dir() {
+        return Err(FormatError::NotAnImage { path: path.into(), content: "is a folder" });
+    }
+    let file = File::open(path).map_err(|error| FormatError::reading("image", path, error))?;
+    let reader = ImageReader::new(BufReader::new(file))
+        .with_guessed_format()
+        .map_err(|error| FormatError::io("read", path, error))?;
+    let Some(format) = reader.format() else {
+        return Err(FormatError::NotAnImage { path: path.into(), content: describe(path)? });
+    };
+    let damaged = |error: image::ImageError| FormatError::DamagedImage {
+        path: path.to_owned(),
+        format: format!("{format:?}").to_uppercase(),
+        reason: error.to_string(),
+    };
+    let mut decoder = reader.into_decoder().map_err(damaged)?;
+    // A file whose EXIF block is damaged is still a picture, as it is for PIL.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    image.apply_orientation(orientation);
+    Ok(into_rgb(image))
+}
+
+/// The image files of a folder (not of its subfolders), sorted by name.
+///
+/// # Errors
+/// The folder is absent, or holds no file with one of [`IMAGE_EXTENSIONS`].
+pub fn list_images(folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
+    let entries = fs::read_dir(folder)
+        .map_err(|error| FormatError::reading("image folder", folder, error))?;
+    let mut images = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| FormatError::io("read", folder, error))?.path();
+        if has_image_extension(&path) && path.is_file() {
+            images.push(path);
+        }
+    }
+    if images.is_empty() {
+        let extensions = IMAGE_EXTENSIONS.map(|extension| format!("*.{extension}")).join(", ");
+        return Err(FormatError::NoImages { path: folder.to_owned(), extensions });
+    }
+    images.sort_unstable();
+    Ok(images)
+}
+
+fn has_image_extension(path: &Path) -> bool {
+    let extension = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
+    extension.is_some_and(|extension| IMAGE_EXTENSIONS.contains(&extension.as_str()))
+}
+
+fn into_rgb(image: DynamicImage) -> RgbImage {
+    let high_byte = |value: u16| (value >> 8) as u8;
+    match image {
+        DynamicImage::ImageRgb16(_)
+        | DynamicImage::ImageRgba16(_)
+        | DynamicImage::ImageLuma16(_)
+        | DynamicImage::ImageLumaA16(_) => {
+            let wide = image.into_rgb16();
+            let (width, height) = wide.dimensions();
+            let bytes = wide.into_raw().into_iter().map(high_byte).collect();
+            RgbImage::from_raw(width, height, bytes).expect("three bytes per pixel, as before")
+        }
+        other => other.into_rgb8(),
+    }
+}
+
+/// What a file that is no image looks like, by its first bytes.
+fn describe(path: &Path) -> Result<&'static str, FormatError> {
+    const LOOKED_AT: u64 = 512;
+    let failed = |error| FormatError::io("read", path, error);
+    let mut start = Vec::new();
+    File::open(path).map_err(failed)?.take(LOOKED_AT).read_to_end(&mut start).map_err(failed)?;
+    let signatures: [(&[u8], &str); 7] = [
+        (b"%PDF", "is a PDF document"),
+        (b"PK\x03\x04", "is a ZIP archive"),
+        (b"\x1f\x8b", "is a gzip archive"),
+        (b"version https://git-lfs", "is a Git LFS pointer, not the file it stands for"),
+        (b"<!DOCTYPE html", "is a web page"),
+        (b"<html", "is a web page"),
+        (b"<svg", "is an SVG drawing"),
+    ];
+    if start.is_empty() {
+        return Ok("is empty");
+    }
+    if let Some((_, name)) = signatures.iter().find(|(bytes, _)| start.starts_with(bytes)) {
+        return Ok(name);
+    }
+    // The last character may be cut by the limit, which is not the file's fault.
+    let text = match str::from_utf8(&start) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none() && error.valid_up_to() > 0,
+    };
+    if text && !start.contains(&0) {
+        Ok("is text")
+    } else {
+        Ok("is in no format that is read (PNG, JPEG, WebP, BMP, GIF)")
+    }
+}

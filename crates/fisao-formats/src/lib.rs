@@ -1,0 +1,30 @@
+//! Every file that FiSAO reads or writes.
+//!
+//! * [`checkpoint`]: model folders in Hugging Face layout, LLaVA and CLIP.
+//! * [`weights`]: safetensors, memory-mapped, under canonical tensor names.
+//! * [`tokenizer`], [`processor`], [`images`]: text and pictures on their way into a model.
+//! * [`adapter`]: LoRA adapters in PEFT's layout.
+//! * [`run_folder`], [`documents`], [`json_lines`], [`digest`]: a run's own files.
+//!
+//! Input files are other people's: whatever is wrong with one is a [`FormatError`] that names it, never
+//! a panic. Output files are written beside their place and renamed into it, so that an interrupted
+//! write leaves the old file or none.
+
+pub mod adapter;
+pub mod checkpoint;
+pub mod digest;
+pub mod documents;
+mod error;
+pub mod images;
+pub mod json_lines;
+pub mod processor;
+pub mod run_folder;
+pub mod tokenizer;
+pub mod weights;
+
+pub use adapter::Adapter;
+pub use checkpoint::{Checkpoint, Loaded, ModelConfig};
+pub use error::FormatError;
+pub use run_folder::{MetricsWriter, RunFolder};
+pub use tokenizer::HfTokenizer;
+pub use weights::{LoadDtype, SafetensorsSource, StoredDtype};

@@ -1,0 +1,97 @@
+//! `tokenizer.json` through Hugging Face's tokenizers library.
+
+mod spans;
+
+use std::path::{Path, PathBuf};
+
+use fisao_models::text::{DecodedText, TextError, Tokenizer};
+
+use crate::FormatError;
+use crate::documents::read_text;
+
+/// A tokenizer in Hugging Face's format.
+#[derive(Clone, Debug)]
+pub struct HfTokenizer {
+    inner: tokenizers::Tokenizer,
+    path: PathBuf,
+}
+
+impl HfTokenizer {
+    /// Opens a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// It is absent, or not a tokenizer.
+    pub fn open(path: &Path) -> Result<Self, FormatError> {
+        Self::parse(&read_text("tokenizer (tokenizer.json)", path)?, path)
+    }
+
+    /// A tokenizer from the text of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// It is not a tokenizer.
+    pub fn from_json(json: &str) -> Result<Self, FormatError> {
+        Self::parse(json, Path::new(super::checkpoint::TOKENIZER_FILE))
+    }
+
+    fn parse(json: &str, path: &Path) -> Result<Self, FormatError> {
+        let unusable = |error: tokenizers::Error| FormatError::Tokenizer {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        };
+        let mut inner: tokenizers::Tokenizer = json.parse().map_err(unusable)?;
+        // A file may carry the padding and truncation of its last use; transformers ignores both.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(unusable)?;
+        Ok(Self { inner, path: path.to_owned() })
+    }
+
+    /// The text of its `tokenizer.json`.
+    ///
+    /// # Errors
+    /// The library cannot serialise it.
+    pub fn to_json(&self) -> Result<String, FormatError> {
+        self.inner.to_string(true).map_err(|error| FormatError::Tokenizer {
+            path: self.path.clone(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// How many tokens it knows, added ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The spelling of a token in the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Whether a token is spelled in decoded text: special tokens and unknown ids are not.
+    fn is_spelled(&self, id: u32) -> bool {
+        self.inner
+            .id_to_token(id)
+            .is_some_and(|token| !self.inner.get_added_vocabulary().is_special_token(&token))
+    }
+}
+
+impl Tokenizer for HfTokenizer {
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
+        let encoding =
+            self.inner.encode(text, add_special_tokens).map_err(|error| failed(&error))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    fn decode(&self, ids: &[u32]) -> Result<DecodedText, TextError> {
+        let spelled = ids.iter().map(|&id| self.is_spelled(id)).collect::<Vec<_>>();
+        let decode = |ids: &[u32]| self.inner.decode(ids, true).map_err(|error| failed(&error));
+        spans::decode_with_spans(ids, &spelled, decode)
+    }
+
+    fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+}
+
+fn failed(error: &tokenizers::Error) -> TextError {
+    TextError::Tokenizer(error.to_string())
+}

@@ -1,0 +1,161 @@
+//! One safetensors file, memory-mapped: only the tensors that are asked for are read from the disk.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, TensorData};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, Metadata};
+
+use crate::FormatError;
+
+/// Bytes of the little-endian header length that opens every file.
+const LENGTH_BYTES: usize = 8;
+/// A header beyond this is damage: a million tensors fit in it. The format's own limit.
+const LARGEST_HEADER: u64 = 100_000_000;
+
+/// A safetensors file whose header has been checked against its length.
+#[derive(Debug)]
+pub struct MappedFile {
+    path: PathBuf,
+    map: Mmap,
+    metadata: Metadata,
+    data_start: usize,
+}
+
+/// One tensor of a [`MappedFile`], still on the disk.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredTensor<'a> {
+    dtype: Dtype,
+    shape: &'a [usize],
+    bytes: &'a [u8],
+}
+
+impl MappedFile {
+    /// Maps a file and checks its header.
+    ///
+    /// # Errors
+    /// The file is absent, truncated, or its header is damaged.
+    pub fn open(path: &Path) -> Result<Self, FormatError> {
+        let file =
+            File::open(path).map_err(|error| FormatError::reading("weights file", path, error))?;
+        #[expect(
+            unsafe_code,
+            reason = "mapping is unsound if another process changes the file meanwhile; files are \
+                      replaced by rename everywhere in this workspace, and reading 14 GB into memory \
+                      instead would double the peak"
+        )]
+        // SAFETY: the map is read-only, and lives no longer than the open file's contents.
+        let map =
+            unsafe { Mmap::map(&file) }.map_err(|error| FormatError::io("map", path, error))?;
+        let (metadata, data_start) = read_header(path, &map)?;
+        Ok(Self { path: path.to_owned(), map, metadata, data_start })
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The keys of its tensors, in the order of their data.
+    pub fn keys(&self) -> Vec<String> {
+        self.metadata.offset_keys()
+    }
+
+    /// A tensor by its key.
+    pub fn tensor(&self, key: &str) -> Option<StoredTensor<'_>> {
+        let info = self.metadata.info(key)?;
+        let (start, end) = info.data_offsets;
+        let bytes = &self.map[self.data_start + start..self.data_start + end];
+        Some(StoredTensor { dtype: info.dtype, shape: &info.shape, bytes })
+    }
+}
+
+impl<'a> StoredTensor<'a> {
+    /// Its shape.
+    pub fn shape(&self) -> &'a [usize] {
+        self.shape
+    }
+
+    /// Its type as the format spells it ("F32", "BF16", …).
+    pub fn dtype_name(&self) -> String {
+        self.dtype.to_string()
+    }
+
+    /// Its values as f32 in a shape of as many elements; `None` if they are not floats of 16 or 32
+    /// bits.
+    pub fn to_f32(&self, shape: &[usize]) -> Option<TensorData> {
+        Some(TensorData::new(self.values()?, shape.to_vec()))
+    }
+
+    /// Its values in the type they are stored in, in a shape of as many elements; `None` if they are
+    /// not floats of 16 or 32 bits.
+    pub fn as_stored(&self, shape: &[usize]) -> Option<TensorData> {
+        let dtype = match self.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            _ => return None,
+        };
+        Some(TensorData::from_bytes_vec(self.bytes.to_vec(), shape.to_vec(), dtype))
+    }
+
+    fn values(&self) -> Option<Vec<f32>> {
+        // The format does not promise alignment, so values are read as bytes.
+        match self.dtype {
+            Dtype::F32 => {
+                let (words, _) = self.bytes.as_chunks::<4>();
+                Some(words.iter().map(|&word| f32::from_le_bytes(word)).collect())
+            }
+            Dtype::F16 => Some(widen(self.bytes, f16::from_le_bytes)),
+            Dtype::BF16 => Some(widen(self.bytes, bf16::from_le_bytes)),
+            _ => None,
+        }
+    }
+}
+
+/// Half-precision values to f32, block by block so that the conversion is vectorised without a second
+/// copy of the tensor.
+fn widen<H: Copy + Default>(bytes: &[u8], from_bytes: impl Fn([u8; 2]) -> H) -> Vec<f32>
+where
+    [H]: HalfFloatSliceExt,
+{
+    const BLOCK: usize = 4096;
+    let (words, _) = bytes.as_chunks::<2>();
+    let mut values = vec![0.0; words.len()];
+    let mut block = [H::default(); BLOCK];
+    for (words, values) in words.chunks(BLOCK).zip(values.chunks_mut(BLOCK)) {
+        for (half, &word) in block.iter_mut().zip(words) {
+            *half = from_bytes(word);
+        }
+        block[..words.len()].convert_to_f32_slice(values);
+    }
+    values
+}
+
+/// Checks the header: its length, its JSON, every offset, and that the data ends where the file does.
+fn read_header(path: &Path, bytes: &[u8]) -> Result<(Metadata, usize), FormatError> {
+    let found = bytes.len() as u64;
+    let length = |expected| FormatError::Length { path: path.to_owned(), expected, found };
+    let damaged = |reason: String| FormatError::Safetensors { path: path.to_owned(), reason };
+
+    let Some((&prefix, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
+        return Err(length(LENGTH_BYTES as u64));
+    };
+    let header_length = u64::from_le_bytes(prefix);
+    if header_length > LARGEST_HEADER {
+        return Err(damaged(format!(
+            "it opens with a header length of {header_length} bytes, more than any has"
+        )));
+    }
+    let data_start = LENGTH_BYTES + header_length as usize;
+    let Some(header) = rest.get(..header_length as usize) else {
+        return Err(length(data_start as u64));
+    };
+    let metadata: Metadata =
+        serde_json::from_slice(header).map_err(|error| damaged(format!("header: {error}")))?;
+    let expected = (data_start as u64).saturating_add(metadata.data_len() as u64);
+    if expected == found { Ok((metadata, data_start)) } else { Err(length(expected)) }
+}

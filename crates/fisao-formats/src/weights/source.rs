@@ -1,0 +1,222 @@
+//! A checkpoint's weights as the models ask for them: by canonical name and expected shape.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use burn::tensor::TensorData;
+use fisao_models::weights::{Init, WeightError, WeightSource};
+use serde::{Deserialize, Serialize};
+
+use super::layout::{Layout, is_constant};
+use super::mapped_file::MappedFile;
+use super::writer::WEIGHTS_FILE;
+use crate::FormatError;
+use crate::documents::read_json;
+
+/// The list of shards of a checkpoint in several files.
+const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// The precision weights are given to the model in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoadDtype {
+    /// Widened to f32, whatever the file holds.
+    #[default]
+    F32,
+    /// As the file holds them.
+    AsStored,
+}
+
+/// The weights of a checkpoint in one or several safetensors files.
+#[derive(Debug)]
+pub struct SafetensorsSource {
+    /// The one file, or the folder of several.
+    origin: PathBuf,
+    files: Vec<MappedFile>,
+    /// Canonical name → file and key in it.
+    places: HashMap<String, Place>,
+    used: HashSet<String>,
+    dtype: LoadDtype,
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    file: usize,
+    key: String,
+}
+
+#[derive(Deserialize)]
+struct ShardIndex {
+    /// Key → file name.
+    weight_map: HashMap<String, String>,
+}
+
+impl SafetensorsSource {
+    /// Opens the weights of a checkpoint folder: `model.safetensors`, or the shards that
+    /// `model.safetensors.index.json` lists.
+    ///
+    /// # Errors
+    /// There are none, or only pickles; a file is truncated or damaged; two keys are one tensor; a
+    /// shard lacks a tensor that the index promises.
+    pub fn open(folder: &Path, layout: Layout, dtype: LoadDtype) -> Result<Self, FormatError> {
+        let single = folder.join(WEIGHTS_FILE);
+        let index = folder.join(INDEX_FILE);
+        if single.exists() || !index.exists() {
+            if !single.exists() {
+                refuse_pickles(folder)?;
+            }
+            return Self::open_file(&single, layout, dtype);
+        }
+        let index: ShardIndex = read_json("list of weight files", &index)?;
+        let mut names = index.weight_map.values().collect::<Vec<_>>();
+        names.sort_unstable();
+        names.dedup();
+        let files = names
+            .iter()
+            .map(|name| MappedFile::open(&folder.join(name)))
+            .collect::<Result<Vec<_>, _>>()?;
+        for (tensor, name) in &index.weight_map {
+            let file = names.binary_search(&name).expect("every file of the index was opened");
+            if files[file].tensor(tensor).is_none() {
+                return Err(FormatError::MissingTensor {
+                    path: files[file].path().to_owned(),
+                    tensor: tensor.clone(),
+                });
+            }
+        }
+        Self::new(folder.to_owned(), files, layout, dtype)
+    }
+
+    /// Opens one safetensors file.
+    ///
+    /// # Errors
+    /// It is absent, truncated or damaged, or two of its keys are one tensor.
+    pub fn open_file(path: &Path, layout: Layout, dtype: LoadDtype) -> Result<Self, FormatError> {
+        Self::new(path.to_owned(), vec![MappedFile::open(path)?], layout, dtype)
+    }
+
+    fn new(
+        origin: PathBuf,
+        files: Vec<MappedFile>,
+        layout: Layout,
+        dtype: LoadDtype,
+    ) -> Result<Self, FormatError> {
+        let mut places = HashMap::<String, Place>::new();
+        for (index, file) in files.iter().enumerate() {
+            for key in file.keys() {
+                let canonical = layout.canonical(&key);
+                if let Some(first) = places.get(&canonical) {
+                    return Err(FormatError::DuplicateTensor {
+                        path: file.path().to_owned(),
+                        first: first.key.clone(),
+                        second: key,
+                        canonical,
+                    });
+                }
+                places.insert(canonical, Place { file: index, key });
+            }
+        }
+        Ok(Self { origin, files, places, used: HashSet::new(), dtype })
+    }
+
+    /// Whether there is a tensor of this canonical name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// Canonical name, stored type ("BF16") and shape of every tensor, sorted by name.
+    pub fn inventory(&self) -> Vec<(&str, String, &[usize])> {
+        let mut tensors = self
+            .places
+            .iter()
+            .filter_map(|(name, place)| {
+                let tensor = self.files[place.file].tensor(&place.key)?;
+                Some((name.as_str(), tensor.dtype_name(), tensor.shape()))
+            })
+            .collect::<Vec<_>>();
+        tensors.sort_unstable();
+        tensors
+    }
+
+    /// The stored keys that the model has not asked for, sorted; constants that old releases stored
+    /// are not counted. Call it when the model is built: a long list means that the checkpoint is of
+    /// another architecture than the configuration says.
+    pub fn finish(self) -> Vec<String> {
+        let mut unused = self
+            .places
+            .into_iter()
+            .filter(|(name, place)| !self.used.contains(name) && !is_constant(&place.key))
+            .map(|(_, place)| place.key)
+            .collect::<Vec<_>>();
+        unused.sort_unstable();
+        unused
+    }
+
+    /// A model's complaint about these weights, with the file it is about.
+    pub fn explain(&self, error: WeightError) -> FormatError {
+        let place = |name: &str| match self.places.get(name) {
+            Some(place) => (self.files[place.file].path().to_owned(), place.key.clone()),
+            None => (self.origin.clone(), name.to_owned()),
+        };
+        match error {
+            WeightError::Missing { name } => {
+                FormatError::MissingTensor { path: self.origin.clone(), tensor: name }
+            }
+            WeightError::Shape { name, expected, found } => {
+                let (path, tensor) = place(&name);
+                FormatError::TensorShape { path, tensor, expected, found }
+            }
+            WeightError::Dtype { name, found } => {
+                let (path, tensor) = place(&name);
+                FormatError::TensorDtype { path, tensor, found }
+            }
+            WeightError::Other(reason) => {
+                FormatError::Weights { path: self.origin.clone(), reason }
+            }
+        }
+    }
+}
+
+impl WeightSource for SafetensorsSource {
+    fn tensor(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        _init: Init,
+    ) -> Result<TensorData, WeightError> {
+        let Some(place) = self.places.get(name) else {
+            return Err(WeightError::Missing { name: name.to_owned() });
+        };
+        let stored = self.files[place.file]
+            .tensor(&place.key)
+            .expect("places are made from the files' own keys");
+        // A single value may be stored as a scalar or as a vector of one.
+        let single = |shape: &[usize]| shape.len() <= 1 && shape.iter().product::<usize>() == 1;
+        if stored.shape() != shape && !(single(stored.shape()) && single(shape)) {
+            return Err(WeightError::Shape {
+                name: name.to_owned(),
+                expected: shape.to_vec(),
+                found: stored.shape().to_vec(),
+            });
+        }
+        let data = match self.dtype {
+            LoadDtype::F32 => stored.to_f32(shape),
+            LoadDtype::AsStored => stored.as_stored(shape),
+        };
+        let Some(data) = data else {
+            return Err(WeightError::Dtype { name: name.to_owned(), found: stored.dtype_name() });
+        };
+        self.used.insert(name.to_owned());
+        Ok(data)
+    }
+}
+
+/// An error if the folder has weights, but none that are safe to open.
+fn refuse_pickles(folder: &Path) -> Result<(), FormatError> {
+    for file in ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"] {
+        if folder.join(file).exists() {
+            return Err(FormatError::PickleOnly { path: folder.into(), file: file.into() });
+        }
+    }
+    Ok(())
+}

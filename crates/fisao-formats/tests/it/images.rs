@@ -1,0 +1,152 @@
+//! Image files: every colour type as PIL converts it, and files that are none.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+use fisao_formats::images::{list_images, open_image};
+use image::codecs::jpeg::JpegEncoder;
+use image::{DynamicImage, ImageBuffer, ImageEncoder, ImageFormat, Luma, Rgb};
+use tempfile::tempdir;
+
+use crate::message;
+
+fn encode(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, format).expect("an encodable image");
+    bytes.into_inner()
+}
+
+fn pixels(path: &Path) -> Vec<[u8; 3]> {
+    open_image(path).expect("an image").pixels().map(|pixel| pixel.0).collect()
+}
+
+#[test]
+fn colour_types_become_rgb_as_in_pil() {
+    // Expected values are Pillow 13.0's `Image.open(…).convert("RGB")`: transparency is dropped, not
+    // blended, and of 16 bits the high byte is kept. 16-bit grey is the exception: Pillow clips it,
+    // which turns nearly every such picture white; here it is treated like 16-bit colour.
+    let rgba = ImageBuffer::from_raw(2, 1, vec![16, 32, 48, 0, 1, 2, 3, 128_u8]);
+    let grey_alpha = ImageBuffer::from_raw(2, 1, vec![16, 0, 32, 255_u8]);
+    let wide = ImageBuffer::from_raw(2, 1, vec![0x12ff, 0x00ff, 0xff00, 0x1280, 255, 65535_u16]);
+    let wide_alpha = ImageBuffer::from_raw(2, 1, vec![0x12ff, 0x8000, 0x1280, 0_u16]);
+    let wide_grey = ImageBuffer::from_raw(2, 1, vec![0x12ff, 65535_u16]);
+    let grey = ImageBuffer::from_raw(2, 1, vec![7, 255_u8]);
+    let cases = [
+        (rgba.map(DynamicImage::ImageRgba8), [[16, 32, 48], [1, 2, 3]]),
+        (grey_alpha.map(DynamicImage::ImageLumaA8), [[16; 3], [32; 3]]),
+        (wide.map(DynamicImage::ImageRgb16), [[18, 0, 255], [18, 0, 255]]),
+        (wide_alpha.map(DynamicImage::ImageLumaA16), [[18; 3], [18; 3]]),
+        (wide_grey.map(DynamicImage::ImageLuma16), [[18; 3], [255; 3]]),
+        (grey.map(DynamicImage::ImageLuma8), [[7; 3], [255; 3]]),
+    ];
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("image.png");
+    for (image, expected) in cases {
+        let image = image.expect("as many values as pixels");
+        fs::write(&path, encode(&image, ImageFormat::Png)).expect("writable");
+        assert_eq!(pixels(&path), expected, "{:?}", image.color());
+    }
+}
+
+#[test]
+fn the_content_tells_the_format() {
+    let folder = tempdir().expect("a temporary folder");
+    let image = DynamicImage::ImageRgb8(ImageBuffer::from_pixel(3, 2, Rgb([200, 100, 50])));
+    for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::Gif, ImageFormat::WebP] {
+        let path = folder.path().join("misnamed.jpg");
+        fs::write(&path, encode(&image, format)).expect("writable");
+        assert_eq!(pixels(&path), [[200, 100, 50]; 6], "{format:?}");
+    }
+}
+
+#[test]
+fn exif_orientation_is_applied() {
+    // A TIFF block with one entry: tag 0x0112 (orientation), type SHORT, count 1, value 6, which
+    // says that the camera was turned: the picture's first row is its right edge.
+    let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    let mut bytes = Vec::new();
+    let mut encoder = JpegEncoder::new_with_quality(&mut bytes, 100);
+    encoder.set_exif_metadata(exif.to_vec()).expect("a small block");
+    // 32 wide, 16 high: left half dark, right half bright.
+    let image = ImageBuffer::from_fn(32, 16, |x, _| Luma([if x < 16 { 0 } else { 255_u8 }]));
+    encoder
+        .write_image(image.as_raw(), 32, 16, image::ExtendedColorType::L8)
+        .expect("an encodable image");
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("turned.jpg");
+    fs::write(&path, bytes).expect("writable");
+    let upright = open_image(&path).expect("an image");
+    assert_eq!(upright.dimensions(), (16, 32));
+    assert!(upright.get_pixel(8, 4).0[0] < 30, "turned clockwise, the left half is on top");
+    assert!(upright.get_pixel(8, 28).0[0] > 225);
+}
+
+#[test]
+fn files_that_are_no_images_are_named_by_what_they_are() {
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("picture.png");
+    let cases: [(&[u8], &str); 6] = [
+        (b"a shopping list\n", "is text"),
+        (b"", "is empty"),
+        (b"%PDF-1.7 \x00", "is a PDF document"),
+        (b"<!DOCTYPE html><title>404</title>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        (b"\x00\x01\x02\x03\xff\xfe", "is in no format that is read"),
+    ];
+    for (content, description) in cases {
+        fs::write(&path, content).expect("writable");
+        let said = message(open_image(&path), &folder);
+        let expected = format!("DIR/picture.png is not an image: it {description}");
+        assert!(said.starts_with(&expected), "{said}");
+    }
+    let said = message(open_image(folder.path()), &folder);
+    assert_eq!(said, "DIR is not an image: it is a folder");
+    let said = message(open_image(&folder.path().join("absent.png")), &folder);
+    assert_eq!(said, "no image at DIR/absent.png");
+}
+
+#[test]
+fn truncated_images_are_named() {
+    let image = ImageBuffer::from_fn(64, 64, |x, y| Rgb([(x * 4) as u8, (y * 4) as u8, 9]));
+    let image = DynamicImage::ImageRgb8(image);
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("half.bin");
+    for (format, name) in [
+        (ImageFormat::Png, "PNG"),
+        (ImageFormat::Jpeg, "JPEG"),
+        (ImageFormat::WebP, "WEBP"),
+        (ImageFormat::Bmp, "BMP"),
+        (ImageFormat::Gif, "GIF"),
+    ] {
+        let bytes = encode(&image, format);
+        fs::write(&path, &bytes[..bytes.len() / 2]).expect("writable");
+        let said = message(open_image(&path), &folder);
+        assert!(said.starts_with(&format!("DIR/half.bin is a damaged {name} image: ")), "{said}");
+    }
+}
+
+#[test]
+fn folders_are_listed_by_name() {
+    let folder = tempdir().expect("a temporary folder");
+    for name in ["b.PNG", "a.jpeg", "c.txt", "d"] {
+        fs::write(folder.path().join(name), "").expect("writable");
+    }
+    fs::create_dir(folder.path().join("e.png")).expect("writable");
+    let names = list_images(folder.path()).expect("two images");
+    let expected = ["a.jpeg", "b.PNG"].map(|name| folder.path().join(name));
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn absent_and_empty_folders_are_errors() {
+    let folder = tempdir().expect("a temporary folder");
+    assert_eq!(
+        message(list_images(folder.path()), &folder),
+        "no images in DIR (looked for *.jpg, *.jpeg, *.png, *.webp, *.bmp, *.gif)"
+    );
+    assert_eq!(
+        message(list_images(&folder.path().join("nowhere")), &folder),
+        "no image folder at DIR/nowhere"
+    );
+}

@@ -1,0 +1,24 @@
+//! Reading and writing every format, and what is said about files that are wrong.
+
+mod adapter;
+mod checkpoint;
+mod config;
+mod images;
+mod json_lines;
+mod processor;
+mod run_folder;
+mod tiny;
+mod tokenizer;
+mod transformers;
+mod weights;
+
+use fisao_formats::FormatError;
+
+/// The message of an error, with the folder that the test made shortened to `DIR`.
+fn message<T: std::fmt::Debug>(
+    result: Result<T, FormatError>,
+    folder: &tempfile::TempDir,
+) -> String {
+    let error = result.expect_err("this input is wrong and has to be refused");
+    error.to_string().replace(&folder.path().display().to_string(), "DIR")
+}

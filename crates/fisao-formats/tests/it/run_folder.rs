@@ -1,0 +1,98 @@
+//! The run folder: never two runs in one, never half a file.
+
+use std::fs;
+
+use fisao_formats::RunFolder;
+use fisao_formats::documents::write_atomically;
+use serde_json::{Value, json};
+use tempfile::tempdir;
+
+use crate::message;
+
+#[test]
+fn a_folder_takes_one_run() {
+    let folder = tempdir().expect("a temporary folder");
+    let root = folder.path().join("runs/first");
+    let run = RunFolder::create(&root).expect("a new folder");
+    assert_eq!(
+        message(RunFolder::open(&root), &folder),
+        "DIR/runs/first holds no run to resume (config.toml is missing)"
+    );
+    // Created, but nothing written yet: still free.
+    RunFolder::create(&root).expect("an empty folder");
+    run.write_toml(RunFolder::CONFIG, &json!({ "seed": 1 })).expect("writable");
+    let error = RunFolder::create(&root).expect_err("the run is there");
+    let hint = error.hint().expect("there is a way out");
+    assert!(hint.contains("resume") && hint.contains("another"), "{hint}");
+    assert_eq!(
+        error.to_string().replace(&folder.path().display().to_string(), "DIR"),
+        "DIR/runs/first already holds a run (config.toml is there)"
+    );
+    assert_eq!(RunFolder::open(&root).expect("a run"), run);
+}
+
+#[test]
+fn other_peoples_files_are_left_alone() {
+    let folder = tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("thesis.tex"), "").expect("writable");
+    assert_eq!(
+        message(RunFolder::create(folder.path()), &folder),
+        "DIR is not empty (thesis.tex is there), and a run wants a folder of its own"
+    );
+    let said = message(RunFolder::create(&folder.path().join("thesis.tex")), &folder);
+    assert!(said.starts_with("cannot use as output folder DIR/thesis.tex: "), "{said}");
+}
+
+#[test]
+fn an_interrupted_write_leaves_the_old_file_and_nothing_else() {
+    let folder = tempdir().expect("a temporary folder");
+    let run = RunFolder::create(folder.path()).expect("an empty folder");
+    run.write_json("summary.json", &json!({ "seed": 1 })).expect("writable");
+    let result = write_atomically(&run.path("summary.json"), |file| {
+        std::io::Write::write_all(file, b"{\"seed\":")?;
+        Err(std::io::Error::other("the disk is full"))
+    });
+    assert_eq!(message(result, &folder), "cannot write DIR/summary.json: the disk is full");
+    let text = fs::read_to_string(run.path("summary.json")).expect("the old file");
+    assert_eq!(serde_json::from_str::<Value>(&text).expect("whole"), json!({ "seed": 1 }));
+    assert_eq!(fs::read_dir(run.root()).expect("a folder").count(), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn written_files_have_the_permissions_of_ordinary_ones() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempdir().expect("a temporary folder");
+    let run = RunFolder::create(folder.path()).expect("an empty folder");
+    run.write_bytes("report.html", b"<p>").expect("writable");
+    fs::write(run.path("ordinary"), b"").expect("writable");
+    let mode = |name: &str| fs::metadata(run.path(name)).expect("it is there").permissions().mode();
+    assert_eq!(mode("report.html"), mode("ordinary"));
+}
+
+#[test]
+fn metrics_grow_line_by_line_and_survive_reopening() {
+    let folder = tempdir().expect("a temporary folder");
+    let run = RunFolder::create(folder.path()).expect("an empty folder");
+    let read = || fs::read_to_string(run.path(RunFolder::METRICS)).expect("it is there");
+    let mut metrics = run.metrics().expect("writable");
+    metrics.write(&json!({ "step": 1, "reward": 0.5 })).expect("writable");
+    assert_eq!(read(), "{\"step\":1,\"reward\":0.5}\n", "the line is there before the next one");
+    drop(metrics);
+    run.metrics().and_then(|mut metrics| metrics.write(&json!({ "step": 2 }))).expect("writable");
+    assert_eq!(read().lines().count(), 2);
+}
+
+#[test]
+fn resuming_drops_repeated_steps_and_a_broken_last_line() {
+    let folder = tempdir().expect("a temporary folder");
+    let run = RunFolder::create(folder.path()).expect("an empty folder");
+    run.retain_metrics(|_| true).expect("no metrics are no problem");
+    let path = run.path(RunFolder::METRICS);
+    fs::write(&path, "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"st").expect("writable");
+    run.retain_metrics(|record| record["step"].as_u64() <= Some(2)).expect("whole lines");
+    assert_eq!(fs::read_to_string(&path).expect("it is there"), "{\"step\":1}\n{\"step\":2}\n");
+    fs::write(&path, "{\"step\":1}\nnonsense\n").expect("writable");
+    let said = message(run.retain_metrics(|_| true), &folder);
+    assert!(said.starts_with("DIR/metrics.jsonl, line 2: "), "{said}");
+}

@@ -1,0 +1,33 @@
+//! Element-wise non-linearities under the names Hugging Face configurations use.
+
+use burn::tensor::{Tensor, activation};
+use serde::{Deserialize, Serialize};
+
+/// A non-linearity, spelled as in `hidden_act` / `projector_hidden_act`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activation {
+    /// `x · σ(1.702 x)`, OpenAI CLIP's approximation of GELU.
+    #[serde(rename = "quick_gelu")]
+    QuickGelu,
+    /// Exact GELU, `x · Φ(x)`.
+    #[serde(rename = "gelu")]
+    Gelu,
+    /// GELU by its tanh approximation (SigLIP).
+    #[serde(rename = "gelu_pytorch_tanh")]
+    GeluTanh,
+    /// `x · σ(x)`.
+    #[serde(rename = "silu")]
+    Silu,
+}
+
+impl Activation {
+    /// Applies the non-linearity element by element; the shape is kept.
+    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
+            Self::Gelu => activation::gelu(x),
+            Self::GeluTanh => activation::gelu_approximate(x),
+            Self::Silu => x.clone() * activation::sigmoid(x),
+        }
+    }
+}

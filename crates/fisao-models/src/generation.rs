@@ -1,0 +1,250 @@
+//! Sampling and greedy decoding with a key–value cache.
+//!
+//! Prompts of one batch are padded on the left; padding is masked and positions count real tokens
+//! only, so a response does not depend on what else is in the batch. The random stream of a response
+//! depends on the seed and on its own stream number only.
+
+use burn::tensor::Tensor;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::attention::bias_where;
+use crate::clip::int_tensor;
+use crate::llama::KvCache;
+use crate::llava::Llava;
+use crate::parameters::floats;
+
+/// How tokens are chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// Longest response, tokens (the end token counts).
+    pub max_new_tokens: usize,
+    /// Divides the logits before sampling; 0 takes the most likely token.
+    pub temperature: f64,
+    /// Seed of all random streams.
+    pub seed: u64,
+}
+
+/// Why a response ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FinishReason {
+    /// The model emitted its end token.
+    Stop,
+    /// The token budget was used up.
+    Length,
+}
+
+/// One prompt about one image.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// Ids, image placeholder already expanded.
+    pub ids: Vec<u32>,
+    /// Which row of the image features it shows.
+    pub image: usize,
+    /// Number of this prompt's random streams; equal numbers with equal seeds repeat themselves.
+    pub stream: u64,
+}
+
+/// A response.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generated {
+    /// Ids, the end token last if the response stopped.
+    pub tokens: Vec<u32>,
+    /// Log-probability of each token under the distribution it was drawn from (temperature 1 when
+    /// greedy), natural logarithm.
+    pub logprobs: Vec<f32>,
+    /// Why it ended.
+    pub finish: FinishReason,
+}
+
+impl Generated {
+    /// The ids without the end token.
+    pub fn text_tokens(&self) -> &[u32] {
+        match self.finish {
+            FinishReason::Stop => &self.tokens[..self.tokens.len() - 1],
+            FinishReason::Length => &self.tokens,
+        }
+    }
+}
+
+/// A response being written.
+struct Open {
+    /// Index in the result.
+    slot: usize,
+    /// How many padding positions precede its prompt.
+    padding: usize,
+    rng: ChaCha8Rng,
+}
+
+impl Llava {
+    /// Writes `samples` responses to every prompt; responses to one prompt are adjacent.
+    ///
+    /// # Shapes
+    /// `features`: `[images, image tokens, hidden]`.
+    pub fn generate(
+        &self,
+        prompts: &[Prompt],
+        features: &Tensor<3>,
+        samples: usize,
+        sampling: &Sampling,
+    ) -> Vec<Generated> {
+        let mut results = vec![
+            Generated { tokens: Vec::new(), logprobs: Vec::new(), finish: FinishReason::Length };
+            prompts.len() * samples
+        ];
+        if results.is_empty() || sampling.max_new_tokens == 0 {
+            return results;
+        }
+        let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
+        let (cache, hidden) = self.prefill(prompts, longest, sampling.max_new_tokens, features);
+        let repeated: Vec<i64> =
+            (0..prompts.len()).flat_map(|row| std::iter::repeat_n(row as i64, samples)).collect();
+        let rows = int_tensor(repeated, &self.device());
+        let mut cache = cache.select(&rows);
+        let mut hidden = hidden.select(0, rows);
+        let mut open: Vec<Open> = open_rows(prompts, samples, longest, sampling.seed);
+        for step in 0..sampling.max_new_tokens {
+            let logits = floats(&self.language_model().logits(hidden));
+            let chosen = self.choose(&logits, &mut open, &mut results, sampling.temperature);
+            let keep: Vec<usize> = (0..open.len())
+                .filter(|&row| results[open[row].slot].finish == FinishReason::Length)
+                .collect();
+            if keep.is_empty() || step + 1 == sampling.max_new_tokens {
+                break;
+            }
+            let mut next = chosen;
+            if keep.len() < open.len() {
+                let rows = int_tensor(keep.iter().map(|&row| row as i64).collect(), &self.device());
+                cache = cache.select(&rows);
+                next = keep.iter().map(|&row| next[row]).collect();
+                let mut kept = keep.iter().peekable();
+                let mut row = 0;
+                open.retain(|_| {
+                    let stays = kept.peek() == Some(&&row);
+                    if stays {
+                        kept.next();
+                    }
+                    row += 1;
+                    stays
+                });
+            }
+            hidden = self.step(&next, &open, &mut cache);
+        }
+        results
+    }
+
+    /// Runs the prompts; returns their cache and the state at each prompt's last token.
+    fn prefill(
+        &self,
+        prompts: &[Prompt],
+        longest: usize,
+        budget: usize,
+        features: &Tensor<3>,
+    ) -> (KvCache, Tensor<2>) {
+        let device = self.device();
+        let batch = prompts.len();
+        let pad = self.config().pad_token_id;
+        let padding: Vec<usize> = prompts.iter().map(|p| longest - p.ids.len()).collect();
+        let rows: Vec<Vec<u32>> = prompts
+            .iter()
+            .zip(&padding)
+            .map(|(prompt, &padding)| [vec![pad; padding], prompt.ids.clone()].concat())
+            .collect();
+        let images: Vec<usize> = prompts.iter().map(|prompt| prompt.image).collect();
+        let x = self.embed(&rows, &images, features);
+        let positions = padding
+            .iter()
+            .flat_map(|&padding| (0..longest).map(move |at| at.saturating_sub(padding) as i64))
+            .collect();
+        let bias = bias_where([batch, longest, longest], &device, |row, query, key| {
+            key <= query && (key >= padding[row] || query < padding[row])
+        });
+        let config = self.language_model().config();
+        let mut cache = KvCache::new(config, batch, longest + budget, &device);
+        let hidden = self.language_model().forward(
+            x,
+            &int_tensor(positions, &device),
+            &bias,
+            batch,
+            Some(&mut cache),
+        );
+        let last = (0..batch).map(|row| (row * longest + longest - 1) as i64).collect();
+        (cache, hidden.select(0, int_tensor(last, &device)))
+    }
+
+    /// Feeds one token per open row; returns the states that predict the next ones.
+    fn step(&self, tokens: &[u32], open: &[Open], cache: &mut KvCache) -> Tensor<2> {
+        let device = self.device();
+        let filled = cache.filled();
+        let ids = tokens.iter().map(|&id| i64::from(id)).collect();
+        let x = self.language_model().embed(int_tensor(ids, &device));
+        let positions = open.iter().map(|row| (filled - row.padding) as i64).collect();
+        let bias = bias_where([open.len(), 1, filled + 1], &device, |row, _, key| {
+            key >= open[row].padding
+        });
+        let positions = int_tensor(positions, &device);
+        self.language_model().forward(x, &positions, &bias, open.len(), Some(cache))
+    }
+
+    /// Picks the next token of every open row and records it.
+    fn choose(
+        &self,
+        logits: &[f32],
+        open: &mut [Open],
+        results: &mut [Generated],
+        temperature: f64,
+    ) -> Vec<u32> {
+        let vocabulary = self.config().text.vocab_size;
+        let end = self.config().eos_token_id;
+        open.iter_mut()
+            .zip(logits.chunks_exact(vocabulary))
+            .map(|(row, logits)| {
+                let (token, logprob) = pick(logits, temperature, &mut row.rng);
+                let result = &mut results[row.slot];
+                result.tokens.push(token);
+                result.logprobs.push(logprob);
+                if token == end {
+                    result.finish = FinishReason::Stop;
+                }
+                token
+            })
+            .collect()
+    }
+}
+
+fn open_rows(prompts: &[Prompt], samples: usize, longest: usize, seed: u64) -> Vec<Open> {
+    prompts
+        .iter()
+        .flat_map(|prompt| (0..samples as u64).map(move |sample| (prompt, sample)))
+        .enumerate()
+        .map(|(slot, (prompt, sample))| {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(prompt.stream.wrapping_mul(samples as u64).wrapping_add(sample));
+            Open { slot, padding: longest - prompt.ids.len(), rng }
+        })
+        .collect()
+}
+
+/// A token and its log-probability: the most likely one at temperature 0, else a draw.
+fn pick(logits: &[f32], temperature: f64, rng: &mut ChaCha8Rng) -> (u32, f32) {
+    let scale = if temperature > 0.0 { 1.0 / temperature } else { 1.0 };
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weight = |logit: f32| (f64::from(logit - highest) * scale).exp();
+    let total: f64 = logits.iter().map(|&logit| weight(logit)).sum();
+    let chosen = if temperature > 0.0 {
+        let mut left = rng.random::<f64>() * total;
+        logits
+            .iter()
+            .position(|&logit| {
+                left -= weight(logit);
+                left < 0.0
+            })
+            .unwrap_or(logits.len() - 1)
+    } else {
+        logits.iter().position(|&logit| logit >= highest).unwrap_or(0)
+    };
+    let logprob = f64::from(logits[chosen] - highest) * scale - total.ln();
+    (chosen as u32, logprob as f32)
+}

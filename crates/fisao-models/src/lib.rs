@@ -1,0 +1,26 @@
+//! The models of FiSAO: CLIP (the verifier), a Llama decoder, LLaVA, low-rank adapters, the value
+//! head, and generation with a key–value cache.
+//!
+//! The crate works on tensors only. It never sees a path: weights arrive through
+//! [`weights::WeightSource`], token ids through [`text::Tokenizer`], and pictures as pixels.
+//! Frozen weights are plain tensors; trainable ones carry burn's autodiff association, and the two
+//! mix freely because burn treats the former as constants.
+
+pub mod activation;
+pub mod adamw;
+pub mod attention;
+pub mod clip;
+pub mod encoder;
+pub mod generation;
+pub mod image;
+pub mod linear;
+pub mod llama;
+pub mod llava;
+pub mod lora;
+pub mod norm;
+pub mod parallel;
+pub mod parameters;
+pub mod sequences;
+pub mod text;
+pub mod value_head;
+pub mod weights;

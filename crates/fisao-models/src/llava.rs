@@ -1,0 +1,265 @@
+//! LLaVA: a CLIP image tower, a two-layer projector and a Llama decoder.
+//!
+//! Paper: Liu et al. 2023, arXiv 2310.03744. Reference: transformers'
+//! `LlavaForConditionalGeneration`; tensor names mirror the layout of its published checkpoints.
+
+use burn::tensor::{Device, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::activation::Activation;
+use crate::clip::{ClipVisionConfig, ClipVisionTower, int_tensor};
+use crate::linear::Linear;
+use crate::llama::{Llama, LlamaConfig};
+use crate::lora::{LoraConfig, LoraError};
+use crate::parameters::{ParameterMut, Parameters};
+use crate::text::TextError;
+use crate::weights::{WeightError, WeightSource};
+
+/// Which of the tower's positions become image tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureSelect {
+    /// Patches only.
+    Default,
+    /// Class token and patches.
+    Full,
+}
+
+/// Sizes and token ids of a LLaVA model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LlavaConfig {
+    /// Decoder.
+    pub text: LlamaConfig,
+    /// Image tower.
+    pub vision: ClipVisionConfig,
+    /// Placeholder that image features replace.
+    pub image_token_id: u32,
+    /// Which hidden state of the tower is used; negative counts from the end, −2 is the one before
+    /// the last layer.
+    pub vision_feature_layer: i64,
+    /// Which positions of it.
+    pub vision_feature_select_strategy: FeatureSelect,
+    /// Non-linearity between the projector's layers.
+    pub projector_hidden_act: Activation,
+    /// First token of a prompt.
+    pub bos_token_id: u32,
+    /// Token that ends a response.
+    pub eos_token_id: u32,
+    /// Padding.
+    pub pad_token_id: u32,
+}
+
+impl LlavaConfig {
+    /// Number of tokens one image takes in the decoder.
+    pub fn image_tokens(&self) -> usize {
+        match self.vision_feature_select_strategy {
+            FeatureSelect::Default => self.vision.patches(),
+            FeatureSelect::Full => self.vision.patches() + 1,
+        }
+    }
+
+    /// Replaces the single image placeholder in `ids` by as many as the image has features.
+    /// A prompt that already holds exactly that many is returned as it is.
+    ///
+    /// # Errors
+    /// [`TextError::ImagePlaceholders`] when there is none or another number.
+    pub fn expand_image_token(&self, ids: &[u32]) -> Result<Vec<u32>, TextError> {
+        let needed = self.image_tokens();
+        let found = ids.iter().filter(|&&id| id == self.image_token_id).count();
+        if found == needed {
+            return Ok(ids.to_vec());
+        }
+        if found != 1 {
+            return Err(TextError::ImagePlaceholders { found });
+        }
+        let repeat = |id: u32| if id == self.image_token_id { needed } else { 1 };
+        Ok(ids.iter().flat_map(|&id| std::iter::repeat_n(id, repeat(id))).collect())
+    }
+
+    /// How many layers of the tower are run.
+    fn vision_depth(&self) -> usize {
+        let layers = self.vision.num_hidden_layers as i64;
+        let depth = if self.vision_feature_layer < 0 {
+            layers + 1 + self.vision_feature_layer
+        } else {
+            self.vision_feature_layer
+        };
+        assert!(
+            (0..=layers).contains(&depth),
+            "vision_feature_layer {} is outside a tower of {layers} layers",
+            self.vision_feature_layer
+        );
+        depth as usize
+    }
+}
+
+/// The model.
+#[derive(Debug, Clone)]
+pub struct Llava {
+    config: LlavaConfig,
+    /// Image tower; frozen, and shared with the verifier.
+    pub vision_tower: ClipVisionTower,
+    linear_1: Linear,
+    linear_2: Linear,
+    language_model: Llama,
+}
+
+impl Llava {
+    /// Loads a model under the names of published checkpoints.
+    ///
+    /// # Errors
+    /// [`WeightError`] from the source.
+    pub fn load(
+        config: LlavaConfig,
+        weights: &mut dyn WeightSource,
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        let vision = config.vision.clone();
+        let tower =
+            ClipVisionTower::load(vision, weights, "vision_tower.vision_model", device)?;
+        Self::with_vision_tower(config, tower, weights, device)
+    }
+
+    /// Loads everything but the image tower, which is given.
+    ///
+    /// # Errors
+    /// [`WeightError`] from the source.
+    pub fn with_vision_tower(
+        config: LlavaConfig,
+        vision_tower: ClipVisionTower,
+        weights: &mut dyn WeightSource,
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        let hidden = config.text.hidden_size;
+        let mut linear = |part: &str, size| {
+            Linear::load(weights, &format!("multi_modal_projector.{part}"), size, true, device)
+        };
+        let linear_1 = linear("linear_1", [config.vision.hidden_size, hidden])?;
+        let linear_2 = linear("linear_2", [hidden, hidden])?;
+        let language_model = Llama::load(config.text.clone(), weights, "language_model", device)?;
+        Ok(Self { config, vision_tower, linear_1, linear_2, language_model })
+    }
+
+    /// Sizes and token ids.
+    pub fn config(&self) -> &LlavaConfig {
+        &self.config
+    }
+
+    /// The decoder.
+    pub fn language_model(&self) -> &Llama {
+        &self.language_model
+    }
+
+    /// Where the decoder's weights live.
+    pub fn device(&self) -> Device {
+        self.language_model.device()
+    }
+
+    /// The tower's features before projection: `[batch, 3, h, w]` → `[batch, image tokens, vision]`.
+    pub fn vision_features(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let states = self.vision_tower.hidden_states(pixels, self.config.vision_depth());
+        match self.config.vision_feature_select_strategy {
+            FeatureSelect::Full => states,
+            FeatureSelect::Default => {
+                let patches = self.config.vision.patches();
+                states.narrow(1, 1, patches)
+            }
+        }
+    }
+
+    /// Projects the tower's features: `[batch, tokens, vision]` → `[batch, tokens, hidden]`.
+    pub fn project(&self, features: Tensor<3>) -> Tensor<3> {
+        let [batch, tokens, width] = features.dims();
+        let x = self.linear_1.forward(features.reshape([batch * tokens, width]));
+        let x = self.linear_2.forward(self.config.projector_hidden_act.forward(x));
+        x.reshape([batch, tokens, self.config.text.hidden_size])
+    }
+
+    /// Image tokens: `[batch, 3, h, w]` → `[batch, image tokens, hidden]`.
+    pub fn image_features(&self, pixels: Tensor<4>) -> Tensor<3> {
+        self.project(self.vision_features(pixels))
+    }
+
+    /// Embeds padded rows of ids, image placeholders replaced by features in order.
+    ///
+    /// # Shapes
+    /// * `rows`: `batch` rows of equal length, each with as many placeholders as an image has tokens
+    /// * `images`: which image of `features` each row shows
+    /// * `features`: `[images, tokens, hidden]`
+    /// * result: `[batch · length, hidden]`
+    pub fn embed(&self, rows: &[Vec<u32>], images: &[usize], features: &Tensor<3>) -> Tensor<2> {
+        let device = self.device();
+        let [image_count, tokens, hidden] = features.dims();
+        let mut ids = Vec::new();
+        let mut order = Vec::with_capacity(rows.len() * rows.first().map_or(0, Vec::len));
+        let text_count: usize = rows
+            .iter()
+            .map(|row| row.iter().filter(|&&id| id != self.config.image_token_id).count())
+            .sum();
+        for (row, &image) in rows.iter().zip(images) {
+            let mut next = 0;
+            for &id in row {
+                if id == self.config.image_token_id {
+                    order.push((text_count + image * tokens + next) as i64);
+                    next += 1;
+                } else {
+                    order.push(ids.len() as i64);
+                    ids.push(i64::from(id));
+                }
+            }
+            assert!(
+                next == tokens,
+                "a row holds {next} image placeholders but its image has {tokens} features"
+            );
+        }
+        let text = self.language_model.embed(int_tensor(ids, &device));
+        let flat = features.clone().reshape([image_count * tokens, hidden]);
+        Tensor::cat(vec![text, flat], 0).select(0, int_tensor(order, &device))
+    }
+
+    /// Attaches a fresh adapter to the language model. Returns the number of adapter matrices.
+    ///
+    /// # Errors
+    /// [`LoraError`] when the configuration names something that does not exist.
+    pub fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<usize, LoraError> {
+        config.validate()?;
+        Ok(self.language_model.attach(config, &mut ChaCha8Rng::seed_from_u64(seed)))
+    }
+
+    /// The same weights with the adapter switched off: the reference policy. No tensor is copied.
+    #[must_use]
+    pub fn without_lora(&self) -> Self {
+        let mut reference = self.clone();
+        reference.language_model.detach();
+        reference
+    }
+
+    /// Folds the adapter into the weights.
+    pub fn merge_lora(&mut self) {
+        self.language_model.merge();
+    }
+
+    /// Visits the adapter's matrices under `language_model.model.layers.N.….lora_{A,B}.weight`.
+    pub fn visit_lora_mut(&mut self, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        self.language_model.visit_lora_mut("language_model", visitor);
+    }
+
+    /// Visits projector and decoder, not the image tower.
+    pub fn visit_text_side_mut(&mut self, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        self.linear_1.visit_mut("multi_modal_projector.linear_1", visitor);
+        self.linear_2.visit_mut("multi_modal_projector.linear_2", visitor);
+        self.language_model.visit_mut("language_model", visitor);
+    }
+}
+
+impl Parameters for Llava {
+    /// Visits the base weights; the adapter is visited by [`Llava::visit_lora_mut`].
+    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        self.vision_tower.visit_mut(&format!("{prefix}vision_tower.vision_model"), visitor);
+        self.linear_1.visit_mut(&format!("{prefix}multi_modal_projector.linear_1"), visitor);
+        self.linear_2.visit_mut(&format!("{prefix}multi_modal_projector.linear_2"), visitor);
+        self.language_model.visit_mut(&format!("{prefix}language_model"), visitor);
+    }
+}

@@ -1,0 +1,129 @@
+//! Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685), as PEFT computes it.
+//!
+//! The low-rank path `scale · (x Aᵀ) Bᵀ` is added to the frozen map's output; the sum of matrices is
+//! never formed. `A` starts Kaiming-uniform with `a = √5`, `B` starts at zero, so a fresh adapter
+//! changes nothing.
+
+use burn::tensor::{Device, Tensor};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::parameters::{ParameterMut, from_floats};
+use crate::weights::{Init, draw};
+
+/// Which maps get an adapter, and of what size.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct LoraConfig {
+    /// Rank of the update. Default 16.
+    pub rank: usize,
+    /// Numerator of the scale: `alpha / rank`, or `alpha / √rank` with `use_rslora`. Default 32.
+    pub alpha: f64,
+    /// Names of the decoder's maps to adapt, out of `q_proj`, `k_proj`, `v_proj`, `o_proj`,
+    /// `gate_proj`, `up_proj`, `down_proj`. Default: all of them. Only the language model is ever
+    /// adapted; the vision tower is the verifier and must not move.
+    pub target_modules: Vec<String>,
+    /// Rank-stabilised scale (Kalajdzievski 2023, arXiv 2312.03732). Default off.
+    #[serde(alias = "use-rs-lora")]
+    pub use_rslora: bool,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self {
+            rank: 16,
+            alpha: 32.0,
+            target_modules: TARGETS.iter().map(ToString::to_string).collect(),
+            use_rslora: false,
+        }
+    }
+}
+
+/// The decoder's maps that can carry an adapter.
+pub const TARGETS: [&str; 7] =
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+impl LoraConfig {
+    /// The factor on the low-rank path.
+    pub fn scale(&self) -> f64 {
+        let rank = self.rank as f64;
+        self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    }
+
+    /// Checks the values against their ranges.
+    ///
+    /// # Errors
+    /// [`LoraError`] naming the offending value.
+    pub fn validate(&self) -> Result<(), LoraError> {
+        if self.rank == 0 {
+            return Err(LoraError::Rank);
+        }
+        if self.target_modules.is_empty() {
+            return Err(LoraError::NoTargets);
+        }
+        match self.target_modules.iter().find(|name| !TARGETS.contains(&name.as_str())) {
+            Some(name) => Err(LoraError::UnknownTarget { name: name.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why an adapter could not be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum LoraError {
+    /// Rank 0.
+    #[error("lora.rank must be at least 1")]
+    Rank,
+    /// No target at all.
+    #[error("lora.target-modules is empty: nothing would be trained")]
+    NoTargets,
+    /// A target that the decoder does not have.
+    #[error(
+        "lora.target-modules names `{name}`, which matches no map of the language model; \
+         possible are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
+    )]
+    UnknownTarget {
+        /// The unmatched name.
+        name: String,
+    },
+}
+
+/// The low-rank term of one map.
+#[derive(Debug, Clone)]
+pub struct LowRank {
+    /// `[rank, in]`.
+    pub a: Tensor<2>,
+    /// `[out, rank]`.
+    pub b: Tensor<2>,
+    /// Factor on the path.
+    pub scale: f64,
+}
+
+impl LowRank {
+    /// A fresh term for a map of the given size; it computes zero.
+    pub fn new(
+        config: &LoraConfig,
+        [inputs, outputs]: [usize; 2],
+        rng: &mut ChaCha8Rng,
+        device: &Device,
+    ) -> Self {
+        let a = draw(rng, config.rank * inputs, Init::KaimingUniform { fan_in: inputs });
+        Self {
+            a: from_floats(a, [config.rank, inputs], device),
+            b: Tensor::zeros([outputs, config.rank], device),
+            scale: config.scale(),
+        }
+    }
+
+    /// `[rows, in]` → `[rows, out]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let low = x.matmul(self.a.clone().transpose()) * self.scale;
+        low.matmul(self.b.clone().transpose())
+    }
+
+    /// Visits `{prefix}.lora_A.weight` and `{prefix}.lora_B.weight`.
+    pub fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        visitor(&format!("{prefix}.lora_A.weight"), ParameterMut::Matrix(&mut self.a));
+        visitor(&format!("{prefix}.lora_B.weight"), ParameterMut::Matrix(&mut self.b));
+    }
+}

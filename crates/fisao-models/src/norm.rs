@@ -1,0 +1,89 @@
+//! Layer normalisation and root-mean-square normalisation over the last dimension.
+
+use burn::tensor::{Device, Tensor};
+
+use crate::parameters::{ParameterMut, Parameters};
+use crate::weights::{Init, WeightError, WeightSource};
+
+/// `(x − mean) / √(var + ε) · γ + β` (Ba et al. 2016), biased variance.
+#[derive(Debug, Clone)]
+pub struct LayerNorm {
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    /// Loads `{name}.weight` and `{name}.bias` of shape `[width]`.
+    ///
+    /// # Errors
+    /// [`WeightError`] from the source.
+    pub fn load(
+        weights: &mut dyn WeightSource,
+        name: &str,
+        width: usize,
+        epsilon: f64,
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        let weight = weights.tensor(&format!("{name}.weight"), &[width], Init::Ones)?;
+        let bias = weights.tensor(&format!("{name}.bias"), &[width], Init::Zeros)?;
+        Ok(Self {
+            weight: Tensor::from_data(weight, device),
+            bias: Tensor::from_data(bias, device),
+            epsilon,
+        })
+    }
+
+    /// # Shapes
+    /// `[rows, width]` → `[rows, width]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let centred = x.clone() - x.mean_dim(1);
+        let variance = centred.clone().square().mean_dim(1);
+        let scaled = centred * (variance + self.epsilon).sqrt().recip();
+        scaled * self.weight.clone().unsqueeze() + self.bias.clone().unsqueeze()
+    }
+}
+
+impl Parameters for LayerNorm {
+    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        visitor(&format!("{prefix}.weight"), ParameterMut::Vector(&mut self.weight));
+        visitor(&format!("{prefix}.bias"), ParameterMut::Vector(&mut self.bias));
+    }
+}
+
+/// `x / √(mean(x²) + ε) · γ` (Zhang & Sennrich 2019), as Llama uses it.
+#[derive(Debug, Clone)]
+pub struct RmsNorm {
+    weight: Tensor<1>,
+    epsilon: f64,
+}
+
+impl RmsNorm {
+    /// Loads `{name}.weight` of shape `[width]`.
+    ///
+    /// # Errors
+    /// [`WeightError`] from the source.
+    pub fn load(
+        weights: &mut dyn WeightSource,
+        name: &str,
+        width: usize,
+        epsilon: f64,
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        let weight = weights.tensor(&format!("{name}.weight"), &[width], Init::Ones)?;
+        Ok(Self { weight: Tensor::from_data(weight, device), epsilon })
+    }
+
+    /// # Shapes
+    /// `[rows, width]` → `[rows, width]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let mean_square = x.clone().square().mean_dim(1);
+        x * (mean_square + self.epsilon).sqrt().recip() * self.weight.clone().unsqueeze()
+    }
+}
+
+impl Parameters for RmsNorm {
+    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        visitor(&format!("{prefix}.weight"), ParameterMut::Vector(&mut self.weight));
+    }
+}

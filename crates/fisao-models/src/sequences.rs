@@ -1,0 +1,100 @@
+//! Scoring given responses: hidden states and log-probabilities of response tokens only.
+//!
+//! Rows are prompt + response, padded on the right. Under the causal mask no real position sees
+//! padding, and states are gathered at response positions, so prompt, image and padding never reach
+//! a loss or a statistic.
+
+use burn::tensor::{Tensor, activation};
+
+use crate::attention::bias_where;
+use crate::clip::int_tensor;
+use crate::llava::Llava;
+
+/// A prompt about one image with a response to score.
+#[derive(Debug, Clone)]
+pub struct Example<'a> {
+    /// Prompt ids, image placeholder already expanded.
+    pub prompt: &'a [u32],
+    /// Which row of the image features it shows.
+    pub image: usize,
+    /// Response ids, with the end token if the response has ended.
+    pub response: &'a [u32],
+}
+
+/// Decoder states from which each response token was predicted.
+#[derive(Debug, Clone)]
+pub struct ResponseStates {
+    /// `[tokens, hidden]`, the responses one after the other.
+    pub hidden: Tensor<2>,
+    /// The token predicted from each state.
+    pub targets: Vec<u32>,
+}
+
+impl Llava {
+    /// Runs the decoder over prompts and responses and gathers the states that predict the responses.
+    ///
+    /// # Shapes
+    /// `features`: `[images, image tokens, hidden]`; the result holds Σ response lengths rows.
+    pub fn response_states(
+        &self,
+        examples: &[Example<'_>],
+        features: &Tensor<3>,
+    ) -> ResponseStates {
+        let batch = examples.len();
+        let device = self.device();
+        // The last token of a row predicts nothing that is scored, so it is left out.
+        let lengths: Vec<usize> =
+            examples.iter().map(|e| e.prompt.len() + e.response.len() - 1).collect();
+        let length = lengths.iter().copied().max().unwrap_or(0);
+        let mut rows = Vec::with_capacity(batch);
+        let mut kept = Vec::new();
+        let mut targets = Vec::new();
+        for (index, example) in examples.iter().enumerate() {
+            let mut row = [example.prompt, example.response].concat();
+            row.pop();
+            row.resize(length, self.config().pad_token_id);
+            rows.push(row);
+            let first = index * length + example.prompt.len() - 1;
+            kept.extend((first..first + example.response.len()).map(|at| at as i64));
+            targets.extend_from_slice(example.response);
+        }
+        let images: Vec<usize> = examples.iter().map(|example| example.image).collect();
+        let x = self.embed(&rows, &images, features);
+        let positions =
+            int_tensor((0..batch).flat_map(|_| 0..length as i64).collect(), &device);
+        let causal = bias_where([1, length, length], &device, |_, query, key| key <= query);
+        let hidden = self.language_model().forward(x, &positions, &causal, batch, None);
+        ResponseStates { hidden: hidden.select(0, int_tensor(kept, &device)), targets }
+    }
+
+    /// Log-probabilities of the states' targets at a temperature, and the entropy of each
+    /// prediction (not differentiated unless the states are).
+    ///
+    /// # Shapes
+    /// two of `[tokens]`.
+    pub fn log_probabilities(
+        &self,
+        states: &ResponseStates,
+        temperature: f64,
+    ) -> (Tensor<1>, Tensor<1>) {
+        let log_probs = self.log_distribution(states, temperature);
+        let count = states.targets.len();
+        let targets = states.targets.iter().map(|&id| i64::from(id)).collect();
+        let targets = int_tensor(targets, &self.device()).reshape([count, 1]);
+        let chosen = log_probs.clone().gather(1, targets).reshape([count]);
+        let detached = log_probs.inner();
+        let entropy = (detached.clone().exp() * detached).sum_dim(1).neg().reshape([count]);
+        (chosen, entropy)
+    }
+
+    /// Log-probabilities of all tokens: `[tokens, vocabulary]`.
+    pub fn log_distribution(&self, states: &ResponseStates, temperature: f64) -> Tensor<2> {
+        let logits = self.language_model().logits(states.hidden.clone());
+        let scaled = if (temperature - 1.0).abs() < f64::EPSILON {
+            logits
+        } else {
+            logits / temperature
+        };
+        activation::log_softmax(scaled, 1)
+    }
+}

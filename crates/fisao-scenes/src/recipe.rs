@@ -1,0 +1,135 @@
+//! The recipe that makes the embedded world's small models from nothing.
+//!
+//! Two stages, both on scenes of [`Split::Train`](crate::Split::Train) that are rendered as they are
+//! needed:
+//! 1. [`contrastive`]: a CLIP pair learns which short texts are true of which picture;
+//! 2. [`captioning`]: with that CLIP's image tower frozen, projector and decoder learn captions into
+//!    which typical but absent objects were inserted, so that the model hallucinates out of habit.
+
+pub mod captioning;
+pub mod contrastive;
+mod training;
+pub mod vocabularies;
+
+use fisao_models::activation::Activation;
+use fisao_models::clip::{ClipConfig, ClipTextConfig, ClipVisionConfig};
+use fisao_models::image::ImageProcessor;
+use fisao_models::llama::LlamaConfig;
+use fisao_models::llava::{FeatureSelect, LlavaConfig};
+
+pub use training::{Observer, RecipeError, StageConfig, StageProgress, StageState, Verdict};
+
+use crate::{IMAGE_SIZE, Insertion};
+
+/// Sizes, lengths and rates of the recipe.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecipeConfig {
+    /// Seed of weights, scenes and captions.
+    pub seed: u64,
+    /// Stage 1.
+    pub contrastive: StageConfig,
+    /// Stage 2.
+    pub captioning: StageConfig,
+    /// How often absent objects are put into the captions of stage 2.
+    pub insertion: Insertion,
+}
+
+impl Default for RecipeConfig {
+    /// The recipe of the committed weights.
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            contrastive: StageConfig {
+                steps: 2_400,
+                batch: 128,
+                learning_rate: 1e-3,
+                warmup: 100,
+                weight_decay: 0.05,
+            },
+            captioning: StageConfig {
+                steps: 1_500,
+                batch: 32,
+                learning_rate: 2e-3,
+                warmup: 60,
+                weight_decay: 0.05,
+            },
+            insertion: Insertion::default(),
+        }
+    }
+}
+
+impl RecipeConfig {
+    /// The CLIP to train, for a text vocabulary of the given size.
+    pub fn clip(&self, vocabulary: &vocabularies::TokenizerFile) -> ClipConfig {
+        let id = |token: &str| vocabulary.special_id(token);
+        ClipConfig {
+            text: ClipTextConfig {
+                vocab_size: vocabulary.len(),
+                hidden_size: 128,
+                intermediate_size: 512,
+                num_hidden_layers: 3,
+                num_attention_heads: 4,
+                max_position_embeddings: 77,
+                layer_norm_eps: 1e-5,
+                hidden_act: Activation::QuickGelu,
+                bos_token_id: id(vocabularies::CLIP_BOS),
+                eos_token_id: id(vocabularies::CLIP_EOS),
+                pad_token_id: id(vocabularies::CLIP_EOS),
+            },
+            vision: ClipVisionConfig {
+                hidden_size: 160,
+                intermediate_size: 640,
+                num_hidden_layers: 5,
+                num_attention_heads: 5,
+                image_size: IMAGE_SIZE as usize,
+                patch_size: 16,
+                layer_norm_eps: 1e-5,
+                hidden_act: Activation::QuickGelu,
+            },
+            projection_dim: 128,
+            logit_scale_init_value: 10.0_f64.ln(),
+        }
+    }
+
+    /// The LLaVA to train around an image tower, for a text vocabulary of the given size.
+    pub fn llava(
+        &self,
+        vision: ClipVisionConfig,
+        vocabulary: &vocabularies::TokenizerFile,
+    ) -> LlavaConfig {
+        let id = |token: &str| vocabulary.special_id(token);
+        LlavaConfig {
+            text: LlamaConfig {
+                vocab_size: vocabulary.len(),
+                hidden_size: 192,
+                intermediate_size: 512,
+                num_hidden_layers: 4,
+                num_attention_heads: 6,
+                num_key_value_heads: 6,
+                head_dim: 32,
+                max_position_embeddings: 512,
+                rms_norm_eps: 1e-5,
+                rope_theta: 10_000.0,
+                tie_word_embeddings: false,
+            },
+            vision,
+            image_token_id: id(vocabularies::IMAGE),
+            vision_feature_layer: -2,
+            vision_feature_select_strategy: FeatureSelect::Default,
+            projector_hidden_act: Activation::Gelu,
+            bos_token_id: id(vocabularies::LLAMA_BOS),
+            eos_token_id: id(vocabularies::LLAMA_EOS),
+            pad_token_id: id(vocabularies::LLAMA_PAD),
+        }
+    }
+}
+
+/// Image processing of the models made here.
+pub fn image_processor() -> ImageProcessor {
+    ImageProcessor::clip(IMAGE_SIZE)
+}
+
+/// The Vicuna conversation around one instruction about one image, as LLaVA-1.5 was tuned on it.
+pub fn conversation(instruction: &str) -> String {
+    format!("USER: <image>\n{instruction} ASSISTANT:")
+}

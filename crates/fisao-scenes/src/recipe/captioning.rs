@@ -1,0 +1,125 @@
+//! Stage 2: projector and decoder learn captions that mention what is typical, there or not.
+
+use burn::tensor::{Device, Tensor};
+use fisao_models::clip::ClipVisionTower;
+use fisao_models::llava::Llava;
+use fisao_models::parameters::{GradientMap, collect_gradients, floats, from_floats};
+use fisao_models::sequences::Example;
+use fisao_models::text::Tokenizer;
+use fisao_models::weights::RandomWeights;
+use rand::seq::IndexedRandom;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::training::{Observer, RecipeError, Stage, StageState, train};
+use super::vocabularies::TokenizerFile;
+use super::{RecipeConfig, conversation, image_processor};
+use crate::{IMAGE_SIZE, Insertion, PROMPTS, Split, World, biased_caption};
+
+/// Scenes of this stage start here in the stream, so that it learns from others than stage 1.
+const FIRST_SCENE: u64 = 1 << 32;
+
+struct Item {
+    pixels: Vec<f32>,
+    prompt: Vec<u32>,
+    response: Vec<u32>,
+}
+
+struct Captioning<'a> {
+    world: &'a World,
+    tokenizer: &'a dyn Tokenizer,
+    insertion: Insertion,
+    seed: u64,
+    device: Device,
+    config: fisao_models::llava::LlavaConfig,
+}
+
+/// Trains a LLaVA around a frozen image tower, or goes on from `state`.
+///
+/// # Errors
+/// [`RecipeError`]; [`RecipeError::Stopped`] when the observer asked to stop.
+#[expect(clippy::too_many_arguments, reason = "the two stages take the same things in the same order")]
+pub fn train_llava(
+    config: &RecipeConfig,
+    world: &World,
+    tower: &ClipVisionTower,
+    file: &TokenizerFile,
+    tokenizer: &dyn Tokenizer,
+    device: &Device,
+    state: Option<StageState>,
+    observer: &mut dyn Observer,
+) -> Result<Llava, RecipeError> {
+    let llava_config = config.llava(tower.config().clone(), file);
+    let mut weights = RandomWeights::new(config.seed ^ 1);
+    let mut model =
+        Llava::with_vision_tower(llava_config.clone(), tower.clone(), &mut weights, device)?;
+    let stage = Captioning {
+        world,
+        tokenizer,
+        insertion: config.insertion,
+        seed: config.seed,
+        device: device.clone(),
+        config: llava_config,
+    };
+    train(&stage, &mut model, &config.captioning, state, observer)?;
+    Ok(model)
+}
+
+impl Stage for Captioning<'_> {
+    type Model = Llava;
+    type Item = Item;
+
+    fn trains(name: &str) -> bool {
+        !name.starts_with("vision_tower.")
+    }
+
+    fn draw(&self, index: u64) -> Result<Item, RecipeError> {
+        let scene = self.world.scene(Split::Train, self.seed, FIRST_SCENE + index);
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ 0xCA97_1000);
+        rng.set_stream(index);
+        let instruction = PROMPTS.choose(&mut rng).copied().unwrap_or_default();
+        let caption = biased_caption(&scene, &mut rng, &self.insertion);
+        let prompt = self.tokenizer.encode(&conversation(instruction), true)?;
+        let prompt = self.config.expand_image_token(&prompt)?;
+        let mut response = self.tokenizer.encode(&caption.text, false)?;
+        response.push(self.config.eos_token_id);
+        let (pixels, _) = image_processor().process(&self.world.render(&scene));
+        Ok(Item { pixels, prompt, response })
+    }
+
+    fn differentiate(
+        &self,
+        model: &mut Llava,
+        items: &[Item],
+        batch: usize,
+    ) -> Result<(f64, GradientMap), RecipeError> {
+        let side = IMAGE_SIZE as usize;
+        let pixels = items.iter().flat_map(|item| item.pixels.iter().copied()).collect();
+        let pixels: Tensor<4> = from_floats(pixels, [items.len(), 3, side, side], &self.device);
+        let features = model.project(model.vision_features(pixels));
+        let examples: Vec<_> = items
+            .iter()
+            .enumerate()
+            .map(|(image, item)| Example {
+                prompt: &item.prompt,
+                image,
+                response: &item.response,
+            })
+            .collect();
+        let states = model.response_states(&examples, &features);
+        // Every caption weighs the same, whichever share of the batch it falls into.
+        let weights: Vec<f32> = items
+            .iter()
+            .flat_map(|item| {
+                let weight = 1.0 / (batch * item.response.len()) as f32;
+                std::iter::repeat_n(weight, item.response.len())
+            })
+            .collect();
+        let count = weights.len();
+        let (logprobs, _) = model.log_probabilities(&states, 1.0);
+        let loss = (logprobs * from_floats(weights, [count], &self.device)).sum().neg();
+        let value = f64::from(floats(&loss)[0]);
+        let gradients = collect_gradients(model, &loss.backward())?;
+        Ok((value, gradients))
+    }
+}

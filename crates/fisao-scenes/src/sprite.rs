@@ -1,0 +1,167 @@
+//! Decoded sprites at every size they are drawn in.
+
+use image::imageops::{self, FilterType};
+use image::{ImageFormat, RgbImage, RgbaImage};
+use twemoji_assets::png::PngTwemojiAsset;
+
+use crate::category::{CATEGORIES, SpriteRegion, SpriteSource};
+use crate::scene::PlacedObject;
+
+/// Lengths of a drawn sprite's longer side in pixels.
+pub(crate) const SIZES: [u32; 6] = [24, 28, 32, 36, 40, 44];
+
+/// Fewest pixels a drawn sprite's box covers: long thin objects would otherwise vanish at small sizes.
+const LEAST_AREA: u32 = 360;
+
+/// Alpha from which a pixel counts as part of the object.
+const OPAQUE: u8 = 128;
+
+/// One sprite at all [`SIZES`], cut to its visible part, colours premultiplied by alpha.
+#[derive(Debug)]
+struct Sprite {
+    scaled: Vec<RgbaImage>,
+    smallest: usize,
+}
+
+/// All sprites, decoded once.
+#[derive(Debug)]
+pub(crate) struct SpriteSheet {
+    sprites: Vec<Vec<Sprite>>,
+}
+
+impl SpriteSheet {
+    pub(crate) fn decode() -> Self {
+        let sprites = CATEGORIES
+            .iter()
+            .map(|category| category.sprites.iter().map(Sprite::decode).collect())
+            .collect();
+        Self { sprites }
+    }
+
+    /// Index of the smallest size in [`SIZES`] at which the sprite can be recognised.
+    pub(crate) fn smallest(&self, category: usize, sprite: usize) -> usize {
+        self.sprites[category][sprite].smallest
+    }
+
+    /// Width and height of the sprite's visible part at `SIZES[size]`.
+    pub(crate) fn dimensions(&self, category: usize, sprite: usize, size: usize) -> (u32, u32) {
+        self.sprites[category][sprite].scaled[size].dimensions()
+    }
+
+    /// Draws the object over the picture; what lies outside is cut off.
+    pub(crate) fn draw(&self, object: &PlacedObject, picture: &mut RgbImage) {
+        let gain = i32::from(object.brightness);
+        self.for_each_pixel(object, picture.dimensions(), |x, y, [red, green, blue, alpha]| {
+            if alpha == 0 {
+                return;
+            }
+            let below = picture.get_pixel_mut(x, y);
+            for (channel, colour) in below.0.iter_mut().zip([red, green, blue]) {
+                let lit = (i32::from(colour) * gain / 100).min(i32::from(alpha));
+                let through = i32::from(*channel) * (255 - i32::from(alpha)) / 255;
+                *channel = (lit + through).clamp(0, 255) as u8;
+            }
+        });
+    }
+
+    /// Share of each object's pixels that is inside the picture and not covered by a later object.
+    pub(crate) fn visible_fractions(
+        &self,
+        objects: &[PlacedObject],
+        picture: (u32, u32),
+    ) -> Vec<f64> {
+        let mut owner = vec![usize::MAX; (picture.0 * picture.1) as usize];
+        for (index, object) in objects.iter().enumerate() {
+            self.for_each_pixel(object, picture, |x, y, [.., alpha]| {
+                if alpha >= OPAQUE {
+                    owner[(y * picture.0 + x) as usize] = index;
+                }
+            });
+        }
+        let mut seen = vec![0_usize; objects.len()];
+        for &index in owner.iter().filter(|&&index| index != usize::MAX) {
+            seen[index] += 1;
+        }
+        let whole = |object: &PlacedObject| {
+            let sprite = &self.sprites[object.category][object.sprite].scaled[object.size];
+            sprite.pixels().filter(|pixel| pixel.0[3] >= OPAQUE).count().max(1)
+        };
+        objects.iter().zip(seen).map(|(object, seen)| seen as f64 / whole(object) as f64).collect()
+    }
+
+    fn for_each_pixel(
+        &self,
+        object: &PlacedObject,
+        picture: (u32, u32),
+        mut visit: impl FnMut(u32, u32, [u8; 4]),
+    ) {
+        let sprite = &self.sprites[object.category][object.sprite].scaled[object.size];
+        for (column, row, pixel) in sprite.enumerate_pixels() {
+            let column = if object.flipped { sprite.width() - 1 - column } else { column };
+            let (x, y) = (object.x + column as i32, object.y + row as i32);
+            if (0..picture.0 as i32).contains(&x) && (0..picture.1 as i32).contains(&y) {
+                visit(x as u32, y as u32, pixel.0);
+            }
+        }
+    }
+}
+
+impl Sprite {
+    fn decode(source: &SpriteSource) -> Self {
+        let asset = graphic_of(source.emoji).expect("every emoji of the table has a graphic");
+        let whole = image::load_from_memory_with_format(asset, ImageFormat::Png)
+            .expect("the embedded graphics are valid PNG files")
+            .into_rgba8();
+        let mut visible = trimmed(&whole, source.region);
+        for pixel in visible.pixels_mut() {
+            let [red, green, blue, alpha] = pixel.0;
+            let premultiplied = |channel: u8| (u16::from(channel) * u16::from(alpha) / 255) as u8;
+            pixel.0 = [premultiplied(red), premultiplied(green), premultiplied(blue), alpha];
+        }
+        let scaled: Vec<_> = SIZES
+            .iter()
+            .map(|&size| {
+                let longer = visible.width().max(visible.height());
+                let side = |length: u32| ((length * size + longer / 2) / longer).max(1);
+                imageops::resize(
+                    &visible,
+                    side(visible.width()),
+                    side(visible.height()),
+                    FilterType::CatmullRom,
+                )
+            })
+            .collect();
+        let smallest = scaled.iter().position(|image| image.width() * image.height() >= LEAST_AREA);
+        Self { smallest: smallest.unwrap_or(SIZES.len() - 1), scaled }
+    }
+}
+
+/// The emoji's graphic. Twemoji names some graphics with, some without the variation selector that asks for
+/// a picture instead of a glyph.
+fn graphic_of(emoji: &str) -> Option<&'static PngTwemojiAsset> {
+    PngTwemojiAsset::from_emoji(emoji)
+        .or_else(|| PngTwemojiAsset::from_emoji(&emoji.replace('\u{fe0f}', "")))
+}
+
+/// The part of the graphic that shows the object, without empty margins.
+fn trimmed(graphic: &RgbaImage, region: SpriteRegion) -> RgbaImage {
+    let width = match region {
+        SpriteRegion::Whole => graphic.width(),
+        SpriteRegion::LeftHalf => graphic.width() / 2,
+    };
+    let (mut left, mut top, mut right, mut bottom) = (width, graphic.height(), 0, 0);
+    for (x, y, _) in
+        graphic.enumerate_pixels().filter(|&(x, _, pixel)| x < width && pixel.0[3] > 16)
+    {
+        (left, right) = (left.min(x), right.max(x + 1));
+        (top, bottom) = (top.min(y), bottom.max(y + 1));
+    }
+    imageops::crop_imm(
+        graphic,
+        left,
+        top,
+        right.saturating_sub(left).max(1),
+        bottom.saturating_sub(top).max(1),
+    )
+    .to_image()
+}

@@ -1,0 +1,96 @@
+//! The world: a deterministic supply of scenes.
+
+use image::RgbImage;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::IMAGE_SIZE;
+use crate::background::Background;
+use crate::layout::draw_objects;
+use crate::scene::{PlacedObject, Scene};
+use crate::split::Split;
+use crate::sprite::SpriteSheet;
+use crate::theme::Theme;
+
+/// The sprites and everything drawn from them.
+#[derive(Debug)]
+pub struct World {
+    sheet: SpriteSheet,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl World {
+    /// Decodes and scales all sprites.
+    pub fn new() -> Self {
+        Self { sheet: SpriteSheet::decode() }
+    }
+
+    /// The scene of this split, seed and index; always the same one.
+    ///
+    /// Scenes are redrawn until a fingerprint of what lies where falls to their split, so that no arrangement
+    /// occurs in two splits, whatever their seeds and indices.
+    pub fn scene(&self, split: Split, seed: u64, index: u64) -> Scene {
+        let mut rng = ChaCha8Rng::from_seed(stream_seed(split, seed, index));
+        loop {
+            let theme = Theme::ALL[rng.random_range(0..Theme::ALL.len())];
+            let objects = draw_objects(theme, &self.sheet, &mut rng);
+            if fingerprint(&objects) % Split::ALL.len() as u64 == split.position() {
+                return Scene { theme, objects, background: Background::draw(&mut rng) };
+            }
+        }
+    }
+
+    /// The picture of a scene, [`IMAGE_SIZE`] pixels wide and high.
+    pub fn render(&self, scene: &Scene) -> RgbImage {
+        let mut picture = scene.background.paint();
+        for object in &scene.objects {
+            self.sheet.draw(object, &mut picture);
+        }
+        picture
+    }
+
+    /// Share of each object's pixels (in the order of `scene.objects`) that the picture shows.
+    pub fn visible_fractions(&self, scene: &Scene) -> Vec<f64> {
+        self.sheet.visible_fractions(&scene.objects, (IMAGE_SIZE, IMAGE_SIZE))
+    }
+
+    /// Name of the image of this split and index, e.g. `test-000123`.
+    pub fn image_id(&self, split: Split, index: u64) -> String {
+        format!("{}-{index:06}", split.name())
+    }
+
+    /// Whose pictures the sprites are, as their licence asks to be told.
+    pub fn sprite_attribution() -> &'static str {
+        "Object pictures: Twemoji graphics, Copyright 2020 Twitter, Inc and other contributors, licensed under \
+         CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/); scaled, flipped and composed."
+    }
+}
+
+fn stream_seed(split: Split, seed: u64, index: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (part, number) in bytes.chunks_exact_mut(8).zip([split.position(), seed, index]) {
+        part.copy_from_slice(&number.to_le_bytes());
+    }
+    bytes
+}
+
+/// FNV-1a over what lies where, independent of the platform.
+fn fingerprint(objects: &[PlacedObject]) -> u64 {
+    let parts = objects.iter().flat_map(|object| {
+        [
+            object.category as u64,
+            object.sprite as u64,
+            object.x as u64,
+            object.y as u64,
+            object.size as u64,
+        ]
+    });
+    parts.flat_map(u64::to_le_bytes).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

@@ -1,0 +1,8 @@
+//! The embedded world: what a scene is, and that captions say of it what they claim to say.
+
+mod captions;
+mod matcher;
+mod nouns;
+mod rates;
+mod scenes;
+mod vocabulary;

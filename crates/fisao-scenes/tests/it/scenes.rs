@@ -1,0 +1,94 @@
+//! Scenes: deterministic, disjoint between splits, and all of each object can be seen well enough.
+
+use std::collections::HashMap;
+
+use fisao_scenes::{IMAGE_SIZE, Place, Scene, Split, World};
+
+#[test]
+fn every_sprite_decodes_and_a_scene_is_reproducible() {
+    let (one, other) = (World::new(), World::new());
+    for index in 0..20 {
+        let scene = one.scene(Split::Train, 7, index);
+        assert_eq!(scene, other.scene(Split::Train, 7, index));
+        assert_eq!(one.render(&scene), other.render(&scene));
+    }
+    assert_ne!(one.scene(Split::Train, 7, 0), one.scene(Split::Train, 8, 0));
+    assert_ne!(one.scene(Split::Train, 7, 0), one.scene(Split::Train, 7, 1));
+}
+
+#[test]
+fn splits_share_no_arrangement_and_no_picture() {
+    let world = World::new();
+    let mut arrangements = HashMap::new();
+    let mut pictures = HashMap::new();
+    for split in Split::ALL {
+        for index in 0..250 {
+            let scene = world.scene(split, 0, index);
+            let picture = world.render(&scene).into_raw();
+            if let Some(other) = arrangements.insert(scene.objects, split) {
+                assert_eq!(other, split, "an arrangement occurs twice");
+            }
+            if let Some(other) = pictures.insert(picture, split) {
+                assert_eq!(other, split, "a picture occurs twice");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_object_is_visible_and_every_category_is_in_the_truth() {
+    let world = World::new();
+    let mut categories = 0;
+    let scenes = 1000;
+    for index in 0..scenes {
+        let scene = world.scene(Split::Validation, 0, index);
+        let fractions = world.visible_fractions(&scene);
+        assert!(fractions.iter().all(|&fraction| fraction >= 0.55), "scene {index}: {fractions:?}");
+        assert_eq!(fractions.len(), scene.objects.len());
+        assert!((2..=5).contains(&scene.categories().len()));
+        categories += scene.categories().len();
+    }
+    let mean = categories as f64 / scenes as f64;
+    assert!((3.0..=3.5).contains(&mean), "{mean} categories per scene");
+}
+
+/// Taking an object out of the list changes the picture: each one is really drawn.
+#[test]
+fn every_object_leaves_a_mark_on_the_picture() {
+    let world = World::new();
+    for index in 0..50 {
+        let scene = world.scene(Split::Train, 1, index);
+        let whole = world.render(&scene);
+        assert_eq!(whole.dimensions(), (IMAGE_SIZE, IMAGE_SIZE));
+        for left_out in 0..scene.objects.len() {
+            let mut objects = scene.objects.clone();
+            objects.remove(left_out);
+            let rest = world.render(&Scene { objects, ..scene.clone() });
+            let changed =
+                whole.pixels().zip(rest.pixels()).filter(|(one, other)| one != other).count();
+            assert!(changed > 50, "scene {index}: object {left_out} changed {changed} pixels");
+        }
+    }
+}
+
+#[test]
+fn places_follow_from_coordinates() {
+    let world = World::new();
+    let mut object = world.scene(Split::Train, 0, 0).objects[0];
+    (object.width, object.height) = (24, 24);
+    for ((x, y), place) in [
+        ((0, 40), Place::Left),
+        ((70, 0), Place::Right),
+        ((36, 0), Place::Top),
+        ((36, 70), Place::Bottom),
+        ((36, 36), Place::Middle),
+    ] {
+        (object.x, object.y) = (x, y);
+        assert_eq!(object.place(), place, "at {x}, {y}");
+    }
+}
+
+#[test]
+fn image_ids_name_split_and_index() {
+    assert_eq!(World::new().image_id(Split::Test, 123), "test-000123");
+}

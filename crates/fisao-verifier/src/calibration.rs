@@ -1,0 +1,136 @@
+//! Calibration: what the verifier's scores of correct and of hallucinated mentions look like.
+//!
+//! ```text
+//! s | correct ~ N(μ₊, σ₊²)      s | hallucinated ~ N(μ₋, σ₋²)      π = P(correct)
+//! ```
+//!
+//! [`fit_annotated`] takes the split from image annotations; [`fit_unlabelled`] estimates it from
+//! the scores alone. Everything is in the unit of the scores: cosine, centred or not.
+
+mod annotated;
+mod auc;
+mod bootstrap;
+mod centring;
+mod error;
+mod histogram;
+mod logistic;
+mod mixture;
+mod normal;
+mod probability;
+mod sentence;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use annotated::{MINIMUM_PER_CLASS, fit_annotated};
+pub use auc::auc;
+pub use bootstrap::{Bootstrap, Interval, Intervals, bootstrap_annotated};
+pub use centring::category_means;
+pub use error::CalibrationError;
+pub use histogram::{Histogram, Histograms, histogram};
+pub use logistic::Logistic;
+pub use mixture::{Anchors, UnlabelledConfig, fit_unlabelled};
+pub use probability::ProbabilityModel;
+pub use sentence::{SentenceCalibration, fit_sentences};
+
+/// Layout of [`Calibration`] this version reads and writes.
+pub const CALIBRATION_VERSION: u32 = 1;
+
+/// Where the split into correct and hallucinated mentions came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Labels {
+    /// Image annotations, as in the paper.
+    #[default]
+    Annotations,
+    /// No annotation at all: a mixture over the model's own scores, held by label-free anchors.
+    None,
+}
+
+/// Scores of correct (+) and hallucinated (−) mentions, summed up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// [`CALIBRATION_VERSION`] of the writer.
+    pub version: u32,
+    /// Where the split came from.
+    pub mode: Labels,
+    /// μ₊, mean score of correct mentions; cosine.
+    pub mu_correct: f64,
+    /// σ₊, standard deviation of their scores (n − 1).
+    pub sigma_correct: f64,
+    /// μ₋, mean score of hallucinated mentions; cosine.
+    pub mu_hallucinated: f64,
+    /// σ₋, standard deviation of their scores (n − 1).
+    pub sigma_hallucinated: f64,
+    /// σ, pooled: √(((n₊−1)σ₊² + (n₋−1)σ₋²) / (n₊+n₋−2)).
+    pub sigma: f64,
+    /// Probability that a correct mention outscores a hallucinated one; ties count half. Exact
+    /// with annotations, implied by the two Gaussians without.
+    pub auc: f64,
+    /// Correct mentions; without annotations the expected number, rounded.
+    pub correct: usize,
+    /// Hallucinated mentions; likewise.
+    pub hallucinated: usize,
+    /// π, share of correct mentions among the model's own.
+    pub prior_correct: f64,
+    /// Logistic regression of correctness on the score, the alternative to the two Gaussians.
+    pub logistic: Logistic,
+    /// Mean score of each category over images that do not show it, to be subtracted before any
+    /// other use of a score; absent when scores are used as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category_means: Option<BTreeMap<String, f64>>,
+    /// Scale of whole-response scores, needed by the sentence-level reward only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentence: Option<SentenceCalibration>,
+    /// Counts of scores per class. Without annotations each score counts for its more probable
+    /// class.
+    pub histograms: Histograms,
+    /// Bootstrap intervals, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intervals: Option<Intervals>,
+}
+
+impl Calibration {
+    /// Checks a calibration that came from a file or was put together by hand.
+    ///
+    /// # Errors
+    /// Another version, a number out of its range, or means in the wrong order.
+    pub fn validate(&self) -> Result<(), CalibrationError> {
+        if self.version != CALIBRATION_VERSION {
+            return Err(CalibrationError::Version { found: self.version });
+        }
+        let open_unit = |value: f64| value > 0.0 && value < 1.0;
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        let checks = [
+            ("mu_correct", self.mu_correct, self.mu_correct.is_finite()),
+            ("mu_hallucinated", self.mu_hallucinated, self.mu_hallucinated.is_finite()),
+            ("sigma_correct", self.sigma_correct, positive(self.sigma_correct)),
+            ("sigma_hallucinated", self.sigma_hallucinated, positive(self.sigma_hallucinated)),
+            ("sigma", self.sigma, positive(self.sigma)),
+            ("prior_correct", self.prior_correct, open_unit(self.prior_correct)),
+            ("logistic.slope", self.logistic.slope, positive(self.logistic.slope)),
+            ("logistic.intercept", self.logistic.intercept, self.logistic.intercept.is_finite()),
+            ("auc", self.auc, (0.0..=1.0).contains(&self.auc)),
+        ];
+        for (field, value, good) in checks {
+            if !good {
+                return Err(CalibrationError::OutOfRange { field, value });
+            }
+        }
+        self.check_direction()
+    }
+
+    /// A verifier that scores hallucinations higher would reward them.
+    fn check_direction(&self) -> Result<(), CalibrationError> {
+        if self.auc < 0.5 || self.mu_correct <= self.mu_hallucinated {
+            return Err(CalibrationError::Inverted {
+                auc: self.auc,
+                mu_correct: self.mu_correct,
+                mu_hallucinated: self.mu_hallucinated,
+            });
+        }
+        Ok(())
+    }
+}

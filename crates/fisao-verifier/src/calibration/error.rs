@@ -1,0 +1,101 @@
+//! Why a calibration cannot be made or used.
+
+use super::CALIBRATION_VERSION;
+
+/// Scores from which no calibration follows, or a calibration that cannot be used.
+#[derive(Clone, Debug, thiserror::Error, PartialEq)]
+pub enum CalibrationError {
+    /// Two slices that belong together differ in length.
+    #[error("{scores} scores came with {found} {what}; give one for every score")]
+    Length {
+        /// Number of scores.
+        scores: usize,
+        /// What the other slice holds.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+    },
+    /// A score is NaN or infinite.
+    #[error("{what} {index} is {value}; every one must be a finite number")]
+    NotFinite {
+        /// What the slice holds.
+        what: &'static str,
+        /// Place in it, from 0.
+        index: usize,
+        /// The number found.
+        value: f64,
+    },
+    /// Not enough to estimate a mean and a spread from.
+    #[error("{found} {what} are too few to calibrate on ({needed} needed); caption more images")]
+    TooFew {
+        /// What there is too little of.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many it takes.
+        needed: usize,
+    },
+    /// Every score of a class is the same number.
+    #[error("all {what} have the same score; the verifier does not look at its input")]
+    NoSpread {
+        /// The class.
+        what: &'static str,
+    },
+    /// Hallucinated mentions score higher than correct ones.
+    #[error(
+        "the verifier scores hallucinated mentions higher than correct ones (AUC {auc:.3}, mean \
+         {mu_hallucinated:.4} against {mu_correct:.4}): rewards from it would teach hallucination; \
+         check that verifier, images and annotations belong together"
+    )]
+    Inverted {
+        /// Measured AUC.
+        auc: f64,
+        /// μ₊.
+        mu_correct: f64,
+        /// μ₋.
+        mu_hallucinated: f64,
+    },
+    /// One Gaussian explains the scores as well as two.
+    #[error(
+        "two kinds of mention cannot be told apart in {scores} unlabelled scores (two Gaussians \
+         explain them no better than one, BIC gain {bic_gain:.1}); calibrate with annotations or \
+         caption more images"
+    )]
+    Unseparated {
+        /// Number of scores.
+        scores: usize,
+        /// BIC(one Gaussian) − BIC(two); not positive here.
+        bic_gain: f64,
+    },
+    /// A category without a mean to subtract.
+    #[error(
+        "category '{category}' has no mean to centre its scores by; calibrate again with this \
+         object vocabulary"
+    )]
+    Uncentred {
+        /// The category.
+        category: String,
+    },
+    /// A calibration of another layout.
+    #[error("calibration version {found} is not {CALIBRATION_VERSION}; calibrate again")]
+    Version {
+        /// Version found.
+        found: u32,
+    },
+    /// A number that no calibration can hold.
+    #[error("the calibration's {field} is {value}, which is out of range; calibrate again")]
+    OutOfRange {
+        /// Field of [`super::Calibration`].
+        field: &'static str,
+        /// The number found.
+        value: f64,
+    },
+}
+
+/// Checks every number of a slice.
+pub(super) fn check_finite(what: &'static str, values: &[f64]) -> Result<(), CalibrationError> {
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(CalibrationError::NotFinite { what, index, value: values[index] }),
+        None => Ok(()),
+    }
+}

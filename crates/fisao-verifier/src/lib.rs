@@ -1,0 +1,21 @@
+//! The verifier: what a response names, how well each name fits the image, and what that is worth.
+//!
+//! ```text
+//! response ─ mentions ─→ units ─ scores ─→ ScoredUnit ─ rewards ─→ one reward per token
+//!                                             ↑
+//!                      calibration: scores of correct and hallucinated mentions
+//! ```
+//!
+//! * [`mentions`]: objects a text names, mapped to the tokens that spell them;
+//! * [`templates`]: sentences in which a name is shown to the text encoder;
+//! * [`calibration`]: what scores of correct and hallucinated mentions look like;
+//! * [`scorer`]: how well a name fits an image, by the policy's own encoder;
+//! * [`rewards`]: from scores to token rewards.
+//!
+//! All but [`scorer`], which runs the encoder, work on plain slices and need neither model nor device.
+
+pub mod calibration;
+pub mod mentions;
+pub mod rewards;
+pub mod scorer;
+pub mod templates;

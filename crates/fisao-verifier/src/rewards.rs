@@ -1,0 +1,36 @@
+//! Token rewards: what each name in a response is worth, placed on the tokens that spell it.
+//!
+//! For a unit with score s on the calibration's scale, pooled spread σ and bound `r_max`:
+//!
+//! ```text
+//!  threshold      τ₊ = μ₊ − λ,  τ₋ = μ₋ + λ
+//!
+//!                 ⎧ min((s − τ₊)/σ,  r_max)   s ≥ τ₊     correct
+//!          r(s) = ⎨ max((s − τ₋)/σ, −r_max)   s ≤ τ₋     hallucinated
+//!                 ⎩ 0                          else       undecided
+//!
+//!  log-odds       r(s) = clamp(logit p(s) − logit p*, −r_max, r_max)
+//!
+//!  sentence       clamp((S − mean S)/s.d. S, −r_max, r_max) on the last token, S the score of the
+//!                 whole response; units earn nothing
+//! ```
+//!
+//! Negative rewards of units are then multiplied by the penalty weight κ₋. Function tokens get 0,
+//! only the first mention of a category can earn a positive reward while a penalty applies to
+//! every mention (else repeating one true object would be optimal), and a response cut off by its
+//! length budget pays a fixed penalty on its last token.
+//!
+//! The paper describes rewards relative to the two means, a margin and a normalisation in words;
+//! the exact threshold form, `log-odds` and κ₋ are this project's.
+
+mod config;
+mod error;
+mod formula;
+mod rule;
+mod tokens;
+
+pub use config::{PenaltyWeight, Placement, RewardConfig, RewardForm};
+pub use error::RewardError;
+pub use formula::thresholds;
+pub use rule::{Boundary, RewardRule};
+pub use tokens::{Response, ScoredUnit};

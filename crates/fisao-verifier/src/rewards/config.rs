@@ -1,0 +1,143 @@
+//! Reward settings.
+
+use serde::{Deserialize, Serialize};
+
+use crate::calibration::ProbabilityModel;
+
+/// How scores become token rewards.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct RewardConfig {
+    /// Formula and its parameters. Default: log-odds at target precision 0.9.
+    pub form: RewardForm,
+    /// Which tokens of a unit carry its reward. Default: last.
+    pub placement: Placement,
+    /// κ₋, factor on the negative rewards of units: a number ≥ 0 or "balanced". No unit. Default:
+    /// balanced.
+    pub penalty_weight: PenaltyWeight,
+    /// Taken from the last token of a response that ran into its length budget; in units of
+    /// reward, ≥ 0. Default: 1.0.
+    pub truncated_penalty: f64,
+}
+
+/// Formula of a unit's reward.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(
+    tag = "kind",
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    rename_all_fields = "kebab-case"
+)]
+pub enum RewardForm {
+    /// Distance from the thresholds, in pooled standard deviations.
+    Threshold {
+        /// λ ≥ 0, how far the thresholds lie inside the two means; in the unit of the scores
+        /// (cosine). Default: 0.0.
+        #[serde(default)]
+        margin: f64,
+        /// `r_max` > 0, bound on |r| before κ₋; pooled standard deviations. Default: 3.0.
+        #[serde(default = "default_max")]
+        max: f64,
+    },
+    /// Log-odds of being correct over the log-odds of the target precision.
+    LogOdds {
+        /// p* ∈ [0.5, 1): naming an object pays exactly when it is more likely right than this. A
+        /// probability. Default: 0.9.
+        #[serde(default = "default_target_precision")]
+        target_precision: f64,
+        /// `r_max` > 0, bound on |r| before κ₋; nats. Default: 3.0.
+        #[serde(default = "default_max")]
+        max: f64,
+        /// Where p(s) comes from. Default: gaussians.
+        #[serde(default)]
+        probability: ProbabilityModel,
+    },
+    /// One reward for the whole response: the coarse baseline.
+    Sentence {
+        /// `r_max` > 0, bound on |r|; standard deviations of response scores. Default: 3.0.
+        #[serde(default = "default_max")]
+        max: f64,
+    },
+}
+
+/// Which tokens of a unit carry its reward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Placement {
+    /// The last token, where the name is complete.
+    #[default]
+    Last,
+    /// Every token, in equal parts.
+    Spread,
+}
+
+/// κ₋, factor on the negative rewards of units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenWeight", into = "WrittenWeight")]
+pub enum PenaltyWeight {
+    /// The least factor ≥ 1 at which a mention that is as likely wrong as right does not pay.
+    #[default]
+    Balanced,
+    /// This factor.
+    Fixed(f64),
+}
+
+impl Default for RewardConfig {
+    fn default() -> Self {
+        Self {
+            form: RewardForm::default(),
+            placement: Placement::default(),
+            penalty_weight: PenaltyWeight::default(),
+            truncated_penalty: 1.0,
+        }
+    }
+}
+
+impl Default for RewardForm {
+    fn default() -> Self {
+        Self::LogOdds {
+            target_precision: default_target_precision(),
+            max: default_max(),
+            probability: ProbabilityModel::default(),
+        }
+    }
+}
+
+fn default_target_precision() -> f64 {
+    0.9
+}
+
+fn default_max() -> f64 {
+    3.0
+}
+
+/// The weight as it stands in a file.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum WrittenWeight {
+    Number(f64),
+    Word(String),
+}
+
+impl TryFrom<WrittenWeight> for PenaltyWeight {
+    type Error = String;
+
+    fn try_from(written: WrittenWeight) -> Result<Self, String> {
+        match written {
+            WrittenWeight::Number(weight) => Ok(Self::Fixed(weight)),
+            WrittenWeight::Word(word) if word == "balanced" => Ok(Self::Balanced),
+            WrittenWeight::Word(word) => {
+                Err(format!("penalty-weight is \"{word}\"; give a number or \"balanced\""))
+            }
+        }
+    }
+}
+
+impl From<PenaltyWeight> for WrittenWeight {
+    fn from(weight: PenaltyWeight) -> Self {
+        match weight {
+            PenaltyWeight::Balanced => Self::Word("balanced".to_owned()),
+            PenaltyWeight::Fixed(weight) => Self::Number(weight),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The formula of a unit's reward, with its constants worked out.
+
+use super::{RewardError, RewardForm};
+use crate::calibration::{Calibration, ProbabilityModel, SentenceCalibration};
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Formula {
+    Threshold { tau_plus: f64, tau_minus: f64, max: f64 },
+    LogOdds { target_logit: f64, max: f64, probability: ProbabilityModel },
+    Sentence { scale: SentenceCalibration, max: f64 },
+}
+
+/// (τ₊, τ₋) = (μ₊ − λ, μ₋ + λ), for a margin λ ≥ 0 in the unit of the scores.
+///
+/// # Errors
+/// A negative margin, or one so large that τ₋ > τ₊; the error names the largest that works.
+pub fn thresholds(calibration: &Calibration, margin: f64) -> Result<(f64, f64), RewardError> {
+    in_range("form.margin", margin, margin >= 0.0, "a finite number ≥ 0")?;
+    let (mu_plus, mu_minus) = (calibration.mu_correct, calibration.mu_hallucinated);
+    let largest = (mu_plus - mu_minus) / 2.0;
+    let (tau_plus, tau_minus) = (mu_plus - margin, mu_minus + margin);
+    // Compared by margin, so that the margin named by the error is itself accepted.
+    if margin > largest {
+        return Err(RewardError::Crossed { margin, tau_plus, tau_minus, largest });
+    }
+    Ok((tau_plus, tau_minus))
+}
+
+impl Formula {
+    pub(super) fn new(form: &RewardForm, calibration: &Calibration) -> Result<Self, RewardError> {
+        let (RewardForm::Threshold { max, .. }
+        | RewardForm::LogOdds { max, .. }
+        | RewardForm::Sentence { max }) = *form;
+        in_range("form.max", max, max > 0.0, "a finite number > 0")?;
+        match *form {
+            RewardForm::Threshold { margin, .. } => {
+                let (tau_plus, tau_minus) = thresholds(calibration, margin)?;
+                Ok(Self::Threshold { tau_plus, tau_minus, max })
+            }
+            RewardForm::LogOdds { target_precision: target, probability, .. } => {
+                let good = (0.5..1.0).contains(&target);
+                in_range("form.target-precision", target, good, "at least 0.5 and below 1")?;
+                let target_logit = (target / (1.0 - target)).ln();
+                Ok(Self::LogOdds { target_logit, max, probability })
+            }
+            RewardForm::Sentence { .. } => {
+                let scale = calibration.sentence.ok_or(RewardError::SentenceUncalibrated)?;
+                Ok(Self::Sentence { scale, max })
+            }
+        }
+    }
+
+    /// r(s) before κ₋.
+    pub(super) fn reward(&self, score: f64, calibration: &Calibration) -> f64 {
+        match *self {
+            Self::Threshold { tau_plus, max, .. } if score >= tau_plus => {
+                ((score - tau_plus) / calibration.sigma).min(max)
+            }
+            Self::Threshold { tau_minus, max, .. } if score <= tau_minus => {
+                ((score - tau_minus) / calibration.sigma).max(-max)
+            }
+            Self::LogOdds { target_logit, max, probability } => {
+                (calibration.logit(score, probability) - target_logit).clamp(-max, max)
+            }
+            Self::Threshold { .. } | Self::Sentence { .. } => 0.0,
+        }
+    }
+}
+
+pub(super) fn in_range(
+    setting: &'static str,
+    value: f64,
+    good: bool,
+    range: &'static str,
+) -> Result<(), RewardError> {
+    if good && value.is_finite() {
+        Ok(())
+    } else {
+        Err(RewardError::OutOfRange { setting, value, range })
+    }
+}

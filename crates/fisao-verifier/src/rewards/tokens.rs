@@ -1,0 +1,105 @@
+//! From the units of a response to one reward per token.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::formula::Formula;
+use super::{Placement, RewardRule};
+use crate::mentions::Unit;
+
+/// A unit with its score.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoredUnit {
+    /// Index of its category.
+    pub category: usize,
+    /// Tokens that spell it; not empty.
+    pub tokens: Range<usize>,
+    /// s, on the calibration's scale (centred if the calibration is); cosine.
+    pub score: f64,
+}
+
+impl ScoredUnit {
+    /// Gives a unit its score. Negated units claim nothing and must be left out before.
+    pub fn new(unit: &Unit, score: f64) -> Self {
+        debug_assert!(!unit.negated, "'{}' is negated and takes no score", unit.text);
+        Self { category: unit.category, tokens: unit.tokens.clone(), score }
+    }
+}
+
+/// A response as far as its rewards go.
+#[derive(Clone, Copy, Debug)]
+pub struct Response<'a> {
+    /// Scored units, in any order.
+    pub units: &'a [ScoredUnit],
+    /// T, tokens of the response, padding not counted (but harmless unless it was truncated).
+    pub token_count: usize,
+    /// Whether it ran into the length budget without ending.
+    pub truncated: bool,
+    /// Score of the whole response; needed when [`RewardRule::needs_sentence_score`].
+    pub sentence_score: Option<f64>,
+}
+
+impl RewardRule {
+    /// One reward per token, `[T]`:
+    ///
+    /// ```text
+    /// r_t = Σ_u [t carries u] · { r(s_u)          r(s_u) ≤ 0, or u is the first of its category
+    ///                           { 0               otherwise
+    ///       − [truncated, t = T−1] · penalty
+    /// ```
+    ///
+    /// where the last token of u carries `r(s_u)`, or each of its n tokens `r(s_u)/n`.
+    ///
+    /// # Panics
+    /// If a unit has no tokens or ends after the response, a score is not finite, or the sentence
+    /// score is missing where it is needed.
+    pub fn token_rewards(&self, response: &Response<'_>) -> Vec<f32> {
+        let mut rewards = vec![0.0_f64; response.token_count];
+        let mut units: Vec<&ScoredUnit> = response.units.iter().collect();
+        units.sort_by_key(|unit| (unit.tokens.start, unit.tokens.end, unit.category));
+        let mut named = BTreeSet::new();
+        for unit in units {
+            Self::check_unit(unit, response.token_count);
+            let reward = self.unit_reward(unit.score);
+            let first = named.insert(unit.category);
+            if reward <= 0.0 || first {
+                self.place(reward, &unit.tokens, &mut rewards);
+            }
+        }
+        if let Some(last) = rewards.last_mut() {
+            *last += self.sentence_reward(response.sentence_score);
+            if response.truncated {
+                *last -= self.truncated_penalty;
+            }
+        }
+        rewards.into_iter().map(|reward| reward as f32).collect()
+    }
+
+    fn check_unit(unit: &ScoredUnit, token_count: usize) {
+        let tokens = &unit.tokens;
+        assert!(
+            tokens.start < tokens.end && tokens.end <= token_count,
+            "a unit spans tokens {tokens:?} of a response of {token_count}"
+        );
+        assert!(unit.score.is_finite(), "the unit at tokens {tokens:?} scores {}", unit.score);
+    }
+
+    fn place(&self, reward: f64, tokens: &Range<usize>, rewards: &mut [f64]) {
+        match self.placement {
+            Placement::Last => rewards[tokens.end - 1] += reward,
+            Placement::Spread => {
+                let part = reward / tokens.len() as f64;
+                rewards[tokens.clone()].iter_mut().for_each(|token| *token += part);
+            }
+        }
+    }
+
+    fn sentence_reward(&self, score: Option<f64>) -> f64 {
+        let Formula::Sentence { scale, max } = self.formula else {
+            return 0.0;
+        };
+        let score = score.expect("the sentence form needs the score of the whole response");
+        assert!(score.is_finite(), "the response scores {score}");
+        ((score - scale.mean) / scale.deviation).clamp(-max, max)
+    }
+}

@@ -1,0 +1,190 @@
+use std::ops::Range;
+
+use fisao_verifier::mentions::{ObjectVocabulary, VocabularyError};
+use proptest::prelude::*;
+
+fn vocabulary() -> ObjectVocabulary {
+    let entry = |category: &str, forms: &[&str]| {
+        (category.to_owned(), forms.iter().map(ToString::to_string).collect())
+    };
+    ObjectVocabulary::new(vec![
+        entry("person", &["man", "woman"]),
+        entry("dog", &["puppy"]),
+        entry("hot dog", &["hotdog"]),
+        entry("cat", &[]),
+        entry("car", &[]),
+        entry("traffic light", &["stoplight"]),
+        entry("car seat", &[]),
+        entry("wine glass", &["glass of wine"]),
+    ])
+    .expect("a well-formed vocabulary")
+}
+
+/// Each token spells the given piece.
+fn spelled(pieces: &[&str]) -> (String, Vec<Range<usize>>) {
+    let mut text = String::new();
+    let spans = pieces
+        .iter()
+        .map(|piece| {
+            let start = text.len();
+            text.push_str(piece);
+            start..text.len()
+        })
+        .collect();
+    (text, spans)
+}
+
+/// The whole text as one token.
+fn claims(text: &str) -> Vec<(String, bool)> {
+    let vocabulary = vocabulary();
+    let whole = 0..text.len();
+    vocabulary
+        .units(text, &[whole])
+        .into_iter()
+        .map(|unit| (vocabulary.category(unit.category).to_owned(), unit.negated))
+        .collect()
+}
+
+fn denied(text: &str) -> Vec<bool> {
+    claims(text).into_iter().map(|(_, negated)| negated).collect()
+}
+
+#[test]
+fn units_are_mapped_to_the_tokens_that_spell_them() {
+    let (text, spans) =
+        spelled(&["A", " hot", " d", "ogs", " and", "", " tra", "ffic", " ", "light", "s."]);
+    let vocabulary = vocabulary();
+    let units = vocabulary.units(&text, &spans);
+    assert_eq!(units.len(), 2);
+    assert_eq!(vocabulary.category(units[0].category), "hot dog");
+    assert_eq!((units[0].text.as_str(), units[0].form.as_str()), ("hot dogs", "hot dog"));
+    assert_eq!((units[0].span.clone(), units[0].tokens.clone()), (2..10, 1..4));
+    assert_eq!((units[1].form.as_str(), units[1].tokens.clone()), ("traffic light", 6..11));
+}
+
+#[test]
+fn tokens_that_spell_nothing_belong_to_no_unit() {
+    let (text, mut spans) = spelled(&["", "dog", ""]);
+    assert_eq!(vocabulary().units(&text, &spans)[0].tokens, 1..2);
+    spans[1] = 0..0;
+    assert!(vocabulary().units(&text, &spans).is_empty());
+}
+
+#[test]
+fn the_form_is_the_one_the_vocabulary_lists() {
+    let form = |text: &str| {
+        let whole = 0..text.len();
+        vocabulary().units(text, &[whole])[0].form.clone()
+    };
+    assert_eq!(form("Women"), "woman");
+    assert_eq!(form("people"), "person");
+    assert_eq!(form("glasses of wine"), "glass of wine");
+    assert_eq!(form("Traffic-lights"), "traffic light");
+    assert_eq!(form("puppies"), "puppy");
+    assert_eq!(form("car seats"), "car seat");
+    assert_eq!(form("car, seat"), "car");
+}
+
+#[test]
+fn denied_objects_are_flagged() {
+    for text in [
+        "no dog",
+        "There is no dog.",
+        "There isn't a dog",
+        "there aren\u{2019}t any dogs",
+        "a street without a car",
+        "no red car",
+        "no sign of people",
+        "It is not a cat",
+        "the street does not appear to have any cars",
+    ] {
+        assert_eq!(denied(text), [true], "{text}");
+    }
+    assert_eq!(denied("no dogs or cats"), [true, true]);
+    assert_eq!(denied("without a car, or a man"), [true, true]);
+    assert_eq!(denied("neither a dog nor a cat"), [true, true]);
+}
+
+#[test]
+fn claimed_objects_are_not() {
+    for text in [
+        "a dog",
+        "No, a dog",
+        "There is no snow. A dog runs",
+        "not only a dog",
+        "no doubt a dog",
+        "without snow on the roof of the car",
+        "nothing but a knotted dog",
+    ] {
+        assert_eq!(denied(text), [false], "{text}");
+    }
+    assert_eq!(denied("no dogs and a cat"), [true, false]);
+    assert_eq!(denied("a dog or a cat"), [false, false]);
+    assert_eq!(denied("no man is holding the dog"), [true, false]);
+    assert_eq!(denied("a man without a car near a dog"), [false, true, false]);
+}
+
+#[test]
+fn broken_vocabularies_are_named() {
+    let new = |entries: &[(&str, &str)]| {
+        let entry = |(c, f): &(&str, &str)| ((*c).to_owned(), vec![(*f).to_owned()]);
+        ObjectVocabulary::new(entries.iter().map(entry).collect()).unwrap_err()
+    };
+    assert_eq!(new(&[]), VocabularyError::Empty);
+    assert!(new(&[("cat", "cat"), ("cat", "cat")]).to_string().contains("'cat' is listed twice"));
+    assert!(new(&[("cat", "…")]).to_string().contains("'…', which holds no word"));
+    assert_eq!(
+        new(&[("cat", "Puma"), ("shoe", "puma")]).to_string(),
+        "'puma' names both 'cat' and 'shoe'; keep it under one of them"
+    );
+}
+
+/// Any text, cut into tokens anywhere between characters.
+fn tokenised() -> impl Strategy<Value = (String, Vec<Range<usize>>)> {
+    let pieces = prop::collection::vec(
+        prop_oneof![
+            "\\PC{0,3}",
+            prop::sample::select(vec![
+                "dog", "d", "og", "s", " ", "hot ", "İ", "no ", "n't ", "glass", " of wine",
+                "\u{301}", "tra", "ffic ", "light", ", or ",
+            ])
+            .prop_map(str::to_owned),
+        ],
+        0..30,
+    );
+    pieces.prop_map(|pieces| spelled(&pieces.iter().map(String::as_str).collect::<Vec<_>>()))
+}
+
+proptest! {
+    #[test]
+    fn the_tokens_of_a_unit_spell_it((text, spans) in tokenised()) {
+        let mut end = 0;
+        for unit in vocabulary().units(&text, &spans) {
+            prop_assert!(unit.span.start >= end && unit.span.start < unit.span.end);
+            end = unit.span.end;
+            prop_assert_eq!(text.get(unit.span.clone()), Some(unit.text.as_str()));
+            let spelled: String =
+                spans[unit.tokens.clone()].iter().map(|span| &text[span.clone()]).collect();
+            prop_assert!(spelled.contains(&unit.text), "{spelled:?} lacks {:?}", unit.text);
+            // No token at either end is there for nothing.
+            for token in [unit.tokens.start, unit.tokens.end - 1] {
+                let token = &spans[token];
+                prop_assert!(token.start < unit.span.end && unit.span.start < token.end);
+            }
+        }
+    }
+
+    /// Where tokens are cut changes no unit but its tokens.
+    #[test]
+    fn units_do_not_depend_on_tokens((text, spans) in tokenised()) {
+        let whole = 0..text.len();
+        let found = |spans: &[Range<usize>]| -> Vec<_> {
+            vocabulary()
+                .units(&text, spans)
+                .into_iter()
+                .map(|unit| (unit.category, unit.span, unit.negated))
+                .collect()
+        };
+        prop_assert_eq!(found(&spans), found(&[whole]));
+    }
+}

@@ -1,0 +1,89 @@
+//! The result of a demo as a table for the terminal.
+
+use crate::report::{Judgement, Metric, Report, ReportRow, Scores, headline};
+use owo_colors::OwoColorize;
+
+/// Width of the column that names the decoding.
+const DECODING_WIDTH: usize = 13;
+/// Width of the column that says before, after or change.
+const MODEL_WIDTH: usize = 8;
+/// Width of a column of numbers.
+const NUMBER_WIDTH: usize = 13;
+
+/// The headline, the table of scores, the verifier and the warnings.
+///
+/// The text carries colour codes; write it through `anstream`, which drops them where the
+/// output is not a terminal.
+pub(crate) fn summary(report: &Report) -> String {
+    let mut lines = vec![headline(report), String::new(), heading()];
+    for row in &report.before_after {
+        lines.extend(score_lines(row));
+    }
+    lines.push(String::new());
+    let verifier = &report.verifier;
+    lines.push(format!(
+        "{:<DECODING_WIDTH$}AUC {:.3}, correct words {:.3} ± {:.3}, hallucinated words {:.3} ± {:.3}",
+        "verifier",
+        verifier.auc,
+        verifier.mu_correct,
+        verifier.sigma_correct,
+        verifier.mu_hallucinated,
+        verifier.sigma_hallucinated,
+    ));
+    let warnings = report.warnings.iter();
+    lines.extend(warnings.map(|warning| format!("{} {warning}", "warning:".yellow().bold())));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn heading() -> String {
+    let names = Metric::ALL.map(|metric| format!("{:>NUMBER_WIDTH$}", metric.name()));
+    let blank = DECODING_WIDTH + MODEL_WIDTH;
+    format!("{:blank$}{}{:>NUMBER_WIDTH$}", "", names.concat(), "captions").dimmed().to_string()
+}
+
+fn score_lines(row: &ReportRow) -> [String; 3] {
+    let values = |decoding: &str, model: &str, scores: &Scores| {
+        let cells = Metric::ALL.map(|metric| format!("{:>NUMBER_WIDTH$}", metric.value(scores)));
+        let captions = scores.captions;
+        format!(
+            "{decoding:<DECODING_WIDTH$}{model:<MODEL_WIDTH$}{}{captions:>NUMBER_WIDTH$}",
+            cells.concat()
+        )
+    };
+    // Padding comes before colouring: colour codes would count as width.
+    let changes = Metric::ALL.map(|metric| {
+        let text = format!("{:>NUMBER_WIDTH$}", metric.change(row));
+        match metric.judge(row) {
+            Judgement::Better => text.green().to_string(),
+            Judgement::Neutral => text,
+            Judgement::Worse => text.red().bold().to_string(),
+        }
+    });
+    [
+        values(&row.decoding, "before", &row.base),
+        values("", "after", &row.aligned),
+        format!("{:DECODING_WIDTH$}{:<MODEL_WIDTH$}{}", "", "change", changes.concat()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::summary;
+    use crate::report::sample;
+
+    #[test]
+    fn without_colours_the_columns_line_up() {
+        let text = anstream::adapter::strip_str(&summary(&sample())).to_string();
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_change_for_the_worse_is_red() {
+        let mut report = sample();
+        report.before_after[0].aligned.recall = report.before_after[0].base.recall - 0.1;
+        let change = summary(&report);
+        assert!(change.contains("\u{1b}[31m"), "{change}");
+        assert!(!summary(&sample()).contains("\u{1b}[31m"));
+    }
+}

@@ -1,0 +1,71 @@
+//! A linear axis: data to picture coordinates, and round tick values.
+
+/// Maps the interval `data` linearly onto the interval `pixels` (which may run backwards).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Axis {
+    data: (f64, f64),
+    pixels: (f64, f64),
+}
+
+impl Axis {
+    /// An axis; an empty data interval is widened so that the mapping stays finite.
+    pub(super) fn new(data: (f64, f64), pixels: (f64, f64)) -> Self {
+        let (low, high) = data;
+        let data = if (high - low).abs() < f64::EPSILON { (low - 0.5, high + 0.5) } else { data };
+        Self { data, pixels }
+    }
+
+    /// The coordinate of a value.
+    pub(super) fn at(&self, value: f64) -> f64 {
+        let share = (value - self.data.0) / (self.data.1 - self.data.0);
+        self.pixels.0 + share * (self.pixels.1 - self.pixels.0)
+    }
+
+    /// Up to about `wanted` round values inside the data interval, with the decimals they need.
+    pub(super) fn ticks(&self, wanted: usize) -> (Vec<f64>, usize) {
+        let (low, high) = self.data;
+        let step = round_step((high - low) / wanted.max(1) as f64);
+        let decimals = (-step.log10().floor()).max(0.0) as usize;
+        let first = (low / step - 1e-9).ceil();
+        let ticks = (0..=2 * wanted)
+            .map(|index| (first + index as f64) * step)
+            .take_while(|tick| *tick <= high + step * 1e-9)
+            .collect();
+        (ticks, decimals)
+    }
+}
+
+/// The smallest of 1, 2, 5 times a power of ten that is not below `raw`.
+fn round_step(raw: f64) -> f64 {
+    let magnitude = 10f64.powf(raw.log10().floor());
+    let factor = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .find(|factor| factor * magnitude >= raw * (1.0 - 1e-9))
+        .unwrap_or(10.0);
+    factor * magnitude
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Axis;
+
+    #[test]
+    fn ticks_are_round_and_inside() {
+        let (ticks, decimals) = Axis::new((0.13, 0.42), (0.0, 100.0)).ticks(6);
+        let labels: Vec<String> = ticks.iter().map(|tick| format!("{tick:.decimals$}")).collect();
+        assert_eq!(labels, ["0.15", "0.20", "0.25", "0.30", "0.35", "0.40"]);
+    }
+
+    #[test]
+    fn pixels_may_run_backwards() {
+        let axis = Axis::new((0.0, 10.0), (100.0, 0.0));
+        assert!((axis.at(2.5) - 75.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_empty_interval_is_drawable() {
+        let axis = Axis::new((3.0, 3.0), (0.0, 10.0));
+        assert!((axis.at(3.0) - 5.0).abs() < 1e-12);
+        assert!(!axis.ticks(4).0.is_empty());
+    }
+}

@@ -1,0 +1,126 @@
+//! Images with their captions before and after, every object word coloured by its score.
+
+use super::html::{escape, number};
+use super::{ColouredCaption, GalleryItem, VerifierFacts, WordVerdict};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// Scores at the ends and in the middle of the diverging colour scale: full colour at the two
+/// class means, no colour at the decision boundary.
+#[derive(Clone, Copy, Debug)]
+struct ColourScale {
+    low: f64,
+    middle: f64,
+    high: f64,
+}
+
+impl ColourScale {
+    fn new(facts: &VerifierFacts) -> Self {
+        let low = facts.mu_hallucinated.min(facts.mu_correct);
+        let high = facts.mu_hallucinated.max(facts.mu_correct);
+        let between_thresholds =
+            facts.tau_minus.zip(facts.tau_plus).map(|(minus, plus)| f64::midpoint(minus, plus));
+        let middle = facts
+            .boundary
+            .or(between_thresholds)
+            .filter(|middle| *middle > low && *middle < high)
+            .unwrap_or_else(|| f64::midpoint(low, high));
+        Self { low, middle, high }
+    }
+
+    /// Side of the scale and strength of the colour in per cent.
+    fn colour(&self, score: f64) -> (&'static str, f64) {
+        let (side, end) =
+            if score >= self.middle { ("correct", self.high) } else { ("hallucinated", self.low) };
+        let span = (end - self.middle).abs().max(f64::MIN_POSITIVE);
+        let strength = ((score - self.middle).abs() / span * 100.0).clamp(0.0, 100.0);
+        (side, if strength.is_finite() { strength } else { 0.0 })
+    }
+}
+
+/// The legend of the colours.
+pub(super) fn legend(facts: &VerifierFacts) -> String {
+    let scale = ColourScale::new(facts);
+    format!(
+        "<div class=\"scale\"><span>hallucinated mean {}</span><i></i><span>correct mean {}</span>\
+         </div>\n<p>Neutral at {}. A word with a <mark class=\"word absent\">wavy line</mark> names \
+         something that is not in the picture. Point at a word for its numbers.</p>",
+        number(scale.low, 3),
+        number(scale.high, 3),
+        number(scale.middle, 3),
+    )
+}
+
+/// One card for each image.
+pub(super) fn render(items: &[GalleryItem], facts: &VerifierFacts) -> String {
+    if items.is_empty() {
+        return "<p class=\"empty\">No images were kept.</p>".to_owned();
+    }
+    let scale = ColourScale::new(facts);
+    items.iter().map(|item| card(item, scale)).collect::<Vec<_>>().join("\n")
+}
+
+fn card(item: &GalleryItem, scale: ColourScale) -> String {
+    let objects: Vec<String> =
+        item.truth.iter().map(|name| format!("<li>{}</li>", escape(name))).collect();
+    let id = escape(&item.image_id);
+    format!(
+        "<article class=\"card\">\n<div class=\"picture\"><img alt=\"{id}\" \
+         src=\"data:image/png;base64,{}\"><code>{id}</code></div>\n<div class=\"captions\">\n\
+         {}\n{}\n<ul class=\"truth\" aria-label=\"In the picture\">{}</ul>\n</div>\n</article>",
+        STANDARD.encode(&item.image_png),
+        caption("before", &item.before, scale),
+        caption("after", &item.after, scale),
+        objects.concat(),
+    )
+}
+
+fn caption(label: &str, caption: &ColouredCaption, scale: ColourScale) -> String {
+    let absent = caption.words.iter().filter(|word| word.hallucinated == Some(true)).count();
+    let known = caption.words.iter().any(|word| word.hallucinated.is_some());
+    let count = match (known, absent) {
+        (false, _) => String::new(),
+        (true, 0) => "<span class=\"better\">nothing hallucinated</span>".to_owned(),
+        (true, absent) => format!("<span class=\"worse\">{absent} hallucinated</span>"),
+    };
+    format!("<h4>{label} {count}</h4>\n<p class=\"caption\">{}</p>", coloured_text(caption, scale))
+}
+
+/// The caption's text with its mentions marked. A verdict whose span does not lie on character
+/// boundaries behind the one before it is left out rather than shown on the wrong word.
+fn coloured_text(caption: &ColouredCaption, scale: ColourScale) -> String {
+    let mut words: Vec<&WordVerdict> = caption.words.iter().collect();
+    words.sort_by_key(|word| word.start);
+    let mut html = String::new();
+    let mut position = 0;
+    for word in words {
+        let (Some(between), Some(text)) =
+            (caption.text.get(position..word.start), caption.text.get(word.start..word.end))
+        else {
+            continue;
+        };
+        html.push_str(&escape(between));
+        html.push_str(&mark(text, word, scale));
+        position = word.end;
+    }
+    html.push_str(&escape(caption.text.get(position..).unwrap_or_default()));
+    html
+}
+
+fn mark(text: &str, word: &WordVerdict, scale: ColourScale) -> String {
+    let (side, strength) = scale.colour(word.score);
+    let (class, truth) = match word.hallucinated {
+        Some(true) => (" absent", "not in the picture"),
+        Some(false) => ("", "in the picture"),
+        None => ("", "no annotation"),
+    };
+    format!(
+        "<mark class=\"word {side}{class}\" style=\"--strength:{}%\" title=\"{}: score {}, \
+         p(correct) {}, {truth}\">{}</mark>",
+        number(strength, 0),
+        escape(&word.category),
+        number(word.score, 3),
+        number(word.probability, 2),
+        escape(text),
+    )
+}

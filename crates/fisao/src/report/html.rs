@@ -1,0 +1,63 @@
+//! Text into HTML: escaping, template filling, numbers.
+
+/// Escapes text for use in HTML content and in double-quoted attributes.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// Replaces each `{{name}}` of the template by its value, in one pass: a value that itself
+/// contains `{{…}}` is left as it is. A name without a value stays visible in the result.
+pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let mut filled = String::with_capacity(template.len() * 4);
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        filled.push_str(before);
+        let value = after.split_once("}}").and_then(|(name, remainder)| {
+            let (_, value) = values.iter().find(|(known, _)| *known == name)?;
+            Some((*value, remainder))
+        });
+        if let Some((value, remainder)) = value {
+            filled.push_str(value);
+            rest = remainder;
+        } else {
+            filled.push_str("{{");
+            rest = after;
+        }
+    }
+    filled.push_str(rest);
+    filled
+}
+
+/// A number with a fixed count of decimals and a true minus sign; a dash if it is not finite.
+pub(super) fn number(value: f64, decimals: usize) -> String {
+    if !value.is_finite() {
+        return "–".to_owned();
+    }
+    let digits = format!("{:.decimals$}", value.abs());
+    let is_zero = digits.chars().all(|digit| matches!(digit, '0' | '.'));
+    if value < 0.0 && !is_zero { format!("−{digits}") } else { digits }
+}
+
+/// [`number`] with a plus sign in front of what is not negative; `±` in front of zero.
+pub(super) fn signed(value: f64, decimals: usize) -> String {
+    let text = number(value, decimals);
+    let is_zero = text.chars().all(|digit| matches!(digit, '0' | '.'));
+    if is_zero {
+        format!("±{text}")
+    } else if value > 0.0 {
+        format!("+{text}")
+    } else {
+        text
+    }
+}

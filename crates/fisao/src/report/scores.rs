@@ -1,0 +1,223 @@
+//! Scores before and after: the headline, the tiles and the table.
+
+use super::html::{escape, number, signed};
+use super::{Report, ReportRow, Scores};
+
+/// A loss of recall up to this much (as a fraction, but for rounding) counts as unchanged.
+const RECALL_TOLERANCE: f64 = 0.02;
+/// Relative changes of caption length between these count as unchanged: captions much shorter
+/// hallucinate less by saying less, captions much longer pad.
+const LENGTH_TOLERANCE: (f64, f64) = (-0.15, 0.25);
+
+/// A column of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Metric {
+    /// Hallucinated mentions over all mentions.
+    ChairI,
+    /// Captions with a hallucinated mention over all captions.
+    ChairS,
+    /// Objects mentioned over objects present.
+    Recall,
+    /// Mean caption length in tokens.
+    Length,
+}
+
+/// What a change means for the reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// In the direction one wants.
+    Better,
+    /// Neither better nor worse, or within tolerance.
+    Neutral,
+    /// In the direction one does not want.
+    Worse,
+}
+
+impl Metric {
+    /// All metrics in the order of the columns.
+    pub(crate) const ALL: [Self; 4] = [Self::ChairI, Self::ChairS, Self::Recall, Self::Length];
+
+    /// Name in plain text.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ChairI => "CHAIR_I",
+            Self::ChairS => "CHAIR_S",
+            Self::Recall => "recall",
+            Self::Length => "mean length",
+        }
+    }
+
+    fn name_html(self) -> &'static str {
+        match self {
+            Self::ChairI => "CHAIR<sub>I</sub>",
+            Self::ChairS => "CHAIR<sub>S</sub>",
+            Self::Recall => "Recall",
+            Self::Length => "Mean length",
+        }
+    }
+
+    fn meaning(self) -> &'static str {
+        match self {
+            Self::ChairI => "object words that name something absent",
+            Self::ChairS => "captions with at least one such word",
+            Self::Recall => "objects in the picture that are named",
+            Self::Length => "tokens in a caption",
+        }
+    }
+
+    fn of(self, scores: &Scores) -> f64 {
+        match self {
+            Self::ChairI => scores.chair_i,
+            Self::ChairS => scores.chair_s,
+            Self::Recall => scores.recall,
+            Self::Length => scores.mean_length,
+        }
+    }
+
+    /// The value with its unit.
+    pub(crate) fn value(self, scores: &Scores) -> String {
+        match self {
+            Self::Length => number(self.of(scores), 1),
+            _ => percent(self.of(scores)),
+        }
+    }
+
+    /// The change with its sign and unit: percentage points for rates, per cent for the length.
+    pub(crate) fn change(self, row: &ReportRow) -> String {
+        let (base, aligned) = (self.of(&row.base), self.of(&row.aligned));
+        match self {
+            Self::Length => format!("{}\u{a0}%", signed(relative_change(base, aligned) * 100.0, 0)),
+            _ => format!("{}\u{a0}pt", signed((aligned - base) * 100.0, 1)),
+        }
+    }
+
+    /// Whether the change is one to be glad of.
+    pub(crate) fn judge(self, row: &ReportRow) -> Judgement {
+        let (base, aligned) = (self.of(&row.base), self.of(&row.aligned));
+        let change = aligned - base;
+        match self {
+            Self::ChairI | Self::ChairS if change < 0.0 => Judgement::Better,
+            Self::ChairI | Self::ChairS if change > 0.0 => Judgement::Worse,
+            Self::Recall if change > 0.0 => Judgement::Better,
+            Self::Recall if change < -RECALL_TOLERANCE - 1e-9 => Judgement::Worse,
+            Self::Length => {
+                let (shortest, longest) = LENGTH_TOLERANCE;
+                let relative = relative_change(base, aligned);
+                if relative < shortest || relative > longest {
+                    Judgement::Worse
+                } else {
+                    Judgement::Neutral
+                }
+            }
+            _ => Judgement::Neutral,
+        }
+    }
+}
+
+impl Judgement {
+    fn class(self) -> &'static str {
+        match self {
+            Self::Better => "better",
+            Self::Neutral => "neutral",
+            Self::Worse => "worse",
+        }
+    }
+}
+
+/// The result in a sentence or two, from the first row: what happened to hallucination, and at
+/// what price. A fall bought with silence is named as such.
+pub(crate) fn headline(report: &Report) -> String {
+    let Some(row) = report.before_after.first() else {
+        return "Nothing was evaluated.".to_owned();
+    };
+    let (base, aligned) = (&row.base, &row.aligned);
+    let direction = match Metric::ChairI.judge(row) {
+        Judgement::Better => "fell",
+        Judgement::Neutral => "stayed",
+        Judgement::Worse => "rose",
+    };
+    let share = |metric: Metric| (metric.value(base), metric.value(aligned));
+    let (words_before, words_after) = share(Metric::ChairI);
+    let (captions_before, captions_after) = share(Metric::ChairS);
+    let (recall_before, recall_after) = share(Metric::Recall);
+    let mut sentence = format!(
+        "Object words that name something absent {direction} from {words_before} to {words_after}, \
+         captions with at least one of them went from {captions_before} to {captions_after}, and \
+         recall went from {recall_before} to {recall_after}."
+    );
+    let recall_lost = Metric::Recall.judge(row) == Judgement::Worse;
+    let length_off = Metric::Length.judge(row) == Judgement::Worse;
+    if recall_lost {
+        sentence.push_str(" The loss of recall is too large to call this a success.");
+    }
+    if length_off {
+        sentence.push_str(" The length of captions changed too much to ignore: ");
+        sentence.push_str(&Metric::Length.change(row));
+        sentence.push('.');
+    }
+    sentence
+}
+
+/// One tile for each metric of the first row.
+pub(super) fn tiles(report: &Report) -> String {
+    let Some(row) = report.before_after.first() else {
+        return String::new();
+    };
+    Metric::ALL.iter().map(|&metric| tile(metric, row)).collect::<Vec<_>>().join("\n")
+}
+
+fn tile(metric: Metric, row: &ReportRow) -> String {
+    let largest = metric.of(&row.base).max(metric.of(&row.aligned)).max(f64::MIN_POSITIVE);
+    // Recall is read against 100 %; the others against the larger of their two values.
+    let full = if metric == Metric::Recall { 1.0 } else { largest };
+    let width = |value: f64| number((value / full * 100.0).clamp(0.0, 100.0), 1);
+    format!(
+        "<div class=\"tile\">\n<h3>{name}</h3>\n<p class=\"meaning\">{meaning}</p>\n\
+         <p class=\"value\">{after} <span class=\"delta {class}\">{change}</span></p>\n\
+         <div class=\"bars\" aria-hidden=\"true\"><i class=\"base\" style=\"width:{wide_base}%\">\
+         </i><i class=\"aligned\" style=\"width:{wide_aligned}%\"></i></div>\n\
+         <p class=\"from\">{decoding}, {before} before</p>\n</div>",
+        name = metric.name_html(),
+        meaning = metric.meaning(),
+        after = metric.value(&row.aligned),
+        class = metric.judge(row).class(),
+        change = metric.change(row),
+        wide_base = width(metric.of(&row.base)),
+        wide_aligned = width(metric.of(&row.aligned)),
+        decoding = escape(&row.decoding),
+        before = metric.value(&row.base),
+    )
+}
+
+/// The body of the table: three lines for each way of decoding.
+pub(super) fn table(report: &Report) -> String {
+    report.before_after.iter().map(table_rows).collect::<Vec<_>>().join("\n")
+}
+
+fn table_rows(row: &ReportRow) -> String {
+    let cells = |scores: &Scores| {
+        let values = Metric::ALL.map(|metric| format!("<td>{}</td>", metric.value(scores)));
+        format!("{}<td>{}</td>", values.concat(), scores.captions)
+    };
+    let changes = Metric::ALL.map(|metric| {
+        format!("<td class=\"{}\">{}</td>", metric.judge(row).class(), metric.change(row))
+    });
+    format!(
+        "<tbody>\n<tr><th scope=\"rowgroup\" rowspan=\"3\">{}</th><th scope=\"row\">before</th>{}\
+         </tr>\n<tr><th scope=\"row\">after</th>{}</tr>\n<tr class=\"change\"><th scope=\"row\">\
+         change</th>{}<td></td></tr>\n</tbody>",
+        escape(&row.decoding),
+        cells(&row.base),
+        cells(&row.aligned),
+        changes.concat(),
+    )
+}
+
+fn percent(fraction: f64) -> String {
+    format!("{}\u{a0}%", number(fraction * 100.0, 1))
+}
+
+/// Change over the base value; 0 where there is nothing to compare with.
+fn relative_change(base: f64, aligned: f64) -> f64 {
+    if base.abs() < f64::EPSILON { 0.0 } else { (aligned - base) / base }
+}

@@ -1,0 +1,209 @@
+//! Which crate of the workspace may depend on which: the table behind `ARCHITECTURE.md`.
+
+use anyhow::Context;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+
+/// What a crate may depend on.
+struct Rule {
+    package: &'static str,
+    /// Workspace crates it may name in `[dependencies]` and `[build-dependencies]`.
+    allowed: &'static [&'static str],
+    /// Whether it may talk to a person: argument parsing, progress bars, colours, signals.
+    terminal: bool,
+}
+
+const RULES: &[Rule] = &[
+    Rule { package: "fisao-models", allowed: &[], terminal: false },
+    Rule { package: "fisao-formats", allowed: &["fisao-models"], terminal: false },
+    Rule { package: "fisao-verifier", allowed: &["fisao-models"], terminal: false },
+    Rule { package: "fisao-align", allowed: &["fisao-models", "fisao-verifier"], terminal: false },
+    Rule { package: "fisao-eval", allowed: &[], terminal: false },
+    Rule { package: "fisao-scenes", allowed: &["fisao-models"], terminal: false },
+    Rule {
+        package: "fisao",
+        allowed: &[
+            "fisao-align",
+            "fisao-eval",
+            "fisao-formats",
+            "fisao-models",
+            "fisao-scenes",
+            "fisao-verifier",
+        ],
+        terminal: true,
+    },
+    Rule {
+        package: TESTKIT,
+        allowed: &[
+            "fisao-align",
+            "fisao-eval",
+            "fisao-formats",
+            "fisao-models",
+            "fisao-scenes",
+            "fisao-verifier",
+        ],
+        terminal: true,
+    },
+    Rule { package: "xtask", allowed: &[], terminal: true },
+];
+
+/// The crate that every other one may use, in tests only.
+const TESTKIT: &str = "fisao-testkit";
+
+/// Crates that address a person at a terminal; a library that needs one is in the wrong place.
+const TERMINAL_CRATES: &[&str] = &["anstream", "clap", "ctrlc", "indicatif", "owo-colors"];
+
+/// A workspace member as `cargo metadata` describes it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Package {
+    name: String,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Dependency {
+    name: String,
+    /// `None` for an ordinary dependency, else `dev` or `build`.
+    kind: Option<String>,
+}
+
+/// Reads the output of `cargo metadata --no-deps --format-version 1`.
+pub(crate) fn parse_metadata(json: &[u8]) -> anyhow::Result<Vec<Package>> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Package>,
+    }
+    let metadata: Metadata =
+        serde_json::from_slice(json).context("`cargo metadata` wrote something unexpected")?;
+    Ok(metadata.packages)
+}
+
+/// One sentence for each dependency that the table does not allow.
+pub(crate) fn violations(packages: &[Package]) -> Vec<String> {
+    let ours: BTreeSet<&str> = packages.iter().map(|package| package.name.as_str()).collect();
+    let mut found = Vec::new();
+    for package in packages {
+        let Some(rule) = RULES.iter().find(|rule| rule.package == package.name) else {
+            found.push(format!(
+                "crate `{}` has no rule: say in xtask/src/arrows.rs and ARCHITECTURE.md what it \
+                 may depend on",
+                package.name
+            ));
+            continue;
+        };
+        for dependency in &package.dependencies {
+            found.extend(violation(rule, dependency, &ours));
+        }
+    }
+    found
+}
+
+fn violation(rule: &Rule, dependency: &Dependency, ours: &BTreeSet<&str>) -> Option<String> {
+    let (from, to) = (rule.package, dependency.name.as_str());
+    let for_tests = dependency.kind.as_deref() == Some("dev");
+    if ours.contains(to) {
+        if rule.allowed.contains(&to) || (for_tests && to == TESTKIT) {
+            return None;
+        }
+        if to == TESTKIT {
+            return Some(format!("`{from}` → `{to}`: it belongs under [dev-dependencies]"));
+        }
+        let allowed = if rule.allowed.is_empty() {
+            "no other crate of the workspace".to_owned()
+        } else {
+            rule.allowed.join(", ")
+        };
+        return Some(format!("`{from}` → `{to}` is not allowed: `{from}` may use {allowed}"));
+    }
+    if TERMINAL_CRATES.contains(&to) && !rule.terminal && !for_tests {
+        return Some(format!(
+            "`{from}` → `{to}` is not allowed: libraries do not talk to a terminal, the binary does"
+        ));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{parse_metadata, violations};
+
+    fn violations_of(json: &str) -> Vec<String> {
+        violations(&parse_metadata(json.as_bytes()).expect("the test's metadata is well-formed"))
+    }
+
+    #[test]
+    fn allowed_arrows_pass() {
+        let found = violations_of(
+            r#"{"packages": [
+                {"name": "fisao-models", "dependencies": [{"name": "burn", "kind": null}]},
+                {"name": "fisao-formats", "dependencies": [{"name": "fisao-models", "kind": null}]},
+                {"name": "fisao", "dependencies": [{"name": "clap", "kind": null},
+                                                   {"name": "fisao-formats", "kind": null}]}
+            ]}"#,
+        );
+        assert_eq!(found, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_forbidden_arrow_is_named_with_what_is_allowed() {
+        let found = violations_of(
+            r#"{"packages": [
+                {"name": "fisao-models", "dependencies": []},
+                {"name": "fisao-formats", "dependencies": []},
+                {"name": "fisao-align", "dependencies": [{"name": "fisao-formats", "kind": null}]}
+            ]}"#,
+        );
+        assert_eq!(
+            found,
+            ["`fisao-align` → `fisao-formats` is not allowed: `fisao-align` may use \
+              fisao-models, fisao-verifier"]
+        );
+    }
+
+    #[test]
+    fn arrows_of_tests_and_build_scripts_are_checked_too() {
+        for kind in ["dev", "build"] {
+            let found = violations_of(&format!(
+                r#"{{"packages": [
+                    {{"name": "fisao-models", "dependencies": []}},
+                    {{"name": "fisao-eval",
+                      "dependencies": [{{"name": "fisao-models", "kind": "{kind}"}}]}}
+                ]}}"#
+            ));
+            assert_eq!(found.len(), 1, "a {kind} dependency went unnoticed");
+        }
+    }
+
+    #[test]
+    fn the_testkit_is_for_tests_only() {
+        let with_kind = |kind: &str| {
+            violations_of(&format!(
+                r#"{{"packages": [
+                    {{"name": "fisao-testkit", "dependencies": []}},
+                    {{"name": "fisao-eval",
+                      "dependencies": [{{"name": "fisao-testkit", "kind": {kind}}}]}}
+                ]}}"#
+            ))
+        };
+        assert_eq!(with_kind(r#""dev""#).len(), 0);
+        assert_eq!(with_kind("null").len(), 1);
+    }
+
+    #[test]
+    fn a_library_may_not_know_the_terminal() {
+        let found = violations_of(
+            r#"{"packages": [
+                {"name": "fisao-align", "dependencies": [{"name": "indicatif", "kind": null}]}
+            ]}"#,
+        );
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("indicatif"), "{}", found[0]);
+    }
+
+    #[test]
+    fn a_crate_without_a_rule_is_refused() {
+        let found = violations_of(r#"{"packages": [{"name": "fisao-utils", "dependencies": []}]}"#);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("fisao-utils"), "{}", found[0]);
+    }
+}

@@ -1,0 +1,150 @@
+//! The steps of `cargo xtask check`.
+
+use crate::arrows;
+use anyhow::Context;
+use clap::ValueEnum;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// One check. The order of the variants is the order in which they run: cheapest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Step {
+    /// Formatting.
+    Fmt,
+    /// Dependencies between the workspace's crates.
+    Arrows,
+    /// Spelling, when `typos` is installed.
+    Typos,
+    /// Licences, advisories and sources of dependencies, when `cargo-deny` is installed.
+    Deny,
+    /// Lints.
+    Clippy,
+    /// Documentation.
+    Docs,
+    /// The test command of the README.
+    Tests,
+}
+
+/// How a step ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Nothing to complain about.
+    Passed,
+    /// The check found something; the text says what.
+    Failed(String),
+    /// An optional tool is not on the path.
+    ToolMissing(&'static str),
+}
+
+impl Step {
+    /// All steps in running order.
+    pub(crate) const ALL: &[Self] =
+        &[Self::Fmt, Self::Arrows, Self::Typos, Self::Deny, Self::Clippy, Self::Docs, Self::Tests];
+
+    /// The name used on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Fmt => "fmt",
+            Self::Arrows => "arrows",
+            Self::Typos => "typos",
+            Self::Deny => "deny",
+            Self::Clippy => "clippy",
+            Self::Docs => "docs",
+            Self::Tests => "tests",
+        }
+    }
+
+    /// What the step looks at, in one phrase.
+    pub(crate) fn purpose(self) -> &'static str {
+        match self {
+            Self::Fmt => "the code is formatted",
+            Self::Arrows => "crates depend only on what ARCHITECTURE.md allows",
+            Self::Typos => "words are spelled right",
+            Self::Deny => "dependencies are licensed, maintained and from crates.io",
+            Self::Clippy => "no lint fires",
+            Self::Docs => "the documentation builds without warnings",
+            Self::Tests => "all tests pass",
+        }
+    }
+
+    /// Runs the step in the workspace's root folder.
+    pub(crate) fn run(self, root: &Path) -> anyhow::Result<Outcome> {
+        match self {
+            Self::Fmt => run_cargo(root, &["fmt", "--all", "--check"], &[]),
+            Self::Arrows => check_arrows(root),
+            Self::Typos => run_optional(root, "typos", Command::new("typos")),
+            Self::Deny => {
+                let mut deny = Command::new("cargo-deny");
+                deny.args(["--workspace", "check", "--hide-inclusion-graph"]);
+                run_optional(root, "cargo-deny", deny)
+            }
+            Self::Clippy => {
+                let lint = ["clippy", "--workspace", "--all-targets", "--release"];
+                let deny = ["--", "-D", "warnings"];
+                run_cargo(root, &[&lint[..], &deny[..]].concat(), &[])
+            }
+            Self::Docs => {
+                let document = ["doc", "--workspace", "--no-deps", "--release"];
+                run_cargo(root, &document, &[("RUSTDOCFLAGS", "-D warnings")])
+            }
+            Self::Tests => run_cargo(root, &["test", "--workspace", "--release"], &[]),
+        }
+    }
+}
+
+/// The cargo that started this process, so that nested calls use the same toolchain.
+pub(crate) fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+fn run_cargo(
+    root: &Path,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> anyhow::Result<Outcome> {
+    let mut command = Command::new(cargo());
+    command.args(arguments).envs(environment.iter().copied());
+    run_visibly(root, command)
+}
+
+/// Runs a tool that need not be installed.
+fn run_optional(root: &Path, tool: &'static str, command: Command) -> anyhow::Result<Outcome> {
+    let installed =
+        Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    match installed {
+        Ok(_) => run_visibly(root, command),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(Outcome::ToolMissing(tool))
+        }
+        Err(error) => Err(error).with_context(|| format!("`{tool}` could not be started")),
+    }
+}
+
+/// Runs a command with its output going to the terminal as it comes.
+fn run_visibly(root: &Path, mut command: Command) -> anyhow::Result<Outcome> {
+    let status = command
+        .current_dir(root)
+        .status()
+        .with_context(|| format!("{} could not be started", command.get_program().display()))?;
+    if status.success() {
+        return Ok(Outcome::Passed);
+    }
+    Ok(Outcome::Failed(format!("{} ended with {status}", command.get_program().display())))
+}
+
+fn check_arrows(root: &Path) -> anyhow::Result<Outcome> {
+    let output = Command::new(cargo())
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(root)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("`cargo metadata` could not be started")?;
+    anyhow::ensure!(output.status.success(), "`cargo metadata` ended with {}", output.status);
+    let packages = arrows::parse_metadata(&output.stdout)?;
+    let violations = arrows::violations(&packages);
+    if violations.is_empty() {
+        return Ok(Outcome::Passed);
+    }
+    Ok(Outcome::Failed(violations.join("\n")))
+}
