@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use fisao_verifier::calibration::{
-    Anchors, Calibration, CalibrationError, Labels, UnlabelledConfig, fit_annotated,
-    fit_sentences, fit_unlabelled,
+    Anchors, Calibration, CalibrationError, Labels, UnlabelledConfig, fit_annotated, fit_sentences,
+    fit_unlabelled,
 };
 
 use crate::captions::{Captioned, Encoded, Judge};

@@ -136,8 +136,7 @@ fn generate(
                     stream: streams[index],
                 })
                 .collect();
-            let features =
-                batch.iter().map(|&index| encoded.features[index].clone()).collect();
+            let features = batch.iter().map(|&index| encoded.features[index].clone()).collect();
             let features = Tensor::cat(features, 0);
             written.extend(policy.generate(&prompts, &features, samples, sampling));
         }

@@ -45,9 +45,7 @@ pub fn bias_where(
     let mut values = Vec::with_capacity(batch * queries * keys);
     for row in 0..batch {
         for query in 0..queries {
-            values.extend(
-                (0..keys).map(|key| if visible(row, query, key) { 0.0 } else { MASKED }),
-            );
+            values.extend((0..keys).map(|key| if visible(row, query, key) { 0.0 } else { MASKED }));
         }
     }
     from_floats(values, [batch, 1, queries, keys], device)

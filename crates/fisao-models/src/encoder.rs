@@ -51,9 +51,8 @@ impl EncoderLayer {
     ) -> Result<Self, WeightError> {
         let width = config.hidden_size;
         let epsilon = config.layer_norm_eps;
-        let mut linear = |part: &str, size| {
-            Linear::load(weights, &format!("{name}.{part}"), size, true, device)
-        };
+        let mut linear =
+            |part: &str, size| Linear::load(weights, &format!("{name}.{part}"), size, true, device);
         let q_proj = linear("self_attn.q_proj", [width, width])?;
         let k_proj = linear("self_attn.k_proj", [width, width])?;
         let v_proj = linear("self_attn.v_proj", [width, width])?;

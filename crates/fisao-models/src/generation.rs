@@ -10,10 +10,9 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::attention::bias_where;
-use crate::clip::int_tensor;
 use crate::llama::KvCache;
 use crate::llava::Llava;
-use crate::parameters::floats;
+use crate::parameters::{floats, indices};
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,7 +90,11 @@ impl Llava {
         sampling: &Sampling,
     ) -> Vec<Generated> {
         let mut results = vec![
-            Generated { tokens: Vec::new(), logprobs: Vec::new(), finish: FinishReason::Length };
+            Generated {
+                tokens: Vec::new(),
+                logprobs: Vec::new(),
+                finish: FinishReason::Length
+            };
             prompts.len() * samples
         ];
         if results.is_empty() || sampling.max_new_tokens == 0 {
@@ -101,7 +104,7 @@ impl Llava {
         let (cache, hidden) = self.prefill(prompts, longest, sampling.max_new_tokens, features);
         let repeated: Vec<i64> =
             (0..prompts.len()).flat_map(|row| std::iter::repeat_n(row as i64, samples)).collect();
-        let rows = int_tensor(repeated, &self.device());
+        let rows = indices(repeated, &self.device());
         let mut cache = cache.select(&rows);
         let mut hidden = hidden.select(0, rows);
         let mut open: Vec<Open> = open_rows(prompts, samples, longest, sampling.seed);
@@ -116,7 +119,7 @@ impl Llava {
             }
             let mut next = chosen;
             if keep.len() < open.len() {
-                let rows = int_tensor(keep.iter().map(|&row| row as i64).collect(), &self.device());
+                let rows = indices(keep.iter().map(|&row| row as i64).collect(), &self.device());
                 cache = cache.select(&rows);
                 next = keep.iter().map(|&row| next[row]).collect();
                 let mut kept = keep.iter().peekable();
@@ -165,13 +168,13 @@ impl Llava {
         let mut cache = KvCache::new(config, batch, longest + budget, &device);
         let hidden = self.language_model().forward(
             x,
-            &int_tensor(positions, &device),
+            &indices(positions, &device),
             &bias,
             batch,
             Some(&mut cache),
         );
         let last = (0..batch).map(|row| (row * longest + longest - 1) as i64).collect();
-        (cache, hidden.select(0, int_tensor(last, &device)))
+        (cache, hidden.select(0, indices(last, &device)))
     }
 
     /// Feeds one token per open row; returns the states that predict the next ones.
@@ -179,12 +182,12 @@ impl Llava {
         let device = self.device();
         let filled = cache.filled();
         let ids = tokens.iter().map(|&id| i64::from(id)).collect();
-        let x = self.language_model().embed(int_tensor(ids, &device));
+        let x = self.language_model().embed(indices(ids, &device));
         let positions = open.iter().map(|row| (filled - row.padding) as i64).collect();
         let bias = bias_where([open.len(), 1, filled + 1], &device, |row, _, key| {
             key >= open[row].padding
         });
-        let positions = int_tensor(positions, &device);
+        let positions = indices(positions, &device);
         self.language_model().forward(x, &positions, &bias, open.len(), Some(cache))
     }
 

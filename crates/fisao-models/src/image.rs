@@ -1,4 +1,7 @@
 //! Pictures to pixels, bit for bit as Pillow and transformers' `CLIPImageProcessor` do it.
+//!
+//! The horizontal pass of a resize comes first, as in Pillow up to 12; Pillow 13 takes the vertical one
+//! first for some pictures whose height shrinks more than their width, and rounds differently there.
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -150,9 +153,8 @@ fn taps(source: u32, target: u32) -> Vec<Taps> {
             let centre = (f64::from(index) + 0.5) * scale;
             let first = (centre - support + 0.5).max(0.0) as usize;
             let last = ((centre + support + 0.5) as usize).min(source as usize);
-            let raw: Vec<f64> = (first..last)
-                .map(|at| cubic((at as f64 - centre + 0.5) / stretch))
-                .collect();
+            let raw: Vec<f64> =
+                (first..last).map(|at| cubic((at as f64 - centre + 0.5) / stretch)).collect();
             let total: f64 = raw.iter().sum();
             let fixed = f64::from(1_u32 << PRECISION);
             let weights = raw.iter().map(|w| (w / total * fixed).round() as i32).collect();

@@ -3,16 +3,23 @@
 //! Paper: Touvron et al. 2023, arXiv 2302.13971. Reference: transformers' `LlamaModel`; tensor names
 //! mirror it. Rotary halves follow the "rotate half" convention of Hugging Face checkpoints.
 
-use burn::tensor::{Device, Int, Tensor, activation};
+mod cache;
+mod layer;
+mod rotary;
+
+use burn::tensor::{Device, Int, Tensor};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::attention::{attend, merge_heads, split_heads};
 use crate::linear::{Embedding, Linear};
 use crate::lora::{LoraConfig, LowRank};
 use crate::norm::RmsNorm;
-use crate::parameters::{ParameterMut, Parameters, from_floats};
+use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{WeightError, WeightSource};
+
+pub use cache::KvCache;
+use layer::{Context, DecoderLayer};
+use rotary::Rotary;
 
 /// Sizes of a decoder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,225 +46,6 @@ pub struct LlamaConfig {
     pub rope_theta: f64,
     /// Whether the output matrix is the embedding table.
     pub tie_word_embeddings: bool,
-}
-
-/// Keys and values of the positions seen so far, one pair per layer.
-#[derive(Debug, Clone)]
-pub struct KvCache {
-    layers: Vec<(Tensor<4>, Tensor<4>)>,
-    filled: usize,
-}
-
-impl KvCache {
-    /// Room for `capacity` positions of `batch` sequences.
-    pub fn new(config: &LlamaConfig, batch: usize, capacity: usize, device: &Device) -> Self {
-        let shape = [batch, config.num_key_value_heads, capacity, config.head_dim];
-        let layers = (0..config.num_hidden_layers)
-            .map(|_| (Tensor::zeros(shape, device), Tensor::zeros(shape, device)))
-            .collect();
-        Self { layers, filled: 0 }
-    }
-
-    /// How many positions are filled.
-    pub fn filled(&self) -> usize {
-        self.filled
-    }
-
-    /// Keeps the sequences at `rows`, in that order.
-    #[must_use]
-    pub fn select(self, rows: &Tensor<1, Int>) -> Self {
-        let layers = self
-            .layers
-            .into_iter()
-            .map(|(k, v)| (k.select(0, rows.clone()), v.select(0, rows.clone())))
-            .collect();
-        Self { layers, filled: self.filled }
-    }
-
-    /// Appends to one layer and returns everything it holds.
-    fn extend(&mut self, layer: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-        let [batch, heads, new, width] = k.dims();
-        let end = self.filled + new;
-        let slot = [0..batch, 0..heads, self.filled..end, 0..width];
-        let store = |old: &mut Tensor<4>, fresh: Tensor<4>| {
-            old.inplace(|tensor| tensor.slice_assign(slot.clone(), fresh));
-            old.clone().slice([0..batch, 0..heads, 0..end])
-        };
-        let (keys, values) = &mut self.layers[layer];
-        (store(keys, k), store(values, v))
-    }
-}
-
-/// Rotary angles of every position: cos and sin, `[positions, head_dim / 2]`.
-#[derive(Debug, Clone)]
-struct Rotary {
-    cos: Tensor<2>,
-    sin: Tensor<2>,
-}
-
-impl Rotary {
-    fn new(config: &LlamaConfig, device: &Device) -> Self {
-        let half = config.head_dim / 2;
-        let positions = config.max_position_embeddings;
-        let angles: Vec<f64> = (0..positions)
-            .flat_map(|position| {
-                (0..half).map(move |index| {
-                    let exponent = 2.0 * index as f64 / config.head_dim as f64;
-                    position as f64 / config.rope_theta.powf(exponent)
-                })
-            })
-            .collect();
-        let table = |f: fn(f64) -> f64| {
-            from_floats(angles.iter().map(|&a| f(a) as f32).collect(), [positions, half], device)
-        };
-        Self { cos: table(f64::cos), sin: table(f64::sin) }
-    }
-
-    /// Angles at the given positions: `[batch · length]` → two of `[batch, 1, length, half]`.
-    fn at(&self, positions: &Tensor<1, Int>, batch: usize) -> (Tensor<4>, Tensor<4>) {
-        let half = self.cos.dims()[1];
-        let length = positions.dims()[0] / batch;
-        let pick = |table: &Tensor<2>| {
-            table.clone().select(0, positions.clone()).reshape([batch, 1, length, half])
-        };
-        (pick(&self.cos), pick(&self.sin))
-    }
-}
-
-/// `(x₁, x₂) ↦ (x₁ cos − x₂ sin, x₂ cos + x₁ sin)` on the two halves of the last dimension.
-fn rotate(x: Tensor<4>, (cos, sin): &(Tensor<4>, Tensor<4>)) -> Tensor<4> {
-    let half = x.dims()[3] / 2;
-    let first = x.clone().narrow(3, 0, half);
-    let second = x.narrow(3, half, half);
-    let low = first.clone() * cos.clone() - second.clone() * sin.clone();
-    let high = second * cos.clone() + first * sin.clone();
-    Tensor::cat(vec![low, high], 3)
-}
-
-#[derive(Debug, Clone)]
-struct DecoderLayer {
-    input_layernorm: RmsNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
-    post_attention_layernorm: RmsNorm,
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
-    heads: usize,
-    key_value_heads: usize,
-}
-
-impl DecoderLayer {
-    fn load(
-        config: &LlamaConfig,
-        weights: &mut dyn WeightSource,
-        name: &str,
-        device: &Device,
-    ) -> Result<Self, WeightError> {
-        let width = config.hidden_size;
-        let queries = config.num_attention_heads * config.head_dim;
-        let keys = config.num_key_value_heads * config.head_dim;
-        let inner = config.intermediate_size;
-        let mut linear = |part: &str, size| {
-            Linear::load(weights, &format!("{name}.{part}"), size, false, device)
-        };
-        let q_proj = linear("self_attn.q_proj", [width, queries])?;
-        let k_proj = linear("self_attn.k_proj", [width, keys])?;
-        let v_proj = linear("self_attn.v_proj", [width, keys])?;
-        let o_proj = linear("self_attn.o_proj", [queries, width])?;
-        let gate_proj = linear("mlp.gate_proj", [width, inner])?;
-        let up_proj = linear("mlp.up_proj", [width, inner])?;
-        let down_proj = linear("mlp.down_proj", [inner, width])?;
-        let mut norm = |part: &str| {
-            RmsNorm::load(weights, &format!("{name}.{part}"), width, config.rms_norm_eps, device)
-        };
-        Ok(Self {
-            input_layernorm: norm("input_layernorm")?,
-            post_attention_layernorm: norm("post_attention_layernorm")?,
-            q_proj,
-            k_proj,
-            v_proj,
-            o_proj,
-            gate_proj,
-            up_proj,
-            down_proj,
-            heads: config.num_attention_heads,
-            key_value_heads: config.num_key_value_heads,
-        })
-    }
-
-    /// The adaptable maps with their names inside the layer.
-    fn maps_mut(&mut self) -> [(&'static str, &mut Linear); 7] {
-        [
-            ("self_attn.q_proj", &mut self.q_proj),
-            ("self_attn.k_proj", &mut self.k_proj),
-            ("self_attn.v_proj", &mut self.v_proj),
-            ("self_attn.o_proj", &mut self.o_proj),
-            ("mlp.gate_proj", &mut self.gate_proj),
-            ("mlp.up_proj", &mut self.up_proj),
-            ("mlp.down_proj", &mut self.down_proj),
-        ]
-    }
-
-    /// `x`: `[batch · length, width]`.
-    fn forward(
-        &self,
-        x: Tensor<2>,
-        context: &Context<'_>,
-        cache: Option<(&mut KvCache, usize)>,
-    ) -> Tensor<2> {
-        let batch = context.batch;
-        let length = x.dims()[0] / batch;
-        let normed = self.input_layernorm.forward(x.clone());
-        let q = split_heads(self.q_proj.forward(normed.clone()), batch, length, self.heads);
-        let keys = self.k_proj.forward(normed.clone());
-        let k = split_heads(keys, batch, length, self.key_value_heads);
-        let v = split_heads(self.v_proj.forward(normed), batch, length, self.key_value_heads);
-        let q = rotate(q, &context.angles);
-        let k = rotate(k, &context.angles);
-        let (k, v) = match cache {
-            Some((cache, layer)) => cache.extend(layer, k, v),
-            None => (k, v),
-        };
-        let group = self.heads / self.key_value_heads;
-        let mixed =
-            attend(q, repeat_heads(k, group), repeat_heads(v, group), Some(context.bias.clone()));
-        let x = x + self.o_proj.forward(merge_heads(mixed));
-        let normed = self.post_attention_layernorm.forward(x.clone());
-        let gate = self.gate_proj.forward(normed.clone());
-        let gate = gate.clone() * activation::sigmoid(gate);
-        x + self.down_proj.forward(gate * self.up_proj.forward(normed))
-    }
-}
-
-/// Repeats each key/value head for its group of query heads: `[b, h, t, d]` → `[b, h · group, t, d]`.
-fn repeat_heads(x: Tensor<4>, group: usize) -> Tensor<4> {
-    if group == 1 {
-        return x;
-    }
-    let [batch, heads, length, width] = x.dims();
-    let wide = x.unsqueeze_dim::<5>(2).repeat_dim(2, group);
-    wide.reshape([batch, heads * group, length, width])
-}
-
-impl Parameters for DecoderLayer {
-    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
-        for (name, map) in self.maps_mut() {
-            map.visit_mut(&format!("{prefix}.{name}"), visitor);
-        }
-        self.input_layernorm.visit_mut(&format!("{prefix}.input_layernorm"), visitor);
-        self.post_attention_layernorm
-            .visit_mut(&format!("{prefix}.post_attention_layernorm"), visitor);
-    }
-}
-
-/// What all layers of one pass share.
-struct Context<'a> {
-    batch: usize,
-    angles: (Tensor<4>, Tensor<4>),
-    bias: &'a Tensor<4>,
 }
 
 /// The decoder with its embedding table and output matrix.
@@ -351,7 +139,7 @@ impl Llama {
             x = layer.forward(x, &context, cache.as_deref_mut().map(|cache| (cache, index)));
         }
         if let Some(cache) = cache {
-            cache.filled += length;
+            cache.advance(length);
         }
         self.norm.forward(x)
     }

@@ -9,11 +9,11 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
-use crate::clip::{ClipVisionConfig, ClipVisionTower, int_tensor};
+use crate::clip::{ClipVisionConfig, ClipVisionTower};
 use crate::linear::Linear;
 use crate::llama::{Llama, LlamaConfig};
 use crate::lora::{LoraConfig, LoraError};
-use crate::parameters::{ParameterMut, Parameters};
+use crate::parameters::{ParameterMut, Parameters, indices};
 use crate::text::TextError;
 use crate::weights::{WeightError, WeightSource};
 
@@ -117,8 +117,7 @@ impl Llava {
         device: &Device,
     ) -> Result<Self, WeightError> {
         let vision = config.vision.clone();
-        let tower =
-            ClipVisionTower::load(vision, weights, "vision_tower.vision_model", device)?;
+        let tower = ClipVisionTower::load(vision, weights, "vision_tower.vision_model", device)?;
         Self::with_vision_tower(config, tower, weights, device)
     }
 
@@ -184,8 +183,12 @@ impl Llava {
 
     /// Embeds padded rows of ids, image placeholders replaced by features in order.
     ///
+    /// Placeholders beyond as many as the image has features are what a sampled response wrote: they
+    /// show nothing and are embedded like any other token, as they were while sampling.
+    ///
     /// # Shapes
-    /// * `rows`: `batch` rows of equal length, each with as many placeholders as an image has tokens
+    /// * `rows`: `batch` rows of equal length, each with at least as many placeholders as an image has
+    ///   tokens
     /// * `images`: which image of `features` each row shows
     /// * `features`: `[images, tokens, hidden]`
     /// * result: `[batch · length, hidden]`
@@ -193,15 +196,13 @@ impl Llava {
         let device = self.device();
         let [image_count, tokens, hidden] = features.dims();
         let mut ids = Vec::new();
-        let mut order = Vec::with_capacity(rows.len() * rows.first().map_or(0, Vec::len));
-        let text_count: usize = rows
-            .iter()
-            .map(|row| row.iter().filter(|&&id| id != self.config.image_token_id).count())
-            .sum();
+        let length = rows.first().map_or(0, Vec::len);
+        let mut order = Vec::with_capacity(rows.len() * length);
+        let text_count = rows.len() * length.saturating_sub(tokens);
         for (row, &image) in rows.iter().zip(images) {
             let mut next = 0;
             for &id in row {
-                if id == self.config.image_token_id {
+                if id == self.config.image_token_id && next < tokens {
                     order.push((text_count + image * tokens + next) as i64);
                     next += 1;
                 } else {
@@ -214,9 +215,9 @@ impl Llava {
                 "a row holds {next} image placeholders but its image has {tokens} features"
             );
         }
-        let text = self.language_model.embed(int_tensor(ids, &device));
+        let text = self.language_model.embed(indices(ids, &device));
         let flat = features.clone().reshape([image_count * tokens, hidden]);
-        Tensor::cat(vec![text, flat], 0).select(0, int_tensor(order, &device))
+        Tensor::cat(vec![text, flat], 0).select(0, indices(order, &device))
     }
 
     /// Attaches a fresh adapter to the language model. Returns the number of adapter matrices.

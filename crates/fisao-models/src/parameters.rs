@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 
 /// One tensor of a model, by rank.
 #[derive(Debug)]
@@ -88,6 +88,12 @@ pub fn from_floats<const D: usize>(
     device: &Device,
 ) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// A vector of indices; indices are never differentiated, so they live beside the inner tensors.
+pub(crate) fn indices(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), &device.clone().inner())
 }
 
 /// Something made of named tensors.

@@ -7,8 +7,8 @@
 use burn::tensor::{Tensor, activation};
 
 use crate::attention::bias_where;
-use crate::clip::int_tensor;
 use crate::llava::Llava;
+use crate::parameters::indices;
 
 /// A prompt about one image with a response to score.
 #[derive(Debug, Clone)]
@@ -60,15 +60,14 @@ impl Llava {
         }
         let images: Vec<usize> = examples.iter().map(|example| example.image).collect();
         let x = self.embed(&rows, &images, features);
-        let positions =
-            int_tensor((0..batch).flat_map(|_| 0..length as i64).collect(), &device);
+        let positions = indices((0..batch).flat_map(|_| 0..length as i64).collect(), &device);
         let causal = bias_where([1, length, length], &device, |_, query, key| key <= query);
         let hidden = self.language_model().forward(x, &positions, &causal, batch, None);
-        ResponseStates { hidden: hidden.select(0, int_tensor(kept, &device)), targets }
+        ResponseStates { hidden: hidden.select(0, indices(kept, &device)), targets }
     }
 
     /// Log-probabilities of the states' targets at a temperature, and the entropy of each
-    /// prediction (not differentiated unless the states are).
+    /// prediction.
     ///
     /// # Shapes
     /// two of `[tokens]`.
@@ -77,24 +76,32 @@ impl Llava {
         states: &ResponseStates,
         temperature: f64,
     ) -> (Tensor<1>, Tensor<1>) {
-        let log_probs = self.log_distribution(states, temperature);
+        self.chosen(states, &self.log_distribution(states, temperature))
+    }
+
+    /// Log-probabilities of the targets under a given [`log_distribution`](Self::log_distribution), and
+    /// the entropy of each prediction.
+    ///
+    /// # Shapes
+    /// `distribution`: `[tokens, vocabulary]` → two of `[tokens]`.
+    pub fn chosen(
+        &self,
+        states: &ResponseStates,
+        distribution: &Tensor<2>,
+    ) -> (Tensor<1>, Tensor<1>) {
         let count = states.targets.len();
         let targets = states.targets.iter().map(|&id| i64::from(id)).collect();
-        let targets = int_tensor(targets, &self.device()).reshape([count, 1]);
-        let chosen = log_probs.clone().gather(1, targets).reshape([count]);
-        let detached = log_probs.inner();
-        let entropy = (detached.clone().exp() * detached).sum_dim(1).neg().reshape([count]);
-        (chosen, entropy)
+        let targets = indices(targets, &self.device()).reshape([count, 1]);
+        let chosen = distribution.clone().gather(1, targets).reshape([count]);
+        let entropy = (distribution.clone().exp() * distribution.clone()).sum_dim(1).neg();
+        (chosen, entropy.reshape([count]))
     }
 
     /// Log-probabilities of all tokens: `[tokens, vocabulary]`.
     pub fn log_distribution(&self, states: &ResponseStates, temperature: f64) -> Tensor<2> {
         let logits = self.language_model().logits(states.hidden.clone());
-        let scaled = if (temperature - 1.0).abs() < f64::EPSILON {
-            logits
-        } else {
-            logits / temperature
-        };
+        let scaled =
+            if (temperature - 1.0).abs() < f64::EPSILON { logits } else { logits / temperature };
         activation::log_softmax(scaled, 1)
     }
 }

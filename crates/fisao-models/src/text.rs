@@ -7,8 +7,8 @@ use std::ops::Range;
 pub struct DecodedText {
     /// The text; special tokens leave no trace in it.
     pub text: String,
-    /// One byte range of `text` per token id, in order. Special tokens have an empty range; tokens
-    /// that spell one character together share its range.
+    /// One byte range of `text` per token id, in order. Special and unknown tokens have an empty
+    /// range; tokens that spell one character together share its range.
     pub spans: Vec<Range<usize>>,
 }
 
@@ -37,10 +37,11 @@ pub trait Tokenizer: Send + Sync {
     /// [`TextError::Tokenizer`] when the text cannot be encoded.
     fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError>;
 
-    /// Text of `ids` with the range each of them spelled.
+    /// Text of `ids` with the range each of them spelled. An id outside the vocabulary spells nothing:
+    /// its range is empty, as a special token's is.
     ///
     /// # Errors
-    /// [`TextError::Tokenizer`] when an id is unknown.
+    /// [`TextError::Tokenizer`] when the tokenizer's decoder fails.
     fn decode(&self, ids: &[u32]) -> Result<DecodedText, TextError>;
 
     /// The id of a token given by its exact spelling in the vocabulary.

@@ -16,6 +16,10 @@ pub(crate) const LEAST_VISIBLE: f64 = 0.6;
 /// below this, so that most objects of most scenes are seen whole.
 const MOST_COVERED: f64 = 0.3;
 
+/// Objects stand on a lattice of this many pixels. An encoder without built-in translation invariance
+/// has to learn every offset of every picture anew; a coarser lattice leaves fewer of them.
+const LATTICE: i32 = 4;
+
 /// Largest share of an object's side that may lie outside the picture.
 const MOST_CUT: f64 = 0.1;
 
@@ -132,7 +136,8 @@ fn place(
 
 fn offset(length: u32, rng: &mut impl Rng) -> i32 {
     let cut = (f64::from(length) * MOST_CUT) as i32;
-    rng.random_range(-cut..=IMAGE_SIZE as i32 - length as i32 + cut)
+    let last = IMAGE_SIZE as i32 - length as i32 + cut;
+    LATTICE * rng.random_range(-cut / LATTICE..=last / LATTICE)
 }
 
 /// Whether `new` can lie on top: it covers at most the share `allowed` of any object, and with all others

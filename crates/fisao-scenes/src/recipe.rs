@@ -40,14 +40,14 @@ impl Default for RecipeConfig {
         Self {
             seed: 0,
             contrastive: StageConfig {
-                steps: 2_400,
-                batch: 128,
+                steps: 4_600,
+                batch: 32,
                 learning_rate: 1e-3,
                 warmup: 100,
                 weight_decay: 0.05,
             },
             captioning: StageConfig {
-                steps: 1_500,
+                steps: 1_300,
                 batch: 32,
                 learning_rate: 2e-3,
                 warmup: 60,

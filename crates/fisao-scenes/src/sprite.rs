@@ -8,7 +8,7 @@ use crate::category::{CATEGORIES, SpriteRegion, SpriteSource};
 use crate::scene::PlacedObject;
 
 /// Lengths of a drawn sprite's longer side in pixels.
-pub(crate) const SIZES: [u32; 6] = [24, 28, 32, 36, 40, 44];
+pub(crate) const SIZES: [u32; 4] = [28, 32, 36, 40];
 
 /// Fewest pixels a drawn sprite's box covers: long thin objects would otherwise vanish at small sizes.
 const LEAST_AREA: u32 = 360;

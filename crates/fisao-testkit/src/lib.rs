@@ -1,1 +1,5 @@
-//! TODO
+//! What the tests of the workspace share: small random models, tolerances, comparisons.
+
+pub mod compare;
+pub mod tiny;
+pub mod tolerance;

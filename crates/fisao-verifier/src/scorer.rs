@@ -104,7 +104,8 @@ impl Verifier {
         self.clip.vision.clone().visit_mut("vision_model", &mut |name, parameter| {
             let difference = largest_difference(&own[name], &parameter.values());
             if let (Some(difference), None) = (difference, &foreign) {
-                foreign = Some(VerifierError::ForeignWeights { tensor: name.to_owned(), difference });
+                foreign =
+                    Some(VerifierError::ForeignWeights { tensor: name.to_owned(), difference });
             }
         });
         foreign.map_or(Ok(()), Err)
@@ -120,7 +121,10 @@ impl Verifier {
     ///
     /// # Errors
     /// [`VerifierError::Text`] when a name cannot be encoded.
-    pub fn learn<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) -> Result<(), VerifierError> {
+    pub fn learn<'a>(
+        &mut self,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), VerifierError> {
         let mut fresh: Vec<&str> =
             names.into_iter().filter(|name| !self.names.contains_key(*name)).collect();
         fresh.sort_unstable();

@@ -1,9 +1,63 @@
-//! The `fisao` command.
+//! The `fisao` command: aligns a vision-language model with rewards from its own image encoder.
+//!
+//! Data goes to standard output, everything else to standard error. The exit code is 0 for success,
+//! 1 for what the user can put right, 2 for what nobody foresaw, 130 after Ctrl-C.
+
+mod arguments;
+mod bundle;
+mod captioner;
 mod commands;
+mod failure;
+mod interrupt;
+mod logging;
+mod memory;
+mod output;
+mod printer;
+mod report;
+mod reporter;
+mod settings;
+mod state_files;
+mod tasks;
+mod training;
+mod vocabulary;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command, EvalCommand};
+use crate::reporter::Reporter;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> anyhow::Result<()> {
-    let args: Vec<String> = std::env::args().collect();
-    commands::pretrain::run(&args[1..])
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(request) => return failure::usage(&request),
+    };
+    arguments.colour.apply();
+    logging::start(arguments.verbose);
+    let reporter = Reporter::new(arguments.quiet);
+    match catch_unwind(AssertUnwindSafe(|| run(&arguments.command, &reporter))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => failure::report(&error),
+        Err(_) => failure::report_panic(),
+    }
+}
+
+fn run(command: &Command, reporter: &Reporter) -> anyhow::Result<()> {
+    match command {
+        Command::Caption(arguments) => commands::caption::run(arguments, reporter),
+        Command::Score(arguments) => commands::score::run(arguments, reporter),
+        Command::Calibrate(arguments) => commands::calibrate::run(arguments, reporter),
+        Command::Align(arguments) => commands::align::run(arguments, reporter),
+        Command::Eval(arguments) => match &arguments.command {
+            EvalCommand::Chair(arguments) => commands::eval::run(arguments, reporter),
+        },
+        Command::Pretrain(arguments) => commands::pretrain::run(arguments, reporter),
+        Command::Demo(arguments) => commands::demo::run(arguments, reporter),
+    }
 }

@@ -74,7 +74,9 @@ fn every_key_is_checked() {
         for value in *values {
             let config = parse(&format!("{key} = {value}")).expect("parses");
             let error = config.validate().expect_err(&format!("{key} = {value} was accepted"));
-            let AlignError::OutOfRange { key: named, allowed, .. } = &error;
+            let AlignError::OutOfRange { key: named, allowed, .. } = &error else {
+                panic!("{key} = {value}: {error}");
+            };
             assert_eq!(named, &format!("ppo.{key}"), "{key} = {value}");
             assert!(error.to_string().contains(allowed.as_str()));
         }

@@ -8,6 +8,7 @@ mod guards;
 mod paper_step;
 mod statistics;
 mod tokens;
+mod trainer;
 
 /// Relative tolerance of arithmetic carried out or stored in f32.
 const F32_TOLERANCE: f64 = 1e-6;

@@ -7,8 +7,8 @@ use fisao_models::parameters::{GradientMap, collect_gradients, floats, from_floa
 use fisao_models::sequences::Example;
 use fisao_models::text::Tokenizer;
 use fisao_models::weights::RandomWeights;
-use rand::seq::IndexedRandom;
 use rand::SeedableRng;
+use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::training::{Observer, RecipeError, Stage, StageState, train};
@@ -38,7 +38,10 @@ struct Captioning<'a> {
 ///
 /// # Errors
 /// [`RecipeError`]; [`RecipeError::Stopped`] when the observer asked to stop.
-#[expect(clippy::too_many_arguments, reason = "the two stages take the same things in the same order")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the two stages take the same things in the same order"
+)]
 pub fn train_llava(
     config: &RecipeConfig,
     world: &World,
@@ -100,11 +103,7 @@ impl Stage for Captioning<'_> {
         let examples: Vec<_> = items
             .iter()
             .enumerate()
-            .map(|(image, item)| Example {
-                prompt: &item.prompt,
-                image,
-                response: &item.response,
-            })
+            .map(|(image, item)| Example { prompt: &item.prompt, image, response: &item.response })
             .collect();
         let states = model.response_states(&examples, &features);
         // Every caption weighs the same, whichever share of the batch it falls into.

@@ -185,8 +185,7 @@ fn differentiate_batch<S: Stage>(
 ) -> Result<(f64, GradientMap), RecipeError> {
     let indices: Vec<u64> = (0..batch as u64).map(|at| step * batch as u64 + at).collect();
     let shares = over_shares(&indices, cores(), |share| {
-        let items =
-            share.iter().map(|&index| stage.draw(index)).collect::<Result<Vec<_>, _>>()?;
+        let items = share.iter().map(|&index| stage.draw(index)).collect::<Result<Vec<_>, _>>()?;
         let mut replica = model.clone();
         replica.train_where(&S::trains);
         stage.differentiate(&mut replica, &items, batch)

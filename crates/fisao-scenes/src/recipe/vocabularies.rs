@@ -34,7 +34,8 @@ const CORPUS_SCENES: u64 = 3_000;
 const MOST_TOKENS: usize = 1_200;
 
 /// CLIP's splitting of text into words.
-const CLIP_WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const CLIP_WORDS: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// The content of a `tokenizer.json` with its token ids.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,9 +90,11 @@ pub fn llama_tokenizer(world: &World, seed: u64) -> Result<TokenizerFile, Recipe
     let trainer = BpeTrainer::builder().special_tokens(added(&special));
     let model = train_bpe(trainer.vocab_size(MOST_TOKENS), words)?;
     let count = model["vocab"].as_object().map_or(0, serde_json::Map::len);
-    let template = |id: &str| json!([
-        {"SpecialToken": {"id": LLAMA_BOS, "type_id": 0}}, {"Sequence": {"id": id, "type_id": 0}}
-    ]);
+    let template = |id: &str| {
+        json!([
+            {"SpecialToken": {"id": LLAMA_BOS, "type_id": 0}}, {"Sequence": {"id": id, "type_id": 0}}
+        ])
+    };
     let pair = [template("A"), template("B")].map(|part| part.as_array().cloned());
     Ok(TokenizerFile::new(json!({
         "version": "1.0",

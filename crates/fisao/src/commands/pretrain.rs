@@ -1,64 +1,170 @@
-//! draft
-use std::path::Path;
-use std::time::Instant;
+//! `fisao pretrain`: builds the embedded world's model and verifier from nothing.
+//!
+//! Two stages, each of which can be interrupted and gone on with; a stage that is done is not done
+//! again.
 
-use burn::tensor::Device;
-use fisao_formats::checkpoint::{write_clip, write_clip_processing, write_llava, write_llava_processing};
-use fisao_formats::checkpoint::{Checkpoint, SpecialTokens};
-use fisao_formats::{HfTokenizer, LoadDtype, StoredDtype};
+mod quality;
+mod recipe_settings;
+mod stage_watch;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use fisao_formats::checkpoint::{
+    CONFIG_FILE, SpecialTokens, TOKENIZER_FILE, write_clip, write_clip_processing, write_llava,
+    write_llava_processing,
+};
+use fisao_formats::{Checkpoint, HfTokenizer, LoadDtype, StoredDtype};
+use fisao_models::clip::ClipVisionTower;
 use fisao_scenes::World;
-use fisao_scenes::recipe::{self, Observer, RecipeConfig, StageProgress, StageState, Verdict, captioning, contrastive, vocabularies};
+use fisao_scenes::recipe::vocabularies::{
+    CLIP_BOS, CLIP_EOS, LLAMA_BOS, LLAMA_EOS, LLAMA_PAD, clip_tokenizer, llama_tokenizer,
+};
+use fisao_scenes::recipe::{
+    RecipeConfig, RecipeError, StageConfig, captioning, contrastive, image_processor,
+};
 
-struct Printer { start: Instant, last: Instant, mean: f64 }
-impl Observer for Printer {
-    fn progress(&mut self, p: StageProgress) -> Verdict {
-        self.mean = if self.mean == 0.0 { p.loss } else { 0.97 * self.mean + 0.03 * p.loss };
-        if self.last.elapsed().as_secs_f64() > 10.0 || p.step == 5 {
-            self.last = Instant::now();
-            let t = self.start.elapsed().as_secs_f64();
-            eprintln!("{}/{} loss {:.4} ({:.4}) {:.0}s eta {:.0}s {:.3}s/step", p.step, p.steps, p.loss, self.mean, t, t / p.step as f64 * (p.steps - p.step) as f64, t / p.step as f64);
-        }
-        Verdict::Continue
-    }
-    fn save(&mut self, _: StageState) -> Result<(), String> { Ok(()) }
-}
-fn printer() -> Printer { Printer { start: Instant::now(), last: Instant::now(), mean: 0.0 } }
+use crate::arguments::PretrainArguments;
+use crate::bundle::device;
+use crate::failure::{Interrupted, Refusal};
+use crate::reporter::Reporter;
+use recipe_settings::{claim_folder, resolve};
+use stage_watch::StageWatch;
 
-pub fn run(args: &[String]) -> anyhow::Result<()> {
-    let out = Path::new(&args[0]);
-    let mut config = RecipeConfig::default();
-    for pair in args[1..].chunks(2) {
-        match pair[0].as_str() {
-            "clip-steps" => config.contrastive.steps = pair[1].parse()?,
-            "clip-lr" => config.contrastive.learning_rate = pair[1].parse()?,
-            "clip-batch" => config.contrastive.batch = pair[1].parse()?,
-            "steps" => config.captioning.steps = pair[1].parse()?,
-            "lr" => config.captioning.learning_rate = pair[1].parse()?,
-            "batch" => config.captioning.batch = pair[1].parse()?,
-            _ => anyhow::bail!("unknown {}", pair[0]),
-        }
-    }
-    let world = World::new();
-    let device = Device::flex();
-    let special = |bos: &str, eos: &str, pad: &str, unk: &str| SpecialTokens { bos: bos.into(), eos: eos.into(), pad: pad.into(), unk: unk.into() };
-    let clip_file = vocabularies::clip_tokenizer(&world, config.seed)?;
-    let clip_tok = HfTokenizer::from_json(&clip_file.json.to_string())?;
-    let llama_file = vocabularies::llama_tokenizer(&world, config.seed)?;
-    let llama_tok = HfTokenizer::from_json(&llama_file.json.to_string())?;
-    eprintln!("vocab clip {} llama {}", clip_file.len(), llama_file.len());
-    let images = recipe::image_processor();
-    let dir = out.join("clip");
-    if !dir.join("config.json").exists() {
-        std::fs::create_dir_all(&dir)?;
-        let clip = contrastive::train_clip(&config, &world, &clip_file, &clip_tok, &device, None, &mut printer())?;
-        write_clip_processing(&dir, clip.config().text.max_position_embeddings, &clip_tok, &special("<|startoftext|>", "<|endoftext|>", "<|endoftext|>", "<|endoftext|>"), &images)?;
-        write_clip(&dir, &clip, StoredDtype::F16)?;
-    }
-    let clip = Checkpoint::open(&dir)?.load_clip(LoadDtype::default(), &device)?.model;
-    let dir = out.join("llava");
-    std::fs::create_dir_all(&dir)?;
-    let llava = captioning::train_llava(&config, &world, &clip.vision, &llama_file, &llama_tok, &device, None, &mut printer())?;
-    write_llava_processing(&dir, llava.config(), &llama_tok, &special("<s>", "</s>", "<unk>", "<unk>"), &images)?;
-    write_llava(&dir, &llava, StoredDtype::F16)?;
+/// Precision of the models on disk.
+const DTYPE: StoredDtype = StoredDtype::F16;
+
+pub(crate) fn run(arguments: &PretrainArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    let config = resolve(arguments.seed, &arguments.set)?;
+    claim_folder(&arguments.output, &config)?;
+    let pretraining =
+        Pretraining { config, output: &arguments.output, world: World::new(), reporter };
+    let tower = pretraining.clip()?;
+    pretraining.llava(&tower)?;
+    let seed = pretraining.config.seed;
+    quality::report(&arguments.output, &pretraining.world, seed, reporter)?;
+    reporter.note(format_args!("the models are in {}", arguments.output.display()));
     Ok(())
+}
+
+struct Pretraining<'a> {
+    config: RecipeConfig,
+    output: &'a Path,
+    world: World,
+    reporter: &'a Reporter,
+}
+
+impl Pretraining<'_> {
+    /// Stage 1; returns the image tower as it will be read back, rounded to the stored precision.
+    fn clip(&self) -> anyhow::Result<ClipVisionTower> {
+        let folder = self.output.join("clip");
+        if !self.is_done(&folder) {
+            let file = clip_tokenizer(&self.world, self.config.seed)?;
+            let tokenizer = HfTokenizer::from_json(&file.json.to_string())?;
+            let mut watch = self.watch("clip", "stage 1: verifier", &self.config.contrastive)?;
+            let state = watch.resume()?;
+            if state.is_some() {
+                check_tokenizer(&folder, &tokenizer)?;
+            } else {
+                let special = special_tokens(CLIP_BOS, CLIP_EOS, CLIP_EOS, CLIP_EOS);
+                let longest = self.config.clip(&file).text.max_position_embeddings;
+                let images = image_processor();
+                write_clip_processing(&folder, longest, &tokenizer, &special, &images)?;
+            }
+            let clip = contrastive::train_clip(
+                &self.config,
+                &self.world,
+                &file,
+                &tokenizer,
+                &device(),
+                state,
+                &mut watch,
+            );
+            write_clip(&folder, &clip.map_err(|error| self.stopped(error))?, DTYPE)?;
+            watch.finish()?;
+        }
+        let clip = Checkpoint::open(&folder)?.load_clip(LoadDtype::default(), &device())?.model;
+        Ok(clip.vision)
+    }
+
+    /// Stage 2.
+    fn llava(&self, tower: &ClipVisionTower) -> anyhow::Result<()> {
+        let folder = self.output.join("llava");
+        if self.is_done(&folder) {
+            return Ok(());
+        }
+        let file = llama_tokenizer(&self.world, self.config.seed)?;
+        let tokenizer = HfTokenizer::from_json(&file.json.to_string())?;
+        let mut watch = self.watch("llava", "stage 2: model", &self.config.captioning)?;
+        let state = watch.resume()?;
+        if state.is_some() {
+            check_tokenizer(&folder, &tokenizer)?;
+        } else {
+            let special = special_tokens(LLAMA_BOS, LLAMA_EOS, LLAMA_PAD, LLAMA_PAD);
+            let config = self.config.llava(tower.config().clone(), &file);
+            let images = image_processor();
+            write_llava_processing(&folder, &config, &tokenizer, &special, &images)?;
+        }
+        let llava = captioning::train_llava(
+            &self.config,
+            &self.world,
+            tower,
+            &file,
+            &tokenizer,
+            &device(),
+            state,
+            &mut watch,
+        );
+        write_llava(&folder, &llava.map_err(|error| self.stopped(error))?, DTYPE)?;
+        watch.finish()
+    }
+
+    /// `config.json` is the last file of a checkpoint to be written.
+    fn is_done(&self, folder: &Path) -> bool {
+        let done = folder.join(CONFIG_FILE).is_file();
+        if done {
+            self.reporter.note(format_args!("{} is there already", folder.display()));
+        }
+        done
+    }
+
+    fn watch(&self, stage: &str, name: &str, config: &StageConfig) -> anyhow::Result<StageWatch> {
+        let state: PathBuf = self.output.join(format!("state-{stage}.safetensors"));
+        StageWatch::new(state, name, config, self.reporter).context("cannot watch the training")
+    }
+
+    fn stopped(&self, error: RecipeError) -> anyhow::Error {
+        match error {
+            RecipeError::Stopped { step } => Interrupted {
+                message: format!(
+                    "stopped at update {step}; the state is saved. To go on, run the same command \
+                     again with --output {}",
+                    self.output.display()
+                ),
+            }
+            .into(),
+            error => error.into(),
+        }
+    }
+}
+
+/// Refuses to go on with a tokenizer that numbers its tokens otherwise than the one a stage was begun
+/// with: every embedding would stand for another token.
+fn check_tokenizer(folder: &Path, tokenizer: &HfTokenizer) -> anyhow::Result<()> {
+    let path = folder.join(TOKENIZER_FILE);
+    let begun = HfTokenizer::open(&path)?.to_json()?;
+    if begun != tokenizer.to_json()? {
+        bail!(
+            Refusal::new(format!(
+                "the saved state was made with another tokenizer: {}",
+                path.display()
+            ))
+            .hint("delete the output folder and begin again")
+        );
+    }
+    Ok(())
+}
+
+fn special_tokens(bos: &str, eos: &str, pad: &str, unk: &str) -> SpecialTokens {
+    SpecialTokens { bos: bos.into(), eos: eos.into(), pad: pad.into(), unk: unk.into() }
 }

@@ -1,0 +1,436 @@
+//! The loop: rollout → verify → advantages → update, and what it reports.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fisao_models::adamw::AdamW;
+use fisao_models::generation::{FinishReason, Sampling};
+use fisao_models::llava::Llava;
+use fisao_models::parameters::Parameters;
+use fisao_models::value_head::ValueHead;
+use fisao_verifier::calibration::{Calibration, auc};
+use fisao_verifier::rewards::RewardRule;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::captions::{Captioned, Encoded, Judge, caption, encode};
+use crate::config::AlignConfig;
+use crate::error::AlignError;
+use crate::events::{AlignEvent, IterationMetrics, Phase, PhaseSeconds, WarningCode};
+use crate::guards::{Baseline, SplitHealth, check_iteration, check_split};
+use crate::ppo::{KlController, KlEstimator, explained_variance};
+use crate::rollout::{PhaseClock, Rollout, RolloutPlan, roll_out};
+use crate::tasks::{Task, TaskSource};
+use crate::update::{Learner, UpdateReport, optimiser, update};
+
+/// Captions compared with those of a blank image before training.
+const ABLATED: usize = 8;
+
+/// Labelled tasks on which reward and recall are watched. Training never sees the labels.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    /// Tasks of the calibration split.
+    pub tasks: Vec<Task>,
+    /// Categories in each image.
+    pub truth: Vec<BTreeSet<String>>,
+}
+
+/// Everything that changes during a run; together with configuration and data it determines the rest
+/// of the run bit for bit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// Iterations done.
+    pub iteration: usize,
+    /// Values of adapter and value head by name.
+    pub parameters: BTreeMap<String, Vec<f32>>,
+    /// First and second moments of the optimiser by name.
+    pub moments: BTreeMap<String, (Vec<f32>, Vec<f32>)>,
+    /// Optimiser steps done.
+    pub optimiser_steps: u64,
+    /// β and its controller.
+    pub kl: KlController,
+    /// What metrics are compared with.
+    pub baseline: Option<Baseline>,
+    /// Recall of the base model on the watched tasks.
+    pub base_recall: Option<f64>,
+}
+
+/// A run of PPO.
+pub struct Trainer<'a> {
+    config: AlignConfig,
+    learner: Learner,
+    judge: Judge,
+    rule: RewardRule,
+    optimiser: AdamW,
+    kl: KlController,
+    tasks: &'a dyn TaskSource,
+    watch: Option<Watch>,
+    iteration: usize,
+    baseline: Option<Baseline>,
+    base_recall: Option<f64>,
+}
+
+impl<'a> Trainer<'a> {
+    /// Attaches a fresh adapter to `policy` and binds the reward to its calibration.
+    ///
+    /// # Errors
+    /// [`AlignError`] when a setting is out of range, the reward does not fit the calibration, or
+    /// there are no tasks.
+    pub fn new(
+        config: AlignConfig,
+        mut policy: Llava,
+        judge: Judge,
+        calibration: &Calibration,
+        tasks: &'a dyn TaskSource,
+        watch: Option<Watch>,
+    ) -> Result<Self, AlignError> {
+        config.validate()?;
+        if tasks.count() == 0 {
+            return Err(AlignError::NoTasks);
+        }
+        let rule = RewardRule::new(&config.reward, calibration)
+            .map_err(|error| AlignError::Setting(error.to_string()))?;
+        policy
+            .add_lora(&config.lora, config.seed)
+            .map_err(|error| AlignError::Setting(error.to_string()))?;
+        let hidden = policy.config().text.hidden_size;
+        let value_head = ValueHead::new(hidden, &policy.device());
+        let (optimiser, kl) = (optimiser(&config.ppo), KlController::new(&config.ppo.kl));
+        Ok(Self {
+            config,
+            learner: Learner { policy, value_head },
+            judge,
+            rule,
+            optimiser,
+            kl,
+            tasks,
+            watch,
+            iteration: 0,
+            baseline: None,
+            base_recall: None,
+        })
+    }
+
+    /// The policy with its adapter.
+    pub fn policy(&self) -> &Llava {
+        &self.learner.policy
+    }
+
+    /// Iterations done.
+    pub fn iteration(&self) -> usize {
+        self.iteration
+    }
+
+    /// Whether all iterations are done.
+    pub fn is_finished(&self) -> bool {
+        self.iteration >= self.config.ppo.iterations
+    }
+
+    /// Looks at the first tasks with and without their images.
+    ///
+    /// # Errors
+    /// [`AlignError::ImageIgnored`] when no caption differs.
+    pub fn check_image_matters(&mut self) -> Result<(), AlignError> {
+        let count = ABLATED.min(self.tasks.count());
+        let tasks: Vec<Task> =
+            (0..count).map(|index| self.tasks.task(index)).collect::<Result<_, _>>()?;
+        let blank: Vec<Task> = tasks
+            .iter()
+            .map(|task| Task { pixels: vec![0.0; task.pixels.len()], ..task.clone() })
+            .collect();
+        let seen = self.describe(&tasks, 0.0)?.0;
+        let unseen = self.describe(&blank, 0.0)?.0;
+        let same = seen.iter().zip(&unseen).filter(|(a, b)| a.tokens == b.tokens).count();
+        if same == count { Err(AlignError::ImageIgnored { compared: count }) } else { Ok(()) }
+    }
+
+    /// One iteration.
+    ///
+    /// # Errors
+    /// [`AlignError::Broken`] when a metric is not a number; the learner is then as after the
+    /// previous iteration.
+    pub fn iterate(
+        &mut self,
+        emit: &mut dyn FnMut(AlignEvent),
+    ) -> Result<IterationMetrics, AlignError> {
+        let before = (self.learner.clone(), self.optimiser.clone());
+        let (tasks, streams) = self.draw_tasks()?;
+        let sampling = self.sampling(self.config.ppo.temperature);
+        let plan = RolloutPlan {
+            policy: &self.learner.policy,
+            value_head: &self.learner.value_head,
+            rule: &self.rule,
+            ppo: &self.config.ppo,
+            kl_coefficient: self.kl.coefficient(),
+            sampling: &sampling,
+            streams: &streams,
+            iteration: self.iteration,
+        };
+        let (rollout, seconds) = roll_out(&plan, &mut self.judge, tasks, emit)?;
+
+        let mut clock = PhaseClock::new(self.iteration);
+        clock.start(Phase::Update, self.config.ppo.epochs * self.config.ppo.minibatches, emit);
+        let rates = self.config.ppo.learning_rates(self.iteration);
+        let mut rng = self.rng(1, self.iteration as u64);
+        let report = update(
+            &mut self.learner,
+            &mut self.optimiser,
+            &rollout,
+            &self.config.ppo,
+            rates,
+            &mut rng,
+        )?;
+        let update_seconds = clock.finish(emit);
+        let [rollout_seconds, verify, advantages] = seconds;
+        let seconds =
+            PhaseSeconds { rollout: rollout_seconds, verify, advantages, update: update_seconds };
+        let metrics = self.measure(&rollout, &report, seconds);
+        if let Err(error) = self.guard(&metrics, emit) {
+            (self.learner, self.optimiser) = before;
+            return Err(error);
+        }
+        self.kl.update(metrics.kl, metrics.responses);
+        self.iteration += 1;
+        emit(AlignEvent::IterationFinished { metrics: Box::new(metrics.clone()) });
+        Ok(metrics)
+    }
+
+    /// Reward and recall on the watched tasks, greedily captioned; warnings go to `emit`.
+    ///
+    /// # Errors
+    /// See [`caption`].
+    pub fn check_watch(
+        &mut self,
+        emit: &mut dyn FnMut(AlignEvent),
+    ) -> Result<Option<SplitHealth>, AlignError> {
+        let Some(watch) = self.watch.clone() else { return Ok(None) };
+        let (captions, _) = self.describe(&watch.tasks, 0.0)?;
+        let recall = recall(&captions, &watch.truth, &self.judge);
+        let base_recall = *self.base_recall.get_or_insert(recall);
+        let (mut correct, mut wrong) = (Vec::new(), Vec::new());
+        for caption in &captions {
+            for (unit, &score) in caption.units.iter().zip(&caption.scores) {
+                let name = self.judge.vocabulary.category(unit.category);
+                let reward = self.rule.unit_reward(score);
+                if watch.truth[caption.task].contains(name) {
+                    correct.push(reward);
+                } else {
+                    wrong.push(reward);
+                }
+            }
+        }
+        let mean = |rewards: &[f64]| {
+            (!rewards.is_empty()).then(|| rewards.iter().sum::<f64>() / rewards.len() as f64)
+        };
+        let both = !correct.is_empty() && !wrong.is_empty();
+        let health = SplitHealth {
+            recall,
+            base_recall,
+            reward_auc: both.then(|| auc(&correct, &wrong)),
+            reward_correct: mean(&correct),
+            reward_hallucinated: mean(&wrong),
+        };
+        for warning in check_split(&health, &self.config.guards) {
+            emit(AlignEvent::Warning(warning));
+        }
+        Ok(Some(health))
+    }
+
+    /// Captions tasks with the current policy.
+    ///
+    /// # Errors
+    /// See [`caption`].
+    pub fn describe(
+        &mut self,
+        tasks: &[Task],
+        temperature: f64,
+    ) -> Result<(Vec<Captioned>, Encoded), AlignError> {
+        let sampling = self.sampling(temperature);
+        let encoded = encode(&self.learner.policy, &self.judge.verifier, tasks);
+        let streams: Vec<u64> = (0..tasks.len() as u64).collect();
+        let policy = &self.learner.policy;
+        let captions = caption(policy, &mut self.judge, tasks, &encoded, &streams, 1, &sampling)?;
+        Ok((captions, encoded))
+    }
+
+    /// Everything that changes.
+    pub fn state(&self) -> TrainerState {
+        let mut parameters = BTreeMap::new();
+        self.learner.clone().visit_mut("", &mut |name, parameter| {
+            parameters.insert(name.to_owned(), parameter.values());
+        });
+        let moments = self.optimiser.moments.iter();
+        TrainerState {
+            iteration: self.iteration,
+            parameters,
+            moments: moments
+                .map(|(name, m)| (name.clone(), (m.first.clone(), m.second.clone())))
+                .collect(),
+            optimiser_steps: self.optimiser.step,
+            kl: self.kl.clone(),
+            baseline: self.baseline,
+            base_recall: self.base_recall,
+        }
+    }
+
+    /// Goes back to a saved state.
+    ///
+    /// # Errors
+    /// [`AlignError::State`] when tensors are missing or have another size.
+    pub fn restore(&mut self, state: TrainerState) -> Result<(), AlignError> {
+        let mut wrong = None;
+        let mut found = 0;
+        self.learner.visit_mut("", &mut |name, mut parameter| {
+            let expected: usize = parameter.shape().iter().product();
+            match state.parameters.get(name) {
+                Some(values) if values.len() == expected => {
+                    parameter.set_values(values.clone());
+                    found += 1;
+                }
+                _ => wrong = Some(name.to_owned()),
+            }
+        });
+        if let Some(name) = wrong {
+            return Err(AlignError::State(format!("tensor `{name}` is missing or misshapen")));
+        }
+        if found != state.parameters.len() {
+            return Err(AlignError::State("it holds tensors this run does not have".to_owned()));
+        }
+        self.optimiser.step = state.optimiser_steps;
+        self.optimiser.moments = state
+            .moments
+            .into_iter()
+            .map(|(name, (first, second))| (name, fisao_models::adamw::Moments { first, second }))
+            .collect();
+        self.iteration = state.iteration;
+        self.kl = state.kl;
+        self.baseline = state.baseline;
+        self.base_recall = state.base_recall;
+        Ok(())
+    }
+
+    fn sampling(&self, temperature: f64) -> Sampling {
+        let seed = self.config.seed;
+        Sampling { max_new_tokens: self.config.max_new_tokens, temperature, seed }
+    }
+
+    /// A generator for one purpose at one point of the run; nothing of it has to be saved.
+    fn rng(&self, purpose: u64, position: u64) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
+        rng.set_stream((purpose << 56) | position);
+        rng
+    }
+
+    /// The tasks of this iteration with the numbers of their random streams: position by position of
+    /// an endless sequence of reshuffled passes over all tasks.
+    fn draw_tasks(&self) -> Result<(Vec<Task>, Vec<u64>), AlignError> {
+        let (count, per_iteration) = (self.tasks.count(), self.config.ppo.images_per_iteration);
+        let first = self.iteration * per_iteration;
+        let mut tasks = Vec::with_capacity(per_iteration);
+        let mut pass = usize::MAX;
+        let mut order: Vec<usize> = Vec::new();
+        for position in first..first + per_iteration {
+            if position / count != pass {
+                pass = position / count;
+                order = (0..count).collect();
+                order.shuffle(&mut self.rng(0, pass as u64));
+            }
+            tasks.push(self.tasks.task(order[position % count])?);
+        }
+        Ok((tasks, (first as u64..(first + per_iteration) as u64).collect()))
+    }
+
+    fn guard(
+        &mut self,
+        metrics: &IterationMetrics,
+        emit: &mut dyn FnMut(AlignEvent),
+    ) -> Result<(), AlignError> {
+        let baseline = *self.baseline.get_or_insert(Baseline {
+            length_mean: metrics.length_mean,
+            eos_rate: metrics.eos_rate,
+            entropy: metrics.entropy,
+        });
+        for warning in check_iteration(metrics, &baseline, &self.config.guards) {
+            if warning.code == WarningCode::NotFinite {
+                let message = warning.message;
+                return Err(AlignError::Broken { iteration: self.iteration, message });
+            }
+            emit(AlignEvent::Warning(warning));
+        }
+        Ok(())
+    }
+
+    fn measure(
+        &self,
+        rollout: &Rollout,
+        report: &UpdateReport,
+        seconds: PhaseSeconds,
+    ) -> IterationMetrics {
+        let responses = rollout.captions.len();
+        let tokens: usize = rollout.captions.iter().map(|caption| caption.tokens.len()).sum();
+        let per_response = |total: f64| total / responses.max(1) as f64;
+        let sums: Vec<f64> = rollout
+            .rewards
+            .iter()
+            .map(|rewards| rewards.iter().map(|&r| f64::from(r)).sum())
+            .collect();
+        let mean = per_response(sums.iter().sum());
+        let variance = per_response(sums.iter().map(|sum| (sum - mean).powi(2)).sum());
+        let scores: Vec<f64> =
+            rollout.captions.iter().flat_map(|caption| caption.scores.iter().copied()).collect();
+        let share = |test: fn(f64) -> bool| {
+            let hits = scores.iter().filter(|&&score| test(self.rule.unit_reward(score))).count();
+            (!scores.is_empty()).then(|| hits as f64 / scores.len() as f64)
+        };
+        let stopped = rollout.captions.iter().filter(|c| c.finish == FinishReason::Stop).count();
+        let rates = self.config.ppo.learning_rates(self.iteration);
+        IterationMetrics {
+            iteration: self.iteration,
+            responses,
+            tokens,
+            reward_mean: mean,
+            reward_std: variance.sqrt(),
+            mentions_per_caption: per_response(scores.len() as f64),
+            rewarded_share: share(|reward| reward > 0.0),
+            penalised_share: share(|reward| reward < 0.0),
+            neutral_share: share(|reward| reward == 0.0),
+            length_mean: per_response(tokens as f64),
+            eos_rate: per_response(stopped as f64),
+            entropy: rollout.entropy,
+            kl: per_response(rollout.divergence(KlEstimator::K1)),
+            kl_per_token: rollout.divergence(KlEstimator::K3) / tokens.max(1) as f64,
+            kl_coefficient: self.kl.coefficient(),
+            advantage_mean: rollout.whitening.mean,
+            advantage_std: rollout.whitening.standard_deviation,
+            value_explained_variance: explained_variance(
+                &rollout.values.concat(),
+                &rollout.returns.concat(),
+            ),
+            policy_loss: report.policy_loss,
+            value_loss: report.value_loss,
+            clip_fraction: report.policy.clip_fraction(),
+            approx_kl: report.policy.approx_kl(),
+            ratio_max: report.policy.ratio_max(),
+            sampler_gap: rollout.sampler_gap(),
+            epochs_done: report.epochs,
+            grad_norm: report.grad_norm,
+            learning_rate: rates.policy,
+            value_learning_rate: rates.value,
+            seconds,
+        }
+    }
+}
+
+/// Share of the objects present that the captions name.
+fn recall(captions: &[Captioned], truth: &[BTreeSet<String>], judge: &Judge) -> f64 {
+    let (mut named, mut present) = (0, 0);
+    for caption in captions {
+        let said: BTreeSet<&str> =
+            caption.units.iter().map(|unit| judge.vocabulary.category(unit.category)).collect();
+        let truth = &truth[caption.task];
+        present += truth.len();
+        named += truth.iter().filter(|name| said.contains(name.as_str())).count();
+    }
+    named as f64 / present.max(1) as f64
+}

@@ -1,0 +1,312 @@
+//! The loop on a tiny random model: the invariants that keep PPO honest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use fisao_align::captions::Judge;
+use fisao_align::config::AlignConfig;
+use fisao_align::error::AlignError;
+use fisao_align::tasks::{Task, TaskSource};
+use fisao_align::trainer::Trainer;
+use fisao_models::activation::Activation;
+use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig, ClipVisionConfig};
+use fisao_models::llama::LlamaConfig;
+use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
+use fisao_models::parameters::Parameters;
+use fisao_models::text::{DecodedText, TextError, Tokenizer};
+use fisao_models::weights::RandomWeights;
+use fisao_verifier::calibration::{Calibration, fit_annotated};
+use fisao_verifier::mentions::ObjectVocabulary;
+use fisao_verifier::rewards::PenaltyWeight;
+use fisao_verifier::scorer::Verifier;
+use fisao_verifier::templates::Templates;
+
+const WORDS: [&str; 16] = [
+    "<pad>", "<s>", "</s>", "<image>", "a", "dog", "cat", "car", "the", "and", "in", "red", "big",
+    "on", "it", "is",
+];
+const PAD: u32 = 0;
+const EOS: u32 = 2;
+const IMAGE: u32 = 3;
+const SIDE: usize = 8;
+
+/// One word per token.
+struct Words;
+
+impl Tokenizer for Words {
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
+        let mut ids: Vec<u32> = text
+            .split([' ', '.'])
+            .filter_map(|word| WORDS.iter().position(|known| *known == word))
+            .map(|id| id as u32)
+            .collect();
+        if add_special_tokens {
+            ids.insert(0, 1);
+            ids.push(EOS);
+        }
+        Ok(ids)
+    }
+
+    fn decode(&self, ids: &[u32]) -> Result<DecodedText, TextError> {
+        let mut decoded = DecodedText::default();
+        for &id in ids {
+            let start = decoded.text.len();
+            if id > IMAGE {
+                if start > 0 {
+                    decoded.text.push(' ');
+                }
+                decoded.text.push_str(WORDS[id as usize]);
+            }
+            decoded.spans.push(start..decoded.text.len());
+        }
+        Ok(decoded)
+    }
+
+    fn token_id(&self, token: &str) -> Option<u32> {
+        WORDS.iter().position(|word| *word == token).map(|id| id as u32)
+    }
+}
+
+struct Noise;
+
+impl TaskSource for Noise {
+    fn count(&self) -> usize {
+        12
+    }
+
+    fn task(&self, index: usize) -> Result<Task, AlignError> {
+        let value = |at: usize| ((at * 7919 + index * 104_729) % 1000) as f32 / 500.0 - 1.0;
+        let pixels = (0..3 * SIDE * SIDE).map(value).collect();
+        Ok(Task { id: format!("noise-{index}"), pixels, prompt: vec![1, 3, 3, 3, 3, 8, 14] })
+    }
+}
+
+fn vision() -> ClipVisionConfig {
+    ClipVisionConfig {
+        hidden_size: 16,
+        intermediate_size: 32,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        image_size: SIDE,
+        patch_size: 4,
+        layer_norm_eps: 1e-5,
+        hidden_act: Activation::QuickGelu,
+    }
+}
+
+fn models() -> (Llava, Judge) {
+    let device = Device::flex();
+    let clip = ClipConfig {
+        text: ClipTextConfig {
+            vocab_size: WORDS.len(),
+            hidden_size: 16,
+            intermediate_size: 32,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            max_position_embeddings: 16,
+            layer_norm_eps: 1e-5,
+            hidden_act: Activation::QuickGelu,
+            bos_token_id: 1,
+            eos_token_id: EOS,
+            pad_token_id: PAD,
+        },
+        vision: vision(),
+        projection_dim: 8,
+        logit_scale_init_value: 2.0,
+    };
+    let clip = Clip::load(clip, &mut RandomWeights::new(1), &device).unwrap();
+    let llava = LlavaConfig {
+        text: LlamaConfig {
+            vocab_size: WORDS.len(),
+            hidden_size: 16,
+            intermediate_size: 32,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 4,
+            max_position_embeddings: 64,
+            rms_norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            tie_word_embeddings: false,
+        },
+        vision: vision(),
+        image_token_id: IMAGE,
+        vision_feature_layer: -2,
+        vision_feature_select_strategy: FeatureSelect::Default,
+        projector_hidden_act: Activation::Gelu,
+        bos_token_id: 1,
+        eos_token_id: EOS,
+        pad_token_id: PAD,
+    };
+    let mut weights = RandomWeights::new(2);
+    let llava =
+        Llava::with_vision_tower(llava, clip.vision.clone(), &mut weights, &device).unwrap();
+    let forms = |name: &str| (name.to_owned(), vec![name.to_owned()]);
+    let vocabulary = ObjectVocabulary::new(vec![forms("dog"), forms("cat"), forms("car")]).unwrap();
+    let tokenizer: Arc<dyn Tokenizer> = Arc::new(Words);
+    let verifier = Verifier::new(clip, Arc::clone(&tokenizer), Templates::default());
+    (llava, Judge { tokenizer, vocabulary, verifier })
+}
+
+/// Two classes of scores around the given centre, far enough apart to be told from each other.
+fn calibration(centre: f64) -> Calibration {
+    let scores: Vec<f64> =
+        (0..40).map(|i| centre + 0.1 * f64::from(i % 2) + 0.003 * f64::from(i / 2)).collect();
+    let correct: Vec<bool> = (0..40).map(|i| i % 2 == 1).collect();
+    fit_annotated(&scores, &correct).unwrap()
+}
+
+fn config() -> AlignConfig {
+    let mut config = AlignConfig { max_new_tokens: 12, ..AlignConfig::default() };
+    config.ppo.iterations = 4;
+    config.ppo.images_per_iteration = 6;
+    config.ppo.samples_per_image = 2;
+    config.ppo.minibatches = 2;
+    config.ppo.learning_rate = 5e-3;
+    config.lora.rank = 4;
+    config
+}
+
+fn trainer(config: AlignConfig) -> Trainer<'static> {
+    let (policy, judge) = models();
+    Trainer::new(config, policy, judge, &calibration(0.0), &Noise, None).unwrap()
+}
+
+fn adapter(trainer: &Trainer<'_>) -> BTreeMap<String, Vec<f32>> {
+    trainer.state().parameters
+}
+
+fn largest_change(
+    a: &BTreeMap<String, Vec<f32>>,
+    b: &BTreeMap<String, Vec<f32>>,
+    part: &str,
+) -> f32 {
+    a.iter()
+        .filter(|(name, _)| name.contains(part))
+        .flat_map(|(name, values)| values.iter().zip(&b[name]))
+        .fold(0.0, |most, (x, y)| most.max((x - y).abs()))
+}
+
+#[test]
+fn the_trainer_sees_the_samplers_log_probabilities() {
+    let mut trainer = trainer(config());
+    for _ in 0..3 {
+        let metrics = trainer.iterate(&mut |_| {}).unwrap();
+        assert!(metrics.sampler_gap < 1e-4, "gap {}", metrics.sampler_gap);
+    }
+}
+
+#[test]
+fn training_moves_every_adapter_matrix_and_nothing_else() {
+    let mut trainer = trainer(config());
+    let start = adapter(&trainer);
+    let mut base = trainer.policy().without_lora();
+    let mut frozen = BTreeMap::new();
+    base.visit_mut("", &mut |name, p| drop(frozen.insert(name.to_owned(), p.values())));
+    for _ in 0..2 {
+        trainer.iterate(&mut |_| {}).unwrap();
+    }
+    let end = adapter(&trainer);
+    for (name, values) in &start {
+        assert_ne!(values, &end[name], "{name} did not move");
+    }
+    trainer.policy().without_lora().visit_mut("", &mut |name, p| {
+        assert_eq!(p.values(), frozen[name], "{name} moved");
+    });
+}
+
+#[test]
+fn without_reward_or_kl_the_policy_stays() {
+    let mut config = config();
+    config.reward.truncated_penalty = 0.0;
+    config.ppo.kl.coefficient = 0.0;
+    // Nothing of the vocabulary is ever recognised, so no token earns anything.
+    let (policy, mut judge) = models();
+    judge.vocabulary =
+        ObjectVocabulary::new(vec![("zebra".to_owned(), vec!["zebra".to_owned()])]).unwrap();
+    let mut trainer = Trainer::new(config, policy, judge, &calibration(0.0), &Noise, None).unwrap();
+    let start = adapter(&trainer);
+    let metrics = trainer.iterate(&mut |_| {}).unwrap();
+    assert!(metrics.reward_mean.abs() < 1e-12, "reward {}", metrics.reward_mean);
+    assert!(largest_change(&start, &adapter(&trainer), "lora") == 0.0);
+}
+
+#[test]
+fn a_high_price_keeps_the_policy_at_the_reference() {
+    let run = |coefficient: f64| {
+        let mut config = config();
+        config.ppo.kl.coefficient = coefficient;
+        config.ppo.iterations = 12;
+        config.reward.penalty_weight = PenaltyWeight::Fixed(1.0);
+        let mut trainer = trainer(config);
+        let mut kl = 0.0;
+        while !trainer.is_finished() {
+            kl = trainer.iterate(&mut |_| {}).unwrap().kl_per_token;
+        }
+        kl
+    };
+    let (cheap, dear) = (run(0.0), run(100.0));
+    assert!(dear < 0.2 * cheap, "KL per token {dear} at a high price, {cheap} for free");
+}
+
+#[test]
+fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
+    let mut whole = trainer(config());
+    let mut first = trainer(config());
+    for _ in 0..2 {
+        whole.iterate(&mut |_| {}).unwrap();
+        first.iterate(&mut |_| {}).unwrap();
+    }
+    let saved = first.state();
+    drop(first);
+    let mut resumed = trainer(config());
+    resumed.restore(saved).unwrap();
+    while !whole.is_finished() {
+        let a = whole.iterate(&mut |_| {}).unwrap();
+        let b = resumed.iterate(&mut |_| {}).unwrap();
+        assert_eq!((a.reward_mean, a.kl, a.grad_norm), (b.reward_mean, b.kl, b.grad_norm));
+    }
+    assert_eq!(whole.state(), resumed.state());
+}
+
+#[test]
+fn training_raises_the_reward() {
+    let mut config = config();
+    config.ppo.iterations = 30;
+    config.ppo.images_per_iteration = 12;
+    config.ppo.kl.coefficient = 0.0;
+    config.ppo.learning_rate = 1e-2;
+    let mut trainer = trainer(config);
+    let mut rewards = Vec::new();
+    while !trainer.is_finished() {
+        rewards.push(trainer.iterate(&mut |_| {}).unwrap().reward_mean);
+    }
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let (before, after) = (mean(&rewards[..5]), mean(&rewards[25..]));
+    assert!(after > before + 0.5, "mean reward {before:.2} → {after:.2}");
+}
+
+#[test]
+fn a_model_that_ignores_its_image_is_refused() {
+    let (mut policy, judge) = models();
+    // A projector of zeros lets nothing of the image through.
+    policy.visit_text_side_mut(&mut |name, mut p| {
+        if name.starts_with("multi_modal_projector.linear_2") {
+            let count = p.values().len();
+            p.set_values(vec![0.0; count]);
+        }
+    });
+    let mut trainer =
+        Trainer::new(config(), policy, judge, &calibration(0.0), &Noise, None).unwrap();
+    let error = trainer.check_image_matters().unwrap_err();
+    assert!(matches!(error, AlignError::ImageIgnored { .. }), "{error}");
+}
+
+#[test]
+fn state_of_another_run_is_refused() {
+    let mut other = config();
+    other.lora.rank = 2;
+    let error = trainer(config()).restore(trainer(other).state()).unwrap_err();
+    assert!(matches!(error, AlignError::State(_)), "{error}");
+}

@@ -1,0 +1,195 @@
+//! Low-rank adapters: what they change, what they leave alone, where gradients go.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Tensor;
+use fisao_models::adamw::{AdamW, AdamWConfig};
+use fisao_models::llava::Llava;
+use fisao_models::lora::{LoraConfig, LoraError, TARGETS};
+use fisao_models::parameters::{
+    GradientMap, ParameterMut, Parameters, collect_gradients, floats, gradient_norm,
+};
+use fisao_models::sequences::Example;
+use fisao_testkit::compare::{assert_close, largest_difference};
+use fisao_testkit::tiny::{pixels, prompt, tiny_llava};
+use fisao_testkit::tolerance::F32_FORWARD;
+
+const RANK: usize = 3;
+
+/// A model seen as nothing but its adapter.
+struct Adapted(Llava);
+
+impl Parameters for Adapted {
+    fn visit_mut(&mut self, _prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        self.0.visit_lora_mut(visitor);
+    }
+}
+
+fn config() -> LoraConfig {
+    LoraConfig { rank: RANK, alpha: 6.0, ..LoraConfig::default() }
+}
+
+fn with_fresh_adapter() -> Adapted {
+    let mut model = tiny_llava(3);
+    let count = model.add_lora(&config(), 1).expect("all targets exist");
+    assert_eq!(count, 2 * 7 * 2, "two matrices for each of seven maps in two layers");
+    Adapted(model)
+}
+
+/// An adapter whose B is no longer zero.
+fn with_adapter() -> Adapted {
+    let mut adapted = with_fresh_adapter();
+    adapted.visit_mut("", &mut |name, mut parameter| {
+        if name.ends_with("lora_B.weight") {
+            let values = parameter.values();
+            let drawn = (0..values.len()).map(|at| ((at * 37 + name.len()) % 11) as f32 * 0.02);
+            parameter.set_values(drawn.map(|value| value - 0.1).collect());
+        }
+    });
+    adapted
+}
+
+fn logprobs(model: &Llava) -> Tensor<1> {
+    let features = model.image_features(pixels(1, 4));
+    let ids = prompt(&[5, 9, 12]);
+    let example = Example { prompt: &ids, image: 0, response: &[4, 7, 11, 2] };
+    model.log_probabilities(&model.response_states(&[example], &features), 1.0).0
+}
+
+fn values(model: &mut impl Parameters) -> BTreeMap<String, Vec<f32>> {
+    let mut all = BTreeMap::new();
+    model.visit_mut("", &mut |name, parameter| {
+        all.insert(name.to_owned(), parameter.values());
+    });
+    all
+}
+
+fn gradients(adapted: &mut Adapted) -> GradientMap {
+    adapted.train_where(&|_| true);
+    let loss = logprobs(&adapted.0).sum().neg();
+    collect_gradients(adapted, &loss.backward()).expect("every matrix is reached")
+}
+
+fn norm(values: &[f32]) -> f64 {
+    gradient_norm(&BTreeMap::from([(String::new(), values.to_vec())]))
+}
+
+#[test]
+fn a_fresh_adapter_changes_nothing() {
+    let base = floats(&logprobs(&tiny_llava(3)));
+    assert_eq!(floats(&logprobs(&with_fresh_adapter().0)), base);
+}
+
+#[test]
+fn switching_an_adapter_off_gives_the_base_model() {
+    let adapted = with_adapter();
+    let base = floats(&logprobs(&tiny_llava(3)));
+    assert!(largest_difference(&floats(&logprobs(&adapted.0)), &base) > 0.05);
+    assert_eq!(floats(&logprobs(&adapted.0.without_lora())), base);
+}
+
+#[test]
+fn a_merged_adapter_computes_what_the_adapter_computed() {
+    for use_rslora in [false, true] {
+        let mut adapted = with_adapter();
+        let stored = values(&mut adapted);
+        let mut model = tiny_llava(3);
+        let config = LoraConfig { use_rslora, ..config() };
+        model.add_lora(&config, 2).expect("all targets exist");
+        let mut adapted = Adapted(model);
+        adapted
+            .visit_mut("", &mut |name, mut parameter| parameter.set_values(stored[name].clone()));
+        let expected = floats(&logprobs(&adapted.0));
+        adapted.0.merge_lora();
+        assert!(values(&mut adapted).is_empty(), "a merged adapter is gone");
+        assert_close("merged", &floats(&logprobs(&adapted.0)), &expected, F32_FORWARD);
+    }
+}
+
+#[test]
+fn the_scale_is_alpha_over_rank_or_its_root() {
+    let config = LoraConfig { rank: 4, alpha: 12.0, ..LoraConfig::default() };
+    assert!((config.scale() - 3.0).abs() < f64::EPSILON);
+    let config = LoraConfig { use_rslora: true, ..config };
+    assert!((config.scale() - 6.0).abs() < f64::EPSILON);
+}
+
+/// dB = s · dyᵀ (x Aᵀ) is non-zero while B is zero; dA = s · (dy B)ᵀ x is zero until B has moved.
+#[test]
+fn b_learns_at_once_and_a_once_b_has_moved() {
+    let mut fresh = with_fresh_adapter();
+    for (name, gradient) in gradients(&mut fresh) {
+        let moves = norm(&gradient) > 0.0;
+        assert_eq!(moves, name.ends_with("lora_B.weight"), "{name}");
+    }
+    let gradients = gradients(&mut with_adapter());
+    assert_eq!(gradients.len(), 2 * 7 * 2);
+    for (name, gradient) in gradients {
+        assert!(norm(&gradient) > 1e-5, "{name} receives {}", norm(&gradient));
+    }
+}
+
+#[test]
+fn training_an_adapter_moves_nothing_else() {
+    let mut adapted = with_adapter();
+    let (base, before) = (values(&mut adapted.0), values(&mut adapted));
+    let image = floats(&adapted.0.image_features(pixels(1, 4)));
+    let start = floats(&logprobs(&adapted.0).sum())[0];
+    let mut optimiser = AdamW::new(AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() });
+    for _ in 0..3 {
+        let gradients = gradients(&mut adapted);
+        adapted.0.visit_mut("", &mut |name, parameter| {
+            assert!(!parameter.is_trainable(), "{name} is trained beside the adapter");
+        });
+        optimiser.begin();
+        adapted.visit_mut("", &mut |name, parameter| {
+            optimiser.apply(name, parameter, &gradients, 1e-3);
+        });
+    }
+    assert_eq!(values(&mut adapted.0), base, "a frozen tensor has moved");
+    assert_eq!(floats(&adapted.0.image_features(pixels(1, 4))), image);
+    for (name, values) in values(&mut adapted) {
+        assert_ne!(values, before[&name], "{name} has not moved");
+    }
+    assert!(floats(&logprobs(&adapted.0).sum())[0] > start + 0.01, "the loss has not fallen");
+}
+
+/// `q_proj`, `k_proj` and `v_proj` are names of the image tower's maps as well.
+#[test]
+fn only_the_language_model_is_adapted() {
+    for name in values(&mut with_fresh_adapter()).into_keys() {
+        assert!(name.starts_with("language_model.model.layers."), "{name}");
+    }
+    let mut model = tiny_llava(3);
+    let two = LoraConfig { target_modules: vec!["q_proj".into(), "v_proj".into()], ..config() };
+    assert_eq!(model.add_lora(&two, 1).expect("both targets exist"), 2 * 2 * 2);
+    let names: Vec<_> = values(&mut Adapted(model)).into_keys().collect();
+    assert!(names.iter().all(|name| name.contains("q_proj") || name.contains("v_proj")));
+}
+
+#[test]
+fn matrices_have_pefts_shapes() {
+    let (hidden, inner, keys) = (16, 24, 8);
+    with_fresh_adapter().visit_mut("", &mut |name, parameter| {
+        let [inputs, outputs] = match name.split('.').nth(5).expect("a map's name") {
+            "q_proj" | "o_proj" => [hidden, hidden],
+            "k_proj" | "v_proj" => [hidden, keys],
+            "gate_proj" | "up_proj" => [hidden, inner],
+            "down_proj" => [inner, hidden],
+            other => panic!("{other} is not a map"),
+        };
+        let a = name.ends_with("lora_A.weight");
+        assert_eq!(parameter.shape(), if a { [RANK, inputs] } else { [outputs, RANK] }, "{name}");
+    });
+}
+
+#[test]
+fn impossible_configurations_are_refused() {
+    let refuse = |config: &LoraConfig| tiny_llava(3).add_lora(config, 0).expect_err("refused");
+    let unknown = LoraConfig { target_modules: vec!["q_proj".into(), "fc1".into()], ..config() };
+    assert!(matches!(refuse(&unknown), LoraError::UnknownTarget { name } if name == "fc1"));
+    assert!(matches!(refuse(&LoraConfig { rank: 0, ..config() }), LoraError::Rank));
+    let none = LoraConfig { target_modules: Vec::new(), ..config() };
+    assert!(matches!(refuse(&none), LoraError::NoTargets));
+    assert_eq!(LoraConfig::default().target_modules, TARGETS);
+}

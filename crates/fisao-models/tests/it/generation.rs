@@ -1,0 +1,219 @@
+//! Generation: a response depends on its own prompt, image and random stream, and on nothing else.
+
+use fisao_models::generation::{FinishReason, Generated, Prompt, Sampling};
+use fisao_models::llava::Llava;
+use fisao_models::parameters::floats;
+use fisao_models::sequences::Example;
+use fisao_testkit::compare::{assert_close, largest_difference};
+use fisao_testkit::tiny::{blank_pixels, pixels, prompt, tiny_llava};
+use fisao_testkit::tolerance::F32_FORWARD;
+
+const GREEDY: Sampling = Sampling { max_new_tokens: 20, temperature: 0.0, seed: 0 };
+const SAMPLED: Sampling = Sampling { max_new_tokens: 20, temperature: 0.7, seed: 5 };
+
+/// Prompts of different lengths about different images.
+fn prompts() -> Vec<Prompt> {
+    [&[5, 9, 12][..], &[7], &[3, 4, 5, 6, 8, 20, 21], &[9, 9]]
+        .into_iter()
+        .enumerate()
+        .map(|(at, text)| Prompt { ids: prompt(text), image: at % 3, stream: at as u64 })
+        .collect()
+}
+
+fn assert_same_response(actual: &Generated, expected: &Generated) {
+    assert_eq!(actual.tokens, expected.tokens);
+    assert_eq!(actual.finish, expected.finish);
+    assert_close("log-probabilities", &actual.logprobs, &expected.logprobs, F32_FORWARD);
+}
+
+fn assert_batch_is_single(sampling: &Sampling) {
+    let model = tiny_llava(3);
+    let features = model.image_features(pixels(3, 4));
+    let prompts = prompts();
+    let together = model.generate(&prompts, &features, 1, sampling);
+    assert_eq!(together.len(), prompts.len());
+    for (prompt, response) in prompts.iter().zip(&together) {
+        let alone = model.generate(std::slice::from_ref(prompt), &features, 1, sampling);
+        assert_same_response(response, &alone[0]);
+    }
+    let lengths: Vec<_> = together.iter().map(|response| response.tokens.len()).collect();
+    assert!(lengths.iter().any(|&length| length > 4), "too short to tell: {lengths:?}");
+}
+
+#[test]
+fn a_greedy_batch_of_unequal_prompts_is_each_prompt_alone() {
+    assert_batch_is_single(&GREEDY);
+}
+
+#[test]
+fn a_sampled_batch_of_unequal_prompts_is_each_prompt_alone() {
+    assert_batch_is_single(&SAMPLED);
+}
+
+/// Rows leave the batch as they end; the others must not notice.
+#[test]
+fn responses_go_on_after_others_have_ended() {
+    let model = tiny_llava(3);
+    let features = model.image_features(pixels(3, 4));
+    let sampling = Sampling { max_new_tokens: 40, temperature: 1.5, seed: 2 };
+    let together = model.generate(&prompts(), &features, 4, &sampling);
+    let ended: Vec<_> = together.iter().map(|response| response.tokens.len()).collect();
+    assert!(ended.iter().any(|&length| length < 10), "{ended:?}");
+    assert!(ended.iter().any(|&length| length > 20), "{ended:?}");
+    let prompts = prompts();
+    for (at, prompt) in prompts.iter().enumerate() {
+        let alone = model.generate(std::slice::from_ref(prompt), &features, 4, &sampling);
+        for (sample, response) in alone.iter().enumerate() {
+            assert_same_response(&together[at * 4 + sample], response);
+        }
+    }
+}
+
+/// The distribution before each token, computed without a cache over the whole sequence.
+fn recompute(model: &Llava, prompt: &Prompt, response: &Generated, temperature: f64) -> Vec<f32> {
+    let features = model.image_features(pixels(3, 4));
+    let example = Example { prompt: &prompt.ids, image: prompt.image, response: &response.tokens };
+    let states = model.response_states(&[example], &features);
+    floats(&model.log_distribution(&states, temperature))
+}
+
+#[test]
+fn cached_greedy_decoding_is_the_full_recomputation() {
+    let model = tiny_llava(3);
+    let features = model.image_features(pixels(3, 4));
+    let prompts = prompts();
+    let responses = model.generate(&prompts, &features, 1, &GREEDY);
+    let vocabulary = model.config().text.vocab_size;
+    for (prompt, response) in prompts.iter().zip(&responses) {
+        let rows = recompute(&model, prompt, response, 1.0);
+        let best: Vec<(u32, f32)> = rows
+            .chunks_exact(vocabulary)
+            .map(|row| {
+                let best = (0..vocabulary).max_by(|&a, &b| row[a].total_cmp(&row[b]));
+                let best = best.expect("a vocabulary");
+                (best as u32, row[best])
+            })
+            .collect();
+        let tokens: Vec<u32> = best.iter().map(|&(token, _)| token).collect();
+        let logprobs: Vec<f32> = best.iter().map(|&(_, logprob)| logprob).collect();
+        assert_eq!(response.tokens, tokens);
+        assert_close("log-probabilities", &response.logprobs, &logprobs, F32_FORWARD);
+    }
+}
+
+/// Before any update the importance ratio of policy optimisation is exp(0) = 1 for every token.
+#[test]
+fn the_trainer_sees_the_samplers_log_probabilities() {
+    let model = tiny_llava(3);
+    let features = model.image_features(pixels(3, 4));
+    let prompts = prompts();
+    let responses = model.generate(&prompts, &features, 2, &SAMPLED);
+    let examples: Vec<_> = responses
+        .iter()
+        .enumerate()
+        .map(|(at, response)| Example {
+            prompt: &prompts[at / 2].ids,
+            image: prompts[at / 2].image,
+            response: &response.tokens,
+        })
+        .collect();
+    let states = model.response_states(&examples, &features);
+    let (logprobs, entropy) = model.log_probabilities(&states, SAMPLED.temperature);
+    let sampled: Vec<f32> =
+        responses.iter().flat_map(|response| response.logprobs.iter().copied()).collect();
+    assert_close("log-probabilities", &floats(&logprobs), &sampled, F32_FORWARD);
+    let (other, _) = model.log_probabilities(&states, 1.0);
+    assert!(largest_difference(&floats(&other), &sampled) > 0.1, "the temperature must matter");
+    let distribution = floats(&model.log_distribution(&states, SAMPLED.temperature));
+    let expected: Vec<f32> = distribution
+        .chunks_exact(model.config().text.vocab_size)
+        .map(|row| row.iter().map(|&logprob| -logprob.exp() * logprob).sum())
+        .collect();
+    assert_close("entropy", &floats(&entropy), &expected, F32_FORWARD);
+}
+
+/// A sampled response may hold the image placeholder; it is a token like any other there.
+#[test]
+fn a_placeholder_in_a_response_shows_no_image() {
+    let model = tiny_llava(3);
+    let features = model.image_features(pixels(3, 4));
+    let image = model.config().image_token_id;
+    let sampling = Sampling { temperature: 2.0, max_new_tokens: 30, seed: 1 };
+    let (prompts, samples) = (prompts(), 8);
+    let responses = model.generate(&prompts, &features, samples, &sampling);
+    let mut found = 0;
+    for (at, response) in responses.iter().enumerate() {
+        let before_last = &response.tokens[..response.tokens.len() - 1];
+        if before_last.contains(&image) {
+            found += 1;
+            let prompt = &prompts[at / samples];
+            let example =
+                Example { prompt: &prompt.ids, image: prompt.image, response: &response.tokens };
+            let states = model.response_states(&[example], &features);
+            let (logprobs, _) = model.log_probabilities(&states, sampling.temperature);
+            let logprobs = floats(&logprobs);
+            assert_close("log-probabilities", &logprobs, &response.logprobs, F32_FORWARD);
+        }
+    }
+    assert!(found > 0, "no response holds a placeholder");
+}
+
+#[test]
+fn scoring_does_not_depend_on_the_batch() {
+    let model = tiny_llava(6);
+    let features = model.image_features(pixels(3, 4));
+    let prompts = prompts();
+    let responses = [vec![4, 2], vec![9, 8, 7, 6, 5], vec![2], vec![11, 12, 13]];
+    let example = |at: usize| Example {
+        prompt: &prompts[at].ids,
+        image: prompts[at].image,
+        response: &responses[at],
+    };
+    let score = |examples: &[Example<'_>]| {
+        floats(&model.log_probabilities(&model.response_states(examples, &features), 1.0).0)
+    };
+    let together = score(&[example(0), example(1), example(2), example(3)]);
+    let alone: Vec<f32> = (0..4).flat_map(|at| score(&[example(at)])).collect();
+    assert_close("log-probabilities", &together, &alone, F32_FORWARD);
+}
+
+#[test]
+fn blanking_the_image_changes_the_logits() {
+    let model = tiny_llava(3);
+    let ids = prompt(&[5, 9, 12]);
+    let response = [4, 7, 2];
+    let distribution = |features| {
+        let example = Example { prompt: &ids, image: 0, response: &response };
+        floats(&model.log_distribution(&model.response_states(&[example], &features), 1.0))
+    };
+    let seen = distribution(model.image_features(pixels(1, 4)));
+    let blank = distribution(model.image_features(blank_pixels(1)));
+    let difference = largest_difference(&seen, &blank);
+    assert!(difference > 0.05, "the image is not looked at: logits move by {difference}");
+}
+
+#[test]
+fn each_row_sees_its_own_image() {
+    let model = tiny_llava(3);
+    let features = model.image_features(pixels(2, 4));
+    let prompt = |image| Prompt { ids: prompt(&[5, 9, 12]), image, stream: 0 };
+    let swapped = model.generate(&[prompt(1), prompt(0)], &features, 1, &GREEDY);
+    let ordered = model.generate(&[prompt(0), prompt(1)], &features, 1, &GREEDY);
+    assert_eq!(ordered[0].tokens, swapped[1].tokens);
+    assert_eq!(ordered[1].tokens, swapped[0].tokens);
+    assert_ne!(ordered[0].logprobs, ordered[1].logprobs);
+}
+
+#[test]
+fn text_tokens_leave_out_the_end_token_only() {
+    let stopped = Generated {
+        tokens: vec![5, 6, 2],
+        logprobs: vec![-1.0, -1.0, -0.5],
+        finish: FinishReason::Stop,
+    };
+    assert_eq!(stopped.text_tokens(), [5, 6]);
+    let cut = Generated { finish: FinishReason::Length, ..stopped.clone() };
+    assert_eq!(cut.text_tokens(), [5, 6, 2]);
+    let silent = Generated { tokens: vec![2], logprobs: vec![-1.0], ..stopped };
+    assert!(silent.text_tokens().is_empty());
+}

@@ -1,0 +1,91 @@
+//! Pictures against Pillow and transformers (`fixtures/pillow_bicubic/generate.py`).
+
+use fisao_models::image::{ImageProcessor, Resize, bicubic};
+use fisao_testkit::compare::assert_close;
+use fisao_testkit::tolerance::F32_ELEMENTWISE;
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+
+use crate::fixture;
+
+fn picture(value: &Value) -> RgbImage {
+    let size = fixture::ids(&value["size"]);
+    let rgb = fixture::from_hexadecimal(&value["rgb"]);
+    RgbImage::from_raw(size[0], size[1], rgb).expect("three bytes per pixel")
+}
+
+fn cases(part: &str) -> Vec<(RgbImage, RgbImage)> {
+    let stored = fixture::json("pillow_bicubic/expected.json");
+    let cases = stored[part].as_array().expect("a list");
+    cases.iter().map(|case| (picture(&case["source"]), picture(&case["target"]))).collect()
+}
+
+fn plain(resize: Option<Resize>, crop: Option<(u32, u32)>) -> ImageProcessor {
+    ImageProcessor { resize, crop, rescale: 1.0, mean: [0.0; 3], std: [1.0; 3] }
+}
+
+/// Values in the order the processor gives them.
+fn planes(picture: &RgbImage) -> Vec<f32> {
+    (0..3).flat_map(|c| picture.pixels().map(move |pixel| f32::from(pixel.0[c]))).collect()
+}
+
+#[test]
+fn resizing_is_pillows_to_the_bit() {
+    let cases = cases("resizes");
+    assert!(!cases.is_empty());
+    for (source, target) in cases {
+        let (width, height) = target.dimensions();
+        let resized = bicubic(&source, width, height);
+        assert_eq!(resized, target, "{:?} → {width}×{height}", source.dimensions());
+        let processor = plain(Some(Resize::Exact { width, height }), None);
+        assert_eq!(processor.process(&source), (planes(&target), (width, height)));
+    }
+}
+
+#[test]
+fn cropping_is_that_of_transformers() {
+    let cases = cases("crops");
+    assert!(!cases.is_empty());
+    for (source, target) in cases {
+        let (values, size) = plain(None, Some(target.dimensions())).process(&source);
+        assert_eq!(size, target.dimensions());
+        assert_eq!(values, planes(&target), "{:?} → {size:?}", source.dimensions());
+    }
+}
+
+#[test]
+fn pixels_are_those_of_transformers() {
+    let stored = fixture::json("pillow_bicubic/expected.json");
+    let side = stored["processor"]["side"].as_u64().expect("pixels") as u32;
+    let pictures = stored["processor"]["pictures"].as_array().expect("a list");
+    assert!(!pictures.is_empty());
+    for case in pictures {
+        let source = picture(&case["source"]);
+        let (values, size) = ImageProcessor::clip(side).process(&source);
+        assert_eq!(size, (side, side));
+        let expected = fixture::floats_from_hexadecimal(&case["pixels"]);
+        assert_close(&format!("{:?}", source.dimensions()), &values, &expected, F32_ELEMENTWISE);
+    }
+}
+
+#[test]
+fn the_shortest_edge_gets_its_size_and_the_other_is_rounded_down() {
+    // 10 · 31/11 = 28.18 and 10 · 23/17 = 13.53
+    for (size, expected) in [((11, 31), (10, 28)), ((23, 17), (13, 10)), ((5, 5), (10, 10))] {
+        let source = RgbImage::from_pixel(size.0, size.1, Rgb([9, 9, 9]));
+        let (values, resized) = plain(Some(Resize::ShortestEdge(10)), None).process(&source);
+        assert_eq!(resized, expected);
+        assert!(values.iter().all(|&value| (value - 9.0).abs() < f32::EPSILON));
+    }
+}
+
+/// White is (1 − mean) / s.d. of each channel, black −mean / s.d.
+#[test]
+fn channels_are_normalised_by_clips_constants() {
+    for (level, expected) in [(255, [1.9303, 2.0749, 2.1459]), (0, [-1.7923, -1.7521, -1.4802])] {
+        let source = RgbImage::from_pixel(2, 2, Rgb([level; 3]));
+        let (values, _) = ImageProcessor::clip(2).process(&source);
+        let expected: Vec<f32> = expected.iter().flat_map(|&value| [value; 4]).collect();
+        assert_close("channels", &values, &expected, 5e-5);
+    }
+}

@@ -1,0 +1,13 @@
+//! The models against transformers, PyTorch and Pillow, and against themselves computed another way.
+
+mod adamw;
+mod adapter;
+mod differentiation;
+mod fixture;
+mod generation;
+mod grouped_heads;
+mod image_processing;
+mod sampling;
+mod text_tower;
+mod transformers;
+mod weight_sources;

@@ -1,0 +1,101 @@
+//! Small random models against transformers (`fixtures/tiny_llava/generate.py`).
+
+use burn::tensor::{Device, Tensor};
+use fisao_models::clip::{Clip, ClipConfig};
+use fisao_models::generation::{Prompt, Sampling};
+use fisao_models::llava::{Llava, LlavaConfig};
+use fisao_models::parameters::{floats, from_floats};
+use fisao_models::sequences::Example;
+use fisao_testkit::compare::assert_close;
+use fisao_testkit::tolerance::F32_FORWARD;
+use serde_json::Value;
+
+use crate::fixture::{self, StoredWeights};
+
+fn pixels(case: &Value, count: usize, side: usize) -> Tensor<4> {
+    let values = fixture::floats_from_hexadecimal(&case["pixels"]);
+    from_floats(values, [count, 3, side, side], &Device::flex())
+}
+
+fn llava() -> (Llava, Value) {
+    let case = fixture::json("tiny_llava/expected.json")["llava"].take();
+    let config: LlavaConfig =
+        serde_json::from_value(case["config"].clone()).expect("a LLaVA configuration");
+    let mut weights = StoredWeights::open("tiny_llava/llava.safetensors");
+    let model = Llava::load(config, &mut weights, &Device::flex()).expect("a complete checkpoint");
+    assert!(weights.unread().is_empty(), "left over: {:?}", weights.unread());
+    (model, case)
+}
+
+fn clip(eos_token_id: Option<u32>) -> (Clip, Value) {
+    let case = fixture::json("tiny_llava/expected.json")["clip"].take();
+    let mut config: ClipConfig =
+        serde_json::from_value(case["config"].clone()).expect("a CLIP configuration");
+    config.text.eos_token_id = eos_token_id.unwrap_or(config.text.eos_token_id);
+    let mut weights = StoredWeights::open("tiny_llava/clip.safetensors");
+    let model = Clip::load(config, &mut weights, &Device::flex()).expect("a complete checkpoint");
+    assert!(weights.unread().is_empty(), "left over: {:?}", weights.unread());
+    (model, case)
+}
+
+#[test]
+fn image_features_are_those_of_transformers() {
+    let (model, case) = llava();
+    let features = model.image_features(pixels(&case, 1, model.config().vision.image_size));
+    let expected = fixture::numbers(&case["image_features"]);
+    assert_close("image features", &floats(&features), &expected, F32_FORWARD);
+}
+
+/// The last four positions of the prompt, scored as the response to what precedes them, and the
+/// state after the last one.
+#[test]
+fn hidden_states_and_logits_are_those_of_transformers() {
+    let (model, case) = llava();
+    let features = model.image_features(pixels(&case, 1, model.config().vision.image_size));
+    let prompt = fixture::ids(&case["prompt"]);
+    // Four predictions start at the fourth position from the end; what they predict is of no account.
+    let (before, after) = prompt.split_at(prompt.len() - 3);
+    let response = [after, &[0]].concat();
+    let example = Example { prompt: before, image: 0, response: &response };
+    let states = model.response_states(&[example], &features);
+    let logits = floats(&model.language_model().logits(states.hidden.clone()));
+    assert_close("logits", &logits, &fixture::numbers(&case["logits"]), F32_FORWARD);
+    let hidden = floats(&states.hidden.narrow(0, 3, 1));
+    let expected = fixture::numbers(&case["last_hidden_state"]);
+    assert_close("last hidden state", &hidden, &expected, F32_FORWARD);
+}
+
+#[test]
+fn greedy_decoding_is_that_of_transformers() {
+    let (model, case) = llava();
+    let features = model.image_features(pixels(&case, 1, model.config().vision.image_size));
+    let prompt = Prompt { ids: fixture::ids(&case["prompt"]), image: 0, stream: 0 };
+    let expected = fixture::ids(&case["greedy"]["tokens"]);
+    let sampling = Sampling { max_new_tokens: expected.len(), temperature: 0.0, seed: 0 };
+    let responses = model.generate(&[prompt], &features, 1, &sampling);
+    assert_eq!(responses[0].tokens, expected);
+    let expected = fixture::numbers(&case["greedy"]["logprobs"]);
+    assert_close("log-probabilities", &responses[0].logprobs, &expected, F32_FORWARD);
+}
+
+fn assert_cosines(eos_token_id: Option<u32>, expected: &str) {
+    let (model, case) = clip(eos_token_id);
+    let texts: Vec<Vec<u32>> =
+        case["texts"].as_array().expect("a list").iter().map(fixture::ids).collect();
+    let images = model.embed_images(pixels(&case, 2, model.config().vision.image_size));
+    let cosines = images.matmul(model.embed_text(&texts).transpose());
+    assert_close("cosines", &floats(&cosines), &fixture::numbers(&case[expected]), F32_FORWARD);
+    let scale = fixture::numbers(&case["scale"]);
+    assert_close("logit scale", &floats(&model.scale()), &scale, F32_FORWARD);
+}
+
+#[test]
+fn clip_cosines_are_those_of_transformers() {
+    assert_cosines(None, "cosines");
+}
+
+/// Configurations of OpenAI's own checkpoints say `eos_token_id: 2`.
+#[test]
+fn clip_with_the_old_end_token_reads_the_largest_id() {
+    assert_cosines(Some(2), "cosines_by_largest_id");
+}

@@ -1,0 +1,119 @@
+//! Models with every part of the real ones, small enough for a test to run thousands of times.
+
+use burn::tensor::{Device, Tensor};
+use fisao_models::activation::Activation;
+use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig, ClipVisionConfig};
+use fisao_models::llama::LlamaConfig;
+use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
+use fisao_models::parameters::from_floats;
+use fisao_models::weights::{Init, RandomWeights, WeightSource};
+
+/// Side of the pictures the small models take, pixels.
+pub const IMAGE_SIZE: usize = 8;
+
+/// Image tower: 3 layers, 4 patches.
+pub fn vision_config() -> ClipVisionConfig {
+    ClipVisionConfig {
+        hidden_size: 12,
+        intermediate_size: 20,
+        num_hidden_layers: 3,
+        num_attention_heads: 2,
+        image_size: IMAGE_SIZE,
+        patch_size: 4,
+        layer_norm_eps: 1e-5,
+        hidden_act: Activation::QuickGelu,
+    }
+}
+
+/// 2 layers, 4 query heads on 2 key–value heads, 32 tokens: 0 pads, 1 begins, 2 ends, 31 is an image.
+pub fn llava_config() -> LlavaConfig {
+    LlavaConfig {
+        text: LlamaConfig {
+            vocab_size: 32,
+            hidden_size: 16,
+            intermediate_size: 24,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 4,
+            max_position_embeddings: 64,
+            rms_norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            tie_word_embeddings: false,
+        },
+        vision: vision_config(),
+        image_token_id: 31,
+        vision_feature_layer: -2,
+        vision_feature_select_strategy: FeatureSelect::Default,
+        projector_hidden_act: Activation::Gelu,
+        bos_token_id: 1,
+        eos_token_id: 2,
+        pad_token_id: 0,
+    }
+}
+
+/// 40 tokens, at most 12 per text: 37 begins a text, 38 ends and pads it.
+pub fn clip_config() -> ClipConfig {
+    ClipConfig {
+        text: ClipTextConfig {
+            vocab_size: 40,
+            hidden_size: 12,
+            intermediate_size: 20,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            max_position_embeddings: 12,
+            layer_norm_eps: 1e-5,
+            hidden_act: Activation::QuickGelu,
+            bos_token_id: 37,
+            eos_token_id: 38,
+            pad_token_id: 38,
+        },
+        vision: vision_config(),
+        projection_dim: 10,
+        logit_scale_init_value: 2.6592,
+    }
+}
+
+/// A LLaVA of [`llava_config`] with random weights on the CPU.
+///
+/// # Panics
+/// Never: random weights fit every shape.
+pub fn tiny_llava(seed: u64) -> Llava {
+    Llava::load(llava_config(), &mut RandomWeights::new(seed), &Device::flex())
+        .expect("random weights fit every shape")
+}
+
+/// A CLIP of [`clip_config`] with random weights on the CPU.
+///
+/// # Panics
+/// Never: random weights fit every shape.
+pub fn tiny_clip(seed: u64) -> Clip {
+    Clip::load(clip_config(), &mut RandomWeights::new(seed), &Device::flex())
+        .expect("random weights fit every shape")
+}
+
+/// `count` pictures of standard normal noise: `[count, 3, 8, 8]`.
+///
+/// # Panics
+/// Never: random weights fit every shape.
+pub fn pixels(count: usize, seed: u64) -> Tensor<4> {
+    let shape = [count, 3, IMAGE_SIZE, IMAGE_SIZE];
+    let data = RandomWeights::new(seed).tensor("pixels", &shape, Init::Normal { std: 1.0 });
+    Tensor::from_data(data.expect("random weights fit every shape"), &Device::flex())
+}
+
+/// Pictures without content: `[count, 3, 8, 8]`, all zero.
+pub fn blank_pixels(count: usize) -> Tensor<4> {
+    let shape = [count, 3, IMAGE_SIZE, IMAGE_SIZE];
+    from_floats(vec![0.0; shape.iter().product()], shape, &Device::flex())
+}
+
+/// A prompt of `text` after the image: BOS, image placeholders, the ids.
+///
+/// # Panics
+/// Never: there is exactly one placeholder before expansion.
+pub fn prompt(text: &[u32]) -> Vec<u32> {
+    let config = llava_config();
+    let ids = [&[config.bos_token_id, config.image_token_id], text].concat();
+    config.expand_image_token(&ids).expect("one placeholder")
+}

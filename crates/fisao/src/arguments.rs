@@ -1,0 +1,90 @@
+//! What can be said on the command line.
+//!
+//! Paths, choices of decoding and verbosity are options; what steers an alignment run lives in its
+//! configuration file and `--set`, see [`crate::settings`].
+
+mod align;
+mod calibrate;
+mod caption;
+mod demo;
+mod eval;
+mod pretrain;
+mod score;
+mod shared;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub(crate) use align::AlignArguments;
+pub(crate) use calibrate::CalibrateArguments;
+pub(crate) use caption::CaptionArguments;
+pub(crate) use demo::DemoArguments;
+pub(crate) use eval::{ChairArguments, EvalArguments, EvalCommand, WorldSplit};
+pub(crate) use pretrain::PretrainArguments;
+pub(crate) use score::ScoreArguments;
+pub(crate) use shared::{
+    Format, ModelArguments, SamplingArguments, SettingsArguments, VocabularyArguments,
+};
+
+/// Make a vision-language model stop describing what is not in the picture, using nothing but the
+/// model itself.
+#[derive(Debug, Parser)]
+#[command(name = "fisao", version, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Say more about what is being done; twice for still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub(crate) verbose: u8,
+    /// Show no progress, only warnings and errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Whether to use colours
+    #[arg(
+        long = "color",
+        visible_alias = "colour",
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto"
+    )]
+    pub(crate) colour: Colour,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Describe images
+    Caption(CaptionArguments),
+    /// Score words against images
+    Score(ScoreArguments),
+    /// Measure how well a verifier separates correct from hallucinated words
+    Calibrate(CalibrateArguments),
+    /// Train an adapter with token rewards
+    Align(AlignArguments),
+    /// Measure captions
+    Eval(EvalArguments),
+    /// Build the demo's model and verifier from nothing
+    Pretrain(PretrainArguments),
+    /// Calibrate, align and evaluate on the embedded world, with a report
+    Demo(DemoArguments),
+}
+
+/// When to use colours: on a terminal that shows them, always, or never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+impl Colour {
+    /// Makes it the choice for everything that is printed.
+    pub(crate) fn apply(self) {
+        let choice = match self {
+            Self::Auto => anstream::ColorChoice::Auto,
+            Self::Always => anstream::ColorChoice::Always,
+            Self::Never => anstream::ColorChoice::Never,
+        };
+        choice.write_global();
+    }
+}

@@ -1,0 +1,38 @@
+//! `fisao calibrate`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{ModelArguments, SamplingArguments, SettingsArguments, VocabularyArguments};
+
+#[derive(Debug, Args)]
+pub(crate) struct CalibrateArguments {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// CLIP checkpoint the model's vision tower comes from [default: the embedded world's]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) verifier: Option<PathBuf>,
+    /// Use a verifier whose vision tower is not the model's own
+    #[arg(long)]
+    pub(crate) allow_foreign_verifier: bool,
+    /// Folder of images to caption
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) images: PathBuf,
+    /// Objects of the images, JSON or JSON lines: {"image_id": …, "objects": ["…"]}; without it the
+    /// calibration is estimated from unlabelled scores
+    #[arg(long, value_name = "FILE")]
+    pub(crate) annotations: Option<PathBuf>,
+    /// What to ask about each image
+    #[arg(long, value_name = "TEXT", default_value = fisao_scenes::PROMPTS[0])]
+    pub(crate) prompt: String,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArguments,
+    #[command(flatten)]
+    pub(crate) vocabulary: VocabularyArguments,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArguments,
+    /// File for the calibration, JSON
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}

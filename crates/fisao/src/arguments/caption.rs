@@ -1,0 +1,25 @@
+//! `fisao caption`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Format, ModelArguments, SamplingArguments};
+
+#[derive(Debug, Args)]
+pub(crate) struct CaptionArguments {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// Image file, or folder of images; may be repeated
+    #[arg(long = "image", short, required = true, num_args = 1.., value_name = "PATH")]
+    pub(crate) images: Vec<PathBuf>,
+    /// What to ask; a prompt that holds `<image>` is passed on verbatim, any other is put into the
+    /// model's conversation
+    #[arg(long, value_name = "TEXT", default_value = fisao_scenes::PROMPTS[0])]
+    pub(crate) prompt: String,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArguments,
+    /// How to print the captions; json prints one object per image
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) format: Format,
+}

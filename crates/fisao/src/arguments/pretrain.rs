@@ -1,0 +1,21 @@
+//! `fisao pretrain`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(crate) struct PretrainArguments {
+    /// Folder for the models, clip/ and llava/; a folder in which this command was interrupted is
+    /// gone on with
+    #[arg(long, short, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+    /// Seed of weights, scenes and captions
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Change one number of the recipe, for instance clip-steps=100; may be repeated. Keys:
+    /// clip-steps, clip-batch, clip-learning-rate, caption-steps, caption-batch,
+    /// caption-learning-rate, companion-rate, other-rate
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}

@@ -1,0 +1,36 @@
+//! `fisao score`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Format, VocabularyArguments};
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["texts", "captions"])))]
+pub(crate) struct ScoreArguments {
+    /// CLIP checkpoint in Hugging Face layout [default: the embedded world's small verifier]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) verifier: Option<PathBuf>,
+    /// Image file, or folder of images; may be repeated
+    #[arg(long = "image", short, required = true, num_args = 1.., value_name = "PATH")]
+    pub(crate) images: Vec<PathBuf>,
+    /// Name to score; may be repeated
+    #[arg(long = "text", short, value_name = "NAME")]
+    pub(crate) texts: Vec<String>,
+    /// Caption whose object words to score; may be repeated
+    #[arg(long = "caption", short, value_name = "TEXT")]
+    pub(crate) captions: Vec<String>,
+    #[command(flatten)]
+    pub(crate) vocabulary: VocabularyArguments,
+    /// Calibration that turns scores into probabilities
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// Sentence in which names are scored, with {} in the name's place; several are averaged
+    /// [default: "a photo of a {}."]
+    #[arg(long = "template", value_name = "TEXT")]
+    pub(crate) templates: Vec<String>,
+    /// How to print the scores; json prints one object per image
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) format: Format,
+}

@@ -1,0 +1,80 @@
+//! Options that several commands take.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use fisao_models::generation::Sampling;
+
+use crate::failure::Refusal;
+
+/// Which model speaks.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ModelArguments {
+    /// LLaVA checkpoint in Hugging Face layout [default: the embedded world's small model]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) model: Option<PathBuf>,
+    /// LoRA adapter in PEFT layout to put on the model
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) adapter: Option<PathBuf>,
+}
+
+/// How tokens are chosen.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SamplingArguments {
+    /// Longest caption, in tokens
+    #[arg(long, value_name = "N", default_value_t = 96)]
+    pub(crate) max_new_tokens: usize,
+    /// Sample at this temperature instead of taking the most likely token
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f64>,
+    /// Take the most likely token (the default)
+    #[arg(long, conflicts_with = "temperature")]
+    pub(crate) greedy: bool,
+    /// Seed of sampling, and of the scenes where there are any
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+impl SamplingArguments {
+    /// The settings, checked against their ranges.
+    pub(crate) fn resolve(&self) -> anyhow::Result<Sampling> {
+        if self.max_new_tokens == 0 {
+            bail!(Refusal::new("--max-new-tokens is 0, but must be at least 1"));
+        }
+        let temperature = self.temperature.unwrap_or(0.0);
+        if !temperature.is_finite() || temperature < 0.0 {
+            bail!(Refusal::new(format!(
+                "--temperature is {temperature}, but must be a finite number, 0 or more"
+            )));
+        }
+        Ok(Sampling { max_new_tokens: self.max_new_tokens, temperature, seed: self.seed })
+    }
+}
+
+/// Where the settings of an alignment run come from.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct SettingsArguments {
+    /// Settings in TOML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Change one setting, for instance ppo.clip-range=0.1; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+/// Which words name objects.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct VocabularyArguments {
+    /// Object names, JSON: {"category": ["form", …], …} [default: those of the embedded world]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vocabulary: Option<PathBuf>,
+}
+
+/// How results are written: for people or for programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    #[default]
+    Text,
+    Json,
+}

@@ -1,0 +1,219 @@
+//! Models with everything that goes with them, from a folder or from the command itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use burn::tensor::Device;
+use fisao_align::tasks::Task;
+use fisao_formats::{Adapter, Checkpoint, LoadDtype};
+use fisao_models::clip::ClipVisionConfig;
+use fisao_models::image::ImageProcessor;
+use fisao_models::llava::Llava;
+use fisao_models::text::Tokenizer;
+use fisao_scenes::recipe::conversation;
+use fisao_verifier::scorer::Verifier;
+use fisao_verifier::templates::Templates;
+use image::RgbImage;
+use tempfile::TempDir;
+
+use crate::arguments::ModelArguments;
+use crate::failure::Refusal;
+use crate::reporter::Reporter;
+
+/// Where the image goes in a prompt.
+const IMAGE: &str = "<image>";
+
+/// Name and content of every file of the embedded models, such as `llava/config.json`.
+const ASSETS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
+
+/// Where models run.
+pub(crate) fn device() -> Device {
+    Device::flex()
+}
+
+/// A model that describes images.
+#[derive(Clone)]
+pub(crate) struct Policy {
+    /// The model, with its adapter if it was given one.
+    pub(crate) model: Llava,
+    /// Its tokenizer.
+    pub(crate) tokenizer: Arc<dyn Tokenizer>,
+    /// How it wants its images prepared.
+    pub(crate) processor: ImageProcessor,
+    /// The folder it came from, for reports and adapters.
+    pub(crate) name: String,
+}
+
+impl Policy {
+    /// Loads a checkpoint folder, and an adapter on top.
+    pub(crate) fn load(
+        folder: &Path,
+        adapter: Option<&Path>,
+        device: &Device,
+    ) -> anyhow::Result<Self> {
+        let checkpoint = Checkpoint::open(folder)?;
+        let vision = &checkpoint.llava_config()?.vision;
+        let processor = checkpoint.image_processor()?;
+        check_size(folder, &processor, vision)?;
+        let tokenizer = checkpoint.tokenizer()?;
+        let mut model = checkpoint.load_llava(LoadDtype::default(), device)?.model;
+        if let Some(adapter) = adapter {
+            Adapter::read(adapter)?.apply(&mut model, adapter)?;
+        }
+        let tokenizer = Arc::new(tokenizer);
+        Ok(Self { model, tokenizer, processor, name: folder.display().to_string() })
+    }
+
+    /// Loads the checkpoint that was named, or the embedded one.
+    pub(crate) fn from_arguments(
+        arguments: &ModelArguments,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Self> {
+        let adapter = arguments.adapter.as_deref();
+        if let Some(folder) = &arguments.model {
+            return Self::load(folder, adapter, &device());
+        }
+        reporter.note("no --model given: using the embedded world's small model");
+        embedded()?.policy(adapter)
+    }
+
+    /// Token ids of a prompt, the image placeholder expanded. A prompt that holds `<image>` is taken
+    /// as it is; any other becomes the instruction of a Vicuna conversation.
+    pub(crate) fn prompt(&self, text: &str) -> anyhow::Result<Vec<u32>> {
+        let text = if text.contains(IMAGE) { text.to_owned() } else { conversation(text) };
+        let ids = self.tokenizer.encode(&text, true)?;
+        Ok(self.model.config().expand_image_token(&ids)?)
+    }
+
+    /// Refuses a length that the model's positions do not reach.
+    pub(crate) fn check_length(&self, prompt: &[u32], max_new_tokens: usize) -> anyhow::Result<()> {
+        let context = self.model.config().text.max_position_embeddings;
+        let room = context.saturating_sub(prompt.len());
+        if max_new_tokens > room {
+            bail!(
+                Refusal::new(format!(
+                    "{max_new_tokens} new tokens do not fit: the prompt with its image takes {} of \
+                     the model's {context} positions",
+                    prompt.len()
+                ))
+                .hint(format!("ask for at most --max-new-tokens {room}, or shorten the prompt"))
+            );
+        }
+        Ok(())
+    }
+
+    /// One image with one prompt.
+    pub(crate) fn task(&self, id: impl Into<String>, image: &RgbImage, prompt: Vec<u32>) -> Task {
+        Task { id: id.into(), pixels: self.processor.process(image).0, prompt }
+    }
+}
+
+/// A verifier with how it wants its images prepared.
+#[derive(Clone)]
+pub(crate) struct LoadedVerifier {
+    /// Scores names.
+    pub(crate) verifier: Verifier,
+    /// Its own image processing; a model that shares its tower shares this too.
+    pub(crate) processor: ImageProcessor,
+}
+
+/// Loads a CLIP checkpoint folder as a verifier.
+pub(crate) fn load_verifier(
+    folder: &Path,
+    templates: Templates,
+    device: &Device,
+) -> anyhow::Result<LoadedVerifier> {
+    templates.validate()?;
+    let checkpoint = Checkpoint::open(folder)?;
+    let vision = &checkpoint.clip_config()?.vision;
+    let processor = checkpoint.image_processor()?;
+    check_size(folder, &processor, vision)?;
+    let tokenizer = Arc::new(checkpoint.tokenizer()?);
+    let clip = checkpoint.load_clip(LoadDtype::default(), device)?.model;
+    Ok(LoadedVerifier { verifier: Verifier::new(clip, tokenizer, templates), processor })
+}
+
+/// Loads the verifier that was named, or the embedded one.
+pub(crate) fn verifier_from_arguments(
+    folder: Option<&Path>,
+    templates: Templates,
+    reporter: &Reporter,
+) -> anyhow::Result<LoadedVerifier> {
+    if let Some(folder) = folder {
+        return load_verifier(folder, templates, &device());
+    }
+    reporter.note("no --verifier given: using the embedded world's small verifier");
+    embedded()?.verifier(templates)
+}
+
+/// The models that come with the command, unpacked for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct EmbeddedModels {
+    folder: TempDir,
+}
+
+/// Unpacks the models that come with the command into a temporary folder.
+pub(crate) fn embedded() -> anyhow::Result<EmbeddedModels> {
+    if ASSETS.is_empty() {
+        bail!(
+            Refusal::new("this build of fisao carries no models").hint(
+                "make them with `fisao pretrain`, then name them with --model and --verifier"
+            )
+        );
+    }
+    let unpacking = "cannot unpack the embedded models";
+    let folder = tempfile::Builder::new().prefix("fisao-").tempdir().context(unpacking)?;
+    for (name, content) in ASSETS {
+        let path = folder.path().join(name);
+        let parent = path.parent().context(unpacking)?;
+        fs::create_dir_all(parent).context(unpacking)?;
+        fs::write(&path, content).context(unpacking)?;
+    }
+    Ok(EmbeddedModels { folder })
+}
+
+impl EmbeddedModels {
+    /// Folder of the LLaVA checkpoint.
+    pub(crate) fn llava(&self) -> PathBuf {
+        self.folder.path().join("llava")
+    }
+
+    /// Folder of the CLIP checkpoint.
+    pub(crate) fn clip(&self) -> PathBuf {
+        self.folder.path().join("clip")
+    }
+
+    /// The model, under a name that outlives the temporary folder.
+    pub(crate) fn policy(&self, adapter: Option<&Path>) -> anyhow::Result<Policy> {
+        let policy = Policy::load(&self.llava(), adapter, &device())?;
+        Ok(Policy { name: "fisao-embedded-llava".to_owned(), ..policy })
+    }
+
+    /// Its verifier.
+    pub(crate) fn verifier(&self, templates: Templates) -> anyhow::Result<LoadedVerifier> {
+        load_verifier(&self.clip(), templates, &device())
+    }
+}
+
+/// Image processing that yields another size than the tower takes is a folder put together wrongly.
+fn check_size(
+    folder: &Path,
+    processor: &ImageProcessor,
+    vision: &ClipVisionConfig,
+) -> anyhow::Result<()> {
+    let (_, (width, height)) = processor.process(&RgbImage::new(4, 3));
+    let side = vision.image_size as u32;
+    if (width, height) == (side, side) {
+        return Ok(());
+    }
+    let folder = folder.display();
+    bail!(
+        Refusal::new(format!(
+            "{folder}: images are prepared as {width}×{height} pixels, but the vision tower takes \
+             {side}×{side}"
+        ))
+        .hint("preprocessor_config.json and config.json must come from the same model")
+    )
+}

@@ -1,0 +1,9 @@
+//! One module per command; each has a `run` that takes the command's own arguments.
+
+pub(crate) mod align;
+pub(crate) mod calibrate;
+pub(crate) mod caption;
+pub(crate) mod demo;
+pub(crate) mod eval;
+pub(crate) mod pretrain;
+pub(crate) mod score;

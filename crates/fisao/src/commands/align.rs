@@ -1,0 +1,61 @@
+//! `fisao align`: PPO with token rewards on a folder of images.
+
+use std::sync::Arc;
+
+use fisao_align::AlignConfig;
+use fisao_align::captions::Judge;
+use fisao_align::trainer::Trainer;
+use fisao_formats::RunFolder;
+use fisao_formats::documents::read_json;
+use fisao_verifier::calibration::Calibration;
+
+use crate::arguments::AlignArguments;
+use crate::bundle::{Policy, device, load_verifier};
+use crate::reporter::Reporter;
+use crate::tasks::{ImageTasks, check_images, image_files};
+use crate::training::Training;
+use crate::vocabulary::Vocabulary;
+use crate::{interrupt, settings};
+
+pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    let config = settings::resolve(&AlignConfig::default(), &arguments.settings)?;
+    let calibration: Calibration = read_json("calibration", &arguments.calibration)?;
+    let files = image_files(std::slice::from_ref(&arguments.images))?;
+    check_images(&files, reporter)?;
+    let policy = Policy::load(&arguments.model, None, &device())?;
+    let verifier =
+        load_verifier(&arguments.verifier, config.templates.clone(), &device())?.verifier;
+    if !arguments.allow_foreign_verifier {
+        verifier.check_own_encoder(&policy.model.vision_tower)?;
+    }
+    let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?.for_mentions()?;
+    let judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
+    let prompt = policy.prompt(&arguments.prompt)?;
+    policy.check_length(&prompt, config.max_new_tokens)?;
+    let tasks = ImageTasks::new(&policy, files, prompt);
+    let model = policy.model.clone();
+    let mut trainer = Trainer::new(config.clone(), model, judge, &calibration, &tasks, None)?;
+    let folder = if arguments.resume {
+        RunFolder::open(&arguments.output)?
+    } else {
+        RunFolder::create(&arguments.output)?
+    };
+    folder.write_toml(RunFolder::CONFIG, &config)?;
+    folder.write_json("calibration.json", &calibration)?;
+    let mut training = Training {
+        folder: &folder,
+        reporter,
+        stop: interrupt::flag()?,
+        resume_command: "the same command with --resume".to_owned(),
+        iterations: config.ppo.iterations,
+        check_every: 0,
+        warnings: Vec::new(),
+        metrics: Vec::new(),
+        health: Vec::new(),
+    };
+    training.run(&mut trainer, arguments.resume)?;
+    training.write_adapter(&trainer, &config.lora, policy.name.clone())?;
+    let adapter = folder.path(RunFolder::ADAPTER);
+    reporter.note(format!("adapter: {}", adapter.display()));
+    Ok(())
+}

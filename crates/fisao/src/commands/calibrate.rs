@@ -1,0 +1,108 @@
+//! `fisao calibrate`: what scores of correct and hallucinated words look like for one model.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::bail;
+use fisao_align::AlignConfig;
+use fisao_align::calibrate::calibrate;
+use fisao_align::captions::{Judge, caption, encode};
+use fisao_align::tasks::{Task, TaskSource as _};
+use fisao_eval::chair::read_ground_truth;
+use fisao_formats::documents::{read_text, write_json};
+use fisao_verifier::calibration::Labels;
+
+use crate::arguments::CalibrateArguments;
+use crate::bundle::{Policy, verifier_from_arguments};
+use crate::failure::Refusal;
+use crate::reporter::Reporter;
+use crate::tasks::{ImageTasks, image_files};
+use crate::vocabulary::Vocabulary;
+use crate::{output, settings};
+
+/// Images captioned before the next are read.
+const BATCH: usize = 64;
+
+pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    let config = settings::resolve(&AlignConfig::default(), &arguments.settings)?;
+    let sampling = arguments.sampling.resolve()?;
+    let files = image_files(std::slice::from_ref(&arguments.images))?;
+    let truth = match &arguments.annotations {
+        Some(path) => Some(read_ground_truth(&read_text("annotations", path)?)?),
+        None => None,
+    };
+    let policy = Policy::from_arguments(&arguments.model, reporter)?;
+    let verifier =
+        verifier_from_arguments(arguments.verifier.as_deref(), config.templates, reporter)?
+            .verifier;
+    if !arguments.allow_foreign_verifier {
+        verifier.check_own_encoder(&policy.model.vision_tower)?;
+    }
+    let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?.for_mentions()?;
+    let mut judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
+    let prompt = policy.prompt(&arguments.prompt)?;
+    policy.check_length(&prompt, sampling.max_new_tokens)?;
+    let source = ImageTasks::new(&policy, files, prompt);
+    let tasks: Vec<Task> =
+        (0..source.count()).map(|index| source.task(index)).collect::<Result<_, _>>()?;
+    let truth: Option<Vec<BTreeSet<String>>> = match &truth {
+        None => None,
+        Some(truth) => Some(
+            tasks.iter().map(|task| objects_of(truth, &task.id)).collect::<anyhow::Result<_>>()?,
+        ),
+    };
+    let progress = reporter.phase("caption", tasks.len() as u64);
+    let encoded = encode(&policy.model, &judge.verifier, &tasks);
+    let mut captions = Vec::with_capacity(tasks.len());
+    for first in (0..tasks.len()).step_by(BATCH) {
+        let range = first..tasks.len().min(first + BATCH);
+        let part = fisao_align::captions::Encoded {
+            features: encoded.features[range.clone()].to_vec(),
+            embeddings: encoded.embeddings[range.clone()].to_vec(),
+        };
+        let streams: Vec<u64> = range.clone().map(|index| index as u64).collect();
+        let batch = caption(
+            &policy.model,
+            &mut judge,
+            &tasks[range.clone()],
+            &part,
+            &streams,
+            1,
+            &sampling,
+        )?;
+        progress.advance(batch.len() as u64);
+        captions.extend(batch.into_iter().map(|mut caption| {
+            caption.task += first;
+            caption
+        }));
+    }
+    progress.finish();
+    let labels = if truth.is_some() { Labels::Annotations } else { Labels::None };
+    let calibration = calibrate(&captions, &encoded, &judge, labels, truth.as_deref())?;
+    write_json(&arguments.output, &calibration)?;
+    output::line(format!(
+        "AUC {:.3}; correct {:.3} ± {:.3} ({}), hallucinated {:.3} ± {:.3} ({})",
+        calibration.auc,
+        calibration.mu_correct,
+        calibration.sigma_correct,
+        calibration.correct,
+        calibration.mu_hallucinated,
+        calibration.sigma_hallucinated,
+        calibration.hallucinated,
+    ))
+}
+
+/// The annotated objects of an image, which may be listed with or without the file's ending.
+fn objects_of(
+    truth: &fisao_eval::chair::GroundTruth,
+    id: &str,
+) -> anyhow::Result<BTreeSet<String>> {
+    let stem = id.rsplit_once('.').map_or(id, |(stem, _)| stem);
+    match truth.get(id).or_else(|| truth.get(stem)) {
+        Some(objects) => Ok(objects.clone()),
+        None => bail!(
+            Refusal::new(format!("the annotations do not list the image {id}"))
+                .hint("add it, with an empty list of objects if the image holds none")
+        ),
+    }
+}

@@ -1,0 +1,474 @@
+//! `fisao demo`: calibrate → align → evaluate on the embedded world, and one table.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use fisao_align::calibrate::calibrate;
+use fisao_align::captions::{Captioned, Judge, caption, encode};
+use fisao_align::config::AlignConfig;
+use fisao_align::events::IterationMetrics;
+use fisao_align::guards::SplitHealth;
+use fisao_align::tasks::Task;
+use fisao_align::trainer::{Trainer, Watch};
+use fisao_eval::chair::ImageVerdict;
+use fisao_formats::RunFolder;
+use fisao_models::generation::Sampling;
+use fisao_models::llava::Llava;
+use fisao_scenes::{Split, World};
+use fisao_verifier::calibration::{Calibration, Labels, ProbabilityModel};
+use fisao_verifier::mentions::ObjectVocabulary;
+use fisao_verifier::rewards::{RewardForm, RewardRule, thresholds};
+use image::ImageEncoder as _;
+use serde::Serialize;
+
+use crate::arguments::DemoArguments;
+use crate::bundle::embedded;
+use crate::report::{
+    ColouredCaption, Curve, GalleryItem, Report, ReportRow, Scores, VerifierFacts, WordVerdict,
+    render,
+};
+use crate::reporter::Reporter;
+use crate::training::Training;
+use crate::world::{Evaluation, SceneTasks, evaluate};
+use crate::{output, printer, settings};
+
+/// Images of the report's gallery.
+const GALLERY: usize = 16;
+
+/// How much work a demo does.
+struct Sizes {
+    calibration: usize,
+    watched: usize,
+    test: usize,
+}
+
+/// Settings the demo aligns its small model with; `--set` changes them.
+pub(crate) fn demo_config(seed: u64, quick: bool) -> AlignConfig {
+    let mut config = AlignConfig { seed, ..AlignConfig::default() };
+    config.ppo.learning_rate = 1e-3;
+    config.ppo.value_learning_rate = 5e-3;
+    config.ppo.iterations = if quick { 4 } else { 40 };
+    config.ppo.images_per_iteration = 64;
+    config
+}
+
+/// Seconds of the demo's parts.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct Seconds {
+    calibrate: f64,
+    align: f64,
+    evaluate: f64,
+    total: f64,
+}
+
+#[derive(Serialize)]
+struct VerifierSummary {
+    auc: f64,
+    mu_correct: f64,
+    mu_hallucinated: f64,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    schema: u32,
+    seed: u64,
+    base: Scores,
+    aligned: Scores,
+    base_sampled: Scores,
+    aligned_sampled: Scores,
+    verifier: VerifierSummary,
+    seconds: Seconds,
+    peak_rss_mb: f64,
+    warnings: Vec<String>,
+}
+
+/// Greedy and sampled captions of one model.
+struct Both {
+    greedy: Evaluation,
+    sampled: Evaluation,
+}
+
+/// Runs the demo.
+pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let stop = crate::interrupt::flag()?;
+    let config =
+        settings::resolve(&demo_config(arguments.seed, arguments.quick), &arguments.settings)?;
+    let folder = if arguments.resume {
+        RunFolder::open(&arguments.output)?
+    } else {
+        RunFolder::create(&arguments.output)?
+    };
+    let models = embedded()?;
+    let policy = models.policy(None)?;
+    let verifier = models.verifier(config.templates.clone())?.verifier;
+    verifier.check_own_encoder(&policy.model.vision_tower)?;
+    folder.write_toml(RunFolder::CONFIG, &config)?;
+    let judge = Judge {
+        tokenizer: Arc::clone(&policy.tokenizer),
+        vocabulary: ObjectVocabulary::new(fisao_scenes::vocabulary())?,
+        verifier,
+    };
+    let world = World::new();
+    let tasks = |split, count, all_prompts| SceneTasks {
+        world: &world,
+        split,
+        seed: arguments.seed,
+        count,
+        processor: &policy.processor,
+        tokenizer: policy.tokenizer.as_ref(),
+        config: policy.model.config(),
+        all_prompts,
+    };
+    let sizes = sizes(arguments.quick);
+    let training = Training {
+        folder: &folder,
+        reporter,
+        stop,
+        resume_command: format!(
+            "fisao demo --output {} --seed {} --resume",
+            folder.root().display(),
+            arguments.seed
+        ),
+        iterations: config.ppo.iterations,
+        check_every: config.check_every,
+        warnings: Vec::new(),
+        metrics: Vec::new(),
+        health: Vec::new(),
+    };
+    let seconds = Seconds::default();
+    let model_name = policy.name.clone();
+    let mut demo = Demo {
+        config: config.clone(),
+        folder: &folder,
+        reporter,
+        judge,
+        training,
+        seconds,
+        model_name,
+    };
+    let (known, truth) = tasks(Split::Calibration, sizes.calibration, true).labelled()?;
+    let calibration = demo.calibrate(&policy.model, &known, &truth)?;
+    let (test, test_truth) = tasks(Split::Test, sizes.test, false).labelled()?;
+    let base = demo.evaluate("base", &policy.model, &test, &test_truth)?;
+    let train = tasks(Split::Train, TRAIN_SCENES, true);
+    let watch =
+        Watch { tasks: known[..sizes.watched].to_vec(), truth: truth[..sizes.watched].to_vec() };
+    let aligned_policy =
+        demo.align(&policy.model, &calibration, &train, watch, arguments.resume)?;
+    let aligned = demo.evaluate("aligned", &aligned_policy, &test, &test_truth)?;
+    demo.seconds.total = start.elapsed().as_secs_f64();
+    let pictures: Vec<Vec<u8>> = (0..sizes.test.min(GALLERY * 8))
+        .map(|index| png(&world, arguments.seed, index as u64))
+        .collect::<anyhow::Result<_>>()?;
+    demo.publish(&calibration, &base, &aligned, &test, &test_truth, &pictures)
+}
+
+/// Training scenes the demo may draw from; far more than it uses.
+const TRAIN_SCENES: usize = 1 << 20;
+
+fn sizes(quick: bool) -> Sizes {
+    if quick {
+        Sizes { calibration: 128, watched: 32, test: 64 }
+    } else {
+        Sizes { calibration: 512, watched: 128, test: 500 }
+    }
+}
+
+struct Demo<'a> {
+    config: AlignConfig,
+    folder: &'a RunFolder,
+    reporter: &'a Reporter,
+    judge: Judge,
+    training: Training<'a>,
+    seconds: Seconds,
+    /// What the adapter's configuration names as its base.
+    model_name: String,
+}
+
+impl Demo<'_> {
+    /// Estimates the thresholds from the policy's own sampled captions of the calibration split.
+    fn calibrate(
+        &mut self,
+        policy: &Llava,
+        tasks: &[Task],
+        truth: &[BTreeSet<String>],
+    ) -> anyhow::Result<Calibration> {
+        let start = Instant::now();
+        let phase = self.reporter.phase("calibrate", tasks.len() as u64);
+        let encoded = encode(policy, &self.judge.verifier, tasks);
+        let streams: Vec<u64> = (0..tasks.len() as u64).collect();
+        let sampling = self.sampling(self.config.ppo.temperature);
+        let captions = caption(policy, &mut self.judge, tasks, &encoded, &streams, 1, &sampling)?;
+        let calibration =
+            calibrate(&captions, &encoded, &self.judge, Labels::Annotations, Some(truth))?;
+        phase.advance(captions.len() as u64);
+        phase.finish();
+        self.folder.write_json("calibration.json", &calibration)?;
+        self.seconds.calibrate = start.elapsed().as_secs_f64();
+        Ok(calibration)
+    }
+
+    fn sampling(&self, temperature: f64) -> Sampling {
+        let (max_new_tokens, seed) = (self.config.max_new_tokens, self.config.seed);
+        Sampling { max_new_tokens, temperature, seed }
+    }
+
+    fn evaluate(
+        &mut self,
+        name: &str,
+        policy: &Llava,
+        tasks: &[Task],
+        truth: &[BTreeSet<String>],
+    ) -> anyhow::Result<Both> {
+        let start = Instant::now();
+        let phase = self.reporter.phase(&format!("evaluate {name}"), 2);
+        let sampling = self.sampling(0.0);
+        let greedy = evaluate(policy, &mut self.judge, tasks, truth, &sampling)?;
+        phase.advance(1);
+        let sampling = self.sampling(1.0);
+        let sampled = evaluate(policy, &mut self.judge, tasks, truth, &sampling)?;
+        phase.advance(1);
+        phase.finish();
+        self.seconds.evaluate += start.elapsed().as_secs_f64();
+        Ok(Both { greedy, sampled })
+    }
+
+    /// Trains the adapter on scenes without looking at what is in them.
+    fn align(
+        &mut self,
+        policy: &Llava,
+        calibration: &Calibration,
+        tasks: &SceneTasks<'_>,
+        watch: Watch,
+        resume: bool,
+    ) -> anyhow::Result<Llava> {
+        let start = Instant::now();
+        let mut trainer = Trainer::new(
+            self.config.clone(),
+            policy.clone(),
+            self.judge.clone(),
+            calibration,
+            tasks,
+            Some(watch),
+        )?;
+        self.training.run(&mut trainer, resume)?;
+        self.training.write_adapter(&trainer, &self.config.lora, self.model_name.clone())?;
+        self.seconds.align = start.elapsed().as_secs_f64();
+        Ok(trainer.policy().clone())
+    }
+
+    /// Writes summary and report and prints the table.
+    fn publish(
+        &mut self,
+        calibration: &Calibration,
+        base: &Both,
+        aligned: &Both,
+        tasks: &[Task],
+        truth: &[BTreeSet<String>],
+        pictures: &[Vec<u8>],
+    ) -> anyhow::Result<()> {
+        let peak_rss_mb = crate::memory::peak_rss_mb();
+        let row = |decoding: &str, base: &Evaluation, aligned: &Evaluation| ReportRow {
+            decoding: decoding.to_owned(),
+            base: scores(base),
+            aligned: scores(aligned),
+        };
+        let rows = vec![
+            row("greedy", &base.greedy, &aligned.greedy),
+            row("sampled T=1", &base.sampled, &aligned.sampled),
+        ];
+        let summary = Summary {
+            schema: 1,
+            seed: self.config.seed,
+            base: rows[0].base,
+            aligned: rows[0].aligned,
+            base_sampled: rows[1].base,
+            aligned_sampled: rows[1].aligned,
+            verifier: VerifierSummary {
+                auc: calibration.auc,
+                mu_correct: calibration.mu_correct,
+                mu_hallucinated: calibration.mu_hallucinated,
+            },
+            seconds: self.seconds,
+            peak_rss_mb,
+            warnings: self.training.warnings.clone(),
+        };
+        let report = Report {
+            title: "FiSAO demo: a small vision-language model learns to say what it sees"
+                .to_owned(),
+            seed: self.config.seed,
+            before_after: rows,
+            verifier: self.verifier_facts(calibration)?,
+            curves: curves(&self.training.metrics, &self.training.health),
+            gallery: self.gallery(calibration, base, aligned, tasks, truth, pictures),
+            facts: self.facts(peak_rss_mb),
+            warnings: self.training.warnings.clone(),
+            attribution: World::sprite_attribution().to_owned(),
+        };
+        self.folder.write_bytes(RunFolder::REPORT, render(&report).as_bytes())?;
+        self.folder.write_json(RunFolder::SUMMARY, &summary)?;
+        output::line(printer::summary(&report).trim_end())?;
+        let report = self.folder.path(RunFolder::REPORT);
+        self.reporter.note(format!("report: {}", report.display()));
+        Ok(())
+    }
+
+    fn verifier_facts(&self, calibration: &Calibration) -> anyhow::Result<VerifierFacts> {
+        let rule = RewardRule::new(&self.config.reward, calibration)?;
+        let (mut tau_plus, mut tau_minus, mut boundary) = (None, None, None);
+        match self.config.reward.form {
+            RewardForm::Threshold { margin, .. } => {
+                let (plus, minus) = thresholds(calibration, margin)?;
+                (tau_plus, tau_minus) = (Some(plus), Some(minus));
+            }
+            RewardForm::LogOdds { target_precision, probability, .. } => {
+                boundary = calibration.score_at(target_precision, probability);
+            }
+            RewardForm::Sentence { .. } => boundary = rule.boundary().score,
+        }
+        let histograms = &calibration.histograms;
+        Ok(VerifierFacts {
+            auc: calibration.auc,
+            mu_correct: calibration.mu_correct,
+            sigma_correct: calibration.sigma_correct,
+            mu_hallucinated: calibration.mu_hallucinated,
+            sigma_hallucinated: calibration.sigma_hallucinated,
+            tau_plus,
+            tau_minus,
+            boundary,
+            correct_hist: histograms.correct.counts.clone(),
+            hallucinated_hist: histograms.hallucinated.counts.clone(),
+            hist_range: (histograms.correct.low, histograms.correct.high),
+        })
+    }
+
+    fn facts(&self, peak_rss_mb: f64) -> Vec<(String, String)> {
+        let seconds = |value: f64| format!("{value:.0} s");
+        vec![
+            ("calibrate".into(), seconds(self.seconds.calibrate)),
+            ("align".into(), seconds(self.seconds.align)),
+            ("evaluate".into(), seconds(self.seconds.evaluate)),
+            ("total".into(), seconds(self.seconds.total)),
+            ("peak memory".into(), format!("{peak_rss_mb:.0} MB")),
+            ("iterations".into(), self.config.ppo.iterations.to_string()),
+            ("images per iteration".into(), self.config.ppo.images_per_iteration.to_string()),
+            ("version".into(), env!("CARGO_PKG_VERSION").to_owned()),
+        ]
+    }
+
+    /// Test images, those first whose base caption hallucinated, in the order of the split.
+    fn gallery(
+        &self,
+        calibration: &Calibration,
+        base: &Both,
+        aligned: &Both,
+        tasks: &[Task],
+        truth: &[BTreeSet<String>],
+        pictures: &[Vec<u8>],
+    ) -> Vec<GalleryItem> {
+        let wrong = |index: usize| {
+            base.greedy.chair.per_image[index].mentions.iter().any(|mention| mention.hallucinated)
+        };
+        let mut order: Vec<usize> = (0..pictures.len()).collect();
+        // Three of four show the disease, the fourth whatever comes next.
+        order.sort_by_key(|&index| (!wrong(index), index));
+        let sick = order.iter().filter(|&&index| wrong(index)).count().min(GALLERY * 3 / 4);
+        let healthy: Vec<usize> =
+            order.iter().copied().filter(|&index| !wrong(index)).take(GALLERY - sick).collect();
+        let mut shown: Vec<usize> = order.into_iter().take(sick).chain(healthy).collect();
+        shown.sort_unstable();
+        let coloured = |evaluation: &Evaluation, index: usize| {
+            coloured(
+                &evaluation.captions[index],
+                &evaluation.chair.per_image[index],
+                &self.judge,
+                calibration,
+            )
+        };
+        shown
+            .into_iter()
+            .map(|index| GalleryItem {
+                image_png: pictures[index].clone(),
+                image_id: tasks[index].id.clone(),
+                truth: truth[index].iter().cloned().collect(),
+                before: coloured(&base.greedy, index),
+                after: coloured(&aligned.greedy, index),
+            })
+            .collect()
+    }
+}
+
+/// What training recorded, as charts.
+fn curves(metrics: &[IterationMetrics], health: &[(usize, SplitHealth)]) -> Vec<Curve> {
+    let over = |name: &str, unit: &str, value: fn(&IterationMetrics) -> f64| Curve {
+        name: name.to_owned(),
+        unit: unit.to_owned(),
+        points: metrics.iter().map(|m| (m.iteration as f64 + 1.0, value(m))).collect(),
+    };
+    let watched = |name: &str, unit: &str, value: fn(&SplitHealth) -> Option<f64>| Curve {
+        name: name.to_owned(),
+        unit: unit.to_owned(),
+        points: health
+            .iter()
+            .filter_map(|(at, health)| value(health).map(|value| (*at as f64, value)))
+            .collect(),
+    };
+    vec![
+        over("Reward", "per caption", |m| m.reward_mean),
+        over("KL from the reference", "nats per caption", |m| m.kl),
+        over("Penalised mentions", "share", |m| m.penalised_share.unwrap_or(0.0)),
+        over("Length", "tokens", |m| m.length_mean),
+        watched("Recall on the calibration split", "share", |health| Some(health.recall)),
+        watched("Reward of hallucinated words", "", |health| health.reward_hallucinated),
+    ]
+}
+
+fn scores(evaluation: &Evaluation) -> Scores {
+    Scores {
+        chair_i: evaluation.chair.chair_i,
+        chair_s: evaluation.chair.chair_s,
+        recall: evaluation.chair.recall,
+        mean_length: evaluation.mean_length,
+        captions: evaluation.chair.captions,
+    }
+}
+
+fn coloured(
+    caption: &Captioned,
+    verdict: &ImageVerdict,
+    judge: &Judge,
+    calibration: &Calibration,
+) -> ColouredCaption {
+    let words = caption
+        .units
+        .iter()
+        .zip(&caption.scores)
+        .map(|(unit, &score)| WordVerdict {
+            start: unit.span.start,
+            end: unit.span.end,
+            category: judge.vocabulary.category(unit.category).to_owned(),
+            score,
+            probability: calibration.probability(score, ProbabilityModel::default()),
+            hallucinated: verdict
+                .mentions
+                .iter()
+                .find(|mention| mention.start == unit.span.start)
+                .map(|mention| mention.hallucinated),
+        })
+        .collect();
+    ColouredCaption { text: caption.text.clone(), words }
+}
+
+fn png(world: &World, seed: u64, index: u64) -> anyhow::Result<Vec<u8>> {
+    let picture = world.render(&world.scene(Split::Test, seed, index));
+    let mut bytes = Vec::new();
+    image::codecs::png::PngEncoder::new(&mut bytes).write_image(
+        picture.as_raw(),
+        picture.width(),
+        picture.height(),
+        image::ExtendedColorType::Rgb8,
+    )?;
+    Ok(bytes)
+}

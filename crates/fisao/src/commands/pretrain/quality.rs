@@ -1,0 +1,78 @@
+//! What the pre-trained pair can do, measured on scenes it was not trained on.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use fisao_align::calibrate::own_mentions;
+use fisao_align::captions::Judge;
+use fisao_models::generation::Sampling;
+use fisao_scenes::{Split, World};
+use fisao_verifier::calibration::auc;
+use fisao_verifier::templates::Templates;
+
+use crate::bundle::{Policy, device, load_verifier};
+use crate::output;
+use crate::reporter::Reporter;
+use crate::vocabulary::Vocabulary;
+use crate::world::{SceneTasks, evaluate, separation};
+
+/// Scenes of the validation split that are looked at.
+const SCENES: usize = 256;
+
+/// Longest caption, tokens.
+const MAX_NEW_TOKENS: usize = 96;
+
+/// Measures the pair in `folder` and prints one line per quantity.
+pub(super) fn report(
+    folder: &Path,
+    world: &World,
+    seed: u64,
+    reporter: &Reporter,
+) -> anyhow::Result<()> {
+    let policy = Policy::load(&folder.join("llava"), None, &device())?;
+    let mut verifier =
+        load_verifier(&folder.join("clip"), Templates::default(), &device())?.verifier;
+    let scenes = SceneTasks {
+        world,
+        split: Split::Validation,
+        seed,
+        count: SCENES,
+        processor: &policy.processor,
+        tokenizer: policy.tokenizer.as_ref(),
+        config: policy.model.config(),
+        all_prompts: false,
+    };
+    let phase = reporter.phase("measure", 3);
+    let typical = separation(&scenes, &mut verifier, &device())?;
+    phase.advance(1);
+    let vocabulary = Vocabulary::of_world().for_mentions()?;
+    let mut judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
+    let (tasks, truth) = scenes.labelled()?;
+    output::line(format!("AUC, present against absent objects of the theme  {typical:.3}"))?;
+    for (name, temperature) in [("greedy", 0.0), ("sampled", 1.0)] {
+        let sampling = Sampling { max_new_tokens: MAX_NEW_TOKENS, temperature, seed };
+        let evaluation = evaluate(&policy.model, &mut judge, &tasks, &truth, &sampling)?;
+        phase.advance(1);
+        let mentions = own_mentions(&evaluation.captions, &judge, Some(&truth));
+        let class = |wanted: bool| -> Vec<f64> {
+            let pairs = mentions.scores.iter().zip(&mentions.correct);
+            pairs.filter(|(_, is)| **is == wanted).map(|(score, _)| *score).collect()
+        };
+        let (correct, wrong) = (class(true), class(false));
+        let own = if correct.is_empty() || wrong.is_empty() {
+            "none".to_owned()
+        } else {
+            format!("{:.3}", auc(&correct, &wrong))
+        };
+        let chair = &evaluation.chair;
+        output::line(format!(
+            "{name}: CHAIR_I {:.1} %, CHAIR_S {:.1} %, recall {:.1} %, {:.1} tokens, AUC of own words {own}",
+            100.0 * chair.chair_i,
+            100.0 * chair.chair_s,
+            100.0 * chair.recall,
+            evaluation.mean_length,
+        ))?;
+    }
+    phase.finish();
+    Ok(())
+}

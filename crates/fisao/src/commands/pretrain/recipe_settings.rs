@@ -1,0 +1,155 @@
+//! The recipe's settings, and the folder that belongs to one set of them.
+
+use std::path::Path;
+
+use anyhow::bail;
+use fisao_formats::FormatError;
+use fisao_formats::documents::{read_toml, write_toml};
+use fisao_scenes::recipe::RecipeConfig;
+use serde::{Deserialize, Serialize};
+use toml::Value;
+
+use crate::failure::Refusal;
+use crate::settings::{key_and_value, suggestion};
+
+/// The recipe a folder of models is made by.
+const RECIPE_FILE: &str = "recipe.toml";
+
+/// What of the recipe can be changed, as it is kept beside the models.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct RecipeSettings {
+    seed: u64,
+    clip_steps: u64,
+    clip_batch: usize,
+    clip_learning_rate: f64,
+    caption_steps: u64,
+    caption_batch: usize,
+    caption_learning_rate: f64,
+    companion_rate: f64,
+    other_rate: f64,
+}
+
+/// Keys of `--set`.
+const KEYS: [&str; 8] = [
+    "clip-steps",
+    "clip-batch",
+    "clip-learning-rate",
+    "caption-steps",
+    "caption-batch",
+    "caption-learning-rate",
+    "companion-rate",
+    "other-rate",
+];
+
+/// The default recipe with what `--set` changes.
+pub(super) fn resolve(seed: u64, set: &[String]) -> anyhow::Result<RecipeConfig> {
+    let mut config = RecipeConfig { seed, ..RecipeConfig::default() };
+    for setting in set {
+        let (key, value) = key_and_value(setting)?;
+        match key {
+            "clip-steps" => config.contrastive.steps = count(key, &value)?,
+            "clip-batch" => config.contrastive.batch = count(key, &value)? as usize,
+            "clip-learning-rate" => config.contrastive.learning_rate = rate(key, &value)?,
+            "caption-steps" => config.captioning.steps = count(key, &value)?,
+            "caption-batch" => config.captioning.batch = count(key, &value)? as usize,
+            "caption-learning-rate" => config.captioning.learning_rate = rate(key, &value)?,
+            "companion-rate" => config.insertion.companion_rate = probability(key, &value)?,
+            "other-rate" => config.insertion.other_rate = probability(key, &value)?,
+            _ => bail!(
+                Refusal::new(format!("--set: `{key}` is not a setting of the recipe"))
+                    .hint(suggestion(key, key, &KEYS))
+            ),
+        }
+    }
+    for stage in [&mut config.contrastive, &mut config.captioning] {
+        // A short trial run would otherwise end before its learning rate has risen.
+        stage.warmup = stage.warmup.min(stage.steps / 10);
+    }
+    Ok(config)
+}
+
+/// Makes the output folder, or checks that this very recipe was begun in it.
+pub(super) fn claim_folder(folder: &Path, config: &RecipeConfig) -> anyhow::Result<()> {
+    let settings = RecipeSettings::of(config);
+    let path = folder.join(RECIPE_FILE);
+    if path.exists() {
+        let begun: RecipeSettings = read_toml("recipe", &path)?;
+        if begun != settings {
+            bail!(
+                Refusal::new(format!("{} was begun with another recipe", folder.display()))
+                    .hint(format!("see {RECIPE_FILE} in it, or choose another output folder"))
+            );
+        }
+        return Ok(());
+    }
+    if let Some(Ok(entry)) = std::fs::read_dir(folder).ok().and_then(|mut entries| entries.next()) {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        return Err(FormatError::FolderNotEmpty { path: folder.to_owned(), file }.into());
+    }
+    Ok(write_toml(&path, &settings)?)
+}
+
+impl RecipeSettings {
+    fn of(config: &RecipeConfig) -> Self {
+        Self {
+            seed: config.seed,
+            clip_steps: config.contrastive.steps,
+            clip_batch: config.contrastive.batch,
+            clip_learning_rate: config.contrastive.learning_rate,
+            caption_steps: config.captioning.steps,
+            caption_batch: config.captioning.batch,
+            caption_learning_rate: config.captioning.learning_rate,
+            companion_rate: config.insertion.companion_rate,
+            other_rate: config.insertion.other_rate,
+        }
+    }
+}
+
+fn count(key: &str, value: &Value) -> anyhow::Result<u64> {
+    let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
+    number.filter(|&number| number > 0).ok_or_else(|| refusal(key, value, "a whole number above 0"))
+}
+
+fn rate(key: &str, value: &Value) -> anyhow::Result<f64> {
+    let usable = |number: &f64| number.is_finite() && *number > 0.0;
+    number(value).filter(usable).ok_or_else(|| refusal(key, value, "a finite number above 0"))
+}
+
+fn probability(key: &str, value: &Value) -> anyhow::Result<f64> {
+    let usable = |number: &f64| (0.0..=1.0).contains(number);
+    number(value).filter(usable).ok_or_else(|| refusal(key, value, "from 0 to 1"))
+}
+
+fn number(value: &Value) -> Option<f64> {
+    value.as_float().or_else(|| value.as_integer().map(|number| number as f64))
+}
+
+fn refusal(key: &str, value: &Value, allowed: &str) -> anyhow::Error {
+    Refusal::new(format!("`{key}` = {value} cannot be used: it must be {allowed}")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_has_its_effect() {
+        let default = RecipeSettings::of(&resolve(0, &[]).unwrap());
+        for key in KEYS {
+            let value = if key.ends_with("-rate") { "0.25" } else { "200" };
+            let changed = resolve(0, &[format!("{key}={value}")]).unwrap();
+            assert_ne!(RecipeSettings::of(&changed), default, "{key}");
+        }
+        assert_ne!(RecipeSettings::of(&resolve(1, &[]).unwrap()), default);
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for setting in ["clip-steps=0", "clip-batch=-1", "clip-steps=1.5", "other-rate=2"] {
+            assert!(resolve(0, &[setting.to_owned()]).is_err(), "{setting}");
+        }
+        let error = resolve(0, &["clip-step=1".to_owned()]).unwrap_err();
+        assert!(format!("{error:?}").contains("did you mean `clip-steps`?"), "{error:?}");
+    }
+}

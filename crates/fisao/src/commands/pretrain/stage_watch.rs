@@ -1,0 +1,220 @@
+//! Progress and saved states of one training stage.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use burn::tensor::TensorData;
+use fisao_formats::FormatError;
+use fisao_formats::weights::{MappedFile, StoredDtype, write_safetensors};
+use fisao_models::adamw::{AdamW, AdamWConfig};
+use fisao_scenes::recipe::{Observer, StageConfig, StageProgress, StageState, Verdict};
+
+use crate::interrupt;
+use crate::reporter::{PhaseProgress, Reporter};
+
+/// Time between saved states.
+const INTERVAL: Duration = Duration::from_mins(2);
+/// Weight of the newest loss in the running mean that is shown.
+const NEWEST: f64 = 0.03;
+/// The tensor that holds the number of updates made, which f32 holds exactly up to 2²⁴.
+const STEP: &str = "step";
+/// Prefixes of parameters and of the optimiser's two moments.
+const KINDS: [&str; 3] = ["param/", "first/", "second/"];
+
+/// Watches one stage: shows where it is, and saves its state now and then and on Ctrl-C.
+pub(super) struct StageWatch {
+    path: PathBuf,
+    name: String,
+    config: StageConfig,
+    reporter: Reporter,
+    stop: Arc<AtomicBool>,
+    progress: Option<PhaseProgress>,
+    loss: Option<f64>,
+    saved: Instant,
+}
+
+impl StageWatch {
+    /// A watch over a stage whose state is kept at `path`.
+    pub(super) fn new(
+        path: PathBuf,
+        name: &str,
+        config: &StageConfig,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            path,
+            name: name.to_owned(),
+            config: config.clone(),
+            reporter: reporter.clone(),
+            stop: interrupt::flag()?,
+            progress: None,
+            loss: None,
+            saved: Instant::now(),
+        })
+    }
+
+    /// The state that was saved when this stage was interrupted, if it was.
+    pub(super) fn resume(&mut self) -> anyhow::Result<Option<StageState>> {
+        if !self.path.exists() {
+            return Ok(None);
+        }
+        let state = read_state(&self.path, &self.config)?;
+        self.reporter.note(format_args!("{}: going on from update {}", self.name, state.step));
+        Ok(Some(state))
+    }
+
+    /// The stage is done and its model written: its state is needed no more.
+    pub(super) fn finish(self) -> anyhow::Result<()> {
+        if let Some(progress) = self.progress {
+            progress.finish();
+        }
+        if self.path.exists() {
+            let path = self.path.display();
+            fs::remove_file(&self.path).with_context(|| format!("cannot remove {path}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Observer for StageWatch {
+    fn progress(&mut self, at: StageProgress) -> Verdict {
+        let made = at.step - 1;
+        let progress = self
+            .progress
+            .get_or_insert_with(|| self.reporter.phase_from(&self.name, made, at.steps));
+        let loss = self.loss.map_or(at.loss, |mean| mean + NEWEST * (at.loss - mean));
+        self.loss = Some(loss);
+        progress.message(format_args!("loss {loss:.4}"));
+        progress.advance(1);
+        if self.stop.load(Ordering::SeqCst) {
+            return Verdict::SaveAndStop;
+        }
+        if self.saved.elapsed() >= INTERVAL {
+            self.saved = Instant::now();
+            return Verdict::Save;
+        }
+        Verdict::Continue
+    }
+
+    fn save(&mut self, state: StageState) -> Result<(), String> {
+        write_state(&self.path, state).map_err(|error| error.to_string())
+    }
+}
+
+fn write_state(path: &Path, state: StageState) -> Result<(), FormatError> {
+    let vector = |values: Vec<f32>| {
+        let length = values.len();
+        TensorData::new(values, [length])
+    };
+    let [param, first, second] = KINDS;
+    let mut tensors = vec![(STEP.to_owned(), vector(vec![state.step as f32]))];
+    for (name, values) in state.parameters {
+        tensors.push((format!("{param}{name}"), vector(values)));
+    }
+    for (name, moments) in state.optimiser.moments {
+        tensors.push((format!("{first}{name}"), vector(moments.first)));
+        tensors.push((format!("{second}{name}"), vector(moments.second)));
+    }
+    let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    write_safetensors(path, tensors, StoredDtype::F32)
+}
+
+fn read_state(path: &Path, config: &StageConfig) -> anyhow::Result<StageState> {
+    let file = MappedFile::open(path)?;
+    // The constants of the recipe's own optimiser.
+    let constants =
+        AdamWConfig { beta2: 0.98, weight_decay: config.weight_decay, ..AdamWConfig::default() };
+    let mut state =
+        StageState { step: 0, parameters: BTreeMap::new(), optimiser: AdamW::new(constants) };
+    for key in file.keys() {
+        let tensor = file.tensor(&key).expect("the key is the file's own");
+        let values = tensor
+            .to_f32(tensor.shape())
+            .and_then(|data| data.try_into_vec::<f32>().ok())
+            .ok_or_else(|| damaged(path, &key))?;
+        let [param, first, second] = KINDS;
+        if key == STEP {
+            state.step = *values.first().ok_or_else(|| damaged(path, &key))? as u64;
+        } else if let Some(name) = key.strip_prefix(param) {
+            state.parameters.insert(name.to_owned(), values);
+        } else if let Some(name) = key.strip_prefix(first) {
+            state.optimiser.moments.entry(name.to_owned()).or_default().first = values;
+        } else if let Some(name) = key.strip_prefix(second) {
+            state.optimiser.moments.entry(name.to_owned()).or_default().second = values;
+        } else {
+            return Err(damaged(path, &key).into());
+        }
+    }
+    state.optimiser.step = state.step;
+    Ok(state)
+}
+
+fn damaged(path: &Path, key: &str) -> FormatError {
+    let reason = format!("`{key}` is not part of a saved training state");
+    FormatError::Weights { path: path.to_owned(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+    use fisao_formats::HfTokenizer;
+    use fisao_formats::checkpoint::named_tensors;
+    use fisao_models::clip::Clip;
+    use fisao_scenes::World;
+    use fisao_scenes::recipe::vocabularies::clip_tokenizer;
+    use fisao_scenes::recipe::{RecipeConfig, RecipeError, contrastive};
+
+    /// Stops after some update and keeps the state in a file.
+    struct Stopping<'a> {
+        after: u64,
+        path: &'a Path,
+    }
+
+    impl Observer for Stopping<'_> {
+        fn progress(&mut self, at: StageProgress) -> Verdict {
+            if at.step == self.after { Verdict::SaveAndStop } else { Verdict::Continue }
+        }
+
+        fn save(&mut self, state: StageState) -> Result<(), String> {
+            write_state(self.path, state).map_err(|error| error.to_string())
+        }
+    }
+
+    #[test]
+    fn a_stage_gone_on_with_ends_where_an_uninterrupted_one_does() {
+        let mut config = RecipeConfig::default();
+        config.contrastive = StageConfig { steps: 4, batch: 2, warmup: 1, ..config.contrastive };
+        let world = World::new();
+        let file = clip_tokenizer(&world, config.seed).unwrap();
+        let tokenizer = HfTokenizer::from_json(&file.json.to_string()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.safetensors");
+        let train = |state, after| -> Result<Clip, RecipeError> {
+            let mut observer = Stopping { after, path: &path };
+            let device = Device::flex();
+            contrastive::train_clip(
+                &config,
+                &world,
+                &file,
+                &tokenizer,
+                &device,
+                state,
+                &mut observer,
+            )
+        };
+        let uninterrupted = named_tensors(&train(None, u64::MAX).unwrap());
+        assert!(matches!(train(None, 2), Err(RecipeError::Stopped { step: 2 })));
+        let state = read_state(&path, &config.contrastive).unwrap();
+        assert_eq!((state.step, state.optimiser.step), (2, 2));
+        let resumed = named_tensors(&train(Some(state), u64::MAX).unwrap());
+        for ((name, expected), (_, found)) in uninterrupted.iter().zip(&resumed) {
+            assert_eq!(expected.as_bytes(), found.as_bytes(), "{name}");
+        }
+    }
+}

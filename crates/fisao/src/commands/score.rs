@@ -1,0 +1,232 @@
+//! `fisao score`: how well words fit an image, by a CLIP's measure.
+
+use std::path::Path;
+
+use fisao_align::captions::pixels;
+use fisao_align::tasks::Task;
+use fisao_formats::documents::read_json;
+use fisao_formats::images::open_image;
+use fisao_verifier::calibration::{Calibration, ProbabilityModel};
+use fisao_verifier::mentions::ObjectVocabulary;
+use fisao_verifier::scorer::Verifier;
+use fisao_verifier::templates::Templates;
+use owo_colors::OwoColorize;
+use serde::Serialize;
+
+use crate::arguments::{Format, ScoreArguments};
+use crate::bundle::{LoadedVerifier, verifier_from_arguments};
+use crate::output;
+use crate::reporter::Reporter;
+use crate::tasks::{check_images, image_files};
+use crate::vocabulary::Vocabulary;
+
+/// From this probability on a word is shown as believed; it is the default target precision of the
+/// reward.
+const BELIEVED: f64 = 0.9;
+/// Below this probability a word is shown as doubted.
+const DOUBTED: f64 = 0.5;
+
+/// The scores of one image, as printed.
+#[derive(Debug, Serialize)]
+struct ScoredImage {
+    image: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    scores: Vec<NameScore>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    captions: Vec<ScoredCaption>,
+}
+
+#[derive(Debug, Serialize)]
+struct NameScore {
+    text: String,
+    cosine: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probability: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct ScoredCaption {
+    caption: String,
+    mentions: Vec<ScoredMention>,
+}
+
+#[derive(Debug, Serialize)]
+struct ScoredMention {
+    /// First byte in the caption.
+    start: usize,
+    /// Byte after the last.
+    end: usize,
+    text: String,
+    category: String,
+    form: String,
+    /// Whether the caption says that the object is not there.
+    negated: bool,
+    cosine: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probability: Option<f64>,
+}
+
+/// What turns an image into scores.
+struct Scorer {
+    verifier: Verifier,
+    vocabulary: ObjectVocabulary,
+    calibration: Option<Calibration>,
+}
+
+pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    let files = image_files(&arguments.images)?;
+    check_images(&files, reporter)?;
+    let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?.for_mentions()?;
+    let calibration = arguments.calibration.as_deref().map(read_calibration).transpose()?;
+    let mut templates = Templates::default();
+    if !arguments.templates.is_empty() {
+        templates.prompts.clone_from(&arguments.templates);
+    }
+    let LoadedVerifier { verifier, processor } =
+        verifier_from_arguments(arguments.verifier.as_deref(), templates, reporter)?;
+    let mut scorer = Scorer { verifier, vocabulary, calibration };
+    for file in files {
+        let (pixels, _) = processor.process(&open_image(&file)?);
+        let embedding = scorer.embed(pixels);
+        let scored = ScoredImage {
+            image: file.display().to_string(),
+            scores: scorer.names(&embedding, &arguments.texts)?,
+            captions: arguments
+                .captions
+                .iter()
+                .map(|caption| scorer.caption(&embedding, caption))
+                .collect::<anyhow::Result<_>>()?,
+        };
+        match arguments.format {
+            Format::Text => output::line(in_words(&scored))?,
+            Format::Json => output::json(&scored)?,
+        }
+    }
+    Ok(())
+}
+
+fn read_calibration(path: &Path) -> anyhow::Result<Calibration> {
+    let calibration: Calibration = read_json("calibration", path)?;
+    calibration.validate()?;
+    Ok(calibration)
+}
+
+impl Scorer {
+    fn embed(&self, values: Vec<f32>) -> Vec<f32> {
+        let side = self.verifier.clip().config().vision.image_size;
+        let task = Task { id: String::new(), pixels: values, prompt: Vec::new() };
+        let pixels = pixels(&[task], side, &crate::bundle::device());
+        self.verifier.embed_images(pixels).swap_remove(0)
+    }
+
+    fn names(&mut self, image: &[f32], names: &[String]) -> anyhow::Result<Vec<NameScore>> {
+        self.verifier.learn(names.iter().map(String::as_str))?;
+        let score = |name: &String| {
+            let cosine = self.verifier.score(image, name);
+            NameScore { text: name.clone(), cosine, probability: self.probability(cosine) }
+        };
+        Ok(names.iter().map(score).collect())
+    }
+
+    fn caption(&mut self, image: &[f32], caption: &str) -> anyhow::Result<ScoredCaption> {
+        // No tokenizer is involved: the whole text counts as one token.
+        let whole = 0..caption.len();
+        let units = self.vocabulary.units(caption, std::slice::from_ref(&whole));
+        self.verifier.learn(units.iter().map(|unit| unit.form.as_str()))?;
+        let mentions = units
+            .into_iter()
+            .map(|unit| {
+                let cosine = self.verifier.score(image, &unit.form);
+                ScoredMention {
+                    start: unit.span.start,
+                    end: unit.span.end,
+                    text: unit.text,
+                    category: self.vocabulary.category(unit.category).to_owned(),
+                    form: unit.form,
+                    negated: unit.negated,
+                    cosine,
+                    probability: self.probability(cosine),
+                }
+            })
+            .collect();
+        Ok(ScoredCaption { caption: caption.to_owned(), mentions })
+    }
+
+    fn probability(&self, cosine: f64) -> Option<f64> {
+        let calibration = self.calibration.as_ref()?;
+        Some(calibration.probability(cosine, ProbabilityModel::default()))
+    }
+}
+
+/// The scores of one image for people, with colour codes.
+fn in_words(scored: &ScoredImage) -> String {
+    let mut lines = vec![scored.image.bold().to_string()];
+    for score in &scored.scores {
+        let name = coloured(&score.text, score.probability);
+        lines.push(format!("  {}  {name}", number(score.cosine, score.probability)));
+    }
+    for caption in &scored.captions {
+        lines.push(format!("  {}", marked(caption)));
+        for mention in &caption.mentions {
+            let name = coloured(&mention.text, mention.probability);
+            let denied = if mention.negated { " (denied)" } else { "" };
+            let number = number(mention.cosine, mention.probability);
+            lines.push(format!("  {number}  {name}{denied}"));
+        }
+    }
+    lines.join("\n")
+}
+
+/// The caption with its object words coloured.
+fn marked(caption: &ScoredCaption) -> String {
+    let mut text = String::new();
+    let mut at = 0;
+    for mention in &caption.mentions {
+        text.push_str(&caption.caption[at..mention.start]);
+        text.push_str(&coloured(&mention.text, mention.probability));
+        at = mention.end;
+    }
+    text + &caption.caption[at..]
+}
+
+fn number(cosine: f64, probability: Option<f64>) -> String {
+    let probability = probability.map_or_else(String::new, |p| format!("  p {p:.2}"));
+    format!("{cosine:>7.4}{probability}")
+}
+
+/// A word in the colour of its probability; without one only set off, for a bare cosine is neither
+/// high nor low.
+fn coloured(word: &str, probability: Option<f64>) -> String {
+    match probability {
+        None => word.underline().to_string(),
+        Some(p) if p >= BELIEVED => word.green().to_string(),
+        Some(p) if p >= DOUBTED => word.yellow().to_string(),
+        Some(_) => word.red().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_marked_where_they_stand() {
+        let mention = |start, end, text: &str, probability| ScoredMention {
+            start,
+            end,
+            text: text.to_owned(),
+            category: text.to_owned(),
+            form: text.to_owned(),
+            negated: false,
+            cosine: 0.25,
+            probability,
+        };
+        let caption = ScoredCaption {
+            caption: "É um dog and a cat.".to_owned(),
+            mentions: vec![mention(6, 9, "dog", Some(0.95)), mention(16, 19, "cat", Some(0.1))],
+        };
+        let text = marked(&caption);
+        assert_eq!(anstream::adapter::strip_str(&text).to_string(), caption.caption);
+        assert_eq!(text, format!("É um {} and a {}.", "dog".green(), "cat".red()));
+    }
+}

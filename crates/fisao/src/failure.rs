@@ -1,0 +1,202 @@
+//! Errors as the user sees them, and the exit codes they end with.
+
+use std::error::Error;
+use std::fmt::{self, Display};
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use fisao_align::AlignError;
+use fisao_eval::chair::{ChairError, InputError};
+use fisao_formats::FormatError;
+use fisao_models::lora::LoraError;
+use fisao_models::text::TextError;
+use fisao_models::weights::WeightError;
+use fisao_scenes::recipe::RecipeError;
+use fisao_verifier::calibration::CalibrationError;
+use fisao_verifier::rewards::RewardError;
+use fisao_verifier::scorer::VerifierError;
+use fisao_verifier::templates::TemplateError;
+use owo_colors::OwoColorize;
+
+/// Exit code for what the user can put right.
+const USER: u8 = 1;
+/// Exit code for what nobody foresaw.
+const UNEXPECTED: u8 = 2;
+/// Exit code after Ctrl-C, as shells have it: 128 + SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// Input that a command refuses, with what to do about it.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal without a hint.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    /// Adds what to do about it.
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Refusal {}
+
+/// The user ended the command; what was done so far is safe.
+#[derive(Debug)]
+pub(crate) struct Interrupted {
+    /// Where it stopped, and how to go on.
+    pub(crate) message: String,
+}
+
+impl Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Interrupted {}
+
+/// Prints what clap has to say: help and version are answers, all else is an error.
+pub(crate) fn usage(request: &clap::Error) -> ExitCode {
+    // Nothing is left to do when even this cannot be printed.
+    let _ = request.print();
+    if request.use_stderr() { ExitCode::from(USER) } else { ExitCode::SUCCESS }
+}
+
+/// Prints an error with its causes and hints; returns the exit code it stands for.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    if error.chain().any(is_closed_pipe) {
+        // Whoever read our output has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    let code = exit_code(error);
+    let mut stderr = anstream::stderr().lock();
+    let _ = if code == INTERRUPTED {
+        writeln!(stderr, "{error}")
+    } else {
+        write!(stderr, "{}", describe(error))
+    };
+    ExitCode::from(code)
+}
+
+/// Prints what follows the panic's own message.
+pub(crate) fn report_panic() -> ExitCode {
+    let hint = "hint:".cyan().bold().to_string();
+    let text = "this is a bug in fisao; please report it with the message above";
+    let _ = writeln!(anstream::stderr().lock(), "{hint} {text}");
+    ExitCode::from(UNEXPECTED)
+}
+
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = format!("{} {error}\n", "error:".red().bold());
+    let mut last = error.to_string();
+    for cause in error.chain().skip(1) {
+        let message = cause.to_string();
+        // Some messages already end with their cause's.
+        if !last.contains(&message) {
+            text.push_str(&format!("  {} {message}\n", "because:".dimmed()));
+        }
+        last = message;
+    }
+    for hint in error.chain().filter_map(hint_of) {
+        text.push_str(&format!("{} {hint}\n", "hint:".cyan().bold()));
+    }
+    text
+}
+
+fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<FormatError>() {
+        error.hint()
+    } else if let Some(error) = error.downcast_ref::<VerifierError>() {
+        error.hint()
+    } else if let Some(error) = error.downcast_ref::<AlignError>() {
+        error.hint()
+    } else if let Some(RecipeError::State(_)) = error.downcast_ref::<RecipeError>() {
+        Some("delete the state-*.safetensors files to start this stage again".to_owned())
+    } else {
+        error.downcast_ref::<Refusal>()?.hint.clone()
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.chain().any(|cause| cause.is::<Interrupted>()) {
+        INTERRUPTED
+    } else if error.chain().any(is_foreseen) {
+        USER
+    } else {
+        UNEXPECTED
+    }
+}
+
+/// Whether an error is one that our crates foresaw.
+fn is_foreseen(error: &(dyn Error + 'static)) -> bool {
+    error.is::<Refusal>()
+        || error.is::<FormatError>()
+        || error.is::<VerifierError>()
+        || error.is::<AlignError>()
+        || error.is::<RewardError>()
+        || error.is::<CalibrationError>()
+        || error.is::<TemplateError>()
+        || error.is::<ChairError>()
+        || error.is::<InputError>()
+        || error.is::<TextError>()
+        || error.is::<LoraError>()
+        || error.is::<WeightError>()
+        || error.is::<RecipeError>()
+        || error.is::<fisao_verifier::mentions::VocabularyError>()
+        || error.is::<fisao_eval::chair::VocabularyError>()
+}
+
+fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind == Some(ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    fn plain(error: &anyhow::Error) -> String {
+        anstream::adapter::strip_str(&describe(error)).to_string()
+    }
+
+    #[test]
+    fn causes_and_hints_have_lines_of_their_own() {
+        let refusal = Refusal::new("no such thing").hint("look elsewhere");
+        let error = anyhow::Error::new(refusal).context("reading the list failed");
+        assert_eq!(
+            plain(&error),
+            "error: reading the list failed\n  because: no such thing\nhint: look elsewhere\n"
+        );
+        assert_eq!(exit_code(&error), USER);
+    }
+
+    #[test]
+    fn a_cause_that_was_told_is_not_told_again() {
+        let missing = std::fs::read("no-such-file-anywhere").map_err(|source| FormatError::Io {
+            action: "read",
+            path: "no-such-file-anywhere".into(),
+            source,
+        });
+        assert_eq!(plain(&missing.unwrap_err().into()).lines().count(), 1);
+    }
+
+    #[test]
+    fn what_nobody_foresaw_is_not_the_users_fault() {
+        assert_eq!(exit_code(&anyhow::anyhow!("strange")), UNEXPECTED);
+        let wrapped = Err::<(), _>(anyhow::anyhow!("strange")).context("while working");
+        assert_eq!(exit_code(&wrapped.unwrap_err()), UNEXPECTED);
+    }
+}

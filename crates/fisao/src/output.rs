@@ -1,0 +1,18 @@
+//! Data on standard output: the only place that writes there.
+
+use std::fmt::Display;
+use std::io::Write;
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// Prints one line; colours are dropped where they would not be seen as such.
+pub(crate) fn line(text: impl Display) -> anyhow::Result<()> {
+    writeln!(anstream::stdout().lock(), "{text}").context("cannot write to standard output")
+}
+
+/// Prints one value as one line of JSON.
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string(value).context("a result cannot be written as JSON")?;
+    line(text)
+}

@@ -1,0 +1,130 @@
+//! The embedded world as a source of tasks and truth.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context as _;
+use burn::tensor::Device;
+use fisao_align::captions::{Captioned, Judge, caption, encode, pixels};
+use fisao_align::error::AlignError;
+use fisao_align::tasks::{Task, TaskSource};
+use fisao_eval::chair::{self, ChairInput, ChairReport};
+use fisao_models::generation::{FinishReason, Sampling};
+use fisao_models::image::ImageProcessor;
+use fisao_models::llava::{Llava, LlavaConfig};
+use fisao_models::text::Tokenizer;
+use fisao_scenes::recipe::conversation;
+use fisao_scenes::{CATEGORIES, Category, PROMPTS, Split, World};
+use fisao_verifier::calibration::auc;
+use fisao_verifier::scorer::Verifier;
+
+/// Scenes of one split with the prompts they are shown under.
+pub(crate) struct SceneTasks<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) split: Split,
+    pub(crate) seed: u64,
+    pub(crate) count: usize,
+    pub(crate) processor: &'a ImageProcessor,
+    pub(crate) tokenizer: &'a dyn Tokenizer,
+    pub(crate) config: &'a LlavaConfig,
+    /// Whether all of the world's prompts take turns, or only the first is used.
+    pub(crate) all_prompts: bool,
+}
+
+impl SceneTasks<'_> {
+    /// Categories in the scene at `index`.
+    pub(crate) fn truth(&self, index: usize) -> BTreeSet<String> {
+        let scene = self.world.scene(self.split, self.seed, index as u64);
+        scene.categories().into_iter().map(str::to_owned).collect()
+    }
+
+    /// All tasks with the truth about them.
+    pub(crate) fn labelled(&self) -> Result<(Vec<Task>, Vec<BTreeSet<String>>), AlignError> {
+        let tasks = (0..self.count).map(|index| self.task(index)).collect::<Result<_, _>>()?;
+        Ok((tasks, (0..self.count).map(|index| self.truth(index)).collect()))
+    }
+}
+
+impl TaskSource for SceneTasks<'_> {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn task(&self, index: usize) -> Result<Task, AlignError> {
+        let scene = self.world.scene(self.split, self.seed, index as u64);
+        let instruction = PROMPTS[if self.all_prompts { index % PROMPTS.len() } else { 0 }];
+        let ids = self.tokenizer.encode(&conversation(instruction), true)?;
+        Ok(Task {
+            id: self.world.image_id(self.split, index as u64),
+            pixels: self.processor.process(&self.world.render(&scene)).0,
+            prompt: self.config.expand_image_token(&ids)?,
+        })
+    }
+}
+
+/// Captions of a labelled set with what CHAIR says about them.
+pub(crate) struct Evaluation {
+    pub(crate) captions: Vec<Captioned>,
+    pub(crate) chair: ChairReport,
+    /// Tokens per caption, the end token not counted.
+    pub(crate) mean_length: f64,
+}
+
+/// Captions the tasks and scores the captions against the truth.
+pub(crate) fn evaluate(
+    policy: &Llava,
+    judge: &mut Judge,
+    tasks: &[Task],
+    truth: &[BTreeSet<String>],
+    sampling: &Sampling,
+) -> anyhow::Result<Evaluation> {
+    let encoded = encode(policy, &judge.verifier, tasks);
+    let streams: Vec<u64> = (0..tasks.len() as u64).collect();
+    let captions = caption(policy, judge, tasks, &encoded, &streams, 1, sampling)?;
+    let inputs: Vec<ChairInput> = captions
+        .iter()
+        .map(|caption| ChairInput {
+            image_id: tasks[caption.task].id.clone(),
+            caption: caption.text.clone(),
+        })
+        .collect();
+    let ground_truth: BTreeMap<String, BTreeSet<String>> =
+        tasks.iter().map(|task| task.id.clone()).zip(truth.iter().cloned()).collect();
+    let vocabulary = chair::ObjectVocabulary::new(fisao_scenes::vocabulary())
+        .context("the embedded world's vocabulary")?;
+    let chair = chair::evaluate(&inputs, &ground_truth, &vocabulary)?;
+    let tokens: usize = captions
+        .iter()
+        .map(|caption| caption.tokens.len() - usize::from(caption.finish == FinishReason::Stop))
+        .sum();
+    let mean_length = tokens as f64 / captions.len().max(1) as f64;
+    Ok(Evaluation { captions, chair, mean_length })
+}
+
+/// How well a verifier tells what is in a scene from what is only typical of it: AUC of its scores on
+/// the names of present objects against those of absent objects of the same theme.
+pub(crate) fn separation(
+    tasks: &SceneTasks<'_>,
+    verifier: &mut Verifier,
+    device: &Device,
+) -> anyhow::Result<f64> {
+    verifier.learn(CATEGORIES.iter().map(Category::name))?;
+    let (mut present, mut absent) = (Vec::new(), Vec::new());
+    let side = tasks.config.vision.image_size;
+    for first in (0..tasks.count).step_by(SEPARATION_BATCH) {
+        let indices = first..tasks.count.min(first + SEPARATION_BATCH);
+        let batch = indices.clone().map(|i| tasks.task(i)).collect::<Result<Vec<_>, _>>()?;
+        let images = verifier.embed_images(pixels(&batch, side, device));
+        for (index, image) in indices.zip(&images) {
+            let scene = tasks.world.scene(tasks.split, tasks.seed, index as u64);
+            let there = scene.categories();
+            let score = |name: &str| verifier.score(image, name);
+            present.extend(there.iter().map(|name| score(name)));
+            let typical = scene.theme.members().map(|(category, _)| CATEGORIES[category].name());
+            absent.extend(typical.filter(|name| !there.contains(name)).map(score));
+        }
+    }
+    Ok(auc(&present, &absent))
+}
+
+/// Images embedded at once by [`separation`].
+const SEPARATION_BATCH: usize = 64;

@@ -1,0 +1,59 @@
+//! What `fisao align` refuses before it trains.
+
+use fisao_formats::documents::write_json;
+use fisao_verifier::calibration::fit_annotated;
+
+use crate::fixture::Workplace;
+
+/// A calibration of a verifier that tells correct (0.3 ± 0.05) from hallucinated (0.2 ± 0.05).
+fn write_calibration(place: &Workplace) {
+    let spread = |mean: f64| (0..100).map(move |at| mean + 0.05 * (f64::from(at) * 2.4).sin());
+    let scores: Vec<f64> = spread(0.3).chain(spread(0.2)).collect();
+    let correct: Vec<bool> = (0..200).map(|at| at < 100).collect();
+    let calibration = fit_annotated(&scores, &correct).unwrap();
+    write_json(&place.path("calibration.json"), &calibration).unwrap();
+}
+
+fn align(place: &Workplace, verifier: &str, more: &[&str]) -> String {
+    let arguments = [
+        "align",
+        "--model",
+        "llava",
+        "--verifier",
+        verifier,
+        "--calibration",
+        "calibration.json",
+        "--images",
+        "pictures",
+        "--output",
+        "run",
+        "--set",
+        "max-new-tokens=8",
+    ];
+    place.refuse(&[&arguments[..], more].concat())
+}
+
+#[test]
+fn a_verifier_with_another_tower_is_refused() {
+    let place = Workplace::furnished();
+    write_calibration(&place);
+    let error = align(&place, "foreign", &[]);
+    assert!(error.contains("the verifier's vision tower is not the model's own"), "{error}");
+    assert!(error.contains("--allow-foreign-verifier"), "{error}");
+}
+
+#[test]
+fn thresholds_that_cross_are_refused() {
+    let place = Workplace::furnished();
+    write_calibration(&place);
+    let form = ["--set", "reward.form.kind=threshold", "--set", "reward.form.margin=0.2"];
+    let error = align(&place, "clip", &form);
+    assert!(error.contains("the reward thresholds cross: with margin 0.2"), "{error}");
+}
+
+#[test]
+fn a_missing_calibration_is_named() {
+    let place = Workplace::furnished();
+    let error = align(&place, "clip", &[]);
+    assert!(error.contains("no calibration at calibration.json"), "{error}");
+}

@@ -1,0 +1,92 @@
+//! `fisao caption`.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::fixture::Workplace;
+
+const ARGUMENTS: [&str; 9] = [
+    "caption",
+    "--model",
+    "llava",
+    "--image",
+    "pictures",
+    "--max-new-tokens",
+    "6",
+    "--format",
+    "json",
+];
+
+fn captions(place: &Workplace, more: &[&str]) -> Vec<Value> {
+    let text = place.succeed(&[&ARGUMENTS[..], more].concat());
+    text.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
+}
+
+#[test]
+fn one_object_is_printed_for_each_picture() {
+    let captions = captions(&Workplace::furnished(), &[]);
+    let images: Vec<_> = captions.iter().map(|caption| caption["image"].as_str()).collect();
+    assert_eq!(images, [Some("pictures/a.png"), Some("pictures/b.png"), Some("pictures/c.png")]);
+    for caption in &captions {
+        assert_eq!(caption["prompt"], "Describe the image.");
+        let tokens = caption["tokens"].as_array().unwrap();
+        let stopped = caption["finish_reason"] == "stop";
+        assert!(stopped || tokens.len() == 6, "{caption}");
+        assert!(tokens.iter().all(|token| token["logprob"].as_f64().unwrap() <= 0.0));
+        let spelled: String = tokens.iter().map(|token| token["text"].as_str().unwrap()).collect();
+        assert_eq!(Value::from(spelled), caption["text"]);
+    }
+}
+
+#[test]
+fn sampling_repeats_itself_for_a_seed_only() {
+    let place = Workplace::furnished();
+    let sample = |seed: &str| captions(&place, &["--temperature", "1", "--seed", seed]);
+    assert_eq!(sample("1"), sample("1"));
+    assert_ne!(sample("1"), sample("2"));
+}
+
+#[test]
+fn a_picture_s_caption_does_not_depend_on_the_others() {
+    let place = Workplace::furnished();
+    let together = captions(&place, &[]);
+    let last = place.succeed(&[
+        "caption",
+        "--model",
+        "llava",
+        "--image",
+        "pictures/c.png",
+        "--max-new-tokens",
+        "6",
+        "--format",
+        "json",
+        "--greedy",
+    ]);
+    let alone: Value = serde_json::from_str(&last).unwrap();
+    assert_eq!(alone["text"], together[2]["text"]);
+}
+
+#[test]
+fn people_get_a_line_of_text_each() {
+    let place = Workplace::furnished();
+    let text = place.succeed(&ARGUMENTS[..7]);
+    assert_eq!(text.lines().count(), 3);
+    assert!(text.starts_with("pictures/a.png: "), "{text}");
+}
+
+/// The embedded models are there unless this repository is about to make them.
+#[test]
+fn without_a_model_the_embedded_one_speaks_and_says_so() {
+    let place = Workplace::furnished();
+    let arguments = ["caption", "--image", "pictures/a.png", "--max-new-tokens", "4"];
+    if Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/llava/config.json").exists() {
+        let output = place.run(&arguments);
+        let note = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{note}");
+        assert!(note.contains("using the embedded world's small model"), "{note}");
+    } else {
+        let error = place.refuse(&arguments);
+        assert!(error.contains("hint: make them with `fisao pretrain`"), "{error}");
+    }
+}

@@ -1,0 +1,91 @@
+//! `fisao eval chair`.
+
+use serde_json::{Value, json};
+
+use crate::fixture::Workplace;
+
+fn write_files(place: &Workplace) {
+    // Three mentions, one of them false; two of three objects present are named.
+    place.write(
+        "captions.jsonl",
+        "{\"image_id\": 1, \"caption\": \"A dog and a car.\"}\n\
+         {\"image_id\": 2, \"caption\": \"Two puppies.\"}\n",
+    );
+    place.write(
+        "objects.json",
+        r#"[{"image_id": 1, "objects": ["dog", "cat"]}, {"image_id": 2, "objects": ["dog"]}]"#,
+    );
+    place.write("words.json", r#"{"dog": ["puppy"], "cat": [], "car": []}"#);
+}
+
+const FILES: [&str; 8] = [
+    "eval",
+    "chair",
+    "--captions",
+    "captions.jsonl",
+    "--ground-truth",
+    "objects.json",
+    "--vocabulary",
+    "words.json",
+];
+
+#[test]
+fn captions_of_a_file_are_counted() {
+    let place = Workplace::new();
+    write_files(&place);
+    let text = place.succeed(&[&FILES[..], &["--format", "json"]].concat());
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let close = |key: &str, value: f64| (report[key].as_f64().unwrap() - value).abs() < 1e-12;
+    assert!(close("chair_i", 1.0 / 3.0) && close("chair_s", 0.5) && close("recall", 2.0 / 3.0));
+    assert_eq!(report["captions"], 2);
+    assert_eq!(report.get("per_image"), None);
+    assert_eq!(report.get("mean_length"), None, "a file does not tell tokens");
+    let all = [&FILES[..], &["--format", "json", "--per-image"]].concat();
+    let report: Value = serde_json::from_str(&place.succeed(&all)).unwrap();
+    assert_eq!(report["per_image"][0]["missed"], json!(["cat"]));
+    insta::assert_snapshot!(place.succeed(&FILES), @r"
+    CHAIR_I       33.3 %   1 of 3 object words name something absent
+    CHAIR_S       50.0 %   1 of 2 captions hold such a word
+    recall        66.7 %   2 of 3 objects present are named
+    mean length    3.5     words in a caption
+    ");
+}
+
+#[test]
+fn a_broken_line_is_named() {
+    let place = Workplace::new();
+    write_files(&place);
+    place.write("captions.jsonl", "{\"image_id\": 1, \"caption\": \"x\"}\n{\"image_id\": 2}\n");
+    let error = place.refuse(&FILES);
+    assert!(error.contains("captions.jsonl"), "{error}");
+    assert!(error.contains("because: line 2: missing field `caption`"), "{error}");
+    write_files(&place);
+    place.write("objects.json", r#"[{"image_id": 1, "objects": ["dog", "cat"]}]"#);
+    let error = place.refuse(&FILES);
+    assert!(error.contains("image '2' has a caption but no ground truth"), "{error}");
+}
+
+#[test]
+fn a_model_is_measured_on_the_world() {
+    let place = Workplace::furnished();
+    let text = place.succeed(&[
+        "eval",
+        "chair",
+        "--world",
+        "test",
+        "--count",
+        "3",
+        "--model",
+        "llava",
+        "--format",
+        "json",
+        "--per-image",
+        "--max-new-tokens",
+        "5",
+    ]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["captions"], 3);
+    assert_eq!(report["per_image"][0]["image_id"], "test-000000");
+    let length = report["mean_length"].as_f64().unwrap();
+    assert!((0.0..=5.0).contains(&length), "{length}");
+}

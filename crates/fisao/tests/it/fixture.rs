@@ -1,0 +1,214 @@
+//! A working folder with small models and pictures, and the command run in it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+use fisao_formats::checkpoint::{
+    SpecialTokens, write_clip, write_clip_processing, write_llava, write_llava_processing,
+};
+use fisao_formats::{HfTokenizer, StoredDtype};
+use fisao_models::clip::Clip;
+use fisao_models::image::ImageProcessor;
+use fisao_testkit::tiny;
+use image::{Rgb, RgbImage};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A temporary folder that commands are run in, so that paths in messages are short and stable.
+pub(crate) struct Workplace {
+    folder: TempDir,
+}
+
+impl Workplace {
+    /// An empty folder.
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    /// A folder with a model in `llava`, its verifier in `clip` and three pictures in `pictures`.
+    pub(crate) fn furnished() -> Self {
+        let place = Self::new();
+        place.write_models();
+        fs::create_dir(place.path("pictures")).expect("a new folder");
+        for (name, colour) in
+            [("a.png", [210, 40, 30]), ("b.png", [30, 90, 200]), ("c.png", [240, 220, 60])]
+        {
+            let picture = RgbImage::from_fn(20, 14, |x, y| {
+                if x > y { Rgb(colour) } else { Rgb([x as u8 * 9, 120, y as u8 * 12]) }
+            });
+            picture.save(place.path("pictures").join(name)).expect("a picture can be saved");
+        }
+        place
+    }
+
+    /// Where a file of the folder is.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file.
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).expect("a file can be written");
+    }
+
+    /// Cuts a file to its first bytes.
+    pub(crate) fn truncate(&self, name: &str, length: usize) {
+        let content = fs::read(self.path(name)).expect("the file is there");
+        assert!(length < content.len(), "{name} has only {} bytes", content.len());
+        self.write(name, &content[..length]);
+    }
+
+    /// Runs the command in the folder.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        Command::cargo_bin("fisao")
+            .expect("the binary of this package")
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_remove("COLUMNS")
+            .env_remove("RUST_LOG")
+            .output()
+            .expect("the command can be started")
+    }
+
+    /// Runs a command that has to succeed; returns what it printed.
+    pub(crate) fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {errors}");
+        String::from_utf8(output.stdout).expect("output is UTF-8")
+    }
+
+    /// Runs a command whose input is at fault: exit code 1, nothing printed as data, nothing
+    /// written. Returns the error.
+    pub(crate) fn refuse(&self, arguments: &[&str]) -> String {
+        let before = self.inventory();
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{arguments:?}");
+        assert_eq!(self.inventory(), before, "{arguments:?} left something behind");
+        errors
+    }
+
+    /// Every file and folder with its size, sorted.
+    fn inventory(&self) -> Vec<(PathBuf, u64)> {
+        let mut found = Vec::new();
+        collect(self.folder.path(), &mut found);
+        found.sort_unstable();
+        found
+    }
+
+    fn write_models(&self) {
+        let images = ImageProcessor::clip(tiny::IMAGE_SIZE as u32);
+        let llava = tiny::tiny_llava(1);
+        let words = [
+            "USER",
+            "ASSISTANT",
+            ":",
+            ".",
+            "a",
+            "the",
+            "dog",
+            "cat",
+            "and",
+            "is",
+            "there",
+            "image",
+            "Describe",
+            "red",
+            "on",
+            "bench",
+        ];
+        let tokenizer = tokenizer(&["<unk>", "<s>", "</s>"], &words, 31, &["<image>"], "<s>", None);
+        let special = special_tokens("<s>", "</s>", "<unk>");
+        let folder = self.path("llava");
+        write_llava_processing(&folder, llava.config(), &tokenizer, &special, &images)
+            .expect("the folder is new");
+        write_llava(&folder, &llava, StoredDtype::F32).expect("the folder is new");
+
+        let mut clip = tiny::tiny_clip(2);
+        clip.vision = llava.vision_tower.clone();
+        self.write_clip("clip", &clip);
+        self.write_clip("foreign", &tiny::tiny_clip(3));
+    }
+
+    fn write_clip(&self, name: &str, clip: &Clip) {
+        let words = ["<unk>", "a", "an", "photo", "of", ".", "dog", "cat", "car", "apple"];
+        let (begin, end) = ("<|startoftext|>", "<|endoftext|>");
+        let tokenizer = tokenizer(&[], &words, 37, &[begin, end], begin, Some(end));
+        let images = ImageProcessor::clip(tiny::IMAGE_SIZE as u32);
+        let special = special_tokens(begin, end, end);
+        let longest = clip.config().text.max_position_embeddings;
+        let folder = self.path(name);
+        write_clip_processing(&folder, longest, &tokenizer, &special, &images)
+            .expect("the folder is new");
+        write_clip(&folder, clip, StoredDtype::F32).expect("the folder is new");
+    }
+}
+
+fn collect(folder: &Path, found: &mut Vec<(PathBuf, u64)>) {
+    for entry in fs::read_dir(folder).expect("the folder is there") {
+        let entry = entry.expect("the folder can be read");
+        let data = entry.metadata().expect("the file is there");
+        found.push((entry.path(), if data.is_dir() { 0 } else { data.len() }));
+        if data.is_dir() {
+            collect(&entry.path(), found);
+        }
+    }
+}
+
+fn special_tokens(bos: &str, eos: &str, pad: &str) -> SpecialTokens {
+    SpecialTokens { bos: bos.into(), eos: eos.into(), pad: pad.into(), unk: pad.into() }
+}
+
+/// A tokenizer of whole words; `last` special tokens are numbered from `last_id`.
+fn tokenizer(
+    first: &[&str],
+    words: &[&str],
+    last_id: usize,
+    last: &[&str],
+    begin: &str,
+    end: Option<&str>,
+) -> HfTokenizer {
+    let ids = |words: &[&str], from: usize| -> Vec<(String, usize)> {
+        words.iter().enumerate().map(|(at, word)| ((*word).to_owned(), from + at)).collect()
+    };
+    let special: Vec<_> = ids(first, 0).into_iter().chain(ids(last, last_id)).collect();
+    let vocab: serde_json::Map<String, Value> = ids(first, 0)
+        .into_iter()
+        .chain(ids(words, first.len()))
+        .map(|(word, id)| (word, Value::from(id)))
+        .collect();
+    let added = |(content, id): &(String, usize)| {
+        json!({ "id": id, "content": content, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true })
+    };
+    let token = |name: &str| json!({ "SpecialToken": { "id": name, "type_id": 0 } });
+    let mut single = vec![token(begin), json!({ "Sequence": { "id": "A", "type_id": 0 } })];
+    single.extend(end.map(token));
+    let spelled = |name: &str| {
+        let id = special.iter().find(|(word, _)| word == name).map(|(_, id)| *id);
+        json!({ "id": name, "ids": [id], "tokens": [name] })
+    };
+    let mut names = serde_json::Map::new();
+    for name in std::iter::once(begin).chain(end) {
+        names.insert(name.to_owned(), spelled(name));
+    }
+    let spec = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": special.iter().map(added).collect::<Vec<_>>(),
+        "normalizer": null,
+        "pre_tokenizer": { "type": "Whitespace" },
+        "post_processor": { "type": "TemplateProcessing", "single": single,
+            "pair": [{ "Sequence": { "id": "A", "type_id": 0 } },
+                     { "Sequence": { "id": "B", "type_id": 1 } }],
+            "special_tokens": names },
+        "decoder": null,
+        "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "<unk>" },
+    });
+    HfTokenizer::from_json(&spec.to_string()).expect("a valid tokenizer.json")
+}

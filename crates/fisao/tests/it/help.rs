@@ -1,0 +1,35 @@
+//! What every command says about itself.
+
+use crate::fixture::Workplace;
+
+#[test]
+fn every_command_describes_itself() {
+    let place = Workplace::new();
+    let commands: [&[&str]; 9] = [
+        &[],
+        &["caption"],
+        &["score"],
+        &["calibrate"],
+        &["align"],
+        &["eval"],
+        &["eval", "chair"],
+        &["pretrain"],
+        &["demo"],
+    ];
+    for command in commands {
+        let name = if command.is_empty() { "fisao".to_owned() } else { command.join("-") };
+        let arguments: Vec<&str> = command.iter().copied().chain(["--help"]).collect();
+        insta::assert_snapshot!(format!("help-{name}"), place.succeed(&arguments));
+    }
+}
+
+#[test]
+fn a_mistyped_command_line_is_the_users_fault() {
+    let place = Workplace::new();
+    let error = place.refuse(&["captoin"]);
+    assert!(error.contains("a similar subcommand exists: 'caption'"), "{error}");
+    let error = place.refuse(&["caption"]);
+    assert!(error.contains("--image <PATH>"), "{error}");
+    let error = place.refuse(&["eval", "chair", "--captions", "c.json"]);
+    assert!(error.contains("--ground-truth <FILE>"), "{error}");
+}

@@ -1,0 +1,12 @@
+//! The command as it is used: what it prints, what it refuses, what it leaves behind.
+
+mod bad_align;
+mod bad_images;
+mod bad_models;
+mod bad_settings;
+mod caption;
+mod eval;
+mod fixture;
+mod help;
+mod pretrain;
+mod score;

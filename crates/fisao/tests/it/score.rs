@@ -1,0 +1,79 @@
+//! `fisao score`.
+
+use serde_json::{Value, json};
+
+use crate::fixture::Workplace;
+
+fn scores(place: &Workplace, more: &[&str]) -> Value {
+    let arguments =
+        ["score", "--verifier", "clip", "--image", "pictures/a.png", "--format", "json"];
+    let text = place.succeed(&[&arguments[..], more].concat());
+    serde_json::from_str(&text).expect("one JSON object")
+}
+
+#[test]
+fn names_and_mentions_have_the_same_score() {
+    let place = Workplace::furnished();
+    place.write("words.json", r#"{"dog": ["puppy"], "car": [], "cat": []}"#);
+    let caption = "A dog, two Cars and no cat.";
+    let more =
+        ["--text", "dog", "--text", "car", "--caption", caption, "--vocabulary", "words.json"];
+    let scored = scores(&place, &more);
+    assert_eq!(scored["image"], "pictures/a.png");
+    let cosine = |name: &Value| name["cosine"].as_f64().unwrap();
+    let names = scored["scores"].as_array().unwrap();
+    assert!(names.iter().all(|name| cosine(name).abs() <= 1.0));
+    let mentions = scored["captions"][0]["mentions"].as_array().unwrap();
+    let found: Vec<_> = mentions
+        .iter()
+        .map(|m| json!([m["text"], m["category"], m["form"], m["start"], m["end"], m["negated"]]))
+        .collect();
+    assert_eq!(
+        Value::from(found),
+        json!([
+            ["dog", "dog", "dog", 2, 5, false],
+            ["Cars", "car", "car", 11, 15, false],
+            ["cat", "cat", "cat", 23, 26, true]
+        ])
+    );
+    assert_eq!(names[0]["cosine"], mentions[0]["cosine"]);
+    assert_eq!(names[1]["cosine"], mentions[1]["cosine"]);
+}
+
+#[test]
+fn the_template_matters() {
+    let place = Workplace::furnished();
+    let plain = scores(&place, &["--text", "dog"]);
+    let bare = scores(&place, &["--text", "dog", "--template", "{}"]);
+    assert_ne!(plain["scores"][0]["cosine"], bare["scores"][0]["cosine"]);
+    let error = place.refuse(&[
+        "score",
+        "--verifier",
+        "clip",
+        "--image",
+        "pictures",
+        "--text",
+        "dog",
+        "--template",
+        "a",
+    ]);
+    assert!(error.contains("the prompt template \"a\" holds 0 places"), "{error}");
+}
+
+#[test]
+fn a_vocabulary_that_names_two_things_alike_is_refused() {
+    let place = Workplace::furnished();
+    place.write("words.json", r#"{"dog": ["pet"], "cat": ["pet"]}"#);
+    let error = place.refuse(&[
+        "score",
+        "--verifier",
+        "clip",
+        "--image",
+        "pictures",
+        "--caption",
+        "a pet",
+        "--vocabulary",
+        "words.json",
+    ]);
+    assert!(error.contains("'pet' names both 'dog' and 'cat'"), "{error}");
+}
