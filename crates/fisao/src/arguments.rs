@@ -25,6 +25,9 @@ pub(crate) use shared::{
     Format, ModelArguments, SamplingArguments, SettingsArguments, VocabularyArguments,
 };
 
+/// Heading of the options that every command takes.
+const GLOBAL: &str = "Global options";
+
 /// Make a vision-language model stop describing what is not in the picture, using nothing but the
 /// model itself.
 #[derive(Debug, Parser)]
@@ -33,16 +36,24 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
     /// Say more about what is being done; twice for still more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        help_heading = GLOBAL,
+        action = clap::ArgAction::Count,
+        conflicts_with = "quiet"
+    )]
     pub(crate) verbose: u8,
     /// Show no progress, only warnings and errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     pub(crate) quiet: bool,
     /// Whether to use colours
     #[arg(
         long = "color",
         visible_alias = "colour",
         global = true,
+        help_heading = GLOBAL,
         value_name = "WHEN",
         default_value = "auto"
     )]

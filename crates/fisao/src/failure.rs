@@ -98,19 +98,20 @@ pub(crate) fn report_panic() -> ExitCode {
     ExitCode::from(UNEXPECTED)
 }
 
-fn describe(error: &anyhow::Error) -> String {
+/// The error, its causes and its hints, with colour codes.
+pub(crate) fn describe(error: &anyhow::Error) -> String {
     let mut text = format!("{} {error}\n", "error:".red().bold());
     let mut last = error.to_string();
     for cause in error.chain().skip(1) {
         let message = cause.to_string();
         // Some messages already end with their cause's.
         if !last.contains(&message) {
-            text.push_str(&format!("  {} {message}\n", "because:".dimmed()));
+            text.extend(["  ", &"because:".dimmed().to_string(), " ", &message, "\n"]);
         }
         last = message;
     }
     for hint in error.chain().filter_map(hint_of) {
-        text.push_str(&format!("{} {hint}\n", "hint:".cyan().bold()));
+        text.extend([&"hint:".cyan().bold().to_string(), " ", &hint, "\n"]);
     }
     text
 }
@@ -130,7 +131,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.chain().any(|cause| cause.is::<Interrupted>()) {
+    if error.chain().any(<dyn Error>::is::<Interrupted>) {
         INTERRUPTED
     } else if error.chain().any(is_foreseen) {
         USER

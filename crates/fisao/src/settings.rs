@@ -227,7 +227,7 @@ mod tests {
     fn an_unknown_key_is_named_with_its_table() {
         let error = with(&["ppo.clip-rnge=0.1"]).unwrap_err();
         assert_eq!(error.to_string(), "--set: `ppo.clip-rnge` is not a setting");
-        let text = format!("{error:?}");
+        let text = crate::failure::describe(&error);
         assert!(text.contains("did you mean `ppo.clip-range`?"), "{text}");
         assert_eq!(refused(&["reward.form.knd=1"]), "--set: `reward.form.knd` is not a setting");
     }

@@ -237,7 +237,9 @@ fn a_high_price_keeps_the_policy_at_the_reference() {
     let run = |coefficient: f64| {
         let mut config = config();
         config.ppo.kl.coefficient = coefficient;
-        config.ppo.iterations = 12;
+        config.ppo.iterations = 30;
+        config.ppo.images_per_iteration = 12;
+        config.ppo.learning_rate = 3e-3;
         config.reward.penalty_weight = PenaltyWeight::Fixed(1.0);
         let mut trainer = trainer(config);
         let mut kl = 0.0;

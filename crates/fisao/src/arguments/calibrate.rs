@@ -1,5 +1,11 @@
 //! `fisao calibrate`.
 
+#![expect(
+    clippy::doc_link_with_quotes,
+    clippy::doc_markdown,
+    reason = "these comments are the help text, where JSON is shown as it is written"
+)]
+
 use std::path::PathBuf;
 
 use clap::Args;

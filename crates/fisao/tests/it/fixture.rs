@@ -176,9 +176,14 @@ fn tokenizer(
         words.iter().enumerate().map(|(at, word)| ((*word).to_owned(), from + at)).collect()
     };
     let special: Vec<_> = ids(first, 0).into_iter().chain(ids(last, last_id)).collect();
+    // Ids have no gaps: added tokens that the vocabulary lacks are numbered right after it.
+    let known = first.len() + words.len();
+    let fillers: Vec<(String, usize)> =
+        (known..last_id).map(|id| (format!("word{id}"), id)).collect();
     let vocab: serde_json::Map<String, Value> = ids(first, 0)
         .into_iter()
         .chain(ids(words, first.len()))
+        .chain(fillers)
         .map(|(word, id)| (word, Value::from(id)))
         .collect();
     let added = |(content, id): &(String, usize)| {

@@ -150,6 +150,7 @@ mod tests {
             assert!(resolve(0, &[setting.to_owned()]).is_err(), "{setting}");
         }
         let error = resolve(0, &["clip-step=1".to_owned()]).unwrap_err();
-        assert!(format!("{error:?}").contains("did you mean `clip-steps`?"), "{error:?}");
+        let text = crate::failure::describe(&error);
+        assert!(text.contains("did you mean `clip-steps`?"), "{text}");
     }
 }
