@@ -18,4 +18,7 @@ pub(crate) struct PretrainArguments {
     /// caption-learning-rate, companion-rate, other-rate
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Do not measure the models when they are done
+    #[arg(long)]
+    pub(crate) no_measure: bool,
 }

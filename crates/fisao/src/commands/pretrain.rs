@@ -41,8 +41,10 @@ pub(crate) fn run(arguments: &PretrainArguments, reporter: &Reporter) -> anyhow:
         Pretraining { config, output: &arguments.output, world: World::new(), reporter };
     let tower = pretraining.clip()?;
     pretraining.llava(&tower)?;
-    let seed = pretraining.config.seed;
-    quality::report(&arguments.output, &pretraining.world, seed, reporter)?;
+    if !arguments.no_measure {
+        let seed = pretraining.config.seed;
+        quality::report(&arguments.output, &pretraining.world, seed, reporter)?;
+    }
     reporter.note(format_args!("the models are in {}", arguments.output.display()));
     Ok(())
 }

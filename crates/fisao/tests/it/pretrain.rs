@@ -2,10 +2,14 @@
 
 use std::fs;
 
+use burn::tensor::TensorData;
+use fisao_formats::weights::{StoredDtype, write_safetensors};
+
 use crate::fixture::Workplace;
 
-const ARGUMENTS: [&str; 11] = [
+const ARGUMENTS: [&str; 12] = [
     "pretrain",
+    "--no-measure",
     "--output",
     "models",
     "--set",
@@ -39,4 +43,20 @@ fn its_models_can_be_used_and_are_not_made_twice() {
     assert_eq!(text.lines().count(), 3);
     let score = ["--verifier", "models/clip", "--image", "pictures/a.png", "--text", "dog"];
     assert!(place.succeed(&[&["score"][..], &score].concat()).contains("dog"));
+}
+
+/// Token ids index the embeddings: with others, going on would quietly train something else.
+#[test]
+fn a_stage_is_not_gone_on_with_under_another_tokenizer() {
+    let place = Workplace::new();
+    place.succeed(&ARGUMENTS);
+    fs::remove_file(place.path("models/clip/config.json")).unwrap();
+    let step = TensorData::from([1.0_f32]);
+    let state = place.path("models/state-clip.safetensors");
+    write_safetensors(&state, [("step", &step)], StoredDtype::F32).unwrap();
+    let file = place.path("models/clip/tokenizer.json");
+    let changed = fs::read_to_string(&file).unwrap().replace("\"a</w>\"", "\"q</w>\"");
+    fs::write(&file, changed).unwrap();
+    let error = place.refuse(&ARGUMENTS);
+    assert!(error.contains("the saved state was made with another tokenizer"), "{error}");
 }
