@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fisao_align::events::{AlignEvent, IterationMetrics, Warning};
+use fisao_align::events::{AlignEvent, IterationMetrics, Warning, WarningCode};
 use fisao_align::guards::SplitHealth;
 use fisao_align::trainer::Trainer;
 use fisao_formats::{Adapter, RunFolder};
@@ -31,8 +31,10 @@ pub(crate) struct Training<'a> {
     /// Iterations in all, and between two looks at the calibration split (0: never).
     pub(crate) iterations: usize,
     pub(crate) check_every: usize,
-    /// Everything the user was warned about.
+    /// What the user was warned about, one text per kind.
     pub(crate) warnings: Vec<String>,
+    /// Kind of each of the warnings, and how often it came up.
+    pub(crate) warned: Vec<(WarningCode, usize)>,
     pub(crate) metrics: Vec<IterationMetrics>,
     /// What the looks at the calibration split showed, by iterations done.
     pub(crate) health: Vec<(usize, SplitHealth)>,
@@ -118,10 +120,20 @@ impl Training<'_> {
         Ok(())
     }
 
+    /// Shows a warning when its kind comes up for the first time; after that it is counted, and the
+    /// latest figures are kept.
     fn warn(&mut self, warnings: Vec<Warning>) {
-        for warning in warnings {
-            self.reporter.warn(&warning.message, Some(&warning.hint));
-            self.warnings.push(format!("{} ({})", warning.message, warning.hint));
+        for Warning { code, message, hint } in warnings {
+            let known = self.warned.iter().position(|(known, _)| *known == code);
+            if let Some(index) = known {
+                self.warned[index].1 += 1;
+                let count = self.warned[index].1;
+                self.warnings[index] = format!("{message} ({count} times, last shown; {hint})");
+            } else {
+                self.reporter.warn(&message, Some(&hint));
+                self.warnings.push(format!("{message} ({hint})"));
+                self.warned.push((code, 1));
+            }
         }
     }
 

@@ -50,6 +50,7 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
         iterations: config.ppo.iterations,
         check_every: 0,
         warnings: Vec::new(),
+        warned: Vec::new(),
         metrics: Vec::new(),
         health: Vec::new(),
     };

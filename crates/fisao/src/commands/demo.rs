@@ -134,6 +134,7 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
         iterations: config.ppo.iterations,
         check_every: config.check_every,
         warnings: Vec::new(),
+        warned: Vec::new(),
         metrics: Vec::new(),
         health: Vec::new(),
     };
