@@ -192,8 +192,7 @@ fn differentiate_micro(
         micro.iter().flat_map(|&index| rows[index].iter().copied()).collect()
     };
     let states = replica.policy.response_states(&examples, &features);
-    let distribution = replica.policy.log_distribution(&states, config.temperature);
-    let (logprobs, entropy) = replica.policy.chosen(&states, &distribution);
+    let (logprobs, entropy) = replica.policy.log_probabilities(&states, config.temperature);
     let (policy_term, policy) = policy_loss(
         logprobs,
         &gather(&rollout.old_logprobs),

@@ -3,6 +3,8 @@
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 
+use crate::fused::{Operation, is_fused, one};
+
 /// A non-linearity, spelled as in `hidden_act` / `projector_hidden_act`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Activation {
@@ -23,6 +25,11 @@ pub enum Activation {
 impl Activation {
     /// Applies the non-linearity element by element; the shape is kept.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        if is_fused(&x) { one(x, Operation::Activation(self)) } else { self.composed(x) }
+    }
+
+    /// The same from single operations.
+    pub(crate) fn composed<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
             Self::Gelu => activation::gelu(x),

@@ -2,26 +2,42 @@
 
 use burn::tensor::{Device, Tensor, activation};
 
+pub use crate::fused::attention::Mask;
+use crate::fused::{Operation, is_fused, three};
 use crate::parameters::from_floats;
 
 /// What a masked score is set to; low enough that its weight is exactly zero in f32 and bf16.
 const MASKED: f32 = -1.0e9;
 
-/// `softmax(q kᵀ / √d + bias) v`.
+/// `softmax(q kᵀ / √d) v` over the keys that `mask` shows.
 ///
 /// # Shapes
-/// * `q`: `[batch, heads, queries, d]`, `k`, `v`: `[batch, heads, keys, d]`
-/// * `bias`: broadcasts to `[batch, heads, queries, keys]`
+/// * `q`: `[batch, heads, queries, d]`
+/// * `k`, `v`: `[batch, key heads, keys, d]`; key heads divide heads, queries stand behind the keys
 /// * result: `[batch, heads, queries, d]`
-pub fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<4> {
-    let width = q.dims()[3];
+pub fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &Mask) -> Tensor<4> {
+    if is_fused(&q) {
+        return three(q, k, v, Operation::Attention(mask.clone()));
+    }
+    composed(q, k, v, mask)
+}
+
+/// The same from single operations.
+pub(crate) fn composed(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &Mask) -> Tensor<4> {
+    let [batch, heads, queries, width] = q.dims();
+    let [_, key_heads, keys, _] = k.dims();
+    let group = heads / key_heads;
+    let device = q.device().inner();
     let scale = 1.0 / (width as f64).sqrt();
-    let scores = (q * scale).matmul(k.swap_dims(2, 3));
-    let scores = match bias {
-        Some(bias) => scores + bias,
-        None => scores,
+    let scores = (q * scale).matmul(repeat_heads(k, group).swap_dims(2, 3));
+    let scores = match mask {
+        Mask::Full => scores,
+        Mask::Causal { first } => {
+            let rows = if first.is_empty() { 1 } else { batch };
+            scores + bias(mask, [rows, queries, keys], &device)
+        }
     };
-    activation::softmax(scores, 3).matmul(v)
+    activation::softmax(scores, 3).matmul(repeat_heads(v, group))
 }
 
 /// Splits `[batch · length, heads · d]` into `[batch, heads, length, d]`.
@@ -36,17 +52,24 @@ pub fn merge_heads(x: Tensor<4>) -> Tensor<2> {
     x.swap_dims(1, 2).reshape([batch * length, heads * width])
 }
 
-/// Bias `[batch, 1, queries, keys]` that lets query `i` of a row see key `j` when `visible(row, i, j)`.
-pub fn bias_where(
-    [batch, queries, keys]: [usize; 3],
-    device: &Device,
-    visible: impl Fn(usize, usize, usize) -> bool,
-) -> Tensor<4> {
-    let mut values = Vec::with_capacity(batch * queries * keys);
-    for row in 0..batch {
+/// Repeats each key/value head for its group of query heads: `[b, h, t, d]` → `[b, h · group, t, d]`.
+fn repeat_heads(x: Tensor<4>, group: usize) -> Tensor<4> {
+    if group == 1 {
+        return x;
+    }
+    let [batch, heads, length, width] = x.dims();
+    let wide = x.unsqueeze_dim::<5>(2).repeat_dim(2, group);
+    wide.reshape([batch, heads * group, length, width])
+}
+
+/// What is added to the scores: `[rows, 1, queries, keys]`.
+fn bias(mask: &Mask, [rows, queries, keys]: [usize; 3], device: &Device) -> Tensor<4> {
+    let mut values = Vec::with_capacity(rows * queries * keys);
+    for row in 0..rows {
         for query in 0..queries {
-            values.extend((0..keys).map(|key| if visible(row, query, key) { 0.0 } else { MASKED }));
+            let visible = mask.visible(row, query, [queries, keys]);
+            values.extend((0..keys).map(|key| if visible.contains(&key) { 0.0 } else { MASKED }));
         }
     }
-    from_floats(values, [batch, 1, queries, keys], device)
+    from_floats(values, [rows, 1, queries, keys], device)
 }

@@ -78,6 +78,21 @@ impl Clip {
         unit(self.visual_projection.forward(self.vision.pooled(pixels)))
     }
 
+    /// Unit embeddings of the pictures, as [`embed_images`](Self::embed_images) gives them, and of each of
+    /// their patches: the patch's final state through the norm and projection of the class token's.
+    ///
+    /// # Shapes
+    /// `[batch, 3, h, w]` → `[batch, dim]`, `[batch, patches, dim]`
+    pub fn embed_images_and_patches(&self, pixels: Tensor<4>) -> (Tensor<2>, Tensor<3>) {
+        let dim = self.config.projection_dim;
+        let states = self.vision.normed_states(pixels);
+        let [batch, positions, hidden] = states.dims();
+        let all = states.reshape([batch * positions, hidden]);
+        let all = unit(self.visual_projection.forward(all)).reshape([batch, positions, dim]);
+        let images = all.clone().narrow(1, 0, 1).reshape([batch, dim]);
+        (images, all.narrow(1, 1, positions - 1))
+    }
+
     /// Unit text embeddings `f_t`: ids with BOS and EOS → `[batch, dim]`.
     pub fn embed_text(&self, ids: &[Vec<u32>]) -> Tensor<2> {
         unit(self.text_projection.forward(self.text.pooled(ids)))

@@ -5,7 +5,7 @@
 use burn::tensor::{Device, Tensor};
 
 use crate::activation::Activation;
-use crate::attention::{attend, merge_heads, split_heads};
+use crate::attention::{Mask, attend, merge_heads, split_heads};
 use crate::linear::Linear;
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
@@ -77,13 +77,13 @@ impl EncoderLayer {
     }
 
     /// `x`: `[batch · length, width]`.
-    fn forward(&self, x: Tensor<2>, batch: usize, bias: Option<Tensor<4>>) -> Tensor<2> {
+    fn forward(&self, x: Tensor<2>, batch: usize, mask: &Mask) -> Tensor<2> {
         let length = x.dims()[0] / batch;
         let normed = self.layer_norm1.forward(x.clone());
         let split = |projection: &Linear| {
             split_heads(projection.forward(normed.clone()), batch, length, self.heads)
         };
-        let mixed = attend(split(&self.q_proj), split(&self.k_proj), split(&self.v_proj), bias);
+        let mixed = attend(split(&self.q_proj), split(&self.k_proj), split(&self.v_proj), mask);
         let x = x + self.out_proj.forward(merge_heads(mixed));
         let hidden = self.fc1.forward(self.layer_norm2.forward(x.clone()));
         x + self.fc2.forward(self.activation.forward(hidden))
@@ -136,15 +136,9 @@ impl Encoder {
     /// Runs the first `depth` layers.
     ///
     /// # Shapes
-    /// `x`: `[batch · length, width]`; `bias` broadcasts to `[batch, heads, length, length]`.
-    pub fn forward(
-        &self,
-        x: Tensor<2>,
-        batch: usize,
-        bias: Option<&Tensor<4>>,
-        depth: usize,
-    ) -> Tensor<2> {
-        self.layers[..depth].iter().fold(x, |x, layer| layer.forward(x, batch, bias.cloned()))
+    /// `x`: `[batch · length, width]`.
+    pub fn forward(&self, x: Tensor<2>, batch: usize, mask: &Mask, depth: usize) -> Tensor<2> {
+        self.layers[..depth].iter().fold(x, |x, layer| layer.forward(x, batch, mask))
     }
 }
 

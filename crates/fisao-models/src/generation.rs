@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::attention::bias_where;
+use crate::attention::Mask;
 use crate::llama::KvCache;
 use crate::llava::Llava;
 use crate::parameters::{floats, indices};
@@ -159,20 +159,12 @@ impl Llava {
         let x = self.embed(&rows, &images, features);
         let positions = padding
             .iter()
-            .flat_map(|&padding| (0..longest).map(move |at| at.saturating_sub(padding) as i64))
-            .collect();
-        let bias = bias_where([batch, longest, longest], &device, |row, query, key| {
-            key <= query && (key >= padding[row] || query < padding[row])
-        });
+            .flat_map(|&padding| (0..longest).map(move |at| at.saturating_sub(padding)))
+            .collect::<Vec<_>>();
+        let mask = Mask::Causal { first: padding.into() };
         let config = self.language_model().config();
         let mut cache = KvCache::new(config, batch, longest + budget, &device);
-        let hidden = self.language_model().forward(
-            x,
-            &indices(positions, &device),
-            &bias,
-            batch,
-            Some(&mut cache),
-        );
+        let hidden = self.language_model().forward(x, &positions, &mask, batch, Some(&mut cache));
         let last = (0..batch).map(|row| (row * longest + longest - 1) as i64).collect();
         (cache, hidden.select(0, indices(last, &device)))
     }
@@ -183,12 +175,9 @@ impl Llava {
         let filled = cache.filled();
         let ids = tokens.iter().map(|&id| i64::from(id)).collect();
         let x = self.language_model().embed(indices(ids, &device));
-        let positions = open.iter().map(|row| (filled - row.padding) as i64).collect();
-        let bias = bias_where([open.len(), 1, filled + 1], &device, |row, _, key| {
-            key >= open[row].padding
-        });
-        let positions = indices(positions, &device);
-        self.language_model().forward(x, &positions, &bias, open.len(), Some(cache))
+        let positions: Vec<usize> = open.iter().map(|row| filled - row.padding).collect();
+        let mask = Mask::Causal { first: open.iter().map(|row| row.padding).collect() };
+        self.language_model().forward(x, &positions, &mask, open.len(), Some(cache))
     }
 
     /// Picks the next token of every open row and records it.

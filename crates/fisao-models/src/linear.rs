@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor};
 
+use crate::fused::{Operation, is_fused, three, two};
 use crate::lora::LowRank;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{Init, WeightError, WeightSource};
@@ -55,12 +56,26 @@ impl Linear {
     /// `x`: `[rows, in]` → `[rows, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let low_rank = self.adapter.as_ref().map(|adapter| adapter.forward(x.clone()));
-        let mut y = x.matmul(self.weight.clone().transpose());
-        if let Some(bias) = &self.bias {
-            y = y + bias.clone().unsqueeze();
-        }
+        let y = if is_fused(&x) && is_fused(&self.weight) {
+            let weight = self.weight.clone();
+            match &self.bias {
+                Some(bias) => three(x, weight, bias.clone(), Operation::Linear),
+                None => two(x, weight, Operation::Linear),
+            }
+        } else {
+            self.composed(x)
+        };
         match low_rank {
             Some(term) => y + term,
+            None => y,
+        }
+    }
+
+    /// The map itself, without an adapter, from single operations.
+    pub(crate) fn composed(&self, x: Tensor<2>) -> Tensor<2> {
+        let y = x.matmul(self.weight.clone().transpose());
+        match &self.bias {
+            Some(bias) => y + bias.clone().unsqueeze(),
             None => y,
         }
     }

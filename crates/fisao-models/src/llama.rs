@@ -11,6 +11,8 @@ use burn::tensor::{Device, Int, Tensor};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::attention::Mask;
+use crate::fused::{Operation, is_fused, two};
 use crate::linear::{Embedding, Linear};
 use crate::lora::{LoraConfig, LowRank};
 use crate::norm::RmsNorm;
@@ -97,7 +99,7 @@ impl Llama {
             let size = [config.hidden_size, config.vocab_size];
             Some(Linear::load(weights, &format!("{name}.lm_head"), size, false, device)?)
         };
-        let rotary = Rotary::new(&config, device);
+        let rotary = Rotary::new(&config);
         Ok(Self { config, embed_tokens, layers, norm, lm_head, rotary })
     }
 
@@ -122,18 +124,19 @@ impl Llama {
     ///
     /// # Shapes
     /// * `x`: `[batch · length, hidden]`, `positions`: `[batch · length]`
-    /// * `bias`: `[batch or 1, 1, length, keys]`, keys = cached + length
+    /// * `mask`: over cached + new keys
     /// * result: `[batch · length, hidden]`
     pub fn forward(
         &self,
         x: Tensor<2>,
-        positions: &Tensor<1, Int>,
-        bias: &Tensor<4>,
+        positions: &[usize],
+        mask: &Mask,
         batch: usize,
         mut cache: Option<&mut KvCache>,
     ) -> Tensor<2> {
         let length = x.dims()[0] / batch;
-        let context = Context { batch, angles: self.rotary.at(positions, batch), bias };
+        let rotation = self.rotary.at(positions, batch, &x.device());
+        let context = Context { batch, rotation, mask };
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x, &context, cache.as_deref_mut().map(|cache| (cache, index)));
@@ -148,6 +151,9 @@ impl Llama {
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
+            None if is_fused(&hidden) => {
+                two(hidden, self.embed_tokens.weight.clone(), Operation::Linear)
+            }
             None => hidden.matmul(self.embed_tokens.weight.clone().transpose()),
         }
     }

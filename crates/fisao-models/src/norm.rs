@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 
+use crate::fused::{Operation, is_fused, three, two};
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{Init, WeightError, WeightSource};
 
@@ -37,6 +38,15 @@ impl LayerNorm {
     /// # Shapes
     /// `[rows, width]` → `[rows, width]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        if is_fused(&x) {
+            let operation = Operation::LayerNorm { epsilon: self.epsilon as f32 };
+            return three(x, self.weight.clone(), self.bias.clone(), operation);
+        }
+        self.composed(x)
+    }
+
+    /// The same from single operations.
+    pub(crate) fn composed(&self, x: Tensor<2>) -> Tensor<2> {
         let centred = x.clone() - x.mean_dim(1);
         let variance = centred.clone().square().mean_dim(1);
         let scaled = centred * (variance + self.epsilon).sqrt().recip();
@@ -77,6 +87,15 @@ impl RmsNorm {
     /// # Shapes
     /// `[rows, width]` → `[rows, width]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        if is_fused(&x) {
+            let operation = Operation::RmsNorm { epsilon: self.epsilon as f32 };
+            return two(x, self.weight.clone(), operation);
+        }
+        self.composed(x)
+    }
+
+    /// The same from single operations.
+    pub(crate) fn composed(&self, x: Tensor<2>) -> Tensor<2> {
         let mean_square = x.clone().square().mean_dim(1);
         x * (mean_square + self.epsilon).sqrt().recip() * self.weight.clone().unsqueeze()
     }

@@ -4,9 +4,12 @@
 //! padding, and states are gathered at response positions, so prompt, image and padding never reach
 //! a loss or a statistic.
 
+use std::sync::Arc;
+
 use burn::tensor::{Tensor, activation};
 
-use crate::attention::bias_where;
+use crate::attention::Mask;
+use crate::fused::{Operation, is_fused, one};
 use crate::llava::Llava;
 use crate::parameters::indices;
 
@@ -60,14 +63,13 @@ impl Llava {
         }
         let images: Vec<usize> = examples.iter().map(|example| example.image).collect();
         let x = self.embed(&rows, &images, features);
-        let positions = indices((0..batch).flat_map(|_| 0..length as i64).collect(), &device);
-        let causal = bias_where([1, length, length], &device, |_, query, key| key <= query);
-        let hidden = self.language_model().forward(x, &positions, &causal, batch, None);
+        let positions: Vec<usize> = (0..batch).flat_map(|_| 0..length).collect();
+        let hidden = self.language_model().forward(x, &positions, &Mask::causal(), batch, None);
         ResponseStates { hidden: hidden.select(0, indices(kept, &device)), targets }
     }
 
     /// Log-probabilities of the states' targets at a temperature, and the entropy of each
-    /// prediction.
+    /// prediction, nats.
     ///
     /// # Shapes
     /// two of `[tokens]`.
@@ -76,32 +78,31 @@ impl Llava {
         states: &ResponseStates,
         temperature: f64,
     ) -> (Tensor<1>, Tensor<1>) {
-        self.chosen(states, &self.log_distribution(states, temperature))
-    }
-
-    /// Log-probabilities of the targets under a given [`log_distribution`](Self::log_distribution), and
-    /// the entropy of each prediction.
-    ///
-    /// # Shapes
-    /// `distribution`: `[tokens, vocabulary]` → two of `[tokens]`.
-    pub fn chosen(
-        &self,
-        states: &ResponseStates,
-        distribution: &Tensor<2>,
-    ) -> (Tensor<1>, Tensor<1>) {
         let count = states.targets.len();
-        let targets = states.targets.iter().map(|&id| i64::from(id)).collect();
-        let targets = indices(targets, &self.device()).reshape([count, 1]);
-        let chosen = distribution.clone().gather(1, targets).reshape([count]);
-        let entropy = (distribution.clone().exp() * distribution.clone()).sum_dim(1).neg();
-        (chosen, entropy.reshape([count]))
+        let logits = self.language_model().logits(states.hidden.clone());
+        let both: Tensor<2> = if is_fused(&logits) {
+            let targets = Arc::new(states.targets.clone());
+            one(logits, Operation::TokenLogProbs { targets, temperature: temperature as f32 })
+        } else {
+            composed(logits, &states.targets, temperature)
+        };
+        let column = |at: usize| both.clone().narrow(1, at, 1).reshape([count]);
+        (column(0), column(1))
     }
 
     /// Log-probabilities of all tokens: `[tokens, vocabulary]`.
     pub fn log_distribution(&self, states: &ResponseStates, temperature: f64) -> Tensor<2> {
         let logits = self.language_model().logits(states.hidden.clone());
-        let scaled =
-            if (temperature - 1.0).abs() < f64::EPSILON { logits } else { logits / temperature };
-        activation::log_softmax(scaled, 1)
+        activation::log_softmax(logits / temperature, 1)
     }
+}
+
+/// Log-probabilities and entropies from single operations: `[tokens, vocabulary]` → `[tokens, 2]`.
+pub(crate) fn composed(logits: Tensor<2>, targets: &[u32], temperature: f64) -> Tensor<2> {
+    let device = logits.device();
+    let distribution = activation::log_softmax(logits / temperature, 1);
+    let targets = indices(targets.iter().map(|&id| i64::from(id)).collect(), &device);
+    let chosen = distribution.clone().gather(1, targets.unsqueeze_dim(1));
+    let entropy = (distribution.clone().exp() * distribution).sum_dim(1).neg();
+    Tensor::cat(vec![chosen, entropy], 1)
 }

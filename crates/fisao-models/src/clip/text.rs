@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
-use crate::attention::bias_where;
+use crate::attention::Mask;
 use crate::encoder::{Encoder, EncoderConfig};
 use crate::linear::Embedding;
 use crate::norm::LayerNorm;
@@ -130,11 +130,10 @@ impl ClipTextTower {
         let x = self.token_embedding.forward(indices(tokens, &device));
         let positions = self.position_embedding.weight.clone().narrow(0, 0, length).unsqueeze();
         let x = x.reshape([ids.len(), length, width]) + positions;
-        let causal = bias_where([1, length, length], &device, |_, query, key| key <= query);
         let x = self.encoder.forward(
             x.reshape([ids.len() * length, width]),
             ids.len(),
-            Some(&causal),
+            &Mask::causal(),
             self.encoder.depth(),
         );
         self.final_layer_norm.forward(x.select(0, indices(pooled, &device)))

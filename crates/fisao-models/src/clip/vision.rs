@@ -4,7 +4,9 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
+use crate::attention::Mask;
 use crate::encoder::{Encoder, EncoderConfig};
+use crate::fused::{Operation, is_fused, two};
 use crate::linear::{EMBEDDING_STD, Embedding};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
@@ -126,7 +128,7 @@ impl ClipVisionTower {
         let batch = pixels.dims()[0];
         let width = self.config.hidden_size;
         let x = self.pre_layrnorm.forward(self.embed(pixels));
-        let x = self.encoder.forward(x, batch, None, depth);
+        let x = self.encoder.forward(x, batch, &Mask::Full, depth);
         x.reshape([batch, self.config.patches() + 1, width])
     }
 
@@ -136,6 +138,14 @@ impl ClipVisionTower {
         let states = self.hidden_states(pixels, self.encoder.depth());
         let class = states.slice([0..batch, 0..1]).reshape([batch, self.config.hidden_size]);
         self.post_layernorm.forward(class)
+    }
+
+    /// Final states of all positions after the last norm: `[batch, 3, h, w]` → `[batch, 1 + patches, hidden]`.
+    pub(crate) fn normed_states(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let states = self.hidden_states(pixels, self.encoder.depth());
+        let [batch, positions, hidden] = states.dims();
+        let normed = self.post_layernorm.forward(states.reshape([batch * positions, hidden]));
+        normed.reshape([batch, positions, hidden])
     }
 
     /// Patch, class and position embeddings: `[batch · (1 + patches), hidden]`.
@@ -156,7 +166,12 @@ impl ClipVisionTower {
             .permute([0, 2, 4, 1, 3, 5])
             .reshape([batch * side * side, 3 * patch * patch]);
         let kernel = self.patch_embedding.clone().reshape([width, 3 * patch * patch]);
-        let embedded = patches.matmul(kernel.transpose()).reshape([batch, side * side, width]);
+        let embedded = if is_fused(&patches) {
+            two(patches, kernel, Operation::Linear)
+        } else {
+            patches.matmul(kernel.transpose())
+        };
+        let embedded = embedded.reshape([batch, side * side, width]);
         let class = self.class_embedding.clone().reshape([1, 1, width]).repeat_dim(0, batch);
         let x = Tensor::cat(vec![class, embedded], 1);
         let x = x + self.position_embedding.weight.clone().unsqueeze();

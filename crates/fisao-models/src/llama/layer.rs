@@ -2,9 +2,10 @@
 
 use burn::tensor::{Device, Tensor, activation};
 
-use super::rotary::rotate;
+use super::rotary::Rotation;
 use super::{KvCache, LlamaConfig};
-use crate::attention::{attend, merge_heads, split_heads};
+use crate::attention::{Mask, attend, merge_heads, split_heads};
+use crate::fused::{Operation, is_fused, two};
 use crate::linear::Linear;
 use crate::norm::RmsNorm;
 use crate::parameters::{ParameterMut, Parameters};
@@ -92,31 +93,26 @@ impl DecoderLayer {
         let keys = self.k_proj.forward(normed.clone());
         let k = split_heads(keys, batch, length, self.key_value_heads);
         let v = split_heads(self.v_proj.forward(normed), batch, length, self.key_value_heads);
-        let q = rotate(q, &context.angles);
-        let k = rotate(k, &context.angles);
+        let q = context.rotation.apply(q);
+        let k = context.rotation.apply(k);
         let (k, v) = match cache {
             Some((cache, layer)) => cache.extend(layer, k, v),
             None => (k, v),
         };
-        let group = self.heads / self.key_value_heads;
-        let mixed =
-            attend(q, repeat_heads(k, group), repeat_heads(v, group), Some(context.bias.clone()));
+        let mixed = attend(q, k, v, context.mask);
         let x = x + self.o_proj.forward(merge_heads(mixed));
         let normed = self.post_attention_layernorm.forward(x.clone());
         let gate = self.gate_proj.forward(normed.clone());
-        let gate = gate.clone() * activation::sigmoid(gate);
-        x + self.down_proj.forward(gate * self.up_proj.forward(normed))
+        x + self.down_proj.forward(swiglu(gate, self.up_proj.forward(normed)))
     }
 }
 
-/// Repeats each key/value head for its group of query heads: `[b, h, t, d]` → `[b, h · group, t, d]`.
-fn repeat_heads(x: Tensor<4>, group: usize) -> Tensor<4> {
-    if group == 1 {
-        return x;
+/// `gate · σ(gate) · up`.
+fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    if is_fused(&gate) {
+        return two(gate, up, Operation::SwiGlu);
     }
-    let [batch, heads, length, width] = x.dims();
-    let wide = x.unsqueeze_dim::<5>(2).repeat_dim(2, group);
-    wide.reshape([batch, heads * group, length, width])
+    gate.clone() * activation::sigmoid(gate) * up
 }
 
 impl Parameters for DecoderLayer {
@@ -134,8 +130,8 @@ impl Parameters for DecoderLayer {
 pub(super) struct Context<'a> {
     /// Number of sequences.
     pub(super) batch: usize,
-    /// cos and sin at every position, `[batch, 1, length, head_dim / 2]`.
-    pub(super) angles: (Tensor<4>, Tensor<4>),
-    /// `[batch or 1, 1, length, keys]`.
-    pub(super) bias: &'a Tensor<4>,
+    /// The turn at every position.
+    pub(super) rotation: Rotation,
+    /// Which keys are seen.
+    pub(super) mask: &'a Mask,
 }

@@ -1,22 +1,24 @@
 //! Rotary position embedding (Su et al. 2021, arXiv 2104.09864) in the "rotate half" convention.
 
-use burn::tensor::{Device, Int, Tensor};
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor};
 
 use super::LlamaConfig;
+use crate::fused::rotary::Angles;
+use crate::fused::{Operation, is_fused, one};
 use crate::parameters::from_floats;
 
 /// Rotary angles of every position: cos and sin, `[positions, head_dim / 2]`.
 #[derive(Debug, Clone)]
 pub(super) struct Rotary {
-    cos: Tensor<2>,
-    sin: Tensor<2>,
+    table: Arc<Angles>,
 }
 
 impl Rotary {
-    pub(super) fn new(config: &LlamaConfig, device: &Device) -> Self {
+    pub(super) fn new(config: &LlamaConfig) -> Self {
         let half = config.head_dim / 2;
-        let positions = config.max_position_embeddings;
-        let angles: Vec<f64> = (0..positions)
+        let angles: Vec<f64> = (0..config.max_position_embeddings)
             .flat_map(|position| {
                 (0..half).map(move |index| {
                     let exponent = 2.0 * index as f64 / config.head_dim as f64;
@@ -24,29 +26,52 @@ impl Rotary {
                 })
             })
             .collect();
-        let table = |f: fn(f64) -> f64| {
-            from_floats(angles.iter().map(|&a| f(a) as f32).collect(), [positions, half], device)
-        };
-        Self { cos: table(f64::cos), sin: table(f64::sin) }
+        let table = |f: fn(f64) -> f64| angles.iter().map(|&a| f(a) as f32).collect();
+        Self { table: Arc::new(Angles { cos: table(f64::cos), sin: table(f64::sin), half }) }
     }
 
-    /// Angles at the given positions: `[batch · length]` → two of `[batch, 1, length, half]`.
-    pub(super) fn at(&self, positions: &Tensor<1, Int>, batch: usize) -> (Tensor<4>, Tensor<4>) {
-        let half = self.cos.dims()[1];
-        let length = positions.dims()[0] / batch;
-        let pick = |table: &Tensor<2>| {
-            table.clone().select(0, positions.clone()).reshape([batch, 1, length, half])
+    /// The turn of `batch` sequences at the given positions, `[batch · length]`.
+    pub(super) fn at(&self, positions: &[usize], batch: usize, device: &Device) -> Rotation {
+        let half = self.table.half;
+        let pick = |table: &[f32]| -> Vec<f32> {
+            let rows = positions.iter().map(|&at| &table[at * half..(at + 1) * half]);
+            rows.flatten().copied().collect()
         };
-        (pick(&self.cos), pick(&self.sin))
+        let angles = Angles { cos: pick(&self.table.cos), sin: pick(&self.table.sin), half };
+        Rotation { angles: Arc::new(angles), batch, device: device.clone().inner() }
     }
 }
 
-/// `(x₁, x₂) ↦ (x₁ cos − x₂ sin, x₂ cos + x₁ sin)` on the two halves of the last dimension.
-pub(super) fn rotate(x: Tensor<4>, (cos, sin): &(Tensor<4>, Tensor<4>)) -> Tensor<4> {
-    let half = x.dims()[3] / 2;
-    let first = x.clone().narrow(3, 0, half);
-    let second = x.narrow(3, half, half);
-    let low = first.clone() * cos.clone() - second.clone() * sin.clone();
-    let high = second * cos.clone() + first * sin.clone();
-    Tensor::cat(vec![low, high], 3)
+/// The turn at every position of one batch.
+#[derive(Debug, Clone)]
+pub(super) struct Rotation {
+    angles: Arc<Angles>,
+    batch: usize,
+    device: Device,
+}
+
+impl Rotation {
+    /// `(x₁, x₂) ↦ (x₁ cos − x₂ sin, x₂ cos + x₁ sin)` on the two halves of the last dimension of
+    /// `[batch, heads, length, head_dim]`.
+    pub(super) fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+        if is_fused(&x) {
+            return one(x, Operation::Rotary(Arc::clone(&self.angles)));
+        }
+        self.composed(x)
+    }
+
+    /// The same from single operations.
+    pub(crate) fn composed(&self, x: Tensor<4>) -> Tensor<4> {
+        let [_, _, length, width] = x.dims();
+        let half = width / 2;
+        let table = |values: &[f32]| {
+            from_floats::<4>(values.to_vec(), [self.batch, 1, length, half], &self.device)
+        };
+        let (cos, sin) = (table(&self.angles.cos), table(&self.angles.sin));
+        let first = x.clone().narrow(3, 0, half);
+        let second = x.narrow(3, half, half);
+        let low = first.clone() * cos.clone() - second.clone() * sin.clone();
+        let high = second * cos + first * sin;
+        Tensor::cat(vec![low, high], 3)
+    }
 }

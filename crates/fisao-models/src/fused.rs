@@ -1,0 +1,129 @@
+//! Operations that would cost several passes over memory when composed, done in one, with backward
+//! passes written by hand.
+//!
+//! Each operation is a pair of functions on plain f32 slices in a module of its own. This module ties
+//! them to tensors through burn's backend extension: on the CPU backend an [`Operation`] runs as one
+//! kernel and one node of the autodiff graph. On every other device the callers compose the same
+//! formula from burn's own operations; the tests hold the two against each other.
+//!
+//! Loops are compiled for AVX-512, AVX2 and the baseline, and chosen at run time ([`simd`]). Large
+//! ones are cut into a fixed number of rows per piece, so results do not depend on how many threads
+//! there are.
+
+pub(crate) mod activation;
+pub(crate) mod attention;
+mod autodiff;
+mod cpu;
+pub(crate) mod layer_norm;
+pub(crate) mod linear;
+pub(crate) mod rms_norm;
+pub(crate) mod rotary;
+mod rows;
+mod simd;
+pub(crate) mod swiglu;
+#[cfg(test)]
+mod tests;
+pub(crate) mod token_log_probs;
+mod view;
+
+use std::sync::Arc;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, DispatchDevice, backend_extension};
+use burn::tensor::{DType, Tensor};
+
+use crate::activation::Activation;
+
+/// One fused operation with everything about it that is not a tensor.
+#[derive(Debug, Clone)]
+pub(crate) enum Operation {
+    /// `x`, weight and bias: see [`layer_norm`].
+    LayerNorm {
+        /// ε under the root.
+        epsilon: f32,
+    },
+    /// `x` and weight: see [`rms_norm`].
+    RmsNorm {
+        /// ε under the root.
+        epsilon: f32,
+    },
+    /// `x`: see [`activation`].
+    Activation(Activation),
+    /// gate and up: see [`swiglu`].
+    SwiGlu,
+    /// `x`, weight and, with three inputs, bias: see [`linear`].
+    Linear,
+    /// `x`: see [`rotary`].
+    Rotary(Arc<rotary::Angles>),
+    /// q, k and v: see [`attention`].
+    Attention(attention::Mask),
+    /// logits: see [`token_log_probs`].
+    TokenLogProbs {
+        /// The token asked for in each row.
+        targets: Arc<Vec<u32>>,
+        /// Divides the logits.
+        temperature: f32,
+    },
+}
+
+/// Fused operations by their number of tensors.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait FusedOperations: Backend {
+    /// Applies an operation on one tensor.
+    fn fused_1(x: FloatTensor<Self>, operation: Operation) -> FloatTensor<Self>;
+    /// Applies an operation on two tensors.
+    fn fused_2(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        operation: Operation,
+    ) -> FloatTensor<Self>;
+    /// Applies an operation on three tensors.
+    fn fused_3(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        z: FloatTensor<Self>,
+        operation: Operation,
+    ) -> FloatTensor<Self>;
+}
+
+/// The backward passes of [`FusedOperations`].
+pub(crate) trait FusedGradients: Backend {
+    /// Gradients with respect to those inputs that want one.
+    fn gradients<const N: usize>(
+        operation: &Operation,
+        inputs: [FloatTensor<Self>; N],
+        gradient: FloatTensor<Self>,
+        wanted: [bool; N],
+    ) -> [Option<FloatTensor<Self>>; N];
+}
+
+/// Whether this tensor's operations run as kernels of this module.
+pub(crate) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
+    let device = x.device().inner();
+    x.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// Applies an operation to a tensor.
+pub(crate) fn one<const D: usize, const R: usize>(x: Tensor<D>, operation: Operation) -> Tensor<R> {
+    Tensor::from_dispatch(Dispatch::fused_1(x.into_dispatch(), operation))
+}
+
+/// Applies an operation to two tensors.
+pub(crate) fn two<const D: usize, const E: usize, const R: usize>(
+    x: Tensor<D>,
+    y: Tensor<E>,
+    operation: Operation,
+) -> Tensor<R> {
+    Tensor::from_dispatch(Dispatch::fused_2(x.into_dispatch(), y.into_dispatch(), operation))
+}
+
+/// Applies an operation to three tensors.
+pub(crate) fn three<const D: usize, const E: usize, const F: usize, const R: usize>(
+    x: Tensor<D>,
+    y: Tensor<E>,
+    z: Tensor<F>,
+    operation: Operation,
+) -> Tensor<R> {
+    let (x, y, z) = (x.into_dispatch(), y.into_dispatch(), z.into_dispatch());
+    Tensor::from_dispatch(Dispatch::fused_3(x, y, z, operation))
+}

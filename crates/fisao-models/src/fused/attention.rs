@@ -1,0 +1,213 @@
+//! Scaled dot-product attention `softmax(q kᵀ / √d) v` that holds the scores of one head of one
+//! sequence at a time.
+//!
+//! Backwards the weights `P` are computed again: `∂v = Pᵀ ∂o`, `∂P = ∂o vᵀ`,
+//! `∂S = P (∂P − Σ_keys P ∂P)`, `∂q = ∂S k / √d`, `∂k = ∂Sᵀ q / √d`. Several query heads may share one
+//! key and value head (grouped queries); their gradients add up.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::linear::{Matrix, multiply};
+use super::simd::{exp, largest, sum, sum_pairs, vectorised};
+use super::view::View;
+
+/// Which keys a query sees. Queries stand at the end of the keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mask {
+    /// All of them.
+    Full,
+    /// Those up to its own position, and of row `r` of the batch none before `first[r]` (0 where
+    /// `first` is shorter). A query before `first[r]` is padding and sees what lies before it.
+    Causal {
+        /// First visible key of each row.
+        first: Arc<[usize]>,
+    },
+}
+
+impl Mask {
+    /// Causal without padding.
+    pub fn causal() -> Self {
+        Self::Causal { first: Arc::new([]) }
+    }
+
+    /// Keys that `query` of row `row` sees, out of `keys`, when there are `queries` of them.
+    pub(crate) fn visible(
+        &self,
+        row: usize,
+        query: usize,
+        [queries, keys]: [usize; 2],
+    ) -> Range<usize> {
+        match self {
+            Self::Full => 0..keys,
+            Self::Causal { first } => {
+                let end = keys - queries + query + 1;
+                let start = first.get(row).copied().unwrap_or(0);
+                if start < end { start..end } else { 0..end }
+            }
+        }
+    }
+}
+
+/// Sizes of one call.
+#[derive(Clone, Copy)]
+struct Sizes {
+    batch: usize,
+    heads: usize,
+    key_heads: usize,
+    queries: usize,
+    keys: usize,
+    width: usize,
+}
+
+impl Sizes {
+    fn of(q: &View<'_, 4>, k: &View<'_, 4>, v: &View<'_, 4>) -> Self {
+        let [batch, heads, queries, width] = q.shape;
+        let [_, key_heads, keys, _] = k.shape;
+        assert_eq!(k.shape, v.shape, "keys and values have one shape");
+        assert!(k.shape[0] == batch && k.shape[3] == width, "keys belong to other queries");
+        assert!(heads % key_heads == 0, "{heads} heads cannot share {key_heads} key heads");
+        assert!(queries <= keys, "{queries} queries stand behind {keys} keys");
+        Self { batch, heads, key_heads, queries, keys, width }
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.width as f32).sqrt()
+    }
+
+    fn key_head(&self, head: usize) -> usize {
+        head / (self.heads / self.key_heads)
+    }
+}
+
+/// One head of one sequence as a matrix.
+fn head<'a>(x: &View<'a, 4>, row: usize, head: usize) -> Matrix<'a> {
+    Matrix {
+        data: &x.data[row * x.strides[0] + head * x.strides[1]..],
+        rows: x.shape[2],
+        columns: x.shape[3],
+        row_stride: x.strides[2],
+        column_stride: x.strides[3],
+    }
+}
+
+/// Weights of one head: `[queries, keys]`.
+fn weights(out: &mut [f32], q: Matrix<'_>, k: Matrix<'_>, scale: f32, mask: &Mask, row: usize) {
+    let sizes = [q.rows, k.rows];
+    multiply(out, k.rows, q, k.transposed(), scale, false);
+    vectorised(
+        #[inline(always)]
+        || {
+            for (query, scores) in out.chunks_exact_mut(sizes[1]).enumerate() {
+                let visible = mask.visible(row, query, sizes);
+                scores[..visible.start].fill(0.0);
+                scores[visible.end..].fill(0.0);
+                let seen = &mut scores[visible];
+                let highest = largest(seen);
+                for score in seen.iter_mut() {
+                    *score = exp(*score - highest);
+                }
+                let share = 1.0 / sum(seen, |w| w);
+                for score in seen {
+                    *score *= share;
+                }
+            }
+        },
+    );
+}
+
+/// `q`: `[batch, heads, queries, d]`; `k`, `v`: `[batch, key heads, keys, d]` →
+/// `[batch, heads, queries, d]`, in memory `[batch, queries, heads, d]`.
+pub(super) fn forward(q: View<'_, 4>, k: View<'_, 4>, v: View<'_, 4>, mask: &Mask) -> Vec<f32> {
+    let sizes = Sizes::of(&q, &k, &v);
+    let Sizes { batch, heads, queries, keys, width, .. } = sizes;
+    let stride = heads * width;
+    let mut out = vec![0.0; batch * queries * stride];
+    let work = |(row, out): (usize, &mut [f32])| {
+        let mut scores = vec![0.0; queries * keys];
+        for index in 0..heads {
+            let shared = sizes.key_head(index);
+            weights(
+                &mut scores,
+                head(&q, row, index),
+                head(&k, row, shared),
+                sizes.scale(),
+                mask,
+                row,
+            );
+            let p = Matrix::dense(&scores, queries, keys);
+            multiply(&mut out[index * width..], stride, p, head(&v, row, shared), 1.0, false);
+        }
+    };
+    if rayon::current_num_threads() > 1 && batch > 1 {
+        use rayon::prelude::*;
+        out.par_chunks_mut((queries * stride).max(1)).enumerate().for_each(work);
+    } else {
+        out.chunks_mut((queries * stride).max(1)).enumerate().for_each(work);
+    }
+    out
+}
+
+/// Gradients of q, k and v, each in memory as `[batch, length, heads, d]`.
+pub(super) fn backward(
+    [q, k, v]: [View<'_, 4>; 3],
+    gradient: View<'_, 4>,
+    mask: &Mask,
+) -> [Vec<f32>; 3] {
+    let sizes = Sizes::of(&q, &k, &v);
+    let Sizes { batch, heads, key_heads, queries, keys, width } = sizes;
+    let (query_row, key_row) = (queries * heads * width, keys * key_heads * width);
+    let mut by_q = vec![0.0; batch * query_row];
+    let mut by_k = vec![0.0; batch * key_row];
+    let mut by_v = vec![0.0; batch * key_row];
+    let work = |(row, ((by_q, by_k), by_v)): (usize, ((&mut [f32], &mut [f32]), &mut [f32]))| {
+        let mut scores = vec![0.0; queries * keys];
+        let mut by_scores = vec![0.0; queries * keys];
+        for index in 0..heads {
+            let shared = sizes.key_head(index);
+            let (q, k, v) = (head(&q, row, index), head(&k, row, shared), head(&v, row, shared));
+            let g = head(&gradient, row, index);
+            weights(&mut scores, q, k, sizes.scale(), mask, row);
+            let p = Matrix::dense(&scores, queries, keys);
+            let at_key = shared * width;
+            multiply(&mut by_v[at_key..], key_heads * width, p.transposed(), g, 1.0, true);
+            multiply(&mut by_scores, keys, g, v.transposed(), 1.0, false);
+            through_softmax(&scores, &mut by_scores, keys);
+            let s = Matrix::dense(&by_scores, queries, keys);
+            multiply(&mut by_q[index * width..], heads * width, s, k, sizes.scale(), false);
+            let to_k = &mut by_k[at_key..];
+            multiply(to_k, key_heads * width, s.transposed(), q, sizes.scale(), true);
+        }
+    };
+    if rayon::current_num_threads() > 1 && batch > 1 {
+        use rayon::prelude::*;
+        let keys = by_k.par_chunks_mut(key_row).zip(by_v.par_chunks_mut(key_row));
+        by_q.par_chunks_mut(query_row)
+            .zip(keys)
+            .map(|(q, (k, v))| ((q, k), v))
+            .enumerate()
+            .for_each(work);
+    } else {
+        by_q.chunks_mut(query_row.max(1))
+            .zip(by_k.chunks_mut(key_row.max(1)))
+            .zip(by_v.chunks_mut(key_row.max(1)))
+            .enumerate()
+            .for_each(work);
+    }
+    [by_q, by_k, by_v]
+}
+
+/// `∂S = P (∂P − Σ P ∂P)` row by row, in the place of `∂P`.
+fn through_softmax(weights: &[f32], gradient: &mut [f32], keys: usize) {
+    vectorised(
+        #[inline(always)]
+        || {
+            for (g, p) in gradient.chunks_exact_mut(keys).zip(weights.chunks_exact(keys)) {
+                let mean = sum_pairs(p, g, |p, g| p * g);
+                for (g, &p) in g.iter_mut().zip(p) {
+                    *g = p * (*g - mean);
+                }
+            }
+        },
+    );
+}

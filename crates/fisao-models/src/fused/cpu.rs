@@ -1,0 +1,166 @@
+//! Fused operations on burn's CPU backend.
+
+use burn::backend::Flex;
+use burn_flex::FlexTensor;
+
+use super::linear::Matrix;
+use super::view::{assert_f32, contiguous, forward_strides, heads_inside, tensor, values, view};
+use super::{
+    FusedGradients, FusedOperations, Operation, activation, attention, layer_norm, linear,
+    rms_norm, rotary, swiglu, token_log_probs,
+};
+
+impl FusedOperations for Flex {
+    fn fused_1(x: FlexTensor, operation: Operation) -> FlexTensor {
+        forward(&operation, [x])
+    }
+
+    fn fused_2(x: FlexTensor, y: FlexTensor, operation: Operation) -> FlexTensor {
+        forward(&operation, [x, y])
+    }
+
+    fn fused_3(x: FlexTensor, y: FlexTensor, z: FlexTensor, operation: Operation) -> FlexTensor {
+        forward(&operation, [x, y, z])
+    }
+}
+
+/// A matrix of a tensor whose rows and columns may lie in any order.
+fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
+    let x = view::<2>(tensor);
+    Matrix {
+        data: x.data,
+        rows: x.shape[0],
+        columns: x.shape[1],
+        row_stride: x.strides[0],
+        column_stride: x.strides[1],
+    }
+}
+
+fn dims(tensor: &FlexTensor) -> Vec<usize> {
+    tensor.layout().shape().iter().copied().collect()
+}
+
+/// The inputs as the operation reads them: through strides where it can, else in row-major order.
+fn prepared<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> [FlexTensor; N] {
+    inputs.iter().for_each(assert_f32);
+    match operation {
+        Operation::Linear | Operation::Rotary(_) | Operation::Attention(_) => {
+            inputs.map(forward_strides)
+        }
+        _ => inputs.map(contiguous),
+    }
+}
+
+fn forward<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> FlexTensor {
+    let inputs = prepared(operation, inputs);
+    let shape = dims(&inputs[0]);
+    match (operation, inputs.as_slice()) {
+        (Operation::LayerNorm { epsilon }, [x, w, b]) => {
+            tensor(layer_norm::forward(values(x), values(w), values(b), *epsilon), &shape)
+        }
+        (Operation::RmsNorm { epsilon }, [x, w]) => {
+            tensor(rms_norm::forward(values(x), values(w), *epsilon), &shape)
+        }
+        (Operation::Activation(kind), [x]) => tensor(activation::forward(values(x), *kind), &shape),
+        (Operation::SwiGlu, [gate, up]) => {
+            tensor(swiglu::forward(values(gate), values(up)), &shape)
+        }
+        (Operation::Linear, [x, w, bias @ ..]) => {
+            let bias = bias.first().map(|bias| contiguous(bias.clone()));
+            let (x, w) = (matrix(x), matrix(w));
+            tensor(linear::forward(x, w, bias.as_ref().map(values)), &[x.rows, w.rows])
+        }
+        (Operation::Rotary(angles), [x]) => {
+            let x = view::<4>(x);
+            heads_inside(rotary::rotate(x, angles, 1.0), x.shape)
+        }
+        (Operation::Attention(mask), [q, k, v]) => {
+            let (q, k, v) = (view::<4>(q), view::<4>(k), view::<4>(v));
+            heads_inside(attention::forward(q, k, v, mask), q.shape)
+        }
+        (Operation::TokenLogProbs { targets, temperature }, [logits]) => {
+            let out = token_log_probs::forward(values(logits), shape[1], targets, *temperature);
+            tensor(out, &[targets.len(), token_log_probs::COLUMNS])
+        }
+        (operation, inputs) => unreachable!("{operation:?} of {} tensors", inputs.len()),
+    }
+}
+
+impl FusedGradients for Flex {
+    fn gradients<const N: usize>(
+        operation: &Operation,
+        inputs: [FlexTensor; N],
+        gradient: FlexTensor,
+        wanted: [bool; N],
+    ) -> [Option<FlexTensor>; N] {
+        let inputs = prepared(operation, inputs);
+        let [gradient] = prepared(operation, [gradient]);
+        let shape = dims(&inputs[0]);
+        let mut found: Vec<Option<FlexTensor>> = match (operation, inputs.as_slice()) {
+            (Operation::LayerNorm { epsilon }, [x, w, _]) => {
+                let (x, w, g) = (values(x), values(w), values(&gradient));
+                let (by_x, by_w, by_b) = layer_norm::backward(x, w, g, *epsilon);
+                let width = by_w.len();
+                vec![
+                    Some(tensor(by_x, &shape)),
+                    Some(tensor(by_w, &[width])),
+                    Some(tensor(by_b, &[width])),
+                ]
+            }
+            (Operation::RmsNorm { epsilon }, [x, w]) => {
+                let (by_x, by_w) =
+                    rms_norm::backward(values(x), values(w), values(&gradient), *epsilon);
+                let width = by_w.len();
+                vec![Some(tensor(by_x, &shape)), Some(tensor(by_w, &[width]))]
+            }
+            (Operation::Activation(kind), [x]) => {
+                let by_x = activation::backward(values(x), values(&gradient), *kind);
+                vec![Some(tensor(by_x, &shape))]
+            }
+            (Operation::SwiGlu, [gate, up]) => {
+                let (by_gate, by_up) =
+                    swiglu::backward(values(gate), values(up), values(&gradient));
+                vec![Some(tensor(by_gate, &shape)), Some(tensor(by_up, &shape))]
+            }
+            (Operation::Linear, [x, w, ..]) => linear_gradients(x, w, &gradient, &wanted),
+            (Operation::Rotary(angles), [_]) => {
+                let g = view::<4>(&gradient);
+                vec![Some(heads_inside(rotary::rotate(g, angles, -1.0), g.shape))]
+            }
+            (Operation::Attention(mask), [q, k, v]) => {
+                let shapes = [q, k, v].map(|tensor| view::<4>(tensor).shape);
+                let views = [view(q), view(k), view(v)];
+                let found = attention::backward(views, view(&gradient), mask);
+                let pairs = found.into_iter().zip(shapes);
+                pairs.map(|(values, shape)| Some(heads_inside(values, shape))).collect()
+            }
+            (Operation::TokenLogProbs { targets, temperature }, [logits]) => {
+                let (logits, g) = (values(logits), values(&gradient));
+                let out = token_log_probs::backward(logits, shape[1], targets, *temperature, g);
+                vec![Some(tensor(out, &shape))]
+            }
+            (operation, inputs) => unreachable!("{operation:?} of {} tensors", inputs.len()),
+        };
+        std::array::from_fn(|at| found[at].take().filter(|_| wanted[at]))
+    }
+}
+
+/// Only what is wanted: a frozen weight's gradient is a product as large as the forward pass.
+fn linear_gradients(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    gradient: &FlexTensor,
+    wanted: &[bool],
+) -> Vec<Option<FlexTensor>> {
+    let (x, w, g) = (matrix(x), matrix(weight), matrix(gradient));
+    let by_x = wanted[0].then(|| tensor(linear::backward_input(g, w), &[x.rows, x.columns]));
+    let by_w = wanted[1].then(|| tensor(linear::backward_weight(g, x), &[w.rows, w.columns]));
+    let mut found = vec![by_x, by_w];
+    if let Some(&wanted) = wanted.get(2) {
+        found.push(wanted.then(|| {
+            let g = contiguous(gradient.clone());
+            tensor(linear::backward_bias(values(&g), w.rows), &[w.rows])
+        }));
+    }
+    found
+}

@@ -1,0 +1,144 @@
+//! Affine maps `y = x Wᵀ + b` with the weight laid out as in checkpoints, `[out, in]`.
+//!
+//! Backwards: `∂x = ∂y W`, `∂W = ∂yᵀ x`, `∂b = Σ ∂y`.
+
+use super::rows::{accumulate, each_index};
+use super::simd::{add_scaled, vectorised};
+
+/// Multiply-adds from which a product is worth sharing among threads.
+const SHARED_PRODUCT: usize = 1 << 22;
+
+/// Rows summed by one piece of work for `∂b`.
+const BIAS_ROWS: usize = 256;
+
+/// A matrix read through strides.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    /// Starts at the first element.
+    pub(crate) data: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Row-major without gaps.
+    pub(crate) fn dense(data: &'a [f32], rows: usize, columns: usize) -> Self {
+        Self { data, rows, columns, row_stride: columns, column_stride: 1 }
+    }
+
+    pub(crate) fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// Elements that reading it touches.
+    fn extent(&self) -> usize {
+        if self.rows == 0 || self.columns == 0 {
+            return 0;
+        }
+        (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride + 1
+    }
+}
+
+/// `out = scale · a b`, or `out + scale · a b` with `add`; rows of `out` lie `stride` apart.
+#[expect(unsafe_code, reason = "gemm takes pointers; the extents are checked right before")]
+pub(crate) fn multiply(
+    out: &mut [f32],
+    stride: usize,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    scale: f32,
+    add: bool,
+) {
+    let (rows, columns, inner) = (a.rows, b.columns, a.columns);
+    assert_eq!(inner, b.rows, "inner sizes of a product");
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    assert!(stride >= columns, "rows of a product overlap");
+    assert!(out.len() >= (rows - 1) * stride + columns, "a product does not fit its place");
+    assert!(a.data.len() >= a.extent() && b.data.len() >= b.extent(), "a matrix ends early");
+    let shared = rows * columns * inner >= SHARED_PRODUCT && rayon::current_num_threads() > 1;
+    let parallelism = if shared { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
+    // SAFETY: by the assertions every element that gemm reads or writes lies inside its slice, and
+    // `out` is borrowed mutably, so it overlaps neither input.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            inner,
+            out.as_mut_ptr(),
+            1,
+            stride as isize,
+            add,
+            a.data.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// `x`: `[rows, in]`, `weight`: `[out, in]`, `bias`: `[out]` → `[rows, out]`.
+pub(super) fn forward(x: Matrix<'_>, weight: Matrix<'_>, bias: Option<&[f32]>) -> Vec<f32> {
+    let width = weight.rows;
+    let mut out = match bias {
+        Some(bias) => bias.repeat(x.rows),
+        None => vec![0.0; x.rows * width],
+    };
+    multiply(&mut out, width, x, weight.transposed(), 1.0, bias.is_some());
+    out
+}
+
+/// Gradient of `x`: `[rows, out]` → `[rows, in]`.
+pub(super) fn backward_input(gradient: Matrix<'_>, weight: Matrix<'_>) -> Vec<f32> {
+    let mut out = vec![0.0; gradient.rows * weight.columns];
+    multiply(&mut out, weight.columns, gradient, weight, 1.0, false);
+    out
+}
+
+/// Gradient of the weight: `[out, in]`.
+pub(super) fn backward_weight(gradient: Matrix<'_>, x: Matrix<'_>) -> Vec<f32> {
+    let mut out = vec![0.0; gradient.columns * x.columns];
+    multiply(&mut out, x.columns, gradient.transposed(), x, 1.0, false);
+    out
+}
+
+/// Gradient of the bias: row-major `[rows, out]` → `[out]`.
+pub(super) fn backward_bias(gradient: &[f32], width: usize) -> Vec<f32> {
+    let rows = gradient.len() / width;
+    let parts = each_index(0..rows.div_ceil(BIAS_ROWS), |piece| {
+        let end = ((piece + 1) * BIAS_ROWS).min(rows);
+        let mut sum = vec![0.0; width];
+        vectorised(
+            #[inline(always)]
+            || {
+                let rows = gradient[piece * BIAS_ROWS * width..end * width].chunks_exact(width);
+                for row in rows {
+                    add_scaled(&mut sum, 1.0, row);
+                }
+            },
+        );
+        sum
+    });
+    let mut total = vec![0.0; width];
+    for part in parts {
+        accumulate(&mut total, &part);
+    }
+    total
+}

@@ -1,0 +1,54 @@
+//! Rotary position embedding (Su et al. 2021, arXiv 2104.09864), "rotate half" convention:
+//! `(x₁, x₂) ↦ (x₁ cos − x₂ sin, x₂ cos + x₁ sin)`.
+//!
+//! A rotation's transpose is its inverse, so the backward pass turns the other way.
+
+use super::rows::fill_rows;
+use super::simd::vectorised;
+use super::view::View;
+
+/// cos and sin of every position of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Angles {
+    /// `[batch · length, half]`.
+    pub(crate) cos: Vec<f32>,
+    /// `[batch · length, half]`.
+    pub(crate) sin: Vec<f32>,
+    /// Half the width of a head.
+    pub(crate) half: usize,
+}
+
+/// `[batch, heads, length, width]` → the same, in memory `[batch, length, heads, width]`. `direction`
+/// is 1 forwards and −1 backwards.
+pub(super) fn rotate(x: View<'_, 4>, angles: &Angles, direction: f32) -> Vec<f32> {
+    let [batch, heads, length, width] = x.shape;
+    let half = angles.half;
+    assert!(width == 2 * half && x.strides[3] == 1, "rotary angles are for another width");
+    assert_eq!(angles.cos.len(), batch * length * half, "rotary angles of another batch");
+    let mut out = vec![0.0; batch * heads * length * width];
+    fill_rows(&mut out, heads * width, |first, part| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (index, out) in part.chunks_exact_mut(heads * width).enumerate() {
+                    let row = first + index;
+                    let (in_batch, at) = (row / length, row % length);
+                    let cos = &angles.cos[row * half..(row + 1) * half];
+                    let sin = &angles.sin[row * half..(row + 1) * half];
+                    for (head, out) in out.chunks_exact_mut(width).enumerate() {
+                        let start =
+                            in_batch * x.strides[0] + head * x.strides[1] + at * x.strides[2];
+                        let (low, high) = x.data[start..start + width].split_at(half);
+                        let (out_low, out_high) = out.split_at_mut(half);
+                        for i in 0..half {
+                            let sine = sin[i] * direction;
+                            out_low[i] = low[i] * cos[i] - high[i] * sine;
+                            out_high[i] = high[i] * cos[i] + low[i] * sine;
+                        }
+                    }
+                }
+            },
+        );
+    });
+    out
+}

@@ -1,0 +1,40 @@
+//! Llama's gate: `y = silu(gate) · up` with `silu(x) = x σ(x)` (Shazeer 2020, arXiv 2002.05202).
+
+use super::rows::fill_rows;
+use super::simd::{sigmoid, vectorised};
+
+/// Two tensors of any equal shape → the same shape.
+pub(super) fn forward(gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; gate.len()];
+    fill_rows(&mut out, 1, |first, part| {
+        let (gate, up) = (&gate[first..], &up[first..]);
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((y, &gate), &up) in part.iter_mut().zip(gate).zip(up) {
+                    *y = gate * sigmoid(gate) * up;
+                }
+            },
+        );
+    });
+    out
+}
+
+/// Gradients of gate and up.
+pub(super) fn backward(gate: &[f32], up: &[f32], gradient: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let mut by_gate = vec![0.0; gate.len()];
+    fill_rows(&mut by_gate, 1, |first, part| {
+        let (gate, up, gradient) = (&gate[first..], &up[first..], &gradient[first..]);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (((y, &gate), &up), &g) in part.iter_mut().zip(gate).zip(up).zip(gradient) {
+                    let share = sigmoid(gate);
+                    *y = g * up * share * (1.0 + gate * (1.0 - share));
+                }
+            },
+        );
+    });
+    // The other gradient is the forward pass with ∂y in the place of up.
+    (by_gate, forward(gate, gradient))
+}

@@ -1,0 +1,284 @@
+//! Every fused operation against the composed one, forwards and backwards, and against finite
+//! differences.
+
+use burn::tensor::{Device, Tensor};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::attention::Mask;
+use super::rotary::Angles;
+use super::{Operation, linear, one, simd, three, two};
+use crate::activation::Activation;
+use crate::attention::composed as composed_attention;
+use crate::parameters::{floats, from_floats};
+use crate::sequences::composed as composed_log_probs;
+
+/// Largest difference allowed between two f32 computations of one number of order 1.
+const CLOSE: f32 = 2e-5;
+
+fn random(count: usize, seed: u64) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..count).map(|_| rng.random_range(-1.5..1.5)).collect()
+}
+
+/// A tensor that keeps its gradient.
+fn leaf<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
+    let values = random(shape.iter().product(), seed);
+    from_floats::<D>(values, shape, &Device::flex()).autodiff().require_grad()
+}
+
+fn assert_close(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (at, (a, b)) in found.iter().zip(expected).enumerate() {
+        assert!((a - b).abs() <= CLOSE * (1.0 + b.abs()), "{what}[{at}]: {a} is not {b}");
+    }
+}
+
+/// Compares values and all gradients of two computations on the same leaves, under a loss whose
+/// gradient differs from element to element.
+fn compare<const N: usize, const D: usize, const R: usize>(
+    what: &str,
+    leaves: [Tensor<D>; N],
+    fused: impl Fn([Tensor<D>; N]) -> Tensor<R>,
+    composed: impl Fn([Tensor<D>; N]) -> Tensor<R>,
+) {
+    let run = |work: &dyn Fn([Tensor<D>; N]) -> Tensor<R>| {
+        let y = work(leaves.clone());
+        let values = floats(&y);
+        let factors = from_floats(random(values.len(), 99), y.dims(), &Device::flex());
+        let gradients = (y * factors).sum().backward();
+        let all = leaves
+            .each_ref()
+            .map(|leaf| floats(&leaf.grad(&gradients).expect("a gradient reaches every leaf")));
+        (values, all)
+    };
+    let (values, gradients) = run(&fused);
+    let (expected, expected_gradients) = run(&composed);
+    assert_close(&values, &expected, what);
+    for (index, (found, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
+        assert_close(found, expected, &format!("{what}, gradient {index}"));
+    }
+}
+
+#[test]
+fn elementary_functions_agree_with_the_standard_library() {
+    for step in -8_700..8_800 {
+        let x = step as f32 * 0.01;
+        let (found, expected) = (simd::exp(x), x.exp());
+        assert!((found - expected).abs() <= 3e-7 * expected, "exp({x}) = {found}, not {expected}");
+    }
+    assert_eq!(simd::exp(-200.0), 0.0);
+    assert!(simd::exp(f32::NAN).is_nan(), "a NaN must stay visible");
+    for (x, expected) in [(0.0, 0.0), (0.5, 0.520_499_9), (-1.0, -0.842_700_8), (3.0, 0.999_977_9)]
+    {
+        assert!((simd::erf(x) - expected).abs() < 3e-7, "erf({x})");
+    }
+}
+
+#[test]
+fn layer_norm() {
+    for (rows, width) in [(1, 1), (3, 5), (7, 160), (300, 128)] {
+        let x: Tensor<2> = leaf([rows, width], 1);
+        let parameters: Tensor<2> = leaf([2, width], 2);
+        let apply = |x: Tensor<2>, p: Tensor<2>, fused: bool| {
+            let row = |at: usize| p.clone().narrow(0, at, 1).reshape([width]);
+            if fused {
+                three(x, row(0), row(1), Operation::LayerNorm { epsilon: 1e-5 })
+            } else {
+                let centred = x.clone() - x.mean_dim(1);
+                let variance = centred.clone().square().mean_dim(1);
+                centred * (variance + 1e-5).sqrt().recip() * row(0).unsqueeze() + row(1).unsqueeze()
+            }
+        };
+        compare(
+            "layer norm",
+            [x, parameters],
+            |[x, p]| apply(x, p, true),
+            |[x, p]| apply(x, p, false),
+        );
+    }
+}
+
+#[test]
+fn rms_norm() {
+    for (rows, width) in [(2, 3), (5, 192), (400, 64)] {
+        compare(
+            "rms norm",
+            [leaf([rows, width], 3), leaf([1, width], 4)],
+            |[x, w]| two(x, w.reshape([width]), Operation::RmsNorm { epsilon: 1e-5 }),
+            |[x, w]| {
+                let mean = x.clone().square().mean_dim(1);
+                x * (mean + 1e-5).sqrt().recip() * w
+            },
+        );
+    }
+}
+
+#[test]
+fn activations() {
+    for kind in [Activation::QuickGelu, Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+        compare(
+            "activation",
+            [leaf([37, 19], 5)],
+            |[x]| one(x * 3.0, Operation::Activation(kind)),
+            |[x]| kind.composed(x * 3.0),
+        );
+    }
+}
+
+#[test]
+fn swiglu() {
+    compare(
+        "swiglu",
+        [leaf([33, 17], 6), leaf([33, 17], 7)],
+        |[gate, up]| two(gate, up, Operation::SwiGlu),
+        |[gate, up]| gate.clone() * burn::tensor::activation::sigmoid(gate) * up,
+    );
+}
+
+#[test]
+fn linear_maps_with_and_without_bias_and_from_any_layout() {
+    for (rows, inputs, outputs) in [(1, 4, 3), (5, 7, 9), (300, 33, 65)] {
+        let x: Tensor<2> = leaf([inputs, rows], 8);
+        let w: Tensor<2> = leaf([outputs, inputs], 9);
+        let b: Tensor<2> = leaf([1, outputs], 10);
+        compare(
+            "linear",
+            [x.clone(), w.clone(), b],
+            |[x, w, b]| three(x.transpose(), w, b.reshape([outputs]), Operation::Linear),
+            |[x, w, b]| x.transpose().matmul(w.transpose()) + b,
+        );
+        compare(
+            "linear without bias",
+            [x, w],
+            |[x, w]| two(x.transpose(), w, Operation::Linear),
+            |[x, w]| x.transpose().matmul(w.transpose()),
+        );
+    }
+}
+
+#[test]
+fn a_frozen_weight_costs_no_gradient_and_the_input_still_gets_its_own() {
+    let x: Tensor<2> = leaf([4, 6], 11);
+    let w: Tensor<2> = from_floats(random(30, 12), [5, 6], &Device::flex());
+    let y: Tensor<2> = two(x.clone(), w.clone(), Operation::Linear);
+    let gradients = y.sum().backward();
+    let found = floats(&x.grad(&gradients).expect("the input has a gradient"));
+    let expected: Vec<f32> = floats(&w.sum_dim(0)).repeat(4);
+    assert_close(&found, &expected, "input gradient");
+}
+
+#[test]
+fn rotary() {
+    let (batch, heads, length, width) = (2, 3, 5, 8);
+    let angles = random(batch * length * width / 2, 13);
+    let table = |f: fn(f32) -> f32| angles.iter().map(|&a| f(a)).collect::<Vec<_>>();
+    let (cos, sin) = (table(f32::cos), table(f32::sin));
+    let constant = |values: &[f32]| -> Tensor<4> {
+        from_floats(values.to_vec(), [batch, 1, length, width / 2], &Device::flex())
+    };
+    let operation =
+        Operation::Rotary(Angles { cos: cos.clone(), sin: sin.clone(), half: width / 2 }.into());
+    compare(
+        "rotary",
+        [leaf([batch, length, heads, width], 14)],
+        |[x]| one::<4, 4>(x.swap_dims(1, 2), operation.clone()),
+        |[x]| {
+            let x = x.swap_dims(1, 2);
+            let low = x.clone().narrow(3, 0, width / 2);
+            let high = x.narrow(3, width / 2, width / 2);
+            let (cos, sin) = (constant(&cos), constant(&sin));
+            let first = low.clone() * cos.clone() - high.clone() * sin.clone();
+            Tensor::cat(vec![first, high * cos + low * sin], 3)
+        },
+    );
+}
+
+#[test]
+fn attention_under_every_mask_and_grouping() {
+    let padded = Mask::Causal { first: vec![0, 3, 1].into() };
+    for mask in [Mask::Full, Mask::causal(), padded] {
+        for (heads, key_heads, queries, keys) in [(4, 4, 6, 6), (4, 2, 1, 7), (6, 1, 3, 9)] {
+            let width = 8;
+            let shape = |heads, length| [3, length, heads, width];
+            compare(
+                "attention",
+                [
+                    leaf(shape(heads, queries), 15),
+                    leaf(shape(key_heads, keys), 16),
+                    leaf(shape(key_heads, keys), 17),
+                ],
+                |[q, k, v]| {
+                    let [q, k, v] = [q, k, v].map(|x| x.swap_dims(1, 2));
+                    three::<4, 4, 4, 4>(q, k, v, Operation::Attention(mask.clone()))
+                },
+                |[q, k, v]| {
+                    let [q, k, v] = [q, k, v].map(|x| x.swap_dims(1, 2));
+                    composed_attention(q, k, v, &mask)
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn token_log_probabilities_and_entropies() {
+    let targets = vec![3, 0, 10, 7, 7];
+    for temperature in [1.0, 0.7, 2.0] {
+        compare(
+            "log-probabilities",
+            [leaf([5, 11], 18)],
+            |[logits]| {
+                let targets = targets.clone().into();
+                one(logits, Operation::TokenLogProbs { targets, temperature: temperature as f32 })
+            },
+            |[logits]| composed_log_probs(logits, &targets, temperature),
+        );
+    }
+}
+
+#[test]
+fn attention_gradients_are_finite_differences() {
+    let shape = [1, 4, 2, 4];
+    let [q, k, v] = [20, 21, 22].map(|seed| random(32, seed));
+    let factors = random(32, 23);
+    let run = |q: &[f32], k: &[f32], v: &[f32]| {
+        let [q, k, v] = [q, k, v].map(|x| {
+            let x: Tensor<4> = from_floats(x.to_vec(), shape, &Device::flex());
+            x.autodiff().require_grad()
+        });
+        let views = [&q, &k, &v].map(|x| x.clone().swap_dims(1, 2));
+        let [vq, vk, vv] = views;
+        let y: Tensor<4> = three(vq, vk, vv, Operation::Attention(Mask::causal()));
+        let weights = from_floats(factors.clone(), shape, &Device::flex());
+        let loss = (y.swap_dims(1, 2) * weights).sum();
+        let value = f64::from(floats(&loss)[0]);
+        let gradients = loss.backward();
+        (value, [q, k, v].map(|x| floats(&x.grad(&gradients).expect("gradient"))))
+    };
+    let (_, gradients) = run(&q, &k, &v);
+    let step = 1e-2;
+    for at in [0, 5, 17, 31] {
+        for which in 0..3 {
+            let moved = |by: f32| {
+                let mut all = [q.clone(), k.clone(), v.clone()];
+                all[which][at] += by;
+                run(&all[0], &all[1], &all[2]).0
+            };
+            let slope = (moved(step) - moved(-step)) / (2.0 * f64::from(step));
+            let found = f64::from(gradients[which][at]);
+            assert!((found - slope).abs() < 2e-3, "input {which}[{at}]: {found} is not {slope}");
+        }
+    }
+}
+
+#[test]
+fn products_refuse_what_does_not_fit() {
+    let a = linear::Matrix::dense(&[0.0; 6], 2, 3);
+    let fails =
+        |work: &(dyn Fn() + std::panic::RefUnwindSafe)| std::panic::catch_unwind(work).is_err();
+    assert!(fails(&|| linear::multiply(&mut [0.0; 3], 2, a, a.transposed(), 1.0, false)));
+    assert!(fails(&|| linear::multiply(&mut [0.0; 4], 2, a, a, 1.0, false)));
+    let short = linear::Matrix { rows: 9, ..a };
+    assert!(fails(&|| linear::multiply(&mut [0.0; 99], 9, short, short.transposed(), 1.0, false)));
+}
