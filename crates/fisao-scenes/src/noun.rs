@@ -45,7 +45,7 @@ impl Noun {
 
 /// "a" or "an" by the first letter. The world's words have no silent h and no "uni-" with an exception of
 /// their own, so the letter decides.
-fn with_article(words: &str) -> String {
+pub(crate) fn with_article(words: &str) -> String {
     let article = if words.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{article} {words}")
 }

@@ -5,7 +5,10 @@ use rand::{Rng, RngExt};
 
 use crate::caption::{Caption, Mention};
 use crate::category::CATEGORIES;
+use crate::layout::draw_imagined;
+use crate::noun::with_article;
 use crate::scene::{PlacedObject, Scene};
+use crate::vocabulary::forms_of;
 
 /// Centres closer than this many pixels are "next to" each other.
 const NEAR: i32 = 48;
@@ -29,6 +32,22 @@ pub fn phrase(scene: &Scene, rng: &mut impl Rng) -> Caption {
     };
     let mentioned = categories.iter().map(|&category| CATEGORIES[category].name()).collect();
     Caption { text, mentioned, inserted: Vec::new() }
+}
+
+/// The sentence in which CLIP is asked for one thing: "a photo of an owl."
+pub(crate) fn name_prompt(name: &str) -> String {
+    format!("a photo of {}.", with_article(name))
+}
+
+/// A text that names one category and no other, true or not: mostly [`name_prompt`] of one of its words,
+/// else a short phrase.
+pub(crate) fn name_of(category: usize, rng: &mut impl Rng) -> String {
+    let mut forms = forms_of(&CATEGORIES[category]);
+    let form = forms.swap_remove(rng.random_range(0..forms.len()));
+    if rng.random_bool(0.7) {
+        return name_prompt(&form);
+    }
+    about_one(&Mention::draw(&[draw_imagined(category, rng)], rng), rng)
 }
 
 fn about_one(mention: &Mention, rng: &mut impl Rng) -> String {

@@ -8,6 +8,7 @@
 
 pub mod captioning;
 pub mod contrastive;
+mod patches;
 mod training;
 pub mod vocabularies;
 
@@ -40,16 +41,18 @@ impl Default for RecipeConfig {
         Self {
             seed: 0,
             contrastive: StageConfig {
-                steps: 4_600,
-                batch: 32,
+                steps: 3_600,
+                batch: 64,
                 learning_rate: 1e-3,
+                matrix_learning_rate: 0.02,
                 warmup: 100,
                 weight_decay: 0.05,
             },
             captioning: StageConfig {
-                steps: 1_300,
+                steps: 1_100,
                 batch: 32,
                 learning_rate: 2e-3,
+                matrix_learning_rate: 0.02,
                 warmup: 60,
                 weight_decay: 0.05,
             },
@@ -67,7 +70,7 @@ impl RecipeConfig {
                 vocab_size: vocabulary.len(),
                 hidden_size: 128,
                 intermediate_size: 512,
-                num_hidden_layers: 3,
+                num_hidden_layers: 2,
                 num_attention_heads: 4,
                 max_position_embeddings: 77,
                 layer_norm_eps: 1e-5,

@@ -70,16 +70,8 @@ impl SpriteSheet {
         objects: &[PlacedObject],
         picture: (u32, u32),
     ) -> Vec<f64> {
-        let mut owner = vec![usize::MAX; (picture.0 * picture.1) as usize];
-        for (index, object) in objects.iter().enumerate() {
-            self.for_each_pixel(object, picture, |x, y, [.., alpha]| {
-                if alpha >= OPAQUE {
-                    owner[(y * picture.0 + x) as usize] = index;
-                }
-            });
-        }
         let mut seen = vec![0_usize; objects.len()];
-        for &index in owner.iter().filter(|&&index| index != usize::MAX) {
+        for index in self.owners(objects, picture).into_iter().flatten() {
             seen[index] += 1;
         }
         let whole = |object: &PlacedObject| {
@@ -87,6 +79,23 @@ impl SpriteSheet {
             sprite.pixels().filter(|pixel| pixel.0[3] >= OPAQUE).count().max(1)
         };
         objects.iter().zip(seen).map(|(object, seen)| seen as f64 / whole(object) as f64).collect()
+    }
+
+    /// Which object each pixel shows, row by row.
+    pub(crate) fn owners(
+        &self,
+        objects: &[PlacedObject],
+        picture: (u32, u32),
+    ) -> Vec<Option<usize>> {
+        let mut owners = vec![None; (picture.0 * picture.1) as usize];
+        for (index, object) in objects.iter().enumerate() {
+            self.for_each_pixel(object, picture, |x, y, [.., alpha]| {
+                if alpha >= OPAQUE {
+                    owners[(y * picture.0 + x) as usize] = Some(index);
+                }
+            });
+        }
+        owners
     }
 
     fn for_each_pixel(

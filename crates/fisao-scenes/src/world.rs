@@ -1,5 +1,7 @@
 //! The world: a deterministic supply of scenes.
 
+use std::collections::BTreeMap;
+
 use image::RgbImage;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -57,6 +59,28 @@ impl World {
     /// Share of each object's pixels (in the order of `scene.objects`) that the picture shows.
     pub fn visible_fractions(&self, scene: &Scene) -> Vec<f64> {
         self.sheet.visible_fractions(&scene.objects, (IMAGE_SIZE, IMAGE_SIZE))
+    }
+
+    /// Share of each patch that each category covers, where it covers any: for patches of `side` pixels, row
+    /// by row, (index into [`CATEGORIES`](crate::CATEGORIES), share).
+    pub fn patch_contents(&self, scene: &Scene, side: u32) -> Vec<Vec<(usize, f64)>> {
+        let owners = self.sheet.owners(&scene.objects, (IMAGE_SIZE, IMAGE_SIZE));
+        let (count, area) = (IMAGE_SIZE / side, f64::from(side * side));
+        let mut counts = vec![BTreeMap::<usize, u32>::new(); (count * count) as usize];
+        for (at, owner) in (0_u32..).zip(owners) {
+            let (x, y) = (at % IMAGE_SIZE / side, at / IMAGE_SIZE / side);
+            if let Some(object) = owner {
+                let category = scene.objects[object].category;
+                *counts[(y * count + x) as usize].entry(category).or_default() += 1;
+            }
+        }
+        let shares = |patch: BTreeMap<usize, u32>| {
+            patch
+                .into_iter()
+                .map(|(category, pixels)| (category, f64::from(pixels) / area))
+                .collect()
+        };
+        counts.into_iter().map(shares).collect()
     }
 
     /// Name of the image of this split and index, e.g. `test-000123`.

@@ -2,8 +2,12 @@
 //!
 //! Zhai et al. 2023, arXiv 2303.15343: every (image, text) pair of a batch is its own binary question,
 //! `−log σ(z · (t · cos − b))` with `z = ±1`. A text about someone else's scene that happens to be true
-//! here as well counts as true: the world knows. The bias `b` exists in training only; the saved model is
-//! an ordinary CLIP.
+//! here as well counts as true: the world knows.
+//!
+//! Whole pictures alone teach a small tower slowly: nothing says which of its patches a text is about. So
+//! texts that name one thing are also asked of every patch, as RegionCLIP does with regions (Zhong et al.
+//! 2022, arXiv 2112.09106): the patch's final state through the same norm and projection must match the names
+//! of what covers it. The biases `b` exist in training only; the saved model is an ordinary CLIP.
 
 use burn::tensor::{Device, Tensor, activation};
 use fisao_models::clip::Clip;
@@ -17,37 +21,62 @@ use rand_chacha::ChaCha8Rng;
 
 use super::training::{Observer, RecipeError, Stage, StageState, train};
 use super::vocabularies::TokenizerFile;
-use super::{RecipeConfig, image_processor};
-use crate::{IMAGE_SIZE, Split, World, clean_caption, phrase};
+use super::{RecipeConfig, image_processor, patches};
+use crate::phrase::name_of;
+use crate::{CATEGORIES, IMAGE_SIZE, Split, World, clean_caption, phrase};
 
-/// Texts drawn per scene.
-const TEXTS: usize = 3;
-
-/// Probability that a text is a whole caption instead of a phrase.
+/// Probability that a scene's longer text is a whole caption instead of a phrase.
 const CAPTION_RATE: f64 = 0.06;
 
-/// Starting value of the training-only bias.
+/// Starting value of the training-only biases.
 const BIAS: f64 = 4.0;
 
-/// The pair with the loss's bias.
+/// Share of a patch from which what covers it must be recognised there.
+const COVERED: f64 = 0.2;
+
+/// Share of a patch below which nothing is asked about what covers it.
+const TOUCHED: f64 = 0.04;
+
+/// Weight of all patches of a picture against the picture as a whole.
+const PATCH_WEIGHT: f64 = 4.0;
+
+/// Tokens by which texts embedded together may differ in length.
+const PADDING: usize = 6;
+
+/// The pair with the loss's biases.
 #[derive(Clone)]
 struct Pair {
     clip: Clip,
     bias: Tensor<1>,
+    patch_bias: Tensor<1>,
 }
 
 impl Parameters for Pair {
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
         self.clip.visit_mut(prefix, visitor);
         visitor(&format!("{prefix}logit_bias"), ParameterMut::Scalar(&mut self.bias));
+        visitor(&format!("{prefix}patch_bias"), ParameterMut::Scalar(&mut self.patch_bias));
     }
+}
+
+/// A text with what it says is there.
+struct Text {
+    ids: Vec<u32>,
+    mentioned: Vec<&'static str>,
+    /// The category, where it is a name and nothing else.
+    name: Option<usize>,
 }
 
 struct Item {
     pixels: Vec<f32>,
     /// Categories in the scene.
     present: Vec<&'static str>,
-    texts: Vec<(Vec<u32>, Vec<&'static str>)>,
+    /// Per patch, what covers it and how much of it.
+    patches: Vec<Vec<(usize, f64)>>,
+    /// A longer text about the scene.
+    text: Text,
+    /// Position in the stream of scenes.
+    index: u64,
 }
 
 struct Contrastive<'a> {
@@ -55,6 +84,7 @@ struct Contrastive<'a> {
     tokenizer: &'a dyn Tokenizer,
     seed: u64,
     device: Device,
+    patch: u32,
 }
 
 /// Trains a CLIP from random weights, or goes on from `state`.
@@ -70,11 +100,36 @@ pub fn train_clip(
     state: Option<StageState>,
     observer: &mut dyn Observer,
 ) -> Result<Clip, RecipeError> {
-    let clip = Clip::load(config.clip(file), &mut RandomWeights::new(config.seed), device)?;
-    let mut pair = Pair { clip, bias: from_floats(vec![BIAS as f32], [1], device) };
-    let stage = Contrastive { world, tokenizer, seed: config.seed, device: device.clone() };
+    let mut clip = Clip::load(config.clip(file), &mut RandomWeights::new(config.seed), device)?;
+    patches::prepare(&mut clip, world, config.seed, device);
+    let patch = clip.config().vision.patch_size as u32;
+    let bias = || from_floats(vec![BIAS as f32], [1], device);
+    let mut pair = Pair { clip, bias: bias(), patch_bias: bias() };
+    let stage = Contrastive { world, tokenizer, seed: config.seed, device: device.clone(), patch };
     train(&stage, &mut pair, &config.contrastive, state, observer)?;
     Ok(pair.clip)
+}
+
+impl Contrastive<'_> {
+    /// A generator for one purpose at one place of the stream of scenes.
+    fn rng(&self, purpose: u64, index: u64) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ purpose);
+        rng.set_stream(index);
+        rng
+    }
+
+    /// One text for every category, in the words drawn for the share that begins at `index`.
+    fn names(&self, index: u64) -> Result<Vec<Text>, RecipeError> {
+        let mut rng = self.rng(0x0C11_9001, index);
+        CATEGORIES
+            .iter()
+            .enumerate()
+            .map(|(category, known)| {
+                let ids = self.tokenizer.encode(&name_of(category, &mut rng), true)?;
+                Ok(Text { ids, mentioned: vec![known.name()], name: Some(category) })
+            })
+            .collect()
+    }
 }
 
 impl Stage for Contrastive<'_> {
@@ -88,20 +143,17 @@ impl Stage for Contrastive<'_> {
 
     fn draw(&self, index: u64) -> Result<Item, RecipeError> {
         let scene = self.world.scene(Split::Train, self.seed, index);
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ 0x0C11_9000);
-        rng.set_stream(index);
-        let texts = (0..TEXTS)
-            .map(|_| {
-                let text = if rng.random_bool(CAPTION_RATE) {
-                    clean_caption(&scene, &mut rng)
-                } else {
-                    phrase(&scene, &mut rng)
-                };
-                Ok((self.tokenizer.encode(&text.text, true)?, text.mentioned))
-            })
-            .collect::<Result<_, RecipeError>>()?;
+        let mut rng = self.rng(0x0C11_9000, index);
+        let longer = if rng.random_bool(CAPTION_RATE) {
+            clean_caption(&scene, &mut rng)
+        } else {
+            phrase(&scene, &mut rng)
+        };
+        let ids = self.tokenizer.encode(&longer.text, true)?;
+        let text = Text { ids, mentioned: longer.mentioned, name: None };
         let (pixels, _) = image_processor().process(&self.world.render(&scene));
-        Ok(Item { pixels, present: scene.categories().into_iter().collect(), texts })
+        let patches = self.world.patch_contents(&scene, self.patch);
+        Ok(Item { pixels, present: scene.categories().into_iter().collect(), patches, text, index })
     }
 
     fn differentiate(
@@ -113,31 +165,90 @@ impl Stage for Contrastive<'_> {
         let side = IMAGE_SIZE as usize;
         let pixels = items.iter().flat_map(|item| item.pixels.iter().copied()).collect();
         let pixels = from_floats(pixels, [items.len(), 3, side, side], &self.device);
-        let images = pair.clip.embed_images(pixels);
-        // Texts of like length are embedded together, so that phrases are not padded to captions.
-        let mut texts: Vec<_> = items.iter().flat_map(|item| &item.texts).collect();
-        texts.sort_by_key(|(ids, _)| ids.len());
-        let embedded = texts
-            .chunks(texts.len().div_ceil(4))
-            .map(|part| {
-                let ids: Vec<_> = part.iter().map(|(ids, _)| ids.clone()).collect();
-                pair.clip.embed_text(&ids)
-            })
-            .collect();
-        let cosines = images.matmul(Tensor::cat(embedded, 0).transpose());
-        let sign: Vec<f32> = items
-            .iter()
-            .flat_map(|item| texts.iter().map(move |(_, mentioned)| (item, mentioned)))
-            .map(|(item, mentioned)| {
-                let is_true = mentioned.iter().all(|category| item.present.contains(category));
-                if is_true { 1.0 } else { -1.0 }
-            })
-            .collect();
-        let sign = from_floats(sign, [items.len(), texts.len()], &self.device);
+        let (images, patches) = pair.clip.embed_images_and_patches(pixels);
+        let names = self.names(items[0].index)?;
+        let mut texts: Vec<&Text> =
+            names.iter().chain(items.iter().map(|item| &item.text)).collect();
+        texts.sort_by_key(|text| (text.name.is_none(), text.ids.len()));
+        let names = names.len();
+        let embedded = embed(&pair.clip, &texts);
+
+        let truths = truths(items, &texts);
+        let cosines = images.matmul(embedded.clone().transpose());
         let logits = cosines * pair.clip.scale().unsqueeze() - pair.bias.clone().unsqueeze();
-        let loss = activation::log_sigmoid(logits * sign).sum().neg() / batch as f64;
+        let whole = self.loss(logits, truths);
+
+        let answers = patch_answers(items, &texts[..names]);
+        let [count, patch_count, width] = patches.dims();
+        let patches = patches.reshape([count * patch_count, width]);
+        let cosines = patches.matmul(embedded.narrow(0, 0, names).transpose());
+        let logits = cosines * pair.clip.scale().unsqueeze() - pair.patch_bias.clone().unsqueeze();
+        let parts = self.loss(logits, answers) * (PATCH_WEIGHT / patch_count as f64);
+
+        let loss = (whole + parts) / batch as f64;
         let value = f64::from(floats(&loss)[0]);
         let gradients = collect_gradients(pair, &loss.backward())?;
         Ok((value, gradients))
     }
+}
+
+impl Contrastive<'_> {
+    /// `−Σ log σ(z · logit)` over the pairs with `z = ±1`; those with `z = 0` are not asked.
+    fn loss(&self, logits: Tensor<2>, answers: Vec<f32>) -> Tensor<1> {
+        let shape = logits.dims();
+        let answers = from_floats(answers, shape, &self.device);
+        // log σ(0) = −ln 2 of the pairs left out is a constant; it is taken off again.
+        let left_out = answers.clone().abs().sub_scalar(1.0).abs();
+        let unasked = left_out.sum() * std::f64::consts::LN_2;
+        activation::log_sigmoid(logits * answers).sum().neg() - unasked
+    }
+}
+
+/// Unit embeddings of the texts in their order; texts of like length are embedded together, so that names
+/// are not padded to captions.
+fn embed(clip: &Clip, texts: &[&Text]) -> Tensor<2> {
+    let mut groups: Vec<Vec<Vec<u32>>> = Vec::new();
+    let mut longest_fitting = 0;
+    let mut shortest = usize::MAX;
+    for text in texts {
+        let length = text.ids.len();
+        if groups.is_empty() || length > longest_fitting || length < shortest {
+            groups.push(Vec::new());
+            shortest = length;
+            longest_fitting = length + PADDING;
+        }
+        if let Some(group) = groups.last_mut() {
+            group.push(text.ids.clone());
+        }
+    }
+    Tensor::cat(groups.iter().map(|ids| clip.embed_text(ids)).collect(), 0)
+}
+
+/// Whether each text is true of each picture: 1 or −1, `[pictures, texts]`.
+fn truths(items: &[Item], texts: &[&Text]) -> Vec<f32> {
+    let pairs = items.iter().flat_map(|item| texts.iter().map(move |text| (item, text)));
+    pairs
+        .map(|(item, text)| {
+            let is_true = text.mentioned.iter().all(|category| item.present.contains(category));
+            if is_true { 1.0 } else { -1.0 }
+        })
+        .collect()
+}
+
+/// Whether each name is true of each patch: 1, −1, or 0 where the patch shows too little of the thing
+/// to tell; `[pictures · patches, names]`.
+fn patch_answers(items: &[Item], names: &[&Text]) -> Vec<f32> {
+    let patches = items.iter().flat_map(|item| &item.patches);
+    patches
+        .flat_map(|contents| {
+            names.iter().map(move |text| {
+                let found = contents.iter().find(|(category, _)| text.name == Some(*category));
+                match found.map_or(0.0, |&(_, share)| share) {
+                    share if share >= COVERED => 1.0,
+                    share if share < TOUCHED => -1.0,
+                    _ => 0.0,
+                }
+            })
+        })
+        .collect()
 }

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use fisao_models::adamw::{AdamW, AdamWConfig};
+use fisao_models::muon::{Muon, MuonConfig};
 use fisao_models::parallel::{cores, over_shares};
 use fisao_models::parameters::{
-    GradientMap, Parameters, SeveredGradient, add_gradients, clip_gradients,
+    GradientMap, ParameterMut, Parameters, SeveredGradient, add_gradients, clip_gradients,
 };
 use fisao_models::text::TextError;
 use fisao_models::weights::WeightError;
@@ -21,8 +22,10 @@ pub struct StageConfig {
     pub steps: u64,
     /// Scenes per update.
     pub batch: usize,
-    /// Highest learning rate.
+    /// Highest learning rate of AdamW: embeddings, norms, projections.
     pub learning_rate: f64,
+    /// Highest learning rate of Muon: the matrices inside of the layers.
+    pub matrix_learning_rate: f64,
     /// Updates over which the rate rises from 0; after that it falls to 0 along a cosine.
     pub warmup: u64,
     /// Decoupled weight decay of matrices.
@@ -30,12 +33,27 @@ pub struct StageConfig {
 }
 
 impl StageConfig {
-    fn rate(&self, step: u64) -> f64 {
+    /// Factor on the learning rates.
+    fn schedule(&self, step: u64) -> f64 {
         if step < self.warmup {
-            return self.learning_rate * (step + 1) as f64 / self.warmup as f64;
+            return (step + 1) as f64 / self.warmup as f64;
         }
         let done = (step - self.warmup) as f64 / (self.steps - self.warmup).max(1) as f64;
-        0.5 * self.learning_rate * (1.0 + (std::f64::consts::PI * done).cos())
+        0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+    }
+
+    /// AdamW as this stage uses it, with nothing seen.
+    pub fn adamw(&self) -> AdamW {
+        AdamW::new(AdamWConfig {
+            beta2: 0.98,
+            weight_decay: self.weight_decay,
+            ..AdamWConfig::default()
+        })
+    }
+
+    /// Muon as this stage uses it, with nothing seen.
+    pub fn muon(&self) -> Muon {
+        Muon::new(MuonConfig { weight_decay: self.weight_decay, ..MuonConfig::default() })
     }
 }
 
@@ -46,8 +64,10 @@ pub struct StageState {
     pub step: u64,
     /// Values of all trained tensors by name.
     pub parameters: BTreeMap<String, Vec<f32>>,
-    /// Optimiser.
-    pub optimiser: AdamW,
+    /// Optimiser of embeddings, norms and projections.
+    pub adamw: AdamW,
+    /// Optimiser of the matrices inside of the layers.
+    pub muon: Muon,
 }
 
 /// Where a stage is.
@@ -146,32 +166,34 @@ pub(crate) fn train<S: Stage>(
     state: Option<StageState>,
     observer: &mut dyn Observer,
 ) -> Result<(), RecipeError> {
-    let decay = config.weight_decay;
-    let mut optimiser =
-        AdamW::new(AdamWConfig { beta2: 0.98, weight_decay: decay, ..AdamWConfig::default() });
+    let (mut adamw, mut muon) = (config.adamw(), config.muon());
     if let Some(state) = state {
         restore(model, &state)?;
-        optimiser = state.optimiser;
+        (adamw, muon) = (state.adamw, state.muon);
     }
-    while optimiser.step < config.steps {
-        let step = optimiser.step;
+    while adamw.step < config.steps {
+        let step = adamw.step;
         let (loss, mut gradients) = differentiate_batch(stage, model, step, config.batch)?;
         if !loss.is_finite() {
             return Err(RecipeError::Diverged { step, loss });
         }
         clip_gradients(&mut gradients, MAX_GRADIENT_NORM);
-        optimiser.begin();
-        let rate = config.rate(step);
+        adamw.begin();
+        let schedule = config.schedule(step);
+        let matrix_rate = config.matrix_learning_rate * schedule;
+        muon.step(model, &is_inside_a_layer, &gradients, matrix_rate);
         model.visit_mut("", &mut |name, parameter| {
-            optimiser.apply(name, parameter, &gradients, rate);
+            if !(is_inside_a_layer(name) && matches!(parameter, ParameterMut::Matrix(_))) {
+                adamw.apply(name, parameter, &gradients, config.learning_rate * schedule);
+            }
         });
         let verdict =
             observer.progress(StageProgress { step: step + 1, steps: config.steps, loss });
         if verdict != Verdict::Continue {
-            observer.save(capture::<S>(model, &optimiser)).map_err(RecipeError::Save)?;
+            observer.save(capture::<S>(model, &adamw, &muon)).map_err(RecipeError::Save)?;
         }
-        if verdict == Verdict::SaveAndStop && optimiser.step < config.steps {
-            return Err(RecipeError::Stopped { step: optimiser.step });
+        if verdict == Verdict::SaveAndStop && adamw.step < config.steps {
+            return Err(RecipeError::Stopped { step: adamw.step });
         }
     }
     Ok(())
@@ -200,14 +222,19 @@ fn differentiate_batch<S: Stage>(
     Ok((loss, total))
 }
 
-fn capture<S: Stage>(model: &mut S::Model, optimiser: &AdamW) -> StageState {
+/// Whether a tensor belongs to a layer; Muon trains the matrices of those.
+fn is_inside_a_layer(name: &str) -> bool {
+    name.contains(".layers.")
+}
+
+fn capture<S: Stage>(model: &mut S::Model, adamw: &AdamW, muon: &Muon) -> StageState {
     let mut parameters = BTreeMap::new();
     model.visit_mut("", &mut |name, parameter| {
         if S::trains(name) {
             parameters.insert(name.to_owned(), parameter.values());
         }
     });
-    StageState { step: optimiser.step, parameters, optimiser: optimiser.clone() }
+    StageState { step: adamw.step, parameters, adamw: adamw.clone(), muon: muon.clone() }
 }
 
 fn restore(model: &mut impl Parameters, state: &StageState) -> Result<(), RecipeError> {

@@ -1,7 +1,7 @@
 //! The tokenizers of the small models, trained on the world's own captions, as `tokenizer.json` files
 //! of the same kind as LLaVA's and CLIP's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -12,6 +12,7 @@ use tokenizers::{AddedToken, Trainer};
 
 use super::conversation;
 use super::training::RecipeError;
+use crate::phrase::name_prompt;
 use crate::{PROMPTS, Split, World, clean_caption, phrase, vocabulary};
 
 /// CLIP's first token.
@@ -132,9 +133,19 @@ pub fn llama_tokenizer(world: &World, seed: u64) -> Result<TokenizerFile, Recipe
 /// # Errors
 /// [`RecipeError::Tokenizer`] when training fails.
 pub fn clip_tokenizer(world: &World, seed: u64) -> Result<TokenizerFile, RecipeError> {
-    let words = corpus(world, seed).iter().flat_map(|text| clip_words(text)).collect();
+    let words: Vec<String> = corpus(world, seed).iter().flat_map(|text| clip_words(text)).collect();
+    // The trainer would number the last letters of words in the order of a hash map, another one in
+    // every process; named beforehand they keep their place, and so do the merges, whose ties are
+    // decided by it.
+    let last_letters: BTreeSet<String> = words
+        .iter()
+        .filter_map(|word| word.chars().last())
+        .map(|letter| format!("{letter}</w>"))
+        .collect();
+    let first: Vec<String> =
+        [CLIP_BOS, CLIP_EOS].map(str::to_owned).into_iter().chain(last_letters).collect();
     let trainer = BpeTrainer::builder()
-        .special_tokens(added(&[CLIP_BOS.to_owned(), CLIP_EOS.to_owned()]))
+        .special_tokens(added(&first))
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .end_of_word_suffix("</w>".to_owned());
     let model = train_bpe(trainer.vocab_size(MOST_TOKENS), words)?;
@@ -174,7 +185,7 @@ fn corpus(world: &World, seed: u64) -> Vec<String> {
         })
         .collect();
     for form in vocabulary().into_iter().flat_map(|(_, forms)| forms) {
-        texts.push(format!("a photo of a {form}"));
+        texts.push(name_prompt(&form));
     }
     texts
 }

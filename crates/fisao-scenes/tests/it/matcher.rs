@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use fisao_scenes::vocabulary;
+use fisao_scenes::CATEGORIES;
 
 pub(crate) struct Matcher {
     categories: HashMap<Vec<String>, String>,
@@ -11,12 +11,14 @@ pub(crate) struct Matcher {
 
 impl Matcher {
     pub(crate) fn new() -> Self {
-        let categories: HashMap<_, _> = vocabulary()
-            .into_iter()
-            .flat_map(|(category, forms)| {
-                forms.into_iter().map(move |form| (words(&form), category.clone()))
-            })
-            .collect();
+        let mut categories = HashMap::new();
+        for category in CATEGORIES {
+            let narrower = category.sprites.iter().filter_map(|sprite| sprite.narrower.as_ref());
+            let nouns = std::iter::once(&category.noun).chain(category.synonyms).chain(narrower);
+            for form in nouns.flat_map(|noun| [noun.singular, noun.plural]) {
+                categories.insert(words(form), category.name().to_owned());
+            }
+        }
         let longest = categories.keys().map(Vec::len).max().unwrap_or(0);
         Self { categories, longest }
     }

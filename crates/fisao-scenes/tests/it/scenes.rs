@@ -92,3 +92,42 @@ fn places_follow_from_coordinates() {
 fn image_ids_name_split_and_index() {
     assert_eq!(World::new().image_id(Split::Test, 123), "test-000123");
 }
+
+/// What patches hold is what pictures show: a patch far from every object is empty, every category covers
+/// some patch, and shares are shares.
+#[test]
+fn patch_contents_follow_the_objects() {
+    let world = World::new();
+    let side = 16;
+    let count = IMAGE_SIZE / side;
+    for index in 0..100 {
+        let scene = world.scene(Split::Validation, 2, index);
+        let patches = world.patch_contents(&scene, side);
+        assert_eq!(patches.len(), (count * count) as usize);
+        for (at, contents) in (0..).zip(&patches) {
+            let total: f64 = contents.iter().map(|(_, share)| share).sum();
+            assert!(total <= 1.0 + 1e-9, "scene {index}, patch {at}: {total}");
+            let (left, top) = (at % count * side, at / count * side);
+            for &(category, share) in contents {
+                let reaches = scene.objects.iter().any(|object| {
+                    let meets = |from: i32, length: u32, start: u32| {
+                        from < (start + side) as i32 && from + length as i32 > start as i32
+                    };
+                    object.category == category
+                        && meets(object.x, object.width, left)
+                        && meets(object.y, object.height, top)
+                });
+                assert!(reaches && share > 0.0, "scene {index}, patch {at}: {category} {share}");
+            }
+        }
+        for object in &scene.objects {
+            let area: f64 = patches
+                .iter()
+                .flatten()
+                .filter(|(category, _)| *category == object.category)
+                .map(|(_, share)| share * f64::from(side * side))
+                .sum();
+            assert!(area > 50.0, "scene {index}: {} pixels of {}", area, object.category);
+        }
+    }
+}

@@ -23,21 +23,25 @@ pub(super) struct RecipeSettings {
     clip_steps: u64,
     clip_batch: usize,
     clip_learning_rate: f64,
+    clip_matrix_learning_rate: f64,
     caption_steps: u64,
     caption_batch: usize,
     caption_learning_rate: f64,
+    caption_matrix_learning_rate: f64,
     companion_rate: f64,
     other_rate: f64,
 }
 
 /// Keys of `--set`.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 10] = [
     "clip-steps",
     "clip-batch",
     "clip-learning-rate",
+    "clip-matrix-learning-rate",
     "caption-steps",
     "caption-batch",
     "caption-learning-rate",
+    "caption-matrix-learning-rate",
     "companion-rate",
     "other-rate",
 ];
@@ -51,9 +55,15 @@ pub(super) fn resolve(seed: u64, set: &[String]) -> anyhow::Result<RecipeConfig>
             "clip-steps" => config.contrastive.steps = count(key, &value)?,
             "clip-batch" => config.contrastive.batch = count(key, &value)? as usize,
             "clip-learning-rate" => config.contrastive.learning_rate = rate(key, &value)?,
+            "clip-matrix-learning-rate" => {
+                config.contrastive.matrix_learning_rate = rate(key, &value)?;
+            }
             "caption-steps" => config.captioning.steps = count(key, &value)?,
             "caption-batch" => config.captioning.batch = count(key, &value)? as usize,
             "caption-learning-rate" => config.captioning.learning_rate = rate(key, &value)?,
+            "caption-matrix-learning-rate" => {
+                config.captioning.matrix_learning_rate = rate(key, &value)?;
+            }
             "companion-rate" => config.insertion.companion_rate = probability(key, &value)?,
             "other-rate" => config.insertion.other_rate = probability(key, &value)?,
             _ => bail!(
@@ -97,9 +107,11 @@ impl RecipeSettings {
             clip_steps: config.contrastive.steps,
             clip_batch: config.contrastive.batch,
             clip_learning_rate: config.contrastive.learning_rate,
+            clip_matrix_learning_rate: config.contrastive.matrix_learning_rate,
             caption_steps: config.captioning.steps,
             caption_batch: config.captioning.batch,
             caption_learning_rate: config.captioning.learning_rate,
+            caption_matrix_learning_rate: config.captioning.matrix_learning_rate,
             companion_rate: config.insertion.companion_rate,
             other_rate: config.insertion.other_rate,
         }

@@ -11,7 +11,6 @@ use anyhow::Context;
 use burn::tensor::TensorData;
 use fisao_formats::FormatError;
 use fisao_formats::weights::{MappedFile, StoredDtype, write_safetensors};
-use fisao_models::adamw::{AdamW, AdamWConfig};
 use fisao_scenes::recipe::{Observer, StageConfig, StageProgress, StageState, Verdict};
 
 use crate::interrupt;
@@ -23,7 +22,9 @@ const INTERVAL: Duration = Duration::from_mins(2);
 const NEWEST: f64 = 0.03;
 /// The tensor that holds the number of updates made, which f32 holds exactly up to 2²⁴.
 const STEP: &str = "step";
-/// Prefixes of parameters and of the optimiser's two moments.
+/// Prefix of Muon's momentum.
+const MOMENTUM: &str = "momentum/";
+/// Prefixes of parameters and of AdamW's two moments.
 const KINDS: [&str; 3] = ["param/", "first/", "second/"];
 
 /// Watches one stage: shows where it is, and saves its state now and then and on Ctrl-C.
@@ -116,7 +117,10 @@ fn write_state(path: &Path, state: StageState) -> Result<(), FormatError> {
     for (name, values) in state.parameters {
         tensors.push((format!("{param}{name}"), vector(values)));
     }
-    for (name, moments) in state.optimiser.moments {
+    for (name, values) in state.muon.momentum {
+        tensors.push((format!("{MOMENTUM}{name}"), vector(values)));
+    }
+    for (name, moments) in state.adamw.moments {
         tensors.push((format!("{first}{name}"), vector(moments.first)));
         tensors.push((format!("{second}{name}"), vector(moments.second)));
     }
@@ -126,11 +130,8 @@ fn write_state(path: &Path, state: StageState) -> Result<(), FormatError> {
 
 fn read_state(path: &Path, config: &StageConfig) -> anyhow::Result<StageState> {
     let file = MappedFile::open(path)?;
-    // The constants of the recipe's own optimiser.
-    let constants =
-        AdamWConfig { beta2: 0.98, weight_decay: config.weight_decay, ..AdamWConfig::default() };
-    let mut state =
-        StageState { step: 0, parameters: BTreeMap::new(), optimiser: AdamW::new(constants) };
+    let (adamw, muon) = (config.adamw(), config.muon());
+    let mut state = StageState { step: 0, parameters: BTreeMap::new(), adamw, muon };
     for key in file.keys() {
         let tensor = file.tensor(&key).expect("the key is the file's own");
         let values = tensor
@@ -142,15 +143,17 @@ fn read_state(path: &Path, config: &StageConfig) -> anyhow::Result<StageState> {
             state.step = *values.first().ok_or_else(|| damaged(path, &key))? as u64;
         } else if let Some(name) = key.strip_prefix(param) {
             state.parameters.insert(name.to_owned(), values);
+        } else if let Some(name) = key.strip_prefix(MOMENTUM) {
+            state.muon.momentum.insert(name.to_owned(), values);
         } else if let Some(name) = key.strip_prefix(first) {
-            state.optimiser.moments.entry(name.to_owned()).or_default().first = values;
+            state.adamw.moments.entry(name.to_owned()).or_default().first = values;
         } else if let Some(name) = key.strip_prefix(second) {
-            state.optimiser.moments.entry(name.to_owned()).or_default().second = values;
+            state.adamw.moments.entry(name.to_owned()).or_default().second = values;
         } else {
             return Err(damaged(path, &key).into());
         }
     }
-    state.optimiser.step = state.step;
+    state.adamw.step = state.step;
     Ok(state)
 }
 
@@ -211,7 +214,7 @@ mod tests {
         let uninterrupted = named_tensors(&train(None, u64::MAX).unwrap());
         assert!(matches!(train(None, 2), Err(RecipeError::Stopped { step: 2 })));
         let state = read_state(&path, &config.contrastive).unwrap();
-        assert_eq!((state.step, state.optimiser.step), (2, 2));
+        assert_eq!((state.step, state.adamw.step), (2, 2));
         let resumed = named_tensors(&train(Some(state), u64::MAX).unwrap());
         for ((name, expected), (_, found)) in uninterrupted.iter().zip(&resumed) {
             assert_eq!(expected.as_bytes(), found.as_bytes(), "{name}");
