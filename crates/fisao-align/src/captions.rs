@@ -1,5 +1,6 @@
 //! Captioning images and scoring what the captions name.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
@@ -12,7 +13,7 @@ use fisao_verifier::mentions::{ObjectVocabulary, Unit};
 use fisao_verifier::scorer::Verifier;
 
 use crate::error::AlignError;
-use crate::tasks::Task;
+use crate::tasks::{Task, TaskSource};
 
 /// Prompts decoded together by one core.
 const BATCH: usize = 32;
@@ -87,11 +88,25 @@ pub fn encode(policy: &Llava, verifier: &Verifier, tasks: &[Task]) -> Encoded {
     all
 }
 
-/// Writes `samples` responses per task and scores their mentions. Responses to one task are adjacent.
-///
-/// `streams[i]` numbers the random streams of task `i`, see
-/// [`Prompt::stream`](fisao_models::generation::Prompt::stream). `advance` is told how many responses
-/// are done, from any thread.
+/// Which responses are wanted.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// What is asked.
+    pub tasks: &'a [Task],
+    /// What the encoders made of the tasks' images.
+    pub encoded: &'a Encoded,
+    /// Number of the random streams of each task, see
+    /// [`Prompt::stream`](fisao_models::generation::Prompt::stream).
+    pub streams: &'a [u64],
+    /// Responses to each task.
+    pub samples: usize,
+    /// How tokens are chosen.
+    pub sampling: &'a Sampling,
+    /// Told how many more responses are done, from any thread.
+    pub advance: &'a (dyn Fn(usize) + Sync),
+}
+
+/// Writes responses and scores their mentions. Responses to one task are adjacent.
 ///
 /// # Errors
 /// [`AlignError::Text`] when a response cannot be decoded, [`AlignError::Verifier`] when a name cannot
@@ -99,50 +114,80 @@ pub fn encode(policy: &Llava, verifier: &Verifier, tasks: &[Task]) -> Encoded {
 pub fn caption(
     policy: &Llava,
     judge: &mut Judge,
-    tasks: &[Task],
-    encoded: &Encoded,
-    streams: &[u64],
-    samples: usize,
-    sampling: &Sampling,
+    request: &Request<'_>,
 ) -> Result<Vec<Captioned>, AlignError> {
-    let generated = generate(policy, tasks, encoded, streams, samples, sampling);
-    generated
-        .into_iter()
-        .enumerate()
-        .map(|(index, response)| {
-            judge.read(index / samples, response, &encoded.embeddings[index / samples])
-        })
-        .collect()
-}
-
-fn generate(
-    policy: &Llava,
-    tasks: &[Task],
-    encoded: &Encoded,
-    streams: &[u64],
-    samples: usize,
-    sampling: &Sampling,
-) -> Vec<Generated> {
+    let Request { tasks, encoded, samples, .. } = *request;
     let indices: Vec<usize> = (0..tasks.len()).collect();
     let parts = over_shares(&indices, cores(), |share| {
         let mut written = Vec::with_capacity(share.len() * samples);
         for batch in share.chunks((BATCH / samples).max(1)) {
-            let prompts: Vec<Prompt> = batch
-                .iter()
-                .enumerate()
-                .map(|(image, &index)| Prompt {
-                    ids: tasks[index].prompt.clone(),
-                    image,
-                    stream: streams[index],
-                })
-                .collect();
-            let features = batch.iter().map(|&index| encoded.features[index].clone()).collect();
+            let prompts = batch.iter().map(|&at| (&tasks[at], request.streams[at]));
+            let features = batch.iter().map(|&at| encoded.features[at].clone()).collect();
             let features = Tensor::cat(features, 0);
-            written.extend(policy.generate(&prompts, &features, samples, sampling));
+            written.extend(respond(policy, prompts, &features, samples, request.sampling));
+            (request.advance)(batch.len() * samples);
         }
         written
     });
-    parts.into_iter().flatten().collect()
+    let responses = parts.into_iter().flatten().enumerate();
+    responses
+        .map(|(index, response)| {
+            let task = index / samples;
+            judge.read(task, response, &encoded.embeddings[task])
+        })
+        .collect()
+}
+
+/// Writes one response to each of the tasks `range` of a source, in order, without keeping their images.
+/// Task `i` draws from random stream `i`, so a response does not depend on which others are made with it.
+/// `advance` is told how many more are done, from any thread.
+///
+/// # Errors
+/// What the source reports about a task.
+pub fn generate(
+    policy: &Llava,
+    source: &dyn TaskSource,
+    range: Range<usize>,
+    sampling: &Sampling,
+    advance: &(dyn Fn(usize) + Sync),
+) -> Result<Vec<Generated>, AlignError> {
+    let indices: Vec<usize> = range.collect();
+    let side = policy.config().vision.image_size;
+    let shares = over_shares(&indices, cores(), |share| {
+        let mut written = Vec::with_capacity(share.len());
+        for batch in share.chunks(BATCH) {
+            let tasks = batch.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
+            let features = policy.image_features(pixels(&tasks, side, &policy.device()));
+            let prompts = tasks.iter().zip(batch.iter().map(|&at| at as u64));
+            written.extend(respond(policy, prompts, &features, 1, sampling));
+            advance(batch.len());
+        }
+        Ok(written)
+    });
+    let shares = shares.into_iter().collect::<Result<Vec<_>, AlignError>>()?;
+    Ok(shares.into_iter().flatten().collect())
+}
+
+/// Tasks that [`generate`] works on at once, over all cores: what a caller should ask for at a time who
+/// wants to show responses as they come.
+pub fn tasks_at_once() -> usize {
+    BATCH * cores()
+}
+
+/// Responses to one batch: each task with the number of its random streams, and their image features
+/// `[tasks, tokens, hidden]`.
+fn respond<'a>(
+    policy: &Llava,
+    tasks: impl Iterator<Item = (&'a Task, u64)>,
+    features: &Tensor<3>,
+    samples: usize,
+    sampling: &Sampling,
+) -> Vec<Generated> {
+    let prompts: Vec<Prompt> = tasks
+        .enumerate()
+        .map(|(image, (task, stream))| Prompt { ids: task.prompt.clone(), image, stream })
+        .collect();
+    policy.generate(&prompts, features, samples, sampling)
 }
 
 impl Judge {

@@ -12,7 +12,7 @@ use fisao_models::value_head::ValueHead;
 use fisao_verifier::rewards::{Response, RewardRule, ScoredUnit};
 
 use crate::calibrate::sentence_score;
-use crate::captions::{Captioned, Encoded, Judge, caption, encode};
+use crate::captions::{Captioned, Encoded, Judge, Request, caption, encode};
 use crate::error::AlignError;
 use crate::events::{AlignEvent, Phase};
 use crate::ppo::{
@@ -83,9 +83,15 @@ pub(crate) fn roll_out(
     let mut clock = PhaseClock::new(plan.iteration);
     clock.start(Phase::Rollout, plan.ppo.responses_per_iteration(), emit);
     let encoded = encode(plan.policy, &judge.verifier, &tasks);
-    let samples = plan.ppo.samples_per_image;
-    let captions =
-        caption(plan.policy, judge, &tasks, &encoded, plan.streams, samples, plan.sampling)?;
+    let request = Request {
+        tasks: &tasks,
+        encoded: &encoded,
+        streams: plan.streams,
+        samples: plan.ppo.samples_per_image,
+        sampling: plan.sampling,
+        advance: &|_| {},
+    };
+    let captions = caption(plan.policy, judge, &request)?;
     let rollout_seconds = clock.finish(emit);
 
     clock.start(Phase::Verify, captions.len(), emit);

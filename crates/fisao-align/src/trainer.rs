@@ -14,7 +14,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::captions::{Captioned, Encoded, Judge, caption, encode};
+use crate::captions::{Captioned, Encoded, Judge, Request, caption, encode};
 use crate::config::AlignConfig;
 use crate::error::AlignError;
 use crate::events::{AlignEvent, IterationMetrics, Phase, PhaseSeconds, WarningCode};
@@ -250,7 +250,15 @@ impl<'a> Trainer<'a> {
         let encoded = encode(&self.learner.policy, &self.judge.verifier, tasks);
         let streams: Vec<u64> = (0..tasks.len() as u64).collect();
         let policy = &self.learner.policy;
-        let captions = caption(policy, &mut self.judge, tasks, &encoded, &streams, 1, &sampling)?;
+        let request = Request {
+            tasks,
+            encoded: &encoded,
+            streams: &streams,
+            samples: 1,
+            sampling: &sampling,
+            advance: &|_| {},
+        };
+        let captions = caption(policy, &mut self.judge, &request)?;
         Ok((captions, encoded))
     }
 

@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub(crate) use align::AlignArguments;
 pub(crate) use calibrate::CalibrateArguments;
 pub(crate) use caption::CaptionArguments;
-pub(crate) use demo::DemoArguments;
+pub(crate) use demo::{DemoArguments, DemoOptions};
 pub(crate) use eval::{ChairArguments, EvalArguments, EvalCommand, WorldSplit};
 pub(crate) use pretrain::PretrainArguments;
 pub(crate) use score::ScoreArguments;

@@ -5,7 +5,6 @@
 
 mod arguments;
 mod bundle;
-mod captioner;
 mod commands;
 mod failure;
 mod interrupt;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use fisao_align::AlignConfig;
+use fisao_formats::RunFolder;
 use fisao_formats::documents::read_toml;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
@@ -37,6 +38,48 @@ pub(crate) fn resolve(
         parse(settings, &[(arguments.config.as_deref(), &file), (None, &set)])?;
     config.validate()?;
     Ok(config)
+}
+
+/// The settings a run was begun with. What the command line names must agree with them.
+pub(crate) fn of_run(
+    folder: &RunFolder,
+    arguments: &SettingsArguments,
+) -> anyhow::Result<AlignConfig> {
+    let begun: AlignConfig = read_toml("configuration", &folder.path(RunFolder::CONFIG))?;
+    begun.validate()?;
+    let asked = resolve(&begun, arguments)?;
+    let table = |config| Table::try_from(config).context("the settings are not TOML");
+    let changed = differences(&table(&begun)?, &table(&asked)?, "");
+    if !changed.is_empty() {
+        bail!(
+            Refusal::new(format!(
+                "{} was begun with other settings: {}",
+                folder.root().display(),
+                changed.join(", ")
+            ))
+            .hint("leave them out to go on with the run, or start another in a new folder")
+        );
+    }
+    Ok(begun)
+}
+
+/// Dotted keys whose values differ, with both.
+fn differences(begun: &Table, asked: &Table, prefix: &str) -> Vec<String> {
+    let mut keys: Vec<&String> = begun.keys().chain(asked.keys()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let shown = |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), Value::to_string);
+    keys.into_iter()
+        .flat_map(|key| match (begun.get(key), asked.get(key)) {
+            (Some(Value::Table(begun)), Some(Value::Table(asked))) => {
+                differences(begun, asked, &format!("{prefix}{key}."))
+            }
+            (before, after) if before != after => {
+                vec![format!("`{prefix}{key}` = {}, not {}", shown(before), shown(after))]
+            }
+            _ => Vec::new(),
+        })
+        .collect()
 }
 
 /// The parts of `key=value`, the value read as TOML or, where that fails, taken as it stands.
@@ -221,6 +264,24 @@ mod tests {
         assert_eq!((config.seed, config.ppo.iterations, config.ppo.epochs), (3, 6, 1));
         let written = toml::to_string_pretty(&config).unwrap();
         assert_eq!(toml::from_str::<AlignConfig>(&written).unwrap(), config);
+    }
+
+    #[test]
+    fn a_run_goes_on_with_its_own_settings_and_no_others() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(&root.path().join("run")).unwrap();
+        let begun = with(&["ppo.iterations=7", "seed=3"]).unwrap();
+        folder.write_toml(RunFolder::CONFIG, &begun).unwrap();
+        let go_on = |set: &[&str]| {
+            let set = set.iter().map(ToString::to_string).collect();
+            of_run(&folder, &SettingsArguments { config: None, set })
+        };
+        assert_eq!(go_on(&[]).unwrap(), begun);
+        assert_eq!(go_on(&["ppo.iterations=7"]).unwrap(), begun);
+        let refusal = go_on(&["ppo.iterations=8", "reward.placement=spread"]).unwrap_err();
+        let text = refusal.to_string();
+        assert!(text.contains("`ppo.iterations` = 7, not 8"), "{text}");
+        assert!(text.contains("`reward.placement` = \"last\", not \"spread\""), "{text}");
     }
 
     #[test]

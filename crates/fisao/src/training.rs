@@ -1,9 +1,11 @@
 //! The part that `fisao align` and `fisao demo` share: running a trainer inside a run folder.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context as _;
 use fisao_align::events::{AlignEvent, IterationMetrics, Warning, WarningCode};
 use fisao_align::guards::SplitHealth;
 use fisao_align::trainer::Trainer;
@@ -33,8 +35,8 @@ pub(crate) struct Training<'a> {
     pub(crate) check_every: usize,
     /// What the user was warned about, one text per kind.
     pub(crate) warnings: Vec<String>,
-    /// Kind of each of the warnings, and how often it came up.
-    pub(crate) warned: Vec<(WarningCode, usize)>,
+    /// Kind of each of the warnings, how often it came up, and when it last did, in iterations done.
+    pub(crate) warned: Vec<(WarningCode, usize, usize)>,
     pub(crate) metrics: Vec<IterationMetrics>,
     /// What the looks at the calibration split showed, by iterations done.
     pub(crate) health: Vec<(usize, SplitHealth)>,
@@ -49,11 +51,20 @@ impl Training<'_> {
         if resume {
             trainer.restore(state_files::load(&self.checkpoint())?)?;
             let done = trainer.iteration();
+            let kept = RefCell::new(Vec::new());
             self.folder.retain_metrics(|line| {
-                line.get("iteration")
-                    .and_then(serde_json::Value::as_u64)
-                    .is_some_and(|at| at < done as u64)
+                let iteration = line.get("iteration").and_then(serde_json::Value::as_u64);
+                let keep = iteration.is_some_and(|at| at < done as u64);
+                if keep {
+                    kept.borrow_mut().push(line.clone());
+                }
+                keep
             })?;
+            // The curves of the report begin where the run began.
+            let before = kept.into_inner().into_iter().map(serde_json::from_value);
+            self.metrics = before
+                .collect::<Result<_, _>>()
+                .with_context(|| format!("{} is of another version", RunFolder::METRICS))?;
         }
         trainer.check_image_matters()?;
         let mut metrics = self.folder.metrics()?;
@@ -67,7 +78,7 @@ impl Training<'_> {
                     warnings.push(warning);
                 }
             })?;
-            self.warn(warnings);
+            self.warn(trainer.iteration(), warnings);
             metrics.write(&measured)?;
             phase.message(format!(
                 "reward {:+.2}, KL {:.2}, {:.1} tokens",
@@ -78,6 +89,7 @@ impl Training<'_> {
             self.after_iteration(trainer)?;
         }
         phase.finish();
+        self.settle();
         Ok(())
     }
 
@@ -113,7 +125,7 @@ impl Training<'_> {
                 warnings.push(warning);
             }
         })?;
-        self.warn(warnings);
+        self.warn(trainer.iteration(), warnings);
         if let Some(health) = health {
             self.health.push((trainer.iteration(), health));
         }
@@ -121,18 +133,33 @@ impl Training<'_> {
     }
 
     /// Shows a warning when its kind comes up for the first time; after that it is counted, and the
-    /// latest figures are kept.
-    fn warn(&mut self, warnings: Vec<Warning>) {
+    /// latest figures are kept. `done` iterations were done when it came up.
+    fn warn(&mut self, done: usize, warnings: Vec<Warning>) {
         for Warning { code, message, hint } in warnings {
-            let known = self.warned.iter().position(|(known, _)| *known == code);
+            let message = match done {
+                0 => format!("before training: {message}"),
+                done => format!("after iteration {done}: {message}"),
+            };
+            let known = self.warned.iter().position(|(known, ..)| *known == code);
             if let Some(index) = known {
-                self.warned[index].1 += 1;
-                let count = self.warned[index].1;
+                let (_, count, last) = &mut self.warned[index];
+                (*count, *last) = (*count + 1, done);
                 self.warnings[index] = format!("{message} ({count} times, last shown; {hint})");
             } else {
                 self.reporter.warn(&message, Some(&hint));
                 self.warnings.push(format!("{message} ({hint})"));
-                self.warned.push((code, 1));
+                self.warned.push((code, 1, done));
+            }
+        }
+    }
+
+    /// Says of what the calibration split gave rise to, and no longer does, that it is over.
+    fn settle(&mut self) {
+        let Some(&(end, _)) = self.health.last() else { return };
+        for ((code, _, last), text) in self.warned.iter().zip(&mut self.warnings) {
+            let watched = [WarningCode::SeparationLost, WarningCode::RecallDropped].contains(code);
+            if watched && *last < end {
+                text.push_str("; over at the last look");
             }
         }
     }

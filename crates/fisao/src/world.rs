@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use burn::tensor::Device;
-use fisao_align::captions::{Captioned, Judge, caption, encode, pixels};
+use fisao_align::captions::{Captioned, Judge, Request, caption, encode, pixels};
 use fisao_align::error::AlignError;
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_eval::chair::{self, ChairInput, ChairReport};
@@ -69,17 +69,21 @@ pub(crate) struct Evaluation {
     pub(crate) mean_length: f64,
 }
 
-/// Captions the tasks and scores the captions against the truth.
+/// Captions the tasks and scores the captions against the truth. `advance` is told how many more
+/// captions are done.
 pub(crate) fn evaluate(
     policy: &Llava,
     judge: &mut Judge,
     tasks: &[Task],
     truth: &[BTreeSet<String>],
     sampling: &Sampling,
+    advance: &(dyn Fn(usize) + Sync),
 ) -> anyhow::Result<Evaluation> {
     let encoded = encode(policy, &judge.verifier, tasks);
     let streams: Vec<u64> = (0..tasks.len() as u64).collect();
-    let captions = caption(policy, judge, tasks, &encoded, &streams, 1, sampling)?;
+    let request =
+        Request { tasks, encoded: &encoded, streams: &streams, samples: 1, sampling, advance };
+    let captions = caption(policy, judge, &request)?;
     let inputs: Vec<ChairInput> = captions
         .iter()
         .map(|caption| ChairInput {

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use fisao_verifier::calibration::Labels;
+use serde::{Deserialize, Serialize};
 
 use super::SettingsArguments;
 
@@ -11,15 +13,46 @@ pub(crate) struct DemoArguments {
     /// Folder for the report and everything else; must not hold a run yet
     #[arg(long, short, value_name = "FOLDER")]
     pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) options: DemoOptions,
+    /// Go on with the run that the output folder holds, with its own options and settings
+    #[arg(long, conflicts_with_all = ["seed", "quick", "labels", "config", "set"])]
+    pub(crate) resume: bool,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArguments,
+}
+
+/// What a run of the demo is asked for; kept beside it, so that it can be gone on with.
+#[derive(Clone, Copy, Debug, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct DemoOptions {
     /// Seed of the run
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
     /// A shorter and rougher run
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Go on with the run that the output folder holds
-    #[arg(long)]
-    pub(crate) resume: bool,
-    #[command(flatten)]
-    pub(crate) settings: SettingsArguments,
+    /// What the calibration knows of its pictures
+    #[arg(long, value_enum, value_name = "LABELS", default_value_t)]
+    pub(crate) labels: LabelSource,
+}
+
+/// Where the split into correct and hallucinated words comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LabelSource {
+    /// What is in each picture, as in the paper
+    #[default]
+    Annotations,
+    /// Nothing: the split is estimated from the scores alone
+    None,
+}
+
+impl From<LabelSource> for Labels {
+    fn from(source: LabelSource) -> Self {
+        match source {
+            LabelSource::Annotations => Self::Annotations,
+            LabelSource::None => Self::None,
+        }
+    }
 }

@@ -18,7 +18,11 @@ use crate::vocabulary::Vocabulary;
 use crate::{interrupt, settings};
 
 pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Result<()> {
-    let config = settings::resolve(&AlignConfig::default(), &arguments.settings)?;
+    let config = if arguments.resume {
+        settings::of_run(&RunFolder::open(&arguments.output)?, &arguments.settings)?
+    } else {
+        settings::resolve(&AlignConfig::default(), &arguments.settings)?
+    };
     let calibration: Calibration = read_json("calibration", &arguments.calibration)?;
     let files = image_files(std::slice::from_ref(&arguments.images))?;
     check_images(&files, reporter)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use fisao_align::AlignConfig;
 use fisao_align::calibrate::calibrate;
-use fisao_align::captions::{Judge, caption, encode};
+use fisao_align::captions::{Judge, Request, caption, encode};
 use fisao_align::tasks::{Task, TaskSource as _};
 use fisao_eval::chair::read_ground_truth;
 use fisao_formats::documents::{read_text, write_json};
@@ -19,9 +19,6 @@ use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, image_files};
 use crate::vocabulary::Vocabulary;
 use crate::{output, settings};
-
-/// Images captioned before the next are read.
-const BATCH: usize = 64;
 
 pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let config = settings::resolve(&AlignConfig::default(), &arguments.settings)?;
@@ -53,29 +50,16 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     };
     let progress = reporter.phase("caption", tasks.len() as u64);
     let encoded = encode(&policy.model, &judge.verifier, &tasks);
-    let mut captions = Vec::with_capacity(tasks.len());
-    for first in (0..tasks.len()).step_by(BATCH) {
-        let range = first..tasks.len().min(first + BATCH);
-        let part = fisao_align::captions::Encoded {
-            features: encoded.features[range.clone()].to_vec(),
-            embeddings: encoded.embeddings[range.clone()].to_vec(),
-        };
-        let streams: Vec<u64> = range.clone().map(|index| index as u64).collect();
-        let batch = caption(
-            &policy.model,
-            &mut judge,
-            &tasks[range.clone()],
-            &part,
-            &streams,
-            1,
-            &sampling,
-        )?;
-        progress.advance(batch.len() as u64);
-        captions.extend(batch.into_iter().map(|mut caption| {
-            caption.task += first;
-            caption
-        }));
-    }
+    let streams: Vec<u64> = (0..tasks.len() as u64).collect();
+    let request = Request {
+        tasks: &tasks,
+        encoded: &encoded,
+        streams: &streams,
+        samples: 1,
+        sampling: &sampling,
+        advance: &|done| progress.advance(done as u64),
+    };
+    let captions = caption(&policy.model, &mut judge, &request)?;
     progress.finish();
     let labels = if truth.is_some() { Labels::Annotations } else { Labels::None };
     let calibration = calibrate(&captions, &encoded, &judge, labels, truth.as_deref())?;

@@ -1,12 +1,12 @@
 //! `fisao caption`: describes images.
 
+use fisao_align::captions::{generate, tasks_at_once};
 use fisao_align::tasks::TaskSource;
 use fisao_models::generation::{FinishReason, Generated};
 use serde::Serialize;
 
 use crate::arguments::{CaptionArguments, Format};
 use crate::bundle::Policy;
-use crate::captioner::{caption, images_at_once};
 use crate::output;
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, check_images, image_files};
@@ -40,9 +40,10 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
 
     let tasks = ImageTasks::new(&policy, files, prompt);
     let progress = reporter.phase("captioning", tasks.count() as u64);
-    for start in (0..tasks.count()).step_by(images_at_once()) {
-        let end = (start + images_at_once()).min(tasks.count());
-        let captions = caption(&policy.model, &tasks, start..end, &sampling, &progress)?;
+    for start in (0..tasks.count()).step_by(tasks_at_once()) {
+        let end = (start + tasks_at_once()).min(tasks.count());
+        let advance = |done| progress.advance(done as u64);
+        let captions = generate(&policy.model, &tasks, start..end, &sampling, &advance)?;
         for (index, written) in (start..end).zip(captions) {
             let image = tasks.file(index).display().to_string();
             let caption = describe(&policy, image, &arguments.prompt, &written)?;

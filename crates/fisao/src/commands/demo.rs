@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use fisao_align::calibrate::calibrate;
-use fisao_align::captions::{Captioned, Judge, caption, encode};
+use fisao_align::captions::{Captioned, Judge, Request, caption, encode};
 use fisao_align::config::AlignConfig;
 use fisao_align::events::IterationMetrics;
 use fisao_align::guards::SplitHealth;
@@ -13,16 +13,17 @@ use fisao_align::tasks::Task;
 use fisao_align::trainer::{Trainer, Watch};
 use fisao_eval::chair::ImageVerdict;
 use fisao_formats::RunFolder;
+use fisao_formats::documents::read_toml;
 use fisao_models::generation::Sampling;
 use fisao_models::llava::Llava;
 use fisao_scenes::{Split, World};
 use fisao_verifier::calibration::{Calibration, Labels, ProbabilityModel};
 use fisao_verifier::mentions::ObjectVocabulary;
-use fisao_verifier::rewards::{RewardForm, RewardRule, thresholds};
+use fisao_verifier::rewards::{PenaltyWeight, RewardForm, RewardRule, thresholds};
 use image::ImageEncoder as _;
 use serde::Serialize;
 
-use crate::arguments::DemoArguments;
+use crate::arguments::{DemoArguments, DemoOptions};
 use crate::bundle::embedded;
 use crate::report::{
     ColouredCaption, Curve, GalleryItem, Report, ReportRow, Scores, VerifierFacts, WordVerdict,
@@ -46,11 +47,34 @@ struct Sizes {
 /// Settings the demo aligns its small model with; `--set` changes them.
 pub(crate) fn demo_config(seed: u64, quick: bool) -> AlignConfig {
     let mut config = AlignConfig { seed, ..AlignConfig::default() };
-    config.ppo.learning_rate = 1e-3;
+    config.ppo.learning_rate = 8e-4;
     config.ppo.value_learning_rate = 5e-3;
-    config.ppo.iterations = if quick { 4 } else { 40 };
+    config.ppo.iterations = if quick { 4 } else { 60 };
     config.ppo.images_per_iteration = 64;
+    // The optimiser's first steps are its largest ones.
+    config.ppo.warmup_iterations = if quick { 0 } else { 2 };
+    // This verifier is sure of every word, so all rewards are +max or −max, and naming something pays a
+    // policy that is right more often than κ₋ / (1 + κ₋): two times in three. At 1 the policy names more
+    // and halves its errors when greedy only; at 3 it begins to leave things out.
+    config.reward.penalty_weight = PenaltyWeight::Fixed(2.0);
     config
+}
+
+/// File of a run's [`DemoOptions`].
+const OPTIONS: &str = "demo.toml";
+
+/// What was asked for, or, of a run to be gone on with, what had been asked for when it was begun.
+fn options_and_settings(arguments: &DemoArguments) -> anyhow::Result<(DemoOptions, AlignConfig)> {
+    if arguments.resume {
+        let folder = RunFolder::open(&arguments.output)?;
+        let options = read_toml("options of the demo", &folder.path(OPTIONS))?;
+        let config: AlignConfig = read_toml("configuration", &folder.path(RunFolder::CONFIG))?;
+        config.validate()?;
+        return Ok((options, config));
+    }
+    let options = arguments.options;
+    let base = demo_config(options.seed, options.quick);
+    Ok((options, settings::resolve(&base, &arguments.settings)?))
 }
 
 /// Seconds of the demo's parts.
@@ -93,17 +117,18 @@ struct Both {
 pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let start = Instant::now();
     let stop = crate::interrupt::flag()?;
-    let config =
-        settings::resolve(&demo_config(arguments.seed, arguments.quick), &arguments.settings)?;
+    let (options, config) = options_and_settings(arguments)?;
+    // What can refuse comes before the folder, so that a refusal leaves none behind.
+    let models = embedded()?;
+    let policy = models.policy(None)?;
+    let verifier = models.verifier(config.templates.clone())?.verifier;
+    verifier.check_own_encoder(&policy.model.vision_tower)?;
     let folder = if arguments.resume {
         RunFolder::open(&arguments.output)?
     } else {
         RunFolder::create(&arguments.output)?
     };
-    let models = embedded()?;
-    let policy = models.policy(None)?;
-    let verifier = models.verifier(config.templates.clone())?.verifier;
-    verifier.check_own_encoder(&policy.model.vision_tower)?;
+    folder.write_toml(OPTIONS, &options)?;
     folder.write_toml(RunFolder::CONFIG, &config)?;
     let judge = Judge {
         tokenizer: Arc::clone(&policy.tokenizer),
@@ -114,23 +139,19 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     let tasks = |split, count, all_prompts| SceneTasks {
         world: &world,
         split,
-        seed: arguments.seed,
+        seed: options.seed,
         count,
         processor: &policy.processor,
         tokenizer: policy.tokenizer.as_ref(),
         config: policy.model.config(),
         all_prompts,
     };
-    let sizes = sizes(arguments.quick);
+    let sizes = sizes(options.quick);
     let training = Training {
         folder: &folder,
         reporter,
         stop,
-        resume_command: format!(
-            "fisao demo --output {} --seed {} --resume",
-            folder.root().display(),
-            arguments.seed
-        ),
+        resume_command: format!("fisao demo --output {} --resume", folder.root().display()),
         iterations: config.ppo.iterations,
         check_every: config.check_every,
         warnings: Vec::new(),
@@ -150,7 +171,8 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
         model_name,
     };
     let (known, truth) = tasks(Split::Calibration, sizes.calibration, true).labelled()?;
-    let calibration = demo.calibrate(&policy.model, &known, &truth)?;
+    let labels = options.labels.into();
+    let calibration = demo.calibrate(&policy.model, &known, labels, &truth)?;
     let (test, test_truth) = tasks(Split::Test, sizes.test, false).labelled()?;
     let base = demo.evaluate("base", &policy.model, &test, &test_truth)?;
     let train = tasks(Split::Train, TRAIN_SCENES, true);
@@ -161,7 +183,7 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     let aligned = demo.evaluate("aligned", &aligned_policy, &test, &test_truth)?;
     demo.seconds.total = start.elapsed().as_secs_f64();
     let pictures: Vec<Vec<u8>> = (0..sizes.test.min(GALLERY * 8))
-        .map(|index| png(&world, arguments.seed, index as u64))
+        .map(|index| png(&world, options.seed, index as u64))
         .collect::<anyhow::Result<_>>()?;
     demo.publish(&calibration, &base, &aligned, &test, &test_truth, &pictures)
 }
@@ -194,6 +216,7 @@ impl Demo<'_> {
         &mut self,
         policy: &Llava,
         tasks: &[Task],
+        labels: Labels,
         truth: &[BTreeSet<String>],
     ) -> anyhow::Result<Calibration> {
         let start = Instant::now();
@@ -201,10 +224,16 @@ impl Demo<'_> {
         let encoded = encode(policy, &self.judge.verifier, tasks);
         let streams: Vec<u64> = (0..tasks.len() as u64).collect();
         let sampling = self.sampling(self.config.ppo.temperature);
-        let captions = caption(policy, &mut self.judge, tasks, &encoded, &streams, 1, &sampling)?;
-        let calibration =
-            calibrate(&captions, &encoded, &self.judge, Labels::Annotations, Some(truth))?;
-        phase.advance(captions.len() as u64);
+        let request = Request {
+            tasks,
+            encoded: &encoded,
+            streams: &streams,
+            samples: 1,
+            sampling: &sampling,
+            advance: &|done| phase.advance(done as u64),
+        };
+        let captions = caption(policy, &mut self.judge, &request)?;
+        let calibration = calibrate(&captions, &encoded, &self.judge, labels, Some(truth))?;
         phase.finish();
         self.folder.write_json("calibration.json", &calibration)?;
         self.seconds.calibrate = start.elapsed().as_secs_f64();
@@ -224,13 +253,12 @@ impl Demo<'_> {
         truth: &[BTreeSet<String>],
     ) -> anyhow::Result<Both> {
         let start = Instant::now();
-        let phase = self.reporter.phase(&format!("evaluate {name}"), 2);
+        let phase = self.reporter.phase(&format!("evaluate {name}"), 2 * tasks.len() as u64);
+        let advance = |done| phase.advance(done as u64);
         let sampling = self.sampling(0.0);
-        let greedy = evaluate(policy, &mut self.judge, tasks, truth, &sampling)?;
-        phase.advance(1);
+        let greedy = evaluate(policy, &mut self.judge, tasks, truth, &sampling, &advance)?;
         let sampling = self.sampling(1.0);
-        let sampled = evaluate(policy, &mut self.judge, tasks, truth, &sampling)?;
-        phase.advance(1);
+        let sampled = evaluate(policy, &mut self.judge, tasks, truth, &sampling, &advance)?;
         phase.finish();
         self.seconds.evaluate += start.elapsed().as_secs_f64();
         Ok(Both { greedy, sampled })

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use fisao_align::captions::generate;
 use fisao_align::tasks::TaskSource;
 use fisao_eval::chair::{
     self, ChairInput, ChairReport, GroundTruth, ObjectVocabulary, read_captions, read_ground_truth,
@@ -14,7 +15,6 @@ use serde_json::{Value, json};
 
 use crate::arguments::{ChairArguments, Format, WorldSplit};
 use crate::bundle::Policy;
-use crate::captioner::caption;
 use crate::failure::Refusal;
 use crate::output;
 use crate::reporter::Reporter;
@@ -112,7 +112,8 @@ pub(crate) fn evaluate_world(
     };
     policy.check_length(&tasks.task(0)?.prompt, sampling.max_new_tokens)?;
     let progress = reporter.phase("captioning scenes", count as u64);
-    let captions = caption(&policy.model, &tasks, 0..count, sampling, &progress)?;
+    let advance = |done| progress.advance(done as u64);
+    let captions = generate(&policy.model, &tasks, 0..count, sampling, &advance)?;
     progress.finish();
 
     let image_id = |index: usize| world.image_id(split, index as u64);

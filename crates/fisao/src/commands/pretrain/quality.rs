@@ -42,17 +42,16 @@ pub(super) fn report(
         config: policy.model.config(),
         all_prompts: false,
     };
-    let phase = reporter.phase("measure", 3);
     let typical = separation(&scenes, &mut verifier, &device())?;
-    phase.advance(1);
+    let phase = reporter.phase("measure", 2 * SCENES as u64);
     let vocabulary = Vocabulary::of_world().for_mentions()?;
     let mut judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
     let (tasks, truth) = scenes.labelled()?;
     output::line(format!("AUC, present against absent objects of the theme  {typical:.3}"))?;
     for (name, temperature) in [("greedy", 0.0), ("sampled", 1.0)] {
         let sampling = Sampling { max_new_tokens: MAX_NEW_TOKENS, temperature, seed };
-        let evaluation = evaluate(&policy.model, &mut judge, &tasks, &truth, &sampling)?;
-        phase.advance(1);
+        let advance = |done| phase.advance(done as u64);
+        let evaluation = evaluate(&policy.model, &mut judge, &tasks, &truth, &sampling, &advance)?;
         let mentions = own_mentions(&evaluation.captions, &judge, Some(&truth));
         let class = |wanted: bool| -> Vec<f64> {
             let pairs = mentions.scores.iter().zip(&mentions.correct);
