@@ -1,5 +1,6 @@
 //! Captioning images and scoring what the captions name.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -48,6 +49,14 @@ pub struct Captioned {
     pub scores: Vec<f64>,
     /// How many mentions were left out because the text denies them.
     pub negated: usize,
+}
+
+impl Captioned {
+    /// Mentions whose category the response had named before.
+    pub fn repeated(&self) -> usize {
+        let named: BTreeSet<usize> = self.units.iter().map(|unit| unit.category).collect();
+        self.units.len() - named.len()
+    }
 }
 
 /// Image features of some tasks.

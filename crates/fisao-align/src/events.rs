@@ -90,6 +90,8 @@ pub enum WarningCode {
     LengthGrown,
     /// Responses stop ending by themselves.
     EndsMissing,
+    /// Mentions repeat objects that the response has named before.
+    RepetitionGrown,
     /// All responses earn the same.
     RewardConstant,
     /// No mention earns or costs anything.
@@ -125,6 +127,8 @@ pub struct IterationMetrics {
     pub penalised_share: Option<f64>,
     /// Share of mentions without reward, `[0, 1]`.
     pub neutral_share: Option<f64>,
+    /// Share of mentions whose category the response had named before, `[0, 1]`.
+    pub repeated_share: Option<f64>,
 
     /// Tokens per response, mean. Far from the base model's, the reward is being gamed.
     pub length_mean: f64,

@@ -13,6 +13,8 @@ pub struct Baseline {
     pub eos_rate: f64,
     /// Entropy per token, nats.
     pub entropy: f64,
+    /// Share of mentions whose category the response had named before, `[0, 1]`; 0 without mentions.
+    pub repeated_share: f64,
 }
 
 /// How far each metric may go before it raises its warning.
@@ -39,6 +41,8 @@ pub struct GuardLimits {
     pub reward_std: f64,
     /// Largest share of mentions without reward. Default 0.98.
     pub neutral_share: f64,
+    /// Largest growth of the share of repeated mentions. Unit: fraction. Default 0.1.
+    pub repetition_growth: f64,
     /// Largest fall of recall on the calibration split. Unit: fraction. Default 0.02.
     pub recall_drop: f64,
     /// Least AUC of reward as a detector of correct mentions. Default 0.75: at 0.80 over a
@@ -58,6 +62,7 @@ impl Default for GuardLimits {
             eos_drop: 0.05,
             reward_std: 1e-6,
             neutral_share: 0.98,
+            repetition_growth: 0.1,
             recall_drop: 0.02,
             separation_auc: 0.75,
         }
@@ -186,6 +191,18 @@ fn rollout_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits)
                 100.0 * base.eos_rate
             ),
             "raise the penalty for truncated responses or max-new-tokens",
+        ));
+    }
+    let repeated = m.repeated_share.unwrap_or(0.0);
+    if repeated > base.repeated_share + limits.repetition_growth {
+        warnings.push(warning(
+            WarningCode::RepetitionGrown,
+            format!(
+                "{:.0} % of mentions repeat an object, of the base model's {:.0} % did",
+                100.0 * repeated,
+                100.0 * base.repeated_share
+            ),
+            "the policy fills captions with what it is sure of: raise reward.repetition-penalty",
         ));
     }
     let neutral = m.neutral_share.unwrap_or(1.0);

@@ -358,6 +358,7 @@ impl<'a> Trainer<'a> {
             length_mean: metrics.length_mean,
             eos_rate: metrics.eos_rate,
             entropy: metrics.entropy,
+            repeated_share: metrics.repeated_share.unwrap_or(0.0),
         });
         for warning in check_iteration(metrics, &baseline, &self.config.guards) {
             if warning.code == WarningCode::NotFinite {
@@ -391,6 +392,7 @@ impl<'a> Trainer<'a> {
             let hits = scores.iter().filter(|&&score| test(self.rule.unit_reward(score))).count();
             (!scores.is_empty()).then(|| hits as f64 / scores.len() as f64)
         };
+        let repeated: usize = rollout.captions.iter().map(Captioned::repeated).sum();
         let stopped = rollout.captions.iter().filter(|c| c.finish == FinishReason::Stop).count();
         let rates = self.config.ppo.learning_rates(self.iteration);
         IterationMetrics {
@@ -403,6 +405,7 @@ impl<'a> Trainer<'a> {
             rewarded_share: share(|reward| reward > 0.0),
             penalised_share: share(|reward| reward < 0.0),
             neutral_share: share(|reward| reward == 0.0),
+            repeated_share: (!scores.is_empty()).then(|| repeated as f64 / scores.len() as f64),
             length_mean: per_response(tokens as f64),
             eos_rate: per_response(stopped as f64),
             entropy: rollout.entropy,

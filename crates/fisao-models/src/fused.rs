@@ -10,6 +10,11 @@
 //! ones are cut into a fixed number of rows per piece, so results do not depend on how many threads
 //! there are.
 
+#![expect(
+    clippy::inline_always,
+    reason = "a function that is not inlined into `simd::vectorised` is compiled for the baseline"
+)]
+
 pub(crate) mod activation;
 pub(crate) mod attention;
 mod autodiff;

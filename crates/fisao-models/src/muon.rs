@@ -122,7 +122,9 @@ impl Work<'_> {
 /// `U Vᵀ` of a row-major matrix, roughly: all singular values between about 0.7 and 1.2.
 fn orthogonalised(mut x: Vec<f32>, rows: usize, columns: usize) -> Vec<f32> {
     let norm = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt() as f32 + 1e-7;
-    x.iter_mut().for_each(|v| *v /= norm);
+    for v in &mut x {
+        *v /= norm;
+    }
     // The smaller side's products are the cheaper ones.
     let side = rows.min(columns);
     let [a, b, c] = QUINTIC;

@@ -16,9 +16,10 @@
 //! ```
 //!
 //! Negative rewards of units are then multiplied by the penalty weight κ₋. Function tokens get 0,
-//! only the first mention of a category can earn a positive reward while a penalty applies to
-//! every mention (else repeating one true object would be optimal), and a response cut off by its
-//! length budget pays a fixed penalty on its last token.
+//! only the first mention of a category can earn a positive reward (else repeating one true object would
+//! be optimal), every later one costs at least the penalty of repetition (else true objects would be
+//! repeated where nothing else is safe to say), and a response cut off by its length budget pays a fixed
+//! penalty on its last token.
 //!
 //! The paper describes rewards relative to the two means, a margin and a normalisation in words;
 //! the exact threshold form, `log-odds` and κ₋ are this project's.

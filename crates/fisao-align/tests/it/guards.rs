@@ -1,7 +1,8 @@
 use fisao_align::guards::{Baseline, GuardLimits, SplitHealth, check_iteration, check_split};
 use fisao_align::{AlignEvent, IterationMetrics, WarningCode};
 
-const BASELINE: Baseline = Baseline { length_mean: 20.0, eos_rate: 1.0, entropy: 1.0 };
+const BASELINE: Baseline =
+    Baseline { length_mean: 20.0, eos_rate: 1.0, entropy: 1.0, repeated_share: 0.07 };
 
 /// An iteration nothing is wrong with.
 fn healthy() -> IterationMetrics {
@@ -42,6 +43,8 @@ fn each_failure_raises_its_own_warning() {
     assert_eq!(codes(|m| m.length_mean = 16.0), [WarningCode::LengthCollapsed]);
     assert_eq!(codes(|m| m.length_mean = 26.0), [WarningCode::LengthGrown]);
     assert_eq!(codes(|m| m.eos_rate = 0.9), [WarningCode::EndsMissing]);
+    assert_eq!(codes(|m| m.repeated_share = Some(0.25)), [WarningCode::RepetitionGrown]);
+    assert_eq!(codes(|m| m.repeated_share = Some(0.15)), []);
     assert_eq!(codes(|m| m.reward_std = 0.0), [WarningCode::RewardConstant]);
     assert_eq!(codes(|m| m.neutral_share = Some(1.0)), [WarningCode::AllNeutral]);
     // Captions without any mention: there is nothing to reward either.

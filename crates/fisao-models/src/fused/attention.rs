@@ -148,6 +148,9 @@ pub(super) fn forward(q: View<'_, 4>, k: View<'_, 4>, v: View<'_, 4>, mask: &Mas
     out
 }
 
+/// Places for the gradients of q, k and v of one sequence.
+type Parts<'a> = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32]);
+
 /// Gradients of q, k and v, each in memory as `[batch, length, heads, d]`.
 pub(super) fn backward(
     [q, k, v]: [View<'_, 4>; 3],
@@ -160,7 +163,7 @@ pub(super) fn backward(
     let mut by_q = vec![0.0; batch * query_row];
     let mut by_k = vec![0.0; batch * key_row];
     let mut by_v = vec![0.0; batch * key_row];
-    let work = |(row, ((by_q, by_k), by_v)): (usize, ((&mut [f32], &mut [f32]), &mut [f32]))| {
+    let work = |(row, ((by_q, by_k), by_v)): (usize, Parts<'_>)| {
         let mut scores = vec![0.0; queries * keys];
         let mut by_scores = vec![0.0; queries * keys];
         for index in 0..heads {

@@ -39,8 +39,8 @@ fn record<B: FusedGradients, C: CheckpointStrategy, const N: usize>(
     operation: Operation,
     forward: impl FnOnce([FloatTensor<B>; N], Operation) -> FloatTensor<B>,
 ) -> FloatTensor<Autodiff<B, C>> {
-    let guards = inputs.each_ref().map(|input| input.node());
-    let inputs = inputs.map(|input| input.into_primitive());
+    let guards = inputs.each_ref().map(<FloatTensor<Autodiff<B, C>>>::node);
+    let inputs = inputs.map(<FloatTensor<Autodiff<B, C>>>::into_primitive);
     match Fused.prepare::<C>(guards).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
             let output = forward(inputs.clone(), operation.clone());

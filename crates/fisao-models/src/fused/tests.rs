@@ -38,7 +38,7 @@ fn assert_close(found: &[f32], expected: &[f32], what: &str) {
 /// gradient differs from element to element.
 fn compare<const N: usize, const D: usize, const R: usize>(
     what: &str,
-    leaves: [Tensor<D>; N],
+    leaves: &[Tensor<D>; N],
     fused: impl Fn([Tensor<D>; N]) -> Tensor<R>,
     composed: impl Fn([Tensor<D>; N]) -> Tensor<R>,
 ) {
@@ -67,7 +67,7 @@ fn elementary_functions_agree_with_the_standard_library() {
         let (found, expected) = (simd::exp(x), x.exp());
         assert!((found - expected).abs() <= 3e-7 * expected, "exp({x}) = {found}, not {expected}");
     }
-    assert_eq!(simd::exp(-200.0), 0.0);
+    assert!(simd::exp(-200.0).abs() <= 0.0, "far below the range the result is 0");
     assert!(simd::exp(f32::NAN).is_nan(), "a NaN must stay visible");
     for (x, expected) in [(0.0, 0.0), (0.5, 0.520_499_9), (-1.0, -0.842_700_8), (3.0, 0.999_977_9)]
     {
@@ -92,7 +92,7 @@ fn layer_norm() {
         };
         compare(
             "layer norm",
-            [x, parameters],
+            &[x, parameters],
             |[x, p]| apply(x, p, true),
             |[x, p]| apply(x, p, false),
         );
@@ -104,7 +104,7 @@ fn rms_norm() {
     for (rows, width) in [(2, 3), (5, 192), (400, 64)] {
         compare(
             "rms norm",
-            [leaf([rows, width], 3), leaf([1, width], 4)],
+            &[leaf([rows, width], 3), leaf([1, width], 4)],
             |[x, w]| two(x, w.reshape([width]), Operation::RmsNorm { epsilon: 1e-5 }),
             |[x, w]| {
                 let mean = x.clone().square().mean_dim(1);
@@ -119,7 +119,7 @@ fn activations() {
     for kind in [Activation::QuickGelu, Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
         compare(
             "activation",
-            [leaf([37, 19], 5)],
+            &[leaf([37, 19], 5)],
             |[x]| one(x * 3.0, Operation::Activation(kind)),
             |[x]| kind.composed(x * 3.0),
         );
@@ -130,7 +130,7 @@ fn activations() {
 fn swiglu() {
     compare(
         "swiglu",
-        [leaf([33, 17], 6), leaf([33, 17], 7)],
+        &[leaf([33, 17], 6), leaf([33, 17], 7)],
         |[gate, up]| two(gate, up, Operation::SwiGlu),
         |[gate, up]| gate.clone() * burn::tensor::activation::sigmoid(gate) * up,
     );
@@ -144,13 +144,13 @@ fn linear_maps_with_and_without_bias_and_from_any_layout() {
         let b: Tensor<2> = leaf([1, outputs], 10);
         compare(
             "linear",
-            [x.clone(), w.clone(), b],
+            &[x.clone(), w.clone(), b],
             |[x, w, b]| three(x.transpose(), w, b.reshape([outputs]), Operation::Linear),
             |[x, w, b]| x.transpose().matmul(w.transpose()) + b,
         );
         compare(
             "linear without bias",
-            [x, w],
+            &[x, w],
             |[x, w]| two(x.transpose(), w, Operation::Linear),
             |[x, w]| x.transpose().matmul(w.transpose()),
         );
@@ -181,7 +181,7 @@ fn rotary() {
         Operation::Rotary(Angles { cos: cos.clone(), sin: sin.clone(), half: width / 2 }.into());
     compare(
         "rotary",
-        [leaf([batch, length, heads, width], 14)],
+        &[leaf([batch, length, heads, width], 14)],
         |[x]| one::<4, 4>(x.swap_dims(1, 2), operation.clone()),
         |[x]| {
             let x = x.swap_dims(1, 2);
@@ -203,7 +203,7 @@ fn attention_under_every_mask_and_grouping() {
             let shape = |heads, length| [3, length, heads, width];
             compare(
                 "attention",
-                [
+                &[
                     leaf(shape(heads, queries), 15),
                     leaf(shape(key_heads, keys), 16),
                     leaf(shape(key_heads, keys), 17),
@@ -227,7 +227,7 @@ fn token_log_probabilities_and_entropies() {
     for temperature in [1.0, 0.7, 2.0] {
         compare(
             "log-probabilities",
-            [leaf([5, 11], 18)],
+            &[leaf([5, 11], 18)],
             |[logits]| {
                 let targets = targets.clone().into();
                 one(logits, Operation::TokenLogProbs { targets, temperature: temperature as f32 })

@@ -5,8 +5,8 @@
 //! here as well counts as true: the world knows.
 //!
 //! Whole pictures alone teach a small tower slowly: nothing says which of its patches a text is about. So
-//! texts that name one thing are also asked of every patch, as RegionCLIP does with regions (Zhong et al.
-//! 2022, arXiv 2112.09106): the patch's final state through the same norm and projection must match the names
+//! texts that name one thing are also asked of every patch, as Zhong et al. 2022, arXiv 2112.09106,
+//! do with regions: the patch's final state through the same norm and projection must match the names
 //! of what covers it. The biases `b` exist in training only; the saved model is an ordinary CLIP.
 
 use burn::tensor::{Device, Tensor, activation};

@@ -100,7 +100,9 @@ fn whitening(
     let floor = FLOOR * lengths.iter().sum::<f64>() / width as f64;
     for (row, variance) in rows.iter_mut().zip(&lengths) {
         let scale = 1.0 / (variance + floor).sqrt();
-        row.iter_mut().for_each(|value| *value *= scale as f32);
+        for value in row {
+            *value *= scale as f32;
+        }
     }
     let kernel = rows.concat();
     let filters: Tensor<2> = from_floats(kernel.clone(), [config.hidden_size, size], device);
@@ -121,7 +123,9 @@ fn orthonormalise(rows: &mut [Vec<f32>]) -> Vec<f64> {
             row.iter_mut().zip(other).for_each(|(value, &other)| *value -= along * other);
         }
         let length = dot(row, row).sqrt();
-        row.iter_mut().for_each(|value| *value /= length.max(1e-12) as f32);
+        for value in row.iter_mut() {
+            *value /= length.max(1e-12) as f32;
+        }
         lengths.push(length);
     }
     lengths

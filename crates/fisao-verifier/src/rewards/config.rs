@@ -15,6 +15,10 @@ pub struct RewardConfig {
     /// κ₋, factor on the negative rewards of units: a number ≥ 0 or "balanced". No unit. Default:
     /// balanced.
     pub penalty_weight: PenaltyWeight,
+    /// Taken from a mention of a category that the response has named before, instead of its reward
+    /// where that is positive; in units of reward, ≥ 0. Default: 1.0. At 0 a repeated true word costs
+    /// nothing, and a policy that must not guess fills its sentences with them.
+    pub repetition_penalty: f64,
     /// Taken from the last token of a response that ran into its length budget; in units of
     /// reward, ≥ 0. Default: 1.0.
     pub truncated_penalty: f64,
@@ -88,6 +92,7 @@ impl Default for RewardConfig {
             form: RewardForm::default(),
             placement: Placement::default(),
             penalty_weight: PenaltyWeight::default(),
+            repetition_penalty: 1.0,
             truncated_penalty: 1.0,
         }
     }

@@ -29,6 +29,7 @@ pub struct RewardRule {
     pub(super) formula: Formula,
     pub(super) placement: Placement,
     penalty_weight: f64,
+    pub(super) repetition_penalty: f64,
     pub(super) truncated_penalty: f64,
     calibration: Calibration,
 }
@@ -41,13 +42,17 @@ impl RewardRule {
     /// combination that rewards undecided mentions or penalises none.
     pub fn new(config: &RewardConfig, calibration: &Calibration) -> Result<Self, RewardError> {
         calibration.validate()?;
-        let truncated_penalty = config.truncated_penalty;
-        let good = truncated_penalty >= 0.0;
-        in_range("truncated-penalty", truncated_penalty, good, "a finite number ≥ 0")?;
+        let RewardConfig { truncated_penalty, repetition_penalty, .. } = *config;
+        for (setting, penalty) in
+            [("truncated-penalty", truncated_penalty), ("repetition-penalty", repetition_penalty)]
+        {
+            in_range(setting, penalty, penalty >= 0.0, "a finite number ≥ 0")?;
+        }
         let mut rule = Self {
             formula: Formula::new(&config.form, calibration)?,
             placement: config.placement,
             penalty_weight: 1.0,
+            repetition_penalty,
             truncated_penalty,
             calibration: calibration.clone(),
         };

@@ -43,8 +43,8 @@ impl RewardRule {
     /// One reward per token, `[T]`:
     ///
     /// ```text
-    /// r_t = Σ_u [t carries u] · { r(s_u)          r(s_u) ≤ 0, or u is the first of its category
-    ///                           { 0               otherwise
+    /// r_t = Σ_u [t carries u] · { r(s_u)          u is the first of its category
+    ///                           { min(r(s_u), −ρ) otherwise, ρ the penalty of repetition
     ///       − [truncated, t = T−1] · penalty
     /// ```
     ///
@@ -62,9 +62,13 @@ impl RewardRule {
             Self::check_unit(unit, response.token_count);
             let reward = self.unit_reward(unit.score);
             let first = named.insert(unit.category);
-            if reward <= 0.0 || first {
-                self.place(reward, &unit.tokens, &mut rewards);
-            }
+            // Under the sentence form units earn nothing, first or not.
+            let reward = match self.formula {
+                Formula::Sentence { .. } => reward,
+                _ if first => reward,
+                _ => reward.min(-self.repetition_penalty),
+            };
+            self.place(reward, &unit.tokens, &mut rewards);
         }
         if let Some(last) = rewards.last_mut() {
             *last += self.sentence_reward(response.sentence_score);

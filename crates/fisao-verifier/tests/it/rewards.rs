@@ -96,11 +96,28 @@ fn rewards_land_on_the_tokens_of_units_only() {
 
 #[test]
 fn only_the_first_mention_earns_but_every_mention_pays() {
-    let rule = rule(&threshold(0.05));
+    let mut config = threshold(0.05);
+    config.repetition_penalty = 0.0;
+    let lenient = rule(&config);
     let good = [unit(0, 0..1, 0.55), unit(0, 1..2, 0.65), unit(1, 2..3, 0.55)];
-    all_close(&rewards(&rule, &good, 3), &[1.0, 0.0, 1.0]);
+    all_close(&rewards(&lenient, &good, 3), &[1.0, 0.0, 1.0]);
     let bad = [unit(0, 0..1, 0.25), unit(0, 1..2, 0.25), unit(0, 2..3, 0.55)];
-    all_close(&rewards(&rule, &bad, 3), &[-1.0, -1.0, 0.0]);
+    all_close(&rewards(&lenient, &bad, 3), &[-1.0, -1.0, 0.0]);
+}
+
+/// A repeated word costs the penalty of repetition, or its own where that is more.
+#[test]
+fn saying_it_again_costs() {
+    let mut config = threshold(0.05);
+    config.repetition_penalty = 0.4;
+    let strict = rule(&config);
+    let good = [unit(0, 0..1, 0.55), unit(0, 1..2, 0.65), unit(1, 2..3, 0.55)];
+    all_close(&rewards(&strict, &good, 3), &[1.0, -0.4, 1.0]);
+    let bad = [unit(0, 0..1, 0.25), unit(0, 1..2, 0.25), unit(0, 2..3, 0.55)];
+    all_close(&rewards(&strict, &bad, 3), &[-1.0, -1.0, -0.4]);
+    config.repetition_penalty = -0.1;
+    let error = RewardRule::new(&config, &calibration()).unwrap_err().to_string();
+    assert!(error.contains("repetition-penalty"), "{error}");
 }
 
 #[test]

@@ -57,6 +57,7 @@ pub(crate) fn demo_config(seed: u64, quick: bool) -> AlignConfig {
     // policy that is right more often than κ₋ / (1 + κ₋): two times in three. At 1 the policy names more
     // and halves its errors when greedy only; at 3 it begins to leave things out.
     config.reward.penalty_weight = PenaltyWeight::Fixed(2.0);
+    config.ppo.kl.coefficient = 0.1;
     config
 }
 
@@ -448,9 +449,9 @@ fn curves(metrics: &[IterationMetrics], health: &[(usize, SplitHealth)]) -> Vec<
         over("Reward", "per caption", |m| m.reward_mean),
         over("KL from the reference", "nats per caption", |m| m.kl),
         over("Penalised mentions", "share", |m| m.penalised_share.unwrap_or(0.0)),
+        over("Repeated mentions", "share", |m| m.repeated_share.unwrap_or(0.0)),
         over("Length", "tokens", |m| m.length_mean),
         watched("Recall on the calibration split", "share", |health| Some(health.recall)),
-        watched("Reward of hallucinated words", "", |health| health.reward_hallucinated),
     ]
 }
 
