@@ -54,9 +54,9 @@ pub(crate) fn demo_config(seed: u64, quick: bool) -> AlignConfig {
     // The optimiser's first steps are its largest ones.
     config.ppo.warmup_iterations = if quick { 0 } else { 2 };
     // This verifier is sure of every word, so all rewards are +max or −max, and naming something pays a
-    // policy that is right more often than κ₋ / (1 + κ₋): two times in three. At 1 the policy names more
-    // and halves its errors when greedy only; at 3 it begins to leave things out.
-    config.reward.penalty_weight = PenaltyWeight::Fixed(2.0);
+    // policy that is right more often than κ₋ / (1 + κ₋), here 62 %. At 1 it names more and its sampled
+    // captions keep more than half of their errors; at 2 it begins to leave things out.
+    config.reward.penalty_weight = PenaltyWeight::Fixed(1.6);
     config.ppo.kl.coefficient = 0.1;
     config
 }
