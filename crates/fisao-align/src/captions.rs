@@ -147,6 +147,26 @@ pub fn caption(
         .collect()
 }
 
+/// Encodes the tasks' images and writes one response to each; task `i` draws from random stream `i`.
+/// `advance` is told how many more responses are done, from any thread.
+///
+/// # Errors
+/// See [`caption`].
+pub fn describe(
+    policy: &Llava,
+    judge: &mut Judge,
+    tasks: &[Task],
+    sampling: &Sampling,
+    advance: &(dyn Fn(usize) + Sync),
+) -> Result<(Vec<Captioned>, Encoded), AlignError> {
+    let encoded = encode(policy, &judge.verifier, tasks);
+    let streams: Vec<u64> = (0..tasks.len() as u64).collect();
+    let request =
+        Request { tasks, encoded: &encoded, streams: &streams, samples: 1, sampling, advance };
+    let captions = caption(policy, judge, &request)?;
+    Ok((captions, encoded))
+}
+
 /// Writes one response to each of the tasks `range` of a source, in order, without keeping their images.
 /// Task `i` draws from random stream `i`, so a response does not depend on which others are made with it.
 /// `advance` is told how many more are done, from any thread.

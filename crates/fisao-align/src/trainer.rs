@@ -14,7 +14,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::captions::{Captioned, Encoded, Judge, Request, caption, encode};
+use crate::captions::{Captioned, Encoded, Judge, describe};
 use crate::config::AlignConfig;
 use crate::error::AlignError;
 use crate::events::{AlignEvent, IterationMetrics, Phase, PhaseSeconds, WarningCode};
@@ -199,7 +199,7 @@ impl<'a> Trainer<'a> {
     /// Reward and recall on the watched tasks, greedily captioned; warnings go to `emit`.
     ///
     /// # Errors
-    /// See [`caption`].
+    /// See [`describe`].
     pub fn check_watch(
         &mut self,
         emit: &mut dyn FnMut(AlignEvent),
@@ -240,26 +240,14 @@ impl<'a> Trainer<'a> {
     /// Captions tasks with the current policy.
     ///
     /// # Errors
-    /// See [`caption`].
+    /// See [`describe`].
     pub fn describe(
         &mut self,
         tasks: &[Task],
         temperature: f64,
     ) -> Result<(Vec<Captioned>, Encoded), AlignError> {
         let sampling = self.sampling(temperature);
-        let encoded = encode(&self.learner.policy, &self.judge.verifier, tasks);
-        let streams: Vec<u64> = (0..tasks.len() as u64).collect();
-        let policy = &self.learner.policy;
-        let request = Request {
-            tasks,
-            encoded: &encoded,
-            streams: &streams,
-            samples: 1,
-            sampling: &sampling,
-            advance: &|_| {},
-        };
-        let captions = caption(policy, &mut self.judge, &request)?;
-        Ok((captions, encoded))
+        describe(&self.learner.policy, &mut self.judge, tasks, &sampling, &|_| {})
     }
 
     /// Everything that changes.

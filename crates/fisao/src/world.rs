@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use burn::tensor::Device;
-use fisao_align::captions::{Captioned, Judge, Request, caption, encode, pixels};
+use fisao_align::captions::{Captioned, Judge, describe, pixels};
 use fisao_align::error::AlignError;
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_eval::chair::{self, ChairInput, ChairReport};
@@ -79,11 +79,7 @@ pub(crate) fn evaluate(
     sampling: &Sampling,
     advance: &(dyn Fn(usize) + Sync),
 ) -> anyhow::Result<Evaluation> {
-    let encoded = encode(policy, &judge.verifier, tasks);
-    let streams: Vec<u64> = (0..tasks.len() as u64).collect();
-    let request =
-        Request { tasks, encoded: &encoded, streams: &streams, samples: 1, sampling, advance };
-    let captions = caption(policy, judge, &request)?;
+    let (captions, _) = describe(policy, judge, tasks, sampling, advance)?;
     let inputs: Vec<ChairInput> = captions
         .iter()
         .map(|caption| ChairInput {

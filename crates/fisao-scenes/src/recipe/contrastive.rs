@@ -101,7 +101,10 @@ pub fn train_clip(
     observer: &mut dyn Observer,
 ) -> Result<Clip, RecipeError> {
     let mut clip = Clip::load(config.clip(file), &mut RandomWeights::new(config.seed), device)?;
-    patches::prepare(&mut clip, world, config.seed, device);
+    // A saved state brings its own first layer.
+    if state.is_none() {
+        patches::prepare(&mut clip, world, config.seed, device);
+    }
     let patch = clip.config().vision.patch_size as u32;
     let bias = || from_floats(vec![BIAS as f32], [1], device);
     let mut pair = Pair { clip, bias: bias(), patch_bias: bias() };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use fisao_align::AlignConfig;
 use fisao_align::calibrate::calibrate;
-use fisao_align::captions::{Judge, Request, caption, encode};
+use fisao_align::captions::{Judge, describe};
 use fisao_align::tasks::{Task, TaskSource as _};
 use fisao_eval::chair::read_ground_truth;
 use fisao_formats::documents::{read_text, write_json};
@@ -49,17 +49,8 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
         ),
     };
     let progress = reporter.phase("caption", tasks.len() as u64);
-    let encoded = encode(&policy.model, &judge.verifier, &tasks);
-    let streams: Vec<u64> = (0..tasks.len() as u64).collect();
-    let request = Request {
-        tasks: &tasks,
-        encoded: &encoded,
-        streams: &streams,
-        samples: 1,
-        sampling: &sampling,
-        advance: &|done| progress.advance(done as u64),
-    };
-    let captions = caption(&policy.model, &mut judge, &request)?;
+    let advance = |done| progress.advance(done as u64);
+    let (captions, encoded) = describe(&policy.model, &mut judge, &tasks, &sampling, &advance)?;
     progress.finish();
     let labels = if truth.is_some() { Labels::Annotations } else { Labels::None };
     let calibration = calibrate(&captions, &encoded, &judge, labels, truth.as_deref())?;

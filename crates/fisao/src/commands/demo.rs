@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use fisao_align::calibrate::calibrate;
-use fisao_align::captions::{Captioned, Judge, Request, caption, encode};
+use fisao_align::captions::{Captioned, Judge, describe};
 use fisao_align::config::AlignConfig;
 use fisao_align::events::IterationMetrics;
 use fisao_align::guards::SplitHealth;
@@ -69,9 +69,7 @@ fn options_and_settings(arguments: &DemoArguments) -> anyhow::Result<(DemoOption
     if arguments.resume {
         let folder = RunFolder::open(&arguments.output)?;
         let options = read_toml("options of the demo", &folder.path(OPTIONS))?;
-        let config: AlignConfig = read_toml("configuration", &folder.path(RunFolder::CONFIG))?;
-        config.validate()?;
-        return Ok((options, config));
+        return Ok((options, settings::of_run(&folder, &arguments.settings)?));
     }
     let options = arguments.options;
     let base = demo_config(options.seed, options.quick);
@@ -222,18 +220,9 @@ impl Demo<'_> {
     ) -> anyhow::Result<Calibration> {
         let start = Instant::now();
         let phase = self.reporter.phase("calibrate", tasks.len() as u64);
-        let encoded = encode(policy, &self.judge.verifier, tasks);
-        let streams: Vec<u64> = (0..tasks.len() as u64).collect();
         let sampling = self.sampling(self.config.ppo.temperature);
-        let request = Request {
-            tasks,
-            encoded: &encoded,
-            streams: &streams,
-            samples: 1,
-            sampling: &sampling,
-            advance: &|done| phase.advance(done as u64),
-        };
-        let captions = caption(policy, &mut self.judge, &request)?;
+        let advance = |done| phase.advance(done as u64);
+        let (captions, encoded) = describe(policy, &mut self.judge, tasks, &sampling, &advance)?;
         let calibration = calibrate(&captions, &encoded, &self.judge, labels, Some(truth))?;
         phase.finish();
         self.folder.write_json("calibration.json", &calibration)?;
