@@ -86,6 +86,10 @@ pub(crate) struct VerifierFacts {
     pub(crate) tau_plus: Option<f64>,
     /// Score up to which a word is penalised, where the reward has thresholds.
     pub(crate) tau_minus: Option<f64>,
+    /// Score from which a word earns the largest reward, where the reward rises steadily.
+    pub(crate) full_reward: Option<f64>,
+    /// Score up to which a word pays the largest penalty, where the reward rises steadily.
+    pub(crate) full_penalty: Option<f64>,
     /// Score at which the reward changes sign, where the reward has no thresholds.
     pub(crate) boundary: Option<f64>,
     /// Counts of correct words in bins of equal width over `hist_range`.

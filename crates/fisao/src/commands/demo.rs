@@ -337,13 +337,21 @@ impl Demo<'_> {
     fn verifier_facts(&self, calibration: &Calibration) -> anyhow::Result<VerifierFacts> {
         let rule = RewardRule::new(&self.config.reward, calibration)?;
         let (mut tau_plus, mut tau_minus, mut boundary) = (None, None, None);
+        let (mut full_reward, mut full_penalty) = (None, None);
         match self.config.reward.form {
             RewardForm::Threshold { margin, .. } => {
                 let (plus, minus) = thresholds(calibration, margin)?;
                 (tau_plus, tau_minus) = (Some(plus), Some(minus));
             }
-            RewardForm::LogOdds { target_precision, probability, .. } => {
-                boundary = calibration.score_at(target_precision, probability);
+            RewardForm::LogOdds { target_precision, max, probability } => {
+                // Where logit p(s) − logit p* is ±max.
+                let odds = target_precision / (1.0 - target_precision);
+                let score = |logit: f64| {
+                    let odds = odds * logit.exp();
+                    calibration.score_at(odds / (1.0 + odds), probability)
+                };
+                boundary = score(0.0);
+                (full_reward, full_penalty) = (score(max), score(-max));
             }
             RewardForm::Sentence { .. } => boundary = rule.boundary().score,
         }
@@ -356,6 +364,8 @@ impl Demo<'_> {
             sigma_hallucinated: calibration.sigma_hallucinated,
             tau_plus,
             tau_minus,
+            full_reward,
+            full_penalty,
             boundary,
             correct_hist: histograms.correct.counts.clone(),
             hallucinated_hist: histograms.hallucinated.counts.clone(),

@@ -60,6 +60,8 @@ pub(super) fn facts(facts: &VerifierFacts) -> String {
     for (name, value) in [
         ("rewarded from τ₊", facts.tau_plus),
         ("penalised up to τ₋", facts.tau_minus),
+        ("full reward from", facts.full_reward),
+        ("full penalty up to", facts.full_penalty),
         ("reward changes sign at", facts.boundary),
     ] {
         rows.extend(value.map(|value| (name.to_owned(), number(value, 3))));
@@ -128,6 +130,8 @@ fn markers(facts: &VerifierFacts, x: &Axis) -> String {
     [
         (facts.tau_minus, "τ₋ penalised below", "hallucinated", "end", label_line),
         (facts.tau_plus, "τ₊ rewarded above", "correct", "start", label_line),
+        (facts.full_penalty, "full penalty below", "hallucinated", "end", label_line),
+        (facts.full_reward, "full reward above", "correct", "start", label_line),
         (facts.boundary, "reward changes sign at", "boundary", "middle", label_line - LABEL_LINE),
     ]
     .into_iter()

@@ -63,6 +63,8 @@ fn verifier() -> VerifierFacts {
         sigma_hallucinated: 0.088,
         tau_plus: Some(0.43),
         tau_minus: Some(0.25),
+        full_reward: None,
+        full_penalty: None,
         boundary: Some(0.358),
         correct_hist: bell(0.462, 0.071, 1430.0),
         hallucinated_hist: bell(0.213, 0.088, 318.0),
