@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use fisao_models::clip::{Clip, ClipConfig};
+use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::image::ImageProcessor;
 use fisao_models::llava::{Llava, LlavaConfig};
+use fisao_models::siglip::{Siglip, SiglipConfig};
+use fisao_models::vision::VisionConfig;
 use fisao_models::weights::WeightError;
 
 pub use config_writer::{clip_config_json, llava_config_json};
@@ -25,16 +28,20 @@ use crate::weights::{Layout, LoadDtype, SafetensorsSource};
 
 /// The model configuration's file name.
 pub const CONFIG_FILE: &str = "config.json";
+/// What generation is to do by default.
+const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 /// The tokenizer's file name.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// What a checkpoint's `config.json` says, by `model_type`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelConfig {
-    /// `llava`: a CLIP vision tower, a projector and a Llama decoder.
+    /// `llava`: a CLIP or SigLIP image tower, a projector and a Llama or Qwen2 decoder.
     Llava(LlavaConfig),
     /// `clip`: an image and a text tower with a shared space.
     Clip(ClipConfig),
+    /// `siglip`: the same, trained with another loss.
+    Siglip(SiglipConfig),
 }
 
 impl ModelConfig {
@@ -43,6 +50,7 @@ impl ModelConfig {
         match self {
             Self::Llava(_) => "llava",
             Self::Clip(_) => "clip",
+            Self::Siglip(_) => "siglip",
         }
     }
 
@@ -50,7 +58,7 @@ impl ModelConfig {
     pub fn layout(&self) -> Layout {
         match self {
             Self::Llava(_) => Layout::Llava,
-            Self::Clip(_) => Layout::Clip,
+            Self::Clip(_) | Self::Siglip(_) => Layout::Contrastive,
         }
     }
 }
@@ -81,7 +89,10 @@ impl Checkpoint {
         if !folder.is_dir() {
             return Err(FormatError::NotFound { what: "checkpoint folder", path: folder.into() });
         }
-        let config = config::read(&folder.join(CONFIG_FILE))?;
+        let mut config = config::read(&folder.join(CONFIG_FILE))?;
+        if let ModelConfig::Llava(llava) = &mut config {
+            config::read_end_tokens(&folder.join(GENERATION_CONFIG_FILE), llava)?;
+        }
         Ok(Self { folder: folder.to_owned(), config })
     }
 
@@ -102,7 +113,7 @@ impl Checkpoint {
     pub fn llava_config(&self) -> Result<&LlavaConfig, FormatError> {
         match &self.config {
             ModelConfig::Llava(config) => Ok(config),
-            ModelConfig::Clip(_) => Err(self.wrong_type("llava")),
+            _ => Err(self.wrong_type("llava")),
         }
     }
 
@@ -113,7 +124,19 @@ impl Checkpoint {
     pub fn clip_config(&self) -> Result<&ClipConfig, FormatError> {
         match &self.config {
             ModelConfig::Clip(config) => Ok(config),
-            ModelConfig::Llava(_) => Err(self.wrong_type("clip")),
+            _ => Err(self.wrong_type("clip")),
+        }
+    }
+
+    /// The image tower of a checkpoint that can be a verifier.
+    ///
+    /// # Errors
+    /// It is neither CLIP nor SigLIP.
+    pub fn contrastive_vision(&self) -> Result<&VisionConfig, FormatError> {
+        match &self.config {
+            ModelConfig::Clip(config) => Ok(&config.vision),
+            ModelConfig::Siglip(config) => Ok(&config.vision),
+            ModelConfig::Llava(_) => Err(self.wrong_type("clip` or a `siglip")),
         }
     }
 
@@ -149,6 +172,25 @@ impl Checkpoint {
     ) -> Result<Loaded<Clip>, FormatError> {
         let config = self.clip_config()?.clone();
         self.load(dtype, |weights| Clip::load(config, weights, device))
+    }
+
+    /// Loads a CLIP or SigLIP model.
+    ///
+    /// # Errors
+    /// The checkpoint is of another type, or a tensor is missing, misshapen or damaged.
+    pub fn load_contrastive(
+        &self,
+        dtype: LoadDtype,
+        device: &Device,
+    ) -> Result<Loaded<ContrastiveModel>, FormatError> {
+        self.contrastive_vision()?;
+        if let ModelConfig::Siglip(config) = &self.config {
+            let config = config.clone();
+            return self
+                .load(dtype, |weights| Siglip::load(config, weights, device).map(Into::into));
+        }
+        let Loaded { model, unused } = self.load_clip(dtype, device)?;
+        Ok(Loaded { model: model.into(), unused })
     }
 
     fn load<M>(

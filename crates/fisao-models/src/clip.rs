@@ -4,18 +4,17 @@
 //! mirror it (including the spelling `pre_layrnorm`).
 
 mod text;
-mod vision;
 
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::linear::Linear;
 use crate::parameters::{ParameterMut, Parameters, from_floats};
+use crate::vision::{VisionConfig, VisionTower};
 use crate::weights::{Init, WeightError, WeightSource};
 
 pub use text::ClipTextConfig;
 use text::ClipTextTower;
-pub use vision::{ClipVisionConfig, ClipVisionTower};
 
 /// Sizes of a whole CLIP model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,7 +22,7 @@ pub struct ClipConfig {
     /// Text tower.
     pub text: ClipTextConfig,
     /// Image tower.
-    pub vision: ClipVisionConfig,
+    pub vision: VisionConfig,
     /// Width of the shared space.
     pub projection_dim: usize,
     /// Initial logarithm of the contrastive temperature's inverse.
@@ -35,7 +34,7 @@ pub struct ClipConfig {
 pub struct Clip {
     config: ClipConfig,
     /// Image tower.
-    pub vision: ClipVisionTower,
+    pub vision: VisionTower,
     text: ClipTextTower,
     visual_projection: Linear,
     text_projection: Linear,
@@ -53,7 +52,7 @@ impl Clip {
         device: &Device,
     ) -> Result<Self, WeightError> {
         let text = ClipTextTower::load(config.text.clone(), weights, device)?;
-        let vision = ClipVisionTower::load(config.vision.clone(), weights, "vision_model", device)?;
+        let vision = VisionTower::load(config.vision.clone(), weights, "vision_model", device)?;
         let dim = config.projection_dim;
         let visual = [config.vision.hidden_size, dim];
         let visual_projection = Linear::load(weights, "visual_projection", visual, false, device)?;
@@ -115,7 +114,7 @@ impl Parameters for Clip {
 }
 
 /// Rows scaled to length 1: `[n, d]` → `[n, d]`.
-fn unit(x: Tensor<2>) -> Tensor<2> {
+pub(crate) fn unit(x: Tensor<2>) -> Tensor<2> {
     let norm = x.clone().square().sum_dim(1).sqrt();
     x / norm
 }

@@ -21,6 +21,7 @@ mod autodiff;
 mod cpu;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
+mod narrow_linear;
 pub(crate) mod rms_norm;
 pub(crate) mod rotary;
 mod rows;
@@ -56,7 +57,8 @@ pub(crate) enum Operation {
     Activation(Activation),
     /// gate and up: see [`swiglu`].
     SwiGlu,
-    /// `x`, weight and, with three inputs, bias: see [`linear`].
+    /// `x`, weight and, with three inputs, bias: see [`linear`], and [`narrow_linear`] for a weight of
+    /// 16 bits.
     Linear,
     /// `x`: see [`rotary`].
     Rotary(Arc<rotary::Angles>),
@@ -106,6 +108,14 @@ pub(crate) trait FusedGradients: Backend {
 pub(crate) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
     let device = x.device().inner();
     x.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// Whether an affine map with this weight runs as a kernel of this module; `x` is asked for by
+/// [`is_fused`].
+pub(crate) fn is_fused_weight(weight: &Tensor<2>) -> bool {
+    let device = weight.device().inner();
+    let read = matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16);
+    read && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }
 
 /// Applies an operation to a tensor.

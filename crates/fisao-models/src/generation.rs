@@ -189,7 +189,8 @@ impl Llava {
         temperature: f64,
     ) -> Vec<u32> {
         let vocabulary = self.config().text.vocab_size;
-        let end = self.config().eos_token_id;
+        let config = self.config();
+        let ends = |token| token == config.eos_token_id || config.stop_token_ids.contains(&token);
         open.iter_mut()
             .zip(logits.chunks_exact(vocabulary))
             .map(|(row, logits)| {
@@ -197,7 +198,7 @@ impl Llava {
                 let result = &mut results[row.slot];
                 result.tokens.push(token);
                 result.logprobs.push(logprob);
-                if token == end {
+                if ends(token) {
                     result.finish = FinishReason::Stop;
                 }
                 token

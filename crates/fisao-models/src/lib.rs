@@ -1,4 +1,4 @@
-//! The models of FiSAO: CLIP (the verifier), a Llama decoder, LLaVA, low-rank adapters, the value
+//! The models of FiSAO: CLIP and SigLIP (the verifiers), a Llama or Qwen2 decoder, LLaVA, low-rank adapters, the value
 //! head, and generation with a key–value cache.
 //!
 //! The crate works on tensors only. It never sees a path: weights arrive through
@@ -10,6 +10,7 @@ pub mod activation;
 pub mod adamw;
 pub mod attention;
 pub mod clip;
+pub mod contrastive;
 pub mod encoder;
 mod fused;
 pub mod generation;
@@ -23,6 +24,8 @@ pub mod norm;
 pub mod parallel;
 pub mod parameters;
 pub mod sequences;
+pub mod siglip;
 pub mod text;
 pub mod value_head;
+pub mod vision;
 pub mod weights;

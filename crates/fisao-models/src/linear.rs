@@ -1,11 +1,14 @@
 //! Affine maps and embeddings, with weights laid out as in checkpoints (`[out, in]`).
+//!
+//! Their matrices are nearly all of a model, so they stay in the type they are loaded in, 16 bits for
+//! most checkpoints. Everything else, and everything that is computed, is f32.
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
-use crate::fused::{Operation, is_fused, three, two};
+use crate::fused::{Operation, is_fused, is_fused_weight, three, two};
 use crate::lora::LowRank;
 use crate::parameters::{ParameterMut, Parameters};
-use crate::weights::{Init, WeightError, WeightSource};
+use crate::weights::{Init, WeightError, WeightSource, as_stored, widened};
 
 /// Standard deviation of freshly drawn embeddings.
 pub const EMBEDDING_STD: f64 = 0.1;
@@ -13,7 +16,7 @@ pub const EMBEDDING_STD: f64 = 0.1;
 /// `y = x Wᵀ + b`, plus a low-rank term where an adapter is attached.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    /// `[out, in]`.
+    /// `[out, in]`, f32 or, while it is frozen, of 16 bits.
     pub weight: Tensor<2>,
     /// `[out]`.
     pub bias: Option<Tensor<1>>,
@@ -39,11 +42,11 @@ impl Linear {
         let weight = weights.tensor(&format!("{name}.weight"), &[outputs, inputs], init)?;
         let bias = if bias {
             let data = weights.tensor(&format!("{name}.bias"), &[outputs], Init::Zeros)?;
-            Some(Tensor::from_data(data, device))
+            Some(widened(data, device))
         } else {
             None
         };
-        Ok(Self { weight: Tensor::from_data(weight, device), bias, adapter: None })
+        Ok(Self { weight: as_stored(weight, device), bias, adapter: None })
     }
 
     /// Number of inputs and outputs.
@@ -56,7 +59,7 @@ impl Linear {
     /// `x`: `[rows, in]` → `[rows, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let low_rank = self.adapter.as_ref().map(|adapter| adapter.forward(x.clone()));
-        let y = if is_fused(&x) && is_fused(&self.weight) {
+        let y = if is_fused(&x) && is_fused_weight(&self.weight) {
             let weight = self.weight.clone();
             match &self.bias {
                 Some(bias) => three(x, weight, bias.clone(), Operation::Linear),
@@ -73,12 +76,30 @@ impl Linear {
 
     /// The map itself, without an adapter, from single operations.
     pub(crate) fn composed(&self, x: Tensor<2>) -> Tensor<2> {
-        let y = x.matmul(self.weight.clone().transpose());
+        let y = composed_product(x, &self.weight);
         match &self.bias {
             Some(bias) => y + bias.clone().unsqueeze(),
             None => y,
         }
     }
+}
+
+/// `x Wᵀ`, by a kernel of our own where there is one: `[rows, in]`, `[out, in]` → `[rows, out]`.
+pub(crate) fn product(x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
+    if is_fused(&x) && is_fused_weight(weight) {
+        return two(x, weight.clone(), Operation::Linear);
+    }
+    composed_product(x, weight)
+}
+
+/// `x Wᵀ` from single operations. A weight of 16 bits is multiplied in its own type.
+fn composed_product(x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
+    let dtype = weight.dtype();
+    let transposed = weight.clone().transpose();
+    if dtype == DType::F32 {
+        return x.matmul(transposed);
+    }
+    x.cast(dtype).matmul(transposed).cast(DType::F32)
 }
 
 impl Parameters for Linear {
@@ -93,7 +114,7 @@ impl Parameters for Linear {
 /// A table of row vectors, one per index.
 #[derive(Debug, Clone)]
 pub struct Embedding {
-    /// `[count, width]`.
+    /// `[count, width]`, f32 or, while it is frozen, of 16 bits.
     pub weight: Tensor<2>,
 }
 
@@ -110,12 +131,27 @@ impl Embedding {
     ) -> Result<Self, WeightError> {
         let init = Init::Normal { std: EMBEDDING_STD };
         let weight = weights.tensor(&format!("{name}.weight"), &[count, width], init)?;
-        Ok(Self { weight: Tensor::from_data(weight, device) })
+        Ok(Self { weight: as_stored(weight, device) })
+    }
+
+    /// The same in f32, for a table that is used as a whole.
+    ///
+    /// # Errors
+    /// [`WeightError`] from the source.
+    pub fn load_widened(
+        weights: &mut dyn WeightSource,
+        name: &str,
+        size: [usize; 2],
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        let table = Self::load(weights, name, size, device)?;
+        Ok(Self { weight: table.weight.cast(DType::F32) })
     }
 
     /// Rows at `indices`: `[n]` → `[n, width]`.
     pub fn forward(&self, indices: Tensor<1, Int>) -> Tensor<2> {
-        self.weight.clone().select(0, indices)
+        let rows = self.weight.clone().select(0, indices);
+        if rows.dtype() == DType::F32 { rows } else { rows.cast(DType::F32) }
     }
 }
 

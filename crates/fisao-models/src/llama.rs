@@ -1,4 +1,4 @@
-//! The Llama decoder: RMS norm, rotary positions, grouped-query attention, SwiGLU.
+//! The Llama decoder, and Qwen2's, which only adds biases to queries, keys and values: RMS norm, rotary positions, grouped-query attention, SwiGLU.
 //!
 //! Paper: Touvron et al. 2023, arXiv 2302.13971. Reference: transformers' `LlamaModel`; tensor names
 //! mirror it. Rotary halves follow the "rotate half" convention of Hugging Face checkpoints.
@@ -12,8 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::attention::Mask;
-use crate::fused::{Operation, is_fused, two};
-use crate::linear::{Embedding, Linear};
+use crate::linear::{Embedding, Linear, product};
 use crate::lora::{LoraConfig, LowRank};
 use crate::norm::RmsNorm;
 use crate::parameters::{ParameterMut, Parameters};
@@ -23,9 +22,23 @@ pub use cache::KvCache;
 use layer::{Context, DecoderLayer};
 use rotary::Rotary;
 
+/// Which decoder it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecoderFamily {
+    /// Llama, Vicuna: no biases.
+    #[default]
+    Llama,
+    /// Biases on queries, keys and values.
+    Qwen2,
+}
+
 /// Sizes of a decoder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LlamaConfig {
+    /// Which decoder.
+    #[serde(default)]
+    pub family: DecoderFamily,
     /// Number of token ids.
     pub vocab_size: usize,
     /// Model width.
@@ -151,10 +164,7 @@ impl Llama {
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None if is_fused(&hidden) => {
-                two(hidden, self.embed_tokens.weight.clone(), Operation::Linear)
-            }
-            None => hidden.matmul(self.embed_tokens.weight.clone().transpose()),
+            None => product(hidden, &self.embed_tokens.weight),
         }
     }
 

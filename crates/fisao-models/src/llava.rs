@@ -1,4 +1,4 @@
-//! LLaVA: a CLIP image tower, a two-layer projector and a Llama decoder.
+//! LLaVA: a CLIP or SigLIP image tower, a two-layer projector and a Llama or Qwen2 decoder.
 //!
 //! Paper: Liu et al. 2023, arXiv 2310.03744. Reference: transformers'
 //! `LlavaForConditionalGeneration`; tensor names mirror the layout of its published checkpoints.
@@ -9,21 +9,21 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
-use crate::clip::{ClipVisionConfig, ClipVisionTower};
 use crate::linear::Linear;
 use crate::llama::{Llama, LlamaConfig};
 use crate::lora::{LoraConfig, LoraError};
 use crate::parameters::{ParameterMut, Parameters, indices};
 use crate::text::TextError;
+use crate::vision::{VisionConfig, VisionTower};
 use crate::weights::{WeightError, WeightSource};
 
 /// Which of the tower's positions become image tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FeatureSelect {
-    /// Patches only.
+    /// All but the first, which is CLIP's class token.
     Default,
-    /// Class token and patches.
+    /// All.
     Full,
 }
 
@@ -33,7 +33,7 @@ pub struct LlavaConfig {
     /// Decoder.
     pub text: LlamaConfig,
     /// Image tower.
-    pub vision: ClipVisionConfig,
+    pub vision: VisionConfig,
     /// Placeholder that image features replace.
     pub image_token_id: u32,
     /// Which hidden state of the tower is used; negative counts from the end, −2 is the one before
@@ -47,6 +47,9 @@ pub struct LlavaConfig {
     pub bos_token_id: u32,
     /// Token that ends a response.
     pub eos_token_id: u32,
+    /// Other tokens at which generation stops, such as the end of a turn.
+    #[serde(default)]
+    pub stop_token_ids: Vec<u32>,
     /// Padding.
     pub pad_token_id: u32,
 }
@@ -55,8 +58,8 @@ impl LlavaConfig {
     /// Number of tokens one image takes in the decoder.
     pub fn image_tokens(&self) -> usize {
         match self.vision_feature_select_strategy {
-            FeatureSelect::Default => self.vision.patches(),
-            FeatureSelect::Full => self.vision.patches() + 1,
+            FeatureSelect::Default => self.vision.positions() - 1,
+            FeatureSelect::Full => self.vision.positions(),
         }
     }
 
@@ -100,7 +103,7 @@ impl LlavaConfig {
 pub struct Llava {
     config: LlavaConfig,
     /// Image tower; frozen, and shared with the verifier.
-    pub vision_tower: ClipVisionTower,
+    pub vision_tower: VisionTower,
     linear_1: Linear,
     linear_2: Linear,
     language_model: Llama,
@@ -117,7 +120,7 @@ impl Llava {
         device: &Device,
     ) -> Result<Self, WeightError> {
         let vision = config.vision.clone();
-        let tower = ClipVisionTower::load(vision, weights, "vision_tower.vision_model", device)?;
+        let tower = VisionTower::load(vision, weights, "vision_tower.vision_model", device)?;
         Self::with_vision_tower(config, tower, weights, device)
     }
 
@@ -127,7 +130,7 @@ impl Llava {
     /// [`WeightError`] from the source.
     pub fn with_vision_tower(
         config: LlavaConfig,
-        vision_tower: ClipVisionTower,
+        vision_tower: VisionTower,
         weights: &mut dyn WeightSource,
         device: &Device,
     ) -> Result<Self, WeightError> {
@@ -162,8 +165,8 @@ impl Llava {
         match self.config.vision_feature_select_strategy {
             FeatureSelect::Full => states,
             FeatureSelect::Default => {
-                let patches = self.config.vision.patches();
-                states.narrow(1, 1, patches)
+                let rest = self.config.image_tokens();
+                states.narrow(1, 1, rest)
             }
         }
     }

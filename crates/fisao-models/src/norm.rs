@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::fused::{Operation, is_fused, three, two};
 use crate::parameters::{ParameterMut, Parameters};
-use crate::weights::{Init, WeightError, WeightSource};
+use crate::weights::{Init, WeightError, WeightSource, widened};
 
 /// `(x − mean) / √(var + ε) · γ + β` (Ba et al. 2016), biased variance.
 #[derive(Debug, Clone)]
@@ -28,11 +28,7 @@ impl LayerNorm {
     ) -> Result<Self, WeightError> {
         let weight = weights.tensor(&format!("{name}.weight"), &[width], Init::Ones)?;
         let bias = weights.tensor(&format!("{name}.bias"), &[width], Init::Zeros)?;
-        Ok(Self {
-            weight: Tensor::from_data(weight, device),
-            bias: Tensor::from_data(bias, device),
-            epsilon,
-        })
+        Ok(Self { weight: widened(weight, device), bias: widened(bias, device), epsilon })
     }
 
     /// # Shapes
@@ -81,7 +77,7 @@ impl RmsNorm {
         device: &Device,
     ) -> Result<Self, WeightError> {
         let weight = weights.tensor(&format!("{name}.weight"), &[width], Init::Ones)?;
-        Ok(Self { weight: Tensor::from_data(weight, device), epsilon })
+        Ok(Self { weight: widened(weight, device), epsilon })
     }
 
     /// # Shapes

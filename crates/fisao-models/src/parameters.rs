@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
 
 /// One tensor of a model, by rank.
 #[derive(Debug)]
@@ -55,9 +55,14 @@ impl ParameterMut<'_> {
         });
     }
 
-    /// Makes the tensor a leaf whose gradient is kept.
+    /// Makes the tensor a leaf whose gradient is kept. One of 16 bits becomes f32: small updates would be
+    /// rounded away.
     pub fn train(&mut self) {
-        each!(self, tensor => **tensor = tensor.clone().inner().autodiff().require_grad());
+        each!(self, tensor => {
+            let inner = tensor.clone().inner();
+            let wide = if inner.dtype() == DType::F32 { inner } else { inner.cast(DType::F32) };
+            **tensor = wide.autodiff().require_grad();
+        });
     }
 
     /// Makes the tensor a constant.

@@ -4,7 +4,7 @@
 //! with stored values; [`RandomWeights`] answers with the initialisation named in the request, so
 //! that training from nothing and loading share one constructor.
 
-use burn::tensor::TensorData;
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -76,6 +76,17 @@ pub trait WeightSource {
         shape: &[usize],
         init: Init,
     ) -> Result<TensorData, WeightError>;
+}
+
+/// A tensor in the type its values are given in.
+pub(crate) fn as_stored<const D: usize>(data: TensorData, device: &Device) -> Tensor<D> {
+    let dtype = data.dtype();
+    Tensor::from_data(data, (device, dtype))
+}
+
+/// A tensor in f32, whatever type its values are given in.
+pub(crate) fn widened<const D: usize>(data: TensorData, device: &Device) -> Tensor<D> {
+    Tensor::from_data(data.convert_dtype(DType::F32), (device, DType::F32))
 }
 
 /// A source that draws every tensor from its requested initialisation.

@@ -13,10 +13,11 @@ mod training;
 pub mod vocabularies;
 
 use fisao_models::activation::Activation;
-use fisao_models::clip::{ClipConfig, ClipTextConfig, ClipVisionConfig};
+use fisao_models::clip::{ClipConfig, ClipTextConfig};
 use fisao_models::image::ImageProcessor;
-use fisao_models::llama::LlamaConfig;
+use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::llava::{FeatureSelect, LlavaConfig};
+use fisao_models::vision::{VisionConfig, VisionFamily};
 
 pub use training::{Observer, RecipeError, StageConfig, StageProgress, StageState, Verdict};
 
@@ -79,7 +80,8 @@ impl RecipeConfig {
                 eos_token_id: id(vocabularies::CLIP_EOS),
                 pad_token_id: id(vocabularies::CLIP_EOS),
             },
-            vision: ClipVisionConfig {
+            vision: VisionConfig {
+                family: VisionFamily::Clip,
                 hidden_size: 160,
                 intermediate_size: 640,
                 num_hidden_layers: 5,
@@ -97,12 +99,13 @@ impl RecipeConfig {
     /// The LLaVA to train around an image tower, for a text vocabulary of the given size.
     pub fn llava(
         &self,
-        vision: ClipVisionConfig,
+        vision: VisionConfig,
         vocabulary: &vocabularies::TokenizerFile,
     ) -> LlavaConfig {
         let id = |token: &str| vocabulary.special_id(token);
         LlavaConfig {
             text: LlamaConfig {
+                family: DecoderFamily::Llama,
                 vocab_size: vocabulary.len(),
                 hidden_size: 192,
                 intermediate_size: 512,
@@ -122,6 +125,7 @@ impl RecipeConfig {
             projector_hidden_act: Activation::Gelu,
             bos_token_id: id(vocabularies::LLAMA_BOS),
             eos_token_id: id(vocabularies::LLAMA_EOS),
+            stop_token_ids: Vec::new(),
             pad_token_id: id(vocabularies::LLAMA_PAD),
         }
     }

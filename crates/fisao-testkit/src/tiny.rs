@@ -2,18 +2,20 @@
 
 use burn::tensor::{Device, Tensor};
 use fisao_models::activation::Activation;
-use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig, ClipVisionConfig};
-use fisao_models::llama::LlamaConfig;
+use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
+use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
 use fisao_models::parameters::from_floats;
+use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::weights::{Init, RandomWeights, WeightSource};
 
 /// Side of the pictures the small models take, pixels.
 pub const IMAGE_SIZE: usize = 8;
 
 /// Image tower: 3 layers, 4 patches.
-pub fn vision_config() -> ClipVisionConfig {
-    ClipVisionConfig {
+pub fn vision_config() -> VisionConfig {
+    VisionConfig {
+        family: VisionFamily::Clip,
         hidden_size: 12,
         intermediate_size: 20,
         num_hidden_layers: 3,
@@ -29,6 +31,7 @@ pub fn vision_config() -> ClipVisionConfig {
 pub fn llava_config() -> LlavaConfig {
     LlavaConfig {
         text: LlamaConfig {
+            family: DecoderFamily::Llama,
             vocab_size: 32,
             hidden_size: 16,
             intermediate_size: 24,
@@ -48,6 +51,7 @@ pub fn llava_config() -> LlavaConfig {
         projector_hidden_act: Activation::Gelu,
         bos_token_id: 1,
         eos_token_id: 2,
+        stop_token_ids: Vec::new(),
         pad_token_id: 0,
     }
 }

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use fisao_models::clip::{Clip, ClipVisionTower};
+use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::parameters::{Parameters, floats};
 use fisao_models::text::{TextError, Tokenizer};
+use fisao_models::vision::{VisionConfig, VisionTower};
 
 use crate::templates::Templates;
 
@@ -63,10 +64,10 @@ impl VerifierError {
     }
 }
 
-/// A CLIP model that scores names against images.
+/// A CLIP or SigLIP model that scores names against images.
 #[derive(Clone)]
 pub struct Verifier {
-    clip: Clip,
+    model: ContrastiveModel,
     tokenizer: Arc<dyn Tokenizer>,
     templates: Templates,
     /// Unit text embeddings by name; filled as names come up.
@@ -75,25 +76,34 @@ pub struct Verifier {
 
 impl Verifier {
     /// A verifier with nothing embedded yet.
-    pub fn new(clip: Clip, tokenizer: Arc<dyn Tokenizer>, templates: Templates) -> Self {
-        Self { clip, tokenizer, templates, names: BTreeMap::new() }
+    pub fn new(
+        model: impl Into<ContrastiveModel>,
+        tokenizer: Arc<dyn Tokenizer>,
+        templates: Templates,
+    ) -> Self {
+        Self { model: model.into(), tokenizer, templates, names: BTreeMap::new() }
     }
 
     /// The model.
-    pub fn clip(&self) -> &Clip {
-        &self.clip
+    pub fn model(&self) -> &ContrastiveModel {
+        &self.model
     }
 
     /// Checks that the verifier's image tower is the policy's own: same sizes, same weights up to
-    /// rounding of their storage type.
+    /// rounding of their storage type. The policy may have left out the tower's last layers, as models do
+    /// that use the features of an earlier one.
     ///
     /// # Errors
     /// [`VerifierError::ForeignConfig`] or [`VerifierError::ForeignWeights`].
-    pub fn check_own_encoder(&self, policy: &ClipVisionTower) -> Result<(), VerifierError> {
-        if policy.config() != self.clip.vision.config() {
+    pub fn check_own_encoder(&self, policy: &VisionTower) -> Result<(), VerifierError> {
+        let own = policy.config();
+        let verifier = self.model.vision().config();
+        let layers = own.num_hidden_layers.min(verifier.num_hidden_layers);
+        let cut = VisionConfig { num_hidden_layers: layers, ..verifier.clone() };
+        if *own != cut {
             return Err(VerifierError::ForeignConfig {
-                policy: format!("{:?}", policy.config()),
-                verifier: format!("{:?}", self.clip.vision.config()),
+                policy: format!("{own:?}"),
+                verifier: format!("{verifier:?}"),
             });
         }
         let mut own = BTreeMap::new();
@@ -101,9 +111,9 @@ impl Verifier {
             own.insert(name.to_owned(), parameter.values());
         });
         let mut foreign = None;
-        self.clip.vision.clone().visit_mut("vision_model", &mut |name, parameter| {
-            let difference = largest_difference(&own[name], &parameter.values());
-            if let (Some(difference), None) = (difference, &foreign) {
+        self.model.vision().clone().visit_mut("vision_model", &mut |name, parameter| {
+            let Some(own) = own.get(name).filter(|_| foreign.is_none()) else { return };
+            if let Some(difference) = largest_difference(own, &parameter.values()) {
                 foreign =
                     Some(VerifierError::ForeignWeights { tensor: name.to_owned(), difference });
             }
@@ -113,8 +123,8 @@ impl Verifier {
 
     /// Unit image embeddings: `[batch, 3, h, w]` → one vector per image.
     pub fn embed_images(&self, pixels: Tensor<4>) -> Vec<Vec<f32>> {
-        let dim = self.clip.config().projection_dim;
-        floats(&self.clip.embed_images(pixels)).chunks_exact(dim).map(<[f32]>::to_vec).collect()
+        let embeddings = floats(&self.model.embed_images(pixels));
+        embeddings.chunks_exact(self.model.dim()).map(<[f32]>::to_vec).collect()
     }
 
     /// Embeds the names that are not known yet.
@@ -147,9 +157,9 @@ impl Verifier {
             .iter()
             .map(|text| self.tokenizer.encode(text, true))
             .collect::<Result<Vec<_>, _>>()?;
-        let dim = self.clip.config().projection_dim;
+        let dim = self.model.dim();
         let mut sum = vec![0.0_f32; dim];
-        for embedding in floats(&self.clip.embed_text(&ids)).chunks_exact(dim) {
+        for embedding in floats(&self.model.embed_text(&ids)).chunks_exact(dim) {
             sum.iter_mut().zip(embedding).for_each(|(sum, value)| *sum += value);
         }
         let norm = sum.iter().map(|x| x * x).sum::<f32>().sqrt();

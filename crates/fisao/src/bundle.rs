@@ -8,10 +8,10 @@ use anyhow::{Context, bail};
 use burn::tensor::Device;
 use fisao_align::tasks::Task;
 use fisao_formats::{Adapter, Checkpoint, LoadDtype};
-use fisao_models::clip::ClipVisionConfig;
 use fisao_models::image::ImageProcessor;
 use fisao_models::llava::Llava;
 use fisao_models::text::Tokenizer;
+use fisao_models::vision::VisionConfig;
 use fisao_scenes::recipe::conversation;
 use fisao_verifier::scorer::Verifier;
 use fisao_verifier::templates::Templates;
@@ -51,6 +51,7 @@ impl Policy {
     pub(crate) fn load(
         folder: &Path,
         adapter: Option<&Path>,
+        dtype: LoadDtype,
         device: &Device,
     ) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(folder)?;
@@ -58,7 +59,7 @@ impl Policy {
         let processor = checkpoint.image_processor()?;
         check_size(folder, &processor, vision)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let mut model = checkpoint.load_llava(LoadDtype::default(), device)?.model;
+        let mut model = checkpoint.load_llava(dtype, device)?.model;
         if let Some(adapter) = adapter {
             Adapter::read(adapter)?.apply(&mut model, adapter)?;
         }
@@ -73,7 +74,7 @@ impl Policy {
     ) -> anyhow::Result<Self> {
         let adapter = arguments.adapter.as_deref();
         if let Some(folder) = &arguments.model {
-            return Self::load(folder, adapter, &device());
+            return Self::load(folder, adapter, arguments.dtype.into(), &device());
         }
         reporter.note("no --model given: using the embedded world's small model");
         embedded()?.policy(adapter)
@@ -119,20 +120,21 @@ pub(crate) struct LoadedVerifier {
     pub(crate) processor: ImageProcessor,
 }
 
-/// Loads a CLIP checkpoint folder as a verifier.
+/// Loads a CLIP or SigLIP checkpoint folder as a verifier.
 pub(crate) fn load_verifier(
     folder: &Path,
     templates: Templates,
+    dtype: LoadDtype,
     device: &Device,
 ) -> anyhow::Result<LoadedVerifier> {
     templates.validate()?;
     let checkpoint = Checkpoint::open(folder)?;
-    let vision = &checkpoint.clip_config()?.vision;
+    let vision = checkpoint.contrastive_vision()?;
     let processor = checkpoint.image_processor()?;
     check_size(folder, &processor, vision)?;
     let tokenizer = Arc::new(checkpoint.tokenizer()?);
-    let clip = checkpoint.load_clip(LoadDtype::default(), device)?.model;
-    Ok(LoadedVerifier { verifier: Verifier::new(clip, tokenizer, templates), processor })
+    let model = checkpoint.load_contrastive(dtype, device)?.model;
+    Ok(LoadedVerifier { verifier: Verifier::new(model, tokenizer, templates), processor })
 }
 
 /// Loads the verifier that was named, or the embedded one.
@@ -142,7 +144,7 @@ pub(crate) fn verifier_from_arguments(
     reporter: &Reporter,
 ) -> anyhow::Result<LoadedVerifier> {
     if let Some(folder) = folder {
-        return load_verifier(folder, templates, &device());
+        return load_verifier(folder, templates, LoadDtype::AsStored, &device());
     }
     reporter.note("no --verifier given: using the embedded world's small verifier");
     embedded()?.verifier(templates)
@@ -187,13 +189,13 @@ impl EmbeddedModels {
 
     /// The model, under a name that outlives the temporary folder.
     pub(crate) fn policy(&self, adapter: Option<&Path>) -> anyhow::Result<Policy> {
-        let policy = Policy::load(&self.llava(), adapter, &device())?;
+        let policy = Policy::load(&self.llava(), adapter, LoadDtype::F32, &device())?;
         Ok(Policy { name: "fisao-embedded-llava".to_owned(), ..policy })
     }
 
     /// Its verifier.
     pub(crate) fn verifier(&self, templates: Templates) -> anyhow::Result<LoadedVerifier> {
-        load_verifier(&self.clip(), templates, &device())
+        load_verifier(&self.clip(), templates, LoadDtype::F32, &device())
     }
 }
 
@@ -201,7 +203,7 @@ impl EmbeddedModels {
 fn check_size(
     folder: &Path,
     processor: &ImageProcessor,
-    vision: &ClipVisionConfig,
+    vision: &VisionConfig,
 ) -> anyhow::Result<()> {
     let (_, (width, height)) = processor.process(&RgbImage::new(4, 3));
     let side = vision.image_size as u32;

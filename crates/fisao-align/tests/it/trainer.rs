@@ -10,11 +10,12 @@ use fisao_align::error::AlignError;
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_align::trainer::Trainer;
 use fisao_models::activation::Activation;
-use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig, ClipVisionConfig};
-use fisao_models::llama::LlamaConfig;
+use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
+use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
 use fisao_models::parameters::Parameters;
 use fisao_models::text::{DecodedText, TextError, Tokenizer};
+use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::weights::RandomWeights;
 use fisao_verifier::calibration::{Calibration, fit_annotated};
 use fisao_verifier::mentions::ObjectVocabulary;
@@ -82,8 +83,9 @@ impl TaskSource for Noise {
     }
 }
 
-fn vision() -> ClipVisionConfig {
-    ClipVisionConfig {
+fn vision() -> VisionConfig {
+    VisionConfig {
+        family: VisionFamily::Clip,
         hidden_size: 16,
         intermediate_size: 32,
         num_hidden_layers: 2,
@@ -118,6 +120,7 @@ fn models() -> (Llava, Judge) {
     let clip = Clip::load(clip, &mut RandomWeights::new(1), &device).unwrap();
     let llava = LlavaConfig {
         text: LlamaConfig {
+            family: DecoderFamily::Llama,
             vocab_size: WORDS.len(),
             hidden_size: 16,
             intermediate_size: 32,
@@ -137,6 +140,7 @@ fn models() -> (Llava, Judge) {
         projector_hidden_act: Activation::Gelu,
         bos_token_id: 1,
         eos_token_id: EOS,
+        stop_token_ids: Vec::new(),
         pad_token_id: PAD,
     };
     let mut weights = RandomWeights::new(2);

@@ -6,11 +6,15 @@
 //! absent gets the default of transformers' own configuration class.
 
 mod clip;
+mod llama;
 mod llava;
+mod siglip;
+mod vision;
 
 use std::path::Path;
 
 use fisao_models::activation::Activation;
+use fisao_models::llava::LlavaConfig;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -19,7 +23,7 @@ use crate::FormatError;
 use crate::documents::read_json;
 
 const WHAT: &str = "model configuration (config.json)";
-const SUPPORTED: &str = "llava, clip";
+const SUPPORTED: &str = "llava, clip, siglip";
 
 /// Reads and resolves a `config.json`.
 pub(super) fn read(path: &Path) -> Result<ModelConfig, FormatError> {
@@ -34,6 +38,9 @@ pub(super) fn read(path: &Path) -> Result<ModelConfig, FormatError> {
             parse::<llava::RawLlava>(path, value)?.resolve(path).map(ModelConfig::Llava)
         }
         Some("clip") => parse::<clip::RawClip>(path, value)?.resolve(path).map(ModelConfig::Clip),
+        Some("siglip") => {
+            parse::<siglip::RawSiglip>(path, value)?.resolve(path).map(ModelConfig::Siglip)
+        }
         Some(other) => Err(FormatError::UnknownModelType {
             path: path.to_owned(),
             found: other.to_owned(),
@@ -41,6 +48,26 @@ pub(super) fn read(path: &Path) -> Result<ModelConfig, FormatError> {
         }),
         None => Err(missing(path, "model_type")),
     }
+}
+
+/// Takes the tokens that end a response from `generation_config.json`, which overrules the model's
+/// configuration where both name some.
+pub(super) fn read_end_tokens(path: &Path, config: &mut LlavaConfig) -> Result<(), FormatError> {
+    #[derive(Deserialize)]
+    struct Generation {
+        eos_token_id: Option<llama::TokenIds>,
+    }
+    if !path.exists() {
+        return Ok(());
+    }
+    let generation: Generation = read_json("generation configuration", path)?;
+    if let Some(ends) = generation.eos_token_id.map(|ids| ids.to_vec())
+        && let Some((&first, others)) = ends.split_first()
+    {
+        config.eos_token_id = first;
+        config.stop_token_ids = others.to_vec();
+    }
+    Ok(())
 }
 
 fn parse<'de, T: Deserialize<'de>>(path: &Path, value: Value) -> Result<T, FormatError> {

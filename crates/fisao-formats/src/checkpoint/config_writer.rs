@@ -1,30 +1,30 @@
 //! `config.json` as transformers writes it, readable by versions 4 and 5 alike: the field names of
 //! version 4, which 5 still reads, with everything spelled out that either leaves to defaults.
 
-use fisao_models::clip::{ClipConfig, ClipTextConfig, ClipVisionConfig};
-use fisao_models::llama::LlamaConfig;
+use fisao_models::clip::{ClipConfig, ClipTextConfig};
+use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::llava::{FeatureSelect, LlavaConfig};
+use fisao_models::vision::{VisionConfig, VisionFamily};
 use serde_json::{Value, json};
 
 use crate::weights::StoredDtype;
 
 /// The `config.json` of a LLaVA checkpoint.
 pub fn llava_config_json(config: &LlavaConfig, dtype: StoredDtype) -> Value {
-    let patches = config.vision.patches();
     let strategy = match config.vision_feature_select_strategy {
         FeatureSelect::Default => "default",
         FeatureSelect::Full => "full",
     };
     let mut text = llama(&config.text);
     text["bos_token_id"] = config.bos_token_id.into();
-    text["eos_token_id"] = config.eos_token_id.into();
+    text["eos_token_id"] = end_tokens(config);
     text["pad_token_id"] = config.pad_token_id.into();
     text["torch_dtype"] = dtype.torch_name().into();
     json!({
         "architectures": ["LlavaForConditionalGeneration"],
         "model_type": "llava",
         "image_token_index": config.image_token_id,
-        "image_seq_length": if strategy == "full" { patches + 1 } else { patches },
+        "image_seq_length": config.image_tokens(),
         "vision_feature_layer": config.vision_feature_layer,
         "vision_feature_select_strategy": strategy,
         "projector_hidden_act": config.projector_hidden_act,
@@ -59,15 +59,28 @@ pub fn clip_config_json(config: &ClipConfig, dtype: StoredDtype) -> Value {
 pub(super) fn generation_config_json(config: &LlavaConfig) -> Value {
     json!({
         "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_id,
+        "eos_token_id": end_tokens(config),
         "pad_token_id": config.pad_token_id,
     })
 }
 
+/// One id, or a list where several end a response.
+fn end_tokens(config: &LlavaConfig) -> Value {
+    if config.stop_token_ids.is_empty() {
+        return config.eos_token_id.into();
+    }
+    let ids = std::iter::once(&config.eos_token_id).chain(&config.stop_token_ids);
+    ids.copied().collect()
+}
+
 fn llama(config: &LlamaConfig) -> Value {
+    let (kind, class) = match config.family {
+        DecoderFamily::Llama => ("llama", "LlamaForCausalLM"),
+        DecoderFamily::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
+    };
     json!({
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
+        "model_type": kind,
+        "architectures": [class],
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
@@ -88,9 +101,13 @@ fn llama(config: &LlamaConfig) -> Value {
     })
 }
 
-fn vision(config: &ClipVisionConfig) -> Value {
+fn vision(config: &VisionConfig) -> Value {
+    let kind = match config.family {
+        VisionFamily::Clip => "clip_vision_model",
+        VisionFamily::Siglip => "siglip_vision_model",
+    };
     json!({
-        "model_type": "clip_vision_model",
+        "model_type": kind,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
         "num_hidden_layers": config.num_hidden_layers,

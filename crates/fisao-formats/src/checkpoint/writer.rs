@@ -107,7 +107,7 @@ pub fn write_llava_processing(
     let processor = json!({
         "processor_class": "LlavaProcessor",
         "image_token": "<image>",
-        "num_additional_image_tokens": 1,
+        "num_additional_image_tokens": config.vision.positions() - config.vision.patches(),
         "patch_size": config.vision.patch_size,
         "vision_feature_select_strategy": strategy,
     });

@@ -8,8 +8,8 @@
 pub enum Layout {
     /// A LLaVA checkpoint or an adapter of one.
     Llava,
-    /// A CLIP checkpoint; it has only ever had one layout.
-    Clip,
+    /// A CLIP or SigLIP checkpoint; they have only ever had one layout.
+    Contrastive,
 }
 
 /// Prefixes of LLaVA layouts and what stands for them in the canonical one; the first that matches

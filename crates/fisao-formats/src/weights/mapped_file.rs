@@ -1,9 +1,12 @@
-//! One safetensors file, memory-mapped: only the tensors that are asked for are read from the disk.
+//! One safetensors file, memory-mapped: only the tensors that are asked for are read from the disk, and
+//! those that are wanted as they are stored are used where they lie, without a copy.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use burn::tensor::{DType, TensorData};
+use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use memmap2::Mmap;
@@ -20,17 +23,27 @@ const LARGEST_HEADER: u64 = 100_000_000;
 #[derive(Debug)]
 pub struct MappedFile {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
     metadata: Metadata,
     data_start: usize,
 }
 
 /// One tensor of a [`MappedFile`], still on the disk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct StoredTensor<'a> {
     dtype: Dtype,
     shape: &'a [usize],
-    bytes: &'a [u8],
+    map: &'a Arc<Mmap>,
+    range: Range<usize>,
+}
+
+/// What keeps a map alive for as long as a tensor lies in it.
+struct Shared(Arc<Mmap>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl MappedFile {
@@ -51,7 +64,7 @@ impl MappedFile {
         let map =
             unsafe { Mmap::map(&file) }.map_err(|error| FormatError::io("map", path, error))?;
         let (metadata, data_start) = read_header(path, &map)?;
-        Ok(Self { path: path.to_owned(), map, metadata, data_start })
+        Ok(Self { path: path.to_owned(), map: Arc::new(map), metadata, data_start })
     }
 
     /// The file's path.
@@ -68,8 +81,8 @@ impl MappedFile {
     pub fn tensor(&self, key: &str) -> Option<StoredTensor<'_>> {
         let info = self.metadata.info(key)?;
         let (start, end) = info.data_offsets;
-        let bytes = &self.map[self.data_start + start..self.data_start + end];
-        Some(StoredTensor { dtype: info.dtype, shape: &info.shape, bytes })
+        let range = self.data_start + start..self.data_start + end;
+        Some(StoredTensor { dtype: info.dtype, shape: &info.shape, map: &self.map, range })
     }
 }
 
@@ -84,33 +97,87 @@ impl<'a> StoredTensor<'a> {
         self.dtype.to_string()
     }
 
+    /// Its bytes as the file has them.
+    pub fn bytes(&self) -> &'a [u8] {
+        &self.map[self.range.clone()]
+    }
+
+    /// Its type, if that is a float of 16 or 32 bits.
+    pub fn float_type(&self) -> Option<DType> {
+        match self.dtype {
+            Dtype::F32 => Some(DType::F32),
+            Dtype::F16 => Some(DType::F16),
+            Dtype::BF16 => Some(DType::BF16),
+            _ => None,
+        }
+    }
+
     /// Its values as f32 in a shape of as many elements; `None` if they are not floats of 16 or 32
     /// bits.
     pub fn to_f32(&self, shape: &[usize]) -> Option<TensorData> {
-        Some(TensorData::new(self.values()?, shape.to_vec()))
+        self.converted(shape, DType::F32)
+    }
+
+    /// Its values in a float type of 16 or 32 bits; `None` if they are not stored in one.
+    pub fn converted(&self, shape: &[usize], dtype: DType) -> Option<TensorData> {
+        if self.float_type()? == dtype {
+            return self.as_stored(shape);
+        }
+        let wide = TensorData::new(self.values()?, shape.to_vec());
+        self.release();
+        Some(if dtype == DType::F32 { wide } else { wide.convert_dtype(dtype) })
     }
 
     /// Its values in the type they are stored in, in a shape of as many elements; `None` if they are
-    /// not floats of 16 or 32 bits.
+    /// not floats of 16 or 32 bits. They stay where they are, in the map, which lives as long as they
+    /// do.
     pub fn as_stored(&self, shape: &[usize]) -> Option<TensorData> {
-        let dtype = match self.dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            _ => return None,
-        };
-        Some(TensorData::from_bytes_vec(self.bytes.to_vec(), shape.to_vec(), dtype))
+        let dtype = self.float_type()?;
+        let bytes = self.bytes();
+        // The format promises no alignment, and what lies in memory otherwise is read as a whole value.
+        let aligned = bytes.as_ptr().addr().is_multiple_of(dtype.size());
+        let little = cfg!(target_endian = "little");
+        if aligned && little && !bytes.is_empty() {
+            let shared = bytes::Bytes::from_owner(Shared(Arc::clone(self.map)));
+            let shared =
+                Bytes::from_shared(shared.slice(self.range.clone()), AllocationProperty::File);
+            return Some(TensorData::from_bytes(shared, shape.to_vec(), dtype));
+        }
+        let wide = TensorData::new(self.values()?, shape.to_vec());
+        Some(if dtype == DType::F32 { wide } else { wide.convert_dtype(dtype) })
+    }
+
+    /// Gives the pages back that were read to convert the tensor: they would count as this process's
+    /// memory for as long as the file is open.
+    fn release(&self) {
+        #[cfg(unix)]
+        {
+            #[expect(
+                unsafe_code,
+                reason = "dropping pages is unsound for private writable maps only"
+            )]
+            // SAFETY: the map is a read-only view of a file, whose pages are read again when needed.
+            let dropped = unsafe {
+                self.map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    self.range.start,
+                    self.range.len(),
+                )
+            };
+            // It is a matter of accounting only.
+            drop(dropped);
+        }
     }
 
     fn values(&self) -> Option<Vec<f32>> {
         // The format does not promise alignment, so values are read as bytes.
         match self.dtype {
             Dtype::F32 => {
-                let (words, _) = self.bytes.as_chunks::<4>();
+                let (words, _) = self.bytes().as_chunks::<4>();
                 Some(words.iter().map(|&word| f32::from_le_bytes(word)).collect())
             }
-            Dtype::F16 => Some(widen(self.bytes, f16::from_le_bytes)),
-            Dtype::BF16 => Some(widen(self.bytes, bf16::from_le_bytes)),
+            Dtype::F16 => Some(widen(self.bytes(), f16::from_le_bytes)),
+            Dtype::BF16 => Some(widen(self.bytes(), bf16::from_le_bytes)),
             _ => None,
         }
     }

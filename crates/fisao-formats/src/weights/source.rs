@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use burn::tensor::TensorData;
+use burn::tensor::{DType, TensorData};
 use fisao_models::weights::{Init, WeightError, WeightSource};
 use serde::{Deserialize, Serialize};
 
@@ -20,11 +20,15 @@ const INDEX_FILE: &str = "model.safetensors.index.json";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LoadDtype {
-    /// Widened to f32, whatever the file holds.
-    #[default]
-    F32,
     /// As the file holds them.
+    #[default]
     AsStored,
+    /// Widened to f32, whatever the file holds.
+    F32,
+    /// Rounded to bf16.
+    Bf16,
+    /// Rounded to f16.
+    F16,
 }
 
 /// The weights of a checkpoint in one or several safetensors files.
@@ -200,8 +204,10 @@ impl WeightSource for SafetensorsSource {
             });
         }
         let data = match self.dtype {
-            LoadDtype::F32 => stored.to_f32(shape),
             LoadDtype::AsStored => stored.as_stored(shape),
+            LoadDtype::F32 => stored.converted(shape, DType::F32),
+            LoadDtype::Bf16 => stored.converted(shape, DType::BF16),
+            LoadDtype::F16 => stored.converted(shape, DType::F16),
         };
         let Some(data) = data else {
             return Err(WeightError::Dtype { name: name.to_owned(), found: stored.dtype_name() });

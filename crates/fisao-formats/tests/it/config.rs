@@ -2,10 +2,12 @@
 
 use std::fs;
 
-use fisao_formats::checkpoint::{clip_config_json, llava_config_json};
+use fisao_formats::checkpoint::{ModelConfig, clip_config_json, llava_config_json};
 use fisao_formats::{Checkpoint, FormatError, StoredDtype};
 use fisao_models::activation::Activation;
+use fisao_models::llama::DecoderFamily;
 use fisao_models::llava::FeatureSelect;
+use fisao_models::vision::VisionFamily;
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
@@ -115,11 +117,57 @@ fn clip_as_published_gets_its_defaults() {
 }
 
 #[test]
+fn siglip_as_published_gets_its_defaults() {
+    let config = json!({
+        "model_type": "siglip", "text_config": { "model_type": "siglip_text_model" },
+        "vision_config": { "hidden_size": 1152, "image_size": 384, "intermediate_size": 4304,
+                           "model_type": "siglip_vision_model", "num_attention_heads": 16,
+                           "num_hidden_layers": 27, "patch_size": 14 }
+    });
+    let folder = tempdir().expect("a temporary folder");
+    let checkpoint = open(&folder, &config).expect("a published configuration");
+    let ModelConfig::Siglip(siglip) = checkpoint.config() else { panic!("it is a siglip") };
+    assert_eq!((siglip.text.vocab_size, siglip.text.max_position_embeddings), (32000, 64));
+    assert_eq!((siglip.text.projection_size, siglip.text.pad_token_id), (768, 1));
+    assert_eq!(siglip.text.hidden_act, Activation::GeluTanh);
+    assert_eq!((siglip.vision.positions(), siglip.vision.layer_norm_eps), (729, 1e-6));
+}
+
+#[test]
+fn qwen2_decoders_with_siglip_towers_are_read() {
+    let config = json!({
+        "model_type": "llava", "image_token_index": 151_646, "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full", "projector_hidden_act": "gelu",
+        "text_config": { "model_type": "qwen2", "hidden_size": 1024, "intermediate_size": 2816,
+                         "num_attention_heads": 16, "num_hidden_layers": 24,
+                         "num_key_value_heads": 16, "rope_theta": 1_000_000.0,
+                         "sliding_window": 32768, "use_sliding_window": false,
+                         "tie_word_embeddings": true, "vocab_size": 152_000 },
+        "vision_config": { "hidden_size": 1152, "image_size": 384, "intermediate_size": 4304,
+                           "model_type": "siglip_vision_model", "num_attention_heads": 16,
+                           "num_hidden_layers": 26, "patch_size": 14, "vision_use_head": false }
+    });
+    let folder = tempdir().expect("a temporary folder");
+    let generation = json!({ "eos_token_id": [151_645, 151_643] });
+    fs::write(folder.path().join("generation_config.json"), generation.to_string())
+        .expect("writable");
+    let checkpoint = open(&folder, &config).expect("a published configuration");
+    let llava = checkpoint.llava_config().expect("a llava");
+    assert_eq!(llava.text.family, DecoderFamily::Qwen2);
+    assert_eq!((llava.text.head_dim, llava.text.max_position_embeddings), (64, 32768));
+    assert!(llava.text.tie_word_embeddings);
+    assert_eq!(llava.vision.family, VisionFamily::Siglip);
+    assert_eq!(llava.image_tokens(), 729);
+    // What generation stops at is said in a file of its own.
+    assert_eq!((llava.eos_token_id, &*llava.stop_token_ids), (151_645, &[151_643][..]));
+}
+
+#[test]
 fn unknown_model_types_name_the_supported_ones() {
     assert_eq!(
         refused(|config| config["model_type"] = json!("qwen2_vl")),
         "DIR/config.json describes a model of type `qwen2_vl`, which is not supported \
-         (supported: llava, clip)"
+         (supported: llava, clip, siglip)"
     );
     assert_eq!(refused(|config| *config = json!({})), "DIR/config.json has no field `model_type`");
 }
@@ -143,15 +191,16 @@ fn absent_fields_without_default_are_named() {
 
 #[test]
 fn what_would_compute_something_else_is_refused() {
-    let cases: [(&str, Value, &str); 14] = [
-        ("/text_config/model_type", json!("qwen2"), "text_config.model_type"),
+    let cases: [(&str, Value, &str); 15] = [
+        ("/text_config/model_type", json!("mistral"), "text_config.model_type"),
+        ("/vision_config/patch_size", json!(29), "vision_config.patch_size"),
         ("/text_config/hidden_act", json!("gelu"), "text_config.hidden_act"),
         ("/text_config/attention_bias", json!(true), "text_config.attention_bias"),
         ("/text_config/mlp_bias", json!(true), "text_config.mlp_bias"),
         ("/text_config/rope_scaling", json!({ "type": "linear", "factor": 2 }), "rope_scaling"),
         ("/text_config/num_key_value_heads", json!(3), "text_config.num_key_value_heads"),
         ("/text_config/num_attention_heads", json!(0), "text_config.num_attention_heads"),
-        ("/vision_config/model_type", json!("siglip_vision_model"), "vision_config.model_type"),
+        ("/vision_config/model_type", json!("dinov2"), "vision_config.model_type"),
         ("/vision_config/hidden_act", json!("relu"), "vision_config.hidden_act"),
         ("/vision_config/patch_size", json!(0), "vision_config.patch_size"),
         ("/vision_feature_layer", json!([-2, -5]), "vision_feature_layer"),

@@ -4,14 +4,16 @@ use burn::tensor::{Device, TensorData};
 use fisao_formats::HfTokenizer;
 use fisao_formats::checkpoint::{SpecialTokens, named_tensors};
 use fisao_models::activation::Activation;
-use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig, ClipVisionConfig};
-use fisao_models::llama::LlamaConfig;
+use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
+use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
+use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::weights::RandomWeights;
 use serde_json::{Value, json};
 
-pub(crate) fn vision() -> ClipVisionConfig {
-    ClipVisionConfig {
+pub(crate) fn vision() -> VisionConfig {
+    VisionConfig {
+        family: VisionFamily::Clip,
         hidden_size: 8,
         intermediate_size: 16,
         num_hidden_layers: 2,
@@ -26,6 +28,7 @@ pub(crate) fn vision() -> ClipVisionConfig {
 pub(crate) fn llava_config() -> LlavaConfig {
     LlavaConfig {
         text: LlamaConfig {
+            family: DecoderFamily::Llama,
             vocab_size: 24,
             hidden_size: 8,
             intermediate_size: 12,
@@ -45,6 +48,7 @@ pub(crate) fn llava_config() -> LlavaConfig {
         projector_hidden_act: Activation::Gelu,
         bos_token_id: 1,
         eos_token_id: 2,
+        stop_token_ids: Vec::new(),
         pad_token_id: 0,
     }
 }

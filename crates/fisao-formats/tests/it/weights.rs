@@ -33,7 +33,7 @@ fn one_tensor(dtype: StoredDtype) -> TempDir {
 }
 
 fn open(folder: &TempDir, dtype: LoadDtype) -> Result<SafetensorsSource, FormatError> {
-    SafetensorsSource::open(folder.path(), Layout::Clip, dtype)
+    SafetensorsSource::open(folder.path(), Layout::Contrastive, dtype)
 }
 
 fn ask(

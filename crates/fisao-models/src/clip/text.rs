@@ -85,16 +85,12 @@ impl ClipTextTower {
         device: &Device,
     ) -> Result<Self, WeightError> {
         let width = config.hidden_size;
-        let mut embedding = |part: &str, count| {
-            Embedding::load(
-                weights,
-                &format!("text_model.embeddings.{part}"),
-                [count, width],
-                device,
-            )
-        };
-        let token_embedding = embedding("token_embedding", config.vocab_size)?;
-        let position_embedding = embedding("position_embedding", config.max_position_embeddings)?;
+        let tokens = [config.vocab_size, width];
+        let name = "text_model.embeddings.token_embedding";
+        let token_embedding = Embedding::load(weights, name, tokens, device)?;
+        let positions = [config.max_position_embeddings, width];
+        let name = "text_model.embeddings.position_embedding";
+        let position_embedding = Embedding::load_widened(weights, name, positions, device)?;
         let encoder = Encoder::load(&config.encoder(), weights, "text_model.encoder", device)?;
         let final_layer_norm = LayerNorm::load(
             weights,

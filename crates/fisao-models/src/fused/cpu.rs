@@ -1,13 +1,18 @@
 //! Fused operations on burn's CPU backend.
 
 use burn::backend::Flex;
+use burn::tensor::DType;
 use burn_flex::FlexTensor;
+use half::{bf16, f16};
 
 use super::linear::Matrix;
-use super::view::{assert_f32, contiguous, forward_strides, heads_inside, tensor, values, view};
+use super::narrow_linear::NarrowMatrix;
+use super::view::{
+    assert_f32, contiguous, forward_strides, heads_inside, stored, tensor, values, view,
+};
 use super::{
     FusedGradients, FusedOperations, Operation, activation, attention, layer_norm, linear,
-    rms_norm, rotary, swiglu, token_log_probs,
+    narrow_linear, rms_norm, rotary, swiglu, token_log_probs,
 };
 
 impl FusedOperations for Flex {
@@ -36,12 +41,29 @@ fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
     }
 }
 
+/// A matrix of 16-bit floats that lies in row-major order.
+fn narrow_matrix<'a, T>(data: &'a [T], shape: &[usize]) -> NarrowMatrix<'a, T> {
+    NarrowMatrix { data, rows: shape[0], columns: shape[1] }
+}
+
+/// Whether the weight of an affine map is kept in 16 bits.
+fn is_narrow(weight: &FlexTensor) -> bool {
+    matches!(weight.dtype(), DType::BF16 | DType::F16)
+}
+
 fn dims(tensor: &FlexTensor) -> Vec<usize> {
     tensor.layout().shape().iter().copied().collect()
 }
 
 /// The inputs as the operation reads them: through strides where it can, else in row-major order.
 fn prepared<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> [FlexTensor; N] {
+    if matches!(operation, Operation::Linear) && inputs.get(1).is_some_and(is_narrow) {
+        let mut at = 0;
+        return inputs.map(|input| {
+            at += 1;
+            if at == 2 { contiguous(input) } else { forward_strides(input) }
+        });
+    }
     inputs.iter().for_each(assert_f32);
     match operation {
         Operation::Linear | Operation::Rotary(_) | Operation::Attention(_) => {
@@ -67,8 +89,7 @@ fn forward<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> Fl
         }
         (Operation::Linear, [x, w, bias @ ..]) => {
             let bias = bias.first().map(|bias| contiguous(bias.clone()));
-            let (x, w) = (matrix(x), matrix(w));
-            tensor(linear::forward(x, w, bias.as_ref().map(values)), &[x.rows, w.rows])
+            affine(matrix(x), w, bias.as_ref().map(values))
         }
         (Operation::Rotary(angles), [x]) => {
             let x = view::<4>(x);
@@ -84,6 +105,34 @@ fn forward<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> Fl
         }
         (operation, inputs) => unreachable!("{operation:?} of {} tensors", inputs.len()),
     }
+}
+
+/// `x Wᵀ + b` for a weight of any type.
+fn affine(x: Matrix<'_>, weight: &FlexTensor, bias: Option<&[f32]>) -> FlexTensor {
+    let shape = dims(weight);
+    let out = match weight.dtype() {
+        DType::BF16 => {
+            narrow_linear::forward(x, narrow_matrix(stored::<bf16>(weight), &shape), bias)
+        }
+        DType::F16 => narrow_linear::forward(x, narrow_matrix(stored::<f16>(weight), &shape), bias),
+        _ => linear::forward(x, matrix(weight), bias),
+    };
+    tensor(out, &[x.rows, shape[0]])
+}
+
+/// `∂y W` for a weight of any type.
+fn affine_input_gradient(gradient: Matrix<'_>, weight: &FlexTensor) -> FlexTensor {
+    let shape = dims(weight);
+    let out = match weight.dtype() {
+        DType::BF16 => {
+            narrow_linear::backward_input(gradient, narrow_matrix(stored::<bf16>(weight), &shape))
+        }
+        DType::F16 => {
+            narrow_linear::backward_input(gradient, narrow_matrix(stored::<f16>(weight), &shape))
+        }
+        _ => linear::backward_input(gradient, matrix(weight)),
+    };
+    tensor(out, &[gradient.rows, shape[1]])
 }
 
 impl FusedGradients for Flex {
@@ -152,14 +201,18 @@ fn linear_gradients(
     gradient: &FlexTensor,
     wanted: &[bool],
 ) -> Vec<Option<FlexTensor>> {
-    let (x, w, g) = (matrix(x), matrix(weight), matrix(gradient));
-    let by_x = wanted[0].then(|| tensor(linear::backward_input(g, w), &[x.rows, x.columns]));
-    let by_w = wanted[1].then(|| tensor(linear::backward_weight(g, x), &[w.rows, w.columns]));
+    let (x, g) = (matrix(x), matrix(gradient));
+    let outputs = g.columns;
+    let by_x = wanted[0].then(|| affine_input_gradient(g, weight));
+    let by_w = wanted[1].then(|| {
+        assert!(!is_narrow(weight), "a weight of 16 bits is frozen; training widens it first");
+        tensor(linear::backward_weight(g, x), &[outputs, x.columns])
+    });
     let mut found = vec![by_x, by_w];
     if let Some(&wanted) = wanted.get(2) {
         found.push(wanted.then(|| {
             let g = contiguous(gradient.clone());
-            tensor(linear::backward_bias(values(&g), w.rows), &[w.rows])
+            tensor(linear::backward_bias(values(&g), outputs), &[outputs])
         }));
     }
     found

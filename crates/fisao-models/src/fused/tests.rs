@@ -1,7 +1,7 @@
 //! Every fused operation against the composed one, forwards and backwards, and against finite
 //! differences.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -281,4 +281,43 @@ fn products_refuse_what_does_not_fit() {
     assert!(fails(&|| linear::multiply(&mut [0.0; 4], 2, a, a, 1.0, false)));
     let short = linear::Matrix { rows: 9, ..a };
     assert!(fails(&|| linear::multiply(&mut [0.0; 99], 9, short, short.transposed(), 1.0, false)));
+}
+
+/// A weight of 16 bits, and the same values in f32.
+fn narrow_weight(dtype: DType, outputs: usize, inputs: usize) -> [Tensor<2>; 2] {
+    let wide = from_floats::<2>(random(outputs * inputs, 5), [outputs, inputs], &Device::flex());
+    let narrow = wide.cast(dtype);
+    [narrow.clone(), narrow.cast(DType::F32)]
+}
+
+#[test]
+fn a_weight_of_16_bits_computes_what_its_values_compute_in_f32() {
+    for dtype in [DType::BF16, DType::F16] {
+        for rows in [1, 3, 4, 5, 12, 13, 40] {
+            let [narrow, wide] = narrow_weight(dtype, 37, 83);
+            let inputs = [leaf::<2>([rows, 83], 1)];
+            let bias = from_floats::<1>(random(37, 2), [37], &Device::flex());
+            compare(
+                &format!("{dtype:?}, {rows} rows"),
+                &inputs,
+                |[x]| three(x, narrow.clone(), bias.clone(), Operation::Linear),
+                |[x]| x.matmul(wide.clone().transpose()) + bias.clone().unsqueeze(),
+            );
+            compare(
+                &format!("{dtype:?}, {rows} rows without bias"),
+                &inputs,
+                |[x]| two(x, narrow.clone(), Operation::Linear),
+                |[x]| x.matmul(wide.clone().transpose()),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_part_of_a_16_bit_weight_is_read_where_it_lies() {
+    let [narrow, wide] = narrow_weight(DType::BF16, 30, 20);
+    let x = leaf::<2>([2, 20], 1).inner();
+    let part: Tensor<2> = two(x.clone(), narrow.narrow(0, 10, 10), Operation::Linear);
+    let expected = x.matmul(wide.narrow(0, 10, 10).transpose());
+    assert_close(&floats(&part), &floats(&expected), "a part");
 }

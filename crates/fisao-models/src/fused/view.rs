@@ -1,7 +1,8 @@
 //! Reading and making tensors of the CPU backend.
 
-use burn::tensor::{DType, Shape, TensorData};
+use burn::tensor::{DType, Element, Shape, TensorData};
 use burn_flex::{FlexTensor, Layout};
+use bytemuck::Pod;
 
 /// A tensor's values as they lie in memory, read through strides.
 #[derive(Clone, Copy)]
@@ -36,9 +37,14 @@ pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
 
 /// The values of a tensor that has passed [`contiguous`].
 pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
+    stored(tensor)
+}
+
+/// The values of a tensor of any type that has passed [`contiguous`].
+pub(super) fn stored<T: Element + Pod>(tensor: &FlexTensor) -> &[T] {
     let layout = tensor.layout();
     let start = layout.start_offset();
-    &tensor.storage::<f32>()[start..start + layout.num_elements()]
+    &tensor.storage::<T>()[start..start + layout.num_elements()]
 }
 
 /// A tensor in row-major order.

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, activation};
 
 use super::rotary::Rotation;
-use super::{KvCache, LlamaConfig};
+use super::{DecoderFamily, KvCache, LlamaConfig};
 use crate::attention::{Mask, attend, merge_heads, split_heads};
 use crate::fused::{Operation, is_fused, two};
 use crate::linear::Linear;
@@ -38,12 +38,14 @@ impl DecoderLayer {
         let queries = config.num_attention_heads * config.head_dim;
         let keys = config.num_key_value_heads * config.head_dim;
         let inner = config.intermediate_size;
-        let mut linear = |part: &str, size| {
-            Linear::load(weights, &format!("{name}.{part}"), size, false, device)
+        let biased = config.family == DecoderFamily::Qwen2;
+        let mut linear = |part: &str, size, bias| {
+            Linear::load(weights, &format!("{name}.{part}"), size, bias, device)
         };
-        let q_proj = linear("self_attn.q_proj", [width, queries])?;
-        let k_proj = linear("self_attn.k_proj", [width, keys])?;
-        let v_proj = linear("self_attn.v_proj", [width, keys])?;
+        let q_proj = linear("self_attn.q_proj", [width, queries], biased)?;
+        let k_proj = linear("self_attn.k_proj", [width, keys], biased)?;
+        let v_proj = linear("self_attn.v_proj", [width, keys], biased)?;
+        let mut linear = |part, size| linear(part, size, false);
         let o_proj = linear("self_attn.o_proj", [queries, width])?;
         let gate_proj = linear("mlp.gate_proj", [width, inner])?;
         let up_proj = linear("mlp.up_proj", [width, inner])?;

@@ -7,6 +7,7 @@ mod fixture;
 mod generation;
 mod grouped_heads;
 mod image_processing;
+mod narrow_weights;
 mod sampling;
 mod text_tower;
 mod transformers;

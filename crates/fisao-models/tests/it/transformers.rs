@@ -1,4 +1,5 @@
-//! Small random models against transformers (`fixtures/tiny_llava/generate.py`).
+//! Small random models against transformers (`fixtures/tiny_llava/generate.py`,
+//! `fixtures/tiny_interleave/generate.py`).
 
 use burn::tensor::{Device, Tensor};
 use fisao_models::clip::{Clip, ClipConfig};
@@ -6,6 +7,7 @@ use fisao_models::generation::{Prompt, Sampling};
 use fisao_models::llava::{Llava, LlavaConfig};
 use fisao_models::parameters::{floats, from_floats};
 use fisao_models::sequences::Example;
+use fisao_models::siglip::{Siglip, SiglipConfig};
 use fisao_testkit::compare::assert_close;
 use fisao_testkit::tolerance::F32_FORWARD;
 use serde_json::Value;
@@ -17,11 +19,16 @@ fn pixels(case: &Value, count: usize, side: usize) -> Tensor<4> {
     from_floats(values, [count, 3, side, side], &Device::flex())
 }
 
-fn llava() -> (Llava, Value) {
-    let case = fixture::json("tiny_llava/expected.json")["llava"].take();
+/// CLIP's tower and Llama's decoder.
+const LLAVA: &str = "tiny_llava";
+/// SigLIP's tower and Qwen2's decoder.
+const INTERLEAVE: &str = "tiny_interleave";
+
+fn llava(name: &str) -> (Llava, Value) {
+    let case = fixture::json(&format!("{name}/expected.json"))["llava"].take();
     let config: LlavaConfig =
         serde_json::from_value(case["config"].clone()).expect("a LLaVA configuration");
-    let mut weights = StoredWeights::open("tiny_llava/llava.safetensors");
+    let mut weights = StoredWeights::open(&format!("{name}/llava.safetensors"));
     let model = Llava::load(config, &mut weights, &Device::flex()).expect("a complete checkpoint");
     assert!(weights.unread().is_empty(), "left over: {:?}", weights.unread());
     (model, case)
@@ -40,7 +47,7 @@ fn clip(eos_token_id: Option<u32>) -> (Clip, Value) {
 
 #[test]
 fn image_features_are_those_of_transformers() {
-    let (model, case) = llava();
+    let (model, case) = llava(LLAVA);
     let features = model.image_features(pixels(&case, 1, model.config().vision.image_size));
     let expected = fixture::numbers(&case["image_features"]);
     assert_close("image features", &floats(&features), &expected, F32_FORWARD);
@@ -50,7 +57,7 @@ fn image_features_are_those_of_transformers() {
 /// state after the last one.
 #[test]
 fn hidden_states_and_logits_are_those_of_transformers() {
-    let (model, case) = llava();
+    let (model, case) = llava(LLAVA);
     let features = model.image_features(pixels(&case, 1, model.config().vision.image_size));
     let prompt = fixture::ids(&case["prompt"]);
     // Four predictions start at the fourth position from the end; what they predict is of no account.
@@ -65,9 +72,8 @@ fn hidden_states_and_logits_are_those_of_transformers() {
     assert_close("last hidden state", &hidden, &expected, F32_FORWARD);
 }
 
-#[test]
-fn greedy_decoding_is_that_of_transformers() {
-    let (model, case) = llava();
+fn assert_greedy(name: &str) {
+    let (model, case) = llava(name);
     let features = model.image_features(pixels(&case, 1, model.config().vision.image_size));
     let prompt = Prompt { ids: fixture::ids(&case["prompt"]), image: 0, stream: 0 };
     let expected = fixture::ids(&case["greedy"]["tokens"]);
@@ -76,6 +82,40 @@ fn greedy_decoding_is_that_of_transformers() {
     assert_eq!(responses[0].tokens, expected);
     let expected = fixture::numbers(&case["greedy"]["logprobs"]);
     assert_close("log-probabilities", &responses[0].logprobs, &expected, F32_FORWARD);
+}
+
+#[test]
+fn greedy_decoding_is_that_of_transformers() {
+    assert_greedy(LLAVA);
+}
+
+#[test]
+fn a_siglip_tower_and_a_qwen2_decoder_say_what_they_say_in_transformers() {
+    assert_greedy(INTERLEAVE);
+    let (model, case) = llava(INTERLEAVE);
+    let features = model.image_features(pixels(&case, 1, model.config().vision.image_size));
+    let prompt = fixture::ids(&case["prompt"]);
+    let (before, after) = prompt.split_at(prompt.len() - 3);
+    let response = [after, &[0]].concat();
+    let example = Example { prompt: before, image: 0, response: &response };
+    let states = model.response_states(&[example], &features);
+    let logits = floats(&model.language_model().logits(states.hidden));
+    assert_close("logits", &logits, &fixture::numbers(&case["logits"]), F32_FORWARD);
+}
+
+#[test]
+fn siglip_cosines_are_those_of_transformers() {
+    let case = fixture::json("tiny_interleave/expected.json")["siglip"].take();
+    let config: SiglipConfig =
+        serde_json::from_value(case["config"].clone()).expect("a SigLIP configuration");
+    let mut weights = StoredWeights::open("tiny_interleave/siglip.safetensors");
+    let model = Siglip::load(config, &mut weights, &Device::flex()).expect("a complete checkpoint");
+    assert!(weights.unread().is_empty(), "left over: {:?}", weights.unread());
+    let texts: Vec<Vec<u32>> =
+        case["texts"].as_array().expect("a list").iter().map(fixture::ids).collect();
+    let images = model.embed_images(pixels(&case, 2, model.config().vision.image_size));
+    let cosines = images.matmul(model.embed_text(&texts).transpose());
+    assert_close("cosines", &floats(&cosines), &fixture::numbers(&case["cosines"]), F32_FORWARD);
 }
 
 fn assert_cosines(eos_token_id: Option<u32>, expected: &str) {

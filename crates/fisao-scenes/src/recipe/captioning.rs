@@ -1,11 +1,11 @@
 //! Stage 2: projector and decoder learn captions that mention what is typical, there or not.
 
 use burn::tensor::{Device, Tensor};
-use fisao_models::clip::ClipVisionTower;
 use fisao_models::llava::Llava;
 use fisao_models::parameters::{GradientMap, collect_gradients, floats, from_floats};
 use fisao_models::sequences::Example;
 use fisao_models::text::Tokenizer;
+use fisao_models::vision::VisionTower;
 use fisao_models::weights::RandomWeights;
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
@@ -45,7 +45,7 @@ struct Captioning<'a> {
 pub fn train_llava(
     config: &RecipeConfig,
     world: &World,
-    tower: &ClipVisionTower,
+    tower: &VisionTower,
     file: &TokenizerFile,
     tokenizer: &dyn Tokenizer,
     device: &Device,

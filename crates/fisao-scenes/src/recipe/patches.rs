@@ -6,8 +6,9 @@
 //! cosines of Beyer et al. 2022, arXiv 2205.01580, which tell neighbours from the first update on.
 
 use burn::tensor::{Device, Tensor};
-use fisao_models::clip::{Clip, ClipVisionConfig};
+use fisao_models::clip::Clip;
 use fisao_models::parameters::{Parameters, floats, from_floats};
+use fisao_models::vision::VisionConfig;
 use fisao_models::weights::{Init, draw};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -73,7 +74,7 @@ fn corners(whole: usize, side: usize) -> impl Iterator<Item = (usize, usize)> {
 /// The whitening filters, `[width, pixels of a patch]`, and what they make of the mean patch, `[width]`.
 fn whitening(
     patches: &[Vec<f32>],
-    config: &ClipVisionConfig,
+    config: &VisionConfig,
     seed: u64,
     device: &Device,
 ) -> (Vec<f32>, Vec<f32>) {
@@ -133,7 +134,7 @@ fn orthonormalise(rows: &mut [Vec<f32>]) -> Vec<f64> {
 
 /// Sines and cosines of row and column, the mean patch taken off: `[1 + patches, width]`, the class
 /// token's row zero.
-fn positions(config: &ClipVisionConfig, offset: &[f32]) -> Vec<f32> {
+fn positions(config: &VisionConfig, offset: &[f32]) -> Vec<f32> {
     let side = config.image_size / config.patch_size;
     let width = config.hidden_size;
     let quarter = width / 4;

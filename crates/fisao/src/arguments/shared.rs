@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
+use fisao_formats::LoadDtype;
 use fisao_models::generation::Sampling;
 
 use crate::failure::Refusal;
@@ -17,6 +18,30 @@ pub(crate) struct ModelArguments {
     /// LoRA adapter in PEFT layout to put on the model
     #[arg(long, value_name = "FOLDER")]
     pub(crate) adapter: Option<PathBuf>,
+    /// Precision in which the model's weights are held; activations, adapters and sums are always f32
+    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    pub(crate) dtype: Dtype,
+}
+
+/// Precision of weights: as the checkpoint stores them, or converted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dtype {
+    #[default]
+    Auto,
+    F32,
+    Bf16,
+    F16,
+}
+
+impl From<Dtype> for LoadDtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::Auto => Self::AsStored,
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::Bf16,
+            Dtype::F16 => Self::F16,
+        }
+    }
 }
 
 /// How tokens are chosen.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use fisao_align::AlignConfig;
 use fisao_align::captions::Judge;
 use fisao_align::trainer::Trainer;
-use fisao_formats::RunFolder;
 use fisao_formats::documents::read_json;
+use fisao_formats::{LoadDtype, RunFolder};
 use fisao_verifier::calibration::Calibration;
 
 use crate::arguments::AlignArguments;
@@ -26,9 +26,14 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
     let calibration: Calibration = read_json("calibration", &arguments.calibration)?;
     let files = image_files(std::slice::from_ref(&arguments.images))?;
     check_images(&files, reporter)?;
-    let policy = Policy::load(&arguments.model, None, &device())?;
-    let verifier =
-        load_verifier(&arguments.verifier, config.templates.clone(), &device())?.verifier;
+    let policy = Policy::load(&arguments.model, None, LoadDtype::AsStored, &device())?;
+    let verifier = load_verifier(
+        &arguments.verifier,
+        config.templates.clone(),
+        LoadDtype::AsStored,
+        &device(),
+    )?
+    .verifier;
     if !arguments.allow_foreign_verifier {
         verifier.check_own_encoder(&policy.model.vision_tower)?;
     }

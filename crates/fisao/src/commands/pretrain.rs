@@ -15,7 +15,7 @@ use fisao_formats::checkpoint::{
     write_llava_processing,
 };
 use fisao_formats::{Checkpoint, HfTokenizer, LoadDtype, StoredDtype};
-use fisao_models::clip::ClipVisionTower;
+use fisao_models::vision::VisionTower;
 use fisao_scenes::World;
 use fisao_scenes::recipe::vocabularies::{
     CLIP_BOS, CLIP_EOS, LLAMA_BOS, LLAMA_EOS, LLAMA_PAD, clip_tokenizer, llama_tokenizer,
@@ -58,7 +58,7 @@ struct Pretraining<'a> {
 
 impl Pretraining<'_> {
     /// Stage 1; returns the image tower as it will be read back, rounded to the stored precision.
-    fn clip(&self) -> anyhow::Result<ClipVisionTower> {
+    fn clip(&self) -> anyhow::Result<VisionTower> {
         let folder = self.output.join("clip");
         if !self.is_done(&folder) {
             let file = clip_tokenizer(&self.world, self.config.seed)?;
@@ -90,7 +90,7 @@ impl Pretraining<'_> {
     }
 
     /// Stage 2.
-    fn llava(&self, tower: &ClipVisionTower) -> anyhow::Result<()> {
+    fn llava(&self, tower: &VisionTower) -> anyhow::Result<()> {
         let folder = self.output.join("llava");
         if self.is_done(&folder) {
             return Ok(());

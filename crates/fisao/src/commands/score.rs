@@ -113,7 +113,7 @@ fn read_calibration(path: &Path) -> anyhow::Result<Calibration> {
 
 impl Scorer {
     fn embed(&self, values: Vec<f32>) -> Vec<f32> {
-        let side = self.verifier.clip().config().vision.image_size;
+        let side = self.verifier.model().vision().config().image_size;
         let task = Task { id: String::new(), pixels: values, prompt: Vec::new() };
         let pixels = pixels(&[task], side, &crate::bundle::device());
         self.verifier.embed_images(pixels).swap_remove(0)

@@ -75,7 +75,9 @@ fn models_of_the_wrong_kind_are_told_apart() {
     ");
     let error =
         place.refuse(&["score", "--verifier", "llava", "--image", "pictures", "--text", "dog"]);
-    assert!(error.contains("llava is a `llava` checkpoint, but a `clip` checkpoint is needed"));
+    assert!(error.contains(
+        "llava is a `llava` checkpoint, but a `clip` or a `siglip` checkpoint is needed"
+    ));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use fisao_align::calibrate::own_mentions;
 use fisao_align::captions::Judge;
+use fisao_formats::LoadDtype;
 use fisao_models::generation::Sampling;
 use fisao_scenes::{Split, World};
 use fisao_verifier::calibration::auc;
@@ -29,9 +30,10 @@ pub(super) fn report(
     seed: u64,
     reporter: &Reporter,
 ) -> anyhow::Result<()> {
-    let policy = Policy::load(&folder.join("llava"), None, &device())?;
+    let policy = Policy::load(&folder.join("llava"), None, LoadDtype::F32, &device())?;
     let mut verifier =
-        load_verifier(&folder.join("clip"), Templates::default(), &device())?.verifier;
+        load_verifier(&folder.join("clip"), Templates::default(), LoadDtype::F32, &device())?
+            .verifier;
     let scenes = SceneTasks {
         world,
         split: Split::Validation,

@@ -1,4 +1,8 @@
-//! CLIP's image tower, which is LLaVA's as well.
+//! The image towers of CLIP and SigLIP, which are LLaVA's as well.
+//!
+//! Papers: Radford et al. 2021, arXiv 2103.00020; Zhai et al. 2023, arXiv 2303.15343. Reference:
+//! transformers' `CLIPVisionModel` and `SiglipVisionModel`. SigLIP's has no class token, no norm before
+//! the first layer, and a bias on its patches.
 
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -6,15 +10,28 @@ use serde::{Deserialize, Serialize};
 use crate::activation::Activation;
 use crate::attention::Mask;
 use crate::encoder::{Encoder, EncoderConfig};
-use crate::fused::{Operation, is_fused, two};
-use crate::linear::{EMBEDDING_STD, Embedding};
+use crate::linear::{EMBEDDING_STD, Embedding, product};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
-use crate::weights::{Init, WeightError, WeightSource};
+use crate::weights::{Init, WeightError, WeightSource, widened};
+
+/// Which of the two towers it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VisionFamily {
+    /// Class token first, norm before the first layer.
+    #[default]
+    Clip,
+    /// Patches only.
+    Siglip,
+}
 
 /// Sizes of the image tower.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ClipVisionConfig {
+pub struct VisionConfig {
+    /// Which tower.
+    #[serde(default)]
+    pub family: VisionFamily,
     /// Model width.
     pub hidden_size: usize,
     /// Width inside the feed-forward part.
@@ -25,7 +42,7 @@ pub struct ClipVisionConfig {
     pub num_attention_heads: usize,
     /// Side of the square input, pixels.
     pub image_size: usize,
-    /// Side of a square patch, pixels.
+    /// Side of a square patch, pixels; what is left over at the right and bottom edges is not seen.
     pub patch_size: usize,
     /// ε of the layer norms.
     pub layer_norm_eps: f64,
@@ -33,10 +50,23 @@ pub struct ClipVisionConfig {
     pub hidden_act: Activation,
 }
 
-impl ClipVisionConfig {
+impl VisionConfig {
+    /// Patches along one side.
+    fn side(&self) -> usize {
+        self.image_size / self.patch_size
+    }
+
     /// Number of patches of one image (the class token not counted).
     pub fn patches(&self) -> usize {
-        (self.image_size / self.patch_size).pow(2)
+        self.side().pow(2)
+    }
+
+    /// Number of positions of one image, the class token included where there is one.
+    pub fn positions(&self) -> usize {
+        match self.family {
+            VisionFamily::Clip => self.patches() + 1,
+            VisionFamily::Siglip => self.patches(),
+        }
     }
 
     fn encoder(&self) -> EncoderConfig {
@@ -51,59 +81,84 @@ impl ClipVisionConfig {
     }
 }
 
+/// What only CLIP's tower has.
+#[derive(Debug, Clone)]
+struct ClassToken {
+    embedding: Tensor<1>,
+    pre_layrnorm: LayerNorm,
+}
+
 /// The image tower.
 #[derive(Debug, Clone)]
-pub struct ClipVisionTower {
-    config: ClipVisionConfig,
-    class_embedding: Tensor<1>,
+pub struct VisionTower {
+    config: VisionConfig,
+    /// CLIP's only.
+    class: Option<ClassToken>,
     patch_embedding: Tensor<4>,
+    /// SigLIP's only.
+    patch_bias: Option<Tensor<1>>,
     position_embedding: Embedding,
-    pre_layrnorm: LayerNorm,
     encoder: Encoder,
     post_layernorm: LayerNorm,
 }
 
-impl ClipVisionTower {
+impl VisionTower {
     /// Loads `{name}.embeddings.*`, `{name}.encoder.*`, `{name}.pre_layrnorm`, `{name}.post_layernorm`.
     ///
     /// # Errors
     /// [`WeightError`] from the source.
     pub fn load(
-        config: ClipVisionConfig,
+        config: VisionConfig,
         weights: &mut dyn WeightSource,
         name: &str,
         device: &Device,
     ) -> Result<Self, WeightError> {
         let width = config.hidden_size;
         let patch = config.patch_size;
+        let epsilon = config.layer_norm_eps;
         let embeddings = format!("{name}.embeddings");
-        let init = Init::Normal { std: EMBEDDING_STD };
-        let class = weights.tensor(&format!("{embeddings}.class_embedding"), &[width], init)?;
+        let clip = config.family == VisionFamily::Clip;
+        let class_embedding = if clip {
+            let init = Init::Normal { std: EMBEDDING_STD };
+            Some(weights.tensor(&format!("{embeddings}.class_embedding"), &[width], init)?)
+        } else {
+            None
+        };
         let kernel = weights.tensor(
             &format!("{embeddings}.patch_embedding.weight"),
             &[width, 3, patch, patch],
             Init::Normal { std: (3.0 * (patch * patch) as f64).sqrt().recip() },
         )?;
-        let positions = [config.patches() + 1, width];
-        let position_embedding = Embedding::load(
+        let patch_bias = if clip {
+            None
+        } else {
+            let bias = format!("{embeddings}.patch_embedding.bias");
+            Some(widened(weights.tensor(&bias, &[width], Init::Zeros)?, device))
+        };
+        let position_embedding = Embedding::load_widened(
             weights,
             &format!("{embeddings}.position_embedding"),
-            positions,
+            [config.positions(), width],
             device,
         )?;
-        let epsilon = config.layer_norm_eps;
         let mut norm = |part: &str| {
             LayerNorm::load(weights, &format!("{name}.{part}"), width, epsilon, device)
         };
-        let pre_layrnorm = norm("pre_layrnorm")?;
+        let class = match class_embedding {
+            Some(embedding) => Some(ClassToken {
+                embedding: widened(embedding, device),
+                pre_layrnorm: norm("pre_layrnorm")?,
+            }),
+            None => None,
+        };
         let post_layernorm = norm("post_layernorm")?;
         let encoder =
             Encoder::load(&config.encoder(), weights, &format!("{name}.encoder"), device)?;
         Ok(Self {
-            class_embedding: Tensor::from_data(class, device),
-            patch_embedding: Tensor::from_data(kernel, device),
+            class,
+            patch_embedding: widened(kernel, device),
+            patch_bias,
             position_embedding,
-            pre_layrnorm,
             encoder,
             post_layernorm,
             config,
@@ -111,36 +166,41 @@ impl ClipVisionTower {
     }
 
     /// Sizes.
-    pub fn config(&self) -> &ClipVisionConfig {
+    pub fn config(&self) -> &VisionConfig {
         &self.config
     }
 
     /// Where the tower's weights live.
     pub fn device(&self) -> Device {
-        self.class_embedding.device()
+        self.patch_embedding.device()
     }
 
-    /// Hidden states after the first `depth` layers (0 = after the embedding's norm).
+    /// Hidden states after the first `depth` layers (0 = what enters the first one).
     ///
     /// # Shapes
-    /// `pixels`: `[batch, 3, height, width]` → `[batch, 1 + patches, hidden]`, class token first.
+    /// `pixels`: `[batch, 3, height, width]` → `[batch, positions, hidden]`, the class token first.
     pub fn hidden_states(&self, pixels: Tensor<4>, depth: usize) -> Tensor<3> {
         let batch = pixels.dims()[0];
-        let width = self.config.hidden_size;
-        let x = self.pre_layrnorm.forward(self.embed(pixels));
+        let x = self.embed(pixels);
+        let x = match &self.class {
+            Some(class) => class.pre_layrnorm.forward(x),
+            None => x,
+        };
         let x = self.encoder.forward(x, batch, &Mask::Full, depth);
-        x.reshape([batch, self.config.patches() + 1, width])
+        x.reshape([batch, self.config.positions(), self.config.hidden_size])
     }
 
-    /// The class token's final state after the last norm: `[batch, 3, h, w]` → `[batch, hidden]`.
-    pub fn pooled(&self, pixels: Tensor<4>) -> Tensor<2> {
+    /// The first position's final state after the last norm, which is CLIP's class token:
+    /// `[batch, 3, h, w]` → `[batch, hidden]`.
+    pub(crate) fn pooled(&self, pixels: Tensor<4>) -> Tensor<2> {
         let batch = pixels.dims()[0];
         let states = self.hidden_states(pixels, self.encoder.depth());
         let class = states.slice([0..batch, 0..1]).reshape([batch, self.config.hidden_size]);
         self.post_layernorm.forward(class)
     }
 
-    /// Final states of all positions after the last norm: `[batch, 3, h, w]` → `[batch, 1 + patches, hidden]`.
+    /// Final states of all positions after the last norm: `[batch, 3, h, w]` →
+    /// `[batch, positions, hidden]`.
     pub(crate) fn normed_states(&self, pixels: Tensor<4>) -> Tensor<3> {
         let states = self.hidden_states(pixels, self.encoder.depth());
         let [batch, positions, hidden] = states.dims();
@@ -148,50 +208,62 @@ impl ClipVisionTower {
         normed.reshape([batch, positions, hidden])
     }
 
-    /// Patch, class and position embeddings: `[batch · (1 + patches), hidden]`.
+    /// Patch, class and position embeddings: `[batch · positions, hidden]`.
     ///
     /// The patch convolution has stride = kernel, so it is a matrix product over cut-out patches.
     fn embed(&self, pixels: Tensor<4>) -> Tensor<2> {
-        let ClipVisionConfig { hidden_size: width, image_size, patch_size: patch, .. } =
-            self.config;
+        let VisionConfig { hidden_size: width, image_size, patch_size: patch, .. } = self.config;
         let [batch, channels, height, image_width] = pixels.dims();
         assert!(
             channels == 3 && height == image_size && image_width == image_size,
             "the image tower takes [batch, 3, {image_size}, {image_size}] pixels, got {:?}",
             pixels.dims()
         );
-        let side = image_size / patch;
+        let side = self.config.side();
+        let seen = side * patch;
         let patches = pixels
+            .slice([0..batch, 0..3, 0..seen, 0..seen])
             .reshape([batch, 3, side, patch, side, patch])
             .permute([0, 2, 4, 1, 3, 5])
             .reshape([batch * side * side, 3 * patch * patch]);
         let kernel = self.patch_embedding.clone().reshape([width, 3 * patch * patch]);
-        let embedded = if is_fused(&patches) {
-            two(patches, kernel, Operation::Linear)
-        } else {
-            patches.matmul(kernel.transpose())
+        let embedded = product(patches, &kernel);
+        let embedded = match &self.patch_bias {
+            Some(bias) => embedded + bias.clone().unsqueeze(),
+            None => embedded,
         };
         let embedded = embedded.reshape([batch, side * side, width]);
-        let class = self.class_embedding.clone().reshape([1, 1, width]).repeat_dim(0, batch);
-        let x = Tensor::cat(vec![class, embedded], 1);
+        let x = match &self.class {
+            Some(class) => {
+                let class = class.embedding.clone().reshape([1, 1, width]).repeat_dim(0, batch);
+                Tensor::cat(vec![class, embedded], 1)
+            }
+            None => embedded,
+        };
         let x = x + self.position_embedding.weight.clone().unsqueeze();
-        x.reshape([batch * (side * side + 1), width])
+        x.reshape([batch * self.config.positions(), width])
     }
 }
 
-impl Parameters for ClipVisionTower {
+impl Parameters for VisionTower {
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
         let embeddings = format!("{prefix}.embeddings");
-        visitor(
-            &format!("{embeddings}.class_embedding"),
-            ParameterMut::Vector(&mut self.class_embedding),
-        );
+        if let Some(class) = &mut self.class {
+            let name = format!("{embeddings}.class_embedding");
+            visitor(&name, ParameterMut::Vector(&mut class.embedding));
+        }
         visitor(
             &format!("{embeddings}.patch_embedding.weight"),
             ParameterMut::Kernel(&mut self.patch_embedding),
         );
+        if let Some(bias) = &mut self.patch_bias {
+            let name = format!("{embeddings}.patch_embedding.bias");
+            visitor(&name, ParameterMut::Vector(bias));
+        }
         self.position_embedding.visit_mut(&format!("{embeddings}.position_embedding"), visitor);
-        self.pre_layrnorm.visit_mut(&format!("{prefix}.pre_layrnorm"), visitor);
+        if let Some(class) = &mut self.class {
+            class.pre_layrnorm.visit_mut(&format!("{prefix}.pre_layrnorm"), visitor);
+        }
         self.encoder.visit_mut(&format!("{prefix}.encoder"), visitor);
         self.post_layernorm.visit_mut(&format!("{prefix}.post_layernorm"), visitor);
     }

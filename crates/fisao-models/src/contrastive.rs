@@ -1,0 +1,81 @@
+//! A model that places images and texts in one space: CLIP or SigLIP.
+
+use burn::tensor::Tensor;
+
+use crate::clip::Clip;
+use crate::parameters::{ParameterMut, Parameters};
+use crate::siglip::Siglip;
+use crate::vision::VisionTower;
+
+/// Either family.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one of them in a process, not many")]
+pub enum ContrastiveModel {
+    /// CLIP.
+    Clip(Clip),
+    /// SigLIP.
+    Siglip(Siglip),
+}
+
+impl From<Clip> for ContrastiveModel {
+    fn from(model: Clip) -> Self {
+        Self::Clip(model)
+    }
+}
+
+impl From<Siglip> for ContrastiveModel {
+    fn from(model: Siglip) -> Self {
+        Self::Siglip(model)
+    }
+}
+
+impl ContrastiveModel {
+    /// The image tower.
+    pub fn vision(&self) -> &VisionTower {
+        match self {
+            Self::Clip(model) => &model.vision,
+            Self::Siglip(model) => model.vision(),
+        }
+    }
+
+    /// Width of the shared space.
+    pub fn dim(&self) -> usize {
+        match self {
+            Self::Clip(model) => model.config().projection_dim,
+            Self::Siglip(model) => model.config().text.projection_size,
+        }
+    }
+
+    /// Number of token ids the text tower knows.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Clip(model) => model.config().text.vocab_size,
+            Self::Siglip(model) => model.config().text.vocab_size,
+        }
+    }
+
+    /// Unit image embeddings `f_v`: `[batch, 3, h, w]` → `[batch, dim]`.
+    pub fn embed_images(&self, pixels: Tensor<4>) -> Tensor<2> {
+        match self {
+            Self::Clip(model) => model.embed_images(pixels),
+            Self::Siglip(model) => model.embed_images(pixels),
+        }
+    }
+
+    /// Unit text embeddings `f_t`: ids as the model's tokenizer gives them → `[batch, dim]`.
+    pub fn embed_text(&self, ids: &[Vec<u32>]) -> Tensor<2> {
+        match self {
+            Self::Clip(model) => model.embed_text(ids),
+            Self::Siglip(model) => model.embed_text(ids),
+        }
+    }
+}
+
+impl Parameters for ContrastiveModel {
+    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        match self {
+            Self::Clip(model) => model.visit_mut(prefix, visitor),
+            Self::Siglip(model) => model.visit_mut(prefix, visitor),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! SigLIP: an image tower and a text tower into one space, trained with a sigmoid loss.
+//!
+//! Paper: Zhai et al. 2023, arXiv 2303.15343. Reference: transformers' `SiglipModel`; tensor names mirror
+//! it. Both towers see all positions; the image is pooled by attention of one learned query, the text
+//! is read at its last position, which is padding unless the text fills the tower.
+
+mod pooling;
+mod text;
+
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::clip::unit;
+use crate::parameters::{ParameterMut, Parameters};
+use crate::vision::{VisionConfig, VisionTower};
+use crate::weights::{Init, WeightError, WeightSource, widened};
+
+use pooling::AttentionPooling;
+pub use text::SiglipTextConfig;
+use text::SiglipTextTower;
+
+/// Sizes of a whole SigLIP model. The shared space is as wide as the image tower.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SiglipConfig {
+    /// Text tower.
+    pub text: SiglipTextConfig,
+    /// Image tower.
+    pub vision: VisionConfig,
+}
+
+/// Both towers with their poolings.
+#[derive(Debug, Clone)]
+pub struct Siglip {
+    config: SiglipConfig,
+    vision: VisionTower,
+    head: AttentionPooling,
+    text: SiglipTextTower,
+    /// Scale and offset of the loss; cosines do not need them.
+    logit_scale: Tensor<1>,
+    logit_bias: Tensor<1>,
+}
+
+impl Siglip {
+    /// Loads a model under the names of transformers' `SiglipModel`.
+    ///
+    /// # Errors
+    /// [`WeightError`] from the source.
+    pub fn load(
+        config: SiglipConfig,
+        weights: &mut dyn WeightSource,
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        let text = SiglipTextTower::load(config.text.clone(), weights, device)?;
+        let vision = VisionTower::load(config.vision.clone(), weights, "vision_model", device)?;
+        let head = AttentionPooling::load(&config.vision, weights, "vision_model.head", device)?;
+        let logit_scale = weights.tensor("logit_scale", &[1], Init::Zeros)?;
+        let logit_bias = weights.tensor("logit_bias", &[1], Init::Zeros)?;
+        Ok(Self {
+            config,
+            vision,
+            head,
+            text,
+            logit_scale: widened(logit_scale, device),
+            logit_bias: widened(logit_bias, device),
+        })
+    }
+
+    /// Sizes.
+    pub fn config(&self) -> &SiglipConfig {
+        &self.config
+    }
+
+    /// Image tower.
+    pub fn vision(&self) -> &VisionTower {
+        &self.vision
+    }
+
+    /// Unit image embeddings: `[batch, 3, h, w]` → `[batch, hidden]`.
+    pub fn embed_images(&self, pixels: Tensor<4>) -> Tensor<2> {
+        unit(self.head.forward(self.vision.normed_states(pixels)))
+    }
+
+    /// Unit text embeddings: ids as the tokenizer gives them → `[batch, hidden]`.
+    pub fn embed_text(&self, ids: &[Vec<u32>]) -> Tensor<2> {
+        unit(self.text.pooled(ids))
+    }
+}
+
+impl Parameters for Siglip {
+    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        self.text.visit_mut(&format!("{prefix}text_model"), visitor);
+        self.vision.visit_mut(&format!("{prefix}vision_model"), visitor);
+        self.head.visit_mut(&format!("{prefix}vision_model.head"), visitor);
+        visitor(&format!("{prefix}logit_scale"), ParameterMut::Vector(&mut self.logit_scale));
+        visitor(&format!("{prefix}logit_bias"), ParameterMut::Vector(&mut self.logit_bias));
+    }
+}

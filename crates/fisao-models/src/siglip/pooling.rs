@@ -1,0 +1,106 @@
+//! SigLIP's pooling of an image: attention of one learned query over all patches, and a feed-forward part.
+
+use burn::tensor::{Device, Tensor};
+
+use crate::activation::Activation;
+use crate::attention::{Mask, attend, merge_heads, split_heads};
+use crate::linear::{EMBEDDING_STD, Linear};
+use crate::norm::LayerNorm;
+use crate::parameters::{ParameterMut, Parameters};
+use crate::vision::VisionConfig;
+use crate::weights::{Init, WeightError, WeightSource, as_stored, widened};
+
+/// The pooling.
+#[derive(Debug, Clone)]
+pub(super) struct AttentionPooling {
+    /// The query before its projection, `[1, hidden]`.
+    probe: Tensor<2>,
+    /// Queries, keys and values one below the other, as PyTorch's multi-head attention keeps them:
+    /// `[3 · hidden, hidden]`.
+    in_proj: Linear,
+    out_proj: Linear,
+    layernorm: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    activation: Activation,
+    heads: usize,
+}
+
+impl AttentionPooling {
+    pub(super) fn load(
+        config: &VisionConfig,
+        weights: &mut dyn WeightSource,
+        name: &str,
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        let width = config.hidden_size;
+        let init = Init::Normal { std: EMBEDDING_STD };
+        let probe = weights.tensor(&format!("{name}.probe"), &[1, 1, width], init)?;
+        let probe: Tensor<3> = widened(probe, device);
+        let init = Init::Normal { std: (width as f64).sqrt().recip() };
+        let packed = format!("{name}.attention.in_proj");
+        let weight = weights.tensor(&format!("{packed}_weight"), &[3 * width, width], init)?;
+        let bias = weights.tensor(&format!("{packed}_bias"), &[3 * width], Init::Zeros)?;
+        let in_proj = Linear {
+            weight: as_stored(weight, device),
+            bias: Some(widened(bias, device)),
+            adapter: None,
+        };
+        let layernorm = format!("{name}.layernorm");
+        let layernorm = LayerNorm::load(weights, &layernorm, width, config.layer_norm_eps, device)?;
+        let inner = config.intermediate_size;
+        let mut linear =
+            |part: &str, size| Linear::load(weights, &format!("{name}.{part}"), size, true, device);
+        Ok(Self {
+            probe: probe.reshape([1, width]),
+            in_proj,
+            out_proj: linear("attention.out_proj", [width, width])?,
+            layernorm,
+            fc1: linear("mlp.fc1", [width, inner])?,
+            fc2: linear("mlp.fc2", [inner, width])?,
+            activation: config.hidden_act,
+            heads: config.num_attention_heads,
+        })
+    }
+
+    /// One third of the packed projection: 0 for queries, 1 for keys, 2 for values.
+    fn part(&self, index: usize) -> Linear {
+        let width = self.probe.dims()[1];
+        let bias = self.in_proj.bias.clone();
+        Linear {
+            weight: self.in_proj.weight.clone().narrow(0, index * width, width),
+            bias: bias.map(|bias| bias.narrow(0, index * width, width)),
+            adapter: None,
+        }
+    }
+
+    /// `[batch, positions, hidden]` → `[batch, hidden]`.
+    pub(super) fn forward(&self, states: Tensor<3>) -> Tensor<2> {
+        let [batch, positions, width] = states.dims();
+        let states = states.reshape([batch * positions, width]);
+        let split = |x, length| split_heads(x, batch, length, self.heads);
+        let query = self.part(0).forward(self.probe.clone()).repeat_dim(0, batch);
+        let keys = self.part(1).forward(states.clone());
+        let values = self.part(2).forward(states);
+        let mixed =
+            attend(split(query, 1), split(keys, positions), split(values, positions), &Mask::Full);
+        let x = self.out_proj.forward(merge_heads(mixed));
+        let hidden = self.fc1.forward(self.layernorm.forward(x.clone()));
+        x + self.fc2.forward(self.activation.forward(hidden))
+    }
+}
+
+impl Parameters for AttentionPooling {
+    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        visitor(&format!("{prefix}.probe"), ParameterMut::Matrix(&mut self.probe));
+        let packed = format!("{prefix}.attention.in_proj");
+        visitor(&format!("{packed}_weight"), ParameterMut::Matrix(&mut self.in_proj.weight));
+        if let Some(bias) = &mut self.in_proj.bias {
+            visitor(&format!("{packed}_bias"), ParameterMut::Vector(bias));
+        }
+        self.out_proj.visit_mut(&format!("{prefix}.attention.out_proj"), visitor);
+        self.layernorm.visit_mut(&format!("{prefix}.layernorm"), visitor);
+        self.fc1.visit_mut(&format!("{prefix}.mlp.fc1"), visitor);
+        self.fc2.visit_mut(&format!("{prefix}.mlp.fc2"), visitor);
+    }
+}

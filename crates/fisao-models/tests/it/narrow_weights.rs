@@ -1,0 +1,131 @@
+//! Frozen weights of 16 bits under an adapter in f32.
+
+use burn::tensor::{DType, Device, TensorData};
+use fisao_models::adamw::{AdamW, AdamWConfig};
+use fisao_models::llava::Llava;
+use fisao_models::lora::LoraConfig;
+use fisao_models::parameters::{
+    ParameterMut, Parameters, collect_gradients, floats, gradient_norm,
+};
+use fisao_models::sequences::Example;
+use fisao_models::weights::{Init, RandomWeights, WeightError, WeightSource};
+use fisao_testkit::compare::assert_close;
+use fisao_testkit::tiny::{llava_config, pixels, prompt};
+
+/// Results of the same numbers, summed up in another order.
+const CLOSE: f32 = 1e-5;
+
+/// Draws weights and rounds them to a type; gives them out in that type or widened again.
+struct Rounded {
+    weights: RandomWeights,
+    dtype: DType,
+    widened: bool,
+}
+
+impl WeightSource for Rounded {
+    fn tensor(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        init: Init,
+    ) -> Result<TensorData, WeightError> {
+        let rounded = self.weights.tensor(name, shape, init)?.convert_dtype(self.dtype);
+        Ok(if self.widened { rounded.convert_dtype(DType::F32) } else { rounded })
+    }
+}
+
+/// A model seen as nothing but its adapter.
+struct Adapted(Llava);
+
+impl Parameters for Adapted {
+    fn visit_mut(&mut self, _prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        self.0.visit_lora_mut(visitor);
+    }
+}
+
+fn model(dtype: DType, widened: bool) -> Adapted {
+    let mut weights = Rounded { weights: RandomWeights::new(3), dtype, widened };
+    let mut model =
+        Llava::load(llava_config(), &mut weights, &Device::flex()).expect("any weights");
+    let config = LoraConfig { rank: 3, alpha: 6.0, ..LoraConfig::default() };
+    model.add_lora(&config, 1).expect("all targets exist");
+    let mut model = Adapted(model);
+    model.visit_mut("", &mut |name, mut parameter| {
+        if name.ends_with("lora_B.weight") {
+            let count = parameter.values().len();
+            parameter.set_values((0..count).map(|at| 0.1 * (at as f32).sin()).collect());
+        }
+        parameter.train();
+    });
+    model
+}
+
+/// Log-probabilities before each of some updates, the norms of their gradients, and the adapter after
+/// them.
+fn train(model: &mut Adapted) -> (Vec<f32>, Vec<f32>) {
+    let ids = prompt(&[5, 9, 12]);
+    let mut optimiser = AdamW::new(AdamWConfig::default());
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let features = model.0.image_features(pixels(1, 4));
+        let example = Example { prompt: &ids, image: 0, response: &[4, 7, 11, 2] };
+        let states = model.0.response_states(&[example], &features);
+        let (logprobs, _) = model.0.log_probabilities(&states, 1.0);
+        seen.extend(floats(&logprobs));
+        let gradients = logprobs.mean().neg().backward();
+        let gradients = collect_gradients(model, &gradients).expect("all are reached");
+        seen.push(gradient_norm(&gradients) as f32);
+        optimiser.begin();
+        model.visit_mut("", &mut |name, parameter| {
+            optimiser.apply(name, parameter, &gradients, 1e-2);
+        });
+        model.visit_mut("", &mut |_, mut parameter| parameter.train());
+    }
+    let mut adapter = Vec::new();
+    model.visit_mut("", &mut |_, parameter| adapter.extend(parameter.values()));
+    (seen, adapter)
+}
+
+#[test]
+fn an_adapter_trains_on_16_bits_as_on_the_same_values_in_f32() {
+    for dtype in [DType::BF16, DType::F16] {
+        let (mut narrow, mut wide) = (model(dtype, false), model(dtype, true));
+        let q_proj = "language_model.model.layers.0.self_attn.q_proj.weight";
+        let frozen = |model: &Adapted| {
+            let mut values = Vec::new();
+            model.0.clone().visit_mut("", &mut |name, parameter| {
+                if name == q_proj {
+                    values = parameter.values();
+                }
+            });
+            values
+        };
+        let before = frozen(&narrow);
+        assert!(!before.is_empty());
+        let (seen, adapter) = train(&mut narrow);
+        let (expected, expected_adapter) = train(&mut wide);
+        assert_close(&format!("{dtype:?}: what was seen"), &seen, &expected, CLOSE);
+        assert_close(&format!("{dtype:?}: adapter"), &adapter, &expected_adapter, 1e-4);
+        assert!(seen[0] < seen[10], "training makes the response more likely: {seen:?}");
+        assert_eq!(frozen(&narrow), before, "frozen weights stay");
+    }
+}
+
+#[test]
+fn a_weight_that_is_to_be_trained_becomes_f32() {
+    let mut model = model(DType::BF16, false).0;
+    model.visit_mut("", &mut |_, mut parameter| parameter.train());
+    let features = model.image_features(pixels(1, 4));
+    let ids = prompt(&[5, 9, 12]);
+    let example = Example { prompt: &ids, image: 0, response: &[4, 7] };
+    let states = model.response_states(&[example], &features);
+    let gradients = model.log_probabilities(&states, 1.0).0.sum().backward();
+    let mut unreached = Vec::new();
+    model.visit_mut("", &mut |name, parameter| {
+        // The last layer of the tower and its norm are not used by the features of the one before.
+        if parameter.gradient(&gradients).is_none() && name.starts_with("language_model") {
+            unreached.push(name.to_owned());
+        }
+    });
+    assert_eq!(unreached, Vec::<String>::new());
+}
