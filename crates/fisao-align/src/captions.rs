@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use fisao_models::generation::{FinishReason, Generated, Prompt, Sampling};
+use fisao_models::llama::KvCache;
 use fisao_models::llava::Llava;
 use fisao_models::parallel::{cores, over_shares};
 use fisao_models::parameters::from_floats;
@@ -16,8 +17,10 @@ use fisao_verifier::scorer::Verifier;
 use crate::error::AlignError;
 use crate::tasks::{Task, TaskSource};
 
-/// Prompts decoded together by one core.
+/// Most sequences decoded together by one core.
 const BATCH: usize = 32;
+/// Memory that the key–value caches of all sequences decoded at once may take, bytes.
+const CACHES: usize = 2 << 30;
 
 /// What turns responses into scored mentions.
 #[derive(Clone)]
@@ -127,9 +130,11 @@ pub fn caption(
 ) -> Result<Vec<Captioned>, AlignError> {
     let Request { tasks, encoded, samples, .. } = *request;
     let indices: Vec<usize> = (0..tasks.len()).collect();
-    let parts = over_shares(&indices, cores(), |share| {
+    let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
+    let portions = Portions::of(policy, longest + request.sampling.max_new_tokens);
+    let parts = over_shares(&indices, portions.shares, |share| {
         let mut written = Vec::with_capacity(share.len() * samples);
-        for batch in share.chunks((BATCH / samples).max(1)) {
+        for batch in share.chunks((portions.batch / samples).max(1)) {
             let prompts = batch.iter().map(|&at| (&tasks[at], request.streams[at]));
             let features = batch.iter().map(|&at| encoded.features[at].clone()).collect();
             let features = Tensor::cat(features, 0);
@@ -169,7 +174,8 @@ pub fn describe(
 
 /// Writes one response to each of the tasks `range` of a source, in order, without keeping their images.
 /// Task `i` draws from random stream `i`, so a response does not depend on which others are made with it.
-/// `advance` is told how many more are done, from any thread.
+/// `advance` is told how many more are done, from any thread. `length` is that of the longest prompt and
+/// response together, tokens: so many are decoded at once as have room in memory.
 ///
 /// # Errors
 /// What the source reports about a task.
@@ -177,14 +183,16 @@ pub fn generate(
     policy: &Llava,
     source: &dyn TaskSource,
     range: Range<usize>,
+    length: usize,
     sampling: &Sampling,
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Generated>, AlignError> {
     let indices: Vec<usize> = range.collect();
     let side = policy.config().vision.image_size;
-    let shares = over_shares(&indices, cores(), |share| {
+    let portions = Portions::of(policy, length);
+    let shares = over_shares(&indices, portions.shares, |share| {
         let mut written = Vec::with_capacity(share.len());
-        for batch in share.chunks(BATCH) {
+        for batch in share.chunks(portions.batch) {
             let tasks = batch.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
             let features = policy.image_features(pixels(&tasks, side, &policy.device()));
             let prompts = tasks.iter().zip(batch.iter().map(|&at| at as u64));
@@ -197,10 +205,36 @@ pub fn generate(
     Ok(shares.into_iter().flatten().collect())
 }
 
+/// How sequences are shared among cores.
+///
+/// A small model gives each core a batch of its own; a model whose caches are large takes all cores for
+/// one batch, as large as memory allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Portions {
+    /// Batches decoded side by side.
+    shares: usize,
+    /// Sequences of one batch.
+    batch: usize,
+}
+
+impl Portions {
+    /// For sequences of a length, prompt and response together, tokens.
+    fn of(policy: &Llava, length: usize) -> Self {
+        let each = KvCache::bytes(&policy.config().text, length).max(1);
+        let fit = CACHES / each;
+        if fit >= BATCH * cores() {
+            Self { shares: cores(), batch: BATCH }
+        } else {
+            Self { shares: 1, batch: fit.clamp(1, BATCH) }
+        }
+    }
+}
+
 /// Tasks that [`generate`] works on at once, over all cores: what a caller should ask for at a time who
-/// wants to show responses as they come.
-pub fn tasks_at_once() -> usize {
-    BATCH * cores()
+/// wants to show responses as they come. `length` is that of prompt and response together, tokens.
+pub fn tasks_at_once(policy: &Llava, length: usize) -> usize {
+    let portions = Portions::of(policy, length);
+    portions.shares * portions.batch
 }
 
 /// Responses to one batch: each task with the number of its random streams, and their image features

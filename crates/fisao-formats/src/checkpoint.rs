@@ -208,9 +208,26 @@ impl Checkpoint {
     /// Opens the tokenizer.
     ///
     /// # Errors
-    /// `tokenizer.json` is absent or unusable.
+    /// `tokenizer.json` is absent or unusable, has tokens that the model has no embedding for, or lacks
+    /// the image placeholder.
     pub fn tokenizer(&self) -> Result<HfTokenizer, FormatError> {
-        HfTokenizer::open(&self.folder.join(TOKENIZER_FILE))
+        let path = self.folder.join(TOKENIZER_FILE);
+        let tokenizer = HfTokenizer::open(&path)?;
+        let (embeddings, image) = match &self.config {
+            ModelConfig::Llava(config) => (config.text.vocab_size, Some(config.image_token_id)),
+            ModelConfig::Clip(config) => (config.text.vocab_size, None),
+            ModelConfig::Siglip(config) => (config.text.vocab_size, None),
+        };
+        match tokenizer.largest_id() {
+            Some(largest) if largest as usize >= embeddings => {
+                return Err(FormatError::TokenizerTooLarge { path, largest, embeddings });
+            }
+            _ => {}
+        }
+        match image.filter(|&id| tokenizer.token(id).is_none()) {
+            Some(id) => Err(FormatError::NoImageToken { path, id }),
+            None => Ok(tokenizer),
+        }
     }
 
     /// Reads how images are prepared.

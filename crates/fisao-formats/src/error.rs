@@ -169,6 +169,24 @@ pub enum FormatError {
         /// The library's reason.
         reason: String,
     },
+    /// A tokenizer with ids that the model has no embedding for.
+    #[error("{} has token ids up to {largest}, but config.json gives the model {embeddings} embeddings", path.display())]
+    TokenizerTooLarge {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// Its largest id.
+        largest: u32,
+        /// Rows of the embedding table.
+        embeddings: usize,
+    },
+    /// A tokenizer without the token that stands for an image.
+    #[error("{} has no token {id}, which config.json says stands for an image", path.display())]
+    NoImageToken {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// The placeholder's id.
+        id: u32,
+    },
     /// A file that is not an image at all.
     #[error("{} is not an image: it {content}", path.display())]
     NotAnImage {
@@ -257,8 +275,11 @@ impl FormatError {
             Self::MissingTensor { .. } | Self::TensorShape { .. } => {
                 "config.json and the weights must come from the same model"
             }
+            Self::TokenizerTooLarge { .. } | Self::NoImageToken { .. } => {
+                "tokenizer.json and config.json must come from the same model"
+            }
             Self::UnknownModelType { .. } | Self::WrongModelType { .. } => {
-                "a captioning model is a `llava` checkpoint, a verifier a `clip` checkpoint"
+                "a captioning model is a `llava` checkpoint, a verifier a `clip` or `siglip` checkpoint"
             }
             Self::NotAnImage { .. } | Self::DamagedImage { .. } => {
                 "remove or replace this file and run again"

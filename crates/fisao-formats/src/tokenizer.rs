@@ -61,6 +61,11 @@ impl HfTokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// The largest token id, added ones included; `None` of an empty vocabulary.
+    pub fn largest_id(&self) -> Option<u32> {
+        self.inner.get_vocab(true).into_values().max()
+    }
+
     /// The spelling of a token in the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)

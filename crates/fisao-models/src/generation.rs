@@ -4,6 +4,8 @@
 //! only, so a response does not depend on what else is in the batch. The random stream of a response
 //! depends on the seed and on its own stream number only.
 
+use std::time::Instant;
+
 use burn::tensor::Tensor;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -68,6 +70,30 @@ impl Generated {
     }
 }
 
+/// Tells the log how long the two parts of generation took.
+struct Clock(Instant);
+
+impl Clock {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn prompts_read(&mut self, tokens: usize) {
+        self.tell("prompts read", tokens);
+    }
+
+    fn responses_written(&mut self, tokens: usize) {
+        self.tell("responses written", tokens);
+    }
+
+    fn tell(&mut self, what: &str, tokens: usize) {
+        let seconds = self.0.elapsed().as_secs_f64();
+        let rate = tokens as f64 / seconds;
+        tracing::debug!(tokens, seconds, rate, "{what}");
+        self.0 = Instant::now();
+    }
+}
+
 /// A response being written.
 struct Open {
     /// Index in the result.
@@ -101,6 +127,7 @@ impl Llava {
             return results;
         }
         let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
+        let mut clock = Clock::start();
         let (cache, hidden) = self.prefill(prompts, longest, sampling.max_new_tokens, features);
         let repeated: Vec<i64> =
             (0..prompts.len()).flat_map(|row| std::iter::repeat_n(row as i64, samples)).collect();
@@ -110,6 +137,9 @@ impl Llava {
         let mut open: Vec<Open> = open_rows(prompts, samples, longest, sampling.seed);
         for step in 0..sampling.max_new_tokens {
             let logits = floats(&self.language_model().logits(hidden));
+            if step == 0 {
+                clock.prompts_read(prompts.len() * longest);
+            }
             let chosen = self.choose(&logits, &mut open, &mut results, sampling.temperature);
             let keep: Vec<usize> = (0..open.len())
                 .filter(|&row| results[open[row].slot].finish == FinishReason::Length)
@@ -135,6 +165,8 @@ impl Llava {
             }
             hidden = self.step(&next, &open, &mut cache);
         }
+        // The first token of each response comes from reading its prompt.
+        clock.responses_written(results.iter().map(|result| result.tokens.len() - 1).sum());
         results
     }
 

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use burn::tensor::Device;
 use fisao_align::tasks::Task;
-use fisao_formats::{Adapter, Checkpoint, LoadDtype};
+use fisao_formats::{Adapter, Checkpoint, LoadDtype, Loaded};
 use fisao_models::image::ImageProcessor;
 use fisao_models::llava::Llava;
 use fisao_models::text::Tokenizer;
@@ -53,13 +54,17 @@ impl Policy {
         adapter: Option<&Path>,
         dtype: LoadDtype,
         device: &Device,
+        reporter: &Reporter,
     ) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(folder)?;
         let vision = &checkpoint.llava_config()?.vision;
         let processor = checkpoint.image_processor()?;
         check_size(folder, &processor, vision)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let mut model = checkpoint.load_llava(dtype, device)?.model;
+        let started = Instant::now();
+        let Loaded { mut model, unused } = checkpoint.load_llava(dtype, device)?;
+        tracing::debug!(seconds = started.elapsed().as_secs_f64(), "model loaded");
+        warn_of_unused(folder, &unused, reporter);
         if let Some(adapter) = adapter {
             Adapter::read(adapter)?.apply(&mut model, adapter)?;
         }
@@ -74,10 +79,10 @@ impl Policy {
     ) -> anyhow::Result<Self> {
         let adapter = arguments.adapter.as_deref();
         if let Some(folder) = &arguments.model {
-            return Self::load(folder, adapter, arguments.dtype.into(), &device());
+            return Self::load(folder, adapter, arguments.dtype.into(), &device(), reporter);
         }
         reporter.note("no --model given: using the embedded world's small model");
-        embedded()?.policy(adapter)
+        embedded()?.policy(adapter, reporter)
     }
 
     /// Token ids of a prompt, the image placeholder expanded. A prompt that holds `<image>` is taken
@@ -126,6 +131,7 @@ pub(crate) fn load_verifier(
     templates: Templates,
     dtype: LoadDtype,
     device: &Device,
+    reporter: &Reporter,
 ) -> anyhow::Result<LoadedVerifier> {
     templates.validate()?;
     let checkpoint = Checkpoint::open(folder)?;
@@ -133,7 +139,8 @@ pub(crate) fn load_verifier(
     let processor = checkpoint.image_processor()?;
     check_size(folder, &processor, vision)?;
     let tokenizer = Arc::new(checkpoint.tokenizer()?);
-    let model = checkpoint.load_contrastive(dtype, device)?.model;
+    let Loaded { model, unused } = checkpoint.load_contrastive(dtype, device)?;
+    warn_of_unused(folder, &unused, reporter);
     Ok(LoadedVerifier { verifier: Verifier::new(model, tokenizer, templates), processor })
 }
 
@@ -144,10 +151,10 @@ pub(crate) fn verifier_from_arguments(
     reporter: &Reporter,
 ) -> anyhow::Result<LoadedVerifier> {
     if let Some(folder) = folder {
-        return load_verifier(folder, templates, LoadDtype::AsStored, &device());
+        return load_verifier(folder, templates, LoadDtype::AsStored, &device(), reporter);
     }
     reporter.note("no --verifier given: using the embedded world's small verifier");
-    embedded()?.verifier(templates)
+    embedded()?.verifier(templates, reporter)
 }
 
 /// The models that come with the command, unpacked for as long as this lives.
@@ -188,15 +195,33 @@ impl EmbeddedModels {
     }
 
     /// The model, under a name that outlives the temporary folder.
-    pub(crate) fn policy(&self, adapter: Option<&Path>) -> anyhow::Result<Policy> {
-        let policy = Policy::load(&self.llava(), adapter, LoadDtype::F32, &device())?;
+    pub(crate) fn policy(
+        &self,
+        adapter: Option<&Path>,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Policy> {
+        let policy = Policy::load(&self.llava(), adapter, LoadDtype::F32, &device(), reporter)?;
         Ok(Policy { name: "fisao-embedded-llava".to_owned(), ..policy })
     }
 
     /// Its verifier.
-    pub(crate) fn verifier(&self, templates: Templates) -> anyhow::Result<LoadedVerifier> {
-        load_verifier(&self.clip(), templates, LoadDtype::F32, &device())
+    pub(crate) fn verifier(
+        &self,
+        templates: Templates,
+        reporter: &Reporter,
+    ) -> anyhow::Result<LoadedVerifier> {
+        load_verifier(&self.clip(), templates, LoadDtype::F32, &device(), reporter)
     }
+}
+
+/// Tensors that nothing asked for mean that the checkpoint is not quite what it is taken for.
+fn warn_of_unused(folder: &Path, unused: &[String], reporter: &Reporter) {
+    let Some(first) = unused.first() else { return };
+    let (folder, count) = (folder.display(), unused.len());
+    reporter.warn(
+        format!("{folder}: {count} of its tensors are not used, first `{first}`"),
+        Some("the model may compute something else than it was made for; see `fisao inspect`"),
+    );
 }
 
 /// Image processing that yields another size than the tower takes is a folder put together wrongly.

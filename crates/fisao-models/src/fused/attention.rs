@@ -8,9 +8,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::linear::{Matrix, multiply};
 use super::simd::{exp, largest, sum, sum_pairs, vectorised};
 use super::view::View;
+
+/// Elements of the keys of one sequence from which a step of decoding is worth sharing among threads.
+const SHARED_STEP: usize = 1 << 16;
 
 /// Which keys a query sees. Queries stand at the end of the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,24 +128,28 @@ pub(super) fn forward(q: View<'_, 4>, k: View<'_, 4>, v: View<'_, 4>, mask: &Mas
     let Sizes { batch, heads, queries, keys, width, .. } = sizes;
     let stride = heads * width;
     let mut out = vec![0.0; batch * queries * stride];
+    let one_head = |row: usize, index: usize, scores: &mut [f32], out: &mut [f32]| {
+        let shared = sizes.key_head(index);
+        let (q, k) = (head(&q, row, index), head(&k, row, shared));
+        weights(scores, q, k, sizes.scale(), mask, row);
+        let p = Matrix::dense(scores, queries, keys);
+        multiply(out, stride, p, head(&v, row, shared), 1.0, false);
+    };
+    let many = rayon::current_num_threads() > 1;
+    // A step of decoding has one query, whose heads lie one after the other.
+    if many && queries == 1 && heads * keys * width >= SHARED_STEP {
+        out.par_chunks_mut(width).enumerate().for_each(|(at, out)| {
+            one_head(at / heads, at % heads, &mut vec![0.0; keys], out);
+        });
+        return out;
+    }
     let work = |(row, out): (usize, &mut [f32])| {
         let mut scores = vec![0.0; queries * keys];
         for index in 0..heads {
-            let shared = sizes.key_head(index);
-            weights(
-                &mut scores,
-                head(&q, row, index),
-                head(&k, row, shared),
-                sizes.scale(),
-                mask,
-                row,
-            );
-            let p = Matrix::dense(&scores, queries, keys);
-            multiply(&mut out[index * width..], stride, p, head(&v, row, shared), 1.0, false);
+            one_head(row, index, &mut scores, &mut out[index * width..]);
         }
     };
-    if rayon::current_num_threads() > 1 && batch > 1 {
-        use rayon::prelude::*;
+    if many && batch > 1 {
         out.par_chunks_mut((queries * stride).max(1)).enumerate().for_each(work);
     } else {
         out.chunks_mut((queries * stride).max(1)).enumerate().for_each(work);
@@ -183,7 +192,6 @@ pub(super) fn backward(
         }
     };
     if rayon::current_num_threads() > 1 && batch > 1 {
-        use rayon::prelude::*;
         let keys = by_k.par_chunks_mut(key_row).zip(by_v.par_chunks_mut(key_row));
         by_q.par_chunks_mut(query_row)
             .zip(keys)

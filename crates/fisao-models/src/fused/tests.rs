@@ -283,6 +283,17 @@ fn products_refuse_what_does_not_fit() {
     assert!(fails(&|| linear::multiply(&mut [0.0; 99], 9, short, short.transposed(), 1.0, false)));
 }
 
+/// Enough keys for the heads of one query to be shared among threads.
+#[test]
+fn a_step_of_decoding_attends_as_composed() {
+    let [q, k, v] = [([2, 8, 1, 64], 1), ([2, 4, 130, 64], 2), ([2, 4, 130, 64], 3)]
+        .map(|(shape, seed)| leaf::<4>(shape, seed).inner());
+    let mask = Mask::Causal { first: [0, 7].into() };
+    let fused: Tensor<4> =
+        three(q.clone(), k.clone(), v.clone(), Operation::Attention(mask.clone()));
+    assert_close(&floats(&fused), &floats(&composed_attention(q, k, v, &mask)), "a step");
+}
+
 /// A weight of 16 bits, and the same values in f32.
 fn narrow_weight(dtype: DType, outputs: usize, inputs: usize) -> [Tensor<2>; 2] {
     let wide = from_floats::<2>(random(outputs * inputs, 5), [outputs, inputs], &Device::flex());

@@ -21,6 +21,12 @@ impl KvCache {
         Self { layers, filled: 0 }
     }
 
+    /// Memory that one sequence of this many positions takes, bytes.
+    pub fn bytes(config: &LlamaConfig, positions: usize) -> usize {
+        let width = config.num_key_value_heads * config.head_dim;
+        2 * config.num_hidden_layers * width * positions * size_of::<f32>()
+    }
+
     /// How many positions are filled.
     pub fn filled(&self) -> usize {
         self.filled

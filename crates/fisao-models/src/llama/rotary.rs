@@ -9,36 +9,50 @@ use crate::fused::rotary::Angles;
 use crate::fused::{Operation, is_fused, one};
 use crate::parameters::from_floats;
 
-/// Rotary angles of every position: cos and sin, `[positions, head_dim / 2]`.
+/// How far each pair of dimensions turns from one position to the next, radians: `[head_dim / 2]`.
 #[derive(Debug, Clone)]
 pub(super) struct Rotary {
-    table: Arc<Angles>,
+    frequencies: Arc<[f64]>,
 }
 
 impl Rotary {
     pub(super) fn new(config: &LlamaConfig) -> Self {
-        let half = config.head_dim / 2;
-        let angles: Vec<f64> = (0..config.max_position_embeddings)
-            .flat_map(|position| {
-                (0..half).map(move |index| {
-                    let exponent = 2.0 * index as f64 / config.head_dim as f64;
-                    position as f64 / config.rope_theta.powf(exponent)
-                })
-            })
-            .collect();
-        let table = |f: fn(f64) -> f64| angles.iter().map(|&a| f(a) as f32).collect();
-        Self { table: Arc::new(Angles { cos: table(f64::cos), sin: table(f64::sin), half }) }
+        let width = config.head_dim as f64;
+        let frequency = |index| config.rope_theta.powf(-2.0 * f64::from(index as u32) / width);
+        Self { frequencies: (0..config.head_dim / 2).map(frequency).collect() }
     }
 
     /// The turn of `batch` sequences at the given positions, `[batch · length]`.
     pub(super) fn at(&self, positions: &[usize], batch: usize, device: &Device) -> Rotation {
-        let half = self.table.half;
-        let pick = |table: &[f32]| -> Vec<f32> {
-            let rows = positions.iter().map(|&at| &table[at * half..(at + 1) * half]);
-            rows.flatten().copied().collect()
+        let last = positions.iter().copied().max().unwrap_or(0);
+        // Sequences of a batch share their positions, so each is worked out once; the few of a step of
+        // decoding are not worth a table up to theirs.
+        let angles = if positions.len() > last {
+            let table = self.angles(0..=last);
+            let half = table.half;
+            let pick = |table: &[f32]| -> Vec<f32> {
+                let rows = positions.iter().map(|&at| &table[at * half..(at + 1) * half]);
+                rows.flatten().copied().collect()
+            };
+            Angles { cos: pick(&table.cos), sin: pick(&table.sin), half }
+        } else {
+            self.angles(positions.iter().copied())
         };
-        let angles = Angles { cos: pick(&self.table.cos), sin: pick(&self.table.sin), half };
         Rotation { angles: Arc::new(angles), batch, device: device.clone().inner() }
+    }
+
+    /// Cosine and sine at each position.
+    fn angles(&self, positions: impl Iterator<Item = usize>) -> Angles {
+        let half = self.frequencies.len();
+        let turn = |at: usize| self.frequencies.iter().map(move |f| at as f64 * f);
+        let (sin, cos) = positions
+            .flat_map(turn)
+            .map(|angle| {
+                let (sin, cos) = angle.sin_cos();
+                (sin as f32, cos as f32)
+            })
+            .unzip();
+        Angles { cos, sin, half }
     }
 }
 

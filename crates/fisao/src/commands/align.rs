@@ -26,12 +26,13 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
     let calibration: Calibration = read_json("calibration", &arguments.calibration)?;
     let files = image_files(std::slice::from_ref(&arguments.images))?;
     check_images(&files, reporter)?;
-    let policy = Policy::load(&arguments.model, None, LoadDtype::AsStored, &device())?;
+    let policy = Policy::load(&arguments.model, None, LoadDtype::AsStored, &device(), reporter)?;
     let verifier = load_verifier(
         &arguments.verifier,
         config.templates.clone(),
         LoadDtype::AsStored,
         &device(),
+        reporter,
     )?
     .verifier;
     if !arguments.allow_foreign_verifier {

@@ -38,12 +38,14 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
     let prompt = policy.prompt(&arguments.prompt)?;
     policy.check_length(&prompt, sampling.max_new_tokens)?;
 
+    let length = prompt.len() + sampling.max_new_tokens;
+    let at_once = tasks_at_once(&policy.model, length);
     let tasks = ImageTasks::new(&policy, files, prompt);
     let progress = reporter.phase("captioning", tasks.count() as u64);
-    for start in (0..tasks.count()).step_by(tasks_at_once()) {
-        let end = (start + tasks_at_once()).min(tasks.count());
+    for start in (0..tasks.count()).step_by(at_once) {
+        let end = (start + at_once).min(tasks.count());
         let advance = |done| progress.advance(done as u64);
-        let captions = generate(&policy.model, &tasks, start..end, &sampling, &advance)?;
+        let captions = generate(&policy.model, &tasks, start..end, length, &sampling, &advance)?;
         for (index, written) in (start..end).zip(captions) {
             let image = tasks.file(index).display().to_string();
             let caption = describe(&policy, image, &arguments.prompt, &written)?;

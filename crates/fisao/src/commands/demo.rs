@@ -119,8 +119,8 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     let (options, config) = options_and_settings(arguments)?;
     // What can refuse comes before the folder, so that a refusal leaves none behind.
     let models = embedded()?;
-    let policy = models.policy(None)?;
-    let verifier = models.verifier(config.templates.clone())?.verifier;
+    let policy = models.policy(None, reporter)?;
+    let verifier = models.verifier(config.templates.clone(), reporter)?.verifier;
     verifier.check_own_encoder(&policy.model.vision_tower)?;
     let folder = if arguments.resume {
         RunFolder::open(&arguments.output)?

@@ -110,10 +110,12 @@ pub(crate) fn evaluate_world(
         config: policy.model.config(),
         all_prompts: false,
     };
-    policy.check_length(&tasks.task(0)?.prompt, sampling.max_new_tokens)?;
+    let prompt = tasks.task(0)?.prompt;
+    policy.check_length(&prompt, sampling.max_new_tokens)?;
+    let length = prompt.len() + sampling.max_new_tokens;
     let progress = reporter.phase("captioning scenes", count as u64);
     let advance = |done| progress.advance(done as u64);
-    let captions = generate(&policy.model, &tasks, 0..count, sampling, &advance)?;
+    let captions = generate(&policy.model, &tasks, 0..count, length, sampling, &advance)?;
     progress.finish();
 
     let image_id = |index: usize| world.image_id(split, index as u64);

@@ -30,10 +30,15 @@ pub(super) fn report(
     seed: u64,
     reporter: &Reporter,
 ) -> anyhow::Result<()> {
-    let policy = Policy::load(&folder.join("llava"), None, LoadDtype::F32, &device())?;
-    let mut verifier =
-        load_verifier(&folder.join("clip"), Templates::default(), LoadDtype::F32, &device())?
-            .verifier;
+    let policy = Policy::load(&folder.join("llava"), None, LoadDtype::F32, &device(), reporter)?;
+    let mut verifier = load_verifier(
+        &folder.join("clip"),
+        Templates::default(),
+        LoadDtype::F32,
+        &device(),
+        reporter,
+    )?
+    .verifier;
     let scenes = SceneTasks {
         world,
         split: Split::Validation,
