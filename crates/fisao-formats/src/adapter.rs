@@ -1,269 +1,267 @@
 //! LoRA adapters in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`.
+//!
+//! An adapter is applied as PEFT applies it: a map has one exactly where the file holds its A and B,
+//! with the rank and scale that PEFT's own rules give it. What PEFT would pass over in silence is
+//! refused.
 
 mod config;
+mod fit;
+mod names;
+mod rules;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
-use burn::tensor::TensorData;
+use burn::tensor::{Tensor, TensorData};
 use fisao_models::llava::Llava;
-use fisao_models::lora::LoraConfig;
-use fisao_models::parameters::ParameterMut;
+use fisao_models::lora::{LoraConfig, LowRank};
+use fisao_models::parameters::floats;
+use serde_json::Value;
 
 use crate::FormatError;
 use crate::documents::{read_json, write_json};
-use crate::weights::{Layout, MappedFile, StoredDtype, write_safetensors};
+use crate::weights::{MappedFile, StoredDtype, write_safetensors};
+pub(crate) use fit::{MapSizes, check};
+use names::{NAMINGS, Side, canonical_name, key, parse_key};
+use rules::Rules;
 
 /// The adapter's configuration.
 pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
 /// The adapter's matrices.
 pub const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";
-/// What PEFT writes before the name a parameter has in the model.
-const PEFT_PREFIX: &str = "base_model.model.";
 
-/// A LoRA adapter of a LLaVA's language model.
+/// A LoRA adapter of a LLaVA.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
-    /// Rank, scale, and the layers it sits on.
-    pub config: LoraConfig,
-    /// The model it was trained on: a name or a folder.
-    pub base_model: Option<String>,
-    /// Its matrices by canonical name, `….q_proj.lora_A.weight` [rank, inputs] and
-    /// `….q_proj.lora_B.weight` [outputs, rank], as f32.
-    pub tensors: BTreeMap<String, TensorData>,
+    /// `adapter_config.json`, whole.
+    pub config: Value,
+    /// What is added to which map, by the map's canonical name.
+    pub updates: BTreeMap<String, MapUpdate>,
+}
+
+/// What is added to the weight of one map: `scale · B A`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MapUpdate {
+    /// Where the map is in the model that PEFT saw, which its patterns are matched against.
+    pub path: String,
+    /// `[rank, inputs]`, as f32.
+    pub a: TensorData,
+    /// `[outputs, rank]`, as f32.
+    pub b: TensorData,
+    /// Alpha over the rank, or over its root.
+    pub scale: f64,
+    /// The weight that this is added to, `[outputs, inputs]`, where the file holds it: PEFT saves that
+    /// of an adapted output matrix, and on loading puts it in the place of the model's.
+    pub base: Option<TensorData>,
+}
+
+impl MapUpdate {
+    /// Rows of A and columns of B.
+    pub fn rank(&self) -> usize {
+        self.a.shape()[0]
+    }
+}
+
+/// What becomes of an adapter on the vision tower, which the model shares with its verifier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VisionAdapter {
+    /// It is an error.
+    #[default]
+    Refuse,
+    /// It is applied to the model's tower.
+    Apply,
 }
 
 impl Adapter {
-    /// The adapter on a model.
-    pub fn of(model: &Llava, config: LoraConfig, base_model: Option<String>) -> Self {
-        let mut tensors = BTreeMap::new();
-        model.clone().visit_lora_mut(&mut |name, parameter| {
-            let data = TensorData::new(parameter.values(), parameter.shape());
-            tensors.insert(name.to_owned(), data);
+    /// The adapter that training put on a model.
+    pub fn of(model: &Llava, config: &LoraConfig, base_model: Option<&str>) -> Self {
+        let mut updates = BTreeMap::new();
+        model.clone().visit_maps_mut(&mut |name, map| {
+            if let Some(LowRank { a, b, scale }) = &map.adapter {
+                let path = NAMINGS[0].path(name);
+                let data = |matrix| TensorData::new(floats(matrix), matrix.dims());
+                let update = MapUpdate { path, a: data(a), b: data(b), scale: *scale, base: None };
+                updates.insert(name.to_owned(), update);
+            }
         });
-        Self { config, base_model, tensors }
+        Self { config: config::to_json(config, base_model), updates }
     }
 
-    /// Writes the folder, under the keys that current PEFT and transformers write and read.
+    /// Writes the folder, under the keys that the adapter was read from or that current PEFT and
+    /// transformers write and read.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), FormatError> {
-        let named = self.tensors.iter().map(|(name, tensor)| (peft_key(name), tensor));
-        let named = named.collect::<Vec<_>>();
+        let mut named = Vec::new();
+        for MapUpdate { path, a, b, base, .. } in self.updates.values() {
+            named.extend([(key(path, Side::A), a), (key(path, Side::B), b)]);
+            named.extend(base.as_ref().map(|base| (key(path, Side::Base), base)));
+        }
         let tensors = named.iter().map(|(key, tensor)| (key.as_str(), *tensor));
         write_safetensors(&folder.join(ADAPTER_WEIGHTS_FILE), tensors, StoredDtype::F32)?;
-        let config = config::to_json(&self.config, self.base_model.as_deref());
-        write_json(&folder.join(ADAPTER_CONFIG_FILE), &config)
+        write_json(&folder.join(ADAPTER_CONFIG_FILE), &self.config)
     }
 
     /// Reads a folder, with keys as old or current PEFT wrote them.
     ///
     /// # Errors
-    /// A file is absent or damaged; the adapter is no plain LoRA; it would change the vision tower;
-    /// a matrix has no counterpart, or another rank than the configuration says.
+    /// A file is absent or damaged; the adapter is no plain LoRA; a tensor is no matrix of one, lacks
+    /// its counterpart, or has another rank than the configuration says.
     pub fn read(folder: &Path) -> Result<Self, FormatError> {
         let config_path = folder.join(ADAPTER_CONFIG_FILE);
-        let raw = read_json("adapter configuration (adapter_config.json)", &config_path)?;
-        let raw: config::RawAdapter = raw;
-        raw.refuse_unsupported(&config_path)?;
+        let config: Value = read_json(config::CONFIG, &config_path)?;
+        let rules = Rules::new(&config::parse(&config, &config_path)?, &config_path)?;
 
         let path = folder.join(ADAPTER_WEIGHTS_FILE);
-        if !path.exists() && folder.join("adapter_model.bin").exists() {
-            let file = "adapter_model.bin".to_owned();
-            return Err(FormatError::PickleOnly { path: folder.to_owned(), file });
+        refuse_pickles(folder, &path)?;
+        let (mut updates, mut missing) = (BTreeMap::new(), Vec::new());
+        for (name, found) in read_matrices(&path)? {
+            match found.into_update(&rules)? {
+                Ok(update) => {
+                    updates.insert(name, update);
+                }
+                Err(key) => missing.push(key),
+            }
         }
-        let tensors = read_tensors(&path)?;
-        let modules = tensors.keys().filter_map(|name| module_of(name)).collect::<BTreeSet<_>>();
-        raw.check_targets(&config_path, &modules)?;
-        let config = LoraConfig {
-            rank: raw.r,
-            alpha: raw.lora_alpha,
-            target_modules: modules.into_iter().map(str::to_owned).collect(),
-            use_rslora: raw.use_rslora,
-        };
-        check_ranks(&path, &tensors, config.rank)?;
-        Ok(Self { config, base_model: raw.base_model_name_or_path, tensors })
+        if !missing.is_empty() || updates.is_empty() {
+            return Err(FormatError::AdapterMismatch { path, unmatched: Vec::new(), missing });
+        }
+        check_ranks(&path, &rules, &updates)?;
+        Ok(Self { config, updates })
     }
 
-    /// Puts the adapter on a model that has none. Returns how many matrices it has.
+    /// The model it was trained on, as its configuration says: a name or a folder.
+    pub fn base_model(&self) -> Option<&str> {
+        self.config.get("base_model_name_or_path")?.as_str()
+    }
+
+    /// Puts the adapter on a model, in the place of any other. Returns how many maps it changes.
     ///
     /// # Errors
-    /// The model has a layer that the adapter lacks, the other way round, or of another shape;
-    /// `folder` is where the adapter came from, for the message.
-    pub fn apply(&self, model: &mut Llava, folder: &Path) -> Result<usize, FormatError> {
-        let path = folder.join(ADAPTER_WEIGHTS_FILE);
-        // The seed is of no consequence: every matrix is replaced, or the model is not touched.
-        let mut adapted = model.clone();
-        adapted.add_lora(&self.config, 0).map_err(|error| FormatError::Weights {
-            path: path.clone(),
-            reason: error.to_string(),
-        })?;
-        let mut assignment = Assignment::new(&self.tensors, &path);
-        adapted.visit_lora_mut(&mut |name, parameter| assignment.assign(name, parameter));
-        assignment.finish()?;
+    /// It does not fit the model, or touches the vision tower and is not to; the model is left as it
+    /// was. `folder` is where the adapter came from, for the message.
+    pub fn apply(
+        &self,
+        model: &mut Llava,
+        folder: &Path,
+        vision: VisionAdapter,
+    ) -> Result<usize, FormatError> {
+        let mut maps = MapSizes::new();
+        let mut adapted = model.without_lora();
+        adapted.visit_maps_mut(&mut |name, map| {
+            maps.insert(name.to_owned(), map.size());
+        });
+        check(self, &maps, folder, vision)?;
+        let device = model.device().inner();
+        adapted.visit_maps_mut(&mut |name, map| {
+            let Some(update) = self.updates.get(name) else { return };
+            let tensor = |data: &TensorData| Tensor::from_data(data.clone(), &device);
+            if let Some(base) = &update.base {
+                map.set_weight(tensor(base));
+            }
+            let (a, b) = (tensor(&update.a), tensor(&update.b));
+            map.adapter = Some(LowRank { a, b, scale: update.scale });
+        });
         *model = adapted;
-        Ok(self.tensors.len())
+        Ok(self.updates.len())
+    }
+
+    fn rules(&self, path: &Path) -> Result<Rules, FormatError> {
+        Rules::new(&config::parse(&self.config, path)?, path)
     }
 }
 
-/// The matrices of an adapter on their way into a model.
-struct Assignment<'a> {
-    path: &'a Path,
-    tensors: &'a BTreeMap<String, TensorData>,
-    unmatched: BTreeSet<&'a str>,
-    missing: Vec<String>,
-    misshapen: Option<FormatError>,
+/// The matrices of one map, on their way out of a file.
+#[derive(Debug, Default)]
+struct Found {
+    path: String,
+    a: Option<TensorData>,
+    b: Option<TensorData>,
+    base: Option<TensorData>,
 }
 
-impl<'a> Assignment<'a> {
-    fn new(tensors: &'a BTreeMap<String, TensorData>, path: &'a Path) -> Self {
-        let unmatched = tensors.keys().map(String::as_str).collect();
-        Self { path, tensors, unmatched, missing: Vec::new(), misshapen: None }
-    }
-
-    fn assign(&mut self, name: &str, mut parameter: ParameterMut<'_>) {
-        let Some(tensor) = self.tensors.get(name) else {
-            self.missing.push(name.to_owned());
-            return;
-        };
-        self.unmatched.remove(name);
-        let (expected, found) = (parameter.shape(), tensor.shape().to_vec());
-        if expected == found {
-            let values = tensor.try_to_vec::<f32>().expect("an adapter's matrices are kept as f32");
-            parameter.set_values(values);
-        } else if self.misshapen.is_none() {
-            self.misshapen = Some(FormatError::TensorShape {
-                path: self.path.to_owned(),
-                tensor: peft_key(name),
-                expected,
-                found,
-            });
+impl Found {
+    fn slot(&mut self, side: Side) -> &mut Option<TensorData> {
+        match side {
+            Side::A => &mut self.a,
+            Side::B => &mut self.b,
+            Side::Base => &mut self.base,
         }
     }
 
-    fn finish(self) -> Result<(), FormatError> {
-        if !self.unmatched.is_empty() || !self.missing.is_empty() || self.tensors.is_empty() {
-            return Err(FormatError::AdapterMismatch {
-                path: self.path.to_owned(),
-                unmatched: self.unmatched.into_iter().map(peft_key).collect(),
-                missing: self.missing,
-            });
-        }
-        self.misshapen.map_or(Ok(()), Err)
+    /// The update; an error is the key that is missing.
+    fn into_update(self, rules: &Rules) -> Result<Result<MapUpdate, String>, FormatError> {
+        let Self { path, a, b, base } = self;
+        let scale = rules.scale(&path)?;
+        Ok(match (a, b) {
+            (Some(a), Some(b)) => Ok(MapUpdate { path, a, b, scale, base }),
+            (None, _) => Err(key(&path, Side::A)),
+            (_, None) => Err(key(&path, Side::B)),
+        })
     }
 }
 
-/// Reads the matrices under canonical names; refuses keys that are no LoRA matrix of the decoder.
-fn read_tensors(path: &Path) -> Result<BTreeMap<String, TensorData>, FormatError> {
+/// Reads the matrices by canonical name; refuses tensors that are none.
+fn read_matrices(path: &Path) -> Result<BTreeMap<String, Found>, FormatError> {
     let file = MappedFile::open(path)?;
-    let (mut touching, mut unmatched) = (Vec::new(), Vec::new());
-    let mut tensors = BTreeMap::new();
-    for key in file.keys() {
-        let canonical = canonical_name(&key);
-        if canonical.contains("vision_tower.") || canonical.contains("vision_model.") {
-            touching.push(key);
+    let mut unmatched = Vec::new();
+    let mut maps = BTreeMap::<String, Found>::new();
+    for stored in file.keys() {
+        let tensor = file.tensor(&stored).expect("the key is the file's own");
+        let Some((map_path, side)) = parse_key(&stored).filter(|_| tensor.shape().len() == 2)
+        else {
+            unmatched.push(stored);
             continue;
-        }
-        if module_of(&canonical).is_none() {
-            unmatched.push(key);
-            continue;
-        }
-        let tensor = file.tensor(&key).expect("the key is the file's own");
-        let Some(data) = tensor.to_f32(tensor.shape()) else {
-            return Err(FormatError::TensorDtype {
-                path: path.to_owned(),
-                tensor: key,
-                found: tensor.dtype_name(),
-            });
         };
-        tensors.insert(canonical, data);
+        let Some(data) = tensor.to_f32(tensor.shape()) else {
+            let (path, found) = (path.to_owned(), tensor.dtype_name());
+            return Err(FormatError::TensorDtype { path, tensor: stored, found });
+        };
+        let canonical = canonical_name(map_path);
+        let map = maps.entry(canonical.clone()).or_default();
+        if map.slot(side).is_some() {
+            let (path, first) = (path.to_owned(), key(&map.path, side));
+            return Err(FormatError::DuplicateTensor { path, first, second: stored, canonical });
+        }
+        *map.slot(side) = Some(data);
+        map_path.clone_into(&mut map.path);
     }
-    if !touching.is_empty() {
-        return Err(FormatError::AdapterTouchesVision { path: path.into(), keys: touching });
+    if unmatched.is_empty() {
+        return Ok(maps);
     }
-    if !unmatched.is_empty() || tensors.is_empty() {
-        return Err(FormatError::AdapterMismatch { path: path.into(), unmatched, missing: vec![] });
-    }
-    Ok(tensors)
+    Err(FormatError::AdapterMismatch { path: path.to_owned(), unmatched, missing: Vec::new() })
 }
 
-/// Every A has its B, and both have the rank of the configuration.
+/// A and B of every map have the rank that the configuration gives it.
 fn check_ranks(
     path: &Path,
-    tensors: &BTreeMap<String, TensorData>,
-    rank: usize,
+    rules: &Rules,
+    updates: &BTreeMap<String, MapUpdate>,
 ) -> Result<(), FormatError> {
-    let mut missing = Vec::new();
-    for (name, tensor) in tensors {
-        let is_down = name.ends_with(".lora_A.weight");
-        let counterpart = if is_down {
-            name.replace(".lora_A.", ".lora_B.")
-        } else {
-            name.replace(".lora_B.", ".lora_A.")
-        };
-        if !tensors.contains_key(&counterpart) {
-            missing.push(counterpart);
-        }
-        let found = tensor.shape().to_vec();
-        let expected = match (is_down, found.as_slice()) {
-            (true, &[_, inputs]) => vec![rank, inputs],
-            (false, &[outputs, _]) => vec![outputs, rank],
-            _ => vec![rank, rank],
-        };
-        if found != expected {
-            let (path, tensor) = (PathBuf::from(path), peft_key(name));
-            return Err(FormatError::TensorShape { path, tensor, expected, found });
+    let mut ranks = Vec::new();
+    for update in updates.values() {
+        let expected = rules.rank(&update.path)?;
+        let [a, b] = names::keys(&update.path);
+        for (key, found) in [(a, update.a.shape()[0]), (b, update.b.shape()[1])] {
+            if found != expected {
+                ranks.push((key, found, expected));
+            }
         }
     }
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(FormatError::AdapterMismatch { path: path.into(), unmatched: vec![], missing })
+    if ranks.is_empty() {
+        return Ok(());
     }
+    Err(FormatError::AdapterRanks { path: path.to_owned(), ranks })
 }
 
-/// The canonical name of a key as any PEFT release wrote it.
-fn canonical_name(key: &str) -> String {
-    let key = key.strip_prefix(PEFT_PREFIX).unwrap_or(key);
-    // Saved through torch rather than by PEFT, keys keep the adapter's own name.
-    let key = key.replace(".lora_A.default.", ".lora_A.").replace(".lora_B.default.", ".lora_B.");
-    Layout::Llava.canonical(&key)
-}
-
-/// The key that current PEFT writes for a canonical name.
-fn peft_key(canonical: &str) -> String {
-    match canonical.strip_prefix("language_model.model.") {
-        Some(rest) => format!("{PEFT_PREFIX}model.language_model.{rest}"),
-        None => format!("{PEFT_PREFIX}{canonical}"),
+/// An error if matrices, or what was trained beside them, are only there as pickles.
+fn refuse_pickles(folder: &Path, weights: &Path) -> Result<(), FormatError> {
+    let pickle = |file: &str| FormatError::PickleOnly { path: folder.into(), file: file.into() };
+    if !weights.exists() && folder.join("adapter_model.bin").exists() {
+        return Err(pickle("adapter_model.bin"));
     }
-}
-
-/// The kind of layer ("`q_proj`") that a decoder's LoRA matrix sits on; `None` for any other name.
-fn module_of(canonical: &str) -> Option<&str> {
-    let path = canonical.strip_prefix("language_model.model.layers.")?;
-    let path =
-        path.strip_suffix(".lora_A.weight").or_else(|| path.strip_suffix(".lora_B.weight"))?;
-    path.rsplit('.').next()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_of_old_and_new_peft_have_one_canonical_name() {
-        let name = "language_model.model.layers.0.self_attn.q_proj.lora_A.weight";
-        let keys = [
-            "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight",
-            "base_model.model.language_model.model.layers.0.self_attn.q_proj.lora_A.weight",
-            "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.default.weight",
-        ];
-        for key in keys {
-            assert_eq!(canonical_name(key), name, "{key}");
-        }
-        assert_eq!(peft_key(name), keys[0]);
-        assert_eq!(module_of(name), Some("q_proj"));
-        assert_eq!(module_of("multi_modal_projector.linear_1.lora_A.weight"), None);
-    }
+    // The original LLaVA repository saves the projector it trained beside the adapter.
+    let beside = "non_lora_trainables.bin";
+    if folder.join(beside).exists() { Err(pickle(beside)) } else { Ok(()) }
 }

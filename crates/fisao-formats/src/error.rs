@@ -153,6 +153,16 @@ pub enum FormatError {
         /// Type found.
         found: String,
     },
+    /// A value that another precision cannot hold.
+    #[error("{}: tensor `{tensor}` holds values beyond the range of {dtype}", path.display())]
+    Overflow {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's canonical name.
+        tensor: String,
+        /// The precision, as PyTorch names it.
+        dtype: &'static str,
+    },
     /// Weights that could not be used, for a reason only the model knows.
     #[error("{}: {reason}", path.display())]
     Weights {
@@ -213,14 +223,45 @@ pub enum FormatError {
         /// The extensions looked for.
         extensions: String,
     },
+    /// An adapter of the output matrix, where that is the embedding table.
+    #[error("{} changes lm_head, which in this model is the embedding table itself (tie_word_embeddings)", path.display())]
+    AdapterTied {
+        /// The adapter's weights file.
+        path: PathBuf,
+    },
+    /// Targets of an adapter that are in no model of this kind.
+    #[error("{}: `target_modules` names {}, which matches no map of the model", path.display(), some_of(targets))]
+    AdapterTargets {
+        /// The adapter's configuration.
+        path: PathBuf,
+        /// The targets.
+        targets: Vec<String>,
+    },
+    /// Matrices of an adapter that its own configuration passes over.
+    #[error("{} holds matrices for maps that its configuration does not select: {}", path.display(), some_of(keys))]
+    AdapterUnselected {
+        /// The adapter's weights file.
+        path: PathBuf,
+        /// The keys of the matrices.
+        keys: Vec<String>,
+    },
+    /// Matrices of an adapter with another rank than its configuration gives them.
+    #[error("{} does not have the ranks of its configuration (r, rank_pattern): {}", path.display(), some_ranks(ranks))]
+    AdapterRanks {
+        /// The adapter's weights file.
+        path: PathBuf,
+        /// Key, rank found, rank by the configuration.
+        ranks: Vec<(String, usize, usize)>,
+    },
     /// Tensors of an adapter that belong to nothing in the model, or the other way round.
     #[error("{} does not fit the model: {}", path.display(), mismatch(unmatched, missing))]
     AdapterMismatch {
         /// The adapter's weights file.
         path: PathBuf,
-        /// Keys in the file that no layer of the model takes.
+        /// Keys in the file that no map of the model takes.
         unmatched: Vec<String>,
-        /// Adapter matrices of the model that the file lacks, by canonical name.
+        /// Keys that the file lacks: of matrices whose counterpart is there, or of maps that the
+        /// configuration selects.
         missing: Vec<String>,
     },
     /// An adapter that would change the vision tower, which is also the verifier.
@@ -240,7 +281,7 @@ pub enum FormatError {
         file: String,
     },
     /// An output folder that holds something else.
-    #[error("{} is not empty ({file} is there), and a run wants a folder of its own", path.display())]
+    #[error("{} is not empty ({file} is there), and the output wants a folder of its own", path.display())]
     FolderNotEmpty {
         /// The folder.
         path: PathBuf,
@@ -278,19 +319,43 @@ impl FormatError {
             Self::TokenizerTooLarge { .. } | Self::NoImageToken { .. } => {
                 "tokenizer.json and config.json must come from the same model"
             }
+            Self::Overflow { .. } => "ask for bf16 or f32, which have the range",
             Self::UnknownModelType { .. } | Self::WrongModelType { .. } => {
                 "a captioning model is a `llava` checkpoint, a verifier a `clip` or `siglip` checkpoint"
             }
             Self::NotAnImage { .. } | Self::DamagedImage { .. } => {
                 "remove or replace this file and run again"
             }
+            Self::AdapterMismatch { missing, .. }
+                if missing.iter().any(|key| key.contains("vision_tower.")) =>
+            {
+                "target_modules also selects maps of the vision tower, for which there are no \
+                 matrices; if there should be none, add \"exclude_modules\": \".*vision_tower.*\" to \
+                 adapter_config.json"
+            }
             Self::AdapterMismatch { .. } => {
                 "the adapter was trained on another model; see base_model_name_or_path in its \
                  adapter_config.json"
             }
             Self::AdapterTouchesVision { .. } => {
-                "train adapters on the language model only, for instance with \
+                "names such as \"q_proj\" in target_modules are names of the vision tower's maps too, and \
+                 PEFT adapts whatever matches. Either give --allow-vision-adapter, and the adapter is \
+                 applied to the model's tower as PEFT applies it, while the verifier stays as it is; \
+                 or train it on the language model only, with \
                  target_modules=\".*language_model.*\\.(q_proj|v_proj)\""
+            }
+            Self::AdapterTied { .. } => {
+                "train the adapter on the decoder's other maps, or on a model whose lm_head is its own"
+            }
+            Self::AdapterTargets { .. } | Self::AdapterUnselected { .. } => {
+                "adapter_config.json and adapter_model.safetensors must come from the same training, \
+                 and from a model of this architecture"
+            }
+            Self::AdapterRanks { .. } => {
+                "adapter_config.json and adapter_model.safetensors must come from the same training"
+            }
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                "the disk is full: free some space, or choose a folder on another disk"
             }
             Self::RunExists { .. } => {
                 "resume the run that is there, or choose another output folder"
@@ -323,6 +388,17 @@ fn some_of(keys: &[String]) -> String {
     match keys.len().saturating_sub(SHOWN) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+fn some_ranks(ranks: &[(String, usize, usize)]) -> String {
+    const SHOWN: usize = 4;
+    let shown = ranks.iter().take(SHOWN);
+    let shown = shown.map(|(key, found, expected)| format!("`{key}` has {found}, not {expected}"));
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    match ranks.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

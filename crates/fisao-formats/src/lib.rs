@@ -3,7 +3,7 @@
 //! * [`checkpoint`]: model folders in Hugging Face layout, LLaVA and CLIP.
 //! * [`weights`]: safetensors, memory-mapped, under canonical tensor names.
 //! * [`tokenizer`], [`processor`], [`images`]: text and pictures on their way into a model.
-//! * [`adapter`]: LoRA adapters in PEFT's layout.
+//! * [`adapter`]: LoRA adapters in PEFT's layout; [`merge`]: checkpoints with one folded in.
 //! * [`run_folder`], [`documents`], [`json_lines`], [`digest`]: a run's own files.
 //!
 //! Input files are other people's: whatever is wrong with one is a [`FormatError`] that names it, never
@@ -17,6 +17,7 @@ pub mod documents;
 mod error;
 pub mod images;
 pub mod json_lines;
+pub mod merge;
 pub mod processor;
 pub mod run_folder;
 pub mod tokenizer;

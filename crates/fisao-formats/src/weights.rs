@@ -3,9 +3,12 @@
 mod layout;
 mod mapped_file;
 mod source;
+mod stream;
 mod writer;
 
 pub use layout::Layout;
 pub use mapped_file::{MappedFile, StoredTensor};
+pub(crate) use source::INDEX_FILE;
 pub use source::{LoadDtype, SafetensorsSource};
+pub(crate) use stream::{Slot, Stopped, write_stream};
 pub use writer::{StoredDtype, WEIGHTS_FILE, write_safetensors};

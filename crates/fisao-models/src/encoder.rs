@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::activation::Activation;
 use crate::attention::{Mask, attend, merge_heads, split_heads};
-use crate::linear::Linear;
+use crate::linear::{Linear, MapVisitor};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{WeightError, WeightSource};
@@ -76,6 +76,18 @@ impl EncoderLayer {
         })
     }
 
+    /// The affine maps with their names inside the layer.
+    fn maps_mut(&mut self) -> [(&'static str, &mut Linear); 6] {
+        [
+            ("self_attn.q_proj", &mut self.q_proj),
+            ("self_attn.k_proj", &mut self.k_proj),
+            ("self_attn.v_proj", &mut self.v_proj),
+            ("self_attn.out_proj", &mut self.out_proj),
+            ("mlp.fc1", &mut self.fc1),
+            ("mlp.fc2", &mut self.fc2),
+        ]
+    }
+
     /// `x`: `[batch · length, width]`.
     fn forward(&self, x: Tensor<2>, batch: usize, mask: &Mask) -> Tensor<2> {
         let length = x.dims()[0] / batch;
@@ -139,6 +151,15 @@ impl Encoder {
     /// `x`: `[batch · length, width]`.
     pub fn forward(&self, x: Tensor<2>, batch: usize, mask: &Mask, depth: usize) -> Tensor<2> {
         self.layers[..depth].iter().fold(x, |x, layer| layer.forward(x, batch, mask))
+    }
+
+    /// Visits every affine map under `{prefix}.layers.N.…`.
+    pub(crate) fn visit_maps_mut(&mut self, prefix: &str, visitor: &mut MapVisitor<'_>) {
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            for (name, map) in layer.maps_mut() {
+                visitor(&format!("{prefix}.layers.{index}.{name}"), map);
+            }
+        }
     }
 }
 

@@ -13,6 +13,9 @@ use crate::weights::{Init, WeightError, WeightSource, as_stored, widened};
 /// Standard deviation of freshly drawn embeddings.
 pub const EMBEDDING_STD: f64 = 0.1;
 
+/// Called with every affine map of a model and its canonical name.
+pub type MapVisitor<'a> = dyn FnMut(&str, &mut Linear) + 'a;
+
 /// `y = x Wᵀ + b`, plus a low-rank term where an adapter is attached.
 #[derive(Debug, Clone)]
 pub struct Linear {

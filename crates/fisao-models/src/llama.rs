@@ -8,12 +8,10 @@ mod layer;
 mod rotary;
 
 use burn::tensor::{Device, Int, Tensor};
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::attention::Mask;
-use crate::linear::{Embedding, Linear, product};
-use crate::lora::{LoraConfig, LowRank};
+use crate::linear::{Embedding, Linear, MapVisitor, product};
 use crate::norm::RmsNorm;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{WeightError, WeightSource};
@@ -168,54 +166,15 @@ impl Llama {
         }
     }
 
-    /// Attaches fresh adapters to the maps named in `config`; returns how many matrices that adds.
-    pub(crate) fn attach(&mut self, config: &LoraConfig, rng: &mut ChaCha8Rng) -> usize {
-        let device = self.device().inner();
-        let mut count = 0;
-        for layer in &mut self.layers {
-            for (name, map) in layer.maps_mut() {
-                let short = name.rsplit('.').next().unwrap_or(name);
-                if config.target_modules.iter().any(|target| target == short) {
-                    map.adapter = Some(LowRank::new(config, map.size(), rng, &device));
-                    count += 2;
-                }
-            }
-        }
-        count
-    }
-
-    /// Removes all adapters.
-    pub(crate) fn detach(&mut self) {
-        for layer in &mut self.layers {
-            for (_, map) in layer.maps_mut() {
-                map.adapter = None;
-            }
-        }
-    }
-
-    /// Adds every adapter's product to its frozen weight, then removes the adapters.
-    pub(crate) fn merge(&mut self) {
-        for layer in &mut self.layers {
-            for (_, map) in layer.maps_mut() {
-                if let Some(adapter) = map.adapter.take() {
-                    let product = adapter.b.inner().matmul(adapter.a.inner()) * adapter.scale;
-                    map.weight = map.weight.clone().inner() + product;
-                }
-            }
-        }
-    }
-
-    pub(crate) fn visit_lora_mut(
-        &mut self,
-        prefix: &str,
-        visitor: &mut dyn FnMut(&str, ParameterMut<'_>),
-    ) {
+    /// Visits every affine map under `{prefix}.model.layers.N.…`, then `{prefix}.lm_head`.
+    pub(crate) fn visit_maps_mut(&mut self, prefix: &str, visitor: &mut MapVisitor<'_>) {
         for (index, layer) in self.layers.iter_mut().enumerate() {
             for (name, map) in layer.maps_mut() {
-                if let Some(adapter) = &mut map.adapter {
-                    adapter.visit_mut(&format!("{prefix}.model.layers.{index}.{name}"), visitor);
-                }
+                visitor(&format!("{prefix}.model.layers.{index}.{name}"), map);
             }
+        }
+        if let Some(head) = &mut self.lm_head {
+            visitor(&format!("{prefix}.lm_head"), head);
         }
     }
 }

@@ -3,15 +3,14 @@
 //! Paper: Liu et al. 2023, arXiv 2310.03744. Reference: transformers'
 //! `LlavaForConditionalGeneration`; tensor names mirror the layout of its published checkpoints.
 
+mod maps;
+
 use burn::tensor::{Device, Tensor};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
 use crate::linear::Linear;
 use crate::llama::{Llama, LlamaConfig};
-use crate::lora::{LoraConfig, LoraError};
 use crate::parameters::{ParameterMut, Parameters, indices};
 use crate::text::TextError;
 use crate::vision::{VisionConfig, VisionTower};
@@ -221,33 +220,6 @@ impl Llava {
         let text = self.language_model.embed(indices(ids, &device));
         let flat = features.clone().reshape([image_count * tokens, hidden]);
         Tensor::cat(vec![text, flat], 0).select(0, indices(order, &device))
-    }
-
-    /// Attaches a fresh adapter to the language model. Returns the number of adapter matrices.
-    ///
-    /// # Errors
-    /// [`LoraError`] when the configuration names something that does not exist.
-    pub fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<usize, LoraError> {
-        config.validate()?;
-        Ok(self.language_model.attach(config, &mut ChaCha8Rng::seed_from_u64(seed)))
-    }
-
-    /// The same weights with the adapter switched off: the reference policy. No tensor is copied.
-    #[must_use]
-    pub fn without_lora(&self) -> Self {
-        let mut reference = self.clone();
-        reference.language_model.detach();
-        reference
-    }
-
-    /// Folds the adapter into the weights.
-    pub fn merge_lora(&mut self) {
-        self.language_model.merge();
-    }
-
-    /// Visits the adapter's matrices under `language_model.model.layers.N.….lora_{A,B}.weight`.
-    pub fn visit_lora_mut(&mut self, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
-        self.language_model.visit_lora_mut("language_model", visitor);
     }
 
     /// Visits projector and decoder, not the image tower.

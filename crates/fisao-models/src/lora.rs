@@ -4,11 +4,12 @@
 //! never formed. `A` starts Kaiming-uniform with `a = √5`, `B` starts at zero, so a fresh adapter
 //! changes nothing.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::fused::{Operation, is_fused, two};
+use crate::linear::Linear;
 use crate::parameters::{ParameterMut, from_floats};
 use crate::weights::{Init, draw};
 
@@ -130,5 +131,29 @@ impl LowRank {
     pub fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
         visitor(&format!("{prefix}.lora_A.weight"), ParameterMut::Matrix(&mut self.a));
         visitor(&format!("{prefix}.lora_B.weight"), ParameterMut::Matrix(&mut self.b));
+    }
+}
+
+impl Linear {
+    /// Puts another weight, `[out, in]`, in the place of the map's own.
+    pub fn set_weight(&mut self, weight: Tensor<2>) {
+        assert!(
+            weight.dims() == self.weight.dims(),
+            "a weight of {:?} in the place of {:?}",
+            weight.dims(),
+            self.weight.dims()
+        );
+        self.weight = weight;
+    }
+
+    /// Adds the adapter's product to the frozen weight, then removes the adapter.
+    pub(crate) fn fold_adapter(&mut self) {
+        if let Some(adapter) = self.adapter.take() {
+            let product = adapter.b.inner().matmul(adapter.a.inner()) * adapter.scale;
+            let dtype = self.weight.dtype();
+            let weight = self.weight.clone().inner();
+            // Added in f32 and rounded once.
+            self.weight = (weight.cast(DType::F32) + product).cast(dtype);
+        }
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::activation::Activation;
 use crate::attention::Mask;
 use crate::encoder::{Encoder, EncoderConfig};
-use crate::linear::{EMBEDDING_STD, Embedding, product};
+use crate::linear::{EMBEDDING_STD, Embedding, MapVisitor, product};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{Init, WeightError, WeightSource, widened};
@@ -173,6 +173,11 @@ impl VisionTower {
     /// Where the tower's weights live.
     pub fn device(&self) -> Device {
         self.patch_embedding.device()
+    }
+
+    /// Visits every affine map under `{prefix}.encoder.layers.N.…`.
+    pub(crate) fn visit_maps_mut(&mut self, prefix: &str, visitor: &mut MapVisitor<'_>) {
+        self.encoder.visit_maps_mut(&format!("{prefix}.encoder"), visitor);
     }
 
     /// Hidden states after the first `depth` layers (0 = what enters the first one).

@@ -8,6 +8,7 @@ mod calibrate;
 mod caption;
 mod demo;
 mod eval;
+mod merge;
 mod pretrain;
 mod score;
 mod shared;
@@ -19,10 +20,12 @@ pub(crate) use calibrate::CalibrateArguments;
 pub(crate) use caption::CaptionArguments;
 pub(crate) use demo::{DemoArguments, DemoOptions};
 pub(crate) use eval::{ChairArguments, EvalArguments, EvalCommand, WorldSplit};
+pub(crate) use merge::MergeArguments;
 pub(crate) use pretrain::PretrainArguments;
 pub(crate) use score::ScoreArguments;
 pub(crate) use shared::{
     Format, ModelArguments, SamplingArguments, SettingsArguments, VocabularyArguments,
+    vision_adapter,
 };
 
 /// Heading of the options that every command takes.
@@ -73,6 +76,8 @@ pub(crate) enum Command {
     Align(AlignArguments),
     /// Measure captions
     Eval(EvalArguments),
+    /// Fold an adapter into a model's weights
+    Merge(MergeArguments),
     /// Build the demo's model and verifier from nothing
     Pretrain(PretrainArguments),
     /// Calibrate, align and evaluate on the embedded world, with a report

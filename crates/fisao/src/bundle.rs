@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use burn::tensor::Device;
 use fisao_align::tasks::Task;
+use fisao_formats::adapter::VisionAdapter;
 use fisao_formats::{Adapter, Checkpoint, LoadDtype, Loaded};
 use fisao_models::image::ImageProcessor;
 use fisao_models::llava::Llava;
@@ -19,7 +20,7 @@ use fisao_verifier::templates::Templates;
 use image::RgbImage;
 use tempfile::TempDir;
 
-use crate::arguments::ModelArguments;
+use crate::arguments::{ModelArguments, vision_adapter};
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
 
@@ -51,7 +52,7 @@ impl Policy {
     /// Loads a checkpoint folder, and an adapter on top.
     pub(crate) fn load(
         folder: &Path,
-        adapter: Option<&Path>,
+        adapter: Option<(&Path, VisionAdapter)>,
         dtype: LoadDtype,
         device: &Device,
         reporter: &Reporter,
@@ -65,8 +66,8 @@ impl Policy {
         let Loaded { mut model, unused } = checkpoint.load_llava(dtype, device)?;
         tracing::debug!(seconds = started.elapsed().as_secs_f64(), "model loaded");
         warn_of_unused(folder, &unused, reporter);
-        if let Some(adapter) = adapter {
-            Adapter::read(adapter)?.apply(&mut model, adapter)?;
+        if let Some((adapter, vision)) = adapter {
+            Adapter::read(adapter)?.apply(&mut model, adapter, vision)?;
         }
         let tokenizer = Arc::new(tokenizer);
         Ok(Self { model, tokenizer, processor, name: folder.display().to_string() })
@@ -77,7 +78,8 @@ impl Policy {
         arguments: &ModelArguments,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
-        let adapter = arguments.adapter.as_deref();
+        let vision = vision_adapter(arguments.allow_vision_adapter);
+        let adapter = arguments.adapter.as_deref().map(|adapter| (adapter, vision));
         if let Some(folder) = &arguments.model {
             return Self::load(folder, adapter, arguments.dtype.into(), &device(), reporter);
         }
@@ -197,7 +199,7 @@ impl EmbeddedModels {
     /// The model, under a name that outlives the temporary folder.
     pub(crate) fn policy(
         &self,
-        adapter: Option<&Path>,
+        adapter: Option<(&Path, VisionAdapter)>,
         reporter: &Reporter,
     ) -> anyhow::Result<Policy> {
         let policy = Policy::load(&self.llava(), adapter, LoadDtype::F32, &device(), reporter)?;

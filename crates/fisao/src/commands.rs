@@ -5,5 +5,6 @@ pub(crate) mod calibrate;
 pub(crate) mod caption;
 pub(crate) mod demo;
 pub(crate) mod eval;
+pub(crate) mod merge;
 pub(crate) mod pretrain;
 pub(crate) mod score;

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{DecimalBytes, MultiProgress, ProgressBar, ProgressStyle};
 use owo_colors::OwoColorize;
 
 /// Time between plain lines.
@@ -15,6 +15,33 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const NEGLIGIBLE: Duration = Duration::from_secs(1);
 /// Look of a bar; the message stands after the remaining time.
 const BAR: &str = "{prefix:24} {bar:30} {pos}/{len}  {elapsed} < {eta}  {wide_msg}";
+
+/// The same for work that is counted in bytes.
+const BYTES_BAR: &str =
+    "{prefix:24} {bar:30} {decimal_bytes}/{decimal_total_bytes}  {elapsed} < {eta}  {wide_msg}";
+
+/// What a part of the work is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    Steps,
+    Bytes,
+}
+
+impl Unit {
+    fn bar(self) -> &'static str {
+        match self {
+            Self::Steps => BAR,
+            Self::Bytes => BYTES_BAR,
+        }
+    }
+
+    fn amount(self, count: u64) -> String {
+        match self {
+            Self::Steps => count.to_string(),
+            Self::Bytes => DecimalBytes(count).to_string(),
+        }
+    }
+}
 
 /// Where a command says how far it is.
 #[derive(Clone, Debug)]
@@ -36,11 +63,21 @@ impl Reporter {
         self.phase_from(name, 0, total)
     }
 
+    /// Begins a part of the work that takes `total` bytes.
+    pub(crate) fn phase_in_bytes(&self, name: &str, total: u64) -> PhaseProgress {
+        self.begin(name, 0, total, Unit::Bytes)
+    }
+
     /// Begins a part of the work of which `done` steps were made before, by another process.
     pub(crate) fn phase_from(&self, name: &str, done: u64, total: u64) -> PhaseProgress {
+        self.begin(name, done, total, Unit::Steps)
+    }
+
+    fn begin(&self, name: &str, done: u64, total: u64, unit: Unit) -> PhaseProgress {
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new(total).with_position(done));
-            let style = ProgressStyle::with_template(BAR).expect("the template is well formed");
+            let style =
+                ProgressStyle::with_template(unit.bar()).expect("the template is well formed");
             bar.set_style(style);
             bar.set_prefix(name.to_owned());
             bar.reset_eta();
@@ -49,6 +86,7 @@ impl Reporter {
         let now = Instant::now();
         PhaseProgress {
             name: name.to_owned(),
+            unit,
             total,
             first: done,
             started: now,
@@ -89,6 +127,7 @@ impl Reporter {
 #[derive(Debug)]
 pub(crate) struct PhaseProgress {
     name: String,
+    unit: Unit,
     total: u64,
     first: u64,
     started: Instant,
@@ -127,7 +166,8 @@ impl PhaseProgress {
         let state = self.state();
         let elapsed = self.started.elapsed();
         if let Some(lines) = self.lines.as_ref().filter(|_| elapsed >= NEGLIGIBLE) {
-            let text = format!("{}: {} in {}", self.name, state.done, clock(elapsed));
+            let text =
+                format!("{}: {} in {}", self.name, self.unit.amount(state.done), clock(elapsed));
             lines.note(with_message(&text, &state));
         }
     }
@@ -145,7 +185,8 @@ impl PhaseProgress {
         let left = self.total.saturating_sub(state.done);
         let left = elapsed.mul_f64(left as f64 / made as f64);
         let (elapsed, left) = (clock(elapsed), clock(left));
-        let text = format!("{}: {}/{}, {elapsed}, {left} left", self.name, state.done, self.total);
+        let [done, total] = [state.done, self.total].map(|count| self.unit.amount(count));
+        let text = format!("{}: {done}/{total}, {elapsed}, {left} left", self.name);
         lines.note(with_message(&text, state));
     }
 

@@ -169,7 +169,7 @@ impl Training<'_> {
         &self,
         trainer: &Trainer<'_>,
         config: &LoraConfig,
-        base_model: String,
+        base_model: &str,
     ) -> anyhow::Result<()> {
         let path = self.folder.path(RunFolder::ADAPTER);
         std::fs::create_dir_all(&path).map_err(|source| fisao_formats::FormatError::Io {
@@ -177,7 +177,7 @@ impl Training<'_> {
             path: path.clone(),
             source,
         })?;
-        Adapter::of(trainer.policy(), config.clone(), Some(base_model)).write(&path)?;
+        Adapter::of(trainer.policy(), config, Some(base_model)).write(&path)?;
         Ok(())
     }
 }

@@ -1,147 +1,166 @@
 //! PEFT's `adapter_config.json`.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use fisao_models::lora::LoraConfig;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::FormatError;
 
+/// What the file is called in messages.
+pub(super) const CONFIG: &str = "adapter configuration (adapter_config.json)";
+
 /// The fields that matter, with PEFT's defaults.
-#[expect(clippy::struct_excessive_bools, reason = "the fields are PEFT's")]
 #[derive(Deserialize)]
 pub(super) struct RawAdapter {
-    peft_type: Option<String>,
     pub(super) r: usize,
     pub(super) lora_alpha: f64,
     #[serde(default)]
     pub(super) use_rslora: bool,
-    pub(super) base_model_name_or_path: Option<String>,
-    target_modules: Option<Value>,
-    #[serde(default = "no_bias")]
-    bias: String,
-    #[serde(default)]
-    use_dora: bool,
-    #[serde(default)]
-    lora_bias: bool,
-    #[serde(default)]
-    fan_in_fan_out: bool,
-    rank_pattern: Option<Value>,
-    alpha_pattern: Option<Value>,
-    modules_to_save: Option<Value>,
-    trainable_token_indices: Option<Value>,
+    pub(super) target_modules: Option<Several<String>>,
+    pub(super) exclude_modules: Option<Several<String>>,
+    pub(super) layers_to_transform: Option<Several<usize>>,
+    pub(super) layers_pattern: Option<Several<String>>,
+    pub(super) rank_pattern: Option<Map<String, Value>>,
+    pub(super) alpha_pattern: Option<Map<String, Value>>,
 }
 
-impl RawAdapter {
-    /// Refuses what would make this adapter compute something other than plain LoRA.
-    pub(super) fn refuse_unsupported(&self, path: &Path) -> Result<(), FormatError> {
-        let unsupported = |field: &str, found: String, supported| FormatError::UnsupportedField {
-            path: path.to_owned(),
-            field: field.to_owned(),
-            found,
-            supported,
-        };
-        if let Some(kind) = self.peft_type.as_ref().filter(|kind| *kind != "LORA") {
-            return Err(unsupported("peft_type", kind.clone(), "LORA"));
-        }
-        if self.r == 0 {
-            return Err(unsupported("r", "0".to_owned(), "a rank above 0"));
-        }
-        if self.bias != "none" {
-            return Err(unsupported("bias", self.bias.clone(), "none"));
-        }
-        let switches = [
-            ("use_dora", self.use_dora),
-            ("lora_bias", self.lora_bias),
-            ("fan_in_fan_out", self.fan_in_fan_out),
-        ];
-        if let Some((field, _)) = switches.iter().find(|(_, on)| *on) {
-            return Err(unsupported(field, "true".to_owned(), "false"));
-        }
-        let patterns = [
-            ("rank_pattern", &self.rank_pattern),
-            ("alpha_pattern", &self.alpha_pattern),
-            ("modules_to_save", &self.modules_to_save),
-            ("trainable_token_indices", &self.trainable_token_indices),
-        ];
-        for (field, value) in patterns {
-            if let Some(value) = value.as_ref().filter(|value| !is_empty(value)) {
-                return Err(unsupported(field, value.to_string(), "an empty value"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses a target that no matrix in the file is for. A regular expression is not evaluated:
-    /// the matrices themselves say where they belong.
-    pub(super) fn check_targets(
-        &self,
-        path: &Path,
-        modules: &BTreeSet<&str>,
-    ) -> Result<(), FormatError> {
-        let Some(Value::Array(targets)) = &self.target_modules else { return Ok(()) };
-        let names = targets.iter().filter_map(Value::as_str);
-        for target in names {
-            // PEFT matches a target against the end of a module's path.
-            let module = target.rsplit('.').next().unwrap_or(target);
-            if !modules.contains(module) {
-                return Err(FormatError::UnsupportedField {
-                    path: path.to_owned(),
-                    field: "target_modules".to_owned(),
-                    found: format!("{target:?}, for which there is no matrix,"),
-                    supported: "a layer that the adapter has matrices for",
-                });
-            }
-        }
-        Ok(())
-    }
+/// What PEFT takes alone or in a list.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Several<T> {
+    One(T),
+    Many(Vec<T>),
 }
 
-/// The configuration as PEFT writes it. Targets are a regular expression that only the decoder's
-/// layers match: bare names such as `q_proj` would also match the vision tower's.
+/// Fields of which only absence or emptiness is plain LoRA.
+const UNSUPPORTED: [&str; 14] = [
+    "use_dora",
+    "lora_bias",
+    "use_qalora",
+    "use_bdlora",
+    "modules_to_save",
+    "trainable_token_indices",
+    "target_parameters",
+    "layer_replication",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "velora_config",
+    "monteclora_config",
+    "megatron_config",
+];
+
+/// Initialisations that leave the model's own weights alone; the others (`PiSSA`, `OLoRA`, `LoftQ`, …)
+/// change them, and the file holds only half of what was trained.
+const HARMLESS_INITIALISATIONS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
+
+/// Reads the fields that matter, and refuses what would make the adapter compute something other than
+/// plain LoRA. `fan_in_fan_out` has no meaning on affine maps, where PEFT ignores it too.
+pub(super) fn parse(document: &Value, path: &Path) -> Result<RawAdapter, FormatError> {
+    refuse_unsupported(document, path)?;
+    let raw = RawAdapter::deserialize(document).map_err(|error| FormatError::Malformed {
+        what: CONFIG,
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
+    if raw.r == 0 {
+        return Err(unsupported(path, "r", "0", "a rank above 0"));
+    }
+    Ok(raw)
+}
+
+fn refuse_unsupported(document: &Value, path: &Path) -> Result<(), FormatError> {
+    let text = |field: &str| document.get(field).and_then(Value::as_str);
+    if let Some(kind) = text("peft_type").filter(|kind| *kind != "LORA") {
+        return Err(unsupported(path, "peft_type", kind, "LORA"));
+    }
+    if let Some(bias) = text("bias").filter(|bias| *bias != "none") {
+        return Err(unsupported(path, "bias", bias, "none"));
+    }
+    if let Some(init) = text("init_lora_weights")
+        && !HARMLESS_INITIALISATIONS.contains(&init)
+    {
+        let supported = "an initialisation that leaves the model's weights as they are";
+        return Err(unsupported(path, "init_lora_weights", init, supported));
+    }
+    for field in UNSUPPORTED {
+        if let Some(value) = document.get(field).filter(|value| !is_empty(value)) {
+            let supported = if value.is_boolean() { "false" } else { "an empty value" };
+            return Err(unsupported(path, field, &value.to_string(), supported));
+        }
+    }
+    Ok(())
+}
+
+fn unsupported(path: &Path, field: &str, found: &str, supported: &'static str) -> FormatError {
+    let (path, field, found) = (path.to_owned(), field.to_owned(), found.to_owned());
+    FormatError::UnsupportedField { path, field, found, supported }
+}
+
+/// The configuration as PEFT 0.21 writes it, with everything that PEFT leaves to defaults. Targets are
+/// a regular expression that only the decoder's layers match: bare names such as `q_proj` would also
+/// match the vision tower's.
 pub(super) fn to_json(config: &LoraConfig, base_model: Option<&str>) -> Value {
     let modules = config.target_modules.join("|");
     json!({
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base_model,
-        "revision": null,
-        "inference_mode": true,
-        "r": config.rank,
-        "lora_alpha": whole(config.alpha),
-        "use_rslora": config.use_rslora,
-        "use_dora": false,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": false,
-        "init_lora_weights": true,
-        "target_modules": format!(r".*language_model.*\.({modules})"),
-        "exclude_modules": null,
-        "modules_to_save": null,
-        "layers_to_transform": null,
-        "layers_pattern": null,
-        "rank_pattern": {},
+        "alora_invocation_tokens": null,
         "alpha_pattern": {},
+        "arrow_config": null,
         "auto_mapping": null,
+        "base_model_name_or_path": base_model,
+        "bias": "none",
+        "corda_config": null,
+        "ensure_weight_tying": false,
+        "eva_config": null,
+        "exclude_modules": null,
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "kasa_config": null,
+        "layer_replication": null,
+        "layers_pattern": null,
+        "layers_to_transform": null,
+        "loftq_config": {},
+        "lora_alpha": whole(config.alpha),
+        "lora_bias": false,
+        "lora_dropout": 0.0,
+        "lora_ga_config": null,
+        "megatron_config": null,
+        "megatron_core": "megatron.core",
+        "modules_to_save": null,
+        "monteclora_config": null,
+        "peft_type": "LORA",
+        // The release whose fields these are.
+        "peft_version": "0.21.2",
+        "qalora_group_size": 16,
+        "r": config.rank,
+        "rank_pattern": {},
+        "revision": null,
+        "target_modules": format!(r".*language_model.*\.({modules})"),
+        "target_parameters": null,
+        "task_type": "CAUSAL_LM",
+        "trainable_token_indices": null,
+        "use_bdlora": null,
+        "use_dora": false,
+        "use_qalora": false,
+        "use_rslora": config.use_rslora,
+        "velora_config": null,
     })
 }
 
-/// PEFT's alpha is an integer wherever it is a whole number.
+/// PEFT's alpha is an integer wherever it is a whole number; vLLM takes nothing else.
 fn whole(value: f64) -> Value {
     if value.fract() == 0.0 { Value::from(value as i64) } else { Value::from(value) }
 }
 
 fn is_empty(value: &Value) -> bool {
     match value {
-        Value::Null => true,
+        Value::Null | Value::Bool(false) => true,
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => fields.is_empty(),
+        Value::String(text) => text.is_empty(),
         _ => false,
     }
-}
-
-fn no_bias() -> String {
-    "none".to_owned()
 }

@@ -97,7 +97,7 @@ impl<'a> StoredTensor<'a> {
         self.dtype.to_string()
     }
 
-    /// Its bytes as the file has them.
+    /// Its values as they are stored, little-endian.
     pub fn bytes(&self) -> &'a [u8] {
         &self.map[self.range.clone()]
     }
@@ -169,17 +169,33 @@ impl<'a> StoredTensor<'a> {
         }
     }
 
+    /// Its type.
+    pub(crate) fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Some of its values as f32, counted in row-major order; `None` if they are not floats of 16 or
+    /// 32 bits.
+    pub(crate) fn values_at(&self, range: Range<usize>) -> Option<Vec<f32>> {
+        let size = self.dtype.bitsize() / 8;
+        to_f32(self.dtype, self.bytes().get(range.start * size..range.end * size)?)
+    }
+
     fn values(&self) -> Option<Vec<f32>> {
-        // The format does not promise alignment, so values are read as bytes.
-        match self.dtype {
-            Dtype::F32 => {
-                let (words, _) = self.bytes().as_chunks::<4>();
-                Some(words.iter().map(|&word| f32::from_le_bytes(word)).collect())
-            }
-            Dtype::F16 => Some(widen(self.bytes(), f16::from_le_bytes)),
-            Dtype::BF16 => Some(widen(self.bytes(), bf16::from_le_bytes)),
-            _ => None,
+        to_f32(self.dtype, self.bytes())
+    }
+}
+
+fn to_f32(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    // The format does not promise alignment, so values are read as bytes.
+    match dtype {
+        Dtype::F32 => {
+            let (words, _) = bytes.as_chunks::<4>();
+            Some(words.iter().map(|&word| f32::from_le_bytes(word)).collect())
         }
+        Dtype::F16 => Some(widen(bytes, f16::from_le_bytes)),
+        Dtype::BF16 => Some(widen(bytes, bf16::from_le_bytes)),
+        _ => None,
     }
 }
 

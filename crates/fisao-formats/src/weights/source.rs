@@ -8,13 +8,13 @@ use fisao_models::weights::{Init, WeightError, WeightSource};
 use serde::{Deserialize, Serialize};
 
 use super::layout::{Layout, is_constant};
-use super::mapped_file::MappedFile;
+use super::mapped_file::{MappedFile, StoredTensor};
 use super::writer::WEIGHTS_FILE;
 use crate::FormatError;
 use crate::documents::read_json;
 
 /// The list of shards of a checkpoint in several files.
-const INDEX_FILE: &str = "model.safetensors.index.json";
+pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// The precision weights are given to the model in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,8 @@ pub struct SafetensorsSource {
 #[derive(Clone, Debug)]
 struct Place {
     file: usize,
+    /// Among the file's tensors, in the order of their data.
+    position: usize,
     key: String,
 }
 
@@ -107,7 +109,7 @@ impl SafetensorsSource {
     ) -> Result<Self, FormatError> {
         let mut places = HashMap::<String, Place>::new();
         for (index, file) in files.iter().enumerate() {
-            for key in file.keys() {
+            for (position, key) in file.keys().into_iter().enumerate() {
                 let canonical = layout.canonical(&key);
                 if let Some(first) = places.get(&canonical) {
                     return Err(FormatError::DuplicateTensor {
@@ -117,7 +119,7 @@ impl SafetensorsSource {
                         canonical,
                     });
                 }
-                places.insert(canonical, Place { file: index, key });
+                places.insert(canonical, Place { file: index, position, key });
             }
         }
         Ok(Self { origin, files, places, used: HashSet::new(), dtype })
@@ -140,6 +142,25 @@ impl SafetensorsSource {
             .collect::<Vec<_>>();
         tensors.sort_unstable();
         tensors
+    }
+
+    /// Canonical name of every tensor, in the order in which they are stored.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let mut places = self.places.iter().collect::<Vec<_>>();
+        places.sort_unstable_by_key(|(_, place)| (place.file, place.position));
+        places.into_iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// A tensor as it is stored.
+    pub(crate) fn stored(&self, name: &str) -> Option<StoredTensor<'_>> {
+        let place = self.places.get(name)?;
+        self.files[place.file].tensor(&place.key)
+    }
+
+    /// The file that a tensor is in, and its key there.
+    pub(crate) fn place(&self, name: &str) -> Option<(&Path, &str)> {
+        let place = self.places.get(name)?;
+        Some((self.files[place.file].path(), &place.key))
     }
 
     /// The stored keys that the model has not asked for, sorted; constants that old releases stored

@@ -1,14 +1,13 @@
 //! Safetensors files, written atomically in the precision asked for.
 
-use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use burn::tensor::{DType, TensorData};
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 
+use super::stream::{Slot, write_stream};
 use crate::FormatError;
-use crate::documents::write_atomically;
 
 /// The file of a checkpoint whose weights are in one file.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
@@ -44,18 +43,21 @@ impl StoredDtype {
         }
     }
 
-    fn safetensors(self) -> Dtype {
+    /// The precision of a stored tensor, if it is one of these.
+    pub(crate) fn of(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::F32 => Some(Self::F32),
+            Dtype::F16 => Some(Self::F16),
+            Dtype::BF16 => Some(Self::Bf16),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn safetensors(self) -> Dtype {
         match self {
             Self::F32 => Dtype::F32,
             Self::F16 => Dtype::F16,
             Self::Bf16 => Dtype::BF16,
-        }
-    }
-
-    fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
         }
     }
 }
@@ -72,32 +74,18 @@ pub fn write_safetensors<'a>(
 ) -> Result<(), FormatError> {
     let mut tensors = tensors.into_iter().collect::<Vec<_>>();
     tensors.sort_by_key(|(name, _)| *name);
-    let mut end = 0;
-    let infos = tensors.iter().map(|(name, tensor)| {
-        let start = end;
-        end += tensor.num_elements() * dtype.bytes();
-        let shape = tensor.shape().to_vec();
-        let info = TensorInfo { dtype: dtype.safetensors(), shape, data_offsets: (start, end) };
-        ((*name).to_owned(), info)
+    let slots = tensors.iter().map(|(name, tensor)| {
+        Slot::new((*name).to_owned(), dtype.safetensors(), tensor.shape().to_vec())
     });
-    let format = [("format".to_owned(), "pt".to_owned())].into();
-    let failed = |reason: String| FormatError::io("write", path, std::io::Error::other(reason));
-    let metadata =
-        Metadata::new(Some(format), infos.collect()).map_err(|error| failed(error.to_string()))?;
-    let mut header = serde_json::to_vec(&metadata).map_err(|error| failed(error.to_string()))?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-
-    write_atomically(path, |file| {
-        let mut file = BufWriter::with_capacity(1 << 20, file);
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        for (_, tensor) in tensors {
-            if tensor.dtype() == dtype.burn() {
-                file.write_all(tensor.as_bytes())?;
-            } else {
-                file.write_all(tensor.clone().convert_dtype(dtype.burn()).as_bytes())?;
-            }
+    let slots = slots.collect::<Vec<_>>();
+    let mut tensors = tensors.iter();
+    write_stream(path, &slots, |_, file| {
+        let (_, tensor) = tensors.next().expect("there is one slot for each tensor");
+        if tensor.dtype() == dtype.burn() {
+            file.write_all(tensor.as_bytes())?;
+        } else {
+            file.write_all((*tensor).clone().convert_dtype(dtype.burn()).as_bytes())?;
         }
-        file.flush()
+        Ok(())
     })
 }

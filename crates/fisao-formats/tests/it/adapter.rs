@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use burn::tensor::TensorData;
-use fisao_formats::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
+use burn::tensor::{Device, TensorData};
+use fisao_formats::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, VisionAdapter};
 use fisao_formats::weights::{MappedFile, write_safetensors};
 use fisao_formats::{Adapter, FormatError, StoredDtype};
 use fisao_models::llava::Llava;
 use fisao_models::lora::LoraConfig;
+use fisao_models::weights::RandomWeights;
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
@@ -42,7 +43,7 @@ fn adapted() -> Llava {
 
 fn written() -> (TempDir, Adapter) {
     let folder = tempdir().expect("a temporary folder");
-    let adapter = Adapter::of(&adapted(), lora_config(), Some("tiny/llava".to_owned()));
+    let adapter = Adapter::of(&adapted(), &lora_config(), Some("tiny/llava"));
     adapter.write(folder.path()).expect("a writable folder");
     (folder, adapter)
 }
@@ -62,7 +63,26 @@ fn rewrite(folder: &Path, change: impl FnOnce(&mut BTreeMap<String, TensorData>)
 }
 
 fn load(folder: &TempDir) -> Result<usize, FormatError> {
-    Adapter::read(folder.path())?.apply(&mut tiny::llava(3), folder.path())
+    Adapter::read(folder.path())?.apply(&mut tiny::llava(3), folder.path(), VisionAdapter::Refuse)
+}
+
+/// Changes one field of the adapter's configuration.
+fn configure(folder: &TempDir, field: &str, value: Value) {
+    let path = folder.path().join(ADAPTER_CONFIG_FILE);
+    let config = fs::read_to_string(&path).expect("it is there");
+    let mut config: Value = serde_json::from_str(&config).expect("JSON");
+    config[field] = value;
+    fs::write(&path, config.to_string()).expect("writable");
+}
+
+/// The message and hint about an adapter whose configuration says something else.
+fn refusal(field: &str, value: Value) -> String {
+    let (folder, _) = written();
+    configure(&folder, field, value);
+    let error = load(&folder).expect_err("this adapter has to be refused");
+    let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+    let text = format!("{error}{hint}");
+    text.replace(&folder.path().display().to_string(), "DIR")
 }
 
 #[test]
@@ -71,9 +91,12 @@ fn an_adapter_survives_writing_and_reading() {
     let read = Adapter::read(folder.path()).expect("it was written just now");
     assert_eq!(read, adapter);
     let mut model = tiny::llava(3);
-    // 2 layers × 2 targets × 2 matrices.
-    assert_eq!(read.apply(&mut model, folder.path()).expect("it fits"), 8);
-    assert_eq!(Adapter::of(&model, lora_config(), read.base_model), adapter);
+    // 2 layers × 2 targets.
+    let applied = read.apply(&mut model, folder.path(), VisionAdapter::Refuse);
+    assert_eq!(applied.expect("it fits"), 4);
+    assert_eq!(Adapter::of(&model, &lora_config(), read.base_model()), adapter);
+    read.write(folder.path()).expect("a writable folder");
+    assert_eq!(Adapter::read(folder.path()).expect("it was written just now"), adapter);
 }
 
 #[test]
@@ -115,22 +138,38 @@ fn old_keys_are_read() {
             |key: &str| key.replace("model.model.language_model.", "model.language_model.model.");
         *tensors = std::mem::take(tensors).into_iter().map(|(k, v)| (old(&k), v)).collect();
     });
-    assert_eq!(Adapter::read(folder.path()).expect("old keys"), adapter);
+    let read = Adapter::read(folder.path()).expect("old keys");
+    assert!(read.updates.keys().eq(adapter.updates.keys()));
+    for (update, written) in read.updates.values().zip(adapter.updates.values()) {
+        assert_eq!((&update.a, &update.b), (&written.a, &written.b));
+        assert_eq!(
+            update.path,
+            written.path.replace("model.language_model.", "language_model.model.")
+        );
+    }
+    assert_eq!(load(&folder).expect("they fit"), 4);
 }
 
 #[test]
 fn tensors_that_match_nothing_are_named() {
     let (folder, _) = written();
     rewrite(folder.path(), |tensors| {
-        let key = tensors.keys().next().expect("a tensor").clone();
-        let data = tensors[&key].clone();
-        tensors.insert("base_model.model.model.mm_projector.lora_A.weight".to_owned(), data);
+        let map = "base_model.model.model.resampler";
+        for (matrix, shape) in [("lora_A", [3, 8]), ("lora_B", [8, 3])] {
+            let data = TensorData::new(vec![0.5_f32; 24], shape);
+            tensors.insert(format!("{map}.{matrix}.weight"), data);
+        }
     });
-    assert_eq!(
-        message(load(&folder), &folder),
-        "DIR/adapter_model.safetensors does not fit the model: nothing in the model takes \
-         `base_model.model.model.mm_projector.lora_A.weight`"
-    );
+    insta::assert_snapshot!(message(load(&folder), &folder), @"DIR/adapter_model.safetensors does not fit the model: nothing in the model takes `base_model.model.model.resampler.lora_A.weight`, `base_model.model.model.resampler.lora_B.weight`");
+
+    // Something else than LoRA's matrices.
+    let (folder, _) = written();
+    rewrite(folder.path(), |tensors| {
+        let key = "base_model.model.model.language_model.layers.0.self_attn.q_proj".to_owned();
+        let data = TensorData::new(vec![0.5_f32; 8], [8]);
+        tensors.insert(key + ".lora_magnitude_vector", data);
+    });
+    insta::assert_snapshot!(message(load(&folder), &folder), @"DIR/adapter_model.safetensors does not fit the model: nothing in the model takes `base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_magnitude_vector`");
 
     // A layer that this model does not have.
     let (folder, _) = written();
@@ -147,7 +186,7 @@ fn tensors_that_match_nothing_are_named() {
         ),
         "{said}"
     );
-    assert!(said.contains("it lacks `language_model.model.layers.1."), "{said}");
+    assert!(said.contains("it lacks `base_model.model.model.language_model.layers.1."), "{said}");
 }
 
 #[test]
@@ -179,9 +218,12 @@ fn an_empty_adapter_is_refused() {
 fn an_adapter_on_the_vision_tower_is_refused() {
     for tower in ["vision_tower.encoder", "vision_tower.vision_model.encoder"] {
         let (folder, _) = written();
-        let key = format!("base_model.model.model.{tower}.layers.0.self_attn.q_proj.lora_A.weight");
+        let map = format!("base_model.model.model.{tower}.layers.0.self_attn.q_proj");
+        let key = format!("{map}.lora_A.weight");
         rewrite(folder.path(), |tensors| {
             tensors.insert(key.clone(), TensorData::new(vec![0.0_f32; 24], [3, 8]));
+            let b = TensorData::new(vec![0.0_f32; 24], [8, 3]);
+            tensors.insert(format!("{map}.lora_B.weight"), b);
         });
         let error = load(&folder).expect_err("the verifier must not move");
         assert!(matches!(error, FormatError::AdapterTouchesVision { .. }), "{error}");
@@ -197,10 +239,7 @@ fn a_matrix_without_its_counterpart_or_of_another_rank_is_refused() {
         tensors.remove(b);
     });
     let said = message(load(&folder), &folder);
-    assert!(
-        said.contains("it lacks `language_model.model.layers.0.self_attn.q_proj.lora_B"),
-        "{said}"
-    );
+    assert!(said.ends_with(&format!("does not fit the model: it lacks `{b}`")), "{said}");
 
     let (folder, _) = written();
     rewrite(folder.path(), |tensors| {
@@ -209,7 +248,8 @@ fn a_matrix_without_its_counterpart_or_of_another_rank_is_refused() {
     assert_eq!(
         message(load(&folder), &folder),
         format!(
-            "DIR/adapter_model.safetensors: tensor `{b}` has shape [8, 2], but the configuration needs [8, 3]"
+            "DIR/adapter_model.safetensors does not have the ranks of its configuration (r, \
+             rank_pattern): `{b}` has 2, not 3"
         )
     );
 
@@ -228,10 +268,11 @@ fn a_matrix_without_its_counterpart_or_of_another_rank_is_refused() {
 fn a_refused_adapter_leaves_the_model_as_it_was() {
     let (folder, _) = written();
     let mut adapter = Adapter::read(folder.path()).expect("it was written just now");
-    adapter.tensors.pop_first();
+    adapter.updates.pop_first();
     let mut model = tiny::llava(3);
-    adapter.apply(&mut model, folder.path()).expect_err("a matrix is missing");
-    assert!(Adapter::of(&model, lora_config(), None).tensors.is_empty());
+    let refused = adapter.apply(&mut model, folder.path(), VisionAdapter::Refuse);
+    refused.expect_err("a map is missing");
+    assert!(Adapter::of(&model, &lora_config(), None).updates.is_empty());
 }
 
 #[test]
@@ -241,22 +282,104 @@ fn what_is_not_plain_lora_is_refused() {
         ("r", json!(0)),
         ("bias", json!("all")),
         ("use_dora", json!(true)),
-        ("rank_pattern", json!({ "q_proj": 8 })),
-        ("alpha_pattern", json!({ "q_proj": 8 })),
+        ("init_lora_weights", json!("pissa")),
         ("modules_to_save", json!(["lm_head"])),
-        ("target_modules", json!(["q_proj", "v_proj", "k_proj"])),
+        ("trainable_token_indices", json!([3, 5])),
+        ("target_parameters", json!(["experts.up"])),
+        ("target_modules", json!([])),
+        ("layers_to_transform", json!([0])),
     ];
     for (field, value) in cases {
-        let (folder, _) = written();
-        let path = folder.path().join(ADAPTER_CONFIG_FILE);
-        let config = fs::read_to_string(&path).expect("it is there");
-        let mut config: Value = serde_json::from_str(&config).expect("JSON");
-        config[field] = value;
-        fs::write(&path, config.to_string()).expect("writable");
-        let said = message(Adapter::read(folder.path()), &folder);
+        let said = refusal(field, value);
         let expected = format!("DIR/adapter_config.json: `{field}` is ");
         assert!(said.starts_with(&expected), "{said}");
     }
+    insta::assert_snapshot!(refusal("use_dora", json!(true)), @r"DIR/adapter_config.json: `use_dora` is true, but only false is supported");
+    insta::assert_snapshot!(refusal("init_lora_weights", json!("olora")), @r"DIR/adapter_config.json: `init_lora_weights` is olora, but only an initialisation that leaves the model's weights as they are is supported");
+    insta::assert_snapshot!(refusal("rank_pattern", json!({ "q_proj": "many" })), @r#"DIR/adapter_config.json: `rank_pattern.q_proj` is "many", but only a number above 0 is supported"#);
+}
+
+#[test]
+fn a_configuration_that_is_about_other_maps_is_refused() {
+    // More than there are matrices for.
+    insta::assert_snapshot!(refusal("target_modules", json!(".*language_model.*(q_proj|v_proj|k_proj)")), @r"
+    DIR/adapter_model.safetensors does not fit the model: it lacks `base_model.model.model.language_model.layers.0.self_attn.k_proj.lora_A.weight`, `base_model.model.model.language_model.layers.0.self_attn.k_proj.lora_B.weight`, `base_model.model.model.language_model.layers.1.self_attn.k_proj.lora_A.weight`, `base_model.model.model.language_model.layers.1.self_attn.k_proj.lora_B.weight`
+    hint: the adapter was trained on another model; see base_model_name_or_path in its adapter_config.json
+    ");
+    // Fewer.
+    insta::assert_snapshot!(refusal("target_modules", json!(".*language_model.*q_proj")), @r"
+    DIR/adapter_model.safetensors holds matrices for maps that its configuration does not select: `base_model.model.model.language_model.layers.0.self_attn.v_proj.lora_A.weight`, `base_model.model.model.language_model.layers.0.self_attn.v_proj.lora_B.weight`, `base_model.model.model.language_model.layers.1.self_attn.v_proj.lora_A.weight`, `base_model.model.model.language_model.layers.1.self_attn.v_proj.lora_B.weight`
+    hint: adapter_config.json and adapter_model.safetensors must come from the same training, and from a model of this architecture
+    ");
+    // Bare names are the vision tower's as well, for which there are none.
+    insta::assert_snapshot!(refusal("target_modules", json!(["q_proj", "v_proj"])), @r#"
+    DIR/adapter_model.safetensors does not fit the model: it lacks `base_model.model.model.vision_tower.encoder.layers.0.self_attn.q_proj.lora_A.weight`, `base_model.model.model.vision_tower.encoder.layers.0.self_attn.q_proj.lora_B.weight`, `base_model.model.model.vision_tower.encoder.layers.0.self_attn.v_proj.lora_A.weight`, `base_model.model.model.vision_tower.encoder.layers.0.self_attn.v_proj.lora_B.weight` and 4 more
+    hint: target_modules also selects maps of the vision tower, for which there are no matrices; if there should be none, add "exclude_modules": ".*vision_tower.*" to adapter_config.json
+    "#);
+    // None of the model's.
+    insta::assert_snapshot!(refusal("target_modules", json!(["q_proj", "query_key_value"])), @r"
+    DIR/adapter_config.json: `target_modules` names `query_key_value`, which matches no map of the model
+    hint: adapter_config.json and adapter_model.safetensors must come from the same training, and from a model of this architecture
+    ");
+    insta::assert_snapshot!(refusal("target_modules", json!(".*language_model.*(q_proj")), @r"DIR/adapter_config.json is not a valid adapter configuration (adapter_config.json): a pattern of `target_modules` is no regular expression: Parsing error at position 25: Opening parenthesis without closing parenthesis");
+    insta::assert_snapshot!(refusal("rank_pattern", json!({ "layers.1.*": 8 })), @r"
+    DIR/adapter_model.safetensors does not have the ranks of its configuration (r, rank_pattern): `base_model.model.model.language_model.layers.1.self_attn.q_proj.lora_A.weight` has 3, not 8, `base_model.model.model.language_model.layers.1.self_attn.q_proj.lora_B.weight` has 3, not 8, `base_model.model.model.language_model.layers.1.self_attn.v_proj.lora_A.weight` has 3, not 8, `base_model.model.model.language_model.layers.1.self_attn.v_proj.lora_B.weight` has 3, not 8
+    hint: adapter_config.json and adapter_model.safetensors must come from the same training
+    ");
+}
+
+#[test]
+fn names_are_limited_as_peft_limits_them() {
+    let taken = [
+        [("target_modules", json!(["q_proj", "v_proj"])), ("exclude_modules", json!(".*vision.*"))],
+        [
+            ("target_modules", json!(["self_attn.q_proj", "v_proj", "out_proj"])),
+            ("exclude_modules", json!(["out_proj", "layers.0.self_attn.q_proj"])),
+        ],
+    ];
+    let fits = taken.map(|fields| {
+        let (folder, _) = written();
+        for (field, value) in fields {
+            configure(&folder, field, value);
+        }
+        load(&folder).map_err(|error| error.to_string())
+    });
+    assert_eq!(fits[0], Ok(4));
+    // `out_proj` and the first layers' `q_proj` are excluded on the tower too, what is left is not.
+    let said = fits[1].as_ref().expect_err("layer 0 is excluded");
+    let (_, said) = said.split_once("it lacks ").expect("maps of the tower");
+    insta::assert_snapshot!(said, @"`base_model.model.model.vision_tower.encoder.layers.0.self_attn.v_proj.lora_A.weight`, `base_model.model.model.vision_tower.encoder.layers.0.self_attn.v_proj.lora_B.weight`, `base_model.model.model.vision_tower.encoder.layers.1.self_attn.q_proj.lora_A.weight`, `base_model.model.model.vision_tower.encoder.layers.1.self_attn.q_proj.lora_B.weight` and 2 more");
+}
+
+#[test]
+fn patterns_that_match_nothing_change_nothing() {
+    let (folder, adapter) = written();
+    configure(&folder, "rank_pattern", json!({ "proj": 8, "layers.9.*": 4 }));
+    configure(&folder, "alpha_pattern", json!({ "q_pro": 8, "1.self_attn.v_proj": 12 }));
+    let read = Adapter::read(folder.path()).expect("ranks are as they were");
+    for (name, update) in &read.updates {
+        let expected = if name.contains("layers.1.self_attn.v_proj") { 4.0 } else { 2.0 };
+        assert!((update.scale - expected).abs() < 1e-12, "{name}: {}", update.scale);
+    }
+    assert!(read.updates.keys().eq(adapter.updates.keys()));
+}
+
+#[test]
+fn an_output_matrix_that_is_the_embedding_table_is_refused() {
+    let mut config = tiny::llava_config();
+    config.text.tie_word_embeddings = true;
+    let (folder, _) = written();
+    let head = "base_model.model.lm_head";
+    rewrite(folder.path(), |tensors| {
+        let floats = |count| vec![0.0_f32; count];
+        tensors.insert(format!("{head}.lora_A.weight"), TensorData::new(floats(24), [3, 8]));
+        tensors.insert(format!("{head}.lora_B.weight"), TensorData::new(floats(72), [24, 3]));
+    });
+    let weights = &mut RandomWeights::new(3);
+    let mut model = Llava::load(config, weights, &Device::flex()).expect("random weights fit");
+    let adapter = Adapter::read(folder.path()).expect("pairs of matrices");
+    let refused = adapter.apply(&mut model, folder.path(), VisionAdapter::Refuse);
+    insta::assert_snapshot!(message(refused, &folder), @"DIR/adapter_model.safetensors changes lm_head, which in this model is the embedding table itself (tie_word_embeddings)");
 }
 
 #[test]
@@ -266,6 +389,11 @@ fn absent_files_are_named() {
         .expect("writable");
     assert!(message(Adapter::read(folder.path()), &folder).contains("Python pickle"));
     fs::remove_file(folder.path().join("adapter_model.bin")).expect("it is there");
+    // The original LLaVA repository trains the projector beside the adapter.
+    let beside = folder.path().join("non_lora_trainables.bin");
+    fs::write(&beside, b"pickle").expect("writable");
+    assert!(message(Adapter::read(folder.path()), &folder).contains("non_lora_trainables.bin"));
+    fs::remove_file(beside).expect("it is there");
     assert_eq!(
         message(Adapter::read(folder.path()), &folder),
         "no weights file at DIR/adapter_model.safetensors"

@@ -5,6 +5,8 @@ mod checkpoint;
 mod config;
 mod images;
 mod json_lines;
+mod merge;
+mod peft;
 mod processor;
 mod run_folder;
 mod tiny;

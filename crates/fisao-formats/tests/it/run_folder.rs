@@ -37,7 +37,7 @@ fn other_peoples_files_are_left_alone() {
     fs::write(folder.path().join("thesis.tex"), "").expect("writable");
     assert_eq!(
         message(RunFolder::create(folder.path()), &folder),
-        "DIR is not empty (thesis.tex is there), and a run wants a folder of its own"
+        "DIR is not empty (thesis.tex is there), and the output wants a folder of its own"
     );
     let said = message(RunFolder::create(&folder.path().join("thesis.tex")), &folder);
     assert!(said.starts_with("cannot use as output folder DIR/thesis.tex: "), "{said}");

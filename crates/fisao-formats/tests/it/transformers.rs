@@ -5,6 +5,7 @@
 //! `fixtures/parity/generate.py` makes them.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -14,6 +15,7 @@ use fisao_formats::checkpoint::{
 };
 use fisao_formats::documents::write_json;
 use fisao_formats::images::open_image;
+use fisao_formats::merge::{Merge, MergeOptions};
 use fisao_formats::weights::MappedFile;
 use fisao_formats::{Adapter, Checkpoint, LoadDtype, StoredDtype};
 use fisao_models::generation::{Generated, Prompt, Sampling};
@@ -23,6 +25,8 @@ use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_models::text::Tokenizer;
 use serde_json::{Value, json};
+
+use crate::peft::last_logits;
 
 const VARIABLE: &str = "FISAO_TINY_CHECKPOINTS";
 
@@ -189,6 +193,35 @@ fn llava_sees_and_says_what_it_says_in_transformers() {
     }
 }
 
+/// Writes what `fixtures/peft_adapter/check_ours.py` compares: our logits with the adapter, and a
+/// checkpoint with the adapter folded in.
+fn write_expected_and_merged(
+    folder: &Path,
+    checkpoint: &Checkpoint,
+    adapter: Adapter,
+    adapted: &Llava,
+) {
+    let prompt = expected_json(folder)["prompt"].as_str().expect("text").to_owned();
+    let ids = checkpoint.tokenizer().expect("a tokenizer").encode(&prompt, true);
+    let ids = adapted.config().expand_image_token(&ids.expect("any text")).expect("a placeholder");
+    let pixels = pixels(folder, checkpoint);
+    let logits = last_logits(adapted, pixels.clone(), &ids);
+    let expected = json!({ "prompt": ids, "pixels": pixels, "logits": logits });
+    write_json(&folder.join("rewritten/expected.json"), &expected).expect("writable");
+
+    let merged = folder.join("rewritten/merged");
+    if merged.exists() {
+        std::fs::remove_dir_all(&merged).expect("an earlier run's");
+    }
+    let merge = Merge::new(checkpoint, adapter, Path::new("adapter"), &MergeOptions::default());
+    let written = merge.expect("it fits").write(&merged, &mut |_| ControlFlow::Continue(()));
+    written.expect("writable");
+    let checkpoint = Checkpoint::open(&merged).expect("it was written just now");
+    let model =
+        checkpoint.load_llava(LoadDtype::F32, &Device::flex()).expect("whole weights").model;
+    assert_close(folder, &last_logits(&model, pixels, &ids), &logits, F32.logprobs, "merged");
+}
+
 #[test]
 fn verifiers_measure_the_cosines_they_measure_in_transformers() {
     for (folder, tolerance) in cases("verifiers_measure_the_cosines_they_measure_in_transformers") {
@@ -249,8 +282,9 @@ fn checkpoints_are_written_back_for_transformers() {
             parameter.set_values((0..count).map(|i| 0.3 * (i as f32).sin()).collect());
         }
     });
-    let adapter = Adapter::of(&model, config, Some(target.display().to_string()));
+    let adapter = Adapter::of(&model, &config, Some(&target.display().to_string()));
     adapter.write(&folder.join("rewritten/adapter")).expect("writable");
+    write_expected_and_merged(folder, &again, adapter, &model);
     let said = greedy(folder, &checkpoint, &model);
     write_json(
         &folder.join("rewritten/adapter.json"),

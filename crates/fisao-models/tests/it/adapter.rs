@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use fisao_models::adamw::{AdamW, AdamWConfig};
 use fisao_models::llava::Llava;
-use fisao_models::lora::{LoraConfig, LoraError, TARGETS};
+use fisao_models::lora::{LoraConfig, LoraError, LowRank, TARGETS};
 use fisao_models::parameters::{
-    GradientMap, ParameterMut, Parameters, collect_gradients, floats, gradient_norm,
+    GradientMap, ParameterMut, Parameters, collect_gradients, floats, from_floats, gradient_norm,
 };
 use fisao_models::sequences::Example;
 use fisao_testkit::compare::{assert_close, largest_difference};
@@ -192,4 +192,48 @@ fn impossible_configurations_are_refused() {
     let none = LoraConfig { target_modules: Vec::new(), ..config() };
     assert!(matches!(refuse(&none), LoraError::NoTargets));
     assert_eq!(LoraConfig::default().target_modules, TARGETS);
+}
+
+/// Every matrix of the model is a map, but for tables of embeddings.
+#[test]
+fn every_map_is_visited_under_its_canonical_name() {
+    let mut model = tiny_llava(3);
+    let mut maps = BTreeMap::new();
+    model.visit_maps_mut(&mut |name, map| {
+        maps.insert(format!("{name}.weight"), map.size());
+    });
+    let mut matrices = BTreeMap::new();
+    model.visit_mut("", &mut |name, parameter| {
+        if let ([outputs, inputs], false) = (&parameter.shape()[..], name.contains("embed")) {
+            matrices.insert(name.to_owned(), [*inputs, *outputs]);
+        }
+    });
+    assert_eq!(maps, matrices);
+    assert_eq!(maps.len(), 3 * 6 + 2 + 2 * 7 + 1);
+}
+
+/// Adapters anywhere are switched off and folded in, not only the decoder's.
+#[test]
+fn adapters_on_every_map_are_switched_off_and_merged() {
+    let base = floats(&logprobs(&tiny_llava(3)));
+    let mut adapted = tiny_llava(3);
+    let mut drawn = 0.0_f32;
+    adapted.visit_maps_mut(&mut |_, map| {
+        let [inputs, outputs] = map.size();
+        let mut matrix = |shape: [usize; 2]| {
+            let next = (0..shape[0] * shape[1]).map(|_| {
+                drawn += 1.0;
+                0.2 * drawn.sin()
+            });
+            from_floats(next.collect(), shape, &Device::flex())
+        };
+        let (a, b) = (matrix([2, inputs]), matrix([outputs, 2]));
+        map.adapter = Some(LowRank { a, b, scale: 1.5 });
+    });
+    let with = floats(&logprobs(&adapted));
+    assert!(largest_difference(&with, &base) > 0.05);
+    assert_eq!(floats(&logprobs(&adapted.without_lora())), base);
+    adapted.merge_lora();
+    assert!(values(&mut Adapted(adapted.clone())).is_empty(), "merged adapters are gone");
+    assert_close("merged", &floats(&logprobs(&adapted)), &with, F32_FORWARD);
 }

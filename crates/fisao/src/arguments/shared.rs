@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use fisao_formats::LoadDtype;
+use fisao_formats::adapter::VisionAdapter;
 use fisao_models::generation::Sampling;
 
 use crate::failure::Refusal;
@@ -18,9 +19,17 @@ pub(crate) struct ModelArguments {
     /// LoRA adapter in PEFT layout to put on the model
     #[arg(long, value_name = "FOLDER")]
     pub(crate) adapter: Option<PathBuf>,
+    /// Apply an adapter to the model's vision tower, too; the verifier's stays as it is
+    #[arg(long, requires = "adapter")]
+    pub(crate) allow_vision_adapter: bool,
     /// Precision in which the model's weights are held; activations, adapters and sums are always f32
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     pub(crate) dtype: Dtype,
+}
+
+/// What `--allow-vision-adapter` stands for.
+pub(crate) fn vision_adapter(allowed: bool) -> VisionAdapter {
+    if allowed { VisionAdapter::Apply } else { VisionAdapter::Refuse }
 }
 
 /// Precision of weights: as the checkpoint stores them, or converted.

@@ -65,7 +65,7 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
         health: Vec::new(),
     };
     training.run(&mut trainer, arguments.resume)?;
-    training.write_adapter(&trainer, &config.lora, policy.name.clone())?;
+    training.write_adapter(&trainer, &config.lora, &policy.name)?;
     let adapter = folder.path(RunFolder::ADAPTER);
     reporter.note(format!("adapter: {}", adapter.display()));
     Ok(())

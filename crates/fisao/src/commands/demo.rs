@@ -273,7 +273,7 @@ impl Demo<'_> {
             Some(watch),
         )?;
         self.training.run(&mut trainer, resume)?;
-        self.training.write_adapter(&trainer, &self.config.lora, self.model_name.clone())?;
+        self.training.write_adapter(&trainer, &self.config.lora, &self.model_name)?;
         self.seconds.align = start.elapsed().as_secs_f64();
         Ok(trainer.policy().clone())
     }

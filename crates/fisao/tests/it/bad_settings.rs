@@ -62,7 +62,7 @@ fn pretraining_goes_into_a_folder_of_its_own() {
     fs::create_dir(place.path("models")).unwrap();
     place.write("models/notes.txt", "mine");
     insta::assert_snapshot!(place.refuse(&["pretrain", "--output", "models"]), @r"
-    error: models is not empty (notes.txt is there), and a run wants a folder of its own
+    error: models is not empty (notes.txt is there), and the output wants a folder of its own
     hint: choose another output folder, or empty this one
     ");
 }

@@ -5,7 +5,7 @@ use crate::fixture::Workplace;
 #[test]
 fn every_command_describes_itself() {
     let place = Workplace::new();
-    let commands: [&[&str]; 9] = [
+    let commands: [&[&str]; 10] = [
         &[],
         &["caption"],
         &["score"],
@@ -13,6 +13,7 @@ fn every_command_describes_itself() {
         &["align"],
         &["eval"],
         &["eval", "chair"],
+        &["merge"],
         &["pretrain"],
         &["demo"],
     ];

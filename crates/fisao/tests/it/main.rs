@@ -8,5 +8,6 @@ mod caption;
 mod eval;
 mod fixture;
 mod help;
+mod merge;
 mod pretrain;
 mod score;

@@ -1,0 +1,126 @@
+//! Whether an adapter and a model belong together.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::names::{NAMINGS, Naming, Side, is_vision, key, keys};
+use super::rules::Rules;
+use super::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Adapter, MapUpdate, VisionAdapter};
+use crate::FormatError;
+
+/// The output matrix's canonical name.
+const HEAD: &str = "language_model.lm_head";
+
+/// Inputs and outputs of every affine map of a model, by canonical name.
+pub(crate) type MapSizes = BTreeMap<String, [usize; 2]>;
+
+/// Refuses an adapter that a model of these maps cannot take, or that would not compute what PEFT
+/// computes with it.
+pub(crate) fn check(
+    adapter: &Adapter,
+    maps: &MapSizes,
+    folder: &Path,
+    vision: VisionAdapter,
+) -> Result<(), FormatError> {
+    let (config, path) = (folder.join(ADAPTER_CONFIG_FILE), folder.join(ADAPTER_WEIGHTS_FILE));
+    let rules = adapter.rules(&config)?;
+    let updates = &adapter.updates;
+    if vision == VisionAdapter::Refuse {
+        let touching = updates.iter().filter(|(name, _)| is_vision(name));
+        let keys = touching.flat_map(|(_, update)| keys(&update.path)).collect::<Vec<_>>();
+        if !keys.is_empty() {
+            return Err(FormatError::AdapterTouchesVision { path, keys });
+        }
+    }
+    if updates.contains_key(HEAD) && !maps.contains_key(HEAD) {
+        return Err(FormatError::AdapterTied { path });
+    }
+    check_targets(&rules, maps, &config)?;
+    let unmatched = updates.iter().filter(|(name, _)| !maps.contains_key(*name));
+    let unmatched = unmatched.flat_map(|(_, update)| keys(&update.path)).collect::<Vec<_>>();
+    let missing = missing(&rules, updates, maps)?;
+    if !unmatched.is_empty() || !missing.is_empty() || updates.is_empty() {
+        return Err(FormatError::AdapterMismatch { path, unmatched, missing });
+    }
+    for (name, update) in updates {
+        check_shapes(&path, update, maps[name])?;
+    }
+    check_selection(&rules, updates, path)
+}
+
+/// Every named target is a map's.
+fn check_targets(rules: &Rules, maps: &MapSizes, config: &Path) -> Result<(), FormatError> {
+    let paths = maps.keys().flat_map(|name| NAMINGS.iter().map(|naming| naming.path(name)));
+    let targets = rules.idle_targets(&paths.collect::<Vec<_>>());
+    if targets.is_empty() {
+        return Ok(());
+    }
+    Err(FormatError::AdapterTargets { path: config.to_owned(), targets })
+}
+
+/// The keys of maps that the configuration selects and the file leaves out.
+fn missing(
+    rules: &Rules,
+    updates: &BTreeMap<String, MapUpdate>,
+    maps: &MapSizes,
+) -> Result<Vec<String>, FormatError> {
+    // Patterns are about the names that the trainer's release of transformers had, which the keys
+    // tell; where they fit several, a map is missing only if it would be by all of them.
+    let fits = |naming: &&Naming| updates.iter().all(|(name, u)| naming.path(name) == u.path);
+    let mut namings = NAMINGS.iter().filter(fits).collect::<Vec<_>>();
+    if namings.is_empty() {
+        namings = NAMINGS.iter().collect();
+    }
+    let mut missing = Vec::new();
+    for name in maps.keys().filter(|name| !updates.contains_key(*name)) {
+        let paths = namings.iter().map(|naming| naming.path(name)).collect::<Vec<_>>();
+        let selected =
+            paths.iter().map(|path| rules.select(path)).collect::<Result<Vec<_>, _>>()?;
+        if selected.iter().all(|selected| *selected) {
+            missing.extend(keys(&paths[0]));
+        }
+    }
+    Ok(missing)
+}
+
+fn check_shapes(
+    path: &Path,
+    update: &MapUpdate,
+    [inputs, outputs]: [usize; 2],
+) -> Result<(), FormatError> {
+    let rank = update.rank();
+    let shapes = [
+        (Side::A, Some(&update.a), vec![rank, inputs]),
+        (Side::B, Some(&update.b), vec![outputs, rank]),
+        (Side::Base, update.base.as_ref(), vec![outputs, inputs]),
+    ];
+    for (side, data, expected) in shapes {
+        let Some(data) = data else { continue };
+        let tensor = key(&update.path, side);
+        let found = data.shape().to_vec();
+        if found != expected {
+            return Err(FormatError::TensorShape { path: path.into(), tensor, expected, found });
+        }
+    }
+    Ok(())
+}
+
+/// PEFT passes over matrices for a map that its configuration does not select.
+fn check_selection(
+    rules: &Rules,
+    updates: &BTreeMap<String, MapUpdate>,
+    path: std::path::PathBuf,
+) -> Result<(), FormatError> {
+    let mut unselected = Vec::new();
+    for (name, update) in updates {
+        let paths = NAMINGS.iter().map(|naming| naming.path(name)).chain([update.path.clone()]);
+        let selected = paths.map(|path| rules.select(&path)).collect::<Result<Vec<_>, _>>()?;
+        if !selected.contains(&true) {
+            unselected.extend(keys(&update.path));
+        }
+    }
+    if unselected.is_empty() {
+        return Ok(());
+    }
+    Err(FormatError::AdapterUnselected { path, keys: unselected })
+}

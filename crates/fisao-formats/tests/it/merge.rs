@@ -1,0 +1,256 @@
+//! Checkpoints with an adapter folded in.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, TensorData};
+use fisao_formats::adapter::VisionAdapter;
+use fisao_formats::checkpoint::{
+    CONFIG_FILE, named_tensors, write_checkpoint, write_llava, write_llava_processing,
+};
+use fisao_formats::merge::{Merge, MergeOptions, Merged};
+use fisao_formats::weights::MappedFile;
+use fisao_formats::{Adapter, Checkpoint, FormatError, LoadDtype, StoredDtype};
+use fisao_models::image::ImageProcessor;
+use fisao_testkit::compare::assert_close;
+use half::f16;
+use serde_json::{Value, json};
+use tempfile::{TempDir, tempdir};
+
+use crate::peft::{CASES, LOGITS, base_model, expected_logits, folder, logits};
+use crate::{message, tiny};
+
+const APPLY: MergeOptions =
+    MergeOptions { dtype: None, max_shard_size: u64::MAX, vision: VisionAdapter::Apply };
+
+/// A folder with the fixtures' model in `model`.
+fn workplace(dtype: StoredDtype) -> TempDir {
+    let place = tempdir().expect("a temporary folder");
+    let (folder, model) = (place.path().join("model"), base_model());
+    let images = ImageProcessor::clip(model.config().vision.image_size as u32);
+    let (tokenizer, special) = (tiny::tokenizer(), tiny::special_tokens());
+    write_llava_processing(&folder, model.config(), &tokenizer, &special, &images)
+        .expect("the folder is new");
+    write_llava(&folder, &model, dtype).expect("the folder is new");
+    place
+}
+
+fn prepare(place: &TempDir, case: &str, options: &MergeOptions) -> Result<Merge, FormatError> {
+    let checkpoint = Checkpoint::open(&place.path().join("model"))?;
+    Merge::new(&checkpoint, Adapter::read(&folder(case))?, &folder(case), options)
+}
+
+fn output(place: &TempDir) -> PathBuf {
+    place.path().join("merged")
+}
+
+fn merge(place: &TempDir, case: &str, options: &MergeOptions) -> Result<Merged, FormatError> {
+    prepare(place, case, options)?.write(&output(place), &mut |_| ControlFlow::Continue(()))
+}
+
+fn stored(folder: &Path, file: &str) -> Vec<(String, String, TensorData)> {
+    let file = MappedFile::open(&folder.join(file)).expect("a whole file");
+    let keys = file.keys().into_iter().map(|key| {
+        let tensor = file.tensor(&key).expect("its own key");
+        let data = tensor.as_stored(tensor.shape()).expect("floats");
+        (key, tensor.dtype_name(), data)
+    });
+    keys.collect()
+}
+
+fn load(folder: &Path) -> Vec<f32> {
+    let checkpoint = Checkpoint::open(folder).expect("a whole checkpoint");
+    let loaded = checkpoint.load_llava(LoadDtype::F32, &Device::flex()).expect("whole weights");
+    assert_eq!(loaded.unused, Vec::<String>::new());
+    logits(&loaded.model)
+}
+
+#[test]
+fn a_merged_checkpoint_computes_what_peft_computes() {
+    for case in CASES {
+        let place = workplace(StoredDtype::F32);
+        let merged = merge(&place, case, &APPLY).expect("the adapter fits");
+        assert_eq!(merged.files, ["model.safetensors"], "{case}");
+        assert_close(case, &load(&output(&place)), &expected_logits(case), LOGITS);
+    }
+}
+
+/// Everything but the maps is copied, and the maps are what f64 arithmetic rounds to.
+#[test]
+fn only_the_adapter_s_maps_change_and_are_rounded_once() {
+    let place = workplace(StoredDtype::F16);
+    let merged = merge(&place, "patterns", &APPLY).expect("the adapter fits");
+    let adapter = Adapter::read(&folder("patterns")).expect("PEFT wrote it");
+    assert_eq!((merged.maps, adapter.updates.len()), (8, 8));
+    let before = stored(&place.path().join("model"), "model.safetensors");
+    let after = stored(&output(&place), "model.safetensors");
+    assert_eq!(after.len(), before.len());
+    let mut changed = 0;
+    for ((name, dtype, old), (new_name, new_dtype, new)) in before.iter().zip(&after) {
+        assert_eq!((name, dtype.as_str()), (new_name, "F16"));
+        assert_eq!(dtype, new_dtype);
+        let Some(update) = adapter.updates.get(name.trim_end_matches(".weight")) else {
+            assert_eq!(old, new, "{name}");
+            continue;
+        };
+        changed += 1;
+        let [rank, inputs] = [update.rank(), update.a.shape()[1]];
+        let floats =
+            |data: &TensorData| data.clone().convert::<f32>().try_to_vec::<f32>().expect("f32");
+        let (a, b, old, new) = (floats(&update.a), floats(&update.b), floats(old), floats(new));
+        for (at, (old, new)) in old.iter().zip(&new).enumerate() {
+            let (row, column) = (at / inputs, at % inputs);
+            let terms =
+                (0..rank).map(|k| f64::from(b[row * rank + k]) * f64::from(a[k * inputs + column]));
+            let exact = f64::from(*old) + update.scale * terms.sum::<f64>();
+            // Arithmetic in f32 may tip a value that lies between two of f16's.
+            let step = f64::from(f16::EPSILON) * exact.abs().max(1e-4);
+            assert!(
+                (f64::from(*new) - exact).abs() <= 0.51 * step,
+                "{name}: {new}, exactly {exact}"
+            );
+        }
+    }
+    assert_eq!(changed, merged.maps);
+}
+
+#[test]
+fn another_precision_is_written_and_named() {
+    let place = workplace(StoredDtype::F16);
+    let options = MergeOptions { dtype: Some(StoredDtype::Bf16), ..APPLY };
+    merge(&place, "layers", &options).expect("the adapter fits");
+    let tensors = stored(&output(&place), "model.safetensors");
+    assert!(tensors.iter().all(|(_, dtype, _)| dtype == "BF16"));
+    let config = fs::read_to_string(output(&place).join(CONFIG_FILE)).expect("it is there");
+    let config: Value = serde_json::from_str(&config).expect("JSON");
+    assert_eq!(config["torch_dtype"], "bfloat16");
+    assert_eq!(config["text_config"]["torch_dtype"], "bfloat16");
+}
+
+#[test]
+fn shards_hold_what_one_file_holds() {
+    let place = workplace(StoredDtype::F32);
+    merge(&place, "list", &APPLY).expect("the adapter fits");
+    let whole = stored(&output(&place), "model.safetensors");
+    let together = load(&output(&place));
+    fs::remove_dir_all(output(&place)).expect("it is there");
+
+    let options = MergeOptions { max_shard_size: 20_000, ..APPLY };
+    let merged = merge(&place, "list", &options).expect("the adapter fits");
+    assert!(merged.files.len() > 3, "{:?}", merged.files);
+    let last = format!("model-{0:05}-of-{0:05}.safetensors", merged.files.len());
+    assert_eq!(merged.files.last(), Some(&last));
+    assert!(!output(&place).join("model.safetensors").exists());
+    let mut parts = Vec::new();
+    for file in &merged.files {
+        let tensors = stored(&output(&place), file);
+        let bytes = tensors.iter().map(|(_, _, data)| data.as_bytes().len()).sum::<usize>();
+        assert!(bytes <= 20_000 || tensors.len() == 1, "{file} has {bytes} bytes");
+        parts.extend(tensors);
+    }
+    assert_eq!(parts, whole);
+    assert_eq!(load(&output(&place)), together);
+
+    let index = fs::read_to_string(output(&place).join("model.safetensors.index.json"));
+    let index: Value = serde_json::from_str(&index.expect("it is there")).expect("JSON");
+    assert_eq!(index["metadata"]["total_size"], merged.bytes);
+    assert_eq!(index["weight_map"].as_object().map(serde_json::Map::len), Some(merged.tensors));
+}
+
+#[test]
+fn what_goes_with_the_weights_is_copied() {
+    let place = workplace(StoredDtype::F32);
+    merge(&place, "layers", &APPLY).expect("the adapter fits");
+    let names = |folder: &Path| {
+        let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
+        let mut names = entries.map(|entry| entry.file_name()).collect::<Vec<_>>();
+        names.sort();
+        names
+    };
+    let (from, to) = (place.path().join("model"), output(&place));
+    assert_eq!(names(&to), names(&from));
+    for name in names(&from).iter().filter(|name| *name != "model.safetensors") {
+        let bytes = |folder: &Path| fs::read(folder.join(name)).expect("it is there");
+        assert_eq!(bytes(&to), bytes(&from), "{}", name.display());
+    }
+}
+
+#[test]
+fn progress_counts_every_byte_and_may_end_the_work() {
+    let place = workplace(StoredDtype::F32);
+    let options = MergeOptions { max_shard_size: 20_000, ..APPLY };
+    let merge = prepare(&place, "list", &options).expect("the adapter fits");
+    let mut seen = 0;
+    let stopped = merge.write(&output(&place), &mut |bytes| {
+        seen += bytes;
+        if seen < 50_000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    assert!(matches!(
+        stopped,
+        Err(FormatError::Io { ref source, .. }) if source.kind() == std::io::ErrorKind::Interrupted
+    ));
+    assert!(!output(&place).exists(), "two files were written, and are gone");
+
+    // A folder that was there stays, empty.
+    fs::create_dir(output(&place)).expect("it is gone");
+    merge.write(&output(&place), &mut |_| ControlFlow::Break(())).expect_err("ended at once");
+    assert_eq!(fs::read_dir(output(&place)).expect("it is there").count(), 0);
+
+    seen = 0;
+    let merged = merge.write(&output(&place), &mut |bytes| {
+        seen += bytes;
+        ControlFlow::Continue(())
+    });
+    assert_eq!(seen, merged.expect("an empty folder").bytes);
+}
+
+#[test]
+fn a_folder_that_holds_something_is_left_alone() {
+    let place = workplace(StoredDtype::F32);
+    fs::create_dir(output(&place)).expect("a new folder");
+    fs::write(output(&place).join("thesis.tex"), "x").expect("writable");
+    insta::assert_snapshot!(message(merge(&place, "layers", &APPLY), &place), @"DIR/merged is not empty (thesis.tex is there), and the output wants a folder of its own");
+    assert!(output(&place).join("thesis.tex").exists());
+}
+
+#[test]
+fn checkpoints_that_cannot_take_an_adapter_are_refused() {
+    let place = workplace(StoredDtype::F32);
+    let refusal = |case: &str, options: &MergeOptions| {
+        message(merge(&place, case, options), &place)
+            .replace(&folder(case).display().to_string(), "ADAPTER")
+    };
+    insta::assert_snapshot!(refusal("list", &MergeOptions { vision: VisionAdapter::Refuse, ..APPLY }), @"ADAPTER/adapter_model.safetensors would change the vision tower, which is the verifier's own: `base_model.model.model.vision_tower.encoder.layers.0.mlp.fc1.lora_A.weight`, `base_model.model.model.vision_tower.encoder.layers.0.mlp.fc1.lora_B.weight`, `base_model.model.model.vision_tower.encoder.layers.0.self_attn.out_proj.lora_A.weight`, `base_model.model.model.vision_tower.encoder.layers.0.self_attn.out_proj.lora_B.weight` and 20 more");
+
+    let path = place.path().join("model").join(CONFIG_FILE);
+    let original = fs::read_to_string(&path).expect("it is there");
+    let configure = |field: &str, value: Value| {
+        let mut config: Value = serde_json::from_str(&original).expect("JSON");
+        config[field] = value;
+        fs::write(&path, config.to_string()).expect("writable");
+    };
+    configure("quantization_config", json!({ "quant_method": "gptq", "bits": 4 }));
+    insta::assert_snapshot!(refusal("layers", &APPLY), @r#"DIR/model/config.json: `quantization_config` is "gptq", but only weights of 16 or 32 bits is supported"#);
+    let mut text = serde_json::from_str::<Value>(&original).expect("JSON")["text_config"].take();
+    text["tie_word_embeddings"] = json!(true);
+    configure("text_config", text);
+    insta::assert_snapshot!(refusal("projector", &APPLY), @"ADAPTER/adapter_model.safetensors changes lm_head, which in this model is the embedding table itself (tie_word_embeddings)");
+    fs::write(&path, &original).expect("writable");
+
+    let mut tensors = named_tensors(&base_model());
+    let (name, tensor) = &mut tensors[0];
+    *tensor = TensorData::new(vec![70_000.0_f32; tensor.num_elements()], tensor.shape().to_vec());
+    let name = name.clone();
+    let config = serde_json::from_str(&original).expect("JSON");
+    write_checkpoint(&place.path().join("model"), &config, &tensors, StoredDtype::F32)
+        .expect("writable");
+    let options = MergeOptions { dtype: Some(StoredDtype::F16), ..APPLY };
+    assert_eq!(
+        refusal("layers", &options),
+        format!(
+            "DIR/model/model.safetensors: tensor `{name}` holds values beyond the range of float16"
+        )
+    );
+    assert!(!output(&place).exists());
+}

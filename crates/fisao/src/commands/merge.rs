@@ -1,0 +1,88 @@
+//! `fisao merge`: a checkpoint with an adapter folded into its weights.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+
+use anyhow::bail;
+use fisao_formats::merge::{Merge, MergeOptions, Merged};
+use fisao_formats::{Adapter, Checkpoint};
+use indicatif::DecimalBytes;
+use serde::Serialize;
+
+use crate::arguments::{Format, MergeArguments, vision_adapter};
+use crate::bundle::embedded;
+use crate::failure::Interrupted;
+use crate::reporter::Reporter;
+use crate::{interrupt, output};
+
+/// What was written, as printed.
+#[derive(Serialize)]
+struct MergedCheckpoint<'a> {
+    output: String,
+    maps: usize,
+    tensors: usize,
+    bytes: u64,
+    files: &'a [String],
+}
+
+pub(crate) fn run(arguments: &MergeArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    let models;
+    let folder = if let Some(folder) = &arguments.model {
+        folder.clone()
+    } else {
+        reporter.note("no --model given: using the embedded world's small model");
+        models = embedded()?;
+        models.llava()
+    };
+    let options = MergeOptions {
+        dtype: arguments.dtype.map(Into::into),
+        max_shard_size: arguments.max_shard_size,
+        vision: vision_adapter(arguments.allow_vision_adapter),
+    };
+    let checkpoint = Checkpoint::open(&folder)?;
+    let adapter = Adapter::read(&arguments.adapter)?;
+    let merge = Merge::new(&checkpoint, adapter, &arguments.adapter, &options)?;
+
+    let stop = interrupt::flag()?;
+    let progress = reporter.phase_in_bytes("merging", merge.bytes());
+    let merged = merge.write(&arguments.output, &mut |bytes| {
+        progress.advance(bytes);
+        if stop.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    let merged = match merged {
+        Err(_) if stop.load(Ordering::Relaxed) => bail!(Interrupted {
+            message: format!("stopped; nothing is left in {}", arguments.output.display()),
+        }),
+        merged => merged?,
+    };
+    progress.finish();
+    print(arguments, &merged)
+}
+
+fn print(arguments: &MergeArguments, merged: &Merged) -> anyhow::Result<()> {
+    let folder = arguments.output.display();
+    let Merged { maps, tensors, bytes, files } = merged;
+    match arguments.format {
+        Format::Text => {
+            let files = match files.as_slice() {
+                [file] => file.clone(),
+                files => format!("{} files", files.len()),
+            };
+            output::line(format!(
+                "{folder}: {maps} maps changed, {tensors} tensors written ({files}, {})",
+                DecimalBytes(*bytes)
+            ))
+        }
+        Format::Json => output::json(&MergedCheckpoint {
+            output: folder.to_string(),
+            maps: *maps,
+            tensors: *tensors,
+            bytes: *bytes,
+            files,
+        }),
+    }
+}
