@@ -197,6 +197,16 @@ pub enum FormatError {
         /// The placeholder's id.
         id: u32,
     },
+    /// A chat template that cannot be used.
+    #[error("{}{}: the chat template {reason}", path.display(), line.map_or_else(String::new, |line| format!(", line {line}")))]
+    ChatTemplate {
+        /// The file that holds it.
+        path: PathBuf,
+        /// The line of the template, counted from 1; in a JSON file, of the text inside it.
+        line: Option<usize>,
+        /// What is wrong, after "the chat template".
+        reason: String,
+    },
     /// A file that is not an image at all.
     #[error("{} is not an image: it {content}", path.display())]
     NotAnImage {
@@ -322,6 +332,10 @@ impl FormatError {
             Self::Overflow { .. } => "ask for bf16 or f32, which have the range",
             Self::UnknownModelType { .. } | Self::WrongModelType { .. } => {
                 "a captioning model is a `llava` checkpoint, a verifier a `clip` or `siglip` checkpoint"
+            }
+            Self::ChatTemplate { .. } => {
+                "a prompt that holds the image placeholder, normally <image>, is passed on verbatim \
+                 and needs no template"
             }
             Self::NotAnImage { .. } | Self::DamagedImage { .. } => {
                 "remove or replace this file and run again"

@@ -3,6 +3,8 @@
 //! * [`checkpoint`]: model folders in Hugging Face layout, LLaVA and CLIP.
 //! * [`weights`]: safetensors, memory-mapped, under canonical tensor names.
 //! * [`tokenizer`], [`processor`], [`images`]: text and pictures on their way into a model.
+//! * [`chat_template`]: how a checkpoint wants to be spoken to.
+//! * `hub` (feature `hub`): checkpoints and adapters by their name on the Hugging Face Hub.
 //! * [`adapter`]: LoRA adapters in PEFT's layout; [`merge`]: checkpoints with one folded in.
 //! * [`run_folder`], [`documents`], [`json_lines`], [`digest`]: a run's own files.
 //!
@@ -11,10 +13,13 @@
 //! write leaves the old file or none.
 
 pub mod adapter;
+pub mod chat_template;
 pub mod checkpoint;
 pub mod digest;
 pub mod documents;
 mod error;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod images;
 pub mod json_lines;
 pub mod merge;
@@ -24,6 +29,7 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use adapter::Adapter;
+pub use chat_template::ChatTemplate;
 pub use checkpoint::{Checkpoint, Loaded, ModelConfig};
 pub use error::FormatError;
 pub use run_folder::{MetricsWriter, RunFolder};

@@ -14,7 +14,6 @@ use fisao_models::image::ImageProcessor;
 use fisao_models::llava::Llava;
 use fisao_models::text::Tokenizer;
 use fisao_models::vision::VisionConfig;
-use fisao_scenes::recipe::conversation;
 use fisao_verifier::scorer::Verifier;
 use fisao_verifier::templates::Templates;
 use image::RgbImage;
@@ -22,10 +21,9 @@ use tempfile::TempDir;
 
 use crate::arguments::{ModelArguments, vision_adapter};
 use crate::failure::Refusal;
+use crate::model_location::{LocatedModel, ModelLocation, Role};
+use crate::prompt::{Prompt, PromptFormat};
 use crate::reporter::Reporter;
-
-/// Where the image goes in a prompt.
-const IMAGE: &str = "<image>";
 
 /// Name and content of every file of the embedded models, such as `llava/config.json`.
 const ASSETS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
@@ -44,6 +42,8 @@ pub(crate) struct Policy {
     pub(crate) tokenizer: Arc<dyn Tokenizer>,
     /// How it wants its images prepared.
     pub(crate) processor: ImageProcessor,
+    /// How it wants to be spoken to.
+    pub(crate) format: PromptFormat,
     /// The folder it came from, for reports and adapters.
     pub(crate) name: String,
 }
@@ -69,8 +69,21 @@ impl Policy {
         if let Some((adapter, vision)) = adapter {
             Adapter::read(adapter)?.apply(&mut model, adapter, vision)?;
         }
+        let image_token = model.config().image_token_id;
+        let format = PromptFormat::read(folder, &tokenizer, image_token)?;
         let tokenizer = Arc::new(tokenizer);
-        Ok(Self { model, tokenizer, processor, name: folder.display().to_string() })
+        Ok(Self { model, tokenizer, processor, format, name: folder.display().to_string() })
+    }
+
+    /// Loads a checkpoint from a folder or the Hub, under the name it was asked for by.
+    pub(crate) fn located(
+        model: &ModelLocation,
+        adapter: Option<(&Path, VisionAdapter)>,
+        dtype: LoadDtype,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Self> {
+        let LocatedModel { folder, name } = model.locate(Role::Model, reporter)?;
+        Ok(Self { name, ..Self::load(&folder, adapter, dtype, &device(), reporter)? })
     }
 
     /// Loads the checkpoint that was named, or the embedded one.
@@ -78,20 +91,21 @@ impl Policy {
         arguments: &ModelArguments,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
+        let adapter = arguments.adapter.as_ref();
+        let adapter = adapter.map(|place| place.locate(Role::Adapter, reporter)).transpose()?;
         let vision = vision_adapter(arguments.allow_vision_adapter);
-        let adapter = arguments.adapter.as_deref().map(|adapter| (adapter, vision));
-        if let Some(folder) = &arguments.model {
-            return Self::load(folder, adapter, arguments.dtype.into(), &device(), reporter);
+        let adapter = adapter.as_ref().map(|adapter| (adapter.folder.as_path(), vision));
+        if let Some(model) = &arguments.model {
+            return Self::located(model, adapter, arguments.dtype.into(), reporter);
         }
         reporter.note("no --model given: using the embedded world's small model");
         embedded()?.policy(adapter, reporter)
     }
 
-    /// Token ids of a prompt, the image placeholder expanded. A prompt that holds `<image>` is taken
-    /// as it is; any other becomes the instruction of a Vicuna conversation.
+    /// Token ids of a prompt, the image placeholder expanded; see [`PromptFormat::prompt`].
     pub(crate) fn prompt(&self, text: &str) -> anyhow::Result<Vec<u32>> {
-        let text = if text.contains(IMAGE) { text.to_owned() } else { conversation(text) };
-        let ids = self.tokenizer.encode(&text, true)?;
+        let Prompt { text, add_special_tokens } = self.format.prompt(text)?;
+        let ids = self.tokenizer.encode(&text, add_special_tokens)?;
         Ok(self.model.config().expand_image_token(&ids)?)
     }
 
@@ -148,12 +162,13 @@ pub(crate) fn load_verifier(
 
 /// Loads the verifier that was named, or the embedded one.
 pub(crate) fn verifier_from_arguments(
-    folder: Option<&Path>,
+    verifier: Option<&ModelLocation>,
     templates: Templates,
     reporter: &Reporter,
 ) -> anyhow::Result<LoadedVerifier> {
-    if let Some(folder) = folder {
-        return load_verifier(folder, templates, LoadDtype::AsStored, &device(), reporter);
+    if let Some(verifier) = verifier {
+        let folder = verifier.locate(Role::Verifier, reporter)?.folder;
+        return load_verifier(&folder, templates, LoadDtype::AsStored, &device(), reporter);
     }
     reporter.note("no --verifier given: using the embedded world's small verifier");
     embedded()?.verifier(templates, reporter)

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use fisao_align::AlignError;
 use fisao_eval::chair::{ChairError, InputError};
 use fisao_formats::FormatError;
+use fisao_formats::hub::HubError;
 use fisao_models::lora::LoraError;
 use fisao_models::text::TextError;
 use fisao_models::weights::WeightError;
@@ -119,6 +120,8 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
 fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<FormatError>() {
         error.hint()
+    } else if let Some(error) = error.downcast_ref::<HubError>() {
+        error.hint()
     } else if let Some(error) = error.downcast_ref::<VerifierError>() {
         error.hint()
     } else if let Some(error) = error.downcast_ref::<AlignError>() {
@@ -144,6 +147,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 fn is_foreseen(error: &(dyn Error + 'static)) -> bool {
     error.is::<Refusal>()
         || error.is::<FormatError>()
+        || error.is::<HubError>()
         || error.is::<VerifierError>()
         || error.is::<AlignError>()
         || error.is::<RewardError>()

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{DecimalBytes, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use owo_colors::OwoColorize;
 
 /// Time between plain lines.
@@ -16,32 +16,9 @@ const NEGLIGIBLE: Duration = Duration::from_secs(1);
 /// Look of a bar; the message stands after the remaining time.
 const BAR: &str = "{prefix:24} {bar:30} {pos}/{len}  {elapsed} < {eta}  {wide_msg}";
 
-/// The same for work that is counted in bytes.
-const BYTES_BAR: &str =
-    "{prefix:24} {bar:30} {decimal_bytes}/{decimal_total_bytes}  {elapsed} < {eta}  {wide_msg}";
-
-/// What a part of the work is counted in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unit {
-    Steps,
-    Bytes,
-}
-
-impl Unit {
-    fn bar(self) -> &'static str {
-        match self {
-            Self::Steps => BAR,
-            Self::Bytes => BYTES_BAR,
-        }
-    }
-
-    fn amount(self, count: u64) -> String {
-        match self {
-            Self::Steps => count.to_string(),
-            Self::Bytes => DecimalBytes(count).to_string(),
-        }
-    }
-}
+/// Look of a bar that counts bytes.
+const BYTE_BAR: &str =
+    "{prefix:24} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {elapsed} < {eta}  {wide_msg}";
 
 /// Where a command says how far it is.
 #[derive(Clone, Debug)]
@@ -63,21 +40,21 @@ impl Reporter {
         self.phase_from(name, 0, total)
     }
 
-    /// Begins a part of the work that takes `total` bytes.
-    pub(crate) fn phase_in_bytes(&self, name: &str, total: u64) -> PhaseProgress {
-        self.begin(name, 0, total, Unit::Bytes)
-    }
-
     /// Begins a part of the work of which `done` steps were made before, by another process.
     pub(crate) fn phase_from(&self, name: &str, done: u64, total: u64) -> PhaseProgress {
         self.begin(name, done, total, Unit::Steps)
     }
 
+    /// Begins a transfer of `total` bytes.
+    pub(crate) fn transfer(&self, name: &str, total: u64) -> PhaseProgress {
+        self.begin(name, 0, total, Unit::Bytes)
+    }
+
     fn begin(&self, name: &str, done: u64, total: u64, unit: Unit) -> PhaseProgress {
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new(total).with_position(done));
-            let style =
-                ProgressStyle::with_template(unit.bar()).expect("the template is well formed");
+            let look = if unit == Unit::Bytes { BYTE_BAR } else { BAR };
+            let style = ProgressStyle::with_template(look).expect("the template is well formed");
             bar.set_style(style);
             bar.set_prefix(name.to_owned());
             bar.reset_eta();
@@ -87,12 +64,11 @@ impl Reporter {
         PhaseProgress {
             name: name.to_owned(),
             unit,
-            total,
             first: done,
             started: now,
             bar,
             lines: (!self.quiet && self.bars.is_none()).then(|| self.clone()),
-            state: Arc::new(Mutex::new(State { done, message: String::new(), said: now })),
+            state: Arc::new(Mutex::new(State { done, total, message: String::new(), said: now })),
         }
     }
 
@@ -128,7 +104,6 @@ impl Reporter {
 pub(crate) struct PhaseProgress {
     name: String,
     unit: Unit,
-    total: u64,
     first: u64,
     started: Instant,
     bar: Option<ProgressBar>,
@@ -137,9 +112,26 @@ pub(crate) struct PhaseProgress {
     state: Arc<Mutex<State>>,
 }
 
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    Steps,
+    Bytes,
+}
+
+impl Unit {
+    fn show(self, amount: u64) -> String {
+        match self {
+            Self::Steps => amount.to_string(),
+            Self::Bytes => HumanBytes(amount).to_string(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct State {
     done: u64,
+    total: u64,
     message: String,
     said: Instant,
 }
@@ -149,6 +141,16 @@ impl PhaseProgress {
     pub(crate) fn advance(&self, steps: u64) {
         let mut state = self.state();
         state.done += steps;
+        self.show(&mut state);
+    }
+
+    /// This much is done of what has turned out to be this much.
+    pub(crate) fn reach(&self, done: u64, total: u64) {
+        let mut state = self.state();
+        (state.done, state.total) = (done, total);
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+        }
         self.show(&mut state);
     }
 
@@ -166,8 +168,8 @@ impl PhaseProgress {
         let state = self.state();
         let elapsed = self.started.elapsed();
         if let Some(lines) = self.lines.as_ref().filter(|_| elapsed >= NEGLIGIBLE) {
-            let text =
-                format!("{}: {} in {}", self.name, self.unit.amount(state.done), clock(elapsed));
+            let done = self.unit.show(state.done);
+            let text = format!("{}: {done} in {}", self.name, clock(elapsed));
             lines.note(with_message(&text, &state));
         }
     }
@@ -182,10 +184,10 @@ impl PhaseProgress {
         state.said = Instant::now();
         let elapsed = self.started.elapsed();
         let made = state.done.saturating_sub(self.first).max(1);
-        let left = self.total.saturating_sub(state.done);
+        let left = state.total.saturating_sub(state.done);
         let left = elapsed.mul_f64(left as f64 / made as f64);
         let (elapsed, left) = (clock(elapsed), clock(left));
-        let [done, total] = [state.done, self.total].map(|count| self.unit.amount(count));
+        let (done, total) = (self.unit.show(state.done), self.unit.show(state.total));
         let text = format!("{}: {done}/{total}, {elapsed}, {left} left", self.name);
         lines.note(with_message(&text, state));
     }
@@ -200,8 +202,11 @@ impl Drop for PhaseProgress {
     /// A bar whose work ended, well or not, leaves the screen to what comes next.
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
-            let total = self.total;
-            if self.state().done >= total { bar.finish() } else { bar.abandon() }
+            let (done, total) = {
+                let state = self.state();
+                (state.done, state.total)
+            };
+            if done >= total { bar.finish() } else { bar.abandon() }
         }
     }
 }

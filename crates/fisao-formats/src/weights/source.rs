@@ -15,6 +15,9 @@ use crate::documents::read_json;
 
 /// The list of shards of a checkpoint in several files.
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
+/// Files that hold weights as Python pickles.
+pub(crate) const PICKLES: [&str; 3] =
+    ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"];
 
 /// The precision weights are given to the model in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,10 +54,11 @@ struct Place {
     key: String,
 }
 
+/// What the list of shards says.
 #[derive(Deserialize)]
-struct ShardIndex {
+pub(crate) struct ShardIndex {
     /// Key → file name.
-    weight_map: HashMap<String, String>,
+    pub(crate) weight_map: HashMap<String, String>,
 }
 
 impl SafetensorsSource {
@@ -240,7 +244,7 @@ impl WeightSource for SafetensorsSource {
 
 /// An error if the folder has weights, but none that are safe to open.
 fn refuse_pickles(folder: &Path) -> Result<(), FormatError> {
-    for file in ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"] {
+    for file in PICKLES {
         if folder.join(file).exists() {
             return Err(FormatError::PickleOnly { path: folder.into(), file: file.into() });
         }

@@ -1,6 +1,7 @@
 //! Reading and writing every format, and what is said about files that are wrong.
 
 mod adapter;
+mod chat_template;
 mod checkpoint;
 mod config;
 mod images;

@@ -5,15 +5,16 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{SettingsArguments, VocabularyArguments};
+use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
 pub(crate) struct AlignArguments {
-    /// LLaVA checkpoint in Hugging Face layout
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) model: PathBuf,
-    /// CLIP checkpoint the model's vision tower comes from
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) verifier: PathBuf,
+    /// LLaVA checkpoint: a folder in Hugging Face layout, or a name on the Hub
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) model: ModelLocation,
+    /// CLIP checkpoint the model's vision tower comes from, folder or name
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) verifier: ModelLocation,
     /// Use a verifier whose vision tower is not the model's own
     #[arg(long)]
     pub(crate) allow_foreign_verifier: bool,

@@ -11,14 +11,15 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{ModelArguments, SamplingArguments, SettingsArguments, VocabularyArguments};
+use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
 pub(crate) struct CalibrateArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
-    /// CLIP checkpoint the model's vision tower comes from [default: the embedded world's]
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) verifier: Option<PathBuf>,
+    /// CLIP checkpoint the model's vision tower comes from, folder or name [default: the embedded world's]
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) verifier: Option<ModelLocation>,
     /// Use a verifier whose vision tower is not the model's own
     #[arg(long)]
     pub(crate) allow_foreign_verifier: bool,

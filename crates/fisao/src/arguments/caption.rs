@@ -13,8 +13,8 @@ pub(crate) struct CaptionArguments {
     /// Image file, or folder of images; may be repeated
     #[arg(long = "image", short, required = true, num_args = 1.., value_name = "PATH")]
     pub(crate) images: Vec<PathBuf>,
-    /// What to ask; a prompt that holds `<image>` is passed on verbatim, any other is put into the
-    /// model's conversation
+    /// What to ask; a prompt that holds `<image>` is passed on verbatim, any other is put into
+    /// a conversation by the model's chat template
     #[arg(long, value_name = "TEXT", default_value = fisao_scenes::PROMPTS[0])]
     pub(crate) prompt: String,
     #[command(flatten)]

@@ -6,15 +6,17 @@ use clap::{Args, ValueEnum};
 use fisao_formats::StoredDtype;
 
 use super::Format;
+use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
 pub(crate) struct MergeArguments {
-    /// LLaVA checkpoint in Hugging Face layout [default: the embedded world's small model]
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) model: Option<PathBuf>,
-    /// LoRA adapter in PEFT layout to fold into the weights
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) adapter: PathBuf,
+    /// LLaVA checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the embedded
+    /// world's small model]
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) model: Option<ModelLocation>,
+    /// LoRA adapter in PEFT layout to fold into the weights, folder or name
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) adapter: ModelLocation,
     /// Fold in what the adapter changes in the model's vision tower, too
     #[arg(long)]
     pub(crate) allow_vision_adapter: bool,

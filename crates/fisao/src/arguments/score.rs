@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Format, VocabularyArguments};
+use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["texts", "captions"])))]
 pub(crate) struct ScoreArguments {
-    /// CLIP checkpoint in Hugging Face layout [default: the embedded world's small verifier]
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) verifier: Option<PathBuf>,
+    /// CLIP checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the embedded
+    /// world's small verifier]
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) verifier: Option<ModelLocation>,
     /// Image file, or folder of images; may be repeated
     #[arg(long = "image", short, required = true, num_args = 1.., value_name = "PATH")]
     pub(crate) images: Vec<PathBuf>,

@@ -9,16 +9,18 @@ use fisao_formats::adapter::VisionAdapter;
 use fisao_models::generation::Sampling;
 
 use crate::failure::Refusal;
+use crate::model_location::ModelLocation;
 
 /// Which model speaks.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ModelArguments {
-    /// LLaVA checkpoint in Hugging Face layout [default: the embedded world's small model]
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) model: Option<PathBuf>,
-    /// LoRA adapter in PEFT layout to put on the model
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) adapter: Option<PathBuf>,
+    /// LLaVA checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the embedded
+    /// world's small model]
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) model: Option<ModelLocation>,
+    /// LoRA adapter in PEFT layout to put on the model, folder or name
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) adapter: Option<ModelLocation>,
     /// Apply an adapter to the model's vision tower, too; the verifier's stays as it is
     #[arg(long, requires = "adapter")]
     pub(crate) allow_vision_adapter: bool,

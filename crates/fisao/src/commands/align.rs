@@ -10,7 +10,7 @@ use fisao_formats::{LoadDtype, RunFolder};
 use fisao_verifier::calibration::Calibration;
 
 use crate::arguments::AlignArguments;
-use crate::bundle::{Policy, device, load_verifier};
+use crate::bundle::{Policy, verifier_from_arguments};
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, check_images, image_files};
 use crate::training::Training;
@@ -26,15 +26,10 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
     let calibration: Calibration = read_json("calibration", &arguments.calibration)?;
     let files = image_files(std::slice::from_ref(&arguments.images))?;
     check_images(&files, reporter)?;
-    let policy = Policy::load(&arguments.model, None, LoadDtype::AsStored, &device(), reporter)?;
-    let verifier = load_verifier(
-        &arguments.verifier,
-        config.templates.clone(),
-        LoadDtype::AsStored,
-        &device(),
-        reporter,
-    )?
-    .verifier;
+    let policy = Policy::located(&arguments.model, None, LoadDtype::AsStored, reporter)?;
+    let verifier =
+        verifier_from_arguments(Some(&arguments.verifier), config.templates.clone(), reporter)?
+            .verifier;
     if !arguments.allow_foreign_verifier {
         verifier.check_own_encoder(&policy.model.vision_tower)?;
     }

@@ -30,8 +30,7 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     };
     let policy = Policy::from_arguments(&arguments.model, reporter)?;
     let verifier =
-        verifier_from_arguments(arguments.verifier.as_deref(), config.templates, reporter)?
-            .verifier;
+        verifier_from_arguments(arguments.verifier.as_ref(), config.templates, reporter)?.verifier;
     if !arguments.allow_foreign_verifier {
         verifier.check_own_encoder(&policy.model.vision_tower)?;
     }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::arguments::{Format, MergeArguments, vision_adapter};
 use crate::bundle::embedded;
 use crate::failure::Interrupted;
+use crate::model_location::Role;
 use crate::reporter::Reporter;
 use crate::{interrupt, output};
 
@@ -27,8 +28,8 @@ struct MergedCheckpoint<'a> {
 
 pub(crate) fn run(arguments: &MergeArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let models;
-    let folder = if let Some(folder) = &arguments.model {
-        folder.clone()
+    let folder = if let Some(model) = &arguments.model {
+        model.locate(Role::Model, reporter)?.folder
     } else {
         reporter.note("no --model given: using the embedded world's small model");
         models = embedded()?;
@@ -40,11 +41,11 @@ pub(crate) fn run(arguments: &MergeArguments, reporter: &Reporter) -> anyhow::Re
         vision: vision_adapter(arguments.allow_vision_adapter),
     };
     let checkpoint = Checkpoint::open(&folder)?;
-    let adapter = Adapter::read(&arguments.adapter)?;
-    let merge = Merge::new(&checkpoint, adapter, &arguments.adapter, &options)?;
+    let place = arguments.adapter.locate(Role::Adapter, reporter)?.folder;
+    let merge = Merge::new(&checkpoint, Adapter::read(&place)?, &place, &options)?;
 
     let stop = interrupt::flag()?;
-    let progress = reporter.phase_in_bytes("merging", merge.bytes());
+    let progress = reporter.transfer("merging", merge.bytes());
     let merged = merge.write(&arguments.output, &mut |bytes| {
         progress.advance(bytes);
         if stop.load(Ordering::Relaxed) {

@@ -83,7 +83,7 @@ pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Re
         templates.prompts.clone_from(&arguments.templates);
     }
     let LoadedVerifier { verifier, processor } =
-        verifier_from_arguments(arguments.verifier.as_deref(), templates, reporter)?;
+        verifier_from_arguments(arguments.verifier.as_ref(), templates, reporter)?;
     let mut scorer = Scorer { verifier, vocabulary, calibration };
     for file in files {
         let (pixels, _) = processor.process(&open_image(&file)?);

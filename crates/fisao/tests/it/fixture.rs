@@ -19,12 +19,15 @@ use tempfile::TempDir;
 /// A temporary folder that commands are run in, so that paths in messages are short and stable.
 pub(crate) struct Workplace {
     folder: TempDir,
+    /// What the commands take for the cache of the Hugging Face Hub; empty at first.
+    downloads: TempDir,
 }
 
 impl Workplace {
     /// An empty folder.
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+        let folder = || tempfile::tempdir().expect("a temporary folder");
+        Self { folder: folder(), downloads: folder() }
     }
 
     /// A folder with a model in `llava`, its verifier in `clip` and three pictures in `pictures`.
@@ -60,16 +63,32 @@ impl Workplace {
         self.write(name, &content[..length]);
     }
 
+    /// Where downloads of the commands are.
+    pub(crate) fn downloads(&self) -> &Path {
+        self.downloads.path()
+    }
+
+    /// The command in the folder, with nothing of the tester's own environment that matters to it,
+    /// and without a network.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::cargo_bin("fisao").expect("the binary of this package");
+        command.current_dir(self.folder.path());
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy().to_ascii_uppercase();
+            let meant = ["HF_", "HUGGING", "TRANSFORMERS_", "XDG_"]
+                .iter()
+                .any(|start| text.starts_with(start));
+            if meant || text.ends_with("_PROXY") || ["COLUMNS", "RUST_LOG"].contains(&&*text) {
+                command.env_remove(name);
+            }
+        }
+        command.env("HF_HOME", self.downloads()).env("HF_HUB_OFFLINE", "1");
+        command
+    }
+
     /// Runs the command in the folder.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        Command::cargo_bin("fisao")
-            .expect("the binary of this package")
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .env_remove("COLUMNS")
-            .env_remove("RUST_LOG")
-            .output()
-            .expect("the command can be started")
+        self.command().args(arguments).output().expect("the command can be started")
     }
 
     /// Runs a command that has to succeed; returns what it printed.

@@ -124,5 +124,5 @@ fn what_cannot_be_merged_is_refused_and_nothing_is_left() {
     let onto = ["merge", "--model", "llava", "--adapter", "adapter", "--output", "llava"];
     assert!(place.refuse(&onto).contains("llava is not empty"));
     let alone = ["caption", "--model", "llava", "--image", "pictures", "--allow-vision-adapter"];
-    assert!(place.refuse(&alone).contains("--adapter <FOLDER>"));
+    assert!(place.refuse(&alone).contains("--adapter <FOLDER|ID>"));
 }

@@ -1,0 +1,200 @@
+//! Chat templates: Jinja programs that a checkpoint brings along to write conversations the way it
+//! was trained on them.
+//!
+//! They are looked for and rendered as transformers 5 does it (`processing_utils.py`,
+//! `utils/chat_template_utils.py`).
+
+mod jinja;
+mod json;
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::FormatError;
+use crate::documents::{read_json, read_text};
+
+const PROCESSOR_FILE: &str = "processor_config.json";
+const LEGACY_FILE: &str = "chat_template.json";
+const TEMPLATE_FILE: &str = "chat_template.jinja";
+const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
+const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
+const WHAT: &str = "chat template";
+/// Name of the template that is used where a checkpoint has several.
+const DEFAULT: &str = "default";
+/// The special tokens that transformers gives to templates.
+const TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// A checkpoint's chat template, with the special tokens it may write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChatTemplate {
+    source: String,
+    path: PathBuf,
+    tokens: Map<String, Value>,
+}
+
+/// A template alone, or several under names.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawTemplate {
+    One(String),
+    Named(Vec<NamedTemplate>),
+    ByName(Map<String, Value>),
+}
+
+#[derive(Deserialize)]
+struct NamedTemplate {
+    name: String,
+    template: String,
+}
+
+impl RawTemplate {
+    fn default_one(self) -> Option<String> {
+        match self {
+            Self::One(template) => Some(template),
+            Self::Named(templates) => {
+                let found = templates.into_iter().find(|template| template.name == DEFAULT);
+                found.map(|template| template.template)
+            }
+            Self::ByName(mut templates) => match templates.remove(DEFAULT) {
+                Some(Value::String(template)) => Some(template),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl ChatTemplate {
+    /// Reads the chat template of a checkpoint folder; `None` if it has none. Where there are
+    /// several, transformers' order holds: `processor_config.json`, `chat_template.json`,
+    /// `chat_template.jinja`, `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// A file does not hold what it should, or several templates and none called `default`.
+    pub fn open(folder: &Path) -> Result<Option<Self>, FormatError> {
+        let Some((path, source)) = find(folder)? else { return Ok(None) };
+        Ok(Some(Self { source, path, tokens: special_tokens(folder)? }))
+    }
+
+    /// A template from its text, with special tokens such as `bos_token`; `path` is the file that
+    /// messages name.
+    pub fn new(source: String, path: PathBuf, tokens: Map<String, Value>) -> Self {
+        Self { source, path, tokens }
+    }
+
+    /// The file that holds it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// One of the special tokens, such as `bos_token`.
+    pub fn token(&self, name: &str) -> Option<&str> {
+        self.tokens.get(name)?.as_str()
+    }
+
+    /// Writes a conversation: a list of messages, each with a `role` and a `content`.
+    ///
+    /// # Errors
+    /// The template is not valid, fails, or refuses the conversation.
+    pub fn render(
+        &self,
+        messages: &Value,
+        add_generation_prompt: bool,
+    ) -> Result<String, FormatError> {
+        let mut context = Map::from_iter([
+            ("messages".to_owned(), messages.clone()),
+            ("tools".to_owned(), Value::Null),
+            ("documents".to_owned(), Value::Null),
+            ("add_generation_prompt".to_owned(), add_generation_prompt.into()),
+        ]);
+        context.extend(self.tokens.clone());
+        jinja::render(&self.source, &context).map_err(|jinja::Failure { line, reason }| {
+            FormatError::ChatTemplate { path: self.path.clone(), line, reason }
+        })
+    }
+
+    /// Writes the conversation in which a user shows one image and says something about it, up to
+    /// where the model answers.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`]; or what it writes does not hold the image `placeholder` exactly
+    /// once.
+    pub fn instruction(&self, text: &str, placeholder: &str) -> Result<String, FormatError> {
+        let content = json!([{ "type": "image" }, { "type": "text", "text": text }]);
+        let prompt = self.render(&json!([{ "role": "user", "content": content }]), true)?;
+        match prompt.matches(placeholder).count() {
+            1 => Ok(prompt),
+            found => Err(FormatError::ChatTemplate {
+                path: self.path.clone(),
+                line: None,
+                reason: format!(
+                    "writes {found} image placeholders `{placeholder}` for one image, but one is \
+                     needed"
+                ),
+            }),
+        }
+    }
+}
+
+fn find(folder: &Path) -> Result<Option<(PathBuf, String)>, FormatError> {
+    for name in [PROCESSOR_FILE, LEGACY_FILE] {
+        if let Some(found) = in_json(folder, name)? {
+            return Ok(Some(found));
+        }
+    }
+    let path = folder.join(TEMPLATE_FILE);
+    if path.exists() {
+        let source = read_text(WHAT, &path)?;
+        return Ok(Some((path, source)));
+    }
+    // transformers' processors stop here; its tokenizers do not.
+    in_json(folder, TOKENIZER_CONFIG_FILE)
+}
+
+/// The template under `chat_template` in a JSON file, if there are both.
+fn in_json(folder: &Path, name: &str) -> Result<Option<(PathBuf, String)>, FormatError> {
+    #[derive(Deserialize)]
+    struct Holder {
+        chat_template: Option<RawTemplate>,
+    }
+    let path = folder.join(name);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let holder: Holder = read_json(WHAT, &path)?;
+    match holder.chat_template.map(RawTemplate::default_one) {
+        None => Ok(None),
+        Some(Some(source)) => Ok(Some((path, source))),
+        Some(None) => Err(FormatError::ChatTemplate {
+            path,
+            line: None,
+            reason: format!("is several, of which none is called `{DEFAULT}`"),
+        }),
+    }
+}
+
+/// The special tokens of a checkpoint folder by name, such as `bos_token`. The separate file belongs to old checkpoints: it counts
+/// where the tokenizer's configuration does not list its added tokens.
+///
+/// # Errors
+/// A file does not hold what it should.
+pub fn special_tokens(folder: &Path) -> Result<Map<String, Value>, FormatError> {
+    let read = |name: &str| -> Result<Map<String, Value>, FormatError> {
+        let path = folder.join(name);
+        if path.exists() { read_json("tokenizer configuration", &path) } else { Ok(Map::new()) }
+    };
+    let mut all = read(TOKENIZER_CONFIG_FILE)?;
+    if !all.contains_key("added_tokens_decoder") {
+        all.extend(read(SPECIAL_TOKENS_FILE)?);
+    }
+    let tokens = TOKENS.iter().filter_map(|&name| {
+        let text = match all.get(name)? {
+            Value::Object(token) => token.get("content")?.as_str()?,
+            token => token.as_str()?,
+        };
+        Some((name.to_owned(), text.into()))
+    });
+    Ok(tokens.collect())
+}

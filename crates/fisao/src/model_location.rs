@@ -1,0 +1,138 @@
+//! Where a model is, as the command line says it: a folder, or a name on the Hugging Face Hub.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use fisao_formats::hub::{self, HubError, HubEvent, HubId, HubSettings, Wanted};
+use fisao_formats::{Checkpoint, FormatError, ModelConfig};
+
+use crate::reporter::{PhaseProgress, Reporter};
+
+/// A folder, or the name of a model on the Hub.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelLocation(OsString);
+
+/// What a location has to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A model that describes images.
+    Model,
+    /// A model that compares images and text.
+    Verifier,
+    /// A LoRA adapter.
+    Adapter,
+}
+
+/// A model's folder, and what to call it.
+#[derive(Clone, Debug)]
+pub(crate) struct LocatedModel {
+    /// Where its files are.
+    pub(crate) folder: PathBuf,
+    /// What was asked for.
+    pub(crate) name: String,
+}
+
+impl From<OsString> for ModelLocation {
+    fn from(text: OsString) -> Self {
+        Self(text)
+    }
+}
+
+impl ModelLocation {
+    /// Finds the folder; downloads a model that is named by its id, as far as it is not in the cache.
+    pub(crate) fn locate(&self, role: Role, reporter: &Reporter) -> anyhow::Result<LocatedModel> {
+        let name = self.0.to_string_lossy().into_owned();
+        let folder = match self.id()? {
+            None => PathBuf::from(&self.0),
+            Some(id) => {
+                reporter
+                    .note(format_args!("{id}: no such folder, so a name on the Hugging Face Hub"));
+                download(&id, role, reporter)?
+            }
+        };
+        Ok(LocatedModel { folder, name })
+    }
+
+    /// The id, unless the text is a folder that exists or plainly a path.
+    fn id(&self) -> Result<Option<HubId>, HubError> {
+        let path = Path::new(&self.0);
+        let Some(text) = path.to_str() else { return Ok(None) };
+        let name = text.split('@').next().unwrap_or(text);
+        let is_path = path.is_absolute()
+            || name.starts_with(['.', '~'])
+            || name.ends_with('/')
+            || name.contains('\\')
+            || name.matches('/').count() != 1;
+        if is_path || path.exists() { Ok(None) } else { text.parse().map(Some) }
+    }
+}
+
+fn download(id: &HubId, role: Role, reporter: &Reporter) -> anyhow::Result<PathBuf> {
+    let settings = HubSettings::from_environment()?;
+    let check = |checkpoint: &Checkpoint| check_role(role, checkpoint);
+    let wanted = match role {
+        Role::Adapter => Wanted::Adapter,
+        Role::Model | Role::Verifier => Wanted::Checkpoint(&check),
+    };
+    let mut progress: Option<PhaseProgress> = None;
+    let folder = hub::fetch(id, wanted, &settings, &mut |event| match event {
+        HubEvent::CacheUsed { reason } => {
+            reporter.note(format_args!("{reason}: using the copy in the cache"));
+        }
+        HubEvent::Begun { bytes, weights, .. } => {
+            let name = if weights { "downloading weights" } else { "downloading settings" };
+            progress = Some(reporter.transfer(name, bytes));
+        }
+        HubEvent::Waiting { file } => {
+            reporter.note(format_args!("waiting for another process to download {file}"));
+        }
+        HubEvent::Advanced { file, done, total } => {
+            if let Some(progress) = &progress {
+                progress.message(file);
+                progress.reach(done, total);
+            }
+        }
+        HubEvent::Finished => {
+            if let Some(progress) = progress.take() {
+                progress.finish();
+            }
+        }
+    })?;
+    Ok(folder)
+}
+
+/// Refuses a model of another kind before its weights are downloaded.
+fn check_role(role: Role, checkpoint: &Checkpoint) -> Result<(), FormatError> {
+    let captions = matches!(checkpoint.config(), ModelConfig::Llava(_));
+    match role {
+        Role::Model if !captions => checkpoint.llava_config().map(drop),
+        Role::Verifier => checkpoint.contrastive_vision().map(drop),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> Result<Option<HubId>, HubError> {
+        ModelLocation::from(OsString::from(text)).id()
+    }
+
+    #[test]
+    fn paths_and_ids_are_told_apart() {
+        for path in
+            ["llava", "./a/b", "../a", "/a/b", "~/a", "a/b/c", "models/", "a\\b", "src/main.rs"]
+        {
+            assert!(id(path).unwrap().is_none(), "{path}");
+        }
+        for text in ["owner/name", "owner/name@main", "owner/name@refs/pr/3"] {
+            assert!(id(text).unwrap().is_some(), "{text}");
+        }
+        let error = id("owner/na me").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`owner/na me` is neither a folder nor the name of a model on the Hugging Face Hub"
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! What a model is sent for what the user asks.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use fisao_formats::checkpoint::CONFIG_FILE;
+use fisao_formats::documents::read_json;
+use fisao_formats::{ChatTemplate, HfTokenizer};
+use fisao_scenes::recipe::conversation;
+use serde_json::Value;
+
+use crate::failure::Refusal;
+
+/// Where the image goes, for a tokenizer that spells it in the usual way.
+const IMAGE: &str = "<image>";
+/// The decoder whose models are spoken to like Vicuna where they do not say otherwise.
+const LLAMA: &str = "llama";
+
+/// How a model wants to be spoken to.
+#[derive(Clone, Debug)]
+pub(crate) struct PromptFormat {
+    template: Option<ChatTemplate>,
+    /// What the tokenizer calls the image.
+    placeholder: String,
+    /// What the tokenizer begins every text with.
+    bos: Option<String>,
+    /// The decoder's `model_type`.
+    decoder: String,
+    folder: PathBuf,
+}
+
+/// A prompt as it is tokenized.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Prompt {
+    /// The whole of it, with one image placeholder.
+    pub(crate) text: String,
+    /// Whether the tokenizer is to add its special tokens, or they are there already.
+    pub(crate) add_special_tokens: bool,
+}
+
+impl PromptFormat {
+    /// Reads what a checkpoint folder says about it.
+    pub(crate) fn read(
+        folder: &Path,
+        tokenizer: &HfTokenizer,
+        image_token: u32,
+    ) -> anyhow::Result<Self> {
+        let config: Value =
+            read_json("model configuration (config.json)", &folder.join(CONFIG_FILE))?;
+        let tokens = fisao_formats::chat_template::special_tokens(folder)?;
+        Ok(Self {
+            template: ChatTemplate::open(folder)?,
+            placeholder: tokenizer.token(image_token).unwrap_or_else(|| IMAGE.to_owned()),
+            bos: tokens.get("bos_token").and_then(Value::as_str).map(str::to_owned),
+            decoder: config["text_config"]["model_type"].as_str().unwrap_or(LLAMA).to_owned(),
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// The prompt for what the user asks. A text that holds the image placeholder is taken as it is;
+    /// any other is put into the model's conversation.
+    pub(crate) fn prompt(&self, text: &str) -> anyhow::Result<Prompt> {
+        let text = if text.contains(&self.placeholder) {
+            text.to_owned()
+        } else if let Some(template) = &self.template {
+            template.instruction(text, &self.placeholder)?
+        } else if self.decoder == LLAMA {
+            conversation(text).replace(IMAGE, &self.placeholder)
+        } else {
+            bail!(self.wordless())
+        };
+        let begun = self.bos.as_ref().is_some_and(|bos| text.starts_with(bos));
+        Ok(Prompt { text, add_special_tokens: !begun })
+    }
+
+    fn wordless(&self) -> Refusal {
+        let (folder, decoder) = (self.folder.display(), &self.decoder);
+        Refusal::new(format!(
+            "{folder} has no chat template, and a `{decoder}` decoder has no usual one"
+        ))
+        .hint(format!(
+            "write the whole conversation yourself: --prompt \"… {} …\", with the image placeholder \
+             where the image goes",
+            self.placeholder
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reporter::Reporter;
+
+    fn format(template: Option<&str>, decoder: &str) -> PromptFormat {
+        let template = template.map(|source| {
+            ChatTemplate::new(
+                source.to_owned(),
+                "chat_template.jinja".into(),
+                serde_json::Map::new(),
+            )
+        });
+        PromptFormat {
+            template,
+            placeholder: IMAGE.to_owned(),
+            bos: Some("<s>".to_owned()),
+            decoder: decoder.to_owned(),
+            folder: "model".into(),
+        }
+    }
+
+    #[test]
+    fn a_prompt_with_the_image_is_taken_as_it_is() {
+        let format = format(Some("{{ raise_exception('never') }}"), "llama");
+        let prompt = format.prompt("<image> a dog").unwrap();
+        assert_eq!(prompt, Prompt { text: "<image> a dog".to_owned(), add_special_tokens: true });
+        let prompt = format.prompt("<s><image> a dog").unwrap();
+        assert!(!prompt.add_special_tokens, "one beginning is enough");
+    }
+
+    #[test]
+    fn a_template_that_begins_the_text_is_believed() {
+        let source = "<s>[INST] <image>{{ messages[0].content[1].text }} [/INST]";
+        let prompt = format(Some(source), "mistral").prompt("Look.").unwrap();
+        assert_eq!(prompt.text, "<s>[INST] <image>Look. [/INST]");
+        assert!(!prompt.add_special_tokens);
+    }
+
+    #[test]
+    fn without_a_template_llama_is_spoken_to_like_vicuna() {
+        let prompt = format(None, "llama").prompt("Look.").unwrap();
+        assert_eq!(prompt.text, "USER: <image>\nLook. ASSISTANT:");
+        assert!(prompt.add_special_tokens);
+        let error = format(None, "qwen2").prompt("Look.").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "model has no chat template, and a `qwen2` decoder has no usual one"
+        );
+    }
+
+    /// The demo's numbers were made with [`conversation`].
+    #[test]
+    fn the_embedded_model_s_template_writes_the_conversation_it_was_trained_on() {
+        let models = crate::bundle::embedded().unwrap();
+        let policy = models.policy(None, &Reporter::new(true)).unwrap();
+        for text in fisao_scenes::PROMPTS.iter().copied().chain(["Naïve <b>\n{{ 1 }} ", ""]) {
+            let prompt = policy.format.prompt(text).unwrap();
+            assert_eq!(prompt.text, conversation(text));
+            assert!(prompt.add_special_tokens);
+        }
+        assert!(policy.format.template.is_some());
+    }
+}
