@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
 use fisao_models::generation::{FinishReason, Generated, Prompt, Sampling};
@@ -194,7 +195,10 @@ pub fn generate(
         let mut written = Vec::with_capacity(share.len());
         for batch in share.chunks(portions.batch) {
             let tasks = batch.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
+            let started = Instant::now();
             let features = policy.image_features(pixels(&tasks, side, &policy.device()));
+            let seconds = started.elapsed().as_secs_f64();
+            tracing::debug!(images = tasks.len(), seconds, "images encoded");
             let prompts = tasks.iter().zip(batch.iter().map(|&at| at as u64));
             written.extend(respond(policy, prompts, &features, 1, sampling));
             advance(batch.len());

@@ -225,6 +225,16 @@ pub enum FormatError {
         /// The decoder's reason.
         reason: String,
     },
+    /// An image of a kind that its format allows but that is not read.
+    #[error("{} is a {format} image of a kind that is not read: {reason}", path.display())]
+    UnsupportedImage {
+        /// The file.
+        path: PathBuf,
+        /// Its format, by content.
+        format: String,
+        /// What is unusual about it.
+        reason: String,
+    },
     /// A folder without images.
     #[error("no images in {} (looked for {extensions})", path.display())]
     NoImages {
@@ -346,6 +356,9 @@ impl FormatError {
                 "target_modules also selects maps of the vision tower, for which there are no \
                  matrices; if there should be none, add \"exclude_modules\": \".*vision_tower.*\" to \
                  adapter_config.json"
+            }
+            Self::UnsupportedImage { .. } => {
+                "save it as an ordinary JPEG or PNG, or remove it, and run again"
             }
             Self::AdapterMismatch { .. } => {
                 "the adapter was trained on another model; see base_model_name_or_path in its \

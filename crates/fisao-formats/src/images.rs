@@ -3,16 +3,26 @@
 //!
 //! The format is told by the content, never by the name. EXIF orientation is applied, transparency is
 //! dropped, grey and palettes are expanded, and of 16-bit channels the high byte is kept.
+//!
+//! Pixels are PIL's to the bit but for two kinds of file: 16-bit grey, which PIL clips to white instead
+//! of scaling it, and BMP of 16 bits a pixel, whose 5- and 6-bit channels differ by up to 1 of 255.
+
+mod gif;
+mod jpeg;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
 
+use self::jpeg::JpegError;
 use crate::FormatError;
+
+/// Pixels of the largest picture, the number at which PIL refuses a decompression bomb.
+const MAX_PIXELS: usize = 178_956_970;
 
 /// Extensions that a folder is searched for, lower case.
 pub const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "bmp", "gif"];
@@ -32,17 +42,67 @@ pub fn open_image(path: &Path) -> Result<RgbImage, FormatError> {
     let Some(format) = reader.format() else {
         return Err(FormatError::NotAnImage { path: path.into(), content: describe(path)? });
     };
-    let damaged = |error: image::ImageError| FormatError::DamagedImage {
+    let damaged = |reason: String| FormatError::DamagedImage {
         path: path.to_owned(),
         format: format!("{format:?}").to_uppercase(),
-        reason: error.to_string(),
+        reason,
     };
-    let mut decoder = reader.into_decoder().map_err(damaged)?;
-    // A file whose EXIF block is damaged is still a picture, as it is for PIL.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
-    image.apply_orientation(orientation);
-    Ok(into_rgb(image))
+    let failed = |error| FormatError::io("read", path, error);
+    let picture = match format {
+        ImageFormat::Jpeg => {
+            let mut bytes = Vec::new();
+            let mut file = reader.into_inner();
+            file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(failed)?;
+            jpeg::decode(&bytes).map(|jpeg| upright(jpeg.pixels, &jpeg.exif, &jpeg.xmp)).map_err(
+                |error| match error {
+                    JpegError::Unsupported(_) => FormatError::UnsupportedImage {
+                        path: path.to_owned(),
+                        format: "JPEG".to_owned(),
+                        reason: error.to_string(),
+                    },
+                    _ => damaged(error.to_string()),
+                },
+            )?
+        }
+        ImageFormat::Gif => {
+            let mut file = reader.into_inner();
+            file.rewind().map_err(failed)?;
+            gif::decode(file).map_err(|error| damaged(error.to_string()))?
+        }
+        _ => decode_other(reader).map_err(|error| damaged(error.to_string()))?,
+    };
+    if picture.is_empty() {
+        return Err(damaged("it has no pixels".to_owned()));
+    }
+    Ok(picture)
+}
+
+fn decode_other(reader: ImageReader<BufReader<File>>) -> Result<RgbImage, ImageError> {
+    let mut decoder = reader.into_decoder()?;
+    // A file whose metadata are damaged is still a picture, as it is for PIL.
+    let exif = decoder.exif_metadata().ok().flatten().unwrap_or_default();
+    let xmp = decoder.xmp_metadata().ok().flatten().unwrap_or_default();
+    let image = DynamicImage::from_decoder(decoder)?;
+    Ok(upright(into_rgb(image), &exif, &xmp))
+}
+
+/// Turns a picture as its metadata say, of which EXIF goes first.
+fn upright(picture: RgbImage, exif: &[u8], xmp: &[u8]) -> RgbImage {
+    let orientation = Orientation::from_exif_chunk(exif).or_else(|| xmp_orientation(xmp));
+    let mut image = DynamicImage::ImageRgb8(picture);
+    image.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
+    image.into_rgb8()
+}
+
+/// The orientation in an XMP document, found as PIL finds it: without parsing the XML.
+fn xmp_orientation(document: &[u8]) -> Option<Orientation> {
+    const NAME: &[u8] = b"tiff:Orientation";
+    let values = document.windows(NAME.len()).enumerate().filter(|&(_, found)| found == NAME);
+    let digit = values.filter_map(|(at, _)| match &document[at + NAME.len()..] {
+        [b'=', b'"', digit @ b'0'..=b'9', ..] | [b'>', digit @ b'0'..=b'9', ..] => Some(*digit),
+        _ => None,
+    });
+    Orientation::from_exif(digit.into_iter().next()? - b'0')
 }
 
 /// The image files of a folder (not of its subfolders), sorted by name.

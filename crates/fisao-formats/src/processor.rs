@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use fisao_models::image::{ImageProcessor, Resize};
-use serde::Deserialize;
-use serde_json::Value;
+use fisao_models::image::{Filter, ImageProcessor, Resize};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::FormatError;
 use crate::documents::read_json;
@@ -15,42 +15,97 @@ const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 /// Written by transformers 5 with the image processor inside; version 4's has none.
 const PROCESSOR_FILE: &str = "processor_config.json";
 const WHAT: &str = "image processor configuration";
-/// PIL's number for bicubic interpolation.
-const BICUBIC: i64 = 3;
 /// The means and deviations of OpenAI's CLIP, transformers' default.
-const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+/// PIL's numbers for the ways of resizing.
+const FILTERS: [(i64, Filter); 4] =
+    [(0, Filter::Nearest), (1, Filter::Lanczos), (2, Filter::Bilinear), (3, Filter::Bicubic)];
+/// Keys of other processors that change pixels, and are refused unless they are null or false.
+const REFUSED: [&str; 7] = [
+    "crop_pct",
+    "use_square_size",
+    "size_divisor",
+    "image_grid_pinpoints",
+    "do_flip_channel_order",
+    "do_thumbnail",
+    "do_align_long_axis",
+];
 
-/// Defaults are those of transformers' `CLIPImageProcessor`.
+/// Absent and null fields have the defaults of transformers' class.
 #[derive(Deserialize)]
 struct RawProcessor {
-    #[serde(default = "yes")]
-    do_resize: bool,
+    image_processor_type: Option<String>,
+    /// The name of old.
+    feature_extractor_type: Option<String>,
+    do_convert_rgb: Option<bool>,
+    do_pad: Option<bool>,
+    do_resize: Option<bool>,
     size: Option<RawSize>,
     resample: Option<i64>,
     do_center_crop: Option<bool>,
     crop_size: Option<RawSize>,
-    #[serde(default = "yes")]
-    do_rescale: bool,
+    do_rescale: Option<bool>,
     rescale_factor: Option<f32>,
-    #[serde(default = "yes")]
-    do_normalize: bool,
-    image_mean: Option<[f32; 3]>,
-    image_std: Option<[f32; 3]>,
+    do_normalize: Option<bool>,
+    image_mean: Option<[f64; 3]>,
+    image_std: Option<[f64; 3]>,
+    #[serde(flatten)]
+    other: Map<String, Value>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(untagged)]
 enum RawSize {
     /// Old files hold a bare number.
     Side(u32),
-    ShortestEdge {
-        shortest_edge: u32,
+    Sides {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        shortest_edge: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        height: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        width: Option<u32>,
+        #[serde(flatten)]
+        other: Map<String, Value>,
     },
-    Exact {
-        height: u32,
-        width: u32,
-    },
+}
+
+impl RawSize {
+    /// `None` for combinations that mean something else.
+    fn resize(&self) -> Option<Resize> {
+        match self {
+            &Self::Side(side) => Some(Resize::ShortestEdge(side)),
+            Self::Sides { other, .. } if !other.values().all(Value::is_null) => None,
+            &Self::Sides { shortest_edge: Some(side), height: None, width: None, .. } => {
+                Some(Resize::ShortestEdge(side))
+            }
+            &Self::Sides {
+                shortest_edge: None, height: Some(height), width: Some(width), ..
+            } => Some(Resize::Exact { width, height }),
+            Self::Sides { .. } => None,
+        }
+    }
+}
+
+/// The classes of transformers whose work is done here.
+#[derive(Clone, Copy, PartialEq)]
+enum Class {
+    Clip,
+    Siglip,
+    Llava,
+}
+
+impl Class {
+    fn named(name: &str) -> Option<Self> {
+        let stem =
+            ["ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor"]
+                .iter()
+                .find_map(|ending| name.strip_suffix(ending))?;
+        [("CLIP", Self::Clip), ("Siglip", Self::Siglip), ("Llava", Self::Llava)]
+            .into_iter()
+            .find_map(|(class, value)| (class == stem).then_some(value))
+    }
 }
 
 /// Reads the image processor of a checkpoint folder.
@@ -75,54 +130,147 @@ fn parse(path: &Path, value: Value) -> Result<ImageProcessor, FormatError> {
         path: path.to_owned(),
         reason: error.to_string(),
     })?;
-    let unsupported = |field: &str, found: String, supported| FormatError::UnsupportedField {
+    raw.resolve().map_err(|refusal| FormatError::UnsupportedField {
         path: path.to_owned(),
-        field: field.to_owned(),
-        found,
-        supported,
-    };
-    if let Some(resample) = raw.resample.filter(|&resample| resample != BICUBIC) {
-        return Err(unsupported("resample", resample.to_string(), "3 (bicubic)"));
-    }
-    let size = match raw.size {
-        None => Resize::ShortestEdge(224),
-        Some(RawSize::Side(side) | RawSize::ShortestEdge { shortest_edge: side }) => {
-            Resize::ShortestEdge(side)
-        }
-        Some(RawSize::Exact { height, width }) => Resize::Exact { width, height },
-    };
-    // A processor that resizes to an exact size (SigLIP's) crops only if it says so.
-    let crops = raw.do_center_crop.unwrap_or(matches!(size, Resize::ShortestEdge(_)));
-    let crop = match raw.crop_size {
-        _ if !crops => None,
-        None => Some((224, 224)),
-        Some(RawSize::Side(side) | RawSize::ShortestEdge { shortest_edge: side }) => {
-            Some((side, side))
-        }
-        Some(RawSize::Exact { height, width }) => Some((width, height)),
-    };
-    let zero = match (size, crop) {
-        (Resize::ShortestEdge(0), _) => Some("size"),
-        (Resize::Exact { width, height }, _) if width == 0 || height == 0 => Some("size"),
-        (_, Some((width, height))) if width == 0 || height == 0 => Some("crop_size"),
-        _ => None,
-    };
-    if let Some(field) = zero {
-        return Err(unsupported(field, "0".to_owned(), "a size above 0"));
-    }
-    let resize = raw.do_resize.then_some(size);
-    let (mean, std) = if raw.do_normalize {
-        (raw.image_mean.unwrap_or(CLIP_MEAN), raw.image_std.unwrap_or(CLIP_STD))
-    } else {
-        ([0.0; 3], [1.0; 3])
-    };
-    if std.contains(&0.0) {
-        return Err(unsupported("image_std", format!("{std:?}"), "a deviation above 0"));
-    }
-    let rescale = if raw.do_rescale { raw.rescale_factor.unwrap_or(1.0 / 255.0) } else { 1.0 };
-    Ok(ImageProcessor { resize, crop, rescale, mean, std })
+        field: refusal.field.to_owned(),
+        found: refusal.found,
+        supported: refusal.supported,
+    })
 }
 
-fn yes() -> bool {
-    true
+const SIZES: &str = "a side, `shortest_edge`, or `height` and `width`";
+
+fn shown(size: Option<&RawSize>) -> String {
+    serde_json::to_string(&size).unwrap_or_default()
+}
+
+/// PIL's number for a way of resizing.
+pub(crate) fn resample_number(filter: Filter) -> i64 {
+    let found = FILTERS.iter().find(|&&(_, known)| known == filter);
+    found.expect("the table holds every filter").0
+}
+
+/// A field whose value would give other pixels than ours.
+struct Refusal {
+    field: &'static str,
+    found: String,
+    supported: &'static str,
+}
+
+fn refuse<T>(field: &'static str, found: String, supported: &'static str) -> Result<T, Refusal> {
+    Err(Refusal { field, found, supported })
+}
+
+impl RawProcessor {
+    fn resolve(&self) -> Result<ImageProcessor, Refusal> {
+        let class = self.class()?;
+        self.refuse_other_work(class)?;
+        let size = self.size(class)?;
+        let crop = self.crop(class, size)?;
+        let number = self.resample.unwrap_or(3);
+        let Some(&(_, filter)) = FILTERS.iter().find(|&&(known, _)| known == number) else {
+            let supported = "0 (nearest), 1 (Lanczos), 2 (bilinear) or 3 (bicubic)";
+            return refuse("resample", number.to_string(), supported);
+        };
+        let (mean, std) = match class {
+            Some(Class::Siglip) => ([0.5; 3], [0.5; 3]),
+            _ => (CLIP_MEAN, CLIP_STD),
+        };
+        let (mean, std) = (self.image_mean.unwrap_or(mean), self.image_std.unwrap_or(std));
+        // Transformers takes the means for it even where it does not normalise.
+        let pads = self.do_pad.unwrap_or(false);
+        let pad = pads.then(|| mean.map(|level| (level * 255.0) as u8));
+        let normalises = self.do_normalize.unwrap_or(true);
+        let (mean, std) = if normalises { (mean, std) } else { ([0.0; 3], [1.0; 3]) };
+        if std.contains(&0.0) {
+            return refuse("image_std", format!("{std:?}"), "a deviation above 0");
+        }
+        let rescales = self.do_rescale.unwrap_or(true);
+        Ok(ImageProcessor {
+            pad,
+            resize: self.do_resize.unwrap_or(true).then_some(size),
+            filter,
+            crop,
+            rescale: if rescales { self.rescale_factor.unwrap_or(1.0 / 255.0) } else { 1.0 },
+            mean: mean.map(|value| value as f32),
+            std: std.map(|value| value as f32),
+        })
+    }
+
+    /// `None` in files that name no class; those are CLIP's or look like SigLIP's.
+    fn class(&self) -> Result<Option<Class>, Refusal> {
+        let named = [
+            ("image_processor_type", &self.image_processor_type),
+            ("feature_extractor_type", &self.feature_extractor_type),
+        ];
+        let Some((field, name)) =
+            named.into_iter().find_map(|(field, name)| name.as_ref().map(|name| (field, name)))
+        else {
+            return Ok(None);
+        };
+        let supported = "CLIPImageProcessor, SiglipImageProcessor or LlavaImageProcessor";
+        match Class::named(name) {
+            None => refuse(field, format!("`{name}`"), supported),
+            class => Ok(class),
+        }
+    }
+
+    fn refuse_other_work(&self, class: Option<Class>) -> Result<(), Refusal> {
+        if self.do_convert_rgb == Some(false) {
+            return refuse("do_convert_rgb", "false".to_owned(), "true");
+        }
+        if self.do_pad == Some(true) && class != Some(Class::Llava) {
+            let supported = "false (true for LlavaImageProcessor)";
+            return refuse("do_pad", "true".to_owned(), supported);
+        }
+        for field in REFUSED {
+            let value = self.other.get(field).unwrap_or(&Value::Null);
+            if !matches!(value, Value::Null | Value::Bool(false)) {
+                return refuse(field, value.to_string(), "null");
+            }
+        }
+        Ok(())
+    }
+
+    fn size(&self, class: Option<Class>) -> Result<Resize, Refusal> {
+        let size = match &self.size {
+            None if class == Some(Class::Siglip) => Some(Resize::Exact { width: 224, height: 224 }),
+            None => Some(Resize::ShortestEdge(224)),
+            Some(size) => size.resize(),
+        };
+        match size {
+            None => refuse("size", shown(self.size.as_ref()), SIZES),
+            Some(Resize::ShortestEdge(0)) => refuse("size", "0".to_owned(), "a size above 0"),
+            Some(Resize::Exact { width, height }) if width == 0 || height == 0 => {
+                refuse("size", "0".to_owned(), "a size above 0")
+            }
+            Some(size) => Ok(size),
+        }
+    }
+
+    fn crop(&self, class: Option<Class>, size: Resize) -> Result<Option<(u32, u32)>, Refusal> {
+        // SigLIP's processor, which resizes to an exact size, crops only if the file says so.
+        let crops = match class {
+            Some(Class::Siglip) => false,
+            Some(Class::Clip | Class::Llava) => true,
+            None => matches!(size, Resize::ShortestEdge(_)),
+        };
+        if !self.do_center_crop.unwrap_or(crops) {
+            return Ok(None);
+        }
+        let crop = match &self.crop_size {
+            None => Some((224, 224)),
+            Some(crop) => crop.resize().map(|crop| match crop {
+                Resize::ShortestEdge(side) => (side, side),
+                Resize::Exact { width, height } => (width, height),
+            }),
+        };
+        match crop {
+            None => refuse("crop_size", shown(self.crop_size.as_ref()), SIZES),
+            Some((width, height)) if width == 0 || height == 0 => {
+                refuse("crop_size", "0".to_owned(), "a size above 0")
+            }
+            crop => Ok(crop),
+        }
+    }
 }

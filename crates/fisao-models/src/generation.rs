@@ -70,20 +70,12 @@ impl Generated {
     }
 }
 
-/// Tells the log how long the two parts of generation took.
+/// Tells the log how long the parts of generation took.
 struct Clock(Instant);
 
 impl Clock {
     fn start() -> Self {
         Self(Instant::now())
-    }
-
-    fn prompts_read(&mut self, tokens: usize) {
-        self.tell("prompts read", tokens);
-    }
-
-    fn responses_written(&mut self, tokens: usize) {
-        self.tell("responses written", tokens);
     }
 
     fn tell(&mut self, what: &str, tokens: usize) {
@@ -138,7 +130,7 @@ impl Llava {
         for step in 0..sampling.max_new_tokens {
             let logits = floats(&self.language_model().logits(hidden));
             if step == 0 {
-                clock.prompts_read(prompts.len() * longest);
+                clock.tell("prompts read", prompts.len() * longest);
             }
             let chosen = self.choose(&logits, &mut open, &mut results, sampling.temperature);
             let keep: Vec<usize> = (0..open.len())
@@ -166,7 +158,7 @@ impl Llava {
             hidden = self.step(&next, &open, &mut cache);
         }
         // The first token of each response comes from reading its prompt.
-        clock.responses_written(results.iter().map(|result| result.tokens.len() - 1).sum());
+        clock.tell("responses written", results.iter().map(|result| result.tokens.len() - 1).sum());
         results
     }
 

@@ -16,6 +16,7 @@ use super::config_writer::{clip_config_json, generation_config_json, llava_confi
 use super::{CONFIG_FILE, TOKENIZER_FILE};
 use crate::FormatError;
 use crate::documents::{write_bytes, write_json};
+use crate::processor::resample_number;
 use crate::tokenizer::HfTokenizer;
 use crate::weights::{StoredDtype, WEIGHTS_FILE, write_safetensors};
 
@@ -173,12 +174,14 @@ fn write_tokenizer(
 }
 
 fn image_processor_json(images: &ImageProcessor, processor_class: &str) -> Value {
+    let class = if images.pad.is_some() { "LlavaImageProcessor" } else { "CLIPImageProcessor" };
     let mut config = json!({
-        "image_processor_type": "CLIPImageProcessor",
+        "image_processor_type": class,
         "processor_class": processor_class,
         "do_convert_rgb": true,
         "do_resize": images.resize.is_some(),
-        "resample": 3,
+        "do_pad": images.pad.is_some(),
+        "resample": resample_number(images.filter),
         "do_center_crop": images.crop.is_some(),
         "do_rescale": true,
         "rescale_factor": decimal(images.rescale),

@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::io::Cursor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use fisao_formats::images::{list_images, open_image};
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, ImageBuffer, ImageEncoder, ImageFormat, Luma, Rgb};
+use serde_json::Value;
 use tempfile::tempdir;
 
 use crate::message;
@@ -19,6 +22,43 @@ fn encode(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
 
 fn pixels(path: &Path) -> Vec<[u8; 3]> {
     open_image(path).expect("an image").pixels().map(|pixel| pixel.0).collect()
+}
+
+/// Where our pixels are not Pillow's, and by how much at most.
+const DIFFERENT: [(&str, u8); 2] = [("555.bmp", 1), ("565.bmp", 1)];
+
+#[test]
+fn pixels_are_pillows_to_the_bit() {
+    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../fixtures/images"].iter().collect();
+    let text = fs::read(folder.join("expected.json")).expect("the generator writes it");
+    let expected: Value = serde_json::from_slice(&text).expect("JSON");
+    let files = expected["files"].as_object().expect("files by name");
+    assert!(files.len() > 60);
+    let mut wrong = Vec::new();
+    for (name, case) in files {
+        let side = |index: usize| case["size"][index].as_u64().expect("pixels") as u32;
+        let rgb = BASE64_STANDARD.decode(case["rgb"].as_str().expect("text")).expect("base64");
+        let image = match open_image(&folder.join(name)) {
+            Ok(image) => image,
+            Err(error) => {
+                wrong.push(error.to_string());
+                continue;
+            }
+        };
+        if image.dimensions() != (side(0), side(1)) {
+            wrong.push(format!("{name} is {:?}", image.dimensions()));
+            continue;
+        }
+        let differences = || image.as_raw().iter().zip(&rgb).map(|(a, b)| a.abs_diff(*b));
+        let worst = differences().max().expect("not empty");
+        let allowed = DIFFERENT.iter().find(|(different, _)| different == name);
+        if worst > allowed.map_or(0, |&(_, most)| most) {
+            let count = differences().filter(|&difference| difference > 0).count();
+            let all = rgb.len();
+            wrong.push(format!("{name}: {count} of {all} values differ, by up to {worst}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -123,6 +163,109 @@ fn truncated_images_are_named() {
         fs::write(&path, &bytes[..bytes.len() / 2]).expect("writable");
         let said = message(open_image(&path), &folder);
         assert!(said.starts_with(&format!("DIR/half.bin is a damaged {name} image: ")), "{said}");
+    }
+}
+
+/// Names and contents of the fixture's files of one kind.
+fn fixture_files(extension: &str) -> Vec<(String, Vec<u8>)> {
+    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../fixtures/images"].iter().collect();
+    let paths = list_images(&folder).expect("the fixture");
+    let paths = paths.into_iter().filter(|path| path.extension() == Some(extension.as_ref()));
+    let file = |path: PathBuf| (path.display().to_string(), fs::read(&path).expect("readable"));
+    paths.map(file).collect()
+}
+
+#[test]
+fn every_truncated_jpeg_is_an_error() {
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("cut.jpg");
+    for (name, bytes) in fixture_files("jpg") {
+        let whole = bytes.windows(2).rposition(|pair| pair == [0xff, 0xd9]).expect("an end") + 2;
+        for length in (4..whole).step_by(23).chain([whole - 1]) {
+            fs::write(&path, &bytes[..length]).expect("writable");
+            let said = message(open_image(&path), &folder);
+            let expected = "DIR/cut.jpg is a damaged JPEG image: ";
+            assert!(said.starts_with(expected), "{name} cut at {length}: {said}");
+        }
+        fs::write(&path, &bytes[..whole]).expect("writable");
+        open_image(&path).expect("the end marker was the last thing needed");
+    }
+}
+
+#[test]
+fn damaged_files_give_a_picture_or_an_error() {
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("flipped");
+    for (_, bytes) in fixture_files("jpg").into_iter().chain(fixture_files("gif")) {
+        // One byte becomes another one, differently each time.
+        for at in (2..bytes.len()).step_by(11) {
+            let mut damaged = bytes.clone();
+            damaged[at] = damaged[at].wrapping_mul(31).wrapping_add(at as u8 | 1);
+            fs::write(&path, &damaged).expect("writable");
+            if let Ok(image) = open_image(&path) {
+                let (width, height) = image.dimensions();
+                assert!(width > 0 && height > 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_picture_without_pixels_is_an_error() {
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("empty.gif");
+    let (_, mut bytes) = fixture_files("gif").into_iter().next().expect("a file");
+    // The height of the screen and that of the picture, whose descriptor follows a colour table and
+    // maybe an extension.
+    bytes[8..10].fill(0);
+    let picture = bytes.windows(5).position(|at| at == [b',', 0, 0, 0, 0]).expect("a picture");
+    bytes[picture + 7..picture + 9].fill(0);
+    fs::write(&path, &bytes).expect("writable");
+    let said = message(open_image(&path), &folder);
+    assert!(said.starts_with("DIR/empty.gif is a damaged GIF image: "), "{said}");
+}
+
+#[test]
+fn jpegs_too_large_for_their_file_are_not_made_room_for() {
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("huge.jpg");
+    let (_, bytes) = fixture_files("jpg").into_iter().next().expect("a file");
+    let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).expect("a frame header");
+    for (size, expected) in [
+        ([0x20, 0x00, 0x20, 0x00], "DIR/huge.jpg is a damaged JPEG image: it breaks off"),
+        (
+            [0xff; 4],
+            "DIR/huge.jpg is a JPEG image of a kind that is not read: more than 178 956 970 pixels",
+        ),
+    ] {
+        let mut huge = bytes.clone();
+        huge[frame + 5..frame + 9].copy_from_slice(&size);
+        fs::write(&path, huge).expect("writable");
+        assert_eq!(message(open_image(&path), &folder), expected);
+    }
+}
+
+#[test]
+fn unusual_jpegs_are_named() {
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("unusual.jpg");
+    let (_, bytes) = fixture_files("jpg").into_iter().next().expect("a file");
+    let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).expect("a frame header");
+    for (offset, value, reason) in [
+        (1, 0xc3, "lossless JPEG"),
+        (1, 0xc6, "hierarchical JPEG"),
+        (1, 0xc9, "arithmetic coding"),
+        (4, 12, "samples of other than 8 bits"),
+    ] {
+        let mut unusual = bytes.clone();
+        unusual[frame + offset] = value;
+        fs::write(&path, unusual).expect("writable");
+        let error = open_image(&path).expect_err("not read");
+        assert_eq!(
+            error.to_string(),
+            format!("{} is a JPEG image of a kind that is not read: {reason}", path.display())
+        );
+        assert!(error.hint().expect("a hint").starts_with("save it as an ordinary JPEG or PNG"));
     }
 }
 

@@ -8,6 +8,7 @@ mod images;
 mod json_lines;
 mod merge;
 mod peft;
+mod photographs;
 mod processor;
 mod run_folder;
 mod tiny;

@@ -4,7 +4,7 @@ use std::fs;
 
 use fisao_formats::FormatError;
 use fisao_formats::processor::read_image_processor;
-use fisao_models::image::{ImageProcessor, Resize};
+use fisao_models::image::{Filter, ImageProcessor, Resize};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
@@ -34,27 +34,75 @@ fn sizes_have_three_spellings() {
         json!({ "crop_size": 336, "size": 336, "feature_extractor_type": "CLIPFeatureExtractor" });
     assert_eq!(preprocessor(&old).expect("the first spelling"), clip);
     // SigLIP's: an exact size, no crop, half means.
-    let siglip = json!({
+    let config = json!({
         "do_resize": true, "do_rescale": true, "do_normalize": true,
         "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "resample": 3,
         "rescale_factor": 0.003_921_568_627_450_98, "size": { "height": 224, "width": 200 }
     });
-    let expected = ImageProcessor {
-        resize: Some(Resize::Exact { width: 200, height: 224 }),
+    let expected = siglip(200, 224);
+    assert_eq!(preprocessor(&config).expect("SigLIP's spelling"), expected);
+}
+
+fn siglip(width: u32, height: u32) -> ImageProcessor {
+    ImageProcessor {
+        resize: Some(Resize::Exact { width, height }),
         crop: None,
-        rescale: 1.0 / 255.0,
         mean: [0.5; 3],
         std: [0.5; 3],
-    };
-    assert_eq!(preprocessor(&siglip).expect("SigLIP's spelling"), expected);
+        ..ImageProcessor::clip(224)
+    }
+}
+
+#[test]
+fn classes_have_transformers_defaults() {
+    for (class, expected) in [
+        ("CLIPImageProcessor", ImageProcessor::clip(224)),
+        ("CLIPImageProcessorFast", ImageProcessor::clip(224)),
+        ("SiglipImageProcessor", siglip(224, 224)),
+        ("SiglipImageProcessorFast", siglip(224, 224)),
+        ("LlavaImageProcessor", ImageProcessor::clip(224)),
+        ("LlavaImageProcessorFast", ImageProcessor::clip(224)),
+    ] {
+        let config = json!({ "image_processor_type": class, "do_pad": null, "resample": null });
+        assert_eq!(preprocessor(&config).expect("a known class"), expected, "{class}");
+    }
+    // With an exact size, CLIP's class crops and a file without a class does not.
+    let mut config = json!({ "size": { "height": 40, "width": 30 } });
+    assert_eq!(preprocessor(&config).expect("no class").crop, None);
+    config["image_processor_type"] = "CLIPImageProcessor".into();
+    assert_eq!(preprocessor(&config).expect("a known class").crop, Some((224, 224)));
+}
+
+#[test]
+fn filters_have_pils_numbers() {
+    let filters = [Filter::Nearest, Filter::Lanczos, Filter::Bilinear, Filter::Bicubic];
+    for (number, filter) in filters.into_iter().enumerate() {
+        let config = json!({ "resample": number });
+        assert_eq!(preprocessor(&config).expect("a known number").filter, filter);
+    }
+}
+
+#[test]
+fn llavas_class_pads_with_the_means() {
+    let config = json!({ "image_processor_type": "LlavaImageProcessor", "do_pad": true,
+                         "size": 336, "crop_size": 336 });
+    // 0.48145466 · 255 = 122.8, 0.4578275 · 255 = 116.7, 0.40821073 · 255 = 104.1
+    let expected = ImageProcessor { pad: Some([122, 116, 104]), ..ImageProcessor::clip(336) };
+    assert_eq!(preprocessor(&config).expect("a known class"), expected);
 }
 
 #[test]
 fn switched_off_steps_are_not_done() {
     let config = json!({ "do_resize": false, "do_center_crop": false, "do_rescale": false,
                          "do_normalize": false, "size": 30, "crop_size": 20 });
-    let expected =
-        ImageProcessor { resize: None, crop: None, rescale: 1.0, mean: [0.0; 3], std: [1.0; 3] };
+    let expected = ImageProcessor {
+        resize: None,
+        crop: None,
+        rescale: 1.0,
+        mean: [0.0; 3],
+        std: [1.0; 3],
+        ..ImageProcessor::clip(20)
+    };
     assert_eq!(preprocessor(&config).expect("nothing to do"), expected);
 }
 
@@ -77,9 +125,25 @@ fn what_would_give_other_pixels_is_refused() {
     let refused =
         |config: Value| message(read(&folder, "preprocessor_config.json", &config), &folder);
     assert_eq!(
-        refused(json!({ "resample": 2 })),
-        "DIR/preprocessor_config.json: `resample` is 2, but only 3 (bicubic) is supported"
+        refused(json!({ "resample": 4 })),
+        "DIR/preprocessor_config.json: `resample` is 4, but only 0 (nearest), 1 (Lanczos), 2 \
+         (bilinear) or 3 (bicubic) is supported"
     );
+    assert_eq!(
+        refused(json!({ "image_processor_type": "Siglip2ImageProcessor" })),
+        "DIR/preprocessor_config.json: `image_processor_type` is `Siglip2ImageProcessor`, but only \
+         CLIPImageProcessor, SiglipImageProcessor or LlavaImageProcessor is supported"
+    );
+    assert_eq!(
+        refused(json!({ "size": { "shortest_edge": 336, "longest_edge": 600 } })),
+        "DIR/preprocessor_config.json: `size` is {\"shortest_edge\":336,\"longest_edge\":600}, but \
+         only a side, `shortest_edge`, or `height` and `width` is supported"
+    );
+    assert!(refused(json!({ "crop_size": { "height": 3 } })).contains("`crop_size` is {"));
+    assert!(refused(json!({ "do_convert_rgb": false })).contains("`do_convert_rgb` is false"));
+    assert!(refused(json!({ "do_pad": true })).contains("`do_pad` is true"));
+    assert!(refused(json!({ "crop_pct": 0.875 })).contains("`crop_pct` is 0.875"));
+    assert!(refused(json!({ "use_square_size": true })).contains("`use_square_size` is true"));
     assert!(refused(json!({ "size": 0 })).contains("`size` is 0"));
     assert!(refused(json!({ "crop_size": { "height": 0, "width": 3 } })).contains("`crop_size`"));
     assert!(refused(json!({ "image_std": [0.5, 0.0, 0.5] })).contains("`image_std`"));

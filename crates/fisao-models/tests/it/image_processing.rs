@@ -1,6 +1,6 @@
-//! Pictures against Pillow and transformers (`fixtures/pillow_bicubic/generate.py`).
+//! Pictures against Pillow and transformers (`fixtures/pillow_resize/generate.py`).
 
-use fisao_models::image::{ImageProcessor, Resize, bicubic};
+use fisao_models::image::{Filter, ImageProcessor, Resize, resize};
 use fisao_testkit::compare::assert_close;
 use fisao_testkit::tolerance::F32_ELEMENTWISE;
 use image::{Rgb, RgbImage};
@@ -14,14 +14,20 @@ fn picture(value: &Value) -> RgbImage {
     RgbImage::from_raw(size[0], size[1], rgb).expect("three bytes per pixel")
 }
 
-fn cases(part: &str) -> Vec<(RgbImage, RgbImage)> {
-    let stored = fixture::json("pillow_bicubic/expected.json");
-    let cases = stored[part].as_array().expect("a list");
-    cases.iter().map(|case| (picture(&case["source"]), picture(&case["target"]))).collect()
+fn cases(part: &str) -> Vec<(Value, RgbImage, RgbImage)> {
+    let stored = fixture::json("pillow_resize/expected.json");
+    let cases = stored[part].as_array().expect("a list").iter();
+    cases.map(|case| (case.clone(), picture(&case["source"]), picture(&case["target"]))).collect()
 }
 
 fn plain(resize: Option<Resize>, crop: Option<(u32, u32)>) -> ImageProcessor {
-    ImageProcessor { resize, crop, rescale: 1.0, mean: [0.0; 3], std: [1.0; 3] }
+    let (rescale, mean, std) = (1.0, [0.0; 3], [1.0; 3]);
+    ImageProcessor { pad: None, resize, filter: Filter::Bicubic, crop, rescale, mean, std }
+}
+
+fn filter(number: &Value) -> Filter {
+    let filters = [Filter::Nearest, Filter::Lanczos, Filter::Bilinear, Filter::Bicubic];
+    filters[number.as_u64().expect("PIL's number") as usize]
 }
 
 /// Values in the order the processor gives them.
@@ -33,11 +39,13 @@ fn planes(picture: &RgbImage) -> Vec<f32> {
 fn resizing_is_pillows_to_the_bit() {
     let cases = cases("resizes");
     assert!(!cases.is_empty());
-    for (source, target) in cases {
+    for (case, source, target) in cases {
         let (width, height) = target.dimensions();
-        let resized = bicubic(&source, width, height);
-        assert_eq!(resized, target, "{:?} → {width}×{height}", source.dimensions());
-        let processor = plain(Some(Resize::Exact { width, height }), None);
+        let filter = filter(&case["resample"]);
+        let resized = resize(&source, width, height, filter);
+        assert_eq!(resized, target, "{:?} → {width}×{height}, {filter:?}", source.dimensions());
+        let processor =
+            ImageProcessor { filter, ..plain(Some(Resize::Exact { width, height }), None) };
         assert_eq!(processor.process(&source), (planes(&target), (width, height)));
     }
 }
@@ -46,7 +54,7 @@ fn resizing_is_pillows_to_the_bit() {
 fn cropping_is_that_of_transformers() {
     let cases = cases("crops");
     assert!(!cases.is_empty());
-    for (source, target) in cases {
+    for (_, source, target) in cases {
         let (values, size) = plain(None, Some(target.dimensions())).process(&source);
         assert_eq!(size, target.dimensions());
         assert_eq!(values, planes(&target), "{:?} → {size:?}", source.dimensions());
@@ -54,8 +62,20 @@ fn cropping_is_that_of_transformers() {
 }
 
 #[test]
+fn padding_to_a_square_is_that_of_transformers() {
+    let cases = cases("squares");
+    assert!(!cases.is_empty());
+    for (case, source, target) in cases {
+        let colour = fixture::ids(&case["colour"]);
+        let pad = Some([colour[0] as u8, colour[1] as u8, colour[2] as u8]);
+        let (values, size) = ImageProcessor { pad, ..plain(None, None) }.process(&source);
+        assert_eq!((values, size), (planes(&target), target.dimensions()));
+    }
+}
+
+#[test]
 fn pixels_are_those_of_transformers() {
-    let stored = fixture::json("pillow_bicubic/expected.json");
+    let stored = fixture::json("pillow_resize/expected.json");
     let side = stored["processor"]["side"].as_u64().expect("pixels") as u32;
     let pictures = stored["processor"]["pictures"].as_array().expect("a list");
     assert!(!pictures.is_empty());

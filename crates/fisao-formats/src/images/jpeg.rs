@@ -1,0 +1,87 @@
+//! JPEG files, decoded to the bit as libjpeg-turbo decodes them with its default settings, which is
+//! how Pillow and so nearly every vision model's training saw them.
+//!
+//! Written from ITU T.81 and the integer arithmetic that libjpeg made customary: the "islow" inverse
+//! transform, triangle-filter upsampling of halved chroma, and 16-bit fixed-point colour conversion.
+//! Other decoders round differently: the `image` crate's in one value of a hundred (4:4:4) to one in six
+//! (4:2:0), by up to 7 of 255, and one step is already 0.015 after normalisation.
+//!
+//! Read are baseline, extended sequential and progressive Huffman files of 8 bits with one, three or
+//! four components. Departures from libjpeg: damaged data are an error instead of grey areas, and
+//! progressive files that leave out the last refinements are not smoothed across blocks.
+
+#![expect(clippy::inline_always, reason = "code is vectorised where it is inlined into a dispatch")]
+
+mod bits;
+mod colour;
+mod frame;
+mod huffman;
+mod progressive;
+mod segments;
+mod sequential;
+mod transform;
+mod upsampling;
+
+use image::RgbImage;
+
+use colour::Colour;
+use frame::Frame;
+use segments::{Marker, Segments};
+
+/// Why a file could not be decoded.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum JpegError {
+    /// The data end too early.
+    #[error("it breaks off")]
+    Truncated,
+    /// The data contradict themselves or the standard.
+    #[error("{0}")]
+    Damaged(&'static str),
+    /// A kind of JPEG that is not read.
+    #[error("{0}")]
+    Unsupported(&'static str),
+}
+
+/// A decoded file.
+pub(super) struct Jpeg {
+    /// The pixels, as they are stored.
+    pub(super) pixels: RgbImage,
+    /// The TIFF block that says how the camera was held, if any.
+    pub(super) exif: Vec<u8>,
+    /// The XMP document, which may say so too.
+    pub(super) xmp: Vec<u8>,
+}
+
+/// Decodes a whole file.
+pub(super) fn decode(bytes: &[u8]) -> Result<Jpeg, JpegError> {
+    let mut segments = Segments::new(bytes);
+    let mut frame = None;
+    loop {
+        match segments.next()? {
+            Marker::Frame { progressive } => {
+                if frame.is_some() {
+                    return Err(JpegError::Damaged("it has two frames"));
+                }
+                frame = Some(Frame::read(segments.body()?, progressive, bytes.len())?);
+            }
+            Marker::Scan => {
+                let frame =
+                    frame.as_mut().ok_or(JpegError::Damaged("a scan precedes the frame"))?;
+                let scan = frame.read_scan(segments.body()?, &segments.tables)?;
+                let (data, interval) = (segments.rest(), segments.restart_interval);
+                let used = if frame.progressive {
+                    progressive::decode_scan(frame, &scan, &segments.tables, data, interval)?
+                } else {
+                    sequential::decode_scan(frame, &scan, &segments.tables, data, interval)?
+                };
+                segments.skip(used);
+            }
+            Marker::End => break,
+        }
+    }
+    let mut frame = frame.ok_or(JpegError::Damaged("it has no frame"))?;
+    progressive::finish(&mut frame);
+    let colour = Colour::of(&frame, &segments)?;
+    let pixels = colour::picture(&frame, colour)?;
+    Ok(Jpeg { pixels, exif: segments.exif, xmp: segments.xmp })
+}
