@@ -163,6 +163,16 @@ pub enum FormatError {
         /// The precision, as PyTorch names it.
         dtype: &'static str,
     },
+    /// A tensor with values that no computation survives.
+    #[error("{}: {count} values of tensor `{tensor}` are infinite or no number", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, as the file names it.
+        tensor: String,
+        /// How many of its values.
+        count: usize,
+    },
     /// Weights that could not be used, for a reason only the model knows.
     #[error("{}: {reason}", path.display())]
     Weights {
@@ -340,6 +350,10 @@ impl FormatError {
                 "tokenizer.json and config.json must come from the same model"
             }
             Self::Overflow { .. } => "ask for bf16 or f32, which have the range",
+            Self::NotFinite { .. } => {
+                "training that produced it has diverged, or the file is damaged: fetch it again, or take \
+                 an earlier checkpoint"
+            }
             Self::UnknownModelType { .. } | Self::WrongModelType { .. } => {
                 "a captioning model is a `llava` checkpoint, a verifier a `clip` or `siglip` checkpoint"
             }

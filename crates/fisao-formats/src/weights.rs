@@ -1,5 +1,6 @@
 //! Safetensors: memory-mapped reading under canonical names, atomic writing.
 
+mod damage;
 mod layout;
 mod mapped_file;
 mod source;

@@ -60,24 +60,34 @@ impl ImageProcessor {
     pub fn process(&self, picture: &RgbImage) -> (Vec<f32>, (u32, u32)) {
         let square = self.pad.map(|colour| padded_to_square(picture, colour));
         let picture = square.as_ref().unwrap_or(picture);
-        let (width, height) = picture.dimensions();
-        let scaled = |side: u32, long: u32, short: u32| {
-            (u64::from(side) * u64::from(long) / u64::from(short)) as u32
-        };
-        let (new_width, new_height) = match self.resize {
-            None => (width, height),
-            Some(Resize::Exact { width, height }) => (width, height),
-            Some(Resize::ShortestEdge(side)) if width <= height => {
-                (side, scaled(side, height, width))
-            }
-            Some(Resize::ShortestEdge(side)) => (scaled(side, width, height), side),
-        };
+        let (new_width, new_height) = self.size_before_crop(picture.dimensions());
         let resized = resize(picture, new_width, new_height, self.filter);
         let cropped = match self.crop {
             Some((width, height)) => centre_crop(resized, width, height),
             None => resized,
         };
         (self.normalise(&cropped), cropped.dimensions())
+    }
+
+    /// Width and height that a picture of this size is brought to, nothing of it being computed.
+    pub fn output_size(&self, (width, height): (u32, u32)) -> (u32, u32) {
+        let side = width.max(height);
+        let padded = if self.pad.is_some() { (side, side) } else { (width, height) };
+        self.crop.unwrap_or_else(|| self.size_before_crop(padded))
+    }
+
+    fn size_before_crop(&self, (width, height): (u32, u32)) -> (u32, u32) {
+        let scaled = |side: u32, long: u32, short: u32| {
+            (u64::from(side) * u64::from(long) / u64::from(short)) as u32
+        };
+        match self.resize {
+            None => (width, height),
+            Some(Resize::Exact { width, height }) => (width, height),
+            Some(Resize::ShortestEdge(side)) if width <= height => {
+                (side, scaled(side, height, width))
+            }
+            Some(Resize::ShortestEdge(side)) => (scaled(side, width, height), side),
+        }
     }
 
     fn normalise(&self, picture: &RgbImage) -> Vec<f32> {

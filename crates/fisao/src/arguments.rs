@@ -8,6 +8,7 @@ mod calibrate;
 mod caption;
 mod demo;
 mod eval;
+mod inspect;
 mod merge;
 mod pretrain;
 mod score;
@@ -20,6 +21,7 @@ pub(crate) use calibrate::CalibrateArguments;
 pub(crate) use caption::CaptionArguments;
 pub(crate) use demo::{DemoArguments, DemoOptions};
 pub(crate) use eval::{ChairArguments, EvalArguments, EvalCommand, WorldSplit};
+pub(crate) use inspect::InspectArguments;
 pub(crate) use merge::MergeArguments;
 pub(crate) use pretrain::PretrainArguments;
 pub(crate) use score::ScoreArguments;
@@ -76,6 +78,8 @@ pub(crate) enum Command {
     Align(AlignArguments),
     /// Measure captions
     Eval(EvalArguments),
+    /// Tell what is in a checkpoint or adapter, and what it can be used for
+    Inspect(InspectArguments),
     /// Fold an adapter into a model's weights
     Merge(MergeArguments),
     /// Build the demo's model and verifier from nothing

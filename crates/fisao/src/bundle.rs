@@ -242,12 +242,12 @@ fn warn_of_unused(folder: &Path, unused: &[String], reporter: &Reporter) {
 }
 
 /// Image processing that yields another size than the tower takes is a folder put together wrongly.
-fn check_size(
+pub(crate) fn check_size(
     folder: &Path,
     processor: &ImageProcessor,
     vision: &VisionConfig,
 ) -> anyhow::Result<()> {
-    let (_, (width, height)) = processor.process(&RgbImage::new(4, 3));
+    let (width, height) = processor.output_size((4, 3));
     let side = vision.image_size as u32;
     if (width, height) == (side, side) {
         return Ok(());

@@ -5,6 +5,7 @@ pub(crate) mod calibrate;
 pub(crate) mod caption;
 pub(crate) mod demo;
 pub(crate) mod eval;
+pub(crate) mod inspect;
 pub(crate) mod merge;
 pub(crate) mod pretrain;
 pub(crate) mod score;

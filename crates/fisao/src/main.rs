@@ -58,6 +58,7 @@ fn run(command: &Command, reporter: &Reporter) -> anyhow::Result<()> {
         Command::Eval(arguments) => match &arguments.command {
             EvalCommand::Chair(arguments) => commands::eval::run(arguments, reporter),
         },
+        Command::Inspect(arguments) => commands::inspect::run(arguments, reporter),
         Command::Merge(arguments) => commands::merge::run(arguments, reporter),
         Command::Pretrain(arguments) => commands::pretrain::run(arguments, reporter),
         Command::Demo(arguments) => commands::demo::run(arguments, reporter),

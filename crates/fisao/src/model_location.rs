@@ -21,6 +21,8 @@ pub(crate) enum Role {
     Verifier,
     /// A LoRA adapter.
     Adapter,
+    /// Any model that is understood.
+    Any,
 }
 
 /// A model's folder, and what to call it.
@@ -72,7 +74,7 @@ fn download(id: &HubId, role: Role, reporter: &Reporter) -> anyhow::Result<PathB
     let check = |checkpoint: &Checkpoint| check_role(role, checkpoint);
     let wanted = match role {
         Role::Adapter => Wanted::Adapter,
-        Role::Model | Role::Verifier => Wanted::Checkpoint(&check),
+        Role::Model | Role::Verifier | Role::Any => Wanted::Checkpoint(&check),
     };
     let mut progress: Option<PhaseProgress> = None;
     let folder = hub::fetch(id, wanted, &settings, &mut |event| match event {

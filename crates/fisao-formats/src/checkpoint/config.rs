@@ -23,6 +23,8 @@ use crate::FormatError;
 use crate::documents::read_json;
 
 const WHAT: &str = "model configuration (config.json)";
+/// No model is that large in any direction; products of two such numbers still fit.
+const LARGEST: usize = 1 << 26;
 const SUPPORTED: &str = "llava, clip, siglip";
 
 /// Reads and resolves a `config.json`.
@@ -112,6 +114,9 @@ fn positive(
 ) -> Result<usize, FormatError> {
     match value.unwrap_or(default) {
         0 => Err(unsupported(path, field, &0, "a number above 0")),
+        value if value > LARGEST => {
+            Err(unsupported(path, field, &value, "a number up to 67108864"))
+        }
         value => Ok(value),
     }
 }

@@ -45,6 +45,22 @@ impl Layout {
         }
         key.to_owned()
     }
+
+    /// What wrote tensors under these names, as a person would say it.
+    pub(super) fn release<'a>(mut keys: impl Iterator<Item = &'a str> + Clone) -> &'static str {
+        let some = |prefix: &str| keys.clone().any(|key| key.starts_with(prefix));
+        if some("model.mm_projector.") {
+            "original LLaVA (model.layers.*, model.mm_projector.*)"
+        } else if some("model.language_model.") {
+            "transformers in memory (model.language_model.*)"
+        } else if some("language_model.model.") {
+            "as published (language_model.model.*)"
+        } else if keys.any(|key| key.starts_with("text_model.")) {
+            "as published (text_model.*, vision_model.*)"
+        } else {
+            "unknown"
+        }
+    }
 }
 
 /// Tensors that old releases stored although they are constants of the architecture.

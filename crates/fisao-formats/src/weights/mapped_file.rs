@@ -12,6 +12,7 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata};
 
+use super::damage;
 use crate::FormatError;
 
 /// Bytes of the little-endian header length that opens every file.
@@ -70,6 +71,16 @@ impl MappedFile {
     /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its length, bytes.
+    pub fn len(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    /// Whether it holds nothing, which a file that could be opened never does.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
     }
 
     /// The keys of its tensors, in the order of their data.
@@ -145,6 +156,26 @@ impl<'a> StoredTensor<'a> {
         }
         let wide = TensorData::new(self.values()?, shape.to_vec());
         Some(if dtype == DType::F32 { wide } else { wide.convert_dtype(dtype) })
+    }
+
+    /// How many of its values are infinite or no number; 0 of a type that is no float.
+    pub fn count_not_finite(&self) -> usize {
+        /// Those of two bytes whose exponent is all ones.
+        fn halves(bytes: &[u8], exponent: u16) -> usize {
+            let (words, _) = bytes.as_chunks::<2>();
+            words.iter().filter(|&&word| u16::from_le_bytes(word) & exponent == exponent).count()
+        }
+        let count = match self.dtype {
+            Dtype::F32 => {
+                let (words, _) = self.bytes().as_chunks::<4>();
+                words.iter().filter(|&&word| !f32::from_le_bytes(word).is_finite()).count()
+            }
+            Dtype::F16 => halves(self.bytes(), 0x7c00),
+            Dtype::BF16 => halves(self.bytes(), 0x7f80),
+            _ => 0,
+        };
+        self.release();
+        count
     }
 
     /// Gives the pages back that were read to convert the tensor: they would count as this process's
@@ -229,6 +260,9 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<(Metadata, usize), FormatErr
     };
     let header_length = u64::from_le_bytes(prefix);
     if header_length > LARGEST_HEADER {
+        if let Some(other) = damage::other_content(bytes) {
+            return Err(damaged(format!("it is {other}")));
+        }
         return Err(damaged(format!(
             "it opens with a header length of {header_length} bytes, more than any has"
         )));
@@ -237,8 +271,9 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<(Metadata, usize), FormatErr
     let Some(header) = rest.get(..header_length as usize) else {
         return Err(length(data_start as u64));
     };
-    let metadata: Metadata =
-        serde_json::from_slice(header).map_err(|error| damaged(format!("header: {error}")))?;
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|error| {
+        damaged(damage::of_header(header).unwrap_or_else(|| format!("header: {error}")))
+    })?;
     let expected = (data_start as u64).saturating_add(metadata.data_len() as u64);
     if expected == found { Ok((metadata, data_start)) } else { Err(length(expected)) }
 }

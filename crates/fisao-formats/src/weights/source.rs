@@ -15,6 +15,8 @@ use crate::documents::read_json;
 
 /// The list of shards of a checkpoint in several files.
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
+/// What the list of shards is called in errors.
+const SHARD_LIST: &str = "list of weight files";
 /// Files that hold weights as Python pickles.
 pub(crate) const PICKLES: [&str; 3] =
     ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"];
@@ -77,7 +79,9 @@ impl SafetensorsSource {
             }
             return Self::open_file(&single, layout, dtype);
         }
-        let index: ShardIndex = read_json("list of weight files", &index)?;
+        let list = index;
+        let index: ShardIndex = read_json(SHARD_LIST, &list)?;
+        check_shard_names(&list, &index)?;
         let mut names = index.weight_map.values().collect::<Vec<_>>();
         names.sort_unstable();
         names.dedup();
@@ -146,6 +150,44 @@ impl SafetensorsSource {
             .collect::<Vec<_>>();
         tensors.sort_unstable();
         tensors
+    }
+
+    /// Canonical name, stored type ("BF16"), bytes and shape of every tensor.
+    pub fn sizes(&self) -> Vec<(&str, String, u64, &[usize])> {
+        let sizes = self.names().into_iter().filter_map(|name| {
+            let tensor = self.stored(name)?;
+            Some((name, tensor.dtype_name(), tensor.bytes().len() as u64, tensor.shape()))
+        });
+        sizes.collect()
+    }
+
+    /// Path and length of every file.
+    pub fn files(&self) -> Vec<(&Path, u64)> {
+        self.files.iter().map(|file| (file.path(), file.len())).collect()
+    }
+
+    /// The release whose names the tensors are stored under.
+    pub fn naming(&self) -> &'static str {
+        Layout::release(self.places.values().map(|place| place.key.as_str()))
+    }
+
+    /// Reads every value and refuses a tensor with one that is infinite or no number. `advance` is told
+    /// how many more bytes have been read.
+    ///
+    /// # Errors
+    /// [`FormatError::NotFinite`] for the first such tensor.
+    pub fn check_finite(&self, advance: &mut dyn FnMut(u64)) -> Result<(), FormatError> {
+        for name in self.names() {
+            let tensor = self.stored(name).expect("the name is one of the file's");
+            let count = tensor.count_not_finite();
+            if count > 0 {
+                let (path, key) = self.place(name).expect("the name is one of the file's");
+                let (path, tensor) = (path.to_owned(), key.to_owned());
+                return Err(FormatError::NotFinite { path, tensor, count });
+            }
+            advance(tensor.bytes().len() as u64);
+        }
+        Ok(())
     }
 
     /// Canonical name of every tensor, in the order in which they are stored.
@@ -239,6 +281,19 @@ impl WeightSource for SafetensorsSource {
         };
         self.used.insert(name.to_owned());
         Ok(data)
+    }
+}
+
+/// Refuses a list without shards, and shards that are anywhere but beside it.
+fn check_shard_names(path: &Path, index: &ShardIndex) -> Result<(), FormatError> {
+    let malformed = |reason| FormatError::Malformed { what: SHARD_LIST, path: path.into(), reason };
+    if index.weight_map.is_empty() {
+        return Err(malformed("it names no tensor".to_owned()));
+    }
+    let beside = |name: &&String| Path::new(name).file_name() == Some(name.as_ref());
+    match index.weight_map.values().find(|name| !beside(name)) {
+        Some(name) => Err(malformed(format!("`{name}` is not the name of a file beside it"))),
+        None => Ok(()),
     }
 }
 

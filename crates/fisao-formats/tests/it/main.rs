@@ -4,6 +4,7 @@ mod adapter;
 mod chat_template;
 mod checkpoint;
 mod config;
+mod corrupt;
 mod images;
 mod json_lines;
 mod merge;

@@ -53,11 +53,10 @@ fn image_features_are_those_of_transformers() {
     assert_close("image features", &floats(&features), &expected, F32_FORWARD);
 }
 
-/// The last four positions of the prompt, scored as the response to what precedes them, and the
-/// state after the last one.
-#[test]
-fn hidden_states_and_logits_are_those_of_transformers() {
-    let (model, case) = llava(LLAVA);
+/// Checks the logits at the last four positions of the prompt, scored as the response to what precedes
+/// them; returns the states there.
+fn assert_logits(name: &str) -> (Tensor<2>, Value) {
+    let (model, case) = llava(name);
     let features = model.image_features(pixels(&case, 1, model.config().vision.image_size));
     let prompt = fixture::ids(&case["prompt"]);
     // Four predictions start at the fourth position from the end; what they predict is of no account.
@@ -67,7 +66,13 @@ fn hidden_states_and_logits_are_those_of_transformers() {
     let states = model.response_states(&[example], &features);
     let logits = floats(&model.language_model().logits(states.hidden.clone()));
     assert_close("logits", &logits, &fixture::numbers(&case["logits"]), F32_FORWARD);
-    let hidden = floats(&states.hidden.narrow(0, 3, 1));
+    (states.hidden, case)
+}
+
+#[test]
+fn hidden_states_and_logits_are_those_of_transformers() {
+    let (states, case) = assert_logits(LLAVA);
+    let hidden = floats(&states.narrow(0, 3, 1));
     let expected = fixture::numbers(&case["last_hidden_state"]);
     assert_close("last hidden state", &hidden, &expected, F32_FORWARD);
 }
@@ -92,15 +97,7 @@ fn greedy_decoding_is_that_of_transformers() {
 #[test]
 fn a_siglip_tower_and_a_qwen2_decoder_say_what_they_say_in_transformers() {
     assert_greedy(INTERLEAVE);
-    let (model, case) = llava(INTERLEAVE);
-    let features = model.image_features(pixels(&case, 1, model.config().vision.image_size));
-    let prompt = fixture::ids(&case["prompt"]);
-    let (before, after) = prompt.split_at(prompt.len() - 3);
-    let response = [after, &[0]].concat();
-    let example = Example { prompt: before, image: 0, response: &response };
-    let states = model.response_states(&[example], &features);
-    let logits = floats(&model.language_model().logits(states.hidden));
-    assert_close("logits", &logits, &fixture::numbers(&case["logits"]), F32_FORWARD);
+    assert_logits(INTERLEAVE);
 }
 
 #[test]

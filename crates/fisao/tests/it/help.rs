@@ -5,7 +5,7 @@ use crate::fixture::Workplace;
 #[test]
 fn every_command_describes_itself() {
     let place = Workplace::new();
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 11] = [
         &[],
         &["caption"],
         &["score"],
@@ -13,6 +13,7 @@ fn every_command_describes_itself() {
         &["align"],
         &["eval"],
         &["eval", "chair"],
+        &["inspect"],
         &["merge"],
         &["pretrain"],
         &["demo"],

@@ -11,6 +11,7 @@ mod fixture;
 mod help;
 mod hub;
 mod hub_errors;
+mod inspect;
 mod merge;
 mod pretrain;
 mod score;

@@ -56,10 +56,20 @@ impl RawText {
         Ok(ClipTextConfig {
             vocab_size: positive(path, "text_config.vocab_size", self.vocab_size, 49408)?,
             hidden_size,
-            intermediate_size: self.intermediate_size.unwrap_or(2048),
+            intermediate_size: positive(
+                path,
+                "text_config.intermediate_size",
+                self.intermediate_size,
+                2048,
+            )?,
             num_hidden_layers: self.num_hidden_layers.unwrap_or(12),
             num_attention_heads: heads,
-            max_position_embeddings: self.max_position_embeddings.unwrap_or(77),
+            max_position_embeddings: positive(
+                path,
+                "text_config.max_position_embeddings",
+                self.max_position_embeddings,
+                77,
+            )?,
             layer_norm_eps: self.layer_norm_eps.unwrap_or(1e-5),
             hidden_act: activation(
                 path,

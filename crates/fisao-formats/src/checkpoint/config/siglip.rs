@@ -52,8 +52,18 @@ impl RawText {
         Ok(SiglipTextConfig {
             vocab_size: positive(path, "text_config.vocab_size", self.vocab_size, 32000)?,
             hidden_size,
-            projection_size: self.projection_size.unwrap_or(hidden_size),
-            intermediate_size: self.intermediate_size.unwrap_or(3072),
+            projection_size: positive(
+                path,
+                "text_config.projection_size",
+                self.projection_size,
+                hidden_size,
+            )?,
+            intermediate_size: positive(
+                path,
+                "text_config.intermediate_size",
+                self.intermediate_size,
+                3072,
+            )?,
             num_hidden_layers: self.num_hidden_layers.unwrap_or(12),
             num_attention_heads: heads,
             max_position_embeddings: positive(

@@ -1,0 +1,19 @@
+//! `fisao inspect`.
+
+use clap::Args;
+
+use super::Format;
+use crate::model_location::ModelLocation;
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArguments {
+    /// Checkpoint or adapter: a folder in Hugging Face or PEFT layout, or a checkpoint's name on the Hub
+    #[arg(value_name = "FOLDER|ID")]
+    pub(crate) place: ModelLocation,
+    /// Read all weights, and refuse them if a value is infinite or no number
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// How to print what there is
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) format: Format,
+}

@@ -1,0 +1,81 @@
+//! An adapter's folder.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use fisao_formats::adapter::{ADAPTER_WEIGHTS_FILE, MapUpdate};
+use fisao_formats::weights::Layout;
+use fisao_formats::{Adapter, LoadDtype, SafetensorsSource};
+
+use super::{Inspection, Part, Stored, Use};
+use crate::reporter::Reporter;
+
+/// Where the maps of the vision tower are among canonical names.
+const VISION: &str = "vision_tower.";
+
+pub(super) fn inspect(
+    folder: &Path,
+    check: bool,
+    reporter: &Reporter,
+) -> anyhow::Result<Inspection> {
+    let adapter = Adapter::read(folder)?;
+    let path = folder.join(ADAPTER_WEIGHTS_FILE);
+    let weights = SafetensorsSource::open_file(&path, Layout::Llava, LoadDtype::AsStored)?;
+    let bytes = weights.files().iter().map(|(_, bytes)| bytes).sum();
+    if check {
+        let progress = reporter.transfer("checking weights", bytes);
+        weights.check_finite(&mut |bytes| progress.advance(bytes))?;
+        progress.finish();
+    }
+    let mut dtypes = BTreeMap::<String, Stored>::new();
+    for (_, dtype, bytes, _) in weights.sizes() {
+        let stored = dtypes.entry(dtype).or_default();
+        stored.tensors += 1;
+        stored.bytes += bytes;
+    }
+    let parts = parts(&adapter);
+    Ok(Inspection {
+        path: folder.display().to_string(),
+        kind: "adapter".to_owned(),
+        architecture: architecture(&adapter),
+        parameters: parts.iter().map(|part| part.parameters).sum(),
+        parts,
+        dtypes,
+        files: 1,
+        bytes,
+        naming: "PEFT".to_owned(),
+        unused: Vec::new(),
+        uses: uses(&adapter),
+    })
+}
+
+fn parts(adapter: &Adapter) -> Vec<Part> {
+    let mut parts = BTreeMap::<&str, u64>::new();
+    for (name, update) in &adapter.updates {
+        let map = name.rsplit('.').next().unwrap_or(name);
+        let size = |shape: &[usize]| shape.iter().product::<usize>() as u64;
+        *parts.entry(map).or_default() += size(update.a.shape()) + size(update.b.shape());
+    }
+    let parts = parts.into_iter();
+    parts.map(|(name, parameters)| Part { name: name.to_owned(), parameters }).collect()
+}
+
+fn architecture(adapter: &Adapter) -> String {
+    let ranks: BTreeSet<usize> = adapter.updates.values().map(MapUpdate::rank).collect();
+    let ranks: Vec<String> = ranks.iter().map(ToString::to_string).collect();
+    let base = adapter.base_model().unwrap_or("an unnamed model");
+    format!("LoRA of rank {} on {} maps of {base}", ranks.join(", "), adapter.updates.len())
+}
+
+fn uses(adapter: &Adapter) -> Vec<Use> {
+    let tower = adapter.updates.keys().filter(|name| name.starts_with(VISION)).count();
+    let note = if tower == 0 {
+        "with its base as --model".to_owned()
+    } else {
+        format!(
+            "with its base as --model, and --allow-vision-adapter: {tower} of its maps are of the vision \
+             tower"
+        )
+    };
+    vec![Use::with("caption", note.clone()), Use::with("merge", note)]
+}

@@ -1,0 +1,192 @@
+//! A model's folder.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use fisao_formats::checkpoint::ModelConfig;
+use fisao_formats::{Checkpoint, FormatError, LoadDtype, SafetensorsSource};
+use fisao_models::llama::{DecoderFamily, LlamaConfig};
+use fisao_models::vision::{VisionConfig, VisionFamily};
+
+use super::{Inspection, Part, Stored, Use};
+use crate::bundle::{check_size, device};
+use crate::prompt::PromptFormat;
+use crate::reporter::Reporter;
+
+/// Beginnings of canonical names, and the part of the model they belong to.
+const PARTS: [(&str, &str); 6] = [
+    ("vision_tower.", "vision tower"),
+    ("multi_modal_projector.", "projector"),
+    ("language_model.", "language model"),
+    ("vision_model.", "image tower"),
+    ("text_model.", "text tower"),
+    ("", "projections"),
+];
+
+/// Reads all but the values of the weights, and those too with `check`.
+pub(super) fn inspect(
+    checkpoint: &Checkpoint,
+    check: bool,
+    reporter: &Reporter,
+) -> anyhow::Result<Inspection> {
+    let weights = checkpoint.weights(LoadDtype::AsStored)?;
+    let (parts, dtypes) = sums(&weights);
+    let files = weights.files();
+    let (count, bytes) = (files.len(), files.iter().map(|(_, bytes)| bytes).sum());
+    if check {
+        let progress = reporter.transfer("checking weights", bytes);
+        weights.check_finite(&mut |bytes| progress.advance(bytes))?;
+        progress.finish();
+    }
+    let naming = weights.naming().to_owned();
+    drop(weights);
+    let (unused, loads) = match unused_tensors(checkpoint) {
+        Ok(unused) => (unused, Ok(())),
+        Err(error) => (Vec::new(), Err(error.to_string())),
+    };
+    Ok(Inspection {
+        path: checkpoint.folder().display().to_string(),
+        kind: checkpoint.config().model_type().to_owned(),
+        architecture: architecture(checkpoint.config()),
+        parameters: parts.iter().map(|part| part.parameters).sum(),
+        parts,
+        dtypes,
+        files: count,
+        bytes,
+        naming,
+        unused,
+        uses: uses(checkpoint, &loads),
+    })
+}
+
+/// Parameters by part, and tensors by type.
+fn sums(weights: &SafetensorsSource) -> (Vec<Part>, BTreeMap<String, Stored>) {
+    let mut parts = PARTS.map(|(_, name)| Part { name: name.to_owned(), parameters: 0 });
+    let mut dtypes = BTreeMap::<String, Stored>::new();
+    for (name, dtype, bytes, shape) in weights.sizes() {
+        let part = PARTS.iter().position(|(prefix, _)| name.starts_with(prefix));
+        parts[part.unwrap_or(PARTS.len() - 1)].parameters += shape.iter().product::<usize>() as u64;
+        let stored = dtypes.entry(dtype).or_default();
+        stored.tensors += 1;
+        stored.bytes += bytes;
+    }
+    (parts.into_iter().filter(|part| part.parameters > 0).collect(), dtypes)
+}
+
+/// Builds the model on the memory map, where nothing is read, and returns what it had no use for.
+fn unused_tensors(checkpoint: &Checkpoint) -> Result<Vec<String>, FormatError> {
+    Ok(match checkpoint.config() {
+        ModelConfig::Llava(_) => checkpoint.load_llava(LoadDtype::AsStored, &device())?.unused,
+        _ => checkpoint.load_contrastive(LoadDtype::AsStored, &device())?.unused,
+    })
+}
+
+fn architecture(config: &ModelConfig) -> String {
+    match config {
+        ModelConfig::Llava(config) => {
+            let image = format!(
+                "{} image tokens of layer {}",
+                config.image_tokens(),
+                config.vision_feature_layer
+            );
+            format!("{}; {image}; {}", vision(&config.vision), decoder(&config.text))
+        }
+        ModelConfig::Clip(config) => format!(
+            "{}; text tower of {} layers, {} wide; shared space of {}",
+            vision(&config.vision),
+            config.text.num_hidden_layers,
+            config.text.hidden_size,
+            config.projection_dim
+        ),
+        ModelConfig::Siglip(config) => format!(
+            "{}; text tower of {} layers, {} wide; shared space of {}",
+            vision(&config.vision),
+            config.text.num_hidden_layers,
+            config.text.hidden_size,
+            config.text.projection_size
+        ),
+    }
+}
+
+fn vision(config: &VisionConfig) -> String {
+    let family = match config.family {
+        VisionFamily::Clip => "CLIP",
+        VisionFamily::Siglip => "SigLIP",
+    };
+    let VisionConfig { num_hidden_layers, hidden_size, image_size, patch_size, .. } = config;
+    format!(
+        "{family} tower of {num_hidden_layers} layers, {hidden_size} wide, {image_size} px in patches of \
+         {patch_size}"
+    )
+}
+
+fn decoder(config: &LlamaConfig) -> String {
+    let family = match config.family {
+        DecoderFamily::Llama => "Llama",
+        DecoderFamily::Qwen2 => "Qwen2",
+    };
+    format!(
+        "{family} decoder of {} layers, {} wide, {} heads and {} key heads, vocabulary of {}, context \
+         of {}",
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        config.vocab_size,
+        config.max_position_embeddings
+    )
+}
+
+/// What can be done with it. `loads` says what is wrong with its weights.
+fn uses(checkpoint: &Checkpoint, loads: &Result<(), String>) -> Vec<Use> {
+    let loads = loads.as_ref().err().cloned();
+    let wrong = loads.clone().or_else(|| preparation(checkpoint).err());
+    let judge = |command, note: &str| match &wrong {
+        Some(wrong) => Use::not(command, wrong),
+        None if note.is_empty() => Use::ready(command),
+        None => Use::with(command, note),
+    };
+    if let ModelConfig::Llava(config) = checkpoint.config() {
+        let family = match config.vision.family {
+            VisionFamily::Clip => "CLIP",
+            VisionFamily::Siglip => "SigLIP",
+        };
+        let other = format!("needs the {family} checkpoint that its tower is from as --verifier");
+        vec![
+            judge("caption", ""),
+            judge("calibrate", &other),
+            judge("align", &other),
+            match &loads {
+                Some(wrong) => Use::not("merge", wrong),
+                None => Use::with("merge", "needs an adapter"),
+            },
+            Use::not("score", format!("it has no text tower: score with the {family} checkpoint")),
+        ]
+    } else {
+        let other = "as the --verifier of a model with this tower";
+        vec![
+            judge("score", ""),
+            judge("calibrate", other),
+            judge("align", other),
+            Use::not("caption", "it writes no text"),
+        ]
+    }
+}
+
+/// Tokenizer, image processing and prompts; the error says what is missing.
+fn preparation(checkpoint: &Checkpoint) -> Result<(), String> {
+    fn told(error: impl Display) -> String {
+        error.to_string()
+    }
+    let folder = checkpoint.folder();
+    let tokenizer = checkpoint.tokenizer().map_err(told)?;
+    let processor = checkpoint.image_processor().map_err(told)?;
+    let tower = match checkpoint.config() {
+        ModelConfig::Llava(config) => {
+            PromptFormat::read(folder, &tokenizer, config.image_token_id).map_err(told)?;
+            &config.vision
+        }
+        _ => checkpoint.contrastive_vision().map_err(told)?,
+    };
+    check_size(folder, &processor, tower).map_err(told)
+}
