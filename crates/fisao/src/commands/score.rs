@@ -1,5 +1,6 @@
 //! `fisao score`: how well words fit an image, by a CLIP's measure.
 
+use std::ops::Range;
 use std::path::Path;
 
 use fisao_align::captions::pixels;
@@ -52,10 +53,13 @@ struct ScoredCaption {
 
 #[derive(Debug, Serialize)]
 struct ScoredMention {
-    /// First byte in the caption.
+    /// First character in the caption, counted from 0.
     start: usize,
-    /// Byte after the last.
+    /// Character after the last.
     end: usize,
+    /// The same in bytes.
+    #[serde(skip)]
+    bytes: Range<usize>,
     text: String,
     category: String,
     form: String,
@@ -105,6 +109,10 @@ pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Re
     Ok(())
 }
 
+fn characters(text: &str) -> usize {
+    text.chars().count()
+}
+
 fn read_calibration(path: &Path) -> anyhow::Result<Calibration> {
     let calibration: Calibration = read_json("calibration", path)?;
     calibration.validate()?;
@@ -138,8 +146,9 @@ impl Scorer {
             .map(|unit| {
                 let cosine = self.verifier.score(image, &unit.form);
                 ScoredMention {
-                    start: unit.span.start,
-                    end: unit.span.end,
+                    start: characters(&caption[..unit.span.start]),
+                    end: characters(&caption[..unit.span.end]),
+                    bytes: unit.span,
                     text: unit.text,
                     category: self.vocabulary.category(unit.category).to_owned(),
                     form: unit.form,
@@ -182,9 +191,9 @@ fn marked(caption: &ScoredCaption) -> String {
     let mut text = String::new();
     let mut at = 0;
     for mention in &caption.mentions {
-        text.push_str(&caption.caption[at..mention.start]);
+        text.push_str(&caption.caption[at..mention.bytes.start]);
         text.push_str(&coloured(&mention.text, mention.probability));
-        at = mention.end;
+        at = mention.bytes.end;
     }
     text + &caption.caption[at..]
 }
@@ -194,11 +203,11 @@ fn number(cosine: f64, probability: Option<f64>) -> String {
     format!("{cosine:>7.4}{probability}")
 }
 
-/// A word in the colour of its probability; without one only set off, for a bare cosine is neither
-/// high nor low.
+/// A word in the colour of its probability; without one only set off by a colour that says neither, for a
+/// bare cosine is neither high nor low.
 fn coloured(word: &str, probability: Option<f64>) -> String {
     match probability {
-        None => word.underline().to_string(),
+        None => word.cyan().to_string(),
         Some(p) if p >= BELIEVED => word.green().to_string(),
         Some(p) if p >= DOUBTED => word.yellow().to_string(),
         Some(_) => word.red().to_string(),
@@ -211,9 +220,10 @@ mod tests {
 
     #[test]
     fn words_are_marked_where_they_stand() {
-        let mention = |start, end, text: &str, probability| ScoredMention {
-            start,
-            end,
+        let mention = |bytes: Range<usize>, text: &str, probability| ScoredMention {
+            start: bytes.start - 1,
+            end: bytes.end - 1,
+            bytes,
             text: text.to_owned(),
             category: text.to_owned(),
             form: text.to_owned(),
@@ -223,7 +233,7 @@ mod tests {
         };
         let caption = ScoredCaption {
             caption: "É um dog and a cat.".to_owned(),
-            mentions: vec![mention(6, 9, "dog", Some(0.95)), mention(16, 19, "cat", Some(0.1))],
+            mentions: vec![mention(6..9, "dog", Some(0.95)), mention(16..19, "cat", Some(0.1))],
         };
         let text = marked(&caption);
         assert_eq!(anstream::adapter::strip_str(&text).to_string(), caption.caption);

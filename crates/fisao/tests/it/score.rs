@@ -40,6 +40,17 @@ fn names_and_mentions_have_the_same_score() {
     assert_eq!(names[1]["cosine"], mentions[1]["cosine"]);
 }
 
+/// Whoever reads JSON counts characters, not bytes.
+#[test]
+fn spans_are_counted_in_characters() {
+    let place = Workplace::furnished();
+    place.write("words.json", json!({ "dog": ["dog"] }).to_string());
+    let caption = "Im Café: a dog";
+    let scored = scores(&place, &["--caption", caption, "--vocabulary", "words.json"]);
+    let mention = &scored["captions"][0]["mentions"][0];
+    assert_eq!((&mention["start"], &mention["end"]), (&json!(11), &json!(14)));
+}
+
 #[test]
 fn the_template_matters() {
     let place = Workplace::furnished();
