@@ -26,6 +26,7 @@ pub mod parameters;
 pub mod sequences;
 pub mod siglip;
 pub mod text;
+mod text_encoder;
 pub mod value_head;
 pub mod vision;
 pub mod weights;

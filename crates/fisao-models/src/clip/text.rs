@@ -5,10 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
 use crate::attention::Mask;
-use crate::encoder::{Encoder, EncoderConfig};
-use crate::linear::Embedding;
-use crate::norm::LayerNorm;
-use crate::parameters::{ParameterMut, Parameters, indices};
+use crate::encoder::EncoderConfig;
+use crate::parameters::{ParameterMut, Parameters};
+use crate::text_encoder::TextEncoder;
 use crate::weights::{WeightError, WeightSource};
 
 /// What `eos_token_id` says in configurations older than transformers 4.31, whatever the end token is.
@@ -72,10 +71,7 @@ impl ClipTextConfig {
 #[derive(Debug, Clone)]
 pub(crate) struct ClipTextTower {
     config: ClipTextConfig,
-    token_embedding: Embedding,
-    position_embedding: Embedding,
-    encoder: Encoder,
-    final_layer_norm: LayerNorm,
+    encoder: TextEncoder,
 }
 
 impl ClipTextTower {
@@ -84,22 +80,9 @@ impl ClipTextTower {
         weights: &mut dyn WeightSource,
         device: &Device,
     ) -> Result<Self, WeightError> {
-        let width = config.hidden_size;
-        let tokens = [config.vocab_size, width];
-        let name = "text_model.embeddings.token_embedding";
-        let token_embedding = Embedding::load(weights, name, tokens, device)?;
-        let positions = [config.max_position_embeddings, width];
-        let name = "text_model.embeddings.position_embedding";
-        let position_embedding = Embedding::load_widened(weights, name, positions, device)?;
-        let encoder = Encoder::load(&config.encoder(), weights, "text_model.encoder", device)?;
-        let final_layer_norm = LayerNorm::load(
-            weights,
-            "text_model.final_layer_norm",
-            width,
-            config.layer_norm_eps,
-            device,
-        )?;
-        Ok(Self { config, token_embedding, position_embedding, encoder, final_layer_norm })
+        let sizes = [config.vocab_size, config.max_position_embeddings];
+        let encoder = TextEncoder::load(&config.encoder(), sizes, weights, device)?;
+        Ok(Self { config, encoder })
     }
 
     /// Final state of each text's end token.
@@ -110,8 +93,6 @@ impl ClipTextTower {
     /// # Shapes
     /// `batch` lists of ids (BOS first, EOS last) → `[batch, hidden]`.
     pub(crate) fn pooled(&self, ids: &[Vec<u32>]) -> Tensor<2> {
-        let device = self.token_embedding.weight.device();
-        let width = self.config.hidden_size;
         let longest = self.config.max_position_embeddings;
         let length = ids.iter().map(Vec::len).max().unwrap_or(0).min(longest);
         let mut tokens = Vec::with_capacity(ids.len() * length);
@@ -123,25 +104,12 @@ impl ClipTextTower {
             tokens.extend(kept.into_iter().map(i64::from));
             tokens.resize((row + 1) * length, i64::from(self.config.pad_token_id));
         }
-        let x = self.token_embedding.forward(indices(tokens, &device));
-        let positions = self.position_embedding.weight.clone().narrow(0, 0, length).unsqueeze();
-        let x = x.reshape([ids.len(), length, width]) + positions;
-        let x = self.encoder.forward(
-            x.reshape([ids.len() * length, width]),
-            ids.len(),
-            &Mask::causal(),
-            self.encoder.depth(),
-        );
-        self.final_layer_norm.forward(x.select(0, indices(pooled, &device)))
+        self.encoder.states(tokens, length, &Mask::causal(), pooled)
     }
 }
 
 impl Parameters for ClipTextTower {
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
-        let embeddings = format!("{prefix}.embeddings");
-        self.token_embedding.visit_mut(&format!("{embeddings}.token_embedding"), visitor);
-        self.position_embedding.visit_mut(&format!("{embeddings}.position_embedding"), visitor);
-        self.encoder.visit_mut(&format!("{prefix}.encoder"), visitor);
-        self.final_layer_norm.visit_mut(&format!("{prefix}.final_layer_norm"), visitor);
+        self.encoder.visit_mut(prefix, visitor);
     }
 }

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
 use crate::attention::Mask;
-use crate::encoder::{Encoder, EncoderConfig};
-use crate::linear::{Embedding, Linear};
-use crate::norm::LayerNorm;
-use crate::parameters::{ParameterMut, Parameters, indices};
+use crate::encoder::EncoderConfig;
+use crate::linear::Linear;
+use crate::parameters::{ParameterMut, Parameters};
+use crate::text_encoder::TextEncoder;
 use crate::weights::{WeightError, WeightSource};
 
 /// Sizes of the text tower.
@@ -53,10 +53,7 @@ impl SiglipTextConfig {
 #[derive(Debug, Clone)]
 pub(super) struct SiglipTextTower {
     config: SiglipTextConfig,
-    token_embedding: Embedding,
-    position_embedding: Embedding,
-    encoder: Encoder,
-    final_layer_norm: LayerNorm,
+    encoder: TextEncoder,
     head: Linear,
 }
 
@@ -66,19 +63,11 @@ impl SiglipTextTower {
         weights: &mut dyn WeightSource,
         device: &Device,
     ) -> Result<Self, WeightError> {
-        let width = config.hidden_size;
-        let tokens = [config.vocab_size, width];
-        let name = "text_model.embeddings.token_embedding";
-        let token_embedding = Embedding::load(weights, name, tokens, device)?;
-        let positions = [config.max_position_embeddings, width];
-        let name = "text_model.embeddings.position_embedding";
-        let position_embedding = Embedding::load_widened(weights, name, positions, device)?;
-        let encoder = Encoder::load(&config.encoder(), weights, "text_model.encoder", device)?;
-        let (name, epsilon) = ("text_model.final_layer_norm", config.layer_norm_eps);
-        let final_layer_norm = LayerNorm::load(weights, name, width, epsilon, device)?;
-        let size = [width, config.projection_size];
+        let sizes = [config.vocab_size, config.max_position_embeddings];
+        let encoder = TextEncoder::load(&config.encoder(), sizes, weights, device)?;
+        let size = [config.hidden_size, config.projection_size];
         let head = Linear::load(weights, "text_model.head", size, true, device)?;
-        Ok(Self { config, token_embedding, position_embedding, encoder, final_layer_norm, head })
+        Ok(Self { config, encoder, head })
     }
 
     /// The last position's final state, projected.
@@ -89,9 +78,7 @@ impl SiglipTextTower {
     /// # Shapes
     /// `batch` lists of ids → `[batch, projection]`.
     pub(super) fn pooled(&self, ids: &[Vec<u32>]) -> Tensor<2> {
-        let device = self.token_embedding.weight.device();
-        let SiglipTextConfig { hidden_size: width, max_position_embeddings: length, .. } =
-            self.config;
+        let length = self.config.max_position_embeddings;
         let mut tokens = Vec::with_capacity(ids.len() * length);
         for (row, text) in ids.iter().enumerate() {
             let (&last, before) = text.split_last().expect("a text needs at least one token");
@@ -99,24 +86,14 @@ impl SiglipTextTower {
             tokens.extend(kept.iter().chain([&last]).map(|&id| i64::from(id)));
             tokens.resize((row + 1) * length, i64::from(self.config.pad_token_id));
         }
-        let x = self.token_embedding.forward(indices(tokens, &device));
-        let positions = self.position_embedding.weight.clone().unsqueeze();
-        let x = x.reshape([ids.len(), length, width]) + positions;
-        let x = x.reshape([ids.len() * length, width]);
-        let x = self.encoder.forward(x, ids.len(), &Mask::Full, self.encoder.depth());
         let last = (1..=ids.len()).map(|row| (row * length - 1) as i64).collect();
-        let pooled = self.final_layer_norm.forward(x.select(0, indices(last, &device)));
-        self.head.forward(pooled)
+        self.head.forward(self.encoder.states(tokens, length, &Mask::Full, last))
     }
 }
 
 impl Parameters for SiglipTextTower {
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
-        let embeddings = format!("{prefix}.embeddings");
-        self.token_embedding.visit_mut(&format!("{embeddings}.token_embedding"), visitor);
-        self.position_embedding.visit_mut(&format!("{embeddings}.position_embedding"), visitor);
-        self.encoder.visit_mut(&format!("{prefix}.encoder"), visitor);
-        self.final_layer_norm.visit_mut(&format!("{prefix}.final_layer_norm"), visitor);
+        self.encoder.visit_mut(prefix, visitor);
         self.head.visit_mut(&format!("{prefix}.head"), visitor);
     }
 }
