@@ -136,6 +136,11 @@ impl Adapter {
         self.config.get("base_model_name_or_path")?.as_str()
     }
 
+    /// How many maps of the vision tower it changes.
+    pub fn vision_maps(&self) -> usize {
+        self.updates.keys().filter(|name| names::is_vision(name)).count()
+    }
+
     /// Puts the adapter on a model, in the place of any other. Returns how many maps it changes.
     ///
     /// # Errors

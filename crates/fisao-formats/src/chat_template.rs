@@ -89,11 +89,6 @@ impl ChatTemplate {
         &self.path
     }
 
-    /// One of the special tokens, such as `bos_token`.
-    pub fn token(&self, name: &str) -> Option<&str> {
-        self.tokens.get(name)?.as_str()
-    }
-
     /// Writes a conversation: a list of messages, each with a `role` and a `content`.
     ///
     /// # Errors
@@ -175,8 +170,8 @@ fn in_json(folder: &Path, name: &str) -> Result<Option<(PathBuf, String)>, Forma
     }
 }
 
-/// The special tokens of a checkpoint folder by name, such as `bos_token`. The separate file belongs to old checkpoints: it counts
-/// where the tokenizer's configuration does not list its added tokens.
+/// The special tokens of a checkpoint folder by name, such as `bos_token`. The separate file belongs to
+/// old checkpoints: it counts where the tokenizer's configuration does not list its added tokens.
 ///
 /// # Errors
 /// A file does not hold what it should.

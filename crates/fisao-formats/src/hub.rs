@@ -23,8 +23,7 @@ use self::id::is_path_part;
 use self::remote::{ListedFile, Listing, Remote, Step};
 use crate::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
 use crate::checkpoint::{CONFIG_FILE, TOKENIZER_FILE};
-use crate::documents::read_json;
-use crate::weights::{INDEX_FILE, PICKLES, ShardIndex, WEIGHTS_FILE};
+use crate::weights::{INDEX_FILE, PICKLES, SHARD_LIST, ShardIndex, WEIGHTS_FILE};
 use crate::{Checkpoint, FormatError};
 
 /// What a checkpoint consists of beside its weights; not every checkpoint has all of them.
@@ -165,15 +164,14 @@ fn cached(cache: &ModelCache<'_>, wanted: Wanted<'_>) -> Result<Result<PathBuf, 
 
 /// The files that the list of shards names.
 fn shards(folder: &Path) -> Result<BTreeSet<String>, FormatError> {
-    const WHAT: &str = "list of weight files";
     let path = folder.join(INDEX_FILE);
-    let index: ShardIndex = read_json(WHAT, &path)?;
+    let index = ShardIndex::read(&path)?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
     // The names become paths in the cache and parts of addresses.
     match names.iter().find(|name| !is_path_part(name) || !name.ends_with(".safetensors")) {
         None => Ok(names),
         Some(name) => Err(FormatError::Malformed {
-            what: WHAT,
+            what: SHARD_LIST,
             path,
             reason: format!("`{name}` is not the name of a safetensors file"),
         }),

@@ -2,7 +2,7 @@
 //!
 //! The work is done on files, tensor by tensor from the memory map: maps with an adapter are widened to
 //! f32, get `scale · B A` in blocks of rows, and are rounded to the output's precision; everything else
-//! is copied. Memory stays at one block whatever the model's size. `config.json` is written last, and
+//! is copied. Memory stays at one tensor whatever the model's size. `config.json` is written last, and
 //! what was written is removed if the work breaks off, so that no folder looks complete before it is.
 
 mod fold;
@@ -20,8 +20,8 @@ use crate::adapter::{Adapter, MapSizes, VisionAdapter, check};
 use crate::checkpoint::{CONFIG_FILE, Checkpoint};
 use crate::documents::read_json;
 use crate::weights::{
-    INDEX_FILE, LoadDtype, MappedFile, SafetensorsSource, Slot, Stopped, StoredDtype, StoredTensor,
-    WEIGHTS_FILE, write_stream,
+    INDEX_FILE, LoadDtype, SafetensorsSource, Slot, Stopped, StoredDtype, WEIGHTS_FILE,
+    write_stream,
 };
 use output::{Output, index_json};
 
@@ -145,14 +145,8 @@ impl Merge {
         advance: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<(), Stopped> {
         let known = "slots are made from the weights' own names";
-        let (path, key) = self.weights.place(&slot.name).expect(known);
-        // Through a mapping of its own, a tensor leaves memory when it is done.
-        let source = MappedFile::open(path)?;
-        let stored = source.tensor(key).filter(|stored| self.is_unchanged(&slot.name, stored));
-        let Some(stored) = stored else {
-            let (path, reason) = (path.to_owned(), format!("`{key}` changed while it was read"));
-            return Err(FormatError::Weights { path, reason }.into());
-        };
+        let (path, _) = self.weights.place(&slot.name).expect(known);
+        let stored = self.weights.stored(&slot.name).expect(known);
         let mut put = |bytes: &[u8]| -> Result<(), Stopped> {
             file.write_all(bytes)?;
             match advance(bytes.len() as u64) {
@@ -164,18 +158,14 @@ impl Merge {
         };
         let update =
             slot.name.strip_suffix(".weight").and_then(|map| self.adapter.updates.get(map));
-        match StoredDtype::of(slot.dtype) {
+        let written = match StoredDtype::of(slot.dtype) {
             Some(dtype) if update.is_some() || slot.dtype != stored.dtype() => {
                 fold::write_folded(&stored, update, dtype, &slot.name, path, &mut put)
             }
             _ => stored.bytes().chunks(1 << 24).try_for_each(put),
-        }
-    }
-
-    fn is_unchanged(&self, name: &str, found: &StoredTensor<'_>) -> bool {
-        self.weights
-            .stored(name)
-            .is_some_and(|known| (known.shape(), known.dtype()) == (found.shape(), found.dtype()))
+        };
+        stored.release();
+        written
     }
 }
 

@@ -46,14 +46,6 @@ impl ContrastiveModel {
         }
     }
 
-    /// Number of token ids the text tower knows.
-    pub fn vocab_size(&self) -> usize {
-        match self {
-            Self::Clip(model) => model.config().text.vocab_size,
-            Self::Siglip(model) => model.config().text.vocab_size,
-        }
-    }
-
     /// Unit image embeddings `f_v`: `[batch, 3, h, w]` → `[batch, dim]`.
     pub fn embed_images(&self, pixels: Tensor<4>) -> Tensor<2> {
         match self {

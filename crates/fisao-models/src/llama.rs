@@ -31,6 +31,16 @@ pub enum DecoderFamily {
     Qwen2,
 }
 
+impl DecoderFamily {
+    /// What configurations call it, as their `model_type`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Qwen2 => "qwen2",
+        }
+    }
+}
+
 /// Sizes of a decoder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LlamaConfig {

@@ -69,8 +69,7 @@ impl Policy {
         if let Some((adapter, vision)) = adapter {
             Adapter::read(adapter)?.apply(&mut model, adapter, vision)?;
         }
-        let image_token = model.config().image_token_id;
-        let format = PromptFormat::read(folder, &tokenizer, image_token)?;
+        let format = PromptFormat::read(folder, &tokenizer, model.config())?;
         let tokenizer = Arc::new(tokenizer);
         Ok(Self { model, tokenizer, processor, format, name: folder.display().to_string() })
     }

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use fisao_formats::checkpoint::CONFIG_FILE;
-use fisao_formats::documents::read_json;
+use fisao_formats::chat_template::special_tokens;
 use fisao_formats::{ChatTemplate, HfTokenizer};
+use fisao_models::llama::DecoderFamily;
+use fisao_models::llava::LlavaConfig;
 use fisao_scenes::recipe::conversation;
 use serde_json::Value;
 
@@ -13,8 +14,6 @@ use crate::failure::Refusal;
 
 /// Where the image goes, for a tokenizer that spells it in the usual way.
 const IMAGE: &str = "<image>";
-/// The decoder whose models are spoken to like Vicuna where they do not say otherwise.
-const LLAMA: &str = "llama";
 
 /// How a model wants to be spoken to.
 #[derive(Clone, Debug)]
@@ -24,8 +23,8 @@ pub(crate) struct PromptFormat {
     placeholder: String,
     /// What the tokenizer begins every text with.
     bos: Option<String>,
-    /// The decoder's `model_type`.
-    decoder: String,
+    /// The decoder; models with Llama's are spoken to like Vicuna where they do not say otherwise.
+    decoder: DecoderFamily,
     folder: PathBuf,
 }
 
@@ -43,16 +42,14 @@ impl PromptFormat {
     pub(crate) fn read(
         folder: &Path,
         tokenizer: &HfTokenizer,
-        image_token: u32,
+        config: &LlavaConfig,
     ) -> anyhow::Result<Self> {
-        let config: Value =
-            read_json("model configuration (config.json)", &folder.join(CONFIG_FILE))?;
-        let tokens = fisao_formats::chat_template::special_tokens(folder)?;
+        let bos = special_tokens(folder)?.remove("bos_token");
         Ok(Self {
             template: ChatTemplate::open(folder)?,
-            placeholder: tokenizer.token(image_token).unwrap_or_else(|| IMAGE.to_owned()),
-            bos: tokens.get("bos_token").and_then(Value::as_str).map(str::to_owned),
-            decoder: config["text_config"]["model_type"].as_str().unwrap_or(LLAMA).to_owned(),
+            placeholder: tokenizer.token(config.image_token_id).unwrap_or_else(|| IMAGE.to_owned()),
+            bos: bos.as_ref().and_then(Value::as_str).map(str::to_owned),
+            decoder: config.text.family,
             folder: folder.to_owned(),
         })
     }
@@ -64,7 +61,7 @@ impl PromptFormat {
             text.to_owned()
         } else if let Some(template) = &self.template {
             template.instruction(text, &self.placeholder)?
-        } else if self.decoder == LLAMA {
+        } else if self.decoder == DecoderFamily::Llama {
             conversation(text).replace(IMAGE, &self.placeholder)
         } else {
             bail!(self.wordless())
@@ -74,7 +71,7 @@ impl PromptFormat {
     }
 
     fn wordless(&self) -> Refusal {
-        let (folder, decoder) = (self.folder.display(), &self.decoder);
+        let (folder, decoder) = (self.folder.display(), self.decoder.name());
         Refusal::new(format!(
             "{folder} has no chat template, and a `{decoder}` decoder has no usual one"
         ))
@@ -91,7 +88,7 @@ mod tests {
     use super::*;
     use crate::reporter::Reporter;
 
-    fn format(template: Option<&str>, decoder: &str) -> PromptFormat {
+    fn format(template: Option<&str>, decoder: DecoderFamily) -> PromptFormat {
         let template = template.map(|source| {
             ChatTemplate::new(
                 source.to_owned(),
@@ -103,14 +100,14 @@ mod tests {
             template,
             placeholder: IMAGE.to_owned(),
             bos: Some("<s>".to_owned()),
-            decoder: decoder.to_owned(),
+            decoder,
             folder: "model".into(),
         }
     }
 
     #[test]
     fn a_prompt_with_the_image_is_taken_as_it_is() {
-        let format = format(Some("{{ raise_exception('never') }}"), "llama");
+        let format = format(Some("{{ raise_exception('never') }}"), DecoderFamily::Llama);
         let prompt = format.prompt("<image> a dog").unwrap();
         assert_eq!(prompt, Prompt { text: "<image> a dog".to_owned(), add_special_tokens: true });
         let prompt = format.prompt("<s><image> a dog").unwrap();
@@ -120,17 +117,17 @@ mod tests {
     #[test]
     fn a_template_that_begins_the_text_is_believed() {
         let source = "<s>[INST] <image>{{ messages[0].content[1].text }} [/INST]";
-        let prompt = format(Some(source), "mistral").prompt("Look.").unwrap();
+        let prompt = format(Some(source), DecoderFamily::Qwen2).prompt("Look.").unwrap();
         assert_eq!(prompt.text, "<s>[INST] <image>Look. [/INST]");
         assert!(!prompt.add_special_tokens);
     }
 
     #[test]
     fn without_a_template_llama_is_spoken_to_like_vicuna() {
-        let prompt = format(None, "llama").prompt("Look.").unwrap();
+        let prompt = format(None, DecoderFamily::Llama).prompt("Look.").unwrap();
         assert_eq!(prompt.text, "USER: <image>\nLook. ASSISTANT:");
         assert!(prompt.add_special_tokens);
-        let error = format(None, "qwen2").prompt("Look.").unwrap_err();
+        let error = format(None, DecoderFamily::Qwen2).prompt("Look.").unwrap_err();
         assert_eq!(
             error.to_string(),
             "model has no chat template, and a `qwen2` decoder has no usual one"

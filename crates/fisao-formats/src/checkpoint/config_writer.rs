@@ -74,12 +74,12 @@ fn end_tokens(config: &LlavaConfig) -> Value {
 }
 
 fn llama(config: &LlamaConfig) -> Value {
-    let (kind, class) = match config.family {
-        DecoderFamily::Llama => ("llama", "LlamaForCausalLM"),
-        DecoderFamily::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
+    let class = match config.family {
+        DecoderFamily::Llama => "LlamaForCausalLM",
+        DecoderFamily::Qwen2 => "Qwen2ForCausalLM",
     };
     json!({
-        "model_type": kind,
+        "model_type": config.family.name(),
         "architectures": [class],
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,

@@ -69,25 +69,26 @@ impl Product {
 fn narrow(values: &[f32], dtype: StoredDtype) -> (Vec<u8>, bool) {
     match dtype {
         StoredDtype::F32 => (values.iter().flat_map(|value| value.to_le_bytes()).collect(), false),
-        StoredDtype::F16 => {
-            let mut halves = vec![f16::ZERO; values.len()];
-            halves.convert_from_f32_slice(values);
-            let overflow = halves
-                .iter()
-                .zip(values)
-                .any(|(half, value)| !half.is_finite() && value.is_finite());
-            (halves.iter().flat_map(|half| half.to_le_bytes()).collect(), overflow)
-        }
-        StoredDtype::Bf16 => {
-            let mut halves = vec![bf16::ZERO; values.len()];
-            halves.convert_from_f32_slice(values);
-            let overflow = halves
-                .iter()
-                .zip(values)
-                .any(|(half, value)| !half.is_finite() && value.is_finite());
-            (halves.iter().flat_map(|half| half.to_le_bytes()).collect(), overflow)
-        }
+        StoredDtype::F16 => halves(values, f16::ZERO, f16::is_finite, f16::to_le_bytes),
+        StoredDtype::Bf16 => halves(values, bf16::ZERO, bf16::is_finite, bf16::to_le_bytes),
     }
+}
+
+/// The same for one type of 16 bits.
+fn halves<H: Copy>(
+    values: &[f32],
+    zero: H,
+    is_finite: fn(H) -> bool,
+    to_bytes: fn(H) -> [u8; 2],
+) -> (Vec<u8>, bool)
+where
+    [H]: HalfFloatSliceExt,
+{
+    let mut halves = vec![zero; values.len()];
+    halves.convert_from_f32_slice(values);
+    let mut pairs = halves.iter().zip(values);
+    let overflow = pairs.any(|(&half, value)| !is_finite(half) && value.is_finite());
+    (halves.iter().flat_map(|&half| to_bytes(half)).collect(), overflow)
 }
 
 #[cfg(test)]

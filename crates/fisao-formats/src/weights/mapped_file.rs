@@ -13,6 +13,7 @@ use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::damage;
+use super::writer::StoredDtype;
 use crate::FormatError;
 
 /// Bytes of the little-endian header length that opens every file.
@@ -74,13 +75,8 @@ impl MappedFile {
     }
 
     /// Its length, bytes.
-    pub fn len(&self) -> u64 {
+    pub fn length(&self) -> u64 {
         self.map.len() as u64
-    }
-
-    /// Whether it holds nothing, which a file that could be opened never does.
-    pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
     }
 
     /// The keys of its tensors, in the order of their data.
@@ -115,12 +111,7 @@ impl<'a> StoredTensor<'a> {
 
     /// Its type, if that is a float of 16 or 32 bits.
     pub fn float_type(&self) -> Option<DType> {
-        match self.dtype {
-            Dtype::F32 => Some(DType::F32),
-            Dtype::F16 => Some(DType::F16),
-            Dtype::BF16 => Some(DType::BF16),
-            _ => None,
-        }
+        StoredDtype::of(self.dtype).map(StoredDtype::burn)
     }
 
     /// Its values as f32 in a shape of as many elements; `None` if they are not floats of 16 or 32
@@ -134,8 +125,13 @@ impl<'a> StoredTensor<'a> {
         if self.float_type()? == dtype {
             return self.as_stored(shape);
         }
-        let wide = TensorData::new(self.values()?, shape.to_vec());
+        let copy = self.copied(shape, dtype);
         self.release();
+        copy
+    }
+
+    fn copied(&self, shape: &[usize], dtype: DType) -> Option<TensorData> {
+        let wide = TensorData::new(self.values()?, shape.to_vec());
         Some(if dtype == DType::F32 { wide } else { wide.convert_dtype(dtype) })
     }
 
@@ -154,8 +150,7 @@ impl<'a> StoredTensor<'a> {
                 Bytes::from_shared(shared.slice(self.range.clone()), AllocationProperty::File);
             return Some(TensorData::from_bytes(shared, shape.to_vec(), dtype));
         }
-        let wide = TensorData::new(self.values()?, shape.to_vec());
-        Some(if dtype == DType::F32 { wide } else { wide.convert_dtype(dtype) })
+        self.copied(shape, dtype)
     }
 
     /// How many of its values are infinite or no number; 0 of a type that is no float.
@@ -178,9 +173,9 @@ impl<'a> StoredTensor<'a> {
         count
     }
 
-    /// Gives the pages back that were read to convert the tensor: they would count as this process's
-    /// memory for as long as the file is open.
-    fn release(&self) {
+    /// Gives the pages back that were read of the tensor: they would count as this process's memory for
+    /// as long as the file is open.
+    pub(crate) fn release(&self) {
         #[cfg(unix)]
         {
             #[expect(

@@ -16,7 +16,7 @@ use crate::documents::read_json;
 /// The list of shards of a checkpoint in several files.
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
 /// What the list of shards is called in errors.
-const SHARD_LIST: &str = "list of weight files";
+pub(crate) const SHARD_LIST: &str = "list of weight files";
 /// Files that hold weights as Python pickles.
 pub(crate) const PICKLES: [&str; 3] =
     ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"];
@@ -63,6 +63,23 @@ pub(crate) struct ShardIndex {
     pub(crate) weight_map: HashMap<String, String>,
 }
 
+impl ShardIndex {
+    /// Reads a list of shards; refuses one without any, and shards that are anywhere but beside it.
+    pub(crate) fn read(path: &Path) -> Result<Self, FormatError> {
+        let index: Self = read_json(SHARD_LIST, path)?;
+        let malformed =
+            |reason| FormatError::Malformed { what: SHARD_LIST, path: path.into(), reason };
+        if index.weight_map.is_empty() {
+            return Err(malformed("it names no tensor".to_owned()));
+        }
+        let beside = |name: &&String| Path::new(name).file_name() == Some(name.as_ref());
+        match index.weight_map.values().find(|name| !beside(name)) {
+            Some(name) => Err(malformed(format!("`{name}` is not the name of a file beside it"))),
+            None => Ok(index),
+        }
+    }
+}
+
 impl SafetensorsSource {
     /// Opens the weights of a checkpoint folder: `model.safetensors`, or the shards that
     /// `model.safetensors.index.json` lists.
@@ -79,9 +96,7 @@ impl SafetensorsSource {
             }
             return Self::open_file(&single, layout, dtype);
         }
-        let list = index;
-        let index: ShardIndex = read_json(SHARD_LIST, &list)?;
-        check_shard_names(&list, &index)?;
+        let index = ShardIndex::read(&index)?;
         let mut names = index.weight_map.values().collect::<Vec<_>>();
         names.sort_unstable();
         names.dedup();
@@ -140,19 +155,14 @@ impl SafetensorsSource {
 
     /// Canonical name, stored type ("BF16") and shape of every tensor, sorted by name.
     pub fn inventory(&self) -> Vec<(&str, String, &[usize])> {
-        let mut tensors = self
-            .places
-            .iter()
-            .filter_map(|(name, place)| {
-                let tensor = self.files[place.file].tensor(&place.key)?;
-                Some((name.as_str(), tensor.dtype_name(), tensor.shape()))
-            })
-            .collect::<Vec<_>>();
+        let tensors = self.sizes().into_iter().map(|(name, dtype, _, shape)| (name, dtype, shape));
+        let mut tensors = tensors.collect::<Vec<_>>();
         tensors.sort_unstable();
         tensors
     }
 
-    /// Canonical name, stored type ("BF16"), bytes and shape of every tensor.
+    /// Canonical name, stored type ("BF16"), bytes and shape of every tensor, in the order in which they
+    /// are stored.
     pub fn sizes(&self) -> Vec<(&str, String, u64, &[usize])> {
         let sizes = self.names().into_iter().filter_map(|name| {
             let tensor = self.stored(name)?;
@@ -163,7 +173,7 @@ impl SafetensorsSource {
 
     /// Path and length of every file.
     pub fn files(&self) -> Vec<(&Path, u64)> {
-        self.files.iter().map(|file| (file.path(), file.len())).collect()
+        self.files.iter().map(|file| (file.path(), file.length())).collect()
     }
 
     /// The release whose names the tensors are stored under.
@@ -255,12 +265,9 @@ impl WeightSource for SafetensorsSource {
         shape: &[usize],
         _init: Init,
     ) -> Result<TensorData, WeightError> {
-        let Some(place) = self.places.get(name) else {
+        let Some(stored) = self.stored(name) else {
             return Err(WeightError::Missing { name: name.to_owned() });
         };
-        let stored = self.files[place.file]
-            .tensor(&place.key)
-            .expect("places are made from the files' own keys");
         // A single value may be stored as a scalar or as a vector of one.
         let single = |shape: &[usize]| shape.len() <= 1 && shape.iter().product::<usize>() == 1;
         if stored.shape() != shape && !(single(stored.shape()) && single(shape)) {
@@ -281,19 +288,6 @@ impl WeightSource for SafetensorsSource {
         };
         self.used.insert(name.to_owned());
         Ok(data)
-    }
-}
-
-/// Refuses a list without shards, and shards that are anywhere but beside it.
-fn check_shard_names(path: &Path, index: &ShardIndex) -> Result<(), FormatError> {
-    let malformed = |reason| FormatError::Malformed { what: SHARD_LIST, path: path.into(), reason };
-    if index.weight_map.is_empty() {
-        return Err(malformed("it names no tensor".to_owned()));
-    }
-    let beside = |name: &&String| Path::new(name).file_name() == Some(name.as_ref());
-    match index.weight_map.values().find(|name| !beside(name)) {
-        Some(name) => Err(malformed(format!("`{name}` is not the name of a file beside it"))),
-        None => Ok(()),
     }
 }
 

@@ -35,7 +35,8 @@ impl StoredDtype {
         }
     }
 
-    fn burn(self) -> DType {
+    /// The name the tensor library has for it.
+    pub(crate) fn burn(self) -> DType {
         match self {
             Self::F32 => DType::F32,
             Self::F16 => DType::F16,

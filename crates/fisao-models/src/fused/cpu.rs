@@ -57,20 +57,15 @@ fn dims(tensor: &FlexTensor) -> Vec<usize> {
 
 /// The inputs as the operation reads them: through strides where it can, else in row-major order.
 fn prepared<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> [FlexTensor; N] {
-    if matches!(operation, Operation::Linear) && inputs.get(1).is_some_and(is_narrow) {
-        let mut at = 0;
-        return inputs.map(|input| {
-            at += 1;
-            if at == 2 { contiguous(input) } else { forward_strides(input) }
-        });
-    }
-    inputs.iter().for_each(assert_f32);
-    match operation {
-        Operation::Linear | Operation::Rotary(_) | Operation::Attention(_) => {
-            inputs.map(forward_strides)
+    let by_strides =
+        matches!(operation, Operation::Linear | Operation::Rotary(_) | Operation::Attention(_));
+    inputs.map(|input| {
+        if matches!(operation, Operation::Linear) && is_narrow(&input) {
+            return contiguous(input);
         }
-        _ => inputs.map(contiguous),
-    }
+        assert_f32(&input);
+        if by_strides { forward_strides(input) } else { contiguous(input) }
+    })
 }
 
 fn forward<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> FlexTensor {

@@ -5,9 +5,9 @@ mod checkpoint;
 
 use std::collections::BTreeMap;
 
-use fisao_formats::Checkpoint;
 use fisao_formats::adapter::ADAPTER_CONFIG_FILE;
 use fisao_formats::checkpoint::CONFIG_FILE;
+use fisao_formats::{Checkpoint, SafetensorsSource};
 use indicatif::DecimalBytes;
 use owo_colors::OwoColorize;
 use serde::Serialize;
@@ -74,6 +74,31 @@ impl Use {
     fn not(command: &'static str, note: impl Into<String>) -> Self {
         Self { command, ready: false, note: Some(note.into()) }
     }
+}
+
+/// The weights of a checkpoint or adapter, added up.
+struct Weighed {
+    dtypes: BTreeMap<String, Stored>,
+    files: usize,
+    bytes: u64,
+}
+
+/// Adds up weights; with `check`, reads all of them and refuses values that are no numbers.
+fn weigh(weights: &SafetensorsSource, check: bool, reporter: &Reporter) -> anyhow::Result<Weighed> {
+    let files = weights.files();
+    let bytes = files.iter().map(|(_, bytes)| bytes).sum();
+    if check {
+        let progress = reporter.transfer("checking weights", bytes);
+        weights.check_finite(&mut |bytes| progress.advance(bytes))?;
+        progress.finish();
+    }
+    let mut dtypes = BTreeMap::<String, Stored>::new();
+    for (_, dtype, bytes, _) in weights.sizes() {
+        let stored = dtypes.entry(dtype).or_default();
+        stored.tensors += 1;
+        stored.bytes += bytes;
+    }
+    Ok(Weighed { dtypes, files: files.len(), bytes })
 }
 
 pub(crate) fn run(arguments: &InspectArguments, reporter: &Reporter) -> anyhow::Result<()> {

@@ -7,11 +7,8 @@ use fisao_formats::adapter::{ADAPTER_WEIGHTS_FILE, MapUpdate};
 use fisao_formats::weights::Layout;
 use fisao_formats::{Adapter, LoadDtype, SafetensorsSource};
 
-use super::{Inspection, Part, Stored, Use};
+use super::{Inspection, Part, Use, Weighed, weigh};
 use crate::reporter::Reporter;
-
-/// Where the maps of the vision tower are among canonical names.
-const VISION: &str = "vision_tower.";
 
 pub(super) fn inspect(
     folder: &Path,
@@ -21,18 +18,7 @@ pub(super) fn inspect(
     let adapter = Adapter::read(folder)?;
     let path = folder.join(ADAPTER_WEIGHTS_FILE);
     let weights = SafetensorsSource::open_file(&path, Layout::Llava, LoadDtype::AsStored)?;
-    let bytes = weights.files().iter().map(|(_, bytes)| bytes).sum();
-    if check {
-        let progress = reporter.transfer("checking weights", bytes);
-        weights.check_finite(&mut |bytes| progress.advance(bytes))?;
-        progress.finish();
-    }
-    let mut dtypes = BTreeMap::<String, Stored>::new();
-    for (_, dtype, bytes, _) in weights.sizes() {
-        let stored = dtypes.entry(dtype).or_default();
-        stored.tensors += 1;
-        stored.bytes += bytes;
-    }
+    let Weighed { dtypes, files, bytes } = weigh(&weights, check, reporter)?;
     let parts = parts(&adapter);
     Ok(Inspection {
         path: folder.display().to_string(),
@@ -41,7 +27,7 @@ pub(super) fn inspect(
         parameters: parts.iter().map(|part| part.parameters).sum(),
         parts,
         dtypes,
-        files: 1,
+        files,
         bytes,
         naming: "PEFT".to_owned(),
         unused: Vec::new(),
@@ -68,7 +54,7 @@ fn architecture(adapter: &Adapter) -> String {
 }
 
 fn uses(adapter: &Adapter) -> Vec<Use> {
-    let tower = adapter.updates.keys().filter(|name| name.starts_with(VISION)).count();
+    let tower = adapter.vision_maps();
     let note = if tower == 0 {
         "with its base as --model".to_owned()
     } else {

@@ -1,6 +1,5 @@
 //! A model's folder.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use fisao_formats::checkpoint::ModelConfig;
@@ -8,7 +7,7 @@ use fisao_formats::{Checkpoint, FormatError, LoadDtype, SafetensorsSource};
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::vision::{VisionConfig, VisionFamily};
 
-use super::{Inspection, Part, Stored, Use};
+use super::{Inspection, Part, Use, Weighed, weigh};
 use crate::bundle::{check_size, device};
 use crate::prompt::PromptFormat;
 use crate::reporter::Reporter;
@@ -30,14 +29,8 @@ pub(super) fn inspect(
     reporter: &Reporter,
 ) -> anyhow::Result<Inspection> {
     let weights = checkpoint.weights(LoadDtype::AsStored)?;
-    let (parts, dtypes) = sums(&weights);
-    let files = weights.files();
-    let (count, bytes) = (files.len(), files.iter().map(|(_, bytes)| bytes).sum());
-    if check {
-        let progress = reporter.transfer("checking weights", bytes);
-        weights.check_finite(&mut |bytes| progress.advance(bytes))?;
-        progress.finish();
-    }
+    let parts = parts(&weights);
+    let Weighed { dtypes, files, bytes } = weigh(&weights, check, reporter)?;
     let naming = weights.naming().to_owned();
     drop(weights);
     let (unused, loads) = match unused_tensors(checkpoint) {
@@ -51,7 +44,7 @@ pub(super) fn inspect(
         parameters: parts.iter().map(|part| part.parameters).sum(),
         parts,
         dtypes,
-        files: count,
+        files,
         bytes,
         naming,
         unused,
@@ -59,18 +52,14 @@ pub(super) fn inspect(
     })
 }
 
-/// Parameters by part, and tensors by type.
-fn sums(weights: &SafetensorsSource) -> (Vec<Part>, BTreeMap<String, Stored>) {
+/// Parameters by part.
+fn parts(weights: &SafetensorsSource) -> Vec<Part> {
     let mut parts = PARTS.map(|(_, name)| Part { name: name.to_owned(), parameters: 0 });
-    let mut dtypes = BTreeMap::<String, Stored>::new();
-    for (name, dtype, bytes, shape) in weights.sizes() {
+    for (name, _, _, shape) in weights.sizes() {
         let part = PARTS.iter().position(|(prefix, _)| name.starts_with(prefix));
         parts[part.unwrap_or(PARTS.len() - 1)].parameters += shape.iter().product::<usize>() as u64;
-        let stored = dtypes.entry(dtype).or_default();
-        stored.tensors += 1;
-        stored.bytes += bytes;
     }
-    (parts.into_iter().filter(|part| part.parameters > 0).collect(), dtypes)
+    parts.into_iter().filter(|part| part.parameters > 0).collect()
 }
 
 /// Builds the model on the memory map, where nothing is read, and returns what it had no use for.
@@ -183,7 +172,7 @@ fn preparation(checkpoint: &Checkpoint) -> Result<(), String> {
     let processor = checkpoint.image_processor().map_err(told)?;
     let tower = match checkpoint.config() {
         ModelConfig::Llava(config) => {
-            PromptFormat::read(folder, &tokenizer, config.image_token_id).map_err(told)?;
+            PromptFormat::read(folder, &tokenizer, config).map_err(told)?;
             &config.vision
         }
         _ => checkpoint.contrastive_vision().map_err(told)?,
