@@ -5,12 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use fisao_models::generation::{FinishReason, Generated, Prompt, Sampling};
 use fisao_models::llama::KvCache;
-use fisao_models::llava::Llava;
+use fisao_models::llava::{ImageFeatures, Llava, Pictures};
 use fisao_models::parallel::{cores, over_shares};
-use fisao_models::parameters::from_floats;
 use fisao_models::text::Tokenizer;
 use fisao_verifier::mentions::{ObjectVocabulary, Unit};
 use fisao_verifier::scorer::Verifier;
@@ -66,16 +65,15 @@ impl Captioned {
 /// Image features of some tasks.
 #[derive(Debug, Clone)]
 pub struct Encoded {
-    /// Per task, projected image tokens `[1, tokens, hidden]`.
-    pub features: Vec<Tensor<3>>,
+    /// Per task, projected image tokens.
+    pub features: Vec<ImageFeatures>,
     /// Per task, the verifier's unit image embedding.
     pub embeddings: Vec<Vec<f32>>,
 }
 
-/// Pixels of some tasks as one tensor `[tasks, 3, side, side]`.
-pub fn pixels(tasks: &[Task], side: usize, device: &Device) -> Tensor<4> {
-    let values = tasks.iter().flat_map(|task| task.pixels.iter().copied()).collect();
-    from_floats(values, [tasks.len(), 3, side, side], device)
+/// The images of some tasks, at least one.
+pub fn pictures(tasks: &[Task], device: &Device) -> Pictures {
+    Pictures::new(tasks.iter().map(|task| &task.image), device)
 }
 
 /// Runs the image encoders over all tasks, on all cores.
@@ -83,13 +81,9 @@ pub fn encode(policy: &Llava, verifier: &Verifier, tasks: &[Task]) -> Encoded {
     let shares = over_shares(tasks, cores(), |share| {
         let mut encoded = Encoded { features: Vec::new(), embeddings: Vec::new() };
         for batch in share.chunks(BATCH) {
-            let side = policy.config().vision.image_size;
-            let pixels = pixels(batch, side, &policy.device());
-            let features = policy.image_features(pixels.clone());
-            encoded
-                .features
-                .extend((0..batch.len()).map(|index| features.clone().narrow(0, index, 1)));
-            encoded.embeddings.extend(verifier.embed_images(pixels));
+            let pictures = pictures(batch, &policy.device());
+            encoded.embeddings.extend(verifier.embed_images(pictures.whole()));
+            encoded.features.extend(policy.image_features(pictures).split());
         }
         encoded
     });
@@ -138,7 +132,7 @@ pub fn caption(
         for batch in share.chunks((portions.batch / samples).max(1)) {
             let prompts = batch.iter().map(|&at| (&tasks[at], request.streams[at]));
             let features = batch.iter().map(|&at| encoded.features[at].clone()).collect();
-            let features = Tensor::cat(features, 0);
+            let features = ImageFeatures::cat(features);
             written.extend(respond(policy, prompts, &features, samples, request.sampling));
             (request.advance)(batch.len() * samples);
         }
@@ -189,14 +183,13 @@ pub fn generate(
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Generated>, AlignError> {
     let indices: Vec<usize> = range.collect();
-    let side = policy.config().vision.image_size;
     let portions = Portions::of(policy, length);
     let shares = over_shares(&indices, portions.shares, |share| {
         let mut written = Vec::with_capacity(share.len());
         for batch in share.chunks(portions.batch) {
             let tasks = batch.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
             let started = Instant::now();
-            let features = policy.image_features(pixels(&tasks, side, &policy.device()));
+            let features = policy.image_features(pictures(&tasks, &policy.device()));
             let seconds = started.elapsed().as_secs_f64();
             tracing::debug!(images = tasks.len(), seconds, "images encoded");
             let prompts = tasks.iter().zip(batch.iter().map(|&at| at as u64));
@@ -241,12 +234,11 @@ pub fn tasks_at_once(policy: &Llava, length: usize) -> usize {
     portions.shares * portions.batch
 }
 
-/// Responses to one batch: each task with the number of its random streams, and their image features
-/// `[tasks, tokens, hidden]`.
+/// Responses to one batch: each task with the number of its random streams, and their image features.
 fn respond<'a>(
     policy: &Llava,
     tasks: impl Iterator<Item = (&'a Task, u64)>,
-    features: &Tensor<3>,
+    features: &ImageFeatures,
     samples: usize,
     sampling: &Sampling,
 ) -> Vec<Generated> {

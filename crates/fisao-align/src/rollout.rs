@@ -2,9 +2,8 @@
 
 use std::time::Instant;
 
-use burn::tensor::Tensor;
 use fisao_models::generation::{FinishReason, Sampling};
-use fisao_models::llava::Llava;
+use fisao_models::llava::{ImageFeatures, Llava};
 use fisao_models::parallel::{cores, over_shares};
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
@@ -211,13 +210,13 @@ fn score(
     parts.into_iter().flatten().collect()
 }
 
-/// The examples at `indices` with the features of their images, `[indices, tokens, hidden]`.
+/// The examples at `indices` with the features of their images.
 pub(crate) fn examples<'a>(
     indices: &[usize],
     tasks: &'a [Task],
     encoded: &Encoded,
     captions: &'a [Captioned],
-) -> (Vec<Example<'a>>, Tensor<3>) {
+) -> (Vec<Example<'a>>, ImageFeatures) {
     let examples = indices
         .iter()
         .enumerate()
@@ -229,7 +228,7 @@ pub(crate) fn examples<'a>(
         .collect();
     let features =
         indices.iter().map(|&index| encoded.features[captions[index].task].clone()).collect();
-    (examples, Tensor::cat(features, 0))
+    (examples, ImageFeatures::cat(features))
 }
 
 impl Rollout {

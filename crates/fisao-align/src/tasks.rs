@@ -1,5 +1,7 @@
 //! What the policy is asked: images with prompts, in a fixed order.
 
+use fisao_models::image::PixelValues;
+
 use crate::error::AlignError;
 
 /// One image with one prompt, ready for the model.
@@ -7,8 +9,8 @@ use crate::error::AlignError;
 pub struct Task {
     /// Name of the image, for reports and errors.
     pub id: String,
-    /// Normalised pixels, `[3 · height · width]`, channels first.
-    pub pixels: Vec<f32>,
+    /// The image as the model takes it.
+    pub image: PixelValues,
     /// Prompt ids with the image placeholder expanded.
     pub prompt: Vec<u32>,
 }

@@ -135,10 +135,10 @@ impl<'a> Trainer<'a> {
         let count = ABLATED.min(self.tasks.count());
         let tasks: Vec<Task> =
             (0..count).map(|index| self.tasks.task(index)).collect::<Result<_, _>>()?;
-        let blank: Vec<Task> = tasks
-            .iter()
-            .map(|task| Task { pixels: vec![0.0; task.pixels.len()], ..task.clone() })
-            .collect();
+        let mut blank = tasks.clone();
+        for task in &mut blank {
+            task.image.values.fill(0.0);
+        }
         let seen = self.describe(&tasks, 0.0)?.0;
         let unseen = self.describe(&blank, 0.0)?.0;
         let same = seen.iter().zip(&unseen).filter(|(a, b)| a.tokens == b.tokens).count();

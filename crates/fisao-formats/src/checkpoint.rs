@@ -36,7 +36,7 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// What a checkpoint's `config.json` says, by `model_type`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelConfig {
-    /// `llava`: a CLIP or SigLIP image tower, a projector and a Llama or Qwen2 decoder.
+    /// `llava` or `llava_onevision`: a CLIP or SigLIP image tower, a projector and a Llama or Qwen2 decoder.
     Llava(LlavaConfig),
     /// `clip`: an image and a text tower with a shared space.
     Clip(ClipConfig),
@@ -48,6 +48,7 @@ impl ModelConfig {
     /// The `model_type` it stands for.
     pub fn model_type(&self) -> &'static str {
         match self {
+            Self::Llava(config) if config.tiling.is_some() => "llava_onevision",
             Self::Llava(_) => "llava",
             Self::Clip(_) => "clip",
             Self::Siglip(_) => "siglip",

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use fisao_models::image::{Filter, ImageProcessor, Resize};
+use fisao_models::image::{Filter, ImageProcessor, Resize, Resolution};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::FormatError;
 use crate::documents::read_json;
@@ -15,18 +15,21 @@ const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 /// Written by transformers 5 with the image processor inside; version 4's has none.
 const PROCESSOR_FILE: &str = "processor_config.json";
 const WHAT: &str = "image processor configuration";
+/// No picture is cut into more.
+const MOST_TILES: u64 = 1024;
 /// The means and deviations of OpenAI's CLIP, transformers' default.
 const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 /// PIL's numbers for the ways of resizing.
 const FILTERS: [(i64, Filter); 4] =
     [(0, Filter::Nearest), (1, Filter::Lanczos), (2, Filter::Bilinear), (3, Filter::Bicubic)];
+/// The field that lists the sizes pictures may be brought to before they are cut into tiles.
+pub(crate) const GRID_PINPOINTS: &str = "image_grid_pinpoints";
 /// Keys of other processors that change pixels, and are refused unless they are null or false.
-const REFUSED: [&str; 7] = [
+const REFUSED: [&str; 6] = [
     "crop_pct",
     "use_square_size",
     "size_divisor",
-    "image_grid_pinpoints",
     "do_flip_channel_order",
     "do_thumbnail",
     "do_align_long_axis",
@@ -50,6 +53,7 @@ struct RawProcessor {
     do_normalize: Option<bool>,
     image_mean: Option<[f64; 3]>,
     image_std: Option<[f64; 3]>,
+    image_grid_pinpoints: Option<Value>,
     #[serde(flatten)]
     other: Map<String, Value>,
 }
@@ -94,6 +98,7 @@ enum Class {
     Clip,
     Siglip,
     Llava,
+    Onevision,
 }
 
 impl Class {
@@ -102,10 +107,55 @@ impl Class {
             ["ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor"]
                 .iter()
                 .find_map(|ending| name.strip_suffix(ending))?;
-        [("CLIP", Self::Clip), ("Siglip", Self::Siglip), ("Llava", Self::Llava)]
-            .into_iter()
-            .find_map(|(class, value)| (class == stem).then_some(value))
+        match stem {
+            "CLIP" => Some(Self::Clip),
+            "Siglip" => Some(Self::Siglip),
+            "Llava" => Some(Self::Llava),
+            "LlavaOnevision" => Some(Self::Onevision),
+            _ => None,
+        }
     }
+}
+
+/// What is wrong with a list of resolutions.
+pub(crate) struct PinpointsError {
+    pub(crate) found: String,
+    pub(crate) supported: &'static str,
+}
+
+/// Reads `image_grid_pinpoints`, by default those of LLaVA-OneVision: up to 6 by 6 tiles of 384 pixels.
+/// Every resolution is to be made of whole tiles `(width, height)`.
+pub(crate) fn read_pinpoints(
+    value: Option<&Value>,
+    (width, height): (u32, u32),
+) -> Result<Vec<Resolution>, PinpointsError> {
+    let refused = |found: String, supported| PinpointsError { found, supported };
+    let pinpoints: Vec<(u32, u32)> = match value {
+        None | Some(Value::Null) => {
+            (1..=6).flat_map(|row| (1..=6).map(move |column| (384 * row, 384 * column))).collect()
+        }
+        Some(value) => Vec::deserialize(value)
+            .map_err(|_| refused(value.to_string(), "a list of [height, width]"))?,
+    };
+    if pinpoints.is_empty() {
+        return Err(refused("[]".to_owned(), "a list of at least one [height, width]"));
+    }
+    let resolutions = pinpoints.into_iter().map(|(down, across)| {
+        let whole = down > 0 && across > 0 && down % height == 0 && across % width == 0;
+        let few = u64::from(down / height) * u64::from(across / width) <= MOST_TILES;
+        let supported = match (whole, few) {
+            (true, true) => return Ok(Resolution { height: down, width: across }),
+            (false, _) => "a multiple of the tile's size",
+            (true, false) => "a size of up to 1024 tiles",
+        };
+        Err(refused(format!("[{down}, {across}]"), supported))
+    });
+    resolutions.collect()
+}
+
+/// What [`read_pinpoints`] reads.
+pub(crate) fn pinpoints_json(resolutions: &[Resolution]) -> Value {
+    resolutions.iter().map(|&Resolution { height, width }| json!([height, width])).collect()
 }
 
 /// Reads the image processor of a checkpoint folder.
@@ -178,7 +228,7 @@ impl RawProcessor {
         };
         let (mean, std) = (self.image_mean.unwrap_or(mean), self.image_std.unwrap_or(std));
         // Transformers takes the means for it even where it does not normalise.
-        let pads = self.do_pad.unwrap_or(false);
+        let pads = class != Some(Class::Onevision) && self.do_pad.unwrap_or(false);
         let pad = pads.then(|| mean.map(|level| (level * 255.0) as u8));
         let normalises = self.do_normalize.unwrap_or(true);
         let (mean, std) = if normalises { (mean, std) } else { ([0.0; 3], [1.0; 3]) };
@@ -186,6 +236,10 @@ impl RawProcessor {
             return refuse("image_std", format!("{std:?}"), "a deviation above 0");
         }
         let rescales = self.do_rescale.unwrap_or(true);
+        let tiles = match class {
+            Some(Class::Onevision) => Some(self.tiles(size)?),
+            _ => None,
+        };
         Ok(ImageProcessor {
             pad,
             resize: self.do_resize.unwrap_or(true).then_some(size),
@@ -194,6 +248,21 @@ impl RawProcessor {
             rescale: if rescales { self.rescale_factor.unwrap_or(1.0 / 255.0) } else { 1.0 },
             mean: mean.map(|value| value as f32),
             std: std.map(|value| value as f32),
+            tiles,
+        })
+    }
+
+    /// The resolutions that a picture may be brought to before it is cut into tiles of a size.
+    fn tiles(&self, size: Resize) -> Result<Vec<Resolution>, Refusal> {
+        let Resize::Exact { width, height } = size else {
+            return refuse("size", shown(self.size.as_ref()), "`height` and `width`");
+        };
+        if self.do_resize == Some(false) {
+            return refuse("do_resize", "false".to_owned(), "true");
+        }
+        let pinpoints = self.image_grid_pinpoints.as_ref();
+        read_pinpoints(pinpoints, (width, height)).map_err(|PinpointsError { found, supported }| {
+            Refusal { field: GRID_PINPOINTS, found, supported }
         })
     }
 
@@ -208,7 +277,8 @@ impl RawProcessor {
         else {
             return Ok(None);
         };
-        let supported = "CLIPImageProcessor, SiglipImageProcessor or LlavaImageProcessor";
+        let supported = "CLIPImageProcessor, SiglipImageProcessor, LlavaImageProcessor or \
+                         LlavaOnevisionImageProcessor";
         match Class::named(name) {
             None => refuse(field, format!("`{name}`"), supported),
             class => Ok(class),
@@ -219,9 +289,16 @@ impl RawProcessor {
         if self.do_convert_rgb == Some(false) {
             return refuse("do_convert_rgb", "false".to_owned(), "true");
         }
-        if self.do_pad == Some(true) && class != Some(Class::Llava) {
+        // LLaVA-OneVision's pads batches, not pictures.
+        if self.do_pad == Some(true) && !matches!(class, Some(Class::Llava | Class::Onevision)) {
             let supported = "false (true for LlavaImageProcessor)";
             return refuse("do_pad", "true".to_owned(), supported);
+        }
+        if let (Some(pinpoints), false) =
+            (&self.image_grid_pinpoints, class == Some(Class::Onevision))
+        {
+            let supported = "null (a list for LlavaOnevisionImageProcessor)";
+            return refuse(GRID_PINPOINTS, pinpoints.to_string(), supported);
         }
         for field in REFUSED {
             let value = self.other.get(field).unwrap_or(&Value::Null);
@@ -235,6 +312,9 @@ impl RawProcessor {
     fn size(&self, class: Option<Class>) -> Result<Resize, Refusal> {
         let size = match &self.size {
             None if class == Some(Class::Siglip) => Some(Resize::Exact { width: 224, height: 224 }),
+            None if class == Some(Class::Onevision) => {
+                Some(Resize::Exact { width: 384, height: 384 })
+            }
             None => Some(Resize::ShortestEdge(224)),
             Some(size) => size.resize(),
         };
@@ -251,7 +331,7 @@ impl RawProcessor {
     fn crop(&self, class: Option<Class>, size: Resize) -> Result<Option<(u32, u32)>, Refusal> {
         // SigLIP's processor, which resizes to an exact size, crops only if the file says so.
         let crops = match class {
-            Some(Class::Siglip) => false,
+            Some(Class::Siglip | Class::Onevision) => false,
             Some(Class::Clip | Class::Llava) => true,
             None => matches!(size, Resize::ShortestEdge(_)),
         };

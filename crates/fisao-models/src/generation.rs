@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::Mask;
 use crate::llama::KvCache;
-use crate::llava::Llava;
+use crate::llava::{ImageFeatures, Llava};
 use crate::parameters::{floats, indices};
 
 /// How tokens are chosen.
@@ -98,12 +98,11 @@ struct Open {
 impl Llava {
     /// Writes `samples` responses to every prompt; responses to one prompt are adjacent.
     ///
-    /// # Shapes
-    /// `features`: `[images, image tokens, hidden]`.
+    /// Which image a prompt is about is an index into `features`.
     pub fn generate(
         &self,
         prompts: &[Prompt],
-        features: &Tensor<3>,
+        features: &ImageFeatures,
         samples: usize,
         sampling: &Sampling,
     ) -> Vec<Generated> {
@@ -168,7 +167,7 @@ impl Llava {
         prompts: &[Prompt],
         longest: usize,
         budget: usize,
-        features: &Tensor<3>,
+        features: &ImageFeatures,
     ) -> (KvCache, Tensor<2>) {
         let device = self.device();
         let batch = prompts.len();

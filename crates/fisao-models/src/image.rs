@@ -1,12 +1,15 @@
-//! Pictures to pixels as transformers' `CLIPImageProcessor`, `SiglipImageProcessor` and
-//! `LlavaImageProcessor` do it with Pillow 13, to the bit up to the normalisation.
+//! Pictures to pixels as transformers' `CLIPImageProcessor`, `SiglipImageProcessor`,
+//! `LlavaImageProcessor` and `LlavaOnevisionImageProcessor` do it with Pillow 13, to the bit up to the
+//! normalisation.
 
 mod resample;
+mod tiles;
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 pub use resample::{Filter, resize};
+pub use tiles::Resolution;
 
 /// How a picture is brought to size before cropping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +23,25 @@ pub enum Resize {
         /// Pixels.
         height: u32,
     },
+}
+
+/// What an [`ImageProcessor`] makes of one picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PixelValues {
+    /// Normalised, `[tiles, 3, height, width]`. The first tile is the whole picture; only processors that
+    /// cut pictures into [`tiles`](ImageProcessor::tiles) make more.
+    pub values: Vec<f32>,
+    /// Width and height of a tile.
+    pub tile_size: (u32, u32),
+    /// Width and height of the picture itself.
+    pub picture_size: (u32, u32),
+}
+
+impl PixelValues {
+    /// Number of tiles.
+    pub fn tiles(&self) -> usize {
+        self.values.len() / (3 * self.tile_size.0 as usize * self.tile_size.1 as usize)
+    }
 }
 
 /// Pad, resize, centre crop, rescale, normalise.
@@ -39,6 +61,9 @@ pub struct ImageProcessor {
     pub mean: [f32; 3],
     /// Divides per channel.
     pub std: [f32; 3],
+    /// Where tiles of the picture follow the whole of it, the resolutions it may be brought to before it
+    /// is cut. Each is a multiple of the [output size](Self::output_size).
+    pub tiles: Option<Vec<Resolution>>,
 }
 
 impl ImageProcessor {
@@ -52,24 +77,38 @@ impl ImageProcessor {
             rescale: 1.0 / 255.0,
             mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
             std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+            tiles: None,
         }
     }
 
-    /// Normalised pixels in channel, row, column order, with the picture's size `(width, height)`
-    /// after resize and crop.
-    pub fn process(&self, picture: &RgbImage) -> (Vec<f32>, (u32, u32)) {
+    /// Normalised pixels of a picture.
+    pub fn process(&self, picture: &RgbImage) -> PixelValues {
+        let whole = self.whole(picture);
+        let (tile_size, picture_size) = (whole.dimensions(), picture.dimensions());
+        let mut values = self.normalise(&whole);
+        if let Some(resolutions) = &self.tiles {
+            let resolution = Resolution::best(resolutions, picture_size);
+            for tile in tiles::cut(picture, resolution, tile_size, self.filter) {
+                values.extend(self.normalise(&tile));
+            }
+        }
+        PixelValues { values, tile_size, picture_size }
+    }
+
+    /// The whole picture, brought to size.
+    fn whole(&self, picture: &RgbImage) -> RgbImage {
         let square = self.pad.map(|colour| padded_to_square(picture, colour));
         let picture = square.as_ref().unwrap_or(picture);
         let (new_width, new_height) = self.size_before_crop(picture.dimensions());
         let resized = resize(picture, new_width, new_height, self.filter);
-        let cropped = match self.crop {
+        match self.crop {
             Some((width, height)) => centre_crop(resized, width, height),
             None => resized,
-        };
-        (self.normalise(&cropped), cropped.dimensions())
+        }
     }
 
-    /// Width and height that a picture of this size is brought to, nothing of it being computed.
+    /// Width and height that the whole of a picture of this size is brought to, nothing of it being
+    /// computed.
     pub fn output_size(&self, (width, height): (u32, u32)) -> (u32, u32) {
         let side = width.max(height);
         let padded = if self.pad.is_some() { (side, side) } else { (width, height) };

@@ -1,9 +1,13 @@
 //! LLaVA: a CLIP or SigLIP image tower, a two-layer projector and a Llama or Qwen2 decoder.
+//! LLaVA-OneVision is the same with tiles of the picture beside the whole of it.
 //!
-//! Paper: Liu et al. 2023, arXiv 2310.03744. Reference: transformers'
-//! `LlavaForConditionalGeneration`; tensor names mirror the layout of its published checkpoints.
+//! Papers: Liu et al. 2023, arXiv 2310.03744; Li et al. 2024, arXiv 2408.03326. Reference: transformers'
+//! `LlavaForConditionalGeneration` and `LlavaOnevisionForConditionalGeneration`; tensor names mirror the
+//! layout of its published checkpoints.
 
 mod maps;
+mod pictures;
+mod tiling;
 
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -14,7 +18,16 @@ use crate::llama::{Llama, LlamaConfig};
 use crate::parameters::{ParameterMut, Parameters, indices};
 use crate::text::TextError;
 use crate::vision::{VisionConfig, VisionTower};
-use crate::weights::{WeightError, WeightSource};
+use crate::weights::{Init, WeightError, WeightSource, widened};
+
+pub use pictures::{ImageFeatures, Pictures};
+pub use tiling::TilingConfig;
+use tiling::TokenGrid;
+
+/// Name of the vector that ends a row of tokens.
+const IMAGE_NEWLINE: &str = "image_newline";
+/// Most tiles that the tower sees at once.
+const TILES: usize = 32;
 
 /// Which of the tower's positions become image tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +55,9 @@ pub struct LlavaConfig {
     pub vision_feature_select_strategy: FeatureSelect,
     /// Non-linearity between the projector's layers.
     pub projector_hidden_act: Activation,
+    /// How pictures are cut into tiles, for a model that sees more than the whole of them.
+    #[serde(default)]
+    pub tiling: Option<TilingConfig>,
     /// First token of a prompt.
     pub bos_token_id: u32,
     /// Token that ends a response.
@@ -54,21 +70,37 @@ pub struct LlavaConfig {
 }
 
 impl LlavaConfig {
-    /// Number of tokens one image takes in the decoder.
-    pub fn image_tokens(&self) -> usize {
+    /// Number of tokens that a tile takes before anything is left out.
+    pub fn tile_tokens(&self) -> usize {
         match self.vision_feature_select_strategy {
             FeatureSelect::Default => self.vision.positions() - 1,
             FeatureSelect::Full => self.vision.positions(),
         }
     }
 
-    /// Replaces the single image placeholder in `ids` by as many as the image has features.
-    /// A prompt that already holds exactly that many is returned as it is.
+    /// Number of tokens that a picture `(width, height)` takes in the decoder; its size matters only to
+    /// models with [`tiling`](Self::tiling).
+    pub fn image_tokens(&self, picture: (u32, u32)) -> usize {
+        self.grid(picture).map_or_else(|| self.tile_tokens(), |grid| grid.tokens())
+    }
+
+    fn grid(&self, picture: (u32, u32)) -> Option<TokenGrid> {
+        let pixels = self.vision.image_size;
+        let side = pixels / self.vision.patch_size;
+        self.tiling.as_ref().map(|tiling| tiling.grid(pixels, side, picture))
+    }
+
+    /// Replaces the single image placeholder in `ids` by as many as a picture `(width, height)` has
+    /// [tokens](Self::image_tokens). A prompt that already holds exactly that many is returned as it is.
     ///
     /// # Errors
     /// [`TextError::ImagePlaceholders`] when there is none or another number.
-    pub fn expand_image_token(&self, ids: &[u32]) -> Result<Vec<u32>, TextError> {
-        let needed = self.image_tokens();
+    pub fn expand_image_token(
+        &self,
+        ids: &[u32],
+        picture: (u32, u32),
+    ) -> Result<Vec<u32>, TextError> {
+        let needed = self.image_tokens(picture);
         let found = ids.iter().filter(|&&id| id == self.image_token_id).count();
         if found == needed {
             return Ok(ids.to_vec());
@@ -105,6 +137,8 @@ pub struct Llava {
     pub vision_tower: VisionTower,
     linear_1: Linear,
     linear_2: Linear,
+    /// Ends a row of tiles' tokens, where there are tiles.
+    image_newline: Option<Tensor<1>>,
     language_model: Llama,
 }
 
@@ -139,8 +173,14 @@ impl Llava {
         };
         let linear_1 = linear("linear_1", [config.vision.hidden_size, hidden])?;
         let linear_2 = linear("linear_2", [hidden, hidden])?;
+        let image_newline = if config.tiling.is_some() {
+            let init = Init::Normal { std: (hidden as f64).sqrt().recip() };
+            Some(widened(weights.tensor(IMAGE_NEWLINE, &[hidden], init)?, device))
+        } else {
+            None
+        };
         let language_model = Llama::load(config.text.clone(), weights, "language_model", device)?;
-        Ok(Self { config, vision_tower, linear_1, linear_2, language_model })
+        Ok(Self { config, vision_tower, linear_1, linear_2, image_newline, language_model })
     }
 
     /// Sizes and token ids.
@@ -158,29 +198,50 @@ impl Llava {
         self.language_model.device()
     }
 
-    /// The tower's features before projection: `[batch, 3, h, w]` → `[batch, image tokens, vision]`.
-    pub fn vision_features(&self, pixels: Tensor<4>) -> Tensor<3> {
-        let states = self.vision_tower.hidden_states(pixels, self.config.vision_depth());
-        match self.config.vision_feature_select_strategy {
-            FeatureSelect::Full => states,
-            FeatureSelect::Default => {
-                let rest = self.config.image_tokens();
-                states.narrow(1, 1, rest)
-            }
+    /// Image tokens of pictures, which the model sees whole or in tiles.
+    ///
+    /// # Panics
+    /// The pictures have not as many tiles as the model looks at.
+    pub fn image_features(&self, pictures: impl Into<Pictures>) -> ImageFeatures {
+        let Pictures { pixels, tiles, sizes } = pictures.into();
+        let count = pixels.dims()[0];
+        let parts = (0..count)
+            .step_by(TILES)
+            .map(|first| self.project(pixels.clone().narrow(0, first, TILES.min(count - first))));
+        let parts: Vec<Tensor<2>> = parts.collect();
+        let tokens = if parts.len() == 1 { parts[0].clone() } else { Tensor::cat(parts, 0) };
+        let each = self.config.tile_tokens();
+        let Some(newline) = &self.image_newline else {
+            assert!(tiles.iter().all(|&tiles| tiles == 1), "this model sees pictures whole");
+            return ImageFeatures::new(tokens, vec![each; count]);
+        };
+        let (mut first, mut packed, mut counts) = (0, Vec::new(), Vec::new());
+        for (&size, &tiles) in sizes.iter().zip(&tiles) {
+            let grid = self.config.grid(size).expect("a model with a newline has tiles");
+            assert!(
+                tiles == grid.tiles(),
+                "a picture of {size:?} pixels has {tiles} tiles, but the model looks at {}",
+                grid.tiles()
+            );
+            let own = tokens.clone().narrow(0, first * each, tiles * each);
+            packed.push(grid.pack(own, newline));
+            counts.push(grid.tokens());
+            first += tiles;
         }
+        ImageFeatures::new(Tensor::cat(packed, 0), counts)
     }
 
-    /// Projects the tower's features: `[batch, tokens, vision]` → `[batch, tokens, hidden]`.
-    pub fn project(&self, features: Tensor<3>) -> Tensor<3> {
-        let [batch, tokens, width] = features.dims();
-        let x = self.linear_1.forward(features.reshape([batch * tokens, width]));
-        let x = self.linear_2.forward(self.config.projector_hidden_act.forward(x));
-        x.reshape([batch, tokens, self.config.text.hidden_size])
-    }
-
-    /// Image tokens: `[batch, 3, h, w]` → `[batch, image tokens, hidden]`.
-    pub fn image_features(&self, pixels: Tensor<4>) -> Tensor<3> {
-        self.project(self.vision_features(pixels))
+    /// Runs tower and projector: `[tiles, 3, h, w]` → `[tiles · tokens, hidden]`.
+    fn project(&self, pixels: Tensor<4>) -> Tensor<2> {
+        let states = self.vision_tower.hidden_states(pixels, self.config.vision_depth());
+        let [tiles, _, width] = states.dims();
+        let kept = self.config.tile_tokens();
+        let states = match self.config.vision_feature_select_strategy {
+            FeatureSelect::Full => states,
+            FeatureSelect::Default => states.narrow(1, 1, kept),
+        };
+        let x = self.linear_1.forward(states.reshape([tiles * kept, width]));
+        self.linear_2.forward(self.config.projector_hidden_act.forward(x))
     }
 
     /// Embeds padded rows of ids, image placeholders replaced by features in order.
@@ -189,23 +250,34 @@ impl Llava {
     /// show nothing and are embedded like any other token, as they were while sampling.
     ///
     /// # Shapes
-    /// * `rows`: `batch` rows of equal length, each with at least as many placeholders as an image has
+    /// * `rows`: `batch` rows of equal length, each with at least as many placeholders as its image has
     ///   tokens
     /// * `images`: which image of `features` each row shows
-    /// * `features`: `[images, tokens, hidden]`
     /// * result: `[batch · length, hidden]`
-    pub fn embed(&self, rows: &[Vec<u32>], images: &[usize], features: &Tensor<3>) -> Tensor<2> {
+    pub fn embed(
+        &self,
+        rows: &[Vec<u32>],
+        images: &[usize],
+        features: &ImageFeatures,
+    ) -> Tensor<2> {
         let device = self.device();
-        let [image_count, tokens, hidden] = features.dims();
         let mut ids = Vec::new();
         let length = rows.first().map_or(0, Vec::len);
         let mut order = Vec::with_capacity(rows.len() * length);
-        let text_count = rows.len() * length.saturating_sub(tokens);
+        // Features stand behind the text in what rows are gathered from.
+        let shown: usize = images.iter().map(|&image| features.counts()[image]).sum();
+        let text_count = (rows.len() * length).saturating_sub(shown);
+        let firsts: Vec<usize> = features
+            .counts()
+            .iter()
+            .scan(text_count, |next, count| Some(std::mem::replace(next, *next + count)))
+            .collect();
         for (row, &image) in rows.iter().zip(images) {
+            let tokens = features.counts()[image];
             let mut next = 0;
             for &id in row {
                 if id == self.config.image_token_id && next < tokens {
-                    order.push((text_count + image * tokens + next) as i64);
+                    order.push((firsts[image] + next) as i64);
                     next += 1;
                 } else {
                     order.push(ids.len() as i64);
@@ -218,14 +290,16 @@ impl Llava {
             );
         }
         let text = self.language_model.embed(indices(ids, &device));
-        let flat = features.clone().reshape([image_count * tokens, hidden]);
-        Tensor::cat(vec![text, flat], 0).select(0, indices(order, &device))
+        Tensor::cat(vec![text, features.tokens().clone()], 0).select(0, indices(order, &device))
     }
 
     /// Visits projector and decoder, not the image tower.
     pub fn visit_text_side_mut(&mut self, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
         self.linear_1.visit_mut("multi_modal_projector.linear_1", visitor);
         self.linear_2.visit_mut("multi_modal_projector.linear_2", visitor);
+        if let Some(newline) = &mut self.image_newline {
+            visitor(IMAGE_NEWLINE, ParameterMut::Vector(newline));
+        }
         self.language_model.visit_mut("language_model", visitor);
     }
 }
@@ -236,6 +310,9 @@ impl Parameters for Llava {
         self.vision_tower.visit_mut(&format!("{prefix}vision_tower.vision_model"), visitor);
         self.linear_1.visit_mut(&format!("{prefix}multi_modal_projector.linear_1"), visitor);
         self.linear_2.visit_mut(&format!("{prefix}multi_modal_projector.linear_2"), visitor);
+        if let Some(newline) = &mut self.image_newline {
+            visitor(&format!("{prefix}{IMAGE_NEWLINE}"), ParameterMut::Vector(newline));
+        }
         self.language_model.visit_mut(&format!("{prefix}language_model"), visitor);
     }
 }

@@ -10,7 +10,7 @@ use burn::tensor::{Tensor, activation};
 
 use crate::attention::Mask;
 use crate::fused::{Operation, is_fused, one};
-use crate::llava::Llava;
+use crate::llava::{ImageFeatures, Llava};
 use crate::parameters::indices;
 
 /// A prompt about one image with a response to score.
@@ -37,11 +37,11 @@ impl Llava {
     /// Runs the decoder over prompts and responses and gathers the states that predict the responses.
     ///
     /// # Shapes
-    /// `features`: `[images, image tokens, hidden]`; the result holds Σ response lengths rows.
+    /// The result holds Σ response lengths rows.
     pub fn response_states(
         &self,
         examples: &[Example<'_>],
-        features: &Tensor<3>,
+        features: &ImageFeatures,
     ) -> ResponseStates {
         let batch = examples.len();
         let device = self.device();

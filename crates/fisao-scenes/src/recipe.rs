@@ -122,6 +122,7 @@ impl RecipeConfig {
             image_token_id: id(vocabularies::IMAGE),
             vision_feature_layer: -2,
             vision_feature_select_strategy: FeatureSelect::Default,
+            tiling: None,
             projector_hidden_act: Activation::Gelu,
             bos_token_id: id(vocabularies::LLAMA_BOS),
             eos_token_id: id(vocabularies::LLAMA_EOS),

@@ -49,6 +49,7 @@ pub fn llava_config() -> LlavaConfig {
         vision_feature_layer: -2,
         vision_feature_select_strategy: FeatureSelect::Default,
         projector_hidden_act: Activation::Gelu,
+        tiling: None,
         bos_token_id: 1,
         eos_token_id: 2,
         stop_token_ids: Vec::new(),
@@ -119,5 +120,7 @@ pub fn blank_pixels(count: usize) -> Tensor<4> {
 pub fn prompt(text: &[u32]) -> Vec<u32> {
     let config = llava_config();
     let ids = [&[config.bos_token_id, config.image_token_id], text].concat();
-    config.expand_image_token(&ids).expect("one placeholder")
+    config
+        .expand_image_token(&ids, (IMAGE_SIZE as u32, IMAGE_SIZE as u32))
+        .expect("one placeholder")
 }

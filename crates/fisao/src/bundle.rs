@@ -11,8 +11,8 @@ use fisao_align::tasks::Task;
 use fisao_formats::adapter::VisionAdapter;
 use fisao_formats::{Adapter, Checkpoint, LoadDtype, Loaded};
 use fisao_models::image::ImageProcessor;
-use fisao_models::llava::Llava;
-use fisao_models::text::Tokenizer;
+use fisao_models::llava::{Llava, LlavaConfig};
+use fisao_models::text::{TextError, Tokenizer};
 use fisao_models::vision::VisionConfig;
 use fisao_verifier::scorer::Verifier;
 use fisao_verifier::templates::Templates;
@@ -58,9 +58,9 @@ impl Policy {
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(folder)?;
-        let vision = &checkpoint.llava_config()?.vision;
+        let config = checkpoint.llava_config()?;
         let processor = checkpoint.image_processor()?;
-        check_size(folder, &processor, vision)?;
+        check_processor(folder, &processor, config)?;
         let tokenizer = checkpoint.tokenizer()?;
         let started = Instant::now();
         let Loaded { mut model, unused } = checkpoint.load_llava(dtype, device)?;
@@ -101,23 +101,22 @@ impl Policy {
         embedded()?.policy(adapter, reporter)
     }
 
-    /// Token ids of a prompt, the image placeholder expanded; see [`PromptFormat::prompt`].
+    /// Token ids of a prompt, with one placeholder for the image; see [`PromptFormat::prompt`].
     pub(crate) fn prompt(&self, text: &str) -> anyhow::Result<Vec<u32>> {
         let Prompt { text, add_special_tokens } = self.format.prompt(text)?;
-        let ids = self.tokenizer.encode(&text, add_special_tokens)?;
-        Ok(self.model.config().expand_image_token(&ids)?)
+        Ok(self.tokenizer.encode(&text, add_special_tokens)?)
     }
 
-    /// Refuses a length that the model's positions do not reach.
-    pub(crate) fn check_length(&self, prompt: &[u32], max_new_tokens: usize) -> anyhow::Result<()> {
+    /// Refuses a length that the model's positions do not reach. `prompt` is the length of the longest
+    /// prompt with its image, tokens.
+    pub(crate) fn check_length(&self, prompt: usize, max_new_tokens: usize) -> anyhow::Result<()> {
         let context = self.model.config().text.max_position_embeddings;
-        let room = context.saturating_sub(prompt.len());
+        let room = context.saturating_sub(prompt);
         if max_new_tokens > room {
             bail!(
                 Refusal::new(format!(
-                    "{max_new_tokens} new tokens do not fit: the prompt with its image takes {} of \
-                     the model's {context} positions",
-                    prompt.len()
+                    "{max_new_tokens} new tokens do not fit: the prompt with its image takes {prompt} \
+                     of the model's {context} positions"
                 ))
                 .hint(format!("ask for at most --max-new-tokens {room}, or shorten the prompt"))
             );
@@ -125,9 +124,19 @@ impl Policy {
         Ok(())
     }
 
-    /// One image with one prompt.
-    pub(crate) fn task(&self, id: impl Into<String>, image: &RgbImage, prompt: Vec<u32>) -> Task {
-        Task { id: id.into(), pixels: self.processor.process(image).0, prompt }
+    /// One image with one prompt, whose placeholder is expanded.
+    ///
+    /// # Errors
+    /// See [`LlavaConfig::expand_image_token`].
+    pub(crate) fn task(
+        &self,
+        id: String,
+        image: &RgbImage,
+        prompt: &[u32],
+    ) -> Result<Task, TextError> {
+        let image = self.processor.process(image);
+        let prompt = self.model.config().expand_image_token(prompt, image.picture_size)?;
+        Ok(Task { id, image, prompt })
     }
 }
 
@@ -238,6 +247,26 @@ fn warn_of_unused(folder: &Path, unused: &[String], reporter: &Reporter) {
         format!("{folder}: {count} of its tensors are not used, first `{first}`"),
         Some("the model may compute something else than it was made for; see `fisao inspect`"),
     );
+}
+
+/// Image processing that yields other tiles than the model takes is a folder put together wrongly.
+pub(crate) fn check_processor(
+    folder: &Path,
+    processor: &ImageProcessor,
+    config: &LlavaConfig,
+) -> anyhow::Result<()> {
+    check_size(folder, processor, &config.vision)?;
+    if processor.tiles.as_ref() == config.tiling.as_ref().map(|tiling| &tiling.resolutions) {
+        return Ok(());
+    }
+    bail!(
+        Refusal::new(format!(
+            "{}: images are cut into other tiles than the model looks at: `image_grid_pinpoints` of \
+             preprocessor_config.json are not those of config.json",
+            folder.display()
+        ))
+        .hint("preprocessor_config.json and config.json must come from the same model")
+    )
 }
 
 /// Image processing that yields another size than the tower takes is a folder put together wrongly.

@@ -1,5 +1,6 @@
 //! Image files as tasks.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use fisao_align::AlignError;
@@ -10,8 +11,20 @@ use fisao_formats::images::{list_images, open_image};
 use crate::bundle::Policy;
 use crate::reporter::Reporter;
 
-/// The image files that paths stand for: files as they are, folders by what they hold.
-pub(crate) fn image_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FormatError> {
+/// An image that could be decoded.
+#[derive(Debug)]
+pub(crate) struct ImageFile {
+    pub(crate) file: PathBuf,
+    /// Width and height, upright.
+    pub(crate) size: (u32, u32),
+}
+
+/// The images that paths stand for: files as they are, folders by what they hold. Every one is decoded
+/// once, so that a damaged one is found before any work is done.
+pub(crate) fn checked_images(
+    paths: &[PathBuf],
+    reporter: &Reporter,
+) -> Result<Vec<ImageFile>, FormatError> {
     let mut files = Vec::new();
     for path in paths {
         if path.is_dir() {
@@ -20,42 +33,63 @@ pub(crate) fn image_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FormatError
             files.push(path.clone());
         }
     }
-    Ok(files)
-}
-
-/// Decodes every image once, so that a damaged one is found before any work is done.
-pub(crate) fn check_images(files: &[PathBuf], reporter: &Reporter) -> Result<(), FormatError> {
     let progress = reporter.phase("checking images", files.len() as u64);
-    for file in files {
-        open_image(file)?;
+    let images = files.into_iter().map(|file| {
+        let size = open_image(&file)?.dimensions();
         progress.advance(1);
-    }
+        Ok(ImageFile { file, size })
+    });
+    let images = images.collect::<Result<_, _>>()?;
     progress.finish();
-    Ok(())
+    Ok(images)
 }
 
 /// Image files, all under the same prompt.
 pub(crate) struct ImageTasks<'a> {
     policy: &'a Policy,
-    files: Vec<PathBuf>,
+    images: Vec<ImageFile>,
+    /// With one placeholder for the image.
     prompt: Vec<u32>,
+    /// Length of the longest prompt, its image included.
+    longest: usize,
 }
 
 impl<'a> ImageTasks<'a> {
-    /// Tasks for files that exist; they are opened when they are asked for.
-    pub(crate) fn new(policy: &'a Policy, files: Vec<PathBuf>, prompt: Vec<u32>) -> Self {
-        Self { policy, files, prompt }
+    /// Tasks of images, which are opened when they are asked for, under what the user asks.
+    ///
+    /// # Errors
+    /// The prompt cannot be put together, or its image placeholders are not as many as an image needs.
+    pub(crate) fn new(
+        policy: &'a Policy,
+        images: Vec<ImageFile>,
+        prompt: &str,
+    ) -> anyhow::Result<Self> {
+        let prompt = policy.prompt(prompt)?;
+        let config = policy.model.config();
+        // Sizes of pictures are many, the numbers of tokens they take are few.
+        let (mut known, mut longest) = (BTreeSet::new(), 0);
+        for image in &images {
+            if known.insert(config.image_tokens(image.size)) {
+                longest = longest.max(config.expand_image_token(&prompt, image.size)?.len());
+            }
+        }
+        Ok(Self { policy, images, prompt, longest })
     }
 
     /// The file of a task.
     pub(crate) fn file(&self, index: usize) -> &Path {
-        &self.files[index]
+        &self.images[index].file
+    }
+
+    /// Tokens of the longest prompt, its image included.
+    pub(crate) fn longest_prompt(&self) -> usize {
+        self.longest
     }
 }
 
 impl TaskSource for ImageTasks<'_> {
     fn count(&self) -> usize {
-        self.files.len()
+        self.images.len()
     }
 
     /// The task's id is the file's name without its folder, as annotations have it.
@@ -64,6 +98,6 @@ impl TaskSource for ImageTasks<'_> {
         let id = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
         let image = open_image(file)
             .map_err(|error| AlignError::Task { id: id.clone(), reason: error.to_string() })?;
-        Ok(self.policy.task(id, &image, self.prompt.clone()))
+        Ok(self.policy.task(id, &image, &self.prompt)?)
     }
 }

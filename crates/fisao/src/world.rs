@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use burn::tensor::Device;
-use fisao_align::captions::{Captioned, Judge, describe, pixels};
+use fisao_align::captions::{Captioned, Judge, describe, pictures};
 use fisao_align::error::AlignError;
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_eval::chair::{self, ChairInput, ChairReport};
@@ -53,10 +53,11 @@ impl TaskSource for SceneTasks<'_> {
         let scene = self.world.scene(self.split, self.seed, index as u64);
         let instruction = PROMPTS[if self.all_prompts { index % PROMPTS.len() } else { 0 }];
         let ids = self.tokenizer.encode(&conversation(instruction), true)?;
+        let image = self.processor.process(&self.world.render(&scene));
         Ok(Task {
             id: self.world.image_id(self.split, index as u64),
-            pixels: self.processor.process(&self.world.render(&scene)).0,
-            prompt: self.config.expand_image_token(&ids)?,
+            prompt: self.config.expand_image_token(&ids, image.picture_size)?,
+            image,
         })
     }
 }
@@ -109,11 +110,10 @@ pub(crate) fn separation(
 ) -> anyhow::Result<f64> {
     verifier.learn(CATEGORIES.iter().map(Category::name))?;
     let (mut present, mut absent) = (Vec::new(), Vec::new());
-    let side = tasks.config.vision.image_size;
     for first in (0..tasks.count).step_by(SEPARATION_BATCH) {
         let indices = first..tasks.count.min(first + SEPARATION_BATCH);
         let batch = indices.clone().map(|i| tasks.task(i)).collect::<Result<Vec<_>, _>>()?;
-        let images = verifier.embed_images(pixels(&batch, side, device));
+        let images = verifier.embed_images(pictures(&batch, device).whole());
         for (index, image) in indices.zip(&images) {
             let scene = tasks.world.scene(tasks.split, tasks.seed, index as u64);
             let there = scene.categories();

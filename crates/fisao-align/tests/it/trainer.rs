@@ -11,6 +11,7 @@ use fisao_align::tasks::{Task, TaskSource};
 use fisao_align::trainer::Trainer;
 use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
+use fisao_models::image::PixelValues;
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
 use fisao_models::parameters::Parameters;
@@ -78,8 +79,13 @@ impl TaskSource for Noise {
 
     fn task(&self, index: usize) -> Result<Task, AlignError> {
         let value = |at: usize| ((at * 7919 + index * 104_729) % 1000) as f32 / 500.0 - 1.0;
-        let pixels = (0..3 * SIDE * SIDE).map(value).collect();
-        Ok(Task { id: format!("noise-{index}"), pixels, prompt: vec![1, 3, 3, 3, 3, 8, 14] })
+        let size = (SIDE as u32, SIDE as u32);
+        let image = PixelValues {
+            values: (0..3 * SIDE * SIDE).map(value).collect(),
+            tile_size: size,
+            picture_size: size,
+        };
+        Ok(Task { id: format!("noise-{index}"), image, prompt: vec![1, 3, 3, 3, 3, 8, 14] })
     }
 }
 
@@ -119,6 +125,7 @@ fn models() -> (Llava, Judge) {
     };
     let clip = Clip::load(clip, &mut RandomWeights::new(1), &device).unwrap();
     let llava = LlavaConfig {
+        tiling: None,
         text: LlamaConfig {
             family: DecoderFamily::Llama,
             vocab_size: WORDS.len(),

@@ -25,7 +25,7 @@ use crate::documents::read_json;
 const WHAT: &str = "model configuration (config.json)";
 /// No model is that large in any direction; products of two such numbers still fit.
 const LARGEST: usize = 1 << 26;
-const SUPPORTED: &str = "llava, clip, siglip";
+const SUPPORTED: &str = "llava, llava_onevision, clip, siglip";
 
 /// Reads and resolves a `config.json`.
 pub(super) fn read(path: &Path) -> Result<ModelConfig, FormatError> {
@@ -38,6 +38,10 @@ pub(super) fn read(path: &Path) -> Result<ModelConfig, FormatError> {
     match kind.model_type.as_deref() {
         Some("llava") => {
             parse::<llava::RawLlava>(path, value)?.resolve(path).map(ModelConfig::Llava)
+        }
+        Some("llava_onevision") => {
+            let raw = parse::<llava::RawLlava>(path, value)?;
+            raw.resolve_onevision(path).map(ModelConfig::Llava)
         }
         Some("clip") => parse::<clip::RawClip>(path, value)?.resolve(path).map(ModelConfig::Clip),
         Some("siglip") => {

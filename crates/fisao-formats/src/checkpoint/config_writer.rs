@@ -3,10 +3,11 @@
 
 use fisao_models::clip::{ClipConfig, ClipTextConfig};
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
-use fisao_models::llava::{FeatureSelect, LlavaConfig};
+use fisao_models::llava::{FeatureSelect, LlavaConfig, TilingConfig};
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use serde_json::{Value, json};
 
+use crate::processor::{GRID_PINPOINTS, pinpoints_json};
 use crate::weights::StoredDtype;
 
 /// The `config.json` of a LLaVA checkpoint.
@@ -20,11 +21,10 @@ pub fn llava_config_json(config: &LlavaConfig, dtype: StoredDtype) -> Value {
     text["eos_token_id"] = end_tokens(config);
     text["pad_token_id"] = config.pad_token_id.into();
     text["torch_dtype"] = dtype.torch_name().into();
-    json!({
+    let mut written = json!({
         "architectures": ["LlavaForConditionalGeneration"],
         "model_type": "llava",
         "image_token_index": config.image_token_id,
-        "image_seq_length": config.image_tokens(),
         "vision_feature_layer": config.vision_feature_layer,
         "vision_feature_select_strategy": strategy,
         "projector_hidden_act": config.projector_hidden_act,
@@ -34,7 +34,17 @@ pub fn llava_config_json(config: &LlavaConfig, dtype: StoredDtype) -> Value {
         "torch_dtype": dtype.torch_name(),
         "text_config": text,
         "vision_config": vision(&config.vision),
-    })
+    });
+    match &config.tiling {
+        None => written["image_seq_length"] = config.tile_tokens().into(),
+        Some(TilingConfig { resolutions, max_tiles }) => {
+            written["architectures"] = json!(["LlavaOnevisionForConditionalGeneration"]);
+            written["model_type"] = "llava_onevision".into();
+            written["vision_aspect_ratio"] = format!("anyres_max_{max_tiles}").into();
+            written[GRID_PINPOINTS] = pinpoints_json(resolutions);
+        }
+    }
+    written
 }
 
 /// The `config.json` of a CLIP checkpoint.

@@ -16,7 +16,7 @@ use super::config_writer::{clip_config_json, generation_config_json, llava_confi
 use super::{CONFIG_FILE, TOKENIZER_FILE};
 use crate::FormatError;
 use crate::documents::{write_bytes, write_json};
-use crate::processor::resample_number;
+use crate::processor::{GRID_PINPOINTS, pinpoints_json, resample_number};
 use crate::tokenizer::HfTokenizer;
 use crate::weights::{StoredDtype, WEIGHTS_FILE, write_safetensors};
 
@@ -174,7 +174,11 @@ fn write_tokenizer(
 }
 
 fn image_processor_json(images: &ImageProcessor, processor_class: &str) -> Value {
-    let class = if images.pad.is_some() { "LlavaImageProcessor" } else { "CLIPImageProcessor" };
+    let class = match (&images.tiles, images.pad) {
+        (Some(_), _) => "LlavaOnevisionImageProcessor",
+        (None, Some(_)) => "LlavaImageProcessor",
+        (None, None) => "CLIPImageProcessor",
+    };
     let mut config = json!({
         "image_processor_type": class,
         "processor_class": processor_class,
@@ -198,6 +202,9 @@ fn image_processor_json(images: &ImageProcessor, processor_class: &str) -> Value
     }
     if let Some((width, height)) = images.crop {
         config["crop_size"] = json!({ "height": height, "width": width });
+    }
+    if let Some(resolutions) = &images.tiles {
+        config[GRID_PINPOINTS] = pinpoints_json(resolutions);
     }
     config
 }

@@ -18,6 +18,7 @@ const LLAVA_PREFIXES: &[(&str, &str)] = &[
     // In memory since transformers 4.52, and stored so by some releases since.
     ("model.language_model.", "language_model.model."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
+    ("model.image_newline", "image_newline"),
     ("lm_head.", "language_model.lm_head."),
     // The original LLaVA repository; its tower is wrapped twice.
     ("model.vision_tower.vision_tower.vision_model.", "vision_tower.vision_model."),
@@ -91,6 +92,8 @@ mod tests {
             ("model.vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias", fc),
             ("model.vision_tower.vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias", fc),
             ("model.multi_modal_projector.linear_2.bias", "multi_modal_projector.linear_2.bias"),
+            ("model.image_newline", "image_newline"),
+            ("image_newline", "image_newline"),
             ("model.mm_projector.0.weight", "multi_modal_projector.linear_1.weight"),
             ("model.mm_projector.2.weight", "multi_modal_projector.linear_2.weight"),
         ];

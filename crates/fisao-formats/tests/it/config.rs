@@ -5,6 +5,7 @@ use std::fs;
 use fisao_formats::checkpoint::{ModelConfig, clip_config_json, llava_config_json};
 use fisao_formats::{Checkpoint, FormatError, StoredDtype};
 use fisao_models::activation::Activation;
+use fisao_models::image::Resolution;
 use fisao_models::llama::DecoderFamily;
 use fisao_models::llava::FeatureSelect;
 use fisao_models::vision::VisionFamily;
@@ -68,7 +69,7 @@ fn llava_1_5_as_published_gets_llamas_defaults() {
     assert_eq!((llava.text.num_attention_heads, llava.text.num_key_value_heads), (32, 32));
     assert_eq!((llava.text.head_dim, llava.text.max_position_embeddings), (128, 4096));
     assert_eq!((llava.text.rope_theta, llava.text.rms_norm_eps), (10000.0, 1e-5));
-    assert_eq!(llava.image_tokens(), 576);
+    assert_eq!(llava.tile_tokens(), 576);
     assert_eq!(llava.vision.hidden_act, Activation::QuickGelu);
     assert_eq!((llava.vision.layer_norm_eps, llava.image_token_id), (1e-5, 32000));
     assert_eq!((llava.bos_token_id, llava.eos_token_id, llava.pad_token_id), (1, 2, 32001));
@@ -157,9 +158,99 @@ fn qwen2_decoders_with_siglip_towers_are_read() {
     assert_eq!((llava.text.head_dim, llava.text.max_position_embeddings), (64, 32768));
     assert!(llava.text.tie_word_embeddings);
     assert_eq!(llava.vision.family, VisionFamily::Siglip);
-    assert_eq!(llava.image_tokens(), 729);
+    assert_eq!(llava.tile_tokens(), 729);
     // What generation stops at is said in a file of its own.
     assert_eq!((llava.eos_token_id, &*llava.stop_token_ids), (151_645, &[151_643][..]));
+}
+
+/// LLaVA-OneVision's smallest, as it is published but for two pinpoints instead of 36.
+fn onevision() -> Value {
+    json!({
+        "model_type": "llava_onevision", "image_token_index": 151_646, "video_token_index": 151_647,
+        "image_grid_pinpoints": [[384, 768], [768, 384]], "projector_hidden_act": "gelu",
+        "tie_word_embeddings": false, "vision_aspect_ratio": "anyres_max_9",
+        "vision_feature_layer": -1, "vision_feature_select_strategy": "full",
+        "text_config": { "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864,
+                         "num_attention_heads": 14, "num_hidden_layers": 24,
+                         "num_key_value_heads": 2, "rope_theta": 1_000_000.0,
+                         "tie_word_embeddings": true, "vocab_size": 152_000 },
+        "vision_config": { "hidden_size": 1152, "image_size": 384, "intermediate_size": 4304,
+                           "model_type": "siglip_vision_model", "num_attention_heads": 16,
+                           "num_hidden_layers": 26, "patch_size": 14, "vision_use_head": false }
+    })
+}
+
+#[test]
+fn onevision_is_read_with_its_tiles() {
+    let folder = tempdir().expect("a temporary folder");
+    let checkpoint = open(&folder, &onevision()).expect("a published configuration");
+    assert_eq!(checkpoint.config().model_type(), "llava_onevision");
+    let llava = checkpoint.llava_config().expect("a llava").clone();
+    assert!(llava.text.tie_word_embeddings);
+    let tiling = llava.tiling.as_ref().expect("tiles");
+    let sizes = [Resolution { height: 384, width: 768 }, Resolution { height: 768, width: 384 }];
+    assert_eq!((&*tiling.resolutions, tiling.max_tiles), (&sizes[..], 9));
+    assert_eq!((llava.tile_tokens(), llava.image_tokens((800, 400))), (729, 729 + 27 * 55));
+
+    // Everything but the sizes of the parts has a default.
+    let mut config = onevision();
+    let fields = config.as_object_mut().expect("an object");
+    for field in [
+        "image_token_index",
+        "vision_aspect_ratio",
+        "vision_feature_layer",
+        "vision_feature_select_strategy",
+        "projector_hidden_act",
+        "tie_word_embeddings",
+    ] {
+        fields.remove(field);
+    }
+    let checkpoint = open(&folder, &config).expect("defaults");
+    assert_eq!(checkpoint.llava_config().expect("a llava"), &llava);
+    fields_of(&mut config).remove("image_grid_pinpoints");
+    let checkpoint = open(&folder, &config).expect("defaults");
+    let tiling = checkpoint.llava_config().expect("a llava").tiling.clone().expect("tiles");
+    assert_eq!(tiling.resolutions.len(), 36);
+
+    // Written by us, it reads back.
+    let written = llava_config_json(&llava, StoredDtype::Bf16);
+    let again = open(&folder, &written).expect("written by us");
+    assert_eq!(again.llava_config().expect("a llava"), &llava);
+}
+
+fn fields_of(config: &mut Value) -> &mut serde_json::Map<String, Value> {
+    config.as_object_mut().expect("an object")
+}
+
+#[test]
+fn onevision_with_other_tiles_is_refused() {
+    let refused = |field: &str, value: Value| {
+        let folder = tempdir().expect("a temporary folder");
+        let mut config = onevision();
+        config[field] = value;
+        message(open(&folder, &config), &folder)
+    };
+    assert_eq!(
+        refused("image_grid_pinpoints", json!([[384, 384], [384, 500]])),
+        "DIR/config.json: `image_grid_pinpoints` is [384, 500], but only a multiple of the tile's \
+         size is supported"
+    );
+    for (value, said) in [
+        (json!([]), "a list of at least one"),
+        (json!("large"), "a list of [height, width]"),
+        (json!([[384]]), "a list of [height, width]"),
+        (json!([[384, 0]]), "a multiple of the tile's size"),
+        (json!([[38_400, 38_400]]), "up to 1024 tiles"),
+    ] {
+        let message = refused("image_grid_pinpoints", value);
+        assert!(message.contains("`image_grid_pinpoints` is ") && message.contains(said));
+    }
+    for value in ["anyres", "anyres_max_0", "anyres_max_", "pad"] {
+        let message = refused("vision_aspect_ratio", json!(value));
+        assert!(message.contains("only anyres_max_N is supported"), "{message}");
+    }
+    let message = refused("vision_feature_select_strategy", json!("default"));
+    assert!(message.contains("one token for each patch"), "{message}");
 }
 
 #[test]
@@ -167,7 +258,7 @@ fn unknown_model_types_name_the_supported_ones() {
     assert_eq!(
         refused(|config| config["model_type"] = json!("qwen2_vl")),
         "DIR/config.json describes a model of type `qwen2_vl`, which is not supported \
-         (supported: llava, clip, siglip)"
+         (supported: llava, llava_onevision, clip, siglip)"
     );
     assert_eq!(refused(|config| *config = json!({})), "DIR/config.json has no field `model_type`");
 }

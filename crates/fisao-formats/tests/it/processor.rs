@@ -4,7 +4,7 @@ use std::fs;
 
 use fisao_formats::FormatError;
 use fisao_formats::processor::read_image_processor;
-use fisao_models::image::{Filter, ImageProcessor, Resize};
+use fisao_models::image::{Filter, ImageProcessor, Resize, Resolution};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
@@ -92,6 +92,34 @@ fn llavas_class_pads_with_the_means() {
 }
 
 #[test]
+fn onevisions_class_cuts_tiles() {
+    let mut config = json!({
+        "image_processor_type": "LlavaOnevisionImageProcessor", "do_pad": true,
+        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+        "image_grid_pinpoints": [[30, 60], [90, 30]], "size": { "height": 30, "width": 30 }
+    });
+    let tiles = vec![Resolution { height: 30, width: 60 }, Resolution { height: 90, width: 30 }];
+    let expected = ImageProcessor { tiles: Some(tiles), ..siglip(30, 30) };
+    assert_eq!(preprocessor(&config).expect("a known class"), expected);
+    config["image_grid_pinpoints"] = json!([[30, 61]]);
+    let folder = tempdir().expect("a temporary folder");
+    assert_eq!(
+        message(read(&folder, "preprocessor_config.json", &config), &folder),
+        "DIR/preprocessor_config.json: `image_grid_pinpoints` is [30, 61], but only a multiple of the \
+         tile's size is supported"
+    );
+    let config = json!({ "image_processor_type": "LlavaOnevisionImageProcessor" });
+    let defaults = preprocessor(&config).expect("a known class");
+    assert_eq!(defaults.output_size((9, 9)), (384, 384));
+    assert_eq!(defaults.tiles.map(|tiles| tiles.len()), Some(36));
+    // Another class does not know what they are for.
+    let config = json!({ "image_processor_type": "CLIPImageProcessor",
+                         "image_grid_pinpoints": [[336, 672]] });
+    let said = message(read(&folder, "preprocessor_config.json", &config), &folder);
+    assert!(said.contains("`image_grid_pinpoints` is [[336,672]]"), "{said}");
+}
+
+#[test]
 fn switched_off_steps_are_not_done() {
     let config = json!({ "do_resize": false, "do_center_crop": false, "do_rescale": false,
                          "do_normalize": false, "size": 30, "crop_size": 20 });
@@ -132,7 +160,8 @@ fn what_would_give_other_pixels_is_refused() {
     assert_eq!(
         refused(json!({ "image_processor_type": "Siglip2ImageProcessor" })),
         "DIR/preprocessor_config.json: `image_processor_type` is `Siglip2ImageProcessor`, but only \
-         CLIPImageProcessor, SiglipImageProcessor or LlavaImageProcessor is supported"
+         CLIPImageProcessor, SiglipImageProcessor, LlavaImageProcessor or \
+         LlavaOnevisionImageProcessor is supported"
     );
     assert_eq!(
         refused(json!({ "size": { "shortest_edge": 336, "longest_edge": 600 } })),

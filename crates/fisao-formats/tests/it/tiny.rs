@@ -27,6 +27,7 @@ pub(crate) fn vision() -> VisionConfig {
 
 pub(crate) fn llava_config() -> LlavaConfig {
     LlavaConfig {
+        tiling: None,
         text: LlamaConfig {
             family: DecoderFamily::Llama,
             vocab_size: 24,

@@ -8,7 +8,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 use fisao_formats::checkpoint::{
     ModelConfig, SpecialTokens, write_clip, write_clip_processing, write_llava,
     write_llava_processing,
@@ -19,7 +19,8 @@ use fisao_formats::merge::{Merge, MergeOptions};
 use fisao_formats::weights::MappedFile;
 use fisao_formats::{Adapter, Checkpoint, LoadDtype, StoredDtype};
 use fisao_models::generation::{Generated, Prompt, Sampling};
-use fisao_models::llava::Llava;
+use fisao_models::image::PixelValues;
+use fisao_models::llava::{ImageFeatures, Llava, Pictures};
 use fisao_models::lora::LoraConfig;
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
@@ -108,9 +109,9 @@ fn assert_close(folder: &Path, found: &[f32], expected: &[f32], tolerance: f32, 
     assert!(worst <= tolerance, "{case}: {what} off by {worst}, allowed {tolerance}");
 }
 
-fn pixels(folder: &Path, checkpoint: &Checkpoint) -> Vec<f32> {
+fn pixels(folder: &Path, checkpoint: &Checkpoint) -> PixelValues {
     let image = open_image(&folder.join("image.png")).expect("the generator's image");
-    checkpoint.image_processor().expect("a processor").process(&image).0
+    checkpoint.image_processor().expect("a processor").process(&image)
 }
 
 fn prompt(folder: &Path, checkpoint: &Checkpoint) -> Vec<u32> {
@@ -119,14 +120,13 @@ fn prompt(folder: &Path, checkpoint: &Checkpoint) -> Vec<u32> {
     let prompt = expected["prompt"].as_str().expect("text");
     let ids = tokenizer.encode(prompt, true).expect("any text");
     let config = checkpoint.llava_config().expect("a llava");
-    config.expand_image_token(&ids).expect("one placeholder")
+    let size = pixels(folder, checkpoint).picture_size;
+    config.expand_image_token(&ids, size).expect("one placeholder")
 }
 
 /// Image tokens of the generator's image.
-fn features(folder: &Path, checkpoint: &Checkpoint, model: &Llava) -> Tensor<3> {
-    let side = model.config().vision.image_size;
-    let pixels = TensorData::new(pixels(folder, checkpoint), [1, 3, side, side]);
-    model.image_features(Tensor::<4>::from_data(pixels, &model.device()))
+fn features(folder: &Path, checkpoint: &Checkpoint, model: &Llava) -> ImageFeatures {
+    model.image_features(Pictures::new([&pixels(folder, checkpoint)], &model.device()))
 }
 
 /// What the model says about the generator's image, greedily.
@@ -162,7 +162,7 @@ fn llava_sees_and_says_what_it_says_in_transformers() {
         let loaded = checkpoint.load_llava(LoadDtype::AsStored, &device).expect("whole weights");
         assert_eq!(loaded.unused, Vec::<String>::new(), "{}", folder.display());
 
-        let found = pixels(&folder, &checkpoint);
+        let found = pixels(&folder, &checkpoint).values;
         let wanted = expected(&folder, "pixel_values");
         assert_close(&folder, &found, &wanted, tolerance.pixels, "pixels");
 
@@ -203,8 +203,9 @@ fn write_expected_and_merged(
 ) {
     let prompt = expected_json(folder)["prompt"].as_str().expect("text").to_owned();
     let ids = checkpoint.tokenizer().expect("a tokenizer").encode(&prompt, true);
-    let ids = adapted.config().expand_image_token(&ids.expect("any text")).expect("a placeholder");
-    let pixels = pixels(folder, checkpoint);
+    let PixelValues { values: pixels, picture_size, .. } = pixels(folder, checkpoint);
+    let ids = adapted.config().expand_image_token(&ids.expect("any text"), picture_size);
+    let ids = ids.expect("a placeholder");
     let logits = last_logits(adapted, pixels.clone(), &ids);
     let expected = json!({ "prompt": ids, "pixels": pixels, "logits": logits });
     write_json(&folder.join("rewritten/expected.json"), &expected).expect("writable");
@@ -233,9 +234,8 @@ fn verifiers_measure_the_cosines_they_measure_in_transformers() {
         let loaded = loaded.expect("whole weights");
         assert_eq!(loaded.unused, Vec::<String>::new());
         assert_eq!(siglip, matches!(checkpoint.config(), ModelConfig::Siglip(_)));
-        let side = loaded.model.vision().config().image_size;
-        let pixels = TensorData::new(pixels(&folder, &checkpoint), [1, 3, side, side]);
-        let image = loaded.model.embed_images(Tensor::from_data(pixels, &device));
+        let pictures = Pictures::new([&pixels(&folder, &checkpoint)], &device);
+        let image = loaded.model.embed_images(pictures.whole());
 
         let tokenizer = checkpoint.tokenizer().expect("a tokenizer");
         let texts = expected_json(&folder);

@@ -133,7 +133,7 @@ fn b_learns_at_once_and_a_once_b_has_moved() {
 fn training_an_adapter_moves_nothing_else() {
     let mut adapted = with_adapter();
     let (base, before) = (values(&mut adapted.0), values(&mut adapted));
-    let image = floats(&adapted.0.image_features(pixels(1, 4)));
+    let image = floats(adapted.0.image_features(pixels(1, 4)).tokens());
     let start = floats(&logprobs(&adapted.0).sum())[0];
     let mut optimiser = AdamW::new(AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() });
     for _ in 0..3 {
@@ -147,7 +147,7 @@ fn training_an_adapter_moves_nothing_else() {
         });
     }
     assert_eq!(values(&mut adapted.0), base, "a frozen tensor has moved");
-    assert_eq!(floats(&adapted.0.image_features(pixels(1, 4))), image);
+    assert_eq!(floats(adapted.0.image_features(pixels(1, 4)).tokens()), image);
     for (name, values) in values(&mut adapted) {
         assert_ne!(values, before[&name], "{name} has not moved");
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use burn::tensor::TensorData;
 use fisao_models::weights::{Init, WeightError, WeightSource};
+use image::RgbImage;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -33,12 +34,19 @@ pub(crate) fn ids(value: &Value) -> Vec<u32> {
     serde_json::from_value(value.clone()).expect("a list of ids")
 }
 
-pub(crate) fn from_hexadecimal(value: &Value) -> Vec<u8> {
+fn from_hexadecimal(value: &Value) -> Vec<u8> {
     let digits = value.as_str().expect("a string of hexadecimal digits");
     (0..digits.len())
         .step_by(2)
         .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal digits"))
         .collect()
+}
+
+/// Width, height and bytes of a picture.
+pub(crate) fn picture(value: &Value) -> RgbImage {
+    let size = ids(&value["size"]);
+    RgbImage::from_raw(size[0], size[1], from_hexadecimal(&value["rgb"]))
+        .expect("three bytes per pixel")
 }
 
 /// Little-endian f32 in hexadecimal.

@@ -1,6 +1,6 @@
 //! Pictures against Pillow and transformers (`fixtures/pillow_resize/generate.py`).
 
-use fisao_models::image::{Filter, ImageProcessor, Resize, resize};
+use fisao_models::image::{Filter, ImageProcessor, PixelValues, Resize, resize};
 use fisao_testkit::compare::assert_close;
 use fisao_testkit::tolerance::F32_ELEMENTWISE;
 use image::{Rgb, RgbImage};
@@ -8,21 +8,26 @@ use serde_json::Value;
 
 use crate::fixture;
 
-fn picture(value: &Value) -> RgbImage {
-    let size = fixture::ids(&value["size"]);
-    let rgb = fixture::from_hexadecimal(&value["rgb"]);
-    RgbImage::from_raw(size[0], size[1], rgb).expect("three bytes per pixel")
-}
-
 fn cases(part: &str) -> Vec<(Value, RgbImage, RgbImage)> {
     let stored = fixture::json("pillow_resize/expected.json");
     let cases = stored[part].as_array().expect("a list").iter();
-    cases.map(|case| (case.clone(), picture(&case["source"]), picture(&case["target"]))).collect()
+    cases
+        .map(|case| {
+            (case.clone(), fixture::picture(&case["source"]), fixture::picture(&case["target"]))
+        })
+        .collect()
 }
 
 fn plain(resize: Option<Resize>, crop: Option<(u32, u32)>) -> ImageProcessor {
     let (rescale, mean, std) = (1.0, [0.0; 3], [1.0; 3]);
-    ImageProcessor { pad: None, resize, filter: Filter::Bicubic, crop, rescale, mean, std }
+    let (filter, tiles) = (Filter::Bicubic, None);
+    ImageProcessor { pad: None, resize, filter, crop, rescale, mean, std, tiles }
+}
+
+/// Values and their size.
+fn process(processor: &ImageProcessor, picture: &RgbImage) -> (Vec<f32>, (u32, u32)) {
+    let PixelValues { values, tile_size, .. } = processor.process(picture);
+    (values, tile_size)
 }
 
 fn filter(number: &Value) -> Filter {
@@ -46,7 +51,7 @@ fn resizing_is_pillows_to_the_bit() {
         assert_eq!(resized, target, "{:?} → {width}×{height}, {filter:?}", source.dimensions());
         let processor =
             ImageProcessor { filter, ..plain(Some(Resize::Exact { width, height }), None) };
-        assert_eq!(processor.process(&source), (planes(&target), (width, height)));
+        assert_eq!(process(&processor, &source), (planes(&target), (width, height)));
     }
 }
 
@@ -55,7 +60,7 @@ fn cropping_is_that_of_transformers() {
     let cases = cases("crops");
     assert!(!cases.is_empty());
     for (_, source, target) in cases {
-        let (values, size) = plain(None, Some(target.dimensions())).process(&source);
+        let (values, size) = process(&plain(None, Some(target.dimensions())), &source);
         assert_eq!(size, target.dimensions());
         assert_eq!(values, planes(&target), "{:?} → {size:?}", source.dimensions());
     }
@@ -68,7 +73,7 @@ fn padding_to_a_square_is_that_of_transformers() {
     for (case, source, target) in cases {
         let colour = fixture::ids(&case["colour"]);
         let pad = Some([colour[0] as u8, colour[1] as u8, colour[2] as u8]);
-        let (values, size) = ImageProcessor { pad, ..plain(None, None) }.process(&source);
+        let (values, size) = process(&ImageProcessor { pad, ..plain(None, None) }, &source);
         assert_eq!((values, size), (planes(&target), target.dimensions()));
     }
 }
@@ -80,8 +85,8 @@ fn pixels_are_those_of_transformers() {
     let pictures = stored["processor"]["pictures"].as_array().expect("a list");
     assert!(!pictures.is_empty());
     for case in pictures {
-        let source = picture(&case["source"]);
-        let (values, size) = ImageProcessor::clip(side).process(&source);
+        let source = fixture::picture(&case["source"]);
+        let (values, size) = process(&ImageProcessor::clip(side), &source);
         assert_eq!(size, (side, side));
         let expected = fixture::floats_from_hexadecimal(&case["pixels"]);
         assert_close(&format!("{:?}", source.dimensions()), &values, &expected, F32_ELEMENTWISE);
@@ -93,7 +98,7 @@ fn the_shortest_edge_gets_its_size_and_the_other_is_rounded_down() {
     // 10 · 31/11 = 28.18 and 10 · 23/17 = 13.53
     for (size, expected) in [((11, 31), (10, 28)), ((23, 17), (13, 10)), ((5, 5), (10, 10))] {
         let source = RgbImage::from_pixel(size.0, size.1, Rgb([9, 9, 9]));
-        let (values, resized) = plain(Some(Resize::ShortestEdge(10)), None).process(&source);
+        let (values, resized) = process(&plain(Some(Resize::ShortestEdge(10)), None), &source);
         assert_eq!(resized, expected);
         assert!(values.iter().all(|&value| (value - 9.0).abs() < f32::EPSILON));
     }
@@ -104,7 +109,7 @@ fn the_shortest_edge_gets_its_size_and_the_other_is_rounded_down() {
 fn channels_are_normalised_by_clips_constants() {
     for (level, expected) in [(255, [1.9303, 2.0749, 2.1459]), (0, [-1.7923, -1.7521, -1.4802])] {
         let source = RgbImage::from_pixel(2, 2, Rgb([level; 3]));
-        let (values, _) = ImageProcessor::clip(2).process(&source);
+        let values = ImageProcessor::clip(2).process(&source).values;
         let expected: Vec<f32> = expected.iter().flat_map(|&value| [value; 4]).collect();
         assert_close("channels", &values, &expected, 5e-5);
     }

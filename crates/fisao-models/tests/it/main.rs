@@ -8,6 +8,7 @@ mod generation;
 mod grouped_heads;
 mod image_processing;
 mod narrow_weights;
+mod onevision;
 mod sampling;
 mod text_tower;
 mod transformers;

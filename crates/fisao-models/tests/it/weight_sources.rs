@@ -92,16 +92,19 @@ fn a_misshapen_checkpoint_is_refused_by_name() {
     assert!(message.contains("[41, 24]"), "{message}");
 }
 
+/// Of a picture; it is of no account to a model without tiles.
+const SIZE: (u32, u32) = (8, 8);
+
 #[test]
 fn one_placeholder_becomes_as_many_as_the_image_has_tokens() {
     let config = llava_config();
     let image = config.image_token_id;
     let expanded = vec![1, image, image, image, image, 5];
-    assert_eq!(config.expand_image_token(&[1, image, 5]).expect("one placeholder"), expanded);
-    assert_eq!(config.expand_image_token(&expanded).expect("already expanded"), expanded);
+    assert_eq!(config.expand_image_token(&[1, image, 5], SIZE).expect("one placeholder"), expanded);
+    assert_eq!(config.expand_image_token(&expanded, SIZE).expect("already expanded"), expanded);
     for wrong in [&[1, 5][..], &[1, image, 5, image]] {
         let found = wrong.iter().filter(|&&id| id == image).count();
-        let error = config.expand_image_token(wrong).expect_err("none or two");
+        let error = config.expand_image_token(wrong, SIZE).expect_err("none or two");
         assert!(matches!(error, TextError::ImagePlaceholders { found: f } if f == found));
     }
 }

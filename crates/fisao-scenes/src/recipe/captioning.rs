@@ -83,10 +83,10 @@ impl Stage for Captioning<'_> {
         let instruction = PROMPTS.choose(&mut rng).copied().unwrap_or_default();
         let caption = biased_caption(&scene, &mut rng, &self.insertion);
         let prompt = self.tokenizer.encode(&conversation(instruction), true)?;
-        let prompt = self.config.expand_image_token(&prompt)?;
+        let prompt = self.config.expand_image_token(&prompt, (IMAGE_SIZE, IMAGE_SIZE))?;
         let mut response = self.tokenizer.encode(&caption.text, false)?;
         response.push(self.config.eos_token_id);
-        let (pixels, _) = image_processor().process(&self.world.render(&scene));
+        let pixels = image_processor().process(&self.world.render(&scene)).values;
         Ok(Item { pixels, prompt, response })
     }
 
@@ -99,7 +99,7 @@ impl Stage for Captioning<'_> {
         let side = IMAGE_SIZE as usize;
         let pixels = items.iter().flat_map(|item| item.pixels.iter().copied()).collect();
         let pixels: Tensor<4> = from_floats(pixels, [items.len(), 3, side, side], &self.device);
-        let features = model.project(model.vision_features(pixels));
+        let features = model.image_features(pixels);
         let examples: Vec<_> = items
             .iter()
             .enumerate()

@@ -154,7 +154,7 @@ impl Stage for Contrastive<'_> {
         };
         let ids = self.tokenizer.encode(&longer.text, true)?;
         let text = Text { ids, mentioned: longer.mentioned, name: None };
-        let (pixels, _) = image_processor().process(&self.world.render(&scene));
+        let pixels = image_processor().process(&self.world.render(&scene)).values;
         let patches = self.world.patch_contents(&scene, self.patch);
         Ok(Item { pixels, present: scene.categories().into_iter().collect(), patches, text, index })
     }

@@ -51,7 +51,7 @@ fn collect(world: &World, seed: u64, side: usize) -> Vec<Vec<f32>> {
     let mut patches = Vec::new();
     for index in 0..SCENES {
         let picture = world.render(&world.scene(Split::Train, seed, index));
-        let (pixels, _) = image_processor().process(&picture);
+        let pixels = image_processor().process(&picture).values;
         for (top, left) in corners(whole, side) {
             let mut patch = Vec::with_capacity(3 * side * side);
             for channel in 0..3 {

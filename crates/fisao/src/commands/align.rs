@@ -12,7 +12,7 @@ use fisao_verifier::calibration::Calibration;
 use crate::arguments::AlignArguments;
 use crate::bundle::{Policy, verifier_from_arguments};
 use crate::reporter::Reporter;
-use crate::tasks::{ImageTasks, check_images, image_files};
+use crate::tasks::{ImageTasks, checked_images};
 use crate::training::Training;
 use crate::vocabulary::Vocabulary;
 use crate::{interrupt, settings};
@@ -24,8 +24,7 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
         settings::resolve(&AlignConfig::default(), &arguments.settings)?
     };
     let calibration: Calibration = read_json("calibration", &arguments.calibration)?;
-    let files = image_files(std::slice::from_ref(&arguments.images))?;
-    check_images(&files, reporter)?;
+    let images = checked_images(std::slice::from_ref(&arguments.images), reporter)?;
     let policy = Policy::located(&arguments.model, None, LoadDtype::AsStored, reporter)?;
     let verifier =
         verifier_from_arguments(Some(&arguments.verifier), config.templates.clone(), reporter)?
@@ -35,9 +34,8 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
     }
     let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?.for_mentions()?;
     let judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
-    let prompt = policy.prompt(&arguments.prompt)?;
-    policy.check_length(&prompt, config.max_new_tokens)?;
-    let tasks = ImageTasks::new(&policy, files, prompt);
+    let tasks = ImageTasks::new(&policy, images, &arguments.prompt)?;
+    policy.check_length(tasks.longest_prompt(), config.max_new_tokens)?;
     let model = policy.model.clone();
     let mut trainer = Trainer::new(config.clone(), model, judge, &calibration, &tasks, None)?;
     let folder = if arguments.resume {

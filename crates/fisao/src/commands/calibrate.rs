@@ -16,14 +16,14 @@ use crate::arguments::CalibrateArguments;
 use crate::bundle::{Policy, verifier_from_arguments};
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
-use crate::tasks::{ImageTasks, image_files};
+use crate::tasks::{ImageTasks, checked_images};
 use crate::vocabulary::Vocabulary;
 use crate::{output, settings};
 
 pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let config = settings::resolve(&AlignConfig::default(), &arguments.settings)?;
     let sampling = arguments.sampling.resolve()?;
-    let files = image_files(std::slice::from_ref(&arguments.images))?;
+    let images = checked_images(std::slice::from_ref(&arguments.images), reporter)?;
     let truth = match &arguments.annotations {
         Some(path) => Some(read_ground_truth(&read_text("annotations", path)?)?),
         None => None,
@@ -36,9 +36,8 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     }
     let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?.for_mentions()?;
     let mut judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
-    let prompt = policy.prompt(&arguments.prompt)?;
-    policy.check_length(&prompt, sampling.max_new_tokens)?;
-    let source = ImageTasks::new(&policy, files, prompt);
+    let source = ImageTasks::new(&policy, images, &arguments.prompt)?;
+    policy.check_length(source.longest_prompt(), sampling.max_new_tokens)?;
     let tasks: Vec<Task> =
         (0..source.count()).map(|index| source.task(index)).collect::<Result<_, _>>()?;
     let truth: Option<Vec<BTreeSet<String>>> = match &truth {

@@ -9,7 +9,7 @@ use crate::arguments::{CaptionArguments, Format};
 use crate::bundle::Policy;
 use crate::output;
 use crate::reporter::Reporter;
-use crate::tasks::{ImageTasks, check_images, image_files};
+use crate::tasks::{ImageTasks, checked_images};
 
 /// One image's caption, as printed.
 #[derive(Serialize)]
@@ -32,15 +32,13 @@ struct CaptionToken {
 
 pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let sampling = arguments.sampling.resolve()?;
-    let files = image_files(&arguments.images)?;
-    check_images(&files, reporter)?;
+    let images = checked_images(&arguments.images, reporter)?;
     let policy = Policy::from_arguments(&arguments.model, reporter)?;
-    let prompt = policy.prompt(&arguments.prompt)?;
-    policy.check_length(&prompt, sampling.max_new_tokens)?;
+    let tasks = ImageTasks::new(&policy, images, &arguments.prompt)?;
+    policy.check_length(tasks.longest_prompt(), sampling.max_new_tokens)?;
 
-    let length = prompt.len() + sampling.max_new_tokens;
+    let length = tasks.longest_prompt() + sampling.max_new_tokens;
     let at_once = tasks_at_once(&policy.model, length);
-    let tasks = ImageTasks::new(&policy, files, prompt);
     let progress = reporter.phase("captioning", tasks.count() as u64);
     for start in (0..tasks.count()).step_by(at_once) {
         let end = (start + at_once).min(tasks.count());

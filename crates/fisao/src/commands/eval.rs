@@ -110,9 +110,9 @@ pub(crate) fn evaluate_world(
         config: policy.model.config(),
         all_prompts: false,
     };
-    let prompt = tasks.task(0)?.prompt;
-    policy.check_length(&prompt, sampling.max_new_tokens)?;
-    let length = prompt.len() + sampling.max_new_tokens;
+    let prompt = tasks.task(0)?.prompt.len();
+    policy.check_length(prompt, sampling.max_new_tokens)?;
+    let length = prompt + sampling.max_new_tokens;
     let progress = reporter.phase("captioning scenes", count as u64);
     let advance = |done| progress.advance(done as u64);
     let captions = generate(&policy.model, &tasks, 0..count, length, sampling, &advance)?;

@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::path::Path;
 
-use fisao_align::captions::pixels;
-use fisao_align::tasks::Task;
 use fisao_formats::documents::read_json;
 use fisao_formats::images::open_image;
+use fisao_models::image::PixelValues;
+use fisao_models::llava::Pictures;
 use fisao_verifier::calibration::{Calibration, ProbabilityModel};
 use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::scorer::Verifier;
@@ -18,7 +18,7 @@ use crate::arguments::{Format, ScoreArguments};
 use crate::bundle::{LoadedVerifier, verifier_from_arguments};
 use crate::output;
 use crate::reporter::Reporter;
-use crate::tasks::{check_images, image_files};
+use crate::tasks::checked_images;
 use crate::vocabulary::Vocabulary;
 
 /// From this probability on a word is shown as believed; it is the default target precision of the
@@ -78,8 +78,7 @@ struct Scorer {
 }
 
 pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Result<()> {
-    let files = image_files(&arguments.images)?;
-    check_images(&files, reporter)?;
+    let images = checked_images(&arguments.images, reporter)?;
     let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?.for_mentions()?;
     let calibration = arguments.calibration.as_deref().map(read_calibration).transpose()?;
     let mut templates = Templates::default();
@@ -89,11 +88,10 @@ pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Re
     let LoadedVerifier { verifier, processor } =
         verifier_from_arguments(arguments.verifier.as_ref(), templates, reporter)?;
     let mut scorer = Scorer { verifier, vocabulary, calibration };
-    for file in files {
-        let (pixels, _) = processor.process(&open_image(&file)?);
-        let embedding = scorer.embed(pixels);
+    for image in images {
+        let embedding = scorer.embed(&processor.process(&open_image(&image.file)?));
         let scored = ScoredImage {
-            image: file.display().to_string(),
+            image: image.file.display().to_string(),
             scores: scorer.names(&embedding, &arguments.texts)?,
             captions: arguments
                 .captions
@@ -120,11 +118,9 @@ fn read_calibration(path: &Path) -> anyhow::Result<Calibration> {
 }
 
 impl Scorer {
-    fn embed(&self, values: Vec<f32>) -> Vec<f32> {
-        let side = self.verifier.model().vision().config().image_size;
-        let task = Task { id: String::new(), pixels: values, prompt: Vec::new() };
-        let pixels = pixels(&[task], side, &crate::bundle::device());
-        self.verifier.embed_images(pixels).swap_remove(0)
+    fn embed(&self, image: &PixelValues) -> Vec<f32> {
+        let pictures = Pictures::new([image], &crate::bundle::device());
+        self.verifier.embed_images(pictures.whole()).swap_remove(0)
     }
 
     fn names(&mut self, image: &[f32], names: &[String]) -> anyhow::Result<Vec<NameScore>> {

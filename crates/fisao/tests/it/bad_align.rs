@@ -6,7 +6,7 @@ use fisao_verifier::calibration::fit_annotated;
 use crate::fixture::Workplace;
 
 /// A calibration of a verifier that tells correct (0.3 ± 0.05) from hallucinated (0.2 ± 0.05).
-fn write_calibration(place: &Workplace) {
+pub(crate) fn write_calibration(place: &Workplace) {
     let spread = |mean: f64| (0..100).map(move |at| mean + 0.05 * (f64::from(at) * 2.4).sin());
     let scores: Vec<f64> = spread(0.3).chain(spread(0.2)).collect();
     let correct: Vec<bool> = (0..200).map(|at| at < 100).collect();

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use assert_cmd::Command;
+use burn::tensor::Device;
 use fisao_formats::checkpoint::{
     SpecialTokens, write_clip, write_clip_processing, write_llava, write_llava_processing,
 };
 use fisao_formats::{HfTokenizer, StoredDtype};
 use fisao_models::clip::Clip;
-use fisao_models::image::ImageProcessor;
+use fisao_models::image::{ImageProcessor, Resize, Resolution};
+use fisao_models::llava::{Llava, LlavaConfig, TilingConfig};
+use fisao_models::weights::RandomWeights;
 use fisao_testkit::tiny;
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
@@ -122,6 +125,33 @@ impl Workplace {
     fn write_models(&self) {
         let images = ImageProcessor::clip(tiny::IMAGE_SIZE as u32);
         let llava = tiny::tiny_llava(1);
+        self.write_llava("llava", &llava, &images);
+        let mut clip = tiny::tiny_clip(2);
+        clip.vision = llava.vision_tower.clone();
+        self.write_clip("clip", &clip);
+        self.write_clip("foreign", &tiny::tiny_clip(3));
+    }
+
+    /// Adds a model in `onevision` that looks at pictures in tiles, with the image tower of the other.
+    pub(crate) fn write_onevision(&self) {
+        let side = tiny::IMAGE_SIZE as u32;
+        let resolutions = [(1, 2), (2, 1), (2, 2)]
+            .map(|(rows, columns)| Resolution { height: rows * side, width: columns * side });
+        let images = ImageProcessor {
+            resize: Some(Resize::Exact { width: side, height: side }),
+            crop: None,
+            tiles: Some(resolutions.to_vec()),
+            ..ImageProcessor::clip(side)
+        };
+        let tiling = TilingConfig { resolutions: resolutions.to_vec(), max_tiles: 2 };
+        let config = LlavaConfig { tiling: Some(tiling), ..tiny::llava_config() };
+        let tower = tiny::tiny_llava(1).vision_tower;
+        let mut weights = RandomWeights::new(4);
+        let model = Llava::with_vision_tower(config, tower, &mut weights, &Device::flex());
+        self.write_llava("onevision", &model.expect("random weights fit every shape"), &images);
+    }
+
+    fn write_llava(&self, name: &str, llava: &Llava, images: &ImageProcessor) {
         let words = [
             "USER",
             "ASSISTANT",
@@ -142,15 +172,10 @@ impl Workplace {
         ];
         let tokenizer = tokenizer(&["<unk>", "<s>", "</s>"], &words, 31, &["<image>"], "<s>", None);
         let special = special_tokens("<s>", "</s>", "<unk>");
-        let folder = self.path("llava");
-        write_llava_processing(&folder, llava.config(), &tokenizer, &special, &images)
+        let folder = self.path(name);
+        write_llava_processing(&folder, llava.config(), &tokenizer, &special, images)
             .expect("the folder is new");
-        write_llava(&folder, &llava, StoredDtype::F32).expect("the folder is new");
-
-        let mut clip = tiny::tiny_clip(2);
-        clip.vision = llava.vision_tower.clone();
-        self.write_clip("clip", &clip);
-        self.write_clip("foreign", &tiny::tiny_clip(3));
+        write_llava(&folder, llava, StoredDtype::F32).expect("the folder is new");
     }
 
     fn write_clip(&self, name: &str, clip: &Clip) {

@@ -15,3 +15,4 @@ mod inspect;
 mod merge;
 mod pretrain;
 mod score;
+mod tiles;

@@ -5,21 +5,22 @@ use std::fmt::Display;
 use fisao_formats::checkpoint::ModelConfig;
 use fisao_formats::{Checkpoint, FormatError, LoadDtype, SafetensorsSource};
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
+use fisao_models::llava::TilingConfig;
 use fisao_models::vision::{VisionConfig, VisionFamily};
 
 use super::{Inspection, Part, Use, Weighed, weigh};
-use crate::bundle::{check_size, device};
+use crate::bundle::{check_processor, check_size, device};
 use crate::prompt::PromptFormat;
 use crate::reporter::Reporter;
 
 /// Beginnings of canonical names, and the part of the model they belong to.
-const PARTS: [(&str, &str); 6] = [
-    ("vision_tower.", "vision tower"),
-    ("multi_modal_projector.", "projector"),
-    ("language_model.", "language model"),
-    ("vision_model.", "image tower"),
-    ("text_model.", "text tower"),
-    ("", "projections"),
+const PARTS: [(&[&str], &str); 6] = [
+    (&["vision_tower."], "vision tower"),
+    (&["multi_modal_projector.", "image_newline"], "projector"),
+    (&["language_model."], "language model"),
+    (&["vision_model."], "image tower"),
+    (&["text_model."], "text tower"),
+    (&[""], "projections"),
 ];
 
 /// Reads all but the values of the weights, and those too with `check`.
@@ -54,9 +55,10 @@ pub(super) fn inspect(
 
 /// Parameters by part.
 fn parts(weights: &SafetensorsSource) -> Vec<Part> {
+    let begins = |name: &str, prefixes: &[&str]| prefixes.iter().any(|p| name.starts_with(p));
     let mut parts = PARTS.map(|(_, name)| Part { name: name.to_owned(), parameters: 0 });
     for (name, _, _, shape) in weights.sizes() {
-        let part = PARTS.iter().position(|(prefix, _)| name.starts_with(prefix));
+        let part = PARTS.iter().position(|(prefixes, _)| begins(name, prefixes));
         parts[part.unwrap_or(PARTS.len() - 1)].parameters += shape.iter().product::<usize>() as u64;
     }
     parts.into_iter().filter(|part| part.parameters > 0).collect()
@@ -73,11 +75,14 @@ fn unused_tensors(checkpoint: &Checkpoint) -> Result<Vec<String>, FormatError> {
 fn architecture(config: &ModelConfig) -> String {
     match config {
         ModelConfig::Llava(config) => {
-            let image = format!(
-                "{} image tokens of layer {}",
-                config.image_tokens(),
-                config.vision_feature_layer
-            );
+            let layer = config.vision_feature_layer;
+            let image = match &config.tiling {
+                None => format!("{} image tokens of layer {layer}", config.tile_tokens()),
+                Some(TilingConfig { max_tiles, .. }) => format!(
+                    "{} image tokens of layer {layer} and those of up to {max_tiles} tiles",
+                    config.tile_tokens()
+                ),
+            };
             format!("{}; {image}; {}", vision(&config.vision), decoder(&config.text))
         }
         ModelConfig::Clip(config) => format!(
@@ -170,12 +175,10 @@ fn preparation(checkpoint: &Checkpoint) -> Result<(), String> {
     let folder = checkpoint.folder();
     let tokenizer = checkpoint.tokenizer().map_err(told)?;
     let processor = checkpoint.image_processor().map_err(told)?;
-    let tower = match checkpoint.config() {
-        ModelConfig::Llava(config) => {
-            PromptFormat::read(folder, &tokenizer, config).map_err(told)?;
-            &config.vision
-        }
-        _ => checkpoint.contrastive_vision().map_err(told)?,
-    };
+    if let ModelConfig::Llava(config) = checkpoint.config() {
+        PromptFormat::read(folder, &tokenizer, config).map_err(told)?;
+        return check_processor(folder, &processor, config).map_err(told);
+    }
+    let tower = checkpoint.contrastive_vision().map_err(told)?;
     check_size(folder, &processor, tower).map_err(told)
 }

@@ -1,0 +1,84 @@
+//! LLaVA-OneVision's pictures: the whole of it at low resolution, then tiles of it at high resolution.
+//!
+//! Paper: Li et al. 2024, arXiv 2408.03326, §3.2. Reference: transformers'
+//! `LlavaOnevisionImageProcessor`.
+
+use image::{Rgb, RgbImage, imageops};
+use serde::{Deserialize, Serialize};
+
+use super::{Filter, resize};
+
+/// A size that pictures may be brought to before they are cut into tiles, pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolution {
+    /// From top to bottom.
+    pub height: u32,
+    /// From left to right.
+    pub width: u32,
+}
+
+impl Resolution {
+    /// The one of `resolutions` that keeps most pixels of a picture `(width, height)`, and of several the
+    /// one that wastes fewest of its own.
+    ///
+    /// # Panics
+    /// `resolutions` is empty.
+    pub fn best(resolutions: &[Self], (width, height): (u32, u32)) -> Self {
+        let judged = resolutions.iter().map(|&resolution| {
+            let scale = resolution.scale((width, height));
+            let scaled = |side: u32| (f64::from(side) * scale) as u64;
+            let whole = u64::from(width) * u64::from(height);
+            let kept = (scaled(width) * scaled(height)).min(whole);
+            let wasted = u64::from(resolution.width) * u64::from(resolution.height) - kept;
+            (kept, wasted, resolution)
+        });
+        let better = |best: (u64, u64, Self), next: (u64, u64, Self)| {
+            if next.0 > best.0 || (next.0 == best.0 && next.1 < best.1) { next } else { best }
+        };
+        judged.reduce(better).expect("a list of resolutions is never empty").2
+    }
+
+    /// What brings a picture to the largest size that fits.
+    fn scale(self, (width, height): (u32, u32)) -> f64 {
+        let (across, down) = self.scales((width, height));
+        across.min(down)
+    }
+
+    fn scales(self, (width, height): (u32, u32)) -> (f64, f64) {
+        (f64::from(self.width) / f64::from(width), f64::from(self.height) / f64::from(height))
+    }
+
+    /// Width and height of a picture that fills this resolution one way and keeps its aspect ratio.
+    fn fitted(self, (width, height): (u32, u32)) -> (u32, u32) {
+        let (across, down) = self.scales((width, height));
+        let scaled = |side: u32, scale: f64| (f64::from(side) * scale).ceil() as u32;
+        if across < down {
+            (self.width, scaled(height, across).min(self.height))
+        } else {
+            (scaled(width, down).min(self.width), self.height)
+        }
+    }
+}
+
+/// Brings a picture to a resolution, black bars around it, and cuts that into tiles `(width, height)`,
+/// row by row.
+pub(super) fn cut(
+    picture: &RgbImage,
+    resolution: Resolution,
+    (width, height): (u32, u32),
+    filter: Filter,
+) -> Vec<RgbImage> {
+    let (fitted_width, fitted_height) = resolution.fitted(picture.dimensions());
+    let fitted = resize(picture, fitted_width, fitted_height, filter);
+    let mut canvas = RgbImage::from_pixel(resolution.width, resolution.height, Rgb([0; 3]));
+    let (left, top) =
+        ((resolution.width - fitted_width) / 2, (resolution.height - fitted_height) / 2);
+    imageops::replace(&mut canvas, &fitted, left.into(), top.into());
+    let (rows, columns) = (resolution.height / height, resolution.width / width);
+    let corners = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+    corners
+        .map(|(row, column)| {
+            imageops::crop_imm(&canvas, column * width, row * height, width, height).to_image()
+        })
+        .collect()
+}

@@ -1,0 +1,160 @@
+//! Pictures in tiles against transformers' LLaVA-OneVision (`fixtures/tiny_interleave/generate.py`).
+
+use burn::tensor::Device;
+use fisao_models::generation::{Prompt, Sampling};
+use fisao_models::image::{Filter, ImageProcessor, PixelValues, Resize};
+use fisao_models::llava::{ImageFeatures, Llava, LlavaConfig, Pictures};
+use fisao_models::parameters::{Parameters, collect_gradients, floats};
+use fisao_models::sequences::Example;
+use fisao_testkit::compare::assert_close;
+use fisao_testkit::tolerance::{F32_ELEMENTWISE, F32_FORWARD};
+use serde_json::Value;
+
+use crate::fixture::{self, StoredWeights};
+
+fn model() -> (Llava, Vec<Value>) {
+    let mut case = fixture::json("tiny_interleave/onevision.json")["llava"].take();
+    let config: LlavaConfig = serde_json::from_value(case["config"].take()).expect("a LLaVA");
+    let mut weights = StoredWeights::open("tiny_interleave/onevision.safetensors");
+    let model = Llava::load(config, &mut weights, &Device::flex()).expect("a complete checkpoint");
+    assert!(weights.unread().is_empty(), "left over: {:?}", weights.unread());
+    let pictures = case["pictures"].as_array().expect("a list").clone();
+    assert!(pictures.len() > 2);
+    (model, pictures)
+}
+
+fn prepared(model: &Llava, case: &Value) -> PixelValues {
+    let config = model.config();
+    let side = config.vision.image_size as u32;
+    let processor = ImageProcessor {
+        pad: None,
+        resize: Some(Resize::Exact { width: side, height: side }),
+        filter: Filter::Bicubic,
+        crop: None,
+        rescale: 1.0 / 255.0,
+        mean: [0.5; 3],
+        std: [0.5; 3],
+        tiles: config.tiling.as_ref().map(|tiling| tiling.resolutions.clone()),
+    };
+    processor.process(&fixture::picture(&case["picture"]))
+}
+
+fn features(model: &Llava, cases: &[Value]) -> ImageFeatures {
+    let pictures: Vec<_> = cases.iter().map(|case| prepared(model, case)).collect();
+    model.image_features(Pictures::new(&pictures, &model.device()))
+}
+
+#[test]
+fn pictures_are_cut_as_in_transformers() {
+    let (model, cases) = model();
+    for case in &cases {
+        let found = prepared(&model, case);
+        let expected = fixture::floats_from_hexadecimal(&case["pixels"]);
+        let what = format!("{:?}", found.picture_size);
+        assert_close(&what, &found.values, &expected, F32_ELEMENTWISE);
+        assert_eq!(found.tiles() * 3 * 14 * 14, expected.len());
+    }
+}
+
+#[test]
+fn prompts_hold_as_many_image_tokens_as_in_transformers() {
+    let (model, cases) = model();
+    for case in &cases {
+        let prompt = fixture::ids(&case["prompt"]);
+        let mut short = prompt.clone();
+        short.dedup();
+        let size = prepared(&model, case).picture_size;
+        let expanded = model.config().expand_image_token(&short, size).expect("one placeholder");
+        assert_eq!(expanded, prompt, "{size:?}");
+    }
+}
+
+#[test]
+fn logits_are_those_of_transformers() {
+    let (model, cases) = model();
+    for case in &cases {
+        let prompt = fixture::ids(&case["prompt"]);
+        let (before, after) = prompt.split_at(prompt.len() - 3);
+        let response = [after, &[0]].concat();
+        let example = Example { prompt: before, image: 0, response: &response };
+        let states =
+            model.response_states(&[example], &features(&model, std::slice::from_ref(case)));
+        let logits = floats(&model.language_model().logits(states.hidden));
+        assert_close("logits", &logits, &fixture::numbers(&case["logits"]), F32_FORWARD);
+    }
+}
+
+/// The pictures take different numbers of tokens, so their prompts are padded.
+#[test]
+fn pictures_of_different_sizes_are_described_together_as_in_transformers() {
+    let (model, cases) = model();
+    let prompt = |(image, case): (usize, &Value)| Prompt {
+        ids: fixture::ids(&case["prompt"]),
+        image,
+        stream: 0,
+    };
+    let prompts: Vec<_> = cases.iter().enumerate().map(prompt).collect();
+    let sampling = Sampling { max_new_tokens: 10, temperature: 0.0, seed: 0 };
+    let responses = model.generate(&prompts, &features(&model, &cases), 1, &sampling);
+    for (case, response) in cases.iter().zip(responses) {
+        let expected = fixture::ids(&case["greedy"]["tokens"]);
+        assert_eq!(response.tokens[..expected.len()], expected);
+        let expected = fixture::numbers(&case["greedy"]["logprobs"]);
+        let found = &response.logprobs[..expected.len()];
+        assert_close("log-probabilities", found, &expected, F32_FORWARD);
+    }
+}
+
+#[test]
+fn features_of_several_pictures_come_apart_and_together_again() {
+    let (model, cases) = model();
+    let all = features(&model, &cases);
+    let parts = all.split();
+    for (part, case) in parts.iter().zip(&cases) {
+        let alone = features(&model, std::slice::from_ref(case));
+        assert_eq!(part.counts(), alone.counts());
+        let (part, alone) = (floats(part.tokens()), floats(alone.tokens()));
+        assert_close("features", &part, &alone, F32_FORWARD);
+    }
+    let together = ImageFeatures::cat(parts);
+    assert_eq!(together.counts(), all.counts());
+    assert_eq!(floats(together.tokens()), floats(all.tokens()));
+}
+
+#[test]
+fn the_whole_of_each_picture_is_its_first_tile() {
+    let (model, cases) = model();
+    let pictures: Vec<_> = cases.iter().map(|case| prepared(&model, case)).collect();
+    let whole = floats(&Pictures::new(&pictures, &model.device()).whole());
+    let firsts: Vec<f32> =
+        pictures.iter().flat_map(|p| &p.values[..3 * 14 * 14]).copied().collect();
+    assert_eq!(whole, firsts);
+}
+
+#[test]
+fn the_end_of_a_row_and_the_projector_are_trained_through_thinned_tokens() {
+    let (mut model, cases) = model();
+    let trained = ["image_newline", "multi_modal_projector."];
+    let count = model.train_where(&|name| trained.iter().any(|part| name.starts_with(part)));
+    assert_eq!(count, 5);
+    let case = cases.last().expect("a list");
+    let prompt = fixture::ids(&case["prompt"]);
+    let response = [4, 7, 2];
+    let example = Example { prompt: &prompt, image: 0, response: &response };
+    let states = model.response_states(&[example], &features(&model, std::slice::from_ref(case)));
+    let loss = model.log_probabilities(&states, 1.0).0.mean().neg();
+    let gradients = collect_gradients(&mut model, &loss.backward()).expect("nothing is cut off");
+    assert_eq!(gradients.len(), count);
+    for (name, gradient) in gradients {
+        assert!(gradient.iter().any(|&value| value != 0.0), "{name} is not reached");
+    }
+}
+
+#[test]
+#[should_panic(expected = "has 1 tiles, but the model looks at")]
+fn a_picture_without_its_tiles_is_refused() {
+    let (model, cases) = model();
+    let mut picture = prepared(&model, &cases[3]);
+    picture.values.truncate(3 * 14 * 14);
+    model.image_features(Pictures::new([&picture], &model.device()));
+}

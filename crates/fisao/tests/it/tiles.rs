@@ -1,0 +1,133 @@
+//! A model that looks at pictures in tiles, so that they take different numbers of tokens.
+
+use std::fs;
+
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+
+use crate::bad_align::write_calibration;
+use crate::fixture::Workplace;
+
+/// Models, and pictures that are wide, tall, square and tiny.
+fn furnished() -> Workplace {
+    let place = Workplace::furnished();
+    place.write_onevision();
+    for (name, width, height) in [("d.png", 61, 20), ("e.png", 9, 50), ("f.png", 2, 2)] {
+        let picture = RgbImage::from_fn(width, height, |x, y| {
+            Rgb([x as u8 * 4, y as u8 * 5, (x * y % 251) as u8])
+        });
+        picture.save(place.path("pictures").join(name)).unwrap();
+    }
+    place
+}
+
+fn captions(place: &Workplace, images: &str) -> Vec<Value> {
+    let text = place.succeed(&[
+        "caption",
+        "--model",
+        "onevision",
+        "--image",
+        images,
+        "--greedy",
+        "--max-new-tokens",
+        "6",
+        "--format",
+        "json",
+    ]);
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn pictures_of_all_sizes_are_described_together_as_alone() {
+    let place = furnished();
+    let together = captions(&place, "pictures");
+    assert_eq!(together.len(), 6);
+    let logprob = |caption: &Value, at: usize| caption["tokens"][at]["logprob"].as_f64().unwrap();
+    for caption in &together {
+        let alone = captions(&place, caption["image"].as_str().unwrap()).remove(0);
+        assert_eq!(alone["text"], caption["text"]);
+        assert!((logprob(&alone, 0) - logprob(caption, 0)).abs() < 1e-4);
+    }
+    let distinct: std::collections::BTreeSet<String> =
+        together.iter().map(|caption| format!("{:.5}", logprob(caption, 0))).collect();
+    assert_eq!(distinct.len(), 6, "every picture is seen");
+}
+
+#[test]
+fn the_length_of_the_longest_prompt_counts() {
+    let place = furnished();
+    let refused = |picture: &str| {
+        place.refuse(&[
+            "caption",
+            "--model",
+            "onevision",
+            "--image",
+            picture,
+            "--max-new-tokens",
+            "60",
+        ])
+    };
+    // 9 words, 4 tokens of the whole, and either 4 rows without width or 2 of 4, each with its end.
+    insta::assert_snapshot!(refused("pictures/e.png"), @r"
+    error: 60 new tokens do not fit: the prompt with its image takes 17 of the model's 64 positions
+    hint: ask for at most --max-new-tokens 47, or shorten the prompt
+    ");
+    insta::assert_snapshot!(refused("pictures"), @r"
+    error: 60 new tokens do not fit: the prompt with its image takes 23 of the model's 64 positions
+    hint: ask for at most --max-new-tokens 41, or shorten the prompt
+    ");
+}
+
+#[test]
+fn it_is_inspected_as_what_it_is() {
+    let place = furnished();
+    let text = place.succeed(&["inspect", "onevision"]);
+    assert!(text.contains("llava_onevision"), "{text}");
+    assert!(text.contains("4 image tokens of layer -2 and those of up to 2 tiles"), "{text}");
+}
+
+#[test]
+fn tiles_of_another_model_are_refused() {
+    let place = furnished();
+    let file = place.path("onevision/preprocessor_config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    config["image_grid_pinpoints"] = serde_json::json!([[8, 16]]);
+    fs::write(&file, config.to_string()).unwrap();
+    let error = place.refuse(&["caption", "--model", "onevision", "--image", "pictures"]);
+    insta::assert_snapshot!(error, @r"
+    error: onevision: images are cut into other tiles than the model looks at: `image_grid_pinpoints` of preprocessor_config.json are not those of config.json
+    hint: preprocessor_config.json and config.json must come from the same model
+    ");
+}
+
+#[test]
+fn it_is_aligned() {
+    let place = furnished();
+    write_calibration(&place);
+    place.succeed(&[
+        "align",
+        "--model",
+        "onevision",
+        "--verifier",
+        "clip",
+        "--calibration",
+        "calibration.json",
+        "--images",
+        "pictures",
+        "--output",
+        "run",
+        "--set",
+        "max-new-tokens=8",
+        "--set",
+        "ppo.iterations=2",
+    ]);
+    let metrics = fs::read_to_string(place.path("run/metrics.jsonl")).unwrap();
+    let metrics: Vec<Value> =
+        metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(metrics.len(), 2);
+    for metric in metrics {
+        let gap = metric["sampler_gap"].as_f64().unwrap();
+        assert!(gap < 1e-4, "sampler and trainer disagree: {gap}");
+    }
+    assert!(place.path("run/adapter/adapter_model.safetensors").exists());
+}
