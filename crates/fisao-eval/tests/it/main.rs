@@ -3,3 +3,4 @@
 mod chair_input;
 mod chair_mentions;
 mod chair_score;
+mod parity;
