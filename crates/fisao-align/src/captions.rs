@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use fisao_models::generation::{FinishReason, Generated, Prompt, Sampling};
 use fisao_models::llama::KvCache;
 use fisao_models::llava::{ImageFeatures, Llava, Pictures};
-use fisao_models::parallel::{cores, over_shares};
+use fisao_models::parallel::{over_shares, shares_on};
 use fisao_models::text::Tokenizer;
 use fisao_verifier::mentions::{ObjectVocabulary, Unit};
 use fisao_verifier::scorer::Verifier;
@@ -76,9 +76,9 @@ pub fn pictures(tasks: &[Task], device: &Device) -> Pictures {
     Pictures::new(tasks.iter().map(|task| &task.image), device)
 }
 
-/// Runs the image encoders over all tasks, on all cores.
+/// Runs the image encoders over all tasks, on all cores of the CPU.
 pub fn encode(policy: &Llava, verifier: &Verifier, tasks: &[Task]) -> Encoded {
-    let shares = over_shares(tasks, cores(), |share| {
+    let shares = over_shares(tasks, shares_on(&policy.device()), |share| {
         let mut encoded = Encoded { features: Vec::new(), embeddings: Vec::new() };
         for batch in share.chunks(BATCH) {
             let pictures = pictures(batch, &policy.device());
@@ -219,8 +219,9 @@ impl Portions {
     fn of(policy: &Llava, length: usize) -> Self {
         let each = KvCache::bytes(&policy.config().text, length).max(1);
         let fit = CACHES / each;
-        if fit >= BATCH * cores() {
-            Self { shares: cores(), batch: BATCH }
+        let shares = shares_on(&policy.device());
+        if fit >= BATCH * shares {
+            Self { shares, batch: BATCH }
         } else {
             Self { shares: 1, batch: fit.clamp(1, BATCH) }
         }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use fisao_models::generation::{FinishReason, Sampling};
 use fisao_models::llava::{ImageFeatures, Llava};
-use fisao_models::parallel::{cores, over_shares};
+use fisao_models::parallel::{over_shares, shares_on};
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_models::value_head::ValueHead;
@@ -186,7 +186,7 @@ fn score(
 ) -> Vec<Scored> {
     let reference = plan.policy.without_lora();
     let indices: Vec<usize> = (0..captions.len()).collect();
-    let parts = over_shares(&indices, cores(), |share| {
+    let parts = over_shares(&indices, shares_on(&plan.policy.device()), |share| {
         let mut scored = Vec::with_capacity(share.len());
         for batch in share.chunks(BATCH) {
             let (examples, features) = examples(batch, tasks, encoded, captions);

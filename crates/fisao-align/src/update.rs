@@ -2,7 +2,7 @@
 
 use fisao_models::adamw::{AdamW, AdamWConfig};
 use fisao_models::llava::Llava;
-use fisao_models::parallel::{cores, over_shares};
+use fisao_models::parallel::{over_shares, shares_on};
 use fisao_models::parameters::{
     GradientMap, ParameterMut, Parameters, add_gradients, clip_gradients, collect_gradients, floats,
 };
@@ -161,7 +161,7 @@ fn differentiate(
     let mut sorted = minibatch.to_vec();
     sorted.sort_by_key(|index| (std::cmp::Reverse(length(index)), *index));
     // Long and short responses alternate between the shares, so that cores finish together.
-    let parts = cores().min(sorted.len()).max(1);
+    let parts = shares_on(&learner.policy.device()).min(sorted.len()).max(1);
     let shares: Vec<Vec<usize>> =
         (0..parts).map(|part| sorted.iter().copied().skip(part).step_by(parts).collect()).collect();
     let results = over_shares(&shares, parts, |share| {

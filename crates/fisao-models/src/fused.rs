@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchDevice, backend_extension};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::activation::Activation;
 
@@ -106,16 +106,19 @@ pub(crate) trait FusedGradients: Backend {
 
 /// Whether this tensor's operations run as kernels of this module.
 pub(crate) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
-    let device = x.device().inner();
-    x.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+    x.dtype() == DType::F32 && is_cpu(&x.device())
+}
+
+/// Whether this is the device of this module's kernels.
+pub(crate) fn is_cpu(device: &Device) -> bool {
+    matches!(device.clone().inner().as_dispatch(), DispatchDevice::Flex(_))
 }
 
 /// Whether an affine map with this weight runs as a kernel of this module; `x` is asked for by
 /// [`is_fused`].
 pub(crate) fn is_fused_weight(weight: &Tensor<2>) -> bool {
-    let device = weight.device().inner();
     let read = matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16);
-    read && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+    read && is_cpu(&weight.device())
 }
 
 /// Applies an operation to a tensor.

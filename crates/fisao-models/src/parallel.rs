@@ -6,7 +6,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use burn::tensor::Device;
 use rayon::ThreadPool;
+
+use crate::fused::is_cpu;
 
 /// One-threaded pools, one for each part that has ever been worked on at once. They are kept: what a
 /// thread has allocated it can use again, and inside of them nothing is split a second time.
@@ -56,6 +59,12 @@ pub fn over_shares<T: Sync, R: Send>(
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
     })
+}
+
+/// How many shares a batch is best worked on in: one for each core of the CPU. Another device spreads a
+/// whole batch over all it has by itself.
+pub fn shares_on(device: &Device) -> usize {
+    if is_cpu(device) { cores() } else { 1 }
 }
 
 /// Number of cores this process may use.

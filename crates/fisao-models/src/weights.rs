@@ -78,9 +78,18 @@ pub trait WeightSource {
     ) -> Result<TensorData, WeightError>;
 }
 
-/// A tensor in the type its values are given in.
+/// Whether a device holds weights of this type as they are. In f32 every one does; what else, is for
+/// the device to say, and weights of a type that it does not compute with are widened on loading.
+pub fn is_held(dtype: DType, device: &Device) -> bool {
+    dtype == DType::F32 || device.supports_dtype(dtype)
+}
+
+/// A tensor in the type its values are given in, or in f32 where the device does not hold that.
 pub(crate) fn as_stored<const D: usize>(data: TensorData, device: &Device) -> Tensor<D> {
     let dtype = data.dtype();
+    if !is_held(dtype, device) {
+        return widened(data, device);
+    }
     Tensor::from_data(data, (device, dtype))
 }
 

@@ -26,8 +26,8 @@ pub(crate) use merge::MergeArguments;
 pub(crate) use pretrain::PretrainArguments;
 pub(crate) use score::ScoreArguments;
 pub(crate) use shared::{
-    Format, ModelArguments, SamplingArguments, SettingsArguments, VocabularyArguments,
-    vision_adapter,
+    DeviceArguments, Format, ModelArguments, SamplingArguments, SettingsArguments,
+    VocabularyArguments, vision_adapter,
 };
 
 /// Heading of the options that every command takes.

@@ -20,6 +20,7 @@ use image::RgbImage;
 use tempfile::TempDir;
 
 use crate::arguments::{ModelArguments, vision_adapter};
+use crate::device::check_precision;
 use crate::failure::Refusal;
 use crate::model_location::{LocatedModel, ModelLocation, Role};
 use crate::prompt::{Prompt, PromptFormat};
@@ -27,11 +28,6 @@ use crate::reporter::Reporter;
 
 /// Name and content of every file of the embedded models, such as `llava/config.json`.
 const ASSETS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
-
-/// Where models run.
-pub(crate) fn device() -> Device {
-    Device::flex()
-}
 
 /// A model that describes images.
 #[derive(Clone)]
@@ -61,6 +57,7 @@ impl Policy {
         let config = checkpoint.llava_config()?;
         let processor = checkpoint.image_processor()?;
         check_processor(folder, &processor, config)?;
+        check_precision(&checkpoint, dtype, device, reporter)?;
         let tokenizer = checkpoint.tokenizer()?;
         let started = Instant::now();
         let Loaded { mut model, unused } = checkpoint.load_llava(dtype, device)?;
@@ -79,15 +76,17 @@ impl Policy {
         model: &ModelLocation,
         adapter: Option<(&Path, VisionAdapter)>,
         dtype: LoadDtype,
+        device: &Device,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
         let LocatedModel { folder, name } = model.locate(Role::Model, reporter)?;
-        Ok(Self { name, ..Self::load(&folder, adapter, dtype, &device(), reporter)? })
+        Ok(Self { name, ..Self::load(&folder, adapter, dtype, device, reporter)? })
     }
 
     /// Loads the checkpoint that was named, or the embedded one.
     pub(crate) fn from_arguments(
         arguments: &ModelArguments,
+        device: &Device,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
         let adapter = arguments.adapter.as_ref();
@@ -95,10 +94,10 @@ impl Policy {
         let vision = vision_adapter(arguments.allow_vision_adapter);
         let adapter = adapter.as_ref().map(|adapter| (adapter.folder.as_path(), vision));
         if let Some(model) = &arguments.model {
-            return Self::located(model, adapter, arguments.dtype.into(), reporter);
+            return Self::located(model, adapter, arguments.dtype.into(), device, reporter);
         }
         reporter.note("no --model given: using the embedded world's small model");
-        embedded()?.policy(adapter, reporter)
+        embedded()?.policy(adapter, device, reporter)
     }
 
     /// Token ids of a prompt, with one placeholder for the image; see [`PromptFormat::prompt`].
@@ -162,6 +161,7 @@ pub(crate) fn load_verifier(
     let vision = checkpoint.contrastive_vision()?;
     let processor = checkpoint.image_processor()?;
     check_size(folder, &processor, vision)?;
+    check_precision(&checkpoint, dtype, device, reporter)?;
     let tokenizer = Arc::new(checkpoint.tokenizer()?);
     let Loaded { model, unused } = checkpoint.load_contrastive(dtype, device)?;
     warn_of_unused(folder, &unused, reporter);
@@ -172,14 +172,15 @@ pub(crate) fn load_verifier(
 pub(crate) fn verifier_from_arguments(
     verifier: Option<&ModelLocation>,
     templates: Templates,
+    device: &Device,
     reporter: &Reporter,
 ) -> anyhow::Result<LoadedVerifier> {
     if let Some(verifier) = verifier {
         let folder = verifier.locate(Role::Verifier, reporter)?.folder;
-        return load_verifier(&folder, templates, LoadDtype::AsStored, &device(), reporter);
+        return load_verifier(&folder, templates, LoadDtype::AsStored, device, reporter);
     }
     reporter.note("no --verifier given: using the embedded world's small verifier");
-    embedded()?.verifier(templates, reporter)
+    embedded()?.verifier(templates, device, reporter)
 }
 
 /// The models that come with the command, unpacked for as long as this lives.
@@ -223,9 +224,10 @@ impl EmbeddedModels {
     pub(crate) fn policy(
         &self,
         adapter: Option<(&Path, VisionAdapter)>,
+        device: &Device,
         reporter: &Reporter,
     ) -> anyhow::Result<Policy> {
-        let policy = Policy::load(&self.llava(), adapter, LoadDtype::F32, &device(), reporter)?;
+        let policy = Policy::load(&self.llava(), adapter, LoadDtype::F32, device, reporter)?;
         Ok(Policy { name: "fisao-embedded-llava".to_owned(), ..policy })
     }
 
@@ -233,9 +235,10 @@ impl EmbeddedModels {
     pub(crate) fn verifier(
         &self,
         templates: Templates,
+        device: &Device,
         reporter: &Reporter,
     ) -> anyhow::Result<LoadedVerifier> {
-        load_verifier(&self.clip(), templates, LoadDtype::F32, &device(), reporter)
+        load_verifier(&self.clip(), templates, LoadDtype::F32, device, reporter)
     }
 }
 

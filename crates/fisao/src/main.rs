@@ -6,6 +6,7 @@
 mod arguments;
 mod bundle;
 mod commands;
+mod device;
 mod failure;
 mod interrupt;
 mod logging;

@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn the_embedded_model_s_template_writes_the_conversation_it_was_trained_on() {
         let models = crate::bundle::embedded().unwrap();
-        let policy = models.policy(None, &Reporter::new(true)).unwrap();
+        let policy = models.policy(None, &crate::device::cpu(), &Reporter::new(true)).unwrap();
         for text in fisao_scenes::PROMPTS.iter().copied().chain(["Naïve <b>\n{{ 1 }} ", ""]) {
             let prompt = policy.format.prompt(text).unwrap();
             assert_eq!(prompt.text, conversation(text));

@@ -2,6 +2,8 @@
 
 mod adamw;
 mod adapter;
+#[cfg(feature = "vulkan")]
+mod devices;
 mod differentiation;
 mod fixture;
 mod generation;

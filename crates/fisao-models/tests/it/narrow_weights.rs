@@ -16,10 +16,10 @@ use fisao_testkit::tiny::{llava_config, pixels, prompt};
 const CLOSE: f32 = 1e-5;
 
 /// Draws weights and rounds them to a type; gives them out in that type or widened again.
-struct Rounded {
-    weights: RandomWeights,
-    dtype: DType,
-    widened: bool,
+pub(crate) struct Rounded {
+    pub(crate) weights: RandomWeights,
+    pub(crate) dtype: DType,
+    pub(crate) widened: bool,
 }
 
 impl WeightSource for Rounded {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{SettingsArguments, VocabularyArguments};
+use super::{DeviceArguments, SettingsArguments, VocabularyArguments};
 use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
@@ -29,6 +29,8 @@ pub(crate) struct AlignArguments {
     pub(crate) prompt: String,
     #[command(flatten)]
     pub(crate) vocabulary: VocabularyArguments,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
     #[command(flatten)]
     pub(crate) settings: SettingsArguments,
     /// Folder for the adapter and everything else

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use fisao_verifier::calibration::Labels;
 use serde::{Deserialize, Serialize};
 
-use super::SettingsArguments;
+use super::{DeviceArguments, SettingsArguments};
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArguments {
@@ -18,6 +18,8 @@ pub(crate) struct DemoArguments {
     /// Go on with the run that the output folder holds, with its own options and settings
     #[arg(long, conflicts_with_all = ["seed", "quick", "labels", "config", "set"])]
     pub(crate) resume: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
     #[command(flatten)]
     pub(crate) settings: SettingsArguments,
 }

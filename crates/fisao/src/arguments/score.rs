@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Format, VocabularyArguments};
+use super::{DeviceArguments, Format, VocabularyArguments};
 use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
@@ -32,6 +32,8 @@ pub(crate) struct ScoreArguments {
     /// [default: "a photo of a {}."]
     #[arg(long = "template", value_name = "TEXT")]
     pub(crate) templates: Vec<String>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
     /// How to print the scores; json prints one object per image
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) format: Format,

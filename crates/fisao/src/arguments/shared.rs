@@ -8,8 +8,10 @@ use fisao_formats::LoadDtype;
 use fisao_formats::adapter::VisionAdapter;
 use fisao_models::generation::Sampling;
 
+use crate::device::{DeviceChoice, OpenDevice};
 use crate::failure::Refusal;
 use crate::model_location::ModelLocation;
+use crate::reporter::Reporter;
 
 /// Which model speaks.
 #[derive(Clone, Debug, Default, Args)]
@@ -27,6 +29,24 @@ pub(crate) struct ModelArguments {
     /// Precision in which the model's weights are held; activations, adapters and sums are always f32
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     pub(crate) dtype: Dtype,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
+}
+
+/// Where models run.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct DeviceArguments {
+    /// Where to compute: cpu, vulkan, cuda or metal, where this build has them, or auto for the first
+    /// graphics card there is; of several, vulkan:1 is the second [default: cpu]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceChoice>,
+}
+
+impl DeviceArguments {
+    /// Opens the device.
+    pub(crate) fn open(&self, reporter: &Reporter) -> anyhow::Result<OpenDevice> {
+        self.device.unwrap_or_default().open(reporter)
+    }
 }
 
 /// What `--allow-vision-adapter` stands for.

@@ -11,6 +11,7 @@ use fisao_verifier::calibration::Calibration;
 
 use crate::arguments::AlignArguments;
 use crate::bundle::{Policy, verifier_from_arguments};
+use crate::device::{self, OpenDevice};
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, checked_images};
 use crate::training::Training;
@@ -25,10 +26,16 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
     };
     let calibration: Calibration = read_json("calibration", &arguments.calibration)?;
     let images = checked_images(std::slice::from_ref(&arguments.images), reporter)?;
-    let policy = Policy::located(&arguments.model, None, LoadDtype::AsStored, reporter)?;
-    let verifier =
-        verifier_from_arguments(Some(&arguments.verifier), config.templates.clone(), reporter)?
-            .verifier;
+    let asked = arguments.device.device;
+    let OpenDevice { device, record, .. } = if arguments.resume {
+        device::of_run(&RunFolder::open(&arguments.output)?, asked, reporter)?
+    } else {
+        arguments.device.open(reporter)?
+    };
+    // First, as it is small: a name that leads nowhere is found before a large model is fetched.
+    let (verifier, templates) = (Some(&arguments.verifier), config.templates.clone());
+    let verifier = verifier_from_arguments(verifier, templates, &device, reporter)?.verifier;
+    let policy = Policy::located(&arguments.model, None, LoadDtype::AsStored, &device, reporter)?;
     if !arguments.allow_foreign_verifier {
         verifier.check_own_encoder(&policy.model.vision_tower)?;
     }
@@ -44,6 +51,7 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
         RunFolder::create(&arguments.output)?
     };
     folder.write_toml(RunFolder::CONFIG, &config)?;
+    folder.write_json(device::FILE, &record)?;
     folder.write_json("calibration.json", &calibration)?;
     let mut training = Training {
         folder: &folder,

@@ -28,9 +28,11 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
         Some(path) => Some(read_ground_truth(&read_text("annotations", path)?)?),
         None => None,
     };
-    let policy = Policy::from_arguments(&arguments.model, reporter)?;
-    let verifier =
-        verifier_from_arguments(arguments.verifier.as_ref(), config.templates, reporter)?.verifier;
+    let device = arguments.model.device.open(reporter)?.device;
+    // First, as it is small: a name that leads nowhere is found before a large model is fetched.
+    let verifier = arguments.verifier.as_ref();
+    let verifier = verifier_from_arguments(verifier, config.templates, &device, reporter)?.verifier;
+    let policy = Policy::from_arguments(&arguments.model, &device, reporter)?;
     if !arguments.allow_foreign_verifier {
         verifier.check_own_encoder(&policy.model.vision_tower)?;
     }

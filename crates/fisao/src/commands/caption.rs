@@ -33,7 +33,8 @@ struct CaptionToken {
 pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let sampling = arguments.sampling.resolve()?;
     let images = checked_images(&arguments.images, reporter)?;
-    let policy = Policy::from_arguments(&arguments.model, reporter)?;
+    let device = arguments.model.device.open(reporter)?.device;
+    let policy = Policy::from_arguments(&arguments.model, &device, reporter)?;
     let tasks = ImageTasks::new(&policy, images, &arguments.prompt)?;
     policy.check_length(tasks.longest_prompt(), sampling.max_new_tokens)?;
 

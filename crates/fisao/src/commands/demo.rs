@@ -25,6 +25,7 @@ use serde::Serialize;
 
 use crate::arguments::{DemoArguments, DemoOptions};
 use crate::bundle::embedded;
+use crate::device::{self, OpenDevice};
 use crate::report::{
     ColouredCaption, Curve, GalleryItem, Report, ReportRow, Scores, VerifierFacts, WordVerdict,
     render,
@@ -118,9 +119,15 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     let stop = crate::interrupt::flag()?;
     let (options, config) = options_and_settings(arguments)?;
     // What can refuse comes before the folder, so that a refusal leaves none behind.
+    let asked = arguments.device.device;
+    let OpenDevice { device, record, .. } = if arguments.resume {
+        device::of_run(&RunFolder::open(&arguments.output)?, asked, reporter)?
+    } else {
+        arguments.device.open(reporter)?
+    };
     let models = embedded()?;
-    let policy = models.policy(None, reporter)?;
-    let verifier = models.verifier(config.templates.clone(), reporter)?.verifier;
+    let policy = models.policy(None, &device, reporter)?;
+    let verifier = models.verifier(config.templates.clone(), &device, reporter)?.verifier;
     verifier.check_own_encoder(&policy.model.vision_tower)?;
     let folder = if arguments.resume {
         RunFolder::open(&arguments.output)?
@@ -129,6 +136,7 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     };
     folder.write_toml(OPTIONS, &options)?;
     folder.write_toml(RunFolder::CONFIG, &config)?;
+    folder.write_json(device::FILE, &record)?;
     let judge = Judge {
         tokenizer: Arc::clone(&policy.tokenizer),
         vocabulary: ObjectVocabulary::new(fisao_scenes::vocabulary())?,

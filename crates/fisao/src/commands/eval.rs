@@ -81,7 +81,8 @@ fn run_world(
     reporter: &Reporter,
 ) -> anyhow::Result<WorldEvaluation> {
     let sampling = arguments.sampling.resolve()?;
-    let policy = Policy::from_arguments(&arguments.model, reporter)?;
+    let device = arguments.model.device.open(reporter)?.device;
+    let policy = Policy::from_arguments(&arguments.model, &device, reporter)?;
     let scenes =
         Scenes { split: split.into(), seed: arguments.sampling.seed, count: arguments.count };
     evaluate_world(&policy, &World::new(), scenes, &sampling, vocabulary, reporter)

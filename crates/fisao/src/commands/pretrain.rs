@@ -25,7 +25,7 @@ use fisao_scenes::recipe::{
 };
 
 use crate::arguments::PretrainArguments;
-use crate::bundle::device;
+use crate::device::cpu;
 use crate::failure::{Interrupted, Refusal};
 use crate::reporter::Reporter;
 use recipe_settings::{claim_folder, resolve};
@@ -78,14 +78,14 @@ impl Pretraining<'_> {
                 &self.world,
                 &file,
                 &tokenizer,
-                &device(),
+                &cpu(),
                 state,
                 &mut watch,
             );
             write_clip(&folder, &clip.map_err(|error| self.stopped(error))?, DTYPE)?;
             watch.finish()?;
         }
-        let clip = Checkpoint::open(&folder)?.load_clip(LoadDtype::default(), &device())?.model;
+        let clip = Checkpoint::open(&folder)?.load_clip(LoadDtype::default(), &cpu())?.model;
         Ok(clip.vision)
     }
 
@@ -113,7 +113,7 @@ impl Pretraining<'_> {
             tower,
             &file,
             &tokenizer,
-            &device(),
+            &cpu(),
             state,
             &mut watch,
         );

@@ -85,8 +85,9 @@ pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Re
     if !arguments.templates.is_empty() {
         templates.prompts.clone_from(&arguments.templates);
     }
+    let device = arguments.device.open(reporter)?.device;
     let LoadedVerifier { verifier, processor } =
-        verifier_from_arguments(arguments.verifier.as_ref(), templates, reporter)?;
+        verifier_from_arguments(arguments.verifier.as_ref(), templates, &device, reporter)?;
     let mut scorer = Scorer { verifier, vocabulary, calibration };
     for image in images {
         let embedding = scorer.embed(&processor.process(&open_image(&image.file)?));
@@ -119,7 +120,7 @@ fn read_calibration(path: &Path) -> anyhow::Result<Calibration> {
 
 impl Scorer {
     fn embed(&self, image: &PixelValues) -> Vec<f32> {
-        let pictures = Pictures::new([image], &crate::bundle::device());
+        let pictures = Pictures::new([image], &self.verifier.model().vision().device());
         self.verifier.embed_images(pictures.whole()).swap_remove(0)
     }
 

@@ -5,6 +5,7 @@ mod bad_images;
 mod bad_models;
 mod bad_settings;
 mod caption;
+mod devices;
 mod eval;
 mod fake_hub;
 mod fixture;

@@ -9,7 +9,8 @@ use fisao_models::llava::TilingConfig;
 use fisao_models::vision::{VisionConfig, VisionFamily};
 
 use super::{Inspection, Part, Use, Weighed, weigh};
-use crate::bundle::{check_processor, check_size, device};
+use crate::bundle::{check_processor, check_size};
+use crate::device::cpu;
 use crate::prompt::PromptFormat;
 use crate::reporter::Reporter;
 
@@ -67,8 +68,8 @@ fn parts(weights: &SafetensorsSource) -> Vec<Part> {
 /// Builds the model on the memory map, where nothing is read, and returns what it had no use for.
 fn unused_tensors(checkpoint: &Checkpoint) -> Result<Vec<String>, FormatError> {
     Ok(match checkpoint.config() {
-        ModelConfig::Llava(_) => checkpoint.load_llava(LoadDtype::AsStored, &device())?.unused,
-        _ => checkpoint.load_contrastive(LoadDtype::AsStored, &device())?.unused,
+        ModelConfig::Llava(_) => checkpoint.load_llava(LoadDtype::AsStored, &cpu())?.unused,
+        _ => checkpoint.load_contrastive(LoadDtype::AsStored, &cpu())?.unused,
     })
 }
 

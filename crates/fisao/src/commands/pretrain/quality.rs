@@ -11,7 +11,8 @@ use fisao_scenes::{Split, World};
 use fisao_verifier::calibration::auc;
 use fisao_verifier::templates::Templates;
 
-use crate::bundle::{Policy, device, load_verifier};
+use crate::bundle::{Policy, load_verifier};
+use crate::device::cpu;
 use crate::output;
 use crate::reporter::Reporter;
 use crate::vocabulary::Vocabulary;
@@ -30,12 +31,12 @@ pub(super) fn report(
     seed: u64,
     reporter: &Reporter,
 ) -> anyhow::Result<()> {
-    let policy = Policy::load(&folder.join("llava"), None, LoadDtype::F32, &device(), reporter)?;
+    let policy = Policy::load(&folder.join("llava"), None, LoadDtype::F32, &cpu(), reporter)?;
     let mut verifier = load_verifier(
         &folder.join("clip"),
         Templates::default(),
         LoadDtype::F32,
-        &device(),
+        &cpu(),
         reporter,
     )?
     .verifier;
@@ -49,7 +50,7 @@ pub(super) fn report(
         config: policy.model.config(),
         all_prompts: false,
     };
-    let typical = separation(&scenes, &mut verifier, &device())?;
+    let typical = separation(&scenes, &mut verifier, &cpu())?;
     let phase = reporter.phase("measure", 2 * SCENES as u64);
     let vocabulary = Vocabulary::of_world().for_mentions()?;
     let mut judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
