@@ -9,18 +9,30 @@
 //! Recall  = Σ |ground-truth categories mentioned| / Σ |ground-truth categories|
 //! ```
 //!
-//! Mentions are found by *strict* rules: whole lower-cased words, longest surface form first, the
-//! plural of every form included. The published scorers tokenise and singularise differently
-//! ("bus" never hits there, for one), so numbers from strict rules are comparable with each other
-//! and not digit for digit with a table made by those scorers.
+//! Mentions are found by one of two sets of [`Rules`]. *Strict* rules read whole lower-cased words, the longest
+//! surface form first, the plural of every form included. *Reference* rules are those of the published scorers,
+//! which tokenise and singularise differently ("bus" never hits there, for one), kept fault for fault, so that a
+//! number can be put beside a paper's. [`reference`](mod@reference) holds their parts.
 
+mod coco;
+mod ground_truth;
 mod input;
 mod mentions;
-mod plurals;
+pub(crate) mod plurals;
+pub mod reference;
+mod report;
+mod rules;
 mod score;
+mod synonyms;
 mod vocabulary;
 
-pub use input::{ChairInput, GroundTruth, InputError, read_captions, read_ground_truth};
+pub use ground_truth::{
+    GroundTruth, GroundTruthReader, GroundTruthSummary, InputError, read_ground_truth,
+};
+pub use input::{ChairInput, read_captions};
 pub use mentions::Mention;
-pub use score::{ChairError, ChairReport, ImageVerdict, MentionVerdict, evaluate};
+pub use report::{ChairReport, ImageVerdict, MatchedIds, MentionVerdict};
+pub use rules::{MentionFinder, Rules};
+pub use score::{ChairError, ChairOptions, MissingGroundTruth, evaluate};
+pub use synonyms::{SynonymError, read_synonyms};
 pub use vocabulary::{ObjectVocabulary, VocabularyError};

@@ -85,7 +85,7 @@ pub fn read_rows<Row: DeserializeOwned>(
 }
 
 /// The next byte that is neither white space nor a byte order mark, which stays unread.
-fn first_character(reader: &mut impl BufRead) -> io::Result<Option<u8>> {
+pub(crate) fn first_character(reader: &mut impl BufRead) -> io::Result<Option<u8>> {
     loop {
         let buffer = reader.fill_buf()?;
         if buffer.is_empty() {

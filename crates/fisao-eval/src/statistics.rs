@@ -126,10 +126,10 @@ pub fn sign_test(higher: usize, lower: usize) -> f64 {
 }
 
 /// Steele, Lea & Flood 2014: 64 bits of state, good enough to draw positions.
-struct SplitMix(u64);
+pub(crate) struct SplitMix(pub(crate) u64);
 
 impl SplitMix {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -138,7 +138,7 @@ impl SplitMix {
     }
 
     /// Uniform below `end`; the bias of the multiplication is below 2⁻³² for any number of images.
-    fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         ((u128::from(self.next()) * end as u128) >> 64) as usize
     }
 }

@@ -1,9 +1,10 @@
 //! Small text documents, JSON and TOML: read with errors that name the file, written atomically.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
+use flate2::bufread::MultiGzDecoder;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -34,6 +35,17 @@ pub fn read_toml<T: DeserializeOwned>(what: &'static str, path: &Path) -> Result
 pub fn read_text(what: &'static str, path: &Path) -> Result<String, FormatError> {
     let bytes = fs::read(path).map_err(|error| FormatError::reading(what, path, error))?;
     String::from_utf8(bytes).map_err(|error| malformed(what, path, &error))
+}
+
+/// Opens a text file to be read bit by bit, unpacked where it is gzipped.
+///
+/// # Errors
+/// The file is absent or unreadable.
+pub fn open_text(what: &'static str, path: &Path) -> Result<Box<dyn BufRead>, FormatError> {
+    let failed = |error| FormatError::reading(what, path, error);
+    let mut file = BufReader::new(File::open(path).map_err(failed)?);
+    let gzipped = file.fill_buf().map_err(failed)?.starts_with(&[0x1F, 0x8B]);
+    Ok(if gzipped { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) })
 }
 
 /// Writes indented JSON atomically.

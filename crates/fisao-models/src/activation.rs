@@ -1,5 +1,7 @@
 //! Element-wise non-linearities under the names Hugging Face configurations use.
 
+use std::f64::consts::FRAC_1_SQRT_2;
+
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +34,8 @@ impl Activation {
     pub(crate) fn composed<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
-            Self::Gelu => activation::gelu(x),
+            // burn's own GELU is exact, its gradient that of the tanh approximation.
+            Self::Gelu => x.clone() * ((x * FRAC_1_SQRT_2).erf() + 1.0) * 0.5,
             Self::GeluTanh => activation::gelu_approximate(x),
             Self::Silu => x.clone() * activation::sigmoid(x),
         }

@@ -20,7 +20,11 @@ pub(crate) use align::AlignArguments;
 pub(crate) use calibrate::CalibrateArguments;
 pub(crate) use caption::CaptionArguments;
 pub(crate) use demo::{DemoArguments, DemoOptions};
-pub(crate) use eval::{ChairArguments, EvalArguments, EvalCommand, WorldSplit};
+pub(crate) use eval::{
+    AnsweringArguments, CaptionMetricsArguments, ChairArguments, ChairRules, DiffArguments,
+    EvalArguments, EvalCommand, MmeArguments, MmeReading, NegativeKind, PopeArguments,
+    PopeBuildArguments, PopeCommand, ReportArguments, ReportFormat, TruthArguments, WorldSplit,
+};
 pub(crate) use inspect::InspectArguments;
 pub(crate) use merge::MergeArguments;
 pub(crate) use pretrain::PretrainArguments;

@@ -6,7 +6,12 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use fisao_align::AlignError;
-use fisao_eval::chair::{ChairError, InputError};
+use fisao_eval::answers::PairingError;
+use fisao_eval::captions::{CaptionError, CaptionInputError, MeteorTableError};
+use fisao_eval::chair::{ChairError, InputError, SynonymError};
+use fisao_eval::mme::MmeError;
+use fisao_eval::pope::BuildError;
+use fisao_eval::rows::RowError;
 use fisao_formats::FormatError;
 use fisao_formats::hub::HubError;
 use fisao_models::lora::LoraError;
@@ -155,6 +160,14 @@ fn is_foreseen(error: &(dyn Error + 'static)) -> bool {
         || error.is::<TemplateError>()
         || error.is::<ChairError>()
         || error.is::<InputError>()
+        || error.is::<RowError>()
+        || error.is::<SynonymError>()
+        || error.is::<PairingError>()
+        || error.is::<CaptionError>()
+        || error.is::<CaptionInputError>()
+        || error.is::<MeteorTableError>()
+        || error.is::<BuildError>()
+        || error.is::<MmeError>()
         || error.is::<TextError>()
         || error.is::<LoraError>()
         || error.is::<WeightError>()

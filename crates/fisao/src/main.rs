@@ -3,6 +3,7 @@
 //! Data goes to standard output, everything else to standard error. The exit code is 0 for success,
 //! 1 for what the user can put right, 2 for what nobody foresaw, 130 after Ctrl-C.
 
+mod answering;
 mod arguments;
 mod bundle;
 mod commands;
@@ -19,6 +20,7 @@ mod report;
 mod reporter;
 mod settings;
 mod state_files;
+mod table;
 mod tasks;
 mod training;
 mod vocabulary;
@@ -29,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::arguments::{Arguments, Command, EvalCommand};
+use crate::arguments::{Arguments, Command};
 use crate::reporter::Reporter;
 
 #[global_allocator]
@@ -56,9 +58,7 @@ fn run(command: &Command, reporter: &Reporter) -> anyhow::Result<()> {
         Command::Score(arguments) => commands::score::run(arguments, reporter),
         Command::Calibrate(arguments) => commands::calibrate::run(arguments, reporter),
         Command::Align(arguments) => commands::align::run(arguments, reporter),
-        Command::Eval(arguments) => match &arguments.command {
-            EvalCommand::Chair(arguments) => commands::eval::run(arguments, reporter),
-        },
+        Command::Eval(arguments) => commands::eval::run(&arguments.command, reporter),
         Command::Inspect(arguments) => commands::inspect::run(arguments, reporter),
         Command::Merge(arguments) => commands::merge::run(arguments, reporter),
         Command::Pretrain(arguments) => commands::pretrain::run(arguments, reporter),

@@ -40,6 +40,13 @@ impl From<OsString> for ModelLocation {
     }
 }
 
+/// As it was written.
+impl std::fmt::Display for ModelLocation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.to_string_lossy())
+    }
+}
+
 impl ModelLocation {
     /// Finds the folder; downloads a model that is named by its id, as far as it is not in the cache.
     pub(crate) fn locate(&self, role: Role, reporter: &Reporter) -> anyhow::Result<LocatedModel> {

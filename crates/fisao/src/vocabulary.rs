@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
+use fisao_eval::chair::read_synonyms;
 use fisao_formats::FormatError;
-use fisao_formats::documents::read_json;
+use fisao_formats::documents::{open_text, read_json};
 use serde_json::{Map, Value};
 
 use crate::arguments::VocabularyArguments;
@@ -59,4 +61,20 @@ impl Vocabulary {
     ) -> Result<fisao_eval::chair::ObjectVocabulary, fisao_eval::chair::VocabularyError> {
         fisao_eval::chair::ObjectVocabulary::new(self.entries.clone())
     }
+}
+
+/// The words that CHAIR looks for: COCO's, unless a file is named. A file is JSON as for the other commands,
+/// or holds a category and its synonyms on each line.
+pub(crate) fn chair_vocabulary(
+    path: Option<&Path>,
+) -> anyhow::Result<fisao_eval::chair::ObjectVocabulary> {
+    let Some(path) = path.filter(|path| *path != Path::new("coco")) else {
+        return Ok(fisao_eval::chair::ObjectVocabulary::coco());
+    };
+    if path.extension().is_some_and(|ending| ending == "json") {
+        return Ok(Vocabulary::read(path)?.for_chair()?);
+    }
+    let file = open_text("object vocabulary", path)?;
+    read_synonyms(file)
+        .with_context(|| format!("{} cannot be read as a list of synonyms", path.display()))
 }

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use fisao_align::captions::{Captioned, Judge, describe, pictures};
 use fisao_align::error::AlignError;
 use fisao_align::tasks::{Task, TaskSource};
-use fisao_eval::chair::{self, ChairInput, ChairReport};
+use fisao_eval::chair::{self, ChairInput, ChairOptions, ChairReport};
 use fisao_models::generation::{FinishReason, Sampling};
 use fisao_models::image::ImageProcessor;
 use fisao_models::llava::{Llava, LlavaConfig};
@@ -92,7 +92,7 @@ pub(crate) fn evaluate(
         tasks.iter().map(|task| task.id.clone()).zip(truth.iter().cloned()).collect();
     let vocabulary = chair::ObjectVocabulary::new(fisao_scenes::vocabulary())
         .context("the embedded world's vocabulary")?;
-    let chair = chair::evaluate(&inputs, &ground_truth, &vocabulary)?;
+    let chair = chair::evaluate(&inputs, &ground_truth, &vocabulary, &ChairOptions::default())?;
     let tokens: usize = captions
         .iter()
         .map(|caption| caption.tokens.len() - usize::from(caption.finish == FinishReason::Stop))

@@ -1,5 +1,6 @@
 //! Words of a text and the objects they name, as byte ranges.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::ObjectVocabulary;
@@ -17,14 +18,14 @@ pub struct Mention {
 
 /// A lower-cased word and the bytes it came from.
 #[derive(Clone, Debug)]
-pub(crate) struct Word {
-    pub(crate) text: String,
+pub(crate) struct Word<'a> {
+    pub(crate) text: Cow<'a, str>,
     pub(crate) span: Range<usize>,
 }
 
 /// Maximal runs of letters, digits and combining accents. An apostrophe or a hyphen ends a word:
 /// "dog's" names a dog and "hot-dog" reads like "hot dog".
-pub(crate) fn words(text: &str) -> Vec<Word> {
+pub(crate) fn words(text: &str) -> Vec<Word<'_>> {
     let mut words = Vec::new();
     let mut start = None;
     for (at, letter) in text.char_indices().chain([(text.len(), ' ')]) {
@@ -32,13 +33,18 @@ pub(crate) fn words(text: &str) -> Vec<Word> {
             (None, true) => start = Some(at),
             (Some(from), false) => {
                 // The span is taken before lower-casing, which can change a word's length.
-                words.push(Word { text: text[from..at].to_lowercase(), span: from..at });
+                words.push(Word { text: lower_case(&text[from..at]), span: from..at });
                 start = None;
             }
             _ => {}
         }
     }
     words
+}
+
+fn lower_case(word: &str) -> Cow<'_, str> {
+    let lower = word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    if lower { Cow::Borrowed(word) } else { Cow::Owned(word.to_lowercase()) }
 }
 
 fn is_word_letter(letter: char) -> bool {
@@ -51,29 +57,31 @@ fn joins(between: &str) -> bool {
 }
 
 impl ObjectVocabulary {
-    /// Objects the text names, in order, without overlap: at each word the longest surface form
-    /// that fits wins ("hot dog" is never also a dog).
+    /// Objects the text names by strict rules, in order, without overlap: at each word the longest surface
+    /// form that fits wins ("hot dog" is never also a dog).
     pub fn mentions(&self, text: &str) -> Vec<Mention> {
+        super::MentionFinder::new(self, super::Rules::Strict).mentions(text)
+    }
+
+    /// The same as indices of categories and bytes of the text.
+    pub(crate) fn places(&self, text: &str) -> Vec<(usize, Range<usize>)> {
         let words = words(text);
-        let mut mentions = Vec::new();
+        let mut places = Vec::new();
         let mut at = 0;
         while at < words.len() {
-            let joined = 1 + words[at..]
-                .windows(2)
-                .take_while(|pair| joins(&text[pair[0].span.end..pair[1].span.start]))
-                .count();
-            let Some((length, category)) = self.longest_match(&words[at..at + joined]) else {
+            let joined = |length: usize| {
+                words[at..at + length]
+                    .windows(2)
+                    .all(|pair| joins(&text[pair[0].span.end..pair[1].span.start]))
+            };
+            let Some((length, meaning)) = self.longest_match(&words[at..], joined) else {
                 at += 1;
                 continue;
             };
             let span = words[at].span.start..words[at + length - 1].span.end;
-            mentions.push(Mention {
-                category: category.to_owned(),
-                text: text[span.clone()].to_owned(),
-                span,
-            });
+            places.extend(meaning.map(|category| (category, span)));
             at += length;
         }
-        mentions
+        places
     }
 }

@@ -1,66 +1,36 @@
-//! `CHAIR_I`, `CHAIR_S` and recall, with the verdict on every mention.
+//! `CHAIR_I`, `CHAIR_S` and recall.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
-use super::{ChairInput, GroundTruth, ObjectVocabulary};
+use super::report::{ChairReport, ImageVerdict, MatchedIds, MentionVerdict};
+use super::vocabulary::hexadecimal;
+use super::{ChairInput, GroundTruth, MentionFinder, ObjectVocabulary, Rules};
+use crate::image_id::{ImageIndex, Matched};
 
-/// What a set of captions scored. A rate whose denominator is zero is 0; the counts beside the
-/// rates tell that case from a true zero.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ChairReport {
-    /// Hallucinated mentions / mentions, by occurrence; 0 when no caption names an object.
-    pub chair_i: f64,
-    /// Captions with at least one hallucinated mention / captions.
-    pub chair_s: f64,
-    /// Ground-truth categories mentioned / ground-truth categories, summed over captions; 0 when
-    /// no image holds an object.
-    pub recall: f64,
-    /// Mean number of whitespace-separated words in a caption.
-    pub mean_length_words: f64,
-    /// Mentions of any category.
-    pub mentions: usize,
-    /// Mentions of a category the image does not hold.
-    pub hallucinated: usize,
-    /// Captions judged.
-    pub captions: usize,
-    /// Captions with at least one hallucinated mention.
-    pub captions_with_hallucination: usize,
-    /// Ground-truth categories that their caption mentions, summed over captions.
-    pub recalled: usize,
-    /// Ground-truth categories, summed over captions.
-    pub ground_truth: usize,
-    /// One verdict per caption, in the order given.
-    pub per_image: Vec<ImageVerdict>,
+/// Captions that one finder reads at least: it gets quicker with the words it has met.
+const BATCH: usize = 1024;
+
+/// What to do with a caption of an image that has no ground truth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MissingGroundTruth {
+    /// Refuse to score: leaving it out would change every rate.
+    #[default]
+    Refuse,
+    /// Leave it out and count it.
+    Skip,
 }
 
-/// What one caption said and missed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageVerdict {
-    /// Image the caption describes.
-    pub image_id: String,
-    /// The caption that was judged.
-    pub caption: String,
-    /// Objects it names, in order.
-    pub mentions: Vec<MentionVerdict>,
-    /// Categories in the image that it does not name.
-    pub missed: BTreeSet<String>,
-}
-
-/// One named object and whether it is there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MentionVerdict {
-    /// Category named.
-    pub category: String,
-    /// The words, as written.
-    pub text: String,
-    /// First byte of the words in the caption.
-    pub start: usize,
-    /// Byte after the last.
-    pub end: usize,
-    /// Whether the image does not hold the category.
-    pub hallucinated: bool,
+/// How captions are scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChairOptions {
+    /// How mentions are found.
+    pub rules: Rules,
+    /// What to do with captions without ground truth.
+    pub missing: MissingGroundTruth,
 }
 
 /// Input that cannot be scored honestly.
@@ -71,12 +41,17 @@ pub enum ChairError {
     NoCaptions,
     /// Leaving the caption out would change every rate.
     #[error(
-        "image '{image_id}' has a caption but no ground truth; add it to the ground truth, with an \
-         empty list of objects if the image holds none"
+        "{count} of {captions} captions describe images without ground truth, first '{image_id}'; add \
+         them to the ground truth, with an empty list of objects where an image holds none, or ask for \
+         such captions to be left out"
     )]
     MissingGroundTruth {
-        /// The image.
+        /// The first such image.
         image_id: String,
+        /// Captions of such images.
+        count: usize,
+        /// Captions altogether.
+        captions: usize,
     },
     /// A category no caption can ever hit, so recall could never reach 1.
     #[error(
@@ -91,86 +66,183 @@ pub enum ChairError {
     },
 }
 
-/// Judges every caption against the objects of its image.
+/// Judges every caption against the objects of its image. An image is found by its name, by its number in COCO,
+/// or by its name without folder and file ending, whichever holds first.
 ///
 /// # Errors
-/// No captions, an image without ground truth, or ground truth in other names than the
-/// vocabulary's. Ground truth of images without a caption is not looked at.
+/// No captions, an image without ground truth unless it is to be skipped, or ground truth in other names than
+/// the vocabulary's. Ground truth of images without a caption is not looked at.
 pub fn evaluate(
     captions: &[ChairInput],
     ground_truth: &GroundTruth,
     vocabulary: &ObjectVocabulary,
+    options: &ChairOptions,
 ) -> Result<ChairReport, ChairError> {
     if captions.is_empty() {
         return Err(ChairError::NoCaptions);
     }
-    let known: BTreeSet<&str> = vocabulary.categories().iter().map(String::as_str).collect();
-    let mut per_image = Vec::with_capacity(captions.len());
-    let mut truths = 0;
-    for input in captions {
-        let image_id = || input.image_id.clone();
-        let Some(truth) = ground_truth.get(&input.image_id) else {
-            return Err(ChairError::MissingGroundTruth { image_id: image_id() });
-        };
-        if let Some(category) = truth.iter().find(|name| !known.contains(name.as_str())) {
-            let category = category.clone();
-            return Err(ChairError::UnknownCategory { image_id: image_id(), category });
-        }
-        truths += truth.len();
-        per_image.push(judge(input, truth, vocabulary));
+    let found = Found::new(captions, ground_truth);
+    if let (Some(first), MissingGroundTruth::Refuse) = (found.first_missing, options.missing) {
+        let image_id = first.image_id.clone();
+        let count = captions.len() - found.judged.len();
+        return Err(ChairError::MissingGroundTruth { image_id, count, captions: captions.len() });
     }
-    Ok(summarise(per_image, truths))
+    check_categories(&found, vocabulary)?;
+    let finder = MentionFinder::new(vocabulary, options.rules);
+    let batch = BATCH.max(captions.len() / (4 * rayon::current_num_threads()));
+    let per_image: Vec<ImageVerdict> = found
+        .judged
+        .par_chunks(batch)
+        .flat_map_iter(|batch| {
+            let mut finder = finder.clone();
+            let verdicts = batch.iter().map(|judged| judge(judged, vocabulary, &mut finder));
+            verdicts.collect::<Vec<_>>()
+        })
+        .collect();
+    let mut report = summarise(per_image, &found);
+    report.rules = options.rules;
+    report.vocabulary_sha256 = vocabulary.sha256();
+    Ok(report)
+}
+
+/// An image of the ground truth.
+type Entry<'a> = (&'a String, &'a BTreeSet<String>);
+
+/// A caption with what is really in its image.
+struct Judged<'a> {
+    input: &'a ChairInput,
+    /// The image's name in the ground truth.
+    image: &'a str,
+    truth: &'a BTreeSet<String>,
+}
+
+/// Captions whose image has ground truth, and what became of the others.
+struct Found<'a> {
+    judged: Vec<Judged<'a>>,
+    first_missing: Option<&'a ChairInput>,
+    missing: usize,
+    matched: MatchedIds,
+}
+
+impl<'a> Found<'a> {
+    fn new(captions: &'a [ChairInput], ground_truth: &'a GroundTruth) -> Self {
+        let mut found = Self {
+            judged: Vec::with_capacity(captions.len()),
+            first_missing: None,
+            missing: 0,
+            matched: MatchedIds::default(),
+        };
+        // Most files agree on names, so other names are indexed when the first one is asked for.
+        let mut others: Option<(ImageIndex, Vec<Entry>)> = None;
+        for input in captions {
+            let exactly = ground_truth.get_key_value(&input.image_id);
+            let entry = exactly.map(|entry| (entry, Matched::Exactly)).or_else(|| {
+                let (index, entries) = others.get_or_insert_with(|| other_names(ground_truth));
+                let (position, how) = index.find(&input.image_id)?;
+                Some((entries[position], how))
+            });
+            let Some(((image, truth), how)) = entry else {
+                found.first_missing.get_or_insert(input);
+                found.missing += 1;
+                continue;
+            };
+            match how {
+                Matched::Exactly => found.matched.exactly += 1,
+                Matched::ByNumber => found.matched.by_number += 1,
+                Matched::ByFileName => found.matched.by_file_name += 1,
+            }
+            found.judged.push(Judged { input, image, truth });
+        }
+        found
+    }
+}
+
+fn other_names(ground_truth: &GroundTruth) -> (ImageIndex, Vec<Entry<'_>>) {
+    let mut index = ImageIndex::default();
+    for (position, name) in ground_truth.keys().enumerate() {
+        index.insert(name, position);
+    }
+    (index, ground_truth.iter().collect())
+}
+
+fn check_categories(found: &Found, vocabulary: &ObjectVocabulary) -> Result<(), ChairError> {
+    let known: HashSet<&str> = vocabulary.categories().iter().map(String::as_str).collect();
+    for Judged { input, truth, .. } in &found.judged {
+        if let Some(category) = truth.iter().find(|name| !known.contains(name.as_str())) {
+            let (image_id, category) = (input.image_id.clone(), category.clone());
+            return Err(ChairError::UnknownCategory { image_id, category });
+        }
+    }
+    Ok(())
 }
 
 fn judge(
-    input: &ChairInput,
-    truth: &BTreeSet<String>,
+    Judged { input, truth, .. }: &Judged,
     vocabulary: &ObjectVocabulary,
+    finder: &mut MentionFinder,
 ) -> ImageVerdict {
-    let mut missed = truth.clone();
-    let mentions = vocabulary
-        .mentions(&input.caption)
-        .into_iter()
-        .map(|mention| {
-            missed.remove(&mention.category);
-            MentionVerdict {
-                hallucinated: !truth.contains(&mention.category),
-                category: mention.category,
-                text: mention.text,
-                start: mention.span.start,
-                end: mention.span.end,
-            }
-        })
-        .collect();
+    let mut missed: BTreeSet<&str> = truth.iter().map(String::as_str).collect();
+    let ascii = input.caption.is_ascii();
+    let characters = |to: usize| if ascii { to } else { input.caption[..to].chars().count() };
+    let verdict = |(category, Range { start, end }): (usize, Range<usize>)| {
+        let category = &vocabulary.categories()[category];
+        missed.remove(category.as_str());
+        MentionVerdict {
+            hallucinated: !truth.contains(category),
+            category: category.clone(),
+            text: input.caption[start..end].to_owned(),
+            start,
+            end,
+            char_start: characters(start),
+            char_end: characters(end),
+        }
+    };
+    let mentions = finder.places(&input.caption).into_iter().map(verdict).collect();
     let (image_id, caption) = (input.image_id.clone(), input.caption.clone());
+    let missed = missed.into_iter().map(str::to_owned).collect();
     ImageVerdict { image_id, caption, mentions, missed }
 }
 
-fn summarise(per_image: Vec<ImageVerdict>, ground_truth: usize) -> ChairReport {
+fn summarise(per_image: Vec<ImageVerdict>, found: &Found) -> ChairReport {
     let wrong = |verdict: &ImageVerdict| verdict.mentions.iter().filter(|m| m.hallucinated).count();
+    let words = |verdict: &ImageVerdict| verdict.caption.split_whitespace().count();
+    let count = |fits: &dyn Fn(&ImageVerdict) -> bool| per_image.iter().filter(|v| fits(v)).count();
     let captions = per_image.len();
     let mentions = per_image.iter().map(|verdict| verdict.mentions.len()).sum();
     let hallucinated = per_image.iter().map(wrong).sum();
-    let captions_with_hallucination = per_image.iter().filter(|verdict| wrong(verdict) > 0).count();
+    let captions_with_hallucination = count(&|verdict| wrong(verdict) > 0);
+    let ground_truth: usize = found.judged.iter().map(|judged| judged.truth.len()).sum();
     let missed: usize = per_image.iter().map(|verdict| verdict.missed.len()).sum();
     let recalled = ground_truth - missed;
-    let words: usize =
-        per_image.iter().map(|verdict| verdict.caption.split_whitespace().count()).sum();
+    let images: BTreeSet<&str> = found.judged.iter().map(|judged| judged.image).collect();
+    let mut digest = Sha256::new();
+    for image in &images {
+        digest.update(image);
+        digest.update("\n");
+    }
     ChairReport {
+        rules: Rules::default(),
+        vocabulary_sha256: String::new(),
+        image_ids_sha256: hexadecimal(&digest.finalize()),
         chair_i: rate(hallucinated, mentions),
         chair_s: rate(captions_with_hallucination, captions),
         recall: rate(recalled, ground_truth),
-        mean_length_words: rate(words, captions),
+        mean_length_words: rate(per_image.iter().map(words).sum(), captions),
         mentions,
         hallucinated,
         captions,
         captions_with_hallucination,
+        captions_without_object: count(&|verdict| verdict.mentions.is_empty()),
+        empty_captions: count(&|verdict| words(verdict) == 0),
+        repeated_captions: captions - images.len(),
+        captions_without_ground_truth: found.missing,
+        matched: found.matched,
         recalled,
         ground_truth,
         per_image,
     }
 }
 
-fn rate(part: usize, whole: usize) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+fn rate(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
 }

@@ -1,6 +1,8 @@
 //! Object categories and the words that name them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use sha2::{Digest, Sha256};
 
 use super::mentions::{Word, words};
 use super::plurals::plurals;
@@ -9,6 +11,10 @@ use super::plurals::plurals;
 #[derive(Clone, Debug)]
 pub struct ObjectVocabulary {
     categories: Vec<String>,
+    /// As given.
+    entries: Vec<(String, Vec<String>)>,
+    /// Names that hold an object's name and mean no object.
+    neutral: Vec<String>,
     /// First word of a form → forms that begin with it, longest first.
     forms: HashMap<String, Vec<Form>>,
 }
@@ -16,7 +22,8 @@ pub struct ObjectVocabulary {
 #[derive(Clone, Debug)]
 struct Form {
     words: Vec<String>,
-    category: usize,
+    /// `None` for a name that means no object.
+    category: Option<usize>,
 }
 
 /// A vocabulary that cannot be used as given.
@@ -59,22 +66,31 @@ impl ObjectVocabulary {
     /// An empty vocabulary, a repeated category, a form without a word, or a form given to two
     /// categories.
     pub fn new(entries: Vec<(String, Vec<String>)>) -> Result<Self, VocabularyError> {
+        Self::with_neutral(entries, Vec::new())
+    }
+
+    /// The same, with phrases that hold the name of an object and mean none, like "train tracks" or "bus
+    /// stop": strict rules pass over them. A phrase that is also a form of a category stays that form.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; a phrase without a word.
+    pub fn with_neutral(
+        entries: Vec<(String, Vec<String>)>,
+        neutral: Vec<String>,
+    ) -> Result<Self, VocabularyError> {
         if entries.is_empty() {
             return Err(VocabularyError::Empty);
         }
         let mut categories: Vec<String> = Vec::with_capacity(entries.len());
         let mut owners: HashMap<Vec<String>, usize> = HashMap::new();
-        for (category, forms) in entries {
+        for (category, forms) in &entries {
+            let category = category.clone();
             if categories.contains(&category) {
                 return Err(VocabularyError::DuplicateCategory { category });
             }
             let index = categories.len();
-            for form in std::iter::once(&category).chain(&forms) {
-                let key: Vec<String> = words(form).into_iter().map(|word| word.text).collect();
-                if key.is_empty() {
-                    let (category, form) = (category.clone(), form.clone());
-                    return Err(VocabularyError::NoWord { category, form });
-                }
+            for form in std::iter::once(&category).chain(forms) {
+                let key = key(&category, form)?;
                 match owners.get(&key) {
                     Some(&owner) if owner != index => {
                         return Err(VocabularyError::Ambiguous {
@@ -88,7 +104,9 @@ impl ObjectVocabulary {
             }
             categories.push(category);
         }
-        Ok(Self { categories, forms: index_by_first_word(owners) })
+        let phrases = neutral.iter().map(|phrase| key("", phrase)).collect::<Result<_, _>>()?;
+        let forms = index_by_first_word(owners, phrases);
+        Ok(Self { categories, entries, neutral, forms })
     }
 
     /// Category names, in the order given.
@@ -96,21 +114,82 @@ impl ObjectVocabulary {
         &self.categories
     }
 
-    /// Number of words and category of the longest form that `words` begin with.
-    pub(crate) fn longest_match(&self, words: &[Word]) -> Option<(usize, &str)> {
-        let form = self.forms.get(&words.first()?.text)?.iter().find(|form| {
+    /// Categories with their surface forms, as given.
+    pub(crate) fn entries(&self) -> &[(String, Vec<String>)] {
+        &self.entries
+    }
+
+    /// The category that a name means: its own name, or one of its forms.
+    pub fn category_of(&self, name: &str) -> Option<&str> {
+        let own = self.categories.iter().position(|category| category == name);
+        let index = own.or_else(|| {
+            let words = words(name);
+            let (length, category) = self.longest_match(&words, |_| true)?;
+            category.filter(|_| length == words.len())
+        })?;
+        Some(&self.categories[index])
+    }
+
+    /// SHA-256 of the vocabulary in hexadecimal, whatever the order it was listed in: equal for two reports
+    /// exactly when the same words stood for the same categories. It is the digest of a JSON list of two: an
+    /// object from category to forms, and the phrases that name nothing, all sorted, without repetition or
+    /// spaces.
+    pub fn sha256(&self) -> String {
+        let sorted: BTreeMap<&str, BTreeSet<&str>> = self
+            .entries
+            .iter()
+            .map(|(category, forms)| {
+                (category.as_str(), forms.iter().map(String::as_str).collect())
+            })
+            .collect();
+        let neutral: BTreeSet<&str> = self.neutral.iter().map(String::as_str).collect();
+        // Text and maps of text always become JSON.
+        hexadecimal(&Sha256::digest(serde_json::json!([sorted, neutral]).to_string()))
+    }
+
+    /// Number of words and category of the longest form that `words` begin with, of those whose number of
+    /// words `joined` lets stand together; no category for a form that names nothing.
+    pub(crate) fn longest_match(
+        &self,
+        words: &[Word],
+        joined: impl Fn(usize) -> bool,
+    ) -> Option<(usize, Option<usize>)> {
+        let form = self.forms.get(&*words.first()?.text)?.iter().find(|form| {
             form.words.len() <= words.len()
                 && form.words.iter().zip(words).all(|(form, word)| *form == word.text)
+                && joined(form.words.len())
         })?;
-        Some((form.words.len(), &self.categories[form.category]))
+        Some((form.words.len(), form.category))
     }
 }
 
-fn index_by_first_word(listed: HashMap<Vec<String>, usize>) -> HashMap<String, Vec<Form>> {
-    let mut all = listed.clone();
-    let mut listed: Vec<_> = listed.into_iter().collect();
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// The words of a form, lower-cased.
+fn key(category: &str, form: &str) -> Result<Vec<String>, VocabularyError> {
+    let key: Vec<String> = words(form).into_iter().map(|word| word.text.into_owned()).collect();
+    let (category, form) = (category.to_owned(), form.to_owned());
+    if key.is_empty() { Err(VocabularyError::NoWord { category, form }) } else { Ok(key) }
+}
+
+fn index_by_first_word(
+    listed: HashMap<Vec<String>, usize>,
+    neutral: Vec<Vec<String>>,
+) -> HashMap<String, Vec<Form>> {
+    let mut all: HashMap<_, _> =
+        listed.iter().map(|(form, &category)| (form.clone(), Some(category))).collect();
+    let mut listed: Vec<_> =
+        listed.into_iter().map(|(form, category)| (form, Some(category))).collect();
     // Of two categories whose plurals agree the one listed first keeps it, whatever the map's order.
     listed.sort_by(|(a, i), (b, j)| (i, a).cmp(&(j, b)));
+    for phrase in neutral {
+        all.entry(phrase.clone()).or_insert(None);
+        listed.push((phrase, None));
+    }
     for (form, category) in listed {
         for plural in plural_forms(&form) {
             all.entry(plural).or_insert(category);

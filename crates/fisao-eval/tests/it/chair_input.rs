@@ -1,21 +1,24 @@
-use fisao_eval::chair::{read_captions, read_ground_truth};
+use fisao_eval::chair::{
+    GroundTruthReader, InputError, ObjectVocabulary, Rules, read_captions, read_ground_truth,
+    read_synonyms,
+};
 
 #[test]
 fn lists_and_lines_read_alike() {
     let list = r#"[{"image_id": 42, "caption": "a dog", "length": 2},
                    {"image": "x.png", "caption": "é"}]"#;
     let lines = "\u{feff}{\"image_id\":42,\"caption\":\"a dog\"}\r\n\n{\"image\":\"x.png\",\"caption\":\"é\"}\n";
-    let rows = read_captions(list).unwrap();
-    assert_eq!(rows, read_captions(lines).unwrap());
+    let rows = read_captions(list.as_bytes()).unwrap();
+    assert_eq!(rows, read_captions(lines.as_bytes()).unwrap());
     assert_eq!((rows[0].image_id.as_str(), rows[1].image_id.as_str()), ("42", "x.png"));
     assert_eq!(rows[1].caption, "é");
-    assert!(read_captions(" \n").unwrap().is_empty());
+    assert!(read_captions(&b" \n"[..]).unwrap().is_empty());
 }
 
 #[test]
 fn ground_truth_reads_lists_of_objects() {
     let truth = read_ground_truth(
-        "{\"image_id\":\"a\",\"objects\":[\"dog\",\"cat\",\"dog\"]}\n{\"image_id\":\"b\",\"objects\":[]}",
+        &b"{\"image_id\":\"a\",\"objects\":[\"dog\",\"cat\",\"dog\"]}\n{\"image_id\":\"b\",\"objects\":[]}"[..],
     )
     .unwrap();
     assert_eq!(truth["a"].len(), 2);
@@ -24,7 +27,7 @@ fn ground_truth_reads_lists_of_objects() {
 
 #[test]
 fn broken_rows_are_named_by_their_place() {
-    let message = |text: &str| read_captions(text).unwrap_err().to_string();
+    let message = |text: &str| read_captions(text.as_bytes()).unwrap_err().to_string();
     let line = message("{\"image_id\":1,\"caption\":\"x\"}\n{\"image_id\":1}");
     assert!(line.starts_with("line 2: missing field `caption`"), "{line}");
     let entry = message("[{\"image_id\":1,\"caption\":\"x\"}, 3]");
@@ -32,9 +35,74 @@ fn broken_rows_are_named_by_their_place() {
     assert!(message("[{\"image_id\":1,").starts_with("not a JSON list"));
     assert_eq!(
         message("{\"caption\":\"x\"}"),
-        "line 1 names no image; add \"image_id\" (or \"image\")"
+        "line 1: names no image; add \"image_id\" (or \"image\")"
     );
-    let twice =
-        read_ground_truth("[{\"image\":\"a\",\"objects\":[]},{\"image\":\"a\",\"objects\":[]}]");
+    let twice = read_ground_truth(
+        &b"[{\"image\":\"a\",\"objects\":[]},{\"image\":\"a\",\"objects\":[]}]"[..],
+    );
     assert!(twice.unwrap_err().to_string().contains("'a' has ground truth twice"));
+}
+
+fn vocabulary() -> ObjectVocabulary {
+    read_synonyms(&b"person, man\ndog, puppy\ncat\nairplane, aeroplane"[..]).unwrap()
+}
+
+const CATEGORIES: &str = r#""categories": [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"},
+    {"id": 5, "name": "aeroplane"}, {"id": 90, "name": "unicorn"}]"#;
+const IMAGES: &str = r#""images": [{"id": 7, "file_name": "7.jpg"}, {"id": 9}]"#;
+const INSTANCES: &str = r#""annotations": [
+    {"id": 1, "image_id": 7, "category_id": 18, "segmentation": [[1, 2.5]], "bbox": [1, 2, 3, 4]},
+    {"id": 2, "image_id": 7, "category_id": 18, "segmentation": {"counts": [1], "size": [2, 2]}},
+    {"id": 3, "image_id": 8, "category_id": 5}, {"id": 4, "image_id": 8, "category_id": 90}]"#;
+
+/// Categories may come before or after the annotations that name them by number.
+#[test]
+fn instances_and_captions_of_coco_are_put_together() {
+    let vocabulary = vocabulary();
+    for order in [[CATEGORIES, INSTANCES, IMAGES], [IMAGES, INSTANCES, CATEGORIES]] {
+        let instances = format!("\u{feff}{{\"info\": {{\"year\": 2014}}, {}}}", order.join(", "));
+        let captions = br#"{"annotations": [{"image_id": 7, "id": 1, "caption": "A man, two CATS"},
+            {"image_id": 10, "id": 2, "caption": "nothing"}], "licenses": []}"#;
+        let mut reader = GroundTruthReader::new(&vocabulary, Rules::Reference);
+        reader.read(instances.as_bytes()).unwrap();
+        reader.read(&captions[..]).unwrap();
+        let (truth, summary) = reader.finish();
+        let objects = |id: &str| truth[id].iter().map(String::as_str).collect::<Vec<_>>();
+        assert_eq!(objects("7"), ["cat", "dog", "person"]);
+        assert_eq!(objects("8"), ["airplane"]);
+        assert!(objects("9").is_empty() && objects("10").is_empty());
+        assert_eq!((summary.images, summary.instances, summary.captions), (4, 4, 2));
+        assert_eq!(
+            summary.unknown_categories.into_iter().collect::<Vec<_>>(),
+            [("unicorn".to_owned(), 1)]
+        );
+    }
+}
+
+#[test]
+fn maps_and_tables_of_images_are_ground_truth_too() {
+    let map = read_ground_truth(&br#"{"7": ["dog", "cat"], "9": []}"#[..]).unwrap();
+    let table = br#"{"objects": ["cat", "dog"], "images": {"7": [1, 0], "9": []}}"#;
+    assert_eq!(map, read_ground_truth(&table[..]).unwrap());
+    let rows = b"{\"objects\": [\"dog\", \"cat\"], \"image\": \"7\", \"images\": 3}\n\n{\"image_id\":9,\"objects\":[],\"tags\":[\"a\"]}";
+    assert_eq!(map, read_ground_truth(&rows[..]).unwrap());
+}
+
+#[test]
+fn what_is_no_ground_truth_is_named_by_its_line() {
+    let said = |text: &str| read_ground_truth(text.as_bytes()).unwrap_err().to_string();
+    let row = "{\"image_id\":1,\"objects\":[]}\n";
+    assert!(said(&format!("{row}{{\"image_id\":2}}")).starts_with("line 2: image '2' has no list"));
+    assert!(
+        said(&format!("{row}\n{{\"objects\":[]}}")).starts_with("line 3: a row names no image")
+    );
+    assert!(said(&format!("{row}x")).starts_with("line 2: expected value"));
+    assert!(said("{\"a\": 1}").contains("an object without images"));
+    assert!(said("{\"objects\": [\"a\"], \"images\": {\"7\": [1]}}").contains("holds object 1"));
+    assert!(said("{\"annotations\": []}").contains("together with an object vocabulary"));
+    assert!(said(&row.repeat(2)).contains("'1' has ground truth twice"));
+    let vocabulary = vocabulary();
+    let mut reader = GroundTruthReader::new(&vocabulary, Rules::Strict);
+    let error = reader.read(format!("{{{INSTANCES}}}").as_bytes()).unwrap_err();
+    assert!(matches!(error, InputError::UnknownCategoryId { .. }), "{error}");
 }

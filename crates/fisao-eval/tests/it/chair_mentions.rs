@@ -138,3 +138,41 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 }
+
+#[test]
+fn the_words_for_coco_name_its_categories() {
+    let coco = ObjectVocabulary::coco();
+    assert_eq!(coco.categories().len(), 80);
+    let found = |text: &str| -> Vec<(String, String)> {
+        coco.mentions(text).into_iter().map(|m| (m.category, m.text)).collect()
+    };
+    assert_eq!(
+        found("A baby elephant, three wine glasses, a remote control and two hair dryers."),
+        pairs(&[
+            ("elephant", "baby elephant"),
+            ("wine glass", "wine glasses"),
+            ("remote", "remote control"),
+            ("hair drier", "hair dryers"),
+        ])
+    );
+    // What holds an object's name and means none.
+    assert_eq!(found("train tracks, a bus stop, toilet paper and a dog house"), pairs(&[]));
+    assert_eq!(found("toilet seats"), pairs(&[("toilet", "toilet seats")]));
+    assert_eq!(coco.category_of("aeroplanes"), Some("airplane"));
+    assert_eq!(coco.category_of("train track"), None);
+}
+
+#[test]
+fn a_digest_tells_vocabularies_apart_and_not_their_order() {
+    let new = |entries: &[(&str, &[&str])], neutral: &[&str]| {
+        let list = |forms: &[&str]| forms.iter().map(ToString::to_string).collect();
+        let entries = entries.iter().map(|(c, forms)| ((*c).to_owned(), list(forms))).collect();
+        ObjectVocabulary::with_neutral(entries, list(neutral)).unwrap().sha256()
+    };
+    let first = new(&[("cat", &["puma", "lion"]), ("dog", &[])], &[]);
+    assert_eq!(first, new(&[("dog", &[]), ("cat", &["lion", "puma"])], &[]));
+    assert_ne!(first, new(&[("cat", &["puma"]), ("dog", &["lion"])], &[]));
+    assert_ne!(first, new(&[("cat", &["puma", "lion"]), ("dog", &[])], &["dog house"]));
+    // sha256 of [{"cat":["lion","puma"],"dog":[]},[]]
+    assert_eq!(first, "78fe9e8511089694977c369e6d72c1c6a1814e5287d2114e988973b6e8c12b1d");
+}

@@ -1,6 +1,9 @@
 use std::collections::BTreeSet;
 
-use fisao_eval::chair::{ChairError, ChairInput, GroundTruth, ObjectVocabulary, evaluate};
+use fisao_eval::chair::{
+    ChairError, ChairInput, ChairOptions, ChairReport, GroundTruth, MatchedIds, MissingGroundTruth,
+    ObjectVocabulary, Rules, evaluate,
+};
 
 fn vocabulary() -> ObjectVocabulary {
     let names = ["dog", "cat", "car", "pizza", "fork"];
@@ -24,7 +27,12 @@ fn captions(rows: &[(&str, &str)]) -> Vec<ChairInput> {
         .collect()
 }
 
-fn close(found: f64, expected: f64) {
+fn score(captions: &[ChairInput], truth: &GroundTruth) -> Result<ChairReport, ChairError> {
+    evaluate(captions, truth, &vocabulary(), &ChairOptions::default())
+}
+
+fn close(found: Option<f64>, expected: f64) {
+    let found = found.expect("a rate over something");
     assert!((found - expected).abs() < 1e-12, "{found} is not {expected}");
 }
 
@@ -45,7 +53,7 @@ fn rates_match_a_count_by_hand() {
         ("d", &[]),
         ("never captioned", &["spaceship"]),
     ]);
-    let report = evaluate(&captions, &truth, &vocabulary()).unwrap();
+    let report = score(&captions, &truth).unwrap();
     assert_eq!((report.mentions, report.hallucinated, report.captions), (7, 3, 4));
     assert_eq!((report.recalled, report.ground_truth), (4, 6));
     assert_eq!(report.captions_with_hallucination, 2);
@@ -62,24 +70,92 @@ fn rates_match_a_count_by_hand() {
 }
 
 #[test]
-fn rates_over_nothing_are_zero() {
+fn rates_over_nothing_are_none() {
+    let report = score(&captions(&[("a", "a field")]), &truth(&[("a", &[])])).unwrap();
+    assert_eq!((report.chair_i, report.recall), (None, None));
+    close(report.chair_s, 0.0);
+    assert_eq!(score(&[], &truth(&[])), Err(ChairError::NoCaptions));
+    let skipping = ChairOptions { missing: MissingGroundTruth::Skip, ..ChairOptions::default() };
     let report =
-        evaluate(&captions(&[("a", "a field")]), &truth(&[("a", &[])]), &vocabulary()).unwrap();
-    assert_eq!((report.chair_i, report.chair_s, report.recall), (0.0, 0.0, 0.0));
-    assert_eq!(evaluate(&[], &truth(&[]), &vocabulary()), Err(ChairError::NoCaptions));
+        evaluate(&captions(&[("a", "a dog")]), &truth(&[]), &vocabulary(), &skipping).unwrap();
+    assert_eq!((report.chair_s, report.mean_length_words), (None, None));
+    let json = serde_json::to_value(&report).unwrap();
+    assert!(json["chair_s"].is_null(), "{json}");
 }
 
 #[test]
-fn an_image_without_ground_truth_is_named() {
-    let error =
-        evaluate(&captions(&[("lost.png", "a dog")]), &truth(&[]), &vocabulary()).unwrap_err();
-    assert_eq!(error, ChairError::MissingGroundTruth { image_id: "lost.png".into() });
-    assert!(error.to_string().contains("'lost.png'"));
+fn captions_without_ground_truth_are_counted_or_left_out() {
+    let captions = captions(&[
+        ("x.png", "a dog"),
+        ("lost.png", "a dog"),
+        ("y.png", ""),
+        ("lost.png", "a cat"),
+    ]);
+    let truth = truth(&[("x.png", &["cat"]), ("y.png", &[])]);
+    let error = score(&captions, &truth).unwrap_err();
+    let image_id = "lost.png".to_owned();
+    assert_eq!(error, ChairError::MissingGroundTruth { image_id, count: 2, captions: 4 });
+    assert!(
+        error
+            .to_string()
+            .starts_with("2 of 4 captions describe images without ground truth, first 'lost.png'")
+    );
+    let skipping = ChairOptions { missing: MissingGroundTruth::Skip, ..ChairOptions::default() };
+    let report = evaluate(&captions, &truth, &vocabulary(), &skipping).unwrap();
+    assert_eq!((report.captions, report.captions_without_ground_truth), (2, 2));
+    close(report.chair_s, 0.5);
+}
+
+#[test]
+fn what_is_odd_about_captions_is_counted() {
+    let captions = captions(&[
+        ("COCO_val2014_000000000007.jpg", "a dog"),
+        ("7", " "),
+        ("000000000007", "a field"),
+        ("b.jpg", "a cat"),
+        ("b.png", "a cat"),
+    ]);
+    let report = score(&captions, &truth(&[("7", &["dog"]), ("b.png", &["cat"])])).unwrap();
+    assert_eq!(report.matched, MatchedIds { exactly: 2, by_number: 2, by_file_name: 1 });
+    assert_eq!((report.repeated_captions, report.empty_captions), (3, 1));
+    assert_eq!(report.captions_without_object, 2);
+    // sha256 of "7\nb.png\n".
+    assert_eq!(
+        report.image_ids_sha256,
+        "51e781a669f96348a687bf99cc71639b17199d14f3b8d70c105c3a82a0c35a62"
+    );
+}
+
+#[test]
+fn spans_are_told_in_bytes_and_in_characters() {
+    let captions = captions(&[("a", "İé🐶 — \"Dogs\" and CATS")]);
+    for rules in [Rules::Strict, Rules::Reference] {
+        let options = ChairOptions { rules, ..ChairOptions::default() };
+        let report = evaluate(&captions, &truth(&[("a", &["dog"])]), &vocabulary(), &options);
+        let report = report.unwrap();
+        assert_eq!(report.rules, rules);
+        let mentions: Vec<_> = report.per_image[0]
+            .mentions
+            .iter()
+            .map(|m| (m.text.as_str(), m.start, m.end, m.char_start, m.char_end))
+            .collect();
+        assert_eq!(mentions, [("Dogs", 14, 18, 7, 11), ("CATS", 24, 28, 17, 21)], "{rules:?}");
+    }
+}
+
+#[test]
+fn many_captions_keep_their_order() {
+    let rows: Vec<ChairInput> = (0..5000)
+        .map(|at| ChairInput { image_id: "a".into(), caption: format!("{at} dogs") })
+        .collect();
+    let report = score(&rows, &truth(&[("a", &["dog"])])).unwrap();
+    assert!(report.per_image.iter().zip(&rows).all(|(judged, row)| judged.caption == row.caption));
+    assert_eq!((report.mentions, report.hallucinated), (5000, 0));
 }
 
 #[test]
 fn ground_truth_in_foreign_names_is_refused() {
-    let error = evaluate(&captions(&[("a", "a dog")]), &truth(&[("a", &["puppy"])]), &vocabulary());
+    let error = score(&captions(&[("a", "a dog")]), &truth(&[("a", &["puppy"])]));
     assert_eq!(
         error,
         Err(ChairError::UnknownCategory { image_id: "a".into(), category: "puppy".into() })
@@ -90,19 +166,18 @@ fn ground_truth_in_foreign_names_is_refused() {
 fn order_of_captions_changes_no_rate() {
     let mut rows = captions(&[("a", "dog"), ("b", "cat"), ("a", "a car and a dog")]);
     let truth = truth(&[("a", &["dog"]), ("b", &["cat"])]);
-    let forward = evaluate(&rows, &truth, &vocabulary()).unwrap();
+    let forward = score(&rows, &truth).unwrap();
     rows.reverse();
-    let backward = evaluate(&rows, &truth, &vocabulary()).unwrap();
-    close(forward.chair_i, backward.chair_i);
+    let backward = score(&rows, &truth).unwrap();
+    assert_eq!(forward.chair_i, backward.chair_i);
+    assert_eq!(forward.image_ids_sha256, backward.image_ids_sha256);
     close(forward.chair_s, 1.0 / 3.0);
     close(backward.chair_s, 1.0 / 3.0);
 }
 
 #[test]
 fn the_report_survives_json() {
-    let report =
-        evaluate(&captions(&[("a", "a dög and a dog")]), &truth(&[("a", &[])]), &vocabulary())
-            .unwrap();
+    let report = score(&captions(&[("a", "a dög and a dog")]), &truth(&[("a", &[])])).unwrap();
     let json = serde_json::to_string(&report).unwrap();
     let back = serde_json::from_str(&json).unwrap();
     assert_eq!(report, back);

@@ -9,7 +9,7 @@ use fisao_align::calibrate::calibrate;
 use fisao_align::captions::{Judge, describe};
 use fisao_align::tasks::{Task, TaskSource as _};
 use fisao_eval::chair::read_ground_truth;
-use fisao_formats::documents::{read_text, write_json};
+use fisao_formats::documents::{open_text, write_json};
 use fisao_verifier::calibration::Labels;
 
 use crate::arguments::CalibrateArguments;
@@ -25,7 +25,7 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     let sampling = arguments.sampling.resolve()?;
     let images = checked_images(std::slice::from_ref(&arguments.images), reporter)?;
     let truth = match &arguments.annotations {
-        Some(path) => Some(read_ground_truth(&read_text("annotations", path)?)?),
+        Some(path) => Some(read_ground_truth(open_text("annotations", path)?)?),
         None => None,
     };
     let device = arguments.model.device.open(reporter)?.device;

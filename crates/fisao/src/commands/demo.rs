@@ -11,7 +11,7 @@ use fisao_align::events::IterationMetrics;
 use fisao_align::guards::SplitHealth;
 use fisao_align::tasks::Task;
 use fisao_align::trainer::{Trainer, Watch};
-use fisao_eval::chair::ImageVerdict;
+use fisao_eval::chair::{ChairReport, ImageVerdict};
 use fisao_formats::RunFolder;
 use fisao_formats::documents::read_toml;
 use fisao_models::generation::Sampling;
@@ -462,11 +462,13 @@ fn curves(metrics: &[IterationMetrics], health: &[(usize, SplitHealth)]) -> Vec<
     ]
 }
 
+/// A rate over nothing, as of captions that name no object, is shown as 0.
 fn scores(evaluation: &Evaluation) -> Scores {
+    let ChairReport { chair_i, chair_s, recall, .. } = evaluation.chair;
     Scores {
-        chair_i: evaluation.chair.chair_i,
-        chair_s: evaluation.chair.chair_s,
-        recall: evaluation.chair.recall,
+        chair_i: chair_i.unwrap_or(0.0),
+        chair_s: chair_s.unwrap_or(0.0),
+        recall: recall.unwrap_or(0.0),
         mean_length: evaluation.mean_length,
         captions: evaluation.chair.captions,
     }

@@ -5,7 +5,7 @@ use crate::fixture::Workplace;
 #[test]
 fn every_command_describes_itself() {
     let place = Workplace::new();
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 16] = [
         &[],
         &["caption"],
         &["score"],
@@ -13,6 +13,11 @@ fn every_command_describes_itself() {
         &["align"],
         &["eval"],
         &["eval", "chair"],
+        &["eval", "pope"],
+        &["eval", "pope", "build"],
+        &["eval", "captions"],
+        &["eval", "mme"],
+        &["eval", "diff"],
         &["inspect"],
         &["merge"],
         &["pretrain"],

@@ -7,6 +7,8 @@ mod bad_settings;
 mod caption;
 mod devices;
 mod eval;
+mod eval_captions;
+mod eval_questions;
 mod fake_hub;
 mod fixture;
 mod help;

@@ -15,6 +15,7 @@ use crate::bundle::{Policy, load_verifier};
 use crate::device::cpu;
 use crate::output;
 use crate::reporter::Reporter;
+use crate::table::percent;
 use crate::vocabulary::Vocabulary;
 use crate::world::{SceneTasks, evaluate, separation};
 
@@ -73,10 +74,10 @@ pub(super) fn report(
         };
         let chair = &evaluation.chair;
         output::line(format!(
-            "{name}: CHAIR_I {:.1} %, CHAIR_S {:.1} %, recall {:.1} %, {:.1} tokens, AUC of own words {own}",
-            100.0 * chair.chair_i,
-            100.0 * chair.chair_s,
-            100.0 * chair.recall,
+            "{name}: CHAIR_I {} %, CHAIR_S {} %, recall {} %, {:.1} tokens, AUC of own words {own}",
+            percent(chair.chair_i),
+            percent(chair.chair_s),
+            percent(chair.recall),
             evaluation.mean_length,
         ))?;
     }

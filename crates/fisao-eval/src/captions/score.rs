@@ -1,0 +1,195 @@
+//! Scores of a set of captions, with those of every image.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use super::bleu::BleuCounts;
+use super::cider::DocumentFrequencies;
+use super::meteor::{Meteor, MeteorCounts, MeteorTables};
+use super::ngrams::{Numbering, Sentence};
+use super::report::{
+    CaptionError, CaptionOptions, CaptionReport, CaptionScores, CaptionTokens, ImageScores,
+};
+use super::rouge_l::rouge_l;
+use super::{CaptionInput, References, caption_tokens};
+use crate::statistics::{Interval, bootstrap};
+
+/// A caption and its references, found and divided into tokens.
+struct Pair<'a> {
+    image_id: &'a str,
+    reference_id: &'a str,
+    tokens: Vec<String>,
+    reference_tokens: Vec<Vec<String>>,
+    sentence: Sentence,
+    reference_sentences: Vec<Sentence>,
+}
+
+/// Judges every caption against the references of its image.
+///
+/// # Errors
+/// No captions, captions without references unless these are to be skipped, two captions of one image.
+pub fn evaluate(
+    captions: &[CaptionInput],
+    references: &References,
+    tables: &MeteorTables,
+    options: &CaptionOptions,
+) -> Result<CaptionReport, CaptionError> {
+    if captions.is_empty() {
+        return Err(CaptionError::NoCaptions);
+    }
+    let mut matched = BTreeMap::new();
+    let mut found: BTreeMap<usize, &str> = BTreeMap::new();
+    let mut missing: Vec<&str> = Vec::new();
+    let mut numbering = Numbering::default();
+    let mut pairs = Vec::with_capacity(captions.len());
+    for input in captions {
+        let position = references.index().find(&input.image_id);
+        let has_some = |&(at, _): &(usize, _)| !references.images()[at].1.is_empty();
+        let Some((position, how)) = position.filter(has_some) else {
+            missing.push(&input.image_id);
+            continue;
+        };
+        if let Some(first) = found.insert(position, &input.image_id) {
+            let (first, second) = (first.to_owned(), input.image_id.clone());
+            return Err(CaptionError::SameImage { first, second });
+        }
+        *matched.entry(how).or_insert(0) += 1;
+        pairs.push(pair(input, &references.images()[position], &mut numbering));
+    }
+    if let Some(&first) = missing.first().filter(|_| !options.skip_images_without_references) {
+        let (image_id, count) = (first.to_owned(), missing.len());
+        return Err(CaptionError::MissingReferences { image_id, count });
+    }
+    if pairs.is_empty() {
+        return Err(CaptionError::NoCaptions);
+    }
+    let per_image = judge(&pairs, tables, options);
+    Ok(CaptionReport {
+        scores: over(&per_image, 0..per_image.len()),
+        intervals: intervals(&per_image, options),
+        meteor_stages: tables.stages(),
+        meteor_function_words: tables.has_function_words(),
+        images: pairs.len(),
+        image_ids_sha256: hash(pairs.iter().map(|pair| pair.reference_id)),
+        references: per_image.iter().map(|image| image.references).sum(),
+        empty_captions: pairs.iter().filter(|pair| pair.tokens.is_empty()).count(),
+        captions_without_references: missing.len(),
+        references_without_caption: references.images().len() - pairs.len(),
+        matched,
+        per_image,
+    })
+}
+
+fn pair<'a>(
+    input: &'a CaptionInput,
+    (reference_id, references): &'a (String, Vec<String>),
+    numbering: &mut Numbering,
+) -> Pair<'a> {
+    let tokens = caption_tokens(&input.caption);
+    let reference_tokens: Vec<_> = references.iter().map(|text| caption_tokens(text)).collect();
+    Pair {
+        image_id: &input.image_id,
+        reference_id,
+        sentence: Sentence::new(&tokens, numbering),
+        reference_sentences: reference_tokens
+            .iter()
+            .map(|tokens| Sentence::new(tokens, numbering))
+            .collect(),
+        tokens,
+        reference_tokens,
+    }
+}
+
+fn judge(pairs: &[Pair<'_>], tables: &MeteorTables, options: &CaptionOptions) -> Vec<ImageScores> {
+    let frequencies =
+        DocumentFrequencies::of(pairs.iter().map(|pair| pair.reference_sentences.as_slice()));
+    let mut meteor = Meteor::new(tables);
+    let image = |pair: &Pair<'_>| {
+        let bleu_counts = BleuCounts::of(&pair.sentence, &pair.reference_sentences);
+        let references: Vec<&[u32]> =
+            pair.reference_sentences.iter().map(|reference| reference.tokens.as_slice()).collect();
+        let [bleu_1, bleu_2, bleu_3, bleu_4] = bleu_counts.scores();
+        let rouge_l = rouge_l(&pair.sentence.tokens, &references);
+        let meteor_counts = meteor.counts(&pair.tokens, &pair.reference_tokens);
+        let meteor = meteor_counts.score();
+        let cider = frequencies.cider(&pair.sentence, &pair.reference_sentences);
+        ImageScores {
+            image_id: pair.image_id.to_owned(),
+            references: pair.reference_sentences.len(),
+            scores: CaptionScores { bleu_1, bleu_2, bleu_3, bleu_4, rouge_l, cider, meteor },
+            bleu_counts,
+            meteor_counts,
+            tokens: options.tokens.then(|| CaptionTokens {
+                caption: pair.tokens.join(" "),
+                references: pair.reference_tokens.iter().map(|tokens| tokens.join(" ")).collect(),
+            }),
+        }
+    };
+    pairs.iter().map(image).collect()
+}
+
+/// The scores of images by position, some perhaps several times.
+fn over(images: &[ImageScores], positions: impl ExactSizeIterator<Item = usize>) -> CaptionScores {
+    let count = positions.len() as f64;
+    let (mut counts, mut rouge_l, mut cider) = (BleuCounts::default(), 0.0, 0.0);
+    let mut meteor = MeteorCounts::default();
+    for image in positions.map(|at| &images[at]) {
+        counts = counts + image.bleu_counts;
+        meteor = meteor + image.meteor_counts;
+        rouge_l += image.scores.rouge_l;
+        cider += image.scores.cider;
+    }
+    let [bleu_1, bleu_2, bleu_3, bleu_4] = counts.scores();
+    CaptionScores {
+        bleu_1,
+        bleu_2,
+        bleu_3,
+        bleu_4,
+        rouge_l: rouge_l / count,
+        cider: cider / count,
+        meteor: meteor.score(),
+    }
+}
+
+type Metric = fn(&CaptionScores) -> f64;
+
+fn intervals(images: &[ImageScores], options: &CaptionOptions) -> BTreeMap<String, Interval> {
+    let metrics: [(&str, Metric); 7] = [
+        ("bleu_1", |scores| scores.bleu_1),
+        ("bleu_2", |scores| scores.bleu_2),
+        ("bleu_3", |scores| scores.bleu_3),
+        ("bleu_4", |scores| scores.bleu_4),
+        ("rouge_l", |scores| scores.rouge_l),
+        ("cider", |scores| scores.cider),
+        ("meteor", |scores| scores.meteor),
+    ];
+    // The resamples of one seed are the same for every metric: their scores are computed once.
+    let of_resamples = RefCell::new(Vec::with_capacity(options.resamples));
+    let interval = |of: Metric| {
+        let next = Cell::new(0);
+        bootstrap(images.len(), options.resamples, options.seed, |drawn| {
+            let at = next.replace(next.get() + 1);
+            let mut scores = of_resamples.borrow_mut();
+            if at == scores.len() {
+                scores.push(over(images, drawn.iter().copied()));
+            }
+            scores.get(at).map(of)
+        })
+    };
+    metrics.into_iter().filter_map(|(name, of)| Some((name.to_owned(), interval(of)?))).collect()
+}
+
+fn hash<'a>(ids: impl Iterator<Item = &'a str>) -> String {
+    let mut ids: Vec<&str> = ids.collect();
+    ids.sort_unstable();
+    let mut hasher = Sha256::new();
+    for id in ids {
+        hasher.update(id.as_bytes());
+        hasher.update(b"\n");
+    }
+    let digits = |byte: &u8| [byte >> 4, byte & 15];
+    let hexadecimal = |digit| char::from_digit(u32::from(digit), 16);
+    hasher.finalize().iter().flat_map(digits).filter_map(hexadecimal).collect()
+}

@@ -1,0 +1,223 @@
+//! What is really in the pictures: from COCO's annotations, or from lists of objects.
+
+mod annotations;
+mod document;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufRead};
+
+use serde::de::DeserializeSeed;
+use serde::{Deserialize, Serialize};
+
+use self::annotations::Annotations;
+use self::document::{Document, DocumentSeed};
+use super::{MentionFinder, ObjectVocabulary, Rules};
+use crate::rows::{RowError, read_rows};
+
+/// Image id → categories really in the image.
+pub type GroundTruth = BTreeMap<String, BTreeSet<String>>;
+
+/// Shapes that are understood, for error messages.
+const EXPECTED: &str = r#"rows of {"image_id": …, "objects": ["…"]}, one object of {"id": ["…"]}, or COCO's instances_*.json or captions_*.json"#;
+
+/// Text that is not ground truth.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// The text cannot be read.
+    #[error("cannot be read: {source}")]
+    Io {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A list with a broken entry.
+    #[error(transparent)]
+    Row(#[from] RowError),
+    /// An object that is not ground truth.
+    #[error("line {line}: {source}; expected {EXPECTED}")]
+    Document {
+        /// Line the parser had come to, counted from 1.
+        line: usize,
+        /// What the parser met.
+        source: serde_json::Error,
+    },
+    /// Ground truth given twice for one image in one file.
+    #[error("image '{image_id}' has ground truth twice; merge its rows into one")]
+    Repeated {
+        /// The image.
+        image_id: String,
+    },
+    /// An annotation of a category without a name.
+    #[error(
+        "image '{image_id}' has an annotation of category {category_id}, which \"categories\" does \
+         not list; give the whole instances_*.json"
+    )]
+    UnknownCategoryId {
+        /// The image.
+        image_id: String,
+        /// The number.
+        category_id: u64,
+    },
+}
+
+/// What ground truth was made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroundTruthSummary {
+    /// Images that have ground truth now.
+    pub images: usize,
+    /// Images given with a list of their objects.
+    pub lists: usize,
+    /// Annotated instances of COCO.
+    pub instances: usize,
+    /// Ground-truth captions of COCO.
+    pub captions: usize,
+    /// Annotated categories that the vocabulary does not know, with their annotations. They are left out, which
+    /// is right where no caption can name them, and wrong where the vocabulary calls them something else.
+    pub unknown_categories: BTreeMap<String, usize>,
+}
+
+/// Gathers ground truth from any number of files; what several files say of one image is put together. They
+/// have to call it by the same name for that.
+#[derive(Debug)]
+pub struct GroundTruthReader<'v> {
+    finder: Option<(&'v ObjectVocabulary, MentionFinder<'v>)>,
+    truth: GroundTruth,
+    summary: GroundTruthSummary,
+}
+
+impl<'v> GroundTruthReader<'v> {
+    /// A reader that knows COCO's annotations too: categories are taken by the names of the vocabulary, and
+    /// captions name objects by the rules given.
+    pub fn new(vocabulary: &'v ObjectVocabulary, rules: Rules) -> Self {
+        let finder = Some((vocabulary, MentionFinder::new(vocabulary, rules)));
+        Self { finder, truth: GroundTruth::new(), summary: GroundTruthSummary::default() }
+    }
+
+    /// Adds a file. What kind it is shows in its contents.
+    ///
+    /// - rows of `{"image_id" | "image": …, "objects": […]}`, as a list or one per line;
+    /// - one object from image ids to lists of objects;
+    /// - `{"objects": [names], "images": {id: [indices of names]}}`;
+    /// - COCO's `instances_*.json` and `captions_*.json`, whatever the order of their parts, in memory that
+    ///   grows with the images and not with the annotations. Images that are listed without any annotation hold
+    ///   nothing.
+    ///
+    /// # Errors
+    /// Text that is none of these, with the line; an image twice in one file.
+    pub fn read(&mut self, mut reader: impl BufRead) -> Result<(), InputError> {
+        let mut seen = BTreeSet::new();
+        if opening(&mut reader).map_err(|source| InputError::Io { source })? == Some(b'[') {
+            return self.read_list(reader, &mut seen);
+        }
+        let mut text = serde_json::Deserializer::from_reader(reader);
+        while text.end().is_err() {
+            let seed = DocumentSeed { finder: self.finder.as_mut().map(|(_, finder)| finder) };
+            let document = seed
+                .deserialize(&mut text)
+                .map_err(|source| InputError::Document { line: source.line(), source })?;
+            self.add(document, &mut seen)?;
+        }
+        Ok(())
+    }
+
+    /// What was gathered.
+    pub fn finish(mut self) -> (GroundTruth, GroundTruthSummary) {
+        self.summary.images = self.truth.len();
+        (self.truth, self.summary)
+    }
+
+    fn read_list(
+        &mut self,
+        reader: impl BufRead,
+        seen: &mut BTreeSet<String>,
+    ) -> Result<(), InputError> {
+        let mut repeated = None;
+        let done = read_rows(reader, r#"{"image_id": …, "objects": ["…"]}"#, |place, row| {
+            let Document::Lists(lists) = row else {
+                let reason =
+                    "is not a row of ground truth; give {\"image_id\": …, \"objects\": […]}";
+                return Err(RowError::Meaning { place, reason: reason.to_owned() });
+            };
+            self.add_lists(lists, seen).map_err(|error| {
+                repeated = Some(error);
+                RowError::Meaning { place, reason: String::new() }
+            })
+        });
+        repeated.map_or_else(|| done.map_err(InputError::Row), Err)
+    }
+
+    fn add(&mut self, document: Document, seen: &mut BTreeSet<String>) -> Result<(), InputError> {
+        match document {
+            Document::Lists(lists) => self.add_lists(lists, seen),
+            Document::Annotations(annotations) => self.add_annotations(annotations),
+        }
+    }
+
+    fn add_lists(
+        &mut self,
+        lists: Vec<(String, Vec<String>)>,
+        seen: &mut BTreeSet<String>,
+    ) -> Result<(), InputError> {
+        for (image_id, objects) in lists {
+            if !seen.insert(image_id.clone()) {
+                return Err(InputError::Repeated { image_id });
+            }
+            self.summary.lists += 1;
+            self.truth.entry(image_id).or_default().extend(objects);
+        }
+        Ok(())
+    }
+
+    fn add_annotations(&mut self, annotations: Annotations) -> Result<(), InputError> {
+        // Annotations are only ever read with a vocabulary at hand.
+        let Some((vocabulary, _)) = self.finder else { return Ok(()) };
+        self.summary.instances +=
+            annotations.instances.values().flat_map(BTreeMap::values).sum::<usize>();
+        self.summary.captions += annotations.captions;
+        for image_id in annotations.images {
+            self.truth.entry(image_id).or_default();
+        }
+        for (image_id, mentioned) in annotations.mentioned {
+            let names = mentioned.into_iter().map(|at| vocabulary.categories()[at].clone());
+            self.truth.entry(image_id).or_default().extend(names);
+        }
+        for (image_id, instances) in annotations.instances {
+            let truth = self.truth.entry(image_id.clone()).or_default();
+            for (category_id, count) in instances {
+                let Some(name) = annotations.categories.get(&category_id) else {
+                    return Err(InputError::UnknownCategoryId { image_id, category_id });
+                };
+                if let Some(category) = vocabulary.category_of(name) {
+                    truth.insert(category.to_owned());
+                } else {
+                    *self.summary.unknown_categories.entry(name.clone()).or_default() += count;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads lists of objects, in any shape that [`GroundTruthReader::read`] knows but COCO's own, which take a
+/// vocabulary to be understood.
+///
+/// # Errors
+/// Text that is no ground truth, or an image listed twice.
+pub fn read_ground_truth(reader: impl BufRead) -> Result<GroundTruth, InputError> {
+    let mut truth = GroundTruthReader {
+        finder: None,
+        truth: GroundTruth::new(),
+        summary: GroundTruthSummary::default(),
+    };
+    truth.read(reader)?;
+    Ok(truth.finish().0)
+}
+
+/// The first byte behind byte order mark and white space, which stays unread.
+fn opening(reader: &mut impl BufRead) -> io::Result<Option<u8>> {
+    // Line breaks stay, so that errors count lines as an editor does.
+    while reader.fill_buf()?.first().is_some_and(|byte| [0xEF, 0xBB, 0xBF, b' '].contains(byte)) {
+        reader.consume(1);
+    }
+    let buffer = reader.fill_buf()?;
+    Ok(buffer.iter().copied().find(|byte| !byte.is_ascii_whitespace()))
+}

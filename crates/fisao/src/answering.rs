@@ -1,0 +1,238 @@
+//! A model's answers to questions about images, written down as they come, so that a run that was ended
+//! goes on where it stopped.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context as _, bail};
+use fisao_align::AlignError;
+use fisao_align::captions::{generate, tasks_at_once};
+use fisao_align::tasks::{Task, TaskSource};
+use fisao_formats::FormatError;
+use fisao_formats::documents::{read_json, write_json};
+use fisao_formats::images::open_image;
+use fisao_models::generation::{FinishReason, Sampling};
+use serde_json::{Map, Value, json};
+
+use crate::bundle::Policy;
+use crate::failure::{Interrupted, Refusal};
+use crate::interrupt;
+use crate::reporter::Reporter;
+use crate::tasks::checked_images;
+
+/// The answers, one JSON object a line.
+pub(crate) const ANSWERS: &str = "answers.jsonl";
+/// What they were made with.
+const SETTINGS: &str = "settings.json";
+
+/// One question about one image.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    /// What the line of its answer begins with; tells it from all other questions.
+    pub(crate) row: Map<String, Value>,
+    /// The image.
+    pub(crate) image: PathBuf,
+    /// What is asked.
+    pub(crate) prompt: String,
+}
+
+/// How questions are answered.
+pub(crate) struct Answering<'a> {
+    /// Who answers.
+    pub(crate) policy: &'a Policy,
+    /// How.
+    pub(crate) sampling: &'a Sampling,
+    /// What else the answers depend on, for the record.
+    pub(crate) settings: Value,
+    /// Name of the field that holds the answer.
+    pub(crate) field: &'static str,
+    /// Where they are written.
+    pub(crate) folder: &'a Path,
+}
+
+impl Answering<'_> {
+    /// Answers all questions that the folder does not hold answers to yet; returns the file of answers.
+    ///
+    /// # Errors
+    /// An image cannot be used, the folder holds answers to other questions or by another model, or
+    /// [`Interrupted`] on Ctrl-C; what was answered stays.
+    pub(crate) fn run(
+        &self,
+        questions: &[Question],
+        reporter: &Reporter,
+    ) -> anyhow::Result<PathBuf> {
+        let tasks = QuestionTasks::new(self.policy, questions, reporter)?;
+        self.policy.check_length(tasks.longest, self.sampling.max_new_tokens)?;
+        self.check_settings()?;
+        let path = self.folder.join(ANSWERS);
+        let done = self.answered(&path, questions)?;
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let mut file = file.map_err(|error| unwritten(&path, error))?;
+        let stop = interrupt::flag()?;
+        let length = tasks.longest + self.sampling.max_new_tokens;
+        let at_once = tasks_at_once(&self.policy.model, length);
+        let progress = reporter.phase_from("answering", done as u64, questions.len() as u64);
+        for start in (done..questions.len()).step_by(at_once) {
+            if stop.load(Ordering::Relaxed) {
+                let message = format!(
+                    "stopped after {start} of {} answers, which are kept; the same command goes on",
+                    questions.len()
+                );
+                return Err(Interrupted { message }.into());
+            }
+            let end = (start + at_once).min(questions.len());
+            let advance = |count| progress.advance(count as u64);
+            let model = &self.policy.model;
+            let written = generate(model, &tasks, start..end, length, self.sampling, &advance)?;
+            let mut lines = String::new();
+            for (question, answer) in questions[start..end].iter().zip(written) {
+                let text = self.policy.tokenizer.decode(answer.text_tokens())?.text;
+                lines.push_str(&self.line(question, &text, answer.finish)?);
+            }
+            let kept = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data());
+            kept.map_err(|error| unwritten(&path, error))?;
+        }
+        progress.finish();
+        Ok(path)
+    }
+
+    fn line(
+        &self,
+        question: &Question,
+        text: &str,
+        finish: FinishReason,
+    ) -> anyhow::Result<String> {
+        let mut row = question.row.clone();
+        row.insert("prompt".to_owned(), question.prompt.clone().into());
+        row.insert(self.field.to_owned(), text.into());
+        row.insert("finish_reason".to_owned(), json!(finish));
+        let line = serde_json::to_string(&row).context("an answer cannot be written as JSON")?;
+        Ok(line + "\n")
+    }
+
+    /// Writes down what the answers depend on, or compares it with what is written there.
+    fn check_settings(&self) -> anyhow::Result<()> {
+        let mut settings = self.settings.clone();
+        settings["model"] = self.policy.name.clone().into();
+        settings["max_new_tokens"] = self.sampling.max_new_tokens.into();
+        settings["temperature"] = self.sampling.temperature.into();
+        settings["seed"] = self.sampling.seed.into();
+        let path = self.folder.join(SETTINGS);
+        if !path.exists() {
+            return Ok(write_json(&path, &settings)?);
+        }
+        let known: Value = read_json("settings of the answers", &path)?;
+        let differs = settings
+            .as_object()
+            .into_iter()
+            .flatten()
+            .find(|(key, value)| known.get(key.as_str()) != Some(value));
+        let Some((key, value)) = differs else { return Ok(()) };
+        let before = known.get(key).unwrap_or(&Value::Null);
+        bail!(
+            Refusal::new(format!(
+                "{} holds answers that were made with `{key}` {before}, not {value}",
+                self.folder.display()
+            ))
+            .hint("name another folder with --output, or go on with the same settings")
+        )
+    }
+
+    /// How many questions are answered already. A last line that was not written to its end is removed.
+    fn answered(&self, path: &Path, questions: &[Question]) -> anyhow::Result<usize> {
+        if !path.exists() {
+            return Ok(0);
+        }
+        let text = fs::read_to_string(path).map_err(|source| FormatError::Io {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        })?;
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        if whole < text.len() {
+            let file = File::options().write(true).open(path);
+            let cut = file.and_then(|file| file.set_len(whole as u64));
+            cut.map_err(|error| unwritten(path, error))?;
+        }
+        let mut done = 0;
+        for (line, question) in text[..whole].lines().zip(questions) {
+            let row: Map<String, Value> = serde_json::from_str(line).unwrap_or_default();
+            let same = question.row.iter().all(|(key, value)| row.get(key) == Some(value))
+                && row.get("prompt").and_then(Value::as_str) == Some(&question.prompt)
+                && row.contains_key(self.field);
+            if !same {
+                bail!(other_questions(path, done + 1));
+            }
+            done += 1;
+        }
+        if text[..whole].lines().count() > questions.len() {
+            bail!(other_questions(path, questions.len() + 1));
+        }
+        Ok(done)
+    }
+}
+
+fn other_questions(path: &Path, line: usize) -> Refusal {
+    Refusal::new(format!(
+        "{}, line {line} does not answer the question at its place",
+        path.display()
+    ))
+    .hint("the folder belongs to another run: name another one with --output")
+}
+
+fn unwritten(path: &Path, source: std::io::Error) -> FormatError {
+    FormatError::Io { action: "write", path: path.to_owned(), source }
+}
+
+/// Questions as tasks.
+struct QuestionTasks<'a> {
+    policy: &'a Policy,
+    questions: &'a [Question],
+    /// Per question, ids with one placeholder for the image.
+    prompts: Vec<Vec<u32>>,
+    /// Length of the longest prompt, its image included.
+    longest: usize,
+}
+
+impl<'a> QuestionTasks<'a> {
+    /// Opens every image once, so that a damaged one is found before any work is done.
+    fn new(
+        policy: &'a Policy,
+        questions: &'a [Question],
+        reporter: &Reporter,
+    ) -> anyhow::Result<Self> {
+        let mut files: Vec<PathBuf> =
+            questions.iter().map(|question| question.image.clone()).collect();
+        files.sort();
+        files.dedup();
+        let images = checked_images(&files, reporter)?;
+        let size = |file: &Path| {
+            let at = images.binary_search_by(|image| image.file.as_path().cmp(file));
+            images[at.expect("every file was checked")].size
+        };
+        let (mut prompts, mut longest) = (Vec::with_capacity(questions.len()), 0);
+        for question in questions {
+            let prompt = policy.prompt(&question.prompt)?;
+            let size = size(&question.image);
+            longest = longest.max(policy.model.config().expand_image_token(&prompt, size)?.len());
+            prompts.push(prompt);
+        }
+        Ok(Self { policy, questions, prompts, longest })
+    }
+}
+
+impl TaskSource for QuestionTasks<'_> {
+    fn count(&self) -> usize {
+        self.questions.len()
+    }
+
+    fn task(&self, index: usize) -> Result<Task, AlignError> {
+        let file = &self.questions[index].image;
+        let id = file.display().to_string();
+        let image = open_image(file)
+            .map_err(|error| AlignError::Task { id: id.clone(), reason: error.to_string() })?;
+        Ok(self.policy.task(id, &image, &self.prompts[index])?)
+    }
+}

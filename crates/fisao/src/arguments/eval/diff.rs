@@ -1,0 +1,34 @@
+//! `fisao eval diff`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::ReportArguments;
+use super::chair::TruthArguments;
+
+#[derive(Debug, Args)]
+#[command(group(
+    clap::ArgGroup::new("truth").required(true).args(["ground_truth", "questions", "references"])
+))]
+pub(crate) struct DiffArguments {
+    /// Captions or answers of the first model, as the other measures of `fisao eval` read them
+    #[arg(value_name = "A")]
+    pub(crate) first: PathBuf,
+    /// Those of the second
+    #[arg(value_name = "B")]
+    pub(crate) second: PathBuf,
+    #[command(flatten)]
+    pub(crate) truth: TruthArguments,
+    /// Compare answers to these questions of POPE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) questions: Option<PathBuf>,
+    /// Compare captions by their likeness to these references
+    #[arg(long, value_name = "FILE")]
+    pub(crate) references: Option<PathBuf>,
+    /// Resamples of the bootstrap
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) resamples: usize,
+    #[command(flatten)]
+    pub(crate) report: ReportArguments,
+}

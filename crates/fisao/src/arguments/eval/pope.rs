@@ -1,0 +1,69 @@
+//! `fisao eval pope`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{AnsweringArguments, ReportArguments, WorldSplit};
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct PopeArguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<PopeCommand>,
+    /// Questions, JSON or JSON lines: {"question_id": …, "image": "…", "text": "…", "label": "yes"}; a
+    /// file for each split
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    pub(crate) questions: Vec<PathBuf>,
+    /// Answers, JSON or JSON lines: {"question_id": …, "text": "…"}; a file for each file of questions, in
+    /// the same order
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["images", "output"])]
+    pub(crate) answers: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) answering: AnsweringArguments,
+    #[command(flatten)]
+    pub(crate) report: ReportArguments,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PopeCommand {
+    /// Make questions from the ground truth of any pictures, or of the embedded world
+    Build(PopeBuildArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("source").required(true).args(["ground_truth", "world"])))]
+pub(crate) struct PopeBuildArguments {
+    /// Objects of the images, JSON or JSON lines: {"image_id": …, "objects": ["…"]}
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ground_truth: Option<PathBuf>,
+    /// Ask about scenes of this split of the embedded world, and write their pictures too
+    #[arg(long, value_name = "SPLIT")]
+    pub(crate) world: Option<WorldSplit>,
+    /// Which absent objects to ask about
+    #[arg(long, value_name = "KIND", default_value = "random")]
+    pub(crate) negatives: NegativeKind,
+    /// Pictures to ask about
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub(crate) pictures: usize,
+    /// Questions of each kind about a picture; pictures with fewer objects are passed over
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) objects: usize,
+    /// Seed of the choice
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// File for the questions; with --world, a folder for questions and pictures
+    #[arg(long, value_name = "PATH")]
+    pub(crate) output: PathBuf,
+}
+
+/// Which absent objects are asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NegativeKind {
+    /// Any
+    Random,
+    /// Those that are in most pictures
+    Popular,
+    /// Those that are most often beside the object that is there
+    Adversarial,
+}

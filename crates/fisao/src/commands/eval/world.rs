@@ -1,0 +1,98 @@
+//! Captions of the embedded world.
+
+use anyhow::bail;
+use fisao_align::captions::generate;
+use fisao_align::tasks::TaskSource;
+use fisao_eval::chair::{
+    self, ChairInput, ChairOptions, ChairReport, GroundTruth, ObjectVocabulary,
+};
+use fisao_models::generation::Sampling;
+use fisao_scenes::{Split, World};
+
+use crate::arguments::ChairArguments;
+use crate::bundle::Policy;
+use crate::failure::Refusal;
+use crate::reporter::Reporter;
+use crate::world::SceneTasks;
+
+/// A model's captions of one split of the embedded world, and what they scored.
+#[derive(Debug)]
+pub(super) struct WorldEvaluation {
+    /// Rates and verdicts; its captions are in the order of the scenes.
+    pub(super) chair: ChairReport,
+    /// Tokens per caption, the end token not counted.
+    pub(super) mean_length: f64,
+}
+
+/// The scenes of a split, from the first to `count`.
+#[derive(Clone, Copy, Debug)]
+struct Scenes {
+    /// Which part of the world.
+    split: Split,
+    /// Which scenes of it.
+    seed: u64,
+    /// How many.
+    count: usize,
+}
+
+/// Lets a model caption a split, and scores the captions.
+pub(super) fn evaluate(
+    arguments: &ChairArguments,
+    split: Split,
+    vocabulary: &ObjectVocabulary,
+    options: ChairOptions,
+    reporter: &Reporter,
+) -> anyhow::Result<WorldEvaluation> {
+    let sampling = arguments.answering.sampling.resolve()?;
+    let model = &arguments.answering.model;
+    let device = model.device.open(reporter)?.device;
+    let policy = Policy::from_arguments(model, &device, reporter)?;
+    let scenes = Scenes { split, seed: sampling.seed, count: arguments.count };
+    caption(&policy, scenes, &sampling, vocabulary, options, reporter)
+}
+
+/// Captions scenes of the embedded world and scores the captions against what is in the scenes.
+fn caption(
+    policy: &Policy,
+    scenes: Scenes,
+    sampling: &Sampling,
+    vocabulary: &ObjectVocabulary,
+    options: ChairOptions,
+    reporter: &Reporter,
+) -> anyhow::Result<WorldEvaluation> {
+    let (world, Scenes { split, seed, count }) = (World::new(), scenes);
+    if count == 0 {
+        bail!(Refusal::new("--count is 0, but must be at least 1"));
+    }
+    let tasks = SceneTasks {
+        world: &world,
+        split,
+        seed,
+        count,
+        processor: &policy.processor,
+        tokenizer: policy.tokenizer.as_ref(),
+        config: policy.model.config(),
+        all_prompts: false,
+    };
+    let prompt = tasks.task(0)?.prompt.len();
+    policy.check_length(prompt, sampling.max_new_tokens)?;
+    let length = prompt + sampling.max_new_tokens;
+    let progress = reporter.phase("captioning scenes", count as u64);
+    let advance = |done| progress.advance(done as u64);
+    let captions = generate(&policy.model, &tasks, 0..count, length, sampling, &advance)?;
+    progress.finish();
+
+    let image_id = |index: usize| world.image_id(split, index as u64);
+    let mut inputs = Vec::with_capacity(count);
+    for (index, written) in captions.iter().enumerate() {
+        let text = policy.tokenizer.decode(written.text_tokens())?.text;
+        inputs.push(ChairInput { image_id: image_id(index), caption: text });
+    }
+    let truth: GroundTruth =
+        (0..count).map(|index| (image_id(index), tasks.truth(index))).collect();
+    let tokens: usize = captions.iter().map(|written| written.text_tokens().len()).sum();
+    Ok(WorldEvaluation {
+        chair: chair::evaluate(&inputs, &truth, vocabulary, &options)?,
+        mean_length: tokens as f64 / count as f64,
+    })
+}

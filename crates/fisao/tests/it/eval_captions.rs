@@ -1,0 +1,105 @@
+//! `fisao eval captions` and `fisao eval diff`.
+
+use serde_json::{Value, json};
+
+use crate::fixture::Workplace;
+
+fn write_files(place: &Workplace) {
+    place.write(
+        "references.jsonl",
+        "{\"image_id\": 1, \"captions\": [\"A dog runs on the grass.\", \"The dog is running.\"]}\n\
+         {\"image_id\": 2, \"captions\": [\"Two cars on a street\", \"Cars drive down the road\"]}\n",
+    );
+    place.write(
+        "good.jsonl",
+        "{\"image_id\": 1, \"caption\": \"A dog runs on the grass.\"}\n\
+         {\"image_id\": \"COCO_val2014_000000000002.jpg\", \"caption\": \"Two cars on the road\"}\n",
+    );
+    place.write(
+        "bad.jsonl",
+        "{\"image_id\": 1, \"caption\": \"A cat sleeps\"}\n{\"image_id\": 2, \"caption\": \"\"}\n",
+    );
+    place.write("objects.json", json!({ "1": ["dog"], "2": ["car"] }).to_string());
+}
+
+#[test]
+fn likeness_to_peoples_captions_is_measured() {
+    let place = Workplace::new();
+    write_files(&place);
+    let arguments = [
+        "eval",
+        "captions",
+        "--captions",
+        "good.jsonl",
+        "--references",
+        "references.jsonl",
+        "--format",
+    ];
+    let text = place.succeed(&[&arguments[..], &["json"]].concat());
+    let report: Value = serde_json::from_str(&text).unwrap();
+    for metric in ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "meteor"] {
+        assert!(report[metric].as_f64().unwrap() > 0.4, "{metric}: {report}");
+    }
+    assert_eq!(report["images"], 2);
+    let csv = place.succeed(&[&arguments[..], &["csv"]].concat());
+    assert!(csv.starts_with("captions of,BLEU-1,BLEU-2"), "{csv}");
+    assert_eq!(csv.lines().count(), 2);
+}
+
+#[test]
+fn files_of_several_seeds_are_averaged() {
+    let place = Workplace::new();
+    write_files(&place);
+    let text = place.succeed(&[
+        "eval",
+        "chair",
+        "--captions",
+        "good.jsonl",
+        "bad.jsonl",
+        "--ground-truth",
+        "objects.json",
+        "--format",
+        "json",
+    ]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["mean"]["chair_s"]["mean"], 0.25);
+    assert_eq!(report["mean"]["chair_s"]["runs"], 2);
+    assert_eq!(report["files"][1]["chair_i"], 1.0);
+    assert_eq!(report["files"][1]["name"], "bad");
+}
+
+#[test]
+fn two_models_are_compared_image_by_image() {
+    let place = Workplace::new();
+    write_files(&place);
+    let compare = |truth: &[&str]| -> Value {
+        let arguments =
+            [&["eval", "diff", "bad.jsonl", "good.jsonl", "--format", "json"], truth].concat();
+        serde_json::from_str(&place.succeed(&arguments)).unwrap()
+    };
+    let objects = compare(&["--ground-truth", "objects.json"]);
+    assert_eq!(objects["chair_s"]["difference"], -0.5);
+    assert_eq!((&objects["recall"]["higher"], &objects["images"]), (&json!(2), &json!(2)));
+    let likeness = compare(&["--references", "references.jsonl"]);
+    assert!(likeness["bleu_4"]["difference"].as_f64().unwrap() > 0.3);
+    assert_eq!(likeness["cider"]["lower"], 0);
+}
+
+#[test]
+fn captions_of_unknown_images_are_refused_or_counted() {
+    let place = Workplace::new();
+    write_files(&place);
+    place.write(
+        "more.jsonl",
+        "{\"image_id\": 1, \"caption\": \"A dog\"}\n{\"image_id\": 9, \"caption\": \"A dog\"}\n",
+    );
+    let arguments = ["eval", "chair", "--captions", "more.jsonl", "--ground-truth", "objects.json"];
+    let error = place.refuse(&arguments);
+    assert!(
+        error.contains("1 of 2 captions describe images without ground truth, first '9'"),
+        "{error}"
+    );
+    let output = place.run(&[&arguments[..], &["--skip-unknown-images"]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("1 captions of images without ground truth"), "{errors}");
+}
