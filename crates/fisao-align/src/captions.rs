@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::slice;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,6 +11,8 @@ use fisao_models::generation::{FinishReason, Generated, Prompt, Sampling};
 use fisao_models::llama::KvCache;
 use fisao_models::llava::{ImageFeatures, Llava, Pictures};
 use fisao_models::parallel::{over_shares, shares_on};
+use fisao_models::parameters::floats;
+use fisao_models::sequences::Example;
 use fisao_models::text::Tokenizer;
 use fisao_verifier::mentions::{ObjectVocabulary, Unit};
 use fisao_verifier::scorer::Verifier;
@@ -197,6 +200,53 @@ pub fn generate(
             advance(batch.len());
         }
         Ok(written)
+    });
+    let shares = shares.into_iter().collect::<Result<Vec<_>, AlignError>>()?;
+    Ok(shares.into_iter().flatten().collect())
+}
+
+/// How likely a model finds each of several given responses: for each of the tasks `range` of a source the
+/// mean log-probability over the tokens of each response, nats, at temperature 1. `responses` gives those of a
+/// task, none of them empty; `advance` is told how many more tasks are done, from any thread. `length` is
+/// that of the longest prompt and response together, tokens.
+///
+/// # Errors
+/// What the source reports about a task.
+pub fn likelihoods(
+    policy: &Llava,
+    source: &dyn TaskSource,
+    range: Range<usize>,
+    responses: &(dyn Fn(usize) -> Vec<Vec<u32>> + Sync),
+    length: usize,
+    advance: &(dyn Fn(usize) + Sync),
+) -> Result<Vec<Vec<f64>>, AlignError> {
+    let indices: Vec<usize> = range.collect();
+    let portions = Portions::of(policy, length);
+    let shares = over_shares(&indices, portions.shares, |share| {
+        let mut found = Vec::with_capacity(share.len());
+        for &at in share {
+            let task = source.task(at)?;
+            let features =
+                policy.image_features(pictures(slice::from_ref(&task), &policy.device()));
+            let responses = responses(at);
+            let mut means = Vec::with_capacity(responses.len());
+            for batch in responses.chunks(portions.batch) {
+                let example = |response| Example { prompt: &task.prompt, image: 0, response };
+                let examples: Vec<_> = batch.iter().map(Vec::as_slice).map(example).collect();
+                let states = policy.response_states(&examples, &features);
+                let logprobs = floats(&policy.log_probabilities(&states, 1.0).0);
+                let mut rest = logprobs.as_slice();
+                for response in batch {
+                    let (own, others) = rest.split_at(response.len());
+                    let sum: f64 = own.iter().map(|&logprob| f64::from(logprob)).sum();
+                    means.push(sum / own.len() as f64);
+                    rest = others;
+                }
+            }
+            found.push(means);
+            advance(1);
+        }
+        Ok(found)
     });
     let shares = shares.into_iter().collect::<Result<Vec<_>, AlignError>>()?;
     Ok(shares.into_iter().flatten().collect())

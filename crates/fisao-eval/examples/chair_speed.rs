@@ -42,7 +42,7 @@ fn main() {
     {
         let options = ChairOptions { rules, ..ChairOptions::default() };
         let start = Instant::now();
-        match evaluate(&captions, &truth, &vocabulary, &options) {
+        match evaluate(captions.clone(), &truth, &vocabulary, &options) {
             Ok(report) => {
                 let seconds = start.elapsed().as_secs_f64();
                 let speed = CAPTIONS as f64 / seconds;

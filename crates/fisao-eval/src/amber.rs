@@ -18,16 +18,18 @@
 //! closer than 0.8; here only the benchmark's own association lists say so, which can only make CHAIR and Hal
 //! higher, and Cover and Cog lower.
 
+mod counts;
 mod data;
 mod discriminative;
 mod generative;
 mod nouns;
 
+pub use counts::{NAMES, intervals};
 pub use data::{
     AmberData, AmberError, Annotation, Kind, Query, Starts, read_annotations, read_associations,
     read_queries, read_safe_words, read_starts,
 };
-pub use discriminative::{Discriminative, OfficialAnswers, YesNo};
+pub use discriminative::{Answered, Discriminative, OfficialAnswers, YesNo};
 pub use generative::{Description, Generative, Named, Noun, OfficialDescriptions};
 pub use nouns::{Lemmas, Plurals};
 
@@ -81,14 +83,25 @@ pub fn evaluate(
             Some(annotation) if annotation.kind == Kind::Generative => {
                 descriptions.push(generative::judge(data, &lemmas, annotation, &response.text)?);
             }
-            Some(annotation) => answers.push((annotation.kind, annotation.yes, &*response.text)),
+            Some(&&Annotation { id, kind, yes, .. }) => {
+                answers.push(Answered { id, kind, yes, response: response.text.clone() });
+            }
             None => unknown.push(id.clone()),
         }
     }
     Ok(AmberReport {
         unanswered: data.annotations.len() - descriptions.len() - answers.len(),
         generative: generative::summarise(descriptions, &data.starts),
-        discriminative: discriminative::summarise(&answers, &data.starts),
+        discriminative: discriminative::summarise(answers, &data.starts),
         unknown,
     })
+}
+
+impl AmberReport {
+    /// The numbers that AMBER is reported by, in the order of [`NAMES`].
+    pub fn values(&self) -> [Option<f64>; 8] {
+        let Generative { chair, cover, hal, cog, .. } = self.generative;
+        let YesNo { accuracy, precision, recall, f1, .. } = self.discriminative.all;
+        [chair, cover, hal, cog, accuracy, precision, recall, f1]
+    }
 }

@@ -21,4 +21,4 @@ pub use ptb::{caption_tokens, treebank_tokens};
 pub use report::{
     CaptionError, CaptionOptions, CaptionReport, CaptionScores, CaptionTokens, ImageScores,
 };
-pub use score::evaluate;
+pub use score::{CaptionSums, evaluate, intervals};

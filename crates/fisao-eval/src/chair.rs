@@ -15,6 +15,7 @@
 //! number can be put beside a paper's. [`reference`](mod@reference) holds their parts.
 
 mod coco;
+mod counts;
 mod ground_truth;
 mod input;
 mod mentions;
@@ -26,6 +27,7 @@ mod score;
 mod synonyms;
 mod vocabulary;
 
+pub use counts::{ChairCounts, intervals};
 pub use ground_truth::{
     GroundTruth, GroundTruthReader, GroundTruthSummary, InputError, read_ground_truth,
 };

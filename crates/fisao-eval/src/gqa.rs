@@ -117,6 +117,7 @@ pub struct GqaReport {
     /// Answers to questions that were not asked.
     pub unknown_answers: usize,
     /// Every question, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub per_question: Vec<Judged>,
 }
 
@@ -125,6 +126,10 @@ pub struct GqaReport {
 pub struct Judged {
     /// The question.
     pub question_id: QuestionId,
+    /// The picture it is about.
+    pub image_id: String,
+    /// Whether it is answered by more than one of two words; `None` where the file does not say.
+    pub open: Option<bool>,
     /// What the model wrote.
     pub text: Option<String>,
     /// What was expected.
@@ -156,20 +161,23 @@ pub fn evaluate(
     };
     for (question, text) in questions.iter().zip(paired.texts) {
         let correct = text.is_some_and(|text| normalisation.equal(text, &question.answer));
-        report.accuracy.add(correct);
-        match question.types.get("structural").map(String::as_str) {
-            Some("query") => report.open.add(correct),
-            Some(_) => report.binary.add(correct),
+        report.accuracy.count(correct);
+        let open = question.types.get("structural").map(|kind| kind == "query");
+        match open {
+            Some(true) => report.open.count(correct),
+            Some(false) => report.binary.count(correct),
             None => {}
         }
         for (kind, name) in &question.types {
             if matches!(kind.as_str(), "structural" | "semantic") {
                 let names = report.types.entry(kind.clone()).or_default();
-                names.entry(name.clone()).or_default().add(correct);
+                names.entry(name.clone()).or_default().count(correct);
             }
         }
         report.per_question.push(Judged {
             question_id: question.id.clone(),
+            image_id: question.image_id.clone(),
+            open,
             text: text.map(str::to_owned),
             answer: question.answer.clone(),
             correct,

@@ -8,12 +8,15 @@
 //! score = 100 · acc + 100 · acc+ of a task;   perception, cognition = sums over their tasks
 //! ```
 
+use std::array;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
+use std::ops::Add;
 
 use serde::{Deserialize, Serialize};
 
 use crate::rates::rate;
+use crate::statistics::{Bootstrap, Interval};
 
 /// Tasks whose scores make up perception.
 pub const PERCEPTION: [&str; 10] = [
@@ -151,6 +154,7 @@ pub struct TaskReport {
     /// Answers that are neither yes nor no, which are wrong.
     pub other: usize,
     /// Every question, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub per_question: Vec<Judged>,
 }
 
@@ -217,21 +221,59 @@ pub fn read_task(task: &str, reader: impl BufRead) -> Result<Vec<Row>, MmeError>
     Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
+/// What the numbers of a task are made of, for one picture or several.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    pictures: usize,
+    /// Questions answered rightly.
+    right: usize,
+    /// Pictures with both answers right.
+    both: usize,
+}
+
+impl Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            pictures: self.pictures + other.pictures,
+            right: self.right + other.right,
+            both: self.both + other.both,
+        }
+    }
+}
+
+impl Counts {
+    /// Of the two questions about a picture.
+    fn of(pair: &[Judged]) -> Self {
+        let right = pair.iter().filter(|judged| judged.said_yes == Some(judged.row.yes)).count();
+        Self { pictures: 1, right, both: usize::from(right == 2) }
+    }
+
+    fn acc(&self) -> Option<f64> {
+        rate(self.right, 2 * self.pictures)
+    }
+
+    fn acc_plus(&self) -> Option<f64> {
+        rate(self.both, self.pictures)
+    }
+
+    fn score(&self) -> Option<f64> {
+        let (acc, acc_plus) = (self.acc()?, self.acc_plus()?);
+        Some(acc * 100.0 + acc_plus * 100.0)
+    }
+}
+
 /// Scores one task. Its rows are in pairs, as [`read_task`] sees to.
 pub fn score_task(rows: Vec<Row>, reading: Reading) -> TaskReport {
     let per_question: Vec<Judged> =
         rows.into_iter().map(|row| Judged { said_yes: reading.parse(&row.answer), row }).collect();
-    let right = |judged: &&Judged| judged.said_yes == Some(judged.row.yes);
-    let (questions, correct) = (per_question.len(), per_question.iter().filter(right).count());
-    let pairs = per_question.chunks(2);
-    let pictures = pairs.len();
-    let both = pairs.filter(|pair| pair.iter().filter(right).count() == 2).count();
-    let (acc, acc_plus) = (rate(correct, questions), rate(both, pictures));
+    let counts = per_question.chunks(2).map(Counts::of).fold(Counts::default(), Counts::add);
     TaskReport {
-        acc,
-        acc_plus,
-        score: acc.zip(acc_plus).map(|(acc, acc_plus)| acc * 100.0 + acc_plus * 100.0),
-        questions,
+        acc: counts.acc(),
+        acc_plus: counts.acc_plus(),
+        score: counts.score(),
+        questions: per_question.len(),
         other: per_question.iter().filter(|judged| judged.said_yes.is_none()).count(),
         per_question,
     }
@@ -258,4 +300,51 @@ fn sum(tasks: &BTreeMap<String, TaskReport>, names: &[&str]) -> (Option<f64>, Ve
     let scores: Vec<f64> = names.iter().filter_map(score).collect();
     let missing = names.iter().filter(|name| score(name).is_none()).map(ToString::to_string);
     ((!scores.is_empty()).then(|| scores.iter().sum()), missing.collect())
+}
+
+/// Tasks that have a sum.
+const TASKS: usize = PERCEPTION.len() + COGNITION.len();
+
+/// Counts of every task.
+#[derive(Clone, Copy, Debug, Default)]
+struct AllCounts([Counts; TASKS]);
+
+impl Add for AllCounts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self(array::from_fn(|task| self.0[task] + other.0[task]))
+    }
+}
+
+/// Bootstrap intervals over pictures of perception and cognition, averaged over runs. Pictures are drawn from all
+/// tasks together; a resample without a picture of one of the tasks is left out.
+pub fn intervals(reports: &[&MmeReport], bootstrap: Bootstrap) -> [Option<Interval>; 2] {
+    fn pictures(report: &MmeReport) -> Vec<((usize, &str), AllCounts)> {
+        let mut pictures = Vec::new();
+        for (at, name) in PERCEPTION.iter().chain(&COGNITION).enumerate() {
+            for pair in report.tasks.get(*name).into_iter().flat_map(|t| t.per_question.chunks(2)) {
+                let mut counts = AllCounts::default();
+                counts.0[at] = Counts::of(pair);
+                pictures.push(((at, pair[0].row.image.as_str()), counts));
+            }
+        }
+        pictures
+    }
+    let runs: Vec<_> = reports.iter().map(|report| pictures(report)).collect();
+    let there = |task: usize, name: &str| {
+        reports.iter().any(|report| report.tasks.contains_key(name)).then_some(task)
+    };
+    let of = |names: &[&str], from: usize| -> Vec<usize> {
+        names.iter().enumerate().filter_map(|(at, name)| there(from + at, name)).collect()
+    };
+    let (perception, cognition) = (of(&PERCEPTION, 0), of(&COGNITION, PERCEPTION.len()));
+    bootstrap.intervals(&runs, |counts| {
+        let sum = |tasks: &[usize]| {
+            let scores = tasks.iter().map(|&task| counts.0[task].score());
+            let sum: Option<f64> = scores.sum();
+            sum.filter(|_| !tasks.is_empty())
+        };
+        [sum(&perception), sum(&cognition)]
+    })
 }

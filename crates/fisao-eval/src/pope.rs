@@ -19,7 +19,9 @@ mod score;
 
 pub use build::{BuildError, BuildOptions, Negatives, Picture, build};
 pub use questions::{Label, Question, read_questions};
-pub use score::{Judged, PopeReport, Scores, SplitReport, evaluate, parse_answer, score_split};
+pub use score::{
+    Judged, PopeReport, Scores, SplitReport, evaluate, intervals, parse_answer, score_split,
+};
 
 /// What LLaVA's evaluation writes behind a question.
 pub const PROMPT_SUFFIX: &str = "\nAnswer the question using a single word or phrase.";

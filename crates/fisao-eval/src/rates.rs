@@ -1,5 +1,7 @@
 //! Shares of counts, and the four numbers of a yes-or-no question. A share of nothing is no number.
 
+use std::ops::Add;
+
 use serde::{Deserialize, Serialize};
 
 /// A share, or `None` of nothing.
@@ -27,17 +29,26 @@ pub struct Accuracy {
 
 impl Accuracy {
     /// One more question.
-    pub fn add(&mut self, correct: bool) {
+    pub fn count(&mut self, correct: bool) {
         self.correct += usize::from(correct);
         self.questions += 1;
         self.accuracy = rate(self.correct, self.questions);
     }
 }
 
+impl Add for Accuracy {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        let (correct, questions) = (self.correct + other.correct, self.questions + other.questions);
+        Self { accuracy: rate(correct, questions), correct, questions }
+    }
+}
+
 impl FromIterator<bool> for Accuracy {
     fn from_iter<Verdicts: IntoIterator<Item = bool>>(verdicts: Verdicts) -> Self {
         let mut accuracy = Self::default();
-        verdicts.into_iter().for_each(|correct| accuracy.add(correct));
+        verdicts.into_iter().for_each(|correct| accuracy.count(correct));
         accuracy
     }
 }
@@ -56,9 +67,22 @@ pub struct Confusion {
     pub false_negative: usize,
 }
 
+impl Add for Confusion {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            true_positive: self.true_positive + other.true_positive,
+            false_positive: self.false_positive + other.false_positive,
+            true_negative: self.true_negative + other.true_negative,
+            false_negative: self.false_negative + other.false_negative,
+        }
+    }
+}
+
 impl Confusion {
     /// One more answer.
-    pub fn add(&mut self, said: bool, is: bool) {
+    pub fn count(&mut self, said: bool, is: bool) {
         *match (said, is) {
             (true, true) => &mut self.true_positive,
             (true, false) => &mut self.false_positive,
@@ -123,7 +147,7 @@ mod tests {
         let mut counts = Confusion::default();
         let pairs = [(true, true), (true, true), (true, false), (false, true), (false, false)];
         for (said, is) in pairs {
-            counts.add(said, is);
+            counts.count(said, is);
         }
         assert_eq!(counts.accuracy(), Some(3.0 / 5.0));
         assert_eq!(counts.precision(), Some(2.0 / 3.0));

@@ -16,6 +16,13 @@ pub struct Place {
     pub number: usize,
 }
 
+impl Place {
+    /// A line, counted from 1.
+    pub(crate) fn line(number: usize) -> Self {
+        Self { kind: "line", number }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.number)
@@ -46,7 +53,7 @@ pub enum RowError {
         byte: usize,
     },
     /// One row is broken.
-    #[error("{place}: {source}; expected {expected}")]
+    #[error("{}; expected {expected}", at_column(*place, source))]
     Row {
         /// Which.
         place: Place,
@@ -63,6 +70,16 @@ pub enum RowError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+}
+
+/// What the parser met, with the column where it knows it; the line is that of the row.
+pub(crate) fn at_column(place: Place, source: &serde_json::Error) -> String {
+    let (line, column) = (source.line(), source.column());
+    let text = source.to_string();
+    match text.strip_suffix(&format!(" at line {line} column {column}")) {
+        Some(text) => format!("{place}, column {column}: {text}"),
+        None => format!("{place}: {text}"),
+    }
 }
 
 /// Hands every row of a JSON list, or of JSON lines, to `each`. Which of the two it is shows in the first
@@ -118,10 +135,10 @@ fn read_lines<Row: DeserializeOwned>(
         if read.map_err(|source| RowError::Io { source })? == 0 {
             break;
         }
-        let place = Place { kind: "line", number };
+        let place = Place::line(number);
         let text = std::str::from_utf8(&line)
             .map_err(|error| RowError::Encoding { place, byte: error.valid_up_to() + 1 })?;
-        let text = text.trim_start_matches('\u{feff}').trim();
+        let text = text.trim_start_matches('\u{feff}').trim_end();
         if !text.is_empty() {
             let row = serde_json::from_str(text).map_err(|source| RowError::Row {
                 place,
@@ -216,8 +233,8 @@ mod tests {
     #[test]
     fn what_is_broken_is_named_by_its_place() {
         let said = |text: &[u8]| numbers(text).unwrap_err();
-        assert!(said(b"1\n\n\"x\"").starts_with("line 3: invalid type: string"));
-        assert!(said(b"1\n2 3").starts_with("line 2: trailing characters at line 1 column 3"));
+        assert!(said(b"1\n\n\"x\"").starts_with("line 3, column 3: invalid type: string"));
+        assert!(said(b"1\n2 3").starts_with("line 2, column 3: trailing characters"));
         assert!(said(b"[1, \"x\"]").starts_with("entry 2: invalid type: string"));
         assert!(said(b"[1, 2").starts_with("not a JSON list: EOF"));
         assert!(said(b"[1] 2").starts_with("not a JSON list: trailing"));

@@ -158,6 +158,7 @@ pub struct ScienceQaReport {
     /// Answers to problems that are not in the split.
     pub unknown_answers: usize,
     /// Every problem, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub per_question: Vec<Judged>,
 }
 
@@ -166,6 +167,8 @@ pub struct ScienceQaReport {
 pub struct Judged {
     /// The problem.
     pub question_id: QuestionId,
+    /// Whether it has a picture.
+    pub with_picture: bool,
     /// What the model wrote.
     pub text: Option<String>,
     /// The option it means, counted from 0.
@@ -219,26 +222,27 @@ impl ScienceQaReport {
         let correct = picked == Some(problem.answer);
         self.unanswered += usize::from(text.is_none());
         self.unclear += usize::from(text.is_some() && picked.is_none());
-        self.accuracy.add(correct);
+        self.accuracy.count(correct);
         let (hint, image) = (!problem.hint.is_empty(), problem.image.is_some());
         if image {
-            self.image_accuracy.add(correct);
+            self.image_accuracy.count(correct);
         }
         for (context, is) in [("text", hint), ("image", image), ("none", !hint && !image)] {
             if is {
-                self.contexts.entry(context.to_owned()).or_default().add(correct);
+                self.contexts.entry(context.to_owned()).or_default().count(correct);
             }
         }
         if !problem.subject.is_empty() {
-            self.subjects.entry(problem.subject.clone()).or_default().add(correct);
+            self.subjects.entry(problem.subject.clone()).or_default().count(correct);
         }
         let grade = problem.grade.strip_prefix("grade").and_then(|grade| grade.parse::<u32>().ok());
         if let Some(grade) = grade {
             let band = if grade <= 6 { "1-6" } else { "7-12" };
-            self.grades.entry(band.to_owned()).or_default().add(correct);
+            self.grades.entry(band.to_owned()).or_default().count(correct);
         }
         self.per_question.push(Judged {
             question_id: QuestionId(id.to_owned()),
+            with_picture: image,
             text: text.map(str::to_owned),
             picked,
             answer: problem.answer,

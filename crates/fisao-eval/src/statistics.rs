@@ -3,7 +3,15 @@
 //! Efron & Tibshirani, *An Introduction to the Bootstrap*, 1993: percentile intervals. Resamples are drawn
 //! from a generator of our own with a fixed seed, so that a report repeats itself.
 
+use std::array;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::ops::Add;
+
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use crate::rates::mean;
 
 /// A number with the interval that holds it with 95 % confidence.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,28 +65,114 @@ pub struct PairedTest {
     pub sign_test_p: f64,
 }
 
-/// 95 % percentile interval of a statistic of `count` images. `statistic` gets positions of images, some
-/// several times; `None` where it is undefined on them, and then the resample is left out. `None` when
-/// there is nothing to resample.
-pub fn bootstrap(
-    count: usize,
-    resamples: usize,
-    seed: u64,
-    statistic: impl Fn(&[usize]) -> Option<f64>,
-) -> Option<Interval> {
-    if count == 0 {
-        return None;
+/// How to draw bootstrap intervals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bootstrap {
+    /// Resamples; 0 for no intervals.
+    pub resamples: usize,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Default for Bootstrap {
+    fn default() -> Self {
+        Self { resamples: 1000, seed: 0 }
     }
-    let mut random = SplitMix(seed);
-    let mut drawn = vec![0; count];
-    let mut values: Vec<f64> = (0..resamples)
-        .filter_map(|_| {
-            drawn.fill_with(|| random.below(count));
-            statistic(&drawn)
-        })
-        .collect();
-    values.sort_by(f64::total_cmp);
-    Some(Interval { low: quantile(&values, 0.025)?, high: quantile(&values, 0.975)? })
+}
+
+impl Bootstrap {
+    /// A statistic of every resample of `count` images, in order. It gets positions of images, some several times.
+    /// Every resample has a generator of its own, so that they can be drawn on all cores and still repeat
+    /// themselves.
+    pub fn resample<Value: Send>(
+        self,
+        count: usize,
+        statistic: impl Fn(&[usize]) -> Value + Sync,
+    ) -> Vec<Value> {
+        let resamples = if count == 0 { 0 } else { self.resamples };
+        let drawn = || vec![0; count];
+        (0..resamples)
+            .into_par_iter()
+            .map_init(drawn, |drawn, resample| {
+                let mut random = self.generator(resample);
+                drawn.fill_with(|| random.below(count));
+                statistic(drawn)
+            })
+            .collect()
+    }
+
+    /// 95 % percentile interval of a statistic of `count` images; a resample on which it is undefined is left out.
+    /// `None` when nothing is left.
+    pub fn interval(
+        self,
+        count: usize,
+        statistic: impl Fn(&[usize]) -> Option<f64> + Sync,
+    ) -> Option<Interval> {
+        Interval::of(self.resample(count, statistic).into_iter().flatten())
+    }
+
+    /// Intervals of numbers that are made of counts: of runs, such as seeds, the counts of each image by its name. The
+    /// same images are drawn for all runs, counts are summed over them, and each number is the mean over the
+    /// runs, of which none may lack it. Counts of one name are added up before anything is drawn.
+    pub fn intervals<Name, Counts, const N: usize>(
+        self,
+        runs: &[Vec<(Name, Counts)>],
+        numbers: impl Fn(&Counts) -> [Option<f64>; N] + Sync,
+    ) -> [Option<Interval>; N]
+    where
+        Name: Copy + Eq + Hash,
+        Counts: Copy + Default + Add<Output = Counts> + Send + Sync,
+    {
+        let mut places: HashMap<Name, usize> = HashMap::new();
+        let mut counts: Vec<Vec<Counts>> = vec![Vec::new(); runs.len()];
+        for (images, counts) in runs.iter().zip(&mut counts) {
+            for &(name, count) in images {
+                let next = places.len();
+                let image = *places.entry(name).or_insert(next);
+                counts.resize(counts.len().max(image + 1), Counts::default());
+                counts[image] = counts[image] + count;
+            }
+        }
+        let images = places.len();
+        for counts in &mut counts {
+            counts.resize(images, Counts::default());
+        }
+        let resamples = if images == 0 { 0 } else { self.resamples };
+        // Positions are drawn anew for each run rather than kept: that is quicker than to go through memory.
+        let values: Vec<[Option<f64>; N]> = (0..resamples)
+            .into_par_iter()
+            .map(|resample| {
+                let of_run = |counts: &Vec<Counts>| {
+                    let mut random = self.generator(resample);
+                    let mut sum = Counts::default();
+                    for _ in 0..images / 2 {
+                        let [first, second] = random.two_below(images);
+                        sum = sum + counts[first] + counts[second];
+                    }
+                    if !images.is_multiple_of(2) {
+                        sum = sum + counts[random.below(images)];
+                    }
+                    numbers(&sum)
+                };
+                let of_runs: Vec<[Option<f64>; N]> = counts.iter().map(of_run).collect();
+                array::from_fn(|at| mean(of_runs.iter().map(|run| run[at])))
+            })
+            .collect();
+        array::from_fn(|at| Interval::of(values.iter().filter_map(|row| row[at])))
+    }
+
+    fn generator(self, resample: usize) -> SplitMix {
+        SplitMix(SplitMix(self.seed ^ (resample as u64) << 32).next())
+    }
+}
+
+impl Interval {
+    /// The middle 95 % of values; `None` of none.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        Some(Self { low: quantile(&values, 0.025)?, high: quantile(&values, 0.975)? })
+    }
 }
 
 /// Interpolated between the two nearest of sorted values.
@@ -92,9 +186,8 @@ fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
 /// the difference is taken of, for the first and for the second.
 pub fn paired_test(
     values: &[(f64, f64)],
-    resamples: usize,
-    seed: u64,
-    statistic: impl Fn(&[usize]) -> Option<(f64, f64)>,
+    bootstrap: Bootstrap,
+    statistic: impl Fn(&[usize]) -> Option<(f64, f64)> + Sync,
 ) -> Option<PairedTest> {
     let all: Vec<usize> = (0..values.len()).collect();
     let (first, second) = statistic(&all)?;
@@ -102,9 +195,8 @@ pub fn paired_test(
     let lower = values.iter().filter(|(a, b)| b < a).count();
     Some(PairedTest {
         difference: second - first,
-        interval: bootstrap(values.len(), resamples, seed, |drawn| {
-            statistic(drawn).map(|(first, second)| second - first)
-        }),
+        interval: bootstrap
+            .interval(values.len(), |drawn| statistic(drawn).map(|(first, second)| second - first)),
         higher,
         lower,
         equal: values.len() - higher - lower,
@@ -137,6 +229,12 @@ impl SplitMix {
         z ^ (z >> 31)
     }
 
+    /// Two numbers uniform below `end`, which is below 2³²; their bias is below `end` / 2³².
+    fn two_below(&mut self, end: usize) -> [usize; 2] {
+        let (end, bits) = (end as u64, self.next());
+        [bits >> 32, bits & 0xFFFF_FFFF].map(|half| ((half * end) >> 32) as usize)
+    }
+
     /// Uniform below `end`; the bias of the multiplication is below 2⁻³² for any number of images.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         ((u128::from(self.next()) * end as u128) >> 64) as usize
@@ -146,6 +244,7 @@ impl SplitMix {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rates::{Accuracy, rate};
 
     #[test]
     fn spreads_are_those_of_samples() {
@@ -162,12 +261,13 @@ mod tests {
         let mean = |drawn: &[usize]| {
             Some(drawn.iter().map(|&at| values[at]).sum::<f64>() / drawn.len() as f64)
         };
-        let interval = bootstrap(values.len(), 4000, 1, mean).unwrap();
+        let bootstrap = Bootstrap { resamples: 4000, seed: 1 };
+        let interval = bootstrap.interval(values.len(), mean).unwrap();
         // 1.96 · 0.5 / √400 = 0.049
         assert!((interval.low - 0.451).abs() < 0.004, "{interval:?}");
         assert!((interval.high - 0.549).abs() < 0.004, "{interval:?}");
-        assert_eq!(bootstrap(values.len(), 4000, 1, mean), Some(interval));
-        assert_eq!(bootstrap(0, 10, 1, mean), None);
+        assert_eq!(bootstrap.interval(values.len(), mean), Some(interval));
+        assert_eq!(bootstrap.interval(0, mean), None);
     }
 
     #[test]
@@ -191,10 +291,41 @@ mod tests {
             };
             Some((sum(|pair| pair.0), sum(|pair| pair.1)))
         };
-        let test = paired_test(&values, 500, 1, mean).unwrap();
+        let test = paired_test(&values, Bootstrap { resamples: 500, seed: 1 }, mean).unwrap();
         assert!((test.difference - 1.0).abs() < 1e-9);
         let interval = test.interval.unwrap();
         assert!(interval.high - interval.low < 1e-9);
         assert_eq!((test.higher, test.lower, test.equal), (100, 0, 0));
+    }
+
+    #[test]
+    fn counts_of_an_image_are_drawn_together() {
+        // Every image holds one right and one wrong answer, so that no choice of images changes the share; drawn
+        // one by one, answers would.
+        let run: Vec<(&str, Accuracy)> = ["a", "a", "b", "b", "c", "c"]
+            .into_iter()
+            .enumerate()
+            .map(|(at, image)| (image, [at % 2 == 0].into_iter().collect()))
+            .collect();
+        let [half] = Bootstrap::default().intervals(&[run], |sum| [sum.accuracy]);
+        assert_eq!(half, Some(Interval { low: 0.5, high: 0.5 }));
+    }
+
+    #[test]
+    fn numbers_of_runs_are_averaged_on_the_same_images() {
+        // What one run gains by a choice of images the other loses.
+        let images = ["a", "b", "c", "d", "e"];
+        let run = |flip: bool| -> Vec<(&str, Accuracy)> {
+            let right = |at: usize| at.is_multiple_of(2) != flip;
+            let counts = |(at, image)| (image, [right(at)].into_iter().collect());
+            images.into_iter().enumerate().map(counts).collect()
+        };
+        let numbers = |sum: &Accuracy| [sum.accuracy, rate(sum.correct, 0)];
+        let [both, none] = Bootstrap::default().intervals(&[run(false), run(true)], numbers);
+        let both = both.unwrap();
+        assert!((both.low - 0.5).abs() < 1e-12 && (both.high - 0.5).abs() < 1e-12);
+        assert_eq!(none, None);
+        let [alone, _] = Bootstrap::default().intervals(&[run(false)], numbers);
+        assert!(alone.unwrap().high - alone.unwrap().low > 0.5);
     }
 }

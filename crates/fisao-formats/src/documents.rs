@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::FormatError;
+use crate::read_ahead::ReadAhead;
 
 /// Reads a JSON file; `what` is what the user would call it ("model configuration (config.json)").
 ///
@@ -37,7 +38,7 @@ pub fn read_text(what: &'static str, path: &Path) -> Result<String, FormatError>
     String::from_utf8(bytes).map_err(|error| malformed(what, path, &error))
 }
 
-/// Opens a text file to be read bit by bit, unpacked where it is gzipped.
+/// Opens a text file to be read bit by bit, unpacked, on a thread of its own, where it is gzipped.
 ///
 /// # Errors
 /// The file is absent or unreadable.
@@ -45,7 +46,11 @@ pub fn open_text(what: &'static str, path: &Path) -> Result<Box<dyn BufRead>, Fo
     let failed = |error| FormatError::reading(what, path, error);
     let mut file = BufReader::new(File::open(path).map_err(failed)?);
     let gzipped = file.fill_buf().map_err(failed)?.starts_with(&[0x1F, 0x8B]);
-    Ok(if gzipped { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) })
+    Ok(if gzipped {
+        Box::new(ReadAhead::new(MultiGzDecoder::new(file)).map_err(failed)?)
+    } else {
+        Box::new(file)
+    })
 }
 
 /// Writes indented JSON atomically.

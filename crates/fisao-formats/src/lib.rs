@@ -24,6 +24,7 @@ pub mod images;
 pub mod json_lines;
 pub mod merge;
 pub mod processor;
+mod read_ahead;
 pub mod run_folder;
 pub mod tokenizer;
 pub mod weights;

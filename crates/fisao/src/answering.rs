@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, bail};
 use fisao_align::AlignError;
-use fisao_align::captions::{generate, tasks_at_once};
+use fisao_align::captions::{generate, likelihoods, tasks_at_once};
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_formats::FormatError;
 use fisao_formats::documents::{read_json, write_json};
@@ -25,7 +25,7 @@ use crate::tasks::checked_images;
 /// The answers, one JSON object a line.
 pub(crate) const ANSWERS: &str = "answers.jsonl";
 /// What they were made with.
-const SETTINGS: &str = "settings.json";
+pub(crate) const SETTINGS: &str = "settings.json";
 
 /// One question about one image.
 #[derive(Clone, Debug)]
@@ -36,6 +36,9 @@ pub(crate) struct Question {
     pub(crate) image: PathBuf,
     /// What is asked.
     pub(crate) prompt: String,
+    /// Answers of which the model is to say how likely it finds each; empty if it is to answer itself. All
+    /// questions have some, or none has.
+    pub(crate) options: Vec<String>,
 }
 
 /// How questions are answered.
@@ -64,14 +67,16 @@ impl Answering<'_> {
         reporter: &Reporter,
     ) -> anyhow::Result<PathBuf> {
         let tasks = QuestionTasks::new(self.policy, questions, reporter)?;
-        self.policy.check_length(tasks.longest, self.sampling.max_new_tokens)?;
+        let answer = tasks.options.iter().flatten().map(Vec::len).max();
+        let answer = answer.unwrap_or(self.sampling.max_new_tokens);
+        self.policy.check_length(tasks.longest, answer)?;
         self.check_settings()?;
         let path = self.folder.join(ANSWERS);
         let done = self.answered(&path, questions)?;
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let mut file = file.map_err(|error| unwritten(&path, error))?;
         let stop = interrupt::flag()?;
-        let length = tasks.longest + self.sampling.max_new_tokens;
+        let length = tasks.longest + answer;
         let at_once = tasks_at_once(&self.policy.model, length);
         let progress = reporter.phase_from("answering", done as u64, questions.len() as u64);
         for start in (done..questions.len()).step_by(at_once) {
@@ -85,11 +90,20 @@ impl Answering<'_> {
             let end = (start + at_once).min(questions.len());
             let advance = |count| progress.advance(count as u64);
             let model = &self.policy.model;
-            let written = generate(model, &tasks, start..end, length, self.sampling, &advance)?;
+            let asked = &questions[start..end];
             let mut lines = String::new();
-            for (question, answer) in questions[start..end].iter().zip(written) {
-                let text = self.policy.tokenizer.decode(answer.text_tokens())?.text;
-                lines.push_str(&self.line(question, &text, answer.finish)?);
+            if tasks.options.is_empty() {
+                let written = generate(model, &tasks, start..end, length, self.sampling, &advance)?;
+                for (question, answer) in asked.iter().zip(written) {
+                    let text = self.policy.tokenizer.decode(answer.text_tokens())?.text;
+                    lines.push_str(&self.line(question, text.into(), Some(answer.finish))?);
+                }
+            } else {
+                let options = |at: usize| tasks.options[at].clone();
+                let found = likelihoods(model, &tasks, start..end, &options, length, &advance)?;
+                for (question, found) in asked.iter().zip(found) {
+                    lines.push_str(&self.line(question, json!(found), None)?);
+                }
             }
             let kept = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data());
             kept.map_err(|error| unwritten(&path, error))?;
@@ -101,13 +115,13 @@ impl Answering<'_> {
     fn line(
         &self,
         question: &Question,
-        text: &str,
-        finish: FinishReason,
+        answer: Value,
+        finish: Option<FinishReason>,
     ) -> anyhow::Result<String> {
         let mut row = question.row.clone();
         row.insert("prompt".to_owned(), question.prompt.clone().into());
-        row.insert(self.field.to_owned(), text.into());
-        row.insert("finish_reason".to_owned(), json!(finish));
+        row.insert(self.field.to_owned(), answer);
+        row.extend(finish.map(|finish| ("finish_reason".to_owned(), json!(finish))));
         let line = serde_json::to_string(&row).context("an answer cannot be written as JSON")?;
         Ok(line + "\n")
     }
@@ -192,6 +206,8 @@ struct QuestionTasks<'a> {
     questions: &'a [Question],
     /// Per question, ids with one placeholder for the image.
     prompts: Vec<Vec<u32>>,
+    /// Per question, ids of each option; empty where questions have none.
+    options: Vec<Vec<Vec<u32>>>,
     /// Length of the longest prompt, its image included.
     longest: usize,
 }
@@ -219,8 +235,25 @@ impl<'a> QuestionTasks<'a> {
             longest = longest.max(policy.model.config().expand_image_token(&prompt, size)?.len());
             prompts.push(prompt);
         }
-        Ok(Self { policy, questions, prompts, longest })
+        let given = questions.iter().filter(|question| !question.options.is_empty());
+        let options = given.map(|question| ids(policy, question)).collect::<anyhow::Result<_>>()?;
+        Ok(Self { policy, questions, prompts, options, longest })
     }
+}
+
+/// Token ids of a question's options.
+fn ids(policy: &Policy, question: &Question) -> anyhow::Result<Vec<Vec<u32>>> {
+    let encode = |option: &String| {
+        let ids = policy.tokenizer.encode(option, false)?;
+        if ids.is_empty() {
+            bail!(Refusal::new(format!(
+                "an option of the question `{}` is empty",
+                question.prompt
+            )));
+        }
+        Ok(ids)
+    };
+    question.options.iter().map(encode).collect()
 }
 
 impl TaskSource for QuestionTasks<'_> {

@@ -21,9 +21,12 @@ pub(crate) use calibrate::CalibrateArguments;
 pub(crate) use caption::CaptionArguments;
 pub(crate) use demo::{DemoArguments, DemoOptions};
 pub(crate) use eval::{
-    AnsweringArguments, CaptionMetricsArguments, ChairArguments, ChairRules, DiffArguments,
-    EvalArguments, EvalCommand, MmeArguments, MmeReading, NegativeKind, PopeArguments,
-    PopeBuildArguments, PopeCommand, ReportArguments, ReportFormat, TruthArguments, WorldSplit,
+    AmberArguments, AmberPart, AmberPlurals, AnswererArguments, AnsweringArguments,
+    BenchmarkAnswering, BenchmarkArguments, CaptionMetricsArguments, ChairArguments, ChairRules,
+    DiffArguments, EvalArguments, EvalCommand, GqaArguments, GqaRules, JudgedArguments,
+    MmeArguments, MmeReading, NegativeKind, OptionRules, OptionsArguments, PopeArguments,
+    PopeBuildArguments, PopeCommand, ReportArguments, ReportFormat, ScienceQaArguments,
+    TruthArguments, WorldSplit,
 };
 pub(crate) use inspect::InspectArguments;
 pub(crate) use merge::MergeArguments;
@@ -80,7 +83,7 @@ pub(crate) enum Command {
     Calibrate(CalibrateArguments),
     /// Train an adapter with token rewards
     Align(AlignArguments),
-    /// Measure captions
+    /// Measure hallucination and quality: captions, and answers to benchmarks
     Eval(EvalArguments),
     /// Tell what is in a checkpoint or adapter, and what it can be used for
     Inspect(InspectArguments),

@@ -6,12 +6,18 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use fisao_align::AlignError;
+use fisao_eval::amber::AmberError;
 use fisao_eval::answers::PairingError;
 use fisao_eval::captions::{CaptionError, CaptionInputError, MeteorTableError};
 use fisao_eval::chair::{ChairError, InputError, SynonymError};
+use fisao_eval::gqa::GqaError;
+use fisao_eval::judged::mm_hal::MmHalError;
+use fisao_eval::judged::mm_vet::MmVetError;
 use fisao_eval::mme::MmeError;
+use fisao_eval::options::{MmbenchError, OptionsError, SeedError};
 use fisao_eval::pope::BuildError;
 use fisao_eval::rows::RowError;
+use fisao_eval::science_qa::ScienceQaError;
 use fisao_formats::FormatError;
 use fisao_formats::hub::HubError;
 use fisao_models::lora::LoraError;
@@ -168,6 +174,15 @@ fn is_foreseen(error: &(dyn Error + 'static)) -> bool {
         || error.is::<MeteorTableError>()
         || error.is::<BuildError>()
         || error.is::<MmeError>()
+        || error.is::<AmberError>()
+        || error.is::<ScienceQaError>()
+        || error.is::<GqaError>()
+        || error.is::<SeedError>()
+        || error.is::<MmbenchError>()
+        || error.is::<OptionsError>()
+        || error.is::<MmVetError>()
+        || error.is::<MmHalError>()
+        || error.is::<fisao_eval::judged::TemplateError>()
         || error.is::<TextError>()
         || error.is::<LoraError>()
         || error.is::<WeightError>()

@@ -81,10 +81,11 @@ impl Table {
         (0..self.columns.len()).map(|column| width(column).unwrap_or(0)).collect()
     }
 
-    /// Which columns hold numbers: those whose cells all begin like one, or stand for none.
+    /// Which columns hold numbers: those whose cells all begin like one, stand for none or are empty.
     fn numeric(&self) -> Vec<bool> {
         let number = |cell: &String| {
             cell == NONE
+                || cell.is_empty()
                 || cell.trim_start_matches(['-', '+']).starts_with(|c: char| c.is_ascii_digit())
         };
         (0..self.columns.len())

@@ -92,7 +92,7 @@ pub(crate) fn evaluate(
         tasks.iter().map(|task| task.id.clone()).zip(truth.iter().cloned()).collect();
     let vocabulary = chair::ObjectVocabulary::new(fisao_scenes::vocabulary())
         .context("the embedded world's vocabulary")?;
-    let chair = chair::evaluate(&inputs, &ground_truth, &vocabulary, &ChairOptions::default())?;
+    let chair = chair::evaluate(inputs, &ground_truth, &vocabulary, &ChairOptions::default())?;
     let tokens: usize = captions
         .iter()
         .map(|caption| caption.tokens.len() - usize::from(caption.finish == FinishReason::Stop))

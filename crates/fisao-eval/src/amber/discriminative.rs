@@ -22,6 +22,22 @@ pub struct Discriminative {
     pub action: YesNo,
     /// How two objects stand to each other.
     pub relation: YesNo,
+    /// Every answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub per_question: Vec<Answered>,
+}
+
+/// An answer by yes or no, and what is true.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Id of the query.
+    pub id: u64,
+    /// What it is about.
+    pub kind: Kind,
+    /// Whether yes is right.
+    pub yes: bool,
+    /// What the model wrote.
+    pub response: String,
 }
 
 /// What a group of answers scored, as fractions.
@@ -66,33 +82,33 @@ pub struct OfficialAnswers {
 
 const ATTRIBUTES: [Kind; 3] = [Kind::State, Kind::Number, Kind::Action];
 
-/// Sums up answers: what each question is about, whether yes is right, and the response.
-pub(super) fn summarise(answers: &[(Kind, bool, &str)], starts: &Starts) -> Discriminative {
+/// Sums up answers.
+pub(super) fn summarise(per_question: Vec<Answered>, starts: &Starts) -> Discriminative {
     let some = |kinds: &[Kind], prefixes: &[&str], guard: f64| {
-        let chosen = answers.iter().filter(|(kind, ..)| kinds.contains(kind));
-        group(chosen.map(|&(_, yes, response)| (yes, response)), starts, prefixes, guard)
+        let chosen = per_question.iter().filter(|answer| kinds.contains(&answer.kind));
+        group(chosen, starts, prefixes, guard)
     };
-    let all = answers.iter().map(|&(_, yes, response)| (yes, response));
     Discriminative {
-        all: group(all, starts, &[""], 0.0001),
+        all: group(per_question.iter(), starts, &[""], 0.0001),
         existence: some(&[Kind::Existence], &["ha_"], 0.001),
         attribute: some(&ATTRIBUTES, &["as_", "an_", "aa_"], 0.0001),
         state: some(&[Kind::State], &["as_"], 0.0001),
         number: some(&[Kind::Number], &["an_"], 0.0001),
         action: some(&[Kind::Action], &["aa_"], 0.0001),
         relation: some(&[Kind::Relation], &["asso_"], 0.0001),
+        per_question,
     }
 }
 
 /// Scores a group. `prefixes` name its official counters, `guard` is what the official F1 adds to its denominator.
 fn group<'a>(
-    answers: impl Iterator<Item = (bool, &'a str)>,
+    answers: impl Iterator<Item = &'a Answered>,
     starts: &Starts,
     prefixes: &[&str],
     guard: f64,
 ) -> YesNo {
     let mut counts = YesNo::default();
-    for (yes, response) in answers {
+    for &Answered { yes, ref response, .. } in answers {
         counts.questions += 1;
         counts.correct += usize::from(response == if yes { "Yes" } else { "No" });
         counts.truth_no += usize::from(!yes);

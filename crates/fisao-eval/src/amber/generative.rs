@@ -26,6 +26,7 @@ pub struct Generative {
     /// The numbers as the official script prints them; `None` without descriptions.
     pub official: Option<OfficialDescriptions>,
     /// Every description.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub per_description: Vec<Description>,
 }
 
@@ -82,6 +83,13 @@ pub enum Named {
     LikelyHallucination,
     /// Something else that is not there.
     Hallucination,
+}
+
+impl Description {
+    /// Nouns that name nothing there.
+    pub(super) fn hallucinated(&self) -> usize {
+        self.nouns.iter().filter(|noun| noun.named.is_hallucination()).count()
+    }
 }
 
 impl Named {
@@ -161,13 +169,10 @@ pub(super) fn judge(
 /// Sums up.
 pub(super) fn summarise(per_description: Vec<Description>, starts: &Starts) -> Generative {
     let sum = |count: &dyn Fn(&Description) -> usize| per_description.iter().map(count).sum();
-    let wrong = |description: &Description| {
-        description.nouns.iter().filter(|noun| noun.named.is_hallucination()).count()
-    };
     let descriptions = per_description.len();
     let nouns: usize = sum(&|description| description.nouns.len());
-    let hallucinated: usize = sum(&wrong);
-    let clean: usize = sum(&|description| usize::from(wrong(description) == 0));
+    let hallucinated: usize = sum(&Description::hallucinated);
+    let clean: usize = sum(&|description| usize::from(description.hallucinated() == 0));
     let (covered, annotated) = (sum(&|d| d.covered.len()), sum(&|d| d.annotated));
     let (likely_named, likely) = (sum(&|d| d.likely_named.len()), sum(&|d| d.likely));
     let official = |name: &str, part: usize, whole: usize| {

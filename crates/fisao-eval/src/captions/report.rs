@@ -7,25 +7,14 @@ use serde::{Deserialize, Serialize};
 use super::bleu::BleuCounts;
 use super::meteor::{MeteorCounts, MeteorStage};
 use crate::image_id::Matched;
-use crate::statistics::Interval;
 
 /// What to do and to report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaptionOptions {
     /// Leave captions of images without references out, and count them, instead of refusing them.
     pub skip_images_without_references: bool,
-    /// Resamples of the bootstrap; 0 for no intervals.
-    pub resamples: usize,
-    /// Seed of the bootstrap.
-    pub seed: u64,
     /// Report the tokens of captions and references.
     pub tokens: bool,
-}
-
-impl Default for CaptionOptions {
-    fn default() -> Self {
-        Self { skip_images_without_references: false, resamples: 1000, seed: 0, tokens: false }
-    }
 }
 
 /// The metrics of an image or of a set.
@@ -48,15 +37,24 @@ pub struct CaptionScores {
     pub meteor: f64,
 }
 
+impl CaptionScores {
+    /// The metrics as JSON names them.
+    pub const NAMES: [&'static str; 7] =
+        ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "meteor"];
+
+    /// Their values, in the order of [`Self::NAMES`].
+    pub fn values(&self) -> [f64; 7] {
+        let Self { bleu_1, bleu_2, bleu_3, bleu_4, rouge_l, cider, meteor } = *self;
+        [bleu_1, bleu_2, bleu_3, bleu_4, rouge_l, cider, meteor]
+    }
+}
+
 /// What a set of captions scored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CaptionReport {
     /// Over the set: BLEU and METEOR of summed counts, means of the others.
     #[serde(flatten)]
     pub scores: CaptionScores,
-    /// 95 % bootstrap intervals over images, by the names of the metrics. The document frequencies of CIDEr stay
-    /// those of the whole set.
-    pub intervals: BTreeMap<String, Interval>,
     /// Stages of METEOR that the values have.
     pub meteor_stages: Vec<MeteorStage>,
     /// Whether METEOR's list of function words was given.
@@ -76,6 +74,7 @@ pub struct CaptionReport {
     /// How captions found their references.
     pub matched: BTreeMap<Matched, usize>,
     /// One entry for each caption judged, in the order given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub per_image: Vec<ImageScores>,
 }
 

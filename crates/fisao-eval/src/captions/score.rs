@@ -1,7 +1,7 @@
 //! Scores of a set of captions, with those of every image.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Add;
 
 use sha2::{Digest, Sha256};
 
@@ -14,7 +14,7 @@ use super::report::{
 };
 use super::rouge_l::rouge_l;
 use super::{CaptionInput, References, caption_tokens};
-use crate::statistics::{Interval, bootstrap};
+use crate::statistics::{Bootstrap, Interval};
 
 /// A caption and its references, found and divided into tokens.
 struct Pair<'a> {
@@ -67,8 +67,11 @@ pub fn evaluate(
     }
     let per_image = judge(&pairs, tables, options);
     Ok(CaptionReport {
-        scores: over(&per_image, 0..per_image.len()),
-        intervals: intervals(&per_image, options),
+        scores: per_image
+            .iter()
+            .map(CaptionSums::from)
+            .fold(CaptionSums::default(), Add::add)
+            .scores(),
         meteor_stages: tables.stages(),
         meteor_function_words: tables.has_function_words(),
         images: pairs.len(),
@@ -130,55 +133,67 @@ fn judge(pairs: &[Pair<'_>], tables: &MeteorTables, options: &CaptionOptions) ->
     pairs.iter().map(image).collect()
 }
 
-/// The scores of images by position, some perhaps several times.
-fn over(images: &[ImageScores], positions: impl ExactSizeIterator<Item = usize>) -> CaptionScores {
-    let count = positions.len() as f64;
-    let (mut counts, mut rouge_l, mut cider) = (BleuCounts::default(), 0.0, 0.0);
-    let mut meteor = MeteorCounts::default();
-    for image in positions.map(|at| &images[at]) {
-        counts = counts + image.bleu_counts;
-        meteor = meteor + image.meteor_counts;
-        rouge_l += image.scores.rouge_l;
-        cider += image.scores.cider;
-    }
-    let [bleu_1, bleu_2, bleu_3, bleu_4] = counts.scores();
-    CaptionScores {
-        bleu_1,
-        bleu_2,
-        bleu_3,
-        bleu_4,
-        rouge_l: rouge_l / count,
-        cider: cider / count,
-        meteor: meteor.score(),
+/// What the metrics are made of, of one image or summed over several: counts for BLEU and METEOR, sums for the means
+/// of the others. The document frequencies of CIDEr stay those of the set that the images were scored in.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CaptionSums {
+    bleu: BleuCounts,
+    meteor: MeteorCounts,
+    rouge_l: f64,
+    cider: f64,
+    images: f64,
+}
+
+impl From<&ImageScores> for CaptionSums {
+    fn from(image: &ImageScores) -> Self {
+        Self {
+            bleu: image.bleu_counts,
+            meteor: image.meteor_counts,
+            rouge_l: image.scores.rouge_l,
+            cider: image.scores.cider,
+            images: 1.0,
+        }
     }
 }
 
-type Metric = fn(&CaptionScores) -> f64;
+impl Add for CaptionSums {
+    type Output = Self;
 
-fn intervals(images: &[ImageScores], options: &CaptionOptions) -> BTreeMap<String, Interval> {
-    let metrics: [(&str, Metric); 7] = [
-        ("bleu_1", |scores| scores.bleu_1),
-        ("bleu_2", |scores| scores.bleu_2),
-        ("bleu_3", |scores| scores.bleu_3),
-        ("bleu_4", |scores| scores.bleu_4),
-        ("rouge_l", |scores| scores.rouge_l),
-        ("cider", |scores| scores.cider),
-        ("meteor", |scores| scores.meteor),
-    ];
-    // The resamples of one seed are the same for every metric: their scores are computed once.
-    let of_resamples = RefCell::new(Vec::with_capacity(options.resamples));
-    let interval = |of: Metric| {
-        let next = Cell::new(0);
-        bootstrap(images.len(), options.resamples, options.seed, |drawn| {
-            let at = next.replace(next.get() + 1);
-            let mut scores = of_resamples.borrow_mut();
-            if at == scores.len() {
-                scores.push(over(images, drawn.iter().copied()));
-            }
-            scores.get(at).map(of)
-        })
+    fn add(self, other: Self) -> Self {
+        Self {
+            bleu: self.bleu + other.bleu,
+            meteor: self.meteor + other.meteor,
+            rouge_l: self.rouge_l + other.rouge_l,
+            cider: self.cider + other.cider,
+            images: self.images + other.images,
+        }
+    }
+}
+
+impl CaptionSums {
+    /// The metrics of the images together; not numbers where there are none.
+    pub fn scores(&self) -> CaptionScores {
+        let [bleu_1, bleu_2, bleu_3, bleu_4] = self.bleu.scores();
+        let (rouge_l, cider) = (self.rouge_l / self.images, self.cider / self.images);
+        CaptionScores {
+            bleu_1,
+            bleu_2,
+            bleu_3,
+            bleu_4,
+            rouge_l,
+            cider,
+            meteor: self.meteor.score(),
+        }
+    }
+}
+
+/// Bootstrap intervals over images, in the order of [`CaptionScores::NAMES`], averaged over runs.
+pub fn intervals<'a>(reports: &[&'a CaptionReport], bootstrap: Bootstrap) -> [Option<Interval>; 7] {
+    let images = |report: &&'a CaptionReport| -> Vec<(&'a str, CaptionSums)> {
+        report.per_image.iter().map(|image| (image.image_id.as_str(), image.into())).collect()
     };
-    metrics.into_iter().filter_map(|(name, of)| Some((name.to_owned(), interval(of)?))).collect()
+    let runs: Vec<_> = reports.iter().map(images).collect();
+    bootstrap.intervals(&runs, |sums| sums.scores().values().map(Some))
 }
 
 fn hash<'a>(ids: impl Iterator<Item = &'a str>) -> String {

@@ -3,7 +3,8 @@
 mod annotations;
 mod document;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{self, BufRead};
 
 use serde::de::DeserializeSeed;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use self::annotations::Annotations;
 use self::document::{Document, DocumentSeed};
 use super::{MentionFinder, ObjectVocabulary, Rules};
-use crate::rows::{RowError, read_rows};
+use crate::rows::{Place, RowError, at_column, read_rows};
 
 /// Image id → categories really in the image.
 pub type GroundTruth = BTreeMap<String, BTreeSet<String>>;
@@ -33,7 +34,7 @@ pub enum InputError {
     #[error(transparent)]
     Row(#[from] RowError),
     /// An object that is not ground truth.
-    #[error("line {line}: {source}; expected {EXPECTED}")]
+    #[error("{}; expected {EXPECTED}", at_column(Place::line(*line), source))]
     Document {
         /// Line the parser had come to, counted from 1.
         line: usize,
@@ -81,6 +82,8 @@ pub struct GroundTruthSummary {
 pub struct GroundTruthReader<'v> {
     finder: Option<(&'v ObjectVocabulary, MentionFinder<'v>)>,
     truth: GroundTruth,
+    /// Images that files before the one at hand have told of.
+    earlier: HashSet<String>,
     summary: GroundTruthSummary,
 }
 
@@ -89,7 +92,17 @@ impl<'v> GroundTruthReader<'v> {
     /// captions name objects by the rules given.
     pub fn new(vocabulary: &'v ObjectVocabulary, rules: Rules) -> Self {
         let finder = Some((vocabulary, MentionFinder::new(vocabulary, rules)));
-        Self { finder, truth: GroundTruth::new(), summary: GroundTruthSummary::default() }
+        Self { finder, ..Self::of_lists() }
+    }
+
+    /// A reader of lists only.
+    fn of_lists() -> Self {
+        Self {
+            finder: None,
+            truth: GroundTruth::new(),
+            earlier: HashSet::new(),
+            summary: GroundTruthSummary::default(),
+        }
     }
 
     /// Adds a file. What kind it is shows in its contents.
@@ -104,9 +117,11 @@ impl<'v> GroundTruthReader<'v> {
     /// # Errors
     /// Text that is none of these, with the line; an image twice in one file.
     pub fn read(&mut self, mut reader: impl BufRead) -> Result<(), InputError> {
-        let mut seen = BTreeSet::new();
-        if opening(&mut reader).map_err(|source| InputError::Io { source })? == Some(b'[') {
-            return self.read_list(reader, &mut seen);
+        self.earlier = self.truth.keys().cloned().collect();
+        let mut seen = HashSet::new();
+        let first = opening(&mut reader).map_err(|source| InputError::Io { source })?;
+        if first == Some(b'[') || starts_with_a_row(&mut reader) {
+            return self.read_rows(reader, &mut seen);
         }
         let mut text = serde_json::Deserializer::from_reader(reader);
         while text.end().is_err() {
@@ -125,10 +140,10 @@ impl<'v> GroundTruthReader<'v> {
         (self.truth, self.summary)
     }
 
-    fn read_list(
+    fn read_rows(
         &mut self,
         reader: impl BufRead,
-        seen: &mut BTreeSet<String>,
+        seen: &mut HashSet<String>,
     ) -> Result<(), InputError> {
         let mut repeated = None;
         let done = read_rows(reader, r#"{"image_id": …, "objects": ["…"]}"#, |place, row| {
@@ -145,7 +160,7 @@ impl<'v> GroundTruthReader<'v> {
         repeated.map_or_else(|| done.map_err(InputError::Row), Err)
     }
 
-    fn add(&mut self, document: Document, seen: &mut BTreeSet<String>) -> Result<(), InputError> {
+    fn add(&mut self, document: Document, seen: &mut HashSet<String>) -> Result<(), InputError> {
         match document {
             Document::Lists(lists) => self.add_lists(lists, seen),
             Document::Annotations(annotations) => self.add_annotations(annotations),
@@ -155,14 +170,23 @@ impl<'v> GroundTruthReader<'v> {
     fn add_lists(
         &mut self,
         lists: Vec<(String, Vec<String>)>,
-        seen: &mut BTreeSet<String>,
+        seen: &mut HashSet<String>,
     ) -> Result<(), InputError> {
         for (image_id, objects) in lists {
-            if !seen.insert(image_id.clone()) {
-                return Err(InputError::Repeated { image_id });
-            }
             self.summary.lists += 1;
-            self.truth.entry(image_id).or_default().extend(objects);
+            let entry = match self.truth.entry(image_id) {
+                Entry::Vacant(entry) => {
+                    // What no earlier file has is new to this one, too.
+                    entry.insert(objects.into_iter().collect());
+                    continue;
+                }
+                Entry::Occupied(entry) => entry,
+            };
+            let image_id = entry.key();
+            if !self.earlier.contains(image_id) || !seen.insert(image_id.clone()) {
+                return Err(InputError::Repeated { image_id: image_id.clone() });
+            }
+            entry.into_mut().extend(objects);
         }
         Ok(())
     }
@@ -203,13 +227,20 @@ impl<'v> GroundTruthReader<'v> {
 /// # Errors
 /// Text that is no ground truth, or an image listed twice.
 pub fn read_ground_truth(reader: impl BufRead) -> Result<GroundTruth, InputError> {
-    let mut truth = GroundTruthReader {
-        finder: None,
-        truth: GroundTruth::new(),
-        summary: GroundTruthSummary::default(),
-    };
+    let mut truth = GroundTruthReader::of_lists();
     truth.read(reader)?;
     Ok(truth.finish().0)
+}
+
+/// Whether the first line is a row of its own, so that lines can be read one by one, which is quicker. A line that
+/// does not fit the reader's buffer is left to the parser of documents, to which lines are the same.
+fn starts_with_a_row(reader: &mut impl BufRead) -> bool {
+    let buffer = reader.fill_buf().unwrap_or_default();
+    let end = buffer.iter().position(|&byte| byte == b'\n');
+    end.is_some_and(|end| {
+        let row = serde_json::from_slice::<Document>(&buffer[..end]);
+        matches!(row, Ok(Document::Lists(_)))
+    })
 }
 
 /// The first byte behind byte order mark and white space, which stays unread.

@@ -1,10 +1,8 @@
 //! What a set of captions scored, with the verdict on every mention.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
-use super::Rules;
+use super::{ChairCounts, Rules};
 
 /// What a set of captions scored. A rate over nothing is `None`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,7 +44,11 @@ pub struct ChairReport {
     pub recalled: usize,
     /// Ground-truth categories, summed over captions.
     pub ground_truth: usize,
-    /// One verdict per caption judged, in the order given.
+    /// What the numbers are sums of: image and counts of each caption judged, in the order given. Not written down.
+    #[serde(skip)]
+    pub counts: Vec<(String, ChairCounts)>,
+    /// One verdict per caption judged, in the order given; empty unless they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub per_image: Vec<ImageVerdict>,
 }
 
@@ -68,10 +70,12 @@ pub struct ImageVerdict {
     pub image_id: String,
     /// The caption that was judged.
     pub caption: String,
+    /// Its words, as white space parts them.
+    pub words: usize,
     /// Objects it names, in order.
     pub mentions: Vec<MentionVerdict>,
-    /// Categories in the image that it does not name.
-    pub missed: BTreeSet<String>,
+    /// Categories in the image that it does not name, sorted.
+    pub missed: Vec<String>,
 }
 
 /// One named object and whether it is there.

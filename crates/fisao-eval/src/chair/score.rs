@@ -1,14 +1,14 @@
 //! `CHAIR_I`, `CHAIR_S` and recall.
 
 use std::collections::{BTreeSet, HashSet};
-use std::ops::Range;
+use std::ops::{Add, Range};
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::report::{ChairReport, ImageVerdict, MatchedIds, MentionVerdict};
 use super::vocabulary::hexadecimal;
-use super::{ChairInput, GroundTruth, MentionFinder, ObjectVocabulary, Rules};
+use super::{ChairCounts, ChairInput, GroundTruth, MentionFinder, ObjectVocabulary, Rules};
 use crate::image_id::{ImageIndex, Matched};
 
 /// Captions that one finder reads at least: it gets quicker with the words it has met.
@@ -25,12 +25,21 @@ pub enum MissingGroundTruth {
 }
 
 /// How captions are scored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChairOptions {
     /// How mentions are found.
     pub rules: Rules,
     /// What to do with captions without ground truth.
     pub missing: MissingGroundTruth,
+    /// Whether the verdict on every mention is kept, with its caption; rates and counts do without.
+    pub verdicts: bool,
+}
+
+impl Default for ChairOptions {
+    fn default() -> Self {
+        let (rules, missing) = (Rules::default(), MissingGroundTruth::default());
+        Self { rules, missing, verdicts: true }
+    }
 }
 
 /// Input that cannot be scored honestly.
@@ -73,7 +82,7 @@ pub enum ChairError {
 /// No captions, an image without ground truth unless it is to be skipped, or ground truth in other names than
 /// the vocabulary's. Ground truth of images without a caption is not looked at.
 pub fn evaluate(
-    captions: &[ChairInput],
+    captions: Vec<ChairInput>,
     ground_truth: &GroundTruth,
     vocabulary: &ObjectVocabulary,
     options: &ChairOptions,
@@ -81,28 +90,60 @@ pub fn evaluate(
     if captions.is_empty() {
         return Err(ChairError::NoCaptions);
     }
-    let found = Found::new(captions, ground_truth);
-    if let (Some(first), MissingGroundTruth::Refuse) = (found.first_missing, options.missing) {
-        let image_id = first.image_id.clone();
-        let count = captions.len() - found.judged.len();
-        return Err(ChairError::MissingGroundTruth { image_id, count, captions: captions.len() });
+    let count = captions.len();
+    let mut found = Found::new(captions, ground_truth);
+    if let (Some(image_id), MissingGroundTruth::Refuse) = (found.first_missing, options.missing) {
+        let count_missing = count - found.judged.len();
+        return Err(ChairError::MissingGroundTruth {
+            image_id,
+            count: count_missing,
+            captions: count,
+        });
     }
-    check_categories(&found, vocabulary)?;
+    check_categories(&found.judged, vocabulary)?;
     let finder = MentionFinder::new(vocabulary, options.rules);
-    let batch = BATCH.max(captions.len() / (4 * rayon::current_num_threads()));
-    let per_image: Vec<ImageVerdict> = found
-        .judged
-        .par_chunks(batch)
-        .flat_map_iter(|batch| {
-            let mut finder = finder.clone();
-            let verdicts = batch.iter().map(|judged| judge(judged, vocabulary, &mut finder));
-            verdicts.collect::<Vec<_>>()
-        })
+    let batch = BATCH.max(count / (4 * rayon::current_num_threads()));
+    let judged = std::mem::take(&mut found.judged);
+    let outcomes: Vec<(String, ChairCounts, Option<ImageVerdict>)> = judged
+        .into_par_iter()
+        .with_min_len(batch)
+        .map_init(
+            || finder.clone(),
+            |finder, judged| judge(judged, vocabulary, finder, options.verdicts),
+        )
         .collect();
-    let mut report = summarise(per_image, &found);
-    report.rules = options.rules;
-    report.vocabulary_sha256 = vocabulary.sha256();
-    Ok(report)
+    let mut counts = Vec::with_capacity(outcomes.len());
+    let mut per_image = Vec::new();
+    for (image_id, of_image, verdict) in outcomes {
+        counts.push((image_id, of_image));
+        per_image.extend(verdict);
+    }
+    let sums = counts.iter().map(|(_, counts)| *counts).fold(ChairCounts::default(), Add::add);
+    found.images.par_sort_unstable();
+    found.images.dedup();
+    let captions = counts.len();
+    Ok(ChairReport {
+        rules: options.rules,
+        vocabulary_sha256: vocabulary.sha256(),
+        image_ids_sha256: hash(&found.images),
+        chair_i: sums.chair_i(),
+        chair_s: sums.chair_s(),
+        recall: sums.recall(),
+        mean_length_words: sums.mean_length_words(),
+        mentions: sums.mentions as usize,
+        hallucinated: sums.hallucinated as usize,
+        captions,
+        captions_with_hallucination: sums.captions_with_hallucination as usize,
+        captions_without_object: sums.captions_without_object as usize,
+        empty_captions: counts.iter().filter(|(_, counts)| counts.words == 0).count(),
+        repeated_captions: captions - found.images.len(),
+        captions_without_ground_truth: found.missing,
+        matched: found.matched,
+        recalled: sums.recalled as usize,
+        ground_truth: sums.ground_truth as usize,
+        counts,
+        per_image,
+    })
 }
 
 /// An image of the ground truth.
@@ -110,24 +151,25 @@ type Entry<'a> = (&'a String, &'a BTreeSet<String>);
 
 /// A caption with what is really in its image.
 struct Judged<'a> {
-    input: &'a ChairInput,
-    /// The image's name in the ground truth.
-    image: &'a str,
+    input: ChairInput,
     truth: &'a BTreeSet<String>,
 }
 
 /// Captions whose image has ground truth, and what became of the others.
 struct Found<'a> {
     judged: Vec<Judged<'a>>,
-    first_missing: Option<&'a ChairInput>,
+    /// The names in the ground truth of the images judged.
+    images: Vec<&'a str>,
+    first_missing: Option<String>,
     missing: usize,
     matched: MatchedIds,
 }
 
 impl<'a> Found<'a> {
-    fn new(captions: &'a [ChairInput], ground_truth: &'a GroundTruth) -> Self {
+    fn new(captions: Vec<ChairInput>, ground_truth: &'a GroundTruth) -> Self {
         let mut found = Self {
             judged: Vec::with_capacity(captions.len()),
+            images: Vec::with_capacity(captions.len()),
             first_missing: None,
             missing: 0,
             matched: MatchedIds::default(),
@@ -142,7 +184,7 @@ impl<'a> Found<'a> {
                 Some((entries[position], how))
             });
             let Some(((image, truth), how)) = entry else {
-                found.first_missing.get_or_insert(input);
+                found.first_missing.get_or_insert(input.image_id);
                 found.missing += 1;
                 continue;
             };
@@ -151,7 +193,8 @@ impl<'a> Found<'a> {
                 Matched::ByNumber => found.matched.by_number += 1,
                 Matched::ByFileName => found.matched.by_file_name += 1,
             }
-            found.judged.push(Judged { input, image, truth });
+            found.images.push(image);
+            found.judged.push(Judged { input, truth });
         }
         found
     }
@@ -165,9 +208,9 @@ fn other_names(ground_truth: &GroundTruth) -> (ImageIndex, Vec<Entry<'_>>) {
     (index, ground_truth.iter().collect())
 }
 
-fn check_categories(found: &Found, vocabulary: &ObjectVocabulary) -> Result<(), ChairError> {
+fn check_categories(judged: &[Judged], vocabulary: &ObjectVocabulary) -> Result<(), ChairError> {
     let known: HashSet<&str> = vocabulary.categories().iter().map(String::as_str).collect();
-    for Judged { input, truth, .. } in &found.judged {
+    for Judged { input, truth, .. } in judged {
         if let Some(category) = truth.iter().find(|name| !known.contains(name.as_str())) {
             let (image_id, category) = (input.image_id.clone(), category.clone());
             return Err(ChairError::UnknownCategory { image_id, category });
@@ -176,73 +219,56 @@ fn check_categories(found: &Found, vocabulary: &ObjectVocabulary) -> Result<(), 
     Ok(())
 }
 
+/// Counts what a caption names, and tells of every mention if that is asked for.
 fn judge(
-    Judged { input, truth, .. }: &Judged,
+    Judged { input: ChairInput { image_id, caption }, truth }: Judged,
     vocabulary: &ObjectVocabulary,
     finder: &mut MentionFinder,
-) -> ImageVerdict {
-    let mut missed: BTreeSet<&str> = truth.iter().map(String::as_str).collect();
-    let ascii = input.caption.is_ascii();
-    let characters = |to: usize| if ascii { to } else { input.caption[..to].chars().count() };
-    let verdict = |(category, Range { start, end }): (usize, Range<usize>)| {
-        let category = &vocabulary.categories()[category];
-        missed.remove(category.as_str());
-        MentionVerdict {
-            hallucinated: !truth.contains(category),
-            category: category.clone(),
-            text: input.caption[start..end].to_owned(),
-            start,
-            end,
-            char_start: characters(start),
-            char_end: characters(end),
-        }
+    verdicts: bool,
+) -> (String, ChairCounts, Option<ImageVerdict>) {
+    let places = finder.places(&caption);
+    let name = |category: usize| &vocabulary.categories()[category];
+    let is_there = |category: usize| truth.contains(name(category));
+    let named = |there: &str| places.iter().any(|(category, _)| name(*category) == there);
+    let hallucinated = places.iter().filter(|(category, _)| !is_there(*category)).count();
+    let recalled = truth.iter().filter(|there| named(there)).count();
+    let words = caption.split_whitespace().count();
+    let count = |number: usize| u32::try_from(number).expect("a caption is below 4 GB");
+    let counts = ChairCounts {
+        captions: 1,
+        captions_with_hallucination: u32::from(hallucinated > 0),
+        captions_without_object: u32::from(places.is_empty()),
+        mentions: count(places.len()),
+        hallucinated: count(hallucinated),
+        ground_truth: count(truth.len()),
+        recalled: count(recalled),
+        words: count(words),
     };
-    let mentions = finder.places(&input.caption).into_iter().map(verdict).collect();
-    let (image_id, caption) = (input.image_id.clone(), input.caption.clone());
-    let missed = missed.into_iter().map(str::to_owned).collect();
-    ImageVerdict { image_id, caption, mentions, missed }
+    if !verdicts {
+        return (image_id, counts, None);
+    }
+    let missed = truth.iter().filter(|there| !named(there)).cloned().collect();
+    let ascii = caption.is_ascii();
+    let characters = |to: usize| if ascii { to } else { caption[..to].chars().count() };
+    let mention = |(category, Range { start, end }): &(usize, Range<usize>)| MentionVerdict {
+        hallucinated: !is_there(*category),
+        category: name(*category).clone(),
+        text: caption[*start..*end].to_owned(),
+        start: *start,
+        end: *end,
+        char_start: characters(*start),
+        char_end: characters(*end),
+    };
+    let mentions = places.iter().map(mention).collect();
+    let verdict = ImageVerdict { image_id: image_id.clone(), caption, words, mentions, missed };
+    (image_id, counts, Some(verdict))
 }
 
-fn summarise(per_image: Vec<ImageVerdict>, found: &Found) -> ChairReport {
-    let wrong = |verdict: &ImageVerdict| verdict.mentions.iter().filter(|m| m.hallucinated).count();
-    let words = |verdict: &ImageVerdict| verdict.caption.split_whitespace().count();
-    let count = |fits: &dyn Fn(&ImageVerdict) -> bool| per_image.iter().filter(|v| fits(v)).count();
-    let captions = per_image.len();
-    let mentions = per_image.iter().map(|verdict| verdict.mentions.len()).sum();
-    let hallucinated = per_image.iter().map(wrong).sum();
-    let captions_with_hallucination = count(&|verdict| wrong(verdict) > 0);
-    let ground_truth: usize = found.judged.iter().map(|judged| judged.truth.len()).sum();
-    let missed: usize = per_image.iter().map(|verdict| verdict.missed.len()).sum();
-    let recalled = ground_truth - missed;
-    let images: BTreeSet<&str> = found.judged.iter().map(|judged| judged.image).collect();
+fn hash(images: &[&str]) -> String {
     let mut digest = Sha256::new();
-    for image in &images {
+    for image in images {
         digest.update(image);
         digest.update("\n");
     }
-    ChairReport {
-        rules: Rules::default(),
-        vocabulary_sha256: String::new(),
-        image_ids_sha256: hexadecimal(&digest.finalize()),
-        chair_i: rate(hallucinated, mentions),
-        chair_s: rate(captions_with_hallucination, captions),
-        recall: rate(recalled, ground_truth),
-        mean_length_words: rate(per_image.iter().map(words).sum(), captions),
-        mentions,
-        hallucinated,
-        captions,
-        captions_with_hallucination,
-        captions_without_object: count(&|verdict| verdict.mentions.is_empty()),
-        empty_captions: count(&|verdict| words(verdict) == 0),
-        repeated_captions: captions - images.len(),
-        captions_without_ground_truth: found.missing,
-        matched: found.matched,
-        recalled,
-        ground_truth,
-        per_image,
-    }
-}
-
-fn rate(part: usize, whole: usize) -> Option<f64> {
-    (whole > 0).then(|| part as f64 / whole as f64)
+    hexadecimal(&digest.finalize())
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{JudgeRequest, Template, TemplateError, Verdict};
 use crate::answers::QuestionId;
+use crate::image_id::ImageId;
 use crate::rates::rate;
 use crate::rows::{RowError, read_rows};
 
@@ -45,6 +46,12 @@ pub fn prompt(question: &str) -> String {
 /// A question of the benchmark, with the model's answer once it has one. Further fields are left alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
+    /// Id of the picture in `OpenImages`.
+    #[serde(default)]
+    pub image_id: Option<ImageId>,
+    /// Where the picture is on the web.
+    #[serde(default)]
+    pub image_src: Option<String>,
     /// Kind of question, one of eight.
     pub question_type: String,
     /// Names of objects in the picture.
@@ -118,6 +125,7 @@ pub struct MmHalReport {
     /// Records without a verdict, which no number counts.
     pub unrated: usize,
     /// Rating of each record, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ratings: Vec<Option<u8>>,
 }
 

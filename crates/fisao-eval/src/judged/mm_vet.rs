@@ -194,6 +194,7 @@ pub struct MmVetReport {
     /// Grades of questions that are not in the file.
     pub unknown: usize,
     /// Mean grade of each question, from 0 to 1.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub per_question: BTreeMap<QuestionId, f64>,
 }
 

@@ -99,6 +99,7 @@ impl Columns {
             .filter_map(|&(kind, at)| Some((kind.to_owned(), cell(at)?.to_owned())));
         Ok(OptionQuestion {
             id: QuestionId(index),
+            image: None,
             hint: self.hint.and_then(cell).map(str::to_owned),
             question: cell(self.question).unwrap_or_default().to_owned(),
             options,

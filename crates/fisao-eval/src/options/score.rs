@@ -55,6 +55,7 @@ pub struct OptionsReport {
     /// Answers that mean no option, which are wrong.
     pub unclear: usize,
     /// Every question, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub per_question: Vec<Judged>,
 }
 
@@ -103,7 +104,7 @@ pub fn score(
 fn sort_in(categories: &mut Categories, question: &OptionQuestion, correct: bool) {
     for (kind, category) in &question.categories {
         let group = categories.entry(kind.clone()).or_default();
-        group.entry(category.clone()).or_default().add(correct);
+        group.entry(category.clone()).or_default().count(correct);
     }
 }
 
@@ -118,6 +119,7 @@ pub struct CircularReport {
     /// Rotations whose question is not in the file, which count nowhere.
     pub orphans: usize,
     /// Every question, by index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Group>,
 }
 
@@ -168,7 +170,7 @@ pub fn circular(
             report.orphans += rotations;
             continue;
         };
-        report.accuracy.add(rotations == correct);
+        report.accuracy.count(rotations == correct);
         sort_in(&mut report.categories, &questions[first], rotations == correct);
         report.groups.push(Group { index, rotations, correct });
     }

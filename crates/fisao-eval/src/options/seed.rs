@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::OptionQuestion;
 use crate::answers::QuestionId;
+use crate::image_id::ImageId;
 
 /// A file that is not SEED-Bench's.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,7 @@ struct Row {
     choice_d: String,
     answer: Option<String>,
     data_type: Option<String>,
+    data_id: Option<ImageId>,
     question_type_id: Option<i64>,
 }
 
@@ -76,6 +78,7 @@ pub fn read_seed(reader: impl Read) -> Result<Vec<OptionQuestion>, SeedError> {
         categories.extend(row.data_type.map(|kind| ("data_type".to_owned(), kind)));
         Ok(OptionQuestion {
             id: row.question_id,
+            image: row.data_id.map(|ImageId(name)| name),
             hint: None,
             question: row.question,
             options: vec![row.choice_a, row.choice_b, row.choice_c, row.choice_d],

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Label, Question};
 use crate::answers::{Answer, PairedBy, PairingError, QuestionId, pair};
+use crate::image_id::ImageId;
 use crate::rates::{Confusion, mean, rate};
+use crate::statistics::{Bootstrap, Interval};
 
 /// The numbers POPE is reported by, all as fractions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +21,23 @@ pub struct Scores {
     pub f1: Option<f64>,
     /// Answers "yes" / questions; 0.5 if the model leans to neither side.
     pub yes_ratio: Option<f64>,
+}
+
+impl Scores {
+    fn of(counts: &Confusion) -> Self {
+        Self {
+            accuracy: counts.accuracy(),
+            precision: counts.precision(),
+            recall: counts.recall(),
+            f1: counts.f1(),
+            yes_ratio: rate(counts.said_positive(), counts.total()),
+        }
+    }
+
+    /// Accuracy, precision, recall, F1 and yes ratio.
+    pub fn values(&self) -> [Option<f64>; 5] {
+        [self.accuracy, self.precision, self.recall, self.f1, self.yes_ratio]
+    }
 }
 
 /// What one split scored.
@@ -40,6 +59,7 @@ pub struct SplitReport {
     /// Answers to questions that the split does not ask.
     pub unknown_answers: usize,
     /// Every answered question, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub per_question: Vec<Judged>,
 }
 
@@ -48,6 +68,8 @@ pub struct SplitReport {
 pub struct Judged {
     /// The question.
     pub question_id: QuestionId,
+    /// The picture it is about.
+    pub image: ImageId,
     /// What the model wrote.
     pub answer: String,
     /// Whether that was read as a yes.
@@ -88,19 +110,18 @@ pub fn score_split(
     for (question, text) in questions.iter().zip(&paired.texts) {
         let Some(text) = text else { continue };
         let said_yes = parse_answer(text);
-        counts.add(said_yes, question.label == Label::Yes);
-        let (question_id, answer) = (question.question_id.clone(), (*text).to_owned());
-        per_question.push(Judged { question_id, answer, said_yes, label: question.label });
+        counts.count(said_yes, question.label == Label::Yes);
+        per_question.push(Judged {
+            question_id: question.question_id.clone(),
+            image: question.image.clone(),
+            answer: (*text).to_owned(),
+            said_yes,
+            label: question.label,
+        });
     }
     Ok(SplitReport {
         name: name.to_owned(),
-        scores: Scores {
-            accuracy: counts.accuracy(),
-            precision: counts.precision(),
-            recall: counts.recall(),
-            f1: counts.f1(),
-            yes_ratio: rate(counts.said_positive(), counts.total()),
-        },
+        scores: Scores::of(&counts),
         questions: counts.total(),
         counts,
         paired_by: paired.by,
@@ -122,4 +143,19 @@ pub fn evaluate(splits: Vec<SplitReport>) -> PopeReport {
         yes_ratio: over(|scores| scores.yes_ratio),
     };
     PopeReport { splits, mean }
+}
+
+/// Bootstrap intervals over pictures of accuracy, precision, recall, F1 and yes ratio, averaged over splits and
+/// runs. The questions about a picture stay together, over all splits.
+pub fn intervals(reports: &[&PopeReport], bootstrap: Bootstrap) -> [Option<Interval>; 5] {
+    fn pictures(split: &SplitReport) -> Vec<(&str, Confusion)> {
+        let counts = |judged: &Judged| {
+            let mut counts = Confusion::default();
+            counts.count(judged.said_yes, judged.label == Label::Yes);
+            counts
+        };
+        split.per_question.iter().map(|judged| (judged.image.0.as_str(), counts(judged))).collect()
+    }
+    let splits: Vec<_> = reports.iter().flat_map(|report| &report.splits).map(pictures).collect();
+    bootstrap.intervals(&splits, |counts| Scores::of(counts).values())
 }

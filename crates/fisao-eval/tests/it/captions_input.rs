@@ -24,7 +24,7 @@ fn broken_captions_are_named_by_their_place() {
         said("[{\"caption\":\"a\"}]"),
         "entry 1: names no image; add \"image_id\" (or \"image\")"
     );
-    assert!(said("{\"image_id\":1}").starts_with("line 1: missing field `caption`"));
+    assert!(said("{\"image_id\":1}").starts_with("line 1, column 14: missing field `caption`"));
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn report(expected: &Expected) -> CaptionReport {
             caption: caption.clone(),
         })
         .collect();
-    let options = CaptionOptions { resamples: 0, tokens: true, ..CaptionOptions::default() };
+    let options = CaptionOptions { tokens: true, ..CaptionOptions::default() };
     evaluate(&captions, &references, &MeteorTables::default(), &options).unwrap()
 }
 

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use fisao_eval::captions::{
     CaptionError, CaptionInput, CaptionOptions, CaptionReport, CaptionScores, MeteorStage,
-    MeteorTables, References, evaluate,
+    MeteorTables, References, evaluate, intervals,
 };
 use fisao_eval::image_id::Matched;
+use fisao_eval::statistics::Bootstrap;
 use serde::Deserialize;
 
 const TOLERANCE: f64 = 1e-9;
@@ -59,7 +60,7 @@ fn report_of(expected: &Expected, tables: &MeteorTables) -> CaptionReport {
     for (image_id, captions) in &expected.references {
         references.add(image_id, captions.clone());
     }
-    let options = CaptionOptions { resamples: 0, ..CaptionOptions::default() };
+    let options = CaptionOptions::default();
     evaluate(&captions(&texts), &references, tables, &options).unwrap()
 }
 
@@ -188,14 +189,16 @@ fn intervals_hold_the_value_and_the_report_says_what_it_is_made_of() {
     let expected = expected();
     let texts: Vec<(&str, &str)> =
         expected.captions.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();
-    let options = CaptionOptions { resamples: 200, tokens: true, ..CaptionOptions::default() };
+    let options = CaptionOptions { tokens: true, ..CaptionOptions::default() };
     let mut references = References::default();
     expected.references.iter().for_each(|(id, texts)| references.add(id, texts.clone()));
     let report = score(&captions(&texts), &references, &options).unwrap();
     assert_eq!(report, score(&captions(&texts), &references, &options).unwrap());
     let json = serde_json::to_value(&report).unwrap();
-    for metric in ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "meteor"] {
-        let (value, interval) = (json[metric].as_f64().unwrap(), report.intervals[metric]);
+    let bootstrap = Bootstrap { resamples: 200, seed: 0 };
+    for (metric, interval) in CaptionScores::NAMES.into_iter().zip(intervals(&[&report], bootstrap))
+    {
+        let (value, interval) = (json[metric].as_f64().unwrap(), interval.unwrap());
         assert!(interval.low < value && value < interval.high, "{metric}: {value} {interval:?}");
         assert!(json["per_image"][0][metric].is_f64());
     }

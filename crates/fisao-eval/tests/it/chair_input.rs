@@ -29,7 +29,7 @@ fn ground_truth_reads_lists_of_objects() {
 fn broken_rows_are_named_by_their_place() {
     let message = |text: &str| read_captions(text.as_bytes()).unwrap_err().to_string();
     let line = message("{\"image_id\":1,\"caption\":\"x\"}\n{\"image_id\":1}");
-    assert!(line.starts_with("line 2: missing field `caption`"), "{line}");
+    assert!(line.starts_with("line 2, column "), "{line}");
     let entry = message("[{\"image_id\":1,\"caption\":\"x\"}, 3]");
     assert!(entry.starts_with("entry 2: "), "{entry}");
     assert!(message("[{\"image_id\":1,").starts_with("not a JSON list"));
@@ -92,11 +92,20 @@ fn maps_and_tables_of_images_are_ground_truth_too() {
 fn what_is_no_ground_truth_is_named_by_its_line() {
     let said = |text: &str| read_ground_truth(text.as_bytes()).unwrap_err().to_string();
     let row = "{\"image_id\":1,\"objects\":[]}\n";
-    assert!(said(&format!("{row}{{\"image_id\":2}}")).starts_with("line 2: image '2' has no list"));
-    assert!(
-        said(&format!("{row}\n{{\"objects\":[]}}")).starts_with("line 3: a row names no image")
-    );
-    assert!(said(&format!("{row}x")).starts_with("line 2: expected value"));
+    for (text, place, reason) in [
+        (format!("{row}{{\"image_id\":2}}"), "line 2, column 14", "image '2' has no list"),
+        (format!("{row}\n{{\"objects\":[]}}"), "line 3, column 14", "a row names no image"),
+        (format!("{row}x"), "line 2, column 1", "expected value"),
+        // Not a row on each line, so that the parser of whole documents reads it.
+        (
+            "{\n\"image_id\":1,\n\"objects\":[]\n} x".to_owned(),
+            "line 4, column 3",
+            "expected value",
+        ),
+    ] {
+        let error = said(&text);
+        assert!(error.starts_with(&format!("{place}: {reason}")), "{error}");
+    }
     assert!(said("{\"a\": 1}").contains("an object without images"));
     assert!(said("{\"objects\": [\"a\"], \"images\": {\"7\": [1]}}").contains("holds object 1"));
     assert!(said("{\"annotations\": []}").contains("together with an object vocabulary"));

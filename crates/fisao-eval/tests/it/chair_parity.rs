@@ -37,7 +37,7 @@ fn published(test: &str, file: &str) -> Option<Published> {
 
 fn scored(published: &Published, rules: Rules) -> ChairReport {
     let options = ChairOptions { rules, ..ChairOptions::default() };
-    evaluate(&published.captions, &published.truth, &published.vocabulary, &options).unwrap()
+    evaluate(published.captions.clone(), &published.truth, &published.vocabulary, &options).unwrap()
 }
 
 #[derive(Deserialize)]

@@ -173,10 +173,10 @@ struct Case {
     read: Option<char>,
 }
 
-/// Answers written for the purpose, and what VLMEvalKit reads from them: `fixtures/option-letters`.
+/// Answers written for the purpose, and what VLMEvalKit reads from them: `fixtures/option_letters`.
 #[test]
 fn options_are_inferred_as_the_reference_infers_them() {
-    let cases = include_str!("../../../../fixtures/option-letters/cases.json");
+    let cases = include_str!("../../../../fixtures/option_letters/cases.json");
     let cases: Vec<Case> = serde_json::from_str(cases).unwrap();
     assert!(cases.len() > 150);
     for Case { options, answer, read } in cases {

@@ -74,7 +74,7 @@ fn answers_with_ids_may_come_in_any_order_and_be_missing() {
 fn a_broken_question_is_named_by_its_place() {
     let text = "{\"question_id\": 1, \"image\": \"a\", \"text\": \"?\", \"label\": \"maybe\"}";
     let error = read_questions(text.as_bytes()).unwrap_err().to_string();
-    assert!(error.starts_with("line 1: unknown variant `maybe`"), "{error}");
+    assert!(error.starts_with("line 1, column 62: unknown variant `maybe`"), "{error}");
 }
 
 #[test]

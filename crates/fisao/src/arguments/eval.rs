@@ -6,9 +6,11 @@
     reason = "these comments are the help text, where JSON is shown as it is written"
 )]
 
+mod benchmark;
 mod captions;
 mod chair;
 mod diff;
+mod judged;
 mod mme;
 mod pope;
 
@@ -16,9 +18,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+pub(crate) use benchmark::{
+    AmberArguments, AmberPart, AmberPlurals, BenchmarkAnswering, BenchmarkArguments, GqaArguments,
+    GqaRules, OptionRules, OptionsArguments, ScienceQaArguments,
+};
 pub(crate) use captions::CaptionMetricsArguments;
 pub(crate) use chair::{ChairArguments, ChairRules, TruthArguments, WorldSplit};
 pub(crate) use diff::DiffArguments;
+pub(crate) use judged::JudgedArguments;
 pub(crate) use mme::{MmeArguments, MmeReading};
 pub(crate) use pope::{NegativeKind, PopeArguments, PopeBuildArguments, PopeCommand};
 
@@ -43,7 +50,50 @@ pub(crate) enum EvalCommand {
     Diff(DiffArguments),
     /// Two yes-or-no questions about each picture, of 14 kinds: MME
     Mme(MmeArguments),
+    /// Objects described, and asked about, without a judge: AMBER
+    #[command(after_help = AMBER)]
+    Amber(AmberArguments),
+    /// School questions with options: ScienceQA
+    #[command(name = "science-qa", after_help = SCIENCE_QA)]
+    ScienceQa(ScienceQaArguments),
+    /// Questions about scenes, answered in a word: GQA
+    #[command(after_help = GQA)]
+    Gqa(GqaArguments),
+    /// Questions with four options: SEED-Bench
+    #[command(name = "seed-bench", after_help = SEED_BENCH)]
+    SeedBench(OptionsArguments),
+    /// Questions with options, in all their rotations: MMBench
+    #[command(name = "mmbench", after_help = MMBENCH)]
+    Mmbench(OptionsArguments),
+    /// Open questions that a judge grades: MM-Vet
+    #[command(name = "mm-vet", after_help = MM_VET)]
+    MmVet(JudgedArguments),
+    /// Open questions whose answers a judge rates for what they make up: MMHal-Bench
+    #[command(name = "mm-hal", after_help = MM_HAL)]
+    MmHal(JudgedArguments),
 }
+
+const AMBER: &str = "\
+Looked for in --data, or in its folders data and query: annotations.json, relation.json, safe_words.txt, \
+metrics.txt where there is one, query_all.json or query_generative.json and query_discriminative.json, \
+and the pictures in image";
+const SCIENCE_QA: &str = "\
+Looked for in --data: problems.json, pid_splits.json, and the pictures in images/SPLIT/PROBLEM. A model is \
+asked the problems that have a picture";
+const GQA: &str = "\
+Looked for in --data, unless it is the file: testdev_balanced_questions.json, and the pictures in images";
+const SEED_BENCH: &str = "\
+Looked for in --data, unless it is the file: SEED-Bench.json, and the pictures in SEED-Bench-image. A model is \
+asked the questions about pictures, not about videos";
+const MMBENCH: &str = "\
+Looked for in --data, unless it is the file: the only .tsv there, which holds the pictures too";
+const MM_VET: &str = "\
+Looked for in --data, unless it is the file: mm-vet.json, and the pictures in images. First answers become requests \
+for a judge, whom this program does not call; then the judge's words are given with --verdicts";
+const MM_HAL: &str = "\
+Looked for in --data, unless it is the file: response_template.json, and in images the pictures, by the name in \
+their address or by their id. First answers become requests for a judge, whom this program does not call; then the \
+judge's words are given with --verdicts";
 
 /// How results are written: columns for people, JSON for programs, tables for papers and spreadsheets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -71,11 +121,22 @@ pub(crate) struct ReportArguments {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct AnsweringArguments {
     /// Folder of the pictures, for a model that is to answer now
-    #[arg(long, visible_alias = "data", value_name = "DIR", requires = "output")]
+    #[arg(long, value_name = "DIR", requires = "output")]
     pub(crate) images: Option<PathBuf>,
+    /// Folder of a data set, for a model that is to answer now: its pictures, in images where there is such a
+    /// folder, and beside them the files that answers are compared with, unless they are named
+    #[arg(long, value_name = "DIR", requires = "output")]
+    pub(crate) data: Option<PathBuf>,
     /// Folder for the answers; the same command goes on where it was interrupted
-    #[arg(long, value_name = "DIR", requires = "images")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) answerer: AnswererArguments,
+}
+
+/// Which model answers, and how.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AnswererArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
     #[command(flatten)]

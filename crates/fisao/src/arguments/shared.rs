@@ -78,7 +78,7 @@ impl From<Dtype> for LoadDtype {
 /// How tokens are chosen.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SamplingArguments {
-    /// Longest caption, in tokens
+    /// Longest caption or answer, in tokens
     #[arg(long, value_name = "N", default_value_t = 96)]
     pub(crate) max_new_tokens: usize,
     /// Sample at this temperature instead of taking the most likely token

@@ -47,8 +47,9 @@ fn captions_of_a_file_are_counted() {
     let text = place.succeed(&FILES);
     let (table, note) = text.trim_end().rsplit_once('\n').unwrap();
     insta::assert_snapshot!(table, @r"
-    captions of  CHAIR_S %  CHAIR_I %  recall %  words  captions  mentions  hallucinated
-    captions          50.0       33.3      66.7    3.5         2         3             1
+    captions of      CHAIR_S %   CHAIR_I %      recall %      words  captions  mentions  hallucinated
+    captions              50.0        33.3          66.7        3.5         2         3             1
+    95 % interval  0.0 … 100.0  0.0 … 50.0  50.0 … 100.0  2.0 … 5.0
     ");
     assert!(note.starts_with("rules strict, vocabulary "), "{note}");
 }
@@ -60,7 +61,7 @@ fn a_broken_line_is_named() {
     place.write("captions.jsonl", "{\"image_id\": 1, \"caption\": \"x\"}\n{\"image_id\": 2}\n");
     let error = place.refuse(&FILES);
     assert!(error.contains("captions.jsonl"), "{error}");
-    assert!(error.contains("because: line 2: missing field `caption`"), "{error}");
+    assert!(error.contains("because: line 2, column 15: missing field `caption`"), "{error}");
     write_files(&place);
     place.write("objects.json", r#"[{"image_id": 1, "objects": ["dog", "cat"]}]"#);
     let error = place.refuse(&FILES);

@@ -49,8 +49,9 @@ fn answers_to_pope_are_counted() {
     let all = json_of(&place, &[&POPE[..], &["--per-question"]].concat());
     assert_eq!(all["splits"][0]["per_question"][1]["said_yes"], true);
     insta::assert_snapshot!(place.succeed(&POPE), @r"
-    split      accuracy %  precision %  recall %  F1 %  yes %  questions
-    questions        50.0         50.0      50.0  50.0   50.0          4
+    split           accuracy %  precision %     recall %        F1 %        yes %  questions
+    questions             50.0         50.0         50.0        50.0         50.0          4
+    95 % interval  50.0 … 50.0  50.0 … 50.0  0.0 … 100.0  0.0 … 66.7  0.0 … 100.0
     ");
 }
 
@@ -83,6 +84,7 @@ fn splits_are_averaged() {
     | questions | 50.0 | 50.0 | 50.0 | 50.0 | 50.0 | 4 |
     | more | 100.0 | 100.0 | 100.0 | 100.0 | 50.0 | 4 |
     | mean | 75.0 | 75.0 | 75.0 | 75.0 | 50.0 | 8 |
+    | 95 % interval | 75.0 … 75.0 | 75.0 … 75.0 | 50.0 … 100.0 | 50.0 … 83.3 | 25.0 … 75.0 |  |
     ");
     let error = place.refuse(&arguments[..7]);
     assert!(error.contains("2 files of questions but 1 of answers"), "{error}");
@@ -230,10 +232,10 @@ fn tasks_of_mme_are_scored_and_summed() {
     assert_eq!((&report["perception"], &report["cognition"]), (&json!(125.0), &Value::Null));
     let output = place.run(&["eval", "mme", "--answers", "mme"]);
     insta::assert_snapshot!(String::from_utf8_lossy(&output.stdout), @r"
-    task        acc %  acc+ %   score  questions  neither
-    existence    75.0    50.0  125.00          4        1
-    perception      –       –  125.00          –        –
-    cognition       –       –       –          –        –
+    task        acc %  acc+ %   score   95 % interval  questions  neither
+    existence    75.0    50.0  125.00                          4        1
+    perception      –       –  125.00  50.00 … 200.00          –        –
+    cognition       –       –       –                          –        –
     ");
     assert!(String::from_utf8_lossy(&output.stderr).contains("perception lacks"));
     place.write("mme/existence.txt", "1.jpg\tIs there a dog?\tYes\n");

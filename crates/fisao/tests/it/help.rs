@@ -5,7 +5,7 @@ use crate::fixture::Workplace;
 #[test]
 fn every_command_describes_itself() {
     let place = Workplace::new();
-    let commands: [&[&str]; 16] = [
+    let commands: [&[&str]; 23] = [
         &[],
         &["caption"],
         &["score"],
@@ -18,6 +18,13 @@ fn every_command_describes_itself() {
         &["eval", "captions"],
         &["eval", "mme"],
         &["eval", "diff"],
+        &["eval", "amber"],
+        &["eval", "science-qa"],
+        &["eval", "gqa"],
+        &["eval", "seed-bench"],
+        &["eval", "mmbench"],
+        &["eval", "mm-vet"],
+        &["eval", "mm-hal"],
         &["inspect"],
         &["merge"],
         &["pretrain"],

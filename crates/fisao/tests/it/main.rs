@@ -7,6 +7,7 @@ mod bad_settings;
 mod caption;
 mod devices;
 mod eval;
+mod eval_benchmarks;
 mod eval_captions;
 mod eval_questions;
 mod fake_hub;

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead};
 use std::ops::Range;
 
+use memchr::{memchr, memchr_iter};
 use serde::{Deserialize, Serialize};
 
 use super::normal_form::meteor_words;
@@ -161,13 +162,20 @@ impl MeteorTables {
     ) -> Result<(), MeteorTableError> {
         let texts = captions.iter().map(|input| &input.caption);
         let texts = texts.chain(references.images().iter().flat_map(|(_, captions)| captions));
-        let known: HashSet<String> =
-            texts.flat_map(|text| meteor_words(&caption_tokens(text).join(" "))).collect();
+        let known: foldhash::HashSet<Vec<u8>> = texts
+            .flat_map(|text| meteor_words(&caption_tokens(text).join(" ")))
+            .map(String::into_bytes)
+            .collect();
         let mut paraphrases = Paraphrases::default();
-        groups::<3>(reader, "paraphrases", |_, [_, phrase, other]| {
-            let mut words = phrase.split_ascii_whitespace().chain(other.split_ascii_whitespace());
-            if words.all(|word| known.contains(word)) {
-                paraphrases.add(phrase, other);
+        let is_known = |line: &[u8]| {
+            let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+            words.all(|word| known.contains(word))
+        };
+        // Millions of lines, of which few are kept: they are looked at as bytes, and known words are text.
+        byte_groups::<3>(reader, "paraphrases", |_, [_, phrase, other]| {
+            if is_known(phrase) && is_known(other) {
+                let text = |line| String::from_utf8_lossy(line);
+                paraphrases.add(&text(phrase), &text(other));
             }
             Ok(())
         })?;
@@ -257,6 +265,69 @@ impl Synonyms {
         });
         base.filter(|_| !word.ends_with("ful"))
     }
+}
+
+/// [`groups`] of lines that may be anything.
+fn byte_groups<const LINES: usize>(
+    mut reader: impl BufRead,
+    table: &'static str,
+    mut each: impl FnMut(usize, [&[u8]; LINES]) -> Result<(), MeteorTableError>,
+) -> Result<(), MeteorTableError> {
+    // What the last buffer had of a group that goes on in the next.
+    let mut started = Vec::new();
+    let mut line = 1;
+    loop {
+        let buffer = reader.fill_buf().map_err(|source| MeteorTableError::Io { table, source })?;
+        if buffer.is_empty() {
+            break;
+        }
+        let length = buffer.len();
+        let mut rest = buffer;
+        if !started.is_empty() {
+            let missing = LINES - memchr_iter(b'\n', &started).count();
+            let end = memchr_iter(b'\n', rest).nth(missing - 1).map(|at| at + 1);
+            started.extend_from_slice(&rest[..end.unwrap_or(length)]);
+            rest = &rest[end.unwrap_or(length)..];
+            if end.is_some() {
+                let (group, _) = group(&started).expect("it was just completed");
+                each(line, group)?;
+                line += LINES;
+                started.clear();
+            }
+        }
+        while let Some((group, length)) = group(rest) {
+            each(line, group)?;
+            line += LINES;
+            rest = &rest[length..];
+        }
+        started.extend_from_slice(rest);
+        reader.consume(length);
+    }
+    // The last line may lack its end.
+    if started.last().is_some_and(|&byte| byte != b'\n') {
+        started.push(b'\n');
+    }
+    match group(&started) {
+        Some((group, _)) => each(line, group),
+        None if started.is_empty() => Ok(()),
+        None => {
+            let line = line + memchr_iter(b'\n', &started).count();
+            let reason = "the entry that ends here is incomplete";
+            Err(MeteorTableError::Entry { table, line, reason })
+        }
+    }
+}
+
+/// The first lines of a text, if they are all there, and their length with the last one's end.
+fn group<const LINES: usize>(text: &[u8]) -> Option<([&[u8]; LINES], usize)> {
+    let mut lines = [&text[..0]; LINES];
+    let mut from = 0;
+    for line in &mut lines {
+        let end = from + memchr(b'\n', &text[from..])?;
+        *line = &text[from..end];
+        from = end + 1;
+    }
+    Some((lines, from))
 }
 
 /// Hands on a file's lines, so many at a time, with the number of the first.

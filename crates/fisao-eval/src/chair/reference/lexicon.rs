@@ -1,7 +1,8 @@
 //! From words to objects by the reference's rules, every distinct word worked out once.
 
-use std::collections::HashMap;
 use std::ops::Range;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::pairs;
 use super::singular::singularize;

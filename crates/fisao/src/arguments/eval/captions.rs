@@ -7,16 +7,16 @@ use clap::Args;
 use super::{AnsweringArguments, ReportArguments};
 
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("source").required(true).args(["captions", "images"])))]
+#[command(group(clap::ArgGroup::new("source").required(true).args(["captions", "images", "data"])))]
 pub(crate) struct CaptionMetricsArguments {
     /// Captions, JSON or JSON lines: {"image_id": …, "caption": "…"}; several files, of seeds for instance,
     /// are averaged
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    #[arg(long, alias = "answers", value_name = "FILE", num_args = 1..)]
     pub(crate) captions: Vec<PathBuf>,
     /// What people wrote about the images: COCO's captions_*.json, or {"image_id": …, "captions": ["…"]} as
     /// JSON or JSON lines; gzipped or not
-    #[arg(long, value_name = "FILE")]
-    pub(crate) references: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "data")]
+    pub(crate) references: Option<PathBuf>,
     /// What METEOR 1.5 brings along, as its archive is unpacked: function/english.words,
     /// synonym/english.exceptions, synonym/english.synsets and paraphrase-en.gz; without it METEOR knows
     /// no synonyms and is not comparable with published values

@@ -7,12 +7,12 @@ use fisao_scenes::Split;
 
 use super::{AnsweringArguments, ReportArguments};
 
-#[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("source").required(true).args(["captions", "images", "world"])))]
+#[derive(Clone, Debug, Args)]
+#[command(group(clap::ArgGroup::new("source").required(true).args(["captions", "images", "data", "world"])))]
 pub(crate) struct ChairArguments {
     /// Captions, JSON or JSON lines: {"image_id": …, "caption": "…"}; several files, of seeds for instance,
     /// are averaged
-    #[arg(long, value_name = "FILE", num_args = 1.., requires = "ground_truth")]
+    #[arg(long, alias = "answers", value_name = "FILE", num_args = 1.., requires = "ground_truth")]
     pub(crate) captions: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) truth: TruthArguments,

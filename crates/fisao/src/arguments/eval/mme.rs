@@ -7,11 +7,12 @@ use clap::{Args, ValueEnum};
 use super::{AnsweringArguments, ReportArguments};
 
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("source").required(true).args(["answers", "images"])))]
+#[command(group(clap::ArgGroup::new("source").required(true).args(["answers", "images", "data"])))]
 pub(crate) struct MmeArguments {
-    /// Folder of answered tasks, a TASK.txt each: image, question, ground truth and answer between tabs
-    #[arg(long, value_name = "DIR")]
-    pub(crate) answers: Option<PathBuf>,
+    /// Folder of answered tasks, a TASK.txt each: image, question, ground truth and answer between tabs;
+    /// several folders, of seeds for instance, are averaged
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    pub(crate) answers: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) answering: AnsweringArguments,
     /// How answers are read

@@ -13,11 +13,11 @@ pub(crate) struct PopeArguments {
     pub(crate) command: Option<PopeCommand>,
     /// Questions, JSON or JSON lines: {"question_id": …, "image": "…", "text": "…", "label": "yes"}; a
     /// file for each split
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "data")]
     pub(crate) questions: Vec<PathBuf>,
     /// Answers, JSON or JSON lines: {"question_id": …, "text": "…"}; a file for each file of questions, in
-    /// the same order
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["images", "output"])]
+    /// the same order, then those of the next seed, if there are several, and so on
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["images", "data", "output"])]
     pub(crate) answers: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) answering: AnsweringArguments,

@@ -2,54 +2,72 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use fisao_eval::captions::{
     self, CaptionInput, CaptionOptions, CaptionReport, CaptionScores, MeteorStage, MeteorTables,
-    References, read_caption_rows, read_references,
+    References, intervals, read_caption_rows, read_references,
 };
-use fisao_eval::statistics::Spread;
+use fisao_eval::statistics::Bootstrap;
 use fisao_formats::documents::open_text;
-use serde_json::{Map, Value, json};
 
 use super::chair::caption_images;
-use super::inputs::{name, read};
-use super::report;
+use super::inputs::{files_in, names, read};
+use super::runs::{Layout, Number, Run, Unit};
 use crate::arguments::CaptionMetricsArguments;
+use crate::failure::Refusal;
 use crate::reporter::Reporter;
-use crate::table::Table;
 
-/// The metrics as JSON names them, and as papers do.
-const METRICS: [(&str, &str); 7] = [
-    ("bleu_1", "BLEU-1"),
-    ("bleu_2", "BLEU-2"),
-    ("bleu_3", "BLEU-3"),
-    ("bleu_4", "BLEU-4"),
-    ("rouge_l", "ROUGE-L"),
-    ("cider", "CIDEr"),
-    ("meteor", "METEOR"),
-];
+const fn metric(at: usize, heading: &'static str) -> Number {
+    Number { key: CaptionScores::NAMES[at], heading, unit: Unit::Decimals(4) }
+}
+
+const LAYOUT: Layout<7> = Layout {
+    names: "captions of",
+    numbers: [
+        metric(0, "BLEU-1"),
+        metric(1, "BLEU-2"),
+        metric(2, "BLEU-3"),
+        metric(3, "BLEU-4"),
+        metric(4, "ROUGE-L"),
+        metric(5, "CIDEr"),
+        metric(6, "METEOR"),
+    ],
+    counts: &["images"],
+};
 
 pub(crate) fn run(arguments: &CaptionMetricsArguments, reporter: &Reporter) -> anyhow::Result<()> {
-    let references = read("references", &arguments.references, read_references)?;
+    let file = match (&arguments.references, &arguments.answering.data) {
+        (Some(file), _) => file.clone(),
+        (None, Some(data)) => {
+            let what = "references (captions* or references*.json)";
+            let known = |name: &str, _: &str| {
+                name.starts_with("captions") || name.starts_with("references")
+            };
+            files_in(data, what, known)?.swap_remove(0)
+        }
+        (None, None) => bail!(Refusal::new("--references names no file")),
+    };
+    let references = read("references", &file, read_references)?;
     let mut files = arguments.captions.clone();
+    let mut names = names(&files);
     if files.is_empty() {
         let ids = references.images().iter().map(|(id, _)| id);
         let (answering, prompt) = (&arguments.answering, &arguments.prompt);
         files.push(caption_images(answering, ids, prompt, "captions", reporter)?);
+        names.push("model".to_owned());
     }
     let options = CaptionOptions {
         skip_images_without_references: arguments.skip_unknown_images,
         tokens: arguments.tokens,
-        ..CaptionOptions::default()
     };
     let mut reports = Vec::with_capacity(files.len());
-    for file in &files {
+    for (name, file) in names.into_iter().zip(&files) {
         let data = arguments.meteor_data.as_deref();
         let report = score(file, &references, data, &options)?;
         warn(file, &report, reporter);
-        reports.push((name(file), report));
+        reports.push((name, report));
     }
-    print(arguments, &reports)
+    print(arguments, reports)
 }
 
 /// Scores the captions of a file.
@@ -103,58 +121,25 @@ fn warn(file: &Path, report: &CaptionReport, reporter: &Reporter) {
     }
 }
 
-/// One metric of a set or an image.
-pub(super) fn metric(scores: &CaptionScores, name: &str) -> f64 {
-    match name {
-        "bleu_1" => scores.bleu_1,
-        "bleu_2" => scores.bleu_2,
-        "bleu_3" => scores.bleu_3,
-        "bleu_4" => scores.bleu_4,
-        "rouge_l" => scores.rouge_l,
-        "cider" => scores.cider,
-        _ => scores.meteor,
-    }
-}
-
 fn print(
     arguments: &CaptionMetricsArguments,
-    reports: &[(String, CaptionReport)],
+    reports: Vec<(String, CaptionReport)>,
 ) -> anyhow::Result<()> {
-    let columns: Vec<&str> = std::iter::once("captions of")
-        .chain(METRICS.map(|(_, name)| name))
-        .chain(["images"])
-        .collect();
-    let mut table = Table::new(&columns);
-    for (name, report) in reports {
-        let scores = METRICS.map(|(key, _)| format!("{:.4}", metric(&report.scores, key)));
-        table.row([name.clone()].into_iter().chain(scores).chain([report.images.to_string()]));
-    }
+    let intervals = intervals(
+        &reports.iter().map(|(_, report)| report).collect::<Vec<_>>(),
+        Bootstrap::default(),
+    );
     let partial = !reports[0].1.meteor_stages.contains(&MeteorStage::Paraphrase);
     let note = "METEOR without synonyms and paraphrases is not comparable with published values; see \
                 --meteor-data";
     let notes: Vec<String> = partial.then(|| note.to_owned()).into_iter().collect();
-    if let [(_, report)] = reports {
-        return report::print(&arguments.report, report, &["per_image"], &table, &notes);
-    }
-    let mut spreads = Map::new();
-    let mut row = vec!["mean ± s.d.".to_owned()];
-    for (key, _) in METRICS {
-        let values: Vec<f64> =
-            reports.iter().map(|(_, report)| metric(&report.scores, key)).collect();
-        let spread = Spread::of(&values).context("at least one file is given")?;
-        row.push(format!("{:.4} ± {:.4}", spread.mean, spread.standard_deviation));
-        spreads.insert(key.to_owned(), json!(spread));
-    }
-    row.push(String::new());
-    table.row(row);
-    let files = reports
-        .iter()
-        .map(|(name, report)| {
-            let mut value = report::fields(report)?;
-            value.insert("name".to_owned(), name.clone().into());
-            Ok(Value::Object(value))
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    let value = json!({ "mean": spreads, "files": files });
-    report::print(&arguments.report, &value, &["per_image"], &table, &notes)
+    let run = |(name, mut report): (String, CaptionReport)| {
+        if !arguments.report.per_image {
+            report.per_image.clear();
+        }
+        let values = report.scores.values().map(Some);
+        Run::new(name, values, &[report.images], &report, &arguments.report)
+    };
+    let runs = reports.into_iter().map(run).collect::<anyhow::Result<Vec<_>>>()?;
+    LAYOUT.print(&arguments.report, &runs, &intervals, &notes)
 }

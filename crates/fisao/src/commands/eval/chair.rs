@@ -1,49 +1,87 @@
 //! `fisao eval chair`: which objects captions name that are not in the picture.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use fisao_eval::chair::{
-    self, ChairOptions, ChairReport, GroundTruth, GroundTruthReader, MissingGroundTruth,
-    ObjectVocabulary, Rules, read_captions,
+    self, ChairInput, ChairOptions, ChairReport, GroundTruth, GroundTruthReader,
+    MissingGroundTruth, ObjectVocabulary, Rules, read_captions,
 };
-use fisao_eval::statistics::Spread;
+use fisao_eval::statistics::Bootstrap;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::inputs::{answer, folders, image_file, name, read};
-use super::rates::intervals;
-use super::{report, world};
+use super::inputs::{Asking, PictureFolder, answer, files_in, folders, made_with, names, read};
+use super::runs::{Layout, Number, Run, Unit};
+use super::world::{self, WorldEvaluation};
 use crate::answering::Question;
-use crate::arguments::{ChairArguments, ChairRules, TruthArguments};
+use crate::arguments::{ChairArguments, ChairRules, ReportFormat, TruthArguments};
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
-use crate::table::{NONE, Table, percent};
 use crate::vocabulary::{Vocabulary, chair_vocabulary};
 
 pub(crate) fn run(arguments: &ChairArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    let verdicts = arguments.report.per_image && arguments.report.format == ReportFormat::Json;
     if let Some(split) = arguments.world {
         let vocabulary = match &arguments.truth.vocabulary {
             Some(path) => chair_vocabulary(Some(path))?,
             None => Vocabulary::of_world().for_chair()?,
         };
-        let options =
-            ChairOptions { rules: rules(arguments.truth.rules), ..ChairOptions::default() };
+        let options = ChairOptions {
+            verdicts,
+            rules: rules(arguments.truth.rules),
+            ..ChairOptions::default()
+        };
         let found = world::evaluate(arguments, split.into(), &vocabulary, options, reporter)?;
-        return print(arguments, &[("world".to_owned(), found.chair)], Some(found.mean_length));
+        let WorldEvaluation { chair, mean_length, made_with } = found;
+        let judged = Judged { name: "world".to_owned(), chair, made_with: Some(made_with) };
+        return print(arguments, vec![judged], Some(mean_length));
     }
     let vocabulary = chair_vocabulary(arguments.truth.vocabulary.as_deref())?;
-    let truth = ground_truth(&arguments.truth, &vocabulary, reporter)?;
-    let mut files = arguments.captions.clone();
-    if files.is_empty() {
-        files.push(caption(arguments, &truth, reporter)?);
+    let mut arguments = Cow::Borrowed(arguments);
+    if let (Some(data), true) = (&arguments.answering.data, arguments.truth.ground_truth.is_empty())
+    {
+        let files =
+            files_in(data, "ground truth (instances*, captions* or objects*.json)", |name, _| {
+                ["instances", "captions", "objects"].iter().any(|known| name.starts_with(known))
+            })?;
+        arguments.to_mut().truth.ground_truth = files;
     }
+    let arguments = &*arguments;
+    // Captions are read beside the ground truth; a file is held at a time.
+    let files = &arguments.captions;
+    let started = Instant::now();
+    let (truth, first) = rayon::join(
+        || ground_truth(&arguments.truth, &vocabulary, reporter),
+        || files.first().map(|file| read("captions", file, read_captions)),
+    );
+    let truth = truth?;
+    let (file, captions) = if let (Some(file), Some(captions)) = (files.first(), first) {
+        (file.clone(), captions?)
+    } else {
+        let file = caption(arguments, &truth, reporter)?;
+        let captions = read("captions", &file, read_captions)?;
+        (file, captions)
+    };
+    tracing::debug!(seconds = started.elapsed().as_secs_f64(), "captions and ground truth read");
+    let names = names(files);
     let mut reports = Vec::with_capacity(files.len());
-    for file in &files {
-        let report = score(&arguments.truth, file, &truth, &vocabulary)?;
+    let mut add = |name: &str, file: &Path, captions: Vec<ChairInput>| {
+        let started = Instant::now();
+        let report = score(&arguments.truth, file, captions, verdicts, &truth, &vocabulary)?;
+        tracing::debug!(seconds = started.elapsed().as_secs_f64(), "captions scored");
         warn(file, &report, reporter);
-        reports.push((name(file), report));
+        let made_with = made_with(file);
+        reports.push(Judged { name: name.to_owned(), chair: report, made_with });
+        anyhow::Ok(())
+    };
+    add(names.first().map_or("model", String::as_str), &file, captions)?;
+    for (name, file) in names.iter().zip(files).skip(1) {
+        add(name, file, read("captions", file, read_captions)?)?;
     }
-    print(arguments, &reports, None)
+    print(arguments, reports, None)
 }
 
 /// What is really in the pictures.
@@ -88,17 +126,18 @@ fn rules(rules: ChairRules) -> Rules {
 pub(super) fn score(
     arguments: &TruthArguments,
     file: &Path,
+    captions: Vec<ChairInput>,
+    verdicts: bool,
     truth: &GroundTruth,
     vocabulary: &ObjectVocabulary,
 ) -> anyhow::Result<ChairReport> {
-    let captions = read("captions", file, read_captions)?;
     let missing = if arguments.skip_unknown_images {
         MissingGroundTruth::Skip
     } else {
         MissingGroundTruth::Refuse
     };
-    let options = ChairOptions { rules: rules(arguments.rules), missing };
-    chair::evaluate(&captions, truth, vocabulary, &options)
+    let options = ChairOptions { rules: rules(arguments.rules), missing, verdicts };
+    chair::evaluate(captions, truth, vocabulary, &options)
         .with_context(|| format!("the captions of {} cannot be scored", file.display()))
 }
 
@@ -137,51 +176,67 @@ pub(super) fn caption_images<'a>(
     benchmark: &str,
     reporter: &Reporter,
 ) -> anyhow::Result<PathBuf> {
-    let (images, output) = folders(arguments)?;
+    let (images, folder) = folders(arguments)?;
+    let images = PictureFolder::open(&images);
     let question = |id: &String| {
         let mut row = Map::new();
         row.insert("image_id".to_owned(), json!(id));
-        Ok(Question { row, image: image_file(images, id)?, prompt: prompt.to_owned() })
+        let image = images.file(id)?;
+        Ok(Question { row, image, prompt: prompt.to_owned(), options: Vec::new() })
     };
     let questions = ids.map(question).collect::<anyhow::Result<Vec<_>>>()?;
-    answer(arguments, benchmark, "caption", output, &questions, reporter)
+    let asking = Asking { benchmark, field: "caption", prompt: Some(prompt), folder };
+    answer(&arguments.answerer, &asking, &questions, reporter)
 }
 
-/// A report as JSON: with `mean_length` in tokens where they are known, else in words.
-fn as_json(report: &ChairReport, tokens: Option<f64>) -> anyhow::Result<Map<String, Value>> {
-    let mut value = report::fields(report)?;
-    value.insert("mean_length".to_owned(), json!(tokens.or(report.mean_length_words)));
-    let unit = if tokens.is_some() { "tokens" } else { "words" };
-    value.insert("mean_length_unit".to_owned(), unit.into());
-    value.insert("intervals".to_owned(), intervals(report).into());
-    Ok(value)
+/// Captions of one file or model, judged.
+struct Judged {
+    name: String,
+    chair: ChairReport,
+    /// How the captions were made, where that is known.
+    made_with: Option<Value>,
+}
+
+/// A report with the length that it is about.
+#[derive(Serialize)]
+struct Measured {
+    #[serde(flatten)]
+    chair: ChairReport,
+    mean_length_unit: &'static str,
+    /// How the captions were made, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made_with: Option<Value>,
+}
+
+const fn percent(key: &'static str, heading: &'static str) -> Number {
+    Number { key, heading, unit: Unit::Percent }
 }
 
 fn print(
     arguments: &ChairArguments,
-    reports: &[(String, ChairReport)],
+    reports: Vec<Judged>,
     tokens: Option<f64>,
 ) -> anyhow::Result<()> {
     let length = if tokens.is_some() { "tokens" } else { "words" };
-    let mut table = Table::new(&[
-        "captions of",
-        "CHAIR_S %",
-        "CHAIR_I %",
-        "recall %",
-        length,
-        "captions",
-        "mentions",
-        "hallucinated",
-    ]);
-    for (name, report) in reports {
-        let mean = tokens.or(report.mean_length_words);
-        let rates = [report.chair_s, report.chair_i, report.recall].map(percent);
-        let counts = [report.captions, report.mentions, report.hallucinated];
-        let mean = mean.map_or_else(|| NONE.to_owned(), |mean| format!("{mean:.1}"));
-        let cells = [name.clone()].into_iter().chain(rates).chain([mean]);
-        table.row(cells.chain(counts.map(|count| count.to_string())));
+    let layout = Layout {
+        names: "captions of",
+        numbers: [
+            percent("chair_s", "CHAIR_S %"),
+            percent("chair_i", "CHAIR_I %"),
+            percent("recall", "recall %"),
+            Number { key: "mean_length", heading: length, unit: Unit::Decimals(1) },
+        ],
+        counts: &["captions", "mentions", "hallucinated"],
+    };
+    let all: Vec<&ChairReport> = reports.iter().map(|judged| &judged.chair).collect();
+    let started = Instant::now();
+    let mut intervals = chair::intervals(&all, Bootstrap::default());
+    tracing::debug!(seconds = started.elapsed().as_secs_f64(), "intervals drawn");
+    if tokens.is_some() {
+        // Words were counted, not tokens.
+        intervals[3] = None;
     }
-    let (_, first) = &reports[0];
+    let first = all[0];
     let rules = match first.rules {
         Rules::Strict => "strict",
         Rules::Reference => "reference",
@@ -191,42 +246,34 @@ fn print(
         &first.vocabulary_sha256[..12],
         &first.image_ids_sha256[..12]
     );
-    if let [(_, report)] = reports {
-        let value = as_json(report, tokens)?;
-        return report::print(&arguments.report, &value, &["per_image"], &table, &[note]);
-    }
-    let mut spreads = Map::new();
-    let mut row = vec!["mean ± s.d.".to_owned()];
-    let rate = |report: &ChairReport, name: &str| match name {
-        "chair_s" => report.chair_s,
-        "chair_i" => report.chair_i,
-        "recall" => report.recall,
-        _ => report.mean_length_words,
+    let mut notes = vec![note];
+    notes.extend(reports.iter().filter_map(|judged| {
+        judged.made_with.as_ref().map(|made_with| decoder(&judged.name, made_with))
+    }));
+    let run = |Judged { name, chair, made_with }: Judged| {
+        let ChairReport { chair_s, chair_i, recall, mean_length_words, .. } = chair;
+        let values = [chair_s, chair_i, recall, tokens.or(mean_length_words)];
+        let counts = [chair.captions, chair.mentions, chair.hallucinated];
+        let measured = Measured { chair, mean_length_unit: length, made_with };
+        Run::new(name, values, &counts, &measured, &arguments.report)
     };
-    for (name, factor) in
-        [("chair_s", 100.0), ("chair_i", 100.0), ("recall", 100.0), ("mean_length", 1.0)]
-    {
-        let values: Vec<f64> =
-            reports.iter().filter_map(|(_, report)| rate(report, name)).collect();
-        let spread = Spread::of(&values);
-        row.push(spread.map_or_else(
-            || NONE.to_owned(),
-            |spread| {
-                format!("{:.1} ± {:.1}", factor * spread.mean, factor * spread.standard_deviation)
-            },
-        ));
-        spreads.insert(name.to_owned(), json!(spread));
-    }
-    row.extend([(); 3].map(|()| NONE.to_owned()));
-    table.row(row);
-    let files = reports
-        .iter()
-        .map(|(name, report)| {
-            let mut value = as_json(report, None)?;
-            value.insert("name".to_owned(), name.clone().into());
-            Ok(Value::Object(value))
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    let value = json!({ "mean": spreads, "files": files });
-    report::print(&arguments.report, &value, &["per_image"], &table, &[note])
+    let runs = reports.into_iter().map(run).collect::<anyhow::Result<Vec<_>>>()?;
+    layout.print(&arguments.report, &runs, &intervals, &notes)
+}
+
+/// Who wrote captions, and how, in a line.
+fn decoder(name: &str, made_with: &Value) -> String {
+    let text = |key: &str| made_with.get(key).and_then(Value::as_str);
+    let number = |key: &str| made_with.get(key).and_then(Value::as_f64);
+    let mut parts = vec![text("model").unwrap_or("a model").to_owned()];
+    parts.extend(text("adapter").map(|adapter| format!("adapter {adapter}")));
+    parts.push(match number("temperature") {
+        Some(temperature) if temperature > 0.0 => {
+            format!("temperature {temperature}, seed {}", number("seed").unwrap_or(0.0))
+        }
+        _ => "greedy".to_owned(),
+    });
+    parts.extend(number("max_new_tokens").map(|tokens| format!("at most {tokens} tokens")));
+    parts.extend(text("prompt").map(|prompt| format!("prompt \"{prompt}\"")));
+    format!("{name} is by {}", parts.join(", "))
 }

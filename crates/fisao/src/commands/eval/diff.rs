@@ -1,24 +1,24 @@
 //! `fisao eval diff`: two models on the same images.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Add;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use fisao_eval::answers::read_answers;
-use fisao_eval::captions::{
-    BleuCounts, CaptionOptions, ImageScores, MeteorCounts, read_references,
-};
+use fisao_eval::answers::{QuestionId, read_answers};
+use fisao_eval::captions::{CaptionOptions, CaptionScores, CaptionSums, read_references};
+use fisao_eval::chair::{ChairCounts, read_captions};
 use fisao_eval::image_id::ImageIndex;
-use fisao_eval::pope::{Label, read_questions, score_split};
-use fisao_eval::statistics::{PairedTest, paired_test};
+use fisao_eval::pope::{Judged, Label, read_questions, score_split};
+use fisao_eval::rates::Accuracy;
+use fisao_eval::statistics::{Bootstrap, PairedTest, paired_test};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use super::chair;
-use super::inputs::{name, read};
-use super::rates::{RATES, Sums};
+use super::inputs::{name, names, read};
 use super::{captions, report};
-use crate::arguments::DiffArguments;
+use crate::arguments::{DiffArguments, ReportFormat};
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
 use crate::table::Table;
@@ -61,142 +61,154 @@ pub(crate) fn run(arguments: &DiffArguments, reporter: &Reporter) -> anyhow::Res
     }
     if comparison.unpaired > 0 {
         let count = comparison.unpaired;
-        reporter
-            .warn(format!("{count} images are in one of the files only and are left out"), None);
+        reporter.warn(
+            format!("{count} images or questions are in one of the files only and are left out"),
+            None,
+        );
     }
     print(arguments, &comparison)
 }
 
-/// Things of the first that the second has, too, under the same key, and how many either has alone.
-fn pairs<T>(first: Vec<(String, T)>, second: Vec<(String, T)>) -> (Vec<(T, T)>, usize) {
-    let mut others: HashMap<String, Vec<T>> = HashMap::new();
-    for (key, value) in second.into_iter().rev() {
-        others.entry(key).or_default().push(value);
-    }
-    let (mut both, mut alone) = (Vec::new(), 0);
-    for (key, value) in first {
-        match others.get_mut(&key).and_then(Vec::pop) {
-            Some(other) => both.push((value, other)),
-            None => alone += 1,
-        }
-    }
-    let left: usize = others.values().map(Vec::len).sum();
-    (both, alone + left)
+/// Counts of each image, by its name in the first file, of the first and of the second.
+#[derive(Debug)]
+struct Pairs<Counts> {
+    both: Vec<(Counts, Counts)>,
+    /// Images that only one of them has.
+    alone: usize,
 }
 
-/// The same for images, which the second may call something else.
-fn image_pairs<T>(first: Vec<(String, T)>, mut second: Vec<(String, T)>) -> (Vec<(T, T)>, usize) {
-    let mut index = ImageIndex::default();
-    for (position, (id, _)) in first.iter().enumerate() {
-        index.insert(id, position);
-    }
-    for (id, _) in &mut second {
-        if let Some((position, _)) = index.find(id) {
-            id.clone_from(&first[position].0);
+impl<Counts: Copy + Default + Add<Output = Counts>> Pairs<Counts> {
+    /// Brings together images that the two may call by different names. What one file has of one image is
+    /// summed.
+    fn of_images(first: Vec<(String, Counts)>, mut second: Vec<(String, Counts)>) -> Self {
+        let mut index = ImageIndex::default();
+        for (position, (id, _)) in first.iter().enumerate() {
+            index.insert(id, position);
         }
+        for (id, _) in &mut second {
+            if let Some((position, _)) = index.find(id) {
+                id.clone_from(&first[position].0);
+            }
+        }
+        let (first, mut second) = (summed(first), summed(second));
+        let mut pairs = Self { both: Vec::new(), alone: 0 };
+        for (id, counts) in first {
+            match second.remove(&id) {
+                Some(others) => pairs.both.push((counts, others)),
+                None => pairs.alone += 1,
+            }
+        }
+        pairs.alone += second.len();
+        pairs
     }
-    pairs(first, second)
 }
 
-/// Compares a number: of a set of things, and of each alone.
-fn compare<T: Copy>(
-    both: &[(T, T)],
+fn summed<Counts: Copy + Default + Add<Output = Counts>>(
+    images: Vec<(String, Counts)>,
+) -> BTreeMap<String, Counts> {
+    let mut sums = BTreeMap::<String, Counts>::new();
+    for (id, counts) in images {
+        let sum = sums.entry(id).or_default();
+        *sum = *sum + counts;
+    }
+    sums
+}
+
+/// Compares a number: of all images, and of each alone.
+fn compare<Counts: Copy + Default + Add<Output = Counts> + Sync>(
+    both: &[(Counts, Counts)],
     resamples: usize,
-    alone: impl Fn(T) -> f64,
-    number: impl Fn(&[T]) -> Option<f64>,
+    number: impl Fn(&Counts) -> Option<f64> + Sync,
 ) -> Option<Compared> {
-    let values: Vec<(f64, f64)> = both.iter().map(|&(a, b)| (alone(a), alone(b))).collect();
+    let alone = |counts| number(counts).unwrap_or(0.0);
+    let values: Vec<(f64, f64)> = both.iter().map(|(a, b)| (alone(a), alone(b))).collect();
     let sides = |drawn: &[usize]| {
-        let first: Vec<T> = drawn.iter().map(|&at| both[at].0).collect();
-        let second: Vec<T> = drawn.iter().map(|&at| both[at].1).collect();
+        let none = (Counts::default(), Counts::default());
+        let sum = |(a, b): (Counts, Counts), &at: &usize| (a + both[at].0, b + both[at].1);
+        let (first, second) = drawn.iter().fold(none, sum);
         number(&first).zip(number(&second))
     };
     let all: Vec<usize> = (0..both.len()).collect();
     let (first, second) = sides(&all)?;
-    let test = paired_test(&values, resamples, SEED, sides)?;
+    let test = paired_test(&values, Bootstrap { resamples, seed: SEED }, sides)?;
     Some(Compared { first, second, test })
 }
+
+/// A rate of CHAIR.
+type Rate = fn(&ChairCounts) -> Option<f64>;
 
 fn of_objects(arguments: &DiffArguments, reporter: &Reporter) -> anyhow::Result<Comparison> {
     let vocabulary = chair_vocabulary(arguments.truth.vocabulary.as_deref())?;
     let truth = chair::ground_truth(&arguments.truth, &vocabulary, reporter)?;
-    let sums = |file: &Path| -> anyhow::Result<Vec<(String, Sums)>> {
-        let report = chair::score(&arguments.truth, file, &truth, &vocabulary)?;
-        let verdicts = report.per_image.iter();
-        Ok(verdicts.map(|verdict| (verdict.image_id.clone(), verdict.into())).collect())
+    let counts = |file: &Path| -> anyhow::Result<Vec<(String, ChairCounts)>> {
+        let captions = read("captions", file, read_captions)?;
+        Ok(chair::score(&arguments.truth, file, captions, false, &truth, &vocabulary)?.counts)
     };
-    let (both, unpaired) = image_pairs(sums(&arguments.first)?, sums(&arguments.second)?);
-    let numbers = RATES.map(|(name, rate)| {
-        (name, compare(&both, arguments.resamples, |sums| sums.share(rate), rate))
-    });
-    Ok(Comparison { numbers: numbers.into(), images: both.len(), unpaired })
+    let pairs = Pairs::of_images(counts(&arguments.first)?, counts(&arguments.second)?);
+    let rates: [(&str, Rate); 4] = [
+        ("chair_s", ChairCounts::chair_s),
+        ("chair_i", ChairCounts::chair_i),
+        ("recall", ChairCounts::recall),
+        ("mean_length", ChairCounts::mean_length_words),
+    ];
+    let numbers = rates.map(|(name, rate)| (name, compare(&pairs.both, arguments.resamples, rate)));
+    Ok(Comparison { numbers: numbers.into(), images: pairs.both.len(), unpaired: pairs.alone })
 }
 
+/// Answers to questions are summed by picture, since answers about one picture go together.
 fn of_answers(arguments: &DiffArguments, questions: &Path) -> anyhow::Result<Comparison> {
     let questions = read("questions of POPE", questions, read_questions)?;
-    let right = |file: &Path| -> anyhow::Result<Vec<(String, bool)>> {
+    let images: HashMap<&QuestionId, &str> =
+        questions.iter().map(|asked| (&asked.question_id, asked.image.0.as_str())).collect();
+    let counts = |file: &Path| -> anyhow::Result<BTreeMap<QuestionId, Accuracy>> {
         let answers = read("answers", file, read_answers)?;
         let split = score_split(&name(file), &questions, &answers)
             .with_context(|| format!("the answers of {} cannot be scored", file.display()))?;
-        let judged = split.per_question.into_iter();
-        Ok(judged
-            .map(|judged| (judged.question_id.0, judged.said_yes == (judged.label == Label::Yes)))
-            .collect())
+        let right = |judged: &Judged| judged.said_yes == (judged.label == Label::Yes);
+        let judged = split.per_question.iter();
+        Ok(judged.map(|j| (j.question_id.clone(), [right(j)].into_iter().collect())).collect())
     };
-    let (both, unpaired) = pairs(right(&arguments.first)?, right(&arguments.second)?);
-    let accuracy = |answers: &[bool]| {
-        let right = answers.iter().filter(|&&right| right).count();
-        (!answers.is_empty()).then(|| right as f64 / answers.len() as f64)
-    };
-    let number = compare(&both, arguments.resamples, |right| f64::from(u8::from(right)), accuracy);
+    let (first, mut second) = (counts(&arguments.first)?, counts(&arguments.second)?);
+    let mut pairs = BTreeMap::<&str, (Accuracy, Accuracy)>::new();
+    let mut alone = 0;
+    for (id, counts) in &first {
+        let Some(others) = second.remove(id) else {
+            alone += 1;
+            continue;
+        };
+        let image = images.get(id).copied().unwrap_or_default();
+        let sums = pairs.entry(image).or_default();
+        *sums = (sums.0 + *counts, sums.1 + others);
+    }
+    let both: Vec<(Accuracy, Accuracy)> = pairs.into_values().collect();
+    let number = compare(&both, arguments.resamples, |sum| sum.accuracy);
+    let unpaired = alone + second.len();
     Ok(Comparison { numbers: vec![("accuracy", number)], images: both.len(), unpaired })
 }
 
 fn of_likeness(arguments: &DiffArguments, references: &Path) -> anyhow::Result<Comparison> {
     let references = read("references", references, read_references)?;
-    let options = CaptionOptions { resamples: 0, ..CaptionOptions::default() };
-    let images = |file: &Path| -> anyhow::Result<Vec<(String, ImageScores)>> {
-        let report = captions::score(file, &references, None, &options)?;
-        Ok(report.per_image.into_iter().map(|image| (image.image_id.clone(), image)).collect())
+    let sums = |file: &Path| -> anyhow::Result<Vec<(String, CaptionSums)>> {
+        let report = captions::score(file, &references, None, &CaptionOptions::default())?;
+        let images = report.per_image.iter();
+        Ok(images.map(|image| (image.image_id.clone(), image.into())).collect())
     };
-    let (both, unpaired) = image_pairs(images(&arguments.first)?, images(&arguments.second)?);
-    let borrowed: Vec<(&ImageScores, &ImageScores)> = both.iter().map(|(a, b)| (a, b)).collect();
-    let names = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "meteor"];
-    let numbers = names.map(|name| {
-        let alone = |image: &ImageScores| captions::metric(&image.scores, name);
-        let number = |images: &[&ImageScores]| over(images, name);
-        (name, compare(&borrowed, arguments.resamples, alone, number))
+    let pairs = Pairs::of_images(sums(&arguments.first)?, sums(&arguments.second)?);
+    let names = CaptionScores::NAMES.into_iter().enumerate();
+    let numbers = names.map(|(at, name)| {
+        let metric = |sums: &CaptionSums| Some(sums.scores().values()[at]);
+        (name, compare(&pairs.both, arguments.resamples, metric))
     });
-    Ok(Comparison { numbers: numbers.into(), images: both.len(), unpaired })
-}
-
-/// A metric over images: BLEU and METEOR of summed counts, means of the others.
-fn over(images: &[&ImageScores], name: &str) -> Option<f64> {
-    if let Some(order) = name.strip_prefix("bleu_").and_then(|order| order.parse::<usize>().ok()) {
-        let counts: BleuCounts =
-            images.iter().fold(BleuCounts::default(), |sum, image| sum + image.bleu_counts);
-        return counts.scores().get(order - 1).copied();
-    }
-    if name == "meteor" {
-        let none = MeteorCounts::default();
-        let counts = images.iter().fold(none, |sum, image| sum + image.meteor_counts);
-        return (!images.is_empty()).then(|| counts.score());
-    }
-    let sum: f64 = images.iter().map(|image| captions::metric(&image.scores, name)).sum();
-    (!images.is_empty()).then(|| sum / images.len() as f64)
+    let numbers = numbers.collect();
+    Ok(Comparison { numbers, images: pairs.both.len(), unpaired: pairs.alone })
 }
 
 fn print(arguments: &DiffArguments, comparison: &Comparison) -> anyhow::Result<()> {
-    let (first, second) = (name(&arguments.first), name(&arguments.second));
-    let (first, second) = if first == second {
-        (arguments.first.display().to_string(), arguments.second.display().to_string())
-    } else {
-        (first, second)
-    };
+    let names = names(&[arguments.first.clone(), arguments.second.clone()]);
     let mut table = Table::new(&[
         "number",
-        &first,
-        &second,
+        &names[0],
+        &names[1],
         "difference",
         "95 % interval",
         "higher",
@@ -225,5 +237,8 @@ fn print(arguments: &DiffArguments, comparison: &Comparison) -> anyhow::Result<(
     }
     value.insert("images".to_owned(), comparison.images.into());
     value.insert("unpaired".to_owned(), comparison.unpaired.into());
-    report::print(&arguments.report, &Value::Object(value), &[], &table, &[])
+    match arguments.report.format {
+        ReportFormat::Json => report::json(&value),
+        format => report::table(format, &table, &[]),
+    }
 }

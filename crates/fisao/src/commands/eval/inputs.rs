@@ -1,14 +1,20 @@
 //! Files that scorers read, and questions put to a model where no file of answers is given.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use fisao_formats::documents::open_text;
-use serde_json::json;
+use fisao_eval::image_id::ImageIndex;
+use fisao_formats::documents::{open_text, read_json};
+use fisao_formats::images::list_images;
+use serde_json::{Value, json};
 
-use crate::answering::{Answering, Question};
-use crate::arguments::AnsweringArguments;
+use crate::answering::{ANSWERS, Answering, Question, SETTINGS};
+use crate::arguments::{
+    AnswererArguments, AnsweringArguments, BenchmarkAnswering, BenchmarkArguments,
+};
 use crate::bundle::Policy;
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
@@ -33,48 +39,184 @@ pub(super) fn name(path: &Path) -> String {
     name.split('.').next().unwrap_or_default().to_owned()
 }
 
-/// Lets a model answer questions about pictures of a folder; returns the file of answers.
+/// Names for files, by which they can be told: their own, or with their folders where two have the same.
+pub(super) fn names(files: &[PathBuf]) -> Vec<String> {
+    let short: Vec<String> = files.iter().map(|file| name(file)).collect();
+    let all: BTreeSet<&String> = short.iter().collect();
+    if all.len() == short.len() {
+        return short;
+    }
+    files.iter().map(|file| file.display().to_string()).collect()
+}
+
+/// What a model is asked, and what its answers are called.
+pub(super) struct Asking<'a> {
+    /// What it is asked for.
+    pub(super) benchmark: &'a str,
+    /// Name of the field that holds an answer.
+    pub(super) field: &'static str,
+    /// The prompt, where there is one for all questions.
+    pub(super) prompt: Option<&'a str>,
+    /// Folder of the answers.
+    pub(super) folder: &'a Path,
+}
+
+/// Lets a model answer questions about pictures; returns the file of answers.
 pub(super) fn answer(
-    arguments: &AnsweringArguments,
-    benchmark: &str,
-    field: &'static str,
-    folder: &Path,
+    arguments: &AnswererArguments,
+    asking: &Asking,
     questions: &[Question],
     reporter: &Reporter,
 ) -> anyhow::Result<PathBuf> {
+    let Asking { benchmark, field, prompt, folder } = *asking;
+    if questions.is_empty() {
+        bail!(Refusal::new(format!("there is no question of {benchmark} to ask")));
+    }
     let sampling = arguments.sampling.resolve()?;
     let device = arguments.model.device.open(reporter)?.device;
     let policy = Policy::from_arguments(&arguments.model, &device, reporter)?;
     let adapter = arguments.model.adapter.as_ref().map(ToString::to_string);
     let dtype = format!("{:?}", arguments.model.dtype).to_lowercase();
-    let settings = json!({ "benchmark": benchmark, "adapter": adapter, "dtype": dtype });
+    let mut settings = json!({ "benchmark": benchmark, "adapter": adapter, "dtype": dtype });
+    if let Some(prompt) = prompt {
+        settings["prompt"] = prompt.into();
+    }
     let answering = Answering { policy: &policy, sampling: &sampling, settings, field, folder };
     answering.run(questions, reporter)
 }
 
+/// What is known of how the answers of a file were made: the settings that a model's answers lie beside.
+pub(super) fn made_with(file: &Path) -> Option<Value> {
+    let settings = file.parent()?.join(SETTINGS);
+    (file.file_name()? == ANSWERS && settings.is_file())
+        .then(|| read_json("settings", &settings).ok())?
+}
+
+/// The answers to a benchmark: the files that were given, or those of a model that is asked now.
+pub(super) fn answers(
+    arguments: &BenchmarkArguments,
+    benchmark: &str,
+    field: &'static str,
+    questions: impl FnOnce() -> anyhow::Result<Vec<Question>>,
+    reporter: &Reporter,
+) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let BenchmarkAnswering { output, answerer, .. } = &arguments.answering;
+    let Some(folder) = output else {
+        let files = &arguments.answers;
+        return Ok(names(files).into_iter().zip(files.iter().cloned()).collect());
+    };
+    let asking = Asking { benchmark, field, prompt: None, folder };
+    let file = answer(answerer, &asking, &questions()?, reporter)?;
+    Ok(vec![("model".to_owned(), file)])
+}
+
+/// The first of some files that a benchmark's folder holds, or the benchmark itself where it is a file.
+pub(super) fn file_of(data: &Path, names: &[&str]) -> anyhow::Result<PathBuf> {
+    match optional_file_of(data, names) {
+        Some(file) => Ok(file),
+        None if data.exists() => bail!(
+            Refusal::new(format!("{} has no {}", data.display(), names[0]))
+                .hint("give the benchmark's folder with --data, as its makers publish it")
+        ),
+        None => bail!(Refusal::new(format!("there is no {}", data.display()))),
+    }
+}
+
+/// The same where the benchmark can do without.
+pub(super) fn optional_file_of(data: &Path, names: &[&str]) -> Option<PathBuf> {
+    if data.is_file() {
+        return Some(data.to_owned());
+    }
+    names.iter().map(|name| data.join(name)).find(|file| file.is_file())
+}
+
+/// Files of JSON in a data set's folder that are wanted by name and ending, where none were named on the command
+/// line.
+pub(super) fn files_in(
+    data: &Path,
+    what: &str,
+    wanted: impl Fn(&str, &str) -> bool,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(data)
+        .map_err(|error| Refusal::new(format!("{} cannot be read: {error}", data.display())))?;
+    let files: Result<Vec<PathBuf>, _> =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut files = files.with_context(|| format!("listing {}", data.display()))?;
+    files.retain(|file| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        let name = name.strip_suffix(".gz").unwrap_or(&name);
+        let (stem, ending) = name.rsplit_once('.').unwrap_or_default();
+        matches!(ending, "json" | "jsonl") && wanted(stem, ending)
+    });
+    files.sort();
+    if files.is_empty() {
+        bail!(
+            Refusal::new(format!("{} holds no {what}", data.display()))
+                .hint("name the files on the command line")
+        );
+    }
+    Ok(files)
+}
+
+/// A folder of pictures, which may be called by other names than their files'.
+#[derive(Debug)]
+pub(super) struct PictureFolder {
+    folder: PathBuf,
+    files: Vec<PathBuf>,
+    index: ImageIndex,
+}
+
+impl PictureFolder {
+    pub(super) fn open(folder: &Path) -> Self {
+        // A folder that is not there has no pictures; the first one that is looked for tells.
+        let files = list_images(folder).unwrap_or_default();
+        let mut index = ImageIndex::default();
+        for (position, file) in files.iter().enumerate() {
+            index.insert(&file.file_name().unwrap_or_default().to_string_lossy(), position);
+        }
+        Self { folder: folder.to_owned(), files, index }
+    }
+
+    /// Where a benchmark's pictures are: where the user says, or in the first folder that there is.
+    pub(super) fn of(arguments: &BenchmarkAnswering, data: &Path, names: &[&str]) -> Self {
+        let beside = if data.is_file() { data.parent().unwrap_or(data) } else { data };
+        let folder = || names.iter().map(|name| beside.join(name)).find(|folder| folder.is_dir());
+        Self::open(&arguments.images.clone().or_else(folder).unwrap_or_else(|| beside.to_owned()))
+    }
+
+    /// The folder within, if there is one of that name, or this one.
+    pub(super) fn within(&self, name: &str) -> Option<Self> {
+        let folder = self.folder.join(name);
+        folder.is_dir().then(|| Self::open(&folder))
+    }
+
+    /// The file of a picture: of that name, of that name and an ending, or of the same number in COCO.
+    pub(super) fn file(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let exact = self.folder.join(name);
+        if exact.is_file() {
+            return Ok(exact);
+        }
+        match self.index.find(name) {
+            Some((position, _)) => Ok(self.files[position].clone()),
+            None => bail!(
+                Refusal::new(format!("{} has no image {name}", self.folder.display()))
+                    .hint("--images names the folder that holds the pictures")
+            ),
+        }
+    }
+}
+
 /// The folders of pictures and of answers.
-pub(super) fn folders(arguments: &AnsweringArguments) -> anyhow::Result<(&Path, &Path)> {
-    match (&arguments.images, &arguments.output) {
+pub(super) fn folders(arguments: &AnsweringArguments) -> anyhow::Result<(PathBuf, &Path)> {
+    let within = |data: &PathBuf| {
+        let images = data.join("images");
+        if images.is_dir() { images } else { data.clone() }
+    };
+    let images = arguments.images.clone().or_else(|| arguments.data.as_ref().map(within));
+    match (images, &arguments.output) {
         (Some(images), Some(output)) => Ok((images, output)),
         _ => bail!(Refusal::new("there are no answers to score").hint(
             "give --answers, or let a model answer: --images DIR --output DIR, with --model"
         )),
-    }
-}
-
-/// The file of an image of a folder, which may be named without its ending.
-pub(super) fn image_file(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
-    let exact = folder.join(name);
-    if exact.is_file() {
-        return Ok(exact);
-    }
-    let with_ending =
-        ["jpg", "png", "jpeg", "webp"].map(|ending| folder.join(format!("{name}.{ending}")));
-    match with_ending.into_iter().find(|file| file.is_file()) {
-        Some(file) => Ok(file),
-        None => bail!(
-            Refusal::new(format!("{} has no image {name}", folder.display()))
-                .hint("--images names the folder that holds the pictures of the questions")
-        ),
     }
 }

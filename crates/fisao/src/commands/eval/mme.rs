@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use fisao_eval::answers::read_answers;
 use fisao_eval::mme::{self, MmeReport, Reading, Row, read_task, score_task};
+use fisao_eval::statistics::{Bootstrap, Interval};
 use serde_json::{Map, json};
 
-use super::inputs::{answer, folders, image_file, name, read};
+use super::inputs::{Asking, PictureFolder, answer, folders, name, names, read};
 use super::report;
+use super::runs::{Layout, Number, Run, Unit};
 use crate::answering::Question;
-use crate::arguments::{MmeArguments, MmeReading};
+use crate::arguments::{MmeArguments, MmeReading, ReportFormat};
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
 use crate::table::{NONE, Table, percent};
@@ -22,12 +24,18 @@ pub(crate) fn run(arguments: &MmeArguments, reporter: &Reporter) -> anyhow::Resu
         MmeReading::Official => Reading::Official,
         MmeReading::LmmsEval => Reading::LmmsEval,
     };
-    let tasks = match &arguments.answers {
-        Some(folder) => tasks(folder)?,
-        None => asked(arguments, reporter)?,
+    let score = |tasks: BTreeMap<String, Vec<Row>>| {
+        let scored = tasks.into_iter().map(|(name, rows)| (name, score_task(rows, reading)));
+        mme::evaluate(scored.collect())
     };
-    let tasks = tasks.into_iter().map(|(name, rows)| (name, score_task(rows, reading))).collect();
-    print(arguments, &mme::evaluate(tasks), reporter)
+    let mut reports = Vec::new();
+    for (name, folder) in names(&arguments.answers).into_iter().zip(&arguments.answers) {
+        reports.push((name, score(tasks(folder)?)));
+    }
+    if reports.is_empty() {
+        reports.push(("model".to_owned(), score(asked(arguments, reporter)?)));
+    }
+    print(arguments, reports, reporter)
 }
 
 /// The tasks of a folder, a text file each.
@@ -63,21 +71,24 @@ fn asked(
     arguments: &MmeArguments,
     reporter: &Reporter,
 ) -> anyhow::Result<BTreeMap<String, Vec<Row>>> {
-    let (images, output) = folders(&arguments.answering)?;
-    let mut tasks = tasks(images)?;
+    let (images, folder) = folders(&arguments.answering)?;
+    let mut tasks = tasks(&images)?;
+    let images = PictureFolder::open(&images);
     let mut questions = Vec::new();
     for (task, rows) in &tasks {
-        let folder = images.join(task);
-        let folder = if folder.is_dir() { folder } else { images.to_owned() };
+        let own = images.within(task);
+        let pictures = own.as_ref().unwrap_or(&images);
         for (index, row) in rows.iter().enumerate() {
             let mut fields = Map::new();
             fields.insert("question_id".to_owned(), json!(format!("{task}/{index}")));
             fields.insert("image".to_owned(), json!(row.image));
-            let image = image_file(&folder, &row.image)?;
-            questions.push(Question { row: fields, image, prompt: mme::prompt(&row.question) });
+            let image = pictures.file(&row.image)?;
+            let prompt = mme::prompt(&row.question);
+            questions.push(Question { row: fields, image, prompt, options: Vec::new() });
         }
     }
-    let answers = answer(&arguments.answering, "mme", "text", output, &questions, reporter)?;
+    let asking = Asking { benchmark: "mme", field: "text", prompt: None, folder };
+    let answers = answer(&arguments.answering.answerer, &asking, &questions, reporter)?;
     let answers = read("answers", &answers, read_answers)?;
     let rows = tasks.values_mut().flatten();
     for (row, answer) in rows.zip(answers) {
@@ -86,8 +97,64 @@ fn asked(
     Ok(tasks)
 }
 
-fn print(arguments: &MmeArguments, found: &MmeReport, reporter: &Reporter) -> anyhow::Result<()> {
-    let mut table = Table::new(&["task", "acc %", "acc+ %", "score", "questions", "neither"]);
+const LAYOUT: Layout<2> = Layout {
+    names: "answers",
+    numbers: [
+        Number { key: "perception", heading: "perception", unit: Unit::Decimals(2) },
+        Number { key: "cognition", heading: "cognition", unit: Unit::Decimals(2) },
+    ],
+    counts: &["tasks", "questions"],
+};
+
+fn print(
+    arguments: &MmeArguments,
+    reports: Vec<(String, MmeReport)>,
+    reporter: &Reporter,
+) -> anyhow::Result<()> {
+    for (name, found) in &reports {
+        warn(name, found, reporter);
+    }
+    let all: Vec<&MmeReport> = reports.iter().map(|(_, report)| report).collect();
+    let intervals = mme::intervals(&all, Bootstrap::default());
+    if let ([found], false) = (&all[..], arguments.report.format == ReportFormat::Json) {
+        return report::table(arguments.report.format, &of_tasks(found, &intervals), &[]);
+    }
+    let run = |(name, mut report): (String, MmeReport)| {
+        if !arguments.report.per_image {
+            report.tasks.values_mut().for_each(|task| task.per_question.clear());
+        }
+        let questions = report.tasks.values().map(|task| task.questions).sum();
+        let values = [report.perception, report.cognition];
+        Run::new(name, values, &[report.tasks.len(), questions], &report, &arguments.report)
+    };
+    let runs = reports.into_iter().map(run).collect::<anyhow::Result<Vec<_>>>()?;
+    LAYOUT.print(&arguments.report, &runs, &intervals, &[])
+}
+
+/// Says what the numbers lack.
+fn warn(name: &str, found: &MmeReport, reporter: &Reporter) {
+    let sums = [
+        ("perception", found.perception, &found.perception_missing),
+        ("cognition", found.cognition, &found.cognition_missing),
+    ];
+    for (sum, value, missing) in sums {
+        if value.is_some() && !missing.is_empty() {
+            reporter.warn(
+                format!("{name}: {sum} lacks {}", missing.join(", ")),
+                Some("the sum is not comparable with a published one"),
+            );
+        }
+    }
+    if !found.unknown_tasks.is_empty() {
+        let tasks = found.unknown_tasks.join(", ");
+        reporter.warn(format!("{name}: {tasks} belong to neither sum"), None);
+    }
+}
+
+/// One run, task by task.
+fn of_tasks(found: &MmeReport, intervals: &[Option<Interval>; 2]) -> Table {
+    let mut table =
+        Table::new(&["task", "acc %", "acc+ %", "score", "95 % interval", "questions", "neither"]);
     let number =
         |score: Option<f64>| score.map_or_else(|| NONE.to_owned(), |score| format!("{score:.2}"));
     for (name, task) in &found.tasks {
@@ -96,23 +163,18 @@ fn print(arguments: &MmeArguments, found: &MmeReport, reporter: &Reporter) -> an
             percent(task.acc),
             percent(task.acc_plus),
             number(task.score),
+            String::new(),
             task.questions.to_string(),
             task.other.to_string(),
         ]);
     }
     let none = || NONE.to_owned();
-    let sums = [
-        ("perception", found.perception, &found.perception_missing),
-        ("cognition", found.cognition, &found.cognition_missing),
-    ];
-    for (name, sum, missing) in sums {
-        table.row([name.to_owned(), none(), none(), number(sum), none(), none()]);
-        if sum.is_some() && !missing.is_empty() {
-            reporter.warn(
-                format!("{name} lacks {}", missing.join(", ")),
-                Some("the sum is not comparable with a published one"),
-            );
-        }
+    let sums = [("perception", found.perception), ("cognition", found.cognition)];
+    for ((name, sum), interval) in sums.into_iter().zip(intervals) {
+        let interval = interval.map_or_else(String::new, |interval| {
+            format!("{:.2} … {:.2}", interval.low, interval.high)
+        });
+        table.row([name.to_owned(), none(), none(), number(sum), interval, none(), none()]);
     }
-    report::print(&arguments.report, found, &["per_question"], &table, &[])
+    table
 }

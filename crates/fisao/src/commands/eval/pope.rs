@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use fisao_eval::answers::read_answers;
@@ -11,22 +11,32 @@ use fisao_eval::pope::{
     self, BuildOptions, Negatives, Picture, PopeReport, Scores, SplitReport, read_questions,
     score_split,
 };
+use fisao_eval::statistics::Bootstrap;
 use fisao_formats::documents::write_bytes;
 use fisao_scenes::{Split, World};
+use serde::Serialize;
 use serde_json::{Map, json};
 
-use super::inputs::{self, answer, folders, image_file, read};
+use super::inputs::{self, Asking, PictureFolder, answer, files_in, folders, read};
 use super::report;
+use super::runs::{Layout, Number, Run, Unit};
 use crate::answering::Question;
-use crate::arguments::{NegativeKind, PopeArguments, PopeBuildArguments, WorldSplit};
+use crate::arguments::{NegativeKind, PopeArguments, PopeBuildArguments, ReportFormat, WorldSplit};
 use crate::failure::Refusal;
 use crate::output;
 use crate::reporter::Reporter;
-use crate::table::{Table, percent};
 
 pub(crate) fn run(arguments: &PopeArguments, reporter: &Reporter) -> anyhow::Result<()> {
-    let (files, answers) = (&arguments.questions, &arguments.answers);
-    if !answers.is_empty() && answers.len() != files.len() {
+    let found = match &arguments.answering.data {
+        Some(data) if arguments.questions.is_empty() => {
+            files_in(data, "questions of POPE (*.jsonl or *pope*.json)", |name, ending| {
+                ending == "jsonl" || name.contains("pope")
+            })?
+        }
+        _ => arguments.questions.clone(),
+    };
+    let (files, answers) = (&found, &arguments.answers);
+    if answers.len() % files.len() != 0 {
         bail!(
             Refusal::new(format!(
                 "{} files of questions but {} of answers",
@@ -36,21 +46,36 @@ pub(crate) fn run(arguments: &PopeArguments, reporter: &Reporter) -> anyhow::Res
             .hint("give one file of answers for each file of questions, in the same order")
         );
     }
-    let mut splits = Vec::with_capacity(files.len());
-    for (index, file) in files.iter().enumerate() {
-        let questions = read("questions of POPE", file, read_questions)?;
-        let name = inputs::name(file);
-        let answers = match answers.get(index) {
-            Some(answers) => answers.clone(),
-            None => ask(arguments, &name, &questions, reporter)?,
-        };
-        let answers = read("answers", &answers, read_answers)?;
-        let split = score_split(&name, &questions, &answers)
-            .with_context(|| format!("the answers to {} cannot be scored", file.display()))?;
-        warn(&split, reporter);
-        splits.push(split);
+    let questions = files
+        .iter()
+        .map(|file| read("questions of POPE", file, read_questions))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let splits: Vec<(String, &[pope::Question])> = files
+        .iter()
+        .map(|file| inputs::name(file))
+        .zip(questions.iter().map(Vec::as_slice))
+        .collect();
+    let mut runs: Vec<Vec<PathBuf>> =
+        answers.chunks(files.len()).map(<[PathBuf]>::to_vec).collect();
+    if runs.is_empty() {
+        let asked =
+            splits.iter().map(|(name, questions)| ask(arguments, name, questions, reporter));
+        runs.push(asked.collect::<anyhow::Result<_>>()?);
     }
-    print(arguments, &pope::evaluate(splits))
+    let names = inputs::names(&runs.concat());
+    let mut reports = Vec::with_capacity(runs.len());
+    for (run, names) in runs.iter().zip(names.chunks(files.len())) {
+        let mut reported = Vec::with_capacity(splits.len());
+        for ((name, questions), file) in splits.iter().zip(run) {
+            let answers = read("answers", file, read_answers)?;
+            let split = score_split(name, questions, &answers)
+                .with_context(|| format!("the answers of {} cannot be scored", file.display()))?;
+            warn(&split, reporter);
+            reported.push(split);
+        }
+        reports.push((names.join(", "), pope::evaluate(reported)));
+    }
+    print(arguments, reports)
 }
 
 /// Puts the questions of a split to the model.
@@ -59,17 +84,21 @@ fn ask(
     name: &str,
     questions: &[pope::Question],
     reporter: &Reporter,
-) -> anyhow::Result<std::path::PathBuf> {
+) -> anyhow::Result<PathBuf> {
     let (images, output) = folders(&arguments.answering)?;
+    let images = PictureFolder::open(&images);
     let question = |question: &pope::Question| {
         let mut row = Map::new();
         row.insert("question_id".to_owned(), json!(question.question_id));
         row.insert("image".to_owned(), json!(question.image));
-        let image = image_file(images, &question.image.0)?;
-        Ok(Question { row, image, prompt: pope::prompt(&question.text) })
+        let image = images.file(&question.image.0)?;
+        let prompt = pope::prompt(&question.text);
+        Ok(Question { row, image, prompt, options: Vec::new() })
     };
     let asked = questions.iter().map(question).collect::<anyhow::Result<Vec<_>>>()?;
-    answer(&arguments.answering, "pope", "text", &output.join(name), &asked, reporter)
+    let folder = &output.join(name);
+    let asking = Asking { benchmark: "pope", field: "text", prompt: None, folder };
+    answer(&arguments.answering.answerer, &asking, &asked, reporter)
 }
 
 /// Says what was left out of the numbers.
@@ -88,32 +117,56 @@ fn warn(split: &SplitReport, reporter: &Reporter) {
     }
 }
 
-fn print(arguments: &PopeArguments, report: &PopeReport) -> anyhow::Result<()> {
-    let mut table = Table::new(&[
-        "split",
-        "accuracy %",
-        "precision %",
-        "recall %",
-        "F1 %",
-        "yes %",
-        "questions",
-    ]);
-    let mut row = |name: &str, scores: &Scores, questions: usize| {
-        let Scores { accuracy, precision, recall, f1, yes_ratio } = *scores;
-        let rates = [accuracy, precision, recall, f1, yes_ratio].map(percent);
-        table.row([name.to_owned()].into_iter().chain(rates).chain([questions.to_string()]));
+const fn percent(key: &'static str, heading: &'static str) -> Number {
+    Number { key, heading, unit: Unit::Percent }
+}
+
+const LAYOUT: Layout<5> = Layout {
+    names: "split",
+    numbers: [
+        percent("accuracy", "accuracy %"),
+        percent("precision", "precision %"),
+        percent("recall", "recall %"),
+        percent("f1", "F1 %"),
+        percent("yes_ratio", "yes %"),
+    ],
+    counts: &["questions"],
+};
+
+/// A report with all its questions.
+#[derive(Serialize)]
+struct Measured<'a> {
+    questions: usize,
+    splits: &'a [SplitReport],
+}
+
+fn print(arguments: &PopeArguments, reports: Vec<(String, PopeReport)>) -> anyhow::Result<()> {
+    let all: Vec<&PopeReport> = reports.iter().map(|(_, report)| report).collect();
+    let intervals = pope::intervals(&all, Bootstrap::default());
+    if let ([found], false) = (&all[..], arguments.report.format == ReportFormat::Json) {
+        let mut table = LAYOUT.headings();
+        let mut row = |name: &str, scores: &Scores, questions: usize| {
+            LAYOUT.row(&mut table, name, &scores.values(), &[questions]);
+        };
+        for split in &found.splits {
+            row(&split.name, &split.scores, split.questions);
+        }
+        if found.splits.len() > 1 {
+            row("mean", &found.mean, found.splits.iter().map(|split| split.questions).sum());
+        }
+        LAYOUT.interval(&mut table, &intervals, arguments.report.format);
+        return report::table(arguments.report.format, &table, &[]);
+    }
+    let run = |(name, mut report): (String, PopeReport)| {
+        if !arguments.report.per_image {
+            report.splits.iter_mut().for_each(|split| split.per_question.clear());
+        }
+        let questions = report.splits.iter().map(|split| split.questions).sum();
+        let measured = Measured { questions, splits: &report.splits };
+        Run::new(name, report.mean.values(), &[questions], &measured, &arguments.report)
     };
-    let questions = report.splits.iter().map(|split| split.questions).sum();
-    for split in &report.splits {
-        row(&split.name, &split.scores, split.questions);
-    }
-    if report.splits.len() > 1 {
-        row("mean", &report.mean, questions);
-    }
-    let mut value = report::fields(&report.mean)?;
-    value.insert("questions".to_owned(), questions.into());
-    value.insert("splits".to_owned(), json!(report.splits));
-    report::print(&arguments.report, &value, &["per_question"], &table, &[])
+    let runs = reports.into_iter().map(run).collect::<anyhow::Result<Vec<_>>>()?;
+    Layout { names: "answers", ..LAYOUT }.print(&arguments.report, &runs, &intervals, &[])
 }
 
 /// Makes questions.

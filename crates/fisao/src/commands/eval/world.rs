@@ -8,6 +8,7 @@ use fisao_eval::chair::{
 };
 use fisao_models::generation::Sampling;
 use fisao_scenes::{Split, World};
+use serde_json::{Value, json};
 
 use crate::arguments::ChairArguments;
 use crate::bundle::Policy;
@@ -22,6 +23,8 @@ pub(super) struct WorldEvaluation {
     pub(super) chair: ChairReport,
     /// Tokens per caption, the end token not counted.
     pub(super) mean_length: f64,
+    /// How the captions were made.
+    pub(super) made_with: Value,
 }
 
 /// The scenes of a split, from the first to `count`.
@@ -43,12 +46,16 @@ pub(super) fn evaluate(
     options: ChairOptions,
     reporter: &Reporter,
 ) -> anyhow::Result<WorldEvaluation> {
-    let sampling = arguments.answering.sampling.resolve()?;
-    let model = &arguments.answering.model;
+    let sampling = arguments.answering.answerer.sampling.resolve()?;
+    let model = &arguments.answering.answerer.model;
     let device = model.device.open(reporter)?.device;
     let policy = Policy::from_arguments(model, &device, reporter)?;
     let scenes = Scenes { split, seed: sampling.seed, count: arguments.count };
-    caption(&policy, scenes, &sampling, vocabulary, options, reporter)
+    let mut found = caption(&policy, scenes, &sampling, vocabulary, options, reporter)?;
+    if let Some(adapter) = &model.adapter {
+        found.made_with["adapter"] = adapter.to_string().into();
+    }
+    Ok(found)
 }
 
 /// Captions scenes of the embedded world and scores the captions against what is in the scenes.
@@ -92,7 +99,13 @@ fn caption(
         (0..count).map(|index| (image_id(index), tasks.truth(index))).collect();
     let tokens: usize = captions.iter().map(|written| written.text_tokens().len()).sum();
     Ok(WorldEvaluation {
-        chair: chair::evaluate(&inputs, &truth, vocabulary, &options)?,
+        chair: chair::evaluate(inputs, &truth, vocabulary, &options)?,
         mean_length: tokens as f64 / count as f64,
+        made_with: json!({
+            "model": policy.name,
+            "temperature": sampling.temperature,
+            "seed": sampling.seed,
+            "max_new_tokens": sampling.max_new_tokens,
+        }),
     })
 }

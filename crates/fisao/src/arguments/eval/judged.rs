@@ -1,0 +1,38 @@
+//! Benchmarks whose answers a judge grades.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::ReportArguments;
+use super::benchmark::BenchmarkAnswering;
+
+#[derive(Debug, Args)]
+#[command(group(
+    clap::ArgGroup::new("source").required(true).args(["answers", "output", "verdicts"])
+))]
+pub(crate) struct JudgedArguments {
+    /// The benchmark's folder, or its file of questions; below is what is looked for in it
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: PathBuf,
+    /// Answers to be put to the judge: {"question_id": …, "text": "…"} as JSON or JSON lines, or the
+    /// benchmark's own form
+    #[arg(long, value_name = "FILE", requires = "requests")]
+    pub(crate) answers: Option<PathBuf>,
+    /// Where to write what the judge is to be asked, a row {"question_id": …, "prompt": "…"} each
+    /// [default: requests.jsonl beside a model's answers]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) requests: Option<PathBuf>,
+    /// The judge's prompt with its places in braces; the official one for numbers to be put beside published
+    /// ones [default: one in this program's own words]
+    #[arg(long, value_name = "FILE", conflicts_with = "verdicts")]
+    pub(crate) judge_prompt: Option<PathBuf>,
+    /// What the judge said, to be summed up: {"question_id": …, "text": "…"} as JSON or JSON lines, or the
+    /// benchmark's own form; several files, of seeds for instance, are averaged
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["requests", "answers"])]
+    pub(crate) verdicts: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) answering: BenchmarkAnswering,
+    #[command(flatten)]
+    pub(crate) report: ReportArguments,
+}

@@ -1,0 +1,62 @@
+//! Benchmarks that come down to shares of right answers.
+
+use std::array;
+
+use fisao_eval::rates::Accuracy;
+use fisao_eval::statistics::{Bootstrap, Interval};
+use serde::Serialize;
+
+use super::report;
+use super::runs::{Layout, Run};
+use crate::arguments::{ReportArguments, ReportFormat};
+use crate::table::{NONE, percent};
+
+/// What one run scored.
+pub(super) struct Scored<Report, const N: usize> {
+    pub(super) name: String,
+    /// Its numbers.
+    pub(super) numbers: [Accuracy; N],
+    /// For each of the numbers the answers that it counts, by picture or by question.
+    pub(super) answers: [Vec<(String, Accuracy)>; N],
+    /// Parts of the benchmark, for people who look at one run.
+    pub(super) parts: Vec<(String, Accuracy)>,
+    /// The whole report.
+    pub(super) report: Report,
+}
+
+/// Prints runs; the table of a single one has its parts.
+pub(super) fn print<Report: Serialize, const N: usize>(
+    arguments: &ReportArguments,
+    layout: &Layout<N>,
+    scored: &[Scored<Report, N>],
+    notes: &[String],
+) -> anyhow::Result<()> {
+    let intervals =
+        array::from_fn(|at| interval(scored.iter().map(|run| run.answers[at].as_slice())));
+    let runs = scored
+        .iter()
+        .map(|run| {
+            let values = run.numbers.map(|number| number.accuracy);
+            let counts = [run.numbers[0].questions];
+            Run::new(run.name.clone(), values, &counts, &run.report, arguments)
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    if let ([run], false) = (scored, arguments.format == ReportFormat::Json) {
+        let mut table = layout.table(&runs, &intervals, arguments.format);
+        for (name, part) in &run.parts {
+            let rest = (1..N).map(|_| NONE.to_owned());
+            let cells = [name.clone(), percent(part.accuracy)].into_iter().chain(rest);
+            table.row(cells.chain([part.questions.to_string()]));
+        }
+        return report::table(arguments.format, &table, notes);
+    }
+    layout.print(arguments, &runs, &intervals, notes)
+}
+
+fn interval<'a>(runs: impl Iterator<Item = &'a [(String, Accuracy)]>) -> Option<Interval> {
+    let named = |(name, counts): &'a (String, Accuracy)| (name.as_str(), *counts);
+    let runs: Vec<Vec<(&str, Accuracy)>> =
+        runs.map(|answers| answers.iter().map(named).collect()).collect();
+    let [interval] = Bootstrap::default().intervals(&runs, |sum| [sum.accuracy]);
+    interval
+}

@@ -1,0 +1,82 @@
+//! `fisao eval gqa`.
+
+use anyhow::Context as _;
+use fisao_eval::answers::read_answers;
+use fisao_eval::gqa::{self, GqaReport, Judged, Normalisation, Question as Asked, read_questions};
+use fisao_eval::rates::Accuracy;
+use serde_json::{Map, json};
+
+use super::accuracy::{self, Scored};
+use super::inputs::{PictureFolder, answers, file_of, read};
+use super::runs::{Layout, Number, Unit};
+use crate::answering::Question;
+use crate::arguments::{GqaArguments, GqaRules};
+use crate::reporter::Reporter;
+
+const LAYOUT: Layout<3> = Layout {
+    names: "answers",
+    numbers: [
+        Number { key: "accuracy", heading: "accuracy %", unit: Unit::Percent },
+        Number { key: "accuracy_open", heading: "open %", unit: Unit::Percent },
+        Number { key: "accuracy_binary", heading: "binary %", unit: Unit::Percent },
+    ],
+    counts: &["questions"],
+};
+
+pub(crate) fn run(arguments: &GqaArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    let benchmark = &arguments.benchmark;
+    let file = file_of(&benchmark.data, &["testdev_balanced_questions.json"])?;
+    let questions = read("questions of GQA", &file, read_questions)?;
+    let rules = match arguments.rules {
+        GqaRules::Llava => Normalisation::Llava,
+        GqaRules::LmmsEval => Normalisation::LmmsEval,
+    };
+    let asked = || {
+        let images = PictureFolder::of(&benchmark.answering, &benchmark.data, &["images"]);
+        let question = |asked: &Asked| {
+            let mut row = Map::new();
+            row.insert("question_id".to_owned(), json!(asked.id));
+            row.insert("image".to_owned(), json!(asked.image_id));
+            let image = images.file(&asked.image_id)?;
+            let prompt = gqa::prompt(&asked.question);
+            Ok(Question { row, image, prompt, options: Vec::new() })
+        };
+        questions.iter().map(question).collect()
+    };
+    let mut scored = Vec::new();
+    for (name, file) in answers(benchmark, "gqa", "text", asked, reporter)? {
+        let answers = read("answers", &file, read_answers)?;
+        let report = gqa::evaluate(&questions, &answers, rules)
+            .with_context(|| format!("the answers of {} cannot be scored", file.display()))?;
+        let counts = [
+            (report.unanswered, "questions have no answer and count as wrong"),
+            (report.unknown_answers, "answers are to none of the questions"),
+        ];
+        for (count, what) in counts.into_iter().filter(|&(count, _)| count > 0) {
+            reporter.warn(format!("{name}: {count} {what}"), None);
+        }
+        scored.push(summary(name, report, benchmark.report.per_image));
+    }
+    accuracy::print(&benchmark.report, &LAYOUT, &scored, &[])
+}
+
+fn summary(name: String, mut report: GqaReport, details: bool) -> Scored<GqaReport, 3> {
+    let answers = |wanted: fn(&Judged) -> bool| -> Vec<(String, Accuracy)> {
+        let judged = report.per_question.iter().filter(|judged| wanted(judged));
+        judged.map(|j| (j.image_id.clone(), [j.correct].into_iter().collect())).collect()
+    };
+    let answers = [
+        answers(|_| true),
+        answers(|judged| judged.open == Some(true)),
+        answers(|judged| judged.open == Some(false)),
+    ];
+    let parts = report.types.iter().flat_map(|(kind, names)| {
+        names.iter().map(move |(name, part)| (format!("{kind}: {name}"), *part))
+    });
+    let parts = parts.collect();
+    if !details {
+        report.per_question.clear();
+    }
+    let numbers = [report.accuracy, report.open, report.binary];
+    Scored { name, numbers, answers, parts, report }
+}

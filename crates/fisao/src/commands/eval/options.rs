@@ -1,0 +1,292 @@
+//! `fisao eval seed-bench` and `fisao eval mmbench`: questions with options.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use fisao_eval::answers::{QuestionId, read_answers};
+use fisao_eval::options::{
+    CircularReport, LetterRule, MmbenchError, OptionQuestion, OptionsReport, Reading, circular,
+    pick_by_likelihood, pick_by_text, prompt, read_likelihoods, read_mmbench, read_seed, score,
+    visit_mmbench,
+};
+use fisao_eval::rates::Accuracy;
+use fisao_formats::documents::{open_text, write_bytes};
+use serde::Serialize;
+use serde_json::{Map, json};
+
+use super::accuracy::{self, Scored};
+use super::inputs::{PictureFolder, answers, file_of, read};
+use super::runs::{Layout, Number, Unit};
+use crate::answering::Question;
+use crate::arguments::{OptionRules, OptionsArguments};
+use crate::failure::Refusal;
+use crate::reporter::Reporter;
+
+const SEED: Layout<1> = Layout {
+    names: "answers",
+    numbers: [Number { key: "accuracy", heading: "accuracy %", unit: Unit::Percent }],
+    counts: &["questions"],
+};
+
+const MMBENCH: Layout<2> = Layout {
+    names: "answers",
+    numbers: [
+        Number { key: "accuracy", heading: "circular %", unit: Unit::Percent },
+        Number { key: "accuracy_of_rotations", heading: "each alone %", unit: Unit::Percent },
+    ],
+    counts: &["questions"],
+};
+
+pub(crate) fn seed_bench(arguments: &OptionsArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    let benchmark = &arguments.benchmark;
+    let rules = arguments.rules.unwrap_or(OptionRules::Exact);
+    let file = file_of(&benchmark.data, &["SEED-Bench.json"])?;
+    let mut questions = read("questions of SEED-Bench", &file, read_seed)?;
+    let mut notes = Vec::new();
+    if benchmark.answering.output.is_some() {
+        let all = questions.len();
+        let video = |question: &OptionQuestion| {
+            question.categories.get("data_type").is_some_and(|kind| kind == "video")
+        };
+        questions.retain(|question| !video(question));
+        if questions.len() < all {
+            notes.push(format!("{} questions about videos were not asked", all - questions.len()));
+        }
+    }
+    let places = ["SEED-Bench-image", "images"];
+    let images = PictureFolder::of(&benchmark.answering, &benchmark.data, &places);
+    let asked = || {
+        let question = |question: &OptionQuestion| {
+            let name = question.image.as_deref();
+            let name = name.ok_or_else(|| no_picture(&question.id, "the file names none"))?;
+            Ok(put(question, images.file(name)?, rules))
+        };
+        questions.iter().map(question).collect()
+    };
+    let mut scored = Vec::new();
+    for (name, file) in answers(benchmark, "seed-bench", field(rules), asked, reporter)? {
+        let picks = picks(&questions, &file, rules)?;
+        let mut report = score(&questions, &picks)
+            .with_context(|| format!("the answers of {} cannot be scored", file.display()))?;
+        warn(&name, &report, reporter);
+        let answers = each_alone(&report);
+        let parts = parts(&report.categories);
+        if !benchmark.report.per_image {
+            report.per_question.clear();
+        }
+        let numbers = [report.accuracy];
+        scored.push(Scored { name, numbers, answers: [answers], parts, report });
+    }
+    accuracy::print(&benchmark.report, &SEED, &scored, &notes)
+}
+
+/// MMBench's two ways of counting.
+#[derive(Serialize)]
+struct MmbenchReport {
+    #[serde(flatten)]
+    circular: CircularReport,
+    /// Every rotation as a question of its own.
+    rotations: OptionsReport,
+}
+
+pub(crate) fn mmbench(arguments: &OptionsArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    let benchmark = &arguments.benchmark;
+    let rules = arguments.rules.unwrap_or(OptionRules::Infer);
+    let file = table_of(&benchmark.data)?;
+    let questions = read("questions of MMBench", &file, read_mmbench)?;
+    let asked = || {
+        let given = benchmark.answering.images.as_deref().map(PictureFolder::open);
+        let output = benchmark.answering.output.as_deref().unwrap_or(Path::new("."));
+        let images = pictures(&file, given.as_ref(), &output.join("images"), reporter)?;
+        let question = |question: &OptionQuestion| {
+            let image = images.get(&question.id);
+            let image =
+                image.ok_or_else(|| no_picture(&question.id, "no row of the table has it"))?;
+            Ok(put(question, image.clone(), rules))
+        };
+        questions.iter().map(question).collect()
+    };
+    let mut scored = Vec::new();
+    for (name, file) in answers(benchmark, "mmbench", field(rules), asked, reporter)? {
+        let picks = picks(&questions, &file, rules)?;
+        let wrong = || format!("the answers of {} cannot be scored", file.display());
+        let mut rotations = score(&questions, &picks).with_context(wrong)?;
+        let mut circular = circular(&questions, &picks).with_context(wrong)?;
+        warn(&name, &rotations, reporter);
+        if circular.orphans > 0 {
+            let count = circular.orphans;
+            reporter.warn(
+                format!("{name}: {count} rotations are of questions that are not there"),
+                None,
+            );
+        }
+        let whole = circular.groups.iter().map(|group| {
+            let right = group.correct == group.rotations;
+            (group.index.to_string(), [right].into_iter().collect())
+        });
+        let answers = [whole.collect(), each_alone(&rotations)];
+        let parts = parts(&circular.categories);
+        if !benchmark.report.per_image {
+            rotations.per_question.clear();
+            circular.groups.clear();
+        }
+        let numbers = [circular.accuracy, rotations.accuracy];
+        let report = MmbenchReport { circular, rotations };
+        scored.push(Scored { name, numbers, answers, parts, report });
+    }
+    accuracy::print(&benchmark.report, &MMBENCH, &scored, &[])
+}
+
+fn no_picture(question: &QuestionId, reason: &str) -> Refusal {
+    Refusal::new(format!("question {} has no picture: {reason}", question.0))
+}
+
+fn field(rules: OptionRules) -> &'static str {
+    if rules == OptionRules::Likelihood { "log_likelihoods" } else { "text" }
+}
+
+/// A question as it is put to a model.
+fn put(question: &OptionQuestion, image: PathBuf, rules: OptionRules) -> Question {
+    let mut row = Map::new();
+    row.insert("question_id".to_owned(), json!(question.id));
+    if rules == OptionRules::Likelihood {
+        let hint = question.hint.iter().map(String::as_str);
+        let lines: Vec<&str> = hint.chain([question.question.as_str()]).collect();
+        let options = question.options.clone();
+        return Question { row, image, prompt: lines.join("\n"), options };
+    }
+    Question { row, image, prompt: prompt(question), options: Vec::new() }
+}
+
+/// The options that answers mean.
+fn picks(
+    questions: &[OptionQuestion],
+    file: &Path,
+    rules: OptionRules,
+) -> anyhow::Result<Vec<Option<Reading>>> {
+    let wrong = || format!("the answers of {} cannot be scored", file.display());
+    let rule = match rules {
+        OptionRules::Exact => LetterRule::Exact,
+        OptionRules::FirstCharacter => LetterRule::FirstCharacter,
+        OptionRules::Infer => LetterRule::Infer,
+        OptionRules::Likelihood => {
+            let rows = read("log-likelihoods", file, read_likelihoods)?;
+            return pick_by_likelihood(questions, &rows).with_context(wrong);
+        }
+    };
+    pick_by_text(questions, &read("answers", file, read_answers)?, rule).with_context(wrong)
+}
+
+/// Says what counts as wrong without having been answered wrongly.
+fn warn(name: &str, report: &OptionsReport, reporter: &Reporter) {
+    let counts = [
+        (report.unanswered, "questions have no answer"),
+        (report.unclear, "answers mean none of the options"),
+        (report.refused, "answers say that none of the options is right"),
+    ];
+    for (count, what) in counts.into_iter().filter(|&(count, _)| count > 0) {
+        reporter.warn(format!("{name}: {count} {what}; they count as wrong"), None);
+    }
+}
+
+fn each_alone(report: &OptionsReport) -> Vec<(String, Accuracy)> {
+    let judged = report.per_question.iter();
+    judged.map(|judged| (judged.id.0.clone(), [judged.correct].into_iter().collect())).collect()
+}
+
+/// Kind of category → category → accuracy.
+type Categories = BTreeMap<String, BTreeMap<String, Accuracy>>;
+
+fn parts(categories: &Categories) -> Vec<(String, Accuracy)> {
+    let named = categories.iter().flat_map(|(kind, names)| {
+        names.iter().map(move |(name, part)| (format!("{kind}: {name}"), *part))
+    });
+    named.collect()
+}
+
+/// MMBench's table: the file, or the only table of the folder.
+fn table_of(data: &Path) -> anyhow::Result<PathBuf> {
+    if !data.is_dir() {
+        return file_of(data, &["a table"]);
+    }
+    let entries = fs::read_dir(data)
+        .map_err(|error| Refusal::new(format!("{} cannot be read: {error}", data.display())))?;
+    let files: Result<Vec<PathBuf>, _> =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut files = files.context("listing the tables")?;
+    files.retain(|file| file.extension().is_some_and(|ending| ending == "tsv"));
+    match files.len() {
+        1 => Ok(files.remove(0)),
+        count => bail!(
+            Refusal::new(format!("{} holds {count} tables, not one", data.display()))
+                .hint("name the .tsv file with --data")
+        ),
+    }
+}
+
+/// The picture of each question: from a folder, by index, or from the table, whose pictures are written down
+/// first. Questions that show the same picture share the file.
+fn pictures(
+    table: &Path,
+    given: Option<&PictureFolder>,
+    folder: &Path,
+    reporter: &Reporter,
+) -> anyhow::Result<HashMap<QuestionId, PathBuf>> {
+    let mut files = HashMap::new();
+    let mut others = Vec::new();
+    let progress = reporter.phase("unpacking pictures", 0);
+    let file = open_text("questions of MMBench", table)?;
+    visit_mmbench(file, |question, picture| {
+        let OptionQuestion { id, .. } = question;
+        if let Some(given) = given {
+            files.insert(id.clone(), given.file(&id.0).map_err(Failure::Other)?);
+            return Ok(());
+        }
+        let picture = picture.unwrap_or_default();
+        // A short cell is the index of the row that has the picture.
+        if picture.len() < 64 {
+            others.push((id, QuestionId(picture.trim().to_owned())));
+            return Ok(());
+        }
+        let bytes = STANDARD.decode(picture.trim()).map_err(|error| {
+            let reason = format!("the picture of question {} is not base64: {error}", id.0);
+            Failure::Other(Refusal::new(reason).into())
+        })?;
+        let ending = image::guess_format(&bytes).map_or("jpg", |format| format.extensions_str()[0]);
+        let path = folder.join(format!("{}.{ending}", id.0));
+        if fs::metadata(&path).map_or(0, |known| known.len()) != bytes.len() as u64 {
+            write_bytes(&path, &bytes).map_err(|error| Failure::Other(error.into()))?;
+        }
+        progress.advance(1);
+        files.insert(id, path);
+        Ok(())
+    })
+    .map_err(|failure| match failure {
+        Failure::Table(error) => anyhow::Error::new(error),
+        Failure::Other(error) => error,
+    })
+    .with_context(|| format!("{} cannot be read as questions of MMBench", table.display()))?;
+    progress.finish();
+    for (id, other) in others {
+        if let Some(path) = files.get(&other).cloned() {
+            files.insert(id, path);
+        }
+    }
+    Ok(files)
+}
+
+/// What can go wrong while a table is read.
+enum Failure {
+    Table(MmbenchError),
+    Other(anyhow::Error),
+}
+
+impl From<MmbenchError> for Failure {
+    fn from(error: MmbenchError) -> Self {
+        Self::Table(error)
+    }
+}

@@ -1,0 +1,211 @@
+//! What one run scored, or several: seeds of one model, or files of answers to the same questions.
+
+use anyhow::Context as _;
+use fisao_eval::statistics::{Interval, Spread};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::report;
+use crate::arguments::{ReportArguments, ReportFormat};
+use crate::table::{NONE, Table};
+
+/// How a number is written for people; JSON has it as it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unit {
+    /// A fraction, as percent with one decimal.
+    Percent,
+    /// As it is, with so many decimals.
+    Decimals(usize),
+}
+
+/// A number that a benchmark is reported by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Number {
+    /// What JSON calls it.
+    pub(super) key: &'static str,
+    /// What papers call it.
+    pub(super) heading: &'static str,
+    pub(super) unit: Unit,
+}
+
+/// The numbers of a benchmark and what else stands in its table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout<const N: usize> {
+    /// Over the column of names.
+    pub(super) names: &'static str,
+    pub(super) numbers: [Number; N],
+    /// Over the columns of counts.
+    pub(super) counts: &'static [&'static str],
+}
+
+/// What one run scored.
+#[derive(Clone, Debug)]
+pub(super) struct Run<const N: usize> {
+    name: String,
+    values: [Option<f64>; N],
+    counts: Vec<usize>,
+    /// Empty unless JSON is asked for.
+    report: Map<String, Value>,
+}
+
+impl<const N: usize> Run<N> {
+    pub(super) fn new(
+        name: impl Into<String>,
+        values: [Option<f64>; N],
+        counts: &[usize],
+        report: &impl Serialize,
+        arguments: &ReportArguments,
+    ) -> anyhow::Result<Self> {
+        let json = arguments.format == ReportFormat::Json;
+        let report = if json { report::fields(report)? } else { Map::new() };
+        Ok(Self { name: name.into(), values, counts: counts.to_vec(), report })
+    }
+}
+
+/// Means over runs; `None` where a run lacks the number.
+fn spreads<const N: usize>(runs: &[Run<N>]) -> [Option<Spread>; N] {
+    std::array::from_fn(|at| {
+        let values: Option<Vec<f64>> = runs.iter().map(|run| run.values[at]).collect();
+        values.as_deref().and_then(Spread::of)
+    })
+}
+
+impl Unit {
+    fn write(self, value: f64) -> String {
+        match self {
+            Self::Percent => format!("{:.1}", 100.0 * value),
+            Self::Decimals(count) => format!("{value:.count$}"),
+        }
+    }
+}
+
+impl<const N: usize> Layout<N> {
+    /// A table with a row for each run, behind them what they come to and how sure that is.
+    pub(super) fn table(
+        &self,
+        runs: &[Run<N>],
+        intervals: &[Option<Interval>; N],
+        format: ReportFormat,
+    ) -> Table {
+        let mut table = self.headings();
+        for run in runs {
+            self.row(&mut table, &run.name, &run.values, &run.counts);
+        }
+        if runs.len() > 1 {
+            let pairs = spreads(runs).map(|of| of.map(|of| [of.mean, of.standard_deviation]));
+            self.pairs(&mut table, &pairs, format, ["mean", "±", "standard deviation"]);
+        }
+        self.interval(&mut table, intervals, format);
+        table
+    }
+
+    /// The table without rows.
+    pub(super) fn headings(&self) -> Table {
+        let numbers = self.numbers.iter().map(|number| number.heading);
+        let columns: Vec<&str> =
+            [self.names].into_iter().chain(numbers).chain(self.counts.iter().copied()).collect();
+        Table::new(&columns)
+    }
+
+    /// Adds a row.
+    pub(super) fn row(
+        &self,
+        table: &mut Table,
+        name: &str,
+        values: &[Option<f64>; N],
+        counts: &[usize],
+    ) {
+        let value = |(number, value): (&Number, &Option<f64>)| {
+            value.map_or_else(|| NONE.to_owned(), |value| number.unit.write(value))
+        };
+        let values = self.numbers.iter().zip(values).map(value);
+        let counts = counts.iter().map(ToString::to_string);
+        table.row([name.to_owned()].into_iter().chain(values).chain(counts));
+    }
+
+    /// Adds the intervals, if there are any.
+    pub(super) fn interval(
+        &self,
+        table: &mut Table,
+        intervals: &[Option<Interval>; N],
+        format: ReportFormat,
+    ) {
+        if intervals.iter().any(Option::is_some) {
+            let pairs = intervals.map(|of| of.map(|of| [of.low, of.high]));
+            self.pairs(table, &pairs, format, ["95 % from", "…", "95 % to"]);
+        }
+    }
+
+    /// Adds two numbers of each column: in one row for people, in two of plain numbers for spreadsheets. The names
+    /// are those of the first, of what stands between them, and of the second.
+    fn pairs(
+        &self,
+        table: &mut Table,
+        pairs: &[Option<[f64; 2]>; N],
+        format: ReportFormat,
+        [first, between, second]: [&str; 3],
+    ) {
+        let mut row = |name: &str, cell: &dyn Fn([f64; 2], Unit) -> String| {
+            let cells = self.numbers.iter().zip(pairs).map(|(number, pair)| {
+                pair.map_or_else(|| NONE.to_owned(), |pair| cell(pair, number.unit))
+            });
+            let counts = self.counts.iter().map(|_| String::new());
+            table.row([name.to_owned()].into_iter().chain(cells).chain(counts));
+        };
+        if format == ReportFormat::Csv {
+            row(first, &|[value, _], unit| unit.write(value));
+            row(second, &|[_, value], unit| unit.write(value));
+        } else {
+            let name = if between == "±" { "mean ± s.d." } else { "95 % interval" };
+            row(name, &|pair, unit| {
+                format!("{} {between} {}", unit.write(pair[0]), unit.write(pair[1]))
+            });
+        }
+    }
+
+    /// Everything that is known, as JSON: one run as it is, several with their mean.
+    pub(super) fn json(&self, runs: &[Run<N>], intervals: &[Option<Interval>; N]) -> Value {
+        let keys = || self.numbers.iter().map(|number| number.key.to_owned());
+        let intervals: Map<String, Value> =
+            keys().zip(intervals).map(|(key, interval)| (key, json!(interval))).collect();
+        let report = |run: &Run<N>| -> Map<String, Value> {
+            let mut report = run.report.clone();
+            report.extend(keys().zip(run.values.iter().map(|value| json!(value))));
+            report
+        };
+        if let [run] = runs {
+            let mut report = report(run);
+            report.insert("intervals".to_owned(), intervals.into());
+            return report.into();
+        }
+        let spreads = spreads(runs);
+        let mean: Map<String, Value> =
+            keys().zip(spreads.iter().map(|spread| json!(spread))).collect();
+        let file = |run: &Run<N>| {
+            let mut report = report(run);
+            report.insert("name".to_owned(), run.name.clone().into());
+            Value::from(report)
+        };
+        let files: Vec<Value> = runs.iter().map(file).collect();
+        json!({ "mean": mean, "intervals": intervals, "files": files })
+    }
+
+    /// Prints runs in the format that was asked for.
+    pub(super) fn print(
+        &self,
+        arguments: &ReportArguments,
+        runs: &[Run<N>],
+        intervals: &[Option<Interval>; N],
+        notes: &[String],
+    ) -> anyhow::Result<()> {
+        match arguments.format {
+            ReportFormat::Json => report::json(&self.json(runs, intervals)),
+            _ => report::table(
+                arguments.format,
+                &self.table(runs, intervals, arguments.format),
+                notes,
+            ),
+        }
+        .context("the report cannot be printed")
+    }
+}

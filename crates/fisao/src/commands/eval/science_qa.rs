@@ -1,0 +1,109 @@
+//! `fisao eval science-qa`.
+
+use anyhow::{Context as _, bail};
+use fisao_eval::answers::read_answers;
+use fisao_eval::rates::Accuracy;
+use fisao_eval::science_qa::{
+    self, Judged, ScienceQaError, ScienceQaReport, read_problems, read_splits,
+};
+use serde_json::{Map, json};
+
+use super::accuracy::{self, Scored};
+use super::inputs::{PictureFolder, answers, file_of, read};
+use super::runs::{Layout, Number, Unit};
+use crate::answering::Question;
+use crate::arguments::ScienceQaArguments;
+use crate::failure::Refusal;
+use crate::reporter::Reporter;
+
+const LAYOUT: Layout<2> = Layout {
+    names: "answers",
+    numbers: [
+        Number { key: "accuracy", heading: "accuracy %", unit: Unit::Percent },
+        Number { key: "accuracy_with_picture", heading: "with picture %", unit: Unit::Percent },
+    ],
+    counts: &["questions"],
+};
+
+pub(crate) fn run(arguments: &ScienceQaArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    let benchmark = &arguments.benchmark;
+    let problems = read(
+        "problems of ScienceQA",
+        &file_of(&benchmark.data, &["problems.json"])?,
+        read_problems,
+    )?;
+    let splits = file_of(&benchmark.data, &["pid_splits.json"])?;
+    let mut splits = read("splits of ScienceQA", &splits, read_splits)?;
+    let Some(mut split) = splits.remove(&arguments.split) else {
+        let names: Vec<String> = splits.into_keys().collect();
+        bail!(
+            Refusal::new(format!("ScienceQA has no split `{}`", arguments.split))
+                .hint(format!("pid_splits.json has {}", names.join(", ")))
+        );
+    };
+    let mut notes = Vec::new();
+    if benchmark.answering.output.is_some() {
+        let all = split.len();
+        split.retain(|id| problems.get(id).is_none_or(|problem| problem.image.is_some()));
+        notes.push(format!("{} problems without a picture were not asked", all - split.len()));
+    }
+    let folder = format!("images/{}", arguments.split);
+    let images = PictureFolder::of(
+        &benchmark.answering,
+        &benchmark.data,
+        &[&folder, &arguments.split, "images"],
+    );
+    let questions = || {
+        let question = |id: &String| {
+            let problem = problems.get(id);
+            let problem = problem.ok_or_else(|| ScienceQaError::NoProblem { id: id.clone() })?;
+            let mut row = Map::new();
+            row.insert("question_id".to_owned(), json!(id));
+            let name = problem.image.as_deref().unwrap_or_default();
+            let image = images.within(id).as_ref().unwrap_or(&images).file(name)?;
+            let prompt = science_qa::prompt(problem);
+            Ok(Question { row, image, prompt, options: Vec::new() })
+        };
+        split.iter().map(question).collect()
+    };
+    let mut scored = Vec::new();
+    for (name, file) in answers(benchmark, "science-qa", "text", questions, reporter)? {
+        let answers = read("answers", &file, read_answers)?;
+        let report = science_qa::evaluate(&problems, &split, &answers)
+            .with_context(|| format!("the answers of {} cannot be scored", file.display()))?;
+        warn(&name, &report, reporter);
+        scored.push(summary(name, report, benchmark.report.per_image));
+    }
+    accuracy::print(&benchmark.report, &LAYOUT, &scored, &notes)
+}
+
+fn summary(name: String, mut report: ScienceQaReport, details: bool) -> Scored<ScienceQaReport, 2> {
+    let answers = |wanted: fn(&Judged) -> bool| -> Vec<(String, Accuracy)> {
+        let judged = report.per_question.iter().filter(|judged| wanted(judged));
+        let right = |judged: &Judged| judged.picked == Some(judged.answer);
+        judged.map(|j| (j.question_id.0.clone(), [right(j)].into_iter().collect())).collect()
+    };
+    let answers = [answers(|_| true), answers(|judged| judged.with_picture)];
+    let parts =
+        [("", &report.subjects), ("context: ", &report.contexts), ("grades ", &report.grades)];
+    let parts = parts.into_iter().flat_map(|(kind, parts)| {
+        parts.iter().map(move |(name, part)| (format!("{kind}{name}"), *part))
+    });
+    let parts = parts.collect();
+    if !details {
+        report.per_question.clear();
+    }
+    Scored { name, numbers: [report.accuracy, report.image_accuracy], answers, parts, report }
+}
+
+/// Says what counts as wrong without having been answered wrongly.
+fn warn(name: &str, report: &ScienceQaReport, reporter: &Reporter) {
+    let counts = [
+        (report.unanswered, "problems have no answer and count as wrong"),
+        (report.unclear, "answers mean none of the options and count as wrong"),
+        (report.unknown_answers, "answers are to problems that are not in the split"),
+    ];
+    for (count, what) in counts.into_iter().filter(|&(count, _)| count > 0) {
+        reporter.warn(format!("{name}: {count} {what}"), None);
+    }
+}
