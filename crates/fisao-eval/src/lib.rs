@@ -10,6 +10,7 @@ pub mod amber;
 pub mod answers;
 pub mod captions;
 pub mod chair;
+mod digest;
 pub mod gqa;
 pub mod image_id;
 pub mod judged;

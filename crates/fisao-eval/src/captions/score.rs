@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::ops::Add;
 
-use sha2::{Digest, Sha256};
-
 use super::bleu::BleuCounts;
 use super::cider::DocumentFrequencies;
 use super::meteor::{Meteor, MeteorCounts, MeteorTables};
@@ -14,6 +12,7 @@ use super::report::{
 };
 use super::rouge_l::rouge_l;
 use super::{CaptionInput, References, caption_tokens};
+use crate::digest;
 use crate::statistics::{Bootstrap, Interval};
 
 /// A caption and its references, found and divided into tokens.
@@ -66,6 +65,8 @@ pub fn evaluate(
         return Err(CaptionError::NoCaptions);
     }
     let per_image = judge(&pairs, tables, options);
+    let mut image_ids: Vec<&str> = pairs.iter().map(|pair| pair.reference_id).collect();
+    image_ids.sort_unstable();
     Ok(CaptionReport {
         scores: per_image
             .iter()
@@ -75,7 +76,7 @@ pub fn evaluate(
         meteor_stages: tables.stages(),
         meteor_function_words: tables.has_function_words(),
         images: pairs.len(),
-        image_ids_sha256: hash(pairs.iter().map(|pair| pair.reference_id)),
+        image_ids_sha256: digest::of_names(image_ids),
         references: per_image.iter().map(|image| image.references).sum(),
         empty_captions: pairs.iter().filter(|pair| pair.tokens.is_empty()).count(),
         captions_without_references: missing.len(),
@@ -194,17 +195,4 @@ pub fn intervals<'a>(reports: &[&'a CaptionReport], bootstrap: Bootstrap) -> [Op
     };
     let runs: Vec<_> = reports.iter().map(images).collect();
     bootstrap.intervals(&runs, |sums| sums.scores().values().map(Some))
-}
-
-fn hash<'a>(ids: impl Iterator<Item = &'a str>) -> String {
-    let mut ids: Vec<&str> = ids.collect();
-    ids.sort_unstable();
-    let mut hasher = Sha256::new();
-    for id in ids {
-        hasher.update(id.as_bytes());
-        hasher.update(b"\n");
-    }
-    let digits = |byte: &u8| [byte >> 4, byte & 15];
-    let hexadecimal = |digit| char::from_digit(u32::from(digit), 16);
-    hasher.finalize().iter().flat_map(digits).filter_map(hexadecimal).collect()
 }

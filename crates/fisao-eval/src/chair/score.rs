@@ -4,11 +4,10 @@ use std::collections::{BTreeSet, HashSet};
 use std::ops::{Add, Range};
 
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use super::report::{ChairReport, ImageVerdict, MatchedIds, MentionVerdict};
-use super::vocabulary::hexadecimal;
 use super::{ChairCounts, ChairInput, GroundTruth, MentionFinder, ObjectVocabulary, Rules};
+use crate::digest;
 use crate::image_id::{ImageIndex, Matched};
 
 /// Captions that one finder reads at least: it gets quicker with the words it has met.
@@ -125,7 +124,7 @@ pub fn evaluate(
     Ok(ChairReport {
         rules: options.rules,
         vocabulary_sha256: vocabulary.sha256(),
-        image_ids_sha256: hash(&found.images),
+        image_ids_sha256: digest::of_names(found.images.iter().copied()),
         chair_i: sums.chair_i(),
         chair_s: sums.chair_s(),
         recall: sums.recall(),
@@ -262,13 +261,4 @@ fn judge(
     let mentions = places.iter().map(mention).collect();
     let verdict = ImageVerdict { image_id: image_id.clone(), caption, words, mentions, missed };
     (image_id, counts, Some(verdict))
-}
-
-fn hash(images: &[&str]) -> String {
-    let mut digest = Sha256::new();
-    for image in images {
-        digest.update(image);
-        digest.update("\n");
-    }
-    hexadecimal(&digest.finalize())
 }

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sha2::{Digest, Sha256};
-
 use super::mentions::{Word, words};
 use super::plurals::plurals;
+use crate::digest;
 
 /// Categories of objects with their surface forms, ready to be looked for in text.
 #[derive(Clone, Debug)]
@@ -144,7 +143,7 @@ impl ObjectVocabulary {
             .collect();
         let neutral: BTreeSet<&str> = self.neutral.iter().map(String::as_str).collect();
         // Text and maps of text always become JSON.
-        hexadecimal(&Sha256::digest(serde_json::json!([sorted, neutral]).to_string()))
+        digest::of_text(&serde_json::json!([sorted, neutral]).to_string())
     }
 
     /// Number of words and category of the longest form that `words` begin with, of those whose number of
@@ -161,12 +160,6 @@ impl ObjectVocabulary {
         })?;
         Some((form.words.len(), form.category))
     }
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// The words of a form, lower-cased.
