@@ -13,6 +13,7 @@ mod merge;
 mod pretrain;
 mod score;
 mod shared;
+mod verify;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -36,6 +37,7 @@ pub(crate) use shared::{
     DeviceArguments, Format, ModelArguments, SamplingArguments, SettingsArguments,
     VocabularyArguments, vision_adapter,
 };
+pub(crate) use verify::{VerifyArguments, VerifyFormat};
 
 /// Heading of the options that every command takes.
 const GLOBAL: &str = "Global options";
@@ -79,6 +81,8 @@ pub(crate) enum Command {
     Caption(CaptionArguments),
     /// Score words against images
     Score(ScoreArguments),
+    /// Find the words of captions that are not in their pictures
+    Verify(VerifyArguments),
     /// Measure how well a verifier separates correct from hallucinated words
     Calibrate(CalibrateArguments),
     /// Train an adapter with token rewards

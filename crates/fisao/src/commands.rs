@@ -9,3 +9,4 @@ pub(crate) mod inspect;
 pub(crate) mod merge;
 pub(crate) mod pretrain;
 pub(crate) mod score;
+pub(crate) mod verify;

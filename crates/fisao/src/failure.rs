@@ -34,6 +34,8 @@ use owo_colors::OwoColorize;
 const USER: u8 = 1;
 /// Exit code for what nobody foresaw.
 const UNEXPECTED: u8 = 2;
+/// Exit code where a check that was asked for failed.
+const FAILED: u8 = 3;
 /// Exit code after Ctrl-C, as shells have it: 128 + SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
 
@@ -79,6 +81,21 @@ impl Display for Interrupted {
 
 impl Error for Interrupted {}
 
+/// A check that the user asked for failed; everything was done and said.
+#[derive(Debug)]
+pub(crate) struct VerdictFailed {
+    /// What was found, and what was allowed.
+    pub(crate) message: String,
+}
+
+impl Display for VerdictFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for VerdictFailed {}
+
 /// Prints what clap has to say: help and version are answers, all else is an error.
 pub(crate) fn usage(request: &clap::Error) -> ExitCode {
     // Nothing is left to do when even this cannot be printed.
@@ -94,7 +111,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     }
     let code = exit_code(error);
     let mut stderr = anstream::stderr().lock();
-    let _ = if code == INTERRUPTED {
+    let _ = if code == INTERRUPTED || code == FAILED {
         writeln!(stderr, "{error}")
     } else {
         write!(stderr, "{}", describe(error))
@@ -147,6 +164,8 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.chain().any(<dyn Error>::is::<Interrupted>) {
         INTERRUPTED
+    } else if error.is::<VerdictFailed>() {
+        FAILED
     } else if error.chain().any(is_foreseen) {
         USER
     } else {

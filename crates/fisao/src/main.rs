@@ -1,7 +1,8 @@
 //! The `fisao` command: aligns a vision-language model with rewards from its own image encoder.
 //!
 //! Data goes to standard output, everything else to standard error. The exit code is 0 for success,
-//! 1 for what the user can put right, 2 for what nobody foresaw, 130 after Ctrl-C.
+//! 1 for what the user can put right, 2 for what nobody foresaw, 3 where a check that was asked for
+//! failed, 130 after Ctrl-C.
 
 mod answering;
 mod arguments;
@@ -14,6 +15,7 @@ mod logging;
 mod memory;
 mod model_location;
 mod output;
+mod pictures;
 mod printer;
 mod prompt;
 mod report;
@@ -56,6 +58,7 @@ fn run(command: &Command, reporter: &Reporter) -> anyhow::Result<()> {
     match command {
         Command::Caption(arguments) => commands::caption::run(arguments, reporter),
         Command::Score(arguments) => commands::score::run(arguments, reporter),
+        Command::Verify(arguments) => commands::verify::run(arguments, reporter),
         Command::Calibrate(arguments) => commands::calibrate::run(arguments, reporter),
         Command::Align(arguments) => commands::align::run(arguments, reporter),
         Command::Eval(arguments) => commands::eval::run(&arguments.command, reporter),

@@ -17,19 +17,26 @@ const WHAT: &str = "object vocabulary ({\"category\": [\"form\", …], …})";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Vocabulary {
     entries: Vec<(String, Vec<String>)>,
+    /// Phrases that hold an object's name and mean no object.
+    neutral: Vec<String>,
 }
 
 impl Vocabulary {
     /// The words of the embedded world.
     pub(crate) fn of_world() -> Self {
-        Self { entries: fisao_scenes::vocabulary() }
+        Self { entries: fisao_scenes::vocabulary(), neutral: Vec::new() }
     }
 
-    /// The file that was named, or the world's words.
+    /// The file or list that was named, or the world's words.
     pub(crate) fn from_arguments(arguments: &VocabularyArguments) -> anyhow::Result<Self> {
         match &arguments.vocabulary {
-            Some(path) => Self::read(path),
             None => Ok(Self::of_world()),
+            Some(path) if path == Path::new("world") => Ok(Self::of_world()),
+            Some(path) if path == Path::new("coco") => {
+                Ok(Self::from(&fisao_eval::chair::ObjectVocabulary::coco()))
+            }
+            Some(path) if is_json(path) => Self::read(path),
+            Some(path) => Ok(Self::from(&synonyms(path)?)),
         }
     }
 
@@ -44,7 +51,7 @@ impl Vocabulary {
             })?;
             entries.push((category, forms));
         }
-        Ok(Self { entries })
+        Ok(Self { entries, neutral: Vec::new() })
     }
 
     /// As the verifier's matcher takes it.
@@ -52,7 +59,8 @@ impl Vocabulary {
         &self,
     ) -> Result<fisao_verifier::mentions::ObjectVocabulary, fisao_verifier::mentions::VocabularyError>
     {
-        fisao_verifier::mentions::ObjectVocabulary::new(self.entries.clone())
+        let entries = self.entries.clone();
+        fisao_verifier::mentions::ObjectVocabulary::with_neutral(entries, &self.neutral)
     }
 
     /// As CHAIR's matcher takes it.
@@ -63,6 +71,23 @@ impl Vocabulary {
     }
 }
 
+impl From<&fisao_eval::chair::ObjectVocabulary> for Vocabulary {
+    fn from(vocabulary: &fisao_eval::chair::ObjectVocabulary) -> Self {
+        Self { entries: vocabulary.entries().to_vec(), neutral: vocabulary.neutral().to_vec() }
+    }
+}
+
+fn is_json(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "json")
+}
+
+/// A list with a category and its synonyms on each line.
+fn synonyms(path: &Path) -> anyhow::Result<fisao_eval::chair::ObjectVocabulary> {
+    let file = open_text("object vocabulary", path)?;
+    read_synonyms(file)
+        .with_context(|| format!("{} cannot be read as a list of synonyms", path.display()))
+}
+
 /// The words that CHAIR looks for: COCO's, unless a file is named. A file is JSON as for the other commands,
 /// or holds a category and its synonyms on each line.
 pub(crate) fn chair_vocabulary(
@@ -71,10 +96,8 @@ pub(crate) fn chair_vocabulary(
     let Some(path) = path.filter(|path| *path != Path::new("coco")) else {
         return Ok(fisao_eval::chair::ObjectVocabulary::coco());
     };
-    if path.extension().is_some_and(|ending| ending == "json") {
+    if is_json(path) {
         return Ok(Vocabulary::read(path)?.for_chair()?);
     }
-    let file = open_text("object vocabulary", path)?;
-    read_synonyms(file)
-        .with_context(|| format!("{} cannot be read as a list of synonyms", path.display()))
+    synonyms(path)
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use fisao_align::captions::Judge;
+use fisao_align::captions::{Judge, generate, likelihoods};
 use fisao_align::config::AlignConfig;
 use fisao_align::error::AlignError;
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_align::trainer::Trainer;
 use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
+use fisao_models::generation::Sampling;
 use fisao_models::image::PixelValues;
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
@@ -206,6 +207,26 @@ fn the_trainer_sees_the_samplers_log_probabilities() {
         let metrics = trainer.iterate(&mut |_| {}).unwrap();
         assert!(metrics.sampler_gap < 1e-4, "gap {}", metrics.sampler_gap);
     }
+}
+
+#[test]
+fn a_given_response_is_as_likely_as_when_it_was_written() {
+    let (policy, _) = models();
+    let sampling = Sampling { max_new_tokens: 6, temperature: 1.0, seed: 3 };
+    let quiet = |_: usize| {};
+    let written = generate(&policy, &Noise, 2..7, 20, &sampling, &quiet).unwrap();
+    // Beside what was written, something shorter and something longer, so that rows are padded.
+    let responses =
+        |at: usize| vec![vec![5], written[at - 2].tokens.clone(), vec![4, 5, 9, 4, 6, 12, 7, 10]];
+    let found = likelihoods(&policy, &Noise, 2..7, &responses, 20, &quiet).unwrap();
+    for (found, written) in found.iter().zip(&written) {
+        let sum: f64 = written.logprobs.iter().map(|&logprob| f64::from(logprob)).sum();
+        let mean = sum / written.logprobs.len() as f64;
+        assert!((found[1] - mean).abs() < 1e-4, "{} {mean}", found[1]);
+        assert!((found[2] - found[0]).abs() > 1e-9 && found.iter().all(|number| *number < 0.0));
+    }
+    let differ = found.windows(2).all(|pair| (pair[0][0] - pair[1][0]).abs() > 1e-7);
+    assert!(differ, "every picture has a likelihood of its own: {found:?}");
 }
 
 #[test]

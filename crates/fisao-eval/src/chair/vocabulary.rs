@@ -114,8 +114,13 @@ impl ObjectVocabulary {
     }
 
     /// Categories with their surface forms, as given.
-    pub(crate) fn entries(&self) -> &[(String, Vec<String>)] {
+    pub fn entries(&self) -> &[(String, Vec<String>)] {
         &self.entries
+    }
+
+    /// Phrases that hold an object's name and mean no object, as given.
+    pub fn neutral(&self) -> &[String] {
+        &self.neutral
     }
 
     /// The category that a name means: its own name, or one of its forms.

@@ -19,7 +19,8 @@ pub struct ObjectVocabulary {
 struct Spelling {
     words: Vec<String>,
     form: String,
-    category: usize,
+    /// `None` for a phrase that holds an object's name and means no object.
+    category: Option<usize>,
 }
 
 /// Words of a text that name a category.
@@ -70,6 +71,18 @@ impl ObjectVocabulary {
     /// An empty vocabulary, a repeated category, a form without a word, or a form given to two
     /// categories.
     pub fn new(entries: Vec<(String, Vec<String>)>) -> Result<Self, VocabularyError> {
+        Self::with_neutral(entries, &[])
+    }
+
+    /// The same with phrases that hold an object's name and mean no object, such as "baby blanket": where one is the
+    /// longest match, nothing is named. A phrase that some category lists stays that category's.
+    ///
+    /// # Errors
+    /// See [`Self::new`].
+    pub fn with_neutral(
+        entries: Vec<(String, Vec<String>)>,
+        neutral: &[String],
+    ) -> Result<Self, VocabularyError> {
         if entries.is_empty() {
             return Err(VocabularyError::Empty);
         }
@@ -98,11 +111,18 @@ impl ObjectVocabulary {
                     Some(_) => {}
                     None => {
                         let form = key.join(" ");
-                        listed.push(Spelling { words: key, form, category: index });
+                        listed.push(Spelling { words: key, form, category: Some(index) });
                     }
                 }
             }
             categories.push(category);
+        }
+        for phrase in neutral {
+            let words: Vec<String> = words(phrase).into_iter().map(|word| word.text).collect();
+            if !words.is_empty() && !owners.contains_key(&words) {
+                let form = words.join(" ");
+                listed.push(Spelling { words, form, category: None });
+            }
         }
         Ok(Self { categories, spellings: index_by_first_word(listed) })
     }
@@ -134,8 +154,9 @@ impl ObjectVocabulary {
                 continue;
             };
             let end = at + spelling.words.len();
-            let (category, form) = (spelling.category, spelling.form.as_str());
-            matches.push(Match { words: at..end, category, form });
+            let form = spelling.form.as_str();
+            let found = spelling.category.map(|category| Match { words: at..end, category, form });
+            matches.extend(found);
             at = end;
         }
         matches

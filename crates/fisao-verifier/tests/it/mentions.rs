@@ -63,6 +63,19 @@ fn units_are_mapped_to_the_tokens_that_spell_them() {
 }
 
 #[test]
+fn a_neutral_phrase_names_nothing() {
+    let entries = vec![("person".to_owned(), vec!["baby".to_owned()])];
+    let neutral = ["baby blanket".to_owned(), "baby".to_owned()];
+    let vocabulary = ObjectVocabulary::with_neutral(entries, &neutral).unwrap();
+    let text = "A baby under two baby blankets, babies";
+    let whole = 0..text.len();
+    let found = vocabulary.units(text, &[whole]);
+    let words: Vec<&str> = found.iter().map(|unit| unit.text.as_str()).collect();
+    // What a category lists stays a name, whatever else is said of it.
+    assert_eq!(words, ["baby", "babies"]);
+}
+
+#[test]
 fn tokens_that_spell_nothing_belong_to_no_unit() {
     let (text, mut spans) = spelled(&["", "dog", ""]);
     assert_eq!(vocabulary().units(&text, &spans)[0].tokens, 1..2);

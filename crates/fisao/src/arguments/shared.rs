@@ -122,7 +122,8 @@ pub(crate) struct SettingsArguments {
 /// Which words name objects.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct VocabularyArguments {
-    /// Object names, JSON: {"category": ["form", …], …} [default: those of the embedded world]
+    /// Object names: coco for COCO's 80, world for those of the embedded world, or a file: {"category": ["form",
+    /// …], …} as JSON, or one category and its synonyms a line, with commas between [default: world]
     #[arg(long, value_name = "FILE")]
     pub(crate) vocabulary: Option<PathBuf>,
 }

@@ -14,7 +14,7 @@ use fisao_verifier::templates::Templates;
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
-use crate::arguments::{Format, ScoreArguments};
+use crate::arguments::{Format, ScoreArguments, VocabularyArguments};
 use crate::bundle::{LoadedVerifier, verifier_from_arguments};
 use crate::output;
 use crate::reporter::Reporter;
@@ -46,32 +46,33 @@ struct NameScore {
 }
 
 #[derive(Debug, Serialize)]
-struct ScoredCaption {
+pub(super) struct ScoredCaption {
     caption: String,
-    mentions: Vec<ScoredMention>,
+    pub(super) mentions: Vec<ScoredMention>,
 }
 
 #[derive(Debug, Serialize)]
-struct ScoredMention {
+pub(super) struct ScoredMention {
     /// First character in the caption, counted from 0.
-    start: usize,
+    pub(super) start: usize,
     /// Character after the last.
-    end: usize,
+    pub(super) end: usize,
     /// The same in bytes.
     #[serde(skip)]
     bytes: Range<usize>,
-    text: String,
-    category: String,
-    form: String,
+    pub(super) text: String,
+    pub(super) category: String,
+    pub(super) form: String,
     /// Whether the caption says that the object is not there.
-    negated: bool,
-    cosine: f64,
+    pub(super) negated: bool,
+    pub(super) cosine: f64,
+    /// That the object is there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    probability: Option<f64>,
+    pub(super) probability: Option<f64>,
 }
 
 /// What turns an image into scores.
-struct Scorer {
+pub(super) struct Scorer {
     verifier: Verifier,
     vocabulary: ObjectVocabulary,
     calibration: Option<Calibration>,
@@ -79,16 +80,12 @@ struct Scorer {
 
 pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let images = checked_images(&arguments.images, reporter)?;
-    let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?.for_mentions()?;
-    let calibration = arguments.calibration.as_deref().map(read_calibration).transpose()?;
-    let mut templates = Templates::default();
-    if !arguments.templates.is_empty() {
-        templates.prompts.clone_from(&arguments.templates);
-    }
+    let templates = templates(&arguments.templates);
     let device = arguments.device.open(reporter)?.device;
     let LoadedVerifier { verifier, processor } =
         verifier_from_arguments(arguments.verifier.as_ref(), templates, &device, reporter)?;
-    let mut scorer = Scorer { verifier, vocabulary, calibration };
+    let calibration = arguments.calibration.as_deref();
+    let mut scorer = Scorer::new(verifier, &arguments.vocabulary, calibration)?;
     for image in images {
         let embedding = scorer.embed(&processor.process(&open_image(&image.file)?));
         let scored = ScoredImage {
@@ -108,6 +105,15 @@ pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Re
     Ok(())
 }
 
+/// The sentences that were given, or the usual one.
+pub(super) fn templates(given: &[String]) -> Templates {
+    let mut templates = Templates::default();
+    if !given.is_empty() {
+        given.clone_into(&mut templates.prompts);
+    }
+    templates
+}
+
 fn characters(text: &str) -> usize {
     text.chars().count()
 }
@@ -119,6 +125,20 @@ fn read_calibration(path: &Path) -> anyhow::Result<Calibration> {
 }
 
 impl Scorer {
+    pub(super) fn new(
+        verifier: Verifier,
+        vocabulary: &VocabularyArguments,
+        calibration: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let vocabulary = Vocabulary::from_arguments(vocabulary)?.for_mentions()?;
+        let calibration = calibration.map(read_calibration).transpose()?;
+        Ok(Self { verifier, vocabulary, calibration })
+    }
+
+    pub(super) fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
     fn embed(&self, image: &PixelValues) -> Vec<f32> {
         let pictures = Pictures::new([image], &self.verifier.model().vision().device());
         self.verifier.embed_images(pictures.whole()).swap_remove(0)
@@ -133,7 +153,12 @@ impl Scorer {
         Ok(names.iter().map(score).collect())
     }
 
-    fn caption(&mut self, image: &[f32], caption: &str) -> anyhow::Result<ScoredCaption> {
+    /// Scores what a caption names against an image's embedding.
+    pub(super) fn caption(
+        &mut self,
+        image: &[f32],
+        caption: &str,
+    ) -> anyhow::Result<ScoredCaption> {
         // No tokenizer is involved: the whole text counts as one token.
         let whole = 0..caption.len();
         let units = self.vocabulary.units(caption, std::slice::from_ref(&whole));
@@ -184,7 +209,7 @@ fn in_words(scored: &ScoredImage) -> String {
 }
 
 /// The caption with its object words coloured.
-fn marked(caption: &ScoredCaption) -> String {
+pub(super) fn marked(caption: &ScoredCaption) -> String {
     let mut text = String::new();
     let mut at = 0;
     for mention in &caption.mentions {

@@ -5,10 +5,11 @@ use crate::fixture::Workplace;
 #[test]
 fn every_command_describes_itself() {
     let place = Workplace::new();
-    let commands: [&[&str]; 23] = [
+    let commands: [&[&str]; 24] = [
         &[],
         &["caption"],
         &["score"],
+        &["verify"],
         &["calibrate"],
         &["align"],
         &["eval"],

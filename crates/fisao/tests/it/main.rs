@@ -20,3 +20,4 @@ mod merge;
 mod pretrain;
 mod score;
 mod tiles;
+mod verify;

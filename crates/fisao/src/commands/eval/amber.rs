@@ -12,7 +12,7 @@ use fisao_eval::answers::read_answers;
 use fisao_eval::statistics::Bootstrap;
 use serde_json::{Map, json};
 
-use super::inputs::{PictureFolder, answers, file_of, optional_file_of, read};
+use super::inputs::{answers, file_of, optional_file_of, pictures_of, read};
 use super::runs::{Layout, Number, Run, Unit};
 use crate::answering::Question;
 use crate::arguments::{AmberArguments, AmberPart, AmberPlurals};
@@ -99,11 +99,8 @@ fn questions(arguments: &AmberArguments, data: &AmberData) -> anyhow::Result<Vec
             .map(|name| file(name).map_or_else(|| file_of(folder, &[name]), Ok))
             .collect::<anyhow::Result<_>>()?,
     };
-    let images = PictureFolder::of(
-        &arguments.benchmark.answering,
-        folder,
-        &["image", "images", "data/image"],
-    );
+    let images =
+        pictures_of(&arguments.benchmark.answering, folder, &["image", "images", "data/image"]);
     let (mut questions, mut seen) = (Vec::new(), BTreeSet::new());
     for file in files {
         for Query { id, image, query } in read("queries of AMBER", &file, read_queries)? {

@@ -13,12 +13,13 @@ use fisao_eval::statistics::Bootstrap;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::inputs::{Asking, PictureFolder, answer, files_in, folders, made_with, names, read};
+use super::inputs::{Asking, answer, files_in, folders, made_with, names, read};
 use super::runs::{Layout, Number, Run, Unit};
 use super::world::{self, WorldEvaluation};
 use crate::answering::Question;
 use crate::arguments::{ChairArguments, ChairRules, ReportFormat, TruthArguments};
 use crate::failure::Refusal;
+use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
 use crate::vocabulary::{Vocabulary, chair_vocabulary};
 

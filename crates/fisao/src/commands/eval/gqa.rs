@@ -7,7 +7,7 @@ use fisao_eval::rates::Accuracy;
 use serde_json::{Map, json};
 
 use super::accuracy::{self, Scored};
-use super::inputs::{PictureFolder, answers, file_of, read};
+use super::inputs::{answers, file_of, pictures_of, read};
 use super::runs::{Layout, Number, Unit};
 use crate::answering::Question;
 use crate::arguments::{GqaArguments, GqaRules};
@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &GqaArguments, reporter: &Reporter) -> anyhow::Resu
         GqaRules::LmmsEval => Normalisation::LmmsEval,
     };
     let asked = || {
-        let images = PictureFolder::of(&benchmark.answering, &benchmark.data, &["images"]);
+        let images = pictures_of(&benchmark.answering, &benchmark.data, &["images"]);
         let question = |asked: &Asked| {
             let mut row = Map::new();
             row.insert("question_id".to_owned(), json!(asked.id));

@@ -6,9 +6,7 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use fisao_eval::image_id::ImageIndex;
 use fisao_formats::documents::{open_text, read_json};
-use fisao_formats::images::list_images;
 use serde_json::{Value, json};
 
 use crate::answering::{ANSWERS, Answering, Question, SETTINGS};
@@ -17,6 +15,7 @@ use crate::arguments::{
 };
 use crate::bundle::Policy;
 use crate::failure::Refusal;
+use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
 
 /// Opens a file, unpacked if it is gzipped, and hands it to a reader; what the reader finds wrong is said
@@ -158,52 +157,16 @@ pub(super) fn files_in(
     Ok(files)
 }
 
-/// A folder of pictures, which may be called by other names than their files'.
-#[derive(Debug)]
-pub(super) struct PictureFolder {
-    folder: PathBuf,
-    files: Vec<PathBuf>,
-    index: ImageIndex,
-}
-
-impl PictureFolder {
-    pub(super) fn open(folder: &Path) -> Self {
-        // A folder that is not there has no pictures; the first one that is looked for tells.
-        let files = list_images(folder).unwrap_or_default();
-        let mut index = ImageIndex::default();
-        for (position, file) in files.iter().enumerate() {
-            index.insert(&file.file_name().unwrap_or_default().to_string_lossy(), position);
-        }
-        Self { folder: folder.to_owned(), files, index }
-    }
-
-    /// Where a benchmark's pictures are: where the user says, or in the first folder that there is.
-    pub(super) fn of(arguments: &BenchmarkAnswering, data: &Path, names: &[&str]) -> Self {
-        let beside = if data.is_file() { data.parent().unwrap_or(data) } else { data };
-        let folder = || names.iter().map(|name| beside.join(name)).find(|folder| folder.is_dir());
-        Self::open(&arguments.images.clone().or_else(folder).unwrap_or_else(|| beside.to_owned()))
-    }
-
-    /// The folder within, if there is one of that name, or this one.
-    pub(super) fn within(&self, name: &str) -> Option<Self> {
-        let folder = self.folder.join(name);
-        folder.is_dir().then(|| Self::open(&folder))
-    }
-
-    /// The file of a picture: of that name, of that name and an ending, or of the same number in COCO.
-    pub(super) fn file(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let exact = self.folder.join(name);
-        if exact.is_file() {
-            return Ok(exact);
-        }
-        match self.index.find(name) {
-            Some((position, _)) => Ok(self.files[position].clone()),
-            None => bail!(
-                Refusal::new(format!("{} has no image {name}", self.folder.display()))
-                    .hint("--images names the folder that holds the pictures")
-            ),
-        }
-    }
+/// Where a benchmark's pictures are: where the user says, or in the first folder that there is.
+pub(super) fn pictures_of(
+    arguments: &BenchmarkAnswering,
+    data: &Path,
+    names: &[&str],
+) -> PictureFolder {
+    let beside = if data.is_file() { data.parent().unwrap_or(data) } else { data };
+    let folder = || names.iter().map(|name| beside.join(name)).find(|folder| folder.is_dir());
+    let folder = arguments.images.clone().or_else(folder);
+    PictureFolder::open(&folder.unwrap_or_else(|| beside.to_owned()))
 }
 
 /// The folders of pictures and of answers.

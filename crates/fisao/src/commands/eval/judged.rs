@@ -16,12 +16,13 @@ use fisao_eval::statistics::{Bootstrap, Interval};
 use fisao_formats::documents::{read_text, write_bytes};
 use serde_json::{Map, json};
 
-use super::inputs::{Asking, PictureFolder, answer, file_of, names, read};
+use super::inputs::{Asking, answer, file_of, names, pictures_of, read};
 use super::runs::{Layout, Number, Run, Unit};
 use crate::answering::Question;
 use crate::arguments::JudgedArguments;
 use crate::failure::Refusal;
 use crate::output;
+use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
 
 const MM_VET: Layout<1> = Layout {
@@ -44,7 +45,7 @@ pub(crate) fn mm_vet(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
     let questions = read("questions of MM-Vet", &file, mm_vet::read_questions)?;
     if arguments.verdicts.is_empty() {
         let asked = || {
-            let images = PictureFolder::of(&arguments.answering, &arguments.data, &["images"]);
+            let images = pictures_of(&arguments.answering, &arguments.data, &["images"]);
             let question = |asked: &mm_vet::Question| {
                 let prompt = mm_vet::prompt(&asked.question);
                 Ok(put(&asked.id, images.file(&asked.image)?, prompt))
@@ -92,7 +93,7 @@ pub(crate) fn mm_hal(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
     let mut records = read("questions of MMHal-Bench", &file, mm_hal::read_records)?;
     if arguments.verdicts.is_empty() {
         let asked = || {
-            let images = PictureFolder::of(&arguments.answering, &arguments.data, &["images"]);
+            let images = pictures_of(&arguments.answering, &arguments.data, &["images"]);
             let question = |(place, record): (usize, &Record)| {
                 let id = QuestionId(place.to_string());
                 let image = hal_picture(&images, place, record)?;

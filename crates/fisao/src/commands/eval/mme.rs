@@ -10,12 +10,13 @@ use fisao_eval::mme::{self, MmeReport, Reading, Row, read_task, score_task};
 use fisao_eval::statistics::{Bootstrap, Interval};
 use serde_json::{Map, json};
 
-use super::inputs::{Asking, PictureFolder, answer, folders, name, names, read};
+use super::inputs::{Asking, answer, folders, name, names, read};
 use super::report;
 use super::runs::{Layout, Number, Run, Unit};
 use crate::answering::Question;
 use crate::arguments::{MmeArguments, MmeReading, ReportFormat};
 use crate::failure::Refusal;
+use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
 use crate::table::{NONE, Table, percent};
 

@@ -19,11 +19,12 @@ use serde::Serialize;
 use serde_json::{Map, json};
 
 use super::accuracy::{self, Scored};
-use super::inputs::{PictureFolder, answers, file_of, read};
+use super::inputs::{answers, file_of, pictures_of, read};
 use super::runs::{Layout, Number, Unit};
 use crate::answering::Question;
 use crate::arguments::{OptionRules, OptionsArguments};
 use crate::failure::Refusal;
+use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
 
 const SEED: Layout<1> = Layout {
@@ -58,7 +59,7 @@ pub(crate) fn seed_bench(arguments: &OptionsArguments, reporter: &Reporter) -> a
         }
     }
     let places = ["SEED-Bench-image", "images"];
-    let images = PictureFolder::of(&benchmark.answering, &benchmark.data, &places);
+    let images = pictures_of(&benchmark.answering, &benchmark.data, &places);
     let asked = || {
         let question = |question: &OptionQuestion| {
             let name = question.image.as_deref();

@@ -17,13 +17,14 @@ use fisao_scenes::{Split, World};
 use serde::Serialize;
 use serde_json::{Map, json};
 
-use super::inputs::{self, Asking, PictureFolder, answer, files_in, folders, read};
+use super::inputs::{self, Asking, answer, files_in, folders, read};
 use super::report;
 use super::runs::{Layout, Number, Run, Unit};
 use crate::answering::Question;
 use crate::arguments::{NegativeKind, PopeArguments, PopeBuildArguments, ReportFormat, WorldSplit};
 use crate::failure::Refusal;
 use crate::output;
+use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
 
 pub(crate) fn run(arguments: &PopeArguments, reporter: &Reporter) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use fisao_eval::science_qa::{
 use serde_json::{Map, json};
 
 use super::accuracy::{self, Scored};
-use super::inputs::{PictureFolder, answers, file_of, read};
+use super::inputs::{answers, file_of, pictures_of, read};
 use super::runs::{Layout, Number, Unit};
 use crate::answering::Question;
 use crate::arguments::ScienceQaArguments;
@@ -48,11 +48,8 @@ pub(crate) fn run(arguments: &ScienceQaArguments, reporter: &Reporter) -> anyhow
         notes.push(format!("{} problems without a picture were not asked", all - split.len()));
     }
     let folder = format!("images/{}", arguments.split);
-    let images = PictureFolder::of(
-        &benchmark.answering,
-        &benchmark.data,
-        &[&folder, &arguments.split, "images"],
-    );
+    let images =
+        pictures_of(&benchmark.answering, &benchmark.data, &[&folder, &arguments.split, "images"]);
     let questions = || {
         let question = |id: &String| {
             let problem = problems.get(id);

@@ -1,0 +1,57 @@
+//! `fisao verify`.
+
+#![expect(
+    clippy::doc_markdown,
+    reason = "these comments are the help text, where JSON is shown as it is written"
+)]
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{DeviceArguments, VocabularyArguments};
+use crate::model_location::ModelLocation;
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// Captions, JSON or JSON lines: {"image_id": …, "caption": "…"}; gzipped or not
+    #[arg(long, value_name = "FILE")]
+    pub(crate) captions: PathBuf,
+    /// Folder of the pictures
+    #[arg(long, value_name = "DIR")]
+    pub(crate) images: PathBuf,
+    /// CLIP or SigLIP checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the embedded
+    /// world's small verifier]
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) verifier: Option<ModelLocation>,
+    /// Calibration that turns scores into probabilities, as `fisao calibrate` writes it; without it words have
+    /// scores only, and none is judged
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) vocabulary: VocabularyArguments,
+    /// Sentence in which names are scored, with {} in the name's place; several are averaged
+    /// [default: "a photo of a {}."]
+    #[arg(long = "template", value_name = "TEXT")]
+    pub(crate) templates: Vec<String>,
+    /// From this probability of being hallucinated on a word counts as hallucinated
+    #[arg(long, value_name = "P", default_value_t = 0.5, requires = "calibration")]
+    pub(crate) threshold: f64,
+    /// End with exit code 3 if more than this share of the words, from 0 to 1, counts as hallucinated
+    #[arg(long, value_name = "SHARE", requires = "calibration")]
+    pub(crate) fail_above: Option<f64>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
+    /// How to print the verdicts
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) format: VerifyFormat,
+}
+
+/// How verdicts are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VerifyFormat {
+    /// Captions with coloured words
+    Text,
+    /// One object for each caption
+    Jsonl,
+}

@@ -1,0 +1,50 @@
+//! Pictures of a folder, by whatever name a file calls them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use fisao_eval::image_id::ImageIndex;
+use fisao_formats::images::list_images;
+
+use crate::failure::Refusal;
+
+/// A folder of pictures, which may be called by other names than their files'.
+#[derive(Debug)]
+pub(crate) struct PictureFolder {
+    folder: PathBuf,
+    files: Vec<PathBuf>,
+    index: ImageIndex,
+}
+
+impl PictureFolder {
+    pub(crate) fn open(folder: &Path) -> Self {
+        // A folder that is not there has no pictures; the first one that is looked for tells.
+        let files = list_images(folder).unwrap_or_default();
+        let mut index = ImageIndex::default();
+        for (position, file) in files.iter().enumerate() {
+            index.insert(&file.file_name().unwrap_or_default().to_string_lossy(), position);
+        }
+        Self { folder: folder.to_owned(), files, index }
+    }
+
+    /// The folder within, if there is one of that name, or this one.
+    pub(crate) fn within(&self, name: &str) -> Option<Self> {
+        let folder = self.folder.join(name);
+        folder.is_dir().then(|| Self::open(&folder))
+    }
+
+    /// The file of a picture: of that name, of that name and an ending, or of the same number in COCO.
+    pub(crate) fn file(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let exact = self.folder.join(name);
+        if exact.is_file() {
+            return Ok(exact);
+        }
+        match self.index.find(name) {
+            Some((position, _)) => Ok(self.files[position].clone()),
+            None => bail!(
+                Refusal::new(format!("{} has no image {name}", self.folder.display()))
+                    .hint("--images names the folder that holds the pictures")
+            ),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `fisao verify`.
+
+use serde_json::{Value, json};
+
+use crate::bad_align::write_calibration;
+use crate::fixture::Workplace;
+
+const ARGUMENTS: [&str; 9] = [
+    "verify",
+    "--captions",
+    "captions.jsonl",
+    "--images",
+    "pictures",
+    "--verifier",
+    "clip",
+    "--vocabulary",
+    "words.txt",
+];
+
+fn workplace() -> Workplace {
+    let place = Workplace::furnished();
+    // A category and its synonyms a line, as CHAIR's list has them.
+    place.write("words.txt", "dog, puppy\ncar\ncat\n");
+    let captions = [
+        json!({ "image_id": "a", "caption": "Ein Café: a puppy and no cat." }),
+        json!({ "image_id": "b.png", "caption": "Two cars." }),
+        json!({ "image": "a.png", "caption": "Nothing at all." }),
+    ];
+    place.write("captions.jsonl", captions.map(|row| row.to_string()).join("\n"));
+    place
+}
+
+fn verdicts(place: &Workplace, more: &[&str]) -> Vec<Value> {
+    let text = place.succeed(&[&ARGUMENTS[..], &["--format", "jsonl"], more].concat());
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn words_are_found_and_scored_against_their_pictures() {
+    let place = workplace();
+    let found = verdicts(&place, &[]);
+    assert_eq!(found.len(), 3);
+    let puppy = &found[0]["mentions"][0];
+    assert_eq!(
+        (&puppy["start"], &puppy["end"], &puppy["category"], &puppy["form"]),
+        (&json!(12), &json!(17), &json!("dog"), &json!("puppy"))
+    );
+    assert_eq!(found[0]["mentions"][1]["negated"], true);
+    assert_eq!(found[1]["mentions"][0]["form"], "car");
+    assert_eq!(found[2]["mentions"], json!([]));
+    assert_eq!((&puppy.get("p_hallucinated"), &found[0]["hallucinated"]), (&None, &Value::Null));
+
+    // The same score as `fisao score` gives.
+    let text = place.succeed(&[
+        "score",
+        "--verifier",
+        "clip",
+        "--image",
+        "pictures/a.png",
+        "--text",
+        "puppy",
+        "--format",
+        "json",
+    ]);
+    let scored: Value = serde_json::from_str(&text).unwrap();
+    let (one, other) = (&puppy["cosine"], &scored["scores"][0]["cosine"]);
+    assert!((one.as_f64().unwrap() - other.as_f64().unwrap()).abs() < 1e-6, "{one} {other}");
+}
+
+#[test]
+fn a_calibration_judges_them_and_a_pipeline_can_stop() {
+    let place = workplace();
+    write_calibration(&place);
+    let calibrated = ["--calibration", "calibration.json"];
+    let all = [&calibrated[..], &["--threshold", "0"]].concat();
+    let found = verdicts(&place, &all);
+    assert_eq!((&found[0]["hallucinated"], &found[1]["hallucinated"]), (&json!(1), &json!(1)));
+    let p = found[0]["mentions"][0]["p_hallucinated"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&p));
+    assert_eq!(found[0]["mentions"][1].get("p_hallucinated"), None, "a denied word is not judged");
+
+    let output = place.run(&[&ARGUMENTS[..], &all, &["--fail-above", "0.9"]].concat());
+    assert_eq!(output.status.code(), Some(3));
+    let (text, errors) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(text.starts_with("a: Ein Café: a puppy and no cat."), "{text}");
+    assert!(
+        errors.contains("2 of 2 words count as hallucinated, more than the share of 0.9"),
+        "{errors}"
+    );
+    assert!(errors.contains("1 words say what is not there"), "{errors}");
+    let none = [&ARGUMENTS[..], &calibrated, &["--threshold", "1", "--fail-above", "0"]].concat();
+    assert_eq!(place.run(&none).status.code(), Some(0));
+}
+
+#[test]
+fn what_cannot_be_verified_is_named() {
+    let place = workplace();
+    place.write("captions.jsonl", json!({ "image_id": "z", "caption": "A dog." }).to_string());
+    let error = place.refuse(&ARGUMENTS);
+    assert!(error.contains("pictures has no image z"), "{error}");
+    place.write("captions.jsonl", "");
+    assert!(place.refuse(&ARGUMENTS).contains("captions.jsonl holds no caption"));
+    let error = place.refuse(&[&ARGUMENTS[..], &["--fail-above", "0.1"]].concat());
+    assert!(error.contains("--calibration"), "{error}");
+}
+
+#[test]
+fn cocos_words_are_at_hand() {
+    let place = workplace();
+    let captions =
+        json!({ "image_id": "a", "caption": "A hot dog and a baby blanket by the bikes." });
+    place.write("captions.jsonl", captions.to_string());
+    let arguments = [&ARGUMENTS[..8], &["coco", "--format", "jsonl"]].concat();
+    let found: Value = serde_json::from_str(&place.succeed(&arguments)).unwrap();
+    let names: Vec<&str> = found["mentions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["category"].as_str().unwrap())
+        .collect();
+    // "baby" alone would name a person.
+    assert_eq!(names, ["hot dog", "bicycle"]);
+}
