@@ -79,13 +79,20 @@ pub fn pictures(tasks: &[Task], device: &Device) -> Pictures {
     Pictures::new(tasks.iter().map(|task| &task.image), device)
 }
 
-/// Runs the image encoders over all tasks, on all cores of the CPU.
+/// Runs the image encoders over all tasks, on all cores of the CPU. Either all tasks have pixels of their own for the
+/// verifier, or none has.
 pub fn encode(policy: &Llava, verifier: &Verifier, tasks: &[Task]) -> Encoded {
     let shares = over_shares(tasks, shares_on(&policy.device()), |share| {
         let mut encoded = Encoded { features: Vec::new(), embeddings: Vec::new() };
         for batch in share.chunks(BATCH) {
             let pictures = pictures(batch, &policy.device());
-            encoded.embeddings.extend(verifier.embed_images(pictures.whole()));
+            let own: Option<Vec<_>> =
+                batch.iter().map(|task| task.verifier_image.as_ref()).collect();
+            let seen = match own {
+                Some(own) => Pictures::new(own, &policy.device()).whole(),
+                None => pictures.whole(),
+            };
+            encoded.embeddings.extend(verifier.embed_images(seen));
             encoded.features.extend(policy.image_features(pictures).split());
         }
         encoded

@@ -11,6 +11,8 @@ pub struct Task {
     pub id: String,
     /// The image as the model takes it.
     pub image: PixelValues,
+    /// The image as the verifier takes it, where its encoder is not the model's own; else both see the same pixels.
+    pub verifier_image: Option<PixelValues>,
     /// Prompt ids with the image placeholder expanded.
     pub prompt: Vec<u32>,
 }

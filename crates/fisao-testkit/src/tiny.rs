@@ -93,7 +93,17 @@ pub fn tiny_llava(seed: u64) -> Llava {
 /// # Panics
 /// Never: random weights fit every shape.
 pub fn tiny_clip(seed: u64) -> Clip {
-    Clip::load(clip_config(), &mut RandomWeights::new(seed), &Device::flex())
+    tiny_clip_for(IMAGE_SIZE, seed)
+}
+
+/// The same for pictures of another side, in pixels.
+///
+/// # Panics
+/// Never: random weights fit every shape.
+pub fn tiny_clip_for(image_size: usize, seed: u64) -> Clip {
+    let mut config = clip_config();
+    config.vision.image_size = image_size;
+    Clip::load(config, &mut RandomWeights::new(seed), &Device::flex())
         .expect("random weights fit every shape")
 }
 

@@ -135,7 +135,7 @@ impl Policy {
     ) -> Result<Task, TextError> {
         let image = self.processor.process(image);
         let prompt = self.model.config().expand_image_token(prompt, image.picture_size)?;
-        Ok(Task { id, image, prompt })
+        Ok(Task { id, image, verifier_image: None, prompt })
     }
 }
 
@@ -166,6 +166,32 @@ pub(crate) fn load_verifier(
     let Loaded { model, unused } = checkpoint.load_contrastive(dtype, device)?;
     warn_of_unused(folder, &unused, reporter);
     Ok(LoadedVerifier { verifier: Verifier::new(model, tokenizer, templates), processor })
+}
+
+impl LoadedVerifier {
+    /// What the verifier needs of images besides the model's own pixels: nothing where its encoder is the model's,
+    /// its own processor where another one was allowed.
+    ///
+    /// # Errors
+    /// The encoder is another one, and that was not allowed.
+    pub(crate) fn pixels_for(
+        &self,
+        policy: &Policy,
+        allow_foreign: bool,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Option<ImageProcessor>> {
+        match self.verifier.check_own_encoder(&policy.model.vision_tower) {
+            Ok(()) => Ok(None),
+            Err(error) if allow_foreign => {
+                reporter.warn(
+                    error,
+                    Some("it gets pictures of its own, as --allow-foreign-verifier says"),
+                );
+                Ok(Some(self.processor.clone()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 /// Loads the verifier that was named, or the embedded one.

@@ -7,6 +7,7 @@ use fisao_align::AlignError;
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_formats::FormatError;
 use fisao_formats::images::{list_images, open_image};
+use fisao_models::image::ImageProcessor;
 
 use crate::bundle::Policy;
 use crate::reporter::Reporter;
@@ -52,6 +53,8 @@ pub(crate) struct ImageTasks<'a> {
     prompt: Vec<u32>,
     /// Length of the longest prompt, its image included.
     longest: usize,
+    /// What prepares images for a verifier with an encoder of its own.
+    verifier: Option<ImageProcessor>,
 }
 
 impl<'a> ImageTasks<'a> {
@@ -73,7 +76,12 @@ impl<'a> ImageTasks<'a> {
                 longest = longest.max(config.expand_image_token(&prompt, image.size)?.len());
             }
         }
-        Ok(Self { policy, images, prompt, longest })
+        Ok(Self { policy, images, prompt, longest, verifier: None })
+    }
+
+    /// The same with pixels for a verifier that takes other ones than the model.
+    pub(crate) fn with_verifier(self, processor: Option<ImageProcessor>) -> Self {
+        Self { verifier: processor, ..self }
     }
 
     /// The file of a task.
@@ -98,6 +106,7 @@ impl TaskSource for ImageTasks<'_> {
         let id = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
         let image = open_image(file)
             .map_err(|error| AlignError::Task { id: id.clone(), reason: error.to_string() })?;
-        Ok(self.policy.task(id, &image, &self.prompt)?)
+        let verifier_image = self.verifier.as_ref().map(|processor| processor.process(&image));
+        Ok(Task { verifier_image, ..self.policy.task(id, &image, &self.prompt)? })
     }
 }

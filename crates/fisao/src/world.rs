@@ -57,6 +57,7 @@ impl TaskSource for SceneTasks<'_> {
         Ok(Task {
             id: self.world.image_id(self.split, index as u64),
             prompt: self.config.expand_image_token(&ids, image.picture_size)?,
+            verifier_image: None,
             image,
         })
     }

@@ -86,7 +86,8 @@ impl TaskSource for Noise {
             tile_size: size,
             picture_size: size,
         };
-        Ok(Task { id: format!("noise-{index}"), image, prompt: vec![1, 3, 3, 3, 3, 8, 14] })
+        let (id, prompt) = (format!("noise-{index}"), vec![1, 3, 3, 3, 3, 8, 14]);
+        Ok(Task { id, image, verifier_image: None, prompt })
     }
 }
 

@@ -34,14 +34,13 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
     };
     // First, as it is small: a name that leads nowhere is found before a large model is fetched.
     let (verifier, templates) = (Some(&arguments.verifier), config.templates.clone());
-    let verifier = verifier_from_arguments(verifier, templates, &device, reporter)?.verifier;
+    let loaded = verifier_from_arguments(verifier, templates, &device, reporter)?;
     let policy = Policy::located(&arguments.model, None, LoadDtype::AsStored, &device, reporter)?;
-    if !arguments.allow_foreign_verifier {
-        verifier.check_own_encoder(&policy.model.vision_tower)?;
-    }
+    let pixels = loaded.pixels_for(&policy, arguments.allow_foreign_verifier, reporter)?;
+    let verifier = loaded.verifier;
     let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?.for_mentions()?;
     let judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
-    let tasks = ImageTasks::new(&policy, images, &arguments.prompt)?;
+    let tasks = ImageTasks::new(&policy, images, &arguments.prompt)?.with_verifier(pixels);
     policy.check_length(tasks.longest_prompt(), config.max_new_tokens)?;
     let model = policy.model.clone();
     let mut trainer = Trainer::new(config.clone(), model, judge, &calibration, &tasks, None)?;

@@ -31,14 +31,13 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     let device = arguments.model.device.open(reporter)?.device;
     // First, as it is small: a name that leads nowhere is found before a large model is fetched.
     let verifier = arguments.verifier.as_ref();
-    let verifier = verifier_from_arguments(verifier, config.templates, &device, reporter)?.verifier;
+    let loaded = verifier_from_arguments(verifier, config.templates, &device, reporter)?;
     let policy = Policy::from_arguments(&arguments.model, &device, reporter)?;
-    if !arguments.allow_foreign_verifier {
-        verifier.check_own_encoder(&policy.model.vision_tower)?;
-    }
+    let pixels = loaded.pixels_for(&policy, arguments.allow_foreign_verifier, reporter)?;
+    let verifier = loaded.verifier;
     let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?.for_mentions()?;
     let mut judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
-    let source = ImageTasks::new(&policy, images, &arguments.prompt)?;
+    let source = ImageTasks::new(&policy, images, &arguments.prompt)?.with_verifier(pixels);
     policy.check_length(source.longest_prompt(), sampling.max_new_tokens)?;
     let tasks: Vec<Task> =
         (0..source.count()).map(|index| source.task(index)).collect::<Result<_, _>>()?;

@@ -42,6 +42,35 @@ fn a_verifier_with_another_tower_is_refused() {
     assert!(error.contains("--allow-foreign-verifier"), "{error}");
 }
 
+/// Another encoder that was asked for knowingly sees the pictures in its own way, here at twice the side.
+#[test]
+fn an_allowed_verifier_gets_pixels_of_its_own() {
+    let place = Workplace::furnished();
+    place.write_large_clip();
+    write_calibration(&place);
+    let output = place.run(&[
+        "align",
+        "--model",
+        "llava",
+        "--verifier",
+        "large",
+        "--allow-foreign-verifier",
+        "--calibration",
+        "calibration.json",
+        "--images",
+        "pictures",
+        "--output",
+        "run",
+        "--set",
+        "max-new-tokens=8",
+        "--set",
+        "ppo.iterations=1",
+    ]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+    assert!(errors.contains("the verifier's vision tower is not the model's own"), "{errors}");
+}
+
 #[test]
 fn thresholds_that_cross_are_refused() {
     let place = Workplace::furnished();

@@ -178,11 +178,16 @@ impl Workplace {
         write_llava(&folder, llava, StoredDtype::F32).expect("the folder is new");
     }
 
+    /// A verifier in `large` that takes pictures of twice the side.
+    pub(crate) fn write_large_clip(&self) {
+        self.write_clip("large", &tiny::tiny_clip_for(2 * tiny::IMAGE_SIZE, 5));
+    }
+
     fn write_clip(&self, name: &str, clip: &Clip) {
         let words = ["<unk>", "a", "an", "photo", "of", ".", "dog", "cat", "car", "apple"];
         let (begin, end) = ("<|startoftext|>", "<|endoftext|>");
         let tokenizer = tokenizer(&[], &words, 37, &[begin, end], begin, Some(end));
-        let images = ImageProcessor::clip(tiny::IMAGE_SIZE as u32);
+        let images = ImageProcessor::clip(clip.config().vision.image_size as u32);
         let special = special_tokens(begin, end, end);
         let longest = clip.config().text.max_position_embeddings;
         let folder = self.path(name);
