@@ -192,6 +192,19 @@ pub struct MmeReport {
 /// # Errors
 /// A line that is not that, or a picture without its second question.
 pub fn read_task(task: &str, reader: impl BufRead) -> Result<Vec<Row>, MmeError> {
+    read(task, reader, true)
+}
+
+/// Reads a task that is to be answered still: as [`read_task`], but the column of answers may be missing, and what is in
+/// it does not count.
+///
+/// # Errors
+/// See [`read_task`].
+pub fn read_questions(task: &str, reader: impl BufRead) -> Result<Vec<Row>, MmeError> {
+    read(task, reader, false)
+}
+
+fn read(task: &str, reader: impl BufRead, answered: bool) -> Result<Vec<Row>, MmeError> {
     let mut rows: Vec<(usize, Row)> = Vec::new();
     for (index, text) in reader.lines().enumerate() {
         let (task, line) = (|| task.to_owned(), index + 1);
@@ -201,8 +214,12 @@ pub fn read_task(task: &str, reader: impl BufRead) -> Result<Vec<Row>, MmeError>
             continue;
         }
         let columns: Vec<&str> = text.split('\t').collect();
-        let [image, question, truth, answer] = columns[..] else {
-            return Err(MmeError::Columns { task: task(), line, found: columns.len() });
+        let (image, question, truth, answer) = match columns[..] {
+            [image, question, truth, answer] if answered => (image, question, truth, answer),
+            [image, question, truth] | [image, question, truth, _] if !answered => {
+                (image, question, truth, "")
+            }
+            _ => return Err(MmeError::Columns { task: task(), line, found: columns.len() }),
         };
         let yes = match truth.trim().to_lowercase().trim_end_matches('.') {
             "yes" => true,

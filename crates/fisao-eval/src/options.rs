@@ -19,10 +19,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use letters::{LetterRule, Reading, letter, pick_by_text};
+pub use letters::{LetterRule, Picks, Reading, letter, pick_by_text};
 pub use likelihoods::{Likelihoods, most_likely, pick_by_likelihood, read_likelihoods};
 pub use mmbench::{MmbenchError, read_mmbench, visit_mmbench};
-pub use score::{CircularReport, Group, Judged, OptionsError, OptionsReport, circular, score};
+pub use score::{
+    CircularReport, Group, Judged, OptionsError, OptionsReport, ROTATION, circular, score,
+};
 pub use seed::{SeedError, read_seed};
 
 use crate::answers::QuestionId;

@@ -27,6 +27,11 @@ pub fn sha256_file(path: &Path) -> Result<String, FormatError> {
     }
 }
 
+/// SHA-256 of bytes.
+pub fn sha256_bytes(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
 /// SHA-256 over named tensors in the order given: name, dtype, shape and bytes of each. Equal digests
 /// mean equal bits; the order is part of it.
 pub fn sha256_tensors<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a TensorData)>) -> String {

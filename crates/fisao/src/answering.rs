@@ -1,8 +1,9 @@
 //! A model's answers to questions about images, written down as they come, so that a run that was ended
 //! goes on where it stopped.
 
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -11,6 +12,7 @@ use fisao_align::AlignError;
 use fisao_align::captions::{generate, likelihoods, tasks_at_once};
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_formats::FormatError;
+use fisao_formats::digest::sha256_bytes;
 use fisao_formats::documents::{read_json, write_json};
 use fisao_formats::images::open_image;
 use fisao_models::generation::{FinishReason, Sampling};
@@ -70,7 +72,7 @@ impl Answering<'_> {
         let answer = tasks.options.iter().flatten().map(Vec::len).max();
         let answer = answer.unwrap_or(self.sampling.max_new_tokens);
         self.policy.check_length(tasks.longest, answer)?;
-        self.check_settings()?;
+        self.check_settings(questions)?;
         let path = self.folder.join(ANSWERS);
         let done = self.answered(&path, questions)?;
         let file = OpenOptions::new().create(true).append(true).open(&path);
@@ -127,8 +129,15 @@ impl Answering<'_> {
     }
 
     /// Writes down what the answers depend on, or compares it with what is written there.
-    fn check_settings(&self) -> anyhow::Result<()> {
+    fn check_settings(&self, questions: &[Question]) -> anyhow::Result<()> {
         let mut settings = self.settings.clone();
+        settings["answers"] = self.field.into();
+        settings["pictures_sha256"] = pictures(questions).into();
+        let options: Vec<&Vec<String>> =
+            questions.iter().map(|question| &question.options).collect();
+        if options.iter().any(|options| !options.is_empty()) {
+            settings["options_sha256"] = sha256_bytes(json!(options).to_string().as_bytes()).into();
+        }
         settings["model"] = self.policy.name.clone().into();
         settings["max_new_tokens"] = self.sampling.max_new_tokens.into();
         settings["temperature"] = self.sampling.temperature.into();
@@ -186,6 +195,18 @@ impl Answering<'_> {
         }
         Ok(done)
     }
+}
+
+/// Digest of the pictures' names and sizes in bytes, so that answers about other pictures of the same names are not
+/// taken for these. Folders do not count: they may be moved.
+fn pictures(questions: &[Question]) -> String {
+    let mut text = String::new();
+    for question in questions {
+        let name = question.image.file_name().unwrap_or_default().to_string_lossy();
+        let size = fs::metadata(&question.image).map_or(0, |known| known.len());
+        let _ = writeln!(text, "{name} {size}");
+    }
+    sha256_bytes(text.as_bytes())
 }
 
 fn other_questions(path: &Path, line: usize) -> Refusal {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use fisao_eval::chair::read_synonyms;
 use fisao_formats::FormatError;
-use fisao_formats::documents::{open_text, read_json};
+use fisao_formats::documents::open_text;
 use serde_json::{Map, Value};
 
 use crate::arguments::VocabularyArguments;
@@ -41,7 +41,14 @@ impl Vocabulary {
     }
 
     fn read(path: &Path) -> anyhow::Result<Self> {
-        let file: Map<String, Value> = read_json(WHAT, path)?;
+        let file: Map<String, Value> =
+            serde_json::from_reader(open_text(WHAT, path)?).map_err(|error| {
+                FormatError::Malformed {
+                    what: WHAT,
+                    path: PathBuf::from(path),
+                    reason: error.to_string(),
+                }
+            })?;
         let mut entries = Vec::with_capacity(file.len());
         for (category, forms) in file {
             let forms = serde_json::from_value(forms).map_err(|error| FormatError::Malformed {
@@ -78,7 +85,8 @@ impl From<&fisao_eval::chair::ObjectVocabulary> for Vocabulary {
 }
 
 fn is_json(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending == "json")
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.strip_suffix(".gz").unwrap_or(&name).rsplit('.').next() == Some("json")
 }
 
 /// A list with a category and its synonyms on each line.
@@ -96,6 +104,9 @@ pub(crate) fn chair_vocabulary(
     let Some(path) = path.filter(|path| *path != Path::new("coco")) else {
         return Ok(fisao_eval::chair::ObjectVocabulary::coco());
     };
+    if path == Path::new("world") {
+        return Ok(Vocabulary::of_world().for_chair()?);
+    }
     if is_json(path) {
         return Ok(Vocabulary::read(path)?.for_chair()?);
     }

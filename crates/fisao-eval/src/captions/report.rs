@@ -83,6 +83,8 @@ pub struct CaptionReport {
 pub struct ImageScores {
     /// Image, as the caption names it.
     pub image_id: String,
+    /// Image, as the references name it.
+    pub reference_id: String,
     /// Number of references.
     pub references: usize,
     /// As pycocoevalcap gives them for one image.

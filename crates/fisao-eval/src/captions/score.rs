@@ -121,6 +121,7 @@ fn judge(pairs: &[Pair<'_>], tables: &MeteorTables, options: &CaptionOptions) ->
         let cider = frequencies.cider(&pair.sentence, &pair.reference_sentences);
         ImageScores {
             image_id: pair.image_id.to_owned(),
+            reference_id: pair.reference_id.to_owned(),
             references: pair.reference_sentences.len(),
             scores: CaptionScores { bleu_1, bleu_2, bleu_3, bleu_4, rouge_l, cider, meteor },
             bleu_counts,
@@ -191,8 +192,9 @@ impl CaptionSums {
 /// Bootstrap intervals over images, in the order of [`CaptionScores::NAMES`], averaged over runs.
 pub fn intervals<'a>(reports: &[&'a CaptionReport], bootstrap: Bootstrap) -> [Option<Interval>; 7] {
     let images = |report: &&'a CaptionReport| -> Vec<(&'a str, CaptionSums)> {
-        report.per_image.iter().map(|image| (image.image_id.as_str(), image.into())).collect()
+        report.per_image.iter().map(|image| (image.reference_id.as_str(), image.into())).collect()
     };
     let runs: Vec<_> = reports.iter().map(images).collect();
-    bootstrap.intervals(&runs, |sums| sums.scores().values().map(Some))
+    let some = |sums: &CaptionSums| (sums.images > 0.0).then(|| sums.scores().values());
+    bootstrap.intervals(&runs, |sums| some(sums).map_or([None; 7], |values| values.map(Some)))
 }

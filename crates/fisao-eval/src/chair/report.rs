@@ -44,7 +44,8 @@ pub struct ChairReport {
     pub recalled: usize,
     /// Ground-truth categories, summed over captions.
     pub ground_truth: usize,
-    /// What the numbers are sums of: image and counts of each caption judged, in the order given. Not written down.
+    /// What the numbers are sums of: image, by the ground truth's name, and counts of each caption judged, in the order
+    /// given. Not written down.
     #[serde(skip)]
     pub counts: Vec<(String, ChairCounts)>,
     /// One verdict per caption judged, in the order given; empty unless they were asked for.

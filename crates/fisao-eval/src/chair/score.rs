@@ -151,6 +151,8 @@ type Entry<'a> = (&'a String, &'a BTreeSet<String>);
 /// A caption with what is really in its image.
 struct Judged<'a> {
     input: ChairInput,
+    /// The image's name in the ground truth.
+    image: &'a str,
     truth: &'a BTreeSet<String>,
 }
 
@@ -193,7 +195,7 @@ impl<'a> Found<'a> {
                 Matched::ByFileName => found.matched.by_file_name += 1,
             }
             found.images.push(image);
-            found.judged.push(Judged { input, truth });
+            found.judged.push(Judged { input, image, truth });
         }
         found
     }
@@ -220,7 +222,7 @@ fn check_categories(judged: &[Judged], vocabulary: &ObjectVocabulary) -> Result<
 
 /// Counts what a caption names, and tells of every mention if that is asked for.
 fn judge(
-    Judged { input: ChairInput { image_id, caption }, truth }: Judged,
+    Judged { input: ChairInput { image_id, caption }, image, truth }: Judged,
     vocabulary: &ObjectVocabulary,
     finder: &mut MentionFinder,
     verdicts: bool,
@@ -244,7 +246,7 @@ fn judge(
         words: count(words),
     };
     if !verdicts {
-        return (image_id, counts, None);
+        return (image.to_owned(), counts, None);
     }
     let missed = truth.iter().filter(|there| !named(there)).cloned().collect();
     let ascii = caption.is_ascii();
@@ -259,6 +261,6 @@ fn judge(
         char_end: characters(*end),
     };
     let mentions = places.iter().map(mention).collect();
-    let verdict = ImageVerdict { image_id: image_id.clone(), caption, words, mentions, missed };
-    (image_id, counts, Some(verdict))
+    let verdict = ImageVerdict { image_id, caption, words, mentions, missed };
+    (image.to_owned(), counts, Some(verdict))
 }

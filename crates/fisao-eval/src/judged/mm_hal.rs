@@ -38,6 +38,9 @@ Reference: {answer}
 Answer to be rated: {response}
 ";
 
+/// Places that a prompt must have.
+pub const PLACES: [&str; 4] = ["contents", "question", "answer", "response"];
+
 /// MMHal-Bench's questions are asked as they are.
 pub fn prompt(question: &str) -> String {
     question.to_owned()
@@ -85,7 +88,7 @@ pub fn read_records(reader: impl BufRead) -> Result<Vec<Record>, RowError> {
 /// # Errors
 /// A template without one of the places.
 pub fn requests(records: &[Record], template: &str) -> Result<Vec<JudgeRequest>, TemplateError> {
-    let template = Template::new(template, &["contents", "question", "answer", "response"])?;
+    let template = Template::new(template, &PLACES)?;
     let request = |(place, record): (usize, &Record)| JudgeRequest {
         question_id: QuestionId(place.to_string()),
         prompt: template.fill(&[

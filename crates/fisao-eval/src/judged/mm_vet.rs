@@ -28,6 +28,9 @@ Truth: {answer}
 Prediction: {prediction}
 Number: ";
 
+/// Places that a prompt must have.
+pub const PLACES: [&str; 3] = ["question", "answer", "prediction"];
+
 /// LLaVA's evaluation asks MM-Vet's questions as they are.
 pub fn prompt(question: &str) -> String {
     question.to_owned()
@@ -122,7 +125,7 @@ pub fn requests(
     answers: &[Answer],
     template: &str,
 ) -> Result<Vec<JudgeRequest>, MmVetError> {
-    let template = Template::new(template, &["question", "answer", "prediction"])?;
+    let template = Template::new(template, &PLACES)?;
     let ids: Vec<&QuestionId> = questions.iter().map(|question| &question.id).collect();
     let texts = pair(&ids, answers)?.texts;
     let request = |(question, text): (&Question, Option<&str>)| {

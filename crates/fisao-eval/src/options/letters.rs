@@ -100,7 +100,16 @@ fn infer_text(text: &str, options: &[String]) -> Reading {
     }
 }
 
-/// The options that answers mean, in the order of the questions; `None` where there is no answer.
+/// The options that answers mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picks {
+    /// In the order of the questions; `None` where there is no answer.
+    pub readings: Vec<Option<Reading>>,
+    /// Answers to questions that were not asked.
+    pub unknown: usize,
+}
+
+/// The options that answers mean.
 ///
 /// # Errors
 /// Answers that cannot be brought together with the questions.
@@ -108,11 +117,11 @@ pub fn pick_by_text(
     questions: &[OptionQuestion],
     answers: &[Answer],
     rule: LetterRule,
-) -> Result<Vec<Option<Reading>>, PairingError> {
+) -> Result<Picks, PairingError> {
     let ids: Vec<&QuestionId> = questions.iter().map(|question| &question.id).collect();
-    let Paired { texts, .. } = pair(&ids, answers)?;
+    let Paired { texts, unknown, .. } = pair(&ids, answers)?;
     let read = |(text, question): (Option<&str>, &OptionQuestion)| {
         text.map(|text| rule.read(text, &question.options))
     };
-    Ok(texts.into_iter().zip(questions).map(read).collect())
+    Ok(Picks { readings: texts.into_iter().zip(questions).map(read).collect(), unknown })
 }

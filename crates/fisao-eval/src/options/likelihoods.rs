@@ -6,7 +6,7 @@ use std::io::BufRead;
 use serde::{Deserialize, Serialize};
 
 use super::score::OptionsError;
-use super::{OptionQuestion, Reading};
+use super::{OptionQuestion, Picks, Reading};
 use crate::answers::QuestionId;
 use crate::rows::{RowError, read_rows};
 
@@ -52,14 +52,14 @@ pub fn most_likely(log_likelihoods: &[Option<f64>]) -> Option<usize> {
     best.map(|(place, _)| place)
 }
 
-/// The most likely options, in the order of the questions; `None` where there are no likelihoods.
+/// The most likely options.
 ///
 /// # Errors
-/// More or fewer likelihoods than options.
+/// More or fewer likelihoods than options, or none to any of the questions.
 pub fn pick_by_likelihood(
     questions: &[OptionQuestion],
     likelihoods: &[Likelihoods],
-) -> Result<Vec<Option<Reading>>, OptionsError> {
+) -> Result<Picks, OptionsError> {
     let rows: HashMap<&QuestionId, &[Option<f64>]> =
         likelihoods.iter().map(|row| (&row.question_id, row.log_likelihoods.as_slice())).collect();
     let pick = |question: &OptionQuestion| {
@@ -73,5 +73,15 @@ pub fn pick_by_likelihood(
         }
         Ok(Some(most_likely(numbers).map_or(Reading::Unclear, Reading::Option)))
     };
-    questions.iter().map(pick).collect()
+    let readings: Vec<Option<Reading>> =
+        questions.iter().map(pick).collect::<Result<_, OptionsError>>()?;
+    let known = readings.iter().flatten().count();
+    match (questions.first(), likelihoods.first()) {
+        (Some(question), Some(row)) if known == 0 => Err(OptionsError::Strangers {
+            rows: likelihoods.len(),
+            row: row.question_id.0.clone(),
+            question: question.id.0.clone(),
+        }),
+        _ => Ok(Picks { readings, unknown: likelihoods.len() - known }),
+    }
 }

@@ -29,6 +29,19 @@ pub enum OptionsError {
         /// Its likelihoods.
         found: usize,
     },
+    /// Likelihoods of another benchmark.
+    #[error(
+        "none of the {rows} rows of log-likelihoods is of one of the questions (the first is of \
+         question {row}, the first question is {question}); are the files of the same benchmark?"
+    )]
+    Strangers {
+        /// Rows given.
+        rows: usize,
+        /// Question of the first row.
+        row: String,
+        /// The first question.
+        question: String,
+    },
     /// Rotations are told by numbers.
     #[error("question id '{id}' is no number; MMBench's rotations are told by their \"index\"")]
     Index {
@@ -135,7 +148,7 @@ pub struct Group {
 }
 
 /// Index of the first rotation less that of the question itself.
-const ROTATION: u64 = 1_000_000;
+pub const ROTATION: u64 = 1_000_000;
 
 /// Scores picks as MMBench does: a question is right if it is right in every rotation. A rotation of question 7 has the
 /// index 1000007, 2000007 and so on. Where none has rotations this is [`score`].

@@ -33,7 +33,8 @@ fn seed_is_scored_by_kind_of_question() {
     for (rule, correct, unclear) in
         [(LetterRule::Exact, 1, 1), (LetterRule::FirstCharacter, 2, 0), (LetterRule::Infer, 2, 0)]
     {
-        let report = score(&questions, &pick_by_text(&questions, &answers, rule).unwrap()).unwrap();
+        let report =
+            score(&questions, &pick_by_text(&questions, &answers, rule).unwrap().readings).unwrap();
         assert_eq!(report.accuracy, accuracy(correct, 3), "{rule:?}");
         assert_eq!((report.unanswered, report.unclear), (1, unclear), "{rule:?}");
         assert_eq!(report.categories["question_type"]["Scene"], accuracy(correct, 2));
@@ -57,7 +58,7 @@ fn the_likeliest_option_is_picked() {
     let rows = "{\"question_id\": 102, \"log_likelihoods\": [-3, -2, null, -1.5]}\n\
                 {\"question_id\": 101, \"log_likelihoods\": [-3, -4, -5, -6]}";
     let rows = read_likelihoods(rows.as_bytes()).unwrap();
-    let picks = pick_by_likelihood(&questions, &rows).unwrap();
+    let picks = pick_by_likelihood(&questions, &rows).unwrap().readings;
     assert_eq!(picks, [Some(Reading::Option(0)), Some(Reading::Option(3)), None]);
     assert_eq!(score(&questions, &picks).unwrap().accuracy, accuracy(1, 3));
 

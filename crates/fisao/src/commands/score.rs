@@ -209,7 +209,7 @@ fn in_words(scored: &ScoredImage) -> String {
 }
 
 /// The caption with its object words coloured.
-pub(super) fn marked(caption: &ScoredCaption) -> String {
+fn marked(caption: &ScoredCaption) -> String {
     let mut text = String::new();
     let mut at = 0;
     for mention in &caption.mentions {

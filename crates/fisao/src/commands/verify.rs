@@ -11,6 +11,7 @@ use fisao_models::image::ImageProcessor;
 use fisao_models::llava::Pictures;
 use fisao_models::parallel::{over_shares, shares_on};
 use fisao_verifier::scorer::Verifier;
+use owo_colors::OwoColorize;
 use serde::Serialize;
 
 use super::score::{self, ScoredCaption, ScoredMention, Scorer};
@@ -177,10 +178,40 @@ fn print<'a>(
     match arguments.format {
         VerifyFormat::Jsonl => output::json(&verdict)?,
         VerifyFormat::Text => {
-            output::line(format!("{}: {}", input.image_id, score::marked(scored)))?;
+            output::line(in_words(&verdict))?;
         }
     }
     Ok(verdict)
+}
+
+/// A caption with its words coloured, and below it those that are not there, for whoever sees no colours.
+fn in_words(verdict: &Verdict) -> String {
+    let mut text = format!("{}: ", verdict.image_id);
+    let (mut rest, mut at) = (verdict.caption.chars(), 0);
+    let mut take = |to: usize| -> String {
+        let taken = rest.by_ref().take(to - at).collect();
+        at = to;
+        taken
+    };
+    let mut absent = Vec::new();
+    for mention in &verdict.mentions {
+        text.push_str(&take(mention.start));
+        let word = take(mention.end);
+        text.push_str(&match mention.hallucinated {
+            _ if mention.negated => word,
+            None => word.cyan().to_string(),
+            Some(false) => word.green().to_string(),
+            Some(true) => word.red().to_string(),
+        });
+        if let (Some(true), Some(p)) = (mention.hallucinated, mention.p_hallucinated) {
+            absent.push(format!("{} (p {p:.2})", mention.text));
+        }
+    }
+    text.extend(rest);
+    if !absent.is_empty() {
+        text.extend(["\n  not there: ", &absent.join(", ")]);
+    }
+    text
 }
 
 impl Sum {

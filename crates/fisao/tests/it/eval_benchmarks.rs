@@ -144,8 +144,14 @@ fn gqa_is_scored_by_kind_and_over_seeds() {
     structural: query           0.0          –              –          1
     structural: verify        100.0          –              –          1
     ");
-    let answers = asked(&place, &["gqa", "--data", "gqa.json", "--images", "pictures"]);
+    let pictures = ["gqa", "--data", "gqa.json", "--images", "pictures"];
+    let answers = asked(&place, &pictures);
     assert_eq!(answers[1]["image"], "b");
+    // Another picture of the same name is no reason to keep the old answer.
+    fs::copy(place.path("pictures/c.png"), place.path("pictures/b.png")).unwrap();
+    let model = ["--model", "llava", "--output", "run", "--max-new-tokens", "3"];
+    let error = place.refuse(&[&["eval"], &pictures[..], &model].concat());
+    assert!(error.contains("`pictures_sha256`"), "{error}");
 }
 
 fn write_seed(place: &Workplace) {
@@ -175,6 +181,10 @@ fn options_are_told_by_letter_and_by_likelihood() {
     let seed = ["seed-bench", "--data", "SEED-Bench.json"];
     let letters = ["--answers", "letters.jsonl"];
     assert_eq!(report(&place, &[&seed[..], &letters].concat())["accuracy"], 0.5);
+    place.write("others.jsonl", json!({ "question_id": 9, "log_likelihoods": [-1.0] }).to_string());
+    let others = ["--rules", "likelihood", "--answers", "others.jsonl"];
+    let error = place.refuse(&[&["eval"], &seed[..], &others].concat());
+    assert!(error.contains("the first is of question 9, the first question is 1"), "{error}");
     let first = [&seed[..], &letters, &["--rules", "first-character"]].concat();
     assert_eq!(report(&place, &first)["accuracy"], 1.0);
 
@@ -186,6 +196,9 @@ fn options_are_told_by_letter_and_by_likelihood() {
     assert_eq!(found.len(), 4);
     assert!(found.iter().all(|&number| number < 0.0 && number > -50.0), "{found:?}");
     assert_eq!(answers[0]["prompt"], "Which?");
+    let model = ["--model", "llava", "--output", "run", "--max-new-tokens", "3"];
+    let error = place.refuse(&[&["eval"], &seed[..], &["--images", "pictures"], &model].concat());
+    assert!(error.contains("made with `answers` \"log_likelihoods\", not \"text\""), "{error}");
     fs::remove_dir_all(place.path("run")).unwrap();
     let answers = asked(&place, &[&seed[..], &["--images", "pictures"]].concat());
     assert!(answers[0]["text"].is_string());

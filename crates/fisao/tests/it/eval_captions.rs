@@ -104,3 +104,44 @@ fn captions_of_unknown_images_are_refused_or_counted() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("1 captions of images without ground truth"), "{errors}");
 }
+
+#[test]
+fn files_may_call_their_images_by_other_names() {
+    let place = Workplace::new();
+    let row = |id: &str, text: &str| json!({ "image_id": id, "caption": text }).to_string();
+    place.write("llava-1.5.jsonl", [row("1", "a dog"), row("2", "a cat")].join("\n"));
+    place.write("llava-1.6.jsonl", [row("000000000001", "a cat"), row("2", "a dog")].join("\n"));
+    place.write("objects.json", json!({ "1": ["dog"], "2": ["dog"] }).to_string());
+    let text = place.succeed(&[
+        "eval",
+        "chair",
+        "--captions",
+        "llava-1.5.jsonl",
+        "llava-1.6.jsonl",
+        "--ground-truth",
+        "objects.json",
+        "--format",
+        "json",
+    ]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    // One of the files is right about each image, so that no choice of images changes the mean.
+    assert_eq!(report["intervals"]["chair_s"], json!({ "low": 0.5, "high": 0.5 }));
+    assert_eq!(report["files"][1]["name"], "llava-1.6");
+}
+
+#[test]
+fn an_output_that_would_be_ignored_is_refused() {
+    let place = Workplace::new();
+    write_files(&place);
+    let error = place.refuse(&[
+        "eval",
+        "captions",
+        "--captions",
+        "good.jsonl",
+        "--references",
+        "references.jsonl",
+        "--output",
+        "run",
+    ]);
+    assert!(error.contains("cannot be used with"), "{error}");
+}

@@ -83,7 +83,7 @@ fn a_calibration_judges_them_and_a_pipeline_can_stop() {
     assert_eq!(output.status.code(), Some(3));
     let (text, errors) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(text.starts_with("a: Ein Café: a puppy and no cat."), "{text}");
+    assert!(text.starts_with("a: Ein Café: a puppy and no cat.\n  not there: puppy (p "), "{text}");
     assert!(
         errors.contains("2 of 2 words count as hallucinated, more than the share of 0.9"),
         "{errors}"

@@ -11,7 +11,7 @@ use super::{AnsweringArguments, ReportArguments};
 pub(crate) struct CaptionMetricsArguments {
     /// Captions, JSON or JSON lines: {"image_id": …, "caption": "…"}; several files, of seeds for instance,
     /// are averaged
-    #[arg(long, alias = "answers", value_name = "FILE", num_args = 1..)]
+    #[arg(long, alias = "answers", value_name = "FILE", num_args = 1.., conflicts_with = "output")]
     pub(crate) captions: Vec<PathBuf>,
     /// What people wrote about the images: COCO's captions_*.json, or {"image_id": …, "captions": ["…"]} as
     /// JSON or JSON lines; gzipped or not

@@ -12,7 +12,7 @@ use super::{AnsweringArguments, ReportArguments};
 pub(crate) struct ChairArguments {
     /// Captions, JSON or JSON lines: {"image_id": …, "caption": "…"}; several files, of seeds for instance,
     /// are averaged
-    #[arg(long, alias = "answers", value_name = "FILE", num_args = 1.., requires = "ground_truth")]
+    #[arg(long, alias = "answers", value_name = "FILE", num_args = 1.., requires = "ground_truth", conflicts_with = "output")]
     pub(crate) captions: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) truth: TruthArguments,
@@ -20,7 +20,7 @@ pub(crate) struct ChairArguments {
     #[arg(long, value_name = "TEXT", default_value = "Describe the image.")]
     pub(crate) prompt: String,
     /// Caption this split of the embedded world and measure that
-    #[arg(long, value_name = "SPLIT", conflicts_with = "ground_truth")]
+    #[arg(long, value_name = "SPLIT", conflicts_with_all = ["ground_truth", "output"])]
     pub(crate) world: Option<WorldSplit>,
     /// Scenes of the embedded world to caption
     #[arg(long, value_name = "N", default_value_t = 500, conflicts_with = "captions")]

@@ -11,7 +11,7 @@ use super::{AnsweringArguments, ReportArguments};
 pub(crate) struct MmeArguments {
     /// Folder of answered tasks, a TASK.txt each: image, question, ground truth and answer between tabs;
     /// several folders, of seeds for instance, are averaged
-    #[arg(long, value_name = "DIR", num_args = 1..)]
+    #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with = "output")]
     pub(crate) answers: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) answering: AnsweringArguments,

@@ -43,7 +43,16 @@ pub(crate) fn run(arguments: &CaptionMetricsArguments, reporter: &Reporter) -> a
             let known = |name: &str, _: &str| {
                 name.starts_with("captions") || name.starts_with("references")
             };
-            files_in(data, what, known)?.swap_remove(0)
+            let mut files = files_in(data, what, known)?;
+            if files.len() > 1 {
+                let all: Vec<String> =
+                    files.iter().map(|file| file.display().to_string()).collect();
+                bail!(
+                    Refusal::new(format!("these could all be the references: {}", all.join(", ")))
+                        .hint("name one with --references")
+                );
+            }
+            files.swap_remove(0)
         }
         (None, None) => bail!(Refusal::new("--references names no file")),
     };
@@ -67,7 +76,7 @@ pub(crate) fn run(arguments: &CaptionMetricsArguments, reporter: &Reporter) -> a
         warn(file, &report, reporter);
         reports.push((name, report));
     }
-    print(arguments, reports)
+    print(arguments, reports, reporter)
 }
 
 /// Scores the captions of a file.
@@ -124,11 +133,18 @@ fn warn(file: &Path, report: &CaptionReport, reporter: &Reporter) {
 fn print(
     arguments: &CaptionMetricsArguments,
     reports: Vec<(String, CaptionReport)>,
+    reporter: &Reporter,
 ) -> anyhow::Result<()> {
     let intervals = intervals(
         &reports.iter().map(|(_, report)| report).collect::<Vec<_>>(),
         Bootstrap::default(),
     );
+    if reports.iter().any(|(_, r)| r.image_ids_sha256 != reports[0].1.image_ids_sha256) {
+        reporter.warn(
+            "the files describe different images",
+            Some("their mean compares like with like only where the images are the same"),
+        );
+    }
     let partial = !reports[0].1.meteor_stages.contains(&MeteorStage::Paraphrase);
     let note = "METEOR without synonyms and paraphrases is not comparable with published values; see \
                 --meteor-data";

@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &ChairArguments, reporter: &Reporter) -> anyhow::Re
         let found = world::evaluate(arguments, split.into(), &vocabulary, options, reporter)?;
         let WorldEvaluation { chair, mean_length, made_with } = found;
         let judged = Judged { name: "world".to_owned(), chair, made_with: Some(made_with) };
-        return print(arguments, vec![judged], Some(mean_length));
+        return print(arguments, vec![judged], Some(mean_length), reporter);
     }
     let vocabulary = chair_vocabulary(arguments.truth.vocabulary.as_deref())?;
     let mut arguments = Cow::Borrowed(arguments);
@@ -48,6 +48,8 @@ pub(crate) fn run(arguments: &ChairArguments, reporter: &Reporter) -> anyhow::Re
             files_in(data, "ground truth (instances*, captions* or objects*.json)", |name, _| {
                 ["instances", "captions", "objects"].iter().any(|known| name.starts_with(known))
             })?;
+        let taken: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        reporter.note(format!("ground truth: {}", taken.join(", ")));
         arguments.to_mut().truth.ground_truth = files;
     }
     let arguments = &*arguments;
@@ -82,7 +84,7 @@ pub(crate) fn run(arguments: &ChairArguments, reporter: &Reporter) -> anyhow::Re
     for (name, file) in names.iter().zip(files).skip(1) {
         add(name, file, read("captions", file, read_captions)?)?;
     }
-    print(arguments, reports, None)
+    print(arguments, reports, None, reporter)
 }
 
 /// What is really in the pictures.
@@ -217,6 +219,7 @@ fn print(
     arguments: &ChairArguments,
     reports: Vec<Judged>,
     tokens: Option<f64>,
+    reporter: &Reporter,
 ) -> anyhow::Result<()> {
     let length = if tokens.is_some() { "tokens" } else { "words" };
     let layout = Layout {
@@ -238,6 +241,12 @@ fn print(
         intervals[3] = None;
     }
     let first = all[0];
+    if all.iter().any(|report| report.image_ids_sha256 != first.image_ids_sha256) {
+        reporter.warn(
+            "the files describe different images",
+            Some("their mean compares like with like only where the images are the same"),
+        );
+    }
     let rules = match first.rules {
         Rules::Strict => "strict",
         Rules::Reference => "reference",

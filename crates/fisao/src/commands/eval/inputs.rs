@@ -32,10 +32,12 @@ where
     reader(file).with_context(|| format!("{} cannot be read as {what}", path.display()))
 }
 
-/// A name for what a file holds: its own, without folder and endings.
+/// A name for what a file holds: its own, without folder and the endings of its format.
 pub(super) fn name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    name.split('.').next().unwrap_or_default().to_owned()
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    let bare = [".jsonl", ".json", ".txt", ".tsv"].iter().find_map(|end| name.strip_suffix(end));
+    bare.unwrap_or(name).to_owned()
 }
 
 /// Names for files, by which they can be told: their own, or with their folders where two have the same.
@@ -126,7 +128,8 @@ pub(super) fn optional_file_of(data: &Path, names: &[&str]) -> Option<PathBuf> {
     if data.is_file() {
         return Some(data.to_owned());
     }
-    names.iter().map(|name| data.join(name)).find(|file| file.is_file())
+    let packed = |name: &&str| [data.join(name), data.join(format!("{name}.gz"))];
+    names.iter().flat_map(packed).find(|file| file.is_file())
 }
 
 /// Files of JSON in a data set's folder that are wanted by name and ending, where none were named on the command

@@ -1,20 +1,21 @@
 //! `fisao eval mm-vet` and `fisao eval mm-hal`: requests for a judge are written, and what it said is summed up.
 
 use std::array;
+use std::collections::HashMap;
 use std::ops::Add;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use fisao_eval::answers::{Answer, PairingError, QuestionId, pair, read_answers};
 use fisao_eval::judged::{
-    JudgeRequest,
+    JudgeRequest, Template,
     mm_hal::{self, MmHalReport, Record},
     mm_vet::{self, Grades, MmVetReport},
     read_verdicts,
 };
 use fisao_eval::statistics::{Bootstrap, Interval};
 use fisao_formats::documents::{read_text, write_bytes};
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use super::inputs::{Asking, answer, file_of, names, pictures_of, read};
 use super::runs::{Layout, Number, Run, Unit};
@@ -52,9 +53,9 @@ pub(crate) fn mm_vet(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
             };
             questions.iter().map(question).collect()
         };
+        let template = template(arguments, mm_vet::TEMPLATE, &mm_vet::PLACES)?;
         let file = answers(arguments, "mm-vet", asked, reporter)?;
         let answers = vet_answers(&file)?;
-        let template = template(arguments, mm_vet::TEMPLATE)?;
         let requests = mm_vet::requests(&questions, &answers, &template)
             .with_context(|| format!("the answers of {} cannot be judged", file.display()))?;
         return write(arguments, &requests, questions.len(), reporter);
@@ -72,9 +73,13 @@ pub(crate) fn mm_vet(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
         warn(&name, &counts, reporter);
         reports.push((name, report));
     }
+    let images: HashMap<&QuestionId, &String> =
+        questions.iter().map(|question| (&question.id, &question.image)).collect();
+    // Questions about one picture are drawn together.
     let grade = |report: &MmVetReport| -> Vec<(String, Sum)> {
         let grades = report.per_question.iter();
-        grades.map(|(id, &grade)| (id.0.clone(), Sum::of([100.0 * grade]))).collect()
+        let image = |id| images.get(id).map_or_else(String::new, |image| (*image).clone());
+        grades.map(|(id, &grade)| (image(id), Sum::of([100.0 * grade]))).collect()
     };
     let runs: Vec<_> = reports.iter().map(|(_, report)| grade(report)).collect();
     let intervals = intervals(&runs);
@@ -101,10 +106,11 @@ pub(crate) fn mm_hal(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
             };
             records.iter().enumerate().map(question).collect()
         };
+        let template = template(arguments, mm_hal::TEMPLATE, &mm_hal::PLACES)?;
         let file = answers(arguments, "mm-hal", asked, reporter)?;
         hal_answers(&file, &mut records)
             .with_context(|| format!("the answers of {} cannot be judged", file.display()))?;
-        let requests = mm_hal::requests(&records, &template(arguments, mm_hal::TEMPLATE)?)?;
+        let requests = mm_hal::requests(&records, &template)?;
         return write(arguments, &requests, records.len(), reporter);
     }
     let mut reports = Vec::new();
@@ -168,8 +174,8 @@ fn answers(
 /// Answers in the benchmark's own form, one object of id and text, or as rows. LLaVA numbers MM-Vet's questions
 /// without their "v1_".
 fn vet_answers(file: &Path) -> anyhow::Result<Vec<Answer>> {
-    if let Ok(answers) = read("answers", file, mm_vet::read_results) {
-        return Ok(answers);
+    if is_keyed("answers", file)? {
+        return read("answers", file, mm_vet::read_results);
     }
     let mut answers = read("answers", file, read_answers)?;
     for QuestionId(id) in answers.iter_mut().filter_map(|answer| answer.question_id.as_mut()) {
@@ -217,11 +223,24 @@ fn hal_picture(images: &PictureFolder, place: usize, record: &Record) -> anyhow:
     Err(last.unwrap_or_else(|| Refusal::new("a record names no picture").into()))
 }
 
-fn template(arguments: &JudgedArguments, ours: &str) -> anyhow::Result<String> {
-    match &arguments.judge_prompt {
-        Some(file) => Ok(read_text("judge's prompt", file)?),
-        None => Ok(ours.to_owned()),
-    }
+/// The judge's prompt, which has all its places.
+fn template(
+    arguments: &JudgedArguments,
+    ours: &str,
+    places: &[&'static str],
+) -> anyhow::Result<String> {
+    let Some(file) = &arguments.judge_prompt else { return Ok(ours.to_owned()) };
+    let text = read_text("judge's prompt", file)?;
+    Template::new(&text, places)
+        .with_context(|| format!("{} cannot be the judge's prompt", file.display()))?;
+    Ok(text)
+}
+
+/// Whether a file is one object by the ids of questions, the benchmark's own form, rather than rows.
+fn is_keyed(what: &'static str, file: &Path) -> anyhow::Result<bool> {
+    let row = ["question_id", "id", "text", "score", "choices"];
+    let object: Result<Map<String, Value>, _> = serde_json::from_str(&read_text(what, file)?);
+    Ok(object.is_ok_and(|object| !row.iter().any(|key| object.contains_key(*key))))
 }
 
 /// Writes the requests, and says what to do with them.
@@ -251,8 +270,8 @@ fn write(
 
 /// Grades in the benchmark's own form, or verdicts as rows; and how many verdicts were no grade.
 fn grades(file: &Path) -> anyhow::Result<(Grades, usize)> {
-    if let Ok(grades) = read("grades", file, mm_vet::read_grades) {
-        return Ok((grades, 0));
+    if is_keyed("grades", file)? {
+        return Ok((read("grades", file, mm_vet::read_grades)?, 0));
     }
     let verdicts = read("verdicts", file, read_verdicts)?;
     mm_vet::grade(&verdicts)

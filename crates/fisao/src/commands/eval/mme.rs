@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use fisao_eval::answers::read_answers;
-use fisao_eval::mme::{self, MmeReport, Reading, Row, read_task, score_task};
+use fisao_eval::mme::{
+    self, MmeError, MmeReport, Reading, Row, read_questions, read_task, score_task,
+};
 use fisao_eval::statistics::{Bootstrap, Interval};
 use serde_json::{Map, json};
 
@@ -31,7 +34,7 @@ pub(crate) fn run(arguments: &MmeArguments, reporter: &Reporter) -> anyhow::Resu
     };
     let mut reports = Vec::new();
     for (name, folder) in names(&arguments.answers).into_iter().zip(&arguments.answers) {
-        reports.push((name, score(tasks(folder)?)));
+        reports.push((name, score(tasks(folder, read_task)?)));
     }
     if reports.is_empty() {
         reports.push(("model".to_owned(), score(asked(arguments, reporter)?)));
@@ -39,12 +42,15 @@ pub(crate) fn run(arguments: &MmeArguments, reporter: &Reporter) -> anyhow::Resu
     print(arguments, reports, reporter)
 }
 
+/// What reads a task's file: with answers, or questions only.
+type ReadRows = fn(&str, Box<dyn BufRead>) -> Result<Vec<Row>, MmeError>;
+
 /// The tasks of a folder, a text file each.
-fn tasks(folder: &Path) -> anyhow::Result<BTreeMap<String, Vec<Row>>> {
+fn tasks(folder: &Path, read_rows: ReadRows) -> anyhow::Result<BTreeMap<String, Vec<Row>>> {
     let mut tasks = BTreeMap::new();
     for file in text_files(folder)? {
         let task = name(&file);
-        let rows = read("a task of MME", &file, |reader| read_task(&task, reader))?;
+        let rows = read("a task of MME", &file, |reader| read_rows(&task, reader))?;
         tasks.insert(task, rows);
     }
     if tasks.is_empty() {
@@ -66,18 +72,18 @@ fn text_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Puts the questions of all tasks to a model. The folder of pictures holds a folder for each task, with its
-/// pictures and, as a text file beside them or above them, its questions.
+/// Puts the questions of all tasks to a model. The folder holds a TASK.txt for each task and its pictures in TASK/images,
+/// in TASK or beside it.
 fn asked(
     arguments: &MmeArguments,
     reporter: &Reporter,
 ) -> anyhow::Result<BTreeMap<String, Vec<Row>>> {
     let (images, folder) = folders(&arguments.answering)?;
-    let mut tasks = tasks(&images)?;
+    let mut tasks = tasks(&images, read_questions)?;
     let images = PictureFolder::open(&images);
     let mut questions = Vec::new();
     for (task, rows) in &tasks {
-        let own = images.within(task);
+        let own = images.within(&format!("{task}/images")).or_else(|| images.within(task));
         let pictures = own.as_ref().unwrap_or(&images);
         for (index, row) in rows.iter().enumerate() {
             let mut fields = Map::new();

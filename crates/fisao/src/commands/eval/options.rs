@@ -9,9 +9,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fisao_eval::answers::{QuestionId, read_answers};
 use fisao_eval::options::{
-    CircularReport, LetterRule, MmbenchError, OptionQuestion, OptionsReport, Reading, circular,
-    pick_by_likelihood, pick_by_text, prompt, read_likelihoods, read_mmbench, read_seed, score,
-    visit_mmbench,
+    CircularReport, LetterRule, MmbenchError, OptionQuestion, OptionsReport, Picks, ROTATION,
+    circular, pick_by_likelihood, pick_by_text, prompt, read_likelihoods, read_mmbench, read_seed,
+    score, visit_mmbench,
 };
 use fisao_eval::rates::Accuracy;
 use fisao_formats::documents::{open_text, write_bytes};
@@ -47,7 +47,6 @@ pub(crate) fn seed_bench(arguments: &OptionsArguments, reporter: &Reporter) -> a
     let rules = arguments.rules.unwrap_or(OptionRules::Exact);
     let file = file_of(&benchmark.data, &["SEED-Bench.json"])?;
     let mut questions = read("questions of SEED-Bench", &file, read_seed)?;
-    let mut notes = Vec::new();
     if benchmark.answering.output.is_some() {
         let all = questions.len();
         let video = |question: &OptionQuestion| {
@@ -55,7 +54,11 @@ pub(crate) fn seed_bench(arguments: &OptionsArguments, reporter: &Reporter) -> a
         };
         questions.retain(|question| !video(question));
         if questions.len() < all {
-            notes.push(format!("{} questions about videos were not asked", all - questions.len()));
+            let count = all - questions.len();
+            reporter.warn(
+                format!("{count} of {all} questions are about videos and are not asked"),
+                Some("the numbers are about the others"),
+            );
         }
     }
     let places = ["SEED-Bench-image", "images"];
@@ -71,10 +74,13 @@ pub(crate) fn seed_bench(arguments: &OptionsArguments, reporter: &Reporter) -> a
     let mut scored = Vec::new();
     for (name, file) in answers(benchmark, "seed-bench", field(rules), asked, reporter)? {
         let picks = picks(&questions, &file, rules)?;
-        let mut report = score(&questions, &picks)
+        let mut report = score(&questions, &picks.readings)
             .with_context(|| format!("the answers of {} cannot be scored", file.display()))?;
-        warn(&name, &report, reporter);
-        let answers = each_alone(&report);
+        warn(&name, &report, picks.unknown, reporter);
+        // Questions about one picture are drawn together.
+        let answers = each_alone(&report, |at| {
+            questions[at].image.clone().unwrap_or_else(|| questions[at].id.0.clone())
+        });
         let parts = parts(&report.categories);
         if !benchmark.report.per_image {
             report.per_question.clear();
@@ -82,7 +88,7 @@ pub(crate) fn seed_bench(arguments: &OptionsArguments, reporter: &Reporter) -> a
         let numbers = [report.accuracy];
         scored.push(Scored { name, numbers, answers: [answers], parts, report });
     }
-    accuracy::print(&benchmark.report, &SEED, &scored, &notes)
+    accuracy::print(&benchmark.report, &SEED, &scored, &[])
 }
 
 /// MMBench's two ways of counting.
@@ -115,9 +121,9 @@ pub(crate) fn mmbench(arguments: &OptionsArguments, reporter: &Reporter) -> anyh
     for (name, file) in answers(benchmark, "mmbench", field(rules), asked, reporter)? {
         let picks = picks(&questions, &file, rules)?;
         let wrong = || format!("the answers of {} cannot be scored", file.display());
-        let mut rotations = score(&questions, &picks).with_context(wrong)?;
-        let mut circular = circular(&questions, &picks).with_context(wrong)?;
-        warn(&name, &rotations, reporter);
+        let mut rotations = score(&questions, &picks.readings).with_context(wrong)?;
+        let mut circular = circular(&questions, &picks.readings).with_context(wrong)?;
+        warn(&name, &rotations, picks.unknown, reporter);
         if circular.orphans > 0 {
             let count = circular.orphans;
             reporter.warn(
@@ -129,7 +135,14 @@ pub(crate) fn mmbench(arguments: &OptionsArguments, reporter: &Reporter) -> anyh
             let right = group.correct == group.rotations;
             (group.index.to_string(), [right].into_iter().collect())
         });
-        let answers = [whole.collect(), each_alone(&rotations)];
+        // Rotations of a question show the same picture.
+        let answers = [
+            whole.collect(),
+            each_alone(&rotations, |at| {
+                let id = &questions[at].id.0;
+                id.parse::<u64>().map_or_else(|_| id.clone(), |id| (id % ROTATION).to_string())
+            }),
+        ];
         let parts = parts(&circular.categories);
         if !benchmark.report.per_image {
             rotations.per_question.clear();
@@ -164,11 +177,7 @@ fn put(question: &OptionQuestion, image: PathBuf, rules: OptionRules) -> Questio
 }
 
 /// The options that answers mean.
-fn picks(
-    questions: &[OptionQuestion],
-    file: &Path,
-    rules: OptionRules,
-) -> anyhow::Result<Vec<Option<Reading>>> {
+fn picks(questions: &[OptionQuestion], file: &Path, rules: OptionRules) -> anyhow::Result<Picks> {
     let wrong = || format!("the answers of {} cannot be scored", file.display());
     let rule = match rules {
         OptionRules::Exact => LetterRule::Exact,
@@ -183,7 +192,10 @@ fn picks(
 }
 
 /// Says what counts as wrong without having been answered wrongly.
-fn warn(name: &str, report: &OptionsReport, reporter: &Reporter) {
+fn warn(name: &str, report: &OptionsReport, unknown: usize, reporter: &Reporter) {
+    if unknown > 0 {
+        reporter.warn(format!("{name}: {unknown} answers are to none of the questions"), None);
+    }
     let counts = [
         (report.unanswered, "questions have no answer"),
         (report.unclear, "answers mean none of the options"),
@@ -194,9 +206,10 @@ fn warn(name: &str, report: &OptionsReport, reporter: &Reporter) {
     }
 }
 
-fn each_alone(report: &OptionsReport) -> Vec<(String, Accuracy)> {
-    let judged = report.per_question.iter();
-    judged.map(|judged| (judged.id.0.clone(), [judged.correct].into_iter().collect())).collect()
+/// Every question's verdict, under the name of what is drawn together with it; `unit` takes its place.
+fn each_alone(report: &OptionsReport, unit: impl Fn(usize) -> String) -> Vec<(String, Accuracy)> {
+    let judged = report.per_question.iter().enumerate();
+    judged.map(|(at, judged)| (unit(at), [judged.correct].into_iter().collect())).collect()
 }
 
 /// Kind of category → category → accuracy.

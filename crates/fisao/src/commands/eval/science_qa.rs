@@ -41,11 +41,16 @@ pub(crate) fn run(arguments: &ScienceQaArguments, reporter: &Reporter) -> anyhow
                 .hint(format!("pid_splits.json has {}", names.join(", ")))
         );
     };
-    let mut notes = Vec::new();
     if benchmark.answering.output.is_some() {
         let all = split.len();
         split.retain(|id| problems.get(id).is_none_or(|problem| problem.image.is_some()));
-        notes.push(format!("{} problems without a picture were not asked", all - split.len()));
+        if split.len() < all {
+            let count = all - split.len();
+            reporter.warn(
+                format!("{count} of {all} problems have no picture and are not asked"),
+                Some("the numbers are about the others"),
+            );
+        }
     }
     let folder = format!("images/{}", arguments.split);
     let images =
@@ -71,7 +76,7 @@ pub(crate) fn run(arguments: &ScienceQaArguments, reporter: &Reporter) -> anyhow
         warn(&name, &report, reporter);
         scored.push(summary(name, report, benchmark.report.per_image));
     }
-    accuracy::print(&benchmark.report, &LAYOUT, &scored, &notes)
+    accuracy::print(&benchmark.report, &LAYOUT, &scored, &[])
 }
 
 fn summary(name: String, mut report: ScienceQaReport, details: bool) -> Scored<ScienceQaReport, 2> {
