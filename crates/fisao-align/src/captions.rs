@@ -213,9 +213,9 @@ pub fn generate(
 }
 
 /// How likely a model finds each of several given responses: for each of the tasks `range` of a source the
-/// mean log-probability over the tokens of each response, nats, at temperature 1. `responses` gives those of a
-/// task, none of them empty; `advance` is told how many more tasks are done, from any thread. `length` is
-/// that of the longest prompt and response together, tokens.
+/// mean log-probability over the tokens of each response, nats, at temperature 1. `responses` holds those of every
+/// task of the source, none of them empty; `advance` is told how many more tasks are done, from any thread.
+/// `length` is that of the longest prompt and response together, tokens.
 ///
 /// # Errors
 /// What the source reports about a task.
@@ -223,7 +223,7 @@ pub fn likelihoods(
     policy: &Llava,
     source: &dyn TaskSource,
     range: Range<usize>,
-    responses: &(dyn Fn(usize) -> Vec<Vec<u32>> + Sync),
+    responses: &[Vec<Vec<u32>>],
     length: usize,
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Vec<f64>>, AlignError> {
@@ -235,9 +235,8 @@ pub fn likelihoods(
             let task = source.task(at)?;
             let features =
                 policy.image_features(pictures(slice::from_ref(&task), &policy.device()));
-            let responses = responses(at);
-            let mut means = Vec::with_capacity(responses.len());
-            for batch in responses.chunks(portions.batch) {
+            let mut means = Vec::with_capacity(responses[at].len());
+            for batch in responses[at].chunks(portions.batch) {
                 let example = |response| Example { prompt: &task.prompt, image: 0, response };
                 let examples: Vec<_> = batch.iter().map(Vec::as_slice).map(example).collect();
                 let states = policy.response_states(&examples, &features);

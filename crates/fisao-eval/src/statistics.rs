@@ -89,16 +89,21 @@ impl Bootstrap {
         count: usize,
         statistic: impl Fn(&[usize]) -> Value + Sync,
     ) -> Vec<Value> {
-        let resamples = if count == 0 { 0 } else { self.resamples };
-        let drawn = || vec![0; count];
-        (0..resamples)
-            .into_par_iter()
-            .map_init(drawn, |drawn, resample| {
-                let mut random = self.generator(resample);
-                drawn.fill_with(|| random.below(count));
-                statistic(drawn)
-            })
-            .collect()
+        self.each(count, |mut random| {
+            let drawn: Vec<usize> = (0..count).map(|_| random.below(count)).collect();
+            statistic(&drawn)
+        })
+    }
+
+    /// What is made of every resample's own generator, in order, on all cores; nothing where there are no images.
+    fn each<Value: Send>(
+        self,
+        images: usize,
+        value: impl Fn(SplitMix) -> Value + Sync,
+    ) -> Vec<Value> {
+        let resamples = if images == 0 { 0 } else { self.resamples };
+        let generator = |resample| SplitMix(SplitMix(self.seed ^ (resample as u64) << 32).next());
+        (0..resamples).into_par_iter().map(|resample| value(generator(resample))).collect()
     }
 
     /// 95 % percentile interval of a statistic of `count` images; a resample on which it is undefined is left out.
@@ -116,53 +121,44 @@ impl Bootstrap {
     /// runs, of which none may lack it. Counts of one name are added up before anything is drawn.
     pub fn intervals<Name, Counts, const N: usize>(
         self,
-        runs: &[Vec<(Name, Counts)>],
+        runs: &[impl AsRef<[(Name, Counts)]>],
         numbers: impl Fn(&Counts) -> [Option<f64>; N] + Sync,
     ) -> [Option<Interval>; N]
     where
-        Name: Copy + Eq + Hash,
+        Name: Eq + Hash,
         Counts: Copy + Default + Add<Output = Counts> + Send + Sync,
     {
-        let mut places: HashMap<Name, usize> = HashMap::new();
+        let mut places: HashMap<&Name, usize> = HashMap::new();
         let mut counts: Vec<Vec<Counts>> = vec![Vec::new(); runs.len()];
         for (images, counts) in runs.iter().zip(&mut counts) {
-            for &(name, count) in images {
+            for (name, count) in images.as_ref() {
                 let next = places.len();
                 let image = *places.entry(name).or_insert(next);
                 counts.resize(counts.len().max(image + 1), Counts::default());
-                counts[image] = counts[image] + count;
+                counts[image] = counts[image] + *count;
             }
         }
         let images = places.len();
         for counts in &mut counts {
             counts.resize(images, Counts::default());
         }
-        let resamples = if images == 0 { 0 } else { self.resamples };
         // Positions are drawn anew for each run rather than kept: that is quicker than to go through memory.
-        let values: Vec<[Option<f64>; N]> = (0..resamples)
-            .into_par_iter()
-            .map(|resample| {
-                let of_run = |counts: &Vec<Counts>| {
-                    let mut random = self.generator(resample);
-                    let mut sum = Counts::default();
-                    for _ in 0..images / 2 {
-                        let [first, second] = random.two_below(images);
-                        sum = sum + counts[first] + counts[second];
-                    }
-                    if !images.is_multiple_of(2) {
-                        sum = sum + counts[random.below(images)];
-                    }
-                    numbers(&sum)
-                };
-                let of_runs: Vec<[Option<f64>; N]> = counts.iter().map(of_run).collect();
-                array::from_fn(|at| mean(of_runs.iter().map(|run| run[at])))
-            })
-            .collect();
+        let values: Vec<[Option<f64>; N]> = self.each(images, |random| {
+            let of_run = |counts: &Vec<Counts>| {
+                let (mut random, mut sum) = (random.clone(), Counts::default());
+                for _ in 0..images / 2 {
+                    let [first, second] = random.two_below(images);
+                    sum = sum + counts[first] + counts[second];
+                }
+                if !images.is_multiple_of(2) {
+                    sum = sum + counts[random.below(images)];
+                }
+                numbers(&sum)
+            };
+            let of_runs: Vec<[Option<f64>; N]> = counts.iter().map(of_run).collect();
+            array::from_fn(|at| mean(of_runs.iter().map(|run| run[at])))
+        });
         array::from_fn(|at| Interval::of(values.iter().filter_map(|row| row[at])))
-    }
-
-    fn generator(self, resample: usize) -> SplitMix {
-        SplitMix(SplitMix(self.seed ^ (resample as u64) << 32).next())
     }
 }
 
@@ -218,6 +214,7 @@ pub fn sign_test(higher: usize, lower: usize) -> f64 {
 }
 
 /// Steele, Lea & Flood 2014: 64 bits of state, good enough to draw positions.
+#[derive(Clone)]
 pub(crate) struct SplitMix(pub(crate) u64);
 
 impl SplitMix {

@@ -43,6 +43,18 @@ pub(crate) struct Question {
     pub(crate) options: Vec<String>,
 }
 
+impl Question {
+    /// A question that the model is to answer itself.
+    pub(crate) fn new<const N: usize>(
+        fields: [(&str, Value); N],
+        image: PathBuf,
+        prompt: String,
+    ) -> Self {
+        let row = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        Self { row, image, prompt, options: Vec::new() }
+    }
+}
+
 /// How questions are answered.
 pub(crate) struct Answering<'a> {
     /// Who answers.
@@ -101,8 +113,8 @@ impl Answering<'_> {
                     lines.push_str(&self.line(question, text.into(), Some(answer.finish))?);
                 }
             } else {
-                let options = |at: usize| tasks.options[at].clone();
-                let found = likelihoods(model, &tasks, start..end, &options, length, &advance)?;
+                let options = &tasks.options;
+                let found = likelihoods(model, &tasks, start..end, options, length, &advance)?;
                 for (question, found) in asked.iter().zip(found) {
                     lines.push_str(&self.line(question, json!(found), None)?);
                 }

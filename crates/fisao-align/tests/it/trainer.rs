@@ -11,7 +11,7 @@ use fisao_align::tasks::{Task, TaskSource};
 use fisao_align::trainer::Trainer;
 use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
-use fisao_models::generation::Sampling;
+use fisao_models::generation::{Generated, Sampling};
 use fisao_models::image::PixelValues;
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
@@ -217,8 +217,10 @@ fn a_given_response_is_as_likely_as_when_it_was_written() {
     let quiet = |_: usize| {};
     let written = generate(&policy, &Noise, 2..7, 20, &sampling, &quiet).unwrap();
     // Beside what was written, something shorter and something longer, so that rows are padded.
-    let responses =
-        |at: usize| vec![vec![5], written[at - 2].tokens.clone(), vec![4, 5, 9, 4, 6, 12, 7, 10]];
+    let own =
+        |written: &Generated| vec![vec![5], written.tokens.clone(), vec![4, 5, 9, 4, 6, 12, 7, 10]];
+    let responses: Vec<Vec<Vec<u32>>> =
+        [Vec::new(), Vec::new()].into_iter().chain(written.iter().map(own)).collect();
     let found = likelihoods(&policy, &Noise, 2..7, &responses, 20, &quiet).unwrap();
     for (found, written) in found.iter().zip(&written) {
         let sum: f64 = written.logprobs.iter().map(|&logprob| f64::from(logprob)).sum();

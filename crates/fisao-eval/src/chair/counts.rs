@@ -68,11 +68,9 @@ impl ChairCounts {
 }
 
 /// Bootstrap intervals over images of `CHAIR_S`, `CHAIR_I`, recall and length, averaged over runs.
-pub fn intervals<'a>(reports: &[&'a ChairReport], bootstrap: Bootstrap) -> [Option<Interval>; 4] {
-    let images = |report: &&'a ChairReport| -> Vec<(&'a str, ChairCounts)> {
-        report.counts.iter().map(|(image, counts)| (image.as_str(), *counts)).collect()
-    };
-    let runs: Vec<_> = reports.iter().map(images).collect();
+pub fn intervals(reports: &[&ChairReport], bootstrap: Bootstrap) -> [Option<Interval>; 4] {
+    let runs: Vec<&[(String, ChairCounts)]> =
+        reports.iter().map(|report| report.counts.as_slice()).collect();
     bootstrap.intervals(&runs, |sums| {
         [sums.chair_s(), sums.chair_i(), sums.recall(), sums.mean_length_words()]
     })

@@ -82,8 +82,6 @@ pub struct GroundTruthSummary {
 pub struct GroundTruthReader<'v> {
     finder: Option<(&'v ObjectVocabulary, MentionFinder<'v>)>,
     truth: GroundTruth,
-    /// Images that files before the one at hand have told of.
-    earlier: HashSet<String>,
     summary: GroundTruthSummary,
 }
 
@@ -97,12 +95,7 @@ impl<'v> GroundTruthReader<'v> {
 
     /// A reader of lists only.
     fn of_lists() -> Self {
-        Self {
-            finder: None,
-            truth: GroundTruth::new(),
-            earlier: HashSet::new(),
-            summary: GroundTruthSummary::default(),
-        }
+        Self { finder: None, truth: GroundTruth::new(), summary: GroundTruthSummary::default() }
     }
 
     /// Adds a file. What kind it is shows in its contents.
@@ -117,11 +110,11 @@ impl<'v> GroundTruthReader<'v> {
     /// # Errors
     /// Text that is none of these, with the line; an image twice in one file.
     pub fn read(&mut self, mut reader: impl BufRead) -> Result<(), InputError> {
-        self.earlier = self.truth.keys().cloned().collect();
-        let mut seen = HashSet::new();
+        // Images that only earlier files have told of, so far.
+        let mut earlier: HashSet<String> = self.truth.keys().cloned().collect();
         let first = opening(&mut reader).map_err(|source| InputError::Io { source })?;
         if first == Some(b'[') || starts_with_a_row(&mut reader) {
-            return self.read_rows(reader, &mut seen);
+            return self.read_rows(reader, &mut earlier);
         }
         let mut text = serde_json::Deserializer::from_reader(reader);
         while text.end().is_err() {
@@ -129,7 +122,7 @@ impl<'v> GroundTruthReader<'v> {
             let document = seed
                 .deserialize(&mut text)
                 .map_err(|source| InputError::Document { line: source.line(), source })?;
-            self.add(document, &mut seen)?;
+            self.add(document, &mut earlier)?;
         }
         Ok(())
     }
@@ -143,7 +136,7 @@ impl<'v> GroundTruthReader<'v> {
     fn read_rows(
         &mut self,
         reader: impl BufRead,
-        seen: &mut HashSet<String>,
+        earlier: &mut HashSet<String>,
     ) -> Result<(), InputError> {
         let mut repeated = None;
         let done = read_rows(reader, r#"{"image_id": …, "objects": ["…"]}"#, |place, row| {
@@ -152,7 +145,7 @@ impl<'v> GroundTruthReader<'v> {
                     "is not a row of ground truth; give {\"image_id\": …, \"objects\": […]}";
                 return Err(RowError::Meaning { place, reason: reason.to_owned() });
             };
-            self.add_lists(lists, seen).map_err(|error| {
+            self.add_lists(lists, earlier).map_err(|error| {
                 repeated = Some(error);
                 RowError::Meaning { place, reason: String::new() }
             })
@@ -160,9 +153,9 @@ impl<'v> GroundTruthReader<'v> {
         repeated.map_or_else(|| done.map_err(InputError::Row), Err)
     }
 
-    fn add(&mut self, document: Document, seen: &mut HashSet<String>) -> Result<(), InputError> {
+    fn add(&mut self, document: Document, earlier: &mut HashSet<String>) -> Result<(), InputError> {
         match document {
-            Document::Lists(lists) => self.add_lists(lists, seen),
+            Document::Lists(lists) => self.add_lists(lists, earlier),
             Document::Annotations(annotations) => self.add_annotations(annotations),
         }
     }
@@ -170,7 +163,7 @@ impl<'v> GroundTruthReader<'v> {
     fn add_lists(
         &mut self,
         lists: Vec<(String, Vec<String>)>,
-        seen: &mut HashSet<String>,
+        earlier: &mut HashSet<String>,
     ) -> Result<(), InputError> {
         for (image_id, objects) in lists {
             self.summary.lists += 1;
@@ -182,9 +175,8 @@ impl<'v> GroundTruthReader<'v> {
                 }
                 Entry::Occupied(entry) => entry,
             };
-            let image_id = entry.key();
-            if !self.earlier.contains(image_id) || !seen.insert(image_id.clone()) {
-                return Err(InputError::Repeated { image_id: image_id.clone() });
+            if !earlier.remove(entry.key()) {
+                return Err(InputError::Repeated { image_id: entry.key().clone() });
             }
             entry.into_mut().extend(objects);
         }

@@ -92,12 +92,8 @@ pub fn evaluate(
     let count = captions.len();
     let mut found = Found::new(captions, ground_truth);
     if let (Some(image_id), MissingGroundTruth::Refuse) = (found.first_missing, options.missing) {
-        let count_missing = count - found.judged.len();
-        return Err(ChairError::MissingGroundTruth {
-            image_id,
-            count: count_missing,
-            captions: count,
-        });
+        let missing = found.missing;
+        return Err(ChairError::MissingGroundTruth { image_id, count: missing, captions: count });
     }
     check_categories(&found.judged, vocabulary)?;
     let finder = MentionFinder::new(vocabulary, options.rules);

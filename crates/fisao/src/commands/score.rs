@@ -197,7 +197,7 @@ fn in_words(scored: &ScoredImage) -> String {
         lines.push(format!("  {}  {name}", number(score.cosine, score.probability)));
     }
     for caption in &scored.captions {
-        lines.push(format!("  {}", marked(caption)));
+        lines.push(format!("  {}", marked(caption, in_colour)));
         for mention in &caption.mentions {
             let name = coloured(&mention.text, mention.probability);
             let denied = if mention.negated { " (denied)" } else { "" };
@@ -208,16 +208,20 @@ fn in_words(scored: &ScoredImage) -> String {
     lines.join("\n")
 }
 
-/// The caption with its object words coloured.
-fn marked(caption: &ScoredCaption) -> String {
+/// The caption with its object words as they are to be shown.
+pub(super) fn marked(caption: &ScoredCaption, word: impl Fn(&ScoredMention) -> String) -> String {
     let mut text = String::new();
     let mut at = 0;
     for mention in &caption.mentions {
         text.push_str(&caption.caption[at..mention.bytes.start]);
-        text.push_str(&coloured(&mention.text, mention.probability));
+        text.push_str(&word(mention));
         at = mention.bytes.end;
     }
     text + &caption.caption[at..]
+}
+
+fn in_colour(mention: &ScoredMention) -> String {
+    coloured(&mention.text, mention.probability)
 }
 
 fn number(cosine: f64, probability: Option<f64>) -> String {
@@ -257,7 +261,7 @@ mod tests {
             caption: "É um dog and a cat.".to_owned(),
             mentions: vec![mention(6..9, "dog", Some(0.95)), mention(16..19, "cat", Some(0.1))],
         };
-        let text = marked(&caption);
+        let text = marked(&caption, in_colour);
         assert_eq!(anstream::adapter::strip_str(&text).to_string(), caption.caption);
         assert_eq!(text, format!("É um {} and a {}.", "dog".green(), "cat".red()));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, bail};
 use fisao_eval::chair::{ChairInput, read_captions};
@@ -17,7 +18,7 @@ use serde::Serialize;
 use super::score::{self, ScoredCaption, ScoredMention, Scorer};
 use crate::arguments::{VerifyArguments, VerifyFormat};
 use crate::bundle::{LoadedVerifier, verifier_from_arguments};
-use crate::failure::{Refusal, VerdictFailed};
+use crate::failure::{Interrupted, Refusal, VerdictFailed};
 use crate::interrupt;
 use crate::output;
 use crate::pictures::PictureFolder;
@@ -89,10 +90,10 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
     let at_once = BATCH * shares_on(&device);
     let progress = reporter.phase("verifying captions", captions.len() as u64);
     for (captions, files) in captions.chunks(at_once).zip(files.chunks(at_once)) {
-        if stop.load(std::sync::atomic::Ordering::Relaxed) {
+        if stop.load(Ordering::Relaxed) {
             let message =
                 format!("stopped after {} captions, whose verdicts are printed", sum.captions);
-            return Err(crate::failure::Interrupted { message }.into());
+            return Err(Interrupted { message }.into());
         }
         let mut fresh: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
         fresh.sort_unstable();
@@ -152,21 +153,9 @@ fn print<'a>(
     file: &'a Path,
     scored: &'a ScoredCaption,
 ) -> anyhow::Result<Verdict<'a>> {
-    let judged = |mention: &'a ScoredMention| {
-        let p_hallucinated = mention.probability.filter(|_| !mention.negated).map(|p| 1.0 - p);
-        Judged {
-            start: mention.start,
-            end: mention.end,
-            text: &mention.text,
-            category: &mention.category,
-            form: &mention.form,
-            negated: mention.negated,
-            cosine: mention.cosine,
-            p_hallucinated,
-            hallucinated: p_hallucinated.map(|p| p >= arguments.threshold),
-        }
-    };
-    let mentions: Vec<Judged> = scored.mentions.iter().map(judged).collect();
+    let threshold = arguments.threshold;
+    let mentions: Vec<Judged> =
+        scored.mentions.iter().map(|mention| Judged::new(mention, threshold)).collect();
     let hallucinated = mentions.iter().filter(|judged| judged.hallucinated == Some(true)).count();
     let verdict = Verdict {
         image_id: &input.image_id,
@@ -178,40 +167,53 @@ fn print<'a>(
     match arguments.format {
         VerifyFormat::Jsonl => output::json(&verdict)?,
         VerifyFormat::Text => {
-            output::line(in_words(&verdict))?;
+            let caption = score::marked(scored, |word| Judged::new(word, threshold).coloured());
+            output::line(format!("{}: {caption}{}", input.image_id, verdict.absent()))?;
         }
     }
     Ok(verdict)
 }
 
-/// A caption with its words coloured, and below it those that are not there, for whoever sees no colours.
-fn in_words(verdict: &Verdict) -> String {
-    let mut text = format!("{}: ", verdict.image_id);
-    let (mut rest, mut at) = (verdict.caption.chars(), 0);
-    let mut take = |to: usize| -> String {
-        let taken = rest.by_ref().take(to - at).collect();
-        at = to;
-        taken
-    };
-    let mut absent = Vec::new();
-    for mention in &verdict.mentions {
-        text.push_str(&take(mention.start));
-        let word = take(mention.end);
-        text.push_str(&match mention.hallucinated {
-            _ if mention.negated => word,
-            None => word.cyan().to_string(),
-            Some(false) => word.green().to_string(),
-            Some(true) => word.red().to_string(),
-        });
-        if let (Some(true), Some(p)) = (mention.hallucinated, mention.p_hallucinated) {
-            absent.push(format!("{} (p {p:.2})", mention.text));
+impl<'a> Judged<'a> {
+    fn new(mention: &'a ScoredMention, threshold: f64) -> Self {
+        let p_hallucinated = mention.probability.filter(|_| !mention.negated).map(|p| 1.0 - p);
+        Self {
+            start: mention.start,
+            end: mention.end,
+            text: &mention.text,
+            category: &mention.category,
+            form: &mention.form,
+            negated: mention.negated,
+            cosine: mention.cosine,
+            p_hallucinated,
+            hallucinated: p_hallucinated.map(|p| p >= threshold),
         }
     }
-    text.extend(rest);
-    if !absent.is_empty() {
-        text.extend(["\n  not there: ", &absent.join(", ")]);
+
+    /// The word in the colour of its verdict, or of none; a denied one as it is.
+    fn coloured(&self) -> String {
+        match self.hallucinated {
+            _ if self.negated => self.text.to_owned(),
+            None => self.text.cyan().to_string(),
+            Some(false) => self.text.green().to_string(),
+            Some(true) => self.text.red().to_string(),
+        }
     }
-    text
+}
+
+impl Verdict<'_> {
+    /// A line with the words that are not there, for whoever sees no colours; empty if there are none.
+    fn absent(&self) -> String {
+        let absent = self.mentions.iter().filter(|judged| judged.hallucinated == Some(true));
+        let words: Vec<String> = absent
+            .filter_map(|judged| Some(format!("{} (p {:.2})", judged.text, judged.p_hallucinated?)))
+            .collect();
+        if words.is_empty() {
+            String::new()
+        } else {
+            format!("\n  not there: {}", words.join(", "))
+        }
+    }
 }
 
 impl Sum {

@@ -7,7 +7,7 @@ use fisao_scenes::Split;
 
 use super::{AnsweringArguments, ReportArguments};
 
-#[derive(Clone, Debug, Args)]
+#[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("source").required(true).args(["captions", "images", "data", "world"])))]
 pub(crate) struct ChairArguments {
     /// Captions, JSON or JSON lines: {"image_id": …, "caption": "…"}; several files, of seeds for instance,

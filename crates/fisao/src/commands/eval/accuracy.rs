@@ -3,7 +3,7 @@
 use std::array;
 
 use fisao_eval::rates::Accuracy;
-use fisao_eval::statistics::{Bootstrap, Interval};
+use fisao_eval::statistics::Bootstrap;
 use serde::Serialize;
 
 use super::report;
@@ -29,10 +29,13 @@ pub(super) fn print<Report: Serialize, const N: usize>(
     arguments: &ReportArguments,
     layout: &Layout<N>,
     scored: &[Scored<Report, N>],
-    notes: &[String],
 ) -> anyhow::Result<()> {
-    let intervals =
-        array::from_fn(|at| interval(scored.iter().map(|run| run.answers[at].as_slice())));
+    let intervals = array::from_fn(|at| {
+        let answers: Vec<&[(String, Accuracy)]> =
+            scored.iter().map(|run| run.answers[at].as_slice()).collect();
+        let [interval] = Bootstrap::default().intervals(&answers, |sum| [sum.accuracy]);
+        interval
+    });
     let runs = scored
         .iter()
         .map(|run| {
@@ -48,15 +51,7 @@ pub(super) fn print<Report: Serialize, const N: usize>(
             let cells = [name.clone(), percent(part.accuracy)].into_iter().chain(rest);
             table.row(cells.chain([part.questions.to_string()]));
         }
-        return report::table(arguments.format, &table, notes);
+        return report::table(arguments.format, &table, &[]);
     }
-    layout.print(arguments, &runs, &intervals, notes)
-}
-
-fn interval<'a>(runs: impl Iterator<Item = &'a [(String, Accuracy)]>) -> Option<Interval> {
-    let named = |(name, counts): &'a (String, Accuracy)| (name.as_str(), *counts);
-    let runs: Vec<Vec<(&str, Accuracy)>> =
-        runs.map(|answers| answers.iter().map(named).collect()).collect();
-    let [interval] = Bootstrap::default().intervals(&runs, |sum| [sum.accuracy]);
-    interval
+    layout.print(arguments, runs, &intervals, &[])
 }

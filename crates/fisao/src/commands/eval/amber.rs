@@ -10,30 +10,26 @@ use fisao_eval::amber::{
 };
 use fisao_eval::answers::read_answers;
 use fisao_eval::statistics::Bootstrap;
-use serde_json::{Map, json};
+use serde_json::json;
 
 use super::inputs::{answers, file_of, optional_file_of, pictures_of, read};
-use super::runs::{Layout, Number, Run, Unit};
+use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
 use crate::arguments::{AmberArguments, AmberPart, AmberPlurals};
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
 
-const fn percent(at: usize, heading: &'static str) -> Number {
-    Number { key: NAMES[at], heading, unit: Unit::Percent }
-}
-
 const LAYOUT: Layout<8> = Layout {
     names: "answers",
     numbers: [
-        percent(0, "CHAIR %"),
-        percent(1, "Cover %"),
-        percent(2, "Hal %"),
-        percent(3, "Cog %"),
-        percent(4, "accuracy %"),
-        percent(5, "precision %"),
-        percent(6, "recall %"),
-        percent(7, "F1 %"),
+        Number::percent(NAMES[0], "CHAIR %"),
+        Number::percent(NAMES[1], "Cover %"),
+        Number::percent(NAMES[2], "Hal %"),
+        Number::percent(NAMES[3], "Cog %"),
+        Number::percent(NAMES[4], "accuracy %"),
+        Number::percent(NAMES[5], "precision %"),
+        Number::percent(NAMES[6], "recall %"),
+        Number::percent(NAMES[7], "F1 %"),
     ],
     counts: &["descriptions", "questions"],
 };
@@ -67,7 +63,7 @@ pub(crate) fn run(arguments: &AmberArguments, reporter: &Reporter) -> anyhow::Re
     let runs = reports.into_iter().map(run).collect::<anyhow::Result<Vec<_>>>()?;
     let note = "nouns and synonyms are found without a tagger and word vectors: compare the first four with each \
                 other, not with published values";
-    LAYOUT.print(&benchmark.report, &runs, &intervals, &[note.to_owned()])
+    LAYOUT.print(&benchmark.report, runs, &intervals, &[note.to_owned()])
 }
 
 /// Reads what scoring needs.
@@ -115,12 +111,9 @@ fn questions(arguments: &AmberArguments, data: &AmberData) -> anyhow::Result<Vec
                 AmberPart::Discriminative => kind != Kind::Generative,
             };
             if wanted && seen.insert(id.0.clone()) {
-                let mut row = Map::new();
-                row.insert("id".to_owned(), json!(id));
-                row.insert("image".to_owned(), json!(image));
+                let fields = [("id", json!(id)), ("image", json!(image))];
                 let prompt = amber::prompt(&query, kind);
-                let image = images.file(&image)?;
-                questions.push(Question { row, image, prompt, options: Vec::new() });
+                questions.push(Question::new(fields, images.file(&image)?, prompt));
             }
         }
     }

@@ -11,26 +11,22 @@ use fisao_eval::statistics::Bootstrap;
 use fisao_formats::documents::open_text;
 
 use super::chair::caption_images;
-use super::inputs::{files_in, names, read};
-use super::runs::{Layout, Number, Run, Unit};
+use super::inputs::{files_in, names, read, warn_of_other_images};
+use super::runs::{Layout, Number, Run};
 use crate::arguments::CaptionMetricsArguments;
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
 
-const fn metric(at: usize, heading: &'static str) -> Number {
-    Number { key: CaptionScores::NAMES[at], heading, unit: Unit::Decimals(4) }
-}
-
 const LAYOUT: Layout<7> = Layout {
     names: "captions of",
     numbers: [
-        metric(0, "BLEU-1"),
-        metric(1, "BLEU-2"),
-        metric(2, "BLEU-3"),
-        metric(3, "BLEU-4"),
-        metric(4, "ROUGE-L"),
-        metric(5, "CIDEr"),
-        metric(6, "METEOR"),
+        Number::decimals(CaptionScores::NAMES[0], "BLEU-1", 4),
+        Number::decimals(CaptionScores::NAMES[1], "BLEU-2", 4),
+        Number::decimals(CaptionScores::NAMES[2], "BLEU-3", 4),
+        Number::decimals(CaptionScores::NAMES[3], "BLEU-4", 4),
+        Number::decimals(CaptionScores::NAMES[4], "ROUGE-L", 4),
+        Number::decimals(CaptionScores::NAMES[5], "CIDEr", 4),
+        Number::decimals(CaptionScores::NAMES[6], "METEOR", 4),
     ],
     counts: &["images"],
 };
@@ -139,12 +135,8 @@ fn print(
         &reports.iter().map(|(_, report)| report).collect::<Vec<_>>(),
         Bootstrap::default(),
     );
-    if reports.iter().any(|(_, r)| r.image_ids_sha256 != reports[0].1.image_ids_sha256) {
-        reporter.warn(
-            "the files describe different images",
-            Some("their mean compares like with like only where the images are the same"),
-        );
-    }
+    let digests = reports.iter().map(|(_, report)| report.image_ids_sha256.as_str());
+    warn_of_other_images(digests, reporter);
     let partial = !reports[0].1.meteor_stages.contains(&MeteorStage::Paraphrase);
     let note = "METEOR without synonyms and paraphrases is not comparable with published values; see \
                 --meteor-data";
@@ -157,5 +149,5 @@ fn print(
         Run::new(name, values, &[report.images], &report, &arguments.report)
     };
     let runs = reports.into_iter().map(run).collect::<anyhow::Result<Vec<_>>>()?;
-    LAYOUT.print(&arguments.report, &runs, &intervals, &notes)
+    LAYOUT.print(&arguments.report, runs, &intervals, &notes)
 }

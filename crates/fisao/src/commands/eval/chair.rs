@@ -1,6 +1,5 @@
 //! `fisao eval chair`: which objects captions name that are not in the picture.
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -11,10 +10,12 @@ use fisao_eval::chair::{
 };
 use fisao_eval::statistics::Bootstrap;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::inputs::{Asking, answer, files_in, folders, made_with, names, read};
-use super::runs::{Layout, Number, Run, Unit};
+use super::inputs::{
+    Asking, answer, files_in, folders, made_with, names, read, warn_of_other_images,
+};
+use super::runs::{Layout, Number, Run};
 use super::world::{self, WorldEvaluation};
 use crate::answering::Question;
 use crate::arguments::{ChairArguments, ChairRules, ReportFormat, TruthArguments};
@@ -41,23 +42,23 @@ pub(crate) fn run(arguments: &ChairArguments, reporter: &Reporter) -> anyhow::Re
         return print(arguments, vec![judged], Some(mean_length), reporter);
     }
     let vocabulary = chair_vocabulary(arguments.truth.vocabulary.as_deref())?;
-    let mut arguments = Cow::Borrowed(arguments);
-    if let (Some(data), true) = (&arguments.answering.data, arguments.truth.ground_truth.is_empty())
-    {
-        let files =
-            files_in(data, "ground truth (instances*, captions* or objects*.json)", |name, _| {
+    let truth_files = match &arguments.answering.data {
+        Some(data) if arguments.truth.ground_truth.is_empty() => {
+            let what = "ground truth (instances*, captions* or objects*.json)";
+            let files = files_in(data, what, |name, _| {
                 ["instances", "captions", "objects"].iter().any(|known| name.starts_with(known))
             })?;
-        let taken: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-        reporter.note(format!("ground truth: {}", taken.join(", ")));
-        arguments.to_mut().truth.ground_truth = files;
-    }
-    let arguments = &*arguments;
+            let taken: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+            reporter.note(format!("ground truth: {}", taken.join(", ")));
+            files
+        }
+        _ => arguments.truth.ground_truth.clone(),
+    };
     // Captions are read beside the ground truth; a file is held at a time.
     let files = &arguments.captions;
     let started = Instant::now();
     let (truth, first) = rayon::join(
-        || ground_truth(&arguments.truth, &vocabulary, reporter),
+        || ground_truth(&truth_files, arguments.truth.rules, &vocabulary, reporter),
         || files.first().map(|file| read("captions", file, read_captions)),
     );
     let truth = truth?;
@@ -89,18 +90,19 @@ pub(crate) fn run(arguments: &ChairArguments, reporter: &Reporter) -> anyhow::Re
 
 /// What is really in the pictures.
 pub(super) fn ground_truth(
-    arguments: &TruthArguments,
+    files: &[PathBuf],
+    reading: ChairRules,
     vocabulary: &ObjectVocabulary,
     reporter: &Reporter,
 ) -> anyhow::Result<GroundTruth> {
-    if arguments.ground_truth.is_empty() {
+    if files.is_empty() {
         bail!(
             Refusal::new("there is nothing to compare captions with")
                 .hint("give the objects of the images with --ground-truth")
         );
     }
-    let mut gathered = GroundTruthReader::new(vocabulary, rules(arguments.rules));
-    for file in &arguments.ground_truth {
+    let mut gathered = GroundTruthReader::new(vocabulary, rules(reading));
+    for file in files {
         read("ground truth", file, |reader| gathered.read(reader))?;
     }
     let (truth, summary) = gathered.finish();
@@ -182,10 +184,7 @@ pub(super) fn caption_images<'a>(
     let (images, folder) = folders(arguments)?;
     let images = PictureFolder::open(&images);
     let question = |id: &String| {
-        let mut row = Map::new();
-        row.insert("image_id".to_owned(), json!(id));
-        let image = images.file(id)?;
-        Ok(Question { row, image, prompt: prompt.to_owned(), options: Vec::new() })
+        Ok(Question::new([("image_id", json!(id))], images.file(id)?, prompt.to_owned()))
     };
     let questions = ids.map(question).collect::<anyhow::Result<Vec<_>>>()?;
     let asking = Asking { benchmark, field: "caption", prompt: Some(prompt), folder };
@@ -211,10 +210,6 @@ struct Measured {
     made_with: Option<Value>,
 }
 
-const fn percent(key: &'static str, heading: &'static str) -> Number {
-    Number { key, heading, unit: Unit::Percent }
-}
-
 fn print(
     arguments: &ChairArguments,
     reports: Vec<Judged>,
@@ -225,10 +220,10 @@ fn print(
     let layout = Layout {
         names: "captions of",
         numbers: [
-            percent("chair_s", "CHAIR_S %"),
-            percent("chair_i", "CHAIR_I %"),
-            percent("recall", "recall %"),
-            Number { key: "mean_length", heading: length, unit: Unit::Decimals(1) },
+            Number::percent("chair_s", "CHAIR_S %"),
+            Number::percent("chair_i", "CHAIR_I %"),
+            Number::percent("recall", "recall %"),
+            Number::decimals("mean_length", length, 1),
         ],
         counts: &["captions", "mentions", "hallucinated"],
     };
@@ -241,12 +236,7 @@ fn print(
         intervals[3] = None;
     }
     let first = all[0];
-    if all.iter().any(|report| report.image_ids_sha256 != first.image_ids_sha256) {
-        reporter.warn(
-            "the files describe different images",
-            Some("their mean compares like with like only where the images are the same"),
-        );
-    }
+    warn_of_other_images(all.iter().map(|report| report.image_ids_sha256.as_str()), reporter);
     let rules = match first.rules {
         Rules::Strict => "strict",
         Rules::Reference => "reference",
@@ -268,7 +258,7 @@ fn print(
         Run::new(name, values, &counts, &measured, &arguments.report)
     };
     let runs = reports.into_iter().map(run).collect::<anyhow::Result<Vec<_>>>()?;
-    layout.print(&arguments.report, &runs, &intervals, &notes)
+    layout.print(&arguments.report, runs, &intervals, &notes)
 }
 
 /// Who wrote captions, and how, in a line.

@@ -8,7 +8,6 @@ use anyhow::{Context as _, bail};
 use fisao_eval::answers::{QuestionId, read_answers};
 use fisao_eval::captions::{CaptionOptions, CaptionScores, CaptionSums, read_references};
 use fisao_eval::chair::{ChairCounts, read_captions};
-use fisao_eval::image_id::ImageIndex;
 use fisao_eval::pope::{Judged, Label, read_questions, score_split};
 use fisao_eval::rates::Accuracy;
 use fisao_eval::statistics::{Bootstrap, PairedTest, paired_test};
@@ -20,6 +19,7 @@ use super::inputs::{name, names, read};
 use super::{captions, report};
 use crate::arguments::{DiffArguments, ReportFormat};
 use crate::failure::Refusal;
+use crate::output;
 use crate::reporter::Reporter;
 use crate::table::Table;
 use crate::vocabulary::chair_vocabulary;
@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &DiffArguments, reporter: &Reporter) -> anyhow::Res
     print(arguments, &comparison)
 }
 
-/// Counts of each image, by its name in the first file, of the first and of the second.
+/// Counts of each image, of the first and of the second.
 #[derive(Debug)]
 struct Pairs<Counts> {
     both: Vec<(Counts, Counts)>,
@@ -78,18 +78,8 @@ struct Pairs<Counts> {
 }
 
 impl<Counts: Copy + Default + Add<Output = Counts>> Pairs<Counts> {
-    /// Brings together images that the two may call by different names. What one file has of one image is
-    /// summed.
-    fn of_images(first: Vec<(String, Counts)>, mut second: Vec<(String, Counts)>) -> Self {
-        let mut index = ImageIndex::default();
-        for (position, (id, _)) in first.iter().enumerate() {
-            index.insert(id, position);
-        }
-        for (id, _) in &mut second {
-            if let Some((position, _)) = index.find(id) {
-                id.clone_from(&first[position].0);
-            }
-        }
+    /// Brings together images by the names that the truth has for them. What one file has of one image is summed.
+    fn of_images(first: Vec<(String, Counts)>, second: Vec<(String, Counts)>) -> Self {
         let (first, mut second) = (summed(first), summed(second));
         let mut pairs = Self { both: Vec::new(), alone: 0 };
         for (id, counts) in first {
@@ -139,7 +129,12 @@ type Rate = fn(&ChairCounts) -> Option<f64>;
 
 fn of_objects(arguments: &DiffArguments, reporter: &Reporter) -> anyhow::Result<Comparison> {
     let vocabulary = chair_vocabulary(arguments.truth.vocabulary.as_deref())?;
-    let truth = chair::ground_truth(&arguments.truth, &vocabulary, reporter)?;
+    let truth = chair::ground_truth(
+        &arguments.truth.ground_truth,
+        arguments.truth.rules,
+        &vocabulary,
+        reporter,
+    )?;
     let counts = |file: &Path| -> anyhow::Result<Vec<(String, ChairCounts)>> {
         let captions = read("captions", file, read_captions)?;
         Ok(chair::score(&arguments.truth, file, captions, false, &truth, &vocabulary)?.counts)
@@ -191,7 +186,7 @@ fn of_likeness(arguments: &DiffArguments, references: &Path) -> anyhow::Result<C
     let sums = |file: &Path| -> anyhow::Result<Vec<(String, CaptionSums)>> {
         let report = captions::score(file, &references, None, &CaptionOptions::default())?;
         let images = report.per_image.iter();
-        Ok(images.map(|image| (image.image_id.clone(), image.into())).collect())
+        Ok(images.map(|image| (image.reference_id.clone(), image.into())).collect())
     };
     let pairs = Pairs::of_images(sums(&arguments.first)?, sums(&arguments.second)?);
     let names = CaptionScores::NAMES.into_iter().enumerate();
@@ -238,7 +233,7 @@ fn print(arguments: &DiffArguments, comparison: &Comparison) -> anyhow::Result<(
     value.insert("images".to_owned(), comparison.images.into());
     value.insert("unpaired".to_owned(), comparison.unpaired.into());
     match arguments.report.format {
-        ReportFormat::Json => report::json(&value),
+        ReportFormat::Json => output::json(&value),
         format => report::table(format, &table, &[]),
     }
 }

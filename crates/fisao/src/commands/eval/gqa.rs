@@ -4,11 +4,11 @@ use anyhow::Context as _;
 use fisao_eval::answers::read_answers;
 use fisao_eval::gqa::{self, GqaReport, Judged, Normalisation, Question as Asked, read_questions};
 use fisao_eval::rates::Accuracy;
-use serde_json::{Map, json};
+use serde_json::json;
 
 use super::accuracy::{self, Scored};
-use super::inputs::{answers, file_of, pictures_of, read};
-use super::runs::{Layout, Number, Unit};
+use super::inputs::{answers, file_of, pictures_of, read, warn_of};
+use super::runs::{Layout, Number};
 use crate::answering::Question;
 use crate::arguments::{GqaArguments, GqaRules};
 use crate::reporter::Reporter;
@@ -16,9 +16,9 @@ use crate::reporter::Reporter;
 const LAYOUT: Layout<3> = Layout {
     names: "answers",
     numbers: [
-        Number { key: "accuracy", heading: "accuracy %", unit: Unit::Percent },
-        Number { key: "accuracy_open", heading: "open %", unit: Unit::Percent },
-        Number { key: "accuracy_binary", heading: "binary %", unit: Unit::Percent },
+        Number::percent("accuracy", "accuracy %"),
+        Number::percent("accuracy_open", "open %"),
+        Number::percent("accuracy_binary", "binary %"),
     ],
     counts: &["questions"],
 };
@@ -34,12 +34,9 @@ pub(crate) fn run(arguments: &GqaArguments, reporter: &Reporter) -> anyhow::Resu
     let asked = || {
         let images = pictures_of(&benchmark.answering, &benchmark.data, &["images"]);
         let question = |asked: &Asked| {
-            let mut row = Map::new();
-            row.insert("question_id".to_owned(), json!(asked.id));
-            row.insert("image".to_owned(), json!(asked.image_id));
+            let fields = [("question_id", json!(asked.id)), ("image", json!(asked.image_id))];
             let image = images.file(&asked.image_id)?;
-            let prompt = gqa::prompt(&asked.question);
-            Ok(Question { row, image, prompt, options: Vec::new() })
+            Ok(Question::new(fields, image, gqa::prompt(&asked.question)))
         };
         questions.iter().map(question).collect()
     };
@@ -52,12 +49,10 @@ pub(crate) fn run(arguments: &GqaArguments, reporter: &Reporter) -> anyhow::Resu
             (report.unanswered, "questions have no answer and count as wrong"),
             (report.unknown_answers, "answers are to none of the questions"),
         ];
-        for (count, what) in counts.into_iter().filter(|&(count, _)| count > 0) {
-            reporter.warn(format!("{name}: {count} {what}"), None);
-        }
+        warn_of(&name, &counts, reporter);
         scored.push(summary(name, report, benchmark.report.per_image));
     }
-    accuracy::print(&benchmark.report, &LAYOUT, &scored, &[])
+    accuracy::print(&benchmark.report, &LAYOUT, &scored)
 }
 
 fn summary(name: String, mut report: GqaReport, details: bool) -> Scored<GqaReport, 3> {

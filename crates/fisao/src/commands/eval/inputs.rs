@@ -50,6 +50,27 @@ pub(super) fn names(files: &[PathBuf]) -> Vec<String> {
     files.iter().map(|file| file.display().to_string()).collect()
 }
 
+/// Says what was left out of the numbers of a run, or counts otherwise than it seems; nothing of what there is none.
+pub(super) fn warn_of(name: &str, counts: &[(usize, &str)], reporter: &Reporter) {
+    for (count, what) in counts.iter().filter(|(count, _)| *count > 0) {
+        reporter.warn(format!("{name}: {count} {what}"), None);
+    }
+}
+
+/// Warns where runs are about different images, by the digests of those that each is about.
+pub(super) fn warn_of_other_images<'a>(
+    digests: impl IntoIterator<Item = &'a str>,
+    reporter: &Reporter,
+) {
+    let different: BTreeSet<&str> = digests.into_iter().collect();
+    if different.len() > 1 {
+        reporter.warn(
+            "the files describe different images",
+            Some("their mean compares like with like only where the images are the same"),
+        );
+    }
+}
+
 /// What a model is asked, and what its answers are called.
 pub(super) struct Asking<'a> {
     /// What it is asked for.
@@ -139,18 +160,13 @@ pub(super) fn files_in(
     what: &str,
     wanted: impl Fn(&str, &str) -> bool,
 ) -> anyhow::Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(data)
-        .map_err(|error| Refusal::new(format!("{} cannot be read: {error}", data.display())))?;
-    let files: Result<Vec<PathBuf>, _> =
-        entries.map(|entry| entry.map(|entry| entry.path())).collect();
-    let mut files = files.with_context(|| format!("listing {}", data.display()))?;
+    let mut files = listed(data)?;
     files.retain(|file| {
         let name = file.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         let name = name.strip_suffix(".gz").unwrap_or(&name);
         let (stem, ending) = name.rsplit_once('.').unwrap_or_default();
         matches!(ending, "json" | "jsonl") && wanted(stem, ending)
     });
-    files.sort();
     if files.is_empty() {
         bail!(
             Refusal::new(format!("{} holds no {what}", data.display()))
@@ -158,6 +174,17 @@ pub(super) fn files_in(
         );
     }
     Ok(files)
+}
+
+/// What a folder holds, sorted.
+pub(super) fn listed(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let failed = |error| Refusal::new(format!("{} cannot be read: {error}", folder.display()));
+    let entries = fs::read_dir(folder).map_err(failed)?;
+    let paths: Result<Vec<PathBuf>, _> =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut paths = paths.map_err(failed)?;
+    paths.sort();
+    Ok(paths)
 }
 
 /// Where a benchmark's pictures are: where the user says, or in the first folder that there is.

@@ -14,11 +14,12 @@ use fisao_eval::judged::{
     read_verdicts,
 };
 use fisao_eval::statistics::{Bootstrap, Interval};
-use fisao_formats::documents::{read_text, write_bytes};
+use fisao_formats::documents::read_text;
+use fisao_formats::json_lines::write_json_lines;
 use serde_json::{Map, Value, json};
 
-use super::inputs::{Asking, answer, file_of, names, pictures_of, read};
-use super::runs::{Layout, Number, Run, Unit};
+use super::inputs::{Asking, answer, file_of, names, pictures_of, read, warn_of};
+use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
 use crate::arguments::JudgedArguments;
 use crate::failure::Refusal;
@@ -28,15 +29,15 @@ use crate::reporter::Reporter;
 
 const MM_VET: Layout<1> = Layout {
     names: "verdicts",
-    numbers: [Number { key: "score", heading: "score", unit: Unit::Decimals(1) }],
+    numbers: [Number::decimals("score", "score", 1)],
     counts: &["questions"],
 };
 
 const MM_HAL: Layout<2> = Layout {
     names: "verdicts",
     numbers: [
-        Number { key: "average_score", heading: "score", unit: Unit::Decimals(2) },
-        Number { key: "hallucination_rate", heading: "hallucinated %", unit: Unit::Percent },
+        Number::decimals("average_score", "score", 2),
+        Number::percent("hallucination_rate", "hallucinated %"),
     ],
     counts: &["rated"],
 };
@@ -48,8 +49,9 @@ pub(crate) fn mm_vet(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
         let asked = || {
             let images = pictures_of(&arguments.answering, &arguments.data, &["images"]);
             let question = |asked: &mm_vet::Question| {
-                let prompt = mm_vet::prompt(&asked.question);
-                Ok(put(&asked.id, images.file(&asked.image)?, prompt))
+                let fields = [("question_id", json!(asked.id))];
+                let image = images.file(&asked.image)?;
+                Ok(Question::new(fields, image, mm_vet::prompt(&asked.question)))
             };
             questions.iter().map(question).collect()
         };
@@ -70,7 +72,7 @@ pub(crate) fn mm_vet(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
             (report.ungraded, "questions have no verdict and count nowhere"),
             (report.unknown, "verdicts are on none of the questions"),
         ];
-        warn(&name, &counts, reporter);
+        warn_of(&name, &counts, reporter);
         reports.push((name, report));
     }
     let images: HashMap<&QuestionId, &String> =
@@ -90,7 +92,7 @@ pub(crate) fn mm_vet(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
         Run::new(name, [report.total.score], &[report.total.questions], &report, &arguments.report)
     };
     let runs = reports.into_iter().map(run).collect::<anyhow::Result<Vec<_>>>()?;
-    MM_VET.print(&arguments.report, &runs, &intervals, &[])
+    MM_VET.print(&arguments.report, runs, &intervals, &[])
 }
 
 pub(crate) fn mm_hal(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow::Result<()> {
@@ -100,9 +102,9 @@ pub(crate) fn mm_hal(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
         let asked = || {
             let images = pictures_of(&arguments.answering, &arguments.data, &["images"]);
             let question = |(place, record): (usize, &Record)| {
-                let id = QuestionId(place.to_string());
+                let fields = [("question_id", json!(place.to_string()))];
                 let image = hal_picture(&images, place, record)?;
-                Ok(put(&id, image, mm_hal::prompt(&record.question)))
+                Ok(Question::new(fields, image, mm_hal::prompt(&record.question)))
             };
             records.iter().enumerate().map(question).collect()
         };
@@ -122,7 +124,7 @@ pub(crate) fn mm_hal(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
             (report.unclear, "verdicts hold no rating or several and count as 0"),
             (report.unrated, "questions have no verdict and count nowhere"),
         ];
-        warn(&name, &counts, reporter);
+        warn_of(&name, &counts, reporter);
         reports.push((name, report));
     }
     let ratings = |report: &MmHalReport| -> Vec<(String, Sum<2>)> {
@@ -144,13 +146,7 @@ pub(crate) fn mm_hal(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
         Run::new(name, values, &[report.rated], &report, &arguments.report)
     };
     let runs = reports.into_iter().map(run).collect::<anyhow::Result<Vec<_>>>()?;
-    MM_HAL.print(&arguments.report, &runs, &intervals, &[])
-}
-
-fn put(id: &QuestionId, image: PathBuf, prompt: String) -> Question {
-    let mut row = Map::new();
-    row.insert("question_id".to_owned(), json!(id));
-    Question { row, image, prompt, options: Vec::new() }
+    MM_HAL.print(&arguments.report, runs, &intervals, &[])
 }
 
 /// The file of answers: given, or of a model that is asked now.
@@ -253,12 +249,7 @@ fn write(
     let beside = || arguments.answering.output.as_ref().map(|folder| folder.join("requests.jsonl"));
     let file = arguments.requests.clone().or_else(beside);
     let file = file.ok_or_else(|| Refusal::new("--requests names no file"))?;
-    let mut lines = Vec::new();
-    for request in requests {
-        serde_json::to_writer(&mut lines, request).context("a request is plain data")?;
-        lines.push(b'\n');
-    }
-    write_bytes(&file, &lines)?;
+    write_json_lines(&file, requests)?;
     if requests.len() < questions {
         let missing = questions - requests.len();
         reporter.warn(format!("{missing} questions have no answer and are left out"), None);
@@ -276,12 +267,6 @@ fn grades(file: &Path) -> anyhow::Result<(Grades, usize)> {
     let verdicts = read("verdicts", file, read_verdicts)?;
     mm_vet::grade(&verdicts)
         .with_context(|| format!("the verdicts of {} cannot be summed up", file.display()))
-}
-
-fn warn(name: &str, counts: &[(usize, &str)], reporter: &Reporter) {
-    for (count, what) in counts.iter().filter(|(count, _)| *count > 0) {
-        reporter.warn(format!("{name}: {count} {what}"), None);
-    }
 }
 
 /// Sums of which means are made.
@@ -313,11 +298,7 @@ impl<const N: usize> Add for Sum<N> {
 }
 
 fn intervals<const N: usize>(runs: &[Vec<(String, Sum<N>)>]) -> [Option<Interval>; N] {
-    let runs: Vec<Vec<(&str, Sum<N>)>> = runs
-        .iter()
-        .map(|run| run.iter().map(|(name, sum)| (name.as_str(), *sum)).collect())
-        .collect();
-    Bootstrap::default().intervals(&runs, |sum| {
+    Bootstrap::default().intervals(runs, |sum| {
         sum.values.map(|value| (sum.count > 0).then(|| value / sum.count as f64))
     })
 }

@@ -1,21 +1,20 @@
 //! `fisao eval mme`.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::BufRead;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use fisao_eval::answers::read_answers;
 use fisao_eval::mme::{
     self, MmeError, MmeReport, Reading, Row, read_questions, read_task, score_task,
 };
 use fisao_eval::statistics::{Bootstrap, Interval};
-use serde_json::{Map, json};
+use serde_json::json;
 
-use super::inputs::{Asking, answer, folders, name, names, read};
+use super::inputs::{Asking, answer, folders, listed, name, names, read};
 use super::report;
-use super::runs::{Layout, Number, Run, Unit};
+use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
 use crate::arguments::{MmeArguments, MmeReading, ReportFormat};
 use crate::failure::Refusal;
@@ -48,7 +47,8 @@ type ReadRows = fn(&str, Box<dyn BufRead>) -> Result<Vec<Row>, MmeError>;
 /// The tasks of a folder, a text file each.
 fn tasks(folder: &Path, read_rows: ReadRows) -> anyhow::Result<BTreeMap<String, Vec<Row>>> {
     let mut tasks = BTreeMap::new();
-    for file in text_files(folder)? {
+    let files = listed(folder)?.into_iter();
+    for file in files.filter(|file| file.extension().is_some_and(|ending| ending == "txt")) {
         let task = name(&file);
         let rows = read("a task of MME", &file, |reader| read_rows(&task, reader))?;
         tasks.insert(task, rows);
@@ -60,16 +60,6 @@ fn tasks(folder: &Path, read_rows: ReadRows) -> anyhow::Result<BTreeMap<String, 
         );
     }
     Ok(tasks)
-}
-
-fn text_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder)
-        .map_err(|error| Refusal::new(format!("{} cannot be read: {error}", folder.display())))?;
-    let files = entries.map(|entry| entry.map(|entry| entry.path()));
-    let mut files: Vec<PathBuf> = files.collect::<Result<_, _>>().context("listing the tasks")?;
-    files.retain(|file| file.extension().is_some_and(|ending| ending == "txt"));
-    files.sort();
-    Ok(files)
 }
 
 /// Puts the questions of all tasks to a model. The folder holds a TASK.txt for each task and its pictures in TASK/images,
@@ -86,12 +76,10 @@ fn asked(
         let own = images.within(&format!("{task}/images")).or_else(|| images.within(task));
         let pictures = own.as_ref().unwrap_or(&images);
         for (index, row) in rows.iter().enumerate() {
-            let mut fields = Map::new();
-            fields.insert("question_id".to_owned(), json!(format!("{task}/{index}")));
-            fields.insert("image".to_owned(), json!(row.image));
+            let id = format!("{task}/{index}");
+            let fields = [("question_id", json!(id)), ("image", json!(row.image))];
             let image = pictures.file(&row.image)?;
-            let prompt = mme::prompt(&row.question);
-            questions.push(Question { row: fields, image, prompt, options: Vec::new() });
+            questions.push(Question::new(fields, image, mme::prompt(&row.question)));
         }
     }
     let asking = Asking { benchmark: "mme", field: "text", prompt: None, folder };
@@ -107,8 +95,8 @@ fn asked(
 const LAYOUT: Layout<2> = Layout {
     names: "answers",
     numbers: [
-        Number { key: "perception", heading: "perception", unit: Unit::Decimals(2) },
-        Number { key: "cognition", heading: "cognition", unit: Unit::Decimals(2) },
+        Number::decimals("perception", "perception", 2),
+        Number::decimals("cognition", "cognition", 2),
     ],
     counts: &["tasks", "questions"],
 };
@@ -135,7 +123,7 @@ fn print(
         Run::new(name, values, &[report.tasks.len(), questions], &report, &arguments.report)
     };
     let runs = reports.into_iter().map(run).collect::<anyhow::Result<Vec<_>>>()?;
-    LAYOUT.print(&arguments.report, &runs, &intervals, &[])
+    LAYOUT.print(&arguments.report, runs, &intervals, &[])
 }
 
 /// Says what the numbers lack.

@@ -16,11 +16,11 @@ use fisao_eval::options::{
 use fisao_eval::rates::Accuracy;
 use fisao_formats::documents::{open_text, write_bytes};
 use serde::Serialize;
-use serde_json::{Map, json};
+use serde_json::json;
 
 use super::accuracy::{self, Scored};
-use super::inputs::{answers, file_of, pictures_of, read};
-use super::runs::{Layout, Number, Unit};
+use super::inputs::{answers, file_of, listed, pictures_of, read, warn_of};
+use super::runs::{Layout, Number};
 use crate::answering::Question;
 use crate::arguments::{OptionRules, OptionsArguments};
 use crate::failure::Refusal;
@@ -29,15 +29,15 @@ use crate::reporter::Reporter;
 
 const SEED: Layout<1> = Layout {
     names: "answers",
-    numbers: [Number { key: "accuracy", heading: "accuracy %", unit: Unit::Percent }],
+    numbers: [Number::percent("accuracy", "accuracy %")],
     counts: &["questions"],
 };
 
 const MMBENCH: Layout<2> = Layout {
     names: "answers",
     numbers: [
-        Number { key: "accuracy", heading: "circular %", unit: Unit::Percent },
-        Number { key: "accuracy_of_rotations", heading: "each alone %", unit: Unit::Percent },
+        Number::percent("accuracy", "circular %"),
+        Number::percent("accuracy_of_rotations", "each alone %"),
     ],
     counts: &["questions"],
 };
@@ -88,7 +88,7 @@ pub(crate) fn seed_bench(arguments: &OptionsArguments, reporter: &Reporter) -> a
         let numbers = [report.accuracy];
         scored.push(Scored { name, numbers, answers: [answers], parts, report });
     }
-    accuracy::print(&benchmark.report, &SEED, &scored, &[])
+    accuracy::print(&benchmark.report, &SEED, &scored)
 }
 
 /// MMBench's two ways of counting.
@@ -152,7 +152,7 @@ pub(crate) fn mmbench(arguments: &OptionsArguments, reporter: &Reporter) -> anyh
         let report = MmbenchReport { circular, rotations };
         scored.push(Scored { name, numbers, answers, parts, report });
     }
-    accuracy::print(&benchmark.report, &MMBENCH, &scored, &[])
+    accuracy::print(&benchmark.report, &MMBENCH, &scored)
 }
 
 fn no_picture(question: &QuestionId, reason: &str) -> Refusal {
@@ -165,15 +165,14 @@ fn field(rules: OptionRules) -> &'static str {
 
 /// A question as it is put to a model.
 fn put(question: &OptionQuestion, image: PathBuf, rules: OptionRules) -> Question {
-    let mut row = Map::new();
-    row.insert("question_id".to_owned(), json!(question.id));
-    if rules == OptionRules::Likelihood {
-        let hint = question.hint.iter().map(String::as_str);
-        let lines: Vec<&str> = hint.chain([question.question.as_str()]).collect();
-        let options = question.options.clone();
-        return Question { row, image, prompt: lines.join("\n"), options };
+    let fields = [("question_id", json!(question.id))];
+    if rules != OptionRules::Likelihood {
+        return Question::new(fields, image, prompt(question));
     }
-    Question { row, image, prompt: prompt(question), options: Vec::new() }
+    let hint = question.hint.iter().map(String::as_str);
+    let lines: Vec<&str> = hint.chain([question.question.as_str()]).collect();
+    let options = question.options.clone();
+    Question { options, ..Question::new(fields, image, lines.join("\n")) }
 }
 
 /// The options that answers mean.
@@ -193,17 +192,13 @@ fn picks(questions: &[OptionQuestion], file: &Path, rules: OptionRules) -> anyho
 
 /// Says what counts as wrong without having been answered wrongly.
 fn warn(name: &str, report: &OptionsReport, unknown: usize, reporter: &Reporter) {
-    if unknown > 0 {
-        reporter.warn(format!("{name}: {unknown} answers are to none of the questions"), None);
-    }
     let counts = [
-        (report.unanswered, "questions have no answer"),
-        (report.unclear, "answers mean none of the options"),
-        (report.refused, "answers say that none of the options is right"),
+        (unknown, "answers are to none of the questions"),
+        (report.unanswered, "questions have no answer; they count as wrong"),
+        (report.unclear, "answers mean none of the options; they count as wrong"),
+        (report.refused, "answers say that none of the options is right; they count as wrong"),
     ];
-    for (count, what) in counts.into_iter().filter(|&(count, _)| count > 0) {
-        reporter.warn(format!("{name}: {count} {what}; they count as wrong"), None);
-    }
+    warn_of(name, &counts, reporter);
 }
 
 /// Every question's verdict, under the name of what is drawn together with it; `unit` takes its place.
@@ -227,11 +222,7 @@ fn table_of(data: &Path) -> anyhow::Result<PathBuf> {
     if !data.is_dir() {
         return file_of(data, &["a table"]);
     }
-    let entries = fs::read_dir(data)
-        .map_err(|error| Refusal::new(format!("{} cannot be read: {error}", data.display())))?;
-    let files: Result<Vec<PathBuf>, _> =
-        entries.map(|entry| entry.map(|entry| entry.path())).collect();
-    let mut files = files.context("listing the tables")?;
+    let mut files = listed(data)?;
     files.retain(|file| file.extension().is_some_and(|ending| ending == "tsv"));
     match files.len() {
         1 => Ok(files.remove(0)),

@@ -12,14 +12,14 @@ use fisao_eval::pope::{
     score_split,
 };
 use fisao_eval::statistics::Bootstrap;
-use fisao_formats::documents::write_bytes;
+use fisao_formats::json_lines::write_json_lines;
 use fisao_scenes::{Split, World};
 use serde::Serialize;
-use serde_json::{Map, json};
+use serde_json::json;
 
 use super::inputs::{self, Asking, answer, files_in, folders, read};
 use super::report;
-use super::runs::{Layout, Number, Run, Unit};
+use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
 use crate::arguments::{NegativeKind, PopeArguments, PopeBuildArguments, ReportFormat, WorldSplit};
 use crate::failure::Refusal;
@@ -89,12 +89,10 @@ fn ask(
     let (images, output) = folders(&arguments.answering)?;
     let images = PictureFolder::open(&images);
     let question = |question: &pope::Question| {
-        let mut row = Map::new();
-        row.insert("question_id".to_owned(), json!(question.question_id));
-        row.insert("image".to_owned(), json!(question.image));
+        let fields =
+            [("question_id", json!(question.question_id)), ("image", json!(question.image))];
         let image = images.file(&question.image.0)?;
-        let prompt = pope::prompt(&question.text);
-        Ok(Question { row, image, prompt, options: Vec::new() })
+        Ok(Question::new(fields, image, pope::prompt(&question.text)))
     };
     let asked = questions.iter().map(question).collect::<anyhow::Result<Vec<_>>>()?;
     let folder = &output.join(name);
@@ -118,18 +116,14 @@ fn warn(split: &SplitReport, reporter: &Reporter) {
     }
 }
 
-const fn percent(key: &'static str, heading: &'static str) -> Number {
-    Number { key, heading, unit: Unit::Percent }
-}
-
 const LAYOUT: Layout<5> = Layout {
     names: "split",
     numbers: [
-        percent("accuracy", "accuracy %"),
-        percent("precision", "precision %"),
-        percent("recall", "recall %"),
-        percent("f1", "F1 %"),
-        percent("yes_ratio", "yes %"),
+        Number::percent("accuracy", "accuracy %"),
+        Number::percent("precision", "precision %"),
+        Number::percent("recall", "recall %"),
+        Number::percent("f1", "F1 %"),
+        Number::percent("yes_ratio", "yes %"),
     ],
     counts: &["questions"],
 };
@@ -167,7 +161,7 @@ fn print(arguments: &PopeArguments, reports: Vec<(String, PopeReport)>) -> anyho
         Run::new(name, report.mean.values(), &[questions], &measured, &arguments.report)
     };
     let runs = reports.into_iter().map(run).collect::<anyhow::Result<Vec<_>>>()?;
-    Layout { names: "answers", ..LAYOUT }.print(&arguments.report, &runs, &intervals, &[])
+    Layout { names: "answers", ..LAYOUT }.print(&arguments.report, runs, &intervals, &[])
 }
 
 /// Makes questions.
@@ -194,12 +188,7 @@ pub(crate) fn build(arguments: &PopeBuildArguments, reporter: &Reporter) -> anyh
         }
         (None, None) => bail!(Refusal::new("give --ground-truth or --world")),
     };
-    let mut lines = Vec::new();
-    for question in &questions {
-        serde_json::to_writer(&mut lines, question).context("a question is plain data")?;
-        lines.push(b'\n');
-    }
-    write_bytes(&file, &lines)?;
+    write_json_lines(&file, &questions)?;
     output::line(format!("{} questions: {}", questions.len(), file.display()))
 }
 

@@ -23,11 +23,6 @@ pub(super) fn table(format: ReportFormat, table: &Table, notes: &[String]) -> an
     }
 }
 
-/// Prints a report as JSON.
-pub(super) fn json(report: &impl Serialize) -> anyhow::Result<()> {
-    output::json(report)
-}
-
 /// The fields of a value that is an object.
 pub(super) fn fields(value: &impl Serialize) -> anyhow::Result<Map<String, Value>> {
     match serde_json::to_value(value).context("a report is plain data")? {

@@ -1,12 +1,12 @@
 //! What one run scored, or several: seeds of one model, or files of answers to the same questions.
 
-use anyhow::Context as _;
 use fisao_eval::statistics::{Interval, Spread};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::report;
 use crate::arguments::{ReportArguments, ReportFormat};
+use crate::output;
 use crate::table::{NONE, Table};
 
 /// How a number is written for people; JSON has it as it is.
@@ -28,6 +28,18 @@ pub(super) struct Number {
     pub(super) unit: Unit,
 }
 
+impl Number {
+    /// A fraction, shown as percent.
+    pub(super) const fn percent(key: &'static str, heading: &'static str) -> Self {
+        Self { key, heading, unit: Unit::Percent }
+    }
+
+    /// A number shown as it is.
+    pub(super) const fn decimals(key: &'static str, heading: &'static str, count: usize) -> Self {
+        Self { key, heading, unit: Unit::Decimals(count) }
+    }
+}
+
 /// The numbers of a benchmark and what else stands in its table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout<const N: usize> {
@@ -39,7 +51,7 @@ pub(super) struct Layout<const N: usize> {
 }
 
 /// What one run scored.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Run<const N: usize> {
     name: String,
     values: [Option<f64>; N],
@@ -164,29 +176,24 @@ impl<const N: usize> Layout<N> {
     }
 
     /// Everything that is known, as JSON: one run as it is, several with their mean.
-    pub(super) fn json(&self, runs: &[Run<N>], intervals: &[Option<Interval>; N]) -> Value {
-        let keys = || self.numbers.iter().map(|number| number.key.to_owned());
-        let intervals: Map<String, Value> =
-            keys().zip(intervals).map(|(key, interval)| (key, json!(interval))).collect();
-        let report = |run: &Run<N>| -> Map<String, Value> {
-            let mut report = run.report.clone();
-            report.extend(keys().zip(run.values.iter().map(|value| json!(value))));
-            report
+    fn json(&self, mut runs: Vec<Run<N>>, intervals: &[Option<Interval>; N]) -> Value {
+        let keyed = |values: [Value; N]| -> Map<String, Value> {
+            self.numbers.iter().map(|number| number.key.to_owned()).zip(values).collect()
         };
-        if let [run] = runs {
-            let mut report = report(run);
-            report.insert("intervals".to_owned(), intervals.into());
-            return report.into();
+        let mean = keyed(spreads(&runs).map(|spread| json!(spread)));
+        let intervals = keyed(intervals.map(|interval| json!(interval)));
+        for run in &mut runs {
+            run.report.extend(keyed(run.values.map(|value| json!(value))));
         }
-        let spreads = spreads(runs);
-        let mean: Map<String, Value> =
-            keys().zip(spreads.iter().map(|spread| json!(spread))).collect();
-        let file = |run: &Run<N>| {
-            let mut report = report(run);
-            report.insert("name".to_owned(), run.name.clone().into());
-            Value::from(report)
+        if let [run] = &mut runs[..] {
+            run.report.insert("intervals".to_owned(), intervals.into());
+            return std::mem::take(&mut run.report).into();
+        }
+        let file = |mut run: Run<N>| {
+            run.report.insert("name".to_owned(), run.name.into());
+            Value::from(run.report)
         };
-        let files: Vec<Value> = runs.iter().map(file).collect();
+        let files: Vec<Value> = runs.into_iter().map(file).collect();
         json!({ "mean": mean, "intervals": intervals, "files": files })
     }
 
@@ -194,18 +201,13 @@ impl<const N: usize> Layout<N> {
     pub(super) fn print(
         &self,
         arguments: &ReportArguments,
-        runs: &[Run<N>],
+        runs: Vec<Run<N>>,
         intervals: &[Option<Interval>; N],
         notes: &[String],
     ) -> anyhow::Result<()> {
         match arguments.format {
-            ReportFormat::Json => report::json(&self.json(runs, intervals)),
-            _ => report::table(
-                arguments.format,
-                &self.table(runs, intervals, arguments.format),
-                notes,
-            ),
+            ReportFormat::Json => output::json(&self.json(runs, intervals)),
+            format => report::table(format, &self.table(&runs, intervals, format), notes),
         }
-        .context("the report cannot be printed")
     }
 }

@@ -6,11 +6,11 @@ use fisao_eval::rates::Accuracy;
 use fisao_eval::science_qa::{
     self, Judged, ScienceQaError, ScienceQaReport, read_problems, read_splits,
 };
-use serde_json::{Map, json};
+use serde_json::json;
 
 use super::accuracy::{self, Scored};
-use super::inputs::{answers, file_of, pictures_of, read};
-use super::runs::{Layout, Number, Unit};
+use super::inputs::{answers, file_of, pictures_of, read, warn_of};
+use super::runs::{Layout, Number};
 use crate::answering::Question;
 use crate::arguments::ScienceQaArguments;
 use crate::failure::Refusal;
@@ -19,8 +19,8 @@ use crate::reporter::Reporter;
 const LAYOUT: Layout<2> = Layout {
     names: "answers",
     numbers: [
-        Number { key: "accuracy", heading: "accuracy %", unit: Unit::Percent },
-        Number { key: "accuracy_with_picture", heading: "with picture %", unit: Unit::Percent },
+        Number::percent("accuracy", "accuracy %"),
+        Number::percent("accuracy_with_picture", "with picture %"),
     ],
     counts: &["questions"],
 };
@@ -59,12 +59,9 @@ pub(crate) fn run(arguments: &ScienceQaArguments, reporter: &Reporter) -> anyhow
         let question = |id: &String| {
             let problem = problems.get(id);
             let problem = problem.ok_or_else(|| ScienceQaError::NoProblem { id: id.clone() })?;
-            let mut row = Map::new();
-            row.insert("question_id".to_owned(), json!(id));
             let name = problem.image.as_deref().unwrap_or_default();
             let image = images.within(id).as_ref().unwrap_or(&images).file(name)?;
-            let prompt = science_qa::prompt(problem);
-            Ok(Question { row, image, prompt, options: Vec::new() })
+            Ok(Question::new([("question_id", json!(id))], image, science_qa::prompt(problem)))
         };
         split.iter().map(question).collect()
     };
@@ -76,7 +73,7 @@ pub(crate) fn run(arguments: &ScienceQaArguments, reporter: &Reporter) -> anyhow
         warn(&name, &report, reporter);
         scored.push(summary(name, report, benchmark.report.per_image));
     }
-    accuracy::print(&benchmark.report, &LAYOUT, &scored, &[])
+    accuracy::print(&benchmark.report, &LAYOUT, &scored)
 }
 
 fn summary(name: String, mut report: ScienceQaReport, details: bool) -> Scored<ScienceQaReport, 2> {
@@ -105,7 +102,5 @@ fn warn(name: &str, report: &ScienceQaReport, reporter: &Reporter) {
         (report.unclear, "answers mean none of the options and count as wrong"),
         (report.unknown_answers, "answers are to problems that are not in the split"),
     ];
-    for (count, what) in counts.into_iter().filter(|&(count, _)| count > 0) {
-        reporter.warn(format!("{name}: {count} {what}"), None);
-    }
+    warn_of(name, &counts, reporter);
 }
