@@ -4,12 +4,13 @@
 //! score can be recomputed from saved captions alone. [`chair`] measures object hallucination in
 //! captions, [`captions`] their likeness to people's; [`pope`], [`mme`], [`amber`], [`options`],
 //! [`science_qa`], [`gqa`] and [`judged`] are benchmarks of questions, whose [`answers`] are read
-//! alike; [`statistics`] says how sure a number is.
+//! alike; [`detection`] judges the scores of a detector; [`statistics`] says how sure a number is.
 
 pub mod amber;
 pub mod answers;
 pub mod captions;
 pub mod chair;
+pub mod detection;
 mod digest;
 pub mod gqa;
 pub mod image_id;

@@ -10,6 +10,7 @@ mod chair_mentions;
 mod chair_parity;
 mod chair_reference;
 mod chair_score;
+mod detection;
 mod gqa;
 mod judged;
 mod mme;
