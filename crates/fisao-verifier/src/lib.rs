@@ -6,7 +6,7 @@
 //!                      calibration: scores of correct and hallucinated mentions
 //! ```
 //!
-//! * [`mentions`]: objects a text names, mapped to the tokens that spell them;
+//! * [`mentions`]: objects a text names, mapped to the tokens that spell them; [`listing`]: lists of objects;
 //! * [`templates`]: sentences in which a name is shown to the text encoder;
 //! * [`calibration`]: what scores of correct and hallucinated mentions look like;
 //! * [`scorer`]: how well a name fits an image, by the policy's own encoder;
@@ -15,6 +15,7 @@
 //! All but [`scorer`], which runs the encoder, work on plain slices and need neither model nor device.
 
 pub mod calibration;
+pub mod listing;
 pub mod mentions;
 pub mod rewards;
 pub mod scorer;

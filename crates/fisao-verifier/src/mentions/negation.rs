@@ -1,71 +1,95 @@
 //! Mentions that deny their object: "no dog", "without a car", "there isn't any traffic light".
 //!
-//! A unit is negated when, walking back from it inside its clause, a negation comes before
+//! A mention is negated by what comes before it or by what follows it.
+//!
+//! **Before** ([`before`]). Walking back from the mention inside its clause, a negation comes before
 //! anything that could end the negation's reach: punctuation, another mention, or a second word
-//! that is neither function word nor the unit's own adjective. "or" carries the verdict of the
-//! mention before it ("no dogs or cats"); "and" does not.
+//! that is neither function word nor the mention's own adjective. "or" carries the verdict of the
+//! mention before it ("no dogs or cats"), also through a list that ends in it ("no dogs, cats, or
+//! birds"); "and" does not. Negations are
+//! * "no", "not" and "n't", "never", "neither", "nor", "none", "cannot";
+//! * "without", "lack", "lacks", "lacked", "lacking", "devoid", and before "of" also "free",
+//!   "absence", "void", "empty" and "bereft". After "no", "not", "n't" or "never" these claim: "no
+//!   lack of dogs", "not without a dog".
+//!
+//! These look like one and are none:
+//! * a word on the way that takes it back ([`before::AFFIRMING`]): "not only a dog", "no doubt a
+//!   dog", "none other than a dog", "not all dogs";
+//! * "none of the dogs", which says something else of dogs that are there;
+//! * "no longer", but for "there is no longer a dog";
+//! * "no" as part of a name, told by a hyphen or an article, unless the mention comes next: "a
+//!   no-parking sign", "a no parking sign";
+//! * "cannot see a dog without noticing", which denies twice;
+//! * "set free of", "broke free of".
+//!
+//! **After** ([`after`]). The mention begins its clause, or is all but its article, and there follows
+//! * "is not" or "isn't" and "visible", "present", "seen", "shown", "depicted", "pictured", "found"
+//!   or "there", and "cannot be seen" with its like;
+//! * "is not in the image" with its like;
+//! * "is absent", "is missing";
+//! * "nowhere to be seen", "nowhere to be found", "nowhere in sight";
+//! * "does not appear", "does not exist".
+//!
+//! What comes next must end the clause, go on to another, or say in what: "the dog is not seen
+//! barking", "is not visible to the cat", "is missing a leg" claim the dog. "is no longer visible"
+//! claims it too: it was there. Wherever it stands, a mention before "-free" is negated: "a car-free
+//! street". Of "dogs and cats are absent" only the cats are.
 
-use super::vocabulary::Match;
-use super::words::Word;
+mod after;
+mod before;
 
-const CUES: &[&str] = &[
-    "no", "not", "without", "never", "neither", "nor", "none", "cannot", "lack", "lacks",
-    "lacking", "devoid",
-];
+pub(crate) use before::denying_words;
 
-/// "not only a dog" and "no doubt a dog" claim the dog.
-const AFFIRMING: &[&str] = &["only", "just", "merely", "doubt"];
+use super::words::{Word, Words};
 
-/// Words between a negation and what it denies that do not end its reach.
-const FUNCTION_WORDS: &[&str] = &[
-    "a", "an", "the", "any", "other", "single", "visible", "sign", "signs", "trace", "traces",
-    "hint", "of", "is", "are", "be", "been", "was", "were", "appear", "appears", "seem", "seems",
-    "to", "see", "seen", "show", "shows", "contain", "contains", "include", "includes", "have",
-    "has", "having", "there",
-];
-
-/// One verdict per match, in order.
-pub(crate) fn negated(text: &str, words: &[Word], matches: &[Match<'_>]) -> Vec<bool> {
-    let mut verdicts: Vec<bool> = Vec::with_capacity(matches.len());
-    for (index, found) in matches.iter().enumerate() {
-        let earlier = index.checked_sub(1).map(|i| (matches[i].words.end, verdicts[i]));
-        verdicts.push(is_negated(text, words, found.words.start, earlier));
-    }
-    verdicts
+/// A mention whose verdict is asked for.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) text: &'a str,
+    /// First word of the mention.
+    pub(crate) first: Word,
+    /// Where its last word ends.
+    pub(crate) end: usize,
+    /// Words that follow it.
+    pub(crate) following: &'a Words<'a>,
+    /// Where the mention before ended, and whether something before denied that one.
+    pub(crate) earlier: Option<(usize, bool)>,
 }
 
-/// `earlier` is the mention before: the index after its last word, and its verdict.
-fn is_negated(text: &str, words: &[Word], start: usize, earlier: Option<(usize, bool)>) -> bool {
-    let between = |left: usize| &text[words[left].span.end..words[left + 1].span.start];
-    let mut adjectives = 0;
-    let mut alternative = false;
-    for at in (0..start).rev() {
-        let next_is_or = words[at + 1].text == "or";
-        if ends_clause(between(at)) && !next_is_or {
-            return false;
-        }
-        if let Some((end, verdict)) = earlier
-            && at < end
-        {
-            return alternative && verdict;
-        }
-        let word = words[at].text.as_str();
-        let contraction = word == "t" && at > 0 && matches!(between(at - 1), "'" | "\u{2019}");
-        if contraction || CUES.contains(&word) {
-            return !AFFIRMING.contains(&words[at + 1].text.as_str());
-        }
-        if word == "or" {
-            alternative = true;
-        } else if !FUNCTION_WORDS.contains(&word) {
-            adjectives += 1;
-            if adjectives > 1 {
-                return false;
-            }
-        }
+impl Place<'_> {
+    /// Whether something before denies the mention.
+    pub(crate) fn is_denied_before(&self) -> bool {
+        before::denies(self)
     }
-    false
+
+    /// Whether something after denies the mention.
+    pub(crate) fn is_denied_after(&self) -> bool {
+        after::denies(self)
+    }
 }
 
+const CLAUSE_ENDS: [char; 11] =
+    ['.', ',', ';', ':', '!', '?', '(', ')', '\n', '\u{2013}', '\u{2014}'];
+
+/// Whether what stands between two words ends a clause.
 fn ends_clause(between: &str) -> bool {
-    between.contains(['.', ',', ';', ':', '!', '?', '(', ')', '\n', '\u{2013}', '\u{2014}'])
+    between != " " && between.contains(CLAUSE_ENDS)
+}
+
+/// Whether what stands between two items of a list is a comma and no more.
+fn is_comma(between: &str) -> bool {
+    between.trim() == ","
+}
+
+fn is_hyphen(between: &str) -> bool {
+    matches!(between, "-" | "\u{2010}" | "\u{2011}")
+}
+
+fn is_apostrophe(between: &str) -> bool {
+    matches!(between, "'" | "\u{2019}")
+}
+
+/// Whether a word is one of those given in lower case.
+fn is_any(text: &str, word: Word, listed: &[&str]) -> bool {
+    listed.iter().any(|listed| word.of(text).eq_ignore_ascii_case(listed))
 }

@@ -1,34 +1,16 @@
 //! Object categories and the words that name them.
 
-use std::collections::HashMap;
-use std::ops::Range;
+use std::collections::{BTreeSet, HashMap};
 
 use super::plurals::plurals;
-use super::words::{Word, joins, words};
+use super::spellings::{Meaning, Spelling, Spellings};
+use super::words::lower_case_words;
 
 /// Categories of objects with their surface forms, ready to be looked for in text.
 #[derive(Clone, Debug)]
 pub struct ObjectVocabulary {
     categories: Vec<String>,
-    /// First word of a spelling → spellings that begin with it, longest first.
-    spellings: HashMap<String, Vec<Spelling>>,
-}
-
-/// A surface form or one of its plurals.
-#[derive(Clone, Debug)]
-struct Spelling {
-    words: Vec<String>,
-    form: String,
-    /// `None` for a phrase that holds an object's name and means no object.
-    category: Option<usize>,
-}
-
-/// Words of a text that name a category.
-#[derive(Debug)]
-pub(crate) struct Match<'a> {
-    pub(crate) words: Range<usize>,
-    pub(crate) category: usize,
-    pub(crate) form: &'a str,
+    spellings: Spellings,
 }
 
 /// A vocabulary that cannot be used as given.
@@ -95,7 +77,7 @@ impl ObjectVocabulary {
             }
             let index = categories.len();
             for form in std::iter::once(&category).chain(&forms) {
-                let key: Vec<String> = words(form).into_iter().map(|word| word.text).collect();
+                let key: Vec<String> = lower_case_words(form);
                 if key.is_empty() {
                     let (category, form) = (category.clone(), form.clone());
                     return Err(VocabularyError::NoWord { category, form });
@@ -111,20 +93,24 @@ impl ObjectVocabulary {
                     Some(_) => {}
                     None => {
                         let form = key.join(" ");
-                        listed.push(Spelling { words: key, form, category: Some(index) });
+                        let meaning = Meaning { form, category: Some(index) };
+                        listed.push(Spelling { words: key, meaning });
                     }
                 }
             }
             categories.push(category);
         }
         for phrase in neutral {
-            let words: Vec<String> = words(phrase).into_iter().map(|word| word.text).collect();
+            let words: Vec<String> = lower_case_words(phrase);
             if !words.is_empty() && !owners.contains_key(&words) {
                 let form = words.join(" ");
-                listed.push(Spelling { words, form, category: None });
+                listed.push(Spelling { words, meaning: Meaning { form, category: None } });
             }
         }
-        Ok(Self { categories, spellings: index_by_first_word(listed) })
+        // Listed forms come first: a generated plural never takes a word from whoever lists it.
+        let plurals = listed.iter().flat_map(plural_spellings).collect::<Vec<_>>();
+        listed.extend(plurals);
+        Ok(Self { categories, spellings: Spellings::new(listed) })
     }
 
     /// Category names, in the order given.
@@ -140,50 +126,16 @@ impl ObjectVocabulary {
         &self.categories[index]
     }
 
-    /// Maximal mentions in order, leftmost and longest first.
-    pub(crate) fn matches(&self, text: &str, words: &[Word]) -> Vec<Match<'_>> {
-        let mut matches = Vec::new();
-        let mut at = 0;
-        while at < words.len() {
-            let joined = 1 + words[at..]
-                .windows(2)
-                .take_while(|pair| joins(&text[pair[0].span.end..pair[1].span.start]))
-                .count();
-            let Some(spelling) = self.longest(&words[at..at + joined]) else {
-                at += 1;
-                continue;
-            };
-            let end = at + spelling.words.len();
-            let form = spelling.form.as_str();
-            let found = spelling.category.map(|category| Match { words: at..end, category, form });
-            matches.extend(found);
-            at = end;
-        }
-        matches
+    /// Every surface form that a unit can carry with the index of its category, in alphabetical order.
+    pub fn forms(&self) -> impl Iterator<Item = (&str, usize)> {
+        let meanings = self.spellings.meanings().into_iter();
+        let forms = meanings.filter_map(|meaning| Some((meaning.form.as_str(), meaning.category?)));
+        forms.collect::<BTreeSet<_>>().into_iter()
     }
 
-    fn longest(&self, words: &[Word]) -> Option<&Spelling> {
-        self.spellings.get(&words.first()?.text)?.iter().find(|spelling| {
-            spelling.words.len() <= words.len()
-                && spelling.words.iter().zip(words).all(|(expected, word)| *expected == word.text)
-        })
+    pub(crate) fn spellings(&self) -> &Spellings {
+        &self.spellings
     }
-}
-
-fn index_by_first_word(listed: Vec<Spelling>) -> HashMap<String, Vec<Spelling>> {
-    let plurals = listed.iter().flat_map(plural_spellings).collect::<Vec<_>>();
-    let mut spellings: HashMap<String, Vec<Spelling>> = HashMap::new();
-    // Listed forms come first: a generated plural never takes a word from whoever lists it.
-    for spelling in listed.into_iter().chain(plurals) {
-        let group = spellings.entry(spelling.words[0].clone()).or_default();
-        if group.iter().all(|known| known.words != spelling.words) {
-            group.push(spelling);
-        }
-    }
-    for group in spellings.values_mut() {
-        group.sort_by_key(|spelling| std::cmp::Reverse(spelling.words.len()));
-    }
-    spellings
 }
 
 /// Plurals of a name of one or more words: its last word ("traffic lights") and, in an "of" name,

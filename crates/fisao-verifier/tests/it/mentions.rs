@@ -1,3 +1,6 @@
+mod negation;
+mod reference;
+
 use std::ops::Range;
 
 use fisao_verifier::mentions::{ObjectVocabulary, VocabularyError};
