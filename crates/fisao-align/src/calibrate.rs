@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 
 use fisao_verifier::calibration::{
-    Anchors, Calibration, CalibrationError, Labels, UnlabelledConfig, fit_annotated, fit_sentences,
-    fit_unlabelled,
+    Anchors, Bootstrap, Calibration, CalibrationError, Centres, Labels, UnlabelledConfig,
+    bootstrap_annotated, centres, fit_annotated, fit_sentences, fit_unlabelled,
 };
+
+use fisao_verifier::mentions::ObjectVocabulary;
+use fisao_verifier::scorer::{ImageEmbedding, Verifier};
 
 use crate::captions::{Captioned, Encoded, Judge};
 use crate::error::AlignError;
@@ -41,40 +44,95 @@ pub fn own_mentions(
     mentions
 }
 
-/// Estimates what scores of correct and hallucinated mentions look like.
+/// Estimates what scores of correct and hallucinated mentions look like. Where scores are to be
+/// [centred](fisao_verifier::scorer::ScoreConfig::centred), the centres are found first, and `judge` scores by them
+/// from then on.
 ///
 /// With [`Labels::Annotations`] `truth[task]` holds the categories of each image; with
 /// [`Labels::None`] it is not looked at.
 ///
 /// # Errors
 /// [`CalibrationError`] when the mentions do not allow an estimate, as text in
-/// [`AlignError::Setting`].
+/// [`AlignError::Setting`]; [`AlignError::Verifier`] when a name cannot be scored.
 pub fn calibrate(
     captions: &[Captioned],
     encoded: &Encoded,
-    judge: &Judge,
+    judge: &mut Judge,
     labels: Labels,
     truth: Option<&[BTreeSet<String>]>,
 ) -> Result<Calibration, AlignError> {
     let refused = |error: CalibrationError| AlignError::Setting(error.to_string());
-    let mentions = own_mentions(captions, judge, truth);
+    let centres = if judge.verifier.score_config().centred {
+        let (verifier, vocabulary) = (&mut judge.verifier, &judge.vocabulary);
+        Some(mismatched_centres(captions, &encoded.embeddings, verifier, vocabulary)?)
+    } else {
+        None
+    };
+    judge.verifier.set_centres(centres.clone());
+    let mut mentions = own_mentions(captions, judge, truth);
+    mentions.scores = scores_of(captions, encoded, judge);
     let mut calibration = match labels {
         Labels::Annotations => {
-            fit_annotated(&mentions.scores, &mentions.correct).map_err(refused)?
+            let OwnMentions { scores, correct } = &mentions;
+            let calibration = fit_annotated(scores, correct).map_err(refused)?;
+            let intervals = bootstrap_annotated(scores, correct, &Bootstrap::default());
+            Calibration { intervals: Some(intervals.map_err(refused)?), ..calibration }
         }
         Labels::None => {
-            let mismatched = mismatched_scores(captions, encoded, judge);
+            let mismatched = mismatched_scores(captions, &encoded.embeddings, &judge.verifier);
             let anchors = Anchors { mismatched: &mismatched, log_prob_drops: None };
             fit_unlabelled(&mentions.scores, &anchors, &UnlabelledConfig::default())
                 .map_err(refused)?
         }
     };
+    calibration.centres = centres;
     let sentences = captions
         .iter()
         .map(|caption| sentence_score(caption, encoded, judge))
         .collect::<Result<Vec<_>, _>>()?;
     calibration.sentence = fit_sentences(&sentences).ok();
     Ok(calibration)
+}
+
+/// Scores of all mentions by the verifier as it is now.
+fn scores_of(captions: &[Captioned], encoded: &Encoded, judge: &Judge) -> Vec<f64> {
+    let of_caption = |caption: &Captioned| {
+        let image = &encoded.embeddings[caption.task];
+        let scores = caption.units.iter().map(|unit| judge.verifier.score(image, &unit.form));
+        scores.collect::<Vec<_>>()
+    };
+    captions.iter().flat_map(of_caption).collect()
+}
+
+/// Mean score of every name of the vocabulary over the images whose own captions do not name its category; over all
+/// images where every caption does. `images[task]` is what the verifier made of each task's image. The verifier takes no
+/// centres afterwards.
+///
+/// # Errors
+/// [`AlignError::Verifier`] when a name cannot be scored.
+pub fn mismatched_centres(
+    captions: &[Captioned],
+    images: &[ImageEmbedding],
+    verifier: &mut Verifier,
+    vocabulary: &ObjectVocabulary,
+) -> Result<Centres, AlignError> {
+    verifier.set_centres(None);
+    let forms: Vec<(&str, usize)> = vocabulary.forms().collect();
+    verifier.learn(forms.iter().map(|(form, _)| *form))?;
+    let mut named = vec![BTreeSet::new(); images.len()];
+    for caption in captions {
+        named[caption.task].extend(caption.units.iter().map(|unit| unit.category));
+    }
+    let (named, verifier) = (&named, &*verifier);
+    let scores = forms.iter().flat_map(|&(form, category)| {
+        let everywhere = named.iter().all(|named| named.contains(&category));
+        images
+            .iter()
+            .zip(named)
+            .filter(move |(_, named)| everywhere || !named.contains(&category))
+            .map(move |(image, _)| (form, verifier.score(image, form)))
+    });
+    Ok(centres(scores))
 }
 
 /// Score of a whole response against its image.
@@ -87,11 +145,16 @@ pub fn sentence_score(
     judge: &Judge,
 ) -> Result<f64, AlignError> {
     let text = judge.verifier.embed_text(std::slice::from_ref(&caption.text))?;
-    Ok(fisao_verifier::scorer::cosine(&encoded.embeddings[caption.task], &text))
+    Ok(judge.verifier.score_text(&encoded.embeddings[caption.task], &text))
 }
 
-/// Scores of mentions against other images, whose own captions do not name the object.
-fn mismatched_scores(captions: &[Captioned], encoded: &Encoded, judge: &Judge) -> Vec<f64> {
+/// Scores of mentions against other images, whose own captions do not name the object: the lower anchor of
+/// calibration without labels.
+pub fn mismatched_scores(
+    captions: &[Captioned],
+    images: &[ImageEmbedding],
+    verifier: &Verifier,
+) -> Vec<f64> {
     let count = captions.len();
     let mut scores = Vec::new();
     for (index, caption) in captions.iter().enumerate() {
@@ -102,7 +165,7 @@ fn mismatched_scores(captions: &[Captioned], encoded: &Encoded, judge: &Judge) -
                 .units
                 .iter()
                 .filter(|unit| other.task != caption.task && !named.contains(&unit.category))
-                .map(|unit| judge.verifier.score(&encoded.embeddings[other.task], &unit.form)),
+                .map(|unit| verifier.score(&images[other.task], &unit.form)),
         );
     }
     scores

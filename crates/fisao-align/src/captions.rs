@@ -15,7 +15,7 @@ use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_models::text::Tokenizer;
 use fisao_verifier::mentions::{ObjectVocabulary, Unit};
-use fisao_verifier::scorer::Verifier;
+use fisao_verifier::scorer::{ImageEmbedding, Verifier};
 
 use crate::error::AlignError;
 use crate::tasks::{Task, TaskSource};
@@ -70,8 +70,8 @@ impl Captioned {
 pub struct Encoded {
     /// Per task, projected image tokens.
     pub features: Vec<ImageFeatures>,
-    /// Per task, the verifier's unit image embedding.
-    pub embeddings: Vec<Vec<f32>>,
+    /// Per task, what the verifier made of its image.
+    pub embeddings: Vec<ImageEmbedding>,
 }
 
 /// The images of some tasks, at least one.
@@ -79,30 +79,56 @@ pub fn pictures(tasks: &[Task], device: &Device) -> Pictures {
     Pictures::new(tasks.iter().map(|task| &task.image), device)
 }
 
-/// Runs the image encoders over all tasks, on all cores of the CPU. Either all tasks have pixels of their own for the
+/// Runs the image encoders over all tasks, on all cores of the CPU; an encoder that policy and verifier
+/// [share](Verifier::share_tower) runs once. Either all tasks have pixels of their own for the
 /// verifier, or none has.
-pub fn encode(policy: &Llava, verifier: &Verifier, tasks: &[Task]) -> Encoded {
+///
+/// # Errors
+/// [`AlignError::Verifier`] when an embedding is not finite.
+pub fn encode(policy: &Llava, verifier: &Verifier, tasks: &[Task]) -> Result<Encoded, AlignError> {
     let shares = over_shares(tasks, shares_on(&policy.device()), |share| {
         let mut encoded = Encoded { features: Vec::new(), embeddings: Vec::new() };
         for batch in share.chunks(BATCH) {
             let pictures = pictures(batch, &policy.device());
-            let own: Option<Vec<_>> =
-                batch.iter().map(|task| task.verifier_image.as_ref()).collect();
-            let seen = match own {
-                Some(own) => Pictures::new(own, &policy.device()).whole(),
-                None => pictures.whole(),
-            };
-            encoded.embeddings.extend(verifier.embed_images(seen));
-            encoded.features.extend(policy.image_features(pictures).split());
+            let shared =
+                verifier.shares_tower() && batch.iter().all(|task| task.verifier_images.is_empty());
+            if shared {
+                let (features, sight) = policy.image_features_and_sight(pictures);
+                encoded.features.extend(features.split());
+                encoded.embeddings.extend(verifier.embed_sight(sight)?);
+            } else {
+                encoded.embeddings.extend(look_at(verifier, batch)?);
+                encoded.features.extend(policy.image_features(pictures).split());
+            }
         }
-        encoded
+        Ok(encoded)
     });
     let mut all = Encoded { features: Vec::new(), embeddings: Vec::new() };
-    for share in shares {
+    for share in shares.into_iter().collect::<Result<Vec<_>, AlignError>>()? {
         all.features.extend(share.features);
         all.embeddings.extend(share.embeddings);
     }
-    all
+    Ok(all)
+}
+
+/// What the verifier makes of the tasks' images, at least one.
+///
+/// # Errors
+/// [`AlignError::Verifier`] when an embedding is not finite.
+pub fn look_at(verifier: &Verifier, tasks: &[Task]) -> Result<Vec<ImageEmbedding>, AlignError> {
+    let device = verifier.model().vision().device();
+    let own_pixels = tasks.iter().all(|task| task.verifier_images.is_empty());
+    if own_pixels {
+        return Ok(verifier.embed_images(pictures(tasks, &device).whole())?);
+    }
+    // As many pictures at once as there are tasks, however many views each has.
+    let at_once = (tasks.len() / verifier.score_config().views()).max(1);
+    let mut embeddings = Vec::with_capacity(tasks.len());
+    for batch in tasks.chunks(at_once) {
+        let views = batch.iter().flat_map(|task| &task.verifier_images);
+        embeddings.extend(verifier.embed_images(Pictures::new(views, &device).whole())?);
+    }
+    Ok(embeddings)
 }
 
 /// Which responses are wanted.
@@ -169,7 +195,7 @@ pub fn describe(
     sampling: &Sampling,
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<(Vec<Captioned>, Encoded), AlignError> {
-    let encoded = encode(policy, &judge.verifier, tasks);
+    let encoded = encode(policy, &judge.verifier, tasks)?;
     let streams: Vec<u64> = (0..tasks.len() as u64).collect();
     let request =
         Request { tasks, encoded: &encoded, streams: &streams, samples: 1, sampling, advance };
@@ -315,7 +341,7 @@ impl Judge {
         &mut self,
         task: usize,
         response: Generated,
-        image: &[f32],
+        image: &ImageEmbedding,
     ) -> Result<Captioned, AlignError> {
         let decoded = self.tokenizer.decode(&response.tokens)?;
         let all = self.vocabulary.units(&decoded.text, &decoded.spans);

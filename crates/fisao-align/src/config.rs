@@ -2,6 +2,7 @@
 
 use fisao_models::lora::LoraConfig;
 use fisao_verifier::rewards::RewardConfig;
+use fisao_verifier::scorer::ScoreConfig;
 use fisao_verifier::templates::Templates;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,8 @@ pub struct AlignConfig {
     pub reward: RewardConfig,
     /// Sentences in which names are scored.
     pub templates: Templates,
+    /// Where in an image names are looked for, and whether scores are centred.
+    pub score: ScoreConfig,
     /// The optimisation.
     pub ppo: PpoConfig,
     /// When to warn.
@@ -41,6 +44,7 @@ impl Default for AlignConfig {
             lora: LoraConfig::default(),
             reward: RewardConfig::default(),
             templates: Templates::default(),
+            score: ScoreConfig::default(),
             ppo: PpoConfig::default(),
             guards: GuardLimits::default(),
         }
@@ -62,6 +66,7 @@ impl AlignConfig {
         }
         self.lora.validate().map_err(|error| AlignError::Setting(error.to_string()))?;
         self.templates.validate().map_err(|error| AlignError::Setting(error.to_string()))?;
+        self.score.validate().map_err(AlignError::Setting)?;
         self.ppo.validate()
     }
 }

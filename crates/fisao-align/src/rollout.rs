@@ -81,7 +81,7 @@ pub(crate) fn roll_out(
 ) -> Result<(Rollout, [f64; 3]), AlignError> {
     let mut clock = PhaseClock::new(plan.iteration);
     clock.start(Phase::Rollout, plan.ppo.responses_per_iteration(), emit);
-    let encoded = encode(plan.policy, &judge.verifier, &tasks);
+    let encoded = encode(plan.policy, &judge.verifier, &tasks)?;
     let request = Request {
         tasks: &tasks,
         encoded: &encoded,

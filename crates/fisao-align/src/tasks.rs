@@ -11,8 +11,9 @@ pub struct Task {
     pub id: String,
     /// The image as the model takes it.
     pub image: PixelValues,
-    /// The image as the verifier takes it, where its encoder is not the model's own; else both see the same pixels.
-    pub verifier_image: Option<PixelValues>,
+    /// The image as the verifier takes it, and the crops it looks at, where that is more than the model's own pixels; else
+    /// empty, and both see the same.
+    pub verifier_images: Vec<PixelValues>,
     /// Prompt ids with the image placeholder expanded.
     pub prompt: Vec<u32>,
 }

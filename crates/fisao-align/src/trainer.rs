@@ -80,7 +80,7 @@ impl<'a> Trainer<'a> {
     pub fn new(
         config: AlignConfig,
         mut policy: Llava,
-        judge: Judge,
+        mut judge: Judge,
         calibration: &Calibration,
         tasks: &'a dyn TaskSource,
         watch: Option<Watch>,
@@ -91,6 +91,10 @@ impl<'a> Trainer<'a> {
         }
         let rule = RewardRule::new(&config.reward, calibration)
             .map_err(|error| AlignError::Setting(error.to_string()))?;
+        judge.verifier.set_centres(calibration.centres.clone());
+        // All names at once and in one order: embedded as they come up, their last bits would depend on what came up
+        // with them, and a resumed run would part from an uninterrupted one.
+        judge.verifier.learn(judge.vocabulary.forms().map(|(form, _)| form))?;
         policy
             .add_lora(&config.lora, config.seed)
             .map_err(|error| AlignError::Setting(error.to_string()))?;

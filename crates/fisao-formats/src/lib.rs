@@ -23,6 +23,7 @@ pub mod hub;
 pub mod images;
 pub mod json_lines;
 pub mod merge;
+pub mod named_vectors;
 pub mod processor;
 mod read_ahead;
 pub mod run_folder;

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use crate::clip::Clip;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::siglip::Siglip;
-use crate::vision::VisionTower;
+use crate::vision::{Sight, VisionTower};
 
 /// Either family.
 #[derive(Debug, Clone)]
@@ -51,6 +51,27 @@ impl ContrastiveModel {
         match self {
             Self::Clip(model) => model.embed_images(pixels),
             Self::Siglip(model) => model.embed_images(pixels),
+        }
+    }
+
+    /// The same of pictures on their way through this model's image tower, or through another one with the same
+    /// weights.
+    pub fn embed_sight(&self, sight: Sight) -> Tensor<2> {
+        match self {
+            Self::Clip(model) => model.embed_sight(sight),
+            Self::Siglip(model) => model.embed_sight(sight),
+        }
+    }
+
+    /// Unit embeddings of pictures, as [`embed_sight`](Self::embed_sight) gives them, and of each of their
+    /// patches: what the pooling makes of the patch's final state alone.
+    ///
+    /// # Shapes
+    /// `[batch, dim]`, `[batch, patches, dim]`
+    pub fn embed_patches(&self, sight: Sight) -> (Tensor<2>, Tensor<3>) {
+        match self {
+            Self::Clip(model) => model.embed_patches(sight),
+            Self::Siglip(model) => model.embed_patches(sight),
         }
     }
 

@@ -153,6 +153,14 @@ impl Encoder {
         self.layers[..depth].iter().fold(x, |x, layer| layer.forward(x, batch, mask))
     }
 
+    /// Runs the layers behind the first `depth`.
+    ///
+    /// # Shapes
+    /// `x`: `[batch · length, width]`.
+    pub fn finish(&self, x: Tensor<2>, batch: usize, mask: &Mask, depth: usize) -> Tensor<2> {
+        self.layers[depth..].iter().fold(x, |x, layer| layer.forward(x, batch, mask))
+    }
+
     /// Visits every affine map under `{prefix}.layers.N.…`.
     pub(crate) fn visit_maps_mut(&mut self, prefix: &str, visitor: &mut MapVisitor<'_>) {
         for (index, layer) in self.layers.iter_mut().enumerate() {

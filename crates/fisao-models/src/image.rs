@@ -115,6 +115,20 @@ impl ImageProcessor {
         self.crop.unwrap_or_else(|| self.size_before_crop(padded))
     }
 
+    /// The whole of a picture as [`process`](Self::process) brought it to size: what the model is shown.
+    pub fn picture(&self, pixels: &PixelValues) -> RgbImage {
+        let (width, height) = pixels.tile_size;
+        let plane = width as usize * height as usize;
+        RgbImage::from_fn(width, height, |x, y| {
+            let at = y as usize * width as usize + x as usize;
+            image::Rgb(std::array::from_fn(|channel| {
+                let value = pixels.values[channel * plane + at];
+                let level = (value * self.std[channel] + self.mean[channel]) / self.rescale;
+                level.round().clamp(0.0, 255.0) as u8
+            }))
+        })
+    }
+
     fn size_before_crop(&self, (width, height): (u32, u32)) -> (u32, u32) {
         let scaled = |side: u32, long: u32, short: u32| {
             (u64::from(side) * u64::from(long) / u64::from(short)) as u32

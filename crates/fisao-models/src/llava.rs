@@ -17,7 +17,7 @@ use crate::linear::Linear;
 use crate::llama::{Llama, LlamaConfig};
 use crate::parameters::{ParameterMut, Parameters, indices};
 use crate::text::TextError;
-use crate::vision::{VisionConfig, VisionTower};
+use crate::vision::{Sight, VisionConfig, VisionTower};
 use crate::weights::{Init, WeightError, WeightSource, widened};
 
 pub use pictures::{ImageFeatures, Pictures};
@@ -203,11 +203,58 @@ impl Llava {
     /// # Panics
     /// The pictures have not as many tiles as the model looks at.
     pub fn image_features(&self, pictures: impl Into<Pictures>) -> ImageFeatures {
-        let Pictures { pixels, tiles, sizes } = pictures.into();
+        self.features_of(pictures.into(), &mut |_, _| {})
+    }
+
+    /// Image tokens of pictures, and how far the whole of each has come through the image tower: to the layer whose
+    /// states the model takes.
+    ///
+    /// # Panics
+    /// The pictures have not as many tiles as the model looks at.
+    pub fn image_features_and_sight(
+        &self,
+        pictures: impl Into<Pictures>,
+    ) -> (ImageFeatures, Sight) {
+        let pictures = pictures.into();
+        let mut first = 0;
+        let wholes: Vec<usize> = pictures
+            .tiles
+            .iter()
+            .map(|tiles| {
+                first += tiles;
+                first - tiles
+            })
+            .collect();
+        let mut states = Vec::new();
+        let features = self.features_of(pictures, &mut |first, part| {
+            let end = first + part.dims()[0];
+            let within = wholes.iter().filter(|&&whole| (first..end).contains(&whole));
+            let within: Vec<usize> = within.map(|whole| whole - first).collect();
+            if within.len() == end - first {
+                states.push(part.clone());
+            } else {
+                states.extend(within.into_iter().map(|at| part.clone().narrow(0, at, 1)));
+            }
+        });
+        let states = if states.len() == 1 { states.swap_remove(0) } else { Tensor::cat(states, 0) };
+        (features, Sight { states, depth: self.config.vision_depth() })
+    }
+
+    /// `seen` gets the tower's states of some tiles, and the number of the first.
+    fn features_of(
+        &self,
+        pictures: Pictures,
+        seen: &mut dyn FnMut(usize, &Tensor<3>),
+    ) -> ImageFeatures {
+        let Pictures { pixels, tiles, sizes } = pictures;
         let count = pixels.dims()[0];
-        let parts = (0..count)
-            .step_by(TILES)
-            .map(|first| self.project(pixels.clone().narrow(0, first, TILES.min(count - first))));
+        let depth = self.config.vision_depth();
+        let parts = (0..count).step_by(TILES).map(|first| {
+            let pixels = pixels.clone().narrow(0, first, TILES.min(count - first));
+            let states = self.vision_tower.hidden_states(pixels, depth);
+            seen(first, &states);
+            self.project(states)
+        });
         let parts: Vec<Tensor<2>> = parts.collect();
         let tokens = if parts.len() == 1 { parts[0].clone() } else { Tensor::cat(parts, 0) };
         let each = self.config.tile_tokens();
@@ -231,9 +278,8 @@ impl Llava {
         ImageFeatures::new(Tensor::cat(packed, 0), counts)
     }
 
-    /// Runs tower and projector: `[tiles, 3, h, w]` → `[tiles · tokens, hidden]`.
-    fn project(&self, pixels: Tensor<4>) -> Tensor<2> {
-        let states = self.vision_tower.hidden_states(pixels, self.config.vision_depth());
+    /// Runs the projector: the tower's states `[tiles, positions, width]` → `[tiles · tokens, hidden]`.
+    fn project(&self, states: Tensor<3>) -> Tensor<2> {
         let [tiles, _, width] = states.dims();
         let kept = self.config.tile_tokens();
         let states = match self.config.vision_feature_select_strategy {

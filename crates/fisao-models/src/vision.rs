@@ -52,7 +52,7 @@ pub struct VisionConfig {
 
 impl VisionConfig {
     /// Patches along one side.
-    fn side(&self) -> usize {
+    pub fn side(&self) -> usize {
         self.image_size / self.patch_size
     }
 
@@ -100,6 +100,16 @@ pub struct VisionTower {
     position_embedding: Embedding,
     encoder: Encoder,
     post_layernorm: LayerNorm,
+}
+
+/// Pictures on their way through an image tower. Whoever shares a tower with someone who has gone part of the way
+/// need not begin again.
+#[derive(Debug, Clone)]
+pub struct Sight {
+    /// `[batch, positions, hidden]`, before the last norm.
+    pub states: Tensor<3>,
+    /// Layers gone through.
+    pub depth: usize,
 }
 
 impl VisionTower {
@@ -195,19 +205,30 @@ impl VisionTower {
         x.reshape([batch, self.config.positions(), self.config.hidden_size])
     }
 
-    /// The first position's final state after the last norm, which is CLIP's class token:
-    /// `[batch, 3, h, w]` → `[batch, hidden]`.
-    pub(crate) fn pooled(&self, pixels: Tensor<4>) -> Tensor<2> {
-        let batch = pixels.dims()[0];
-        let states = self.hidden_states(pixels, self.encoder.depth());
+    /// What all layers make of pictures: `[batch, 3, h, w]`.
+    pub fn look(&self, pixels: Tensor<4>) -> Sight {
+        let depth = self.encoder.depth();
+        Sight { states: self.hidden_states(pixels, depth), depth }
+    }
+
+    /// Runs the layers that a sight has not gone through yet: `[batch, positions, hidden]`.
+    fn finish(&self, Sight { states, depth }: Sight) -> Tensor<3> {
+        let [batch, positions, hidden] = states.dims();
+        let x = states.reshape([batch * positions, hidden]);
+        self.encoder.finish(x, batch, &Mask::Full, depth).reshape([batch, positions, hidden])
+    }
+
+    /// The first position's final state after the last norm, which is CLIP's class token: `[batch, hidden]`.
+    pub(crate) fn pooled(&self, sight: Sight) -> Tensor<2> {
+        let states = self.finish(sight);
+        let batch = states.dims()[0];
         let class = states.slice([0..batch, 0..1]).reshape([batch, self.config.hidden_size]);
         self.post_layernorm.forward(class)
     }
 
-    /// Final states of all positions after the last norm: `[batch, 3, h, w]` →
-    /// `[batch, positions, hidden]`.
-    pub(crate) fn normed_states(&self, pixels: Tensor<4>) -> Tensor<3> {
-        let states = self.hidden_states(pixels, self.encoder.depth());
+    /// Final states of all positions after the last norm: `[batch, positions, hidden]`.
+    pub(crate) fn normed_states(&self, sight: Sight) -> Tensor<3> {
+        let states = self.finish(sight);
         let [batch, positions, hidden] = states.dims();
         let normed = self.post_layernorm.forward(states.reshape([batch * positions, hidden]));
         normed.reshape([batch, positions, hidden])

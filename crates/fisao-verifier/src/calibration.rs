@@ -17,25 +17,27 @@ mod logistic;
 mod mixture;
 mod normal;
 mod probability;
+mod provenance;
 mod sentence;
-
-use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use annotated::{MINIMUM_PER_CLASS, fit_annotated};
 pub use auc::auc;
 pub use bootstrap::{Bootstrap, Interval, Intervals, bootstrap_annotated};
-pub use centring::category_means;
-pub use error::CalibrationError;
+pub use centring::{Centres, centres};
+pub use error::{CalibrationError, OneClass};
 pub use histogram::{Histogram, Histograms, histogram};
 pub use logistic::Logistic;
 pub use mixture::{Anchors, UnlabelledConfig, fit_unlabelled};
 pub use probability::ProbabilityModel;
+pub use provenance::{
+    AtHand, ImagesIdentity, ModelIdentity, Provenance, VerifierIdentity, VocabularyIdentity,
+};
 pub use sentence::{SentenceCalibration, fit_sentences};
 
 /// Layout of [`Calibration`] this version reads and writes.
-pub const CALIBRATION_VERSION: u32 = 1;
+pub const CALIBRATION_VERSION: u32 = 2;
 
 /// Where the split into correct and hallucinated mentions came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,10 +79,9 @@ pub struct Calibration {
     pub prior_correct: f64,
     /// Logistic regression of correctness on the score, the alternative to the two Gaussians.
     pub logistic: Logistic,
-    /// Mean score of each category over images that do not show it, to be subtracted before any
-    /// other use of a score; absent when scores are used as they are.
+    /// What has been taken from the score of each name; absent when scores are used as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub category_means: Option<BTreeMap<String, f64>>,
+    pub centres: Option<Centres>,
     /// Scale of whole-response scores, needed by the sentence-level reward only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sentence: Option<SentenceCalibration>,
@@ -90,6 +91,9 @@ pub struct Calibration {
     /// Bootstrap intervals, where they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intervals: Option<Intervals>,
+    /// What it was made with; absent where it was put together by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_with: Option<Provenance>,
 }
 
 impl Calibration {
@@ -114,7 +118,13 @@ impl Calibration {
             ("logistic.intercept", self.logistic.intercept, self.logistic.intercept.is_finite()),
             ("auc", self.auc, (0.0..=1.0).contains(&self.auc)),
         ];
-        for (field, value, good) in checks {
+        let sentence = self.sentence.into_iter().flat_map(|scale| {
+            [
+                ("sentence.mean", scale.mean, scale.mean.is_finite()),
+                ("sentence.deviation", scale.deviation, positive(scale.deviation)),
+            ]
+        });
+        for (field, value, good) in checks.into_iter().chain(sentence) {
             if !good {
                 return Err(CalibrationError::OutOfRange { field, value });
             }

@@ -1,7 +1,11 @@
 //! Scores: how well a name fits an image, by the policy's own image encoder.
 //!
 //! `s(v, u) = f_v(v) · f_t(template(u))`, both unit vectors; several templates are averaged and scaled
-//! back to length 1 (Radford et al. 2021, §3.1.4).
+//! back to length 1 (Radford et al. 2021, §3.1.4). [`ScoreConfig`] says where in the image a name is looked for and
+//! whether scores are centred.
+
+mod heat_map;
+mod regions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,15 +14,19 @@ use burn::tensor::Tensor;
 use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::parameters::{Parameters, floats};
 use fisao_models::text::{TextError, Tokenizer};
-use fisao_models::vision::{VisionConfig, VisionTower};
+use fisao_models::vision::{Sight, VisionConfig, VisionTower};
 
+use crate::calibration::Centres;
 use crate::templates::Templates;
+
+pub use heat_map::HeatMap;
+pub use regions::{ImageEmbedding, Regions, ScoreConfig, Window, crop_windows};
 
 /// Largest relative difference at which two copies of a tower's tensor count as the same weights: one
 /// of them may have been rounded to bf16, whose relative step is 2⁻⁸.
 const SAME_WEIGHT: f32 = 1.0 / 128.0;
 
-/// Names embedded at once.
+/// Sentences embedded at once.
 const TEXT_BATCH: usize = 64;
 
 /// Why a verifier could not be used.
@@ -48,6 +56,28 @@ pub enum VerifierError {
     /// A name could not be encoded.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// A name that the verifier's tokenizer drops altogether.
+    #[error("the verifier's tokenizer makes no token of '{name}', so no score could depend on it")]
+    Unspelled {
+        /// The name.
+        name: String,
+    },
+    /// A name whose scores cannot be brought to the calibration's scale.
+    #[error(
+        "'{name}' has no centre to take from its scores; calibrate again with the object vocabulary that holds it"
+    )]
+    Uncentred {
+        /// The name.
+        name: String,
+    },
+    /// The encoder computed something that is no number.
+    #[error(
+        "the verifier's embedding of {what} is not finite: its weights, or what it was given, are damaged"
+    )]
+    NotFinite {
+        /// What was embedded.
+        what: String,
+    },
 }
 
 impl VerifierError {
@@ -59,7 +89,8 @@ impl VerifierError {
                  --allow-foreign-verifier to use another encoder knowingly"
                     .to_owned(),
             ),
-            Self::Text(_) => None,
+            Self::Unspelled { .. } => Some("take the name out of the object vocabulary".to_owned()),
+            Self::Text(_) | Self::Uncentred { .. } | Self::NotFinite { .. } => None,
         }
     }
 }
@@ -70,23 +101,68 @@ pub struct Verifier {
     model: ContrastiveModel,
     tokenizer: Arc<dyn Tokenizer>,
     templates: Templates,
+    score: ScoreConfig,
     /// Unit text embeddings by name; filled as names come up.
     names: BTreeMap<String, Vec<f32>>,
+    /// What is taken from the scores of each name, where scores are centred.
+    centres: Option<Arc<Centres>>,
+    /// Whether the policy's image tower is known to be this model's own.
+    shares_tower: bool,
 }
 
 impl Verifier {
-    /// A verifier with nothing embedded yet.
+    /// A verifier with nothing embedded yet, and scores as they are: centres come with a calibration.
     pub fn new(
         model: impl Into<ContrastiveModel>,
         tokenizer: Arc<dyn Tokenizer>,
         templates: Templates,
+        score: ScoreConfig,
     ) -> Self {
-        Self { model: model.into(), tokenizer, templates, names: BTreeMap::new() }
+        let (model, names) = (model.into(), BTreeMap::new());
+        Self { model, tokenizer, templates, score, names, centres: None, shares_tower: false }
+    }
+
+    /// The same model under other settings, with nothing embedded yet.
+    #[must_use]
+    pub fn with_settings(&self, templates: Templates, score: ScoreConfig) -> Self {
+        let shares_tower = self.shares_tower;
+        let fresh = Self::new(self.model.clone(), Arc::clone(&self.tokenizer), templates, score);
+        Self { shares_tower, ..fresh }
     }
 
     /// The model.
     pub fn model(&self) -> &ContrastiveModel {
         &self.model
+    }
+
+    /// Sentences in which names are scored.
+    pub fn templates(&self) -> &Templates {
+        &self.templates
+    }
+
+    /// Where names are looked for.
+    pub fn score_config(&self) -> &ScoreConfig {
+        &self.score
+    }
+
+    /// From now on takes these centres from its scores, or none.
+    pub fn set_centres(&mut self, centres: Option<Centres>) {
+        self.centres = centres.map(Arc::new);
+    }
+
+    /// Goes on from where the policy's image tower ends, from now on, as it is this model's own.
+    ///
+    /// # Errors
+    /// See [`check_own_encoder`](Self::check_own_encoder); the towers are not shared then.
+    pub fn share_tower(&mut self, policy: &VisionTower) -> Result<(), VerifierError> {
+        self.check_own_encoder(policy)?;
+        self.shares_tower = true;
+        Ok(())
+    }
+
+    /// Whether [`embed_sight`](Self::embed_sight) can be used with the policy's sights.
+    pub fn shares_tower(&self) -> bool {
+        self.shares_tower && self.score.regions != Regions::Crops
     }
 
     /// Checks that the verifier's image tower is the policy's own: same sizes, same weights up to
@@ -121,16 +197,58 @@ impl Verifier {
         foreign.map_or(Ok(()), Err)
     }
 
-    /// Unit image embeddings: `[batch, 3, h, w]` → one vector per image.
-    pub fn embed_images(&self, pixels: Tensor<4>) -> Vec<Vec<f32>> {
-        let embeddings = floats(&self.model.embed_images(pixels));
-        embeddings.chunks_exact(self.model.dim()).map(<[f32]>::to_vec).collect()
+    /// Embeds images: `[images · views, 3, h, w]` → one embedding per image, where
+    /// [`ScoreConfig::views`] pictures show one image, its whole first.
+    ///
+    /// # Errors
+    /// [`VerifierError::NotFinite`].
+    ///
+    /// # Panics
+    /// The pictures are not a multiple of the views.
+    pub fn embed_images(&self, pixels: Tensor<4>) -> Result<Vec<ImageEmbedding>, VerifierError> {
+        self.embed_sight(self.model.vision().look(pixels))
+    }
+
+    /// The same of pictures on their way through this model's image tower, or through the policy's where the two
+    /// [share](Self::share_tower) it.
+    ///
+    /// # Errors
+    /// [`VerifierError::NotFinite`].
+    ///
+    /// # Panics
+    /// The pictures are not a multiple of the views.
+    pub fn embed_sight(&self, sight: Sight) -> Result<Vec<ImageEmbedding>, VerifierError> {
+        let dim = self.model.dim();
+        let rows = |tensor: &Tensor<2>| -> Vec<Vec<f32>> {
+            floats(tensor).chunks_exact(dim).map(<[f32]>::to_vec).collect()
+        };
+        let embeddings = if self.score.regions == Regions::Patches {
+            let (whole, patches) = self.model.embed_patches(sight);
+            let [images, patch_count, _] = patches.dims();
+            let patches = rows(&patches.reshape([images * patch_count, dim]));
+            let parts = patches.chunks_exact(patch_count).map(<[Vec<f32>]>::to_vec);
+            rows(&whole)
+                .into_iter()
+                .zip(parts)
+                .map(|(whole, parts)| ImageEmbedding { whole, parts })
+                .collect()
+        } else {
+            let views = self.score.views();
+            let pictures = rows(&self.model.embed_sight(sight));
+            assert!(pictures.len() % views == 0, "{} pictures, {views} an image", pictures.len());
+            pictures.chunks_exact(views).map(ImageEmbedding::of_views).collect::<Vec<_>>()
+        };
+        match embeddings.iter().position(|embedding| !embedding.is_finite()) {
+            Some(index) => Err(VerifierError::NotFinite { what: format!("image {index}") }),
+            None => Ok(embeddings),
+        }
     }
 
     /// Embeds the names that are not known yet.
     ///
     /// # Errors
-    /// [`VerifierError::Text`] when a name cannot be encoded.
+    /// [`VerifierError::Text`] when a name cannot be encoded, [`VerifierError::Unspelled`] when nothing is left of
+    /// it, [`VerifierError::Uncentred`] when scores are centred and the name's are not.
     pub fn learn<'a>(
         &mut self,
         names: impl IntoIterator<Item = &'a str>,
@@ -139,13 +257,47 @@ impl Verifier {
             names.into_iter().filter(|name| !self.names.contains_key(*name)).collect();
         fresh.sort_unstable();
         fresh.dedup();
-        for part in fresh.chunks(TEXT_BATCH) {
+        let sentences = self.templates.prompts.len().max(1);
+        for part in fresh.chunks((TEXT_BATCH / sentences).max(1)) {
             for name in part {
-                let embedding = self.embed_text(&self.templates.render(name))?;
-                self.names.insert((*name).to_owned(), embedding);
+                self.check_name(name)?;
+            }
+            let texts: Vec<String> =
+                part.iter().flat_map(|name| self.templates.render(name)).collect();
+            let embeddings = self.embed_texts(&texts)?;
+            for (name, sentences) in part.iter().zip(embeddings.chunks(sentences)) {
+                self.names.insert((*name).to_owned(), common(name, sentences)?);
             }
         }
         Ok(())
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), VerifierError> {
+        if self.tokenizer.encode(name, false)?.is_empty() {
+            return Err(VerifierError::Unspelled { name: name.to_owned() });
+        }
+        match &self.centres {
+            Some(centres) if !centres.contains_key(name) => {
+                Err(VerifierError::Uncentred { name: name.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Text embeddings that are known already, by name: what a cache keeps.
+    pub fn known(&self) -> &BTreeMap<String, Vec<f32>> {
+        &self.names
+    }
+
+    /// Takes text embeddings that a verifier of the same model and templates computed earlier.
+    ///
+    /// # Panics
+    /// If an embedding has another width than the model's.
+    pub fn remember(&mut self, names: impl IntoIterator<Item = (String, Vec<f32>)>) {
+        for (name, embedding) in names {
+            assert_eq!(embedding.len(), self.model.dim(), "the embedding of '{name}'");
+            self.names.insert(name, embedding);
+        }
     }
 
     /// Unit embedding of what several texts have in common: their mean, scaled to length 1.
@@ -153,26 +305,71 @@ impl Verifier {
     /// # Errors
     /// [`VerifierError::Text`] when a text cannot be encoded.
     pub fn embed_text(&self, texts: &[String]) -> Result<Vec<f32>, VerifierError> {
+        let what = texts.first().map_or("no text", String::as_str);
+        common(what, &self.embed_texts(texts)?)
+    }
+
+    /// Unit embeddings of texts, each by itself.
+    ///
+    /// # Errors
+    /// [`VerifierError::Text`] when a text cannot be encoded.
+    pub fn embed_texts(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, VerifierError> {
         let ids = texts
             .iter()
             .map(|text| self.tokenizer.encode(text, true))
             .collect::<Result<Vec<_>, _>>()?;
-        let dim = self.model.dim();
-        let mut sum = vec![0.0_f32; dim];
-        for embedding in floats(&self.model.embed_text(&ids)).chunks_exact(dim) {
-            sum.iter_mut().zip(embedding).for_each(|(sum, value)| *sum += value);
-        }
-        let norm = sum.iter().map(|x| x * x).sum::<f32>().sqrt();
-        Ok(sum.into_iter().map(|x| x / norm).collect())
+        let embeddings = floats(&self.model.embed_text(&ids));
+        Ok(embeddings.chunks_exact(self.model.dim()).map(<[f32]>::to_vec).collect())
     }
 
-    /// Cosine of a known name with an image embedding.
+    /// Score of a known name with an image: cosine with the best [region](Regions), less the name's centre where
+    /// scores are centred.
     ///
     /// # Panics
     /// When the name has not been [learned](Self::learn).
-    pub fn score(&self, image: &[f32], name: &str) -> f64 {
+    pub fn score(&self, image: &ImageEmbedding, name: &str) -> f64 {
         let text = self.names.get(name).expect("names are learned before they are scored");
-        cosine(image, text)
+        let centre = self.centres.as_ref().map_or(0.0, |centres| centres[name]);
+        image.score(text, self.score.regions) - centre
+    }
+
+    /// Score of a text of any length with the whole of an image, never centred: the sentence-level score.
+    pub fn score_text(&self, image: &ImageEmbedding, text: &[f32]) -> f64 {
+        cosine(&image.whole, text)
+    }
+
+    /// Where in one image each of some known names is seen: cosines of the image's patches.
+    ///
+    /// `pixels`: `[1, 3, h, w]`.
+    ///
+    /// # Panics
+    /// When a name has not been [learned](Self::learn).
+    pub fn heat_maps(&self, pixels: Tensor<4>, names: &[&str]) -> Vec<HeatMap> {
+        let dim = self.model.dim();
+        let sight = self.model.vision().look(pixels);
+        let patches = floats(&self.model.embed_patches(sight).1);
+        let side = self.model.vision().config().side();
+        let of_name = |name: &&str| {
+            let text = self.names.get(*name).expect("names are learned before they are looked for");
+            let cosines = patches.chunks_exact(dim).map(|patch| cosine(patch, text)).collect();
+            HeatMap { side, cosines }
+        };
+        names.iter().map(of_name).collect()
+    }
+}
+
+/// Mean of unit vectors, scaled to length 1.
+fn common(what: &str, embeddings: &[Vec<f32>]) -> Result<Vec<f32>, VerifierError> {
+    let dim = embeddings.first().map_or(0, Vec::len);
+    let mut sum = vec![0.0_f32; dim];
+    for embedding in embeddings {
+        sum.iter_mut().zip(embedding).for_each(|(sum, value)| *sum += value);
+    }
+    let norm = sum.iter().map(|x| x * x).sum::<f32>().sqrt();
+    if norm > 0.0 && norm.is_finite() {
+        Ok(sum.into_iter().map(|x| x / norm).collect())
+    } else {
+        Err(VerifierError::NotFinite { what: format!("'{what}'") })
     }
 }
 

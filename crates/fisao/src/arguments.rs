@@ -13,6 +13,7 @@ mod merge;
 mod pretrain;
 mod score;
 mod shared;
+mod study;
 mod verify;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -34,9 +35,10 @@ pub(crate) use merge::MergeArguments;
 pub(crate) use pretrain::PretrainArguments;
 pub(crate) use score::ScoreArguments;
 pub(crate) use shared::{
-    DeviceArguments, Format, ModelArguments, SamplingArguments, SettingsArguments,
-    VocabularyArguments, vision_adapter,
+    DeviceArguments, Format, ModelArguments, SamplingArguments, ScoringArguments,
+    SettingsArguments, VocabularyArguments, vision_adapter,
 };
+pub(crate) use study::{StudyArguments, StudyCommand, VerifierStudyArguments};
 pub(crate) use verify::{VerifyArguments, VerifyFormat};
 
 /// Heading of the options that every command takes.
@@ -87,6 +89,8 @@ pub(crate) enum Command {
     Calibrate(CalibrateArguments),
     /// Train an adapter with token rewards
     Align(AlignArguments),
+    /// Look into the method: what the verifier can tell, and at what cost
+    Study(StudyArguments),
     /// Measure hallucination and quality: captions, and answers to benchmarks
     Eval(EvalArguments),
     /// Tell what is in a checkpoint or adapter, and what it can be used for

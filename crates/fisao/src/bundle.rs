@@ -1,5 +1,8 @@
 //! Models with everything that goes with them, from a folder or from the command itself.
 
+mod identity;
+mod verifier;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +17,14 @@ use fisao_models::image::ImageProcessor;
 use fisao_models::llava::{Llava, LlavaConfig};
 use fisao_models::text::{TextError, Tokenizer};
 use fisao_models::vision::VisionConfig;
-use fisao_verifier::scorer::Verifier;
-use fisao_verifier::templates::Templates;
+use fisao_verifier::calibration::ModelIdentity;
 use image::RgbImage;
 use tempfile::TempDir;
+
+pub(crate) use identity::Origin;
+pub(crate) use verifier::{
+    LoadedVerifier, ScoreSettings, Views, load_verifier, verifier_from_arguments,
+};
 
 use crate::arguments::{ModelArguments, vision_adapter};
 use crate::device::check_precision;
@@ -42,6 +49,10 @@ pub(crate) struct Policy {
     pub(crate) format: PromptFormat,
     /// The folder it came from, for reports and adapters.
     pub(crate) name: String,
+    /// Where its content can be looked up.
+    origin: Origin,
+    /// The same of its adapter.
+    adapter: Option<Origin>,
 }
 
 impl Policy {
@@ -66,9 +77,12 @@ impl Policy {
         if let Some((adapter, vision)) = adapter {
             Adapter::read(adapter)?.apply(&mut model, adapter, vision)?;
         }
+        let origin = Origin::of(folder);
+        let adapter = adapter.map(|(adapter, _)| Origin::of(adapter));
         let format = PromptFormat::read(folder, &tokenizer, model.config())?;
         let tokenizer = Arc::new(tokenizer);
-        Ok(Self { model, tokenizer, processor, format, name: folder.display().to_string() })
+        let name = folder.display().to_string();
+        Ok(Self { model, tokenizer, processor, format, name, origin, adapter })
     }
 
     /// Loads a checkpoint from a folder or the Hub, under the name it was asked for by.
@@ -98,6 +112,20 @@ impl Policy {
         }
         reporter.note("no --model given: using the embedded world's small model");
         embedded()?.policy(adapter, device, reporter)
+    }
+
+    /// Name and content of the checkpoint.
+    pub(crate) fn identity(&self, reporter: &Reporter) -> anyhow::Result<ModelIdentity> {
+        self.origin.identity(&self.name, reporter)
+    }
+
+    /// The same of the adapter, if there is one.
+    pub(crate) fn adapter_identity(
+        &self,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Option<ModelIdentity>> {
+        let identity = |adapter: &Origin| adapter.identity(&adapter.name(), reporter);
+        self.adapter.as_ref().map(identity).transpose()
     }
 
     /// Token ids of a prompt, with one placeholder for the image; see [`PromptFormat::prompt`].
@@ -135,78 +163,8 @@ impl Policy {
     ) -> Result<Task, TextError> {
         let image = self.processor.process(image);
         let prompt = self.model.config().expand_image_token(prompt, image.picture_size)?;
-        Ok(Task { id, image, verifier_image: None, prompt })
+        Ok(Task { id, image, verifier_images: Vec::new(), prompt })
     }
-}
-
-/// A verifier with how it wants its images prepared.
-#[derive(Clone)]
-pub(crate) struct LoadedVerifier {
-    /// Scores names.
-    pub(crate) verifier: Verifier,
-    /// Its own image processing; a model that shares its tower shares this too.
-    pub(crate) processor: ImageProcessor,
-}
-
-/// Loads a CLIP or SigLIP checkpoint folder as a verifier.
-pub(crate) fn load_verifier(
-    folder: &Path,
-    templates: Templates,
-    dtype: LoadDtype,
-    device: &Device,
-    reporter: &Reporter,
-) -> anyhow::Result<LoadedVerifier> {
-    templates.validate()?;
-    let checkpoint = Checkpoint::open(folder)?;
-    let vision = checkpoint.contrastive_vision()?;
-    let processor = checkpoint.image_processor()?;
-    check_size(folder, &processor, vision)?;
-    check_precision(&checkpoint, dtype, device, reporter)?;
-    let tokenizer = Arc::new(checkpoint.tokenizer()?);
-    let Loaded { model, unused } = checkpoint.load_contrastive(dtype, device)?;
-    warn_of_unused(folder, &unused, reporter);
-    Ok(LoadedVerifier { verifier: Verifier::new(model, tokenizer, templates), processor })
-}
-
-impl LoadedVerifier {
-    /// What the verifier needs of images besides the model's own pixels: nothing where its encoder is the model's,
-    /// its own processor where another one was allowed.
-    ///
-    /// # Errors
-    /// The encoder is another one, and that was not allowed.
-    pub(crate) fn pixels_for(
-        &self,
-        policy: &Policy,
-        allow_foreign: bool,
-        reporter: &Reporter,
-    ) -> anyhow::Result<Option<ImageProcessor>> {
-        match self.verifier.check_own_encoder(&policy.model.vision_tower) {
-            Ok(()) => Ok(None),
-            Err(error) if allow_foreign => {
-                reporter.warn(
-                    error,
-                    Some("it gets pictures of its own, as --allow-foreign-verifier says"),
-                );
-                Ok(Some(self.processor.clone()))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-/// Loads the verifier that was named, or the embedded one.
-pub(crate) fn verifier_from_arguments(
-    verifier: Option<&ModelLocation>,
-    templates: Templates,
-    device: &Device,
-    reporter: &Reporter,
-) -> anyhow::Result<LoadedVerifier> {
-    if let Some(verifier) = verifier {
-        let folder = verifier.locate(Role::Verifier, reporter)?.folder;
-        return load_verifier(&folder, templates, LoadDtype::AsStored, device, reporter);
-    }
-    reporter.note("no --verifier given: using the embedded world's small verifier");
-    embedded()?.verifier(templates, device, reporter)
 }
 
 /// The models that come with the command, unpacked for as long as this lives.
@@ -254,17 +212,20 @@ impl EmbeddedModels {
         reporter: &Reporter,
     ) -> anyhow::Result<Policy> {
         let policy = Policy::load(&self.llava(), adapter, LoadDtype::F32, device, reporter)?;
-        Ok(Policy { name: "fisao-embedded-llava".to_owned(), ..policy })
+        let name = "fisao-embedded-llava".to_owned();
+        let origin = policy.origin.looked_up(&name, reporter)?;
+        Ok(Policy { name, origin, ..policy })
     }
 
     /// Its verifier.
     pub(crate) fn verifier(
         &self,
-        templates: Templates,
+        settings: ScoreSettings,
         device: &Device,
         reporter: &Reporter,
     ) -> anyhow::Result<LoadedVerifier> {
-        load_verifier(&self.clip(), templates, LoadDtype::F32, device, reporter)
+        let loaded = load_verifier(&self.clip(), settings, LoadDtype::F32, device, reporter)?;
+        loaded.known_as("fisao-embedded-clip", reporter)
     }
 }
 

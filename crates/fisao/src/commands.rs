@@ -9,4 +9,5 @@ pub(crate) mod inspect;
 pub(crate) mod merge;
 pub(crate) mod pretrain;
 pub(crate) mod score;
+pub(crate) mod study;
 pub(crate) mod verify;

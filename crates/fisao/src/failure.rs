@@ -25,6 +25,7 @@ use fisao_models::text::TextError;
 use fisao_models::weights::WeightError;
 use fisao_scenes::recipe::RecipeError;
 use fisao_verifier::calibration::CalibrationError;
+use fisao_verifier::listing::ListingError;
 use fisao_verifier::rewards::RewardError;
 use fisao_verifier::scorer::VerifierError;
 use fisao_verifier::templates::TemplateError;
@@ -182,6 +183,7 @@ fn is_foreseen(error: &(dyn Error + 'static)) -> bool {
         || error.is::<AlignError>()
         || error.is::<RewardError>()
         || error.is::<CalibrationError>()
+        || error.is::<ListingError>()
         || error.is::<TemplateError>()
         || error.is::<ChairError>()
         || error.is::<InputError>()

@@ -7,6 +7,7 @@
 mod answering;
 mod arguments;
 mod bundle;
+mod calibrations;
 mod commands;
 mod device;
 mod failure;
@@ -20,10 +21,13 @@ mod printer;
 mod prompt;
 mod report;
 mod reporter;
+mod scorer;
 mod settings;
 mod state_files;
+mod study;
 mod table;
 mod tasks;
+mod text_cache;
 mod training;
 mod vocabulary;
 mod world;
@@ -61,6 +65,7 @@ fn run(command: &Command, reporter: &Reporter) -> anyhow::Result<()> {
         Command::Verify(arguments) => commands::verify::run(arguments, reporter),
         Command::Calibrate(arguments) => commands::calibrate::run(arguments, reporter),
         Command::Align(arguments) => commands::align::run(arguments, reporter),
+        Command::Study(arguments) => commands::study::run(&arguments.command, reporter),
         Command::Eval(arguments) => commands::eval::run(&arguments.command, reporter),
         Command::Inspect(arguments) => commands::inspect::run(arguments, reporter),
         Command::Merge(arguments) => commands::merge::run(arguments, reporter),

@@ -8,10 +8,16 @@ mod axis;
 mod curves;
 mod gallery;
 mod histogram;
-mod html;
+pub(crate) mod html;
+pub(crate) mod plots;
 mod scores;
 #[cfg(test)]
 mod tests;
+pub(crate) mod verdicts;
+
+/// Style of every page.
+pub(crate) const STYLE: &str = include_str!("report/style.css");
+
 #[cfg(test)]
 pub(crate) use tests::sample;
 
@@ -166,7 +172,7 @@ pub(crate) fn render(report: &Report) -> String {
     html::fill(
         include_str!("report/template.html"),
         &[
-            ("style", include_str!("report/style.css")),
+            ("style", STYLE),
             ("title", &html::escape(&report.title)),
             ("seed", &report.seed.to_string()),
             ("headline", &html::escape(&headline(report))),

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::report::html::escape;
+
 /// Rows under headings; every row has as many cells as there are columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Table {
@@ -53,6 +55,17 @@ impl Table {
         let mut lines: Vec<String> = lines.collect();
         lines.insert(1, rule);
         lines.join("\n")
+    }
+
+    /// A table of HTML.
+    pub(crate) fn html(&self) -> String {
+        let row = |tag: &str, cells: &[String]| {
+            let cells = cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell)));
+            format!("<tr>{}</tr>", cells.collect::<String>())
+        };
+        let rows: String = self.rows.iter().map(|cells| row("td", cells)).collect();
+        let head = row("th", &self.columns);
+        format!("<table class=\"plain\"><thead>{head}</thead><tbody>{rows}</tbody></table>")
     }
 
     /// Comma-separated values as RFC 4180 has them, but for lines that end in a bare line feed.

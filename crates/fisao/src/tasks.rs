@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use fisao_align::AlignError;
 use fisao_align::tasks::{Task, TaskSource};
+use fisao_eval::chair::GroundTruth;
 use fisao_formats::FormatError;
 use fisao_formats::images::{list_images, open_image};
-use fisao_models::image::ImageProcessor;
 
-use crate::bundle::Policy;
+use crate::bundle::{Policy, Views};
+use crate::failure::Refusal;
 use crate::reporter::Reporter;
 
 /// An image that could be decoded.
@@ -53,8 +55,8 @@ pub(crate) struct ImageTasks<'a> {
     prompt: Vec<u32>,
     /// Length of the longest prompt, its image included.
     longest: usize,
-    /// What prepares images for a verifier with an encoder of its own.
-    verifier: Option<ImageProcessor>,
+    /// What the verifier sees besides the model's own pixels.
+    verifier: Option<Views>,
 }
 
 impl<'a> ImageTasks<'a> {
@@ -79,9 +81,9 @@ impl<'a> ImageTasks<'a> {
         Ok(Self { policy, images, prompt, longest, verifier: None })
     }
 
-    /// The same with pixels for a verifier that takes other ones than the model.
-    pub(crate) fn with_verifier(self, processor: Option<ImageProcessor>) -> Self {
-        Self { verifier: processor, ..self }
+    /// The same with pixels for a verifier that takes others than the model, or more.
+    pub(crate) fn with_verifier(self, verifier: Option<Views>) -> Self {
+        Self { verifier, ..self }
     }
 
     /// The file of a task.
@@ -100,13 +102,40 @@ impl TaskSource for ImageTasks<'_> {
         self.images.len()
     }
 
-    /// The task's id is the file's name without its folder, as annotations have it.
     fn task(&self, index: usize) -> Result<Task, AlignError> {
+        self.task_with(index, self.verifier.as_ref())
+    }
+}
+
+impl ImageTasks<'_> {
+    /// A task's id is the file's name without its folder, as annotations have it.
+    pub(crate) fn id(&self, index: usize) -> String {
         let file = self.file(index);
-        let id = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
+        file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned()
+    }
+
+    /// A task with what the verifier sees besides the model's own pixels.
+    pub(crate) fn task_with(
+        &self,
+        index: usize,
+        views: Option<&Views>,
+    ) -> Result<Task, AlignError> {
+        let (file, id) = (self.file(index), self.id(index));
         let image = open_image(file)
             .map_err(|error| AlignError::Task { id: id.clone(), reason: error.to_string() })?;
-        let verifier_image = self.verifier.as_ref().map(|processor| processor.process(&image));
-        Ok(Task { verifier_image, ..self.policy.task(id, &image, &self.prompt)? })
+        let verifier_images = views.map_or_else(Vec::new, |views| views.of(&image));
+        Ok(Task { verifier_images, ..self.policy.task(id, &image, &self.prompt)? })
+    }
+}
+
+/// The annotated objects of an image, which may be listed with or without the file's ending.
+pub(crate) fn objects_of(truth: &GroundTruth, id: &str) -> anyhow::Result<BTreeSet<String>> {
+    let stem = id.rsplit_once('.').map_or(id, |(stem, _)| stem);
+    match truth.get(id).or_else(|| truth.get(stem)) {
+        Some(objects) => Ok(objects.clone()),
+        None => bail!(
+            Refusal::new(format!("the annotations do not list the image {id}"))
+                .hint("add it, with an empty list of objects if the image holds none")
+        ),
     }
 }

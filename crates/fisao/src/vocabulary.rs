@@ -1,11 +1,15 @@
 //! Object names: from a file or from the embedded world, for the verifier and for CHAIR.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use fisao_eval::chair::read_synonyms;
 use fisao_formats::FormatError;
+use fisao_formats::digest::sha256_parts;
 use fisao_formats::documents::open_text;
+use fisao_verifier::calibration::VocabularyIdentity;
+use fisao_verifier::listing::Listing;
 use serde_json::{Map, Value};
 
 use crate::arguments::VocabularyArguments;
@@ -35,8 +39,9 @@ impl Vocabulary {
             Some(path) if path == Path::new("coco") => {
                 Ok(Self::from(&fisao_eval::chair::ObjectVocabulary::coco()))
             }
+            Some(path) if path == Path::new("everyday") => Ok(Self::from(Listing::everyday())),
             Some(path) if is_json(path) => Self::read(path),
-            Some(path) => Ok(Self::from(&synonyms(path)?)),
+            Some(path) => Self::listed(path),
         }
     }
 
@@ -61,6 +66,17 @@ impl Vocabulary {
         Ok(Self { entries, neutral: Vec::new() })
     }
 
+    fn listed(path: &Path) -> anyhow::Result<Self> {
+        let mut text = String::new();
+        open_text(WHAT, path)?
+            .read_to_string(&mut text)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let listing = Listing::parse(&text).with_context(|| {
+            format!("{} cannot be read as a list of categories", path.display())
+        })?;
+        Ok(Self::from(listing))
+    }
+
     /// As the verifier's matcher takes it.
     pub(crate) fn for_mentions(
         &self,
@@ -70,11 +86,28 @@ impl Vocabulary {
         fisao_verifier::mentions::ObjectVocabulary::with_neutral(entries, &self.neutral)
     }
 
+    /// Its size and content.
+    pub(crate) fn identity(&self) -> VocabularyIdentity {
+        let entries = self.entries.iter().flat_map(|(category, forms)| {
+            // An empty part ends each entry.
+            std::iter::once(category).chain(forms).map(String::as_bytes).chain([&[] as &[u8]])
+        });
+        let neutral = self.neutral.iter().map(String::as_bytes);
+        let sha256 = sha256_parts(entries.chain(neutral));
+        VocabularyIdentity { categories: self.entries.len(), sha256 }
+    }
+
     /// As CHAIR's matcher takes it.
     pub(crate) fn for_chair(
         &self,
     ) -> Result<fisao_eval::chair::ObjectVocabulary, fisao_eval::chair::VocabularyError> {
         fisao_eval::chair::ObjectVocabulary::new(self.entries.clone())
+    }
+}
+
+impl From<Listing> for Vocabulary {
+    fn from(Listing { entries, neutral }: Listing) -> Self {
+        Self { entries, neutral }
     }
 }
 
@@ -106,6 +139,9 @@ pub(crate) fn chair_vocabulary(
     };
     if path == Path::new("world") {
         return Ok(Vocabulary::of_world().for_chair()?);
+    }
+    if path == Path::new("everyday") {
+        return Ok(Vocabulary::from(Listing::everyday()).for_chair()?);
     }
     if is_json(path) {
         return Ok(Vocabulary::read(path)?.for_chair()?);

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
-use burn::tensor::Device;
-use fisao_align::captions::{Captioned, Judge, describe, pictures};
+use fisao_align::captions::{Captioned, Judge, describe, look_at};
 use fisao_align::error::AlignError;
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_eval::chair::{self, ChairInput, ChairOptions, ChairReport};
@@ -17,6 +16,8 @@ use fisao_scenes::{CATEGORIES, Category, PROMPTS, Split, World};
 use fisao_verifier::calibration::auc;
 use fisao_verifier::scorer::Verifier;
 
+use crate::bundle::Views;
+
 /// Scenes of one split with the prompts they are shown under.
 pub(crate) struct SceneTasks<'a> {
     pub(crate) world: &'a World,
@@ -26,6 +27,8 @@ pub(crate) struct SceneTasks<'a> {
     pub(crate) processor: &'a ImageProcessor,
     pub(crate) tokenizer: &'a dyn Tokenizer,
     pub(crate) config: &'a LlavaConfig,
+    /// What the verifier sees besides the model's own pixels.
+    pub(crate) views: Option<&'a Views>,
     /// Whether all of the world's prompts take turns, or only the first is used.
     pub(crate) all_prompts: bool,
 }
@@ -53,11 +56,12 @@ impl TaskSource for SceneTasks<'_> {
         let scene = self.world.scene(self.split, self.seed, index as u64);
         let instruction = PROMPTS[if self.all_prompts { index % PROMPTS.len() } else { 0 }];
         let ids = self.tokenizer.encode(&conversation(instruction), true)?;
-        let image = self.processor.process(&self.world.render(&scene));
+        let picture = self.world.render(&scene);
+        let image = self.processor.process(&picture);
         Ok(Task {
             id: self.world.image_id(self.split, index as u64),
             prompt: self.config.expand_image_token(&ids, image.picture_size)?,
-            verifier_image: None,
+            verifier_images: self.views.map_or_else(Vec::new, |views| views.of(&picture)),
             image,
         })
     }
@@ -104,17 +108,13 @@ pub(crate) fn evaluate(
 
 /// How well a verifier tells what is in a scene from what is only typical of it: AUC of its scores on
 /// the names of present objects against those of absent objects of the same theme.
-pub(crate) fn separation(
-    tasks: &SceneTasks<'_>,
-    verifier: &mut Verifier,
-    device: &Device,
-) -> anyhow::Result<f64> {
+pub(crate) fn separation(tasks: &SceneTasks<'_>, verifier: &mut Verifier) -> anyhow::Result<f64> {
     verifier.learn(CATEGORIES.iter().map(Category::name))?;
     let (mut present, mut absent) = (Vec::new(), Vec::new());
     for first in (0..tasks.count).step_by(SEPARATION_BATCH) {
         let indices = first..tasks.count.min(first + SEPARATION_BATCH);
         let batch = indices.clone().map(|i| tasks.task(i)).collect::<Result<Vec<_>, _>>()?;
-        let images = verifier.embed_images(pictures(&batch, device).whole());
+        let images = look_at(verifier, &batch)?;
         for (index, image) in indices.zip(&images) {
             let scene = tasks.world.scene(tasks.split, tasks.seed, index as u64);
             let there = scene.categories();

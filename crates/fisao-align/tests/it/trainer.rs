@@ -22,7 +22,7 @@ use fisao_models::weights::RandomWeights;
 use fisao_verifier::calibration::{Calibration, fit_annotated};
 use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::rewards::PenaltyWeight;
-use fisao_verifier::scorer::Verifier;
+use fisao_verifier::scorer::{ScoreConfig, Verifier};
 use fisao_verifier::templates::Templates;
 
 const WORDS: [&str; 16] = [
@@ -87,7 +87,7 @@ impl TaskSource for Noise {
             picture_size: size,
         };
         let (id, prompt) = (format!("noise-{index}"), vec![1, 3, 3, 3, 3, 8, 14]);
-        Ok(Task { id, image, verifier_image: None, prompt })
+        Ok(Task { id, image, verifier_images: Vec::new(), prompt })
     }
 }
 
@@ -158,7 +158,8 @@ fn models() -> (Llava, Judge) {
     let forms = |name: &str| (name.to_owned(), vec![name.to_owned()]);
     let vocabulary = ObjectVocabulary::new(vec![forms("dog"), forms("cat"), forms("car")]).unwrap();
     let tokenizer: Arc<dyn Tokenizer> = Arc::new(Words);
-    let verifier = Verifier::new(clip, Arc::clone(&tokenizer), Templates::default());
+    let verifier =
+        Verifier::new(clip, Arc::clone(&tokenizer), Templates::default(), ScoreConfig::default());
     (llava, Judge { tokenizer, vocabulary, verifier })
 }
 
@@ -256,10 +257,9 @@ fn without_reward_or_kl_the_policy_stays() {
     let mut config = config();
     config.reward.truncated_penalty = 0.0;
     config.ppo.kl.coefficient = 0.0;
-    // Nothing of the vocabulary is ever recognised, so no token earns anything.
+    // The policy has no word for the second half of the only name, so no token earns anything.
     let (policy, mut judge) = models();
-    judge.vocabulary =
-        ObjectVocabulary::new(vec![("zebra".to_owned(), vec!["zebra".to_owned()])]).unwrap();
+    judge.vocabulary = ObjectVocabulary::new(vec![("dog zebra".to_owned(), Vec::new())]).unwrap();
     let mut trainer = Trainer::new(config, policy, judge, &calibration(0.0), &Noise, None).unwrap();
     let start = adapter(&trainer);
     let metrics = trainer.iterate(&mut |_| {}).unwrap();

@@ -12,6 +12,7 @@ mod image_processing;
 mod narrow_weights;
 mod onevision;
 mod sampling;
+mod sight;
 mod text_tower;
 mod transformers;
 mod weight_sources;

@@ -110,9 +110,13 @@ fn siglip_cosines_are_those_of_transformers() {
     assert!(weights.unread().is_empty(), "left over: {:?}", weights.unread());
     let texts: Vec<Vec<u32>> =
         case["texts"].as_array().expect("a list").iter().map(fixture::ids).collect();
-    let images = model.embed_images(pixels(&case, 2, model.config().vision.image_size));
-    let cosines = images.matmul(model.embed_text(&texts).transpose());
+    let pixels = pixels(&case, 2, model.config().vision.image_size);
+    let images = model.embed_images(pixels.clone());
+    let cosines = images.clone().matmul(model.embed_text(&texts).transpose());
     assert_close("cosines", &floats(&cosines), &fixture::numbers(&case["cosines"]), F32_FORWARD);
+    let (whole, patches) = model.embed_patches(model.vision().look(pixels));
+    assert_close("images beside their patches", &floats(&whole), &floats(&images), F32_FORWARD);
+    assert_eq!(patches.dims()[1], model.config().vision.patches());
 }
 
 fn assert_cosines(eos_token_id: Option<u32>, expected: &str) {

@@ -1,6 +1,6 @@
 //! Calibration from annotated mentions.
 
-use super::error::check_finite;
+use super::error::{OneClass, check_finite};
 use super::{
     CALIBRATION_VERSION, Calibration, CalibrationError, Histograms, Labels, Logistic, auc,
 };
@@ -13,7 +13,7 @@ pub const MINIMUM_PER_CLASS: usize = 10;
 /// `correct[i]` whether the image holds its object.
 ///
 /// # Errors
-/// Slices of different length, a score that is not finite, fewer than [`MINIMUM_PER_CLASS`]
+/// Slices of different length, a score that is not finite, not one mention of a class, fewer than [`MINIMUM_PER_CLASS`]
 /// mentions of a class, a class without spread, or a verifier that scores hallucinations higher.
 pub fn fit_annotated(scores: &[f64], correct: &[bool]) -> Result<Calibration, CalibrationError> {
     if scores.len() != correct.len() {
@@ -22,6 +22,14 @@ pub fn fit_annotated(scores: &[f64], correct: &[bool]) -> Result<Calibration, Ca
     }
     check_finite("score", scores)?;
     let (right, wrong) = split(scores, correct);
+    let one_class = match (right.len(), wrong.len()) {
+        (mentions @ 1.., 0) => Some(OneClass::Correct { mentions }),
+        (0, mentions @ 1..) => Some(OneClass::Hallucinated { mentions }),
+        _ => None,
+    };
+    if let Some(class) = one_class {
+        return Err(CalibrationError::OneClass(class));
+    }
     let (mu_correct, sigma_correct) = mean_and_deviation("correct mentions", &right)?;
     let (mu_hallucinated, sigma_hallucinated) =
         mean_and_deviation("hallucinated mentions", &wrong)?;
@@ -42,10 +50,11 @@ pub fn fit_annotated(scores: &[f64], correct: &[bool]) -> Result<Calibration, Ca
         hallucinated: wrong.len(),
         prior_correct: n / (n + m),
         logistic: Logistic::fit(scores, &targets),
-        category_means: None,
+        centres: None,
         sentence: None,
         histograms: Histograms::new(&right, &wrong),
         intervals: None,
+        made_with: None,
     };
     calibration.check_direction()?;
     Ok(calibration)
@@ -64,8 +73,14 @@ fn mean_and_deviation(what: &'static str, scores: &[f64]) -> Result<(f64, f64), 
     if found < MINIMUM_PER_CLASS {
         return Err(CalibrationError::TooFew { what, found, needed: MINIMUM_PER_CLASS });
     }
+    spread(what, scores)
+}
+
+/// Mean and standard deviation (n − 1) of scores that are not all the same.
+pub(super) fn spread(what: &'static str, scores: &[f64]) -> Result<(f64, f64), CalibrationError> {
     let (mean, deviation) = moments(scores);
-    if deviation <= f64::EPSILON * mean.abs() {
+    // n equal numbers may differ from their own mean, whose sum has been rounded n times.
+    if deviation <= f64::EPSILON * scores.len() as f64 * mean.abs() {
         return Err(CalibrationError::NoSpread { what });
     }
     Ok((mean, deviation))

@@ -1,5 +1,7 @@
 //! Why a calibration cannot be made or used.
 
+use std::fmt::{self, Display, Formatter};
+
 use super::CALIBRATION_VERSION;
 
 /// Scores from which no calibration follows, or a calibration that cannot be used.
@@ -67,14 +69,14 @@ pub enum CalibrationError {
         /// BIC(one Gaussian) − BIC(two); not positive here.
         bic_gain: f64,
     },
-    /// A category without a mean to subtract.
-    #[error(
-        "category '{category}' has no mean to centre its scores by; calibrate again with this \
-         object vocabulary"
-    )]
-    Uncentred {
-        /// The category.
-        category: String,
+    /// Not a single mention of a class.
+    #[error("{0}")]
+    OneClass(OneClass),
+    /// It was made with something else.
+    #[error("this calibration was made with {differences}; calibrate again with what is at hand")]
+    Foreign {
+        /// Everything that differs.
+        differences: String,
     },
     /// A calibration of another layout.
     #[error("calibration version {found} is not {CALIBRATION_VERSION}; calibrate again")]
@@ -90,6 +92,38 @@ pub enum CalibrationError {
         /// The number found.
         value: f64,
     },
+}
+
+/// The class that all mentions of a calibration set are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OneClass {
+    /// Nothing is hallucinated.
+    Correct {
+        /// Mentions.
+        mentions: usize,
+    },
+    /// Everything is.
+    Hallucinated {
+        /// Mentions.
+        mentions: usize,
+    },
+}
+
+impl Display for OneClass {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Correct { mentions } => write!(
+                f,
+                "all {mentions} mentions are correct, so there is nothing to tell hallucinations by; caption more \
+                 images, longer (--max-new-tokens) or at a higher --temperature, where the model makes more up"
+            ),
+            Self::Hallucinated { mentions } => write!(
+                f,
+                "all {mentions} mentions count as hallucinated, which no model is so bad at: check that the \
+                 annotations belong to these images and name objects as the object vocabulary does"
+            ),
+        }
+    }
 }
 
 /// Checks every number of a slice.

@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::annotated::{MINIMUM_PER_CLASS, moments};
+use super::annotated::{MINIMUM_PER_CLASS, spread};
 use super::bootstrap::{intervals, resample};
 use super::error::check_finite;
 use super::normal::normal_cdf;
@@ -89,10 +89,7 @@ pub fn fit_unlabelled(
     config: &UnlabelledConfig,
 ) -> Result<Calibration, CalibrationError> {
     check(scores, anchors)?;
-    let (mean, deviation) = moments(scores);
-    if deviation <= f64::EPSILON * mean.abs() {
-        return Err(CalibrationError::NoSpread { what: "mentions" });
-    }
+    let (mean, deviation) = spread("mentions", scores)?;
     let constraints = Constraints {
         least_hallucinated_mean: anchors.mismatched.iter().sum::<f64>()
             / anchors.mismatched.len() as f64,
@@ -116,8 +113,12 @@ pub fn fit_unlabelled(
     let single: f64 = scores.iter().map(|score| single.log_density(*score)).sum();
     // Three parameters more: a mean, a spread and the share.
     let bic_gain = 2.0 * (log_likelihood - single) - 3.0 * (scores.len() as f64).ln();
-    if bic_gain <= 0.0 || mixture.correct.mean <= mixture.hallucinated.mean {
+    if bic_gain <= 0.0 {
         return Err(CalibrationError::Unseparated { scores: scores.len(), bic_gain });
+    }
+    let (mu_correct, mu_hallucinated) = (mixture.correct.mean, mixture.hallucinated.mean);
+    if mu_correct <= mu_hallucinated {
+        return Err(CalibrationError::Inverted { auc: mixture.auc(), mu_correct, mu_hallucinated });
     }
     let mut calibration = mixture.calibration(scores);
     calibration.intervals = Some(intervals(&config.bootstrap, |rng| {
@@ -267,10 +268,11 @@ impl Mixture {
             hallucinated: count - correct,
             prior_correct: self.share,
             logistic: Logistic::fit(scores, &right),
-            category_means: None,
+            centres: None,
             sentence: None,
             histograms: split_histograms(scores, &right),
             intervals: None,
+            made_with: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::annotated::{MINIMUM_PER_CLASS, moments};
+use super::annotated::{MINIMUM_PER_CLASS, spread};
 use super::error::{CalibrationError, check_finite};
 
 /// Mean and spread of whole-response scores.
@@ -26,9 +26,6 @@ pub fn fit_sentences(scores: &[f64]) -> Result<SentenceCalibration, CalibrationE
     if found < MINIMUM_PER_CLASS {
         return Err(CalibrationError::TooFew { what, found, needed: MINIMUM_PER_CLASS });
     }
-    let (mean, deviation) = moments(scores);
-    if deviation <= f64::EPSILON * mean.abs() {
-        return Err(CalibrationError::NoSpread { what });
-    }
+    let (mean, deviation) = spread(what, scores)?;
     Ok(SentenceCalibration { mean, deviation, responses: found })
 }

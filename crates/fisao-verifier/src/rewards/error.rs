@@ -47,6 +47,15 @@ pub enum RewardError {
         /// boundary − τ₊.
         excess: f64,
     },
+    /// Mentions would be rewarded that are more likely wrong than right, whatever their score.
+    #[error(
+        "scores from {tau_plus:.4} on are rewarded, but whatever its score a mention is more likely \
+         wrong than right; use the log-odds form, or a verifier that tells objects apart"
+    )]
+    EverythingLeansWrong {
+        /// τ₊.
+        tau_plus: f64,
+    },
     /// No mention would ever be penalised.
     #[error(
         "no mention is ever penalised: the verifier never puts one below the target precision; \

@@ -111,15 +111,24 @@ impl RewardRule {
         self.calibration.score_at(0.5, model)
     }
 
+    /// Whether a mention of this score is more likely wrong than right, by more than rounding: at the
+    /// largest margin of a symmetric calibration τ₊ *is* the score of even odds.
+    fn leans_wrong(&self, score: f64) -> bool {
+        self.calibration.logit(score, ProbabilityModel::Gaussians) < -1e-9
+    }
+
     fn check_boundary(&self) -> Result<(), RewardError> {
         match self.formula {
-            Formula::Threshold { tau_plus, .. } => match self.even_odds() {
-                Some(boundary) if self.unit_reward(boundary) > 0.0 => {
-                    let excess = boundary - tau_plus;
-                    Err(RewardError::BoundaryPays { tau_plus, boundary, excess })
-                }
-                _ => Ok(()),
-            },
+            // The probability never falls in the score, so the lowest one paid decides.
+            Formula::Threshold { tau_plus, .. } if self.leans_wrong(tau_plus) => {
+                Err(match self.even_odds() {
+                    Some(boundary) => {
+                        let excess = boundary - tau_plus;
+                        RewardError::BoundaryPays { tau_plus, boundary, excess }
+                    }
+                    None => RewardError::EverythingLeansWrong { tau_plus },
+                })
+            }
             Formula::LogOdds { .. } if self.gain_and_loss(0.5).1 <= f64::EPSILON => {
                 Err(RewardError::NothingPenalised)
             }

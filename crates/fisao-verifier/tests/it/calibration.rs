@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use fisao_verifier::calibration::{
-    Bootstrap, Calibration, CalibrationError, ProbabilityModel, auc, bootstrap_annotated,
-    category_means, fit_annotated, fit_sentences, histogram,
+    Bootstrap, Calibration, CalibrationError, ProbabilityModel, auc, bootstrap_annotated, centres,
+    fit_annotated, fit_sentences, histogram,
 };
 use proptest::prelude::*;
 
@@ -105,19 +105,18 @@ fn unusable_scores_are_named() {
         fit_annotated(&scores, &correct),
         Err(CalibrationError::NoSpread { what: "correct mentions" })
     ));
-    correct.fill(true);
-    assert!(matches!(
-        fit_annotated(&hand_made().0, &correct),
-        Err(CalibrationError::TooFew { found: 0, .. })
-    ));
+    for (all, fix) in [(true, "--temperature"), (false, "annotations belong to these images")] {
+        correct.fill(all);
+        let error = fit_annotated(&hand_made().0, &correct).unwrap_err().to_string();
+        assert!(error.contains("all 20 mentions") && error.contains(fix), "{error}");
+    }
 }
 
 #[test]
 fn a_calibration_survives_json_and_is_checked_when_read() {
     let (scores, correct) = hand_made();
-    let mut calibration = fit_annotated(&scores, &correct)
-        .unwrap()
-        .with_category_means(BTreeMap::from([("dog".to_owned(), 0.25)]));
+    let mut calibration = fit_annotated(&scores, &correct).unwrap();
+    calibration.centres = Some(BTreeMap::from([("dog".to_owned(), 0.25)]));
     calibration.sentence = Some(fit_sentences(&scores).unwrap());
     let json = serde_json::to_string(&calibration).unwrap();
     assert_eq!(serde_json::from_str::<Calibration>(&json).unwrap(), calibration);
@@ -132,14 +131,11 @@ fn a_calibration_survives_json_and_is_checked_when_read() {
 }
 
 #[test]
-fn centring_subtracts_the_category() {
-    let means = category_means([("dog", 0.1), ("cat", 0.5), ("dog", 0.3)]);
-    let (scores, correct) = hand_made();
-    let raw = fit_annotated(&scores, &correct).unwrap();
-    close(raw.centred("bird", 0.7).unwrap(), 0.7, 0.0);
-    let centred = raw.with_category_means(means);
-    close(centred.centred("dog", 0.7).unwrap(), 0.5, 1e-12);
-    assert!(centred.centred("bird", 0.7).unwrap_err().to_string().contains("'bird'"));
+fn a_centre_is_the_mean_over_its_own_scores() {
+    let found = centres([("dog", 0.1), ("cat", 0.5), ("dog", 0.3)]);
+    assert_eq!(found.len(), 2);
+    close(found["dog"], 0.2, 1e-12);
+    close(found["cat"], 0.5, 0.0);
 }
 
 #[test]

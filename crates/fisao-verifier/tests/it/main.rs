@@ -1,6 +1,9 @@
 //! Tests of the verifier's pure parts.
 
 mod calibration;
+mod calibration_properties;
 mod mentions;
+mod reward_properties;
 mod rewards;
+mod scorer;
 mod unlabelled;

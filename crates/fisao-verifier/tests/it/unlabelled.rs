@@ -5,10 +5,10 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Normal deviates by Box and Muller.
-struct Normal(ChaCha8Rng);
+pub(crate) struct Normal(pub(crate) ChaCha8Rng);
 
 impl Normal {
-    fn draw(&mut self, mean: f64, deviation: f64) -> f64 {
+    pub(crate) fn draw(&mut self, mean: f64, deviation: f64) -> f64 {
         let (u, v): (f64, f64) = (self.0.random(), self.0.random());
         let radius = (-2.0 * (1.0 - u).ln()).sqrt();
         mean + deviation * radius * (2.0 * std::f64::consts::PI * v).cos()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DeviceArguments, Format, VocabularyArguments};
+use super::{DeviceArguments, Format, ScoringArguments, VocabularyArguments};
 use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
@@ -28,10 +28,8 @@ pub(crate) struct ScoreArguments {
     /// Calibration that turns scores into probabilities
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
-    /// Sentence in which names are scored, with {} in the name's place; several are averaged
-    /// [default: "a photo of a {}."]
-    #[arg(long = "template", value_name = "TEXT")]
-    pub(crate) templates: Vec<String>,
+    #[command(flatten)]
+    pub(crate) scoring: ScoringArguments,
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
     /// How to print the scores; json prints one object per image

@@ -7,7 +7,10 @@ use clap::{Args, ValueEnum};
 use fisao_formats::LoadDtype;
 use fisao_formats::adapter::VisionAdapter;
 use fisao_models::generation::Sampling;
+use fisao_verifier::calibration::{Calibration, VerifierIdentity};
+use fisao_verifier::scorer::Regions;
 
+use crate::bundle::ScoreSettings;
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::failure::Refusal;
 use crate::model_location::ModelLocation;
@@ -122,10 +125,56 @@ pub(crate) struct SettingsArguments {
 /// Which words name objects.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct VocabularyArguments {
-    /// Object names: coco for COCO's 80, world for those of the embedded world, or a file: {"category": ["form",
-    /// …], …} as JSON, or one category and its synonyms a line, with commas between [default: world]
+    /// Object names: coco for COCO's 80, everyday for about 800 common things, world for those of the embedded world, or a
+    /// file: {"category": ["form", …], …} as JSON, or one category and its synonyms a line, with commas between
+    /// [default: world]
     #[arg(long, value_name = "FILE")]
     pub(crate) vocabulary: Option<PathBuf>,
+}
+
+/// How words are scored.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ScoringArguments {
+    /// Sentence in which names are scored, with {} in the name's place; several are averaged
+    /// [default: the calibration's, else "a photo of a {}."]
+    #[arg(long = "template", value_name = "TEXT")]
+    pub(crate) templates: Vec<String>,
+    /// Where in an image a name is looked for [default: the calibration's, else whole]
+    #[arg(long, value_name = "REGIONS")]
+    pub(crate) regions: Option<RegionsChoice>,
+}
+
+/// Where in an image a name is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RegionsChoice {
+    /// In the whole of it
+    Whole,
+    /// In its patches, too
+    Patches,
+    /// In overlapping crops, too; for small objects, at five times the cost
+    Crops,
+}
+
+impl ScoringArguments {
+    /// What was asked for; where nothing was, what a calibration was made with, or the usual.
+    pub(crate) fn resolve(&self, calibration: Option<&Calibration>) -> ScoreSettings {
+        let made_with = calibration.and_then(|calibration| calibration.made_with.as_ref());
+        let mut settings = made_with.map_or_else(ScoreSettings::default, |made_with| {
+            let VerifierIdentity { templates, score, .. } = made_with.verifier.clone();
+            ScoreSettings { templates, score }
+        });
+        if !self.templates.is_empty() {
+            self.templates.clone_into(&mut settings.templates.prompts);
+        }
+        if let Some(regions) = self.regions {
+            settings.score.regions = match regions {
+                RegionsChoice::Whole => Regions::Whole,
+                RegionsChoice::Patches => Regions::Patches,
+                RegionsChoice::Crops => Regions::Crops,
+            };
+        }
+        settings
+    }
 }
 
 /// How results are written: for people or for programs.

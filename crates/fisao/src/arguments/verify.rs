@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{DeviceArguments, VocabularyArguments};
+use super::{DeviceArguments, ScoringArguments, VocabularyArguments};
 use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
@@ -30,16 +30,24 @@ pub(crate) struct VerifyArguments {
     pub(crate) calibration: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) vocabulary: VocabularyArguments,
-    /// Sentence in which names are scored, with {} in the name's place; several are averaged
-    /// [default: "a photo of a {}."]
-    #[arg(long = "template", value_name = "TEXT")]
-    pub(crate) templates: Vec<String>,
+    #[command(flatten)]
+    pub(crate) scoring: ScoringArguments,
     /// From this probability of being hallucinated on a word counts as hallucinated
     #[arg(long, value_name = "P", default_value_t = 0.5, requires = "calibration")]
     pub(crate) threshold: f64,
     /// End with exit code 3 if more than this share of the words, from 0 to 1, counts as hallucinated
     #[arg(long, value_name = "SHARE", requires = "calibration")]
     pub(crate) fail_above: Option<f64>,
+    /// Add to each word where in the picture it is seen: its cosine with every patch (jsonl)
+    #[arg(long)]
+    pub(crate) heat_maps: bool,
+    /// Also write a page to look at: pictures, captions with coloured words, and where each word is seen; the most
+    /// doubtful captions first
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Most captions on that page
+    #[arg(long, value_name = "N", default_value_t = 200, requires = "html")]
+    pub(crate) html_captions: usize,
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
     /// How to print the verdicts

@@ -5,18 +5,17 @@ use std::sync::Arc;
 use fisao_align::AlignConfig;
 use fisao_align::captions::Judge;
 use fisao_align::trainer::Trainer;
-use fisao_formats::documents::read_json;
 use fisao_formats::{LoadDtype, RunFolder};
-use fisao_verifier::calibration::Calibration;
 
 use crate::arguments::AlignArguments;
-use crate::bundle::{Policy, verifier_from_arguments};
+use crate::bundle::{Policy, ScoreSettings, verifier_from_arguments};
+use crate::calibrations::{self, Setting};
 use crate::device::{self, OpenDevice};
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, checked_images};
 use crate::training::Training;
 use crate::vocabulary::Vocabulary;
-use crate::{interrupt, settings};
+use crate::{interrupt, settings, text_cache};
 
 pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let config = if arguments.resume {
@@ -24,7 +23,7 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
     } else {
         settings::resolve(&AlignConfig::default(), &arguments.settings)?
     };
-    let calibration: Calibration = read_json("calibration", &arguments.calibration)?;
+    let calibration = calibrations::read(&arguments.calibration)?;
     let images = checked_images(std::slice::from_ref(&arguments.images), reporter)?;
     let asked = arguments.device.device;
     let OpenDevice { device, record, .. } = if arguments.resume {
@@ -33,14 +32,18 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
         arguments.device.open(reporter)?
     };
     // First, as it is small: a name that leads nowhere is found before a large model is fetched.
-    let (verifier, templates) = (Some(&arguments.verifier), config.templates.clone());
-    let loaded = verifier_from_arguments(verifier, templates, &device, reporter)?;
+    let (verifier, score) = (Some(&arguments.verifier), ScoreSettings::of_run(&config));
+    let mut loaded = verifier_from_arguments(verifier, score, &device, reporter)?;
     let policy = Policy::located(&arguments.model, None, LoadDtype::AsStored, &device, reporter)?;
-    let pixels = loaded.pixels_for(&policy, arguments.allow_foreign_verifier, reporter)?;
-    let verifier = loaded.verifier;
-    let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?.for_mentions()?;
+    let views = loaded.views_beside(&policy, arguments.allow_foreign_verifier, reporter)?;
+    let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?;
+    let setting = Setting { policy: Some(&policy), verifier: &loaded, vocabulary: &vocabulary };
+    setting.check(&calibration, reporter)?;
+    let vocabulary = vocabulary.for_mentions()?;
+    let mut verifier = loaded.verifier.clone();
+    text_cache::learn(&loaded, &mut verifier, &vocabulary, reporter)?;
     let judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
-    let tasks = ImageTasks::new(&policy, images, &arguments.prompt)?.with_verifier(pixels);
+    let tasks = ImageTasks::new(&policy, images, &arguments.prompt)?.with_verifier(views);
     policy.check_length(tasks.longest_prompt(), config.max_new_tokens)?;
     let model = policy.model.clone();
     let mut trainer = Trainer::new(config.clone(), model, judge, &calibration, &tasks, None)?;

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::bail;
 use fisao_align::AlignConfig;
 use fisao_align::calibrate::calibrate;
 use fisao_align::captions::{Judge, describe};
@@ -13,12 +12,12 @@ use fisao_formats::documents::{open_text, write_json};
 use fisao_verifier::calibration::Labels;
 
 use crate::arguments::CalibrateArguments;
-use crate::bundle::{Policy, verifier_from_arguments};
-use crate::failure::Refusal;
+use crate::bundle::{Policy, ScoreSettings, verifier_from_arguments};
+use crate::calibrations::Setting;
 use crate::reporter::Reporter;
-use crate::tasks::{ImageTasks, checked_images};
+use crate::tasks::{ImageTasks, checked_images, objects_of};
 use crate::vocabulary::Vocabulary;
-use crate::{output, settings};
+use crate::{output, settings, text_cache};
 
 pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let config = settings::resolve(&AlignConfig::default(), &arguments.settings)?;
@@ -31,13 +30,17 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     let device = arguments.model.device.open(reporter)?.device;
     // First, as it is small: a name that leads nowhere is found before a large model is fetched.
     let verifier = arguments.verifier.as_ref();
-    let loaded = verifier_from_arguments(verifier, config.templates, &device, reporter)?;
+    let score = ScoreSettings::of_run(&config);
+    let mut loaded = verifier_from_arguments(verifier, score, &device, reporter)?;
     let policy = Policy::from_arguments(&arguments.model, &device, reporter)?;
-    let pixels = loaded.pixels_for(&policy, arguments.allow_foreign_verifier, reporter)?;
-    let verifier = loaded.verifier;
-    let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?.for_mentions()?;
+    let views = loaded.views_beside(&policy, arguments.allow_foreign_verifier, reporter)?;
+    let words = Vocabulary::from_arguments(&arguments.vocabulary)?;
+    let setting = Setting { policy: Some(&policy), verifier: &loaded, vocabulary: &words };
+    let vocabulary = words.for_mentions()?;
+    let mut verifier = loaded.verifier.clone();
+    text_cache::learn(&loaded, &mut verifier, &vocabulary, reporter)?;
     let mut judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
-    let source = ImageTasks::new(&policy, images, &arguments.prompt)?.with_verifier(pixels);
+    let source = ImageTasks::new(&policy, images, &arguments.prompt)?.with_verifier(views);
     policy.check_length(source.longest_prompt(), sampling.max_new_tokens)?;
     let tasks: Vec<Task> =
         (0..source.count()).map(|index| source.task(index)).collect::<Result<_, _>>()?;
@@ -52,7 +55,8 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     let (captions, encoded) = describe(&policy.model, &mut judge, &tasks, &sampling, &advance)?;
     progress.finish();
     let labels = if truth.is_some() { Labels::Annotations } else { Labels::None };
-    let calibration = calibrate(&captions, &encoded, &judge, labels, truth.as_deref())?;
+    let mut calibration = calibrate(&captions, &encoded, &mut judge, labels, truth.as_deref())?;
+    setting.sign(&mut calibration, &policy, &tasks, reporter)?;
     write_json(&arguments.output, &calibration)?;
     output::line(format!(
         "AUC {:.3}; correct {:.3} ± {:.3} ({}), hallucinated {:.3} ± {:.3} ({})",
@@ -64,19 +68,4 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
         calibration.sigma_hallucinated,
         calibration.hallucinated,
     ))
-}
-
-/// The annotated objects of an image, which may be listed with or without the file's ending.
-fn objects_of(
-    truth: &fisao_eval::chair::GroundTruth,
-    id: &str,
-) -> anyhow::Result<BTreeSet<String>> {
-    let stem = id.rsplit_once('.').map_or(id, |(stem, _)| stem);
-    match truth.get(id).or_else(|| truth.get(stem)) {
-        Some(objects) => Ok(objects.clone()),
-        None => bail!(
-            Refusal::new(format!("the annotations do not list the image {id}"))
-                .hint("add it, with an empty list of objects if the image holds none")
-        ),
-    }
 }

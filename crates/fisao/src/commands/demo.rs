@@ -18,13 +18,13 @@ use fisao_models::generation::Sampling;
 use fisao_models::llava::Llava;
 use fisao_scenes::{Split, World};
 use fisao_verifier::calibration::{Calibration, Labels, ProbabilityModel};
-use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::rewards::{PenaltyWeight, RewardForm, RewardRule, thresholds};
 use image::ImageEncoder as _;
 use serde::Serialize;
 
 use crate::arguments::{DemoArguments, DemoOptions};
-use crate::bundle::embedded;
+use crate::bundle::{Policy, ScoreSettings, embedded};
+use crate::calibrations::Setting;
 use crate::device::{self, OpenDevice};
 use crate::report::{
     ColouredCaption, Curve, GalleryItem, Report, ReportRow, Scores, VerifierFacts, WordVerdict,
@@ -32,6 +32,7 @@ use crate::report::{
 };
 use crate::reporter::Reporter;
 use crate::training::Training;
+use crate::vocabulary::Vocabulary;
 use crate::world::{Evaluation, SceneTasks, evaluate};
 use crate::{output, printer, settings};
 
@@ -127,8 +128,10 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     };
     let models = embedded()?;
     let policy = models.policy(None, &device, reporter)?;
-    let verifier = models.verifier(config.templates.clone(), &device, reporter)?.verifier;
-    verifier.check_own_encoder(&policy.model.vision_tower)?;
+    let mut loaded = models.verifier(ScoreSettings::of_run(&config), &device, reporter)?;
+    let views = loaded.views_beside(&policy, false, reporter)?;
+    let words = Vocabulary::of_world();
+    let setting = Setting { policy: Some(&policy), verifier: &loaded, vocabulary: &words };
     let folder = if arguments.resume {
         RunFolder::open(&arguments.output)?
     } else {
@@ -139,8 +142,8 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     folder.write_json(device::FILE, &record)?;
     let judge = Judge {
         tokenizer: Arc::clone(&policy.tokenizer),
-        vocabulary: ObjectVocabulary::new(fisao_scenes::vocabulary())?,
-        verifier,
+        vocabulary: words.for_mentions()?,
+        verifier: loaded.verifier.clone(),
     };
     let world = World::new();
     let tasks = |split, count, all_prompts| SceneTasks {
@@ -151,6 +154,7 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
         processor: &policy.processor,
         tokenizer: policy.tokenizer.as_ref(),
         config: policy.model.config(),
+        views: views.as_ref(),
         all_prompts,
     };
     let sizes = sizes(options.quick);
@@ -179,7 +183,7 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     };
     let (known, truth) = tasks(Split::Calibration, sizes.calibration, true).labelled()?;
     let labels = options.labels.into();
-    let calibration = demo.calibrate(&policy.model, &known, labels, &truth)?;
+    let calibration = demo.calibrate(&policy, &setting, &known, labels, &truth)?;
     let (test, test_truth) = tasks(Split::Test, sizes.test, false).labelled()?;
     let base = demo.evaluate("base", &policy.model, &test, &test_truth)?;
     let train = tasks(Split::Train, TRAIN_SCENES, true);
@@ -221,7 +225,8 @@ impl Demo<'_> {
     /// Estimates the thresholds from the policy's own sampled captions of the calibration split.
     fn calibrate(
         &mut self,
-        policy: &Llava,
+        policy: &Policy,
+        setting: &Setting<'_>,
         tasks: &[Task],
         labels: Labels,
         truth: &[BTreeSet<String>],
@@ -230,8 +235,10 @@ impl Demo<'_> {
         let phase = self.reporter.phase("calibrate", tasks.len() as u64);
         let sampling = self.sampling(self.config.ppo.temperature);
         let advance = |done| phase.advance(done as u64);
-        let (captions, encoded) = describe(policy, &mut self.judge, tasks, &sampling, &advance)?;
-        let calibration = calibrate(&captions, &encoded, &self.judge, labels, Some(truth))?;
+        let (captions, encoded) =
+            describe(&policy.model, &mut self.judge, tasks, &sampling, &advance)?;
+        let mut calibration = calibrate(&captions, &encoded, &mut self.judge, labels, Some(truth))?;
+        setting.sign(&mut calibration, policy, tasks, self.reporter)?;
         phase.finish();
         self.folder.write_json("calibration.json", &calibration)?;
         self.seconds.calibrate = start.elapsed().as_secs_f64();

@@ -1,25 +1,17 @@
 //! `fisao score`: how well words fit an image, by a CLIP's measure.
 
-use std::ops::Range;
-use std::path::Path;
-
-use fisao_formats::documents::read_json;
 use fisao_formats::images::open_image;
-use fisao_models::image::PixelValues;
-use fisao_models::llava::Pictures;
-use fisao_verifier::calibration::{Calibration, ProbabilityModel};
-use fisao_verifier::mentions::ObjectVocabulary;
-use fisao_verifier::scorer::Verifier;
-use fisao_verifier::templates::Templates;
+use fisao_verifier::scorer::ImageEmbedding;
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
-use crate::arguments::{Format, ScoreArguments, VocabularyArguments};
-use crate::bundle::{LoadedVerifier, verifier_from_arguments};
-use crate::output;
+use crate::arguments::{Format, ScoreArguments};
+use crate::bundle::verifier_from_arguments;
 use crate::reporter::Reporter;
+use crate::scorer::{ScoredCaption, ScoredMention, Scorer};
 use crate::tasks::checked_images;
 use crate::vocabulary::Vocabulary;
+use crate::{calibrations, output};
 
 /// From this probability on a word is shown as believed; it is the default target precision of the
 /// reward.
@@ -45,52 +37,20 @@ struct NameScore {
     probability: Option<f64>,
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct ScoredCaption {
-    caption: String,
-    pub(super) mentions: Vec<ScoredMention>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct ScoredMention {
-    /// First character in the caption, counted from 0.
-    pub(super) start: usize,
-    /// Character after the last.
-    pub(super) end: usize,
-    /// The same in bytes.
-    #[serde(skip)]
-    bytes: Range<usize>,
-    pub(super) text: String,
-    pub(super) category: String,
-    pub(super) form: String,
-    /// Whether the caption says that the object is not there.
-    pub(super) negated: bool,
-    pub(super) cosine: f64,
-    /// That the object is there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) probability: Option<f64>,
-}
-
-/// What turns an image into scores.
-pub(super) struct Scorer {
-    verifier: Verifier,
-    vocabulary: ObjectVocabulary,
-    calibration: Option<Calibration>,
-}
-
 pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let images = checked_images(&arguments.images, reporter)?;
-    let templates = templates(&arguments.templates);
+    let calibration = arguments.calibration.as_deref().map(calibrations::read).transpose()?;
+    let settings = arguments.scoring.resolve(calibration.as_ref());
+    let words = Vocabulary::from_arguments(&arguments.vocabulary)?;
     let device = arguments.device.open(reporter)?.device;
-    let LoadedVerifier { verifier, processor } =
-        verifier_from_arguments(arguments.verifier.as_ref(), templates, &device, reporter)?;
-    let calibration = arguments.calibration.as_deref();
-    let mut scorer = Scorer::new(verifier, &arguments.vocabulary, calibration)?;
+    let verifier = arguments.verifier.as_ref();
+    let loaded = verifier_from_arguments(verifier, settings, &device, reporter)?;
+    let mut scorer = Scorer::new(&loaded, &words, calibration, reporter)?;
     for image in images {
-        let embedding = scorer.embed(&processor.process(&open_image(&image.file)?));
+        let embedding = scorer.embed(&loaded.views.of(&open_image(&image.file)?))?;
         let scored = ScoredImage {
             image: image.file.display().to_string(),
-            scores: scorer.names(&embedding, &arguments.texts)?,
+            scores: names(&mut scorer, &embedding, &arguments.texts)?,
             captions: arguments
                 .captions
                 .iter()
@@ -105,88 +65,16 @@ pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Re
     Ok(())
 }
 
-/// The sentences that were given, or the usual one.
-pub(super) fn templates(given: &[String]) -> Templates {
-    let mut templates = Templates::default();
-    if !given.is_empty() {
-        given.clone_into(&mut templates.prompts);
-    }
-    templates
-}
-
-fn characters(text: &str) -> usize {
-    text.chars().count()
-}
-
-fn read_calibration(path: &Path) -> anyhow::Result<Calibration> {
-    let calibration: Calibration = read_json("calibration", path)?;
-    calibration.validate()?;
-    Ok(calibration)
-}
-
-impl Scorer {
-    pub(super) fn new(
-        verifier: Verifier,
-        vocabulary: &VocabularyArguments,
-        calibration: Option<&Path>,
-    ) -> anyhow::Result<Self> {
-        let vocabulary = Vocabulary::from_arguments(vocabulary)?.for_mentions()?;
-        let calibration = calibration.map(read_calibration).transpose()?;
-        Ok(Self { verifier, vocabulary, calibration })
-    }
-
-    pub(super) fn verifier(&self) -> &Verifier {
-        &self.verifier
-    }
-
-    fn embed(&self, image: &PixelValues) -> Vec<f32> {
-        let pictures = Pictures::new([image], &self.verifier.model().vision().device());
-        self.verifier.embed_images(pictures.whole()).swap_remove(0)
-    }
-
-    fn names(&mut self, image: &[f32], names: &[String]) -> anyhow::Result<Vec<NameScore>> {
-        self.verifier.learn(names.iter().map(String::as_str))?;
-        let score = |name: &String| {
-            let cosine = self.verifier.score(image, name);
-            NameScore { text: name.clone(), cosine, probability: self.probability(cosine) }
-        };
-        Ok(names.iter().map(score).collect())
-    }
-
-    /// Scores what a caption names against an image's embedding.
-    pub(super) fn caption(
-        &mut self,
-        image: &[f32],
-        caption: &str,
-    ) -> anyhow::Result<ScoredCaption> {
-        // No tokenizer is involved: the whole text counts as one token.
-        let whole = 0..caption.len();
-        let units = self.vocabulary.units(caption, std::slice::from_ref(&whole));
-        self.verifier.learn(units.iter().map(|unit| unit.form.as_str()))?;
-        let mentions = units
-            .into_iter()
-            .map(|unit| {
-                let cosine = self.verifier.score(image, &unit.form);
-                ScoredMention {
-                    start: characters(&caption[..unit.span.start]),
-                    end: characters(&caption[..unit.span.end]),
-                    bytes: unit.span,
-                    text: unit.text,
-                    category: self.vocabulary.category(unit.category).to_owned(),
-                    form: unit.form,
-                    negated: unit.negated,
-                    cosine,
-                    probability: self.probability(cosine),
-                }
-            })
-            .collect();
-        Ok(ScoredCaption { caption: caption.to_owned(), mentions })
-    }
-
-    fn probability(&self, cosine: f64) -> Option<f64> {
-        let calibration = self.calibration.as_ref()?;
-        Some(calibration.probability(cosine, ProbabilityModel::default()))
-    }
+fn names(
+    scorer: &mut Scorer,
+    image: &ImageEmbedding,
+    names: &[String],
+) -> anyhow::Result<Vec<NameScore>> {
+    let score = |name: &String| {
+        let (cosine, probability) = scorer.name(image, name)?;
+        Ok(NameScore { text: name.clone(), cosine, probability })
+    };
+    names.iter().map(score).collect()
 }
 
 /// The scores of one image for people, with colour codes.
@@ -197,7 +85,7 @@ fn in_words(scored: &ScoredImage) -> String {
         lines.push(format!("  {}  {name}", number(score.cosine, score.probability)));
     }
     for caption in &scored.captions {
-        lines.push(format!("  {}", marked(caption, in_colour)));
+        lines.push(format!("  {}", caption.marked(in_colour)));
         for mention in &caption.mentions {
             let name = coloured(&mention.text, mention.probability);
             let denied = if mention.negated { " (denied)" } else { "" };
@@ -206,18 +94,6 @@ fn in_words(scored: &ScoredImage) -> String {
         }
     }
     lines.join("\n")
-}
-
-/// The caption with its object words as they are to be shown.
-pub(super) fn marked(caption: &ScoredCaption, word: impl Fn(&ScoredMention) -> String) -> String {
-    let mut text = String::new();
-    let mut at = 0;
-    for mention in &caption.mentions {
-        text.push_str(&caption.caption[at..mention.bytes.start]);
-        text.push_str(&word(mention));
-        at = mention.bytes.end;
-    }
-    text + &caption.caption[at..]
 }
 
 fn in_colour(mention: &ScoredMention) -> String {
@@ -242,6 +118,8 @@ fn coloured(word: &str, probability: Option<f64>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
 
     #[test]
@@ -261,7 +139,7 @@ mod tests {
             caption: "É um dog and a cat.".to_owned(),
             mentions: vec![mention(6..9, "dog", Some(0.95)), mention(16..19, "cat", Some(0.1))],
         };
-        let text = marked(&caption, in_colour);
+        let text = caption.marked(in_colour);
         assert_eq!(anstream::adapter::strip_str(&text).to_string(), caption.caption);
         assert_eq!(text, format!("É um {} and a {}.", "dog".green(), "cat".red()));
     }

@@ -1,28 +1,31 @@
 //! `fisao verify`: which words of given captions are not in their pictures.
 
+mod doubtful;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, bail};
 use fisao_eval::chair::{ChairInput, read_captions};
-use fisao_formats::documents::open_text;
+use fisao_formats::documents::{open_text, write_bytes};
 use fisao_formats::images::open_image;
-use fisao_models::image::ImageProcessor;
+use fisao_models::image::PixelValues;
 use fisao_models::llava::Pictures;
 use fisao_models::parallel::{over_shares, shares_on};
-use fisao_verifier::scorer::Verifier;
+use fisao_verifier::scorer::{HeatMap, ImageEmbedding};
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
-use super::score::{self, ScoredCaption, ScoredMention, Scorer};
+use self::doubtful::Doubtful;
 use crate::arguments::{VerifyArguments, VerifyFormat};
 use crate::bundle::{LoadedVerifier, verifier_from_arguments};
 use crate::failure::{Interrupted, Refusal, VerdictFailed};
-use crate::interrupt;
-use crate::output;
 use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
+use crate::scorer::{ScoredCaption, ScoredMention, Scorer};
+use crate::vocabulary::Vocabulary;
+use crate::{calibrations, interrupt, output};
 
 /// Pictures encoded at once by one core.
 const BATCH: usize = 16;
@@ -57,6 +60,18 @@ struct Judged<'a> {
     p_hallucinated: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hallucinated: Option<bool>,
+    /// Where in the picture it is seen, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heat_map: Option<HeatMapRows>,
+}
+
+/// A heat map, one row of patches after the other.
+#[derive(Debug, Serialize)]
+struct HeatMapRows {
+    /// Patches along each side of the picture as the verifier takes it.
+    side: usize,
+    /// One for each patch.
+    cosines: Vec<f64>,
 }
 
 /// What was found in all captions.
@@ -78,15 +93,18 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
         }
     }
     let (captions, files) = captions(arguments)?;
+    let calibration = arguments.calibration.as_deref().map(calibrations::read).transpose()?;
+    let settings = arguments.scoring.resolve(calibration.as_ref());
+    let words = Vocabulary::from_arguments(&arguments.vocabulary)?;
     let device = arguments.device.open(reporter)?.device;
-    let templates = score::templates(&arguments.templates);
-    let LoadedVerifier { verifier, processor } =
-        verifier_from_arguments(arguments.verifier.as_ref(), templates, &device, reporter)?;
-    let calibration = arguments.calibration.as_deref();
-    let mut scorer = Scorer::new(verifier, &arguments.vocabulary, calibration)?;
+    let verifier = arguments.verifier.as_ref();
+    let loaded = verifier_from_arguments(verifier, settings, &device, reporter)?;
+    let mut scorer = Scorer::new(&loaded, &words, calibration, reporter)?;
     let stop = interrupt::flag()?;
     let mut sum = Sum::default();
-    let mut known: HashMap<&Path, Vec<f32>> = HashMap::new();
+    let mut doubtful =
+        Doubtful::new(arguments.html.as_ref().map_or(0, |_| arguments.html_captions));
+    let mut known: HashMap<&Path, Seen> = HashMap::new();
     let at_once = BATCH * shares_on(&device);
     let progress = reporter.phase("verifying captions", captions.len() as u64);
     for (captions, files) in captions.chunks(at_once).zip(files.chunks(at_once)) {
@@ -101,15 +119,27 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
         // Captions of a picture mostly stand together, so what the last ones showed is kept, and no more.
         known.retain(|file, _| fresh.contains(file));
         fresh.retain(|file| !known.contains_key(file));
-        known.extend(embed(scorer.verifier(), &processor, &fresh)?);
+        known.extend(look_at(&loaded, &fresh)?);
         for (input, file) in captions.iter().zip(files) {
-            let scored = scorer.caption(&known[file.as_path()], &input.caption)?;
-            sum.add(&print(arguments, input, file, &scored)?);
+            let seen = &known[file.as_path()];
+            let scored = scorer.caption(&seen.embedding, &input.caption)?;
+            let maps = if arguments.heat_maps {
+                scorer.heat_maps(&seen.whole, &scored)
+            } else {
+                Vec::new()
+            };
+            sum.add(&print(arguments, input, file, &scored, maps)?);
+            doubtful.add(&input.image_id, file, scored);
             progress.advance(1);
         }
     }
+    if let Some(path) = &arguments.html {
+        let page = doubtful.page(&loaded, &scorer, arguments.threshold, &sum.in_words(&scorer))?;
+        write_bytes(path, page.as_bytes())?;
+        reporter.note(format!("page: {}", path.display()));
+    }
     progress.finish();
-    finish(arguments, &sum, reporter)
+    finish(arguments, &scorer, &sum, reporter)
 }
 
 /// The captions and the file of each one's picture.
@@ -126,24 +156,37 @@ fn captions(arguments: &VerifyArguments) -> anyhow::Result<(Vec<ChairInput>, Vec
     Ok((captions, files))
 }
 
-/// Image embeddings, computed on all cores.
-fn embed<'a>(
-    verifier: &Verifier,
-    processor: &ImageProcessor,
+/// What is kept of a picture while its captions come up.
+struct Seen {
+    embedding: ImageEmbedding,
+    /// The picture as the encoder takes it.
+    whole: PixelValues,
+}
+
+/// Looks at pictures on all cores.
+fn look_at<'a>(
+    loaded: &LoadedVerifier,
     files: &[&'a Path],
-) -> anyhow::Result<Vec<(&'a Path, Vec<f32>)>> {
+) -> anyhow::Result<Vec<(&'a Path, Seen)>> {
+    let verifier = &loaded.verifier;
     let device = verifier.model().vision().device();
+    let at_once = (BATCH / verifier.score_config().views()).max(1);
     let shares = over_shares(files, shares_on(&device), |share| {
-        let mut embedded = Vec::with_capacity(share.len());
-        for batch in share.chunks(BATCH) {
-            let images = batch.iter().map(|file| Ok(processor.process(&open_image(file)?)));
-            let images = images.collect::<anyhow::Result<Vec<_>>>()?;
-            let pictures = Pictures::new(&images, &device);
-            embedded.extend(batch.iter().copied().zip(verifier.embed_images(pictures.whole())));
+        let mut seen = Vec::with_capacity(share.len());
+        for batch in share.chunks(at_once) {
+            let views = batch.iter().map(|file| Ok(loaded.views.of(&open_image(file)?)));
+            let views = views.collect::<anyhow::Result<Vec<_>>>()?;
+            let pictures = Pictures::new(views.iter().flatten(), &device);
+            let embeddings = verifier.embed_images(pictures.whole())?;
+            let wholes = views.into_iter().map(|mut views| views.swap_remove(0));
+            let pairs = embeddings.into_iter().zip(wholes);
+            let kept = pairs.map(|(embedding, whole)| Seen { embedding, whole });
+            seen.extend(batch.iter().copied().zip(kept));
         }
-        anyhow::Ok(embedded)
+        anyhow::Ok(seen)
     });
-    Ok(shares.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat())
+    let shares = shares.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(shares.into_iter().flatten().collect())
 }
 
 /// Prints the verdict on a caption.
@@ -152,10 +195,14 @@ fn print<'a>(
     input: &'a ChairInput,
     file: &'a Path,
     scored: &'a ScoredCaption,
+    maps: Vec<HeatMap>,
 ) -> anyhow::Result<Verdict<'a>> {
     let threshold = arguments.threshold;
-    let mentions: Vec<Judged> =
+    let mut mentions: Vec<Judged> =
         scored.mentions.iter().map(|mention| Judged::new(mention, threshold)).collect();
+    for (mention, HeatMap { side, cosines }) in mentions.iter_mut().zip(maps) {
+        mention.heat_map = Some(HeatMapRows { side, cosines });
+    }
     let hallucinated = mentions.iter().filter(|judged| judged.hallucinated == Some(true)).count();
     let verdict = Verdict {
         image_id: &input.image_id,
@@ -167,7 +214,7 @@ fn print<'a>(
     match arguments.format {
         VerifyFormat::Jsonl => output::json(&verdict)?,
         VerifyFormat::Text => {
-            let caption = score::marked(scored, |word| Judged::new(word, threshold).coloured());
+            let caption = scored.marked(|word| Judged::new(word, threshold).coloured());
             output::line(format!("{}: {caption}{}", input.image_id, verdict.absent()))?;
         }
     }
@@ -187,6 +234,7 @@ impl<'a> Judged<'a> {
             cosine: mention.cosine,
             p_hallucinated,
             hallucinated: p_hallucinated.map(|p| p >= threshold),
+            heat_map: None,
         }
     }
 
@@ -228,23 +276,36 @@ impl Sum {
     }
 }
 
-/// Says what was found in all, and fails where that is too much.
-fn finish(arguments: &VerifyArguments, sum: &Sum, reporter: &Reporter) -> anyhow::Result<()> {
-    let Sum { captions, without_object, mentions, negated, hallucinated } = *sum;
-    let mut parts = vec![format!("{mentions} words in {captions} captions")];
-    if arguments.calibration.is_some() && mentions > 0 {
-        let share = 100.0 * hallucinated as f64 / mentions as f64;
-        parts.push(format!("{hallucinated} count as hallucinated ({share:.1} %)"));
-    }
-    for (count, what) in [
-        (negated, "words say what is not there and are not judged"),
-        (without_object, "captions name no object of the vocabulary"),
-    ] {
-        if count > 0 {
-            parts.push(format!("{count} {what}"));
+impl Sum {
+    /// What was found in all, for people.
+    fn in_words(&self, scorer: &Scorer) -> String {
+        let Self { captions, without_object, mentions, negated, hallucinated } = *self;
+        let mut parts = vec![format!("{mentions} words in {captions} captions")];
+        if scorer.is_calibrated() && mentions > 0 {
+            let share = 100.0 * hallucinated as f64 / mentions as f64;
+            parts.push(format!("{hallucinated} count as hallucinated ({share:.1} %)"));
         }
+        for (count, what) in [
+            (negated, "words say what is not there and are not judged"),
+            (without_object, "captions name no object of the vocabulary"),
+        ] {
+            if count > 0 {
+                parts.push(format!("{count} {what}"));
+            }
+        }
+        parts.join("; ")
     }
-    reporter.note(parts.join("; "));
+}
+
+/// Says what was found in all, and fails where that is too much.
+fn finish(
+    arguments: &VerifyArguments,
+    scorer: &Scorer,
+    sum: &Sum,
+    reporter: &Reporter,
+) -> anyhow::Result<()> {
+    let Sum { mentions, hallucinated, .. } = *sum;
+    reporter.note(sum.in_words(scorer));
     if let Some(most) = arguments.fail_above
         && hallucinated as f64 > most * mentions as f64
     {

@@ -1,7 +1,7 @@
 //! Text into HTML: escaping, template filling, numbers.
 
 /// Escapes text for use in HTML content and in double-quoted attributes.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -18,7 +18,7 @@ pub(super) fn escape(text: &str) -> String {
 
 /// Replaces each `{{name}}` of the template by its value, in one pass: a value that itself
 /// contains `{{…}}` is left as it is. A name without a value stays visible in the result.
-pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> String {
+pub(crate) fn fill(template: &str, values: &[(&str, &str)]) -> String {
     let mut filled = String::with_capacity(template.len() * 4);
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{") {
@@ -40,7 +40,7 @@ pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> String {
 }
 
 /// A number with a fixed count of decimals and a true minus sign; a dash if it is not finite.
-pub(super) fn number(value: f64, decimals: usize) -> String {
+pub(crate) fn number(value: f64, decimals: usize) -> String {
     if !value.is_finite() {
         return "–".to_owned();
     }
@@ -50,7 +50,7 @@ pub(super) fn number(value: f64, decimals: usize) -> String {
 }
 
 /// [`number`] with a plus sign in front of what is not negative; `±` in front of zero.
-pub(super) fn signed(value: f64, decimals: usize) -> String {
+pub(crate) fn signed(value: f64, decimals: usize) -> String {
     let text = number(value, decimals);
     let is_zero = text.chars().all(|digit| matches!(digit, '0' | '.'));
     if is_zero {

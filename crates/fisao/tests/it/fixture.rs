@@ -78,7 +78,7 @@ impl Workplace {
         command.current_dir(self.folder.path());
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy().to_ascii_uppercase();
-            let meant = ["HF_", "HUGGING", "TRANSFORMERS_", "XDG_"]
+            let meant = ["FISAO_", "HF_", "HUGGING", "TRANSFORMERS_", "XDG_"]
                 .iter()
                 .any(|start| text.starts_with(start));
             if meant || text.ends_with("_PROXY") || ["COLUMNS", "RUST_LOG"].contains(&&*text) {
@@ -86,6 +86,7 @@ impl Workplace {
             }
         }
         command.env("HF_HOME", self.downloads()).env("HF_HUB_OFFLINE", "1");
+        command.env("FISAO_CACHE", self.downloads());
         command
     }
 

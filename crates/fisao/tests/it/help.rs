@@ -5,13 +5,15 @@ use crate::fixture::Workplace;
 #[test]
 fn every_command_describes_itself() {
     let place = Workplace::new();
-    let commands: [&[&str]; 24] = [
+    let commands: [&[&str]; 26] = [
         &[],
         &["caption"],
         &["score"],
         &["verify"],
         &["calibrate"],
         &["align"],
+        &["study"],
+        &["study", "verifier"],
         &["eval"],
         &["eval", "chair"],
         &["eval", "pope"],

@@ -122,3 +122,32 @@ fn cocos_words_are_at_hand() {
     // "baby" alone would name a person.
     assert_eq!(names, ["hot dog", "bicycle"]);
 }
+
+#[test]
+fn lists_of_objects_are_plain_text_or_built_in() {
+    let place = workplace();
+    let captions =
+        json!({ "image_id": "a", "caption": "Two kittens, a sofa and an umbrella stand." });
+    place.write("captions.jsonl", captions.to_string());
+    let categories = |vocabulary: &str| -> Vec<String> {
+        let arguments = [&ARGUMENTS[..8], &[vocabulary, "--format", "jsonl"]].concat();
+        let found: Value = serde_json::from_str(&place.succeed(&arguments)).unwrap();
+        let mentions = found["mentions"].as_array().unwrap().iter();
+        mentions.map(|mention| mention["category"].as_str().unwrap().to_owned()).collect()
+    };
+    place.write(
+        "list.txt",
+        "# pets\ncat,kitten\n\numbrella\ncouch, sofa\n[neutral]\numbrella stand\n",
+    );
+    assert_eq!(categories("list.txt"), ["cat", "couch"]);
+    assert!(categories("everyday").starts_with(&["cat".to_owned(), "couch".to_owned()]));
+
+    let refuse = |list: &str| {
+        place.write("list.txt", list);
+        place.refuse(&[&ARGUMENTS[..8], &["list.txt"]].concat())
+    };
+    assert!(refuse("").contains("the object vocabulary is empty"));
+    assert!(refuse("cat\n, kitten\n").contains("line 2 begins with a comma"));
+    assert!(refuse("cat, pet\ndog, pet\n").contains("'pet' names both 'cat' and 'dog'"));
+    assert!(refuse("cat\n!!!\n").contains("'!!!', which holds no word"));
+}

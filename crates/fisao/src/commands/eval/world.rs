@@ -79,6 +79,7 @@ fn caption(
         processor: &policy.processor,
         tokenizer: policy.tokenizer.as_ref(),
         config: policy.model.config(),
+        views: None,
         all_prompts: false,
     };
     let prompt = tasks.task(0)?.prompt.len();

@@ -9,9 +9,8 @@ use fisao_formats::LoadDtype;
 use fisao_models::generation::Sampling;
 use fisao_scenes::{Split, World};
 use fisao_verifier::calibration::auc;
-use fisao_verifier::templates::Templates;
 
-use crate::bundle::{Policy, load_verifier};
+use crate::bundle::{Policy, ScoreSettings, load_verifier};
 use crate::device::cpu;
 use crate::output;
 use crate::reporter::Reporter;
@@ -35,7 +34,7 @@ pub(super) fn report(
     let policy = Policy::load(&folder.join("llava"), None, LoadDtype::F32, &cpu(), reporter)?;
     let mut verifier = load_verifier(
         &folder.join("clip"),
-        Templates::default(),
+        ScoreSettings::default(),
         LoadDtype::F32,
         &cpu(),
         reporter,
@@ -49,9 +48,10 @@ pub(super) fn report(
         processor: &policy.processor,
         tokenizer: policy.tokenizer.as_ref(),
         config: policy.model.config(),
+        views: None,
         all_prompts: false,
     };
-    let typical = separation(&scenes, &mut verifier, &cpu())?;
+    let typical = separation(&scenes, &mut verifier)?;
     let phase = reporter.phase("measure", 2 * SCENES as u64);
     let vocabulary = Vocabulary::of_world().for_mentions()?;
     let mut judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };

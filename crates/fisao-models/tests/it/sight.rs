@@ -1,0 +1,50 @@
+//! One image tower for two: the policy's states are where the verifier goes on.
+
+use burn::tensor::Device;
+use fisao_models::contrastive::ContrastiveModel;
+use fisao_models::llava::Llava;
+use fisao_models::parameters::floats;
+use fisao_models::weights::RandomWeights;
+use fisao_testkit::compare::{assert_close, largest_difference};
+use fisao_testkit::tiny::{llava_config, pixels, tiny_clip, vision_config};
+use fisao_testkit::tolerance::F32_FORWARD;
+
+/// A LLaVA with the tower of a CLIP.
+fn pair() -> (Llava, ContrastiveModel) {
+    let clip = tiny_clip(1);
+    let (tower, mut weights) = (clip.vision.clone(), RandomWeights::new(2));
+    let llava = Llava::with_vision_tower(llava_config(), tower, &mut weights, &Device::flex())
+        .expect("random weights fit every shape");
+    (llava, clip.into())
+}
+
+/// More pictures than go through the tower at once, so that parts have to be put together in order.
+#[test]
+fn a_shared_tower_gives_what_two_towers_give() {
+    let (llava, clip) = pair();
+    let pixels = pixels(37, 3);
+    let (features, sight) = llava.image_features_and_sight(pixels.clone());
+    assert!(sight.depth < vision_config().num_hidden_layers, "something is left to be done");
+    let alone = llava.image_features(pixels.clone());
+    assert_eq!(floats(features.tokens()), floats(alone.tokens()));
+    let embeddings = floats(&clip.embed_images(pixels.clone()));
+    assert_close("embeddings", &floats(&clip.embed_sight(sight)), &embeddings, F32_FORWARD);
+
+    // A tower with other weights ends elsewhere.
+    let other: ContrastiveModel = tiny_clip(9).into();
+    let (_, sight) = llava.image_features_and_sight(pixels.clone());
+    assert!(largest_difference(&floats(&other.embed_sight(sight)), &embeddings) > 1e-2);
+}
+
+#[test]
+fn patches_come_with_their_image_and_have_length_one() {
+    let (_, clip) = pair();
+    let pixels = pixels(3, 3);
+    let (images, patches) = clip.embed_patches(clip.vision().look(pixels.clone()));
+    assert_close("images", &floats(&images), &floats(&clip.embed_images(pixels)), F32_FORWARD);
+    assert_eq!(patches.dims(), [3, vision_config().patches(), clip.dim()]);
+    for patch in floats(&patches).chunks_exact(clip.dim()) {
+        let length = patch.iter().map(|x| x * x).sum::<f32>().sqrt();
+        assert!((length - 1.0).abs() < F32_FORWARD, "length {length}");
+    }
+}

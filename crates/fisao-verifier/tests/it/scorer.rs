@@ -1,0 +1,195 @@
+//! Where names are looked for, and what a verifier keeps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor};
+use fisao_models::activation::Activation;
+use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
+use fisao_models::parameters::from_floats;
+use fisao_models::text::{DecodedText, TextError, Tokenizer};
+use fisao_models::vision::{VisionConfig, VisionFamily};
+use fisao_models::weights::RandomWeights;
+use fisao_verifier::scorer::{
+    ImageEmbedding, Regions, ScoreConfig, Verifier, VerifierError, Window, cosine, crop_windows,
+};
+use fisao_verifier::templates::Templates;
+use proptest::prelude::*;
+
+const SIDE: usize = 8;
+const EOS: u32 = 38;
+
+/// One id for each letter; nothing for anything else.
+struct Letters;
+
+impl Tokenizer for Letters {
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
+        let letters =
+            text.bytes().filter(u8::is_ascii_lowercase).map(|byte| u32::from(byte - b'a') + 2);
+        let ids: Vec<u32> = letters.collect();
+        Ok(if add_special_tokens { [&[37], &*ids, &[EOS]].concat() } else { ids })
+    }
+
+    fn decode(&self, _: &[u32]) -> Result<DecodedText, TextError> {
+        Ok(DecodedText::default())
+    }
+
+    fn token_id(&self, _: &str) -> Option<u32> {
+        None
+    }
+}
+
+fn verifier(prompts: &[&str], score: ScoreConfig) -> Verifier {
+    let config = ClipConfig {
+        text: ClipTextConfig {
+            vocab_size: 40,
+            hidden_size: 12,
+            intermediate_size: 20,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            max_position_embeddings: 40,
+            layer_norm_eps: 1e-5,
+            hidden_act: Activation::QuickGelu,
+            bos_token_id: 37,
+            eos_token_id: EOS,
+            pad_token_id: EOS,
+        },
+        vision: VisionConfig {
+            family: VisionFamily::Clip,
+            hidden_size: 12,
+            intermediate_size: 20,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            image_size: SIDE,
+            patch_size: 4,
+            layer_norm_eps: 1e-5,
+            hidden_act: Activation::QuickGelu,
+        },
+        projection_dim: 8,
+        logit_scale_init_value: 2.0,
+    };
+    let clip = Clip::load(config, &mut RandomWeights::new(5), &Device::flex()).unwrap();
+    let prompts = prompts.iter().map(ToString::to_string).collect();
+    let templates = Templates { prompts, ..Templates::default() };
+    Verifier::new(clip, Arc::new(Letters), templates, score)
+}
+
+fn pixels(count: usize) -> Tensor<4> {
+    let shape = [count, 3, SIDE, SIDE];
+    let values = (0..shape.iter().product::<usize>()).map(|at| ((at * at) as f32 * 0.37).sin());
+    from_floats(values.collect(), shape, &Device::flex())
+}
+
+fn with(regions: Regions) -> ScoreConfig {
+    ScoreConfig { regions, ..ScoreConfig::default() }
+}
+
+/// Names are embedded in batches, several sentences each, and none is taken for another's.
+#[test]
+fn a_name_is_the_mean_of_its_sentences() {
+    let prompts = ["a photo of a {}", "{}", "there is a {} here"];
+    let mut verifier = verifier(&prompts, with(Regions::Whole));
+    let names: Vec<String> = ('a'..='z').map(|letter| format!("do{letter}")).collect();
+    verifier.learn(names.iter().map(String::as_str)).unwrap();
+    let image = verifier.embed_images(pixels(1)).unwrap().swap_remove(0);
+    for name in [&names[0], &names[17], &names[25]] {
+        let sentences = verifier.templates().render(name);
+        let expected = verifier.embed_text(&sentences).unwrap();
+        let found = verifier.score(&image, name);
+        assert!((found - cosine(&image.whole, &expected)).abs() < 1e-6, "{name}");
+    }
+}
+
+#[test]
+fn regions_see_what_they_say() {
+    let text = [1.0, 0.0];
+    let image =
+        ImageEmbedding { whole: vec![0.6, 0.8], parts: vec![vec![0.0, 1.0], vec![0.8, 0.6]] };
+    let score = |regions| image.score(&text, regions);
+    assert!((score(Regions::Whole) - 0.6).abs() < 1e-7);
+    assert!((score(Regions::Patches) - 0.7).abs() < 1e-7);
+    assert!((score(Regions::Crops) - 0.8).abs() < 1e-7);
+}
+
+#[test]
+fn every_image_has_its_views() {
+    let verifier = verifier(&["{}"], with(Regions::Crops));
+    assert_eq!(verifier.score_config().views(), 5);
+    let embedded = verifier.embed_images(pixels(10)).unwrap();
+    assert_eq!(embedded.iter().map(|image| image.parts.len()).collect::<Vec<_>>(), [4, 4]);
+    let whole = verifier.with_settings(verifier.templates().clone(), with(Regions::Whole));
+    let alone = whole.embed_images(pixels(10)).unwrap();
+    assert_eq!(embedded[1].whole, alone[5].whole);
+    assert_eq!(embedded[1].parts[3], alone[9].whole);
+
+    let patches = whole.with_settings(whole.templates().clone(), with(Regions::Patches));
+    let seen = patches.embed_images(pixels(2)).unwrap();
+    assert_eq!(seen[1].parts.len(), 4);
+    let maps = {
+        let mut patches = patches.clone();
+        patches.learn(["dog"]).unwrap();
+        patches.heat_maps(pixels(1), &["dog"])
+    };
+    assert_eq!((maps[0].side, maps[0].cosines.len()), (2, 4));
+    let (low, high) = maps[0].range();
+    assert!(low < high && (-1.0..=1.0).contains(&low) && (-1.0..=1.0).contains(&high));
+}
+
+#[test]
+fn centres_are_taken_from_scores_and_none_is_forgotten() {
+    let mut verifier = verifier(&["{}"], ScoreConfig::default());
+    verifier.learn(["dog"]).unwrap();
+    let image = verifier.embed_images(pixels(1)).unwrap().swap_remove(0);
+    let raw = verifier.score(&image, "dog");
+    verifier.set_centres(Some(BTreeMap::from([("dog".to_owned(), 0.25)])));
+    assert!((verifier.score(&image, "dog") - (raw - 0.25)).abs() < 1e-12);
+    let error = verifier.learn(["cat"]).unwrap_err();
+    assert!(error.to_string().contains("'cat' has no centre"), "{error}");
+    verifier.set_centres(None);
+    assert!((verifier.score(&image, "dog") - raw).abs() < 1e-12);
+}
+
+#[test]
+fn what_cannot_be_scored_is_refused() {
+    let mut verifier = verifier(&["a photo of a {}"], ScoreConfig::default());
+    let error = verifier.learn(["dog", "四"]).unwrap_err();
+    assert!(matches!(&error, VerifierError::Unspelled { name } if name == "四"), "{error}");
+    assert!(error.hint().unwrap().contains("object vocabulary"));
+    let damaged = pixels(2).mul_scalar(f32::NAN);
+    let error = verifier.embed_images(damaged).unwrap_err();
+    assert!(error.to_string().contains("image 0 is not finite"), "{error}");
+    let crops = ScoreConfig { crops: 1, ..with(Regions::Crops) };
+    assert!(crops.validate().unwrap_err().contains("from 2 to 8"));
+}
+
+#[test]
+fn embeddings_of_earlier_runs_are_used_as_they_are() {
+    let mut first = verifier(&["{}"], ScoreConfig::default());
+    first.learn(["dog", "cat"]).unwrap();
+    let mut second = verifier(&["{}"], ScoreConfig::default());
+    second.remember(first.known().iter().map(|(name, text)| (name.clone(), text.clone())));
+    assert_eq!(second.known(), first.known());
+    // A known name is not embedded again.
+    second.remember([("dog".to_owned(), vec![0.5; 8])]);
+    second.learn(["dog"]).unwrap();
+    assert_eq!(second.known()["dog"], vec![0.5; 8]);
+}
+
+proptest! {
+    /// Windows lie in the image, cover all of it, and are more than one.
+    #[test]
+    fn windows_cover_the_image(width in 1_u32..400, height in 1_u32..400, per_side in 2_u32..6) {
+        let windows = crop_windows((width, height), per_side);
+        prop_assert_eq!(windows.len(), (per_side * per_side) as usize);
+        let mut covered = vec![false; (width * height) as usize];
+        for Window { x, y, width: w, height: h } in windows {
+            prop_assert!(w >= 1 && h >= 1 && x + w <= width && y + h <= height);
+            for row in y..y + h {
+                covered[(row * width + x) as usize..][..w as usize].fill(true);
+            }
+        }
+        if width > per_side && height > per_side {
+            prop_assert!(covered.iter().all(|is| *is));
+        }
+    }
+}

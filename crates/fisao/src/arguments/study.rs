@@ -1,0 +1,73 @@
+//! `fisao study`.
+
+#![expect(
+    clippy::doc_link_with_quotes,
+    clippy::doc_markdown,
+    reason = "these comments are the help text, where JSON is shown as it is written"
+)]
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{ModelArguments, VocabularyArguments};
+use crate::model_location::ModelLocation;
+
+#[derive(Debug, Args)]
+pub(crate) struct StudyArguments {
+    #[command(subcommand)]
+    pub(crate) command: StudyCommand,
+}
+
+/// What to look into.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StudyCommand {
+    /// What the verifier's scores are worth: how well variants of them detect the words that a model makes up, how
+    /// scores of words and of whole captions go with caption quality, what calibration needs, and what it all costs
+    Verifier(VerifierStudyArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifierStudyArguments {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// CLIP checkpoint the model's vision tower comes from, folder or name [default: the embedded world's]
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) verifier: Option<ModelLocation>,
+    /// Use a verifier whose vision tower is not the model's own
+    #[arg(long)]
+    pub(crate) allow_foreign_verifier: bool,
+    /// Folder of images to caption, which are shared out between calibration and test [default: scenes of the
+    /// embedded world]
+    #[arg(long, value_name = "FOLDER", requires = "annotations")]
+    pub(crate) images: Option<PathBuf>,
+    /// Objects of the images, JSON or JSON lines: {"image_id": …, "objects": ["…"]}
+    #[arg(long, value_name = "FILE", requires = "images")]
+    pub(crate) annotations: Option<PathBuf>,
+    /// Captions of the images by people, as COCO has them, to compare with by BLEU, ROUGE and CIDEr
+    #[arg(long, value_name = "FILE", requires = "images")]
+    pub(crate) references: Option<PathBuf>,
+    /// What to ask about each image
+    #[arg(long, value_name = "TEXT", default_value = fisao_scenes::PROMPTS[0])]
+    pub(crate) prompt: String,
+    /// Longest caption, in tokens
+    #[arg(long, value_name = "N", default_value_t = 96)]
+    pub(crate) max_new_tokens: usize,
+    /// Temperature captions are sampled at; 0 takes the most likely token
+    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    pub(crate) temperature: f64,
+    /// Repeat with this many seeds, from 0 on: of scenes, of sampling, and of the split of images
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) seeds: u64,
+    /// Images to calibrate on
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) calibration: usize,
+    /// Other images to measure on; with --images at most what calibration leaves
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub(crate) count: usize,
+    #[command(flatten)]
+    pub(crate) vocabulary: VocabularyArguments,
+    /// Folder for study.json, study.md and study.html
+    #[arg(long, short, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+}

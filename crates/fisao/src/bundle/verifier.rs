@@ -1,0 +1,186 @@
+//! The verifier with everything that goes with it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use fisao_align::AlignConfig;
+use fisao_formats::{Checkpoint, LoadDtype, Loaded};
+use fisao_models::image::{ImageProcessor, PixelValues};
+use fisao_verifier::calibration::VerifierIdentity;
+use fisao_verifier::scorer::{Regions, ScoreConfig, Verifier, Window, crop_windows};
+use fisao_verifier::templates::Templates;
+use image::RgbImage;
+use image::imageops::{self, FilterType};
+
+use super::{Origin, Policy, check_size, embedded, warn_of_unused};
+use crate::device::check_precision;
+use crate::failure::Refusal;
+use crate::model_location::{LocatedModel, ModelLocation, Role};
+use crate::reporter::Reporter;
+
+/// How a verifier is to score.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ScoreSettings {
+    /// Sentences in which names are scored.
+    pub(crate) templates: Templates,
+    /// Where names are looked for.
+    pub(crate) score: ScoreConfig,
+}
+
+impl ScoreSettings {
+    /// Those of an alignment run.
+    pub(crate) fn of_run(config: &AlignConfig) -> Self {
+        Self { templates: config.templates.clone(), score: config.score }
+    }
+}
+
+/// A verifier with how it wants its images prepared.
+#[derive(Clone)]
+pub(crate) struct LoadedVerifier {
+    /// Scores names.
+    pub(crate) verifier: Verifier,
+    /// How it sees images.
+    pub(crate) views: Views,
+    pub(crate) name: String,
+    /// Where its content can be looked up.
+    origin: Origin,
+}
+
+/// What a verifier sees of an image: the whole, and its crops where it looks at those.
+#[derive(Clone, Debug)]
+pub(crate) struct Views {
+    processor: ImageProcessor,
+    /// Crops along each side; none where only the whole is looked at.
+    crops: Option<u32>,
+    /// Factor by which images lose resolution first, for studies of weaker encoders; 1 leaves them as they are.
+    coarseness: f64,
+}
+
+impl Views {
+    fn new(processor: ImageProcessor, score: ScoreConfig) -> Self {
+        let crops = (score.regions == Regions::Crops).then_some(score.crops);
+        Self { processor, crops, coarseness: 1.0 }
+    }
+
+    /// The same of images that lose resolution first, by this factor in width and height.
+    pub(crate) fn coarsened(&self, coarseness: f64) -> Self {
+        Self { coarseness, ..self.clone() }
+    }
+
+    /// The pictures of an image, its whole first.
+    pub(crate) fn of(&self, image: &RgbImage) -> Vec<PixelValues> {
+        let coarse = (self.coarseness > 1.0).then(|| coarse(image, self.coarseness));
+        let image = coarse.as_ref().unwrap_or(image);
+        let mut views = vec![self.processor.process(image)];
+        for window in self.crops.iter().flat_map(|&crops| crop_windows(image.dimensions(), crops)) {
+            let Window { x, y, width, height } = window;
+            let crop = imageops::crop_imm(image, x, y, width, height).to_image();
+            views.push(self.processor.process(&crop));
+        }
+        views
+    }
+
+    /// The picture that the encoder takes, from what was made of it.
+    pub(crate) fn shown(&self, pixels: &PixelValues) -> RgbImage {
+        self.processor.picture(pixels)
+    }
+}
+
+/// An image of the same size with less to see.
+fn coarse(image: &RgbImage, factor: f64) -> RgbImage {
+    let (width, height) = image.dimensions();
+    let smaller = |length: u32| ((f64::from(length) / factor).round() as u32).max(1);
+    let filter = FilterType::Triangle;
+    let small = imageops::resize(image, smaller(width), smaller(height), filter);
+    imageops::resize(&small, width, height, filter)
+}
+
+/// Loads a CLIP or SigLIP checkpoint folder as a verifier.
+pub(crate) fn load_verifier(
+    folder: &Path,
+    settings: ScoreSettings,
+    dtype: LoadDtype,
+    device: &Device,
+    reporter: &Reporter,
+) -> anyhow::Result<LoadedVerifier> {
+    let ScoreSettings { templates, score } = settings;
+    templates.validate()?;
+    score.validate().map_err(Refusal::new)?;
+    let checkpoint = Checkpoint::open(folder)?;
+    let vision = checkpoint.contrastive_vision()?;
+    let processor = checkpoint.image_processor()?;
+    check_size(folder, &processor, vision)?;
+    check_precision(&checkpoint, dtype, device, reporter)?;
+    let tokenizer = Arc::new(checkpoint.tokenizer()?);
+    let Loaded { model, unused } = checkpoint.load_contrastive(dtype, device)?;
+    warn_of_unused(folder, &unused, reporter);
+    let verifier = Verifier::new(model, tokenizer, templates, score);
+    let (name, origin) = (folder.display().to_string(), Origin::of(folder));
+    Ok(LoadedVerifier { verifier, views: Views::new(processor, score), name, origin })
+}
+
+impl LoadedVerifier {
+    /// What the verifier needs of images besides the model's own pixels: nothing where its encoder is the model's and
+    /// looks at whole images.
+    ///
+    /// # Errors
+    /// The encoder is another one, and that was not allowed.
+    pub(crate) fn views_beside(
+        &mut self,
+        policy: &Policy,
+        allow_foreign: bool,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Option<Views>> {
+        match self.verifier.share_tower(&policy.model.vision_tower) {
+            Ok(()) => Ok(self.views.crops.map(|_| self.views.clone())),
+            Err(error) if allow_foreign => {
+                reporter.warn(
+                    error,
+                    Some("it gets pictures of its own, as --allow-foreign-verifier says"),
+                );
+                Ok(Some(self.views.clone()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The model under other settings.
+    pub(crate) fn with_settings(&self, settings: ScoreSettings) -> Self {
+        let views = Views::new(self.views.processor.clone(), settings.score);
+        let verifier = self.verifier.with_settings(settings.templates, settings.score);
+        Self { verifier, views, name: self.name.clone(), origin: self.origin.clone() }
+    }
+
+    /// Everything that moves the scale of its scores.
+    pub(crate) fn identity(&self, reporter: &Reporter) -> anyhow::Result<VerifierIdentity> {
+        Ok(VerifierIdentity {
+            model: self.origin.identity(&self.name, reporter)?,
+            templates: self.verifier.templates().clone(),
+            score: *self.verifier.score_config(),
+        })
+    }
+
+    /// The same under another name, its content looked up at once.
+    pub(super) fn known_as(self, name: &str, reporter: &Reporter) -> anyhow::Result<Self> {
+        let origin = self.origin.looked_up(name, reporter)?;
+        Ok(Self { name: name.to_owned(), origin, ..self })
+    }
+}
+
+/// Loads the verifier that was named, or the embedded one.
+pub(crate) fn verifier_from_arguments(
+    verifier: Option<&ModelLocation>,
+    settings: ScoreSettings,
+    device: &Device,
+    reporter: &Reporter,
+) -> anyhow::Result<LoadedVerifier> {
+    if let Some(verifier) = verifier {
+        let LocatedModel { folder, name } = verifier.locate(Role::Verifier, reporter)?;
+        let dtype = LoadDtype::AsStored;
+        let loaded = load_verifier(&folder, settings, dtype, device, reporter)?;
+        return Ok(LoadedVerifier { name, ..loaded });
+    }
+    reporter.note("no --verifier given: using the embedded world's small verifier");
+    embedded()?.verifier(settings, device, reporter)
+}

@@ -1,0 +1,98 @@
+//! Calibration files: read, checked against what is at hand, and signed with what they were made with.
+
+use std::path::Path;
+
+use fisao_align::tasks::Task;
+use fisao_formats::FormatError;
+use fisao_formats::digest::sha256_parts;
+use fisao_formats::documents::read_json;
+use fisao_verifier::calibration::{
+    AtHand, CALIBRATION_VERSION, Calibration, CalibrationError, ImagesIdentity, Provenance,
+};
+use serde_json::Value;
+
+use crate::bundle::{LoadedVerifier, Policy};
+use crate::reporter::Reporter;
+use crate::vocabulary::Vocabulary;
+
+/// Reads a calibration that nothing is known about yet.
+///
+/// # Errors
+/// It cannot be read, is of another version, or holds numbers that no calibration can hold.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Calibration> {
+    const WHAT: &str = "calibration";
+    let file: Value = read_json(WHAT, path)?;
+    // Before the fields are looked at, as other versions have others.
+    let version = file.get("version").and_then(Value::as_u64);
+    if let Some(found) = version.filter(|&found| found != u64::from(CALIBRATION_VERSION)) {
+        let found = u32::try_from(found).unwrap_or(u32::MAX);
+        return Err(CalibrationError::Version { found }.into());
+    }
+    let calibration: Calibration = serde_json::from_value(file).map_err(|error| {
+        FormatError::Malformed { what: WHAT, path: path.to_owned(), reason: error.to_string() }
+    })?;
+    calibration.validate()?;
+    Ok(calibration)
+}
+
+/// What a calibration is made with or used with.
+#[derive(Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    /// Whose captions it is about; `None` where captions come from elsewhere.
+    pub(crate) policy: Option<&'a Policy>,
+    /// What scores them.
+    pub(crate) verifier: &'a LoadedVerifier,
+    /// What is looked for.
+    pub(crate) vocabulary: &'a Vocabulary,
+}
+
+impl Setting<'_> {
+    /// Refuses a calibration that was made with something else.
+    pub(crate) fn check(
+        &self,
+        calibration: &Calibration,
+        reporter: &Reporter,
+    ) -> anyhow::Result<()> {
+        if calibration.made_with.is_none() {
+            // Nothing to compare: no need to read every byte of the models.
+            return Ok(());
+        }
+        let model = self.policy.map(|policy| policy.identity(reporter)).transpose()?;
+        let verifier = self.verifier.identity(reporter)?;
+        let vocabulary = self.vocabulary.identity();
+        let at_hand = AtHand {
+            model: model.as_ref(),
+            verifier: &verifier,
+            // Captions from elsewhere may be searched for other objects: scores keep their scale.
+            vocabulary: self.policy.map(|_| &vocabulary),
+        };
+        Ok(calibration.check_fits(&at_hand)?)
+    }
+
+    /// Says what a calibration was made with.
+    pub(crate) fn sign(
+        &self,
+        calibration: &mut Calibration,
+        policy: &Policy,
+        tasks: &[Task],
+        reporter: &Reporter,
+    ) -> anyhow::Result<()> {
+        calibration.made_with = Some(Provenance {
+            fisao: env!("CARGO_PKG_VERSION").to_owned(),
+            model: policy.identity(reporter)?,
+            adapter: policy.adapter_identity(reporter)?,
+            verifier: self.verifier.identity(reporter)?,
+            vocabulary: self.vocabulary.identity(),
+            images: images(tasks),
+        });
+        Ok(())
+    }
+}
+
+fn images(tasks: &[Task]) -> ImagesIdentity {
+    let parts = tasks.iter().flat_map(|task| {
+        let pixels = task.image.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        [task.id.clone().into_bytes(), pixels]
+    });
+    ImagesIdentity { count: tasks.len(), sha256: sha256_parts(parts) }
+}

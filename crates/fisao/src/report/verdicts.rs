@@ -1,0 +1,184 @@
+//! The page of `fisao verify`: pictures, captions with coloured words, and where each word is seen.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use fisao_verifier::scorer::HeatMap;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder, RgbImage};
+
+use super::html::{escape, fill, number};
+
+/// Everything the page shows.
+#[derive(Debug)]
+pub(crate) struct VerdictPage {
+    /// What was found in all captions.
+    pub(crate) summary: String,
+    /// Captions that were judged and are not shown.
+    pub(crate) left_out: usize,
+    /// Whether words have probabilities.
+    pub(crate) calibrated: bool,
+    /// Captions, the most doubtful first.
+    pub(crate) cards: Vec<CaptionCard>,
+}
+
+/// A caption with its picture.
+#[derive(Debug)]
+pub(crate) struct CaptionCard {
+    /// Identifier of the picture.
+    pub(crate) image_id: String,
+    /// The picture as the verifier takes it.
+    pub(crate) picture: RgbImage,
+    /// The caption.
+    pub(crate) caption: String,
+    /// Its object words, in order.
+    pub(crate) words: Vec<VerdictWord>,
+}
+
+/// An object word with its verdict.
+#[derive(Debug)]
+pub(crate) struct VerdictWord {
+    /// Where it stands in the caption.
+    pub(crate) bytes: Range<usize>,
+    /// What it names.
+    pub(crate) category: String,
+    /// Whether the caption says that it is not there.
+    pub(crate) negated: bool,
+    /// Score with the picture.
+    pub(crate) cosine: f64,
+    /// Probability that it is not there.
+    pub(crate) p_hallucinated: Option<f64>,
+    /// Whether it counts as hallucinated.
+    pub(crate) hallucinated: Option<bool>,
+    /// Where it is seen.
+    pub(crate) heat_map: HeatMap,
+}
+
+impl VerdictPage {
+    /// The page, which makes no request to anywhere.
+    pub(crate) fn render(&self) -> String {
+        let cards: Vec<String> = self.cards.iter().map(CaptionCard::render).collect();
+        let left_out = match self.left_out {
+            0 => String::new(),
+            count => format!("<p class=\"note\">{count} less doubtful captions are not shown.</p>"),
+        };
+        let colours = if self.calibrated {
+            "A word is the redder the likelier it is not in the picture, and the bluer the likelier it is."
+        } else {
+            "Words have no colour of their own, as no calibration says which score is high."
+        };
+        fill(
+            include_str!("verdicts.html"),
+            &[
+                ("style", super::STYLE),
+                ("summary", &escape(&self.summary)),
+                ("colours", colours),
+                ("cards", &cards.join("\n")),
+                ("left_out", &left_out),
+            ],
+        )
+    }
+}
+
+impl CaptionCard {
+    fn render(&self) -> String {
+        let id = escape(&self.image_id);
+        let picture = STANDARD.encode(png(
+            self.picture.as_raw(),
+            self.picture.dimensions(),
+            ExtendedColorType::Rgb8,
+        ));
+        // One scale for all words of a picture: what is seen nowhere stays pale.
+        let ranges = self.words.iter().map(|word| word.heat_map.range());
+        let range = ranges.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (l, h)| {
+            (low.min(l), high.max(h))
+        });
+        let maps: Vec<String> = self.words.iter().map(|word| word.map(range)).collect();
+        format!(
+            "<article class=\"card verdict\" style=\"--picture:url(data:image/png;base64,{picture})\">\n\
+             <div class=\"picture\"><i role=\"img\" aria-label=\"{id}\"></i><code>{id}</code></div>\n\
+             <div><p class=\"caption\">{}</p>\n<div class=\"maps\">{}</div></div>\n</article>",
+            self.coloured(),
+            maps.concat(),
+        )
+    }
+
+    fn coloured(&self) -> String {
+        let mut html = String::new();
+        let mut at = 0;
+        for word in &self.words {
+            html.push_str(&escape(&self.caption[at..word.bytes.start]));
+            let text = escape(&self.caption[word.bytes.clone()]);
+            let (class, strength) = word.colour();
+            let _ = write!(
+                html,
+                "<mark class=\"word {class}\" style=\"--strength:{strength:.0}%\" title=\"{}\">{text}</mark>",
+                escape(&word.numbers()),
+            );
+            at = word.bytes.end;
+        }
+        html + &escape(&self.caption[at..])
+    }
+}
+
+impl VerdictWord {
+    /// Class of the mark and strength of its colour, per cent.
+    fn colour(&self) -> (&'static str, f64) {
+        match (self.p_hallucinated, self.hallucinated) {
+            _ if self.negated => ("denied", 0.0),
+            (Some(p), Some(true)) => ("hallucinated absent", 100.0 * p),
+            (Some(p), _) => ("correct", 100.0 * (1.0 - p)),
+            (None, _) => ("correct", 0.0),
+        }
+    }
+
+    fn numbers(&self) -> String {
+        let score = number(self.cosine, 3);
+        let category = &self.category;
+        match self.p_hallucinated {
+            _ if self.negated => format!("{category}: said not to be there, not judged"),
+            Some(p) => format!("{category}: score {score}, p(hallucinated) {}", number(p, 2)),
+            None => format!("{category}: score {score}"),
+        }
+    }
+
+    /// The picture in small, brightened where the word is seen.
+    fn map(&self, range: (f64, f64)) -> String {
+        let overlay = STANDARD.encode(overlay(&self.heat_map, range));
+        let (class, _) = self.colour();
+        let value = match self.p_hallucinated {
+            Some(p) => format!("p {}", number(p, 2)),
+            None => number(self.cosine, 3),
+        };
+        format!(
+            "<figure class=\"{class}\"><i style=\"--map:url(data:image/png;base64,{overlay})\"></i>\
+             <figcaption>{} <small>{value}</small></figcaption></figure>",
+            escape(&self.category),
+        )
+    }
+}
+
+/// A picture of one pixel a patch: dark and opaque where the word is not seen, clear where it is seen best.
+fn overlay(map: &HeatMap, (low, high): (f64, f64)) -> Vec<u8> {
+    let span = (high - low).max(f64::MIN_POSITIVE);
+    let pixels: Vec<u8> = map
+        .cosines
+        .iter()
+        .flat_map(|cosine| {
+            let seen = ((cosine - low) / span).clamp(0.0, 1.0);
+            [12, 14, 24, (235.0 * (1.0 - seen)) as u8]
+        })
+        .collect();
+    let side = map.side as u32;
+    png(&pixels, (side, side), ExtendedColorType::Rgba8)
+}
+
+fn png(pixels: &[u8], (width, height): (u32, u32), colours: ExtendedColorType) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    PngEncoder::new(&mut bytes)
+        .write_image(pixels, width, height, colours)
+        .expect("a picture in memory can be encoded");
+    bytes
+}

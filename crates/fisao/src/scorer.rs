@@ -1,0 +1,158 @@
+//! Captions against pictures: which words name objects, and how well each fits.
+
+use std::ops::Range;
+
+use fisao_models::image::PixelValues;
+use fisao_models::llava::Pictures;
+use fisao_verifier::calibration::{Calibration, ProbabilityModel};
+use fisao_verifier::mentions::ObjectVocabulary;
+use fisao_verifier::scorer::{HeatMap, ImageEmbedding, Verifier};
+use serde::Serialize;
+
+use crate::bundle::LoadedVerifier;
+use crate::calibrations::Setting;
+use crate::reporter::Reporter;
+use crate::text_cache;
+use crate::vocabulary::Vocabulary;
+
+/// A caption with its object words.
+#[derive(Debug, Serialize)]
+pub(crate) struct ScoredCaption {
+    pub(crate) caption: String,
+    pub(crate) mentions: Vec<ScoredMention>,
+}
+
+/// One object word.
+#[derive(Debug, Serialize)]
+pub(crate) struct ScoredMention {
+    /// First character in the caption, counted from 0.
+    pub(crate) start: usize,
+    /// Character after the last.
+    pub(crate) end: usize,
+    /// The same in bytes.
+    #[serde(skip)]
+    pub(crate) bytes: Range<usize>,
+    pub(crate) text: String,
+    pub(crate) category: String,
+    pub(crate) form: String,
+    /// Whether the caption says that the object is not there.
+    pub(crate) negated: bool,
+    /// On the calibration's scale, where there is one: less the name's centre if that takes them.
+    pub(crate) cosine: f64,
+    /// That the object is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) probability: Option<f64>,
+}
+
+/// What turns an image into scores.
+pub(crate) struct Scorer {
+    verifier: Verifier,
+    vocabulary: ObjectVocabulary,
+    calibration: Option<Calibration>,
+}
+
+impl Scorer {
+    /// A scorer by a calibration that fits, or by none.
+    ///
+    /// # Errors
+    /// The calibration was made with another verifier or other settings; the vocabulary cannot be used.
+    pub(crate) fn new(
+        loaded: &LoadedVerifier,
+        words: &Vocabulary,
+        calibration: Option<Calibration>,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Self> {
+        let vocabulary = words.for_mentions()?;
+        let mut verifier = loaded.verifier.clone();
+        if let Some(calibration) = &calibration {
+            let setting = Setting { policy: None, verifier: loaded, vocabulary: words };
+            setting.check(calibration, reporter)?;
+            verifier.set_centres(calibration.centres.clone());
+        }
+        text_cache::recall_only(loaded, &mut verifier, &vocabulary, reporter)?;
+        Ok(Self { verifier, vocabulary, calibration })
+    }
+
+    /// Whether scores become probabilities.
+    pub(crate) fn is_calibrated(&self) -> bool {
+        self.calibration.is_some()
+    }
+
+    /// What the verifier makes of one image's views.
+    pub(crate) fn embed(&self, views: &[PixelValues]) -> anyhow::Result<ImageEmbedding> {
+        let pictures = Pictures::new(views, &self.verifier.model().vision().device());
+        Ok(self.verifier.embed_images(pictures.whole())?.swap_remove(0))
+    }
+
+    /// Score of a name with an image, and the probability that it is there.
+    pub(crate) fn name(
+        &mut self,
+        image: &ImageEmbedding,
+        name: &str,
+    ) -> anyhow::Result<(f64, Option<f64>)> {
+        self.verifier.learn([name])?;
+        let cosine = self.verifier.score(image, name);
+        Ok((cosine, self.probability(cosine)))
+    }
+
+    /// Scores what a caption names against an image's embedding.
+    pub(crate) fn caption(
+        &mut self,
+        image: &ImageEmbedding,
+        caption: &str,
+    ) -> anyhow::Result<ScoredCaption> {
+        // No tokenizer is involved: the whole text counts as one token.
+        let whole = 0..caption.len();
+        let units = self.vocabulary.units(caption, std::slice::from_ref(&whole));
+        self.verifier.learn(units.iter().map(|unit| unit.form.as_str()))?;
+        let characters = |bytes: usize| caption[..bytes].chars().count();
+        let mentions = units
+            .into_iter()
+            .map(|unit| {
+                let cosine = self.verifier.score(image, &unit.form);
+                ScoredMention {
+                    start: characters(unit.span.start),
+                    end: characters(unit.span.end),
+                    bytes: unit.span,
+                    text: unit.text,
+                    category: self.vocabulary.category(unit.category).to_owned(),
+                    form: unit.form,
+                    negated: unit.negated,
+                    cosine,
+                    probability: self.probability(cosine),
+                }
+            })
+            .collect();
+        Ok(ScoredCaption { caption: caption.to_owned(), mentions })
+    }
+
+    /// Where in an image a caption's words are seen; `whole` is the image as the verifier takes it.
+    pub(crate) fn heat_maps(&self, whole: &PixelValues, caption: &ScoredCaption) -> Vec<HeatMap> {
+        if caption.mentions.is_empty() {
+            return Vec::new();
+        }
+        let names: Vec<&str> =
+            caption.mentions.iter().map(|mention| mention.form.as_str()).collect();
+        let pictures = Pictures::new([whole], &self.verifier.model().vision().device());
+        self.verifier.heat_maps(pictures.whole(), &names)
+    }
+
+    fn probability(&self, cosine: f64) -> Option<f64> {
+        let calibration = self.calibration.as_ref()?;
+        Some(calibration.probability(cosine, ProbabilityModel::default()))
+    }
+}
+
+impl ScoredCaption {
+    /// The caption with its object words as they are to be shown.
+    pub(crate) fn marked(&self, word: impl Fn(&ScoredMention) -> String) -> String {
+        let mut text = String::new();
+        let mut at = 0;
+        for mention in &self.mentions {
+            text.push_str(&self.caption[at..mention.bytes.start]);
+            text.push_str(&word(mention));
+            at = mention.bytes.end;
+        }
+        text + &self.caption[at..]
+    }
+}

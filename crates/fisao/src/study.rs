@@ -1,0 +1,161 @@
+//! `fisao study verifier`: what the verifier's scores are worth, measured on the model's own captions.
+//!
+//! Every number comes from two disjoint parts of the images: thresholds, centres and the supervised probe see the
+//! calibration part, and all that is reported is measured on the test part.
+
+mod cost;
+mod document;
+mod measures;
+mod needs;
+mod page;
+mod probe;
+mod sample;
+mod seed;
+mod source;
+mod tables;
+mod variants;
+
+use std::fs;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use fisao_formats::documents::{write_bytes, write_json};
+use fisao_models::generation::Sampling;
+
+use self::document::{
+    AucSummary, CostSummary, LabelFreeSummary, SeedStudy, SpearmanSummary, Study,
+};
+use self::seed::Laboratory;
+use self::source::Source;
+use crate::arguments::VerifierStudyArguments;
+use crate::bundle::{Policy, ScoreSettings, verifier_from_arguments};
+use crate::failure::Refusal;
+use crate::reporter::Reporter;
+use crate::vocabulary::Vocabulary;
+use crate::{output, text_cache};
+
+/// Name of what the scores of captions are compared with first.
+const HALLUCINATION: &str = "share of correct words";
+
+/// Runs the study.
+pub(crate) fn run(arguments: &VerifierStudyArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    let sampling = sampling(arguments)?;
+    let device = arguments.model.device.open(reporter)?.device;
+    let verifier = arguments.verifier.as_ref();
+    let mut loaded =
+        verifier_from_arguments(verifier, ScoreSettings::default(), &device, reporter)?;
+    let policy = Policy::from_arguments(&arguments.model, &device, reporter)?;
+    let views = loaded.views_beside(&policy, arguments.allow_foreign_verifier, reporter)?;
+    let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?.for_mentions()?;
+    let source = Source::open(arguments, &policy, reporter)?;
+    policy.check_length(source.longest_prompt()?, sampling.max_new_tokens)?;
+    fs::create_dir_all(&arguments.output)
+        .with_context(|| format!("cannot create {}", arguments.output.display()))?;
+    let mut known = loaded.verifier.clone();
+    text_cache::learn(&loaded, &mut known, &vocabulary, reporter)?;
+    let laboratory = Laboratory {
+        policy: &policy,
+        loaded: &loaded,
+        verifier: Arc::new(known),
+        views: views.as_ref(),
+        vocabulary: &vocabulary,
+        source: &source,
+        sampling,
+        reporter,
+    };
+    let mut seeds = Vec::new();
+    for seed in 0..arguments.seeds {
+        seeds.push(laboratory.seed(seed)?);
+        let study = study(arguments, &policy, &loaded.name, &source, &seeds);
+        // After every seed, so that whoever stops early keeps what there is.
+        write_json(&arguments.output.join("study.json"), &study)?;
+        let markdown = tables::markdown(&study);
+        write_bytes(&arguments.output.join("study.md"), markdown.as_bytes())?;
+        let page = page::render(&study);
+        write_bytes(&arguments.output.join("study.html"), page.as_bytes())?;
+        if seed + 1 == arguments.seeds {
+            output::line(tables::summary(&study).trim_end())?;
+        }
+    }
+    reporter.note(format!("page: {}", arguments.output.join("study.html").display()));
+    Ok(())
+}
+
+fn sampling(arguments: &VerifierStudyArguments) -> anyhow::Result<Sampling> {
+    if arguments.seeds == 0 {
+        bail!(Refusal::new("--seeds is 0, but must be at least 1"));
+    }
+    if arguments.max_new_tokens == 0 {
+        bail!(Refusal::new("--max-new-tokens is 0, but must be at least 1"));
+    }
+    let temperature = arguments.temperature;
+    if !temperature.is_finite() || temperature < 0.0 {
+        bail!(Refusal::new(format!(
+            "--temperature is {temperature}, but must be a finite number, 0 or more"
+        )));
+    }
+    Ok(Sampling { max_new_tokens: arguments.max_new_tokens, temperature, seed: 0 })
+}
+
+fn study<'a>(
+    arguments: &VerifierStudyArguments,
+    policy: &Policy,
+    verifier: &str,
+    source: &Source<'_>,
+    seeds: &'a [SeedStudy],
+) -> Study<'a> {
+    let auc = |pick: &dyn Fn(&SeedStudy) -> Option<f64>| mean(seeds.iter().map(pick));
+    let variant = |default: bool| {
+        move |seed: &SeedStudy| {
+            let plain = |name: &str| name == variants::PLAIN.name;
+            let mut variants = seed.variants.iter();
+            let found = variants.find(|v| if default { v.default } else { plain(&v.name) });
+            Some(found?.detection.as_ref()?.auc)
+        }
+    };
+    let correlation = |pick: fn(&document::Correlation) -> Option<f64>| {
+        mean(seeds.iter().map(|seed| {
+            let mut correlations = seed.correlations.iter();
+            pick(correlations.find(|correlation| correlation.target == HALLUCINATION)?)
+        }))
+    };
+    let probe = |seed: &SeedStudy| Some(seed.probe.as_ref()?.detection.as_ref()?.auc);
+    let worst = |pick: fn(&SeedStudy) -> Option<f64>| {
+        // One seed without an estimate leaves the whole without one.
+        let found: Option<Vec<f64>> = seeds.iter().map(pick).collect();
+        found?.into_iter().reduce(f64::max)
+    };
+    Study {
+        schema: 1,
+        fisao: env!("CARGO_PKG_VERSION").to_owned(),
+        model: policy.name.clone(),
+        verifier: verifier.to_owned(),
+        images: source.name(),
+        temperature: arguments.temperature,
+        auc: AucSummary {
+            plain: auc(&variant(false)),
+            default: auc(&variant(true)),
+            probe: auc(&probe),
+        },
+        spearman: SpearmanSummary {
+            token: correlation(|correlation| correlation.token),
+            sentence: correlation(|correlation| correlation.sentence),
+        },
+        label_free: LabelFreeSummary {
+            mu_correct_error: worst(|seed| seed.calibration.mu_correct_error),
+            mu_hallucinated_error: worst(|seed| seed.calibration.mu_hallucinated_error),
+        },
+        cost: CostSummary {
+            share_of_rollout: mean(seeds.iter().map(|seed| Some(seed.cost.share_of_rollout))),
+            share_of_iteration: mean(seeds.iter().map(|seed| seed.cost.share_of_iteration)),
+        },
+        seeds,
+    }
+}
+
+/// Mean over the seeds, of which none may lack the number.
+fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    let values: Option<Vec<f64>> = values.collect();
+    let values = values.filter(|values| !values.is_empty())?;
+    Some(values.iter().sum::<f64>() / values.len() as f64)
+}

@@ -1,0 +1,176 @@
+//! What scoring costs beside writing.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use fisao_align::AlignError;
+use fisao_align::captions::{Judge, encode, generate, pictures};
+use fisao_align::tasks::{Task, TaskSource};
+use fisao_align::trainer::Trainer;
+use fisao_models::llava::Llava;
+use fisao_models::parallel::{over_shares, shares_on};
+use fisao_scenes::{Split, World};
+use fisao_verifier::calibration::Calibration;
+
+use super::document::Cost;
+use super::sample::{BATCH, Sample};
+use super::seed::Laboratory;
+use super::source::{Part, Source};
+use crate::commands::demo::demo_config;
+use crate::world::SceneTasks;
+
+/// Images that are captioned and looked at to time it.
+const IMAGES: usize = 128;
+/// Times it is done; the quickest one counts, as others share the machine.
+const ROUNDS: usize = 3;
+/// Bytes of captions in which words are looked for to time it.
+const TEXT: usize = 1 << 25;
+/// Iterations of training that are timed; the first one warms up.
+const ITERATIONS: usize = 3;
+
+/// Tasks that are in memory, so that opening and preparing images is no part of what is timed.
+struct Prepared(Vec<Task>);
+
+impl TaskSource for Prepared {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn task(&self, index: usize) -> Result<Task, AlignError> {
+        Ok(self.0[index].clone())
+    }
+}
+
+/// Milliseconds and shares.
+pub(super) fn measure(
+    laboratory: &Laboratory<'_>,
+    sample: &Sample,
+    calibration: Option<&Calibration>,
+    seed: u64,
+) -> anyhow::Result<Cost> {
+    let tasks = laboratory.source.tasks(Part::Test, seed, laboratory.views);
+    let count = IMAGES.min(tasks.count());
+    let tasks = (0..count).map(|index| tasks.task(index)).collect::<Result<Vec<_>, _>>()?;
+    let tasks = Prepared(tasks);
+    let length = laboratory.source.longest_prompt()? + laboratory.sampling.max_new_tokens;
+    let model = &laboratory.policy.model;
+    let [generate_seconds, features_seconds, both_seconds] = best([
+        &|| {
+            generate(model, &tasks, 0..count, length, &laboratory.sampling, &|_| {})?;
+            Ok(())
+        },
+        &|| {
+            features(model, &tasks.0);
+            Ok(())
+        },
+        &|| {
+            encode(model, &laboratory.verifier, &tasks.0)?;
+            Ok(())
+        },
+    ])?;
+    // What the verifier adds to the features that the model takes in any case.
+    let look_seconds = (both_seconds - features_seconds).max(0.0);
+    let per_caption = |seconds: f64| seconds / sample.captions.len().max(1) as f64;
+    let (words, sentences) =
+        (per_caption(sample.seconds.words), per_caption(sample.seconds.sentences));
+    let (write, look) = (generate_seconds / count as f64, look_seconds / count as f64);
+    let share_of_iteration = match (laboratory.source, calibration) {
+        (Source::World { world, .. }, Some(calibration)) => {
+            Some(share_of_iteration(laboratory, world, calibration, look, words)?)
+        }
+        _ => None,
+    };
+    Ok(Cost {
+        generate_ms: 1000.0 * write,
+        look_ms: 1000.0 * look,
+        words_ms: 1000.0 * words,
+        sentence_ms: 1000.0 * sentences,
+        share_of_rollout: (look + words) / write,
+        sentence_share_of_rollout: (look + sentences) / write,
+        share_of_iteration,
+        mentions_mb_per_second: mention_speed(laboratory, sample),
+    })
+}
+
+/// Least seconds of each of several kinds of work, which take turns.
+fn best<const N: usize>(work: [&dyn Fn() -> anyhow::Result<()>; N]) -> anyhow::Result<[f64; N]> {
+    let mut seconds = [f64::INFINITY; N];
+    for _ in 0..ROUNDS {
+        for (seconds, work) in seconds.iter_mut().zip(work) {
+            let started = Instant::now();
+            work()?;
+            *seconds = seconds.min(started.elapsed().as_secs_f64());
+        }
+    }
+    Ok(seconds)
+}
+
+/// The model's own image features, as captioning takes them.
+fn features(model: &Llava, tasks: &[Task]) {
+    over_shares(tasks, shares_on(&model.device()), |share| {
+        for batch in share.chunks(BATCH) {
+            model.image_features(pictures(batch, &model.device()));
+        }
+    });
+}
+
+/// Megabytes of captions in which words are found in a second, on one core.
+fn mention_speed(laboratory: &Laboratory<'_>, sample: &Sample) -> f64 {
+    let once: usize = sample.captions.iter().map(|caption| caption.text.len()).sum();
+    let rounds = TEXT.div_ceil(once.max(1));
+    let started = Instant::now();
+    let mut found = 0;
+    for _ in 0..rounds {
+        for caption in &sample.captions {
+            found += laboratory.vocabulary.mentions(&caption.text).count();
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    tracing::debug!(found, seconds, "words found");
+    (rounds * once) as f64 / 1e6 / seconds
+}
+
+/// Share of an iteration of training, with the demo's settings, that looking and scoring take.
+fn share_of_iteration(
+    laboratory: &Laboratory<'_>,
+    world: &World,
+    calibration: &Calibration,
+    look_seconds: f64,
+    words_seconds: f64,
+) -> anyhow::Result<f64> {
+    let policy = laboratory.policy;
+    let mut config = demo_config(laboratory.sampling.seed, false);
+    config.ppo.iterations = ITERATIONS;
+    let tasks = SceneTasks {
+        world,
+        split: Split::Train,
+        seed: 0,
+        count: ITERATIONS * config.ppo.images_per_iteration,
+        processor: &policy.processor,
+        tokenizer: policy.tokenizer.as_ref(),
+        config: policy.model.config(),
+        views: laboratory.views,
+        all_prompts: true,
+    };
+    let judge = Judge {
+        tokenizer: Arc::clone(&policy.tokenizer),
+        vocabulary: laboratory.vocabulary.clone(),
+        verifier: laboratory.verifier.as_ref().clone(),
+    };
+    let (images, responses) =
+        (config.ppo.images_per_iteration, config.ppo.responses_per_iteration());
+    let model = policy.model.clone();
+    let mut trainer = Trainer::new(config, model, judge, calibration, &tasks, None)?;
+    let mut total = 0.0;
+    let progress = laboratory.reporter.phase("time iterations", ITERATIONS as u64);
+    for iteration in 0..ITERATIONS {
+        let seconds = trainer.iterate(&mut |_| {})?.seconds.total();
+        if iteration > 0 {
+            total += seconds;
+        }
+        progress.advance(1);
+    }
+    progress.finish();
+    let scoring = look_seconds * images as f64 + words_seconds * responses as f64;
+    Ok(scoring * (ITERATIONS - 1) as f64 / total)
+}

@@ -1,0 +1,332 @@
+//! What one seed gives: captions, then every measurement on them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use fisao_align::calibrate::{mismatched_centres, mismatched_scores};
+use fisao_align::captions::Captioned;
+use fisao_eval::captions::{self, CaptionInput, CaptionOptions, MeteorTables};
+use fisao_models::generation::Sampling;
+use fisao_verifier::calibration::{Calibration, Centres};
+use fisao_verifier::mentions::{ObjectVocabulary, Unit};
+use fisao_verifier::scorer::{ImageEmbedding, Regions, Verifier};
+
+use super::document::{CoarseResult, Correlation, ProbeResult, SeedStudy, VariantResult};
+use super::measures::{auc, calibrated, correlation, detection, probabilities};
+use super::needs::{sizes, thresholds, vocabulary_sizes};
+use super::probe::Probe;
+use super::sample::{Mention, Sample, Setup, look};
+use super::source::{Part, Source};
+use super::variants::{VARIANTS, Variant};
+use super::{HALLUCINATION, cost};
+use crate::bundle::{LoadedVerifier, Policy, Views};
+use crate::reporter::Reporter;
+
+/// How much resolution the verifier loses where variants are to be told apart.
+const COARSENESS: [f64; 3] = [2.0, 3.0, 4.0];
+
+/// A quality of one caption.
+type Metric = fn(&captions::CaptionScores) -> f64;
+
+/// Everything a seed is worked on with.
+pub(super) struct Laboratory<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) loaded: &'a LoadedVerifier,
+    /// Scores whole images by the default settings and knows all names.
+    pub(super) verifier: Arc<Verifier>,
+    /// What the verifier sees besides the model's own pixels.
+    pub(super) views: Option<&'a Views>,
+    pub(super) vocabulary: &'a ObjectVocabulary,
+    pub(super) source: &'a Source<'a>,
+    pub(super) sampling: Sampling,
+    pub(super) reporter: &'a Reporter,
+}
+
+/// Both parts' images as verifiers of the same regions see them.
+struct Looks {
+    calibration: Vec<ImageEmbedding>,
+    test: Vec<ImageEmbedding>,
+}
+
+/// Captions of both parts.
+struct Samples {
+    calibration: Sample,
+    test: Sample,
+}
+
+/// Mentions of both parts under one variant.
+pub(super) struct Scored {
+    pub(super) calibration: Vec<Mention>,
+    pub(super) test: Vec<Mention>,
+    /// Names of the calibration captions against other images.
+    pub(super) mismatched: Vec<f64>,
+    centres: Option<Centres>,
+}
+
+/// What the variants make of images at one resolution.
+struct Resolution {
+    variants: Vec<(&'static Variant, Scored)>,
+    /// What the verifier made of the whole of each test image.
+    images: Vec<ImageEmbedding>,
+}
+
+impl Resolution {
+    /// Scores as commands do by default, with their calibration if they allow one.
+    fn default(&self) -> (&Scored, Option<Calibration>) {
+        let mut variants = self.variants.iter();
+        let (_, scored) = variants
+            .find(|(variant, _)| variant.is_default())
+            .expect("one of the variants is the default");
+        let calibration = calibrated(&scored.calibration)
+            .map(|calibration| Calibration { centres: scored.centres.clone(), ..calibration });
+        (scored, calibration)
+    }
+}
+
+impl Laboratory<'_> {
+    /// Measures everything with one seed.
+    pub(super) fn seed(&self, seed: u64) -> anyhow::Result<SeedStudy> {
+        let setup = Setup {
+            policy: self.policy,
+            source: self.source,
+            verifier: &self.verifier,
+            vocabulary: self.vocabulary,
+            views: self.views,
+            sampling: self.sampling.clone(),
+            reporter: self.reporter,
+        };
+        let calibration = setup.sample(Part::Calibration, seed)?;
+        let mut samples = Samples { calibration, test: setup.sample(Part::Test, seed)? };
+        let texts = self.embed_captions(&mut samples.test)?;
+        let steps = 1 + COARSENESS.len() as u64;
+        let progress = self.reporter.phase("score variants", steps);
+        let sharp = self.at_resolution(&samples, seed, 1.0)?;
+        progress.advance(1);
+        let mut coarse = Vec::new();
+        for coarseness in COARSENESS {
+            let found = self.at_resolution(&samples, seed, coarseness)?;
+            coarse.push(self.coarse(&samples.test, &found, &texts, coarseness));
+            progress.advance(1);
+        }
+        progress.finish();
+        let (default, calibration) = sharp.default();
+        let mentions = &default.test;
+        let rates = samples.test.hallucination_rates(mentions);
+        let variants = sharp.variants.iter();
+        Ok(SeedStudy {
+            seed,
+            captions: samples.test.captions.len(),
+            captions_without_mention: rates.iter().filter(|rate| rate.is_none()).count(),
+            mentions: mentions.len(),
+            hallucinated: mentions.iter().filter(|mention| !mention.correct).count(),
+            negated: samples.test.captions.iter().map(|caption| caption.negated).sum(),
+            variants: variants.map(|(variant, scored)| result(variant, scored)).collect(),
+            probe: self.probe(&samples, &sharp),
+            coarse,
+            correlations: self.correlations(&samples.test, &sharp, &texts, seed)?,
+            calibration: thresholds(default)?,
+            calibration_images: sizes(&samples.calibration, default, seed),
+            vocabulary: vocabulary_sizes(self.vocabulary, mentions, seed),
+            distribution: calibrated(mentions).map(|calibration| calibration.histograms),
+            cost: cost::measure(self, &samples.test, calibration.as_ref(), seed)?,
+        })
+    }
+
+    /// Mentions of both parts under every variant, on images that lost resolution by a factor.
+    fn at_resolution(
+        &self,
+        samples: &Samples,
+        seed: u64,
+        coarseness: f64,
+    ) -> anyhow::Result<Resolution> {
+        // The embeddings of patches hold those of the whole images, too.
+        let patches = self.looks(Regions::Patches, seed, coarseness)?;
+        let crops = self.looks(Regions::Crops, seed, coarseness)?;
+        let mut variants = Vec::with_capacity(VARIANTS.len());
+        for variant in VARIANTS {
+            let looks = if variant.regions == Regions::Crops { &crops } else { &patches };
+            variants.push((variant, self.scored(variant, samples, looks)?));
+        }
+        Ok(Resolution { variants, images: patches.test })
+    }
+
+    /// What is left of detection, and of the correlations with the share of correct words.
+    fn coarse(
+        &self,
+        sample: &Sample,
+        found: &Resolution,
+        texts: &[Vec<f32>],
+        coarseness: f64,
+    ) -> CoarseResult {
+        let auc = found.variants.iter().map(|(v, scored)| (v.name.to_owned(), auc(&scored.test)));
+        let scores = CaptionScores::of(&self.verifier, sample, found, texts);
+        let with_truth = scores.map(|scores| {
+            correlation(HALLUCINATION, &scores.correct, &scores.words, &scores.whole)
+        });
+        CoarseResult {
+            coarseness,
+            auc: auc.collect(),
+            spearman_token: with_truth.as_ref().and_then(|found| found.token),
+            spearman_sentence: with_truth.as_ref().and_then(|found| found.sentence),
+        }
+    }
+
+    fn looks(&self, regions: Regions, seed: u64, coarseness: f64) -> anyhow::Result<Looks> {
+        let mut settings = VARIANTS[0].settings();
+        settings.score.regions = regions;
+        let loaded = self.loaded.with_settings(settings);
+        let own_pixels = self.views.is_none() && regions != Regions::Crops && coarseness <= 1.0;
+        let views = (!own_pixels).then(|| loaded.views.coarsened(coarseness));
+        let of_part =
+            |part| look(&loaded.verifier, self.source.tasks(part, seed, views.as_ref()).as_ref());
+        Ok(Looks { calibration: of_part(Part::Calibration)?, test: of_part(Part::Test)? })
+    }
+
+    fn scored(
+        &self,
+        variant: &Variant,
+        samples: &Samples,
+        looks: &Looks,
+    ) -> anyhow::Result<Scored> {
+        let mut verifier = self.loaded.with_settings(variant.settings()).verifier;
+        if verifier.templates() == self.verifier.templates() {
+            let known = self.verifier.known();
+            verifier.remember(known.iter().map(|(name, text)| (name.clone(), text.clone())));
+        }
+        verifier.learn(self.vocabulary.forms().map(|(form, _)| form))?;
+        let (captions, images) = (&samples.calibration.captions, &looks.calibration);
+        let centres = if variant.centred {
+            Some(mismatched_centres(captions, images, &mut verifier, self.vocabulary)?)
+        } else {
+            None
+        };
+        verifier.set_centres(centres.clone());
+        let mentions = |sample: &Sample, images: &[ImageEmbedding]| {
+            sample.mentions(&verifier, images, self.vocabulary)
+        };
+        Ok(Scored {
+            calibration: mentions(&samples.calibration, &looks.calibration),
+            test: mentions(&samples.test, &looks.test),
+            mismatched: mismatched_scores(captions, images, &verifier),
+            centres,
+        })
+    }
+
+    /// Text embedding of every caption as a whole; the time it takes goes into the sample.
+    fn embed_captions(&self, sample: &mut Sample) -> anyhow::Result<Vec<Vec<f32>>> {
+        let started = Instant::now();
+        let embed =
+            |caption: &Captioned| self.verifier.embed_text(std::slice::from_ref(&caption.text));
+        let texts = sample.captions.iter().map(embed).collect::<Result<Vec<_>, _>>()?;
+        sample.seconds.sentences = started.elapsed().as_secs_f64();
+        Ok(texts)
+    }
+
+    fn probe(&self, samples: &Samples, sharp: &Resolution) -> Option<ProbeResult> {
+        let scored = &sharp.variants;
+        let correct: Vec<bool> = scored[0].1.calibration.iter().map(|m| m.correct).collect();
+        let features = |sample: &Sample, pick: fn(&Scored) -> &Vec<Mention>| -> Vec<Vec<f64>> {
+            let units = sample.captions.iter().flat_map(|caption| {
+                caption.units.iter().map(|unit| (&sample.images[caption.task], unit))
+            });
+            let row = |(at, (image, unit)): (usize, (&ImageEmbedding, &Unit))| {
+                let text = &self.verifier.known()[&unit.form];
+                let products = image.whole.iter().zip(text).map(|(v, t)| f64::from(v * t));
+                products.chain(scored.iter().map(|(_, scored)| pick(scored)[at].score)).collect()
+            };
+            units.enumerate().map(row).collect()
+        };
+        let train = features(&samples.calibration, |scored| &scored.calibration);
+        let probe = Probe::fit(&train, &correct)?;
+        let test = features(&samples.test, |scored| &scored.test);
+        let mentions = scored[0].1.test.iter().zip(&test);
+        let mentions: Vec<Mention> = mentions
+            .map(|(mention, features)| Mention { score: probe.score(features), ..*mention })
+            .collect();
+        Some(ProbeResult { ridge: probe.ridge, detection: detection(&mentions, None) })
+    }
+
+    /// Scores of words and of captions against the truth and against captions by people.
+    fn correlations(
+        &self,
+        sample: &Sample,
+        sharp: &Resolution,
+        texts: &[Vec<f32>],
+        seed: u64,
+    ) -> anyhow::Result<Vec<Correlation>> {
+        let Some(scores) = CaptionScores::of(&self.verifier, sample, sharp, texts) else {
+            return Ok(Vec::new());
+        };
+        let CaptionScores { named, correct, words, whole } = scores;
+        let mut found = vec![correlation(HALLUCINATION, &correct, &words, &whole)];
+        let Some(references) = self.source.references(Part::Test, seed)? else { return Ok(found) };
+        let inputs: Vec<CaptionInput> = named
+            .iter()
+            .map(|&at| CaptionInput {
+                image_id: sample.ids[at].clone(),
+                caption: sample.captions[at].text.clone(),
+            })
+            .collect();
+        let options = CaptionOptions::default();
+        let report = captions::evaluate(&inputs, &references, &MeteorTables::default(), &options)?;
+        let metrics: [(&str, Metric); 3] = [
+            ("BLEU-4", |scores| scores.bleu_4),
+            ("ROUGE-L", |scores| scores.rouge_l),
+            ("CIDEr", |scores| scores.cider),
+        ];
+        for (name, metric) in metrics {
+            let quality: Vec<f64> =
+                report.per_image.iter().map(|image| metric(&image.scores)).collect();
+            found.push(correlation(name, &quality, &words, &whole));
+        }
+        Ok(found)
+    }
+}
+
+fn result(variant: &Variant, scored: &Scored) -> VariantResult {
+    let calibration = calibrated(&scored.calibration);
+    VariantResult {
+        name: variant.name.to_owned(),
+        default: variant.is_default(),
+        detection: detection(&scored.test, calibration.as_ref()),
+    }
+}
+
+/// Scores of the captions that name something.
+struct CaptionScores {
+    /// Their positions.
+    named: Vec<usize>,
+    /// Share of correct words.
+    correct: Vec<f64>,
+    /// Mean probability of the words.
+    words: Vec<f64>,
+    /// Cosine of the whole caption.
+    whole: Vec<f64>,
+}
+
+impl CaptionScores {
+    /// `None` where scores allow no calibration.
+    fn of(
+        verifier: &Verifier,
+        sample: &Sample,
+        found: &Resolution,
+        texts: &[Vec<f32>],
+    ) -> Option<Self> {
+        let (scored, calibration) = found.default();
+        let mut words: Vec<Vec<f64>> = vec![Vec::new(); sample.captions.len()];
+        for (mention, p) in scored.test.iter().zip(probabilities(&calibration?, &scored.test)) {
+            words[mention.caption].push(p);
+        }
+        let mut all = Self { named: vec![], correct: vec![], words: vec![], whole: vec![] };
+        let rates = sample.hallucination_rates(&scored.test);
+        for (at, (rate, words)) in rates.into_iter().zip(words).enumerate() {
+            let Some(rate) = rate else { continue };
+            let image = &found.images[sample.captions[at].task];
+            all.named.push(at);
+            all.correct.push(1.0 - rate);
+            all.words.push(words.iter().sum::<f64>() / words.len() as f64);
+            all.whole.push(verifier.score_text(image, &texts[at]));
+        }
+        Some(all)
+    }
+}

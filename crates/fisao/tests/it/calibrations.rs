@@ -1,0 +1,169 @@
+//! Calibrations: made from scenes of the embedded world, used where they fit, refused where they do not.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use fisao_scenes::{CATEGORIES, Category, Split, World};
+use serde_json::{Value, json};
+
+use crate::fixture::Workplace;
+
+/// Pictures that are enough to calibrate on.
+const PICTURES: u64 = 64;
+
+const CALIBRATE: [&str; 9] = [
+    "calibrate",
+    "--images",
+    "scenes",
+    "--temperature",
+    "1",
+    "--max-new-tokens",
+    "64",
+    "--output",
+    "calibration.json",
+];
+
+/// A folder of scenes with annotations of what is in them, and captions of the first two.
+fn workplace() -> Workplace {
+    let place = Workplace::furnished();
+    let world = World::new();
+    fs::create_dir(place.path("scenes")).unwrap();
+    let mut annotations = String::new();
+    for index in 0..PICTURES {
+        let scene = world.scene(Split::Calibration, 0, index);
+        let id = world.image_id(Split::Calibration, index);
+        world.render(&scene).save(place.path("scenes").join(format!("{id}.png"))).unwrap();
+        let objects = scene.categories();
+        writeln!(annotations, "{}", json!({ "image_id": id, "objects": objects })).unwrap();
+    }
+    place.write("annotations.jsonl", annotations);
+    let captions: Vec<String> = (0..2)
+        .map(|index| {
+            let id = world.image_id(Split::Calibration, index);
+            let scene = world.scene(Split::Calibration, 0, index).categories();
+            let present = scene.iter().next().unwrap();
+            let mut absent =
+                CATEGORIES.iter().map(Category::name).filter(|name| !scene.contains(name));
+            let (one, other) = (absent.next().unwrap(), absent.next().unwrap());
+            let caption = format!("A {present} with a {one} and a {other}.");
+            json!({ "image_id": id, "caption": caption }).to_string()
+        })
+        .collect();
+    place.write("captions.jsonl", captions.join("\n"));
+    place
+}
+
+fn calibration(place: &Workplace) -> Value {
+    serde_json::from_slice(&fs::read(place.path("calibration.json")).unwrap()).unwrap()
+}
+
+fn verify<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let arguments = ["verify", "--captions", "captions.jsonl", "--images", "scenes"];
+    [&arguments[..], &["--calibration", "calibration.json"], more].concat()
+}
+
+#[test]
+fn a_calibration_says_what_it_was_made_with_and_fits_nothing_else() {
+    let place = workplace();
+    let printed =
+        place.succeed(&[&CALIBRATE[..], &["--annotations", "annotations.jsonl"]].concat());
+    assert!(printed.starts_with("AUC 0.9") || printed.starts_with("AUC 1.0"), "{printed}");
+    let file = calibration(&place);
+    let made_with = &file["made_with"];
+    assert_eq!(made_with["model"]["name"], "fisao-embedded-llava");
+    assert_eq!(made_with["images"]["count"], PICTURES);
+    assert_eq!(made_with["verifier"]["model"]["sha256"].as_str().unwrap().len(), 64);
+    let interval = &file["intervals"]["mu_hallucinated"];
+    let (low, high) = (interval["low"].as_f64().unwrap(), interval["high"].as_f64().unwrap());
+    let mu = file["mu_hallucinated"].as_f64().unwrap();
+    assert!(low < mu && mu < high, "{interval} around {mu}");
+    // Scores are centred by default, and every name of the world has its centre.
+    assert!(file["centres"].as_object().unwrap().len() > 66);
+
+    let words = place.succeed(&verify(&["--format", "jsonl"]));
+    let found: Value = serde_json::from_str(words.lines().next().unwrap()).unwrap();
+    assert_eq!(found["hallucinated"], 2, "{found}");
+    assert_eq!(found["mentions"][0]["hallucinated"], false, "{found}");
+
+    let other = place.refuse(&verify(&["--template", "a drawing of a {}"]));
+    assert!(other.contains("was made with the templates [\"a photo of a {}.\"], not"), "{other}");
+    let other = place.refuse(&verify(&["--regions", "patches"]));
+    assert!(other.contains("calibrate again"), "{other}");
+    let other = place.refuse(&verify(&["--verifier", "clip"]));
+    assert!(
+        other.contains("the verifier fisao-embedded-clip (") && other.contains("not clip ("),
+        "{other}"
+    );
+    let align = ["align", "--model", "llava", "--verifier", "clip", "--images", "pictures"];
+    let more = ["--calibration", "calibration.json", "--output", "run", "--vocabulary", "coco"];
+    let other = place.refuse(&[&align[..], &more].concat());
+    for part in ["the model fisao-embedded-llava", "the verifier", "another object vocabulary"] {
+        assert!(other.contains(part), "{part}: {other}");
+    }
+}
+
+#[test]
+fn calibrations_that_cannot_be_used_are_told() {
+    let place = workplace();
+    place.succeed(&CALIBRATE);
+    let mut file = calibration(&place);
+    assert_eq!(file["mode"], "none");
+    file["version"] = json!(1);
+    place.write("calibration.json", file.to_string());
+    let error = place.refuse(&verify(&[]));
+    assert!(error.contains("calibration version 1 is not 2; calibrate again"), "{error}");
+    file["version"] = json!(2);
+    file["sigma"] = json!(0.0);
+    place.write("calibration.json", file.to_string());
+    let error = place.refuse(&verify(&[]));
+    assert!(error.contains("sigma is 0"), "{error}");
+    place.write("calibration.json", "{\"version\": 2}");
+    assert!(place.refuse(&verify(&[])).contains("calibration.json"));
+
+    let nothing = format!("{}\n", json!({ "image_id": "nothing", "objects": [] }));
+    place.write("annotations.jsonl", nothing);
+    let error = place.refuse(&[&CALIBRATE[..], &["--annotations", "annotations.jsonl"]].concat());
+    assert!(error.contains("the annotations do not list the image"), "{error}");
+}
+
+#[test]
+fn where_words_are_seen_is_shown_on_request() {
+    let place = workplace();
+    place.succeed(&[&CALIBRATE[..], &["--annotations", "annotations.jsonl"]].concat());
+    let shown = ["--heat-maps", "--html", "page.html", "--html-captions", "1", "--format", "jsonl"];
+    let printed = place.succeed(&verify(&shown));
+    let found: Value = serde_json::from_str(printed.lines().next().unwrap()).unwrap();
+    let map = &found["mentions"][0]["heat_map"];
+    assert_eq!((&map["side"], map["cosines"].as_array().unwrap().len()), (&json!(6), 36));
+    let page = fs::read_to_string(place.path("page.html")).unwrap();
+    assert_eq!(page.matches("<article").count(), 1);
+    assert!(page.contains("1 less doubtful captions are not shown"));
+    assert_eq!(page.matches("hallucinated absent").count(), 4, "two words, each with its map");
+    assert!(!page.contains("http://") && !page.contains("https://"), "the page asks nobody");
+
+    // The score of a word is the whole image's, whether or not it is shown where it is seen.
+    let plain: Value = serde_json::from_str(
+        place.succeed(&verify(&["--format", "jsonl"])).lines().next().unwrap(),
+    )
+    .unwrap();
+    assert_eq!(plain["mentions"][0]["cosine"], found["mentions"][0]["cosine"]);
+    assert_eq!(plain["mentions"][0].get("heat_map"), None);
+}
+
+#[test]
+fn crops_and_patches_can_be_calibrated_too() {
+    let place = workplace();
+    for regions in ["patches", "crops"] {
+        let regions = format!("score.regions={regions}");
+        let more = ["--annotations", "annotations.jsonl", "--set", &regions];
+        place.succeed(&[&CALIBRATE[..], &more].concat());
+        // The calibration says how to score.
+        let printed = place.succeed(&verify(&["--format", "jsonl"]));
+        let found: Value = serde_json::from_str(printed.lines().next().unwrap()).unwrap();
+        assert!(found["mentions"][1]["p_hallucinated"].as_f64().unwrap() > 0.5, "{found}");
+    }
+    let error = place.refuse(
+        &[&CALIBRATE[..], &["--set", "score.crops=9", "--set", "score.regions=crops"]].concat(),
+    );
+    assert!(error.contains("score.crops is 9; it must be from 2 to 8"), "{error}");
+}
