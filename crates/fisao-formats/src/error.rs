@@ -355,7 +355,8 @@ impl FormatError {
                  an earlier checkpoint"
             }
             Self::UnknownModelType { .. } | Self::WrongModelType { .. } => {
-                "a captioning model is a `llava` checkpoint, a verifier a `clip` or `siglip` checkpoint"
+                "a captioning model is a `llava` checkpoint, a verifier a `clip` or `siglip` checkpoint: a \
+                 `llava` one holds no text tower, so give the model that its vision tower was taken from"
             }
             Self::ChatTemplate { .. } => {
                 "a prompt that holds the image placeholder, normally <image>, is passed on verbatim \

@@ -202,6 +202,8 @@ pub(super) struct CalibrationSize {
     pub(super) mu_hallucinated_error: Option<f64>,
     /// Mean squared error of the probability on the test images, mean over the draws.
     pub(super) brier: Option<f64>,
+    /// On the test images, centred by these images alone; mean over the draws.
+    pub(super) auc: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]

@@ -1,11 +1,14 @@
 //! What calibration needs: labels or none, how many images, how long a list of objects.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use fisao_eval::detection::brier;
 use fisao_verifier::calibration::{
     Anchors, Bootstrap, Calibration, Intervals, UnlabelledConfig, bootstrap_annotated,
     fit_annotated, fit_unlabelled,
 };
 use fisao_verifier::mentions::ObjectVocabulary;
+use fisao_verifier::scorer::Verifier;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -61,43 +64,98 @@ fn moments(calibration: &Calibration, intervals: Option<Intervals>) -> Moments {
     }
 }
 
-/// How well fewer calibration images do.
-pub(super) fn sizes(sample: &Sample, scored: &Scored, seed: u64) -> Vec<CalibrationSize> {
-    let Some(all) = calibrated(&scored.calibration) else { return Vec::new() };
-    let count = sample.captions.len();
-    let truth: Vec<bool> = scored.test.iter().map(|mention| mention.correct).collect();
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut found = Vec::new();
-    for images in CALIBRATION_IMAGES.into_iter().filter(|&images| images <= count) {
-        let mut rows: Vec<[f64; 3]> = Vec::new();
-        let draws = if images == count { 1 } else { DRAWS };
-        for _ in 0..draws {
-            let mut order: Vec<usize> = (0..count).collect();
-            order.shuffle(&mut rng);
-            let mut chosen = vec![false; count];
-            order[..images].iter().for_each(|&at| chosen[at] = true);
-            let mentions = scored.calibration.iter().filter(|mention| chosen[mention.caption]);
-            let Some(part) = calibrated(&mentions.copied().collect::<Vec<_>>()) else { continue };
-            let p = probabilities(&part, &scored.test);
-            rows.push([
-                (part.mu_correct - all.mu_correct).abs() / all.sigma,
-                (part.mu_hallucinated - all.mu_hallucinated).abs() / all.sigma,
-                brier(&p, &truth).unwrap_or(f64::NAN),
-            ]);
+/// Plain scores that centres of any part of the calibration images can be taken from.
+pub(super) struct Centring<'a> {
+    /// Scores whole images, without centres; knows all names.
+    pub(super) verifier: &'a Verifier,
+    pub(super) vocabulary: &'a ObjectVocabulary,
+    /// Both parts' mentions by the plain score.
+    pub(super) plain: &'a Scored,
+    pub(super) calibration: &'a Sample,
+    pub(super) test: &'a Sample,
+}
+
+impl Centring<'_> {
+    /// How well fewer calibration images do: thresholds and centres come from them alone.
+    pub(super) fn sizes(&self, seed: u64) -> Vec<CalibrationSize> {
+        let count = self.calibration.captions.len();
+        let scores = self.scores();
+        let Some(all) = self.with_images(&scores, &vec![true; count]) else { return Vec::new() };
+        let truth: Vec<bool> = self.plain.test.iter().map(|mention| mention.correct).collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut found = Vec::new();
+        for images in CALIBRATION_IMAGES.into_iter().filter(|&images| images <= count) {
+            let mut rows: Vec<[f64; 4]> = Vec::new();
+            for _ in 0..if images == count { 1 } else { DRAWS } {
+                let mut order: Vec<usize> = (0..count).collect();
+                order.shuffle(&mut rng);
+                let mut chosen = vec![false; count];
+                order[..images].iter().for_each(|&at| chosen[at] = true);
+                let Some((part, test)) = self.with_images(&scores, &chosen) else { continue };
+                rows.push([
+                    (part.mu_correct - all.0.mu_correct).abs() / all.0.sigma,
+                    (part.mu_hallucinated - all.0.mu_hallucinated).abs() / all.0.sigma,
+                    brier(&probabilities(&part, &test), &truth).unwrap_or(f64::NAN),
+                    auc(&test).unwrap_or(f64::NAN),
+                ]);
+            }
+            let mean = |column: usize| {
+                let sum: f64 = rows.iter().map(|row| row[column]).sum();
+                (!rows.is_empty()).then(|| sum / rows.len() as f64)
+            };
+            found.push(CalibrationSize {
+                images,
+                draws: rows.len(),
+                mu_correct_error: mean(0),
+                mu_hallucinated_error: mean(1),
+                brier: mean(2),
+                auc: mean(3),
+            });
         }
-        let mean = |column: usize| {
-            let sum: f64 = rows.iter().map(|row| row[column]).sum();
-            (!rows.is_empty()).then(|| sum / rows.len() as f64)
-        };
-        found.push(CalibrationSize {
-            images,
-            draws: rows.len(),
-            mu_correct_error: mean(0),
-            mu_hallucinated_error: mean(1),
-            brier: mean(2),
-        });
+        found
     }
-    found
+
+    /// Of every name its category, and its plain score with every calibration image.
+    fn scores(&self) -> BTreeMap<&str, (usize, Vec<f64>)> {
+        let with_all = |form: &str| {
+            let images = self.calibration.images.iter();
+            images.map(|image| self.verifier.score(image, form)).collect()
+        };
+        let forms = self.vocabulary.forms();
+        forms.map(|(form, category)| (form, (category, with_all(form)))).collect()
+    }
+
+    /// Thresholds from the chosen calibration images, and the test mentions on their scale.
+    fn with_images(
+        &self,
+        scores: &BTreeMap<&str, (usize, Vec<f64>)>,
+        chosen: &[bool],
+    ) -> Option<(Calibration, Vec<Mention>)> {
+        let mut named = vec![BTreeSet::new(); chosen.len()];
+        for caption in &self.calibration.captions {
+            named[caption.task].extend(caption.units.iter().map(|unit| unit.category));
+        }
+        let centre = |name: &str| {
+            let (category, scores) = &scores[name];
+            let mean = |everywhere: bool| {
+                let of_images = (0..chosen.len())
+                    .filter(|&at| chosen[at] && (everywhere || !named[at].contains(category)));
+                let found: Vec<f64> = of_images.map(|at| scores[at]).collect();
+                (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
+            };
+            mean(false).or_else(|| mean(true)).unwrap_or(0.0)
+        };
+        let centres: BTreeMap<&str, f64> =
+            scores.keys().map(|name| (*name, centre(name))).collect();
+        let centred = |sample: &Sample, mentions: &[Mention]| -> Vec<Mention> {
+            let forms = sample.captions.iter().flat_map(|caption| &caption.units);
+            let pairs = mentions.iter().zip(forms.map(|unit| unit.form.as_str()));
+            pairs.map(|(m, form)| Mention { score: m.score - centres[form], ..*m }).collect()
+        };
+        let own = centred(self.calibration, &self.plain.calibration);
+        let own: Vec<Mention> = own.into_iter().filter(|mention| chosen[mention.caption]).collect();
+        Some((calibrated(&own)?, centred(self.test, &self.plain.test)))
+    }
 }
 
 /// How much fewer categories find, nested parts of one shuffle.

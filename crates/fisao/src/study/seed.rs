@@ -13,7 +13,7 @@ use fisao_verifier::scorer::{ImageEmbedding, Regions, Verifier};
 
 use super::document::{CoarseResult, Correlation, ProbeResult, SeedStudy, VariantResult};
 use super::measures::{auc, calibrated, correlation, detection, probabilities};
-use super::needs::{sizes, thresholds, vocabulary_sizes};
+use super::needs::{Centring, thresholds, vocabulary_sizes};
 use super::probe::Probe;
 use super::sample::{Mention, Sample, Setup, look};
 use super::source::{Part, Source};
@@ -113,6 +113,14 @@ impl Laboratory<'_> {
         let mentions = &default.test;
         let rates = samples.test.hallucination_rates(mentions);
         let variants = sharp.variants.iter();
+        let centring = Centring {
+            verifier: &self.verifier,
+            vocabulary: self.vocabulary,
+            // The first variant is the plain one.
+            plain: &sharp.variants[0].1,
+            calibration: &samples.calibration,
+            test: &samples.test,
+        };
         Ok(SeedStudy {
             seed,
             captions: samples.test.captions.len(),
@@ -125,7 +133,7 @@ impl Laboratory<'_> {
             coarse,
             correlations: self.correlations(&samples.test, &sharp, &texts, seed)?,
             calibration: thresholds(default)?,
-            calibration_images: sizes(&samples.calibration, default, seed),
+            calibration_images: centring.sizes(seed),
             vocabulary: vocabulary_sizes(self.vocabulary, mentions, seed),
             distribution: calibrated(mentions).map(|calibration| calibration.histograms),
             cost: cost::measure(self, &samples.test, calibration.as_ref(), seed)?,

@@ -244,8 +244,7 @@ fn calibration_table(study: &Study<'_>) -> Table {
 }
 
 fn size_table(study: &Study<'_>) -> Table {
-    let mut table =
-        Table::new(&["images", "μ₊ off by, σ", "μ₋ off by, σ", "Brier on the test images"]);
+    let mut table = Table::new(&["images", "μ₊ off by, σ", "μ₋ off by, σ", "AUC", "Brier"]);
     let Some(first) = study.seeds.first() else { return table };
     for (at, size) in first.calibration_images.iter().enumerate() {
         let number = |pick: fn(&super::document::CalibrationSize) -> Option<f64>, decimals| {
@@ -255,6 +254,7 @@ fn size_table(study: &Study<'_>) -> Table {
             size.images.to_string(),
             number(|size| size.mu_correct_error, 3),
             number(|size| size.mu_hallucinated_error, 3),
+            number(|size| size.auc, 4),
             number(|size| size.brier, 4),
         ]);
     }
