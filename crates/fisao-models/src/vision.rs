@@ -185,6 +185,13 @@ impl VisionTower {
         self.patch_embedding.device()
     }
 
+    /// Whether an adapter changes what the tower computes.
+    pub fn is_adapted(&self) -> bool {
+        let mut adapted = false;
+        self.clone().visit_maps_mut("", &mut |_, map| adapted |= map.adapter.is_some());
+        adapted
+    }
+
     /// Visits every affine map under `{prefix}.encoder.layers.N.…`.
     pub(crate) fn visit_maps_mut(&mut self, prefix: &str, visitor: &mut MapVisitor<'_>) {
         self.encoder.visit_maps_mut(&format!("{prefix}.encoder"), visitor);

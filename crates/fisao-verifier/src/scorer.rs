@@ -150,13 +150,14 @@ impl Verifier {
         self.centres = centres.map(Arc::new);
     }
 
-    /// Goes on from where the policy's image tower ends, from now on, as it is this model's own.
+    /// Goes on from where the policy's image tower ends, from now on, as it is this model's own. Where an adapter changes
+    /// the policy's, each keeps to its own: a verifier is never trained.
     ///
     /// # Errors
     /// See [`check_own_encoder`](Self::check_own_encoder); the towers are not shared then.
     pub fn share_tower(&mut self, policy: &VisionTower) -> Result<(), VerifierError> {
         self.check_own_encoder(policy)?;
-        self.shares_tower = true;
+        self.shares_tower = !policy.is_adapted();
         Ok(())
     }
 

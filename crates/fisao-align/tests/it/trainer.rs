@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use burn::tensor::Device;
-use fisao_align::captions::{Judge, generate, likelihoods};
+use burn::tensor::{Device, Tensor};
+use fisao_align::captions::{Encoded, Judge, encode, generate, likelihoods};
 use fisao_align::config::AlignConfig;
 use fisao_align::error::AlignError;
 use fisao_align::tasks::{Task, TaskSource};
@@ -15,6 +15,7 @@ use fisao_models::generation::{Generated, Sampling};
 use fisao_models::image::PixelValues;
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
+use fisao_models::lora::LowRank;
 use fisao_models::parameters::Parameters;
 use fisao_models::text::{DecodedText, TextError, Tokenizer};
 use fisao_models::vision::{VisionConfig, VisionFamily};
@@ -346,4 +347,33 @@ fn state_of_another_run_is_refused() {
     other.lora.rank = 2;
     let error = trainer(config()).restore(trainer(other).state()).unwrap_err();
     assert!(matches!(error, AlignError::State(_)), "{error}");
+}
+
+/// The verifier is the encoder as it came; what an adapter makes of the policy's must not reach it.
+#[test]
+fn an_adapted_tower_is_not_shared() {
+    let (mut policy, mut judge) = models();
+    let tasks: Vec<Task> = (0..3).map(|index| Noise.task(index).unwrap()).collect();
+    let alone = encode(&policy, &judge.verifier, &tasks).unwrap();
+    judge.verifier.share_tower(&policy.vision_tower).unwrap();
+    assert!(judge.verifier.shares_tower());
+    let shared = encode(&policy, &judge.verifier, &tasks).unwrap();
+    let distance = |a: &Encoded, b: &Encoded| {
+        let pairs = a.embeddings.iter().zip(&b.embeddings);
+        let differences = pairs.flat_map(|(a, b)| a.whole.iter().zip(&b.whole));
+        differences.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    assert!(distance(&alone, &shared) < 1e-5);
+
+    policy.visit_maps_mut(&mut |name, map| {
+        if name.starts_with("vision") {
+            let [inputs, outputs] = map.size();
+            let ones = |shape| Tensor::ones(shape, &Device::flex());
+            map.adapter = Some(LowRank { a: ones([1, inputs]), b: ones([outputs, 1]), scale: 1.0 });
+        }
+    });
+    assert!(policy.vision_tower.is_adapted());
+    judge.verifier.share_tower(&policy.vision_tower).unwrap();
+    assert!(!judge.verifier.shares_tower());
+    assert!(distance(&alone, &encode(&policy, &judge.verifier, &tasks).unwrap()) < 1e-6);
 }
