@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use fisao_models::parallel::{cores, over_shares};
 use fisao_verifier::calibration::{
     Anchors, Bootstrap, Calibration, CalibrationError, Centres, Labels, UnlabelledConfig,
     bootstrap_annotated, centres, fit_annotated, fit_sentences, fit_unlabelled,
@@ -10,7 +11,7 @@ use fisao_verifier::calibration::{
 use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::scorer::{ImageEmbedding, Verifier};
 
-use crate::captions::{Captioned, Encoded, Judge};
+use crate::captions::{Captioned, Judge};
 use crate::error::AlignError;
 
 /// How far images are shifted against captions to make mismatched pairs.
@@ -44,9 +45,13 @@ pub fn own_mentions(
     mentions
 }
 
-/// Estimates what scores of correct and hallucinated mentions look like. Where scores are to be
-/// [centred](fisao_verifier::scorer::ScoreConfig::centred), the centres are found first, and `judge` scores by them
-/// from then on.
+/// Images without a name that its centre is taken from, at least; fewer say little, and often hold what their captions
+/// missed.
+const LEAST_MISMATCHED: usize = 10;
+
+/// Estimates what scores of correct and hallucinated mentions look like; `images[task]` is what the verifier made of each
+/// image. Where scores are to be [centred](fisao_verifier::scorer::ScoreConfig::centred), the centres are found first, and
+/// `judge` scores by them from then on.
 ///
 /// With [`Labels::Annotations`] `truth[task]` holds the categories of each image; with
 /// [`Labels::None`] it is not looked at.
@@ -56,7 +61,7 @@ pub fn own_mentions(
 /// [`AlignError::Setting`]; [`AlignError::Verifier`] when a name cannot be scored.
 pub fn calibrate(
     captions: &[Captioned],
-    encoded: &Encoded,
+    images: &[ImageEmbedding],
     judge: &mut Judge,
     labels: Labels,
     truth: Option<&[BTreeSet<String>]>,
@@ -64,22 +69,27 @@ pub fn calibrate(
     let refused = |error: CalibrationError| AlignError::Setting(error.to_string());
     let centres = if judge.verifier.score_config().centred {
         let (verifier, vocabulary) = (&mut judge.verifier, &judge.vocabulary);
-        Some(mismatched_centres(captions, &encoded.embeddings, verifier, vocabulary)?)
+        Some(mismatched_centres(captions, images, verifier, vocabulary)?)
     } else {
         None
     };
     judge.verifier.set_centres(centres.clone());
     let mut mentions = own_mentions(captions, judge, truth);
-    mentions.scores = scores_of(captions, encoded, judge);
+    mentions.scores = scores_of(captions, images, &judge.verifier);
     let mut calibration = match labels {
         Labels::Annotations => {
             let OwnMentions { scores, correct } = &mentions;
             let calibration = fit_annotated(scores, correct).map_err(refused)?;
-            let intervals = bootstrap_annotated(scores, correct, &Bootstrap::default());
+            let own: Vec<usize> = captions
+                .iter()
+                .enumerate()
+                .flat_map(|(index, caption)| caption.units.iter().map(move |_| index))
+                .collect();
+            let intervals = bootstrap_annotated(scores, correct, &own, &Bootstrap::default());
             Calibration { intervals: Some(intervals.map_err(refused)?), ..calibration }
         }
         Labels::None => {
-            let mismatched = mismatched_scores(captions, &encoded.embeddings, &judge.verifier);
+            let mismatched = mismatched_scores(captions, images, &judge.verifier);
             let anchors = Anchors { mismatched: &mismatched, log_prob_drops: None };
             fit_unlabelled(&mentions.scores, &anchors, &UnlabelledConfig::default())
                 .map_err(refused)?
@@ -88,25 +98,25 @@ pub fn calibrate(
     calibration.centres = centres;
     let sentences = captions
         .iter()
-        .map(|caption| sentence_score(caption, encoded, judge))
+        .map(|caption| sentence_score(caption, images, judge))
         .collect::<Result<Vec<_>, _>>()?;
     calibration.sentence = fit_sentences(&sentences).ok();
     Ok(calibration)
 }
 
 /// Scores of all mentions by the verifier as it is now.
-fn scores_of(captions: &[Captioned], encoded: &Encoded, judge: &Judge) -> Vec<f64> {
+fn scores_of(captions: &[Captioned], images: &[ImageEmbedding], verifier: &Verifier) -> Vec<f64> {
     let of_caption = |caption: &Captioned| {
-        let image = &encoded.embeddings[caption.task];
-        let scores = caption.units.iter().map(|unit| judge.verifier.score(image, &unit.form));
+        let image = &images[caption.task];
+        let scores = caption.units.iter().map(|unit| verifier.score(image, &unit.form));
         scores.collect::<Vec<_>>()
     };
     captions.iter().flat_map(of_caption).collect()
 }
 
-/// Mean score of every name of the vocabulary over the images whose own captions do not name its category; over all
-/// images where every caption does. `images[task]` is what the verifier made of each task's image. The verifier takes no
-/// centres afterwards.
+/// Mean score of every name of the vocabulary over the images whose own captions do not name its category. A name that
+/// nearly every caption holds gets the mean centre of the others: what it scores on images that show it is no centre.
+/// `images[task]` is what the verifier made of each task's image. The verifier takes no centres afterwards.
 ///
 /// # Errors
 /// [`AlignError::Verifier`] when a name cannot be scored.
@@ -123,16 +133,17 @@ pub fn mismatched_centres(
     for caption in captions {
         named[caption.task].extend(caption.units.iter().map(|unit| unit.category));
     }
-    let (named, verifier) = (&named, &*verifier);
-    let scores = forms.iter().flat_map(|&(form, category)| {
-        let everywhere = named.iter().all(|named| named.contains(&category));
-        images
-            .iter()
-            .zip(named)
-            .filter(move |(_, named)| everywhere || !named.contains(&category))
-            .map(move |(image, _)| (form, verifier.score(image, form)))
+    let verifier = &*verifier;
+    let found = over_shares(&forms, cores(), |share| {
+        let of_form = |&(form, category): &(&str, usize)| {
+            let others = images.iter().zip(&named).filter(|(_, named)| !named.contains(&category));
+            let scores: Vec<f64> = others.map(|(image, _)| verifier.score(image, form)).collect();
+            let mean = scores.iter().sum::<f64>() / scores.len().max(1) as f64;
+            (form.to_owned(), (scores.len() >= LEAST_MISMATCHED.min(images.len())).then_some(mean))
+        };
+        share.iter().map(of_form).collect::<Vec<_>>()
     });
-    Ok(centres(scores))
+    Ok(centres(found.into_iter().flatten()))
 }
 
 /// Score of a whole response against its image.
@@ -141,11 +152,11 @@ pub fn mismatched_centres(
 /// [`AlignError::Verifier`] when the text cannot be encoded.
 pub fn sentence_score(
     caption: &Captioned,
-    encoded: &Encoded,
+    images: &[ImageEmbedding],
     judge: &Judge,
 ) -> Result<f64, AlignError> {
     let text = judge.verifier.embed_text(std::slice::from_ref(&caption.text))?;
-    Ok(judge.verifier.score_text(&encoded.embeddings[caption.task], &text))
+    Ok(judge.verifier.score_text(&images[caption.task], &text))
 }
 
 /// Scores of mentions against other images, whose own captions do not name the object: the lower anchor of

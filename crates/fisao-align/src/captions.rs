@@ -203,6 +203,47 @@ pub fn describe(
     Ok((captions, encoded))
 }
 
+/// Captions all tasks of a source and lets the verifier look at their images, without keeping either pixels or image
+/// features. `length` is that of the longest prompt and response together, tokens.
+///
+/// # Errors
+/// What the source reports about a task; see [`caption`].
+pub fn describe_all(
+    policy: &Llava,
+    judge: &mut Judge,
+    source: &dyn TaskSource,
+    length: usize,
+    sampling: &Sampling,
+    advance: &(dyn Fn(usize) + Sync),
+) -> Result<(Vec<Captioned>, Vec<ImageEmbedding>), AlignError> {
+    let written = generate(policy, source, 0..source.count(), length, sampling, advance)?;
+    let images = look_at_all(&judge.verifier, source)?;
+    let read = written.into_iter().zip(&images).enumerate();
+    let captions = read.map(|(task, (response, image))| judge.read(task, response, image));
+    Ok((captions.collect::<Result<_, _>>()?, images))
+}
+
+/// What the verifier makes of all images of a source, on all cores of the CPU, without keeping their pixels.
+///
+/// # Errors
+/// What the source reports about a task; see [`look_at`].
+pub fn look_at_all(
+    verifier: &Verifier,
+    source: &dyn TaskSource,
+) -> Result<Vec<ImageEmbedding>, AlignError> {
+    let indices: Vec<usize> = (0..source.count()).collect();
+    let device = verifier.model().vision().device();
+    let shares = over_shares(&indices, shares_on(&device), |share| {
+        let mut embeddings = Vec::with_capacity(share.len());
+        for batch in share.chunks(BATCH) {
+            let tasks = batch.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
+            embeddings.extend(look_at(verifier, &tasks)?);
+        }
+        Ok(embeddings)
+    });
+    Ok(shares.into_iter().collect::<Result<Vec<_>, AlignError>>()?.concat())
+}
+
 /// Writes one response to each of the tasks `range` of a source, in order, without keeping their images.
 /// Task `i` draws from random stream `i`, so a response does not depend on which others are made with it.
 /// `advance` is told how many more are done, from any thread. `length` is that of the longest prompt and

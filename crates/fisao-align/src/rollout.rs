@@ -123,7 +123,7 @@ pub fn token_rewards(
         .map(|(unit, &score)| ScoredUnit::new(unit, score))
         .collect();
     let sentence_score = if rule.needs_sentence_score() {
-        Some(sentence_score(caption, encoded, judge)?)
+        Some(sentence_score(caption, &encoded.embeddings, judge)?)
     } else {
         None
     };

@@ -35,8 +35,19 @@ fn sha256_of(path: &Path, advance: &(dyn Fn(u64) + Sync)) -> Result<String, Form
     }
 }
 
-/// Endings of the files that say what a model computes.
-const MODEL_FILES: [&str; 5] = ["json", "safetensors", "model", "txt", "jinja"];
+/// Files beside the weights that are read, and so say what a model computes. Others lie in some folders and not in others
+/// of the same model.
+const SETTINGS: [&str; 9] = [
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "adapter_config.json",
+];
 
 /// SHA-256 over the names and contents of the files of a model or adapter folder that say what it computes:
 /// configuration, tokenizer, image processing, weights. Files are read on all cores; `advance` is told of every block
@@ -74,8 +85,9 @@ fn model_files(folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let ending = path.extension().and_then(|ending| ending.to_str());
-        if ending.is_some_and(|ending| MODEL_FILES.contains(&ending)) && path.is_file() {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_read = SETTINGS.contains(&name) || name.ends_with(".safetensors");
+        if is_read && path.is_file() {
             files.push(path);
         }
     }

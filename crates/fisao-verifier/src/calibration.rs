@@ -129,6 +129,12 @@ impl Calibration {
                 return Err(CalibrationError::OutOfRange { field, value });
             }
         }
+        if let Some(made_with) = &self.made_with {
+            let said = made_with.verifier.score.centred;
+            if said != self.centres.is_some() {
+                return Err(CalibrationError::Centring { said });
+            }
+        }
         self.check_direction()
     }
 

@@ -64,7 +64,8 @@ pub enum VerifierError {
     },
     /// A name whose scores cannot be brought to the calibration's scale.
     #[error(
-        "'{name}' has no centre to take from its scores; calibrate again with the object vocabulary that holds it"
+        "the calibration knows nothing about the scores of '{name}': calibrate with an object vocabulary that holds it, \
+         or leave the calibration out"
     )]
     Uncentred {
         /// The name.
@@ -254,14 +255,21 @@ impl Verifier {
         &mut self,
         names: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), VerifierError> {
-        let mut fresh: Vec<&str> =
-            names.into_iter().filter(|name| !self.names.contains_key(*name)).collect();
+        let mut fresh: Vec<&str> = Vec::new();
+        for name in names {
+            self.check_centre(name)?;
+            if !self.names.contains_key(name) {
+                fresh.push(name);
+            }
+        }
         fresh.sort_unstable();
         fresh.dedup();
         let sentences = self.templates.prompts.len().max(1);
         for part in fresh.chunks((TEXT_BATCH / sentences).max(1)) {
             for name in part {
-                self.check_name(name)?;
+                if self.tokenizer.encode(name, false)?.is_empty() {
+                    return Err(VerifierError::Unspelled { name: (*name).to_owned() });
+                }
             }
             let texts: Vec<String> =
                 part.iter().flat_map(|name| self.templates.render(name)).collect();
@@ -273,10 +281,11 @@ impl Verifier {
         Ok(())
     }
 
-    fn check_name(&self, name: &str) -> Result<(), VerifierError> {
-        if self.tokenizer.encode(name, false)?.is_empty() {
-            return Err(VerifierError::Unspelled { name: name.to_owned() });
-        }
+    /// Checks that the scores of a name can be brought to the calibration's scale.
+    ///
+    /// # Errors
+    /// [`VerifierError::Uncentred`] when scores are centred and the name's are not.
+    pub fn check_centre(&self, name: &str) -> Result<(), VerifierError> {
         match &self.centres {
             Some(centres) if !centres.contains_key(name) => {
                 Err(VerifierError::Uncentred { name: name.to_owned() })

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use fisao_align::AlignError;
 use fisao_align::tasks::Task;
 use fisao_formats::FormatError;
 use fisao_formats::digest::sha256_parts;
@@ -55,15 +56,19 @@ impl Setting<'_> {
     ) -> anyhow::Result<()> {
         if calibration.made_with.is_none() {
             // Nothing to compare: no need to read every byte of the models.
+            reporter
+                .note("the calibration does not say what it was made with: nothing was checked");
             return Ok(());
         }
         let model = self.policy.map(|policy| policy.identity(reporter)).transpose()?;
+        let adapter = self.policy.map(|policy| policy.adapter_identity(reporter)).transpose()?;
+        let adapter = adapter.flatten();
         let verifier = self.verifier.identity(reporter)?;
         let vocabulary = self.vocabulary.identity();
         let at_hand = AtHand {
-            model: model.as_ref(),
+            model: model.as_ref().map(|model| (model, adapter.as_ref())),
             verifier: &verifier,
-            // Captions from elsewhere may be searched for other objects: scores keep their scale.
+            // Captions from elsewhere may be searched for other objects, as long as they have centres.
             vocabulary: self.policy.map(|_| &vocabulary),
         };
         Ok(calibration.check_fits(&at_hand)?)
@@ -74,7 +79,7 @@ impl Setting<'_> {
         &self,
         calibration: &mut Calibration,
         policy: &Policy,
-        tasks: &[Task],
+        tasks: impl IntoIterator<Item = Result<Task, AlignError>>,
         reporter: &Reporter,
     ) -> anyhow::Result<()> {
         calibration.made_with = Some(Provenance {
@@ -83,16 +88,22 @@ impl Setting<'_> {
             adapter: policy.adapter_identity(reporter)?,
             verifier: self.verifier.identity(reporter)?,
             vocabulary: self.vocabulary.identity(),
-            images: images(tasks),
+            images: images(tasks)?,
         });
         Ok(())
     }
 }
 
-fn images(tasks: &[Task]) -> ImagesIdentity {
-    let parts = tasks.iter().flat_map(|task| {
-        let pixels = task.image.values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        [task.id.clone().into_bytes(), pixels]
-    });
-    ImagesIdentity { count: tasks.len(), sha256: sha256_parts(parts) }
+/// One digest of all images, made of each one's, so that no more than one is held at a time.
+fn images(
+    tasks: impl IntoIterator<Item = Result<Task, AlignError>>,
+) -> Result<ImagesIdentity, AlignError> {
+    let of_task = |task: Result<Task, AlignError>| {
+        let task = task?;
+        let pixels: Vec<u8> =
+            task.image.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Ok(sha256_parts([task.id.as_bytes(), &pixels]))
+    };
+    let digests = tasks.into_iter().map(of_task).collect::<Result<Vec<_>, AlignError>>()?;
+    Ok(ImagesIdentity { count: digests.len(), sha256: sha256_parts(digests) })
 }

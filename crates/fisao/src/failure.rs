@@ -9,7 +9,7 @@ use fisao_align::AlignError;
 use fisao_eval::amber::AmberError;
 use fisao_eval::answers::PairingError;
 use fisao_eval::captions::{CaptionError, CaptionInputError, MeteorTableError};
-use fisao_eval::chair::{ChairError, InputError, SynonymError};
+use fisao_eval::chair::{ChairError, InputError};
 use fisao_eval::gqa::GqaError;
 use fisao_eval::judged::mm_hal::MmHalError;
 use fisao_eval::judged::mm_vet::MmVetError;
@@ -188,7 +188,6 @@ fn is_foreseen(error: &(dyn Error + 'static)) -> bool {
         || error.is::<ChairError>()
         || error.is::<InputError>()
         || error.is::<RowError>()
-        || error.is::<SynonymError>()
         || error.is::<PairingError>()
         || error.is::<CaptionError>()
         || error.is::<CaptionInputError>()

@@ -68,9 +68,22 @@ impl Scorer {
             let setting = Setting { policy: None, verifier: loaded, vocabulary: words };
             setting.check(calibration, reporter)?;
             verifier.set_centres(calibration.centres.clone());
+            // Before any work, rather than at the first such word.
+            vocabulary.forms().try_for_each(|(form, _)| verifier.check_centre(form))?;
         }
-        text_cache::recall_only(loaded, &mut verifier, &vocabulary, reporter)?;
         Ok(Self { verifier, vocabulary, calibration })
+    }
+
+    /// Reads the names' embeddings of an earlier run, if there are any; for whoever has many captions before him.
+    ///
+    /// # Errors
+    /// The verifier's files cannot be read.
+    pub(crate) fn recall(
+        &mut self,
+        loaded: &LoadedVerifier,
+        reporter: &Reporter,
+    ) -> anyhow::Result<()> {
+        text_cache::recall_only(loaded, &mut self.verifier, &self.vocabulary, reporter)
     }
 
     /// Whether scores become probabilities.
@@ -90,8 +103,12 @@ impl Scorer {
         image: &ImageEmbedding,
         name: &str,
     ) -> anyhow::Result<(f64, Option<f64>)> {
-        self.verifier.learn([name])?;
-        let cosine = self.verifier.score(image, name);
+        // "Dogs" is scored as captions' dogs are.
+        let mention =
+            self.vocabulary.mentions(name).find(|mention| mention.span == (0..name.len()));
+        let form = mention.map_or_else(|| name.to_owned(), |mention| mention.form.to_owned());
+        self.verifier.learn([form.as_str()])?;
+        let cosine = self.verifier.score(image, &form);
         Ok((cosine, self.probability(cosine)))
     }
 

@@ -1,7 +1,8 @@
 //! Text embeddings of whole vocabularies, kept between runs.
 //!
-//! A file belongs to one verifier, one set of templates and one list of names, so that what a run reads is, to the bit,
-//! what it would have computed. Caching never fails a run: a folder that cannot be written costs time, no more.
+//! A file belongs to one verifier, one set of templates, one list of names, one device and one version of FiSAO, so that what an
+//! alignment reads is, to the bit, what it would have computed. Caching never fails a run: a folder that cannot be written
+//! costs time, no more.
 
 use std::env;
 use std::path::PathBuf;
@@ -90,7 +91,7 @@ fn recall(
         }
         Ok(_) => false,
         Err(error) => {
-            reporter.warn(error, Some("it is made anew"));
+            reporter.warn(error, Some("the names are embedded again"));
             false
         }
     }
@@ -113,7 +114,9 @@ fn file(
     let Some(folder) = folder() else { return Ok(None) };
     let identity = loaded.identity(reporter)?;
     let templates = serde_json::to_vec(&identity.templates)?;
-    let parts = [identity.model.sha256.as_bytes(), &templates];
+    let device = format!("{:?}", loaded.verifier.model().vision().device());
+    let version = env!("CARGO_PKG_VERSION").as_bytes();
+    let parts = [identity.model.sha256.as_bytes(), &templates, device.as_bytes(), version];
     let names = names.iter().map(|name| name.as_bytes());
     let key = sha256_parts(parts.into_iter().chain(names));
     Ok(Some(folder.join(format!("{key}.safetensors"))))

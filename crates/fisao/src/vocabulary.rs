@@ -4,7 +4,6 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use fisao_eval::chair::read_synonyms;
 use fisao_formats::FormatError;
 use fisao_formats::digest::sha256_parts;
 use fisao_formats::documents::open_text;
@@ -101,7 +100,8 @@ impl Vocabulary {
     pub(crate) fn for_chair(
         &self,
     ) -> Result<fisao_eval::chair::ObjectVocabulary, fisao_eval::chair::VocabularyError> {
-        fisao_eval::chair::ObjectVocabulary::new(self.entries.clone())
+        let (entries, neutral) = (self.entries.clone(), self.neutral.clone());
+        fisao_eval::chair::ObjectVocabulary::with_neutral(entries, neutral)
     }
 }
 
@@ -122,29 +122,13 @@ fn is_json(path: &Path) -> bool {
     name.strip_suffix(".gz").unwrap_or(&name).rsplit('.').next() == Some("json")
 }
 
-/// A list with a category and its synonyms on each line.
-fn synonyms(path: &Path) -> anyhow::Result<fisao_eval::chair::ObjectVocabulary> {
-    let file = open_text("object vocabulary", path)?;
-    read_synonyms(file)
-        .with_context(|| format!("{} cannot be read as a list of synonyms", path.display()))
-}
-
-/// The words that CHAIR looks for: COCO's, unless a file is named. A file is JSON as for the other commands,
-/// or holds a category and its synonyms on each line.
+/// The words that CHAIR looks for: COCO's, unless a file or another list is named, as for the other commands.
 pub(crate) fn chair_vocabulary(
     path: Option<&Path>,
 ) -> anyhow::Result<fisao_eval::chair::ObjectVocabulary> {
-    let Some(path) = path.filter(|path| *path != Path::new("coco")) else {
+    if path.is_none_or(|path| path == Path::new("coco")) {
         return Ok(fisao_eval::chair::ObjectVocabulary::coco());
-    };
-    if path == Path::new("world") {
-        return Ok(Vocabulary::of_world().for_chair()?);
     }
-    if path == Path::new("everyday") {
-        return Ok(Vocabulary::from(Listing::everyday()).for_chair()?);
-    }
-    if is_json(path) {
-        return Ok(Vocabulary::read(path)?.for_chair()?);
-    }
-    synonyms(path)
+    let arguments = VocabularyArguments { vocabulary: path.map(Path::to_owned) };
+    Ok(Vocabulary::from_arguments(&arguments)?.for_chair()?)
 }

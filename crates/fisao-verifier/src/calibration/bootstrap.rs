@@ -1,5 +1,7 @@
 //! Percentile bootstrap of a calibration.
 
+use std::collections::BTreeMap;
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -50,22 +52,51 @@ pub struct Intervals {
 /// μ₊, σ₊, μ₋, σ₋, AUC of one resample.
 pub(super) type Estimate = [f64; 5];
 
-/// Intervals of an annotated calibration: each class is resampled by itself, at its own size.
+/// Intervals of an annotated calibration. Captions are resampled, not mentions: `captions[i]` is the number of the caption
+/// that mention `i` stands in, and mentions of one caption are right or wrong together more often than others, so that
+/// resampling them one by one would make intervals too narrow. Centres that were taken from the scores stay as they are.
 ///
 /// # Errors
-/// Whatever [`fit_annotated`] refuses.
+/// Whatever [`fit_annotated`] refuses, and captions that are not as many as the scores.
 pub fn bootstrap_annotated(
     scores: &[f64],
     correct: &[bool],
+    captions: &[usize],
     bootstrap: &Bootstrap,
 ) -> Result<Intervals, CalibrationError> {
     fit_annotated(scores, correct)?;
-    let (right, wrong) = split(scores, correct);
+    if captions.len() != scores.len() {
+        let (scores, found) = (scores.len(), captions.len());
+        return Err(CalibrationError::Length { scores, what: "captions", found });
+    }
+    let mut mentions: BTreeMap<usize, Vec<(f64, bool)>> = BTreeMap::new();
+    for ((score, correct), caption) in scores.iter().zip(correct).zip(captions) {
+        mentions.entry(*caption).or_default().push((*score, *correct));
+    }
+    let mentions: Vec<Vec<(f64, bool)>> = mentions.into_values().collect();
     Ok(intervals(bootstrap, |rng| {
-        let (right, wrong) = (resample(&right, rng), resample(&wrong, rng));
+        let (right, wrong) = both_classes(&mentions, rng);
         let ((mu_plus, sigma_plus), (mu_minus, sigma_minus)) = (moments(&right), moments(&wrong));
         [mu_plus, sigma_plus, mu_minus, sigma_minus, auc(&right, &wrong)]
     }))
+}
+
+/// Scores of correct and of hallucinated mentions of as many captions as there are, drawn with replacement; drawn again
+/// where too few of a class came up to have a spread.
+fn both_classes(captions: &[Vec<(f64, bool)>], rng: &mut ChaCha8Rng) -> (Vec<f64>, Vec<f64>) {
+    loop {
+        let (mut scores, mut correct) = (Vec::new(), Vec::new());
+        for _ in 0..captions.len() {
+            for &(score, is) in &captions[rng.random_range(0..captions.len())] {
+                scores.push(score);
+                correct.push(is);
+            }
+        }
+        let (right, wrong) = split(&scores, &correct);
+        if right.len() > 1 && wrong.len() > 1 {
+            return (right, wrong);
+        }
+    }
 }
 
 /// As many of `scores` as there are, drawn with replacement.

@@ -7,15 +7,11 @@ use std::collections::BTreeMap;
 /// centred. A name is a surface form of the vocabulary.
 pub type Centres = BTreeMap<String, f64>;
 
-/// Centres from (name, score) pairs, the scores taken on images that do not mention the name.
-pub fn centres<'a>(mismatched: impl IntoIterator<Item = (&'a str, f64)>) -> Centres {
-    let mut sums: BTreeMap<String, (f64, usize)> = BTreeMap::new();
-    for (name, score) in mismatched {
-        if let Some(entry) = sums.get_mut(name) {
-            *entry = (entry.0 + score, entry.1 + 1);
-        } else {
-            sums.insert(name.to_owned(), (score, 1));
-        }
-    }
-    sums.into_iter().map(|(name, (sum, count))| (name, sum / count as f64)).collect()
+/// Centres from each name's mean over images that do not mention it. Names without one, as they are mentioned nearly
+/// everywhere, get the mean of the others', or 0 where no name has one.
+pub fn centres(means: impl IntoIterator<Item = (String, Option<f64>)>) -> Centres {
+    let means: Vec<(String, Option<f64>)> = means.into_iter().collect();
+    let known: Vec<f64> = means.iter().filter_map(|(_, mean)| *mean).collect();
+    let usual = known.iter().sum::<f64>() / known.len().max(1) as f64;
+    means.into_iter().map(|(name, mean)| (name, mean.unwrap_or(usual))).collect()
 }

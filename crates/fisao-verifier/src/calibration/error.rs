@@ -72,6 +72,15 @@ pub enum CalibrationError {
     /// Not a single mention of a class.
     #[error("{0}")]
     OneClass(OneClass),
+    /// What it was made with and what it holds do not go together.
+    #[error(
+        "the calibration says that scores are {}centred, and holds {} centres; calibrate again",
+        if *said { "" } else { "not " }, if *said { "no" } else { "" }
+    )]
+    Centring {
+        /// Whether scores are said to be centred.
+        said: bool,
+    },
     /// It was made with something else.
     #[error("this calibration was made with {differences}; calibrate again with what is at hand")]
     Foreign {

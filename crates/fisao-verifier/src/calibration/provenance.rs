@@ -70,8 +70,8 @@ pub struct Provenance {
 /// What a calibration is about to be used with. What is `None` plays no part in that use.
 #[derive(Clone, Copy, Debug)]
 pub struct AtHand<'a> {
-    /// The model that is to be aligned.
-    pub model: Option<&'a ModelIdentity>,
+    /// The model that is to be aligned, and the adapter that it begins with.
+    pub model: Option<(&'a ModelIdentity, Option<&'a ModelIdentity>)>,
     /// The verifier.
     pub verifier: &'a VerifierIdentity,
     /// The object names.
@@ -97,10 +97,21 @@ impl Calibration {
                 });
             }
         };
-        if let Some(model) = at_hand.model {
+        if let Some((model, _)) = at_hand.model {
             compare("the model", &made.model, model);
         }
         compare("the verifier", &made.verifier.model, &at_hand.verifier.model);
+        match (&made.adapter, at_hand.model) {
+            (Some(made), Some((_, Some(adapter)))) => compare("the adapter", made, adapter),
+            (Some(made), Some((_, None))) => {
+                differences
+                    .push(format!("the adapter {} on the model, not without one", made.name));
+            }
+            (None, Some((_, Some(adapter)))) => {
+                differences.push(format!("no adapter on the model, not with {}", adapter.name));
+            }
+            _ => {}
+        }
         if made.verifier.templates != at_hand.verifier.templates {
             let (made, here) = (&made.verifier.templates, &at_hand.verifier.templates);
             differences.push(format!("the templates {:?}, not {:?}", made.prompts, here.prompts));

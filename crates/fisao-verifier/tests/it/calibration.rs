@@ -6,6 +6,11 @@ use fisao_verifier::calibration::{
 };
 use proptest::prelude::*;
 
+/// Every mention in a caption of its own.
+pub(crate) fn alone(scores: &[f64]) -> Vec<usize> {
+    (0..scores.len()).collect()
+}
+
 fn close(found: f64, expected: f64, tolerance: f64) {
     assert!((found - expected).abs() <= tolerance, "{found} is not {expected} ± {tolerance}");
 }
@@ -130,12 +135,14 @@ fn a_calibration_survives_json_and_is_checked_when_read() {
     assert_eq!(calibration.validate(), Err(CalibrationError::Version { found: 9 }));
 }
 
+/// A name that every image shows has no image to be centred by.
 #[test]
-fn a_centre_is_the_mean_over_its_own_scores() {
-    let found = centres([("dog", 0.1), ("cat", 0.5), ("dog", 0.3)]);
-    assert_eq!(found.len(), 2);
-    close(found["dog"], 0.2, 1e-12);
-    close(found["cat"], 0.5, 0.0);
+fn a_name_without_a_centre_of_its_own_gets_the_usual_one() {
+    let of = |name: &str, mean| (name.to_owned(), mean);
+    let found = centres([of("dog", Some(0.1)), of("person", None), of("cat", Some(0.3))]);
+    close(found["person"], 0.2, 1e-12);
+    close(found["dog"], 0.1, 0.0);
+    close(centres([of("person", None)])["person"], 0.0, 0.0);
 }
 
 #[test]
@@ -148,15 +155,18 @@ fn histograms_count_every_score() {
 fn bootstrap_intervals_hold_the_estimate_and_repeat() {
     let (scores, correct) = hand_made();
     let bootstrap = Bootstrap::default();
-    let intervals = bootstrap_annotated(&scores, &correct, &bootstrap).unwrap();
+    let intervals = bootstrap_annotated(&scores, &correct, &alone(&scores), &bootstrap).unwrap();
     // Standard error of the mean √(82.5/9/10) ≈ 0.957 (0.908 under resampling): ±1.78.
     close(intervals.mu_correct.low, 5.5 - 1.78, 0.4);
     close(intervals.mu_correct.high, 5.5 + 1.78, 0.4);
     assert!(intervals.auc.low < 0.875 && 0.875 < intervals.auc.high);
     assert!(intervals.sigma_hallucinated.low < intervals.sigma_hallucinated.high);
-    assert_eq!(bootstrap_annotated(&scores, &correct, &bootstrap).unwrap(), intervals);
+    assert_eq!(
+        bootstrap_annotated(&scores, &correct, &alone(&scores), &bootstrap).unwrap(),
+        intervals
+    );
     let other = Bootstrap { seed: 1, ..bootstrap };
-    assert_ne!(bootstrap_annotated(&scores, &correct, &other).unwrap(), intervals);
+    assert_ne!(bootstrap_annotated(&scores, &correct, &alone(&scores), &other).unwrap(), intervals);
 }
 
 proptest! {

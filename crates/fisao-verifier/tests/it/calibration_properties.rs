@@ -10,6 +10,7 @@ use proptest::sample::Index;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use crate::calibration::alone;
 use crate::unlabelled::Normal;
 
 const MODELS: [ProbabilityModel; 2] = [ProbabilityModel::Gaussians, ProbabilityModel::Logistic];
@@ -174,7 +175,7 @@ proptest! {
         for (what, error) in [
             ("score", fit_annotated(&scores, &correct).unwrap_err()),
             ("score", fit_sentences(&scores).unwrap_err()),
-            ("score", bootstrap_annotated(&scores, &correct, &Bootstrap::default()).unwrap_err()),
+            ("score", bootstrap_annotated(&scores, &correct, &alone(&scores), &Bootstrap::default()).unwrap_err()),
             ("score", unlabelled(&scores, &whole)),
             ("mismatched score", unlabelled(&whole, &scores)),
         ] {
@@ -196,7 +197,7 @@ proptest! {
         };
         for error in [
             fit_annotated(&scores, &labels).unwrap_err(),
-            bootstrap_annotated(&scores, &labels, &Bootstrap::default()).unwrap_err(),
+            bootstrap_annotated(&scores, &labels, &alone(&scores), &Bootstrap::default()).unwrap_err(),
         ] {
             let text = error.to_string();
             prop_assert!(text.starts_with(&format!("all {count} mentions {kind}")), "{text}");
@@ -262,7 +263,8 @@ fn bootstrap_intervals_hold_the_estimate_and_shrink() {
     let intervals = |each: usize, seed: u64| {
         let (scores, correct) = normal_classes(each, seed);
         let estimate = fit_annotated(&scores, &correct).unwrap();
-        let intervals = bootstrap_annotated(&scores, &correct, &bootstrap).unwrap();
+        let intervals =
+            bootstrap_annotated(&scores, &correct, &alone(&scores), &bootstrap).unwrap();
         numbers(&intervals, &estimate)
     };
     for seed in 0..4 {
@@ -285,7 +287,7 @@ fn bootstrap_intervals_hold_the_truth_as_often_as_they_say() {
     for seed in 0..200 {
         let (scores, correct) = normal_classes(50, seed);
         let bootstrap = Bootstrap { seed, ..Bootstrap::default() };
-        let found = bootstrap_annotated(&scores, &correct, &bootstrap).unwrap();
+        let found = bootstrap_annotated(&scores, &correct, &alone(&scores), &bootstrap).unwrap();
         let found = [found.mu_correct, found.mu_hallucinated, found.auc];
         for ((count, interval), (_, truth)) in held.iter_mut().zip(found).zip(truth) {
             *count += usize::from((interval.low..=interval.high).contains(&truth));

@@ -144,7 +144,10 @@ fn centres_are_taken_from_scores_and_none_is_forgotten() {
     verifier.set_centres(Some(BTreeMap::from([("dog".to_owned(), 0.25)])));
     assert!((verifier.score(&image, "dog") - (raw - 0.25)).abs() < 1e-12);
     let error = verifier.learn(["cat"]).unwrap_err();
-    assert!(error.to_string().contains("'cat' has no centre"), "{error}");
+    assert!(error.to_string().contains("knows nothing about the scores of 'cat'"), "{error}");
+    // Known or not, a name without a centre is refused before it is scored.
+    verifier.remember([("cat".to_owned(), vec![0.5; 8])]);
+    assert!(verifier.learn(["cat"]).is_err());
     verifier.set_centres(None);
     assert!((verifier.score(&image, "dog") - raw).abs() < 1e-12);
 }

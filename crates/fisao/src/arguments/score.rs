@@ -25,7 +25,7 @@ pub(crate) struct ScoreArguments {
     pub(crate) captions: Vec<String>,
     #[command(flatten)]
     pub(crate) vocabulary: VocabularyArguments,
-    /// Calibration that turns scores into probabilities
+    /// Calibration that turns scores into probabilities, and takes from them each name's centre
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     #[command(flatten)]

@@ -48,7 +48,7 @@ pub(crate) struct VerifierStudyArguments {
     #[arg(long, value_name = "FILE", requires = "images")]
     pub(crate) references: Option<PathBuf>,
     /// What to ask about each image
-    #[arg(long, value_name = "TEXT", default_value = fisao_scenes::PROMPTS[0])]
+    #[arg(long, value_name = "TEXT", default_value = fisao_scenes::PROMPTS[0], requires = "images")]
     pub(crate) prompt: String,
     /// Longest caption, in tokens
     #[arg(long, value_name = "N", default_value_t = 96)]

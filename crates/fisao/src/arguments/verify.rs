@@ -24,8 +24,8 @@ pub(crate) struct VerifyArguments {
     /// world's small verifier]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) verifier: Option<ModelLocation>,
-    /// Calibration that turns scores into probabilities, as `fisao calibrate` writes it; without it words have
-    /// scores only, and none is judged
+    /// Calibration that turns scores into probabilities, as `fisao calibrate` writes it, and takes from them each name's
+    /// centre; without it words have bare cosines, and none is judged
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     #[command(flatten)]

@@ -1,6 +1,7 @@
 //! Which model it is: by content, not by name.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use fisao_formats::digest::{model_bytes, sha256_model};
 use fisao_verifier::calibration::ModelIdentity;
@@ -13,21 +14,21 @@ const LARGE: u64 = 1 << 30;
 /// Where the content of a model can be looked up. Looking is put off until someone asks, as it reads every byte.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
-    /// In a folder that will still be there.
-    Folder(PathBuf),
+    /// In a folder that will still be there, with the digest once somebody asked.
+    Folder(PathBuf, Arc<OnceLock<String>>),
     /// It has been looked up.
     Known(ModelIdentity),
 }
 
 impl Origin {
     pub(super) fn of(folder: &Path) -> Self {
-        Self::Folder(folder.to_owned())
+        Self::Folder(folder.to_owned(), Arc::default())
     }
 
     /// What the model is called when it was given no other name.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::Folder(folder) => folder.display().to_string(),
+            Self::Folder(folder, _) => folder.display().to_string(),
             Self::Known(identity) => identity.name.clone(),
         }
     }
@@ -43,10 +44,14 @@ impl Origin {
         name: &str,
         reporter: &Reporter,
     ) -> anyhow::Result<ModelIdentity> {
-        let folder = match self {
+        let (folder, known) = match self {
             Self::Known(identity) => return Ok(identity.clone()),
-            Self::Folder(folder) => folder,
+            Self::Folder(folder, known) => (folder, known),
         };
+        let name = name.to_owned();
+        if let Some(sha256) = known.get() {
+            return Ok(ModelIdentity { name, sha256: sha256.clone() });
+        }
         let bytes = model_bytes(folder)?;
         let progress =
             (bytes >= LARGE).then(|| reporter.transfer(&format!("digest of {name}"), bytes));
@@ -59,6 +64,6 @@ impl Origin {
         if let Some(progress) = progress {
             progress.finish();
         }
-        Ok(ModelIdentity { name: name.to_owned(), sha256 })
+        Ok(ModelIdentity { name, sha256: known.get_or_init(|| sha256).clone() })
     }
 }

@@ -63,6 +63,12 @@ impl Views {
         Self { processor, crops, coarseness: 1.0 }
     }
 
+    /// Whether the model's own pixels are all there is to see.
+    fn sees_like(&self, model: &ImageProcessor) -> bool {
+        let whole = ImageProcessor { tiles: None, ..model.clone() };
+        self.crops.is_none() && ImageProcessor { tiles: None, ..self.processor.clone() } == whole
+    }
+
     /// The same of images that lose resolution first, by this factor in width and height.
     pub(crate) fn coarsened(&self, coarseness: f64) -> Self {
         Self { coarseness, ..self.clone() }
@@ -121,8 +127,8 @@ pub(crate) fn load_verifier(
 }
 
 impl LoadedVerifier {
-    /// What the verifier needs of images besides the model's own pixels: nothing where its encoder is the model's and
-    /// looks at whole images.
+    /// What the verifier needs of images besides the model's own pixels: nothing where its encoder is the model's, looks
+    /// at whole images, and has them prepared alike.
     ///
     /// # Errors
     /// The encoder is another one, and that was not allowed.
@@ -133,7 +139,9 @@ impl LoadedVerifier {
         reporter: &Reporter,
     ) -> anyhow::Result<Option<Views>> {
         match self.verifier.share_tower(&policy.model.vision_tower) {
-            Ok(()) => Ok(self.views.crops.map(|_| self.views.clone())),
+            // Pixels are shared where both prepare images alike; else each keeps to its own processing.
+            Ok(()) if self.views.sees_like(&policy.processor) => Ok(None),
+            Ok(()) => Ok(Some(self.views.clone())),
             Err(error) if allow_foreign => {
                 reporter.warn(
                     error,

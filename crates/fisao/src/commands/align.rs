@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::bail;
 use fisao_align::AlignConfig;
 use fisao_align::captions::Judge;
 use fisao_align::trainer::Trainer;
@@ -11,11 +12,15 @@ use crate::arguments::AlignArguments;
 use crate::bundle::{Policy, ScoreSettings, verifier_from_arguments};
 use crate::calibrations::{self, Setting};
 use crate::device::{self, OpenDevice};
+use crate::failure::Refusal;
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, checked_images};
 use crate::training::Training;
 use crate::vocabulary::Vocabulary;
 use crate::{interrupt, settings, text_cache};
+
+/// File of a run's calibration.
+const CALIBRATION: &str = "calibration.json";
 
 pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let config = if arguments.resume {
@@ -48,13 +53,22 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
     let model = policy.model.clone();
     let mut trainer = Trainer::new(config.clone(), model, judge, &calibration, &tasks, None)?;
     let folder = if arguments.resume {
-        RunFolder::open(&arguments.output)?
+        let folder = RunFolder::open(&arguments.output)?;
+        let own = folder.path(CALIBRATION);
+        if calibrations::read(&own)? != calibration {
+            let message = format!(
+                "{} is not the calibration that the run was begun with",
+                arguments.calibration.display()
+            );
+            bail!(Refusal::new(message).hint(format!("give --calibration {}", own.display())));
+        }
+        folder
     } else {
         RunFolder::create(&arguments.output)?
     };
     folder.write_toml(RunFolder::CONFIG, &config)?;
     folder.write_json(device::FILE, &record)?;
-    folder.write_json("calibration.json", &calibration)?;
+    folder.write_json(CALIBRATION, &calibration)?;
     let mut training = Training {
         folder: &folder,
         reporter,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use fisao_align::AlignConfig;
 use fisao_align::calibrate::calibrate;
-use fisao_align::captions::{Judge, describe};
-use fisao_align::tasks::{Task, TaskSource as _};
+use fisao_align::captions::{Judge, describe_all};
+use fisao_align::tasks::TaskSource as _;
 use fisao_eval::chair::read_ground_truth;
 use fisao_formats::documents::{open_text, write_json};
 use fisao_verifier::calibration::Labels;
@@ -42,21 +42,20 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     let mut judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
     let source = ImageTasks::new(&policy, images, &arguments.prompt)?.with_verifier(views);
     policy.check_length(source.longest_prompt(), sampling.max_new_tokens)?;
-    let tasks: Vec<Task> =
-        (0..source.count()).map(|index| source.task(index)).collect::<Result<_, _>>()?;
-    let truth: Option<Vec<BTreeSet<String>>> = match &truth {
-        None => None,
-        Some(truth) => Some(
-            tasks.iter().map(|task| objects_of(truth, &task.id)).collect::<anyhow::Result<_>>()?,
-        ),
-    };
-    let progress = reporter.phase("caption", tasks.len() as u64);
+    let truth: Option<Vec<BTreeSet<String>>> = truth
+        .as_ref()
+        .map(|truth| (0..source.count()).map(|at| objects_of(truth, &source.id(at))).collect())
+        .transpose()?;
+    let progress = reporter.phase("caption", source.count() as u64);
     let advance = |done| progress.advance(done as u64);
-    let (captions, encoded) = describe(&policy.model, &mut judge, &tasks, &sampling, &advance)?;
+    let length = source.longest_prompt() + sampling.max_new_tokens;
+    let (captions, seen) =
+        describe_all(&policy.model, &mut judge, &source, length, &sampling, &advance)?;
     progress.finish();
     let labels = if truth.is_some() { Labels::Annotations } else { Labels::None };
-    let mut calibration = calibrate(&captions, &encoded, &mut judge, labels, truth.as_deref())?;
-    setting.sign(&mut calibration, &policy, &tasks, reporter)?;
+    let mut calibration = calibrate(&captions, &seen, &mut judge, labels, truth.as_deref())?;
+    let tasks = (0..source.count()).map(|index| source.task(index));
+    setting.sign(&mut calibration, &policy, tasks, reporter)?;
     write_json(&arguments.output, &calibration)?;
     output::line(format!(
         "AUC {:.3}; correct {:.3} ± {:.3} ({}), hallucinated {:.3} ± {:.3} ({})",

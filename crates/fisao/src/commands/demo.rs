@@ -237,7 +237,9 @@ impl Demo<'_> {
         let advance = |done| phase.advance(done as u64);
         let (captions, encoded) =
             describe(&policy.model, &mut self.judge, tasks, &sampling, &advance)?;
-        let mut calibration = calibrate(&captions, &encoded, &mut self.judge, labels, Some(truth))?;
+        let mut calibration =
+            calibrate(&captions, &encoded.embeddings, &mut self.judge, labels, Some(truth))?;
+        let tasks = tasks.iter().map(|task| Ok(task.clone()));
         setting.sign(&mut calibration, policy, tasks, self.reporter)?;
         phase.finish();
         self.folder.write_json("calibration.json", &calibration)?;

@@ -92,6 +92,10 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
             bail!(Refusal::new(format!("{name} is not a share from 0 to 1")));
         }
     }
+    if arguments.heat_maps && arguments.format != VerifyFormat::Jsonl {
+        let hint = "add --format jsonl, or let --html show them";
+        bail!(Refusal::new("--heat-maps are numbers, which text does not show").hint(hint));
+    }
     let (captions, files) = captions(arguments)?;
     let calibration = arguments.calibration.as_deref().map(calibrations::read).transpose()?;
     let settings = arguments.scoring.resolve(calibration.as_ref());
@@ -100,6 +104,7 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
     let verifier = arguments.verifier.as_ref();
     let loaded = verifier_from_arguments(verifier, settings, &device, reporter)?;
     let mut scorer = Scorer::new(&loaded, &words, calibration, reporter)?;
+    scorer.recall(&loaded, reporter)?;
     let stop = interrupt::flag()?;
     let mut sum = Sum::default();
     let mut doubtful =

@@ -167,7 +167,9 @@ pub(super) struct Correlation {
 
 #[derive(Debug, Serialize)]
 pub(super) struct CalibrationResult {
-    pub(super) annotated: Moments,
+    /// Absent where the mentions do not allow it; `annotated_problem` then says why.
+    pub(super) annotated: Option<Moments>,
+    pub(super) annotated_problem: Option<String>,
     /// Absent where two kinds of words could not be told apart; `label_free_problem` then says why.
     pub(super) label_free: Option<Moments>,
     pub(super) label_free_problem: Option<String>,
@@ -178,7 +180,7 @@ pub(super) struct CalibrationResult {
     /// |μ₋ − μ₋(annotated)| / σ.
     pub(super) mu_hallucinated_error: Option<f64>,
     /// |μ(mismatched) − μ₋(annotated)| / σ: what the plain estimate would be off by.
-    pub(super) mismatched_error: f64,
+    pub(super) mismatched_error: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]

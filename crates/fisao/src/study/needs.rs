@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fisao_eval::detection::brier;
 use fisao_verifier::calibration::{
-    Anchors, Bootstrap, Calibration, Intervals, UnlabelledConfig, bootstrap_annotated,
+    Anchors, Bootstrap, Calibration, Intervals, UnlabelledConfig, bootstrap_annotated, centres,
     fit_annotated, fit_unlabelled,
 };
 use fisao_verifier::mentions::ObjectVocabulary;
@@ -25,31 +25,36 @@ const DRAWS: usize = 20;
 /// Shares of the vocabulary that are tried.
 const VOCABULARY_SHARES: [f64; 4] = [0.1, 0.25, 0.5, 1.0];
 
-/// Thresholds with annotations and without.
-pub(super) fn thresholds(scored: &Scored) -> anyhow::Result<CalibrationResult> {
+/// Thresholds with annotations and without. What cannot be fitted is told and stops nothing: a verifier that fails is
+/// what a study is for.
+pub(super) fn thresholds(scored: &Scored) -> CalibrationResult {
     let (mentions, mismatched) = (&scored.calibration, &scored.mismatched);
     let scores: Vec<f64> = mentions.iter().map(|mention| mention.score).collect();
     let correct: Vec<bool> = mentions.iter().map(|mention| mention.correct).collect();
-    let annotated = fit_annotated(&scores, &correct)?;
-    let intervals = bootstrap_annotated(&scores, &correct, &Bootstrap::default())?;
-    let mu_mismatched = mismatched.iter().sum::<f64>() / mismatched.len().max(1) as f64;
+    let captions: Vec<usize> = mentions.iter().map(|mention| mention.caption).collect();
+    let bootstrap = Bootstrap::default();
+    let annotated = fit_annotated(&scores, &correct).and_then(|found| {
+        Ok((found, bootstrap_annotated(&scores, &correct, &captions, &bootstrap)?))
+    });
     let anchors = Anchors { mismatched, log_prob_drops: None };
-    let found = fit_unlabelled(&scores, &anchors, &UnlabelledConfig::default());
-    let off = |found: f64, truth: f64| (found - truth).abs() / annotated.sigma;
-    let (label_free, label_free_problem) = match found {
-        Ok(found) => (Some(found), None),
-        Err(problem) => (None, Some(problem.to_string())),
+    let label_free = fit_unlabelled(&scores, &anchors, &UnlabelledConfig::default());
+    let mu_mismatched = mismatched.iter().sum::<f64>() / mismatched.len().max(1) as f64;
+    let off = |found: f64, pick: fn(&Calibration) -> f64| {
+        let (annotated, _) = annotated.as_ref().ok()?;
+        Some((found - pick(annotated)).abs() / annotated.sigma)
     };
-    let (plus, minus) = (annotated.mu_correct, annotated.mu_hallucinated);
-    Ok(CalibrationResult {
+    let free = label_free.as_ref().ok();
+    CalibrationResult {
         mu_mismatched,
-        mu_correct_error: label_free.as_ref().map(|found| off(found.mu_correct, plus)),
-        mu_hallucinated_error: label_free.as_ref().map(|found| off(found.mu_hallucinated, minus)),
-        mismatched_error: off(mu_mismatched, minus),
-        annotated: moments(&annotated, Some(intervals)),
-        label_free: label_free.map(|found| moments(&found, found.intervals)),
-        label_free_problem,
-    })
+        mu_correct_error: free.and_then(|found| off(found.mu_correct, |truth| truth.mu_correct)),
+        mu_hallucinated_error: free
+            .and_then(|found| off(found.mu_hallucinated, |truth| truth.mu_hallucinated)),
+        mismatched_error: off(mu_mismatched, |truth| truth.mu_hallucinated),
+        label_free: free.map(|found| moments(found, found.intervals)),
+        label_free_problem: label_free.as_ref().err().map(ToString::to_string),
+        annotated_problem: annotated.as_ref().err().map(ToString::to_string),
+        annotated: annotated.ok().map(|(found, intervals)| moments(&found, Some(intervals))),
+    }
 }
 
 fn moments(calibration: &Calibration, intervals: Option<Intervals>) -> Moments {
@@ -135,18 +140,15 @@ impl Centring<'_> {
         for caption in &self.calibration.captions {
             named[caption.task].extend(caption.units.iter().map(|unit| unit.category));
         }
-        let centre = |name: &str| {
+        let mean = |name: &str| {
             let (category, scores) = &scores[name];
-            let mean = |everywhere: bool| {
-                let of_images = (0..chosen.len())
-                    .filter(|&at| chosen[at] && (everywhere || !named[at].contains(category)));
-                let found: Vec<f64> = of_images.map(|at| scores[at]).collect();
-                (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
-            };
-            mean(false).or_else(|| mean(true)).unwrap_or(0.0)
+            let of_images =
+                (0..chosen.len()).filter(|&at| chosen[at] && !named[at].contains(category));
+            let found: Vec<f64> = of_images.map(|at| scores[at]).collect();
+            // All of a few images are too few for calibrate's own rule, which would then give every name one centre.
+            (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
         };
-        let centres: BTreeMap<&str, f64> =
-            scores.keys().map(|name| (*name, centre(name))).collect();
+        let centres = centres(scores.keys().map(|name| ((*name).to_owned(), mean(name))));
         let centred = |sample: &Sample, mentions: &[Mention]| -> Vec<Mention> {
             let forms = sample.captions.iter().flat_map(|caption| &caption.units);
             let pairs = mentions.iter().zip(forms.map(|unit| unit.form.as_str()));

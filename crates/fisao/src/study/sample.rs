@@ -4,19 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fisao_align::captions::{Captioned, Judge, generate, look_at};
-use fisao_align::tasks::{Task, TaskSource};
+use fisao_align::captions::{Captioned, Judge, generate, look_at_all};
 use fisao_models::generation::Sampling;
-use fisao_models::parallel::{over_shares, shares_on};
 use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::scorer::{ImageEmbedding, Verifier};
 
 use super::source::{Part, Source};
 use crate::bundle::{Policy, Views};
 use crate::reporter::Reporter;
-
-/// Images encoded at once by one core.
-pub(super) const BATCH: usize = 32;
 
 /// Captions of a part with their mentions, and how long the steps took.
 pub(super) struct Sample {
@@ -81,7 +76,7 @@ impl Setup<'_> {
         let model = &self.policy.model;
         let written = generate(model, tasks.as_ref(), 0..count, length, &sampling, &advance)?;
         progress.finish();
-        let images = look(self.verifier, tasks.as_ref())?;
+        let images = look_at_all(self.verifier, tasks.as_ref())?;
 
         let mut judge = Judge {
             tokenizer: Arc::clone(&self.policy.tokenizer),
@@ -101,25 +96,6 @@ impl Setup<'_> {
         let seconds = Seconds { words, sentences: 0.0 };
         Ok(Sample { captions, truth, ids, images, seconds })
     }
-}
-
-/// What a verifier makes of all images of a source, on all cores, without keeping their pixels.
-pub(super) fn look(
-    verifier: &Verifier,
-    tasks: &dyn TaskSource,
-) -> anyhow::Result<Vec<ImageEmbedding>> {
-    let indices: Vec<usize> = (0..tasks.count()).collect();
-    let device = verifier.model().vision().device();
-    let at_once = (BATCH / verifier.score_config().views()).max(1);
-    let shares = over_shares(&indices, shares_on(&device), |share| {
-        let mut embeddings = Vec::with_capacity(share.len());
-        for batch in share.chunks(at_once) {
-            let batch = batch.iter().map(|&at| tasks.task(at));
-            embeddings.extend(look_at(verifier, &batch.collect::<Result<Vec<Task>, _>>()?)?);
-        }
-        anyhow::Ok(embeddings)
-    });
-    Ok(shares.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat())
 }
 
 impl Sample {

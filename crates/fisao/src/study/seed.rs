@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use fisao_align::calibrate::{mismatched_centres, mismatched_scores};
-use fisao_align::captions::Captioned;
+use fisao_align::captions::{Captioned, look_at_all};
 use fisao_eval::captions::{self, CaptionInput, CaptionOptions, MeteorTables};
 use fisao_models::generation::Sampling;
 use fisao_verifier::calibration::{Calibration, Centres};
@@ -15,7 +15,7 @@ use super::document::{CoarseResult, Correlation, ProbeResult, SeedStudy, Variant
 use super::measures::{auc, calibrated, correlation, detection, probabilities};
 use super::needs::{Centring, thresholds, vocabulary_sizes};
 use super::probe::Probe;
-use super::sample::{Mention, Sample, Setup, look};
+use super::sample::{Mention, Sample, Setup};
 use super::source::{Part, Source};
 use super::variants::{VARIANTS, Variant};
 use super::{HALLUCINATION, cost};
@@ -132,7 +132,7 @@ impl Laboratory<'_> {
             probe: self.probe(&samples, &sharp),
             coarse,
             correlations: self.correlations(&samples.test, &sharp, &texts, seed)?,
-            calibration: thresholds(default)?,
+            calibration: thresholds(default),
             calibration_images: centring.sizes(seed),
             vocabulary: vocabulary_sizes(self.vocabulary, mentions, seed),
             distribution: calibrated(mentions).map(|calibration| calibration.histograms),
@@ -155,7 +155,9 @@ impl Laboratory<'_> {
             let looks = if variant.regions == Regions::Crops { &crops } else { &patches };
             variants.push((variant, self.scored(variant, samples, looks)?));
         }
-        Ok(Resolution { variants, images: patches.test })
+        // Only the wholes are looked at again, and patches take hundreds of times their room.
+        let whole = |image: ImageEmbedding| ImageEmbedding { parts: Vec::new(), ..image };
+        Ok(Resolution { variants, images: patches.test.into_iter().map(whole).collect() })
     }
 
     /// What is left of detection, and of the correlations with the share of correct words.
@@ -185,8 +187,10 @@ impl Laboratory<'_> {
         let loaded = self.loaded.with_settings(settings);
         let own_pixels = self.views.is_none() && regions != Regions::Crops && coarseness <= 1.0;
         let views = (!own_pixels).then(|| loaded.views.coarsened(coarseness));
-        let of_part =
-            |part| look(&loaded.verifier, self.source.tasks(part, seed, views.as_ref()).as_ref());
+        let of_part = |part| {
+            let tasks = self.source.tasks(part, seed, views.as_ref());
+            look_at_all(&loaded.verifier, tasks.as_ref())
+        };
         Ok(Looks { calibration: of_part(Part::Calibration)?, test: of_part(Part::Test)? })
     }
 
@@ -268,6 +272,9 @@ impl Laboratory<'_> {
         let CaptionScores { named, correct, words, whole } = scores;
         let mut found = vec![correlation(HALLUCINATION, &correct, &words, &whole)];
         let Some(references) = self.source.references(Part::Test, seed)? else { return Ok(found) };
+        if named.is_empty() {
+            return Ok(found);
+        }
         let inputs: Vec<CaptionInput> = named
             .iter()
             .map(|&at| CaptionInput {

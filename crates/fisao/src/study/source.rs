@@ -95,6 +95,13 @@ impl<'a> Source<'a> {
         let tasks = ImageTasks::new(policy, images, &arguments.prompt)?;
         let truth = (0..count).map(|index| objects_of(&truth, &tasks.id(index)));
         let truth = truth.collect::<anyhow::Result<Vec<_>>>()?;
+        if let Some(references) = &references {
+            let mut ids = (0..count).map(|index| tasks.id(index));
+            if let Some(id) = ids.find(|id| references.index().find(id).is_none()) {
+                let message = format!("the references hold no caption of the image {id}");
+                bail!(Refusal::new(message).hint("leave the image or --references out"));
+            }
+        }
         let test = test.min(count - calibration);
         Ok(Self::Folder(Box::new(Folder { tasks, truth, references, calibration, test })))
     }

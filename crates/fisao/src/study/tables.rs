@@ -134,7 +134,7 @@ fn detection_table(study: &Study<'_>) -> Table {
     let mut table = Table::new(&[
         "score",
         "AUC",
-        "95 %",
+        "95 % (mean of the seeds')",
         "average precision",
         "AURC",
         "risk at 80 %",
@@ -189,7 +189,7 @@ fn coarse_table(study: &Study<'_>) -> Table {
 
 fn correlation_table(study: &Study<'_>) -> Table {
     let mut table =
-        Table::new(&["with", "words", "95 %", "whole caption", "95 %", "words − caption, 95 %"]);
+        Table::new(&["with", "words", "95 %*", "whole caption", "95 %*", "words − caption, 95 %*"]);
     let Some(first) = study.seeds.first() else { return table };
     for (at, correlation) in first.correlations.iter().enumerate() {
         let number = |pick: fn(&Correlation) -> Option<f64>| {
@@ -225,26 +225,27 @@ fn calibration_table(study: &Study<'_>) -> Table {
     ]);
     for seed in study.seeds {
         let found = &seed.calibration;
-        let annotated = &found.annotated;
+        let annotated = found.annotated.as_ref();
         let free = found.label_free.as_ref();
         table.row([
             seed.seed.to_string(),
-            digits(Some(annotated.mu_correct), 4),
-            digits(Some(annotated.mu_hallucinated), 4),
-            digits(Some(annotated.sigma_correct), 4),
-            digits(Some(annotated.sigma_hallucinated), 4),
+            digits(annotated.map(|truth| truth.mu_correct), 4),
+            digits(annotated.map(|truth| truth.mu_hallucinated), 4),
+            digits(annotated.map(|truth| truth.sigma_correct), 4),
+            digits(annotated.map(|truth| truth.sigma_hallucinated), 4),
             digits(free.map(|free| free.mu_correct), 4),
             digits(free.map(|free| free.mu_hallucinated), 4),
             digits(found.mu_correct_error, 3),
             digits(found.mu_hallucinated_error, 3),
-            digits(Some(found.mismatched_error), 3),
+            digits(found.mismatched_error, 3),
         ]);
     }
     table
 }
 
 fn size_table(study: &Study<'_>) -> Table {
-    let mut table = Table::new(&["images", "μ₊ off by, σ", "μ₋ off by, σ", "AUC", "Brier"]);
+    let mut table =
+        Table::new(&["images", "draws", "μ₊ off by, σ", "μ₋ off by, σ", "AUC", "Brier"]);
     let Some(first) = study.seeds.first() else { return table };
     for (at, size) in first.calibration_images.iter().enumerate() {
         let number = |pick: fn(&super::document::CalibrationSize) -> Option<f64>, decimals| {
@@ -252,6 +253,7 @@ fn size_table(study: &Study<'_>) -> Table {
         };
         table.row([
             size.images.to_string(),
+            size.draws.to_string(),
             number(|size| size.mu_correct_error, 3),
             number(|size| size.mu_hallucinated_error, 3),
             number(|size| size.auc, 4),

@@ -94,6 +94,11 @@ fn a_calibration_says_what_it_was_made_with_and_fits_nothing_else() {
         other.contains("the verifier fisao-embedded-clip (") && other.contains("not clip ("),
         "{other}"
     );
+    // Captions may be searched for other objects, if their scores can be brought to the calibration's scale.
+    let other = place.refuse(&verify(&["--vocabulary", "everyday"]));
+    assert!(other.contains("the calibration knows nothing about the scores of"), "{other}");
+    let other = place.refuse(&verify(&["--heat-maps"]));
+    assert!(other.contains("--format jsonl"), "{other}");
     let align = ["align", "--model", "llava", "--verifier", "clip", "--images", "pictures"];
     let more = ["--calibration", "calibration.json", "--output", "run", "--vocabulary", "coco"];
     let other = place.refuse(&[&align[..], &more].concat());

@@ -142,6 +142,13 @@ fn lists_of_objects_are_plain_text_or_built_in() {
     assert_eq!(categories("list.txt"), ["cat", "couch"]);
     assert!(categories("everyday").starts_with(&["cat".to_owned(), "couch".to_owned()]));
 
+    // CHAIR reads the same lists.
+    place.write("truth.json", r#"{"image_id": "a", "objects": []}"#);
+    let chair = ["eval", "chair", "--captions", "captions.jsonl", "--ground-truth", "truth.json"];
+    let more = ["--vocabulary", "list.txt", "--per-image", "--format", "json"];
+    let counted = place.succeed(&[&chair[..], &more].concat());
+    assert!(counted.contains(r#""couch""#) && !counted.contains(r#""umbrella""#), "{counted}");
+
     let refuse = |list: &str| {
         place.write("list.txt", list);
         place.refuse(&[&ARGUMENTS[..8], &["list.txt"]].concat())
