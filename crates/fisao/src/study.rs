@@ -65,7 +65,19 @@ pub(crate) fn run(arguments: &VerifierStudyArguments, reporter: &Reporter) -> an
     };
     let mut seeds = Vec::new();
     for seed in 0..arguments.seeds {
-        seeds.push(laboratory.seed(seed)?);
+        let found = laboratory.seed(seed)?;
+        for (labels, problem) in [
+            ("with annotations", &found.calibration.annotated_problem),
+            ("without labels", &found.calibration.label_free_problem),
+        ] {
+            if let Some(problem) = problem {
+                reporter.warn(
+                    format!("seed {seed}: no calibration {labels}: {problem}"),
+                    Some("what follows from it is left out of the tables"),
+                );
+            }
+        }
+        seeds.push(found);
         let study = study(arguments, &policy, &loaded.name, &source, &seeds);
         // After every seed, so that whoever stops early keeps what there is.
         write_json(&arguments.output.join("study.json"), &study)?;
