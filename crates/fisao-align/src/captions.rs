@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use fisao_models::generation::{FinishReason, Generated, Prompt, Sampling};
+use fisao_models::image::PixelValues;
 use fisao_models::llama::KvCache;
 use fisao_models::llava::{ImageFeatures, Llava, Pictures};
 use fisao_models::parallel::{over_shares, shares_on};
@@ -116,19 +117,13 @@ pub fn encode(policy: &Llava, verifier: &Verifier, tasks: &[Task]) -> Result<Enc
 /// # Errors
 /// [`AlignError::Verifier`] when an embedding is not finite.
 pub fn look_at(verifier: &Verifier, tasks: &[Task]) -> Result<Vec<ImageEmbedding>, AlignError> {
-    let device = verifier.model().vision().device();
-    let own_pixels = tasks.iter().all(|task| task.verifier_images.is_empty());
-    if own_pixels {
+    if tasks.iter().all(|task| task.verifier_images.is_empty()) {
+        let device = verifier.model().vision().device();
         return Ok(verifier.embed_images(pictures(tasks, &device).whole())?);
     }
-    // As many pictures at once as there are tasks, however many views each has.
-    let at_once = (tasks.len() / verifier.score_config().views()).max(1);
-    let mut embeddings = Vec::with_capacity(tasks.len());
-    for batch in tasks.chunks(at_once) {
-        let views = batch.iter().flat_map(|task| &task.verifier_images);
-        embeddings.extend(verifier.embed_images(Pictures::new(views, &device).whole())?);
-    }
-    Ok(embeddings)
+    let views: Vec<&[PixelValues]> =
+        tasks.iter().map(|task| task.verifier_images.as_slice()).collect();
+    Ok(verifier.embed_views(&views)?)
 }
 
 /// Which responses are wanted.
@@ -195,16 +190,28 @@ pub fn describe(
     sampling: &Sampling,
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<(Vec<Captioned>, Encoded), AlignError> {
+    describe_from(policy, judge, (tasks, 0), sampling, advance)
+}
+
+/// The same of tasks of which the first has a number: task `i` of them draws from random stream `first + i`.
+fn describe_from(
+    policy: &Llava,
+    judge: &mut Judge,
+    (tasks, first): (&[Task], usize),
+    sampling: &Sampling,
+    advance: &(dyn Fn(usize) + Sync),
+) -> Result<(Vec<Captioned>, Encoded), AlignError> {
     let encoded = encode(policy, &judge.verifier, tasks)?;
-    let streams: Vec<u64> = (0..tasks.len() as u64).collect();
+    let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
     let request =
         Request { tasks, encoded: &encoded, streams: &streams, samples: 1, sampling, advance };
     let captions = caption(policy, judge, &request)?;
     Ok((captions, encoded))
 }
 
-/// Captions all tasks of a source and lets the verifier look at their images, without keeping either pixels or image
-/// features. `length` is that of the longest prompt and response together, tokens.
+/// Captions all tasks of a source, a part of them at a time, so that neither pixels nor image features of all are kept:
+/// the captions, and what the verifier made of each image. Task `i` draws from random stream `i`. `length` is that of the
+/// longest prompt and response together, tokens; `seen` is shown every task once, in order.
 ///
 /// # Errors
 /// What the source reports about a task; see [`caption`].
@@ -215,12 +222,19 @@ pub fn describe_all(
     length: usize,
     sampling: &Sampling,
     advance: &(dyn Fn(usize) + Sync),
+    seen: &mut dyn FnMut(&Task),
 ) -> Result<(Vec<Captioned>, Vec<ImageEmbedding>), AlignError> {
-    let written = generate(policy, source, 0..source.count(), length, sampling, advance)?;
-    let images = look_at_all(&judge.verifier, source)?;
-    let read = written.into_iter().zip(&images).enumerate();
-    let captions = read.map(|(task, (response, image))| judge.read(task, response, image));
-    Ok((captions.collect::<Result<_, _>>()?, images))
+    let (count, at_once) = (source.count(), tasks_at_once(policy, length));
+    let (mut captions, mut images) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for first in (0..count).step_by(at_once) {
+        let part = first..count.min(first + at_once);
+        let tasks = part.map(|at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
+        tasks.iter().for_each(&mut *seen);
+        let (written, encoded) = describe_from(policy, judge, (&tasks, first), sampling, advance)?;
+        captions.extend(written.into_iter().map(|of| Captioned { task: first + of.task, ..of }));
+        images.extend(encoded.embeddings);
+    }
+    Ok((captions, images))
 }
 
 /// What the verifier makes of all images of a source, on all cores of the CPU, without keeping their pixels.

@@ -26,7 +26,7 @@ pub use annotated::{MINIMUM_PER_CLASS, fit_annotated};
 pub use auc::auc;
 pub use bootstrap::{Bootstrap, Interval, Intervals, bootstrap_annotated};
 pub use centring::{Centres, centres};
-pub use error::{CalibrationError, OneClass};
+pub use error::CalibrationError;
 pub use histogram::{Histogram, Histograms, histogram};
 pub use logistic::Logistic;
 pub use mixture::{Anchors, UnlabelledConfig, fit_unlabelled};

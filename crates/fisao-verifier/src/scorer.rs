@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use fisao_models::contrastive::ContrastiveModel;
+use fisao_models::image::PixelValues;
+use fisao_models::llava::Pictures;
 use fisao_models::parameters::{Parameters, floats};
 use fisao_models::text::{TextError, Tokenizer};
 use fisao_models::vision::{Sight, VisionConfig, VisionTower};
@@ -209,6 +211,28 @@ impl Verifier {
     /// The pictures are not a multiple of the views.
     pub fn embed_images(&self, pixels: Tensor<4>) -> Result<Vec<ImageEmbedding>, VerifierError> {
         self.embed_sight(self.model.vision().look(pixels))
+    }
+
+    /// The same of images of which each comes with its views, on this model's device; as many pictures go through at once
+    /// as there are images, however many views each has.
+    ///
+    /// # Errors
+    /// [`VerifierError::NotFinite`].
+    ///
+    /// # Panics
+    /// An image has not [`ScoreConfig::views`] pictures.
+    pub fn embed_views<Views: AsRef<[PixelValues]>>(
+        &self,
+        images: &[Views],
+    ) -> Result<Vec<ImageEmbedding>, VerifierError> {
+        let device = self.model.vision().device();
+        let at_once = (images.len() / self.score.views()).max(1);
+        let mut embeddings = Vec::with_capacity(images.len());
+        for batch in images.chunks(at_once) {
+            let pictures = Pictures::new(batch.iter().flat_map(AsRef::as_ref), &device);
+            embeddings.extend(self.embed_images(pictures.whole())?);
+        }
+        Ok(embeddings)
     }
 
     /// The same of pictures on their way through this model's image tower, or through the policy's where the two

@@ -35,7 +35,7 @@ pub(crate) use merge::MergeArguments;
 pub(crate) use pretrain::PretrainArguments;
 pub(crate) use score::ScoreArguments;
 pub(crate) use shared::{
-    DeviceArguments, Format, ModelArguments, SamplingArguments, ScoringArguments,
+    DeviceArguments, Format, ModelArguments, PairArguments, SamplingArguments, ScoringArguments,
     SettingsArguments, VocabularyArguments, vision_adapter,
 };
 pub(crate) use study::{StudyArguments, StudyCommand, VerifierStudyArguments};

@@ -26,7 +26,7 @@ pub(crate) use verifier::{
     LoadedVerifier, ScoreSettings, Views, load_verifier, verifier_from_arguments,
 };
 
-use crate::arguments::{ModelArguments, vision_adapter};
+use crate::arguments::{ModelArguments, PairArguments, vision_adapter};
 use crate::device::check_precision;
 use crate::failure::Refusal;
 use crate::model_location::{LocatedModel, ModelLocation, Role};
@@ -116,7 +116,7 @@ impl Policy {
 
     /// Name and content of the checkpoint.
     pub(crate) fn identity(&self, reporter: &Reporter) -> anyhow::Result<ModelIdentity> {
-        self.origin.identity(&self.name, reporter)
+        self.origin.identity(Some(&self.name), reporter)
     }
 
     /// The same of the adapter, if there is one.
@@ -124,8 +124,7 @@ impl Policy {
         &self,
         reporter: &Reporter,
     ) -> anyhow::Result<Option<ModelIdentity>> {
-        let identity = |adapter: &Origin| adapter.identity(&adapter.name(), reporter);
-        self.adapter.as_ref().map(identity).transpose()
+        self.adapter.as_ref().map(|adapter| adapter.identity(None, reporter)).transpose()
     }
 
     /// Token ids of a prompt, with one placeholder for the image; see [`PromptFormat::prompt`].
@@ -167,10 +166,34 @@ impl Policy {
     }
 }
 
+/// A model and its verifier, with what the verifier needs of images besides the model's own pixels.
+pub(crate) struct Pair {
+    pub(crate) policy: Policy,
+    pub(crate) verifier: LoadedVerifier,
+    pub(crate) views: Option<Views>,
+}
+
+impl Pair {
+    /// Loads the two that were named, or the embedded ones.
+    pub(crate) fn from_arguments(
+        arguments: &PairArguments,
+        settings: ScoreSettings,
+        device: &Device,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Self> {
+        // First, as it is small: a name that leads nowhere is found before a large model is fetched.
+        let verifier = arguments.verifier.as_ref();
+        let mut verifier = verifier_from_arguments(verifier, settings, device, reporter)?;
+        let policy = Policy::from_arguments(&arguments.model, device, reporter)?;
+        let views = verifier.views_beside(&policy, arguments.allow_foreign_verifier, reporter)?;
+        Ok(Self { policy, verifier, views })
+    }
+}
+
 /// The models that come with the command, unpacked for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct EmbeddedModels {
-    folder: TempDir,
+    folder: Arc<TempDir>,
 }
 
 /// Unpacks the models that come with the command into a temporary folder.
@@ -190,7 +213,7 @@ pub(crate) fn embedded() -> anyhow::Result<EmbeddedModels> {
         fs::create_dir_all(parent).context(unpacking)?;
         fs::write(&path, content).context(unpacking)?;
     }
-    Ok(EmbeddedModels { folder })
+    Ok(EmbeddedModels { folder: Arc::new(folder) })
 }
 
 impl EmbeddedModels {
@@ -212,9 +235,8 @@ impl EmbeddedModels {
         reporter: &Reporter,
     ) -> anyhow::Result<Policy> {
         let policy = Policy::load(&self.llava(), adapter, LoadDtype::F32, device, reporter)?;
-        let name = "fisao-embedded-llava".to_owned();
-        let origin = policy.origin.looked_up(&name, reporter)?;
-        Ok(Policy { name, origin, ..policy })
+        let origin = policy.origin.unpacked(&self.folder);
+        Ok(Policy { name: "fisao-embedded-llava".to_owned(), origin, ..policy })
     }
 
     /// Its verifier.
@@ -225,7 +247,7 @@ impl EmbeddedModels {
         reporter: &Reporter,
     ) -> anyhow::Result<LoadedVerifier> {
         let loaded = load_verifier(&self.clip(), settings, LoadDtype::F32, device, reporter)?;
-        loaded.known_as("fisao-embedded-clip", reporter)
+        Ok(loaded.unpacked("fisao-embedded-clip", &self.folder))
     }
 }
 

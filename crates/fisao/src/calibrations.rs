@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use fisao_align::AlignError;
 use fisao_align::tasks::Task;
 use fisao_formats::FormatError;
 use fisao_formats::digest::sha256_parts;
@@ -39,8 +38,6 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Calibration> {
 /// What a calibration is made with or used with.
 #[derive(Clone, Copy)]
 pub(crate) struct Setting<'a> {
-    /// Whose captions it is about; `None` where captions come from elsewhere.
-    pub(crate) policy: Option<&'a Policy>,
     /// What scores them.
     pub(crate) verifier: &'a LoadedVerifier,
     /// What is looked for.
@@ -48,10 +45,12 @@ pub(crate) struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    /// Refuses a calibration that was made with something else.
+    /// Refuses a calibration that was made with something else. `policy` is whose captions are to be scored; `None` where
+    /// they come from elsewhere.
     pub(crate) fn check(
         &self,
         calibration: &Calibration,
+        policy: Option<&Policy>,
         reporter: &Reporter,
     ) -> anyhow::Result<()> {
         if calibration.made_with.is_none() {
@@ -60,8 +59,8 @@ impl Setting<'_> {
                 .note("the calibration does not say what it was made with: nothing was checked");
             return Ok(());
         }
-        let model = self.policy.map(|policy| policy.identity(reporter)).transpose()?;
-        let adapter = self.policy.map(|policy| policy.adapter_identity(reporter)).transpose()?;
+        let model = policy.map(|policy| policy.identity(reporter)).transpose()?;
+        let adapter = policy.map(|policy| policy.adapter_identity(reporter)).transpose()?;
         let adapter = adapter.flatten();
         let verifier = self.verifier.identity(reporter)?;
         let vocabulary = self.vocabulary.identity();
@@ -69,17 +68,17 @@ impl Setting<'_> {
             model: model.as_ref().map(|model| (model, adapter.as_ref())),
             verifier: &verifier,
             // Captions from elsewhere may be searched for other objects, as long as they have centres.
-            vocabulary: self.policy.map(|_| &vocabulary),
+            vocabulary: policy.map(|_| &vocabulary),
         };
         Ok(calibration.check_fits(&at_hand)?)
     }
 
-    /// Says what a calibration was made with.
+    /// Says what a calibration was made with: the captions of a policy, of images with these [digests](image_digest).
     pub(crate) fn sign(
         &self,
         calibration: &mut Calibration,
         policy: &Policy,
-        tasks: impl IntoIterator<Item = Result<Task, AlignError>>,
+        images: &[String],
         reporter: &Reporter,
     ) -> anyhow::Result<()> {
         calibration.made_with = Some(Provenance {
@@ -88,22 +87,14 @@ impl Setting<'_> {
             adapter: policy.adapter_identity(reporter)?,
             verifier: self.verifier.identity(reporter)?,
             vocabulary: self.vocabulary.identity(),
-            images: images(tasks)?,
+            images: ImagesIdentity { count: images.len(), sha256: sha256_parts(images) },
         });
         Ok(())
     }
 }
 
-/// One digest of all images, made of each one's, so that no more than one is held at a time.
-fn images(
-    tasks: impl IntoIterator<Item = Result<Task, AlignError>>,
-) -> Result<ImagesIdentity, AlignError> {
-    let of_task = |task: Result<Task, AlignError>| {
-        let task = task?;
-        let pixels: Vec<u8> =
-            task.image.values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Ok(sha256_parts([task.id.as_bytes(), &pixels]))
-    };
-    let digests = tasks.into_iter().map(of_task).collect::<Result<Vec<_>, AlignError>>()?;
-    Ok(ImagesIdentity { count: digests.len(), sha256: sha256_parts(digests) })
+/// Digest of one image, by its name and the pixels that the model takes.
+pub(crate) fn image_digest(task: &Task) -> String {
+    let pixels: Vec<u8> = task.image.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    sha256_parts([task.id.as_bytes(), &pixels])
 }

@@ -15,14 +15,29 @@ mod scores;
 mod tests;
 pub(crate) mod verdicts;
 
+/// A picture in memory as a PNG file.
+pub(crate) fn png(
+    pixels: &[u8],
+    (width, height): (u32, u32),
+    colours: ExtendedColorType,
+) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    PngEncoder::new(&mut bytes)
+        .write_image(pixels, width, height, colours)
+        .expect("a picture in memory can be encoded");
+    bytes
+}
+
 /// Style of every page.
-pub(crate) const STYLE: &str = include_str!("report/style.css");
+const STYLE: &str = include_str!("report/style.css");
 
 #[cfg(test)]
 pub(crate) use tests::sample;
 
 pub(crate) use scores::{Judgement, Metric, headline};
 
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder as _};
 use serde::Serialize;
 
 /// Everything a report shows.
@@ -169,10 +184,9 @@ pub(crate) fn render(report: &Report) -> String {
         })
         .collect::<Vec<_>>()
         .join("\n");
-    html::fill(
-        include_str!("report/template.html"),
+    let main = html::fill(
+        include_str!("report/main.html").trim_end(),
         &[
-            ("style", STYLE),
             ("title", &html::escape(&report.title)),
             ("seed", &report.seed.to_string()),
             ("headline", &html::escape(&headline(report))),
@@ -187,7 +201,8 @@ pub(crate) fn render(report: &Report) -> String {
             ("facts", &facts),
             ("attribution", &html::escape(&report.attribution)),
         ],
-    )
+    );
+    html::page(&report.title, &main)
 }
 
 fn warnings(warnings: &[String]) -> String {

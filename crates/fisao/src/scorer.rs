@@ -5,7 +5,7 @@ use std::ops::Range;
 use fisao_models::image::PixelValues;
 use fisao_models::llava::Pictures;
 use fisao_verifier::calibration::{Calibration, ProbabilityModel};
-use fisao_verifier::mentions::ObjectVocabulary;
+use fisao_verifier::mentions::{Mention, ObjectVocabulary};
 use fisao_verifier::scorer::{HeatMap, ImageEmbedding, Verifier};
 use serde::Serialize;
 
@@ -65,8 +65,8 @@ impl Scorer {
         let vocabulary = words.for_mentions()?;
         let mut verifier = loaded.verifier.clone();
         if let Some(calibration) = &calibration {
-            let setting = Setting { policy: None, verifier: loaded, vocabulary: words };
-            setting.check(calibration, reporter)?;
+            let setting = Setting { verifier: loaded, vocabulary: words };
+            setting.check(calibration, None, reporter)?;
             verifier.set_centres(calibration.centres.clone());
             // Before any work, rather than at the first such word.
             vocabulary.forms().try_for_each(|(form, _)| verifier.check_centre(form))?;
@@ -93,8 +93,7 @@ impl Scorer {
 
     /// What the verifier makes of one image's views.
     pub(crate) fn embed(&self, views: &[PixelValues]) -> anyhow::Result<ImageEmbedding> {
-        let pictures = Pictures::new(views, &self.verifier.model().vision().device());
-        Ok(self.verifier.embed_images(pictures.whole())?.swap_remove(0))
+        Ok(self.verifier.embed_views(&[views])?.swap_remove(0))
     }
 
     /// Score of a name with an image, and the probability that it is there.
@@ -118,28 +117,23 @@ impl Scorer {
         image: &ImageEmbedding,
         caption: &str,
     ) -> anyhow::Result<ScoredCaption> {
-        // No tokenizer is involved: the whole text counts as one token.
-        let whole = 0..caption.len();
-        let units = self.vocabulary.units(caption, std::slice::from_ref(&whole));
-        self.verifier.learn(units.iter().map(|unit| unit.form.as_str()))?;
+        self.verifier.learn(self.vocabulary.mentions(caption).map(|mention| mention.form))?;
         let characters = |bytes: usize| caption[..bytes].chars().count();
-        let mentions = units
-            .into_iter()
-            .map(|unit| {
-                let cosine = self.verifier.score(image, &unit.form);
-                ScoredMention {
-                    start: characters(unit.span.start),
-                    end: characters(unit.span.end),
-                    bytes: unit.span,
-                    text: unit.text,
-                    category: self.vocabulary.category(unit.category).to_owned(),
-                    form: unit.form,
-                    negated: unit.negated,
-                    cosine,
-                    probability: self.probability(cosine),
-                }
-            })
-            .collect();
+        let scored = |Mention { category, form, span, negated }: Mention| {
+            let cosine = self.verifier.score(image, form);
+            ScoredMention {
+                start: characters(span.start),
+                end: characters(span.end),
+                text: caption[span.clone()].to_owned(),
+                bytes: span,
+                category: self.vocabulary.category(category).to_owned(),
+                form: form.to_owned(),
+                negated,
+                cosine,
+                probability: self.probability(cosine),
+            }
+        };
+        let mentions = self.vocabulary.mentions(caption).map(scored).collect();
         Ok(ScoredCaption { caption: caption.to_owned(), mentions })
     }
 

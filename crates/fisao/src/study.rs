@@ -16,7 +16,6 @@ mod tables;
 mod variants;
 
 use std::fs;
-use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use fisao_formats::documents::{write_bytes, write_json};
@@ -27,8 +26,8 @@ use self::document::{
 };
 use self::seed::Laboratory;
 use self::source::Source;
-use crate::arguments::VerifierStudyArguments;
-use crate::bundle::{Policy, ScoreSettings, verifier_from_arguments};
+use crate::arguments::{SamplingArguments, VerifierStudyArguments};
+use crate::bundle::{Pair, Policy, ScoreSettings};
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
 use crate::vocabulary::Vocabulary;
@@ -40,12 +39,10 @@ const HALLUCINATION: &str = "share of correct words";
 /// Runs the study.
 pub(crate) fn run(arguments: &VerifierStudyArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let sampling = sampling(arguments)?;
-    let device = arguments.model.device.open(reporter)?.device;
-    let verifier = arguments.verifier.as_ref();
-    let mut loaded =
-        verifier_from_arguments(verifier, ScoreSettings::default(), &device, reporter)?;
-    let policy = Policy::from_arguments(&arguments.model, &device, reporter)?;
-    let views = loaded.views_beside(&policy, arguments.allow_foreign_verifier, reporter)?;
+    let device = arguments.pair.model.device.open(reporter)?.device;
+    let settings = ScoreSettings::default();
+    let Pair { policy, verifier: loaded, views } =
+        Pair::from_arguments(&arguments.pair, settings, &device, reporter)?;
     let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?.for_mentions()?;
     let source = Source::open(arguments, &policy, reporter)?;
     policy.check_length(source.longest_prompt()?, sampling.max_new_tokens)?;
@@ -56,7 +53,8 @@ pub(crate) fn run(arguments: &VerifierStudyArguments, reporter: &Reporter) -> an
     let laboratory = Laboratory {
         policy: &policy,
         loaded: &loaded,
-        verifier: Arc::new(known),
+        variants: Laboratory::variants(&loaded, &known, &vocabulary)?,
+        verifier: known,
         views: views.as_ref(),
         vocabulary: &vocabulary,
         source: &source,
@@ -97,16 +95,8 @@ fn sampling(arguments: &VerifierStudyArguments) -> anyhow::Result<Sampling> {
     if arguments.seeds == 0 {
         bail!(Refusal::new("--seeds is 0, but must be at least 1"));
     }
-    if arguments.max_new_tokens == 0 {
-        bail!(Refusal::new("--max-new-tokens is 0, but must be at least 1"));
-    }
-    let temperature = arguments.temperature;
-    if !temperature.is_finite() || temperature < 0.0 {
-        bail!(Refusal::new(format!(
-            "--temperature is {temperature}, but must be a finite number, 0 or more"
-        )));
-    }
-    Ok(Sampling { max_new_tokens: arguments.max_new_tokens, temperature, seed: 0 })
+    let (max_new_tokens, temperature) = (arguments.max_new_tokens, Some(arguments.temperature));
+    SamplingArguments { max_new_tokens, temperature, greedy: false, seed: 0 }.resolve()
 }
 
 fn study<'a>(

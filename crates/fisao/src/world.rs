@@ -8,15 +8,13 @@ use fisao_align::error::AlignError;
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_eval::chair::{self, ChairInput, ChairOptions, ChairReport};
 use fisao_models::generation::{FinishReason, Sampling};
-use fisao_models::image::ImageProcessor;
-use fisao_models::llava::{Llava, LlavaConfig};
-use fisao_models::text::Tokenizer;
+use fisao_models::llava::Llava;
 use fisao_scenes::recipe::conversation;
 use fisao_scenes::{CATEGORIES, Category, PROMPTS, Split, World};
 use fisao_verifier::calibration::auc;
 use fisao_verifier::scorer::Verifier;
 
-use crate::bundle::Views;
+use crate::bundle::{Policy, Views};
 
 /// Scenes of one split with the prompts they are shown under.
 pub(crate) struct SceneTasks<'a> {
@@ -24,9 +22,8 @@ pub(crate) struct SceneTasks<'a> {
     pub(crate) split: Split,
     pub(crate) seed: u64,
     pub(crate) count: usize,
-    pub(crate) processor: &'a ImageProcessor,
-    pub(crate) tokenizer: &'a dyn Tokenizer,
-    pub(crate) config: &'a LlavaConfig,
+    /// Who is shown them.
+    pub(crate) policy: &'a Policy,
     /// What the verifier sees besides the model's own pixels.
     pub(crate) views: Option<&'a Views>,
     /// Whether all of the world's prompts take turns, or only the first is used.
@@ -55,15 +52,11 @@ impl TaskSource for SceneTasks<'_> {
     fn task(&self, index: usize) -> Result<Task, AlignError> {
         let scene = self.world.scene(self.split, self.seed, index as u64);
         let instruction = PROMPTS[if self.all_prompts { index % PROMPTS.len() } else { 0 }];
-        let ids = self.tokenizer.encode(&conversation(instruction), true)?;
+        let ids = self.policy.tokenizer.encode(&conversation(instruction), true)?;
         let picture = self.world.render(&scene);
-        let image = self.processor.process(&picture);
-        Ok(Task {
-            id: self.world.image_id(self.split, index as u64),
-            prompt: self.config.expand_image_token(&ids, image.picture_size)?,
-            verifier_images: self.views.map_or_else(Vec::new, |views| views.of(&picture)),
-            image,
-        })
+        let id = self.world.image_id(self.split, index as u64);
+        let verifier_images = self.views.map_or_else(Vec::new, |views| views.of(&picture));
+        Ok(Task { verifier_images, ..self.policy.task(id, &picture, &ids)? })
     }
 }
 

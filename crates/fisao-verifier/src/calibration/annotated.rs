@@ -1,6 +1,6 @@
 //! Calibration from annotated mentions.
 
-use super::error::{OneClass, check_finite};
+use super::error::check_finite;
 use super::{
     CALIBRATION_VERSION, Calibration, CalibrationError, Histograms, Labels, Logistic, auc,
 };
@@ -22,13 +22,10 @@ pub fn fit_annotated(scores: &[f64], correct: &[bool]) -> Result<Calibration, Ca
     }
     check_finite("score", scores)?;
     let (right, wrong) = split(scores, correct);
-    let one_class = match (right.len(), wrong.len()) {
-        (mentions @ 1.., 0) => Some(OneClass::Correct { mentions }),
-        (0, mentions @ 1..) => Some(OneClass::Hallucinated { mentions }),
-        _ => None,
-    };
-    if let Some(class) = one_class {
-        return Err(CalibrationError::OneClass(class));
+    match (right.len(), wrong.len()) {
+        (mentions @ 1.., 0) => return Err(CalibrationError::AllCorrect { mentions }),
+        (0, mentions @ 1..) => return Err(CalibrationError::AllHallucinated { mentions }),
+        _ => {}
     }
     let (mu_correct, sigma_correct) = mean_and_deviation("correct mentions", &right)?;
     let (mu_hallucinated, sigma_hallucinated) =

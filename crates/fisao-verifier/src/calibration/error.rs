@@ -1,7 +1,5 @@
 //! Why a calibration cannot be made or used.
 
-use std::fmt::{self, Display, Formatter};
-
 use super::CALIBRATION_VERSION;
 
 /// Scores from which no calibration follows, or a calibration that cannot be used.
@@ -69,9 +67,24 @@ pub enum CalibrationError {
         /// BIC(one Gaussian) − BIC(two); not positive here.
         bic_gain: f64,
     },
-    /// Not a single mention of a class.
-    #[error("{0}")]
-    OneClass(OneClass),
+    /// Nothing is hallucinated.
+    #[error(
+        "all {mentions} mentions are correct, so there is nothing to tell hallucinations by; caption more images, \
+         longer (--max-new-tokens) or at a higher --temperature, where the model makes more up"
+    )]
+    AllCorrect {
+        /// How many there are.
+        mentions: usize,
+    },
+    /// Everything is hallucinated.
+    #[error(
+        "all {mentions} mentions count as hallucinated, which no model is so bad at: check that the annotations \
+         belong to these images and name objects as the object vocabulary does"
+    )]
+    AllHallucinated {
+        /// How many there are.
+        mentions: usize,
+    },
     /// What it was made with and what it holds do not go together.
     #[error(
         "the calibration says that scores are {}centred, and holds {} centres; calibrate again",
@@ -101,38 +114,6 @@ pub enum CalibrationError {
         /// The number found.
         value: f64,
     },
-}
-
-/// The class that all mentions of a calibration set are in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OneClass {
-    /// Nothing is hallucinated.
-    Correct {
-        /// Mentions.
-        mentions: usize,
-    },
-    /// Everything is.
-    Hallucinated {
-        /// Mentions.
-        mentions: usize,
-    },
-}
-
-impl Display for OneClass {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Correct { mentions } => write!(
-                f,
-                "all {mentions} mentions are correct, so there is nothing to tell hallucinations by; caption more \
-                 images, longer (--max-new-tokens) or at a higher --temperature, where the model makes more up"
-            ),
-            Self::Hallucinated { mentions } => write!(
-                f,
-                "all {mentions} mentions count as hallucinated, which no model is so bad at: check that the \
-                 annotations belong to these images and name objects as the object vocabulary does"
-            ),
-        }
-    }
 }
 
 /// Checks every number of a slice.

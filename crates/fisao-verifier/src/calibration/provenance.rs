@@ -91,7 +91,7 @@ impl Calibration {
             if made.sha256 != here.sha256 {
                 let (made_hash, hash) = (short(&made.sha256), short(&here.sha256));
                 differences.push(if made.name == here.name {
-                    format!("{what} {} has changed since ({made_hash}, now {hash})", made.name)
+                    format!("{what} {} as it was before ({made_hash}, now {hash})", made.name)
                 } else {
                     format!("{what} {} ({made_hash}), not {} ({hash})", made.name, here.name)
                 });

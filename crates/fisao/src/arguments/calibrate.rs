@@ -10,19 +10,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ModelArguments, SamplingArguments, SettingsArguments, VocabularyArguments};
-use crate::model_location::ModelLocation;
+use super::{PairArguments, SamplingArguments, SettingsArguments, VocabularyArguments};
 
 #[derive(Debug, Args)]
 pub(crate) struct CalibrateArguments {
     #[command(flatten)]
-    pub(crate) model: ModelArguments,
-    /// CLIP checkpoint the model's vision tower comes from, folder or name [default: the embedded world's]
-    #[arg(long, value_name = "FOLDER|ID")]
-    pub(crate) verifier: Option<ModelLocation>,
-    /// Use a verifier whose vision tower is not the model's own
-    #[arg(long)]
-    pub(crate) allow_foreign_verifier: bool,
+    pub(crate) pair: PairArguments,
     /// Folder of images to caption
     #[arg(long, value_name = "FOLDER")]
     pub(crate) images: PathBuf,

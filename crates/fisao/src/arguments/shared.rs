@@ -36,6 +36,19 @@ pub(crate) struct ModelArguments {
     pub(crate) device: DeviceArguments,
 }
 
+/// Which model speaks, and which verifier listens.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct PairArguments {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// CLIP checkpoint the model's vision tower comes from, folder or name [default: the embedded world's]
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) verifier: Option<ModelLocation>,
+    /// Use a verifier whose vision tower is not the model's own
+    #[arg(long)]
+    pub(crate) allow_foreign_verifier: bool,
+}
+
 /// Where models run.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct DeviceArguments {

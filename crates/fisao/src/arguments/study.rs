@@ -10,8 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ModelArguments, VocabularyArguments};
-use crate::model_location::ModelLocation;
+use super::{PairArguments, VocabularyArguments};
 
 #[derive(Debug, Args)]
 pub(crate) struct StudyArguments {
@@ -30,13 +29,7 @@ pub(crate) enum StudyCommand {
 #[derive(Debug, Args)]
 pub(crate) struct VerifierStudyArguments {
     #[command(flatten)]
-    pub(crate) model: ModelArguments,
-    /// CLIP checkpoint the model's vision tower comes from, folder or name [default: the embedded world's]
-    #[arg(long, value_name = "FOLDER|ID")]
-    pub(crate) verifier: Option<ModelLocation>,
-    /// Use a verifier whose vision tower is not the model's own
-    #[arg(long)]
-    pub(crate) allow_foreign_verifier: bool,
+    pub(crate) pair: PairArguments,
     /// Folder of images to caption, which are shared out between calibration and test [default: scenes of the
     /// embedded world]
     #[arg(long, value_name = "FOLDER", requires = "annotations")]

@@ -5,54 +5,51 @@ use std::sync::{Arc, OnceLock};
 
 use fisao_formats::digest::{model_bytes, sha256_model};
 use fisao_verifier::calibration::ModelIdentity;
+use tempfile::TempDir;
 
 use crate::reporter::Reporter;
 
 /// From this size on reading a model takes long enough to be shown, bytes.
 const LARGE: u64 = 1 << 30;
 
-/// Where the content of a model can be looked up. Looking is put off until someone asks, as it reads every byte.
+/// Where the content of a model can be looked up. Looking is put off until someone asks, as it reads every byte, and done
+/// once.
 #[derive(Clone, Debug)]
-pub(crate) enum Origin {
-    /// In a folder that will still be there, with the digest once somebody asked.
-    Folder(PathBuf, Arc<OnceLock<String>>),
-    /// It has been looked up.
-    Known(ModelIdentity),
+pub(crate) struct Origin {
+    folder: PathBuf,
+    sha256: Arc<OnceLock<String>>,
+    /// Keeps a temporary folder for as long as someone may ask.
+    _unpacked: Option<Arc<TempDir>>,
 }
 
 impl Origin {
     pub(super) fn of(folder: &Path) -> Self {
-        Self::Folder(folder.to_owned(), Arc::default())
+        Self { folder: folder.to_owned(), sha256: Arc::default(), _unpacked: None }
     }
 
-    /// What the model is called when it was given no other name.
-    pub(super) fn name(&self) -> String {
-        match self {
-            Self::Folder(folder, _) => folder.display().to_string(),
-            Self::Known(identity) => identity.name.clone(),
-        }
+    /// The same within a temporary folder.
+    pub(super) fn unpacked(self, folder: &Arc<TempDir>) -> Self {
+        Self { _unpacked: Some(Arc::clone(folder)), ..self }
     }
 
-    /// Looks the content up while its folder is there.
-    pub(super) fn looked_up(&self, name: &str, reporter: &Reporter) -> anyhow::Result<Self> {
-        Ok(Self::Known(self.identity(name, reporter)?))
-    }
-
-    /// The model's content, under a name.
+    /// The model's content, under a name, or under its folder's where it was given none.
     pub(super) fn identity(
         &self,
-        name: &str,
+        name: Option<&str>,
         reporter: &Reporter,
     ) -> anyhow::Result<ModelIdentity> {
-        let (folder, known) = match self {
-            Self::Known(identity) => return Ok(identity.clone()),
-            Self::Folder(folder, known) => (folder, known),
+        let name = name.map_or_else(|| self.folder.display().to_string(), str::to_owned);
+        let sha256 = if let Some(known) = self.sha256.get() {
+            known.clone()
+        } else {
+            let found = self.look_up(&name, reporter)?;
+            self.sha256.get_or_init(|| found).clone()
         };
-        let name = name.to_owned();
-        if let Some(sha256) = known.get() {
-            return Ok(ModelIdentity { name, sha256: sha256.clone() });
-        }
-        let bytes = model_bytes(folder)?;
+        Ok(ModelIdentity { name, sha256 })
+    }
+
+    fn look_up(&self, name: &str, reporter: &Reporter) -> anyhow::Result<String> {
+        let bytes = model_bytes(&self.folder)?;
         let progress =
             (bytes >= LARGE).then(|| reporter.transfer(&format!("digest of {name}"), bytes));
         let advance = |bytes| {
@@ -60,10 +57,10 @@ impl Origin {
                 progress.advance(bytes);
             }
         };
-        let sha256 = sha256_model(folder, &advance)?;
+        let sha256 = sha256_model(&self.folder, &advance)?;
         if let Some(progress) = progress {
             progress.finish();
         }
-        Ok(ModelIdentity { name, sha256: known.get_or_init(|| sha256).clone() })
+        Ok(sha256)
     }
 }

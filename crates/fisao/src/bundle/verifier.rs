@@ -12,6 +12,7 @@ use fisao_verifier::scorer::{Regions, ScoreConfig, Verifier, Window, crop_window
 use fisao_verifier::templates::Templates;
 use image::RgbImage;
 use image::imageops::{self, FilterType};
+use tempfile::TempDir;
 
 use super::{Origin, Policy, check_size, embedded, warn_of_unused};
 use crate::device::check_precision;
@@ -163,16 +164,15 @@ impl LoadedVerifier {
     /// Everything that moves the scale of its scores.
     pub(crate) fn identity(&self, reporter: &Reporter) -> anyhow::Result<VerifierIdentity> {
         Ok(VerifierIdentity {
-            model: self.origin.identity(&self.name, reporter)?,
+            model: self.origin.identity(Some(&self.name), reporter)?,
             templates: self.verifier.templates().clone(),
             score: *self.verifier.score_config(),
         })
     }
 
-    /// The same under another name, its content looked up at once.
-    pub(super) fn known_as(self, name: &str, reporter: &Reporter) -> anyhow::Result<Self> {
-        let origin = self.origin.looked_up(name, reporter)?;
-        Ok(Self { name: name.to_owned(), origin, ..self })
+    /// The same under another name, from a temporary folder.
+    pub(super) fn unpacked(self, name: &str, folder: &Arc<TempDir>) -> Self {
+        Self { name: name.to_owned(), origin: self.origin.unpacked(folder), ..self }
     }
 }
 

@@ -42,8 +42,8 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
     let policy = Policy::located(&arguments.model, None, LoadDtype::AsStored, &device, reporter)?;
     let views = loaded.views_beside(&policy, arguments.allow_foreign_verifier, reporter)?;
     let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?;
-    let setting = Setting { policy: Some(&policy), verifier: &loaded, vocabulary: &vocabulary };
-    setting.check(&calibration, reporter)?;
+    let setting = Setting { verifier: &loaded, vocabulary: &vocabulary };
+    setting.check(&calibration, Some(&policy), reporter)?;
     let vocabulary = vocabulary.for_mentions()?;
     let mut verifier = loaded.verifier.clone();
     text_cache::learn(&loaded, &mut verifier, &vocabulary, reporter)?;

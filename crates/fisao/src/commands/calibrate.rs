@@ -12,8 +12,8 @@ use fisao_formats::documents::{open_text, write_json};
 use fisao_verifier::calibration::Labels;
 
 use crate::arguments::CalibrateArguments;
-use crate::bundle::{Policy, ScoreSettings, verifier_from_arguments};
-use crate::calibrations::Setting;
+use crate::bundle::{Pair, ScoreSettings};
+use crate::calibrations::{Setting, image_digest};
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, checked_images, objects_of};
 use crate::vocabulary::Vocabulary;
@@ -27,15 +27,12 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
         Some(path) => Some(read_ground_truth(open_text("annotations", path)?)?),
         None => None,
     };
-    let device = arguments.model.device.open(reporter)?.device;
-    // First, as it is small: a name that leads nowhere is found before a large model is fetched.
-    let verifier = arguments.verifier.as_ref();
+    let device = arguments.pair.model.device.open(reporter)?.device;
     let score = ScoreSettings::of_run(&config);
-    let mut loaded = verifier_from_arguments(verifier, score, &device, reporter)?;
-    let policy = Policy::from_arguments(&arguments.model, &device, reporter)?;
-    let views = loaded.views_beside(&policy, arguments.allow_foreign_verifier, reporter)?;
+    let Pair { policy, verifier: loaded, views } =
+        Pair::from_arguments(&arguments.pair, score, &device, reporter)?;
     let words = Vocabulary::from_arguments(&arguments.vocabulary)?;
-    let setting = Setting { policy: Some(&policy), verifier: &loaded, vocabulary: &words };
+    let setting = Setting { verifier: &loaded, vocabulary: &words };
     let vocabulary = words.for_mentions()?;
     let mut verifier = loaded.verifier.clone();
     text_cache::learn(&loaded, &mut verifier, &vocabulary, reporter)?;
@@ -49,13 +46,20 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     let progress = reporter.phase("caption", source.count() as u64);
     let advance = |done| progress.advance(done as u64);
     let length = source.longest_prompt() + sampling.max_new_tokens;
-    let (captions, seen) =
-        describe_all(&policy.model, &mut judge, &source, length, &sampling, &advance)?;
+    let mut images = Vec::with_capacity(source.count());
+    let (captions, seen) = describe_all(
+        &policy.model,
+        &mut judge,
+        &source,
+        length,
+        &sampling,
+        &advance,
+        &mut |task| images.push(image_digest(task)),
+    )?;
     progress.finish();
     let labels = if truth.is_some() { Labels::Annotations } else { Labels::None };
     let mut calibration = calibrate(&captions, &seen, &mut judge, labels, truth.as_deref())?;
-    let tasks = (0..source.count()).map(|index| source.task(index));
-    setting.sign(&mut calibration, &policy, tasks, reporter)?;
+    setting.sign(&mut calibration, &policy, &images, reporter)?;
     write_json(&arguments.output, &calibration)?;
     output::line(format!(
         "AUC {:.3}; correct {:.3} ± {:.3} ({}), hallucinated {:.3} ± {:.3} ({})",

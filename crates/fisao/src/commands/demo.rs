@@ -19,16 +19,16 @@ use fisao_models::llava::Llava;
 use fisao_scenes::{Split, World};
 use fisao_verifier::calibration::{Calibration, Labels, ProbabilityModel};
 use fisao_verifier::rewards::{PenaltyWeight, RewardForm, RewardRule, thresholds};
-use image::ImageEncoder as _;
+use image::ExtendedColorType;
 use serde::Serialize;
 
 use crate::arguments::{DemoArguments, DemoOptions};
 use crate::bundle::{Policy, ScoreSettings, embedded};
-use crate::calibrations::Setting;
+use crate::calibrations::{Setting, image_digest};
 use crate::device::{self, OpenDevice};
 use crate::report::{
     ColouredCaption, Curve, GalleryItem, Report, ReportRow, Scores, VerifierFacts, WordVerdict,
-    render,
+    png, render,
 };
 use crate::reporter::Reporter;
 use crate::training::Training;
@@ -131,7 +131,7 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     let mut loaded = models.verifier(ScoreSettings::of_run(&config), &device, reporter)?;
     let views = loaded.views_beside(&policy, false, reporter)?;
     let words = Vocabulary::of_world();
-    let setting = Setting { policy: Some(&policy), verifier: &loaded, vocabulary: &words };
+    let setting = Setting { verifier: &loaded, vocabulary: &words };
     let folder = if arguments.resume {
         RunFolder::open(&arguments.output)?
     } else {
@@ -151,9 +151,7 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
         split,
         seed: options.seed,
         count,
-        processor: &policy.processor,
-        tokenizer: policy.tokenizer.as_ref(),
-        config: policy.model.config(),
+        policy: &policy,
         views: views.as_ref(),
         all_prompts,
     };
@@ -194,8 +192,8 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     let aligned = demo.evaluate("aligned", &aligned_policy, &test, &test_truth)?;
     demo.seconds.total = start.elapsed().as_secs_f64();
     let pictures: Vec<Vec<u8>> = (0..sizes.test.min(GALLERY * 8))
-        .map(|index| png(&world, options.seed, index as u64))
-        .collect::<anyhow::Result<_>>()?;
+        .map(|index| picture(&world, options.seed, index as u64))
+        .collect();
     demo.publish(&calibration, &base, &aligned, &test, &test_truth, &pictures)
 }
 
@@ -239,8 +237,8 @@ impl Demo<'_> {
             describe(&policy.model, &mut self.judge, tasks, &sampling, &advance)?;
         let mut calibration =
             calibrate(&captions, &encoded.embeddings, &mut self.judge, labels, Some(truth))?;
-        let tasks = tasks.iter().map(|task| Ok(task.clone()));
-        setting.sign(&mut calibration, policy, tasks, self.reporter)?;
+        let images: Vec<String> = tasks.iter().map(image_digest).collect();
+        setting.sign(&mut calibration, policy, &images, self.reporter)?;
         phase.finish();
         self.folder.write_json("calibration.json", &calibration)?;
         self.seconds.calibrate = start.elapsed().as_secs_f64();
@@ -509,14 +507,7 @@ fn coloured(
     ColouredCaption { text: caption.text.clone(), words }
 }
 
-fn png(world: &World, seed: u64, index: u64) -> anyhow::Result<Vec<u8>> {
+fn picture(world: &World, seed: u64, index: u64) -> Vec<u8> {
     let picture = world.render(&world.scene(Split::Test, seed, index));
-    let mut bytes = Vec::new();
-    image::codecs::png::PngEncoder::new(&mut bytes).write_image(
-        picture.as_raw(),
-        picture.width(),
-        picture.height(),
-        image::ExtendedColorType::Rgb8,
-    )?;
-    Ok(bytes)
+    png(picture.as_raw(), picture.dimensions(), ExtendedColorType::Rgb8)
 }

@@ -11,7 +11,6 @@ use fisao_eval::chair::{ChairInput, read_captions};
 use fisao_formats::documents::{open_text, write_bytes};
 use fisao_formats::images::open_image;
 use fisao_models::image::PixelValues;
-use fisao_models::llava::Pictures;
 use fisao_models::parallel::{over_shares, shares_on};
 use fisao_verifier::scorer::{HeatMap, ImageEmbedding};
 use owo_colors::OwoColorize;
@@ -173,16 +172,13 @@ fn look_at<'a>(
     loaded: &LoadedVerifier,
     files: &[&'a Path],
 ) -> anyhow::Result<Vec<(&'a Path, Seen)>> {
-    let verifier = &loaded.verifier;
-    let device = verifier.model().vision().device();
-    let at_once = (BATCH / verifier.score_config().views()).max(1);
+    let device = loaded.verifier.model().vision().device();
     let shares = over_shares(files, shares_on(&device), |share| {
         let mut seen = Vec::with_capacity(share.len());
-        for batch in share.chunks(at_once) {
+        for batch in share.chunks(BATCH) {
             let views = batch.iter().map(|file| Ok(loaded.views.of(&open_image(file)?)));
             let views = views.collect::<anyhow::Result<Vec<_>>>()?;
-            let pictures = Pictures::new(views.iter().flatten(), &device);
-            let embeddings = verifier.embed_images(pictures.whole())?;
+            let embeddings = loaded.verifier.embed_views(&views)?;
             let wholes = views.into_iter().map(|mut views| views.swap_remove(0));
             let pairs = embeddings.into_iter().zip(wholes);
             let kept = pairs.map(|(embedding, whole)| Seen { embedding, whole });

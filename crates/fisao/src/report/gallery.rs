@@ -1,6 +1,6 @@
 //! Images with their captions before and after, every object word coloured by its score.
 
-use super::html::{escape, number};
+use super::html::{escape, marked, number};
 use super::{ColouredCaption, GalleryItem, VerifierFacts, WordVerdict};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -86,25 +86,12 @@ fn caption(label: &str, caption: &ColouredCaption, scale: ColourScale) -> String
     format!("<h4>{label} {count}</h4>\n<p class=\"caption\">{}</p>", coloured_text(caption, scale))
 }
 
-/// The caption's text with its mentions marked. A verdict whose span does not lie on character
-/// boundaries behind the one before it is left out rather than shown on the wrong word.
+/// The caption's text with its mentions marked.
 fn coloured_text(caption: &ColouredCaption, scale: ColourScale) -> String {
     let mut words: Vec<&WordVerdict> = caption.words.iter().collect();
     words.sort_by_key(|word| word.start);
-    let mut html = String::new();
-    let mut position = 0;
-    for word in words {
-        let (Some(between), Some(text)) =
-            (caption.text.get(position..word.start), caption.text.get(word.start..word.end))
-        else {
-            continue;
-        };
-        html.push_str(&escape(between));
-        html.push_str(&mark(text, word, scale));
-        position = word.end;
-    }
-    html.push_str(&escape(caption.text.get(position..).unwrap_or_default()));
-    html
+    let words = words.into_iter().map(|word| (word.start..word.end, word));
+    marked(&caption.text, words, |text, word| mark(text, word, scale))
 }
 
 fn mark(text: &str, word: &WordVerdict, scale: ColourScale) -> String {

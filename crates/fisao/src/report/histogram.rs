@@ -72,7 +72,8 @@ pub(super) fn facts(facts: &VerifierFacts) -> String {
         .join("\n")
 }
 
-fn shares(counts: &[usize], bins: usize) -> Vec<f64> {
+/// Counts of bins as shares of all.
+pub(super) fn shares(counts: &[usize], bins: usize) -> Vec<f64> {
     let total = counts.iter().sum::<usize>().max(1) as f64;
     (0..bins).map(|bin| counts.get(bin).copied().unwrap_or(0) as f64 / total).collect()
 }
@@ -109,7 +110,8 @@ fn grid(x: &Axis, y: &Axis) -> String {
     lines.join("\n")
 }
 
-fn area(class: &str, shares: &[f64], range: (f64, f64), x: &Axis, y: &Axis) -> String {
+/// Steps over bins of equal width down to the axis, which lies at 0 of `y`.
+pub(super) fn area(class: &str, shares: &[f64], range: (f64, f64), x: &Axis, y: &Axis) -> String {
     let width = (range.1 - range.0) / shares.len() as f64;
     let steps: Vec<String> = shares
         .iter()
@@ -119,8 +121,8 @@ fn area(class: &str, shares: &[f64], range: (f64, f64), x: &Axis, y: &Axis) -> S
             format!("V{:.1}H{end:.1}", y.at(share))
         })
         .collect();
-    let start = x.at(range.0);
-    format!("<path class=\"area {class}\" d=\"M{start:.1} {BOTTOM}{}V{BOTTOM}Z\"/>", steps.concat())
+    let (start, bottom) = (x.at(range.0), y.at(0.0));
+    format!("<path class=\"area {class}\" d=\"M{start:.1} {bottom}{}V{bottom}Z\"/>", steps.concat())
 }
 
 /// Vertical lines at the thresholds, labelled above the plot: each threshold on its outer side,

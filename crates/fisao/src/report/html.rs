@@ -1,5 +1,38 @@
 //! Text into HTML: escaping, template filling, numbers.
 
+use std::ops::Range;
+
+/// A whole page that makes no request to anywhere: a title, which is escaped here, and what stands in `main`.
+pub(crate) fn page(title: &str, main: &str) -> String {
+    let values =
+        [("title", escape(title)), ("style", super::STYLE.to_owned()), ("main", main.to_owned())];
+    let values = values.each_ref().map(|(name, value)| (*name, value.as_str()));
+    fill(include_str!("page.html"), &values)
+}
+
+/// A text, escaped, with some of its words marked: each by its bytes and by what `mark` makes of the word as written. A
+/// word that does not lie on character boundaries behind the one before it is left out rather than shown in the wrong place.
+pub(crate) fn marked<Word>(
+    text: &str,
+    words: impl IntoIterator<Item = (Range<usize>, Word)>,
+    mark: impl Fn(&str, Word) -> String,
+) -> String {
+    let mut html = String::new();
+    let mut position = 0;
+    for (bytes, word) in words {
+        let (Some(between), Some(written)) =
+            (text.get(position..bytes.start), text.get(bytes.clone()))
+        else {
+            continue;
+        };
+        html.push_str(&escape(between));
+        html.push_str(&mark(written, word));
+        position = bytes.end;
+    }
+    html.push_str(&escape(text.get(position..).unwrap_or_default()));
+    html
+}
+
 /// Escapes text for use in HTML content and in double-quoted attributes.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());

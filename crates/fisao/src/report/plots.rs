@@ -7,6 +7,7 @@ use fisao_eval::statistics::Interval;
 use fisao_verifier::calibration::Histograms;
 
 use super::axis::Axis;
+use super::histogram::{area, shares};
 use super::html::{escape, number};
 
 const WIDTH: f64 = 760.0;
@@ -160,12 +161,8 @@ pub(crate) fn lines(lines: &[Line], x_name: &str, y: RangeInclusive<f64>) -> Str
 /// Two distributions as shares of each, over the same bins.
 pub(crate) fn distributions(histograms: &Histograms) -> String {
     let bins = histograms.correct.counts.len();
-    let share = |counts: &[usize]| -> Vec<f64> {
-        let all = counts.iter().sum::<usize>().max(1) as f64;
-        counts.iter().map(|&count| count as f64 / all).collect()
-    };
-    let (correct, wrong) =
-        (share(&histograms.correct.counts), share(&histograms.hallucinated.counts));
+    let correct = shares(&histograms.correct.counts, bins);
+    let wrong = shares(&histograms.hallucinated.counts, bins);
     let highest = correct.iter().chain(&wrong).copied().fold(0.01, f64::max);
     let (low, high) = (histograms.correct.low, histograms.correct.high);
     let (top, bottom) = (12.0, 216.0);
@@ -183,16 +180,8 @@ pub(crate) fn distributions(histograms: &Histograms) -> String {
             number(tick, decimals),
         );
     }
-    for (class, shares) in [("hallucinated", &wrong), ("correct", &correct)] {
-        let mut path = format!("M{:.1} {bottom}", x.at(low));
-        for (bin, share) in shares.iter().enumerate() {
-            let edge = |bin: usize| x.at(low + (high - low) * bin as f64 / bins as f64);
-            let at = y.at(*share);
-            let _ = write!(path, "L{:.1} {at:.1}L{:.1} {at:.1}", edge(bin), edge(bin + 1));
-        }
-        let _ =
-            write!(svg, "<path class=\"area {class}\" d=\"{path}L{:.1} {bottom}Z\"/>", x.at(high));
-    }
+    svg += &area("hallucinated", &wrong, (low, high), &x, &y);
+    svg += &area("correct", &correct, (low, high), &x, &y);
     svg + "</svg>"
 }
 

@@ -1,15 +1,14 @@
 //! The page of `fisao verify`: pictures, captions with coloured words, and where each word is seen.
 
-use std::fmt::Write as _;
 use std::ops::Range;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fisao_verifier::scorer::HeatMap;
-use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder, RgbImage};
+use image::{ExtendedColorType, RgbImage};
 
-use super::html::{escape, fill, number};
+use super::html::{escape, fill, marked, number, page};
+use super::png;
 
 /// Everything the page shows.
 #[derive(Debug)]
@@ -69,16 +68,16 @@ impl VerdictPage {
         } else {
             "Words have no colour of their own, as no calibration says which score is high."
         };
-        fill(
-            include_str!("verdicts.html"),
+        let main = fill(
+            include_str!("verdicts.html").trim_end(),
             &[
-                ("style", super::STYLE),
                 ("summary", &escape(&self.summary)),
                 ("colours", colours),
                 ("cards", &cards.join("\n")),
                 ("left_out", &left_out),
             ],
-        )
+        );
+        page("Which words are not in the picture", &main)
     }
 }
 
@@ -106,20 +105,15 @@ impl CaptionCard {
     }
 
     fn coloured(&self) -> String {
-        let mut html = String::new();
-        let mut at = 0;
-        for word in &self.words {
-            html.push_str(&escape(&self.caption[at..word.bytes.start]));
-            let text = escape(&self.caption[word.bytes.clone()]);
+        let words = self.words.iter().map(|word| (word.bytes.clone(), word));
+        marked(&self.caption, words, |text, word| {
             let (class, strength) = word.colour();
-            let _ = write!(
-                html,
-                "<mark class=\"word {class}\" style=\"--strength:{strength:.0}%\" title=\"{}\">{text}</mark>",
+            format!(
+                "<mark class=\"word {class}\" style=\"--strength:{strength:.0}%\" title=\"{}\">{}</mark>",
                 escape(&word.numbers()),
-            );
-            at = word.bytes.end;
-        }
-        html + &escape(&self.caption[at..])
+                escape(text),
+            )
+        })
     }
 }
 
@@ -173,12 +167,4 @@ fn overlay(map: &HeatMap, (low, high): (f64, f64)) -> Vec<u8> {
         .collect();
     let side = map.side as u32;
     png(&pixels, (side, side), ExtendedColorType::Rgba8)
-}
-
-fn png(pixels: &[u8], (width, height): (u32, u32), colours: ExtendedColorType) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    PngEncoder::new(&mut bytes)
-        .write_image(pixels, width, height, colours)
-        .expect("a picture in memory can be encoded");
-    bytes
 }

@@ -1,12 +1,12 @@
 //! What scoring costs beside writing.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use fisao_align::AlignError;
-use fisao_align::captions::{Judge, encode, generate, pictures};
+use fisao_align::captions::{Captioned, encode, generate, pictures};
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_align::trainer::Trainer;
+use fisao_models::generation::Generated;
 use fisao_models::llava::Llava;
 use fisao_models::parallel::{over_shares, shares_on};
 use fisao_models::parameters::floats;
@@ -57,26 +57,37 @@ pub(super) fn measure(
     let tasks = Prepared(tasks);
     let length = laboratory.source.longest_prompt()? + laboratory.sampling.max_new_tokens;
     let model = &laboratory.policy.model;
-    let [generate_seconds, features_seconds, both_seconds] = best([
-        &|| {
+    let (mut judge, captions) = (laboratory.judge(), &sample.captions[..count]);
+    let [write, features, both, words, sentences] = best([
+        &mut || {
             generate(model, &tasks, 0..count, length, &laboratory.sampling, &|_| {})?;
             Ok(())
         },
-        &|| {
-            features(model, &tasks.0);
+        &mut || {
+            image_features(model, &tasks.0);
             Ok(())
         },
-        &|| {
+        &mut || {
             encode(model, &laboratory.verifier, &tasks.0)?;
             Ok(())
         },
-    ])?;
+        &mut || {
+            for caption in captions {
+                let Captioned { task, tokens, logprobs, finish, .. } = caption.clone();
+                judge.read(task, Generated { tokens, logprobs, finish }, &sample.images[task])?;
+            }
+            Ok(())
+        },
+        &mut || {
+            for caption in captions {
+                laboratory.verifier.embed_text(std::slice::from_ref(&caption.text))?;
+            }
+            Ok(())
+        },
+    ])?
+    .map(|seconds| seconds / count as f64);
     // What the verifier adds to the features that the model takes in any case.
-    let look_seconds = (both_seconds - features_seconds).max(0.0);
-    let per_caption = |seconds: f64| seconds / sample.captions.len().max(1) as f64;
-    let (words, sentences) =
-        (per_caption(sample.seconds.words), per_caption(sample.seconds.sentences));
-    let (write, look) = (generate_seconds / count as f64, look_seconds / count as f64);
+    let look = (both - features).max(0.0);
     let share_of_iteration = match (laboratory.source, calibration) {
         (Source::World { world, .. }, Some(calibration)) => {
             Some(share_of_iteration(laboratory, world, calibration, look, words)?)
@@ -96,10 +107,12 @@ pub(super) fn measure(
 }
 
 /// Least seconds of each of several kinds of work, which take turns.
-fn best<const N: usize>(work: [&dyn Fn() -> anyhow::Result<()>; N]) -> anyhow::Result<[f64; N]> {
+fn best<const N: usize>(
+    mut work: [&mut dyn FnMut() -> anyhow::Result<()>; N],
+) -> anyhow::Result<[f64; N]> {
     let mut seconds = [f64::INFINITY; N];
     for _ in 0..ROUNDS {
-        for (seconds, work) in seconds.iter_mut().zip(work) {
+        for (seconds, work) in seconds.iter_mut().zip(&mut work) {
             let started = Instant::now();
             work()?;
             *seconds = seconds.min(started.elapsed().as_secs_f64());
@@ -109,7 +122,7 @@ fn best<const N: usize>(work: [&dyn Fn() -> anyhow::Result<()>; N]) -> anyhow::R
 }
 
 /// The model's own image features, as captioning takes them.
-fn features(model: &Llava, tasks: &[Task]) {
+fn image_features(model: &Llava, tasks: &[Task]) {
     over_shares(tasks, shares_on(&model.device()), |share| {
         for batch in share.chunks(BATCH) {
             let features = model.image_features(pictures(batch, &model.device()));
@@ -151,21 +164,14 @@ fn share_of_iteration(
         split: Split::Train,
         seed: 0,
         count: ITERATIONS * config.ppo.images_per_iteration,
-        processor: &policy.processor,
-        tokenizer: policy.tokenizer.as_ref(),
-        config: policy.model.config(),
+        policy,
         views: laboratory.views,
         all_prompts: true,
-    };
-    let judge = Judge {
-        tokenizer: Arc::clone(&policy.tokenizer),
-        vocabulary: laboratory.vocabulary.clone(),
-        verifier: laboratory.verifier.as_ref().clone(),
     };
     let (images, responses) =
         (config.ppo.images_per_iteration, config.ppo.responses_per_iteration());
     let model = policy.model.clone();
-    let mut trainer = Trainer::new(config, model, judge, calibration, &tasks, None)?;
+    let mut trainer = Trainer::new(config, model, laboratory.judge(), calibration, &tasks, None)?;
     let mut total = 0.0;
     let progress = laboratory.reporter.phase("time iterations", ITERATIONS as u64);
     for iteration in 0..ITERATIONS {

@@ -1,14 +1,12 @@
 //! What calibration needs: labels or none, how many images, how long a list of objects.
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use fisao_align::calibrate::mismatched_centres;
 use fisao_eval::detection::brier;
 use fisao_verifier::calibration::{
-    Anchors, Bootstrap, Calibration, Intervals, UnlabelledConfig, bootstrap_annotated, centres,
+    Anchors, Bootstrap, Calibration, Intervals, UnlabelledConfig, bootstrap_annotated,
     fit_annotated, fit_unlabelled,
 };
 use fisao_verifier::mentions::ObjectVocabulary;
-use fisao_verifier::scorer::Verifier;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -16,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use super::document::{CalibrationResult, CalibrationSize, Moments, VocabularySize};
 use super::measures::{auc, calibrated, probabilities};
 use super::sample::{Mention, Sample};
-use super::seed::Scored;
+use super::seed::{Laboratory, Scored};
 
 /// Numbers of images that calibration is tried on.
 const CALIBRATION_IMAGES: [usize; 6] = [16, 32, 64, 128, 256, 512];
@@ -69,95 +67,64 @@ fn moments(calibration: &Calibration, intervals: Option<Intervals>) -> Moments {
     }
 }
 
-/// Plain scores that centres of any part of the calibration images can be taken from.
-pub(super) struct Centring<'a> {
-    /// Scores whole images, without centres; knows all names.
-    pub(super) verifier: &'a Verifier,
-    pub(super) vocabulary: &'a ObjectVocabulary,
-    /// Both parts' mentions by the plain score.
-    pub(super) plain: &'a Scored,
-    pub(super) calibration: &'a Sample,
-    pub(super) test: &'a Sample,
+/// How well fewer calibration images do: thresholds and centres come from them alone, as commands take them.
+pub(super) fn sizes(
+    laboratory: &Laboratory<'_>,
+    calibration: &Sample,
+    test: &Sample,
+    seed: u64,
+) -> anyhow::Result<Vec<CalibrationSize>> {
+    let count = calibration.captions.len();
+    let Some((all, mentions)) = with_images(laboratory, calibration, test)? else {
+        return Ok(Vec::new());
+    };
+    let truth: Vec<bool> = mentions.iter().map(|mention| mention.correct).collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut found = Vec::new();
+    for images in CALIBRATION_IMAGES.into_iter().filter(|&images| images <= count) {
+        let mut rows: Vec<[f64; 4]> = Vec::new();
+        for _ in 0..if images == count { 1 } else { DRAWS } {
+            let mut order: Vec<usize> = (0..count).collect();
+            order.shuffle(&mut rng);
+            let drawn = calibration.part(&order[..images]);
+            let Some((part, mentions)) = with_images(laboratory, &drawn, test)? else { continue };
+            rows.push([
+                (part.mu_correct - all.mu_correct).abs() / all.sigma,
+                (part.mu_hallucinated - all.mu_hallucinated).abs() / all.sigma,
+                brier(&probabilities(&part, &mentions), &truth).unwrap_or(f64::NAN),
+                auc(&mentions).unwrap_or(f64::NAN),
+            ]);
+        }
+        let mean = |column: usize| {
+            let sum: f64 = rows.iter().map(|row| row[column]).sum();
+            (!rows.is_empty()).then(|| sum / rows.len() as f64)
+        };
+        found.push(CalibrationSize {
+            images,
+            draws: rows.len(),
+            mu_correct_error: mean(0),
+            mu_hallucinated_error: mean(1),
+            brier: mean(2),
+            auc: mean(3),
+        });
+    }
+    Ok(found)
 }
 
-impl Centring<'_> {
-    /// How well fewer calibration images do: thresholds and centres come from them alone.
-    pub(super) fn sizes(&self, seed: u64) -> Vec<CalibrationSize> {
-        let count = self.calibration.captions.len();
-        let scores = self.scores();
-        let Some(all) = self.with_images(&scores, &vec![true; count]) else { return Vec::new() };
-        let truth: Vec<bool> = self.plain.test.iter().map(|mention| mention.correct).collect();
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut found = Vec::new();
-        for images in CALIBRATION_IMAGES.into_iter().filter(|&images| images <= count) {
-            let mut rows: Vec<[f64; 4]> = Vec::new();
-            for _ in 0..if images == count { 1 } else { DRAWS } {
-                let mut order: Vec<usize> = (0..count).collect();
-                order.shuffle(&mut rng);
-                let mut chosen = vec![false; count];
-                order[..images].iter().for_each(|&at| chosen[at] = true);
-                let Some((part, test)) = self.with_images(&scores, &chosen) else { continue };
-                rows.push([
-                    (part.mu_correct - all.0.mu_correct).abs() / all.0.sigma,
-                    (part.mu_hallucinated - all.0.mu_hallucinated).abs() / all.0.sigma,
-                    brier(&probabilities(&part, &test), &truth).unwrap_or(f64::NAN),
-                    auc(&test).unwrap_or(f64::NAN),
-                ]);
-            }
-            let mean = |column: usize| {
-                let sum: f64 = rows.iter().map(|row| row[column]).sum();
-                (!rows.is_empty()).then(|| sum / rows.len() as f64)
-            };
-            found.push(CalibrationSize {
-                images,
-                draws: rows.len(),
-                mu_correct_error: mean(0),
-                mu_hallucinated_error: mean(1),
-                brier: mean(2),
-                auc: mean(3),
-            });
-        }
-        found
+/// Thresholds from calibration images, and the test mentions on their scale.
+fn with_images(
+    laboratory: &Laboratory<'_>,
+    calibration: &Sample,
+    test: &Sample,
+) -> anyhow::Result<Option<(Calibration, Vec<Mention>)>> {
+    let (mut verifier, vocabulary) = (laboratory.verifier.clone(), laboratory.vocabulary);
+    if verifier.score_config().centred {
+        let Sample { captions, images, .. } = calibration;
+        let centres = mismatched_centres(captions, images, &mut verifier, vocabulary)?;
+        verifier.set_centres(Some(centres));
     }
-
-    /// Of every name its category, and its plain score with every calibration image.
-    fn scores(&self) -> BTreeMap<&str, (usize, Vec<f64>)> {
-        let with_all = |form: &str| {
-            let images = self.calibration.images.iter();
-            images.map(|image| self.verifier.score(image, form)).collect()
-        };
-        let forms = self.vocabulary.forms();
-        forms.map(|(form, category)| (form, (category, with_all(form)))).collect()
-    }
-
-    /// Thresholds from the chosen calibration images, and the test mentions on their scale.
-    fn with_images(
-        &self,
-        scores: &BTreeMap<&str, (usize, Vec<f64>)>,
-        chosen: &[bool],
-    ) -> Option<(Calibration, Vec<Mention>)> {
-        let mut named = vec![BTreeSet::new(); chosen.len()];
-        for caption in &self.calibration.captions {
-            named[caption.task].extend(caption.units.iter().map(|unit| unit.category));
-        }
-        let mean = |name: &str| {
-            let (category, scores) = &scores[name];
-            let of_images =
-                (0..chosen.len()).filter(|&at| chosen[at] && !named[at].contains(category));
-            let found: Vec<f64> = of_images.map(|at| scores[at]).collect();
-            // All of a few images are too few for calibrate's own rule, which would then give every name one centre.
-            (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
-        };
-        let centres = centres(scores.keys().map(|name| ((*name).to_owned(), mean(name))));
-        let centred = |sample: &Sample, mentions: &[Mention]| -> Vec<Mention> {
-            let forms = sample.captions.iter().flat_map(|caption| &caption.units);
-            let pairs = mentions.iter().zip(forms.map(|unit| unit.form.as_str()));
-            pairs.map(|(m, form)| Mention { score: m.score - centres[form], ..*m }).collect()
-        };
-        let own = centred(self.calibration, &self.plain.calibration);
-        let own: Vec<Mention> = own.into_iter().filter(|mention| chosen[mention.caption]).collect();
-        Some((calibrated(&own)?, centred(self.test, &self.plain.test)))
-    }
+    let mentions = |sample: &Sample| sample.mentions(&verifier, &sample.images, vocabulary);
+    Ok(calibrated(&mentions(calibration)).map(|found| (found, mentions(test))))
 }
 
 /// How much fewer categories find, nested parts of one shuffle.

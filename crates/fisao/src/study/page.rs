@@ -2,8 +2,7 @@
 
 use super::document::Study;
 use super::tables::{detected, detectors, interval_over_seeds, over_seeds, summary_rows, tables};
-use crate::report::STYLE;
-use crate::report::html::{escape, fill};
+use crate::report::html::{escape, fill, page};
 use crate::report::plots::{Estimate, Line, distributions, estimates, lines};
 
 /// Variants whose lines are drawn where the verifier loses resolution.
@@ -24,10 +23,9 @@ pub(super) fn render(study: &Study<'_>) -> String {
         })
         .collect();
     let distribution = study.seeds.first().and_then(|seed| seed.distribution.as_ref());
-    fill(
-        include_str!("page.html"),
+    let main = fill(
+        include_str!("main.html").trim_end(),
         &[
-            ("style", STYLE),
             ("model", &escape(&study.model)),
             ("images", &escape(&study.images)),
             ("seeds", &study.seeds.len().to_string()),
@@ -40,7 +38,8 @@ pub(super) fn render(study: &Study<'_>) -> String {
             ("sizes", &sizes(study)),
             ("tables", &tables.join("\n")),
         ],
-    )
+    );
+    page("What the verifier can tell", &main)
 }
 
 fn detection(study: &Study<'_>) -> String {

@@ -2,18 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 
-use fisao_align::captions::{Captioned, Judge, generate, look_at_all};
+use fisao_align::captions::{Captioned, Judge, describe_all};
 use fisao_models::generation::Sampling;
-use fisao_verifier::mentions::ObjectVocabulary;
+use fisao_verifier::mentions::{ObjectVocabulary, Unit};
 use fisao_verifier::scorer::{ImageEmbedding, Verifier};
 
-use super::source::{Part, Source};
-use crate::bundle::{Policy, Views};
-use crate::reporter::Reporter;
+use super::seed::Laboratory;
+use super::source::Part;
 
-/// Captions of a part with their mentions, and how long the steps took.
+/// Captions of a part with their mentions.
 pub(super) struct Sample {
     /// One for each image, in order.
     pub(super) captions: Vec<Captioned>,
@@ -23,17 +21,6 @@ pub(super) struct Sample {
     pub(super) ids: Vec<String>,
     /// What the verifier made of the whole of each image.
     pub(super) images: Vec<ImageEmbedding>,
-    /// How long it took.
-    pub(super) seconds: Seconds,
-}
-
-/// Seconds that the steps took for all captions of a sample.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seconds {
-    /// Finding the words and scoring them, their embeddings being known.
-    pub(super) words: f64,
-    /// Embedding the captions and scoring them as a whole.
-    pub(super) sentences: f64,
 }
 
 /// Score of one mention, and whether the image holds what it names.
@@ -49,56 +36,52 @@ pub(super) struct Mention {
     pub(super) correct: bool,
 }
 
-/// Everything that writes and judges captions.
-pub(super) struct Setup<'a> {
-    pub(super) policy: &'a Policy,
-    pub(super) source: &'a Source<'a>,
-    /// Scores whole images; knows all names.
-    pub(super) verifier: &'a Verifier,
-    pub(super) vocabulary: &'a ObjectVocabulary,
-    /// What the verifier sees besides the model's own pixels.
-    pub(super) views: Option<&'a Views>,
-    pub(super) sampling: Sampling,
-    pub(super) reporter: &'a Reporter,
-}
+impl Laboratory<'_> {
+    /// What turns responses into scored mentions, by the default settings but for centres.
+    pub(super) fn judge(&self) -> Judge {
+        Judge {
+            tokenizer: Arc::clone(&self.policy.tokenizer),
+            vocabulary: self.vocabulary.clone(),
+            verifier: self.verifier.clone(),
+        }
+    }
 
-impl Setup<'_> {
     /// Lets the model caption a part of the images.
     pub(super) fn sample(&self, part: Part, seed: u64) -> anyhow::Result<Sample> {
         let tasks = self.source.tasks(part, seed, self.views);
-        let count = tasks.count();
         let length = self.source.longest_prompt()? + self.sampling.max_new_tokens;
         let sampling = Sampling { seed, ..self.sampling.clone() };
         let name =
             if part == Part::Calibration { "caption (calibration)" } else { "caption (test)" };
-        let progress = self.reporter.phase(name, count as u64);
-        let advance = |done| progress.advance(done as u64);
-        let model = &self.policy.model;
-        let written = generate(model, tasks.as_ref(), 0..count, length, &sampling, &advance)?;
+        let progress = self.reporter.phase(name, tasks.count() as u64);
+        let mut ids = Vec::with_capacity(tasks.count());
+        let (captions, images) = describe_all(
+            &self.policy.model,
+            &mut self.judge(),
+            tasks.as_ref(),
+            length,
+            &sampling,
+            &|done| progress.advance(done as u64),
+            &mut |task| ids.push(task.id.clone()),
+        )?;
         progress.finish();
-        let images = look_at_all(self.verifier, tasks.as_ref())?;
-
-        let mut judge = Judge {
-            tokenizer: Arc::clone(&self.policy.tokenizer),
-            vocabulary: self.vocabulary.clone(),
-            verifier: self.verifier.clone(),
-        };
-        let started = Instant::now();
-        let captions = written.into_iter().zip(&images).enumerate();
-        let captions = captions
-            .map(|(task, (response, image))| judge.read(task, response, image))
-            .collect::<Result<Vec<_>, _>>()?;
-        let words = started.elapsed().as_secs_f64();
-
-        let ids = (0..count).map(|index| Ok(tasks.task(index)?.id));
-        let ids = ids.collect::<anyhow::Result<Vec<_>>>()?;
-        let truth = self.source.truth(part, seed);
-        let seconds = Seconds { words, sentences: 0.0 };
-        Ok(Sample { captions, truth, ids, images, seconds })
+        Ok(Sample { captions, truth: self.source.truth(part, seed), ids, images })
     }
 }
 
 impl Sample {
+    /// Some of the images, by their positions, with all that belongs to them.
+    pub(super) fn part(&self, chosen: &[usize]) -> Self {
+        let renumbered =
+            |(task, &at): (usize, &usize)| Captioned { task, ..self.captions[at].clone() };
+        Self {
+            captions: chosen.iter().enumerate().map(renumbered).collect(),
+            truth: chosen.iter().map(|&at| self.truth[at].clone()).collect(),
+            ids: chosen.iter().map(|&at| self.ids[at].clone()).collect(),
+            images: chosen.iter().map(|&at| self.images[at].clone()).collect(),
+        }
+    }
+
     /// Every mention with its score by a verifier that knows its name, and `images` as that verifier sees them.
     pub(super) fn mentions(
         &self,
@@ -109,7 +92,7 @@ impl Sample {
         let of_caption = |(index, caption): (usize, &Captioned)| {
             let truth = &self.truth[caption.task];
             let image = &images[caption.task];
-            let mention = |unit: &fisao_verifier::mentions::Unit| Mention {
+            let mention = |unit: &Unit| Mention {
                 caption: index,
                 category: unit.category,
                 score: verifier.score(image, &unit.form),

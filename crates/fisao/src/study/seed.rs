@@ -1,8 +1,5 @@
 //! What one seed gives: captions, then every measurement on them.
 
-use std::sync::Arc;
-use std::time::Instant;
-
 use fisao_align::calibrate::{mismatched_centres, mismatched_scores};
 use fisao_align::captions::{Captioned, look_at_all};
 use fisao_eval::captions::{self, CaptionInput, CaptionOptions, MeteorTables};
@@ -13,9 +10,9 @@ use fisao_verifier::scorer::{ImageEmbedding, Regions, Verifier};
 
 use super::document::{CoarseResult, Correlation, ProbeResult, SeedStudy, VariantResult};
 use super::measures::{auc, calibrated, correlation, detection, probabilities};
-use super::needs::{Centring, thresholds, vocabulary_sizes};
+use super::needs::{sizes, thresholds, vocabulary_sizes};
 use super::probe::Probe;
-use super::sample::{Mention, Sample, Setup};
+use super::sample::{Mention, Sample};
 use super::source::{Part, Source};
 use super::variants::{VARIANTS, Variant};
 use super::{HALLUCINATION, cost};
@@ -32,8 +29,10 @@ type Metric = fn(&captions::CaptionScores) -> f64;
 pub(super) struct Laboratory<'a> {
     pub(super) policy: &'a Policy,
     pub(super) loaded: &'a LoadedVerifier,
-    /// Scores whole images by the default settings and knows all names.
-    pub(super) verifier: Arc<Verifier>,
+    /// Scores by the default settings, without centres, and knows all names.
+    pub(super) verifier: Verifier,
+    /// The same of each of the variants, in their order.
+    pub(super) variants: Vec<Verifier>,
     /// What the verifier sees besides the model's own pixels.
     pub(super) views: Option<&'a Views>,
     pub(super) vocabulary: &'a ObjectVocabulary,
@@ -86,18 +85,11 @@ impl Resolution {
 impl Laboratory<'_> {
     /// Measures everything with one seed.
     pub(super) fn seed(&self, seed: u64) -> anyhow::Result<SeedStudy> {
-        let setup = Setup {
-            policy: self.policy,
-            source: self.source,
-            verifier: &self.verifier,
-            vocabulary: self.vocabulary,
-            views: self.views,
-            sampling: self.sampling.clone(),
-            reporter: self.reporter,
+        let samples = Samples {
+            calibration: self.sample(Part::Calibration, seed)?,
+            test: self.sample(Part::Test, seed)?,
         };
-        let calibration = setup.sample(Part::Calibration, seed)?;
-        let mut samples = Samples { calibration, test: setup.sample(Part::Test, seed)? };
-        let texts = self.embed_captions(&mut samples.test)?;
+        let texts = self.embed_captions(&samples.test)?;
         let steps = 1 + COARSENESS.len() as u64;
         let progress = self.reporter.phase("score variants", steps);
         let sharp = self.at_resolution(&samples, seed, 1.0)?;
@@ -113,14 +105,6 @@ impl Laboratory<'_> {
         let mentions = &default.test;
         let rates = samples.test.hallucination_rates(mentions);
         let variants = sharp.variants.iter();
-        let centring = Centring {
-            verifier: &self.verifier,
-            vocabulary: self.vocabulary,
-            // The first variant is the plain one.
-            plain: &sharp.variants[0].1,
-            calibration: &samples.calibration,
-            test: &samples.test,
-        };
         Ok(SeedStudy {
             seed,
             captions: samples.test.captions.len(),
@@ -133,7 +117,7 @@ impl Laboratory<'_> {
             coarse,
             correlations: self.correlations(&samples.test, &sharp, &texts, seed)?,
             calibration: thresholds(default),
-            calibration_images: centring.sizes(seed),
+            calibration_images: sizes(self, &samples.calibration, &samples.test, seed)?,
             vocabulary: vocabulary_sizes(self.vocabulary, mentions, seed),
             distribution: calibrated(mentions).map(|calibration| calibration.histograms),
             cost: cost::measure(self, &samples.test, calibration.as_ref(), seed)?,
@@ -151,9 +135,9 @@ impl Laboratory<'_> {
         let patches = self.looks(Regions::Patches, seed, coarseness)?;
         let crops = self.looks(Regions::Crops, seed, coarseness)?;
         let mut variants = Vec::with_capacity(VARIANTS.len());
-        for variant in VARIANTS {
+        for (variant, verifier) in VARIANTS.iter().zip(&self.variants) {
             let looks = if variant.regions == Regions::Crops { &crops } else { &patches };
-            variants.push((variant, self.scored(variant, samples, looks)?));
+            variants.push((variant, self.scored(verifier.clone(), samples, looks)?));
         }
         // Only the wholes are looked at again, and patches take hundreds of times their room.
         let whole = |image: ImageEmbedding| ImageEmbedding { parts: Vec::new(), ..image };
@@ -194,20 +178,36 @@ impl Laboratory<'_> {
         Ok(Looks { calibration: of_part(Part::Calibration)?, test: of_part(Part::Test)? })
     }
 
+    /// A verifier for each of the variants that knows all names; `known` does by the default settings.
+    pub(super) fn variants(
+        loaded: &LoadedVerifier,
+        known: &Verifier,
+        vocabulary: &ObjectVocabulary,
+    ) -> anyhow::Result<Vec<Verifier>> {
+        let mut verifiers: Vec<Verifier> = Vec::with_capacity(VARIANTS.len());
+        for variant in VARIANTS {
+            let mut verifier = loaded.with_settings(variant.settings()).verifier;
+            // Names sound alike in the same sentences, wherever they are looked for.
+            let is_alike = |other: &&Verifier| other.templates() == verifier.templates();
+            let alike = verifiers.iter().find(is_alike).or(Some(known).filter(is_alike));
+            if let Some(alike) = alike {
+                let texts = alike.known().iter();
+                verifier.remember(texts.map(|(name, text)| (name.clone(), text.clone())));
+            }
+            verifier.learn(vocabulary.forms().map(|(form, _)| form))?;
+            verifiers.push(verifier);
+        }
+        Ok(verifiers)
+    }
+
     fn scored(
         &self,
-        variant: &Variant,
+        mut verifier: Verifier,
         samples: &Samples,
         looks: &Looks,
     ) -> anyhow::Result<Scored> {
-        let mut verifier = self.loaded.with_settings(variant.settings()).verifier;
-        if verifier.templates() == self.verifier.templates() {
-            let known = self.verifier.known();
-            verifier.remember(known.iter().map(|(name, text)| (name.clone(), text.clone())));
-        }
-        verifier.learn(self.vocabulary.forms().map(|(form, _)| form))?;
         let (captions, images) = (&samples.calibration.captions, &looks.calibration);
-        let centres = if variant.centred {
+        let centres = if verifier.score_config().centred {
             Some(mismatched_centres(captions, images, &mut verifier, self.vocabulary)?)
         } else {
             None
@@ -224,14 +224,11 @@ impl Laboratory<'_> {
         })
     }
 
-    /// Text embedding of every caption as a whole; the time it takes goes into the sample.
-    fn embed_captions(&self, sample: &mut Sample) -> anyhow::Result<Vec<Vec<f32>>> {
-        let started = Instant::now();
+    /// Text embedding of every caption as a whole.
+    fn embed_captions(&self, sample: &Sample) -> anyhow::Result<Vec<Vec<f32>>> {
         let embed =
             |caption: &Captioned| self.verifier.embed_text(std::slice::from_ref(&caption.text));
-        let texts = sample.captions.iter().map(embed).collect::<Result<Vec<_>, _>>()?;
-        sample.seconds.sentences = started.elapsed().as_secs_f64();
-        Ok(texts)
+        Ok(sample.captions.iter().map(embed).collect::<Result<Vec<_>, _>>()?)
     }
 
     fn probe(&self, samples: &Samples, sharp: &Resolution) -> Option<ProbeResult> {

@@ -182,9 +182,7 @@ impl<'a> Source<'a> {
             split,
             seed,
             count,
-            processor: &policy.processor,
-            tokenizer: policy.tokenizer.as_ref(),
-            config: policy.model.config(),
+            policy,
             views,
             // Calibration is to see all the ways of asking, as the demo's does.
             all_prompts: part == Part::Calibration && PROMPTS.len() > 1,

@@ -71,17 +71,8 @@ fn caption(
     if count == 0 {
         bail!(Refusal::new("--count is 0, but must be at least 1"));
     }
-    let tasks = SceneTasks {
-        world: &world,
-        split,
-        seed,
-        count,
-        processor: &policy.processor,
-        tokenizer: policy.tokenizer.as_ref(),
-        config: policy.model.config(),
-        views: None,
-        all_prompts: false,
-    };
+    let tasks =
+        SceneTasks { world: &world, split, seed, count, policy, views: None, all_prompts: false };
     let prompt = tasks.task(0)?.prompt.len();
     policy.check_length(prompt, sampling.max_new_tokens)?;
     let length = prompt + sampling.max_new_tokens;

@@ -45,9 +45,7 @@ pub(super) fn report(
         split: Split::Validation,
         seed,
         count: SCENES,
-        processor: &policy.processor,
-        tokenizer: policy.tokenizer.as_ref(),
-        config: policy.model.config(),
+        policy: &policy,
         views: None,
         all_prompts: false,
     };
