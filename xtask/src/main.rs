@@ -3,6 +3,7 @@
 #![expect(clippy::print_stderr, reason = "a command-line tool that reports its progress")]
 
 mod arrows;
+mod kill;
 mod steps;
 
 use anyhow::Context;
@@ -31,11 +32,18 @@ enum Task {
         #[arg(long, value_enum, value_name = "STEP", conflicts_with = "skip")]
         only: Vec<Step>,
     },
+    /// Kill an alignment run at random moments, again and again, and compare what comes out with an uninterrupted run's.
+    Kill(kill::KillArguments),
 }
 
 fn main() -> ExitCode {
-    let Arguments { command: Task::Check { skip, only } } = Arguments::parse();
-    match check(&skip, &only) {
+    let outcome = match Arguments::parse().command {
+        Task::Check { skip, only } => check(&skip, &only),
+        Task::Kill(arguments) => {
+            workspace_root().and_then(|root| kill::kill(&root, &arguments)).map(|()| true)
+        }
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

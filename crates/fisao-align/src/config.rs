@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::AlignError;
 use crate::guards::GuardLimits;
-use crate::ppo::PpoConfig;
+use crate::objective::{Data, Objective};
+use crate::ppo::{LearningRates, Schedule};
 
 /// Everything that determines an alignment run, apart from models and data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,9 +19,13 @@ pub struct AlignConfig {
     pub seed: u64,
     /// Longest response. Unit: tokens. Default 96.
     pub max_new_tokens: usize,
-    /// Iterations between two looks at the calibration split; 0 looks before and after only.
+    /// Iterations between two looks at the watched tasks; 0 looks before and after only.
     /// Default 10.
     pub check_every: usize,
+    /// The loop.
+    pub align: LoopConfig,
+    /// What is optimised.
+    pub objective: Objective,
     /// The low-rank adapter.
     pub lora: LoraConfig,
     /// From scores to rewards.
@@ -29,10 +34,10 @@ pub struct AlignConfig {
     pub templates: Templates,
     /// Where in an image names are looked for, and whether scores are centred.
     pub score: ScoreConfig,
-    /// The optimisation.
-    pub ppo: PpoConfig,
-    /// When to warn.
+    /// When to warn, and when to stop.
     pub guards: GuardLimits,
+    /// What is kept to go on from.
+    pub checkpoint: CheckpointConfig,
 }
 
 impl Default for AlignConfig {
@@ -41,32 +46,254 @@ impl Default for AlignConfig {
             seed: 0,
             max_new_tokens: 96,
             check_every: 10,
+            align: LoopConfig::default(),
+            objective: Objective::default(),
             lora: LoraConfig::default(),
             reward: RewardConfig::default(),
             templates: Templates::default(),
             score: ScoreConfig::default(),
-            ppo: PpoConfig::default(),
             guards: GuardLimits::default(),
+            checkpoint: CheckpointConfig::default(),
         }
     }
 }
 
+/// The `[align]` table: what every objective's loop has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct LoopConfig {
+    /// Rounds of rollout → verify → advantages → update. Unit: iterations. Default 40.
+    pub iterations: usize,
+    /// Images per iteration. Default 64.
+    pub images_per_iteration: usize,
+    /// Responses sampled for each of them. Default 1: with a value head a second image teaches
+    /// more than a second caption of the same one. The group-relative objective and pairs made
+    /// from the model's own responses need 2 or more.
+    pub samples_per_image: usize,
+    /// Passes over an iteration's responses. Default 2; 4 in TRL, 1 in verl.
+    pub epochs: usize,
+    /// Optimiser steps per pass. Default 4.
+    pub minibatches: usize,
+    /// Responses differentiated together by one core; their gradients are added up over the
+    /// minibatch, so that this decides about memory and speed, not about the result. Default 8.
+    pub micro_batch: usize,
+    /// Peak learning rate of the adapter (`AdamW`). Default 3e-5, as LLaVA-RLHF's 7B adapter.
+    pub learning_rate: f64,
+    /// Linear warm-up of the learning rates. Unit: iterations. Default 0.
+    pub warmup_iterations: usize,
+    /// Shape of the learning rates after the warm-up: `constant`, `linear` or `cosine`. Default
+    /// `linear`, to zero at the end (Huang et al., "The N implementation details of RLHF with PPO").
+    pub schedule: Schedule,
+    /// Decoupled weight decay of the adapter. Default 0.
+    pub weight_decay: f64,
+    /// Largest L2 norm of a gradient, policy and value head each. Default 1.
+    pub max_grad_norm: f64,
+    /// Sampling temperature of rollouts; the trainer divides its logits by the same number.
+    /// Default 1.
+    pub temperature: f64,
+    /// Ends an iteration's update once the mean KL from the policy before it exceeds this. Unit:
+    /// nats per token. Default: absent, never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_kl: Option<f64>,
+}
+
+impl Default for LoopConfig {
+    fn default() -> Self {
+        Self {
+            iterations: 40,
+            images_per_iteration: 64,
+            samples_per_image: 1,
+            epochs: 2,
+            minibatches: 4,
+            micro_batch: 8,
+            learning_rate: 3e-5,
+            warmup_iterations: 0,
+            schedule: Schedule::Linear,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+            temperature: 1.0,
+            target_kl: None,
+        }
+    }
+}
+
+/// The `[checkpoint]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// Iterations between two saved states. Default 10.
+    pub every: usize,
+    /// Latest states that are kept. Default 2.
+    pub keep: usize,
+    /// The metric whose best state is kept besides, and whose adapter is written to `adapter-best`:
+    /// `none`, `reward` (of the iteration's own responses), `watched-reward` or `watched-recall`
+    /// (greedy responses to the watched tasks). Default `none`.
+    pub best: BestBy,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { every: 10, keep: 2, best: BestBy::None }
+    }
+}
+
+/// By what a state is called the best so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BestBy {
+    /// None is.
+    #[default]
+    None,
+    /// Mean reward of the iteration's sampled responses.
+    Reward,
+    /// Mean reward of greedy responses to the watched tasks.
+    WatchedReward,
+    /// Recall of greedy responses to the watched tasks, whose labels are known.
+    WatchedRecall,
+}
+
 impl AlignConfig {
-    /// Checks every value against its range.
+    /// Responses per iteration that are sampled.
+    pub fn responses_per_iteration(&self) -> usize {
+        self.align.images_per_iteration.saturating_mul(self.samples_per_image())
+    }
+
+    /// Responses sampled to each image: none of a data set's own are needed twice.
+    pub fn samples_per_image(&self) -> usize {
+        match self.objective.data() {
+            Data::Sampled => self.align.samples_per_image,
+            Data::Responses | Data::Pairs => 1,
+        }
+    }
+
+    /// Learning rates of an iteration, counted from 0.
+    ///
+    /// The policy's schedule starts where the critic's warm-up ends, so that it sees its own
+    /// warm-up and its full decay.
+    pub fn learning_rates(&self, iteration: usize) -> LearningRates {
+        let LoopConfig { iterations, warmup_iterations: warmup, schedule, learning_rate, .. } =
+            self.align;
+        let (alone, critic) = match &self.objective {
+            Objective::Ppo(ppo) => (ppo.critic_warmup_iterations, ppo.value_learning_rate),
+            _ => (0, 0.0),
+        };
+        let policy = match iteration.checked_sub(alone) {
+            None => 0.0,
+            Some(step) => schedule.factor(step, iterations - alone, warmup),
+        };
+        let value = schedule.factor(iteration, iterations, warmup);
+        LearningRates { policy: learning_rate * policy, value: critic * value }
+    }
+
+    /// Checks every value against its range, and values against each other.
     ///
     /// # Errors
     /// [`AlignError`] naming the key.
     pub fn validate(&self) -> Result<(), AlignError> {
-        if self.max_new_tokens == 0 {
-            return Err(AlignError::OutOfRange {
-                key: "max-new-tokens".to_owned(),
-                found: "0".to_owned(),
-                allowed: "1 or more".to_owned(),
-            });
-        }
+        let tokens = self.max_new_tokens;
+        count("max-new-tokens", tokens, tokens >= 1, "1 or more")?;
         self.lora.validate().map_err(|error| AlignError::Setting(error.to_string()))?;
         self.templates.validate().map_err(|error| AlignError::Setting(error.to_string()))?;
         self.score.validate().map_err(AlignError::Setting)?;
-        self.ppo.validate()
+        self.align.validate()?;
+        self.objective.validate()?;
+        let (every, keep) = (self.checkpoint.every, self.checkpoint.keep);
+        count("checkpoint.every", every, every >= 1, "1 or more")?;
+        count("checkpoint.keep", keep, keep >= 1, "1 or more")?;
+        self.guards.validate()?;
+        self.validate_together()
+    }
+
+    fn validate_together(&self) -> Result<(), AlignError> {
+        let align = &self.align;
+        let samples = align.samples_per_image;
+        if self.objective.compares_responses() {
+            let allowed = format!("2 or more for the objective {}", self.objective.name());
+            count("align.samples-per-image", samples, samples >= 2, &allowed)?;
+        }
+        let minibatches = align.minibatches;
+        let (most, allowed) = match self.objective.data() {
+            Data::Sampled if self.objective.name() != "dpo" => (
+                align.images_per_iteration.saturating_mul(samples),
+                "from 1 to align.images-per-iteration × align.samples-per-image",
+            ),
+            _ => (align.images_per_iteration, "from 1 to align.images-per-iteration"),
+        };
+        count("align.minibatches", minibatches, (1..=most).contains(&minibatches), allowed)?;
+        let critic = match &self.objective {
+            Objective::Ppo(ppo) => ppo.critic_warmup_iterations,
+            _ => 0,
+        };
+        let allowed = "less than align.iterations";
+        count("objective.critic-warmup-iterations", critic, critic < align.iterations, allowed)?;
+        let warmup = align.warmup_iterations;
+        let allowed = if critic == 0 {
+            "less than align.iterations"
+        } else {
+            "less than align.iterations − objective.critic-warmup-iterations"
+        };
+        count("align.warmup-iterations", warmup, warmup < align.iterations - critic, allowed)
+    }
+}
+
+impl LoopConfig {
+    fn validate(&self) -> Result<(), AlignError> {
+        let counts = [
+            ("align.iterations", self.iterations),
+            ("align.images-per-iteration", self.images_per_iteration),
+            ("align.samples-per-image", self.samples_per_image),
+            ("align.epochs", self.epochs),
+            ("align.micro-batch", self.micro_batch),
+        ];
+        for (key, value) in counts {
+            count(key, value, value >= 1, "1 or more")?;
+        }
+        real("align.learning-rate", self.learning_rate, positive, ABOVE_ZERO)?;
+        real("align.weight-decay", self.weight_decay, not_negative, ZERO_OR_MORE)?;
+        real("align.max-grad-norm", self.max_grad_norm, positive, ABOVE_ZERO)?;
+        real("align.temperature", self.temperature, positive, ABOVE_ZERO)?;
+        match self.target_kl {
+            Some(limit) => real(
+                "align.target-kl",
+                limit,
+                positive,
+                "a finite number above 0 (or absent: never stop)",
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(crate) const ABOVE_ZERO: &str = "a finite number above 0";
+pub(crate) const ZERO_OR_MORE: &str = "a finite number, 0 or more";
+
+pub(crate) fn positive(x: f64) -> bool {
+    x.is_finite() && x > 0.0
+}
+
+pub(crate) fn not_negative(x: f64) -> bool {
+    x.is_finite() && x >= 0.0
+}
+
+/// Refuses a real number outside its range.
+pub(crate) fn real(
+    key: &str,
+    value: f64,
+    allowed: impl Fn(f64) -> bool,
+    range: &str,
+) -> Result<(), AlignError> {
+    if allowed(value) { Ok(()) } else { Err(out_of_range(key, &value.to_string(), range)) }
+}
+
+/// Refuses a count outside its range.
+pub(crate) fn count(key: &str, value: usize, allowed: bool, range: &str) -> Result<(), AlignError> {
+    if allowed { Ok(()) } else { Err(out_of_range(key, &value.to_string(), range)) }
+}
+
+fn out_of_range(key: &str, found: &str, allowed: &str) -> AlignError {
+    AlignError::OutOfRange {
+        key: key.to_owned(),
+        found: found.to_owned(),
+        allowed: allowed.to_owned(),
     }
 }

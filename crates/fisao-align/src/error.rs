@@ -31,6 +31,48 @@ pub enum AlignError {
     /// There is nothing to train on.
     #[error("there are no images to train on")]
     NoTasks,
+    /// The objective learns from responses that the data does not have.
+    #[error("{id} has no {wanted}, which the objective `{objective}` learns from")]
+    NoAnswer {
+        /// Name of the image.
+        id: String,
+        /// What is missing, in words.
+        wanted: &'static str,
+        /// As the configuration names it.
+        objective: &'static str,
+    },
+    /// No word of the first responses earns or costs anything.
+    #[error(
+        "the reward is zero for every one of the first {responses} responses ({mentions} words per \
+         response were found and scored): there is nothing to learn from"
+    )]
+    RewardZero {
+        /// How many were rewarded.
+        responses: usize,
+        /// Mentions in a response, mean, written with one decimal.
+        mentions: String,
+    },
+    /// Sampler and trainer disagree before the first step.
+    #[error(
+        "before the first step the trainer's log-probabilities differ from the sampler's by up to {gap} \
+         nats (limit {limit})"
+    )]
+    SamplerMismatch {
+        /// Largest difference, nats.
+        gap: String,
+        /// `guards.sampler-gap`.
+        limit: String,
+    },
+    /// A prompt holds another number of image tokens than the image has features.
+    #[error("{id}: the prompt holds {found} image tokens, but the image has {expected} features")]
+    ImageTokens {
+        /// Name of the image.
+        id: String,
+        /// Placeholders in the prompt.
+        found: usize,
+        /// Rows of its features.
+        expected: usize,
+    },
     /// Responses do not depend on the image.
     #[error(
         "the model ignores its image: {compared} captions are the same with the picture and with a \
@@ -52,6 +94,16 @@ pub enum AlignError {
     /// The saved state does not belong to this run.
     #[error("the saved state does not fit this run: {0}")]
     State(String),
+    /// A guard has warned of something that training does not recover from, again and again.
+    #[error("stopped after iteration {iteration}: {message}")]
+    Hopeless {
+        /// Iterations done.
+        iteration: usize,
+        /// The evidence.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// Going on is pointless.
     #[error("iteration {iteration}: {message}")]
     Broken {
@@ -74,10 +126,24 @@ impl AlignError {
                  tower were loaded from this checkpoint"
                     .to_owned(),
             ),
-            Self::Broken { .. } => Some(
-                "resume from the last checkpoint with a lower ppo.learning-rate or \
-                 ppo.max-grad-norm"
+            Self::NoAnswer { .. } => Some(
+                "take prompts that come with responses (`response`) or pairs (`chosen`, `rejected`), or \
+                 another objective"
                     .to_owned(),
+            ),
+            Self::RewardZero { .. } => Some(
+                "calibrate on this model's own responses to such images, give a vocabulary that names \
+                 what they show, or lower the margin"
+                    .to_owned(),
+            ),
+            Self::SamplerMismatch { .. } => Some(
+                "ratios would not mean what they are taken for: use one dtype for both; guards.sampler-gap \
+                 is the limit"
+                    .to_owned(),
+            ),
+            Self::Hopeless { hint, .. } => Some(hint.clone()),
+            Self::Broken { .. } => Some(
+                "start again with a lower align.learning-rate or align.max-grad-norm".to_owned(),
             ),
             _ => None,
         }

@@ -71,7 +71,7 @@ pub struct Warning {
 }
 
 /// Every warning there is; what raises each is documented in [`crate::guards`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WarningCode {
     /// A metric is NaN or infinite.
@@ -82,6 +82,12 @@ pub enum WarningCode {
     KlHigh,
     /// One update moved some token's probability too far.
     RatioHigh,
+    /// The clip removes the gradient of too many tokens.
+    ClipHigh,
+    /// The critic's estimates are worse than a constant.
+    CriticWrong,
+    /// No image gives a pair of responses that differ enough.
+    PairsMissing,
     /// The policy has become nearly deterministic.
     EntropyCollapsed,
     /// Responses have become much shorter than the base model's.
@@ -104,14 +110,16 @@ pub enum WarningCode {
 
 /// Everything one iteration measured: one line of `metrics.jsonl`.
 ///
-/// A quantity an iteration cannot have (a share of no mentions) is absent, `null` in JSON.
+/// A quantity an iteration cannot have (a share of no mentions, a critic's loss without a critic) is absent, `null` in
+/// JSON. Wall times are kept apart (`timings.jsonl`): everything here is the same in every run of the same
+/// configuration on the same machine, interrupted or not.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct IterationMetrics {
     /// Iteration, from 0.
     pub iteration: usize,
-    /// Responses sampled.
+    /// Responses sampled, or taken from the data.
     pub responses: usize,
-    /// Real response tokens sampled, end token included.
+    /// Real tokens of these responses, end token included.
     pub tokens: usize,
 
     /// Verifier reward summed over a response, mean over responses, without the KL term. Should
@@ -138,27 +146,35 @@ pub struct IterationMetrics {
     pub entropy: f64,
 
     /// `KL(π_θ‖π_ref)` summed over a response, mean over responses, k1, nats. May be slightly
-    /// negative by chance; clearly negative means sampler and scorer differ.
-    pub kl: f64,
+    /// negative by chance; clearly negative means sampler and scorer differ. Absent where the policy did not write the
+    /// responses.
+    pub kl: Option<f64>,
     /// The same KL per token, k3, nats. Never negative.
-    pub kl_per_token: f64,
-    /// Price β of that KL in this iteration, reward units per nat.
-    pub kl_coefficient: f64,
+    pub kl_per_token: Option<f64>,
+    /// Price β of that KL in this iteration, reward units per nat; absent where the reward does not hold it.
+    pub kl_coefficient: Option<f64>,
 
     /// Mean of the advantages before whitening, reward units.
-    pub advantage_mean: f64,
+    pub advantage_mean: Option<f64>,
     /// Standard deviation of the advantages before whitening, reward units.
-    pub advantage_std: f64,
+    pub advantage_std: Option<f64>,
     /// Share of the returns' variance the critic explained before this update: 1 perfect, 0 no
     /// better than a constant. Absent where returns do not vary.
     pub value_explained_variance: Option<f64>,
 
-    /// Clipped surrogate loss, mean over the update's minibatches.
+    /// Pairs of a better and a worse response that were learned from.
+    pub pairs: Option<usize>,
+    /// Share of them that the policy, on average over the update, prefers more than the reference does, `[0, 1]`.
+    pub pair_accuracy: Option<f64>,
+    /// Mean of `(log π_θ − log π_ref)(chosen) − (log π_θ − log π_ref)(rejected)`, nats.
+    pub pair_margin: Option<f64>,
+
+    /// Loss of the policy, its entropy bonus included, mean over the update's minibatches.
     pub policy_loss: f64,
     /// Clipped value loss, mean over the update's minibatches, reward units squared.
-    pub value_loss: f64,
+    pub value_loss: Option<f64>,
     /// Share of tokens whose gradient the clip removed, `[0, 1]`. 0.02 to 0.3 is usual.
-    pub clip_fraction: f64,
+    pub clip_fraction: Option<f64>,
     /// `KL(π_old‖π_θ)` per token over the update, k3, nats.
     pub approx_kl: f64,
     /// Largest `π_θ/π_old` of any token in the update.
@@ -168,14 +184,17 @@ pub struct IterationMetrics {
     pub sampler_gap: f64,
     /// Epochs done; fewer than configured if `target-kl` ended the update.
     pub epochs_done: usize,
+    /// Optimiser steps made; none if there was nothing to learn from.
+    pub steps: usize,
     /// L2 norm of the policy's gradient before clipping, mean over optimiser steps.
     pub grad_norm: f64,
     /// Learning rate of the adapter.
     pub learning_rate: f64,
-    /// Learning rate of the value head.
-    pub value_learning_rate: f64,
+    /// Learning rate of the value head, where there is one.
+    pub value_learning_rate: Option<f64>,
 
     /// Wall time of the phases.
+    #[serde(skip)]
     pub seconds: PhaseSeconds,
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::{ZERO_OR_MORE, not_negative, real};
+use crate::error::AlignError;
 use crate::events::{IterationMetrics, Warning, WarningCode};
 
 /// What the metrics are compared with: the base model, before any update.
@@ -29,6 +31,11 @@ pub struct GuardLimits {
     pub kl_per_token: f64,
     /// Largest ratio in an update. Default 10, beyond which TRL's first PPO trainer skipped a batch.
     pub ratio: f64,
+    /// Largest share of tokens whose gradient the clip removes. Default 0.4.
+    pub clip_fraction: f64,
+    /// Least share of the returns' variance that the critic explains, once it has had ten iterations; 0 is what a
+    /// constant explains. Default -1.
+    pub explained_variance: f64,
     /// Least entropy as a share of the base model's. Default 0.2.
     pub entropy_share: f64,
     /// Least length as a share of the base model's. Default 0.85.
@@ -48,6 +55,9 @@ pub struct GuardLimits {
     /// Least AUC of reward as a detector of correct mentions. Default 0.75: at 0.80 over a
     /// prototype's own mentions the policy already learned silence rather than sight.
     pub separation_auc: f64,
+    /// Iterations in a row in which a metric is so far beyond its limit that training does not recover (see
+    /// [`hopeless`]) after which the run stops; 0 never stops. Default 5.
+    pub patience: usize,
 }
 
 impl Default for GuardLimits {
@@ -56,6 +66,8 @@ impl Default for GuardLimits {
             sampler_gap: 1e-2,
             kl_per_token: 0.5,
             ratio: 10.0,
+            clip_fraction: 0.4,
+            explained_variance: -1.0,
             entropy_share: 0.2,
             shortest: 0.85,
             longest: 1.25,
@@ -65,8 +77,78 @@ impl Default for GuardLimits {
             repetition_growth: 0.1,
             recall_drop: 0.02,
             separation_auc: 0.75,
+            patience: 5,
         }
     }
+}
+
+impl GuardLimits {
+    pub(crate) fn validate(&self) -> Result<(), AlignError> {
+        let limits = [
+            ("guards.sampler-gap", self.sampler_gap),
+            ("guards.kl-per-token", self.kl_per_token),
+            ("guards.ratio", self.ratio),
+            ("guards.clip-fraction", self.clip_fraction),
+            ("guards.entropy-share", self.entropy_share),
+            ("guards.shortest", self.shortest),
+            ("guards.longest", self.longest),
+            ("guards.eos-drop", self.eos_drop),
+            ("guards.reward-std", self.reward_std),
+            ("guards.neutral-share", self.neutral_share),
+            ("guards.repetition-growth", self.repetition_growth),
+            ("guards.recall-drop", self.recall_drop),
+            ("guards.separation-auc", self.separation_auc),
+        ];
+        for (key, value) in limits {
+            real(key, value, not_negative, ZERO_OR_MORE)?;
+        }
+        real(
+            "guards.explained-variance",
+            self.explained_variance,
+            f64::is_finite,
+            "a finite number",
+        )
+    }
+}
+
+/// How many times beyond its limit the KL of a lost policy is.
+const LOST_KL: f64 = 4.0;
+/// Length of a lost policy's responses as shares of the base model's: below the first, above the second.
+const LOST_LENGTH: (f64, f64) = (0.4, 2.5);
+/// Share of responses that have to end by themselves, of those that did.
+const LOST_ENDS: f64 = 0.2;
+/// Growth of the share of repeated mentions, fraction.
+const LOST_REPETITION: f64 = 0.5;
+/// Iterations that a critic has to learn before it is judged.
+const CRITIC_STARTS: usize = 10;
+
+/// What is wrong beyond recovery, if anything: the policy has left its reference (four times the limit of the KL), says
+/// next to nothing or no longer ends (under 0.4 or over 2.5 of the base model's length; a fifth of its ends), repeats
+/// itself (half of all mentions more than before), or there is nothing to learn from (all responses earn the same, no
+/// pair of them differs) or nothing learned means what it should (sampler and trainer disagree).
+///
+/// `warnings` are those of [`check_iteration`].
+pub fn hopeless<'a>(
+    m: &IterationMetrics,
+    base: &Baseline,
+    limits: &GuardLimits,
+    warnings: &'a [Warning],
+) -> Option<&'a Warning> {
+    let lost = |code: WarningCode| match code {
+        WarningCode::KlHigh => m.kl_per_token.is_some_and(|kl| kl > LOST_KL * limits.kl_per_token),
+        WarningCode::LengthCollapsed => m.length_mean < LOST_LENGTH.0 * base.length_mean,
+        WarningCode::LengthGrown => m.length_mean > LOST_LENGTH.1 * base.length_mean,
+        WarningCode::EndsMissing => m.eos_rate < LOST_ENDS * base.eos_rate,
+        WarningCode::RepetitionGrown => {
+            m.repeated_share.unwrap_or(0.0) > base.repeated_share + LOST_REPETITION
+        }
+        WarningCode::NotFinite
+        | WarningCode::SamplerMismatch
+        | WarningCode::RewardConstant
+        | WarningCode::PairsMissing => true,
+        _ => false,
+    };
+    warnings.iter().find(|warning| lost(warning.code))
 }
 
 /// Warnings an iteration's metrics give rise to, gravest first.
@@ -88,13 +170,14 @@ fn not_finite(metrics: &IterationMetrics) -> Option<Warning> {
     let named = [
         ("reward_mean", metrics.reward_mean),
         ("reward_std", metrics.reward_std),
-        ("kl", metrics.kl),
-        ("kl_per_token", metrics.kl_per_token),
+        ("kl", metrics.kl.unwrap_or(0.0)),
+        ("kl_per_token", metrics.kl_per_token.unwrap_or(0.0)),
         ("entropy", metrics.entropy),
-        ("advantage_mean", metrics.advantage_mean),
-        ("advantage_std", metrics.advantage_std),
+        ("advantage_mean", metrics.advantage_mean.unwrap_or(0.0)),
+        ("advantage_std", metrics.advantage_std.unwrap_or(0.0)),
         ("policy_loss", metrics.policy_loss),
-        ("value_loss", metrics.value_loss),
+        ("value_loss", metrics.value_loss.unwrap_or(0.0)),
+        ("pair_margin", metrics.pair_margin.unwrap_or(0.0)),
         ("approx_kl", metrics.approx_kl),
         ("ratio_max", metrics.ratio_max),
         ("sampler_gap", metrics.sampler_gap),
@@ -105,7 +188,7 @@ fn not_finite(metrics: &IterationMetrics) -> Option<Warning> {
         warning(
             WarningCode::NotFinite,
             format!("iteration {}: not a finite number: {}", metrics.iteration, names.join(", ")),
-            "resume from the last checkpoint with a lower ppo.learning-rate or ppo.max-grad-norm",
+            "start again with a lower align.learning-rate or align.max-grad-norm",
         )
     })
 }
@@ -120,18 +203,18 @@ fn update_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits) 
                  up to {:.4} nats (limit {})",
                 m.sampler_gap, limits.sampler_gap
             ),
-            "ratios no longer mean what PPO takes them for: use one dtype for both, and the same \
-             ppo.temperature",
+            "ratios no longer mean what they are taken for: use one dtype for both, and the same \
+             align.temperature",
         ));
     }
-    if m.kl_per_token > limits.kl_per_token {
+    if let Some(kl) = m.kl_per_token.filter(|&kl| kl > limits.kl_per_token) {
         warnings.push(warning(
             WarningCode::KlHigh,
             format!(
-                "KL from the reference is {:.3} nats per token (limit {})",
-                m.kl_per_token, limits.kl_per_token
+                "KL from the reference is {kl:.3} nats per token (limit {})",
+                limits.kl_per_token
             ),
-            "raise ppo.kl.coefficient or lower ppo.learning-rate; look at sampled captions for \
+            "raise objective.kl.coefficient or lower align.learning-rate; look at sampled captions for \
              broken grammar",
         ));
     }
@@ -142,7 +225,31 @@ fn update_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits) 
                 "one update changed a token's probability {:.1}-fold (limit {})",
                 m.ratio_max, limits.ratio
             ),
-            "lower ppo.learning-rate or ppo.epochs, or set ppo.target-kl",
+            "lower align.learning-rate or align.epochs, or set align.target-kl",
+        ));
+    }
+    if let Some(clipped) = m.clip_fraction.filter(|&share| share > limits.clip_fraction) {
+        warnings.push(warning(
+            WarningCode::ClipHigh,
+            format!(
+                "the clip removed the gradient of {:.0} % of tokens (limit {:.0} %)",
+                100.0 * clipped,
+                100.0 * limits.clip_fraction
+            ),
+            "steps are too long to be used: lower align.learning-rate or align.epochs",
+        ));
+    }
+    let explained = m.value_explained_variance.filter(|_| m.iteration >= CRITIC_STARTS);
+    if let Some(explained) = explained.filter(|&share| share < limits.explained_variance) {
+        warnings.push(warning(
+            WarningCode::CriticWrong,
+            format!(
+                "the critic explains {explained:.2} of the returns' variance (limit {}); a constant \
+                 explains 0",
+                limits.explained_variance
+            ),
+            "advantages are mostly its errors: lower objective.value-learning-rate, or take the \
+             group-relative objective",
         ));
     }
     if m.entropy < limits.entropy_share * base.entropy {
@@ -152,8 +259,8 @@ fn update_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits) 
                 "entropy is {:.3} nats per token, the base model's was {:.3}",
                 m.entropy, base.entropy
             ),
-            "every caption of an image is nearly the same: raise ppo.kl.coefficient or \
-             ppo.entropy-coefficient",
+            "every caption of an image is nearly the same: raise objective.kl.coefficient or \
+             objective.entropy-coefficient",
         ));
     }
     warnings
@@ -172,14 +279,14 @@ fn rollout_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits)
             WarningCode::LengthCollapsed,
             lengths(),
             "the policy hallucinates less by saying less: weigh penalties down, or raise \
-             ppo.kl.coefficient",
+             objective.kl.coefficient",
         ));
     } else if m.length_mean > limits.longest * base.length_mean {
         warnings.push(warning(
             WarningCode::LengthGrown,
             lengths(),
             "the policy collects rewards by naming more: weigh rewards down, or raise \
-             ppo.kl.coefficient",
+             objective.kl.coefficient",
         ));
     }
     if m.eos_rate < base.eos_rate - limits.eos_drop {
@@ -221,19 +328,28 @@ fn rollout_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits)
         warnings.push(warning(
             WarningCode::RewardConstant,
             format!("all responses earn {:.3}: there is nothing to prefer", m.reward_mean),
-            "raise ppo.temperature or ppo.images-per-iteration, or calibrate again",
+            "raise align.temperature or align.images-per-iteration, or calibrate again",
+        ));
+    }
+    if m.pairs == Some(0) {
+        warnings.push(warning(
+            WarningCode::PairsMissing,
+            "no image has two responses that differ enough to prefer one".to_owned(),
+            "raise align.temperature or align.samples-per-image, or lower objective.least-gap",
         ));
     }
     warnings
 }
 
-/// The policy on the calibration split, whose labels are known, before or during training.
+/// The policy on watched tasks, before or during training.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SplitHealth {
-    /// Share of the objects present that the captions name, `[0, 1]`.
-    pub recall: f64,
+    /// Mean reward of a greedy response, reward units.
+    pub reward: f64,
+    /// Share of the objects present that the captions name, `[0, 1]`; absent where they are not known.
+    pub recall: Option<f64>,
     /// The same for the base model.
-    pub base_recall: f64,
+    pub base_recall: Option<f64>,
     /// Probability that a correct mention earns more than a hallucinated one, ties counted half.
     /// Absent if either kind is missing.
     pub reward_auc: Option<f64>,
@@ -267,15 +383,17 @@ pub fn check_split(health: &SplitHealth, limits: &GuardLimits) -> Vec<Warning> {
              or use a stronger verifier",
         ));
     }
-    if health.recall < health.base_recall - limits.recall_drop {
+    if let (Some(recall), Some(base)) = (health.recall, health.base_recall)
+        && recall < base - limits.recall_drop
+    {
         warnings.push(warning(
             WarningCode::RecallDropped,
             format!(
                 "recall on the calibration split is {:.1} %, the base model's was {:.1} %",
-                100.0 * health.recall,
-                100.0 * health.base_recall
+                100.0 * recall,
+                100.0 * base
             ),
-            "objects that are there go unsaid: weigh penalties down, or raise ppo.kl.coefficient",
+            "objects that are there go unsaid: weigh penalties down, or raise objective.kl.coefficient",
         ));
     }
     warnings

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use fisao_models::generation::{FinishReason, Sampling};
+use fisao_models::generation::{FinishReason, Generated, Sampling};
 use fisao_models::llava::{ImageFeatures, Llava};
 use fisao_models::parallel::{over_shares, shares_on};
 use fisao_models::parameters::floats;
@@ -12,11 +12,13 @@ use fisao_verifier::rewards::{Response, RewardRule, ScoredUnit};
 
 use crate::calibrate::sentence_score;
 use crate::captions::{Captioned, Encoded, Judge, Request, caption, encode};
+use crate::config::AlignConfig;
 use crate::error::AlignError;
 use crate::events::{AlignEvent, Phase};
-use crate::ppo::{
-    KlEstimator, PpoConfig, WhitenMode, Whitening, gae, token_rewards_with_kl, whiten,
-};
+use crate::group::group_advantages;
+use crate::objective::{Data, Objective, PairSource};
+use crate::ppo::{KlEstimator, Whitening, gae, token_rewards_with_kl, whiten};
+use crate::preference::best_and_worst;
 use crate::tasks::Task;
 
 /// Responses scored together by one core.
@@ -38,22 +40,41 @@ pub struct Rollout {
     pub old_logprobs: Vec<Vec<f32>>,
     /// Log-probabilities with the adapter switched off.
     pub reference_logprobs: Vec<Vec<f32>>,
-    /// Critic's estimates before the update.
-    pub values: Vec<Vec<f32>>,
-    /// Whitened advantages.
-    pub advantages: Vec<Vec<f32>>,
-    /// What the critic should have estimated.
-    pub returns: Vec<Vec<f32>>,
-    /// Advantages before whitening.
-    pub whitening: Whitening,
+    /// How much better than expected each token was, for objectives that ask.
+    pub credit: Option<Credit>,
+    /// What a step learns from at a time, as positions of responses: one by one, or in pairs of a better and a worse one.
+    pub items: Vec<Vec<usize>>,
+    /// Whether the policy wrote the responses itself, so that their log-probabilities tell of its distribution.
+    pub sampled: bool,
     /// Entropy per token, mean, nats.
     pub entropy: f64,
+}
+
+/// Advantages, and what the critic is taught.
+#[derive(Debug, Clone)]
+pub struct Credit {
+    /// Whitened advantages per response and token.
+    pub advantages: Vec<Vec<f32>>,
+    /// What they were before.
+    pub whitening: Whitening,
+    /// Of the critic, where there is one.
+    pub critic: Option<Critic>,
+}
+
+/// The critic before the update, and what it should have said.
+#[derive(Debug, Clone)]
+pub struct Critic {
+    /// Its estimates per response and token.
+    pub values: Vec<Vec<f32>>,
+    /// What it should have estimated.
+    pub returns: Vec<Vec<f32>>,
 }
 
 /// What the trainer's forward pass says about given responses.
 struct Scored {
     logprobs: Vec<f32>,
     reference: Vec<f32>,
+    /// Empty without a critic.
     values: Vec<f32>,
     entropy: Vec<f32>,
 }
@@ -61,16 +82,16 @@ struct Scored {
 /// Everything the three phases read.
 pub(crate) struct RolloutPlan<'a> {
     pub(crate) policy: &'a Llava,
-    pub(crate) value_head: &'a ValueHead,
+    pub(crate) value_head: Option<&'a ValueHead>,
     pub(crate) rule: &'a RewardRule,
-    pub(crate) ppo: &'a PpoConfig,
+    pub(crate) config: &'a AlignConfig,
     pub(crate) kl_coefficient: f64,
     pub(crate) sampling: &'a Sampling,
     pub(crate) streams: &'a [u64],
     pub(crate) iteration: usize,
 }
 
-/// Samples responses, rewards their tokens and turns the rewards into advantages.
+/// Samples responses or takes the data's, rewards their tokens and turns the rewards into what the objective learns from.
 ///
 /// Returns the rollout and the seconds of the three phases.
 pub(crate) fn roll_out(
@@ -80,17 +101,22 @@ pub(crate) fn roll_out(
     emit: &mut dyn FnMut(AlignEvent),
 ) -> Result<(Rollout, [f64; 3]), AlignError> {
     let mut clock = PhaseClock::new(plan.iteration);
-    clock.start(Phase::Rollout, plan.ppo.responses_per_iteration(), emit);
+    clock.start(Phase::Rollout, plan.config.responses_per_iteration(), emit);
     let encoded = encode(plan.policy, &judge.verifier, &tasks)?;
-    let request = Request {
-        tasks: &tasks,
-        encoded: &encoded,
-        streams: plan.streams,
-        samples: plan.ppo.samples_per_image,
-        sampling: plan.sampling,
-        advance: &|_| {},
+    check_image_tokens(plan.policy, &tasks, &encoded)?;
+    let captions = if plan.config.objective.data() == Data::Sampled {
+        let request = Request {
+            tasks: &tasks,
+            encoded: &encoded,
+            streams: plan.streams,
+            samples: plan.config.align.samples_per_image,
+            sampling: plan.sampling,
+            advance: &|_| {},
+        };
+        caption(plan.policy, judge, &request)?
+    } else {
+        given(plan.config, judge, &tasks, &encoded)?
     };
-    let captions = caption(plan.policy, judge, &request)?;
     let rollout_seconds = clock.finish(emit);
 
     clock.start(Phase::Verify, captions.len(), emit);
@@ -101,7 +127,7 @@ pub(crate) fn roll_out(
     let verify_seconds = clock.finish(emit);
 
     clock.start(Phase::Advantages, captions.len(), emit);
-    let rollout = advantages(plan, tasks, encoded, captions, rewards);
+    let rollout = learn_from(plan, tasks, encoded, captions, rewards);
     let advantage_seconds = clock.finish(emit);
     Ok((rollout, [rollout_seconds, verify_seconds, advantage_seconds]))
 }
@@ -135,7 +161,47 @@ pub fn token_rewards(
     }))
 }
 
-fn advantages(
+/// Holds the prompts against the features: a placeholder too many or too few, and the picture would be read as text.
+fn check_image_tokens(policy: &Llava, tasks: &[Task], encoded: &Encoded) -> Result<(), AlignError> {
+    let placeholder = policy.config().image_token_id;
+    for (task, features) in tasks.iter().zip(&encoded.features) {
+        let found = task.prompt.iter().filter(|&&id| id == placeholder).count();
+        let expected = features.counts().iter().sum();
+        if found != expected {
+            return Err(AlignError::ImageTokens { id: task.id.clone(), found, expected });
+        }
+    }
+    Ok(())
+}
+
+/// The data's own responses, read as if the policy had written them.
+fn given(
+    config: &AlignConfig,
+    judge: &mut Judge,
+    tasks: &[Task],
+    encoded: &Encoded,
+) -> Result<Vec<Captioned>, AlignError> {
+    let (wanted, count) = match config.objective.data() {
+        Data::Pairs => ("chosen and rejected response", 2),
+        Data::Sampled | Data::Responses => ("response", 1),
+    };
+    let mut captions = Vec::with_capacity(count * tasks.len());
+    for (at, task) in tasks.iter().enumerate() {
+        let responses = task.answer.responses();
+        if responses.len() < count || responses.iter().any(|response| response.is_empty()) {
+            let (id, objective) = (task.id.clone(), config.objective.name());
+            return Err(AlignError::NoAnswer { id, wanted, objective });
+        }
+        for response in &responses[..count] {
+            let tokens = response.to_vec();
+            let response = Generated { tokens, logprobs: Vec::new(), finish: FinishReason::Stop };
+            captions.push(judge.read(at, response, &encoded.embeddings[at])?);
+        }
+    }
+    Ok(captions)
+}
+
+fn learn_from(
     plan: &RolloutPlan<'_>,
     tasks: Vec<Task>,
     encoded: Encoded,
@@ -143,24 +209,14 @@ fn advantages(
     rewards: Vec<Vec<f32>>,
 ) -> Rollout {
     let scored = score(plan, &tasks, &encoded, &captions);
-    let mut advantages = Vec::with_capacity(captions.len());
-    let mut returns = Vec::with_capacity(captions.len());
-    for (reward, scored) in rewards.iter().zip(&scored) {
-        let penalised =
-            token_rewards_with_kl(reward, &scored.logprobs, &scored.reference, plan.kl_coefficient);
-        let (advantage, target) = gae(&penalised, &scored.values, plan.ppo.gamma, plan.ppo.lambda);
-        advantages.push(advantage);
-        returns.push(target);
-    }
-    let mode: WhitenMode = plan.ppo.whiten;
-    let whitening = whiten(&mut advantages, mode);
+    let credit = credit(plan, &captions, &rewards, &scored);
+    let items = items(&plan.config.objective, &captions, &rewards);
     let tokens: usize = captions.iter().map(|caption| caption.tokens.len()).sum();
     let entropy = scored.iter().flat_map(|s| &s.entropy).map(|&e| f64::from(e)).sum::<f64>();
-    let (mut old_logprobs, mut reference_logprobs, mut values) = (vec![], vec![], vec![]);
+    let (mut old_logprobs, mut reference_logprobs) = (vec![], vec![]);
     for part in scored {
         old_logprobs.push(part.logprobs);
         reference_logprobs.push(part.reference);
-        values.push(part.values);
     }
     Rollout {
         tasks,
@@ -169,15 +225,76 @@ fn advantages(
         rewards,
         old_logprobs,
         reference_logprobs,
-        values,
-        advantages,
-        returns,
-        whitening,
+        credit,
+        items,
+        sampled: plan.config.objective.data() == Data::Sampled,
         entropy: entropy / tokens.max(1) as f64,
     }
 }
 
-/// Runs policy and reference over all responses, on all cores; longest responses together.
+/// Advantages by the objective's own estimator, whitened over the whole rollout.
+fn credit(
+    plan: &RolloutPlan<'_>,
+    captions: &[Captioned],
+    rewards: &[Vec<f32>],
+    scored: &[Scored],
+) -> Option<Credit> {
+    let priced = || {
+        rewards.iter().zip(scored).map(|(reward, Scored { logprobs, reference, .. })| {
+            token_rewards_with_kl(reward, logprobs, reference, plan.kl_coefficient)
+        })
+    };
+    let (mut advantages, critic, mode) = match &plan.config.objective {
+        Objective::Ppo(ppo) => {
+            let estimate = |(priced, scored): (Vec<f32>, &Scored)| {
+                gae(&priced, &scored.values, ppo.gamma, ppo.lambda)
+            };
+            let (advantages, returns) = priced().zip(scored).map(estimate).unzip();
+            let values = scored.iter().map(|scored| scored.values.clone()).collect();
+            (advantages, Some(Critic { values, returns }), ppo.whiten)
+        }
+        Objective::GroupRelative(group) => {
+            let priced: Vec<Vec<f32>> = priced().collect();
+            let mut advantages = Vec::with_capacity(priced.len());
+            // Responses to one image are adjacent.
+            let groups = captions.chunk_by(|a, b| a.task == b.task).map(<[Captioned]>::len);
+            for size in groups {
+                let first = advantages.len();
+                let rows = &priced[first..first + size];
+                advantages.extend(group_advantages(rows, group.gamma, group.baseline));
+            }
+            (advantages, None, group.whiten)
+        }
+        Objective::Dpo(_) | Objective::Sft(_) => return None,
+    };
+    let whitening = whiten(&mut advantages, mode);
+    Some(Credit { advantages, whitening, critic })
+}
+
+/// What a step learns from at a time.
+fn items(objective: &Objective, captions: &[Captioned], rewards: &[Vec<f32>]) -> Vec<Vec<usize>> {
+    let Objective::Dpo(dpo) = objective else {
+        return (0..captions.len()).map(|at| vec![at]).collect();
+    };
+    let mut pairs = Vec::new();
+    let mut first = 0;
+    for group in captions.chunk_by(|a, b| a.task == b.task) {
+        let pair = match dpo.pairs {
+            PairSource::Data => Some((0, 1)),
+            PairSource::Verifier => {
+                let sum = |row: &Vec<f32>| row.iter().map(|&r| f64::from(r)).sum();
+                let sums: Vec<f64> = rewards[first..first + group.len()].iter().map(sum).collect();
+                best_and_worst(&sums, dpo.least_gap)
+            }
+        };
+        pairs.extend(pair.map(|(chosen, rejected)| vec![first + chosen, first + rejected]));
+        first += group.len();
+    }
+    pairs
+}
+
+/// Runs policy and reference over all responses, on all cores; responses of like length together, so that little of a
+/// batch is padding.
 fn score(
     plan: &RolloutPlan<'_>,
     tasks: &[Task],
@@ -185,29 +302,40 @@ fn score(
     captions: &[Captioned],
 ) -> Vec<Scored> {
     let reference = plan.policy.without_lora();
-    let indices: Vec<usize> = (0..captions.len()).collect();
-    let parts = over_shares(&indices, shares_on(&plan.policy.device()), |share| {
-        let mut scored = Vec::with_capacity(share.len());
-        for batch in share.chunks(BATCH) {
+    let temperature = plan.config.align.temperature;
+    let mut order: Vec<usize> = (0..captions.len()).collect();
+    order.sort_by_key(|&at| (std::cmp::Reverse(captions[at].tokens.len()), at));
+    let batches: Vec<&[usize]> = order.chunks(BATCH).collect();
+    let shares = shares_on(&plan.policy.device()).min(batches.len()).max(1);
+    // Long and short batches alternate between the cores, so that these finish together.
+    let dealt: Vec<Vec<&[usize]>> = (0..shares)
+        .map(|share| batches.iter().copied().skip(share).step_by(shares).collect())
+        .collect();
+    let parts = over_shares(&dealt, shares, |share| {
+        let mut scored = Vec::new();
+        for batch in share.iter().flatten() {
             let (examples, features) = examples(batch, tasks, encoded, captions);
             let states = plan.policy.response_states(&examples, &features);
-            let (logprobs, entropy) = plan.policy.log_probabilities(&states, plan.ppo.temperature);
-            let values = floats(&plan.value_head.forward(states.hidden));
+            let (logprobs, entropy) = plan.policy.log_probabilities(&states, temperature);
+            let values = plan.value_head.map(|head| floats(&head.forward(states.hidden)));
             let states = reference.response_states(&examples, &features);
-            let (base, _) = reference.log_probabilities(&states, plan.ppo.temperature);
-            let rows = [floats(&logprobs), floats(&base), values, floats(&entropy)];
+            let (base, _) = reference.log_probabilities(&states, temperature);
+            let [logprobs, base, entropy] = [logprobs, base, entropy].map(|row| floats(&row));
             let mut start = 0;
-            for example in &examples {
-                let end = start + example.response.len();
-                let [logprobs, reference, values, entropy] =
-                    rows.each_ref().map(|row| row[start..end].to_vec());
-                scored.push(Scored { logprobs, reference, values, entropy });
-                start = end;
+            for (example, &at) in examples.iter().zip(*batch) {
+                let range = start..start + example.response.len();
+                let of = |row: &[f32]| row[range.clone()].to_vec();
+                let values = values.as_deref().map(of).unwrap_or_default();
+                let (logprobs, reference, entropy) = (of(&logprobs), of(&base), of(&entropy));
+                scored.push((at, Scored { logprobs, reference, values, entropy }));
+                start = range.end;
             }
         }
         scored
     });
-    parts.into_iter().flatten().collect()
+    let mut scored: Vec<(usize, Scored)> = parts.into_iter().flatten().collect();
+    scored.sort_by_key(|(at, _)| *at);
+    scored.into_iter().map(|(_, scored)| scored).collect()
 }
 
 /// The examples at `indices` with the features of their images.

@@ -16,6 +16,36 @@ pub struct Task {
     pub verifier_images: Vec<PixelValues>,
     /// Prompt ids with the image placeholder expanded.
     pub prompt: Vec<u32>,
+    /// What the data says in answer to it.
+    pub answer: Answer,
+}
+
+/// Responses that come with a task; ids, the end token last.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Answer {
+    /// None: the policy has to write its own.
+    #[default]
+    None,
+    /// One.
+    Response(Vec<u32>),
+    /// A better and a worse one.
+    Pair {
+        /// The better one.
+        chosen: Vec<u32>,
+        /// The worse one.
+        rejected: Vec<u32>,
+    },
+}
+
+impl Answer {
+    /// The better response first.
+    pub fn responses(&self) -> Vec<&[u32]> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Response(response) => vec![response],
+            Self::Pair { chosen, rejected } => vec![chosen, rejected],
+        }
+    }
 }
 
 /// A sequence of tasks; the same index always gives the same task.

@@ -18,22 +18,23 @@ use crate::captions::{Captioned, Encoded, Judge, describe};
 use crate::config::AlignConfig;
 use crate::error::AlignError;
 use crate::events::{AlignEvent, IterationMetrics, Phase, PhaseSeconds, WarningCode};
-use crate::guards::{Baseline, SplitHealth, check_iteration, check_split};
+use crate::guards::{Baseline, SplitHealth, check_iteration, check_split, hopeless};
+use crate::objective::{Data, Objective};
 use crate::ppo::{KlController, KlEstimator, explained_variance};
-use crate::rollout::{PhaseClock, Rollout, RolloutPlan, roll_out};
+use crate::rollout::{PhaseClock, Rollout, RolloutPlan, roll_out, token_rewards};
 use crate::tasks::{Task, TaskSource};
 use crate::update::{Learner, UpdateReport, optimiser, update};
 
 /// Captions compared with those of a blank image before training.
 const ABLATED: usize = 8;
 
-/// Labelled tasks on which reward and recall are watched. Training never sees the labels.
+/// Tasks on which reward is watched, and recall where they are labelled. Training never sees the labels.
 #[derive(Debug, Clone)]
 pub struct Watch {
-    /// Tasks of the calibration split.
+    /// Tasks that are not trained on.
     pub tasks: Vec<Task>,
-    /// Categories in each image.
-    pub truth: Vec<BTreeSet<String>>,
+    /// Categories in each image, where they are known.
+    pub truth: Option<Vec<BTreeSet<String>>>,
 }
 
 /// Everything that changes during a run; together with configuration and data it determines the rest
@@ -48,27 +49,32 @@ pub struct TrainerState {
     pub moments: BTreeMap<String, (Vec<f32>, Vec<f32>)>,
     /// Optimiser steps done.
     pub optimiser_steps: u64,
-    /// β and its controller.
-    pub kl: KlController,
+    /// β and its controller, for objectives that have it.
+    pub kl: Option<KlController>,
     /// What metrics are compared with.
     pub baseline: Option<Baseline>,
     /// Recall of the base model on the watched tasks.
     pub base_recall: Option<f64>,
+    /// Iterations in a row, up to now, that gave reason to stop.
+    pub hopeless: usize,
 }
 
-/// A run of PPO.
+/// A run.
 pub struct Trainer<'a> {
     config: AlignConfig,
     learner: Learner,
     judge: Judge,
     rule: RewardRule,
     optimiser: AdamW,
-    kl: KlController,
+    kl: Option<KlController>,
+    /// Matrices of the adapter.
+    adapted: usize,
     tasks: &'a dyn TaskSource,
     watch: Option<Watch>,
     iteration: usize,
     baseline: Option<Baseline>,
     base_recall: Option<f64>,
+    hopeless: usize,
 }
 
 impl<'a> Trainer<'a> {
@@ -95,12 +101,14 @@ impl<'a> Trainer<'a> {
         // All names at once and in one order: embedded as they come up, their last bits would depend on what came up
         // with them, and a resumed run would part from an uninterrupted one.
         judge.verifier.learn(judge.vocabulary.forms().map(|(form, _)| form))?;
-        policy
+        let adapted = policy
             .add_lora(&config.lora, config.seed)
             .map_err(|error| AlignError::Setting(error.to_string()))?;
         let hidden = policy.config().text.hidden_size;
-        let value_head = ValueHead::new(hidden, &policy.device());
-        let (optimiser, kl) = (optimiser(&config.ppo), KlController::new(&config.ppo.kl));
+        let critic = matches!(config.objective, Objective::Ppo(_));
+        let value_head = critic.then(|| ValueHead::new(hidden, &policy.device()));
+        let optimiser = optimiser(&config.align);
+        let kl = config.objective.kl().map(KlController::new);
         Ok(Self {
             config,
             learner: Learner { policy, value_head },
@@ -108,11 +116,13 @@ impl<'a> Trainer<'a> {
             rule,
             optimiser,
             kl,
+            adapted,
             tasks,
             watch,
             iteration: 0,
             baseline: None,
             base_recall: None,
+            hopeless: 0,
         })
     }
 
@@ -128,7 +138,21 @@ impl<'a> Trainer<'a> {
 
     /// Whether all iterations are done.
     pub fn is_finished(&self) -> bool {
-        self.iteration >= self.config.ppo.iterations
+        self.iteration >= self.config.align.iterations
+    }
+
+    /// Matrices that the adapter adds: two for every map it changes.
+    pub fn adapter_matrices(&self) -> usize {
+        self.adapted
+    }
+
+    /// Numbers that learn: those of the adapter and of the value head.
+    pub fn trainable(&self) -> usize {
+        let mut count = 0;
+        self.learner.clone().visit_mut("", &mut |_, parameter| {
+            count += parameter.shape().iter().product::<usize>();
+        });
+        count
     }
 
     /// Looks at the first tasks with and without their images.
@@ -152,36 +176,41 @@ impl<'a> Trainer<'a> {
     /// One iteration.
     ///
     /// # Errors
-    /// [`AlignError::Broken`] when a metric is not a number; the learner is then as after the
-    /// previous iteration.
+    /// [`AlignError::Broken`] when a metric is not a number, and before the first update
+    /// [`AlignError::RewardZero`] or [`AlignError::SamplerMismatch`]; the learner is then as after the previous
+    /// iteration. [`AlignError::Hopeless`] after as many iterations beyond recovery as `guards.patience` bears with;
+    /// this one is done then.
     pub fn iterate(
         &mut self,
         emit: &mut dyn FnMut(AlignEvent),
     ) -> Result<IterationMetrics, AlignError> {
         let before = (self.learner.clone(), self.optimiser.clone());
         let (tasks, streams) = self.draw_tasks()?;
-        let sampling = self.sampling(self.config.ppo.temperature);
+        let sampling = self.sampling(self.config.align.temperature);
         let plan = RolloutPlan {
             policy: &self.learner.policy,
-            value_head: &self.learner.value_head,
+            value_head: self.learner.value_head.as_ref(),
             rule: &self.rule,
-            ppo: &self.config.ppo,
-            kl_coefficient: self.kl.coefficient(),
+            config: &self.config,
+            kl_coefficient: self.kl.as_ref().map_or(0.0, KlController::coefficient),
             sampling: &sampling,
             streams: &streams,
             iteration: self.iteration,
         };
         let (rollout, seconds) = roll_out(&plan, &mut self.judge, tasks, emit)?;
 
+        if self.iteration == 0 {
+            self.check_first(&rollout)?;
+        }
         let mut clock = PhaseClock::new(self.iteration);
-        clock.start(Phase::Update, self.config.ppo.epochs * self.config.ppo.minibatches, emit);
-        let rates = self.config.ppo.learning_rates(self.iteration);
+        clock.start(Phase::Update, self.config.align.epochs * self.config.align.minibatches, emit);
+        let rates = self.config.learning_rates(self.iteration);
         let mut rng = self.rng(1, self.iteration as u64);
         let report = update(
             &mut self.learner,
             &mut self.optimiser,
             &rollout,
-            &self.config.ppo,
+            &self.config,
             rates,
             &mut rng,
         )?;
@@ -190,14 +219,46 @@ impl<'a> Trainer<'a> {
         let seconds =
             PhaseSeconds { rollout: rollout_seconds, verify, advantages, update: update_seconds };
         let metrics = self.measure(&rollout, &report, seconds);
-        if let Err(error) = self.guard(&metrics, emit) {
-            (self.learner, self.optimiser) = before;
-            return Err(error);
+        let stop = match self.guard(&metrics, emit) {
+            Ok(stop) => stop,
+            Err(error) => {
+                (self.learner, self.optimiser) = before;
+                return Err(error);
+            }
+        };
+        if let (Some(controller), Some(kl)) = (&mut self.kl, metrics.kl) {
+            controller.update(kl, metrics.responses);
         }
-        self.kl.update(metrics.kl, metrics.responses);
         self.iteration += 1;
         emit(AlignEvent::IterationFinished { metrics: Box::new(metrics.clone()) });
-        Ok(metrics)
+        match stop {
+            Some((message, hint)) => {
+                Err(AlignError::Hopeless { iteration: self.iteration, message, hint })
+            }
+            None => Ok(metrics),
+        }
+    }
+
+    /// What must hold before anything is learned: rewards that are not all zero, and a trainer that finds the sampler's
+    /// responses as likely as the sampler did.
+    fn check_first(&self, rollout: &Rollout) -> Result<(), AlignError> {
+        if self.config.objective.data() != Data::Sampled {
+            return Ok(());
+        }
+        let limit = self.config.guards.sampler_gap;
+        let gap = rollout.sampler_gap();
+        if gap > limit {
+            let (gap, limit) = (format!("{gap:.4}"), limit.to_string());
+            return Err(AlignError::SamplerMismatch { gap, limit });
+        }
+        let earns = rollout.rewards.iter().flatten().any(|&reward| reward != 0.0);
+        if earns || self.config.guards.reward_std == 0.0 {
+            return Ok(());
+        }
+        let responses = rollout.captions.len();
+        let mentions: usize = rollout.captions.iter().map(|caption| caption.units.len()).sum();
+        let mentions = format!("{:.1}", mentions as f64 / responses.max(1) as f64);
+        Err(AlignError::RewardZero { responses, mentions })
     }
 
     /// Reward and recall on the watched tasks, greedily captioned; warnings go to `emit`.
@@ -209,15 +270,24 @@ impl<'a> Trainer<'a> {
         emit: &mut dyn FnMut(AlignEvent),
     ) -> Result<Option<SplitHealth>, AlignError> {
         let Some(watch) = self.watch.clone() else { return Ok(None) };
-        let (captions, _) = self.describe(&watch.tasks, 0.0)?;
-        let recall = recall(&captions, &watch.truth, &self.judge);
-        let base_recall = *self.base_recall.get_or_insert(recall);
+        let (captions, encoded) = self.describe(&watch.tasks, 0.0)?;
+        let mut reward = 0.0;
+        for caption in &captions {
+            let tokens = token_rewards(&self.rule, &self.judge, &encoded, caption)?;
+            reward += tokens.iter().map(|&token| f64::from(token)).sum::<f64>();
+        }
+        reward /= captions.len().max(1) as f64;
+        let recall = watch.truth.as_ref().map(|truth| recall(&captions, truth, &self.judge));
+        if self.base_recall.is_none() {
+            self.base_recall = recall;
+        }
         let (mut correct, mut wrong) = (Vec::new(), Vec::new());
         for caption in &captions {
+            let Some(truth) = &watch.truth else { break };
             for (unit, &score) in caption.units.iter().zip(&caption.scores) {
                 let name = self.judge.vocabulary.category(unit.category);
                 let reward = self.rule.unit_reward(score);
-                if watch.truth[caption.task].contains(name) {
+                if truth[caption.task].contains(name) {
                     correct.push(reward);
                 } else {
                     wrong.push(reward);
@@ -229,8 +299,9 @@ impl<'a> Trainer<'a> {
         };
         let both = !correct.is_empty() && !wrong.is_empty();
         let health = SplitHealth {
+            reward,
             recall,
-            base_recall,
+            base_recall: self.base_recall,
             reward_auc: both.then(|| auc(&correct, &wrong)),
             reward_correct: mean(&correct),
             reward_hallucinated: mean(&wrong),
@@ -271,6 +342,7 @@ impl<'a> Trainer<'a> {
             kl: self.kl.clone(),
             baseline: self.baseline,
             base_recall: self.base_recall,
+            hopeless: self.hopeless,
         }
     }
 
@@ -307,6 +379,7 @@ impl<'a> Trainer<'a> {
         self.kl = state.kl;
         self.baseline = state.baseline;
         self.base_recall = state.base_recall;
+        self.hopeless = state.hopeless;
         Ok(())
     }
 
@@ -325,7 +398,7 @@ impl<'a> Trainer<'a> {
     /// The tasks of this iteration with the numbers of their random streams: position by position of
     /// an endless sequence of reshuffled passes over all tasks.
     fn draw_tasks(&self) -> Result<(Vec<Task>, Vec<u64>), AlignError> {
-        let (count, per_iteration) = (self.tasks.count(), self.config.ppo.images_per_iteration);
+        let (count, per_iteration) = (self.tasks.count(), self.config.align.images_per_iteration);
         let first = self.iteration * per_iteration;
         let mut tasks = Vec::with_capacity(per_iteration);
         let mut pass = usize::MAX;
@@ -341,25 +414,35 @@ impl<'a> Trainer<'a> {
         Ok((tasks, (first as u64..(first + per_iteration) as u64).collect()))
     }
 
+    /// Passes warnings on. Returns evidence and hint where they are reason to stop.
     fn guard(
         &mut self,
         metrics: &IterationMetrics,
         emit: &mut dyn FnMut(AlignEvent),
-    ) -> Result<(), AlignError> {
+    ) -> Result<Option<(String, String)>, AlignError> {
         let baseline = *self.baseline.get_or_insert(Baseline {
             length_mean: metrics.length_mean,
             eos_rate: metrics.eos_rate,
             entropy: metrics.entropy,
             repeated_share: metrics.repeated_share.unwrap_or(0.0),
         });
-        for warning in check_iteration(metrics, &baseline, &self.config.guards) {
-            if warning.code == WarningCode::NotFinite {
-                let message = warning.message;
-                return Err(AlignError::Broken { iteration: self.iteration, message });
-            }
+        let warnings = check_iteration(metrics, &baseline, &self.config.guards);
+        if let Some(broken) = warnings.iter().find(|one| one.code == WarningCode::NotFinite) {
+            let message = broken.message.clone();
+            return Err(AlignError::Broken { iteration: self.iteration, message });
+        }
+        let limits = &self.config.guards;
+        let lost = hopeless(metrics, &baseline, limits, &warnings);
+        self.hopeless = if lost.is_some() { self.hopeless + 1 } else { 0 };
+        let stop = lost.filter(|_| limits.patience > 0 && self.hopeless >= limits.patience);
+        let stop = stop.map(|lost| {
+            let times = self.hopeless;
+            (format!("{} ({times} iterations in a row)", lost.message), lost.hint.clone())
+        });
+        for warning in warnings {
             emit(AlignEvent::Warning(warning));
         }
-        Ok(())
+        Ok(stop)
     }
 
     fn measure(
@@ -386,7 +469,11 @@ impl<'a> Trainer<'a> {
         };
         let repeated: usize = rollout.captions.iter().map(Captioned::repeated).sum();
         let stopped = rollout.captions.iter().filter(|c| c.finish == FinishReason::Stop).count();
-        let rates = self.config.ppo.learning_rates(self.iteration);
+        let rates = self.config.learning_rates(self.iteration);
+        let credit = rollout.credit.as_ref();
+        let critic = credit.and_then(|credit| credit.critic.as_ref());
+        let own = |value: f64| rollout.sampled.then_some(value);
+        let paired = matches!(self.config.objective, Objective::Dpo(_));
         IterationMetrics {
             iteration: self.iteration,
             responses,
@@ -401,25 +488,28 @@ impl<'a> Trainer<'a> {
             length_mean: per_response(tokens as f64),
             eos_rate: per_response(stopped as f64),
             entropy: rollout.entropy,
-            kl: per_response(rollout.divergence(KlEstimator::K1)),
-            kl_per_token: rollout.divergence(KlEstimator::K3) / tokens.max(1) as f64,
-            kl_coefficient: self.kl.coefficient(),
-            advantage_mean: rollout.whitening.mean,
-            advantage_std: rollout.whitening.standard_deviation,
-            value_explained_variance: explained_variance(
-                &rollout.values.concat(),
-                &rollout.returns.concat(),
-            ),
+            kl: own(per_response(rollout.divergence(KlEstimator::K1))),
+            kl_per_token: own(rollout.divergence(KlEstimator::K3) / tokens.max(1) as f64),
+            kl_coefficient: self.kl.as_ref().map(KlController::coefficient),
+            advantage_mean: credit.map(|credit| credit.whitening.mean),
+            advantage_std: credit.map(|credit| credit.whitening.standard_deviation),
+            value_explained_variance: critic.and_then(|critic| {
+                explained_variance(&critic.values.concat(), &critic.returns.concat())
+            }),
+            pairs: paired.then_some(rollout.items.len()),
+            pair_accuracy: report.preference.accuracy(),
+            pair_margin: report.preference.mean_margin(),
             policy_loss: report.policy_loss,
             value_loss: report.value_loss,
-            clip_fraction: report.policy.clip_fraction(),
+            clip_fraction: credit.map(|_| report.policy.clip_fraction()),
             approx_kl: report.policy.approx_kl(),
             ratio_max: report.policy.ratio_max(),
             sampler_gap: rollout.sampler_gap(),
             epochs_done: report.epochs,
+            steps: report.steps,
             grad_norm: report.grad_norm,
             learning_rate: rates.policy,
-            value_learning_rate: rates.value,
+            value_learning_rate: critic.map(|_| rates.value),
             seconds,
         }
     }

@@ -1,5 +1,6 @@
 //! Phase 4 of an iteration: optimiser steps on the clipped losses.
 
+use burn::tensor::Tensor;
 use fisao_models::adamw::{AdamW, AdamWConfig};
 use fisao_models::llava::Llava;
 use fisao_models::parallel::{over_shares, shares_on};
@@ -10,14 +11,14 @@ use fisao_models::value_head::ValueHead;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use crate::config::{AlignConfig, LoopConfig};
 use crate::error::AlignError;
+use crate::objective::Objective;
 use crate::ppo::{
-    LearningRates, PolicyStatistics, PpoConfig, ValueStatistics, policy_loss, value_loss,
+    ClipRange, LearningRates, PolicyStatistics, ValueStatistics, policy_loss, value_loss,
 };
-use crate::rollout::{Rollout, examples};
-
-/// Responses differentiated together by one core.
-const MICRO_BATCH: usize = 8;
+use crate::preference::{PreferenceStatistics, dpo_loss};
+use crate::rollout::{Critic, Rollout, examples};
 
 /// Prefix of the value head's tensors; everything else belongs to the adapter.
 const VALUE_HEAD: &str = "value_head.";
@@ -27,15 +28,17 @@ const VALUE_HEAD: &str = "value_head.";
 pub struct Learner {
     /// The policy; its adapter learns.
     pub policy: Llava,
-    /// The critic.
-    pub value_head: ValueHead,
+    /// The critic, for objectives that have one.
+    pub value_head: Option<ValueHead>,
 }
 
 impl Parameters for Learner {
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
         assert!(prefix.is_empty(), "the learner's tensors have absolute names");
         self.policy.visit_lora_mut(visitor);
-        self.value_head.visit_mut("", visitor);
+        if let Some(head) = &mut self.value_head {
+            head.visit_mut("", visitor);
+        }
     }
 }
 
@@ -46,10 +49,12 @@ pub struct UpdateReport {
     pub policy: PolicyStatistics,
     /// The critic's errors over all steps.
     pub value: ValueStatistics,
-    /// Clipped surrogate loss, mean over steps.
+    /// Preferences over all steps.
+    pub preference: PreferenceStatistics,
+    /// Loss of the policy, mean over steps.
     pub policy_loss: f64,
-    /// Clipped value loss, mean over steps.
-    pub value_loss: f64,
+    /// Clipped value loss, mean over steps; absent without a critic.
+    pub value_loss: Option<f64>,
     /// Norm of the policy's gradient before clipping, mean over steps.
     pub grad_norm: f64,
     /// Epochs done.
@@ -59,7 +64,7 @@ pub struct UpdateReport {
 }
 
 /// An optimiser for a learner.
-pub(crate) fn optimiser(config: &PpoConfig) -> AdamW {
+pub(crate) fn optimiser(config: &LoopConfig) -> AdamW {
     AdamW::new(AdamWConfig { weight_decay: config.weight_decay, ..AdamWConfig::default() })
 }
 
@@ -71,6 +76,7 @@ struct Differentiated {
     value_loss: f64,
     policy: PolicyStatistics,
     value: ValueStatistics,
+    preference: PreferenceStatistics,
 }
 
 impl Differentiated {
@@ -80,42 +86,48 @@ impl Differentiated {
         self.value_loss += other.value_loss;
         self.policy.merge(&other.policy);
         self.value.merge(&other.value);
+        self.preference.merge(&other.preference);
     }
 }
 
-/// Runs the configured epochs over a rollout. `rng` decides how minibatches are drawn.
+/// Runs the configured epochs over a rollout. `rng` decides how minibatches are drawn. A rollout without anything to
+/// learn from is no step at all.
 pub(crate) fn update(
     learner: &mut Learner,
     optimiser: &mut AdamW,
     rollout: &Rollout,
-    config: &PpoConfig,
+    config: &AlignConfig,
     rates: LearningRates,
     rng: &mut ChaCha8Rng,
 ) -> Result<UpdateReport, AlignError> {
+    let LoopConfig { epochs, minibatches, max_grad_norm, target_kl, .. } = config.align;
     let mut report = UpdateReport::default();
-    let mut order: Vec<usize> = (0..rollout.captions.len()).collect();
-    for _ in 0..config.epochs {
+    let mut order: Vec<&[usize]> = rollout.items.iter().map(Vec::as_slice).collect();
+    let mut value_loss = 0.0;
+    for _ in 0..epochs {
         order.shuffle(rng);
         let mut epoch = PolicyStatistics::default();
-        for minibatch in order.chunks(order.len().div_ceil(config.minibatches)) {
+        for minibatch in order.chunks(order.len().div_ceil(minibatches).max(1)) {
             let mut step = differentiate(learner, rollout, minibatch, config)?;
             epoch.merge(&step.policy);
-            report.grad_norm += apply(learner, optimiser, &mut step.gradients, config, rates);
+            report.grad_norm +=
+                apply(learner, optimiser, &mut step.gradients, max_grad_norm, rates);
             report.policy_loss += step.policy_loss;
-            report.value_loss += step.value_loss;
+            value_loss += step.value_loss;
             report.policy.merge(&step.policy);
             report.value.merge(&step.value);
+            report.preference.merge(&step.preference);
             report.steps += 1;
         }
         report.epochs += 1;
-        if config.target_kl.is_some_and(|limit| epoch.approx_kl() > limit) {
+        if target_kl.is_some_and(|limit| epoch.approx_kl() > limit) {
             break;
         }
     }
     let steps = report.steps.max(1) as f64;
     report.grad_norm /= steps;
     report.policy_loss /= steps;
-    report.value_loss /= steps;
+    report.value_loss = learner.value_head.is_some().then_some(value_loss / steps);
     Ok(report)
 }
 
@@ -125,7 +137,7 @@ fn apply(
     learner: &mut Learner,
     optimiser: &mut AdamW,
     gradients: &mut GradientMap,
-    config: &PpoConfig,
+    max_grad_norm: f64,
     rates: LearningRates,
 ) -> f64 {
     let mut critic: GradientMap = GradientMap::new();
@@ -136,8 +148,8 @@ fn apply(
             critic.insert(name, values);
         }
     }
-    let norm = clip_gradients(gradients, config.max_grad_norm);
-    clip_gradients(&mut critic, config.max_grad_norm);
+    let norm = clip_gradients(gradients, max_grad_norm);
+    clip_gradients(&mut critic, max_grad_norm);
     optimiser.begin();
     learner.visit_mut("", &mut |name, parameter| {
         if name.starts_with(VALUE_HEAD) {
@@ -153,21 +165,30 @@ fn apply(
 fn differentiate(
     learner: &Learner,
     rollout: &Rollout,
-    minibatch: &[usize],
-    config: &PpoConfig,
+    minibatch: &[&[usize]],
+    config: &AlignConfig,
 ) -> Result<Differentiated, AlignError> {
-    let length = |index: &usize| rollout.captions[*index].tokens.len();
-    let tokens: usize = minibatch.iter().map(length).sum();
+    let length = |item: &&[usize]| -> usize {
+        item.iter().map(|&index| rollout.captions[index].tokens.len()).sum()
+    };
+    let normaliser = match config.objective {
+        Objective::Dpo(_) => minibatch.len(),
+        _ => minibatch.iter().map(length).sum(),
+    };
     let mut sorted = minibatch.to_vec();
-    sorted.sort_by_key(|index| (std::cmp::Reverse(length(index)), *index));
+    sorted.sort_by_key(|item| (std::cmp::Reverse(length(item)), item[0]));
     // Long and short responses alternate between the shares, so that cores finish together.
     let parts = shares_on(&learner.policy.device()).min(sorted.len()).max(1);
-    let shares: Vec<Vec<usize>> =
+    let shares: Vec<Vec<&[usize]>> =
         (0..parts).map(|part| sorted.iter().copied().skip(part).step_by(parts).collect()).collect();
     let results = over_shares(&shares, parts, |share| {
         let mut sum = Differentiated::default();
-        for micro in share.iter().flat_map(|indices| indices.chunks(MICRO_BATCH)) {
-            sum.add(&differentiate_micro(learner, rollout, micro, config, tokens as f64)?);
+        for items in share.iter().flat_map(|items| {
+            let responses = items.first().map_or(1, |item| item.len());
+            items.chunks((config.align.micro_batch / responses).max(1))
+        }) {
+            let micro = items.concat();
+            sum.add(&differentiate_micro(learner, rollout, &micro, config, normaliser as f64)?);
         }
         Ok::<_, AlignError>(sum)
     });
@@ -182,7 +203,7 @@ fn differentiate_micro(
     learner: &Learner,
     rollout: &Rollout,
     micro: &[usize],
-    config: &PpoConfig,
+    config: &AlignConfig,
     normaliser: f64,
 ) -> Result<Differentiated, AlignError> {
     let mut replica = learner.clone();
@@ -192,34 +213,61 @@ fn differentiate_micro(
         micro.iter().flat_map(|&index| rows[index].iter().copied()).collect()
     };
     let states = replica.policy.response_states(&examples, &features);
-    let (logprobs, entropy) = replica.policy.log_probabilities(&states, config.temperature);
-    let (policy_term, policy) = policy_loss(
-        logprobs,
-        &gather(&rollout.old_logprobs),
-        &gather(&rollout.advantages),
-        config.clip(),
-        normaliser,
-    );
-    // The critic reads the state but does not shape it: its loss would pull on the adapter.
-    let values = replica.value_head.forward(states.hidden.detach());
-    let (value_term, value) = value_loss(
-        values,
-        &gather(&rollout.values),
-        &gather(&rollout.returns),
-        config.value_clip_range,
-        normaliser,
-    );
-    let (policy_loss, value_loss) = (floats(&policy_term)[0], floats(&value_term)[0]);
-    let mut loss = policy_term + value_term;
-    if config.entropy_coefficient > 0.0 {
-        loss = loss - entropy.sum() * (config.entropy_coefficient / normaliser);
+    let (logprobs, entropy) = replica.policy.log_probabilities(&states, config.align.temperature);
+    let old = gather(&rollout.old_logprobs);
+    let mut step = Differentiated::default();
+    let mut loss = match &config.objective {
+        Objective::Ppo(_) | Objective::GroupRelative(_) => {
+            let credit = rollout.credit.as_ref().expect("these objectives have advantages");
+            let (clip, bonus) = match &config.objective {
+                Objective::GroupRelative(group) => (group.clip(), group.entropy_coefficient),
+                Objective::Ppo(ppo) => (ppo.clip(), ppo.entropy_coefficient),
+                _ => unreachable!("matched above"),
+            };
+            let (loss, policy) =
+                policy_loss(logprobs, &old, &gather(&credit.advantages), clip, normaliser);
+            step.policy = policy;
+            if bonus > 0.0 { loss - entropy.sum() * (bonus / normaliser) } else { loss }
+        }
+        Objective::Dpo(dpo) => {
+            step.policy = moved(&logprobs, &old);
+            let lengths: Vec<usize> = examples.iter().map(|one| one.response.len()).collect();
+            let reference = gather(&rollout.reference_logprobs);
+            let (loss, preference) =
+                dpo_loss(&logprobs, &reference, &lengths, dpo.beta, normaliser);
+            step.preference = preference;
+            loss
+        }
+        Objective::Sft(_) => {
+            step.policy = moved(&logprobs, &old);
+            logprobs.sum() * (-1.0 / normaliser)
+        }
+    };
+    step.policy_loss = f64::from(floats(&loss)[0]);
+    let critic = rollout.credit.as_ref().and_then(|credit| credit.critic.as_ref());
+    if let (Some(head), Some(Critic { values, returns }), Objective::Ppo(ppo)) =
+        (&replica.value_head, critic, &config.objective)
+    {
+        // The critic reads the state but does not shape it: its loss would pull on the adapter.
+        let estimates = head.forward(states.hidden.detach());
+        let (term, value) = value_loss(
+            estimates,
+            &gather(values),
+            &gather(returns),
+            ppo.value_clip_range,
+            normaliser,
+        );
+        step.value_loss = f64::from(floats(&term)[0]);
+        step.value = value;
+        loss = loss + term;
     }
-    let gradients = collect_gradients(&mut replica, &loss.backward())?;
-    Ok(Differentiated {
-        gradients,
-        policy_loss: f64::from(policy_loss),
-        value_loss: f64::from(value_loss),
-        policy,
-        value,
-    })
+    step.gradients = collect_gradients(&mut replica, &loss.backward())?;
+    Ok(step)
+}
+
+/// How far tokens have moved since before the update, for losses without a ratio of their own.
+fn moved(logprobs: &Tensor<1>, old: &[f32]) -> PolicyStatistics {
+    let nothing = vec![0.0; old.len()];
+    let clip = ClipRange { epsilon: 0.2, dual: None };
+    PolicyStatistics::measure(&floats(logprobs), old, &nothing, clip)
 }

@@ -409,7 +409,7 @@ impl FormatError {
     }
 
     /// An operating system error, as "not found" where it is that.
-    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+    pub fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source }
     }
 

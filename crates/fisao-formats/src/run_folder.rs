@@ -1,6 +1,7 @@
 //! The folder of one run: what it was asked, what it measured, what it made.
 //!
-//! Every file in it is written atomically, except `metrics.jsonl`, which grows line by line.
+//! Every file in it is written atomically, except `metrics.jsonl` and its like, which grow line by line; and so is the
+//! folder itself, with the files that a run begins with.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -20,8 +21,10 @@ pub struct RunFolder {
 impl RunFolder {
     /// The resolved configuration, TOML; its presence marks the folder as a run.
     pub const CONFIG: &'static str = "config.toml";
-    /// One JSON object per step.
+    /// One JSON object per step: what was measured, the same in every equal run.
     pub const METRICS: &'static str = "metrics.jsonl";
+    /// One JSON object per step: how long it took.
+    pub const TIMINGS: &'static str = "timings.jsonl";
     /// The result, JSON.
     pub const SUMMARY: &'static str = "summary.json";
     /// The report, HTML.
@@ -34,6 +37,55 @@ impl RunFolder {
     /// # Errors
     /// The folder holds a run, or anything else, already; or it cannot be made.
     pub fn create(root: &Path) -> Result<Self, FormatError> {
+        Self::check_free(root)?;
+        fs::create_dir_all(root).map_err(|error| FormatError::io("create", root, error))?;
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// Makes a folder for a new run with the files that `fill` writes into it. It appears complete or not at all: a
+    /// process that is killed meanwhile leaves neither a run that cannot be resumed nor a folder that is taken.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), or what `fill` says.
+    pub fn create_with<E: From<FormatError>>(
+        root: &Path,
+        fill: impl FnOnce(&Self) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        Self::check_free(root)?;
+        let io = |error| FormatError::io("create", root, error);
+        let absolute = std::path::absolute(root).map_err(io)?;
+        let parent = absolute.parent().unwrap_or(&absolute);
+        fs::create_dir_all(parent).map_err(io)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".starting-");
+        // Temporary folders are private by default; this one becomes an ordinary one.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+        let staging = builder.tempdir_in(parent).map_err(io)?;
+        fill(&Self { root: staging.path().to_owned() })?;
+        // An empty folder that is there already gives way, unless it is one that cannot, such as the current one.
+        if fs::rename(staging.path(), root).is_ok() {
+            drop(staging.keep());
+        } else {
+            fs::create_dir_all(root).map_err(io)?;
+            let mut files: Vec<_> =
+                fs::read_dir(staging.path()).map_err(io)?.collect::<Result<_, _>>().map_err(io)?;
+            // What makes the folder a run comes last.
+            files.sort_by_key(|file| file.file_name() == Self::CONFIG);
+            for file in files {
+                fs::rename(file.path(), root.join(file.file_name())).map_err(io)?;
+            }
+        }
+        #[cfg(unix)]
+        File::open(parent).and_then(|folder| folder.sync_all()).map_err(io)?;
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// Refuses a folder that holds something already.
+    ///
+    /// # Errors
+    /// The folder holds a run, or anything else; or it cannot be looked into.
+    pub fn check_free(root: &Path) -> Result<(), FormatError> {
         let marks = [Self::CONFIG, Self::METRICS, Self::SUMMARY];
         if let Some(mark) = marks.iter().find(|mark| root.join(mark).exists()) {
             return Err(FormatError::RunExists { path: root.into(), file: (*mark).to_owned() });
@@ -45,12 +97,10 @@ impl RunFolder {
                     return Err(FormatError::FolderNotEmpty { path: root.into(), file });
                 }
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                fs::create_dir_all(root).map_err(|error| FormatError::io("create", root, error))?;
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(FormatError::io("use as output folder", root, error)),
         }
-        Ok(Self { root: root.to_owned() })
+        Ok(())
     }
 
     /// Opens the folder of a run that was started before.
@@ -107,24 +157,25 @@ impl RunFolder {
         write_bytes(&self.path(name), bytes)
     }
 
-    /// Opens `metrics.jsonl` for appending.
+    /// Opens a file of records, such as [`METRICS`](Self::METRICS), for appending.
     ///
     /// # Errors
     /// It cannot be opened.
-    pub fn metrics(&self) -> Result<MetricsWriter, FormatError> {
-        MetricsWriter::append(&self.path(Self::METRICS))
+    pub fn records(&self, name: &str) -> Result<MetricsWriter, FormatError> {
+        MetricsWriter::append(&self.path(name))
     }
 
-    /// Drops the records of `metrics.jsonl` that `keep` refuses, and a last line that broke off: a
+    /// Drops the records of a file that `keep` refuses, and a last line that broke off: a
     /// resumed run repeats the steps since its last saved state, and would record them twice.
     ///
     /// # Errors
     /// The file cannot be read or written, or a complete line of it is not JSON.
-    pub fn retain_metrics(
+    pub fn retain_records(
         &self,
-        keep: impl Fn(&serde_json::Value) -> bool,
+        name: &str,
+        mut keep: impl FnMut(&serde_json::Value) -> bool,
     ) -> Result<(), FormatError> {
-        let path = self.path(Self::METRICS);
+        let path = self.path(name);
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

@@ -18,10 +18,10 @@ mod verify;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-pub(crate) use align::AlignArguments;
+pub(crate) use align::{AlignArguments, AlignSource};
 pub(crate) use calibrate::CalibrateArguments;
 pub(crate) use caption::CaptionArguments;
-pub(crate) use demo::{DemoArguments, DemoOptions};
+pub(crate) use demo::{DemoArguments, DemoOptions, LabelSource};
 pub(crate) use eval::{
     AmberArguments, AmberPart, AmberPlurals, AnswererArguments, AnsweringArguments,
     BenchmarkAnswering, BenchmarkArguments, CaptionMetricsArguments, ChairArguments, ChairRules,

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use burn::tensor::Device;
-use fisao_align::tasks::Task;
+use fisao_align::tasks::{Answer, Task};
 use fisao_formats::adapter::VisionAdapter;
 use fisao_formats::{Adapter, Checkpoint, LoadDtype, Loaded};
 use fisao_models::image::ImageProcessor;
@@ -162,7 +162,7 @@ impl Policy {
     ) -> Result<Task, TextError> {
         let image = self.processor.process(image);
         let prompt = self.model.config().expand_image_token(prompt, image.picture_size)?;
-        Ok(Task { id, image, verifier_images: Vec::new(), prompt })
+        Ok(Task { id, image, verifier_images: Vec::new(), prompt, answer: Answer::None })
     }
 }
 

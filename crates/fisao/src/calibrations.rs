@@ -15,6 +15,9 @@ use crate::bundle::{LoadedVerifier, Policy};
 use crate::reporter::Reporter;
 use crate::vocabulary::Vocabulary;
 
+/// File of a run's calibration in its folder.
+pub(crate) const CALIBRATION: &str = "calibration.json";
+
 /// Reads a calibration that nothing is known about yet.
 ///
 /// # Errors

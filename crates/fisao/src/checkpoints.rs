@@ -1,22 +1,113 @@
-//! The trainer's state on disk: tensors as safetensors, the rest as JSON, both written atomically.
+//! Saved states of a trainer: one folder each, tensors as safetensors and the rest as JSON.
+//!
+//! A state's folder appears complete or not at all, and older ones stay until a newer one is there: whenever a process
+//! is killed or a disk fills up, the last state that was saved is whole.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use burn::tensor::TensorData;
 use fisao_align::trainer::TrainerState;
+use fisao_formats::FormatError;
 use fisao_formats::documents::{read_json, write_json};
 use fisao_formats::weights::{MappedFile, StoredDtype, write_safetensors};
 
+use crate::reporter::Reporter;
+
 const TENSORS: &str = "trainer.safetensors";
 const SCALARS: &str = "trainer.json";
+/// Begins the name of a folder that is not complete yet.
+const UNFINISHED: &str = ".writing-";
 
-/// Writes the state into `folder`.
-///
-/// The tensors carry the iteration in their file name, and the JSON, written last, names it: an
-/// interruption between the two leaves the previous state valid.
-pub(crate) fn save(folder: &Path, state: &TrainerState) -> anyhow::Result<()> {
+/// The states of one run.
+#[derive(Debug, Clone)]
+pub(crate) struct Checkpoints {
+    root: PathBuf,
+}
+
+impl Checkpoints {
+    /// Those in a folder, which need not exist.
+    pub(crate) fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Saves a state and removes those older than the last `keep`.
+    pub(crate) fn save(&self, state: &TrainerState, keep: usize) -> anyhow::Result<()> {
+        write(state, &self.root, &folder(state.iteration))?;
+        let mut saved = self.saved()?;
+        saved.retain(|&iteration| iteration < state.iteration);
+        saved.sort_unstable();
+        for &iteration in saved.iter().rev().skip(keep.saturating_sub(1)) {
+            // A leftover costs space, not correctness.
+            let _ = fs::remove_dir_all(self.root.join(folder(iteration)));
+        }
+        Ok(())
+    }
+
+    /// Iterations done in the newest state, if there is one.
+    pub(crate) fn newest(&self) -> Option<usize> {
+        self.saved().ok()?.into_iter().max()
+    }
+
+    /// The newest state that can be read; `None` if none was saved yet. A damaged one is passed over with a warning:
+    /// the run repeats what lies between.
+    pub(crate) fn load(&self, reporter: &Reporter) -> anyhow::Result<Option<TrainerState>> {
+        let mut saved = self.saved()?;
+        saved.sort_unstable();
+        let mut first = None;
+        for iteration in saved.into_iter().rev() {
+            match read(&self.root.join(folder(iteration))) {
+                Ok(state) => return Ok(Some(state)),
+                Err(error) => {
+                    reporter.warn(
+                        format!("the state after iteration {iteration} cannot be read: {error:#}"),
+                        Some("going on from the one before it"),
+                    );
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        first.map_or(Ok(None), Err)
+    }
+
+    /// Iterations done in each of the states, in no order; what was left unfinished is removed.
+    fn saved(&self) -> Result<Vec<usize>, FormatError> {
+        let failed = |error| FormatError::io("read", &self.root, error);
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut saved = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(UNFINISHED) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+            saved.extend(name.strip_prefix(PREFIX).and_then(|number| number.parse::<usize>().ok()));
+        }
+        Ok(saved)
+    }
+}
+
+/// Begins the name of a state's folder; the iterations done follow.
+const PREFIX: &str = "iteration-";
+
+fn folder(iteration: usize) -> String {
+    format!("{PREFIX}{iteration}")
+}
+
+/// Writes a state as the folder `name` of `root`, in place of one that is there.
+fn write(state: &TrainerState, root: &Path, name: &str) -> anyhow::Result<()> {
+    let unfinished = root.join(format!("{UNFINISHED}{name}"));
+    let failed = |error| FormatError::io("write", &unfinished, error);
+    match fs::remove_dir_all(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error).into()),
+        _ => fs::create_dir_all(&unfinished).map_err(failed)?,
+    }
     let mut tensors = Vec::new();
     let mut add = |kind: &str, name: &str, values: &[f32]| {
         tensors.push((format!("{kind}/{name}"), TensorData::new(values.to_vec(), [values.len()])));
@@ -28,25 +119,25 @@ pub(crate) fn save(folder: &Path, state: &TrainerState) -> anyhow::Result<()> {
         add("first", name, first);
         add("second", name, second);
     }
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("cannot create {}", folder.display()))?;
     let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    write_safetensors(&folder.join(file(state.iteration)), named, StoredDtype::F32)?;
+    write_safetensors(&unfinished.join(TENSORS), named, StoredDtype::F32)?;
     let scalars =
         TrainerState { parameters: BTreeMap::new(), moments: BTreeMap::new(), ..state.clone() };
-    let previous: Option<TrainerState> = read_json("trainer state", &folder.join(SCALARS)).ok();
-    write_json(&folder.join(SCALARS), &scalars)?;
-    if let Some(previous) = previous.filter(|previous| previous.iteration != state.iteration) {
-        // A leftover file costs space, not correctness.
-        let _ = std::fs::remove_file(folder.join(file(previous.iteration)));
+    write_json(&unfinished.join(SCALARS), &scalars)?;
+    let complete = root.join(name);
+    if complete.exists() {
+        fs::remove_dir_all(&complete).map_err(failed)?;
     }
+    fs::rename(&unfinished, &complete).map_err(failed)?;
+    // The rename survives a power cut only once the folder is on the disk too.
+    #[cfg(unix)]
+    File::open(root).and_then(|folder| folder.sync_all()).map_err(failed)?;
     Ok(())
 }
 
-/// Reads the state in `folder`.
-pub(crate) fn load(folder: &Path) -> anyhow::Result<TrainerState> {
+fn read(folder: &Path) -> anyhow::Result<TrainerState> {
     let mut state: TrainerState = read_json("trainer state", &folder.join(SCALARS))?;
-    let path = folder.join(file(state.iteration));
+    let path = folder.join(TENSORS);
     let mapped = MappedFile::open(&path)?;
     for key in mapped.keys() {
         let (kind, name) = key
@@ -67,6 +158,54 @@ pub(crate) fn load(folder: &Path) -> anyhow::Result<TrainerState> {
     Ok(state)
 }
 
-fn file(iteration: usize) -> String {
-    TENSORS.replace('.', &format!("-{iteration}."))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(iteration: usize) -> TrainerState {
+        let values = vec![iteration as f32, 0.1, f32::MIN_POSITIVE];
+        TrainerState {
+            iteration,
+            parameters: BTreeMap::from([("a.lora_A".to_owned(), values.clone())]),
+            moments: BTreeMap::from([("a.lora_A".to_owned(), (values.clone(), values))]),
+            optimiser_steps: 3,
+            kl: None,
+            baseline: None,
+            base_recall: Some(0.1 + 0.2),
+            hopeless: 1,
+        }
+    }
+
+    #[test]
+    fn the_last_ones_are_kept_and_the_newest_is_read() {
+        let root = tempfile::tempdir().unwrap();
+        let quiet = Reporter::new(true);
+        let checkpoints = Checkpoints::new(root.path().join("checkpoint"));
+        assert!(checkpoints.load(&quiet).unwrap().is_none());
+        for iteration in [8, 9, 10, 11] {
+            checkpoints.save(&state(iteration), 2).unwrap();
+        }
+        let mut saved = checkpoints.saved().unwrap();
+        saved.sort_unstable();
+        assert_eq!(saved, [10, 11]);
+        assert_eq!(checkpoints.load(&quiet).unwrap(), Some(state(11)));
+    }
+
+    #[test]
+    fn a_damaged_or_unfinished_state_does_not_hide_the_one_before_it() {
+        let root = tempfile::tempdir().unwrap();
+        let quiet = Reporter::new(true);
+        let checkpoints = Checkpoints::new(root.path().to_owned());
+        checkpoints.save(&state(5), 2).unwrap();
+        checkpoints.save(&state(6), 2).unwrap();
+        let tensors = root.path().join(folder(6)).join(TENSORS);
+        let bytes = fs::read(&tensors).unwrap();
+        fs::write(&tensors, &bytes[..bytes.len() / 2]).unwrap();
+        let unfinished = root.path().join(format!("{UNFINISHED}iteration-7"));
+        fs::create_dir(&unfinished).unwrap();
+        assert_eq!(checkpoints.load(&quiet).unwrap(), Some(state(5)));
+        assert!(!unfinished.exists());
+        fs::remove_dir_all(root.path().join(folder(5))).unwrap();
+        assert!(checkpoints.load(&quiet).is_err(), "a damaged state is not the same as none");
+    }
 }

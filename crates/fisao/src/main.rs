@@ -8,6 +8,7 @@ mod answering;
 mod arguments;
 mod bundle;
 mod calibrations;
+mod checkpoints;
 mod commands;
 mod device;
 mod failure;
@@ -23,7 +24,7 @@ mod report;
 mod reporter;
 mod scorer;
 mod settings;
-mod state_files;
+
 mod study;
 mod table;
 mod tasks;

@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, bail};
 use fisao_formats::hub::{self, HubError, HubEvent, HubId, HubSettings, Wanted};
 use fisao_formats::{Checkpoint, FormatError, ModelConfig};
 
+use crate::failure::Refusal;
 use crate::reporter::{PhaseProgress, Reporter};
 
 /// A folder, or the name of a model on the Hub.
@@ -60,6 +62,22 @@ impl ModelLocation {
             }
         };
         Ok(LocatedModel { folder, name })
+    }
+
+    /// What still leads there from another folder: an absolute path, or the name on the Hub.
+    pub(crate) fn lasting(&self) -> anyhow::Result<String> {
+        let path = match self.id()? {
+            Some(_) => PathBuf::from(&self.0),
+            None => std::path::absolute(Path::new(&self.0))
+                .with_context(|| format!("cannot resolve {self}"))?,
+        };
+        match path.into_os_string().into_string() {
+            Ok(text) => Ok(text),
+            Err(path) => {
+                let path = Path::new(&path).display();
+                bail!(Refusal::new(format!("{path} cannot be noted down: its name is not UTF-8")))
+            }
+        }
     }
 
     /// The id, unless the text is a folder that exists or plainly a path.

@@ -23,13 +23,13 @@ pub(crate) fn resolve(
     arguments: &SettingsArguments,
 ) -> anyhow::Result<AlignConfig> {
     let file = match &arguments.config {
-        Some(path) => read_toml::<Table>("configuration", path)?,
+        Some(path) => renamed(read_toml::<Table>("configuration", path)?)?,
         None => Table::new(),
     };
     let mut set = Table::new();
     for setting in &arguments.set {
         let (key, value) = key_and_value(setting)?;
-        insert(&mut set, key, value)?;
+        insert(&mut set, &new_name(key), value)?;
     }
     let mut settings = Table::try_from(base).context("the default settings are not TOML")?;
     merge(&mut settings, file.clone());
@@ -38,6 +38,53 @@ pub(crate) fn resolve(
         parse(settings, &[(arguments.config.as_deref(), &file), (None, &set)])?;
     config.validate()?;
     Ok(config)
+}
+
+/// The table that held the settings of the loop and of PPO together.
+const FORMER: &str = "ppo";
+
+/// Keys of it that have become part of the loop, whatever it optimises; the others belong to the objective.
+const LOOP_KEYS: [&str; 11] = [
+    "iterations",
+    "images-per-iteration",
+    "samples-per-image",
+    "epochs",
+    "minibatches",
+    "learning-rate",
+    "warmup-iterations",
+    "schedule",
+    "weight-decay",
+    "max-grad-norm",
+    "temperature",
+];
+
+/// The present name of a key, which may be a former one: `ppo.epochs` is `align.epochs`, `ppo.lambda` is
+/// `objective.lambda`.
+fn new_name(key: &str) -> String {
+    match key.strip_prefix(FORMER).and_then(|rest| rest.strip_prefix('.')) {
+        Some(rest) if LOOP_KEYS.contains(&rest) || rest == "target-kl" => format!("align.{rest}"),
+        Some(rest) => format!("objective.{rest}"),
+        None => key.to_owned(),
+    }
+}
+
+/// A file's settings under their present names.
+fn renamed(mut file: Table) -> anyhow::Result<Table> {
+    let former = match file.remove(FORMER) {
+        Some(Value::Table(former)) => former,
+        Some(other) => {
+            file.insert(FORMER.to_owned(), other);
+            return Ok(file);
+        }
+        None => return Ok(file),
+    };
+    let mut moved = Table::new();
+    for (key, value) in former {
+        insert(&mut moved, &new_name(&format!("{FORMER}.{key}")), value)?;
+    }
+    // What is written under the present names counts.
+    merge(&mut moved, file);
+    Ok(moved)
 }
 
 /// The settings a run was begun with. What the command line names must agree with them.
@@ -64,7 +111,7 @@ pub(crate) fn of_run(
 }
 
 /// Dotted keys whose values differ, with both.
-fn differences(begun: &Table, asked: &Table, prefix: &str) -> Vec<String> {
+pub(crate) fn differences(begun: &Table, asked: &Table, prefix: &str) -> Vec<String> {
     let mut keys: Vec<&String> = begun.keys().chain(asked.keys()).collect();
     keys.sort_unstable();
     keys.dedup();
@@ -94,7 +141,7 @@ pub(crate) fn key_and_value(setting: &str) -> anyhow::Result<(&str, Value)> {
     if key.split('.').any(str::is_empty) {
         bail!(
             Refusal::new(format!("`{key}` in --set {setting} is not a key"))
-                .hint("write it as in the configuration file, for instance ppo.clip-range")
+                .hint("write it as in the configuration file, for instance objective.clip-range")
         );
     }
     let parsed = toml::from_str::<Table>(&format!("value = {value}"));
@@ -209,6 +256,7 @@ fn edits(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fisao_align::objective::Objective;
     use fisao_verifier::rewards::RewardForm;
 
     fn with(set: &[&str]) -> anyhow::Result<AlignConfig> {
@@ -234,11 +282,42 @@ mod tests {
 
     #[test]
     fn settings_reach_their_place() {
-        let config = with(&["ppo.clip-range=0.1", "seed=7", "ppo.kl.controller=adaptive"]).unwrap();
-        assert!((config.ppo.clip_range - 0.1).abs() < f64::EPSILON);
+        let set = ["objective.clip-range=0.1", "seed=7", "objective.kl.controller=adaptive"];
+        let config = with(&set).unwrap();
+        let Objective::Ppo(ppo) = &config.objective else { panic!("{config:?}") };
+        assert!((ppo.clip_range - 0.1).abs() < f64::EPSILON);
         assert_eq!(config.seed, 7);
-        let adaptive = fisao_align::ppo::KlControllerKind::Adaptive;
-        assert_eq!(config.ppo.kl.controller, adaptive);
+        assert_eq!(ppo.kl.controller, fisao_align::ppo::KlControllerKind::Adaptive);
+    }
+
+    #[test]
+    fn former_names_mean_what_they_meant() {
+        let former =
+            ["ppo.epochs=3", "ppo.kl.coefficient=0.3", "ppo.target-kl=0.1", "ppo.gamma=0.9"];
+        let present = [
+            "align.epochs=3",
+            "objective.kl.coefficient=0.3",
+            "align.target-kl=0.1",
+            "objective.gamma=0.9",
+        ];
+        assert_eq!(with(&former).unwrap(), with(&present).unwrap());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "[ppo]\nepochs = 3\ntarget-kl = 0.1\ngamma = 0.9\nkl.coefficient = 0.3\n";
+        std::fs::write(file.path(), text).unwrap();
+        let arguments = SettingsArguments { config: Some(file.path().to_owned()), set: Vec::new() };
+        let read = resolve(&AlignConfig::default(), &arguments).unwrap();
+        assert_eq!(read, with(&present).unwrap());
+    }
+
+    #[test]
+    fn another_objective_brings_its_own_keys() {
+        let set = ["objective.kind=dpo", "objective.beta=0.2", "align.samples-per-image=4"];
+        let Objective::Dpo(dpo) = with(&set).unwrap().objective else { panic!("not dpo") };
+        assert!((dpo.beta - 0.2).abs() < f64::EPSILON);
+        let text = refused(&["objective.kind=sft", "objective.clip-range=0.1"]);
+        assert_eq!(text, "--set: `objective.clip-range` is not a setting");
+        let text = refused(&["objective.kind=reinforce"]);
+        assert!(text.contains("`reinforce`") && text.contains("`group-relative`"), "{text}");
     }
 
     #[test]
@@ -255,13 +334,13 @@ mod tests {
     #[test]
     fn a_file_lies_between_the_defaults_and_the_command_line() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "seed = 3\n[ppo]\niterations = 5\nepochs = 1\n").unwrap();
+        std::fs::write(file.path(), "seed = 3\n[align]\niterations = 5\nepochs = 1\n").unwrap();
         let arguments = SettingsArguments {
             config: Some(file.path().to_owned()),
-            set: vec!["ppo.iterations=6".into()],
+            set: vec!["align.iterations=6".into()],
         };
         let config = resolve(&AlignConfig::default(), &arguments).unwrap();
-        assert_eq!((config.seed, config.ppo.iterations, config.ppo.epochs), (3, 6, 1));
+        assert_eq!((config.seed, config.align.iterations, config.align.epochs), (3, 6, 1));
         let written = toml::to_string_pretty(&config).unwrap();
         assert_eq!(toml::from_str::<AlignConfig>(&written).unwrap(), config);
     }
@@ -270,36 +349,38 @@ mod tests {
     fn a_run_goes_on_with_its_own_settings_and_no_others() {
         let root = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(&root.path().join("run")).unwrap();
-        let begun = with(&["ppo.iterations=7", "seed=3"]).unwrap();
+        let begun = with(&["align.iterations=7", "seed=3"]).unwrap();
         folder.write_toml(RunFolder::CONFIG, &begun).unwrap();
         let go_on = |set: &[&str]| {
             let set = set.iter().map(ToString::to_string).collect();
             of_run(&folder, &SettingsArguments { config: None, set })
         };
         assert_eq!(go_on(&[]).unwrap(), begun);
-        assert_eq!(go_on(&["ppo.iterations=7"]).unwrap(), begun);
-        let refusal = go_on(&["ppo.iterations=8", "reward.placement=spread"]).unwrap_err();
+        assert_eq!(go_on(&["align.iterations=7"]).unwrap(), begun);
+        let refusal = go_on(&["align.iterations=8", "reward.placement=spread"]).unwrap_err();
         let text = refusal.to_string();
-        assert!(text.contains("`ppo.iterations` = 7, not 8"), "{text}");
+        assert!(text.contains("`align.iterations` = 7, not 8"), "{text}");
         assert!(text.contains("`reward.placement` = \"last\", not \"spread\""), "{text}");
     }
 
     #[test]
     fn an_unknown_key_is_named_with_its_table() {
-        let error = with(&["ppo.clip-rnge=0.1"]).unwrap_err();
-        assert_eq!(error.to_string(), "--set: `ppo.clip-rnge` is not a setting");
+        let error = with(&["objective.clip-rnge=0.1"]).unwrap_err();
+        assert_eq!(error.to_string(), "--set: `objective.clip-rnge` is not a setting");
         let text = crate::failure::describe(&error);
-        assert!(text.contains("did you mean `ppo.clip-range`?"), "{text}");
+        assert!(text.contains("did you mean `objective.clip-range`?"), "{text}");
         assert_eq!(refused(&["reward.form.knd=1"]), "--set: `reward.form.knd` is not a setting");
     }
 
     #[test]
     fn a_value_of_the_wrong_type_is_named() {
-        let text = refused(&["ppo.iterations=many"]);
-        assert!(text.contains("`ppo.iterations`") && text.contains("\"many\""), "{text}");
-        assert!(refused(&["ppo=1", "ppo.iterations=2"]).contains("`ppo`"));
-        assert!(refused(&["ppo.iterations=0"]).contains("`ppo.iterations` = 0 is out of range"));
-        assert!(refused(&["ppo"]).contains("no value"));
-        assert!(refused(&["ppo..x=1"]).contains("not a key"));
+        let text = refused(&["align.iterations=many"]);
+        assert!(text.contains("align.iterations`") && text.contains("\"many\""), "{text}");
+        assert!(refused(&["align=1", "align.iterations=2"]).contains("`align`"));
+        assert!(
+            refused(&["align.iterations=0"]).contains("`align.iterations` = 0 is out of range")
+        );
+        assert!(refused(&["align"]).contains("no value"));
+        assert!(refused(&["align..x=1"]).contains("not a key"));
     }
 }

@@ -1,135 +1,292 @@
-//! The part that `fisao align` and `fisao demo` share: running a trainer inside a run folder.
+//! The part that `fisao align`, `fisao demo` and `fisao compare` share: running a trainer inside a run folder.
 
-use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
-use fisao_align::events::{AlignEvent, IterationMetrics, Warning, WarningCode};
+use fisao_align::AlignConfig;
+use fisao_align::config::BestBy;
+use fisao_align::error::AlignError;
+use fisao_align::events::{AlignEvent, IterationMetrics, PhaseSeconds, Warning, WarningCode};
 use fisao_align::guards::SplitHealth;
 use fisao_align::trainer::Trainer;
-use fisao_formats::{Adapter, RunFolder};
-use fisao_models::lora::LoraConfig;
+use fisao_formats::documents::read_json;
+use fisao_formats::run_folder::MetricsWriter;
+use fisao_formats::{Adapter, FormatError, RunFolder};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use crate::failure::Interrupted;
+use crate::checkpoints::Checkpoints;
+use crate::failure::{Interrupted, Refusal};
 use crate::reporter::Reporter;
-use crate::state_files;
 
-/// Folder of the resumable state inside a run folder.
+/// Folder of the resumable states inside a run folder.
 const CHECKPOINT: &str = "checkpoint";
+/// What the looks at the watched tasks showed, one JSON object per look.
+const WATCH: &str = "watch.jsonl";
+/// Which state was the best so far.
+const BEST: &str = "best.json";
+/// The adapter of that state, PEFT layout.
+const BEST_ADAPTER: &str = "adapter-best";
 
-/// Iterations between two saved states.
-const SAVE_EVERY: usize = 10;
+/// One line of [`WATCH`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct WatchRecord {
+    /// Iterations done.
+    iteration: usize,
+    #[serde(flatten)]
+    health: SplitHealth,
+}
+
+/// One line of [`RunFolder::TIMINGS`].
+#[derive(Debug, Clone, Serialize)]
+struct TimingRecord {
+    /// Iteration, from 0.
+    iteration: usize,
+    #[serde(flatten)]
+    seconds: PhaseSeconds,
+    /// Response tokens written per second of rollout.
+    tokens_per_second: f64,
+}
+
+/// Content of [`BEST`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Best {
+    /// Iterations done.
+    iteration: usize,
+    by: BestBy,
+    value: f64,
+}
 
 /// A trainer's surroundings, and what it reported.
 pub(crate) struct Training<'a> {
     pub(crate) folder: &'a RunFolder,
     pub(crate) reporter: &'a Reporter,
     /// Raised by Ctrl-C.
-    pub(crate) stop: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
     /// Command that continues an interrupted run.
-    pub(crate) resume_command: String,
-    /// Iterations in all, and between two looks at the calibration split (0: never).
-    pub(crate) iterations: usize,
-    pub(crate) check_every: usize,
+    resume_command: String,
+    config: &'a AlignConfig,
+    /// What the adapter's configuration names as its base.
+    base_model: String,
     /// What the user was warned about, one text per kind.
     pub(crate) warnings: Vec<String>,
     /// Kind of each of the warnings, how often it came up, and when it last did, in iterations done.
-    pub(crate) warned: Vec<(WarningCode, usize, usize)>,
+    warned: Vec<(WarningCode, usize, usize)>,
     pub(crate) metrics: Vec<IterationMetrics>,
-    /// What the looks at the calibration split showed, by iterations done.
+    /// What the looks at the watched tasks showed, by iterations done.
     pub(crate) health: Vec<(usize, SplitHealth)>,
 }
 
-impl Training<'_> {
-    /// Runs the trainer to its end, from the saved state with `resume`.
+/// The files that grow.
+struct Records {
+    metrics: MetricsWriter,
+    timings: MetricsWriter,
+    watch: MetricsWriter,
+}
+
+impl<'a> Training<'a> {
+    pub(crate) fn new(
+        folder: &'a RunFolder,
+        reporter: &'a Reporter,
+        stop: Arc<AtomicBool>,
+        resume_command: String,
+        config: &'a AlignConfig,
+        base_model: &str,
+    ) -> Self {
+        Self {
+            folder,
+            reporter,
+            stop,
+            resume_command,
+            config,
+            base_model: base_model.to_owned(),
+            warnings: Vec::new(),
+            warned: Vec::new(),
+            metrics: Vec::new(),
+            health: Vec::new(),
+        }
+    }
+
+    /// Runs the trainer to its end, from the newest saved state with `resume`, and writes its adapter.
     ///
     /// # Errors
-    /// [`Interrupted`] when the user asked to stop; the state is saved then.
+    /// [`Interrupted`] when the user asked to stop, [`AlignError::Hopeless`] when a guard did; the state is saved then.
     pub(crate) fn run(&mut self, trainer: &mut Trainer<'_>, resume: bool) -> anyhow::Result<()> {
         if resume {
-            trainer.restore(state_files::load(&self.checkpoint())?)?;
-            let done = trainer.iteration();
-            let kept = RefCell::new(Vec::new());
-            self.folder.retain_metrics(|line| {
-                let iteration = line.get("iteration").and_then(serde_json::Value::as_u64);
-                let keep = iteration.is_some_and(|at| at < done as u64);
-                if keep {
-                    kept.borrow_mut().push(line.clone());
-                }
-                keep
-            })?;
-            // The curves of the report begin where the run began.
-            let before = kept.into_inner().into_iter().map(serde_json::from_value);
-            self.metrics = before
-                .collect::<Result<_, _>>()
-                .with_context(|| format!("{} is of another version", RunFolder::METRICS))?;
+            self.go_back_to_saved(trainer)?;
         }
         trainer.check_image_matters()?;
-        let mut metrics = self.folder.metrics()?;
-        let done = trainer.iteration() as u64;
-        let phase = self.reporter.phase_from("align", done, self.iterations as u64);
-        self.look(trainer)?;
+        let mut records = Records {
+            metrics: self.folder.records(RunFolder::METRICS)?,
+            timings: self.folder.records(RunFolder::TIMINGS)?,
+            watch: self.folder.records(WATCH)?,
+        };
+        let (done, all) = (trainer.iteration(), self.config.align.iterations);
+        let phase = self.reporter.phase_from("align", done as u64, all as u64);
+        if self.health.is_empty() {
+            self.look(trainer, &mut records)?;
+        }
         while !trainer.is_finished() {
-            let mut warnings = Vec::new();
-            let measured = trainer.iterate(&mut |event| {
-                if let AlignEvent::Warning(warning) = event {
-                    warnings.push(warning);
-                }
-            })?;
+            let (mut warnings, mut finished) = (Vec::new(), None);
+            let outcome = trainer.iterate(&mut |event| match event {
+                AlignEvent::Warning(warning) => warnings.push(warning),
+                AlignEvent::IterationFinished { metrics } => finished = Some(metrics),
+                _ => {}
+            });
             self.warn(trainer.iteration(), warnings);
-            metrics.write(&measured)?;
-            phase.message(format!(
-                "reward {:+.2}, KL {:.2}, {:.1} tokens",
-                measured.reward_mean, measured.kl, measured.length_mean
-            ));
-            phase.advance(1);
-            self.metrics.push(measured);
-            self.after_iteration(trainer)?;
+            if let Some(measured) = finished {
+                let tokens_per_second = measured.tokens as f64 / measured.seconds.rollout;
+                records.metrics.write(&measured)?;
+                records.timings.write(&TimingRecord {
+                    iteration: measured.iteration,
+                    seconds: measured.seconds,
+                    tokens_per_second,
+                })?;
+                phase.message(progress(&measured, tokens_per_second));
+                phase.advance(1);
+                self.metrics.push(*measured);
+            }
+            match outcome {
+                Ok(_) => self.after_iteration(trainer, &mut records)?,
+                Err(error @ AlignError::Hopeless { .. }) => {
+                    self.save(trainer)?;
+                    self.write_adapter(trainer)?;
+                    return Err(error.into());
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         phase.finish();
         self.settle();
+        self.write_adapter(trainer)
+    }
+
+    /// Restores the newest state and drops what was recorded after it.
+    fn go_back_to_saved(&mut self, trainer: &mut Trainer<'_>) -> anyhow::Result<()> {
+        match self.checkpoints().load(self.reporter)? {
+            Some(state) => trainer.restore(state)?,
+            None => self.reporter.note("no state was saved yet: beginning at the first iteration"),
+        }
+        let done = trainer.iteration();
+        if trainer.is_finished() {
+            self.reporter.note(format!("all {done} iterations are done"));
+        } else if done > 0 {
+            let all = self.config.align.iterations;
+            self.reporter.note(format!("going on after iteration {done} of {all}"));
+        }
+        // The curves of the report begin where the run began.
+        self.metrics = self.kept(RunFolder::METRICS, |at| at < done)?;
+        self.folder.retain_records(RunFolder::TIMINGS, |line| number(line) < Some(done))?;
+        let looks: Vec<WatchRecord> = self.kept(WATCH, |at| at <= done)?;
+        self.health = looks.into_iter().map(|look| (look.iteration, look.health)).collect();
         Ok(())
     }
 
-    fn after_iteration(&mut self, trainer: &mut Trainer<'_>) -> anyhow::Result<()> {
-        let done = trainer.iteration();
-        let due = self.check_every > 0 && done.is_multiple_of(self.check_every);
+    /// The records of a file whose number passes; the others are dropped.
+    fn kept<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        keep: impl Fn(usize) -> bool,
+    ) -> anyhow::Result<Vec<T>> {
+        let mut kept = Vec::new();
+        self.folder.retain_records(name, |line| {
+            let keep = number(line).is_some_and(&keep);
+            if keep {
+                kept.push(line.clone());
+            }
+            keep
+        })?;
+        let kept = kept.into_iter().map(serde_json::from_value).collect::<Result<_, _>>();
+        kept.with_context(|| format!("{name} is of another version"))
+    }
+
+    fn after_iteration(
+        &mut self,
+        trainer: &mut Trainer<'_>,
+        records: &mut Records,
+    ) -> anyhow::Result<()> {
+        let (done, all) = (trainer.iteration(), self.config.align.iterations);
+        let check_every = self.config.check_every;
+        let due = check_every > 0 && done.is_multiple_of(check_every);
         if due || trainer.is_finished() {
-            self.look(trainer)?;
+            self.look(trainer, records)?;
+        }
+        if self.config.checkpoint.best == BestBy::Reward {
+            let value = self.metrics.last().map(|metrics| metrics.reward_mean);
+            self.offer(trainer, value)?;
         }
         let stopping = self.stop.load(Ordering::Relaxed);
-        if done.is_multiple_of(SAVE_EVERY) || stopping {
-            state_files::save(&self.checkpoint(), &trainer.state())?;
+        if done.is_multiple_of(self.config.checkpoint.every) || stopping || trainer.is_finished() {
+            self.save(trainer)?;
         }
         if stopping && !trainer.is_finished() {
             let message = format!(
-                "stopped after iteration {done} of {}; the state is saved. Continue with:\n  {}",
-                self.iterations, self.resume_command
+                "stopped after iteration {done} of {all}; the state is saved. Continue with:\n  {}",
+                self.resume_command
             );
             return Err(Interrupted { message }.into());
         }
         Ok(())
     }
 
-    fn checkpoint(&self) -> PathBuf {
-        self.folder.path(CHECKPOINT)
+    fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::new(self.path(CHECKPOINT))
     }
 
-    /// Looks at the calibration split and notes what it shows.
-    fn look(&mut self, trainer: &mut Trainer<'_>) -> anyhow::Result<()> {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path(name)
+    }
+
+    fn save(&self, trainer: &Trainer<'_>) -> anyhow::Result<()> {
+        let checkpoints = self.checkpoints();
+        let saved = checkpoints.save(&trainer.state(), self.config.checkpoint.keep);
+        saved.map_err(|error| {
+            let done = trainer.iteration();
+            let message = format!("the state after iteration {done} could not be saved: {error:#}");
+            let whole = checkpoints.newest().map_or_else(
+                || "no state was saved before".to_owned(),
+                |saved| format!("the state after iteration {saved} is whole"),
+            );
+            let hint = format!("{whole}; make room, then go on with: {}", self.resume_command);
+            Refusal::new(message).hint(hint).into()
+        })
+    }
+
+    /// Looks at the watched tasks and notes what they show.
+    fn look(&mut self, trainer: &mut Trainer<'_>, records: &mut Records) -> anyhow::Result<()> {
         let mut warnings = Vec::new();
         let health = trainer.check_watch(&mut |event| {
             if let AlignEvent::Warning(warning) = event {
                 warnings.push(warning);
             }
         })?;
-        self.warn(trainer.iteration(), warnings);
-        if let Some(health) = health {
-            self.health.push((trainer.iteration(), health));
+        let done = trainer.iteration();
+        self.warn(done, warnings);
+        let Some(health) = health else { return Ok(()) };
+        records.watch.write(&WatchRecord { iteration: done, health })?;
+        self.health.push((done, health));
+        match self.config.checkpoint.best {
+            BestBy::WatchedReward => self.offer(trainer, Some(health.reward)),
+            BestBy::WatchedRecall => self.offer(trainer, health.recall),
+            BestBy::None | BestBy::Reward => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Keeps the adapter if its value is the best so far. What equals the best is not better, so that iterations which are
+    /// repeated after an interruption change nothing.
+    fn offer(&self, trainer: &Trainer<'_>, value: Option<f64>) -> anyhow::Result<()> {
+        let (Some(value), done) = (value, trainer.iteration()) else { return Ok(()) };
+        let path = self.path(BEST);
+        let best: Option<Best> =
+            if path.exists() { Some(read_json("best state", &path)?) } else { None };
+        if best.is_some_and(|best| best.value >= value) {
+            return Ok(());
+        }
+        self.write_adapter_to(trainer, BEST_ADAPTER)?;
+        let best = Best { iteration: done, by: self.config.checkpoint.best, value };
+        Ok(self.folder.write_json(BEST, &best)?)
     }
 
     /// Shows a warning when its kind comes up for the first time; after that it is counted, and the
@@ -165,19 +322,30 @@ impl Training<'_> {
     }
 
     /// Writes the trained adapter into the run folder.
-    pub(crate) fn write_adapter(
-        &self,
-        trainer: &Trainer<'_>,
-        config: &LoraConfig,
-        base_model: &str,
-    ) -> anyhow::Result<()> {
-        let path = self.folder.path(RunFolder::ADAPTER);
-        std::fs::create_dir_all(&path).map_err(|source| fisao_formats::FormatError::Io {
-            action: "create",
-            path: path.clone(),
-            source,
-        })?;
-        Adapter::of(trainer.policy(), config, Some(base_model)).write(&path)?;
+    fn write_adapter(&self, trainer: &Trainer<'_>) -> anyhow::Result<()> {
+        self.write_adapter_to(trainer, RunFolder::ADAPTER)
+    }
+
+    fn write_adapter_to(&self, trainer: &Trainer<'_>, name: &str) -> anyhow::Result<()> {
+        let path = self.path(name);
+        std::fs::create_dir_all(&path).map_err(|error| FormatError::io("create", &path, error))?;
+        Adapter::of(trainer.policy(), &self.config.lora, Some(&self.base_model)).write(&path)?;
         Ok(())
+    }
+}
+
+/// The number of a record.
+fn number(record: &serde_json::Value) -> Option<usize> {
+    record.get("iteration")?.as_u64().map(|number| number as usize)
+}
+
+/// What a progress line says of an iteration.
+fn progress(metrics: &IterationMetrics, tokens_per_second: f64) -> String {
+    let IterationMetrics { reward_mean, length_mean, policy_loss, .. } = metrics;
+    match metrics.kl {
+        Some(kl) => format!(
+            "reward {reward_mean:+.2}, KL {kl:.2}, {length_mean:.1} tokens, {tokens_per_second:.0}/s"
+        ),
+        None => format!("loss {policy_loss:.3}, {length_mean:.1} tokens"),
     }
 }

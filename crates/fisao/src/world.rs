@@ -1,20 +1,33 @@
 //! The embedded world as a source of tasks and truth.
 
+mod lab;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use fisao_align::captions::{Captioned, Judge, describe, look_at};
 use fisao_align::error::AlignError;
-use fisao_align::tasks::{Task, TaskSource};
+use fisao_align::objective::Data;
+use fisao_align::tasks::{Answer, Task, TaskSource};
 use fisao_eval::chair::{self, ChairInput, ChairOptions, ChairReport};
 use fisao_models::generation::{FinishReason, Sampling};
 use fisao_models::llava::Llava;
 use fisao_scenes::recipe::conversation;
-use fisao_scenes::{CATEGORIES, Category, PROMPTS, Split, World};
+use fisao_scenes::{
+    CATEGORIES, Category, Insertion, PROMPTS, Scene, Split, World, biased_caption, clean_caption,
+};
 use fisao_verifier::calibration::auc;
 use fisao_verifier::scorer::Verifier;
 
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+
 use crate::bundle::{Policy, Views};
+
+pub(crate) use lab::{WorldLab, watch};
+
+/// Sets the random numbers of answers apart from those of everything else.
+const ANSWERS: u64 = 0xA45E_3500;
 
 /// Scenes of one split with the prompts they are shown under.
 pub(crate) struct SceneTasks<'a> {
@@ -28,6 +41,8 @@ pub(crate) struct SceneTasks<'a> {
     pub(crate) views: Option<&'a Views>,
     /// Whether all of the world's prompts take turns, or only the first is used.
     pub(crate) all_prompts: bool,
+    /// Which answers they come with, from what is known to be in them: data that alignment without labels does not have.
+    pub(crate) answers: Data,
 }
 
 impl SceneTasks<'_> {
@@ -35,6 +50,28 @@ impl SceneTasks<'_> {
     pub(crate) fn truth(&self, index: usize) -> BTreeSet<String> {
         let scene = self.world.scene(self.split, self.seed, index as u64);
         scene.categories().into_iter().map(str::to_owned).collect()
+    }
+
+    /// The answers that an objective learns from: a caption of what is there, and beside it one that also mentions what is
+    /// not, as the world's biased captions do, but always.
+    fn answer(&self, scene: &Scene, index: usize) -> Result<Answer, AlignError> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ ANSWERS);
+        rng.set_stream(index as u64);
+        let tokens = |text: &str| {
+            let mut tokens = self.policy.tokenizer.encode(text, false)?;
+            tokens.push(self.policy.model.config().eos_token_id);
+            Ok::<_, AlignError>(tokens)
+        };
+        if self.answers == Data::Sampled {
+            return Ok(Answer::None);
+        }
+        let chosen = tokens(&clean_caption(scene, &mut rng.clone()).text)?;
+        if self.answers == Data::Responses {
+            return Ok(Answer::Response(chosen));
+        }
+        let always = Insertion { other_rate: 1.0, ..Insertion::default() };
+        let rejected = tokens(&biased_caption(scene, &mut rng, &always).text)?;
+        Ok(Answer::Pair { chosen, rejected })
     }
 
     /// All tasks with the truth about them.
@@ -56,7 +93,8 @@ impl TaskSource for SceneTasks<'_> {
         let picture = self.world.render(&scene);
         let id = self.world.image_id(self.split, index as u64);
         let verifier_images = self.views.map_or_else(Vec::new, |views| views.of(&picture));
-        Ok(Task { verifier_images, ..self.policy.task(id, &picture, &ids)? })
+        let answer = self.answer(&scene, index)?;
+        Ok(Task { verifier_images, answer, ..self.policy.task(id, &picture, &ids)? })
     }
 }
 

@@ -1,122 +1,209 @@
 use std::collections::BTreeSet;
 
+use fisao_align::AlignConfig;
 use fisao_align::AlignError;
+use fisao_align::group::GroupRelativeConfig;
+use fisao_align::objective::{DpoConfig, Objective, SftConfig};
 use fisao_align::ppo::{PpoConfig, Schedule};
+use toml::{Table, Value};
 
 use crate::assert_close;
 
-/// Values just outside every numeric key's range.
-const OUT_OF_RANGE: &[(&str, &[&str])] = &[
-    ("iterations", &["0"]),
-    ("images-per-iteration", &["0"]),
-    ("samples-per-image", &["0"]),
-    ("epochs", &["0"]),
-    ("minibatches", &["0", "65"]),
-    ("learning-rate", &["0.0", "-1e-5", "nan", "inf"]),
-    ("value-learning-rate", &["0.0", "-1.0", "nan"]),
-    ("warmup-iterations", &["40"]),
-    ("critic-warmup-iterations", &["40"]),
-    ("clip-range", &["0.0", "1.0", "-0.2", "nan"]),
-    ("value-clip-range", &["0.0", "-1.0", "inf"]),
-    ("dual-clip", &["1.2", "1.0", "inf"]),
-    ("gamma", &["-0.1", "1.1", "nan"]),
-    ("lambda", &["-0.1", "1.1", "nan"]),
-    ("entropy-coefficient", &["-0.1", "nan"]),
-    ("weight-decay", &["-0.1", "nan"]),
-    ("max-grad-norm", &["0.0", "-1.0", "nan"]),
-    ("temperature", &["0.0", "-1.0", "inf"]),
-    ("target-kl", &["0.0", "-1.0", "nan"]),
-    ("kl.coefficient", &["-0.1", "nan"]),
-    ("kl.target", &["0.0", "-1.0"]),
-    ("kl.horizon", &["0.0", "-1.0"]),
+/// Values just outside the range of every numeric key of the loop and of its objectives.
+const OUT_OF_RANGE: &[(&str, &str, &[&str])] = &[
+    ("ppo", "align.iterations", &["0"]),
+    ("ppo", "align.images-per-iteration", &["0"]),
+    ("ppo", "align.samples-per-image", &["0"]),
+    ("ppo", "align.epochs", &["0"]),
+    ("ppo", "align.minibatches", &["0", "65"]),
+    ("ppo", "align.micro-batch", &["0"]),
+    ("ppo", "align.learning-rate", &["0.0", "-1e-5", "nan", "inf"]),
+    ("ppo", "align.warmup-iterations", &["40"]),
+    ("ppo", "align.weight-decay", &["-0.1", "nan"]),
+    ("ppo", "align.max-grad-norm", &["0.0", "-1.0", "nan"]),
+    ("ppo", "align.temperature", &["0.0", "-1.0", "inf"]),
+    ("ppo", "align.target-kl", &["0.0", "-1.0", "nan"]),
+    ("ppo", "checkpoint.every", &["0"]),
+    ("ppo", "checkpoint.keep", &["0"]),
+    ("ppo", "objective.value-learning-rate", &["0.0", "-1.0", "nan"]),
+    ("ppo", "objective.critic-warmup-iterations", &["40"]),
+    ("ppo", "objective.clip-range", &["0.0", "1.0", "-0.2", "nan"]),
+    ("ppo", "objective.value-clip-range", &["0.0", "-1.0", "inf"]),
+    ("ppo", "objective.dual-clip", &["1.2", "1.0", "inf"]),
+    ("ppo", "objective.gamma", &["-0.1", "1.1", "nan"]),
+    ("ppo", "objective.lambda", &["-0.1", "1.1", "nan"]),
+    ("ppo", "objective.entropy-coefficient", &["-0.1", "nan"]),
+    ("ppo", "objective.kl.coefficient", &["-0.1", "nan"]),
+    ("ppo", "objective.kl.target", &["0.0", "-1.0"]),
+    ("ppo", "objective.kl.horizon", &["0.0", "-1.0"]),
+    ("group-relative", "align.samples-per-image", &["1"]),
+    ("group-relative", "objective.clip-range", &["0.0", "1.0", "nan"]),
+    ("group-relative", "objective.dual-clip", &["1.2"]),
+    ("group-relative", "objective.gamma", &["-0.1", "1.1"]),
+    ("group-relative", "objective.entropy-coefficient", &["-0.1"]),
+    ("group-relative", "objective.kl.coefficient", &["-0.1"]),
+    ("group-relative", "objective.kl.target", &["0.0"]),
+    ("group-relative", "objective.kl.horizon", &["0.0"]),
+    ("dpo", "align.samples-per-image", &["1"]),
+    ("dpo", "objective.beta", &["0.0", "-0.1", "inf"]),
+    ("dpo", "objective.least-gap", &["-0.1", "nan"]),
 ];
 
 /// Keys whose values are words, checked while parsing.
-const WORDS: &[&str] = &["schedule", "whiten", "kl.controller"];
+const WORDS: &[(&str, &str)] = &[
+    ("ppo", "align.schedule"),
+    ("ppo", "checkpoint.best"),
+    ("ppo", "objective.kind"),
+    ("ppo", "objective.whiten"),
+    ("ppo", "objective.kl.controller"),
+    ("group-relative", "objective.kind"),
+    ("group-relative", "objective.baseline"),
+    ("group-relative", "objective.whiten"),
+    ("group-relative", "objective.kl.controller"),
+    ("dpo", "objective.kind"),
+    ("dpo", "objective.pairs"),
+    ("sft", "objective.kind"),
+];
 
-/// Every key of the table, nested ones dotted.
-fn all_keys() -> BTreeSet<String> {
-    // Keys that are absent by default have to be there to be listed.
-    let config = PpoConfig { dual_clip: Some(3.0), target_kl: Some(0.1), ..PpoConfig::default() };
-    let table = toml::Table::try_from(config).expect("serialise");
-    let mut keys = BTreeSet::new();
-    for (key, value) in table {
-        match value {
-            toml::Value::Table(inner) => keys.extend(inner.keys().map(|k| format!("{key}.{k}"))),
-            _ => _ = keys.insert(key),
+/// Keys that are absent unless given.
+const OPTIONAL: [(&str, &str); 3] = [
+    ("ppo", "align.target-kl"),
+    ("ppo", "objective.dual-clip"),
+    ("group-relative", "objective.dual-clip"),
+];
+
+fn of(kind: &str) -> AlignConfig {
+    let objective = match kind {
+        "ppo" => Objective::Ppo(PpoConfig::default()),
+        "group-relative" => Objective::GroupRelative(GroupRelativeConfig::default()),
+        "dpo" => Objective::Dpo(DpoConfig::default()),
+        _ => Objective::Sft(SftConfig::default()),
+    };
+    let mut config = AlignConfig { objective, ..AlignConfig::default() };
+    if config.objective.compares_responses() {
+        config.align.samples_per_image = 4;
+    }
+    config
+}
+
+/// The configuration of a kind with one key set to what TOML reads.
+fn with(kind: &str, key: &str, value: &str) -> Result<AlignConfig, String> {
+    let mut table = Table::try_from(of(kind)).expect("serialise");
+    let value = toml::from_str::<Table>(&format!("x = {value}")).expect("a value")["x"].clone();
+    let mut place = &mut table;
+    let (path, last) = key.rsplit_once('.').unwrap_or(("", key));
+    for part in path.split('.').filter(|part| !part.is_empty()) {
+        place = place.get_mut(part).and_then(Value::as_table_mut).expect("a table");
+    }
+    place.insert(last.to_owned(), value);
+    table.try_into().map_err(|error: toml::de::Error| error.to_string())
+}
+
+/// Every key of the tables `align`, `objective` and `checkpoint`, dotted.
+fn all_keys(kind: &str) -> BTreeSet<String> {
+    fn collect(table: &Table, prefix: &str, keys: &mut BTreeSet<String>) {
+        for (key, value) in table {
+            match value {
+                Value::Table(inner) => collect(inner, &format!("{prefix}{key}."), keys),
+                _ => drop(keys.insert(format!("{prefix}{key}"))),
+            }
         }
     }
+    let (mut keys, table) = (BTreeSet::new(), Table::try_from(of(kind)).expect("serialise"));
+    for name in ["align", "objective", "checkpoint"] {
+        collect(table[name].as_table().expect("a table"), &format!("{name}."), &mut keys);
+    }
+    let absent = OPTIONAL.iter().filter(|(of, key)| *of == kind || key.starts_with("align."));
+    keys.extend(absent.map(|(_, key)| (*key).to_owned()));
     keys
 }
 
-fn parse(text: &str) -> Result<PpoConfig, toml::de::Error> {
-    toml::from_str(text)
-}
+const KINDS: [&str; 4] = ["ppo", "group-relative", "dpo", "sft"];
 
 #[test]
 fn defaults_are_valid_and_survive_a_round_trip() {
-    let config = PpoConfig::default();
-    assert_eq!(config.validate(), Ok(()));
-    assert_eq!(parse("").expect("empty table"), config);
-    assert_eq!(parse(&toml::to_string(&config).expect("serialise")).expect("parse"), config);
+    for kind in KINDS {
+        let config = of(kind);
+        assert_eq!(config.validate(), Ok(()), "{kind}");
+        let text = toml::to_string(&config).expect("serialise");
+        assert_eq!(toml::from_str::<AlignConfig>(&text).expect("parse"), config);
+    }
+    assert_eq!(toml::from_str::<AlignConfig>("").expect("empty"), AlignConfig::default());
 }
 
 #[test]
 fn every_key_is_checked() {
-    let checked: BTreeSet<String> = OUT_OF_RANGE
-        .iter()
-        .map(|(key, _)| *key)
-        .chain(WORDS.iter().copied())
-        .map(str::to_owned)
-        .collect();
-    assert_eq!(all_keys(), checked);
-    for (key, values) in OUT_OF_RANGE {
+    for kind in KINDS {
+        let own =
+            |of: &str, key: &str| of == kind || (of == "ppo" && !key.starts_with("objective"));
+        let numbers = OUT_OF_RANGE.iter().map(|(of, key, _)| (*of, *key));
+        let checked: BTreeSet<String> = numbers
+            .chain(WORDS.iter().copied())
+            .filter(|(of, key)| own(of, key))
+            .map(|(_, key)| key.to_owned())
+            .collect();
+        assert_eq!(all_keys(kind), checked, "{kind}");
+    }
+    for (kind, key, values) in OUT_OF_RANGE {
         for value in *values {
-            let config = parse(&format!("{key} = {value}")).expect("parses");
+            let config = with(kind, key, value).expect("parses");
             let error = config.validate().expect_err(&format!("{key} = {value} was accepted"));
             let AlignError::OutOfRange { key: named, allowed, .. } = &error else {
                 panic!("{key} = {value}: {error}");
             };
-            assert_eq!(named, &format!("ppo.{key}"), "{key} = {value}");
+            assert_eq!(named, key, "{key} = {value}");
             assert!(error.to_string().contains(allowed.as_str()));
         }
     }
-    for key in WORDS {
-        assert!(parse(&format!("{key} = \"sideways\"")).is_err(), "{key}");
+    for (kind, key) in WORDS {
+        assert!(with(kind, key, "\"sideways\"").is_err(), "{key}");
     }
 }
 
 #[test]
 fn every_key_is_read() {
-    for key in all_keys() {
-        let value = match key.as_str() {
-            "schedule" => "\"cosine\"",
-            "whiten" => "\"mean-and-scale\"",
-            "kl.controller" => "\"adaptive\"",
-            _ => "3",
-        };
-        let config = parse(&format!("{key} = {value}")).unwrap_or_else(|e| panic!("{key}: {e}"));
-        assert_ne!(config, PpoConfig::default(), "{key} has no effect");
+    for kind in KINDS {
+        for key in all_keys(kind) {
+            let value = match key.as_str() {
+                "objective.kind" => continue,
+                "align.schedule" => "\"cosine\"",
+                "checkpoint.best" => "\"reward\"",
+                "objective.whiten" => "\"mean-and-scale\"",
+                "objective.kl.controller" => "\"adaptive\"",
+                "objective.baseline" => "\"none\"",
+                "objective.pairs" => "\"data\"",
+                _ => "3",
+            };
+            let config = with(kind, &key, value).unwrap_or_else(|error| panic!("{key}: {error}"));
+            assert_ne!(config, of(kind), "{key} has no effect");
+        }
     }
 }
 
 #[test]
-fn unknown_keys_are_rejected() {
-    for text in ["clip_range = 0.1", "kl.beta = 0.1", "learning-rates = 1e-4"] {
-        let error = parse(text).expect_err(text).to_string();
+fn keys_of_another_objective_are_rejected() {
+    for (kind, key) in [
+        ("ppo", "objective.beta"),
+        ("dpo", "objective.clip-range"),
+        ("sft", "objective.kl"),
+        ("group-relative", "objective.lambda"),
+        ("ppo", "align.learning-rates"),
+        ("ppo", "checkpoint.evry"),
+    ] {
+        let error = with(kind, key, "1").expect_err(key);
         assert!(error.contains("unknown field"), "{error}");
     }
 }
 
 #[test]
 fn the_message_names_key_value_range_and_way_out() {
-    let error = PpoConfig { clip_range: 1.5, ..PpoConfig::default() }.validate().expect_err("1.5");
+    let error = with("ppo", "objective.clip-range", "1.5").unwrap().validate().expect_err("1.5");
     assert_eq!(
         error.to_string(),
-        "`ppo.clip-range` = 1.5 is out of range: it must be between 0 and 1, both excluded"
+        "`objective.clip-range` = 1.5 is out of range: it must be between 0 and 1, both excluded"
     );
     let hint = error.hint().expect("a hint");
-    assert!(hint.contains("--set ppo.clip-range="), "{hint}");
+    assert!(hint.contains("--set objective.clip-range="), "{hint}");
 }
 
 #[test]
@@ -138,13 +225,14 @@ fn schedules_on_paper() {
 
 #[test]
 fn the_critic_starts_alone_and_the_policy_gets_its_whole_schedule() {
-    let config = PpoConfig {
-        iterations: 6,
+    let mut config = AlignConfig::default();
+    config.align.iterations = 6;
+    config.align.learning_rate = 1.0;
+    config.objective = Objective::Ppo(PpoConfig {
         critic_warmup_iterations: 2,
-        learning_rate: 1.0,
         value_learning_rate: 1.0,
         ..PpoConfig::default()
-    };
+    });
     // Linear over 4 and over 6 iterations.
     let policy: Vec<f64> = (0..6).map(|i| config.learning_rates(i).policy).collect();
     assert_eq!(policy, [0.0, 0.0, 1.0, 0.75, 0.5, 0.25]);

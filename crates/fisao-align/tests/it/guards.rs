@@ -16,7 +16,7 @@ fn healthy() -> IterationMetrics {
         length_mean: 20.0,
         eos_rate: 0.99,
         entropy: 0.9,
-        kl_per_token: 0.02,
+        kl_per_token: Some(0.02),
         ratio_max: 1.4,
         sampler_gap: 1e-5,
         ..IterationMetrics::default()
@@ -37,7 +37,7 @@ fn each_failure_raises_its_own_warning() {
     assert_eq!(codes(|m| m.policy_loss = f64::NAN), [WarningCode::NotFinite]);
     assert_eq!(codes(|m| m.grad_norm = f64::INFINITY), [WarningCode::NotFinite]);
     assert_eq!(codes(|m| m.sampler_gap = 0.1), [WarningCode::SamplerMismatch]);
-    assert_eq!(codes(|m| m.kl_per_token = 0.6), [WarningCode::KlHigh]);
+    assert_eq!(codes(|m| m.kl_per_token = Some(0.6)), [WarningCode::KlHigh]);
     assert_eq!(codes(|m| m.ratio_max = 12.26), [WarningCode::RatioHigh]);
     assert_eq!(codes(|m| m.entropy = 0.1), [WarningCode::EntropyCollapsed]);
     assert_eq!(codes(|m| m.length_mean = 16.0), [WarningCode::LengthCollapsed]);
@@ -53,7 +53,7 @@ fn each_failure_raises_its_own_warning() {
 
 #[test]
 fn a_nan_names_the_metrics_and_silences_the_rest() {
-    let metrics = IterationMetrics { kl: f64::NAN, length_mean: 1.0, ..healthy() };
+    let metrics = IterationMetrics { kl: Some(f64::NAN), length_mean: 1.0, ..healthy() };
     let warnings = check_iteration(&metrics, &BASELINE, &GuardLimits::default());
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].message.ends_with(": kl"), "{}", warnings[0].message);
@@ -61,8 +61,9 @@ fn a_nan_names_the_metrics_and_silences_the_rest() {
 
 fn split(change: impl FnOnce(&mut SplitHealth)) -> Vec<WarningCode> {
     let mut health = SplitHealth {
-        recall: 0.80,
-        base_recall: 0.81,
+        reward: 1.0,
+        recall: Some(0.80),
+        base_recall: Some(0.81),
         reward_auc: Some(0.95),
         reward_correct: Some(0.5),
         reward_hallucinated: Some(-0.8),
@@ -74,7 +75,7 @@ fn split(change: impl FnOnce(&mut SplitHealth)) -> Vec<WarningCode> {
 #[test]
 fn the_calibration_split_is_watched() {
     assert_eq!(split(|_| ()), []);
-    assert_eq!(split(|h| h.recall = 0.42), [WarningCode::RecallDropped]);
+    assert_eq!(split(|h| h.recall = Some(0.42)), [WarningCode::RecallDropped]);
     assert_eq!(split(|h| h.reward_auc = Some(0.6)), [WarningCode::SeparationLost]);
     // Thresholds from mismatched pairs: a good detector, but hallucinations are paid for.
     assert_eq!(split(|h| h.reward_hallucinated = Some(0.3)), [WarningCode::SeparationLost]);

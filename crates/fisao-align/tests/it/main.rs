@@ -5,6 +5,7 @@ mod config;
 mod divergence;
 mod gradients;
 mod guards;
+mod objectives;
 mod paper_step;
 mod statistics;
 mod tokens;

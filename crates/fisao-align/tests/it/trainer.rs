@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use fisao_align::AlignEvent;
 use fisao_align::captions::{Encoded, Judge, encode, generate, likelihoods};
 use fisao_align::config::AlignConfig;
 use fisao_align::error::AlignError;
-use fisao_align::tasks::{Task, TaskSource};
+use fisao_align::group::GroupRelativeConfig;
+use fisao_align::objective::{Data, DpoConfig, Objective, PairSource, SftConfig};
+use fisao_align::ppo::PpoConfig;
+use fisao_align::tasks::{Answer, Task, TaskSource};
 use fisao_align::trainer::Trainer;
 use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
@@ -88,7 +92,7 @@ impl TaskSource for Noise {
             picture_size: size,
         };
         let (id, prompt) = (format!("noise-{index}"), vec![1, 3, 3, 3, 3, 8, 14]);
-        Ok(Task { id, image, verifier_images: Vec::new(), prompt })
+        Ok(Task { id, image, verifier_images: Vec::new(), prompt, answer: Answer::None })
     }
 }
 
@@ -174,11 +178,11 @@ fn calibration(centre: f64) -> Calibration {
 
 fn config() -> AlignConfig {
     let mut config = AlignConfig { max_new_tokens: 12, ..AlignConfig::default() };
-    config.ppo.iterations = 4;
-    config.ppo.images_per_iteration = 6;
-    config.ppo.samples_per_image = 2;
-    config.ppo.minibatches = 2;
-    config.ppo.learning_rate = 5e-3;
+    config.align.iterations = 4;
+    config.align.images_per_iteration = 6;
+    config.align.samples_per_image = 2;
+    config.align.minibatches = 2;
+    config.align.learning_rate = 5e-3;
     config.lora.rank = 4;
     config
 }
@@ -257,7 +261,8 @@ fn training_moves_every_adapter_matrix_and_nothing_else() {
 fn without_reward_or_kl_the_policy_stays() {
     let mut config = config();
     config.reward.truncated_penalty = 0.0;
-    config.ppo.kl.coefficient = 0.0;
+    config.guards.reward_std = 0.0;
+    config.objective.kl_mut().unwrap().coefficient = 0.0;
     // The policy has no word for the second half of the only name, so no token earns anything.
     let (policy, mut judge) = models();
     judge.vocabulary = ObjectVocabulary::new(vec![("dog zebra".to_owned(), Vec::new())]).unwrap();
@@ -272,15 +277,15 @@ fn without_reward_or_kl_the_policy_stays() {
 fn a_high_price_keeps_the_policy_at_the_reference() {
     let run = |coefficient: f64| {
         let mut config = config();
-        config.ppo.kl.coefficient = coefficient;
-        config.ppo.iterations = 30;
-        config.ppo.images_per_iteration = 12;
-        config.ppo.learning_rate = 3e-3;
+        config.objective.kl_mut().unwrap().coefficient = coefficient;
+        config.align.iterations = 30;
+        config.align.images_per_iteration = 12;
+        config.align.learning_rate = 3e-3;
         config.reward.penalty_weight = PenaltyWeight::Fixed(1.0);
         let mut trainer = trainer(config);
         let mut kl = 0.0;
         while !trainer.is_finished() {
-            kl = trainer.iterate(&mut |_| {}).unwrap().kl_per_token;
+            kl = trainer.iterate(&mut |_| {}).unwrap().kl_per_token.unwrap();
         }
         kl
     };
@@ -311,10 +316,10 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
 #[test]
 fn training_raises_the_reward() {
     let mut config = config();
-    config.ppo.iterations = 30;
-    config.ppo.images_per_iteration = 12;
-    config.ppo.kl.coefficient = 0.0;
-    config.ppo.learning_rate = 1e-2;
+    config.align.iterations = 30;
+    config.align.images_per_iteration = 12;
+    config.objective.kl_mut().unwrap().coefficient = 0.0;
+    config.align.learning_rate = 1e-2;
     let mut trainer = trainer(config);
     let mut rewards = Vec::new();
     while !trainer.is_finished() {
@@ -376,4 +381,181 @@ fn an_adapted_tower_is_not_shared() {
     judge.verifier.share_tower(&policy.vision_tower).unwrap();
     assert!(!judge.verifier.shares_tower());
     assert!(distance(&alone, &encode(&policy, &judge.verifier, &tasks).unwrap()) < 1e-6);
+}
+
+/// The given answers of [`Noise`]: one names a dog, the other a car.
+struct Answered {
+    pair: bool,
+}
+
+impl TaskSource for Answered {
+    fn count(&self) -> usize {
+        Noise.count()
+    }
+
+    fn task(&self, index: usize) -> Result<Task, AlignError> {
+        let (dog, car) = (vec![4, 5, 9, 4, 6, EOS], vec![8, 7, 15, 12, EOS]);
+        let answer = if self.pair {
+            Answer::Pair { chosen: dog, rejected: car }
+        } else {
+            Answer::Response(dog)
+        };
+        Ok(Task { answer, ..Noise.task(index)? })
+    }
+}
+
+fn of(objective: Objective, tasks: &dyn TaskSource) -> Trainer<'_> {
+    let mut config = config();
+    config.objective = objective;
+    config.align.iterations = 20;
+    config.align.samples_per_image = 4;
+    config.align.learning_rate = 1e-2;
+    let (policy, judge) = models();
+    Trainer::new(config, policy, judge, &calibration(0.0), tasks, None).unwrap()
+}
+
+#[test]
+fn every_objective_moves_the_adapter_and_only_ppo_has_a_critic() {
+    let objectives = [
+        Objective::Ppo(PpoConfig::default()),
+        Objective::GroupRelative(GroupRelativeConfig::default()),
+        Objective::Dpo(DpoConfig { least_gap: 0.0, ..DpoConfig::default() }),
+        Objective::Dpo(DpoConfig { pairs: PairSource::Data, ..DpoConfig::default() }),
+        Objective::Sft(SftConfig {}),
+    ];
+    for objective in objectives {
+        let name = format!("{objective:?}");
+        let pairs = Answered { pair: objective.data() == Data::Pairs };
+        let mut trainer = of(objective, &pairs);
+        let start = adapter(&trainer);
+        let metrics = trainer.iterate(&mut |_| {}).unwrap();
+        assert!(metrics.steps > 0, "{name}");
+        for (tensor, values) in start.iter().filter(|(tensor, _)| tensor.contains("lora_B")) {
+            assert_ne!(values, &adapter(&trainer)[tensor], "{name}: {tensor} did not move");
+        }
+        let critic = start.keys().any(|tensor| tensor.starts_with("value_head"));
+        assert_eq!(critic, name.starts_with("Ppo"));
+        assert_eq!(metrics.value_loss.is_some(), critic);
+        assert_eq!(metrics.pairs.is_some(), name.starts_with("Dpo"), "{name}");
+        assert_eq!(metrics.kl.is_some(), metrics.sampler_gap > 0.0, "{name}");
+    }
+}
+
+#[test]
+fn what_is_preferred_becomes_more_likely_than_what_is_not() {
+    let answered = Answered { pair: true };
+    let dpo = DpoConfig { pairs: PairSource::Data, ..DpoConfig::default() };
+    let mut trainer = of(Objective::Dpo(dpo), &answered);
+    let mut last = None;
+    while !trainer.is_finished() {
+        last = Some(trainer.iterate(&mut |_| {}).unwrap());
+    }
+    let last = last.unwrap();
+    assert_eq!(last.pair_accuracy, Some(1.0));
+    assert!(last.pair_margin.unwrap() > 1.0, "{:?}", last.pair_margin);
+    assert_eq!((last.kl, last.pairs), (None, Some(6)));
+}
+
+#[test]
+fn given_responses_are_learned() {
+    let answered = Answered { pair: false };
+    let mut trainer = of(Objective::Sft(SftConfig {}), &answered);
+    let mut losses = Vec::new();
+    while !trainer.is_finished() {
+        losses.push(trainer.iterate(&mut |_| {}).unwrap().policy_loss);
+    }
+    assert!(losses[19] < 0.5 * losses[0], "{losses:?}");
+}
+
+#[test]
+fn data_without_answers_is_named() {
+    for (objective, wanted) in [
+        (Objective::Sft(SftConfig {}), "response"),
+        (
+            Objective::Dpo(DpoConfig { pairs: PairSource::Data, ..DpoConfig::default() }),
+            "chosen and rejected response",
+        ),
+    ] {
+        let error = of(objective, &Noise).iterate(&mut |_| {}).unwrap_err().to_string();
+        assert!(error.starts_with("noise-") && error.contains(wanted), "{error}");
+    }
+}
+
+/// What the optimiser is given must not depend on how a minibatch was cut: gradients are sums over its tokens.
+#[test]
+fn the_size_of_a_micro_batch_does_not_change_the_update() {
+    let objectives = [
+        Objective::Ppo(PpoConfig { entropy_coefficient: 0.01, ..PpoConfig::default() }),
+        Objective::GroupRelative(GroupRelativeConfig::default()),
+        Objective::Dpo(DpoConfig { least_gap: 0.0, ..DpoConfig::default() }),
+        Objective::Sft(SftConfig {}),
+    ];
+    let answered = Answered { pair: false };
+    for objective in objectives {
+        let moments = |micro_batch: usize| {
+            let (policy, judge) = models();
+            let mut config = config();
+            config.objective = objective.clone();
+            config.align.samples_per_image = 4;
+            config.align.micro_batch = micro_batch;
+            // One step, so that its first moment is a tenth of the gradient.
+            (config.align.minibatches, config.align.epochs) = (1, 1);
+            config.align.max_grad_norm = 1e9;
+            let mut trainer =
+                Trainer::new(config, policy, judge, &calibration(0.0), &answered, None).unwrap();
+            trainer.iterate(&mut |_| {}).unwrap();
+            trainer.state().moments
+        };
+        let whole = moments(64);
+        for micro_batch in [1, 3, 5] {
+            let cut = moments(micro_batch);
+            for (name, (first, _)) in &whole {
+                let largest = first.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+                let apart = first.iter().zip(&cut[name].0);
+                let apart = apart.fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+                assert!(
+                    apart <= 1e-4 * largest + 1e-9,
+                    "{objective:?}: {name} in parts of {micro_batch}: {apart} of {largest}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_reward_that_is_always_zero_is_refused_before_anything_is_learned() {
+    let mut config = config();
+    config.reward.truncated_penalty = 0.0;
+    let (policy, mut judge) = models();
+    judge.vocabulary = ObjectVocabulary::new(vec![("dog zebra".to_owned(), Vec::new())]).unwrap();
+    let mut trainer = Trainer::new(config, policy, judge, &calibration(0.0), &Noise, None).unwrap();
+    let start = trainer.state();
+    let error = trainer.iterate(&mut |_| {}).unwrap_err();
+    assert!(matches!(error, AlignError::RewardZero { responses: 12, .. }), "{error}");
+    assert_eq!(trainer.state(), start);
+}
+
+#[test]
+fn a_lost_run_stops_by_itself_with_its_state() {
+    let mut config = config();
+    config.align.iterations = 40;
+    config.align.learning_rate = 0.3;
+    config.align.max_grad_norm = 1e3;
+    config.guards.kl_per_token = 1e-4;
+    config.guards.patience = 3;
+    let mut trainer = trainer(config);
+    let mut finished = 0;
+    let error = loop {
+        let mut count = |event: AlignEvent| {
+            finished += usize::from(matches!(event, AlignEvent::IterationFinished { .. }));
+        };
+        match trainer.iterate(&mut count) {
+            Ok(_) => assert!(!trainer.is_finished(), "it never stopped"),
+            Err(error) => break error,
+        }
+    };
+    let AlignError::Hopeless { iteration, message, .. } = &error else { panic!("{error}") };
+    assert_eq!((*iteration, trainer.iteration()), (finished, finished));
+    assert!(message.contains("3 iterations in a row"), "{message}");
+    assert!(error.hint().is_some());
 }

@@ -75,11 +75,13 @@ fn metrics_grow_line_by_line_and_survive_reopening() {
     let folder = tempdir().expect("a temporary folder");
     let run = RunFolder::create(folder.path()).expect("an empty folder");
     let read = || fs::read_to_string(run.path(RunFolder::METRICS)).expect("it is there");
-    let mut metrics = run.metrics().expect("writable");
+    let mut metrics = run.records(RunFolder::METRICS).expect("writable");
     metrics.write(&json!({ "step": 1, "reward": 0.5 })).expect("writable");
     assert_eq!(read(), "{\"step\":1,\"reward\":0.5}\n", "the line is there before the next one");
     drop(metrics);
-    run.metrics().and_then(|mut metrics| metrics.write(&json!({ "step": 2 }))).expect("writable");
+    run.records(RunFolder::METRICS)
+        .and_then(|mut metrics| metrics.write(&json!({ "step": 2 })))
+        .expect("writable");
     assert_eq!(read().lines().count(), 2);
 }
 
@@ -87,12 +89,13 @@ fn metrics_grow_line_by_line_and_survive_reopening() {
 fn resuming_drops_repeated_steps_and_a_broken_last_line() {
     let folder = tempdir().expect("a temporary folder");
     let run = RunFolder::create(folder.path()).expect("an empty folder");
-    run.retain_metrics(|_| true).expect("no metrics are no problem");
+    run.retain_records(RunFolder::METRICS, |_| true).expect("no metrics are no problem");
     let path = run.path(RunFolder::METRICS);
     fs::write(&path, "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"st").expect("writable");
-    run.retain_metrics(|record| record["step"].as_u64() <= Some(2)).expect("whole lines");
+    run.retain_records(RunFolder::METRICS, |record| record["step"].as_u64() <= Some(2))
+        .expect("whole lines");
     assert_eq!(fs::read_to_string(&path).expect("it is there"), "{\"step\":1}\n{\"step\":2}\n");
     fs::write(&path, "{\"step\":1}\nnonsense\n").expect("writable");
-    let said = message(run.retain_metrics(|_| true), &folder);
+    let said = message(run.retain_records(RunFolder::METRICS, |_| true), &folder);
     assert!(said.starts_with("DIR/metrics.jsonl, line 2: "), "{said}");
 }

@@ -4,39 +4,73 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::demo::LabelSource;
 use super::{DeviceArguments, SettingsArguments, VocabularyArguments};
 use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
 pub(crate) struct AlignArguments {
-    /// LLaVA checkpoint: a folder in Hugging Face layout, or a name on the Hub
-    #[arg(long, value_name = "FOLDER|ID")]
-    pub(crate) model: ModelLocation,
-    /// CLIP checkpoint the model's vision tower comes from, folder or name
-    #[arg(long, value_name = "FOLDER|ID")]
-    pub(crate) verifier: ModelLocation,
-    /// Use a verifier whose vision tower is not the model's own
-    #[arg(long)]
-    pub(crate) allow_foreign_verifier: bool,
-    /// Calibration made by `fisao calibrate`
-    #[arg(long, value_name = "FILE")]
-    pub(crate) calibration: PathBuf,
-    /// Folder of images to train on
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) images: PathBuf,
-    /// What to ask about each image
-    #[arg(long, value_name = "TEXT", default_value = fisao_scenes::PROMPTS[0])]
-    pub(crate) prompt: String,
     #[command(flatten)]
-    pub(crate) vocabulary: VocabularyArguments,
+    pub(crate) source: AlignSource,
+    /// Seed of the run; the same as --set seed=N
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
     #[command(flatten)]
     pub(crate) settings: SettingsArguments,
     /// Folder for the adapter and everything else
-    #[arg(long, short, value_name = "FOLDER")]
-    pub(crate) output: PathBuf,
-    /// Go on with the run that the output folder holds
+    #[arg(long, short, value_name = "FOLDER", required_unless_present_any = ["resume", "dry_run"])]
+    pub(crate) output: Option<PathBuf>,
+    /// Go on with the run in this folder (or in that of --output), with its own settings and data
+    #[arg(long, value_name = "FOLDER", num_args = 0..=1)]
+    #[expect(clippy::option_option, reason = "the option may be absent, bare, or with a folder")]
+    pub(crate) resume: Option<Option<PathBuf>>,
+    /// Check everything, make one step, tell time and memory that the run would take, and write nothing
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) dry_run: bool,
+}
+
+/// Model, verifier and prompts.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct AlignSource {
+    /// Take model, verifier, prompts and calibration from the embedded world
+    #[arg(
+        long,
+        conflicts_with_all = [
+            "model", "verifier", "allow_foreign_verifier", "calibration", "images", "prompt",
+            "vocabulary",
+        ]
+    )]
+    pub(crate) demo: bool,
+    /// What the embedded world's calibration knows of its pictures [default: annotations]
+    #[arg(long, value_enum, value_name = "LABELS", requires = "demo")]
+    pub(crate) labels: Option<LabelSource>,
+    /// LLaVA checkpoint: a folder in Hugging Face layout, or a name on the Hub
+    #[arg(long, value_name = "FOLDER|ID", required_unless_present_any = ["demo", "resume"])]
+    pub(crate) model: Option<ModelLocation>,
+    /// CLIP checkpoint the model's vision tower comes from, folder or name
+    #[arg(long, value_name = "FOLDER|ID", required_unless_present_any = ["demo", "resume"])]
+    pub(crate) verifier: Option<ModelLocation>,
+    /// Use a verifier whose vision tower is not the model's own
     #[arg(long)]
-    pub(crate) resume: bool,
+    pub(crate) allow_foreign_verifier: bool,
+    /// Calibration made by `fisao calibrate`
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["demo", "resume"])]
+    pub(crate) calibration: Option<PathBuf>,
+    /// Folder of images to train on
+    #[arg(long, value_name = "FOLDER", required_unless_present_any = ["demo", "resume"])]
+    pub(crate) images: Option<PathBuf>,
+    /// What to ask about each image [default: Describe the image.]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+    #[command(flatten)]
+    pub(crate) vocabulary: VocabularyArguments,
+}
+
+impl AlignSource {
+    /// Whether anything was said about it.
+    pub(crate) fn is_given(&self) -> bool {
+        self.demo || self.model.is_some() || self.verifier.is_some() || self.images.is_some()
+    }
 }

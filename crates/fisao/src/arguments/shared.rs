@@ -130,7 +130,7 @@ pub(crate) struct SettingsArguments {
     /// Settings in TOML
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Change one setting, for instance ppo.clip-range=0.1; may be repeated
+    /// Change one setting, for instance objective.clip-range=0.1; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
 }

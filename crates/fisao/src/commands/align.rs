@@ -1,89 +1,204 @@
-//! `fisao align`: PPO with token rewards on a folder of images.
+//! `fisao align`: trains an adapter with token rewards.
 
+mod estimate;
+mod record;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::bail;
 use fisao_align::AlignConfig;
 use fisao_align::captions::Judge;
-use fisao_align::trainer::Trainer;
-use fisao_formats::{LoadDtype, RunFolder};
+use fisao_align::tasks::TaskSource;
+use fisao_align::trainer::{Trainer, Watch};
+use fisao_formats::{FormatError, LoadDtype, RunFolder};
+use fisao_models::llava::Llava;
+use fisao_scenes::Split;
+use fisao_verifier::calibration::Calibration;
 
-use crate::arguments::AlignArguments;
+use crate::arguments::{AlignArguments, VocabularyArguments};
 use crate::bundle::{Policy, ScoreSettings, verifier_from_arguments};
-use crate::calibrations::{self, Setting};
+use crate::calibrations::{self, CALIBRATION, Setting};
+use crate::commands::demo::demo_config;
 use crate::device::{self, OpenDevice};
 use crate::failure::Refusal;
+use crate::model_location::ModelLocation;
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, checked_images};
 use crate::training::Training;
 use crate::vocabulary::Vocabulary;
+use crate::world::{WorldLab, watch};
 use crate::{interrupt, settings, text_cache};
 
-/// File of a run's calibration.
-const CALIBRATION: &str = "calibration.json";
+use record::{Files, RECORD, RunRecord, Source};
+
+/// Scenes that the embedded world's calibration captions, and those of them that are watched.
+const CALIBRATED: usize = 512;
+const WATCHED: usize = 128;
+
+/// A run that is to begin or to go on.
+struct Run<'a> {
+    config: AlignConfig,
+    record: RunRecord,
+    opened: OpenDevice,
+    /// Folder of a run that goes on.
+    begun: Option<RunFolder>,
+    /// Folder of a run that begins; none in a dry run.
+    output: Option<PathBuf>,
+    reporter: &'a Reporter,
+}
+
+/// What a trainer is made of.
+struct Parts<'a> {
+    model: Llava,
+    /// What the adapter's configuration names as its base.
+    base_model: &'a str,
+    judge: Judge,
+    calibration: &'a Calibration,
+    tasks: &'a dyn TaskSource,
+    watch: Option<Watch>,
+}
 
 pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Result<()> {
-    let config = if arguments.resume {
-        settings::of_run(&RunFolder::open(&arguments.output)?, &arguments.settings)?
-    } else {
-        settings::resolve(&AlignConfig::default(), &arguments.settings)?
-    };
-    let calibration = calibrations::read(&arguments.calibration)?;
-    let images = checked_images(std::slice::from_ref(&arguments.images), reporter)?;
-    let asked = arguments.device.device;
-    let OpenDevice { device, record, .. } = if arguments.resume {
-        device::of_run(&RunFolder::open(&arguments.output)?, asked, reporter)?
-    } else {
-        arguments.device.open(reporter)?
-    };
-    // First, as it is small: a name that leads nowhere is found before a large model is fetched.
-    let (verifier, score) = (Some(&arguments.verifier), ScoreSettings::of_run(&config));
-    let mut loaded = verifier_from_arguments(verifier, score, &device, reporter)?;
-    let policy = Policy::located(&arguments.model, None, LoadDtype::AsStored, &device, reporter)?;
-    let views = loaded.views_beside(&policy, arguments.allow_foreign_verifier, reporter)?;
-    let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?;
-    let setting = Setting { verifier: &loaded, vocabulary: &vocabulary };
-    setting.check(&calibration, Some(&policy), reporter)?;
-    let vocabulary = vocabulary.for_mentions()?;
-    let mut verifier = loaded.verifier.clone();
-    text_cache::learn(&loaded, &mut verifier, &vocabulary, reporter)?;
-    let judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
-    let tasks = ImageTasks::new(&policy, images, &arguments.prompt)?.with_verifier(views);
-    policy.check_length(tasks.longest_prompt(), config.max_new_tokens)?;
-    let model = policy.model.clone();
-    let mut trainer = Trainer::new(config.clone(), model, judge, &calibration, &tasks, None)?;
-    let folder = if arguments.resume {
-        let folder = RunFolder::open(&arguments.output)?;
-        let own = folder.path(CALIBRATION);
-        if calibrations::read(&own)? != calibration {
-            let message = format!(
-                "{} is not the calibration that the run was begun with",
-                arguments.calibration.display()
-            );
-            bail!(Refusal::new(message).hint(format!("give --calibration {}", own.display())));
+    let run = Run::prepare(arguments, reporter)?;
+    match run.record.source.clone() {
+        Source::World { labels } => {
+            let lab = WorldLab::open(&run.config, &run.opened.device, reporter)?;
+            let known = lab.tasks(Split::Calibration, run.config.seed, CALIBRATED).labelled()?;
+            let known = (known.0.as_slice(), known.1.as_slice());
+            let calibration = match run.own_calibration() {
+                Some(path) => calibrations::read(&path)?,
+                None => lab.calibrate(&run.config, labels.into(), known, reporter)?,
+            };
+            run.train(Parts {
+                model: lab.policy.model.clone(),
+                base_model: &lab.policy.name,
+                judge: lab.judge()?,
+                calibration: &calibration,
+                tasks: &lab.training(&run.config),
+                watch: Some(watch(known.0, known.1, WATCHED)),
+            })
         }
-        folder
-    } else {
-        RunFolder::create(&arguments.output)?
-    };
-    folder.write_toml(RunFolder::CONFIG, &config)?;
-    folder.write_json(device::FILE, &record)?;
-    folder.write_json(CALIBRATION, &calibration)?;
-    let mut training = Training {
-        folder: &folder,
-        reporter,
-        stop: interrupt::flag()?,
-        resume_command: "the same command with --resume".to_owned(),
-        iterations: config.ppo.iterations,
-        check_every: 0,
-        warnings: Vec::new(),
-        warned: Vec::new(),
-        metrics: Vec::new(),
-        health: Vec::new(),
-    };
-    training.run(&mut trainer, arguments.resume)?;
-    training.write_adapter(&trainer, &config.lora, &policy.name)?;
-    let adapter = folder.path(RunFolder::ADAPTER);
-    reporter.note(format!("adapter: {}", adapter.display()));
-    Ok(())
+        Source::Files(files) => run.train_on_files(&files),
+    }
+}
+
+impl<'a> Run<'a> {
+    /// Everything that can be refused before a model is loaded.
+    fn prepare(arguments: &AlignArguments, reporter: &'a Reporter) -> anyhow::Result<Self> {
+        let asked = arguments.device.device;
+        if let Some(resumed) = &arguments.resume {
+            let Some(folder) = resumed.as_ref().or(arguments.output.as_ref()) else {
+                bail!(Refusal::new("--resume names no folder").hint("write --resume FOLDER"));
+            };
+            let folder = RunFolder::open(folder)?;
+            let record = RunRecord::of_run(&folder, &arguments.source)?;
+            let mut settings = arguments.settings.clone();
+            settings.set.extend(arguments.seed.map(|seed| format!("seed={seed}")));
+            let config = settings::of_run(&folder, &settings)?;
+            let opened = device::of_run(&folder, asked, reporter)?;
+            return Ok(Self {
+                config,
+                record,
+                opened,
+                begun: Some(folder),
+                output: None,
+                reporter,
+            });
+        }
+        let record = RunRecord::of(&arguments.source)?;
+        let base = match record.source {
+            Source::World { .. } => demo_config(arguments.seed.unwrap_or_default(), false),
+            Source::Files(_) => {
+                let seed = arguments.seed.unwrap_or_default();
+                AlignConfig { seed, ..AlignConfig::default() }
+            }
+        };
+        let config = settings::resolve(&base, &arguments.settings)?;
+        let output = arguments.output.clone().filter(|_| !arguments.dry_run);
+        if let Some(output) = &output {
+            RunFolder::check_free(output)?;
+        }
+        let opened = arguments.device.open(reporter)?;
+        Ok(Self { config, record, opened, begun: None, output, reporter })
+    }
+
+    /// The calibration that a run which goes on was begun with.
+    fn own_calibration(&self) -> Option<PathBuf> {
+        self.begun.as_ref().map(|folder| folder.path(CALIBRATION))
+    }
+
+    fn train_on_files(&self, files: &Files) -> anyhow::Result<()> {
+        let reporter = self.reporter;
+        let own = self.own_calibration();
+        let calibration = calibrations::read(own.as_deref().unwrap_or(&files.calibration))?;
+        let images = checked_images(std::slice::from_ref(&files.images), reporter)?;
+        let device = &self.opened.device;
+        // First, as it is small: a name that leads nowhere is found before a large model is fetched.
+        let location = |name: &str| ModelLocation::from(std::ffi::OsString::from(name));
+        let score = ScoreSettings::of_run(&self.config);
+        let verifier = location(&files.verifier);
+        let mut loaded = verifier_from_arguments(Some(&verifier), score, device, reporter)?;
+        let model = location(&files.model);
+        let policy = Policy::located(&model, None, LoadDtype::AsStored, device, reporter)?;
+        let views = loaded.views_beside(&policy, files.allow_foreign_verifier, reporter)?;
+        let vocabulary = VocabularyArguments { vocabulary: files.vocabulary.clone() };
+        let vocabulary = Vocabulary::from_arguments(&vocabulary)?;
+        let setting = Setting { verifier: &loaded, vocabulary: &vocabulary };
+        setting.check(&calibration, Some(&policy), reporter)?;
+        let vocabulary = vocabulary.for_mentions()?;
+        let mut verifier = loaded.verifier.clone();
+        text_cache::learn(&loaded, &mut verifier, &vocabulary, reporter)?;
+        let judge = Judge { tokenizer: Arc::clone(&policy.tokenizer) as _, vocabulary, verifier };
+        let tasks = ImageTasks::new(&policy, images, &files.prompt)?.with_verifier(views);
+        policy.check_length(tasks.longest_prompt(), self.config.max_new_tokens)?;
+        self.train(Parts {
+            model: policy.model.clone(),
+            base_model: &policy.name,
+            judge,
+            calibration: &calibration,
+            tasks: &tasks,
+            watch: None,
+        })
+    }
+
+    /// Trains in the run's folder, or makes the one step of a dry run.
+    fn train(&self, parts: Parts<'_>) -> anyhow::Result<()> {
+        let Parts { model, base_model, judge, calibration, tasks, watch } = parts;
+        let (config, reporter) = (&self.config, self.reporter);
+        let mut trainer = Trainer::new(config.clone(), model, judge, calibration, tasks, watch)?;
+        reporter.note(format!(
+            "objective {}: {} matrices of the adapter learn, {} numbers in all",
+            config.objective.name(),
+            trainer.adapter_matrices(),
+            trainer.trainable(),
+        ));
+        let folder = match (&self.begun, &self.output) {
+            (Some(folder), _) => folder.clone(),
+            (None, Some(output)) => self.begin(output, calibration)?,
+            (None, None) => return estimate::dry_run(&mut trainer, config, reporter),
+        };
+        let resume = format!("fisao align --resume {}", folder.root().display());
+        let stop = interrupt::flag()?;
+        let mut training = Training::new(&folder, reporter, stop, resume, config, base_model);
+        let outcome = training.run(&mut trainer, self.begun.is_some());
+        if outcome.is_err() && self.begun.is_none() && trainer.iteration() == 0 {
+            // Refused before anything was learned: nothing of it is worth keeping, and the same folder can be tried again.
+            let _ = std::fs::remove_dir_all(folder.root());
+        }
+        outcome?;
+        let adapter = folder.path(RunFolder::ADAPTER);
+        reporter.note(format!("adapter: {}", adapter.display()));
+        Ok(())
+    }
+
+    /// The folder of a run that begins, with all it takes to go on.
+    fn begin(&self, output: &Path, calibration: &Calibration) -> Result<RunFolder, FormatError> {
+        RunFolder::create_with(output, |folder| {
+            folder.write_toml(RECORD, &self.record)?;
+            folder.write_toml(RunFolder::CONFIG, &self.config)?;
+            folder.write_json(device::FILE, &self.opened.record)?;
+            folder.write_json(CALIBRATION, calibration)
+        })
+    }
 }

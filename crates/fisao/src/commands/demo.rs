@@ -1,14 +1,14 @@
 //! `fisao demo`: calibrate → align → evaluate on the embedded world, and one table.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Instant;
 
-use fisao_align::calibrate::calibrate;
-use fisao_align::captions::{Captioned, Judge, describe};
+use fisao_align::captions::{Captioned, Judge};
 use fisao_align::config::AlignConfig;
 use fisao_align::events::IterationMetrics;
 use fisao_align::guards::SplitHealth;
+use fisao_align::objective::Objective;
+use fisao_align::ppo::{KlConfig, PpoConfig};
 use fisao_align::tasks::Task;
 use fisao_align::trainer::{Trainer, Watch};
 use fisao_eval::chair::{ChairReport, ImageVerdict};
@@ -17,14 +17,13 @@ use fisao_formats::documents::read_toml;
 use fisao_models::generation::Sampling;
 use fisao_models::llava::Llava;
 use fisao_scenes::{Split, World};
-use fisao_verifier::calibration::{Calibration, Labels, ProbabilityModel};
+use fisao_verifier::calibration::{Calibration, ProbabilityModel};
 use fisao_verifier::rewards::{PenaltyWeight, RewardForm, RewardRule, thresholds};
 use image::ExtendedColorType;
 use serde::Serialize;
 
 use crate::arguments::{DemoArguments, DemoOptions};
-use crate::bundle::{Policy, ScoreSettings, embedded};
-use crate::calibrations::{Setting, image_digest};
+use crate::calibrations::CALIBRATION;
 use crate::device::{self, OpenDevice};
 use crate::report::{
     ColouredCaption, Curve, GalleryItem, Report, ReportRow, Scores, VerifierFacts, WordVerdict,
@@ -32,8 +31,7 @@ use crate::report::{
 };
 use crate::reporter::Reporter;
 use crate::training::Training;
-use crate::vocabulary::Vocabulary;
-use crate::world::{Evaluation, SceneTasks, evaluate};
+use crate::world::{Evaluation, SceneTasks, WorldLab, evaluate, watch};
 use crate::{output, printer, settings};
 
 /// Images of the report's gallery.
@@ -49,17 +47,18 @@ struct Sizes {
 /// Settings the demo aligns its small model with; `--set` changes them.
 pub(crate) fn demo_config(seed: u64, quick: bool) -> AlignConfig {
     let mut config = AlignConfig { seed, ..AlignConfig::default() };
-    config.ppo.learning_rate = 8e-4;
-    config.ppo.value_learning_rate = 5e-3;
-    config.ppo.iterations = if quick { 4 } else { 60 };
-    config.ppo.images_per_iteration = 64;
+    config.align.learning_rate = 8e-4;
+    config.align.iterations = if quick { 4 } else { 60 };
+    config.align.images_per_iteration = 64;
     // The optimiser's first steps are its largest ones.
-    config.ppo.warmup_iterations = if quick { 0 } else { 2 };
+    config.align.warmup_iterations = if quick { 0 } else { 2 };
     // This verifier is sure of every word, so all rewards are +max or −max, and naming something pays a
     // policy that is right more often than κ₋ / (1 + κ₋), here 62 %. At 1 it names more and its sampled
     // captions keep more than half of their errors; at 2 it begins to leave things out.
     config.reward.penalty_weight = PenaltyWeight::Fixed(1.6);
-    config.ppo.kl.coefficient = 0.1;
+    let kl = KlConfig { coefficient: 0.1, ..KlConfig::default() };
+    config.objective =
+        Objective::Ppo(PpoConfig { value_learning_rate: 5e-3, kl, ..PpoConfig::default() });
     config
 }
 
@@ -126,79 +125,47 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     } else {
         arguments.device.open(reporter)?
     };
-    let models = embedded()?;
-    let policy = models.policy(None, &device, reporter)?;
-    let mut loaded = models.verifier(ScoreSettings::of_run(&config), &device, reporter)?;
-    let views = loaded.views_beside(&policy, false, reporter)?;
-    let words = Vocabulary::of_world();
-    let setting = Setting { verifier: &loaded, vocabulary: &words };
+    let lab = WorldLab::open(&config, &device, reporter)?;
     let folder = if arguments.resume {
         RunFolder::open(&arguments.output)?
     } else {
-        RunFolder::create(&arguments.output)?
-    };
-    folder.write_toml(OPTIONS, &options)?;
-    folder.write_toml(RunFolder::CONFIG, &config)?;
-    folder.write_json(device::FILE, &record)?;
-    let judge = Judge {
-        tokenizer: Arc::clone(&policy.tokenizer),
-        vocabulary: words.for_mentions()?,
-        verifier: loaded.verifier.clone(),
-    };
-    let world = World::new();
-    let tasks = |split, count, all_prompts| SceneTasks {
-        world: &world,
-        split,
-        seed: options.seed,
-        count,
-        policy: &policy,
-        views: views.as_ref(),
-        all_prompts,
+        RunFolder::create_with(&arguments.output, |folder| {
+            folder.write_toml(OPTIONS, &options)?;
+            folder.write_toml(RunFolder::CONFIG, &config)?;
+            folder.write_json(device::FILE, &record)
+        })?
     };
     let sizes = sizes(options.quick);
-    let training = Training {
-        folder: &folder,
-        reporter,
-        stop,
-        resume_command: format!("fisao demo --output {} --resume", folder.root().display()),
-        iterations: config.ppo.iterations,
-        check_every: config.check_every,
-        warnings: Vec::new(),
-        warned: Vec::new(),
-        metrics: Vec::new(),
-        health: Vec::new(),
-    };
+    let resume = format!("fisao demo --output {} --resume", folder.root().display());
+    let training = Training::new(&folder, reporter, stop, resume, &config, &lab.policy.name);
     let seconds = Seconds::default();
-    let model_name = policy.name.clone();
     let mut demo = Demo {
         config: config.clone(),
         folder: &folder,
         reporter,
-        judge,
+        judge: lab.judge()?,
         training,
         seconds,
-        model_name,
     };
-    let (known, truth) = tasks(Split::Calibration, sizes.calibration, true).labelled()?;
-    let labels = options.labels.into();
-    let calibration = demo.calibrate(&policy, &setting, &known, labels, &truth)?;
-    let (test, test_truth) = tasks(Split::Test, sizes.test, false).labelled()?;
-    let base = demo.evaluate("base", &policy.model, &test, &test_truth)?;
-    let train = tasks(Split::Train, TRAIN_SCENES, true);
-    let watch =
-        Watch { tasks: known[..sizes.watched].to_vec(), truth: truth[..sizes.watched].to_vec() };
-    let aligned_policy =
-        demo.align(&policy.model, &calibration, &train, watch, arguments.resume)?;
+    let calibrating = Instant::now();
+    let known = lab.tasks(Split::Calibration, options.seed, sizes.calibration).labelled()?;
+    let calibration =
+        lab.calibrate(&config, options.labels.into(), (&known.0, &known.1), reporter)?;
+    folder.write_json(CALIBRATION, &calibration)?;
+    demo.seconds.calibrate = calibrating.elapsed().as_secs_f64();
+    let (test, test_truth) = lab.tasks(Split::Test, options.seed, sizes.test).labelled()?;
+    let model = &lab.policy.model;
+    let base = demo.evaluate("base", model, &test, &test_truth)?;
+    let watch = watch(&known.0, &known.1, sizes.watched);
+    let train = lab.training(&config);
+    let aligned_policy = demo.align(model, &calibration, &train, watch, arguments.resume)?;
     let aligned = demo.evaluate("aligned", &aligned_policy, &test, &test_truth)?;
     demo.seconds.total = start.elapsed().as_secs_f64();
     let pictures: Vec<Vec<u8>> = (0..sizes.test.min(GALLERY * 8))
-        .map(|index| picture(&world, options.seed, index as u64))
+        .map(|index| picture(&lab.world, options.seed, index as u64))
         .collect();
     demo.publish(&calibration, &base, &aligned, &test, &test_truth, &pictures)
 }
-
-/// Training scenes the demo may draw from; far more than it uses.
-const TRAIN_SCENES: usize = 1 << 20;
 
 fn sizes(quick: bool) -> Sizes {
     if quick {
@@ -215,36 +182,9 @@ struct Demo<'a> {
     judge: Judge,
     training: Training<'a>,
     seconds: Seconds,
-    /// What the adapter's configuration names as its base.
-    model_name: String,
 }
 
 impl Demo<'_> {
-    /// Estimates the thresholds from the policy's own sampled captions of the calibration split.
-    fn calibrate(
-        &mut self,
-        policy: &Policy,
-        setting: &Setting<'_>,
-        tasks: &[Task],
-        labels: Labels,
-        truth: &[BTreeSet<String>],
-    ) -> anyhow::Result<Calibration> {
-        let start = Instant::now();
-        let phase = self.reporter.phase("calibrate", tasks.len() as u64);
-        let sampling = self.sampling(self.config.ppo.temperature);
-        let advance = |done| phase.advance(done as u64);
-        let (captions, encoded) =
-            describe(&policy.model, &mut self.judge, tasks, &sampling, &advance)?;
-        let mut calibration =
-            calibrate(&captions, &encoded.embeddings, &mut self.judge, labels, Some(truth))?;
-        let images: Vec<String> = tasks.iter().map(image_digest).collect();
-        setting.sign(&mut calibration, policy, &images, self.reporter)?;
-        phase.finish();
-        self.folder.write_json("calibration.json", &calibration)?;
-        self.seconds.calibrate = start.elapsed().as_secs_f64();
-        Ok(calibration)
-    }
-
     fn sampling(&self, temperature: f64) -> Sampling {
         let (max_new_tokens, seed) = (self.config.max_new_tokens, self.config.seed);
         Sampling { max_new_tokens, temperature, seed }
@@ -288,7 +228,6 @@ impl Demo<'_> {
             Some(watch),
         )?;
         self.training.run(&mut trainer, resume)?;
-        self.training.write_adapter(&trainer, &self.config.lora, &self.model_name)?;
         self.seconds.align = start.elapsed().as_secs_f64();
         Ok(trainer.policy().clone())
     }
@@ -396,8 +335,8 @@ impl Demo<'_> {
             ("evaluate".into(), seconds(self.seconds.evaluate)),
             ("total".into(), seconds(self.seconds.total)),
             ("peak memory".into(), format!("{peak_rss_mb:.0} MB")),
-            ("iterations".into(), self.config.ppo.iterations.to_string()),
-            ("images per iteration".into(), self.config.ppo.images_per_iteration.to_string()),
+            ("iterations".into(), self.config.align.iterations.to_string()),
+            ("images per iteration".into(), self.config.align.images_per_iteration.to_string()),
             ("version".into(), env!("CARGO_PKG_VERSION").to_owned()),
         ]
     }
@@ -446,10 +385,13 @@ impl Demo<'_> {
 
 /// What training recorded, as charts.
 fn curves(metrics: &[IterationMetrics], health: &[(usize, SplitHealth)]) -> Vec<Curve> {
-    let over = |name: &str, unit: &str, value: fn(&IterationMetrics) -> f64| Curve {
+    let over = |name: &str, unit: &str, value: fn(&IterationMetrics) -> Option<f64>| Curve {
         name: name.to_owned(),
         unit: unit.to_owned(),
-        points: metrics.iter().map(|m| (m.iteration as f64 + 1.0, value(m))).collect(),
+        points: metrics
+            .iter()
+            .filter_map(|m| value(m).map(|value| (m.iteration as f64 + 1.0, value)))
+            .collect(),
     };
     let watched = |name: &str, unit: &str, value: fn(&SplitHealth) -> Option<f64>| Curve {
         name: name.to_owned(),
@@ -460,12 +402,12 @@ fn curves(metrics: &[IterationMetrics], health: &[(usize, SplitHealth)]) -> Vec<
             .collect(),
     };
     vec![
-        over("Reward", "per caption", |m| m.reward_mean),
+        over("Reward", "per caption", |m| Some(m.reward_mean)),
         over("KL from the reference", "nats per caption", |m| m.kl),
-        over("Penalised mentions", "share", |m| m.penalised_share.unwrap_or(0.0)),
-        over("Repeated mentions", "share", |m| m.repeated_share.unwrap_or(0.0)),
-        over("Length", "tokens", |m| m.length_mean),
-        watched("Recall on the calibration split", "share", |health| Some(health.recall)),
+        over("Penalised mentions", "share", |m| m.penalised_share),
+        over("Repeated mentions", "share", |m| m.repeated_share),
+        over("Length", "tokens", |m| Some(m.length_mean)),
+        watched("Recall on the calibration split", "share", |health| health.recall),
     ]
 }
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use fisao_align::AlignError;
 use fisao_align::captions::{Captioned, encode, generate, pictures};
+use fisao_align::objective::Data;
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_align::trainer::Trainer;
 use fisao_models::generation::Generated;
@@ -158,18 +159,18 @@ fn share_of_iteration(
 ) -> anyhow::Result<f64> {
     let policy = laboratory.policy;
     let mut config = demo_config(laboratory.sampling.seed, false);
-    config.ppo.iterations = ITERATIONS;
+    config.align.iterations = ITERATIONS;
     let tasks = SceneTasks {
         world,
         split: Split::Train,
         seed: 0,
-        count: ITERATIONS * config.ppo.images_per_iteration,
+        count: ITERATIONS * config.align.images_per_iteration,
         policy,
         views: laboratory.views,
         all_prompts: true,
+        answers: Data::Sampled,
     };
-    let (images, responses) =
-        (config.ppo.images_per_iteration, config.ppo.responses_per_iteration());
+    let (images, responses) = (config.align.images_per_iteration, config.responses_per_iteration());
     let model = policy.model.clone();
     let mut trainer = Trainer::new(config, model, laboratory.judge(), calibration, &tasks, None)?;
     let mut total = 0.0;

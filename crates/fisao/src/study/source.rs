@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::bail;
 use fisao_align::AlignError;
+use fisao_align::objective::Data;
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_eval::captions::{References, read_references};
 use fisao_eval::chair::read_ground_truth;
@@ -186,6 +187,7 @@ impl<'a> Source<'a> {
             views,
             // Calibration is to see all the ways of asking, as the demo's does.
             all_prompts: part == Part::Calibration && PROMPTS.len() > 1,
+            answers: Data::Sampled,
         }
     }
 }

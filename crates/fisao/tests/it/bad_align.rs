@@ -64,7 +64,7 @@ fn an_allowed_verifier_gets_pixels_of_its_own() {
         "--set",
         "max-new-tokens=8",
         "--set",
-        "ppo.iterations=1",
+        "align.iterations=1",
     ]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{errors}");
@@ -84,5 +84,5 @@ fn thresholds_that_cross_are_refused() {
 fn a_missing_calibration_is_named() {
     let place = Workplace::furnished();
     let error = align(&place, "clip", &[]);
-    assert!(error.contains("no calibration at calibration.json"), "{error}");
+    assert!(error.contains("no calibration at ") && error.contains("calibration.json"), "{error}");
 }

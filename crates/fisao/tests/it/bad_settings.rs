@@ -8,18 +8,18 @@ use crate::fixture::Workplace;
 fn an_unknown_setting_is_named_with_what_was_meant() {
     let place = Workplace::new();
     insta::assert_snapshot!(
-        place.refuse(&["demo", "--output", "run", "--set", "ppo.clip-rnge=0.1"]),
+        place.refuse(&["demo", "--output", "run", "--set", "objective.clip-rnge=0.1"]),
         @r"
-    error: --set: `ppo.clip-rnge` is not a setting
-    hint: did you mean `ppo.clip-range`?
+    error: --set: `objective.clip-rnge` is not a setting
+    hint: did you mean `objective.clip-range`?
     "
     );
-    place.write("run.toml", "[ppo]\nlambda = 0.9\n\n[ppo.kl]\ncoeficient = 0.1\n");
+    place.write("run.toml", "[objective]\nlambda = 0.9\n\n[objective.kl]\ncoeficient = 0.1\n");
     insta::assert_snapshot!(
         place.refuse(&["demo", "--output", "run", "--config", "run.toml"]),
         @r"
-    error: run.toml: `ppo.kl.coeficient` is not a setting
-    hint: did you mean `ppo.kl.coefficient`?
+    error: run.toml: `objective.kl.coeficient` is not a setting
+    hint: did you mean `objective.kl.coefficient`?
     "
     );
 }
@@ -27,10 +27,10 @@ fn an_unknown_setting_is_named_with_what_was_meant() {
 #[test]
 fn a_setting_out_of_range_is_named() {
     let place = Workplace::new();
-    let error = place.refuse(&["demo", "--output", "run", "--set", "ppo.clip-range=2"]);
-    assert!(error.contains("`ppo.clip-range` = 2 is out of range"), "{error}");
-    let error = place.refuse(&["demo", "--output", "run", "--set", "ppo.iterations=many"]);
-    assert!(error.contains("`ppo.iterations` cannot be used"), "{error}");
+    let error = place.refuse(&["demo", "--output", "run", "--set", "objective.clip-range=2"]);
+    assert!(error.contains("`objective.clip-range` = 2 is out of range"), "{error}");
+    let error = place.refuse(&["demo", "--output", "run", "--set", "align.iterations=many"]);
+    assert!(error.contains("`align.iterations` cannot be used"), "{error}");
 }
 
 #[test]

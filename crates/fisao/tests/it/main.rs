@@ -19,6 +19,7 @@ mod hub_errors;
 mod inspect;
 mod merge;
 mod pretrain;
+mod resume;
 mod score;
 mod study;
 mod tiles;

@@ -119,7 +119,7 @@ fn it_is_aligned() {
         "--set",
         "max-new-tokens=8",
         "--set",
-        "ppo.iterations=2",
+        "align.iterations=2",
     ]);
     let metrics = fs::read_to_string(place.path("run/metrics.jsonl")).unwrap();
     let metrics: Vec<Value> =

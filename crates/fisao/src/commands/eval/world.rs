@@ -2,6 +2,7 @@
 
 use anyhow::bail;
 use fisao_align::captions::generate;
+use fisao_align::objective::Data;
 use fisao_align::tasks::TaskSource;
 use fisao_eval::chair::{
     self, ChairInput, ChairOptions, ChairReport, GroundTruth, ObjectVocabulary,
@@ -71,8 +72,16 @@ fn caption(
     if count == 0 {
         bail!(Refusal::new("--count is 0, but must be at least 1"));
     }
-    let tasks =
-        SceneTasks { world: &world, split, seed, count, policy, views: None, all_prompts: false };
+    let tasks = SceneTasks {
+        world: &world,
+        split,
+        seed,
+        count,
+        policy,
+        views: None,
+        all_prompts: false,
+        answers: Data::Sampled,
+    };
     let prompt = tasks.task(0)?.prompt.len();
     policy.check_length(prompt, sampling.max_new_tokens)?;
     let length = prompt + sampling.max_new_tokens;

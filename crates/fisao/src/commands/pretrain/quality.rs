@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use fisao_align::calibrate::own_mentions;
 use fisao_align::captions::Judge;
+use fisao_align::objective::Data;
 use fisao_formats::LoadDtype;
 use fisao_models::generation::Sampling;
 use fisao_scenes::{Split, World};
@@ -48,6 +49,7 @@ pub(super) fn report(
         policy: &policy,
         views: None,
         all_prompts: false,
+        answers: Data::Sampled,
     };
     let typical = separation(&scenes, &mut verifier)?;
     let phase = reporter.phase("measure", 2 * SCENES as u64);

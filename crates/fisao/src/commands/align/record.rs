@@ -1,0 +1,132 @@
+//! What a run is trained from: kept in its folder, so that the folder is all it takes to go on.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use fisao_formats::RunFolder;
+use fisao_formats::documents::read_toml;
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use crate::arguments::{AlignSource, LabelSource};
+use crate::failure::Refusal;
+use crate::settings::differences;
+
+/// File of the [`RunRecord`] in a run's folder.
+pub(crate) const RECORD: &str = "run.toml";
+
+/// Layout of run folders that this version writes.
+const VERSION: u32 = 1;
+
+/// What a run was begun with, besides its settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct RunRecord {
+    version: u32,
+    /// Version of fisao that began it.
+    fisao: String,
+    pub(crate) source: Source,
+}
+
+/// Where model, verifier and prompts come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub(crate) enum Source {
+    /// From the embedded world.
+    World {
+        /// What its calibration knows.
+        labels: LabelSource,
+    },
+    /// From files.
+    Files(Files),
+}
+
+/// Paths are absolute, names on the Hub as they were given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Files {
+    pub(crate) model: String,
+    pub(crate) verifier: String,
+    pub(crate) allow_foreign_verifier: bool,
+    /// Where the calibration was read; the run keeps a copy of its own.
+    pub(crate) calibration: PathBuf,
+    pub(crate) images: PathBuf,
+    pub(crate) prompt: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) vocabulary: Option<PathBuf>,
+}
+
+impl RunRecord {
+    /// What the command line says.
+    pub(crate) fn of(source: &AlignSource) -> anyhow::Result<Self> {
+        let source = if source.demo {
+            Source::World { labels: source.labels.unwrap_or_default() }
+        } else {
+            Source::Files(files(source)?)
+        };
+        Ok(Self { version: VERSION, fisao: env!("CARGO_PKG_VERSION").to_owned(), source })
+    }
+
+    /// What a run was begun with; what the command line says as well must agree with it.
+    pub(crate) fn of_run(folder: &RunFolder, source: &AlignSource) -> anyhow::Result<Self> {
+        let path = folder.path(RECORD);
+        if !path.exists() {
+            let run = folder.root().display();
+            bail!(
+                Refusal::new(format!(
+                    "{run} is not a run of `fisao align`, or of an earlier version"
+                ))
+                .hint(format!(
+                    "a run of the demo goes on with: fisao demo --output {run} --resume"
+                ))
+            );
+        }
+        let begun: Self = read_toml("record of the run", &path)?;
+        if begun.version != VERSION {
+            let (found, run) = (begun.version, folder.root().display());
+            bail!(
+                Refusal::new(format!("{run} is a run of layout {found}, and this is of {VERSION}"))
+                    .hint(format!("go on with fisao {}, which began it", begun.fisao))
+            );
+        }
+        if source.is_given() {
+            let table = |source: &Source| Table::try_from(source).context("the record is not TOML");
+            let asked = Self::of(source)?.source;
+            let changed = differences(&table(&begun.source)?, &table(&asked)?, "");
+            if !changed.is_empty() {
+                let (run, changed) = (folder.root().display(), changed.join(", "));
+                bail!(
+                    Refusal::new(format!("{run} was begun with something else: {changed}")).hint(
+                        "leave it out to go on with the run, or start another in a new folder"
+                    )
+                );
+            }
+        }
+        Ok(begun)
+    }
+}
+
+fn files(source: &AlignSource) -> anyhow::Result<Files> {
+    let absolute = |path: &Path| {
+        std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))
+    };
+    let missing = |name: &str| Refusal::new(format!("--{name} is missing"));
+    let path = |path: &Option<PathBuf>, name: &str| {
+        let path = path.as_deref().ok_or_else(|| missing(name))?;
+        absolute(path)
+    };
+    let vocabulary = source.vocabulary.vocabulary.as_deref();
+    Ok(Files {
+        model: source.model.as_ref().ok_or_else(|| missing("model"))?.lasting()?,
+        verifier: source.verifier.as_ref().ok_or_else(|| missing("verifier"))?.lasting()?,
+        allow_foreign_verifier: source.allow_foreign_verifier,
+        calibration: path(&source.calibration, "calibration")?,
+        images: path(&source.images, "images")?,
+        prompt: source.prompt.clone().unwrap_or_else(|| fisao_scenes::PROMPTS[0].to_owned()),
+        // The names of built-in lists are no paths.
+        vocabulary: match vocabulary {
+            Some(path) if path.exists() => Some(absolute(path)?),
+            other => other.map(Path::to_owned),
+        },
+    })
+}

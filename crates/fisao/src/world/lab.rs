@@ -1,0 +1,110 @@
+//! The embedded models in the embedded world: what `fisao demo`, `fisao align --demo` and `fisao compare` train.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use fisao_align::AlignConfig;
+use fisao_align::calibrate::calibrate;
+use fisao_align::captions::{Judge, describe};
+use fisao_align::objective::Data;
+use fisao_align::tasks::Task;
+use fisao_align::trainer::Watch;
+use fisao_models::generation::Sampling;
+use fisao_scenes::{Split, World};
+use fisao_verifier::calibration::{Calibration, Labels};
+
+use super::SceneTasks;
+use crate::bundle::{LoadedVerifier, Policy, ScoreSettings, Views, embedded};
+use crate::calibrations::{Setting, image_digest};
+use crate::reporter::Reporter;
+use crate::vocabulary::Vocabulary;
+
+/// Training scenes that a run may draw from; far more than it uses.
+const TRAIN_SCENES: usize = 1 << 20;
+
+/// The embedded models and the world they live in.
+pub(crate) struct WorldLab {
+    pub(crate) world: World,
+    pub(crate) policy: Policy,
+    pub(crate) verifier: LoadedVerifier,
+    /// What the verifier sees besides the model's own pixels.
+    pub(crate) views: Option<Views>,
+    pub(crate) words: Vocabulary,
+}
+
+impl WorldLab {
+    /// Unpacks and loads the models.
+    pub(crate) fn open(
+        config: &AlignConfig,
+        device: &Device,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Self> {
+        let models = embedded()?;
+        let policy = models.policy(None, device, reporter)?;
+        let mut verifier = models.verifier(ScoreSettings::of_run(config), device, reporter)?;
+        let views = verifier.views_beside(&policy, false, reporter)?;
+        Ok(Self { world: World::new(), policy, verifier, views, words: Vocabulary::of_world() })
+    }
+
+    /// What reads responses.
+    pub(crate) fn judge(&self) -> anyhow::Result<Judge> {
+        Ok(Judge {
+            tokenizer: Arc::clone(&self.policy.tokenizer) as _,
+            vocabulary: self.words.for_mentions()?,
+            verifier: self.verifier.verifier.clone(),
+        })
+    }
+
+    /// Scenes of a split, under all prompts in turn but for the test scenes.
+    pub(crate) fn tasks(&self, split: Split, seed: u64, count: usize) -> SceneTasks<'_> {
+        SceneTasks {
+            world: &self.world,
+            split,
+            seed,
+            count,
+            policy: &self.policy,
+            views: self.views.as_ref(),
+            all_prompts: split != Split::Test,
+            answers: Data::Sampled,
+        }
+    }
+
+    /// Scenes to train on, with the answers that the objective learns from.
+    pub(crate) fn training(&self, config: &AlignConfig) -> SceneTasks<'_> {
+        let answers = config.objective.data();
+        SceneTasks { answers, ..self.tasks(Split::Train, config.seed, TRAIN_SCENES) }
+    }
+
+    /// Estimates the thresholds from the policy's own sampled captions of labelled tasks.
+    pub(crate) fn calibrate(
+        &self,
+        config: &AlignConfig,
+        labels: Labels,
+        (tasks, truth): (&[Task], &[BTreeSet<String>]),
+        reporter: &Reporter,
+    ) -> anyhow::Result<Calibration> {
+        let phase = reporter.phase("calibrate", tasks.len() as u64);
+        let sampling = Sampling {
+            max_new_tokens: config.max_new_tokens,
+            temperature: config.align.temperature,
+            seed: config.seed,
+        };
+        let advance = |done| phase.advance(done as u64);
+        let mut judge = self.judge()?;
+        let (captions, encoded) =
+            describe(&self.policy.model, &mut judge, tasks, &sampling, &advance)?;
+        let mut calibration =
+            calibrate(&captions, &encoded.embeddings, &mut judge, labels, Some(truth))?;
+        let images: Vec<String> = tasks.iter().map(image_digest).collect();
+        let setting = Setting { verifier: &self.verifier, vocabulary: &self.words };
+        setting.sign(&mut calibration, &self.policy, &images, reporter)?;
+        phase.finish();
+        Ok(calibration)
+    }
+}
+
+/// The first of some labelled tasks, to be watched while training.
+pub(crate) fn watch(tasks: &[Task], truth: &[BTreeSet<String>], count: usize) -> Watch {
+    Watch { tasks: tasks[..count].to_vec(), truth: Some(truth[..count].to_vec()) }
+}

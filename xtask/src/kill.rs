@@ -1,0 +1,156 @@
+//! `cargo xtask kill`: an alignment run that is killed at random moments, again and again, must end with the same bytes as
+//! one that was left alone.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+
+/// What is compared, in the run's folder.
+const RESULTS: [&str; 5] = [
+    "adapter/adapter_model.safetensors",
+    "adapter/adapter_config.json",
+    "metrics.jsonl",
+    "watch.jsonl",
+    "calibration.json",
+];
+
+#[derive(Debug, Args)]
+pub(crate) struct KillArguments {
+    /// How often the run is killed.
+    #[arg(long, default_value_t = 50)]
+    kills: usize,
+    /// Iterations of the run.
+    #[arg(long, default_value_t = 40)]
+    iterations: usize,
+    /// Seed of the run and of the moments.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// More settings of the run, such as objective.kind=dpo.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// Builds the command, makes both runs and compares them.
+pub(crate) fn kill(root: &Path, arguments: &KillArguments) -> anyhow::Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--workspace", "--release"])
+        .current_dir(root)
+        .status()?;
+    ensure!(built.success(), "the command could not be built");
+    let binary = root.join("target/release/fisao");
+    let folder = std::env::temp_dir().join(format!("fisao-kill-{}", std::process::id()));
+    fs::create_dir_all(&folder)?;
+    let run = |name: &str| begin(&binary, &folder.join(name), arguments);
+
+    eprintln!("the run that is left alone");
+    let started = Instant::now();
+    let alone = run("alone").output()?;
+    ensure!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stderr));
+    let whole = started.elapsed();
+    eprintln!("  {:.0} s", whole.as_secs_f64());
+
+    let mut random = arguments.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let (mut kills, mut longest) = (0, whole.mul_f64(0.3));
+    let cut = folder.join("cut");
+    let started = Instant::now();
+    loop {
+        let command = if cut.join("config.toml").exists() {
+            let mut command = Command::new(&binary);
+            command.args(["align", "--resume"]).arg(&cut);
+            command
+        } else {
+            begin(&binary, &cut, arguments)
+        };
+        let delay = (kills < arguments.kills).then(|| longest.mul_f64(uniform(&mut random)));
+        match run_for(command, delay)? {
+            Ended::Killed => {
+                kills += 1;
+                eprintln!("  killed {kills} times, {} iterations recorded", recorded(&cut));
+            }
+            Ended::Done if kills < arguments.kills => {
+                // Over too soon: begin anew with shorter lives, and keep count.
+                eprintln!("  over after {kills} kills; compared, and begun anew");
+                compare(&folder.join("alone"), &cut)?;
+                fs::remove_dir_all(&cut)?;
+                longest = longest.mul_f64(0.8);
+            }
+            Ended::Done => break,
+        }
+    }
+    compare(&folder.join("alone"), &cut)?;
+    fs::remove_dir_all(&folder)?;
+    eprintln!(
+        "after {kills} kills in {:.0} s, adapter and metrics are the same to the byte",
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+fn begin(binary: &Path, output: &Path, arguments: &KillArguments) -> Command {
+    let mut command = Command::new(binary);
+    command.args(["align", "--demo", "--seed", &arguments.seed.to_string()]);
+    command.args(["--set", &format!("align.iterations={}", arguments.iterations)]);
+    command.args(["--set", "checkpoint.every=3", "--set", "check-every=5"]);
+    command.args(arguments.set.iter().flat_map(|setting| ["--set", setting]));
+    command.arg("--output").arg(output);
+    command
+}
+
+enum Ended {
+    Killed,
+    Done,
+}
+
+/// Runs a command for so long at most; it must not fail.
+fn run_for(mut command: Command, delay: Option<Duration>) -> anyhow::Result<Ended> {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let started = Instant::now();
+    while delay.is_none_or(|delay| started.elapsed() < delay) {
+        if let Some(status) = child.try_wait()? {
+            if status.success() {
+                return Ok(Ended::Done);
+            }
+            let output = child.wait_with_output()?;
+            bail!("{status}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        sleep(Duration::from_millis(5));
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(Ended::Killed)
+}
+
+fn compare(alone: &Path, cut: &Path) -> anyhow::Result<()> {
+    for name in RESULTS {
+        let read = |run: &Path| {
+            let path = run.join(name);
+            fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        ensure!(
+            read(alone)? == read(cut)?,
+            "{name} differs: {} {}",
+            alone.display(),
+            cut.display()
+        );
+    }
+    Ok(())
+}
+
+fn recorded(run: &Path) -> usize {
+    fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count())
+}
+
+/// The next of a sequence of numbers in `[0, 1)` (`SplitMix64`).
+fn uniform(state: &mut u64) -> f64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
