@@ -1,7 +1,11 @@
-//! How sure a number is: means over seeds, bootstrap intervals over images, paired comparison.
+//! How sure a number is: means over seeds with their t-intervals, bootstrap intervals over images, paired comparison.
 //!
 //! Efron & Tibshirani, *An Introduction to the Bootstrap*, 1993: percentile intervals. Resamples are drawn
 //! from a generator of our own with a fixed seed, so that a report repeats itself.
+
+mod student;
+
+pub use student::{MeanEstimate, PairedMeans, holm, paired_t_test};
 
 use std::array;
 use std::collections::HashMap;
@@ -168,6 +172,12 @@ impl Interval {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         Some(Self { low: quantile(&values, 0.025)?, high: quantile(&values, 0.975)? })
+    }
+
+    /// The interval in another unit, a positive factor away.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        Self { low: factor * self.low, high: factor * self.high }
     }
 }
 

@@ -18,3 +18,4 @@ mod options;
 mod parity;
 mod pope;
 mod science_qa;
+mod statistics;
