@@ -9,6 +9,7 @@ use fisao_align::captions::{Captioned, Judge, describe, look_at};
 use fisao_align::error::AlignError;
 use fisao_align::objective::Data;
 use fisao_align::tasks::{Answer, Task, TaskSource};
+use fisao_eval::captions::References;
 use fisao_eval::chair::{self, ChairInput, ChairOptions, ChairReport};
 use fisao_models::generation::{FinishReason, Sampling};
 use fisao_models::llava::Llava;
@@ -18,8 +19,7 @@ use fisao_scenes::{
 };
 use fisao_verifier::calibration::auc;
 use fisao_verifier::scorer::Verifier;
-
-use rand::SeedableRng as _;
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::bundle::{Policy, Views};
@@ -135,6 +135,21 @@ pub(crate) fn evaluate(
         .sum();
     let mean_length = tokens as f64 / captions.len().max(1) as f64;
     Ok(Evaluation { captions, chair, mean_length })
+}
+
+/// Truthful captions of each scene that a model's are compared with.
+const REFERENCES: usize = 5;
+
+/// Truthful captions of the first scenes of a split, by the names of their pictures: always the same ones.
+pub(crate) fn references(world: &World, split: Split, seed: u64, count: usize) -> References {
+    let mut references = References::default();
+    for index in 0..count as u64 {
+        let scene = world.scene(split, seed, index);
+        let mut rng = ChaCha8Rng::seed_from_u64(index);
+        let texts = (0..REFERENCES).map(|_| clean_caption(&scene, &mut rng).text);
+        references.add(&world.image_id(split, index), texts);
+    }
+    references
 }
 
 /// How well a verifier tells what is in a scene from what is only typical of it: AUC of its scores on

@@ -31,6 +31,14 @@ pub struct Question {
     pub label: Label,
 }
 
+impl Question {
+    /// The object asked for; `None` where the question is not put as POPE puts it.
+    pub fn object(&self) -> Option<&str> {
+        let named = self.text.strip_prefix("Is there ")?.strip_suffix(" in the image?")?;
+        named.strip_prefix("an ").or_else(|| named.strip_prefix("a "))
+    }
+}
+
 /// Reads `{"question_id": …, "image": …, "text": …, "label": "yes" | "no"}` rows, one a line or as a list.
 ///
 /// # Errors

@@ -286,3 +286,18 @@ fn questions_are_made_from_coco() {
         assert_eq!(questions.len(), 3000);
     }
 }
+
+#[test]
+fn questions_say_what_they_ask_for() {
+    let pictures = [picture("a", &["apple", "dining table"]), picture("b", &["dog", "fox"])];
+    let options =
+        BuildOptions { pictures: 2, objects: 2, ..BuildOptions::new(Negatives::Random, 1) };
+    let questions = build(&pictures, &options).unwrap();
+    let asked = |image: &str| {
+        let mine = questions.iter().filter(|question| question.image.0 == image);
+        mine.map(|question| question.object().unwrap()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(asked("a"), BTreeSet::from(["apple", "dining table", "dog", "fox"]));
+    let other = Question { text: "What is this?".to_owned(), ..questions[0].clone() };
+    assert_eq!(other.object(), None);
+}

@@ -10,7 +10,7 @@ use fisao_align::tasks::{Task, TaskSource};
 use fisao_eval::captions::{References, read_references};
 use fisao_eval::chair::read_ground_truth;
 use fisao_formats::documents::open_text;
-use fisao_scenes::{PROMPTS, Split, World, clean_caption};
+use fisao_scenes::{PROMPTS, Split, World};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -20,10 +20,7 @@ use crate::bundle::{Policy, Views};
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, checked_images, objects_of};
-use crate::world::SceneTasks;
-
-/// Truthful captions of each scene that a model's are compared with.
-const REFERENCES: usize = 5;
+use crate::world::{self, SceneTasks};
 
 /// The half of the images a measurement is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,20 +142,14 @@ impl<'a> Source<'a> {
     }
 
     /// What people wrote of the images of a part, by the tasks' ids; `None` where nobody did.
-    pub(super) fn references(&self, part: Part, seed: u64) -> anyhow::Result<Option<References>> {
+    pub(super) fn references(&self, part: Part, seed: u64) -> Option<References> {
         match self {
             Self::World { .. } => {
                 let scenes = self.scenes(part, seed, None);
-                let mut references = References::default();
-                for index in 0..scenes.count {
-                    let scene = scenes.world.scene(scenes.split, seed, index as u64);
-                    let mut rng = ChaCha8Rng::seed_from_u64(index as u64);
-                    let texts = (0..REFERENCES).map(|_| clean_caption(&scene, &mut rng).text);
-                    references.add(&scenes.task(index)?.id, texts);
-                }
-                Ok(Some(references))
+                let SceneTasks { world, split, count, .. } = scenes;
+                Some(world::references(world, split, seed, count))
             }
-            Self::Folder(folder) => Ok(folder.references.clone()),
+            Self::Folder(folder) => folder.references.clone(),
         }
     }
 
