@@ -10,6 +10,7 @@ mod gallery;
 mod histogram;
 pub(crate) mod html;
 pub(crate) mod plots;
+pub(crate) mod scatter;
 mod scores;
 #[cfg(test)]
 mod tests;
@@ -205,7 +206,8 @@ pub(crate) fn render(report: &Report) -> String {
     html::page(&report.title, &main)
 }
 
-fn warnings(warnings: &[String]) -> String {
+/// What the reader must know, in a box; nothing where there is nothing.
+pub(crate) fn warnings(warnings: &[String]) -> String {
     if warnings.is_empty() {
         return String::new();
     }

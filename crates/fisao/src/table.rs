@@ -94,12 +94,14 @@ impl Table {
         (0..self.columns.len()).map(|column| width(column).unwrap_or(0)).collect()
     }
 
-    /// Which columns hold numbers: those whose cells all begin like one, stand for none or are empty.
+    /// Which columns hold numbers: those whose cells all begin like one, be it in bold or a bound, stand for none or are empty.
     fn numeric(&self) -> Vec<bool> {
         let number = |cell: &String| {
             cell == NONE
                 || cell.is_empty()
-                || cell.trim_start_matches(['-', '+']).starts_with(|c: char| c.is_ascii_digit())
+                || cell
+                    .trim_start_matches(['-', '−', '+', '±', '*', '<'])
+                    .starts_with(|c: char| c.is_ascii_digit())
         };
         (0..self.columns.len())
             .map(|column| !self.rows.is_empty() && self.rows.iter().all(|row| number(&row[column])))

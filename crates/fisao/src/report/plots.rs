@@ -83,6 +83,41 @@ pub(crate) fn estimates(rows: &[Estimate], decimals: usize) -> String {
     svg + "</svg>"
 }
 
+/// Values as bars from 0, one below the other, each with its interval.
+pub(crate) fn bars(rows: &[Estimate], decimals: usize) -> String {
+    let ends = |row: &Estimate| row.interval.map_or(row.value, |interval| interval.high);
+    let high = rows.iter().map(|row| ends(row).max(row.value)).fold(f64::NEG_INFINITY, f64::max);
+    if !high.is_finite() || high <= 0.0 {
+        return "<p class=\"empty\">Nothing could be measured.</p>".to_owned();
+    }
+    let x = Axis::new((0.0, high), (NAMES, RIGHT - 60.0));
+    let mut svg = open(18.0 + ROW * rows.len() as f64, "Values as bars with 95 % intervals");
+    for (index, row) in rows.iter().enumerate() {
+        let y = 12.0 + ROW * (index as f64 + 0.5);
+        let class = if row.marked { "marked" } else { "" };
+        let _ = write!(
+            svg,
+            "<g class=\"estimate {class}\"><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
+             <rect x=\"{NAMES}\" y=\"{:.1}\" width=\"{:.1}\" height=\"14\" rx=\"3\"/>\
+             <text class=\"tick\" x=\"{RIGHT}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            NAMES - 14.0,
+            y + 4.0,
+            escape(&row.name),
+            y - 7.0,
+            x.at(row.value) - NAMES,
+            y + 4.0,
+            number(row.value, decimals),
+        );
+        if let Some(Interval { low, high }) = row.interval {
+            let (from, to) = (x.at(low.max(0.0)), x.at(high));
+            let _ =
+                write!(svg, "<line x1=\"{from:.1}\" x2=\"{to:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
+        }
+        svg += "</g>";
+    }
+    svg + "</svg>"
+}
+
 /// Lines over one number; `y` is at least this wide.
 pub(crate) fn lines(lines: &[Line], x_name: &str, y: RangeInclusive<f64>) -> String {
     let points = || lines.iter().flat_map(|line| &line.points);
@@ -198,6 +233,23 @@ mod tests {
         assert!(estimates(&[], 2).contains("Nothing"));
         let nothing = Line { name: "a".to_owned(), points: vec![(1.0, f64::NAN)] };
         assert!(lines(&[nothing], "images", 0.0..=1.0).contains("Nothing"));
+        assert!(bars(&[], 1).contains("Nothing"));
+    }
+
+    #[test]
+    fn bars_begin_at_zero() {
+        let row = |value: f64, interval| Estimate {
+            name: "<a>".to_owned(),
+            value,
+            interval,
+            marked: false,
+        };
+        let interval = Interval { low: -1.0, high: 4.0 };
+        let svg = bars(&[row(2.0, None), row(1.0, Some(interval))], 1);
+        // 4 takes the 464 units that names and numbers leave.
+        assert!(svg.contains("width=\"232.0\"") && svg.contains("width=\"116.0\""), "{svg}");
+        assert!(svg.contains("x1=\"220.0\" x2=\"684.0\""), "{svg}");
+        assert!(svg.contains("&lt;a&gt;"));
     }
 
     #[test]
