@@ -16,9 +16,11 @@ use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_models::text::Tokenizer;
 use fisao_verifier::mentions::{ObjectVocabulary, Unit};
+use fisao_verifier::rewards::RewardRule;
 use fisao_verifier::scorer::{ImageEmbedding, Verifier};
 
 use crate::error::AlignError;
+use crate::rollout::token_rewards;
 use crate::tasks::{Task, TaskSource};
 
 /// Most sequences decoded together by one core.
@@ -176,6 +178,41 @@ pub fn caption(
             judge.read(task, response, &encoded.embeddings[task])
         })
         .collect()
+}
+
+/// Several responses to each task, of which the one that the verifier's rewards find best is kept: no training, many times
+/// the sampling. Of equal ones the first counts. Task `i` draws from random streams of its own, as elsewhere.
+///
+/// Returns the best responses and the tokens of all that were written.
+///
+/// # Errors
+/// See [`caption`].
+pub fn best_of(
+    policy: &Llava,
+    judge: &mut Judge,
+    rule: &RewardRule,
+    tasks: &[Task],
+    samples: usize,
+    sampling: &Sampling,
+    advance: &(dyn Fn(usize) + Sync),
+) -> Result<(Vec<Captioned>, usize), AlignError> {
+    let encoded = encode(policy, &judge.verifier, tasks)?;
+    let streams: Vec<u64> = (0..tasks.len() as u64).collect();
+    let request =
+        Request { tasks, encoded: &encoded, streams: &streams, samples, sampling, advance };
+    let captions = caption(policy, judge, &request)?;
+    let tokens = captions.iter().map(|caption| caption.tokens.len()).sum();
+    let mut best: Vec<(f64, Captioned)> = Vec::with_capacity(tasks.len());
+    for caption in captions {
+        let rewards = token_rewards(rule, judge, &encoded, &caption)?;
+        let reward = rewards.iter().map(|&reward| f64::from(reward)).sum();
+        match best.last_mut().filter(|(_, known)| known.task == caption.task) {
+            Some(kept) if reward > kept.0 => *kept = (reward, caption),
+            Some(_) => {}
+            None => best.push((reward, caption)),
+        }
+    }
+    Ok((best.into_iter().map(|(_, caption)| caption).collect(), tokens))
 }
 
 /// Encodes the tasks' images and writes one response to each; task `i` draws from random stream `i`.

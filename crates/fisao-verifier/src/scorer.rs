@@ -364,7 +364,8 @@ impl Verifier {
     pub fn score(&self, image: &ImageEmbedding, name: &str) -> f64 {
         let text = self.names.get(name).expect("names are learned before they are scored");
         let centre = self.centres.as_ref().map_or(0.0, |centres| centres[name]);
-        image.score(text, self.score.regions) - centre
+        let score = image.score(text, self.score.regions) - centre;
+        if self.score.noise > 0.0 { score + self.score.noise * noise(image, name) } else { score }
     }
 
     /// Score of a text of any length with the whole of an image, never centred: the sentence-level score.
@@ -416,4 +417,21 @@ fn largest_difference(a: &[f32], b: &[f32]) -> Option<f32> {
     let scale = a.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
     let difference = a.iter().zip(b).fold(0.0_f32, |most, (x, y)| most.max((x - y).abs()));
     (difference > SAME_WEIGHT * scale).then_some(difference)
+}
+
+/// A number of the standard normal distribution that depends on the image and the name alone.
+fn noise(image: &ImageEmbedding, name: &str) -> f64 {
+    let pixels = image.whole.iter().flat_map(|value| value.to_bits().to_le_bytes());
+    // FNV-1a, then two finishing rounds of SplitMix64.
+    let hash = pixels.chain(name.bytes()).fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    });
+    let uniform = |step: u64| {
+        let mut mixed = hash.wrapping_add(step.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    // Box and Muller; 1 − u is never 0.
+    (-2.0 * (1.0 - uniform(1)).ln()).sqrt() * (std::f64::consts::TAU * uniform(2)).cos()
 }

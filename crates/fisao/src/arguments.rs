@@ -6,6 +6,7 @@
 mod align;
 mod calibrate;
 mod caption;
+mod compare;
 mod demo;
 mod eval;
 mod inspect;
@@ -21,6 +22,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub(crate) use align::{AlignArguments, AlignSource};
 pub(crate) use calibrate::CalibrateArguments;
 pub(crate) use caption::CaptionArguments;
+pub(crate) use compare::{Ablation, BudgetChoice, CompareArguments, MethodChoice};
 pub(crate) use demo::{DemoArguments, DemoOptions, LabelSource};
 pub(crate) use eval::{
     AmberArguments, AmberPart, AmberPlurals, AnswererArguments, AnsweringArguments,
@@ -89,6 +91,8 @@ pub(crate) enum Command {
     Calibrate(CalibrateArguments),
     /// Train an adapter with token rewards
     Align(AlignArguments),
+    /// Train several methods with equal budgets on the embedded world and set them side by side
+    Compare(CompareArguments),
     /// Look into the method: what the verifier can tell, and at what cost
     Study(StudyArguments),
     /// Measure hallucination and quality: captions, and answers to benchmarks

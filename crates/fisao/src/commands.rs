@@ -3,6 +3,7 @@
 pub(crate) mod align;
 pub(crate) mod calibrate;
 pub(crate) mod caption;
+pub(crate) mod compare;
 pub(crate) mod demo;
 pub(crate) mod eval;
 pub(crate) mod inspect;

@@ -10,7 +10,6 @@ mod bundle;
 mod calibrations;
 mod checkpoints;
 mod commands;
-#[expect(dead_code, reason = "the command that calls it is not there yet")]
 mod compare;
 mod device;
 mod failure;
@@ -68,6 +67,7 @@ fn run(command: &Command, reporter: &Reporter) -> anyhow::Result<()> {
         Command::Score(arguments) => commands::score::run(arguments, reporter),
         Command::Verify(arguments) => commands::verify::run(arguments, reporter),
         Command::Calibrate(arguments) => commands::calibrate::run(arguments, reporter),
+        Command::Compare(arguments) => commands::compare::run(arguments, reporter),
         Command::Align(arguments) => commands::align::run(arguments, reporter),
         Command::Study(arguments) => commands::study::run(&arguments.command, reporter),
         Command::Eval(arguments) => commands::eval::run(&arguments.command, reporter),

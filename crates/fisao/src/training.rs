@@ -163,6 +163,18 @@ impl<'a> Training<'a> {
         self.write_adapter(trainer)
     }
 
+    /// Seconds that all iterations so far have taken, by whichever process.
+    pub(crate) fn seconds(&self) -> anyhow::Result<f64> {
+        let mut seconds = 0.0;
+        self.folder.retain_records(RunFolder::TIMINGS, |line| {
+            let phases = ["rollout", "verify", "advantages", "update"];
+            let of = |phase: &&str| line.get(*phase).and_then(serde_json::Value::as_f64);
+            seconds += phases.iter().filter_map(of).sum::<f64>();
+            true
+        })?;
+        Ok(seconds)
+    }
+
     /// Restores the newest state and drops what was recorded after it.
     fn go_back_to_saved(&mut self, trainer: &mut Trainer<'_>) -> anyhow::Result<()> {
         match self.checkpoints().load(self.reporter)? {

@@ -9,6 +9,9 @@ use fisao_formats::digest::sha256_parts;
 use fisao_formats::documents::open_text;
 use fisao_verifier::calibration::VocabularyIdentity;
 use fisao_verifier::listing::Listing;
+use rand::SeedableRng as _;
+use rand::seq::SliceRandom as _;
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
 use crate::arguments::VocabularyArguments;
@@ -83,6 +86,20 @@ impl Vocabulary {
     {
         let entries = self.entries.clone();
         fisao_verifier::mentions::ObjectVocabulary::with_neutral(entries, &self.neutral)
+    }
+
+    /// A part of its categories, drawn by a seed; at least one.
+    pub(crate) fn part(&self, share: f64, seed: u64) -> Self {
+        let count = (share * self.entries.len() as f64).round().max(1.0) as usize;
+        if count >= self.entries.len() {
+            return self.clone();
+        }
+        let mut drawn: Vec<usize> = (0..self.entries.len()).collect();
+        drawn.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        drawn.truncate(count);
+        drawn.sort_unstable();
+        let entries = drawn.into_iter().map(|at| self.entries[at].clone()).collect();
+        Self { entries, neutral: self.neutral.clone() }
     }
 
     /// Its size and content.

@@ -117,6 +117,15 @@ pub(crate) fn evaluate(
     advance: &(dyn Fn(usize) + Sync),
 ) -> anyhow::Result<Evaluation> {
     let (captions, _) = describe(policy, judge, tasks, sampling, advance)?;
+    evaluate_captions(captions, tasks, truth)
+}
+
+/// Scores captions of the tasks against the truth.
+pub(crate) fn evaluate_captions(
+    captions: Vec<Captioned>,
+    tasks: &[Task],
+    truth: &[BTreeSet<String>],
+) -> anyhow::Result<Evaluation> {
     let inputs: Vec<ChairInput> = captions
         .iter()
         .map(|caption| ChairInput {

@@ -37,7 +37,7 @@ pub struct ImagesIdentity {
 }
 
 /// How the verifier scores: everything that moves the scale of its scores.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct VerifierIdentity {
     /// The model.
@@ -49,7 +49,7 @@ pub struct VerifierIdentity {
 }
 
 /// What a calibration was made with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provenance {
     /// Version of FiSAO.

@@ -1,0 +1,101 @@
+//! `fisao compare`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{DeviceArguments, LabelSource, SettingsArguments};
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArguments {
+    /// Methods to compare [default: all of them]
+    #[arg(long, value_enum, value_name = "METHOD", value_delimiter = ',')]
+    pub(crate) methods: Vec<MethodChoice>,
+    /// Train FiSAO with each of several values of a setting, for instance lora.rank=4,8,16; may be repeated. Besides the
+    /// settings there are labels=annotations,none, prompts=N,… (pictures to train on) and vocabulary-share=S,… (share of the
+    /// object names that the verifier knows)
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    pub(crate) vary: Vec<String>,
+    /// An ablation of the paper's questions, instead of naming its settings with --vary; may be repeated
+    #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) ablation: Vec<Ablation>,
+    /// Repeat everything with this many seeds
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) seeds: u64,
+    /// The first of the seeds
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) first_seed: u64,
+    /// What is held equal
+    #[arg(long, value_enum, value_name = "BUDGET", default_value_t)]
+    pub(crate) budget: BudgetChoice,
+    /// What calibration knows of its pictures
+    #[arg(long, value_enum, value_name = "LABELS", default_value_t)]
+    pub(crate) labels: LabelSource,
+    /// Responses to each picture that best-of-N chooses from
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(crate) best_of: usize,
+    /// A shorter and rougher comparison
+    #[arg(long)]
+    pub(crate) quick: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArguments,
+    /// Folder for compare.json, compare.md, compare.html and all runs; what is there already is not done again
+    #[arg(long, short, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+}
+
+/// A method of making the model hallucinate less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum MethodChoice {
+    /// The model as it comes
+    Base,
+    /// Token rewards of the model's own encoder, PPO
+    Fisao,
+    /// The same rewards without a critic: responses to one picture against each other
+    FisaoGroup,
+    /// PPO with one reward for the whole response
+    SentencePpo,
+    /// DPO on pairs that the verifier makes of the model's own responses, anew in every iteration
+    SelfDpo,
+    /// No training: the best of N responses by the verifier
+    BestOfN,
+    /// Supervised fine-tuning on captions written by someone who knows
+    Sft,
+    /// DPO on pairs written by someone who knows
+    Dpo,
+}
+
+/// What all methods get as much of as FiSAO.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BudgetChoice {
+    /// Responses learned from
+    #[default]
+    Prompts,
+    /// Seconds of training
+    WallTime,
+    /// First the one, then the other
+    Both,
+}
+
+/// Questions about the method, as settings to vary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Ablation {
+    /// The margin λ of threshold rewards
+    Margin,
+    /// Token rewards on the last token of a word, or on all of them; or one for the sentence
+    Granularity,
+    /// Log-odds, thresholds, or the whole sentence
+    Form,
+    /// Calibration with annotations and without
+    Labels,
+    /// Pictures to train on, from 32 to 4096
+    Prompts,
+    /// Rank of the adapter
+    Rank,
+    /// Noise added to the verifier's scores
+    Verifier,
+    /// Share of the object names that the verifier knows
+    Vocabulary,
+}

@@ -1,0 +1,295 @@
+//! What is compared: methods and their settings.
+
+use anyhow::bail;
+use fisao_align::AlignConfig;
+use fisao_align::group::GroupRelativeConfig;
+use fisao_align::objective::{DpoConfig, Objective, PairSource, SftConfig};
+use fisao_verifier::rewards::RewardForm;
+
+use crate::arguments::{Ablation, CompareArguments, LabelSource, MethodChoice, SettingsArguments};
+use crate::commands::demo::demo_config;
+use crate::compare::document::Budget;
+use crate::failure::Refusal;
+use crate::settings;
+
+/// Responses to one picture, for methods that compare them. They see as many times fewer pictures, so that all methods
+/// learn from the same number of responses.
+const SAMPLES: usize = 4;
+
+/// Peak learning rate of the adapter where it learns from likelihoods of whole responses: at that of PPO these lose
+/// their language.
+const PREFERENCE_RATE: f64 = 2e-4;
+
+/// Bound of the sentence reward, standard deviations: its own default.
+const SENTENCE_MAX: f64 = 3.0;
+
+/// One way to get captions.
+#[derive(Clone, Debug)]
+pub(crate) struct Trial {
+    pub(crate) key: String,
+    pub(crate) label: String,
+    pub(crate) description: &'static str,
+    pub(crate) uses_external_data: bool,
+    pub(crate) budget: Option<Budget>,
+    pub(crate) kind: Kind,
+    pub(crate) config: AlignConfig,
+    pub(crate) surroundings: Surroundings,
+}
+
+/// How captions are got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// From the model as it is.
+    Untrained,
+    /// By choosing among so many.
+    BestOf(usize),
+    /// After training.
+    Trained,
+}
+
+/// What varies besides the settings of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Surroundings {
+    /// What calibration knows.
+    pub(crate) labels: LabelSource,
+    /// Pictures to train on; as many as are asked for where there is no number.
+    pub(crate) prompts: Option<usize>,
+    /// Share of the object names that the verifier knows.
+    pub(crate) vocabulary_share: f64,
+}
+
+/// Everything that was asked for, for one seed.
+pub(crate) fn trials(arguments: &CompareArguments, seed: u64) -> anyhow::Result<Vec<Trial>> {
+    let mut choices = arguments.methods.clone();
+    if choices.is_empty() {
+        choices = match (arguments.vary.is_empty(), arguments.ablation.is_empty()) {
+            (true, true) => <MethodChoice as clap::ValueEnum>::value_variants().to_vec(),
+            _ => vec![MethodChoice::Base],
+        };
+    }
+    // Changes are told from the one, tests are made against the other, times are FiSAO's.
+    choices.extend([MethodChoice::Base, MethodChoice::Fisao]);
+    choices.sort_unstable();
+    choices.dedup();
+    let mut trials = Vec::new();
+    for choice in choices {
+        trials.push(trial(choice, arguments, seed)?);
+    }
+    let mut variations = Vec::new();
+    for ablation in &arguments.ablation {
+        variations.extend(varied(*ablation));
+    }
+    for vary in &arguments.vary {
+        variations.extend(variation(vary)?);
+    }
+    for variation in variations {
+        trials.push(variation.apply(arguments, seed)?);
+    }
+    Ok(trials)
+}
+
+/// Settings that all methods begin with.
+fn base_config(
+    arguments: &CompareArguments,
+    seed: u64,
+    change: impl FnOnce(&mut AlignConfig),
+) -> anyhow::Result<AlignConfig> {
+    let mut config = demo_config(seed, arguments.quick);
+    change(&mut config);
+    settings::resolve(&config, &arguments.settings)
+}
+
+fn trial(choice: MethodChoice, arguments: &CompareArguments, seed: u64) -> anyhow::Result<Trial> {
+    use MethodChoice as M;
+    let (key, label, description) = match choice {
+        M::Base => ("base", "base model", "as it comes"),
+        M::Fisao => {
+            ("fisao", "FiSAO (PPO)", "token rewards of the model's own encoder, with a critic")
+        }
+        M::FisaoGroup => (
+            "fisao-group",
+            "FiSAO (critic-free)",
+            "token rewards, responses to a picture against each other",
+        ),
+        M::SentencePpo => {
+            ("sentence-ppo", "PPO, sentence reward", "one score for the whole response")
+        }
+        M::SelfDpo => (
+            "self-dpo",
+            "self-rewarding DPO",
+            "best and worst of the model's own responses by the verifier",
+        ),
+        M::BestOfN => {
+            ("best-of-n", "best of N", "no training: the verifier chooses among sampled captions")
+        }
+        M::Sft => ("sft", "SFT", "truthful captions"),
+        M::Dpo => (
+            "dpo",
+            "DPO, external pairs",
+            "truthful captions against such with things that are not there",
+        ),
+    };
+    let config = base_config(arguments, seed, |config| {
+        let several = |config: &mut AlignConfig| {
+            config.align.images_per_iteration /= SAMPLES;
+            config.align.samples_per_image = SAMPLES;
+        };
+        match choice {
+            M::Base | M::Fisao | M::BestOfN => {}
+            M::FisaoGroup => {
+                several(config);
+                let kl = config.objective.kl().cloned().unwrap_or_default();
+                let group = GroupRelativeConfig { kl, ..GroupRelativeConfig::default() };
+                config.objective = Objective::GroupRelative(group);
+            }
+            M::SentencePpo => config.reward.form = RewardForm::Sentence { max: SENTENCE_MAX },
+            M::SelfDpo => {
+                several(config);
+                config.align.learning_rate = PREFERENCE_RATE;
+                config.objective = Objective::Dpo(DpoConfig::default());
+            }
+            M::Sft => {
+                config.align.learning_rate = PREFERENCE_RATE;
+                config.objective = Objective::Sft(SftConfig {});
+            }
+            M::Dpo => {
+                config.align.learning_rate = PREFERENCE_RATE;
+                let pairs = PairSource::Data;
+                config.objective = Objective::Dpo(DpoConfig { pairs, ..DpoConfig::default() });
+            }
+        }
+    })?;
+    let kind = match choice {
+        M::Base => Kind::Untrained,
+        M::BestOfN => Kind::BestOf(arguments.best_of.max(1)),
+        _ => Kind::Trained,
+    };
+    Ok(Trial {
+        key: key.to_owned(),
+        label: match kind {
+            Kind::BestOf(count) => format!("best of {count}"),
+            _ => label.to_owned(),
+        },
+        description,
+        uses_external_data: matches!(choice, M::Sft | M::Dpo),
+        budget: (kind == Kind::Trained).then_some(Budget::Prompts),
+        kind,
+        config,
+        surroundings: surroundings(arguments),
+    })
+}
+
+fn surroundings(arguments: &CompareArguments) -> Surroundings {
+    Surroundings { labels: arguments.labels, prompts: None, vocabulary_share: 1.0 }
+}
+
+/// FiSAO with some settings changed.
+struct Variation {
+    /// Name and value, as the method's key has them.
+    name: String,
+    value: String,
+    /// Settings as `--set` takes them.
+    set: Vec<String>,
+}
+
+/// Keys that are no settings of a run.
+const LABELS: &str = "labels";
+const PROMPTS: &str = "prompts";
+const VOCABULARY_SHARE: &str = "vocabulary-share";
+
+impl Variation {
+    fn of(name: &str, value: &str, set: &[&str]) -> Self {
+        let set = set.iter().map(ToString::to_string).collect();
+        Self { name: name.to_owned(), value: value.to_owned(), set }
+    }
+
+    fn apply(self, arguments: &CompareArguments, seed: u64) -> anyhow::Result<Trial> {
+        let mut trial = trial(MethodChoice::Fisao, arguments, seed)?;
+        let number = |what: &str| {
+            let message = format!("--vary {}={}: {what}", self.name, self.value);
+            self.value.parse::<f64>().map_err(|_| Refusal::new(message))
+        };
+        match self.name.as_str() {
+            LABELS => {
+                let labels = <LabelSource as clap::ValueEnum>::from_str(&self.value, false);
+                let Ok(labels) = labels else {
+                    bail!(Refusal::new(format!(
+                        "--vary labels={}: annotations or none",
+                        self.value
+                    )))
+                };
+                trial.surroundings.labels = labels;
+            }
+            PROMPTS => {
+                let count = number("a number of pictures")? as usize;
+                if count == 0 {
+                    bail!(Refusal::new("--vary prompts=0: there must be a picture to train on"));
+                }
+                trial.surroundings.prompts = Some(count);
+            }
+            VOCABULARY_SHARE => {
+                let share = number("a share above 0, at most 1")?;
+                if !(share > 0.0 && share <= 1.0) {
+                    bail!(Refusal::new("--vary vocabulary-share takes shares above 0, at most 1"));
+                }
+                trial.surroundings.vocabulary_share = share;
+            }
+            _ => {
+                let set = SettingsArguments { config: None, set: self.set.clone() };
+                trial.config = settings::resolve(&trial.config, &set)?;
+            }
+        }
+        trial.key = format!("fisao[{}={}]", self.name, self.value);
+        trial.label = format!("FiSAO, {} {}", self.name, self.value);
+        Ok(trial)
+    }
+}
+
+/// The values of one `--vary`.
+fn variation(text: &str) -> anyhow::Result<Vec<Variation>> {
+    let Some((key, values)) = text.split_once('=') else {
+        bail!(
+            Refusal::new(format!("--vary {text} gives no values"))
+                .hint(format!("write --vary {text}=VALUE,VALUE"))
+        );
+    };
+    let name = key.rsplit('.').next().unwrap_or(key);
+    let each = |value: &str| Variation::of(name, value, &[&format!("{key}={value}")]);
+    Ok(values.split(',').map(str::trim).filter(|value| !value.is_empty()).map(each).collect())
+}
+
+fn varied(ablation: Ablation) -> Vec<Variation> {
+    let plain = |name: &str, key: &str, values: &[&str]| -> Vec<Variation> {
+        values
+            .iter()
+            .map(|value| Variation::of(name, value, &[&format!("{key}={value}")]))
+            .collect()
+    };
+    match ablation {
+        Ablation::Margin => {
+            let each = |value: &&str| {
+                let margin = format!("reward.form.margin={value}");
+                Variation::of("margin", value, &["reward.form.kind=threshold", &margin])
+            };
+            ["0", "0.05", "0.1", "0.15"].iter().map(each).collect()
+        }
+        Ablation::Granularity => vec![
+            Variation::of("placement", "last", &["reward.placement=last"]),
+            Variation::of("placement", "spread", &["reward.placement=spread"]),
+            Variation::of("granularity", "sentence", &["reward.form.kind=sentence"]),
+        ],
+        Ablation::Form => ["log-odds", "threshold", "sentence"]
+            .iter()
+            .map(|form| Variation::of("form", form, &[&format!("reward.form.kind={form}")]))
+            .collect(),
+        Ablation::Labels => plain(LABELS, LABELS, &["annotations", "none"]),
+        Ablation::Prompts => {
+            plain(PROMPTS, PROMPTS, &["32", "64", "128", "256", "512", "1024", "2048", "4096"])
+        }
+        Ablation::Rank => plain("rank", "lora.rank", &["1", "2", "4", "8", "16", "32"]),
+        Ablation::Verifier => plain("noise", "score.noise", &["0.05", "0.1", "0.2", "0.4"]),
+        Ablation::Vocabulary => {
+            plain(VOCABULARY_SHARE, VOCABULARY_SHARE, &["0.1", "0.25", "0.5", "0.75"])
+        }
+    }
+}
