@@ -6,7 +6,8 @@
 //! * [`chat_template`]: how a checkpoint wants to be spoken to.
 //! * `hub` (feature `hub`): checkpoints and adapters by their name on the Hugging Face Hub.
 //! * [`adapter`]: LoRA adapters in PEFT's layout; [`merge`]: checkpoints with one folded in.
-//! * [`run_folder`], [`documents`], [`json_lines`], [`digest`]: a run's own files.
+//! * [`run_folder`], [`documents`], [`json_lines`], [`digest`]: a run's own files; [`tensorboard`]: its curves
+//!   for TensorBoard.
 //!
 //! Input files are other people's: whatever is wrong with one is a [`FormatError`] that names it, never
 //! a panic. Output files are written beside their place and renamed into it, so that an interrupted
@@ -27,6 +28,7 @@ pub mod named_vectors;
 pub mod processor;
 mod read_ahead;
 pub mod run_folder;
+pub mod tensorboard;
 pub mod tokenizer;
 pub mod weights;
 

@@ -12,6 +12,7 @@ mod peft;
 mod photographs;
 mod processor;
 mod run_folder;
+mod tensorboard;
 mod tiny;
 mod tokenizer;
 mod transformers;
