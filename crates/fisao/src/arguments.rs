@@ -12,6 +12,7 @@ mod eval;
 mod inspect;
 mod merge;
 mod pretrain;
+mod runs;
 mod score;
 mod shared;
 mod study;
@@ -35,6 +36,7 @@ pub(crate) use eval::{
 pub(crate) use inspect::InspectArguments;
 pub(crate) use merge::MergeArguments;
 pub(crate) use pretrain::PretrainArguments;
+pub(crate) use runs::{RunOrder, RunsArguments};
 pub(crate) use score::ScoreArguments;
 pub(crate) use shared::{
     DeviceArguments, Format, ModelArguments, PairArguments, SamplingArguments, ScoringArguments,
@@ -97,6 +99,8 @@ pub(crate) enum Command {
     Study(StudyArguments),
     /// Measure hallucination and quality: captions, and answers to benchmarks
     Eval(EvalArguments),
+    /// List the runs of folders, or compare them
+    Runs(RunsArguments),
     /// Tell what is in a checkpoint or adapter, and what it can be used for
     Inspect(InspectArguments),
     /// Fold an adapter into a model's weights

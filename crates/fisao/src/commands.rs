@@ -9,6 +9,7 @@ pub(crate) mod eval;
 pub(crate) mod inspect;
 pub(crate) mod merge;
 pub(crate) mod pretrain;
+pub(crate) mod runs;
 pub(crate) mod score;
 pub(crate) mod study;
 pub(crate) mod verify;

@@ -71,6 +71,7 @@ fn run(command: &Command, reporter: &Reporter) -> anyhow::Result<()> {
         Command::Align(arguments) => commands::align::run(arguments, reporter),
         Command::Study(arguments) => commands::study::run(&arguments.command, reporter),
         Command::Eval(arguments) => commands::eval::run(&arguments.command, reporter),
+        Command::Runs(arguments) => commands::runs::run(arguments, reporter),
         Command::Inspect(arguments) => commands::inspect::run(arguments, reporter),
         Command::Merge(arguments) => commands::merge::run(arguments, reporter),
         Command::Pretrain(arguments) => commands::pretrain::run(arguments, reporter),

@@ -63,7 +63,7 @@ pub(crate) fn demo_config(seed: u64, quick: bool) -> AlignConfig {
 }
 
 /// File of a run's [`DemoOptions`].
-const OPTIONS: &str = "demo.toml";
+pub(crate) const OPTIONS: &str = "demo.toml";
 
 /// What was asked for, or, of a run to be gone on with, what had been asked for when it was begun.
 fn options_and_settings(arguments: &DemoArguments) -> anyhow::Result<(DemoOptions, AlignConfig)> {

@@ -11,7 +11,7 @@ mod judged;
 mod mme;
 mod options;
 mod pope;
-mod report;
+pub(crate) mod report;
 mod runs;
 mod science_qa;
 mod world;

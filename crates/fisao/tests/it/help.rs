@@ -5,7 +5,7 @@ use crate::fixture::Workplace;
 #[test]
 fn every_command_describes_itself() {
     let place = Workplace::new();
-    let commands: [&[&str]; 26] = [
+    let commands: [&[&str]; 27] = [
         &[],
         &["caption"],
         &["score"],
@@ -28,6 +28,7 @@ fn every_command_describes_itself() {
         &["eval", "mmbench"],
         &["eval", "mm-vet"],
         &["eval", "mm-hal"],
+        &["runs"],
         &["inspect"],
         &["merge"],
         &["pretrain"],

@@ -20,6 +20,7 @@ mod inspect;
 mod merge;
 mod pretrain;
 mod resume;
+mod runs;
 mod score;
 mod study;
 mod tiles;

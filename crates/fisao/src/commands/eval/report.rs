@@ -9,7 +9,7 @@ use crate::output;
 use crate::table::Table;
 
 /// Prints what people see of a report, and what they have to know beside it.
-pub(super) fn table(format: ReportFormat, table: &Table, notes: &[String]) -> anyhow::Result<()> {
+pub(crate) fn table(format: ReportFormat, table: &Table, notes: &[String]) -> anyhow::Result<()> {
     match format {
         ReportFormat::Markdown => {
             output::line(table.markdown())?;
