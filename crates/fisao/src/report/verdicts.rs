@@ -51,8 +51,8 @@ pub(crate) struct VerdictWord {
     pub(crate) p_hallucinated: Option<f64>,
     /// Whether it counts as hallucinated.
     pub(crate) hallucinated: Option<bool>,
-    /// Where it is seen.
-    pub(crate) heat_map: HeatMap,
+    /// Where it is seen, if that is to be shown.
+    pub(crate) heat_map: Option<HeatMap>,
 }
 
 impl VerdictPage {
@@ -90,31 +90,32 @@ impl CaptionCard {
             ExtendedColorType::Rgb8,
         ));
         // One scale for all words of a picture: what is seen nowhere stays pale.
-        let ranges = self.words.iter().map(|word| word.heat_map.range());
+        let ranges = self.words.iter().filter_map(|word| Some(word.heat_map.as_ref()?.range()));
         let range = ranges.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (l, h)| {
             (low.min(l), high.max(h))
         });
-        let maps: Vec<String> = self.words.iter().map(|word| word.map(range)).collect();
+        let maps: Vec<String> = self.words.iter().filter_map(|word| word.map(range)).collect();
         format!(
             "<article class=\"card verdict\" style=\"--picture:url(data:image/png;base64,{picture})\">\n\
              <div class=\"picture\"><i role=\"img\" aria-label=\"{id}\"></i><code>{id}</code></div>\n\
              <div><p class=\"caption\">{}</p>\n<div class=\"maps\">{}</div></div>\n</article>",
-            self.coloured(),
+            coloured(&self.caption, &self.words),
             maps.concat(),
         )
     }
+}
 
-    fn coloured(&self) -> String {
-        let words = self.words.iter().map(|word| (word.bytes.clone(), word));
-        marked(&self.caption, words, |text, word| {
-            let (class, strength) = word.colour();
-            format!(
-                "<mark class=\"word {class}\" style=\"--strength:{strength:.0}%\" title=\"{}\">{}</mark>",
-                escape(&word.numbers()),
-                escape(text),
-            )
-        })
-    }
+/// A caption with its object words in the colours of their verdicts.
+pub(super) fn coloured(caption: &str, words: &[VerdictWord]) -> String {
+    let words = words.iter().map(|word| (word.bytes.clone(), word));
+    marked(caption, words, |text, word| {
+        let (class, strength) = word.colour();
+        format!(
+            "<mark class=\"word {class}\" style=\"--strength:{strength:.0}%\" title=\"{}\">{}</mark>",
+            escape(&word.numbers()),
+            escape(text),
+        )
+    })
 }
 
 impl VerdictWord {
@@ -139,18 +140,18 @@ impl VerdictWord {
     }
 
     /// The picture in small, brightened where the word is seen.
-    fn map(&self, range: (f64, f64)) -> String {
-        let overlay = STANDARD.encode(overlay(&self.heat_map, range));
+    fn map(&self, range: (f64, f64)) -> Option<String> {
+        let overlay = STANDARD.encode(overlay(self.heat_map.as_ref()?, range));
         let (class, _) = self.colour();
         let value = match self.p_hallucinated {
             Some(p) => format!("p {}", number(p, 2)),
             None => number(self.cosine, 3),
         };
-        format!(
+        Some(format!(
             "<figure class=\"{class}\"><i style=\"--map:url(data:image/png;base64,{overlay})\"></i>\
              <figcaption>{} <small>{value}</small></figcaption></figure>",
             escape(&self.category),
-        )
+        ))
     }
 }
 

@@ -105,7 +105,7 @@ fn card(
             cosine: mention.cosine,
             p_hallucinated: judged.p_hallucinated,
             hallucinated: judged.hallucinated,
-            heat_map: map,
+            heat_map: Some(map),
         }
     };
     Ok(CaptionCard {

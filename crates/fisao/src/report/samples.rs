@@ -1,0 +1,82 @@
+//! The page of samples: what the policy says of some pictures after so many iterations.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::html::{escape, fill, page};
+use super::verdicts::{VerdictWord, coloured};
+
+/// A caption that the policy wrote.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    /// The picture as a PNG file, if it is to be shown.
+    pub(crate) picture_png: Option<Vec<u8>>,
+    /// What the policy was asked.
+    pub(crate) prompt: String,
+    /// What it answered.
+    pub(crate) caption: String,
+    /// Object words of the answer, in order.
+    pub(crate) words: Vec<VerdictWord>,
+}
+
+/// Samples after `iteration` iterations as one page, which makes no request to anywhere.
+pub(crate) fn samples_page(iteration: usize, samples: &[Sample]) -> String {
+    let cards: Vec<String> =
+        samples.iter().enumerate().map(|(index, sample)| card(index + 1, sample)).collect();
+    let values = [("iteration", iteration.to_string()), ("cards", cards.join("\n"))];
+    let values = values.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let main = fill(include_str!("samples.html").trim_end(), &values);
+    page(&format!("Samples at iteration {iteration}"), &main)
+}
+
+fn card(number: usize, sample: &Sample) -> String {
+    let picture = sample.picture_png.as_ref().map_or_else(String::new, |png| {
+        let png = STANDARD.encode(png);
+        format!("<img alt=\"picture {number}\" src=\"data:image/png;base64,{png}\">")
+    });
+    format!(
+        "<article class=\"card\">\n<div class=\"picture\">{picture}</div>\n<div><h4>{}</h4>\n\
+         <p class=\"caption\">{}</p></div>\n</article>",
+        escape(&sample.prompt),
+        coloured(&sample.caption, &sample.words),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Sample {
+        let word = |start: usize, category: &str, p: f64| VerdictWord {
+            bytes: start..start + category.len(),
+            category: category.to_owned(),
+            negated: false,
+            cosine: 0.25,
+            p_hallucinated: Some(p),
+            hallucinated: Some(p >= 0.5),
+            heat_map: None,
+        };
+        Sample {
+            picture_png: Some(vec![0, 1, 2]),
+            prompt: "<b>Describe</b>".into(),
+            caption: "A dog & a cat.".into(),
+            words: vec![word(2, "dog", 0.1), word(10, "cat", 0.9)],
+        }
+    }
+
+    #[test]
+    fn words_are_coloured_and_text_is_escaped() {
+        let page = samples_page(20, &[sample(), Sample { picture_png: None, ..sample() }]);
+        let body = page.split_once("<body>").expect("the page has a body").1;
+        insta::assert_snapshot!(body);
+    }
+
+    #[test]
+    fn nothing_is_fetched() {
+        let page = samples_page(20, &[sample()]);
+        assert!(!page.contains("{{"), "a placeholder has no value");
+        for fetch in ["http://", "https://", "url(", "<script", "<link", "@import", "srcset"] {
+            assert!(!page.contains(fetch), "the page contains {fetch}");
+        }
+    }
+}
