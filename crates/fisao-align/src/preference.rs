@@ -55,6 +55,18 @@ impl PreferenceStatistics {
     }
 }
 
+/// Log-likelihood of the chosen responses of a micro-batch of pairs, `[1]`, nats; the arguments are those of
+/// [`dpo_loss`].
+pub fn chosen_log_likelihood(log_probs: &Tensor<1>, lengths: &[usize]) -> Tensor<1> {
+    let mut start = 0;
+    let sums = lengths.chunks_exact(2).map(|pair| {
+        let range = start..start + pair[0];
+        start += pair[0] + pair[1];
+        log_probs.clone().slice([range]).sum()
+    });
+    Tensor::cat(sums.collect(), 0).sum()
+}
+
 /// Loss of a micro-batch of pairs, [`dpo_term`] summed over pairs and divided by `normaliser`.
 ///
 /// * `log_probs` — `log π_θ`, tracked, `[N]`, nats: chosen and rejected responses in turn, one after the other.

@@ -37,6 +37,28 @@ pub struct Watch {
     pub truth: Option<Vec<BTreeSet<String>>>,
 }
 
+/// What the watched tasks showed.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// In numbers.
+    pub health: SplitHealth,
+    /// The policy's greedy responses, one to each task.
+    pub captions: Vec<Captioned>,
+}
+
+/// An object word of a response with what it is worth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WordVerdict {
+    /// Where it stands in the text, bytes.
+    pub span: std::ops::Range<usize>,
+    /// What it names.
+    pub category: String,
+    /// The verifier's score.
+    pub score: f64,
+    /// Its reward, for the first mention of its category.
+    pub reward: f64,
+}
+
 /// Everything that changes during a run; together with configuration and data it determines the rest
 /// of the run bit for bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -261,6 +283,24 @@ impl<'a> Trainer<'a> {
         Err(AlignError::RewardZero { responses, mentions })
     }
 
+    /// The watched tasks.
+    pub fn watched(&self) -> &[Task] {
+        self.watch.as_ref().map_or(&[], |watch| &watch.tasks)
+    }
+
+    /// The object words of a response.
+    pub fn verdicts(&self, caption: &Captioned) -> Vec<WordVerdict> {
+        let words = caption.units.iter().zip(&caption.scores);
+        words
+            .map(|(unit, &score)| WordVerdict {
+                span: unit.span.clone(),
+                category: self.judge.vocabulary.category(unit.category).to_owned(),
+                score,
+                reward: self.rule.unit_reward(score),
+            })
+            .collect()
+    }
+
     /// Reward and recall on the watched tasks, greedily captioned; warnings go to `emit`.
     ///
     /// # Errors
@@ -268,7 +308,7 @@ impl<'a> Trainer<'a> {
     pub fn check_watch(
         &mut self,
         emit: &mut dyn FnMut(AlignEvent),
-    ) -> Result<Option<SplitHealth>, AlignError> {
+    ) -> Result<Option<Look>, AlignError> {
         let Some(watch) = self.watch.clone() else { return Ok(None) };
         let (captions, encoded) = self.describe(&watch.tasks, 0.0)?;
         let mut reward = 0.0;
@@ -309,7 +349,7 @@ impl<'a> Trainer<'a> {
         for warning in check_split(&health, &self.config.guards) {
             emit(AlignEvent::Warning(warning));
         }
-        Ok(Some(health))
+        Ok(Some(Look { health, captions }))
     }
 
     /// Captions tasks with the current policy.

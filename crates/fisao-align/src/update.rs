@@ -17,7 +17,7 @@ use crate::objective::Objective;
 use crate::ppo::{
     ClipRange, LearningRates, PolicyStatistics, ValueStatistics, policy_loss, value_loss,
 };
-use crate::preference::{PreferenceStatistics, dpo_loss};
+use crate::preference::{PreferenceStatistics, chosen_log_likelihood, dpo_loss};
 use crate::rollout::{Critic, Rollout, examples};
 
 /// Prefix of the value head's tensors; everything else belongs to the adapter.
@@ -161,6 +161,15 @@ fn apply(
     norm
 }
 
+/// What sums over a minibatch are divided by; never by what a micro-batch holds.
+#[derive(Clone, Copy)]
+struct Normaliser {
+    items: f64,
+    tokens: f64,
+    /// Tokens of the first response of each item: the chosen ones of pairs.
+    first_tokens: f64,
+}
+
 /// Differentiates a minibatch: each core its share, in micro-batches of like length.
 fn differentiate(
     learner: &Learner,
@@ -171,9 +180,11 @@ fn differentiate(
     let length = |item: &&[usize]| -> usize {
         item.iter().map(|&index| rollout.captions[index].tokens.len()).sum()
     };
-    let normaliser = match config.objective {
-        Objective::Dpo(_) => minibatch.len(),
-        _ => minibatch.iter().map(length).sum(),
+    let first = |item: &&[usize]| rollout.captions[item[0]].tokens.len();
+    let normaliser = Normaliser {
+        items: minibatch.len() as f64,
+        tokens: minibatch.iter().map(length).sum::<usize>() as f64,
+        first_tokens: minibatch.iter().map(first).sum::<usize>() as f64,
     };
     let mut sorted = minibatch.to_vec();
     sorted.sort_by_key(|item| (std::cmp::Reverse(length(item)), item[0]));
@@ -188,7 +199,7 @@ fn differentiate(
             items.chunks((config.align.micro_batch / responses).max(1))
         }) {
             let micro = items.concat();
-            sum.add(&differentiate_micro(learner, rollout, &micro, config, normaliser as f64)?);
+            sum.add(&differentiate_micro(learner, rollout, &micro, config, normaliser)?);
         }
         Ok::<_, AlignError>(sum)
     });
@@ -204,7 +215,7 @@ fn differentiate_micro(
     rollout: &Rollout,
     micro: &[usize],
     config: &AlignConfig,
-    normaliser: f64,
+    normaliser: Normaliser,
 ) -> Result<Differentiated, AlignError> {
     let mut replica = learner.clone();
     replica.train_where(&|_| true);
@@ -225,22 +236,27 @@ fn differentiate_micro(
                 _ => unreachable!("matched above"),
             };
             let (loss, policy) =
-                policy_loss(logprobs, &old, &gather(&credit.advantages), clip, normaliser);
+                policy_loss(logprobs, &old, &gather(&credit.advantages), clip, normaliser.tokens);
             step.policy = policy;
-            if bonus > 0.0 { loss - entropy.sum() * (bonus / normaliser) } else { loss }
+            if bonus > 0.0 { loss - entropy.sum() * (bonus / normaliser.tokens) } else { loss }
         }
         Objective::Dpo(dpo) => {
             step.policy = moved(&logprobs, &old);
             let lengths: Vec<usize> = examples.iter().map(|one| one.response.len()).collect();
             let reference = gather(&rollout.reference_logprobs);
             let (loss, preference) =
-                dpo_loss(&logprobs, &reference, &lengths, dpo.beta, normaliser);
+                dpo_loss(&logprobs, &reference, &lengths, dpo.beta, normaliser.items);
             step.preference = preference;
-            loss
+            if dpo.chosen_weight > 0.0 {
+                let chosen = chosen_log_likelihood(&logprobs, &lengths);
+                loss - chosen * (dpo.chosen_weight / normaliser.first_tokens)
+            } else {
+                loss
+            }
         }
         Objective::Sft(_) => {
             step.policy = moved(&logprobs, &old);
-            logprobs.sum() * (-1.0 / normaliser)
+            logprobs.sum() * (-1.0 / normaliser.tokens)
         }
     };
     step.policy_loss = f64::from(floats(&loss)[0]);
@@ -255,7 +271,7 @@ fn differentiate_micro(
             &gather(values),
             &gather(returns),
             ppo.value_clip_range,
-            normaliser,
+            normaliser.tokens,
         );
         step.value_loss = f64::from(floats(&term)[0]);
         step.value = value;

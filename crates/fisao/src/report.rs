@@ -10,7 +10,6 @@ mod gallery;
 mod histogram;
 pub(crate) mod html;
 pub(crate) mod plots;
-#[cfg_attr(not(test), expect(dead_code, reason = "no command shows samples yet"))]
 pub(crate) mod samples;
 pub(crate) mod scatter;
 mod scores;

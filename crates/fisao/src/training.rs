@@ -3,22 +3,31 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use fisao_align::AlignConfig;
+use fisao_align::captions::Captioned;
 use fisao_align::config::BestBy;
 use fisao_align::error::AlignError;
 use fisao_align::events::{AlignEvent, IterationMetrics, PhaseSeconds, Warning, WarningCode};
 use fisao_align::guards::SplitHealth;
-use fisao_align::trainer::Trainer;
+use fisao_align::trainer::{Look, Trainer};
 use fisao_formats::documents::read_json;
 use fisao_formats::run_folder::MetricsWriter;
+use fisao_formats::tensorboard::EventWriter;
 use fisao_formats::{Adapter, FormatError, RunFolder};
+use fisao_models::image::ImageProcessor;
+use fisao_verifier::calibration::{Calibration, ProbabilityModel};
+use image::ExtendedColorType;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoints::Checkpoints;
 use crate::failure::{Interrupted, Refusal};
+use crate::report::png;
+use crate::report::samples::{Sample, samples_page};
+use crate::report::verdicts::VerdictWord;
 use crate::reporter::Reporter;
 
 /// Folder of the resumable states inside a run folder.
@@ -29,6 +38,15 @@ const WATCH: &str = "watch.jsonl";
 const BEST: &str = "best.json";
 /// The adapter of that state, PEFT layout.
 const BEST_ADAPTER: &str = "adapter-best";
+
+/// What the policy says of some watched tasks, one JSON object per task and look.
+const SAMPLES: &str = "samples.jsonl";
+/// The same as pages, one per look.
+const SAMPLE_PAGES: &str = "samples";
+/// Watched tasks whose responses are kept.
+const SAMPLED: usize = 8;
+/// Folder of the event files that TensorBoard reads.
+const TENSORBOARD: &str = "tensorboard";
 
 /// One line of [`WATCH`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,6 +68,29 @@ struct TimingRecord {
     tokens_per_second: f64,
 }
 
+/// One line of [`SAMPLES`].
+#[derive(Debug, Clone, Serialize)]
+struct SampleRecord<'a> {
+    /// Iterations done.
+    iteration: usize,
+    image: &'a str,
+    caption: &'a str,
+    words: Vec<SampleWord>,
+}
+
+/// An object word of a [`SampleRecord`].
+#[derive(Debug, Clone, Serialize)]
+struct SampleWord {
+    /// Where it stands in the caption, characters.
+    start: usize,
+    end: usize,
+    category: String,
+    score: f64,
+    /// Probability that it is not there.
+    p_hallucinated: f64,
+    reward: f64,
+}
+
 /// Content of [`BEST`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Best {
@@ -57,6 +98,19 @@ struct Best {
     iteration: usize,
     by: BestBy,
     value: f64,
+}
+
+/// What a run is made in and of.
+#[derive(Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) folder: &'a RunFolder,
+    pub(crate) reporter: &'a Reporter,
+    pub(crate) config: &'a AlignConfig,
+    pub(crate) calibration: &'a Calibration,
+    /// How the policy's pictures were prepared.
+    pub(crate) processor: &'a ImageProcessor,
+    /// What the adapter's configuration names as its base.
+    pub(crate) base_model: &'a str,
 }
 
 /// A trainer's surroundings, and what it reported.
@@ -68,6 +122,10 @@ pub(crate) struct Training<'a> {
     /// Command that continues an interrupted run.
     resume_command: String,
     config: &'a AlignConfig,
+    /// What gives samples their probabilities.
+    calibration: &'a Calibration,
+    /// What shows their pictures.
+    processor: &'a ImageProcessor,
     /// What the adapter's configuration names as its base.
     base_model: String,
     /// What the user was warned about, one text per kind.
@@ -84,23 +142,26 @@ struct Records {
     metrics: MetricsWriter,
     timings: MetricsWriter,
     watch: MetricsWriter,
+    samples: MetricsWriter,
+    events: EventWriter,
 }
 
 impl<'a> Training<'a> {
     pub(crate) fn new(
-        folder: &'a RunFolder,
-        reporter: &'a Reporter,
+        surroundings: Surroundings<'a>,
         stop: Arc<AtomicBool>,
         resume_command: String,
-        config: &'a AlignConfig,
-        base_model: &str,
     ) -> Self {
+        let Surroundings { folder, reporter, config, calibration, processor, base_model } =
+            surroundings;
         Self {
             folder,
             reporter,
             stop,
             resume_command,
             config,
+            calibration,
+            processor,
             base_model: base_model.to_owned(),
             warnings: Vec::new(),
             warned: Vec::new(),
@@ -122,6 +183,8 @@ impl<'a> Training<'a> {
             metrics: self.folder.records(RunFolder::METRICS)?,
             timings: self.folder.records(RunFolder::TIMINGS)?,
             watch: self.folder.records(WATCH)?,
+            samples: self.folder.records(SAMPLES)?,
+            events: self.events(trainer.iteration())?,
         };
         let (done, all) = (trainer.iteration(), self.config.align.iterations);
         let phase = self.reporter.phase_from("align", done as u64, all as u64);
@@ -138,12 +201,17 @@ impl<'a> Training<'a> {
             self.warn(trainer.iteration(), warnings);
             if let Some(measured) = finished {
                 let tokens_per_second = measured.tokens as f64 / measured.seconds.rollout;
-                records.metrics.write(&measured)?;
-                records.timings.write(&TimingRecord {
+                let timing = TimingRecord {
                     iteration: measured.iteration,
                     seconds: measured.seconds,
                     tokens_per_second,
-                })?;
+                };
+                records.metrics.write(&measured)?;
+                records.timings.write(&timing)?;
+                let step = measured.iteration as u64 + 1;
+                let now = SystemTime::now();
+                records.events.scalars(step, now, named(&scalars("align", &*measured)?))?;
+                records.events.scalars(step, now, named(&scalars("time", &timing)?))?;
                 phase.message(progress(&measured, tokens_per_second));
                 phase.advance(1);
                 self.metrics.push(*measured);
@@ -191,6 +259,7 @@ impl<'a> Training<'a> {
         // The curves of the report begin where the run began.
         self.metrics = self.kept(RunFolder::METRICS, |at| at < done)?;
         self.folder.retain_records(RunFolder::TIMINGS, |line| number(line) < Some(done))?;
+        self.folder.retain_records(SAMPLES, |line| number(line) <= Some(done))?;
         let looks: Vec<WatchRecord> = self.kept(WATCH, |at| at <= done)?;
         self.health = looks.into_iter().map(|look| (look.iteration, look.health)).collect();
         Ok(())
@@ -269,21 +338,88 @@ impl<'a> Training<'a> {
     /// Looks at the watched tasks and notes what they show.
     fn look(&mut self, trainer: &mut Trainer<'_>, records: &mut Records) -> anyhow::Result<()> {
         let mut warnings = Vec::new();
-        let health = trainer.check_watch(&mut |event| {
+        let look = trainer.check_watch(&mut |event| {
             if let AlignEvent::Warning(warning) = event {
                 warnings.push(warning);
             }
         })?;
         let done = trainer.iteration();
         self.warn(done, warnings);
-        let Some(health) = health else { return Ok(()) };
+        let Some(Look { health, captions }) = look else { return Ok(()) };
         records.watch.write(&WatchRecord { iteration: done, health })?;
+        let scalars = scalars("watched", &health)?;
+        records.events.scalars(done as u64, SystemTime::now(), named(&scalars))?;
+        self.show_samples(trainer, &captions[..captions.len().min(SAMPLED)], records)?;
         self.health.push((done, health));
         match self.config.checkpoint.best {
             BestBy::WatchedReward => self.offer(trainer, Some(health.reward)),
             BestBy::WatchedRecall => self.offer(trainer, health.recall),
             BestBy::None | BestBy::Reward => Ok(()),
         }
+    }
+
+    /// Event files of a run after so many iterations; those of iterations that are repeated are taken back.
+    fn events(&self, done: usize) -> anyhow::Result<EventWriter> {
+        let (folder, now) = (self.path(TENSORBOARD), SystemTime::now());
+        Ok(if folder.exists() {
+            EventWriter::resume(&folder, done as u64 + 1, now)?
+        } else {
+            EventWriter::create(&folder, now)?
+        })
+    }
+
+    /// Writes down what the policy says of the first watched tasks, with the words that it is paid for.
+    fn show_samples(
+        &self,
+        trainer: &Trainer<'_>,
+        captions: &[Captioned],
+        records: &mut Records,
+    ) -> anyhow::Result<()> {
+        let (done, now) = (trainer.iteration(), SystemTime::now());
+        let mut shown = Vec::with_capacity(captions.len());
+        for caption in captions {
+            let task = &trainer.watched()[caption.task];
+            let (mut words, mut coloured) = (Vec::new(), Vec::new());
+            for word in trainer.verdicts(caption) {
+                let there = self.calibration.probability(word.score, ProbabilityModel::default());
+                let characters = |byte: usize| caption.text[..byte].chars().count();
+                words.push(SampleWord {
+                    start: characters(word.span.start),
+                    end: characters(word.span.end),
+                    category: word.category.clone(),
+                    score: word.score,
+                    p_hallucinated: 1.0 - there,
+                    reward: word.reward,
+                });
+                coloured.push(VerdictWord {
+                    bytes: word.span,
+                    category: word.category,
+                    negated: false,
+                    cosine: word.score,
+                    p_hallucinated: Some(1.0 - there),
+                    hallucinated: Some(there < 0.5),
+                    heat_map: None,
+                });
+            }
+            let (image, text) = (task.id.as_str(), caption.text.as_str());
+            records.samples.write(&SampleRecord {
+                iteration: done,
+                image,
+                caption: text,
+                words,
+            })?;
+            records.events.text(&format!("samples/{image}"), done as u64, now, text)?;
+            let picture = self.processor.picture(&task.image);
+            let png = png(picture.as_raw(), picture.dimensions(), ExtendedColorType::Rgb8);
+            shown.push(Sample {
+                picture_png: Some(png),
+                prompt: image.to_owned(),
+                caption: caption.text.clone(),
+                words: coloured,
+            });
+        }
+        let name = format!("{SAMPLE_PAGES}/iteration-{done:05}.html");
+        Ok(self.folder.write_bytes(&name, samples_page(done, &shown).as_bytes())?)
     }
 
     /// Keeps the adapter if its value is the best so far. What equals the best is not better, so that iterations which are
@@ -344,6 +480,21 @@ impl<'a> Training<'a> {
         Adapter::of(trainer.policy(), &self.config.lora, Some(&self.base_model)).write(&path)?;
         Ok(())
     }
+}
+
+/// The numbers of a record under names for TensorBoard.
+fn scalars(group: &str, record: &impl Serialize) -> anyhow::Result<Vec<(String, f64)>> {
+    let serde_json::Value::Object(fields) = serde_json::to_value(record)? else {
+        return Ok(Vec::new());
+    };
+    let numbers = fields.iter().filter(|(name, _)| *name != "iteration");
+    Ok(numbers
+        .filter_map(|(name, value)| Some((format!("{group}/{name}"), value.as_f64()?)))
+        .collect())
+}
+
+fn named(scalars: &[(String, f64)]) -> impl Iterator<Item = (&str, f64)> {
+    scalars.iter().map(|(name, value)| (name.as_str(), *value))
 }
 
 /// The number of a record.

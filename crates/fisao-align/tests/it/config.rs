@@ -47,6 +47,7 @@ const OUT_OF_RANGE: &[(&str, &str, &[&str])] = &[
     ("dpo", "align.samples-per-image", &["1"]),
     ("dpo", "objective.beta", &["0.0", "-0.1", "inf"]),
     ("dpo", "objective.least-gap", &["-0.1", "nan"]),
+    ("dpo", "objective.chosen-weight", &["-0.1", "inf"]),
 ];
 
 /// Keys whose values are words, checked while parsing.

@@ -12,6 +12,7 @@ use fisao_align::captions::Judge;
 use fisao_align::tasks::TaskSource;
 use fisao_align::trainer::{Trainer, Watch};
 use fisao_formats::{FormatError, LoadDtype, RunFolder};
+use fisao_models::image::ImageProcessor;
 use fisao_models::llava::Llava;
 use fisao_scenes::Split;
 use fisao_verifier::calibration::Calibration;
@@ -25,7 +26,7 @@ use crate::failure::Refusal;
 use crate::model_location::ModelLocation;
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, checked_images};
-use crate::training::Training;
+use crate::training::{Surroundings, Training};
 use crate::vocabulary::Vocabulary;
 use crate::world::{WorldLab, watch};
 use crate::{interrupt, settings, text_cache};
@@ -51,6 +52,7 @@ struct Run<'a> {
 /// What a trainer is made of.
 struct Parts<'a> {
     model: Llava,
+    processor: &'a ImageProcessor,
     /// What the adapter's configuration names as its base.
     base_model: &'a str,
     judge: Judge,
@@ -72,6 +74,7 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
             };
             run.train(Parts {
                 model: lab.policy.model.clone(),
+                processor: &lab.policy.processor,
                 base_model: &lab.policy.name,
                 judge: lab.judge()?,
                 calibration: &calibration,
@@ -154,6 +157,7 @@ impl<'a> Run<'a> {
         policy.check_length(tasks.longest_prompt(), self.config.max_new_tokens)?;
         self.train(Parts {
             model: policy.model.clone(),
+            processor: &policy.processor,
             base_model: &policy.name,
             judge,
             calibration: &calibration,
@@ -164,7 +168,7 @@ impl<'a> Run<'a> {
 
     /// Trains in the run's folder, or makes the one step of a dry run.
     fn train(&self, parts: Parts<'_>) -> anyhow::Result<()> {
-        let Parts { model, base_model, judge, calibration, tasks, watch } = parts;
+        let Parts { model, processor, base_model, judge, calibration, tasks, watch } = parts;
         let (config, reporter) = (&self.config, self.reporter);
         let mut trainer = Trainer::new(config.clone(), model, judge, calibration, tasks, watch)?;
         reporter.note(format!(
@@ -180,7 +184,9 @@ impl<'a> Run<'a> {
         };
         let resume = format!("fisao align --resume {}", folder.root().display());
         let stop = interrupt::flag()?;
-        let mut training = Training::new(&folder, reporter, stop, resume, config, base_model);
+        let surroundings =
+            Surroundings { folder: &folder, reporter, config, calibration, processor, base_model };
+        let mut training = Training::new(surroundings, stop, resume);
         let outcome = training.run(&mut trainer, self.begun.is_some());
         if outcome.is_err() && self.begun.is_none() && trainer.iteration() == 0 {
             // Refused before anything was learned: nothing of it is worth keeping, and the same folder can be tried again.

@@ -30,7 +30,7 @@ use crate::report::{
     png, render,
 };
 use crate::reporter::Reporter;
-use crate::training::Training;
+use crate::training::{Surroundings, Training};
 use crate::world::{Evaluation, SceneTasks, WorldLab, evaluate, watch};
 use crate::{output, printer, settings};
 
@@ -136,9 +136,22 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
         })?
     };
     let sizes = sizes(options.quick);
+    let calibrating = Instant::now();
+    let known = lab.tasks(Split::Calibration, options.seed, sizes.calibration).labelled()?;
+    let calibration =
+        lab.calibrate(&config, options.labels.into(), (&known.0, &known.1), reporter)?;
+    folder.write_json(CALIBRATION, &calibration)?;
+    let seconds = Seconds { calibrate: calibrating.elapsed().as_secs_f64(), ..Seconds::default() };
     let resume = format!("fisao demo --output {} --resume", folder.root().display());
-    let training = Training::new(&folder, reporter, stop, resume, &config, &lab.policy.name);
-    let seconds = Seconds::default();
+    let surroundings = Surroundings {
+        folder: &folder,
+        reporter,
+        config: &config,
+        calibration: &calibration,
+        processor: &lab.policy.processor,
+        base_model: &lab.policy.name,
+    };
+    let training = Training::new(surroundings, stop, resume);
     let mut demo = Demo {
         config: config.clone(),
         folder: &folder,
@@ -147,12 +160,6 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
         training,
         seconds,
     };
-    let calibrating = Instant::now();
-    let known = lab.tasks(Split::Calibration, options.seed, sizes.calibration).labelled()?;
-    let calibration =
-        lab.calibrate(&config, options.labels.into(), (&known.0, &known.1), reporter)?;
-    folder.write_json(CALIBRATION, &calibration)?;
-    demo.seconds.calibrate = calibrating.elapsed().as_secs_f64();
     let (test, test_truth) = lab.tasks(Split::Test, options.seed, sizes.test).labelled()?;
     let model = &lab.policy.model;
     let base = demo.evaluate("base", model, &test, &test_truth)?;

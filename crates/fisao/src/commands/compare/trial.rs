@@ -26,7 +26,7 @@ use crate::calibrations::{self, CALIBRATION};
 use crate::compare::document::SeedRow;
 use crate::compare::measure::Yardsticks;
 use crate::reporter::Reporter;
-use crate::training::Training;
+use crate::training::{Surroundings, Training};
 use crate::world::{WorldLab, evaluate_captions, watch};
 
 /// What one trial gave, in its folder.
@@ -250,9 +250,15 @@ impl TrainedRun<'_> {
             Some(watch),
         )?;
         let (bench, again) = (self.bench, self.bench.again.to_owned());
-        let stop = Arc::clone(bench.stop);
-        let name = &self.lab.policy.name;
-        let mut training = Training::new(&folder, bench.reporter, stop, again, config, name);
+        let surroundings = Surroundings {
+            folder: &folder,
+            reporter: bench.reporter,
+            config,
+            calibration: &calibration,
+            processor: &self.lab.policy.processor,
+            base_model: &self.lab.policy.name,
+        };
+        let mut training = Training::new(surroundings, Arc::clone(bench.stop), again);
         let mut warnings = Vec::new();
         match training.run(&mut trainer, resume) {
             Err(error) if error.is::<AlignError>() && trainer.iteration() > 0 => {
