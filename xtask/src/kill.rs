@@ -2,7 +2,7 @@
 //! one that was left alone.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -30,6 +30,9 @@ pub(crate) struct KillArguments {
     /// Seed of the run and of the moments.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// The command, instead of one that is built first.
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
     /// More settings of the run, such as objective.kind=dpo.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -37,13 +40,10 @@ pub(crate) struct KillArguments {
 
 /// Builds the command, makes both runs and compares them.
 pub(crate) fn kill(root: &Path, arguments: &KillArguments) -> anyhow::Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "--workspace", "--release"])
-        .current_dir(root)
-        .status()?;
-    ensure!(built.success(), "the command could not be built");
-    let binary = root.join("target/release/fisao");
+    let binary = match &arguments.binary {
+        Some(binary) => std::path::absolute(binary)?,
+        None => build(root)?,
+    };
     let folder = std::env::temp_dir().join(format!("fisao-kill-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let run = |name: &str| begin(&binary, &folder.join(name), arguments);
@@ -90,6 +90,16 @@ pub(crate) fn kill(root: &Path, arguments: &KillArguments) -> anyhow::Result<()>
         started.elapsed().as_secs_f64()
     );
     Ok(())
+}
+
+fn build(root: &Path) -> anyhow::Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--workspace", "--release"])
+        .current_dir(root)
+        .status()?;
+    ensure!(built.success(), "the command could not be built");
+    Ok(root.join("target/release/fisao"))
 }
 
 fn begin(binary: &Path, output: &Path, arguments: &KillArguments) -> Command {

@@ -181,7 +181,7 @@ pub fn caption(
 }
 
 /// Several responses to each task, of which the one that the verifier's rewards find best is kept: no training, many times
-/// the sampling. Of equal ones the first counts. Task `i` draws from random streams of its own, as elsewhere.
+/// the sampling. Of equal ones the first counts. Task `i` of them draws from random streams of its own, number `first + i`.
 ///
 /// Returns the best responses and the tokens of all that were written.
 ///
@@ -191,13 +191,13 @@ pub fn best_of(
     policy: &Llava,
     judge: &mut Judge,
     rule: &RewardRule,
-    tasks: &[Task],
+    (tasks, first): (&[Task], usize),
     samples: usize,
     sampling: &Sampling,
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<(Vec<Captioned>, usize), AlignError> {
     let encoded = encode(policy, &judge.verifier, tasks)?;
-    let streams: Vec<u64> = (0..tasks.len() as u64).collect();
+    let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
     let request =
         Request { tasks, encoded: &encoded, streams: &streams, samples, sampling, advance };
     let captions = caption(policy, judge, &request)?;

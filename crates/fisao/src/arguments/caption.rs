@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Format, ModelArguments, SamplingArguments};
+use super::{Format, ModelArguments, SamplingArguments, VocabularyArguments};
+use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
 pub(crate) struct CaptionArguments {
@@ -19,6 +20,21 @@ pub(crate) struct CaptionArguments {
     pub(crate) prompt: String,
     #[command(flatten)]
     pub(crate) sampling: SamplingArguments,
+    /// Sample so many captions of each image and print the one whose words the verifier finds most surely in it; no
+    /// training, but so many times the work
+    #[arg(long, value_name = "N", requires = "calibration", requires = "temperature")]
+    pub(crate) best_of: Option<usize>,
+    /// Calibration made by `fisao calibrate`, for --best-of
+    #[arg(long, value_name = "FILE", requires = "best_of")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// CLIP checkpoint the model's vision tower comes from, for --best-of, folder or name [default: the embedded world's]
+    #[arg(long, value_name = "FOLDER|ID", requires = "best_of")]
+    pub(crate) verifier: Option<ModelLocation>,
+    /// Use a verifier whose vision tower is not the model's own
+    #[arg(long, requires = "best_of")]
+    pub(crate) allow_foreign_verifier: bool,
+    #[command(flatten)]
+    pub(crate) vocabulary: VocabularyArguments,
     /// How to print the captions; json prints one object per image
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) format: Format,

@@ -1,15 +1,23 @@
 //! `fisao caption`: describes images.
 
-use fisao_align::captions::{generate, tasks_at_once};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use fisao_align::captions::{Captioned, Judge, best_of, generate, tasks_at_once};
 use fisao_align::tasks::TaskSource;
-use fisao_models::generation::{FinishReason, Generated};
+use fisao_models::generation::{FinishReason, Generated, Sampling};
+use fisao_verifier::rewards::{RewardConfig, RewardRule};
 use serde::Serialize;
 
-use crate::arguments::{CaptionArguments, Format};
-use crate::bundle::Policy;
+use crate::arguments::{CaptionArguments, Format, ScoringArguments};
+use crate::bundle::{Policy, Views, verifier_from_arguments};
+use crate::calibrations::{self, Setting};
 use crate::output;
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, checked_images};
+use crate::vocabulary::Vocabulary;
 
 /// One image's caption, as printed.
 #[derive(Serialize)]
@@ -35,7 +43,11 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
     let images = checked_images(&arguments.images, reporter)?;
     let device = arguments.model.device.open(reporter)?.device;
     let policy = Policy::from_arguments(&arguments.model, &device, reporter)?;
-    let tasks = ImageTasks::new(&policy, images, &arguments.prompt)?;
+    let chooser = arguments.calibration.as_deref();
+    let chooser = chooser.map(|path| Chooser::open(path, arguments, &policy, &device, reporter));
+    let mut chooser = chooser.transpose()?;
+    let views = chooser.as_ref().and_then(|chooser| chooser.views.clone());
+    let tasks = ImageTasks::new(&policy, images, &arguments.prompt)?.with_verifier(views);
     policy.check_length(tasks.longest_prompt(), sampling.max_new_tokens)?;
 
     let length = tasks.longest_prompt() + sampling.max_new_tokens;
@@ -44,7 +56,13 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
     for start in (0..tasks.count()).step_by(at_once) {
         let end = (start + at_once).min(tasks.count());
         let advance = |done| progress.advance(done as u64);
-        let captions = generate(&policy.model, &tasks, start..end, length, &sampling, &advance)?;
+        let captions = match &mut chooser {
+            Some(chooser) => chooser.choose(&policy, &tasks, start..end, &sampling)?,
+            None => generate(&policy.model, &tasks, start..end, length, &sampling, &advance)?,
+        };
+        if chooser.is_some() {
+            advance(end - start);
+        }
         for (index, written) in (start..end).zip(captions) {
             let image = tasks.file(index).display().to_string();
             let caption = describe(&policy, image, &arguments.prompt, &written)?;
@@ -56,6 +74,62 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
     }
     progress.finish();
     Ok(())
+}
+
+/// What chooses among several captions.
+struct Chooser {
+    judge: Judge,
+    rule: RewardRule,
+    views: Option<Views>,
+    count: usize,
+}
+
+impl Chooser {
+    fn open(
+        calibration: &Path,
+        arguments: &CaptionArguments,
+        policy: &Policy,
+        device: &Device,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Self> {
+        let calibration = calibrations::read(calibration)?;
+        let settings = ScoringArguments::default().resolve(Some(&calibration));
+        let verifier = arguments.verifier.as_ref();
+        let mut loaded = verifier_from_arguments(verifier, settings, device, reporter)?;
+        let views = loaded.views_beside(policy, arguments.allow_foreign_verifier, reporter)?;
+        let words = Vocabulary::from_arguments(&arguments.vocabulary)?;
+        let setting = Setting { verifier: &loaded, vocabulary: &words };
+        // An aligned model may be held to the calibration of the one it was made of.
+        setting.check(&calibration, None, reporter)?;
+        let mut verifier = loaded.verifier.clone();
+        verifier.set_centres(calibration.centres.clone());
+        let judge = Judge {
+            tokenizer: Arc::clone(&policy.tokenizer) as _,
+            vocabulary: words.for_mentions()?,
+            verifier,
+        };
+        let rule = RewardRule::new(&RewardConfig::default(), &calibration)?;
+        let count = arguments.best_of.unwrap_or(1).max(1);
+        Ok(Self { judge, rule, views, count })
+    }
+
+    fn choose(
+        &mut self,
+        policy: &Policy,
+        tasks: &ImageTasks<'_>,
+        range: Range<usize>,
+        sampling: &Sampling,
+    ) -> anyhow::Result<Vec<Generated>> {
+        let first = range.start;
+        let asked = range.map(|at| tasks.task(at)).collect::<Result<Vec<_>, _>>()?;
+        let asked = (asked.as_slice(), first);
+        let (judge, rule, count) = (&mut self.judge, &self.rule, self.count);
+        let (best, _) = best_of(&policy.model, judge, rule, asked, count, sampling, &|_| {})?;
+        let written = best.into_iter().map(|Captioned { tokens, logprobs, finish, .. }| {
+            Generated { tokens, logprobs, finish }
+        });
+        Ok(written.collect())
+    }
 }
 
 fn describe<'a>(

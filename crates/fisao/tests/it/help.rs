@@ -5,13 +5,14 @@ use crate::fixture::Workplace;
 #[test]
 fn every_command_describes_itself() {
     let place = Workplace::new();
-    let commands: [&[&str]; 27] = [
+    let commands: [&[&str]; 28] = [
         &[],
         &["caption"],
         &["score"],
         &["verify"],
         &["calibrate"],
         &["align"],
+        &["compare"],
         &["study"],
         &["study", "verifier"],
         &["eval"],

@@ -6,6 +6,7 @@ mod bad_models;
 mod bad_settings;
 mod calibrations;
 mod caption;
+mod compare;
 mod devices;
 mod eval;
 mod eval_benchmarks;

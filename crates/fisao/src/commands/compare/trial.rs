@@ -179,7 +179,7 @@ impl Measured<'_> {
         let started = Instant::now();
         let [_, sampling] = &self.sampling;
         let (captions, tokens) =
-            best_of(policy, &mut judge, rule, self.tasks, count, sampling, &advance)?;
+            best_of(policy, &mut judge, rule, (self.tasks, 0), count, sampling, &advance)?;
         let seconds = started.elapsed().as_secs_f64();
         phase.finish();
         Ok(SeedRow {
