@@ -58,4 +58,11 @@ pub trait TaskSource: Sync {
     /// # Errors
     /// [`AlignError::Task`] naming the image that cannot be used.
     fn task(&self, index: usize) -> Result<Task, AlignError>;
+
+    /// Indices in the order of one pass, each once, the same for the same seed; `None` where any order is as good as
+    /// another.
+    fn order(&self, seed: u64) -> Option<Vec<u32>> {
+        let _ = seed;
+        None
+    }
 }

@@ -9,8 +9,8 @@ use fisao_models::parameters::Parameters;
 use fisao_models::value_head::ValueHead;
 use fisao_verifier::calibration::{Calibration, auc};
 use fisao_verifier::rewards::RewardRule;
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
+use rand::{Rng as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +92,8 @@ pub struct Trainer<'a> {
     /// Matrices of the adapter.
     adapted: usize,
     tasks: &'a dyn TaskSource,
+    /// The order of one pass over the tasks, and which.
+    order: Option<(usize, Vec<u32>)>,
     watch: Option<Watch>,
     iteration: usize,
     baseline: Option<Baseline>,
@@ -140,6 +142,7 @@ impl<'a> Trainer<'a> {
             kl,
             adapted,
             tasks,
+            order: None,
             watch,
             iteration: 0,
             baseline: None,
@@ -437,21 +440,32 @@ impl<'a> Trainer<'a> {
 
     /// The tasks of this iteration with the numbers of their random streams: position by position of
     /// an endless sequence of reshuffled passes over all tasks.
-    fn draw_tasks(&self) -> Result<(Vec<Task>, Vec<u64>), AlignError> {
+    fn draw_tasks(&mut self) -> Result<(Vec<Task>, Vec<u64>), AlignError> {
         let (count, per_iteration) = (self.tasks.count(), self.config.align.images_per_iteration);
         let first = self.iteration * per_iteration;
         let mut tasks = Vec::with_capacity(per_iteration);
-        let mut pass = usize::MAX;
-        let mut order: Vec<usize> = Vec::new();
         for position in first..first + per_iteration {
-            if position / count != pass {
-                pass = position / count;
-                order = (0..count).collect();
-                order.shuffle(&mut self.rng(0, pass as u64));
-            }
-            tasks.push(self.tasks.task(order[position % count])?);
+            let pass = position / count;
+            let order = match self.order.take().filter(|(known, _)| *known == pass) {
+                Some((_, order)) => order,
+                None => self.order_of(pass),
+            };
+            let index = order[position % count] as usize;
+            self.order = Some((pass, order));
+            tasks.push(self.tasks.task(index)?);
         }
         Ok((tasks, (first as u64..(first + per_iteration) as u64).collect()))
+    }
+
+    /// The order of a pass over all tasks.
+    fn order_of(&self, pass: usize) -> Vec<u32> {
+        let mut rng = self.rng(0, pass as u64);
+        let own = self.tasks.order(rng.next_u64());
+        own.unwrap_or_else(|| {
+            let mut order: Vec<u32> = (0..self.tasks.count() as u32).collect();
+            order.shuffle(&mut rng);
+            order
+        })
     }
 
     /// Passes warnings on. Returns evidence and hint where they are reason to stop.

@@ -253,6 +253,40 @@ pub enum FormatError {
         /// The extensions looked for.
         extensions: String,
     },
+    /// A prompt file, or a folder of them, that cannot be used.
+    #[error("{} {reason}", path.display())]
+    Prompts {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, after the file's name.
+        reason: String,
+        /// What to do about it.
+        hint: Option<&'static str>,
+    },
+    /// One row of a prompt file that cannot be used.
+    #[error("{}, {unit} {number}: {reason}", path.display())]
+    PromptRow {
+        /// The file.
+        path: PathBuf,
+        /// What its rows are: "line", "entry" of a list, or "row".
+        unit: &'static str,
+        /// Which, counted from 1, rows that are skipped included.
+        number: usize,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// Images that a prompt file names and that are not there.
+    #[error("{}: the images of {missing} of {rows} rows are not there, such as {}", path.display(), some_of(names))]
+    MissingImages {
+        /// The prompt file, or folder of them.
+        path: PathBuf,
+        /// Rows whose image is not there.
+        missing: usize,
+        /// All rows.
+        rows: usize,
+        /// The first few places that were looked at.
+        names: Vec<String>,
+    },
     /// An adapter of the output matrix, where that is the embedding table.
     #[error("{} changes lm_head, which in this model is the embedding table itself (tie_word_embeddings)", path.display())]
     AdapterTied {
@@ -385,6 +419,11 @@ impl FormatError {
                  applied to the model's tower as PEFT applies it, while the verifier stays as it is; \
                  or train it on the language model only, with \
                  target_modules=\".*language_model.*\\.(q_proj|v_proj)\""
+            }
+            Self::Prompts { hint, .. } => return hint.map(str::to_owned),
+            Self::MissingImages { .. } => {
+                "--images FOLDER gives the folder that image names are looked up in; without it, that is \
+                 the folder of the prompts"
             }
             Self::AdapterTied { .. } => {
                 "train the adapter on the decoder's other maps, or on a model whose lm_head is its own"

@@ -12,7 +12,7 @@ mod jpeg;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufReader, Read, Seek};
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use image::metadata::Orientation;
@@ -36,23 +36,37 @@ pub fn open_image(path: &Path) -> Result<RgbImage, FormatError> {
         return Err(FormatError::NotAnImage { path: path.into(), content: "is a folder" });
     }
     let file = File::open(path).map_err(|error| FormatError::reading("image", path, error))?;
-    let reader = ImageReader::new(BufReader::new(file))
-        .with_guessed_format()
-        .map_err(|error| FormatError::io("read", path, error))?;
-    let Some(format) = reader.format() else {
-        return Err(FormatError::NotAnImage { path: path.into(), content: describe(path)? });
-    };
+    decode(path, BufReader::new(file))
+}
+
+/// Decodes an image file that is in memory; `name` is what errors call it.
+///
+/// # Errors
+/// The bytes are not an image (the error says what they look like), or break off.
+pub fn decode_image(name: &str, bytes: &[u8]) -> Result<RgbImage, FormatError> {
+    decode(Path::new(name), Cursor::new(bytes))
+}
+
+fn decode(path: &Path, data: impl BufRead + Seek) -> Result<RgbImage, FormatError> {
+    let failed = |error| FormatError::io("read", path, error);
+    let reader = ImageReader::new(data).with_guessed_format().map_err(failed)?;
+    let format = reader.format();
     let damaged = |reason: String| FormatError::DamagedImage {
         path: path.to_owned(),
-        format: format!("{format:?}").to_uppercase(),
+        format: format.map_or_else(String::new, |format| format!("{format:?}").to_uppercase()),
         reason,
     };
-    let failed = |error| FormatError::io("read", path, error);
     let picture = match format {
-        ImageFormat::Jpeg => {
+        None => {
+            let mut data = reader.into_inner();
+            data.rewind().map_err(failed)?;
+            let content = describe(data).map_err(failed)?;
+            return Err(FormatError::NotAnImage { path: path.into(), content });
+        }
+        Some(ImageFormat::Jpeg) => {
             let mut bytes = Vec::new();
-            let mut file = reader.into_inner();
-            file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(failed)?;
+            let mut data = reader.into_inner();
+            data.rewind().and_then(|()| data.read_to_end(&mut bytes)).map_err(failed)?;
             jpeg::decode(&bytes).map(|jpeg| upright(jpeg.pixels, &jpeg.exif, &jpeg.xmp)).map_err(
                 |error| match error {
                     JpegError::Unsupported(_) => FormatError::UnsupportedImage {
@@ -64,12 +78,12 @@ pub fn open_image(path: &Path) -> Result<RgbImage, FormatError> {
                 },
             )?
         }
-        ImageFormat::Gif => {
-            let mut file = reader.into_inner();
-            file.rewind().map_err(failed)?;
-            gif::decode(file).map_err(|error| damaged(error.to_string()))?
+        Some(ImageFormat::Gif) => {
+            let mut data = reader.into_inner();
+            data.rewind().map_err(failed)?;
+            gif::decode(data).map_err(|error| damaged(error.to_string()))?
         }
-        _ => decode_other(reader).map_err(|error| damaged(error.to_string()))?,
+        Some(_) => decode_other(reader).map_err(|error| damaged(error.to_string()))?,
     };
     if picture.is_empty() {
         return Err(damaged("it has no pixels".to_owned()));
@@ -77,7 +91,7 @@ pub fn open_image(path: &Path) -> Result<RgbImage, FormatError> {
     Ok(picture)
 }
 
-fn decode_other(reader: ImageReader<BufReader<File>>) -> Result<RgbImage, ImageError> {
+fn decode_other(reader: ImageReader<impl BufRead + Seek>) -> Result<RgbImage, ImageError> {
     let mut decoder = reader.into_decoder()?;
     // A file whose metadata are damaged is still a picture, as it is for PIL.
     let exif = decoder.exif_metadata().ok().flatten().unwrap_or_default();
@@ -148,12 +162,11 @@ fn into_rgb(image: DynamicImage) -> RgbImage {
     }
 }
 
-/// What a file that is no image looks like, by its first bytes.
-fn describe(path: &Path) -> Result<&'static str, FormatError> {
+/// What data that are no image look like, by their first bytes.
+fn describe(data: impl Read) -> io::Result<&'static str> {
     const LOOKED_AT: u64 = 512;
-    let failed = |error| FormatError::io("read", path, error);
     let mut start = Vec::new();
-    File::open(path).map_err(failed)?.take(LOOKED_AT).read_to_end(&mut start).map_err(failed)?;
+    data.take(LOOKED_AT).read_to_end(&mut start)?;
     let signatures: [(&[u8], &str); 7] = [
         (b"%PDF", "is a PDF document"),
         (b"PK\x03\x04", "is a ZIP archive"),

@@ -3,6 +3,7 @@
 //! * [`checkpoint`]: model folders in Hugging Face layout, LLaVA and CLIP.
 //! * [`weights`]: safetensors, memory-mapped, under canonical tensor names.
 //! * [`tokenizer`], [`processor`], [`images`]: text and pictures on their way into a model.
+//! * [`prompts`]: the images and prompts of training, read row by row.
 //! * [`chat_template`]: how a checkpoint wants to be spoken to.
 //! * `hub` (feature `hub`): checkpoints and adapters by their name on the Hugging Face Hub.
 //! * [`adapter`]: LoRA adapters in PEFT's layout; [`merge`]: checkpoints with one folded in.
@@ -26,6 +27,7 @@ pub mod json_lines;
 pub mod merge;
 pub mod named_vectors;
 pub mod processor;
+pub mod prompts;
 mod read_ahead;
 pub mod run_folder;
 pub mod tensorboard;
@@ -36,6 +38,7 @@ pub use adapter::Adapter;
 pub use chat_template::ChatTemplate;
 pub use checkpoint::{Checkpoint, Loaded, ModelConfig};
 pub use error::FormatError;
+pub use prompts::PromptSet;
 pub use run_folder::{MetricsWriter, RunFolder};
 pub use tokenizer::HfTokenizer;
 pub use weights::{LoadDtype, SafetensorsSource, StoredDtype};

@@ -223,7 +223,15 @@ impl<'a> Training<'a> {
                     self.write_adapter(trainer)?;
                     return Err(error.into());
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    // The trainer is as after the last iteration, and that is worth keeping.
+                    if trainer.iteration() > 0 {
+                        self.save(trainer)?;
+                        let done = trainer.iteration();
+                        self.reporter.note(format!("the state after iteration {done} is saved"));
+                    }
+                    return Err(error.into());
+                }
             }
         }
         phase.finish();

@@ -11,6 +11,7 @@ mod merge;
 mod peft;
 mod photographs;
 mod processor;
+mod prompts;
 mod run_folder;
 mod tensorboard;
 mod tiny;

@@ -38,8 +38,8 @@ pub(crate) struct AlignSource {
     #[arg(
         long,
         conflicts_with_all = [
-            "model", "verifier", "allow_foreign_verifier", "calibration", "images", "prompt",
-            "vocabulary",
+            "model", "verifier", "allow_foreign_verifier", "calibration", "images", "prompts", "prompt",
+            "vocabulary", "validation_share",
         ]
     )]
     pub(crate) demo: bool,
@@ -58,12 +58,20 @@ pub(crate) struct AlignSource {
     /// Calibration made by `fisao calibrate`
     #[arg(long, value_name = "FILE", required_unless_present_any = ["demo", "resume"])]
     pub(crate) calibration: Option<PathBuf>,
-    /// Folder of images to train on
-    #[arg(long, value_name = "FOLDER", required_unless_present_any = ["demo", "resume"])]
+    /// Prompts to train on: JSON lines, a JSON list such as LLaVA-Instruct, or Parquet (file or folder), with images by name
+    /// or inside [default: the images of --images]
+    #[arg(long, value_name = "FILE|FOLDER")]
+    pub(crate) prompts: Option<PathBuf>,
+    /// Folder of images: those to train on, or with --prompts where the images are that it names [default: the folder of
+    /// --prompts]
+    #[arg(long, value_name = "FOLDER", required_unless_present_any = ["demo", "resume", "prompts"])]
     pub(crate) images: Option<PathBuf>,
-    /// What to ask about each image [default: Describe the image.]
+    /// What to ask about images that have no prompt of their own [default: Describe the image.]
     #[arg(long, value_name = "TEXT")]
     pub(crate) prompt: Option<String>,
+    /// Share of the images that is held out and watched instead of trained on [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) validation_share: Option<f64>,
     #[command(flatten)]
     pub(crate) vocabulary: VocabularyArguments,
 }
@@ -71,6 +79,10 @@ pub(crate) struct AlignSource {
 impl AlignSource {
     /// Whether anything was said about it.
     pub(crate) fn is_given(&self) -> bool {
-        self.demo || self.model.is_some() || self.verifier.is_some() || self.images.is_some()
+        self.demo
+            || self.model.is_some()
+            || self.verifier.is_some()
+            || self.images.is_some()
+            || self.prompts.is_some()
     }
 }

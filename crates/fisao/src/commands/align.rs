@@ -1,6 +1,7 @@
 //! `fisao align`: trains an adapter with token rewards.
 
 mod estimate;
+mod prompts;
 mod record;
 
 use std::path::{Path, PathBuf};
@@ -25,17 +26,20 @@ use crate::device::{self, OpenDevice};
 use crate::failure::Refusal;
 use crate::model_location::ModelLocation;
 use crate::reporter::Reporter;
-use crate::tasks::{ImageTasks, checked_images};
 use crate::training::{Surroundings, Training};
 use crate::vocabulary::Vocabulary;
 use crate::world::{WorldLab, watch};
 use crate::{interrupt, settings, text_cache};
 
+use prompts::PromptTasks;
 use record::{Files, RECORD, RunRecord, Source};
 
 /// Scenes that the embedded world's calibration captions, and those of them that are watched.
 const CALIBRATED: usize = 512;
 const WATCHED: usize = 128;
+
+/// Prompts of files that are watched at most: their pixels stay in memory.
+const WATCHED_FILES: usize = 32;
 
 /// A run that is to begin or to go on.
 struct Run<'a> {
@@ -135,7 +139,8 @@ impl<'a> Run<'a> {
         let reporter = self.reporter;
         let own = self.own_calibration();
         let calibration = calibrations::read(own.as_deref().unwrap_or(&files.calibration))?;
-        let images = checked_images(std::slice::from_ref(&files.images), reporter)?;
+        let set = prompts::open(files, reporter)?;
+        let (training, validation) = prompts::split(&set, files, self.config.seed, reporter)?;
         let device = &self.opened.device;
         // First, as it is small: a name that leads nowhere is found before a large model is fetched.
         let location = |name: &str| ModelLocation::from(std::ffi::OsString::from(name));
@@ -153,8 +158,11 @@ impl<'a> Run<'a> {
         let mut verifier = loaded.verifier.clone();
         text_cache::learn(&loaded, &mut verifier, &vocabulary, reporter)?;
         let judge = Judge { tokenizer: Arc::clone(&policy.tokenizer) as _, vocabulary, verifier };
-        let tasks = ImageTasks::new(&policy, images, &files.prompt)?.with_verifier(views);
-        policy.check_length(tasks.longest_prompt(), self.config.max_new_tokens)?;
+        let rows = |rows| PromptTasks::new(&policy, &set, rows, views.as_ref(), &self.config);
+        let tasks = rows(training);
+        // Without any held out, some that are trained on show how the policy speaks.
+        let watched = if validation.is_empty() { tasks.rows().to_vec() } else { validation };
+        let watched = rows(watched.into_iter().take(WATCHED_FILES).collect()).all()?;
         self.train(Parts {
             model: policy.model.clone(),
             processor: &policy.processor,
@@ -162,7 +170,7 @@ impl<'a> Run<'a> {
             judge,
             calibration: &calibration,
             tasks: &tasks,
-            watch: None,
+            watch: Some(Watch { tasks: watched, truth: None }),
         })
     }
 

@@ -20,6 +20,7 @@ mod hub_errors;
 mod inspect;
 mod merge;
 mod pretrain;
+mod prompts;
 mod resume;
 mod runs;
 mod score;

@@ -19,7 +19,7 @@ pub(crate) const RECORD: &str = "run.toml";
 const VERSION: u32 = 1;
 
 /// What a run was begun with, besides its settings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct RunRecord {
     version: u32,
@@ -29,7 +29,7 @@ pub(crate) struct RunRecord {
 }
 
 /// Where model, verifier and prompts come from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub(crate) enum Source {
     /// From the embedded world.
@@ -42,7 +42,7 @@ pub(crate) enum Source {
 }
 
 /// Paths are absolute, names on the Hub as they were given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Files {
     pub(crate) model: String,
@@ -50,8 +50,12 @@ pub(crate) struct Files {
     pub(crate) allow_foreign_verifier: bool,
     /// Where the calibration was read; the run keeps a copy of its own.
     pub(crate) calibration: PathBuf,
-    pub(crate) images: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompts: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) images: Option<PathBuf>,
     pub(crate) prompt: String,
+    pub(crate) validation_share: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) vocabulary: Option<PathBuf>,
 }
@@ -106,6 +110,14 @@ impl RunRecord {
     }
 }
 
+fn validation_share(source: &AlignSource) -> anyhow::Result<f64> {
+    let share = source.validation_share.unwrap_or(0.0);
+    if (0.0..1.0).contains(&share) {
+        return Ok(share);
+    }
+    bail!(Refusal::new(format!("--validation-share is {share}; it must be 0 or more and below 1")))
+}
+
 fn files(source: &AlignSource) -> anyhow::Result<Files> {
     let absolute = |path: &Path| {
         std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))
@@ -121,7 +133,9 @@ fn files(source: &AlignSource) -> anyhow::Result<Files> {
         verifier: source.verifier.as_ref().ok_or_else(|| missing("verifier"))?.lasting()?,
         allow_foreign_verifier: source.allow_foreign_verifier,
         calibration: path(&source.calibration, "calibration")?,
-        images: path(&source.images, "images")?,
+        prompts: source.prompts.as_deref().map(absolute).transpose()?,
+        images: source.images.as_deref().map(absolute).transpose()?,
+        validation_share: validation_share(source)?,
         prompt: source.prompt.clone().unwrap_or_else(|| fisao_scenes::PROMPTS[0].to_owned()),
         // The names of built-in lists are no paths.
         vocabulary: match vocabulary {

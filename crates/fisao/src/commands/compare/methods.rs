@@ -16,10 +16,6 @@ use crate::settings;
 /// learn from the same number of responses.
 const SAMPLES: usize = 4;
 
-/// Peak learning rate of the adapter where it learns from likelihoods of whole responses: at that of PPO these lose
-/// their language.
-const PREFERENCE_RATE: f64 = 2e-4;
-
 /// Bound of the sentence reward, standard deviations: its own default.
 const SENTENCE_MAX: f64 = 3.0;
 
@@ -145,15 +141,12 @@ fn trial(choice: MethodChoice, arguments: &CompareArguments, seed: u64) -> anyho
             M::SentencePpo => config.reward.form = RewardForm::Sentence { max: SENTENCE_MAX },
             M::SelfDpo => {
                 several(config);
-                config.align.learning_rate = PREFERENCE_RATE;
                 config.objective = Objective::Dpo(DpoConfig::default());
             }
             M::Sft => {
-                config.align.learning_rate = PREFERENCE_RATE;
                 config.objective = Objective::Sft(SftConfig {});
             }
             M::Dpo => {
-                config.align.learning_rate = PREFERENCE_RATE;
                 let pairs = PairSource::Data;
                 config.objective = Objective::Dpo(DpoConfig { pairs, ..DpoConfig::default() });
             }

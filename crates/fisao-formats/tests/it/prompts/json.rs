@@ -1,0 +1,251 @@
+//! JSON lines, JSON lists and folders.
+
+use std::fs;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use fisao_formats::PromptSet;
+use fisao_formats::prompts::{Answer, PromptKind, RowImage, Skipped};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tempfile::tempdir;
+
+use super::{file, open, pair, response, rows};
+
+/// The prompt and the answer of a single row.
+fn said(row: &Value) -> (String, Answer) {
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("one.jsonl");
+    fs::write(&path, row.to_string()).expect("writable");
+    let set = open(&path);
+    assert_eq!(set.len(), 1);
+    let row = set.row(0).expect("a row");
+    (row.prompt, row.answer)
+}
+
+#[test]
+fn a_folder_is_its_images_under_the_default_prompt() {
+    let folder = tempdir().expect("a temporary folder");
+    for name in ["b.png", "a.jpg", "notes.txt"] {
+        fs::write(folder.path().join(name), "").expect("writable");
+    }
+    let set = open(folder.path());
+    assert_eq!((set.kind(), set.len(), set.is_empty()), (PromptKind::Folder, 2, false));
+    let first = set.row(0).expect("a row");
+    assert_eq!((first.id.as_str(), first.prompt.as_str()), ("a.jpg", "Describe it."));
+    assert_eq!(file(&first, folder.path()), "a.jpg");
+    assert_eq!(first.answer, Answer::None);
+    set.check_images(&|_| {}).expect("all of them are there");
+    fs::remove_file(folder.path().join("b.png")).expect("it was there");
+    set.check_images(&|_| {}).expect_err("one of them is gone");
+}
+
+#[test]
+fn lines_and_lists_hold_the_same_rows() {
+    let folder = tempdir().expect("a temporary folder");
+    let objects = [
+        r#"{"image": "sub/a.jpg", "prompt": "What is \"it\"?", "id": 7, "other": {"x": [1]}}"#,
+        r#"{"question_id": "q2", "images": ["b.jpg"], "question": "Zwei 叫 🦀 \ud83e\udd80\n"}"#,
+        r#"{"image": null, "text": "no image"}"#,
+        r#"{"image": ["c.jpg", "d.jpg"], "text": "two images"}"#,
+        r#"{"image": "a.jpg", "prompts": ["one", "two", ""], "caption": "A dog."}"#,
+        r#"{"image": "a.jpg", "prompt": null, "chosen": "good", "rejected": "bad"}"#,
+    ];
+    let lines = format!("\u{feff}{}", objects.join("\r\n \n"));
+    let list = format!("\u{feff}\n[ {} ]\n", objects.join("\n\t,\n"));
+    // The content tells, not the name.
+    let paths = ["rows.json", "rows.jsonl"].map(|name| folder.path().join(name));
+    fs::write(&paths[0], lines).expect("writable");
+    fs::write(&paths[1], list).expect("writable");
+    let kinds = [PromptKind::JsonLines, PromptKind::JsonList];
+    for (path, kind) in paths.iter().zip(kinds) {
+        let set = open(path);
+        assert_eq!(set.kind(), kind);
+        assert_eq!(set.skipped(), Skipped { without_image: 1, several_images: 1 });
+        let rows = rows(&set);
+        let ids = rows.iter().map(|row| row.id.as_str()).collect::<Vec<_>>();
+        assert_eq!(ids, ["7", "q2", "a.jpg#1", "a.jpg#2", "a.jpg#3", "a.jpg"]);
+        let prompts = rows.iter().map(|row| row.prompt.as_str()).collect::<Vec<_>>();
+        let expected =
+            ["What is \"it\"?", "Zwei 叫 🦀 🦀\n", "one", "two", "Describe it.", "Describe it."];
+        assert_eq!(prompts, expected);
+        let files = rows.iter().map(|row| file(row, folder.path())).collect::<Vec<_>>();
+        assert_eq!(files, ["sub/a.jpg", "b.jpg", "a.jpg", "a.jpg", "a.jpg", "a.jpg"]);
+        assert_eq!(rows[0].answer, Answer::None);
+        assert_eq!(rows[3].answer, response("A dog."));
+        assert_eq!(rows[5].answer, pair("good", "bad"));
+        // In another order, too.
+        assert_eq!(set.row(1).expect("a row"), rows[1]);
+    }
+}
+
+#[test]
+fn llava_instruct_is_read() {
+    // The first two entries of llava_instruct_150k.json, shortened, and one of the text-only ones of
+    // llava_v1_5_mix665k.json.
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("llava.json");
+    let text = r#"[
+  {
+    "id": "000000033471",
+    "image": "coco/train2017/000000033471.jpg",
+    "conversations": [
+      {"from": "human", "value": "<image>\nWhat are the colors of the bus in the image?"},
+      {"from": "gpt", "value": "The bus in the image is white and red."},
+      {"from": "human", "value": "What feature can be seen on the back of the bus?"},
+      {"from": "gpt", "value": "The back of the bus features an advertisement."}
+    ]
+  },
+  {
+    "id": "000000052846",
+    "image": "coco/train2017/000000052846.jpg",
+    "conversations": [
+      {"from": "human", "value": "Where is the cat positioned in the image?\n<image>"},
+      {"from": "gpt", "value": "The cat is positioned on top of the back of the couch."}
+    ]
+  },
+  {
+    "id": "wgByO4Y_0",
+    "model": "",
+    "conversations": [
+      {"from": "human", "value": "How do I sort a list, [3, 1, 2]?"},
+      {"from": "gpt", "value": "With `sorted([3, 1, 2])`: \"[1, 2, 3]\"."}
+    ]
+  }
+]"#;
+    fs::write(&path, text).expect("writable");
+    let set = PromptSet::open(&path, Some("pictures".as_ref()), "Describe it.").expect("a set");
+    assert_eq!(set.skipped(), Skipped { without_image: 1, several_images: 0 });
+    let rows = rows(&set);
+    assert_eq!(rows[0].id, "000000033471");
+    assert_eq!(rows[0].image_name, "coco/train2017/000000033471.jpg");
+    assert_eq!(file(&rows[0], "pictures".as_ref()), "coco/train2017/000000033471.jpg");
+    assert_eq!(rows[0].prompt, "What are the colors of the bus in the image?");
+    assert_eq!(rows[0].answer, response("The bus in the image is white and red."));
+    assert_eq!(rows[1].prompt, "Where is the cat positioned in the image?");
+    assert_eq!(rows.len(), 2);
+}
+
+#[test]
+fn conversations_are_read_as_trl_writes_them() {
+    let image = json!({"type": "image"});
+    let text = |text: &str| json!({"type": "text", "text": text});
+    let turn = |role: &str, content: Value| json!({"role": role, "content": content});
+    let user = turn("user", json!([image, text("What?")]));
+    let reply = |said: &str| json!([turn("assistant", json!([text(said)]))]);
+
+    let row = json!({"images": ["a.png"], "prompt": [user], "chosen": reply("A"), "rejected": "B"});
+    assert_eq!(said(&row), ("What?".to_owned(), pair("A", "B")));
+    let system = turn("system", json!("Be brief."));
+    let row = json!({"image": "a.png", "prompt": [system, user], "completion": reply("A")});
+    assert_eq!(said(&row), ("What?".to_owned(), response("A")));
+    // The prompt may be repeated in both answers, instead of having a field of its own.
+    let whole = |said: &str| json!([user, turn("assistant", json!(said))]);
+    let row = json!({"image": "a.png", "chosen": whole("A"), "rejected": whole("B")});
+    assert_eq!(said(&row), ("What?".to_owned(), pair("A", "B")));
+    // Of several turns, the first exchange.
+    let more = [user.clone(), turn("assistant", json!("A")), turn("user", json!("And?"))];
+    let row = json!({"image": "a.png", "prompt": more, "completion": reply("B")});
+    assert_eq!(said(&row), ("What?".to_owned(), response("A")));
+    let row = json!({"image": "a.png", "messages": whole("A")});
+    assert_eq!(said(&row), ("What?".to_owned(), response("A")));
+}
+
+#[test]
+fn the_placeholder_is_taken_out_where_it_is_no_part_of_a_template() {
+    let prompt = |prompt: &str| said(&json!({"image": "a.png", "prompt": prompt})).0;
+    assert_eq!(prompt("<image>\nWhat?"), "What?");
+    assert_eq!(prompt("What?\n<image>"), "What?");
+    assert_eq!(prompt(" What? "), " What? ");
+    assert_eq!(prompt("USER: <image>\nWhat? ASSISTANT:"), "USER: <image>\nWhat? ASSISTANT:");
+    assert_eq!(prompt("<image>"), "Describe it.");
+    let row = json!({"image": "a.png", "messages": [{"role": "user", "content": "In <image>\n?"}]});
+    assert_eq!(said(&row).0, "In \n?");
+}
+
+#[test]
+fn answers_that_are_no_text_are_none() {
+    for answers in [json!(["red", "dark red"]), json!(true), json!({"text": ["x"]})] {
+        let row = json!({"image": "a.png", "answer": answers});
+        assert_eq!(said(&row).1, Answer::None);
+    }
+    assert_eq!(said(&json!({"image": "a.png", "answer": 5})).1, response("5"));
+}
+
+#[test]
+fn data_urls_hold_the_image() {
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("inline.jsonl");
+    let (mut png, picture) = (Vec::new(), image::RgbImage::from_pixel(3, 2, image::Rgb([9, 8, 7])));
+    let mut encoder = std::io::Cursor::new(&mut png);
+    picture.write_to(&mut encoder, image::ImageFormat::Png).expect("an encodable image");
+    let url = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(&png));
+    let broken = "data:image/png;base64,A*";
+    fs::write(&path, format!("{{\"image\":\"{url}\"}}\n\n{{\"image\":\"{broken}\"}}\n"))
+        .expect("writable");
+    let set = open(&path);
+    let row = set.row(0).expect("a row");
+    assert_eq!(row.image_name, format!("{} row 1", path.display()));
+    assert_eq!(row.image, RowImage::Bytes(png));
+    assert_eq!(row.open_image().expect("a picture"), picture);
+    let said = crate::message(set.row(1), &folder);
+    let expected = "DIR/inline.jsonl, line 3: the data URL of its image is not base64: ";
+    assert!(said.starts_with(expected), "{said}");
+    set.check_images(&|_| {}).expect("there are no files to look for");
+}
+
+#[test]
+fn missing_images_are_counted_and_named() {
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("rows.jsonl");
+    let row = |number: u32| format!("{{\"image\": \"{}.png\"}}\n", number / 2);
+    fs::write(&path, (0..20).map(row).collect::<String>()).expect("writable");
+    for number in 0..3 {
+        fs::write(folder.path().join(format!("{number}.png")), "").expect("writable");
+    }
+    let set = open(&path);
+    let done = std::cell::Cell::new(0);
+    let error = set.check_images(&|rows| done.set(rows)).expect_err("images are missing");
+    assert_eq!(done.get(), 20);
+    assert!(error.hint().expect("a hint").starts_with("--images FOLDER"));
+    assert_eq!(
+        crate::message(Err::<(), _>(error), &folder),
+        "DIR/rows.jsonl: the images of 14 of 20 rows are not there, such as `DIR/3.png`, \
+         `DIR/4.png`, `DIR/5.png`, `DIR/6.png`"
+    );
+}
+
+fn any_row() -> impl Strategy<Value = Value> {
+    let text = "[\\[\\]{},:\"\\\\\n\u{1}aé叫🦀]{0,9}";
+    (prop::option::of("[a-z\"\\\\é]{1,5}"), text, prop::collection::vec(text, 0..3)).prop_map(
+        |(image, prompt, other)| json!({"other": other, "image": image, "prompt": prompt}),
+    )
+}
+
+proptest! {
+    #[test]
+    fn every_form_of_json_gives_the_rows_that_a_parser_finds(
+        objects in prop::collection::vec(any_row(), 1..12),
+    ) {
+        let kept: Vec<_> = objects.iter().filter(|row| !row["image"].is_null()).collect();
+        prop_assume!(!kept.is_empty());
+        let folder = tempdir().expect("a temporary folder");
+        let path = folder.path().join("rows");
+        let lines = objects.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+        let list = serde_json::to_string(&objects).expect("JSON");
+        let pretty = serde_json::to_string_pretty(&objects).expect("JSON");
+        for text in [lines, list, pretty] {
+            fs::write(&path, text).expect("writable");
+            let set = open(&path);
+            prop_assert_eq!(set.len(), kept.len());
+            prop_assert_eq!(set.skipped().without_image, objects.len() - kept.len());
+            for (index, expected) in kept.iter().enumerate().rev() {
+                let row = set.row(index).expect("a row");
+                prop_assert_eq!(&row.image_name, expected["image"].as_str().expect("text"));
+                let prompt = expected["prompt"].as_str().expect("text");
+                let expected = if prompt.is_empty() { "Describe it." } else { prompt };
+                prop_assert_eq!(row.prompt, expected);
+            }
+        }
+    }
+}

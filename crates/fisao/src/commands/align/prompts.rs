@@ -1,0 +1,178 @@
+//! Prompt sets as tasks.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::bail;
+use fisao_align::AlignConfig;
+use fisao_align::error::AlignError;
+use fisao_align::objective::Data;
+use fisao_align::tasks::{Answer, Task, TaskSource};
+use fisao_formats::prompts::{self, PromptKind, PromptRow, PromptSet, Split};
+
+use super::record::Files;
+use crate::bundle::{Policy, Views};
+use crate::failure::Refusal;
+use crate::reporter::Reporter;
+
+/// Images that are decoded once before any work begins; of larger sets only the names are looked up.
+const DECODED: usize = 20_000;
+
+/// Opens the prompts of a run and looks whether their images are there.
+pub(super) fn open(files: &Files, reporter: &Reporter) -> anyhow::Result<PromptSet> {
+    let set = match (&files.prompts, &files.images) {
+        (Some(prompts), images) => PromptSet::open(prompts, images.as_deref(), &files.prompt)?,
+        (None, Some(images)) => PromptSet::open(images, None, &files.prompt)?,
+        (None, None) => {
+            bail!(Refusal::new("there is nothing to train on").hint("give --images or --prompts"))
+        }
+    };
+    let skipped = set.skipped();
+    reporter.note(format!("{}: {} rows", set.kind(), set.len()));
+    for (count, reason) in
+        [(skipped.without_image, "no image"), (skipped.several_images, "several images")]
+    {
+        if count > 0 {
+            reporter.warn(format!("{count} rows are left out, as they have {reason}"), None);
+        }
+    }
+    let progress = reporter.phase("checking images", set.len() as u64);
+    let seen = AtomicUsize::new(0);
+    let reach = |done: usize| {
+        let before = seen.swap(done, Ordering::Relaxed);
+        progress.advance(done.saturating_sub(before) as u64);
+    };
+    if set.kind() == PromptKind::Folder && set.len() <= DECODED {
+        for index in 0..set.len() {
+            set.row(index)?.open_image()?;
+            reach(index + 1);
+        }
+    } else {
+        set.check_images(&reach)?;
+    }
+    progress.finish();
+    Ok(set)
+}
+
+/// Rows to train on, and rows held out.
+pub(super) fn split(
+    set: &PromptSet,
+    files: &Files,
+    seed: u64,
+    reporter: &Reporter,
+) -> anyhow::Result<(Vec<u32>, Vec<u32>)> {
+    if files.validation_share == 0.0 {
+        return Ok(((0..set.len() as u32).collect(), Vec::new()));
+    }
+    let Split { training, validation } = set.split(files.validation_share, seed, &|_| {})?;
+    if training.is_empty() || validation.is_empty() {
+        bail!(
+            Refusal::new(format!(
+                "--validation-share {} of {} rows leaves {} to train on and {} to watch",
+                files.validation_share,
+                set.len(),
+                training.len(),
+                validation.len()
+            ))
+            .hint("choose another share, or leave it out")
+        );
+    }
+    reporter.note(format!("{} rows to train on, {} held out", training.len(), validation.len()));
+    Ok((training, validation))
+}
+
+/// Some rows of a prompt set, read when they are asked for.
+pub(super) struct PromptTasks<'a> {
+    policy: &'a Policy,
+    set: &'a PromptSet,
+    rows: Vec<u32>,
+    views: Option<&'a Views>,
+    /// Longest response that may be sampled, tokens.
+    max_new_tokens: usize,
+    /// Which answers of the rows are needed.
+    answers: Data,
+}
+
+impl<'a> PromptTasks<'a> {
+    pub(super) fn new(
+        policy: &'a Policy,
+        set: &'a PromptSet,
+        rows: Vec<u32>,
+        views: Option<&'a Views>,
+        config: &AlignConfig,
+    ) -> Self {
+        let (max_new_tokens, answers) = (config.max_new_tokens, config.objective.data());
+        Self { policy, set, rows, views, max_new_tokens, answers }
+    }
+
+    /// The rows of the set.
+    pub(super) fn rows(&self) -> &[u32] {
+        &self.rows
+    }
+
+    /// All tasks at once.
+    pub(super) fn all(&self) -> Result<Vec<Task>, AlignError> {
+        (0..self.count()).map(|index| self.task(index)).collect()
+    }
+
+    fn answer(&self, row: &PromptRow) -> Result<Answer, AlignError> {
+        let tokens = |text: &str| {
+            let mut tokens = self.policy.tokenizer.encode(text, false)?;
+            tokens.push(self.policy.model.config().eos_token_id);
+            Ok::<_, AlignError>(tokens)
+        };
+        Ok(match (&row.answer, self.answers) {
+            (_, Data::Sampled) | (prompts::Answer::None, _) => Answer::None,
+            (prompts::Answer::Response(response), _) => Answer::Response(tokens(response)?),
+            // The preferred response of a pair is one to learn from.
+            (prompts::Answer::Pair { chosen, .. }, Data::Responses) => {
+                Answer::Response(tokens(chosen)?)
+            }
+            (prompts::Answer::Pair { chosen, rejected }, Data::Pairs) => {
+                Answer::Pair { chosen: tokens(chosen)?, rejected: tokens(rejected)? }
+            }
+        })
+    }
+}
+
+impl TaskSource for PromptTasks<'_> {
+    fn count(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn task(&self, index: usize) -> Result<Task, AlignError> {
+        let at = self.rows[index] as usize;
+        let broken = |id: &str, reason: String| AlignError::Task { id: id.to_owned(), reason };
+        let row =
+            self.set.row(at).map_err(|error| broken(&format!("row {at}"), error.to_string()))?;
+        let wrong = |reason: String| broken(&row.id, reason);
+        let prompt = self.policy.prompt(&row.prompt).map_err(|error| wrong(error.to_string()))?;
+        let image = row.open_image().map_err(|error| wrong(error.to_string()))?;
+        let verifier_images = self.views.map_or_else(Vec::new, |views| views.of(&image));
+        let answer = self.answer(&row)?;
+        let task = self.policy.task(row.id.clone(), &image, &prompt)?;
+        let longest = answer.responses().iter().map(|response| response.len()).max();
+        let needed = task.prompt.len() + longest.unwrap_or(self.max_new_tokens);
+        let context = self.policy.model.config().text.max_position_embeddings;
+        if needed > context {
+            return Err(wrong(format!(
+                "prompt, image and response take {needed} of the model's {context} positions"
+            )));
+        }
+        Ok(Task { verifier_images, answer, ..task })
+    }
+
+    fn order(&self, seed: u64) -> Option<Vec<u32>> {
+        // Blocks that are decoded together follow each other; elsewhere any order is as good.
+        if self.set.kind() != PromptKind::Parquet {
+            return None;
+        }
+        let shuffled = self.set.shuffled(&self.rows, seed);
+        let mut places: Vec<(u32, u32)> = self.rows.iter().copied().zip(0..).collect();
+        places.sort_unstable();
+        let place = |row: u32| {
+            let at = places.partition_point(|&(known, _)| known < row);
+            places[at].1
+        };
+        Some(shuffled.into_iter().map(place).collect())
+    }
+}
