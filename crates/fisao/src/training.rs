@@ -267,8 +267,10 @@ impl<'a> Training<'a> {
         // The curves of the report begin where the run began.
         self.metrics = self.kept(RunFolder::METRICS, |at| at < done)?;
         self.folder.retain_records(RunFolder::TIMINGS, |line| number(line) < Some(done))?;
-        self.folder.retain_records(SAMPLES, |line| number(line) <= Some(done))?;
-        let looks: Vec<WatchRecord> = self.kept(WATCH, |at| at <= done)?;
+        // Where no state was saved, the first look is made again: the trainer does not know what it showed.
+        let known = |at: usize| at <= done && done > 0;
+        self.folder.retain_records(SAMPLES, |line| number(line).is_some_and(known))?;
+        let looks: Vec<WatchRecord> = self.kept(WATCH, known)?;
         self.health = looks.into_iter().map(|look| (look.iteration, look.health)).collect();
         Ok(())
     }

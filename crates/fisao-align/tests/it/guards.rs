@@ -1,4 +1,6 @@
-use fisao_align::guards::{Baseline, GuardLimits, SplitHealth, check_iteration, check_split};
+use fisao_align::guards::{
+    Baseline, GuardLimits, SplitHealth, check_iteration, check_split, hopeless,
+};
 use fisao_align::{AlignEvent, IterationMetrics, WarningCode};
 
 const BASELINE: Baseline =
@@ -103,4 +105,41 @@ fn metrics_and_events_survive_json() {
         let back: AlignEvent = serde_json::from_str(&text).expect("deserialise");
         assert_eq!(back, event, "{text}");
     }
+}
+
+fn lost(change: impl FnOnce(&mut IterationMetrics)) -> Option<WarningCode> {
+    let mut metrics = healthy();
+    change(&mut metrics);
+    let limits = GuardLimits::default();
+    let warnings = check_iteration(&metrics, &BASELINE, &limits);
+    hopeless(&metrics, &BASELINE, &limits, &warnings).map(|warning| warning.code)
+}
+
+#[test]
+fn only_what_does_not_recover_is_reason_to_stop() {
+    assert_eq!(lost(|_| ()), None);
+    assert_eq!(lost(|m| m.kl_per_token = Some(1.9)), None);
+    assert_eq!(lost(|m| m.kl_per_token = Some(2.1)), Some(WarningCode::KlHigh));
+    assert_eq!(lost(|m| m.length_mean = 9.0), None);
+    assert_eq!(lost(|m| m.length_mean = 7.9), Some(WarningCode::LengthCollapsed));
+    assert_eq!(lost(|m| m.length_mean = 51.0), Some(WarningCode::LengthGrown));
+    assert_eq!(lost(|m| m.eos_rate = 0.3), None);
+    assert_eq!(lost(|m| m.eos_rate = 0.1), Some(WarningCode::EndsMissing));
+    assert_eq!(lost(|m| m.repeated_share = Some(0.5)), None);
+    assert_eq!(lost(|m| m.repeated_share = Some(0.6)), Some(WarningCode::RepetitionGrown));
+    assert_eq!(lost(|m| m.reward_std = 0.0), Some(WarningCode::RewardConstant));
+    assert_eq!(lost(|m| m.pairs = Some(0)), Some(WarningCode::PairsMissing));
+    assert_eq!(lost(|m| m.sampler_gap = 0.1), Some(WarningCode::SamplerMismatch));
+    assert_eq!(lost(|m| m.entropy = 0.1), None);
+}
+
+#[test]
+fn the_critic_is_judged_when_it_has_learned() {
+    let early = |m: &mut IterationMetrics| m.value_explained_variance = Some(-3.0);
+    assert_eq!(codes(early), []);
+    let late = |m: &mut IterationMetrics| {
+        (m.iteration, m.value_explained_variance) = (10, Some(-3.0));
+    };
+    assert_eq!(codes(late), [WarningCode::CriticWrong]);
+    assert_eq!(codes(|m| m.clip_fraction = Some(0.5)), [WarningCode::ClipHigh]);
 }

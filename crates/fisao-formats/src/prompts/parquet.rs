@@ -160,6 +160,11 @@ impl ParquetIndex {
             ImageReference::Several(count) => {
                 Err(self.row_error(index, format!("it has {count} images")))
             }
+            _ if reading.prompts.len() > 1 => {
+                let reason = "`prompts` has several texts, which only JSON may have; write a row for \
+                              each of them";
+                Err(self.row_error(index, reason.to_owned()))
+            }
             _ => Ok(reading),
         }
     }

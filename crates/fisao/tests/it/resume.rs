@@ -103,6 +103,27 @@ fn a_run_that_is_killed_again_and_again_ends_like_one_that_was_not() {
     assert_same(&place, "whole", "cut");
 }
 
+/// What the base model recalled is part of the state, and of what is recorded before there is a state.
+#[cfg(unix)]
+#[test]
+fn a_run_of_the_embedded_world_that_is_killed_before_its_first_state_begins_again() {
+    let place = Workplace::new();
+    let begin = |output: &str| {
+        let set = ["align.iterations=3", "align.images-per-iteration=8", "check-every=2"];
+        let set = set.iter().flat_map(|setting| ["--set", setting]);
+        let begin = ["align", "--demo", "--seed", "3", "--output", output];
+        begin.into_iter().chain(set).map(str::to_owned).collect::<Vec<_>>()
+    };
+    place.succeed(&strings(&begin("whole")));
+    end_after(&place, &begin("cut"), 1, "-KILL");
+    assert!(!place.path("cut/checkpoint").exists(), "a state was saved");
+    place.succeed(&strings(&go_on("cut")));
+    for name in RESULTS {
+        let read = |run: &str| fs::read(place.path(run).join(name)).unwrap_or_default();
+        assert_eq!(read("whole"), read("cut"), "{name} differs");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_run_that_is_asked_to_stop_saves_its_state_and_says_how_to_go_on() {

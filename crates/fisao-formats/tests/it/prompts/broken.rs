@@ -117,6 +117,11 @@ fn parquet_files_that_cannot_be_used_are_named() {
          and `content`"
     );
     assert_eq!(
+        refused_fixture("several_prompts.parquet"),
+        "several_prompts.parquet, row 1: `prompts` has several texts, which only JSON may have; write a \
+         row for each of them"
+    );
+    assert_eq!(
         refused_fixture("brotli.parquet"),
         "brotli.parquet is not a valid Parquet file: it is packed with BROTLI, which is not read; write \
          it anew with compression=\"snappy\" or \"zstd\""
