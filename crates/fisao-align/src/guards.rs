@@ -312,7 +312,9 @@ fn rollout_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits)
             "the policy fills captions with what it is sure of: raise reward.repetition-penalty",
         ));
     }
-    let neutral = m.neutral_share.unwrap_or(1.0);
+    // Rewards of whole responses leave the share unknown, though there are mentions.
+    let unknown = if m.mentions_per_caption > 0.0 { 0.0 } else { 1.0 };
+    let neutral = m.neutral_share.unwrap_or(unknown);
     if neutral > limits.neutral_share {
         warnings.push(warning(
             WarningCode::AllNeutral,

@@ -327,6 +327,9 @@ impl<'a> Trainer<'a> {
         let (mut correct, mut wrong) = (Vec::new(), Vec::new());
         for caption in &captions {
             let Some(truth) = &watch.truth else { break };
+            if self.rule.needs_sentence_score() {
+                break;
+            }
             for (unit, &score) in caption.units.iter().zip(&caption.scores) {
                 let name = self.judge.vocabulary.category(unit.category);
                 let reward = self.rule.unit_reward(score);
@@ -517,9 +520,11 @@ impl<'a> Trainer<'a> {
         let variance = per_response(sums.iter().map(|sum| (sum - mean).powi(2)).sum());
         let scores: Vec<f64> =
             rollout.captions.iter().flat_map(|caption| caption.scores.iter().copied()).collect();
+        // One reward for the whole response says nothing about single words.
+        let of_words = !self.rule.needs_sentence_score();
         let share = |test: fn(f64) -> bool| {
             let hits = scores.iter().filter(|&&score| test(self.rule.unit_reward(score))).count();
-            (!scores.is_empty()).then(|| hits as f64 / scores.len() as f64)
+            (of_words && !scores.is_empty()).then(|| hits as f64 / scores.len() as f64)
         };
         let repeated: usize = rollout.captions.iter().map(Captioned::repeated).sum();
         let stopped = rollout.captions.iter().filter(|c| c.finish == FinishReason::Stop).count();

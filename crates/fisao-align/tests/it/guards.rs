@@ -50,7 +50,10 @@ fn each_failure_raises_its_own_warning() {
     assert_eq!(codes(|m| m.reward_std = 0.0), [WarningCode::RewardConstant]);
     assert_eq!(codes(|m| m.neutral_share = Some(1.0)), [WarningCode::AllNeutral]);
     // Captions without any mention: there is nothing to reward either.
-    assert_eq!(codes(|m| m.neutral_share = None), [WarningCode::AllNeutral]);
+    let silent = |m: &mut IterationMetrics| (m.neutral_share, m.mentions_per_caption) = (None, 0.0);
+    assert_eq!(codes(silent), [WarningCode::AllNeutral]);
+    // Rewards of whole responses: there are mentions, but no share.
+    assert_eq!(codes(|m| m.neutral_share = None), []);
 }
 
 #[test]

@@ -38,8 +38,8 @@ impl Document {
         Self { schema: SCHEMA, fisao, settings, warnings, summary, methods }
     }
 
-    /// Warnings about the whole, and those of single rows with method and seed before them.
-    pub(crate) fn all_warnings(&self) -> Vec<String> {
+    /// Warnings of single rows, with method and seed before them.
+    pub(crate) fn run_warnings(&self) -> Vec<String> {
         let of_row = |(method, row): (&Method, &SeedRow)| {
             let place = format!("{}, seed {}", method.label, row.seed);
             row.warnings.iter().map(|warning| format!("{place}: {warning}")).collect::<Vec<_>>()
@@ -48,7 +48,7 @@ impl Document {
             .methods
             .iter()
             .flat_map(|method| method.seeds.iter().map(move |row| (method, row)));
-        self.warnings.iter().cloned().chain(rows.flat_map(of_row)).collect()
+        rows.flat_map(of_row).collect()
     }
 
     /// The method of a key.

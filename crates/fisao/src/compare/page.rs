@@ -27,6 +27,21 @@ const FIRST: [Metric; 6] = [
 const MORE: [Metric; 5] =
     [Metric::PopeAccuracy, Metric::Bleu4, Metric::RougeL, Metric::Seconds, Metric::SampledTokens];
 
+/// What single runs warned of: much to read, and seldom what one came for.
+fn warned(document: &Document) -> String {
+    let items = document.run_warnings();
+    if items.is_empty() {
+        return String::new();
+    }
+    let items: Vec<String> =
+        items.iter().map(|item| format!("<li>{}</li>", escape(item))).collect();
+    format!(
+        "<details>\n<summary>{}</summary>\n<ul>\n{}\n</ul>\n</details>",
+        texts::WARNED,
+        items.join("\n")
+    )
+}
+
 /// Renders the page, which makes no request to anywhere.
 pub(super) fn render(document: &Document) -> String {
     let notes = paragraphs("note", &texts::table_notes(document));
@@ -38,7 +53,7 @@ pub(super) fn render(document: &Document) -> String {
             ("seeds", &document.settings.seeds.len().to_string()),
             ("scenes", &document.settings.scenes.to_string()),
             ("headline", &escape(&texts::headline(document))),
-            ("warnings", &warnings(&document.all_warnings())),
+            ("warnings", &warnings(&document.warnings)),
             ("greedy", &means(document, Decoding::Greedy, &FIRST, true)),
             ("greedy_more", &means(document, Decoding::Greedy, &MORE, false)),
             ("notes", &notes),
@@ -52,6 +67,7 @@ pub(super) fn render(document: &Document) -> String {
             ("ablations", &ablation::charts(document)),
             ("tests", &tests(document)),
             ("every", &tables::seeds(document, Decoding::Greedy).html()),
+            ("warned", &warned(document)),
             ("settings", &settings(document)),
         ],
     );

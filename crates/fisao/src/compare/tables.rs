@@ -233,9 +233,8 @@ fn parts(document: &Document) -> Vec<(String, String)> {
         format!("{}\n\n{}", table.markdown(), texts::table_notes(document).join("\n\n"))
     };
     let mut parts = Vec::new();
-    let warnings = document.all_warnings();
-    if !warnings.is_empty() {
-        parts.push(("Warnings".to_owned(), list(warnings)));
+    if !document.warnings.is_empty() {
+        parts.push(("Warnings".to_owned(), list(document.warnings.clone())));
     }
     parts.push(("Greedy captions".to_owned(), table(Decoding::Greedy)));
     if has(document, Decoding::Sampled) {
@@ -257,5 +256,9 @@ fn parts(document: &Document) -> Vec<(String, String)> {
         }
     }
     parts.push(("Every seed".to_owned(), seeds(document, Decoding::Greedy).markdown()));
+    let warned = document.run_warnings();
+    if !warned.is_empty() {
+        parts.push((texts::WARNED.to_owned(), list(warned)));
+    }
     parts
 }

@@ -5,6 +5,9 @@ use super::metric::Metric;
 use super::summary::SIGNIFICANT;
 use crate::report::html::signed;
 
+/// Title of what single runs warned of.
+pub(super) const WARNED: &str = "What the runs warned of";
+
 /// Title of both.
 pub(super) const TITLE: &str = "Methods side by side";
 
