@@ -53,6 +53,8 @@ pub(crate) struct Policy {
     origin: Origin,
     /// The same of its adapter.
     adapter: Option<Origin>,
+    /// What the adapter says it was trained on.
+    adapter_base: Option<String>,
 }
 
 impl Policy {
@@ -74,15 +76,18 @@ impl Policy {
         let Loaded { mut model, unused } = checkpoint.load_llava(dtype, device)?;
         tracing::debug!(seconds = started.elapsed().as_secs_f64(), "model loaded");
         warn_of_unused(folder, &unused, reporter);
-        if let Some((adapter, vision)) = adapter {
-            Adapter::read(adapter)?.apply(&mut model, adapter, vision)?;
+        let mut adapter_base = None;
+        if let Some((path, vision)) = adapter {
+            let adapter = Adapter::read(path)?;
+            adapter_base = adapter.base_model().map(str::to_owned);
+            adapter.apply(&mut model, path, vision)?;
         }
         let origin = Origin::of(folder);
         let adapter = adapter.map(|(adapter, _)| Origin::of(adapter));
         let format = PromptFormat::read(folder, &tokenizer, model.config())?;
         let tokenizer = Arc::new(tokenizer);
         let name = folder.display().to_string();
-        Ok(Self { model, tokenizer, processor, format, name, origin, adapter })
+        Ok(Self { model, tokenizer, processor, format, name, origin, adapter, adapter_base })
     }
 
     /// Loads a checkpoint from a folder or the Hub, under the name it was asked for by.
@@ -94,7 +99,9 @@ impl Policy {
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
         let LocatedModel { folder, name } = model.locate(Role::Model, reporter)?;
-        Ok(Self { name, ..Self::load(&folder, adapter, dtype, device, reporter)? })
+        let policy = Self { name, ..Self::load(&folder, adapter, dtype, device, reporter)? };
+        policy.warn_of_another_base(reporter);
+        Ok(policy)
     }
 
     /// Loads the checkpoint that was named, or the embedded one.
@@ -112,6 +119,18 @@ impl Policy {
         }
         reporter.note("no --model given: using the embedded world's small model");
         embedded()?.policy(adapter, device, reporter)
+    }
+
+    /// An adapter fits every model of the same shape, and is of use to one.
+    fn warn_of_another_base(&self, reporter: &Reporter) {
+        let last = |name: &str| name.trim_end_matches('/').rsplit('/').next().map(str::to_owned);
+        let base = self.adapter_base.as_deref().filter(|base| !base.is_empty());
+        if let Some(base) = base.filter(|base| last(base) != last(&self.name)) {
+            reporter.warn(
+                format!("the adapter was trained on {base}, and this is {}", self.name),
+                Some("if that is another model under the same shape, the adapter does harm"),
+            );
+        }
     }
 
     /// Name and content of the checkpoint.
@@ -236,7 +255,9 @@ impl EmbeddedModels {
     ) -> anyhow::Result<Policy> {
         let policy = Policy::load(&self.llava(), adapter, LoadDtype::F32, device, reporter)?;
         let origin = policy.origin.unpacked(&self.folder);
-        Ok(Policy { name: "fisao-embedded-llava".to_owned(), origin, ..policy })
+        let policy = Policy { name: "fisao-embedded-llava".to_owned(), origin, ..policy };
+        policy.warn_of_another_base(reporter);
+        Ok(policy)
     }
 
     /// Its verifier.

@@ -36,7 +36,11 @@ impl Checkpoints {
 
     /// Saves a state and removes those older than the last `keep`.
     pub(crate) fn save(&self, state: &TrainerState, keep: usize) -> anyhow::Result<()> {
-        write(state, &self.root, &folder(state.iteration))?;
+        if let Err(error) = write(state, &self.root, &folder(state.iteration)) {
+            // What was begun takes room that the next attempt may need.
+            let _ = self.saved();
+            return Err(error);
+        }
         let mut saved = self.saved()?;
         saved.retain(|&iteration| iteration < state.iteration);
         saved.sort_unstable();

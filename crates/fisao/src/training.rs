@@ -335,7 +335,7 @@ impl<'a> Training<'a> {
         let saved = checkpoints.save(&trainer.state(), self.config.checkpoint.keep);
         saved.map_err(|error| {
             let done = trainer.iteration();
-            let message = format!("the state after iteration {done} could not be saved: {error:#}");
+            let message = format!("the state after iteration {done} could not be saved: {error}");
             let whole = checkpoints.newest().map_or_else(
                 || "no state was saved before".to_owned(),
                 |saved| format!("the state after iteration {saved} is whole"),

@@ -10,7 +10,7 @@ use fisao_align::guards::SplitHealth;
 use fisao_align::objective::Objective;
 use fisao_align::ppo::{KlConfig, PpoConfig};
 use fisao_align::tasks::Task;
-use fisao_align::trainer::{Trainer, Watch};
+use fisao_align::trainer::Trainer;
 use fisao_eval::chair::{ChairReport, ImageVerdict};
 use fisao_formats::RunFolder;
 use fisao_formats::documents::read_toml;
@@ -31,7 +31,7 @@ use crate::report::{
 };
 use crate::reporter::Reporter;
 use crate::training::{Surroundings, Training};
-use crate::world::{Evaluation, SceneTasks, WorldLab, evaluate, watch};
+use crate::world::{Evaluation, WorldLab, evaluate, watch};
 use crate::{output, printer, settings};
 
 /// Images of the report's gallery.
@@ -165,7 +165,16 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     let base = demo.evaluate("base", model, &test, &test_truth)?;
     let watch = watch(&known.0, &known.1, sizes.watched);
     let train = lab.training(&config);
-    let aligned_policy = demo.align(model, &calibration, &train, watch, arguments.resume)?;
+    // A judge that has seen nothing, as `fisao align --demo` has: what others have embedded would change last bits.
+    let mut trainer = Trainer::new(
+        config.clone(),
+        model.clone(),
+        lab.judge()?,
+        &calibration,
+        &train,
+        Some(watch),
+    )?;
+    let aligned_policy = demo.align(&mut trainer, arguments.resume)?;
     let aligned = demo.evaluate("aligned", &aligned_policy, &test, &test_truth)?;
     demo.seconds.total = start.elapsed().as_secs_f64();
     let pictures: Vec<Vec<u8>> = (0..sizes.test.min(GALLERY * 8))
@@ -217,24 +226,9 @@ impl Demo<'_> {
     }
 
     /// Trains the adapter on scenes without looking at what is in them.
-    fn align(
-        &mut self,
-        policy: &Llava,
-        calibration: &Calibration,
-        tasks: &SceneTasks<'_>,
-        watch: Watch,
-        resume: bool,
-    ) -> anyhow::Result<Llava> {
+    fn align(&mut self, trainer: &mut Trainer<'_>, resume: bool) -> anyhow::Result<Llava> {
         let start = Instant::now();
-        let mut trainer = Trainer::new(
-            self.config.clone(),
-            policy.clone(),
-            self.judge.clone(),
-            calibration,
-            tasks,
-            Some(watch),
-        )?;
-        self.training.run(&mut trainer, resume)?;
+        self.training.run(trainer, resume)?;
         self.seconds.align = start.elapsed().as_secs_f64();
         Ok(trainer.policy().clone())
     }
