@@ -20,7 +20,7 @@ use fisao_verifier::rewards::RewardRule;
 use fisao_verifier::scorer::{ImageEmbedding, Verifier};
 
 use crate::error::AlignError;
-use crate::rollout::token_rewards;
+use crate::rollout::{response_reward, token_rewards};
 use crate::tasks::{Task, TaskSource};
 
 /// Most sequences decoded together by one core.
@@ -204,8 +204,7 @@ pub fn best_of(
     let tokens = captions.iter().map(|caption| caption.tokens.len()).sum();
     let mut best: Vec<(f64, Captioned)> = Vec::with_capacity(tasks.len());
     for caption in captions {
-        let rewards = token_rewards(rule, judge, &encoded, &caption)?;
-        let reward = rewards.iter().map(|&reward| f64::from(reward)).sum();
+        let reward = response_reward(&token_rewards(rule, judge, &encoded, &caption)?);
         match best.last_mut().filter(|(_, known)| known.task == caption.task) {
             Some(kept) if reward > kept.0 => *kept = (reward, caption),
             Some(_) => {}

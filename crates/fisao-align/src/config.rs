@@ -125,8 +125,7 @@ pub struct CheckpointConfig {
     pub every: usize,
     /// Latest states that are kept. Default 2.
     pub keep: usize,
-    /// The metric whose best state is kept besides, and whose adapter is written to `adapter-best`:
-    /// `none`, `reward` (of the iteration's own responses), `watched-reward` or `watched-recall`
+    /// The metric by which an adapter is called the best so far and written to `adapter-best`: `none`, `reward` (of the iteration's own responses), `watched-reward` or `watched-recall`
     /// (greedy responses to the watched tasks). Default `none`.
     pub best: BestBy,
 }
@@ -173,9 +172,10 @@ impl AlignConfig {
     pub fn learning_rates(&self, iteration: usize) -> LearningRates {
         let LoopConfig { iterations, warmup_iterations: warmup, schedule, learning_rate, .. } =
             self.align;
-        let (alone, critic) = match &self.objective {
-            Objective::Ppo(ppo) => (ppo.critic_warmup_iterations, ppo.value_learning_rate),
-            _ => (0, 0.0),
+        let alone = self.objective.critic_warmup_iterations();
+        let critic = match &self.objective {
+            Objective::Ppo(ppo) => ppo.value_learning_rate,
+            _ => 0.0,
         };
         let policy = match iteration.checked_sub(alone) {
             None => 0.0,
@@ -212,18 +212,17 @@ impl AlignConfig {
             count("align.samples-per-image", samples, samples >= 2, &allowed)?;
         }
         let minibatches = align.minibatches;
-        let (most, allowed) = match self.objective.data() {
-            Data::Sampled if self.objective.name() != "dpo" => (
-                align.images_per_iteration.saturating_mul(samples),
+        let (most, allowed) = match self.objective {
+            Objective::Ppo(_) | Objective::GroupRelative(_) => (
+                self.responses_per_iteration(),
                 "from 1 to align.images-per-iteration × align.samples-per-image",
             ),
-            _ => (align.images_per_iteration, "from 1 to align.images-per-iteration"),
+            Objective::Dpo(_) | Objective::Sft(_) => {
+                (align.images_per_iteration, "from 1 to align.images-per-iteration")
+            }
         };
         count("align.minibatches", minibatches, (1..=most).contains(&minibatches), allowed)?;
-        let critic = match &self.objective {
-            Objective::Ppo(ppo) => ppo.critic_warmup_iterations,
-            _ => 0,
-        };
+        let critic = self.objective.critic_warmup_iterations();
         let allowed = "less than align.iterations";
         count("objective.critic-warmup-iterations", critic, critic < align.iterations, allowed)?;
         let warmup = align.warmup_iterations;

@@ -120,6 +120,14 @@ impl Objective {
         }
     }
 
+    /// First iterations that train the critic alone; 0 without one.
+    pub fn critic_warmup_iterations(&self) -> usize {
+        match self {
+            Self::Ppo(config) => config.critic_warmup_iterations,
+            Self::GroupRelative(_) | Self::Dpo(_) | Self::Sft(_) => 0,
+        }
+    }
+
     /// Mutable [`kl`](Self::kl).
     pub fn kl_mut(&mut self) -> Option<&mut KlConfig> {
         match self {

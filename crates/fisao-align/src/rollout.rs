@@ -161,6 +161,13 @@ pub fn token_rewards(
     }))
 }
 
+/// What a response earns in all, reward units.
+///
+/// * `rewards` — of its tokens, `[T]`.
+pub fn response_reward(rewards: &[f32]) -> f64 {
+    rewards.iter().map(|&reward| f64::from(reward)).sum()
+}
+
 /// Holds the prompts against the features: a placeholder too many or too few, and the picture would be read as text.
 fn check_image_tokens(policy: &Llava, tasks: &[Task], encoded: &Encoded) -> Result<(), AlignError> {
     let placeholder = policy.config().image_token_id;
@@ -282,8 +289,8 @@ fn items(objective: &Objective, captions: &[Captioned], rewards: &[Vec<f32>]) ->
         let pair = match dpo.pairs {
             PairSource::Data => Some((0, 1)),
             PairSource::Verifier => {
-                let sum = |row: &Vec<f32>| row.iter().map(|&r| f64::from(r)).sum();
-                let sums: Vec<f64> = rewards[first..first + group.len()].iter().map(sum).collect();
+                let rows = &rewards[first..first + group.len()];
+                let sums: Vec<f64> = rows.iter().map(|row| response_reward(row)).collect();
                 best_and_worst(&sums, dpo.least_gap)
             }
         };

@@ -21,7 +21,7 @@ use crate::events::{AlignEvent, IterationMetrics, Phase, PhaseSeconds, WarningCo
 use crate::guards::{Baseline, SplitHealth, check_iteration, check_split, hopeless};
 use crate::objective::{Data, Objective};
 use crate::ppo::{KlController, KlEstimator, explained_variance};
-use crate::rollout::{PhaseClock, Rollout, RolloutPlan, roll_out, token_rewards};
+use crate::rollout::{PhaseClock, Rollout, RolloutPlan, response_reward, roll_out, token_rewards};
 use crate::tasks::{Task, TaskSource};
 use crate::update::{Learner, UpdateReport, optimiser, update};
 
@@ -316,8 +316,7 @@ impl<'a> Trainer<'a> {
         let (captions, encoded) = self.describe(&watch.tasks, 0.0)?;
         let mut reward = 0.0;
         for caption in &captions {
-            let tokens = token_rewards(&self.rule, &self.judge, &encoded, caption)?;
-            reward += tokens.iter().map(|&token| f64::from(token)).sum::<f64>();
+            reward += response_reward(&token_rewards(&self.rule, &self.judge, &encoded, caption)?);
         }
         reward /= captions.len().max(1) as f64;
         let recall = watch.truth.as_ref().map(|truth| recall(&captions, truth, &self.judge));
@@ -511,11 +510,7 @@ impl<'a> Trainer<'a> {
         let responses = rollout.captions.len();
         let tokens: usize = rollout.captions.iter().map(|caption| caption.tokens.len()).sum();
         let per_response = |total: f64| total / responses.max(1) as f64;
-        let sums: Vec<f64> = rollout
-            .rewards
-            .iter()
-            .map(|rewards| rewards.iter().map(|&r| f64::from(r)).sum())
-            .collect();
+        let sums: Vec<f64> = rollout.rewards.iter().map(|row| response_reward(row)).collect();
         let mean = per_response(sums.iter().sum());
         let variance = per_response(sums.iter().map(|sum| (sum - mean).powi(2)).sum());
         let scores: Vec<f64> =

@@ -227,18 +227,18 @@ fn differentiate_micro(
     let (logprobs, entropy) = replica.policy.log_probabilities(&states, config.align.temperature);
     let old = gather(&rollout.old_logprobs);
     let mut step = Differentiated::default();
+    let credit = rollout.credit.as_ref();
+    let mut surrogate = |clip, bonus: f64, logprobs| {
+        let credit = credit.expect("an objective with a surrogate has advantages");
+        let advantages = gather(&credit.advantages);
+        let (loss, policy) = policy_loss(logprobs, &old, &advantages, clip, normaliser.tokens);
+        step.policy = policy;
+        if bonus > 0.0 { loss - entropy.clone().sum() * (bonus / normaliser.tokens) } else { loss }
+    };
     let mut loss = match &config.objective {
-        Objective::Ppo(_) | Objective::GroupRelative(_) => {
-            let credit = rollout.credit.as_ref().expect("these objectives have advantages");
-            let (clip, bonus) = match &config.objective {
-                Objective::GroupRelative(group) => (group.clip(), group.entropy_coefficient),
-                Objective::Ppo(ppo) => (ppo.clip(), ppo.entropy_coefficient),
-                _ => unreachable!("matched above"),
-            };
-            let (loss, policy) =
-                policy_loss(logprobs, &old, &gather(&credit.advantages), clip, normaliser.tokens);
-            step.policy = policy;
-            if bonus > 0.0 { loss - entropy.sum() * (bonus / normaliser.tokens) } else { loss }
+        Objective::Ppo(ppo) => surrogate(ppo.clip(), ppo.entropy_coefficient, logprobs),
+        Objective::GroupRelative(group) => {
+            surrogate(group.clip(), group.entropy_coefficient, logprobs)
         }
         Objective::Dpo(dpo) => {
             step.policy = moved(&logprobs, &old);
@@ -260,7 +260,7 @@ fn differentiate_micro(
         }
     };
     step.policy_loss = f64::from(floats(&loss)[0]);
-    let critic = rollout.credit.as_ref().and_then(|credit| credit.critic.as_ref());
+    let critic = credit.and_then(|credit| credit.critic.as_ref());
     if let (Some(head), Some(Critic { values, returns }), Objective::Ppo(ppo)) =
         (&replica.value_head, critic, &config.objective)
     {

@@ -37,9 +37,7 @@ impl RunFolder {
     /// # Errors
     /// The folder holds a run, or anything else, already; or it cannot be made.
     pub fn create(root: &Path) -> Result<Self, FormatError> {
-        Self::check_free(root)?;
-        fs::create_dir_all(root).map_err(|error| FormatError::io("create", root, error))?;
-        Ok(Self { root: root.to_owned() })
+        Self::create_with(root, |_| Ok(()))
     }
 
     /// Makes a folder for a new run with the files that `fill` writes into it. It appears complete or not at all: a
@@ -165,15 +163,15 @@ impl RunFolder {
         MetricsWriter::append(&self.path(name))
     }
 
-    /// Drops the records of a file that `keep` refuses, and a last line that broke off: a
-    /// resumed run repeats the steps since its last saved state, and would record them twice.
+    /// Shows every whole record of a file to `see`, with the line it is written in; an absent file has none, and a last line
+    /// that broke off is none.
     ///
     /// # Errors
-    /// The file cannot be read or written, or a complete line of it is not JSON.
-    pub fn retain_records(
+    /// The file cannot be read, or a complete line of it is not JSON.
+    pub fn each_record(
         &self,
         name: &str,
-        mut keep: impl FnMut(&serde_json::Value) -> bool,
+        mut see: impl FnMut(&serde_json::Value, &str),
     ) -> Result<(), FormatError> {
         let path = self.path(name);
         let file = match File::open(&path) {
@@ -181,7 +179,6 @@ impl RunFolder {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(FormatError::io("read", &path, error)),
         };
-        let mut kept = String::new();
         let mut reader = BufReader::new(file);
         for line in 1.. {
             let mut text = String::new();
@@ -194,10 +191,31 @@ impl RunFolder {
                 line,
                 reason: error.to_string(),
             })?;
-            if keep(&record) {
-                kept.push_str(&text);
-            }
+            see(&record, &text);
         }
+        Ok(())
+    }
+
+    /// Drops the records of a file that `keep` refuses, and a last line that broke off: a
+    /// resumed run repeats the steps since its last saved state, and would record them twice.
+    ///
+    /// # Errors
+    /// The file cannot be read or written, or a complete line of it is not JSON.
+    pub fn retain_records(
+        &self,
+        name: &str,
+        mut keep: impl FnMut(&serde_json::Value) -> bool,
+    ) -> Result<(), FormatError> {
+        let path = self.path(name);
+        if !path.exists() {
+            return Ok(());
+        }
+        let mut kept = String::new();
+        self.each_record(name, |record, text| {
+            if keep(record) {
+                kept.push_str(text);
+            }
+        })?;
         write_atomically(&path, |file| file.write_all(kept.as_bytes()))
     }
 }

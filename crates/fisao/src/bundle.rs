@@ -152,6 +152,13 @@ impl Policy {
         Ok(self.tokenizer.encode(&text, add_special_tokens)?)
     }
 
+    /// Token ids of a whole response, the end token last.
+    pub(crate) fn response(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let mut tokens = self.tokenizer.encode(text, false)?;
+        tokens.push(self.model.config().eos_token_id);
+        Ok(tokens)
+    }
+
     /// Refuses a length that the model's positions do not reach. `prompt` is the length of the longest
     /// prompt with its image, tokens.
     pub(crate) fn check_length(&self, prompt: usize, max_new_tokens: usize) -> anyhow::Result<()> {

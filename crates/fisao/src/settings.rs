@@ -44,7 +44,7 @@ pub(crate) fn resolve(
 const FORMER: &str = "ppo";
 
 /// Keys of it that have become part of the loop, whatever it optimises; the others belong to the objective.
-const LOOP_KEYS: [&str; 11] = [
+const LOOP_KEYS: [&str; 12] = [
     "iterations",
     "images-per-iteration",
     "samples-per-image",
@@ -56,13 +56,14 @@ const LOOP_KEYS: [&str; 11] = [
     "weight-decay",
     "max-grad-norm",
     "temperature",
+    "target-kl",
 ];
 
 /// The present name of a key, which may be a former one: `ppo.epochs` is `align.epochs`, `ppo.lambda` is
 /// `objective.lambda`.
 fn new_name(key: &str) -> String {
     match key.strip_prefix(FORMER).and_then(|rest| rest.strip_prefix('.')) {
-        Some(rest) if LOOP_KEYS.contains(&rest) || rest == "target-kl" => format!("align.{rest}"),
+        Some(rest) if LOOP_KEYS.contains(&rest) => format!("align.{rest}"),
         Some(rest) => format!("objective.{rest}"),
         None => key.to_owned(),
     }

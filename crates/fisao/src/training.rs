@@ -115,19 +115,11 @@ pub(crate) struct Surroundings<'a> {
 
 /// A trainer's surroundings, and what it reported.
 pub(crate) struct Training<'a> {
-    pub(crate) folder: &'a RunFolder,
-    pub(crate) reporter: &'a Reporter,
+    surroundings: Surroundings<'a>,
     /// Raised by Ctrl-C.
     stop: Arc<AtomicBool>,
     /// Command that continues an interrupted run.
     resume_command: String,
-    config: &'a AlignConfig,
-    /// What gives samples their probabilities.
-    calibration: &'a Calibration,
-    /// What shows their pictures.
-    processor: &'a ImageProcessor,
-    /// What the adapter's configuration names as its base.
-    base_model: String,
     /// What the user was warned about, one text per kind.
     pub(crate) warnings: Vec<String>,
     /// Kind of each of the warnings, how often it came up, and when it last did, in iterations done.
@@ -152,17 +144,10 @@ impl<'a> Training<'a> {
         stop: Arc<AtomicBool>,
         resume_command: String,
     ) -> Self {
-        let Surroundings { folder, reporter, config, calibration, processor, base_model } =
-            surroundings;
         Self {
-            folder,
-            reporter,
+            surroundings,
             stop,
             resume_command,
-            config,
-            calibration,
-            processor,
-            base_model: base_model.to_owned(),
             warnings: Vec::new(),
             warned: Vec::new(),
             metrics: Vec::new(),
@@ -180,14 +165,14 @@ impl<'a> Training<'a> {
         }
         trainer.check_image_matters()?;
         let mut records = Records {
-            metrics: self.folder.records(RunFolder::METRICS)?,
-            timings: self.folder.records(RunFolder::TIMINGS)?,
-            watch: self.folder.records(WATCH)?,
-            samples: self.folder.records(SAMPLES)?,
+            metrics: self.surroundings.folder.records(RunFolder::METRICS)?,
+            timings: self.surroundings.folder.records(RunFolder::TIMINGS)?,
+            watch: self.surroundings.folder.records(WATCH)?,
+            samples: self.surroundings.folder.records(SAMPLES)?,
             events: self.events(trainer.iteration())?,
         };
-        let (done, all) = (trainer.iteration(), self.config.align.iterations);
-        let phase = self.reporter.phase_from("align", done as u64, all as u64);
+        let (done, all) = (trainer.iteration(), self.surroundings.config.align.iterations);
+        let phase = self.surroundings.reporter.phase_from("align", done as u64, all as u64);
         if self.health.is_empty() {
             self.look(trainer, &mut records)?;
         }
@@ -228,7 +213,9 @@ impl<'a> Training<'a> {
                     if trainer.iteration() > 0 {
                         self.save(trainer)?;
                         let done = trainer.iteration();
-                        self.reporter.note(format!("the state after iteration {done} is saved"));
+                        self.surroundings
+                            .reporter
+                            .note(format!("the state after iteration {done} is saved"));
                     }
                     return Err(error.into());
                 }
@@ -242,34 +229,39 @@ impl<'a> Training<'a> {
     /// Seconds that all iterations so far have taken, by whichever process.
     pub(crate) fn seconds(&self) -> anyhow::Result<f64> {
         let mut seconds = 0.0;
-        self.folder.retain_records(RunFolder::TIMINGS, |line| {
+        self.surroundings.folder.each_record(RunFolder::TIMINGS, |line, _| {
             let phases = ["rollout", "verify", "advantages", "update"];
             let of = |phase: &&str| line.get(*phase).and_then(serde_json::Value::as_f64);
             seconds += phases.iter().filter_map(of).sum::<f64>();
-            true
         })?;
         Ok(seconds)
     }
 
     /// Restores the newest state and drops what was recorded after it.
     fn go_back_to_saved(&mut self, trainer: &mut Trainer<'_>) -> anyhow::Result<()> {
-        match self.checkpoints().load(self.reporter)? {
+        match self.checkpoints().load(self.surroundings.reporter)? {
             Some(state) => trainer.restore(state)?,
-            None => self.reporter.note("no state was saved yet: beginning at the first iteration"),
+            None => self
+                .surroundings
+                .reporter
+                .note("no state was saved yet: beginning at the first iteration"),
         }
         let done = trainer.iteration();
         if trainer.is_finished() {
-            self.reporter.note(format!("all {done} iterations are done"));
+            self.surroundings.reporter.note(format!("all {done} iterations are done"));
         } else if done > 0 {
-            let all = self.config.align.iterations;
-            self.reporter.note(format!("going on after iteration {done} of {all}"));
+            let all = self.surroundings.config.align.iterations;
+            self.surroundings.reporter.note(format!("going on after iteration {done} of {all}"));
         }
+        let before = |at: usize| at < done;
         // The curves of the report begin where the run began.
-        self.metrics = self.kept(RunFolder::METRICS, |at| at < done)?;
-        self.folder.retain_records(RunFolder::TIMINGS, |line| number(line) < Some(done))?;
+        self.metrics = self.kept(RunFolder::METRICS, before)?;
+        self.surroundings
+            .folder
+            .retain_records(RunFolder::TIMINGS, |line| number(line).is_some_and(before))?;
         // Where no state was saved, the first look is made again: the trainer does not know what it showed.
         let known = |at: usize| at <= done && done > 0;
-        self.folder.retain_records(SAMPLES, |line| number(line).is_some_and(known))?;
+        self.surroundings.folder.retain_records(SAMPLES, |line| number(line).is_some_and(known))?;
         let looks: Vec<WatchRecord> = self.kept(WATCH, known)?;
         self.health = looks.into_iter().map(|look| (look.iteration, look.health)).collect();
         Ok(())
@@ -282,7 +274,7 @@ impl<'a> Training<'a> {
         keep: impl Fn(usize) -> bool,
     ) -> anyhow::Result<Vec<T>> {
         let mut kept = Vec::new();
-        self.folder.retain_records(name, |line| {
+        self.surroundings.folder.retain_records(name, |line| {
             let keep = number(line).is_some_and(&keep);
             if keep {
                 kept.push(line.clone());
@@ -298,18 +290,21 @@ impl<'a> Training<'a> {
         trainer: &mut Trainer<'_>,
         records: &mut Records,
     ) -> anyhow::Result<()> {
-        let (done, all) = (trainer.iteration(), self.config.align.iterations);
-        let check_every = self.config.check_every;
+        let (done, all) = (trainer.iteration(), self.surroundings.config.align.iterations);
+        let check_every = self.surroundings.config.check_every;
         let due = check_every > 0 && done.is_multiple_of(check_every);
         if due || trainer.is_finished() {
             self.look(trainer, records)?;
         }
-        if self.config.checkpoint.best == BestBy::Reward {
+        if self.surroundings.config.checkpoint.best == BestBy::Reward {
             let value = self.metrics.last().map(|metrics| metrics.reward_mean);
             self.offer(trainer, value)?;
         }
         let stopping = self.stop.load(Ordering::Relaxed);
-        if done.is_multiple_of(self.config.checkpoint.every) || stopping || trainer.is_finished() {
+        if done.is_multiple_of(self.surroundings.config.checkpoint.every)
+            || stopping
+            || trainer.is_finished()
+        {
             self.save(trainer)?;
         }
         if stopping && !trainer.is_finished() {
@@ -327,12 +322,12 @@ impl<'a> Training<'a> {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path(name)
+        self.surroundings.folder.path(name)
     }
 
     fn save(&self, trainer: &Trainer<'_>) -> anyhow::Result<()> {
         let checkpoints = self.checkpoints();
-        let saved = checkpoints.save(&trainer.state(), self.config.checkpoint.keep);
+        let saved = checkpoints.save(&trainer.state(), self.surroundings.config.checkpoint.keep);
         saved.map_err(|error| {
             let done = trainer.iteration();
             let message = format!("the state after iteration {done} could not be saved: {error}");
@@ -361,7 +356,7 @@ impl<'a> Training<'a> {
         records.events.scalars(done as u64, SystemTime::now(), named(&scalars))?;
         self.show_samples(trainer, &captions[..captions.len().min(SAMPLED)], records)?;
         self.health.push((done, health));
-        match self.config.checkpoint.best {
+        match self.surroundings.config.checkpoint.best {
             BestBy::WatchedReward => self.offer(trainer, Some(health.reward)),
             BestBy::WatchedRecall => self.offer(trainer, health.recall),
             BestBy::None | BestBy::Reward => Ok(()),
@@ -391,7 +386,10 @@ impl<'a> Training<'a> {
             let task = &trainer.watched()[caption.task];
             let (mut words, mut coloured) = (Vec::new(), Vec::new());
             for word in trainer.verdicts(caption) {
-                let there = self.calibration.probability(word.score, ProbabilityModel::default());
+                let there = self
+                    .surroundings
+                    .calibration
+                    .probability(word.score, ProbabilityModel::default());
                 let characters = |byte: usize| caption.text[..byte].chars().count();
                 words.push(SampleWord {
                     start: characters(word.span.start),
@@ -419,7 +417,7 @@ impl<'a> Training<'a> {
                 words,
             })?;
             records.events.text(&format!("samples/{image}"), done as u64, now, text)?;
-            let picture = self.processor.picture(&task.image);
+            let picture = self.surroundings.processor.picture(&task.image);
             let png = png(picture.as_raw(), picture.dimensions(), ExtendedColorType::Rgb8);
             shown.push(Sample {
                 picture_png: Some(png),
@@ -429,7 +427,7 @@ impl<'a> Training<'a> {
             });
         }
         let name = format!("{SAMPLE_PAGES}/iteration-{done:05}.html");
-        Ok(self.folder.write_bytes(&name, samples_page(done, &shown).as_bytes())?)
+        Ok(self.surroundings.folder.write_bytes(&name, samples_page(done, &shown).as_bytes())?)
     }
 
     /// Keeps the adapter if its value is the best so far. What equals the best is not better, so that iterations which are
@@ -443,8 +441,8 @@ impl<'a> Training<'a> {
             return Ok(());
         }
         self.write_adapter_to(trainer, BEST_ADAPTER)?;
-        let best = Best { iteration: done, by: self.config.checkpoint.best, value };
-        Ok(self.folder.write_json(BEST, &best)?)
+        let best = Best { iteration: done, by: self.surroundings.config.checkpoint.best, value };
+        Ok(self.surroundings.folder.write_json(BEST, &best)?)
     }
 
     /// Shows a warning when its kind comes up for the first time; after that it is counted, and the
@@ -461,7 +459,7 @@ impl<'a> Training<'a> {
                 (*count, *last) = (*count + 1, done);
                 self.warnings[index] = format!("{message} ({count} times, last shown; {hint})");
             } else {
-                self.reporter.warn(&message, Some(&hint));
+                self.surroundings.reporter.warn(&message, Some(&hint));
                 self.warnings.push(format!("{message} ({hint})"));
                 self.warned.push((code, 1, done));
             }
@@ -487,7 +485,12 @@ impl<'a> Training<'a> {
     fn write_adapter_to(&self, trainer: &Trainer<'_>, name: &str) -> anyhow::Result<()> {
         let path = self.path(name);
         std::fs::create_dir_all(&path).map_err(|error| FormatError::io("create", &path, error))?;
-        Adapter::of(trainer.policy(), &self.config.lora, Some(&self.base_model)).write(&path)?;
+        Adapter::of(
+            trainer.policy(),
+            &self.surroundings.config.lora,
+            Some(self.surroundings.base_model),
+        )
+        .write(&path)?;
         Ok(())
     }
 }

@@ -1,7 +1,5 @@
 //! Prompt sets as tasks.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use anyhow::bail;
 use fisao_align::AlignConfig;
 use fisao_align::error::AlignError;
@@ -36,11 +34,7 @@ pub(super) fn open(files: &Files, reporter: &Reporter) -> anyhow::Result<PromptS
         }
     }
     let progress = reporter.phase("checking images", set.len() as u64);
-    let seen = AtomicUsize::new(0);
-    let reach = |done: usize| {
-        let before = seen.swap(done, Ordering::Relaxed);
-        progress.advance(done.saturating_sub(before) as u64);
-    };
+    let reach = |done: usize| progress.reach(done as u64, set.len() as u64);
     if set.kind() == PromptKind::Folder && set.len() <= DECODED {
         for index in 0..set.len() {
             set.row(index)?.open_image()?;
@@ -115,11 +109,7 @@ impl<'a> PromptTasks<'a> {
     }
 
     fn answer(&self, row: &PromptRow) -> Result<Answer, AlignError> {
-        let tokens = |text: &str| {
-            let mut tokens = self.policy.tokenizer.encode(text, false)?;
-            tokens.push(self.policy.model.config().eos_token_id);
-            Ok::<_, AlignError>(tokens)
-        };
+        let tokens = |text: &str| self.policy.response(text);
         Ok(match (&row.answer, self.answers) {
             (_, Data::Sampled) | (prompts::Answer::None, _) => Answer::None,
             (prompts::Answer::Response(response), _) => Answer::Response(tokens(response)?),
