@@ -24,7 +24,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::bundle::{Policy, Views};
 
-pub(crate) use lab::{WorldLab, watch};
+pub(crate) use lab::{Sizes, WorldLab, watch};
 
 /// Sets the random numbers of answers apart from those of everything else.
 const ANSWERS: u64 = 0xA45E_3500;
@@ -57,11 +57,7 @@ impl SceneTasks<'_> {
     fn answer(&self, scene: &Scene, index: usize) -> Result<Answer, AlignError> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ ANSWERS);
         rng.set_stream(index as u64);
-        let tokens = |text: &str| {
-            let mut tokens = self.policy.tokenizer.encode(text, false)?;
-            tokens.push(self.policy.model.config().eos_token_id);
-            Ok::<_, AlignError>(tokens)
-        };
+        let tokens = |text: &str| self.policy.response(text);
         if self.answers == Data::Sampled {
             return Ok(Answer::None);
         }

@@ -28,15 +28,11 @@ use crate::model_location::ModelLocation;
 use crate::reporter::Reporter;
 use crate::training::{Surroundings, Training};
 use crate::vocabulary::Vocabulary;
-use crate::world::{WorldLab, watch};
+use crate::world::{Sizes, WorldLab, watch};
 use crate::{interrupt, settings, text_cache};
 
 use prompts::PromptTasks;
 use record::{Files, RECORD, RunRecord, Source};
-
-/// Scenes that the embedded world's calibration captions, and those of them that are watched.
-const CALIBRATED: usize = 512;
-const WATCHED: usize = 128;
 
 /// Prompts of files that are watched at most: their pixels stay in memory.
 const WATCHED_FILES: usize = 32;
@@ -70,7 +66,9 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
     match run.record.source.clone() {
         Source::World { labels } => {
             let lab = WorldLab::open(&run.config, &run.opened.device, reporter)?;
-            let known = lab.tasks(Split::Calibration, run.config.seed, CALIBRATED).labelled()?;
+            let sizes = Sizes::of(false);
+            let known =
+                lab.tasks(Split::Calibration, run.config.seed, sizes.calibration).labelled()?;
             let known = (known.0.as_slice(), known.1.as_slice());
             let calibration = match run.own_calibration() {
                 Some(path) => calibrations::read(&path)?,
@@ -83,7 +81,7 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
                 judge: lab.judge()?,
                 calibration: &calibration,
                 tasks: &lab.training(&run.config),
-                watch: Some(watch(known.0, known.1, WATCHED)),
+                watch: Some(watch(known.0, known.1, sizes.watched)),
             })
         }
         Source::Files(files) => run.train_on_files(&files),

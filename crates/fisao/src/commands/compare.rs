@@ -14,10 +14,11 @@ use crate::compare::document::{Budget, Document, Method, Settings};
 use crate::compare::{publish, tables};
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
+use crate::world::Sizes;
 use crate::{interrupt, output};
 
 use methods::{Kind, Trial, trials};
-use trial::{Bench, Outcome, Sizes};
+use trial::{Bench, Outcome};
 
 /// Key of the method that changes are relative to, and of that which others are tested against.
 const BASE: &str = "base";
@@ -40,11 +41,7 @@ pub(crate) fn run(arguments: &CompareArguments, reporter: &Reporter) -> anyhow::
     if arguments.seeds == 0 {
         anyhow::bail!(Refusal::new("--seeds is 0, but must be at least 1"));
     }
-    let sizes = if arguments.quick {
-        Sizes { calibration: 128, watched: 32, test: 64 }
-    } else {
-        Sizes { calibration: 512, watched: 128, test: 500 }
-    };
+    let sizes = Sizes::of(arguments.quick);
     let seeds: Vec<u64> = (arguments.first_seed..arguments.first_seed + arguments.seeds).collect();
     // Every setting is checked before the first of many hours.
     let asked = seeds
@@ -54,7 +51,7 @@ pub(crate) fn run(arguments: &CompareArguments, reporter: &Reporter) -> anyhow::
     let stop = interrupt::flag()?;
     let device = arguments.device.open(reporter)?.device;
     claim(&arguments.output, sizes)?;
-    let bench = Bench { device: &device, reporter, stop: &stop, sizes, again: "the same command" };
+    let bench = Bench { device: &device, reporter, stop: &stop, sizes };
     let mut comparison = Comparison { methods: Vec::new(), folder: &arguments.output, bench };
     let mut done = Vec::new();
     for (&seed, trials) in seeds.iter().zip(&asked) {

@@ -31,18 +31,11 @@ use crate::report::{
 };
 use crate::reporter::Reporter;
 use crate::training::{Surroundings, Training};
-use crate::world::{Evaluation, WorldLab, evaluate, watch};
+use crate::world::{Evaluation, Sizes, WorldLab, evaluate, watch};
 use crate::{output, printer, settings};
 
 /// Images of the report's gallery.
 const GALLERY: usize = 16;
-
-/// How much work a demo does.
-struct Sizes {
-    calibration: usize,
-    watched: usize,
-    test: usize,
-}
 
 /// Settings the demo aligns its small model with; `--set` changes them.
 pub(crate) fn demo_config(seed: u64, quick: bool) -> AlignConfig {
@@ -135,7 +128,7 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
             folder.write_json(device::FILE, &record)
         })?
     };
-    let sizes = sizes(options.quick);
+    let sizes = Sizes::of(options.quick);
     let calibrating = Instant::now();
     let known = lab.tasks(Split::Calibration, options.seed, sizes.calibration).labelled()?;
     let calibration =
@@ -181,14 +174,6 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
         .map(|index| picture(&lab.world, options.seed, index as u64))
         .collect();
     demo.publish(&calibration, &base, &aligned, &test, &test_truth, &pictures)
-}
-
-fn sizes(quick: bool) -> Sizes {
-    if quick {
-        Sizes { calibration: 128, watched: 32, test: 64 }
-    } else {
-        Sizes { calibration: 512, watched: 128, test: 500 }
-    }
 }
 
 struct Demo<'a> {

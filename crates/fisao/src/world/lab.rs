@@ -13,6 +13,7 @@ use fisao_align::trainer::Watch;
 use fisao_models::generation::Sampling;
 use fisao_scenes::{Split, World};
 use fisao_verifier::calibration::{Calibration, Labels};
+use serde::{Deserialize, Serialize};
 
 use super::SceneTasks;
 use crate::bundle::{LoadedVerifier, Policy, ScoreSettings, Views, embedded};
@@ -22,6 +23,28 @@ use crate::vocabulary::Vocabulary;
 
 /// Training scenes that a run may draw from; far more than it uses.
 const TRAIN_SCENES: usize = 1 << 20;
+
+/// How many scenes a run calibrates, watches and is measured on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sizes {
+    /// Scenes that calibration captions.
+    pub(crate) calibration: usize,
+    /// Those of them that are watched while training.
+    pub(crate) watched: usize,
+    /// Held-out scenes that are captioned.
+    pub(crate) test: usize,
+}
+
+impl Sizes {
+    /// The usual ones, or those of a shorter and rougher run.
+    pub(crate) fn of(quick: bool) -> Self {
+        if quick {
+            Self { calibration: 128, watched: 32, test: 64 }
+        } else {
+            Self { calibration: 512, watched: 128, test: 500 }
+        }
+    }
+}
 
 /// The embedded models and the world they live in.
 pub(crate) struct WorldLab {

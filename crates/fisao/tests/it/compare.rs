@@ -44,6 +44,13 @@ fn methods_are_measured_once_and_what_is_asked_for_later_joins_them() {
     }
     let ppo = place.path("compared/runs/fisao/seed-0/result.json");
     let written = fs::metadata(&ppo).unwrap().modified().unwrap();
+    // What only calibration knows is asked, too: the run with annotations is not gone on with.
+    compare(&place, &["base", "--labels", "none"]);
+    assert!(fs::metadata(&ppo).unwrap().modified().unwrap() > written, "not trained again");
+    let calibration = fs::read_to_string(place.path("compared/runs/fisao/seed-0/calibration.json"));
+    assert!(calibration.unwrap().contains("\"mode\": \"none\""));
+    compare(&place, &["base"]);
+    let written = fs::metadata(&ppo).unwrap().modified().unwrap();
     compare(&place, &["base", "--vary", "lora.rank=2"]);
     assert_eq!(fs::metadata(&ppo).unwrap().modified().unwrap(), written, "trained again");
     let keys: Vec<String> = document(&place)["methods"]

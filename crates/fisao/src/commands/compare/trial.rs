@@ -12,7 +12,7 @@ use fisao_align::error::AlignError;
 use fisao_align::objective::Data;
 use fisao_align::tasks::Task;
 use fisao_align::trainer::Trainer;
-use fisao_formats::documents::{read_json, read_toml};
+use fisao_formats::documents::{read_json, write_json};
 use fisao_formats::{FormatError, RunFolder};
 use fisao_models::generation::Sampling;
 use fisao_models::llava::Llava;
@@ -23,28 +23,23 @@ use serde::{Deserialize, Serialize};
 
 use super::methods::{Kind, Trial};
 use crate::calibrations::{self, CALIBRATION};
-use crate::compare::document::SeedRow;
+use crate::compare::document::{Measurements, SeedRow};
 use crate::compare::measure::Yardsticks;
 use crate::reporter::Reporter;
 use crate::training::{Surroundings, Training};
-use crate::world::{WorldLab, evaluate_captions, watch};
+use crate::world::{Sizes, WorldLab, evaluate_captions, watch};
 
 /// What one trial gave, in its folder.
 const RESULT: &str = "result.json";
 
+/// What a trained trial was asked, in its folder from the start.
+const ASKED: &str = "asked.json";
+
+/// How an interrupted comparison goes on.
+const AGAIN: &str = "the same command";
+
 /// Temperature of the responses that the best is chosen from, and of sampled captions.
 const TEMPERATURE: f64 = 1.0;
-
-/// How much is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Sizes {
-    /// Scenes that calibration captions.
-    pub(crate) calibration: usize,
-    /// Those of them that are watched while training.
-    pub(crate) watched: usize,
-    /// Held-out scenes that are captioned.
-    pub(crate) test: usize,
-}
 
 /// Everything that trials have in common.
 pub(crate) struct Bench<'a> {
@@ -52,8 +47,6 @@ pub(crate) struct Bench<'a> {
     pub(crate) reporter: &'a Reporter,
     pub(crate) stop: &'a Arc<AtomicBool>,
     pub(crate) sizes: Sizes,
-    /// How an interrupted comparison goes on.
-    pub(crate) again: &'a str,
 }
 
 /// What was trained and measured, and how long an iteration took.
@@ -75,7 +68,7 @@ impl Outcome {
 impl Bench<'_> {
     /// Runs a trial in its folder, or reads what it gave before.
     pub(crate) fn run(&self, trial: &Trial, folder: &Path) -> anyhow::Result<Outcome> {
-        let asked = format!("{:?} {:?} {:?}", trial.config, trial.surroundings, trial.kind);
+        let asked = asked(trial);
         let result = folder.join(RESULT);
         if result.exists() {
             let known: Outcome = read_json("result of a trial", &result)?;
@@ -127,7 +120,7 @@ impl Bench<'_> {
             }
         };
         let outcome = Outcome { asked, row, iterations };
-        fisao_formats::documents::write_json(&result, &outcome)?;
+        write_json(&result, &outcome)?;
         Ok(outcome)
     }
 }
@@ -192,10 +185,7 @@ impl Measured<'_> {
         })
     }
 
-    fn measure(
-        &self,
-        captions: Vec<Captioned>,
-    ) -> anyhow::Result<crate::compare::document::Measurements> {
+    fn measure(&self, captions: Vec<Captioned>) -> anyhow::Result<Measurements> {
         let evaluation = evaluate_captions(captions, self.tasks, self.truth)?;
         self.yardsticks.measure(&evaluation)
     }
@@ -231,6 +221,7 @@ impl TrainedRun<'_> {
         } else {
             let calibration = calibrate()?;
             let folder = RunFolder::create_with(path, |folder| {
+                folder.write_json(ASKED, &asked(self.trial))?;
                 folder.write_json(CALIBRATION, &calibration)?;
                 folder.write_toml(RunFolder::CONFIG, config)
             })?;
@@ -249,7 +240,7 @@ impl TrainedRun<'_> {
             &tasks,
             Some(watch),
         )?;
-        let (bench, again) = (self.bench, self.bench.again.to_owned());
+        let bench = self.bench;
         let surroundings = Surroundings {
             folder: &folder,
             reporter: bench.reporter,
@@ -258,7 +249,7 @@ impl TrainedRun<'_> {
             processor: &self.lab.policy.processor,
             base_model: &self.lab.policy.name,
         };
-        let mut training = Training::new(surroundings, Arc::clone(bench.stop), again);
+        let mut training = Training::new(surroundings, Arc::clone(bench.stop), AGAIN.to_owned());
         let mut warnings = Vec::new();
         match training.run(&mut trainer, resume) {
             Err(error) if error.is::<AlignError>() && trainer.iteration() > 0 => {
@@ -279,18 +270,22 @@ impl TrainedRun<'_> {
         })
     }
 
-    /// Whether a run with these settings is in the folder; one with others gives way.
+    /// Whether this trial was begun in the folder; another one gives way.
     fn is_begun(&self, path: &Path) -> anyhow::Result<bool> {
-        let config = path.join(RunFolder::CONFIG);
-        if !config.exists() {
+        if !path.join(RunFolder::CONFIG).exists() {
             return Ok(false);
         }
-        let begun: Result<fisao_align::AlignConfig, FormatError> =
-            read_toml("configuration", &config);
-        if begun.is_ok_and(|begun| begun == self.trial.config) {
+        let begun: Result<String, FormatError> =
+            read_json("what a trial was asked", &path.join(ASKED));
+        if begun.is_ok_and(|begun| begun == asked(self.trial)) {
             return Ok(true);
         }
         std::fs::remove_dir_all(path).map_err(|error| FormatError::io("remove", path, error))?;
         Ok(false)
     }
+}
+
+/// Everything that a trial's result depends on, to notice that something else is asked for now.
+fn asked(trial: &Trial) -> String {
+    format!("{:?} {:?} {:?}", trial.config, trial.surroundings, trial.kind)
 }
