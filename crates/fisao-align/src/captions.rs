@@ -392,7 +392,7 @@ impl Portions {
     fn of(policy: &Llava, length: usize) -> Self {
         let each = KvCache::bytes(&policy.config().text, length).max(1);
         let fit = CACHES / each;
-        let shares = shares_on(&policy.device());
+        let shares = policy.decoding_shares();
         if fit >= BATCH * shares {
             Self { shares, batch: BATCH }
         } else {

@@ -19,8 +19,10 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 mod autodiff;
 mod cpu;
+mod few_rows;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
+mod low_rank;
 mod narrow_linear;
 pub(crate) mod rms_norm;
 pub(crate) mod rotary;
@@ -30,6 +32,7 @@ pub(crate) mod swiglu;
 #[cfg(test)]
 mod tests;
 pub(crate) mod token_log_probs;
+mod transpose;
 mod view;
 
 use std::sync::Arc;
@@ -60,6 +63,11 @@ pub(crate) enum Operation {
     /// `x`, weight and, with three inputs, bias: see [`linear`], and [`narrow_linear`] for a weight of
     /// 16 bits.
     Linear,
+    /// `x`, weight, the adapter's A and B and, with five inputs, bias: see [`low_rank`].
+    LowRankLinear {
+        /// Factor on the low-rank path.
+        scale: f32,
+    },
     /// `x`: see [`rotary`].
     Rotary(Arc<rotary::Angles>),
     /// q, k and v: see [`attention`].
@@ -86,6 +94,23 @@ pub(crate) trait FusedOperations: Backend {
     ) -> FloatTensor<Self>;
     /// Applies an operation on three tensors.
     fn fused_3(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        z: FloatTensor<Self>,
+        operation: Operation,
+    ) -> FloatTensor<Self>;
+    /// Applies an operation on four tensors.
+    fn fused_4(
+        w: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        z: FloatTensor<Self>,
+        operation: Operation,
+    ) -> FloatTensor<Self>;
+    /// Applies an operation on five tensors.
+    fn fused_5(
+        v: FloatTensor<Self>,
+        w: FloatTensor<Self>,
         x: FloatTensor<Self>,
         y: FloatTensor<Self>,
         z: FloatTensor<Self>,
@@ -144,4 +169,19 @@ pub(crate) fn three<const D: usize, const E: usize, const F: usize, const R: usi
 ) -> Tensor<R> {
     let (x, y, z) = (x.into_dispatch(), y.into_dispatch(), z.into_dispatch());
     Tensor::from_dispatch(Dispatch::fused_3(x, y, z, operation))
+}
+
+/// An affine map and the low-rank path of its adapter: `x`, weight, A, B and perhaps a bias.
+pub(crate) fn adapted(
+    x: Tensor<2>,
+    [weight, a, b]: [Tensor<2>; 3],
+    bias: Option<Tensor<1>>,
+    scale: f32,
+) -> Tensor<2> {
+    let operation = Operation::LowRankLinear { scale };
+    let [x, weight, a, b] = [x, weight, a, b].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(match bias {
+        Some(bias) => Dispatch::fused_5(x, weight, a, b, bias.into_dispatch(), operation),
+        None => Dispatch::fused_4(x, weight, a, b, operation),
+    })
 }

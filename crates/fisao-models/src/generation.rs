@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::attention::Mask;
 use crate::llama::KvCache;
 use crate::llava::{ImageFeatures, Llava};
+use crate::parallel::shares_on;
 use crate::parameters::{floats, indices};
 
 /// How tokens are chosen.
@@ -95,7 +96,18 @@ struct Open {
     rng: ChaCha8Rng,
 }
 
+/// Bytes of matrices up to which each core has room for them in a cache.
+const CACHED: usize = 32 << 20;
+
 impl Llava {
+    /// In how many shares a batch is best decoded. A small model is quickest with a share for each core of the CPU; the
+    /// matrices of a large one are read from memory in every step, and had better be read once for the whole batch, by
+    /// all cores.
+    pub fn decoding_shares(&self) -> usize {
+        let small = self.language_model().matrix_bytes() <= CACHED;
+        if small { shares_on(&self.device()) } else { 1 }
+    }
+
     /// Writes `samples` responses to every prompt; responses to one prompt are adjacent.
     ///
     /// Which image a prompt is about is an index into `features`.
@@ -247,14 +259,15 @@ fn open_rows(prompts: &[Prompt], samples: usize, longest: usize, seed: u64) -> V
 fn pick(logits: &[f32], temperature: f64, rng: &mut ChaCha8Rng) -> (u32, f32) {
     let scale = if temperature > 0.0 { 1.0 / temperature } else { 1.0 };
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weight = |logit: f32| (f64::from(logit - highest) * scale).exp();
-    let total: f64 = logits.iter().map(|&logit| weight(logit)).sum();
+    let weight = |&logit: &f32| (f64::from(logit - highest) * scale).exp();
+    let weights: Vec<f64> = logits.iter().map(weight).collect();
+    let total: f64 = weights.iter().sum();
     let chosen = if temperature > 0.0 {
         let mut left = rng.random::<f64>() * total;
-        logits
+        weights
             .iter()
-            .position(|&logit| {
-                left -= weight(logit);
+            .position(|weight| {
+                left -= weight;
                 left < 0.0
             })
             .unwrap_or(logits.len() - 1)

@@ -5,7 +5,7 @@
 
 use burn::tensor::{DType, Device, Int, Tensor};
 
-use crate::fused::{Operation, is_fused, is_fused_weight, three, two};
+use crate::fused::{Operation, adapted, is_fused, is_fused_weight, three, two};
 use crate::lora::LowRank;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{Init, WeightError, WeightSource, as_stored, widened};
@@ -61,27 +61,29 @@ impl Linear {
     /// # Shapes
     /// `x`: `[rows, in]` → `[rows, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let low_rank = self.adapter.as_ref().map(|adapter| adapter.forward(x.clone()));
-        let y = if is_fused(&x) && is_fused_weight(&self.weight) {
-            let weight = self.weight.clone();
-            match &self.bias {
-                Some(bias) => three(x, weight, bias.clone(), Operation::Linear),
-                None => two(x, weight, Operation::Linear),
+        if !is_fused(&x) || !is_fused_weight(&self.weight) {
+            return self.composed(x);
+        }
+        let (weight, bias) = (self.weight.clone(), self.bias.clone());
+        match (&self.adapter, bias) {
+            (Some(LowRank { a, b, scale }), bias) => {
+                adapted(x, [weight, a.clone(), b.clone()], bias, *scale as f32)
             }
-        } else {
-            self.composed(x)
-        };
-        match low_rank {
-            Some(term) => y + term,
-            None => y,
+            (None, Some(bias)) => three(x, weight, bias, Operation::Linear),
+            (None, None) => two(x, weight, Operation::Linear),
         }
     }
 
-    /// The map itself, without an adapter, from single operations.
+    /// The same from single operations.
     pub(crate) fn composed(&self, x: Tensor<2>) -> Tensor<2> {
+        let low_rank = self.adapter.as_ref().map(|adapter| adapter.composed(x.clone()));
         let y = composed_product(x, &self.weight);
-        match &self.bias {
+        let y = match &self.bias {
             Some(bias) => y + bias.clone().unsqueeze(),
+            None => y,
+        };
+        match low_rank {
+            Some(term) => y + term,
             None => y,
         }
     }

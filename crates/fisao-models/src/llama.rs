@@ -71,6 +71,18 @@ pub struct LlamaConfig {
     pub tie_word_embeddings: bool,
 }
 
+impl LlamaConfig {
+    /// Numbers in the matrices that a step reads whole: all but the embedding table, unless that is the output
+    /// matrix as well.
+    pub fn matrix_elements(&self) -> usize {
+        let hidden = self.hidden_size;
+        let attention = self.num_attention_heads + self.num_key_value_heads;
+        let attention = 2 * hidden * attention * self.head_dim;
+        let feed_forward = 3 * hidden * self.intermediate_size;
+        self.num_hidden_layers * (attention + feed_forward) + hidden * self.vocab_size
+    }
+}
+
 /// The decoder with its embedding table and output matrix.
 #[derive(Debug, Clone)]
 pub struct Llama {
@@ -127,6 +139,12 @@ impl Llama {
     /// Sizes.
     pub fn config(&self) -> &LlamaConfig {
         &self.config
+    }
+
+    /// Bytes of the matrices that every step of decoding reads.
+    pub fn matrix_bytes(&self) -> usize {
+        let each = self.layers.first().map_or(0, DecoderLayer::element_bytes);
+        self.config.matrix_elements() * each
     }
 
     /// Where the decoder's weights live.

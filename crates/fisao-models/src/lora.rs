@@ -8,7 +8,6 @@ use burn::tensor::{DType, Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::fused::{Operation, is_fused, two};
 use crate::linear::Linear;
 use crate::parameters::{ParameterMut, from_floats};
 use crate::weights::{Init, draw};
@@ -117,12 +116,8 @@ impl LowRank {
         }
     }
 
-    /// `[rows, in]` → `[rows, out]`.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        if is_fused(&x) {
-            let low: Tensor<2> = two(x, self.a.clone(), Operation::Linear);
-            return two(low * self.scale, self.b.clone(), Operation::Linear);
-        }
+    /// The path alone from single operations: `[rows, in]` → `[rows, out]`.
+    pub(crate) fn composed(&self, x: Tensor<2>) -> Tensor<2> {
         let low = x.matmul(self.a.clone().transpose()) * self.scale;
         low.matmul(self.b.clone().transpose())
     }

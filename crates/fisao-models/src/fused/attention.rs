@@ -8,10 +8,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::few_rows::tile;
 use super::linear::{Matrix, multiply};
-use super::simd::{exp, largest, sum, sum_pairs, vectorised};
+use super::simd::{arch, exp, largest, prefetch, sum, sum_pairs, vectorised};
 use super::view::View;
 
 /// Elements of the keys of one sequence from which a step of decoding is worth sharing among threads.
@@ -131,6 +133,12 @@ pub(super) fn forward(q: View<'_, 4>, k: View<'_, 4>, v: View<'_, 4>, mask: &Mas
     let one_head = |row: usize, index: usize, scores: &mut [f32], out: &mut [f32]| {
         let shared = sizes.key_head(index);
         let (q, k) = (head(&q, row, index), head(&k, row, shared));
+        if let Some(step) = Step::of(q, k, head(&v, row, shared)) {
+            let visible = mask.visible(row, 0, [1, keys]);
+            let out = &mut out[..width];
+            arch().dispatch(Visit { step, visible, scale: sizes.scale(), scores, out });
+            return;
+        }
         weights(scores, q, k, sizes.scale(), mask, row);
         let p = Matrix::dense(scores, queries, keys);
         multiply(out, stride, p, head(&v, row, shared), 1.0, false);
@@ -155,6 +163,120 @@ pub(super) fn forward(q: View<'_, 4>, k: View<'_, 4>, v: View<'_, 4>, mask: &Mas
         out.chunks_mut((queries * stride).max(1)).enumerate().for_each(work);
     }
     out
+}
+
+/// One query, keys and values, each in one piece: a step of decoding.
+struct Step<'a> {
+    q: &'a [f32],
+    k: Matrix<'a>,
+    v: Matrix<'a>,
+}
+
+impl<'a> Step<'a> {
+    fn of(q: Matrix<'a>, k: Matrix<'a>, v: Matrix<'a>) -> Option<Self> {
+        let in_one_piece = [q, k, v].iter().all(|x| x.column_stride == 1);
+        (q.rows == 1 && in_one_piece).then(|| Self { q: &q.data[..q.columns], k, v })
+    }
+}
+
+/// What a query makes of the keys that it sees.
+struct Visit<'a> {
+    step: Step<'a>,
+    visible: Range<usize>,
+    scale: f32,
+    /// Room for a number per key.
+    scores: &'a mut [f32],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Visit<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        const TOGETHER: usize = 4;
+        /// Keys.
+        const AHEAD: usize = 16;
+        /// Floats of a cache line.
+        const LINE: usize = 16;
+        let Self { step: Step { q, k, v }, visible, scale, scores, out } = self;
+        let width = q.len();
+        let scores = &mut scores[visible.clone()];
+        let first = visible.start;
+        let whole = scores.len() / TOGETHER * TOGETHER;
+        for (group, scores) in scores[..whole].chunks_exact_mut(TOGETHER).enumerate() {
+            let at = first + group * TOGETHER;
+            // Caches of many sequences do not stay near: keys are asked for ahead, and the values that come next.
+            let (k_ahead, v_ahead) = (k.at(at + AHEAD), v.at(at));
+            for line in (0..TOGETHER * width).step_by(LINE) {
+                prefetch(k_ahead.wrapping_add(line));
+                prefetch(v_ahead.wrapping_add(line));
+            }
+            let keys = [k.row(at), k.row(at + 1), k.row(at + 2), k.row(at + 3)];
+            let [found] = tile::<S, TOGETHER, 1, false>(simd, keys, [q]);
+            scores.copy_from_slice(&found);
+        }
+        for (at, score) in scores.iter_mut().enumerate().skip(whole) {
+            let [[found]] = tile::<S, 1, 1, false>(simd, [k.row(first + at)], [q]);
+            *score = found;
+        }
+        let highest = largest(scores);
+        for score in scores.iter_mut() {
+            *score = exp((*score - highest) * scale);
+        }
+        let share = 1.0 / sum(scores, |weight| weight);
+        let vectors = width / S::F32_LANES;
+        let mut at = 0;
+        while at < vectors {
+            at += match vectors - at {
+                1 => weighted::<S, 1>(simd, scores, &v, [first, at], share, out),
+                2 | 3 => weighted::<S, 2>(simd, scores, &v, [first, at], share, out),
+                _ => weighted::<S, 4>(simd, scores, &v, [first, at], share, out),
+            };
+        }
+        let done = vectors * S::F32_LANES;
+        for (column, out) in out[done..width].iter_mut().enumerate() {
+            let terms = scores.iter().enumerate();
+            let terms = terms.map(|(at, weight)| weight * v.row(first + at)[done + column]);
+            *out = share * terms.sum::<f32>();
+        }
+    }
+}
+
+/// `share · Σ weights v` of `N` vectors of columns from vector `at` on, keys from the first on; returns `N`.
+#[inline(always)]
+fn weighted<S: Simd, const N: usize>(
+    simd: S,
+    weights: &[f32],
+    v: &Matrix<'_>,
+    [first, at]: [usize; 2],
+    share: f32,
+    out: &mut [f32],
+) -> usize {
+    let columns = at * S::F32_LANES..(at + N) * S::F32_LANES;
+    let values = |key: usize| &S::as_simd_f32s(&v.row(first + key)[columns.clone()]).0[..N];
+    // Two sums for each vector: one alone would wait for itself.
+    let mut sums = [[simd.splat_f32s(0.0); N]; 2];
+    let mut add = |side: usize, key: usize, weight: f32| {
+        let (weight, values) = (simd.splat_f32s(weight), values(key));
+        for n in 0..N {
+            sums[side][n] = simd.mul_add_e_f32s(weight, values[n], sums[side][n]);
+        }
+    };
+    let (pairs, last) = weights.as_chunks::<2>();
+    for (pair, &[even, odd]) in pairs.iter().enumerate() {
+        add(0, 2 * pair, even);
+        add(1, 2 * pair + 1, odd);
+    }
+    if let [last] = *last {
+        add(0, 2 * pairs.len(), last);
+    }
+    let share = simd.splat_f32s(share);
+    let out = S::as_mut_simd_f32s(&mut out[columns.clone()]).0;
+    for n in 0..N {
+        out[n] = simd.mul_f32s(share, simd.add_f32s(sums[0][n], sums[1][n]));
+    }
+    N
 }
 
 /// Places for the gradients of q, k and v of one sequence.

@@ -75,4 +75,29 @@ impl<B: FusedOperations + FusedGradients, C: CheckpointStrategy> FusedOperations
             B::fused_3(x, y, z, operation)
         })
     }
+
+    fn fused_4(
+        w: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        z: FloatTensor<Self>,
+        operation: Operation,
+    ) -> FloatTensor<Self> {
+        record::<B, C, 4>([w, x, y, z], operation, |[w, x, y, z], operation| {
+            B::fused_4(w, x, y, z, operation)
+        })
+    }
+
+    fn fused_5(
+        v: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        z: FloatTensor<Self>,
+        operation: Operation,
+    ) -> FloatTensor<Self> {
+        record::<B, C, 5>([v, w, x, y, z], operation, |[v, w, x, y, z], operation| {
+            B::fused_5(v, w, x, y, z, operation)
+        })
+    }
 }

@@ -5,14 +5,14 @@ use burn::tensor::DType;
 use burn_flex::FlexTensor;
 use half::{bf16, f16};
 
+use super::few_rows::StoredMatrix;
 use super::linear::Matrix;
-use super::narrow_linear::NarrowMatrix;
 use super::view::{
     assert_f32, contiguous, forward_strides, heads_inside, stored, tensor, values, view,
 };
 use super::{
     FusedGradients, FusedOperations, Operation, activation, attention, layer_norm, linear,
-    narrow_linear, rms_norm, rotary, swiglu, token_log_probs,
+    low_rank, narrow_linear, rms_norm, rotary, swiglu, token_log_probs,
 };
 
 impl FusedOperations for Flex {
@@ -26,6 +26,27 @@ impl FusedOperations for Flex {
 
     fn fused_3(x: FlexTensor, y: FlexTensor, z: FlexTensor, operation: Operation) -> FlexTensor {
         forward(&operation, [x, y, z])
+    }
+
+    fn fused_4(
+        w: FlexTensor,
+        x: FlexTensor,
+        y: FlexTensor,
+        z: FlexTensor,
+        operation: Operation,
+    ) -> FlexTensor {
+        forward(&operation, [w, x, y, z])
+    }
+
+    fn fused_5(
+        v: FlexTensor,
+        w: FlexTensor,
+        x: FlexTensor,
+        y: FlexTensor,
+        z: FlexTensor,
+        operation: Operation,
+    ) -> FlexTensor {
+        forward(&operation, [v, w, x, y, z])
     }
 }
 
@@ -42,8 +63,8 @@ fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
 }
 
 /// A matrix of 16-bit floats that lies in row-major order.
-fn narrow_matrix<'a, T>(data: &'a [T], shape: &[usize]) -> NarrowMatrix<'a, T> {
-    NarrowMatrix { data, rows: shape[0], columns: shape[1] }
+fn narrow_matrix<'a, T>(data: &'a [T], shape: &[usize]) -> StoredMatrix<'a, T> {
+    StoredMatrix { data, rows: shape[0], columns: shape[1] }
 }
 
 /// Whether the weight of an affine map is kept in 16 bits.
@@ -57,10 +78,12 @@ fn dims(tensor: &FlexTensor) -> Vec<usize> {
 
 /// The inputs as the operation reads them: through strides where it can, else in row-major order.
 fn prepared<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> [FlexTensor; N] {
-    let by_strides =
-        matches!(operation, Operation::Linear | Operation::Rotary(_) | Operation::Attention(_));
+    let affine = matches!(operation, Operation::Linear | Operation::LowRankLinear { .. });
+    let by_strides = affine || matches!(operation, Operation::Rotary(_) | Operation::Attention(_));
+    let mut place = 0..;
     inputs.map(|input| {
-        if matches!(operation, Operation::Linear) && is_narrow(&input) {
+        let is_weight = affine && place.next() == Some(1);
+        if is_weight && is_narrow(&input) {
             return contiguous(input);
         }
         assert_f32(&input);
@@ -84,7 +107,14 @@ fn forward<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> Fl
         }
         (Operation::Linear, [x, w, bias @ ..]) => {
             let bias = bias.first().map(|bias| contiguous(bias.clone()));
-            affine(matrix(x), w, bias.as_ref().map(values))
+            let out = affine(matrix(x), w, bias.as_ref().map(values));
+            tensor(out, &[shape[0], dims(w)[0]])
+        }
+        (Operation::LowRankLinear { scale }, [x, w, a, b, bias @ ..]) => {
+            let bias = bias.first().map(|bias| contiguous(bias.clone()));
+            let mut out = affine(matrix(x), w, bias.as_ref().map(values));
+            low_rank::add_path(&mut out, matrix(x), matrix(a), matrix(b), *scale);
+            tensor(out, &[shape[0], dims(w)[0]])
         }
         (Operation::Rotary(angles), [x]) => {
             let x = view::<4>(x);
@@ -103,22 +133,21 @@ fn forward<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> Fl
 }
 
 /// `x Wᵀ + b` for a weight of any type.
-fn affine(x: Matrix<'_>, weight: &FlexTensor, bias: Option<&[f32]>) -> FlexTensor {
+fn affine(x: Matrix<'_>, weight: &FlexTensor, bias: Option<&[f32]>) -> Vec<f32> {
     let shape = dims(weight);
-    let out = match weight.dtype() {
+    match weight.dtype() {
         DType::BF16 => {
             narrow_linear::forward(x, narrow_matrix(stored::<bf16>(weight), &shape), bias)
         }
         DType::F16 => narrow_linear::forward(x, narrow_matrix(stored::<f16>(weight), &shape), bias),
         _ => linear::forward(x, matrix(weight), bias),
-    };
-    tensor(out, &[x.rows, shape[0]])
+    }
 }
 
 /// `∂y W` for a weight of any type.
-fn affine_input_gradient(gradient: Matrix<'_>, weight: &FlexTensor) -> FlexTensor {
+fn affine_input_gradient(gradient: Matrix<'_>, weight: &FlexTensor) -> Vec<f32> {
     let shape = dims(weight);
-    let out = match weight.dtype() {
+    match weight.dtype() {
         DType::BF16 => {
             narrow_linear::backward_input(gradient, narrow_matrix(stored::<bf16>(weight), &shape))
         }
@@ -126,8 +155,7 @@ fn affine_input_gradient(gradient: Matrix<'_>, weight: &FlexTensor) -> FlexTenso
             narrow_linear::backward_input(gradient, narrow_matrix(stored::<f16>(weight), &shape))
         }
         _ => linear::backward_input(gradient, matrix(weight)),
-    };
-    tensor(out, &[gradient.rows, shape[1]])
+    }
 }
 
 impl FusedGradients for Flex {
@@ -167,6 +195,9 @@ impl FusedGradients for Flex {
                 vec![Some(tensor(by_gate, &shape)), Some(tensor(by_up, &shape))]
             }
             (Operation::Linear, [x, w, ..]) => linear_gradients(x, w, &gradient, &wanted),
+            (Operation::LowRankLinear { scale }, [x, w, a, b, ..]) => {
+                low_rank_gradients([x, w, a, b], &gradient, *scale, &wanted)
+            }
             (Operation::Rotary(angles), [_]) => {
                 let g = view::<4>(&gradient);
                 vec![Some(heads_inside(rotary::rotate(g, angles, -1.0), g.shape))]
@@ -198,7 +229,7 @@ fn linear_gradients(
 ) -> Vec<Option<FlexTensor>> {
     let (x, g) = (matrix(x), matrix(gradient));
     let outputs = g.columns;
-    let by_x = wanted[0].then(|| affine_input_gradient(g, weight));
+    let by_x = wanted[0].then(|| tensor(affine_input_gradient(g, weight), &[x.rows, x.columns]));
     let by_w = wanted[1].then(|| {
         assert!(!is_narrow(weight), "a weight of 16 bits is frozen; training widens it first");
         tensor(linear::backward_weight(g, x), &[outputs, x.columns])
@@ -210,5 +241,32 @@ fn linear_gradients(
             tensor(linear::backward_bias(values(&g), outputs), &[outputs])
         }));
     }
+    found
+}
+
+/// Likewise of a map with an adapter: x, weight, A, B and perhaps a bias.
+fn low_rank_gradients(
+    [x, weight, a, b]: [&FlexTensor; 4],
+    gradient: &FlexTensor,
+    scale: f32,
+    wanted: &[bool],
+) -> Vec<Option<FlexTensor>> {
+    // What the map itself wants is in the first two places and, of a bias, in the last.
+    let own: Vec<bool> = [&[false, wanted[1]], wanted.get(4..).unwrap_or_default()].concat();
+    let mut own = linear_gradients(x, weight, gradient, &own);
+    let by_bias = own.split_off(2);
+    let (input, g, a, b) = (matrix(x), matrix(gradient), matrix(a), matrix(b));
+    let path = low_rank::Path { x: input, a, b, scale };
+    let inner = path.inner_gradient(g);
+    let inner = Matrix::dense(&inner, input.rows, a.rows);
+    let by_x = wanted[0].then(|| {
+        let mut out = affine_input_gradient(g, weight);
+        path.add_input_gradient(&mut out, inner);
+        tensor(out, &[input.rows, input.columns])
+    });
+    let by_a = wanted[2].then(|| tensor(path.by_a(inner), &[a.rows, a.columns]));
+    let by_b = wanted[3].then(|| tensor(path.by_b(g), &[b.rows, b.columns]));
+    let mut found = vec![by_x, own.swap_remove(1), by_a, by_b];
+    found.extend(by_bias);
     found
 }

@@ -2,11 +2,19 @@
 //!
 //! Backwards: `∂x = ∂y W`, `∂W = ∂yᵀ x`, `∂b = Σ ∂y`.
 
+use super::few_rows::{self, Stored as _, StoredMatrix};
 use super::rows::{accumulate, each_index};
 use super::simd::{add_scaled, vectorised};
+use super::transpose::transposed;
 
 /// Multiply-adds from which a product is worth sharing among threads.
 const SHARED_PRODUCT: usize = 1 << 22;
+
+/// Numbers of a right side that lies by columns from which turning it over pays.
+const TURNED_SIZE: usize = 1 << 19;
+
+/// Rows up to which it does: the product's own copying weighs less, the more there are.
+const TURNED_ROWS: usize = 1024;
 
 /// Rows summed by one piece of work for `∂b`.
 const BIAS_ROWS: usize = 256;
@@ -38,6 +46,37 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// A row that lies in one piece.
+    #[inline(always)]
+    pub(super) fn row(&self, at: usize) -> &'a [f32] {
+        debug_assert!(self.column_stride == 1, "a row in pieces");
+        &self.data[at * self.row_stride..][..self.columns]
+    }
+
+    /// Where a row begins, which may be behind the last.
+    #[inline(always)]
+    pub(super) fn at(&self, row: usize) -> *const f32 {
+        self.data.as_ptr().wrapping_add(row * self.row_stride)
+    }
+
+    /// Its rows, where they are few and each lies in one piece.
+    pub(super) fn few(&self, few: usize) -> Option<Vec<&'a [f32]>> {
+        let dense = self.column_stride == 1 || self.columns == 1;
+        (self.rows <= few && dense).then(|| {
+            (0..self.rows).map(|row| &self.data[row * self.row_stride..][..self.columns]).collect()
+        })
+    }
+
+    /// Itself as a matrix without gaps, where it is one.
+    fn stored(&self) -> Option<StoredMatrix<'a, f32>> {
+        let dense = self.column_stride == 1 && self.row_stride == self.columns;
+        dense.then(|| StoredMatrix {
+            data: &self.data[..self.rows * self.columns],
+            rows: self.rows,
+            columns: self.columns,
+        })
+    }
+
     /// Elements that reading it touches.
     fn extent(&self) -> usize {
         if self.rows == 0 || self.columns == 0 {
@@ -65,6 +104,12 @@ pub(crate) fn multiply(
     assert!(stride >= columns, "rows of a product overlap");
     assert!(out.len() >= (rows - 1) * stride + columns, "a product does not fit its place");
     assert!(a.data.len() >= a.extent() && b.data.len() >= b.extent(), "a matrix ends early");
+    // By columns, a large right side is better turned over first.
+    let by_columns = b.row_stride == 1 && b.column_stride > 1;
+    if by_columns && rows < TURNED_ROWS && inner * columns >= TURNED_SIZE {
+        let turned = transposed(b.transposed());
+        return multiply(out, stride, a, Matrix::dense(&turned, inner, columns), scale, add);
+    }
     let shared = rows * columns * inner >= SHARED_PRODUCT && rayon::current_num_threads() > 1;
     let parallelism = if shared { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
     // SAFETY: by the assertions every element that gemm reads or writes lies inside its slice, and
@@ -96,6 +141,10 @@ pub(crate) fn multiply(
 
 /// `x`: `[rows, in]`, `weight`: `[out, in]`, `bias`: `[out]` → `[rows, out]`.
 pub(super) fn forward(x: Matrix<'_>, weight: Matrix<'_>, bias: Option<&[f32]>) -> Vec<f32> {
+    assert_eq!(x.columns, weight.columns, "inner sizes of a product");
+    if let (Some(rows), Some(stored)) = (x.few(f32::FEW), weight.stored()) {
+        return few_rows::multiply(&rows, stored, bias);
+    }
     let width = weight.rows;
     let mut out = match bias {
         Some(bias) => bias.repeat(x.rows),

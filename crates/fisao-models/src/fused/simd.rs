@@ -7,7 +7,27 @@ pub(super) const LANES: usize = 16;
 /// be inlined into it.
 #[inline]
 pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
+    arch().dispatch(work)
+}
+
+/// That instruction set.
+#[inline]
+pub(super) fn arch() -> pulp::Arch {
+    pulp::Arch::new()
+}
+
+/// Asks for the cache line at an address, which need not be one of anything.
+#[inline(always)]
+#[expect(unsafe_code, reason = "asking for a line reads and writes nothing, whatever the address")]
+pub(super) fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction, and it cannot fault.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 /// `Σ f(xᵢ)` in [`LANES`] interleaved partial sums.

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::attention::Mask;
 use super::rotary::Angles;
-use super::{Operation, linear, one, simd, three, two};
+use super::{Operation, adapted, linear, one, simd, three, two};
 use crate::activation::Activation;
 use crate::attention::composed as composed_attention;
 use crate::parameters::{floats, from_floats};
@@ -283,15 +283,53 @@ fn products_refuse_what_does_not_fit() {
     assert!(fails(&|| linear::multiply(&mut [0.0; 99], 9, short, short.transposed(), 1.0, false)));
 }
 
-/// Enough keys for the heads of one query to be shared among threads.
+/// Enough keys for the heads of one query to be shared among threads, and widths of one vector, of several and of parts.
 #[test]
 fn a_step_of_decoding_attends_as_composed() {
-    let [q, k, v] = [([2, 8, 1, 64], 1), ([2, 4, 130, 64], 2), ([2, 4, 130, 64], 3)]
-        .map(|(shape, seed)| leaf::<4>(shape, seed).inner());
-    let mask = Mask::Causal { first: [0, 7].into() };
-    let fused: Tensor<4> =
-        three(q.clone(), k.clone(), v.clone(), Operation::Attention(mask.clone()));
-    assert_close(&floats(&fused), &floats(&composed_attention(q, k, v, &mask)), "a step");
+    for (width, keys) in [(64, 130), (32, 37), (128, 9), (80, 66), (24, 5), (200, 4)] {
+        let shape = |heads, length| [2, heads, length, width];
+        let [q, k, v] = [(shape(8, 1), 1), (shape(4, keys), 2), (shape(4, keys), 3)]
+            .map(|(shape, seed)| leaf::<4>(shape, seed).inner());
+        let mask = Mask::Causal { first: [0, 3].into() };
+        let fused: Tensor<4> =
+            three(q.clone(), k.clone(), v.clone(), Operation::Attention(mask.clone()));
+        assert_close(&floats(&fused), &floats(&composed_attention(q, k, v, &mask)), "a step");
+    }
+}
+
+/// With few rows and many, with a bias and without, beside weights of every type.
+#[test]
+fn a_map_with_an_adapter_is_the_map_and_the_path() {
+    let scale = 1.5;
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        for (rows, biased) in [(1, false), (5, true), (50, false), (90, true)] {
+            let [weight, wide] = narrow_weight(dtype, 37, 83);
+            let bias = leaf::<2>([1, 37], 4);
+            let factors = [leaf::<2>([rows, 83], 1), leaf([6, 83], 2), leaf([37, 6], 3), bias];
+            compare(
+                &format!("{dtype:?}, {rows} rows, bias {biased}"),
+                &factors,
+                |[x, a, b, bias]| {
+                    let kept = biased.then(|| bias.clone().reshape([37]));
+                    let y = adapted(x, [weight.clone(), a, b], kept, scale);
+                    if biased { y } else { y + bias }
+                },
+                |[x, a, b, bias]| {
+                    let path = x.clone().matmul(a.transpose()).matmul(b.transpose());
+                    x.matmul(wide.clone().transpose()) + bias + path * scale
+                },
+            );
+        }
+    }
+    compare(
+        "a map that learns beside its adapter",
+        &[leaf::<2>([9, 12], 1), leaf([7, 12], 2), leaf([3, 12], 3), leaf([7, 3], 4)],
+        |[x, w, a, b]| adapted(x, [w, a, b], None, scale),
+        |[x, w, a, b]| {
+            let path = x.clone().matmul(a.transpose()).matmul(b.transpose());
+            x.matmul(w.transpose()) + path * scale
+        },
+    );
 }
 
 /// A weight of 16 bits, and the same values in f32.

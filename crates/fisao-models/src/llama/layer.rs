@@ -68,6 +68,11 @@ impl DecoderLayer {
         })
     }
 
+    /// Bytes of one element of the layer's matrices.
+    pub(super) fn element_bytes(&self) -> usize {
+        self.q_proj.weight.dtype().size()
+    }
+
     /// The adaptable maps with their names inside the layer.
     pub(super) fn maps_mut(&mut self) -> [(&'static str, &mut Linear); 7] {
         [

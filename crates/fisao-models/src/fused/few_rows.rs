@@ -1,0 +1,471 @@
+//! Products of a few rows with a large matrix, as decoding makes them: `y = x Wᵀ + b`.
+//!
+//! A general product first copies the matrix into panels, which costs as much as using it once. Here
+//! each row of the matrix is read where it lies, once for all rows of `x`: several rows of both are
+//! held in registers, so that a value read serves several multiply-adds, and memory is the limit.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use half::{bf16, f16};
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::simd::{arch, prefetch};
+
+/// Bytes of the matrix that make a piece of work.
+const PIECE: usize = 1 << 18;
+
+/// Bytes of a matrix from which it will hardly be found in a core's own cache.
+const CACHED: usize = 1 << 16;
+/// Columns that are widened at once where that takes a detour through memory: few enough for a cache.
+const WIDENED: usize = 1024;
+
+/// An element of a matrix, widened to f32 on its way through the registers.
+pub(super) trait Stored: Copy + Send + Sync {
+    /// Up to so many rows of `x` this is quicker than a general product.
+    const FEW: usize;
+
+    /// A row of `x` in the order in which [`tile`](Self::tile) reads it.
+    fn ordered(x: &[f32]) -> Cow<'_, [f32]> {
+        Cow::Borrowed(x)
+    }
+
+    /// Inner products of `R` rows of the matrix with `N` ordered rows of `x`.
+    fn tile<S: Simd, const R: usize, const N: usize, const AHEAD: bool>(
+        simd: S,
+        matrix: [&[Self]; R],
+        x: [&[f32]; N],
+        space: &mut Vec<f32>,
+    ) -> [[f32; R]; N];
+}
+
+impl Stored for f32 {
+    const FEW: usize = 40;
+
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const N: usize, const AHEAD: bool>(
+        simd: S,
+        matrix: [&[Self]; R],
+        x: [&[f32]; N],
+        _space: &mut Vec<f32>,
+    ) -> [[f32; R]; N] {
+        tile::<S, R, N, AHEAD>(simd, matrix, x)
+    }
+}
+
+impl Stored for bf16 {
+    const FEW: usize = 40;
+
+    /// Values at even places before those at odd ones: two neighbours of the matrix make a word, whose halves are
+    /// widened by a shift and by a mask.
+    fn ordered(x: &[f32]) -> Cow<'_, [f32]> {
+        let (pairs, last) = x.as_chunks::<2>();
+        let even = pairs.iter().map(|pair| pair[0]);
+        Cow::Owned(
+            even.chain(pairs.iter().map(|pair| pair[1])).chain(last.iter().copied()).collect(),
+        )
+    }
+
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const N: usize, const AHEAD: bool>(
+        simd: S,
+        matrix: [&[Self]; R],
+        x: [&[f32]; N],
+        space: &mut Vec<f32>,
+    ) -> [[f32; R]; N] {
+        let columns = matrix[0].len();
+        let pairs = columns / 2;
+        let words: [&[u32]; R] =
+            matrix.map(|row| bytemuck::try_cast_slice(&row[..2 * pairs]).unwrap_or_default());
+        if words.iter().any(|row| row.len() != pairs) {
+            // The matrix begins between two words, or its rows do.
+            space.clear();
+            for row in matrix {
+                let wide = row.iter().map(|half| half.widen());
+                space.extend(wide.clone().step_by(2).take(pairs));
+                space.extend(wide.clone().skip(1).step_by(2));
+                space.extend(wide.skip(2 * pairs));
+            }
+            let rows: [&[f32]; R] = std::array::from_fn(|r| &space[r * columns..(r + 1) * columns]);
+            return tile::<S, R, N, false>(simd, rows, x);
+        }
+        let even = x.map(|row| &row[..pairs]);
+        let odd = x.map(|row| &row[pairs..2 * pairs]);
+        let mut found = tile_of_pairs::<S, R, N, AHEAD>(simd, words, even, odd);
+        for at in 2 * pairs..columns {
+            for (found, x) in found.iter_mut().zip(x) {
+                for (found, matrix) in found.iter_mut().zip(matrix) {
+                    *found += matrix[at].widen() * x[at];
+                }
+            }
+        }
+        found
+    }
+}
+
+impl Stored for f16 {
+    const FEW: usize = 40;
+
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const N: usize, const AHEAD: bool>(
+        simd: S,
+        matrix: [&[Self]; R],
+        x: [&[f32]; N],
+        space: &mut Vec<f32>,
+    ) -> [[f32; R]; N] {
+        space.resize(R * WIDENED, 0.0);
+        let columns = matrix[0].len();
+        let mut sums = [[0.0; R]; N];
+        for first in (0..columns).step_by(WIDENED) {
+            let last = (first + WIDENED).min(columns);
+            let width = last - first;
+            for (wide, row) in space.chunks_exact_mut(WIDENED).zip(matrix) {
+                for (wide, half) in wide.iter_mut().zip(&row[first..last]) {
+                    *wide = half.widen();
+                }
+            }
+            let rows: [&[f32]; R] = std::array::from_fn(|r| &space[r * WIDENED..][..width]);
+            let part = tile::<S, R, N, false>(simd, rows, x.map(|row| &row[first..last]));
+            for (sums, part) in sums.iter_mut().zip(part) {
+                for (sum, part) in sums.iter_mut().zip(part) {
+                    *sum += part;
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// A 16-bit float.
+pub(super) trait Half: Copy + Send + Sync {
+    /// The same value in f32.
+    fn widen(self) -> f32;
+}
+
+impl Half for bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
+impl Half for f16 {
+    /// Without branches, so that loops over it become vector instructions.
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        /// Difference of the exponents' biases, 127 − 15, in place.
+        const REBIAS: u32 = 112 << 23;
+        /// 2⁻²⁴, the unit of subnormal values.
+        const UNIT: f32 = 5.960_464_5e-8;
+        let bits = u32::from(self.to_bits());
+        let (sign, magnitude) = ((bits & 0x8000) << 16, bits & 0x7fff);
+        let normal = (magnitude << 13) + REBIAS;
+        let normal = if magnitude >= 0x7c00 { normal + REBIAS } else { normal };
+        let subnormal = ((magnitude as i32) as f32 * UNIT).to_bits();
+        let wide = if magnitude < 0x400 { subnormal } else { normal };
+        f32::from_bits(wide | sign)
+    }
+}
+
+/// A row-major matrix without gaps.
+#[derive(Clone, Copy)]
+pub(super) struct StoredMatrix<'a, T> {
+    pub(super) data: &'a [T],
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+}
+
+/// `x`: rows of `in` values, `weight`: `[out, in]`, `bias`: `[out]` → `[rows, out]`.
+pub(super) fn multiply<T: Stored>(
+    x: &[&[f32]],
+    weight: StoredMatrix<'_, T>,
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
+    let (count, width) = (x.len(), weight.rows);
+    assert!(x.iter().all(|row| row.len() == weight.columns), "inner sizes of a product");
+    assert!(bias.is_none_or(|bias| bias.len() == width), "a bias has one value for each output");
+    assert!(weight.data.len() == width * weight.columns, "a matrix without gaps");
+    let ordered: Vec<Cow<'_, [f32]>> = x.iter().map(|row| T::ordered(row)).collect();
+    let x: &[&[f32]] = &ordered.iter().map(AsRef::as_ref).collect::<Vec<_>>();
+    let mut out = vec![0.0; width * count];
+    let bytes = weight.columns.max(1) * size_of::<T>();
+    let rows = (PIECE / bytes).max(1);
+    if rayon::current_num_threads() == 1 || width <= rows {
+        products(x, weight, 0..width, bias, |at, row, values| {
+            out[at * width + row..][..values.len()].copy_from_slice(values);
+        });
+        return out;
+    }
+    // A thread's rows of the matrix make columns of the result, so threads write it transposed.
+    let work = |(index, out): (usize, &mut [f32])| {
+        let first = index * rows;
+        let last = (first + rows).min(width);
+        products(x, weight, first..last, bias, |at, row, values| {
+            let places = out[(row - first) * count + at..].iter_mut().step_by(count);
+            places.zip(values).for_each(|(place, &value)| *place = value);
+        });
+    };
+    out.par_chunks_mut((rows * count).max(1)).enumerate().for_each(work);
+    if count == 1 { out } else { transposed(&out, width, count) }
+}
+
+/// Calls `put(row of x, row of the matrix, products with it and the following rows)` for some rows of the matrix.
+fn products<T: Stored>(
+    x: &[&[f32]],
+    weight: StoredMatrix<'_, T>,
+    rows: Range<usize>,
+    bias: Option<&[f32]>,
+    put: impl FnMut(usize, usize, &[f32]),
+) {
+    arch().dispatch(Products { x, weight, rows, bias, put });
+}
+
+/// The arguments of [`products`].
+struct Products<'a, T, P> {
+    x: &'a [&'a [f32]],
+    weight: StoredMatrix<'a, T>,
+    rows: Range<usize>,
+    bias: Option<&'a [f32]>,
+    put: P,
+}
+
+impl<T: Stored, P: FnMut(usize, usize, &[f32])> WithSimd for Products<'_, T, P> {
+    type Output = ();
+
+    /// Tiles as large as the registers hold: 32 of them with AVX-512, else 16.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // A matrix from memory is asked for ahead; one in a cache is only held up by that.
+        let far = size_of_val(self.weight.data) > CACHED;
+        match (S::F32_LANES >= 16, far) {
+            (true, true) => self.tiles::<S, 4, 4, true>(simd),
+            (true, false) => self.tiles::<S, 4, 4, false>(simd),
+            (false, true) => self.tiles::<S, 4, 2, true>(simd),
+            (false, false) => self.tiles::<S, 4, 2, false>(simd),
+        }
+    }
+}
+
+impl<T: Stored, P: FnMut(usize, usize, &[f32])> Products<'_, T, P> {
+    /// Tiles of `R` rows of the matrix by `N` rows of `x`, and what is left at the edges.
+    #[inline(always)]
+    fn tiles<S: Simd, const R: usize, const N: usize, const AHEAD: bool>(mut self, simd: S) {
+        let mut space = Vec::new();
+        let Range { start, end } = self.rows;
+        let whole = start + (end - start) / R * R;
+        for row in (start..whole).step_by(R) {
+            self.tile_row::<S, R, N, AHEAD>(simd, row, &mut space);
+        }
+        for row in whole..end {
+            self.tile_row::<S, 1, N, AHEAD>(simd, row, &mut space);
+        }
+    }
+
+    /// `R` rows of the matrix, the first of them number `row`, by all of `x`.
+    #[inline(always)]
+    fn tile_row<S: Simd, const R: usize, const N: usize, const AHEAD: bool>(
+        &mut self,
+        simd: S,
+        row: usize,
+        space: &mut Vec<f32>,
+    ) {
+        let StoredMatrix { data, columns, .. } = self.weight;
+        let matrix: [&[T]; R] = std::array::from_fn(|at| &data[(row + at) * columns..][..columns]);
+        let (groups, rest) = self.x.as_chunks::<N>();
+        for (group, x) in groups.iter().enumerate() {
+            // Asked for once.
+            let found = if AHEAD && group == 0 {
+                T::tile::<S, R, N, true>(simd, matrix, *x, space)
+            } else {
+                T::tile::<S, R, N, false>(simd, matrix, *x, space)
+            };
+            self.keep(group * N, row, found);
+        }
+        for (at, x) in rest.iter().enumerate() {
+            let at = groups.len() * N + at;
+            let found = if AHEAD && at == 0 {
+                T::tile::<S, R, 1, true>(simd, matrix, [*x], space)
+            } else {
+                T::tile::<S, R, 1, false>(simd, matrix, [*x], space)
+            };
+            self.keep(at, row, found);
+        }
+    }
+
+    /// Gives away the products of rows of `x`, the first of them number `at`, with rows of the matrix.
+    #[inline(always)]
+    fn keep<const R: usize, const N: usize>(
+        &mut self,
+        at: usize,
+        row: usize,
+        found: [[f32; R]; N],
+    ) {
+        for (n, mut found) in found.into_iter().enumerate() {
+            if let Some(bias) = self.bias {
+                for (found, bias) in found.iter_mut().zip(&bias[row..row + R]) {
+                    *found += bias;
+                }
+            }
+            (self.put)(at + n, row, &found);
+        }
+    }
+}
+
+/// Inner products of `R` rows of the matrix with `N` rows of `x`, in interleaved partial sums. With `AHEAD` the `R`
+/// rows behind those of the matrix are asked for.
+#[inline(always)]
+pub(super) fn tile<S: Simd, const R: usize, const N: usize, const AHEAD: bool>(
+    simd: S,
+    matrix: [&[f32]; R],
+    x: [&[f32]; N],
+) -> [[f32; R]; N] {
+    let mut sums = [[simd.splat_f32s(0.0); R]; N];
+    let matrix = matrix.map(|row| S::as_simd_f32s(row));
+    let x = x.map(|row| S::as_simd_f32s(row));
+    let length = matrix[0].0.len();
+    // Cut to one length, so that no access has to be checked inside of the loop.
+    let vectors = matrix.map(|(row, _)| &row[..length]);
+    let x_vectors = x.map(|(row, _)| &row[..length]);
+    for at in 0..length {
+        if AHEAD {
+            // The rows after these, which are R further on.
+            for row in &vectors {
+                prefetch(row.as_ptr().wrapping_add(R * length + at));
+            }
+        }
+        for n in 0..N {
+            let x = x_vectors[n][at];
+            for r in 0..R {
+                sums[n][r] = simd.mul_add_e_f32s(vectors[r][at], x, sums[n][r]);
+            }
+        }
+    }
+    let mut found = [[0.0; R]; N];
+    for n in 0..N {
+        for r in 0..R {
+            found[n][r] = simd.reduce_sum_f32s(sums[n][r]);
+            for (w, x) in matrix[r].1.iter().zip(x[n].1) {
+                found[n][r] += w * x;
+            }
+        }
+    }
+    found
+}
+
+/// The same of a matrix whose neighbours lie in words of 32 bits, the first of them in the lower half.
+#[inline(always)]
+fn tile_of_pairs<S: Simd, const R: usize, const N: usize, const AHEAD: bool>(
+    simd: S,
+    matrix: [&[u32]; R],
+    even: [&[f32]; N],
+    odd: [&[f32]; N],
+) -> [[f32; R]; N] {
+    let (half, upper) = (simd.splat_u32s(16), simd.splat_u32s(0xffff_0000));
+    let mut sums = [[simd.splat_f32s(0.0); R]; N];
+    let words = matrix.map(|row| S::as_simd_u32s(row));
+    let length = words[0].0.len();
+    let vectors = words.map(|(row, _)| &row[..length]);
+    let even_vectors = even.map(|row| &S::as_simd_f32s(row).0[..length]);
+    let odd_vectors = odd.map(|row| &S::as_simd_f32s(row).0[..length]);
+    for at in 0..length {
+        if AHEAD {
+            for row in &vectors {
+                prefetch(row.as_ptr().wrapping_add(R * length + at));
+            }
+        }
+        for r in 0..R {
+            let word = vectors[r][at];
+            let low = simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(word, half));
+            let high = simd.transmute_f32s_u32s(simd.and_u32s(word, upper));
+            for n in 0..N {
+                let sum = simd.mul_add_e_f32s(low, even_vectors[n][at], sums[n][r]);
+                sums[n][r] = simd.mul_add_e_f32s(high, odd_vectors[n][at], sum);
+            }
+        }
+    }
+    let rest = length * S::F32_LANES;
+    let mut found = [[0.0; R]; N];
+    for n in 0..N {
+        for r in 0..R {
+            found[n][r] = simd.reduce_sum_f32s(sums[n][r]);
+            let x = even[n][rest..].iter().zip(&odd[n][rest..]);
+            for (word, (even, odd)) in matrix[r][rest..].iter().zip(x) {
+                found[n][r] += f32::from_bits(word << 16) * even;
+                found[n][r] += f32::from_bits(word & 0xffff_0000) * odd;
+            }
+        }
+    }
+    found
+}
+
+/// `[rows, columns]` → `[columns, rows]`.
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut out = vec![0.0; values.len()];
+    for (row, values) in values.chunks_exact(columns).enumerate() {
+        for (column, &value) in values.iter().enumerate() {
+            out[column * rows + row] = value;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_widens_to_its_value() {
+        for bits in 0..=u16::MAX {
+            let (half, brain) = (f16::from_bits(bits), bf16::from_bits(bits));
+            let same = |wide: f32, value: f32| {
+                wide.to_bits() == value.to_bits() || (wide.is_nan() && value.is_nan())
+            };
+            assert!(same(half.widen(), half.to_f32()), "{bits:#x}");
+            assert!(same(brain.widen(), brain.to_f32()), "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn every_edge_of_the_tiles_is_the_sum_of_products() {
+        for (count, rows, columns) in [(1, 1, 1), (3, 5, 17), (4, 8, 64), (7, 9, 70), (16, 6, 33)] {
+            let value = |at: usize| ((at * 37 + 11) % 101) as f32 / 50.0 - 1.0;
+            let x: Vec<f32> = (0..count * columns).map(value).collect();
+            let weight: Vec<f32> = (0..rows * columns).map(|at| value(at + 5)).collect();
+            let bias: Vec<f32> = (0..rows).map(|at| value(at + 3)).collect();
+            let brain: Vec<bf16> = weight.iter().map(|&w| bf16::from_f32(w)).collect();
+            let half: Vec<f16> = weight.iter().map(|&w| f16::from_f32(w)).collect();
+            let lines: Vec<&[f32]> = x.chunks(columns).collect();
+            let size = [count, rows, columns];
+            check(&lines, &weight, f64::from, &bias, size);
+            check(&lines, &brain, f64::from, &bias, size);
+            check(&lines, &half, f64::from, &bias, size);
+            // From the second element on: between two words.
+            if rows > 1 {
+                let size = [count, rows - 1, columns];
+                let shifted = &brain[1..][..(rows - 1) * columns];
+                check(&lines, shifted, f64::from, &bias[1..], size);
+            }
+        }
+    }
+
+    fn check<T: Stored>(
+        x: &[&[f32]],
+        weight: &[T],
+        value: impl Fn(T) -> f64,
+        bias: &[f32],
+        [count, rows, columns]: [usize; 3],
+    ) {
+        let matrix = StoredMatrix { data: weight, rows, columns };
+        let found = multiply(x, matrix, Some(bias));
+        for n in 0..count {
+            for r in 0..rows {
+                let row = &weight[r * columns..(r + 1) * columns];
+                let terms = row.iter().zip(x[n]).map(|(&w, &x)| value(w) * f64::from(x));
+                let expected = f64::from(bias[r]) + terms.sum::<f64>();
+                let found = f64::from(found[n * rows + r]);
+                assert!((found - expected).abs() < 1e-5, "{found} for {expected} at {n}, {r}");
+            }
+        }
+    }
+}
