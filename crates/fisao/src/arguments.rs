@@ -4,6 +4,7 @@
 //! configuration file and `--set`, see [`crate::settings`].
 
 mod align;
+mod bench;
 mod calibrate;
 mod caption;
 mod compare;
@@ -21,6 +22,7 @@ mod verify;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use align::{AlignArguments, AlignSource};
+pub(crate) use bench::BenchArguments;
 pub(crate) use calibrate::CalibrateArguments;
 pub(crate) use caption::CaptionArguments;
 pub(crate) use compare::{Ablation, BudgetChoice, CompareArguments, MethodChoice};
@@ -101,6 +103,8 @@ pub(crate) enum Command {
     Eval(EvalArguments),
     /// List the runs of folders, or compare them
     Runs(RunsArguments),
+    /// Measure how fast this machine decodes, trains, verifies and aligns
+    Bench(BenchArguments),
     /// Tell what is in a checkpoint or adapter, and what it can be used for
     Inspect(InspectArguments),
     /// Fold an adapter into a model's weights

@@ -1,6 +1,7 @@
 //! One module per command; each has a `run` that takes the command's own arguments.
 
 pub(crate) mod align;
+pub(crate) mod bench;
 pub(crate) mod calibrate;
 pub(crate) mod caption;
 pub(crate) mod compare;

@@ -6,6 +6,7 @@
 
 mod answering;
 mod arguments;
+mod bench;
 mod bundle;
 mod calibrations;
 mod checkpoints;
@@ -72,6 +73,7 @@ fn run(command: &Command, reporter: &Reporter) -> anyhow::Result<()> {
         Command::Study(arguments) => commands::study::run(&arguments.command, reporter),
         Command::Eval(arguments) => commands::eval::run(&arguments.command, reporter),
         Command::Runs(arguments) => commands::runs::run(arguments, reporter),
+        Command::Bench(arguments) => commands::bench::run(arguments, reporter),
         Command::Inspect(arguments) => commands::inspect::run(arguments, reporter),
         Command::Merge(arguments) => commands::merge::run(arguments, reporter),
         Command::Pretrain(arguments) => commands::pretrain::run(arguments, reporter),

@@ -5,7 +5,7 @@ use crate::fixture::Workplace;
 #[test]
 fn every_command_describes_itself() {
     let place = Workplace::new();
-    let commands: [&[&str]; 28] = [
+    let commands: [&[&str]; 29] = [
         &[],
         &["caption"],
         &["score"],
@@ -30,6 +30,7 @@ fn every_command_describes_itself() {
         &["eval", "mm-vet"],
         &["eval", "mm-hal"],
         &["runs"],
+        &["bench"],
         &["inspect"],
         &["merge"],
         &["pretrain"],

@@ -4,6 +4,7 @@ mod bad_align;
 mod bad_images;
 mod bad_models;
 mod bad_settings;
+mod bench;
 mod calibrations;
 mod caption;
 mod compare;

@@ -1,0 +1,326 @@
+"""The cases of `fisao bench`, done by PyTorch: one case in this process, one line of JSON as `fisao bench --here` prints it.
+
+    pip install torch transformers peft
+    python works.py CASE --engine eager|compile|transformers [--seconds 3] [--threads 2]
+
+`eager` and `compile` run a Llama written out here in the way that is quickest in PyTorch: its fused attention, RMS norm
+and AdamW, caches allocated once and written in place. `transformers` runs Hugging Face's own classes: `generate` for
+the decoding cases, PEFT's adapter for LoRA. Shapes, types, prompts and counts are those of
+crates/fisao/src/bench/{models,works}.rs.
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+PROMPT, DECODED, PICTURES = 16, 64, 8
+FEWEST = 3
+
+# vocabulary, hidden, inner, layers, heads
+SIZES = {
+    "embedded": (1009, 192, 512, 4, 6),
+    "256": (2048, 256, 704, 4, 8),
+    "1024": (4096, 1024, 2816, 8, 16),
+    "7b": (32064, 4096, 11008, 32, 32),
+}
+
+
+class Linear(nn.Linear):
+    """A map that may carry a low-rank path, added as PEFT adds it."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs, bias=False)
+        self.a = self.b = None
+
+    def adapt(self, rank=16, alpha=32):
+        self.a = nn.Parameter(torch.empty(rank, self.in_features))
+        nn.init.kaiming_uniform_(self.a, a=5**0.5)
+        self.b = nn.Parameter(torch.zeros(self.out_features, rank))
+        self.scale = alpha / rank
+
+    def forward(self, x):
+        if self.a is None:
+            return F.linear(x.to(self.weight.dtype), self.weight)
+        y = F.linear(x.to(self.weight.dtype), self.weight)
+        low = F.linear(F.linear(x.to(self.a.dtype), self.a), self.b) * self.scale
+        return y + low.to(y.dtype)
+
+
+def rotate(x, cos, sin):
+    low, high = x.chunk(2, -1)
+    return x * cos + torch.cat((-high, low), -1) * sin
+
+
+class Layer(nn.Module):
+    def __init__(self, hidden, inner, heads):
+        super().__init__()
+        self.heads, self.width = heads, hidden // heads
+        self.norm1 = nn.RMSNorm(hidden, eps=1e-5)
+        self.norm2 = nn.RMSNorm(hidden, eps=1e-5)
+        self.q, self.k, self.v, self.o = (Linear(hidden, hidden) for _ in range(4))
+        self.gate, self.up = Linear(hidden, inner), Linear(hidden, inner)
+        self.down = Linear(inner, hidden)
+
+    def forward(self, x, cos, sin, cache=None, at=None, mask=None):
+        batch, length, hidden = x.shape
+        split = lambda y: y.view(batch, length, self.heads, self.width).transpose(1, 2)
+        n = self.norm1(x)
+        q, k, v = split(self.q(n)), split(self.k(n)), split(self.v(n))
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if cache is None:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:
+            keys, values = cache
+            keys.index_copy_(2, at, k)
+            values.index_copy_(2, at, v)
+            if mask is None:
+                seen = int(at[-1]) + 1
+                y = F.scaled_dot_product_attention(q, keys[:, :, :seen], values[:, :, :seen], is_causal=length > 1)
+            else:
+                y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        x = x + self.o(y.transpose(1, 2).reshape(batch, length, hidden))
+        n = self.norm2(x)
+        return x + self.down(F.silu(self.gate(n)) * self.up(n))
+
+
+class Llama(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        vocabulary, hidden, inner, layers, heads = SIZES[size]
+        self.heads, self.width = heads, hidden // heads
+        self.embedding = nn.Embedding(vocabulary, hidden)
+        self.layers = nn.ModuleList(Layer(hidden, inner, heads) for _ in range(layers))
+        self.norm = nn.RMSNorm(hidden, eps=1e-5)
+        self.head = Linear(hidden, vocabulary)
+
+    def turns(self, positions, dtype):
+        frequencies = 10000.0 ** (-torch.arange(0, self.width, 2, dtype=torch.float32) / self.width)
+        angles = positions[:, None].float() * frequencies
+        angles = torch.cat((angles, angles), -1)
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+    def forward(self, ids, at, caches=None, mask=None, last=False):
+        x = self.embedding(ids)
+        cos, sin = self.turns(at, x.dtype)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, cos, sin, caches[index] if caches else None, at, mask)
+        return self.head(self.norm(x[:, -1:] if last else x))
+
+
+def fast(module, dtype):
+    """Weights without PyTorch's slow initialisation of billions of numbers."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.dim() > 1:
+                parameter.uniform_(-0.02, 0.02)
+            else:
+                parameter.fill_(1.0)
+    return module.to(dtype)
+
+
+def build(make, dtype):
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            module = make()
+        return fast(module.to_empty(device="cpu"), dtype)
+    finally:
+        torch.set_default_dtype(default)
+
+
+def repeat(work, seconds):
+    times = []
+    while len(times) < FEWEST + 1 or sum(times[1:]) < seconds:
+        begun = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begun)
+    return sorted(times[1:])
+
+
+def hf_config(size, dtype):
+    from transformers import LlamaConfig
+
+    vocabulary, hidden, inner, layers, heads = SIZES[size]
+    return LlamaConfig(
+        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, rms_norm_eps=1e-5, max_position_embeddings=4096,
+        attn_implementation="sdpa", dtype=dtype, tie_word_embeddings=False, eos_token_id=None, pad_token_id=0,
+    )
+
+
+def hf_llama(size, dtype):
+    from transformers import LlamaForCausalLM
+
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        model = LlamaForCausalLM(hf_config(size, dtype))
+    finally:
+        torch.set_default_dtype(default)
+    return model.to(dtype)
+
+
+def decode(size, batch, dtype, engine):
+    ids = torch.tensor([[4 + at % 900 for at in range(PROMPT)]] * batch)
+    if engine == "transformers":
+        model = hf_llama(size, dtype).eval()
+
+        def work():
+            with torch.inference_mode():
+                out = model.generate(
+                    ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
+                    min_new_tokens=DECODED, max_new_tokens=DECODED,
+                )
+            assert out.shape == (batch, PROMPT + DECODED)
+
+        return work, batch * DECODED, "tokens"
+    model = build(lambda: Llama(size), dtype).eval()
+    _, hidden, _, layers, heads = SIZES[size]
+    room = PROMPT + DECODED
+    shape = (batch, heads, room, hidden // heads)
+    caches = [(torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)) for _ in range(layers)]
+    step = torch.compile(model) if engine == "compile" else model
+    seen = torch.arange(room)
+
+    def draw(logits):
+        return torch.multinomial(logits[:, -1].float().softmax(-1), 1)
+
+    @torch.inference_mode()
+    def work():
+        at = torch.arange(PROMPT)
+        token = draw(model(ids, at, caches, None, True))
+        for position in range(PROMPT, PROMPT + DECODED - 1):
+            at = torch.tensor([position])
+            # A compiled step keeps its shapes: it looks at the whole cache through a mask.
+            mask = (seen <= position)[None, None, None, :] if engine == "compile" else None
+            token = draw(step(token, at, caches, mask, True))
+
+    return work, batch * DECODED, "tokens"
+
+
+def train(size, batch, length, dtype, adapter, engine):
+    ids = torch.tensor([[4 + at % 900 for at in range(length + 1)]] * batch)
+    inputs, targets = ids[:, :-1], ids[:, 1:]
+    if engine == "transformers":
+        model = hf_llama(size, dtype)
+        if adapter:
+            from peft import LoraConfig, get_peft_model
+
+            targets_of = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+            model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=targets_of))
+        forward = lambda: model(input_ids=inputs).logits
+    else:
+        model = build(lambda: Llama(size), dtype)
+        if adapter:
+            model.requires_grad_(False)
+            for module in model.modules():
+                if isinstance(module, Linear) and module is not model.head:
+                    module.adapt()
+        net = torch.compile(model) if engine == "compile" else model
+        at = torch.arange(length)
+        forward = lambda: net(inputs, at)
+    model.train()
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(learning, lr=1e-5, weight_decay=0.0, fused=True)
+
+    def work():
+        optimiser.zero_grad(set_to_none=True)
+        logits = forward()
+        F.cross_entropy(logits.float().view(-1, logits.shape[-1]), targets.reshape(-1)).backward()
+        optimiser.step()
+
+    return work, batch * length, "tokens"
+
+
+def encode(dtype, engine):
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    config = CLIPVisionConfig(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
+        patch_size=14, attn_implementation="sdpa",
+    )
+    model = CLIPVisionModel(config).to(dtype).eval()
+    net = torch.compile(model) if engine == "compile" else model
+    pixels = torch.ones(PICTURES, 3, 336, 336, dtype=dtype)
+
+    @torch.inference_mode()
+    def work():
+        net(pixel_values=pixels)
+
+    return work, PICTURES, "pictures"
+
+
+def product(rows, dtype):
+    weight = torch.rand(4096, 4096).to(dtype)
+    x = torch.ones(rows, 4096, dtype=dtype)
+
+    @torch.inference_mode()
+    def work():
+        for _ in range(8):
+            F.linear(x, weight)
+
+    return work, 8, "products"
+
+
+def ceiling():
+    weight = torch.rand(1024, 1024)
+
+    @torch.inference_mode()
+    def work():
+        for _ in range(8):
+            F.linear(weight, weight)
+
+    return work, 8, "products"
+
+
+TYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+
+
+def case(name, engine):
+    parts = name.split("-")
+    match parts[0]:
+        case "ceiling":
+            return ceiling()
+        case "product":
+            return product(int(parts[1]), TYPES[parts[2]])
+        case "decode":
+            dtype = TYPES[parts[3]] if len(parts) > 3 else torch.float32
+            return decode(parts[1], int(parts[2]), dtype, engine)
+        case "train":
+            return train("256", 16, 96, torch.float32, False, engine)
+        case "lora":
+            return train("1024", 2, 256, TYPES[parts[2]], True, engine)
+        case "encode":
+            return encode(TYPES[parts[-1]], engine)
+    sys.exit(f"{name} is not a case that PyTorch does here")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("case")
+    parser.add_argument("--engine", choices=["eager", "compile", "transformers"], default="eager")
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    work, count, unit = case(arguments.case, arguments.engine)
+    times = repeat(work, arguments.seconds)
+    median = times[len(times) // 2]
+    print(json.dumps({
+        "case": arguments.case, "unit": unit, "count": count, "repetitions": len(times), "seconds": median,
+        "shortest": times[0], "longest": times[-1], "rate": count / median,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "torch": torch.__version__,
+    }))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+//! What `fisao bench` measures.
+//!
+//! A case is a piece of work of fixed size on drawn weights, or on the embedded models; what it costs in
+//! multiply-adds and bytes is known, so that its speed can be set against what the machine can do at
+//! best. `benches/pytorch/works.py` does the same work under the same names in PyTorch.
+
+mod iteration;
+mod measure;
+mod models;
+mod products;
+mod works;
+
+use fisao_models::llama::LlamaConfig;
+
+pub(crate) use measure::{Measured, Repetitions, measure};
+use models::Held;
+use works::{DECODED, Decoding, Step};
+
+/// Name of the case that finds the arithmetic ceiling.
+pub(crate) const ARITHMETIC: &str = "ceiling-arithmetic";
+/// Name of the case that finds the memory's ceiling.
+pub(crate) const MEMORY: &str = "ceiling-memory";
+
+/// What one repetition of a case does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Amount {
+    /// Things of `unit`.
+    pub(crate) count: f64,
+    pub(crate) unit: &'static str,
+    /// Floating-point operations of its products, two to a multiply-add; 0 where they are not what it is about.
+    pub(crate) flops: f64,
+    /// Bytes that have to be read, where that bounds it; else 0.
+    pub(crate) bytes: f64,
+}
+
+type Work = Box<dyn Fn(&mut Repetitions) -> anyhow::Result<Amount>>;
+
+/// A piece of work.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    /// Takes minutes or gigabytes.
+    pub(crate) heavy: bool,
+    work: Work,
+}
+
+impl Case {
+    fn new(
+        name: &'static str,
+        about: &'static str,
+        work: impl Fn(&mut Repetitions) -> anyhow::Result<Amount> + 'static,
+    ) -> Self {
+        Self { name, about, heavy: false, work: Box::new(work) }
+    }
+
+    fn heavy(self) -> Self {
+        Self { heavy: true, ..self }
+    }
+}
+
+/// All cases, the ceilings first.
+pub(crate) fn catalogue() -> Vec<Case> {
+    let mut cases = vec![
+        Case::new(ARITHMETIC, "product of two 1024 × 1024 matrices, f32", products::large),
+        Case::new(MEMORY, "sum over 1 GiB on all cores", |r| Ok(products::memory(r))),
+        Case::new("product-1-f32", "1 row by 4096 × 4096, f32", |r| {
+            products::rows(r, 1, Held::F32)
+        }),
+        Case::new("product-1-bf16", "1 row by 4096 × 4096, bf16", |r| {
+            products::rows(r, 1, Held::Bf16)
+        }),
+        Case::new("product-4-f32", "4 rows by 4096 × 4096, f32", |r| {
+            products::rows(r, 4, Held::F32)
+        }),
+        Case::new("product-4-bf16", "4 rows by 4096 × 4096, bf16", |r| {
+            products::rows(r, 4, Held::Bf16)
+        }),
+        Case::new(
+            "product-16-f32",
+            "16 rows by 192 × 512, f32, as the embedded model decodes",
+            |r| products::small(r, 16),
+        ),
+    ];
+    cases.extend(decoding());
+    cases.extend(training());
+    cases.extend([
+        Case::new("encode-vit-l-336-f32", "8 pictures through CLIP ViT-L/14-336, f32", |r| {
+            works::encode(r, Held::F32)
+        }),
+        Case::new("encode-vit-l-336-bf16", "the same, bf16", |r| works::encode(r, Held::Bf16)),
+        Case::new(
+            "verify-embedded",
+            "64 pictures and 4 words each through the embedded verifier",
+            iteration::verify,
+        ),
+        Case::new(
+            "iteration-ppo",
+            "sample, verify and update: 64 pictures, a response each, PPO",
+            |r| iteration::iterations(r, &iteration::ppo()),
+        ),
+        Case::new(
+            "iteration-group",
+            "sample, verify and update: 16 pictures, 4 responses each, without a critic",
+            |r| iteration::iterations(r, &iteration::group()),
+        ),
+    ]);
+    cases
+}
+
+fn decoding() -> Vec<Case> {
+    let case = |name, about, config: fn() -> LlamaConfig, batch, held| {
+        Case::new(name, about, move |r| {
+            works::decode(r, Decoding { config: config(), batch, held })
+        })
+    };
+    vec![
+        case(
+            "decode-embedded-32",
+            "32 responses by a decoder of the embedded model's size, f32",
+            models::embedded,
+            32,
+            Held::F32,
+        ),
+        case(
+            "decode-1024-1-f32",
+            "1 response, d = 1024, 8 layers, f32",
+            models::middle,
+            1,
+            Held::F32,
+        ),
+        case("decode-1024-4-f32", "4 responses, the same", models::middle, 4, Held::F32),
+        case("decode-1024-1-bf16", "1 response, the same, bf16", models::middle, 1, Held::Bf16),
+        case("decode-1024-4-bf16", "4 responses, the same, bf16", models::middle, 4, Held::Bf16),
+        case(
+            "decode-7b-1-bf16",
+            "1 response, LLaVA-1.5-7B's size, bf16",
+            models::seven,
+            1,
+            Held::Bf16,
+        )
+        .heavy(),
+    ]
+}
+
+fn training() -> Vec<Case> {
+    let case =
+        |name, about, step: fn() -> Step| Case::new(name, about, move |r| works::train(r, &step()));
+    vec![
+        case(
+            "train-256",
+            "step of all parameters, d = 256, 4 layers, 16 × 96 tokens, f32",
+            || Step {
+                config: models::small(),
+                batch: 16,
+                length: 96,
+                adapter: false,
+                held: Held::F32,
+            },
+        ),
+        case(
+            "lora-1024-f32",
+            "step of an adapter, d = 1024, 8 layers, 2 × 256 tokens, f32",
+            || Step {
+                config: models::middle(),
+                batch: 2,
+                length: 256,
+                adapter: true,
+                held: Held::F32,
+            },
+        ),
+        case("lora-1024-bf16", "the same on a bf16 base", || Step {
+            config: models::middle(),
+            batch: 2,
+            length: 256,
+            adapter: true,
+            held: Held::Bf16,
+        }),
+    ]
+}
+
+/// Cases by name or the beginning of names; those that are not heavy where nothing is named.
+///
+/// # Errors
+/// The first name that no case has.
+pub(crate) fn chosen(names: &[String], all: bool) -> Result<Vec<Case>, String> {
+    let mut cases = catalogue();
+    let exact = |name: &String| cases.iter().any(|case| case.name == name);
+    let exact: Vec<bool> = names.iter().map(exact).collect();
+    // A whole name is itself alone, whatever else begins like it.
+    let is_meant = |case: &Case, (name, &exact): (&String, &bool)| {
+        if exact { case.name == name } else { case.name.starts_with(name.as_str()) }
+    };
+    for (name, exact) in names.iter().zip(&exact) {
+        if !cases.iter().any(|case| is_meant(case, (name, exact))) {
+            return Err(name.clone());
+        }
+    }
+    cases.retain(|case| match names {
+        [] => all || !case.heavy,
+        names => names.iter().zip(&exact).any(|name| is_meant(case, name)),
+    });
+    Ok(cases)
+}
+
+/// Tokens of a prompt and of a response in the decoding cases, for their descriptions.
+pub(crate) fn decoded() -> (usize, usize) {
+    (works::PROMPT, DECODED)
+}

@@ -1,0 +1,176 @@
+//! `fisao bench`: how fast this machine does what alignment consists of.
+
+use std::process::{Command, Stdio};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::arguments::{BenchArguments, ReportFormat};
+use crate::bench::{ARITHMETIC, Case, MEMORY, Measured, catalogue, chosen, decoded, measure};
+use crate::commands::eval::report;
+use crate::failure::Refusal;
+use crate::output;
+use crate::reporter::Reporter;
+use crate::table::{NONE, Table};
+
+/// All there is to say, for programs.
+#[derive(Serialize)]
+struct Document {
+    fisao: &'static str,
+    cores: usize,
+    /// 10⁹ operations per second of a large f32 product.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arithmetic_gflops: Option<f64>,
+    /// 10⁹ bytes per second that memory gives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_gigabytes_per_second: Option<f64>,
+    cases: Vec<Measured>,
+}
+
+pub(crate) fn run(arguments: &BenchArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    if arguments.list {
+        return list(arguments.format);
+    }
+    let cases = chosen(&arguments.cases, arguments.all).map_err(|name| {
+        Refusal::new(format!("no case is called {name}"))
+            .hint("fisao bench --list says what there is; the beginning of a name is enough")
+    })?;
+    if arguments.here {
+        let [case] = cases.as_slice() else {
+            return Err(Refusal::new("--here measures one case").into());
+        };
+        return output::json(&measure(case, arguments.seconds)?);
+    }
+    let ceilings = catalogue().into_iter().filter(is_ceiling);
+    let ceilings: Vec<Case> = if arguments.no_ceilings { Vec::new() } else { ceilings.collect() };
+    let cases: Vec<Case> = cases.into_iter().filter(|case| !is_ceiling(case)).collect();
+    let all = ceilings.iter().chain(&cases);
+    let phase = reporter.phase("bench", (ceilings.len() + cases.len()) as u64);
+    let mut measured = Vec::new();
+    for case in all {
+        phase.message(case.name);
+        measured.push(apart(case, arguments.seconds)?);
+        phase.advance(1);
+    }
+    phase.finish();
+    let found = |name: &str| measured.iter().find(|one| one.case == name);
+    let document = Document {
+        fisao: env!("CARGO_PKG_VERSION"),
+        cores: fisao_models::parallel::cores(),
+        arithmetic_gflops: found(ARITHMETIC).and_then(|one| one.gflops),
+        memory_gigabytes_per_second: found(MEMORY).and_then(|one| one.gigabytes_per_second),
+        cases: measured,
+    };
+    match arguments.format {
+        ReportFormat::Json => output::json(&document),
+        format => report::table(format, &table(&document), &notes(&document)),
+    }
+}
+
+fn is_ceiling(case: &Case) -> bool {
+    [ARITHMETIC, MEMORY].contains(&case.name)
+}
+
+/// Measures a case in a process of its own, whose memory is its own.
+fn apart(case: &Case, seconds: f64) -> anyhow::Result<Measured> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let output = Command::new(program)
+        .args(["bench", "--here", "--quiet", "--seconds", &seconds.to_string(), case.name])
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start a process for {}", case.name))?;
+    if !output.status.success() {
+        let status = output.status;
+        return Err(Refusal::new(format!("{} was not measured: {status}", case.name))
+            .hint(
+                "what is printed above says why; a process that was killed may have lacked memory",
+            )
+            .into());
+    }
+    serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("{} printed something else than its result", case.name))
+}
+
+fn list(format: ReportFormat) -> anyhow::Result<()> {
+    #[derive(Serialize)]
+    struct Listed {
+        case: &'static str,
+        about: &'static str,
+        heavy: bool,
+    }
+    let cases = catalogue();
+    if format == ReportFormat::Json {
+        let listed = cases.iter().map(|case| Listed {
+            case: case.name,
+            about: case.about,
+            heavy: case.heavy,
+        });
+        return output::json(&listed.collect::<Vec<_>>());
+    }
+    let mut table = Table::new(&["case", "what it does", "when"]);
+    for case in &cases {
+        table.row([case.name, case.about, if case.heavy { "when named, or --all" } else { "" }]);
+    }
+    let (prompt, response) = decoded();
+    let note = format!(
+        "decode-*: prompts of {prompt} tokens are read and {response} tokens sampled to each"
+    );
+    report::table(format, &table, &[note])
+}
+
+fn table(document: &Document) -> Table {
+    let mut table = Table::new(&[
+        "case",
+        "per second",
+        "unit",
+        "ms",
+        "shortest",
+        "longest",
+        "GFLOP/s",
+        "of best",
+        "GB/s",
+        "of best",
+        "peak MB",
+    ]);
+    for one in &document.cases {
+        let number = |value: Option<f64>| value.map_or_else(|| NONE.to_owned(), rounded);
+        let share = |value: Option<f64>, best: Option<f64>| match (value, best) {
+            (Some(value), Some(best)) => format!("{:.0} %", 100.0 * value / best),
+            _ => NONE.to_owned(),
+        };
+        table.row([
+            one.case.clone(),
+            rounded(one.rate),
+            one.unit.clone(),
+            rounded(1e3 * one.seconds),
+            rounded(1e3 * one.shortest),
+            rounded(1e3 * one.longest),
+            number(one.gflops),
+            share(one.gflops, document.arithmetic_gflops),
+            number(one.gigabytes_per_second),
+            share(one.gigabytes_per_second, document.memory_gigabytes_per_second),
+            format!("{:.0}", one.peak_memory_mb),
+        ]);
+    }
+    table
+}
+
+fn notes(document: &Document) -> Vec<String> {
+    let cores = document.cores;
+    let mut notes = vec![format!(
+        "{cores} cores; median of the repetitions, each case in a process of its own"
+    )];
+    if document.arithmetic_gflops.is_some() {
+        notes.push(format!("of best: against {ARITHMETIC} and {MEMORY} of this run"));
+    }
+    notes
+}
+
+/// Three figures that matter.
+fn rounded(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}

@@ -1,0 +1,55 @@
+//! `fisao bench`: which cases there are, what is said of them, and what is refused. How fast they are is not tested.
+
+use serde_json::Value;
+
+use crate::fixture::Workplace;
+
+#[test]
+fn cases_are_listed() {
+    insta::assert_snapshot!("bench-list", Workplace::new().succeed(&["bench", "--list"]));
+}
+
+#[test]
+fn an_unknown_case_is_refused_before_anything_is_measured() {
+    insta::assert_snapshot!(
+        "bench-unknown",
+        Workplace::new().refuse(&["bench", "product", "decod-7b"])
+    );
+}
+
+#[test]
+fn a_time_that_is_none_is_refused() {
+    let error = Workplace::new().refuse(&["bench", "product", "--seconds", "0"]);
+    assert!(error.contains("must be a number above 0"), "{error}");
+}
+
+/// A whole name is one case, the beginning of names are several; what they did is in the numbers.
+#[test]
+fn cases_are_measured_in_processes_of_their_own() {
+    let measured = |cases: &[&str]| -> Value {
+        let options = ["bench", "--no-ceilings", "--seconds", "0.001", "--format", "json"];
+        let arguments: Vec<&str> = options.iter().chain(cases).copied().collect();
+        serde_json::from_str(&Workplace::new().succeed(&arguments)).expect("JSON")
+    };
+    let found = measured(&["product-16-f32", "product-1-"]);
+    let cases = found["cases"].as_array().expect("a list");
+    let names: Vec<&str> = cases.iter().filter_map(|case| case["case"].as_str()).collect();
+    assert_eq!(names, ["product-1-f32", "product-1-bf16", "product-16-f32"]);
+    for case in cases {
+        let number = |key: &str| case[key].as_f64().expect("a number");
+        assert!(number("repetitions") >= 3.0, "{case}");
+        assert!(number("shortest") <= number("seconds"), "{case}");
+        assert!(number("seconds") <= number("longest"), "{case}");
+        let rate = number("count") / number("seconds");
+        assert!((number("rate") / rate - 1.0).abs() < 1e-9, "{case}");
+        assert!(number("peak_memory_mb") > 1.0, "{case}");
+    }
+    // One row by 4096 × 4096: two operations a number, which takes four bytes or two.
+    let bytes_by_flop = |at: usize| {
+        let number = |key: &str| cases[at][key].as_f64().expect("a number");
+        number("gigabytes_per_second") / number("gflops")
+    };
+    assert!((bytes_by_flop(0) - 2.0).abs() < 1e-9, "f32");
+    assert!((bytes_by_flop(1) - 1.0).abs() < 1e-9, "bf16");
+    assert!(cases[2]["gigabytes_per_second"].is_null(), "its matrix stays in a cache");
+}
