@@ -79,6 +79,13 @@ pub(crate) enum Operation {
         /// Divides the logits.
         temperature: f32,
     },
+    /// states and the output matrix: the same without logits that are kept, some rows at a time.
+    HeadLogProbs {
+        /// The token asked for in each row.
+        targets: Arc<Vec<u32>>,
+        /// Divides the logits.
+        temperature: f32,
+    },
 }
 
 /// Fused operations by their number of tensors.

@@ -194,6 +194,15 @@ impl Llama {
         }
     }
 
+    /// The output matrix, `[vocabulary, hidden]`, where logits are its product with the state and nothing else.
+    pub(crate) fn output_matrix(&self) -> Option<&Tensor<2>> {
+        match &self.lm_head {
+            Some(Linear { weight, bias: None, adapter: None }) => Some(weight),
+            Some(_) => None,
+            None => Some(&self.embed_tokens.weight),
+        }
+    }
+
     /// Visits every affine map under `{prefix}.model.layers.N.…`, then `{prefix}.lm_head`.
     pub(crate) fn visit_maps_mut(&mut self, prefix: &str, visitor: &mut MapVisitor<'_>) {
         for (index, layer) in self.layers.iter_mut().enumerate() {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use burn::tensor::{Tensor, activation};
 
 use crate::attention::Mask;
-use crate::fused::{Operation, is_fused, one};
+use crate::fused::{Operation, is_fused, is_fused_weight, one, two};
 use crate::llava::{ImageFeatures, Llava};
 use crate::parameters::indices;
 
@@ -79,11 +79,19 @@ impl Llava {
         temperature: f64,
     ) -> (Tensor<1>, Tensor<1>) {
         let count = states.targets.len();
-        let logits = self.language_model().logits(states.hidden.clone());
-        let both: Tensor<2> = if is_fused(&logits) {
+        let hidden = states.hidden.clone();
+        let matrix = self.language_model().output_matrix();
+        let both: Tensor<2> = if is_fused(&hidden) {
             let targets = Arc::new(states.targets.clone());
-            one(logits, Operation::TokenLogProbs { targets, temperature: temperature as f32 })
+            let temperature = temperature as f32;
+            if let Some(matrix) = matrix.filter(|matrix| is_fused_weight(matrix)) {
+                two(hidden, matrix.clone(), Operation::HeadLogProbs { targets, temperature })
+            } else {
+                let logits = self.language_model().logits(hidden);
+                one(logits, Operation::TokenLogProbs { targets, temperature })
+            }
         } else {
+            let logits = self.language_model().logits(hidden);
             composed(logits, &states.targets, temperature)
         };
         let column = |at: usize| both.clone().narrow(1, at, 1).reshape([count]);

@@ -78,7 +78,10 @@ fn dims(tensor: &FlexTensor) -> Vec<usize> {
 
 /// The inputs as the operation reads them: through strides where it can, else in row-major order.
 fn prepared<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> [FlexTensor; N] {
-    let affine = matches!(operation, Operation::Linear | Operation::LowRankLinear { .. });
+    let affine = matches!(
+        operation,
+        Operation::Linear | Operation::LowRankLinear { .. } | Operation::HeadLogProbs { .. }
+    );
     let by_strides = affine || matches!(operation, Operation::Rotary(_) | Operation::Attention(_));
     let mut place = 0..;
     inputs.map(|input| {
@@ -128,7 +131,79 @@ fn forward<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> Fl
             let out = token_log_probs::forward(values(logits), shape[1], targets, *temperature);
             tensor(out, &[targets.len(), token_log_probs::COLUMNS])
         }
+        (Operation::HeadLogProbs { targets, temperature }, [x, w]) => {
+            let asked = Asked { targets, temperature: *temperature };
+            tensor(asked.forward(matrix(x), w), &[targets.len(), token_log_probs::COLUMNS])
+        }
         (operation, inputs) => unreachable!("{operation:?} of {} tensors", inputs.len()),
+    }
+}
+
+/// Which tokens' log-probabilities are asked for, out of logits that exist for some rows at a time only.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    targets: &'a [u32],
+    temperature: f32,
+}
+
+impl<'a> Asked<'a> {
+    /// Logits that exist at a time, numbers.
+    const LOGITS: usize = 1 << 21;
+
+    /// The rows of `x` in parts, each with what is asked of it and its first row.
+    fn parts<'x>(
+        self,
+        x: Matrix<'x>,
+        vocabulary: usize,
+    ) -> impl Iterator<Item = (usize, Matrix<'x>, &'a [u32])> {
+        let rows = (Self::LOGITS / vocabulary.max(1)).max(1);
+        self.targets.chunks(rows).enumerate().map(move |(index, targets)| {
+            let first = index * rows;
+            let data = &x.data[(first * x.row_stride).min(x.data.len())..];
+            (first, Matrix { data, rows: targets.len(), ..x }, targets)
+        })
+    }
+
+    fn forward(self, x: Matrix<'_>, weight: &FlexTensor) -> Vec<f32> {
+        let vocabulary = dims(weight)[0];
+        let parts = self.parts(x, vocabulary).flat_map(|(_, x, targets)| {
+            let logits = affine(x, weight, None);
+            token_log_probs::forward(&logits, vocabulary, targets, self.temperature)
+        });
+        parts.collect()
+    }
+
+    /// Gradients of the states and, where it is wanted, of the matrix.
+    fn backward(
+        self,
+        x: Matrix<'_>,
+        weight: &FlexTensor,
+        gradient: &[f32],
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
+        let shape = dims(weight);
+        let vocabulary = shape[0];
+        let mut by_x = Vec::with_capacity(x.rows * x.columns);
+        let mut by_w = wanted[1].then(|| vec![0.0; vocabulary * x.columns]);
+        for (first, x, targets) in self.parts(x, vocabulary) {
+            let logits = affine(x, weight, None);
+            let gradient = &gradient[first * token_log_probs::COLUMNS..];
+            let by_logits =
+                token_log_probs::backward(&logits, vocabulary, targets, self.temperature, gradient);
+            let by_logits = Matrix::dense(&by_logits, x.rows, vocabulary);
+            if wanted[0] {
+                by_x.extend(affine_input_gradient(by_logits, weight));
+            }
+            if let Some(by_w) = &mut by_w {
+                assert!(
+                    !is_narrow(weight),
+                    "a weight of 16 bits is frozen; training widens it first"
+                );
+                linear::multiply(by_w, x.columns, by_logits.transposed(), x, 1.0, true);
+            }
+        }
+        let by_x = wanted[0].then(|| tensor(by_x, &[x.rows, x.columns]));
+        vec![by_x, by_w.map(|by_w| tensor(by_w, &shape))]
     }
 }
 
@@ -213,6 +288,11 @@ impl FusedGradients for Flex {
                 let (logits, g) = (values(logits), values(&gradient));
                 let out = token_log_probs::backward(logits, shape[1], targets, *temperature, g);
                 vec![Some(tensor(out, &shape))]
+            }
+            (Operation::HeadLogProbs { targets, temperature }, [x, w]) => {
+                let asked = Asked { targets, temperature: *temperature };
+                let gradient = contiguous(gradient);
+                asked.backward(matrix(x), w, values(&gradient), &wanted)
             }
             (operation, inputs) => unreachable!("{operation:?} of {} tensors", inputs.len()),
         };

@@ -237,6 +237,41 @@ fn token_log_probabilities_and_entropies() {
     }
 }
 
+/// With more rows than have their logits made at a time.
+#[test]
+fn log_probabilities_from_states_are_those_of_their_logits() {
+    let vocabulary = 300;
+    let rows = 7_200;
+    let targets: Vec<u32> = (0..rows).map(|row| row * 4001 % vocabulary).collect();
+    let (rows, vocabulary) = (rows as usize, vocabulary as usize);
+    for (temperature, weights) in [(1.0, 40), (0.7, vocabulary)] {
+        let targets: Vec<u32> = targets.iter().map(|target| target % weights as u32).collect();
+        compare(
+            "log-probabilities from states",
+            &[leaf([rows, 6], 18), leaf([weights, 6], 19)],
+            |[x, w]| {
+                let (targets, temperature) = (targets.clone().into(), temperature as f32);
+                two(x, w, Operation::HeadLogProbs { targets, temperature })
+            },
+            |[x, w]| composed_log_probs(x.matmul(w.transpose()), &targets, temperature),
+        );
+    }
+    for dtype in [DType::BF16, DType::F16] {
+        let [narrow, wide] = narrow_weight(dtype, 37, 83);
+        let targets: Vec<u32> = (0..50).map(|row| row % 37).collect();
+        compare(
+            &format!("log-probabilities from states, {dtype:?}"),
+            &[leaf([50, 83], 18)],
+            |[x]| {
+                let targets = targets.clone().into();
+                let operation = Operation::HeadLogProbs { targets, temperature: 1.0 };
+                two(x, narrow.clone(), operation)
+            },
+            |[x]| composed_log_probs(x.matmul(wide.clone().transpose()), &targets, 1.0),
+        );
+    }
+}
+
 #[test]
 fn attention_gradients_are_finite_differences() {
     let shape = [1, 4, 2, 4];

@@ -15,6 +15,9 @@ const FLOATS: usize = 1 << 28;
 /// Lanes of independent sums.
 const LANES: usize = 64;
 
+/// Places that a core reads at in turn.
+const STREAMS: usize = 4;
+
 fn map(inputs: usize, outputs: usize, held: Held) -> anyhow::Result<Linear> {
     let mut weights = FastWeights::new(held);
     Ok(Linear::load(&mut weights, "map", [inputs, outputs], false, &Device::flex())?)
@@ -76,11 +79,16 @@ pub(super) fn memory(repetitions: &mut Repetitions) -> Amount {
     Amount { count: 1.0, unit: "GiB", flops: 0.0, bytes }
 }
 
+/// In several streams, as one alone does not keep memory busy.
 fn sum(values: &[f32]) -> f32 {
+    let streams: Vec<&[f32]> = values.chunks(values.len().div_ceil(STREAMS).max(1)).collect();
     let mut sums = [0.0_f32; LANES];
-    for chunk in values.as_chunks::<LANES>().0 {
-        for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum += value;
+    let shortest = streams.iter().map(|stream| stream.len()).min().unwrap_or(0);
+    for at in (0..shortest / LANES * LANES).step_by(LANES) {
+        for stream in &streams {
+            for (sum, value) in sums.iter_mut().zip(&stream[at..at + LANES]) {
+                *sum += value;
+            }
         }
     }
     sums.iter().sum()
