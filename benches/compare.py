@@ -1,4 +1,4 @@
-"""`fisao bench` beside PyTorch: the same cases, in turn, in one session.
+"""`fisao bench` beside PyTorch: the same cases, in turn, in one run.
 
     cargo build --release
     pip install torch transformers peft
