@@ -27,7 +27,7 @@ CASES = [
 ]
 
 
-def measured(command, quiet=True):
+def measured(command):
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         print(done.stderr[-2000:], file=sys.stderr)

@@ -125,8 +125,9 @@ pub struct CheckpointConfig {
     pub every: usize,
     /// Latest states that are kept. Default 2.
     pub keep: usize,
-    /// The metric by which an adapter is called the best so far and written to `adapter-best`: `none`, `reward` (of the iteration's own responses), `watched-reward` or `watched-recall`
-    /// (greedy responses to the watched tasks). Default `none`.
+    /// The metric by which an adapter is called the best so far and written to `adapter-best`: `none`,
+    /// `reward` (of the iteration's own responses), `watched-reward` or `watched-recall` (greedy
+    /// responses to the watched tasks). Default `none`.
     pub best: BestBy,
 }
 

@@ -14,7 +14,8 @@ use fisao_models::llama::LlamaConfig;
 
 pub(crate) use measure::{Measured, Repetitions, measure};
 use models::Held;
-use works::{DECODED, Decoding, Step};
+pub(crate) use works::{DECODED, PROMPT};
+use works::{Decoding, Step};
 
 /// Name of the case that finds the arithmetic ceiling.
 pub(crate) const ARITHMETIC: &str = "ceiling-arithmetic";
@@ -200,9 +201,4 @@ pub(crate) fn chosen(names: &[String], all: bool) -> Result<Vec<Case>, String> {
         names => names.iter().zip(&exact).any(|name| is_meant(case, name)),
     });
     Ok(cases)
-}
-
-/// Tokens of a prompt and of a response in the decoding cases, for their descriptions.
-pub(crate) fn decoded() -> (usize, usize) {
-    (works::PROMPT, DECODED)
 }

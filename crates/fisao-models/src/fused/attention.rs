@@ -132,16 +132,17 @@ pub(super) fn forward(q: View<'_, 4>, k: View<'_, 4>, v: View<'_, 4>, mask: &Mas
     let mut out = vec![0.0; batch * queries * stride];
     let one_head = |row: usize, index: usize, scores: &mut [f32], out: &mut [f32]| {
         let shared = sizes.key_head(index);
-        let (q, k) = (head(&q, row, index), head(&k, row, shared));
-        if let Some(step) = Step::of(q, k, head(&v, row, shared)) {
-            let visible = mask.visible(row, 0, [1, keys]);
+        let (q, k, v) = (head(&q, row, index), head(&k, row, shared), head(&v, row, shared));
+        let scale = sizes.scale();
+        if queries == 1 && [q, k, v].iter().all(|x| x.column_stride == 1) {
+            let visible = mask.visible(row, 0, [queries, keys]);
             let out = &mut out[..width];
-            arch().dispatch(Visit { step, visible, scale: sizes.scale(), scores, out });
+            arch().dispatch(Step { q: q.row(0), k, v, visible, scale, scores, out });
             return;
         }
-        weights(scores, q, k, sizes.scale(), mask, row);
+        weights(scores, q, k, scale, mask, row);
         let p = Matrix::dense(scores, queries, keys);
-        multiply(out, stride, p, head(&v, row, shared), 1.0, false);
+        multiply(out, stride, p, v, 1.0, false);
     };
     let many = rayon::current_num_threads() > 1;
     // A step of decoding has one query, whose heads lie one after the other.
@@ -165,23 +166,11 @@ pub(super) fn forward(q: View<'_, 4>, k: View<'_, 4>, v: View<'_, 4>, mask: &Mas
     out
 }
 
-/// One query, keys and values, each in one piece: a step of decoding.
+/// One query and the keys that it sees, rows in one piece each: a step of decoding.
 struct Step<'a> {
     q: &'a [f32],
     k: Matrix<'a>,
     v: Matrix<'a>,
-}
-
-impl<'a> Step<'a> {
-    fn of(q: Matrix<'a>, k: Matrix<'a>, v: Matrix<'a>) -> Option<Self> {
-        let in_one_piece = [q, k, v].iter().all(|x| x.column_stride == 1);
-        (q.rows == 1 && in_one_piece).then(|| Self { q: &q.data[..q.columns], k, v })
-    }
-}
-
-/// What a query makes of the keys that it sees.
-struct Visit<'a> {
-    step: Step<'a>,
     visible: Range<usize>,
     scale: f32,
     /// Room for a number per key.
@@ -189,7 +178,7 @@ struct Visit<'a> {
     out: &'a mut [f32],
 }
 
-impl WithSimd for Visit<'_> {
+impl WithSimd for Step<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -199,7 +188,7 @@ impl WithSimd for Visit<'_> {
         const AHEAD: usize = 16;
         /// Floats of a cache line.
         const LINE: usize = 16;
-        let Self { step: Step { q, k, v }, visible, scale, scores, out } = self;
+        let Self { q, k, v, visible, scale, scores, out } = self;
         let width = q.len();
         let scores = &mut scores[visible.clone()];
         let first = visible.start;

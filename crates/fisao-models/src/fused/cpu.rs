@@ -72,6 +72,11 @@ fn is_narrow(weight: &FlexTensor) -> bool {
     matches!(weight.dtype(), DType::BF16 | DType::F16)
 }
 
+/// Checks that a weight is of a type that learns.
+fn assert_learns(weight: &FlexTensor) {
+    assert!(!is_narrow(weight), "a weight of 16 bits is frozen; training widens it first");
+}
+
 fn dims(tensor: &FlexTensor) -> Vec<usize> {
     tensor.layout().shape().iter().copied().collect()
 }
@@ -116,7 +121,8 @@ fn forward<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> Fl
         (Operation::LowRankLinear { scale }, [x, w, a, b, bias @ ..]) => {
             let bias = bias.first().map(|bias| contiguous(bias.clone()));
             let mut out = affine(matrix(x), w, bias.as_ref().map(values));
-            low_rank::add_path(&mut out, matrix(x), matrix(a), matrix(b), *scale);
+            let (x, a, b) = (matrix(x), matrix(a), matrix(b));
+            low_rank::Path { x, a, b, scale: *scale }.add_to(&mut out);
             tensor(out, &[shape[0], dims(w)[0]])
         }
         (Operation::Rotary(angles), [x]) => {
@@ -184,7 +190,10 @@ impl<'a> Asked<'a> {
         let shape = dims(weight);
         let vocabulary = shape[0];
         let mut by_x = Vec::with_capacity(x.rows * x.columns);
-        let mut by_w = wanted[1].then(|| vec![0.0; vocabulary * x.columns]);
+        let mut by_w = wanted[1].then(|| {
+            assert_learns(weight);
+            vec![0.0; vocabulary * x.columns]
+        });
         for (first, x, targets) in self.parts(x, vocabulary) {
             let logits = affine(x, weight, None);
             let gradient = &gradient[first * token_log_probs::COLUMNS..];
@@ -195,10 +204,6 @@ impl<'a> Asked<'a> {
                 by_x.extend(affine_input_gradient(by_logits, weight));
             }
             if let Some(by_w) = &mut by_w {
-                assert!(
-                    !is_narrow(weight),
-                    "a weight of 16 bits is frozen; training widens it first"
-                );
                 linear::multiply(by_w, x.columns, by_logits.transposed(), x, 1.0, true);
             }
         }
@@ -311,7 +316,7 @@ fn linear_gradients(
     let outputs = g.columns;
     let by_x = wanted[0].then(|| tensor(affine_input_gradient(g, weight), &[x.rows, x.columns]));
     let by_w = wanted[1].then(|| {
-        assert!(!is_narrow(weight), "a weight of 16 bits is frozen; training widens it first");
+        assert_learns(weight);
         tensor(linear::backward_weight(g, x), &[outputs, x.columns])
     });
     let mut found = vec![by_x, by_w];
@@ -337,14 +342,13 @@ fn low_rank_gradients(
     let by_bias = own.split_off(2);
     let (input, g, a, b) = (matrix(x), matrix(gradient), matrix(a), matrix(b));
     let path = low_rank::Path { x: input, a, b, scale };
-    let inner = path.inner_gradient(g);
-    let inner = Matrix::dense(&inner, input.rows, a.rows);
+    let by_inner = path.inner_gradient(g);
     let by_x = wanted[0].then(|| {
         let mut out = affine_input_gradient(g, weight);
-        path.add_input_gradient(&mut out, inner);
+        path.add_input_gradient(&mut out, &by_inner);
         tensor(out, &[input.rows, input.columns])
     });
-    let by_a = wanted[2].then(|| tensor(path.by_a(inner), &[a.rows, a.columns]));
+    let by_a = wanted[2].then(|| tensor(path.by_a(&by_inner), &[a.rows, a.columns]));
     let by_b = wanted[3].then(|| tensor(path.by_b(g), &[b.rows, b.columns]));
     let mut found = vec![by_x, own.swap_remove(1), by_a, by_b];
     found.extend(by_bias);

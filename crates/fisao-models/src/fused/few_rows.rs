@@ -11,8 +11,12 @@ use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::linear::Matrix;
 use super::simd::{arch, prefetch};
+use super::transpose::transposed;
 
+/// Up to so many rows of `x` this is quicker than a general product.
+pub(super) const FEW_ROWS: usize = 40;
 /// Bytes of the matrix that make a piece of work.
 const PIECE: usize = 1 << 18;
 
@@ -23,9 +27,6 @@ const WIDENED: usize = 1024;
 
 /// An element of a matrix, widened to f32 on its way through the registers.
 pub(super) trait Stored: Copy + Send + Sync {
-    /// Up to so many rows of `x` this is quicker than a general product.
-    const FEW: usize;
-
     /// A row of `x` in the order in which [`tile`](Self::tile) reads it.
     fn ordered(x: &[f32]) -> Cow<'_, [f32]> {
         Cow::Borrowed(x)
@@ -41,8 +42,6 @@ pub(super) trait Stored: Copy + Send + Sync {
 }
 
 impl Stored for f32 {
-    const FEW: usize = 40;
-
     #[inline(always)]
     fn tile<S: Simd, const R: usize, const N: usize, const AHEAD: bool>(
         simd: S,
@@ -55,8 +54,6 @@ impl Stored for f32 {
 }
 
 impl Stored for bf16 {
-    const FEW: usize = 40;
-
     /// Values at even places before those at odd ones: two neighbours of the matrix make a word, whose halves are
     /// widened by a shift and by a mask.
     fn ordered(x: &[f32]) -> Cow<'_, [f32]> {
@@ -105,8 +102,6 @@ impl Stored for bf16 {
 }
 
 impl Stored for f16 {
-    const FEW: usize = 40;
-
     #[inline(always)]
     fn tile<S: Simd, const R: usize, const N: usize, const AHEAD: bool>(
         simd: S,
@@ -138,7 +133,7 @@ impl Stored for f16 {
 }
 
 /// A 16-bit float.
-pub(super) trait Half: Copy + Send + Sync {
+pub(super) trait Half: Stored {
     /// The same value in f32.
     fn widen(self) -> f32;
 }
@@ -207,7 +202,7 @@ pub(super) fn multiply<T: Stored>(
         });
     };
     out.par_chunks_mut((rows * count).max(1)).enumerate().for_each(work);
-    if count == 1 { out } else { transposed(&out, width, count) }
+    if count == 1 { out } else { transposed(Matrix::dense(&out, width, count)) }
 }
 
 /// Calls `put(row of x, row of the matrix, products with it and the following rows)` for some rows of the matrix.
@@ -397,17 +392,6 @@ fn tile_of_pairs<S: Simd, const R: usize, const N: usize, const AHEAD: bool>(
         }
     }
     found
-}
-
-/// `[rows, columns]` → `[columns, rows]`.
-fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut out = vec![0.0; values.len()];
-    for (row, values) in values.chunks_exact(columns).enumerate() {
-        for (column, &value) in values.iter().enumerate() {
-            out[column * rows + row] = value;
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Backwards: `∂x = ∂y W`, `∂W = ∂yᵀ x`, `∂b = Σ ∂y`.
 
-use super::few_rows::{self, Stored as _, StoredMatrix};
+use super::few_rows::{self, FEW_ROWS, StoredMatrix};
 use super::rows::{accumulate, each_index};
 use super::simd::{add_scaled, vectorised};
 use super::transpose::transposed;
@@ -60,11 +60,9 @@ impl<'a> Matrix<'a> {
     }
 
     /// Its rows, where they are few and each lies in one piece.
-    pub(super) fn few(&self, few: usize) -> Option<Vec<&'a [f32]>> {
-        let dense = self.column_stride == 1 || self.columns == 1;
-        (self.rows <= few && dense).then(|| {
-            (0..self.rows).map(|row| &self.data[row * self.row_stride..][..self.columns]).collect()
-        })
+    pub(super) fn few_rows(&self) -> Option<Vec<&'a [f32]>> {
+        let few = self.rows <= FEW_ROWS && self.column_stride == 1;
+        few.then(|| (0..self.rows).map(|row| self.row(row)).collect())
     }
 
     /// Itself as a matrix without gaps, where it is one.
@@ -142,7 +140,7 @@ pub(crate) fn multiply(
 /// `x`: `[rows, in]`, `weight`: `[out, in]`, `bias`: `[out]` → `[rows, out]`.
 pub(super) fn forward(x: Matrix<'_>, weight: Matrix<'_>, bias: Option<&[f32]>) -> Vec<f32> {
     assert_eq!(x.columns, weight.columns, "inner sizes of a product");
-    if let (Some(rows), Some(stored)) = (x.few(f32::FEW), weight.stored()) {
+    if let (Some(rows), Some(stored)) = (x.few_rows(), weight.stored()) {
         return few_rows::multiply(&rows, stored, bias);
     }
     let width = weight.rows;

@@ -5,14 +5,7 @@
 
 use super::linear::{self, Matrix, multiply};
 
-/// Adds the path to `out`, `[rows, outputs]`.
-pub(super) fn add_path(out: &mut [f32], x: Matrix<'_>, a: Matrix<'_>, b: Matrix<'_>, scale: f32) {
-    let inner = linear::forward(x, a, None);
-    let inner = Matrix::dense(&inner, x.rows, a.rows);
-    multiply(out, b.rows, inner, b.transposed(), scale, true);
-}
-
-/// The path, for its gradients.
+/// The path of one map.
 pub(super) struct Path<'a> {
     /// `[rows, in]`.
     pub(super) x: Matrix<'a>,
@@ -24,7 +17,23 @@ pub(super) struct Path<'a> {
 }
 
 impl Path<'_> {
-    /// `∂h`: `[rows, rank]`, of the gradient of the result.
+    /// `h`: `[rows, rank]`.
+    fn inner(&self) -> Vec<f32> {
+        linear::forward(self.x, self.a, None)
+    }
+
+    /// `h` or its gradient as a matrix.
+    fn of_rank<'h>(&self, values: &'h [f32]) -> Matrix<'h> {
+        Matrix::dense(values, self.x.rows, self.a.rows)
+    }
+
+    /// Adds the path to `out`, `[rows, out]`.
+    pub(super) fn add_to(&self, out: &mut [f32]) {
+        let inner = self.inner();
+        multiply(out, self.b.rows, self.of_rank(&inner), self.b.transposed(), self.scale, true);
+    }
+
+    /// `∂h` of the gradient of the result.
     pub(super) fn inner_gradient(&self, gradient: Matrix<'_>) -> Vec<f32> {
         let rank = self.b.columns;
         let mut out = vec![0.0; gradient.rows * rank];
@@ -33,21 +42,20 @@ impl Path<'_> {
     }
 
     /// Adds the path's part of `∂x`.
-    pub(super) fn add_input_gradient(&self, out: &mut [f32], inner: Matrix<'_>) {
-        multiply(out, self.a.columns, inner, self.a, 1.0, true);
+    pub(super) fn add_input_gradient(&self, out: &mut [f32], by_inner: &[f32]) {
+        multiply(out, self.a.columns, self.of_rank(by_inner), self.a, 1.0, true);
     }
 
     /// `∂A`.
-    pub(super) fn by_a(&self, inner: Matrix<'_>) -> Vec<f32> {
-        linear::backward_weight(inner, self.x)
+    pub(super) fn by_a(&self, by_inner: &[f32]) -> Vec<f32> {
+        linear::backward_weight(self.of_rank(by_inner), self.x)
     }
 
     /// `∂B`.
     pub(super) fn by_b(&self, gradient: Matrix<'_>) -> Vec<f32> {
-        let inner = linear::forward(self.x, self.a, None);
-        let rank = self.a.rows;
-        let inner = Matrix::dense(&inner, self.x.rows, rank);
+        let (inner, rank) = (self.inner(), self.a.rows);
         let mut out = vec![0.0; gradient.columns * rank];
+        let inner = self.of_rank(&inner);
         multiply(&mut out, rank, gradient.transposed(), inner, self.scale, false);
         out
     }

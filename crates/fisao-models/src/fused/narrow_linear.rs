@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::few_rows::{self, Half, Stored, StoredMatrix};
+use super::few_rows::{self, Half, StoredMatrix};
 use super::linear::{Matrix, multiply};
 use super::simd::vectorised;
 
@@ -16,13 +16,13 @@ const PIECE: usize = 1 << 18;
 const PANEL: usize = 1 << 22;
 
 /// `x`: `[rows, in]`, `weight`: `[out, in]`, `bias`: `[out]` → `[rows, out]`.
-pub(super) fn forward<T: Half + Stored>(
+pub(super) fn forward<T: Half>(
     x: Matrix<'_>,
     weight: StoredMatrix<'_, T>,
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
     assert_eq!(x.columns, weight.columns, "inner sizes of a product");
-    if let Some(rows) = x.few(T::FEW) {
+    if let Some(rows) = x.few_rows() {
         return few_rows::multiply(&rows, weight, bias);
     }
     let width = weight.rows;
@@ -37,7 +37,7 @@ pub(super) fn forward<T: Half + Stored>(
 }
 
 /// Gradient of `x`: `[rows, out]` → `[rows, in]`.
-pub(super) fn backward_input<T: Half + Stored>(
+pub(super) fn backward_input<T: Half>(
     gradient: Matrix<'_>,
     weight: StoredMatrix<'_, T>,
 ) -> Vec<f32> {
@@ -55,10 +55,7 @@ pub(super) fn backward_input<T: Half + Stored>(
 }
 
 /// Calls `work` with the first row and the f32 values of one panel of rows after the other.
-fn over_panels<T: Half + Stored>(
-    weight: StoredMatrix<'_, T>,
-    mut work: impl FnMut(usize, Matrix<'_>),
-) {
+fn over_panels<T: Half>(weight: StoredMatrix<'_, T>, mut work: impl FnMut(usize, Matrix<'_>)) {
     let columns = weight.columns.max(1);
     let rows = (PANEL / columns).clamp(1, weight.rows.max(1));
     let mut wide = vec![0.0; rows * columns];
@@ -70,7 +67,7 @@ fn over_panels<T: Half + Stored>(
 }
 
 /// f32 values of `narrow`.
-fn widen_all<T: Half + Stored>(narrow: &[T], wide: &mut [f32]) {
+fn widen_all<T: Half>(narrow: &[T], wide: &mut [f32]) {
     let widen = |(wide, narrow): (&mut [f32], &[T])| {
         vectorised(
             #[inline(always)]

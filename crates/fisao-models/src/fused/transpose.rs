@@ -11,6 +11,9 @@ use super::simd::arch;
 /// Side of a block.
 const SIDE: usize = 16;
 
+/// Numbers from which a matrix is worth sharing among threads.
+const PARALLEL: usize = 1 << 18;
+
 type Block = [[f32; SIDE]; SIDE];
 
 /// `[rows, columns]` with rows in one piece each → `[columns, rows]`, row-major without gaps.
@@ -29,9 +32,6 @@ pub(super) fn transposed(matrix: Matrix<'_>) -> Vec<f32> {
     }
     out
 }
-
-/// Numbers from which a matrix is worth sharing among threads.
-const PARALLEL: usize = 1 << 18;
 
 /// Some columns of the matrix, from `first` on, as rows of `out`.
 fn turn_band(matrix: Matrix<'_>, first: usize, out: &mut [f32]) {

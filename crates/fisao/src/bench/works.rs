@@ -19,9 +19,9 @@ use super::models::{FastWeights, Held, IMAGE, llava, tower};
 use super::{Amount, Repetitions};
 
 /// Tokens of a prompt, its one image token included.
-pub(super) const PROMPT: usize = 16;
+pub(crate) const PROMPT: usize = 16;
 /// Tokens of a response.
-pub(super) const DECODED: usize = 64;
+pub(crate) const DECODED: usize = 64;
 /// Pictures encoded together.
 const PICTURES: usize = 8;
 

@@ -6,7 +6,9 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::arguments::{BenchArguments, ReportFormat};
-use crate::bench::{ARITHMETIC, Case, MEMORY, Measured, catalogue, chosen, decoded, measure};
+use crate::bench::{
+    ARITHMETIC, Case, DECODED, MEMORY, Measured, PROMPT, catalogue, chosen, measure,
+};
 use crate::commands::eval::report;
 use crate::failure::Refusal;
 use crate::output;
@@ -111,9 +113,8 @@ fn list(format: ReportFormat) -> anyhow::Result<()> {
     for case in &cases {
         table.row([case.name, case.about, if case.heavy { "when named, or --all" } else { "" }]);
     }
-    let (prompt, response) = decoded();
     let note = format!(
-        "decode-*: prompts of {prompt} tokens are read and {response} tokens sampled to each"
+        "decode-*: prompts of {PROMPT} tokens are read and {DECODED} tokens sampled to each"
     );
     report::table(format, &table, &[note])
 }
