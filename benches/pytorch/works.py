@@ -273,7 +273,8 @@ TYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 
 
 def case(name, engine):
-    parts = name.split("-")
+    # PyTorch always rounds activations to the weights' type.
+    parts = name.removesuffix("-rounded").split("-")
     match parts[0]:
         case "ceiling" if name == "ceiling-arithmetic":
             return product(1024, 1024, torch.float32)

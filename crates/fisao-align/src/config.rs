@@ -1,5 +1,6 @@
 //! Settings of an alignment run.
 
+use fisao_models::linear::ActivationDtype;
 use fisao_models::lora::LoraConfig;
 use fisao_verifier::rewards::RewardConfig;
 use fisao_verifier::scorer::ScoreConfig;
@@ -91,6 +92,9 @@ pub struct LoopConfig {
     /// Sampling temperature of rollouts; the trainer divides its logits by the same number.
     /// Default 1.
     pub temperature: f64,
+    /// What the maps of a model held in bf16 multiply, when it speaks and when it learns: `f32`, activations as they are, or
+    /// `bf16`, rounded, which is up to twice as fast where the processor multiplies bf16. Default `f32`.
+    pub activation_dtype: ActivationDtype,
     /// Ends an iteration's update once the mean KL from the policy before it exceeds this. Unit:
     /// nats per token. Default: absent, never.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,6 +116,7 @@ impl Default for LoopConfig {
             weight_decay: 0.0,
             max_grad_norm: 1.0,
             temperature: 1.0,
+            activation_dtype: ActivationDtype::F32,
             target_kl: None,
         }
     }

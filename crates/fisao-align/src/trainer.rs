@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fisao_models::adamw::AdamW;
 use fisao_models::generation::{FinishReason, Sampling};
+use fisao_models::linear::ActivationDtype;
 use fisao_models::llava::Llava;
 use fisao_models::parameters::Parameters;
 use fisao_models::value_head::ValueHead;
@@ -125,6 +126,14 @@ impl<'a> Trainer<'a> {
         // All names at once and in one order: embedded as they come up, their last bits would depend on what came up
         // with them, and a resumed run would part from an uninterrupted one.
         judge.verifier.learn(judge.vocabulary.forms().map(|(form, _)| form))?;
+        let activations = config.align.activation_dtype;
+        let concerned = policy.set_activation_dtype(activations);
+        if activations == ActivationDtype::Bf16 && concerned == 0 {
+            return Err(AlignError::Setting(
+                "align.activation-dtype = \"bf16\" changes nothing: no weight of the model is held in bf16"
+                    .to_owned(),
+            ));
+        }
         let adapted = policy
             .add_lora(&config.lora, config.seed)
             .map_err(|error| AlignError::Setting(error.to_string()))?;

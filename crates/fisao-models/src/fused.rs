@@ -18,7 +18,10 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 mod autodiff;
+mod bf16_linear;
 mod cpu;
+#[cfg(target_arch = "x86_64")]
+mod dot_products;
 mod few_rows;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
@@ -42,6 +45,7 @@ use burn::backend::{Backend, Dispatch, DispatchDevice, backend_extension};
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::activation::Activation;
+use crate::linear::ActivationDtype;
 
 /// One fused operation with everything about it that is not a tensor.
 #[derive(Debug, Clone)]
@@ -61,12 +65,14 @@ pub(crate) enum Operation {
     /// gate and up: see [`swiglu`].
     SwiGlu,
     /// `x`, weight and, with three inputs, bias: see [`linear`], and [`narrow_linear`] for a weight of
-    /// 16 bits.
-    Linear,
+    /// 16 bits, [`bf16_linear`] where inputs are rounded, too.
+    Linear(ActivationDtype),
     /// `x`, weight, the adapter's A and B and, with five inputs, bias: see [`low_rank`].
     LowRankLinear {
         /// Factor on the low-rank path.
         scale: f32,
+        /// Of the map itself; the path multiplies f32.
+        activations: ActivationDtype,
     },
     /// `x`: see [`rotary`].
     Rotary(Arc<rotary::Angles>),
@@ -178,14 +184,14 @@ pub(crate) fn three<const D: usize, const E: usize, const F: usize, const R: usi
     Tensor::from_dispatch(Dispatch::fused_3(x, y, z, operation))
 }
 
-/// An affine map and the low-rank path of its adapter: `x`, weight, A, B and perhaps a bias.
+/// An affine map and the low-rank path of its adapter: `x`, weight, A, B and perhaps a bias, for an
+/// [`Operation::LowRankLinear`].
 pub(crate) fn adapted(
     x: Tensor<2>,
     [weight, a, b]: [Tensor<2>; 3],
     bias: Option<Tensor<1>>,
-    scale: f32,
+    operation: Operation,
 ) -> Tensor<2> {
-    let operation = Operation::LowRankLinear { scale };
     let [x, weight, a, b] = [x, weight, a, b].map(Tensor::into_dispatch);
     Tensor::from_dispatch(match bias {
         Some(bias) => Dispatch::fused_5(x, weight, a, b, bias.into_dispatch(), operation),

@@ -197,7 +197,7 @@ impl Llama {
     /// The output matrix, `[vocabulary, hidden]`, where logits are its product with the state and nothing else.
     pub(crate) fn output_matrix(&self) -> Option<&Tensor<2>> {
         match &self.lm_head {
-            Some(Linear { weight, bias: None, adapter: None }) => Some(weight),
+            Some(Linear { weight, bias: None, adapter: None, .. }) => Some(weight),
             Some(_) => None,
             None => Some(&self.embed_tokens.weight),
         }

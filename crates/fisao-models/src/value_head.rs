@@ -15,11 +15,10 @@ impl ValueHead {
     /// A zero head for states of width `hidden`.
     pub fn new(hidden: usize, device: &Device) -> Self {
         Self {
-            summary: Linear {
-                weight: Tensor::zeros([1, hidden], device),
-                bias: Some(Tensor::zeros([1], device)),
-                adapter: None,
-            },
+            summary: Linear::new(
+                Tensor::zeros([1, hidden], device),
+                Some(Tensor::zeros([1], device)),
+            ),
         }
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::activation::Activation;
 use crate::attention::Mask;
 use crate::encoder::{Encoder, EncoderConfig};
-use crate::linear::{EMBEDDING_STD, Embedding, MapVisitor, product};
+use crate::linear::{ActivationDtype, EMBEDDING_STD, Embedding, MapVisitor, product};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{Init, WeightError, WeightSource, widened};
@@ -190,6 +190,16 @@ impl VisionTower {
         let mut adapted = false;
         self.clone().visit_maps_mut("", &mut |_, map| adapted |= map.adapter.is_some());
         adapted
+    }
+
+    /// Sets what the layers' affine maps multiply. Returns how many of them the setting is of consequence for.
+    pub fn set_activation_dtype(&mut self, dtype: ActivationDtype) -> usize {
+        let mut count = 0;
+        self.visit_maps_mut("", &mut |_, map| {
+            map.activations = dtype;
+            count += usize::from(map.rounds());
+        });
+        count
     }
 
     /// Visits every affine map under `{prefix}.encoder.layers.N.…`.

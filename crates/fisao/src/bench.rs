@@ -90,6 +90,11 @@ pub(crate) fn catalogue() -> Vec<Case> {
         }),
         Case::new("encode-vit-l-336-bf16", "the same, bf16", |r| works::encode(r, Held::Bf16)),
         Case::new(
+            "encode-vit-l-336-bf16-rounded",
+            "the same, activations rounded to bf16, too",
+            |r| works::encode(r, Held::Bf16Rounded),
+        ),
+        Case::new(
             "verify-embedded",
             "64 pictures and 4 words each through the embedded verifier",
             iteration::verify,
@@ -133,6 +138,20 @@ fn decoding() -> Vec<Case> {
         case("decode-1024-1-bf16", "1 response, the same, bf16", models::middle, 1, Held::Bf16),
         case("decode-1024-4-bf16", "4 responses, the same, bf16", models::middle, 4, Held::Bf16),
         case(
+            "decode-1024-1-bf16-rounded",
+            "1 response, the same, activations rounded to bf16, too",
+            models::middle,
+            1,
+            Held::Bf16Rounded,
+        ),
+        case(
+            "decode-1024-4-bf16-rounded",
+            "4 responses, the same",
+            models::middle,
+            4,
+            Held::Bf16Rounded,
+        ),
+        case(
             "decode-7b-1-bf16",
             "1 response, LLaVA-1.5-7B's size, bf16",
             models::seven,
@@ -175,6 +194,13 @@ fn training() -> Vec<Case> {
             length: 256,
             adapter: true,
             held: Held::Bf16,
+        }),
+        case("lora-1024-bf16-rounded", "the same, activations rounded to bf16, too", || Step {
+            config: models::middle(),
+            batch: 2,
+            length: 256,
+            adapter: true,
+            held: Held::Bf16Rounded,
         }),
     ]
 }

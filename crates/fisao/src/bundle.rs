@@ -14,6 +14,7 @@ use fisao_align::tasks::{Answer, Task};
 use fisao_formats::adapter::VisionAdapter;
 use fisao_formats::{Adapter, Checkpoint, LoadDtype, Loaded};
 use fisao_models::image::ImageProcessor;
+use fisao_models::linear::ActivationDtype;
 use fisao_models::llava::{Llava, LlavaConfig};
 use fisao_models::text::{TextError, Tokenizer};
 use fisao_models::vision::VisionConfig;
@@ -26,7 +27,7 @@ pub(crate) use verifier::{
     LoadedVerifier, ScoreSettings, Views, load_verifier, verifier_from_arguments,
 };
 
-use crate::arguments::{ModelArguments, PairArguments, vision_adapter};
+use crate::arguments::{Activations, ModelArguments, PairArguments, vision_adapter};
 use crate::device::check_precision;
 use crate::failure::Refusal;
 use crate::model_location::{LocatedModel, ModelLocation, Role};
@@ -114,11 +115,24 @@ impl Policy {
         let adapter = adapter.map(|place| place.locate(Role::Adapter, reporter)).transpose()?;
         let vision = vision_adapter(arguments.allow_vision_adapter);
         let adapter = adapter.as_ref().map(|adapter| (adapter.folder.as_path(), vision));
-        if let Some(model) = &arguments.model {
-            return Self::located(model, adapter, arguments.dtype.into(), device, reporter);
+        let mut policy = if let Some(model) = &arguments.model {
+            Self::located(model, adapter, arguments.dtype.into(), device, reporter)?
+        } else {
+            reporter.note("no --model given: using the embedded world's small model");
+            embedded()?.policy(adapter, device, reporter)?
+        };
+        if arguments.activation_dtype == Activations::Bf16
+            && policy.model.set_activation_dtype(ActivationDtype::Bf16) == 0
+        {
+            let name = &policy.name;
+            bail!(
+                Refusal::new(format!(
+                    "--activation-dtype bf16 changes nothing: {name} has no weight held in bf16"
+                ))
+                .hint("add --dtype bf16, or leave it out")
+            );
         }
-        reporter.note("no --model given: using the embedded world's small model");
-        embedded()?.policy(adapter, device, reporter)
+        Ok(policy)
     }
 
     /// An adapter fits every model of the same shape, and is of use to one.

@@ -11,9 +11,10 @@ use super::view::{
     assert_f32, contiguous, forward_strides, heads_inside, stored, tensor, values, view,
 };
 use super::{
-    FusedGradients, FusedOperations, Operation, activation, attention, layer_norm, linear,
-    low_rank, narrow_linear, rms_norm, rotary, swiglu, token_log_probs,
+    FusedGradients, FusedOperations, Operation, activation, attention, bf16_linear, layer_norm,
+    linear, low_rank, narrow_linear, rms_norm, rotary, swiglu, token_log_probs,
 };
+use crate::linear::ActivationDtype;
 
 impl FusedOperations for Flex {
     fn fused_1(x: FlexTensor, operation: Operation) -> FlexTensor {
@@ -85,7 +86,7 @@ fn dims(tensor: &FlexTensor) -> Vec<usize> {
 fn prepared<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> [FlexTensor; N] {
     let affine = matches!(
         operation,
-        Operation::Linear | Operation::LowRankLinear { .. } | Operation::HeadLogProbs { .. }
+        Operation::Linear(_) | Operation::LowRankLinear { .. } | Operation::HeadLogProbs { .. }
     );
     let by_strides = affine || matches!(operation, Operation::Rotary(_) | Operation::Attention(_));
     let mut place = 0..;
@@ -113,14 +114,14 @@ fn forward<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> Fl
         (Operation::SwiGlu, [gate, up]) => {
             tensor(swiglu::forward(values(gate), values(up)), &shape)
         }
-        (Operation::Linear, [x, w, bias @ ..]) => {
+        (Operation::Linear(activations), [x, w, bias @ ..]) => {
             let bias = bias.first().map(|bias| contiguous(bias.clone()));
-            let out = affine(matrix(x), w, bias.as_ref().map(values));
+            let out = affine(matrix(x), w, bias.as_ref().map(values), *activations);
             tensor(out, &[shape[0], dims(w)[0]])
         }
-        (Operation::LowRankLinear { scale }, [x, w, a, b, bias @ ..]) => {
+        (Operation::LowRankLinear { scale, activations }, [x, w, a, b, bias @ ..]) => {
             let bias = bias.first().map(|bias| contiguous(bias.clone()));
-            let mut out = affine(matrix(x), w, bias.as_ref().map(values));
+            let mut out = affine(matrix(x), w, bias.as_ref().map(values), *activations);
             let (x, a, b) = (matrix(x), matrix(a), matrix(b));
             low_rank::Path { x, a, b, scale: *scale }.add_to(&mut out);
             tensor(out, &[shape[0], dims(w)[0]])
@@ -173,7 +174,7 @@ impl<'a> Asked<'a> {
     fn forward(self, x: Matrix<'_>, weight: &FlexTensor) -> Vec<f32> {
         let vocabulary = dims(weight)[0];
         let parts = self.parts(x, vocabulary).flat_map(|(_, x, targets)| {
-            let logits = affine(x, weight, None);
+            let logits = affine(x, weight, None, ActivationDtype::F32);
             token_log_probs::forward(&logits, vocabulary, targets, self.temperature)
         });
         parts.collect()
@@ -195,13 +196,13 @@ impl<'a> Asked<'a> {
             vec![0.0; vocabulary * x.columns]
         });
         for (first, x, targets) in self.parts(x, vocabulary) {
-            let logits = affine(x, weight, None);
+            let logits = affine(x, weight, None, ActivationDtype::F32);
             let gradient = &gradient[first * token_log_probs::COLUMNS..];
             let by_logits =
                 token_log_probs::backward(&logits, vocabulary, targets, self.temperature, gradient);
             let by_logits = Matrix::dense(&by_logits, x.rows, vocabulary);
             if wanted[0] {
-                by_x.extend(affine_input_gradient(by_logits, weight));
+                by_x.extend(affine_input_gradient(by_logits, weight, ActivationDtype::F32));
             }
             if let Some(by_w) = &mut by_w {
                 linear::multiply(by_w, x.columns, by_logits.transposed(), x, 1.0, true);
@@ -213,11 +214,20 @@ impl<'a> Asked<'a> {
 }
 
 /// `x Wᵀ + b` for a weight of any type.
-fn affine(x: Matrix<'_>, weight: &FlexTensor, bias: Option<&[f32]>) -> Vec<f32> {
+fn affine(
+    x: Matrix<'_>,
+    weight: &FlexTensor,
+    bias: Option<&[f32]>,
+    activations: ActivationDtype,
+) -> Vec<f32> {
     let shape = dims(weight);
     match weight.dtype() {
         DType::BF16 => {
-            narrow_linear::forward(x, narrow_matrix(stored::<bf16>(weight), &shape), bias)
+            let weight = narrow_matrix(stored::<bf16>(weight), &shape);
+            match activations {
+                ActivationDtype::F32 => narrow_linear::forward(x, weight, bias),
+                ActivationDtype::Bf16 => bf16_linear::forward(x, weight, bias),
+            }
         }
         DType::F16 => narrow_linear::forward(x, narrow_matrix(stored::<f16>(weight), &shape), bias),
         _ => linear::forward(x, matrix(weight), bias),
@@ -225,11 +235,19 @@ fn affine(x: Matrix<'_>, weight: &FlexTensor, bias: Option<&[f32]>) -> Vec<f32> 
 }
 
 /// `∂y W` for a weight of any type.
-fn affine_input_gradient(gradient: Matrix<'_>, weight: &FlexTensor) -> Vec<f32> {
+fn affine_input_gradient(
+    gradient: Matrix<'_>,
+    weight: &FlexTensor,
+    activations: ActivationDtype,
+) -> Vec<f32> {
     let shape = dims(weight);
     match weight.dtype() {
         DType::BF16 => {
-            narrow_linear::backward_input(gradient, narrow_matrix(stored::<bf16>(weight), &shape))
+            let weight = narrow_matrix(stored::<bf16>(weight), &shape);
+            match activations {
+                ActivationDtype::F32 => narrow_linear::backward_input(gradient, weight),
+                ActivationDtype::Bf16 => bf16_linear::backward_input(gradient, weight),
+            }
         }
         DType::F16 => {
             narrow_linear::backward_input(gradient, narrow_matrix(stored::<f16>(weight), &shape))
@@ -274,9 +292,11 @@ impl FusedGradients for Flex {
                     swiglu::backward(values(gate), values(up), values(&gradient));
                 vec![Some(tensor(by_gate, &shape)), Some(tensor(by_up, &shape))]
             }
-            (Operation::Linear, [x, w, ..]) => linear_gradients(x, w, &gradient, &wanted),
-            (Operation::LowRankLinear { scale }, [x, w, a, b, ..]) => {
-                low_rank_gradients([x, w, a, b], &gradient, *scale, &wanted)
+            (Operation::Linear(activations), [x, w, ..]) => {
+                linear_gradients(x, w, &gradient, *activations, &wanted)
+            }
+            (Operation::LowRankLinear { scale, activations }, [x, w, a, b, ..]) => {
+                low_rank_gradients([x, w, a, b], &gradient, (*scale, *activations), &wanted)
             }
             (Operation::Rotary(angles), [_]) => {
                 let g = view::<4>(&gradient);
@@ -310,11 +330,13 @@ fn linear_gradients(
     x: &FlexTensor,
     weight: &FlexTensor,
     gradient: &FlexTensor,
+    activations: ActivationDtype,
     wanted: &[bool],
 ) -> Vec<Option<FlexTensor>> {
     let (x, g) = (matrix(x), matrix(gradient));
     let outputs = g.columns;
-    let by_x = wanted[0].then(|| tensor(affine_input_gradient(g, weight), &[x.rows, x.columns]));
+    let by_x = wanted[0]
+        .then(|| tensor(affine_input_gradient(g, weight, activations), &[x.rows, x.columns]));
     let by_w = wanted[1].then(|| {
         assert_learns(weight);
         tensor(linear::backward_weight(g, x), &[outputs, x.columns])
@@ -333,18 +355,18 @@ fn linear_gradients(
 fn low_rank_gradients(
     [x, weight, a, b]: [&FlexTensor; 4],
     gradient: &FlexTensor,
-    scale: f32,
+    (scale, activations): (f32, ActivationDtype),
     wanted: &[bool],
 ) -> Vec<Option<FlexTensor>> {
     // What the map itself wants is in the first two places and, of a bias, in the last.
     let own: Vec<bool> = [&[false, wanted[1]], wanted.get(4..).unwrap_or_default()].concat();
-    let mut own = linear_gradients(x, weight, gradient, &own);
+    let mut own = linear_gradients(x, weight, gradient, activations, &own);
     let by_bias = own.split_off(2);
     let (input, g, a, b) = (matrix(x), matrix(gradient), matrix(a), matrix(b));
     let path = low_rank::Path { x: input, a, b, scale };
     let by_inner = path.inner_gradient(g);
     let by_x = wanted[0].then(|| {
-        let mut out = affine_input_gradient(g, weight);
+        let mut out = affine_input_gradient(g, weight, activations);
         path.add_input_gradient(&mut out, &by_inner);
         tensor(out, &[input.rows, input.columns])
     });

@@ -18,10 +18,10 @@ fn threads_help() -> bool {
 }
 
 /// Calls `work(first row, rows of x)` for pieces of `out`, `width` elements to a row; results in order.
-pub(super) fn fill_rows<R: Send>(
-    out: &mut [f32],
+pub(super) fn fill_rows<T: Send, R: Send>(
+    out: &mut [T],
     width: usize,
-    work: impl Fn(usize, &mut [f32]) -> R + Sync,
+    work: impl Fn(usize, &mut [T]) -> R + Sync,
 ) -> Vec<R> {
     let rows = rows_per_piece(width);
     let piece = rows * width.max(1);

@@ -10,6 +10,7 @@ use super::rotary::Angles;
 use super::{Operation, adapted, linear, one, simd, three, two};
 use crate::activation::Activation;
 use crate::attention::composed as composed_attention;
+use crate::linear::ActivationDtype;
 use crate::parameters::{floats, from_floats};
 use crate::sequences::composed as composed_log_probs;
 
@@ -145,13 +146,20 @@ fn linear_maps_with_and_without_bias_and_from_any_layout() {
         compare(
             "linear",
             &[x.clone(), w.clone(), b],
-            |[x, w, b]| three(x.transpose(), w, b.reshape([outputs]), Operation::Linear),
+            |[x, w, b]| {
+                three(
+                    x.transpose(),
+                    w,
+                    b.reshape([outputs]),
+                    Operation::Linear(ActivationDtype::F32),
+                )
+            },
             |[x, w, b]| x.transpose().matmul(w.transpose()) + b,
         );
         compare(
             "linear without bias",
             &[x, w],
-            |[x, w]| two(x.transpose(), w, Operation::Linear),
+            |[x, w]| two(x.transpose(), w, Operation::Linear(ActivationDtype::F32)),
             |[x, w]| x.transpose().matmul(w.transpose()),
         );
     }
@@ -161,7 +169,7 @@ fn linear_maps_with_and_without_bias_and_from_any_layout() {
 fn a_frozen_weight_costs_no_gradient_and_the_input_still_gets_its_own() {
     let x: Tensor<2> = leaf([4, 6], 11);
     let w: Tensor<2> = from_floats(random(30, 12), [5, 6], &Device::flex());
-    let y: Tensor<2> = two(x.clone(), w.clone(), Operation::Linear);
+    let y: Tensor<2> = two(x.clone(), w.clone(), Operation::Linear(ActivationDtype::F32));
     let gradients = y.sum().backward();
     let found = floats(&x.grad(&gradients).expect("the input has a gradient"));
     let expected: Vec<f32> = floats(&w.sum_dim(0)).repeat(4);
@@ -336,6 +344,7 @@ fn a_step_of_decoding_attends_as_composed() {
 #[test]
 fn a_map_with_an_adapter_is_the_map_and_the_path() {
     let scale = 1.5;
+    let operation = Operation::LowRankLinear { scale, activations: ActivationDtype::F32 };
     for dtype in [DType::F32, DType::BF16, DType::F16] {
         for (rows, biased) in [(1, false), (5, true), (50, false), (90, true)] {
             let [weight, wide] = narrow_weight(dtype, 37, 83);
@@ -346,7 +355,7 @@ fn a_map_with_an_adapter_is_the_map_and_the_path() {
                 &factors,
                 |[x, a, b, bias]| {
                     let kept = biased.then(|| bias.clone().reshape([37]));
-                    let y = adapted(x, [weight.clone(), a, b], kept, scale);
+                    let y = adapted(x, [weight.clone(), a, b], kept, operation.clone());
                     if biased { y } else { y + bias }
                 },
                 |[x, a, b, bias]| {
@@ -359,7 +368,7 @@ fn a_map_with_an_adapter_is_the_map_and_the_path() {
     compare(
         "a map that learns beside its adapter",
         &[leaf::<2>([9, 12], 1), leaf([7, 12], 2), leaf([3, 12], 3), leaf([7, 3], 4)],
-        |[x, w, a, b]| adapted(x, [w, a, b], None, scale),
+        |[x, w, a, b]| adapted(x, [w, a, b], None, operation.clone()),
         |[x, w, a, b]| {
             let path = x.clone().matmul(a.transpose()).matmul(b.transpose());
             x.matmul(w.transpose()) + path * scale
@@ -384,15 +393,57 @@ fn a_weight_of_16_bits_computes_what_its_values_compute_in_f32() {
             compare(
                 &format!("{dtype:?}, {rows} rows"),
                 &inputs,
-                |[x]| three(x, narrow.clone(), bias.clone(), Operation::Linear),
+                |[x]| {
+                    three(x, narrow.clone(), bias.clone(), Operation::Linear(ActivationDtype::F32))
+                },
                 |[x]| x.matmul(wide.clone().transpose()) + bias.clone().unsqueeze(),
             );
             compare(
                 &format!("{dtype:?}, {rows} rows without bias"),
                 &inputs,
-                |[x]| two(x, narrow.clone(), Operation::Linear),
+                |[x]| two(x, narrow.clone(), Operation::Linear(ActivationDtype::F32)),
                 |[x]| x.matmul(wide.clone().transpose()),
             );
+        }
+    }
+}
+
+/// With few rows and many, with an adapter and without: the adapter's path is not rounded, its gradients neither.
+#[test]
+fn rounded_activations_are_those_of_bf16() {
+    let round = |x: &Tensor<2>| x.clone().cast(DType::BF16).cast(DType::F32);
+    let scale = 1.5;
+    let activations = ActivationDtype::Bf16;
+    for rows in [3, 70] {
+        let [weight, wide] = narrow_weight(DType::BF16, 37, 83);
+        let leaves = [leaf::<2>([rows, 83], 1), leaf([6, 83], 2), leaf([37, 6], 3)];
+        let [x, a, b] = leaves.each_ref().map(|leaf| leaf.clone().inner());
+        let gradient = from_floats::<2>(random(rows * 37, 99), [rows, 37], &Device::flex());
+        let base = round(&x).matmul(wide.clone().transpose());
+        let by_base = round(&gradient).matmul(wide);
+
+        let map: Tensor<2> = two(leaves[0].clone(), weight.clone(), Operation::Linear(activations));
+        assert_close(&floats(&map), &floats(&base), "a map");
+        let gradients = (map * gradient.clone()).sum().backward();
+        let found = leaves[0].grad(&gradients).expect("a gradient");
+        assert_close(&floats(&found), &floats(&by_base), "gradient of a map");
+
+        let [leaf_x, leaf_a, leaf_b] = leaves.clone();
+        let operation = Operation::LowRankLinear { scale, activations };
+        let y = adapted(leaf_x, [weight, leaf_a, leaf_b], None, operation);
+        let inner = x.clone().matmul(a.clone().transpose());
+        let path = inner.clone().matmul(b.clone().transpose()) * scale;
+        assert_close(&floats(&y), &floats(&(base + path)), "a map with an adapter");
+        let gradients = (y * gradient.clone()).sum().backward();
+        let by_inner = gradient.clone().matmul(b) * scale;
+        let expected = [
+            by_base + by_inner.clone().matmul(a),
+            by_inner.transpose().matmul(x),
+            gradient.transpose().matmul(inner) * scale,
+        ];
+        for (leaf, expected) in leaves.iter().zip(&expected) {
+            let found = leaf.grad(&gradients).expect("a gradient");
+            assert_close(&floats(&found), &floats(expected), "gradient of a map with an adapter");
         }
     }
 }
@@ -401,7 +452,8 @@ fn a_weight_of_16_bits_computes_what_its_values_compute_in_f32() {
 fn a_part_of_a_16_bit_weight_is_read_where_it_lies() {
     let [narrow, wide] = narrow_weight(DType::BF16, 30, 20);
     let x = leaf::<2>([2, 20], 1).inner();
-    let part: Tensor<2> = two(x.clone(), narrow.narrow(0, 10, 10), Operation::Linear);
+    let part: Tensor<2> =
+        two(x.clone(), narrow.narrow(0, 10, 10), Operation::Linear(ActivationDtype::F32));
     let expected = x.matmul(wide.narrow(0, 10, 10).transpose());
     assert_close(&floats(&part), &floats(&expected), "a part");
 }

@@ -100,11 +100,11 @@ impl pulp::NullaryFnOnce for Band<'_> {
     }
 }
 
-/// Turns a block over in registers: pairs of rows, then pairs of these, are interleaved, so that each quarter of a
+/// Turns a block of numbers or words of 32 bits over in registers: pairs of rows, then pairs of these, are interleaved, so that each quarter of a
 /// register holds four rows of one column; then quarters are exchanged.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn interleave(simd: pulp::x86::V4, block: &mut Block) {
+pub(super) fn interleave<T: bytemuck::Pod>(simd: pulp::x86::V4, block: &mut [[T; SIDE]; SIDE]) {
     use pulp::cast;
     use std::arch::x86_64::__m512;
 

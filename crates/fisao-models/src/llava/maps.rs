@@ -4,12 +4,14 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::Llava;
-use crate::linear::MapVisitor;
+use crate::linear::{ActivationDtype, MapVisitor};
 use crate::lora::{LoraConfig, LoraError, LowRank};
 use crate::parameters::ParameterMut;
 
 /// Where the decoder's layers are among the canonical names.
 const DECODER_LAYERS: &str = "language_model.model.layers.";
+/// The map to the vocabulary.
+const HEAD: &str = "language_model.lm_head";
 
 impl Llava {
     /// Visits every affine map under its canonical name, in a fixed order:
@@ -49,6 +51,20 @@ impl Llava {
         let mut reference = self.clone();
         reference.visit_maps_mut(&mut |_, map| map.adapter = None);
         reference
+    }
+
+    /// Sets what affine maps multiply: those of the decoder's layers, the projector and the image tower, not the map to the
+    /// vocabulary, whose rounding would go straight into the log-probabilities. Returns how many of them the setting is
+    /// of consequence for.
+    pub fn set_activation_dtype(&mut self, dtype: ActivationDtype) -> usize {
+        let mut count = 0;
+        self.visit_maps_mut(&mut |name, map| {
+            if name != HEAD {
+                map.activations = dtype;
+                count += usize::from(map.rounds());
+            }
+        });
+        count
     }
 
     /// Folds every adapter into the weights.

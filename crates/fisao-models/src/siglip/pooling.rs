@@ -41,11 +41,7 @@ impl AttentionPooling {
         let packed = format!("{name}.attention.in_proj");
         let weight = weights.tensor(&format!("{packed}_weight"), &[3 * width, width], init)?;
         let bias = weights.tensor(&format!("{packed}_bias"), &[3 * width], Init::Zeros)?;
-        let in_proj = Linear {
-            weight: as_stored(weight, device),
-            bias: Some(widened(bias, device)),
-            adapter: None,
-        };
+        let in_proj = Linear::new(as_stored(weight, device), Some(widened(bias, device)));
         let layernorm = format!("{name}.layernorm");
         let layernorm = LayerNorm::load(weights, &layernorm, width, config.layer_norm_eps, device)?;
         let inner = config.intermediate_size;
@@ -67,11 +63,10 @@ impl AttentionPooling {
     fn part(&self, index: usize) -> Linear {
         let width = self.probe.dims()[1];
         let bias = self.in_proj.bias.clone();
-        Linear {
-            weight: self.in_proj.weight.clone().narrow(0, index * width, width),
-            bias: bias.map(|bias| bias.narrow(0, index * width, width)),
-            adapter: None,
-        }
+        Linear::new(
+            self.in_proj.weight.clone().narrow(0, index * width, width),
+            bias.map(|bias| bias.narrow(0, index * width, width)),
+        )
     }
 
     /// `[batch, positions, hidden]` → `[batch, hidden]`.

@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Device, TensorData};
 use fisao_models::adamw::{AdamW, AdamWConfig};
+use fisao_models::linear::ActivationDtype;
 use fisao_models::llava::Llava;
 use fisao_models::lora::LoraConfig;
 use fisao_models::parameters::{
@@ -128,4 +129,28 @@ fn a_weight_that_is_to_be_trained_becomes_f32() {
         }
     });
     assert_eq!(unreached, Vec::<String>::new());
+}
+
+/// One response alone is a product of few rows, many together are one of many: another kernel, where the processor has it.
+#[test]
+fn rounded_activations_are_the_same_in_products_of_few_rows_and_of_many() {
+    let ids = prompt(&[5, 9, 12]);
+    let log_probabilities = |model: &Llava, count: usize| {
+        let features = model.image_features(pixels(count, 4));
+        let example = |image| Example { prompt: &ids, image, response: &[4, 7, 11, 2] };
+        let examples: Vec<_> = (0..count).map(example).collect();
+        let states = model.response_states(&examples, &features);
+        let (found, _) = model.log_probabilities(&states, 1.0);
+        floats(&found)[..4].to_vec()
+    };
+    let mut model = model(DType::BF16, false).0;
+    let exact = log_probabilities(&model, 1);
+    let concerned = model.set_activation_dtype(ActivationDtype::Bf16);
+    assert!(concerned > 0, "its maps are held in bf16");
+    let (alone, together) = (log_probabilities(&model, 1), log_probabilities(&model, 12));
+    assert_close("few rows and many", &alone, &together, 1e-4);
+    let furthest = exact.iter().zip(&alone).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!((1e-5..5e-2).contains(&furthest), "rounding moves a log-probability by {furthest}");
+    assert_eq!(model.set_activation_dtype(ActivationDtype::F32), 0);
+    assert_close("exact again", &log_probabilities(&model, 1), &exact, 0.0);
 }

@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, TensorData};
 use fisao_models::activation::Activation;
+use fisao_models::linear::ActivationDtype;
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::llava::{FeatureSelect, LlavaConfig};
 use fisao_models::vision::{VisionConfig, VisionFamily};
@@ -13,6 +14,8 @@ use half::bf16;
 pub(super) enum Held {
     F32,
     Bf16,
+    /// What they are multiplied with is rounded to it, too.
+    Bf16Rounded,
 }
 
 impl Held {
@@ -20,7 +23,15 @@ impl Held {
     pub(super) fn bytes(self) -> f64 {
         match self {
             Self::F32 => 4.0,
-            Self::Bf16 => 2.0,
+            Self::Bf16 | Self::Bf16Rounded => 2.0,
+        }
+    }
+
+    /// What they are multiplied with.
+    pub(super) fn activations(self) -> ActivationDtype {
+        match self {
+            Self::F32 | Self::Bf16 => ActivationDtype::F32,
+            Self::Bf16Rounded => ActivationDtype::Bf16,
         }
     }
 }
@@ -64,7 +75,7 @@ impl WeightSource for FastWeights {
         let mut draw = || offset + width * self.next();
         Ok(match held {
             Held::F32 => TensorData::new((0..count).map(|_| draw()).collect::<Vec<f32>>(), shape),
-            Held::Bf16 => {
+            Held::Bf16 | Held::Bf16Rounded => {
                 let values = (0..count).map(|_| bf16::from_f32(draw())).collect::<Vec<bf16>>();
                 let data = TensorData::new(values, shape);
                 debug_assert_eq!(data.dtype(), DType::BF16);

@@ -44,7 +44,10 @@ pub(super) struct Step {
 }
 
 fn model(config: &LlamaConfig, held: Held) -> anyhow::Result<Llava> {
-    Ok(Llava::load(llava(config.clone()), &mut FastWeights::new(held), &Device::flex())?)
+    let mut model =
+        Llava::load(llava(config.clone()), &mut FastWeights::new(held), &Device::flex())?;
+    model.set_activation_dtype(held.activations());
+    Ok(model)
 }
 
 /// One image of one token.
@@ -159,7 +162,9 @@ pub(super) fn train(repetitions: &mut Repetitions, work: &Step) -> anyhow::Resul
 pub(super) fn encode(repetitions: &mut Repetitions, held: Held) -> anyhow::Result<Amount> {
     let config = tower();
     let device = Device::flex();
-    let tower = VisionTower::load(config.clone(), &mut FastWeights::new(held), "vision", &device)?;
+    let weights = &mut FastWeights::new(held);
+    let mut tower = VisionTower::load(config.clone(), weights, "vision", &device)?;
+    tower.set_activation_dtype(held.activations());
     let side = config.image_size;
     let pixels: Tensor<4> = Tensor::ones([PICTURES, 3, side, side], &device);
     while repetitions.again() {

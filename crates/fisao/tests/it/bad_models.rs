@@ -117,3 +117,28 @@ fn a_prompt_shows_the_image_once() {
     ]);
     assert!(error.contains("the prompt holds 2 image placeholders"), "{error}");
 }
+
+#[test]
+fn rounding_that_changes_nothing_is_refused() {
+    let place = Workplace::furnished();
+    let caption = ["caption", "--model", "llava", "--image", "pictures", "--max-new-tokens", "4"];
+    insta::assert_snapshot!(
+        place.refuse(&[&caption[..], &["--activation-dtype", "bf16"]].concat()),
+        @r"
+    error: --activation-dtype bf16 changes nothing: llava has no weight held in bf16
+    hint: add --dtype bf16, or leave it out
+    "
+    );
+    let error =
+        place.refuse(&["align", "--demo", "--dry-run", "--set", "align.activation-dtype=bf16"]);
+    assert!(error.contains("no weight of the model is held in bf16"), "{error}");
+}
+
+#[test]
+fn activations_are_rounded_where_weights_are_held_in_bf16() {
+    let place = Workplace::furnished();
+    let caption = ["caption", "--model", "llava", "--image", "pictures", "--max-new-tokens", "4"];
+    let rounded = ["--dtype", "bf16", "--activation-dtype", "bf16"];
+    let text = place.succeed(&[&caption[..], &rounded].concat());
+    assert!(!text.is_empty(), "it says something");
+}

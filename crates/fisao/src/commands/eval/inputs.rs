@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::answering::{ANSWERS, Answering, Question, SETTINGS};
 use crate::arguments::{
-    AnswererArguments, AnsweringArguments, BenchmarkAnswering, BenchmarkArguments,
+    Activations, AnswererArguments, AnsweringArguments, BenchmarkAnswering, BenchmarkArguments,
 };
 use crate::bundle::Policy;
 use crate::failure::Refusal;
@@ -100,6 +100,9 @@ pub(super) fn answer(
     let adapter = arguments.model.adapter.as_ref().map(ToString::to_string);
     let dtype = format!("{:?}", arguments.model.dtype).to_lowercase();
     let mut settings = json!({ "benchmark": benchmark, "adapter": adapter, "dtype": dtype });
+    if arguments.model.activation_dtype == Activations::Bf16 {
+        settings["activation_dtype"] = "bf16".into();
+    }
     if let Some(prompt) = prompt {
         settings["prompt"] = prompt.into();
     }

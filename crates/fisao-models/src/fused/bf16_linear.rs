@@ -1,0 +1,147 @@
+//! Affine maps of a bf16 weight whose inputs are rounded to bf16 as well; sums and results are f32.
+//!
+//! PyTorch's bf16 products round their results on top of it. Gradients are rounded where they meet the weight, and pass
+//! the rounding itself unchanged.
+
+use half::bf16;
+
+use super::few_rows::{FEW_ROWS, StoredMatrix};
+use super::linear::Matrix;
+use super::narrow_linear;
+use super::rows::fill_rows;
+use super::simd::vectorised;
+
+#[cfg(target_arch = "x86_64")]
+use super::dot_products::{DotProducts, Side, product};
+
+/// `x`: `[rows, in]`, `weight`: `[out, in]`, `bias`: `[out]` → `[rows, out]`.
+pub(super) fn forward(
+    x: Matrix<'_>,
+    weight: StoredMatrix<'_, bf16>,
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
+    assert_eq!(x.columns, weight.columns, "inner sizes of a product");
+    #[cfg(target_arch = "x86_64")]
+    if let Some(instructions) = DotProducts::find().filter(|_| x.rows > FEW_ROWS) {
+        return product(instructions, x, weight, Side::Transposed, bias);
+    }
+    narrow_linear::forward(Matrix::dense(&rounded(x), x.rows, x.columns), weight, bias)
+}
+
+/// Gradient of `x`: `[rows, out]` → `[rows, in]`.
+pub(super) fn backward_input(gradient: Matrix<'_>, weight: StoredMatrix<'_, bf16>) -> Vec<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(instructions) = DotProducts::find() {
+        return product(instructions, gradient, weight, Side::AsIs, None);
+    }
+    let Matrix { rows, columns, .. } = gradient;
+    narrow_linear::backward_input(Matrix::dense(&rounded(gradient), rows, columns), weight)
+}
+
+/// The values of a matrix rounded to bf16, row by row.
+fn rounded(x: Matrix<'_>) -> Vec<f32> {
+    let mut out = vec![0.0; x.rows * x.columns];
+    fill_rows(&mut out, x.columns, |first, rows| {
+        for (at, row) in rows.chunks_exact_mut(x.columns.max(1)).enumerate() {
+            let start = &x.data[(first + at) * x.row_stride..];
+            vectorised(
+                #[inline(always)]
+                || {
+                    let values = start.iter().step_by(x.column_stride.max(1));
+                    row.iter_mut().zip(values).for_each(|(out, &x)| *out = round(x));
+                },
+            );
+        }
+    });
+    out
+}
+
+/// The nearest bf16, ties to even.
+#[inline(always)]
+fn round(x: f32) -> f32 {
+    f32::from_bits(rounded_bits(x) << 16)
+}
+
+/// Its bits.
+#[inline(always)]
+pub(super) fn rounded_bits(x: f32) -> u32 {
+    const QUIET: u32 = 0x7fc0;
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    if x.is_nan() { QUIET } else { nearest }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows, outputs, inputs: edges of panels, tiles, pairs, and more pairs than are packed at once.
+    const SIZES: [[usize; 3]; 6] =
+        [[1, 3, 5], [41, 64, 32], [47, 70, 33], [50, 130, 2100], [64, 320, 2], [103, 1, 1]];
+
+    fn value(at: usize) -> f32 {
+        // Neighbours that have nothing to do with each other: two rounds of a multiplicative hash.
+        let mix = |x: u32| (x ^ x >> 15).wrapping_mul(0x2c1b_3c6d);
+        (mix(mix(at as u32 + 11)) >> 8) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    #[test]
+    fn the_products_are_those_of_rounded_values() {
+        for [rows, outputs, inputs] in SIZES {
+            let x: Vec<f32> = (0..rows * inputs).map(value).collect();
+            let gradient: Vec<f32> = (0..rows * outputs).map(|at| value(at + 7)).collect();
+            let bias: Vec<f32> = (0..outputs).map(|at| value(at + 3)).collect();
+            let weight: Vec<bf16> =
+                (0..outputs * inputs).map(|at| bf16::from_f32(value(at + 5))).collect();
+            let stored = StoredMatrix { data: &weight, rows: outputs, columns: inputs };
+            let wide = |values: &[f32]| -> Vec<f64> {
+                values.iter().map(|&x| bf16::from_f32(x).to_f64()).collect()
+            };
+            let w: Vec<f64> = weight.iter().map(|w| w.to_f64()).collect();
+
+            let found = forward(Matrix::dense(&x, rows, inputs), stored, Some(&bias));
+            let x = wide(&x);
+            for (at, &found) in found.iter().enumerate() {
+                let (row, output) = (at / outputs, at % outputs);
+                let terms = (0..inputs).map(|i| x[row * inputs + i] * w[output * inputs + i]);
+                let expected = f64::from(bias[output]) + terms.sum::<f64>();
+                let close = (f64::from(found) - expected).abs() < 2e-6 * inputs as f64 + 1e-6;
+                assert!(close, "{found} for {expected} of {rows} × {outputs} × {inputs}");
+            }
+
+            let found = backward_input(Matrix::dense(&gradient, rows, outputs), stored);
+            let gradient = wide(&gradient);
+            for (at, &found) in found.iter().enumerate() {
+                let (row, input) = (at / inputs, at % inputs);
+                let terms =
+                    (0..outputs).map(|o| gradient[row * outputs + o] * w[o * inputs + input]);
+                let expected = terms.sum::<f64>();
+                let close = (f64::from(found) - expected).abs() < 2e-6 * outputs as f64 + 1e-6;
+                assert!(close, "{found} for {expected} of {rows} × {outputs} × {inputs}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_matrix_by_columns_gives_what_its_copy_gives() {
+        let [rows, outputs, inputs] = [48, 20, 37];
+        let x: Vec<f32> = (0..rows * inputs).map(value).collect();
+        let weight: Vec<bf16> = (0..outputs * inputs).map(|at| bf16::from_f32(value(at))).collect();
+        let stored = StoredMatrix { data: &weight, rows: outputs, columns: inputs };
+        let turned: Vec<f32> =
+            (0..rows * inputs).map(|at| x[at % rows * inputs + at / rows]).collect();
+        let by_columns = Matrix::dense(&turned, inputs, rows).transposed();
+        let dense = Matrix::dense(&x, rows, inputs);
+        assert_eq!(forward(by_columns, stored, None), forward(dense, stored, None));
+        assert_eq!(rounded(by_columns), rounded(dense));
+    }
+
+    #[test]
+    fn a_value_is_rounded_to_the_nearest_and_a_tie_to_even() {
+        let values = [0.0, -0.0, 1.0, 1.003_906_2, 1.011_718_8, -3.3e38, f32::MAX, f32::INFINITY];
+        for x in values.into_iter().chain((0..4000).map(|at| value(at) * 1e-3)) {
+            assert_eq!(round(x).to_bits(), bf16::from_f32(x).to_f32().to_bits(), "{x}");
+        }
+        assert!(round(f32::NAN).is_nan());
+    }
+}
