@@ -92,6 +92,9 @@ pub struct LoopConfig {
     /// Sampling temperature of rollouts; the trainer divides its logits by the same number.
     /// Default 1.
     pub temperature: f64,
+    /// Keep what each layer was given instead of all it computes, and compute it again on the way back: less memory for long
+    /// sequences, for a third more arithmetic. Default false.
+    pub recompute_layers: bool,
     /// What the maps of a model held in bf16 multiply, when it speaks and when it learns: `f32`, activations as they are, or
     /// `bf16`, rounded, which is up to twice as fast where the processor multiplies bf16. Default `f32`.
     pub activation_dtype: ActivationDtype,
@@ -116,6 +119,7 @@ impl Default for LoopConfig {
             weight_decay: 0.0,
             max_grad_norm: 1.0,
             temperature: 1.0,
+            recompute_layers: false,
             activation_dtype: ActivationDtype::F32,
             target_kl: None,
         }

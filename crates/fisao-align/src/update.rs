@@ -5,7 +5,8 @@ use fisao_models::adamw::{AdamW, AdamWConfig};
 use fisao_models::llava::Llava;
 use fisao_models::parallel::{over_shares, shares_on};
 use fisao_models::parameters::{
-    GradientMap, ParameterMut, Parameters, add_gradients, clip_gradients, collect_gradients, floats,
+    GradientMap, ParameterMut, Parameters, add_gradients, clip_gradients, collect_all_gradients,
+    floats,
 };
 use fisao_models::value_head::ValueHead;
 use rand::seq::SliceRandom;
@@ -223,7 +224,13 @@ fn differentiate_micro(
     let gather = |rows: &[Vec<f32>]| -> Vec<f32> {
         micro.iter().flat_map(|&index| rows[index].iter().copied()).collect()
     };
-    let states = replica.policy.response_states(&examples, &features);
+    let (states, inputs) = if config.align.recompute_layers {
+        let (states, inputs) =
+            replica.policy.recomputed_response_states(&learner.policy, &examples, &features);
+        (states, Some(inputs))
+    } else {
+        (replica.policy.response_states(&examples, &features), None)
+    };
     let (logprobs, entropy) = replica.policy.log_probabilities(&states, config.align.temperature);
     let old = gather(&rollout.old_logprobs);
     let mut step = Differentiated::default();
@@ -277,7 +284,12 @@ fn differentiate_micro(
         step.value = value;
         loss = loss + term;
     }
-    step.gradients = collect_gradients(&mut replica, &loss.backward())?;
+    let gradients = loss.backward();
+    let parts = match inputs {
+        Some(inputs) => replica.policy.backward(inputs, gradients),
+        None => vec![gradients],
+    };
+    step.gradients = collect_all_gradients(&mut replica, &parts)?;
     Ok(step)
 }
 

@@ -5,6 +5,7 @@
 
 mod cache;
 mod layer;
+mod recomputation;
 mod rotary;
 
 use burn::tensor::{Device, Int, Tensor};
@@ -18,6 +19,7 @@ use crate::weights::{WeightError, WeightSource};
 
 pub use cache::KvCache;
 use layer::{Context, DecoderLayer};
+pub use recomputation::LayerInputs;
 use rotary::Rotary;
 
 /// Which decoder it is.

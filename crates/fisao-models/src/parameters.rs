@@ -149,11 +149,27 @@ pub fn collect_gradients(
     model: &mut impl Parameters,
     gradients: &Gradients,
 ) -> Result<GradientMap, SeveredGradient> {
+    collect_all_gradients(model, std::slice::from_ref(gradients))
+}
+
+/// The same of a backward pass in several parts: a tensor has its gradient in one of them, or in several as their sum.
+///
+/// # Errors
+/// [`SeveredGradient`] when a trainable tensor has none in any.
+pub fn collect_all_gradients(
+    model: &mut impl Parameters,
+    parts: &[Gradients],
+) -> Result<GradientMap, SeveredGradient> {
     let mut map = GradientMap::new();
     let mut severed = Vec::new();
     model.visit_mut("", &mut |name, parameter| {
         if parameter.is_trainable() {
-            match parameter.gradient(gradients) {
+            let found = parts.iter().filter_map(|gradients| parameter.gradient(gradients));
+            let sum = found.reduce(|mut sum, more| {
+                sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+                sum
+            });
+            match sum {
                 Some(values) => drop(map.insert(name.to_owned(), values)),
                 None => severed.push(name.to_owned()),
             }

@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{Gradients, Tensor, activation};
 
 use crate::attention::Mask;
 use crate::fused::{Operation, is_fused, is_fused_weight, one, two};
+use crate::llama::LayerInputs;
 use crate::llava::{ImageFeatures, Llava};
 use crate::parameters::indices;
 
@@ -33,6 +34,18 @@ pub struct ResponseStates {
     pub targets: Vec<u32>,
 }
 
+/// A batch of rows, padded on the right.
+struct Laid {
+    /// Embeddings, `[batch · length, hidden]`.
+    x: Tensor<2>,
+    /// `[batch · length]`.
+    positions: Vec<usize>,
+    /// Where the states are that predict a token of a response.
+    kept: Vec<i64>,
+    /// Those tokens.
+    targets: Vec<u32>,
+}
+
 impl Llava {
     /// Runs the decoder over prompts and responses and gathers the states that predict the responses.
     ///
@@ -43,8 +56,38 @@ impl Llava {
         examples: &[Example<'_>],
         features: &ImageFeatures,
     ) -> ResponseStates {
+        let Laid { x, positions, kept, targets } = self.laid_out(examples, features);
         let batch = examples.len();
-        let device = self.device();
+        let hidden = self.language_model().forward(x, &positions, &Mask::causal(), batch, None);
+        let hidden = hidden.select(0, indices(kept, &self.device()));
+        ResponseStates { hidden, targets }
+    }
+
+    /// The same of a model that trains, keeping what each layer was given and nothing of what it computes: in the memory of one
+    /// layer, for computing all of them a second time. `frozen` is the same model, not training. The way back is
+    /// [`backward`](Self::backward), and what comes before the layers has to be constant.
+    pub fn recomputed_response_states(
+        &self,
+        frozen: &Self,
+        examples: &[Example<'_>],
+        features: &ImageFeatures,
+    ) -> (ResponseStates, LayerInputs) {
+        let Laid { x, positions, kept, targets } = frozen.laid_out(examples, features);
+        let inputs = frozen.language_model().layer_inputs(x, &positions, examples.len());
+        let hidden = self.language_model().finish(&inputs);
+        let hidden = hidden.select(0, indices(kept, &self.device()));
+        (ResponseStates { hidden, targets }, inputs)
+    }
+
+    /// Goes back through the layers from the gradients of a loss of
+    /// [`recomputed_response_states`](Self::recomputed_response_states): those, and one set more for each layer.
+    pub fn backward(&self, inputs: LayerInputs, gradients: Gradients) -> Vec<Gradients> {
+        self.language_model().backward(inputs, gradients)
+    }
+
+    /// Prompts and responses as one batch of rows.
+    fn laid_out(&self, examples: &[Example<'_>], features: &ImageFeatures) -> Laid {
+        let batch = examples.len();
         // The last token of a row predicts nothing that is scored, so it is left out.
         let lengths: Vec<usize> =
             examples.iter().map(|e| e.prompt.len() + e.response.len() - 1).collect();
@@ -64,8 +107,7 @@ impl Llava {
         let images: Vec<usize> = examples.iter().map(|example| example.image).collect();
         let x = self.embed(&rows, &images, features);
         let positions: Vec<usize> = (0..batch).flat_map(|_| 0..length).collect();
-        let hidden = self.language_model().forward(x, &positions, &Mask::causal(), batch, None);
-        ResponseStates { hidden: hidden.select(0, indices(kept, &device)), targets }
+        Laid { x, positions, kept, targets }
     }
 
     /// Log-probabilities of the states' targets at a temperature, and the entropy of each

@@ -174,6 +174,7 @@ fn training() -> Vec<Case> {
                 batch: 16,
                 length: 96,
                 adapter: false,
+                recomputed: false,
                 held: Held::F32,
             },
         ),
@@ -185,14 +186,26 @@ fn training() -> Vec<Case> {
                 batch: 2,
                 length: 256,
                 adapter: true,
+                recomputed: false,
                 held: Held::F32,
             },
         ),
+        case("lora-1024-f32-recomputed", "the same, layers computed again on the way back", || {
+            Step {
+                config: models::middle(),
+                batch: 2,
+                length: 256,
+                adapter: true,
+                recomputed: true,
+                held: Held::F32,
+            }
+        }),
         case("lora-1024-bf16", "the same on a bf16 base", || Step {
             config: models::middle(),
             batch: 2,
             length: 256,
             adapter: true,
+            recomputed: false,
             held: Held::Bf16,
         }),
         case("lora-1024-bf16-rounded", "the same, activations rounded to bf16, too", || Step {
@@ -200,6 +213,7 @@ fn training() -> Vec<Case> {
             batch: 2,
             length: 256,
             adapter: true,
+            recomputed: false,
             held: Held::Bf16Rounded,
         }),
     ]

@@ -53,6 +53,7 @@ const OUT_OF_RANGE: &[(&str, &str, &[&str])] = &[
 /// Keys whose values are words, checked while parsing.
 const WORDS: &[(&str, &str)] = &[
     ("ppo", "align.activation-dtype"),
+    ("ppo", "align.recompute-layers"),
     ("ppo", "align.schedule"),
     ("ppo", "checkpoint.best"),
     ("ppo", "objective.kind"),
@@ -168,6 +169,7 @@ fn every_key_is_read() {
         for key in all_keys(kind) {
             let value = match key.as_str() {
                 "objective.kind" => continue,
+                "align.recompute-layers" => "true",
                 "align.activation-dtype" => "\"bf16\"",
                 "align.schedule" => "\"cosine\"",
                 "checkpoint.best" => "\"reward\"",

@@ -483,7 +483,7 @@ fn data_without_answers_is_named() {
 
 /// What the optimiser is given must not depend on how a minibatch was cut: gradients are sums over its tokens.
 #[test]
-fn the_size_of_a_micro_batch_does_not_change_the_update() {
+fn neither_the_size_of_a_micro_batch_nor_recomputing_layers_changes_the_update() {
     let objectives = [
         Objective::Ppo(PpoConfig { entropy_coefficient: 0.01, ..PpoConfig::default() }),
         Objective::GroupRelative(GroupRelativeConfig::default()),
@@ -492,12 +492,13 @@ fn the_size_of_a_micro_batch_does_not_change_the_update() {
     ];
     let answered = Answered { pair: false };
     for objective in objectives {
-        let moments = |micro_batch: usize| {
+        let moments = |micro_batch: usize, recompute_layers: bool| {
             let (policy, judge) = models();
             let mut config = config();
             config.objective = objective.clone();
             config.align.samples_per_image = 4;
             config.align.micro_batch = micro_batch;
+            config.align.recompute_layers = recompute_layers;
             // One step, so that its first moment is a tenth of the gradient.
             (config.align.minibatches, config.align.epochs) = (1, 1);
             config.align.max_grad_norm = 1e9;
@@ -506,16 +507,19 @@ fn the_size_of_a_micro_batch_does_not_change_the_update() {
             trainer.iterate(&mut |_| {}).unwrap();
             trainer.state().moments
         };
-        let whole = moments(64);
-        for micro_batch in [1, 3, 5] {
-            let cut = moments(micro_batch);
+        let whole = moments(64, false);
+        for (micro_batch, recompute_layers) in
+            [(1, false), (3, false), (5, false), (64, true), (3, true)]
+        {
+            let cut = moments(micro_batch, recompute_layers);
             for (name, (first, _)) in &whole {
                 let largest = first.iter().fold(0.0f32, |most, x| most.max(x.abs()));
                 let apart = first.iter().zip(&cut[name].0);
                 let apart = apart.fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
                 assert!(
                     apart <= 1e-4 * largest + 1e-9,
-                    "{objective:?}: {name} in parts of {micro_batch}: {apart} of {largest}"
+                    "{objective:?}: {name} in parts of {micro_batch}, recomputed {recompute_layers}: \
+                     {apart} of {largest}"
                 );
             }
         }

@@ -10,7 +10,7 @@ use fisao_models::llava::{ImageFeatures, Llava};
 use fisao_models::lora::LoraConfig;
 use fisao_models::parallel::{over_shares, shares_on};
 use fisao_models::parameters::{
-    GradientMap, ParameterMut, Parameters, add_gradients, collect_gradients,
+    GradientMap, ParameterMut, Parameters, add_gradients, collect_all_gradients,
 };
 use fisao_models::sequences::Example;
 use fisao_models::vision::VisionTower;
@@ -40,6 +40,8 @@ pub(super) struct Step {
     pub(super) length: usize,
     /// An adapter learns, instead of everything.
     pub(super) adapter: bool,
+    /// Layers are computed a second time on the way back.
+    pub(super) recomputed: bool,
     pub(super) held: Held,
 }
 
@@ -114,7 +116,7 @@ impl Parameters for Learner {
 
 /// Forward, backward and `AdamW`: cross-entropy of every token.
 pub(super) fn train(repetitions: &mut Repetitions, work: &Step) -> anyhow::Result<Amount> {
-    let Step { config, batch, length, adapter, held } = work;
+    let Step { config, batch, length, adapter, recomputed, held } = work;
     let mut model = model(config, *held)?;
     if *adapter {
         model.add_lora(&LoraConfig::default(), 0)?;
@@ -134,10 +136,23 @@ pub(super) fn train(repetitions: &mut Repetitions, work: &Step) -> anyhow::Resul
             replica.train_where(&|_| true);
             let examples: Vec<Example<'_>> =
                 rows.iter().map(|_| Example { prompt, image: 0, response }).collect();
-            let states = replica.model.response_states(&examples, &features);
+            let (states, inputs) = if *recomputed {
+                let frozen = &learner.model;
+                let model = &replica.model;
+                let (states, inputs) =
+                    model.recomputed_response_states(frozen, &examples, &features);
+                (states, Some(inputs))
+            } else {
+                (replica.model.response_states(&examples, &features), None)
+            };
             let (log_probabilities, _) = replica.model.log_probabilities(&states, 1.0);
             let loss = log_probabilities.sum() * (-1.0 / tokens as f64);
-            collect_gradients(&mut replica, &loss.backward())
+            let gradients = loss.backward();
+            let parts = match inputs {
+                Some(inputs) => replica.model.backward(inputs, gradients),
+                None => vec![gradients],
+            };
+            collect_all_gradients(&mut replica, &parts)
         });
         let mut gradients = GradientMap::new();
         for part in parts {
