@@ -190,17 +190,13 @@ fn training() -> Vec<Case> {
                 held: Held::F32,
             },
         ),
-        case("lora-1024-f32-recomputed", "the same, layers computed again on the way back", || {
-            Step {
-                config: models::middle(),
-                batch: 2,
-                length: 256,
-                adapter: true,
-                recomputed: true,
-                held: Held::F32,
-            }
-        }),
-        case("lora-1024-bf16", "the same on a bf16 base", || Step {
+        case("lora-1024-f32-long", "the same, 2 × 1024 tokens", || long(false)),
+        case(
+            "lora-1024-f32-long-recomputed",
+            "the same, layers computed again on the way back",
+            || long(true),
+        ),
+        case("lora-1024-bf16", "the step of 2 × 256 tokens on a bf16 base", || Step {
             config: models::middle(),
             batch: 2,
             length: 256,
@@ -217,6 +213,12 @@ fn training() -> Vec<Case> {
             held: Held::Bf16Rounded,
         }),
     ]
+}
+
+/// An adapter's step on long sequences.
+fn long(recomputed: bool) -> Step {
+    let config = models::middle();
+    Step { config, batch: 2, length: 1024, adapter: true, recomputed, held: Held::F32 }
 }
 
 /// Cases by name or the beginning of names; those that are not heavy where nothing is named.
