@@ -120,12 +120,6 @@ impl<'a> Trainer<'a> {
         if tasks.count() == 0 {
             return Err(AlignError::NoTasks);
         }
-        let rule = RewardRule::new(&config.reward, calibration)
-            .map_err(|error| AlignError::Setting(error.to_string()))?;
-        judge.verifier.set_centres(calibration.centres.clone());
-        // All names at once and in one order: embedded as they come up, their last bits would depend on what came up
-        // with them, and a resumed run would part from an uninterrupted one.
-        judge.verifier.learn(judge.vocabulary.forms().map(|(form, _)| form))?;
         let activations = config.align.activation_dtype;
         let concerned = policy.set_activation_dtype(activations);
         if activations == ActivationDtype::Bf16 && concerned == 0 {
@@ -134,6 +128,12 @@ impl<'a> Trainer<'a> {
                     .to_owned(),
             ));
         }
+        let rule = RewardRule::new(&config.reward, calibration)
+            .map_err(|error| AlignError::Setting(error.to_string()))?;
+        judge.verifier.set_centres(calibration.centres.clone());
+        // All names at once and in one order: embedded as they come up, their last bits would depend on what came up
+        // with them, and a resumed run would part from an uninterrupted one.
+        judge.verifier.learn(judge.vocabulary.forms().map(|(form, _)| form))?;
         let adapted = policy
             .add_lora(&config.lora, config.seed)
             .map_err(|error| AlignError::Setting(error.to_string()))?;

@@ -224,13 +224,8 @@ fn differentiate_micro(
     let gather = |rows: &[Vec<f32>]| -> Vec<f32> {
         micro.iter().flat_map(|&index| rows[index].iter().copied()).collect()
     };
-    let (states, inputs) = if config.align.recompute_layers {
-        let (states, inputs) =
-            replica.policy.recomputed_response_states(&learner.policy, &examples, &features);
-        (states, Some(inputs))
-    } else {
-        (replica.policy.response_states(&examples, &features), None)
-    };
+    let recomputed = config.align.recompute_layers.then_some(&learner.policy);
+    let (states, inputs) = replica.policy.training_states(recomputed, &examples, &features);
     let (logprobs, entropy) = replica.policy.log_probabilities(&states, config.align.temperature);
     let old = gather(&rollout.old_logprobs);
     let mut step = Differentiated::default();
@@ -284,11 +279,7 @@ fn differentiate_micro(
         step.value = value;
         loss = loss + term;
     }
-    let gradients = loss.backward();
-    let parts = match inputs {
-        Some(inputs) => replica.policy.backward(inputs, gradients),
-        None => vec![gradients],
-    };
+    let parts = replica.policy.backward(inputs, &loss);
     step.gradients = collect_all_gradients(&mut replica, &parts)?;
     Ok(step)
 }

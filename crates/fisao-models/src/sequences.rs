@@ -63,26 +63,33 @@ impl Llava {
         ResponseStates { hidden, targets }
     }
 
-    /// The same of a model that trains, keeping what each layer was given and nothing of what it computes: in the memory of one
-    /// layer, for computing all of them a second time. `frozen` is the same model, not training. The way back is
-    /// [`backward`](Self::backward), and what comes before the layers has to be constant.
-    pub fn recomputed_response_states(
+    /// The same of a model that trains. With `recomputed`, which is the same model, not training, it keeps what each layer was
+    /// given and nothing of what it computes: in the memory of one layer, for computing all of them a second time on the way
+    /// back; what comes before the layers has to be constant then. The way back is [`backward`](Self::backward).
+    pub fn training_states(
         &self,
-        frozen: &Self,
+        recomputed: Option<&Self>,
         examples: &[Example<'_>],
         features: &ImageFeatures,
-    ) -> (ResponseStates, LayerInputs) {
+    ) -> (ResponseStates, Option<LayerInputs>) {
+        let Some(frozen) = recomputed else {
+            return (self.response_states(examples, features), None);
+        };
         let Laid { x, positions, kept, targets } = frozen.laid_out(examples, features);
         let inputs = frozen.language_model().layer_inputs(x, &positions, examples.len());
         let hidden = self.language_model().finish(&inputs);
         let hidden = hidden.select(0, indices(kept, &self.device()));
-        (ResponseStates { hidden, targets }, inputs)
+        (ResponseStates { hidden, targets }, Some(inputs))
     }
 
-    /// Goes back through the layers from the gradients of a loss of
-    /// [`recomputed_response_states`](Self::recomputed_response_states): those, and one set more for each layer.
-    pub fn backward(&self, inputs: LayerInputs, gradients: Gradients) -> Vec<Gradients> {
-        self.language_model().backward(inputs, gradients)
+    /// Goes back from a loss of [`training_states`](Self::training_states): its gradients, and where layers are recomputed one
+    /// set more for each of them.
+    pub fn backward(&self, inputs: Option<LayerInputs>, loss: &Tensor<1>) -> Vec<Gradients> {
+        let gradients = loss.backward();
+        match inputs {
+            Some(inputs) => self.language_model().backward(inputs, gradients),
+            None => vec![gradients],
+        }
     }
 
     /// Prompts and responses as one batch of rows.

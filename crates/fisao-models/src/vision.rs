@@ -192,14 +192,9 @@ impl VisionTower {
         adapted
     }
 
-    /// Sets what the layers' affine maps multiply. Returns how many of them the setting is of consequence for.
-    pub fn set_activation_dtype(&mut self, dtype: ActivationDtype) -> usize {
-        let mut count = 0;
-        self.visit_maps_mut("", &mut |_, map| {
-            map.activations = dtype;
-            count += usize::from(map.rounds());
-        });
-        count
+    /// Sets what the layers' affine maps multiply.
+    pub fn set_activation_dtype(&mut self, dtype: ActivationDtype) {
+        self.visit_maps_mut("", &mut |_, map| map.activations = dtype);
     }
 
     /// Visits every affine map under `{prefix}.encoder.layers.N.…`.

@@ -181,44 +181,28 @@ fn training() -> Vec<Case> {
         case(
             "lora-1024-f32",
             "step of an adapter, d = 1024, 8 layers, 2 × 256 tokens, f32",
-            || Step {
-                config: models::middle(),
-                batch: 2,
-                length: 256,
-                adapter: true,
-                recomputed: false,
-                held: Held::F32,
-            },
+            || adapter(256, false, Held::F32),
         ),
-        case("lora-1024-f32-long", "the same, 2 × 1024 tokens", || long(false)),
+        case("lora-1024-f32-long", "the same, 2 × 1024 tokens", || {
+            adapter(1024, false, Held::F32)
+        }),
         case(
             "lora-1024-f32-long-recomputed",
             "the same, layers computed again on the way back",
-            || long(true),
+            || adapter(1024, true, Held::F32),
         ),
-        case("lora-1024-bf16", "the step of 2 × 256 tokens on a bf16 base", || Step {
-            config: models::middle(),
-            batch: 2,
-            length: 256,
-            adapter: true,
-            recomputed: false,
-            held: Held::Bf16,
+        case("lora-1024-bf16", "the step of 2 × 256 tokens on a bf16 base", || {
+            adapter(256, false, Held::Bf16)
         }),
-        case("lora-1024-bf16-rounded", "the same, activations rounded to bf16, too", || Step {
-            config: models::middle(),
-            batch: 2,
-            length: 256,
-            adapter: true,
-            recomputed: false,
-            held: Held::Bf16Rounded,
+        case("lora-1024-bf16-rounded", "the same, activations rounded to bf16, too", || {
+            adapter(256, false, Held::Bf16Rounded)
         }),
     ]
 }
 
-/// An adapter's step on long sequences.
-fn long(recomputed: bool) -> Step {
-    let config = models::middle();
-    Step { config, batch: 2, length: 1024, adapter: true, recomputed, held: Held::F32 }
+/// An adapter's step on two sequences.
+fn adapter(length: usize, recomputed: bool, held: Held) -> Step {
+    Step { config: models::middle(), batch: 2, length, adapter: true, recomputed, held }
 }
 
 /// Cases by name or the beginning of names; those that are not heavy where nothing is named.

@@ -136,22 +136,11 @@ pub(super) fn train(repetitions: &mut Repetitions, work: &Step) -> anyhow::Resul
             replica.train_where(&|_| true);
             let examples: Vec<Example<'_>> =
                 rows.iter().map(|_| Example { prompt, image: 0, response }).collect();
-            let (states, inputs) = if *recomputed {
-                let frozen = &learner.model;
-                let model = &replica.model;
-                let (states, inputs) =
-                    model.recomputed_response_states(frozen, &examples, &features);
-                (states, Some(inputs))
-            } else {
-                (replica.model.response_states(&examples, &features), None)
-            };
+            let recomputed = recomputed.then_some(&learner.model);
+            let (states, inputs) = replica.model.training_states(recomputed, &examples, &features);
             let (log_probabilities, _) = replica.model.log_probabilities(&states, 1.0);
             let loss = log_probabilities.sum() * (-1.0 / tokens as f64);
-            let gradients = loss.backward();
-            let parts = match inputs {
-                Some(inputs) => replica.model.backward(inputs, gradients),
-                None => vec![gradients],
-            };
+            let parts = replica.model.backward(inputs, &loss);
             collect_all_gradients(&mut replica, &parts)
         });
         let mut gradients = GradientMap::new();
