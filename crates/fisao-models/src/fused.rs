@@ -47,6 +47,8 @@ use burn::tensor::{DType, Device, Tensor};
 use crate::activation::Activation;
 use crate::linear::ActivationDtype;
 
+pub(crate) use simd::{exponentials, highest};
+
 /// One fused operation with everything about it that is not a tensor.
 #[derive(Debug, Clone)]
 pub(crate) enum Operation {

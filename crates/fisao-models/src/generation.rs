@@ -12,9 +12,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::attention::Mask;
+use crate::fused::{exponentials, highest, is_cpu};
 use crate::llama::KvCache;
 use crate::llava::{ImageFeatures, Llava};
-use crate::parallel::shares_on;
+use crate::parallel::{awake, shares_on};
 use crate::parameters::{floats, indices};
 
 /// How tokens are chosen.
@@ -129,6 +130,23 @@ impl Llava {
         if results.is_empty() || sampling.max_new_tokens == 0 {
             return results;
         }
+        if is_cpu(&self.device()) {
+            awake(|| self.write(prompts, features, samples, sampling, &mut results));
+        } else {
+            self.write(prompts, features, samples, sampling, &mut results);
+        }
+        results
+    }
+
+    /// Fills `results`, which are empty.
+    fn write(
+        &self,
+        prompts: &[Prompt],
+        features: &ImageFeatures,
+        samples: usize,
+        sampling: &Sampling,
+        results: &mut [Generated],
+    ) {
         let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
         let mut clock = Clock::start();
         let (cache, hidden) = self.prefill(prompts, longest, sampling.max_new_tokens, features);
@@ -143,7 +161,7 @@ impl Llava {
             if step == 0 {
                 clock.tell("prompts read", prompts.len() * longest);
             }
-            let chosen = self.choose(&logits, &mut open, &mut results, sampling.temperature);
+            let chosen = self.choose(&logits, &mut open, results, sampling.temperature);
             let keep: Vec<usize> = (0..open.len())
                 .filter(|&row| results[open[row].slot].finish == FinishReason::Length)
                 .collect();
@@ -170,7 +188,6 @@ impl Llava {
         }
         // The first token of each response comes from reading its prompt.
         clock.tell("responses written", results.iter().map(|result| result.tokens.len() - 1).sum());
-        results
     }
 
     /// Runs the prompts; returns their cache and the state at each prompt's last token.
@@ -258,10 +275,8 @@ fn open_rows(prompts: &[Prompt], samples: usize, longest: usize, seed: u64) -> V
 /// A token and its log-probability: the most likely one at temperature 0, else a draw.
 fn pick(logits: &[f32], temperature: f64, rng: &mut ChaCha8Rng) -> (u32, f32) {
     let scale = if temperature > 0.0 { 1.0 / temperature } else { 1.0 };
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weight = |&logit: &f32| (f64::from(logit - highest) * scale).exp();
-    let weights: Vec<f64> = logits.iter().map(weight).collect();
-    let total: f64 = weights.iter().sum();
+    let highest = highest(logits);
+    let (weights, total) = exponentials(logits, highest, scale);
     let chosen = if temperature > 0.0 {
         let mut left = rng.random::<f64>() * total;
         weights

@@ -4,6 +4,8 @@
 //! its own part of the batch keeps all of them busy; parts are joined in order, so results do not
 //! depend on timing.
 
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
@@ -58,6 +60,41 @@ pub fn over_shares<T: Sync, R: Send>(
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
+    })
+}
+
+/// Runs `work`, which shares many short pieces among all cores, with none of them falling asleep in between: waking one
+/// takes as long as reading a hundred kilobytes of a matrix.
+pub(crate) fn awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    /// Says that there is no more to come, even when `work` panics.
+    struct Done<'a>(&'a AtomicBool);
+
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+
+    if rayon::current_num_threads() == 1 {
+        return work();
+    }
+    let done = AtomicBool::new(false);
+    rayon::scope(|scope| {
+        let worker = rayon::current_thread_index();
+        let done = &done;
+        scope.spawn_broadcast(move |_, context| {
+            // The one that works has come by here while it waits for the others.
+            if Some(context.index()) == worker {
+                return;
+            }
+            while !done.load(Ordering::Acquire) {
+                if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                    spin_loop();
+                }
+            }
+        });
+        let _done = Done(done);
+        work()
     })
 }
 

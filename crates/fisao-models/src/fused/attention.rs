@@ -11,7 +11,7 @@ use std::sync::Arc;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::few_rows::tile;
+use super::few_rows::{NEAR, tile};
 use super::linear::{Matrix, multiply};
 use super::simd::{arch, exp, largest, prefetch, sum, sum_pairs, vectorised};
 use super::view::View;
@@ -183,7 +183,7 @@ impl WithSimd for Step<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        const TOGETHER: usize = 4;
+        const TOGETHER: usize = 16;
         /// Keys.
         const AHEAD: usize = 16;
         /// Floats of a cache line.
@@ -201,12 +201,12 @@ impl WithSimd for Step<'_> {
                 prefetch(k_ahead.wrapping_add(line));
                 prefetch(v_ahead.wrapping_add(line));
             }
-            let keys = [k.row(at), k.row(at + 1), k.row(at + 2), k.row(at + 3)];
-            let [found] = tile::<S, TOGETHER, 1, false>(simd, keys, [q]);
+            let keys: [&[f32]; TOGETHER] = std::array::from_fn(|key| k.row(at + key));
+            let [found] = tile::<S, TOGETHER, 1, NEAR>(simd, keys, [q]);
             scores.copy_from_slice(&found);
         }
         for (at, score) in scores.iter_mut().enumerate().skip(whole) {
-            let [[found]] = tile::<S, 1, 1, false>(simd, [k.row(first + at)], [q]);
+            let [[found]] = tile::<S, 1, 1, NEAR>(simd, [k.row(first + at)], [q]);
             *score = found;
         }
         let highest = largest(scores);

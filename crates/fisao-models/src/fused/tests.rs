@@ -68,6 +68,14 @@ fn elementary_functions_agree_with_the_standard_library() {
         let (found, expected) = (simd::exp(x), x.exp());
         assert!((found - expected).abs() <= 3e-7 * expected, "exp({x}) = {found}, not {expected}");
     }
+    for step in -70_800..70_900 {
+        let x = f64::from(step) * 0.01;
+        let (found, expected) = (simd::exp_f64(x), x.exp());
+        let error = (found - expected).abs();
+        assert!(error <= 3e-16 * expected, "exp({x}) = {found}, not {expected}");
+    }
+    assert!(simd::exp_f64(-709.0).abs() <= 0.0, "far below the range the result is 0");
+    assert!(simd::exp_f64(f64::NAN).is_nan(), "a NaN must stay visible");
     assert!(simd::exp(-200.0).abs() <= 0.0, "far below the range the result is 0");
     assert!(simd::exp(f32::NAN).is_nan(), "a NaN must stay visible");
     for (x, expected) in [(0.0, 0.0), (0.5, 0.520_499_9), (-1.0, -0.842_700_8), (3.0, 0.999_977_9)]
