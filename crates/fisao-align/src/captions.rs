@@ -1,9 +1,11 @@
 //! Captioning images and scoring what the captions name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::slice;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -146,7 +148,8 @@ pub struct Request<'a> {
     pub advance: &'a (dyn Fn(usize) + Sync),
 }
 
-/// Writes responses and scores their mentions. Responses to one task are adjacent.
+/// Writes responses and scores their mentions, those of one batch while the next is being written. Responses to one task are
+/// adjacent.
 ///
 /// # Errors
 /// [`AlignError::Text`] when a response cannot be decoded, [`AlignError::Verifier`] when a name cannot
@@ -160,24 +163,53 @@ pub fn caption(
     let indices: Vec<usize> = (0..tasks.len()).collect();
     let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
     let portions = Portions::of(policy, longest + request.sampling.max_new_tokens);
-    let parts = over_shares(&indices, portions.shares, |share| {
-        let mut written = Vec::with_capacity(share.len() * samples);
-        for batch in share.chunks((portions.batch / samples).max(1)) {
-            let prompts = batch.iter().map(|&at| (&tasks[at], request.streams[at]));
-            let features = batch.iter().map(|&at| encoded.features[at].clone()).collect();
-            let features = ImageFeatures::cat(features);
-            written.extend(respond(policy, prompts, &features, samples, request.sampling));
-            (request.advance)(batch.len() * samples);
+    let (written, arriving) = channel();
+    let unreadable = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let write = |written: Sender<(usize, Vec<Generated>)>| {
+            over_shares(&indices, portions.shares, |share| {
+                for batch in share.chunks((portions.batch / samples).max(1)) {
+                    let prompts = batch.iter().map(|&at| (&tasks[at], request.streams[at]));
+                    let features = batch.iter().map(|&at| encoded.features[at].clone()).collect();
+                    let features = ImageFeatures::cat(features);
+                    let responses = respond(policy, prompts, &features, samples, request.sampling);
+                    if unreadable.load(Ordering::Relaxed)
+                        || written.send((batch[0], responses)).is_err()
+                    {
+                        return;
+                    }
+                    (request.advance)(batch.len() * samples);
+                }
+            });
+        };
+        // The writer owns the channel's end, so that the reader stops with it.
+        let writer = scope.spawn(move || write(written));
+        let captions = read_in_order(judge, request, &arriving);
+        unreadable.store(captions.is_err(), Ordering::Relaxed);
+        writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        captions
+    })
+}
+
+/// Reads batches of responses as they arrive, each with the number of its first task: in the order of the tasks, whichever
+/// core is first, so that nothing depends on timing.
+fn read_in_order(
+    judge: &mut Judge,
+    request: &Request<'_>,
+    arriving: &Receiver<(usize, Vec<Generated>)>,
+) -> Result<Vec<Captioned>, AlignError> {
+    let mut waiting = BTreeMap::new();
+    let mut captions = Vec::with_capacity(request.tasks.len() * request.samples);
+    for (first, responses) in arriving.iter() {
+        waiting.insert(first, responses);
+        while let Some(responses) = waiting.remove(&(captions.len() / request.samples)) {
+            for response in responses {
+                let task = captions.len() / request.samples;
+                captions.push(judge.read(task, response, &request.encoded.embeddings[task])?);
+            }
         }
-        written
-    });
-    let responses = parts.into_iter().flatten().enumerate();
-    responses
-        .map(|(index, response)| {
-            let task = index / samples;
-            judge.read(task, response, &encoded.embeddings[task])
-        })
-        .collect()
+    }
+    Ok(captions)
 }
 
 /// Several responses to each task, of which the one that the verifier's rewards find best is kept: no training, many times

@@ -98,6 +98,10 @@ pub struct LoopConfig {
     /// What the maps of a model held in bf16 multiply, when it speaks and when it learns: `f32`, activations as they are, or
     /// `bf16`, rounded, which is up to twice as fast where the processor multiplies bf16. Default `f32`.
     pub activation_dtype: ActivationDtype,
+    /// What the encoders made of images that come up again, kept in memory. Unit: MB; 0 keeps nothing. Default 1024.
+    pub feature_cache_mb: usize,
+    /// Beyond that, kept on disk, in a nameless file in the folder of the run. Unit: MB. Default 0.
+    pub feature_cache_disk_mb: usize,
     /// Ends an iteration's update once the mean KL from the policy before it exceeds this. Unit:
     /// nats per token. Default: absent, never.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,6 +125,8 @@ impl Default for LoopConfig {
             temperature: 1.0,
             recompute_layers: false,
             activation_dtype: ActivationDtype::F32,
+            feature_cache_mb: 1024,
+            feature_cache_disk_mb: 0,
             target_kl: None,
         }
     }

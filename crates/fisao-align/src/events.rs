@@ -193,6 +193,9 @@ pub struct IterationMetrics {
     /// Learning rate of the value head, where there is one.
     pub value_learning_rate: Option<f64>,
 
+    /// Images that went through the encoders; what they made of the others had been kept.
+    #[serde(skip)]
+    pub images_encoded: usize,
     /// Wall time of the phases.
     #[serde(skip)]
     pub seconds: PhaseSeconds,

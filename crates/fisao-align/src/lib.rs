@@ -10,6 +10,7 @@ pub mod captions;
 pub mod config;
 pub mod error;
 pub mod events;
+pub mod features;
 pub mod group;
 pub mod guards;
 pub mod objective;

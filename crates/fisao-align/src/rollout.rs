@@ -11,10 +11,11 @@ use fisao_models::value_head::ValueHead;
 use fisao_verifier::rewards::{Response, RewardRule, ScoredUnit};
 
 use crate::calibrate::sentence_score;
-use crate::captions::{Captioned, Encoded, Judge, Request, caption, encode};
+use crate::captions::{Captioned, Encoded, Judge, Request, caption};
 use crate::config::AlignConfig;
 use crate::error::AlignError;
 use crate::events::{AlignEvent, Phase};
+use crate::features::FeatureCache;
 use crate::group::group_advantages;
 use crate::objective::{Data, Objective, PairSource};
 use crate::ppo::{KlEstimator, Whitening, gae, token_rewards_with_kl, whiten};
@@ -32,6 +33,8 @@ pub struct Rollout {
     pub tasks: Vec<Task>,
     /// What the encoders made of the images.
     pub encoded: Encoded,
+    /// Images of which that was not known already.
+    pub images_encoded: usize,
     /// What the policy answered.
     pub captions: Vec<Captioned>,
     /// Verifier rewards per response and token.
@@ -88,6 +91,10 @@ pub(crate) struct RolloutPlan<'a> {
     pub(crate) kl_coefficient: f64,
     pub(crate) sampling: &'a Sampling,
     pub(crate) streams: &'a [u64],
+    /// Of the tasks, among all of the run.
+    pub(crate) numbers: &'a [usize],
+    /// Whether the images come up again.
+    pub(crate) again: bool,
     pub(crate) iteration: usize,
 }
 
@@ -97,12 +104,15 @@ pub(crate) struct RolloutPlan<'a> {
 pub(crate) fn roll_out(
     plan: &RolloutPlan<'_>,
     judge: &mut Judge,
+    cache: &mut FeatureCache,
     tasks: Vec<Task>,
     emit: &mut dyn FnMut(AlignEvent),
 ) -> Result<(Rollout, [f64; 3]), AlignError> {
     let mut clock = PhaseClock::new(plan.iteration);
     clock.start(Phase::Rollout, plan.config.responses_per_iteration(), emit);
-    let encoded = encode(plan.policy, &judge.verifier, &tasks)?;
+    let keep = |_| plan.again;
+    let (encoded, images_encoded) =
+        cache.encode(plan.policy, &judge.verifier, plan.numbers, &tasks, keep)?;
     check_image_tokens(plan.policy, &tasks, &encoded)?;
     let captions = if plan.config.objective.data() == Data::Sampled {
         let request = Request {
@@ -127,7 +137,7 @@ pub(crate) fn roll_out(
     let verify_seconds = clock.finish(emit);
 
     clock.start(Phase::Advantages, captions.len(), emit);
-    let rollout = learn_from(plan, tasks, encoded, captions, rewards);
+    let rollout = learn_from(plan, tasks, (encoded, images_encoded), captions, rewards);
     let advantage_seconds = clock.finish(emit);
     Ok((rollout, [rollout_seconds, verify_seconds, advantage_seconds]))
 }
@@ -211,7 +221,7 @@ fn given(
 fn learn_from(
     plan: &RolloutPlan<'_>,
     tasks: Vec<Task>,
-    encoded: Encoded,
+    (encoded, images_encoded): (Encoded, usize),
     captions: Vec<Captioned>,
     rewards: Vec<Vec<f32>>,
 ) -> Rollout {
@@ -228,6 +238,7 @@ fn learn_from(
     Rollout {
         tasks,
         encoded,
+        images_encoded,
         captions,
         rewards,
         old_logprobs,

@@ -1,6 +1,7 @@
 //! The loop: rollout → verify → advantages → update, and what it reports.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use fisao_models::adamw::AdamW;
 use fisao_models::generation::{FinishReason, Sampling};
@@ -15,10 +16,11 @@ use rand::{Rng as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::captions::{Captioned, Encoded, Judge, describe};
+use crate::captions::{Captioned, Encoded, Judge, Request, caption, describe};
 use crate::config::AlignConfig;
 use crate::error::AlignError;
 use crate::events::{AlignEvent, IterationMetrics, Phase, PhaseSeconds, WarningCode};
+use crate::features::FeatureCache;
 use crate::guards::{Baseline, SplitHealth, check_iteration, check_split, hopeless};
 use crate::objective::{Data, Objective};
 use crate::ppo::{KlController, KlEstimator, explained_variance};
@@ -93,6 +95,8 @@ pub struct Trainer<'a> {
     /// Matrices of the adapter.
     adapted: usize,
     tasks: &'a dyn TaskSource,
+    /// What the encoders made of images that come up again.
+    features: FeatureCache,
     /// The order of one pass over the tasks, and which.
     order: Option<(usize, Vec<u32>)>,
     watch: Option<Watch>,
@@ -142,6 +146,12 @@ impl<'a> Trainer<'a> {
         let value_head = critic.then(|| ValueHead::new(hidden, &policy.device()));
         let optimiser = optimiser(&config.align);
         let kl = config.objective.kl().map(KlController::new);
+        let megabytes = |count: usize| (count as u64).saturating_mul(1_000_000);
+        let features = FeatureCache::new(
+            megabytes(config.align.feature_cache_mb),
+            megabytes(config.align.feature_cache_disk_mb),
+            &std::env::temp_dir(),
+        );
         Ok(Self {
             config,
             learner: Learner { policy, value_head },
@@ -151,6 +161,7 @@ impl<'a> Trainer<'a> {
             kl,
             adapted,
             tasks,
+            features,
             order: None,
             watch,
             iteration: 0,
@@ -163,6 +174,11 @@ impl<'a> Trainer<'a> {
     /// The policy with its adapter.
     pub fn policy(&self) -> &Llava {
         &self.learner.policy
+    }
+
+    /// Where image features go that are kept on disk: until told, the system's folder for temporary files.
+    pub fn keep_features_in(&mut self, folder: &Path) {
+        self.features.set_folder(folder);
     }
 
     /// Iterations done.
@@ -219,7 +235,7 @@ impl<'a> Trainer<'a> {
         emit: &mut dyn FnMut(AlignEvent),
     ) -> Result<IterationMetrics, AlignError> {
         let before = (self.learner.clone(), self.optimiser.clone());
-        let (tasks, streams) = self.draw_tasks()?;
+        let (tasks, numbers, streams) = self.draw_tasks()?;
         let sampling = self.sampling(self.config.align.temperature);
         let plan = RolloutPlan {
             policy: &self.learner.policy,
@@ -229,9 +245,11 @@ impl<'a> Trainer<'a> {
             kl_coefficient: self.kl.as_ref().map_or(0.0, KlController::coefficient),
             sampling: &sampling,
             streams: &streams,
+            numbers: &numbers,
+            again: self.has_another_pass(),
             iteration: self.iteration,
         };
-        let (rollout, seconds) = roll_out(&plan, &mut self.judge, tasks, emit)?;
+        let (rollout, seconds) = roll_out(&plan, &mut self.judge, &mut self.features, tasks, emit)?;
 
         if self.iteration == 0 {
             self.check_first(&rollout)?;
@@ -322,7 +340,13 @@ impl<'a> Trainer<'a> {
         emit: &mut dyn FnMut(AlignEvent),
     ) -> Result<Option<Look>, AlignError> {
         let Some(watch) = self.watch.clone() else { return Ok(None) };
-        let (captions, encoded) = self.describe(&watch.tasks, 0.0)?;
+        // Numbers behind those of the tasks that are trained on.
+        let first = self.tasks.count();
+        let numbers: Vec<usize> = (first..first + watch.tasks.len()).collect();
+        let Self { learner, judge, features, .. } = self;
+        let (encoded, _) =
+            features.encode(&learner.policy, &judge.verifier, &numbers, &watch.tasks, |_| true)?;
+        let captions = self.answer(&watch.tasks, &encoded)?;
         let mut reward = 0.0;
         for caption in &captions {
             reward += response_reward(&token_rewards(&self.rule, &self.judge, &encoded, caption)?);
@@ -377,6 +401,21 @@ impl<'a> Trainer<'a> {
     ) -> Result<(Vec<Captioned>, Encoded), AlignError> {
         let sampling = self.sampling(temperature);
         describe(&self.learner.policy, &mut self.judge, tasks, &sampling, &|_| {})
+    }
+
+    /// One greedy response to each task, whose images are encoded already.
+    fn answer(&mut self, tasks: &[Task], encoded: &Encoded) -> Result<Vec<Captioned>, AlignError> {
+        let sampling = self.sampling(0.0);
+        let streams: Vec<u64> = (0..tasks.len() as u64).collect();
+        let request = Request {
+            tasks,
+            encoded,
+            streams: &streams,
+            samples: 1,
+            sampling: &sampling,
+            advance: &|_| {},
+        };
+        caption(&self.learner.policy, &mut self.judge, &request)
     }
 
     /// Everything that changes.
@@ -451,10 +490,11 @@ impl<'a> Trainer<'a> {
 
     /// The tasks of this iteration with the numbers of their random streams: position by position of
     /// an endless sequence of reshuffled passes over all tasks.
-    fn draw_tasks(&mut self) -> Result<(Vec<Task>, Vec<u64>), AlignError> {
+    fn draw_tasks(&mut self) -> Result<(Vec<Task>, Vec<usize>, Vec<u64>), AlignError> {
         let (count, per_iteration) = (self.tasks.count(), self.config.align.images_per_iteration);
         let first = self.iteration * per_iteration;
         let mut tasks = Vec::with_capacity(per_iteration);
+        let mut numbers = Vec::with_capacity(per_iteration);
         for position in first..first + per_iteration {
             let pass = position / count;
             let order = match self.order.take().filter(|(known, _)| *known == pass) {
@@ -464,8 +504,16 @@ impl<'a> Trainer<'a> {
             let index = order[position % count] as usize;
             self.order = Some((pass, order));
             tasks.push(self.tasks.task(index)?);
+            numbers.push(index);
         }
-        Ok((tasks, (first as u64..(first + per_iteration) as u64).collect()))
+        Ok((tasks, numbers, (first as u64..(first + per_iteration) as u64).collect()))
+    }
+
+    /// Whether another pass over the tasks begins after this iteration's.
+    fn has_another_pass(&self) -> bool {
+        let (count, per_iteration) = (self.tasks.count(), self.config.align.images_per_iteration);
+        let pass = self.iteration * per_iteration / count;
+        (pass + 1) * count < self.config.align.iterations * per_iteration
     }
 
     /// The order of a pass over all tasks.
@@ -573,6 +621,7 @@ impl<'a> Trainer<'a> {
             grad_norm: report.grad_norm,
             learning_rate: rates.policy,
             value_learning_rate: critic.map(|_| rates.value),
+            images_encoded: rollout.images_encoded,
             seconds,
         }
     }

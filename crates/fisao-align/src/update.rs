@@ -151,12 +151,12 @@ fn apply(
     }
     let norm = clip_gradients(gradients, max_grad_norm);
     clip_gradients(&mut critic, max_grad_norm);
-    optimiser.begin();
-    learner.visit_mut("", &mut |name, parameter| {
+    gradients.append(&mut critic);
+    optimiser.update(learner, gradients, &|name, _| {
         if name.starts_with(VALUE_HEAD) {
-            optimiser.apply(name, parameter, &critic, rates.value);
-        } else if rates.policy > 0.0 {
-            optimiser.apply(name, parameter, gradients, rates.policy);
+            Some(rates.value)
+        } else {
+            (rates.policy > 0.0).then_some(rates.policy)
         }
     });
     norm

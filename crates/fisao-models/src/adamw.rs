@@ -4,13 +4,19 @@
 //! `θ ← θ(1 − ηλ) − η · m̂ / (√v̂ + ε)` with `m̂ = m/(1−β₁ᵗ)`, `v̂ = v/(1−β₂ᵗ)`.
 //!
 //! Moments and the update are kept as plain f32 slices: the whole state can be saved and restored
-//! bit for bit, and one pass over memory does the work of a dozen tensor operations.
+//! bit for bit, and one pass over memory, shared by all cores, does the work of a dozen tensor operations on each
+//! parameter.
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::parameters::{GradientMap, ParameterMut};
+use crate::fused::vectorised;
+use crate::parameters::{GradientMap, ParameterMut, Parameters};
+
+/// Numbers that a core updates at a time.
+const PIECE: usize = 1 << 15;
 
 /// Constants of the optimiser.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -56,53 +62,115 @@ impl AdamW {
         Self { config, step: 0, moments: BTreeMap::new() }
     }
 
-    /// Starts an update: counts it for the bias correction of all parameters.
-    pub fn begin(&mut self) {
+    /// One update of the parameters of `model` that have a gradient and, by name, a learning rate; they come back frozen.
+    /// Without a rate a parameter stays as it is, moments and all.
+    pub fn update(
+        &mut self,
+        model: &mut impl Parameters,
+        gradients: &GradientMap,
+        rate: &dyn Fn(&str, &ParameterMut<'_>) -> Option<f64>,
+    ) {
         self.step += 1;
+        let mut work = BTreeMap::new();
+        model.visit_mut("", &mut |name, parameter| {
+            let Some(gradient) = gradients.get(name) else { return };
+            let Some(rate) = rate(name, &parameter) else { return };
+            let decays = matches!(parameter, ParameterMut::Matrix(_) | ParameterMut::Kernel(_));
+            let decay = if decays { self.config.weight_decay } else { 0.0 };
+            let values = parameter.values();
+            assert_eq!(values.len(), gradient.len(), "{name} has a gradient for every number");
+            let moments = self.moments.remove(name).unwrap_or_else(|| Moments {
+                first: vec![0.0; values.len()],
+                second: vec![0.0; values.len()],
+            });
+            let factors = self.factors(rate, decay);
+            work.insert(name.to_owned(), Work { values, gradient, moments, factors });
+        });
+        let pieces: Vec<Piece<'_>> = work.values_mut().flat_map(Work::pieces).collect();
+        pieces.into_par_iter().for_each(Piece::update);
+        model.visit_mut("", &mut |name, mut parameter| {
+            let Some(Work { values, moments, .. }) = work.remove(name) else { return };
+            parameter.set_values(values);
+            self.moments.insert(name.to_owned(), moments);
+        });
     }
 
-    /// Updates one parameter if `gradients` holds its name; it comes back frozen.
-    pub fn apply(
-        &mut self,
-        name: &str,
-        mut parameter: ParameterMut<'_>,
-        gradients: &GradientMap,
-        learning_rate: f64,
-    ) {
-        let Some(gradient) = gradients.get(name) else { return };
-        let decays = matches!(parameter, ParameterMut::Matrix(_) | ParameterMut::Kernel(_));
-        let decay = if decays { self.config.weight_decay } else { 0.0 };
-        let mut values = parameter.values();
-        let moments = self.moments.entry(name.to_owned()).or_insert_with(|| Moments {
-            first: vec![0.0; values.len()],
-            second: vec![0.0; values.len()],
-        });
-        update(&mut values, gradient, moments, &self.config, self.step, learning_rate, decay);
-        parameter.set_values(values);
+    /// What all numbers of a parameter are updated with.
+    fn factors(&self, learning_rate: f64, decay: f64) -> Factors {
+        let AdamWConfig { beta1, beta2, epsilon, .. } = self.config;
+        let step = self.step as i32;
+        Factors {
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            rate: (learning_rate / (1.0 - beta1.powi(step))) as f32,
+            root: (1.0 - beta2.powi(step)).sqrt() as f32,
+            epsilon: epsilon as f32,
+            keep: (1.0 - learning_rate * decay) as f32,
+        }
     }
 }
 
-fn update(
-    values: &mut [f32],
-    gradient: &[f32],
-    moments: &mut Moments,
-    config: &AdamWConfig,
-    step: u64,
-    learning_rate: f64,
-    decay: f64,
-) {
-    let (beta1, beta2) = (config.beta1 as f32, config.beta2 as f32);
-    let step = step as i32;
-    let correction1 = 1.0 - config.beta1.powi(step);
-    let correction2 = 1.0 - config.beta2.powi(step);
-    let rate = (learning_rate / correction1) as f32;
-    let root = correction2.sqrt() as f32;
-    let epsilon = config.epsilon as f32;
-    let keep = (1.0 - learning_rate * decay) as f32;
-    let state = moments.first.iter_mut().zip(&mut moments.second);
-    for ((value, &g), (m, v)) in values.iter_mut().zip(gradient).zip(state) {
-        *m = beta1 * *m + (1.0 - beta1) * g;
-        *v = beta2 * *v + (1.0 - beta2) * g * g;
-        *value = *value * keep - rate * *m / (v.sqrt() / root + epsilon);
+/// One parameter that is being updated.
+struct Work<'a> {
+    values: Vec<f32>,
+    gradient: &'a [f32],
+    moments: Moments,
+    factors: Factors,
+}
+
+impl Work<'_> {
+    fn pieces(&mut self) -> impl Iterator<Item = Piece<'_>> {
+        let factors = self.factors;
+        let moments =
+            self.moments.first.chunks_mut(PIECE).zip(self.moments.second.chunks_mut(PIECE));
+        let numbers = self.values.chunks_mut(PIECE).zip(self.gradient.chunks(PIECE));
+        numbers.zip(moments).map(move |((values, gradient), (first, second))| Piece {
+            values,
+            gradient,
+            first,
+            second,
+            factors,
+        })
+    }
+}
+
+/// Constants of one update of one parameter.
+#[derive(Clone, Copy)]
+struct Factors {
+    beta1: f32,
+    beta2: f32,
+    /// η / (1 − β₁ᵗ).
+    rate: f32,
+    /// √(1 − β₂ᵗ).
+    root: f32,
+    epsilon: f32,
+    /// 1 − ηλ.
+    keep: f32,
+}
+
+/// Part of a parameter.
+struct Piece<'a> {
+    values: &'a mut [f32],
+    gradient: &'a [f32],
+    first: &'a mut [f32],
+    second: &'a mut [f32],
+    factors: Factors,
+}
+
+impl Piece<'_> {
+    fn update(self) {
+        let Self { values, gradient, first, second, factors } = self;
+        let Factors { beta1, beta2, rate, root, epsilon, keep } = factors;
+        vectorised(
+            #[inline(always)]
+            || {
+                let state = first.iter_mut().zip(second);
+                for ((value, &g), (m, v)) in values.iter_mut().zip(gradient).zip(state) {
+                    *m = beta1 * *m + (1.0 - beta1) * g;
+                    *v = beta2 * *v + (1.0 - beta2) * g * g;
+                    *value = *value * keep - rate * *m / (v.sqrt() / root + epsilon);
+                }
+            },
+        );
     }
 }

@@ -47,7 +47,7 @@ use burn::tensor::{DType, Device, Tensor};
 use crate::activation::Activation;
 use crate::linear::ActivationDtype;
 
-pub(crate) use simd::{exponentials, highest};
+pub(crate) use simd::{exponentials, highest, vectorised};
 
 /// One fused operation with everything about it that is not a tensor.
 #[derive(Debug, Clone)]

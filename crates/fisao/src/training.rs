@@ -66,6 +66,8 @@ struct TimingRecord {
     seconds: PhaseSeconds,
     /// Response tokens written per second of rollout.
     tokens_per_second: f64,
+    /// Images that went through the encoders.
+    images_encoded: usize,
 }
 
 /// One line of [`SAMPLES`].
@@ -163,6 +165,7 @@ impl<'a> Training<'a> {
         if resume {
             self.go_back_to_saved(trainer)?;
         }
+        trainer.keep_features_in(self.surroundings.folder.root());
         trainer.check_image_matters()?;
         let mut records = Records {
             metrics: self.surroundings.folder.records(RunFolder::METRICS)?,
@@ -190,6 +193,7 @@ impl<'a> Training<'a> {
                     iteration: measured.iteration,
                     seconds: measured.seconds,
                     tokens_per_second,
+                    images_encoded: measured.images_encoded,
                 };
                 records.metrics.write(&measured)?;
                 records.timings.write(&timing)?;

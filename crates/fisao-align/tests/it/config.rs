@@ -50,9 +50,11 @@ const OUT_OF_RANGE: &[(&str, &str, &[&str])] = &[
     ("dpo", "objective.chosen-weight", &["-0.1", "inf"]),
 ];
 
-/// Keys whose values are words, checked while parsing.
+/// Keys whose values are words, or numbers of which none is wrong: checked while parsing.
 const WORDS: &[(&str, &str)] = &[
     ("ppo", "align.activation-dtype"),
+    ("ppo", "align.feature-cache-mb"),
+    ("ppo", "align.feature-cache-disk-mb"),
     ("ppo", "align.recompute-layers"),
     ("ppo", "align.schedule"),
     ("ppo", "checkpoint.best"),

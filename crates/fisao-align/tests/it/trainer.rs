@@ -1,6 +1,7 @@
 //! The loop on a tiny random model: the invariants that keep PPO honest.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
@@ -8,6 +9,7 @@ use fisao_align::AlignEvent;
 use fisao_align::captions::{Encoded, Judge, encode, generate, likelihoods};
 use fisao_align::config::AlignConfig;
 use fisao_align::error::AlignError;
+use fisao_align::features::FeatureCache;
 use fisao_align::group::GroupRelativeConfig;
 use fisao_align::objective::{Data, DpoConfig, Objective, PairSource, SftConfig};
 use fisao_align::ppo::PpoConfig;
@@ -20,7 +22,7 @@ use fisao_models::image::PixelValues;
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
 use fisao_models::lora::LowRank;
-use fisao_models::parameters::Parameters;
+use fisao_models::parameters::{Parameters, floats};
 use fisao_models::text::{DecodedText, TextError, Tokenizer};
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::weights::RandomWeights;
@@ -381,6 +383,59 @@ fn an_adapted_tower_is_not_shared() {
     judge.verifier.share_tower(&policy.vision_tower).unwrap();
     assert!(!judge.verifier.shares_tower());
     assert!(distance(&alone, &encode(&policy, &judge.verifier, &tasks).unwrap()) < 1e-6);
+}
+
+/// Encodes tasks 0 to 5, then 3 to 8, and compares with encoding each for itself; returns how many were encoded and how
+/// many are kept at the end.
+fn encoded_twice(cache: &mut FeatureCache) -> ([usize; 2], usize) {
+    let (policy, judge) = models();
+    let mut counts = [0; 2];
+    for (numbers, count) in [(0..6), (3..9)].into_iter().zip(&mut counts) {
+        let numbers: Vec<usize> = numbers.collect();
+        let tasks: Vec<Task> = numbers.iter().map(|&at| Noise.task(at).unwrap()).collect();
+        let (found, encoded) =
+            cache.encode(&policy, &judge.verifier, &numbers, &tasks, |_| true).unwrap();
+        let expected = encode(&policy, &judge.verifier, &tasks).unwrap();
+        assert_eq!(found.embeddings, expected.embeddings);
+        for (found, expected) in found.features.iter().zip(&expected.features) {
+            assert_eq!(found.counts(), expected.counts());
+            assert_eq!(floats(found.tokens()), floats(expected.tokens()));
+        }
+        *count = encoded;
+    }
+    (counts, cache.len())
+}
+
+#[test]
+fn an_image_is_encoded_once_while_there_is_room() {
+    let folder = std::env::temp_dir();
+    // 4 tokens of 16 numbers and an embedding of 8.
+    let each = 4 * (4 * 16 + 8);
+    let cache = |memory: u64, disk: u64, folder: &Path| {
+        encoded_twice(&mut FeatureCache::new(memory * each, disk * each, folder))
+    };
+    assert_eq!(cache(9, 0, &folder), ([6, 3], 9));
+    assert_eq!(cache(0, 9, &folder), ([6, 3], 9), "all on disk");
+    assert_eq!(cache(4, 1, &folder), ([6, 4], 5), "five of them fit");
+    assert_eq!(cache(0, 0, &folder), ([6, 6], 0));
+    let gone = folder.join("fisao-no-such-folder");
+    assert_eq!(cache(4, 9, &gone), ([6, 5], 4), "a folder that is not there");
+}
+
+#[test]
+fn kept_features_change_nothing_of_a_run() {
+    let run = |megabytes: usize| {
+        let mut config = config();
+        // Twelve images, six at a time: the third iteration is a second pass.
+        config.align.feature_cache_mb = megabytes;
+        let mut trainer = trainer(config);
+        let encoded: Vec<usize> =
+            (0..4).map(|_| trainer.iterate(&mut |_| {}).unwrap().images_encoded).collect();
+        (encoded, adapter(&trainer))
+    };
+    let ((with, one), (without, other)) = (run(1), run(0));
+    assert_eq!((with, without), (vec![6, 6, 0, 0], vec![6; 4]));
+    assert_eq!(one, other);
 }
 
 /// The given answers of [`Noise`]: one names a dog, the other a car.

@@ -15,7 +15,7 @@ pub(super) const LANES: usize = 16;
 /// Runs `work` compiled for the best instruction set found at run time. Everything `work` calls must
 /// be inlined into it.
 #[inline]
-pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     arch().dispatch(work)
 }
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use fisao_models::adamw::{AdamW, AdamWConfig};
-use fisao_models::parameters::{GradientMap, ParameterMut, from_floats};
+use fisao_models::parameters::{GradientMap, ParameterMut, Parameters, from_floats};
 use fisao_testkit::compare::assert_close;
 use fisao_testkit::tolerance::F32_ELEMENTWISE;
 use serde_json::Value;
@@ -24,9 +24,7 @@ impl Pair {
     }
 
     fn update(&mut self, optimiser: &mut AdamW, gradients: &GradientMap, rate: f64) {
-        optimiser.begin();
-        optimiser.apply("matrix", ParameterMut::Matrix(&mut self.matrix), gradients, rate);
-        optimiser.apply("vector", ParameterMut::Vector(&mut self.vector), gradients, rate);
+        optimiser.update(self, gradients, &|_, _| Some(rate));
     }
 
     fn values(&mut self) -> [Vec<f32>; 2] {
@@ -34,6 +32,21 @@ impl Pair {
             ParameterMut::Matrix(&mut self.matrix).values(),
             ParameterMut::Vector(&mut self.vector).values(),
         ]
+    }
+}
+
+impl Parameters for Pair {
+    fn visit_mut(&mut self, _prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        visitor("matrix", ParameterMut::Matrix(&mut self.matrix));
+        visitor("vector", ParameterMut::Vector(&mut self.vector));
+    }
+}
+
+struct Long(Tensor<1>);
+
+impl Parameters for Long {
+    fn visit_mut(&mut self, _prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        visitor("x", ParameterMut::Vector(&mut self.0));
     }
 }
 
@@ -73,18 +86,36 @@ fn updates_are_those_of_pytorch() {
 }
 
 /// With m₀ = v₀ = 0 the first update is −η · g/(|g| + ε): a step of η against the sign of g.
-/// With equal gradients m̂ = g and v̂ = g² at every step, so the second is the same again.
+/// With equal gradients m̂ = g and v̂ = g² at every step, so the second is the same again. Also where
+/// cores share a parameter.
 #[test]
 fn constant_gradients_move_by_the_rate() {
-    let mut vector: Tensor<1> = from_floats(vec![1.0, -2.0, 0.5], [3], &Device::flex());
-    let gradients = GradientMap::from([("x".to_owned(), vec![0.3, -20.0, 0.0])]);
-    let mut optimiser = AdamW::new(AdamWConfig::default());
-    for expected in [[0.99, -1.99, 0.5], [0.98, -1.98, 0.5]] {
-        optimiser.begin();
-        optimiser.apply("x", ParameterMut::Vector(&mut vector), &gradients, 0.01);
-        let values = ParameterMut::Vector(&mut vector).values();
-        assert_close("values", &values, &expected, F32_ELEMENTWISE);
+    for copies in [1, 50_000] {
+        let start = [1.0, -2.0, 0.5].repeat(copies);
+        let mut vector = Long(from_floats(start, [3 * copies], &Device::flex()));
+        let gradient = [0.3, -20.0, 0.0].repeat(copies);
+        let gradients = GradientMap::from([("x".to_owned(), gradient)]);
+        let mut optimiser = AdamW::new(AdamWConfig::default());
+        for expected in [[0.99, -1.99, 0.5], [0.98, -1.98, 0.5]] {
+            optimiser.update(&mut vector, &gradients, &|_, _| Some(0.01));
+            let values = ParameterMut::Vector(&mut vector.0).values();
+            assert_close("values", &values, &expected.repeat(copies), F32_ELEMENTWISE);
+        }
     }
+}
+
+#[test]
+fn a_parameter_without_a_rate_stays_and_remembers() {
+    let case = fixture::json("adamw_pytorch/expected.json");
+    let steps = case["steps"].as_array().expect("a list");
+    let mut pair = Pair::new(&case["start"]);
+    let mut optimiser = optimiser(&case);
+    pair.update(&mut optimiser, &gradients(&steps[0]), 0.01);
+    let ([matrix, vector], moments) = (pair.values(), optimiser.moments["matrix"].clone());
+    let rate = |name: &str, _: &ParameterMut<'_>| (name == "vector").then_some(0.01);
+    optimiser.update(&mut pair, &gradients(&steps[1]), &rate);
+    assert_eq!((&pair.values()[0], &optimiser.moments["matrix"]), (&matrix, &moments));
+    assert_ne!(pair.values()[1], vector);
 }
 
 #[test]

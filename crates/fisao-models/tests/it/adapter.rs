@@ -141,10 +141,7 @@ fn training_an_adapter_moves_nothing_else() {
         adapted.0.visit_mut("", &mut |name, parameter| {
             assert!(!parameter.is_trainable(), "{name} is trained beside the adapter");
         });
-        optimiser.begin();
-        adapted.visit_mut("", &mut |name, parameter| {
-            optimiser.apply(name, parameter, &gradients, 1e-3);
-        });
+        optimiser.update(&mut adapted, &gradients, &|_, _| Some(1e-3));
     }
     assert_eq!(values(&mut adapted.0), base, "a frozen tensor has moved");
     assert_eq!(floats(adapted.0.image_features(pixels(1, 4)).tokens()), image);

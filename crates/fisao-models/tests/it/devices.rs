@@ -9,7 +9,7 @@ use fisao_models::clip::Clip;
 use fisao_models::generation::{Generated, Prompt, Sampling};
 use fisao_models::llava::Llava;
 use fisao_models::lora::LoraConfig;
-use fisao_models::parameters::{GradientMap, ParameterMut, Parameters, collect_gradients, floats};
+use fisao_models::parameters::{ParameterMut, Parameters, collect_gradients, floats};
 use fisao_models::sequences::Example;
 use fisao_models::weights::{RandomWeights, is_held};
 use fisao_testkit::compare::assert_close;
@@ -101,6 +101,15 @@ fn gradients_are_those_of_the_cpu() {
     }
 }
 
+/// The adapter of a model.
+struct Adapter<'a>(&'a mut Llava);
+
+impl Parameters for Adapter<'_> {
+    fn visit_mut(&mut self, _prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        self.0.visit_lora_mut(visitor);
+    }
+}
+
 /// Three updates of an adapter on frozen weights of each type.
 #[test]
 fn an_adapter_trains_as_on_the_cpu() {
@@ -120,12 +129,9 @@ fn an_adapter_trains_as_on_the_cpu() {
             let (logprobs, _) = model.log_probabilities(&states, 1.0);
             seen.extend(floats(&logprobs));
             let gradients = logprobs.mean().neg().backward();
-            optimiser.begin();
-            model.visit_lora_mut(&mut |name, parameter| {
-                let gradient = parameter.gradient(&gradients).expect("the adapter is reached");
-                let gradients = GradientMap::from([(name.to_owned(), gradient)]);
-                optimiser.apply(name, parameter, &gradients, 1e-2);
-            });
+            let mut adapter = Adapter(&mut model);
+            let gradients = collect_gradients(&mut adapter, &gradients).expect("all are reached");
+            optimiser.update(&mut adapter, &gradients, &|_, _| Some(1e-2));
         }
         assert!(seen[0] < seen[12], "training makes the response more likely: {seen:?}");
         seen

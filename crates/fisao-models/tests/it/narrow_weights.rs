@@ -76,10 +76,7 @@ fn train(model: &mut Adapted) -> (Vec<f32>, Vec<f32>) {
         let gradients = logprobs.mean().neg().backward();
         let gradients = collect_gradients(model, &gradients).expect("all are reached");
         seen.push(gradient_norm(&gradients) as f32);
-        optimiser.begin();
-        model.visit_mut("", &mut |name, parameter| {
-            optimiser.apply(name, parameter, &gradients, 1e-2);
-        });
+        optimiser.update(model, &gradients, &|_, _| Some(1e-2));
         model.visit_mut("", &mut |_, mut parameter| parameter.train());
     }
     let mut adapter = Vec::new();

@@ -178,14 +178,12 @@ pub(crate) fn train<S: Stage>(
             return Err(RecipeError::Diverged { step, loss });
         }
         clip_gradients(&mut gradients, MAX_GRADIENT_NORM);
-        adamw.begin();
         let schedule = config.schedule(step);
         let matrix_rate = config.matrix_learning_rate * schedule;
         muon.step(model, &is_inside_a_layer, &gradients, matrix_rate);
-        model.visit_mut("", &mut |name, parameter| {
-            if !(is_inside_a_layer(name) && matches!(parameter, ParameterMut::Matrix(_))) {
-                adamw.apply(name, parameter, &gradients, config.learning_rate * schedule);
-            }
+        adamw.update(model, &gradients, &|name, parameter| {
+            let muons = is_inside_a_layer(name) && matches!(parameter, ParameterMut::Matrix(_));
+            (!muons).then_some(config.learning_rate * schedule)
         });
         let verdict =
             observer.progress(StageProgress { step: step + 1, steps: config.steps, loss });

@@ -147,10 +147,7 @@ pub(super) fn train(repetitions: &mut Repetitions, work: &Step) -> anyhow::Resul
         for part in parts {
             add_gradients(&mut gradients, &part?);
         }
-        optimiser.begin();
-        learner.visit_mut("", &mut |name, parameter| {
-            optimiser.apply(name, parameter, &gradients, 1e-5);
-        });
+        optimiser.update(&mut learner, &gradients, &|_, _| Some(1e-5));
     }
     // Backwards through frozen matrices is half of what it is through learning ones.
     let passes = if *adapter { 4.0 } else { 6.0 };
