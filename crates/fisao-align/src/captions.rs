@@ -200,7 +200,7 @@ fn read_in_order(
 ) -> Result<Vec<Captioned>, AlignError> {
     let mut waiting = BTreeMap::new();
     let mut captions = Vec::with_capacity(request.tasks.len() * request.samples);
-    for (first, responses) in arriving.iter() {
+    for (first, responses) in arriving {
         waiting.insert(first, responses);
         while let Some(responses) = waiting.remove(&(captions.len() / request.samples)) {
             for response in responses {
@@ -388,7 +388,7 @@ pub fn likelihoods(
             for batch in responses[at].chunks(portions.batch) {
                 let example = |response| Example { prompt: &task.prompt, image: 0, response };
                 let examples: Vec<_> = batch.iter().map(Vec::as_slice).map(example).collect();
-                let states = policy.response_states(&examples, &features);
+                let states = policy.response_states_by_prompt(&examples, &features);
                 let logprobs = floats(&policy.log_probabilities(&states, 1.0).0);
                 let mut rest = logprobs.as_slice();
                 for response in batch {

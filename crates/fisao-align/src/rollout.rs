@@ -1,5 +1,6 @@
 //! Phases 1 to 3 of an iteration: captions, rewards, advantages.
 
+use std::cmp::Reverse;
 use std::time::Instant;
 
 use fisao_models::generation::{FinishReason, Generated, Sampling};
@@ -321,8 +322,14 @@ fn score(
 ) -> Vec<Scored> {
     let reference = plan.policy.without_lora();
     let temperature = plan.config.align.temperature;
+    // Responses to one task stay together, where they are read from one prompt.
+    let length = |at: usize| captions[at].tokens.len();
+    let mut longest = vec![0; tasks.len()];
+    for (at, caption) in captions.iter().enumerate() {
+        longest[caption.task] = longest[caption.task].max(length(at));
+    }
     let mut order: Vec<usize> = (0..captions.len()).collect();
-    order.sort_by_key(|&at| (std::cmp::Reverse(captions[at].tokens.len()), at));
+    order.sort_by_key(|&at| (Reverse(longest[captions[at].task]), captions[at].task, at));
     let batches: Vec<&[usize]> = order.chunks(BATCH).collect();
     let shares = shares_on(&plan.policy.device()).min(batches.len()).max(1);
     // Long and short batches alternate between the cores, so that these finish together.
@@ -333,10 +340,10 @@ fn score(
         let mut scored = Vec::new();
         for batch in share.iter().flatten() {
             let (examples, features) = examples(batch, tasks, encoded, captions);
-            let states = plan.policy.response_states(&examples, &features);
+            let states = plan.policy.response_states_by_prompt(&examples, &features);
             let (logprobs, entropy) = plan.policy.log_probabilities(&states, temperature);
             let values = plan.value_head.map(|head| floats(&head.forward(states.hidden)));
-            let states = reference.response_states(&examples, &features);
+            let states = reference.response_states_by_prompt(&examples, &features);
             let (base, _) = reference.log_probabilities(&states, temperature);
             let [logprobs, base, entropy] = [logprobs, base, entropy].map(|row| floats(&row));
             let mut start = 0;
@@ -363,17 +370,22 @@ pub(crate) fn examples<'a>(
     encoded: &Encoded,
     captions: &'a [Captioned],
 ) -> (Vec<Example<'a>>, ImageFeatures) {
+    let mut shown: Vec<usize> = Vec::new();
     let examples = indices
         .iter()
-        .enumerate()
-        .map(|(image, &index)| Example {
-            prompt: &tasks[captions[index].task].prompt,
-            image,
-            response: &captions[index].tokens,
+        .map(|&index| {
+            let task = captions[index].task;
+            if shown.last() != Some(&task) {
+                shown.push(task);
+            }
+            Example {
+                prompt: &tasks[task].prompt,
+                image: shown.len() - 1,
+                response: &captions[index].tokens,
+            }
         })
         .collect();
-    let features =
-        indices.iter().map(|&index| encoded.features[captions[index].task].clone()).collect();
+    let features = shown.iter().map(|&task| encoded.features[task].clone()).collect();
     (examples, ImageFeatures::cat(features))
 }
 

@@ -235,7 +235,7 @@ impl<'a> Trainer<'a> {
         emit: &mut dyn FnMut(AlignEvent),
     ) -> Result<IterationMetrics, AlignError> {
         let before = (self.learner.clone(), self.optimiser.clone());
-        let (tasks, numbers, streams) = self.draw_tasks()?;
+        let Drawn { tasks, numbers, streams } = self.draw_tasks()?;
         let sampling = self.sampling(self.config.align.temperature);
         let plan = RolloutPlan {
             policy: &self.learner.policy,
@@ -490,7 +490,7 @@ impl<'a> Trainer<'a> {
 
     /// The tasks of this iteration with the numbers of their random streams: position by position of
     /// an endless sequence of reshuffled passes over all tasks.
-    fn draw_tasks(&mut self) -> Result<(Vec<Task>, Vec<usize>, Vec<u64>), AlignError> {
+    fn draw_tasks(&mut self) -> Result<Drawn, AlignError> {
         let (count, per_iteration) = (self.tasks.count(), self.config.align.images_per_iteration);
         let first = self.iteration * per_iteration;
         let mut tasks = Vec::with_capacity(per_iteration);
@@ -506,7 +506,8 @@ impl<'a> Trainer<'a> {
             tasks.push(self.tasks.task(index)?);
             numbers.push(index);
         }
-        Ok((tasks, numbers, (first as u64..(first + per_iteration) as u64).collect()))
+        let streams = (first as u64..(first + per_iteration) as u64).collect();
+        Ok(Drawn { tasks, numbers, streams })
     }
 
     /// Whether another pass over the tasks begins after this iteration's.
@@ -625,6 +626,15 @@ impl<'a> Trainer<'a> {
             seconds,
         }
     }
+}
+
+/// The tasks of an iteration.
+struct Drawn {
+    tasks: Vec<Task>,
+    /// Of each among all tasks.
+    numbers: Vec<usize>,
+    /// Of its random streams.
+    streams: Vec<u64>,
 }
 
 /// Share of the objects present that the captions name.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::Mask;
 use crate::fused::{exponentials, highest, is_cpu};
-use crate::llama::KvCache;
+use crate::llama::{KvCache, Pass};
 use crate::llava::{ImageFeatures, Llava};
 use crate::parallel::{awake, shares_on};
 use crate::parameters::{floats, indices};
@@ -191,7 +191,7 @@ impl Llava {
     }
 
     /// Runs the prompts; returns their cache and the state at each prompt's last token.
-    fn prefill(
+    pub(crate) fn prefill(
         &self,
         prompts: &[Prompt],
         longest: usize,
@@ -216,9 +216,11 @@ impl Llava {
         let mask = Mask::Causal { first: padding.into() };
         let config = self.language_model().config();
         let mut cache = KvCache::new(config, batch, longest + budget, &device);
-        let hidden = self.language_model().forward(x, &positions, &mask, batch, Some(&mut cache));
         let last = (0..batch).map(|row| (row * longest + longest - 1) as i64).collect();
-        (cache, hidden.select(0, indices(last, &device)))
+        let wanted = Some(indices(last, &device));
+        let pass = Pass { batch, positions: &positions, mask: &mask, wanted };
+        let hidden = self.language_model().forward(x, &pass, Some(&mut cache));
+        (cache, hidden)
     }
 
     /// Feeds one token per open row; returns the states that predict the next ones.
@@ -229,7 +231,8 @@ impl Llava {
         let x = self.language_model().embed(indices(ids, &device));
         let positions: Vec<usize> = open.iter().map(|row| filled - row.padding).collect();
         let mask = Mask::Causal { first: open.iter().map(|row| row.padding).collect() };
-        self.language_model().forward(x, &positions, &mask, open.len(), Some(cache))
+        let pass = Pass { batch: open.len(), positions: &positions, mask: &mask, wanted: None };
+        self.language_model().forward(x, &pass, Some(cache))
     }
 
     /// Picks the next token of every open row and records it.

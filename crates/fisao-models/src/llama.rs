@@ -85,6 +85,19 @@ impl LlamaConfig {
     }
 }
 
+/// A batch of equally long sequences on their way through the decoder.
+#[derive(Debug, Clone)]
+pub struct Pass<'a> {
+    /// Number of sequences.
+    pub batch: usize,
+    /// Position of every row in its sequence, `[batch · length]`.
+    pub positions: &'a [usize],
+    /// Over cached and new keys.
+    pub mask: &'a Mask,
+    /// Rows whose final states are wanted, in this order, if not all are: behind the last attention nothing else is computed.
+    pub wanted: Option<Tensor<1, Int>>,
+}
+
 /// The decoder with its embedding table and output matrix.
 #[derive(Debug, Clone)]
 pub struct Llama {
@@ -164,23 +177,23 @@ impl Llama {
     /// With a cache, `x` continues the cached positions and its keys and values are appended.
     ///
     /// # Shapes
-    /// * `x`: `[batch · length, hidden]`, `positions`: `[batch · length]`
-    /// * `mask`: over cached + new keys
-    /// * result: `[batch · length, hidden]`
+    /// * `x`: `[batch · length, hidden]`
+    /// * result: `[batch · length, hidden]`, or a row for each that is wanted
     pub fn forward(
         &self,
         x: Tensor<2>,
-        positions: &[usize],
-        mask: &Mask,
-        batch: usize,
+        pass: &Pass<'_>,
         mut cache: Option<&mut KvCache>,
     ) -> Tensor<2> {
+        let batch = pass.batch;
         let length = x.dims()[0] / batch;
-        let rotation = self.rotary.at(positions, batch, &x.device());
-        let context = Context { batch, rotation, mask };
+        let rotation = self.rotary.at(pass.positions, batch, &x.device());
+        let context = Context { batch, rotation, mask: pass.mask };
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, &context, cache.as_deref_mut().map(|cache| (cache, index)));
+            let wanted = pass.wanted.as_ref().filter(|_| index + 1 == self.layers.len());
+            let cache = cache.as_deref_mut().map(|cache| (cache, index));
+            x = layer.forward(x, &context, wanted, cache);
         }
         if let Some(cache) = cache {
             cache.advance(length);

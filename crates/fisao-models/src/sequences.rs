@@ -10,7 +10,8 @@ use burn::tensor::{Gradients, Tensor, activation};
 
 use crate::attention::Mask;
 use crate::fused::{Operation, is_fused, is_fused_weight, one, two};
-use crate::llama::LayerInputs;
+use crate::generation::Prompt;
+use crate::llama::{LayerInputs, Pass};
 use crate::llava::{ImageFeatures, Llava};
 use crate::parameters::indices;
 
@@ -58,8 +59,64 @@ impl Llava {
     ) -> ResponseStates {
         let Laid { x, positions, kept, targets } = self.laid_out(examples, features);
         let batch = examples.len();
-        let hidden = self.language_model().forward(x, &positions, &Mask::causal(), batch, None);
-        let hidden = hidden.select(0, indices(kept, &self.device()));
+        let wanted = Some(indices(kept, &self.device()));
+        let pass = Pass { batch, positions: &positions, mask: &Mask::causal(), wanted };
+        let hidden = self.language_model().forward(x, &pass, None);
+        ResponseStates { hidden, targets }
+    }
+
+    /// The same of a model that does not train: a prompt about one image that several examples in a row have in common is
+    /// read once for all of them.
+    pub fn response_states_by_prompt(
+        &self,
+        examples: &[Example<'_>],
+        features: &ImageFeatures,
+    ) -> ResponseStates {
+        let groups: Vec<&[Example<'_>]> =
+            examples.chunk_by(|a, b| a.image == b.image && a.prompt == b.prompt).collect();
+        if groups.len() == examples.len() {
+            return self.response_states(examples, features);
+        }
+        assert!(examples.iter().all(|one| !one.response.is_empty()), "a response has a token");
+        let device = self.device();
+        let prompts: Vec<Prompt> = groups
+            .iter()
+            .map(|group| Prompt { ids: group[0].prompt.to_vec(), image: group[0].image, stream: 0 })
+            .collect();
+        let longest = examples.iter().map(|example| example.prompt.len()).max().unwrap_or(0);
+        // The last token of a response predicts nothing that is scored.
+        let length = examples.iter().map(|example| example.response.len() - 1).max().unwrap_or(0);
+        let (cache, read) = self.prefill(&prompts, longest, length, features);
+        let group_of: Vec<usize> = groups
+            .iter()
+            .enumerate()
+            .flat_map(|(group, examples)| std::iter::repeat_n(group, examples.len()))
+            .collect();
+        // Which states predict the responses: the prompt's last, and behind those of all prompts the responses' own.
+        let (mut order, mut wanted, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut positions, mut padding, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, (example, &group)) in examples.iter().zip(&group_of).enumerate() {
+            let own = example.response.len() - 1;
+            order.push(group as i64);
+            order.extend((0..own).map(|at| (groups.len() + wanted.len() + at) as i64));
+            wanted.extend((0..own).map(|at| (row * length + at) as i64));
+            ids.extend(example.response[..own].iter().map(|&id| i64::from(id)));
+            ids.resize((row + 1) * length, i64::from(self.config().pad_token_id));
+            positions.extend((0..length).map(|at| example.prompt.len() + at));
+            padding.push(longest - example.prompt.len());
+            targets.extend_from_slice(example.response);
+        }
+        let mut states = vec![read];
+        if !wanted.is_empty() {
+            let rows = group_of.iter().map(|&group| group as i64).collect();
+            let mut cache = cache.select(&indices(rows, &device));
+            let wanted = Some(indices(wanted, &device));
+            let mask = Mask::Causal { first: padding.into() };
+            let pass = Pass { batch: examples.len(), positions: &positions, mask: &mask, wanted };
+            let x = self.language_model().embed(indices(ids, &device));
+            states.push(self.language_model().forward(x, &pass, Some(&mut cache)));
+        }
+        let hidden = Tensor::cat(states, 0).select(0, indices(order, &device));
         ResponseStates { hidden, targets }
     }
 
@@ -76,9 +133,9 @@ impl Llava {
             return (self.response_states(examples, features), None);
         };
         let Laid { x, positions, kept, targets } = frozen.laid_out(examples, features);
-        let inputs = frozen.language_model().layer_inputs(x, &positions, examples.len());
+        let wanted = indices(kept, &self.device());
+        let inputs = frozen.language_model().layer_inputs(x, &positions, examples.len(), wanted);
         let hidden = self.language_model().finish(&inputs);
-        let hidden = hidden.select(0, indices(kept, &self.device()));
         (ResponseStates { hidden, targets }, Some(inputs))
     }
 

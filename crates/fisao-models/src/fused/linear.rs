@@ -85,7 +85,7 @@ impl<'a> Matrix<'a> {
 }
 
 /// `out = scale · a b`, or `out + scale · a b` with `add`; rows of `out` lie `stride` apart.
-#[expect(unsafe_code, reason = "gemm takes pointers; the extents are checked right before")]
+#[expect(unsafe_code, reason = "a place for every number is checked for right before")]
 pub(crate) fn multiply(
     out: &mut [f32],
     stride: usize,
@@ -94,30 +94,61 @@ pub(crate) fn multiply(
     scale: f32,
     add: bool,
 ) {
-    let (rows, columns, inner) = (a.rows, b.columns, a.columns);
-    assert_eq!(inner, b.rows, "inner sizes of a product");
-    if rows == 0 || columns == 0 {
+    if a.rows == 0 || b.columns == 0 {
         return;
     }
-    assert!(stride >= columns, "rows of a product overlap");
-    assert!(out.len() >= (rows - 1) * stride + columns, "a product does not fit its place");
+    assert!(stride >= b.columns, "rows of a product overlap");
+    assert!(out.len() >= (a.rows - 1) * stride + b.columns, "a product does not fit its place");
+    // SAFETY: by the assertions every number's place lies inside of `out`, which holds numbers and is borrowed mutably.
+    unsafe { multiply_into(out.as_mut_ptr(), stride, a, b, scale, add) };
+}
+
+/// `scale · a b`, row by row.
+#[expect(unsafe_code, reason = "zeros that are written over at once would cost a pass over memory")]
+pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Vec<f32> {
+    let length = a.rows * b.columns;
+    if length == 0 || a.columns == 0 {
+        return vec![0.0; length];
+    }
+    let mut out = Vec::with_capacity(length);
+    // SAFETY: there is room for every number; without `add` none is read, and all are written.
+    unsafe {
+        multiply_into(out.as_mut_ptr(), b.columns, a, b, scale, false);
+        out.set_len(length);
+    }
+    out
+}
+
+/// # Safety
+/// `out` has room for `a.rows` rows of `b.columns` numbers, `stride` apart, that nothing else has access to; with `add`
+/// there are numbers in it.
+#[expect(unsafe_code, reason = "gemm takes pointers; the extents are checked right before")]
+unsafe fn multiply_into(
+    out: *mut f32,
+    stride: usize,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    scale: f32,
+    add: bool,
+) {
+    let (rows, columns, inner) = (a.rows, b.columns, a.columns);
+    assert_eq!(inner, b.rows, "inner sizes of a product");
     assert!(a.data.len() >= a.extent() && b.data.len() >= b.extent(), "a matrix ends early");
     // By columns, a large right side is better turned over first.
     let by_columns = b.row_stride == 1 && b.column_stride > 1;
-    if by_columns && rows < TURNED_ROWS && inner * columns >= TURNED_SIZE {
-        let turned = transposed(b.transposed());
-        return multiply(out, stride, a, Matrix::dense(&turned, inner, columns), scale, add);
-    }
+    let turn = by_columns && rows < TURNED_ROWS && inner * columns >= TURNED_SIZE;
+    let turned = if turn { transposed(b.transposed()) } else { Vec::new() };
+    let b = if turn { Matrix::dense(&turned, inner, columns) } else { b };
     let shared = rows * columns * inner >= SHARED_PRODUCT && rayon::current_num_threads() > 1;
     let parallelism = if shared { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
-    // SAFETY: by the assertions every element that gemm reads or writes lies inside its slice, and
-    // `out` is borrowed mutably, so it overlaps neither input.
+    // SAFETY: by the assertions every element that gemm reads of `a` and `b` lies inside its slice; what it reads and
+    // writes of `out` the caller vouches for.
     unsafe {
         gemm::gemm(
             rows,
             columns,
             inner,
-            out.as_mut_ptr(),
+            out,
             1,
             stride as isize,
             add,
@@ -143,27 +174,20 @@ pub(super) fn forward(x: Matrix<'_>, weight: Matrix<'_>, bias: Option<&[f32]>) -
     if let (Some(rows), Some(stored)) = (x.few_rows(), weight.stored()) {
         return few_rows::multiply(&rows, stored, bias);
     }
-    let width = weight.rows;
-    let mut out = match bias {
-        Some(bias) => bias.repeat(x.rows),
-        None => vec![0.0; x.rows * width],
-    };
-    multiply(&mut out, width, x, weight.transposed(), 1.0, bias.is_some());
+    let Some(bias) = bias else { return product(x, weight.transposed(), 1.0) };
+    let mut out = bias.repeat(x.rows);
+    multiply(&mut out, weight.rows, x, weight.transposed(), 1.0, true);
     out
 }
 
 /// Gradient of `x`: `[rows, out]` → `[rows, in]`.
 pub(super) fn backward_input(gradient: Matrix<'_>, weight: Matrix<'_>) -> Vec<f32> {
-    let mut out = vec![0.0; gradient.rows * weight.columns];
-    multiply(&mut out, weight.columns, gradient, weight, 1.0, false);
-    out
+    product(gradient, weight, 1.0)
 }
 
 /// Gradient of the weight: `[out, in]`.
 pub(super) fn backward_weight(gradient: Matrix<'_>, x: Matrix<'_>) -> Vec<f32> {
-    let mut out = vec![0.0; gradient.columns * x.columns];
-    multiply(&mut out, x.columns, gradient.transposed(), x, 1.0, false);
-    out
+    product(gradient.transposed(), x, 1.0)
 }
 
 /// Gradient of the bias: row-major `[rows, out]` → `[out]`.

@@ -3,7 +3,7 @@
 //! Backwards, with `h = x Aᵀ`: `∂h = s ∂y B`, `∂x += ∂h A`, `∂A = ∂hᵀ x`, `∂B = s ∂yᵀ h`. `h` is computed
 //! again rather than kept: it costs as little as the path does.
 
-use super::linear::{self, Matrix, multiply};
+use super::linear::{self, Matrix, multiply, product};
 
 /// The path of one map.
 pub(super) struct Path<'a> {
@@ -35,10 +35,7 @@ impl Path<'_> {
 
     /// `∂h` of the gradient of the result.
     pub(super) fn inner_gradient(&self, gradient: Matrix<'_>) -> Vec<f32> {
-        let rank = self.b.columns;
-        let mut out = vec![0.0; gradient.rows * rank];
-        multiply(&mut out, rank, gradient, self.b, self.scale, false);
-        out
+        product(gradient, self.b, self.scale)
     }
 
     /// Adds the path's part of `∂x`.
@@ -53,10 +50,6 @@ impl Path<'_> {
 
     /// `∂B`.
     pub(super) fn by_b(&self, gradient: Matrix<'_>) -> Vec<f32> {
-        let (inner, rank) = (self.inner(), self.a.rows);
-        let mut out = vec![0.0; gradient.columns * rank];
-        let inner = self.of_rank(&inner);
-        multiply(&mut out, rank, gradient.transposed(), inner, self.scale, false);
-        out
+        product(gradient.transposed(), self.of_rank(&self.inner()), self.scale)
     }
 }

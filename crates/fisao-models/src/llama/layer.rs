@@ -1,6 +1,6 @@
 //! One layer of the decoder.
 
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Int, Tensor, activation};
 
 use super::rotary::Rotation;
 use super::{DecoderFamily, KvCache, LlamaConfig};
@@ -86,11 +86,12 @@ impl DecoderLayer {
         ]
     }
 
-    /// `x`: `[batch · length, width]`.
+    /// `x`: `[batch · length, width]` → the same, or the rows that are wanted of it.
     pub(super) fn forward(
         &self,
         x: Tensor<2>,
         context: &Context<'_>,
+        wanted: Option<&Tensor<1, Int>>,
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<2> {
         let batch = context.batch;
@@ -106,8 +107,12 @@ impl DecoderLayer {
             Some((cache, layer)) => cache.extend(layer, k, v),
             None => (k, v),
         };
-        let mixed = attend(q, k, v, context.mask);
-        let x = x + self.o_proj.forward(merge_heads(mixed));
+        let mixed = merge_heads(attend(q, k, v, context.mask));
+        let (x, mixed) = match wanted {
+            Some(rows) => (x.select(0, rows.clone()), mixed.select(0, rows.clone())),
+            None => (x, mixed),
+        };
+        let x = x + self.o_proj.forward(mixed);
         let normed = self.post_attention_layernorm.forward(x.clone());
         let gate = self.gate_proj.forward(normed.clone());
         x + self.down_proj.forward(swiglu(gate, self.up_proj.forward(normed)))

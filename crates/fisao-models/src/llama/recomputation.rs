@@ -1,7 +1,7 @@
 //! Layers computed a second time on the way back, instead of keeping all that a pass computes (Chen et al. 2016, "Training
 //! Deep Nets with Sublinear Memory Cost", arXiv 1604.06174, one segment to a layer).
 
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Gradients, Int, Tensor};
 
 use super::Llama;
 use super::layer::Context;
@@ -14,6 +14,8 @@ pub struct LayerInputs {
     inputs: Vec<Tensor<2>>,
     rotation: Rotation,
     batch: usize,
+    /// Rows of the last layer's output.
+    wanted: Tensor<1, Int>,
     output: Tensor<2>,
 }
 
@@ -22,26 +24,28 @@ impl Llama {
     /// `self` must not be training, or it keeps everything.
     ///
     /// # Shapes
-    /// `x`: `[batch · length, hidden]`, `positions`: `[batch · length]`
+    /// `x`: `[batch · length, hidden]`, `positions`: `[batch · length]`, `wanted`: rows of the states that are
     pub(crate) fn layer_inputs(
         &self,
         x: Tensor<2>,
         positions: &[usize],
         batch: usize,
+        wanted: Tensor<1, Int>,
     ) -> LayerInputs {
         let rotation = self.rotary.at(positions, batch, &x.device());
         let context = Context { batch, rotation, mask: &Mask::causal() };
         let mut inputs = vec![x];
-        for layer in &self.layers {
-            let output = layer.forward(inputs[inputs.len() - 1].clone(), &context, None);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let wanted = Some(&wanted).filter(|_| index + 1 == self.layers.len());
+            let output = layer.forward(inputs[inputs.len() - 1].clone(), &context, wanted, None);
             inputs.push(output);
         }
         let output = inputs.pop().expect("as many as layers, and one");
         let output = output.autodiff().require_grad();
-        LayerInputs { inputs, rotation: context.rotation, batch, output }
+        LayerInputs { inputs, rotation: context.rotation, batch, wanted, output }
     }
 
-    /// Final hidden states, normed, of a pass that was run by an equal model which is not training.
+    /// The final hidden states that are wanted, normed, of a pass that was run by an equal model which is not training.
     pub(crate) fn finish(&self, inputs: &LayerInputs) -> Tensor<2> {
         self.norm.forward(inputs.output.clone())
     }
@@ -49,14 +53,16 @@ impl Llama {
     /// Goes back through the layers from the gradients of what was computed of [`finish`](Self::finish)'s states; adds those of
     /// one layer after the other. What comes before the layers gets none.
     pub(crate) fn backward(&self, inputs: LayerInputs, mut gradients: Gradients) -> Vec<Gradients> {
-        let LayerInputs { inputs, rotation, batch, output } = inputs;
+        let LayerInputs { inputs, rotation, batch, wanted, output } = inputs;
         let context = Context { batch, rotation, mask: &Mask::causal() };
         let mut gradient = output.grad_remove(&mut gradients);
         let mut found = vec![gradients];
-        for (layer, input) in self.layers.iter().zip(inputs).rev() {
+        let last = self.layers.len() - 1;
+        for (index, (layer, input)) in self.layers.iter().zip(inputs).enumerate().rev() {
             let Some(arrived) = gradient else { break };
             let input = input.autodiff().require_grad();
-            let output = layer.forward(input.clone(), &context, None);
+            let wanted = Some(&wanted).filter(|_| index == last);
+            let output = layer.forward(input.clone(), &context, wanted, None);
             let mut gradients = (output * arrived).sum().backward();
             gradient = input.grad_remove(&mut gradients);
             found.push(gradients);

@@ -177,6 +177,32 @@ fn scoring_does_not_depend_on_the_batch() {
     assert_close("log-probabilities", &together, &alone, F32_FORWARD);
 }
 
+/// Prompts of several lengths, one of them about two images; responses down to a single token.
+#[test]
+fn a_prompt_read_once_is_as_good_as_read_for_each_response() {
+    let model = tiny_llava(6);
+    let features = model.image_features(pixels(3, 4));
+    let prompts = prompts();
+    let responses: [&[u32]; 7] =
+        [&[4, 2], &[9, 8, 7, 6, 5], &[2], &[11, 12, 13], &[7, 7], &[2], &[5, 11, 4, 2]];
+    let asked = [(0, 0), (0, 0), (0, 0), (1, 1), (1, 2), (1, 2), (0, 0)];
+    let all: Vec<Example<'_>> = asked
+        .into_iter()
+        .zip(responses)
+        .map(|((prompt, image), response)| Example {
+            prompt: &prompts[prompt].ids,
+            image,
+            response,
+        })
+        .collect();
+    for examples in [&all[..], &all[4..6], &all[2..3], &[all[2].clone(), all[2].clone()]] {
+        let once = model.response_states_by_prompt(examples, &features);
+        let each = model.response_states(examples, &features);
+        assert_eq!(once.targets, each.targets);
+        assert_close("states", &floats(&once.hidden), &floats(&each.hidden), F32_FORWARD);
+    }
+}
+
 #[test]
 fn blanking_the_image_changes_the_logits() {
     let model = tiny_llava(3);
