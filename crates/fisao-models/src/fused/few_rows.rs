@@ -27,6 +27,8 @@ const AHEAD: usize = 1 << 13;
 /// Up to so many rows of `x` the limit is memory, which gives most to one stream at a time; beyond, it is arithmetic,
 /// which several rows of the matrix at once serve better.
 const STREAMED_ROWS: usize = 4;
+/// Bytes of several rows of `x` that stay near while they meet row after row of the matrix.
+const NEAR_BYTES: usize = 1 << 15;
 
 /// Rows of a tile are read side by side.
 pub(super) const NEAR: u8 = 0;
@@ -246,12 +248,14 @@ impl<T: Stored, P: FnMut(usize, usize, &[f32])> WithSimd for Products<'_, T, P> 
     fn with_simd<S: Simd>(self, simd: S) {
         // A matrix from memory is asked for ahead; one in a cache is only held up by that.
         let far = size_of_val(self.weight.data) > CACHED;
-        match (S::F32_LANES >= 16, far, self.x.len()) {
-            (_, true, ..=STREAMED_ROWS) => self.tiles::<S, 1, STREAMED_ROWS, STREAMED>(simd),
-            (true, true, _) => self.tiles::<S, 4, 4, FAR>(simd),
-            (true, false, _) => self.tiles::<S, 4, 4, NEAR>(simd),
-            (false, true, _) => self.tiles::<S, 4, 2, FAR>(simd),
-            (false, false, _) => self.tiles::<S, 4, 2, NEAR>(simd),
+        let near = self.x.len() * self.weight.columns * size_of::<f32>() <= NEAR_BYTES;
+        let streamed = self.x.len() == 1 || (self.x.len() <= STREAMED_ROWS && near);
+        match (S::F32_LANES >= 16, far) {
+            (_, true) if streamed => self.tiles::<S, 1, STREAMED_ROWS, STREAMED>(simd),
+            (true, true) => self.tiles::<S, 4, 4, FAR>(simd),
+            (true, false) => self.tiles::<S, 4, 4, NEAR>(simd),
+            (false, true) => self.tiles::<S, 4, 2, FAR>(simd),
+            (false, false) => self.tiles::<S, 4, 2, NEAR>(simd),
         }
     }
 }
@@ -355,17 +359,28 @@ pub(super) fn tile<S: Simd, const R: usize, const N: usize, const READ: u8>(
         }
     }
     let mut found = totals(simd, sums);
-    if matrix[0].1.is_empty() {
-        return found;
-    }
-    for n in 0..N {
-        for r in 0..R {
+    if !matrix[0].1.is_empty() {
+        add_rest(&mut found, |r, n, found| {
             for (w, x) in matrix[r].1.iter().zip(x[n].1) {
-                found[n][r] += w * x;
+                *found += w * x;
             }
-        }
+        });
     }
     found
+}
+
+/// Adds what does not fill a vector, which is seldom more than nothing.
+#[cold]
+#[inline(never)]
+fn add_rest<const R: usize, const N: usize>(
+    found: &mut [[f32; R]; N],
+    rest: impl Fn(usize, usize, &mut f32),
+) {
+    for (n, found) in found.iter_mut().enumerate() {
+        for (r, found) in found.iter_mut().enumerate() {
+            rest(r, n, found);
+        }
+    }
 }
 
 /// Words of two bf16 as the lower and the upper ones in f32.
@@ -407,17 +422,14 @@ fn tile_of_pairs<S: Simd, const R: usize, const N: usize, const READ: u8>(
     }
     let rest = length * S::F32_LANES;
     let mut found = totals(simd, sums);
-    if matrix[0].len() == rest {
-        return found;
-    }
-    for n in 0..N {
-        for r in 0..R {
+    if matrix[0].len() > rest {
+        add_rest(&mut found, |r, n, found| {
             let x = even[n][rest..].iter().zip(&odd[n][rest..]);
             for (word, (even, odd)) in matrix[r][rest..].iter().zip(x) {
-                found[n][r] += f32::from_bits(word << 16) * even;
-                found[n][r] += f32::from_bits(word & 0xffff_0000) * odd;
+                *found += f32::from_bits(word << 16) * even;
+                *found += f32::from_bits(word & 0xffff_0000) * odd;
             }
-        }
+        });
     }
     found
 }
