@@ -140,6 +140,8 @@ def repeat(work, seconds):
     while len(times) < FEWEST + 1 or sum(times[1:]) < seconds:
         begun = time.perf_counter()
         work()
+        if torch.get_default_device().type == "cuda":
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - begun)
     return sorted(times[1:])
 
@@ -286,7 +288,7 @@ def case(name, engine):
         case "train":
             return train("256", 16, 96, torch.float32, False, engine)
         case "lora":
-            return train("1024", 2, 256, TYPES[parts[2]], True, engine)
+            return train(parts[1], 2, 256, TYPES[parts[2]], True, engine)
         case "encode":
             return encode(TYPES[parts[-1]], engine)
     sys.exit(f"{name} is not a case that PyTorch does here")
@@ -298,7 +300,9 @@ def main():
     parser.add_argument("--engine", choices=["eager", "compile", "transformers"], default="eager")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
+    torch.set_default_device(arguments.device)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     work, count, unit = case(arguments.case, arguments.engine)

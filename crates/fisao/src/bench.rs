@@ -42,6 +42,8 @@ pub(crate) struct Case {
     pub(crate) about: &'static str,
     /// Takes minutes or gigabytes.
     pub(crate) heavy: bool,
+    /// Runs elsewhere than on the CPU, too.
+    pub(crate) portable: bool,
     work: Work,
 }
 
@@ -51,11 +53,15 @@ impl Case {
         about: &'static str,
         work: impl Fn(&mut Repetitions) -> anyhow::Result<Amount> + 'static,
     ) -> Self {
-        Self { name, about, heavy: false, work: Box::new(work) }
+        Self { name, about, heavy: false, portable: false, work: Box::new(work) }
     }
 
     fn heavy(self) -> Self {
         Self { heavy: true, ..self }
+    }
+
+    fn portable(self) -> Self {
+        Self { portable: true, ..self }
     }
 }
 
@@ -118,6 +124,7 @@ fn decoding() -> Vec<Case> {
         Case::new(name, about, move |r| {
             works::decode(r, Decoding { config: config(), batch, held })
         })
+        .portable()
     };
     vec![
         case(
@@ -159,12 +166,14 @@ fn decoding() -> Vec<Case> {
             Held::Bf16,
         )
         .heavy(),
+        case("decode-7b-32-bf16", "32 responses, the same", models::seven, 32, Held::Bf16).heavy(),
     ]
 }
 
 fn training() -> Vec<Case> {
-    let case =
-        |name, about, step: fn() -> Step| Case::new(name, about, move |r| works::train(r, &step()));
+    let case = |name, about, step: fn() -> Step| {
+        Case::new(name, about, move |r| works::train(r, &step())).portable()
+    };
     vec![
         case(
             "train-256",
@@ -197,6 +206,11 @@ fn training() -> Vec<Case> {
         case("lora-1024-bf16-rounded", "the same, activations rounded to bf16, too", || {
             adapter(256, false, Held::Bf16Rounded)
         }),
+        case("lora-7b-bf16", "the same, LLaVA-1.5-7B's size", || Step {
+            config: models::seven(),
+            ..adapter(256, false, Held::Bf16)
+        })
+        .heavy(),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::ReportFormat;
+use super::{DeviceArguments, ReportFormat};
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
@@ -19,6 +19,8 @@ pub(crate) struct BenchArguments {
     /// Repeat every case for at least so long, and three times or more
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
     pub(crate) seconds: f64,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
     /// Do not measure what the machine can do at best, which results are set against
     #[arg(long)]
     pub(crate) no_ceilings: bool,

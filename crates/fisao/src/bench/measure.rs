@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::Case;
@@ -15,14 +16,16 @@ const MOST: usize = 10_000;
 /// Counts and times repetitions; the first warms up and does not count.
 #[derive(Debug)]
 pub(crate) struct Repetitions {
+    /// Where the work is done.
+    pub(super) device: Device,
     seconds: f64,
     begun: Option<Instant>,
     times: Vec<f64>,
 }
 
 impl Repetitions {
-    fn new(seconds: f64) -> Self {
-        Self { seconds, begun: None, times: Vec::new() }
+    fn new(device: Device, seconds: f64) -> Self {
+        Self { device, seconds, begun: None, times: Vec::new() }
     }
 
     /// Ends a repetition, and says whether there is to be one more.
@@ -64,8 +67,8 @@ pub(crate) struct Measured {
 }
 
 /// Does a case in this process.
-pub(crate) fn measure(case: &Case, seconds: f64) -> anyhow::Result<Measured> {
-    let mut repetitions = Repetitions::new(seconds);
+pub(crate) fn measure(case: &Case, device: Device, seconds: f64) -> anyhow::Result<Measured> {
+    let mut repetitions = Repetitions::new(device, seconds);
     let amount = (case.work)(&mut repetitions)?;
     let mut times = repetitions.times.split_off(1);
     times.sort_by(f64::total_cmp);

@@ -10,7 +10,7 @@ use fisao_models::llava::{ImageFeatures, Llava};
 use fisao_models::lora::LoraConfig;
 use fisao_models::parallel::{over_shares, shares_on};
 use fisao_models::parameters::{
-    GradientMap, ParameterMut, Parameters, add_gradients, collect_all_gradients,
+    GradientMap, ParameterMut, Parameters, add_gradients, collect_all_gradients, floats,
 };
 use fisao_models::sequences::Example;
 use fisao_models::vision::VisionTower;
@@ -45,16 +45,15 @@ pub(super) struct Step {
     pub(super) held: Held,
 }
 
-fn model(config: &LlamaConfig, held: Held) -> anyhow::Result<Llava> {
-    let mut model =
-        Llava::load(llava(config.clone()), &mut FastWeights::new(held), &Device::flex())?;
+fn model(config: &LlamaConfig, held: Held, device: &Device) -> anyhow::Result<Llava> {
+    let mut model = Llava::load(llava(config.clone()), &mut FastWeights::new(held), device)?;
     model.set_activation_dtype(held.activations());
     Ok(model)
 }
 
 /// One image of one token.
-fn features(config: &LlamaConfig) -> ImageFeatures {
-    ImageFeatures::new(Tensor::zeros([1, config.hidden_size], &Device::flex()), vec![1])
+fn features(config: &LlamaConfig, device: &Device) -> ImageFeatures {
+    ImageFeatures::new(Tensor::zeros([1, config.hidden_size], device), vec![1])
 }
 
 /// A prompt with its image token, ids that differ.
@@ -65,8 +64,8 @@ fn prompt(length: usize) -> Vec<u32> {
 /// Prompts are read, then all responses written to the end, sampled at temperature 1.
 pub(super) fn decode(repetitions: &mut Repetitions, work: Decoding) -> anyhow::Result<Amount> {
     let Decoding { config, batch, held } = work;
-    let model = model(&config, held)?;
-    let features = features(&config);
+    let model = model(&config, held, &repetitions.device)?;
+    let features = features(&config, &repetitions.device);
     let prompts: Vec<Prompt> = (0..batch)
         .map(|row| Prompt { ids: prompt(PROMPT), image: 0, stream: row as u64 })
         .collect();
@@ -117,12 +116,12 @@ impl Parameters for Learner {
 /// Forward, backward and `AdamW`: cross-entropy of every token.
 pub(super) fn train(repetitions: &mut Repetitions, work: &Step) -> anyhow::Result<Amount> {
     let Step { config, batch, length, adapter, recomputed, held } = work;
-    let mut model = model(config, *held)?;
+    let mut model = model(config, *held, &repetitions.device)?;
     if *adapter {
         model.add_lora(&LoraConfig::default(), 0)?;
     }
     let mut learner = Learner { model, adapter: *adapter };
-    let features = features(config);
+    let features = features(config, &repetitions.device);
     let ids = prompt(length + 1);
     // The first token and the image's are what the rest is predicted from.
     let (prompt, response) = ids.split_at(2);
@@ -162,14 +161,16 @@ pub(super) fn train(repetitions: &mut Repetitions, work: &Step) -> anyhow::Resul
 /// All layers of an image tower.
 pub(super) fn encode(repetitions: &mut Repetitions, held: Held) -> anyhow::Result<Amount> {
     let config = tower();
-    let device = Device::flex();
+    let device = repetitions.device.clone();
     let weights = &mut FastWeights::new(held);
     let mut tower = VisionTower::load(config.clone(), weights, "vision", &device)?;
     tower.set_activation_dtype(held.activations());
     let side = config.image_size;
     let pixels: Tensor<4> = Tensor::ones([PICTURES, 3, side, side], &device);
     while repetitions.again() {
-        black_box(tower.hidden_states(pixels.clone(), config.num_hidden_layers));
+        let states = tower.hidden_states(pixels.clone(), config.num_hidden_layers);
+        // Another device is only done when something is read.
+        black_box(floats(&states.narrow(0, 0, 1)));
     }
     let (width, inner) = (config.hidden_size as f64, config.intermediate_size as f64);
     let positions = config.positions() as f64;

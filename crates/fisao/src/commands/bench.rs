@@ -3,6 +3,7 @@
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
+use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::arguments::{BenchArguments, ReportFormat};
@@ -37,21 +38,32 @@ pub(crate) fn run(arguments: &BenchArguments, reporter: &Reporter) -> anyhow::Re
         Refusal::new(format!("no case is called {name}"))
             .hint("fisao bench --list says what there is; the beginning of a name is enough")
     })?;
+    let device = arguments.device.open(reporter)?.device;
+    let elsewhere = device != Device::flex();
+    if let Some(case) = cases.iter().find(|case| elsewhere && !case.portable) {
+        let message = format!("{} is measured on the CPU only", case.name);
+        let portable = catalogue().into_iter().filter(|case| case.portable);
+        let names: Vec<&str> = portable.map(|case| case.name).collect();
+        let hint = format!("on another device there are {}", names.join(", "));
+        return Err(Refusal::new(message).hint(hint).into());
+    }
     if arguments.here {
         let [case] = cases.as_slice() else {
             return Err(Refusal::new("--here measures one case").into());
         };
-        return output::json(&measure(case, arguments.seconds)?);
+        return output::json(&measure(case, device, arguments.seconds)?);
     }
+    // What the CPU and its memory do at best says nothing about another device.
     let ceilings = catalogue().into_iter().filter(is_ceiling);
-    let ceilings: Vec<Case> = if arguments.no_ceilings { Vec::new() } else { ceilings.collect() };
+    let no_ceilings = arguments.no_ceilings || elsewhere;
+    let ceilings: Vec<Case> = if no_ceilings { Vec::new() } else { ceilings.collect() };
     let cases: Vec<Case> = cases.into_iter().filter(|case| !is_ceiling(case)).collect();
     let all = ceilings.iter().chain(&cases);
     let phase = reporter.phase("bench", (ceilings.len() + cases.len()) as u64);
     let mut measured = Vec::new();
     for case in all {
         phase.message(case.name);
-        measured.push(apart(case, arguments.seconds)?);
+        measured.push(apart(case, arguments)?);
         phase.advance(1);
     }
     phase.finish();
@@ -74,10 +86,12 @@ fn is_ceiling(case: &Case) -> bool {
 }
 
 /// Measures a case in a process of its own, whose memory is its own.
-fn apart(case: &Case, seconds: f64) -> anyhow::Result<Measured> {
+fn apart(case: &Case, arguments: &BenchArguments) -> anyhow::Result<Measured> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let output = Command::new(program)
-        .args(["bench", "--here", "--quiet", "--seconds", &seconds.to_string(), case.name])
+        .args(["bench", "--here", "--quiet", "--seconds", &arguments.seconds.to_string()])
+        .args(arguments.device.device.map(|device| format!("--device={device}")))
+        .arg(case.name)
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("cannot start a process for {}", case.name))?;
