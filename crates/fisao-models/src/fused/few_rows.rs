@@ -452,9 +452,9 @@ mod tests {
 
     #[test]
     fn every_edge_of_the_tiles_is_the_sum_of_products() {
-        // The last three are read as from memory.
+        // The large ones are read as from memory.
         let small = [(1, 1, 1), (3, 5, 17), (4, 8, 64), (7, 9, 70), (16, 6, 33)];
-        let large = [(1, 71, 1030), (6, 71, 1030), (7, 70, 1031)];
+        let large = [(1, 71, 1030), (3, 71, 1030), (4, 70, 1031), (6, 71, 1030), (7, 70, 1031)];
         for (count, rows, columns) in small.into_iter().chain(large) {
             let value = |at: usize| ((at * 37 + 11) % 101) as f32 / 50.0 - 1.0;
             let x: Vec<f32> = (0..count * columns).map(value).collect();
