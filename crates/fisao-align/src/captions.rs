@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
@@ -164,7 +163,6 @@ pub fn caption(
     let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
     let portions = Portions::of(policy, longest + request.sampling.max_new_tokens);
     let (written, arriving) = channel();
-    let unreadable = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let write = |written: Sender<(usize, Vec<Generated>)>| {
             over_shares(&indices, portions.shares, |share| {
@@ -173,9 +171,8 @@ pub fn caption(
                     let features = batch.iter().map(|&at| encoded.features[at].clone()).collect();
                     let features = ImageFeatures::cat(features);
                     let responses = respond(policy, prompts, &features, samples, request.sampling);
-                    if unreadable.load(Ordering::Relaxed)
-                        || written.send((batch[0], responses)).is_err()
-                    {
+                    // The reader has gone: a response could not be read.
+                    if written.send((batch[0], responses)).is_err() {
                         return;
                     }
                     (request.advance)(batch.len() * samples);
@@ -184,8 +181,7 @@ pub fn caption(
         };
         // The writer owns the channel's end, so that the reader stops with it.
         let writer = scope.spawn(move || write(written));
-        let captions = read_in_order(judge, request, &arriving);
-        unreadable.store(captions.is_err(), Ordering::Relaxed);
+        let captions = read_in_order(judge, request, arriving);
         writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         captions
     })
@@ -196,7 +192,7 @@ pub fn caption(
 fn read_in_order(
     judge: &mut Judge,
     request: &Request<'_>,
-    arriving: &Receiver<(usize, Vec<Generated>)>,
+    arriving: Receiver<(usize, Vec<Generated>)>,
 ) -> Result<Vec<Captioned>, AlignError> {
     let mut waiting = BTreeMap::new();
     let mut captions = Vec::with_capacity(request.tasks.len() * request.samples);
@@ -270,11 +266,23 @@ fn describe_from(
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<(Vec<Captioned>, Encoded), AlignError> {
     let encoded = encode(policy, &judge.verifier, tasks)?;
-    let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
-    let request =
-        Request { tasks, encoded: &encoded, streams: &streams, samples: 1, sampling, advance };
-    let captions = caption(policy, judge, &request)?;
+    let captions = answer(policy, judge, (tasks, first), &encoded, sampling, advance)?;
     Ok((captions, encoded))
+}
+
+/// One response to each of some tasks whose images are encoded already, of which the first has a number: task `i` of them
+/// draws from random stream `first + i`.
+pub(crate) fn answer(
+    policy: &Llava,
+    judge: &mut Judge,
+    (tasks, first): (&[Task], usize),
+    encoded: &Encoded,
+    sampling: &Sampling,
+    advance: &(dyn Fn(usize) + Sync),
+) -> Result<Vec<Captioned>, AlignError> {
+    let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
+    let request = Request { tasks, encoded, streams: &streams, samples: 1, sampling, advance };
+    caption(policy, judge, &request)
 }
 
 /// Captions all tasks of a source, a part of them at a time, so that neither pixels nor image features of all are kept:

@@ -90,7 +90,7 @@ impl FeatureCache {
     /// What the encoders make of some tasks' images, of which those that are kept are not encoded again, and how many were.
     ///
     /// * `numbers` — of the tasks' images; equal ones mean equal images.
-    /// * `keep` — of the others, whether they will come up again.
+    /// * `keep` — whether they will come up again.
     ///
     /// # Errors
     /// See [`encode`]. Where the file cannot be written or read, a warning says so and images are encoded again.
@@ -100,7 +100,7 @@ impl FeatureCache {
         verifier: &Verifier,
         numbers: &[usize],
         tasks: &[Task],
-        keep: impl Fn(usize) -> bool,
+        keep: bool,
     ) -> Result<(Encoded, usize), AlignError> {
         assert_eq!(numbers.len(), tasks.len(), "a number for each task");
         let device = policy.device();
@@ -114,7 +114,7 @@ impl FeatureCache {
         };
         let pairs = encoded.features.into_iter().zip(encoded.embeddings);
         for (&at, (features, embedding)) in missing.iter().zip(pairs) {
-            if keep(at) {
+            if keep {
                 self.keep(numbers[at], &features, &embedding);
             }
             found[at] = Some((features, embedding));

@@ -111,9 +111,8 @@ pub(crate) fn roll_out(
 ) -> Result<(Rollout, [f64; 3]), AlignError> {
     let mut clock = PhaseClock::new(plan.iteration);
     clock.start(Phase::Rollout, plan.config.responses_per_iteration(), emit);
-    let keep = |_| plan.again;
     let (encoded, images_encoded) =
-        cache.encode(plan.policy, &judge.verifier, plan.numbers, &tasks, keep)?;
+        cache.encode(plan.policy, &judge.verifier, plan.numbers, &tasks, plan.again)?;
     check_image_tokens(plan.policy, &tasks, &encoded)?;
     let captions = if plan.config.objective.data() == Data::Sampled {
         let request = Request {

@@ -16,7 +16,7 @@ use rand::{Rng as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::captions::{Captioned, Encoded, Judge, Request, caption, describe};
+use crate::captions::{Captioned, Encoded, Judge, answer, describe};
 use crate::config::AlignConfig;
 use crate::error::AlignError;
 use crate::events::{AlignEvent, IterationMetrics, Phase, PhaseSeconds, WarningCode};
@@ -343,10 +343,12 @@ impl<'a> Trainer<'a> {
         // Numbers behind those of the tasks that are trained on.
         let first = self.tasks.count();
         let numbers: Vec<usize> = (first..first + watch.tasks.len()).collect();
+        let sampling = self.sampling(0.0);
         let Self { learner, judge, features, .. } = self;
         let (encoded, _) =
-            features.encode(&learner.policy, &judge.verifier, &numbers, &watch.tasks, |_| true)?;
-        let captions = self.answer(&watch.tasks, &encoded)?;
+            features.encode(&learner.policy, &judge.verifier, &numbers, &watch.tasks, true)?;
+        let tasks = (watch.tasks.as_slice(), 0);
+        let captions = answer(&learner.policy, judge, tasks, &encoded, &sampling, &|_| {})?;
         let mut reward = 0.0;
         for caption in &captions {
             reward += response_reward(&token_rewards(&self.rule, &self.judge, &encoded, caption)?);
@@ -401,21 +403,6 @@ impl<'a> Trainer<'a> {
     ) -> Result<(Vec<Captioned>, Encoded), AlignError> {
         let sampling = self.sampling(temperature);
         describe(&self.learner.policy, &mut self.judge, tasks, &sampling, &|_| {})
-    }
-
-    /// One greedy response to each task, whose images are encoded already.
-    fn answer(&mut self, tasks: &[Task], encoded: &Encoded) -> Result<Vec<Captioned>, AlignError> {
-        let sampling = self.sampling(0.0);
-        let streams: Vec<u64> = (0..tasks.len() as u64).collect();
-        let request = Request {
-            tasks,
-            encoded,
-            streams: &streams,
-            samples: 1,
-            sampling: &sampling,
-            advance: &|_| {},
-        };
-        caption(&self.learner.policy, &mut self.judge, &request)
     }
 
     /// Everything that changes.

@@ -191,7 +191,7 @@ impl Llama {
         let context = Context { batch, rotation, mask: pass.mask };
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
-            let wanted = pass.wanted.as_ref().filter(|_| index + 1 == self.layers.len());
+            let wanted = pass.wanted.as_ref().filter(|_| self.is_last(index));
             let cache = cache.as_deref_mut().map(|cache| (cache, index));
             x = layer.forward(x, &context, wanted, cache);
         }
@@ -199,6 +199,11 @@ impl Llama {
             cache.advance(length);
         }
         self.norm.forward(x)
+    }
+
+    /// Whether nothing but the final norm comes behind this layer.
+    fn is_last(&self, layer: usize) -> bool {
+        layer + 1 == self.layers.len()
     }
 
     /// Unnormalised log-probabilities of the next token: `[rows, hidden]` → `[rows, vocabulary]`.

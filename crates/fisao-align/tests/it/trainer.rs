@@ -394,7 +394,7 @@ fn encoded_twice(cache: &mut FeatureCache) -> ([usize; 2], usize) {
         let numbers: Vec<usize> = numbers.collect();
         let tasks: Vec<Task> = numbers.iter().map(|&at| Noise.task(at).unwrap()).collect();
         let (found, encoded) =
-            cache.encode(&policy, &judge.verifier, &numbers, &tasks, |_| true).unwrap();
+            cache.encode(&policy, &judge.verifier, &numbers, &tasks, true).unwrap();
         let expected = encode(&policy, &judge.verifier, &tasks).unwrap();
         assert_eq!(found.embeddings, expected.embeddings);
         for (found, expected) in found.features.iter().zip(&expected.features) {

@@ -314,15 +314,11 @@ impl<T: Stored, P: FnMut(usize, usize, &[f32])> Products<'_, T, P> {
         row: usize,
         found: [[f32; R]; N],
     ) {
-        let Some(bias) = self.bias else {
-            for (n, found) in found.iter().enumerate() {
-                (self.put)(at + n, row, found);
-            }
-            return;
-        };
         for (n, mut found) in found.into_iter().enumerate() {
-            for (found, bias) in found.iter_mut().zip(&bias[row..row + R]) {
-                *found += bias;
+            if let Some(bias) = self.bias {
+                for (found, bias) in found.iter_mut().zip(&bias[row..row + R]) {
+                    *found += bias;
+                }
             }
             (self.put)(at + n, row, &found);
         }

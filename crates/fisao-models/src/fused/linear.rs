@@ -94,6 +94,7 @@ pub(crate) fn multiply(
     scale: f32,
     add: bool,
 ) {
+    assert_eq!(a.columns, b.rows, "inner sizes of a product");
     if a.rows == 0 || b.columns == 0 {
         return;
     }
@@ -106,6 +107,7 @@ pub(crate) fn multiply(
 /// `scale · a b`, row by row.
 #[expect(unsafe_code, reason = "zeros that are written over at once would cost a pass over memory")]
 pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Vec<f32> {
+    assert_eq!(a.columns, b.rows, "inner sizes of a product");
     let length = a.rows * b.columns;
     if length == 0 || a.columns == 0 {
         return vec![0.0; length];
@@ -120,7 +122,7 @@ pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Vec<f32> {
 }
 
 /// # Safety
-/// `out` has room for `a.rows` rows of `b.columns` numbers, `stride` apart, that nothing else has access to; with `add`
+/// `a.columns` are `b.rows`; `out` has room for `a.rows` rows of `b.columns` numbers, `stride` apart, that nothing else has access to; with `add`
 /// there are numbers in it.
 #[expect(unsafe_code, reason = "gemm takes pointers; the extents are checked right before")]
 unsafe fn multiply_into(
@@ -132,7 +134,6 @@ unsafe fn multiply_into(
     add: bool,
 ) {
     let (rows, columns, inner) = (a.rows, b.columns, a.columns);
-    assert_eq!(inner, b.rows, "inner sizes of a product");
     assert!(a.data.len() >= a.extent() && b.data.len() >= b.extent(), "a matrix ends early");
     // By columns, a large right side is better turned over first.
     let by_columns = b.row_stride == 1 && b.column_stride > 1;

@@ -36,7 +36,7 @@ impl Llama {
         let context = Context { batch, rotation, mask: &Mask::causal() };
         let mut inputs = vec![x];
         for (index, layer) in self.layers.iter().enumerate() {
-            let wanted = Some(&wanted).filter(|_| index + 1 == self.layers.len());
+            let wanted = Some(&wanted).filter(|_| self.is_last(index));
             let output = layer.forward(inputs[inputs.len() - 1].clone(), &context, wanted, None);
             inputs.push(output);
         }
@@ -57,11 +57,10 @@ impl Llama {
         let context = Context { batch, rotation, mask: &Mask::causal() };
         let mut gradient = output.grad_remove(&mut gradients);
         let mut found = vec![gradients];
-        let last = self.layers.len() - 1;
         for (index, (layer, input)) in self.layers.iter().zip(inputs).enumerate().rev() {
             let Some(arrived) = gradient else { break };
             let input = input.autodiff().require_grad();
-            let wanted = Some(&wanted).filter(|_| index == last);
+            let wanted = Some(&wanted).filter(|_| self.is_last(index));
             let output = layer.forward(input.clone(), &context, wanted, None);
             let mut gradients = (output * arrived).sum().backward();
             gradient = input.grad_remove(&mut gradients);
