@@ -149,40 +149,31 @@ impl Llava {
     ) {
         let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
         let mut clock = Clock::start();
-        let (cache, hidden) = self.prefill(prompts, longest, sampling.max_new_tokens, features);
-        let repeated: Vec<i64> =
-            (0..prompts.len()).flat_map(|row| std::iter::repeat_n(row as i64, samples)).collect();
-        let rows = indices(repeated, &self.device());
-        let mut cache = cache.select(&rows);
-        let mut hidden = hidden.select(0, rows);
+        let budget = sampling.max_new_tokens;
+        let (mut cache, mut hidden) = if samples == 1 {
+            self.prefill(prompts, longest, budget, features)
+        } else {
+            let (cache, hidden) = self.prefill(prompts, longest, 0, features);
+            let rows = (0..prompts.len() as i64).flat_map(|row| std::iter::repeat_n(row, samples));
+            let rows = indices(rows.collect(), &self.device());
+            (cache.spread(&rows, budget), hidden.select(0, rows))
+        };
         let mut open: Vec<Open> = open_rows(prompts, samples, longest, sampling.seed);
         for step in 0..sampling.max_new_tokens {
             let logits = floats(&self.language_model().logits(hidden));
             if step == 0 {
                 clock.tell("prompts read", prompts.len() * longest);
             }
-            let chosen = self.choose(&logits, &mut open, results, sampling.temperature);
-            let keep: Vec<usize> = (0..open.len())
-                .filter(|&row| results[open[row].slot].finish == FinishReason::Length)
-                .collect();
-            if keep.is_empty() || step + 1 == sampling.max_new_tokens {
-                break;
+            let mut next = self.choose(&logits, &mut open, results, sampling.temperature);
+            for row in (0..open.len()).rev() {
+                if results[open[row].slot].finish == FinishReason::Stop {
+                    open.swap_remove(row);
+                    next.swap_remove(row);
+                    cache.swap_remove(row);
+                }
             }
-            let mut next = chosen;
-            if keep.len() < open.len() {
-                let rows = indices(keep.iter().map(|&row| row as i64).collect(), &self.device());
-                cache = cache.select(&rows);
-                next = keep.iter().map(|&row| next[row]).collect();
-                let mut kept = keep.iter().peekable();
-                let mut row = 0;
-                open.retain(|_| {
-                    let stays = kept.peek() == Some(&&row);
-                    if stays {
-                        kept.next();
-                    }
-                    row += 1;
-                    stays
-                });
+            if open.is_empty() || step + 1 == sampling.max_new_tokens {
+                break;
             }
             hidden = self.step(&next, &open, &mut cache);
         }
@@ -190,7 +181,7 @@ impl Llava {
         clock.tell("responses written", results.iter().map(|result| result.tokens.len() - 1).sum());
     }
 
-    /// Runs the prompts; returns their cache and the state at each prompt's last token.
+    /// Runs the prompts; returns their cache, with room for `budget` more positions, and the state at each prompt's last token.
     pub(crate) fn prefill(
         &self,
         prompts: &[Prompt],

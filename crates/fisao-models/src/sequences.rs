@@ -86,7 +86,7 @@ impl Llava {
         let longest = examples.iter().map(|example| example.prompt.len()).max().unwrap_or(0);
         // The last token of a response predicts nothing that is scored.
         let length = examples.iter().map(|example| example.response.len() - 1).max().unwrap_or(0);
-        let (cache, read) = self.prefill(&prompts, longest, length, features);
+        let (cache, read) = self.prefill(&prompts, longest, 0, features);
         let group_of: Vec<usize> = groups
             .iter()
             .enumerate()
@@ -109,7 +109,7 @@ impl Llava {
         let mut states = vec![read];
         if !wanted.is_empty() {
             let rows = group_of.iter().map(|&group| group as i64).collect();
-            let mut cache = cache.select(&indices(rows, &device));
+            let mut cache = cache.spread(&indices(rows, &device), length);
             let wanted = Some(indices(wanted, &device));
             let mask = Mask::Causal { first: padding.into() };
             let pass = Pass { batch: examples.len(), positions: &positions, mask: &mask, wanted };
