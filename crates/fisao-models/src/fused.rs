@@ -27,6 +27,7 @@ pub(crate) mod layer_norm;
 pub(crate) mod linear;
 mod low_rank;
 mod narrow_linear;
+mod outer_products;
 pub(crate) mod rms_norm;
 pub(crate) mod rotary;
 mod rows;

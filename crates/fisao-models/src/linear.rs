@@ -14,6 +14,9 @@ use crate::weights::{Init, WeightError, WeightSource, as_stored, widened};
 /// Standard deviation of freshly drawn embeddings.
 pub const EMBEDDING_STD: f64 = 0.1;
 
+/// Numbers of a matrix up to which it lies by columns. A larger one comes from memory, and would be read there in pieces.
+const BY_COLUMNS: usize = 1 << 19;
+
 /// Called with every affine map of a model and its canonical name.
 pub type MapVisitor<'a> = dyn FnMut(&str, &mut Linear) + 'a;
 
@@ -46,6 +49,7 @@ pub struct Linear {
 impl Linear {
     /// A map without an adapter that multiplies what it is given.
     pub(crate) fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+        let weight = by_columns(weight);
         Self { weight, bias, adapter: None, activations: ActivationDtype::F32 }
     }
 
@@ -116,6 +120,17 @@ impl Linear {
             None => y,
         }
     }
+}
+
+/// The same matrix, laid out by columns where it is a small one of f32 and the kernels are our own: products of a few rows are
+/// half as quick again with it.
+pub(crate) fn by_columns(weight: Tensor<2>) -> Tensor<2> {
+    let small = weight.shape().num_elements() <= BY_COLUMNS;
+    if !small || !is_fused(&weight) {
+        return weight;
+    }
+    let device = weight.device();
+    Tensor::from_data(weight.transpose().into_data(), &device).transpose()
 }
 
 /// `x Wᵀ`, by a kernel of our own where there is one: `[rows, in]`, `[out, in]` → `[rows, out]`.

@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::linear::Linear;
+use crate::linear::{Linear, by_columns};
 use crate::parameters::{ParameterMut, from_floats};
 use crate::weights::{Init, draw};
 
@@ -138,7 +138,7 @@ impl Linear {
             weight.dims(),
             self.weight.dims()
         );
-        self.weight = weight;
+        self.weight = by_columns(weight);
     }
 
     /// Adds the adapter's product to the frozen weight, then removes the adapter.
@@ -148,7 +148,7 @@ impl Linear {
             let dtype = self.weight.dtype();
             let weight = self.weight.clone().inner();
             // Added in f32 and rounded once.
-            self.weight = (weight.cast(DType::F32) + product).cast(dtype);
+            self.weight = by_columns((weight.cast(DType::F32) + product).cast(dtype));
         }
     }
 }

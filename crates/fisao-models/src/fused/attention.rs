@@ -1,5 +1,5 @@
-//! Scaled dot-product attention `softmax(q kᵀ / √d) v` that holds the scores of one head of one
-//! sequence at a time.
+//! Scaled dot-product attention `softmax(q kᵀ / √d) v` that holds the scores of some queries of one head of one sequence at a
+//! time.
 //!
 //! Backwards the weights `P` are computed again: `∂v = Pᵀ ∂o`, `∂P = ∂o vᵀ`,
 //! `∂S = P (∂P − Σ_keys P ∂P)`, `∂q = ∂S k / √d`, `∂k = ∂Sᵀ q / √d`. Several query heads may share one
@@ -12,7 +12,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::few_rows::{NEAR, tile};
-use super::linear::{Matrix, multiply};
+use super::linear::{Matrix, by_rows, multiply};
 use super::simd::{arch, exp, largest, prefetch, sum, sum_pairs, vectorised};
 use super::view::View;
 
@@ -98,29 +98,63 @@ fn head<'a>(x: &View<'a, 4>, row: usize, head: usize) -> Matrix<'a> {
     }
 }
 
-/// Weights of one head: `[queries, keys]`.
-fn weights(out: &mut [f32], q: Matrix<'_>, k: Matrix<'_>, scale: f32, mask: &Mask, row: usize) {
-    let sizes = [q.rows, k.rows];
-    multiply(out, k.rows, q, k.transposed(), scale, false);
-    vectorised(
-        #[inline(always)]
-        || {
-            for (query, scores) in out.chunks_exact_mut(sizes[1]).enumerate() {
-                let visible = mask.visible(row, query, sizes);
-                scores[..visible.start].fill(0.0);
-                scores[visible.end..].fill(0.0);
-                let seen = &mut scores[visible];
-                let highest = largest(seen);
-                for score in seen.iter_mut() {
-                    *score = exp(*score - highest);
+/// Some queries of one sequence and the keys that any of them sees.
+struct Block<'a> {
+    queries: Range<usize>,
+    keys: usize,
+    mask: &'a Mask,
+    row: usize,
+    /// All of its queries and keys.
+    sizes: [usize; 2],
+}
+
+impl<'a> Block<'a> {
+    /// Queries of a block: what their scores take stays in a cache, and keys behind the last of them are left out.
+    const QUERIES: usize = 64;
+
+    /// All blocks of a sequence.
+    fn all(mask: &'a Mask, row: usize, sizes: [usize; 2]) -> impl Iterator<Item = Self> {
+        (0..sizes[0]).step_by(Self::QUERIES).map(move |first| {
+            let end = (first + Self::QUERIES).min(sizes[0]);
+            let keys = mask.visible(row, end - 1, sizes).end;
+            Self { queries: first..end, keys, mask, row, sizes }
+        })
+    }
+
+    /// Numbers of the scores of the largest block.
+    fn room([queries, keys]: [usize; 2]) -> usize {
+        queries.min(Self::QUERIES) * keys
+    }
+
+    /// Numbers of its scores.
+    fn scores(&self) -> usize {
+        self.queries.len() * self.keys
+    }
+
+    /// Weights: `[queries, keys]` of `q`: `[all queries, d]` and `k`: `[d, all keys]`.
+    fn weights(&self, out: &mut [f32], q: Matrix<'_>, k: Matrix<'_>, scale: f32) {
+        let (q, k) = (q.some_rows(self.queries.clone()), k.first_columns(self.keys));
+        multiply(out, self.keys, q, k, scale, false);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (query, scores) in self.queries.clone().zip(out.chunks_exact_mut(self.keys)) {
+                    let visible = self.mask.visible(self.row, query, self.sizes);
+                    scores[..visible.start].fill(0.0);
+                    scores[visible.end..].fill(0.0);
+                    let seen = &mut scores[visible];
+                    let highest = largest(seen);
+                    for score in seen.iter_mut() {
+                        *score = exp(*score - highest);
+                    }
+                    let share = 1.0 / sum(seen, |w| w);
+                    for score in seen {
+                        *score *= share;
+                    }
                 }
-                let share = 1.0 / sum(seen, |w| w);
-                for score in seen {
-                    *score *= share;
-                }
-            }
-        },
-    );
+            },
+        );
+    }
 }
 
 /// `q`: `[batch, heads, queries, d]`; `k`, `v`: `[batch, key heads, keys, d]` →
@@ -132,17 +166,25 @@ pub(super) fn forward(q: View<'_, 4>, k: View<'_, 4>, v: View<'_, 4>, mask: &Mas
     let mut out = vec![0.0; batch * queries * stride];
     let one_head = |row: usize, index: usize, scores: &mut [f32], out: &mut [f32]| {
         let shared = sizes.key_head(index);
+        let (k_view, v_view) = (k, v);
         let (q, k, v) = (head(&q, row, index), head(&k, row, shared), head(&v, row, shared));
         let scale = sizes.scale();
         if queries == 1 && [q, k, v].iter().all(|x| x.column_stride == 1) {
             let visible = mask.visible(row, 0, [queries, keys]);
             let out = &mut out[..width];
-            arch().dispatch(Step { q: q.row(0), k, v, visible, scale, scores, out });
+            let next = [k_view.strides[1], v_view.strides[1]];
+            arch().dispatch(Step { q: q.row(0), k, v, next, visible, scale, scores, out });
             return;
         }
-        weights(scores, q, k, scale, mask, row);
-        let p = Matrix::dense(scores, queries, keys);
-        multiply(out, stride, p, v, 1.0, false);
+        let turned = by_rows(k.transposed());
+        let k = Matrix::dense(&turned, width, keys);
+        for block in Block::all(mask, row, [queries, keys]) {
+            let scores = &mut scores[..block.scores()];
+            block.weights(scores, q, k, scale);
+            let p = Matrix::dense(scores, block.queries.len(), block.keys);
+            let (out, v) = (&mut out[block.queries.start * stride..], v.some_rows(0..block.keys));
+            multiply(out, stride, p, v, 1.0, false);
+        }
     };
     let many = rayon::current_num_threads() > 1;
     // A step of decoding has one query, whose heads lie one after the other.
@@ -153,7 +195,7 @@ pub(super) fn forward(q: View<'_, 4>, k: View<'_, 4>, v: View<'_, 4>, mask: &Mas
         return out;
     }
     let work = |(row, out): (usize, &mut [f32])| {
-        let mut scores = vec![0.0; queries * keys];
+        let mut scores = vec![0.0; Block::room([queries, keys])];
         for index in 0..heads {
             one_head(row, index, &mut scores, &mut out[index * width..]);
         }
@@ -171,6 +213,8 @@ struct Step<'a> {
     q: &'a [f32],
     k: Matrix<'a>,
     v: Matrix<'a>,
+    /// From a key and a value to those of the next head.
+    next: [usize; 2],
     visible: Range<usize>,
     scale: f32,
     /// Room for a number per key.
@@ -188,15 +232,23 @@ impl WithSimd for Step<'_> {
         const AHEAD: usize = 16;
         /// Floats of a cache line.
         const LINE: usize = 16;
-        let Self { q, k, v, visible, scale, scores, out } = self;
+        /// Keys of all of which the next head's are asked for, when one head's keys and values fit into a core's first cache.
+        const NEAR_FLOATS: usize = 1 << 12;
+        let Self { q, k, v, next, visible, scale, scores, out } = self;
         let width = q.len();
         let scores = &mut scores[visible.clone()];
         let first = visible.start;
         let whole = scores.len() / TOGETHER * TOGETHER;
+        let short = scores.len() * width <= NEAR_FLOATS;
         for (group, scores) in scores[..whole].chunks_exact_mut(TOGETHER).enumerate() {
             let at = first + group * TOGETHER;
-            // Caches of many sequences do not stay near: keys are asked for ahead, and the values that come next.
-            let (k_ahead, v_ahead) = (k.at(at + AHEAD), v.at(at));
+            // Caches of many sequences do not stay near: the next head's are asked for, or, where one head has many, keys a few
+            // places ahead and the values that come next.
+            let (k_ahead, v_ahead) = if short {
+                (k.at(at).wrapping_add(next[0]), v.at(at).wrapping_add(next[1]))
+            } else {
+                (k.at(at + AHEAD), v.at(at))
+            };
             for line in (0..TOGETHER * width).step_by(LINE) {
                 prefetch(k_ahead.wrapping_add(line));
                 prefetch(v_ahead.wrapping_add(line));
@@ -206,6 +258,12 @@ impl WithSimd for Step<'_> {
             scores.copy_from_slice(&found);
         }
         for (at, score) in scores.iter_mut().enumerate().skip(whole) {
+            if short {
+                for line in (0..width).step_by(LINE) {
+                    prefetch(k.at(first + at).wrapping_add(next[0] + line));
+                    prefetch(v.at(first + at).wrapping_add(next[1] + line));
+                }
+            }
             let [[found]] = tile::<S, 1, 1, NEAR>(simd, [k.row(first + at)], [q]);
             *score = found;
         }
@@ -284,22 +342,34 @@ pub(super) fn backward(
     let mut by_k = vec![0.0; batch * key_row];
     let mut by_v = vec![0.0; batch * key_row];
     let work = |(row, ((by_q, by_k), by_v)): (usize, Parts<'_>)| {
-        let mut scores = vec![0.0; queries * keys];
-        let mut by_scores = vec![0.0; queries * keys];
+        let mut scores = vec![0.0; Block::room([queries, keys])];
+        let mut by_scores = scores.clone();
+        let (stride, key_stride) = (heads * width, key_heads * width);
         for index in 0..heads {
             let shared = sizes.key_head(index);
             let (q, k, v) = (head(&q, row, index), head(&k, row, shared), head(&v, row, shared));
             let g = head(&gradient, row, index);
-            weights(&mut scores, q, k, sizes.scale(), mask, row);
-            let p = Matrix::dense(&scores, queries, keys);
-            let at_key = shared * width;
-            multiply(&mut by_v[at_key..], key_heads * width, p.transposed(), g, 1.0, true);
-            multiply(&mut by_scores, keys, g, v.transposed(), 1.0, false);
-            through_softmax(&scores, &mut by_scores, keys);
-            let s = Matrix::dense(&by_scores, queries, keys);
-            multiply(&mut by_q[index * width..], heads * width, s, k, sizes.scale(), false);
-            let to_k = &mut by_k[at_key..];
-            multiply(to_k, key_heads * width, s.transposed(), q, sizes.scale(), true);
+            let [turned_k, turned_v] = [k, v].map(|x| by_rows(x.transposed()));
+            let [turned_k, turned_v] =
+                [&turned_k, &turned_v].map(|x| Matrix::dense(x, width, keys));
+            let by_k = &mut by_k[shared * width..];
+            let by_v = &mut by_v[shared * width..];
+            for block in Block::all(mask, row, [queries, keys]) {
+                let (rows, columns) = (block.queries.len(), block.keys);
+                let scores = &mut scores[..block.scores()];
+                let by_scores = &mut by_scores[..block.scores()];
+                let by_q = &mut by_q[block.queries.start * stride + index * width..];
+                let (g, k) = (g.some_rows(block.queries.clone()), k.some_rows(0..columns));
+                block.weights(scores, q, turned_k, sizes.scale());
+                let p = Matrix::dense(scores, rows, columns);
+                multiply(by_v, key_stride, p.transposed(), g, 1.0, true);
+                multiply(by_scores, columns, g, turned_v.first_columns(columns), 1.0, false);
+                through_softmax(scores, by_scores, columns);
+                let s = Matrix::dense(by_scores, rows, columns);
+                multiply(by_q, stride, s, k, sizes.scale(), false);
+                let q = q.some_rows(block.queries.clone());
+                multiply(by_k, key_stride, s.transposed(), q, sizes.scale(), true);
+            }
         }
     };
     if rayon::current_num_threads() > 1 && batch > 1 {

@@ -2,7 +2,10 @@
 //!
 //! Backwards: `∂x = ∂y W`, `∂W = ∂yᵀ x`, `∂b = Σ ∂y`.
 
+use std::ops::Range;
+
 use super::few_rows::{self, FEW_ROWS, StoredMatrix};
+use super::outer_products;
 use super::rows::{accumulate, each_index};
 use super::simd::{add_scaled, vectorised};
 use super::transpose::transposed;
@@ -53,6 +56,20 @@ impl<'a> Matrix<'a> {
         &self.data[at * self.row_stride..][..self.columns]
     }
 
+    /// Some of its rows.
+    #[inline(always)]
+    pub(super) fn some_rows(&self, rows: Range<usize>) -> Self {
+        let data = &self.data[(rows.start * self.row_stride).min(self.data.len())..];
+        Self { data, rows: rows.len(), ..*self }
+    }
+
+    /// Its first columns.
+    #[inline(always)]
+    pub(super) fn first_columns(&self, columns: usize) -> Self {
+        debug_assert!(columns <= self.columns, "more columns than there are");
+        Self { columns, ..*self }
+    }
+
     /// Where a row begins, which may be behind the last.
     #[inline(always)]
     pub(super) fn at(&self, row: usize) -> *const f32 {
@@ -100,18 +117,69 @@ pub(crate) fn multiply(
     }
     assert!(stride >= b.columns, "rows of a product overlap");
     assert!(out.len() >= (a.rows - 1) * stride + b.columns, "a product does not fit its place");
+    let space;
+    // A few rows by a thin matrix, as an adapter's second one: turning it over is less work than copying it into panels.
+    let b = if b.row_stride == 1 && b.rows <= FEW_ROWS && a.rows <= FEW_ROWS {
+        space = transposed(b.transposed());
+        Matrix::dense(&space, b.rows, b.columns)
+    } else {
+        b
+    };
+    if outer_products::suit(a, b) {
+        outer_products::multiply(out, stride, a, b, scale, add);
+        return;
+    }
     // SAFETY: by the assertions every number's place lies inside of `out`, which holds numbers and is borrowed mutably.
     unsafe { multiply_into(out.as_mut_ptr(), stride, a, b, scale, add) };
 }
 
 /// `scale · a b`, row by row.
-#[expect(unsafe_code, reason = "zeros that are written over at once would cost a pass over memory")]
 pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Vec<f32> {
     assert_eq!(a.columns, b.rows, "inner sizes of a product");
-    let length = a.rows * b.columns;
-    if length == 0 || a.columns == 0 {
-        return vec![0.0; length];
+    if a.rows == 0 || b.columns == 0 || a.columns == 0 {
+        return vec![0.0; a.rows * b.columns];
     }
+    if let Some(found) = thin_product(a, b, scale) {
+        return found;
+    }
+    general_product(a, b, scale)
+}
+
+/// A product of which one side has few rows or columns, as those of an adapter have.
+fn thin_product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Option<Vec<f32>> {
+    if outer_products::suit(a, b) {
+        return Some(outer_products::product(a, b, scale));
+    }
+    if a.rows <= FEW_ROWS || b.columns > FEW_ROWS {
+        return None;
+    }
+    // Of `bᵀ aᵀ`, its transpose, the left side has few rows.
+    let mut few = by_rows(b.transposed());
+    for value in &mut few {
+        *value *= scale;
+    }
+    let few = Matrix::dense(&few, b.columns, b.rows);
+    let found = if let (Some(rows), Some(stored)) = (few.few_rows(), a.stored()) {
+        few_rows::multiply(&rows, stored, None)
+    } else if outer_products::suit(few, a.transposed()) {
+        outer_products::product(few, a.transposed(), 1.0)
+    } else {
+        return None;
+    };
+    Some(transposed(Matrix::dense(&found, b.columns, a.rows)))
+}
+
+/// The same matrix row by row, where it may lie by columns.
+pub(super) fn by_rows(matrix: Matrix<'_>) -> Vec<f32> {
+    if matrix.column_stride == 1 {
+        return (0..matrix.rows).flat_map(|row| matrix.row(row)).copied().collect();
+    }
+    transposed(matrix.transposed())
+}
+
+#[expect(unsafe_code, reason = "zeros that are written over at once would cost a pass over memory")]
+fn general_product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Vec<f32> {
+    let length = a.rows * b.columns;
     let mut out = Vec::with_capacity(length);
     // SAFETY: there is room for every number; without `add` none is read, and all are written.
     unsafe {

@@ -214,7 +214,9 @@ fn rotary() {
 fn attention_under_every_mask_and_grouping() {
     let padded = Mask::Causal { first: vec![0, 3, 1].into() };
     for mask in [Mask::Full, Mask::causal(), padded] {
-        for (heads, key_heads, queries, keys) in [(4, 4, 6, 6), (4, 2, 1, 7), (6, 1, 3, 9)] {
+        // The last has several blocks of queries.
+        let sizes = [(4, 4, 6, 6), (4, 2, 1, 7), (6, 1, 3, 9), (2, 1, 140, 150)];
+        for (heads, key_heads, queries, keys) in sizes {
             let width = 8;
             let shape = |heads, length| [3, length, heads, width];
             compare(
@@ -319,6 +321,32 @@ fn attention_gradients_are_finite_differences() {
             let slope = (moved(step) - moved(-step)) / (2.0 * f64::from(step));
             let found = f64::from(gradients[which][at]);
             assert!((found - slope).abs() < 2e-3, "input {which}[{at}]: {found} is not {slope}");
+        }
+    }
+}
+
+/// Many rows by few columns, as an adapter's products are, from every way its sides can lie; more columns than count as few last.
+#[test]
+fn products_are_the_same_however_their_sides_lie() {
+    for (rows, inner, width) in [(90, 50, 3), (41, 700, 16), (70, 33, 40), (45, 70, 60)] {
+        let (a, b) = (random(rows * inner, 31), random(inner * width, 32));
+        let [turned_a, turned_b] =
+            [(&a, rows, inner), (&b, inner, width)].map(|(x, rows, columns)| {
+                (0..x.len()).map(|at| x[at % rows * columns + at / rows]).collect::<Vec<f32>>()
+            });
+        let dense = linear::Matrix::dense;
+        for a_lies in [dense(&a, rows, inner), dense(&turned_a, inner, rows).transposed()] {
+            for b_lies in [dense(&b, inner, width), dense(&turned_b, width, inner).transposed()] {
+                let found = linear::product(a_lies, b_lies, 0.5);
+                for (at, &found) in found.iter().enumerate() {
+                    let (row, column) = (at / width, at % width);
+                    let terms = (0..inner)
+                        .map(|i| f64::from(a[row * inner + i]) * f64::from(b[i * width + column]));
+                    let expected = 0.5 * terms.sum::<f64>();
+                    let close = (f64::from(found) - expected).abs() < 1e-6 * inner as f64;
+                    assert!(close, "{found} for {expected} at {at} of {rows} × {inner} × {width}");
+                }
+            }
         }
     }
 }
