@@ -161,7 +161,8 @@ pub fn caption(
     let Request { tasks, encoded, samples, .. } = *request;
     let indices: Vec<usize> = (0..tasks.len()).collect();
     let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
-    let portions = Portions::of(policy, longest + request.sampling.max_new_tokens);
+    let response = request.sampling.max_new_tokens;
+    let portions = Portions::of(policy, policy.cached_positions(longest, response, samples));
     let (written, arriving) = channel();
     std::thread::scope(|scope| {
         let write = |written: Sender<(usize, Vec<Generated>)>| {
@@ -428,7 +429,7 @@ struct Portions {
 }
 
 impl Portions {
-    /// For sequences of a length, prompt and response together, tokens.
+    /// For sequences of each of which so many tokens are kept.
     fn of(policy: &Llava, length: usize) -> Self {
         let each = KvCache::bytes(&policy.config().text, length).max(1);
         let fit = CACHES / each;

@@ -1,10 +1,12 @@
 //! Scaled dot-product attention and its masks.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Tensor, activation};
 
 pub use crate::fused::attention::Mask;
-use crate::fused::{Operation, is_fused, three};
-use crate::parameters::from_floats;
+use crate::fused::{Operation, five, is_fused, three};
+use crate::parameters::{from_floats, indices};
 
 /// What a masked score is set to; low enough that its weight is exactly zero in f32 and bf16.
 const MASKED: f32 = -1.0e9;
@@ -22,7 +24,25 @@ pub fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &Mask) -> Tensor<4
     composed(q, k, v, mask)
 }
 
-/// The same from single operations.
+/// The same where keys and values of the first positions are those of one of several prompts: `before` holds those of all prompts,
+/// `[prompts, key heads, positions, d]`, of which sequence `r` goes on from number `of[r]`. Nothing trains through it.
+pub(crate) fn attend_behind(
+    q: Tensor<4>,
+    before: (Tensor<4>, Tensor<4>),
+    of: Arc<Vec<usize>>,
+    (k, v): (Tensor<4>, Tensor<4>),
+    mask: &Mask,
+) -> Tensor<4> {
+    if is_fused(&q) {
+        let operation = Operation::SharedAttention { mask: mask.clone(), of };
+        return five(q, before, (k, v), operation);
+    }
+    let rows = indices(of.iter().map(|&prompt| prompt as i64).collect(), &q.device());
+    let whole = |before: Tensor<4>, own| Tensor::cat(vec![before.select(0, rows.clone()), own], 2);
+    composed(q, whole(before.0, k), whole(before.1, v), mask)
+}
+
+/// [`attend`] from single operations.
 pub(crate) fn composed(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &Mask) -> Tensor<4> {
     let [batch, heads, queries, width] = q.dims();
     let [_, key_heads, keys, _] = k.dims();

@@ -81,6 +81,14 @@ pub(crate) enum Operation {
     Rotary(Arc<rotary::Angles>),
     /// q, k and v: see [`attention`].
     Attention(attention::Mask),
+    /// q, k and v of the prompts, k and v of the sequences' own: the same, where several sequences go on from one prompt.
+    /// Forwards only.
+    SharedAttention {
+        /// Which of all keys are seen.
+        mask: attention::Mask,
+        /// Which prompt each sequence goes on from.
+        of: Arc<Vec<usize>>,
+    },
     /// logits: see [`token_log_probs`].
     TokenLogProbs {
         /// The token asked for in each row.
@@ -185,6 +193,17 @@ pub(crate) fn three<const D: usize, const E: usize, const F: usize, const R: usi
 ) -> Tensor<R> {
     let (x, y, z) = (x.into_dispatch(), y.into_dispatch(), z.into_dispatch());
     Tensor::from_dispatch(Dispatch::fused_3(x, y, z, operation))
+}
+
+/// Attention behind a prompt: `q`, keys and values of the prompts, keys and values of the sequences' own.
+pub(crate) fn five(
+    q: Tensor<4>,
+    before: (Tensor<4>, Tensor<4>),
+    own: (Tensor<4>, Tensor<4>),
+    operation: Operation,
+) -> Tensor<4> {
+    let [q, x, y, z, w] = [q, before.0, before.1, own.0, own.1].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::fused_5(q, x, y, z, w, operation))
 }
 
 /// An affine map and the low-rank path of its adapter: `x`, weight, A, B and perhaps a bias, for an

@@ -109,6 +109,13 @@ impl Llava {
         if small { shares_on(&self.device()) } else { 1 }
     }
 
+    /// Positions whose keys and values one of `samples` responses to a prompt takes room for: on the CPU its prompt's stand there
+    /// once for all of them.
+    pub fn cached_positions(&self, prompt: usize, response: usize, samples: usize) -> usize {
+        let sharing = if is_cpu(&self.device()) { samples.max(1) } else { 1 };
+        prompt.div_ceil(sharing) + response
+    }
+
     /// Writes `samples` responses to every prompt; responses to one prompt are adjacent.
     ///
     /// Which image a prompt is about is an index into `features`.
@@ -154,9 +161,10 @@ impl Llava {
             self.prefill(prompts, longest, budget, features)
         } else {
             let (cache, hidden) = self.prefill(prompts, longest, 0, features);
-            let rows = (0..prompts.len() as i64).flat_map(|row| std::iter::repeat_n(row, samples));
-            let rows = indices(rows.collect(), &self.device());
-            (cache.spread(&rows, budget), hidden.select(0, rows))
+            let rows = (0..prompts.len()).flat_map(|row| std::iter::repeat_n(row, samples));
+            let rows: Vec<usize> = rows.collect();
+            let states = indices(rows.iter().map(|&row| row as i64).collect(), &self.device());
+            (cache.spread(rows, budget), hidden.select(0, states))
         };
         let mut open: Vec<Open> = open_rows(prompts, samples, longest, sampling.seed);
         for step in 0..sampling.max_new_tokens {

@@ -108,8 +108,7 @@ impl Llava {
         }
         let mut states = vec![read];
         if !wanted.is_empty() {
-            let rows = group_of.iter().map(|&group| group as i64).collect();
-            let mut cache = cache.spread(&indices(rows, &device), length);
+            let mut cache = cache.spread(group_of, length);
             let wanted = Some(indices(wanted, &device));
             let mask = Mask::Causal { first: padding.into() };
             let pass = Pass { batch: examples.len(), positions: &positions, mask: &mask, wanted };

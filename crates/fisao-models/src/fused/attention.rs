@@ -157,25 +157,77 @@ impl<'a> Block<'a> {
     }
 }
 
+/// Keys and values of prompts, `[prompts, key heads, positions, d]`, which sequences go on from.
+#[derive(Clone, Copy)]
+pub(super) struct Prompts<'a> {
+    pub(super) k: View<'a, 4>,
+    pub(super) v: View<'a, 4>,
+    /// The prompt of each sequence.
+    pub(super) of: &'a [usize],
+}
+
 /// `q`: `[batch, heads, queries, d]`; `k`, `v`: `[batch, key heads, keys, d]` →
-/// `[batch, heads, queries, d]`, in memory `[batch, queries, heads, d]`.
-pub(super) fn forward(q: View<'_, 4>, k: View<'_, 4>, v: View<'_, 4>, mask: &Mask) -> Vec<f32> {
-    let sizes = Sizes::of(&q, &k, &v);
+/// `[batch, heads, queries, d]`, in memory `[batch, queries, heads, d]`. What the sequences go on from stands before their own keys,
+/// and gives what a copy of it in that place would give, to the bit.
+pub(super) fn forward(
+    q: View<'_, 4>,
+    before: Option<Prompts<'_>>,
+    [k, v]: [View<'_, 4>; 2],
+    mask: &Mask,
+) -> Vec<f32> {
+    let mut sizes = Sizes::of(&q, &k, &v);
+    if let Some(Prompts { k: prompts, v: values, of }) = &before {
+        let [_, heads, positions, width] = prompts.shape;
+        assert_eq!(prompts.shape, values.shape, "keys and values have one shape");
+        assert_eq!([heads, width], [k.shape[1], k.shape[3]], "keys of prompts are as the others");
+        assert_eq!(of.len(), sizes.batch, "every sequence goes on from a prompt");
+        sizes.keys += positions;
+    }
     let Sizes { batch, heads, queries, keys, width, .. } = sizes;
     let stride = heads * width;
     let mut out = vec![0.0; batch * queries * stride];
     let one_head = |row: usize, index: usize, scores: &mut [f32], out: &mut [f32]| {
         let shared = sizes.key_head(index);
-        let (k_view, v_view) = (k, v);
-        let (q, k, v) = (head(&q, row, index), head(&k, row, shared), head(&v, row, shared));
+        let q = head(&q, row, index);
+        let (own_k, own_v) = (head(&k, row, shared), head(&v, row, shared));
+        let prompt = before
+            .map(|Prompts { k, v, of }| (head(&k, of[row], shared), head(&v, of[row], shared)));
         let scale = sizes.scale();
-        if queries == 1 && [q, k, v].iter().all(|x| x.column_stride == 1) {
-            let visible = mask.visible(row, 0, [queries, keys]);
+        let in_one_piece = |x: &Matrix<'_>| x.column_stride == 1;
+        let (prompt_k, prompt_v) = prompt.unzip();
+        let all = [Some(q), Some(own_k), Some(own_v), prompt_k, prompt_v];
+        if queries == 1 && all.iter().flatten().all(in_one_piece) {
+            let Range { start, end } = mask.visible(row, 0, [queries, keys]);
+            let first = keys - own_k.rows;
+            let own = Part {
+                k: own_k,
+                v: own_v,
+                next: [k.strides[1], v.strides[1]],
+                keys: start.max(first) - first..end.max(first) - first,
+            };
+            let prompt = match (before, prompt) {
+                (Some(prompts), Some((k, v))) => Part {
+                    k,
+                    v,
+                    next: [prompts.k.strides[1], prompts.v.strides[1]],
+                    keys: start.min(first)..end.min(first),
+                },
+                _ => Part { keys: 0..0, ..own.clone() },
+            };
             let out = &mut out[..width];
-            let next = [k_view.strides[1], v_view.strides[1]];
-            arch().dispatch(Step { q: q.row(0), k, v, next, visible, scale, scores, out });
+            arch().dispatch(Step { q: q.row(0), parts: [prompt, own], scale, scores, out });
             return;
         }
+        let joined = |first: Option<Matrix<'_>>, own: Matrix<'_>| match first {
+            Some(first) => [by_rows(first), by_rows(own)].concat(),
+            None => Vec::new(),
+        };
+        let (k, v) = (joined(prompt_k, own_k), joined(prompt_v, own_v));
+        let (k, v) = if prompt.is_some() {
+            (Matrix::dense(&k, keys, width), Matrix::dense(&v, keys, width))
+        } else {
+            (own_k, own_v)
+        };
         let turned = by_rows(k.transposed());
         let k = Matrix::dense(&turned, width, keys);
         for block in Block::all(mask, row, [queries, keys]) {
@@ -208,14 +260,21 @@ pub(super) fn forward(q: View<'_, 4>, k: View<'_, 4>, v: View<'_, 4>, mask: &Mas
     out
 }
 
-/// One query and the keys that it sees, rows in one piece each: a step of decoding.
-struct Step<'a> {
-    q: &'a [f32],
+/// Keys that lie one after the other, and their values; rows in one piece each.
+#[derive(Clone)]
+struct Part<'a> {
     k: Matrix<'a>,
     v: Matrix<'a>,
     /// From a key and a value to those of the next head.
     next: [usize; 2],
-    visible: Range<usize>,
+    /// Those that are seen.
+    keys: Range<usize>,
+}
+
+/// One query and the keys that it sees: a step of decoding.
+struct Step<'a> {
+    q: &'a [f32],
+    parts: [Part<'a>; 2],
     scale: f32,
     /// Room for a number per key.
     scores: &'a mut [f32],
@@ -227,46 +286,16 @@ impl WithSimd for Step<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        const TOGETHER: usize = 16;
-        /// Keys.
-        const AHEAD: usize = 16;
-        /// Floats of a cache line.
-        const LINE: usize = 16;
         /// Keys of all of which the next head's are asked for, when one head's keys and values fit into a core's first cache.
         const NEAR_FLOATS: usize = 1 << 12;
-        let Self { q, k, v, next, visible, scale, scores, out } = self;
+        let Self { q, parts, scale, scores, out } = self;
         let width = q.len();
-        let scores = &mut scores[visible.clone()];
-        let first = visible.start;
-        let whole = scores.len() / TOGETHER * TOGETHER;
-        let short = scores.len() * width <= NEAR_FLOATS;
-        for (group, scores) in scores[..whole].chunks_exact_mut(TOGETHER).enumerate() {
-            let at = first + group * TOGETHER;
-            // Caches of many sequences do not stay near: the next head's are asked for, or, where one head has many, keys a few
-            // places ahead and the values that come next.
-            let (k_ahead, v_ahead) = if short {
-                (k.at(at).wrapping_add(next[0]), v.at(at).wrapping_add(next[1]))
-            } else {
-                (k.at(at + AHEAD), v.at(at))
-            };
-            for line in (0..TOGETHER * width).step_by(LINE) {
-                prefetch(k_ahead.wrapping_add(line));
-                prefetch(v_ahead.wrapping_add(line));
-            }
-            let keys: [&[f32]; TOGETHER] = std::array::from_fn(|key| k.row(at + key));
-            let [found] = tile::<S, TOGETHER, 1, NEAR>(simd, keys, [q]);
-            scores.copy_from_slice(&found);
-        }
-        for (at, score) in scores.iter_mut().enumerate().skip(whole) {
-            if short {
-                for line in (0..width).step_by(LINE) {
-                    prefetch(k.at(first + at).wrapping_add(next[0] + line));
-                    prefetch(v.at(first + at).wrapping_add(next[1] + line));
-                }
-            }
-            let [[found]] = tile::<S, 1, 1, NEAR>(simd, [k.row(first + at)], [q]);
-            *score = found;
-        }
+        let seen = parts[0].keys.len() + parts[1].keys.len();
+        let scores = &mut scores[..seen];
+        let short = seen * width <= NEAR_FLOATS;
+        let (of_prompt, own) = scores.split_at_mut(parts[0].keys.len());
+        parts[0].scores(simd, q, short, of_prompt);
+        parts[1].scores(simd, q, short, own);
         let highest = largest(scores);
         for score in scores.iter_mut() {
             *score = exp((*score - highest) * scale);
@@ -276,54 +305,114 @@ impl WithSimd for Step<'_> {
         let mut at = 0;
         while at < vectors {
             at += match vectors - at {
-                1 => weighted::<S, 1>(simd, scores, &v, [first, at], share, out),
-                2 | 3 => weighted::<S, 2>(simd, scores, &v, [first, at], share, out),
-                _ => weighted::<S, 4>(simd, scores, &v, [first, at], share, out),
+                1 => weighted::<S, 1>(simd, scores, &parts, at, share, out),
+                2 | 3 => weighted::<S, 2>(simd, scores, &parts, at, share, out),
+                _ => weighted::<S, 4>(simd, scores, &parts, at, share, out),
             };
         }
         let done = vectors * S::F32_LANES;
         for (column, out) in out[done..width].iter_mut().enumerate() {
-            let terms = scores.iter().enumerate();
-            let terms = terms.map(|(at, weight)| weight * v.row(first + at)[done + column]);
+            let rows = parts.iter().flat_map(|part| part.keys.clone().map(|key| part.v.row(key)));
+            let terms = scores.iter().zip(rows).map(|(weight, row)| weight * row[done + column]);
             *out = share * terms.sum::<f32>();
         }
     }
 }
 
-/// `share · Σ weights v` of `N` vectors of columns from vector `at` on, keys from the first on; returns `N`.
+impl Part<'_> {
+    /// `q k`. Caches of many sequences do not stay near: the next head's keys and values are asked for where one head has few,
+    /// else keys a few places ahead and the values that come next.
+    #[inline(always)]
+    fn scores<S: Simd>(&self, simd: S, q: &[f32], short: bool, scores: &mut [f32]) {
+        const TOGETHER: usize = 16;
+        /// Keys.
+        const AHEAD: usize = 16;
+        /// Floats of a cache line.
+        const LINE: usize = 16;
+        let Self { k, v, next, keys } = self;
+        let first = keys.start;
+        let whole = scores.len() / TOGETHER * TOGETHER;
+        for (group, scores) in scores[..whole].chunks_exact_mut(TOGETHER).enumerate() {
+            let at = first + group * TOGETHER;
+            let (k_ahead, v_ahead) = if short {
+                (k.at(at).wrapping_add(next[0]), v.at(at).wrapping_add(next[1]))
+            } else {
+                (k.at(at + AHEAD), v.at(at))
+            };
+            for line in (0..TOGETHER * q.len()).step_by(LINE) {
+                prefetch(k_ahead.wrapping_add(line));
+                prefetch(v_ahead.wrapping_add(line));
+            }
+            let keys: [&[f32]; TOGETHER] = std::array::from_fn(|key| k.row(at + key));
+            let [found] = tile::<S, TOGETHER, 1, NEAR>(simd, keys, [q]);
+            scores.copy_from_slice(&found);
+        }
+        for (at, score) in scores.iter_mut().enumerate().skip(whole) {
+            if short {
+                for line in (0..q.len()).step_by(LINE) {
+                    prefetch(k.at(first + at).wrapping_add(next[0] + line));
+                    prefetch(v.at(first + at).wrapping_add(next[1] + line));
+                }
+            }
+            let [[found]] = tile::<S, 1, 1, NEAR>(simd, [k.row(first + at)], [q]);
+            *score = found;
+        }
+    }
+}
+
+/// `share · Σ weights v` of `N` vectors of columns from vector `at` on; returns `N`. Keys are added up in the same order wherever one
+/// part ends and the other begins.
 #[inline(always)]
 fn weighted<S: Simd, const N: usize>(
     simd: S,
     weights: &[f32],
-    v: &Matrix<'_>,
-    [first, at]: [usize; 2],
+    parts: &[Part<'_>; 2],
+    at: usize,
     share: f32,
     out: &mut [f32],
 ) -> usize {
     let columns = at * S::F32_LANES..(at + N) * S::F32_LANES;
-    let values = |key: usize| &S::as_simd_f32s(&v.row(first + key)[columns.clone()]).0[..N];
-    // Two sums for each vector: one alone would wait for itself.
-    let mut sums = [[simd.splat_f32s(0.0); N]; 2];
-    let mut add = |side: usize, key: usize, weight: f32| {
-        let (weight, values) = (simd.splat_f32s(weight), values(key));
-        for n in 0..N {
-            sums[side][n] = simd.mul_add_e_f32s(weight, values[n], sums[side][n]);
+    // Two sums for each vector, of even and odd keys: one alone would wait for itself.
+    let (mut even, mut odd) = ([simd.splat_f32s(0.0); N], [simd.splat_f32s(0.0); N]);
+    let (of_prompt, own) = weights.split_at(parts[0].keys.len());
+    let mut after_an_even_one = false;
+    for (part, mut weights) in parts.iter().zip([of_prompt, own]) {
+        let mut key = part.keys.start;
+        if after_an_even_one && let [weight, rest @ ..] = weights {
+            add_value::<S, N>(simd, &mut odd, &part.v.row(key)[columns.clone()], *weight);
+            (key, weights, after_an_even_one) = (key + 1, rest, false);
         }
-    };
-    let (pairs, last) = weights.as_chunks::<2>();
-    for (pair, &[even, odd]) in pairs.iter().enumerate() {
-        add(0, 2 * pair, even);
-        add(1, 2 * pair + 1, odd);
-    }
-    if let [last] = *last {
-        add(0, 2 * pairs.len(), last);
+        let (pairs, last) = weights.as_chunks::<2>();
+        for pair in pairs {
+            add_value::<S, N>(simd, &mut even, &part.v.row(key)[columns.clone()], pair[0]);
+            add_value::<S, N>(simd, &mut odd, &part.v.row(key + 1)[columns.clone()], pair[1]);
+            key += 2;
+        }
+        if let [last] = *last {
+            add_value::<S, N>(simd, &mut even, &part.v.row(key)[columns.clone()], last);
+            after_an_even_one = true;
+        }
     }
     let share = simd.splat_f32s(share);
     let out = S::as_mut_simd_f32s(&mut out[columns.clone()]).0;
     for n in 0..N {
-        out[n] = simd.mul_f32s(share, simd.add_f32s(sums[0][n], sums[1][n]));
+        out[n] = simd.mul_f32s(share, simd.add_f32s(even[n], odd[n]));
     }
     N
+}
+
+/// `sums + weight · values`.
+#[inline(always)]
+fn add_value<S: Simd, const N: usize>(
+    simd: S,
+    sums: &mut [S::f32s; N],
+    values: &[f32],
+    weight: f32,
+) {
+    let (weight, values) = (simd.splat_f32s(weight), &S::as_simd_f32s(values).0[..N]);
+    for n in 0..N {
+        sums[n] = simd.mul_add_e_f32s(weight, values[n], sums[n]);
+    }
 }
 
 /// Places for the gradients of q, k and v of one sequence.

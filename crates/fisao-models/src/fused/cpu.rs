@@ -88,7 +88,11 @@ fn prepared<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> [
         operation,
         Operation::Linear(_) | Operation::LowRankLinear { .. } | Operation::HeadLogProbs { .. }
     );
-    let by_strides = affine || matches!(operation, Operation::Rotary(_) | Operation::Attention(_));
+    let by_heads = matches!(
+        operation,
+        Operation::Rotary(_) | Operation::Attention(_) | Operation::SharedAttention { .. }
+    );
+    let by_strides = affine || by_heads;
     let mut place = 0..;
     inputs.map(|input| {
         let is_weight = affine && place.next() == Some(1);
@@ -132,7 +136,12 @@ fn forward<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> Fl
         }
         (Operation::Attention(mask), [q, k, v]) => {
             let (q, k, v) = (view::<4>(q), view::<4>(k), view::<4>(v));
-            heads_inside(attention::forward(q, k, v, mask), q.shape)
+            heads_inside(attention::forward(q, None, [k, v], mask), q.shape)
+        }
+        (Operation::SharedAttention { mask, of }, [q, before @ .., k, v]) => {
+            let before = attention::Prompts { k: view(&before[0]), v: view(&before[1]), of };
+            let (q, k, v) = (view::<4>(q), view::<4>(k), view::<4>(v));
+            heads_inside(attention::forward(q, Some(before), [k, v], mask), q.shape)
         }
         (Operation::TokenLogProbs { targets, temperature }, [logits]) => {
             let out = token_log_probs::forward(values(logits), shape[1], targets, *temperature);
@@ -308,6 +317,9 @@ impl FusedGradients for Flex {
                 let found = attention::backward(views, view(&gradient), mask);
                 let pairs = found.into_iter().zip(shapes);
                 pairs.map(|(values, shape)| Some(heads_inside(values, shape))).collect()
+            }
+            (Operation::SharedAttention { .. }, _) => {
+                panic!("nothing trains through keys and values that are kept")
             }
             (Operation::TokenLogProbs { targets, temperature }, [logits]) => {
                 let (logits, g) = (values(logits), values(&gradient));

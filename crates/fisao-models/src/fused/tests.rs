@@ -9,9 +9,9 @@ use super::attention::Mask;
 use super::rotary::Angles;
 use super::{Operation, adapted, linear, one, simd, three, two};
 use crate::activation::Activation;
-use crate::attention::composed as composed_attention;
+use crate::attention::{attend_behind, composed as composed_attention};
 use crate::linear::ActivationDtype;
-use crate::parameters::{floats, from_floats};
+use crate::parameters::{floats, from_floats, indices};
 use crate::sequences::composed as composed_log_probs;
 
 /// Largest difference allowed between two f32 computations of one number of order 1.
@@ -235,6 +235,38 @@ fn attention_under_every_mask_and_grouping() {
                     composed_attention(q, k, v, &mask)
                 },
             );
+        }
+    }
+}
+
+/// To the bit, wherever the prompt ends, for one query and for several, with padding that ends in the prompt and behind it.
+#[test]
+fn attention_behind_a_prompt_is_that_behind_a_copy_of_it() {
+    let of = vec![1, 0, 1];
+    for (width, heads, key_heads) in [(8, 4, 2), (32, 2, 2), (67, 2, 1)] {
+        for (queries, before, own) in [(1, 21, 18), (1, 16, 1), (1, 33, 5), (1, 2, 40), (4, 21, 9)]
+        {
+            for first in [vec![], vec![0, 3, before], vec![before, before - 1, 1]] {
+                let plain = |shape: [usize; 4], seed| -> Tensor<4> {
+                    from_floats(random(shape.iter().product(), seed), shape, &Device::flex())
+                };
+                let q = plain([3, heads, queries, width], 41);
+                let prompts = [42, 43].map(|seed| plain([2, key_heads, before, width], seed));
+                let own = [44, 45].map(|seed| plain([3, key_heads, own, width], seed));
+                let mask = Mask::Causal { first: first.clone().into() };
+                let copied = |at: usize| {
+                    let rows = indices(of.iter().map(|&row| row as i64).collect(), &Device::flex());
+                    Tensor::cat(vec![prompts[at].clone().select(0, rows), own[at].clone()], 2)
+                };
+                let operation = Operation::Attention(mask.clone());
+                let expected: Tensor<4> = three(q.clone(), copied(0), copied(1), operation);
+                let [before_k, before_v] = prompts.clone();
+                let [own_k, own_v] = own.clone();
+                let of = of.clone().into();
+                let found = attend_behind(q, (before_k, before_v), of, (own_k, own_v), &mask);
+                let same = floats(&found) == floats(&expected);
+                assert!(same, "{queries} queries behind {before} + {first:?}, width {width}");
+            }
         }
     }
 }

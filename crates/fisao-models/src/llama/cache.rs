@@ -1,18 +1,38 @@
 //! Keys and values of positions the decoder has already seen.
 
-use burn::tensor::{Device, Int, Tensor};
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor};
 
 use super::LlamaConfig;
+use crate::attention::{Mask, attend, attend_behind};
+use crate::fused::is_cpu;
 use crate::parameters::indices;
+
+/// Keys and values of one layer.
+type KeysAndValues = (Tensor<4>, Tensor<4>);
 
 /// Keys and values of the positions seen so far, one pair per layer.
 #[derive(Debug, Clone)]
 pub struct KvCache {
+    /// What stands before everything else.
+    shared: Option<Shared>,
     /// `[room for sequences, heads, room for positions, width]`.
-    layers: Vec<(Tensor<4>, Tensor<4>)>,
+    layers: Vec<KeysAndValues>,
     /// Sequences there are, in the first places.
     sequences: usize,
+    /// Positions that are filled of those of each sequence's own.
     filled: usize,
+}
+
+/// Positions that several sequences have in common.
+#[derive(Debug, Clone)]
+struct Shared {
+    /// `[prompts, heads, positions, width]`.
+    layers: Vec<KeysAndValues>,
+    positions: usize,
+    /// Which prompt each sequence goes on from.
+    of: Arc<Vec<usize>>,
 }
 
 impl KvCache {
@@ -22,7 +42,7 @@ impl KvCache {
         let layers = (0..config.num_hidden_layers)
             .map(|_| (Tensor::zeros(shape, device), Tensor::zeros(shape, device)))
             .collect();
-        Self { layers, sequences: batch, filled: 0 }
+        Self { shared: None, layers, sequences: batch, filled: 0 }
     }
 
     /// Memory that one sequence of this many positions takes, bytes.
@@ -33,7 +53,7 @@ impl KvCache {
 
     /// How many positions are filled.
     pub fn filled(&self) -> usize {
-        self.filled
+        self.shared.as_ref().map_or(0, |shared| shared.positions) + self.filled
     }
 
     /// Counts `new` positions that every layer has appended.
@@ -41,26 +61,43 @@ impl KvCache {
         self.filled += new;
     }
 
-    /// The sequences at `rows`, in that order, with room for `more` positions.
+    /// A sequence for each of `rows`, which goes on from the sequence of that number, with room for `more` positions. On the CPU
+    /// what they have in common stays where it is, once.
     #[must_use]
-    pub(crate) fn spread(self, rows: &Tensor<1, Int>, more: usize) -> Self {
-        let sequences = rows.dims()[0];
-        let filled = self.filled;
+    pub(crate) fn spread(self, rows: Vec<usize>, more: usize) -> Self {
+        assert!(self.shared.is_none(), "sequences that have gone on do so for themselves");
+        let (sequences, filled) = (rows.len(), self.filled);
+        let device = self.layers[0].0.device();
+        let room = |old: &Tensor<4>, positions: usize| {
+            let [_, heads, _, width] = old.dims();
+            Tensor::zeros([sequences, heads, positions, width], &device)
+        };
+        if is_cpu(&device) {
+            let layers = self.layers.iter().map(|(k, v)| (room(k, more), room(v, more))).collect();
+            let seen = |x: Tensor<4>| x.narrow(2, 0, filled);
+            let seen = self.layers.into_iter().map(|(k, v)| (seen(k), seen(v))).collect();
+            let shared = Shared { layers: seen, positions: filled, of: Arc::new(rows) };
+            return Self { shared: Some(shared), layers, sequences, filled: 0 };
+        }
+        let rows = indices(rows.into_iter().map(|row| row as i64).collect(), &device);
         let spread = |old: Tensor<4>| {
             let [_, heads, _, width] = old.dims();
+            let room = room(&old, filled + more);
             let read = old.narrow(2, 0, filled).select(0, rows.clone());
-            let room = Tensor::zeros([sequences, heads, filled + more, width], &read.device());
             room.slice_assign([0..sequences, 0..heads, 0..filled, 0..width], read)
         };
         let layers = self.layers.into_iter().map(|(k, v)| (spread(k), spread(v))).collect();
-        Self { layers, sequences, filled }
+        Self { shared: None, layers, sequences, filled }
     }
 
     /// Drops the sequence at `row`; the last one takes its place.
     pub(crate) fn swap_remove(&mut self, row: usize) {
         self.sequences -= 1;
         let last = self.sequences;
-        if row == last {
+        if let Some(shared) = &mut self.shared {
+            Arc::make_mut(&mut shared.of).swap_remove(row);
+        }
+        if row == last || self.filled == 0 {
             return;
         }
         let filled = self.filled;
@@ -74,13 +111,25 @@ impl KvCache {
         }
     }
 
-    /// Appends to one layer and returns everything it holds.
-    pub(super) fn extend(
+    /// Appends to one layer; what `q` makes of everything it holds.
+    pub(super) fn attend(
         &mut self,
         layer: usize,
-        k: Tensor<4>,
-        v: Tensor<4>,
-    ) -> (Tensor<4>, Tensor<4>) {
+        q: Tensor<4>,
+        (k, v): KeysAndValues,
+        mask: &Mask,
+    ) -> Tensor<4> {
+        let (k, v) = self.extend(layer, k, v);
+        match &self.shared {
+            None => attend(q, k, v, mask),
+            Some(Shared { layers, of, .. }) => {
+                attend_behind(q, layers[layer].clone(), Arc::clone(of), (k, v), mask)
+            }
+        }
+    }
+
+    /// Appends to one layer and returns everything it holds of the sequences' own.
+    fn extend(&mut self, layer: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let [batch, heads, new, width] = k.dims();
         assert_eq!(batch, self.sequences, "every sequence goes on by as many positions");
         let end = self.filled + new;

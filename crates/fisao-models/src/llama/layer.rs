@@ -103,11 +103,10 @@ impl DecoderLayer {
         let v = split_heads(self.v_proj.forward(normed), batch, length, self.key_value_heads);
         let q = context.rotation.apply(q);
         let k = context.rotation.apply(k);
-        let (k, v) = match cache {
-            Some((cache, layer)) => cache.extend(layer, k, v),
-            None => (k, v),
-        };
-        let mixed = merge_heads(attend(q, k, v, context.mask));
+        let mixed = merge_heads(match cache {
+            Some((cache, layer)) => cache.attend(layer, q, (k, v), context.mask),
+            None => attend(q, k, v, context.mask),
+        });
         let (x, mixed) = match wanted {
             Some(rows) => (x.select(0, rows.clone()), mixed.select(0, rows.clone())),
             None => (x, mixed),
