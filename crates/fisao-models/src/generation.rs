@@ -156,16 +156,12 @@ impl Llava {
     ) {
         let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
         let mut clock = Clock::start();
-        let budget = sampling.max_new_tokens;
-        let (mut cache, mut hidden) = if samples == 1 {
-            self.prefill(prompts, longest, budget, features)
-        } else {
-            let (cache, hidden) = self.prefill(prompts, longest, 0, features);
-            let rows = (0..prompts.len()).flat_map(|row| std::iter::repeat_n(row, samples));
-            let rows: Vec<usize> = rows.collect();
-            let states = indices(rows.iter().map(|&row| row as i64).collect(), &self.device());
-            (cache.spread(rows, budget), hidden.select(0, states))
-        };
+        let (cache, hidden) = self.prefill(prompts, longest, features);
+        let rows = (0..prompts.len()).flat_map(|row| std::iter::repeat_n(row, samples));
+        let rows: Vec<usize> = rows.collect();
+        let states = indices(rows.iter().map(|&row| row as i64).collect(), &self.device());
+        let mut hidden = hidden.select(0, states);
+        let mut cache = cache.spread(rows, sampling.max_new_tokens);
         let mut open: Vec<Open> = open_rows(prompts, samples, longest, sampling.seed);
         for step in 0..sampling.max_new_tokens {
             let logits = floats(&self.language_model().logits(hidden));
@@ -189,12 +185,11 @@ impl Llava {
         clock.tell("responses written", results.iter().map(|result| result.tokens.len() - 1).sum());
     }
 
-    /// Runs the prompts; returns their cache, with room for `budget` more positions, and the state at each prompt's last token.
+    /// Runs the prompts; returns their cache and the state at each prompt's last token.
     pub(crate) fn prefill(
         &self,
         prompts: &[Prompt],
         longest: usize,
-        budget: usize,
         features: &ImageFeatures,
     ) -> (KvCache, Tensor<2>) {
         let device = self.device();
@@ -214,7 +209,7 @@ impl Llava {
             .collect::<Vec<_>>();
         let mask = Mask::Causal { first: padding.into() };
         let config = self.language_model().config();
-        let mut cache = KvCache::new(config, batch, longest + budget, &device);
+        let mut cache = KvCache::new(config, batch, longest, &device);
         let last = (0..batch).map(|row| (row * longest + longest - 1) as i64).collect();
         let wanted = Some(indices(last, &device));
         let pass = Pass { batch, positions: &positions, mask: &mask, wanted };

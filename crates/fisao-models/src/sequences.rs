@@ -86,7 +86,7 @@ impl Llava {
         let longest = examples.iter().map(|example| example.prompt.len()).max().unwrap_or(0);
         // The last token of a response predicts nothing that is scored.
         let length = examples.iter().map(|example| example.response.len() - 1).max().unwrap_or(0);
-        let (cache, read) = self.prefill(&prompts, longest, 0, features);
+        let (cache, read) = self.prefill(&prompts, longest, features);
         let group_of: Vec<usize> = groups
             .iter()
             .enumerate()

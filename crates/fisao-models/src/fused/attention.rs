@@ -193,40 +193,38 @@ pub(super) fn forward(
         let prompt = before
             .map(|Prompts { k, v, of }| (head(&k, of[row], shared), head(&v, of[row], shared)));
         let scale = sizes.scale();
-        let in_one_piece = |x: &Matrix<'_>| x.column_stride == 1;
-        let (prompt_k, prompt_v) = prompt.unzip();
-        let all = [Some(q), Some(own_k), Some(own_v), prompt_k, prompt_v];
-        if queries == 1 && all.iter().flatten().all(in_one_piece) {
+        // Without a prompt, none of its keys.
+        let nothing = || (own_k.some_rows(0..0), own_v.some_rows(0..0));
+        let (prompt_k, prompt_v) = prompt.unwrap_or_else(nothing);
+        let all = [q, own_k, own_v, prompt_k, prompt_v];
+        if queries == 1 && all.iter().all(|x| x.column_stride == 1) {
             let Range { start, end } = mask.visible(row, 0, [queries, keys]);
-            let first = keys - own_k.rows;
+            let first = prompt_k.rows;
+            let strides =
+                before.map_or([0; 2], |prompts| [prompts.k.strides[1], prompts.v.strides[1]]);
+            let of_prompt = Part {
+                k: prompt_k,
+                v: prompt_v,
+                next: strides,
+                keys: start.min(first)..end.min(first),
+            };
             let own = Part {
                 k: own_k,
                 v: own_v,
                 next: [k.strides[1], v.strides[1]],
                 keys: start.max(first) - first..end.max(first) - first,
             };
-            let prompt = match (before, prompt) {
-                (Some(prompts), Some((k, v))) => Part {
-                    k,
-                    v,
-                    next: [prompts.k.strides[1], prompts.v.strides[1]],
-                    keys: start.min(first)..end.min(first),
-                },
-                _ => Part { keys: 0..0, ..own.clone() },
-            };
             let out = &mut out[..width];
-            arch().dispatch(Step { q: q.row(0), parts: [prompt, own], scale, scores, out });
+            arch().dispatch(Step { q: q.row(0), parts: [of_prompt, own], scale, scores, out });
             return;
         }
-        let joined = |first: Option<Matrix<'_>>, own: Matrix<'_>| match first {
-            Some(first) => [by_rows(first), by_rows(own)].concat(),
-            None => Vec::new(),
-        };
-        let (k, v) = (joined(prompt_k, own_k), joined(prompt_v, own_v));
-        let (k, v) = if prompt.is_some() {
-            (Matrix::dense(&k, keys, width), Matrix::dense(&v, keys, width))
+        let joined;
+        let [k, v] = if prompt.is_some() {
+            joined = [(prompt_k, own_k), (prompt_v, own_v)]
+                .map(|(first, own)| [by_rows(first), by_rows(own)].concat());
+            joined.each_ref().map(|x| Matrix::dense(x, keys, width))
         } else {
-            (own_k, own_v)
+            [own_k, own_v]
         };
         let turned = by_rows(k.transposed());
         let k = Matrix::dense(&turned, width, keys);
@@ -261,7 +259,6 @@ pub(super) fn forward(
 }
 
 /// Keys that lie one after the other, and their values; rows in one piece each.
-#[derive(Clone)]
 struct Part<'a> {
     k: Matrix<'a>,
     v: Matrix<'a>,

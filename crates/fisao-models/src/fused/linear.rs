@@ -139,21 +139,18 @@ pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Vec<f32> {
     if a.rows == 0 || b.columns == 0 || a.columns == 0 {
         return vec![0.0; a.rows * b.columns];
     }
-    if let Some(found) = thin_product(a, b, scale) {
-        return found;
+    if outer_products::suit(a, b) {
+        return outer_products::product(a, b, scale);
     }
-    general_product(a, b, scale)
+    thin_product(a, b, scale).unwrap_or_else(|| general_product(a, b, scale))
 }
 
-/// A product of which one side has few rows or columns, as those of an adapter have.
+/// A product with few columns, as those of an adapter have, by way of its transpose, which has few rows.
 fn thin_product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Option<Vec<f32>> {
-    if outer_products::suit(a, b) {
-        return Some(outer_products::product(a, b, scale));
-    }
     if a.rows <= FEW_ROWS || b.columns > FEW_ROWS {
         return None;
     }
-    // Of `bᵀ aᵀ`, its transpose, the left side has few rows.
+    // The transpose is `bᵀ aᵀ`.
     let mut few = by_rows(b.transposed());
     for value in &mut few {
         *value *= scale;
@@ -172,11 +169,14 @@ fn thin_product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Option<Vec<f32>> {
 /// The same matrix row by row, where it may lie by columns.
 pub(super) fn by_rows(matrix: Matrix<'_>) -> Vec<f32> {
     if matrix.column_stride == 1 {
-        return (0..matrix.rows).flat_map(|row| matrix.row(row)).copied().collect();
+        let mut out = Vec::with_capacity(matrix.rows * matrix.columns);
+        (0..matrix.rows).for_each(|row| out.extend_from_slice(matrix.row(row)));
+        return out;
     }
     transposed(matrix.transposed())
 }
 
+/// The product by gemm.
 #[expect(unsafe_code, reason = "zeros that are written over at once would cost a pass over memory")]
 fn general_product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Vec<f32> {
     let length = a.rows * b.columns;

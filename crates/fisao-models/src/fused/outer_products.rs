@@ -51,11 +51,10 @@ pub(super) fn multiply(
     assert_eq!(a.columns, b.rows, "inner sizes of a product");
     let (rows, width) = (a.rows, b.columns);
     let work = |out: &mut [f32], stride: usize, a: Matrix<'_>, columns: Range<usize>, add: bool| {
-        let product = Product { out, stride, a, b, columns, scale, add };
         if a.column_stride == 1 {
-            arch().dispatch(ByRows(product));
+            arch().dispatch(Product::<true> { out, stride, a, b, columns, scale, add });
         } else {
-            arch().dispatch(ByColumns(product));
+            arch().dispatch(Product::<false> { out, stride, a, b, columns, scale, add });
         }
     };
     let shared = rows * a.columns * width >= SHARED && rayon::current_num_threads() > 1;
@@ -101,8 +100,8 @@ pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Vec<f32> {
     out
 }
 
-/// Some columns of a product, at the beginning of rows of `out`.
-struct Product<'a> {
+/// Some columns of a product, at the beginning of rows of `out`; `a` lies `BY_ROWS` or by columns.
+struct Product<'a, const BY_ROWS: bool> {
     out: &'a mut [f32],
     stride: usize,
     a: Matrix<'a>,
@@ -112,34 +111,12 @@ struct Product<'a> {
     add: bool,
 }
 
-/// One whose `a` lies by rows.
-struct ByRows<'a>(Product<'a>);
-
-/// One whose `a` lies by columns.
-struct ByColumns<'a>(Product<'a>);
-
-impl WithSimd for ByRows<'_> {
+impl<const BY_ROWS: bool> WithSimd for Product<'_, BY_ROWS> {
     type Output = ();
 
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        self.0.compute::<S, true>(simd);
-    }
-}
-
-impl WithSimd for ByColumns<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        self.0.compute::<S, false>(simd);
-    }
-}
-
-impl Product<'_> {
     /// Tiles as large as the registers hold: 32 of them with AVX-512, else 16. What has fewer rows gets more columns.
     #[inline(always)]
-    fn compute<S: Simd, const BY_ROWS: bool>(mut self, simd: S) {
+    fn with_simd<S: Simd>(mut self, simd: S) {
         let inner = self.a.columns;
         if inner == 0 && !self.add {
             let width = self.columns.len();
@@ -152,20 +129,22 @@ impl Product<'_> {
             let depth = first..(first + DEPTH).min(inner);
             let mut row = 0;
             if S::F32_LANES >= 16 {
-                row = self.rows::<S, 8, 3, BY_ROWS>(simd, row, &depth);
-                row = self.rows::<S, 4, 6, BY_ROWS>(simd, row, &depth);
+                row = self.rows::<S, 8, 3>(simd, row, &depth);
+                row = self.rows::<S, 4, 6>(simd, row, &depth);
             } else {
-                row = self.rows::<S, 4, 3, BY_ROWS>(simd, row, &depth);
+                row = self.rows::<S, 4, 3>(simd, row, &depth);
             }
-            self.rows::<S, 1, 8, BY_ROWS>(simd, row, &depth);
+            self.rows::<S, 1, 8>(simd, row, &depth);
             self.add = true;
         }
     }
+}
 
+impl<const BY_ROWS: bool> Product<'_, BY_ROWS> {
     /// All whole groups of `R` rows from `first` on, some `V` vectors of columns at a time; gives back the first row that is
     /// in none.
     #[inline(always)]
-    fn rows<S: Simd, const R: usize, const V: usize, const BY_ROWS: bool>(
+    fn rows<S: Simd, const R: usize, const V: usize>(
         &mut self,
         simd: S,
         first: usize,
@@ -189,19 +168,19 @@ impl Product<'_> {
             }
             for row in (first..end).step_by(R) {
                 match (taken, row == first) {
-                    (1, _) => self.tile::<S, R, 1, BY_ROWS, true, false>(simd, row, column, depth),
-                    (2, _) => self.tile::<S, R, 2, BY_ROWS, true, false>(simd, row, column, depth),
+                    (1, _) => self.tile::<S, R, 1, true, false>(simd, row, column, depth),
+                    (2, _) => self.tile::<S, R, 2, true, false>(simd, row, column, depth),
                     (_, true) => {
-                        self.tile::<S, R, V, BY_ROWS, true, true>(simd, row, column, depth);
+                        self.tile::<S, R, V, true, true>(simd, row, column, depth);
                     }
-                    _ => self.tile::<S, R, V, BY_ROWS, true, false>(simd, row, column, depth),
+                    _ => self.tile::<S, R, V, true, false>(simd, row, column, depth),
                 }
             }
             column += taken * S::F32_LANES;
         }
         if column < self.columns.end {
             for row in (first..end).step_by(R) {
-                self.tile::<S, R, 1, BY_ROWS, false, false>(simd, row, column, depth);
+                self.tile::<S, R, 1, false, false>(simd, row, column, depth);
             }
         }
         end
@@ -214,14 +193,7 @@ impl Product<'_> {
         clippy::needless_range_loop,
         reason = "through iterators the sums go by way of memory"
     )]
-    fn tile<
-        S: Simd,
-        const R: usize,
-        const V: usize,
-        const BY_ROWS: bool,
-        const WHOLE: bool,
-        const ASK: bool,
-    >(
+    fn tile<S: Simd, const R: usize, const V: usize, const WHOLE: bool, const ASK: bool>(
         &mut self,
         simd: S,
         row: usize,

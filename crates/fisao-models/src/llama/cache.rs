@@ -116,10 +116,10 @@ impl KvCache {
         &mut self,
         layer: usize,
         q: Tensor<4>,
-        (k, v): KeysAndValues,
+        new: KeysAndValues,
         mask: &Mask,
     ) -> Tensor<4> {
-        let (k, v) = self.extend(layer, k, v);
+        let (k, v) = self.extend(layer, new);
         match &self.shared {
             None => attend(q, k, v, mask),
             Some(Shared { layers, of, .. }) => {
@@ -129,7 +129,7 @@ impl KvCache {
     }
 
     /// Appends to one layer and returns everything it holds of the sequences' own.
-    fn extend(&mut self, layer: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    fn extend(&mut self, layer: usize, (k, v): KeysAndValues) -> KeysAndValues {
         let [batch, heads, new, width] = k.dims();
         assert_eq!(batch, self.sequences, "every sequence goes on by as many positions");
         let end = self.filled + new;
