@@ -26,18 +26,20 @@ mod few_rows;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 mod low_rank;
+pub(crate) mod maps;
 mod narrow_linear;
 mod outer_products;
 pub(crate) mod rms_norm;
 pub(crate) mod rotary;
 mod rows;
 mod simd;
+mod space;
 pub(crate) mod swiglu;
 #[cfg(test)]
 mod tests;
 pub(crate) mod token_log_probs;
 mod transpose;
-mod view;
+pub(crate) mod view;
 
 use std::sync::Arc;
 
@@ -48,6 +50,7 @@ use burn::tensor::{DType, Device, Tensor};
 use crate::activation::Activation;
 use crate::linear::ActivationDtype;
 
+pub(crate) use rows::accumulate;
 pub(crate) use simd::{exponentials, highest, vectorised};
 
 /// One fused operation with everything about it that is not a tensor.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::Mask;
 use crate::fused::{exponentials, highest, is_cpu};
-use crate::llama::{KvCache, Pass};
+use crate::llama::{Beginning, Continuation, KvCache, Pass};
 use crate::llava::{ImageFeatures, Llava};
 use crate::parallel::{awake, shares_on};
 use crate::parameters::{floats, indices};
@@ -63,6 +63,18 @@ pub struct Generated {
 }
 
 impl Generated {
+    /// Makes room for a response of so many tokens.
+    fn reserve(&mut self, tokens: usize) {
+        self.tokens.reserve(tokens);
+        self.logprobs.reserve(tokens);
+    }
+
+    /// Gives back the room it has not used.
+    fn shrink(&mut self) {
+        self.tokens.shrink_to_fit();
+        self.logprobs.shrink_to_fit();
+    }
+
     /// The ids without the end token.
     pub fn text_tokens(&self) -> &[u32] {
         match self.finish {
@@ -160,27 +172,32 @@ impl Llava {
         let rows = (0..prompts.len()).flat_map(|row| std::iter::repeat_n(row, samples));
         let rows: Vec<usize> = rows.collect();
         let states = indices(rows.iter().map(|&row| row as i64).collect(), &self.device());
-        let mut hidden = hidden.select(0, states);
-        let mut cache = cache.spread(rows, sampling.max_new_tokens);
+        let logits = floats(&self.language_model().logits(hidden.select(0, states)));
+        clock.tell("prompts read", prompts.len() * longest);
         let mut open: Vec<Open> = open_rows(prompts, samples, longest, sampling.seed);
-        for step in 0..sampling.max_new_tokens {
-            let logits = floats(&self.language_model().logits(hidden));
-            if step == 0 {
-                clock.tell("prompts read", prompts.len() * longest);
-            }
-            let mut next = self.choose(&logits, &mut open, results, sampling.temperature);
+        let padding = open.iter().map(|row| row.padding).collect();
+        let beginning = Beginning { cache, of: rows, padding, more: sampling.max_new_tokens };
+        let mut continuation = Continuation::new(self.language_model(), beginning);
+        let mut choice = Choice::new(self, sampling, open.len());
+        for result in results.iter_mut() {
+            result.reserve(sampling.max_new_tokens);
+        }
+        choice.make(&logits, &mut open, results);
+        for _ in 1..sampling.max_new_tokens {
             for row in (0..open.len()).rev() {
                 if results[open[row].slot].finish == FinishReason::Stop {
                     open.swap_remove(row);
-                    next.swap_remove(row);
-                    cache.swap_remove(row);
+                    choice.tokens.swap_remove(row);
+                    continuation.swap_remove(row);
                 }
             }
-            if open.is_empty() || step + 1 == sampling.max_new_tokens {
+            if open.is_empty() {
                 break;
             }
-            hidden = self.step(&next, &open, &mut cache);
+            let logits = continuation.step(&choice.tokens);
+            choice.make(logits, &mut open, results);
         }
+        results.iter_mut().for_each(Generated::shrink);
         // The first token of each response comes from reading its prompt.
         clock.tell("responses written", results.iter().map(|result| result.tokens.len() - 1).sum());
     }
@@ -216,43 +233,39 @@ impl Llava {
         let hidden = self.language_model().forward(x, &pass, Some(&mut cache));
         (cache, hidden)
     }
+}
 
-    /// Feeds one token per open row; returns the states that predict the next ones.
-    fn step(&self, tokens: &[u32], open: &[Open], cache: &mut KvCache) -> Tensor<2> {
-        let device = self.device();
-        let filled = cache.filled();
-        let ids = tokens.iter().map(|&id| i64::from(id)).collect();
-        let x = self.language_model().embed(indices(ids, &device));
-        let positions: Vec<usize> = open.iter().map(|row| filled - row.padding).collect();
-        let mask = Mask::Causal { first: open.iter().map(|row| row.padding).collect() };
-        let pass = Pass { batch: open.len(), positions: &positions, mask: &mask, wanted: None };
-        self.language_model().forward(x, &pass, Some(cache))
+/// Picks the next token of every open row, in memory that is kept.
+struct Choice<'a> {
+    model: &'a Llava,
+    temperature: f64,
+    /// The last one of each row.
+    tokens: Vec<u32>,
+    /// Unnormalised probabilities of one row.
+    weights: Vec<f64>,
+}
+
+impl<'a> Choice<'a> {
+    fn new(model: &'a Llava, sampling: &Sampling, rows: usize) -> Self {
+        let tokens = Vec::with_capacity(rows);
+        Self { model, temperature: sampling.temperature, tokens, weights: Vec::new() }
     }
 
-    /// Picks the next token of every open row and records it.
-    fn choose(
-        &self,
-        logits: &[f32],
-        open: &mut [Open],
-        results: &mut [Generated],
-        temperature: f64,
-    ) -> Vec<u32> {
-        let vocabulary = self.config().text.vocab_size;
-        let config = self.config();
+    /// Picks by unnormalised log-probabilities, `[open rows, vocabulary]`, and records it.
+    fn make(&mut self, logits: &[f32], open: &mut [Open], results: &mut [Generated]) {
+        let config = self.model.config();
         let ends = |token| token == config.eos_token_id || config.stop_token_ids.contains(&token);
-        open.iter_mut()
-            .zip(logits.chunks_exact(vocabulary))
-            .map(|(row, logits)| {
-                let (token, logprob) = pick(logits, temperature, &mut row.rng);
-                let result = &mut results[row.slot];
-                result.tokens.push(token);
-                result.logprobs.push(logprob);
-                if ends(token) {
-                    result.finish = FinishReason::Stop;
-                }
-                token
-            })
-            .collect()
+        self.tokens.clear();
+        for (row, logits) in open.iter_mut().zip(logits.chunks_exact(config.text.vocab_size)) {
+            let (token, logprob) = pick(logits, self.temperature, &mut row.rng, &mut self.weights);
+            let result = &mut results[row.slot];
+            result.tokens.push(token);
+            result.logprobs.push(logprob);
+            if ends(token) {
+                result.finish = FinishReason::Stop;
+            }
+            self.tokens.push(token);
+        }
     }
 }
 
@@ -270,10 +283,15 @@ fn open_rows(prompts: &[Prompt], samples: usize, longest: usize, seed: u64) -> V
 }
 
 /// A token and its log-probability: the most likely one at temperature 0, else a draw.
-fn pick(logits: &[f32], temperature: f64, rng: &mut ChaCha8Rng) -> (u32, f32) {
+fn pick(
+    logits: &[f32],
+    temperature: f64,
+    rng: &mut ChaCha8Rng,
+    weights: &mut Vec<f64>,
+) -> (u32, f32) {
     let scale = if temperature > 0.0 { 1.0 / temperature } else { 1.0 };
     let highest = highest(logits);
-    let (weights, total) = exponentials(logits, highest, scale);
+    let total = exponentials(weights, logits, highest, scale);
     let chosen = if temperature > 0.0 {
         let mut left = rng.random::<f64>() * total;
         weights

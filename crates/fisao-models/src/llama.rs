@@ -4,6 +4,8 @@
 //! mirror it. Rotary halves follow the "rotate half" convention of Hugging Face checkpoints.
 
 mod cache;
+mod continuation;
+mod cpu_decoding;
 mod layer;
 mod recomputation;
 mod rotary;
@@ -18,6 +20,7 @@ use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{WeightError, WeightSource};
 
 pub use cache::KvCache;
+pub(crate) use continuation::{Beginning, Continuation};
 use layer::{Context, DecoderLayer};
 pub use recomputation::LayerInputs;
 use rotary::Rotary;

@@ -60,8 +60,8 @@ impl Parameters for LayerNorm {
 /// `x / √(mean(x²) + ε) · γ` (Zhang & Sennrich 2019), as Llama uses it.
 #[derive(Debug, Clone)]
 pub struct RmsNorm {
-    weight: Tensor<1>,
-    epsilon: f64,
+    pub(crate) weight: Tensor<1>,
+    pub(crate) epsilon: f64,
 }
 
 impl RmsNorm {

@@ -12,8 +12,9 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::few_rows::{NEAR, tile};
-use super::linear::{Matrix, by_rows, multiply};
+use super::linear::{Matrix, fill_by_rows, multiply};
 use super::simd::{arch, exp, largest, prefetch, sum, sum_pairs, vectorised};
+use super::space::Space;
 use super::view::View;
 
 /// Elements of the keys of one sequence from which a step of decoding is worth sharing among threads.
@@ -159,11 +160,11 @@ impl<'a> Block<'a> {
 
 /// Keys and values of prompts, `[prompts, key heads, positions, d]`, which sequences go on from.
 #[derive(Clone, Copy)]
-pub(super) struct Prompts<'a> {
-    pub(super) k: View<'a, 4>,
-    pub(super) v: View<'a, 4>,
+pub(crate) struct Prompts<'a> {
+    pub(crate) k: View<'a, 4>,
+    pub(crate) v: View<'a, 4>,
     /// The prompt of each sequence.
-    pub(super) of: &'a [usize],
+    pub(crate) of: &'a [usize],
 }
 
 /// `q`: `[batch, heads, queries, d]`; `k`, `v`: `[batch, key heads, keys, d]` →
@@ -172,9 +173,22 @@ pub(super) struct Prompts<'a> {
 pub(super) fn forward(
     q: View<'_, 4>,
     before: Option<Prompts<'_>>,
-    [k, v]: [View<'_, 4>; 2],
+    own: [View<'_, 4>; 2],
     mask: &Mask,
 ) -> Vec<f32> {
+    let mut out = vec![0.0; q.shape.iter().product()];
+    fill(&mut out, q, before, own, mask);
+    out
+}
+
+/// The same, into `out`.
+pub(crate) fn fill(
+    out: &mut [f32],
+    q: View<'_, 4>,
+    before: Option<Prompts<'_>>,
+    [k, v]: [View<'_, 4>; 2],
+    mask: &Mask,
+) {
     let mut sizes = Sizes::of(&q, &k, &v);
     if let Some(Prompts { k: prompts, v: values, of }) = &before {
         let [_, heads, positions, width] = prompts.shape;
@@ -185,7 +199,7 @@ pub(super) fn forward(
     }
     let Sizes { batch, heads, queries, keys, width, .. } = sizes;
     let stride = heads * width;
-    let mut out = vec![0.0; batch * queries * stride];
+    assert!(out.len() == batch * queries * stride, "attention does not fit its place");
     let one_head = |row: usize, index: usize, scores: &mut [f32], out: &mut [f32]| {
         let shared = sizes.key_head(index);
         let q = head(&q, row, index);
@@ -218,15 +232,20 @@ pub(super) fn forward(
             arch().dispatch(Step { q: q.row(0), parts: [of_prompt, own], scale, scores, out });
             return;
         }
-        let joined;
+        let mut joined =
+            [(); 2].map(|()| Space::new(if prompt.is_some() { keys * width } else { 0 }));
         let [k, v] = if prompt.is_some() {
-            joined = [(prompt_k, own_k), (prompt_v, own_v)]
-                .map(|(first, own)| [by_rows(first), by_rows(own)].concat());
+            for (all, parts) in joined.iter_mut().zip([[prompt_k, own_k], [prompt_v, own_v]]) {
+                let (first, rest) = all.split_at_mut(prompt_k.rows * width);
+                fill_by_rows(first, parts[0]);
+                fill_by_rows(rest, parts[1]);
+            }
             joined.each_ref().map(|x| Matrix::dense(x, keys, width))
         } else {
             [own_k, own_v]
         };
-        let turned = by_rows(k.transposed());
+        let mut turned = Space::new(width * keys);
+        fill_by_rows(&mut turned, k.transposed());
         let k = Matrix::dense(&turned, width, keys);
         for block in Block::all(mask, row, [queries, keys]) {
             let scores = &mut scores[..block.scores()];
@@ -240,12 +259,12 @@ pub(super) fn forward(
     // A step of decoding has one query, whose heads lie one after the other.
     if many && queries == 1 && heads * keys * width >= SHARED_STEP {
         out.par_chunks_mut(width).enumerate().for_each(|(at, out)| {
-            one_head(at / heads, at % heads, &mut vec![0.0; keys], out);
+            one_head(at / heads, at % heads, &mut Space::new(keys), out);
         });
-        return out;
+        return;
     }
     let work = |(row, out): (usize, &mut [f32])| {
-        let mut scores = vec![0.0; Block::room([queries, keys])];
+        let mut scores = Space::new(Block::room([queries, keys]));
         for index in 0..heads {
             one_head(row, index, &mut scores, &mut out[index * width..]);
         }
@@ -255,7 +274,6 @@ pub(super) fn forward(
     } else {
         out.chunks_mut((queries * stride).max(1)).enumerate().for_each(work);
     }
-    out
 }
 
 /// Keys that lie one after the other, and their values; rows in one piece each.
@@ -428,14 +446,16 @@ pub(super) fn backward(
     let mut by_k = vec![0.0; batch * key_row];
     let mut by_v = vec![0.0; batch * key_row];
     let work = |(row, ((by_q, by_k), by_v)): (usize, Parts<'_>)| {
-        let mut scores = vec![0.0; Block::room([queries, keys])];
-        let mut by_scores = scores.clone();
+        let mut scores = Space::new(Block::room([queries, keys]));
+        let mut by_scores = Space::new(scores.len());
+        let (mut turned_k, mut turned_v) = (Space::new(width * keys), Space::new(width * keys));
         let (stride, key_stride) = (heads * width, key_heads * width);
         for index in 0..heads {
             let shared = sizes.key_head(index);
             let (q, k, v) = (head(&q, row, index), head(&k, row, shared), head(&v, row, shared));
             let g = head(&gradient, row, index);
-            let [turned_k, turned_v] = [k, v].map(|x| by_rows(x.transposed()));
+            fill_by_rows(&mut turned_k, k.transposed());
+            fill_by_rows(&mut turned_v, v.transposed());
             let [turned_k, turned_v] =
                 [&turned_k, &turned_v].map(|x| Matrix::dense(x, width, keys));
             let by_k = &mut by_k[shared * width..];

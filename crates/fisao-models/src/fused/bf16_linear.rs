@@ -10,9 +10,10 @@ use super::linear::Matrix;
 use super::narrow_linear;
 use super::rows::fill_rows;
 use super::simd::vectorised;
+use super::space::Space;
 
 #[cfg(target_arch = "x86_64")]
-use super::dot_products::{DotProducts, Side, product};
+use super::dot_products::{self, DotProducts, Side};
 
 /// `x`: `[rows, in]`, `weight`: `[out, in]`, `bias`: `[out]` → `[rows, out]`.
 pub(super) fn forward(
@@ -23,24 +24,43 @@ pub(super) fn forward(
     assert_eq!(x.columns, weight.columns, "inner sizes of a product");
     #[cfg(target_arch = "x86_64")]
     if let Some(instructions) = DotProducts::find().filter(|_| x.rows > FEW_ROWS) {
-        return product(instructions, x, weight, Side::Transposed, bias);
+        return dot_products::product(instructions, x, weight, Side::Transposed, bias);
     }
-    narrow_linear::forward(Matrix::dense(&rounded(x), x.rows, x.columns), weight, bias)
+    let mut out = vec![0.0; x.rows * weight.rows];
+    fill(&mut out, x, weight, bias);
+    out
+}
+
+/// The same, into `out`.
+pub(super) fn fill(
+    out: &mut [f32],
+    x: Matrix<'_>,
+    weight: StoredMatrix<'_, bf16>,
+    bias: Option<&[f32]>,
+) {
+    assert_eq!(x.columns, weight.columns, "inner sizes of a product");
+    #[cfg(target_arch = "x86_64")]
+    if let Some(instructions) = DotProducts::find().filter(|_| x.rows > FEW_ROWS) {
+        dot_products::fill(instructions, out, x, weight, Side::Transposed, bias);
+        return;
+    }
+    let rounded = rounded(x);
+    narrow_linear::fill(out, Matrix::dense(&rounded, x.rows, x.columns), weight, bias);
 }
 
 /// Gradient of `x`: `[rows, out]` → `[rows, in]`.
 pub(super) fn backward_input(gradient: Matrix<'_>, weight: StoredMatrix<'_, bf16>) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]
     if let Some(instructions) = DotProducts::find() {
-        return product(instructions, gradient, weight, Side::AsIs, None);
+        return dot_products::product(instructions, gradient, weight, Side::AsIs, None);
     }
     let Matrix { rows, columns, .. } = gradient;
     narrow_linear::backward_input(Matrix::dense(&rounded(gradient), rows, columns), weight)
 }
 
 /// The values of a matrix rounded to bf16, row by row.
-fn rounded(x: Matrix<'_>) -> Vec<f32> {
-    let mut out = vec![0.0; x.rows * x.columns];
+fn rounded(x: Matrix<'_>) -> Space {
+    let mut out = Space::new(x.rows * x.columns);
     fill_rows(&mut out, x.columns, |first, rows| {
         for (at, row) in rows.chunks_exact_mut(x.columns.max(1)).enumerate() {
             let start = &x.data[(first + at) * x.row_stride..];
@@ -133,7 +153,7 @@ mod tests {
         let by_columns = Matrix::dense(&turned, inputs, rows).transposed();
         let dense = Matrix::dense(&x, rows, inputs);
         assert_eq!(forward(by_columns, stored, None), forward(dense, stored, None));
-        assert_eq!(rounded(by_columns), rounded(dense));
+        assert_eq!(*rounded(by_columns), *rounded(dense));
     }
 
     #[test]

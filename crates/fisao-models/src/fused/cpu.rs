@@ -52,7 +52,7 @@ impl FusedOperations for Flex {
 }
 
 /// A matrix of a tensor whose rows and columns may lie in any order.
-fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
+pub(super) fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
     let x = view::<2>(tensor);
     Matrix {
         data: x.data,
@@ -230,16 +230,40 @@ fn affine(
     activations: ActivationDtype,
 ) -> Vec<f32> {
     let shape = dims(weight);
+    match (weight.dtype(), activations) {
+        (DType::F32, _) => linear::forward(x, matrix(weight), bias),
+        (DType::BF16, ActivationDtype::Bf16) => {
+            bf16_linear::forward(x, narrow_matrix(stored(weight), &shape), bias)
+        }
+        _ => {
+            let mut out = vec![0.0; x.rows * shape[0]];
+            fill_affine(&mut out, x, weight, bias, activations);
+            out
+        }
+    }
+}
+
+/// The same, into `out`.
+pub(super) fn fill_affine(
+    out: &mut [f32],
+    x: Matrix<'_>,
+    weight: &FlexTensor,
+    bias: Option<&[f32]>,
+    activations: ActivationDtype,
+) {
+    let shape = weight.layout().shape();
     match weight.dtype() {
         DType::BF16 => {
-            let weight = narrow_matrix(stored::<bf16>(weight), &shape);
+            let weight = narrow_matrix(stored::<bf16>(weight), shape);
             match activations {
-                ActivationDtype::F32 => narrow_linear::forward(x, weight, bias),
-                ActivationDtype::Bf16 => bf16_linear::forward(x, weight, bias),
+                ActivationDtype::F32 => narrow_linear::fill(out, x, weight, bias),
+                ActivationDtype::Bf16 => bf16_linear::fill(out, x, weight, bias),
             }
         }
-        DType::F16 => narrow_linear::forward(x, narrow_matrix(stored::<f16>(weight), &shape), bias),
-        _ => linear::forward(x, matrix(weight), bias),
+        DType::F16 => {
+            narrow_linear::fill(out, x, narrow_matrix(stored::<f16>(weight), shape), bias);
+        }
+        _ => linear::fill(out, x, matrix(weight), bias),
     }
 }
 

@@ -19,6 +19,7 @@ use super::few_rows::StoredMatrix;
 use super::linear::Matrix;
 use super::rows::{each_index, fill_rows};
 use super::simd::vectorised;
+use super::space::Space;
 use super::transpose::interleave;
 
 /// Words of a register.
@@ -65,36 +66,66 @@ impl DotProducts {
 
 /// `a b` or `a bᵀ` and perhaps a bias for each column, with `a` rounded to bf16. Each sum runs through the inner dimension
 /// in the same order, whatever the number of rows or threads.
-#[expect(
-    unsafe_code,
-    reason = "instructions that the processor has, into memory nothing is in yet"
-)]
+#[expect(unsafe_code, reason = "memory that nothing is in yet")]
 pub(super) fn product(
-    DotProducts(simd): DotProducts,
+    instructions: DotProducts,
     a: Matrix<'_>,
     b: StoredMatrix<'_, bf16>,
     side: Side,
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
-    let (inner, columns) = match side {
-        Side::AsIs => (b.rows, b.columns),
-        Side::Transposed => (b.columns, b.rows),
-    };
-    assert_eq!(a.columns, inner, "inner sizes of a product");
-    assert!(b.data.len() == b.rows * b.columns, "a matrix without gaps");
-    assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias has one value for each column");
-    let length = a.rows * columns;
-    if length == 0 || inner == 0 {
-        return bias.map_or_else(|| vec![0.0; length], |bias| bias.repeat(a.rows));
-    }
+    let right = Right::new(b, side, bias);
+    let length = a.rows * right.columns;
     let mut out = Vec::with_capacity(length);
-    let right = Right { matrix: b, side, inner, columns, bias };
+    write(instructions, &mut out.spare_capacity_mut()[..length], a, right);
+    // SAFETY: all of it was written.
+    unsafe { out.set_len(length) };
+    out
+}
+
+/// The same, into `out`.
+#[expect(unsafe_code, reason = "numbers are written over as if there were none")]
+pub(super) fn fill(
+    instructions: DotProducts,
+    out: &mut [f32],
+    a: Matrix<'_>,
+    b: StoredMatrix<'_, bf16>,
+    side: Side,
+    bias: Option<&[f32]>,
+) {
+    let (start, length) = (out.as_mut_ptr().cast(), out.len());
+    // SAFETY: the same memory, into which nothing but numbers is written.
+    let out = unsafe { std::slice::from_raw_parts_mut(start, length) };
+    write(instructions, out, a, Right::new(b, side, bias));
+}
+
+/// Writes every number of a product.
+#[expect(unsafe_code, reason = "instructions that the processor has")]
+fn write(
+    DotProducts(simd): DotProducts,
+    out: &mut [MaybeUninit<f32>],
+    a: Matrix<'_>,
+    right: Right<'_>,
+) {
+    let Right { inner, columns, bias, .. } = right;
+    assert_eq!(a.columns, inner, "inner sizes of a product");
+    assert!(out.len() == a.rows * columns, "a product does not fit its place");
+    if out.is_empty() {
+        return;
+    }
+    if inner == 0 {
+        for row in out.chunks_exact_mut(columns) {
+            for (at, out) in row.iter_mut().enumerate() {
+                out.write(bias.map_or(0.0, |bias| bias[at]));
+            }
+        }
+        return;
+    }
     let panels = columns.div_ceil(COLUMNS);
     let threads = rayon::current_num_threads();
     let tasks = panels.div_ceil(PANELS).next_multiple_of(threads).min(panels);
     let rows = (ROUNDED / Left::stride(inner)).max(1);
-    let spare = &mut out.spare_capacity_mut()[..length];
-    for (index, out) in spare.chunks_mut(rows * columns).enumerate() {
+    for (index, out) in out.chunks_mut(rows * columns).enumerate() {
         let left = Left::rounded(a, index * rows..index * rows + out.len() / columns);
         let out = Places { start: out.as_mut_ptr(), length: out.len() };
         each_index(0..tasks, |task| {
@@ -103,9 +134,6 @@ pub(super) fn product(
             unsafe { multiply_panels(simd, &left, right, range, out) };
         });
     }
-    // SAFETY: every row of every panel was written.
-    unsafe { out.set_len(length) };
-    out
 }
 
 /// The right side.
@@ -120,7 +148,8 @@ struct Right<'a> {
 
 /// Rows of the left side as words of two neighbours each.
 struct Left {
-    words: Vec<u32>,
+    /// Bits of it are words.
+    words: Space,
     rows: usize,
     stride: usize,
 }
@@ -133,13 +162,18 @@ impl Left {
 
     fn rounded(a: Matrix<'_>, rows: Range<usize>) -> Self {
         let stride = Self::stride(a.columns);
-        let mut words = vec![0; rows.len() * stride];
-        fill_rows(&mut words, stride, |first, words| {
+        let mut space = Space::new(rows.len() * stride);
+        let words: &mut [u32] = bytemuck::cast_slice_mut(&mut space);
+        fill_rows(words, stride, |first, words| {
             for (at, words) in words.chunks_exact_mut(stride).enumerate() {
                 round_row(a, rows.start + first + at, words);
             }
         });
-        Self { words, rows: rows.len(), stride }
+        Self { words: space, rows: rows.len(), stride }
+    }
+
+    fn words(&self) -> &[u32] {
+        bytemuck::cast_slice(&self.words)
     }
 }
 
@@ -160,6 +194,7 @@ fn round_row(a: Matrix<'_>, row: usize, words: &mut [u32]) {
         );
         return;
     }
+    words.fill(0);
     let start = &a.data[row * a.row_stride..];
     for column in 0..a.columns {
         words[column / 2] |= rounded_bits(start[column * a.column_stride]) << (16 * (column % 2));
@@ -209,7 +244,9 @@ unsafe fn multiply_panels(
     out: Places,
 ) {
     let pairs = right.inner.div_ceil(2);
-    let mut packed = vec![[[0; LANES]; VECTORS]; PAIRS.min(pairs) * panels.len()];
+    let mut packed = Space::new(PAIRS.min(pairs) * panels.len() * COLUMNS);
+    let packed: &mut [Line] = bytemuck::cast_slice_mut(&mut packed);
+    let left_words = left.words();
     for first in (0..pairs).step_by(PAIRS) {
         let length = PAIRS.min(pairs - first);
         for (panel, lines) in panels.clone().zip(packed.chunks_exact_mut(length)) {
@@ -222,7 +259,7 @@ unsafe fn multiply_panels(
                 let width = COLUMNS.min(right.columns - column);
                 for row in (block..end).step_by(ROWS) {
                     let rows = ROWS.min(end - row);
-                    let words = &left.words[row * left.stride + first..];
+                    let words = &left_words[row * left.stride + first..];
                     let put = |at: usize, sums: &[f32; COLUMNS]| {
                         let start = (row + at) * right.columns + column;
                         // SAFETY: columns of a panel of this task.
@@ -291,7 +328,20 @@ fn pairs(vector: Vector) -> __m512bh {
     unsafe { std::mem::transmute::<Vector, __m512bh>(vector) }
 }
 
-impl Right<'_> {
+impl<'a> Right<'a> {
+    fn new(matrix: StoredMatrix<'a, bf16>, side: Side, bias: Option<&'a [f32]>) -> Self {
+        let (inner, columns) = match side {
+            Side::AsIs => (matrix.rows, matrix.columns),
+            Side::Transposed => (matrix.columns, matrix.rows),
+        };
+        assert!(matrix.data.len() == matrix.rows * matrix.columns, "a matrix without gaps");
+        assert!(
+            bias.is_none_or(|bias| bias.len() == columns),
+            "a bias has one value for each column"
+        );
+        Self { matrix, side, inner, columns, bias }
+    }
+
     /// Lines of the panel that begins with `column`, from pair `first` on; what lies outside of the matrix is zero.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     fn pack(self, simd: V4, lines: &mut [Line], column: usize, first: usize) {

@@ -4,7 +4,6 @@
 //! each row of the matrix is read where it lies, once for all rows of `x`: several rows of both are
 //! held in registers, so that a value read serves several multiply-adds, and memory is the limit.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use half::{bf16, f16};
@@ -13,7 +12,8 @@ use rayon::prelude::*;
 
 use super::linear::Matrix;
 use super::simd::{arch, prefetch, totals};
-use super::transpose::transposed;
+use super::space::Space;
+use super::transpose::turn;
 
 /// Up to so many rows of `x` this is quicker than a general product.
 pub(super) const FEW_ROWS: usize = 40;
@@ -42,17 +42,17 @@ const WIDENED: usize = 1024;
 
 /// An element of a matrix, widened to f32 on its way through the registers.
 pub(super) trait Stored: Copy + Send + Sync {
-    /// A row of `x` in the order in which [`tile`](Self::tile) reads it.
-    fn ordered(x: &[f32]) -> Cow<'_, [f32]> {
-        Cow::Borrowed(x)
-    }
+    /// Whether [`tile`](Self::tile) reads a row of `x` in an order of its own, ...
+    const ORDERED: bool = false;
+
+    /// ... and `x` in that order.
+    fn order(_x: &[f32], _ordered: &mut [f32]) {}
 
     /// Inner products of `R` rows of the matrix with `N` ordered rows of `x`.
     fn tile<S: Simd, const R: usize, const N: usize, const READ: u8>(
         simd: S,
         matrix: [&[Self]; R],
         x: [&[f32]; N],
-        space: &mut Vec<f32>,
     ) -> [[f32; R]; N];
 }
 
@@ -62,21 +62,24 @@ impl Stored for f32 {
         simd: S,
         matrix: [&[Self]; R],
         x: [&[f32]; N],
-        _space: &mut Vec<f32>,
     ) -> [[f32; R]; N] {
         tile::<S, R, N, READ>(simd, matrix, x)
     }
 }
 
 impl Stored for bf16 {
+    const ORDERED: bool = true;
+
     /// Values at even places before those at odd ones: two neighbours of the matrix make a word, whose halves are
     /// widened by a shift and by a mask.
-    fn ordered(x: &[f32]) -> Cow<'_, [f32]> {
+    fn order(x: &[f32], ordered: &mut [f32]) {
         let (pairs, last) = x.as_chunks::<2>();
-        let even = pairs.iter().map(|pair| pair[0]);
-        Cow::Owned(
-            even.chain(pairs.iter().map(|pair| pair[1])).chain(last.iter().copied()).collect(),
-        )
+        let (even, rest) = ordered.split_at_mut(pairs.len());
+        let (odd, end) = rest.split_at_mut(pairs.len());
+        for (pair, (even, odd)) in pairs.iter().zip(even.iter_mut().zip(odd)) {
+            (*even, *odd) = (pair[0], pair[1]);
+        }
+        end.copy_from_slice(last);
     }
 
     #[inline(always)]
@@ -84,7 +87,6 @@ impl Stored for bf16 {
         simd: S,
         matrix: [&[Self]; R],
         x: [&[f32]; N],
-        space: &mut Vec<f32>,
     ) -> [[f32; R]; N] {
         let columns = matrix[0].len();
         let pairs = columns / 2;
@@ -92,12 +94,13 @@ impl Stored for bf16 {
             matrix.map(|row| bytemuck::try_cast_slice(&row[..2 * pairs]).unwrap_or_default());
         if words.iter().any(|row| row.len() != pairs) {
             // The matrix begins between two words, or its rows do.
-            space.clear();
-            for row in matrix {
+            let mut space = Space::new(R * columns);
+            for (out, row) in space.chunks_exact_mut(columns).zip(matrix) {
                 let wide = row.iter().map(|half| half.widen());
-                space.extend(wide.clone().step_by(2).take(pairs));
-                space.extend(wide.clone().skip(1).step_by(2));
-                space.extend(wide.skip(2 * pairs));
+                let even = wide.clone().step_by(2).take(pairs);
+                let odd = wide.clone().skip(1).step_by(2);
+                let values = even.chain(odd).chain(wide.skip(2 * pairs));
+                out.iter_mut().zip(values).for_each(|(out, value)| *out = value);
             }
             let rows: [&[f32]; R] = std::array::from_fn(|r| &space[r * columns..(r + 1) * columns]);
             return tile::<S, R, N, NEAR>(simd, rows, x);
@@ -122,9 +125,8 @@ impl Stored for f16 {
         simd: S,
         matrix: [&[Self]; R],
         x: [&[f32]; N],
-        space: &mut Vec<f32>,
     ) -> [[f32; R]; N] {
-        space.resize(R * WIDENED, 0.0);
+        let mut space = Space::new(R * WIDENED);
         let columns = matrix[0].len();
         let mut sums = [[0.0; R]; N];
         for first in (0..columns).step_by(WIDENED) {
@@ -186,38 +188,56 @@ pub(super) struct StoredMatrix<'a, T> {
     pub(super) columns: usize,
 }
 
-/// `x`: rows of `in` values, `weight`: `[out, in]`, `bias`: `[out]` → `[rows, out]`.
+/// `x`: up to [`FEW_ROWS`] rows of `in` values, each in one piece, `weight`: `[out, in]`, `bias`: `[out]` → `out`: `[rows, out]`.
 pub(super) fn multiply<T: Stored>(
-    x: &[&[f32]],
+    out: &mut [f32],
+    x: Matrix<'_>,
     weight: StoredMatrix<'_, T>,
     bias: Option<&[f32]>,
-) -> Vec<f32> {
-    let (count, width) = (x.len(), weight.rows);
-    assert!(x.iter().all(|row| row.len() == weight.columns), "inner sizes of a product");
+) {
+    let (count, inner, width) = (x.rows, weight.columns, weight.rows);
+    assert!(count <= FEW_ROWS, "{count} rows are not few");
+    assert!(x.columns == inner, "inner sizes of a product");
     assert!(bias.is_none_or(|bias| bias.len() == width), "a bias has one value for each output");
-    assert!(weight.data.len() == width * weight.columns, "a matrix without gaps");
-    let ordered: Vec<Cow<'_, [f32]>> = x.iter().map(|row| T::ordered(row)).collect();
-    let x: &[&[f32]] = &ordered.iter().map(AsRef::as_ref).collect::<Vec<_>>();
-    let mut out = vec![0.0; width * count];
-    let bytes = weight.columns.max(1) * size_of::<T>();
-    let rows = (PIECE / bytes).max(1);
-    if rayon::current_num_threads() == 1 || width <= rows {
+    assert!(weight.data.len() == width * inner, "a matrix without gaps");
+    assert!(out.len() == count * width, "a product does not fit its place");
+    let mut ordered = Space::new(if T::ORDERED { count * inner } else { 0 });
+    if T::ORDERED {
+        for (row, ordered) in ordered.chunks_exact_mut(inner.max(1)).enumerate() {
+            T::order(x.row(row), ordered);
+        }
+    }
+    let mut rows: [&[f32]; FEW_ROWS] = [&[]; FEW_ROWS];
+    for (at, row) in rows[..count].iter_mut().enumerate() {
+        *row = if T::ORDERED { &ordered[at * inner..(at + 1) * inner] } else { x.row(at) };
+    }
+    let x = &rows[..count];
+    let bytes = inner.max(1) * size_of::<T>();
+    let piece = (PIECE / bytes).max(1);
+    if rayon::current_num_threads() == 1 || width <= piece {
         products(x, weight, 0..width, bias, |at, row, values| {
             out[at * width + row..][..values.len()].copy_from_slice(values);
         });
-        return out;
+        return;
     }
     // A thread's rows of the matrix make columns of the result, so threads write it transposed.
-    let work = |(index, out): (usize, &mut [f32])| {
-        let first = index * rows;
-        let last = (first + rows).min(width);
-        products(x, weight, first..last, bias, |at, row, values| {
-            let places = out[(row - first) * count + at..].iter_mut().step_by(count);
-            places.zip(values).for_each(|(place, &value)| *place = value);
+    let in_pieces = |out: &mut [f32]| {
+        out.par_chunks_mut((piece * count).max(1)).enumerate().for_each(|(index, out)| {
+            let first = index * piece;
+            let last = (first + piece).min(width);
+            products(x, weight, first..last, bias, |at, row, values| {
+                let places = out[(row - first) * count + at..].iter_mut().step_by(count);
+                places.zip(values).for_each(|(place, &value)| *place = value);
+            });
         });
     };
-    out.par_chunks_mut((rows * count).max(1)).enumerate().for_each(work);
-    if count == 1 { out } else { transposed(Matrix::dense(&out, width, count)) }
+    if count == 1 {
+        in_pieces(out);
+        return;
+    }
+    let mut turned = Space::new(out.len());
+    in_pieces(&mut turned);
+    turn(Matrix::dense(&turned, width, count), out);
 }
 
 /// Calls `put(row of x, row of the matrix, products with it and the following rows)` for some rows of the matrix.
@@ -264,14 +284,13 @@ impl<T: Stored, P: FnMut(usize, usize, &[f32])> Products<'_, T, P> {
     /// Tiles of `R` rows of the matrix by `N` rows of `x`, and what is left at the edges.
     #[inline(always)]
     fn tiles<S: Simd, const R: usize, const N: usize, const READ: u8>(mut self, simd: S) {
-        let mut space = Vec::new();
         let Range { start, end } = self.rows;
         let whole = start + (end - start) / R * R;
         for row in (start..whole).step_by(R) {
-            self.tile_row::<S, R, N, READ>(simd, row, &mut space);
+            self.tile_row::<S, R, N, READ>(simd, row);
         }
         for row in whole..end {
-            self.tile_row::<S, 1, N, READ>(simd, row, &mut space);
+            self.tile_row::<S, 1, N, READ>(simd, row);
         }
     }
 
@@ -281,7 +300,6 @@ impl<T: Stored, P: FnMut(usize, usize, &[f32])> Products<'_, T, P> {
         &mut self,
         simd: S,
         row: usize,
-        space: &mut Vec<f32>,
     ) {
         let StoredMatrix { data, columns, .. } = self.weight;
         let matrix: [&[T]; R] = std::array::from_fn(|at| &data[(row + at) * columns..][..columns]);
@@ -289,18 +307,18 @@ impl<T: Stored, P: FnMut(usize, usize, &[f32])> Products<'_, T, P> {
         for (group, x) in groups.iter().enumerate() {
             // Asked for once.
             let found = if READ != NEAR && group == 0 {
-                T::tile::<S, R, N, READ>(simd, matrix, *x, space)
+                T::tile::<S, R, N, READ>(simd, matrix, *x)
             } else {
-                T::tile::<S, R, N, NEAR>(simd, matrix, *x, space)
+                T::tile::<S, R, N, NEAR>(simd, matrix, *x)
             };
             self.keep(group * N, row, found);
         }
         for (at, x) in rest.iter().enumerate() {
             let at = groups.len() * N + at;
             let found = if READ != NEAR && at == 0 {
-                T::tile::<S, R, 1, READ>(simd, matrix, [*x], space)
+                T::tile::<S, R, 1, READ>(simd, matrix, [*x])
             } else {
-                T::tile::<S, R, 1, NEAR>(simd, matrix, [*x], space)
+                T::tile::<S, R, 1, NEAR>(simd, matrix, [*x])
             };
             self.keep(at, row, found);
         }
@@ -458,16 +476,16 @@ mod tests {
             let bias: Vec<f32> = (0..rows).map(|at| value(at + 3)).collect();
             let brain: Vec<bf16> = weight.iter().map(|&w| bf16::from_f32(w)).collect();
             let half: Vec<f16> = weight.iter().map(|&w| f16::from_f32(w)).collect();
-            let lines: Vec<&[f32]> = x.chunks(columns).collect();
+            let lines = Matrix::dense(&x, count, columns);
             let size = [count, rows, columns];
-            check(&lines, &weight, f64::from, &bias, size);
-            check(&lines, &brain, f64::from, &bias, size);
-            check(&lines, &half, f64::from, &bias, size);
+            check(lines, &weight, f64::from, &bias, size);
+            check(lines, &brain, f64::from, &bias, size);
+            check(lines, &half, f64::from, &bias, size);
             // From the second element on: between two words.
             if rows > 1 {
                 let size = [count, rows - 1, columns];
                 let shifted = &brain[1..][..(rows - 1) * columns];
-                check(&lines, shifted, f64::from, &bias[1..], size);
+                check(lines, shifted, f64::from, &bias[1..], size);
             }
         }
     }
@@ -499,18 +517,19 @@ mod tests {
     }
 
     fn check<T: Stored>(
-        x: &[&[f32]],
+        x: Matrix<'_>,
         weight: &[T],
         value: impl Fn(T) -> f64,
         bias: &[f32],
         [count, rows, columns]: [usize; 3],
     ) {
         let matrix = StoredMatrix { data: weight, rows, columns };
-        let found = multiply(x, matrix, Some(bias));
+        let mut found = vec![f32::NAN; count * rows];
+        multiply(&mut found, x, matrix, Some(bias));
         for n in 0..count {
             for r in 0..rows {
                 let row = &weight[r * columns..(r + 1) * columns];
-                let terms = row.iter().zip(x[n]).map(|(&w, &x)| value(w) * f64::from(x));
+                let terms = row.iter().zip(x.row(n)).map(|(&w, &x)| value(w) * f64::from(x));
                 let expected = f64::from(bias[r]) + terms.sum::<f64>();
                 let found = f64::from(found[n * rows + r]);
                 let close = 1e-5 + 1e-7 * columns as f64;

@@ -8,7 +8,8 @@ use super::few_rows::{self, FEW_ROWS, StoredMatrix};
 use super::outer_products;
 use super::rows::{accumulate, each_index};
 use super::simd::{add_scaled, vectorised};
-use super::transpose::transposed;
+use super::space::Space;
+use super::transpose::{transposed, turn};
 
 /// Multiply-adds from which a product is worth sharing among threads.
 const SHARED_PRODUCT: usize = 1 << 22;
@@ -76,10 +77,9 @@ impl<'a> Matrix<'a> {
         self.data.as_ptr().wrapping_add(row * self.row_stride)
     }
 
-    /// Its rows, where they are few and each lies in one piece.
-    pub(super) fn few_rows(&self) -> Option<Vec<&'a [f32]>> {
-        let few = self.rows <= FEW_ROWS && self.column_stride == 1;
-        few.then(|| (0..self.rows).map(|row| self.row(row)).collect())
+    /// Whether its rows are few, each in one piece.
+    pub(super) fn has_few_rows(&self) -> bool {
+        self.rows <= FEW_ROWS && self.column_stride == 1
     }
 
     /// Itself as a matrix without gaps, where it is one.
@@ -117,10 +117,11 @@ pub(crate) fn multiply(
     }
     assert!(stride >= b.columns, "rows of a product overlap");
     assert!(out.len() >= (a.rows - 1) * stride + b.columns, "a product does not fit its place");
-    let space;
     // A few rows by a thin matrix, as an adapter's second one: turning it over is less work than copying it into panels.
-    let b = if b.row_stride == 1 && b.rows <= FEW_ROWS && a.rows <= FEW_ROWS {
-        space = transposed(b.transposed());
+    let turned = b.row_stride == 1 && b.rows <= FEW_ROWS && a.rows <= FEW_ROWS;
+    let mut space = Space::new(if turned { b.rows * b.columns } else { 0 });
+    let b = if turned {
+        turn(b.transposed(), &mut space);
         Matrix::dense(&space, b.rows, b.columns)
     } else {
         b
@@ -133,47 +134,82 @@ pub(crate) fn multiply(
     unsafe { multiply_into(out.as_mut_ptr(), stride, a, b, scale, add) };
 }
 
-/// `scale · a b`, row by row.
-pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Vec<f32> {
-    assert_eq!(a.columns, b.rows, "inner sizes of a product");
-    if a.rows == 0 || b.columns == 0 || a.columns == 0 {
-        return vec![0.0; a.rows * b.columns];
-    }
-    if outer_products::suit(a, b) {
-        return outer_products::product(a, b, scale);
-    }
-    thin_product(a, b, scale).unwrap_or_else(|| general_product(a, b, scale))
+/// How a product is made.
+enum Way {
+    /// By [`outer_products`].
+    Outer,
+    /// One with few columns, as those of an adapter have, by way of its transpose, which has few rows.
+    Thin,
+    /// By gemm.
+    General,
 }
 
-/// A product with few columns, as those of an adapter have, by way of its transpose, which has few rows.
-fn thin_product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Option<Vec<f32>> {
-    if a.rows <= FEW_ROWS || b.columns > FEW_ROWS {
-        return None;
+impl Way {
+    fn of(a: Matrix<'_>, b: Matrix<'_>) -> Self {
+        if outer_products::suit(a, b) {
+            return Self::Outer;
+        }
+        let thin = a.rows > FEW_ROWS && b.columns <= FEW_ROWS;
+        let lies_well = a.stored().is_some() || a.row_stride == 1;
+        if thin && lies_well { Self::Thin } else { Self::General }
     }
-    // The transpose is `bᵀ aᵀ`.
-    let mut few = by_rows(b.transposed());
-    for value in &mut few {
+}
+
+/// `scale · a b`, row by row.
+pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Vec<f32> {
+    let length = a.rows * b.columns;
+    if length > 0 && a.columns > 0 && matches!(Way::of(a, b), Way::General) {
+        return general_product(a, b, scale);
+    }
+    let mut out = vec![0.0; length];
+    fill_product(&mut out, a, b, scale);
+    out
+}
+
+/// The same, into `out`.
+#[expect(unsafe_code, reason = "the place is checked for right before")]
+fn fill_product(out: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, scale: f32) {
+    assert_eq!(a.columns, b.rows, "inner sizes of a product");
+    assert!(out.len() == a.rows * b.columns, "a product does not fit its place");
+    if out.is_empty() || a.columns == 0 {
+        out.fill(0.0);
+        return;
+    }
+    match Way::of(a, b) {
+        Way::Outer => outer_products::multiply(out, b.columns, a, b, scale, false),
+        Way::Thin => fill_thin_product(out, a, b, scale),
+        // SAFETY: by the assertions there is a place for every number, which is borrowed mutably.
+        Way::General => unsafe {
+            multiply_into(out.as_mut_ptr(), b.columns, a, b, scale, false);
+        },
+    }
+}
+
+/// A product by way of its transpose, `bᵀ aᵀ`.
+fn fill_thin_product(out: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, scale: f32) {
+    let mut few = Space::new(b.rows * b.columns);
+    fill_by_rows(&mut few, b.transposed());
+    for value in few.iter_mut() {
         *value *= scale;
     }
     let few = Matrix::dense(&few, b.columns, b.rows);
-    let found = if let (Some(rows), Some(stored)) = (few.few_rows(), a.stored()) {
-        few_rows::multiply(&rows, stored, None)
-    } else if outer_products::suit(few, a.transposed()) {
-        outer_products::product(few, a.transposed(), 1.0)
+    let mut found = Space::new(out.len());
+    if let Some(stored) = a.stored() {
+        few_rows::multiply(&mut found, few, stored, None);
     } else {
-        return None;
-    };
-    Some(transposed(Matrix::dense(&found, b.columns, a.rows)))
+        outer_products::multiply(&mut found, a.rows, few, a.transposed(), 1.0, false);
+    }
+    turn(Matrix::dense(&found, b.columns, a.rows), out);
 }
 
-/// The same matrix row by row, where it may lie by columns.
-pub(super) fn by_rows(matrix: Matrix<'_>) -> Vec<f32> {
+/// The same matrix row by row, where it may lie by columns, into `out`.
+pub(super) fn fill_by_rows(out: &mut [f32], matrix: Matrix<'_>) {
     if matrix.column_stride == 1 {
-        let mut out = Vec::with_capacity(matrix.rows * matrix.columns);
-        (0..matrix.rows).for_each(|row| out.extend_from_slice(matrix.row(row)));
-        return out;
+        let rows = out.chunks_exact_mut(matrix.columns.max(1)).enumerate();
+        rows.for_each(|(at, row)| row.copy_from_slice(matrix.row(at)));
+    } else {
+        turn(matrix.transposed(), out);
     }
-    transposed(matrix.transposed())
 }
 
 /// The product by gemm.
@@ -239,14 +275,32 @@ unsafe fn multiply_into(
 
 /// `x`: `[rows, in]`, `weight`: `[out, in]`, `bias`: `[out]` → `[rows, out]`.
 pub(super) fn forward(x: Matrix<'_>, weight: Matrix<'_>, bias: Option<&[f32]>) -> Vec<f32> {
-    assert_eq!(x.columns, weight.columns, "inner sizes of a product");
-    if let (Some(rows), Some(stored)) = (x.few_rows(), weight.stored()) {
-        return few_rows::multiply(&rows, stored, bias);
+    if bias.is_none() && !(x.has_few_rows() && weight.stored().is_some()) {
+        return product(x, weight.transposed(), 1.0);
     }
-    let Some(bias) = bias else { return product(x, weight.transposed(), 1.0) };
-    let mut out = bias.repeat(x.rows);
-    multiply(&mut out, weight.rows, x, weight.transposed(), 1.0, true);
+    let mut out = vec![0.0; x.rows * weight.rows];
+    fill(&mut out, x, weight, bias);
     out
+}
+
+/// The same, into `out`.
+pub(super) fn fill(out: &mut [f32], x: Matrix<'_>, weight: Matrix<'_>, bias: Option<&[f32]>) {
+    assert_eq!(x.columns, weight.columns, "inner sizes of a product");
+    if x.has_few_rows()
+        && let Some(stored) = weight.stored()
+    {
+        few_rows::multiply(out, x, stored, bias);
+    } else if let Some(bias) = bias {
+        fill_with_bias(out, bias);
+        multiply(out, weight.rows, x, weight.transposed(), 1.0, true);
+    } else {
+        fill_product(out, x, weight.transposed(), 1.0);
+    }
+}
+
+/// A bias in every row, to which a product is added.
+pub(super) fn fill_with_bias(out: &mut [f32], bias: &[f32]) {
+    out.chunks_exact_mut(bias.len().max(1)).for_each(|row| row.copy_from_slice(bias));
 }
 
 /// Gradient of `x`: `[rows, out]` → `[rows, in]`.

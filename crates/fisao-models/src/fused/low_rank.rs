@@ -4,6 +4,7 @@
 //! again rather than kept: it costs as little as the path does.
 
 use super::linear::{self, Matrix, multiply, product};
+use super::space::Space;
 
 /// The path of one map.
 pub(super) struct Path<'a> {
@@ -18,8 +19,10 @@ pub(super) struct Path<'a> {
 
 impl Path<'_> {
     /// `h`: `[rows, rank]`.
-    fn inner(&self) -> Vec<f32> {
-        linear::forward(self.x, self.a, None)
+    fn inner(&self) -> Space {
+        let mut out = Space::new(self.x.rows * self.a.rows);
+        linear::fill(&mut out, self.x, self.a, None);
+        out
     }
 
     /// `h` or its gradient as a matrix.

@@ -7,33 +7,33 @@
 use rayon::prelude::*;
 
 use super::few_rows::{self, Half, StoredMatrix};
-use super::linear::{Matrix, multiply};
+use super::linear::{Matrix, fill_with_bias, multiply};
 use super::simd::vectorised;
+use super::space::Space;
 
 /// Elements that are widened as one piece of work.
 const PIECE: usize = 1 << 18;
 /// Elements of a widened panel.
 const PANEL: usize = 1 << 22;
 
-/// `x`: `[rows, in]`, `weight`: `[out, in]`, `bias`: `[out]` → `[rows, out]`.
-pub(super) fn forward<T: Half>(
+/// `x`: `[rows, in]`, `weight`: `[out, in]`, `bias`: `[out]` → `out`: `[rows, out]`.
+pub(super) fn fill<T: Half>(
+    out: &mut [f32],
     x: Matrix<'_>,
     weight: StoredMatrix<'_, T>,
     bias: Option<&[f32]>,
-) -> Vec<f32> {
+) {
     assert_eq!(x.columns, weight.columns, "inner sizes of a product");
-    if let Some(rows) = x.few_rows() {
-        return few_rows::multiply(&rows, weight, bias);
+    if x.has_few_rows() {
+        few_rows::multiply(out, x, weight, bias);
+        return;
     }
-    let width = weight.rows;
-    let mut out = match bias {
-        Some(bias) => bias.repeat(x.rows),
-        None => vec![0.0; x.rows * width],
-    };
+    if let Some(bias) = bias {
+        fill_with_bias(out, bias);
+    }
     over_panels(weight, |first, panel| {
-        multiply(&mut out[first..], width, x, panel.transposed(), 1.0, bias.is_some());
+        multiply(&mut out[first..], weight.rows, x, panel.transposed(), 1.0, bias.is_some());
     });
-    out
 }
 
 /// Gradient of `x`: `[rows, out]` → `[rows, in]`.
@@ -58,7 +58,7 @@ pub(super) fn backward_input<T: Half>(
 fn over_panels<T: Half>(weight: StoredMatrix<'_, T>, mut work: impl FnMut(usize, Matrix<'_>)) {
     let columns = weight.columns.max(1);
     let rows = (PANEL / columns).clamp(1, weight.rows.max(1));
-    let mut wide = vec![0.0; rows * columns];
+    let mut wide = Space::new(rows * columns);
     for (index, panel) in weight.data.chunks(rows * columns).enumerate() {
         let wide = &mut wide[..panel.len()];
         widen_all(panel, wide);

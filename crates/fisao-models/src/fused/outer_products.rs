@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::few_rows::FEW_ROWS;
 use super::linear::Matrix;
 use super::simd::{arch, prefetch};
+use super::space::Space;
 
 /// Numbers of `b` that stay in a core's first cache: with no more of them this is quicker than a general product for any number
 /// of rows, ...
@@ -72,32 +73,24 @@ pub(super) fn multiply(
         return;
     }
     // A thread's columns lie in pieces in the result, so it gets a place of its own for them.
+    let mut pieces = Space::new(rows * width);
     let before: &[f32] = out;
-    let piece = |index: usize| {
-        let columns = index * COLUMNS..((index + 1) * COLUMNS).min(width);
-        let mut out = vec![0.0; rows * columns.len()];
+    pieces.par_chunks_mut(rows * COLUMNS).enumerate().for_each(|(index, piece)| {
+        let first = index * COLUMNS;
+        let columns = first..first + piece.len() / rows;
         if add {
-            for (row, out) in out.chunks_exact_mut(columns.len()).enumerate() {
-                out.copy_from_slice(&before[row * stride..][columns.clone()]);
+            for (row, piece) in piece.chunks_exact_mut(columns.len()).enumerate() {
+                piece.copy_from_slice(&before[row * stride..][columns.clone()]);
             }
         }
-        work(&mut out, columns.len(), a, columns.clone(), add);
-        out
-    };
-    let pieces: Vec<Vec<f32>> = (0..width.div_ceil(COLUMNS)).into_par_iter().map(piece).collect();
-    for (index, piece) in pieces.iter().enumerate() {
+        work(piece, columns.len(), a, columns, add);
+    });
+    for (index, piece) in pieces.chunks(rows * COLUMNS).enumerate() {
         let columns = piece.len() / rows;
         for (row, found) in piece.chunks_exact(columns).enumerate() {
             out[row * stride + index * COLUMNS..][..columns].copy_from_slice(found);
         }
     }
-}
-
-/// The same row by row.
-pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Vec<f32> {
-    let mut out = vec![0.0; a.rows * b.columns];
-    multiply(&mut out, b.columns, a, b, scale, false);
-    out
 }
 
 /// Some columns of a product, at the beginning of rows of `out`; `a` lies `BY_ROWS` or by columns.

@@ -12,9 +12,16 @@ fn scale(x: &[f32], epsilon: f32) -> f32 {
 
 /// `x`: `[rows, width]`; `weight`: `[width]` → `[rows, width]`.
 pub(super) fn forward(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
-    let width = weight.len();
     let mut out = vec![0.0; x.len()];
-    fill_rows(&mut out, width, |first, part| {
+    fill(&mut out, x, weight, epsilon);
+    out
+}
+
+/// The same, into `out`.
+pub(super) fn fill(out: &mut [f32], x: &[f32], weight: &[f32], epsilon: f32) {
+    let width = weight.len();
+    assert!(out.len() == x.len(), "as many normalised values as there are");
+    fill_rows(out, width, |first, part| {
         let x = &x[first * width..];
         vectorised(
             #[inline(always)]
@@ -28,7 +35,6 @@ pub(super) fn forward(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
             },
         );
     });
-    out
 }
 
 /// Gradients of `x` and weight.

@@ -52,3 +52,26 @@ pub(super) fn rotate(x: View<'_, 4>, angles: &Angles, direction: f32) -> Vec<f32
     });
     out
 }
+
+/// Rows of heads, `[rows, heads · width]`, forwards and in their place; row `r` is turned by the angles at `positions[r]`.
+pub(crate) fn turn(x: &mut [f32], row: usize, angles: &Angles, positions: &[usize]) {
+    let half = angles.half;
+    assert!(x.len() == row * positions.len() && row.is_multiple_of(2 * half), "rows of heads");
+    vectorised(
+        #[inline(always)]
+        || {
+            for (x, &at) in x.chunks_exact_mut(row).zip(positions) {
+                let cos = &angles.cos[at * half..(at + 1) * half];
+                let sin = &angles.sin[at * half..(at + 1) * half];
+                for head in x.chunks_exact_mut(2 * half) {
+                    let (low, high) = head.split_at_mut(half);
+                    for i in 0..half {
+                        let (a, b) = (low[i], high[i]);
+                        low[i] = a * cos[i] - b * sin[i];
+                        high[i] = b * cos[i] + a * sin[i];
+                    }
+                }
+            }
+        },
+    );
+}

@@ -45,7 +45,7 @@ pub(super) fn each_index<R: Send>(
 }
 
 /// `into += other`, element by element.
-pub(super) fn accumulate(into: &mut [f32], other: &[f32]) {
+pub(crate) fn accumulate(into: &mut [f32], other: &[f32]) {
     super::simd::vectorised(
         #[inline(always)]
         || super::simd::add_scaled(into, 1.0, other),

@@ -199,11 +199,16 @@ pub(super) fn exp_f64(x: f64) -> f64 {
     if x < LOWEST { 0.0 } else { result }
 }
 
-/// `e^((logit − highest) · scale)` of every logit, and the sum of them, in f64.
-pub(crate) fn exponentials(logits: &[f32], highest: f32, scale: f64) -> (Vec<f64>, f64) {
+/// `e^((logit − highest) · scale)` of every logit into `weights`, and the sum of them, in f64.
+pub(crate) fn exponentials(
+    weights: &mut Vec<f64>,
+    logits: &[f32],
+    highest: f32,
+    scale: f64,
+) -> f64 {
     const LANES: usize = 8;
-    let mut weights = vec![0.0; logits.len()];
-    let total = vectorised(
+    weights.resize(logits.len(), 0.0);
+    vectorised(
         #[inline(always)]
         || {
             for (weight, &logit) in weights.iter_mut().zip(logits) {
@@ -218,8 +223,7 @@ pub(crate) fn exponentials(logits: &[f32], highest: f32, scale: f64) -> (Vec<f64
             }
             lanes.iter().chain(rest).sum()
         },
-    );
-    (weights, total)
+    )
 }
 
 /// The largest of some numbers; −∞ of nothing.

@@ -5,19 +5,24 @@ use super::simd::{sigmoid, vectorised};
 
 /// Two tensors of any equal shape → the same shape.
 pub(super) fn forward(gate: &[f32], up: &[f32]) -> Vec<f32> {
-    let mut out = vec![0.0; gate.len()];
-    fill_rows(&mut out, 1, |first, part| {
-        let (gate, up) = (&gate[first..], &up[first..]);
+    let mut out = gate.to_vec();
+    apply(&mut out, up);
+    out
+}
+
+/// The same in the place of the gate.
+pub(crate) fn apply(gate: &mut [f32], up: &[f32]) {
+    assert!(gate.len() == up.len(), "gate and up have one shape");
+    fill_rows(gate, 1, |first, part| {
         vectorised(
             #[inline(always)]
             || {
-                for ((y, &gate), &up) in part.iter_mut().zip(gate).zip(up) {
-                    *y = gate * sigmoid(gate) * up;
+                for (gate, &up) in part.iter_mut().zip(&up[first..]) {
+                    *gate = *gate * sigmoid(*gate) * up;
                 }
             },
         );
     });
-    out
 }
 
 /// Gradients of gate and up.

@@ -18,11 +18,18 @@ type Block = [[f32; SIDE]; SIDE];
 
 /// `[rows, columns]` with rows in one piece each → `[columns, rows]`, row-major without gaps.
 pub(super) fn transposed(matrix: Matrix<'_>) -> Vec<f32> {
+    let mut out = vec![0.0; matrix.rows * matrix.columns];
+    turn(matrix, &mut out);
+    out
+}
+
+/// The same, into `out`.
+pub(super) fn turn(matrix: Matrix<'_>, out: &mut [f32]) {
     let Matrix { rows, columns, .. } = matrix;
     assert!(matrix.column_stride == 1, "a matrix whose rows lie in pieces");
-    let mut out = vec![0.0; rows * columns];
+    assert!(out.len() == rows * columns, "a transpose does not fit its place");
     if out.is_empty() {
-        return out;
+        return;
     }
     let work = |(band, out): (usize, &mut [f32])| turn_band(matrix, band * SIDE, out);
     if out.len() >= PARALLEL && rayon::current_num_threads() > 1 {
@@ -30,7 +37,6 @@ pub(super) fn transposed(matrix: Matrix<'_>) -> Vec<f32> {
     } else {
         out.chunks_mut(SIDE * rows).enumerate().for_each(work);
     }
-    out
 }
 
 /// Some columns of the matrix, from `first` on, as rows of `out`.

@@ -6,11 +6,11 @@ use bytemuck::Pod;
 
 /// A tensor's values as they lie in memory, read through strides.
 #[derive(Clone, Copy)]
-pub(super) struct View<'a, const D: usize> {
+pub(crate) struct View<'a, const D: usize> {
     /// Starts at the first element.
-    pub(super) data: &'a [f32],
-    pub(super) shape: [usize; D],
-    pub(super) strides: [usize; D],
+    pub(crate) data: &'a [f32],
+    pub(crate) shape: [usize; D],
+    pub(crate) strides: [usize; D],
 }
 
 /// `tensor` through its own strides; it must have passed [`forward_strides`].

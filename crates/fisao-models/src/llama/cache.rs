@@ -56,6 +56,13 @@ impl KvCache {
         self.shared.as_ref().map_or(0, |shared| shared.positions) + self.filled
     }
 
+    /// Keys and values of each layer at the positions that are filled.
+    pub(super) fn seen(&self) -> impl Iterator<Item = KeysAndValues> {
+        assert!(self.shared.is_none(), "sequences that have gone on have their own besides");
+        let seen = |x: &Tensor<4>| x.clone().narrow(2, 0, self.filled);
+        self.layers.iter().map(move |(k, v)| (seen(k), seen(v)))
+    }
+
     /// Counts `new` positions that every layer has appended.
     pub(super) fn advance(&mut self, new: usize) {
         self.filled += new;
@@ -74,8 +81,7 @@ impl KvCache {
         };
         if is_cpu(&device) {
             let layers = self.layers.iter().map(|(k, v)| (room(k, more), room(v, more))).collect();
-            let seen = |x: Tensor<4>| x.narrow(2, 0, filled);
-            let seen = self.layers.into_iter().map(|(k, v)| (seen(k), seen(v))).collect();
+            let seen = self.seen().collect();
             let shared = Shared { layers: seen, positions: filled, of: Arc::new(rows) };
             return Self { shared: Some(shared), layers, sequences, filled: 0 };
         }

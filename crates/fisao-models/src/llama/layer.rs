@@ -14,15 +14,15 @@ use crate::weights::{WeightError, WeightSource};
 /// Attention and feed-forward part, each behind a norm and added to its input.
 #[derive(Debug, Clone)]
 pub(super) struct DecoderLayer {
-    input_layernorm: RmsNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
-    post_attention_layernorm: RmsNorm,
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
+    pub(super) input_layernorm: RmsNorm,
+    pub(super) q_proj: Linear,
+    pub(super) k_proj: Linear,
+    pub(super) v_proj: Linear,
+    pub(super) o_proj: Linear,
+    pub(super) post_attention_layernorm: RmsNorm,
+    pub(super) gate_proj: Linear,
+    pub(super) up_proj: Linear,
+    pub(super) down_proj: Linear,
     heads: usize,
     key_value_heads: usize,
 }

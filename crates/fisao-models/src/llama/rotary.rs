@@ -42,16 +42,17 @@ impl Rotary {
     }
 
     /// Cosine and sine at each position.
-    fn angles(&self, positions: impl Iterator<Item = usize>) -> Angles {
+    pub(super) fn angles(&self, positions: impl Iterator<Item = usize>) -> Angles {
         let half = self.frequencies.len();
-        let turn = |at: usize| self.frequencies.iter().map(move |f| at as f64 * f);
-        let (sin, cos) = positions
-            .flat_map(turn)
-            .map(|angle| {
-                let (sin, cos) = angle.sin_cos();
-                (sin as f32, cos as f32)
-            })
-            .unzip();
+        let numbers = positions.size_hint().0 * half;
+        let (mut sin, mut cos) = (Vec::with_capacity(numbers), Vec::with_capacity(numbers));
+        for at in positions {
+            for frequency in &*self.frequencies {
+                let (s, c) = (at as f64 * frequency).sin_cos();
+                sin.push(s as f32);
+                cos.push(c as f32);
+            }
+        }
         Angles { cos, sin, half }
     }
 }

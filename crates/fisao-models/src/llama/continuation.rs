@@ -1,0 +1,235 @@
+//! Sequences that go on by a token each at a time: decoding.
+
+use std::sync::Arc;
+
+use super::cpu_decoding::CpuDecoding;
+use super::{KvCache, Llama, Pass};
+use crate::attention::Mask;
+use crate::fused::is_cpu;
+use crate::parameters::{floats, indices};
+
+/// Several sequences behind their prompts.
+pub(crate) enum Continuation<'a> {
+    /// On the CPU, in memory that is kept from step to step.
+    OnCpu(Box<CpuDecoding>),
+    /// On any device, by operations on tensors.
+    OnTensors(Composed<'a>),
+}
+
+/// Which prompts sequences go on from, and how far.
+pub(crate) struct Beginning {
+    /// Keys and values of the prompts.
+    pub(crate) cache: KvCache,
+    /// The prompt of each sequence.
+    pub(crate) of: Vec<usize>,
+    /// Padding before each sequence's prompt.
+    pub(crate) padding: Vec<usize>,
+    /// Positions that a sequence takes behind its prompt, at most.
+    pub(crate) more: usize,
+}
+
+/// What is needed to run the decoder on tensors.
+pub(crate) struct Composed<'a> {
+    model: &'a Llama,
+    cache: KvCache,
+    padding: Vec<usize>,
+    logits: Vec<f32>,
+}
+
+impl<'a> Continuation<'a> {
+    pub(crate) fn new(model: &'a Llama, beginning: Beginning) -> Self {
+        if is_cpu(&model.device()) {
+            return Self::OnCpu(Box::new(CpuDecoding::new(model, beginning)));
+        }
+        Self::composed(model, beginning)
+    }
+
+    pub(super) fn composed(model: &'a Llama, beginning: Beginning) -> Self {
+        let Beginning { cache, of, padding, more } = beginning;
+        let cache = cache.spread(of, more);
+        Self::OnTensors(Composed { model, cache, padding, logits: Vec::new() })
+    }
+
+    /// Goes on by one token for each sequence; unnormalised log-probabilities of the tokens that follow, `[sequences, vocabulary]`.
+    pub(crate) fn step(&mut self, tokens: &[u32]) -> &[f32] {
+        match self {
+            Self::OnCpu(decoding) => decoding.step(tokens),
+            Self::OnTensors(composed) => composed.step(tokens),
+        }
+    }
+
+    /// Drops the sequence at `row`; the last one takes its place.
+    pub(crate) fn swap_remove(&mut self, row: usize) {
+        match self {
+            Self::OnCpu(decoding) => decoding.swap_remove(row),
+            Self::OnTensors(Composed { cache, padding, .. }) => {
+                padding.swap_remove(row);
+                cache.swap_remove(row);
+            }
+        }
+    }
+}
+
+impl Composed<'_> {
+    fn step(&mut self, tokens: &[u32]) -> &[f32] {
+        let Self { model, cache, padding, logits } = self;
+        let filled = cache.filled();
+        let ids = tokens.iter().map(|&id| i64::from(id)).collect();
+        let x = model.embed(indices(ids, &model.device()));
+        let positions: Vec<usize> = padding.iter().map(|padding| filled - padding).collect();
+        let mask = Mask::Causal { first: Arc::from(&**padding) };
+        let pass = Pass { batch: tokens.len(), positions: &positions, mask: &mask, wanted: None };
+        let hidden = model.forward(x, &pass, Some(cache));
+        *logits = floats(&model.logits(hidden));
+        logits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Device, TensorData};
+
+    use super::*;
+    use crate::linear::ActivationDtype;
+    use crate::llama::{DecoderFamily, LlamaConfig};
+    use crate::lora::LowRank;
+    use crate::parameters::from_floats;
+    use crate::weights::{Init, RandomWeights, WeightError, WeightSource};
+
+    /// Draws weights, none of them a constant, and rounds them to a type.
+    struct Rounded(RandomWeights, DType);
+
+    impl WeightSource for Rounded {
+        fn tensor(
+            &mut self,
+            name: &str,
+            shape: &[usize],
+            init: Init,
+        ) -> Result<TensorData, WeightError> {
+            let init = match init {
+                Init::Zeros | Init::Ones => Init::Normal { std: 0.5 },
+                init => init,
+            };
+            Ok(self.0.tensor(name, shape, init)?.convert_dtype(self.1))
+        }
+    }
+
+    fn model(family: DecoderFamily, dtype: DType, tied: bool) -> Llama {
+        let config = LlamaConfig {
+            family,
+            vocab_size: 3000,
+            hidden_size: 48,
+            intermediate_size: 70,
+            num_hidden_layers: 3,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 18,
+            max_position_embeddings: 64,
+            rms_norm_eps: 1e-5,
+            rope_theta: 100.0,
+            tie_word_embeddings: tied,
+        };
+        let mut weights = Rounded(RandomWeights::new(3), dtype);
+        Llama::load(config, &mut weights, "model", &Device::flex()).expect("any weights")
+    }
+
+    fn adapted(mut model: Llama) -> Llama {
+        let mut seed = 0.0;
+        let mut values = |shape: [usize; 2]| {
+            seed += 1.0_f32;
+            let value = |at: usize| (at as f32 * 0.7 + seed).sin() * 0.1;
+            let values = (0..shape[0] * shape[1]).map(value).collect();
+            from_floats(values, shape, &Device::flex())
+        };
+        model.visit_maps_mut("model", &mut |_, map| {
+            let [inputs, outputs] = map.size();
+            map.adapter =
+                Some(LowRank { a: values([5, inputs]), b: values([outputs, 5]), scale: 0.7 });
+        });
+        model
+    }
+
+    /// Two prompts of five positions, one of them behind two of padding, and three sequences.
+    fn beginning(model: &Llama) -> Beginning {
+        let padding = [0, 2];
+        let device = model.device();
+        let ids = (0..10).map(|at| 7 * at + 1).collect();
+        let x = model.embed(indices(ids, &device));
+        let positions: Vec<usize> = padding
+            .iter()
+            .flat_map(|&padding| (0..5).map(move |at: usize| at.saturating_sub(padding)))
+            .collect();
+        let mask = Mask::Causal { first: Arc::new(padding) };
+        let mut cache = KvCache::new(model.config(), 2, 5, &device);
+        let pass = Pass { batch: 2, positions: &positions, mask: &mask, wanted: None };
+        model.forward(x, &pass, Some(&mut cache));
+        Beginning { cache, of: vec![0, 1, 0], padding: vec![0, 2, 0], more: 9 }
+    }
+
+    /// Logits of eight steps, in the middle of which the first sequence ends, then the last.
+    fn decoded(mut continuation: Continuation<'_>) -> Vec<Vec<f32>> {
+        let mut tokens: Vec<u32> = vec![3, 4, 5];
+        let mut found = Vec::new();
+        for step in 0..8 {
+            let ended = match step {
+                3 => Some(0),
+                5 => Some(1),
+                _ => None,
+            };
+            if let Some(row) = ended {
+                continuation.swap_remove(row);
+                tokens.swap_remove(row);
+            }
+            found.push(continuation.step(&tokens).to_vec());
+            tokens.iter_mut().enumerate().for_each(|(at, id)| *id = (*id * 31 + at as u32) % 3000);
+        }
+        found
+    }
+
+    fn check(what: &str, model: &Llama) {
+        let expected = decoded(Continuation::composed(model, beginning(model)));
+        let found = decoded(Continuation::new(model, beginning(model)));
+        assert!(found.iter().flatten().all(|logit| logit.is_finite()), "{what}");
+        let lengths = |all: &[Vec<f32>]| all.iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(lengths(&found), lengths(&expected), "{what}");
+        for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let bits = |all: &[f32]| all.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert!(bits(found) == bits(expected), "{what}: step {step}");
+        }
+    }
+
+    #[test]
+    fn a_step_in_kept_memory_is_the_step_on_tensors_to_the_bit() {
+        use DecoderFamily::{Llama, Qwen2};
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            check(&format!("{dtype:?}"), &model(Llama, dtype, false));
+            check(&format!("{dtype:?} with biases, tied"), &model(Qwen2, dtype, true));
+            check(&format!("{dtype:?} with an adapter"), &adapted(model(Qwen2, dtype, false)));
+        }
+        let mut rounding = adapted(model(Llama, DType::BF16, false));
+        rounding.visit_maps_mut("model", &mut |_, map| map.activations = ActivationDtype::Bf16);
+        check("rounded", &rounding);
+    }
+
+    #[test]
+    fn a_model_that_trains_decodes_as_well() {
+        let mut training = adapted(model(DecoderFamily::Llama, DType::F32, false));
+        training.visit_maps_mut("model", &mut |_, map| {
+            let adapter = map.adapter.as_mut().expect("an adapted map");
+            adapter.a = adapter.a.clone().autodiff().require_grad();
+        });
+        let found = decoded(Continuation::new(&training, beginning(&training)));
+        let still = adapted(model(DecoderFamily::Llama, DType::F32, false));
+        assert!(found == decoded(Continuation::new(&still, beginning(&still))), "other logits");
+    }
+
+    #[test]
+    #[should_panic(expected = "no further")]
+    fn sequences_go_on_no_further_than_there_is_room() {
+        let model = model(DecoderFamily::Llama, DType::F32, false);
+        let mut continuation = Continuation::new(&model, beginning(&model));
+        for _ in 0..10 {
+            continuation.step(&[3, 4, 5]);
+        }
+    }
+}
