@@ -1,6 +1,6 @@
 //! Scaled dot-product attention and its masks.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Device, Tensor, activation};
 
@@ -11,17 +11,39 @@ use crate::parameters::{from_floats, indices};
 /// What a masked score is set to; low enough that its weight is exactly zero in f32 and bf16.
 const MASKED: f32 = -1.0e9;
 
-/// `softmax(q kᵀ / √d) v` over the keys that `mask` shows.
+/// A mask with what single operations add to the scores for it, which is made once for all layers of a pass.
+#[derive(Debug)]
+pub(crate) struct Shown<'a> {
+    mask: &'a Mask,
+    bias: OnceLock<Tensor<4>>,
+}
+
+impl<'a> Shown<'a> {
+    pub(crate) fn by(mask: &'a Mask) -> Self {
+        Self { mask, bias: OnceLock::new() }
+    }
+
+    /// What is added to scores `[batch, heads, queries, keys]`; nothing where everything is seen.
+    fn bias(&self, [batch, queries, keys]: [usize; 3], device: &Device) -> Option<Tensor<4>> {
+        let Mask::Causal { first } = self.mask else { return None };
+        let rows = if first.is_empty() { 1 } else { batch };
+        let bias = self.bias.get_or_init(|| bias(self.mask, [rows, queries, keys], device));
+        assert_eq!(bias.dims(), [rows, 1, queries, keys], "layers of a pass see as many keys");
+        Some(bias.clone())
+    }
+}
+
+/// `softmax(q kᵀ / √d) v` over the keys that a mask shows.
 ///
 /// # Shapes
 /// * `q`: `[batch, heads, queries, d]`
 /// * `k`, `v`: `[batch, key heads, keys, d]`; key heads divide heads, queries stand behind the keys
 /// * result: `[batch, heads, queries, d]`
-pub fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &Mask) -> Tensor<4> {
+pub(crate) fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, shown: &Shown<'_>) -> Tensor<4> {
     if is_fused(&q) {
-        return three(q, k, v, Operation::Attention(mask.clone()));
+        return three(q, k, v, Operation::Attention(shown.mask.clone()));
     }
-    composed(q, k, v, mask)
+    composed(q, k, v, shown)
 }
 
 /// The same where keys and values of the first positions are those of one of several prompts: `before` holds those of all prompts,
@@ -31,31 +53,28 @@ pub(crate) fn attend_behind(
     before: (Tensor<4>, Tensor<4>),
     of: Arc<Vec<usize>>,
     (k, v): (Tensor<4>, Tensor<4>),
-    mask: &Mask,
+    shown: &Shown<'_>,
 ) -> Tensor<4> {
     if is_fused(&q) {
-        let operation = Operation::SharedAttention { mask: mask.clone(), of };
+        let operation = Operation::SharedAttention { mask: shown.mask.clone(), of };
         return five(q, before, (k, v), operation);
     }
     let rows = indices(of.iter().map(|&prompt| prompt as i64).collect(), &q.device());
     let whole = |before: Tensor<4>, own| Tensor::cat(vec![before.select(0, rows.clone()), own], 2);
-    composed(q, whole(before.0, k), whole(before.1, v), mask)
+    composed(q, whole(before.0, k), whole(before.1, v), shown)
 }
 
 /// [`attend`] from single operations.
-pub(crate) fn composed(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &Mask) -> Tensor<4> {
+pub(crate) fn composed(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, shown: &Shown<'_>) -> Tensor<4> {
     let [batch, heads, queries, width] = q.dims();
     let [_, key_heads, keys, _] = k.dims();
     let group = heads / key_heads;
     let device = q.device().inner();
     let scale = 1.0 / (width as f64).sqrt();
     let scores = (q * scale).matmul(repeat_heads(k, group).swap_dims(2, 3));
-    let scores = match mask {
-        Mask::Full => scores,
-        Mask::Causal { first } => {
-            let rows = if first.is_empty() { 1 } else { batch };
-            scores + bias(mask, [rows, queries, keys], &device)
-        }
+    let scores = match shown.bias([batch, queries, keys], &device) {
+        Some(bias) => scores + bias,
+        None => scores,
     };
     activation::softmax(scores, 3).matmul(repeat_heads(v, group))
 }

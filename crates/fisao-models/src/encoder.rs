@@ -5,7 +5,7 @@
 use burn::tensor::{Device, Tensor};
 
 use crate::activation::Activation;
-use crate::attention::{Mask, attend, merge_heads, split_heads};
+use crate::attention::{Mask, Shown, attend, merge_heads, split_heads};
 use crate::linear::{Linear, MapVisitor};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
@@ -89,13 +89,13 @@ impl EncoderLayer {
     }
 
     /// `x`: `[batch · length, width]`.
-    fn forward(&self, x: Tensor<2>, batch: usize, mask: &Mask) -> Tensor<2> {
+    fn forward(&self, x: Tensor<2>, batch: usize, shown: &Shown<'_>) -> Tensor<2> {
         let length = x.dims()[0] / batch;
         let normed = self.layer_norm1.forward(x.clone());
         let split = |projection: &Linear| {
             split_heads(projection.forward(normed.clone()), batch, length, self.heads)
         };
-        let mixed = attend(split(&self.q_proj), split(&self.k_proj), split(&self.v_proj), mask);
+        let mixed = attend(split(&self.q_proj), split(&self.k_proj), split(&self.v_proj), shown);
         let x = x + self.out_proj.forward(merge_heads(mixed));
         let hidden = self.fc1.forward(self.layer_norm2.forward(x.clone()));
         x + self.fc2.forward(self.activation.forward(hidden))
@@ -150,7 +150,8 @@ impl Encoder {
     /// # Shapes
     /// `x`: `[batch · length, width]`.
     pub fn forward(&self, x: Tensor<2>, batch: usize, mask: &Mask, depth: usize) -> Tensor<2> {
-        self.layers[..depth].iter().fold(x, |x, layer| layer.forward(x, batch, mask))
+        let shown = Shown::by(mask);
+        self.layers[..depth].iter().fold(x, |x, layer| layer.forward(x, batch, &shown))
     }
 
     /// Runs the layers behind the first `depth`.
@@ -158,7 +159,8 @@ impl Encoder {
     /// # Shapes
     /// `x`: `[batch · length, width]`.
     pub fn finish(&self, x: Tensor<2>, batch: usize, mask: &Mask, depth: usize) -> Tensor<2> {
-        self.layers[depth..].iter().fold(x, |x, layer| layer.forward(x, batch, mask))
+        let shown = Shown::by(mask);
+        self.layers[depth..].iter().fold(x, |x, layer| layer.forward(x, batch, &shown))
     }
 
     /// Visits every affine map under `{prefix}.layers.N.…`.

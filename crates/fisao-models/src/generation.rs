@@ -172,17 +172,18 @@ impl Llava {
         let rows = (0..prompts.len()).flat_map(|row| std::iter::repeat_n(row, samples));
         let rows: Vec<usize> = rows.collect();
         let states = indices(rows.iter().map(|&row| row as i64).collect(), &self.device());
-        let logits = floats(&self.language_model().logits(hidden.select(0, states)));
-        clock.tell("prompts read", prompts.len() * longest);
         let mut open: Vec<Open> = open_rows(prompts, samples, longest, sampling.seed);
-        let padding = open.iter().map(|row| row.padding).collect();
-        let beginning = Beginning { cache, of: rows, padding, more: sampling.max_new_tokens };
-        let mut continuation = Continuation::new(self.language_model(), beginning);
         let mut choice = Choice::new(self, sampling, open.len());
         for result in results.iter_mut() {
             result.reserve(sampling.max_new_tokens);
         }
-        choice.make(&logits, &mut open, results);
+        let logits = self.language_model().logits(hidden.select(0, states));
+        choice.make(&floats(&logits), &mut open, results);
+        drop(logits);
+        clock.tell("prompts read", prompts.len() * longest);
+        let padding = open.iter().map(|row| row.padding).collect();
+        let beginning = Beginning { cache, of: rows, padding, more: sampling.max_new_tokens };
+        let mut continuation = Continuation::new(self.language_model(), beginning);
         for _ in 1..sampling.max_new_tokens {
             for row in (0..open.len()).rev() {
                 if results[open[row].slot].finish == FinishReason::Stop {

@@ -13,7 +13,7 @@ mod rotary;
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::attention::Mask;
+use crate::attention::{Mask, Shown};
 use crate::linear::{Embedding, Linear, MapVisitor, product};
 use crate::norm::RmsNorm;
 use crate::parameters::{ParameterMut, Parameters};
@@ -191,7 +191,7 @@ impl Llama {
         let batch = pass.batch;
         let length = x.dims()[0] / batch;
         let rotation = self.rotary.at(pass.positions, batch, &x.device());
-        let context = Context { batch, rotation, mask: pass.mask };
+        let context = Context { batch, rotation, shown: Shown::by(pass.mask) };
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
             let wanted = pass.wanted.as_ref().filter(|_| self.is_last(index));

@@ -158,6 +158,10 @@ fn decoding() -> Vec<Case> {
             4,
             Held::Bf16Rounded,
         ),
+        case("decode-1024-64-f32", "64 responses, the same, f32", models::middle, 64, Held::F32)
+            .heavy(),
+        case("decode-1024-64-bf16", "64 responses, the same, bf16", models::middle, 64, Held::Bf16)
+            .heavy(),
         case(
             "decode-7b-1-bf16",
             "1 response, LLaVA-1.5-7B's size, bf16",

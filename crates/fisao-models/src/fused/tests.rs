@@ -9,7 +9,7 @@ use super::attention::Mask;
 use super::rotary::Angles;
 use super::{Operation, adapted, linear, one, simd, three, two};
 use crate::activation::Activation;
-use crate::attention::{attend_behind, composed as composed_attention};
+use crate::attention::{Shown, attend_behind, composed as composed_attention};
 use crate::linear::ActivationDtype;
 use crate::parameters::{floats, from_floats, indices};
 use crate::sequences::composed as composed_log_probs;
@@ -232,7 +232,7 @@ fn attention_under_every_mask_and_grouping() {
                 },
                 |[q, k, v]| {
                     let [q, k, v] = [q, k, v].map(|x| x.swap_dims(1, 2));
-                    composed_attention(q, k, v, &mask)
+                    composed_attention(q, k, v, &Shown::by(&mask))
                 },
             );
         }
@@ -263,7 +263,8 @@ fn attention_behind_a_prompt_is_that_behind_a_copy_of_it() {
                 let [before_k, before_v] = prompts.clone();
                 let [own_k, own_v] = own.clone();
                 let of = of.clone().into();
-                let found = attend_behind(q, (before_k, before_v), of, (own_k, own_v), &mask);
+                let found =
+                    attend_behind(q, (before_k, before_v), of, (own_k, own_v), &Shown::by(&mask));
                 let same = floats(&found) == floats(&expected);
                 assert!(same, "{queries} queries behind {before} + {first:?}, width {width}");
             }
@@ -404,7 +405,11 @@ fn a_step_of_decoding_attends_as_composed() {
         let mask = Mask::Causal { first: [0, 3].into() };
         let fused: Tensor<4> =
             three(q.clone(), k.clone(), v.clone(), Operation::Attention(mask.clone()));
-        assert_close(&floats(&fused), &floats(&composed_attention(q, k, v, &mask)), "a step");
+        assert_close(
+            &floats(&fused),
+            &floats(&composed_attention(q, k, v, &Shown::by(&mask))),
+            "a step",
+        );
     }
 }
 

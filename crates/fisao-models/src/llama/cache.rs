@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor};
 
 use super::LlamaConfig;
-use crate::attention::{Mask, attend, attend_behind};
+use crate::attention::{Shown, attend, attend_behind};
 use crate::fused::is_cpu;
 use crate::parameters::indices;
 
@@ -123,13 +123,13 @@ impl KvCache {
         layer: usize,
         q: Tensor<4>,
         new: KeysAndValues,
-        mask: &Mask,
+        shown: &Shown<'_>,
     ) -> Tensor<4> {
         let (k, v) = self.extend(layer, new);
         match &self.shared {
-            None => attend(q, k, v, mask),
+            None => attend(q, k, v, shown),
             Some(Shared { layers, of, .. }) => {
-                attend_behind(q, layers[layer].clone(), Arc::clone(of), (k, v), mask)
+                attend_behind(q, layers[layer].clone(), Arc::clone(of), (k, v), shown)
             }
         }
     }

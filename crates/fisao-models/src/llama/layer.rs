@@ -4,7 +4,7 @@ use burn::tensor::{Device, Int, Tensor, activation};
 
 use super::rotary::Rotation;
 use super::{DecoderFamily, KvCache, LlamaConfig};
-use crate::attention::{Mask, attend, merge_heads, split_heads};
+use crate::attention::{Shown, attend, merge_heads, split_heads};
 use crate::fused::{Operation, is_fused, two};
 use crate::linear::Linear;
 use crate::norm::RmsNorm;
@@ -104,8 +104,8 @@ impl DecoderLayer {
         let q = context.rotation.apply(q);
         let k = context.rotation.apply(k);
         let mixed = merge_heads(match cache {
-            Some((cache, layer)) => cache.attend(layer, q, (k, v), context.mask),
-            None => attend(q, k, v, context.mask),
+            Some((cache, layer)) => cache.attend(layer, q, (k, v), &context.shown),
+            None => attend(q, k, v, &context.shown),
         });
         let (x, mixed) = match wanted {
             Some(rows) => (x.select(0, rows.clone()), mixed.select(0, rows.clone())),
@@ -144,5 +144,5 @@ pub(super) struct Context<'a> {
     /// The turn at every position.
     pub(super) rotation: Rotation,
     /// Which keys are seen.
-    pub(super) mask: &'a Mask,
+    pub(super) shown: Shown<'a>,
 }

@@ -6,7 +6,7 @@ use burn::tensor::{Gradients, Int, Tensor};
 use super::Llama;
 use super::layer::Context;
 use super::rotary::Rotation;
-use crate::attention::Mask;
+use crate::attention::{Mask, Shown};
 
 /// What each layer of a pass was given, and what the last one gave.
 #[derive(Debug)]
@@ -33,7 +33,8 @@ impl Llama {
         wanted: Tensor<1, Int>,
     ) -> LayerInputs {
         let rotation = self.rotary.at(positions, batch, &x.device());
-        let context = Context { batch, rotation, mask: &Mask::causal() };
+        let mask = Mask::causal();
+        let context = Context { batch, rotation, shown: Shown::by(&mask) };
         let mut inputs = vec![x];
         for (index, layer) in self.layers.iter().enumerate() {
             let wanted = Some(&wanted).filter(|_| self.is_last(index));
@@ -54,7 +55,8 @@ impl Llama {
     /// one layer after the other. What comes before the layers gets none.
     pub(crate) fn backward(&self, inputs: LayerInputs, mut gradients: Gradients) -> Vec<Gradients> {
         let LayerInputs { inputs, rotation, batch, wanted, output } = inputs;
-        let context = Context { batch, rotation, mask: &Mask::causal() };
+        let mask = Mask::causal();
+        let context = Context { batch, rotation, shown: Shown::by(&mask) };
         let mut gradient = output.grad_remove(&mut gradients);
         let mut found = vec![gradients];
         for (index, (layer, input)) in self.layers.iter().zip(inputs).enumerate().rev() {

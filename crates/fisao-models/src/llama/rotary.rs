@@ -1,6 +1,6 @@
 //! Rotary position embedding (Su et al. 2021, arXiv 2104.09864) in the "rotate half" convention.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Device, Tensor};
 
@@ -38,7 +38,8 @@ impl Rotary {
         } else {
             self.angles(positions.iter().copied())
         };
-        Rotation { angles: Arc::new(angles), batch, device: device.clone().inner() }
+        let device = device.clone().inner();
+        Rotation { angles: Arc::new(angles), batch, device, tables: OnceLock::new() }
     }
 
     /// Cosine and sine at each position.
@@ -63,6 +64,8 @@ pub(super) struct Rotation {
     angles: Arc<Angles>,
     batch: usize,
     device: Device,
+    /// Cosines and sines for single operations, made once for all layers.
+    tables: OnceLock<[Tensor<4>; 2]>,
 }
 
 impl Rotation {
@@ -79,10 +82,12 @@ impl Rotation {
     pub(crate) fn composed(&self, x: Tensor<4>) -> Tensor<4> {
         let [_, _, length, width] = x.dims();
         let half = width / 2;
-        let table = |values: &[f32]| {
-            from_floats::<4>(values.to_vec(), [self.batch, 1, length, half], &self.device)
-        };
-        let (cos, sin) = (table(&self.angles.cos), table(&self.angles.sin));
+        let tables = self.tables.get_or_init(|| {
+            [&self.angles.cos, &self.angles.sin].map(|values| {
+                from_floats::<4>(values.clone(), [self.batch, 1, length, half], &self.device)
+            })
+        });
+        let [cos, sin] = tables.clone();
         let first = x.clone().narrow(3, 0, half);
         let second = x.narrow(3, half, half);
         let low = first.clone() * cos.clone() - second.clone() * sin.clone();

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 
 use crate::activation::Activation;
-use crate::attention::{Mask, attend, merge_heads, split_heads};
+use crate::attention::{Mask, Shown, attend, merge_heads, split_heads};
 use crate::linear::{EMBEDDING_STD, Linear};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
@@ -77,8 +77,8 @@ impl AttentionPooling {
         let query = self.part(0).forward(self.probe.clone()).repeat_dim(0, batch);
         let keys = self.part(1).forward(states.clone());
         let values = self.part(2).forward(states);
-        let mixed =
-            attend(split(query, 1), split(keys, positions), split(values, positions), &Mask::Full);
+        let (keys, values) = (split(keys, positions), split(values, positions));
+        let mixed = attend(split(query, 1), keys, values, &Shown::by(&Mask::Full));
         let x = self.out_proj.forward(merge_heads(mixed));
         let hidden = self.fc1.forward(self.layernorm.forward(x.clone()));
         x + self.fc2.forward(self.activation.forward(hidden))

@@ -9,7 +9,7 @@ use fisao_models::clip::Clip;
 use fisao_models::generation::{Generated, Prompt, Sampling};
 use fisao_models::llava::Llava;
 use fisao_models::lora::LoraConfig;
-use fisao_models::parameters::{ParameterMut, Parameters, collect_gradients, floats};
+use fisao_models::parameters::{GradientMap, ParameterMut, Parameters, collect_gradients, floats};
 use fisao_models::sequences::Example;
 use fisao_models::weights::{RandomWeights, is_held};
 use fisao_testkit::compare::assert_close;
