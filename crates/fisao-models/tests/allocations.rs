@@ -5,13 +5,13 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use burn::tensor::{DType, Device, TensorData};
+use burn::tensor::{DType, Device};
 use fisao_models::generation::{Generated, Prompt, Sampling};
 use fisao_models::linear::ActivationDtype;
 use fisao_models::llava::{Llava, LlavaConfig};
 use fisao_models::lora::LoraConfig;
-use fisao_models::weights::{Init, RandomWeights, WeightError, WeightSource};
-use fisao_testkit::tiny::{llava_config, pixels, prompt};
+use fisao_models::weights::RandomWeights;
+use fisao_testkit::tiny::{RoundedWeights, llava_config, pixels, prompt};
 
 /// The system's allocator with a count of what it was asked for, by all threads.
 struct Counted;
@@ -47,20 +47,6 @@ unsafe impl GlobalAlloc for Counted {
 #[global_allocator]
 static COUNTED: Counted = Counted;
 
-/// Random weights of a type.
-struct Rounded(RandomWeights, DType);
-
-impl WeightSource for Rounded {
-    fn tensor(
-        &mut self,
-        name: &str,
-        shape: &[usize],
-        init: Init,
-    ) -> Result<TensorData, WeightError> {
-        Ok(self.0.tensor(name, shape, init)?.convert_dtype(self.1))
-    }
-}
-
 /// A model that never ends a response, with matrices large enough to be shared among threads.
 fn model(dtype: DType, rounds: bool) -> Llava {
     let mut config = LlavaConfig { eos_token_id: u32::MAX, ..llava_config() };
@@ -69,7 +55,7 @@ fn model(dtype: DType, rounds: bool) -> Llava {
     config.text.num_attention_heads = 8;
     config.text.head_dim = 32;
     config.text.vocab_size = 3000;
-    let mut weights = Rounded(RandomWeights::new(3), dtype);
+    let mut weights = RoundedWeights { weights: RandomWeights::new(3), dtype, widened: false };
     let mut model = Llava::load(config, &mut weights, &Device::flex()).expect("any weights");
     if rounds {
         model.set_activation_dtype(ActivationDtype::Bf16);

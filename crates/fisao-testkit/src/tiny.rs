@@ -1,13 +1,13 @@
 //! Models with every part of the real ones, small enough for a test to run thousands of times.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
 use fisao_models::parameters::from_floats;
 use fisao_models::vision::{VisionConfig, VisionFamily};
-use fisao_models::weights::{Init, RandomWeights, WeightSource};
+use fisao_models::weights::{Init, RandomWeights, WeightError, WeightSource};
 
 /// Side of the pictures the small models take, pixels.
 pub const IMAGE_SIZE: usize = 8;
@@ -105,6 +105,29 @@ pub fn tiny_clip_for(image_size: usize, seed: u64) -> Clip {
     config.vision.image_size = image_size;
     Clip::load(config, &mut RandomWeights::new(seed), &Device::flex())
         .expect("random weights fit every shape")
+}
+
+/// Draws weights and rounds them to a type; gives them out in that type or widened again.
+#[derive(Debug)]
+pub struct RoundedWeights {
+    /// What is drawn.
+    pub weights: RandomWeights,
+    /// What it is rounded to.
+    pub dtype: DType,
+    /// Whether it is given out in f32.
+    pub widened: bool,
+}
+
+impl WeightSource for RoundedWeights {
+    fn tensor(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        init: Init,
+    ) -> Result<TensorData, WeightError> {
+        let rounded = self.weights.tensor(name, shape, init)?.convert_dtype(self.dtype);
+        Ok(if self.widened { rounded.convert_dtype(DType::F32) } else { rounded })
+    }
 }
 
 /// `count` pictures of standard normal noise: `[count, 3, 8, 8]`.

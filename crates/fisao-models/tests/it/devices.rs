@@ -13,9 +13,7 @@ use fisao_models::parameters::{GradientMap, ParameterMut, Parameters, collect_gr
 use fisao_models::sequences::Example;
 use fisao_models::weights::{RandomWeights, is_held};
 use fisao_testkit::compare::assert_close;
-use fisao_testkit::tiny::{clip_config, llava_config, pixels, prompt};
-
-use crate::narrow_weights::Rounded;
+use fisao_testkit::tiny::{RoundedWeights, clip_config, llava_config, pixels, prompt};
 
 /// One forward or backward pass in f32, summed up in another order by other functions.
 const CLOSE: f32 = 5e-5;
@@ -32,8 +30,8 @@ fn vulkan() -> Device {
     )
 }
 
-fn rounded(dtype: DType) -> Rounded {
-    Rounded { weights: RandomWeights::new(3), dtype, widened: false }
+fn rounded(dtype: DType) -> RoundedWeights {
+    RoundedWeights { weights: RandomWeights::new(3), dtype, widened: false }
 }
 
 fn llava(dtype: DType, device: &Device) -> Llava {

@@ -1,6 +1,6 @@
 //! Frozen weights of 16 bits under an adapter in f32.
 
-use burn::tensor::{DType, Device, TensorData};
+use burn::tensor::{DType, Device};
 use fisao_models::adamw::{AdamW, AdamWConfig};
 use fisao_models::linear::ActivationDtype;
 use fisao_models::llava::Llava;
@@ -9,31 +9,12 @@ use fisao_models::parameters::{
     ParameterMut, Parameters, collect_gradients, floats, gradient_norm,
 };
 use fisao_models::sequences::Example;
-use fisao_models::weights::{Init, RandomWeights, WeightError, WeightSource};
+use fisao_models::weights::RandomWeights;
 use fisao_testkit::compare::assert_close;
-use fisao_testkit::tiny::{llava_config, pixels, prompt};
+use fisao_testkit::tiny::{RoundedWeights, llava_config, pixels, prompt};
 
 /// Results of the same numbers, summed up in another order.
 const CLOSE: f32 = 1e-5;
-
-/// Draws weights and rounds them to a type; gives them out in that type or widened again.
-pub(crate) struct Rounded {
-    pub(crate) weights: RandomWeights,
-    pub(crate) dtype: DType,
-    pub(crate) widened: bool,
-}
-
-impl WeightSource for Rounded {
-    fn tensor(
-        &mut self,
-        name: &str,
-        shape: &[usize],
-        init: Init,
-    ) -> Result<TensorData, WeightError> {
-        let rounded = self.weights.tensor(name, shape, init)?.convert_dtype(self.dtype);
-        Ok(if self.widened { rounded.convert_dtype(DType::F32) } else { rounded })
-    }
-}
 
 /// A model seen as nothing but its adapter.
 struct Adapted(Llava);
@@ -45,7 +26,7 @@ impl Parameters for Adapted {
 }
 
 fn model(dtype: DType, widened: bool) -> Adapted {
-    let mut weights = Rounded { weights: RandomWeights::new(3), dtype, widened };
+    let mut weights = RoundedWeights { weights: RandomWeights::new(3), dtype, widened };
     let mut model =
         Llava::load(llava_config(), &mut weights, &Device::flex()).expect("any weights");
     let config = LoraConfig { rank: 3, alpha: 6.0, ..LoraConfig::default() };
