@@ -33,6 +33,13 @@ pub enum ActivationDtype {
     Bf16,
 }
 
+impl ActivationDtype {
+    /// Whether inputs are rounded that meet a weight of this type.
+    pub(crate) fn rounds(self, weight: DType) -> bool {
+        self == Self::Bf16 && weight == DType::BF16
+    }
+}
+
 /// `y = x Wᵀ + b`, plus a low-rank term where an adapter is attached.
 #[derive(Debug, Clone)]
 pub struct Linear {
@@ -103,7 +110,7 @@ impl Linear {
 
     /// Whether inputs are rounded.
     pub(crate) fn rounds(&self) -> bool {
-        self.activations == ActivationDtype::Bf16 && self.weight.dtype() == DType::BF16
+        self.activations.rounds(self.weight.dtype())
     }
 
     /// The same from single operations.

@@ -232,18 +232,18 @@ pub(crate) fn fill(
             arch().dispatch(Step { q: q.row(0), parts: [of_prompt, own], scale, scores, out });
             return;
         }
-        let mut joined =
-            [(); 2].map(|()| Space::new(if prompt.is_some() { keys * width } else { 0 }));
-        let [k, v] = if prompt.is_some() {
-            for (all, parts) in joined.iter_mut().zip([[prompt_k, own_k], [prompt_v, own_v]]) {
-                let (first, rest) = all.split_at_mut(prompt_k.rows * width);
-                fill_by_rows(first, parts[0]);
-                fill_by_rows(rest, parts[1]);
-            }
+        let joined = prompt.map(|(prompt_k, prompt_v)| {
+            [(prompt_k, own_k), (prompt_v, own_v)].map(|(of_prompt, own)| {
+                let mut all = Space::new(keys * width);
+                let (first, rest) = all.split_at_mut(of_prompt.rows * width);
+                fill_by_rows(first, of_prompt);
+                fill_by_rows(rest, own);
+                all
+            })
+        });
+        let [k, v] = joined.as_ref().map_or([own_k, own_v], |joined| {
             joined.each_ref().map(|x| Matrix::dense(x, keys, width))
-        } else {
-            [own_k, own_v]
-        };
+        });
         let mut turned = Space::new(width * keys);
         fill_by_rows(&mut turned, k.transposed());
         let k = Matrix::dense(&turned, width, keys);

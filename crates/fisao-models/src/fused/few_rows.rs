@@ -201,15 +201,19 @@ pub(super) fn multiply<T: Stored>(
     assert!(bias.is_none_or(|bias| bias.len() == width), "a bias has one value for each output");
     assert!(weight.data.len() == width * inner, "a matrix without gaps");
     assert!(out.len() == count * width, "a product does not fit its place");
-    let mut ordered = Space::new(if T::ORDERED { count * inner } else { 0 });
-    if T::ORDERED {
+    let ordered = T::ORDERED.then(|| {
+        let mut ordered = Space::new(count * inner);
         for (row, ordered) in ordered.chunks_exact_mut(inner.max(1)).enumerate() {
             T::order(x.row(row), ordered);
         }
-    }
+        ordered
+    });
     let mut rows: [&[f32]; FEW_ROWS] = [&[]; FEW_ROWS];
     for (at, row) in rows[..count].iter_mut().enumerate() {
-        *row = if T::ORDERED { &ordered[at * inner..(at + 1) * inner] } else { x.row(at) };
+        *row = match &ordered {
+            Some(ordered) => &ordered[at * inner..(at + 1) * inner],
+            None => x.row(at),
+        };
     }
     let x = &rows[..count];
     let bytes = inner.max(1) * size_of::<T>();

@@ -118,14 +118,13 @@ pub(crate) fn multiply(
     assert!(stride >= b.columns, "rows of a product overlap");
     assert!(out.len() >= (a.rows - 1) * stride + b.columns, "a product does not fit its place");
     // A few rows by a thin matrix, as an adapter's second one: turning it over is less work than copying it into panels.
-    let turned = b.row_stride == 1 && b.rows <= FEW_ROWS && a.rows <= FEW_ROWS;
-    let mut space = Space::new(if turned { b.rows * b.columns } else { 0 });
-    let b = if turned {
-        turn(b.transposed(), &mut space);
-        Matrix::dense(&space, b.rows, b.columns)
-    } else {
-        b
-    };
+    let thin = b.row_stride == 1 && b.rows <= FEW_ROWS && a.rows <= FEW_ROWS;
+    let turned = thin.then(|| {
+        let mut turned = Space::new(b.rows * b.columns);
+        turn(b.transposed(), &mut turned);
+        turned
+    });
+    let b = turned.as_ref().map_or(b, |turned| Matrix::dense(turned, b.rows, b.columns));
     if outer_products::suit(a, b) {
         outer_products::multiply(out, stride, a, b, scale, add);
         return;
@@ -275,7 +274,7 @@ unsafe fn multiply_into(
 
 /// `x`: `[rows, in]`, `weight`: `[out, in]`, `bias`: `[out]` → `[rows, out]`.
 pub(super) fn forward(x: Matrix<'_>, weight: Matrix<'_>, bias: Option<&[f32]>) -> Vec<f32> {
-    if bias.is_none() && !(x.has_few_rows() && weight.stored().is_some()) {
+    if bias.is_none() && few_by_stored(x, weight).is_none() {
         return product(x, weight.transposed(), 1.0);
     }
     let mut out = vec![0.0; x.rows * weight.rows];
@@ -286,9 +285,7 @@ pub(super) fn forward(x: Matrix<'_>, weight: Matrix<'_>, bias: Option<&[f32]>) -
 /// The same, into `out`.
 pub(super) fn fill(out: &mut [f32], x: Matrix<'_>, weight: Matrix<'_>, bias: Option<&[f32]>) {
     assert_eq!(x.columns, weight.columns, "inner sizes of a product");
-    if x.has_few_rows()
-        && let Some(stored) = weight.stored()
-    {
+    if let Some(stored) = few_by_stored(x, weight) {
         few_rows::multiply(out, x, stored, bias);
     } else if let Some(bias) = bias {
         fill_with_bias(out, bias);
@@ -296,6 +293,11 @@ pub(super) fn fill(out: &mut [f32], x: Matrix<'_>, weight: Matrix<'_>, bias: Opt
     } else {
         fill_product(out, x, weight.transposed(), 1.0);
     }
+}
+
+/// The weight without gaps, where it is met by a few rows.
+fn few_by_stored<'a>(x: Matrix<'_>, weight: Matrix<'a>) -> Option<StoredMatrix<'a, f32>> {
+    weight.stored().filter(|_| x.has_few_rows())
 }
 
 /// A bias in every row, to which a product is added.

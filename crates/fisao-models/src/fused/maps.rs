@@ -68,7 +68,8 @@ impl Map {
         let (inputs, outputs) = (shape[1], shape[0]);
         let rows = x.len() / inputs.max(1);
         // Many rows rounded to bf16 have a kernel of their own, which is the quicker the more they are.
-        let at_once = if self.rounds() { rows } else { ROWS };
+        let rounds = self.activations.rounds(self.weight.dtype());
+        let at_once = if rounds { rows } else { ROWS };
         in_parts(out, x, [inputs, outputs], at_once, |out, x| {
             let bias = self.bias.as_ref().map(values);
             fill_affine(out, x, &self.weight, bias, self.activations);
@@ -78,10 +79,6 @@ impl Map {
                 Path { x, a: matrix(a), b: matrix(b), scale: *scale }.add_to(out);
             });
         }
-    }
-
-    fn rounds(&self) -> bool {
-        self.activations == ActivationDtype::Bf16 && self.weight.dtype() == DType::BF16
     }
 }
 

@@ -38,13 +38,8 @@ pub(super) fn rotate(x: View<'_, 4>, angles: &Angles, direction: f32) -> Vec<f32
                     for (head, out) in out.chunks_exact_mut(width).enumerate() {
                         let start =
                             in_batch * x.strides[0] + head * x.strides[1] + at * x.strides[2];
-                        let (low, high) = x.data[start..start + width].split_at(half);
-                        let (out_low, out_high) = out.split_at_mut(half);
-                        for i in 0..half {
-                            let sine = sin[i] * direction;
-                            out_low[i] = low[i] * cos[i] - high[i] * sine;
-                            out_high[i] = high[i] * cos[i] + low[i] * sine;
-                        }
+                        out.copy_from_slice(&x.data[start..start + width]);
+                        turn_head(out, cos, sin, direction);
                     }
                 }
             },
@@ -64,14 +59,21 @@ pub(crate) fn turn(x: &mut [f32], row: usize, angles: &Angles, positions: &[usiz
                 let cos = &angles.cos[at * half..(at + 1) * half];
                 let sin = &angles.sin[at * half..(at + 1) * half];
                 for head in x.chunks_exact_mut(2 * half) {
-                    let (low, high) = head.split_at_mut(half);
-                    for i in 0..half {
-                        let (a, b) = (low[i], high[i]);
-                        low[i] = a * cos[i] - b * sin[i];
-                        high[i] = b * cos[i] + a * sin[i];
-                    }
+                    turn_head(head, cos, sin, 1.0);
                 }
             }
         },
     );
+}
+
+/// One head in its place.
+#[inline(always)]
+fn turn_head(head: &mut [f32], cos: &[f32], sin: &[f32], direction: f32) {
+    let half = cos.len();
+    let (low, high) = head.split_at_mut(half);
+    for i in 0..half {
+        let (a, b, sine) = (low[i], high[i], sin[i] * direction);
+        low[i] = a * cos[i] - b * sine;
+        high[i] = b * cos[i] + a * sine;
+    }
 }

@@ -31,16 +31,13 @@ pub(crate) struct CpuDecoding {
     room: Room,
 }
 
-/// Widths of what a row passes through, and how a sequence's keys lie.
+/// How queries and keys lie.
 #[derive(Clone, Copy)]
 struct Sizes {
-    hidden: usize,
-    inner: usize,
     heads: usize,
     key_heads: usize,
     /// Of a head.
     width: usize,
-    vocabulary: usize,
     /// Positions there is room for behind a prompt.
     positions: usize,
 }
@@ -73,19 +70,11 @@ struct Room {
 impl Sizes {
     fn new(config: &LlamaConfig, positions: usize) -> Self {
         Self {
-            hidden: config.hidden_size,
-            inner: config.intermediate_size,
             heads: config.num_attention_heads,
             key_heads: config.num_key_value_heads,
             width: config.head_dim,
-            vocabulary: config.vocab_size,
             positions,
         }
-    }
-
-    /// Widths of queries, keys and values of all heads.
-    fn queries_keys_values(&self) -> [usize; 3] {
-        [self.heads, self.key_heads, self.key_heads].map(|heads| heads * self.width)
     }
 
     /// Numbers of one sequence's keys.
@@ -114,17 +103,20 @@ impl Sizes {
 }
 
 impl Room {
-    fn new(sizes: Sizes, rows: usize) -> Self {
+    fn new(config: &LlamaConfig, rows: usize) -> Self {
         let room = |width: usize| vec![0.0; rows * width];
+        let hidden = config.hidden_size;
+        let queries = config.num_attention_heads * config.head_dim;
+        let keys = config.num_key_value_heads * config.head_dim;
         Self {
             positions: vec![0; rows],
-            x: room(sizes.hidden),
-            normed: room(sizes.hidden),
-            queries_keys_values: sizes.queries_keys_values().map(room),
-            mixed: room(sizes.heads * sizes.width),
-            gate_and_up: [sizes.inner; 2].map(room),
-            added: room(sizes.hidden),
-            logits: room(sizes.vocabulary),
+            x: room(hidden),
+            normed: room(hidden),
+            queries_keys_values: [queries, keys, keys].map(room),
+            mixed: room(queries),
+            gate_and_up: [config.intermediate_size; 2].map(room),
+            added: room(hidden),
+            logits: room(config.vocab_size),
         }
     }
 
@@ -187,7 +179,7 @@ impl CpuDecoding {
             angles: model.rotary.angles(0..prompt + more),
             prompt,
             filled: 0,
-            room: Room::new(sizes, of.len()),
+            room: Room::new(model.config(), of.len()),
             of,
             padding: padding.into(),
         }
