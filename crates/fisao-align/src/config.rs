@@ -2,7 +2,7 @@
 
 use fisao_models::linear::ActivationDtype;
 use fisao_models::lora::LoraConfig;
-use fisao_verifier::rewards::RewardConfig;
+use fisao_verifier::rewards::{RewardConfig, RewardForm};
 use fisao_verifier::scorer::ScoreConfig;
 use fisao_verifier::templates::Templates;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use crate::error::AlignError;
 use crate::guards::GuardLimits;
 use crate::objective::{Data, Objective};
 use crate::ppo::{LearningRates, Schedule};
+use crate::recall::RecallConfig;
 
 /// Everything that determines an alignment run, apart from models and data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,8 @@ pub struct AlignConfig {
     pub lora: LoraConfig,
     /// From scores to rewards.
     pub reward: RewardConfig,
+    /// What keeps the policy from saying less.
+    pub recall: RecallConfig,
     /// Sentences in which names are scored.
     pub templates: Templates,
     /// Where in an image names are looked for, and whether scores are centred.
@@ -51,6 +54,7 @@ impl Default for AlignConfig {
             objective: Objective::default(),
             lora: LoraConfig::default(),
             reward: RewardConfig::default(),
+            recall: RecallConfig::default(),
             templates: Templates::default(),
             score: ScoreConfig::default(),
             guards: GuardLimits::default(),
@@ -201,6 +205,13 @@ impl AlignConfig {
         LearningRates { policy: learning_rate * policy, value: critic * value }
     }
 
+    /// Whether the break-even precision follows recall: with the corrected reward, in objectives that maximise rewards.
+    pub fn constrains_recall(&self) -> bool {
+        let corrected = matches!(self.reward.form, RewardForm::Corrected { .. });
+        let maximised = matches!(self.objective, Objective::Ppo(_) | Objective::GroupRelative(_));
+        self.recall.constraint && corrected && maximised
+    }
+
     /// Checks every value against its range, and values against each other.
     ///
     /// # Errors
@@ -216,6 +227,7 @@ impl AlignConfig {
         let (every, keep) = (self.checkpoint.every, self.checkpoint.keep);
         count("checkpoint.every", every, every >= 1, "1 or more")?;
         count("checkpoint.keep", keep, keep >= 1, "1 or more")?;
+        self.recall.validate()?;
         self.guards.validate()?;
         self.validate_together()
     }

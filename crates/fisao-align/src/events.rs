@@ -104,6 +104,10 @@ pub enum WarningCode {
     AllNeutral,
     /// On the calibration split the policy names fewer of the objects that are there.
     RecallDropped,
+    /// Recall cannot be kept: the break-even precision is at its lower bound.
+    BreakEvenAtBound,
+    /// The estimated change of recall is not the labelled one.
+    RecallMisestimated,
     /// On the calibration split reward no longer tells correct words from hallucinated ones.
     SeparationLost,
 }
@@ -137,6 +141,18 @@ pub struct IterationMetrics {
     pub neutral_share: Option<f64>,
     /// Share of mentions whose category the response had named before, `[0, 1]`.
     pub repeated_share: Option<f64>,
+
+    /// q*, the policy's own probability of being right from which on naming an object pays in this iteration.
+    pub break_even: Option<f64>,
+    /// Σ ẑ, expected number of categories named correctly, per greedy caption of the policy on this iteration's images;
+    /// absent where recall is not constrained or not measured in this iteration.
+    pub expected_correct: Option<f64>,
+    /// The same of the base model on the same images.
+    pub expected_correct_base: Option<f64>,
+    /// Relative surplus of the first over the second, smoothed over about ten measurements: near 0 when the constraint holds.
+    pub recall_surplus: Option<f64>,
+    /// Its standard error.
+    pub recall_surplus_error: Option<f64>,
 
     /// Tokens per response, mean. Far from the base model's, the reward is being gamed.
     pub length_mean: f64,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ZERO_OR_MORE, not_negative, real};
 use crate::error::AlignError;
 use crate::events::{IterationMetrics, Warning, WarningCode};
+use crate::recall::RecallConfig;
 
 /// What the metrics are compared with: the base model, before any update.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -52,9 +53,12 @@ pub struct GuardLimits {
     pub repetition_growth: f64,
     /// Largest fall of recall on the calibration split. Unit: fraction. Default 0.02.
     pub recall_drop: f64,
-    /// Least AUC of reward as a detector of correct mentions. Default 0.75: at 0.80 over a
-    /// prototype's own mentions the policy already learned silence rather than sight.
+    /// Least AUC of reward as a detector of correct mentions. Default 0.55: weaker rewards are corrected for their
+    /// errors, and below that they carry next to nothing.
     pub separation_auc: f64,
+    /// Largest difference between the estimated and the labelled change of recall on the calibration split, both relative to
+    /// the base model. Unit: fraction. Default 0.08.
+    pub recall_estimate: f64,
     /// Iterations in a row in which a metric is so far beyond its limit that training does not recover (see
     /// [`hopeless`]) after which the run stops; 0 never stops. Default 5.
     pub patience: usize,
@@ -76,7 +80,8 @@ impl Default for GuardLimits {
             neutral_share: 0.98,
             repetition_growth: 0.1,
             recall_drop: 0.02,
-            separation_auc: 0.75,
+            separation_auc: 0.55,
+            recall_estimate: 0.08,
             patience: 5,
         }
     }
@@ -98,6 +103,7 @@ impl GuardLimits {
             ("guards.repetition-growth", self.repetition_growth),
             ("guards.recall-drop", self.recall_drop),
             ("guards.separation-auc", self.separation_auc),
+            ("guards.recall-estimate", self.recall_estimate),
         ];
         for (key, value) in limits {
             real(key, value, not_negative, ZERO_OR_MORE)?;
@@ -119,12 +125,15 @@ const LOST_LENGTH: (f64, f64) = (0.4, 2.5);
 const LOST_ENDS: f64 = 0.2;
 /// Growth of the share of repeated mentions, fraction.
 const LOST_REPETITION: f64 = 0.5;
+/// Estimated share of the base model's correct mentions that a lost policy no longer makes, with nothing left to raise them.
+const LOST_RECALL: f64 = 0.25;
 /// Iterations that a critic has to learn before it is judged.
 const CRITIC_STARTS: usize = 10;
 
 /// What is wrong beyond recovery, if anything: the policy has left its reference (four times the limit of the KL), says
 /// next to nothing or no longer ends (under 0.4 or over 2.5 of the base model's length; a fifth of its ends), repeats
-/// itself (half of all mentions more than before), or there is nothing to learn from (all responses earn the same, no
+/// itself (half of all mentions more than before), names a quarter less of what is there though the recall constraint has no
+/// room left, or there is nothing to learn from (all responses earn the same, no
 /// pair of them differs) or nothing learned means what it should (sampler and trainer disagree).
 ///
 /// `warnings` are those of [`check_iteration`].
@@ -142,6 +151,7 @@ pub fn hopeless<'a>(
         WarningCode::RepetitionGrown => {
             m.repeated_share.unwrap_or(0.0) > base.repeated_share + LOST_REPETITION
         }
+        WarningCode::BreakEvenAtBound => m.recall_surplus.unwrap_or(0.0) < -LOST_RECALL,
         WarningCode::NotFinite
         | WarningCode::SamplerMismatch
         | WarningCode::RewardConstant
@@ -352,6 +362,13 @@ pub struct SplitHealth {
     pub recall: Option<f64>,
     /// The same for the base model.
     pub base_recall: Option<f64>,
+    /// Σ ẑ, expected number of categories named correctly per caption: what the recall constraint sees of the same
+    /// captions, without labels.
+    #[serde(default)]
+    pub expected_correct: Option<f64>,
+    /// The same for the base model.
+    #[serde(default)]
+    pub base_expected_correct: Option<f64>,
     /// Probability that a correct mention earns more than a hallucinated one, ties counted half.
     /// Absent if either kind is missing.
     pub reward_auc: Option<f64>,
@@ -359,17 +376,40 @@ pub struct SplitHealth {
     pub reward_correct: Option<f64>,
     /// Mean reward of hallucinated mentions, reward units.
     pub reward_hallucinated: Option<f64>,
+    /// Standard error of [`reward_auc`](Self::reward_auc), 0 where it was not recorded.
+    #[serde(default)]
+    pub reward_auc_error: f64,
+    /// Standard error of [`reward_correct`](Self::reward_correct).
+    #[serde(default)]
+    pub reward_correct_error: f64,
+    /// Standard error of [`reward_hallucinated`](Self::reward_hallucinated).
+    #[serde(default)]
+    pub reward_hallucinated_error: f64,
+}
+
+impl SplitHealth {
+    /// Change of recall relative to the base model: as the labels have it, and as it is estimated without them.
+    pub fn recall_changes(&self) -> Option<(f64, f64)> {
+        let labelled = self.recall? / self.base_recall.filter(|&base| base > 0.0)? - 1.0;
+        let base = self.base_expected_correct.filter(|&base| base > 0.0)?;
+        Some((labelled, self.expected_correct? / base - 1.0))
+    }
 }
 
 /// Warnings the calibration split gives rise to.
 ///
 /// A hallucinated mention that earns reward on average is a separation lost, whatever the AUC: the
-/// policy is then paid for hallucinating.
+/// policy is then paid for hallucinating. What lies within two standard errors of a limit is no evidence.
 pub fn check_split(health: &SplitHealth, limits: &GuardLimits) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    let auc = health.reward_auc.is_some_and(|auc| auc.is_nan() || auc < limits.separation_auc);
-    let paid = health.reward_hallucinated.is_some_and(|reward| reward > 0.0);
-    let unpaid = health.reward_correct.is_some_and(|reward| reward < 0.0);
+    let auc_error = 2.0 * health.reward_auc_error;
+    let auc = health
+        .reward_auc
+        .is_some_and(|auc| auc.is_nan() || auc + auc_error < limits.separation_auc);
+    let paid_error = 2.0 * health.reward_hallucinated_error;
+    let paid = health.reward_hallucinated.is_some_and(|reward| reward > paid_error);
+    let unpaid_error = 2.0 * health.reward_correct_error;
+    let unpaid = health.reward_correct.is_some_and(|reward| reward < -unpaid_error);
     if auc || paid || unpaid {
         let number = |x: Option<f64>| x.map_or_else(|| "none".to_owned(), |x| format!("{x:.3}"));
         warnings.push(warning(
@@ -399,6 +439,54 @@ pub fn check_split(health: &SplitHealth, limits: &GuardLimits) -> Vec<Warning> {
         ));
     }
     warnings
+}
+
+/// Warns when the estimated change of recall, which the constraint goes by, departs from the labelled one. `noise` is the
+/// standard deviation of the estimated correctness of one mention: weak verifiers are allowed to be further off.
+pub fn check_recall_estimate(
+    health: &SplitHealth,
+    limits: &GuardLimits,
+    noise: f64,
+) -> Option<Warning> {
+    let (labelled, estimated) = health.recall_changes()?;
+    let limit = limits.recall_estimate * noise.max(1.0);
+    ((labelled - estimated).abs() > limit).then(|| {
+        warning(
+            WarningCode::RecallMisestimated,
+            format!(
+                "recall on the calibration split changed by {:+.1} % of the base model's, but is estimated to \
+                 have changed by {:+.1} % (limit {:.0} points)",
+                100.0 * labelled,
+                100.0 * estimated,
+                100.0 * limit
+            ),
+            "the calibration does not hold for what the policy says now: calibrate on more images, or set \
+             recall.constraint = false and reward.form.break-even by hand",
+        )
+    })
+}
+
+/// Warns when the recall constraint has no room left: its break-even precision is as low as it may be, and fewer objects are
+/// named than by the base model all the same.
+pub fn check_recall_bound(
+    m: &IterationMetrics,
+    recall: &RecallConfig,
+    limits: &GuardLimits,
+) -> Option<Warning> {
+    let (precision, surplus) = (m.break_even?, m.recall_surplus?);
+    let shortfall = -surplus - 2.0 * m.recall_surplus_error.unwrap_or(0.0) - recall.slack;
+    (precision <= recall.least && shortfall > limits.recall_drop).then(|| {
+        warning(
+            WarningCode::BreakEvenAtBound,
+            format!(
+                "the policy names {:.1} % fewer objects that are there than the base model, by its estimate, \
+                 though a mention pays from a precision of {precision:.2} on, the lowest allowed",
+                -100.0 * surplus
+            ),
+            "the policy has learned silence: lower align.learning-rate, raise objective.kl.coefficient, or \
+             lower recall.least",
+        )
+    })
 }
 
 fn warning(code: WarningCode, message: String, hint: &str) -> Warning {

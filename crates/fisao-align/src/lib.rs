@@ -16,6 +16,7 @@ pub mod guards;
 pub mod objective;
 pub mod ppo;
 pub mod preference;
+pub mod recall;
 pub mod rollout;
 pub mod tasks;
 pub mod trainer;

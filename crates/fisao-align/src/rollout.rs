@@ -9,10 +9,11 @@ use fisao_models::parallel::{over_shares, shares_on};
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_models::value_head::ValueHead;
+use fisao_verifier::calibration::Correctness;
 use fisao_verifier::rewards::{Response, RewardRule, ScoredUnit};
 
 use crate::calibrate::sentence_score;
-use crate::captions::{Captioned, Encoded, Judge, Request, caption};
+use crate::captions::{Captioned, Encoded, Judge, Request, answer, caption};
 use crate::config::AlignConfig;
 use crate::error::AlignError;
 use crate::events::{AlignEvent, Phase};
@@ -21,6 +22,7 @@ use crate::group::group_advantages;
 use crate::objective::{Data, Objective, PairSource};
 use crate::ppo::{KlEstimator, Whitening, gae, token_rewards_with_kl, whiten};
 use crate::preference::best_and_worst;
+use crate::recall::PairedCounts;
 use crate::tasks::Task;
 
 /// Responses scored together by one core.
@@ -38,6 +40,8 @@ pub struct Rollout {
     pub images_encoded: usize,
     /// What the policy answered.
     pub captions: Vec<Captioned>,
+    /// Expected correct mentions of policy and base model on these images, where they were measured.
+    pub correct: Option<PairedCounts>,
     /// Verifier rewards per response and token.
     pub rewards: Vec<Vec<f32>>,
     /// The trainer's log-probabilities under the policy before the update.
@@ -96,6 +100,8 @@ pub(crate) struct RolloutPlan<'a> {
     pub(crate) numbers: &'a [usize],
     /// Whether the images come up again.
     pub(crate) again: bool,
+    /// Estimates correctness, where expected correct mentions are to be measured.
+    pub(crate) correctness: Option<&'a Correctness>,
     pub(crate) iteration: usize,
 }
 
@@ -127,6 +133,10 @@ pub(crate) fn roll_out(
     } else {
         given(plan.config, judge, &tasks, &encoded)?
     };
+    let correct = match plan.correctness {
+        Some(correctness) => Some(paired_counts(plan, judge, &tasks, &encoded, correctness)?),
+        None => None,
+    };
     let rollout_seconds = clock.finish(emit);
 
     clock.start(Phase::Verify, captions.len(), emit);
@@ -138,8 +148,25 @@ pub(crate) fn roll_out(
 
     clock.start(Phase::Advantages, captions.len(), emit);
     let rollout = learn_from(plan, tasks, (encoded, images_encoded), captions, rewards);
+    let rollout = Rollout { correct, ..rollout };
     let advantage_seconds = clock.finish(emit);
     Ok((rollout, [rollout_seconds, verify_seconds, advantage_seconds]))
+}
+
+/// Captions the images greedily with the adapter on and off, and compares what the two name correctly.
+fn paired_counts(
+    plan: &RolloutPlan<'_>,
+    judge: &mut Judge,
+    tasks: &[Task],
+    encoded: &Encoded,
+    correctness: &Correctness,
+) -> Result<PairedCounts, AlignError> {
+    let greedy = Sampling { temperature: 0.0, ..plan.sampling.clone() };
+    let mut captions =
+        |policy: &Llava| answer(policy, judge, (tasks, 0), encoded, &greedy, &|_| {});
+    let policy = captions(plan.policy)?;
+    let base = captions(&plan.policy.without_lora())?;
+    Ok(PairedCounts::new(&policy, &base, correctness))
 }
 
 /// Token rewards of one response under a rule.
@@ -240,6 +267,7 @@ fn learn_from(
         encoded,
         images_encoded,
         captions,
+        correct: None,
         rewards,
         old_logprobs,
         reference_logprobs,

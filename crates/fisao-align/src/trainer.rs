@@ -9,8 +9,8 @@ use fisao_models::linear::ActivationDtype;
 use fisao_models::llava::Llava;
 use fisao_models::parameters::Parameters;
 use fisao_models::value_head::ValueHead;
-use fisao_verifier::calibration::{Calibration, auc};
-use fisao_verifier::rewards::RewardRule;
+use fisao_verifier::calibration::{Calibration, Correctness, Statistic, auc};
+use fisao_verifier::rewards::{RewardForm, RewardRule};
 use rand::seq::SliceRandom;
 use rand::{Rng as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -21,9 +21,13 @@ use crate::config::AlignConfig;
 use crate::error::AlignError;
 use crate::events::{AlignEvent, IterationMetrics, Phase, PhaseSeconds, WarningCode};
 use crate::features::FeatureCache;
-use crate::guards::{Baseline, SplitHealth, check_iteration, check_split, hopeless};
+use crate::guards::{
+    Baseline, SplitHealth, check_iteration, check_recall_bound, check_recall_estimate, check_split,
+    hopeless,
+};
 use crate::objective::{Data, Objective};
 use crate::ppo::{KlController, KlEstimator, explained_variance};
+use crate::recall::{RecallController, expected_correct};
 use crate::rollout::{PhaseClock, Rollout, RolloutPlan, response_reward, roll_out, token_rewards};
 use crate::tasks::{Task, TaskSource};
 use crate::update::{Learner, UpdateReport, optimiser, update};
@@ -80,6 +84,12 @@ pub struct TrainerState {
     pub baseline: Option<Baseline>,
     /// Recall of the base model on the watched tasks.
     pub base_recall: Option<f64>,
+    /// Expected correct mentions of the base model per caption of the watched tasks.
+    #[serde(default)]
+    pub base_correct: Option<f64>,
+    /// The recall constraint, for runs that have it.
+    #[serde(default)]
+    pub recall: Option<RecallController>,
     /// Iterations in a row, up to now, that gave reason to stop.
     pub hopeless: usize,
 }
@@ -90,6 +100,9 @@ pub struct Trainer<'a> {
     learner: Learner,
     judge: Judge,
     rule: RewardRule,
+    /// Estimates which mentions are correct; absent where the scores of the classes overlap too much.
+    correctness: Option<Correctness>,
+    recall: Option<RecallController>,
     optimiser: AdamW,
     kl: Option<KlController>,
     /// Matrices of the adapter.
@@ -103,6 +116,7 @@ pub struct Trainer<'a> {
     iteration: usize,
     baseline: Option<Baseline>,
     base_recall: Option<f64>,
+    base_correct: Option<f64>,
     hopeless: usize,
 }
 
@@ -134,6 +148,12 @@ impl<'a> Trainer<'a> {
         }
         let rule = RewardRule::new(&config.reward, calibration)
             .map_err(|error| AlignError::Setting(error.to_string()))?;
+        let statistic = match config.reward.form {
+            RewardForm::Corrected { statistic, .. } => statistic,
+            _ => Statistic::default(),
+        };
+        let correctness = Correctness::new(calibration, statistic).ok();
+        let recall = config.constrains_recall().then(|| RecallController::new(rule.break_even()));
         judge.verifier.set_centres(calibration.centres.clone());
         // All names at once and in one order: embedded as they come up, their last bits would depend on what came up
         // with them, and a resumed run would part from an uninterrupted one.
@@ -157,6 +177,8 @@ impl<'a> Trainer<'a> {
             learner: Learner { policy, value_head },
             judge,
             rule,
+            correctness,
+            recall,
             optimiser,
             kl,
             adapted,
@@ -167,6 +189,7 @@ impl<'a> Trainer<'a> {
             iteration: 0,
             baseline: None,
             base_recall: None,
+            base_correct: None,
             hopeless: 0,
         })
     }
@@ -237,6 +260,8 @@ impl<'a> Trainer<'a> {
         let before = (self.learner.clone(), self.optimiser.clone());
         let Drawn { tasks, numbers, streams } = self.draw_tasks()?;
         let sampling = self.sampling(self.config.align.temperature);
+        let measured =
+            self.recall.is_some() && self.iteration.is_multiple_of(self.config.recall.every);
         let plan = RolloutPlan {
             policy: &self.learner.policy,
             value_head: self.learner.value_head.as_ref(),
@@ -247,6 +272,7 @@ impl<'a> Trainer<'a> {
             streams: &streams,
             numbers: &numbers,
             again: self.has_another_pass(),
+            correctness: self.correctness.as_ref().filter(|_| measured),
             iteration: self.iteration,
         };
         let (rollout, seconds) = roll_out(&plan, &mut self.judge, &mut self.features, tasks, emit)?;
@@ -270,16 +296,27 @@ impl<'a> Trainer<'a> {
         let [rollout_seconds, verify, advantages] = seconds;
         let seconds =
             PhaseSeconds { rollout: rollout_seconds, verify, advantages, update: update_seconds };
+        // After the update's rewards were given: what is measured now moves the next iteration's break-even precision.
+        let before_recall = self.recall;
+        if let (Some(controller), Some(counts)) = (&mut self.recall, &rollout.correct) {
+            controller.observe(counts, &self.config.recall);
+        }
         let metrics = self.measure(&rollout, &report, seconds);
         let stop = match self.guard(&metrics, emit) {
             Ok(stop) => stop,
             Err(error) => {
                 (self.learner, self.optimiser) = before;
+                self.recall = before_recall;
                 return Err(error);
             }
         };
         if let (Some(controller), Some(kl)) = (&mut self.kl, metrics.kl) {
             controller.update(kl, metrics.responses);
+        }
+        if let Some(controller) = &self.recall {
+            let precision = controller.break_even(&self.config.recall);
+            let moved = self.rule.set_break_even(precision);
+            moved.map_err(|error| AlignError::Setting(error.to_string()))?;
         }
         self.iteration += 1;
         emit(AlignEvent::IterationFinished { metrics: Box::new(metrics.clone()) });
@@ -358,6 +395,13 @@ impl<'a> Trainer<'a> {
         if self.base_recall.is_none() {
             self.base_recall = recall;
         }
+        let expected = self.correctness.as_ref().map(|correctness| {
+            let counts = captions.iter().map(|caption| expected_correct(caption, correctness));
+            counts.sum::<f64>() / captions.len().max(1) as f64
+        });
+        if self.base_correct.is_none() {
+            self.base_correct = expected;
+        }
         let (mut correct, mut wrong) = (Vec::new(), Vec::new());
         for caption in &captions {
             let Some(truth) = &watch.truth else { break };
@@ -378,15 +422,27 @@ impl<'a> Trainer<'a> {
             (!rewards.is_empty()).then(|| rewards.iter().sum::<f64>() / rewards.len() as f64)
         };
         let both = !correct.is_empty() && !wrong.is_empty();
+        let reward_auc = both.then(|| auc(&correct, &wrong));
+        let fewest = correct.len().min(wrong.len()).max(1) as f64;
         let health = SplitHealth {
             reward,
             recall,
             base_recall: self.base_recall,
-            reward_auc: both.then(|| auc(&correct, &wrong)),
+            expected_correct: expected,
+            base_expected_correct: self.base_correct,
+            reward_auc,
             reward_correct: mean(&correct),
             reward_hallucinated: mean(&wrong),
+            reward_auc_error: reward_auc.map_or(0.0, |auc| (auc * (1.0 - auc) / fewest).sqrt()),
+            reward_correct_error: standard_error(&correct),
+            reward_hallucinated_error: standard_error(&wrong),
         };
-        for warning in check_split(&health, &self.config.guards) {
+        let noise = self.correctness.as_ref().map_or(0.0, Correctness::noise);
+        let mut warnings = check_split(&health, &self.config.guards);
+        if self.recall.is_some() {
+            warnings.extend(check_recall_estimate(&health, &self.config.guards, noise));
+        }
+        for warning in warnings {
             emit(AlignEvent::Warning(warning));
         }
         Ok(Some(Look { health, captions }))
@@ -422,6 +478,8 @@ impl<'a> Trainer<'a> {
             kl: self.kl.clone(),
             baseline: self.baseline,
             base_recall: self.base_recall,
+            base_correct: self.base_correct,
+            recall: self.recall,
             hopeless: self.hopeless,
         }
     }
@@ -459,6 +517,13 @@ impl<'a> Trainer<'a> {
         self.kl = state.kl;
         self.baseline = state.baseline;
         self.base_recall = state.base_recall;
+        self.base_correct = state.base_correct;
+        if let (Some(controller), Some(saved)) = (&mut self.recall, state.recall) {
+            *controller = saved;
+            let precision = controller.break_even(&self.config.recall);
+            let moved = self.rule.set_break_even(precision);
+            moved.map_err(|error| AlignError::State(error.to_string()))?;
+        }
         self.hopeless = state.hopeless;
         Ok(())
     }
@@ -527,7 +592,8 @@ impl<'a> Trainer<'a> {
             entropy: metrics.entropy,
             repeated_share: metrics.repeated_share.unwrap_or(0.0),
         });
-        let warnings = check_iteration(metrics, &baseline, &self.config.guards);
+        let mut warnings = check_iteration(metrics, &baseline, &self.config.guards);
+        warnings.extend(check_recall_bound(metrics, &self.config.recall, &self.config.guards));
         if let Some(broken) = warnings.iter().find(|one| one.code == WarningCode::NotFinite) {
             let message = broken.message.clone();
             return Err(AlignError::Broken { iteration: self.iteration, message });
@@ -572,6 +638,8 @@ impl<'a> Trainer<'a> {
         let credit = rollout.credit.as_ref();
         let critic = credit.and_then(|credit| credit.critic.as_ref());
         let own = |value: f64| rollout.sampled.then_some(value);
+        let correct = rollout.correct.as_ref();
+        let surplus = correct.and(self.recall.as_ref()).map(RecallController::estimate);
         let paired = matches!(self.config.objective, Objective::Dpo(_));
         IterationMetrics {
             iteration: self.iteration,
@@ -584,6 +652,11 @@ impl<'a> Trainer<'a> {
             penalised_share: share(|reward| reward < 0.0),
             neutral_share: share(|reward| reward == 0.0),
             repeated_share: (!scores.is_empty()).then(|| repeated as f64 / scores.len() as f64),
+            break_even: of_words.then(|| self.rule.break_even()),
+            expected_correct: correct.map(|counts| counts.policy),
+            expected_correct_base: correct.map(|counts| counts.base),
+            recall_surplus: surplus.map(|estimate| estimate.surplus),
+            recall_surplus_error: surplus.map(|estimate| estimate.error),
             length_mean: per_response(tokens as f64),
             eos_rate: per_response(stopped as f64),
             entropy: rollout.entropy,
@@ -622,6 +695,17 @@ struct Drawn {
     numbers: Vec<usize>,
     /// Of its random streams.
     streams: Vec<u64>,
+}
+
+/// Standard error of the mean of some values; 0 of fewer than two.
+fn standard_error(values: &[f64]) -> f64 {
+    let count = values.len() as f64;
+    if values.len() < 2 {
+        return 0.0;
+    }
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (squares / (count - 1.0) / count).sqrt()
 }
 
 /// Share of the objects present that the captions name.

@@ -11,12 +11,15 @@ mod annotated;
 mod auc;
 mod bootstrap;
 mod centring;
+mod correctness;
 mod error;
 mod histogram;
 mod logistic;
+mod mentions;
 mod mixture;
 mod normal;
 mod probability;
+mod prospects;
 mod provenance;
 mod sentence;
 
@@ -26,18 +29,25 @@ pub use annotated::{MINIMUM_PER_CLASS, fit_annotated};
 pub use auc::auc;
 pub use bootstrap::{Bootstrap, Interval, Intervals, bootstrap_annotated};
 pub use centring::{Centres, centres};
+pub(crate) use correctness::gaussian_mean;
+pub use correctness::{Correctness, LEAST_AUC, Statistic};
 pub use error::CalibrationError;
 pub use histogram::{Histogram, Histograms, histogram};
 pub use logistic::Logistic;
+pub use mentions::MentionScores;
 pub use mixture::{Anchors, UnlabelledConfig, fit_unlabelled};
 pub use probability::ProbabilityModel;
+pub use prospects::{FrontierPoint, Prospects};
 pub use provenance::{
     AtHand, ImagesIdentity, ModelIdentity, Provenance, VerifierIdentity, VocabularyIdentity,
 };
 pub use sentence::{SentenceCalibration, fit_sentences};
 
-/// Layout of [`Calibration`] this version reads and writes.
-pub const CALIBRATION_VERSION: u32 = 2;
+/// Layout of [`Calibration`] this version writes.
+pub const CALIBRATION_VERSION: u32 = 3;
+
+/// Oldest layout it reads: version 2 lacks [`Calibration::mentions`], for which the two Gaussians stand in.
+pub const OLDEST_CALIBRATION_VERSION: u32 = 2;
 
 /// Where the split into correct and hallucinated mentions came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +98,9 @@ pub struct Calibration {
     /// Counts of scores per class. Without annotations each score counts for its more probable
     /// class.
     pub histograms: Histograms,
+    /// The mentions it was made from; empty in files of version 2 and where it was put together by hand.
+    #[serde(default, skip_serializing_if = "MentionScores::is_empty")]
+    pub mentions: MentionScores,
     /// Bootstrap intervals, where they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intervals: Option<Intervals>,
@@ -102,7 +115,7 @@ impl Calibration {
     /// # Errors
     /// Another version, a number out of its range, or means in the wrong order.
     pub fn validate(&self) -> Result<(), CalibrationError> {
-        if self.version != CALIBRATION_VERSION {
+        if !(OLDEST_CALIBRATION_VERSION..=CALIBRATION_VERSION).contains(&self.version) {
             return Err(CalibrationError::Version { found: self.version });
         }
         let open_unit = |value: f64| value > 0.0 && value < 1.0;
@@ -129,6 +142,7 @@ impl Calibration {
                 return Err(CalibrationError::OutOfRange { field, value });
             }
         }
+        self.mentions.validate()?;
         if let Some(made_with) = &self.made_with {
             let said = made_with.verifier.score.centred;
             if said != self.centres.is_some() {

@@ -11,6 +11,9 @@
 //!
 //!  log-odds       r(s) = clamp(logit p(s) − logit p*, −r_max, r_max)
 //!
+//!  corrected      r(s) = a (ẑ(s) − q*),    ẑ(s) = (f(s) − f̄₋)/(f̄₊ − f̄₋)
+//!                 E[r | correct] = a (1 − q*),   E[r | hallucinated] = −a q*,   whatever the AUC
+//!
 //!  sentence       clamp((S − mean S)/s.d. S, −r_max, r_max) on the last token, S the score of the
 //!                 whole response; units earn nothing
 //! ```
@@ -22,7 +25,8 @@
 //! penalty on its last token.
 //!
 //! The paper describes rewards relative to the two means, a margin and a normalisation in words;
-//! the exact threshold form, `log-odds` and κ₋ are this project's.
+//! the exact threshold form, `log-odds`, `corrected` and κ₋ are this project's
+//! ([`Correctness`](crate::calibration::Correctness) has the sources of the correction).
 
 mod config;
 mod error;

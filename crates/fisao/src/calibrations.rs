@@ -7,7 +7,8 @@ use fisao_formats::FormatError;
 use fisao_formats::digest::sha256_parts;
 use fisao_formats::documents::read_json;
 use fisao_verifier::calibration::{
-    AtHand, CALIBRATION_VERSION, Calibration, CalibrationError, ImagesIdentity, Provenance,
+    AtHand, CALIBRATION_VERSION, Calibration, CalibrationError, ImagesIdentity,
+    OLDEST_CALIBRATION_VERSION, Provenance,
 };
 use serde_json::Value;
 
@@ -27,7 +28,8 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Calibration> {
     let file: Value = read_json(WHAT, path)?;
     // Before the fields are looked at, as other versions have others.
     let version = file.get("version").and_then(Value::as_u64);
-    if let Some(found) = version.filter(|&found| found != u64::from(CALIBRATION_VERSION)) {
+    let known = u64::from(OLDEST_CALIBRATION_VERSION)..=u64::from(CALIBRATION_VERSION);
+    if let Some(found) = version.filter(|found| !known.contains(found)) {
         let found = u32::try_from(found).unwrap_or(u32::MAX);
         return Err(CalibrationError::Version { found }.into());
     }

@@ -176,6 +176,8 @@ mod tests {
             kl: None,
             baseline: None,
             base_recall: Some(0.1 + 0.2),
+            base_correct: None,
+            recall: None,
             hopeless: 1,
         }
     }

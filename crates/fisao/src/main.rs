@@ -22,6 +22,7 @@ mod output;
 mod pictures;
 mod printer;
 mod prompt;
+mod prospects;
 mod report;
 mod reporter;
 mod scorer;

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoints::Checkpoints;
 use crate::failure::{Interrupted, Refusal};
+use crate::prospects;
 use crate::report::png;
 use crate::report::samples::{Sample, samples_page};
 use crate::report::verdicts::VerdictWord;
@@ -174,6 +175,11 @@ impl<'a> Training<'a> {
             samples: self.surroundings.folder.records(SAMPLES)?,
             events: self.events(trainer.iteration())?,
         };
+        if let Some(warning) =
+            prospects::silence(self.surroundings.calibration, self.surroundings.config)
+        {
+            self.surroundings.reporter.warn(warning, None);
+        }
         let (done, all) = (trainer.iteration(), self.surroundings.config.align.iterations);
         let phase = self.surroundings.reporter.phase_from("align", done as u64, all as u64);
         if self.health.is_empty() {
@@ -474,7 +480,12 @@ impl<'a> Training<'a> {
     fn settle(&mut self) {
         let Some(&(end, _)) = self.health.last() else { return };
         for ((code, _, last), text) in self.warned.iter().zip(&mut self.warnings) {
-            let watched = [WarningCode::SeparationLost, WarningCode::RecallDropped].contains(code);
+            let watched = [
+                WarningCode::SeparationLost,
+                WarningCode::RecallDropped,
+                WarningCode::RecallMisestimated,
+            ]
+            .contains(code);
             if watched && *last < end {
                 text.push_str("; over at the last look");
             }

@@ -23,6 +23,12 @@ const OUT_OF_RANGE: &[(&str, &str, &[&str])] = &[
     ("ppo", "align.max-grad-norm", &["0.0", "-1.0", "nan"]),
     ("ppo", "align.temperature", &["0.0", "-1.0", "inf"]),
     ("ppo", "align.target-kl", &["0.0", "-1.0", "nan"]),
+    ("ppo", "recall.every", &["0"]),
+    ("ppo", "recall.slack", &["-0.1", "1.0", "nan"]),
+    ("ppo", "recall.gain", &["-0.1", "nan"]),
+    ("ppo", "recall.damping", &["-0.1", "inf"]),
+    ("ppo", "recall.least", &["0.0", "1.0", "nan"]),
+    ("ppo", "recall.most", &["0.1", "1.0", "nan"]),
     ("ppo", "checkpoint.every", &["0"]),
     ("ppo", "checkpoint.keep", &["0"]),
     ("ppo", "objective.value-learning-rate", &["0.0", "-1.0", "nan"]),
@@ -58,6 +64,7 @@ const WORDS: &[(&str, &str)] = &[
     ("ppo", "align.recompute-layers"),
     ("ppo", "align.schedule"),
     ("ppo", "checkpoint.best"),
+    ("ppo", "recall.constraint"),
     ("ppo", "objective.kind"),
     ("ppo", "objective.whiten"),
     ("ppo", "objective.kl.controller"),
@@ -104,7 +111,7 @@ fn with(kind: &str, key: &str, value: &str) -> Result<AlignConfig, String> {
     table.try_into().map_err(|error: toml::de::Error| error.to_string())
 }
 
-/// Every key of the tables `align`, `objective` and `checkpoint`, dotted.
+/// Every key of the tables `align`, `objective`, `recall` and `checkpoint`, dotted.
 fn all_keys(kind: &str) -> BTreeSet<String> {
     fn collect(table: &Table, prefix: &str, keys: &mut BTreeSet<String>) {
         for (key, value) in table {
@@ -115,7 +122,7 @@ fn all_keys(kind: &str) -> BTreeSet<String> {
         }
     }
     let (mut keys, table) = (BTreeSet::new(), Table::try_from(of(kind)).expect("serialise"));
-    for name in ["align", "objective", "checkpoint"] {
+    for name in ["align", "objective", "recall", "checkpoint"] {
         collect(table[name].as_table().expect("a table"), &format!("{name}."), &mut keys);
     }
     let absent = OPTIONAL.iter().filter(|(of, key)| *of == kind || key.starts_with("align."));
@@ -172,6 +179,7 @@ fn every_key_is_read() {
             let value = match key.as_str() {
                 "objective.kind" => continue,
                 "align.recompute-layers" => "true",
+                "recall.constraint" => "false",
                 "align.activation-dtype" => "\"bf16\"",
                 "align.schedule" => "\"cosine\"",
                 "checkpoint.best" => "\"reward\"",

@@ -1,6 +1,8 @@
 use fisao_align::guards::{
-    Baseline, GuardLimits, SplitHealth, check_iteration, check_split, hopeless,
+    Baseline, GuardLimits, SplitHealth, check_iteration, check_recall_bound, check_recall_estimate,
+    check_split, hopeless,
 };
+use fisao_align::recall::RecallConfig;
 use fisao_align::{AlignEvent, IterationMetrics, WarningCode};
 
 const BASELINE: Baseline =
@@ -64,15 +66,25 @@ fn a_nan_names_the_metrics_and_silences_the_rest() {
     assert!(warnings[0].message.ends_with(": kl"), "{}", warnings[0].message);
 }
 
-fn split(change: impl FnOnce(&mut SplitHealth)) -> Vec<WarningCode> {
-    let mut health = SplitHealth {
+/// A split nothing is wrong with.
+fn watched() -> SplitHealth {
+    SplitHealth {
         reward: 1.0,
         recall: Some(0.80),
         base_recall: Some(0.81),
+        expected_correct: Some(2.9),
+        base_expected_correct: Some(3.0),
         reward_auc: Some(0.95),
         reward_correct: Some(0.5),
         reward_hallucinated: Some(-0.8),
-    };
+        reward_auc_error: 0.0,
+        reward_correct_error: 0.0,
+        reward_hallucinated_error: 0.0,
+    }
+}
+
+fn split(change: impl FnOnce(&mut SplitHealth)) -> Vec<WarningCode> {
+    let mut health = watched();
     change(&mut health);
     check_split(&health, &GuardLimits::default()).iter().map(|w| w.code).collect()
 }
@@ -81,13 +93,64 @@ fn split(change: impl FnOnce(&mut SplitHealth)) -> Vec<WarningCode> {
 fn the_calibration_split_is_watched() {
     assert_eq!(split(|_| ()), []);
     assert_eq!(split(|h| h.recall = Some(0.42)), [WarningCode::RecallDropped]);
-    assert_eq!(split(|h| h.reward_auc = Some(0.6)), [WarningCode::SeparationLost]);
+    assert_eq!(split(|h| h.reward_auc = Some(0.5)), [WarningCode::SeparationLost]);
     // Thresholds from mismatched pairs: a good detector, but hallucinations are paid for.
     assert_eq!(split(|h| h.reward_hallucinated = Some(0.3)), [WarningCode::SeparationLost]);
     assert_eq!(split(|h| h.reward_correct = Some(-0.1)), [WarningCode::SeparationLost]);
+    // A weak verifier's means over a few words are uncertain: two standard errors are no evidence.
+    let uncertain = |h: &mut SplitHealth| {
+        (h.reward_hallucinated, h.reward_hallucinated_error) = (Some(0.3), 0.2);
+        (h.reward_auc, h.reward_auc_error) = (Some(0.5), 0.04);
+    };
+    assert_eq!(split(uncertain), []);
     // A policy that no longer hallucinates has no AUC, which is no reason to complain.
     let cured = |h: &mut SplitHealth| (h.reward_auc, h.reward_hallucinated) = (None, None);
     assert_eq!(split(cured), []);
+}
+
+/// Recall went from 81 to 80 %, −1.2 %; estimated from 3.0 to 2.9 words, −3.3 %.
+#[test]
+fn an_estimated_recall_that_departs_from_the_labelled_one_is_told() {
+    let limits = GuardLimits::default();
+    let check = |expected: f64, noise: f64| {
+        let health = SplitHealth { expected_correct: Some(expected), ..watched() };
+        check_recall_estimate(&health, &limits, noise)
+    };
+    assert_eq!(check(2.9, 0.0), None);
+    let warning = check(2.6, 0.0).expect("−13.3 % for −1.2 %");
+    assert_eq!(warning.code, WarningCode::RecallMisestimated);
+    assert!(
+        warning.message.contains("-1.2 %") && warning.message.contains("-13.3 %"),
+        "{}",
+        warning.message
+    );
+    assert_eq!(check(2.6, 2.0), None, "a weak verifier may be further off");
+    let unlabelled = SplitHealth { recall: None, expected_correct: Some(2.0), ..watched() };
+    assert_eq!(check_recall_estimate(&unlabelled, &limits, 0.0), None);
+}
+
+#[test]
+fn a_constraint_without_room_is_told_and_a_lost_policy_stopped() {
+    let (recall, limits) = (RecallConfig::default(), GuardLimits::default());
+    let metrics = |break_even: f64, surplus: f64| IterationMetrics {
+        break_even: Some(break_even),
+        recall_surplus: Some(surplus),
+        recall_surplus_error: Some(0.01),
+        ..healthy()
+    };
+    let code = |m: &IterationMetrics| check_recall_bound(m, &recall, &limits).map(|w| w.code);
+    assert_eq!(
+        code(&metrics(recall.least, -0.03)),
+        None,
+        "within two standard errors of the limit"
+    );
+    assert_eq!(code(&metrics(0.4, -0.3)), None, "there is room left");
+    let (short, lost) = (metrics(recall.least, -0.1), metrics(recall.least, -0.3));
+    assert_eq!(code(&short), Some(WarningCode::BreakEvenAtBound));
+    for (metrics, stops) in [(short, false), (lost, true)] {
+        let warnings = Vec::from_iter(check_recall_bound(&metrics, &recall, &limits));
+        assert_eq!(hopeless(&metrics, &BASELINE, &limits, &warnings).is_some(), stops);
+    }
 }
 
 #[test]

@@ -315,6 +315,37 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
     assert_eq!(whole.state(), resumed.state());
 }
 
+/// Before the first update policy and base model say the same, so that nothing moves; from then on what is measured moves the
+/// precision that the next iteration's rewards start from.
+#[test]
+fn the_break_even_precision_follows_the_estimated_recall() {
+    let run = |constraint: bool| {
+        let mut config = config();
+        config.align.iterations = 6;
+        config.align.learning_rate = 2e-2;
+        config.recall.constraint = constraint;
+        let mut trainer = trainer(config);
+        let mut all = Vec::new();
+        while !trainer.is_finished() {
+            all.push(trainer.iterate(&mut |_| {}).unwrap());
+        }
+        all
+    };
+    let constrained = run(true);
+    let first = &constrained[0];
+    assert_eq!(first.expected_correct, first.expected_correct_base);
+    assert_eq!((first.break_even, constrained[1].break_even), (Some(0.5), Some(0.5)));
+    let moved =
+        constrained.iter().position(|m| m.recall_surplus != Some(0.0)).expect("captions change");
+    let (before, after) = (&constrained[moved], &constrained[moved + 1]);
+    let surplus = before.recall_surplus.unwrap();
+    let step = after.break_even.unwrap() - before.break_even.unwrap();
+    assert!(step * surplus > 0.0, "q* moved by {step} after a surplus of {surplus}");
+    for metrics in run(false) {
+        assert_eq!((metrics.break_even, metrics.expected_correct), (Some(0.5), None));
+    }
+}
+
 #[test]
 fn training_raises_the_reward() {
     let mut config = config();

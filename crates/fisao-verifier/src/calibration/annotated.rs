@@ -2,7 +2,8 @@
 
 use super::error::check_finite;
 use super::{
-    CALIBRATION_VERSION, Calibration, CalibrationError, Histograms, Labels, Logistic, auc,
+    CALIBRATION_VERSION, Calibration, CalibrationError, Histograms, Labels, Logistic,
+    MentionScores, auc,
 };
 
 /// Mentions of each class it takes to calibrate: below this the standard error of a mean exceeds a
@@ -50,6 +51,7 @@ pub fn fit_annotated(scores: &[f64], correct: &[bool]) -> Result<Calibration, Ca
         centres: None,
         sentence: None,
         histograms: Histograms::new(&right, &wrong),
+        mentions: MentionScores { scores: scores.to_vec(), correct: targets },
         intervals: None,
         made_with: None,
     };

@@ -1,6 +1,6 @@
 //! Why a calibration cannot be made or used.
 
-use super::CALIBRATION_VERSION;
+use super::{CALIBRATION_VERSION, LEAST_AUC, OLDEST_CALIBRATION_VERSION};
 
 /// Scores from which no calibration follows, or a calibration that cannot be used.
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
@@ -55,6 +55,18 @@ pub enum CalibrationError {
         /// μ₋.
         mu_hallucinated: f64,
     },
+    /// Scores hardly tell the classes apart, so that an estimate of correctness would be nothing but noise.
+    #[error(
+        "the verifier's scores hardly tell correct mentions from hallucinated ones (AUC {auc:.3}; at least \
+         {LEAST_AUC} is needed): what a score says of one mention is {deviation:.0} times smaller than its noise; \
+         check that verifier, images and annotations belong together, or use a stronger verifier"
+    )]
+    Indistinct {
+        /// Measured AUC.
+        auc: f64,
+        /// Standard deviation of the estimated correctness of one mention.
+        deviation: f64,
+    },
     /// One Gaussian explains the scores as well as two.
     #[error(
         "two kinds of mention cannot be told apart in {scores} unlabelled scores (two Gaussians \
@@ -101,7 +113,10 @@ pub enum CalibrationError {
         differences: String,
     },
     /// A calibration of another layout.
-    #[error("calibration version {found} is not {CALIBRATION_VERSION}; calibrate again")]
+    #[error(
+        "calibration version {found} is not one of {OLDEST_CALIBRATION_VERSION} to \
+         {CALIBRATION_VERSION}; calibrate again"
+    )]
     Version {
         /// Version found.
         found: u32,

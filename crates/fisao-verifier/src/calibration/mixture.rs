@@ -16,6 +16,7 @@ use super::error::check_finite;
 use super::normal::normal_cdf;
 use super::{
     Bootstrap, CALIBRATION_VERSION, Calibration, CalibrationError, Histograms, Labels, Logistic,
+    MentionScores,
 };
 
 /// A component narrower than this share of the overall spread describes a handful of equal scores,
@@ -271,6 +272,7 @@ impl Mixture {
             centres: None,
             sentence: None,
             histograms: split_histograms(scores, &right),
+            mentions: MentionScores { scores: scores.to_vec(), correct: right },
             intervals: None,
             made_with: None,
         }

@@ -2,18 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::calibration::ProbabilityModel;
+use crate::calibration::{ProbabilityModel, Statistic};
 
 /// How scores become token rewards.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct RewardConfig {
-    /// Formula and its parameters. Default: log-odds at target precision 0.9.
+    /// Formula and its parameters. Default: corrected, with a break-even precision of 0.5.
     pub form: RewardForm,
     /// Which tokens of a unit carry its reward. Default: last.
     pub placement: Placement,
     /// κ₋, factor on the negative rewards of units: a number ≥ 0 or "balanced". No unit. Default:
-    /// balanced.
+    /// balanced, which is 1 for the corrected form: there the break-even precision says what an error costs.
     pub penalty_weight: PenaltyWeight,
     /// Taken from a mention of a category that the response has named before, instead of its reward
     /// where that is positive; in units of reward, ≥ 0. Default: 1.0. At 0 a repeated true word costs
@@ -56,6 +56,19 @@ pub enum RewardForm {
         #[serde(default)]
         probability: ProbabilityModel,
     },
+    /// Estimated correctness of the mention, corrected for the verifier's errors, less the break-even precision.
+    Corrected {
+        /// q* ∈ (0, 1), at the start where recall is a constraint: naming an object pays exactly when the policy's own
+        /// probability of being right exceeds this, however weak the verifier. A probability. Default: 0.5.
+        #[serde(default = "default_break_even")]
+        break_even: f64,
+        /// What a correct mention is worth more than a hallucinated one, > 0; reward units. Default: 6.0.
+        #[serde(default = "default_scale")]
+        scale: f64,
+        /// What of the score is averaged. Default: posterior.
+        #[serde(default)]
+        statistic: Statistic,
+    },
     /// One reward for the whole response: the coarse baseline.
     Sentence {
         /// `r_max` > 0, bound on |r|; standard deviations of response scores. Default: 3.0.
@@ -79,7 +92,7 @@ pub enum Placement {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "WrittenWeight", into = "WrittenWeight")]
 pub enum PenaltyWeight {
-    /// The least factor ≥ 1 at which a mention that is as likely wrong as right does not pay.
+    /// The least factor ≥ 1 at which a mention that is as likely wrong as right does not pay; 1 for the corrected form.
     #[default]
     Balanced,
     /// This factor.
@@ -100,12 +113,20 @@ impl Default for RewardConfig {
 
 impl Default for RewardForm {
     fn default() -> Self {
-        Self::LogOdds {
-            target_precision: default_target_precision(),
-            max: default_max(),
-            probability: ProbabilityModel::default(),
+        Self::Corrected {
+            break_even: default_break_even(),
+            scale: default_scale(),
+            statistic: Statistic::default(),
         }
     }
+}
+
+fn default_break_even() -> f64 {
+    0.5
+}
+
+fn default_scale() -> f64 {
+    6.0
 }
 
 fn default_target_precision() -> f64 {

@@ -1,12 +1,13 @@
 //! The formula of a unit's reward, with its constants worked out.
 
 use super::{RewardError, RewardForm};
-use crate::calibration::{Calibration, ProbabilityModel, SentenceCalibration};
+use crate::calibration::{Calibration, Correctness, ProbabilityModel, SentenceCalibration};
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Formula {
     Threshold { tau_plus: f64, tau_minus: f64, max: f64 },
     LogOdds { target_logit: f64, max: f64, probability: ProbabilityModel },
+    Corrected { correctness: Box<Correctness>, break_even: f64, scale: f64 },
     Sentence { scale: SentenceCalibration, max: f64 },
 }
 
@@ -28,22 +29,30 @@ pub fn thresholds(calibration: &Calibration, margin: f64) -> Result<(f64, f64), 
 
 impl Formula {
     pub(super) fn new(form: &RewardForm, calibration: &Calibration) -> Result<Self, RewardError> {
-        let (RewardForm::Threshold { max, .. }
+        if let RewardForm::Threshold { max, .. }
         | RewardForm::LogOdds { max, .. }
-        | RewardForm::Sentence { max }) = *form;
-        in_range("form.max", max, max > 0.0, "a finite number > 0")?;
+        | RewardForm::Sentence { max } = *form
+        {
+            in_range("form.max", max, max > 0.0, "a finite number > 0")?;
+        }
         match *form {
-            RewardForm::Threshold { margin, .. } => {
+            RewardForm::Threshold { margin, max } => {
                 let (tau_plus, tau_minus) = thresholds(calibration, margin)?;
                 Ok(Self::Threshold { tau_plus, tau_minus, max })
             }
-            RewardForm::LogOdds { target_precision: target, probability, .. } => {
+            RewardForm::LogOdds { target_precision: target, probability, max } => {
                 let good = (0.5..1.0).contains(&target);
                 in_range("form.target-precision", target, good, "at least 0.5 and below 1")?;
                 let target_logit = (target / (1.0 - target)).ln();
                 Ok(Self::LogOdds { target_logit, max, probability })
             }
-            RewardForm::Sentence { .. } => {
+            RewardForm::Corrected { break_even, scale, statistic } => {
+                check_break_even(break_even)?;
+                in_range("form.scale", scale, scale > 0.0, "a finite number > 0")?;
+                let correctness = Box::new(Correctness::new(calibration, statistic)?);
+                Ok(Self::Corrected { correctness, break_even, scale })
+            }
+            RewardForm::Sentence { max } => {
                 let scale = calibration.sentence.ok_or(RewardError::SentenceUncalibrated)?;
                 Ok(Self::Sentence { scale, max })
             }
@@ -53,6 +62,9 @@ impl Formula {
     /// r(s) before κ₋.
     pub(super) fn reward(&self, score: f64, calibration: &Calibration) -> f64 {
         match *self {
+            Self::Corrected { ref correctness, break_even, scale } => {
+                scale * (correctness.estimate(score) - break_even)
+            }
             Self::Threshold { tau_plus, max, .. } if score >= tau_plus => {
                 ((score - tau_plus) / calibration.sigma).min(max)
             }
@@ -65,6 +77,11 @@ impl Formula {
             Self::Threshold { .. } | Self::Sentence { .. } => 0.0,
         }
     }
+}
+
+/// Checks a break-even precision.
+pub(super) fn check_break_even(value: f64) -> Result<(), RewardError> {
+    in_range("form.break-even", value, value > 0.0 && value < 1.0, "above 0 and below 1")
 }
 
 pub(super) fn in_range(

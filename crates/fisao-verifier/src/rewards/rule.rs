@@ -1,14 +1,10 @@
 //! A reward configuration resolved against a calibration.
 
-use super::formula::{Formula, in_range};
+use super::formula::{Formula, check_break_even, in_range};
 use super::{PenaltyWeight, Placement, RewardConfig, RewardError};
-use crate::calibration::{Calibration, ProbabilityModel};
+use crate::calibration::{Calibration, ProbabilityModel, gaussian_mean};
 
-/// Cells of the midpoint rule per Gaussian, and how many standard deviations they cover.
-const QUADRATURE_CELLS: usize = 4096;
-const QUADRATURE_REACH: f64 = 8.0;
-
-/// What the rule pays where the verifier is in two minds.
+/// What the rule pays where a mention is as likely wrong as right.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Boundary {
     /// Score at which a mention is as likely wrong as right; `None` when every score leans to the
@@ -57,7 +53,14 @@ impl RewardRule {
             calibration: calibration.clone(),
         };
         rule.check_boundary()?;
+        let corrected = matches!(rule.formula, Formula::Corrected { .. });
         rule.penalty_weight = match config.penalty_weight {
+            PenaltyWeight::Balanced if corrected => 1.0,
+            PenaltyWeight::Fixed(weight) if corrected => {
+                let range = "1 or \"balanced\" with the corrected form, where form.break-even says what an error costs";
+                in_range("penalty-weight", weight, (weight - 1.0).abs() < f64::EPSILON, range)?;
+                weight
+            }
             PenaltyWeight::Balanced => rule.least_penalty_weight().max(1.0),
             PenaltyWeight::Fixed(weight) => {
                 in_range("penalty-weight", weight, weight >= 0.0, "a finite number ≥ 0")?;
@@ -92,7 +95,30 @@ impl RewardRule {
         gain - self.penalty_weight * loss
     }
 
-    /// What the rule pays where the verifier is in two minds.
+    /// q*, the policy's own probability of being right from which on naming an object pays: where
+    /// `p E[r | correct] + (1 − p) E[r | hallucinated]` changes sign. Above 1 no mention ever pays, and the best policy is
+    /// silence; below 0 every mention does.
+    pub fn break_even(&self) -> f64 {
+        if let Formula::Corrected { break_even, .. } = self.formula {
+            return break_even;
+        }
+        let (right, wrong) = (self.expected_reward(1.0), self.expected_reward(0.0));
+        -wrong / (right - wrong)
+    }
+
+    /// Moves the break-even precision of the corrected form; the other forms have theirs from their own settings.
+    ///
+    /// # Errors
+    /// [`RewardError::OutOfRange`] unless it lies between 0 and 1.
+    pub fn set_break_even(&mut self, precision: f64) -> Result<(), RewardError> {
+        check_break_even(precision)?;
+        if let Formula::Corrected { break_even, .. } = &mut self.formula {
+            *break_even = precision;
+        }
+        Ok(())
+    }
+
+    /// What the rule pays where a mention is as likely wrong as right.
     pub fn boundary(&self) -> Boundary {
         let score = self.even_odds();
         Boundary {
@@ -101,6 +127,23 @@ impl RewardRule {
             expected: self.expected_reward(0.5),
             least_penalty_weight: self.least_penalty_weight(),
         }
+    }
+
+    /// Score at which the reward of a first mention changes sign, to within rounding; `None` where all scores within ten
+    /// standard deviations of the means earn, or all cost.
+    pub fn neutral_score(&self) -> Option<f64> {
+        let c = &self.calibration;
+        let reach = 10.0 * c.sigma_correct.max(c.sigma_hallucinated);
+        let (mut low, mut high) = (c.mu_hallucinated - reach, c.mu_correct + reach);
+        if self.unit_reward(low) > 0.0 || self.unit_reward(high) <= 0.0 {
+            return None;
+        }
+        // 64 halvings leave nothing of a range of f64 numbers of one magnitude.
+        for _ in 0..64 {
+            let middle = f64::midpoint(low, high);
+            if self.unit_reward(middle) <= 0.0 { low = middle } else { high = middle }
+        }
+        Some(high)
     }
 
     fn even_odds(&self) -> Option<f64> {
@@ -148,16 +191,11 @@ impl RewardRule {
             (precision, c.mu_correct, c.sigma_correct),
             (1.0 - precision, c.mu_hallucinated, c.sigma_hallucinated),
         ];
-        let width = 2.0 * QUADRATURE_REACH / QUADRATURE_CELLS as f64;
         let (mut gain, mut loss) = (0.0, 0.0);
         for (share, mean, deviation) in classes {
-            for cell in 0..QUADRATURE_CELLS {
-                let z = (cell as f64 + 0.5) * width - QUADRATURE_REACH;
-                let density = (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt();
-                let reward = self.formula.reward(mean + z * deviation, c);
-                gain += share * density * width * reward.max(0.0);
-                loss += share * density * width * (-reward).max(0.0);
-            }
+            let reward = |z: f64| self.formula.reward(mean + z * deviation, c);
+            gain += share * gaussian_mean(|z| reward(z).max(0.0));
+            loss += share * gaussian_mean(|z| (-reward(z)).max(0.0));
         }
         (gain, loss)
     }

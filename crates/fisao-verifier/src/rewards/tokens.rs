@@ -44,7 +44,8 @@ impl RewardRule {
     ///
     /// ```text
     /// r_t = Σ_u [t carries u] · { r(s_u)          u is the first of its category
-    ///                           { min(r(s_u), −ρ) otherwise, ρ the penalty of repetition
+    ///                           { min(r(s_u), −ρ) otherwise, ρ the penalty of repetition (−ρ in the corrected form,
+    ///                                             where a minimum over noise would be a bias)
     ///       − [truncated, t = T−1] · penalty
     /// ```
     ///
@@ -66,6 +67,8 @@ impl RewardRule {
             let reward = match self.formula {
                 Formula::Sentence { .. } => reward,
                 _ if first => reward,
+                // A repeated mention brings no further object, right or wrong: what its score happens to be says nothing.
+                Formula::Corrected { .. } => -self.repetition_penalty,
                 _ => reward.min(-self.repetition_penalty),
             };
             self.place(reward, &unit.tokens, &mut rewards);

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use fisao_verifier::calibration::{
-    Bootstrap, Calibration, CalibrationError, ProbabilityModel, auc, bootstrap_annotated, centres,
-    fit_annotated, fit_sentences, histogram,
+    Bootstrap, Calibration, CalibrationError, MentionScores, ProbabilityModel, auc,
+    bootstrap_annotated, centres, fit_annotated, fit_sentences, histogram,
 };
 use proptest::prelude::*;
 
@@ -33,6 +33,8 @@ pub(crate) fn gaussians(plus: (f64, f64), minus: (f64, f64), prior: f64) -> Cali
         sigma_hallucinated: minus.1,
         sigma: pooled,
         prior_correct: prior,
+        // Known by its Gaussians alone.
+        mentions: MentionScores::default(),
         ..fit_annotated(&scores, &correct).unwrap()
     }
 }

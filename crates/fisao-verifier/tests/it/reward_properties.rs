@@ -53,6 +53,7 @@ impl Bound {
             RewardForm::Threshold { max, .. }
             | RewardForm::LogOdds { max, .. }
             | RewardForm::Sentence { max } => max,
+            RewardForm::Corrected { .. } => unreachable!("tests of its own: corrected.rs"),
         }
     }
 
@@ -78,7 +79,7 @@ impl Bound {
             RewardForm::LogOdds { target_precision, probability, .. } => {
                 knots.extend(c.score_at(target_precision, probability));
             }
-            RewardForm::Sentence { .. } => {}
+            RewardForm::Corrected { .. } | RewardForm::Sentence { .. } => {}
         }
         knots
     }
@@ -110,7 +111,7 @@ impl Bound {
                     (gap / c.sigma_correct).powi(2) + 2.0 * curvature * (end - at_mu_minus);
                 square.max(0.0).sqrt()
             }
-            RewardForm::Sentence { .. } => 0.0,
+            RewardForm::Corrected { .. } | RewardForm::Sentence { .. } => 0.0,
         };
         slope * self.rule.penalty_weight().max(1.0)
     }

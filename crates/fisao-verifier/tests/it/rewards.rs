@@ -1,5 +1,5 @@
 use fisao_verifier::calibration::{
-    Calibration, CalibrationError, ProbabilityModel, SentenceCalibration,
+    Calibration, CalibrationError, ProbabilityModel, SentenceCalibration, Statistic,
 };
 use fisao_verifier::rewards::{
     PenaltyWeight, Placement, Response, RewardConfig, RewardError, RewardForm, RewardRule,
@@ -239,11 +239,8 @@ fn settings_out_of_range_are_named() {
 fn configuration_reads_from_toml_and_back() {
     let read = |text: &str| toml::from_str::<RewardConfig>(text);
     assert_eq!(read("").unwrap(), RewardConfig::default());
-    let default = RewardForm::LogOdds {
-        target_precision: 0.9,
-        max: 3.0,
-        probability: ProbabilityModel::Gaussians,
-    };
+    let default =
+        RewardForm::Corrected { break_even: 0.5, scale: 6.0, statistic: Statistic::Posterior };
     assert_eq!(RewardConfig::default().form, default);
     let text = "placement = \"spread\"\npenalty-weight = 2\ntruncated-penalty = 0.5\n\
                 [form]\nkind = \"threshold\"\nmargin = 0.02";

@@ -86,7 +86,7 @@ pub(crate) enum Ablation {
     Margin,
     /// Token rewards on the last token of a word, or on all of them; or one for the sentence
     Granularity,
-    /// Log-odds, thresholds, or the whole sentence
+    /// Corrected for the verifier's errors, log-odds, thresholds, or the whole sentence
     Form,
     /// Calibration with annotations and without
     Labels,
@@ -94,7 +94,8 @@ pub(crate) enum Ablation {
     Prompts,
     /// Rank of the adapter
     Rank,
-    /// Noise added to the verifier's scores
+    /// Verifiers from an AUC of 1 down to 0.6, by noise on their scores: FiSAO with and without critic, sentence reward,
+    /// self-rewarding DPO and best of N with each
     Verifier,
     /// Share of the object names that the verifier knows
     Vocabulary,

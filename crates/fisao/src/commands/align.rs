@@ -29,7 +29,7 @@ use crate::reporter::Reporter;
 use crate::training::{Surroundings, Training};
 use crate::vocabulary::Vocabulary;
 use crate::world::{Sizes, WorldLab, watch};
-use crate::{interrupt, settings, text_cache};
+use crate::{interrupt, output, prospects, settings, text_cache};
 
 use prompts::PromptTasks;
 use record::{Files, RECORD, RunRecord, Source};
@@ -186,7 +186,13 @@ impl<'a> Run<'a> {
         let folder = match (&self.begun, &self.output) {
             (Some(folder), _) => folder.clone(),
             (None, Some(output)) => self.begin(output, calibration)?,
-            (None, None) => return estimate::dry_run(&mut trainer, config, reporter),
+            (None, None) => {
+                let captions = config.responses_per_iteration() * config.align.iterations;
+                for line in prospects::lines(calibration, &config.reward, Some(captions))? {
+                    output::line(line)?;
+                }
+                return estimate::dry_run(&mut trainer, config, reporter);
+            }
         };
         let resume = format!("fisao align --resume {}", folder.root().display());
         let stop = interrupt::flag()?;

@@ -17,7 +17,7 @@ use crate::calibrations::{Setting, image_digest};
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, checked_images, objects_of};
 use crate::vocabulary::Vocabulary;
-use crate::{output, settings, text_cache};
+use crate::{output, prospects, settings, text_cache};
 
 pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let config = settings::resolve(&AlignConfig::default(), &arguments.settings)?;
@@ -70,5 +70,12 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
         calibration.mu_hallucinated,
         calibration.sigma_hallucinated,
         calibration.hallucinated,
-    ))
+    ))?;
+    match prospects::lines(&calibration, &config.reward, None) {
+        Ok(lines) => lines.iter().try_for_each(output::line),
+        Err(error) => {
+            reporter.warn(error, Some("training with this calibration would be refused"));
+            Ok(())
+        }
+    }
 }

@@ -18,7 +18,7 @@ use fisao_models::generation::Sampling;
 use fisao_models::llava::Llava;
 use fisao_scenes::{Split, World};
 use fisao_verifier::calibration::{Calibration, ProbabilityModel};
-use fisao_verifier::rewards::{PenaltyWeight, RewardForm, RewardRule, thresholds};
+use fisao_verifier::rewards::{RewardForm, RewardRule, thresholds};
 use image::ExtendedColorType;
 use serde::Serialize;
 
@@ -45,13 +45,13 @@ pub(crate) fn demo_config(seed: u64, quick: bool) -> AlignConfig {
     config.align.images_per_iteration = 64;
     // The optimiser's first steps are its largest ones.
     config.align.warmup_iterations = if quick { 0 } else { 2 };
-    // This verifier is sure of every word, so all rewards are +max or −max, and naming something pays a
-    // policy that is right more often than κ₋ / (1 + κ₋), here 62 %. At 1 it names more and its sampled
-    // captions keep more than half of their errors; at 2 it begins to leave things out.
-    config.reward.penalty_weight = PenaltyWeight::Fixed(1.6);
     let kl = KlConfig { coefficient: 0.1, ..KlConfig::default() };
-    config.objective =
-        Objective::Ppo(PpoConfig { value_learning_rate: 5e-3, kl, ..PpoConfig::default() });
+    config.objective = Objective::Ppo(PpoConfig {
+        value_learning_rate: 5e-3,
+        lambda: 0.8,
+        kl,
+        ..PpoConfig::default()
+    });
     config
 }
 
@@ -293,6 +293,7 @@ impl Demo<'_> {
                 boundary = score(0.0);
                 (full_reward, full_penalty) = (score(max), score(-max));
             }
+            RewardForm::Corrected { .. } => boundary = rule.neutral_score(),
             RewardForm::Sentence { .. } => boundary = rule.boundary().score,
         }
         let histograms = &calibration.histograms;
@@ -394,6 +395,10 @@ fn curves(metrics: &[IterationMetrics], health: &[(usize, SplitHealth)]) -> Vec<
         over("Repeated mentions", "share", |m| m.repeated_share),
         over("Length", "tokens", |m| Some(m.length_mean)),
         watched("Recall on the calibration split", "share", |health| health.recall),
+        over("Correct objects named, estimated", "per caption", |m| m.expected_correct),
+        over("Correct objects named by the base model", "per caption", |m| m.expected_correct_base),
+        over("Estimated recall against the base model", "relative change", |m| m.recall_surplus),
+        over("Break-even precision", "probability", |m| m.break_even),
     ]
 }
 

@@ -116,7 +116,10 @@ fn calibrations_that_cannot_be_used_are_told() {
     file["version"] = json!(1);
     place.write("calibration.json", file.to_string());
     let error = place.refuse(&verify(&[]));
-    assert!(error.contains("calibration version 1 is not 2; calibrate again"), "{error}");
+    assert!(
+        error.contains("calibration version 1 is not one of 2 to 3; calibrate again"),
+        "{error}"
+    );
     file["version"] = json!(2);
     file["sigma"] = json!(0.0);
     place.write("calibration.json", file.to_string());

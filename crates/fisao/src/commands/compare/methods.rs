@@ -176,8 +176,9 @@ fn surroundings(arguments: &CompareArguments) -> Surroundings {
     Surroundings { labels: arguments.labels, prompts: None, vocabulary_share: 1.0 }
 }
 
-/// FiSAO with some settings changed.
+/// A method with some settings changed; FiSAO unless another is named.
 struct Variation {
+    method: MethodChoice,
     /// Name and value, as the method's key has them.
     name: String,
     value: String,
@@ -193,11 +194,12 @@ const VOCABULARY_SHARE: &str = "vocabulary-share";
 impl Variation {
     fn of(name: &str, value: &str, set: &[&str]) -> Self {
         let set = set.iter().map(ToString::to_string).collect();
-        Self { name: name.to_owned(), value: value.to_owned(), set }
+        let (name, value) = (name.to_owned(), value.to_owned());
+        Self { method: MethodChoice::Fisao, name, value, set }
     }
 
     fn apply(self, arguments: &CompareArguments, seed: u64) -> anyhow::Result<Trial> {
-        let mut trial = trial(MethodChoice::Fisao, arguments, seed)?;
+        let mut trial = trial(self.method, arguments, seed)?;
         let number = |what: &str| {
             let message = format!("--vary {}={}: {what}", self.name, self.value);
             self.value.parse::<f64>().map_err(|_| Refusal::new(message))
@@ -232,8 +234,11 @@ impl Variation {
                 trial.config = settings::resolve(&trial.config, &set)?;
             }
         }
-        trial.key = format!("fisao[{}={}]", self.name, self.value);
-        trial.label = format!("FiSAO, {} {}", self.name, self.value);
+        trial.label = match self.method {
+            MethodChoice::Fisao => format!("FiSAO, {} {}", self.name, self.value),
+            _ => format!("{}, {} {}", trial.label, self.name, self.value),
+        };
+        trial.key = format!("{}[{}={}]", trial.key, self.name, self.value);
         Ok(trial)
     }
 }
@@ -271,7 +276,7 @@ fn varied(ablation: Ablation) -> Vec<Variation> {
             Variation::of("placement", "spread", &["reward.placement=spread"]),
             Variation::of("granularity", "sentence", &["reward.form.kind=sentence"]),
         ],
-        Ablation::Form => ["log-odds", "threshold", "sentence"]
+        Ablation::Form => ["corrected", "log-odds", "threshold", "sentence"]
             .iter()
             .map(|form| Variation::of("form", form, &[&format!("reward.form.kind={form}")]))
             .collect(),
@@ -280,9 +285,30 @@ fn varied(ablation: Ablation) -> Vec<Variation> {
             plain(PROMPTS, PROMPTS, &["32", "64", "128", "256", "512", "1024", "2048", "4096"])
         }
         Ablation::Rank => plain("rank", "lora.rank", &["1", "2", "4", "8", "16", "32"]),
-        Ablation::Verifier => plain("noise", "score.noise", &["0.05", "0.1", "0.2", "0.4"]),
+        Ablation::Verifier => NOISE.iter().flat_map(|noise| weaker(noise)).collect(),
         Ablation::Vocabulary => {
             plain(VOCABULARY_SHARE, VOCABULARY_SHARE, &["0.1", "0.25", "0.5", "0.75"])
         }
     }
+}
+
+/// Standard deviations of the noise at which the embedded clear world's verifier has an AUC of about 1, 0.95, 0.9, 0.8, 0.7
+/// and 0.6 on the base model's own words: √(Δμ²/(2 Φ⁻¹(AUC)²) − σ²), with Δμ = 0.45 and σ = 0.06.
+const NOISE: [&str; 6] = ["0", "0.18", "0.24", "0.36", "0.58", "1.15"];
+
+/// Methods that learn from, or choose by, the verifier's scores.
+const VERIFIED: [MethodChoice; 5] = [
+    MethodChoice::Fisao,
+    MethodChoice::FisaoGroup,
+    MethodChoice::SentencePpo,
+    MethodChoice::SelfDpo,
+    MethodChoice::BestOfN,
+];
+
+/// All of them with so much noise on the scores of mentions.
+fn weaker(noise: &str) -> Vec<Variation> {
+    let set = format!("score.noise={noise}");
+    let each =
+        |&method: &MethodChoice| Variation { method, ..Variation::of("noise", noise, &[&set]) };
+    VERIFIED.iter().map(each).collect()
 }

@@ -1,0 +1,293 @@
+//! Recall as a constraint, without labels.
+//!
+//! Minimise the expected number of hallucinated mentions subject to naming as many objects that are there as the base
+//! model does. With z = 1 for a correct mention and 0 for a hallucinated one, the Lagrangian
+//!
+//! ```text
+//! E[Σ (1 − z)] − μ (E[Σ z] − R₀)        is minimised by the reward  z − q*,   q* = 1/(1 + μ),
+//! ```
+//!
+//! so the break-even precision of the corrected reward *is* the multiplier. z is not known, but its unbiased estimate ẑ
+//! is ([`Correctness`]), and that is all the constraint needs: the expected number of correct mentions per caption,
+//! R = E[Σ ẑ], each category of a caption counted once. q* follows the surplus e = R/R₀ − 1 by dual ascent with a
+//! proportional part (Stooke, Achiam and Abbeel 2020, arXiv 2007.03964): naming more than the base model raises what a
+//! mention must be sure of, naming less lowers it.
+//!
+//! R and R₀ are measured on the same images of the iteration, captioned greedily with the adapter on and off, so that
+//! what both name (the same name with the same score) cancels, and only what changed contributes noise.
+//!
+//! Bias. The class means behind ẑ were taken over the base model's mentions. What the base model never names is scored lower
+//! than what it half sees, so that new hallucinations count below 0 and new names cannot buy surplus; objects that the
+//! base model overlooks are harder to see than those it names and count below 1. Both make the estimate cautious. Repeated
+//! mentions count nothing.
+
+use std::collections::BTreeSet;
+
+use fisao_verifier::calibration::Correctness;
+use serde::{Deserialize, Serialize};
+
+use crate::captions::Captioned;
+use crate::config::{count, not_negative, real};
+use crate::error::AlignError;
+
+/// Standard error of one measured surplus up to which it counts in full; a less certain one counts less, in proportion.
+const CERTAIN: f64 = 0.03;
+
+/// Correct mentions per caption of the base model below which there is nothing to hold the policy to.
+const LEAST_BASE: f64 = 0.05;
+
+/// Share of a new measurement in the running surplus.
+const SMOOTHING: f64 = 0.1;
+
+/// The `[recall]` table.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct RecallConfig {
+    /// Move the break-even precision so that the estimated number of correct mentions stays at the base model's. Acts on
+    /// the corrected reward, of responses that the policy samples. Default true.
+    pub constraint: bool,
+    /// Iterations between two measurements, which caption the iteration's images greedily with the adapter on and off.
+    /// Default 1.
+    pub every: usize,
+    /// Share of the base model's number of correct mentions that may be lost. Default 0.
+    pub slack: f64,
+    /// Change of logit q* per measurement and unit of relative surplus. Default 0.7.
+    pub gain: f64,
+    /// Change of logit q* per unit of the running surplus, which damps the above. Default 4.
+    pub damping: f64,
+    /// Lowest q*. Default 0.2.
+    pub least: f64,
+    /// Highest q*. Default 0.9.
+    pub most: f64,
+}
+
+impl Default for RecallConfig {
+    fn default() -> Self {
+        Self {
+            constraint: true,
+            every: 1,
+            slack: 0.0,
+            gain: 0.7,
+            damping: 4.0,
+            least: 0.2,
+            most: 0.9,
+        }
+    }
+}
+
+impl RecallConfig {
+    pub(crate) fn validate(&self) -> Result<(), AlignError> {
+        count("recall.every", self.every, self.every >= 1, "1 or more")?;
+        let share = |x: f64| (0.0..1.0).contains(&x);
+        real("recall.slack", self.slack, share, "from 0 to below 1")?;
+        let allowed = "a finite number, 0 or more";
+        real("recall.gain", self.gain, not_negative, allowed)?;
+        real("recall.damping", self.damping, not_negative, allowed)?;
+        let inside = |x: f64| x > 0.0 && x < 1.0;
+        real("recall.least", self.least, inside, "above 0 and below 1")?;
+        let above = |x: f64| inside(x) && x >= self.least;
+        real("recall.most", self.most, above, "at least recall.least and below 1")
+    }
+}
+
+/// Σ ẑ over the first mention of each category: an unbiased estimate of how many categories a caption names correctly.
+pub fn expected_correct(caption: &Captioned, correctness: &Correctness) -> f64 {
+    let mut named = BTreeSet::new();
+    let units = caption.units.iter().zip(&caption.scores);
+    units
+        .filter(|(unit, _)| named.insert(unit.category))
+        .map(|(_, &score)| correctness.estimate(score))
+        .sum()
+}
+
+/// Expected correct mentions on the same images, by policy and by base model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PairedCounts {
+    /// Images.
+    pub images: usize,
+    /// Per caption of the policy.
+    pub policy: f64,
+    /// Per caption of the base model.
+    pub base: f64,
+    /// Standard error of the difference of the two.
+    pub error: f64,
+}
+
+impl PairedCounts {
+    /// Compares captions image by image.
+    ///
+    /// # Panics
+    /// The two are not equally many, or none.
+    pub fn new(policy: &[Captioned], base: &[Captioned], correctness: &Correctness) -> Self {
+        assert_eq!(policy.len(), base.len(), "one caption of each per image");
+        assert!(!policy.is_empty(), "no captions to compare");
+        let of = |captions: &[Captioned]| -> Vec<f64> {
+            captions.iter().map(|caption| expected_correct(caption, correctness)).collect()
+        };
+        let (policy, base) = (of(policy), of(base));
+        let images = policy.len();
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / images as f64;
+        let differences: Vec<f64> = policy.iter().zip(&base).map(|(a, b)| a - b).collect();
+        let centre = mean(&differences);
+        let squares: f64 = differences.iter().map(|d| (d - centre).powi(2)).sum();
+        let error = (squares / images.saturating_sub(1).max(1) as f64 / images as f64).sqrt();
+        Self { images, policy: mean(&policy), base: mean(&base), error }
+    }
+}
+
+/// The multiplier and what it has seen; part of a run's state.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RecallController {
+    /// logit q*, but for its damping.
+    integral: f64,
+    /// Base model's correct mentions, summed over images.
+    base_sum: f64,
+    /// Images measured.
+    images: usize,
+    /// Running relative surplus.
+    surplus: f64,
+    /// Running variance of one measurement of it.
+    variance: f64,
+    /// Measurements so far.
+    measurements: usize,
+}
+
+/// What the constraint knows after a measurement.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RecallEstimate {
+    /// R/R₀ − 1, smoothed over about the last ten measurements.
+    pub surplus: f64,
+    /// Its standard error.
+    pub error: f64,
+}
+
+impl RecallController {
+    /// Starts at a break-even precision.
+    pub fn new(break_even: f64) -> Self {
+        Self {
+            integral: logit(break_even),
+            base_sum: 0.0,
+            images: 0,
+            surplus: 0.0,
+            variance: 0.0,
+            measurements: 0,
+        }
+    }
+
+    /// Takes a measurement in.
+    pub fn observe(&mut self, counts: &PairedCounts, config: &RecallConfig) {
+        self.base_sum += counts.base * counts.images as f64;
+        self.images += counts.images;
+        // R₀ over all images seen, so that its own noise dies away.
+        let base = self.base_sum / self.images as f64;
+        if base < LEAST_BASE {
+            return;
+        }
+        let surplus = (counts.policy - counts.base) / base;
+        let error = counts.error / base;
+        self.measurements += 1;
+        let share = SMOOTHING.max(1.0 / self.measurements as f64);
+        self.surplus += share * (surplus - self.surplus);
+        self.variance += share * (error * error - self.variance);
+        let certainty = CERTAIN / error.max(CERTAIN);
+        self.integral += config.gain * certainty * (surplus + config.slack);
+        // Beyond the bounds there is nothing to gain: held there, it comes back as soon as the sign changes.
+        self.integral = self.integral.clamp(logit(config.least), logit(config.most));
+    }
+
+    /// q* now.
+    pub fn break_even(&self, config: &RecallConfig) -> f64 {
+        let error = self.variance.sqrt().max(CERTAIN);
+        let damped =
+            self.integral + config.damping * CERTAIN / error * (self.surplus + config.slack);
+        sigmoid(damped).clamp(config.least, config.most)
+    }
+
+    /// The running surplus with its error.
+    pub fn estimate(&self) -> RecallEstimate {
+        // Weights of a running mean with share a: variance a/(2 − a) of one measurement's.
+        let share = SMOOTHING.max(1.0 / self.measurements.max(1) as f64);
+        let effective = if share > SMOOTHING { share } else { SMOOTHING / (2.0 - SMOOTHING) };
+        RecallEstimate { surplus: self.surplus, error: (self.variance * effective).sqrt() }
+    }
+}
+
+fn logit(probability: f64) -> f64 {
+    (probability / (1.0 - probability)).ln()
+}
+
+fn sigmoid(logit: f64) -> f64 {
+    1.0 / (1.0 + (-logit).exp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(policy: f64, error: f64) -> PairedCounts {
+        PairedCounts { images: 64, policy, base: 3.0, error }
+    }
+
+    fn after(measured: &[PairedCounts]) -> RecallController {
+        let mut controller = RecallController::new(0.5);
+        for counts in measured {
+            controller.observe(counts, &RecallConfig::default());
+        }
+        controller
+    }
+
+    #[test]
+    fn surplus_raises_the_break_even_precision_and_shortfall_lowers_it() {
+        let config = RecallConfig::default();
+        assert!((after(&[]).break_even(&config) - 0.5).abs() < 1e-12);
+        assert!((after(&[counts(3.0, 0.01); 9]).break_even(&config) - 0.5).abs() < 1e-12);
+        assert!(after(&[counts(3.1, 0.01); 9]).break_even(&config) > 0.57);
+        assert!(after(&[counts(2.9, 0.01); 9]).break_even(&config) < 0.43);
+    }
+
+    /// One measurement of +10 %: logit q* = 0.7 · 0.1 + 4 · 0.1.
+    #[test]
+    fn the_first_measurement_moves_it_by_gain_and_damping() {
+        let found = after(&[counts(3.3, 0.0)]).break_even(&RecallConfig::default());
+        assert!((logit(found) - 0.47).abs() < 1e-9, "{found}");
+    }
+
+    #[test]
+    fn an_uncertain_measurement_counts_less() {
+        let config = RecallConfig::default();
+        let sure = after(&[counts(3.3, 0.05)]).break_even(&config);
+        let unsure = after(&[counts(3.3, 0.9)]).break_even(&config);
+        assert!(sure > unsure && unsure > 0.5, "{sure} {unsure}");
+    }
+
+    #[test]
+    fn it_stays_within_its_bounds_and_leaves_them_at_once() {
+        let config = RecallConfig { damping: 0.0, ..RecallConfig::default() };
+        let mut controller = RecallController::new(0.5);
+        for _ in 0..500 {
+            controller.observe(&counts(6.0, 0.01), &config);
+        }
+        assert!((controller.break_even(&config) - config.most).abs() < 1e-12);
+        controller.observe(&counts(2.0, 0.01), &config);
+        assert!(controller.break_even(&config) < config.most);
+    }
+
+    #[test]
+    fn a_base_model_that_names_nothing_moves_nothing() {
+        let mut controller = RecallController::new(0.5);
+        for policy in [0.0, 2.0] {
+            let counts = PairedCounts { images: 64, policy, base: 0.0, error: 0.1 };
+            controller.observe(&counts, &RecallConfig::default());
+        }
+        assert!((controller.break_even(&RecallConfig::default()) - 0.5).abs() < 1e-12);
+        assert!(controller.estimate().error.is_finite());
+    }
+
+    #[test]
+    fn slack_allows_a_loss() {
+        let config = RecallConfig { slack: 0.1, ..RecallConfig::default() };
+        let mut controller = RecallController::new(0.5);
+        controller.observe(&counts(2.7, 0.0), &config);
+        assert!((controller.break_even(&config) - 0.5).abs() < 1e-12);
+    }
+}
