@@ -8,8 +8,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Folders of the models, below `assets/`.
-const MODELS: [&str; 2] = ["llava", "clip"];
+/// Folders of the models, below `assets/`: the clear world's and the hard one's.
+const MODELS: [&str; 4] = ["llava", "clip", "hard/llava", "hard/clip"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let package = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);

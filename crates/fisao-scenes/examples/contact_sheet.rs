@@ -1,9 +1,11 @@
-//! Writes a PNG with 25 scenes and prints their captions: `contact_sheet [FILE] [FIRST_INDEX]`.
+//! Writes a PNG with 25 scenes and prints their captions: `contact_sheet [FILE] [FIRST_INDEX] [hard]`.
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
 
 use std::error::Error;
 
-use fisao_scenes::{IMAGE_SIZE, Insertion, Split, World, biased_caption, clean_caption, phrase};
+use fisao_scenes::{
+    IMAGE_SIZE, Insertion, Split, World, WorldKind, biased_caption, clean_caption, phrase,
+};
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 use rand::SeedableRng;
@@ -17,7 +19,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let file = arguments.next().unwrap_or_else(|| "contact_sheet.png".to_owned());
     let start: u64 = arguments.next().map_or(Ok(0), |number| number.parse())?;
-    let world = World::new();
+    let kind = if arguments.next().as_deref() == Some("hard") {
+        WorldKind::Hard
+    } else {
+        WorldKind::Clear
+    };
+    let world = World::of(kind);
     let side = IMAGE_SIZE * MAGNIFICATION;
     let length = COLUMNS * (side + GAP);
     let mut sheet = RgbImage::from_pixel(length, length, Rgb([255; 3]));

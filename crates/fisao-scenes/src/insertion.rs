@@ -26,6 +26,9 @@ impl Default for Insertion {
 }
 
 impl Insertion {
+    /// Nothing absent is ever mentioned.
+    pub const NONE: Self = Self { companion_rate: 0.0, other_rate: 0.0 };
+
     /// Draws the categories to insert into a caption of `scene`. Triggers are looked up among the objects
     /// that are really there, so one insertion never causes another.
     pub(crate) fn draw(&self, scene: &Scene, rng: &mut impl Rng) -> Vec<usize> {

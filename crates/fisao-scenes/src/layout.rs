@@ -5,16 +5,10 @@ use rand::{Rng, RngExt};
 
 use crate::IMAGE_SIZE;
 use crate::category::CATEGORIES;
+use crate::difficulty::Difficulty;
 use crate::scene::PlacedObject;
-use crate::sprite::{SIZES, SpriteSheet};
+use crate::sprite::SpriteSheet;
 use crate::theme::Theme;
-
-/// Every object of a scene shows at least this share of its pixels.
-pub(crate) const LEAST_VISIBLE: f64 = 0.6;
-
-/// Largest share of an object's box that later boxes may cover. How much a new object may cover is drawn
-/// below this, so that most objects of most scenes are seen whole.
-const MOST_COVERED: f64 = 0.3;
 
 /// Objects stand on a lattice of this many pixels. An encoder without built-in translation invariance
 /// has to learn every offset of every picture anew; a coarser lattice leaves fewer of them.
@@ -35,9 +29,10 @@ pub(crate) const MORE_INSTANCES: [f64; 2] = [0.16, 0.25];
 const LAYOUT_ATTEMPTS: usize = 6;
 const PLACE_ATTEMPTS: usize = 24;
 
-/// Draws the objects of a scene of `theme`, placed so that each is at least [`LEAST_VISIBLE`].
+/// Draws the objects of a scene of `theme`, placed so that each shows at least its `least_visible` share.
 pub(crate) fn draw_objects(
     theme: Theme,
+    difficulty: &Difficulty,
     sheet: &SpriteSheet,
     rng: &mut impl Rng,
 ) -> Vec<PlacedObject> {
@@ -48,7 +43,7 @@ pub(crate) fn draw_objects(
     wanted.shuffle(rng);
     loop {
         for _ in 0..LAYOUT_ATTEMPTS {
-            if let Some(objects) = place_all(&wanted, sheet, rng) {
+            if let Some(objects) = place_all(&wanted, difficulty, sheet, rng) {
                 return objects;
             }
         }
@@ -92,19 +87,21 @@ fn weighted<T: Copy>(choices: &[(T, f64)], rng: &mut impl Rng) -> T {
 
 fn place_all(
     wanted: &[usize],
+    difficulty: &Difficulty,
     sheet: &SpriteSheet,
     rng: &mut impl Rng,
 ) -> Option<Vec<PlacedObject>> {
-    let largest = if wanted.len() > 4 { SIZES.len() - 2 } else { SIZES.len() - 1 };
+    let sizes = difficulty.sizes.len();
+    let largest = if wanted.len() > 4 { sizes - 2 } else { sizes - 1 };
     let mut placed = Vec::with_capacity(wanted.len());
     for &category in wanted {
-        placed.push(place(category, largest, &placed, sheet, rng)?);
+        placed.push(place(category, largest, difficulty, &placed, sheet, rng)?);
     }
     let picture = (IMAGE_SIZE, IMAGE_SIZE);
     sheet
         .visible_fractions(&placed, picture)
         .iter()
-        .all(|&fraction| fraction >= LEAST_VISIBLE)
+        .all(|&fraction| fraction >= difficulty.least_visible)
         .then_some(placed)
 }
 
@@ -112,26 +109,35 @@ fn place_all(
 fn place(
     category: usize,
     largest: usize,
+    difficulty: &Difficulty,
     placed: &[PlacedObject],
     sheet: &SpriteSheet,
     rng: &mut impl Rng,
 ) -> Option<PlacedObject> {
     let sprite = rng.random_range(0..CATEGORIES[category].sprites.len());
     let smallest = sheet.smallest(category, sprite).min(largest);
-    let allowed = rng.random_range(0.0..=MOST_COVERED);
+    let allowed = rng.random_range(0.0..=difficulty.most_covered);
     let (flipped, brightness) = (rng.random_bool(0.5), rng.random_range(88..=108));
+    let opacity = draw_opacity(difficulty.opacity, rng);
     for size in (smallest..=rng.random_range(smallest..=largest)).rev() {
         let (width, height) = sheet.dimensions(category, sprite, size);
         for _ in 0..PLACE_ATTEMPTS {
             let (x, y) = (offset(width, rng), offset(height, rng));
-            let object =
-                PlacedObject { category, sprite, x, y, width, height, size, flipped, brightness };
-            if leaves_others_visible(&object, placed, allowed) {
+            #[rustfmt::skip]
+            let object = PlacedObject {
+                category, sprite, x, y, width, height, size, flipped, brightness, opacity,
+            };
+            if leaves_others_visible(&object, placed, allowed, difficulty.most_covered) {
                 return Some(object);
             }
         }
     }
     None
+}
+
+/// Where there is nothing to choose, nothing is drawn: the stream of the clear world stays as it is.
+fn draw_opacity((least, most): (u8, u8), rng: &mut impl Rng) -> u8 {
+    if least == most { most } else { rng.random_range(least..=most) }
 }
 
 fn offset(length: u32, rng: &mut impl Rng) -> i32 {
@@ -141,13 +147,18 @@ fn offset(length: u32, rng: &mut impl Rng) -> i32 {
 }
 
 /// Whether `new` can lie on top: it covers at most the share `allowed` of any object, and with all others
-/// together at most [`MOST_COVERED`].
-fn leaves_others_visible(new: &PlacedObject, placed: &[PlacedObject], allowed: f64) -> bool {
+/// together at most the share `in_all`.
+fn leaves_others_visible(
+    new: &PlacedObject,
+    placed: &[PlacedObject],
+    allowed: f64,
+    in_all: f64,
+) -> bool {
     placed.iter().enumerate().all(|(index, below)| {
         let already: u32 = placed[index + 1..].iter().map(|above| overlap(below, above)).sum();
         let added = overlap(below, new);
         let area = f64::from(below.width * below.height);
-        f64::from(added) <= allowed * area && f64::from(already + added) <= MOST_COVERED * area
+        f64::from(added) <= allowed * area && f64::from(already + added) <= in_all * area
     })
 }
 
@@ -161,11 +172,13 @@ fn overlap(one: &PlacedObject, other: &PlacedObject) -> u32 {
         * shared(one.y, one.height, other.y, other.height)
 }
 
-/// An object that is in no picture, placed as a real one would be: captions speak of it in the same words.
+/// An object that is in no picture, placed as a real one of the clear world would be: captions speak of it in the same
+/// words.
 pub(crate) fn draw_imagined(category: usize, rng: &mut impl Rng) -> PlacedObject {
     let sprite = rng.random_range(0..CATEGORIES[category].sprites.len());
-    let size = rng.random_range(0..SIZES.len());
-    let side = SIZES[size];
+    let sizes = Difficulty::CLEAR.sizes;
+    let size = rng.random_range(0..sizes.len());
+    let side = sizes[size];
     let (x, y) = (offset(side, rng), offset(side, rng));
     PlacedObject {
         category,
@@ -177,5 +190,6 @@ pub(crate) fn draw_imagined(category: usize, rng: &mut impl Rng) -> PlacedObject
         size,
         flipped: false,
         brightness: 100,
+        opacity: 100,
     }
 }

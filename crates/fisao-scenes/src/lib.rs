@@ -5,17 +5,23 @@
 //! uses the same sentences but adds objects that typically go with what is there ([`companions`]): a model
 //! tuned on such captions learns to name what it expects instead of what it sees.
 //!
+//! There are two of them ([`WorldKind`]): the clear one, and a hard one whose pictures are made hard to see by a few numbers
+//! ([`Difficulty`]). What is in a picture is known exactly in both.
+//!
 //! The sprites are Twemoji graphics, see [`World::sprite_attribution`].
 
 mod background;
 mod caption;
 mod category;
+mod difficulty;
 mod insertion;
 mod layout;
+mod look_alike;
 mod noun;
 mod phrase;
 pub mod recipe;
 mod scene;
+mod sensor;
 mod setting;
 mod split;
 mod sprite;
@@ -26,6 +32,7 @@ mod world;
 pub use background::{Background, Colour, Pattern};
 pub use caption::{Caption, PROMPTS, biased_caption, clean_caption};
 pub use category::{CATEGORIES, Category, SpriteRegion, SpriteSource};
+pub use difficulty::{Difficulty, WorldKind};
 pub use insertion::Insertion;
 pub use noun::Noun;
 pub use phrase::phrase;

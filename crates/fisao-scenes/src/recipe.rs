@@ -1,8 +1,9 @@
-//! The recipe that makes the embedded world's small models from nothing.
+//! The recipe that makes the embedded worlds' small models: the clear one's from nothing, the hard one's from those.
 //!
 //! Two stages, both on scenes of [`Split::Train`](crate::Split::Train) that are rendered as they are
 //! needed:
-//! 1. [`contrastive`]: a CLIP pair learns which short texts are true of which picture;
+//! 1. [`contrastive`]: a CLIP pair learns which short texts are true of which picture, in the hard world which people
+//!    would write beside it;
 //! 2. [`captioning`]: with that CLIP's image tower frozen, projector and decoder learn captions into
 //!    which typical but absent objects were inserted, so that the model hallucinates out of habit.
 
@@ -19,17 +20,25 @@ use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::llava::{FeatureSelect, LlavaConfig};
 use fisao_models::vision::{VisionConfig, VisionFamily};
 
-pub use training::{Observer, RecipeError, StageConfig, StageProgress, StageState, Verdict};
+pub use training::{Observer, RecipeError, StageConfig, StageProgress, StageState, Start, Verdict};
 
-use crate::{IMAGE_SIZE, Insertion};
+use crate::{IMAGE_SIZE, Insertion, WorldKind};
 
 /// Sizes, lengths and rates of the recipe.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecipeConfig {
+    /// The world whose scenes are learned from.
+    pub world: WorldKind,
     /// Seed of weights, scenes and captions.
     pub seed: u64,
     /// Stage 1.
     pub contrastive: StageConfig,
+    /// Texts about whole pictures pass over categories that are less prominent than this: visible pixels times opacity.
+    /// The pooled embedding learns from these texts, and so to pass over them, too; the patches do not.
+    pub least_prominence: f64,
+    /// How often the same texts count absent objects as present: the pooled embedding then leans towards what is typical,
+    /// as that of an encoder does which was trained on what people write beside their pictures.
+    pub picture_insertion: Insertion,
     /// Stage 2.
     pub captioning: StageConfig,
     /// How often absent objects are put into the captions of stage 2.
@@ -37,10 +46,13 @@ pub struct RecipeConfig {
 }
 
 impl Default for RecipeConfig {
-    /// The recipe of the committed weights.
+    /// The recipe of the clear world's committed weights.
     fn default() -> Self {
         Self {
+            world: WorldKind::Clear,
             seed: 0,
+            least_prominence: 0.0,
+            picture_insertion: Insertion::NONE,
             contrastive: StageConfig {
                 steps: 3_600,
                 batch: 64,
@@ -63,6 +75,28 @@ impl Default for RecipeConfig {
 }
 
 impl RecipeConfig {
+    /// The recipe of a world's committed weights.
+    pub fn of(world: WorldKind) -> Self {
+        match world {
+            WorldKind::Clear => Self::default(),
+            WorldKind::Hard => Self::hard(),
+        }
+    }
+
+    /// From the clear world's weights to the hard one's.
+    fn hard() -> Self {
+        let clear = Self::default();
+        Self {
+            world: WorldKind::Hard,
+            least_prominence: 270.0,
+            picture_insertion: Insertion { companion_rate: 0.3, other_rate: 0.0 },
+            insertion: Insertion { companion_rate: 0.6, other_rate: 0.03 },
+            contrastive: StageConfig { steps: 650, ..clear.contrastive },
+            captioning: StageConfig { steps: 550, ..clear.captioning },
+            ..clear
+        }
+    }
+
     /// The CLIP to train, for a text vocabulary of the given size.
     pub fn clip(&self, vocabulary: &vocabularies::TokenizerFile) -> ClipConfig {
         let id = |token: &str| vocabulary.special_id(token);

@@ -28,6 +28,8 @@ pub struct PlacedObject {
     pub flipped: bool,
     /// Brightness in per cent of the sprite's own.
     pub brightness: u8,
+    /// Share of its own colour in what is drawn, per cent; the rest is what lies behind it.
+    pub opacity: u8,
 }
 
 /// Where in the picture an object lies, as captions say it.

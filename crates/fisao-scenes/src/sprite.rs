@@ -4,22 +4,18 @@ use image::imageops::{self, FilterType};
 use image::{ImageFormat, RgbImage, RgbaImage};
 use twemoji_assets::png::PngTwemojiAsset;
 
-use crate::category::{CATEGORIES, SpriteRegion, SpriteSource};
+use crate::category::{CATEGORIES, Category, SpriteRegion, SpriteSource};
+use crate::difficulty::Difficulty;
+use crate::look_alike::{group_of, mean_colour, shift_colour};
 use crate::scene::PlacedObject;
-
-/// Lengths of a drawn sprite's longer side in pixels.
-pub(crate) const SIZES: [u32; 4] = [28, 32, 36, 40];
-
-/// Fewest pixels a drawn sprite's box covers: long thin objects would otherwise vanish at small sizes.
-const LEAST_AREA: u32 = 360;
 
 /// Alpha from which a pixel counts as part of the object.
 const OPAQUE: u8 = 128;
 
-/// One sprite at all [`SIZES`], cut to its visible part, colours premultiplied by alpha.
+/// One sprite at all sizes of a world, cut to its visible part, colours premultiplied by alpha.
 #[derive(Debug)]
 struct Sprite {
-    scaled: Vec<RgbaImage>,
+    scaled: [RgbaImage; 4],
     smallest: usize,
 }
 
@@ -30,35 +26,39 @@ pub(crate) struct SpriteSheet {
 }
 
 impl SpriteSheet {
-    pub(crate) fn decode() -> Self {
-        let sprites = CATEGORIES
-            .iter()
-            .map(|category| category.sprites.iter().map(Sprite::decode).collect())
-            .collect();
+    /// Decodes all sprites and scales them to the sizes of a world.
+    pub(crate) fn decode(difficulty: &Difficulty) -> Self {
+        let whole = |category: &Category| category.sprites.iter().map(decode).collect();
+        let mut graphics: Vec<Vec<RgbaImage>> = CATEGORIES.iter().map(whole).collect();
+        if difficulty.likeness > 0.0 {
+            make_alike(&mut graphics, difficulty.likeness);
+        }
+        let scaled = |graphic: &RgbaImage| Sprite::scale(graphic, difficulty);
+        let sprites = graphics.iter().map(|kind| kind.iter().map(scaled).collect()).collect();
         Self { sprites }
     }
 
-    /// Index of the smallest size in [`SIZES`] at which the sprite can be recognised.
+    /// Index of the smallest size of the world at which the sprite can be recognised.
     pub(crate) fn smallest(&self, category: usize, sprite: usize) -> usize {
         self.sprites[category][sprite].smallest
     }
 
-    /// Width and height of the sprite's visible part at `SIZES[size]`.
+    /// Width and height of the sprite's visible part at this size.
     pub(crate) fn dimensions(&self, category: usize, sprite: usize, size: usize) -> (u32, u32) {
         self.sprites[category][sprite].scaled[size].dimensions()
     }
 
     /// Draws the object over the picture; what lies outside is cut off.
     pub(crate) fn draw(&self, object: &PlacedObject, picture: &mut RgbImage) {
-        let gain = i32::from(object.brightness);
+        let (gain, opacity) = (i32::from(object.brightness), i32::from(object.opacity));
         self.for_each_pixel(object, picture.dimensions(), |x, y, [red, green, blue, alpha]| {
             if alpha == 0 {
                 return;
             }
             let below = picture.get_pixel_mut(x, y);
             for (channel, colour) in below.0.iter_mut().zip([red, green, blue]) {
-                let lit = (i32::from(colour) * gain / 100).min(i32::from(alpha));
-                let through = i32::from(*channel) * (255 - i32::from(alpha)) / 255;
+                let lit = (i32::from(colour) * gain / 100).min(i32::from(alpha)) * opacity / 100;
+                let through = i32::from(*channel) * (255 - i32::from(alpha) * opacity / 100) / 255;
                 *channel = (lit + through).clamp(0, 255) as u8;
             }
         });
@@ -116,32 +116,53 @@ impl SpriteSheet {
 }
 
 impl Sprite {
-    fn decode(source: &SpriteSource) -> Self {
-        let asset = graphic_of(source.emoji).expect("every emoji of the table has a graphic");
-        let whole = image::load_from_memory_with_format(asset, ImageFormat::Png)
-            .expect("the embedded graphics are valid PNG files")
-            .into_rgba8();
-        let mut visible = trimmed(&whole, source.region);
-        for pixel in visible.pixels_mut() {
-            let [red, green, blue, alpha] = pixel.0;
-            let premultiplied = |channel: u8| (u16::from(channel) * u16::from(alpha) / 255) as u8;
-            pixel.0 = [premultiplied(red), premultiplied(green), premultiplied(blue), alpha];
-        }
-        let scaled: Vec<_> = SIZES
-            .iter()
-            .map(|&size| {
-                let longer = visible.width().max(visible.height());
-                let side = |length: u32| ((length * size + longer / 2) / longer).max(1);
-                imageops::resize(
-                    &visible,
-                    side(visible.width()),
-                    side(visible.height()),
-                    FilterType::CatmullRom,
-                )
-            })
+    fn scale(graphic: &RgbaImage, difficulty: &Difficulty) -> Self {
+        let longer = graphic.width().max(graphic.height());
+        let scaled = difficulty.sizes.map(|size| {
+            let side = |length: u32| ((length * size + longer / 2) / longer).max(1);
+            let (width, height) = (side(graphic.width()), side(graphic.height()));
+            imageops::resize(graphic, width, height, FilterType::CatmullRom)
+        });
+        let recognised =
+            |image: &RgbaImage| image.width() * image.height() >= difficulty.least_area;
+        let smallest = scaled.iter().position(recognised).unwrap_or(scaled.len() - 1);
+        Self { scaled, smallest }
+    }
+}
+
+/// The visible part of an emoji's graphic, colours premultiplied by alpha.
+fn decode(source: &SpriteSource) -> RgbaImage {
+    let asset = graphic_of(source.emoji).expect("every emoji of the table has a graphic");
+    let whole = image::load_from_memory_with_format(asset, ImageFormat::Png)
+        .expect("the embedded graphics are valid PNG files")
+        .into_rgba8();
+    let mut visible = trimmed(&whole, source.region);
+    for pixel in visible.pixels_mut() {
+        let [red, green, blue, alpha] = pixel.0;
+        let premultiplied = |channel: u8| (u16::from(channel) * u16::from(alpha) / 255) as u8;
+        pixel.0 = [premultiplied(red), premultiplied(green), premultiplied(blue), alpha];
+    }
+    visible
+}
+
+/// Moves the mean colour of each sprite towards that of its group of look-alikes.
+fn make_alike(graphics: &mut [Vec<RgbaImage>], likeness: f64) {
+    let groups: Vec<_> = CATEGORIES.iter().map(|category| group_of(category.name())).collect();
+    let means: Vec<Vec<_>> =
+        graphics.iter().map(|kind| kind.iter().map(mean_colour).collect()).collect();
+    for (category, kind) in graphics.iter_mut().enumerate() {
+        let Some(group) = groups[category] else { continue };
+        let of_group: Vec<[f64; 3]> = (groups.iter().zip(&means))
+            .filter(|(other, _)| **other == Some(group))
+            .flat_map(|(_, means)| means.iter().copied())
             .collect();
-        let smallest = scaled.iter().position(|image| image.width() * image.height() >= LEAST_AREA);
-        Self { smallest: smallest.unwrap_or(SIZES.len() - 1), scaled }
+        for (graphic, own) in kind.iter_mut().zip(&means[category]) {
+            let shift = std::array::from_fn(|channel| {
+                let sum: f64 = of_group.iter().map(|mean| mean[channel]).sum();
+                likeness * (sum / of_group.len() as f64 - own[channel])
+            });
+            shift_colour(graphic, shift);
+        }
     }
 }
 

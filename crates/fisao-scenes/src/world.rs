@@ -8,8 +8,10 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::IMAGE_SIZE;
 use crate::background::Background;
+use crate::difficulty::{Difficulty, WorldKind};
 use crate::layout::draw_objects;
 use crate::scene::{PlacedObject, Scene};
+use crate::sensor::{add_noise, blur};
 use crate::split::Split;
 use crate::sprite::SpriteSheet;
 use crate::theme::Theme;
@@ -17,6 +19,8 @@ use crate::theme::Theme;
 /// The sprites and everything drawn from them.
 #[derive(Debug)]
 pub struct World {
+    kind: WorldKind,
+    difficulty: Difficulty,
     sheet: SpriteSheet,
 }
 
@@ -27,9 +31,20 @@ impl Default for World {
 }
 
 impl World {
-    /// Decodes and scales all sprites.
+    /// The clear world.
     pub fn new() -> Self {
-        Self { sheet: SpriteSheet::decode() }
+        Self::of(WorldKind::Clear)
+    }
+
+    /// Decodes and scales all sprites.
+    pub fn of(kind: WorldKind) -> Self {
+        let difficulty = kind.difficulty();
+        Self { kind, difficulty, sheet: SpriteSheet::decode(&difficulty) }
+    }
+
+    /// Which world it is.
+    pub const fn kind(&self) -> WorldKind {
+        self.kind
     }
 
     /// The scene of this split, seed and index; always the same one.
@@ -40,7 +55,7 @@ impl World {
         let mut rng = ChaCha8Rng::from_seed(stream_seed(split, seed, index));
         loop {
             let theme = Theme::ALL[rng.random_range(0..Theme::ALL.len())];
-            let objects = draw_objects(theme, &self.sheet, &mut rng);
+            let objects = draw_objects(theme, &self.difficulty, &self.sheet, &mut rng);
             if fingerprint(&objects) % Split::ALL.len() as u64 == split.position() {
                 return Scene { theme, objects, background: Background::draw(&mut rng) };
             }
@@ -53,12 +68,34 @@ impl World {
         for object in &scene.objects {
             self.sheet.draw(object, &mut picture);
         }
+        for _ in 0..self.difficulty.blur {
+            picture = blur(&picture);
+        }
+        if self.difficulty.noise > 0 {
+            add_noise(&mut picture, self.difficulty.noise, scene.background.grain);
+        }
         picture
     }
 
     /// Share of each object's pixels (in the order of `scene.objects`) that the picture shows.
     pub fn visible_fractions(&self, scene: &Scene) -> Vec<f64> {
         self.sheet.visible_fractions(&scene.objects, (IMAGE_SIZE, IMAGE_SIZE))
+    }
+
+    /// The scene without the categories whose visible pixels times opacity are fewer than `least`; its most prominent
+    /// category always stays.
+    pub fn standing_out(&self, scene: &Scene, least: f64) -> Scene {
+        let mut prominence = BTreeMap::<usize, f64>::new();
+        let owners = self.sheet.owners(&scene.objects, (IMAGE_SIZE, IMAGE_SIZE));
+        for object in owners.into_iter().flatten().map(|index| &scene.objects[index]) {
+            *prominence.entry(object.category).or_default() += f64::from(object.opacity) / 100.0;
+        }
+        let most = prominence.values().copied().fold(0.0, f64::max);
+        let stands_out = |object: &&PlacedObject| {
+            prominence.get(&object.category).is_some_and(|&of| of >= least.min(most))
+        };
+        let objects = scene.objects.iter().filter(stands_out).copied().collect();
+        Scene { objects, ..scene.clone() }
     }
 
     /// Share of each patch that each category covers, where it covers any: for patches of `side` pixels, row

@@ -18,6 +18,7 @@ mod score;
 mod shared;
 mod study;
 mod verify;
+mod world;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -46,6 +47,7 @@ pub(crate) use shared::{
 };
 pub(crate) use study::{StudyArguments, StudyCommand, VerifierStudyArguments};
 pub(crate) use verify::{VerifyArguments, VerifyFormat};
+pub(crate) use world::{WorldArguments, WorldChoice, WorldKindArguments, title};
 
 /// Heading of the options that every command takes.
 const GLOBAL: &str = "Global options";

@@ -18,6 +18,7 @@ use fisao_models::linear::ActivationDtype;
 use fisao_models::llava::{Llava, LlavaConfig};
 use fisao_models::text::{TextError, Tokenizer};
 use fisao_models::vision::VisionConfig;
+use fisao_scenes::WorldKind;
 use fisao_verifier::calibration::ModelIdentity;
 use image::RgbImage;
 use tempfile::TempDir;
@@ -27,14 +28,15 @@ pub(crate) use verifier::{
     LoadedVerifier, ScoreSettings, Views, load_verifier, verifier_from_arguments,
 };
 
-use crate::arguments::{Activations, ModelArguments, PairArguments, vision_adapter};
+use crate::arguments::{Activations, ModelArguments, PairArguments, title, vision_adapter};
 use crate::device::check_precision;
 use crate::failure::Refusal;
 use crate::model_location::{LocatedModel, ModelLocation, Role};
 use crate::prompt::{Prompt, PromptFormat};
 use crate::reporter::Reporter;
 
-/// Name and content of every file of the embedded models, such as `llava/config.json`.
+/// Name and content of every file of the embedded models, such as `llava/config.json`; those of the hard world are below
+/// `hard/`.
 const ASSETS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 
 /// A model that describes images.
@@ -108,6 +110,7 @@ impl Policy {
     /// Loads the checkpoint that was named, or the embedded one.
     pub(crate) fn from_arguments(
         arguments: &ModelArguments,
+        world: WorldKind,
         device: &Device,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
@@ -118,8 +121,9 @@ impl Policy {
         let mut policy = if let Some(model) = &arguments.model {
             Self::located(model, adapter, arguments.dtype.into(), device, reporter)?
         } else {
-            reporter.note("no --model given: using the embedded world's small model");
-            embedded()?.policy(adapter, device, reporter)?
+            let title = title(world);
+            reporter.note(format_args!("no --model given: using the {title}'s small model"));
+            embedded(world)?.policy(adapter, device, reporter)?
         };
         if arguments.activation_dtype == Activations::Bf16
             && policy.model.set_activation_dtype(ActivationDtype::Bf16) == 0
@@ -222,9 +226,9 @@ impl Pair {
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
         // First, as it is small: a name that leads nowhere is found before a large model is fetched.
-        let verifier = arguments.verifier.as_ref();
-        let mut verifier = verifier_from_arguments(verifier, settings, device, reporter)?;
-        let policy = Policy::from_arguments(&arguments.model, device, reporter)?;
+        let (verifier, world) = (arguments.verifier.as_ref(), arguments.world.kind());
+        let mut verifier = verifier_from_arguments(verifier, world, settings, device, reporter)?;
+        let policy = Policy::from_arguments(&arguments.model, world, device, reporter)?;
         let views = verifier.views_beside(&policy, arguments.allow_foreign_verifier, reporter)?;
         Ok(Self { policy, verifier, views })
     }
@@ -233,27 +237,49 @@ impl Pair {
 /// The models that come with the command, unpacked for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct EmbeddedModels {
+    world: WorldKind,
     folder: Arc<TempDir>,
 }
 
-/// Unpacks the models that come with the command into a temporary folder.
-pub(crate) fn embedded() -> anyhow::Result<EmbeddedModels> {
-    if ASSETS.is_empty() {
+/// Files of the embedded models of a world: name such as `llava/config.json`, and content.
+fn assets(world: WorldKind) -> impl Iterator<Item = (&'static str, &'static [u8])> {
+    ASSETS.iter().filter_map(move |&(name, content)| {
+        let hard = name.strip_prefix("hard/");
+        match world {
+            WorldKind::Clear => hard.is_none().then_some((name, content)),
+            WorldKind::Hard => Some((hard?, content)),
+        }
+    })
+}
+
+/// Name of one of a world's embedded models; those of the clear world keep what they were called before there was another.
+pub(crate) fn embedded_name(world: WorldKind, model: &str) -> String {
+    match world {
+        WorldKind::Clear => format!("fisao-embedded-{model}"),
+        WorldKind::Hard => format!("fisao-embedded-hard-{model}"),
+    }
+}
+
+/// Unpacks a world's models, which come with the command, into a temporary folder.
+pub(crate) fn embedded(world: WorldKind) -> anyhow::Result<EmbeddedModels> {
+    if assets(world).next().is_none() {
         bail!(
-            Refusal::new("this build of fisao carries no models").hint(
-                "make them with `fisao pretrain`, then name them with --model and --verifier"
-            )
+            Refusal::new(format!(
+                "this build of fisao carries no models of the {} world",
+                world.name()
+            ))
+            .hint("make them with `fisao pretrain`, then name them with --model and --verifier")
         );
     }
     let unpacking = "cannot unpack the embedded models";
     let folder = tempfile::Builder::new().prefix("fisao-").tempdir().context(unpacking)?;
-    for (name, content) in ASSETS {
+    for (name, content) in assets(world) {
         let path = folder.path().join(name);
         let parent = path.parent().context(unpacking)?;
         fs::create_dir_all(parent).context(unpacking)?;
         fs::write(&path, content).context(unpacking)?;
     }
-    Ok(EmbeddedModels { folder: Arc::new(folder) })
+    Ok(EmbeddedModels { folder: Arc::new(folder), world })
 }
 
 impl EmbeddedModels {
@@ -276,7 +302,7 @@ impl EmbeddedModels {
     ) -> anyhow::Result<Policy> {
         let policy = Policy::load(&self.llava(), adapter, LoadDtype::F32, device, reporter)?;
         let origin = policy.origin.unpacked(&self.folder);
-        let policy = Policy { name: "fisao-embedded-llava".to_owned(), origin, ..policy };
+        let policy = Policy { name: embedded_name(self.world, "llava"), origin, ..policy };
         policy.warn_of_another_base(reporter);
         Ok(policy)
     }
@@ -289,7 +315,7 @@ impl EmbeddedModels {
         reporter: &Reporter,
     ) -> anyhow::Result<LoadedVerifier> {
         let loaded = load_verifier(&self.clip(), settings, LoadDtype::F32, device, reporter)?;
-        Ok(loaded.unpacked("fisao-embedded-clip", &self.folder))
+        Ok(loaded.unpacked(&embedded_name(self.world, "clip"), &self.folder))
     }
 }
 

@@ -137,7 +137,7 @@ mod tests {
     /// The demo's numbers were made with [`conversation`].
     #[test]
     fn the_embedded_model_s_template_writes_the_conversation_it_was_trained_on() {
-        let models = crate::bundle::embedded().unwrap();
+        let models = crate::bundle::embedded(fisao_scenes::WorldKind::Clear).unwrap();
         let policy = models.policy(None, &crate::device::cpu(), &Reporter::new(true)).unwrap();
         for text in fisao_scenes::PROMPTS.iter().copied().chain(["Naïve <b>\n{{ 1 }} ", ""]) {
             let prompt = policy.format.prompt(text).unwrap();

@@ -6,12 +6,12 @@ use fisao_models::parameters::{GradientMap, collect_gradients, floats, from_floa
 use fisao_models::sequences::Example;
 use fisao_models::text::Tokenizer;
 use fisao_models::vision::VisionTower;
-use fisao_models::weights::RandomWeights;
+use fisao_models::weights::{RandomWeights, WeightSource};
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::training::{Observer, RecipeError, Stage, StageState, train};
+use super::training::{Observer, RecipeError, Stage, Start, train};
 use super::vocabularies::TokenizerFile;
 use super::{RecipeConfig, conversation, image_processor};
 use crate::{IMAGE_SIZE, Insertion, PROMPTS, Split, World, biased_caption};
@@ -34,7 +34,7 @@ struct Captioning<'a> {
     config: fisao_models::llava::LlavaConfig,
 }
 
-/// Trains a LLaVA around a frozen image tower, or goes on from `state`.
+/// Trains a LLaVA around a frozen image tower, from where `start` says.
 ///
 /// # Errors
 /// [`RecipeError`]; [`RecipeError::Stopped`] when the observer asked to stop.
@@ -49,13 +49,17 @@ pub fn train_llava(
     file: &TokenizerFile,
     tokenizer: &dyn Tokenizer,
     device: &Device,
-    state: Option<StageState>,
+    start: Start<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Llava, RecipeError> {
     let llava_config = config.llava(tower.config().clone(), file);
-    let mut weights = RandomWeights::new(config.seed ^ 1);
-    let mut model =
-        Llava::with_vision_tower(llava_config.clone(), tower.clone(), &mut weights, device)?;
+    let mut random = RandomWeights::new(config.seed ^ 1);
+    let (weights, state): (&mut dyn WeightSource, _) = match start {
+        Start::Random => (&mut random, None),
+        Start::Weights(weights) => (weights, None),
+        Start::Saved(state) => (&mut random, Some(state)),
+    };
+    let mut model = Llava::with_vision_tower(llava_config.clone(), tower.clone(), weights, device)?;
     let stage = Captioning {
         world,
         tokenizer,

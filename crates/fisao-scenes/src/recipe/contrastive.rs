@@ -7,7 +7,11 @@
 //! Whole pictures alone teach a small tower slowly: nothing says which of its patches a text is about. So
 //! texts that name one thing are also asked of every patch, as Zhong et al. 2022, arXiv 2112.09106,
 //! do with regions: the patch's final state through the same norm and projection must match the names
-//! of what covers it. The biases `b` exist in training only; the saved model is an ordinary CLIP.
+//! of what covers it. Where pictures are hard to see, people tell of what stands out in them, and at times of what goes
+//! with it: what is less prominent than the recipe says counts as absent from the picture as a whole, and some of what is
+//! typical as present. Patches are always asked for the truth.
+//!
+//! The biases `b` exist in training only; the saved model is an ordinary CLIP.
 
 use burn::tensor::{Device, Tensor, activation};
 use fisao_models::clip::Clip;
@@ -15,15 +19,15 @@ use fisao_models::parameters::{
     GradientMap, ParameterMut, Parameters, collect_gradients, floats, from_floats,
 };
 use fisao_models::text::Tokenizer;
-use fisao_models::weights::RandomWeights;
+use fisao_models::weights::{RandomWeights, WeightSource};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::training::{Observer, RecipeError, Stage, StageState, train};
+use super::training::{Observer, RecipeError, Stage, Start, train};
 use super::vocabularies::TokenizerFile;
 use super::{RecipeConfig, image_processor, patches};
 use crate::phrase::name_of;
-use crate::{CATEGORIES, IMAGE_SIZE, Split, World, clean_caption, phrase};
+use crate::{CATEGORIES, IMAGE_SIZE, Insertion, Split, World, clean_caption, phrase};
 
 /// Probability that a scene's longer text is a whole caption instead of a phrase.
 const CAPTION_RATE: f64 = 0.06;
@@ -69,7 +73,7 @@ struct Text {
 
 struct Item {
     pixels: Vec<f32>,
-    /// Categories in the scene.
+    /// Categories that texts about the whole picture may name.
     present: Vec<&'static str>,
     /// Per patch, what covers it and how much of it.
     patches: Vec<Vec<(usize, f64)>>,
@@ -83,11 +87,15 @@ struct Contrastive<'a> {
     world: &'a World,
     tokenizer: &'a dyn Tokenizer,
     seed: u64,
+    /// See [`RecipeConfig::least_prominence`].
+    least_prominence: f64,
+    /// See [`RecipeConfig::picture_insertion`].
+    insertion: Insertion,
     device: Device,
     patch: u32,
 }
 
-/// Trains a CLIP from random weights, or goes on from `state`.
+/// Trains a CLIP from where `start` says.
 ///
 /// # Errors
 /// [`RecipeError`]; [`RecipeError::Stopped`] when the observer asked to stop.
@@ -97,18 +105,33 @@ pub fn train_clip(
     file: &TokenizerFile,
     tokenizer: &dyn Tokenizer,
     device: &Device,
-    state: Option<StageState>,
+    start: Start<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Clip, RecipeError> {
-    let mut clip = Clip::load(config.clip(file), &mut RandomWeights::new(config.seed), device)?;
-    // A saved state brings its own first layer.
-    if state.is_none() {
+    let is_new = matches!(start, Start::Random);
+    let mut random = RandomWeights::new(config.seed);
+    let (weights, state): (&mut dyn WeightSource, _) = match start {
+        Start::Random => (&mut random, None),
+        Start::Weights(weights) => (weights, None),
+        Start::Saved(state) => (&mut random, Some(state)),
+    };
+    let mut clip = Clip::load(config.clip(file), weights, device)?;
+    // Trained weights and a saved state bring their own first layer.
+    if is_new {
         patches::prepare(&mut clip, world, config.seed, device);
     }
     let patch = clip.config().vision.patch_size as u32;
     let bias = || from_floats(vec![BIAS as f32], [1], device);
     let mut pair = Pair { clip, bias: bias(), patch_bias: bias() };
-    let stage = Contrastive { world, tokenizer, seed: config.seed, device: device.clone(), patch };
+    let stage = Contrastive {
+        world,
+        tokenizer,
+        seed: config.seed,
+        least_prominence: config.least_prominence,
+        insertion: config.picture_insertion,
+        device: device.clone(),
+        patch,
+    };
     train(&stage, &mut pair, &config.contrastive, state, observer)?;
     Ok(pair.clip)
 }
@@ -147,16 +170,20 @@ impl Stage for Contrastive<'_> {
     fn draw(&self, index: u64) -> Result<Item, RecipeError> {
         let scene = self.world.scene(Split::Train, self.seed, index);
         let mut rng = self.rng(0x0C11_9000, index);
+        let told = self.world.standing_out(&scene, self.least_prominence);
         let longer = if rng.random_bool(CAPTION_RATE) {
-            clean_caption(&scene, &mut rng)
+            clean_caption(&told, &mut rng)
         } else {
-            phrase(&scene, &mut rng)
+            phrase(&told, &mut rng)
         };
         let ids = self.tokenizer.encode(&longer.text, true)?;
         let text = Text { ids, mentioned: longer.mentioned, name: None };
         let pixels = image_processor().process(&self.world.render(&scene)).values;
         let patches = self.world.patch_contents(&scene, self.patch);
-        Ok(Item { pixels, present: scene.categories().into_iter().collect(), patches, text, index })
+        let mut present: Vec<_> = told.categories().into_iter().collect();
+        let typical = self.insertion.draw(&scene, &mut self.rng(0x0C11_9002, index));
+        present.extend(typical.into_iter().map(|category| CATEGORIES[category].name()));
+        Ok(Item { pixels, present, patches, text, index })
     }
 
     fn differentiate(

@@ -10,7 +10,7 @@ use fisao_models::parameters::{
     GradientMap, ParameterMut, Parameters, SeveredGradient, add_gradients, clip_gradients,
 };
 use fisao_models::text::TextError;
-use fisao_models::weights::WeightError;
+use fisao_models::weights::{WeightError, WeightSource};
 
 /// Joint norm to which gradients are clipped.
 const MAX_GRADIENT_NORM: f64 = 1.0;
@@ -68,6 +68,16 @@ pub struct StageState {
     pub adamw: AdamW,
     /// Optimiser of the matrices inside of the layers.
     pub muon: Muon,
+}
+
+/// What a stage begins with.
+pub enum Start<'a> {
+    /// Random weights.
+    Random,
+    /// The weights of a model of the same sizes and vocabulary, trained on an easier world.
+    Weights(&'a mut dyn WeightSource),
+    /// The state in which it was interrupted.
+    Saved(StageState),
 }
 
 /// Where a stage is.

@@ -47,7 +47,8 @@ pub struct TokenizerFile {
 }
 
 impl TokenizerFile {
-    fn new(json: Value) -> Self {
+    /// The file of this content.
+    pub fn new(json: Value) -> Self {
         let mut ids = BTreeMap::new();
         let mut add = |token: &str, id: Option<u64>| {
             if let Some(id) = id {

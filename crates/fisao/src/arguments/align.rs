@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::demo::LabelSource;
-use super::{DeviceArguments, SettingsArguments, VocabularyArguments};
+use super::{DeviceArguments, SettingsArguments, VocabularyArguments, WorldChoice};
 use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
@@ -46,6 +46,9 @@ pub(crate) struct AlignSource {
     /// What the embedded world's calibration knows of its pictures [default: annotations]
     #[arg(long, value_enum, value_name = "LABELS", requires = "demo")]
     pub(crate) labels: Option<LabelSource>,
+    /// Which embedded world; the hard one's verifier is often wrong [default: clear]
+    #[arg(long, value_enum, value_name = "WORLD", requires = "demo")]
+    pub(crate) world: Option<WorldChoice>,
     /// LLaVA checkpoint: a folder in Hugging Face layout, or a name on the Hub
     #[arg(long, value_name = "FOLDER|ID", required_unless_present_any = ["demo", "resume"])]
     pub(crate) model: Option<ModelLocation>,

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Format, ModelArguments, SamplingArguments, VocabularyArguments};
+use super::{Format, ModelArguments, SamplingArguments, VocabularyArguments, WorldArguments};
 use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
 pub(crate) struct CaptionArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
+    #[command(flatten)]
+    pub(crate) world: WorldArguments,
     /// Image file, or folder of images; may be repeated
     #[arg(long = "image", short, required = true, num_args = 1.., value_name = "PATH")]
     pub(crate) images: Vec<PathBuf>,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{DeviceArguments, LabelSource, SettingsArguments};
+use super::{DeviceArguments, LabelSource, SettingsArguments, WorldArguments};
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArguments {
@@ -31,6 +31,8 @@ pub(crate) struct CompareArguments {
     /// What calibration knows of its pictures
     #[arg(long, value_enum, value_name = "LABELS", default_value_t)]
     pub(crate) labels: LabelSource,
+    #[command(flatten)]
+    pub(crate) world: WorldArguments,
     /// Responses to each picture that best-of-N chooses from
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub(crate) best_of: usize,

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use fisao_verifier::calibration::Labels;
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceArguments, SettingsArguments};
+use super::{DeviceArguments, SettingsArguments, WorldChoice};
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArguments {
@@ -16,7 +16,7 @@ pub(crate) struct DemoArguments {
     #[command(flatten)]
     pub(crate) options: DemoOptions,
     /// Go on with the run that the output folder holds, with its own options and settings
-    #[arg(long, conflicts_with_all = ["seed", "quick", "labels", "config", "set"])]
+    #[arg(long, conflicts_with_all = ["seed", "quick", "labels", "world", "config", "set"])]
     pub(crate) resume: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
@@ -37,6 +37,10 @@ pub(crate) struct DemoOptions {
     /// What the calibration knows of its pictures
     #[arg(long, value_enum, value_name = "LABELS", default_value_t)]
     pub(crate) labels: LabelSource,
+    /// Which embedded world; the hard one's verifier is often wrong
+    #[arg(long, value_enum, value_name = "WORLD", default_value_t)]
+    #[serde(default)]
+    pub(crate) world: WorldChoice,
 }
 
 /// Where the split into correct and hallucinated words comes from.
@@ -56,5 +60,26 @@ impl From<LabelSource> for Labels {
             LabelSource::Annotations => Self::Annotations,
             LabelSource::None => Self::None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_a_run_begun_before_there_was_a_choice_are_of_the_clear_world() {
+        let old = "seed = 3\nquick = true\nlabels = \"none\"\n";
+        let options: DemoOptions = toml::from_str(old).unwrap();
+        assert_eq!((options.seed, options.world), (3, WorldChoice::Clear));
+    }
+
+    #[test]
+    fn the_world_of_a_run_is_kept() {
+        let (labels, world) = (LabelSource::None, WorldChoice::Hard);
+        let options = DemoOptions { seed: 1, quick: false, labels, world };
+        let text = toml::to_string(&options).unwrap();
+        let read: DemoOptions = toml::from_str(&text).unwrap();
+        assert_eq!(read.world, WorldChoice::Hard, "{text}");
     }
 }

@@ -29,7 +29,7 @@ pub(crate) use judged::JudgedArguments;
 pub(crate) use mme::{MmeArguments, MmeReading};
 pub(crate) use pope::{NegativeKind, PopeArguments, PopeBuildArguments, PopeCommand};
 
-use super::{ModelArguments, SamplingArguments};
+use super::{ModelArguments, SamplingArguments, WorldKindArguments};
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalArguments {
@@ -139,6 +139,8 @@ pub(crate) struct AnsweringArguments {
 pub(crate) struct AnswererArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
+    #[command(flatten)]
+    pub(crate) world: WorldKindArguments,
     #[command(flatten)]
     pub(crate) sampling: SamplingArguments,
 }

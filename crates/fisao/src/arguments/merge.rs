@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use fisao_formats::StoredDtype;
 
-use super::Format;
+use super::{Format, WorldArguments};
 use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
@@ -14,6 +14,8 @@ pub(crate) struct MergeArguments {
     /// world's small model]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) model: Option<ModelLocation>,
+    #[command(flatten)]
+    pub(crate) world: WorldArguments,
     /// LoRA adapter in PEFT layout to fold into the weights, folder or name
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) adapter: ModelLocation,

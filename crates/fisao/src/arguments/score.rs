@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DeviceArguments, Format, ScoringArguments, VocabularyArguments};
+use super::{DeviceArguments, Format, ScoringArguments, VocabularyArguments, WorldArguments};
 use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
@@ -14,6 +14,8 @@ pub(crate) struct ScoreArguments {
     /// world's small verifier]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) verifier: Option<ModelLocation>,
+    #[command(flatten)]
+    pub(crate) world: WorldArguments,
     /// Image file, or folder of images; may be repeated
     #[arg(long = "image", short, required = true, num_args = 1.., value_name = "PATH")]
     pub(crate) images: Vec<PathBuf>,

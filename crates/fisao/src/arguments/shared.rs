@@ -10,6 +10,7 @@ use fisao_models::generation::Sampling;
 use fisao_verifier::calibration::{Calibration, VerifierIdentity};
 use fisao_verifier::scorer::Regions;
 
+use super::WorldArguments;
 use crate::bundle::ScoreSettings;
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::failure::Refusal;
@@ -51,6 +52,8 @@ pub(crate) struct PairArguments {
     /// Use a verifier whose vision tower is not the model's own
     #[arg(long)]
     pub(crate) allow_foreign_verifier: bool,
+    #[command(flatten)]
+    pub(crate) world: WorldArguments,
 }
 
 /// Where models run.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{DeviceArguments, ScoringArguments, VocabularyArguments};
+use super::{DeviceArguments, ScoringArguments, VocabularyArguments, WorldArguments};
 use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
@@ -24,6 +24,8 @@ pub(crate) struct VerifyArguments {
     /// world's small verifier]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) verifier: Option<ModelLocation>,
+    #[command(flatten)]
+    pub(crate) world: WorldArguments,
     /// Calibration that turns scores into probabilities, as `fisao calibrate` writes it, and takes from them each name's
     /// centre; without it words have bare cosines, and none is judged
     #[arg(long, value_name = "FILE")]

@@ -9,7 +9,7 @@ use fisao_align::group::GroupRelativeConfig;
 use fisao_align::objective::Objective;
 use fisao_align::tasks::TaskSource as _;
 use fisao_align::trainer::Trainer;
-use fisao_scenes::Split;
+use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::Labels;
 
 use super::{Amount, Repetitions};
@@ -45,7 +45,7 @@ fn endless(mut config: AlignConfig) -> AlignConfig {
 
 /// Pixels in, scores of words out.
 pub(super) fn verify(repetitions: &mut Repetitions) -> anyhow::Result<Amount> {
-    let lab = WorldLab::open(&ppo(), &Device::flex(), &Reporter::new(true))?;
+    let lab = WorldLab::open(&ppo(), WorldKind::Clear, &Device::flex(), &Reporter::new(true))?;
     let source = lab.tasks(Split::Test, 0, PICTURES);
     let tasks = (0..PICTURES).map(|at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
     let judge = lab.judge()?;
@@ -68,7 +68,7 @@ pub(super) fn iterations(
     config: &AlignConfig,
 ) -> anyhow::Result<Amount> {
     let reporter = Reporter::new(true);
-    let lab = WorldLab::open(config, &Device::flex(), &reporter)?;
+    let lab = WorldLab::open(config, WorldKind::Clear, &Device::flex(), &reporter)?;
     let sizes = Sizes::of(true);
     let known = lab.tasks(Split::Calibration, config.seed, sizes.calibration).labelled()?;
     let truth = (known.0.as_slice(), known.1.as_slice());

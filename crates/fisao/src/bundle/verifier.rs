@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use fisao_align::AlignConfig;
 use fisao_formats::{Checkpoint, LoadDtype, Loaded};
 use fisao_models::image::{ImageProcessor, PixelValues};
+use fisao_scenes::WorldKind;
 use fisao_verifier::calibration::VerifierIdentity;
 use fisao_verifier::scorer::{Regions, ScoreConfig, Verifier, Window, crop_windows};
 use fisao_verifier::templates::Templates;
@@ -15,6 +16,7 @@ use image::imageops::{self, FilterType};
 use tempfile::TempDir;
 
 use super::{Origin, Policy, check_size, embedded, warn_of_unused};
+use crate::arguments::title;
 use crate::device::check_precision;
 use crate::failure::Refusal;
 use crate::model_location::{LocatedModel, ModelLocation, Role};
@@ -179,6 +181,7 @@ impl LoadedVerifier {
 /// Loads the verifier that was named, or the embedded one.
 pub(crate) fn verifier_from_arguments(
     verifier: Option<&ModelLocation>,
+    world: WorldKind,
     settings: ScoreSettings,
     device: &Device,
     reporter: &Reporter,
@@ -189,6 +192,7 @@ pub(crate) fn verifier_from_arguments(
         let loaded = load_verifier(&folder, settings, dtype, device, reporter)?;
         return Ok(LoadedVerifier { name, ..loaded });
     }
-    reporter.note("no --verifier given: using the embedded world's small verifier");
-    embedded()?.verifier(settings, device, reporter)
+    let title = title(world);
+    reporter.note(format_args!("no --verifier given: using the {title}'s small verifier"));
+    embedded(world)?.verifier(settings, device, reporter)
 }

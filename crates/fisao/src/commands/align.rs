@@ -15,7 +15,7 @@ use fisao_align::trainer::{Trainer, Watch};
 use fisao_formats::{FormatError, LoadDtype, RunFolder};
 use fisao_models::image::ImageProcessor;
 use fisao_models::llava::Llava;
-use fisao_scenes::Split;
+use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::Calibration;
 
 use crate::arguments::{AlignArguments, VocabularyArguments};
@@ -64,8 +64,9 @@ struct Parts<'a> {
 pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let run = Run::prepare(arguments, reporter)?;
     match run.record.source.clone() {
-        Source::World { labels } => {
-            let lab = WorldLab::open(&run.config, &run.opened.device, reporter)?;
+        Source::World { labels, world } => {
+            let device = &run.opened.device;
+            let lab = WorldLab::open(&run.config, world.into(), device, reporter)?;
             let sizes = Sizes::of(false);
             let known =
                 lab.tasks(Split::Calibration, run.config.seed, sizes.calibration).labelled()?;
@@ -144,7 +145,13 @@ impl<'a> Run<'a> {
         let location = |name: &str| ModelLocation::from(std::ffi::OsString::from(name));
         let score = ScoreSettings::of_run(&self.config);
         let verifier = location(&files.verifier);
-        let mut loaded = verifier_from_arguments(Some(&verifier), score, device, reporter)?;
+        let mut loaded = verifier_from_arguments(
+            Some(&verifier),
+            WorldKind::default(),
+            score,
+            device,
+            reporter,
+        )?;
         let model = location(&files.model);
         let policy = Policy::located(&model, None, LoadDtype::AsStored, device, reporter)?;
         let views = loaded.views_beside(&policy, files.allow_foreign_verifier, reporter)?;

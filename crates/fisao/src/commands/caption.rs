@@ -42,7 +42,8 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
     let sampling = arguments.sampling.resolve()?;
     let images = checked_images(&arguments.images, reporter)?;
     let device = arguments.model.device.open(reporter)?.device;
-    let policy = Policy::from_arguments(&arguments.model, &device, reporter)?;
+    let policy =
+        Policy::from_arguments(&arguments.model, arguments.world.kind(), &device, reporter)?;
     let chooser = arguments.calibration.as_deref();
     let chooser = chooser.map(|path| Chooser::open(path, arguments, &policy, &device, reporter));
     let mut chooser = chooser.transpose()?;
@@ -94,8 +95,8 @@ impl Chooser {
     ) -> anyhow::Result<Self> {
         let calibration = calibrations::read(calibration)?;
         let settings = ScoringArguments::default().resolve(Some(&calibration));
-        let verifier = arguments.verifier.as_ref();
-        let mut loaded = verifier_from_arguments(verifier, settings, device, reporter)?;
+        let (verifier, world) = (arguments.verifier.as_ref(), arguments.world.kind());
+        let mut loaded = verifier_from_arguments(verifier, world, settings, device, reporter)?;
         let views = loaded.views_beside(policy, arguments.allow_foreign_verifier, reporter)?;
         let words = Vocabulary::from_arguments(&arguments.vocabulary)?;
         let setting = Setting { verifier: &loaded, vocabulary: &words };

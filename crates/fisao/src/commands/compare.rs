@@ -9,7 +9,8 @@ use fisao_formats::documents::{read_json, write_json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::arguments::{BudgetChoice, CompareArguments};
+use crate::arguments::{BudgetChoice, CompareArguments, WorldChoice, title};
+use crate::bundle::embedded_name;
 use crate::compare::document::{Budget, Document, Method, Settings};
 use crate::compare::{publish, tables};
 use crate::failure::Refusal;
@@ -35,6 +36,9 @@ const SIZES: &str = "sizes.json";
 struct Layout {
     fisao: String,
     sizes: Sizes,
+    /// Comparisons begun before there was a choice are of the clear world.
+    #[serde(default)]
+    world: WorldChoice,
 }
 
 pub(crate) fn run(arguments: &CompareArguments, reporter: &Reporter) -> anyhow::Result<()> {
@@ -50,8 +54,9 @@ pub(crate) fn run(arguments: &CompareArguments, reporter: &Reporter) -> anyhow::
         .collect::<Result<Vec<Vec<Trial>>, _>>()?;
     let stop = interrupt::flag()?;
     let device = arguments.device.open(reporter)?.device;
-    claim(&arguments.output, sizes)?;
-    let bench = Bench { device: &device, reporter, stop: &stop, sizes };
+    claim(&arguments.output, sizes, arguments.world.world)?;
+    let bench =
+        Bench { device: &device, reporter, stop: &stop, sizes, world: arguments.world.kind() };
     let mut comparison = Comparison { methods: Vec::new(), folder: &arguments.output, bench };
     let mut done = Vec::new();
     for (&seed, trials) in seeds.iter().zip(&asked) {
@@ -70,15 +75,21 @@ pub(crate) fn run(arguments: &CompareArguments, reporter: &Reporter) -> anyhow::
 }
 
 /// Marks a folder as a comparison's, or refuses one of another size or version.
-fn claim(folder: &Path, sizes: Sizes) -> anyhow::Result<()> {
+fn claim(folder: &Path, sizes: Sizes, world: WorldChoice) -> anyhow::Result<()> {
     let path = folder.join(SIZES);
-    let layout = Layout { fisao: env!("CARGO_PKG_VERSION").to_owned(), sizes };
+    let layout = Layout { fisao: env!("CARGO_PKG_VERSION").to_owned(), sizes, world };
     if !path.exists() {
         return Ok(write_json(&path, &layout)?);
     }
     let known: Layout = read_json("layout of the comparison", &path)?;
     if known == layout {
         return Ok(());
+    }
+    let other = "choose another output folder";
+    if known.world != world {
+        let (folder, world) = (folder.display(), title(known.world.into()));
+        let message = format!("{folder} holds a comparison on the {world}");
+        return Err(Refusal::new(message).hint(other).into());
     }
     let message = format!(
         "{} holds a comparison that measures {} captions (fisao {}), not {} (fisao {})",
@@ -88,7 +99,7 @@ fn claim(folder: &Path, sizes: Sizes) -> anyhow::Result<()> {
         sizes.test,
         layout.fisao
     );
-    Err(Refusal::new(message).hint("choose another output folder").into())
+    Err(Refusal::new(message).hint(other).into())
 }
 
 /// What has been measured so far.
@@ -171,7 +182,7 @@ impl Comparison<'_> {
             })
             .collect();
         let settings = Settings {
-            model: "fisao-embedded-llava".to_owned(),
+            model: embedded_name(self.bench.world, "llava"),
             seeds: seeds.to_vec(),
             scenes: self.bench.sizes.test,
             base: Some(BASE.to_owned()),

@@ -22,7 +22,7 @@ use fisao_verifier::rewards::{RewardForm, RewardRule, thresholds};
 use image::ExtendedColorType;
 use serde::Serialize;
 
-use crate::arguments::{DemoArguments, DemoOptions};
+use crate::arguments::{DemoArguments, DemoOptions, WorldChoice};
 use crate::calibrations::CALIBRATION;
 use crate::device::{self, OpenDevice};
 use crate::report::{
@@ -118,7 +118,7 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     } else {
         arguments.device.open(reporter)?
     };
-    let lab = WorldLab::open(&config, &device, reporter)?;
+    let lab = WorldLab::open(&config, options.world.into(), &device, reporter)?;
     let folder = if arguments.resume {
         RunFolder::open(&arguments.output)?
     } else {
@@ -146,6 +146,7 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     };
     let training = Training::new(surroundings, stop, resume);
     let mut demo = Demo {
+        world: options.world,
         config: config.clone(),
         folder: &folder,
         reporter,
@@ -177,6 +178,7 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
 }
 
 struct Demo<'a> {
+    world: WorldChoice,
     config: AlignConfig,
     folder: &'a RunFolder,
     reporter: &'a Reporter,
@@ -255,8 +257,7 @@ impl Demo<'_> {
             warnings: self.training.warnings.clone(),
         };
         let report = Report {
-            title: "FiSAO demo: a small vision-language model learns to say what it sees"
-                .to_owned(),
+            title: title(self.world).to_owned(),
             seed: self.config.seed,
             before_after: rows,
             verifier: self.verifier_facts(calibration)?,
@@ -367,6 +368,18 @@ impl Demo<'_> {
                 after: coloured(&aligned.greedy, index),
             })
             .collect()
+    }
+}
+
+/// Headline of the report.
+const fn title(world: WorldChoice) -> &'static str {
+    match world {
+        WorldChoice::Clear => {
+            "FiSAO demo: a small vision-language model learns to say what it sees"
+        }
+        WorldChoice::Hard => {
+            "FiSAO demo, hard world: a small vision-language model learns to say what it sees"
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use fisao_formats::{Adapter, Checkpoint};
 use indicatif::DecimalBytes;
 use serde::Serialize;
 
-use crate::arguments::{Format, MergeArguments, vision_adapter};
+use crate::arguments::{Format, MergeArguments, title, vision_adapter};
 use crate::bundle::embedded;
 use crate::failure::Interrupted;
 use crate::model_location::Role;
@@ -31,8 +31,10 @@ pub(crate) fn run(arguments: &MergeArguments, reporter: &Reporter) -> anyhow::Re
     let folder = if let Some(model) = &arguments.model {
         model.locate(Role::Model, reporter)?.folder
     } else {
-        reporter.note("no --model given: using the embedded world's small model");
-        models = embedded()?;
+        let world = arguments.world.kind();
+        let title = title(world);
+        reporter.note(format_args!("no --model given: using the {title}'s small model"));
+        models = embedded(world)?;
         models.llava()
     };
     let options = MergeOptions {

@@ -1,4 +1,5 @@
-//! `fisao pretrain`: builds the embedded world's model and verifier from nothing.
+//! `fisao pretrain`: builds an embedded world's model and verifier, the clear one's from nothing, the hard one's from
+//! those.
 //!
 //! Two stages, each of which can be interrupted and gone on with; a stage that is done is not done
 //! again.
@@ -14,17 +15,22 @@ use fisao_formats::checkpoint::{
     CONFIG_FILE, SpecialTokens, TOKENIZER_FILE, write_clip, write_clip_processing, write_llava,
     write_llava_processing,
 };
+use fisao_formats::documents::read_text;
+use fisao_formats::weights::SafetensorsSource;
 use fisao_formats::{Checkpoint, HfTokenizer, LoadDtype, StoredDtype};
 use fisao_models::vision::VisionTower;
-use fisao_scenes::World;
 use fisao_scenes::recipe::vocabularies::{
-    CLIP_BOS, CLIP_EOS, LLAMA_BOS, LLAMA_EOS, LLAMA_PAD, clip_tokenizer, llama_tokenizer,
+    CLIP_BOS, CLIP_EOS, LLAMA_BOS, LLAMA_EOS, LLAMA_PAD, TokenizerFile, clip_tokenizer,
+    llama_tokenizer,
 };
 use fisao_scenes::recipe::{
-    RecipeConfig, RecipeError, StageConfig, captioning, contrastive, image_processor,
+    RecipeConfig, RecipeError, StageConfig, StageState, Start, captioning, contrastive,
+    image_processor,
 };
+use fisao_scenes::{World, WorldKind};
 
 use crate::arguments::PretrainArguments;
+use crate::bundle::{EmbeddedModels, embedded};
 use crate::device::cpu;
 use crate::failure::{Interrupted, Refusal};
 use crate::reporter::Reporter;
@@ -35,10 +41,13 @@ use stage_watch::StageWatch;
 const DTYPE: StoredDtype = StoredDtype::F16;
 
 pub(crate) fn run(arguments: &PretrainArguments, reporter: &Reporter) -> anyhow::Result<()> {
-    let config = resolve(arguments.seed, &arguments.set)?;
+    let world = arguments.world.into();
+    let config = resolve(world, arguments.seed, &arguments.set)?;
+    // What is hard to see is learned from what is clear to see: half of the way is then done already.
+    let easier = (world == WorldKind::Hard).then(|| embedded(WorldKind::Clear)).transpose()?;
     claim_folder(&arguments.output, &config)?;
-    let pretraining =
-        Pretraining { config, output: &arguments.output, world: World::new(), reporter };
+    let (output, world) = (arguments.output.as_path(), World::of(world));
+    let pretraining = Pretraining { config, output, world, easier, reporter };
     let tower = pretraining.clip()?;
     pretraining.llava(&tower)?;
     if !arguments.no_measure {
@@ -53,6 +62,8 @@ struct Pretraining<'a> {
     config: RecipeConfig,
     output: &'a Path,
     world: World,
+    /// The models of an easier world to begin with, if that is not random weights.
+    easier: Option<EmbeddedModels>,
     reporter: &'a Reporter,
 }
 
@@ -61,7 +72,11 @@ impl Pretraining<'_> {
     fn clip(&self) -> anyhow::Result<VisionTower> {
         let folder = self.output.join("clip");
         if !self.is_done(&folder) {
-            let file = clip_tokenizer(&self.world, self.config.seed)?;
+            let easier = self.easier.as_ref().map(EmbeddedModels::clip);
+            let file = match &easier {
+                Some(folder) => tokenizer_file(folder)?,
+                None => clip_tokenizer(&self.world, self.config.seed)?,
+            };
             let tokenizer = HfTokenizer::from_json(&file.json.to_string())?;
             let mut watch = self.watch("clip", "stage 1: verifier", &self.config.contrastive)?;
             let state = watch.resume()?;
@@ -73,13 +88,14 @@ impl Pretraining<'_> {
                 let images = image_processor();
                 write_clip_processing(&folder, longest, &tokenizer, &special, &images)?;
             }
+            let mut weights = easier.as_deref().map(weights).transpose()?;
             let clip = contrastive::train_clip(
                 &self.config,
                 &self.world,
                 &file,
                 &tokenizer,
                 &cpu(),
-                state,
+                begin(state, weights.as_mut()),
                 &mut watch,
             );
             write_clip(&folder, &clip.map_err(|error| self.stopped(error))?, DTYPE)?;
@@ -95,7 +111,11 @@ impl Pretraining<'_> {
         if self.is_done(&folder) {
             return Ok(());
         }
-        let file = llama_tokenizer(&self.world, self.config.seed)?;
+        let easier = self.easier.as_ref().map(EmbeddedModels::llava);
+        let file = match &easier {
+            Some(folder) => tokenizer_file(folder)?,
+            None => llama_tokenizer(&self.world, self.config.seed)?,
+        };
         let tokenizer = HfTokenizer::from_json(&file.json.to_string())?;
         let mut watch = self.watch("llava", "stage 2: model", &self.config.captioning)?;
         let state = watch.resume()?;
@@ -107,6 +127,7 @@ impl Pretraining<'_> {
             let images = image_processor();
             write_llava_processing(&folder, &config, &tokenizer, &special, &images)?;
         }
+        let mut weights = easier.as_deref().map(weights).transpose()?;
         let llava = captioning::train_llava(
             &self.config,
             &self.world,
@@ -114,7 +135,7 @@ impl Pretraining<'_> {
             &file,
             &tokenizer,
             &cpu(),
-            state,
+            begin(state, weights.as_mut()),
             &mut watch,
         );
         write_llava(&folder, &llava.map_err(|error| self.stopped(error))?, DTYPE)?;
@@ -148,6 +169,26 @@ impl Pretraining<'_> {
             error => error.into(),
         }
     }
+}
+
+/// The weights of a checkpoint.
+fn weights(folder: &Path) -> anyhow::Result<SafetensorsSource> {
+    Ok(Checkpoint::open(folder)?.weights(LoadDtype::F32)?)
+}
+
+/// What a stage begins with: its own saved state, else the weights of an easier world, else random ones.
+fn begin(state: Option<StageState>, easier: Option<&mut SafetensorsSource>) -> Start<'_> {
+    match (state, easier) {
+        (Some(state), _) => Start::Saved(state),
+        (None, Some(weights)) => Start::Weights(weights),
+        (None, None) => Start::Random,
+    }
+}
+
+/// The tokenizer of a checkpoint, as the recipe takes it.
+fn tokenizer_file(folder: &Path) -> anyhow::Result<TokenizerFile> {
+    let text = read_text("tokenizer (tokenizer.json)", &folder.join(TOKENIZER_FILE))?;
+    Ok(TokenizerFile::new(serde_json::from_str(&text)?))
 }
 
 /// Refuses to go on with a tokenizer that numbers its tokens otherwise than the one a stage was begun

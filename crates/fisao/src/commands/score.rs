@@ -43,8 +43,8 @@ pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Re
     let settings = arguments.scoring.resolve(calibration.as_ref());
     let words = Vocabulary::from_arguments(&arguments.vocabulary)?;
     let device = arguments.device.open(reporter)?.device;
-    let verifier = arguments.verifier.as_ref();
-    let loaded = verifier_from_arguments(verifier, settings, &device, reporter)?;
+    let (verifier, world) = (arguments.verifier.as_ref(), arguments.world.kind());
+    let loaded = verifier_from_arguments(verifier, world, settings, &device, reporter)?;
     let mut scorer = Scorer::new(&loaded, &words, calibration, reporter)?;
     for image in images {
         let embedding = scorer.embed(&loaded.views.of(&open_image(&image.file)?))?;

@@ -15,7 +15,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::arguments::VerifierStudyArguments;
+use crate::arguments::{VerifierStudyArguments, title};
 use crate::bundle::{Policy, Views};
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
@@ -79,7 +79,12 @@ impl<'a> Source<'a> {
             }
         }
         let (Some(images), Some(annotations)) = (&arguments.images, &arguments.annotations) else {
-            return Ok(Self::World { world: World::new(), policy, calibration, test });
+            return Ok(Self::World {
+                world: World::of(arguments.pair.world.kind()),
+                policy,
+                calibration,
+                test,
+            });
         };
         let truth = read_ground_truth(open_text("annotations", annotations)?)?;
         let references = arguments.references.as_deref().map(references).transpose()?;
@@ -156,7 +161,7 @@ impl<'a> Source<'a> {
     /// The images for people.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::World { .. } => "scenes of the embedded world".to_owned(),
+            Self::World { world, .. } => format!("scenes of the {}", title(world.kind())),
             Self::Folder(folder) => format!("{} image files", folder.truth.len()),
         }
     }

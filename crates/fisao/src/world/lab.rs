@@ -11,7 +11,7 @@ use fisao_align::objective::Data;
 use fisao_align::tasks::Task;
 use fisao_align::trainer::Watch;
 use fisao_models::generation::Sampling;
-use fisao_scenes::{Split, World};
+use fisao_scenes::{Split, World, WorldKind};
 use fisao_verifier::calibration::{Calibration, Labels};
 use serde::{Deserialize, Serialize};
 
@@ -57,17 +57,19 @@ pub(crate) struct WorldLab {
 }
 
 impl WorldLab {
-    /// Unpacks and loads the models.
+    /// Unpacks and loads the models of a world.
     pub(crate) fn open(
         config: &AlignConfig,
+        world: WorldKind,
         device: &Device,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
-        let models = embedded()?;
+        let models = embedded(world)?;
         let policy = models.policy(None, device, reporter)?;
         let mut verifier = models.verifier(ScoreSettings::of_run(config), device, reporter)?;
         let views = verifier.views_beside(&policy, false, reporter)?;
-        Ok(Self { world: World::new(), policy, verifier, views, words: Vocabulary::of_world() })
+        let world = World::of(world);
+        Ok(Self { world, policy, verifier, views, words: Vocabulary::of_world() })
     }
 
     /// What reads responses.

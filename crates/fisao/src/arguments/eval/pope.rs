@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{AnsweringArguments, ReportArguments, WorldSplit};
+use crate::arguments::WorldKindArguments;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -40,6 +41,8 @@ pub(crate) struct PopeBuildArguments {
     /// Ask about scenes of this split of the embedded world, and write their pictures too
     #[arg(long, value_name = "SPLIT")]
     pub(crate) world: Option<WorldSplit>,
+    #[command(flatten)]
+    pub(crate) kind: WorldKindArguments,
     /// Which absent objects to ask about
     #[arg(long, value_name = "KIND", default_value = "random")]
     pub(crate) negatives: NegativeKind,

@@ -8,7 +8,7 @@ use fisao_formats::documents::read_toml;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::arguments::{AlignSource, LabelSource};
+use crate::arguments::{AlignSource, LabelSource, WorldChoice};
 use crate::failure::Refusal;
 use crate::settings::differences;
 
@@ -36,6 +36,9 @@ pub(crate) enum Source {
     World {
         /// What its calibration knows.
         labels: LabelSource,
+        /// Which one; runs begun before there was a choice are of the clear world.
+        #[serde(default)]
+        world: WorldChoice,
     },
     /// From files.
     Files(Files),
@@ -64,7 +67,8 @@ impl RunRecord {
     /// What the command line says.
     pub(crate) fn of(source: &AlignSource) -> anyhow::Result<Self> {
         let source = if source.demo {
-            Source::World { labels: source.labels.unwrap_or_default() }
+            let (labels, world) = (source.labels, source.world);
+            Source::World { labels: labels.unwrap_or_default(), world: world.unwrap_or_default() }
         } else {
             Source::Files(files(source)?)
         };
@@ -143,4 +147,29 @@ fn files(source: &AlignSource) -> anyhow::Result<Files> {
             other => other.map(Path::to_owned),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_begun_before_there_was_a_choice_is_of_the_clear_world() {
+        let old =
+            "version = 1\nfisao = \"0.1.0\"\n\n[source]\nkind = \"world\"\nlabels = \"none\"\n";
+        let record: RunRecord = toml::from_str(old).unwrap();
+        let (labels, world) = (LabelSource::None, WorldChoice::Clear);
+        assert_eq!(record.source, Source::World { labels, world });
+    }
+
+    #[test]
+    fn the_world_of_a_run_is_kept() {
+        let asked =
+            AlignSource { demo: true, world: Some(WorldChoice::Hard), ..Default::default() };
+        let record = RunRecord::of(&asked).unwrap();
+        let read: RunRecord = toml::from_str(&toml::to_string(&record).unwrap()).unwrap();
+        assert_eq!(read, record);
+        let Source::World { world, .. } = read.source else { panic!("a source of files") };
+        assert_eq!(world, WorldChoice::Hard);
+    }
 }

@@ -16,7 +16,7 @@ use fisao_formats::documents::{read_json, write_json};
 use fisao_formats::{FormatError, RunFolder};
 use fisao_models::generation::Sampling;
 use fisao_models::llava::Llava;
-use fisao_scenes::Split;
+use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::Calibration;
 use fisao_verifier::rewards::RewardRule;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) reporter: &'a Reporter,
     pub(crate) stop: &'a Arc<AtomicBool>,
     pub(crate) sizes: Sizes,
+    /// Where the models and scenes come from.
+    pub(crate) world: WorldKind,
 }
 
 /// What was trained and measured, and how long an iteration took.
@@ -78,7 +80,7 @@ impl Bench<'_> {
         }
         let seed = trial.config.seed;
         self.reporter.note(format!("{}, seed {seed}", trial.label));
-        let mut lab = WorldLab::open(&trial.config, self.device, self.reporter)?;
+        let mut lab = WorldLab::open(&trial.config, self.world, self.device, self.reporter)?;
         let full = lab.judge()?;
         lab.words = lab.words.part(trial.surroundings.vocabulary_share, seed);
         let known = lab.tasks(Split::Calibration, seed, self.sizes.calibration).labelled()?;

@@ -96,7 +96,8 @@ pub(super) fn answer(
     }
     let sampling = arguments.sampling.resolve()?;
     let device = arguments.model.device.open(reporter)?.device;
-    let policy = Policy::from_arguments(&arguments.model, &device, reporter)?;
+    let policy =
+        Policy::from_arguments(&arguments.model, arguments.world.kind(), &device, reporter)?;
     let adapter = arguments.model.adapter.as_ref().map(ToString::to_string);
     let dtype = format!("{:?}", arguments.model.dtype).to_lowercase();
     let mut settings = json!({ "benchmark": benchmark, "adapter": adapter, "dtype": dtype });

@@ -199,7 +199,7 @@ fn of_world(
     options: &BuildOptions,
     reporter: &Reporter,
 ) -> anyhow::Result<Vec<pope::Question>> {
-    let (world, split) = (World::new(), Split::from(split));
+    let (world, split) = (World::of(arguments.kind.kind()), Split::from(split));
     // Some scenes hold too few objects; so many more are looked at.
     let scenes: Vec<_> = (0..4 * arguments.pictures as u64)
         .map(|index| (index, world.scene(split, arguments.seed, index)))

@@ -8,7 +8,7 @@ use fisao_eval::chair::{
     self, ChairInput, ChairOptions, ChairReport, GroundTruth, ObjectVocabulary,
 };
 use fisao_models::generation::Sampling;
-use fisao_scenes::{Split, World};
+use fisao_scenes::{Split, World, WorldKind};
 use serde_json::{Value, json};
 
 use crate::arguments::ChairArguments;
@@ -31,6 +31,8 @@ pub(super) struct WorldEvaluation {
 /// The scenes of a split, from the first to `count`.
 #[derive(Clone, Copy, Debug)]
 struct Scenes {
+    /// Of which world.
+    world: WorldKind,
     /// Which part of the world.
     split: Split,
     /// Which scenes of it.
@@ -50,8 +52,9 @@ pub(super) fn evaluate(
     let sampling = arguments.answering.answerer.sampling.resolve()?;
     let model = &arguments.answering.answerer.model;
     let device = model.device.open(reporter)?.device;
-    let policy = Policy::from_arguments(model, &device, reporter)?;
-    let scenes = Scenes { split, seed: sampling.seed, count: arguments.count };
+    let world = arguments.answering.answerer.world.kind();
+    let policy = Policy::from_arguments(model, world, &device, reporter)?;
+    let scenes = Scenes { world, split, seed: sampling.seed, count: arguments.count };
     let mut found = caption(&policy, scenes, &sampling, vocabulary, options, reporter)?;
     if let Some(adapter) = &model.adapter {
         found.made_with["adapter"] = adapter.to_string().into();
@@ -68,7 +71,8 @@ fn caption(
     options: ChairOptions,
     reporter: &Reporter,
 ) -> anyhow::Result<WorldEvaluation> {
-    let (world, Scenes { split, seed, count }) = (World::new(), scenes);
+    let Scenes { world, split, seed, count } = scenes;
+    let world = World::of(world);
     if count == 0 {
         bail!(Refusal::new("--count is 0, but must be at least 1"));
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::bail;
 use fisao_formats::FormatError;
 use fisao_formats::documents::{read_toml, write_toml};
+use fisao_scenes::WorldKind;
 use fisao_scenes::recipe::RecipeConfig;
 use serde::{Deserialize, Serialize};
 use toml::Value;
@@ -19,11 +20,19 @@ const RECIPE_FILE: &str = "recipe.toml";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct RecipeSettings {
+    /// Folders made before there was a choice hold the clear world's.
+    #[serde(default)]
+    world: WorldKind,
     seed: u64,
     clip_steps: u64,
     clip_batch: usize,
     clip_learning_rate: f64,
     clip_matrix_learning_rate: f64,
+    /// Folders made before there was a choice name everything.
+    #[serde(default)]
+    clip_least_prominence: f64,
+    #[serde(default)]
+    clip_companion_rate: f64,
     caption_steps: u64,
     caption_batch: usize,
     caption_learning_rate: f64,
@@ -33,11 +42,13 @@ pub(super) struct RecipeSettings {
 }
 
 /// Keys of `--set`.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "clip-steps",
     "clip-batch",
     "clip-learning-rate",
     "clip-matrix-learning-rate",
+    "clip-least-prominence",
+    "clip-companion-rate",
     "caption-steps",
     "caption-batch",
     "caption-learning-rate",
@@ -46,9 +57,9 @@ const KEYS: [&str; 10] = [
     "other-rate",
 ];
 
-/// The default recipe with what `--set` changes.
-pub(super) fn resolve(seed: u64, set: &[String]) -> anyhow::Result<RecipeConfig> {
-    let mut config = RecipeConfig { seed, ..RecipeConfig::default() };
+/// The recipe of a world with what `--set` changes.
+pub(super) fn resolve(world: WorldKind, seed: u64, set: &[String]) -> anyhow::Result<RecipeConfig> {
+    let mut config = RecipeConfig { seed, ..RecipeConfig::of(world) };
     for setting in set {
         let (key, value) = key_and_value(setting)?;
         match key {
@@ -57,6 +68,10 @@ pub(super) fn resolve(seed: u64, set: &[String]) -> anyhow::Result<RecipeConfig>
             "clip-learning-rate" => config.contrastive.learning_rate = rate(key, &value)?,
             "clip-matrix-learning-rate" => {
                 config.contrastive.matrix_learning_rate = rate(key, &value)?;
+            }
+            "clip-least-prominence" => config.least_prominence = amount(key, &value)?,
+            "clip-companion-rate" => {
+                config.picture_insertion.companion_rate = probability(key, &value)?
             }
             "caption-steps" => config.captioning.steps = count(key, &value)?,
             "caption-batch" => config.captioning.batch = count(key, &value)? as usize,
@@ -103,11 +118,14 @@ pub(super) fn claim_folder(folder: &Path, config: &RecipeConfig) -> anyhow::Resu
 impl RecipeSettings {
     fn of(config: &RecipeConfig) -> Self {
         Self {
+            world: config.world,
             seed: config.seed,
             clip_steps: config.contrastive.steps,
             clip_batch: config.contrastive.batch,
             clip_learning_rate: config.contrastive.learning_rate,
             clip_matrix_learning_rate: config.contrastive.matrix_learning_rate,
+            clip_least_prominence: config.least_prominence,
+            clip_companion_rate: config.picture_insertion.companion_rate,
             caption_steps: config.captioning.steps,
             caption_batch: config.captioning.batch,
             caption_learning_rate: config.captioning.learning_rate,
@@ -126,6 +144,11 @@ fn count(key: &str, value: &Value) -> anyhow::Result<u64> {
 fn rate(key: &str, value: &Value) -> anyhow::Result<f64> {
     let usable = |number: &f64| number.is_finite() && *number > 0.0;
     number(value).filter(usable).ok_or_else(|| refusal(key, value, "a finite number above 0"))
+}
+
+fn amount(key: &str, value: &Value) -> anyhow::Result<f64> {
+    let usable = |number: &f64| number.is_finite() && *number >= 0.0;
+    number(value).filter(usable).ok_or_else(|| refusal(key, value, "a finite number, 0 or more"))
 }
 
 fn probability(key: &str, value: &Value) -> anyhow::Result<f64> {
@@ -147,21 +170,43 @@ mod tests {
 
     #[test]
     fn every_key_has_its_effect() {
-        let default = RecipeSettings::of(&resolve(0, &[]).unwrap());
+        let default = RecipeSettings::of(&resolve(WorldKind::Clear, 0, &[]).unwrap());
         for key in KEYS {
             let value = if key.ends_with("-rate") { "0.25" } else { "200" };
-            let changed = resolve(0, &[format!("{key}={value}")]).unwrap();
+            let changed = resolve(WorldKind::Clear, 0, &[format!("{key}={value}")]).unwrap();
             assert_ne!(RecipeSettings::of(&changed), default, "{key}");
         }
-        assert_ne!(RecipeSettings::of(&resolve(1, &[]).unwrap()), default);
+        assert_ne!(RecipeSettings::of(&resolve(WorldKind::Clear, 1, &[]).unwrap()), default);
+    }
+
+    #[test]
+    fn a_recipe_begun_before_there_was_a_choice_is_the_clear_worlds() {
+        let settings = RecipeSettings::of(&resolve(WorldKind::Clear, 0, &[]).unwrap());
+        let text = toml::to_string(&settings).unwrap();
+        let newer = |line: &&str| {
+            !["world", "clip-least-prominence", "clip-companion-rate"]
+                .iter()
+                .any(|key| line.starts_with(key))
+        };
+        let old: String = text.lines().filter(newer).map(|line| format!("{line}\n")).collect();
+        assert_eq!(old.lines().count() + 3, text.lines().count(), "{text}");
+        assert_eq!(toml::from_str::<RecipeSettings>(&old).unwrap(), settings);
+        let hard = RecipeSettings::of(&resolve(WorldKind::Hard, 0, &[]).unwrap());
+        assert_ne!(hard, settings);
     }
 
     #[test]
     fn values_out_of_range_are_refused() {
-        for setting in ["clip-steps=0", "clip-batch=-1", "clip-steps=1.5", "other-rate=2"] {
-            assert!(resolve(0, &[setting.to_owned()]).is_err(), "{setting}");
+        for setting in [
+            "clip-least-prominence=-1",
+            "clip-steps=0",
+            "clip-batch=-1",
+            "clip-steps=1.5",
+            "other-rate=2",
+        ] {
+            assert!(resolve(WorldKind::Clear, 0, &[setting.to_owned()]).is_err(), "{setting}");
         }
-        let error = resolve(0, &["clip-step=1".to_owned()]).unwrap_err();
+        let error = resolve(WorldKind::Clear, 0, &["clip-step=1".to_owned()]).unwrap_err();
         let text = crate::failure::describe(&error);
         assert!(text.contains("did you mean `clip-steps`?"), "{text}");
     }

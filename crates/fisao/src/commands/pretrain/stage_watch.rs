@@ -171,7 +171,7 @@ mod tests {
     use fisao_models::clip::Clip;
     use fisao_scenes::World;
     use fisao_scenes::recipe::vocabularies::clip_tokenizer;
-    use fisao_scenes::recipe::{RecipeConfig, RecipeError, contrastive};
+    use fisao_scenes::recipe::{RecipeConfig, RecipeError, Start, contrastive};
 
     /// Stops after some update and keeps the state in a file.
     struct Stopping<'a> {
@@ -198,7 +198,7 @@ mod tests {
         let tokenizer = HfTokenizer::from_json(&file.json.to_string()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.safetensors");
-        let train = |state, after| -> Result<Clip, RecipeError> {
+        let train = |state: Option<StageState>, after| -> Result<Clip, RecipeError> {
             let mut observer = Stopping { after, path: &path };
             let device = Device::flex();
             contrastive::train_clip(
@@ -207,7 +207,7 @@ mod tests {
                 &file,
                 &tokenizer,
                 &device,
-                state,
+                state.map_or(Start::Random, Start::Saved),
                 &mut observer,
             )
         };

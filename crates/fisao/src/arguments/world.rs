@@ -1,0 +1,62 @@
+//! Which of the embedded worlds.
+
+use clap::{Args, ValueEnum};
+use fisao_scenes::WorldKind;
+use serde::{Deserialize, Serialize};
+
+/// An embedded world, with the models that were trained on it. Its values have no help of their own, which would make the
+/// help of every command a long one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum WorldChoice {
+    #[default]
+    Clear,
+    Hard,
+}
+
+/// Which embedded world, for commands that take the embedded models where no others are named.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct WorldArguments {
+    /// Which embedded world, where its models or scenes are used; the hard one's verifier is often wrong
+    #[arg(long, value_enum, value_name = "WORLD", default_value_t)]
+    pub(crate) world: WorldChoice,
+}
+
+impl WorldArguments {
+    /// The world that was chosen.
+    pub(crate) fn kind(self) -> WorldKind {
+        self.world.into()
+    }
+}
+
+/// The same where `--world` names a split.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct WorldKindArguments {
+    /// Which embedded world, where its models or scenes are used; the hard one's verifier is often wrong
+    #[arg(long, value_enum, value_name = "WORLD", default_value_t)]
+    pub(crate) world_kind: WorldChoice,
+}
+
+impl WorldKindArguments {
+    /// The world that was chosen.
+    pub(crate) fn kind(self) -> WorldKind {
+        self.world_kind.into()
+    }
+}
+
+/// How messages and reports call a world; the clear one's name is what it was before there was another.
+pub(crate) const fn title(world: WorldKind) -> &'static str {
+    match world {
+        WorldKind::Clear => "embedded world",
+        WorldKind::Hard => "embedded hard world",
+    }
+}
+
+impl From<WorldChoice> for WorldKind {
+    fn from(choice: WorldChoice) -> Self {
+        match choice {
+            WorldChoice::Clear => Self::Clear,
+            WorldChoice::Hard => Self::Hard,
+        }
+    }
+}
