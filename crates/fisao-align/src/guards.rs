@@ -474,7 +474,7 @@ pub fn check_recall_bound(
     limits: &GuardLimits,
 ) -> Option<Warning> {
     let (precision, surplus) = (m.break_even?, m.recall_surplus?);
-    let shortfall = -surplus - 2.0 * m.recall_surplus_error.unwrap_or(0.0) - recall.slack;
+    let shortfall = -surplus - 2.0 * m.recall_surplus_error.unwrap_or(0.0);
     (precision <= recall.least && shortfall > limits.recall_drop).then(|| {
         warning(
             WarningCode::BreakEvenAtBound,

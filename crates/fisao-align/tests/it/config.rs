@@ -24,7 +24,7 @@ const OUT_OF_RANGE: &[(&str, &str, &[&str])] = &[
     ("ppo", "align.temperature", &["0.0", "-1.0", "inf"]),
     ("ppo", "align.target-kl", &["0.0", "-1.0", "nan"]),
     ("ppo", "recall.every", &["0"]),
-    ("ppo", "recall.slack", &["-0.1", "1.0", "nan"]),
+    ("ppo", "recall.margin", &["-1.0", "1.0", "nan"]),
     ("ppo", "recall.gain", &["-0.1", "nan"]),
     ("ppo", "recall.damping", &["-0.1", "inf"]),
     ("ppo", "recall.least", &["0.0", "1.0", "nan"]),

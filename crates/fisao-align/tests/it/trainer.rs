@@ -324,6 +324,7 @@ fn the_break_even_precision_follows_the_estimated_recall() {
         config.align.iterations = 6;
         config.align.learning_rate = 2e-2;
         config.recall.constraint = constraint;
+        config.recall.margin = 0.0;
         let mut trainer = trainer(config);
         let mut all = Vec::new();
         while !trainer.is_finished() {
