@@ -90,9 +90,9 @@ impl RecipeConfig {
             world: WorldKind::Hard,
             least_prominence: 270.0,
             picture_insertion: Insertion { companion_rate: 0.3, other_rate: 0.0 },
-            insertion: Insertion { companion_rate: 0.6, other_rate: 0.03 },
+            insertion: Insertion { companion_rate: 0.5, other_rate: 0.02 },
             contrastive: StageConfig { steps: 650, ..clear.contrastive },
-            captioning: StageConfig { steps: 550, ..clear.captioning },
+            captioning: StageConfig { steps: 800, ..clear.captioning },
             ..clear
         }
     }

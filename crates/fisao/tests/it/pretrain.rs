@@ -60,3 +60,28 @@ fn a_stage_is_not_gone_on_with_under_another_tokenizer() {
     let error = place.refuse(&ARGUMENTS);
     assert!(error.contains("the saved state was made with another tokenizer"), "{error}");
 }
+
+/// One update at a vanishing rate leaves the weights it began with, rounded.
+#[test]
+fn the_hard_worlds_models_begin_with_the_clear_ones() {
+    let place = Workplace::new();
+    let rates = ["clip", "clip-matrix", "caption", "caption-matrix"];
+    let settings = rates.map(|name| format!("{name}-learning-rate=1e-9"));
+    let mut arguments = [&ARGUMENTS[..], &["--world", "hard"]].concat();
+    for setting in &settings {
+        arguments.extend(["--set", setting]);
+    }
+    place.succeed(&arguments);
+    let recipe = fs::read_to_string(place.path("models/recipe.toml")).unwrap();
+    assert!(recipe.starts_with("world = \"hard\"\n"), "{recipe}");
+    let assets = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
+    for model in ["clip", "llava"] {
+        let read = |file| fs::read(assets.join(model).join(file)).unwrap();
+        let made = |file| fs::read(place.path(&format!("models/{model}/{file}"))).unwrap();
+        assert!(made("tokenizer.json") == read("tokenizer.json"), "{model}");
+        assert!(made("model.safetensors") == read("model.safetensors"), "{model}");
+    }
+    let clear = &arguments[..ARGUMENTS.len()];
+    let error = place.refuse(clear);
+    assert!(error.contains("models was begun with another recipe"), "{error}");
+}
