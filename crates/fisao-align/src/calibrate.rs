@@ -90,7 +90,7 @@ pub fn calibrate(
         }
         Labels::None => {
             let mismatched = mismatched_scores(captions, images, &judge.verifier);
-            let anchors = Anchors { mismatched: &mismatched, log_prob_drops: None };
+            let anchors = Anchors { mismatched: &mismatched, log_prob_drops: None, views: None };
             fit_unlabelled(&mentions.scores, &anchors, &UnlabelledConfig::default())
                 .map_err(refused)?
         }

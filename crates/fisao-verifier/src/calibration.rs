@@ -5,7 +5,8 @@
 //! ```
 //!
 //! [`fit_annotated`] takes the split from image annotations; [`fit_unlabelled`] estimates it from
-//! the scores alone. Everything is in the unit of the scores: cosine, centred or not.
+//! the scores alone, or, where they show no two humps, with [`fit_three_views`] from two more signals of
+//! each mention. Everything is in the unit of the scores: cosine, centred or not.
 
 mod annotated;
 mod auc;
@@ -14,14 +15,19 @@ mod centring;
 mod correctness;
 mod error;
 mod histogram;
+mod levels;
 mod logistic;
 mod mentions;
 mod mixture;
+mod naive_bayes;
 mod normal;
 mod probability;
 mod prospects;
 mod provenance;
 mod sentence;
+mod three_views;
+mod view_moments;
+mod weighted;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +48,7 @@ pub use provenance::{
     AtHand, ImagesIdentity, ModelIdentity, Provenance, VerifierIdentity, VocabularyIdentity,
 };
 pub use sentence::{SentenceCalibration, fit_sentences};
+pub use three_views::{MINIMUM_FOR_THREE_VIEWS, ThreeViewsConfig, Views, fit_three_views};
 
 /// Layout of [`Calibration`] this version writes.
 pub const CALIBRATION_VERSION: u32 = 3;
@@ -56,7 +63,8 @@ pub enum Labels {
     /// Image annotations, as in the paper.
     #[default]
     Annotations,
-    /// No annotation at all: a mixture over the model's own scores, held by label-free anchors.
+    /// No annotation at all: a mixture over the model's own scores, held by label-free anchors, or
+    /// three views of every mention.
     None,
 }
 
@@ -79,7 +87,8 @@ pub struct Calibration {
     /// σ, pooled: √(((n₊−1)σ₊² + (n₋−1)σ₋²) / (n₊+n₋−2)).
     pub sigma: f64,
     /// Probability that a correct mention outscores a hallucinated one; ties count half. Exact
-    /// with annotations, implied by the two Gaussians without.
+    /// with annotations, implied by the two Gaussians without, and from three views that of the
+    /// scores with every mention counted for either class by its probability.
     pub auc: f64,
     /// Correct mentions; without annotations the expected number, rounded.
     pub correct: usize,

@@ -79,6 +79,73 @@ pub enum CalibrationError {
         /// BIC(one Gaussian) − BIC(two); not positive here.
         bic_gain: f64,
     },
+    /// A view that tells nothing.
+    #[error(
+        "the {what} is the same for every mention, so it cannot tell which are correct; give another view"
+    )]
+    ConstantView {
+        /// Which view.
+        what: &'static str,
+    },
+    /// Two views of the same mentions that do not vary together.
+    #[error(
+        "{first} and {second} of the mentions do not vary together (covariance of their normal scores {covariance:.3} ± \
+         {error:.3}, more than twice its standard error is needed), so that one of them, or the number of mentions, is \
+         too weak to tell which are correct; caption more images or calibrate with annotations"
+    )]
+    Unrelated {
+        /// One view.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+        /// Covariance of their normal scores.
+        covariance: f64,
+        /// Its standard error.
+        error: f64,
+    },
+    /// Two views of the same mentions of which one points the wrong way.
+    #[error(
+        "{first} and {second} of the mentions vary in opposite directions (covariance of their normal scores \
+         {covariance:.3} ± {error:.3}); every view has to be higher for correct mentions: reverse the sign of the one \
+         that is lower, or leave it out"
+    )]
+    Opposed {
+        /// One view.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+        /// Covariance of their normal scores.
+        covariance: f64,
+        /// Its standard error.
+        error: f64,
+    },
+    /// Two views vary together for another reason than the truth.
+    #[error(
+        "{first} and {second} of the mentions depend on each other beyond what their being correct explains ({errors:.1} \
+         standard errors, 3 are allowed), so that calibrating on them would be biased; give a view made in another way, \
+         or calibrate with annotations"
+    )]
+    Dependent {
+        /// One view.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+        /// By how many standard errors the covariance of the squared views misses what independence foretells.
+        errors: f64,
+    },
+    /// A share of correct mentions that no captioner has.
+    #[error(
+        "the views put the share of correct mentions at {share:.3}, outside of {least} to {greatest}: they are too weak, or \
+         tell about something else than being correct; caption more images or calibrate with annotations"
+    )]
+    ImplausibleShare {
+        /// The estimate.
+        share: f64,
+        /// Least share that is believed.
+        least: f64,
+        /// Greatest share that is believed.
+        greatest: f64,
+    },
     /// Nothing is hallucinated.
     #[error(
         "all {mentions} mentions are correct, so there is nothing to tell hallucinations by; caption more images, \

@@ -16,7 +16,7 @@ use super::error::check_finite;
 use super::normal::normal_cdf;
 use super::{
     Bootstrap, CALIBRATION_VERSION, Calibration, CalibrationError, Histograms, Labels, Logistic,
-    MentionScores,
+    MentionScores, ThreeViewsConfig, Views, fit_three_views,
 };
 
 /// A component narrower than this share of the overall spread describes a handful of equal scores,
@@ -38,6 +38,8 @@ pub struct Anchors<'a> {
     /// swapped; nats. Mentions that hardly fall are driven by the language prior, and the lowest
     /// quarter is where the fit starts looking for hallucinations.
     pub log_prob_drops: Option<&'a [f64]>,
+    /// Two more signals of each mention, for scores that show no two humps.
+    pub views: Option<Views<'a>>,
 }
 
 /// Settings of [`fit_unlabelled`].
@@ -49,13 +51,25 @@ pub struct UnlabelledConfig {
     /// Gain in mean log-likelihood below which EM stops; nats. Default: 1e-7, where μ₋ moves by
     /// less than a tenth of its bootstrap interval.
     pub tolerance: f64,
-    /// Bootstrap of the intervals. Default: 200 samples, seed 0.
+    /// Bootstrap of the intervals of two Gaussians. Default: 200 samples, seed 0.
     pub bootstrap: Bootstrap,
+    /// AUC below which two Gaussians are not believed where there are three views, `[0, 1]`: of the Gaussians themselves or,
+    /// since outliers may pass for a class, of the views. Default: 0.96, means 2.5 σ apart; below, two Gaussians miss by more
+    /// than 0.3 σ, or are refused, in a tenth to all of the simulated worlds.
+    pub least_auc: f64,
+    /// What is then done.
+    pub three_views: ThreeViewsConfig,
 }
 
 impl Default for UnlabelledConfig {
     fn default() -> Self {
-        Self { max_iterations: 1000, tolerance: 1e-7, bootstrap: Bootstrap::default() }
+        Self {
+            max_iterations: 1000,
+            tolerance: 1e-7,
+            bootstrap: Bootstrap::default(),
+            least_auc: 0.96,
+            three_views: ThreeViewsConfig::default(),
+        }
     }
 }
 
@@ -79,23 +93,52 @@ struct Constraints {
     least_deviation: f64,
 }
 
-/// Calibrates on the scores of the model's own mentions, with no annotation.
+/// Calibrates on the scores of the model's own mentions, with no annotation: by two Gaussians, and if [`Anchors::views`] has them
+/// by [three views](fit_three_views) where two Gaussians are refused or either fit has an AUC below [`UnlabelledConfig::least_auc`].
 ///
 /// # Errors
 /// A number that is not finite, drops that do not match the scores, too few scores, no spread, or
-/// scores that one Gaussian explains as well as two (by BIC).
+/// scores that one Gaussian explains as well as two (by BIC); where three views decide, what [`fit_three_views`] refuses.
 pub fn fit_unlabelled(
     scores: &[f64],
     anchors: &Anchors<'_>,
     config: &UnlabelledConfig,
 ) -> Result<Calibration, CalibrationError> {
     check(scores, anchors)?;
-    let (mean, deviation) = spread("mentions", scores)?;
+    let (_, deviation) = spread("mentions", scores)?;
     let constraints = Constraints {
         least_hallucinated_mean: anchors.mismatched.iter().sum::<f64>()
             / anchors.mismatched.len() as f64,
         least_deviation: LEAST_RELATIVE_DEVIATION * deviation,
     };
+    let fit = fit_gaussians(scores, anchors, constraints, config);
+    if let Some(views) = &anchors.views {
+        let apart = fit.as_ref().is_ok_and(|mixture| mixture.auc() >= config.least_auc);
+        let seen = fit_three_views(scores, views, &config.three_views);
+        // A handful of outliers may pass for a class that is far away; the views see more.
+        if !apart || seen.as_ref().is_ok_and(|seen| seen.auc < config.least_auc) {
+            return seen;
+        }
+    }
+    let mixture = fit?;
+    let mut calibration = mixture.calibration(scores);
+    calibration.intervals = Some(intervals(&config.bootstrap, |rng| {
+        let scores = resample(scores, rng);
+        // From the estimate: another start could end in another split, which is no sampling error.
+        let (fit, _) = maximise(&scores, mixture, constraints, config);
+        let (plus, minus) = (fit.correct, fit.hallucinated);
+        [plus.mean, plus.deviation, minus.mean, minus.deviation, fit.auc()]
+    }));
+    Ok(calibration)
+}
+
+/// The likeliest two Gaussians of all starts, if they explain the scores better than one.
+fn fit_gaussians(
+    scores: &[f64],
+    anchors: &Anchors<'_>,
+    constraints: Constraints,
+    config: &UnlabelledConfig,
+) -> Result<Mixture, CalibrationError> {
     let (mixture, log_likelihood) = starts(scores, anchors)
         .into_iter()
         .map(|wrong| {
@@ -110,6 +153,7 @@ pub fn fit_unlabelled(
         .max_by(|a, b| a.1.total_cmp(&b.1))
         .expect("there is at least one start");
 
+    let (mean, deviation) = spread("mentions", scores)?;
     let single = Component { mean, deviation };
     let single: f64 = scores.iter().map(|score| single.log_density(*score)).sum();
     // Three parameters more: a mean, a spread and the share.
@@ -121,15 +165,7 @@ pub fn fit_unlabelled(
     if mu_correct <= mu_hallucinated {
         return Err(CalibrationError::Inverted { auc: mixture.auc(), mu_correct, mu_hallucinated });
     }
-    let mut calibration = mixture.calibration(scores);
-    calibration.intervals = Some(intervals(&config.bootstrap, |rng| {
-        let scores = resample(scores, rng);
-        // From the estimate: another start could end in another split, which is no sampling error.
-        let (fit, _) = maximise(&scores, mixture, constraints, config);
-        let (plus, minus) = (fit.correct, fit.hallucinated);
-        [plus.mean, plus.deviation, minus.mean, minus.deviation, fit.auc()]
-    }));
-    Ok(calibration)
+    Ok(mixture)
 }
 
 fn check(scores: &[f64], anchors: &Anchors<'_>) -> Result<(), CalibrationError> {
@@ -280,7 +316,7 @@ impl Mixture {
 }
 
 /// Scores counted for their more probable class.
-fn split_histograms(scores: &[f64], right: &[f64]) -> Histograms {
+pub(super) fn split_histograms(scores: &[f64], right: &[f64]) -> Histograms {
     let of = |class: bool| -> Vec<f64> {
         scores.iter().zip(right).filter(|(_, p)| (**p >= 0.5) == class).map(|(s, _)| *s).collect()
     };

@@ -151,7 +151,7 @@ proptest! {
             equal.iter().map(|score| (*score, true)).chain(others).collect();
         prop_assert_eq!(fit(&mentions).map(|_| ()), Err(no_spread("correct mentions")));
         if count >= 2 * MINIMUM_PER_CLASS {
-            let anchors = Anchors { mismatched: &[-2.0; 20], log_prob_drops: None };
+            let anchors = Anchors { mismatched: &[-2.0; 20], log_prob_drops: None, views: None };
             let found = fit_unlabelled(&equal, &anchors, &quick()).map(|_| ());
             prop_assert_eq!(found, Err(no_spread("mentions")));
         }
@@ -169,7 +169,7 @@ proptest! {
         scores[index] = broken;
         let whole = [0.0; 20];
         let unlabelled = |scores: &[f64], mismatched: &[f64]| {
-            let anchors = Anchors { mismatched, log_prob_drops: None };
+            let anchors = Anchors { mismatched, log_prob_drops: None, views: None };
             fit_unlabelled(scores, &anchors, &quick()).unwrap_err()
         };
         for (what, error) in [
@@ -226,7 +226,7 @@ proptest! {
 #[test]
 fn nothing_at_all_is_refused_with_what_to_do() {
     let ask = "caption more images";
-    let anchors = Anchors { mismatched: &[], log_prob_drops: None };
+    let anchors = Anchors { mismatched: &[], log_prob_drops: None, views: None };
     for (error, what) in [
         (fit_annotated(&[], &[]).unwrap_err(), "0 correct mentions"),
         (fit_sentences(&[]).unwrap_err(), "0 responses"),
@@ -321,7 +321,7 @@ impl World {
     }
 
     fn fit(&self) -> Result<Calibration, CalibrationError> {
-        let anchors = Anchors { mismatched: &self.mismatched, log_prob_drops: None };
+        let anchors = Anchors { mismatched: &self.mismatched, log_prob_drops: None, views: None };
         fit_unlabelled(&self.scores, &anchors, &quick())
     }
 
@@ -406,7 +406,8 @@ fn the_unlabelled_fit_follows_the_scale() {
 fn a_refusal_gives_its_real_reason() {
     let world = World::new(400, 0.5, 6.0, 0);
     let drops: Vec<f64> = world.scores.iter().map(|score| -score).collect();
-    let anchors = Anchors { mismatched: &world.mismatched, log_prob_drops: Some(&drops) };
+    let anchors =
+        Anchors { mismatched: &world.mismatched, log_prob_drops: Some(&drops), views: None };
     let error = fit_unlabelled(&world.scores, &anchors, &quick()).unwrap_err();
     if let CalibrationError::Unseparated { bic_gain, .. } = error {
         assert!(bic_gain <= 0.0, "{error}");

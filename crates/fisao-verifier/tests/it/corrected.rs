@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::calibration::gaussians;
 
 /// d′ = √2 Φ⁻¹(AUC) of the AUCs below: the distance of two Gaussians of spread 1, from tables of the normal distribution.
-const DISTANCES: [(f64, f64); 6] = [
+pub(crate) const DISTANCES: [(f64, f64); 6] = [
     (0.6, 0.358_29),
     (0.7, 0.741_61),
     (0.8, 1.190_23),

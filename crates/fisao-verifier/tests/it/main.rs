@@ -7,4 +7,5 @@ mod mentions;
 mod reward_properties;
 mod rewards;
 mod scorer;
+mod three_views;
 mod unlabelled;

@@ -56,7 +56,7 @@ fn close(what: &str, found: f64, expected: f64, tolerance: f64) {
 fn a_planted_mixture_is_recovered() {
     let world = planted(3000, 1);
     for log_prob_drops in [None, Some(world.drops.as_slice())] {
-        let anchors = Anchors { mismatched: &world.mismatched, log_prob_drops };
+        let anchors = Anchors { mismatched: &world.mismatched, log_prob_drops, views: None };
         let config = quick();
         let found = fit_unlabelled(&world.scores, &anchors, &config).unwrap();
         let truth = fit_annotated(&world.scores, &world.correct).unwrap();
@@ -85,7 +85,7 @@ fn the_anchor_bounds_the_lower_mean() {
     let raised: Vec<f64> = world.mismatched.iter().map(|score| score + 0.40).collect();
     let bound = raised.iter().sum::<f64>() / raised.len() as f64;
     let fit = |mismatched: &[f64]| {
-        let anchors = Anchors { mismatched, log_prob_drops: None };
+        let anchors = Anchors { mismatched, log_prob_drops: None, views: None };
         fit_unlabelled(&world.scores, &anchors, &quick()).unwrap()
     };
     assert!(fit(&world.mismatched).mu_hallucinated < bound - 0.01);
@@ -96,7 +96,7 @@ fn the_anchor_bounds_the_lower_mean() {
 fn the_order_of_scores_does_not_matter() {
     let world = planted(500, 3);
     let config = quick();
-    let anchors = Anchors { mismatched: &world.mismatched, log_prob_drops: None };
+    let anchors = Anchors { mismatched: &world.mismatched, log_prob_drops: None, views: None };
     let forward = fit_unlabelled(&world.scores, &anchors, &config).unwrap();
     let reversed: Vec<f64> = world.scores.iter().rev().copied().collect();
     let backward = fit_unlabelled(&reversed, &anchors, &config).unwrap();
@@ -109,7 +109,7 @@ fn one_kind_of_mention_is_not_split_in_two() {
     let mut normal = Normal(ChaCha8Rng::seed_from_u64(4));
     let scores: Vec<f64> = (0..500).map(|_| normal.draw(0.4, 0.05)).collect();
     let mismatched: Vec<f64> = (0..50).map(|_| normal.draw(0.0, 0.05)).collect();
-    let anchors = Anchors { mismatched: &mismatched, log_prob_drops: None };
+    let anchors = Anchors { mismatched: &mismatched, log_prob_drops: None, views: None };
     let error = fit_unlabelled(&scores, &anchors, &quick()).unwrap_err();
     assert!(matches!(error, CalibrationError::Unseparated { scores: 500, .. }), "{error}");
 }
@@ -119,7 +119,8 @@ fn unusable_evidence_is_named() {
     let world = planted(100, 5);
     let config = UnlabelledConfig::default();
     let fit = |scores: &[f64], mismatched: &[f64], log_prob_drops: Option<&[f64]>| {
-        fit_unlabelled(scores, &Anchors { mismatched, log_prob_drops }, &config).unwrap_err()
+        fit_unlabelled(scores, &Anchors { mismatched, log_prob_drops, views: None }, &config)
+            .unwrap_err()
     };
     let (scores, mismatched) = (&world.scores, &world.mismatched);
     assert!(matches!(

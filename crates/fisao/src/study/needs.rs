@@ -34,7 +34,7 @@ pub(super) fn thresholds(scored: &Scored) -> CalibrationResult {
     let annotated = fit_annotated(&scores, &correct).and_then(|found| {
         Ok((found, bootstrap_annotated(&scores, &correct, &captions, &bootstrap)?))
     });
-    let anchors = Anchors { mismatched, log_prob_drops: None };
+    let anchors = Anchors { mismatched, log_prob_drops: None, views: None };
     let label_free = fit_unlabelled(&scores, &anchors, &UnlabelledConfig::default());
     let mu_mismatched = mismatched.iter().sum::<f64>() / mismatched.len().max(1) as f64;
     let off = |found: f64, pick: fn(&Calibration) -> f64| {
