@@ -37,6 +37,9 @@ const CERTAIN: f64 = 0.03;
 /// Correct mentions per caption of the base model below which there is nothing to hold the policy to.
 const LEAST_BASE: f64 = 0.05;
 
+/// Standard deviation of the estimated correctness of one mention from which on the margin counts in full.
+const NOISY: f64 = 0.4;
+
 /// Share of a new measurement in the running surplus.
 const SMOOTHING: f64 = 0.25;
 
@@ -51,7 +54,8 @@ pub struct RecallConfig {
     /// Default 1.
     pub every: usize,
     /// Surplus over the base model's number of correct mentions that is aimed at, a share of it; negative allows a loss. An
-    /// estimate by an encoder that errs alike on like images is optimistic by some per cent. Default 0.03.
+    /// estimate by an encoder that errs alike on like images is optimistic by some per cent; with one that hardly errs, of a
+    /// noise below 0.4, less is aimed at, in proportion. Default 0.03.
     pub margin: f64,
     /// Change of logit q* per measurement and unit of relative surplus beyond the margin. Default 0.5.
     pub gain: f64,
@@ -78,6 +82,12 @@ impl Default for RecallConfig {
 }
 
 impl RecallConfig {
+    /// The same for a verifier of this [noise](Correctness::noise).
+    #[must_use]
+    pub fn for_noise(self, noise: f64) -> Self {
+        Self { margin: self.margin * (noise / NOISY).min(1.0), ..self }
+    }
+
     pub(crate) fn validate(&self) -> Result<(), AlignError> {
         count("recall.every", self.every, self.every >= 1, "1 or more")?;
         let share = |x: f64| x > -1.0 && x < 1.0;
@@ -291,6 +301,14 @@ mod tests {
         for policy in [0.0, 2.0] {
             let counts = PairedCounts { images: 64, policy, base: 0.0, error: 0.1 };
             assert!((after(&[counts], &RecallConfig::default()) - 0.5).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn a_verifier_that_hardly_errs_needs_little_margin() {
+        let config = RecallConfig { margin: 0.04, ..NO_MARGIN };
+        for (noise, margin) in [(0.0, 0.0), (0.1, 0.01), (0.4, 0.04), (2.6, 0.04)] {
+            assert!((config.for_noise(noise).margin - margin).abs() < 1e-12, "{noise}");
         }
     }
 

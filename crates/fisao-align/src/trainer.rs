@@ -27,7 +27,7 @@ use crate::guards::{
 };
 use crate::objective::{Data, Objective};
 use crate::ppo::{KlController, KlEstimator, explained_variance};
-use crate::recall::{RecallController, expected_correct};
+use crate::recall::{RecallConfig, RecallController, expected_correct};
 use crate::rollout::{PhaseClock, Rollout, RolloutPlan, response_reward, roll_out, token_rewards};
 use crate::tasks::{Task, TaskSource};
 use crate::update::{Learner, UpdateReport, optimiser, update};
@@ -103,6 +103,8 @@ pub struct Trainer<'a> {
     /// Estimates which mentions are correct; absent where the scores of the classes overlap too much.
     correctness: Option<Correctness>,
     recall: Option<RecallController>,
+    /// Its settings, for this verifier's noise.
+    recall_config: RecallConfig,
     optimiser: AdamW,
     kl: Option<KlController>,
     /// Matrices of the adapter.
@@ -153,6 +155,8 @@ impl<'a> Trainer<'a> {
             _ => Statistic::default(),
         };
         let correctness = Correctness::new(calibration, statistic).ok();
+        let noise = correctness.as_ref().map_or(0.0, Correctness::noise);
+        let recall_config = config.recall.for_noise(noise);
         let recall = config.constrains_recall().then(|| RecallController::new(rule.break_even()));
         judge.verifier.set_centres(calibration.centres.clone());
         // All names at once and in one order: embedded as they come up, their last bits would depend on what came up
@@ -179,6 +183,7 @@ impl<'a> Trainer<'a> {
             rule,
             correctness,
             recall,
+            recall_config,
             optimiser,
             kl,
             adapted,
@@ -261,7 +266,7 @@ impl<'a> Trainer<'a> {
         let Drawn { tasks, numbers, streams } = self.draw_tasks()?;
         let sampling = self.sampling(self.config.align.temperature);
         let measured =
-            self.recall.is_some() && self.iteration.is_multiple_of(self.config.recall.every);
+            self.recall.is_some() && self.iteration.is_multiple_of(self.recall_config.every);
         let plan = RolloutPlan {
             policy: &self.learner.policy,
             value_head: self.learner.value_head.as_ref(),
@@ -299,7 +304,7 @@ impl<'a> Trainer<'a> {
         // After the update's rewards were given: what is measured now moves the next iteration's break-even precision.
         let before_recall = self.recall;
         if let (Some(controller), Some(counts)) = (&mut self.recall, &rollout.correct) {
-            controller.observe(counts, &self.config.recall);
+            controller.observe(counts, &self.recall_config);
         }
         let metrics = self.measure(&rollout, &report, seconds);
         let stop = match self.guard(&metrics, emit) {
@@ -314,7 +319,7 @@ impl<'a> Trainer<'a> {
             controller.update(kl, metrics.responses);
         }
         if let Some(controller) = &self.recall {
-            let precision = controller.break_even(&self.config.recall);
+            let precision = controller.break_even(&self.recall_config);
             let moved = self.rule.set_break_even(precision);
             moved.map_err(|error| AlignError::Setting(error.to_string()))?;
         }
@@ -520,7 +525,7 @@ impl<'a> Trainer<'a> {
         self.base_correct = state.base_correct;
         if let (Some(controller), Some(saved)) = (&mut self.recall, state.recall) {
             *controller = saved;
-            let precision = controller.break_even(&self.config.recall);
+            let precision = controller.break_even(&self.recall_config);
             let moved = self.rule.set_break_even(precision);
             moved.map_err(|error| AlignError::State(error.to_string()))?;
         }
@@ -593,7 +598,7 @@ impl<'a> Trainer<'a> {
             repeated_share: metrics.repeated_share.unwrap_or(0.0),
         });
         let mut warnings = check_iteration(metrics, &baseline, &self.config.guards);
-        warnings.extend(check_recall_bound(metrics, &self.config.recall, &self.config.guards));
+        warnings.extend(check_recall_bound(metrics, &self.recall_config, &self.config.guards));
         if let Some(broken) = warnings.iter().find(|one| one.code == WarningCode::NotFinite) {
             let message = broken.message.clone();
             return Err(AlignError::Broken { iteration: self.iteration, message });
