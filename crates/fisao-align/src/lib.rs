@@ -18,6 +18,7 @@ pub mod ppo;
 pub mod preference;
 pub mod recall;
 pub mod rollout;
+pub mod signals;
 pub mod tasks;
 pub mod trainer;
 pub mod update;

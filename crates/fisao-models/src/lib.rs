@@ -15,6 +15,7 @@ pub mod encoder;
 mod fused;
 pub mod generation;
 pub mod image;
+pub mod image_reading;
 pub mod linear;
 pub mod llama;
 pub mod llava;

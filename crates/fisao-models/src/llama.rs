@@ -204,6 +204,37 @@ impl Llama {
         self.norm.forward(x)
     }
 
+    /// States behind each of the last `depth` layers, each through the final norm, at the rows that are wanted: what the
+    /// head reads of a layer (logit lens). Under the causal mask, without a cache.
+    ///
+    /// # Shapes
+    /// * `x`: `[batch · length, hidden]`
+    /// * result: for each layer `[wanted, hidden]`, the last layer last
+    pub(crate) fn layer_states(
+        &self,
+        x: Tensor<2>,
+        pass: &Pass<'_>,
+        wanted: &Tensor<1, Int>,
+        depth: usize,
+    ) -> Vec<Tensor<2>> {
+        let rotation = self.rotary.at(pass.positions, pass.batch, &x.device());
+        let context = Context { batch: pass.batch, rotation, shown: Shown::by(pass.mask) };
+        let unread = self.layers.len().saturating_sub(depth);
+        let (mut x, mut states) = (x, Vec::with_capacity(depth));
+        for (index, layer) in self.layers.iter().enumerate() {
+            if self.is_last(index) {
+                x = layer.forward(x, &context, Some(wanted), None);
+                states.push(self.norm.forward(x.clone()));
+            } else {
+                x = layer.forward(x, &context, None, None);
+                if index >= unread {
+                    states.push(self.norm.forward(x.clone().select(0, wanted.clone())));
+                }
+            }
+        }
+        states
+    }
+
     /// Whether nothing but the final norm comes behind this layer.
     fn is_last(&self, layer: usize) -> bool {
         layer + 1 == self.layers.len()

@@ -11,6 +11,7 @@ mod page;
 mod probe;
 mod sample;
 mod seed;
+mod signals;
 mod source;
 mod tables;
 mod variants;
@@ -22,7 +23,8 @@ use fisao_formats::documents::{write_bytes, write_json};
 use fisao_models::generation::Sampling;
 
 use self::document::{
-    AucSummary, CostSummary, LabelFreeSummary, SeedStudy, SpearmanSummary, Study,
+    AucSummary, BrierSummary, CostSummary, Detection, LabelFreeSummary, SeedStudy, SpearmanSummary,
+    Study,
 };
 use self::seed::Laboratory;
 use self::source::Source;
@@ -106,7 +108,7 @@ fn study<'a>(
     source: &Source<'_>,
     seeds: &'a [SeedStudy],
 ) -> Study<'a> {
-    let auc = |pick: &dyn Fn(&SeedStudy) -> Option<f64>| mean(seeds.iter().map(pick));
+    let over = |pick: &dyn Fn(&SeedStudy) -> Option<f64>| mean(seeds.iter().map(pick));
     let variant = |default: bool| {
         move |seed: &SeedStudy| {
             let plain = |name: &str| name == variants::PLAIN.name;
@@ -122,6 +124,15 @@ fn study<'a>(
         }))
     };
     let probe = |seed: &SeedStudy| Some(seed.probe.as_ref()?.detection.as_ref()?.auc);
+    let combined = |name: &'static str, pick: fn(&Detection) -> Option<f64>| {
+        mean(seeds.iter().map(|seed| {
+            let mut combined = seed.signals.combined.iter();
+            pick(combined.find(|found| found.name == name)?.detection.as_ref()?)
+        }))
+    };
+    let default_brier = |seed: &SeedStudy| {
+        seed.variants.iter().find(|variant| variant.default)?.detection.as_ref()?.brier
+    };
     let worst = |pick: fn(&SeedStudy) -> Option<f64>| {
         // One seed without an estimate leaves the whole without one.
         let found: Option<Vec<f64>> = seeds.iter().map(pick).collect();
@@ -135,9 +146,16 @@ fn study<'a>(
         images: source.name(),
         temperature: arguments.temperature,
         auc: AucSummary {
-            plain: auc(&variant(false)),
-            default: auc(&variant(true)),
-            probe: auc(&probe),
+            plain: over(&variant(false)),
+            default: over(&variant(true)),
+            probe: over(&probe),
+            encoder_and_decoder: combined("encoder and decoder", |found| Some(found.auc)),
+            all_signals: combined("all", |found| Some(found.auc)),
+        },
+        brier: BrierSummary {
+            default: over(&default_brier),
+            encoder_and_decoder: combined("encoder and decoder", |found| found.brier),
+            all_signals: combined("all", |found| found.brier),
         },
         spearman: SpearmanSummary {
             token: correlation(|correlation| correlation.token),

@@ -7,6 +7,7 @@ mod gradients;
 mod guards;
 mod objectives;
 mod paper_step;
+mod signals;
 mod statistics;
 mod tokens;
 mod trainer;

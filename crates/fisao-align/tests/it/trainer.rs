@@ -78,7 +78,7 @@ impl Tokenizer for Words {
     }
 }
 
-struct Noise;
+pub(crate) struct Noise;
 
 impl TaskSource for Noise {
     fn count(&self) -> usize {
@@ -112,7 +112,7 @@ fn vision() -> VisionConfig {
     }
 }
 
-fn models() -> (Llava, Judge) {
+pub(crate) fn models() -> (Llava, Judge) {
     let device = Device::flex();
     let clip = ClipConfig {
         text: ClipTextConfig {

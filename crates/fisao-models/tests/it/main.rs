@@ -10,6 +10,7 @@ mod fixture;
 mod generation;
 mod grouped_heads;
 mod image_processing;
+mod image_reading;
 mod narrow_weights;
 mod onevision;
 mod sampling;

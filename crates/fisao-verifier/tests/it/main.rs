@@ -2,6 +2,7 @@
 
 mod calibration;
 mod calibration_properties;
+mod combination;
 mod corrected;
 mod mentions;
 mod reward_properties;

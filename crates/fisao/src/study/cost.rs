@@ -59,7 +59,7 @@ pub(super) fn measure(
     let length = laboratory.source.longest_prompt()? + laboratory.sampling.max_new_tokens;
     let model = &laboratory.policy.model;
     let (mut judge, captions) = (laboratory.judge(), &sample.captions[..count]);
-    let [write, features, both, words, sentences] = best([
+    let [write, features, both, words, sentences, decoder] = best([
         &mut || {
             generate(model, &tasks, 0..count, length, &laboratory.sampling, &|_| {})?;
             Ok(())
@@ -85,6 +85,7 @@ pub(super) fn measure(
             }
             Ok(())
         },
+        &mut || laboratory.look_at_mentions(&tasks, sample),
     ])?
     .map(|seconds| seconds / count as f64);
     // What the verifier adds to the features that the model takes in any case.
@@ -100,6 +101,7 @@ pub(super) fn measure(
         look_ms: 1000.0 * look,
         words_ms: 1000.0 * words,
         sentence_ms: 1000.0 * sentences,
+        decoder_ms: 1000.0 * decoder,
         share_of_rollout: (look + words) / write,
         sentence_share_of_rollout: (look + sentences) / write,
         share_of_iteration,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fisao_eval::statistics::Interval;
-use fisao_verifier::calibration::{Histograms, Intervals};
+use fisao_verifier::calibration::{Combination, Histograms, Intervals};
 use serde::Serialize;
 
 /// Everything a study found.
@@ -23,6 +23,8 @@ pub(super) struct Study<'a> {
     pub(super) temperature: f64,
     /// AUC of detecting hallucinated words, means over the seeds.
     pub(super) auc: AucSummary,
+    /// Mean squared error of the probability that a word is correct, means over the seeds.
+    pub(super) brier: BrierSummary,
     /// Spearman correlation with the share of hallucinated words of a caption, sign turned so that high scores for few
     /// hallucinations are positive; means over the seeds.
     pub(super) spearman: SpearmanSummary,
@@ -42,6 +44,20 @@ pub(super) struct AucSummary {
     pub(super) default: Option<f64>,
     /// Of a supervised reader of the same features.
     pub(super) probe: Option<f64>,
+    /// Of the default's encoder and the model's decoder combined, from one caption.
+    pub(super) encoder_and_decoder: Option<f64>,
+    /// Of all signals combined, other captions of the image included.
+    pub(super) all_signals: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct BrierSummary {
+    /// Of what commands do by default.
+    pub(super) default: Option<f64>,
+    /// Of encoder and decoder combined, from one caption.
+    pub(super) encoder_and_decoder: Option<f64>,
+    /// Of all signals combined.
+    pub(super) all_signals: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -86,6 +102,8 @@ pub(super) struct SeedStudy {
     pub(super) variants: Vec<VariantResult>,
     /// The supervised reader.
     pub(super) probe: Option<ProbeResult>,
+    /// What else the model itself knows about its words.
+    pub(super) signals: SignalStudy,
     /// The variants on images that the verifier, and not the model, sees in lower resolution.
     pub(super) coarse: Vec<CoarseResult>,
     /// How scores of words and of captions go with the quality of captions.
@@ -135,6 +153,31 @@ pub(super) struct ProbeResult {
     /// Penalty chosen on the calibration images.
     pub(super) ridge: f64,
     pub(super) detection: Option<Detection>,
+}
+
+/// Signals about the words, each by itself and combined.
+#[derive(Debug, Serialize)]
+pub(super) struct SignalStudy {
+    /// Other captions of each image that were sampled for the share of them that agree.
+    pub(super) other_captions: usize,
+    /// How well each signal detects.
+    pub(super) each: Vec<SignalResult>,
+    /// How well logistic regressions on several of them do, fitted with the truth about the calibration images.
+    pub(super) combined: Vec<CombinationResult>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct SignalResult {
+    pub(super) name: String,
+    pub(super) detection: Option<Detection>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct CombinationResult {
+    pub(super) name: String,
+    pub(super) detection: Option<Detection>,
+    /// Weights.
+    pub(super) combination: Combination,
 }
 
 #[derive(Debug, Serialize)]
@@ -230,6 +273,8 @@ pub(super) struct Cost {
     pub(super) words_ms: f64,
     /// To score it as a whole, which takes a pass of the text encoder.
     pub(super) sentence_ms: f64,
+    /// To let the decoder look at its words: one pass of the prompt, two of prompt and caption, adapter off.
+    pub(super) decoder_ms: f64,
     /// (look + words) / generate.
     pub(super) share_of_rollout: f64,
     /// (look + sentence) / generate.

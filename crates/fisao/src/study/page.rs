@@ -1,7 +1,10 @@
 //! The study as one HTML page with plots.
 
 use super::document::Study;
-use super::tables::{detected, detectors, interval_over_seeds, over_seeds, summary_rows, tables};
+use super::tables::{
+    detected, detectors, interval_over_seeds, over_seeds, signal, signal_names, summary_rows,
+    tables,
+};
 use crate::report::html::{escape, fill, page};
 use crate::report::plots::{Estimate, Line, distributions, estimates, lines};
 
@@ -32,6 +35,7 @@ pub(super) fn render(study: &Study<'_>) -> String {
             ("facts", &tiles.join("\n")),
             ("distribution", &distribution.map_or_else(String::new, distributions)),
             ("detection", &detection(study)),
+            ("signals", &signals(study)),
             ("risk", &risk(study)),
             ("coarse", &coarse(study)),
             ("correlations", &correlations(study)),
@@ -48,6 +52,19 @@ fn detection(study: &Study<'_>) -> String {
             value: over_seeds(study, |seed| Some(detected(seed, position)?.auc))?,
             interval: interval_over_seeds(study, |seed| detected(seed, position)?.auc_interval),
             marked: name.ends_with("(default)"),
+            name,
+        })
+    });
+    estimates(&rows.collect::<Vec<_>>(), 4)
+}
+
+/// AUC of the signals and of their combinations.
+fn signals(study: &Study<'_>) -> String {
+    let rows = signal_names(study).into_iter().enumerate().filter_map(|(position, name)| {
+        Some(Estimate {
+            value: over_seeds(study, |seed| Some(signal(seed, position)?.auc))?,
+            interval: interval_over_seeds(study, |seed| signal(seed, position)?.auc_interval),
+            marked: name.starts_with("combined"),
             name,
         })
     });

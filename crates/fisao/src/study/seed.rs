@@ -42,15 +42,15 @@ pub(super) struct Laboratory<'a> {
 }
 
 /// Both parts' images as verifiers of the same regions see them.
-struct Looks {
-    calibration: Vec<ImageEmbedding>,
-    test: Vec<ImageEmbedding>,
+pub(super) struct Looks {
+    pub(super) calibration: Vec<ImageEmbedding>,
+    pub(super) test: Vec<ImageEmbedding>,
 }
 
 /// Captions of both parts.
-struct Samples {
-    calibration: Sample,
-    test: Sample,
+pub(super) struct Samples {
+    pub(super) calibration: Sample,
+    pub(super) test: Sample,
 }
 
 /// Mentions of both parts under one variant.
@@ -101,6 +101,7 @@ impl Laboratory<'_> {
             progress.advance(1);
         }
         progress.finish();
+        let signals = self.signals(&samples, &self.looks(Regions::Patches, seed, 1.0)?, seed)?;
         let (default, calibration) = sharp.default();
         let mentions = &default.test;
         let rates = samples.test.hallucination_rates(mentions);
@@ -114,6 +115,7 @@ impl Laboratory<'_> {
             negated: samples.test.captions.iter().map(|caption| caption.negated).sum(),
             variants: variants.map(|(variant, scored)| result(variant, scored)).collect(),
             probe: self.probe(&samples, &sharp),
+            signals,
             coarse,
             correlations: self.correlations(&samples.test, &sharp, &texts, seed)?,
             calibration: thresholds(default),

@@ -2,7 +2,7 @@
 
 use fisao_eval::statistics::Interval;
 
-use super::document::{CoarseResult, Correlation, Cost, Detection, SeedStudy, Study};
+use super::document::{CoarseResult, Correlation, Cost, Detection, SeedStudy, SignalStudy, Study};
 use super::mean;
 use crate::table::{NONE, Table};
 
@@ -57,6 +57,23 @@ pub(super) fn detectors(study: &Study<'_>) -> Vec<String> {
     first.variants.iter().map(name).chain(["supervised probe".to_owned()]).collect()
 }
 
+/// What was detected by the signal at a position, or by the combinations behind them all.
+pub(super) fn signal(seed: &SeedStudy, position: usize) -> Option<&Detection> {
+    let SignalStudy { each, combined, .. } = &seed.signals;
+    match each.get(position) {
+        Some(signal) => signal.detection.as_ref(),
+        None => combined.get(position - each.len())?.detection.as_ref(),
+    }
+}
+
+/// Names of the signals, then of their combinations.
+pub(super) fn signal_names(study: &Study<'_>) -> Vec<String> {
+    let Some(first) = study.seeds.first() else { return Vec::new() };
+    let SignalStudy { each, combined, .. } = &first.signals;
+    let combined = combined.iter().map(|found| format!("combined: {}", found.name));
+    each.iter().map(|signal| signal.name.clone()).chain(combined).collect()
+}
+
 /// The numbers a terminal shows.
 pub(super) fn summary(study: &Study<'_>) -> String {
     let mut table = Table::new(&["what", "found"]);
@@ -71,15 +88,28 @@ pub(super) fn summary_rows(study: &Study<'_>) -> Vec<(String, String)> {
     let both = |a: &str, x: Option<f64>, b: &str, y: Option<f64>| {
         format!("{a} {}, {b} {}", digits(x, 3), digits(y, 3))
     };
-    let Study { auc, spearman, label_free, cost, .. } = study;
+    let Study { auc, brier, spearman, label_free, cost, .. } = study;
     let detection = format!(
         "plain {}, default {}, supervised probe {}",
         digits(auc.plain, 4),
         digits(auc.default, 4),
         digits(auc.probe, 4)
     );
+    let combined = format!(
+        "encoder and decoder {}, all {}",
+        digits(auc.encoder_and_decoder, 4),
+        digits(auc.all_signals, 4)
+    );
+    let squared = format!(
+        "default {}, encoder and decoder {}, all {}",
+        digits(brier.default, 4),
+        digits(brier.encoder_and_decoder, 4),
+        digits(brier.all_signals, 4)
+    );
     let rows = [
         ("AUC of detecting hallucinated words", detection),
+        ("the same, signals combined", combined),
+        ("Brier score of the probability", squared),
         (
             "Spearman with the share of correct words",
             both("words", spearman.token, "whole caption", spearman.sentence),
@@ -121,6 +151,7 @@ pub(super) fn markdown(study: &Study<'_>) -> String {
 pub(super) fn tables(study: &Study<'_>) -> Vec<(&'static str, Table)> {
     vec![
         ("Detection of hallucinated words", detection_table(study)),
+        ("Signals from the model's own encoder and decoder", signal_table(study)),
         ("Where the verifier sees images in lower resolution: AUC", coarse_table(study)),
         ("Spearman correlation with the quality of captions", correlation_table(study)),
         ("Calibration with annotations and without", calibration_table(study)),
@@ -131,8 +162,22 @@ pub(super) fn tables(study: &Study<'_>) -> Vec<(&'static str, Table)> {
 }
 
 fn detection_table(study: &Study<'_>) -> Table {
+    detection_rows(study, "score", detectors(study), detected)
+}
+
+fn signal_table(study: &Study<'_>) -> Table {
+    detection_rows(study, "signal", signal_names(study), signal)
+}
+
+/// A row for each name, what was detected at its position.
+fn detection_rows(
+    study: &Study<'_>,
+    what: &str,
+    names: Vec<String>,
+    detected: fn(&SeedStudy, usize) -> Option<&Detection>,
+) -> Table {
     let mut table = Table::new(&[
-        "score",
+        what,
         "AUC",
         "95 % (mean of the seeds')",
         "average precision",
@@ -141,7 +186,7 @@ fn detection_table(study: &Study<'_>) -> Table {
         "Brier",
         "calibration error",
     ]);
-    for (position, name) in detectors(study).into_iter().enumerate() {
+    for (position, name) in names.into_iter().enumerate() {
         let number = |pick: fn(&Detection) -> Option<f64>, decimals| {
             digits(over_seeds(study, |seed| pick(detected(seed, position)?)), decimals)
         };
@@ -286,6 +331,7 @@ fn cost_table(study: &Study<'_>) -> Table {
         ("to look at its image", |cost| cost.look_ms),
         ("to find and score its words", |cost| cost.words_ms),
         ("to score as a whole", |cost| cost.sentence_ms),
+        ("to let the decoder look at its words", |cost| cost.decoder_ms),
     ] {
         table.row([what.to_owned(), digits(number(pick), 3)]);
     }

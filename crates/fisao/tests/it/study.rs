@@ -29,7 +29,7 @@ fn a_study_leaves_numbers_tables_and_plots() {
     let number = |path: &str| {
         study.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("no number at {path}"))
     };
-    for path in ["/auc/plain", "/auc/default", "/auc/probe"] {
+    for path in ["/auc/plain", "/auc/default", "/auc/probe", "/auc/all_signals"] {
         assert!(number(path) > 0.9, "{path}: {}", number(path));
     }
     assert!(number("/spearman/token") > number("/spearman/sentence"));
@@ -40,11 +40,21 @@ fn a_study_leaves_numbers_tables_and_plots() {
     let seed = &study["seeds"][0];
     assert_eq!(seed["captions"], 48);
     assert_eq!(seed["correlations"].as_array().unwrap().len(), 4);
+    assert!(number("/brier/encoder_and_decoder") < 0.1);
+    assert_eq!(seed["signals"]["each"].as_array().unwrap().len(), 10);
+    let combined = seed["signals"]["combined"].as_array().unwrap();
+    let all = combined.last().unwrap();
+    assert_eq!(all["combination"]["signals"].as_array().unwrap().len(), 10);
+    // The decoder alone knows something, and what it knows is not what the encoder knows.
+    let decoder = combined.iter().find(|found| found["name"] == "decoder").unwrap();
+    let auc = decoder["detection"]["auc"].as_f64().unwrap();
+    assert!(auc > 0.6 && auc < number("/auc/plain"), "{auc}");
     let defaults = seed["variants"].as_array().unwrap().iter();
     assert_eq!(defaults.filter(|variant| variant["default"] == true).count(), 1);
 
     let markdown = fs::read_to_string(place.path("study/study.md")).unwrap();
     assert!(markdown.contains("| supervised probe |"), "{markdown}");
+    assert!(markdown.contains("| combined: all |"), "{markdown}");
     let page = fs::read_to_string(place.path("study/study.html")).unwrap();
     assert!(!page.contains("{{"), "every place of the template is filled");
     assert!(page.matches("<svg").count() >= 6);

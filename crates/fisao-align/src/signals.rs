@@ -1,0 +1,420 @@
+//! Signals about each mention from the base model itself: its encoder and its decoder, no second model and no labels.
+//!
+//! For a mention u of a caption of image v, written as the tokens `w_1 … w_n` behind the prefix c; every one is meant to be
+//! higher for what is in the image:
+//!
+//! ```text
+//! pooled                    f_v(v) · f_t(u)                                                       cosine
+//! pooled-centred            pooled − mean of it over images that do not mention u                 cosine
+//! pooled-standardised       pooled-centred / standard deviation over those images                 –
+//! patches                   mean of the pooled cosine and the best patch's                        cosine
+//! patches-centred           patches − mean of it over images that do not mention u                cosine
+//! decoder-reading           1/n Σ_t max over image positions i of log softmax(W_U norm(h_i))[w_t] nats
+//! decoder-reading-centred   decoder-reading − mean of it over images that do not mention u        nats
+//! log-probability           Σ_t log p(w_t | v, c, w_<t)                                           nats
+//! image-drop                log-probability − Σ_t log p(w_t | blank image, c, w_<t)               nats
+//! agreement                 share of other captions sampled of v that name u's category           –
+//! ```
+//!
+//! Cosines: Radford et al. 2021, arXiv 2103.00020. Decoder reading: Jiang et al. 2024, arXiv 2410.02762. Image drop: the
+//! contrast of visual contrastive decoding, Leng et al. 2023, arXiv 2311.16922, with a blank image for a distorted one.
+//! Log-probability: uncertainty as in Zhou et al. 2023, arXiv 2310.00754. Agreement: Manakul et al. 2023, arXiv 2303.08896.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fisao_models::generation::Sampling;
+use fisao_models::image::PixelValues;
+use fisao_models::llava::{ImageFeatures, Llava, Pictures};
+use fisao_models::parallel::{over_shares, shares_on};
+use fisao_models::parameters::floats;
+use fisao_models::sequences::Example;
+use fisao_verifier::mentions::Unit;
+use fisao_verifier::scorer::{ImageEmbedding, Regions, Verifier};
+
+use crate::captions::{Captioned, Judge, Request, caption, encode, pictures, tasks_at_once};
+use crate::error::AlignError;
+use crate::tasks::{Task, TaskSource};
+
+/// Captions worked on at once by one core.
+const BATCH: usize = 16;
+/// Layers whose states are read at image positions, from the last one back.
+const READ_LAYERS: usize = 1;
+/// Images without a name that its mean is taken from, at least.
+const LEAST_IMAGES: usize = 10;
+
+/// What is known about a mention; the module's table says how each is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signal {
+    /// Cosine of the pooled image.
+    Pooled,
+    /// The same, centred by name.
+    PooledCentred,
+    /// The same, in standard deviations.
+    PooledStandardised,
+    /// Cosine of the pooled image and of the best patch.
+    Patches,
+    /// The same, centred by name.
+    PatchesCentred,
+    /// What the decoder's head reads at image positions.
+    DecoderReading,
+    /// The same, centred by name.
+    DecoderReadingCentred,
+    /// How far the log-probability falls without the image.
+    ImageDrop,
+    /// Log-probability of the mention's tokens.
+    LogProbability,
+    /// Share of other captions that name the category.
+    Agreement,
+}
+
+impl Signal {
+    /// All of them, in the order of [`signals`].
+    pub const ALL: [Self; 10] = [
+        Self::Pooled,
+        Self::PooledCentred,
+        Self::PooledStandardised,
+        Self::Patches,
+        Self::PatchesCentred,
+        Self::DecoderReading,
+        Self::DecoderReadingCentred,
+        Self::ImageDrop,
+        Self::LogProbability,
+        Self::Agreement,
+    ];
+
+    /// As files and tables name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pooled => "pooled",
+            Self::PooledCentred => "pooled-centred",
+            Self::PooledStandardised => "pooled-standardised",
+            Self::Patches => "patches",
+            Self::PatchesCentred => "patches-centred",
+            Self::DecoderReading => "decoder-reading",
+            Self::DecoderReadingCentred => "decoder-reading-centred",
+            Self::ImageDrop => "image-drop",
+            Self::LogProbability => "log-probability",
+            Self::Agreement => "agreement",
+        }
+    }
+}
+
+/// What the decoder made of one caption and its image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecoderView {
+    /// For each token asked for the highest log-probability at an image position, nats.
+    pub readings: Vec<f64>,
+    /// For each mention the log-probability of its tokens, nats.
+    pub log_probabilities: Vec<f64>,
+    /// The same with a blank image, nats.
+    pub blank_log_probabilities: Vec<f64>,
+}
+
+/// All that signals of some captions are computed from, one caption to an image.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    /// One for each image, in order.
+    pub captions: &'a [Captioned],
+    /// What the verifier made of each image; with patches, or the patches' signals say what the pooled ones say.
+    pub images: &'a [ImageEmbedding],
+    /// What the decoder made of each caption; readings of `tokens`.
+    pub views: &'a [DecoderView],
+    /// Tokens that were read at image positions, sorted.
+    pub tokens: &'a [u32],
+    /// For each image the categories that each of several other captions names.
+    pub others: &'a [Vec<BTreeSet<usize>>],
+}
+
+/// All tokens that spell mentions of some captions, sorted: what is to be read at image positions.
+pub fn mention_tokens<'a>(captions: impl IntoIterator<Item = &'a Captioned>) -> Vec<u32> {
+    let of_caption =
+        |caption: &'a Captioned| caption.units.iter().flat_map(|unit| spelling(caption, unit));
+    let tokens: BTreeSet<u32> = captions.into_iter().flat_map(of_caption).copied().collect();
+    tokens.into_iter().collect()
+}
+
+/// The tokens that spell a mention.
+fn spelling<'a>(caption: &'a Captioned, unit: &Unit) -> &'a [u32] {
+    &caption.tokens[unit.tokens.clone()]
+}
+
+/// Lets the decoder look at each caption and its image, with every adapter off: one pass over the prompt, and two over prompt
+/// and caption, the second with a blank image. `captions[i]` is about task `i` of the source; `tokens` are read at image
+/// positions. `advance` is told how many more are done, from any thread.
+///
+/// # Errors
+/// What the source reports about a task.
+pub fn decoder_views(
+    policy: &Llava,
+    source: &dyn TaskSource,
+    captions: &[Captioned],
+    tokens: &[u32],
+    advance: &(dyn Fn(usize) + Sync),
+) -> Result<Vec<DecoderView>, AlignError> {
+    let base = policy.without_lora();
+    let shares = over_shares(captions, shares_on(&base.device()), |share| {
+        let mut views = Vec::with_capacity(share.len());
+        for batch in share.chunks(BATCH) {
+            let tasks = batch.iter().map(|caption| source.task(caption.task));
+            let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
+            views.extend(views_of(&base, &tasks, batch, tokens));
+            advance(batch.len());
+        }
+        Ok(views)
+    });
+    Ok(shares.into_iter().collect::<Result<Vec<_>, AlignError>>()?.concat())
+}
+
+/// The same of one batch.
+fn views_of(
+    base: &Llava,
+    tasks: &[Task],
+    captions: &[Captioned],
+    tokens: &[u32],
+) -> Vec<DecoderView> {
+    let features = base.image_features(pictures(tasks, &base.device()));
+    let mut examples = Vec::with_capacity(captions.len());
+    for (image, (task, caption)) in tasks.iter().zip(captions).enumerate() {
+        examples.push(Example { prompt: &task.prompt, image, response: &caption.tokens });
+    }
+    let readings = base.read_images(&examples, &features, tokens, READ_LAYERS);
+    let seen = mention_log_probabilities(base, &examples, &features, captions);
+    let (blank, shown) = blanks(base, tasks);
+    let blind: Vec<Example<'_>> = examples
+        .iter()
+        .zip(shown)
+        .map(|(example, image)| Example { image, ..example.clone() })
+        .collect();
+    let unseen = mention_log_probabilities(base, &blind, &blank, captions);
+    readings
+        .into_iter()
+        .zip(seen.into_iter().zip(unseen))
+        .map(|(readings, (log_probabilities, blank_log_probabilities))| DecoderView {
+            readings,
+            log_probabilities,
+            blank_log_probabilities,
+        })
+        .collect()
+}
+
+/// Features of blank pictures of the tasks' sizes, one of each size, and which of them stands for each task. A blank picture
+/// is the processor's mean colour.
+fn blanks(base: &Llava, tasks: &[Task]) -> (ImageFeatures, Vec<usize>) {
+    let mut sizes: Vec<((u32, u32), usize)> = Vec::new();
+    let mut blanks: Vec<PixelValues> = Vec::new();
+    let mut shown = Vec::with_capacity(tasks.len());
+    for Task { image, .. } in tasks {
+        let size = (image.picture_size, image.values.len());
+        let known = sizes.iter().position(|known| *known == size);
+        shown.push(known.unwrap_or(sizes.len()));
+        if known.is_none() {
+            sizes.push(size);
+            blanks.push(PixelValues { values: vec![0.0; image.values.len()], ..image.clone() });
+        }
+    }
+    (base.image_features(Pictures::new(&blanks, &base.device())), shown)
+}
+
+/// For each caption the log-probability of each of its mentions, nats.
+fn mention_log_probabilities(
+    base: &Llava,
+    examples: &[Example<'_>],
+    features: &ImageFeatures,
+    captions: &[Captioned],
+) -> Vec<Vec<f64>> {
+    let states = base.response_states(examples, features);
+    let all = floats(&base.log_probabilities(&states, 1.0).0);
+    let mut rest = all.as_slice();
+    let mut found = Vec::with_capacity(captions.len());
+    for caption in captions {
+        let (own, others) = rest.split_at(caption.tokens.len());
+        rest = others;
+        let of_unit =
+            |unit: &Unit| own[unit.tokens.clone()].iter().map(|&one| f64::from(one)).sum();
+        found.push(caption.units.iter().map(of_unit).collect());
+    }
+    found
+}
+
+/// The categories that each of `samples` captions of every task names, sampled anew, with the policy as it is given.
+/// `sampling.seed` must be another than that of the captions whose mentions are judged; `length` is that of the longest
+/// prompt and response together, tokens.
+///
+/// # Errors
+/// What the source reports about a task; see [`caption`].
+pub fn categories_of_others(
+    policy: &Llava,
+    judge: &mut Judge,
+    source: &dyn TaskSource,
+    length: usize,
+    samples: usize,
+    sampling: &Sampling,
+    advance: &(dyn Fn(usize) + Sync),
+) -> Result<Vec<Vec<BTreeSet<usize>>>, AlignError> {
+    let (count, at_once) = (source.count(), tasks_at_once(policy, length));
+    let mut found = vec![Vec::with_capacity(samples); count];
+    for first in (0..count).step_by(at_once) {
+        let part = first..count.min(first + at_once);
+        let streams: Vec<u64> = part.clone().map(|at| at as u64).collect();
+        let tasks = part.map(|at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
+        let encoded = encode(policy, &judge.verifier, &tasks)?;
+        let (tasks, encoded, streams) = (&tasks[..], &encoded, &streams[..]);
+        let request = Request { tasks, encoded, streams, samples, sampling, advance };
+        for written in caption(policy, judge, &request)? {
+            let named = written.units.iter().map(|unit| unit.category).collect();
+            found[first + written.task].push(named);
+        }
+    }
+    Ok(found)
+}
+
+/// Mean and standard deviation of a score over images that do not mention its name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// Mean.
+    pub mean: f64,
+    /// Standard deviation (n).
+    pub deviation: f64,
+}
+
+impl Spread {
+    fn of(values: &[f64]) -> Self {
+        let count = values.len().max(1) as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let square = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+        Self { mean, deviation: square.sqrt() }
+    }
+
+    /// Of several names together, for those that are mentioned nearly everywhere.
+    fn usual<'a>(known: impl Iterator<Item = &'a Self>) -> Self {
+        let known: Vec<&Self> = known.collect();
+        let count = known.len().max(1) as f64;
+        let mean = known.iter().map(|spread| spread.mean).sum::<f64>() / count;
+        let deviation = known.iter().map(|spread| spread.deviation).sum::<f64>() / count;
+        Self { mean, deviation: if deviation > 0.0 { deviation } else { 1.0 } }
+    }
+}
+
+/// What a name scores where it is not mentioned, by name: what its scores are centred by.
+#[derive(Clone, Debug, PartialEq)]
+struct Spreads<Name> {
+    known: BTreeMap<Name, Spread>,
+    usual: Spread,
+}
+
+impl<Name: Ord + Clone> Spreads<Name> {
+    /// `names` with their categories, `named[i]` the categories that the caption of image `i` names.
+    fn of(
+        names: &BTreeMap<Name, usize>,
+        named: &[BTreeSet<usize>],
+        score: impl Fn(usize, &Name) -> f64,
+    ) -> Self {
+        let mut known = BTreeMap::new();
+        for (name, category) in names {
+            let others = (0..named.len()).filter(|&image| !named[image].contains(category));
+            let values: Vec<f64> = others.map(|image| score(image, name)).collect();
+            if values.len() >= LEAST_IMAGES.min(named.len()) {
+                known.insert(name.clone(), Spread::of(&values));
+            }
+        }
+        let usual = Spread::usual(known.values());
+        Self { known, usual }
+    }
+
+    fn get(&self, name: &Name) -> Spread {
+        let found = self.known.get(name).copied().unwrap_or(self.usual);
+        if found.deviation > 0.0 { found } else { Spread { mean: found.mean, ..self.usual } }
+    }
+}
+
+/// What the names of some captions score where they are not mentioned, from calibration images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NameScales {
+    pooled: Spreads<String>,
+    patches: Spreads<String>,
+    reading: Spreads<Vec<u32>>,
+}
+
+impl NameScales {
+    /// Looks every name that `captions` mention up in the calibration images whose captions do not name its category. The
+    /// verifier must know the names.
+    pub fn new<'a>(
+        calibration: &Evidence<'_>,
+        verifier: &Verifier,
+        captions: impl IntoIterator<Item = &'a Captioned>,
+    ) -> Self {
+        let (mut forms, mut spellings) = (BTreeMap::new(), BTreeMap::new());
+        for caption in captions {
+            for unit in &caption.units {
+                forms.insert(unit.form.clone(), unit.category);
+                spellings.insert(spelling(caption, unit).to_vec(), unit.category);
+            }
+        }
+        let of_caption =
+            |caption: &Captioned| caption.units.iter().map(|unit| unit.category).collect();
+        let named: Vec<BTreeSet<usize>> = calibration.captions.iter().map(of_caption).collect();
+        let in_regions = |regions| {
+            Spreads::of(&forms, &named, |image, form: &String| {
+                cosine(verifier, &calibration.images[image], form, regions)
+            })
+        };
+        Self {
+            pooled: in_regions(Regions::Whole),
+            patches: in_regions(Regions::Patches),
+            reading: Spreads::of(&spellings, &named, |image, spelling: &Vec<u32>| {
+                reading(&calibration.views[image], calibration.tokens, spelling)
+            }),
+        }
+    }
+}
+
+/// Cosine of a known name with regions of an image, neither centred nor noisy.
+fn cosine(verifier: &Verifier, image: &ImageEmbedding, form: &str, regions: Regions) -> f64 {
+    let text = verifier.known().get(form).expect("names are learned before they are scored");
+    let regions = if image.parts.is_empty() { Regions::Whole } else { regions };
+    image.score(text, regions)
+}
+
+/// Mean over the tokens of a spelling of what was read of each.
+fn reading(view: &DecoderView, tokens: &[u32], spelling: &[u32]) -> f64 {
+    let of_token = |token: &u32| {
+        let column = tokens.binary_search(token).expect("tokens of mentions are read");
+        view.readings[column]
+    };
+    spelling.iter().map(of_token).sum::<f64>() / spelling.len().max(1) as f64
+}
+
+/// The signals of every mention, caption by caption, each in the order of [`Signal::ALL`].
+///
+/// # Panics
+/// The verifier does not know a name, or a token of a mention was not read.
+pub fn signals(evidence: &Evidence<'_>, verifier: &Verifier, scales: &NameScales) -> Vec<Vec<f64>> {
+    let mut rows = Vec::new();
+    for (index, caption) in evidence.captions.iter().enumerate() {
+        let (image, view) = (&evidence.images[caption.task], &evidence.views[index]);
+        let others = &evidence.others[caption.task];
+        for (at, unit) in caption.units.iter().enumerate() {
+            let pooled = cosine(verifier, image, &unit.form, Regions::Whole);
+            let patches = cosine(verifier, image, &unit.form, Regions::Patches);
+            let own = spelling(caption, unit);
+            let read = reading(view, evidence.tokens, own);
+            let (pooled_scale, patches_scale) =
+                (scales.pooled.get(&unit.form), scales.patches.get(&unit.form));
+            let log_probability = view.log_probabilities[at];
+            let agreeing = others.iter().filter(|named| named.contains(&unit.category)).count();
+            rows.push(vec![
+                pooled,
+                pooled - pooled_scale.mean,
+                (pooled - pooled_scale.mean) / pooled_scale.deviation,
+                patches,
+                patches - patches_scale.mean,
+                read,
+                read - scales.reading.get(&own.to_vec()).mean,
+                log_probability - view.blank_log_probabilities[at],
+                log_probability,
+                agreeing as f64 / others.len().max(1) as f64,
+            ]);
+        }
+    }
+    rows
+}

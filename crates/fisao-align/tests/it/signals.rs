@@ -1,0 +1,169 @@
+//! Signals about mentions on a tiny random model.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fisao_align::captions::{Captioned, describe, look_at_all};
+use fisao_align::error::AlignError;
+use fisao_align::signals::{
+    DecoderView, Evidence, NameScales, Signal, categories_of_others, decoder_views, mention_tokens,
+    signals,
+};
+use fisao_align::tasks::{Task, TaskSource};
+use fisao_models::generation::Sampling;
+use fisao_models::llava::Llava;
+use fisao_models::lora::LoraConfig;
+
+use crate::trainer::{Noise, models};
+
+/// Absolute tolerance of log-probabilities in f32.
+const TOLERANCE: f64 = 1e-5;
+
+/// The same prompts about blank pictures.
+struct Blank;
+
+impl TaskSource for Blank {
+    fn count(&self) -> usize {
+        Noise.count()
+    }
+
+    fn task(&self, index: usize) -> Result<Task, AlignError> {
+        let mut task = Noise.task(index)?;
+        task.image.values.fill(0.0);
+        Ok(task)
+    }
+}
+
+/// Captions of all tasks, hot enough to name something.
+fn captions(policy: &Llava) -> Vec<Captioned> {
+    let (_, mut judge) = models();
+    let tasks: Vec<Task> = (0..Noise.count()).map(|at| Noise.task(at).unwrap()).collect();
+    let sampling = Sampling { max_new_tokens: 14, temperature: 1.5, seed: 1 };
+    describe(policy, &mut judge, &tasks, &sampling, &|_| {}).unwrap().0
+}
+
+fn views(policy: &Llava, source: &dyn TaskSource, captions: &[Captioned]) -> Vec<DecoderView> {
+    decoder_views(policy, source, captions, &mention_tokens(captions), &|_| {}).unwrap()
+}
+
+#[test]
+fn what_the_decoder_says_does_not_depend_on_batching() {
+    let (policy, _) = models();
+    let captions = captions(&policy);
+    let tokens = mention_tokens(&captions);
+    assert!(captions.iter().map(|caption| caption.units.len()).sum::<usize>() > 10);
+    let together = views(&policy, &Noise, &captions);
+    for (caption, together) in captions.iter().zip(&together) {
+        let one = std::slice::from_ref(caption);
+        let alone = decoder_views(&policy, &Noise, one, &tokens, &|_| {}).unwrap().remove(0);
+        let pairs = [
+            (&alone.readings, &together.readings),
+            (&alone.log_probabilities, &together.log_probabilities),
+            (&alone.blank_log_probabilities, &together.blank_log_probabilities),
+        ];
+        for (alone, together) in pairs {
+            assert_eq!(alone.len(), together.len());
+            let close = alone.iter().zip(together).all(|(a, b)| (a - b).abs() < TOLERANCE);
+            assert!(close, "{alone:?} {together:?}");
+        }
+    }
+}
+
+#[test]
+fn log_probabilities_are_those_of_the_mentions_own_tokens() {
+    let (policy, _) = models();
+    let captions = captions(&policy);
+    for (caption, view) in captions.iter().zip(views(&policy, &Noise, &captions)) {
+        // The sampler reports them of the distribution it drew from: at temperature 1.5 they are others.
+        for (unit, found) in caption.units.iter().zip(&view.log_probabilities) {
+            let task = Noise.task(caption.task).unwrap();
+            let pictures =
+                fisao_align::captions::pictures(std::slice::from_ref(&task), &policy.device());
+            let features = policy.image_features(pictures);
+            let end = unit.tokens.end;
+            let example = fisao_models::sequences::Example {
+                prompt: &task.prompt,
+                image: 0,
+                response: &caption.tokens[..end],
+            };
+            let states = policy.response_states(&[example], &features);
+            let all = fisao_models::parameters::floats(&policy.log_probabilities(&states, 1.0).0);
+            let expected: f64 = all[unit.tokens.clone()].iter().map(|&one| f64::from(one)).sum();
+            assert!((found - expected).abs() < TOLERANCE, "{found} {expected}");
+        }
+    }
+}
+
+#[test]
+fn nothing_drops_where_the_picture_is_blank_already() {
+    let (policy, _) = models();
+    let captions = captions(&policy);
+    let drops = |source: &dyn TaskSource| -> Vec<f64> {
+        let views = views(&policy, source, &captions);
+        let of_view = |view: DecoderView| {
+            let pairs = view.log_probabilities.into_iter().zip(view.blank_log_probabilities);
+            pairs.map(|(seen, blank)| seen - blank).collect::<Vec<_>>()
+        };
+        views.into_iter().flat_map(of_view).collect()
+    };
+    assert!(drops(&Blank).iter().all(|drop| drop.abs() < TOLERANCE), "{:?}", drops(&Blank));
+    assert!(drops(&Noise).iter().any(|drop| drop.abs() > 100.0 * TOLERANCE), "{:?}", drops(&Noise));
+}
+
+#[test]
+fn the_adapter_takes_no_part() {
+    let (policy, _) = models();
+    let captions = captions(&policy);
+    let mut adapted = policy.clone();
+    adapted.add_lora(&LoraConfig { rank: 2, ..LoraConfig::default() }, 3).unwrap();
+    adapted.visit_lora_mut(&mut |_, mut matrix| {
+        let count = matrix.values().len();
+        matrix.set_values(vec![0.3; count]);
+    });
+    assert_eq!(views(&policy, &Noise, &captions), views(&adapted, &Noise, &captions));
+}
+
+#[test]
+fn a_row_holds_each_signal_at_its_place() {
+    let (policy, mut judge) = models();
+    let captions = captions(&policy);
+    let images = look_at_all(&judge.verifier, &Noise).unwrap();
+    judge.verifier.learn(["dog", "cat", "car"]).unwrap();
+    let tokens = mention_tokens(&captions);
+    let views = views(&policy, &Noise, &captions);
+    let sampling = Sampling { max_new_tokens: 14, temperature: 1.5, seed: 99 };
+    let others =
+        categories_of_others(&policy, &mut judge, &Noise, 24, 3, &sampling, &|_| {}).unwrap();
+    assert!(others.len() == Noise.count() && others.iter().all(|named| named.len() == 3));
+    let evidence = Evidence {
+        captions: &captions,
+        images: &images,
+        views: &views,
+        tokens: &tokens,
+        others: &others,
+    };
+    let scales = NameScales::new(&evidence, &judge.verifier, &captions);
+    let rows = signals(&evidence, &judge.verifier, &scales);
+    let mut rows = rows.iter();
+    let at = |signal: Signal| Signal::ALL.iter().position(|other| *other == signal).unwrap();
+    let mut by_name: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    for (caption, view) in captions.iter().zip(&views) {
+        for (unit, log_probability) in caption.units.iter().zip(&view.log_probabilities) {
+            let row = rows.next().unwrap();
+            assert_eq!(row.len(), Signal::ALL.len());
+            let pooled = judge.verifier.score(&images[caption.task], &unit.form);
+            assert!((row[at(Signal::Pooled)] - pooled).abs() < 1e-12);
+            assert!((row[at(Signal::LogProbability)] - log_probability).abs() < 1e-12);
+            let holds = |named: &&BTreeSet<usize>| named.contains(&unit.category);
+            let agreeing = others[caption.task].iter().filter(holds).count();
+            assert!((row[at(Signal::Agreement)] - agreeing as f64 / 3.0).abs() < 1e-12);
+            let centred = row[at(Signal::PooledCentred)];
+            by_name.entry(unit.form.clone()).or_default().push((pooled, centred));
+        }
+    }
+    assert!(rows.next().is_none());
+    // A centre is one number for each name.
+    for pairs in by_name.values() {
+        let centre = pairs[0].0 - pairs[0].1;
+        assert!(pairs.iter().all(|(pooled, centred)| (pooled - centred - centre).abs() < 1e-12));
+    }
+}

@@ -1,0 +1,73 @@
+//! What the head reads at image positions, against a plain pass over the prompt.
+
+use burn::tensor::activation::log_softmax;
+use fisao_models::attention::Mask;
+use fisao_models::llama::Pass;
+use fisao_models::parameters::floats;
+use fisao_models::sequences::Example;
+use fisao_testkit::tiny;
+
+/// Absolute tolerance of log-probabilities in f32.
+const TOLERANCE: f64 = 1e-5;
+
+#[test]
+fn readings_are_what_a_plain_pass_gives_at_image_positions() {
+    let model = tiny::tiny_llava(5);
+    let features = model.image_features(tiny::pixels(2, 6));
+    let tokens = [4, 9, 30];
+    for image in 0..2 {
+        let prompt = tiny::prompt(&[7, 12, 5]);
+        let example = Example { prompt: &prompt, image, response: &[8, 2] };
+        let found = model.read_images(&[example], &features, &tokens, 1);
+        let rows = vec![prompt.clone()];
+        let x = model.embed(&rows, &[image], &features);
+        let positions: Vec<usize> = (0..prompt.len()).collect();
+        let mask = Mask::causal();
+        let pass = Pass { batch: 1, positions: &positions, mask: &mask, wanted: None };
+        let states = model.language_model().forward(x, &pass, None);
+        let all = floats(&log_softmax(model.language_model().logits(states), 1));
+        let vocabulary = model.config().text.vocab_size;
+        for (at, &token) in tokens.iter().enumerate() {
+            let expected = (0..prompt.len())
+                .filter(|&position| prompt[position] == model.config().image_token_id)
+                .map(|position| f64::from(all[position * vocabulary + token as usize]))
+                .fold(f64::NEG_INFINITY, f64::max);
+            assert!((found[0][at] - expected).abs() < TOLERANCE, "{} {expected}", found[0][at]);
+        }
+    }
+}
+
+#[test]
+fn readings_depend_on_neither_batch_nor_what_follows_the_image() {
+    let model = tiny::tiny_llava(5);
+    let features = model.image_features(tiny::pixels(3, 6));
+    let tokens = [4, 9, 30];
+    let prompts = [tiny::prompt(&[7]), tiny::prompt(&[7, 12, 5, 9]), tiny::prompt(&[])];
+    let example =
+        |at: usize| Example { prompt: &prompts[at], image: 2 - at, response: &[8, 2][..at.min(1)] };
+    let together = model.read_images(&[example(0), example(1), example(2)], &features, &tokens, 2);
+    let other = tiny::prompt(&[3, 3]);
+    for (at, together) in together.iter().enumerate() {
+        let alone = model.read_images(&[example(at)], &features, &tokens, 2);
+        let asked_otherwise = Example { prompt: &other, ..example(at) };
+        let asked_otherwise = model.read_images(&[asked_otherwise], &features, &tokens, 2);
+        for column in 0..tokens.len() {
+            assert!((together[column] - alone[0][column]).abs() < TOLERANCE);
+            assert!((together[column] - asked_otherwise[0][column]).abs() < TOLERANCE);
+        }
+    }
+    assert!((together[0][0] - together[1][0]).abs() > 1e-4, "images differ: {together:?}");
+}
+
+#[test]
+fn more_layers_read_at_least_as_much() {
+    let model = tiny::tiny_llava(5);
+    let features = model.image_features(tiny::pixels(1, 6));
+    let prompt = tiny::prompt(&[7]);
+    let example = Example { prompt: &prompt, image: 0, response: &[] };
+    let all: Vec<u32> = (0..32).collect();
+    let read = |depth| model.read_images(std::slice::from_ref(&example), &features, &all, depth);
+    let (last, both) = (read(1).remove(0), read(2).remove(0));
+    assert!(last.iter().zip(&both).all(|(last, both)| last <= both));
+    assert!(last.iter().zip(&both).any(|(last, both)| last < both));
+}
