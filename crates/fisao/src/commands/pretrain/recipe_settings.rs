@@ -71,7 +71,7 @@ pub(super) fn resolve(world: WorldKind, seed: u64, set: &[String]) -> anyhow::Re
             }
             "clip-least-prominence" => config.least_prominence = amount(key, &value)?,
             "clip-companion-rate" => {
-                config.picture_insertion.companion_rate = probability(key, &value)?
+                config.picture_insertion.companion_rate = probability(key, &value)?;
             }
             "caption-steps" => config.captioning.steps = count(key, &value)?,
             "caption-batch" => config.captioning.batch = count(key, &value)? as usize,
@@ -188,7 +188,7 @@ mod tests {
                 .iter()
                 .any(|key| line.starts_with(key))
         };
-        let old: String = text.lines().filter(newer).map(|line| format!("{line}\n")).collect();
+        let old = text.lines().filter(newer).collect::<Vec<_>>().join("\n");
         assert_eq!(old.lines().count() + 3, text.lines().count(), "{text}");
         assert_eq!(toml::from_str::<RecipeSettings>(&old).unwrap(), settings);
         let hard = RecipeSettings::of(&resolve(WorldKind::Hard, 0, &[]).unwrap());
