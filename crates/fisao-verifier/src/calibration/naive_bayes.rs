@@ -18,7 +18,7 @@ const LEAST_SHARE: f64 = 0.005;
 /// Precision of the normal priors of a, b and c at 0: a is free, b has a deviation of 4.5, c one of 0.45. They keep the
 /// ratio finite where the classes do not overlap, and flat where few hallucinated mentions could bend it at will.
 const PRECISIONS: [f64; 3] = [0.0, 0.05, 5.0];
-/// Newton steps of a logistic regression in each M step; it goes on from where the last one ended.
+/// Newton steps of a logistic regression in each M step; each M step starts at the weights of the one before.
 const NEWTON_STEPS: usize = 2;
 /// Longest Newton step, in log-odds.
 const LONGEST_STEP: f64 = 2.0;

@@ -15,7 +15,7 @@
 //! which at an AUC of 0.8 shows no two humps. This is the method of moments of Anandkumar, Hsu and Kakade (*A Method of
 //! Moments for Mixture Models and Hidden Markov Models*, arXiv 1203.0683) for two classes, and with covariances the triplet
 //! method of Fu et al. (*Fast and Three-rious*, arXiv 2002.11955). Moments are taken of normal scores, which no outlier
-//! moves; they are noisy, so maximum likelihood goes on from them (`naive_bayes.rs`) and gives every mention its
+//! moves; they are noisy, so maximum likelihood starts from them (`naive_bayes.rs`) and gives every mention its
 //! `q_i` = P(correct | x₁, x₂, x₃), with which the class mean of any function of the score is
 //!
 //! ```text
