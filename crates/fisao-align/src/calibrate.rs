@@ -4,45 +4,41 @@ use std::collections::BTreeSet;
 
 use fisao_models::parallel::{cores, over_shares};
 use fisao_verifier::calibration::{
-    Anchors, Bootstrap, Calibration, CalibrationError, Centres, Labels, UnlabelledConfig,
+    Anchors, Bootstrap, Calibration, CalibrationError, Centres, UnlabelledConfig, Views,
     bootstrap_annotated, centres, fit_annotated, fit_sentences, fit_unlabelled,
 };
-
-use fisao_verifier::mentions::ObjectVocabulary;
-use fisao_verifier::scorer::{ImageEmbedding, Verifier};
+use fisao_verifier::mentions::{ObjectVocabulary, Unit};
+use fisao_verifier::scorer::{ImageEmbedding, Regions, Verifier};
 
 use crate::captions::{Captioned, Judge};
 use crate::error::AlignError;
+use crate::region_weights::{region_weights, unlabelled_region_weights};
+use crate::views::MentionViews;
 
 /// How far images are shifted against captions to make mismatched pairs.
 const MISMATCH: usize = 7;
 
-/// Scores of the policy's own mentions, with the truth about them where it is known.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct OwnMentions {
-    /// One per mention.
-    pub scores: Vec<f64>,
-    /// Whether the image holds the object; empty without annotations.
-    pub correct: Vec<bool>,
+/// What tells correct mentions from hallucinated ones.
+#[derive(Debug, Clone, Copy)]
+pub enum Supervision<'a> {
+    /// The categories of each task's image.
+    Annotations(&'a [BTreeSet<String>]),
+    /// No annotation: the scores themselves and, where they show no two humps, what the decoder says of each mention.
+    None(&'a MentionViews),
 }
 
-/// Collects the mentions of `captions`; `truth[task]` are the categories of each image.
-pub fn own_mentions(
+/// Of every mention of some captions whether its image holds the category; `truth[task]` are the categories of each image.
+pub fn correct_mentions(
     captions: &[Captioned],
-    judge: &Judge,
-    truth: Option<&[BTreeSet<String>]>,
-) -> OwnMentions {
-    let mut mentions = OwnMentions::default();
-    for caption in captions {
-        for (unit, &score) in caption.units.iter().zip(&caption.scores) {
-            mentions.scores.push(score);
-            if let Some(truth) = truth {
-                let name = judge.vocabulary.category(unit.category);
-                mentions.correct.push(truth[caption.task].contains(name));
-            }
-        }
-    }
-    mentions
+    vocabulary: &ObjectVocabulary,
+    truth: &[BTreeSet<String>],
+) -> Vec<bool> {
+    let of_caption = |caption: &Captioned| {
+        let truth = &truth[caption.task];
+        let present = |unit: &Unit| truth.contains(vocabulary.category(unit.category));
+        caption.units.iter().map(present).collect::<Vec<_>>()
+    };
+    captions.iter().flat_map(of_caption).collect()
 }
 
 /// Images without a name that its centre is taken from, at least; fewer say little, and often hold what their captions
@@ -50,11 +46,8 @@ pub fn own_mentions(
 const LEAST_MISMATCHED: usize = 10;
 
 /// Estimates what scores of correct and hallucinated mentions look like; `images[task]` is what the verifier made of each
-/// image. Where scores are to be [centred](fisao_verifier::scorer::ScoreConfig::centred), the centres are found first, and
-/// `judge` scores by them from then on.
-///
-/// With [`Labels::Annotations`] `truth[task]` holds the categories of each image; with
-/// [`Labels::None`] it is not looked at.
+/// image. Weights of [regions](Regions::Auto) come first, where they are to be found, then the centres, where scores are to be
+/// [centred](fisao_verifier::scorer::ScoreConfig::centred); `judge` scores by both from then on.
 ///
 /// # Errors
 /// [`CalibrationError`] when the mentions do not allow an estimate, as text in
@@ -63,10 +56,23 @@ pub fn calibrate(
     captions: &[Captioned],
     images: &[ImageEmbedding],
     judge: &mut Judge,
-    labels: Labels,
-    truth: Option<&[BTreeSet<String>]>,
+    supervision: Supervision<'_>,
 ) -> Result<Calibration, AlignError> {
     let refused = |error: CalibrationError| AlignError::Setting(error.to_string());
+    let weights = if judge.verifier.score_config().regions == Regions::Auto {
+        let (verifier, vocabulary) = (&judge.verifier, &judge.vocabulary);
+        Some(match supervision {
+            Supervision::Annotations(truth) => {
+                region_weights(captions, images, verifier, vocabulary, truth)?
+            }
+            Supervision::None(_) => {
+                unlabelled_region_weights(captions, images, verifier, vocabulary)?
+            }
+        })
+    } else {
+        None
+    };
+    judge.verifier.set_weights(weights.unwrap_or_default());
     let centres = if judge.verifier.score_config().centred {
         let (verifier, vocabulary) = (&mut judge.verifier, &judge.vocabulary);
         Some(mismatched_centres(captions, images, verifier, vocabulary)?)
@@ -74,28 +80,33 @@ pub fn calibrate(
         None
     };
     judge.verifier.set_centres(centres.clone());
-    let mut mentions = own_mentions(captions, judge, truth);
-    mentions.scores = scores_of(captions, images, &judge.verifier);
-    let mut calibration = match labels {
-        Labels::Annotations => {
-            let OwnMentions { scores, correct } = &mentions;
-            let calibration = fit_annotated(scores, correct).map_err(refused)?;
-            let own: Vec<usize> = captions
-                .iter()
-                .enumerate()
-                .flat_map(|(index, caption)| caption.units.iter().map(move |_| index))
-                .collect();
-            let intervals = bootstrap_annotated(scores, correct, &own, &Bootstrap::default());
+    let scores = scores_of(captions, images, &judge.verifier);
+    // Of the caption that each mention stands in.
+    let numbers: Vec<usize> = captions
+        .iter()
+        .enumerate()
+        .flat_map(|(number, caption)| caption.units.iter().map(move |_| number))
+        .collect();
+    let mut calibration = match supervision {
+        Supervision::Annotations(truth) => {
+            let correct = correct_mentions(captions, &judge.vocabulary, truth);
+            let calibration = fit_annotated(&scores, &correct).map_err(refused)?;
+            let bootstrap = Bootstrap::default();
+            let intervals = bootstrap_annotated(&scores, &correct, &numbers, &bootstrap);
             Calibration { intervals: Some(intervals.map_err(refused)?), ..calibration }
         }
-        Labels::None => {
-            let mismatched = mismatched_scores(captions, images, &judge.verifier);
-            let anchors = Anchors { mismatched: &mismatched, log_prob_drops: None, views: None };
-            fit_unlabelled(&mentions.scores, &anchors, &UnlabelledConfig::default())
-                .map_err(refused)?
+        Supervision::None(MentionViews { image_drops, agreements }) => {
+            let views = Views { second: image_drops, third: agreements, captions: Some(&numbers) };
+            let anchors = Anchors {
+                mismatched: &mismatched_scores(captions, images, &judge.verifier),
+                log_prob_drops: None,
+                views: Some(views),
+            };
+            fit_unlabelled(&scores, &anchors, &UnlabelledConfig::default()).map_err(refused)?
         }
     };
     calibration.centres = centres;
+    calibration.weights = weights;
     let sentences = captions
         .iter()
         .map(|caption| sentence_score(caption, images, judge))
@@ -105,7 +116,11 @@ pub fn calibrate(
 }
 
 /// Scores of all mentions by the verifier as it is now.
-fn scores_of(captions: &[Captioned], images: &[ImageEmbedding], verifier: &Verifier) -> Vec<f64> {
+pub(crate) fn scores_of(
+    captions: &[Captioned],
+    images: &[ImageEmbedding],
+    verifier: &Verifier,
+) -> Vec<f64> {
     let of_caption = |caption: &Captioned| {
         let image = &images[caption.task];
         let scores = caption.units.iter().map(|unit| verifier.score(image, &unit.form));

@@ -17,11 +17,13 @@ pub mod objective;
 pub mod ppo;
 pub mod preference;
 pub mod recall;
+pub mod region_weights;
 pub mod rollout;
 pub mod signals;
 pub mod tasks;
 pub mod trainer;
 pub mod update;
+pub mod views;
 
 pub use config::AlignConfig;
 pub use error::AlignError;

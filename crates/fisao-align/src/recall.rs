@@ -140,11 +140,20 @@ impl PairedCounts {
         let images = policy.len();
         let mean = |values: &[f64]| values.iter().sum::<f64>() / images as f64;
         let differences: Vec<f64> = policy.iter().zip(&base).map(|(a, b)| a - b).collect();
-        let centre = mean(&differences);
-        let squares: f64 = differences.iter().map(|d| (d - centre).powi(2)).sum();
-        let error = (squares / images.saturating_sub(1).max(1) as f64 / images as f64).sqrt();
+        let error = standard_error(&differences);
         Self { images, policy: mean(&policy), base: mean(&base), error }
     }
+}
+
+/// Standard error of the mean of some values; 0 of fewer than two.
+pub(crate) fn standard_error(values: &[f64]) -> f64 {
+    let count = values.len() as f64;
+    if values.len() < 2 {
+        return 0.0;
+    }
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (squares / (count - 1.0) / count).sqrt()
 }
 
 /// The multiplier and what it has seen; part of a run's state.

@@ -29,7 +29,7 @@ use fisao_models::parallel::{over_shares, shares_on};
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_verifier::mentions::Unit;
-use fisao_verifier::scorer::{ImageEmbedding, Regions, Verifier};
+use fisao_verifier::scorer::{ImageEmbedding, RegionWeights, Regions, Verifier};
 
 use crate::captions::{Captioned, Judge, Request, caption, encode, pictures, tasks_at_once};
 use crate::error::AlignError;
@@ -39,6 +39,10 @@ use crate::tasks::{Task, TaskSource};
 const BATCH: usize = 16;
 /// Layers whose states are read at image positions, from the last one back.
 const READ_LAYERS: usize = 1;
+/// Other captions of each image that are asked whether they name the same.
+pub const OTHER_CAPTIONS: usize = 4;
+/// Seeds of the other captions begin here, so that none is that of the captions that are judged.
+const OTHER_SEEDS: u64 = 1 << 32;
 /// Images without a name that its mean is taken from, at least.
 const LEAST_IMAGES: usize = 10;
 
@@ -236,9 +240,9 @@ fn mention_log_probabilities(
     found
 }
 
-/// The categories that each of `samples` captions of every task names, sampled anew, with the policy as it is given.
-/// `sampling.seed` must be another than that of the captions whose mentions are judged; `length` is that of the longest
-/// prompt and response together, tokens.
+/// The categories that each of [`OTHER_CAPTIONS`] captions of every task names, with the policy as it is given: sampled anew, at
+/// temperature 1, however the captions were chosen whose mentions are judged. `sampling` is how those were; `length` is
+/// that of the longest prompt and response together, tokens.
 ///
 /// # Errors
 /// What the source reports about a task; see [`caption`].
@@ -247,11 +251,12 @@ pub fn categories_of_others(
     judge: &mut Judge,
     source: &dyn TaskSource,
     length: usize,
-    samples: usize,
     sampling: &Sampling,
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Vec<BTreeSet<usize>>>, AlignError> {
     let (count, at_once) = (source.count(), tasks_at_once(policy, length));
+    let (samples, seed) = (OTHER_CAPTIONS, OTHER_SEEDS.wrapping_add(sampling.seed));
+    let sampling = &Sampling { temperature: 1.0, seed, ..sampling.clone() };
     let mut found = vec![Vec::with_capacity(samples); count];
     for first in (0..count).step_by(at_once) {
         let part = first..count.min(first + at_once);
@@ -372,7 +377,7 @@ impl NameScales {
 fn cosine(verifier: &Verifier, image: &ImageEmbedding, form: &str, regions: Regions) -> f64 {
     let text = verifier.known().get(form).expect("names are learned before they are scored");
     let regions = if image.parts.is_empty() { Regions::Whole } else { regions };
-    image.score(text, regions)
+    image.score(text, regions, RegionWeights::default())
 }
 
 /// Mean over the tokens of a spelling of what was read of each.
@@ -382,6 +387,12 @@ fn reading(view: &DecoderView, tokens: &[u32], spelling: &[u32]) -> f64 {
         view.readings[column]
     };
     spelling.iter().map(of_token).sum::<f64>() / spelling.len().max(1) as f64
+}
+
+/// Share of other captions of an image, by the categories they name, that name a mention's.
+pub(crate) fn agreement(unit: &Unit, others: &[BTreeSet<usize>]) -> f64 {
+    let agreeing = others.iter().filter(|named| named.contains(&unit.category)).count();
+    agreeing as f64 / others.len().max(1) as f64
 }
 
 /// The signals of every mention, caption by caption, each in the order of [`Signal::ALL`].
@@ -401,7 +412,6 @@ pub fn signals(evidence: &Evidence<'_>, verifier: &Verifier, scales: &NameScales
             let (pooled_scale, patches_scale) =
                 (scales.pooled.get(&unit.form), scales.patches.get(&unit.form));
             let log_probability = view.log_probabilities[at];
-            let agreeing = others.iter().filter(|named| named.contains(&unit.category)).count();
             rows.push(vec![
                 pooled,
                 pooled - pooled_scale.mean,
@@ -412,7 +422,7 @@ pub fn signals(evidence: &Evidence<'_>, verifier: &Verifier, scales: &NameScales
                 read - scales.reading.get(&own.to_vec()).mean,
                 log_probability - view.blank_log_probabilities[at],
                 log_probability,
-                agreeing as f64 / others.len().max(1) as f64,
+                agreement(unit, others),
             ]);
         }
     }

@@ -48,6 +48,20 @@ impl Answer {
     }
 }
 
+/// Tasks that are all in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct TaskList<'a>(pub &'a [Task]);
+
+impl TaskSource for TaskList<'_> {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn task(&self, index: usize) -> Result<Task, AlignError> {
+        Ok(self.0[index].clone())
+    }
+}
+
 /// A sequence of tasks; the same index always gives the same task.
 pub trait TaskSource: Sync {
     /// Number of tasks; they are gone through in a shuffled order, again and again.

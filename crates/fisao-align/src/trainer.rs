@@ -27,7 +27,7 @@ use crate::guards::{
 };
 use crate::objective::{Data, Objective};
 use crate::ppo::{KlController, KlEstimator, explained_variance};
-use crate::recall::{RecallConfig, RecallController, expected_correct};
+use crate::recall::{RecallConfig, RecallController, expected_correct, standard_error};
 use crate::rollout::{PhaseClock, Rollout, RolloutPlan, response_reward, roll_out, token_rewards};
 use crate::tasks::{Task, TaskSource};
 use crate::update::{Learner, UpdateReport, optimiser, update};
@@ -158,7 +158,7 @@ impl<'a> Trainer<'a> {
         let noise = correctness.as_ref().map_or(0.0, Correctness::noise);
         let recall_config = config.recall.for_noise(noise);
         let recall = config.constrains_recall().then(|| RecallController::new(rule.break_even()));
-        judge.verifier.set_centres(calibration.centres.clone());
+        judge.verifier.adopt(calibration);
         // All names at once and in one order: embedded as they come up, their last bits would depend on what came up
         // with them, and a resumed run would part from an uninterrupted one.
         judge.verifier.learn(judge.vocabulary.forms().map(|(form, _)| form))?;
@@ -318,11 +318,7 @@ impl<'a> Trainer<'a> {
         if let (Some(controller), Some(kl)) = (&mut self.kl, metrics.kl) {
             controller.update(kl, metrics.responses);
         }
-        if let Some(controller) = &self.recall {
-            let precision = controller.break_even(&self.recall_config);
-            let moved = self.rule.set_break_even(precision);
-            moved.map_err(|error| AlignError::Setting(error.to_string()))?;
-        }
+        self.follow_recall()?;
         self.iteration += 1;
         emit(AlignEvent::IterationFinished { metrics: Box::new(metrics.clone()) });
         match stop {
@@ -523,14 +519,19 @@ impl<'a> Trainer<'a> {
         self.baseline = state.baseline;
         self.base_recall = state.base_recall;
         self.base_correct = state.base_correct;
+        self.hopeless = state.hopeless;
         if let (Some(controller), Some(saved)) = (&mut self.recall, state.recall) {
             *controller = saved;
-            let precision = controller.break_even(&self.recall_config);
-            let moved = self.rule.set_break_even(precision);
-            moved.map_err(|error| AlignError::State(error.to_string()))?;
         }
-        self.hopeless = state.hopeless;
-        Ok(())
+        self.follow_recall()
+    }
+
+    /// Rewards by the break-even precision that the recall constraint asks for.
+    fn follow_recall(&mut self) -> Result<(), AlignError> {
+        let Some(controller) = &self.recall else { return Ok(()) };
+        let precision = controller.break_even(&self.recall_config);
+        let moved = self.rule.set_break_even(precision);
+        moved.map_err(|error| AlignError::State(error.to_string()))
     }
 
     fn sampling(&self, temperature: f64) -> Sampling {
@@ -700,17 +701,6 @@ struct Drawn {
     numbers: Vec<usize>,
     /// Of its random streams.
     streams: Vec<u64>,
-}
-
-/// Standard error of the mean of some values; 0 of fewer than two.
-fn standard_error(values: &[f64]) -> f64 {
-    let count = values.len() as f64;
-    if values.len() < 2 {
-        return 0.0;
-    }
-    let mean = values.iter().sum::<f64>() / count;
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (squares / (count - 1.0) / count).sqrt()
 }
 
 /// Share of the objects present that the captions name.

@@ -27,10 +27,13 @@ mod prospects;
 mod provenance;
 mod sentence;
 mod three_views;
+mod unlabelled;
 mod view_moments;
 mod weighted;
 
 use serde::{Deserialize, Serialize};
+
+use crate::scorer::RegionWeights;
 
 pub use annotated::{MINIMUM_PER_CLASS, fit_annotated};
 pub use auc::auc;
@@ -51,6 +54,7 @@ pub use provenance::{
 };
 pub use sentence::{SentenceCalibration, fit_sentences};
 pub use three_views::{MINIMUM_FOR_THREE_VIEWS, ThreeViewsConfig, Views, fit_three_views};
+pub use unlabelled::UnlabelledFit;
 
 /// Layout of [`Calibration`] this version writes.
 pub const CALIBRATION_VERSION: u32 = 3;
@@ -78,6 +82,9 @@ pub struct Calibration {
     pub version: u32,
     /// Where the split came from.
     pub mode: Labels,
+    /// Without annotations, how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlabelled: Option<UnlabelledFit>,
     /// μ₊, mean score of correct mentions; cosine.
     pub mu_correct: f64,
     /// σ₊, standard deviation of their scores (n − 1).
@@ -103,6 +110,9 @@ pub struct Calibration {
     /// What has been taken from the score of each name; absent when scores are used as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub centres: Option<Centres>,
+    /// Shares of the regions in a score, where they were found with the calibration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<RegionWeights>,
     /// Scale of whole-response scores, needed by the sentence-level reward only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sentence: Option<SentenceCalibration>,
@@ -148,7 +158,10 @@ impl Calibration {
                 ("sentence.deviation", scale.deviation, positive(scale.deviation)),
             ]
         });
-        for (field, value, good) in checks.into_iter().chain(sentence) {
+        let weights = self.weights.map(|RegionWeights { patches }| {
+            ("weights.patches", patches, (0.0..=1.0).contains(&patches))
+        });
+        for (field, value, good) in checks.into_iter().chain(sentence).chain(weights) {
             if !good {
                 return Err(CalibrationError::OutOfRange { field, value });
             }

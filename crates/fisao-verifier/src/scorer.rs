@@ -18,11 +18,11 @@ use fisao_models::parameters::{Parameters, floats};
 use fisao_models::text::{TextError, Tokenizer};
 use fisao_models::vision::{Sight, VisionConfig, VisionTower};
 
-use crate::calibration::Centres;
+use crate::calibration::{Calibration, Centres};
 use crate::templates::Templates;
 
 pub use heat_map::HeatMap;
-pub use regions::{ImageEmbedding, Regions, ScoreConfig, Window, crop_windows};
+pub use regions::{ImageEmbedding, RegionWeights, Regions, ScoreConfig, Window, crop_windows};
 
 /// Largest relative difference at which two copies of a tower's tensor count as the same weights: one
 /// of them may have been rounded to bf16, whose relative step is 2⁻⁸.
@@ -109,6 +109,8 @@ pub struct Verifier {
     names: BTreeMap<String, Vec<f32>>,
     /// What is taken from the scores of each name, where scores are centred.
     centres: Option<Arc<Centres>>,
+    /// Shares of regions that are weighted; `None` until they are known.
+    weights: Option<RegionWeights>,
     /// Whether the policy's image tower is known to be this model's own.
     shares_tower: bool,
 }
@@ -121,8 +123,16 @@ impl Verifier {
         templates: Templates,
         score: ScoreConfig,
     ) -> Self {
-        let (model, names) = (model.into(), BTreeMap::new());
-        Self { model, tokenizer, templates, score, names, centres: None, shares_tower: false }
+        Self {
+            model: model.into(),
+            tokenizer,
+            templates,
+            score,
+            names: BTreeMap::new(),
+            centres: None,
+            weights: None,
+            shares_tower: false,
+        }
     }
 
     /// The same model under other settings, with nothing embedded yet.
@@ -146,6 +156,24 @@ impl Verifier {
     /// Where names are looked for.
     pub fn score_config(&self) -> &ScoreConfig {
         &self.score
+    }
+
+    /// From now on scores on a calibration's scale: with its weights of regions, less its centres.
+    pub fn adopt(&mut self, calibration: &Calibration) {
+        self.set_centres(calibration.centres.clone());
+        self.set_weights(calibration.weights.unwrap_or_default());
+    }
+
+    /// The same verifier without the [noise](ScoreConfig::noise) that its scores may be given.
+    #[must_use]
+    pub fn without_noise(&self) -> Self {
+        Self { score: ScoreConfig { noise: 0.0, ..self.score }, ..self.clone() }
+    }
+
+    /// Weights regions so from now on, where they are weighted at all. Until then the whole image counts alone, but patches
+    /// are embedded, so that weights can be found.
+    pub fn set_weights(&mut self, weights: RegionWeights) {
+        self.weights = Some(weights);
     }
 
     /// From now on takes these centres from its scores, or none.
@@ -248,7 +276,7 @@ impl Verifier {
         let rows = |tensor: &Tensor<2>| -> Vec<Vec<f32>> {
             floats(tensor).chunks_exact(dim).map(<[f32]>::to_vec).collect()
         };
-        let embeddings = if self.score.regions == Regions::Patches {
+        let embeddings = if self.looks_at_patches() {
             let (whole, patches) = self.model.embed_patches(sight);
             let [images, patch_count, _] = patches.dims();
             let patches = rows(&patches.reshape([images * patch_count, dim]));
@@ -267,6 +295,14 @@ impl Verifier {
         match embeddings.iter().position(|embedding| !embedding.is_finite()) {
             Some(index) => Err(VerifierError::NotFinite { what: format!("image {index}") }),
             None => Ok(embeddings),
+        }
+    }
+
+    fn looks_at_patches(&self) -> bool {
+        match self.score.regions {
+            Regions::Auto => self.weights.is_none_or(|weights| weights.patches > 0.0),
+            Regions::Patches => true,
+            Regions::Whole | Regions::Crops => false,
         }
     }
 
@@ -364,7 +400,8 @@ impl Verifier {
     pub fn score(&self, image: &ImageEmbedding, name: &str) -> f64 {
         let text = self.names.get(name).expect("names are learned before they are scored");
         let centre = self.centres.as_ref().map_or(0.0, |centres| centres[name]);
-        let score = image.score(text, self.score.regions) - centre;
+        let weights = self.weights.unwrap_or_default();
+        let score = image.score(text, self.score.regions, weights) - centre;
         if self.score.noise > 0.0 { score + self.score.noise * noise(image, name) } else { score }
     }
 

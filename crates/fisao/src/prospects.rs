@@ -13,18 +13,24 @@ const WEAK: f64 = 0.7;
 /// What to expect of aligning with this calibration, a line a fact. `captions` is how many a run would learn from.
 ///
 /// # Errors
-/// The reward does not fit the calibration, or the verifier tells next to nothing.
+/// The reward does not fit the calibration; the corrected one does not where the verifier tells next to nothing.
 pub(crate) fn lines(
     calibration: &Calibration,
     reward: &RewardConfig,
     captions: Option<usize>,
 ) -> anyhow::Result<Vec<String>> {
     let rule = RewardRule::new(reward, calibration)?;
-    let prospects = calibration.prospects(Statistic::default())?;
     let mut lines = Vec::new();
     if !rule.needs_sentence_score() {
         lines.push(pays_from(rule.break_even()));
     }
+    let prospects = match calibration.prospects(Statistic::default()) {
+        Ok(prospects) => prospects,
+        Err(error) => {
+            lines.push(format!("what training can reach is not told: {error}"));
+            return Ok(lines);
+        }
+    };
     lines.extend(frontier(&prospects));
     lines.push(format!(
         "one caption teaches as much as 1/{:.1} of one with annotations; to tell whether an object's precision is {DISTANCE} \

@@ -6,7 +6,7 @@ use fisao_models::image::PixelValues;
 use fisao_models::llava::Pictures;
 use fisao_verifier::calibration::{Calibration, ProbabilityModel};
 use fisao_verifier::mentions::{Mention, ObjectVocabulary};
-use fisao_verifier::scorer::{HeatMap, ImageEmbedding, Verifier};
+use fisao_verifier::scorer::{HeatMap, ImageEmbedding, RegionWeights, Verifier};
 use serde::Serialize;
 
 use crate::bundle::LoadedVerifier;
@@ -67,9 +67,11 @@ impl Scorer {
         if let Some(calibration) = &calibration {
             let setting = Setting { verifier: loaded, vocabulary: words };
             setting.check(calibration, None, reporter)?;
-            verifier.set_centres(calibration.centres.clone());
+            verifier.adopt(calibration);
             // Before any work, rather than at the first such word.
             vocabulary.forms().try_for_each(|(form, _)| verifier.check_centre(form))?;
+        } else {
+            verifier.set_weights(RegionWeights::default());
         }
         Ok(Self { verifier, vocabulary, calibration })
     }

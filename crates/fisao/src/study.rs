@@ -21,6 +21,7 @@ use std::fs;
 use anyhow::{Context as _, bail};
 use fisao_formats::documents::{write_bytes, write_json};
 use fisao_models::generation::Sampling;
+use fisao_verifier::scorer::RegionWeights;
 
 use self::document::{
     AucSummary, BrierSummary, CostSummary, Detection, LabelFreeSummary, SeedStudy, SpearmanSummary,
@@ -52,6 +53,8 @@ pub(crate) fn run(arguments: &VerifierStudyArguments, reporter: &Reporter) -> an
         .with_context(|| format!("cannot create {}", arguments.output.display()))?;
     let mut known = loaded.verifier.clone();
     text_cache::learn(&loaded, &mut known, &vocabulary, reporter)?;
+    // The whole image alone, until a seed has found weights.
+    known.set_weights(RegionWeights::default());
     let laboratory = Laboratory {
         policy: &policy,
         loaded: &loaded,

@@ -7,6 +7,7 @@ mod gradients;
 mod guards;
 mod objectives;
 mod paper_step;
+mod region_weights;
 mod signals;
 mod statistics;
 mod tokens;

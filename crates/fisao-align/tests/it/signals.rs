@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use fisao_align::captions::{Captioned, describe, look_at_all};
 use fisao_align::error::AlignError;
 use fisao_align::signals::{
-    DecoderView, Evidence, NameScales, Signal, categories_of_others, decoder_views, mention_tokens,
-    signals,
+    DecoderView, Evidence, NameScales, OTHER_CAPTIONS, Signal, categories_of_others, decoder_views,
+    mention_tokens, signals,
 };
 use fisao_align::tasks::{Task, TaskSource};
+use fisao_align::views::MentionViews;
 use fisao_models::generation::Sampling;
 use fisao_models::llava::Llava;
 use fisao_models::lora::LoraConfig;
@@ -131,9 +132,10 @@ fn a_row_holds_each_signal_at_its_place() {
     let tokens = mention_tokens(&captions);
     let views = views(&policy, &Noise, &captions);
     let sampling = Sampling { max_new_tokens: 14, temperature: 1.5, seed: 99 };
-    let others =
-        categories_of_others(&policy, &mut judge, &Noise, 24, 3, &sampling, &|_| {}).unwrap();
-    assert!(others.len() == Noise.count() && others.iter().all(|named| named.len() == 3));
+    let others = categories_of_others(&policy, &mut judge, &Noise, 24, &sampling, &|_| {}).unwrap();
+    assert!(
+        others.len() == Noise.count() && others.iter().all(|named| named.len() == OTHER_CAPTIONS)
+    );
     let evidence = Evidence {
         captions: &captions,
         images: &images,
@@ -155,7 +157,10 @@ fn a_row_holds_each_signal_at_its_place() {
             assert!((row[at(Signal::LogProbability)] - log_probability).abs() < 1e-12);
             let holds = |named: &&BTreeSet<usize>| named.contains(&unit.category);
             let agreeing = others[caption.task].iter().filter(holds).count();
-            assert!((row[at(Signal::Agreement)] - agreeing as f64 / 3.0).abs() < 1e-12);
+            assert!(
+                (row[at(Signal::Agreement)] - agreeing as f64 / OTHER_CAPTIONS as f64).abs()
+                    < 1e-12
+            );
             let centred = row[at(Signal::PooledCentred)];
             by_name.entry(unit.form.clone()).or_default().push((pooled, centred));
         }
@@ -166,4 +171,31 @@ fn a_row_holds_each_signal_at_its_place() {
         let centre = pairs[0].0 - pairs[0].1;
         assert!(pairs.iter().all(|(pooled, centred)| (pooled - centred - centre).abs() < 1e-12));
     }
+}
+
+#[test]
+fn views_are_the_mentions_drops_and_agreements_in_order() {
+    let (policy, mut judge) = models();
+    let captions = captions(&policy);
+    let sampling = Sampling { max_new_tokens: 14, temperature: 0.0, seed: 99 };
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    let advance = |count| {
+        done.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+    };
+    let found =
+        MentionViews::of(&policy, &mut judge, &Noise, &captions, 24, &sampling, &advance).unwrap();
+    let others = categories_of_others(&policy, &mut judge, &Noise, 24, &sampling, &|_| {}).unwrap();
+    let looks = views(&policy, &Noise, &captions);
+    let (mut drops, mut agreements) = (Vec::new(), Vec::new());
+    for (caption, look) in captions.iter().zip(&looks) {
+        for (at, unit) in caption.units.iter().enumerate() {
+            drops.push(look.log_probabilities[at] - look.blank_log_probabilities[at]);
+            let named = others[caption.task].iter().filter(|named| named.contains(&unit.category));
+            agreements.push(named.count() as f64 / OTHER_CAPTIONS as f64);
+        }
+    }
+    assert_eq!(found, MentionViews { image_drops: drops, agreements });
+    assert_eq!(done.into_inner(), Noise.count() * MentionViews::PASSES);
+    // Greedy captions would agree with each other, whatever the image.
+    assert!(others.iter().any(|named| named.iter().any(|one| *one != named[0])));
 }

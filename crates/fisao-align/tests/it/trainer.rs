@@ -29,7 +29,7 @@ use fisao_models::weights::RandomWeights;
 use fisao_verifier::calibration::{Calibration, fit_annotated};
 use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::rewards::PenaltyWeight;
-use fisao_verifier::scorer::{ScoreConfig, Verifier};
+use fisao_verifier::scorer::{RegionWeights, ScoreConfig, Verifier};
 use fisao_verifier::templates::Templates;
 
 const WORDS: [&str; 16] = [
@@ -420,7 +420,9 @@ fn an_adapted_tower_is_not_shared() {
 /// Encodes tasks 0 to 5, then 3 to 8, and compares with encoding each for itself; returns how many were encoded and how
 /// many are kept at the end.
 fn encoded_twice(cache: &mut FeatureCache) -> ([usize; 2], usize) {
-    let (policy, judge) = models();
+    let (policy, mut judge) = models();
+    // Of the whole image alone.
+    judge.verifier.set_weights(RegionWeights::default());
     let mut counts = [0; 2];
     for (numbers, count) in [(0..6), (3..9)].into_iter().zip(&mut counts) {
         let numbers: Vec<usize> = numbers.collect();

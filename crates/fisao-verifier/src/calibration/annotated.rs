@@ -36,6 +36,7 @@ pub fn fit_annotated(scores: &[f64], correct: &[bool]) -> Result<Calibration, Ca
     let calibration = Calibration {
         version: CALIBRATION_VERSION,
         mode: Labels::Annotations,
+        unlabelled: None,
         mu_correct,
         sigma_correct,
         mu_hallucinated,
@@ -49,6 +50,7 @@ pub fn fit_annotated(scores: &[f64], correct: &[bool]) -> Result<Calibration, Ca
         prior_correct: n / (n + m),
         logistic: Logistic::fit(scores, &targets),
         centres: None,
+        weights: None,
         sentence: None,
         histograms: Histograms::new(&right, &wrong),
         mentions: MentionScores { scores: scores.to_vec(), correct: targets },

@@ -15,8 +15,8 @@ use super::bootstrap::{intervals, resample};
 use super::error::check_finite;
 use super::normal::normal_cdf;
 use super::{
-    Bootstrap, CALIBRATION_VERSION, Calibration, CalibrationError, Histograms, Labels, Logistic,
-    MentionScores, ThreeViewsConfig, Views, fit_three_views,
+    Bootstrap, Calibration, CalibrationError, ThreeViewsConfig, UnlabelledFit, Views,
+    fit_three_views,
 };
 
 /// A component narrower than this share of the overall spread describes a handful of equal scores,
@@ -286,39 +286,8 @@ impl Mixture {
 
     fn calibration(&self, scores: &[f64]) -> Calibration {
         let (right, _) = self.responsibilities(scores);
-        let expected = right.iter().sum::<f64>();
-        let count = scores.len();
-        let correct = (expected.round() as usize).min(count);
         let (plus, minus) = (self.correct, self.hallucinated);
-        let pooled =
-            self.share * plus.deviation.powi(2) + (1.0 - self.share) * minus.deviation.powi(2);
-        Calibration {
-            version: CALIBRATION_VERSION,
-            mode: Labels::None,
-            mu_correct: plus.mean,
-            sigma_correct: plus.deviation,
-            mu_hallucinated: minus.mean,
-            sigma_hallucinated: minus.deviation,
-            sigma: pooled.sqrt(),
-            auc: self.auc(),
-            correct,
-            hallucinated: count - correct,
-            prior_correct: self.share,
-            logistic: Logistic::fit(scores, &right),
-            centres: None,
-            sentence: None,
-            histograms: split_histograms(scores, &right),
-            mentions: MentionScores { scores: scores.to_vec(), correct: right },
-            intervals: None,
-            made_with: None,
-        }
+        let estimate = [plus.mean, plus.deviation, minus.mean, minus.deviation, self.auc()];
+        UnlabelledFit::TwoGaussians.calibration(scores, right, self.share, estimate)
     }
-}
-
-/// Scores counted for their more probable class.
-pub(super) fn split_histograms(scores: &[f64], right: &[f64]) -> Histograms {
-    let of = |class: bool| -> Vec<f64> {
-        scores.iter().zip(right).filter(|(_, p)| (**p >= 0.5) == class).map(|(s, _)| *s).collect()
-    };
-    Histograms::new(&of(true), &of(false))
 }

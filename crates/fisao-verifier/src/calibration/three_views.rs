@@ -36,16 +36,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::annotated::{MINIMUM_PER_CLASS, spread};
-use super::bootstrap::{Estimate, intervals};
+use super::bootstrap::intervals;
 use super::error::check_finite;
 use super::levels::Levels;
-use super::mixture::split_histograms;
 use super::naive_bayes::{NaiveBayes, Steps};
 use super::view_moments::{Moments, NAMES, check_independence};
 use super::weighted::{Captions, Order};
-use super::{
-    Bootstrap, CALIBRATION_VERSION, Calibration, CalibrationError, Labels, Logistic, MentionScores,
-};
+use super::{Bootstrap, Calibration, CalibrationError, UnlabelledFit};
 
 /// Mentions it takes: with fewer, views with AUCs of 0.8 do not covary beyond their sampling error at a share of 0.85.
 pub const MINIMUM_FOR_THREE_VIEWS: usize = 200;
@@ -143,7 +140,8 @@ pub fn fit_three_views(
 
     let order = Order::of(scores);
     let estimate = order.estimate(&weights, &fit.correct);
-    let mut calibration = summed_up(scores, fit.correct.clone(), estimate);
+    let mut calibration =
+        UnlabelledFit::ThreeViews.calibration(scores, fit.correct.clone(), share, estimate);
     calibration.check_direction()?;
     let steps = Steps { tolerance: RESAMPLE_COARSENESS * config.tolerance, ..steps };
     calibration.intervals = Some(intervals(&config.bootstrap, |rng| {
@@ -198,31 +196,4 @@ fn lowest_ranks(views: &[Levels; 3]) -> Vec<f64> {
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
-}
-
-fn summed_up(scores: &[f64], right: Vec<f64>, estimate: Estimate) -> Calibration {
-    let [mu_correct, sigma_correct, mu_hallucinated, sigma_hallucinated, auc] = estimate;
-    let share = mean(&right);
-    let correct = (share * scores.len() as f64).round() as usize;
-    let pooled = share * sigma_correct.powi(2) + (1.0 - share) * sigma_hallucinated.powi(2);
-    Calibration {
-        version: CALIBRATION_VERSION,
-        mode: Labels::None,
-        mu_correct,
-        sigma_correct,
-        mu_hallucinated,
-        sigma_hallucinated,
-        sigma: pooled.sqrt(),
-        auc,
-        correct,
-        hallucinated: scores.len() - correct,
-        prior_correct: share,
-        logistic: Logistic::fit(scores, &right),
-        centres: None,
-        sentence: None,
-        histograms: split_histograms(scores, &right),
-        mentions: MentionScores { scores: scores.to_vec(), correct: right },
-        intervals: None,
-        made_with: None,
-    }
 }

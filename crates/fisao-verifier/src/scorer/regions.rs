@@ -8,7 +8,7 @@ use super::cosine;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct ScoreConfig {
-    /// Where in an image a name is looked for. Default: whole.
+    /// Where in an image a name is looked for. Default: auto.
     pub regions: Regions,
     /// Crops along each side of the image with regions = "crops"; at least 2. Default: 2, so four crops of two thirds
     /// of each side.
@@ -25,14 +25,25 @@ pub struct ScoreConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Regions {
-    /// In the whole of it: the pooled embedding.
+    /// In the whole of it and its patches, weighted as the calibration found best; the whole alone where patches do not
+    /// help, and without a calibration.
     #[default]
+    Auto,
+    /// In the whole of it: the pooled embedding.
     Whole,
     /// In its patches, too: mean of the whole's cosine and the best patch's.
     Patches,
     /// In overlapping crops, too, each encoded by itself: the best cosine of whole and crops. What is small in the
     /// image is larger in a crop; each crop costs as much as the image.
     Crops,
+}
+
+/// Shares of the regions in a score with regions = "auto": (1 − patches) · whole + patches · best patch, cosine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegionWeights {
+    /// Of the best patch, from 0 to 1; the rest is that of the whole.
+    pub patches: f64,
 }
 
 impl Default for ScoreConfig {
@@ -84,12 +95,15 @@ impl ImageEmbedding {
         std::iter::once(&self.whole).chain(&self.parts).flatten().all(|value| value.is_finite())
     }
 
-    /// Score with a unit text embedding.
-    pub fn score(&self, text: &[f32], regions: Regions) -> f64 {
+    /// Score with a unit text embedding; `weights` count where regions are weighted.
+    pub fn score(&self, text: &[f32], regions: Regions, weights: RegionWeights) -> f64 {
         let whole = cosine(&self.whole, text);
         let best = || self.parts.iter().map(|part| cosine(part, text)).fold(-1.0, f64::max);
         match regions {
-            Regions::Whole => whole,
+            Regions::Auto if weights.patches > 0.0 => {
+                (1.0 - weights.patches) * whole + weights.patches * best()
+            }
+            Regions::Auto | Regions::Whole => whole,
             Regions::Patches => f64::midpoint(whole, best()),
             Regions::Crops => whole.max(best()),
         }

@@ -7,7 +7,8 @@ use burn::tensor::Tensor;
 use fisao_models::text::{DecodedText, TextError, Tokenizer};
 use fisao_testkit::tiny::{self, tiny_clip};
 use fisao_verifier::scorer::{
-    ImageEmbedding, Regions, ScoreConfig, Verifier, VerifierError, Window, cosine, crop_windows,
+    ImageEmbedding, RegionWeights, Regions, ScoreConfig, Verifier, VerifierError, Window, cosine,
+    crop_windows,
 };
 use fisao_verifier::templates::Templates;
 use proptest::prelude::*;
@@ -69,10 +70,30 @@ fn regions_see_what_they_say() {
     let text = [1.0, 0.0];
     let image =
         ImageEmbedding { whole: vec![0.6, 0.8], parts: vec![vec![0.0, 1.0], vec![0.8, 0.6]] };
-    let score = |regions| image.score(&text, regions);
-    assert!((score(Regions::Whole) - 0.6).abs() < 1e-7);
-    assert!((score(Regions::Patches) - 0.7).abs() < 1e-7);
-    assert!((score(Regions::Crops) - 0.8).abs() < 1e-7);
+    let score = |regions, patches| image.score(&text, regions, RegionWeights { patches });
+    assert!((score(Regions::Whole, 0.25) - 0.6).abs() < 1e-7);
+    assert!((score(Regions::Patches, 0.25) - 0.7).abs() < 1e-7);
+    assert!((score(Regions::Crops, 0.25) - 0.8).abs() < 1e-7);
+    assert!((score(Regions::Auto, 0.0) - 0.6).abs() < 1e-7);
+    assert!((score(Regions::Auto, 0.25) - 0.65).abs() < 1e-7);
+}
+
+#[test]
+fn patches_are_embedded_until_they_are_known_not_to_count() {
+    let mut verifier = verifier(&["{}"], with(Regions::Auto));
+    verifier.learn(["dog"]).unwrap();
+    let look = |verifier: &Verifier| verifier.embed_images(pixels(1)).unwrap().swap_remove(0);
+    let image = look(&verifier);
+    assert!(!image.parts.is_empty(), "weights are still to be found");
+    let text = &verifier.known()["dog"];
+    let (whole, auto) = (cosine(&image.whole, text), verifier.score(&image, "dog"));
+    assert!((auto - whole).abs() < 1e-12);
+    verifier.set_weights(RegionWeights { patches: 0.5 });
+    assert_eq!(look(&verifier), image);
+    let halves = image.score(&verifier.known()["dog"], Regions::Patches, RegionWeights::default());
+    assert!((verifier.score(&image, "dog") - halves).abs() < 1e-12);
+    verifier.set_weights(RegionWeights::default());
+    assert!(look(&verifier).parts.is_empty());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use fisao_align::AlignConfig;
 use fisao_formats::{Checkpoint, LoadDtype, Loaded};
 use fisao_models::image::{ImageProcessor, PixelValues};
 use fisao_scenes::WorldKind;
-use fisao_verifier::calibration::VerifierIdentity;
+use fisao_verifier::calibration::{Calibration, VerifierIdentity};
 use fisao_verifier::scorer::{Regions, ScoreConfig, Verifier, Window, crop_windows};
 use fisao_verifier::templates::Templates;
 use image::RgbImage;
@@ -35,6 +35,17 @@ impl ScoreSettings {
     /// Those of an alignment run.
     pub(crate) fn of_run(config: &AlignConfig) -> Self {
         Self { templates: config.templates.clone(), score: config.score }
+    }
+
+    /// The same with a calibration's regions where nothing else was asked for.
+    pub(crate) fn or_as_in(self, calibration: &Calibration) -> Self {
+        let made_with = calibration.made_with.as_ref().map(|made| made.verifier.score);
+        let Some(ScoreConfig { regions, crops, .. }) =
+            made_with.filter(|_| self.score.regions == Regions::Auto)
+        else {
+            return self;
+        };
+        Self { score: ScoreConfig { regions, crops, ..self.score }, ..self }
     }
 }
 

@@ -143,7 +143,7 @@ impl<'a> Run<'a> {
         let device = &self.opened.device;
         // First, as it is small: a name that leads nowhere is found before a large model is fetched.
         let location = |name: &str| ModelLocation::from(std::ffi::OsString::from(name));
-        let score = ScoreSettings::of_run(&self.config);
+        let score = ScoreSettings::of_run(&self.config).or_as_in(&calibration);
         let verifier = location(&files.verifier);
         let mut loaded = verifier_from_arguments(
             Some(&verifier),

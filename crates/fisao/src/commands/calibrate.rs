@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fisao_align::AlignConfig;
-use fisao_align::calibrate::calibrate;
+use fisao_align::calibrate::{Supervision, calibrate};
 use fisao_align::captions::{Judge, describe_all};
 use fisao_align::tasks::TaskSource as _;
+use fisao_align::views::MentionViews;
 use fisao_eval::chair::read_ground_truth;
 use fisao_formats::documents::{open_text, write_json};
-use fisao_verifier::calibration::Labels;
+use fisao_verifier::calibration::UnlabelledFit;
+use fisao_verifier::scorer::RegionWeights;
 
 use crate::arguments::CalibrateArguments;
 use crate::bundle::{Pair, ScoreSettings};
@@ -57,8 +59,19 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
         &mut |task| images.push(image_digest(task)),
     )?;
     progress.finish();
-    let labels = if truth.is_some() { Labels::Annotations } else { Labels::None };
-    let mut calibration = calibrate(&captions, &seen, &mut judge, labels, truth.as_deref())?;
+    let views;
+    let supervision = if let Some(truth) = &truth {
+        Supervision::Annotations(truth)
+    } else {
+        let passes = source.count() * MentionViews::PASSES;
+        let progress = reporter.phase("look without labels", passes as u64);
+        let advance = |done| progress.advance(done as u64);
+        let (model, others) = (&policy.model, &mut judge.clone());
+        views = MentionViews::of(model, others, &source, &captions, length, &sampling, &advance)?;
+        progress.finish();
+        Supervision::None(&views)
+    };
+    let mut calibration = calibrate(&captions, &seen, &mut judge, supervision)?;
     setting.sign(&mut calibration, &policy, &images, reporter)?;
     write_json(&arguments.output, &calibration)?;
     output::line(format!(
@@ -71,6 +84,28 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
         calibration.sigma_hallucinated,
         calibration.hallucinated,
     ))?;
+    match calibration.unlabelled {
+        Some(UnlabelledFit::TwoGaussians) => {
+            output::line("without annotations: two normal distributions under the scores")?;
+        }
+        Some(UnlabelledFit::ThreeViews) => output::line(
+            "without annotations: three views of every mention, its score, its log-probability without the image and how \
+             many of four other captions agree",
+        )?,
+        None => {}
+    }
+    if let Some(RegionWeights { patches }) = calibration.weights {
+        let shares = if patches > 0.0 {
+            format!(
+                "{:.0} % whole image, {:.0} % best patch",
+                100.0 * (1.0 - patches),
+                100.0 * patches
+            )
+        } else {
+            "the whole image alone, as patches do not raise the AUC".to_owned()
+        };
+        output::line(format!("score.regions = \"auto\": {shares}"))?;
+    }
     match prospects::lines(&calibration, &config.reward, None) {
         Ok(lines) => lines.iter().try_for_each(output::line),
         Err(error) => {

@@ -103,7 +103,7 @@ impl Chooser {
         // An aligned model may be held to the calibration of the one it was made of.
         setting.check(&calibration, None, reporter)?;
         let mut verifier = loaded.verifier.clone();
-        verifier.set_centres(calibration.centres.clone());
+        verifier.adopt(&calibration);
         let judge = Judge {
             tokenizer: Arc::clone(&policy.tokenizer) as _,
             vocabulary: words.for_mentions()?,

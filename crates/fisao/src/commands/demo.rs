@@ -150,7 +150,7 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
         config: config.clone(),
         folder: &folder,
         reporter,
-        judge: lab.judge()?,
+        judge: lab.calibrated_judge(&calibration)?,
         training,
         seconds,
     };

@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use fisao_align::AlignError;
 use fisao_align::captions::{Captioned, encode, generate, pictures};
 use fisao_align::objective::Data;
-use fisao_align::tasks::{Task, TaskSource};
+use fisao_align::tasks::{Task, TaskList};
 use fisao_align::trainer::Trainer;
 use fisao_models::generation::Generated;
 use fisao_models::llava::Llava;
@@ -32,19 +31,6 @@ const TEXT: usize = 1 << 25;
 /// Iterations of training that are timed; the first one warms up.
 const ITERATIONS: usize = 3;
 
-/// Tasks that are in memory, so that opening and preparing images is no part of what is timed.
-struct Prepared(Vec<Task>);
-
-impl TaskSource for Prepared {
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    fn task(&self, index: usize) -> Result<Task, AlignError> {
-        Ok(self.0[index].clone())
-    }
-}
-
 /// Milliseconds and shares.
 pub(super) fn measure(
     laboratory: &Laboratory<'_>,
@@ -55,7 +41,8 @@ pub(super) fn measure(
     let tasks = laboratory.source.tasks(Part::Test, seed, laboratory.views);
     let count = IMAGES.min(tasks.count());
     let tasks = (0..count).map(|index| tasks.task(index)).collect::<Result<Vec<_>, _>>()?;
-    let tasks = Prepared(tasks);
+    // In memory, so that opening and preparing images is no part of what is timed.
+    let tasks = TaskList(&tasks);
     let length = laboratory.source.longest_prompt()? + laboratory.sampling.max_new_tokens;
     let model = &laboratory.policy.model;
     let (mut judge, captions) = (laboratory.judge(), &sample.captions[..count]);
@@ -65,11 +52,11 @@ pub(super) fn measure(
             Ok(())
         },
         &mut || {
-            image_features(model, &tasks.0);
+            image_features(model, tasks.0);
             Ok(())
         },
         &mut || {
-            encode(model, &laboratory.verifier, &tasks.0)?;
+            encode(model, &laboratory.verifier, tasks.0)?;
             Ok(())
         },
         &mut || {

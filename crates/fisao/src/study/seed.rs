@@ -2,11 +2,12 @@
 
 use fisao_align::calibrate::{mismatched_centres, mismatched_scores};
 use fisao_align::captions::{Captioned, look_at_all};
+use fisao_align::region_weights::region_weights;
 use fisao_eval::captions::{self, CaptionInput, CaptionOptions, MeteorTables};
 use fisao_models::generation::Sampling;
 use fisao_verifier::calibration::{Calibration, Centres};
 use fisao_verifier::mentions::{ObjectVocabulary, Unit};
-use fisao_verifier::scorer::{ImageEmbedding, Regions, Verifier};
+use fisao_verifier::scorer::{ImageEmbedding, RegionWeights, Regions, Verifier};
 
 use super::document::{CoarseResult, Correlation, ProbeResult, SeedStudy, VariantResult};
 use super::measures::{auc, calibrated, correlation, detection, probabilities};
@@ -60,6 +61,8 @@ pub(super) struct Scored {
     /// Names of the calibration captions against other images.
     pub(super) mismatched: Vec<f64>,
     centres: Option<Centres>,
+    /// Of regions, where they are found by the calibration part.
+    pub(super) weights: Option<RegionWeights>,
 }
 
 /// What the variants make of images at one resolution.
@@ -76,8 +79,10 @@ impl Resolution {
         let (_, scored) = variants
             .find(|(variant, _)| variant.is_default())
             .expect("one of the variants is the default");
-        let calibration = calibrated(&scored.calibration)
-            .map(|calibration| Calibration { centres: scored.centres.clone(), ..calibration });
+        let calibration = calibrated(&scored.calibration).map(|calibration| {
+            let (centres, weights) = (scored.centres.clone(), scored.weights);
+            Calibration { centres, weights, ..calibration }
+        });
         (scored, calibration)
     }
 }
@@ -209,6 +214,13 @@ impl Laboratory<'_> {
         looks: &Looks,
     ) -> anyhow::Result<Scored> {
         let (captions, images) = (&samples.calibration.captions, &looks.calibration);
+        let weights = if verifier.score_config().regions == Regions::Auto {
+            let truth = &samples.calibration.truth;
+            Some(region_weights(captions, images, &verifier, self.vocabulary, truth)?)
+        } else {
+            None
+        };
+        verifier.set_weights(weights.unwrap_or_default());
         let centres = if verifier.score_config().centred {
             Some(mismatched_centres(captions, images, &mut verifier, self.vocabulary)?)
         } else {
@@ -223,6 +235,7 @@ impl Laboratory<'_> {
             test: mentions(&samples.test, &looks.test),
             mismatched: mismatched_scores(captions, images, &verifier),
             centres,
+            weights,
         })
     }
 

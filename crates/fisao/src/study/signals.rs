@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use fisao_align::signals::{
-    DecoderView, Evidence, NameScales, Signal, categories_of_others, decoder_views, mention_tokens,
-    signals,
+    DecoderView, Evidence, NameScales, OTHER_CAPTIONS, Signal, categories_of_others, decoder_views,
+    mention_tokens, signals,
 };
 use fisao_align::tasks::TaskSource;
 use fisao_eval::detection::{brier, expected_calibration_error};
@@ -18,12 +18,8 @@ use super::sample::{Mention, Sample};
 use super::seed::{Laboratory, Looks, Samples};
 use super::source::Part;
 
-/// Other captions of each image that are asked whether they name the same.
-const OTHERS: usize = 4;
 /// Penalty of the combinations: a standard normal prior on each weight.
 const RIDGE: f64 = 1.0;
-/// Seeds of the other captions begin here, so that none is that of the captions that are judged.
-const OTHER_SEEDS: u64 = 1 << 32;
 
 /// Signals that are combined.
 struct Combined {
@@ -112,7 +108,7 @@ impl Laboratory<'_> {
         let both = [&samples.calibration, &samples.test];
         let tokens = mention_tokens(both.iter().flat_map(|sample| &sample.captions));
         let count = both.iter().map(|sample| sample.captions.len()).sum::<usize>();
-        let progress = self.reporter.phase("read signals", (count * (1 + OTHERS)) as u64);
+        let progress = self.reporter.phase("read signals", (count * (1 + OTHER_CAPTIONS)) as u64);
         let advance = |done: usize| progress.advance(done as u64);
         let calibration = self.found(samples, Part::Calibration, &tokens, seed, &advance)?;
         let test = self.found(samples, Part::Test, &tokens, seed, &advance)?;
@@ -132,7 +128,7 @@ impl Laboratory<'_> {
             detection: detection(&test.under(at), calibrated(&calibration.under(at)).as_ref()),
         });
         Ok(SignalStudy {
-            other_captions: OTHERS,
+            other_captions: OTHER_CAPTIONS,
             each: each.collect(),
             combined: COMBINED.iter().filter_map(|of| combined(of, &calibration, &test)).collect(),
         })
@@ -150,11 +146,10 @@ impl Laboratory<'_> {
         let tasks = self.source.tasks(part, seed, self.views);
         let tasks = tasks.as_ref();
         let length = self.source.longest_prompt()? + self.sampling.max_new_tokens;
-        let sampling = Sampling { seed: OTHER_SEEDS + seed, ..self.sampling.clone() };
+        let sampling = Sampling { seed, ..self.sampling.clone() };
         let (model, mut judge) = (&self.policy.model, self.judge());
         let views = decoder_views(model, tasks, &sample.captions, tokens, advance)?;
-        let others =
-            categories_of_others(model, &mut judge, tasks, length, OTHERS, &sampling, advance)?;
+        let others = categories_of_others(model, &mut judge, tasks, length, &sampling, advance)?;
         Ok(Found { views, others })
     }
 

@@ -40,6 +40,7 @@ pub(super) const VARIANTS: &[Variant] = &[
     Variant { name: "ensemble, centred", templates: ENSEMBLE, centred: true, ..PLAIN },
     Variant { name: "patches", regions: Regions::Patches, ..PLAIN },
     Variant { name: "patches, centred", regions: Regions::Patches, centred: true, ..PLAIN },
+    Variant { name: "auto, centred", regions: Regions::Auto, centred: true, ..PLAIN },
     Variant { name: "crops", regions: Regions::Crops, ..PLAIN },
     Variant { name: "crops, centred", regions: Regions::Crops, centred: true, ..PLAIN },
     Variant {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use fisao_align::AlignConfig;
-use fisao_align::calibrate::calibrate;
+use fisao_align::calibrate::{Supervision, calibrate};
 use fisao_align::captions::{Judge, describe};
 use fisao_align::objective::Data;
-use fisao_align::tasks::Task;
+use fisao_align::tasks::{Task, TaskList};
 use fisao_align::trainer::Watch;
+use fisao_align::views::MentionViews;
 use fisao_models::generation::Sampling;
 use fisao_scenes::{Split, World, WorldKind};
 use fisao_verifier::calibration::{Calibration, Labels};
@@ -81,6 +82,13 @@ impl WorldLab {
         })
     }
 
+    /// The same on a calibration's scale.
+    pub(crate) fn calibrated_judge(&self, calibration: &Calibration) -> anyhow::Result<Judge> {
+        let mut judge = self.judge()?;
+        judge.verifier.adopt(calibration);
+        Ok(judge)
+    }
+
     /// Scenes of a split, under all prompts in turn but for the test scenes.
     pub(crate) fn tasks(&self, split: Split, seed: u64, count: usize) -> SceneTasks<'_> {
         SceneTasks {
@@ -117,14 +125,30 @@ impl WorldLab {
         };
         let advance = |done| phase.advance(done as u64);
         let mut judge = self.judge()?;
-        let (captions, encoded) =
-            describe(&self.policy.model, &mut judge, tasks, &sampling, &advance)?;
-        let mut calibration =
-            calibrate(&captions, &encoded.embeddings, &mut judge, labels, Some(truth))?;
+        let model = &self.policy.model;
+        let (captions, encoded) = describe(model, &mut judge, tasks, &sampling, &advance)?;
+        phase.finish();
+        let views;
+        let supervision = match labels {
+            Labels::Annotations => Supervision::Annotations(truth),
+            Labels::None => {
+                let passes = tasks.len() * MentionViews::PASSES;
+                let phase = reporter.phase("look without labels", passes as u64);
+                let advance = |done| phase.advance(done as u64);
+                let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
+                let length = longest + sampling.max_new_tokens;
+                let (others, source) = (&mut judge.clone(), TaskList(tasks));
+                views = MentionViews::of(
+                    model, others, &source, &captions, length, &sampling, &advance,
+                )?;
+                phase.finish();
+                Supervision::None(&views)
+            }
+        };
+        let mut calibration = calibrate(&captions, &encoded.embeddings, &mut judge, supervision)?;
         let images: Vec<String> = tasks.iter().map(image_digest).collect();
         let setting = Setting { verifier: &self.verifier, vocabulary: &self.words };
         setting.sign(&mut calibration, &self.policy, &images, reporter)?;
-        phase.finish();
         Ok(calibration)
     }
 }

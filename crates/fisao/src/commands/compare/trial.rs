@@ -19,6 +19,7 @@ use fisao_models::llava::Llava;
 use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::Calibration;
 use fisao_verifier::rewards::RewardRule;
+use fisao_verifier::scorer::RegionWeights;
 use serde::{Deserialize, Serialize};
 
 use super::methods::{Kind, Trial};
@@ -81,7 +82,9 @@ impl Bench<'_> {
         let seed = trial.config.seed;
         self.reporter.note(format!("{}, seed {seed}", trial.label));
         let mut lab = WorldLab::open(&trial.config, self.world, self.device, self.reporter)?;
-        let full = lab.judge()?;
+        let mut full = lab.judge()?;
+        // Finds names; its scores are not looked at.
+        full.verifier.set_weights(RegionWeights::default());
         lab.words = lab.words.part(trial.surroundings.vocabulary_share, seed);
         let known = lab.tasks(Split::Calibration, seed, self.sizes.calibration).labelled()?;
         let known = (known.0.as_slice(), known.1.as_slice());
@@ -104,8 +107,9 @@ impl Bench<'_> {
         let (row, iterations) = match trial.kind {
             Kind::Untrained => (measured.policy(&lab.policy.model, seed)?, 0),
             Kind::BestOf(count) => {
-                let rule = RewardRule::new(&trial.config.reward, &calibrate()?)?;
-                let judge = lab.judge()?;
+                let calibration = calibrate()?;
+                let rule = RewardRule::new(&trial.config.reward, &calibration)?;
+                let judge = lab.calibrated_judge(&calibration)?;
                 (measured.best_of(&lab.policy.model, judge, &rule, count, seed)?, 0)
             }
             Kind::Trained => {

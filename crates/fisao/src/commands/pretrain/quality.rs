@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use fisao_align::calibrate::own_mentions;
+use fisao_align::calibrate::correct_mentions;
 use fisao_align::captions::Judge;
 use fisao_align::objective::Data;
 use fisao_formats::LoadDtype;
@@ -61,9 +61,10 @@ pub(super) fn report(
         let sampling = Sampling { max_new_tokens: MAX_NEW_TOKENS, temperature, seed };
         let advance = |done| phase.advance(done as u64);
         let evaluation = evaluate(&policy.model, &mut judge, &tasks, &truth, &sampling, &advance)?;
-        let mentions = own_mentions(&evaluation.captions, &judge, Some(&truth));
+        let truths = correct_mentions(&evaluation.captions, &judge.vocabulary, &truth);
         let class = |wanted: bool| -> Vec<f64> {
-            let pairs = mentions.scores.iter().zip(&mentions.correct);
+            let scores = evaluation.captions.iter().flat_map(|caption| &caption.scores);
+            let pairs = scores.zip(&truths);
             pairs.filter(|(_, is)| **is == wanted).map(|(score, _)| *score).collect()
         };
         let (correct, wrong) = (class(true), class(false));

@@ -1,0 +1,51 @@
+//! What the decoder says of mentions beside their scores: the views that calibrate a weak verifier without labels.
+
+use fisao_models::generation::Sampling;
+use fisao_models::llava::Llava;
+
+use crate::captions::{Captioned, Judge};
+use crate::error::AlignError;
+use crate::signals::{agreement, categories_of_others, decoder_views};
+use crate::tasks::TaskSource;
+
+/// Two signals of every mention beside its score, each higher for correct mentions.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MentionViews {
+    /// By how much the log-probability of its tokens falls when the image is replaced by a blank one, nats.
+    pub image_drops: Vec<f64>,
+    /// Share of other captions of the image that name its category, `[0, 1]`.
+    pub agreements: Vec<f64>,
+}
+
+impl MentionViews {
+    /// Passes over captions that [`advance`](Self::of) is told of, per caption.
+    pub const PASSES: usize = 1 + crate::signals::OTHER_CAPTIONS;
+
+    /// Computes both for the mentions of `captions`, in order: two passes over each caption and its image, and four other
+    /// captions of every image. `captions[i]` is about task `i` of the source, and was written with `sampling`; `length` is that
+    /// of the longest prompt and response together, tokens. `advance` is told how many more captions are done, from any thread.
+    ///
+    /// # Errors
+    /// What the source reports about a task; see [`caption`](crate::captions::caption).
+    pub fn of(
+        policy: &Llava,
+        judge: &mut Judge,
+        source: &dyn TaskSource,
+        captions: &[Captioned],
+        length: usize,
+        sampling: &Sampling,
+        advance: &(dyn Fn(usize) + Sync),
+    ) -> Result<Self, AlignError> {
+        let looks = decoder_views(policy, source, captions, &[], advance)?;
+        let others = categories_of_others(policy, judge, source, length, sampling, advance)?;
+        let mut views = Self::default();
+        for (caption, look) in captions.iter().zip(&looks) {
+            let seen = look.log_probabilities.iter().zip(&look.blank_log_probabilities);
+            views.image_drops.extend(seen.map(|(seen, blank)| seen - blank));
+            let agreements =
+                caption.units.iter().map(|unit| agreement(unit, &others[caption.task]));
+            views.agreements.extend(agreements);
+        }
+        Ok(views)
+    }
+}

@@ -1,0 +1,164 @@
+//! Which regions of an image a score should look at, found by calibration.
+
+use std::collections::BTreeSet;
+
+use fisao_align::calibrate::{Supervision, calibrate};
+use fisao_align::captions::{Captioned, Judge};
+use fisao_align::region_weights::{region_weights, unlabelled_region_weights};
+use fisao_align::views::MentionViews;
+use fisao_models::generation::FinishReason;
+use fisao_verifier::calibration::UnlabelledFit;
+use fisao_verifier::mentions::{ObjectVocabulary, Unit};
+use fisao_verifier::scorer::{ImageEmbedding, Regions, ScoreConfig, Verifier, cosine};
+use fisao_verifier::templates::Templates;
+
+use crate::trainer::models;
+
+const NAMES: [&str; 3] = ["dog", "cat", "car"];
+const IMAGES: usize = 600;
+
+/// Captions that name one object each, images of given contents, and what they hold.
+struct World {
+    judge: Judge,
+    captions: Vec<Captioned>,
+    images: Vec<ImageEmbedding>,
+    truth: Vec<BTreeSet<String>>,
+}
+
+/// A number for each place, of mean 0 and standard deviation 0.7, with one hump.
+fn wave(at: usize, rate: f64) -> f32 {
+    let at = at as f64 * rate;
+    let sum = at.sin() + (1.618 * at + 1.0).sin() + (2.414 * at + 2.0).sin();
+    (sum / 3.0_f64.sqrt()) as f32
+}
+
+/// Every name means a direction of its own.
+fn teach(verifier: &mut Verifier, vocabulary: &ObjectVocabulary) {
+    let dim = verifier.model().dim();
+    let direction = |(at, (form, _)): (usize, (&str, usize))| {
+        (form.to_owned(), (0..dim).map(|axis| f32::from(u8::from(axis == at))).collect())
+    };
+    let known: Vec<(String, Vec<f32>)> = vocabulary.forms().enumerate().map(direction).collect();
+    assert!(known.len() <= dim, "{} names in {dim} dimensions", known.len());
+    verifier.remember(known);
+}
+
+/// Three of four mentions are correct. An image's whole and its best patch lean towards its caption's name by the given
+/// amounts where the object is there; both vary.
+fn world(whole: f32, patch: f32) -> World {
+    let mut judge = models().1;
+    let score = ScoreConfig { regions: Regions::Auto, ..ScoreConfig::default() };
+    judge.verifier = judge.verifier.with_settings(Templates::default(), score);
+    teach(&mut judge.verifier, &judge.vocabulary);
+    let mut made = World { judge, captions: vec![], images: vec![], truth: vec![] };
+    for at in 0..IMAGES {
+        let form = NAMES[at % NAMES.len()];
+        let mention = made.judge.vocabulary.mentions(form).next().expect("a known name");
+        let category = mention.category;
+        let correct = at / 2 % 4 != 3;
+        let text = &made.judge.verifier.known()[form];
+        let lean = |by: f32, rate: f64| -> Vec<f32> {
+            let present = if correct { by } else { 0.0 };
+            text.iter().map(|x| (present + 0.1 * wave(at, rate)) * x).collect()
+        };
+        made.images.push(ImageEmbedding { whole: lean(whole, 1.7), parts: vec![lean(patch, 2.3)] });
+        made.captions.push(Captioned {
+            task: at,
+            tokens: vec![1],
+            logprobs: vec![0.0],
+            finish: FinishReason::Stop,
+            text: form.to_owned(),
+            negated: 0,
+            units: vec![Unit {
+                category,
+                form: form.to_owned(),
+                text: form.to_owned(),
+                span: 0..form.len(),
+                tokens: 0..1,
+                negated: false,
+            }],
+            scores: vec![0.0],
+        });
+        let name = made.judge.vocabulary.category(category).to_owned();
+        made.truth.push(if correct { BTreeSet::from([name]) } else { BTreeSet::new() });
+    }
+    made
+}
+
+impl World {
+    fn annotated(&self) -> f64 {
+        let Self { judge, captions, images, truth } = self;
+        let (verifier, vocabulary) = (&judge.verifier, &judge.vocabulary);
+        region_weights(captions, images, verifier, vocabulary, truth).unwrap().patches
+    }
+
+    fn unlabelled(&self) -> f64 {
+        let Self { judge, captions, images, .. } = self;
+        let (verifier, vocabulary) = (&judge.verifier, &judge.vocabulary);
+        unlabelled_region_weights(captions, images, verifier, vocabulary).unwrap().patches
+    }
+}
+
+#[test]
+fn patches_count_where_they_tell_more() {
+    let world = world(0.1, 0.6);
+    assert!(world.annotated() > 0.6, "{}", world.annotated());
+    assert!((world.unlabelled() - 1.0).abs() < 1e-12, "{}", world.unlabelled());
+}
+
+#[test]
+fn patches_that_tell_no_more_do_not_count() {
+    for (whole, patch) in [(0.6, 0.0), (0.6, 0.6)] {
+        let world = world(whole, patch);
+        assert!(world.annotated() < 1e-12, "{whole} {patch}: {}", world.annotated());
+        assert!(world.unlabelled() < 1e-12, "{whole} {patch}: {}", world.unlabelled());
+    }
+}
+
+#[test]
+fn a_calibration_says_how_its_scores_were_made() {
+    let World { mut judge, captions, images, truth } = world(0.1, 0.6);
+    let supervision = Supervision::Annotations(&truth);
+    let calibration = calibrate(&captions, &images, &mut judge, supervision).unwrap();
+    assert!(calibration.weights.unwrap().patches > 0.6 && calibration.auc > 0.99);
+    assert_eq!(calibration.unlabelled, None);
+    // A verifier that has seen none of it scores alike once it has adopted the calibration.
+    let mut fresh = models().1.verifier.with_settings(
+        Templates::default(),
+        ScoreConfig { regions: Regions::Auto, ..ScoreConfig::default() },
+    );
+    teach(&mut fresh, &judge.vocabulary);
+    let plain = fresh.score(&images[0], "dog");
+    let text = fresh.known()["dog"].clone();
+    assert!((plain - cosine(&images[0].whole, &text)).abs() < 1e-12);
+    fresh.adopt(&calibration);
+    let scores: Vec<f64> = captions
+        .iter()
+        .map(|caption| fresh.score(&images[caption.task], &caption.units[0].form))
+        .collect();
+    assert!((fresh.score(&images[0], "dog") - plain).abs() > 0.1);
+    assert_eq!(scores, calibration.mentions.scores);
+}
+
+#[test]
+fn views_stand_in_for_annotations_where_scores_show_no_two_humps() {
+    let World { mut judge, captions, mut images, truth } = world(0.1, 0.0);
+    // The score tells a little, and each view a little else.
+    for (at, image) in images.iter_mut().enumerate() {
+        let text = &judge.verifier.known()[captions[at].units[0].form.as_str()];
+        let present = f32::from(u8::from(!truth[at].is_empty()));
+        let scale = 0.12 * present + 0.1 * wave(at, 0.37);
+        image.whole = text.iter().map(|x| scale * x).collect();
+        image.parts = vec![image.whole.clone()];
+    }
+    let view = |rate: f64| -> Vec<f64> {
+        let value =
+            |at: usize| f64::from(u8::from(!truth[at].is_empty())) + f64::from(wave(at, rate));
+        (0..IMAGES).map(value).collect()
+    };
+    let views = MentionViews { image_drops: view(1.13), agreements: view(2.71) };
+    let supervision = Supervision::None(&views);
+    let calibration = calibrate(&captions, &images, &mut judge, supervision).unwrap();
+    assert_eq!(calibration.unlabelled, Some(UnlabelledFit::ThreeViews));
+    assert!((calibration.prior_correct - 0.75).abs() < 0.05, "{}", calibration.prior_correct);
+}
