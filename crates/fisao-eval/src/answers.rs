@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::io::BufRead;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 use crate::rows::{Place, RowError, read_rows};
 
@@ -22,10 +24,16 @@ impl<'de> Deserialize<'de> for QuestionId {
         enum Written {
             Name(String),
             Number(i64),
+            /// As pandas writes whole numbers of a column with gaps.
+            Float(f64),
         }
         Ok(Self(match Written::deserialize(deserializer)? {
             Written::Name(name) => name,
             Written::Number(number) => number.to_string(),
+            Written::Float(number) if number.fract() == 0.0 => format!("{number:.0}"),
+            Written::Float(number) => {
+                return Err(D::Error::custom(format!("{number} is not a whole number")));
+            }
         }))
     }
 }
@@ -39,61 +47,113 @@ pub struct Answer {
     pub text: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-struct AnswerRow {
-    question_id: Option<QuestionId>,
-    #[serde(rename = "questionId")]
-    question_id_in_camel_case: Option<QuestionId>,
-    id: Option<QuestionId>,
-    index: Option<QuestionId>,
-    text: Option<String>,
-    answer: Option<String>,
-    response: Option<String>,
-    prediction: Option<String>,
-}
+/// Fields that hold the id of the question; the first named here counts where several are given.
+const ID_FIELDS: [&str; 4] = ["question_id", "questionId", "id", "index"];
 
-/// Reads `{"question_id": …, "text": …}` rows. For the id stand `questionId`, `id` and `index` too, for the
-/// text `answer`, `response` and `prediction`; the first named here counts where several are given. Further
-/// fields are left alone.
+/// Fields that hold nothing but what a model wrote.
+const PREDICTION_FIELDS: [&str; 8] = [
+    "prediction",
+    "predict",
+    "pred",
+    "response",
+    "model_answer",
+    "model_response",
+    "output",
+    "generated_text",
+];
+
+/// Fields that hold what a model wrote in some files, and the question or the truth in others.
+const AMBIGUOUS_FIELDS: [&str; 2] = ["text", "answer"];
+
+type Row = Map<String, Value>;
+
+/// Reads `{"question_id": …, "text": …}` rows. For the id stand `questionId`, `id` and `index` too. What the model wrote is
+/// the text of `field`, and without one that of `text` or `answer`, or of `prediction`, `response` and further names that a
+/// question or the truth never has. Where `text` or `answer` stand beside one of those, or beside each other, they may be the question or the truth: the
+/// prediction counts, and two texts that differ without a prediction are refused. Every row must
+/// have its text in the same field. Further fields are left alone.
 ///
 /// # Errors
-/// A row without a text; an id on some rows only, or twice.
-pub fn read_answers(reader: impl BufRead) -> Result<Vec<Answer>, RowError> {
-    let mut answers: Vec<Answer> = Vec::new();
+/// A row without a text, or with several that differ; an id on some rows only, or twice.
+pub fn read_answers(reader: impl BufRead, field: Option<&str>) -> Result<Vec<Answer>, RowError> {
+    let mut rows: Vec<(Place, Row)> = Vec::new();
+    read_rows(reader, r#"{"question_id": …, "text": "…"}"#, |place, row: Row| {
+        rows.push((place, row));
+        Ok(())
+    })?;
+    let field = match field {
+        Some(field) => field.to_owned(),
+        None => answer_field(&rows)?.to_owned(),
+    };
+    let mut answers: Vec<Answer> = Vec::with_capacity(rows.len());
     let mut seen = HashMap::new();
-    read_rows(reader, r#"{"question_id": …, "text": "…"}"#, |place, row: AnswerRow| {
-        let answer = row.named(place)?;
+    for (place, mut row) in rows {
         let meaning = |reason| RowError::Meaning { place, reason };
+        let text = match row.remove(&field) {
+            Some(Value::String(text)) => text,
+            Some(Value::Number(number)) => number.to_string(),
+            Some(Value::Bool(yes)) => yes.to_string(),
+            Some(Value::Null) | None => {
+                return Err(meaning(format!("no answer; it should stand in \"{field}\"")));
+            }
+            Some(_) => return Err(meaning(format!("\"{field}\" holds no text"))),
+        };
+        let question_id = question_id(&row).map_err(meaning)?;
         if let Some(first) = answers.first()
-            && first.question_id.is_some() != answer.question_id.is_some()
+            && first.question_id.is_some() != question_id.is_some()
         {
             let reason = "\"question_id\" must stand on every row or on none";
             return Err(meaning(reason.to_owned()));
         }
-        if let Some(QuestionId(id)) = &answer.question_id
+        if let Some(QuestionId(id)) = &question_id
             && let Some(earlier) = seen.insert(id.clone(), place)
         {
             return Err(meaning(format!(
                 "question {id} was answered on {earlier} already; keep one of the two"
             )));
         }
-        answers.push(answer);
-        Ok(())
-    })?;
+        answers.push(Answer { question_id, text });
+    }
     Ok(answers)
 }
 
-impl AnswerRow {
-    fn named(self, place: Place) -> Result<Answer, RowError> {
-        let text = self.text.or(self.answer).or(self.response).or(self.prediction);
-        let text = text.ok_or_else(|| RowError::Meaning {
-            place,
-            reason: "no answer; give it as \"text\" (or \"answer\")".to_owned(),
-        })?;
-        let id = self.question_id.or(self.question_id_in_camel_case).or(self.id).or(self.index);
-        Ok(Answer { question_id: id, text })
+/// The field that holds what the model wrote, in all rows.
+fn answer_field(rows: &[(Place, Row)]) -> Result<&'static str, RowError> {
+    let written = |row: &Row, name: &str| row.get(name).is_some_and(|value| !value.is_null());
+    let somewhere = |names: &[&'static str]| -> Vec<&'static str> {
+        let found = |name: &&'static str| rows.iter().any(|(_, row)| written(row, name));
+        names.iter().copied().filter(found).collect()
+    };
+    let predictions = somewhere(&PREDICTION_FIELDS);
+    let names = if predictions.is_empty() { somewhere(&AMBIGUOUS_FIELDS) } else { predictions };
+    let Some(first) = names.first() else {
+        // Every row lacks it; without rows there is nothing to lack.
+        return Ok("text");
+    };
+    for other in &names[1..] {
+        let differs = |(_, row): &&(Place, Row)| row.get(*first) != row.get(*other);
+        if let Some((place, _)) = rows.iter().find(differs) {
+            return Err(RowError::Meaning {
+                place: *place,
+                reason: format!(
+                    "\"{first}\" and \"{other}\" differ, so that one of them may be the question or the truth; say which \
+                     holds the model's answer (--answer-field)"
+                ),
+            });
+        }
     }
+    Ok(first)
+}
+
+/// What a row calls its question.
+fn question_id(row: &Row) -> Result<Option<QuestionId>, String> {
+    let found = ID_FIELDS.iter().find_map(|name| {
+        let value = row.get(*name).filter(|value| !value.is_null())?;
+        Some((name, value))
+    });
+    let Some((name, value)) = found else { return Ok(None) };
+    let id = QuestionId::deserialize(value);
+    id.map(Some).map_err(|_| format!("\"{name}\" is {value}; an id is a text or a whole number"))
 }
 
 /// How answers were brought together with questions.
@@ -209,7 +269,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Vec<Answer>, String> {
-        read_answers(text.as_bytes()).map_err(|error| error.to_string())
+        read_answers(text.as_bytes(), None).map_err(|error| error.to_string())
     }
 
     fn id(name: &str) -> QuestionId {
@@ -222,7 +282,8 @@ mod tests {
             r#"{"question_id": 7, "text": "no", "prompt": "?", "metadata": {}}"#,
             r#"{"questionId": "7", "prediction": "no"}"#,
             r#"{"id": 7, "response": "no"}"#,
-            r#"{"index": 7, "question_id": "7", "answer": "no", "response": "more"}"#,
+            r#"{"index": 8, "question_id": "7", "text": "no", "answer": "no"}"#,
+            r#"{"index": 7.0, "answer": ["yes"], "prediction": "no"}"#,
         ] {
             let expected = Answer { question_id: Some(id("7")), text: "no".to_owned() };
             assert_eq!(read(row), Ok(vec![expected]), "{row}");
@@ -235,7 +296,7 @@ mod tests {
         let said = |text: &str| read(text).unwrap_err();
         assert_eq!(
             said("{\"id\": 1, \"text\": \"\"}\n{\"id\": 2}"),
-            "line 2: no answer; give it as \"text\" (or \"answer\")"
+            "line 2: no answer; it should stand in \"text\""
         );
         assert!(
             said(r#"[{"id": 1, "text": ""}, {"text": ""}]"#).starts_with("entry 2: \"question")
@@ -244,6 +305,32 @@ mod tests {
             said("{\"id\": 1, \"text\": \"\"}\n{\"id\": \"1\", \"text\": \"\"}"),
             "line 2: question 1 was answered on line 1 already; keep one of the two"
         );
+    }
+
+    #[test]
+    fn the_truth_is_not_taken_for_the_answer() {
+        let texts = |rows: &str| -> Vec<String> {
+            read(rows).unwrap().into_iter().map(|answer| answer.text).collect()
+        };
+        // As VLMEvalKit writes them: the truth in "answer"; as POPE's questions with a model's response added.
+        for rows in [
+            r#"[{"index": 1, "answer": "No", "prediction": "Yes"}, {"index": 2, "answer": "Yes", "prediction": "No"}]"#,
+            r#"[{"id": 1, "text": "A dog?", "label": "no", "response": "Yes"}, {"id": 2, "text": "A cat?", "response": "No"}]"#,
+            r#"[{"id": 1, "question": "A dog?", "gt_answer": "no", "model_answer": "Yes"}, {"id": 2, "model_answer": "No"}]"#,
+        ] {
+            assert_eq!(texts(rows), ["Yes", "No"], "{rows}");
+        }
+        let said = read("{\"id\": 1, \"text\": \"A dog?\", \"answer\": \"no\"}").unwrap_err();
+        assert!(said.starts_with("line 1: \"text\" and \"answer\" differ"), "{said}");
+        assert!(said.contains("--answer-field"), "{said}");
+        let two = r#"{"id": 1, "prediction": "yes", "response": "no"}"#;
+        assert!(read(two).unwrap_err().contains("\"prediction\" and \"response\" differ"));
+        let one = |field| read_answers(two.as_bytes(), Some(field)).unwrap().remove(0).text;
+        assert_eq!([one("prediction"), one("response")], ["yes", "no"]);
+        // A row whose prediction is missing is not answered by its truth.
+        let gap = r#"[{"id": 1, "answer": "no", "prediction": "no"}, {"id": 2, "answer": "yes", "prediction": null}]"#;
+        assert_eq!(read(gap).unwrap_err(), "entry 2: no answer; it should stand in \"prediction\"");
+        assert!(read(r#"{"id": 1.5, "text": "no"}"#).unwrap_err().contains("\"id\" is 1.5"));
     }
 
     #[test]

@@ -29,12 +29,12 @@ pub(crate) use caption::CaptionArguments;
 pub(crate) use compare::{Ablation, BudgetChoice, CompareArguments, MethodChoice};
 pub(crate) use demo::{DemoArguments, DemoOptions, LabelSource};
 pub(crate) use eval::{
-    AmberArguments, AmberPart, AmberPlurals, AnswererArguments, AnsweringArguments,
-    BenchmarkAnswering, BenchmarkArguments, CaptionMetricsArguments, ChairArguments, ChairRules,
-    DiffArguments, EvalArguments, EvalCommand, GqaArguments, GqaRules, JudgedArguments,
-    MmeArguments, MmeReading, NegativeKind, OptionRules, OptionsArguments, PopeArguments,
-    PopeBuildArguments, PopeCommand, ReportArguments, ReportFormat, ScienceQaArguments,
-    TruthArguments, WorldSplit,
+    AmberArguments, AmberPart, AmberPlurals, AnswerFieldArguments, AnswererArguments,
+    AnsweringArguments, BenchmarkAnswering, BenchmarkArguments, CaptionMetricsArguments,
+    ChairArguments, ChairRules, DiffArguments, EvalArguments, EvalCommand, GqaArguments, GqaRules,
+    JudgedArguments, MmeArguments, MmeReading, NegativeKind, OptionRules, OptionsArguments,
+    PopeArguments, PopeBuildArguments, PopeCommand, ReportArguments, ReportFormat,
+    ScienceQaArguments, TruthArguments, WorldSplit,
 };
 pub(crate) use inspect::InspectArguments;
 pub(crate) use merge::MergeArguments;

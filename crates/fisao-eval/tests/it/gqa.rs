@@ -17,9 +17,9 @@ fn accuracy(correct: usize, questions: usize) -> Accuracy {
 #[test]
 fn answers_are_compared_after_normalisation() {
     let questions = read_questions(QUESTIONS.as_bytes()).unwrap();
-    let answers = r#"[{"questionId": "3", "prediction": "tshirt"}, {"question_id": "20", "text": "Yes.."},
+    let answers = r#"[{"questionId": "3", "text": "tshirt"}, {"question_id": "20", "text": "Yes.."},
                       {"question_id": "21", "text": "no"}]"#;
-    let answers = read_answers(answers.as_bytes()).unwrap();
+    let answers = read_answers(answers.as_bytes(), None).unwrap();
     let report = evaluate(&questions, &answers, Normalisation::Llava).unwrap();
     assert_eq!(report.accuracy, accuracy(1, 3));
     assert_eq!((report.open, report.binary), (accuracy(0, 1), accuracy(1, 1)));
@@ -36,7 +36,7 @@ fn answers_are_compared_after_normalisation() {
 fn positions_are_those_of_the_file() {
     let questions = read_questions(QUESTIONS.as_bytes()).unwrap();
     let answers = r#"[{"text": "yes"}, {"text": "t-shirt"}, {"text": "dog"}]"#;
-    let answers = read_answers(answers.as_bytes()).unwrap();
+    let answers = read_answers(answers.as_bytes(), None).unwrap();
     let report = evaluate(&questions, &answers, Normalisation::Llava).unwrap();
     assert_eq!((report.accuracy, report.paired_by), (accuracy(3, 3), PairedBy::Position));
 }

@@ -62,7 +62,7 @@ fn mm_vet_is_asked_and_graded_without_a_network() {
     assert_eq!(mm_vet::parse_grade("0.3\n"), Some(0.3));
     let nameless = read_verdicts(r#"[{"text": "1"}]"#.as_bytes()).unwrap();
     assert!(mm_vet::grade(&nameless).unwrap_err().to_string().starts_with("verdict 1 has no"));
-    assert!(read_answers(r#"[{"text": ""}]"#.as_bytes()).is_ok());
+    assert!(read_answers(r#"[{"text": ""}]"#.as_bytes(), None).is_ok());
 }
 
 const HAL: &str = r#"[

@@ -29,7 +29,7 @@ const SEED: &str = r#"{
 fn seed_is_scored_by_kind_of_question() {
     let questions = read_seed(SEED.as_bytes()).unwrap();
     let answers = r#"[{"question_id": 103, "text": "A. one"}, {"question_id": 101, "text": "B"}]"#;
-    let answers = read_answers(answers.as_bytes()).unwrap();
+    let answers = read_answers(answers.as_bytes(), None).unwrap();
     for (rule, correct, unclear) in
         [(LetterRule::Exact, 1, 1), (LetterRule::FirstCharacter, 2, 0), (LetterRule::Infer, 2, 0)]
     {

@@ -33,7 +33,7 @@ const ANSWERS: [&str; 8] = ["Yes", "No.", "Yes", "no", "yes", "I am sure.", "The
 fn scores_match_a_count_by_hand() {
     let rows: Vec<String> =
         ANSWERS.iter().map(|answer| format!(r#"{{"answer": "{answer}"}}"#)).collect();
-    let answers = read_answers(rows.join("\n").as_bytes()).unwrap();
+    let answers = read_answers(rows.join("\n").as_bytes(), None).unwrap();
     let split = score_split("random", &questions(), &answers).unwrap();
     assert_eq!((split.questions, split.paired_by), (8, PairedBy::Position));
     assert_eq!(split.scores.accuracy, Some(5.0 / 8.0));
@@ -56,7 +56,7 @@ fn scores_match_a_count_by_hand() {
 fn answers_with_ids_may_come_in_any_order_and_be_missing() {
     let answers = r#"[{"question_id": "3", "text": "no"}, {"question_id": 2, "text": "no"},
                       {"question_id": 99, "text": "yes"}]"#;
-    let answers = read_answers(answers.as_bytes()).unwrap();
+    let answers = read_answers(answers.as_bytes(), None).unwrap();
     let split = score_split("s", &questions(), &answers).unwrap();
     assert_eq!((split.questions, split.unknown_answers), (2, 1));
     assert_eq!((split.unanswered.len(), split.unanswered[0].clone()), (6, QuestionId("1".into())));
@@ -65,7 +65,7 @@ fn answers_with_ids_may_come_in_any_order_and_be_missing() {
     assert_eq!(evaluate(vec![split]).mean.precision, None);
     assert_eq!(evaluate(Vec::new()).mean.accuracy, None);
 
-    let answers = read_answers(r#"[{"text": "no"}]"#.as_bytes()).unwrap();
+    let answers = read_answers(r#"[{"text": "no"}]"#.as_bytes(), None).unwrap();
     let error = score_split("s", &questions(), &answers).unwrap_err();
     assert_eq!(error, PairingError::Counts { questions: 8, answers: 1 });
 }

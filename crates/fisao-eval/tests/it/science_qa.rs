@@ -22,7 +22,7 @@ fn problems_are_scored_by_what_comes_with_them() {
     let answers = r#"{"question_id": "1", "text": "B. two"}
                      {"question_id": "2", "text": "The answer is C."}
                      {"question_id": "9", "text": "A"}"#;
-    let answers = read_answers(answers.as_bytes()).unwrap();
+    let answers = read_answers(answers.as_bytes(), None).unwrap();
     let report = evaluate(&problems, &splits["test"], &answers).unwrap();
     assert_eq!((report.accuracy, report.image_accuracy), (accuracy(1, 3), accuracy(1, 2)));
     assert_eq!((report.unanswered, report.unclear, report.unknown_answers), (1, 0, 1));
@@ -69,7 +69,7 @@ fn what_cannot_be_scored_is_said() {
     let mut problems = read_problems(PROBLEMS.as_bytes()).unwrap();
     let said = |problems: &_, ids: &[&str], answers: &str| {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        let answers = read_answers(answers.as_bytes()).unwrap();
+        let answers = read_answers(answers.as_bytes(), None).unwrap();
         evaluate(problems, &ids, &answers).unwrap_err().to_string()
     };
     assert!(said(&problems, &["7"], "").starts_with("problem 7 of the split is not"));

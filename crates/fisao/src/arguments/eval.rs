@@ -134,6 +134,15 @@ pub(crate) struct AnsweringArguments {
     pub(crate) answerer: AnswererArguments,
 }
 
+/// Where in files of answers the answer stands.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct AnswerFieldArguments {
+    /// Field of a file of answers that holds what the model wrote [default: what can only be a prediction, such as prediction or
+    /// response, else text or answer]
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) answer_field: Option<String>,
+}
+
 /// Which model answers, and how.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct AnswererArguments {

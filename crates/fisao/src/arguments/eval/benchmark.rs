@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{AnswererArguments, ReportArguments};
+use super::{AnswerFieldArguments, AnswererArguments, ReportArguments};
 
 /// What all of them take.
 #[derive(Clone, Debug, Args)]
@@ -17,6 +17,8 @@ pub(crate) struct BenchmarkArguments {
     /// instance, are averaged
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(crate) answers: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) field: AnswerFieldArguments,
     #[command(flatten)]
     pub(crate) answering: BenchmarkAnswering,
     #[command(flatten)]

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::ReportArguments;
 use super::chair::TruthArguments;
+use super::{AnswerFieldArguments, ReportArguments};
 
 #[derive(Debug, Args)]
 #[command(group(
@@ -23,6 +23,8 @@ pub(crate) struct DiffArguments {
     /// Compare answers to these questions of POPE
     #[arg(long, value_name = "FILE")]
     pub(crate) questions: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) field: AnswerFieldArguments,
     /// Compare captions by their likeness to these references
     #[arg(long, value_name = "FILE")]
     pub(crate) references: Option<PathBuf>,

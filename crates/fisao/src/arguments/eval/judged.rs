@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::ReportArguments;
 use super::benchmark::BenchmarkAnswering;
+use super::{AnswerFieldArguments, ReportArguments};
 
 #[derive(Debug, Args)]
 #[command(group(
@@ -19,6 +19,8 @@ pub(crate) struct JudgedArguments {
     /// benchmark's own form
     #[arg(long, value_name = "FILE", requires = "requests")]
     pub(crate) answers: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) field: AnswerFieldArguments,
     /// Where to write what the judge is to be asked, a row {"question_id": …, "prompt": "…"} each
     /// [default: requests.jsonl beside a model's answers]
     #[arg(long, value_name = "FILE")]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{AnsweringArguments, ReportArguments, WorldSplit};
+use super::{AnswerFieldArguments, AnsweringArguments, ReportArguments, WorldSplit};
 use crate::arguments::WorldKindArguments;
 
 #[derive(Debug, Args)]
@@ -20,6 +20,8 @@ pub(crate) struct PopeArguments {
     /// the same order, then those of the next seed, if there are several, and so on
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["images", "data", "output"])]
     pub(crate) answers: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) field: AnswerFieldArguments,
     #[command(flatten)]
     pub(crate) answering: AnsweringArguments,
     #[command(flatten)]

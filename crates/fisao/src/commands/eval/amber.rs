@@ -8,11 +8,10 @@ use fisao_eval::amber::{
     self, AmberData, AmberReport, Kind, NAMES, Plurals, Query, read_annotations, read_associations,
     read_queries, read_safe_words, read_starts,
 };
-use fisao_eval::answers::read_answers;
 use fisao_eval::statistics::Bootstrap;
 use serde_json::json;
 
-use super::inputs::{answers, file_of, optional_file_of, pictures_of, read};
+use super::inputs::{answers, file_of, optional_file_of, pictures_of, read, read_answers};
 use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
 use crate::arguments::{AmberArguments, AmberPart, AmberPlurals};
@@ -44,7 +43,7 @@ pub(crate) fn run(arguments: &AmberArguments, reporter: &Reporter) -> anyhow::Re
     let questions = || questions(arguments, &data);
     let mut reports = Vec::new();
     for (name, file) in answers(benchmark, "amber", "response", questions, reporter)? {
-        let responses = read("answers", &file, read_answers)?;
+        let responses = read_answers(&file, &arguments.benchmark.field)?;
         let report = amber::evaluate(&data, &responses, plurals)
             .with_context(|| format!("the answers of {} cannot be scored", file.display()))?;
         warn(&name, &report, reporter);

@@ -5,7 +5,7 @@ use std::ops::Add;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use fisao_eval::answers::{QuestionId, read_answers};
+use fisao_eval::answers::QuestionId;
 use fisao_eval::captions::{CaptionOptions, CaptionScores, CaptionSums, read_references};
 use fisao_eval::chair::{ChairCounts, read_captions};
 use fisao_eval::pope::{Judged, Label, read_questions, score_split};
@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Map, json};
 
 use super::chair;
-use super::inputs::{name, names, read};
+use super::inputs::{name, names, read, read_answers};
 use super::{captions, report};
 use crate::arguments::{DiffArguments, ReportFormat};
 use crate::failure::Refusal;
@@ -156,7 +156,7 @@ fn of_answers(arguments: &DiffArguments, questions: &Path) -> anyhow::Result<Com
     let images: HashMap<&QuestionId, &str> =
         questions.iter().map(|asked| (&asked.question_id, asked.image.0.as_str())).collect();
     let counts = |file: &Path| -> anyhow::Result<BTreeMap<QuestionId, Accuracy>> {
-        let answers = read("answers", file, read_answers)?;
+        let answers = read_answers(file, &arguments.field)?;
         let split = score_split(&name(file), &questions, &answers)
             .with_context(|| format!("the answers of {} cannot be scored", file.display()))?;
         let right = |judged: &Judged| judged.said_yes == (judged.label == Label::Yes);

@@ -1,13 +1,12 @@
 //! `fisao eval gqa`.
 
 use anyhow::Context as _;
-use fisao_eval::answers::read_answers;
 use fisao_eval::gqa::{self, GqaReport, Judged, Normalisation, Question as Asked, read_questions};
 use fisao_eval::rates::Accuracy;
 use serde_json::json;
 
 use super::accuracy::{self, Scored};
-use super::inputs::{answers, file_of, pictures_of, read, warn_of};
+use super::inputs::{answers, file_of, pictures_of, read, read_answers, warn_of};
 use super::runs::{Layout, Number};
 use crate::answering::Question;
 use crate::arguments::{GqaArguments, GqaRules};
@@ -42,7 +41,7 @@ pub(crate) fn run(arguments: &GqaArguments, reporter: &Reporter) -> anyhow::Resu
     };
     let mut scored = Vec::new();
     for (name, file) in answers(benchmark, "gqa", "text", asked, reporter)? {
-        let answers = read("answers", &file, read_answers)?;
+        let answers = read_answers(&file, &benchmark.field)?;
         let report = gqa::evaluate(&questions, &answers, rules)
             .with_context(|| format!("the answers of {} cannot be scored", file.display()))?;
         let counts = [

@@ -6,12 +6,14 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use fisao_eval::answers::{self, Answer};
 use fisao_formats::documents::{open_text, read_json};
 use serde_json::{Value, json};
 
 use crate::answering::{ANSWERS, Answering, Question, SETTINGS};
 use crate::arguments::{
-    Activations, AnswererArguments, AnsweringArguments, BenchmarkAnswering, BenchmarkArguments,
+    Activations, AnswerFieldArguments, AnswererArguments, AnsweringArguments, BenchmarkAnswering,
+    BenchmarkArguments,
 };
 use crate::bundle::Policy;
 use crate::failure::Refusal;
@@ -30,6 +32,14 @@ where
 {
     let file = open_text(what, path)?;
     reader(file).with_context(|| format!("{} cannot be read as {what}", path.display()))
+}
+
+/// The answers of a file, from the field that was named or the one that can be told.
+pub(super) fn read_answers(
+    file: &Path,
+    field: &AnswerFieldArguments,
+) -> anyhow::Result<Vec<Answer>> {
+    read("answers", file, |reader| answers::read_answers(reader, field.answer_field.as_deref()))
 }
 
 /// A name for what a file holds: its own, without folder and the endings of its format.

@@ -6,7 +6,7 @@ use std::ops::Add;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use fisao_eval::answers::{Answer, PairingError, QuestionId, pair, read_answers};
+use fisao_eval::answers::{Answer, PairingError, QuestionId, pair};
 use fisao_eval::judged::{
     JudgeRequest, Template,
     mm_hal::{self, MmHalReport, Record},
@@ -18,10 +18,10 @@ use fisao_formats::documents::read_text;
 use fisao_formats::json_lines::write_json_lines;
 use serde_json::{Map, Value, json};
 
-use super::inputs::{Asking, answer, file_of, names, pictures_of, read, warn_of};
+use super::inputs::{Asking, answer, file_of, names, pictures_of, read, read_answers, warn_of};
 use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
-use crate::arguments::JudgedArguments;
+use crate::arguments::{AnswerFieldArguments, JudgedArguments};
 use crate::failure::Refusal;
 use crate::output;
 use crate::pictures::PictureFolder;
@@ -57,7 +57,7 @@ pub(crate) fn mm_vet(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
         };
         let template = template(arguments, mm_vet::TEMPLATE, &mm_vet::PLACES)?;
         let file = answers(arguments, "mm-vet", asked, reporter)?;
-        let answers = vet_answers(&file)?;
+        let answers = vet_answers(&file, &arguments.field)?;
         let requests = mm_vet::requests(&questions, &answers, &template)
             .with_context(|| format!("the answers of {} cannot be judged", file.display()))?;
         return write(arguments, &requests, questions.len(), reporter);
@@ -110,7 +110,7 @@ pub(crate) fn mm_hal(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
         };
         let template = template(arguments, mm_hal::TEMPLATE, &mm_hal::PLACES)?;
         let file = answers(arguments, "mm-hal", asked, reporter)?;
-        hal_answers(&file, &mut records)
+        hal_answers(&file, &arguments.field, &mut records)
             .with_context(|| format!("the answers of {} cannot be judged", file.display()))?;
         let requests = mm_hal::requests(&records, &template)?;
         return write(arguments, &requests, records.len(), reporter);
@@ -169,11 +169,11 @@ fn answers(
 
 /// Answers in the benchmark's own form, one object of id and text, or as rows. LLaVA numbers MM-Vet's questions
 /// without their "v1_".
-fn vet_answers(file: &Path) -> anyhow::Result<Vec<Answer>> {
+fn vet_answers(file: &Path, field: &AnswerFieldArguments) -> anyhow::Result<Vec<Answer>> {
     if is_keyed("answers", file)? {
         return read("answers", file, mm_vet::read_results);
     }
-    let mut answers = read("answers", file, read_answers)?;
+    let mut answers = read_answers(file, field)?;
     for QuestionId(id) in answers.iter_mut().filter_map(|answer| answer.question_id.as_mut()) {
         if id.bytes().all(|byte| byte.is_ascii_digit()) {
             *id = format!("v1_{id}");
@@ -184,14 +184,18 @@ fn vet_answers(file: &Path) -> anyhow::Result<Vec<Answer>> {
 
 /// Fills in the model's answers: from the benchmark's own form, the records themselves, or from rows by the place of
 /// the record.
-fn hal_answers(file: &Path, records: &mut [Record]) -> anyhow::Result<()> {
+fn hal_answers(
+    file: &Path,
+    field: &AnswerFieldArguments,
+    records: &mut [Record],
+) -> anyhow::Result<()> {
     let is_record = read_text("answers", file)?.contains("\"gt_answer\"");
     let answers = if is_record {
         let answered = read("answers", file, mm_hal::read_records)?;
         let text = |record: Record| Answer { question_id: None, text: record.model_answer };
         answered.into_iter().map(text).collect()
     } else {
-        read("answers", file, read_answers)?
+        read_answers(file, field)?
     };
     let ids: Vec<QuestionId> = (0..records.len()).map(|at| QuestionId(at.to_string())).collect();
     let paired = pair(&ids.iter().collect::<Vec<_>>(), &answers)?;

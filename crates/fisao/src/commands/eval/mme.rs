@@ -5,18 +5,17 @@ use std::io::BufRead;
 use std::path::Path;
 
 use anyhow::bail;
-use fisao_eval::answers::read_answers;
 use fisao_eval::mme::{
     self, MmeError, MmeReport, Reading, Row, read_questions, read_task, score_task,
 };
 use fisao_eval::statistics::{Bootstrap, Interval};
 use serde_json::json;
 
-use super::inputs::{Asking, answer, folders, listed, name, names, read};
+use super::inputs::{Asking, answer, folders, listed, name, names, read, read_answers};
 use super::report;
 use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
-use crate::arguments::{MmeArguments, MmeReading, ReportFormat};
+use crate::arguments::{AnswerFieldArguments, MmeArguments, MmeReading, ReportFormat};
 use crate::failure::Refusal;
 use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
@@ -84,7 +83,7 @@ fn asked(
     }
     let asking = Asking { benchmark: "mme", field: "text", prompt: None, folder };
     let answers = answer(&arguments.answering.answerer, &asking, &questions, reporter)?;
-    let answers = read("answers", &answers, read_answers)?;
+    let answers = read_answers(&answers, &AnswerFieldArguments::default())?;
     let rows = tasks.values_mut().flatten();
     for (row, answer) in rows.zip(answers) {
         row.answer = answer.text;

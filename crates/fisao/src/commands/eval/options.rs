@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fisao_eval::answers::{QuestionId, read_answers};
+use fisao_eval::answers::QuestionId;
 use fisao_eval::options::{
     CircularReport, LetterRule, MmbenchError, OptionQuestion, OptionsReport, Picks, ROTATION,
     circular, pick_by_likelihood, pick_by_text, prompt, read_likelihoods, read_mmbench, read_seed,
@@ -19,10 +19,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::accuracy::{self, Scored};
-use super::inputs::{answers, file_of, listed, pictures_of, read, warn_of};
+use super::inputs::{answers, file_of, listed, pictures_of, read, read_answers, warn_of};
 use super::runs::{Layout, Number};
 use crate::answering::Question;
-use crate::arguments::{OptionRules, OptionsArguments};
+use crate::arguments::{AnswerFieldArguments, OptionRules, OptionsArguments};
 use crate::failure::Refusal;
 use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
@@ -73,7 +73,7 @@ pub(crate) fn seed_bench(arguments: &OptionsArguments, reporter: &Reporter) -> a
     };
     let mut scored = Vec::new();
     for (name, file) in answers(benchmark, "seed-bench", field(rules), asked, reporter)? {
-        let picks = picks(&questions, &file, rules)?;
+        let picks = picks(&questions, &file, rules, &arguments.benchmark.field)?;
         let mut report = score(&questions, &picks.readings)
             .with_context(|| format!("the answers of {} cannot be scored", file.display()))?;
         warn(&name, &report, picks.unknown, reporter);
@@ -119,7 +119,7 @@ pub(crate) fn mmbench(arguments: &OptionsArguments, reporter: &Reporter) -> anyh
     };
     let mut scored = Vec::new();
     for (name, file) in answers(benchmark, "mmbench", field(rules), asked, reporter)? {
-        let picks = picks(&questions, &file, rules)?;
+        let picks = picks(&questions, &file, rules, &arguments.benchmark.field)?;
         let wrong = || format!("the answers of {} cannot be scored", file.display());
         let mut rotations = score(&questions, &picks.readings).with_context(wrong)?;
         let mut circular = circular(&questions, &picks.readings).with_context(wrong)?;
@@ -176,7 +176,12 @@ fn put(question: &OptionQuestion, image: PathBuf, rules: OptionRules) -> Questio
 }
 
 /// The options that answers mean.
-fn picks(questions: &[OptionQuestion], file: &Path, rules: OptionRules) -> anyhow::Result<Picks> {
+fn picks(
+    questions: &[OptionQuestion],
+    file: &Path,
+    rules: OptionRules,
+    field: &AnswerFieldArguments,
+) -> anyhow::Result<Picks> {
     let wrong = || format!("the answers of {} cannot be scored", file.display());
     let rule = match rules {
         OptionRules::Exact => LetterRule::Exact,
@@ -187,7 +192,7 @@ fn picks(questions: &[OptionQuestion], file: &Path, rules: OptionRules) -> anyho
             return pick_by_likelihood(questions, &rows).with_context(wrong);
         }
     };
-    pick_by_text(questions, &read("answers", file, read_answers)?, rule).with_context(wrong)
+    pick_by_text(questions, &read_answers(file, field)?, rule).with_context(wrong)
 }
 
 /// Says what counts as wrong without having been answered wrongly.

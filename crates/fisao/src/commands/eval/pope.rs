@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use fisao_eval::answers::read_answers;
 use fisao_eval::chair::read_ground_truth;
 use fisao_eval::pope::{
     self, BuildOptions, Negatives, Picture, PopeReport, Scores, SplitReport, read_questions,
@@ -17,7 +16,7 @@ use fisao_scenes::{Split, World};
 use serde::Serialize;
 use serde_json::json;
 
-use super::inputs::{self, Asking, answer, files_in, folders, read};
+use super::inputs::{self, Asking, answer, files_in, folders, read, read_answers};
 use super::report;
 use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
@@ -68,7 +67,7 @@ pub(crate) fn run(arguments: &PopeArguments, reporter: &Reporter) -> anyhow::Res
     for (run, names) in runs.iter().zip(names.chunks(files.len())) {
         let mut reported = Vec::with_capacity(splits.len());
         for ((name, questions), file) in splits.iter().zip(run) {
-            let answers = read("answers", file, read_answers)?;
+            let answers = read_answers(file, &arguments.field)?;
             let split = score_split(name, questions, &answers)
                 .with_context(|| format!("the answers of {} cannot be scored", file.display()))?;
             warn(&split, reporter);

@@ -1,7 +1,6 @@
 //! `fisao eval science-qa`.
 
 use anyhow::{Context as _, bail};
-use fisao_eval::answers::read_answers;
 use fisao_eval::rates::Accuracy;
 use fisao_eval::science_qa::{
     self, Judged, ScienceQaError, ScienceQaReport, read_problems, read_splits,
@@ -9,7 +8,7 @@ use fisao_eval::science_qa::{
 use serde_json::json;
 
 use super::accuracy::{self, Scored};
-use super::inputs::{answers, file_of, pictures_of, read, warn_of};
+use super::inputs::{answers, file_of, pictures_of, read, read_answers, warn_of};
 use super::runs::{Layout, Number};
 use crate::answering::Question;
 use crate::arguments::ScienceQaArguments;
@@ -67,7 +66,7 @@ pub(crate) fn run(arguments: &ScienceQaArguments, reporter: &Reporter) -> anyhow
     };
     let mut scored = Vec::new();
     for (name, file) in answers(benchmark, "science-qa", "text", questions, reporter)? {
-        let answers = read("answers", &file, read_answers)?;
+        let answers = read_answers(&file, &benchmark.field)?;
         let report = science_qa::evaluate(&problems, &split, &answers)
             .with_context(|| format!("the answers of {} cannot be scored", file.display()))?;
         warn(&name, &report, reporter);
