@@ -7,8 +7,10 @@
 //! Pixels are PIL's to the bit but for two kinds of file: 16-bit grey, which PIL clips to white instead
 //! of scaling it, and BMP of 16 bits a pixel, whose 5- and 6-bit channels differ by up to 1 of 255.
 
+mod exif;
 mod gif;
 mod jpeg;
+mod png;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -83,6 +85,15 @@ fn decode(path: &Path, data: impl BufRead + Seek) -> Result<RgbImage, FormatErro
             data.rewind().map_err(failed)?;
             gif::decode(data).map_err(|error| damaged(error.to_string()))?
         }
+        Some(ImageFormat::Png) => {
+            let mut bytes = Vec::new();
+            let mut data = reader.into_inner();
+            data.rewind().and_then(|()| data.read_to_end(&mut bytes)).map_err(failed)?;
+            let picture = ImageReader::with_format(Cursor::new(&bytes), ImageFormat::Png).decode();
+            let picture = into_rgb(picture.map_err(|error| damaged(error.to_string()))?);
+            let png::Metadata { exif, xmp } = png::metadata(&bytes);
+            upright(picture, &exif, &xmp)
+        }
         Some(_) => decode_other(reader).map_err(|error| damaged(error.to_string()))?,
     };
     if picture.is_empty() {
@@ -102,7 +113,7 @@ fn decode_other(reader: ImageReader<impl BufRead + Seek>) -> Result<RgbImage, Im
 
 /// Turns a picture as its metadata say, of which EXIF goes first.
 fn upright(picture: RgbImage, exif: &[u8], xmp: &[u8]) -> RgbImage {
-    let orientation = Orientation::from_exif_chunk(exif).or_else(|| xmp_orientation(xmp));
+    let orientation = exif::orientation(exif).or_else(|| xmp_orientation(xmp));
     let mut image = DynamicImage::ImageRgb8(picture);
     image.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
     image.into_rgb8()

@@ -1,5 +1,6 @@
 //! Image files: every colour type as PIL converts it, and files that are none.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -120,6 +121,60 @@ fn exif_orientation_is_applied() {
     assert_eq!(upright.dimensions(), (16, 32));
     assert!(upright.get_pixel(8, 4).0[0] < 30, "turned clockwise, the left half is on top");
     assert!(upright.get_pixel(8, 28).0[0] > 225);
+}
+
+/// A chunk of PNG with its check sum.
+fn chunk(kind: [u8; 4], body: &[u8]) -> Vec<u8> {
+    let content = [kind.as_slice(), body].concat();
+    let mut sum = flate2::Crc::new();
+    sum.update(&content);
+    let length = u32::try_from(body.len()).expect("short");
+    [&length.to_be_bytes(), content.as_slice(), &sum.sum().to_be_bytes()].concat()
+}
+
+#[test]
+fn png_is_turned_by_its_metadata_wherever_they_stand() {
+    // Orientation 6 as LONG.
+    let exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x04\0\0\0\x01\0\0\0\x06\0\0\0\0";
+    let mut digits = String::new();
+    for byte in [b"Exif\0\0".as_slice(), exif].concat() {
+        write!(digits, "{byte:02x}").expect("in memory");
+    }
+    let (one, two) = digits.split_at(30);
+    let profile = format!("\nexif\n      32\n{one}\n{two}\n");
+    let text = [b"Raw profile type exif\0".as_slice(), profile.as_bytes()].concat();
+    let mut packed = b"Raw profile type exif\0\0".to_vec();
+    let mut encoder = flate2::write::ZlibEncoder::new(&mut packed, flate2::Compression::default());
+    std::io::Write::write_all(&mut encoder, profile.as_bytes()).expect("in memory");
+    encoder.finish().expect("in memory");
+    let international =
+        [b"Raw profile type exif\0\0\0en\0\0".as_slice(), profile.as_bytes()].concat();
+    let xmp = b"XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation=\"6\"/>";
+    let picture = ImageBuffer::from_fn(3, 1, |x, _| Rgb([10 * x as u8, 0, 0]));
+    let plain = encode(&DynamicImage::ImageRgb8(picture), ImageFormat::Png);
+    // Signature and header come first, the end last.
+    let (start, end) = (8 + 25, plain.len() - 12);
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("turned.png");
+    let size = |bytes: &[u8]| {
+        fs::write(&path, bytes).expect("writable");
+        open_image(&path).expect("an image").dimensions()
+    };
+    assert_eq!(size(&plain), (3, 1));
+    for (name, kind, body) in [
+        ("eXIf", *b"eXIf", exif.as_slice()),
+        ("tEXt", *b"tEXt", &text),
+        ("zTXt", *b"zTXt", &packed),
+        ("iTXt", *b"iTXt", &international),
+        ("XMP", *b"iTXt", xmp),
+    ] {
+        for at in [start, end] {
+            let bytes = [&plain[..at], &chunk(kind, body), &plain[at..]].concat();
+            assert_eq!(size(&bytes), (1, 3), "{name} at byte {at}");
+        }
+        let broken = [&plain[..end], &chunk(kind, &body[..body.len() / 2]), &plain[end..]].concat();
+        assert_eq!(size(&broken), (3, 1), "half of {name}");
+    }
 }
 
 #[test]
