@@ -151,8 +151,8 @@ pub struct Request<'a> {
 /// adjacent.
 ///
 /// # Errors
-/// [`AlignError::Text`] when a response cannot be decoded, [`AlignError::Verifier`] when a name cannot
-/// be scored.
+/// [`AlignError::NotFinite`] when the model computes something that is no number, [`AlignError::Text`] when a response cannot
+/// be decoded, [`AlignError::Verifier`] when a name cannot be scored.
 pub fn caption(
     policy: &Llava,
     judge: &mut Judge,
@@ -165,15 +165,16 @@ pub fn caption(
     let portions = Portions::of(policy, policy.cached_positions(longest, response, samples));
     let (written, arriving) = channel();
     std::thread::scope(|scope| {
-        let write = |written: Sender<(usize, Vec<Generated>)>| {
+        let write = |written: Sender<(usize, Result<Vec<Generated>, AlignError>)>| {
             over_shares(&indices, portions.shares, |share| {
                 for batch in share.chunks((portions.batch / samples).max(1)) {
                     let prompts = batch.iter().map(|&at| (&tasks[at], request.streams[at]));
                     let features = batch.iter().map(|&at| encoded.features[at].clone()).collect();
                     let features = ImageFeatures::cat(features);
                     let responses = respond(policy, prompts, &features, samples, request.sampling);
+                    let failed = responses.is_err();
                     // The reader has gone: a response could not be read.
-                    if written.send((batch[0], responses)).is_err() {
+                    if written.send((batch[0], responses)).is_err() || failed {
                         return;
                     }
                     (request.advance)(batch.len() * samples);
@@ -193,12 +194,12 @@ pub fn caption(
 fn read_in_order(
     judge: &mut Judge,
     request: &Request<'_>,
-    arriving: Receiver<(usize, Vec<Generated>)>,
+    arriving: Receiver<(usize, Result<Vec<Generated>, AlignError>)>,
 ) -> Result<Vec<Captioned>, AlignError> {
     let mut waiting = BTreeMap::new();
     let mut captions = Vec::with_capacity(request.tasks.len() * request.samples);
     for (first, responses) in arriving {
-        waiting.insert(first, responses);
+        waiting.insert(first, responses?);
         while let Some(responses) = waiting.remove(&(captions.len() / request.samples)) {
             for response in responses {
                 let task = captions.len() / request.samples;
@@ -361,7 +362,7 @@ pub fn generate(
             let seconds = started.elapsed().as_secs_f64();
             tracing::debug!(images = tasks.len(), seconds, "images encoded");
             let prompts = tasks.iter().zip(batch.iter().map(|&at| at as u64));
-            written.extend(respond(policy, prompts, &features, 1, sampling));
+            written.extend(respond(policy, prompts, &features, 1, sampling)?);
             advance(batch.len());
         }
         Ok(written)
@@ -403,6 +404,9 @@ pub fn likelihoods(
                 for response in batch {
                     let (own, others) = rest.split_at(response.len());
                     let sum: f64 = own.iter().map(|&logprob| f64::from(logprob)).sum();
+                    if !sum.is_finite() {
+                        return Err(AlignError::NotFinite { id: task.id });
+                    }
                     means.push(sum / own.len() as f64);
                     rest = others;
                 }
@@ -450,18 +454,25 @@ pub fn tasks_at_once(policy: &Llava, length: usize) -> usize {
 }
 
 /// Responses to one batch: each task with the number of its random streams, and their image features.
+///
+/// # Errors
+/// [`AlignError::NotFinite`] naming the first task whose logits are no numbers.
 fn respond<'a>(
     policy: &Llava,
     tasks: impl Iterator<Item = (&'a Task, u64)>,
     features: &ImageFeatures,
     samples: usize,
     sampling: &Sampling,
-) -> Vec<Generated> {
-    let prompts: Vec<Prompt> = tasks
+) -> Result<Vec<Generated>, AlignError> {
+    let (tasks, prompts): (Vec<&Task>, Vec<Prompt>) = tasks
         .enumerate()
-        .map(|(image, (task, stream))| Prompt { ids: task.prompt.clone(), image, stream })
-        .collect();
-    policy.generate(&prompts, features, samples, sampling)
+        .map(|(image, (task, stream))| (task, Prompt { ids: task.prompt.clone(), image, stream }))
+        .unzip();
+    let responses = policy.generate(&prompts, features, samples, sampling);
+    match responses.iter().position(|response| !response.is_finite()) {
+        Some(at) => Err(AlignError::NotFinite { id: tasks[at / samples].id.clone() }),
+        None => Ok(responses),
+    }
 }
 
 impl Judge {

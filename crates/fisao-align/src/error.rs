@@ -73,6 +73,12 @@ pub enum AlignError {
         /// Rows of its features.
         expected: usize,
     },
+    /// The model computed something that is no number.
+    #[error("{id}: the model's logits are infinite or no numbers, so that no token can be chosen")]
+    NotFinite {
+        /// Name of the image.
+        id: String,
+    },
     /// Responses do not depend on the image.
     #[error(
         "the model ignores its image: {compared} captions are the same with the picture and with a \
@@ -124,6 +130,11 @@ impl AlignError {
             Self::ImageIgnored { .. } => Some(
                 "check that the prompt holds the image placeholder and that projector and vision \
                  tower were loaded from this checkpoint"
+                    .to_owned(),
+            ),
+            Self::NotFinite { .. } => Some(
+                "weights of the model or of its adapter are damaged, or beyond the range of their precision: `fisao inspect \
+                 --check` finds the tensors"
                     .to_owned(),
             ),
             Self::NoAnswer { .. } => Some(

@@ -217,6 +217,13 @@ pub struct IterationMetrics {
     pub seconds: PhaseSeconds,
 }
 
+impl IterationMetrics {
+    /// Whether the policy wrote the iteration's responses itself, and not the data.
+    pub fn is_own(&self) -> bool {
+        self.kl.is_some()
+    }
+}
+
 /// Wall time per phase, seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct PhaseSeconds {

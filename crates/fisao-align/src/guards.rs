@@ -161,7 +161,8 @@ pub fn hopeless<'a>(
     warnings.iter().find(|warning| lost(warning.code))
 }
 
-/// Warnings an iteration's metrics give rise to, gravest first.
+/// Warnings an iteration's metrics give rise to, gravest first. Lengths, ends, repetitions, entropy and rewards of responses that the
+/// data gave tell of the data: of these nothing is said.
 pub fn check_iteration(
     metrics: &IterationMetrics,
     baseline: &Baseline,
@@ -172,8 +173,12 @@ pub fn check_iteration(
         // Comparisons with a NaN are all false: nothing else can be trusted.
         return broken.into_iter().collect();
     }
-    [update_warnings(metrics, baseline, limits), rollout_warnings(metrics, baseline, limits)]
-        .concat()
+    let mut warnings = update_warnings(metrics, limits);
+    if metrics.is_own() {
+        warnings.extend(entropy_warning(metrics, baseline, limits));
+        warnings.extend(rollout_warnings(metrics, baseline, limits));
+    }
+    warnings
 }
 
 fn not_finite(metrics: &IterationMetrics) -> Option<Warning> {
@@ -203,7 +208,7 @@ fn not_finite(metrics: &IterationMetrics) -> Option<Warning> {
     })
 }
 
-fn update_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits) -> Vec<Warning> {
+fn update_warnings(m: &IterationMetrics, limits: &GuardLimits) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if m.sampler_gap > limits.sampler_gap {
         warnings.push(warning(
@@ -262,8 +267,19 @@ fn update_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits) 
              group-relative objective",
         ));
     }
-    if m.entropy < limits.entropy_share * base.entropy {
+    if m.pairs == Some(0) {
         warnings.push(warning(
+            WarningCode::PairsMissing,
+            "no image has two responses that differ enough to prefer one".to_owned(),
+            "raise align.temperature or align.samples-per-image, or lower objective.least-gap",
+        ));
+    }
+    warnings
+}
+
+fn entropy_warning(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits) -> Option<Warning> {
+    (m.entropy < limits.entropy_share * base.entropy).then(|| {
+        warning(
             WarningCode::EntropyCollapsed,
             format!(
                 "entropy is {:.3} nats per token, the base model's was {:.3}",
@@ -271,9 +287,8 @@ fn update_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits) 
             ),
             "every caption of an image is nearly the same: raise objective.kl.coefficient or \
              objective.entropy-coefficient",
-        ));
-    }
-    warnings
+        )
+    })
 }
 
 fn rollout_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits) -> Vec<Warning> {
@@ -341,13 +356,6 @@ fn rollout_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits)
             WarningCode::RewardConstant,
             format!("all responses earn {:.3}: there is nothing to prefer", m.reward_mean),
             "raise align.temperature or align.images-per-iteration, or calibrate again",
-        ));
-    }
-    if m.pairs == Some(0) {
-        warnings.push(warning(
-            WarningCode::PairsMissing,
-            "no image has two responses that differ enough to prefer one".to_owned(),
-            "raise align.temperature or align.samples-per-image, or lower objective.least-gap",
         ));
     }
     warnings

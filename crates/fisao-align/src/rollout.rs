@@ -417,13 +417,13 @@ pub(crate) fn examples<'a>(
 }
 
 impl Rollout {
-    /// Largest disagreement between the sampler's log-probabilities and the trainer's, nats.
+    /// Largest disagreement between the sampler's log-probabilities and the trainer's, nats; no number where one of them is none.
     pub fn sampler_gap(&self) -> f64 {
         let pairs = self.captions.iter().zip(&self.old_logprobs);
         pairs
             .flat_map(|(caption, trainer)| caption.logprobs.iter().zip(trainer))
             .map(|(&sampler, &trainer)| f64::from((sampler - trainer).abs()))
-            .fold(0.0, f64::max)
+            .fold(0.0, |most, gap| if most >= gap || most.is_nan() { most } else { gap })
     }
 
     /// `KL(π_θ‖π_ref)` by the given estimator, summed over all responses, nats.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use fisao_models::adamw::AdamW;
+use fisao_models::adamw::{AdamW, Moments};
 use fisao_models::generation::{FinishReason, Sampling};
 use fisao_models::linear::ActivationDtype;
 use fisao_models::llava::Llava;
@@ -78,6 +78,9 @@ pub struct TrainerState {
     pub moments: BTreeMap<String, (Vec<f32>, Vec<f32>)>,
     /// Optimiser steps done.
     pub optimiser_steps: u64,
+    /// Of these, those that updated each parameter; empty in states of earlier versions, which counted all for every one.
+    #[serde(default)]
+    pub parameter_steps: BTreeMap<String, u64>,
     /// β and its controller, for objectives that have it.
     pub kl: Option<KlController>,
     /// What metrics are compared with.
@@ -337,7 +340,7 @@ impl<'a> Trainer<'a> {
         }
         let limit = self.config.guards.sampler_gap;
         let gap = rollout.sampler_gap();
-        if gap > limit {
+        if gap.is_nan() || gap > limit {
             let (gap, limit) = (format!("{gap:.4}"), limit.to_string());
             return Err(AlignError::SamplerMismatch { gap, limit });
         }
@@ -473,9 +476,11 @@ impl<'a> Trainer<'a> {
             iteration: self.iteration,
             parameters,
             moments: moments
+                .clone()
                 .map(|(name, m)| (name.clone(), (m.first.clone(), m.second.clone())))
                 .collect(),
             optimiser_steps: self.optimiser.step,
+            parameter_steps: moments.map(|(name, m)| (name.clone(), m.steps)).collect(),
             kl: self.kl.clone(),
             baseline: self.baseline,
             base_recall: self.base_recall,
@@ -512,7 +517,11 @@ impl<'a> Trainer<'a> {
         self.optimiser.moments = state
             .moments
             .into_iter()
-            .map(|(name, (first, second))| (name, fisao_models::adamw::Moments { first, second }))
+            .map(|(name, (first, second))| {
+                let steps = state.parameter_steps.get(&name).copied();
+                let steps = steps.unwrap_or(state.optimiser_steps);
+                (name, Moments { first, second, steps })
+            })
             .collect();
         self.iteration = state.iteration;
         self.kl = state.kl;

@@ -108,7 +108,7 @@ pub(crate) fn update(
     for _ in 0..epochs {
         order.shuffle(rng);
         let mut epoch = PolicyStatistics::default();
-        for minibatch in order.chunks(order.len().div_ceil(minibatches).max(1)) {
+        for minibatch in parts(&order, minibatches) {
             let mut step = differentiate(learner, rollout, minibatch, config)?;
             epoch.merge(&step.policy);
             report.grad_norm +=
@@ -130,6 +130,13 @@ pub(crate) fn update(
     report.policy_loss /= steps;
     report.value_loss = learner.value_head.is_some().then_some(value_loss / steps);
     Ok(report)
+}
+
+/// `count` parts whose sizes differ by one at most; fewer where there are fewer items, none of them empty.
+fn parts<T>(items: &[T], count: usize) -> impl Iterator<Item = &[T]> {
+    let count = count.min(items.len());
+    let edge = move |part: usize| part * items.len() / count;
+    (0..count).map(move |part| &items[edge(part)..edge(part + 1)])
 }
 
 /// Clips the gradients of policy and critic, each by its own norm, and steps. Returns the policy's
@@ -289,4 +296,24 @@ fn moved(logprobs: &Tensor<1>, old: &[f32]) -> PolicyStatistics {
     let nothing = vec![0.0; old.len()];
     let clip = ClipRange { epsilon: 0.2, dual: None };
     PolicyStatistics::measure(&floats(logprobs), old, &nothing, clip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minibatches_are_as_many_as_asked_and_of_like_size() {
+        let sizes = |items: usize, count: usize| -> Vec<usize> {
+            let items: Vec<usize> = (0..items).collect();
+            let found: Vec<&[usize]> = parts(&items, count).collect();
+            assert_eq!(found.concat(), items, "every item once, in order");
+            found.into_iter().map(<[usize]>::len).collect()
+        };
+        assert_eq!(sizes(64, 4), [16; 4]);
+        assert_eq!(sizes(9, 6), [1, 2, 1, 2, 1, 2]);
+        assert_eq!(sizes(10, 4), [2, 3, 2, 3]);
+        assert_eq!(sizes(3, 4), [1; 3]);
+        assert_eq!(sizes(0, 4), [0; 0]);
+    }
 }

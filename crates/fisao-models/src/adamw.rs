@@ -1,7 +1,7 @@
 //! AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) in PyTorch's form.
 //!
 //! `m ← β₁m + (1−β₁)g`, `v ← β₂v + (1−β₂)g²`,
-//! `θ ← θ(1 − ηλ) − η · m̂ / (√v̂ + ε)` with `m̂ = m/(1−β₁ᵗ)`, `v̂ = v/(1−β₂ᵗ)`.
+//! `θ ← θ(1 − ηλ) − η · m̂ / (√v̂ + ε)` with `m̂ = m/(1−β₁ᵗ)`, `v̂ = v/(1−β₂ᵗ)`, where t counts the updates of that parameter.
 //!
 //! Moments and the update are kept as plain f32 slices: the whole state can be saved and restored
 //! bit for bit, and one pass over memory, shared by all cores, does the work of a dozen tensor operations on each
@@ -44,13 +44,15 @@ pub struct Moments {
     pub first: Vec<f32>,
     /// v.
     pub second: Vec<f32>,
+    /// t, updates of the parameter so far.
+    pub steps: u64,
 }
 
 /// The optimiser with its state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdamW {
     config: AdamWConfig,
-    /// Number of updates made.
+    /// Number of updates made, whatever parameters took part.
     pub step: u64,
     /// Moments by parameter name.
     pub moments: BTreeMap<String, Moments>,
@@ -79,11 +81,13 @@ impl AdamW {
             let decay = if decays { self.config.weight_decay } else { 0.0 };
             let values = parameter.values();
             assert_eq!(values.len(), gradient.len(), "{name} has a gradient for every number");
-            let moments = self.moments.remove(name).unwrap_or_else(|| Moments {
+            let mut moments = self.moments.remove(name).unwrap_or_else(|| Moments {
                 first: vec![0.0; values.len()],
                 second: vec![0.0; values.len()],
+                steps: 0,
             });
-            let factors = self.factors(rate, decay);
+            moments.steps += 1;
+            let factors = self.factors(rate, decay, moments.steps);
             work.insert(name.to_owned(), Work { values, gradient, moments, factors });
         });
         let pieces: Vec<Piece<'_>> = work.values_mut().flat_map(Work::pieces).collect();
@@ -96,9 +100,9 @@ impl AdamW {
     }
 
     /// What all numbers of a parameter are updated with.
-    fn factors(&self, learning_rate: f64, decay: f64) -> Factors {
+    fn factors(&self, learning_rate: f64, decay: f64, steps: u64) -> Factors {
         let AdamWConfig { beta1, beta2, epsilon, .. } = self.config;
-        let step = self.step as i32;
+        let step = i32::try_from(steps).unwrap_or(i32::MAX);
         Factors {
             beta1: beta1 as f32,
             beta2: beta2 as f32,

@@ -63,6 +63,12 @@ pub struct Generated {
 }
 
 impl Generated {
+    /// Whether every token was chosen by numbers: a logit that is none, or infinite, makes the log-probability of the token chosen
+    /// by it no number.
+    pub fn is_finite(&self) -> bool {
+        self.logprobs.iter().all(|logprob| logprob.is_finite())
+    }
+
     /// Makes room for a response of so many tokens.
     fn reserve(&mut self, tokens: usize) {
         self.tokens.reserve(tokens);
@@ -128,7 +134,8 @@ impl Llava {
         prompt.div_ceil(sharing) + response
     }
 
-    /// Writes `samples` responses to every prompt; responses to one prompt are adjacent.
+    /// Writes `samples` responses to every prompt; responses to one prompt are adjacent. One whose logits are no numbers ends
+    /// there, and [says so](Generated::is_finite).
     ///
     /// Which image a prompt is about is an index into `features`.
     pub fn generate(
@@ -262,7 +269,8 @@ impl<'a> Choice<'a> {
             let result = &mut results[row.slot];
             result.tokens.push(token);
             result.logprobs.push(logprob);
-            if ends(token) {
+            // What comes behind a choice among no numbers is of no use.
+            if ends(token) || !logprob.is_finite() {
                 result.finish = FinishReason::Stop;
             }
             self.tokens.push(token);

@@ -451,9 +451,12 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> Option<f32> {
-    let scale = a.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
-    let difference = a.iter().zip(b).fold(0.0_f32, |most, (x, y)| most.max((x - y).abs()));
-    (difference > SAME_WEIGHT * scale).then_some(difference)
+    // What is no number is like nothing, and `max` would pass it over.
+    let largest = |most: f32, x: f32| if most >= x.abs() || most.is_nan() { most } else { x.abs() };
+    let scale = a.iter().copied().fold(0.0, largest);
+    let difference = a.iter().zip(b).map(|(x, y)| x - y).fold(0.0, largest);
+    let same = difference <= SAME_WEIGHT * scale;
+    (!same).then_some(difference)
 }
 
 /// A number of the standard normal distribution that depends on the image and the name alone.

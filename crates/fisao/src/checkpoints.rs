@@ -173,6 +173,7 @@ mod tests {
             parameters: BTreeMap::from([("a.lora_A".to_owned(), values.clone())]),
             moments: BTreeMap::from([("a.lora_A".to_owned(), (values.clone(), values))]),
             optimiser_steps: 3,
+            parameter_steps: BTreeMap::from([("a.lora_A".to_owned(), 2)]),
             kl: None,
             baseline: None,
             base_recall: Some(0.1 + 0.2),

@@ -20,6 +20,7 @@ fn healthy() -> IterationMetrics {
         length_mean: 20.0,
         eos_rate: 0.99,
         entropy: 0.9,
+        kl: Some(0.4),
         kl_per_token: Some(0.02),
         ratio_max: 1.4,
         sampler_gap: 1e-5,
@@ -56,6 +57,22 @@ fn each_failure_raises_its_own_warning() {
     assert_eq!(codes(silent), [WarningCode::AllNeutral]);
     // Rewards of whole responses: there are mentions, but no share.
     assert_eq!(codes(|m| m.neutral_share = None), []);
+}
+
+#[test]
+fn responses_of_the_data_are_not_held_against_the_base_model() {
+    // What supervised fine-tuning on short answers that all earn the same looks like.
+    let given = |m: &mut IterationMetrics| {
+        (m.kl, m.kl_per_token) = (None, None);
+        (m.length_mean, m.eos_rate, m.entropy) = (3.0, 0.2, 0.01);
+        (m.reward_std, m.neutral_share, m.repeated_share) = (0.0, Some(1.0), Some(0.9));
+    };
+    assert_eq!(codes(given), []);
+    let broken = |m: &mut IterationMetrics| {
+        given(m);
+        m.grad_norm = f64::NAN;
+    };
+    assert_eq!(codes(broken), [WarningCode::NotFinite]);
 }
 
 #[test]

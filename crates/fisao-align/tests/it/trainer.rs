@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use fisao_align::AlignEvent;
-use fisao_align::captions::{Encoded, Judge, encode, generate, likelihoods};
+use fisao_align::captions::{Encoded, Judge, describe, encode, generate, likelihoods};
 use fisao_align::config::AlignConfig;
 use fisao_align::error::AlignError;
 use fisao_align::features::FeatureCache;
@@ -651,4 +651,29 @@ fn a_lost_run_stops_by_itself_with_its_state() {
     assert_eq!((*iteration, trainer.iteration()), (finished, finished));
     assert!(message.contains("3 iterations in a row"), "{message}");
     assert!(error.hint().is_some());
+}
+
+#[test]
+fn a_model_whose_logits_are_no_numbers_is_refused_wherever_it_writes() {
+    let (mut policy, mut judge) = models();
+    policy.visit_mut("", &mut |name, mut parameter| {
+        if name.ends_with("embed_tokens.weight") {
+            let count = parameter.values().len();
+            parameter.set_values(vec![f32::NAN; count]);
+        }
+    });
+    let tasks: Vec<Task> = (0..2).map(|at| Noise.task(at).unwrap()).collect();
+    let sampling = Sampling { max_new_tokens: 4, temperature: 1.0, seed: 0 };
+    let described = describe(&policy, &mut judge, &tasks, &sampling, &|_| {}).map(|_| ());
+    let generated = generate(&policy, &Noise, 0..2, 24, &sampling, &|_| {}).map(|_| ());
+    let responses = vec![vec![vec![5, EOS]]; Noise.count()];
+    let likely = likelihoods(&policy, &Noise, 0..2, &responses, 24, &|_| {}).map(|_| ());
+    let mut trainer =
+        Trainer::new(config(), policy, judge, &calibration(0.0), &Noise, None).unwrap();
+    let trained = trainer.iterate(&mut |_| {}).map(|_| ());
+    for result in [described, generated, likely, trained] {
+        let error = result.unwrap_err();
+        assert!(matches!(error, AlignError::NotFinite { .. }), "{error}");
+        assert!(error.hint().unwrap().contains("inspect --check"));
+    }
 }

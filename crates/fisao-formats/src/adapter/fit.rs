@@ -44,6 +44,7 @@ pub(crate) fn check(
     }
     for (name, update) in updates {
         check_shapes(&path, update, maps[name])?;
+        check_numbers(&path, update)?;
     }
     check_selection(&rules, updates, path)
 }
@@ -100,6 +101,24 @@ fn check_shapes(
         let found = data.shape().to_vec();
         if found != expected {
             return Err(FormatError::TensorShape { path: path.into(), tensor, expected, found });
+        }
+    }
+    Ok(())
+}
+
+/// One value that is no number, and every response is refused, or every merged weight of a row is none.
+fn check_numbers(path: &Path, update: &MapUpdate) -> Result<(), FormatError> {
+    let matrices = [
+        (Side::A, Some(&update.a)),
+        (Side::B, Some(&update.b)),
+        (Side::Base, update.base.as_ref()),
+    ];
+    for (side, data) in matrices {
+        let values = data.map(|data| data.try_to_vec::<f32>().expect("adapters are read as f32"));
+        let count = values.into_iter().flatten().filter(|value| !value.is_finite()).count();
+        if count > 0 {
+            let tensor = key(&update.path, side);
+            return Err(FormatError::NotFinite { path: path.into(), tensor, count });
         }
     }
     Ok(())

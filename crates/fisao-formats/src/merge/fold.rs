@@ -13,7 +13,8 @@ use crate::weights::{Stopped, StoredDtype, StoredTensor};
 /// Values in memory at a time: 16 MiB in f32.
 const BLOCK: usize = 1 << 22;
 
-/// Hands on the bytes of `stored + update` in another precision, rounded to nearest, ties to even.
+/// Hands on the bytes of `stored + update` in another precision, rounded to nearest, ties to even. Values that are no numbers, of
+/// either or of the sum, are refused.
 /// `path` is where the tensor is stored, for messages.
 pub(super) fn write_folded(
     stored: &StoredTensor<'_>,
@@ -27,14 +28,25 @@ pub(super) fn write_folded(
     let inputs = update.map_or(1, |update| update.a.shape()[1]).max(1);
     let rows = (BLOCK / inputs).max(1);
     let product = update.map(Product::new);
+    let base = update.and_then(|update| update.base.as_ref());
+    let base = base.map(|base| base.try_to_vec::<f32>().expect("adapters are read as f32"));
     for start in (0..total).step_by(rows * inputs) {
         let range = start..(start + rows * inputs).min(total);
-        let mut values = stored
-            .values_at(range.clone())
-            .expect("types were checked before anything was written");
+        // An adapter's own base weight stands in the place of the model's, as it does when the adapter is applied.
+        let mut values = match &base {
+            Some(base) => base[range.clone()].to_vec(),
+            None => stored
+                .values_at(range.clone())
+                .expect("types were checked before anything was written"),
+        };
         if let Some(product) = &product {
             let added = product.rows(start / inputs, range.len() / inputs);
             values.iter_mut().zip(added).for_each(|(value, term)| *value += term);
+        }
+        let count = values.iter().filter(|value| !value.is_finite()).count();
+        if count > 0 {
+            let (path, tensor) = (path.to_owned(), name.to_owned());
+            return Err(FormatError::NotFinite { path, tensor, count }.into());
         }
         let (bytes, overflow) = narrow(&values, dtype);
         if overflow {

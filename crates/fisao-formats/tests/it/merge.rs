@@ -76,6 +76,44 @@ fn a_merged_checkpoint_computes_what_peft_computes() {
     }
 }
 
+/// PEFT saves the weight that an adapted output matrix belongs to, and puts it in the place of the model's.
+#[test]
+fn an_adapters_own_base_weight_is_merged_too() {
+    let place = workplace(StoredDtype::F32);
+    let mut adapter = Adapter::read(&folder(CASES[0])).expect("a whole adapter");
+    let update = adapter.updates.values_mut().next().expect("at least one map");
+    let shape = [update.b.shape()[0], update.a.shape()[1]];
+    let values = (0..shape[0] * shape[1]).map(|at| (at as f32 * 0.37).sin()).collect();
+    update.base = Some(TensorData::new::<f32, _>(values, shape));
+    let mut model = base_model();
+    let before = logits(&model);
+    adapter.apply(&mut model, &folder(CASES[0]), VisionAdapter::Apply).expect("it fits");
+    let expected = logits(&model);
+    assert!(before.iter().zip(&expected).any(|(a, b)| (a - b).abs() > 1e-2), "the weight matters");
+    let checkpoint = Checkpoint::open(&place.path().join("model")).unwrap();
+    let merge = Merge::new(&checkpoint, adapter, &folder(CASES[0]), &APPLY).unwrap();
+    merge.write(&output(&place), &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_close("own base weight", &load(&output(&place)), &expected, LOGITS);
+}
+
+#[test]
+fn values_that_are_no_numbers_are_named_before_anything_is_written() {
+    let place = workplace(StoredDtype::F32);
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut adapter = Adapter::read(&folder(CASES[0])).expect("a whole adapter");
+        let update = adapter.updates.values_mut().next().expect("at least one map");
+        let (mut values, shape) = (update.b.try_to_vec::<f32>().unwrap(), update.b.shape());
+        values[3] = bad;
+        update.b = TensorData::new(values, [shape[0], shape[1]]);
+        let checkpoint = Checkpoint::open(&place.path().join("model")).unwrap();
+        let error = Merge::new(&checkpoint, adapter, &folder(CASES[0]), &APPLY).unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains("adapter_model.safetensors: 1 values of tensor"), "{said}");
+        assert!(said.contains("lora_B"), "{said}");
+    }
+    assert!(!output(&place).exists());
+}
+
 /// Everything but the maps is copied, and the maps are what f64 arithmetic rounds to.
 #[test]
 fn only_the_adapter_s_maps_change_and_are_rounded_once() {

@@ -118,6 +118,27 @@ fn a_parameter_without_a_rate_stays_and_remembers() {
     assert_ne!(pair.values()[1], vector);
 }
 
+/// As in PyTorch, where every parameter counts its own steps: the first update is a step of η, whenever it comes.
+#[test]
+fn a_pause_does_not_change_the_size_of_the_first_step() {
+    let mut pair = Pair::new(&fixture::json("adamw_pytorch/expected.json")["start"]);
+    let mut optimiser = AdamW::new(AdamWConfig::default());
+    let [matrix, vector] = pair.values();
+    let constant = |values: &[f32]| vec![0.3; values.len()];
+    let gradients = GradientMap::from([
+        ("matrix".to_owned(), constant(&matrix)),
+        ("vector".to_owned(), constant(&vector)),
+    ]);
+    for step in 0..5 {
+        let rate =
+            |name: &str, _: &ParameterMut<'_>| (name == "vector" || step == 4).then_some(0.01);
+        optimiser.update(&mut pair, &gradients, &rate);
+    }
+    let moved: Vec<f32> = matrix.iter().map(|value| value - 0.01).collect();
+    assert_close("paused", &pair.values()[0], &moved, F32_ELEMENTWISE);
+    assert_eq!((optimiser.moments["matrix"].steps, optimiser.moments["vector"].steps), (1, 5));
+}
+
 #[test]
 fn a_parameter_without_gradient_stays() {
     let case = fixture::json("adamw_pytorch/expected.json");

@@ -2,7 +2,7 @@
 
 use fisao_models::generation::{FinishReason, Generated, Prompt, Sampling};
 use fisao_models::llava::Llava;
-use fisao_models::parameters::floats;
+use fisao_models::parameters::{Parameters as _, floats};
 use fisao_models::sequences::Example;
 use fisao_testkit::tiny::{pixels, prompt, tiny_llava};
 
@@ -55,6 +55,27 @@ fn no_budget_gives_empty_responses() {
     let responses = write(&model, 0, 2, &Sampling { max_new_tokens: 0, ..SAMPLING });
     assert_eq!(responses.len(), 2);
     assert!(responses.iter().all(|response| response.tokens.is_empty()));
+}
+
+#[test]
+fn logits_that_are_no_numbers_are_told() {
+    for (bad, temperature) in [(f32::NAN, 0.0), (f32::NAN, 1.0), (f32::INFINITY, 0.0)] {
+        let mut model = tiny_llava(3);
+        let mut broken = 0;
+        model.visit_mut("", &mut |name, mut parameter| {
+            if name.ends_with("embed_tokens.weight") {
+                let count = parameter.values().len();
+                parameter.set_values(vec![bad; count]);
+                broken += 1;
+            }
+        });
+        assert_eq!(broken, 1);
+        let responses = write(&model, 0, 2, &Sampling { temperature, ..SAMPLING });
+        assert!(responses.iter().all(|response| !response.is_finite()), "{bad} {temperature}");
+        assert!(responses.iter().all(|response| response.tokens.len() == 1), "none goes on");
+    }
+    let healthy = write(&tiny_llava(3), 0, 2, &SAMPLING);
+    assert!(healthy.iter().all(Generated::is_finite));
 }
 
 /// First tokens of many streams against the distribution they are drawn from: Pearson's χ² over

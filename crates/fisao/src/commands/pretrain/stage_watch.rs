@@ -154,6 +154,8 @@ fn read_state(path: &Path, config: &StageConfig) -> anyhow::Result<StageState> {
         }
     }
     state.adamw.step = state.step;
+    // Every parameter that this optimiser has is updated in every step.
+    state.adamw.moments.values_mut().for_each(|moments| moments.steps = state.step);
     Ok(state)
 }
 
