@@ -97,6 +97,15 @@ impl Checkpoint {
         Ok(Self { folder: folder.to_owned(), config })
     }
 
+    /// Settings of its `generation_config.json` that change what transformers writes, and that responses here do not follow:
+    /// penalties, forced and forbidden tokens, beams; each as `name = value`.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn unheeded_generation(&self) -> Result<Vec<String>, FormatError> {
+        config::unheeded_generation(&self.folder.join(GENERATION_CONFIG_FILE))
+    }
+
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder

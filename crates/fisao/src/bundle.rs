@@ -79,6 +79,13 @@ impl Policy {
         let Loaded { mut model, unused } = checkpoint.load_llava(dtype, device)?;
         tracing::debug!(seconds = started.elapsed().as_secs_f64(), "model loaded");
         warn_of_unused(folder, &unused, reporter);
+        let unheeded = checkpoint.unheeded_generation()?;
+        if !unheeded.is_empty() {
+            reporter.warn(
+                format!("generation_config.json sets {}, which is not followed", unheeded.join(", ")),
+                Some("captions are those of the model itself; transformers applies these settings on top"),
+            );
+        }
         let mut adapter_base = None;
         if let Some((path, vision)) = adapter {
             let adapter = Adapter::read(path)?;

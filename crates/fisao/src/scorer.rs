@@ -44,6 +44,16 @@ pub(crate) struct ScoredMention {
     pub(crate) probability: Option<f64>,
 }
 
+/// A name that was asked for.
+pub(crate) struct ScoredName {
+    /// What was compared with the image.
+    pub(crate) sentences: Vec<String>,
+    /// As [`ScoredMention::cosine`].
+    pub(crate) cosine: f64,
+    /// That the object is there.
+    pub(crate) probability: Option<f64>,
+}
+
 /// What turns an image into scores.
 pub(crate) struct Scorer {
     verifier: Verifier,
@@ -98,19 +108,20 @@ impl Scorer {
         Ok(self.verifier.embed_views(&[views])?.swap_remove(0))
     }
 
-    /// Score of a name with an image, and the probability that it is there.
+    /// Score of a name with an image.
     pub(crate) fn name(
         &mut self,
         image: &ImageEmbedding,
         name: &str,
-    ) -> anyhow::Result<(f64, Option<f64>)> {
+    ) -> anyhow::Result<ScoredName> {
         // "Dogs" is scored as captions' dogs are.
         let mention =
             self.vocabulary.mentions(name).find(|mention| mention.span == (0..name.len()));
         let form = mention.map_or_else(|| name.to_owned(), |mention| mention.form.to_owned());
         self.verifier.learn([form.as_str()])?;
         let cosine = self.verifier.score(image, &form);
-        Ok((cosine, self.probability(cosine)))
+        let sentences = self.verifier.templates().render(&form);
+        Ok(ScoredName { sentences, cosine, probability: self.probability(cosine) })
     }
 
     /// Scores what a caption names against an image's embedding.

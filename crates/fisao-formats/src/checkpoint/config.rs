@@ -76,6 +76,43 @@ pub(super) fn read_end_tokens(path: &Path, config: &mut LlavaConfig) -> Result<(
     Ok(())
 }
 
+/// Settings of `generation_config.json` that change what transformers writes even greedily, and that are not followed here,
+/// each with the value that changes nothing.
+const UNHEEDED: [(&str, f64); 6] = [
+    ("repetition_penalty", 1.0),
+    ("encoder_repetition_penalty", 1.0),
+    ("no_repeat_ngram_size", 0.0),
+    ("encoder_no_repeat_ngram_size", 0.0),
+    ("min_length", 0.0),
+    ("num_beams", 1.0),
+];
+/// Those for which only their absence changes nothing.
+const UNHEEDED_IF_SET: [&str; 8] = [
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "min_new_tokens",
+    "sequence_bias",
+    "guidance_scale",
+];
+
+/// The settings of `generation_config.json` that responses will not follow, as `name = value`.
+pub(super) fn unheeded_generation(path: &Path) -> Result<Vec<String>, FormatError> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let file: Value = read_json("generation configuration", path)?;
+    let set = |name: &str| file.get(name).filter(|value| !value.is_null());
+    let numbers = UNHEEDED.iter().filter_map(|&(name, neutral)| {
+        let value = set(name)?;
+        (value.as_f64() != Some(neutral)).then_some((name, value))
+    });
+    let others = UNHEEDED_IF_SET.iter().filter_map(|&name| Some((name, set(name)?)));
+    Ok(numbers.chain(others).map(|(name, value)| format!("{name} = {value}")).collect())
+}
+
 fn parse<'de, T: Deserialize<'de>>(path: &Path, value: Value) -> Result<T, FormatError> {
     T::deserialize(value).map_err(|error| FormatError::Malformed {
         what: WHAT,

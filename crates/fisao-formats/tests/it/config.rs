@@ -161,6 +161,17 @@ fn qwen2_decoders_with_siglip_towers_are_read() {
     assert_eq!(llava.tile_tokens(), 729);
     // What generation stops at is said in a file of its own.
     assert_eq!((llava.eos_token_id, &*llava.stop_token_ids), (151_645, &[151_643][..]));
+    assert_eq!(checkpoint.unheeded_generation().expect("readable"), [""; 0]);
+    let generation = json!({
+        "eos_token_id": 2, "temperature": 0.7, "repetition_penalty": 1.1, "no_repeat_ngram_size": 0,
+        "num_beams": 1, "min_length": 0, "bad_words_ids": null, "suppress_tokens": [5]
+    });
+    fs::write(folder.path().join("generation_config.json"), generation.to_string())
+        .expect("writable");
+    assert_eq!(
+        checkpoint.unheeded_generation().expect("readable"),
+        ["repetition_penalty = 1.1", "suppress_tokens = [5]"]
+    );
 }
 
 /// LLaVA-OneVision's smallest, as it is published but for two pinpoints instead of 36.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::arguments::{Format, ScoreArguments};
 use crate::bundle::verifier_from_arguments;
 use crate::reporter::Reporter;
-use crate::scorer::{ScoredCaption, ScoredMention, Scorer};
+use crate::scorer::{ScoredCaption, ScoredMention, ScoredName, Scorer};
 use crate::tasks::checked_images;
 use crate::vocabulary::Vocabulary;
 use crate::{calibrations, output};
@@ -32,6 +32,8 @@ struct ScoredImage {
 #[derive(Debug, Serialize)]
 struct NameScore {
     text: String,
+    /// What was compared with the image: the text in the verifier's templates.
+    sentences: Vec<String>,
     cosine: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     probability: Option<f64>,
@@ -71,8 +73,8 @@ fn names(
     names: &[String],
 ) -> anyhow::Result<Vec<NameScore>> {
     let score = |name: &String| {
-        let (cosine, probability) = scorer.name(image, name)?;
-        Ok(NameScore { text: name.clone(), cosine, probability })
+        let ScoredName { sentences, cosine, probability } = scorer.name(image, name)?;
+        Ok(NameScore { text: name.clone(), sentences, cosine, probability })
     };
     names.iter().map(score).collect()
 }
@@ -82,7 +84,9 @@ fn in_words(scored: &ScoredImage) -> String {
     let mut lines = vec![scored.image.bold().to_string()];
     for score in &scored.scores {
         let name = coloured(&score.text, score.probability);
-        lines.push(format!("  {}  {name}", number(score.cosine, score.probability)));
+        let sentences = score.sentences.join(" | ");
+        let number = number(score.cosine, score.probability);
+        lines.push(format!("  {number}  {name}  {}", sentences.dimmed()));
     }
     for caption in &scored.captions {
         lines.push(format!("  {}", caption.marked(in_colour)));
