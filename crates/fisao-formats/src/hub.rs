@@ -108,8 +108,8 @@ pub fn fetch(
             missing,
         });
     }
-    let remote = Remote::new(settings, id)?;
-    let listing = match remote.listing(&cache) {
+    let remote = Remote::new(settings, id);
+    let listing = match remote.listing() {
         Ok(listing) => listing,
         Err(error @ (HubError::Unreachable { .. } | HubError::Server { .. })) => {
             return match cached(&cache, wanted)? {
@@ -293,7 +293,10 @@ impl Fetching<'_> {
         self.cache.unlink_dangling(&self.listing.commit, &file.name);
         match (&file.etag, file.size) {
             (Some(etag), Some(size)) => {
-                !self.cache.link(&self.listing.commit, &file.name, etag, size)
+                let blob = is_path_part(etag).then(|| self.cache.blob(etag));
+                let known = blob.and_then(|blob| blob.metadata().ok());
+                known.is_none_or(|data| data.len() != size)
+                    || !self.cache.link(&self.listing.commit, &file.name, etag)
             }
             _ => true,
         }

@@ -5,8 +5,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hf_hub::{Cache, Repo, RepoType};
-
 use super::HubId;
 use super::id::is_path_part;
 use crate::FormatError;
@@ -23,15 +21,14 @@ impl<'a> ModelCache<'a> {
         Self { root, id }
     }
 
-    /// The model at a revision, as `hf-hub` names it.
-    pub(super) fn repo(&self, revision: &str) -> Repo {
-        let repository = self.id.repository().to_owned();
-        Repo::with_revision(repository, RepoType::Model, revision.to_owned())
+    /// Folder of a commit's files. `commit` is a plain name.
+    pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
+        self.folder().join("snapshots").join(commit)
     }
 
-    /// Folder of a commit's files.
-    pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
-        Cache::new(self.root.to_owned()).repo(self.repo(commit)).pointer_path(commit)
+    /// Where content lies, by the Hub's name for it, which is a plain name.
+    pub(super) fn blob(&self, etag: &str) -> PathBuf {
+        self.folder().join("blobs").join(etag)
     }
 
     /// The commit that a revision was when it was last asked for.
@@ -54,17 +51,18 @@ impl<'a> ModelCache<'a> {
         crate::documents::write_bytes(&path, commit.as_bytes())
     }
 
-    /// Links a file of a commit to content that is there already, known by the Hub's name for it.
-    /// Returns whether it could.
-    pub(super) fn link(&self, commit: &str, file: &str, etag: &str, size: u64) -> bool {
-        let blob = self.folder().join("blobs").join(etag);
-        if !is_path_part(etag) || fs::metadata(&blob).map(|data| data.len()).ok() != Some(size) {
+    /// Links a file of a commit to content that is there already, known by the Hub's name for it. Returns whether it could.
+    pub(super) fn link(&self, commit: &str, file: &str, etag: &str) -> bool {
+        let path = self.snapshot(commit).join(file);
+        if !is_path_part(etag) || !self.blob(etag).is_file() {
             return false;
         }
-        let snapshot = self.snapshot(commit);
-        let linked = fs::create_dir_all(&snapshot).is_ok()
-            && symlink(&Path::new("../../blobs").join(etag), &snapshot.join(file));
-        linked && snapshot.join(file).exists()
+        if let Some(folder) = path.parent() {
+            // If that fails, so does the link.
+            let _ = fs::create_dir_all(folder);
+        }
+        // Another process may have made it in the meantime.
+        path.exists() || (link(&self.blob(etag), etag, &path) && path.exists())
     }
 
     /// Removes a link that leads nowhere, which would be in the way of a new one.
@@ -76,24 +74,18 @@ impl<'a> ModelCache<'a> {
         }
     }
 
-    /// Removes what arrived so far of a blob.
-    pub(super) fn discard_part(&self, etag: &str) -> bool {
-        let part = self.folder().join("blobs").join(etag).with_extension("part");
-        fs::remove_file(part).is_ok()
-    }
-
     fn folder(&self) -> PathBuf {
-        self.root.join(self.repo(self.id.revision()).folder_name())
+        self.root.join(format!("models--{}", self.id.repository().replace('/', "--")))
     }
 }
 
 #[cfg(unix)]
-fn symlink(target: &Path, link: &Path) -> bool {
-    std::os::unix::fs::symlink(target, link).is_ok()
+fn link(_blob: &Path, etag: &str, path: &Path) -> bool {
+    std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), path).is_ok()
 }
 
-/// Elsewhere links need rights that few accounts have; the file is downloaded again.
+/// Elsewhere links need rights that few accounts have.
 #[cfg(not(unix))]
-fn symlink(_target: &Path, _link: &Path) -> bool {
-    false
+fn link(blob: &Path, _etag: &str, path: &Path) -> bool {
+    fs::hard_link(blob, path).is_ok() || fs::copy(blob, path).is_ok()
 }

@@ -135,6 +135,22 @@ pub enum HubError {
         /// What failed.
         reason: String,
     },
+    /// The content is another than was announced.
+    #[error(
+        "what {endpoint} sent for {file} of `{id}` is not what it announced: SHA-256 {found} for {announced}"
+    )]
+    WrongContent {
+        /// The model.
+        id: HubId,
+        /// Address of the Hub.
+        endpoint: String,
+        /// The file.
+        file: String,
+        /// Digest that the Hub tells.
+        announced: Box<str>,
+        /// Digest of what arrived.
+        found: Box<str>,
+    },
     /// The disk is full.
     #[error("no room for {file} of `{id}` ({total} bytes) in {}: {source}", cache.display())]
     DiskFull {
@@ -209,6 +225,11 @@ impl HubError {
             }
             Self::BrokenOff { .. } => {
                 "run the same command again: the download goes on where it stopped".to_owned()
+            }
+            Self::WrongContent { .. } => {
+                "nothing of it was kept: run the same command again; if it comes again, a mirror or a proxy changes files on \
+                 the way"
+                    .to_owned()
             }
             Self::DiskFull { .. } => {
                 "make room, or set HF_HUB_CACHE to a folder on another disk".to_owned()

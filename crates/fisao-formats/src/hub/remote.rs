@@ -1,21 +1,36 @@
 //! The Hub itself: what a model holds, and the download of one file.
+//!
+//! A server may be a mirror that nobody vouches for. So what it says becomes a path only where it is a plain name, the token
+//! goes to the Hub's own address alone, no more is written than was announced, waiting has an end, and content is held against
+//! its digest where the Hub tells one.
 
-use std::io::ErrorKind;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::path::Path;
 use std::time::Duration;
 
-use hf_hub::Cache;
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use serde::Deserialize;
+use ureq::http::header::{AUTHORIZATION, CONTENT_RANGE, LOCATION, RANGE};
+use ureq::http::uri::Authority;
+use ureq::http::{HeaderMap, Response, Uri};
+use ureq::{Agent, Body};
 
 use super::cache::ModelCache;
 use super::id::is_path_part;
 use super::{HubError, HubId, HubSettings};
 use crate::FormatError;
+use crate::digest::sha256_file;
 
-/// How long the Hub may take to accept a connection, and again to answer.
+/// How long the Hub may take to be found, to accept a connection, to answer, and to send the next byte.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a download that breaks off is taken up again.
+/// How often a download that breaks off is taken up again without a byte more than before.
 const RETRIES: u32 = 2;
+/// Addresses that a request may be sent on to.
+const HOPS: usize = 8;
+/// Bytes of the longest listing.
+const LONGEST_LISTING: u64 = 1 << 25;
+/// Bytes read at a time.
+const PIECE: usize = 1 << 18;
 
 /// A model at one commit, and its files.
 #[derive(Clone, Debug)]
@@ -79,51 +94,80 @@ pub(super) enum Step {
 
 /// A connection to the Hub about one model.
 pub(super) struct Remote<'a> {
-    api: Api,
+    agent: Agent,
     settings: &'a HubSettings,
     id: &'a HubId,
 }
 
+/// An answer, at the end of its redirects.
+struct Answer {
+    response: Response<Body>,
+    /// What the Hub itself said, which may have sent the request on.
+    told: HeaderMap,
+}
+
+impl Answer {
+    fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.told.get(name)?.to_str().ok()
+    }
+
+    /// The Hub's name for the content.
+    fn etag(&self) -> Option<&str> {
+        let etag = self.header("x-linked-etag").or_else(|| self.header("etag"))?;
+        Some(etag.trim_start_matches("W/").trim_matches('"'))
+    }
+
+    /// First byte that an answer to a request for a part begins with.
+    fn first_byte(&self) -> Option<u64> {
+        let range = self.response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+        range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
+    }
+}
+
+/// One file on its way, and how far it is.
+struct Arriving<'a> {
+    file: &'a str,
+    url: String,
+    etag: String,
+    done: u64,
+    /// Bytes of the whole; 0 where it is not known yet.
+    total: u64,
+    report: &'a mut dyn FnMut(Step),
+}
+
 impl<'a> Remote<'a> {
-    pub(super) fn new(settings: &'a HubSettings, id: &'a HubId) -> Result<Self, HubError> {
-        let api = ApiBuilder::from_cache(Cache::new(settings.cache.clone()))
-            .with_endpoint(settings.endpoint.clone())
-            .with_token(settings.token.clone())
-            .with_user_agent("fisao", env!("CARGO_PKG_VERSION"))
-            .with_progress(false)
+    pub(super) fn new(settings: &'a HubSettings, id: &'a HubId) -> Self {
+        let config = Agent::config_builder()
+            // Redirects are followed here, so that the token stays with the Hub.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            // A part of a packed file would be no part of the file.
+            .accept_encoding("identity")
+            .user_agent(concat!("fisao/", env!("CARGO_PKG_VERSION")))
+            .timeout_resolve(Some(PATIENCE))
+            .timeout_connect(Some(PATIENCE))
+            .timeout_recv_response(Some(PATIENCE))
+            .timeout_per_read(Some(PATIENCE))
             .build();
-        let remote = |api| Self { api, settings, id };
-        api.map(remote).map_err(|error| {
-            let endpoint = settings.endpoint.clone();
-            HubError::Strange {
-                id: id.clone(),
-                endpoint,
-                file: "a connection".to_owned(),
-                reason: error.to_string(),
-            }
-        })
+        Self { agent: config.into(), settings, id }
     }
 
     /// Asks for the commit that the revision is now, and its files.
-    pub(super) fn listing(&self, cache: &ModelCache<'_>) -> Result<Listing, HubError> {
-        let request = self
-            .api
-            .repo(cache.repo(self.id.revision()))
-            .info_request()
-            .query("blobs", "true")
-            .config()
-            .http_status_as_error(false)
-            .timeout_connect(Some(PATIENCE))
-            .timeout_recv_response(Some(PATIENCE))
-            .build();
-        let mut response = request.call().map_err(|error| self.failed(LISTING, error))?;
-        let status = response.status().as_u16();
-        if status != 200 {
-            let code = response.headers().get("x-error-code").and_then(|code| code.to_str().ok());
-            return Err(self.refused(status, code));
+    pub(super) fn listing(&self) -> Result<Listing, HubError> {
+        let (endpoint, repository) = (&self.settings.endpoint, self.id.repository());
+        let revision = self.id.revision().replace('/', "%2F");
+        let url = format!("{endpoint}/api/models/{repository}/revision/{revision}?blobs=true");
+        let mut answer = self.get(LISTING, &url, 0)?;
+        if answer.status() != 200 {
+            return Err(self.refused(answer.status(), answer.header("x-error-code")));
         }
-        let text = response.body_mut().read_to_string();
-        let text = text.map_err(|error| self.failed(LISTING, error))?;
+        let body = answer.response.body_mut().with_config().limit(LONGEST_LISTING);
+        let text = body.read_to_string().map_err(|error| self.failed(LISTING, error))?;
         let raw: RawListing = serde_json::from_str(&text)
             .map_err(|error| self.strange(LISTING, error.to_string()))?;
         if !is_path_part(&raw.sha) {
@@ -133,7 +177,7 @@ impl<'a> Remote<'a> {
         Ok(Listing { commit: raw.sha, files })
     }
 
-    /// Brings one file of a commit into the cache.
+    /// Brings one file of a commit into the cache. `commit` and the file's name are plain names.
     pub(super) fn download(
         &self,
         cache: &ModelCache<'_>,
@@ -141,74 +185,228 @@ impl<'a> Remote<'a> {
         file: &ListedFile,
         report: &mut dyn FnMut(Step),
     ) -> Result<(), HubError> {
-        let path = cache.snapshot(commit).join(&file.name);
-        let repo = self.api.repo(cache.repo(commit));
-        let mut bytes = Bytes { done: 0, total: file.size.unwrap_or(0), report };
-        let (mut retries, mut waited) = (0, false);
-        while !path.exists() {
-            cache.unlink_dangling(commit, &file.name);
-            let before = bytes.done;
-            let error = match repo.download_with_progress(&file.name, &mut bytes) {
-                Ok(_) => break,
-                // Another process made the link in the meantime.
-                Err(ApiError::IoError(error)) if error.kind() == ErrorKind::AlreadyExists => break,
+        let (endpoint, repository) = (&self.settings.endpoint, self.id.repository());
+        let url = format!("{endpoint}/{repository}/resolve/{commit}/{}", file.name);
+        let etag = match &file.etag {
+            Some(etag) => etag.clone(),
+            // A mirror that lists names alone.
+            None => self.get(&file.name, &url, 0)?.etag().unwrap_or_default().to_owned(),
+        };
+        if !is_path_part(&etag) {
+            return Err(self.strange(&file.name, format!("its content is called `{etag}`")));
+        }
+        let blob = cache.blob(&etag);
+        let part = blob.with_extension("part");
+        let blobs = blob.parent().expect("blobs lie in a folder");
+        let unwritable = |error| HubError::from(FormatError::io("write", &part, error));
+        fs::create_dir_all(blobs).map_err(unwritable)?;
+        let lock = File::create(blob.with_extension("lock")).map_err(unwritable)?;
+        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+            report(Step::Waiting);
+            // Where files cannot be locked, two processes may do the same work.
+            let _ = lock.lock();
+        }
+        let total = file.size.unwrap_or(0);
+        let mut arriving = Arriving { file: &file.name, url, etag, done: 0, total, report };
+        if !is_whole(&blob, file.size) {
+            self.receive(&mut arriving, commit, &part)?;
+            fs::rename(&part, &blob).map_err(unwritable)?;
+        }
+        cache.unlink_dangling(commit, &file.name);
+        if cache.link(commit, &file.name, &arriving.etag) {
+            Ok(())
+        } else {
+            let path = cache.snapshot(commit).join(&file.name);
+            let reason = std::io::Error::other("the file cannot be linked into the snapshot");
+            Err(FormatError::io("write", &path, reason).into())
+        }
+    }
+
+    /// Fills the part of a file that is not there yet, as often as it takes, and checks the whole.
+    fn receive(
+        &self,
+        arriving: &mut Arriving<'_>,
+        commit: &str,
+        part: &Path,
+    ) -> Result<(), HubError> {
+        let mut retries = 0;
+        loop {
+            arriving.done = fs::metadata(part).map_or(0, |data| data.len());
+            let before = arriving.done;
+            let error = match self.receive_rest(arriving, commit, part) {
+                Ok(()) => break,
                 Err(error) => error,
             };
-            match error {
-                // hf-hub waits some seconds for the lock; a large file takes longer.
-                ApiError::LockAcquisition(_) => {
-                    if !std::mem::replace(&mut waited, true) {
-                        (bytes.report)(Step::Waiting);
-                    }
-                }
-                // All of it had arrived when an earlier download ended, or more than all.
-                ApiError::InvalidResume if self.discard_part(cache, commit, &file.name) => {}
-                ApiError::RequestError(error)
-                    if is_status(&error, 416) && self.discard_part(cache, commit, &file.name) => {}
-                error => {
-                    retries = if bytes.done > before { 0 } else { retries };
-                    if retries >= RETRIES || !may_pass(&error) {
-                        return Err(self.not_downloaded(&file.name, &bytes, error));
-                    }
-                    retries += 1;
-                    std::thread::sleep(Duration::from_secs(u64::from(retries)));
-                }
+            retries = if arriving.done > before { 0 } else { retries };
+            if retries >= RETRIES || !may_pass(&error) {
+                return Err(error);
             }
+            retries += 1;
+            std::thread::sleep(Duration::from_secs(u64::from(retries)));
         }
-        if !path.exists() {
-            return Err(self.strange(&file.name, "it is of another commit".to_owned()));
-        }
-        self.check_length(&path, &file.name, &bytes)
+        self.check_content(arriving, part)
     }
 
-    /// hf-hub believes in what arrived; a proxy may have cut it.
-    fn check_length(
+    /// One attempt at it.
+    fn receive_rest(
         &self,
-        path: &std::path::Path,
-        file: &str,
-        bytes: &Bytes<'_>,
+        arriving: &mut Arriving<'_>,
+        commit: &str,
+        part: &Path,
     ) -> Result<(), HubError> {
-        let found =
-            std::fs::metadata(path).map_err(|error| FormatError::io("read", path, error))?;
-        if bytes.total == 0 || found.len() == bytes.total {
+        let file = arriving.file;
+        if arriving.total > 0 && arriving.done == arriving.total {
             return Ok(());
         }
-        if let Ok(blob) = path.canonicalize() {
-            let _ = std::fs::remove_file(blob);
+        if arriving.total > 0 && arriving.done > arriving.total {
+            discard(part, arriving)?;
         }
-        let _ = std::fs::remove_file(path);
-        Err(HubError::BrokenOff {
-            id: self.id.clone(),
-            file: file.to_owned(),
-            done: found.len(),
-            total: bytes.total,
-            reason: "the connection was closed".to_owned(),
-        })
+        let mut answer = self.get(file, &arriving.url, arriving.done)?;
+        if answer.status() == 416 {
+            // Nothing behind what is there: it is not what the Hub has.
+            discard(part, arriving)?;
+            answer = self.get(file, &arriving.url, 0)?;
+        }
+        match answer.status() {
+            200 if arriving.done > 0 => discard(part, arriving)?,
+            200 => {}
+            206 if answer.first_byte().is_none_or(|first| first == arriving.done) => {}
+            206 => return Err(self.strange(file, "another part than was asked for".to_owned())),
+            status @ (401 | 403) => {
+                let (id, endpoint) = (self.id.clone(), self.settings.endpoint.clone());
+                return Err(HubError::Gated { id, endpoint, status });
+            }
+            status => return Err(self.unusual(status, file)),
+        }
+        if answer.header("x-repo-commit").is_some_and(|found| found != commit) {
+            return Err(self.strange(file, "it is of another commit".to_owned()));
+        }
+        let announced = answer.response.body().content_length().map(|rest| arriving.done + rest);
+        match announced {
+            Some(length) if arriving.total > 0 && length > arriving.total => {
+                let reason = format!("{length} bytes are announced for {}", arriving.total);
+                return Err(self.strange(file, reason));
+            }
+            Some(length) if arriving.total == 0 => arriving.total = length,
+            None if arriving.total == 0 => {
+                return Err(self.strange(file, "it does not say how long it is".to_owned()));
+            }
+            _ => {}
+        }
+        self.write_rest(arriving, answer.response.into_body(), part)
     }
 
-    fn discard_part(&self, cache: &ModelCache<'_>, commit: &str, file: &str) -> bool {
-        let url = self.api.repo(cache.repo(commit)).url(file);
-        self.api.metadata(&url).is_ok_and(|metadata| cache.discard_part(metadata.etag()))
+    /// Appends a body to what is there.
+    fn write_rest(
+        &self,
+        arriving: &mut Arriving<'_>,
+        body: Body,
+        part: &Path,
+    ) -> Result<(), HubError> {
+        let unwritable = |error| self.not_written(arriving.file, arriving.total, error);
+        let mut written =
+            OpenOptions::new().create(true).append(true).open(part).map_err(unwritable)?;
+        let mut body = body.into_reader();
+        let mut piece = vec![0; PIECE];
+        loop {
+            let read = match body.read(&mut piece) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.broken_off(arriving, &error)),
+            };
+            if arriving.done + read as u64 > arriving.total {
+                let total = arriving.total;
+                discard(part, arriving)?;
+                let reason = format!("more than the {total} bytes that were announced");
+                return Err(self.strange(arriving.file, reason));
+            }
+            let unwritable = |error| self.not_written(arriving.file, arriving.total, error);
+            written.write_all(&piece[..read]).map_err(unwritable)?;
+            arriving.done += read as u64;
+            (arriving.report)(Step::At { done: arriving.done, total: arriving.total });
+        }
+        if arriving.done < arriving.total {
+            // The answer says that it is complete: what arrived may be something else altogether.
+            let error = HubError::BrokenOff {
+                id: self.id.clone(),
+                file: arriving.file.to_owned(),
+                done: arriving.done,
+                total: arriving.total,
+                reason: "the connection was closed".to_owned(),
+            };
+            discard(part, arriving)?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Holds a whole file against the digest that is its name. Small files are called by their Git object, which is not looked at.
+    fn check_content(&self, arriving: &mut Arriving<'_>, part: &Path) -> Result<(), HubError> {
+        let announced = &arriving.etag;
+        let is_digest = announced.len() == 64
+            && announced.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if !is_digest {
+            return Ok(());
+        }
+        let found = sha256_file(part)?;
+        if found == *announced {
+            return Ok(());
+        }
+        let (id, endpoint) = (self.id.clone(), self.settings.endpoint.clone());
+        let (file, announced) = (arriving.file.to_owned(), announced.as_str().into());
+        discard(part, arriving)?;
+        Err(HubError::WrongContent { id, endpoint, file, announced, found: found.into() })
+    }
+
+    /// Asks for an address, from a byte on, and follows where it is sent on to. The token goes to the Hub's own address only.
+    fn get(&self, file: &str, url: &str, from: u64) -> Result<Answer, HubError> {
+        let home = self.uri(file, &self.settings.endpoint)?;
+        let mut at = self.uri(file, url)?;
+        let mut told = None;
+        for _ in 0..HOPS {
+            let mut request = self.agent.get(&at);
+            let own = at.scheme() == home.scheme() && at.authority() == home.authority();
+            if let Some(token) = self.settings.token.as_ref().filter(|_| own) {
+                request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+            }
+            if from > 0 {
+                request = request.header(RANGE, format!("bytes={from}-"));
+            }
+            let response = request.call().map_err(|error| self.failed(file, error))?;
+            let told_first = told.get_or_insert_with(|| response.headers().clone());
+            if !response.status().is_redirection() {
+                return Ok(Answer { told: told_first.clone(), response });
+            }
+            let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
+            let location = location.ok_or_else(|| {
+                self.strange(file, "it is said to be elsewhere, and not where".to_owned())
+            })?;
+            at = self.sent_on(file, &at, location)?;
+        }
+        Err(self.strange(file, format!("it was sent on more than {HOPS} times")))
+    }
+
+    /// Where a redirect leads: an address, or a path of the same server.
+    fn sent_on(&self, file: &str, from: &Uri, location: &str) -> Result<Uri, HubError> {
+        let to = if location.starts_with('/') && !location.starts_with("//") {
+            let (scheme, authority) = (from.scheme_str(), from.authority());
+            let (scheme, authority) = (scheme.unwrap_or("https"), authority.map(Authority::as_str));
+            self.uri(file, &format!("{scheme}://{}{location}", authority.unwrap_or_default()))?
+        } else {
+            self.uri(file, location)?
+        };
+        if from.scheme_str() == Some("https") && to.scheme_str() != Some("https") {
+            return Err(self.strange(file, format!("it is sent on to {to}, without encryption")));
+        }
+        Ok(to)
+    }
+
+    fn uri(&self, file: &str, url: &str) -> Result<Uri, HubError> {
+        let uri = url.parse::<Uri>().ok();
+        let uri = uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+        uri.filter(|uri| uri.authority().is_some())
+            .ok_or_else(|| self.strange(file, format!("`{url}` is no address")))
     }
 
     /// An answer other than 200 to the first question, which is about the model as a whole.
@@ -238,9 +436,10 @@ impl<'a> Remote<'a> {
         let reason = match error {
             ureq::Error::StatusCode(status) => return self.unusual(status, file),
             ureq::Error::HostNotFound => "there is no host of that name".to_owned(),
+            ureq::Error::Timeout(_) => silence(),
+            ureq::Error::Io(error) if error.kind() == ErrorKind::TimedOut => silence(),
             ureq::Error::Io(error) => error.to_string(),
             ureq::Error::ConnectionFailed
-            | ureq::Error::Timeout(_)
             | ureq::Error::ConnectProxyFailed(_)
             | ureq::Error::InvalidProxyUrl
             | ureq::Error::Tls(_)
@@ -260,36 +459,21 @@ impl<'a> Remote<'a> {
         HubError::Strange { id, endpoint, file: file.to_owned(), reason }
     }
 
-    fn not_downloaded(&self, file: &str, bytes: &Bytes<'_>, error: ApiError) -> HubError {
-        let id = self.id.clone();
-        match error {
-            ApiError::RequestError(error) => match *error {
-                ureq::Error::StatusCode(status @ (401 | 403)) => {
-                    HubError::Gated { id, endpoint: self.settings.endpoint.clone(), status }
-                }
-                error => self.failed(file, error),
-            },
-            ApiError::IoError(source) => self.not_written(file, bytes, source),
-            error => self.strange(file, error.to_string()),
-        }
+    fn broken_off(&self, arriving: &Arriving<'_>, error: &std::io::Error) -> HubError {
+        let (id, file) = (self.id.clone(), arriving.file.to_owned());
+        let (done, total) = (arriving.done, arriving.total);
+        let late = error.kind() == ErrorKind::TimedOut;
+        let reason = if late { silence() } else { error.to_string() };
+        HubError::BrokenOff { id, file, done, total, reason }
     }
 
-    /// Reading the answer and writing the file fail alike; the kind of error tells them apart.
-    fn not_written(&self, file: &str, bytes: &Bytes<'_>, source: std::io::Error) -> HubError {
+    fn not_written(&self, file: &str, total: u64, source: std::io::Error) -> HubError {
         let (id, cache) = (self.id.clone(), self.settings.cache.clone());
-        let (file, total) = (file.to_owned(), bytes.total);
         match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                HubError::DiskFull { id, cache, file, total, source }
+                HubError::DiskFull { id, cache, file: file.to_owned(), total, source }
             }
-            ErrorKind::PermissionDenied
-            | ErrorKind::ReadOnlyFilesystem
-            | ErrorKind::NotADirectory
-            | ErrorKind::NotFound => FormatError::io("write", &cache, source).into(),
-            _ => {
-                let reason = source.to_string();
-                HubError::BrokenOff { id, file, done: bytes.done, total, reason }
-            }
+            _ => FormatError::io("write", &cache, source).into(),
         }
     }
 }
@@ -297,49 +481,33 @@ impl<'a> Remote<'a> {
 /// What the first question asks for.
 const LISTING: &str = "the list of files";
 
-fn is_status(error: &ureq::Error, wanted: u16) -> bool {
-    matches!(error, ureq::Error::StatusCode(status) if *status == wanted)
+fn silence() -> String {
+    format!("not a byte came in {} seconds", PATIENCE.as_secs())
+}
+
+/// Begins a file anew.
+fn discard(part: &Path, arriving: &mut Arriving<'_>) -> Result<(), FormatError> {
+    arriving.done = 0;
+    match fs::remove_file(part) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(FormatError::io("remove", part, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a blob is there, of the size that the Hub tells.
+fn is_whole(blob: &Path, size: Option<u64>) -> bool {
+    fs::metadata(blob).is_ok_and(|data| size.is_none_or(|size| data.len() == size))
 }
 
 /// Whether an error may be over when the same is tried again.
-fn may_pass(error: &ApiError) -> bool {
+fn may_pass(error: &HubError) -> bool {
     match error {
-        ApiError::RequestError(error) => match &**error {
-            ureq::Error::StatusCode(status) => *status >= 500,
-            ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => true,
-            _ => false,
-        },
-        ApiError::IoError(error) => matches!(
-            error.kind(),
-            ErrorKind::ConnectionReset
-                | ErrorKind::ConnectionAborted
-                | ErrorKind::UnexpectedEof
-                | ErrorKind::TimedOut
-                | ErrorKind::BrokenPipe
-                | ErrorKind::Other
-        ),
+        HubError::BrokenOff { .. } | HubError::Unreachable { .. } => true,
+        HubError::Server { status, .. } => *status >= 500,
         _ => false,
     }
-}
-
-/// Counts the bytes of one file. hf-hub begins anew, at what is there already, when it resumes.
-struct Bytes<'a> {
-    done: u64,
-    total: u64,
-    report: &'a mut dyn FnMut(Step),
-}
-
-impl hf_hub::api::Progress for &mut Bytes<'_> {
-    fn init(&mut self, size: usize, _filename: &str) {
-        (self.done, self.total) = (0, size as u64);
-    }
-
-    fn update(&mut self, size: usize) {
-        self.done += size as u64;
-        (self.report)(Step::At { done: self.done, total: self.total });
-    }
-
-    fn finish(&mut self) {}
 }
 
 #[cfg(test)]
@@ -356,28 +524,41 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_from_a_broken_connection() {
+    fn a_full_disk_is_told_from_one_that_cannot_be_written() {
         let (settings, id) = (settings(), "owner/name".parse().unwrap());
-        let remote = Remote::new(&settings, &id).unwrap();
-        let bytes = Bytes { done: 10, total: 99, report: &mut |_| {} };
-        let told = |kind: ErrorKind| {
-            let error = ApiError::IoError(kind.into());
-            remote.not_downloaded("model.safetensors", &bytes, error).to_string()
-        };
+        let remote = Remote::new(&settings, &id);
+        let told =
+            |kind: ErrorKind| remote.not_written("model.safetensors", 99, kind.into()).to_string();
         let full = told(ErrorKind::StorageFull);
         let expected = "no room for model.safetensors of `owner/name` (99 bytes) in /cache: ";
         assert!(full.starts_with(expected), "{full}");
-        assert!(told(ErrorKind::UnexpectedEof).contains("broke off at 10 of 99 bytes"));
         assert!(told(ErrorKind::PermissionDenied).starts_with("cannot write /cache: "));
     }
 
     #[test]
     fn a_host_that_cannot_be_found_is_said_so() {
         let (settings, id) = (settings(), "owner/name".parse().unwrap());
-        let remote = Remote::new(&settings, &id).unwrap();
+        let remote = Remote::new(&settings, &id);
         assert_eq!(
             remote.failed(LISTING, ureq::Error::HostNotFound).to_string(),
             "cannot reach http://hub.example: there is no host of that name"
         );
+    }
+
+    #[test]
+    fn redirects_lead_to_addresses_only() {
+        let (settings, id) = (settings(), "owner/name".parse().unwrap());
+        let remote = Remote::new(&settings, &id);
+        let from = |from: &str, to: &str| {
+            let found = remote.sent_on("file", &from.parse().unwrap(), to);
+            found.map(|uri| uri.to_string()).map_err(|error| error.to_string())
+        };
+        assert_eq!(from("http://a:80/x?y", "/z?q").unwrap(), "http://a:80/z?q");
+        assert_eq!(from("http://a/x", "https://b/z").unwrap(), "https://b/z");
+        for to in ["file:///etc/passwd", "//b/z", "", "z", "ftp://b/z"] {
+            assert!(from("http://a/x", to).unwrap_err().contains("is no address"), "{to}");
+        }
+        let plain = from("https://a/x", "http://b/z").unwrap_err();
+        assert!(plain.contains("without encryption"), "{plain}");
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -27,6 +26,16 @@ pub(crate) enum Fault {
     Short(usize),
     /// The answer of something that is no Hub.
     Strange,
+    /// The listing, and the file itself, call the content by this name.
+    Called(&'static str),
+    /// The answer is sent on to this address.
+    SentOn(&'static str),
+    /// The answer is sent on, and does not say where.
+    SentOnNowhere,
+    /// Bytes that are not those of the file, as many as they should be.
+    Changed,
+    /// The answer says nothing of its length, and has so many bytes more than it should.
+    Longer(usize),
 }
 
 struct Site {
@@ -119,11 +128,9 @@ impl FakeHub {
     }
 }
 
-/// A name for some content, as the Hub's are: the same for the same content.
+/// A name for some content, as the Hub's are for large files.
 pub(crate) fn etag(content: &[u8]) -> String {
-    let mut hasher = DefaultHasher::new();
-    content.hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
+    fisao_formats::digest::sha256_bytes(content)
 }
 
 fn answer(stream: &TcpStream, site: &Mutex<Site>, address: SocketAddr) -> Option<()> {
@@ -153,6 +160,18 @@ fn answer(stream: &TcpStream, site: &Mutex<Site>, address: SocketAddr) -> Option
             let page = b"<html>Welcome to this hotel</html>";
             respond(stream, "200 OK", Vec::new(), page, page.len())
         }
+        Some(Fault::SentOn(to)) => {
+            let head = vec![format!("Location: {to}")];
+            respond(stream, "302 Found", head, b"", 0)
+        }
+        Some(Fault::SentOnNowhere) => respond(stream, "302 Found", Vec::new(), b"", 0),
+        Some(Fault::Longer(more)) => {
+            let mut body = site.files[name].clone();
+            body.resize(body.len() + more, b'x');
+            let mut stream = stream;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").ok()?;
+            stream.write_all(&body).ok()
+        }
         fault if listed => {
             assert!(fault.is_none(), "a listing can be refused or strange");
             let listing = listing(&site);
@@ -181,7 +200,11 @@ fn send_file(
     name: &str,
     asked: Option<&String>,
 ) -> Option<()> {
-    let content = &site.files[name];
+    let mut content = site.files[name].clone();
+    if matches!(site.faults.get(name), Some(Fault::Changed)) {
+        content[0] ^= 1;
+    }
+    let content = &content;
     let (from, to) = range(asked, content.len());
     let mut head =
         vec![format!("X-Repo-Commit: {}", site.commit), format!("ETag: \"{}\"", etag(content))];
@@ -210,10 +233,14 @@ fn is_large(name: &str) -> bool {
 
 fn listing(site: &Site) -> Vec<u8> {
     let siblings = site.files.iter().map(|(name, content)| {
-        let mut file = json!({ "rfilename": name, "size": content.len(), "blobId": etag(content) });
+        let mut called = etag(content);
+        if let Some(Fault::Called(other)) = site.faults.get(name) {
+            (*other).clone_into(&mut called);
+        }
+        let mut file = json!({ "rfilename": name, "size": content.len(), "blobId": called });
         if is_large(name) {
             file["blobId"] = "pointer".into();
-            file["lfs"] = json!({ "sha256": etag(content), "size": content.len() });
+            file["lfs"] = json!({ "sha256": called, "size": content.len() });
         }
         file
     });

@@ -5,6 +5,9 @@ use crate::fixture::Workplace;
 
 const ARGUMENTS: [&str; 5] = ["caption", "--image", "pictures", "--model", "owner/tiny"];
 
+/// So that the captions have room.
+const FEW: [&str; 2] = ["--max-new-tokens", "4"];
+
 /// The error, with the Hub's address and the cache's folder replaced.
 fn refuse_with(place: &Workplace, endpoint: &str, model: &str, token: Option<&str>) -> String {
     let mut command = place.command();
@@ -100,6 +103,93 @@ fn trouble_on_the_way_is_told_apart() {
     let hint = "hint: check the network and HF_ENDPOINT; the cache alone does not do, for it lacks \
                 config.json";
     assert!(error.contains(hint), "{error}");
+}
+
+/// Everything below a folder, with the folders themselves.
+fn contents(folder: &std::path::Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in std::fs::read_dir(&next).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() && !path.is_symlink() {
+                open.push(path.clone());
+            }
+            found.push(path.strip_prefix(folder).unwrap().display().to_string());
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+#[test]
+fn a_hostile_hub_writes_nothing_outside_of_the_cache() {
+    for name in ["../../../../evil", "/tmp/fisao-evil", "..", "a/b", ".hidden", ""] {
+        let place = Workplace::furnished();
+        let before = contents(place.path("").as_path());
+        let hub = FakeHub::serving(&place.path("llava"));
+        hub.fail("config.json", Fault::Called(name));
+        let error = refuse(&place, &hub);
+        assert!(error.contains("its content is called"), "{name}: {error}");
+        assert_eq!(contents(place.path("").as_path()), before, "{name}");
+        assert!(!std::path::Path::new("/tmp/fisao-evil").exists());
+        let hub = FakeHub::serving(&place.path("llava"));
+        hub.commit("../../../../evil");
+        let error = refuse(&place, &hub);
+        assert!(error.contains("the commit is `../../../../evil`"), "{error}");
+        assert_eq!(contents(place.path("").as_path()), before, "{name}");
+    }
+}
+
+#[test]
+fn what_is_sent_is_what_was_announced_or_is_refused() {
+    let place = Workplace::furnished();
+    let hub = FakeHub::serving(&place.path("llava"));
+    hub.fail("model.safetensors", Fault::Changed);
+    let error = refuse(&place, &hub);
+    assert!(error.contains("is not what it announced: SHA-256"), "{error}");
+    // Nothing of it is believed by the next run.
+    hub.recover();
+    let mut command = place.command();
+    command.env_remove("HF_HUB_OFFLINE").env("HF_ENDPOINT", hub.endpoint());
+    assert_eq!(command.args(ARGUMENTS).args(FEW).output().unwrap().status.code(), Some(0));
+
+    let place = Workplace::furnished();
+    hub.fail("model.safetensors", Fault::Longer(1 << 20));
+    let error = refuse(&place, &hub);
+    assert!(error.contains("more than the 48208 bytes that were announced"), "{error}");
+    let blobs = place.downloads().join("hub/models--owner--tiny/blobs");
+    let largest = std::fs::read_dir(blobs).unwrap().flatten().map(|e| e.metadata().unwrap().len());
+    assert!(largest.max().unwrap() < 48_208);
+}
+
+#[test]
+fn being_sent_on_has_an_end_and_takes_no_token_along() {
+    let place = Workplace::furnished();
+    let hub = FakeHub::serving(&place.path("llava"));
+    hub.fail("config.json", Fault::SentOnNowhere);
+    let error = refuse(&place, &hub);
+    assert!(error.contains("said to be elsewhere, and not where"), "{error}");
+    hub.fail("config.json", Fault::SentOn("file:///etc/passwd"));
+    let error = refuse(&place, &hub);
+    assert!(error.contains("`file:///etc/passwd` is no address"), "{error}");
+    // A circle.
+    hub.fail("config.json", Fault::SentOn("/storage/config.json"));
+    let error = refuse(&place, &hub);
+    assert!(error.contains("sent on more than 8 times"), "{error}");
+
+    // Content of another host is taken, and that host learns nothing.
+    let storage = FakeHub::serving(&place.path("llava"));
+    let address: &'static str =
+        Box::leak(format!("{}/storage/config.json", storage.endpoint()).into_boxed_str());
+    hub.fail("config.json", Fault::SentOn(address));
+    let mut command = place.command();
+    command.env_remove("HF_HUB_OFFLINE").env("HF_ENDPOINT", hub.endpoint());
+    let output = command.env("HF_TOKEN", "hf_secret").args(ARGUMENTS).args(FEW).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(storage.requests(), ["config.json"]);
+    assert!(storage.tokens().iter().all(Option::is_none), "{:?}", storage.tokens());
+    assert!(hub.tokens().iter().any(Option::is_some));
 }
 
 #[test]
