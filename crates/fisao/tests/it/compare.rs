@@ -49,7 +49,16 @@ fn methods_are_measured_once_and_what_is_asked_for_later_joins_them() {
     assert!(fs::metadata(&ppo).unwrap().modified().unwrap() > written, "not trained again");
     let calibration = fs::read_to_string(place.path("compared/runs/fisao/seed-0/calibration.json"));
     assert!(calibration.unwrap().contains("\"mode\": \"none\""));
+    // Nothing that took its time is removed.
+    let earlier = place.path("compared/runs/fisao/seed-0.earlier-1");
+    let calibration = fs::read_to_string(earlier.join("calibration.json")).unwrap();
+    assert!(calibration.contains("\"mode\": \"annotations\""));
+    assert!(earlier.join("result.json").is_file());
     compare(&place, &["base"]);
+    assert!(place.path("compared/runs/fisao/seed-0.earlier-2").is_dir());
+    fs::write(place.path("compared/runs/base/seed-0/result.json"), "{").unwrap();
+    compare(&place, &["base"]);
+    assert!(place.path("compared/runs/base/seed-0.earlier-1").is_dir(), "of what cannot be read");
     let written = fs::metadata(&ppo).unwrap().modified().unwrap();
     compare(&place, &["base", "--vary", "lora.rank=2"]);
     assert_eq!(fs::metadata(&ppo).unwrap().modified().unwrap(), written, "trained again");

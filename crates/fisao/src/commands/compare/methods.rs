@@ -5,6 +5,7 @@ use fisao_align::AlignConfig;
 use fisao_align::group::GroupRelativeConfig;
 use fisao_align::objective::{DpoConfig, Objective, PairSource, SftConfig};
 use fisao_verifier::rewards::RewardForm;
+use serde::{Deserialize, Serialize};
 
 use crate::arguments::{Ablation, CompareArguments, LabelSource, MethodChoice, SettingsArguments};
 use crate::commands::demo::demo_config;
@@ -33,7 +34,8 @@ pub(crate) struct Trial {
 }
 
 /// How captions are got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
     /// From the model as it is.
     Untrained,
@@ -44,7 +46,8 @@ pub(crate) enum Kind {
 }
 
 /// What varies besides the settings of a run.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Surroundings {
     /// What calibration knows.
     pub(crate) labels: LabelSource,

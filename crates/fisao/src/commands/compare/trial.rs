@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::tensor::Device;
+use fisao_align::AlignConfig;
 use fisao_align::captions::{Captioned, Judge, best_of, describe};
 use fisao_align::error::AlignError;
 use fisao_align::objective::Data;
@@ -21,6 +22,7 @@ use fisao_verifier::calibration::Calibration;
 use fisao_verifier::rewards::RewardRule;
 use fisao_verifier::scorer::RegionWeights;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::methods::{Kind, Trial};
 use crate::calibrations::{self, CALIBRATION};
@@ -55,8 +57,8 @@ pub(crate) struct Bench<'a> {
 /// What was trained and measured, and how long an iteration took.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// Settings, to notice that others are asked for now.
-    pub(crate) asked: String,
+    /// [`Asked`], or the text that earlier versions wrote for it.
+    pub(crate) asked: Value,
     pub(crate) row: SeedRow,
     pub(crate) iterations: usize,
 }
@@ -71,13 +73,8 @@ impl Outcome {
 impl Bench<'_> {
     /// Runs a trial in its folder, or reads what it gave before.
     pub(crate) fn run(&self, trial: &Trial, folder: &Path) -> anyhow::Result<Outcome> {
-        let asked = asked(trial);
-        let result = folder.join(RESULT);
-        if result.exists() {
-            let known: Outcome = read_json("result of a trial", &result)?;
-            if known.asked == asked {
-                return Ok(known);
-            }
+        if let Some(known) = self.known(trial, folder)? {
+            return Ok(known);
         }
         let seed = trial.config.seed;
         self.reporter.note(format!("{}, seed {seed}", trial.label));
@@ -125,9 +122,44 @@ impl Bench<'_> {
                 (row, trial.config.align.iterations)
             }
         };
-        let outcome = Outcome { asked, row, iterations };
-        write_json(&result, &outcome)?;
+        let outcome = Outcome { asked: asked(trial)?, row, iterations };
+        write_json(&folder.join(RESULT), &outcome)?;
         Ok(outcome)
+    }
+
+    /// What a trial gave before. A folder that was neither finished nor begun by this trial is moved aside, not removed: it took
+    /// its time, and what it holds may be wanted.
+    fn known(&self, trial: &Trial, folder: &Path) -> anyhow::Result<Option<Outcome>> {
+        if !folder.exists() {
+            return Ok(None);
+        }
+        let result = folder.join(RESULT);
+        if result.exists() {
+            let known = read_json::<Outcome>("result of a trial", &result);
+            if let Some(known) = known.ok().filter(|known| is_same(&known.asked, trial)) {
+                return Ok(Some(known));
+            }
+        } else if folder.join(RunFolder::CONFIG).exists() {
+            let begun = read_json::<Value>("what a trial was asked", &folder.join(ASKED));
+            if begun.is_ok_and(|begun| is_same(&begun, trial)) {
+                return Ok(None);
+            }
+        }
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let aside = |number: usize| folder.with_file_name(format!("{name}.earlier-{number}"));
+        let mut number = 1;
+        while aside(number).exists() {
+            number += 1;
+        }
+        let aside = aside(number);
+        std::fs::rename(folder, &aside)
+            .map_err(|error| FormatError::io("rename", folder, error))?;
+        self.reporter.note(format!(
+            "{} is of other settings or cannot be read: kept as {}",
+            folder.display(),
+            aside.display()
+        ));
+        Ok(None)
     }
 }
 
@@ -219,15 +251,16 @@ impl TrainedRun<'_> {
         calibrate: impl Fn() -> anyhow::Result<Calibration>,
     ) -> anyhow::Result<Trained> {
         let config = &self.trial.config;
-        let resume = self.is_begun(path)?;
+        // Another trial's folder has been moved aside.
+        let resume = path.join(RunFolder::CONFIG).exists();
         let (folder, calibration) = if resume {
             let folder = RunFolder::open(path)?;
             let calibration = calibrations::read(&folder.path(CALIBRATION))?;
             (folder, calibration)
         } else {
-            let calibration = calibrate()?;
+            let (calibration, asked) = (calibrate()?, asked(self.trial)?);
             let folder = RunFolder::create_with(path, |folder| {
-                folder.write_json(ASKED, &asked(self.trial))?;
+                folder.write_json(ASKED, &asked)?;
                 folder.write_json(CALIBRATION, &calibration)?;
                 folder.write_toml(RunFolder::CONFIG, config)
             })?;
@@ -258,8 +291,8 @@ impl TrainedRun<'_> {
         let mut training = Training::new(surroundings, Arc::clone(bench.stop), AGAIN.to_owned());
         let mut warnings = Vec::new();
         match training.run(&mut trainer, resume) {
-            Err(error) if error.is::<AlignError>() && trainer.iteration() > 0 => {
-                // A method that collapses is a result, too.
+            // A method that collapses is a result, too; a picture that cannot be read is none.
+            Err(error) if trainer.iteration() > 0 && is_collapse(&error) => {
                 bench.reporter.warn(&error, None);
                 warnings.push(error.to_string());
             }
@@ -275,23 +308,81 @@ impl TrainedRun<'_> {
             warnings,
         })
     }
+}
 
-    /// Whether this trial was begun in the folder; another one gives way.
-    fn is_begun(&self, path: &Path) -> anyhow::Result<bool> {
-        if !path.join(RunFolder::CONFIG).exists() {
-            return Ok(false);
-        }
-        let begun: Result<String, FormatError> =
-            read_json("what a trial was asked", &path.join(ASKED));
-        if begun.is_ok_and(|begun| begun == asked(self.trial)) {
-            return Ok(true);
-        }
-        std::fs::remove_dir_all(path).map_err(|error| FormatError::io("remove", path, error))?;
-        Ok(false)
+fn is_collapse(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<AlignError>();
+    matches!(error, Some(AlignError::Hopeless { .. } | AlignError::Broken { .. }))
+}
+
+/// Version of [`Asked`].
+const ASKED_VERSION: u32 = 1;
+
+/// Everything that a trial's result depends on, to notice that something else is asked for now. Settings that are not in the file
+/// have their defaults.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    version: u32,
+    config: AlignConfig,
+    surroundings: super::methods::Surroundings,
+    kind: Kind,
+}
+
+impl Asked {
+    fn of(trial: &Trial) -> Self {
+        let Trial { config, surroundings, kind, .. } = trial.clone();
+        Self { version: ASKED_VERSION, config, surroundings, kind }
     }
 }
 
-/// Everything that a trial's result depends on, to notice that something else is asked for now.
-fn asked(trial: &Trial) -> String {
-    format!("{:?} {:?} {:?}", trial.config, trial.surroundings, trial.kind)
+fn asked(trial: &Trial) -> anyhow::Result<Value> {
+    Ok(serde_json::to_value(Asked::of(trial))?)
+}
+
+/// Whether what a folder says it was asked is this trial.
+fn is_same(asked: &Value, trial: &Trial) -> bool {
+    if let Value::String(text) = asked {
+        // As earlier versions wrote it.
+        return *text == format!("{:?} {:?} {:?}", trial.config, trial.surroundings, trial.kind);
+    }
+    Asked::deserialize(asked).is_ok_and(|asked| asked == Asked::of(trial))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arguments::LabelSource;
+
+    #[test]
+    fn what_was_asked_is_told_by_value() {
+        let mut trial = Trial {
+            key: "fisao".to_owned(),
+            label: "FiSAO".to_owned(),
+            description: "",
+            uses_external_data: false,
+            budget: None,
+            kind: Kind::BestOf(8),
+            config: AlignConfig::default(),
+            surroundings: super::super::methods::Surroundings {
+                labels: LabelSource::None,
+                prompts: Some(32),
+                vocabulary_share: 0.1 + 0.2,
+            },
+        };
+        trial.config.align.learning_rate = 0.1 + 0.2;
+        let mut stored: Value =
+            serde_json::from_str(&asked(&trial).unwrap().to_string()).expect("JSON");
+        assert!(is_same(&stored, &trial));
+        // A setting that is not there has its default; one that nobody knows makes it another trial.
+        stored["config"]["recall"].as_object_mut().unwrap().remove("gain");
+        assert!(is_same(&stored, &trial));
+        stored["config"]["later"] = Value::from(1);
+        assert!(!is_same(&stored, &trial));
+        let text = format!("{:?} {:?} {:?}", trial.config, trial.surroundings, trial.kind);
+        assert!(is_same(&Value::String(text.clone()), &trial));
+        trial.kind = Kind::BestOf(4);
+        assert!(!is_same(&Value::String(text), &trial));
+        assert!(!is_same(&asked(&Trial { kind: Kind::Trained, ..trial.clone() }).unwrap(), &trial));
+    }
 }
