@@ -77,6 +77,10 @@ pub fn region_weights(
     vocabulary: &ObjectVocabulary,
     truth: &[BTreeSet<String>],
 ) -> Result<RegionWeights, AlignError> {
+    if images.iter().any(|image| image.parts.is_empty()) {
+        // Looked at without patches: nothing is to be found.
+        return Ok(RegionWeights::default());
+    }
     let mut verifier = verifier.without_noise();
     let mut under = |patches| centred_scores(captions, images, &mut verifier, vocabulary, patches);
     let (whole, patches) = (under(0.0)?, under(1.0)?);
@@ -106,6 +110,9 @@ pub fn unlabelled_region_weights(
     verifier: &Verifier,
     vocabulary: &ObjectVocabulary,
 ) -> Result<RegionWeights, AlignError> {
+    if images.iter().any(|image| image.parts.is_empty()) {
+        return Ok(RegionWeights::default());
+    }
     let mut verifier = verifier.without_noise();
     let config = UnlabelledConfig {
         bootstrap: Bootstrap { samples: 1, ..Bootstrap::default() },

@@ -24,12 +24,14 @@ impl<'de> Deserialize<'de> for QuestionId {
         enum Written {
             Name(String),
             Number(i64),
+            Large(u64),
             /// As pandas writes whole numbers of a column with gaps.
             Float(f64),
         }
         Ok(Self(match Written::deserialize(deserializer)? {
             Written::Name(name) => name,
             Written::Number(number) => number.to_string(),
+            Written::Large(number) => number.to_string(),
             Written::Float(number) if number.fract() == 0.0 => format!("{number:.0}"),
             Written::Float(number) => {
                 return Err(D::Error::custom(format!("{number} is not a whole number")));

@@ -259,9 +259,9 @@ impl Fetching<'_> {
         if missing.is_empty() {
             return Ok(());
         }
-        let bytes = missing.iter().filter_map(|file| file.size).sum();
+        let bytes = missing.iter().filter_map(|file| file.size).fold(0, u64::saturating_add);
         (self.report)(HubEvent::Begun { files: missing.len(), bytes, weights });
-        let mut before = 0;
+        let mut before = 0_u64;
         for file in missing {
             let name = &file.name;
             let report = &mut *self.report;
@@ -272,7 +272,8 @@ impl Fetching<'_> {
                 &mut |step| match step {
                     Step::Waiting => report(HubEvent::Waiting { file: name }),
                     Step::At { done, total } => {
-                        let (done, total) = (before + done, bytes.max(before + total));
+                        let done = before.saturating_add(done);
+                        let total = bytes.max(before.saturating_add(total));
                         report(HubEvent::Advanced { file: name, done, total });
                     }
                 },
@@ -287,7 +288,9 @@ impl Fetching<'_> {
     /// Whether a file has to be downloaded. One whose content the cache knows from another commit is
     /// linked to that; an empty one says nothing, and cannot be asked for by ranges.
     fn is_missing(&self, file: &ListedFile) -> bool {
-        if file.size == Some(0) || self.folder().join(&file.name).exists() {
+        let there = self.folder().join(&file.name).metadata();
+        let whole = |data: &std::fs::Metadata| file.size.is_none_or(|size| data.len() == size);
+        if file.size == Some(0) || there.is_ok_and(|data| whole(&data)) {
             return false;
         }
         self.cache.unlink_dangling(&self.listing.commit, &file.name);

@@ -89,7 +89,8 @@ fn decode(path: &Path, data: impl BufRead + Seek) -> Result<RgbImage, FormatErro
             let mut bytes = Vec::new();
             let mut data = reader.into_inner();
             data.rewind().and_then(|()| data.read_to_end(&mut bytes)).map_err(failed)?;
-            let picture = ImageReader::with_format(Cursor::new(&bytes), ImageFormat::Png).decode();
+            let reader = ImageReader::with_format(Cursor::new(&bytes), ImageFormat::Png);
+            let picture = reader.into_decoder().and_then(DynamicImage::from_decoder);
             let picture = into_rgb(picture.map_err(|error| damaged(error.to_string()))?);
             let png::Metadata { exif, xmp } = png::metadata(&bytes);
             upright(picture, &exif, &xmp)

@@ -33,7 +33,7 @@ mod weighted;
 
 use serde::{Deserialize, Serialize};
 
-use crate::scorer::RegionWeights;
+use crate::scorer::{RegionWeights, Regions};
 
 pub use annotated::{MINIMUM_PER_CLASS, fit_annotated};
 pub use auc::auc;
@@ -171,6 +171,10 @@ impl Calibration {
             let said = made_with.verifier.score.centred;
             if said != self.centres.is_some() {
                 return Err(CalibrationError::Centring { said });
+            }
+            let weighted = made_with.verifier.score.regions == Regions::Auto;
+            if weighted != self.weights.is_some() {
+                return Err(CalibrationError::Weighting { said: weighted });
             }
         }
         self.check_direction()

@@ -185,7 +185,9 @@ impl PhaseProgress {
         let elapsed = self.started.elapsed();
         let made = state.done.saturating_sub(self.first).max(1);
         let left = state.total.saturating_sub(state.done);
-        let left = elapsed.mul_f64(left as f64 / made as f64);
+        // What is to be done may come from a server, and be any number.
+        let left = elapsed.as_secs_f64() * (left as f64 / made as f64);
+        let left = Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX);
         let (elapsed, left) = (clock(elapsed), clock(left));
         let (done, total) = (self.unit.show(state.done), self.unit.show(state.total));
         let text = format!("{}: {done}/{total}, {elapsed}, {left} left", self.name);

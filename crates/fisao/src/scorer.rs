@@ -108,6 +108,14 @@ impl Scorer {
         Ok(self.verifier.embed_views(&[views])?.swap_remove(0))
     }
 
+    /// What the verifier makes of each image's views.
+    pub(crate) fn embed_all(
+        &self,
+        images: &[Vec<PixelValues>],
+    ) -> anyhow::Result<Vec<ImageEmbedding>> {
+        Ok(self.verifier.embed_views(images)?)
+    }
+
     /// Score of a name with an image.
     pub(crate) fn name(
         &mut self,

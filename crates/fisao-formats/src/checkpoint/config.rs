@@ -78,24 +78,24 @@ pub(super) fn read_end_tokens(path: &Path, config: &mut LlavaConfig) -> Result<(
 
 /// Settings of `generation_config.json` that change what transformers writes even greedily, and that are not followed here,
 /// each with the value that changes nothing.
-const UNHEEDED: [(&str, f64); 6] = [
+const UNHEEDED: [(&str, f64); 8] = [
     ("repetition_penalty", 1.0),
     ("encoder_repetition_penalty", 1.0),
     ("no_repeat_ngram_size", 0.0),
     ("encoder_no_repeat_ngram_size", 0.0),
     ("min_length", 0.0),
+    ("min_new_tokens", 0.0),
+    ("guidance_scale", 1.0),
     ("num_beams", 1.0),
 ];
 /// Those for which only their absence changes nothing.
-const UNHEEDED_IF_SET: [&str; 8] = [
+const UNHEEDED_IF_SET: [&str; 6] = [
     "bad_words_ids",
     "suppress_tokens",
     "begin_suppress_tokens",
     "forced_bos_token_id",
     "forced_eos_token_id",
-    "min_new_tokens",
     "sequence_bias",
-    "guidance_scale",
 ];
 
 /// The settings of `generation_config.json` that responses will not follow, as `name = value`.
@@ -109,7 +109,8 @@ pub(super) fn unheeded_generation(path: &Path) -> Result<Vec<String>, FormatErro
         let value = set(name)?;
         (value.as_f64() != Some(neutral)).then_some((name, value))
     });
-    let others = UNHEEDED_IF_SET.iter().filter_map(|&name| Some((name, set(name)?)));
+    let some = |value: &&Value| value.as_array().is_none_or(|list| !list.is_empty());
+    let others = UNHEEDED_IF_SET.iter().filter_map(|&name| Some((name, set(name).filter(some)?)));
     Ok(numbers.chain(others).map(|(name, value)| format!("{name} = {value}")).collect())
 }
 

@@ -62,7 +62,10 @@ impl<'a> ModelCache<'a> {
             let _ = fs::create_dir_all(folder);
         }
         // Another process may have made it in the meantime.
-        path.exists() || (link(&self.blob(etag), etag, &path) && path.exists())
+        if !path.exists() {
+            link(&self.blob(etag), etag, &path);
+        }
+        path.exists()
     }
 
     /// Removes a link that leads nowhere, which would be in the way of a new one.
@@ -80,12 +83,15 @@ impl<'a> ModelCache<'a> {
 }
 
 #[cfg(unix)]
-fn link(_blob: &Path, etag: &str, path: &Path) -> bool {
-    std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), path).is_ok()
+fn link(_blob: &Path, etag: &str, path: &Path) {
+    // If that fails, the file is not there, which is what counts.
+    let _ = std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), path);
 }
 
 /// Elsewhere links need rights that few accounts have.
 #[cfg(not(unix))]
-fn link(blob: &Path, _etag: &str, path: &Path) -> bool {
-    fs::hard_link(blob, path).is_ok() || fs::copy(blob, path).is_ok()
+fn link(blob: &Path, _etag: &str, path: &Path) {
+    if fs::hard_link(blob, path).is_err() {
+        let _ = fs::copy(blob, path);
+    }
 }

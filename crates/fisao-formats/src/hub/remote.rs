@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
-use ureq::http::header::{AUTHORIZATION, CONTENT_RANGE, LOCATION, RANGE};
+use ureq::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, LOCATION, RANGE};
 use ureq::http::uri::Authority;
 use ureq::http::{HeaderMap, Response, Uri};
 use ureq::{Agent, Body};
@@ -27,8 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const RETRIES: u32 = 2;
 /// Addresses that a request may be sent on to.
 const HOPS: usize = 8;
-/// Bytes of the longest listing.
+/// Bytes of the longest listing, and how long it may take in all.
 const LONGEST_LISTING: u64 = 1 << 25;
+const LISTING_PATIENCE: Duration = Duration::from_mins(2);
 /// Bytes read at a time.
 const PIECE: usize = 1 << 18;
 
@@ -121,10 +122,34 @@ impl Answer {
         Some(etag.trim_start_matches("W/").trim_matches('"'))
     }
 
-    /// First byte that an answer to a request for a part begins with.
-    fn first_byte(&self) -> Option<u64> {
+    /// First byte that a part begins with, and how long the whole is, as far as it is told.
+    fn range(&self) -> Option<(u64, Option<u64>)> {
         let range = self.response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
-        range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
+        let (first, rest) = range.strip_prefix("bytes ")?.split_once('-')?;
+        let whole = rest.split_once('/').and_then(|(_, whole)| whole.parse().ok());
+        Some((first.parse().ok()?, whole))
+    }
+
+    /// Whether it goes on from a byte: the whole does from the first, a part from the one it names.
+    fn continues(&self, from: u64) -> bool {
+        match self.status() {
+            206 => self.range().map_or(from == 0, |(first, _)| first == from),
+            _ => from == 0,
+        }
+    }
+
+    /// Bytes of the whole file, where that follows from the answer.
+    fn whole(&self, from: u64) -> Option<u64> {
+        match (self.status(), self.range()) {
+            (206, Some((_, whole))) => whole,
+            _ => self.response.body().content_length().map(|rest| from.saturating_add(rest)),
+        }
+    }
+
+    /// Whether it was packed against what was asked.
+    fn is_packed(&self) -> bool {
+        let encoding = self.response.headers().get(CONTENT_ENCODING);
+        encoding.is_some_and(|encoding| encoding != "identity")
     }
 }
 
@@ -167,11 +192,11 @@ impl<'a> Remote<'a> {
             return Err(self.refused(answer.status(), answer.header("x-error-code")));
         }
         let body = answer.response.body_mut().with_config().limit(LONGEST_LISTING);
-        let text = body.read_to_string().map_err(|error| self.failed(LISTING, error))?;
-        let raw: RawListing = serde_json::from_str(&text)
+        let text = body.read_to_vec().map_err(|error| self.failed(LISTING, error))?;
+        let raw: RawListing = serde_json::from_slice(&text)
             .map_err(|error| self.strange(LISTING, error.to_string()))?;
         if !is_path_part(&raw.sha) {
-            return Err(self.strange(LISTING, format!("the commit is `{}`", raw.sha)));
+            return Err(self.strange(LISTING, format!("the commit is `{}`", shown(&raw.sha))));
         }
         let files = raw.siblings.into_iter().map(ListedFile::from).collect();
         Ok(Listing { commit: raw.sha, files })
@@ -187,36 +212,57 @@ impl<'a> Remote<'a> {
     ) -> Result<(), HubError> {
         let (endpoint, repository) = (&self.settings.endpoint, self.id.repository());
         let url = format!("{endpoint}/{repository}/resolve/{commit}/{}", file.name);
-        let etag = match &file.etag {
-            Some(etag) => etag.clone(),
+        let etag = if let Some(etag) = &file.etag {
+            etag.clone()
+        } else {
             // A mirror that lists names alone.
-            None => self.get(&file.name, &url, 0)?.etag().unwrap_or_default().to_owned(),
+            let answer = self.get(&file.name, &url, 0)?;
+            self.check_status(&answer, &file.name)?;
+            answer.etag().unwrap_or_default().to_owned()
         };
         if !is_path_part(&etag) {
-            return Err(self.strange(&file.name, format!("its content is called `{etag}`")));
+            let called = shown(&etag);
+            return Err(self.strange(&file.name, format!("its content is called `{called}`")));
         }
         let blob = cache.blob(&etag);
-        let part = blob.with_extension("part");
         let blobs = blob.parent().expect("blobs lie in a folder");
-        let unwritable = |error| HubError::from(FormatError::io("write", &part, error));
+        // No content is called by a name that begins with a dot, so these are nobody else's.
+        let beside = |ending: &str| blobs.join(format!(".{etag}.{ending}"));
+        let unwritable = |error| HubError::from(FormatError::io("write", blobs, error));
         fs::create_dir_all(blobs).map_err(unwritable)?;
-        let lock = File::create(blob.with_extension("lock")).map_err(unwritable)?;
-        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-            report(Step::Waiting);
-            // Where files cannot be locked, two processes may do the same work.
-            let _ = lock.lock();
-        }
+        let lock = beside("lock");
+        remove_link(&lock).map_err(unwritable)?;
+        let options = OpenOptions::new().create(true).truncate(false).write(true).clone();
+        let lock = options.open(&lock).map_err(unwritable)?;
+        let locked = match lock.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => {
+                report(Step::Waiting);
+                lock.lock().is_ok()
+            }
+            Err(TryLockError::Error(_)) => false,
+        };
+        // Where files cannot be locked, two processes may do the same work, each for itself.
+        let part =
+            if locked { beside("part") } else { beside(&format!("{}.part", std::process::id())) };
+        remove_link(&part).map_err(unwritable)?;
         let total = file.size.unwrap_or(0);
         let mut arriving = Arriving { file: &file.name, url, etag, done: 0, total, report };
         if !is_whole(&blob, file.size) {
             self.receive(&mut arriving, commit, &part)?;
+            // A name that a power cut leaves without its content would be believed for ever.
+            File::open(&part).and_then(|file| file.sync_all()).map_err(unwritable)?;
             fs::rename(&part, &blob).map_err(unwritable)?;
         }
         cache.unlink_dangling(commit, &file.name);
+        let path = cache.snapshot(commit).join(&file.name);
+        if path.exists() && !is_whole(&path, file.size) {
+            // A copy, where links are not to be had.
+            fs::remove_file(&path).map_err(unwritable)?;
+        }
         if cache.link(commit, &file.name, &arriving.etag) {
             Ok(())
         } else {
-            let path = cache.snapshot(commit).join(&file.name);
             let reason = std::io::Error::other("the file cannot be linked into the snapshot");
             Err(FormatError::io("write", &path, reason).into())
         }
@@ -230,14 +276,16 @@ impl<'a> Remote<'a> {
         part: &Path,
     ) -> Result<(), HubError> {
         let mut retries = 0;
+        let mut farthest = fs::metadata(part).map_or(0, |data| data.len());
         loop {
             arriving.done = fs::metadata(part).map_or(0, |data| data.len());
-            let before = arriving.done;
             let error = match self.receive_rest(arriving, commit, part) {
                 Ok(()) => break,
                 Err(error) => error,
             };
-            retries = if arriving.done > before { 0 } else { retries };
+            if arriving.done > farthest {
+                (farthest, retries) = (arriving.done, 0);
+            }
             if retries >= RETRIES || !may_pass(&error) {
                 return Err(error);
             }
@@ -262,36 +310,35 @@ impl<'a> Remote<'a> {
             discard(part, arriving)?;
         }
         let mut answer = self.get(file, &arriving.url, arriving.done)?;
-        if answer.status() == 416 {
-            // Nothing behind what is there: it is not what the Hub has.
+        if answer.status() == 416 || answer.status() == 206 && !answer.continues(arriving.done) {
+            // What is there is not a beginning of what the Hub has.
             discard(part, arriving)?;
             answer = self.get(file, &arriving.url, 0)?;
         }
-        match answer.status() {
-            200 if arriving.done > 0 => discard(part, arriving)?,
-            200 => {}
-            206 if answer.first_byte().is_none_or(|first| first == arriving.done) => {}
-            206 => return Err(self.strange(file, "another part than was asked for".to_owned())),
-            status @ (401 | 403) => {
-                let (id, endpoint) = (self.id.clone(), self.settings.endpoint.clone());
-                return Err(HubError::Gated { id, endpoint, status });
-            }
-            status => return Err(self.unusual(status, file)),
-        }
+        self.check_status(&answer, file)?;
         if answer.header("x-repo-commit").is_some_and(|found| found != commit) {
             return Err(self.strange(file, "it is of another commit".to_owned()));
         }
-        let announced = answer.response.body().content_length().map(|rest| arriving.done + rest);
-        match announced {
-            Some(length) if arriving.total > 0 && length > arriving.total => {
-                let reason = format!("{length} bytes are announced for {}", arriving.total);
-                return Err(self.strange(file, reason));
-            }
-            Some(length) if arriving.total == 0 => arriving.total = length,
-            None if arriving.total == 0 => {
+        if answer.is_packed() {
+            return Err(
+                self.strange(file, "it is packed, though it was asked not to be".to_owned())
+            );
+        }
+        // An answer that does not go on begins anew; what is there waits until its length is right.
+        let from = if answer.continues(arriving.done) { arriving.done } else { 0 };
+        match (answer.whole(from), arriving.total) {
+            (Some(length), 0) => arriving.total = length,
+            (None, 0) => {
                 return Err(self.strange(file, "it does not say how long it is".to_owned()));
             }
+            (Some(length), total) if length > total || from == 0 && arriving.done > length => {
+                let reason = format!("{length} bytes are announced for {total}");
+                return Err(self.strange(file, reason));
+            }
             _ => {}
+        }
+        if from < arriving.done {
+            discard(part, arriving)?;
         }
         self.write_rest(arriving, answer.response.into_body(), part)
     }
@@ -306,6 +353,7 @@ impl<'a> Remote<'a> {
         let unwritable = |error| self.not_written(arriving.file, arriving.total, error);
         let mut written =
             OpenOptions::new().create(true).append(true).open(part).map_err(unwritable)?;
+        let (start, told) = (arriving.done, body.content_length().is_some());
         let mut body = body.into_reader();
         let mut piece = vec![0; PIECE];
         loop {
@@ -327,7 +375,6 @@ impl<'a> Remote<'a> {
             (arriving.report)(Step::At { done: arriving.done, total: arriving.total });
         }
         if arriving.done < arriving.total {
-            // The answer says that it is complete: what arrived may be something else altogether.
             let error = HubError::BrokenOff {
                 id: self.id.clone(),
                 file: arriving.file.to_owned(),
@@ -335,18 +382,44 @@ impl<'a> Remote<'a> {
                 total: arriving.total,
                 reason: "the connection was closed".to_owned(),
             };
-            discard(part, arriving)?;
+            // An answer that says it is complete may be something else altogether, and one that says nothing of its length may
+            // have been cut; only the latter is worth keeping, where a digest will tell.
+            if told || !is_digest(&arriving.etag) {
+                let (file, total) = (arriving.file, arriving.total);
+                let shortened = written.set_len(start);
+                shortened.map_err(|error| self.not_written(file, total, error))?;
+                arriving.done = start;
+            }
             return Err(error);
         }
         Ok(())
     }
 
-    /// Holds a whole file against the digest that is its name. Small files are called by their Git object, which is not looked at.
+    /// An answer that gives the file, or a part of it.
+    fn check_status(&self, answer: &Answer, file: &str) -> Result<(), HubError> {
+        match answer.status() {
+            200 | 206 => Ok(()),
+            status @ (401 | 403) => {
+                let (id, endpoint) = (self.id.clone(), self.settings.endpoint.clone());
+                Err(HubError::Gated { id, endpoint, status })
+            }
+            status => Err(self.unusual(status, file)),
+        }
+    }
+
+    /// Holds a whole file against its length and the digest that is its name. Small files are called by their Git object, whose
+    /// SHA-1 is not looked at.
     fn check_content(&self, arriving: &mut Arriving<'_>, part: &Path) -> Result<(), HubError> {
+        let length =
+            fs::metadata(part).map_err(|error| FormatError::io("read", part, error))?.len();
+        if length != arriving.total {
+            // Somebody else has written to it.
+            discard(part, arriving)?;
+            let reason = format!("{length} bytes of {} are there", arriving.total);
+            return Err(self.strange(arriving.file, reason));
+        }
         let announced = &arriving.etag;
-        let is_digest = announced.len() == 64
-            && announced.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if !is_digest {
+        if !is_digest(announced) {
             return Ok(());
         }
         let found = sha256_file(part)?;
@@ -366,6 +439,9 @@ impl<'a> Remote<'a> {
         let mut told = None;
         for _ in 0..HOPS {
             let mut request = self.agent.get(&at);
+            if file == LISTING {
+                request = request.config().timeout_recv_body(Some(LISTING_PATIENCE)).build();
+            }
             let own = at.scheme() == home.scheme() && at.authority() == home.authority();
             if let Some(token) = self.settings.token.as_ref().filter(|_| own) {
                 request = request.header(AUTHORIZATION, format!("Bearer {token}"));
@@ -374,9 +450,12 @@ impl<'a> Remote<'a> {
                 request = request.header(RANGE, format!("bytes={from}-"));
             }
             let response = request.call().map_err(|error| self.failed(file, error))?;
-            let told_first = told.get_or_insert_with(|| response.headers().clone());
+            // What the Hub itself said last, and not a server that it sent the request on to.
+            if own || told.is_none() {
+                told = Some(response.headers().clone());
+            }
             if !response.status().is_redirection() {
-                return Ok(Answer { told: told_first.clone(), response });
+                return Ok(Answer { told: told.unwrap_or_default(), response });
             }
             let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
             let location = location.ok_or_else(|| {
@@ -397,6 +476,7 @@ impl<'a> Remote<'a> {
             self.uri(file, location)?
         };
         if from.scheme_str() == Some("https") && to.scheme_str() != Some("https") {
+            let to = shown(&to.to_string());
             return Err(self.strange(file, format!("it is sent on to {to}, without encryption")));
         }
         Ok(to)
@@ -406,7 +486,7 @@ impl<'a> Remote<'a> {
         let uri = url.parse::<Uri>().ok();
         let uri = uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
         uri.filter(|uri| uri.authority().is_some())
-            .ok_or_else(|| self.strange(file, format!("`{url}` is no address")))
+            .ok_or_else(|| self.strange(file, format!("`{}` is no address", shown(url))))
     }
 
     /// An answer other than 200 to the first question, which is about the model as a whole.
@@ -462,7 +542,9 @@ impl<'a> Remote<'a> {
     fn broken_off(&self, arriving: &Arriving<'_>, error: &std::io::Error) -> HubError {
         let (id, file) = (self.id.clone(), arriving.file.to_owned());
         let (done, total) = (arriving.done, arriving.total);
-        let late = error.kind() == ErrorKind::TimedOut;
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
+        let late =
+            error.kind() == ErrorKind::TimedOut || matches!(inner, Some(ureq::Error::Timeout(_)));
         let reason = if late { silence() } else { error.to_string() };
         HubError::BrokenOff { id, file, done, total, reason }
     }
@@ -483,6 +565,24 @@ const LISTING: &str = "the list of files";
 
 fn silence() -> String {
     format!("not a byte came in {} seconds", PATIENCE.as_secs())
+}
+
+/// What a server said, for a terminal.
+fn shown(text: &str) -> String {
+    text.escape_debug().take(200).collect()
+}
+
+/// Whether a name of content is its SHA-256.
+fn is_digest(etag: &str) -> bool {
+    etag.len() == 64 && etag.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Makes sure that what is written next is a file of this folder: a link that lies there would lead elsewhere.
+fn remove_link(path: &Path) -> std::io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(data) if !data.is_file() => fs::remove_file(path),
+        _ => Ok(()),
+    }
 }
 
 /// Begins a file anew.

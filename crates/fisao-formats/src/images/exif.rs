@@ -15,6 +15,13 @@ struct Block<'a> {
     little: bool,
 }
 
+/// One entry of a directory.
+enum Entry {
+    Orientation(f64),
+    /// Of another tag, or without a value.
+    Other,
+}
+
 /// The orientation that a block tells, if the first directory has the tag at all: a value that means nothing turns nothing.
 /// The block may begin with the marker `Exif` that JPEG puts before it.
 pub(super) fn orientation(mut bytes: &[u8]) -> Option<Orientation> {
@@ -29,22 +36,24 @@ pub(super) fn orientation(mut bytes: &[u8]) -> Option<Orientation> {
     let block = Block { bytes, little };
     let directory = block.u32(4)? as usize;
     let entries = usize::from(block.u16(directory)?);
-    // Of a tag that stands twice the last entry counts.
-    let mut places = (0..entries).rev().map(|entry| directory + 2 + 12 * entry);
-    let number = places.find_map(|at| block.entry(at))?;
+    let mut number = None;
+    for entry in 0..entries {
+        // PIL reads no further than to an entry whose values lie outside of the block. Of a tag that stands twice the last counts.
+        let Some(entry) = block.entry(directory + 2 + 12 * entry) else { break };
+        if let Entry::Orientation(found) = entry {
+            number = Some(found);
+        }
+    }
+    let number = number?;
     let meant = (1.0..=8.0).contains(&number) && number.fract() == 0.0;
     let orientation = Orientation::from_exif(if meant { number as u8 } else { 1 });
     Some(orientation.unwrap_or(Orientation::NoTransforms))
 }
 
 impl Block<'_> {
-    /// The first value of an entry, NaN where it is no number; `None` of an entry that is another tag, or whose values lie outside
-    /// of the block.
-    fn entry(self, at: usize) -> Option<f64> {
+    /// What an entry says; `None` where its values lie outside of the block.
+    fn entry(self, at: usize) -> Option<Entry> {
         let (tag, kind) = (self.u16(at)?, self.u16(at + 2)?);
-        if tag != ORIENTATION {
-            return None;
-        }
         let count = self.u32(at + 4)? as usize;
         let size = match kind {
             1 | 2 | 6 | 7 => 1,
@@ -52,14 +61,19 @@ impl Block<'_> {
             4 | 9 | 11 | 13 => 4,
             5 | 10 | 12 | 16 => 8,
             // PIL passes over types that it does not know.
-            _ => return None,
+            _ => return Some(Entry::Other),
         };
-        let length = size * count;
+        let length = count.checked_mul(size)?;
         let start = if length > 4 { self.u32(at + 8)? as usize } else { at + 8 };
         self.bytes.get(start..start.checked_add(length)?)?;
-        if count == 0 {
-            return Some(f64::NAN);
+        if tag != ORIENTATION || count == 0 {
+            return Some(Entry::Other);
         }
+        self.first(kind, start).map(Entry::Orientation)
+    }
+
+    /// The first value of a type, NaN where it is no number.
+    fn first(self, kind: u16, start: usize) -> Option<f64> {
         match kind {
             3 => self.u16(start).map(f64::from),
             4 | 13 => self.u32(start).map(f64::from),
@@ -152,7 +166,7 @@ mod tests {
                 ("UNDEFINED", 7, 1, vec![6], none),
                 ("a number that means nothing", 3, 1, short(9).to_vec(), none),
                 ("a fraction", 5, 1, [long(13), long(2)].concat(), none),
-                ("no value", 3, 0, short(6).to_vec(), none),
+                ("no value", 3, 0, short(6).to_vec(), None),
                 ("an unknown type", 99, 1, short(6).to_vec(), None),
             ];
             for (name, kind, count, value, expected) in cases {

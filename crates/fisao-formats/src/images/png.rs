@@ -25,7 +25,7 @@ pub(super) struct Metadata {
 /// Reads the chunks of a file; a broken one ends the reading, and what came before it counts.
 pub(super) fn metadata(bytes: &[u8]) -> Metadata {
     let mut found = Metadata::default();
-    let mut raw_profile = None;
+    let (mut raw_profile, mut animated, mut pixels) = (None, false, false);
     let mut rest = bytes.get(SIGNATURE..).unwrap_or_default();
     while let Some((kind, body, behind)) = chunk(rest) {
         rest = behind;
@@ -39,6 +39,10 @@ pub(super) fn metadata(bytes: &[u8]) -> Metadata {
                     raw_profile = Some(text);
                 }
             }
+            b"acTL" => animated = true,
+            b"IDAT" => pixels = true,
+            // PIL reads no further than to the second picture of several.
+            b"fcTL" if animated && pixels => break,
             b"IEND" => break,
             _ => {}
         }

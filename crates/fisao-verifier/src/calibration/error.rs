@@ -173,6 +173,15 @@ pub enum CalibrationError {
         /// Whether scores are said to be centred.
         said: bool,
     },
+    /// The same of weights of regions.
+    #[error(
+        "the calibration says that regions are {}weighted, and holds {} weights; calibrate again",
+        if *said { "" } else { "not " }, if *said { "no" } else { "" }
+    )]
+    Weighting {
+        /// Whether regions are said to be weighted.
+        said: bool,
+    },
     /// It was made with something else.
     #[error("this calibration was made with {differences}; calibrate again with what is at hand")]
     Foreign {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Calibration, CalibrationError};
-use crate::scorer::ScoreConfig;
+use crate::scorer::{Regions, ScoreConfig};
 use crate::templates::Templates;
 
 /// A model by its name and by its content.
@@ -116,7 +116,13 @@ impl Calibration {
             let (made, here) = (&made.verifier.templates, &at_hand.verifier.templates);
             differences.push(format!("the templates {:?}, not {:?}", made.prompts, here.prompts));
         }
-        if made.verifier.score != at_hand.verifier.score {
+        let pooled = self.weights.is_none_or(|weights| weights.patches <= 0.0);
+        let effective = |score: ScoreConfig| match score.regions {
+            // The same scores under another name.
+            Regions::Auto if pooled => ScoreConfig { regions: Regions::Whole, ..score },
+            _ => score,
+        };
+        if effective(made.verifier.score) != effective(at_hand.verifier.score) {
             let (made, here) = (&made.verifier.score, &at_hand.verifier.score);
             differences.push(format!("scores of {made:?}, not of {here:?}"));
         }

@@ -50,7 +50,7 @@ pub(crate) enum LabelSource {
     /// What is in each picture, as in the paper
     #[default]
     Annotations,
-    /// Nothing: the split is estimated from the scores alone
+    /// Nothing: the split is estimated from the scores, and from the decoder's view of each word
     None,
 }
 

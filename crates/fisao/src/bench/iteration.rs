@@ -11,6 +11,7 @@ use fisao_align::tasks::TaskSource as _;
 use fisao_align::trainer::Trainer;
 use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::Labels;
+use fisao_verifier::scorer::RegionWeights;
 
 use super::{Amount, Repetitions};
 use crate::commands::demo::demo_config;
@@ -50,6 +51,7 @@ pub(super) fn verify(repetitions: &mut Repetitions) -> anyhow::Result<Amount> {
     let tasks = (0..PICTURES).map(|at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
     let judge = lab.judge()?;
     let mut verifier = judge.verifier;
+    verifier.set_weights(RegionWeights::default());
     let words: Vec<&str> = judge.vocabulary.forms().map(|(form, _)| form).take(WORDS).collect();
     verifier.learn(words.iter().copied())?;
     while repetitions.again() {

@@ -23,7 +23,7 @@ use image::ExtendedColorType;
 use serde::Serialize;
 
 use crate::arguments::{DemoArguments, DemoOptions, WorldChoice};
-use crate::calibrations::CALIBRATION;
+use crate::calibrations::{self, CALIBRATION};
 use crate::device::{self, OpenDevice};
 use crate::report::{
     ColouredCaption, Curve, GalleryItem, Report, ReportRow, Scores, VerifierFacts, WordVerdict,
@@ -131,8 +131,12 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     let sizes = Sizes::of(options.quick);
     let calibrating = Instant::now();
     let known = lab.tasks(Split::Calibration, options.seed, sizes.calibration).labelled()?;
-    let calibration =
-        lab.calibrate(&config, options.labels.into(), (&known.0, &known.1), reporter)?;
+    // A run that goes on keeps the rewards that it was begun with.
+    let calibration = if arguments.resume && folder.path(CALIBRATION).exists() {
+        calibrations::read(&folder.path(CALIBRATION))?
+    } else {
+        lab.calibrate(&config, options.labels.into(), (&known.0, &known.1), reporter)?
+    };
     folder.write_json(CALIBRATION, &calibration)?;
     let seconds = Seconds { calibrate: calibrating.elapsed().as_secs_f64(), ..Seconds::default() };
     let resume = format!("fisao demo --output {} --resume", folder.root().display());

@@ -123,7 +123,7 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
         // Captions of a picture mostly stand together, so what the last ones showed is kept, and no more.
         known.retain(|file, _| fresh.contains(file));
         fresh.retain(|file| !known.contains_key(file));
-        known.extend(look_at(&loaded, &fresh)?);
+        known.extend(look_at(&loaded, &scorer, &fresh)?);
         for (input, file) in captions.iter().zip(files) {
             let seen = &known[file.as_path()];
             let scored = scorer.caption(&seen.embedding, &input.caption)?;
@@ -170,6 +170,7 @@ struct Seen {
 /// Looks at pictures on all cores.
 fn look_at<'a>(
     loaded: &LoadedVerifier,
+    scorer: &Scorer,
     files: &[&'a Path],
 ) -> anyhow::Result<Vec<(&'a Path, Seen)>> {
     let device = loaded.verifier.model().vision().device();
@@ -178,7 +179,7 @@ fn look_at<'a>(
         for batch in share.chunks(BATCH) {
             let views = batch.iter().map(|file| Ok(loaded.views.of(&open_image(file)?)));
             let views = views.collect::<anyhow::Result<Vec<_>>>()?;
-            let embeddings = loaded.verifier.embed_views(&views)?;
+            let embeddings = scorer.embed_all(&views)?;
             let wholes = views.into_iter().map(|mut views| views.swap_remove(0));
             let pairs = embeddings.into_iter().zip(wholes);
             let kept = pairs.map(|(embedding, whole)| Seen { embedding, whole });

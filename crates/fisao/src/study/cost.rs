@@ -46,6 +46,11 @@ pub(super) fn measure(
     let length = laboratory.source.longest_prompt()? + laboratory.sampling.max_new_tokens;
     let model = &laboratory.policy.model;
     let (mut judge, captions) = (laboratory.judge(), &sample.captions[..count]);
+    if let Some(calibration) = calibration {
+        judge.verifier.adopt(calibration);
+    }
+    let looking = judge.verifier.clone();
+    let seen = encode(model, &looking, tasks.0)?.embeddings;
     let [write, features, both, words, sentences, decoder] = best([
         &mut || {
             generate(model, &tasks, 0..count, length, &laboratory.sampling, &|_| {})?;
@@ -56,13 +61,13 @@ pub(super) fn measure(
             Ok(())
         },
         &mut || {
-            encode(model, &laboratory.verifier, tasks.0)?;
+            encode(model, &looking, tasks.0)?;
             Ok(())
         },
         &mut || {
             for caption in captions {
                 let Captioned { task, tokens, logprobs, finish, .. } = caption.clone();
-                judge.read(task, Generated { tokens, logprobs, finish }, &sample.images[task])?;
+                judge.read(task, Generated { tokens, logprobs, finish }, &seen[task])?;
             }
             Ok(())
         },

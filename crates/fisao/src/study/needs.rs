@@ -23,7 +23,7 @@ const DRAWS: usize = 20;
 /// Shares of the vocabulary that are tried.
 const VOCABULARY_SHARES: [f64; 4] = [0.1, 0.25, 0.5, 1.0];
 
-/// Thresholds with annotations and without. What cannot be fitted is told and stops nothing: a verifier that fails is
+/// Thresholds with annotations and without, of the scores as they are given. What cannot be fitted is told and stops nothing: a verifier that fails is
 /// what a study is for.
 pub(super) fn thresholds(scored: &Scored) -> CalibrationResult {
     let (mentions, mismatched) = (&scored.calibration, &scored.mismatched);
@@ -111,7 +111,7 @@ pub(super) fn sizes(
     Ok(found)
 }
 
-/// Thresholds from calibration images, and the test mentions on their scale.
+/// Thresholds from calibration images, and the test mentions on their scale; by the pooled picture alone.
 fn with_images(
     laboratory: &Laboratory<'_>,
     calibration: &Sample,

@@ -73,6 +73,13 @@ struct Resolution {
 }
 
 impl Resolution {
+    /// Scores by the pooled picture, centred: what calibration without labels is compared on.
+    fn pooled(&self) -> &Scored {
+        let mut variants = self.variants.iter();
+        let found = variants.find(|(variant, _)| variant.is_pooled());
+        &found.expect("one of the variants is the pooled, centred one").1
+    }
+
     /// Scores as commands do by default, with their calibration if they allow one.
     fn default(&self) -> (&Scored, Option<Calibration>) {
         let mut variants = self.variants.iter();
@@ -123,7 +130,7 @@ impl Laboratory<'_> {
             signals,
             coarse,
             correlations: self.correlations(&samples.test, &sharp, &texts, seed)?,
-            calibration: thresholds(default),
+            calibration: thresholds(sharp.pooled()),
             calibration_images: sizes(self, &samples.calibration, &samples.test, seed)?,
             vocabulary: vocabulary_sizes(self.vocabulary, mentions, seed),
             distribution: calibrated(mentions).map(|calibration| calibration.histograms),

@@ -65,6 +65,11 @@ impl Variant {
         }
     }
 
+    /// The pooled picture, centred, in the usual sentence.
+    pub(super) fn is_pooled(&self) -> bool {
+        *self == Self { name: self.name, centred: true, ..PLAIN }
+    }
+
     /// Whether this is what commands do when nothing else is asked for.
     pub(super) fn is_default(&self) -> bool {
         let ScoreSettings { templates, score } = self.settings();

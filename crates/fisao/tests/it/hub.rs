@@ -167,7 +167,7 @@ fn a_broken_download_is_taken_up_again() {
     assert_eq!(ask(&place, &hub, &CAPTION).status.code(), Some(1));
     let blobs = repository(&place).join("blobs");
     let weights = fs::read(place.path("llava/model.safetensors")).unwrap();
-    let part = blobs.join(etag(&weights)).with_extension("part");
+    let part = blobs.join(format!(".{}.part", etag(&weights)));
     for arrived in [5_000, weights.len()] {
         fs::write(&part, &weights[..arrived]).unwrap();
         hub.recover();
@@ -175,6 +175,39 @@ fn a_broken_download_is_taken_up_again() {
         assert!(!part.exists());
         fs::remove_file(blobs.join(etag(&weights))).unwrap();
     }
+}
+
+#[test]
+fn a_server_that_cannot_go_on_sends_all_of_it_again() {
+    for fault in [Fault::Whole, Fault::OtherPart] {
+        let place = Workplace::furnished();
+        let hub = FakeHub::serving(&place.path("llava"));
+        let weights = fs::read(place.path("llava/model.safetensors")).unwrap();
+        let blobs = repository(&place).join("blobs");
+        fs::create_dir_all(&blobs).unwrap();
+        // What is there would not fit even if the rest were appended.
+        fs::write(blobs.join(format!(".{}.part", etag(&weights))), &weights[1..5_001]).unwrap();
+        hub.fail("model.safetensors", fault);
+        assert_eq!(answer(&ask(&place, &hub, &CAPTION)), expected(&place));
+        assert_eq!(fs::read(blobs.join(etag(&weights))).unwrap(), weights);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_lie_in_the_cache_are_not_written_through() {
+    let place = Workplace::furnished();
+    let hub = FakeHub::serving(&place.path("llava"));
+    let weights = fs::read(place.path("llava/model.safetensors")).unwrap();
+    let blobs = repository(&place).join("blobs");
+    fs::create_dir_all(&blobs).unwrap();
+    place.write("precious", "mine");
+    for ending in ["part", "lock"] {
+        let link = blobs.join(format!(".{}.{ending}", etag(&weights)));
+        std::os::unix::fs::symlink(place.path("precious"), link).unwrap();
+    }
+    assert_eq!(answer(&ask(&place, &hub, &CAPTION)), expected(&place));
+    assert_eq!(fs::read_to_string(place.path("precious")).unwrap(), "mine");
 }
 
 #[test]

@@ -310,9 +310,18 @@ impl TrainedRun<'_> {
     }
 }
 
+/// Whether training ended as the policy is lost: it gave reason to stop again and again, computes no numbers any more, or no
+/// longer looks at its picture, which is noticed where an interrupted trial goes on.
 fn is_collapse(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<AlignError>();
-    matches!(error, Some(AlignError::Hopeless { .. } | AlignError::Broken { .. }))
+    matches!(
+        error.downcast_ref::<AlignError>(),
+        Some(
+            AlignError::Hopeless { .. }
+                | AlignError::Broken { .. }
+                | AlignError::NotFinite { .. }
+                | AlignError::ImageIgnored { .. }
+        )
+    )
 }
 
 /// Version of [`Asked`].

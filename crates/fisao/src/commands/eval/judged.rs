@@ -170,7 +170,7 @@ fn answers(
 /// Answers in the benchmark's own form, one object of id and text, or as rows. LLaVA numbers MM-Vet's questions
 /// without their "v1_".
 fn vet_answers(file: &Path, field: &AnswerFieldArguments) -> anyhow::Result<Vec<Answer>> {
-    if is_keyed("answers", file)? {
+    if field.answer_field.is_none() && is_keyed("answers", file)? {
         return read("answers", file, mm_vet::read_results);
     }
     let mut answers = read_answers(file, field)?;
@@ -189,7 +189,8 @@ fn hal_answers(
     field: &AnswerFieldArguments,
     records: &mut [Record],
 ) -> anyhow::Result<()> {
-    let is_record = read_text("answers", file)?.contains("\"gt_answer\"");
+    let is_record =
+        field.answer_field.is_none() && read_text("answers", file)?.contains("\"gt_answer\"");
     let answers = if is_record {
         let answered = read("answers", file, mm_hal::read_records)?;
         let text = |record: Record| Answer { question_id: None, text: record.model_answer };

@@ -10,6 +10,7 @@ use fisao_formats::LoadDtype;
 use fisao_models::generation::Sampling;
 use fisao_scenes::{Split, World};
 use fisao_verifier::calibration::auc;
+use fisao_verifier::scorer::RegionWeights;
 
 use crate::bundle::{Policy, ScoreSettings, load_verifier};
 use crate::device::cpu;
@@ -41,6 +42,7 @@ pub(super) fn report(
         reporter,
     )?
     .verifier;
+    verifier.set_weights(RegionWeights::default());
     let scenes = SceneTasks {
         world,
         split: Split::Validation,
