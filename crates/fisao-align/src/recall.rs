@@ -246,6 +246,10 @@ fn sigmoid(logit: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use fisao_models::generation::FinishReason;
+    use fisao_verifier::calibration::{Statistic, fit_annotated};
+    use fisao_verifier::mentions::Unit;
+
     use super::*;
 
     fn counts(policy: f64, error: f64) -> PairedCounts {
@@ -326,5 +330,37 @@ mod tests {
     fn the_margin_is_what_is_aimed_at() {
         let config = RecallConfig { margin: -0.1, ..NO_MARGIN };
         assert!((after(&[counts(2.7, 0.0)], &config) - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_category_counts_once_however_often_it_is_named() {
+        let scores: Vec<f64> = (0..40).map(|at| f64::from(at % 2) + 0.01 * f64::from(at)).collect();
+        let correct: Vec<bool> = (0..40).map(|at| at % 2 == 1).collect();
+        let calibration = fit_annotated(&scores, &correct).unwrap();
+        let correctness = Correctness::new(&calibration, Statistic::Score).unwrap();
+        let caption = |named: &[(usize, f64)]| {
+            let unit = |&(category, _): &(usize, f64)| Unit {
+                category,
+                form: String::new(),
+                text: String::new(),
+                span: 0..1,
+                tokens: 0..1,
+                negated: false,
+            };
+            Captioned {
+                task: 0,
+                tokens: Vec::new(),
+                logprobs: Vec::new(),
+                finish: FinishReason::Stop,
+                text: String::new(),
+                negated: 0,
+                units: named.iter().map(unit).collect(),
+                scores: named.iter().map(|&(_, score)| score).collect(),
+            }
+        };
+        let count = |named: &[(usize, f64)]| expected_correct(&caption(named), &correctness);
+        let once = count(&[(0, 1.1), (1, 0.9)]);
+        assert!((count(&[(0, 1.1), (1, 0.9), (0, 1.3), (1, 1.2), (0, 1.1)]) - once).abs() < 1e-12);
+        assert!(count(&[(0, 1.1), (1, 0.9), (2, 1.3)]) > once + 0.5);
     }
 }
