@@ -73,20 +73,9 @@ pub fn calibrate(
         None
     };
     judge.verifier.set_weights(weights.unwrap_or_default());
-    let centres = if judge.verifier.score_config().centred {
-        let (verifier, vocabulary) = (&mut judge.verifier, &judge.vocabulary);
-        Some(mismatched_centres(captions, images, verifier, vocabulary)?)
-    } else {
-        None
-    };
-    judge.verifier.set_centres(centres.clone());
+    let centres = centre(captions, images, &mut judge.verifier, &judge.vocabulary)?;
     let scores = scores_of(captions, images, &judge.verifier);
-    // Of the caption that each mention stands in.
-    let numbers: Vec<usize> = captions
-        .iter()
-        .enumerate()
-        .flat_map(|(number, caption)| caption.units.iter().map(move |_| number))
-        .collect();
+    let numbers = caption_numbers(captions);
     let mut calibration = match supervision {
         Supervision::Annotations(truth) => {
             let correct = correct_mentions(captions, &judge.vocabulary, truth);
@@ -113,6 +102,32 @@ pub fn calibrate(
         .collect::<Result<Vec<_>, _>>()?;
     calibration.sentence = fit_sentences(&sentences).ok();
     Ok(calibration)
+}
+
+/// Of every mention the number of the caption that it stands in.
+pub(crate) fn caption_numbers(captions: &[Captioned]) -> Vec<usize> {
+    let numbered = captions.iter().enumerate();
+    numbered.flat_map(|(number, caption)| vec![number; caption.units.len()]).collect()
+}
+
+/// Finds the centres of names where the verifier's scores are to be [centred](fisao_verifier::scorer::ScoreConfig::centred);
+/// the verifier takes them, or none, from then on.
+///
+/// # Errors
+/// See [`mismatched_centres`].
+pub fn centre(
+    captions: &[Captioned],
+    images: &[ImageEmbedding],
+    verifier: &mut Verifier,
+    vocabulary: &ObjectVocabulary,
+) -> Result<Option<Centres>, AlignError> {
+    let centres = if verifier.score_config().centred {
+        Some(mismatched_centres(captions, images, verifier, vocabulary)?)
+    } else {
+        None
+    };
+    verifier.set_centres(centres.clone());
+    Ok(centres)
 }
 
 /// Scores of all mentions by the verifier as it is now.

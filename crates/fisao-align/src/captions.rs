@@ -151,7 +151,7 @@ pub struct Request<'a> {
 /// adjacent.
 ///
 /// # Errors
-/// [`AlignError::NotFinite`] when the model computes something that is no number, [`AlignError::Text`] when a response cannot
+/// [`AlignError::NotFinite`] when the model's logits are NaN or infinite, [`AlignError::Text`] when a response cannot
 /// be decoded, [`AlignError::Verifier`] when a name cannot be scored.
 pub fn caption(
     policy: &Llava,
@@ -287,6 +287,18 @@ pub(crate) fn answer(
     caption(policy, judge, &request)
 }
 
+/// The tasks of a source, some at a time, each part with the number of its first.
+pub(crate) fn parts(
+    source: &dyn TaskSource,
+    at_once: usize,
+) -> impl Iterator<Item = Result<(usize, Vec<Task>), AlignError>> {
+    let count = source.count();
+    (0..count).step_by(at_once).map(move |first| {
+        let part = first..count.min(first + at_once);
+        Ok((first, part.map(|at| source.task(at)).collect::<Result<Vec<_>, _>>()?))
+    })
+}
+
 /// Captions all tasks of a source, a part of them at a time, so that neither pixels nor image features of all are kept:
 /// the captions, and what the verifier made of each image. Task `i` draws from random stream `i`. `length` is that of the
 /// longest prompt and response together, tokens; `seen` is shown every task once, in order.
@@ -302,11 +314,10 @@ pub fn describe_all(
     advance: &(dyn Fn(usize) + Sync),
     seen: &mut dyn FnMut(&Task),
 ) -> Result<(Vec<Captioned>, Vec<ImageEmbedding>), AlignError> {
-    let (count, at_once) = (source.count(), tasks_at_once(policy, length));
+    let count = source.count();
     let (mut captions, mut images) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    for first in (0..count).step_by(at_once) {
-        let part = first..count.min(first + at_once);
-        let tasks = part.map(|at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
+    for part in parts(source, tasks_at_once(policy, length)) {
+        let (first, tasks) = part?;
         tasks.iter().for_each(&mut *seen);
         let (written, encoded) = describe_from(policy, judge, (&tasks, first), sampling, advance)?;
         captions.extend(written.into_iter().map(|of| Captioned { task: first + of.task, ..of }));
@@ -456,7 +467,7 @@ pub fn tasks_at_once(policy: &Llava, length: usize) -> usize {
 /// Responses to one batch: each task with the number of its random streams, and their image features.
 ///
 /// # Errors
-/// [`AlignError::NotFinite`] naming the first task whose logits are no numbers.
+/// [`AlignError::NotFinite`] naming the first task whose logits are NaN or infinite.
 fn respond<'a>(
     policy: &Llava,
     tasks: impl Iterator<Item = (&'a Task, u64)>,

@@ -73,8 +73,8 @@ pub enum AlignError {
         /// Rows of its features.
         expected: usize,
     },
-    /// The model computed something that is no number.
-    #[error("{id}: the model's logits are infinite or no numbers, so that no token can be chosen")]
+    /// The model's logits are NaN or infinite.
+    #[error("{id}: the model's logits are NaN or infinite, so that no token can be chosen")]
     NotFinite {
         /// Name of the image.
         id: String,

@@ -175,7 +175,6 @@ pub fn check_iteration(
     }
     let mut warnings = update_warnings(metrics, limits);
     if metrics.is_own() {
-        warnings.extend(entropy_warning(metrics, baseline, limits));
         warnings.extend(rollout_warnings(metrics, baseline, limits));
     }
     warnings
@@ -277,9 +276,10 @@ fn update_warnings(m: &IterationMetrics, limits: &GuardLimits) -> Vec<Warning> {
     warnings
 }
 
-fn entropy_warning(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits) -> Option<Warning> {
-    (m.entropy < limits.entropy_share * base.entropy).then(|| {
-        warning(
+fn rollout_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if m.entropy < limits.entropy_share * base.entropy {
+        warnings.push(warning(
             WarningCode::EntropyCollapsed,
             format!(
                 "entropy is {:.3} nats per token, the base model's was {:.3}",
@@ -287,12 +287,8 @@ fn entropy_warning(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits) 
             ),
             "every caption of an image is nearly the same: raise objective.kl.coefficient or \
              objective.entropy-coefficient",
-        )
-    })
-}
-
-fn rollout_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits) -> Vec<Warning> {
-    let mut warnings = Vec::new();
+        ));
+    }
     let lengths = || {
         format!(
             "captions have {:.1} tokens, the base model's had {:.1}",

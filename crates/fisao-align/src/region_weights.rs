@@ -8,7 +8,7 @@ use fisao_verifier::calibration::{
 use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::scorer::{ImageEmbedding, RegionWeights, Verifier};
 
-use crate::calibrate::{correct_mentions, mismatched_centres, mismatched_scores, scores_of};
+use crate::calibrate::{caption_numbers, centre, correct_mentions, mismatched_scores, scores_of};
 use crate::captions::Captioned;
 use crate::error::AlignError;
 
@@ -84,11 +84,10 @@ pub fn region_weights(
     let mut verifier = verifier.without_noise();
     let mut under = |patches| centred_scores(captions, images, &mut verifier, vocabulary, patches);
     let (whole, patches) = (under(0.0)?, under(1.0)?);
-    let numbers = captions.iter().enumerate();
     let rows = Rows {
         values: whole.into_iter().zip(patches).map(|(whole, best)| vec![whole, best]).collect(),
         correct: correct_mentions(captions, vocabulary, truth),
-        captions: numbers.flat_map(|(number, caption)| vec![number; caption.units.len()]).collect(),
+        captions: caption_numbers(captions),
     };
     let helps = |fitted| rows.gain(fitted).is_ok_and(|gain| gain >= LEAST_GAIN);
     let weights = if helps(0) && helps(1) {
@@ -144,12 +143,7 @@ fn centred_scores(
     patches: f64,
 ) -> Result<Vec<f64>, AlignError> {
     verifier.set_weights(RegionWeights { patches });
-    let centres = if verifier.score_config().centred {
-        Some(mismatched_centres(captions, images, verifier, vocabulary)?)
-    } else {
-        None
-    };
-    verifier.set_centres(centres);
+    centre(captions, images, verifier, vocabulary)?;
     Ok(scores_of(captions, images, verifier))
 }
 

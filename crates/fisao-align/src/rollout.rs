@@ -417,7 +417,7 @@ pub(crate) fn examples<'a>(
 }
 
 impl Rollout {
-    /// Largest disagreement between the sampler's log-probabilities and the trainer's, nats; no number where one of them is none.
+    /// Largest disagreement between the sampler's log-probabilities and the trainer's, nats; NaN where one of them is.
     pub fn sampler_gap(&self) -> f64 {
         let pairs = self.captions.iter().zip(&self.old_logprobs);
         pairs

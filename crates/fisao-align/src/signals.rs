@@ -31,7 +31,7 @@ use fisao_models::sequences::Example;
 use fisao_verifier::mentions::Unit;
 use fisao_verifier::scorer::{ImageEmbedding, RegionWeights, Regions, Verifier};
 
-use crate::captions::{Captioned, Judge, Request, caption, encode, pictures, tasks_at_once};
+use crate::captions::{Captioned, Judge, Request, caption, encode, parts, pictures, tasks_at_once};
 use crate::error::AlignError;
 use crate::tasks::{Task, TaskSource};
 
@@ -254,14 +254,12 @@ pub fn categories_of_others(
     sampling: &Sampling,
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Vec<BTreeSet<usize>>>, AlignError> {
-    let (count, at_once) = (source.count(), tasks_at_once(policy, length));
     let (samples, seed) = (OTHER_CAPTIONS, OTHER_SEEDS.wrapping_add(sampling.seed));
     let sampling = &Sampling { temperature: 1.0, seed, ..sampling.clone() };
-    let mut found = vec![Vec::with_capacity(samples); count];
-    for first in (0..count).step_by(at_once) {
-        let part = first..count.min(first + at_once);
-        let streams: Vec<u64> = part.clone().map(|at| at as u64).collect();
-        let tasks = part.map(|at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
+    let mut found = vec![Vec::with_capacity(samples); source.count()];
+    for part in parts(source, tasks_at_once(policy, length)) {
+        let (first, tasks) = part?;
+        let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
         let encoded = encode(policy, &judge.verifier, &tasks)?;
         let (tasks, encoded, streams) = (&tasks[..], &encoded, &streams[..]);
         let request = Request { tasks, encoded, streams, samples, sampling, advance };

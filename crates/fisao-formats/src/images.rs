@@ -66,9 +66,7 @@ fn decode(path: &Path, data: impl BufRead + Seek) -> Result<RgbImage, FormatErro
             return Err(FormatError::NotAnImage { path: path.into(), content });
         }
         Some(ImageFormat::Jpeg) => {
-            let mut bytes = Vec::new();
-            let mut data = reader.into_inner();
-            data.rewind().and_then(|()| data.read_to_end(&mut bytes)).map_err(failed)?;
+            let bytes = whole(reader.into_inner()).map_err(failed)?;
             jpeg::decode(&bytes).map(|jpeg| upright(jpeg.pixels, &jpeg.exif, &jpeg.xmp)).map_err(
                 |error| match error {
                     JpegError::Unsupported(_) => FormatError::UnsupportedImage {
@@ -86,9 +84,7 @@ fn decode(path: &Path, data: impl BufRead + Seek) -> Result<RgbImage, FormatErro
             gif::decode(data).map_err(|error| damaged(error.to_string()))?
         }
         Some(ImageFormat::Png) => {
-            let mut bytes = Vec::new();
-            let mut data = reader.into_inner();
-            data.rewind().and_then(|()| data.read_to_end(&mut bytes)).map_err(failed)?;
+            let bytes = whole(reader.into_inner()).map_err(failed)?;
             let reader = ImageReader::with_format(Cursor::new(&bytes), ImageFormat::Png);
             let picture = reader.into_decoder().and_then(DynamicImage::from_decoder);
             let picture = into_rgb(picture.map_err(|error| damaged(error.to_string()))?);
@@ -101,6 +97,14 @@ fn decode(path: &Path, data: impl BufRead + Seek) -> Result<RgbImage, FormatErro
         return Err(damaged("it has no pixels".to_owned()));
     }
     Ok(picture)
+}
+
+/// All of a file, from its beginning.
+fn whole(mut data: impl Read + Seek) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    data.rewind()?;
+    data.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn decode_other(reader: ImageReader<impl BufRead + Seek>) -> Result<RgbImage, ImageError> {

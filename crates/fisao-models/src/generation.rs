@@ -63,8 +63,7 @@ pub struct Generated {
 }
 
 impl Generated {
-    /// Whether every token was chosen by numbers: a logit that is none, or infinite, makes the log-probability of the token chosen
-    /// by it no number.
+    /// Whether all log-probabilities are finite: a logit that is NaN or infinite makes that of the chosen token NaN.
     pub fn is_finite(&self) -> bool {
         self.logprobs.iter().all(|logprob| logprob.is_finite())
     }
@@ -134,7 +133,7 @@ impl Llava {
         prompt.div_ceil(sharing) + response
     }
 
-    /// Writes `samples` responses to every prompt; responses to one prompt are adjacent. One whose logits are no numbers ends
+    /// Writes `samples` responses to every prompt; responses to one prompt are adjacent. One whose logits are NaN or infinite ends
     /// there, and [says so](Generated::is_finite).
     ///
     /// Which image a prompt is about is an index into `features`.
@@ -269,7 +268,7 @@ impl<'a> Choice<'a> {
             let result = &mut results[row.slot];
             result.tokens.push(token);
             result.logprobs.push(logprob);
-            // What comes behind a choice among no numbers is of no use.
+            // What follows a choice by logits that are not finite is of no use.
             if ends(token) || !logprob.is_finite() {
                 result.finish = FinishReason::Stop;
             }

@@ -451,7 +451,7 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> Option<f32> {
-    // What is no number is like nothing, and `max` would pass it over.
+    // NaN differs from everything, and `max` would ignore it.
     let largest = |most: f32, x: f32| if most >= x.abs() || most.is_nan() { most } else { x.abs() };
     let scale = a.iter().copied().fold(0.0, largest);
     let difference = a.iter().zip(b).map(|(x, y)| x - y).fold(0.0, largest);

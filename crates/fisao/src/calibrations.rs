@@ -2,10 +2,15 @@
 
 use std::path::Path;
 
-use fisao_align::tasks::Task;
+use fisao_align::AlignError;
+use fisao_align::captions::{Captioned, Judge};
+use fisao_align::tasks::{Task, TaskSource};
+use fisao_align::views::MentionViews;
 use fisao_formats::FormatError;
 use fisao_formats::digest::sha256_parts;
 use fisao_formats::documents::read_json;
+use fisao_models::generation::Sampling;
+use fisao_models::llava::Llava;
 use fisao_verifier::calibration::{
     AtHand, CALIBRATION_VERSION, Calibration, CalibrationError, ImagesIdentity,
     OLDEST_CALIBRATION_VERSION, Provenance,
@@ -96,6 +101,26 @@ impl Setting<'_> {
         });
         Ok(())
     }
+}
+
+/// What the decoder says of mentions where no annotations do, with a progress bar.
+pub(crate) fn look_without_labels(
+    model: &Llava,
+    judge: &Judge,
+    source: &dyn TaskSource,
+    captions: &[Captioned],
+    length: usize,
+    sampling: &Sampling,
+    reporter: &Reporter,
+) -> Result<MentionViews, AlignError> {
+    let passes = source.count() * MentionViews::PASSES;
+    let progress = reporter.phase("look without labels", passes as u64);
+    let advance = |done| progress.advance(done as u64);
+    // What it learns on the way is not to change the last bits of what follows.
+    let others = &mut judge.clone();
+    let views = MentionViews::of(model, others, source, captions, length, sampling, &advance)?;
+    progress.finish();
+    Ok(views)
 }
 
 /// Digest of one image, by its name and the pixels that the model takes.

@@ -106,7 +106,7 @@ fn check_shapes(
     Ok(())
 }
 
-/// One value that is no number, and every response is refused, or every merged weight of a row is none.
+/// A NaN or infinite value makes logits NaN, or a whole row of a merged matrix.
 fn check_numbers(path: &Path, update: &MapUpdate) -> Result<(), FormatError> {
     let matrices = [
         (Side::A, Some(&update.a)),

@@ -130,7 +130,7 @@ impl Answer {
         Some((first.parse().ok()?, whole))
     }
 
-    /// Whether it goes on from a byte: the whole does from the first, a part from the one it names.
+    /// Whether its body starts at a byte: a whole file starts at byte 0, a part at the first byte of its Content-Range.
     fn continues(&self, from: u64) -> bool {
         match self.status() {
             206 => self.range().map_or(from == 0, |(first, _)| first == from),
@@ -232,8 +232,8 @@ impl<'a> Remote<'a> {
         fs::create_dir_all(blobs).map_err(unwritable)?;
         let lock = beside("lock");
         remove_link(&lock).map_err(unwritable)?;
-        let options = OpenOptions::new().create(true).truncate(false).write(true).clone();
-        let lock = options.open(&lock).map_err(unwritable)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock);
+        let lock = lock.map_err(unwritable)?;
         let locked = match lock.try_lock() {
             Ok(()) => true,
             Err(TryLockError::WouldBlock) => {
@@ -361,7 +361,7 @@ impl<'a> Remote<'a> {
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(self.broken_off(arriving, &error)),
+                Err(error) => return Err(self.broken_off(arriving, reason(&error))),
             };
             if arriving.done + read as u64 > arriving.total {
                 let total = arriving.total;
@@ -375,13 +375,7 @@ impl<'a> Remote<'a> {
             (arriving.report)(Step::At { done: arriving.done, total: arriving.total });
         }
         if arriving.done < arriving.total {
-            let error = HubError::BrokenOff {
-                id: self.id.clone(),
-                file: arriving.file.to_owned(),
-                done: arriving.done,
-                total: arriving.total,
-                reason: "the connection was closed".to_owned(),
-            };
+            let error = self.broken_off(arriving, "the connection was closed".to_owned());
             // An answer that says it is complete may be something else altogether, and one that says nothing of its length may
             // have been cut; only the latter is worth keeping, where a digest will tell.
             if told || !is_digest(&arriving.etag) {
@@ -399,10 +393,7 @@ impl<'a> Remote<'a> {
     fn check_status(&self, answer: &Answer, file: &str) -> Result<(), HubError> {
         match answer.status() {
             200 | 206 => Ok(()),
-            status @ (401 | 403) => {
-                let (id, endpoint) = (self.id.clone(), self.settings.endpoint.clone());
-                Err(HubError::Gated { id, endpoint, status })
-            }
+            status @ (401 | 403) => Err(self.gated(status)),
             status => Err(self.unusual(status, file)),
         }
     }
@@ -494,13 +485,18 @@ impl<'a> Remote<'a> {
         let (id, endpoint) = (self.id.clone(), self.settings.endpoint.clone());
         match (status, code) {
             (_, Some("RevisionNotFound")) => HubError::NoSuchRevision { id, endpoint },
-            (401 | 403, Some("GatedRepo")) => HubError::Gated { id, endpoint, status },
+            (401 | 403, Some("GatedRepo")) => self.gated(status),
             (401 | 403, _) => {
                 HubError::Refused { id, endpoint, status, token: self.settings.token.is_some() }
             }
             (404, _) => HubError::NoSuchModel { id, endpoint },
             _ => self.unusual(status, LISTING),
         }
+    }
+
+    fn gated(&self, status: u16) -> HubError {
+        let (id, endpoint) = (self.id.clone(), self.settings.endpoint.clone());
+        HubError::Gated { id, endpoint, status }
     }
 
     fn unusual(&self, status: u16, file: &str) -> HubError {
@@ -539,13 +535,9 @@ impl<'a> Remote<'a> {
         HubError::Strange { id, endpoint, file: file.to_owned(), reason }
     }
 
-    fn broken_off(&self, arriving: &Arriving<'_>, error: &std::io::Error) -> HubError {
+    fn broken_off(&self, arriving: &Arriving<'_>, reason: String) -> HubError {
         let (id, file) = (self.id.clone(), arriving.file.to_owned());
         let (done, total) = (arriving.done, arriving.total);
-        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
-        let late =
-            error.kind() == ErrorKind::TimedOut || matches!(inner, Some(ureq::Error::Timeout(_)));
-        let reason = if late { silence() } else { error.to_string() };
         HubError::BrokenOff { id, file, done, total, reason }
     }
 
@@ -565,6 +557,14 @@ const LISTING: &str = "the list of files";
 
 fn silence() -> String {
     format!("not a byte came in {} seconds", PATIENCE.as_secs())
+}
+
+/// Why a body could not be read on.
+fn reason(error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
+    let late =
+        error.kind() == ErrorKind::TimedOut || matches!(inner, Some(ureq::Error::Timeout(_)));
+    if late { silence() } else { error.to_string() }
 }
 
 /// What a server said, for a terminal.

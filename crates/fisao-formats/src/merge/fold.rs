@@ -13,7 +13,7 @@ use crate::weights::{Stopped, StoredDtype, StoredTensor};
 /// Values in memory at a time: 16 MiB in f32.
 const BLOCK: usize = 1 << 22;
 
-/// Hands on the bytes of `stored + update` in another precision, rounded to nearest, ties to even. Values that are no numbers, of
+/// Hands on the bytes of `stored + update` in another precision, rounded to nearest, ties to even. Values that are NaN or infinite, of
 /// either or of the sum, are refused.
 /// `path` is where the tensor is stored, for messages.
 pub(super) fn write_folded(

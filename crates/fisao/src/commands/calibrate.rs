@@ -7,7 +7,6 @@ use fisao_align::AlignConfig;
 use fisao_align::calibrate::{Supervision, calibrate};
 use fisao_align::captions::{Judge, describe_all};
 use fisao_align::tasks::TaskSource as _;
-use fisao_align::views::MentionViews;
 use fisao_eval::chair::read_ground_truth;
 use fisao_formats::documents::{open_text, write_json};
 use fisao_verifier::calibration::UnlabelledFit;
@@ -15,7 +14,7 @@ use fisao_verifier::scorer::RegionWeights;
 
 use crate::arguments::CalibrateArguments;
 use crate::bundle::{Pair, ScoreSettings};
-use crate::calibrations::{Setting, image_digest};
+use crate::calibrations::{Setting, image_digest, look_without_labels};
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, checked_images, objects_of};
 use crate::vocabulary::Vocabulary;
@@ -63,12 +62,9 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     let supervision = if let Some(truth) = &truth {
         Supervision::Annotations(truth)
     } else {
-        let passes = source.count() * MentionViews::PASSES;
-        let progress = reporter.phase("look without labels", passes as u64);
-        let advance = |done| progress.advance(done as u64);
-        let (model, others) = (&policy.model, &mut judge.clone());
-        views = MentionViews::of(model, others, &source, &captions, length, &sampling, &advance)?;
-        progress.finish();
+        let model = &policy.model;
+        views =
+            look_without_labels(model, &judge, &source, &captions, length, &sampling, reporter)?;
         Supervision::None(&views)
     };
     let mut calibration = calibrate(&captions, &seen, &mut judge, supervision)?;

@@ -135,9 +135,11 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     let calibration = if arguments.resume && folder.path(CALIBRATION).exists() {
         calibrations::read(&folder.path(CALIBRATION))?
     } else {
-        lab.calibrate(&config, options.labels.into(), (&known.0, &known.1), reporter)?
+        let known = (known.0.as_slice(), known.1.as_slice());
+        let calibration = lab.calibrate(&config, options.labels.into(), known, reporter)?;
+        folder.write_json(CALIBRATION, &calibration)?;
+        calibration
     };
-    folder.write_json(CALIBRATION, &calibration)?;
     let seconds = Seconds { calibrate: calibrating.elapsed().as_secs_f64(), ..Seconds::default() };
     let resume = format!("fisao demo --output {} --resume", folder.root().display());
     let surroundings = Surroundings {

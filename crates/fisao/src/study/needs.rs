@@ -1,6 +1,6 @@
 //! What calibration needs: labels or none, how many images, how long a list of objects.
 
-use fisao_align::calibrate::mismatched_centres;
+use fisao_align::calibrate::centre;
 use fisao_eval::detection::brier;
 use fisao_verifier::calibration::{
     Anchors, Bootstrap, Calibration, Intervals, UnlabelledConfig, bootstrap_annotated,
@@ -118,11 +118,8 @@ fn with_images(
     test: &Sample,
 ) -> anyhow::Result<Option<(Calibration, Vec<Mention>)>> {
     let (mut verifier, vocabulary) = (laboratory.verifier.clone(), laboratory.vocabulary);
-    if verifier.score_config().centred {
-        let Sample { captions, images, .. } = calibration;
-        let centres = mismatched_centres(captions, images, &mut verifier, vocabulary)?;
-        verifier.set_centres(Some(centres));
-    }
+    let Sample { captions, images, .. } = calibration;
+    centre(captions, images, &mut verifier, vocabulary)?;
     let mentions = |sample: &Sample| sample.mentions(&verifier, &sample.images, vocabulary);
     Ok(calibrated(&mentions(calibration)).map(|found| (found, mentions(test))))
 }

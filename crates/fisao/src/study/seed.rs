@@ -1,6 +1,6 @@
 //! What one seed gives: captions, then every measurement on them.
 
-use fisao_align::calibrate::{mismatched_centres, mismatched_scores};
+use fisao_align::calibrate::{centre, mismatched_scores};
 use fisao_align::captions::{Captioned, look_at_all};
 use fisao_align::region_weights::region_weights;
 use fisao_eval::captions::{self, CaptionInput, CaptionOptions, MeteorTables};
@@ -228,12 +228,7 @@ impl Laboratory<'_> {
             None
         };
         verifier.set_weights(weights.unwrap_or_default());
-        let centres = if verifier.score_config().centred {
-            Some(mismatched_centres(captions, images, &mut verifier, self.vocabulary)?)
-        } else {
-            None
-        };
-        verifier.set_centres(centres.clone());
+        let centres = centre(captions, images, &mut verifier, self.vocabulary)?;
         let mentions = |sample: &Sample, images: &[ImageEmbedding]| {
             sample.mentions(&verifier, images, self.vocabulary)
         };

@@ -10,7 +10,6 @@ use fisao_align::captions::{Judge, describe};
 use fisao_align::objective::Data;
 use fisao_align::tasks::{Task, TaskList};
 use fisao_align::trainer::Watch;
-use fisao_align::views::MentionViews;
 use fisao_models::generation::Sampling;
 use fisao_scenes::{Split, World, WorldKind};
 use fisao_verifier::calibration::{Calibration, Labels};
@@ -18,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SceneTasks;
 use crate::bundle::{LoadedVerifier, Policy, ScoreSettings, Views, embedded};
-use crate::calibrations::{Setting, image_digest};
+use crate::calibrations::{Setting, image_digest, look_without_labels};
 use crate::reporter::Reporter;
 use crate::vocabulary::Vocabulary;
 
@@ -132,16 +131,11 @@ impl WorldLab {
         let supervision = match labels {
             Labels::Annotations => Supervision::Annotations(truth),
             Labels::None => {
-                let passes = tasks.len() * MentionViews::PASSES;
-                let phase = reporter.phase("look without labels", passes as u64);
-                let advance = |done| phase.advance(done as u64);
                 let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
-                let length = longest + sampling.max_new_tokens;
-                let (others, source) = (&mut judge.clone(), TaskList(tasks));
-                views = MentionViews::of(
-                    model, others, &source, &captions, length, &sampling, &advance,
+                let (source, length) = (TaskList(tasks), longest + sampling.max_new_tokens);
+                views = look_without_labels(
+                    model, &judge, &source, &captions, length, &sampling, reporter,
                 )?;
-                phase.finish();
                 Supervision::None(&views)
             }
         };

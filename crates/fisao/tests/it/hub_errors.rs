@@ -5,8 +5,13 @@ use crate::fixture::Workplace;
 
 const ARGUMENTS: [&str; 5] = ["caption", "--image", "pictures", "--model", "owner/tiny"];
 
-/// So that the captions have room.
-const FEW: [&str; 2] = ["--max-new-tokens", "4"];
+/// The command with as few tokens as the model has room for.
+fn caption(place: &Workplace, hub: &FakeHub) -> assert_cmd::Command {
+    let mut command = place.command();
+    command.env_remove("HF_HUB_OFFLINE").env("HF_ENDPOINT", hub.endpoint());
+    command.args(ARGUMENTS).args(["--max-new-tokens", "4"]);
+    command
+}
 
 /// The error, with the Hub's address and the cache's folder replaced.
 fn refuse_with(place: &Workplace, endpoint: &str, model: &str, token: Option<&str>) -> String {
@@ -150,9 +155,7 @@ fn what_is_sent_is_what_was_announced_or_is_refused() {
     assert!(error.contains("is not what it announced: SHA-256"), "{error}");
     // Nothing of it is believed by the next run.
     hub.recover();
-    let mut command = place.command();
-    command.env_remove("HF_HUB_OFFLINE").env("HF_ENDPOINT", hub.endpoint());
-    assert_eq!(command.args(ARGUMENTS).args(FEW).output().unwrap().status.code(), Some(0));
+    assert_eq!(caption(&place, &hub).output().unwrap().status.code(), Some(0));
 
     let place = Workplace::furnished();
     hub.fail("model.safetensors", Fault::Longer(1 << 20));
@@ -183,9 +186,7 @@ fn being_sent_on_has_an_end_and_takes_no_token_along() {
     let address: &'static str =
         Box::leak(format!("{}/storage/config.json", storage.endpoint()).into_boxed_str());
     hub.fail("config.json", Fault::SentOn(address));
-    let mut command = place.command();
-    command.env_remove("HF_HUB_OFFLINE").env("HF_ENDPOINT", hub.endpoint());
-    let output = command.env("HF_TOKEN", "hf_secret").args(ARGUMENTS).args(FEW).output().unwrap();
+    let output = caption(&place, &hub).env("HF_TOKEN", "hf_secret").output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(storage.requests(), ["config.json"]);
     assert!(storage.tokens().iter().all(Option::is_none), "{:?}", storage.tokens());
