@@ -8,12 +8,12 @@ use fisao_models::generation::{FinishReason, Sampling};
 use fisao_models::linear::ActivationDtype;
 use fisao_models::llava::Llava;
 use fisao_models::parameters::Parameters;
+use fisao_models::random::Purpose;
 use fisao_models::value_head::ValueHead;
 use fisao_verifier::calibration::{Calibration, Correctness, Statistic, auc};
 use fisao_verifier::rewards::{RewardForm, RewardRule};
+use rand::Rng as _;
 use rand::seq::SliceRandom;
-use rand::{Rng as _, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::captions::{Captioned, Encoded, Judge, answer, describe};
@@ -291,7 +291,7 @@ impl<'a> Trainer<'a> {
         let mut clock = PhaseClock::new(self.iteration);
         clock.start(Phase::Update, self.config.align.epochs * self.config.align.minibatches, emit);
         let rates = self.config.learning_rates(self.iteration);
-        let mut rng = self.rng(1, self.iteration as u64);
+        let mut rng = Purpose::Minibatches.stream(self.config.seed, self.iteration as u64);
         let report = update(
             &mut self.learner,
             &mut self.optimiser,
@@ -548,13 +548,6 @@ impl<'a> Trainer<'a> {
         Sampling { max_new_tokens: self.config.max_new_tokens, temperature, seed }
     }
 
-    /// A generator for one purpose at one point of the run; nothing of it has to be saved.
-    fn rng(&self, purpose: u64, position: u64) -> ChaCha8Rng {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
-        rng.set_stream((purpose << 56) | position);
-        rng
-    }
-
     /// The tasks of this iteration with the numbers of their random streams: position by position of
     /// an endless sequence of reshuffled passes over all tasks.
     fn draw_tasks(&mut self) -> Result<Drawn, AlignError> {
@@ -586,7 +579,7 @@ impl<'a> Trainer<'a> {
 
     /// The order of a pass over all tasks.
     fn order_of(&self, pass: usize) -> Vec<u32> {
-        let mut rng = self.rng(0, pass as u64);
+        let mut rng = Purpose::TaskOrder.stream(self.config.seed, pass as u64);
         let own = self.tasks.order(rng.next_u64());
         own.unwrap_or_else(|| {
             let mut order: Vec<u32> = (0..self.tasks.count() as u32).collect();

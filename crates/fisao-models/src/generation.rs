@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,7 @@ use crate::llama::{Beginning, Continuation, KvCache, Pass};
 use crate::llava::{ImageFeatures, Llava};
 use crate::parallel::{awake, shares_on};
 use crate::parameters::{floats, indices};
+use crate::random::Purpose;
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, PartialEq)]
@@ -283,8 +284,8 @@ fn open_rows(prompts: &[Prompt], samples: usize, longest: usize, seed: u64) -> V
         .flat_map(|prompt| (0..samples as u64).map(move |sample| (prompt, sample)))
         .enumerate()
         .map(|(slot, (prompt, sample))| {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream(prompt.stream.wrapping_mul(samples as u64).wrapping_add(sample));
+            let response = prompt.stream.wrapping_mul(samples as u64).wrapping_add(sample);
+            let rng = Purpose::Responses.stream(seed, response);
             Open { slot, padding: longest - prompt.ids.len(), rng }
         })
         .collect()

@@ -24,6 +24,7 @@ pub mod muon;
 pub mod norm;
 pub mod parallel;
 pub mod parameters;
+pub mod random;
 pub mod sequences;
 pub mod siglip;
 pub mod text;

@@ -18,7 +18,7 @@ use fisao_formats::images::open_image;
 use fisao_models::generation::{FinishReason, Sampling};
 use serde_json::{Map, Value, json};
 
-use crate::bundle::Policy;
+use crate::bundle::{Policy, warn_of_photographs};
 use crate::failure::{Interrupted, Refusal};
 use crate::interrupt;
 use crate::reporter::Reporter;
@@ -257,6 +257,8 @@ impl<'a> QuestionTasks<'a> {
         files.sort();
         files.dedup();
         let images = checked_images(&files, reporter)?;
+        let sizes = images.iter().map(|image| image.size);
+        warn_of_photographs(policy.is_embedded(), sizes, reporter);
         let size = |file: &Path| {
             let at = images.binary_search_by(|image| image.file.as_path().cmp(file));
             images[at.expect("every file was checked")].size

@@ -18,7 +18,7 @@ use fisao_models::linear::ActivationDtype;
 use fisao_models::llava::{Llava, LlavaConfig};
 use fisao_models::text::{TextError, Tokenizer};
 use fisao_models::vision::VisionConfig;
-use fisao_scenes::WorldKind;
+use fisao_scenes::{IMAGE_SIZE, WorldKind};
 use fisao_verifier::calibration::ModelIdentity;
 use image::RgbImage;
 use tempfile::TempDir;
@@ -158,6 +158,11 @@ impl Policy {
         }
     }
 
+    /// Whether it is one of those that come with the command.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.origin.is_embedded()
+    }
+
     /// Name and content of the checkpoint.
     pub(crate) fn identity(&self, reporter: &Reporter) -> anyhow::Result<ModelIdentity> {
         self.origin.identity(Some(&self.name), reporter)
@@ -238,6 +243,24 @@ impl Pair {
         let policy = Policy::from_arguments(&arguments.model, world, device, reporter)?;
         let views = verifier.views_beside(&policy, arguments.allow_foreign_verifier, reporter)?;
         Ok(Self { policy, verifier, views })
+    }
+}
+
+/// Warns when embedded models are shown images that cannot be scenes of theirs. `sizes` are width and height in pixels.
+pub(crate) fn warn_of_photographs(
+    embedded: bool,
+    sizes: impl IntoIterator<Item = (u32, u32)>,
+    reporter: &Reporter,
+) {
+    let other = |&size: &(u32, u32)| size != (IMAGE_SIZE, IMAGE_SIZE);
+    if let Some((width, height)) = sizes.into_iter().find(other).filter(|_| embedded) {
+        reporter.warn(
+            format!(
+                "the embedded model was trained on drawn scenes of {IMAGE_SIZE} × {IMAGE_SIZE} pixels, and an image has \
+                 {width} × {height}: what it says of photographs means nothing"
+            ),
+            Some("name a model with --model, and a verifier with --verifier"),
+        );
     }
 }
 

@@ -46,7 +46,9 @@ pub(crate) fn run(arguments: &VerifierStudyArguments, reporter: &Reporter) -> an
     let settings = ScoreSettings::default();
     let Pair { policy, verifier: loaded, views } =
         Pair::from_arguments(&arguments.pair, settings, &device, reporter)?;
-    let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary)?.for_mentions()?;
+    let scenes = arguments.images.is_none();
+    let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary, scenes, None)?;
+    let vocabulary = vocabulary.for_mentions()?;
     let source = Source::open(arguments, &policy, reporter)?;
     policy.check_length(source.longest_prompt()?, sampling.max_new_tokens)?;
     fs::create_dir_all(&arguments.output)

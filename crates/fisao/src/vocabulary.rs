@@ -7,17 +7,26 @@ use anyhow::Context as _;
 use fisao_formats::FormatError;
 use fisao_formats::digest::sha256_parts;
 use fisao_formats::documents::open_text;
-use fisao_verifier::calibration::VocabularyIdentity;
-use fisao_verifier::listing::Listing;
+use fisao_verifier::calibration::{Calibration, VocabularyIdentity};
+use fisao_verifier::listing::{Listing, ListingError};
 use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
-use crate::arguments::VocabularyArguments;
+use crate::arguments::{ChairRules, TruthArguments, VocabularyArguments};
 
 /// What a vocabulary file is called in errors.
 const WHAT: &str = "object vocabulary ({\"category\": [\"form\", …], …})";
+
+/// The words of the embedded world, by name.
+pub(crate) const WORLD: &str = "world";
+/// COCO's 80 categories.
+const COCO: &str = "coco";
+/// About 800 common things.
+const EVERYDAY: &str = "everyday";
+/// Lists that are known by name instead of being files.
+const BUILT_IN: [&str; 3] = [WORLD, COCO, EVERYDAY];
 
 /// Categories with their surface forms.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,17 +42,24 @@ impl Vocabulary {
         Self { entries: fisao_scenes::vocabulary(), neutral: Vec::new() }
     }
 
-    /// The file or list that was named, or the world's words.
-    pub(crate) fn from_arguments(arguments: &VocabularyArguments) -> anyhow::Result<Self> {
-        match &arguments.vocabulary {
-            None => Ok(Self::of_world()),
-            Some(path) if path == Path::new("world") => Ok(Self::of_world()),
-            Some(path) if path == Path::new("coco") => {
-                Ok(Self::from(&fisao_eval::chair::ObjectVocabulary::coco()))
-            }
-            Some(path) if path == Path::new("everyday") => Ok(Self::from(Listing::everyday())),
-            Some(path) if is_json(path) => Self::read(path),
-            Some(path) => Self::listed(path),
+    /// The file or list that was named, or else the [usual](usual_list) one.
+    pub(crate) fn from_arguments(
+        arguments: &VocabularyArguments,
+        embedded: bool,
+        calibration: Option<&Calibration>,
+    ) -> anyhow::Result<Self> {
+        let usual = || PathBuf::from(usual_list(embedded, calibration));
+        Self::named(&arguments.vocabulary.clone().unwrap_or_else(usual))
+    }
+
+    /// A file, or a list that is known by name.
+    pub(crate) fn named(path: &Path) -> anyhow::Result<Self> {
+        match path.to_str() {
+            Some(WORLD) => Ok(Self::of_world()),
+            Some(COCO) => Ok(Self::from(&fisao_eval::chair::ObjectVocabulary::coco())),
+            Some(EVERYDAY) => Ok(Self::from(Listing::everyday())),
+            _ if is_json(path) => Self::read(path),
+            _ => Self::listed(path, Listing::parse),
         }
     }
 
@@ -68,12 +84,15 @@ impl Vocabulary {
         Ok(Self { entries, neutral: Vec::new() })
     }
 
-    fn listed(path: &Path) -> anyhow::Result<Self> {
+    fn listed(
+        path: &Path,
+        parse: fn(&str) -> Result<Listing, ListingError>,
+    ) -> anyhow::Result<Self> {
         let mut text = String::new();
         open_text(WHAT, path)?
             .read_to_string(&mut text)
             .with_context(|| format!("cannot read {}", path.display()))?;
-        let listing = Listing::parse(&text).with_context(|| {
+        let listing = parse(&text).with_context(|| {
             format!("{} cannot be read as a list of categories", path.display())
         })?;
         Ok(Self::from(listing))
@@ -134,18 +153,39 @@ impl From<&fisao_eval::chair::ObjectVocabulary> for Vocabulary {
     }
 }
 
+/// The list that is taken where none is named: that which the calibration was made with if it is a built-in one, else the embedded
+/// world's for the embedded models and everyday things for all others.
+pub(crate) fn usual_list(embedded: bool, calibration: Option<&Calibration>) -> &'static str {
+    let made_with = calibration.and_then(|calibration| calibration.made_with.as_ref());
+    let calibrated = made_with.and_then(|made_with| {
+        let same = |name: &&str| {
+            Vocabulary::named(Path::new(name))
+                .is_ok_and(|list| list.identity() == made_with.vocabulary)
+        };
+        BUILT_IN.into_iter().find(same)
+    });
+    calibrated.unwrap_or(if embedded { WORLD } else { EVERYDAY })
+}
+
 fn is_json(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.strip_suffix(".gz").unwrap_or(&name).rsplit('.').next() == Some("json")
 }
 
-/// The words that CHAIR looks for: COCO's, unless a file or another list is named, as for the other commands.
+/// The words that CHAIR looks for: COCO's, unless a file or another list is named, as for the other commands. For reference
+/// rules a file of lines is read as the published scorers read theirs.
 pub(crate) fn chair_vocabulary(
-    path: Option<&Path>,
+    arguments: &TruthArguments,
 ) -> anyhow::Result<fisao_eval::chair::ObjectVocabulary> {
-    if path.is_none_or(|path| path == Path::new("coco")) {
+    let named = arguments.vocabulary.as_deref();
+    let Some(path) = named.filter(|path| *path != Path::new(COCO)) else {
         return Ok(fisao_eval::chair::ObjectVocabulary::coco());
-    }
-    let arguments = VocabularyArguments { vocabulary: path.map(Path::to_owned) };
-    Ok(Vocabulary::from_arguments(&arguments)?.for_chair()?)
+    };
+    let listed = !is_json(path) && !BUILT_IN.iter().any(|name| path == Path::new(name));
+    let vocabulary = if listed && arguments.rules == ChairRules::Reference {
+        Vocabulary::listed(path, Listing::parse_as_published)?
+    } else {
+        Vocabulary::named(path)?
+    };
+    Ok(vocabulary.for_chair()?)
 }

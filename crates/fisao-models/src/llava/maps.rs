@@ -1,12 +1,10 @@
 //! A LLaVA's affine maps by name, and the adapters on them.
 
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-
 use super::Llava;
 use crate::linear::{ActivationDtype, MapVisitor};
 use crate::lora::{LoraConfig, LoraError, LowRank};
 use crate::parameters::ParameterMut;
+use crate::random::Purpose;
 
 /// Where the decoder's layers are among the canonical names.
 const DECODER_LAYERS: &str = "language_model.model.layers.";
@@ -31,7 +29,7 @@ impl Llava {
     pub fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<usize, LoraError> {
         config.validate()?;
         let device = self.device().inner();
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut rng = Purpose::AdapterStart.stream(seed, 0);
         let mut count = 0;
         self.visit_maps_mut(&mut |name, map| {
             let short = name.rsplit('.').next().unwrap_or(name);

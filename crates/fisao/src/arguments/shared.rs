@@ -155,7 +155,7 @@ pub(crate) struct SettingsArguments {
 pub(crate) struct VocabularyArguments {
     /// Object names: coco for COCO's 80, everyday for about 800 common things, world for those of the embedded world, or a
     /// file: {"category": ["form", …], …} as JSON, or one category and its synonyms a line, with commas between
-    /// [default: world]
+    /// [default: the calibration's if it is one of these lists; else world for the embedded models, everyday for others]
     #[arg(long, value_name = "FILE")]
     pub(crate) vocabulary: Option<PathBuf>,
 }

@@ -18,18 +18,23 @@ const LARGE: u64 = 1 << 30;
 pub(crate) struct Origin {
     folder: PathBuf,
     sha256: Arc<OnceLock<String>>,
-    /// Keeps a temporary folder for as long as someone may ask.
-    _unpacked: Option<Arc<TempDir>>,
+    /// Of an embedded model: keeps its temporary folder for as long as someone may ask.
+    unpacked: Option<Arc<TempDir>>,
 }
 
 impl Origin {
     pub(super) fn of(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), sha256: Arc::default(), _unpacked: None }
+        Self { folder: folder.to_owned(), sha256: Arc::default(), unpacked: None }
     }
 
     /// The same within a temporary folder.
     pub(super) fn unpacked(self, folder: &Arc<TempDir>) -> Self {
-        Self { _unpacked: Some(Arc::clone(folder)), ..self }
+        Self { unpacked: Some(Arc::clone(folder)), ..self }
+    }
+
+    /// Whether the model is one of those that come with the command.
+    pub(super) fn is_embedded(&self) -> bool {
+        self.unpacked.is_some()
     }
 
     /// The model's content, under a name, or under its folder's where it was given none.

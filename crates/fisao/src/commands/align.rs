@@ -18,7 +18,7 @@ use fisao_models::llava::Llava;
 use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::Calibration;
 
-use crate::arguments::{AlignArguments, VocabularyArguments};
+use crate::arguments::AlignArguments;
 use crate::bundle::{Policy, ScoreSettings, verifier_from_arguments};
 use crate::calibrations::{self, CALIBRATION, Setting};
 use crate::commands::demo::demo_config;
@@ -155,8 +155,7 @@ impl<'a> Run<'a> {
         let model = location(&files.model);
         let policy = Policy::located(&model, None, LoadDtype::AsStored, device, reporter)?;
         let views = loaded.views_beside(&policy, files.allow_foreign_verifier, reporter)?;
-        let vocabulary = VocabularyArguments { vocabulary: files.vocabulary.clone() };
-        let vocabulary = Vocabulary::from_arguments(&vocabulary)?;
+        let vocabulary = Vocabulary::named(&files.vocabulary)?;
         let setting = Setting { verifier: &loaded, vocabulary: &vocabulary };
         setting.check(&calibration, Some(&policy), reporter)?;
         let vocabulary = vocabulary.for_mentions()?;

@@ -13,7 +13,7 @@ use fisao_verifier::calibration::UnlabelledFit;
 use fisao_verifier::scorer::RegionWeights;
 
 use crate::arguments::CalibrateArguments;
-use crate::bundle::{Pair, ScoreSettings};
+use crate::bundle::{Pair, ScoreSettings, warn_of_photographs};
 use crate::calibrations::{Setting, image_digest, look_without_labels};
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, checked_images, objects_of};
@@ -32,7 +32,9 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     let score = ScoreSettings::of_run(&config);
     let Pair { policy, verifier: loaded, views } =
         Pair::from_arguments(&arguments.pair, score, &device, reporter)?;
-    let words = Vocabulary::from_arguments(&arguments.vocabulary)?;
+    let embedded = policy.is_embedded();
+    warn_of_photographs(embedded, images.iter().map(|image| image.size), reporter);
+    let words = Vocabulary::from_arguments(&arguments.vocabulary, embedded, None)?;
     let setting = Setting { verifier: &loaded, vocabulary: &words };
     let vocabulary = words.for_mentions()?;
     let mut verifier = loaded.verifier.clone();

@@ -12,7 +12,7 @@ use fisao_verifier::rewards::{RewardConfig, RewardRule};
 use serde::Serialize;
 
 use crate::arguments::{CaptionArguments, Format, ScoringArguments};
-use crate::bundle::{Policy, Views, verifier_from_arguments};
+use crate::bundle::{Policy, Views, verifier_from_arguments, warn_of_photographs};
 use crate::calibrations::{self, Setting};
 use crate::output;
 use crate::reporter::Reporter;
@@ -44,6 +44,8 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
     let device = arguments.model.device.open(reporter)?.device;
     let policy =
         Policy::from_arguments(&arguments.model, arguments.world.kind(), &device, reporter)?;
+    let sizes = images.iter().map(|image| image.size);
+    warn_of_photographs(policy.is_embedded(), sizes, reporter);
     let chooser = arguments.calibration.as_deref();
     let chooser = chooser.map(|path| Chooser::open(path, arguments, &policy, &device, reporter));
     let mut chooser = chooser.transpose()?;
@@ -98,7 +100,11 @@ impl Chooser {
         let (verifier, world) = (arguments.verifier.as_ref(), arguments.world.kind());
         let mut loaded = verifier_from_arguments(verifier, world, settings, device, reporter)?;
         let views = loaded.views_beside(policy, arguments.allow_foreign_verifier, reporter)?;
-        let words = Vocabulary::from_arguments(&arguments.vocabulary)?;
+        let words = Vocabulary::from_arguments(
+            &arguments.vocabulary,
+            policy.is_embedded(),
+            Some(&calibration),
+        )?;
         let setting = Setting { verifier: &loaded, vocabulary: &words };
         // An aligned model may be held to the calibration of the one it was made of.
         setting.check(&calibration, None, reporter)?;

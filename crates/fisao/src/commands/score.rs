@@ -6,7 +6,7 @@ use owo_colors::OwoColorize;
 use serde::Serialize;
 
 use crate::arguments::{Format, ScoreArguments};
-use crate::bundle::verifier_from_arguments;
+use crate::bundle::{verifier_from_arguments, warn_of_photographs};
 use crate::reporter::Reporter;
 use crate::scorer::{ScoredCaption, ScoredMention, ScoredName, Scorer};
 use crate::tasks::checked_images;
@@ -43,7 +43,9 @@ pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Re
     let images = checked_images(&arguments.images, reporter)?;
     let calibration = arguments.calibration.as_deref().map(calibrations::read).transpose()?;
     let settings = arguments.scoring.resolve(calibration.as_ref());
-    let words = Vocabulary::from_arguments(&arguments.vocabulary)?;
+    let embedded = arguments.verifier.is_none();
+    let words = Vocabulary::from_arguments(&arguments.vocabulary, embedded, calibration.as_ref())?;
+    warn_of_photographs(embedded, images.iter().map(|image| image.size), reporter);
     let device = arguments.device.open(reporter)?.device;
     let (verifier, world) = (arguments.verifier.as_ref(), arguments.world.kind());
     let loaded = verifier_from_arguments(verifier, world, settings, &device, reporter)?;

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use self::doubtful::Doubtful;
 use crate::arguments::{VerifyArguments, VerifyFormat};
-use crate::bundle::{LoadedVerifier, verifier_from_arguments};
+use crate::bundle::{LoadedVerifier, verifier_from_arguments, warn_of_photographs};
 use crate::failure::{Interrupted, Refusal, VerdictFailed};
 use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
@@ -98,10 +98,16 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
     let (captions, files) = captions(arguments)?;
     let calibration = arguments.calibration.as_deref().map(calibrations::read).transpose()?;
     let settings = arguments.scoring.resolve(calibration.as_ref());
-    let words = Vocabulary::from_arguments(&arguments.vocabulary)?;
+    let embedded = arguments.verifier.is_none();
+    let words = Vocabulary::from_arguments(&arguments.vocabulary, embedded, calibration.as_ref())?;
     let device = arguments.device.open(reporter)?.device;
     let (verifier, world) = (arguments.verifier.as_ref(), arguments.world.kind());
     let loaded = verifier_from_arguments(verifier, world, settings, &device, reporter)?;
+    if embedded {
+        let first = files.first().map(|file| open_image(file)).transpose()?;
+        let size = first.map(|image| image.dimensions());
+        warn_of_photographs(embedded, size, reporter);
+    }
     let mut scorer = Scorer::new(&loaded, &words, calibration, reporter)?;
     scorer.recall(&loaded, reporter)?;
     let stop = interrupt::flag()?;

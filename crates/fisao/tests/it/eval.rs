@@ -55,6 +55,23 @@ fn captions_of_a_file_are_counted() {
 }
 
 #[test]
+fn stray_spaces_of_a_published_list_hide_words_from_reference_rules_alone() {
+    let place = Workplace::new();
+    place.write("synonyms.txt", "cake,  cheesecake, cupcake\nmotorcycle,  motor bike, moped\n");
+    place.write(
+        "captions.jsonl",
+        "{\"image_id\": 1, \"caption\": \"A cheesecake, a cupcake, a motor bike and a moped.\"}\n",
+    );
+    place.write("objects.json", r#"[{"image_id": 1, "objects": ["cake"]}]"#);
+    let mentions = |rules: &str| {
+        let (list, json) = (["--vocabulary", "synonyms.txt"], ["--format", "json"]);
+        let text = place.succeed(&[&FILES[..6], &list, &json, &["--rules", rules]].concat());
+        serde_json::from_str::<Value>(&text).unwrap()["mentions"].clone()
+    };
+    assert_eq!((mentions("reference"), mentions("strict")), (json!(2), json!(4)));
+}
+
+#[test]
 fn a_broken_line_is_named() {
     let place = Workplace::new();
     write_files(&place);

@@ -88,3 +88,37 @@ fn a_vocabulary_that_names_two_things_alike_is_refused() {
     ]);
     assert!(error.contains("'pet' names both 'dog' and 'cat'"), "{error}");
 }
+
+#[test]
+fn the_scored_sentences_are_told() {
+    let place = Workplace::furnished();
+    let sentences = |more: &[&str]| {
+        let arguments = [&["--text", "traffic light"], more].concat();
+        scores(&place, &arguments)["scores"][0]["sentences"].clone()
+    };
+    assert_eq!(sentences(&[]), json!(["a photo of a traffic light."]));
+    let two = sentences(&["--template", "{}", "--template", "the {} here"]);
+    assert_eq!(two, json!(["traffic light", "the traffic light here"]));
+}
+
+#[test]
+fn a_verifier_of_ones_own_is_asked_for_everyday_things() {
+    let place = Workplace::furnished();
+    // A toaster is no object of the embedded world.
+    let scored = scores(&place, &["--caption", "a toaster"]);
+    assert_eq!(scored["captions"][0]["mentions"][0]["category"], "toaster");
+    let scored = scores(&place, &["--caption", "a toaster", "--vocabulary", "world"]);
+    assert_eq!(scored["captions"][0]["mentions"], json!([]));
+}
+
+#[test]
+fn embedded_models_warn_of_images_that_are_no_scenes() {
+    let place = Workplace::furnished();
+    let warning = |size: u32| {
+        image::RgbImage::new(size, 96).save(place.path("one.png")).unwrap();
+        let said = place.run(&["score", "--image", "one.png", "--text", "dog"]);
+        assert!(said.status.success());
+        String::from_utf8(said.stderr).unwrap().contains("means nothing")
+    };
+    assert!(warning(97) && !warning(96));
+}

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::arguments::{AlignSource, LabelSource, WorldChoice};
+use crate::calibrations;
 use crate::failure::Refusal;
 use crate::settings::differences;
+use crate::vocabulary::{self, usual_list};
 
 /// File of the [`RunRecord`] in a run's folder.
 pub(crate) const RECORD: &str = "run.toml";
@@ -59,8 +61,14 @@ pub(crate) struct Files {
     pub(crate) images: Option<PathBuf>,
     pub(crate) prompt: String,
     pub(crate) validation_share: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) vocabulary: Option<PathBuf>,
+    /// A file, or the name of a built-in list.
+    #[serde(default = "earlier_vocabulary")]
+    pub(crate) vocabulary: PathBuf,
+}
+
+/// Earlier versions wrote down no list where none was named, and took the embedded world's.
+fn earlier_vocabulary() -> PathBuf {
+    PathBuf::from(vocabulary::WORLD)
 }
 
 impl RunRecord {
@@ -131,21 +139,23 @@ fn files(source: &AlignSource) -> anyhow::Result<Files> {
         let path = path.as_deref().ok_or_else(|| missing(name))?;
         absolute(path)
     };
-    let vocabulary = source.vocabulary.vocabulary.as_deref();
+    let calibration = path(&source.calibration, "calibration")?;
     Ok(Files {
         model: source.model.as_ref().ok_or_else(|| missing("model"))?.lasting()?,
         verifier: source.verifier.as_ref().ok_or_else(|| missing("verifier"))?.lasting()?,
         allow_foreign_verifier: source.allow_foreign_verifier,
-        calibration: path(&source.calibration, "calibration")?,
         prompts: source.prompts.as_deref().map(absolute).transpose()?,
         images: source.images.as_deref().map(absolute).transpose()?,
         validation_share: validation_share(source)?,
         prompt: source.prompt.clone().unwrap_or_else(|| fisao_scenes::PROMPTS[0].to_owned()),
         // The names of built-in lists are no paths.
-        vocabulary: match vocabulary {
-            Some(path) if path.exists() => Some(absolute(path)?),
-            other => other.map(Path::to_owned),
+        vocabulary: match &source.vocabulary.vocabulary {
+            Some(path) if path.exists() => absolute(path)?,
+            Some(name) => name.clone(),
+            // A calibration that cannot be read ends the run where it is needed.
+            None => usual_list(false, calibrations::read(&calibration).ok().as_ref()).into(),
         },
+        calibration,
     })
 }
 
@@ -160,6 +170,16 @@ mod tests {
         let record: RunRecord = toml::from_str(old).unwrap();
         let (labels, world) = (LabelSource::None, WorldChoice::Clear);
         assert_eq!(record.source, Source::World { labels, world });
+    }
+
+    #[test]
+    fn a_run_of_files_that_names_no_vocabulary_is_of_the_worlds_words() {
+        let old = "version = 1\nfisao = \"0.1.0\"\n\n[source]\nkind = \"files\"\nmodel = \"m\"\nverifier = \"v\"\n\
+                   allow-foreign-verifier = false\ncalibration = \"/c.json\"\nimages = \"/i\"\nprompt = \"p\"\n\
+                   validation-share = 0.0\n";
+        let record: RunRecord = toml::from_str(old).unwrap();
+        let Source::Files(files) = record.source else { panic!("a source of scenes") };
+        assert_eq!(files.vocabulary, Path::new("world"));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &ChairArguments, reporter: &Reporter) -> anyhow::Re
     let verdicts = arguments.report.per_image && arguments.report.format == ReportFormat::Json;
     if let Some(split) = arguments.world {
         let vocabulary = match &arguments.truth.vocabulary {
-            Some(path) => chair_vocabulary(Some(path))?,
+            Some(_) => chair_vocabulary(&arguments.truth)?,
             None => Vocabulary::of_world().for_chair()?,
         };
         let options = ChairOptions {
@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: &ChairArguments, reporter: &Reporter) -> anyhow::Re
         let judged = Judged { name: "world".to_owned(), chair, made_with: Some(made_with) };
         return print(arguments, vec![judged], Some(mean_length), reporter);
     }
-    let vocabulary = chair_vocabulary(arguments.truth.vocabulary.as_deref())?;
+    let vocabulary = chair_vocabulary(&arguments.truth)?;
     let truth_files = match &arguments.answering.data {
         Some(data) if arguments.truth.ground_truth.is_empty() => {
             let what = "ground truth (instances*, captions* or objects*.json)";

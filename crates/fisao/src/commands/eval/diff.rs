@@ -128,7 +128,7 @@ fn compare<Counts: Copy + Default + Add<Output = Counts> + Sync>(
 type Rate = fn(&ChairCounts) -> Option<f64>;
 
 fn of_objects(arguments: &DiffArguments, reporter: &Reporter) -> anyhow::Result<Comparison> {
-    let vocabulary = chair_vocabulary(arguments.truth.vocabulary.as_deref())?;
+    let vocabulary = chair_vocabulary(&arguments.truth)?;
     let truth = chair::ground_truth(
         &arguments.truth.ground_truth,
         arguments.truth.rules,
