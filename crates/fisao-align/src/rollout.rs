@@ -420,10 +420,7 @@ impl Rollout {
     /// Largest disagreement between the sampler's log-probabilities and the trainer's, nats; NaN where one of them is.
     pub fn sampler_gap(&self) -> f64 {
         let pairs = self.captions.iter().zip(&self.old_logprobs);
-        pairs
-            .flat_map(|(caption, trainer)| caption.logprobs.iter().zip(trainer))
-            .map(|(&sampler, &trainer)| f64::from((sampler - trainer).abs()))
-            .fold(0.0, |most, gap| if most >= gap || most.is_nan() { most } else { gap })
+        largest_gap(pairs.flat_map(|(caption, trainer)| caption.logprobs.iter().zip(trainer)))
     }
 
     /// `KL(π_θ‖π_ref)` by the given estimator, summed over all responses, nats.
@@ -431,6 +428,12 @@ impl Rollout {
         let pairs = self.old_logprobs.iter().zip(&self.reference_logprobs);
         pairs.map(|(policy, reference)| estimator.sum(policy, reference)).sum()
     }
+}
+
+/// max |a − b| over pairs; NaN where one of them is, which `f64::max` would drop.
+fn largest_gap<'a>(pairs: impl Iterator<Item = (&'a f32, &'a f32)>) -> f64 {
+    let gaps = pairs.map(|(&a, &b)| f64::from((a - b).abs()));
+    gaps.fold(0.0, |most, gap| if most >= gap || most.is_nan() { most } else { gap })
 }
 
 /// Times the phases and reports them.
@@ -455,5 +458,24 @@ impl PhaseClock {
         let seconds = start.elapsed().as_secs_f64();
         emit(AlignEvent::PhaseFinished { iteration: self.iteration, phase, seconds });
         seconds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::largest_gap;
+
+    #[test]
+    fn a_gap_that_is_nan_stays_nan() {
+        let gap = |a: &[f32], b: &[f32]| largest_gap(a.iter().zip(b));
+        assert_eq!(gap(&[-1.0, -2.0, -3.0], &[-1.0, -2.5, -3.25]), 0.5);
+        assert_eq!(gap(&[], &[]), 0.0);
+        for at in 0..3 {
+            let mut sampler = [-1.0, -2.0, -3.0];
+            sampler[at] = f32::NAN;
+            assert!(gap(&sampler, &[-1.0, -2.5, -3.0]).is_nan());
+            assert!(gap(&[-1.0, -2.5, -3.0], &sampler).is_nan());
+        }
+        assert_eq!(gap(&[f32::NEG_INFINITY], &[-1.0]), f64::INFINITY);
     }
 }

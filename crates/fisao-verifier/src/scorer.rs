@@ -455,7 +455,7 @@ fn largest_difference(a: &[f32], b: &[f32]) -> Option<f32> {
     let largest = |most: f32, x: f32| if most >= x.abs() || most.is_nan() { most } else { x.abs() };
     let scale = a.iter().copied().fold(0.0, largest);
     let difference = a.iter().zip(b).map(|(x, y)| x - y).fold(0.0, largest);
-    let same = difference <= SAME_WEIGHT * scale;
+    let same = difference.is_finite() && difference <= SAME_WEIGHT * scale;
     (!same).then_some(difference)
 }
 
@@ -474,4 +474,22 @@ fn noise(image: &ImageEmbedding, name: &str) -> f64 {
     };
     // Box and Muller; 1 − u is never 0.
     (-2.0 * (1.0 - uniform(1)).ln()).sqrt() * (std::f64::consts::TAU * uniform(2)).cos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::largest_difference;
+
+    #[test]
+    fn weights_that_are_nan_or_infinite_are_never_the_same() {
+        assert_eq!(largest_difference(&[1.0, -2.0], &[1.0, -2.0]), None);
+        assert_eq!(largest_difference(&[1.0, -2.0], &[1.0, -1.0]), Some(1.0));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for (own, foreign) in
+                [([1.0, bad], [1.0, 2.0]), ([1.0, 2.0], [1.0, bad]), ([1.0, bad], [1.0, bad])]
+            {
+                assert!(largest_difference(&own, &foreign).is_some(), "{own:?} {foreign:?}");
+            }
+        }
+    }
 }
