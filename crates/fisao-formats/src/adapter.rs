@@ -210,6 +210,12 @@ impl Found {
 /// Reads the matrices by canonical name; refuses tensors that are none.
 fn read_matrices(path: &Path) -> Result<BTreeMap<String, Found>, FormatError> {
     let file = MappedFile::open(path)?;
+    let empty = |key: &String| file.tensor(key).is_some_and(|tensor| tensor.shape().contains(&0));
+    let mut keys = file.keys().into_iter().filter(empty).collect::<Vec<_>>();
+    keys.sort_unstable();
+    if !keys.is_empty() {
+        return Err(FormatError::AdapterEmptyTensors { path: path.to_owned(), keys });
+    }
     let mut unmatched = Vec::new();
     let mut maps = BTreeMap::<String, Found>::new();
     for stored in file.keys() {

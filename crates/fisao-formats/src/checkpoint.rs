@@ -64,6 +64,12 @@ impl ModelConfig {
     }
 }
 
+/// Whether the embedding table is the output matrix too: the configuration says so, and the weights hold no output matrix
+/// of their own. transformers 5 does not tie what is stored separately either.
+pub(crate) fn ties_embeddings(config: &LlavaConfig, weights: &SafetensorsSource) -> bool {
+    config.text.tie_word_embeddings && !weights.contains("language_model.lm_head.weight")
+}
+
 /// A model folder whose configuration has been read; weights are opened when they are asked for.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
@@ -167,8 +173,11 @@ impl Checkpoint {
         dtype: LoadDtype,
         device: &Device,
     ) -> Result<Loaded<Llava>, FormatError> {
-        let config = self.llava_config()?.clone();
-        self.load(dtype, |weights| Llava::load(config, weights, device))
+        let mut config = self.llava_config()?.clone();
+        self.load(dtype, |weights| {
+            config.text.tie_word_embeddings = ties_embeddings(&config, weights);
+            Llava::load(config, weights, device)
+        })
     }
 
     /// Loads a CLIP model.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::FormatError;
+use crate::fields::shortened;
 use crate::read_ahead::ReadAhead;
 
 /// Reads a JSON file; `what` is what the user would call it ("model configuration (config.json)").
@@ -17,7 +18,26 @@ use crate::read_ahead::ReadAhead;
 /// The file is absent, unreadable, or not such a document.
 pub fn read_json<T: DeserializeOwned>(what: &'static str, path: &Path) -> Result<T, FormatError> {
     let text = read_text(what, path)?;
-    serde_json::from_str(&text).map_err(|error| malformed(what, path, &error))
+    serde_json::from_str(&text).map_err(|error| match not_a_number(&text, &error) {
+        Some(reason) => FormatError::Malformed { what, path: path.to_owned(), reason },
+        None => malformed(what, path, &error),
+    })
+}
+
+/// What is said of NaN and infinity, which Python writes into JSON and JSON does not have.
+fn not_a_number(text: &str, error: &serde_json::Error) -> Option<String> {
+    let line = text.lines().nth(error.line().checked_sub(1)?)?;
+    // The column is that of the letter at which the parser gave up, which is one of the word.
+    let reached = line.get(..error.column().min(line.len()))?;
+    let is_of_word = |c: char| c.is_ascii_alphabetic() || c == '-';
+    let start = reached.trim_end_matches(is_of_word).len();
+    let word = line[start..].split(|c: char| !is_of_word(c)).next()?;
+    if !["NaN", "Infinity", "-Infinity"].contains(&word) {
+        return None;
+    }
+    let key = line[..start].trim_end().strip_suffix(':')?.trim_end().strip_suffix('"')?;
+    let key = shortened(key.rsplit('"').next()?);
+    Some(format!("`{key}` is {word}, which is no number of JSON (line {})", error.line()))
 }
 
 /// Reads a TOML file.

@@ -71,7 +71,7 @@ pub enum FormatError {
         /// The configuration file.
         path: PathBuf,
         /// The field, dotted from the top.
-        field: &'static str,
+        field: String,
     },
     /// A configuration asks for something that is not implemented.
     #[error("{}: `{field}` is {found}, but only {supported} is supported", path.display())]
@@ -85,6 +85,24 @@ pub enum FormatError {
         /// What is supported.
         supported: &'static str,
     },
+    /// A checkpoint whose weights are quantised.
+    #[error("{} describes weights that are quantised by {by}, but only those of 16 or 32 bits are read", path.display())]
+    Quantised {
+        /// The configuration file, or that of the weights.
+        path: PathBuf,
+        /// The method, and the bits where they are known.
+        by: String,
+    },
+    /// A checkpoint in the layout of the original LLaVA repository.
+    #[error("{} is the configuration of the original LLaVA repository ({class}), and not of its conversion for transformers", path.display())]
+    OriginalLlava {
+        /// The configuration file.
+        path: PathBuf,
+        /// The class it names, or else its type.
+        class: String,
+        /// The decoder's width, which tells the sizes apart.
+        width: Option<u64>,
+    },
     /// A safetensors file whose length is not what its header promises.
     #[error("{} {}: its header promises {expected} bytes, the file has {found}", path.display(), if found < expected { "is truncated" } else { "has trailing bytes" })]
     Length {
@@ -93,6 +111,16 @@ pub enum FormatError {
         /// Bytes promised.
         expected: u64,
         /// Bytes there.
+        found: u64,
+    },
+    /// A file that was shortened while it was mapped.
+    #[error("{} was shortened from {mapped} to {found} bytes while it was in use", path.display())]
+    Shortened {
+        /// The file.
+        path: PathBuf,
+        /// Bytes when it was opened.
+        mapped: u64,
+        /// Bytes now.
         found: u64,
     },
     /// A safetensors file whose header is damaged.
@@ -309,6 +337,14 @@ pub enum FormatError {
         /// The keys of the matrices.
         keys: Vec<String>,
     },
+    /// Tensors of an adapter without any numbers.
+    #[error("{} holds {} without numbers, of shape [0]: {}", path.display(), if keys.len() == 1 { "a tensor" } else { "tensors" }, some_of(keys))]
+    AdapterEmptyTensors {
+        /// The adapter's weights file.
+        path: PathBuf,
+        /// Their keys.
+        keys: Vec<String>,
+    },
     /// Matrices of an adapter with another rank than its configuration gives them.
     #[error("{} does not have the ranks of its configuration (r, rank_pattern): {}", path.display(), some_ranks(ranks))]
     AdapterRanks {
@@ -373,12 +409,43 @@ impl FormatError {
             Self::Length { expected, found, .. } if found < expected => {
                 "the download or copy broke off: fetch the file again"
             }
+            Self::Shortened { .. } => {
+                "weights are read where they lie: leave the file alone while it is used, and put a new one \
+                 in its place by renaming it"
+            }
+            Self::TensorDtype { found, .. } if is_narrow(found) => {
+                "weights of 8 bits or fewer are those of a quantised checkpoint: take the one that it was \
+                 made from"
+            }
             Self::PickleOnly { .. } => {
                 "convert it with transformers: \
                  AutoModel.from_pretrained(folder).save_pretrained(folder, safe_serialization=True)"
             }
             Self::MissingTensor { .. } | Self::TensorShape { .. } => {
                 "config.json and the weights must come from the same model"
+            }
+            Self::Quantised { .. } => {
+                "take the checkpoint that it was made from, normally the same name without an ending such as \
+                 -4bit, -GPTQ, -AWQ or -FP8; one that was quantised here can be written again with \
+                 transformers: model.dequantize(), then save_pretrained(folder)"
+            }
+            Self::OriginalLlava { width, .. } => {
+                return Some(format!(
+                    "take the conversion of the same model: {} stands for this size; one's own training is \
+                     converted by transformers' models/llava/convert_llava_weights_to_hf.py",
+                    match width {
+                        Some(5120) => "llava-hf/llava-1.5-13b-hf",
+                        Some(896) => "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
+                        Some(3584) => "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+                        _ => "llava-hf/llava-1.5-7b-hf",
+                    }
+                ));
+            }
+            Self::AdapterEmptyTensors { .. } => {
+                "DeepSpeed ZeRO stage 3 spreads the weights over the processes, and the adapter was saved \
+                 without gathering them: save it through the Trainer with \
+                 \"stage3_gather_16bit_weights_on_model_save\": true, or restore it from the training's \
+                 checkpoint with zero_to_fp32.py"
             }
             Self::TokenizerTooLarge { .. } | Self::NoImageToken { .. } => {
                 "tokenizer.json and config.json must come from the same model"
@@ -460,6 +527,11 @@ impl FormatError {
             Self::io("read", path, source)
         }
     }
+}
+
+/// Whether a type of safetensors holds quantised weights: integers, and floats of 8 bits or fewer.
+fn is_narrow(dtype: &str) -> bool {
+    ["U8", "I8", "I32", "U32", "F8", "F6", "F4"].iter().any(|narrow| dtype.starts_with(narrow))
 }
 
 /// The first few of a list of keys, and how many more there are.

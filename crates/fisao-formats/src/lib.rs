@@ -20,6 +20,7 @@ pub mod checkpoint;
 pub mod digest;
 pub mod documents;
 mod error;
+mod fields;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod images;

@@ -13,12 +13,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
-use serde_json::Value;
 
 use crate::FormatError;
 use crate::adapter::{Adapter, MapSizes, VisionAdapter, check};
-use crate::checkpoint::{CONFIG_FILE, Checkpoint};
-use crate::documents::read_json;
+use crate::checkpoint::{CONFIG_FILE, Checkpoint, ties_embeddings};
 use crate::weights::{
     INDEX_FILE, LoadDtype, SafetensorsSource, Slot, Stopped, StoredDtype, WEIGHTS_FILE,
     write_stream,
@@ -83,9 +81,9 @@ impl Merge {
         folder: &Path,
         options: &MergeOptions,
     ) -> Result<Self, FormatError> {
-        let tied = checkpoint.llava_config()?.text.tie_word_embeddings;
-        refuse_quantised(checkpoint)?;
+        let config = checkpoint.llava_config()?;
         let weights = checkpoint.weights(LoadDtype::AsStored)?;
+        let tied = ties_embeddings(config, &weights);
         check(&adapter, &map_sizes(&weights, tied), folder, options.vision)?;
         let slots = slots(&weights, &adapter, options.dtype)?;
         Ok(Self {
@@ -146,6 +144,7 @@ impl Merge {
     ) -> Result<(), Stopped> {
         let known = "slots are made from the weights' own names";
         let (path, _) = self.weights.place(&slot.name).expect(known);
+        self.weights.check_length(&slot.name)?;
         let stored = self.weights.stored(&slot.name).expect(known);
         let mut put = |bytes: &[u8]| -> Result<(), Stopped> {
             file.write_all(bytes)?;
@@ -167,18 +166,6 @@ impl Merge {
         stored.release();
         written
     }
-}
-
-/// Quantised weights cannot take an update.
-fn refuse_quantised(checkpoint: &Checkpoint) -> Result<(), FormatError> {
-    let path = checkpoint.folder().join(CONFIG_FILE);
-    let config: Value = read_json("model configuration (config.json)", &path)?;
-    let found = match config.get("quantization_config") {
-        None | Some(Value::Null) => return Ok(()),
-        Some(method) => method.get("quant_method").unwrap_or(method).to_string(),
-    };
-    let field = "quantization_config".to_owned();
-    Err(FormatError::UnsupportedField { path, field, found, supported: "weights of 16 or 32 bits" })
 }
 
 /// Inputs and outputs of the checkpoint's affine maps: its matrices but for tables of embeddings.

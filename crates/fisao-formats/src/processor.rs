@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use fisao_models::image::{Filter, ImageProcessor, Resize, Resolution};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::FormatError;
 use crate::documents::read_json;
+use crate::fields::{Fields, Real, shown};
 
 /// Written by transformers 4, and by version 5 for models without a tokenizer.
 const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
@@ -17,6 +18,16 @@ const PROCESSOR_FILE: &str = "processor_config.json";
 const WHAT: &str = "image processor configuration";
 /// No picture is cut into more.
 const MOST_TILES: u64 = 1024;
+/// Pixels of all its tiles.
+const MOST_PIXELS: u64 = 1 << 24;
+/// No picture is brought to a longer side, pixels.
+const LONGEST_SIDE: u32 = 4096;
+/// Factor on the levels of pixels, from 0 to 255.
+const FACTOR: Real = Real { least: 1e-6, most: 1.0, said: "a number from 1e-6 to 1" };
+/// What is subtracted from them.
+const MEAN: Real = Real { least: -1000.0, most: 1000.0, said: "three numbers from -1000 to 1000" };
+/// What they are divided by.
+const DEVIATION: Real = Real { least: 1e-6, most: 1000.0, said: "three numbers from 1e-6 to 1000" };
 /// The means and deviations of OpenAI's CLIP, transformers' default.
 const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
@@ -34,63 +45,6 @@ const REFUSED: [&str; 6] = [
     "do_thumbnail",
     "do_align_long_axis",
 ];
-
-/// Absent and null fields have the defaults of transformers' class.
-#[derive(Deserialize)]
-struct RawProcessor {
-    image_processor_type: Option<String>,
-    /// The name of old.
-    feature_extractor_type: Option<String>,
-    do_convert_rgb: Option<bool>,
-    do_pad: Option<bool>,
-    do_resize: Option<bool>,
-    size: Option<RawSize>,
-    resample: Option<i64>,
-    do_center_crop: Option<bool>,
-    crop_size: Option<RawSize>,
-    do_rescale: Option<bool>,
-    rescale_factor: Option<f32>,
-    do_normalize: Option<bool>,
-    image_mean: Option<[f64; 3]>,
-    image_std: Option<[f64; 3]>,
-    image_grid_pinpoints: Option<Value>,
-    #[serde(flatten)]
-    other: Map<String, Value>,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(untagged)]
-enum RawSize {
-    /// Old files hold a bare number.
-    Side(u32),
-    Sides {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        shortest_edge: Option<u32>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        height: Option<u32>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        width: Option<u32>,
-        #[serde(flatten)]
-        other: Map<String, Value>,
-    },
-}
-
-impl RawSize {
-    /// `None` for combinations that mean something else.
-    fn resize(&self) -> Option<Resize> {
-        match self {
-            &Self::Side(side) => Some(Resize::ShortestEdge(side)),
-            Self::Sides { other, .. } if !other.values().all(Value::is_null) => None,
-            &Self::Sides { shortest_edge: Some(side), height: None, width: None, .. } => {
-                Some(Resize::ShortestEdge(side))
-            }
-            &Self::Sides {
-                shortest_edge: None, height: Some(height), width: Some(width), ..
-            } => Some(Resize::Exact { width, height }),
-            Self::Sides { .. } => None,
-        }
-    }
-}
 
 /// The classes of transformers whose work is done here.
 #[derive(Clone, Copy, PartialEq)]
@@ -135,7 +89,7 @@ pub(crate) fn read_pinpoints(
             (1..=6).flat_map(|row| (1..=6).map(move |column| (384 * row, 384 * column))).collect()
         }
         Some(value) => Vec::deserialize(value)
-            .map_err(|_| refused(value.to_string(), "a list of [height, width]"))?,
+            .map_err(|_| refused(shown(value), "a list of [height, width]"))?,
     };
     if pinpoints.is_empty() {
         return Err(refused("[]".to_owned(), "a list of at least one [height, width]"));
@@ -143,10 +97,11 @@ pub(crate) fn read_pinpoints(
     let resolutions = pinpoints.into_iter().map(|(down, across)| {
         let whole = down > 0 && across > 0 && down % height == 0 && across % width == 0;
         let few = u64::from(down / height) * u64::from(across / width) <= MOST_TILES;
-        let supported = match (whole, few) {
+        let small = u64::from(down) * u64::from(across) <= MOST_PIXELS;
+        let supported = match (whole, few && small) {
             (true, true) => return Ok(Resolution { height: down, width: across }),
             (false, _) => "a multiple of the tile's size",
-            (true, false) => "a size of up to 1024 tiles",
+            (true, false) => "a size of up to 1024 tiles and 16777216 pixels",
         };
         Err(refused(format!("[{down}, {across}]"), supported))
     });
@@ -165,33 +120,17 @@ pub(crate) fn pinpoints_json(resolutions: &[Resolution]) -> Value {
 pub fn read_image_processor(folder: &Path) -> Result<ImageProcessor, FormatError> {
     let path = folder.join(PROCESSOR_FILE);
     if path.exists() {
-        let mut value: Value = read_json(WHAT, &path)?;
-        if let Some(inner) = value.get_mut("image_processor") {
-            return parse(&path, inner.take());
+        let value: Value = read_json(WHAT, &path)?;
+        if let Some(inner) = value.get("image_processor") {
+            return parse(&path, inner);
         }
     }
     let path = folder.join(PREPROCESSOR_FILE);
-    parse(&path, read_json(WHAT, &path)?)
+    parse(&path, &read_json(WHAT, &path)?)
 }
 
-fn parse(path: &Path, value: Value) -> Result<ImageProcessor, FormatError> {
-    let raw = RawProcessor::deserialize(value).map_err(|error| FormatError::Malformed {
-        what: WHAT,
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })?;
-    raw.resolve().map_err(|refusal| FormatError::UnsupportedField {
-        path: path.to_owned(),
-        field: refusal.field.to_owned(),
-        found: refusal.found,
-        supported: refusal.supported,
-    })
-}
-
-const SIZES: &str = "a side, `shortest_edge`, or `height` and `width`";
-
-fn shown(size: Option<&RawSize>) -> String {
-    serde_json::to_string(&size).unwrap_or_default()
+fn parse(path: &Path, value: &Value) -> Result<ImageProcessor, FormatError> {
+    Processor { fields: Fields::of_file(WHAT, path, value)? }.resolve()
 }
 
 /// PIL's number for a way of resizing.
@@ -200,157 +139,154 @@ pub(crate) fn resample_number(filter: Filter) -> i64 {
     found.expect("the table holds every filter").0
 }
 
-/// A field whose value would give other pixels than ours.
-struct Refusal {
-    field: &'static str,
-    found: String,
-    supported: &'static str,
+/// A file's settings; absent ones have the defaults of transformers' class.
+struct Processor<'a> {
+    fields: Fields<'a>,
 }
 
-fn refuse<T>(field: &'static str, found: String, supported: &'static str) -> Result<T, Refusal> {
-    Err(Refusal { field, found, supported })
-}
-
-impl RawProcessor {
-    fn resolve(&self) -> Result<ImageProcessor, Refusal> {
+impl Processor<'_> {
+    fn resolve(&self) -> Result<ImageProcessor, FormatError> {
+        let fields = &self.fields;
         let class = self.class()?;
         self.refuse_other_work(class)?;
+        let resizes = fields.flag("do_resize")?.unwrap_or(true);
         let size = self.size(class)?;
         let crop = self.crop(class, size)?;
-        let number = self.resample.unwrap_or(3);
-        let Some(&(_, filter)) = FILTERS.iter().find(|&&(known, _)| known == number) else {
-            let supported = "0 (nearest), 1 (Lanczos), 2 (bilinear) or 3 (bicubic)";
-            return refuse("resample", number.to_string(), supported);
-        };
         let (mean, std) = match class {
             Some(Class::Siglip) => ([0.5; 3], [0.5; 3]),
             _ => (CLIP_MEAN, CLIP_STD),
         };
-        let (mean, std) = (self.image_mean.unwrap_or(mean), self.image_std.unwrap_or(std));
+        let mean = fields.triple("image_mean", MEAN)?.unwrap_or(mean);
+        let std = fields.triple("image_std", DEVIATION)?.unwrap_or(std);
         // Transformers takes the means for it even where it does not normalise.
-        let pads = class != Some(Class::Onevision) && self.do_pad.unwrap_or(false);
+        let pads = class != Some(Class::Onevision) && fields.flag("do_pad")?.unwrap_or(false);
         let pad = pads.then(|| mean.map(|level| (level * 255.0) as u8));
-        let normalises = self.do_normalize.unwrap_or(true);
+        let normalises = fields.flag("do_normalize")?.unwrap_or(true);
         let (mean, std) = if normalises { (mean, std) } else { ([0.0; 3], [1.0; 3]) };
-        if std.contains(&0.0) {
-            return refuse("image_std", format!("{std:?}"), "a deviation above 0");
-        }
-        let rescales = self.do_rescale.unwrap_or(true);
+        let factor = fields.real("rescale_factor", FACTOR)?.unwrap_or(1.0 / 255.0);
+        let rescales = fields.flag("do_rescale")?.unwrap_or(true);
         let tiles = match class {
             Some(Class::Onevision) => Some(self.tiles(size)?),
             _ => None,
         };
         Ok(ImageProcessor {
             pad,
-            resize: self.do_resize.unwrap_or(true).then_some(size),
-            filter,
+            resize: resizes.then_some(size),
+            filter: self.filter()?,
             crop,
-            rescale: if rescales { self.rescale_factor.unwrap_or(1.0 / 255.0) } else { 1.0 },
+            rescale: if rescales { factor as f32 } else { 1.0 },
             mean: mean.map(|value| value as f32),
             std: std.map(|value| value as f32),
             tiles,
         })
     }
 
+    fn filter(&self) -> Result<Filter, FormatError> {
+        let Some(value) = self.fields.get("resample") else { return Ok(Filter::Bicubic) };
+        let number = value.as_i64();
+        let found = FILTERS.iter().find(|&&(known, _)| Some(known) == number);
+        found.map(|&(_, filter)| filter).ok_or_else(|| {
+            let supported = "0 (nearest), 1 (Lanczos), 2 (bilinear) or 3 (bicubic)";
+            self.fields.refused("resample", supported)
+        })
+    }
+
     /// The resolutions that a picture may be brought to before it is cut into tiles of a size.
-    fn tiles(&self, size: Resize) -> Result<Vec<Resolution>, Refusal> {
+    fn tiles(&self, size: Resize) -> Result<Vec<Resolution>, FormatError> {
         let Resize::Exact { width, height } = size else {
-            return refuse("size", shown(self.size.as_ref()), "`height` and `width`");
+            return Err(self.fields.refused("size", "`height` and `width`"));
         };
-        if self.do_resize == Some(false) {
-            return refuse("do_resize", "false".to_owned(), "true");
+        if self.fields.flag("do_resize")? == Some(false) {
+            return Err(self.fields.refused("do_resize", "true"));
         }
-        let pinpoints = self.image_grid_pinpoints.as_ref();
+        let pinpoints = self.fields.get(GRID_PINPOINTS);
         read_pinpoints(pinpoints, (width, height)).map_err(|PinpointsError { found, supported }| {
-            Refusal { field: GRID_PINPOINTS, found, supported }
+            self.fields.refused_as(GRID_PINPOINTS, found, supported)
         })
     }
 
     /// `None` in files that name no class; those are CLIP's or look like SigLIP's.
-    fn class(&self) -> Result<Option<Class>, Refusal> {
-        let named = [
-            ("image_processor_type", &self.image_processor_type),
-            ("feature_extractor_type", &self.feature_extractor_type),
-        ];
-        let Some((field, name)) =
-            named.into_iter().find_map(|(field, name)| name.as_ref().map(|name| (field, name)))
-        else {
-            return Ok(None);
-        };
+    fn class(&self) -> Result<Option<Class>, FormatError> {
         let supported = "CLIPImageProcessor, SiglipImageProcessor, LlavaImageProcessor or \
                          LlavaOnevisionImageProcessor";
-        match Class::named(name) {
-            None => refuse(field, format!("`{name}`"), supported),
-            class => Ok(class),
+        // The second is the name of old.
+        for key in ["image_processor_type", "feature_extractor_type"] {
+            if let Some(name) = self.fields.text(key)? {
+                let class = Class::named(name);
+                return class.map(Some).ok_or_else(|| self.fields.refused(key, supported));
+            }
         }
+        Ok(None)
     }
 
-    fn refuse_other_work(&self, class: Option<Class>) -> Result<(), Refusal> {
-        if self.do_convert_rgb == Some(false) {
-            return refuse("do_convert_rgb", "false".to_owned(), "true");
+    fn refuse_other_work(&self, class: Option<Class>) -> Result<(), FormatError> {
+        let fields = &self.fields;
+        if fields.flag("do_convert_rgb")? == Some(false) {
+            return Err(fields.refused("do_convert_rgb", "true"));
         }
         // LLaVA-OneVision's pads batches, not pictures.
-        if self.do_pad == Some(true) && !matches!(class, Some(Class::Llava | Class::Onevision)) {
-            let supported = "false (true for LlavaImageProcessor)";
-            return refuse("do_pad", "true".to_owned(), supported);
+        let pads = matches!(class, Some(Class::Llava | Class::Onevision));
+        if fields.flag("do_pad")? == Some(true) && !pads {
+            return Err(fields.refused("do_pad", "false (true for LlavaImageProcessor)"));
         }
-        if let (Some(pinpoints), false) =
-            (&self.image_grid_pinpoints, class == Some(Class::Onevision))
-        {
+        if fields.get(GRID_PINPOINTS).is_some() && class != Some(Class::Onevision) {
             let supported = "null (a list for LlavaOnevisionImageProcessor)";
-            return refuse(GRID_PINPOINTS, pinpoints.to_string(), supported);
+            return Err(fields.refused(GRID_PINPOINTS, supported));
         }
-        for field in REFUSED {
-            let value = self.other.get(field).unwrap_or(&Value::Null);
-            if !matches!(value, Value::Null | Value::Bool(false)) {
-                return refuse(field, value.to_string(), "null");
+        for key in REFUSED {
+            if fields.get(key).is_some_and(|value| value.as_bool() != Some(false)) {
+                return Err(fields.refused(key, "null"));
             }
         }
         Ok(())
     }
 
-    fn size(&self, class: Option<Class>) -> Result<Resize, Refusal> {
-        let size = match &self.size {
-            None if class == Some(Class::Siglip) => Some(Resize::Exact { width: 224, height: 224 }),
-            None if class == Some(Class::Onevision) => {
-                Some(Resize::Exact { width: 384, height: 384 })
-            }
-            None => Some(Resize::ShortestEdge(224)),
-            Some(size) => size.resize(),
-        };
-        match size {
-            None => refuse("size", shown(self.size.as_ref()), SIZES),
-            Some(Resize::ShortestEdge(0)) => refuse("size", "0".to_owned(), "a size above 0"),
-            Some(Resize::Exact { width, height }) if width == 0 || height == 0 => {
-                refuse("size", "0".to_owned(), "a size above 0")
-            }
-            Some(size) => Ok(size),
-        }
+    fn size(&self, class: Option<Class>) -> Result<Resize, FormatError> {
+        Ok(self.sides("size")?.unwrap_or(match class {
+            Some(Class::Siglip) => Resize::Exact { width: 224, height: 224 },
+            Some(Class::Onevision) => Resize::Exact { width: 384, height: 384 },
+            _ => Resize::ShortestEdge(224),
+        }))
     }
 
-    fn crop(&self, class: Option<Class>, size: Resize) -> Result<Option<(u32, u32)>, Refusal> {
+    fn crop(&self, class: Option<Class>, size: Resize) -> Result<Option<(u32, u32)>, FormatError> {
         // SigLIP's processor, which resizes to an exact size, crops only if the file says so.
         let crops = match class {
             Some(Class::Siglip | Class::Onevision) => false,
             Some(Class::Clip | Class::Llava) => true,
             None => matches!(size, Resize::ShortestEdge(_)),
         };
-        if !self.do_center_crop.unwrap_or(crops) {
-            return Ok(None);
-        }
-        let crop = match &self.crop_size {
-            None => Some((224, 224)),
-            Some(crop) => crop.resize().map(|crop| match crop {
-                Resize::ShortestEdge(side) => (side, side),
-                Resize::Exact { width, height } => (width, height),
-            }),
+        let crop = match self.sides("crop_size")? {
+            None => (224, 224),
+            Some(Resize::ShortestEdge(side)) => (side, side),
+            Some(Resize::Exact { width, height }) => (width, height),
         };
-        match crop {
-            None => refuse("crop_size", shown(self.crop_size.as_ref()), SIZES),
-            Some((width, height)) if width == 0 || height == 0 => {
-                refuse("crop_size", "0".to_owned(), "a size above 0")
-            }
-            crop => Ok(crop),
+        Ok(self.fields.flag("do_center_crop")?.unwrap_or(crops).then_some(crop))
+    }
+
+    /// A size: a bare number in old files, else an object. Combinations that mean something else are refused.
+    fn sides(&self, key: &'static str) -> Result<Option<Resize>, FormatError> {
+        let Some(value) = self.fields.get(key) else { return Ok(None) };
+        let Value::Object(sides) = value else {
+            let side = side(value).ok_or_else(|| self.fields.refused(key, SIZES))?;
+            return Ok(Some(Resize::ShortestEdge(side)));
+        };
+        let given = sides.iter().filter(|(_, side)| !side.is_null());
+        let given = given.map(|(name, value)| Some((name.as_str(), side(value)?)));
+        let mut given = given.collect::<Option<Vec<_>>>().unwrap_or_default();
+        given.sort_unstable();
+        match given[..] {
+            [("shortest_edge", side)] => Ok(Some(Resize::ShortestEdge(side))),
+            [("height", height), ("width", width)] => Ok(Some(Resize::Exact { width, height })),
+            _ => Err(self.fields.refused(key, SIZES)),
         }
     }
+}
+
+const SIZES: &str = "a side, `shortest_edge`, or `height` and `width`, each from 1 to 4096,";
+
+/// A side of a size, pixels.
+fn side(value: &Value) -> Option<u32> {
+    let side = u32::try_from(value.as_u64()?).ok()?;
+    (1..=LONGEST_SIDE).contains(&side).then_some(side)
 }

@@ -3,20 +3,25 @@
 use std::path::Path;
 
 use fisao_models::lora::LoraConfig;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::FormatError;
+use crate::fields::{Fields, Real, Whole, shortened, shown};
 
 /// What the file is called in messages.
 pub(super) const CONFIG: &str = "adapter configuration (adapter_config.json)";
 
+/// Ranks that an update may have.
+pub(super) const RANK: Whole =
+    Whole { least: 1, most: 1 << 16, said: "a whole number from 1 to 65536" };
+/// Numerators of its scale. PEFT takes any number.
+pub(super) const ALPHA: Real =
+    Real { least: -1e6, most: 1e6, said: "a number from -1000000 to 1000000" };
+
 /// The fields that matter, with PEFT's defaults.
-#[derive(Deserialize)]
 pub(super) struct RawAdapter {
     pub(super) r: usize,
     pub(super) lora_alpha: f64,
-    #[serde(default)]
     pub(super) use_rslora: bool,
     pub(super) target_modules: Option<Several<String>>,
     pub(super) exclude_modules: Option<Several<String>>,
@@ -27,8 +32,6 @@ pub(super) struct RawAdapter {
 }
 
 /// What PEFT takes alone or in a list.
-#[derive(Deserialize)]
-#[serde(untagged)]
 pub(super) enum Several<T> {
     One(T),
     Many(Vec<T>),
@@ -60,15 +63,48 @@ const HARMLESS_INITIALISATIONS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 /// plain LoRA. `fan_in_fan_out` has no meaning on affine maps, where PEFT ignores it too.
 pub(super) fn parse(document: &Value, path: &Path) -> Result<RawAdapter, FormatError> {
     refuse_unsupported(document, path)?;
-    let raw = RawAdapter::deserialize(document).map_err(|error| FormatError::Malformed {
-        what: CONFIG,
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })?;
-    if raw.r == 0 {
-        return Err(unsupported(path, "r", "0", "a rank above 0"));
-    }
-    Ok(raw)
+    let fields = Fields::of_file(CONFIG, path, document)?;
+    Ok(RawAdapter {
+        r: fields.whole("r", RANK)?.ok_or_else(|| fields.missing("r"))?,
+        lora_alpha: fields
+            .real("lora_alpha", ALPHA)?
+            .ok_or_else(|| fields.missing("lora_alpha"))?,
+        use_rslora: fields.flag("use_rslora")?.unwrap_or(false),
+        target_modules: names(&fields, "target_modules")?,
+        exclude_modules: names(&fields, "exclude_modules")?,
+        layers_to_transform: several(&fields, "layers_to_transform", LAYERS, |value| {
+            usize::try_from(value.as_u64()?).ok()
+        })?,
+        layers_pattern: names(&fields, "layers_pattern")?,
+        rank_pattern: object(&fields, "rank_pattern")?,
+        alpha_pattern: object(&fields, "alpha_pattern")?,
+    })
+}
+
+const NAMES: &str = "a text or a list of texts";
+const LAYERS: &str = "the number of a layer or a list of them";
+
+fn names(fields: &Fields<'_>, key: &str) -> Result<Option<Several<String>>, FormatError> {
+    several(fields, key, NAMES, |value| value.as_str().map(str::to_owned))
+}
+
+fn several<T>(
+    fields: &Fields<'_>,
+    key: &str,
+    supported: &'static str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Result<Option<Several<T>>, FormatError> {
+    let Some(value) = fields.get(key) else { return Ok(None) };
+    let found = match value {
+        Value::Array(values) => values.iter().map(read).collect::<Option<_>>().map(Several::Many),
+        value => read(value).map(Several::One),
+    };
+    found.map(Some).ok_or_else(|| fields.refused(key, supported))
+}
+
+fn object(fields: &Fields<'_>, key: &str) -> Result<Option<Map<String, Value>>, FormatError> {
+    let Some(value) = fields.get(key) else { return Ok(None) };
+    value.as_object().cloned().map(Some).ok_or_else(|| fields.refused(key, "an object"))
 }
 
 fn refuse_unsupported(document: &Value, path: &Path) -> Result<(), FormatError> {
@@ -88,14 +124,14 @@ fn refuse_unsupported(document: &Value, path: &Path) -> Result<(), FormatError> 
     for field in UNSUPPORTED {
         if let Some(value) = document.get(field).filter(|value| !is_empty(value)) {
             let supported = if value.is_boolean() { "false" } else { "an empty value" };
-            return Err(unsupported(path, field, &value.to_string(), supported));
+            return Err(unsupported(path, field, &shown(value), supported));
         }
     }
     Ok(())
 }
 
 fn unsupported(path: &Path, field: &str, found: &str, supported: &'static str) -> FormatError {
-    let (path, field, found) = (path.to_owned(), field.to_owned(), found.to_owned());
+    let (path, field, found) = (path.to_owned(), field.to_owned(), shortened(found));
     FormatError::UnsupportedField { path, field, found, supported }
 }
 

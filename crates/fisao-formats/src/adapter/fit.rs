@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::names::{NAMINGS, Naming, Side, is_vision, key, keys};
+use super::names::{NAMINGS, Naming, Side, is_decoder, is_vision, key, keys};
 use super::rules::Rules;
 use super::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Adapter, MapUpdate, VisionAdapter};
 use crate::FormatError;
@@ -72,8 +72,12 @@ fn missing(
     if namings.is_empty() {
         namings = NAMINGS.iter().collect();
     }
+    // The trained model had no vision tower and no projector where it was the language model alone.
+    let alone = namings.iter().all(|naming| naming.is_of_decoder_alone());
+    let alone = alone && updates.keys().all(|name| is_decoder(name));
+    let expected = |name: &&String| !updates.contains_key(*name) && (!alone || is_decoder(name));
     let mut missing = Vec::new();
-    for name in maps.keys().filter(|name| !updates.contains_key(*name)) {
+    for name in maps.keys().filter(expected) {
         let paths = namings.iter().map(|naming| naming.path(name)).collect::<Vec<_>>();
         let selected =
             paths.iter().map(|path| rules.select(path)).collect::<Result<Vec<_>, _>>()?;
@@ -132,7 +136,8 @@ fn check_selection(
 ) -> Result<(), FormatError> {
     let mut unselected = Vec::new();
     for (name, update) in updates {
-        let paths = NAMINGS.iter().map(|naming| naming.path(name)).chain([update.path.clone()]);
+        let whole = NAMINGS.iter().filter(|naming| !naming.is_of_inner_model());
+        let paths = whole.map(|naming| naming.path(name)).chain([update.path.clone()]);
         let selected = paths.map(|path| rules.select(&path)).collect::<Result<Vec<_>, _>>()?;
         if !selected.contains(&true) {
             unselected.extend(keys(&update.path));

@@ -2,6 +2,8 @@
 
 use crate::weights::Layout;
 
+/// What the canonical names of the language model's maps begin with.
+const DECODER: &str = "language_model.";
 /// What PEFT writes before the path that a map has in the model.
 const PEFT_PREFIX: &str = "base_model.model.";
 
@@ -26,7 +28,7 @@ pub(super) struct Naming {
 }
 
 /// Newest first; the first one is written.
-pub(super) const NAMINGS: [Naming; 4] = [
+pub(super) const NAMINGS: [Naming; 5] = [
     // transformers 5 leaves out `vision_model` inside vision-language models.
     Naming {
         decoder: "model.language_model.",
@@ -55,9 +57,27 @@ pub(super) const NAMINGS: [Naming; 4] = [
         projector: ["model.mm_projector.0", "model.mm_projector.2"],
         tower: "model.vision_tower.vision_tower.vision_model.",
     },
+    // Adapters of the language model alone without its output matrix (transformers' `LlamaModel`).
+    Naming {
+        decoder: "",
+        head: "lm_head",
+        projector: ["multi_modal_projector.linear_1", "multi_modal_projector.linear_2"],
+        tower: "vision_tower.vision_model.",
+    },
 ];
 
 impl Naming {
+    /// Whether the model that was trained may have been the language model alone: the original LLaVA repository, too, puts
+    /// adapters on its language model before there is a vision tower.
+    pub(super) fn is_of_decoder_alone(&self) -> bool {
+        matches!(self.decoder, "model." | "")
+    }
+
+    /// Whether its paths are those of the decoder's inner model, which patterns for a whole model do not know.
+    pub(super) fn is_of_inner_model(&self) -> bool {
+        self.decoder.is_empty()
+    }
+
     /// The path of a map, given its canonical name.
     pub(super) fn path(&self, canonical: &str) -> String {
         match canonical {
@@ -108,9 +128,17 @@ pub(super) fn keys(path: &str) -> [String; 2] {
 
 /// The canonical name of the map at a path.
 pub(super) fn canonical_name(path: &str) -> String {
+    if path.starts_with("layers.") {
+        return format!("{DECODER}model.{path}");
+    }
     // Layouts are told apart by whole components of a tensor's name.
     let name = Layout::Llava.canonical(&format!("{path}."));
     name.strip_suffix('.').unwrap_or(&name).to_owned()
+}
+
+/// Whether a canonical name is of the language model.
+pub(super) fn is_decoder(canonical: &str) -> bool {
+    canonical.starts_with(DECODER)
 }
 
 /// Whether a canonical name is of the vision tower.

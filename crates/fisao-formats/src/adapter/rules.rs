@@ -8,8 +8,9 @@ use std::path::Path;
 use fancy_regex::Regex;
 use serde_json::{Map, Value};
 
-use super::config::{CONFIG, RawAdapter, Several};
+use super::config::{ALPHA, CONFIG, RANK, RawAdapter, Several};
 use crate::FormatError;
+use crate::fields::{shortened, shown};
 
 /// PEFT's word for every affine map but the output matrix.
 const ALL_LINEAR: &str = "all-linear";
@@ -73,10 +74,17 @@ impl Rules {
             rank: raw.r,
             alpha: raw.lora_alpha,
             use_rslora: raw.use_rslora,
-            ranks: patterns(path, "rank_pattern", raw.rank_pattern.as_ref(), |value| {
-                value.as_u64().filter(|rank| *rank > 0).map(|rank| rank as usize)
+            ranks: patterns(path, "rank_pattern", raw.rank_pattern.as_ref(), RANK.said, |value| {
+                let rank = usize::try_from(value.as_u64()?).ok()?;
+                (RANK.least..=RANK.most).contains(&rank).then_some(rank)
             })?,
-            alphas: patterns(path, "alpha_pattern", raw.alpha_pattern.as_ref(), Value::as_f64)?,
+            alphas: patterns(
+                path,
+                "alpha_pattern",
+                raw.alpha_pattern.as_ref(),
+                ALPHA.said,
+                |value| value.as_f64().filter(|&alpha| ALPHA.holds(alpha)),
+            )?,
         })
     }
 
@@ -217,15 +225,16 @@ fn patterns<T>(
     path: &Path,
     field: &'static str,
     map: Option<&Map<String, Value>>,
+    supported: &'static str,
     read: impl Fn(&Value) -> Option<T>,
 ) -> Result<Vec<(Pattern, T)>, FormatError> {
     let entries = map.into_iter().flatten();
     let pairs = entries.map(|(text, value)| {
         let read = read(value).ok_or_else(|| FormatError::UnsupportedField {
             path: path.to_owned(),
-            field: format!("{field}.{text}"),
-            found: value.to_string(),
-            supported: "a number above 0",
+            field: format!("{field}.{}", shortened(text)),
+            found: shown(value),
+            supported,
         })?;
         let pattern = Pattern::new(path, field, text, &format!(r"\A(.*\.)?({text})\z"))?;
         Ok((pattern, read))

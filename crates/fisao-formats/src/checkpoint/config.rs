@@ -2,12 +2,14 @@
 //!
 //! transformers stores only what differs from its defaults in some releases and everything in
 //! others, and has renamed fields: `rope_theta` became `rope_parameters.rope_theta`,
-//! `image_token_index` became `image_token_id`. The raw structures below take all spellings; what is
-//! absent gets the default of transformers' own configuration class.
+//! `image_token_index` became `image_token_id`. All spellings are read; what is absent gets the default of
+//! transformers' own configuration class. Every number has bounds, so that what is built from a configuration
+//! is a model, however large, and never a panic.
 
 mod clip;
 mod llama;
 mod llava;
+mod quantised;
 mod siglip;
 mod vision;
 
@@ -21,55 +23,64 @@ use serde_json::Value;
 use super::ModelConfig;
 use crate::FormatError;
 use crate::documents::read_json;
+use crate::fields::{Fields, Real, Whole};
 
 const WHAT: &str = "model configuration (config.json)";
-/// No model is that large in any direction; products of two such numbers still fit.
-const LARGEST: usize = 1 << 26;
+const GENERATION: &str = "generation configuration";
 const SUPPORTED: &str = "llava, llava_onevision, clip, siglip";
+
+/// A width; products of three of them, and of the layers, still fit.
+const WIDTH: Whole = Whole { least: 1, most: 1 << 20, said: "a whole number from 1 to 1048576" };
+/// Attention heads.
+const HEADS: Whole = Whole { least: 1, most: 1 << 12, said: "a whole number from 1 to 4096" };
+const LAYERS: Whole = Whole { least: 1, most: 1 << 10, said: "a whole number from 1 to 1024" };
+/// Tokens of a vocabulary, or positions.
+const TOKENS: Whole = Whole { least: 1, most: 1 << 26, said: "a whole number from 1 to 67108864" };
+/// Sides of the input of an image tower and of its patches, pixels.
+const PIXELS: Whole = Whole { least: 1, most: 1 << 13, said: "a whole number from 1 to 8192" };
+/// ε of a norm. Below, a vector of zeros would be divided by zero.
+const EPSILON: Real = Real { least: 1e-30, most: 1.0, said: "a number from 1e-30 to 1" };
 
 /// Reads and resolves a `config.json`.
 pub(super) fn read(path: &Path) -> Result<ModelConfig, FormatError> {
-    #[derive(Deserialize)]
-    struct Kind {
-        model_type: Option<String>,
-    }
     let value: Value = read_json(WHAT, path)?;
-    let kind: Kind = parse(path, value.clone())?;
-    match kind.model_type.as_deref() {
-        Some("llava") => {
-            parse::<llava::RawLlava>(path, value)?.resolve(path).map(ModelConfig::Llava)
+    resolve(path, &value)
+}
+
+/// The same from what the file holds.
+fn resolve(path: &Path, value: &Value) -> Result<ModelConfig, FormatError> {
+    let top = Fields::of_file(WHAT, path, value)?;
+    let kind = top.text("model_type")?;
+    llava::refuse_original(&top, kind)?;
+    match kind {
+        None => return Err(top.missing("model_type")),
+        Some("llava" | "llava_onevision" | "clip" | "siglip") => quantised::refuse(&top)?,
+        Some(other) => {
+            return Err(FormatError::UnknownModelType {
+                path: path.to_owned(),
+                found: crate::fields::shortened(other),
+                supported: SUPPORTED,
+            });
         }
-        Some("llava_onevision") => {
-            let raw = parse::<llava::RawLlava>(path, value)?;
-            raw.resolve_onevision(path).map(ModelConfig::Llava)
-        }
-        Some("clip") => parse::<clip::RawClip>(path, value)?.resolve(path).map(ModelConfig::Clip),
-        Some("siglip") => {
-            parse::<siglip::RawSiglip>(path, value)?.resolve(path).map(ModelConfig::Siglip)
-        }
-        Some(other) => Err(FormatError::UnknownModelType {
-            path: path.to_owned(),
-            found: other.to_owned(),
-            supported: SUPPORTED,
-        }),
-        None => Err(missing(path, "model_type")),
+    }
+    match kind {
+        Some("llava") => llava::resolve(&top).map(ModelConfig::Llava),
+        Some("llava_onevision") => llava::resolve_onevision(&top).map(ModelConfig::Llava),
+        Some("clip") => clip::resolve(&top).map(ModelConfig::Clip),
+        _ => siglip::resolve(&top).map(ModelConfig::Siglip),
     }
 }
 
 /// Takes the tokens that end a response from `generation_config.json`, which overrules the model's
 /// configuration where both name some.
 pub(super) fn read_end_tokens(path: &Path, config: &mut LlavaConfig) -> Result<(), FormatError> {
-    #[derive(Deserialize)]
-    struct Generation {
-        eos_token_id: Option<llama::TokenIds>,
-    }
     if !path.exists() {
         return Ok(());
     }
-    let generation: Generation = read_json("generation configuration", path)?;
-    if let Some(ends) = generation.eos_token_id.map(|ids| ids.to_vec())
-        && let Some((&first, others)) = ends.split_first()
-    {
+    let value: Value = read_json(GENERATION, path)?;
+    let generation = Fields::of_file(GENERATION, path, &value)?;
+    let ends = generation.tokens("eos_token_id", config.text.vocab_size)?;
+    if let Some((&first, others)) = ends.split_first() {
         config.eos_token_id = first;
         config.stop_token_ids = others.to_vec();
     }
@@ -103,75 +114,49 @@ pub(super) fn unheeded_generation(path: &Path) -> Result<Vec<String>, FormatErro
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let file: Value = read_json("generation configuration", path)?;
-    let set = |name: &str| file.get(name).filter(|value| !value.is_null());
+    let value: Value = read_json(GENERATION, path)?;
+    let file = Fields::of_file(GENERATION, path, &value)?;
     let numbers = UNHEEDED.iter().filter_map(|&(name, neutral)| {
-        let value = set(name)?;
+        let value = file.get(name)?;
         (value.as_f64() != Some(neutral)).then_some((name, value))
     });
     let some = |value: &&Value| value.as_array().is_none_or(|list| !list.is_empty());
-    let others = UNHEEDED_IF_SET.iter().filter_map(|&name| Some((name, set(name).filter(some)?)));
-    Ok(numbers.chain(others).map(|(name, value)| format!("{name} = {value}")).collect())
+    let others =
+        UNHEEDED_IF_SET.iter().filter_map(|&name| Some((name, file.get(name).filter(some)?)));
+    let set = numbers.chain(others);
+    Ok(set.map(|(name, value)| format!("{name} = {}", crate::fields::shown(value))).collect())
 }
 
-fn parse<'de, T: Deserialize<'de>>(path: &Path, value: Value) -> Result<T, FormatError> {
-    T::deserialize(value).map_err(|error| FormatError::Malformed {
-        what: WHAT,
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
-}
-
-fn missing(path: &Path, field: &'static str) -> FormatError {
-    FormatError::MissingField { path: path.to_owned(), field }
-}
-
-fn unsupported(
-    path: &Path,
-    field: &str,
-    found: &dyn std::fmt::Debug,
-    supported: &'static str,
-) -> FormatError {
-    let found = format!("{found:?}");
-    FormatError::UnsupportedField { path: path.into(), field: field.into(), found, supported }
-}
-
-fn expect_type(
-    path: &Path,
-    field: &str,
-    found: Option<&str>,
-    supported: &'static str,
-) -> Result<(), FormatError> {
-    match found {
-        Some(found) if found != supported => Err(unsupported(path, field, &found, supported)),
+fn expect_type(part: &Fields<'_>, supported: &'static str) -> Result<(), FormatError> {
+    match part.text("model_type")? {
+        Some(found) if found != supported => Err(part.refused("model_type", supported)),
         _ => Ok(()),
     }
 }
 
-fn positive(
-    path: &Path,
-    field: &str,
-    value: Option<usize>,
-    default: usize,
-) -> Result<usize, FormatError> {
-    match value.unwrap_or(default) {
-        0 => Err(unsupported(path, field, &0, "a number above 0")),
-        value if value > LARGEST => {
-            Err(unsupported(path, field, &value, "a number up to 67108864"))
-        }
-        value => Ok(value),
-    }
+fn whole(part: &Fields<'_>, key: &str, range: Whole, default: usize) -> Result<usize, FormatError> {
+    Ok(part.whole(key, range)?.unwrap_or(default))
 }
 
-fn divisible(path: &Path, field: &str, value: usize, by: usize) -> Result<(), FormatError> {
-    if value.is_multiple_of(by) {
-        Ok(())
-    } else {
-        Err(unsupported(path, field, &value, "a multiple of the attention heads"))
+/// Width and heads of an encoder; the width is shared out among the heads.
+fn width_and_heads(
+    part: &Fields<'_>,
+    (width, heads): (usize, usize),
+) -> Result<(usize, usize), FormatError> {
+    let width = whole(part, "hidden_size", WIDTH, width)?;
+    let heads = whole(part, "num_attention_heads", HEADS, heads)?;
+    if width.is_multiple_of(heads) {
+        return Ok((width, heads));
     }
+    Err(part.refused_as("hidden_size", width.to_string(), "a multiple of num_attention_heads"))
 }
 
-fn activation(path: &Path, field: &str, name: &str) -> Result<Activation, FormatError> {
+fn activation(
+    part: &Fields<'_>,
+    key: &str,
+    default: &'static str,
+) -> Result<Activation, FormatError> {
+    let name = part.text(key)?.unwrap_or(default);
     Activation::deserialize(Value::from(name))
-        .map_err(|_| unsupported(path, field, &name, "quick_gelu, gelu, gelu_pytorch_tanh or silu"))
+        .map_err(|_| part.refused(key, "quick_gelu, gelu, gelu_pytorch_tanh or silu"))
 }

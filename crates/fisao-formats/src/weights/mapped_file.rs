@@ -1,5 +1,10 @@
 //! One safetensors file, memory-mapped: only the tensors that are asked for are read from the disk, and
 //! those that are wanted as they are stored are used where they lie, without a copy.
+//!
+//! A file that another process shortens while it is mapped ends this one (SIGBUS) when a page that is gone
+//! is read. Its length is looked at when it is opened and again before each tensor is handed out, which tells
+//! of a file that was shortened in between; what lies in the map stays at the mercy of others for as long as
+//! it is used. Replacing a file, by renaming another into its place or removing it, does no harm.
 
 use std::fs::File;
 use std::ops::Range;
@@ -25,6 +30,7 @@ const LARGEST_HEADER: u64 = 100_000_000;
 #[derive(Debug)]
 pub struct MappedFile {
     path: PathBuf,
+    file: File,
     map: Arc<Mmap>,
     metadata: Metadata,
     data_start: usize,
@@ -66,7 +72,7 @@ impl MappedFile {
         let map =
             unsafe { Mmap::map(&file) }.map_err(|error| FormatError::io("map", path, error))?;
         let (metadata, data_start) = read_header(path, &map)?;
-        Ok(Self { path: path.to_owned(), map: Arc::new(map), metadata, data_start })
+        Ok(Self { path: path.to_owned(), file, map: Arc::new(map), metadata, data_start })
     }
 
     /// The file's path.
@@ -77,6 +83,20 @@ impl MappedFile {
     /// Its length, bytes.
     pub fn length(&self) -> u64 {
         self.map.len() as u64
+    }
+
+    /// Refuses to read on in a file that somebody has shortened.
+    ///
+    /// # Errors
+    /// [`FormatError::Shortened`].
+    pub fn check_length(&self) -> Result<(), FormatError> {
+        let data = self.file.metadata();
+        let found = data.map_err(|error| FormatError::io("read", &self.path, error))?.len();
+        let mapped = self.length();
+        if found >= mapped {
+            return Ok(());
+        }
+        Err(FormatError::Shortened { path: self.path.clone(), mapped, found })
     }
 
     /// The keys of its tensors, in the order of their data.
@@ -262,10 +282,11 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<(Metadata, usize), FormatErr
             "it opens with a header length of {header_length} bytes, more than any has"
         )));
     }
-    let data_start = LENGTH_BYTES + header_length as usize;
-    let Some(header) = rest.get(..header_length as usize) else {
-        return Err(length(data_start as u64));
+    let whole = usize::try_from(header_length).ok();
+    let Some(header) = whole.and_then(|whole| rest.get(..whole)) else {
+        return Err(length(LENGTH_BYTES as u64 + header_length));
     };
+    let data_start = LENGTH_BYTES + header.len();
     let metadata: Metadata = serde_json::from_slice(header).map_err(|error| {
         damaged(damage::of_header(header).unwrap_or_else(|| format!("header: {error}")))
     })?;

@@ -188,6 +188,7 @@ impl SafetensorsSource {
     /// [`FormatError::NotFinite`] for the first such tensor.
     pub fn check_finite(&self, advance: &mut dyn FnMut(u64)) -> Result<(), FormatError> {
         for name in self.names() {
+            self.check_length(name)?;
             let tensor = self.stored(name).expect("the name is one of the file's");
             let count = tensor.count_not_finite();
             if count > 0 {
@@ -213,6 +214,11 @@ impl SafetensorsSource {
         self.files[place.file].tensor(&place.key)
     }
 
+    /// Refuses to read on in a tensor's file if somebody has shortened it.
+    pub(crate) fn check_length(&self, name: &str) -> Result<(), FormatError> {
+        self.places.get(name).map_or(Ok(()), |place| self.files[place.file].check_length())
+    }
+
     /// The file that a tensor is in, and its key there.
     pub(crate) fn place(&self, name: &str) -> Option<(&Path, &str)> {
         let place = self.places.get(name)?;
@@ -233,6 +239,20 @@ impl SafetensorsSource {
         unused
     }
 
+    /// What has packed a matrix that is not there as such, by the tensors that are there in its place.
+    fn quantised_by(&self, name: &str) -> Option<&'static str> {
+        let map = name.strip_suffix(".weight")?;
+        let packed = [
+            ("qweight", "GPTQ or AWQ"),
+            ("weight_packed", "compressed-tensors"),
+            ("weight_scale", "FP8 or compressed-tensors"),
+            ("weight.absmax", "bitsandbytes"),
+            ("SCB", "bitsandbytes"),
+        ];
+        let there = packed.iter().find(|(ending, _)| self.contains(&format!("{map}.{ending}")));
+        there.map(|&(_, by)| by)
+    }
+
     /// A model's complaint about these weights, with the file it is about.
     pub fn explain(&self, error: WeightError) -> FormatError {
         let place = |name: &str| match self.places.get(name) {
@@ -240,16 +260,20 @@ impl SafetensorsSource {
             None => (self.origin.clone(), name.to_owned()),
         };
         match error {
-            WeightError::Missing { name } => {
-                FormatError::MissingTensor { path: self.origin.clone(), tensor: name }
-            }
+            WeightError::Missing { name } => match self.quantised_by(&name) {
+                Some(by) => FormatError::Quantised { path: self.origin.clone(), by: by.to_owned() },
+                None => FormatError::MissingTensor { path: self.origin.clone(), tensor: name },
+            },
             WeightError::Shape { name, expected, found } => {
                 let (path, tensor) = place(&name);
                 FormatError::TensorShape { path, tensor, expected, found }
             }
             WeightError::Dtype { name, found } => {
                 let (path, tensor) = place(&name);
-                FormatError::TensorDtype { path, tensor, found }
+                match self.quantised_by(&name) {
+                    Some(by) => FormatError::Quantised { path, by: by.to_owned() },
+                    None => FormatError::TensorDtype { path, tensor, found },
+                }
             }
             WeightError::Other(reason) => {
                 FormatError::Weights { path: self.origin.clone(), reason }
@@ -268,6 +292,7 @@ impl WeightSource for SafetensorsSource {
         let Some(stored) = self.stored(name) else {
             return Err(WeightError::Missing { name: name.to_owned() });
         };
+        self.check_length(name).map_err(|error| WeightError::Other(error.to_string()))?;
         // A single value may be stored as a scalar or as a vector of one.
         let single = |shape: &[usize]| shape.len() <= 1 && shape.iter().product::<usize>() == 1;
         if stored.shape() != shape && !(single(stored.shape()) && single(shape)) {

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::tensor::{Device, TensorData};
 use fisao_formats::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, VisionAdapter};
+use fisao_formats::checkpoint::write_llava;
+use fisao_formats::merge::{Merge, MergeOptions};
 use fisao_formats::weights::{MappedFile, write_safetensors};
-use fisao_formats::{Adapter, FormatError, StoredDtype};
+use fisao_formats::{Adapter, Checkpoint, FormatError, StoredDtype};
 use fisao_models::llava::Llava;
 use fisao_models::lora::LoraConfig;
 use fisao_models::weights::RandomWeights;
@@ -296,7 +299,7 @@ fn what_is_not_plain_lora_is_refused() {
     }
     insta::assert_snapshot!(refusal("use_dora", json!(true)), @r"DIR/adapter_config.json: `use_dora` is true, but only false is supported");
     insta::assert_snapshot!(refusal("init_lora_weights", json!("olora")), @r"DIR/adapter_config.json: `init_lora_weights` is olora, but only an initialisation that leaves the model's weights as they are is supported");
-    insta::assert_snapshot!(refusal("rank_pattern", json!({ "q_proj": "many" })), @r#"DIR/adapter_config.json: `rank_pattern.q_proj` is "many", but only a number above 0 is supported"#);
+    insta::assert_snapshot!(refusal("rank_pattern", json!({ "q_proj": "many" })), @r#"DIR/adapter_config.json: `rank_pattern.q_proj` is "many", but only a whole number from 1 to 65536 is supported"#);
 }
 
 #[test]
@@ -380,6 +383,131 @@ fn an_output_matrix_that_is_the_embedding_table_is_refused() {
     let adapter = Adapter::read(folder.path()).expect("pairs of matrices");
     let refused = adapter.apply(&mut model, folder.path(), VisionAdapter::Refuse);
     insta::assert_snapshot!(message(refused, &folder), @"DIR/adapter_model.safetensors changes lm_head, which in this model is the embedding table itself (tie_word_embeddings)");
+}
+
+/// Writes the adapter again as if the language model had been trained alone: its maps are called `prefix` and the rest of
+/// their name, and its targets are names that the vision tower has as well.
+fn of_the_decoder_alone(prefix: &str) -> TempDir {
+    let (folder, _) = written();
+    rewrite(folder.path(), |tensors| {
+        let rename = |key: &str| key.replace("base_model.model.model.language_model.", prefix);
+        *tensors = std::mem::take(tensors).into_iter().map(|(k, v)| (rename(&k), v)).collect();
+    });
+    configure(&folder, "target_modules", json!(["q_proj", "v_proj"]));
+    folder
+}
+
+#[test]
+fn an_adapter_of_the_language_model_alone_leaves_the_vision_tower_alone() {
+    let (_folder, adapter) = written();
+    // `LlamaForCausalLM` and `LlamaModel`.
+    for prefix in ["base_model.model.model.", "base_model.model."] {
+        let folder = of_the_decoder_alone(prefix);
+        assert_eq!(load(&folder).expect("it fits"), 4, "{prefix}");
+        let read = Adapter::read(folder.path()).expect("whole matrices");
+        for (name, update) in &read.updates {
+            assert_eq!(
+                (&update.a, &update.b),
+                (&adapter.updates[name].a, &adapter.updates[name].b)
+            );
+        }
+    }
+    // The names of the whole model promise matrices of its tower.
+    let (folder, _) = written();
+    configure(&folder, "target_modules", json!(["q_proj", "v_proj"]));
+    assert!(message(load(&folder), &folder).contains("it lacks"));
+    // One of the decoder's own maps is missing.
+    let folder = of_the_decoder_alone("base_model.model.model.");
+    rewrite(folder.path(), |tensors| {
+        tensors.retain(|key, _| !key.contains("layers.1.self_attn.v_proj"))
+    });
+    let said = message(load(&folder), &folder);
+    assert!(
+        said.contains("it lacks `base_model.model.model.layers.1.self_attn.v_proj.lora_A.weight`"),
+        "{said}"
+    );
+    assert!(!said.contains("vision"), "{said}");
+}
+
+#[test]
+fn an_adapter_of_the_language_model_alone_is_merged_like_any_other() {
+    let place = tempdir().expect("a temporary folder");
+    let model = place.path().join("model");
+    write_llava(&model, &tiny::llava(3), StoredDtype::F32).expect("a writable folder");
+    let checkpoint = Checkpoint::open(&model).expect("it was written just now");
+    let merged = |folder: &Path, output: &str| {
+        let adapter = Adapter::read(folder).expect("whole matrices");
+        let merge = Merge::new(&checkpoint, adapter, folder, &MergeOptions::default());
+        let output = place.path().join(output);
+        merge
+            .expect("it fits")
+            .write(&output, &mut |_| ControlFlow::Continue(()))
+            .expect("writable");
+        fs::read(output.join("model.safetensors")).expect("it was written just now")
+    };
+    let (whole, _) = written();
+    let alone = of_the_decoder_alone("base_model.model.model.");
+    assert!(
+        merged(whole.path(), "whole") == merged(alone.path(), "alone"),
+        "the merged weights differ"
+    );
+}
+
+#[test]
+fn tensors_without_numbers_are_said_to_be_empty() {
+    for shape in [vec![0], vec![0, 8]] {
+        let (folder, _) = written();
+        rewrite(folder.path(), |tensors| {
+            for data in tensors.values_mut() {
+                *data = TensorData::new(Vec::<f32>::new(), shape.clone());
+            }
+        });
+        let error = load(&folder).expect_err("there is nothing in it");
+        assert!(error.hint().is_some_and(|hint| hint.contains("ZeRO stage 3")));
+        let said = error.to_string();
+        assert!(
+            said.contains("holds tensors without numbers, of shape [0]: `base_model"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn values_that_no_adapter_can_have_are_refused_by_name() {
+    let numbers = [json!("x"), json!([1]), json!(true), json!(1e300)];
+    let mut cases = Vec::new();
+    for wrong in numbers.into_iter().chain([json!(0), json!(-1), json!(1_u64 << 60), json!(1.5)]) {
+        let alpha = wrong.as_f64().is_none_or(|alpha| alpha.abs() > 1e6);
+        cases.push(("rank_pattern", json!({ "q_proj": wrong })));
+        if alpha {
+            cases.push(("lora_alpha", wrong.clone()));
+            cases.push(("alpha_pattern", json!({ "q_proj": wrong })));
+        }
+        cases.push(("r", wrong));
+    }
+    cases.extend([
+        ("use_rslora", json!("yes")),
+        ("target_modules", json!(5)),
+        ("target_modules", json!([5])),
+        ("exclude_modules", json!({})),
+        ("layers_to_transform", json!([-1])),
+        ("layers_to_transform", json!("1")),
+        ("rank_pattern", json!([1])),
+    ]);
+    for (key, value) in cases {
+        let said = refusal(key, value.clone());
+        assert!(
+            said.starts_with(&format!("DIR/adapter_config.json: `{key}")),
+            "{key} = {value}: {said}"
+        );
+        assert!(said.contains("is supported"), "{key} = {value}: {said}");
+    }
+    let (folder, _) = written();
+    let path = folder.path().join(ADAPTER_CONFIG_FILE);
+    let config = fs::read_to_string(&path).expect("it is there");
+    fs::write(&path, config.replace("\"lora_alpha\": 6", "\"lora_alpha\": NaN")).expect("writable");
+    let said = message(load(&folder), &folder);
+    assert!(said.contains("`lora_alpha` is NaN, which is no number of JSON"), "{said}");
 }
 
 #[test]

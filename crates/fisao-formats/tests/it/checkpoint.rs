@@ -103,6 +103,76 @@ fn every_layout_of_llava_loads_the_same_weights() {
 }
 
 #[test]
+fn embeddings_that_are_tied_at_one_level_need_no_output_matrix() {
+    let config = |top: bool, text: bool| {
+        let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
+        config["tie_word_embeddings"] = top.into();
+        config["text_config"]["tie_word_embeddings"] = text.into();
+        config
+    };
+    let mut tensors = tiny::llava_tensors(3);
+    let whole = digest(&tensors);
+    let load = |config, tensors: &[_]| {
+        let folder = tempdir().expect("a temporary folder");
+        write_checkpoint(folder.path(), &config, tensors, StoredDtype::F32).expect("writable");
+        let checkpoint = Checkpoint::open(folder.path()).expect("the configuration is whole");
+        checkpoint.load_llava(LoadDtype::F32, &Device::flex()).expect("whole weights")
+    };
+    // An output matrix that is stored is used, whatever the configuration says.
+    let loaded = load(config(true, false), &tensors);
+    assert_eq!((digest(&named_tensors(&loaded.model)), loaded.unused), (whole, Vec::new()));
+    tensors.retain(|(name, _)| !name.contains("lm_head"));
+    for (top, text) in [(true, false), (false, true), (true, true)] {
+        let loaded = load(config(top, text), &tensors);
+        assert_eq!(digest(&named_tensors(&loaded.model)), digest(&tensors));
+        assert!(loaded.model.config().text.tie_word_embeddings);
+    }
+}
+
+#[test]
+fn packed_matrices_are_said_to_be_quantised() {
+    for (ending, by) in [("qweight", "GPTQ or AWQ"), ("weight_packed", "compressed-tensors")] {
+        let folder = tempdir().expect("a temporary folder");
+        let config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
+        let tensors = tiny::llava_tensors(3).into_iter().map(|(name, data)| {
+            let packed = name.contains("_proj.weight") && name.contains("language_model");
+            (
+                if packed {
+                    name.replace("_proj.weight", &format!("_proj.{ending}"))
+                } else {
+                    name
+                },
+                data,
+            )
+        });
+        let tensors = tensors.collect::<Vec<_>>();
+        write_checkpoint(folder.path(), &config, &tensors, StoredDtype::F32).expect("writable");
+        let checkpoint = Checkpoint::open(folder.path()).expect("the configuration is whole");
+        let said = message(checkpoint.load_llava(LoadDtype::F32, &Device::flex()), &folder);
+        assert!(said.contains(&format!("describes weights that are quantised by {by}")), "{said}");
+    }
+}
+
+#[test]
+fn a_file_that_was_shortened_while_it_was_open_is_said_to_be() {
+    let folder = tempdir().expect("a temporary folder");
+    write_llava(folder.path(), &tiny::llava(3), StoredDtype::F32).expect("a writable folder");
+    let checkpoint = Checkpoint::open(folder.path()).expect("it was written just now");
+    let weights = checkpoint.weights(LoadDtype::AsStored).expect("whole weights");
+    let file = fs::OpenOptions::new().write(true).open(folder.path().join("model.safetensors"));
+    let file = file.expect("it was written just now");
+    let length = file.metadata().expect("it is open").len();
+    file.set_len(5000).expect("writable");
+    let said = message(weights.check_finite(&mut |_| {}), &folder);
+    assert_eq!(
+        said,
+        format!(
+            "DIR/model.safetensors was shortened from {length} to 5000 bytes while it was in use"
+        )
+    );
+}
+
+#[test]
 fn a_missing_tensor_is_named_with_its_file() {
     let folder = tempdir().expect("a temporary folder");
     let config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);

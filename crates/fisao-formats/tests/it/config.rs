@@ -258,7 +258,7 @@ fn onevision_with_other_tiles_is_refused() {
     }
     for value in ["anyres", "anyres_max_0", "anyres_max_", "pad"] {
         let message = refused("vision_aspect_ratio", json!(value));
-        assert!(message.contains("only anyres_max_N is supported"), "{message}");
+        assert!(message.contains("only anyres_max_N, N from 1 to 1024, is supported"), "{message}");
     }
     let message = refused("vision_feature_select_strategy", json!("default"));
     assert!(message.contains("one token for each patch"), "{message}");
@@ -316,6 +316,273 @@ fn what_would_compute_something_else_is_refused() {
     }
 }
 
+/// What a whole number may not be.
+fn no_whole_numbers() -> Vec<Value> {
+    vec![
+        json!(0),
+        json!(-1),
+        json!(1.5),
+        json!("8"),
+        json!([8]),
+        json!(true),
+        json!(1_u64 << 60),
+        json!(u64::MAX),
+    ]
+}
+
+/// Every setting that is read, by what is no value of it: the same kind of message for all of them, at the time of reading.
+#[test]
+fn values_that_no_model_can_have_are_refused_by_name() {
+    let sizes = |part: &'static str,
+                 keys: &[&'static str]|
+     -> Vec<(&'static str, &'static str, Vec<Value>)> {
+        keys.iter().map(|&key| (part, key, no_whole_numbers())).collect()
+    };
+    let widths = ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"];
+    let epsilons =
+        vec![json!(0), json!(-1e-6), json!(1e300), json!(1e-300), json!("1e-6"), json!([])];
+    let ids = vec![json!(24), json!(4_294_967_296_u64), json!(-2), json!(0.5), json!("2")];
+    let image = ["image_size", "patch_size"];
+    let mut llava = [
+        sizes("text_config", &widths),
+        sizes(
+            "text_config",
+            &["vocab_size", "num_key_value_heads", "head_dim", "max_position_embeddings"],
+        ),
+        sizes("vision_config", &widths),
+        sizes("vision_config", &image),
+    ]
+    .concat();
+    llava.extend([
+        ("text_config", "head_dim", vec![json!(3), json!(8194)]),
+        ("text_config", "num_key_value_heads", vec![json!(4)]),
+        (
+            "text_config",
+            "rope_theta",
+            vec![json!(0), json!(-1.0), json!(0.5), json!(1e300), json!("x")],
+        ),
+        ("text_config", "rms_norm_eps", epsilons.clone()),
+        ("text_config", "bos_token_id", ids.clone()),
+        ("text_config", "eos_token_id", [ids.clone(), vec![json!([2, 24]), json!([[2]])]].concat()),
+        ("text_config", "pad_token_id", ids.clone()),
+        ("text_config", "tie_word_embeddings", vec![json!(1), json!("yes")]),
+        ("text_config", "model_type", vec![json!(3), json!("gemma")]),
+        ("vision_config", "layer_norm_eps", epsilons.clone()),
+        ("vision_config", "num_channels", vec![json!(1), json!("3")]),
+        ("vision_config", "hidden_size", vec![json!(9)]),
+        ("", "image_token_index", ids.clone()),
+        ("", "pad_token_id", ids.clone()),
+        (
+            "",
+            "vision_feature_layer",
+            vec![json!([-2, -1]), json!([]), json!(9), json!(-2.5), json!(i64::MIN)],
+        ),
+        ("", "projector_hidden_act", vec![json!(1), json!("relu")]),
+        ("", "multimodal_projector_bias", vec![json!(false), json!("no")]),
+        ("", "text_config", vec![json!([]), json!("llama")]),
+    ]);
+    let mut clip = [sizes("text_config", &widths), sizes("vision_config", &widths)].concat();
+    clip.extend(sizes("text_config", &["vocab_size", "max_position_embeddings"]));
+    clip.extend(sizes("vision_config", &image));
+    clip.extend(sizes("", &["projection_dim"]));
+    clip.extend([
+        ("text_config", "layer_norm_eps", epsilons.clone()),
+        ("text_config", "bos_token_id", ids.clone()),
+        ("text_config", "eos_token_id", ids.clone()),
+        ("text_config", "pad_token_id", ids.clone()),
+        ("text_config", "hidden_act", vec![json!({}), json!("swish")]),
+        ("", "logit_scale_init_value", vec![json!(100), json!("x")]),
+    ]);
+    let mut siglip = [sizes("text_config", &widths), sizes("vision_config", &widths)].concat();
+    siglip.extend(sizes(
+        "text_config",
+        &["vocab_size", "projection_size", "max_position_embeddings"],
+    ));
+    siglip.extend([
+        ("text_config", "pad_token_id", ids),
+        ("text_config", "layer_norm_eps", epsilons),
+    ]);
+    let whole_siglip = json!({
+        "model_type": "siglip",
+        "text_config": { "model_type": "siglip_text_model", "vocab_size": 24 },
+        "vision_config": { "model_type": "siglip_vision_model" },
+    });
+    let families = [
+        (llava_config_json(&tiny::llava_config(), StoredDtype::F32), llava),
+        (clip_config_json(&tiny::clip_config(), StoredDtype::F32), clip),
+        (whole_siglip, siglip),
+    ];
+    let folder = tempdir().expect("a temporary folder");
+    for (config, cases) in families {
+        open(&folder, &config).expect("the configuration itself is sound");
+        for (part, key, values) in cases {
+            for value in values {
+                let mut config = config.clone();
+                let fields = if part.is_empty() { &mut config } else { &mut config[part] };
+                fields[key] = value.clone();
+                let said = message(open(&folder, &config), &folder);
+                let place = if part.is_empty() { key.to_owned() } else { format!("{part}.{key}") };
+                // Another key may be the one that is at fault, where two have to fit each other.
+                assert!(
+                    said.starts_with("DIR/config.json: `") && said.ends_with(" is supported"),
+                    "{place} = {value}: {said}"
+                );
+                assert!(
+                    said.contains(&place) || said.contains("_heads"),
+                    "{place} = {value}: {said}"
+                );
+                assert!(!said.contains("Number(") && said.len() < 300, "{said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nan_is_named_with_its_setting() {
+    let folder = tempdir().expect("a temporary folder");
+    let config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
+    let config = serde_json::to_string_pretty(&config).expect("JSON");
+    for word in ["NaN", "Infinity", "-Infinity"] {
+        let changed = config.replace("\"rope_theta\": 10000.0", &format!("\"rope_theta\": {word}"));
+        fs::write(folder.path().join("config.json"), changed).expect("writable");
+        let said = message(Checkpoint::open(folder.path()), &folder);
+        let expected = format!("`rope_theta` is {word}, which is no number of JSON (line ");
+        assert!(said.contains(&expected), "{said}");
+    }
+}
+
+#[test]
+fn tokens_that_are_minus_one_are_none() {
+    let folder = tempdir().expect("a temporary folder");
+    let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
+    config["pad_token_id"] = json!(-1);
+    config["text_config"]["pad_token_id"] = json!(-1);
+    config["text_config"]["eos_token_id"] = json!(-1);
+    config["eos_token_id"] = json!([-1, 3, 4]);
+    let checkpoint = open(&folder, &config).expect("it is read elsewhere");
+    let llava = checkpoint.llava_config().expect("a llava");
+    assert_eq!((llava.pad_token_id, llava.eos_token_id, &*llava.stop_token_ids), (3, 3, &[4][..]));
+
+    let generation = json!({ "eos_token_id": -1, "pad_token_id": -1 });
+    let file = folder.path().join("generation_config.json");
+    fs::write(&file, generation.to_string()).expect("writable");
+    let checkpoint = open(&folder, &config).expect("it is read elsewhere");
+    assert_eq!(checkpoint.llava_config().expect("a llava").eos_token_id, 3);
+    for wrong in [json!({ "eos_token_id": 99 }), json!({ "eos_token_id": [2, "x"] }), json!([1])] {
+        fs::write(&file, wrong.to_string()).expect("writable");
+        let said = message(open(&folder, &config), &folder);
+        assert!(
+            said.starts_with("DIR/generation_config.json") && !said.contains("untagged"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn both_names_of_the_image_token_may_stand_if_they_agree() {
+    let folder = tempdir().expect("a temporary folder");
+    let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
+    config["image_token_id"] = json!(20);
+    let checkpoint = open(&folder, &config).expect("they agree");
+    assert_eq!(checkpoint.llava_config().expect("a llava").image_token_id, 20);
+    config["image_token_id"] = json!(21);
+    assert_eq!(
+        message(open(&folder, &config), &folder),
+        "DIR/config.json: `image_token_id` is 21, while `image_token_index` is 20, but only the same \
+         id under both names is supported"
+    );
+}
+
+#[test]
+fn one_feature_layer_may_stand_in_a_list() {
+    let folder = tempdir().expect("a temporary folder");
+    let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
+    config["vision_feature_layer"] = json!([-2]);
+    let checkpoint = open(&folder, &config).expect("one layer");
+    assert_eq!(checkpoint.llava_config().expect("a llava").vision_feature_layer, -2);
+    config["vision_feature_layer"] = json!([-2, -5]);
+    assert_eq!(
+        message(open(&folder, &config), &folder),
+        "DIR/config.json: `vision_feature_layer` is [-2,-5], but only the index of one layer is \
+         supported"
+    );
+}
+
+#[test]
+fn embeddings_are_tied_if_either_level_says_so() {
+    let folder = tempdir().expect("a temporary folder");
+    for (top, text, tied) in [
+        (json!(true), json!(false), true),
+        (json!(false), json!(true), true),
+        (json!(true), json!(null), true),
+        (json!(null), json!(true), true),
+        (json!(false), json!(false), false),
+        (json!(null), json!(null), false),
+    ] {
+        let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
+        config["tie_word_embeddings"] = top;
+        config["text_config"]["tie_word_embeddings"] = text;
+        let checkpoint = open(&folder, &config).expect("a sound configuration");
+        assert_eq!(checkpoint.llava_config().expect("a llava").text.tie_word_embeddings, tied);
+    }
+}
+
+/// Message and hint about a configuration.
+fn refusal(config: &Value) -> String {
+    let folder = tempdir().expect("a temporary folder");
+    let error = open(&folder, config).expect_err("this configuration has to be refused");
+    let text = format!("{error}\nhint: {}", error.hint().expect("a hint"));
+    text.replace(&folder.path().display().to_string(), "DIR")
+}
+
+#[test]
+fn quantised_checkpoints_are_said_to_be_quantised() {
+    let settings = [
+        (json!({ "quant_method": "bitsandbytes", "load_in_4bit": true }), "bitsandbytes to 4 bits"),
+        (json!({ "quant_method": "bitsandbytes", "load_in_8bit": true }), "bitsandbytes to 8 bits"),
+        (json!({ "quant_method": "gptq", "bits": 4, "group_size": 128 }), "GPTQ to 4 bits"),
+        (json!({ "quant_method": "awq", "bits": 4 }), "AWQ to 4 bits"),
+        (json!({ "quant_method": "fp8", "activation_scheme": "dynamic" }), "FP8"),
+        (
+            json!({ "quant_method": "compressed-tensors", "config_groups": { "group_0": { "weights": { "num_bits": 8 } } } }),
+            "compressed-tensors to 8 bits",
+        ),
+        (json!({}), "a method that is not named"),
+    ];
+    for (settings, by) in settings {
+        for place in ["", "/text_config"] {
+            let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
+            config.pointer_mut(place).expect("an object")["quantization_config"] = settings.clone();
+            let said = refusal(&config);
+            let expected =
+                format!("DIR/config.json describes weights that are quantised by {by}, but only");
+            assert!(
+                said.starts_with(&expected) && said.contains("\nhint: take the checkpoint"),
+                "{said}"
+            );
+        }
+    }
+    let folder = tempdir().expect("a temporary folder");
+    let mut config = clip_config_json(&tiny::clip_config(), StoredDtype::F32);
+    config["quantization_config"] = Value::Null;
+    open(&folder, &config).expect("it is not quantised");
+}
+
+#[test]
+fn the_original_llava_is_led_to_its_conversion() {
+    let config = json!({
+        "architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava", "hidden_size": 5120,
+        "mm_hidden_size": 1024, "mm_vision_tower": "openai/clip-vit-large-patch14-336"
+    });
+    let said = refusal(&config);
+    assert!(said.starts_with("DIR/config.json is the configuration of the original LLaVA repository (LlavaLlamaForCausalLM)"), "{said}");
+    assert!(said.contains("llava-hf/llava-1.5-13b-hf"), "{said}");
+    for kind in ["llava_llama", "llava_qwen", "llava_mistral"] {
+        let said = refusal(&json!({ "model_type": kind, "hidden_size": 4096 }));
+        assert!(said.contains("llava-hf/llava-1.5-7b-hf"), "{said}");
+    }
+}
+
 #[test]
 fn files_that_are_not_json_are_named() {
     let folder = tempdir().expect("a temporary folder");
@@ -324,5 +591,8 @@ fn files_that_are_not_json_are_named() {
     assert!(said.starts_with("DIR/config.json is not a valid model configuration"), "{said}");
     assert!(said.contains("line 2"), "{said}");
     let said = refused(|config| config["text_config"]["hidden_size"] = json!("wide"));
-    assert!(said.contains("\"wide\"") && said.contains("usize"), "{said}");
+    assert!(
+        said.contains("`text_config.hidden_size` is \"wide\", but only a whole number"),
+        "{said}"
+    );
 }

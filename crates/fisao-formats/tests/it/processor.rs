@@ -159,7 +159,7 @@ fn what_would_give_other_pixels_is_refused() {
     );
     assert_eq!(
         refused(json!({ "image_processor_type": "Siglip2ImageProcessor" })),
-        "DIR/preprocessor_config.json: `image_processor_type` is `Siglip2ImageProcessor`, but only \
+        "DIR/preprocessor_config.json: `image_processor_type` is \"Siglip2ImageProcessor\", but only \
          CLIPImageProcessor, SiglipImageProcessor, LlavaImageProcessor or \
          LlavaOnevisionImageProcessor is supported"
     );
@@ -176,5 +176,72 @@ fn what_would_give_other_pixels_is_refused() {
     assert!(refused(json!({ "size": 0 })).contains("`size` is 0"));
     assert!(refused(json!({ "crop_size": { "height": 0, "width": 3 } })).contains("`crop_size`"));
     assert!(refused(json!({ "image_std": [0.5, 0.0, 0.5] })).contains("`image_std`"));
-    assert!(refused(json!({ "size": "large" })).contains("is not a valid image processor"));
+    assert!(refused(json!({ "size": "large" })).contains("`size` is \"large\""));
+}
+
+#[test]
+fn values_that_no_pixels_can_have_are_refused_by_name() {
+    let folder = tempdir().expect("a temporary folder");
+    let sides = [
+        json!(0),
+        json!(-1),
+        json!(1_000_000),
+        json!(4097),
+        json!(1_u64 << 60),
+        json!("x"),
+        json!(1.5),
+        json!([8, 8]),
+        json!(true),
+    ];
+    let mut cases = Vec::new();
+    for side in &sides {
+        for key in ["size", "crop_size"] {
+            cases.push((key, side.clone()));
+            cases.push((key, json!({ "shortest_edge": side })));
+            cases.push((key, json!({ "height": side, "width": 8 })));
+            cases.push((key, json!({ "height": 8, "width": side })));
+        }
+    }
+    for number in [json!(0), json!(-1), json!(1e300), json!(1e-300), json!("x"), json!([1])] {
+        cases.push(("rescale_factor", number));
+    }
+    for deviation in [json!(0), json!(-0.5), json!(1e300), json!(1e-300), json!("x")] {
+        cases.push(("image_std", json!([0.5, deviation, 0.5])));
+    }
+    for mean in [
+        json!([1e300, 0, 0]),
+        json!([0.5, 0.5]),
+        json!(0.5),
+        json!([0.5, 0.5, 0.5, 0.5]),
+        json!(["x", 0, 0]),
+    ] {
+        cases.push(("image_mean", mean));
+    }
+    for key in
+        ["do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_pad"]
+    {
+        cases.push((key, json!(1)));
+    }
+    cases.extend([
+        ("resample", json!(1.5)),
+        ("resample", json!("bicubic")),
+        ("image_processor_type", json!(3)),
+    ]);
+    for (key, value) in cases {
+        let said =
+            message(read(&folder, "preprocessor_config.json", &json!({ key: value })), &folder);
+        let expected = format!("DIR/preprocessor_config.json: `{key}` is ");
+        assert!(
+            said.starts_with(&expected) && said.ends_with(" is supported"),
+            "{key} = {value}: {said}"
+        );
+    }
+    let tiles = json!({
+        "image_processor_type": "LlavaOnevisionImageProcessor", "size": { "height": 4096, "width": 4096 },
+        "image_grid_pinpoints": [[8192, 8192]]
+    });
+    let said = message(read(&folder, "preprocessor_config.json", &tiles), &folder);
+    assert!(said.contains("`image_grid_pinpoints` is [8192, 8192]"), "{said}");
+    let said = message(read(&folder, "preprocessor_config.json", &json!([1])), &folder);
+    assert!(said.contains("it is [1], and no object"), "{said}");
 }

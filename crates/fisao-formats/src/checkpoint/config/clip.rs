@@ -1,84 +1,53 @@
 //! CLIP's configuration.
 
-use std::path::Path;
-
 use fisao_models::clip::{ClipConfig, ClipTextConfig};
-use serde::Deserialize;
 
-use super::vision::RawVision;
-use super::{activation, divisible, expect_type, missing, positive};
+use super::{
+    EPSILON, LAYERS, TOKENS, WIDTH, activation, expect_type, vision, whole, width_and_heads,
+};
 use crate::FormatError;
+use crate::fields::{Fields, Real};
 
-#[derive(Deserialize)]
-pub(super) struct RawClip {
-    text_config: Option<RawText>,
-    vision_config: Option<RawVision>,
-    projection_dim: Option<usize>,
-    logit_scale_init_value: Option<f64>,
-}
+/// The exponential of more would not fit the activations' type.
+const LOGIT_SCALE: Real = Real { least: -40.0, most: 40.0, said: "a number from -40 to 40" };
 
-impl RawClip {
-    pub(super) fn resolve(self, path: &Path) -> Result<ClipConfig, FormatError> {
-        let text = self.text_config.ok_or_else(|| missing(path, "text_config"))?;
-        let vision = self.vision_config.ok_or_else(|| missing(path, "vision_config"))?;
-        Ok(ClipConfig {
-            text: text.resolve(path)?,
-            vision: vision.resolve_clip(path)?,
-            projection_dim: positive(path, "projection_dim", self.projection_dim, 512)?,
-            logit_scale_init_value: self.logit_scale_init_value.unwrap_or(2.6592),
-        })
-    }
+pub(super) fn resolve(top: &Fields<'_>) -> Result<ClipConfig, FormatError> {
+    let text = top.needed_object("text_config", "text_config.")?;
+    let vision = top.needed_object("vision_config", "vision_config.")?;
+    Ok(ClipConfig {
+        text: resolve_text(&text)?,
+        vision: vision::resolve_clip(&vision)?,
+        projection_dim: whole(top, "projection_dim", WIDTH, 512)?,
+        logit_scale_init_value: top.real("logit_scale_init_value", LOGIT_SCALE)?.unwrap_or(2.6592),
+    })
 }
 
 /// Defaults are those of transformers' `CLIPTextConfig`, which are ViT-B/32's.
-#[derive(Deserialize)]
-struct RawText {
-    model_type: Option<String>,
-    vocab_size: Option<usize>,
-    hidden_size: Option<usize>,
-    intermediate_size: Option<usize>,
-    num_hidden_layers: Option<usize>,
-    num_attention_heads: Option<usize>,
-    max_position_embeddings: Option<usize>,
-    layer_norm_eps: Option<f64>,
-    hidden_act: Option<String>,
-    bos_token_id: Option<u32>,
-    eos_token_id: Option<u32>,
-    pad_token_id: Option<u32>,
+fn resolve_text(text: &Fields<'_>) -> Result<ClipTextConfig, FormatError> {
+    expect_type(text, "clip_text_model")?;
+    let (hidden_size, num_attention_heads) = width_and_heads(text, (512, 8))?;
+    let vocab_size = whole(text, "vocab_size", TOKENS, 49408)?;
+    Ok(ClipTextConfig {
+        vocab_size,
+        hidden_size,
+        intermediate_size: whole(text, "intermediate_size", WIDTH, 2048)?,
+        num_hidden_layers: whole(text, "num_hidden_layers", LAYERS, 12)?,
+        num_attention_heads,
+        max_position_embeddings: whole(text, "max_position_embeddings", TOKENS, 77)?,
+        layer_norm_eps: text.real("layer_norm_eps", EPSILON)?.unwrap_or(1e-5),
+        hidden_act: activation(text, "hidden_act", "quick_gelu")?,
+        bos_token_id: text.token("bos_token_id", vocab_size)?.unwrap_or(49406),
+        eos_token_id: text.token("eos_token_id", vocab_size)?.unwrap_or(49407),
+        pad_token_id: padding(text, vocab_size, 1)?,
+    })
 }
 
-impl RawText {
-    pub(super) fn resolve(self, path: &Path) -> Result<ClipTextConfig, FormatError> {
-        expect_type(path, "text_config.model_type", self.model_type.as_deref(), "clip_text_model")?;
-        let hidden_size = positive(path, "text_config.hidden_size", self.hidden_size, 512)?;
-        let heads = positive(path, "text_config.num_attention_heads", self.num_attention_heads, 8)?;
-        divisible(path, "text_config.hidden_size", hidden_size, heads)?;
-        Ok(ClipTextConfig {
-            vocab_size: positive(path, "text_config.vocab_size", self.vocab_size, 49408)?,
-            hidden_size,
-            intermediate_size: positive(
-                path,
-                "text_config.intermediate_size",
-                self.intermediate_size,
-                2048,
-            )?,
-            num_hidden_layers: self.num_hidden_layers.unwrap_or(12),
-            num_attention_heads: heads,
-            max_position_embeddings: positive(
-                path,
-                "text_config.max_position_embeddings",
-                self.max_position_embeddings,
-                77,
-            )?,
-            layer_norm_eps: self.layer_norm_eps.unwrap_or(1e-5),
-            hidden_act: activation(
-                path,
-                "text_config.hidden_act",
-                self.hidden_act.as_deref().unwrap_or("quick_gelu"),
-            )?,
-            bos_token_id: self.bos_token_id.unwrap_or(49406),
-            eos_token_id: self.eos_token_id.unwrap_or(49407),
-            pad_token_id: self.pad_token_id.unwrap_or(1),
-        })
-    }
+/// The token that fills texts up, which has to have an embedding.
+pub(super) fn padding(
+    text: &Fields<'_>,
+    vocabulary: usize,
+    default: u32,
+) -> Result<u32, FormatError> {
+    let default = if vocabulary > 1 { default } else { 0 };
+    Ok(text.token("pad_token_id", vocabulary)?.unwrap_or(default))
 }

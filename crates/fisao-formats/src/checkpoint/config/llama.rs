@@ -1,58 +1,16 @@
 //! The decoder's configuration, Llama's or Qwen2's, inside LLaVA's.
 
-use std::path::Path;
-
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::{positive, unsupported};
+use super::{EPSILON, HEADS, LAYERS, TOKENS, WIDTH, whole};
 use crate::FormatError;
+use crate::fields::{Fields, Real, Whole};
 
-/// `eos_token_id` may list several tokens.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(in crate::checkpoint) enum TokenIds {
-    One(u32),
-    Several(Vec<u32>),
-}
-
-impl TokenIds {
-    pub(in crate::checkpoint) fn to_vec(&self) -> Vec<u32> {
-        match self {
-            Self::One(id) => vec![*id],
-            Self::Several(ids) => ids.clone(),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-pub(super) struct RawLlama {
-    model_type: Option<String>,
-    vocab_size: Option<usize>,
-    hidden_size: Option<usize>,
-    intermediate_size: Option<usize>,
-    num_hidden_layers: Option<usize>,
-    num_attention_heads: Option<usize>,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    max_position_embeddings: Option<usize>,
-    rms_norm_eps: Option<f64>,
-    rope_theta: Option<f64>,
-    rope_parameters: Option<RawRope>,
-    rope_scaling: Option<Value>,
-    hidden_act: Option<String>,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    tie_word_embeddings: Option<bool>,
-    #[serde(default)]
-    use_sliding_window: bool,
-    pub(super) bos_token_id: Option<u32>,
-    pub(super) eos_token_id: Option<TokenIds>,
-    pub(super) pad_token_id: Option<u32>,
-}
+/// Width of one head; rotary positions turn its numbers in pairs.
+const HEAD: Whole = Whole { least: 2, most: 1 << 13, said: "an even number from 2 to 8192" };
+/// Base of the rotary frequencies. Below 1, positions would turn by more than a radian and ever more.
+const THETA: Real = Real { least: 1.0, most: 1e30, said: "a number from 1 to 1e30" };
 
 /// What transformers' configuration class has for fields that are absent.
 struct Defaults {
@@ -78,85 +36,92 @@ const QWEN2: Defaults = Defaults {
     max_position_embeddings: 32768,
 };
 
-#[derive(Deserialize)]
-struct RawRope {
-    rope_theta: Option<f64>,
-    rope_type: Option<String>,
+/// Reads the decoder; `tied_above` is whether the configuration around it ties its embeddings. Either level's word
+/// is enough, as it is to transformers 5.
+pub(super) fn resolve(text: &Fields<'_>, tied_above: bool) -> Result<LlamaConfig, FormatError> {
+    let defaults = match text.text("model_type")? {
+        None | Some("llama") => LLAMA,
+        Some("qwen2") => QWEN2,
+        Some(_) => return Err(text.refused("model_type", "llama or qwen2")),
+    };
+    refuse_unsupported(text)?;
+    let hidden_size = whole(text, "hidden_size", WIDTH, 4096)?;
+    let heads = whole(text, "num_attention_heads", HEADS, 32)?;
+    let key_value_heads = whole(text, "num_key_value_heads", HEADS, heads)?;
+    if !heads.is_multiple_of(key_value_heads) {
+        let found = key_value_heads.to_string();
+        let supported = "a divisor of num_attention_heads";
+        return Err(text.refused_as("num_key_value_heads", found, supported));
+    }
+    Ok(LlamaConfig {
+        family: defaults.family,
+        vocab_size: whole(text, "vocab_size", TOKENS, defaults.vocab_size)?,
+        hidden_size,
+        intermediate_size: whole(text, "intermediate_size", WIDTH, defaults.intermediate_size)?,
+        num_hidden_layers: whole(text, "num_hidden_layers", LAYERS, 32)?,
+        num_attention_heads: heads,
+        num_key_value_heads: key_value_heads,
+        head_dim: head_dim(text, hidden_size, heads)?,
+        max_position_embeddings: whole(
+            text,
+            "max_position_embeddings",
+            TOKENS,
+            defaults.max_position_embeddings,
+        )?,
+        rms_norm_eps: text.real("rms_norm_eps", EPSILON)?.unwrap_or(1e-6),
+        rope_theta: rope_theta(text)?,
+        tie_word_embeddings: text.flag("tie_word_embeddings")?.unwrap_or(false) || tied_above,
+    })
 }
 
-impl RawLlama {
-    pub(super) fn resolve(
-        self,
-        path: &Path,
-        tied_above: Option<bool>,
-    ) -> Result<LlamaConfig, FormatError> {
-        let defaults = match self.model_type.as_deref() {
-            None | Some("llama") => LLAMA,
-            Some("qwen2") => QWEN2,
-            Some(other) => {
-                let field = "text_config.model_type";
-                return Err(unsupported(path, field, &other, "llama or qwen2"));
-            }
-        };
-        self.refuse_unsupported(path)?;
-        let rope = self.rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
-        let hidden_size = positive(path, "text_config.hidden_size", self.hidden_size, 4096)?;
-        let heads =
-            positive(path, "text_config.num_attention_heads", self.num_attention_heads, 32)?;
-        let key_value_heads =
-            positive(path, "text_config.num_key_value_heads", self.num_key_value_heads, heads)?;
-        if heads % key_value_heads != 0 {
-            let field = "text_config.num_key_value_heads";
-            return Err(unsupported(path, field, &key_value_heads, "a divisor of the heads"));
+/// What the file says, or the width shared out among the heads.
+fn head_dim(text: &Fields<'_>, hidden_size: usize, heads: usize) -> Result<usize, FormatError> {
+    if let Some(width) = text.whole("head_dim", HEAD)? {
+        if !width.is_multiple_of(2) {
+            return Err(text.refused("head_dim", HEAD.said));
         }
-        let vocabulary = defaults.vocab_size;
-        Ok(LlamaConfig {
-            family: defaults.family,
-            vocab_size: positive(path, "text_config.vocab_size", self.vocab_size, vocabulary)?,
-            hidden_size,
-            intermediate_size: positive(
-                path,
-                "text_config.intermediate_size",
-                self.intermediate_size,
-                defaults.intermediate_size,
-            )?,
-            num_hidden_layers: self.num_hidden_layers.unwrap_or(32),
-            num_attention_heads: heads,
-            num_key_value_heads: key_value_heads,
-            head_dim: positive(path, "text_config.head_dim", self.head_dim, hidden_size / heads)?,
-            max_position_embeddings: self
-                .max_position_embeddings
-                .unwrap_or(defaults.max_position_embeddings),
-            rms_norm_eps: self.rms_norm_eps.unwrap_or(1e-6),
-            rope_theta: rope.or(self.rope_theta).unwrap_or(10000.0),
-            tie_word_embeddings: self.tie_word_embeddings.or(tied_above).unwrap_or(false),
-        })
+        if width * heads > WIDTH.most {
+            return Err(text.refused("head_dim", "a width that all heads together keep to 1048576"));
+        }
+        return Ok(width);
     }
-    /// Refuses what would make the decoder compute something else.
-    fn refuse_unsupported(&self, path: &Path) -> Result<(), FormatError> {
-        if let Some(act) = self.hidden_act.as_ref().filter(|act| *act != "silu") {
-            return Err(unsupported(path, "text_config.hidden_act", act, "\"silu\""));
-        }
-        for (field, bias) in [
-            ("text_config.attention_bias", self.attention_bias),
-            ("text_config.mlp_bias", self.mlp_bias),
-            ("text_config.use_sliding_window", self.use_sliding_window),
-        ] {
-            if bias {
-                return Err(unsupported(path, field, &true, "false"));
-            }
-        }
-        if let Some(scaling) = self.rope_scaling.as_ref().filter(|scaling| !scaling.is_null()) {
-            let kind = scaling.get("rope_type").or_else(|| scaling.get("type"));
-            if kind.and_then(Value::as_str) != Some("default") {
-                return Err(unsupported(path, "text_config.rope_scaling", scaling, "null"));
-            }
-        }
-        let kind = self.rope_parameters.as_ref().and_then(|rope| rope.rope_type.as_ref());
-        if let Some(kind) = kind.filter(|kind| *kind != "default") {
-            let field = "text_config.rope_parameters.rope_type";
-            return Err(unsupported(path, field, kind, "\"default\""));
-        }
-        Ok(())
+    let width = hidden_size / heads;
+    if !hidden_size.is_multiple_of(heads) || !width.is_multiple_of(2) || width == 0 {
+        let supported = "an even multiple of num_attention_heads, or head_dim beside it,";
+        return Err(text.refused_as("hidden_size", hidden_size.to_string(), supported));
     }
+    Ok(width)
+}
+
+/// Said beside the other settings up to transformers 4, and in an object of its own since.
+fn rope_theta(text: &Fields<'_>) -> Result<f64, FormatError> {
+    let parameters = text.object("rope_parameters", "text_config.rope_parameters.")?;
+    let own = parameters.map(|parameters| parameters.real("rope_theta", THETA)).transpose()?;
+    let beside = text.real("rope_theta", THETA)?;
+    Ok(own.flatten().or(beside).unwrap_or(10000.0))
+}
+
+/// Refuses what would make the decoder compute something else.
+fn refuse_unsupported(text: &Fields<'_>) -> Result<(), FormatError> {
+    if text.text("hidden_act")?.is_some_and(|act| act != "silu") {
+        return Err(text.refused("hidden_act", "\"silu\""));
+    }
+    for key in ["attention_bias", "mlp_bias", "use_sliding_window"] {
+        if text.flag(key)? == Some(true) {
+            return Err(text.refused(key, "false"));
+        }
+    }
+    if let Some(scaling) = text.get("rope_scaling") {
+        let kind = scaling.get("rope_type").or_else(|| scaling.get("type"));
+        if kind.and_then(Value::as_str) != Some("default") {
+            return Err(text.refused("rope_scaling", "null"));
+        }
+    }
+    let parameters = text.object("rope_parameters", "text_config.rope_parameters.")?;
+    if let Some(parameters) = parameters
+        && parameters.text("rope_type")?.is_some_and(|kind| kind != "default")
+    {
+        return Err(parameters.refused("rope_type", "\"default\""));
+    }
+    Ok(())
 }

@@ -1,39 +1,19 @@
 //! LLaVA's and LLaVA-OneVision's configuration.
 
-use std::path::Path;
-
 use fisao_models::image::Resolution;
 use fisao_models::llava::{FeatureSelect, LlavaConfig, TilingConfig};
 use fisao_models::vision::VisionConfig;
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::llama::{RawLlama, TokenIds};
-use super::vision::RawVision;
-use super::{activation, missing, unsupported};
+use super::{activation, llama, vision};
 use crate::FormatError;
+use crate::fields::Fields;
 use crate::processor::{GRID_PINPOINTS, PinpointsError, read_pinpoints};
 
-#[derive(Deserialize)]
-pub(super) struct RawLlava {
-    text_config: Option<RawLlama>,
-    vision_config: Option<RawVision>,
-    #[serde(alias = "image_token_id")]
-    image_token_index: Option<u32>,
-    vision_feature_layer: Option<Value>,
-    vision_feature_select_strategy: Option<String>,
-    #[serde(default = "gelu")]
-    projector_hidden_act: String,
-    #[serde(default = "yes")]
-    multimodal_projector_bias: bool,
-    bos_token_id: Option<u32>,
-    eos_token_id: Option<TokenIds>,
-    pad_token_id: Option<u32>,
-    tie_word_embeddings: Option<bool>,
-    /// LLaVA-OneVision's only, as what follows.
-    image_grid_pinpoints: Option<Value>,
-    vision_aspect_ratio: Option<String>,
-}
+/// The names of the image placeholder, old and new.
+const IMAGE_TOKEN: [&str; 2] = ["image_token_index", "image_token_id"];
+/// More tiles' worth of tokens no picture takes.
+const MOST_TILES: usize = 1024;
 
 /// What transformers' configuration class has for fields that are absent.
 struct Defaults {
@@ -56,124 +36,144 @@ const ONEVISION: Defaults = Defaults {
     image_token_id: Some(151_646),
 };
 
-impl RawLlava {
-    pub(super) fn resolve(self, path: &Path) -> Result<LlavaConfig, FormatError> {
-        let tied = self.tie_word_embeddings;
-        self.resolve_with(path, &LLAVA, tied)
-    }
+pub(super) fn resolve(top: &Fields<'_>) -> Result<LlavaConfig, FormatError> {
+    resolve_with(top, &LLAVA)
+}
 
-    pub(super) fn resolve_onevision(mut self, path: &Path) -> Result<LlavaConfig, FormatError> {
-        let (pinpoints, ratio) =
-            (self.image_grid_pinpoints.take(), self.vision_aspect_ratio.take());
-        // Its own default does not overrule what the decoder says.
-        let tied = self.tie_word_embeddings.filter(|&tied| tied);
-        let mut config = self.resolve_with(path, &ONEVISION, tied)?;
-        if config.tile_tokens() != config.vision.patches() {
-            let field = "vision_feature_select_strategy";
-            let found = config.vision_feature_select_strategy;
-            return Err(unsupported(path, field, &found, "what leaves one token for each patch"));
-        }
-        let resolutions = resolutions(path, pinpoints.as_ref(), &config.vision)?;
-        let max_tiles = max_tiles(path, ratio.as_deref().unwrap_or("anyres_max_9"))?;
-        config.tiling = Some(TilingConfig { resolutions, max_tiles });
-        Ok(config)
+pub(super) fn resolve_onevision(top: &Fields<'_>) -> Result<LlavaConfig, FormatError> {
+    let mut config = resolve_with(top, &ONEVISION)?;
+    if config.tile_tokens() != config.vision.patches() {
+        let key = "vision_feature_select_strategy";
+        let found = match config.vision_feature_select_strategy {
+            FeatureSelect::Default => "\"default\"",
+            FeatureSelect::Full => "\"full\"",
+        };
+        let supported = "what leaves one token for each patch";
+        return Err(top.refused_as(key, found.to_owned(), supported));
     }
+    let resolutions = resolutions(top, &config.vision)?;
+    config.tiling = Some(TilingConfig { resolutions, max_tiles: max_tiles(top)? });
+    Ok(config)
+}
 
-    fn resolve_with(
-        self,
-        path: &Path,
-        defaults: &Defaults,
-        tied: Option<bool>,
-    ) -> Result<LlavaConfig, FormatError> {
-        let text = self.text_config.ok_or_else(|| missing(path, "text_config"))?;
-        let vision = self.vision_config.ok_or_else(|| missing(path, "vision_config"))?;
-        let image_token_id = self.image_token_index.or(defaults.image_token_id);
-        let image_token_id = image_token_id.ok_or_else(|| missing(path, "image_token_index"))?;
-        let layer = self.vision_feature_layer.unwrap_or(defaults.vision_feature_layer.into());
-        let strategy = self.vision_feature_select_strategy;
-        let strategy = strategy.as_deref().unwrap_or(defaults.vision_feature_select_strategy);
-        if !self.multimodal_projector_bias {
-            return Err(unsupported(path, "multimodal_projector_bias", &false, "true"));
+fn resolve_with(top: &Fields<'_>, defaults: &Defaults) -> Result<LlavaConfig, FormatError> {
+    let text = top.needed_object("text_config", "text_config.")?;
+    let vision = top.needed_object("vision_config", "vision_config.")?;
+    if top.flag("multimodal_projector_bias")? == Some(false) {
+        return Err(top.refused("multimodal_projector_bias", "true"));
+    }
+    let decoder = llama::resolve(&text, top.flag("tie_word_embeddings")?.unwrap_or(false))?;
+    let vision = vision::resolve_either(&vision)?;
+    let vocabulary = decoder.vocab_size;
+    let token = |key: &str| top.token(key, vocabulary);
+    let own = |key: &str| text.token(key, vocabulary);
+    let mut ends = text.tokens("eos_token_id", vocabulary)?;
+    if ends.is_empty() {
+        ends = top.tokens("eos_token_id", vocabulary)?;
+    }
+    let eos_token_id = ends.first().copied().unwrap_or(2);
+    let padding = match (token("pad_token_id")?, own("pad_token_id")?) {
+        (Some(padding), _) | (None, Some(padding)) => padding,
+        // Padding is masked everywhere, so any id of the vocabulary serves where none is named.
+        (None, None) if (eos_token_id as usize) < vocabulary => eos_token_id,
+        (None, None) => 0,
+    };
+    Ok(LlavaConfig {
+        bos_token_id: own("bos_token_id")?.or(token("bos_token_id")?).unwrap_or(1),
+        eos_token_id,
+        stop_token_ids: ends.into_iter().skip(1).collect(),
+        pad_token_id: padding,
+        image_token_id: image_token(top, defaults.image_token_id, vocabulary)?,
+        vision_feature_layer: feature_layer(top, defaults, vision.num_hidden_layers)?,
+        vision_feature_select_strategy: feature_select(top, defaults)?,
+        projector_hidden_act: activation(top, "projector_hidden_act", "gelu")?,
+        text: decoder,
+        vision,
+        tiling: None,
+    })
+}
+
+/// The placeholder under its old name, its new one, or both if they agree.
+fn image_token(
+    top: &Fields<'_>,
+    default: Option<u32>,
+    vocabulary: usize,
+) -> Result<u32, FormatError> {
+    let [old, new] = IMAGE_TOKEN;
+    match (top.token(old, vocabulary)?, top.token(new, vocabulary)?) {
+        (Some(first), Some(second)) if first != second => {
+            let found = format!("{second}, while `{old}` is {first}");
+            Err(top.refused_as(new, found, "the same id under both names"))
         }
-        let ends = text.eos_token_id.as_ref().or(self.eos_token_id.as_ref());
-        let ends = ends.map(TokenIds::to_vec).unwrap_or_default();
-        let eos_token_id = ends.first().copied().unwrap_or(2);
-        let pad_token_id = self.pad_token_id.or(text.pad_token_id);
-        Ok(LlavaConfig {
-            bos_token_id: text.bos_token_id.or(self.bos_token_id).unwrap_or(1),
-            eos_token_id,
-            stop_token_ids: ends.into_iter().skip(1).collect(),
-            // Padding is masked everywhere, so any id of the vocabulary serves where none is named.
-            pad_token_id: pad_token_id.unwrap_or(eos_token_id),
-            text: text.resolve(path, tied)?,
-            vision_feature_layer: feature_layer(path, &layer, vision.num_hidden_layers())?,
-            vision: vision.resolve_either(path)?,
-            image_token_id,
-            vision_feature_select_strategy: feature_select(path, strategy)?,
-            projector_hidden_act: activation(
-                path,
-                "projector_hidden_act",
-                &self.projector_hidden_act,
-            )?,
-            tiling: None,
-        })
+        (Some(id), _) | (None, Some(id)) => Ok(id),
+        (None, None) => match default {
+            Some(id) if (id as usize) < vocabulary => Ok(id),
+            _ => Err(top.missing(old)),
+        },
     }
 }
 
-fn feature_layer(path: &Path, value: &Value, layers: usize) -> Result<i64, FormatError> {
-    let field = "vision_feature_layer";
-    let Some(layer) = value.as_i64() else {
-        return Err(unsupported(path, field, value, "the index of one layer"));
+/// One layer, alone or in a list of one.
+fn feature_layer(top: &Fields<'_>, defaults: &Defaults, layers: usize) -> Result<i64, FormatError> {
+    let key = "vision_feature_layer";
+    let layer = match top.get(key) {
+        None => Some(defaults.vision_feature_layer),
+        Some(Value::Array(list)) if list.len() == 1 => list[0].as_i64(),
+        Some(value) => value.as_i64(),
     };
+    let layer = layer.ok_or_else(|| top.refused(key, "the index of one layer"))?;
     let layers = i64::try_from(layers).unwrap_or(i64::MAX);
     if (-layers - 1..=layers).contains(&layer) {
         Ok(layer)
     } else {
-        Err(unsupported(path, field, &layer, "a layer that the vision tower has"))
+        let supported = "a layer that the vision tower has";
+        Err(top.refused_as(key, layer.to_string(), supported))
     }
 }
 
-fn feature_select(path: &Path, strategy: &str) -> Result<FeatureSelect, FormatError> {
-    match strategy {
+fn feature_select(top: &Fields<'_>, defaults: &Defaults) -> Result<FeatureSelect, FormatError> {
+    let key = "vision_feature_select_strategy";
+    match top.text(key)?.unwrap_or(defaults.vision_feature_select_strategy) {
         "default" => Ok(FeatureSelect::Default),
         "full" => Ok(FeatureSelect::Full),
-        other => {
-            let field = "vision_feature_select_strategy";
-            Err(unsupported(path, field, &other, "\"default\" or \"full\""))
-        }
+        _ => Err(top.refused(key, "\"default\" or \"full\"")),
     }
 }
 
 /// The sizes that pictures may be brought to, all of them whole tiles.
-fn resolutions(
-    path: &Path,
-    pinpoints: Option<&Value>,
-    vision: &VisionConfig,
-) -> Result<Vec<Resolution>, FormatError> {
-    let side = vision.image_size as u32;
+fn resolutions(top: &Fields<'_>, vision: &VisionConfig) -> Result<Vec<Resolution>, FormatError> {
+    let side = u32::try_from(vision.image_size).expect("sides have a bound");
+    let pinpoints = top.get(GRID_PINPOINTS);
     read_pinpoints(pinpoints, (side, side)).map_err(|PinpointsError { found, supported }| {
-        FormatError::UnsupportedField {
-            path: path.to_owned(),
-            field: GRID_PINPOINTS.to_owned(),
-            found,
-            supported,
-        }
+        top.refused_as(GRID_PINPOINTS, found, supported)
     })
 }
 
 /// The number at the end of `anyres_max_9`.
-fn max_tiles(path: &Path, ratio: &str) -> Result<usize, FormatError> {
+fn max_tiles(top: &Fields<'_>) -> Result<usize, FormatError> {
+    let key = "vision_aspect_ratio";
+    let ratio = top.text(key)?.unwrap_or("anyres_max_9");
     let number = ratio.strip_prefix("anyres_max_").and_then(|number| number.parse().ok());
-    match number {
-        Some(tiles) if tiles > 0 => Ok(tiles),
-        _ => Err(unsupported(path, "vision_aspect_ratio", &ratio, "anyres_max_N")),
+    number
+        .filter(|tiles| (1..=MOST_TILES).contains(tiles))
+        .ok_or_else(|| top.refused(key, "anyres_max_N, N from 1 to 1024,"))
+}
+
+/// Refuses the flat configuration of the original LLaVA repository, whose weights lack the image tower.
+pub(super) fn refuse_original(top: &Fields<'_>, kind: Option<&str>) -> Result<(), FormatError> {
+    if top.get("text_config").is_some() {
+        return Ok(());
     }
-}
-
-fn gelu() -> String {
-    "gelu".to_owned()
-}
-
-fn yes() -> bool {
-    true
+    let class = top.get("architectures").and_then(|classes| classes.get(0)?.as_str());
+    let class = class.filter(|class| class.starts_with("Llava") && class.ends_with("ForCausalLM"));
+    let own_type = kind.is_some_and(|kind| kind.starts_with("llava_") && kind != "llava_onevision");
+    if class.is_none() && !own_type && top.get("mm_vision_tower").is_none() {
+        return Ok(());
+    }
+    let described = class.or(kind).unwrap_or("llava").to_owned();
+    Err(FormatError::OriginalLlava {
+        path: top.path().to_owned(),
+        class: crate::fields::shortened(&described),
+        width: top.get("hidden_size").and_then(Value::as_u64),
+    })
 }

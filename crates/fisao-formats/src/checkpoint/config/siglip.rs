@@ -1,80 +1,35 @@
 //! SigLIP's configuration; its vision part is LLaVA's too.
 
-use std::path::Path;
-
 use fisao_models::siglip::{SiglipConfig, SiglipTextConfig};
-use serde::Deserialize;
 
-use super::vision::RawVision;
-use super::{activation, divisible, expect_type, missing, positive};
+use super::clip::padding;
+use super::{
+    EPSILON, LAYERS, TOKENS, WIDTH, activation, expect_type, vision, whole, width_and_heads,
+};
 use crate::FormatError;
+use crate::fields::Fields;
 
-#[derive(Deserialize)]
-pub(super) struct RawSiglip {
-    text_config: Option<RawText>,
-    vision_config: Option<RawVision>,
-}
-
-impl RawSiglip {
-    pub(super) fn resolve(self, path: &Path) -> Result<SiglipConfig, FormatError> {
-        let text = self.text_config.ok_or_else(|| missing(path, "text_config"))?;
-        let vision = self.vision_config.ok_or_else(|| missing(path, "vision_config"))?;
-        Ok(SiglipConfig { text: text.resolve(path)?, vision: vision.resolve_siglip(path)? })
-    }
+pub(super) fn resolve(top: &Fields<'_>) -> Result<SiglipConfig, FormatError> {
+    let text = top.needed_object("text_config", "text_config.")?;
+    let vision = top.needed_object("vision_config", "vision_config.")?;
+    Ok(SiglipConfig { text: resolve_text(&text)?, vision: vision::resolve_siglip(&vision)? })
 }
 
 /// Defaults are those of transformers' `SiglipTextConfig`, which are the base model's.
-#[derive(Deserialize)]
-struct RawText {
-    model_type: Option<String>,
-    vocab_size: Option<usize>,
-    hidden_size: Option<usize>,
-    projection_size: Option<usize>,
-    intermediate_size: Option<usize>,
-    num_hidden_layers: Option<usize>,
-    num_attention_heads: Option<usize>,
-    max_position_embeddings: Option<usize>,
-    layer_norm_eps: Option<f64>,
-    hidden_act: Option<String>,
-    pad_token_id: Option<u32>,
-}
-
-impl RawText {
-    fn resolve(self, path: &Path) -> Result<SiglipTextConfig, FormatError> {
-        let kind = self.model_type.as_deref();
-        expect_type(path, "text_config.model_type", kind, "siglip_text_model")?;
-        let hidden_size = positive(path, "text_config.hidden_size", self.hidden_size, 768)?;
-        let heads =
-            positive(path, "text_config.num_attention_heads", self.num_attention_heads, 12)?;
-        divisible(path, "text_config.hidden_size", hidden_size, heads)?;
-        let length = self.max_position_embeddings;
-        let act = self.hidden_act.as_deref().unwrap_or("gelu_pytorch_tanh");
-        Ok(SiglipTextConfig {
-            vocab_size: positive(path, "text_config.vocab_size", self.vocab_size, 32000)?,
-            hidden_size,
-            projection_size: positive(
-                path,
-                "text_config.projection_size",
-                self.projection_size,
-                hidden_size,
-            )?,
-            intermediate_size: positive(
-                path,
-                "text_config.intermediate_size",
-                self.intermediate_size,
-                3072,
-            )?,
-            num_hidden_layers: self.num_hidden_layers.unwrap_or(12),
-            num_attention_heads: heads,
-            max_position_embeddings: positive(
-                path,
-                "text_config.max_position_embeddings",
-                length,
-                64,
-            )?,
-            layer_norm_eps: self.layer_norm_eps.unwrap_or(1e-6),
-            hidden_act: activation(path, "text_config.hidden_act", act)?,
-            pad_token_id: self.pad_token_id.unwrap_or(1),
-        })
-    }
+fn resolve_text(text: &Fields<'_>) -> Result<SiglipTextConfig, FormatError> {
+    expect_type(text, "siglip_text_model")?;
+    let (hidden_size, num_attention_heads) = width_and_heads(text, (768, 12))?;
+    let vocab_size = whole(text, "vocab_size", TOKENS, 32000)?;
+    Ok(SiglipTextConfig {
+        vocab_size,
+        hidden_size,
+        projection_size: whole(text, "projection_size", WIDTH, hidden_size)?,
+        intermediate_size: whole(text, "intermediate_size", WIDTH, 3072)?,
+        num_hidden_layers: whole(text, "num_hidden_layers", LAYERS, 12)?,
+        num_attention_heads,
+        max_position_embeddings: whole(text, "max_position_embeddings", TOKENS, 64)?,
+        layer_norm_eps: text.real("layer_norm_eps", EPSILON)?.unwrap_or(1e-6),
+        hidden_act: activation(text, "hidden_act", "gelu_pytorch_tanh")?,
+        pad_token_id: padding(text, vocab_size, 1)?,
+    })
 }

@@ -1,29 +1,13 @@
 //! The image tower's configuration, CLIP's or SigLIP's, inside that of a whole model.
 
-use std::path::Path;
-
 use fisao_models::vision::{VisionConfig, VisionFamily};
-use serde::Deserialize;
 
-use super::{activation, divisible, expect_type, positive, unsupported};
+use super::{EPSILON, LAYERS, PIXELS, WIDTH, activation, expect_type, whole, width_and_heads};
 use crate::FormatError;
+use crate::fields::Fields;
 
 const CLIP: &str = "clip_vision_model";
 const SIGLIP: &str = "siglip_vision_model";
-
-#[derive(Deserialize)]
-pub(super) struct RawVision {
-    model_type: Option<String>,
-    hidden_size: Option<usize>,
-    intermediate_size: Option<usize>,
-    num_hidden_layers: Option<usize>,
-    num_attention_heads: Option<usize>,
-    num_channels: Option<usize>,
-    image_size: Option<usize>,
-    patch_size: Option<usize>,
-    layer_norm_eps: Option<f64>,
-    hidden_act: Option<String>,
-}
 
 /// What transformers' configuration class has for fields that are absent.
 struct Defaults {
@@ -49,70 +33,48 @@ const SIGLIP_DEFAULTS: Defaults = Defaults {
     hidden_act: "gelu_pytorch_tanh",
 };
 
-impl RawVision {
-    /// Number of layers.
-    pub(super) fn num_hidden_layers(&self) -> usize {
-        self.num_hidden_layers.unwrap_or(12)
-    }
+/// The tower of a CLIP model.
+pub(super) fn resolve_clip(vision: &Fields<'_>) -> Result<VisionConfig, FormatError> {
+    expect_type(vision, CLIP)?;
+    resolve(vision, &CLIP_DEFAULTS)
+}
 
-    /// The tower of a CLIP model.
-    pub(super) fn resolve_clip(self, path: &Path) -> Result<VisionConfig, FormatError> {
-        expect_type(path, "vision_config.model_type", self.model_type.as_deref(), CLIP)?;
-        self.resolve(path, &CLIP_DEFAULTS)
-    }
+/// The tower of a SigLIP model.
+pub(super) fn resolve_siglip(vision: &Fields<'_>) -> Result<VisionConfig, FormatError> {
+    expect_type(vision, SIGLIP)?;
+    resolve(vision, &SIGLIP_DEFAULTS)
+}
 
-    /// The tower of a SigLIP model.
-    pub(super) fn resolve_siglip(self, path: &Path) -> Result<VisionConfig, FormatError> {
-        expect_type(path, "vision_config.model_type", self.model_type.as_deref(), SIGLIP)?;
-        self.resolve(path, &SIGLIP_DEFAULTS)
+/// The tower of a model that may have either; `model_type` says which.
+pub(super) fn resolve_either(vision: &Fields<'_>) -> Result<VisionConfig, FormatError> {
+    match vision.text("model_type")? {
+        None | Some(CLIP) => resolve(vision, &CLIP_DEFAULTS),
+        Some(SIGLIP) => resolve(vision, &SIGLIP_DEFAULTS),
+        Some(_) => Err(vision.refused("model_type", "clip_vision_model or siglip_vision_model")),
     }
+}
 
-    /// The tower of a model that may have either; `model_type` says which.
-    pub(super) fn resolve_either(self, path: &Path) -> Result<VisionConfig, FormatError> {
-        match self.model_type.as_deref() {
-            None | Some(CLIP) => self.resolve(path, &CLIP_DEFAULTS),
-            Some(SIGLIP) => self.resolve(path, &SIGLIP_DEFAULTS),
-            Some(other) => {
-                let field = "vision_config.model_type";
-                Err(unsupported(path, field, &other, "clip_vision_model or siglip_vision_model"))
-            }
-        }
+/// The patches need not fill the input: SigLIP's 384 pixels are 27 patches of 14 and a rest.
+fn resolve(vision: &Fields<'_>, defaults: &Defaults) -> Result<VisionConfig, FormatError> {
+    if vision.get("num_channels").is_some_and(|channels| channels.as_u64() != Some(3)) {
+        return Err(vision.refused("num_channels", "3"));
     }
-
-    fn resolve(self, path: &Path, defaults: &Defaults) -> Result<VisionConfig, FormatError> {
-        if let Some(channels) = self.num_channels.filter(|&channels| channels != 3) {
-            return Err(unsupported(path, "vision_config.num_channels", &channels, "3"));
-        }
-        let hidden_size = positive(path, "vision_config.hidden_size", self.hidden_size, 768)?;
-        let heads =
-            positive(path, "vision_config.num_attention_heads", self.num_attention_heads, 12)?;
-        divisible(path, "vision_config.hidden_size", hidden_size, heads)?;
-        let image_size = positive(path, "vision_config.image_size", self.image_size, 224)?;
-        let patch_size =
-            positive(path, "vision_config.patch_size", self.patch_size, defaults.patch_size)?;
-        if patch_size > image_size {
-            let field = "vision_config.patch_size";
-            return Err(unsupported(path, field, &patch_size, "a size up to image_size"));
-        }
-        Ok(VisionConfig {
-            family: defaults.family,
-            hidden_size,
-            intermediate_size: positive(
-                path,
-                "vision_config.intermediate_size",
-                self.intermediate_size,
-                3072,
-            )?,
-            num_hidden_layers: self.num_hidden_layers(),
-            num_attention_heads: heads,
-            image_size,
-            patch_size,
-            layer_norm_eps: self.layer_norm_eps.unwrap_or(defaults.layer_norm_eps),
-            hidden_act: activation(
-                path,
-                "vision_config.hidden_act",
-                self.hidden_act.as_deref().unwrap_or(defaults.hidden_act),
-            )?,
-        })
+    let (hidden_size, num_attention_heads) = width_and_heads(vision, (768, 12))?;
+    let image_size = whole(vision, "image_size", PIXELS, 224)?;
+    let patch_size = whole(vision, "patch_size", PIXELS, defaults.patch_size)?;
+    if patch_size > image_size {
+        let found = patch_size.to_string();
+        return Err(vision.refused_as("patch_size", found, "a size up to image_size"));
     }
+    Ok(VisionConfig {
+        family: defaults.family,
+        hidden_size,
+        intermediate_size: whole(vision, "intermediate_size", WIDTH, 3072)?,
+        num_hidden_layers: whole(vision, "num_hidden_layers", LAYERS, 12)?,
+        num_attention_heads,
+        image_size,
+        patch_size,
+        layer_norm_eps: vision.real("layer_norm_eps", EPSILON)?.unwrap_or(defaults.layer_norm_eps),
+        hidden_act: activation(vision, "hidden_act", defaults.hidden_act)?,
+    })
 }
