@@ -3,6 +3,7 @@
 #![expect(clippy::print_stderr, reason = "a command-line tool that reports its progress")]
 
 mod arrows;
+mod fuzz;
 mod kill;
 mod steps;
 
@@ -32,6 +33,8 @@ enum Task {
         #[arg(long, value_enum, value_name = "STEP", conflicts_with = "skip")]
         only: Vec<Step>,
     },
+    /// Try the readers of other people's files with damaged ones.
+    Fuzz(fuzz::FuzzArguments),
     /// Kill an alignment run at random moments, again and again, and compare what comes out with an uninterrupted run's.
     Kill(kill::KillArguments),
 }
@@ -39,6 +42,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Task::Check { skip, only } => check(&skip, &only),
+        Task::Fuzz(arguments) => workspace_root().and_then(|root| fuzz::fuzz(&root, &arguments)),
         Task::Kill(arguments) => {
             workspace_root().and_then(|root| kill::kill(&root, &arguments)).map(|()| true)
         }

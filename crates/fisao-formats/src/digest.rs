@@ -35,6 +35,20 @@ fn sha256_of(path: &Path, advance: &(dyn Fn(u64) + Sync)) -> Result<String, Form
     }
 }
 
+/// The name that Git has for a file's content: SHA-1 over its length and bytes. It tells damage, and no forgery.
+///
+/// # Errors
+/// The file cannot be read.
+#[cfg(feature = "hub")]
+pub fn git_blob_file(path: &Path) -> Result<String, FormatError> {
+    use sha1::Digest as _;
+    let content = fs::read(path).map_err(|error| FormatError::io("read", path, error))?;
+    let mut hasher = sha1::Sha1::new();
+    hasher.update(format!("blob {}\0", content.len()));
+    hasher.update(&content);
+    Ok(hexadecimal(&hasher.finalize()))
+}
+
 /// Files beside the weights that are read, and so say what a model computes. Others lie in some folders and not in others
 /// of the same model.
 const SETTINGS: [&str; 9] = [

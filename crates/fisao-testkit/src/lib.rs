@@ -1,5 +1,6 @@
 //! What the tests of the workspace share: small random models, tolerances, comparisons.
 
 pub mod compare;
+pub mod fuzz;
 pub mod tiny;
 pub mod tolerance;

@@ -137,7 +137,8 @@ pub enum HubError {
     },
     /// The content is another than was announced.
     #[error(
-        "what {endpoint} sent for {file} of `{id}` is not what it announced: SHA-256 {found} for {announced}"
+        "what {endpoint} sent for {file} of `{id}` is not what it announced: {} {found} for {announced}",
+        if announced.len() == 64 { "SHA-256" } else { "SHA-1" }
     )]
     WrongContent {
         /// The model.

@@ -19,10 +19,8 @@ use super::cache::ModelCache;
 use super::id::is_path_part;
 use super::{HubError, HubId, HubSettings};
 use crate::FormatError;
-use crate::digest::sha256_file;
+use crate::digest::{git_blob_file, sha256_file};
 
-/// How long the Hub may take to be found, to accept a connection, to answer, and to send the next byte.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a download that breaks off is taken up again without a byte more than before.
 const RETRIES: u32 = 2;
 /// Addresses that a request may be sent on to.
@@ -30,6 +28,11 @@ const HOPS: usize = 8;
 /// Bytes of the longest listing, and how long it may take in all.
 const LONGEST_LISTING: u64 = 1 << 25;
 const LISTING_PATIENCE: Duration = Duration::from_mins(2);
+/// Bytes of the longest file that is called by its Git object; the Hub keeps longer ones apart.
+const LONGEST_GIT_FILE: u64 = 1 << 26;
+/// Digits of digests in hexadecimal.
+const SHA256_DIGITS: usize = 64;
+const SHA1_DIGITS: usize = 40;
 /// Bytes read at a time.
 const PIECE: usize = 1 << 18;
 
@@ -174,10 +177,10 @@ impl<'a> Remote<'a> {
             // A part of a packed file would be no part of the file.
             .accept_encoding("identity")
             .user_agent(concat!("fisao/", env!("CARGO_PKG_VERSION")))
-            .timeout_resolve(Some(PATIENCE))
-            .timeout_connect(Some(PATIENCE))
-            .timeout_recv_response(Some(PATIENCE))
-            .timeout_per_read(Some(PATIENCE))
+            .timeout_resolve(Some(settings.patience))
+            .timeout_connect(Some(settings.patience))
+            .timeout_recv_response(Some(settings.patience))
+            .timeout_per_read(Some(settings.patience))
             .build();
         Self { agent: config.into(), settings, id }
     }
@@ -193,13 +196,7 @@ impl<'a> Remote<'a> {
         }
         let body = answer.response.body_mut().with_config().limit(LONGEST_LISTING);
         let text = body.read_to_vec().map_err(|error| self.failed(LISTING, error))?;
-        let raw: RawListing = serde_json::from_slice(&text)
-            .map_err(|error| self.strange(LISTING, error.to_string()))?;
-        if !is_path_part(&raw.sha) {
-            return Err(self.strange(LISTING, format!("the commit is `{}`", shown(&raw.sha))));
-        }
-        let files = raw.siblings.into_iter().map(ListedFile::from).collect();
-        Ok(Listing { commit: raw.sha, files })
+        read_listing(&text).map_err(|reason| self.strange(LISTING, reason))
     }
 
     /// Brings one file of a commit into the cache. `commit` and the file's name are plain names.
@@ -234,14 +231,10 @@ impl<'a> Remote<'a> {
         remove_link(&lock).map_err(unwritable)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock);
         let lock = lock.map_err(unwritable)?;
-        let locked = match lock.try_lock() {
-            Ok(()) => true,
-            Err(TryLockError::WouldBlock) => {
-                report(Step::Waiting);
-                lock.lock().is_ok()
-            }
-            Err(TryLockError::Error(_)) => false,
-        };
+        let locked = is_locked(lock.try_lock(), || {
+            report(Step::Waiting);
+            lock.lock()
+        });
         // Where files cannot be locked, two processes may do the same work, each for itself.
         let part =
             if locked { beside("part") } else { beside(&format!("{}.part", std::process::id())) };
@@ -361,7 +354,9 @@ impl<'a> Remote<'a> {
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(self.broken_off(arriving, reason(&error))),
+                Err(error) => {
+                    return Err(self.broken_off(arriving, reason(&error, self.settings.patience)));
+                }
             };
             if arriving.done + read as u64 > arriving.total {
                 let total = arriving.total;
@@ -398,8 +393,7 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// Holds a whole file against its length and the digest that is its name. Small files are called by their Git object, whose
-    /// SHA-1 is not looked at.
+    /// Holds a whole file against its length and the digest that is its name: SHA-256 of large files, Git's own of small ones.
     fn check_content(&self, arriving: &mut Arriving<'_>, part: &Path) -> Result<(), HubError> {
         let length =
             fs::metadata(part).map_err(|error| FormatError::io("read", part, error))?.len();
@@ -410,10 +404,12 @@ impl<'a> Remote<'a> {
             return Err(self.strange(arriving.file, reason));
         }
         let announced = &arriving.etag;
-        if !is_digest(announced) {
-            return Ok(());
-        }
-        let found = sha256_file(part)?;
+        let found = match announced.len() {
+            _ if !is_hexadecimal(announced) => return Ok(()),
+            SHA256_DIGITS => sha256_file(part)?,
+            SHA1_DIGITS if length <= LONGEST_GIT_FILE => git_blob_file(part)?,
+            _ => return Ok(()),
+        };
         if found == *announced {
             return Ok(());
         }
@@ -512,8 +508,10 @@ impl<'a> Remote<'a> {
         let reason = match error {
             ureq::Error::StatusCode(status) => return self.unusual(status, file),
             ureq::Error::HostNotFound => "there is no host of that name".to_owned(),
-            ureq::Error::Timeout(_) => silence(),
-            ureq::Error::Io(error) if error.kind() == ErrorKind::TimedOut => silence(),
+            ureq::Error::Timeout(_) => silence(self.settings.patience),
+            ureq::Error::Io(error) if error.kind() == ErrorKind::TimedOut => {
+                silence(self.settings.patience)
+            }
             ureq::Error::Io(error) => error.to_string(),
             ureq::Error::ConnectionFailed
             | ureq::Error::ConnectProxyFailed(_)
@@ -552,19 +550,29 @@ impl<'a> Remote<'a> {
     }
 }
 
+/// Reads a listing; the commit becomes a path, and is a plain name.
+fn read_listing(text: &[u8]) -> Result<Listing, String> {
+    let raw: RawListing = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if !is_path_part(&raw.sha) {
+        return Err(format!("the commit is `{}`", shown(&raw.sha)));
+    }
+    let files = raw.siblings.into_iter().map(ListedFile::from).collect();
+    Ok(Listing { commit: raw.sha, files })
+}
+
 /// What the first question asks for.
 const LISTING: &str = "the list of files";
 
-fn silence() -> String {
-    format!("not a byte came in {} seconds", PATIENCE.as_secs())
+fn silence(patience: Duration) -> String {
+    format!("not a byte came in {} seconds", patience.as_secs_f64())
 }
 
 /// Why a body could not be read on.
-fn reason(error: &std::io::Error) -> String {
+fn reason(error: &std::io::Error, patience: Duration) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
     let late =
         error.kind() == ErrorKind::TimedOut || matches!(inner, Some(ureq::Error::Timeout(_)));
-    if late { silence() } else { error.to_string() }
+    if late { silence(patience) } else { error.to_string() }
 }
 
 /// What a server said, for a terminal.
@@ -572,9 +580,22 @@ fn shown(text: &str) -> String {
     text.escape_debug().take(200).collect()
 }
 
-/// Whether a name of content is its SHA-256.
+/// Whether a name of content is its SHA-256 or that of a Git object, so that what was kept of it can be checked.
 fn is_digest(etag: &str) -> bool {
-    etag.len() == 64 && etag.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    matches!(etag.len(), SHA256_DIGITS | SHA1_DIGITS) && is_hexadecimal(etag)
+}
+
+fn is_hexadecimal(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether a file is locked, if need be by waiting. Some file systems know no locks.
+fn is_locked(tried: Result<(), TryLockError>, wait: impl FnOnce() -> std::io::Result<()>) -> bool {
+    match tried {
+        Ok(()) => true,
+        Err(TryLockError::WouldBlock) => wait().is_ok(),
+        Err(TryLockError::Error(_)) => false,
+    }
 }
 
 /// Makes sure that what is written next is a file of this folder: a link that lies there would lead elsewhere.
@@ -612,6 +633,8 @@ fn may_pass(error: &HubError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use fisao_testkit::fuzz::Form;
+
     use super::*;
 
     fn settings() -> HubSettings {
@@ -620,6 +643,47 @@ mod tests {
             endpoint: "http://hub.example".to_owned(),
             token: None,
             offline: false,
+            patience: Duration::from_secs(30),
+        }
+    }
+
+    #[test]
+    fn where_files_cannot_be_locked_work_goes_on_without() {
+        let no_locks = || std::io::Error::from(ErrorKind::Unsupported);
+        assert!(is_locked(Ok(()), || unreachable!("it is not waited for")));
+        assert!(is_locked(Err(TryLockError::WouldBlock), || Ok(())));
+        assert!(!is_locked(Err(TryLockError::WouldBlock), || Err(no_locks())));
+        assert!(!is_locked(Err(TryLockError::Error(no_locks())), || unreachable!("nor here")));
+    }
+
+    #[test]
+    fn small_files_are_held_against_the_name_of_their_git_object() {
+        let (settings, id) = (settings(), "owner/name".parse().unwrap());
+        let remote = Remote::new(&settings, &id);
+        let folder = tempfile::tempdir().unwrap();
+        let part = folder.path().join("part");
+        let mut report = |_: Step| {};
+        // `git hash-object` of a file that holds "hello\n".
+        for (content, sound) in [("hello\n", true), ("hellO\n", false)] {
+            fs::write(&part, content).unwrap();
+            let etag = "ce013625030ba8dba906f756967f9e9ca394464a".to_owned();
+            let (file, url) = ("config.json", String::new());
+            let mut arriving = Arriving { file, url, etag, done: 6, total: 6, report: &mut report };
+            let checked = remote.check_content(&mut arriving, &part);
+            assert_eq!((checked.is_ok(), part.exists()), (sound, sound));
+        }
+    }
+
+    #[test]
+    fn damaged_listings_are_read_or_refused() {
+        let listing = br#"{"id": "a/b", "sha": "0123abcd", "siblings": [
+            {"rfilename": "config.json", "size": 12, "blobId": "ce013625030ba8dba906f756967f9e9ca394464a"},
+            {"rfilename": "model.safetensors", "size": 99, "lfs": {"sha256": "00ff", "size": 99}}]}"#;
+        assert_eq!(read_listing(listing).unwrap().files.len(), 2);
+        for input in fisao_testkit::fuzz::inputs(Form::Json, &[listing.to_vec()], 0, 2000) {
+            if let Ok(listing) = read_listing(&input) {
+                assert!(is_path_part(&listing.commit), "{}", listing.commit);
+            }
         }
     }
 

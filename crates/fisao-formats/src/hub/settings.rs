@@ -3,10 +3,14 @@
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::FormatError;
 
 const ENDPOINT: &str = "https://huggingface.co";
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Nobody waits longer for a byte.
+const LONGEST_PATIENCE: f64 = 3600.0;
 
 /// Where the Hub and its cache are.
 #[derive(Clone, PartialEq, Eq)]
@@ -20,6 +24,9 @@ pub struct HubSettings {
     pub token: Option<String>,
     /// Whether the network is not to be used: `HF_HUB_OFFLINE` is `1`, `true`, `yes` or `on`.
     pub offline: bool,
+    /// How long the Hub may take to be found, to accept a connection, to answer, and to send the next byte: the seconds of
+    /// `HF_HUB_DOWNLOAD_TIMEOUT`, else 30.
+    pub patience: Duration,
 }
 
 impl HubSettings {
@@ -54,6 +61,9 @@ impl HubSettings {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
             offline: offline.is_some_and(|value| is_true(&value)),
+            patience: text("HF_HUB_DOWNLOAD_TIMEOUT")
+                .and_then(|text| seconds(&text))
+                .unwrap_or(PATIENCE),
         })
     }
 }
@@ -66,6 +76,7 @@ impl std::fmt::Debug for HubSettings {
             .field("endpoint", &self.endpoint)
             .field("token", &self.token.as_ref().map(|_| "…"))
             .field("offline", &self.offline)
+            .field("patience", &self.patience)
             .finish()
     }
 }
@@ -76,6 +87,12 @@ fn from_home(path: &Path) -> PathBuf {
         (Ok(rest), Some(home)) => home.join(rest),
         _ => path.to_owned(),
     }
+}
+
+/// A number of seconds that can be waited; anything else counts as not set.
+fn seconds(value: &str) -> Option<Duration> {
+    let seconds = value.trim().parse::<f64>().ok()?;
+    (seconds > 0.0 && seconds <= LONGEST_PATIENCE).then(|| Duration::from_secs_f64(seconds))
 }
 
 fn is_true(value: &str) -> bool {
@@ -125,5 +142,9 @@ mod tests {
         assert!(of(&[("TRANSFORMERS_OFFLINE", "1")]).offline);
         assert_eq!(of(&[]).endpoint, "https://huggingface.co");
         assert_eq!(of(&[("HF_ENDPOINT", "http://localhost:1/")]).endpoint, "http://localhost:1");
+        for (value, expected) in [("1.5", 1500), ("0", 30_000), ("NaN", 30_000), ("1e9", 30_000)] {
+            let patience = of(&[("HF_HUB_DOWNLOAD_TIMEOUT", value)]).patience;
+            assert_eq!(patience.as_millis(), expected, "{value}");
+        }
     }
 }

@@ -40,6 +40,8 @@ pub(crate) enum Fault {
     OtherPart,
     /// The answer says nothing of its length, and has so many bytes more than it should.
     Longer(usize),
+    /// Nothing comes after so many bytes, and the connection stays open.
+    Silent(usize),
 }
 
 struct Site {
@@ -175,6 +177,14 @@ fn answer(stream: &TcpStream, site: &Mutex<Site>, address: SocketAddr) -> Option
             let mut stream = stream;
             stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").ok()?;
             stream.write_all(&body).ok()
+        }
+        Some(Fault::Silent(bytes)) => {
+            let content = if listed { listing(&site) } else { site.files[name].clone() };
+            drop(site);
+            let sent = &content[..bytes.min(content.len())];
+            respond(stream, "200 OK", Vec::new(), sent, content.len())?;
+            std::thread::sleep(std::time::Duration::from_secs(60));
+            None
         }
         fault if listed => {
             assert!(fault.is_none(), "a listing can be refused or strange");

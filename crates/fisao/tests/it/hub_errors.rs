@@ -167,6 +167,25 @@ fn what_is_sent_is_what_was_announced_or_is_refused() {
 }
 
 #[test]
+fn silence_has_an_end() {
+    let place = Workplace::furnished();
+    let hub = FakeHub::serving(&place.path("llava"));
+    // In the middle of the listing, before and in the middle of a small and a large file.
+    for (file, bytes) in
+        [("", 20), ("config.json", 0), ("config.json", 20), ("model.safetensors", 9)]
+    {
+        hub.recover();
+        hub.fail(file, Fault::Silent(bytes));
+        let began = std::time::Instant::now();
+        let output = caption(&place, &hub).env("HF_HUB_DOWNLOAD_TIMEOUT", "0.5").output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains("not a byte came in 0.5 seconds"), "{file}: {error}");
+        assert!(began.elapsed().as_secs() < 30, "{file}: {:?}", began.elapsed());
+    }
+}
+
+#[test]
 fn being_sent_on_has_an_end_and_takes_no_token_along() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("llava"));

@@ -1,0 +1,187 @@
+//! Readers tried with damaged files: valid ones, changed at random, must be read or refused, and never be a panic, a hang or
+//! a large allocation.
+//!
+//! A test makes [`Reader`]s of valid files and hands them to [`run`]. By default each gets a few hundred inputs of one seed;
+//! the environment asks for more: `FISAO_FUZZ_READER` (a name, else all), `FISAO_FUZZ_INPUTS`, `FISAO_FUZZ_SEED`. An input
+//! that is a finding is written to `target/fuzz`, and is made again by its seed and number.
+
+mod allocation;
+mod mutation;
+
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+pub use allocation::CountedAllocator;
+pub use mutation::Form;
+use mutation::Random;
+
+/// Inputs of a reader in an ordinary test.
+const INPUTS: u64 = 300;
+/// Bytes that a reader may use at a time for each byte of its input, beside those that it may use for any.
+const BYTES_EACH: usize = 64;
+/// Bytes that most readers may use at a time for any input.
+pub const BYTES: usize = 64 << 20;
+/// An input that takes longer is a finding; one that takes a minute ends the test at once.
+const LONGEST: Duration = Duration::from_secs(5);
+const HANG: Duration = Duration::from_secs(60);
+/// Findings of a reader after which the rest is not worth the time.
+const ENOUGH: usize = 5;
+
+/// Something that reads what others wrote.
+pub struct Reader {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What its files consist of, for changes that reach beyond their first bytes.
+    pub form: Form,
+    /// Bytes that it may use at a time, beside 64 for each of the input.
+    pub bytes: usize,
+    /// Valid files.
+    pub files: Vec<Vec<u8>>,
+    /// Reads one. Its result is of no interest.
+    pub read: Box<dyn Fn(&[u8])>,
+}
+
+/// Where the last panic was, other than those that a reader catches on purpose.
+static PANIC: Mutex<Option<String>> = Mutex::new(None);
+/// When the input that is being read was begun, in milliseconds since the start and from 1; 0 for none.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+
+/// Damaged files of a form, the same for the same seed.
+pub fn inputs(
+    form: Form,
+    files: &[Vec<u8>],
+    seed: u64,
+    count: u64,
+) -> impl Iterator<Item = Vec<u8>> {
+    (0..count).map(move |number| mutation::mutate(form, files, &mut Random::new(seed, number)))
+}
+
+/// Tries readers, and panics with all that was found.
+pub fn run(readers: &[Reader], allocator: &CountedAllocator) {
+    let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let number = |name: &str| variable(name).map(|text| text.parse::<u64>().expect("a number"));
+    let only = variable("FISAO_FUZZ_READER");
+    let inputs = number("FISAO_FUZZ_INPUTS").unwrap_or(INPUTS);
+    let seed = number("FISAO_FUZZ_SEED").unwrap_or(0);
+    let chosen =
+        readers.iter().filter(|reader| only.as_ref().is_none_or(|only| reader.name == only));
+    watch();
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(note_panic));
+    let mut found = String::new();
+    let mut report = String::new();
+    for reader in chosen {
+        let began = Instant::now();
+        let (tried, findings) = try_reader(reader, inputs, seed, allocator);
+        let seconds = began.elapsed().as_secs_f64();
+        let name = reader.name;
+        let count = findings.len();
+        writeln!(
+            report,
+            "{name}: {tried} inputs of seed {seed} in {seconds:.1} s, {count} findings"
+        )
+        .expect("a String takes everything");
+        for finding in findings {
+            writeln!(found, "{name}: {finding}").expect("a String takes everything");
+        }
+    }
+    panic::set_hook(hook);
+    // For whoever asked for more than an ordinary test; no result depends on it.
+    let folder = folder();
+    let _ = std::fs::create_dir_all(&folder);
+    let file = OpenOptions::new().create(true).append(true).open(folder.join("report.txt"));
+    let _ = file.and_then(|mut file| file.write_all(report.as_bytes()));
+    assert!(found.is_empty(), "{found}\n{report}");
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/fuzz"))
+}
+
+fn try_reader(
+    reader: &Reader,
+    inputs: u64,
+    seed: u64,
+    allocator: &CountedAllocator,
+) -> (u64, Vec<String>) {
+    let mut findings = Vec::new();
+    for file in &reader.files {
+        (reader.read)(file);
+    }
+    for number in 0..inputs {
+        let mut random = Random::new(seed, number);
+        let input = mutation::mutate(reader.form, &reader.files, &mut random);
+        let Some(what) = try_input(reader, &input, allocator) else { continue };
+        let path = folder().join(format!("{}-{seed}-{number}", reader.name));
+        let kept = std::fs::create_dir_all(folder()).and_then(|()| std::fs::write(&path, &input));
+        let kept = kept.map_or_else(|error| error.to_string(), |()| path.display().to_string());
+        findings.push(format!("input {number} of seed {seed}: {what} ({kept})"));
+        if findings.len() == ENOUGH {
+            return (number + 1, findings);
+        }
+    }
+    (inputs, findings)
+}
+
+/// What is wrong with how an input is read.
+fn try_input(reader: &Reader, input: &[u8], allocator: &CountedAllocator) -> Option<String> {
+    *PANIC.lock().expect("nothing panics with it in hand") = None;
+    let began = Instant::now();
+    BEGUN.store(elapsed() + 1, Ordering::Relaxed);
+    let before = allocator.begin();
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| (reader.read)(input)));
+    let peak = allocator.peak().saturating_sub(before);
+    BEGUN.store(0, Ordering::Relaxed);
+    let panicked = PANIC.lock().expect("nothing panics with it in hand").take();
+    if let Some(place) = panicked {
+        return Some(format!("a panic at {place}"));
+    }
+    if outcome.is_err() {
+        return Some("a panic".to_owned());
+    }
+    let allowed = BYTES_EACH * input.len() + reader.bytes;
+    if peak > allowed {
+        return Some(format!("{peak} bytes at a time for an input of {}", input.len()));
+    }
+    let took = began.elapsed();
+    (took > LONGEST).then(|| format!("{:.1} s", took.as_secs_f64()))
+}
+
+/// Notes a panic of any thread. The tokenizers library's own are caught where it is called.
+fn note_panic(info: &panic::PanicHookInfo<'_>) {
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    let caught = ["tokenizers-", "spm_precompiled-"].iter().any(|library| place.contains(library));
+    // Those of the standard library and of indexing are reported where they were called, in the library's file.
+    if !caught && let Ok(mut last) = PANIC.lock() {
+        let payload = info.payload_as_str().unwrap_or_default();
+        let payload = payload.chars().take(200).collect::<String>();
+        *last = Some(format!("{place}: {payload}"));
+    }
+}
+
+/// Milliseconds since the first call.
+fn elapsed() -> u64 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    let elapsed = START.get_or_init(Instant::now).elapsed().as_millis();
+    u64::try_from(elapsed).unwrap_or(u64::MAX)
+}
+
+/// Ends the process when one input is read without end: a thread cannot be.
+fn watch() {
+    elapsed();
+    std::thread::spawn(|| {
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            let begun = BEGUN.load(Ordering::Relaxed);
+            if begun > 0 && Duration::from_millis(elapsed().saturating_sub(begun)) > HANG {
+                std::process::abort();
+            }
+        }
+    });
+}
