@@ -6,6 +6,7 @@
 
 mod jinja;
 mod json;
+mod limits;
 
 use std::path::{Path, PathBuf};
 

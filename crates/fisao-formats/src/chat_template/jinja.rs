@@ -5,14 +5,14 @@ use std::fmt;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 use serde_json::Map;
 
 use super::json;
+use super::limits::{self, LONGEST_TEMPLATE};
 
-/// Instructions after which a template is stopped. A conversation takes thousands; templates come
-/// from strangers.
-const FUEL: u64 = 10_000_000;
+/// Spaces of an indentation, and bytes of what stands between two values.
+const LONGEST_SEPARATOR: usize = 64;
 
 /// Why a template wrote nothing.
 pub(super) struct Failure {
@@ -34,27 +34,52 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Renders a template.
+/// Renders a template, within bounds on its steps, its memory, its depth and its time.
 pub(super) fn render(
     source: &str,
     context: &Map<String, serde_json::Value>,
 ) -> Result<String, Failure> {
+    let length = source.len();
+    if length > LONGEST_TEMPLATE {
+        let reason = format!("is {length} bytes long, and at most {LONGEST_TEMPLATE} are read");
+        return Err(Failure { line: None, reason });
+    }
+    let (source, context) = (source.to_owned(), context.clone());
+    match limits::run(move || render_here(&source, &context)) {
+        Ok(Some(rendered)) => rendered,
+        Ok(None) => {
+            let reason = format!("takes more than {} seconds", limits::patience());
+            Err(Failure { line: None, reason })
+        }
+        Err(error) => {
+            let reason = format!("cannot be rendered on a thread of its own: {error}");
+            Err(Failure { line: None, reason })
+        }
+    }
+}
+
+fn render_here(source: &str, context: &Map<String, serde_json::Value>) -> Result<String, Failure> {
     let source = without_generation_tags(source);
     let environment = environment();
-    let template = environment.template_from_str(&source).map_err(|error| Failure {
+    let invalid = |error: Error| Failure {
         line: error.line(),
         reason: format!("is not valid: {}", said(&error)),
-    })?;
+    };
+    let source = limits::guarded(&source, syntax()).map_err(invalid)?;
+    let template = environment.template_from_str(&source).map_err(invalid)?;
     template.render(Value::from(Serde(context))).map_err(|error| failure(&error))
+}
+
+fn syntax() -> SyntaxConfig {
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    syntax.expect("only white space differs from the default")
 }
 
 fn environment<'a>() -> Environment<'a> {
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.expect("only white space differs from the default"));
+    environment.set_syntax(syntax());
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    limits::apply(&mut environment);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", to_json);
@@ -77,7 +102,8 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 
 /// Python's `json.dumps`, without the escapes for HTML that Jinja's own filter has.
 #[expect(clippy::needless_pass_by_value, reason = "minijinja hands options over by value")]
-fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
+fn to_json(state: &State, value: &Value, options: Kwargs) -> Result<String, Error> {
+    limits::pay_for(state, value)?;
     let mut value = serde_json::to_value(value).map_err(|error| {
         Error::new(ErrorKind::BadSerialization, "cannot be JSON").with_source(error)
     })?;
@@ -88,10 +114,18 @@ fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
         None => None,
         Some(indent) => match indent.as_str() {
             Some(text) => Some(text.to_owned()),
-            None => Some(" ".repeat(usize::try_from(indent).unwrap_or(0))),
+            None => {
+                let spaces = usize::try_from(indent).unwrap_or(0);
+                Some(" ".repeat(spaces.min(LONGEST_SEPARATOR + 1)))
+            }
         },
     };
     let separators = options.get::<Option<Vec<String>>>("separators")?;
+    let between = separators.iter().flatten().chain(&indent);
+    if between.into_iter().any(|text| text.len() > LONGEST_SEPARATOR) {
+        let reason = format!("tojson separates values by at most {LONGEST_SEPARATOR} characters");
+        return Err(Error::new(ErrorKind::InvalidOperation, reason));
+    }
     let (item, key) = match separators.as_deref() {
         Some([item, key]) => (item.clone(), key.clone()),
         // Python leaves no space at the end of a line.
@@ -112,7 +146,7 @@ fn without_generation_tags(source: &str) -> Cow<'_, str> {
     let mut text = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(at) = rest.find("{%") {
-        let Some(length) = rest[at..].find("%}") else { break };
+        let Some(length) = rest[at + 2..].find("%}").map(|length| length + 2) else { break };
         let (before, tag, after) =
             (&rest[..at], &rest[at..at + length + 2], &rest[at + length + 2..]);
         text.push_str(before);
@@ -165,9 +199,114 @@ mod tests {
     }
 
     #[test]
+    fn half_a_tag_is_an_error_of_the_template() {
+        for source in ["{%}generation", "{% generation", "{%%}generation{%", "generation{%}%}"] {
+            assert!(render(source).is_err(), "{source}");
+        }
+        let source =
+            "{% generation %}a{% endgeneration %}{%- generation -%} b {%- endgeneration -%}";
+        assert_eq!(render(source).ok().unwrap(), "ab");
+    }
+
+    #[test]
     fn a_template_without_end_is_stopped() {
         let source = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
         let failure = render(source).err().unwrap();
         assert!(failure.reason.contains("fuel"), "{}", failure.reason);
+    }
+
+    /// Templates that would take all memory, all of the stack or for ever.
+    #[test]
+    fn what_a_template_may_take_is_bounded() {
+        let itself = "{% set n = namespace() %}{% set n.x = n %}";
+        let two = itself.to_owned() + "{% set m = namespace() %}{% set m.x = m %}";
+        let nested = "{% set n = namespace(x=[]) %}{% for i in range(90000) %}{% set n.x = [n.x] %}{% endfor %}";
+        let big = "{% set s = 'x' * 100000 %}";
+        let refused = [
+            "{{ '{:>10000000000}'.format(5) }}".to_owned(),
+            "{{ '{:.3000000000f}'.format(5.0) }}".to_owned(),
+            "{{ ('%10000000000d'|format(5)) }}".to_owned(),
+            format!("{big}{{{{ '{}'.format(s) }}}}", "{0}".repeat(5000)),
+            "{{ ('x' * 10**10)|length }}".to_owned(),
+            "{{ ('x' * 10**8)|length }}".to_owned(),
+            "{{ ([1] * 10**8)|list|length }}".to_owned(),
+            "{{ range(10**12)|length }}".to_owned(),
+            format!("{big}{{{{ ''.join([s] * 100000)|length }}}}"),
+            format!("{big}{{{{ ([s] * 100000)|join|length }}}}"),
+            format!("{big}{{{{ ([s] * 100000)|tojson|length }}}}"),
+            format!("{big}{{{{ ([s] * 100000)|string|length }}}}"),
+            format!("{big}{{{{ (([s] * 100000) ~ '')|length }}}}"),
+            format!("{big}{{{{ ([s] * 100000)|pprint|length }}}}"),
+            format!("{big}{{{{ [s] * 100000 }}}}"),
+            "{{ [1]|tojson(indent=10**9) }}".to_owned(),
+            "{{ ('a\n' * 1000)|indent(10**8)|length }}".to_owned(),
+            "{% set n = namespace(x='aaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}".to_owned(),
+            "{% set n = namespace(x='aaaa') %}{% for i in range(60) %}{% set n.x = n.x.replace('a', 'aaaa') %}{% endfor %}".to_owned(),
+            "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}".to_owned(),
+            format!("{{% set x = [1] %}}{}", "{% set x = x + x %}".repeat(60)),
+            "{% set n = namespace(x=[1]) %}{% for i in range(90000) %}{% set n.x = n.x[::1] %}{% endfor %}{{ n.x }}".to_owned(),
+            "{% macro f(s) %}{{ f(s ~ s) }}{% endmacro %}{{ f('aaaaaaaa') }}".to_owned(),
+            "{% macro f(s) %}{{ f([s]) }}{% endmacro %}{{ f([]) }}".to_owned(),
+            "{% set x %}{% for i in range(90000) %}{% for j in range(9000) %}aaaaaaaaaaaaaaaaaaaaaaaaaaaa{% endfor %}{% endfor %}{% endset %}".to_owned(),
+            nested.to_owned(),
+            format!("{nested}{{{{ n.x }}}}"),
+            "x".repeat(LONGEST_TEMPLATE + 1),
+        ];
+        for source in refused {
+            let began = std::time::Instant::now();
+            let shown = source.chars().take(120).collect::<String>();
+            assert!(render(&source).is_err(), "{shown}");
+            assert!(began.elapsed().as_secs() < 10, "{shown}");
+        }
+        // A namespace in itself is one in a copy of itself.
+        for end in [
+            "{{ n }}",
+            "{{ n|string }}",
+            "{{ n ~ '' }}",
+            "{{ n == m }}",
+            "{{ n in [m] }}",
+            "{{ {n: 1} }}",
+            "{{ n < m }}",
+            "{{ n|tojson }}",
+            "{{ [n, m]|sort }}",
+            "{{ '{}'.format(n) }}",
+            "{{ n|pprint }}",
+        ] {
+            assert!(
+                render(&format!("{two}{end}x")).is_ok_and(|text| text.ends_with('x'))
+                    || end == "{{ n < m }}",
+                "{end}"
+            );
+        }
+    }
+
+    #[test]
+    fn bounds_change_nothing_of_what_templates_do() {
+        let pairs = [
+            (
+                "{% set n = namespace(a=1) %}{% for i in range(3) %}{% set n.a = n.a + i %}{% endfor %}{{ n.a }}",
+                "4",
+            ),
+            ("{% set x = [1] %}{% set x = x + [2, [3]] %}{{ x }}{{ x|length }}", "[1, 2, [3]]3"),
+            (
+                "{% set n = namespace(l=[]) %}{% for w in 'a b'.split(' ') %}{% set n.l = n.l + [w|upper] %}{% endfor %}{{ n.l|join('-') }}",
+                "A-B",
+            ),
+            ("{% set a, b = 1, (2, 3) %}{{ a }}{{ b }}", "1(2, 3)"),
+            (
+                "{% set x = missing %}{{ x is defined }}{% set y = none %}{{ y is none }}",
+                "FalseTrue",
+            ),
+            (
+                "{% set m = {'b': 1, 'a': {'c': [1]}} %}{% set n = namespace() %}{% set n.m = m %}{{ n.m|tojson }}",
+                "{\"b\": 1, \"a\": {\"c\": [1]}}",
+            ),
+            ("{% set n = namespace() %}{% set m = n %}{% set m.x = 1 %}{{ n.x }}", "1"),
+            ("{{ '{:>4}|{}'.format('a', 'b') }}{{ ', '.join(['a', 'b']) }}", "   a|ba, b"),
+            ("{% macro f(a) %}<{{ a }}>{% endmacro %}{% set g = f %}{{ g(1) }}", "<1>"),
+        ];
+        for (source, expected) in pairs {
+            assert_eq!(render(source).map_err(|failure| failure.reason).unwrap(), expected);
+        }
     }
 }
