@@ -1,18 +1,22 @@
 //! `tokenizer.json` through Hugging Face's tokenizers library.
 
+mod limits;
 mod spans;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use fisao_models::text::{DecodedText, TextError, Tokenizer};
 
 use crate::FormatError;
 use crate::documents::read_text;
+use crate::fields::shortened;
 
 /// A tokenizer in Hugging Face's format.
 #[derive(Clone, Debug)]
 pub struct HfTokenizer {
     inner: tokenizers::Tokenizer,
+    largest: Option<u32>,
     path: PathBuf,
 }
 
@@ -34,15 +38,22 @@ impl HfTokenizer {
     }
 
     fn parse(json: &str, path: &Path) -> Result<Self, FormatError> {
-        let unusable = |error: tokenizers::Error| FormatError::Tokenizer {
+        let refused = |reason: String| FormatError::Tokenizer {
             path: path.to_owned(),
-            reason: error.to_string(),
+            reason: shortened(&reason),
         };
-        let mut inner: tokenizers::Tokenizer = json.parse().map_err(unusable)?;
+        let unusable = |error: tokenizers::Error| refused(error.to_string());
+        let pipelines = serde_json::from_str::<limits::Pipelines>(json);
+        pipelines.map_err(|error| refused(error.to_string()))?.check().map_err(refused)?;
+        let parsed = guarded(|| json.parse::<tokenizers::Tokenizer>());
+        let mut inner = parsed.unwrap_or_else(|| Err(FAILED.into())).map_err(unusable)?;
         // A file may carry the padding and truncation of its last use; transformers ignores both.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(unusable)?;
-        Ok(Self { inner, path: path.to_owned() })
+        let vocabulary = inner.get_vocab(true);
+        limits::check_tokens(vocabulary.keys()).map_err(refused)?;
+        let largest = vocabulary.into_values().max();
+        Ok(Self { inner, largest, path: path.to_owned() })
     }
 
     /// The text of its `tokenizer.json`.
@@ -63,7 +74,7 @@ impl HfTokenizer {
 
     /// The largest token id, added ones included; `None` of an empty vocabulary.
     pub fn largest_id(&self) -> Option<u32> {
-        self.inner.get_vocab(true).into_values().max()
+        self.largest
     }
 
     /// The spelling of a token in the vocabulary.
@@ -81,20 +92,34 @@ impl HfTokenizer {
 
 impl Tokenizer for HfTokenizer {
     fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
-        let encoding =
-            self.inner.encode(text, add_special_tokens).map_err(|error| failed(&error))?;
-        Ok(encoding.get_ids().to_vec())
+        let encoded = guarded(|| self.inner.encode(text, add_special_tokens)).ok_or_else(broken)?;
+        Ok(encoded.map_err(|error| failed(&error))?.get_ids().to_vec())
     }
 
     fn decode(&self, ids: &[u32]) -> Result<DecodedText, TextError> {
         let spelled = ids.iter().map(|&id| self.is_spelled(id)).collect::<Vec<_>>();
-        let decode = |ids: &[u32]| self.inner.decode(ids, true).map_err(|error| failed(&error));
+        let decode = |ids: &[u32]| {
+            let decoded = guarded(|| self.inner.decode(ids, true)).ok_or_else(broken)?;
+            decoded.map_err(|error| failed(&error))
+        };
         spans::decode_with_spans(ids, &spelled, decode)
     }
 
     fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
+}
+
+/// What is said where the library panics, which it does on tables that contradict themselves.
+const FAILED: &str = "the tokenizers library fails on it: its tables contradict themselves";
+
+/// The result of the library, or `None` where it panics. It keeps no state that a panic could leave half-changed.
+fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
+fn broken() -> TextError {
+    TextError::Tokenizer(FAILED.to_owned())
 }
 
 fn failed(error: &tokenizers::Error) -> TextError {
