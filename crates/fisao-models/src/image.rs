@@ -5,9 +5,12 @@
 mod resample;
 mod tiles;
 
+use std::ops::Range;
+
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use resample::{Canvas, resize_part};
 pub use resample::{Filter, resize};
 pub use tiles::Resolution;
 
@@ -95,16 +98,23 @@ impl ImageProcessor {
         PixelValues { values, tile_size, picture_size }
     }
 
-    /// The whole picture, brought to size.
+    /// The whole picture, brought to size. Nothing is computed that the crop takes away again, so that the memory this takes
+    /// does not depend on how much longer one side is than the other.
     fn whole(&self, picture: &RgbImage) -> RgbImage {
-        let square = self.pad.map(|colour| padded_to_square(picture, colour));
-        let picture = square.as_ref().unwrap_or(picture);
-        let (new_width, new_height) = self.size_before_crop(picture.dimensions());
-        let resized = resize(picture, new_width, new_height, self.filter);
-        match self.crop {
-            Some((width, height)) => centre_crop(resized, width, height),
-            None => resized,
+        let canvas = match self.pad {
+            Some(colour) => Canvas::square(picture, colour),
+            None => Canvas::bare(picture),
+        };
+        let size = self.size_before_crop(canvas.size());
+        let (width, height) = self.crop.unwrap_or((side(size.0), side(size.1)));
+        let (across, down) = (Crop::centred(size.0, width), Crop::centred(size.1, height));
+        let part = resize_part(&canvas, size, across.kept.clone(), down.kept.clone(), self.filter);
+        if part.dimensions() == (width, height) {
+            return part;
         }
+        let mut cropped = RgbImage::new(width, height);
+        image::imageops::replace(&mut cropped, &part, across.margin, down.margin);
+        cropped
     }
 
     /// Width and height that the whole of a picture of this size is brought to, nothing of it being
@@ -112,7 +122,10 @@ impl ImageProcessor {
     pub fn output_size(&self, (width, height): (u32, u32)) -> (u32, u32) {
         let side = width.max(height);
         let padded = if self.pad.is_some() { (side, side) } else { (width, height) };
-        self.crop.unwrap_or_else(|| self.size_before_crop(padded))
+        self.crop.unwrap_or_else(|| {
+            let (width, height) = self.size_before_crop(padded);
+            (self::side(width), self::side(height))
+        })
     }
 
     /// The whole of a picture as [`process`](Self::process) brought it to size: what the model is shown.
@@ -129,17 +142,17 @@ impl ImageProcessor {
         })
     }
 
-    fn size_before_crop(&self, (width, height): (u32, u32)) -> (u32, u32) {
-        let scaled = |side: u32, long: u32, short: u32| {
-            (u64::from(side) * u64::from(long) / u64::from(short)) as u32
-        };
+    /// Of a picture whose sides differ very much, the longer one is longer than any picture's.
+    fn size_before_crop(&self, (width, height): (u32, u32)) -> (u64, u64) {
+        let scaled =
+            |side: u32, long: u32, short: u32| u64::from(side) * u64::from(long) / u64::from(short);
         match self.resize {
-            None => (width, height),
-            Some(Resize::Exact { width, height }) => (width, height),
+            None => (width.into(), height.into()),
+            Some(Resize::Exact { width, height }) => (width.into(), height.into()),
             Some(Resize::ShortestEdge(side)) if width <= height => {
-                (side, scaled(side, height, width))
+                (side.into(), scaled(side, height, width))
             }
-            Some(Resize::ShortestEdge(side)) => (scaled(side, width, height), side),
+            Some(Resize::ShortestEdge(side)) => (scaled(side, width, height), side.into()),
         }
     }
 
@@ -156,25 +169,26 @@ impl ImageProcessor {
     }
 }
 
-/// Puts a picture into the middle of a square, rounding up and to the left as transformers does.
-fn padded_to_square(picture: &RgbImage, colour: [u8; 3]) -> RgbImage {
-    let (width, height) = picture.dimensions();
-    let side = width.max(height);
-    let mut square = RgbImage::from_pixel(side, side, image::Rgb(colour));
-    let (left, top) = ((side - width) / 2, (side - height) / 2);
-    image::imageops::replace(&mut square, picture, left.into(), top.into());
-    square
+/// One direction of a centre crop, with transformers' rounding.
+struct Crop {
+    /// Pixels that are kept.
+    kept: Range<u64>,
+    /// Black pixels before them, where the picture is smaller than the crop.
+    margin: i64,
 }
 
-/// Centre crop with transformers' rounding; a smaller picture is padded with black.
-fn centre_crop(picture: RgbImage, width: u32, height: u32) -> RgbImage {
-    if picture.dimensions() == (width, height) {
-        return picture;
+impl Crop {
+    fn centred(full: u64, part: u32) -> Self {
+        // Negative where the picture is smaller, and then a position inside the crop.
+        let offset = (i128::from(full) - i128::from(part)).div_euclid(2);
+        let start = u64::try_from(offset).unwrap_or(0);
+        let margin = u64::try_from(-offset).unwrap_or(0);
+        let length = (u64::from(part) - margin).min(full - start);
+        Self { kept: start..start + length, margin: margin as i64 }
     }
-    // Negative where the picture is smaller, and then a position inside the crop.
-    let offset = |full: u32, part: u32| (i64::from(full) - i64::from(part)).div_euclid(2);
-    let (left, top) = (offset(picture.width(), width), offset(picture.height(), height));
-    let mut cropped = RgbImage::new(width, height);
-    image::imageops::replace(&mut cropped, &picture, -left, -top);
-    cropped
+}
+
+/// A side of a picture that is really made.
+fn side(length: u64) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }

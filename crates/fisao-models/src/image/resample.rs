@@ -7,7 +7,9 @@
 
 #![expect(clippy::inline_always, reason = "code is vectorised where it is inlined into a dispatch")]
 
-use image::RgbImage;
+use std::ops::Range;
+
+use image::{RgbImage, imageops};
 
 /// How new pixels are made of old ones; the names are Pillow's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,56 +31,194 @@ const CHANNELS: usize = 3;
 /// Values of a row that are summed side by side.
 const LANES: usize = 32;
 
+/// Bytes of rows between the two passes that are held at once, and taps of all new columns or rows together.
+const HELD: usize = 16 << 20;
+/// Half of the last digit, for rounding.
+const HALF: i32 = 1 << (PRECISION - 1);
+/// Sizes beyond which positions are multiplied instead of added up; no other program makes such pictures.
+const MOST_ADDED: u64 = 1 << 28;
+
+/// A picture in the middle of a canvas of one colour, of which no pixel is held.
+#[derive(Clone, Copy)]
+pub(super) struct Canvas<'a> {
+    picture: &'a RgbImage,
+    colour: [u8; CHANNELS],
+    /// Width and height of the canvas.
+    size: (u32, u32),
+    /// Columns left of the picture and rows above it.
+    corner: (u32, u32),
+}
+
+impl<'a> Canvas<'a> {
+    /// The picture alone.
+    pub(super) fn bare(picture: &'a RgbImage) -> Self {
+        Self { picture, colour: [0; CHANNELS], size: picture.dimensions(), corner: (0, 0) }
+    }
+
+    /// The picture in the middle of a square, rounded up and to the left as transformers does.
+    pub(super) fn square(picture: &'a RgbImage, colour: [u8; CHANNELS]) -> Self {
+        let (width, height) = picture.dimensions();
+        let side = width.max(height);
+        Self {
+            picture,
+            colour,
+            size: (side, side),
+            corner: ((side - width) / 2, (side - height) / 2),
+        }
+    }
+
+    /// Width and height.
+    pub(super) fn size(&self) -> (u32, u32) {
+        self.size
+    }
+
+    fn is_bare(&self) -> bool {
+        self.size == self.picture.dimensions()
+    }
+}
+
 /// A picture at another size.
 pub fn resize(picture: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
-    let (old_width, old_height) = picture.dimensions();
-    if (old_width, old_height) == (width, height) {
-        return picture.clone();
+    let size = (u64::from(width), u64::from(height));
+    resize_part(&Canvas::bare(picture), size, 0..size.0, 0..size.1, filter)
+}
+
+/// Some columns and rows of a canvas at another size `(width, height)`: the pixels that the whole would have there, in
+/// memory that grows with the part alone.
+pub(super) fn resize_part(
+    canvas: &Canvas<'_>,
+    size: (u64, u64),
+    columns: Range<u64>,
+    rows: Range<u64>,
+    filter: Filter,
+) -> RgbImage {
+    let (old_width, old_height) = canvas.size;
+    if canvas.is_bare() && size == (old_width.into(), old_height.into()) {
+        let (x, y) = (columns.start as u32, rows.start as u32);
+        let (width, height) = (length(&columns) as u32, length(&rows) as u32);
+        return imageops::crop_imm(canvas.picture, x, y, width, height).to_image();
     }
     if filter == Filter::Nearest {
-        return nearest(picture, width, height);
+        return nearest(canvas, size, columns, rows);
     }
-    let across = |picture: &RgbImage| {
-        if picture.width() == width {
-            return picture.clone();
-        }
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || horizontally(picture, &taps(old_width, width, filter)),
-        )
+    let across = Axis {
+        old: old_width,
+        new: size.0,
+        inside: canvas.corner.0 as usize..(canvas.corner.0 + canvas.picture.width()) as usize,
+        filter,
     };
-    let down = |picture: &RgbImage| {
-        if picture.height() == height {
-            return picture.clone();
-        }
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || vertically(picture, &taps(old_height, height, filter)),
-        )
+    let down = Axis {
+        old: old_height,
+        new: size.1,
+        inside: canvas.corner.1 as usize..(canvas.corner.1 + canvas.picture.height()) as usize,
+        filter,
     };
-    let shrinks = |old: u32, new: u32| i64::from(old) - i64::from(new);
-    let (narrower, lower) = (shrinks(old_width, width), shrinks(old_height, height));
-    if lower > 0 && lower > 2 * narrower { across(&down(picture)) } else { down(&across(picture)) }
+    let mut part = RgbImage::new(length(&columns) as u32, length(&rows) as u32);
+    let (narrower, lower) = (across.shrinks(), down.shrinks());
+    if lower > 0 && lower > 2 * narrower {
+        let across = across.taps(columns);
+        let most = down.strip(across.span().len());
+        for strip in strips(&rows, most) {
+            let y = strip.start - rows.start;
+            let pixels = down_then_across(canvas, &across, &down.taps(strip));
+            put(&mut part, pixels, 0, y);
+        }
+    } else {
+        let down = down.taps(rows);
+        let most = across.strip(down.span().len());
+        for strip in strips(&columns, most) {
+            let x = strip.start - columns.start;
+            let pixels = across_then_down(canvas, &across.taps(strip), &down);
+            put(&mut part, pixels, x, 0);
+        }
+    }
+    part
+}
+
+fn length(range: &Range<u64>) -> u64 {
+    range.end.saturating_sub(range.start)
+}
+
+fn strips(range: &Range<u64>, most: u64) -> impl Iterator<Item = Range<u64>> + use<> {
+    let Range { start, end } = range.clone();
+    (start..end).step_by(most as usize).map(move |at| at..end.min(at + most))
+}
+
+fn put(part: &mut RgbImage, strip: RgbImage, x: u64, y: u64) {
+    if strip.dimensions() == part.dimensions() {
+        *part = strip;
+    } else {
+        imageops::replace(part, &strip, x as i64, y as i64);
+    }
+}
+
+fn across_then_down(canvas: &Canvas<'_>, across: &AxisTaps, down: &AxisTaps) -> RgbImage {
+    let needed = down.span();
+    let width = across.taps.len();
+    let bars = across.bars(canvas.colour);
+    let colours = vec![canvas.colour; needed.len()];
+    let source = Source { pixels: canvas.picture.as_raw(), width: canvas.picture.width() as usize };
+    let pixels = pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let between = horizontally(source, 0, needed.clone(), across, &colours);
+            let between = Source { pixels: &between, width };
+            vertically(between, needed.start, 0..width, down, bars.as_flattened())
+        },
+    );
+    RgbImage::from_raw(width as u32, down.taps.len() as u32, pixels).expect("three bytes a pixel")
+}
+
+fn down_then_across(canvas: &Canvas<'_>, across: &AxisTaps, down: &AxisTaps) -> RgbImage {
+    let needed = across.span();
+    let (width, height) = (across.taps.len(), down.taps.len());
+    let bars = down.bars(canvas.colour);
+    let colours = vec![canvas.colour; needed.len()];
+    let source = Source { pixels: canvas.picture.as_raw(), width: canvas.picture.width() as usize };
+    let pixels = pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let between = vertically(source, 0, needed.clone(), down, colours.as_flattened());
+            let between = Source { pixels: &between, width: needed.len() };
+            horizontally(between, needed.start, 0..height, across, &bars)
+        },
+    );
+    RgbImage::from_raw(width as u32, height as u32, pixels).expect("three bytes a pixel")
 }
 
 /// Accumulates the position as Pillow does, whose rounding errors decide between neighbours.
-fn nearest(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
-    let positions = |old: u32, new: u32| {
-        let step = f64::from(old) / f64::from(new);
+fn nearest(
+    canvas: &Canvas<'_>,
+    size: (u64, u64),
+    columns: Range<u64>,
+    rows: Range<u64>,
+) -> RgbImage {
+    let positions = |old: u32, new: u64, range: Range<u64>| {
+        let step = f64::from(old) / new as f64;
+        if range.end > MOST_ADDED {
+            return range.map(|at| ((at as f64 + 0.5) * step) as u32).collect();
+        }
         let mut position = step * 0.5;
-        let advance = |_| {
-            let at = position as u32;
+        let mut kept = Vec::with_capacity(length(&range) as usize);
+        for at in 0..range.end {
+            if at >= range.start {
+                kept.push(position as u32);
+            }
             position += step;
-            at
-        };
-        (0..new).map(advance).collect::<Vec<_>>()
+        }
+        kept
     };
-    let columns = positions(picture.width(), width);
-    let rows = positions(picture.height(), height);
-    RgbImage::from_fn(width, height, |x, y| {
+    let columns: Vec<u32> = positions(canvas.size.0, size.0, columns);
+    let rows: Vec<u32> = positions(canvas.size.1, size.1, rows);
+    RgbImage::from_fn(columns.len() as u32, rows.len() as u32, |x, y| {
         let (x, y) = (columns[x as usize], rows[y as usize]);
-        // Past the last pixel by a rounding error, Pillow leaves black.
-        picture.get_pixel_checked(x, y).copied().unwrap_or(image::Rgb([0; CHANNELS]))
+        if x >= canvas.size.0 || y >= canvas.size.1 {
+            // Past the last pixel by a rounding error, Pillow leaves black.
+            return image::Rgb([0; CHANNELS]);
+        }
+        let (x, y) = (x.checked_sub(canvas.corner.0), y.checked_sub(canvas.corner.1));
+        let pixel = x.zip(y).and_then(|(x, y)| canvas.picture.get_pixel_checked(x, y));
+        pixel.copied().unwrap_or(image::Rgb(canvas.colour))
     })
 }
 
@@ -87,19 +227,40 @@ fn rounded(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
+/// Rows of pixels, three bytes each.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    pixels: &'a [u8],
+    /// Pixels of a row.
+    width: usize,
+}
+
+/// New columns of some rows, of a source that begins with column `first`; `outside` is the colour of each row beyond the
+/// picture.
 #[inline(always)]
-fn horizontally(picture: &RgbImage, taps: &[Taps]) -> RgbImage {
-    let mut pixels = vec![0; picture.height() as usize * taps.len() * CHANNELS];
-    let old_rows = picture.as_raw().chunks_exact(picture.width() as usize * CHANNELS);
+fn horizontally(
+    source: Source<'_>,
+    first: usize,
+    rows: Range<usize>,
+    across: &AxisTaps,
+    outside: &[[u8; CHANNELS]],
+) -> Vec<u8> {
+    let (needed, taps) = (across.span(), &across.taps);
+    let mut pixels = vec![0; rows.len() * taps.len() * CHANNELS];
     // Four values to a pixel, which is what vectors like.
-    let mut padded = vec![[0_i32; CHANNELS + 1]; picture.width() as usize];
-    for (row, old) in pixels.chunks_exact_mut(taps.len() * CHANNELS).zip(old_rows) {
+    let mut padded = vec![[0_i32; CHANNELS + 1]; needed.len()];
+    let new_rows = pixels.chunks_exact_mut((taps.len() * CHANNELS).max(1));
+    for ((row, at), colour) in new_rows.zip(rows).zip(outside) {
+        let start = (at * source.width + needed.start - first) * CHANNELS;
+        let old = &source.pixels[start..][..needed.len() * CHANNELS];
         for (padded, &[r, g, b]) in padded.iter_mut().zip(old.as_chunks().0) {
             *padded = [r.into(), g.into(), b.into(), 0];
         }
         for (pixel, taps) in row.as_chunks_mut::<CHANNELS>().0.iter_mut().zip(taps) {
-            let mut sums = [1_i32 << (PRECISION - 1); CHANNELS + 1];
-            for (values, &weight) in padded[taps.first..].iter().zip(&taps.weights) {
+            let beyond = colour.map(|level| HALF + i32::from(level) * taps.outside);
+            let mut sums = [beyond[0], beyond[1], beyond[2], 0];
+            let values = &padded[taps.first.saturating_sub(needed.start)..];
+            for (values, &weight) in values.iter().zip(&taps.weights) {
                 for (sum, value) in sums.iter_mut().zip(values) {
                     *sum += value * weight;
                 }
@@ -108,19 +269,30 @@ fn horizontally(picture: &RgbImage, taps: &[Taps]) -> RgbImage {
             *pixel = [r, g, b].map(rounded);
         }
     }
-    RgbImage::from_raw(taps.len() as u32, picture.height(), pixels).expect("three bytes per pixel")
+    pixels
 }
 
+/// New rows of some columns, of a source that begins with row `first`; `outside` is the row beyond
+/// the picture.
 #[inline(always)]
-fn vertically(picture: &RgbImage, taps: &[Taps]) -> RgbImage {
-    let stride = picture.width() as usize * CHANNELS;
-    let mut pixels = vec![0; taps.len() * stride];
-    for (row, taps) in pixels.chunks_exact_mut(stride).zip(taps) {
-        let old = &picture.as_raw()[taps.first * stride..];
+fn vertically(
+    source: Source<'_>,
+    first: usize,
+    columns: Range<usize>,
+    down: &AxisTaps,
+    outside: &[u8],
+) -> Vec<u8> {
+    let stride = source.width * CHANNELS;
+    let length = columns.len() * CHANNELS;
+    let mut pixels = vec![0; down.taps.len() * length];
+    for (row, taps) in pixels.chunks_exact_mut(length.max(1)).zip(&down.taps) {
+        let start = taps.first.saturating_sub(first) * stride + columns.start * CHANNELS;
+        let old = source.pixels.get(start..).unwrap_or_default();
         let (chunks, rest) = row.as_chunks_mut::<LANES>();
         for (index, chunk) in chunks.iter_mut().enumerate() {
-            let mut sums = [1_i32 << (PRECISION - 1); LANES];
-            for (old, &weight) in old.chunks_exact(stride).zip(&taps.weights) {
+            let beyond: &[u8; LANES] = outside[index * LANES..].first_chunk().expect("whole chunk");
+            let mut sums = beyond.map(|level| HALF + i32::from(level) * taps.outside);
+            for (old, &weight) in old.chunks(stride).zip(&taps.weights) {
                 let values: &[u8; LANES] = old[index * LANES..].first_chunk().expect("whole chunk");
                 for (sum, &value) in sums.iter_mut().zip(values) {
                     *sum += i32::from(value) * weight;
@@ -128,48 +300,128 @@ fn vertically(picture: &RgbImage, taps: &[Taps]) -> RgbImage {
             }
             *chunk = sums.map(rounded);
         }
-        let done = stride - rest.len();
+        let done = length - rest.len();
         for (index, new) in rest.iter_mut().enumerate() {
-            let values = old[done + index..].iter().step_by(stride).zip(&taps.weights);
-            let sum: i32 = values.map(|(&value, &weight)| i32::from(value) * weight).sum();
-            *new = rounded(sum + (1 << (PRECISION - 1)));
+            let at = done + index;
+            let values = old.get(at..).unwrap_or_default().iter().step_by(stride);
+            let sum: i32 =
+                values.zip(&taps.weights).map(|(&value, &weight)| i32::from(value) * weight).sum();
+            *new = rounded(sum + HALF + i32::from(outside[at]) * taps.outside);
         }
     }
-    RgbImage::from_raw(picture.width(), taps.len() as u32, pixels).expect("three bytes per pixel")
+    pixels
 }
 
 /// The old pixels of one new pixel and their fixed-point weights.
 struct Taps {
+    /// The first of them in the picture.
     first: usize,
     weights: Vec<i32>,
+    /// Weight of all those beyond the picture, on the canvas.
+    outside: i32,
 }
 
-/// Written in Pillow's order of operations, because the weights are rounded.
-fn taps(old: u32, new: u32, filter: Filter) -> Vec<Taps> {
-    let scale = f64::from(old) / f64::from(new);
-    let stretch = scale.max(1.0);
-    let (weigh, support): (fn(f64) -> f64, f64) = match filter {
-        Filter::Nearest => unreachable!("it has no weights"),
-        Filter::Bilinear => (triangle, 1.0),
-        Filter::Bicubic => (cubic, 2.0),
-        Filter::Lanczos => (lanczos, 3.0),
-    };
-    let support = support * stretch;
-    let inverse = 1.0 / stretch;
-    (0..new)
-        .map(|index| {
-            let centre = (f64::from(index) + 0.5) * scale;
+/// One direction in which a canvas changes its size.
+struct Axis {
+    old: u32,
+    new: u64,
+    /// Where the picture lies on the canvas.
+    inside: Range<usize>,
+    filter: Filter,
+}
+
+/// Taps of some new columns or rows.
+struct AxisTaps {
+    taps: Vec<Taps>,
+}
+
+impl AxisTaps {
+    /// Columns or rows of the picture that have a weight.
+    fn span(&self) -> Range<usize> {
+        let weighty = self.taps.iter().filter(|taps| !taps.weights.is_empty());
+        let first = weighty.clone().map(|taps| taps.first).min().unwrap_or(0);
+        let end = weighty.map(|taps| taps.first + taps.weights.len()).max().unwrap_or(0);
+        first..end
+    }
+
+    /// What bars of one colour become.
+    fn bars(&self, colour: [u8; CHANNELS]) -> Vec<[u8; CHANNELS]> {
+        let weight = |taps: &Taps| taps.outside + taps.weights.iter().sum::<i32>();
+        let bar = |weight: i32| colour.map(|level| rounded(HALF + i32::from(level) * weight));
+        self.taps.iter().map(|taps| bar(weight(taps))).collect()
+    }
+}
+
+impl Axis {
+    /// Pixels that are lost.
+    fn shrinks(&self) -> i128 {
+        i128::from(self.old) - i128::from(self.new)
+    }
+
+    fn scale(&self) -> f64 {
+        f64::from(self.old) / self.new as f64
+    }
+
+    /// Old pixels on either side of a new one's centre that have a weight.
+    fn support(&self) -> f64 {
+        let support = match self.filter {
+            Filter::Nearest => unreachable!("it has no weights"),
+            Filter::Bilinear => 1.0,
+            Filter::Bicubic => 2.0,
+            Filter::Lanczos => 3.0,
+        };
+        support * self.scale().max(1.0)
+    }
+
+    /// How many new columns or rows to make at once, if each passes through `between` pixels of the other direction.
+    fn strip(&self, between: usize) -> u64 {
+        let taps = 2.0 * self.support() + 1.0;
+        let by_rows = HELD / (CHANNELS * between.max(1));
+        let by_taps = (HELD as f64 / (taps * size_of::<i32>() as f64)) as usize;
+        by_rows.min(by_taps).max(1) as u64
+    }
+
+    /// Taps of some new columns or rows, written in Pillow's order of operations, because the weights are rounded.
+    fn taps(&self, range: Range<u64>) -> AxisTaps {
+        if u64::from(self.old) == self.new {
+            // Pillow leaves out the pass; a single full weight does the same.
+            return AxisTaps {
+                taps: range.map(|at| self.inside(at as usize, &[1 << PRECISION])).collect(),
+            };
+        }
+        let weigh: fn(f64) -> f64 = match self.filter {
+            Filter::Nearest => unreachable!("it has no weights"),
+            Filter::Bilinear => triangle,
+            Filter::Bicubic => cubic,
+            Filter::Lanczos => lanczos,
+        };
+        let (scale, support) = (self.scale(), self.support());
+        let inverse = 1.0 / scale.max(1.0);
+        let taps = range.map(|index| {
+            let centre = (index as f64 + 0.5) * scale;
             let first = (centre - support + 0.5).max(0.0) as usize;
-            let last = ((centre + support + 0.5) as usize).min(old as usize);
+            let last = ((centre + support + 0.5) as usize).min(self.old as usize);
             let raw: Vec<f64> =
                 (first..last).map(|at| weigh((at as f64 - centre + 0.5) * inverse)).collect();
             let total: f64 = raw.iter().sum();
             let fixed = f64::from(1_u32 << PRECISION);
-            let weights =
+            let weights: Vec<i32> =
                 raw.iter().map(|weight| (weight / total * fixed).round() as i32).collect();
-            Taps { first, weights }
-        })
-        .collect()
+            self.inside(first, &weights)
+        });
+        AxisTaps { taps: taps.collect() }
+    }
+
+    /// Weights of canvas pixels from `first` on, divided into those of the picture and the rest.
+    fn inside(&self, first: usize, weights: &[i32]) -> Taps {
+        let clamp = |at: usize| at.clamp(first, first + weights.len()) - first;
+        let (start, end) = (clamp(self.inside.start), clamp(self.inside.end));
+        let outside = weights[..start].iter().chain(&weights[end..]).sum();
+        let weights = weights[start..end].to_vec();
+        // Without a weight in the picture any place in it will do.
+        let first = if weights.is_empty() { 0 } else { first + start - self.inside.start };
+        Taps { first, weights, outside }
+    }
 }
 
 fn triangle(x: f64) -> f64 {

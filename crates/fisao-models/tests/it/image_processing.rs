@@ -114,3 +114,102 @@ fn channels_are_normalised_by_clips_constants() {
         assert_close("channels", &values, &expected, 5e-5);
     }
 }
+
+/// A picture without two equal neighbours.
+fn mottled(width: u32, height: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        let mixed = x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503).rotate_left(7);
+        Rgb([(mixed >> 3) as u8, (mixed >> 11) as u8, (mixed >> 19) as u8])
+    })
+}
+
+/// What a processor is defined to make: the whole of every step, held in memory.
+fn step_by_step(processor: &ImageProcessor, picture: &RgbImage) -> RgbImage {
+    let (mut picture, (mut width, mut height)) = (picture.clone(), picture.dimensions());
+    if let Some(colour) = processor.pad {
+        let side = width.max(height);
+        let mut square = RgbImage::from_pixel(side, side, Rgb(colour));
+        let (left, top) = ((side - width) / 2, (side - height) / 2);
+        image::imageops::replace(&mut square, &picture, left.into(), top.into());
+        (picture, width, height) = (square, side, side);
+    }
+    (width, height) = match processor.resize {
+        None => (width, height),
+        Some(Resize::Exact { width, height }) => (width, height),
+        Some(Resize::ShortestEdge(side)) if width <= height => (side, side * height / width),
+        Some(Resize::ShortestEdge(side)) => (side * width / height, side),
+    };
+    let resized = resize(&picture, width, height, processor.filter);
+    let Some((to_width, to_height)) = processor.crop else { return resized };
+    let offset = |full: u32, part: u32| (i64::from(full) - i64::from(part)).div_euclid(2);
+    let mut cropped = RgbImage::new(to_width, to_height);
+    let (left, top) = (offset(width, to_width), offset(height, to_height));
+    image::imageops::replace(&mut cropped, &resized, -left, -top);
+    cropped
+}
+
+#[test]
+fn what_a_crop_takes_away_is_not_computed_and_the_rest_is_the_same() {
+    let sizes = [(3, 2000), (2000, 3), (1, 1), (40, 30), (31, 97), (250, 9), (64, 64)];
+    let resizes = [
+        None,
+        Some(Resize::ShortestEdge(28)),
+        Some(Resize::Exact { width: 33, height: 20 }),
+        Some(Resize::Exact { width: 20, height: 97 }),
+    ];
+    let filters = [Filter::Nearest, Filter::Lanczos, Filter::Bilinear, Filter::Bicubic];
+    for (width, height) in sizes {
+        let picture = mottled(width, height);
+        for (resize, filter) in resizes.into_iter().flat_map(|of| filters.map(|by| (of, by))) {
+            for (crop, pad) in [
+                (None, None),
+                (Some((28, 28)), None),
+                (Some((28, 28)), Some([122, 116, 104])),
+                (None, Some([1, 200, 255])),
+                (Some((35, 7)), Some([0; 3])),
+            ] {
+                let processor = ImageProcessor { pad, filter, ..plain(resize, crop) };
+                let expected = step_by_step(&processor, &picture);
+                let (values, size) = process(&processor, &picture);
+                assert_eq!(size, expected.dimensions(), "{processor:?} of {width}×{height}");
+                assert!(values == planes(&expected), "{processor:?} of {width}×{height}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pictures_too_large_to_be_resized_at_once_are_resized_in_strips() {
+    for (picture, size) in [
+        (mottled(20, 7000), (900, 950)),
+        (mottled(7000, 20), (900, 950)),
+        (mottled(6100, 7900), (950, 31)),
+    ] {
+        let (width, height) = size;
+        let resize = Some(Resize::Exact { width, height });
+        let pad = (picture.width().min(picture.height()) == 20).then_some([90, 100, 110]);
+        let processor = ImageProcessor { pad, ..plain(resize, None) };
+        let expected = step_by_step(&processor, &picture);
+        assert!(process(&processor, &picture).0 == planes(&expected), "{:?}", picture.dimensions());
+    }
+}
+
+#[test]
+fn a_ribbon_takes_no_more_memory_than_what_is_left_of_it() {
+    // Whole, its longer side would have 22 million pixels, or one of 4 thousand million bytes.
+    for size in [(1, 65_535), (65_535, 1), (1, 30_000_000)] {
+        let picture = RgbImage::from_pixel(size.0, size.1, Rgb([9, 90, 200]));
+        for pad in [None, Some([9, 90, 200])] {
+            if pad.is_some() && size.1 > 65_535 {
+                continue;
+            }
+            let crop = Some((336, 336));
+            let processor = ImageProcessor { pad, ..plain(Some(Resize::ShortestEdge(336)), crop) };
+            let pixels = processor.process(&picture);
+            assert_eq!(pixels.tile_size, (336, 336));
+            assert!(pixels.values.chunks(336 * 336).zip([9.0, 90.0, 200.0]).all(
+                |(plane, level)| plane.iter().all(|&value| (value - level).abs() < f32::EPSILON)
+            ));
+        }
+    }
+}
