@@ -6,11 +6,11 @@
 use std::collections::HashMap;
 use std::io::BufRead;
 
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::rows::{Place, RowError, read_rows};
+use crate::rows::{Place, RowError, read_rows, shortened};
+use crate::written_id;
 
 /// What a file calls a question. Numbers become text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -19,24 +19,7 @@ pub struct QuestionId(pub String);
 
 impl<'de> Deserialize<'de> for QuestionId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Name(String),
-            Number(i64),
-            Large(u64),
-            /// As pandas writes whole numbers of a column with gaps.
-            Float(f64),
-        }
-        Ok(Self(match Written::deserialize(deserializer)? {
-            Written::Name(name) => name,
-            Written::Number(number) => number.to_string(),
-            Written::Large(number) => number.to_string(),
-            Written::Float(number) if number.fract() == 0.0 => format!("{number:.0}"),
-            Written::Float(number) => {
-                return Err(D::Error::custom(format!("{number} is not a whole number")));
-            }
-        }))
+        written_id::deserialize(deserializer).map(Self)
     }
 }
 
@@ -155,7 +138,10 @@ fn question_id(row: &Row) -> Result<Option<QuestionId>, String> {
     });
     let Some((name, value)) = found else { return Ok(None) };
     let id = QuestionId::deserialize(value);
-    id.map(Some).map_err(|_| format!("\"{name}\" is {value}; an id is a text or a whole number"))
+    id.map(Some).map_err(|_| {
+        let value = shortened(&value.to_string());
+        format!("\"{name}\" is {value}; an id is a text or a whole number")
+    })
 }
 
 /// How answers were brought together with questions.

@@ -31,6 +31,7 @@ pub use counts::{ChairCounts, intervals};
 pub use ground_truth::{
     GroundTruth, GroundTruthReader, GroundTruthSummary, InputError, read_ground_truth,
 };
+pub(crate) use input::no_caption;
 pub use input::{ChairInput, read_captions};
 pub use mentions::Mention;
 pub use report::{ChairReport, ImageVerdict, MatchedIds, MentionVerdict};

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::written_id;
+
 /// What a file calls an image. Numbers become text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -11,16 +13,7 @@ pub struct ImageId(pub String);
 
 impl<'de> Deserialize<'de> for ImageId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Name(String),
-            Number(u64),
-        }
-        Ok(Self(match Written::deserialize(deserializer)? {
-            Written::Name(name) => name,
-            Written::Number(number) => number.to_string(),
-        }))
+        written_id::deserialize(deserializer).map(Self)
     }
 }
 
@@ -126,8 +119,10 @@ mod tests {
 
     #[test]
     fn ids_are_read_from_numbers_and_text() {
-        let ids: Vec<ImageId> = serde_json::from_str(r#"[42, "x.png"]"#).unwrap();
-        assert_eq!(ids, [ImageId("42".to_owned()), ImageId("x.png".to_owned())]);
-        assert!(serde_json::from_str::<ImageId>("[]").is_err());
+        let ids: Vec<ImageId> = serde_json::from_str(r#"[42, "x.png", 391895.0]"#).unwrap();
+        assert_eq!(ids, ["42", "x.png", "391895"].map(|id| ImageId(id.to_owned())));
+        let said = |text| serde_json::from_str::<ImageId>(text).unwrap_err().to_string();
+        assert!(said("[]").contains("expected an id: a text or a whole number"), "{}", said("[]"));
+        assert!(said("1.5").starts_with("1.5 is not a whole number"), "{}", said("1.5"));
     }
 }

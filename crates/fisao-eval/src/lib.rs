@@ -23,3 +23,4 @@ pub mod rates;
 pub mod rows;
 pub mod science_qa;
 pub mod statistics;
+mod written_id;

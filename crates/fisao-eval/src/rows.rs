@@ -39,10 +39,10 @@ pub enum RowError {
         source: io::Error,
     },
     /// The text as a whole is not a JSON list.
-    #[error("not a JSON list: {source}; give a list of objects or one object per line")]
+    #[error("not a JSON list: {error}; give a list of objects or one object per line")]
     List {
         /// What the parser met.
-        source: serde_json::Error,
+        error: serde_json::Error,
     },
     /// One line is not UTF-8.
     #[error("{place} is not UTF-8 from byte {byte} on; convert the file to UTF-8")]
@@ -53,14 +53,14 @@ pub enum RowError {
         byte: usize,
     },
     /// One row is broken.
-    #[error("{}; expected {expected}", at_column(*place, source))]
+    #[error("{}; expected {expected}", at_column(*place, error))]
     Row {
         /// Which.
         place: Place,
         /// Shape of a good row.
         expected: &'static str,
-        /// What the parser met.
-        source: serde_json::Error,
+        /// What the parser met; no source of its own, as it counts lines from the row's beginning.
+        error: serde_json::Error,
     },
     /// A row that parses but says something that cannot be.
     #[error("{place}: {reason}")]
@@ -73,13 +73,27 @@ pub enum RowError {
 }
 
 /// What the parser met, with the column where it knows it; the line is that of the row.
-pub(crate) fn at_column(place: Place, source: &serde_json::Error) -> String {
-    let (line, column) = (source.line(), source.column());
-    let text = source.to_string();
+pub(crate) fn at_column(place: Place, error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let text = error.to_string();
     match text.strip_suffix(&format!(" at line {line} column {column}")) {
-        Some(text) => format!("{place}, column {column}: {text}"),
-        None => format!("{place}: {text}"),
+        Some(text) => format!("{place}, column {column}: {}", shortened(text)),
+        None => format!("{place}: {}", shortened(&text)),
     }
+}
+
+/// A text that quotes a file, which may hold an image where an id was expected: without the middle where it is long.
+pub(crate) fn shortened(text: &str) -> String {
+    const LONGEST: usize = 300;
+    const START: usize = 120;
+    const END: usize = 80;
+    let count = text.chars().count();
+    if count <= LONGEST {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(START).collect();
+    let end: String = text.chars().skip(count - END).collect();
+    format!("{start} … {end}")
 }
 
 /// Hands every row of a JSON list, or of JSON lines, to `each`. Which of the two it is shows in the first
@@ -140,10 +154,10 @@ fn read_lines<Row: DeserializeOwned>(
             .map_err(|error| RowError::Encoding { place, byte: error.valid_up_to() + 1 })?;
         let text = text.trim_start_matches('\u{feff}').trim_end();
         if !text.is_empty() {
-            let row = serde_json::from_str(text).map_err(|source| RowError::Row {
+            let row = serde_json::from_str(text).map_err(|error| RowError::Row {
                 place,
                 expected,
-                source,
+                error,
             })?;
             each(place, row)?;
         }
@@ -162,7 +176,7 @@ fn read_list<Row: DeserializeOwned>(
     let done = deserializer.deserialize_seq(list).and_then(|()| deserializer.end());
     match (failure, done) {
         (Some(failure), _) => Err(failure),
-        (None, Err(source)) => Err(RowError::List { source }),
+        (None, Err(error)) => Err(RowError::List { error }),
         (None, Ok(())) => Ok(()),
     }
 }
@@ -192,10 +206,11 @@ where
             // An entry is parsed as a value first, so that a list that breaks off is told from an entry
             // that is something else.
             let Some(value) = entries.next_element::<serde_json::Value>()? else { break };
-            let row = serde_json::from_value(value).map_err(|source| RowError::Row {
+            let expected = self.expected;
+            let row = serde_json::from_value(value).map_err(|error| RowError::Row {
                 place,
-                expected: self.expected,
-                source,
+                expected,
+                error,
             });
             if let Err(failure) = row.and_then(|row| (self.each)(place, row)) {
                 *self.failure = Some(failure);
@@ -238,6 +253,9 @@ mod tests {
         assert!(said(b"[1, \"x\"]").starts_with("entry 2: invalid type: string"));
         assert!(said(b"[1, 2").starts_with("not a JSON list: EOF"));
         assert!(said(b"[1] 2").starts_with("not a JSON list: trailing"));
+        let long = said(format!("1\n\"{}\"", "A".repeat(300_000)).as_bytes());
+        assert!(long.starts_with("line 2, column 300002: invalid type: string \"AAAA"), "{long}");
+        assert!(long.len() < 400, "{long}");
         assert_eq!(
             said(b"1\n\"\xE9\""),
             "line 2 is not UTF-8 from byte 2 on; convert the file to UTF-8"

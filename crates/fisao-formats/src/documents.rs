@@ -1,7 +1,7 @@
 //! Small text documents, JSON and TOML: read with errors that name the file, written atomically.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read as _, Write};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::FormatError;
 use crate::fields::shortened;
+use crate::files::open_file;
 use crate::read_ahead::ReadAhead;
 
 /// Reads a JSON file; `what` is what the user would call it ("model configuration (config.json)").
@@ -46,7 +47,14 @@ fn not_a_number(text: &str, error: &serde_json::Error) -> Option<String> {
 /// The file is absent, unreadable, or not such a document.
 pub fn read_toml<T: DeserializeOwned>(what: &'static str, path: &Path) -> Result<T, FormatError> {
     let text = read_text(what, path)?;
-    toml::from_str(&text).map_err(|error| malformed(what, path, &error))
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        let start = error.span().map_or(0, |span| span.start.min(text.len()));
+        let before = text.get(..start).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let reason = format!("{} at line {line} column {column}", error.message());
+        FormatError::Malformed { what, path: path.to_owned(), reason: reason.replace('\n', ", ") }
+    })
 }
 
 /// Reads a UTF-8 text file.
@@ -54,7 +62,9 @@ pub fn read_toml<T: DeserializeOwned>(what: &'static str, path: &Path) -> Result
 /// # Errors
 /// The file is absent, unreadable, or not UTF-8.
 pub fn read_text(what: &'static str, path: &Path) -> Result<String, FormatError> {
-    let bytes = fs::read(path).map_err(|error| FormatError::reading(what, path, error))?;
+    let mut bytes = Vec::new();
+    let read = open_file(what, path)?.read_to_end(&mut bytes);
+    read.map_err(|error| FormatError::reading(what, path, error))?;
     String::from_utf8(bytes).map_err(|error| malformed(what, path, &error))
 }
 
@@ -64,7 +74,7 @@ pub fn read_text(what: &'static str, path: &Path) -> Result<String, FormatError>
 /// The file is absent or unreadable.
 pub fn open_text(what: &'static str, path: &Path) -> Result<Box<dyn BufRead>, FormatError> {
     let failed = |error| FormatError::reading(what, path, error);
-    let mut file = BufReader::new(File::open(path).map_err(failed)?);
+    let mut file = BufReader::new(open_file(what, path)?);
     let gzipped = file.fill_buf().map_err(failed)?.starts_with(&[0x1F, 0x8B]);
     Ok(if gzipped {
         Box::new(ReadAhead::new(MultiGzDecoder::new(file)).map_err(failed)?)

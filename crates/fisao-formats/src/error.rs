@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::images::MAX_PIXELS;
+
 /// A file or folder that could not be read, understood or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -24,6 +26,16 @@ pub enum FormatError {
         what: &'static str,
         /// Where it was looked for.
         path: PathBuf,
+    },
+    /// Something else where a file has to be.
+    #[error("{} is {found}, not a file that can be read as {what}", path.display())]
+    NotAFile {
+        /// What it would have been.
+        what: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// What it is, such as "a named pipe".
+        found: &'static str,
     },
     /// A JSON or TOML file that does not parse, or does not hold what it should.
     #[error("{} is not a valid {what}: {reason}", path.display())]
@@ -251,7 +263,38 @@ pub enum FormatError {
         /// The file.
         path: PathBuf,
         /// What it is instead, such as "is text" or "is empty".
-        content: &'static str,
+        content: String,
+    },
+    /// An image of a format that is not read.
+    #[error("{} is a {format} image, a format that is not read (PNG, JPEG, WebP, BMP and GIF are)", path.display())]
+    UnreadImageFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format, by content.
+        format: &'static str,
+    },
+    /// An image of more pixels than are decoded.
+    #[error(
+        "{} is a {format} image of {width}×{height} pixels, more than the {MAX_PIXELS} that are decoded",
+        path.display()
+    )]
+    LargeImage {
+        /// The file.
+        path: PathBuf,
+        /// Its format, by content.
+        format: String,
+        /// Pixels from left to right.
+        width: u64,
+        /// Pixels from top to bottom.
+        height: u64,
+    },
+    /// Several images that cannot be used, found by looking at all of them.
+    #[error("{} of {checked} images cannot be used", images.len())]
+    UnusableImages {
+        /// What is wrong with each.
+        images: Vec<FormatError>,
+        /// Images that were looked at.
+        checked: usize,
     },
     /// An image that breaks off or is damaged.
     #[error("{} is a damaged {format} image: {reason}", path.display())]
@@ -464,7 +507,17 @@ impl FormatError {
                  and needs no template"
             }
             Self::NotAnImage { .. } | Self::DamagedImage { .. } => {
-                "remove or replace this file and run again"
+                "remove or replace this file and run again, or pass over it with --skip-damaged"
+            }
+            Self::UnreadImageFormat { .. } => {
+                "convert it, for instance with `magick image.tif image.png`, and run again"
+            }
+            Self::LargeImage { .. } => "make it smaller, or remove it, and run again",
+            Self::UnusableImages { .. } => {
+                "remove or replace these files and run again, or pass over them with --skip-damaged"
+            }
+            Self::NotAFile { found: "a named pipe", .. } => {
+                "write what it says to a file first, and give that"
             }
             Self::AdapterMismatch { missing, .. }
                 if missing.iter().any(|key| key.contains("vision_tower.")) =>
@@ -512,6 +565,23 @@ impl FormatError {
             _ => return None,
         };
         Some(hint.to_owned())
+    }
+
+    /// Whether it is about an image that is there, and cannot be used: damaged, too large, or of no format that is read.
+    pub fn is_unusable_image(&self) -> bool {
+        matches!(
+            self,
+            Self::NotAnImage { .. }
+                | Self::UnreadImageFormat { .. }
+                | Self::LargeImage { .. }
+                | Self::DamagedImage { .. }
+                | Self::UnsupportedImage { .. }
+        )
+    }
+
+    /// What is wrong with each of several files, where that is what the error is about.
+    pub fn list(&self) -> &[Self] {
+        if let Self::UnusableImages { images, .. } = self { images } else { &[] }
     }
 
     /// An operating system error, as "not found" where it is that.

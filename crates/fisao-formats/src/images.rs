@@ -1,123 +1,217 @@
-//! Image files as the three colour channels models see, the way transformers' `load_image` and
-//! PIL's `convert("RGB")` turn them out.
+//! Image files as the three colour channels models see, the way an image processor of transformers turns out what PIL opens.
 //!
-//! The format is told by the content, never by the name. EXIF orientation is applied, transparency is
-//! dropped, grey and palettes are expanded, and of 16-bit channels the high byte is kept.
+//! The format is told by the content, never by the name. EXIF orientation is applied, grey and palettes are expanded, and of
+//! 16-bit channels the high byte is kept. What is transparent is put on white, as `convert_to_rgb` of transformers 5 does it in
+//! all processors; transformers 4, and `load_image` of both, drop transparency instead.
 //!
 //! Pixels are PIL's to the bit but for two kinds of file: 16-bit grey, which PIL clips to white instead
 //! of scaling it, and BMP of 16 bits a pixel, whose 5- and 6-bit channels differ by up to 1 of 255.
 
 mod exif;
+mod formats;
 mod gif;
 mod jpeg;
 mod png;
+mod webp;
+mod within;
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use image::codecs::bmp::BmpDecoder;
+use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, RgbImage};
+use image::{DynamicImage, ImageDecoder, RgbImage};
 
+pub use self::within::is_within;
+
+use self::formats::{Content, Format, LOOKED_AT};
 use self::jpeg::JpegError;
 use crate::FormatError;
+use crate::files::{describe, open_file};
 
-/// Pixels of the largest picture, the number at which PIL refuses a decompression bomb.
-const MAX_PIXELS: usize = 178_956_970;
+/// Pixels of the largest picture, the number at which PIL refuses a decompression bomb. Every format is held to it before
+/// anything is decoded.
+pub const MAX_PIXELS: u64 = 178_956_970;
+
+/// Longest piece of metadata that is looked at, bytes; PIL's limit of all text is 64 MiB.
+const LONGEST_METADATA: u64 = 16 << 20;
 
 /// Extensions that a folder is searched for, lower case.
 pub const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "bmp", "gif"];
 
+/// What a file says about its picture.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Metadata {
+    /// The TIFF block that EXIF wraps.
+    exif: Vec<u8>,
+    /// The XMP document.
+    xmp: Vec<u8>,
+}
+
+/// Why a file could not be decoded.
+#[derive(Debug, thiserror::Error)]
+enum DecodeError {
+    /// It cannot be read at all.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The data are damaged.
+    #[error("{0}")]
+    Damaged(String),
+    /// A variety of the format that is not read.
+    #[error("{0}")]
+    Unsupported(String),
+    /// More pixels than are decoded.
+    #[error("{0}×{1} pixels are too many")]
+    Large(u64, u64),
+}
+
+impl DecodeError {
+    fn damaged(reason: &impl ToString) -> Self {
+        Self::Damaged(reason.to_string())
+    }
+}
+
 /// Opens an image file.
 ///
 /// # Errors
-/// The file is absent, is not an image (the error says what it looks like), or breaks off.
+/// The file is absent, is not an image (the error says what it looks like), breaks off, or has more than [`MAX_PIXELS`].
 pub fn open_image(path: &Path) -> Result<RgbImage, FormatError> {
-    if path.is_dir() {
-        return Err(FormatError::NotAnImage { path: path.into(), content: "is a folder" });
+    let kind = fs::metadata(path).map_err(|error| FormatError::reading("image", path, error))?;
+    if !kind.is_file() {
+        let found = describe(kind.file_type());
+        return Err(FormatError::NotAnImage { path: path.into(), content: format!("is {found}") });
     }
-    let file = File::open(path).map_err(|error| FormatError::reading("image", path, error))?;
-    decode(path, BufReader::new(file))
+    decode(path, BufReader::new(open_file("image", path)?))
 }
 
 /// Decodes an image file that is in memory; `name` is what errors call it.
 ///
 /// # Errors
-/// The bytes are not an image (the error says what they look like), or break off.
+/// The bytes are not an image (the error says what they look like), break off, or have more than [`MAX_PIXELS`].
 pub fn decode_image(name: &str, bytes: &[u8]) -> Result<RgbImage, FormatError> {
     decode(Path::new(name), Cursor::new(bytes))
 }
 
-fn decode(path: &Path, data: impl BufRead + Seek) -> Result<RgbImage, FormatError> {
+fn decode(path: &Path, mut data: impl BufRead + Seek) -> Result<RgbImage, FormatError> {
     let failed = |error| FormatError::io("read", path, error);
-    let reader = ImageReader::new(data).with_guessed_format().map_err(failed)?;
-    let format = reader.format();
-    let damaged = |reason: String| FormatError::DamagedImage {
-        path: path.to_owned(),
-        format: format.map_or_else(String::new, |format| format!("{format:?}").to_uppercase()),
-        reason,
+    let mut start = Vec::new();
+    (&mut data).take(LOOKED_AT).read_to_end(&mut start).map_err(failed)?;
+    data.rewind().map_err(failed)?;
+    let path = path.to_owned();
+    let format = match Content::of(&start) {
+        Content::Read(format) => format,
+        Content::Unread(format) => return Err(FormatError::UnreadImageFormat { path, format }),
+        Content::Other(content) => {
+            return Err(FormatError::NotAnImage { path, content: content.to_owned() });
+        }
     };
     let picture = match format {
-        None => {
-            let mut data = reader.into_inner();
-            data.rewind().map_err(failed)?;
-            let content = describe(data).map_err(failed)?;
-            return Err(FormatError::NotAnImage { path: path.into(), content });
-        }
-        Some(ImageFormat::Jpeg) => {
-            let bytes = whole(reader.into_inner()).map_err(failed)?;
-            jpeg::decode(&bytes).map(|jpeg| upright(jpeg.pixels, &jpeg.exif, &jpeg.xmp)).map_err(
-                |error| match error {
-                    JpegError::Unsupported(_) => FormatError::UnsupportedImage {
-                        path: path.to_owned(),
-                        format: "JPEG".to_owned(),
-                        reason: error.to_string(),
-                    },
-                    _ => damaged(error.to_string()),
-                },
-            )?
-        }
-        Some(ImageFormat::Gif) => {
-            let mut data = reader.into_inner();
-            data.rewind().map_err(failed)?;
-            gif::decode(data).map_err(|error| damaged(error.to_string()))?
-        }
-        Some(ImageFormat::Png) => {
-            let bytes = whole(reader.into_inner()).map_err(failed)?;
-            let reader = ImageReader::with_format(Cursor::new(&bytes), ImageFormat::Png);
-            let picture = reader.into_decoder().and_then(DynamicImage::from_decoder);
-            let picture = into_rgb(picture.map_err(|error| damaged(error.to_string()))?);
-            let png::Metadata { exif, xmp } = png::metadata(&bytes);
-            upright(picture, &exif, &xmp)
-        }
-        Some(_) => decode_other(reader).map_err(|error| damaged(error.to_string()))?,
+        Format::Png => png::decode(data),
+        Format::Jpeg => decode_jpeg(data),
+        Format::WebP => decode_webp(data),
+        Format::Bmp => decode_bmp(data),
+        Format::Gif => gif::decode(data),
     };
-    if picture.is_empty() {
-        return Err(damaged("it has no pixels".to_owned()));
+    let format = format.name().to_owned();
+    match picture {
+        Ok(picture) if !picture.is_empty() => Ok(picture),
+        Ok(_) => Err(FormatError::DamagedImage { path, format, reason: "it has no pixels".into() }),
+        Err(DecodeError::Io(error)) => Err(FormatError::io("read", &path, error)),
+        Err(DecodeError::Damaged(reason)) => {
+            Err(FormatError::DamagedImage { path, format, reason })
+        }
+        Err(DecodeError::Unsupported(reason)) => {
+            Err(FormatError::UnsupportedImage { path, format, reason })
+        }
+        Err(DecodeError::Large(width, height)) => {
+            Err(FormatError::LargeImage { path, format, width, height })
+        }
     }
-    Ok(picture)
 }
 
-/// All of a file, from its beginning.
-fn whole(mut data: impl Read + Seek) -> io::Result<Vec<u8>> {
+/// Whether a file that begins with these bytes is an image, read or not.
+pub(crate) fn is_image(start: &[u8]) -> bool {
+    !matches!(Content::of(start), Content::Other(_))
+}
+
+/// Refuses pictures with more pixels than are decoded.
+fn check_pixels(width: impl Into<u64>, height: impl Into<u64>) -> Result<(), DecodeError> {
+    let (width, height) = (width.into(), height.into());
+    if width.saturating_mul(height) > MAX_PIXELS {
+        return Err(DecodeError::Large(width, height));
+    }
+    Ok(())
+}
+
+fn decode_jpeg(mut data: impl Read) -> Result<RgbImage, DecodeError> {
+    /// Bytes in which the header of the picture has to be found.
+    const START: u64 = 32 << 20;
+    /// More than a pixel can take; what follows behind the picture, a film for instance, is not read.
+    const PIXEL_BYTES: u64 = 12;
     let mut bytes = Vec::new();
-    data.rewind()?;
-    data.read_to_end(&mut bytes)?;
-    Ok(bytes)
+    (&mut data).take(START).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 == START {
+        let (width, height) = jpeg::size(&bytes)?;
+        check_pixels(width, height)?;
+        data.take(PIXEL_BYTES * width * height).read_to_end(&mut bytes)?;
+    }
+    let jpeg = jpeg::decode(&bytes)?;
+    Ok(upright(jpeg.pixels, &jpeg.metadata))
 }
 
-fn decode_other(reader: ImageReader<impl BufRead + Seek>) -> Result<RgbImage, ImageError> {
-    let mut decoder = reader.into_decoder()?;
-    // A file whose metadata are damaged is still a picture, as it is for PIL.
-    let exif = decoder.exif_metadata().ok().flatten().unwrap_or_default();
-    let xmp = decoder.xmp_metadata().ok().flatten().unwrap_or_default();
-    let image = DynamicImage::from_decoder(decoder)?;
-    Ok(upright(into_rgb(image), &exif, &xmp))
+impl From<JpegError> for DecodeError {
+    fn from(error: JpegError) -> Self {
+        match error {
+            JpegError::Large(width, height) => Self::Large(width as u64, height as u64),
+            JpegError::Unsupported(_) => Self::Unsupported(error.to_string()),
+            JpegError::Truncated | JpegError::Damaged(_) => Self::damaged(&error),
+        }
+    }
+}
+
+fn decode_webp(mut data: impl BufRead + Seek) -> Result<RgbImage, DecodeError> {
+    let webp::Survey { metadata, largest } = webp::survey(&mut data).unwrap_or_default();
+    check_pixels(largest.0, largest.1)?;
+    data.rewind()?;
+    let decoder = WebPDecoder::new(data).map_err(|error| DecodeError::damaged(&error))?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(largest.0) > u64::from(width) || u64::from(largest.1) > u64::from(height) {
+        return Err(DecodeError::Damaged("a picture in it is larger than it is".to_owned()));
+    }
+    Ok(upright(pixels(decoder)?, &metadata))
+}
+
+fn decode_bmp(data: impl BufRead + Seek) -> Result<RgbImage, DecodeError> {
+    pixels(BmpDecoder::new(data).map_err(|error| DecodeError::damaged(&error))?)
+}
+
+fn pixels(decoder: impl ImageDecoder) -> Result<RgbImage, DecodeError> {
+    let (width, height) = decoder.dimensions();
+    check_pixels(width, height)?;
+    let image = DynamicImage::from_decoder(decoder);
+    let image = image.map_err(|error| DecodeError::damaged(&error))?;
+    let DynamicImage::ImageRgba8(image) = image else { return Ok(image.into_rgb8()) };
+    let rgb = image.as_raw().as_chunks().0.iter().flat_map(|&[r, g, b, a]| on_white([r, g, b], a));
+    let rgb = rgb.collect();
+    Ok(RgbImage::from_raw(width, height, rgb).expect("three bytes for four"))
+}
+
+/// What is seen of a colour over white, as PIL's `alpha_composite` rounds it.
+fn on_white<const CHANNELS: usize>(colour: [u8; CHANNELS], alpha: u8) -> [u8; CHANNELS] {
+    const BITS: u32 = 7;
+    let alpha = u32::from(alpha);
+    colour.map(|level| {
+        let sum = (u32::from(level) * alpha + 255 * (255 - alpha) + 128) << BITS;
+        // Division by 255.
+        ((((sum >> 8) + sum) >> 8) >> BITS) as u8
+    })
 }
 
 /// Turns a picture as its metadata say, of which EXIF goes first.
-fn upright(picture: RgbImage, exif: &[u8], xmp: &[u8]) -> RgbImage {
+fn upright(picture: RgbImage, Metadata { exif, xmp }: &Metadata) -> RgbImage {
     let orientation = exif::orientation(exif).or_else(|| xmp_orientation(xmp));
     let mut image = DynamicImage::ImageRgb8(picture);
     image.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
@@ -135,7 +229,8 @@ fn xmp_orientation(document: &[u8]) -> Option<Orientation> {
     Orientation::from_exif(digit.into_iter().next()? - b'0')
 }
 
-/// The image files of a folder (not of its subfolders), sorted by name.
+/// The image files of a folder (not of its subfolders), sorted by name. Hidden files, which macOS for instance leaves beside
+/// every image (`._photo.jpg`), are passed over.
 ///
 /// # Errors
 /// The folder is absent, or holds no file with one of [`IMAGE_EXTENSIONS`].
@@ -145,7 +240,7 @@ pub fn list_images(folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
     let mut images = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| FormatError::io("read", folder, error))?.path();
-        if has_image_extension(&path) && path.is_file() {
+        if has_image_extension(&path) && !is_hidden(&path) && path.is_file() {
             images.push(path);
         }
     }
@@ -162,50 +257,7 @@ fn has_image_extension(path: &Path) -> bool {
     extension.is_some_and(|extension| IMAGE_EXTENSIONS.contains(&extension.as_str()))
 }
 
-fn into_rgb(image: DynamicImage) -> RgbImage {
-    let high_byte = |value: u16| (value >> 8) as u8;
-    match image {
-        DynamicImage::ImageRgb16(_)
-        | DynamicImage::ImageRgba16(_)
-        | DynamicImage::ImageLuma16(_)
-        | DynamicImage::ImageLumaA16(_) => {
-            let wide = image.into_rgb16();
-            let (width, height) = wide.dimensions();
-            let bytes = wide.into_raw().into_iter().map(high_byte).collect();
-            RgbImage::from_raw(width, height, bytes).expect("three bytes per pixel, as before")
-        }
-        other => other.into_rgb8(),
-    }
-}
-
-/// What data that are no image look like, by their first bytes.
-fn describe(data: impl Read) -> io::Result<&'static str> {
-    const LOOKED_AT: u64 = 512;
-    let mut start = Vec::new();
-    data.take(LOOKED_AT).read_to_end(&mut start)?;
-    let signatures: [(&[u8], &str); 7] = [
-        (b"%PDF", "is a PDF document"),
-        (b"PK\x03\x04", "is a ZIP archive"),
-        (b"\x1f\x8b", "is a gzip archive"),
-        (b"version https://git-lfs", "is a Git LFS pointer, not the file it stands for"),
-        (b"<!DOCTYPE html", "is a web page"),
-        (b"<html", "is a web page"),
-        (b"<svg", "is an SVG drawing"),
-    ];
-    if start.is_empty() {
-        return Ok("is empty");
-    }
-    if let Some((_, name)) = signatures.iter().find(|(bytes, _)| start.starts_with(bytes)) {
-        return Ok(name);
-    }
-    // The last character may be cut by the limit, which is not the file's fault.
-    let text = match str::from_utf8(&start) {
-        Ok(_) => true,
-        Err(error) => error.error_len().is_none() && error.valid_up_to() > 0,
-    };
-    if text && !start.contains(&0) {
-        Ok("is text")
-    } else {
-        Ok("is in no format that is read (PNG, JPEG, WebP, BMP, GIF)")
-    }
+/// Whether a file's name begins with a full stop.
+pub(crate) fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }

@@ -1,6 +1,5 @@
 //! JSON lines: one JSON value per line, as captions, prompts and metrics are kept.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::FormatError;
 use crate::documents::write_atomically;
+use crate::files::open_file;
 
 /// The caption of one image, in the keys that CHAIR's reference script reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub fn read_json_lines<T: DeserializeOwned>(
     what: &'static str,
     path: &Path,
 ) -> Result<Vec<T>, FormatError> {
-    let file = File::open(path).map_err(|error| FormatError::reading(what, path, error))?;
+    let file = open_file(what, path)?;
     let mut records = Vec::new();
     for (index, line) in BufReader::new(file).lines().enumerate() {
         let wrong =

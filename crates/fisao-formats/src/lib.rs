@@ -21,6 +21,7 @@ pub mod digest;
 pub mod documents;
 mod error;
 mod fields;
+mod files;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod images;

@@ -9,8 +9,8 @@
 //! Which form a file has shows in its content, not its name. A row's fields are those of LLaVA-Instruct
 //! and of TRL's datasets:
 //!
-//! * `image`, or `images` with one: a file's name, a `data:` URL of base64, or, in Parquet, an encoded
-//!   file (Hugging Face datasets' structure of `bytes` and `path`, or bytes).
+//! * `image`, or `images` with one: a file's name, an encoded file in base64, bare or as a `data:` URL, or, in Parquet, an
+//!   encoded file as it is (Hugging Face datasets' structure of `bytes` and `path`, or bytes).
 //! * `prompt`, `question` or `text`, the first that is there: text or a conversation; `prompts`, in JSON:
 //!   a list of texts, each of which is a row; or a conversation in `conversations` or `messages`. Without
 //!   any, or with an empty one, the default prompt.
@@ -32,6 +32,7 @@
 mod elements;
 mod fields;
 mod form;
+mod image_folder;
 mod json;
 mod order;
 mod parquet;
@@ -46,18 +47,16 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-
 pub use self::form::PromptKind;
 use self::form::{Form, recognise};
+use self::image_folder::{ImageFolder, shortened};
 use self::json::{JsonIndex, Layout};
 pub use self::order::Split;
 use self::parquet::ParquetIndex;
 use self::reading::{ImageReference, Reading};
 pub use self::row::{Answer, PromptRow, RowImage};
 use crate::FormatError;
-use crate::images::list_images;
+use crate::images::{is_hidden, list_images};
 
 /// Rows that were left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,8 +76,7 @@ enum Source {
 /// Rows of a prompt set, read by index.
 pub struct PromptSet {
     path: PathBuf,
-    /// The folder that images' names are relative to.
-    images: PathBuf,
+    images: ImageFolder,
     default_prompt: String,
     source: Source,
     skipped: Skipped,
@@ -96,8 +94,8 @@ impl PromptSet {
     /// Opens a prompt set: a folder of images, a JSON file, a Parquet file or a folder of such. A folder
     /// with Parquet files in it is one of those, and all of them are read, in the order of their names.
     ///
-    /// Names of images are looked up in `images`, or, without it, in the folder of the prompts; a folder
-    /// of images needs none. `default_prompt` is for rows that have none of their own.
+    /// Names of images are looked up in `images`, or, without it, in the folder of the prompts, and may not lead out of
+    /// it; a folder of images needs none. `default_prompt` is for rows that have none of their own.
     ///
     /// # Errors
     /// The path is absent, of none of these forms, packed, damaged, empty or without images; a row of a
@@ -107,12 +105,35 @@ impl PromptSet {
         images: Option<&Path>,
         default_prompt: &str,
     ) -> Result<Self, FormatError> {
+        Self::open_within(path, images, false, default_prompt)
+    }
+
+    /// The same of prompts that may name images anywhere, by `..` or absolute paths.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_with_outside_images(
+        path: &Path,
+        images: Option<&Path>,
+        default_prompt: &str,
+    ) -> Result<Self, FormatError> {
+        Self::open_within(path, images, true, default_prompt)
+    }
+
+    fn open_within(
+        path: &Path,
+        images: Option<&Path>,
+        outside: bool,
+        default_prompt: &str,
+    ) -> Result<Self, FormatError> {
+        let own = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+        let images = ImageFolder::new(images.unwrap_or(own), outside);
         let (source, skipped) = if path.is_dir() {
             open_folder(path)?
         } else {
             match recognise(path)? {
                 Form::Json(layout) => {
-                    let (index, skipped) = JsonIndex::open(path, layout)?;
+                    let (index, skipped) = JsonIndex::open(path, layout, &images)?;
                     (Source::Json(index), skipped)
                 }
                 Form::Parquet => {
@@ -121,8 +142,6 @@ impl PromptSet {
                 }
             }
         };
-        let own = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-        let images = images.unwrap_or(own).to_owned();
         let default_prompt = default_prompt.to_owned();
         let set = Self { path: path.to_owned(), images, default_prompt, source, skipped };
         if u32::try_from(set.len()).is_err() {
@@ -216,12 +235,17 @@ impl PromptSet {
             .name()
             .map_or_else(|| format!("{} row {}", self.path.display(), index + 1), str::to_owned);
         let image = match reading.image {
-            ImageReference::Path(name) => RowImage::File(self.images.join(name)),
+            ImageReference::Path(name) => RowImage::File(self.images.file(&name).map_err(wrong)?),
             ImageReference::Bytes { bytes, .. } => RowImage::Bytes(bytes.to_vec()),
             ImageReference::DataUrl(url) => {
                 let text = url.split_once(',').map_or("", |(_, text)| text);
-                let bytes = BASE64_STANDARD.decode(text).map_err(|error| {
-                    wrong(format!("the data URL of its image is not base64: {error}"))
+                let bytes = reading::decode_base64(text)
+                    .ok_or_else(|| wrong("the data URL of its image is not base64".to_owned()))?;
+                RowImage::Bytes(bytes)
+            }
+            ImageReference::Base64(text) => {
+                let bytes = reading::decode_base64(&text).ok_or_else(|| {
+                    wrong("its image is base64 that breaks off or is damaged".to_owned())
                 })?;
                 RowImage::Bytes(bytes)
             }
@@ -289,6 +313,36 @@ impl PromptSet {
         }
     }
 
+    /// Decodes the images of all rows, each file once where its rows follow each other, and says of which rows they cannot be
+    /// used, and why. `advance` hears the number of rows that are done.
+    ///
+    /// # Errors
+    /// A row cannot be read; that is another matter than its image.
+    pub fn unusable_images(
+        &self,
+        advance: &dyn Fn(usize),
+    ) -> Result<Vec<(usize, FormatError)>, FormatError> {
+        let mut unusable = Vec::new();
+        let mut last: Option<(PathBuf, bool)> = None;
+        for index in 0..self.len() {
+            let row = self.row(index)?;
+            let again = match (&row.image, &last) {
+                (RowImage::File(path), Some((known, good))) if path == known => Some(*good),
+                _ => None,
+            };
+            // A bad file is opened again for each of its rows, which are few.
+            if again != Some(true) {
+                let opened = row.open_image();
+                if let RowImage::File(path) = &row.image {
+                    last = Some((path.clone(), opened.is_ok()));
+                }
+                unusable.extend(opened.err().map(|error| (index, error)));
+            }
+            advance(index + 1);
+        }
+        Ok(unusable)
+    }
+
     /// Looks whether the images are there that are files of their own, without opening them. `advance`
     /// hears the number of rows that are done.
     ///
@@ -306,7 +360,7 @@ impl PromptSet {
                     let there = path.is_file();
                     last = (path, there);
                     if !there && names.len() < NAMED {
-                        names.push(last.0.display().to_string());
+                        names.push(shortened(&last.0.display().to_string()));
                     }
                 }
                 missing += usize::from(!last.1);
@@ -320,11 +374,17 @@ impl PromptSet {
                 entries.iter().try_for_each(|name| check(Some(self.path.join(&**name))))?;
             }
             Source::Json(index) => index.for_each_image(&mut |image| match image {
-                ImageReference::Path(name) => check(Some(self.images.join(name))),
+                // Where it is was looked at when the file was opened.
+                ImageReference::Path(name) => check(self.images.file(name).ok()),
                 _ => check(None),
             })?,
             Source::Parquet(index) => {
-                index.for_each_file(&mut |name| check(name.map(|name| self.images.join(name))))?;
+                let mut at = 0;
+                index.for_each_file(&mut |name| {
+                    let file = name.map(|name| self.images.file(name)).transpose();
+                    at += 1;
+                    check(file.map_err(|reason| index.row_error(at - 1, reason))?)
+                })?;
             }
         }
         if missing == 0 {
@@ -365,7 +425,8 @@ fn open_folder(path: &Path) -> Result<(Source, Skipped), FormatError> {
     let mut shards = Vec::new();
     for entry in fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?.path();
-        if entry.extension() == Some(OsStr::new("parquet")) && entry.is_file() {
+        let parquet = entry.extension() == Some(OsStr::new("parquet"));
+        if parquet && !is_hidden(&entry) && entry.is_file() {
             shards.push(entry);
         }
     }

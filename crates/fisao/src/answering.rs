@@ -18,6 +18,7 @@ use fisao_formats::images::open_image;
 use fisao_models::generation::{FinishReason, Sampling};
 use serde_json::{Map, Value, json};
 
+use crate::arguments::DamagedArguments;
 use crate::bundle::{Policy, warn_of_photographs};
 use crate::failure::{Interrupted, Refusal};
 use crate::interrupt;
@@ -67,6 +68,8 @@ pub(crate) struct Answering<'a> {
     pub(crate) field: &'static str,
     /// Where they are written.
     pub(crate) folder: &'a Path,
+    /// What is done about images that cannot be used; questions about those that are passed over stay unanswered.
+    pub(crate) damaged: &'a DamagedArguments,
 }
 
 impl Answering<'_> {
@@ -80,11 +83,14 @@ impl Answering<'_> {
         questions: &[Question],
         reporter: &Reporter,
     ) -> anyhow::Result<PathBuf> {
-        let tasks = QuestionTasks::new(self.policy, questions, reporter)?;
+        let (sized, skipped) = self.usable(questions, reporter)?;
+        let (questions, sizes): (Vec<Question>, Vec<_>) = sized.into_iter().unzip();
+        let questions = &questions[..];
+        let tasks = QuestionTasks::new(self.policy, questions, &sizes)?;
         let answer = tasks.options.iter().flatten().map(Vec::len).max();
         let answer = answer.unwrap_or(self.sampling.max_new_tokens);
         self.policy.check_length(tasks.longest, answer)?;
-        self.check_settings(questions)?;
+        self.check_settings(questions, &skipped)?;
         let path = self.folder.join(ANSWERS);
         let done = self.answered(&path, questions)?;
         let file = OpenOptions::new().create(true).append(true).open(&path);
@@ -126,6 +132,33 @@ impl Answering<'_> {
         Ok(path)
     }
 
+    /// The questions whose images can be used, with the images' sizes, and the names of the others where those are to be
+    /// passed over.
+    fn usable(
+        &self,
+        questions: &[Question],
+        reporter: &Reporter,
+    ) -> anyhow::Result<(Vec<(Question, (u32, u32))>, Vec<String>)> {
+        let mut files: Vec<PathBuf> =
+            questions.iter().map(|question| question.image.clone()).collect();
+        files.sort();
+        files.dedup();
+        let images = checked_images(&files, self.damaged, reporter)?;
+        let sizes = images.iter().map(|image| image.size);
+        warn_of_photographs(self.policy.is_embedded(), sizes, reporter);
+        let size = |file: &Path| {
+            let at = images.binary_search_by(|image| image.file.as_path().cmp(file));
+            at.ok().map(|at| images[at].size)
+        };
+        let sized = questions
+            .iter()
+            .filter_map(|question| size(&question.image).map(|size| (question.clone(), size)));
+        let sized: Vec<_> = sized.collect();
+        let skipped = files.iter().filter(|file| size(file).is_none());
+        let name = |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into();
+        Ok((sized, skipped.map(name).collect()))
+    }
+
     fn line(
         &self,
         question: &Question,
@@ -141,8 +174,11 @@ impl Answering<'_> {
     }
 
     /// Writes down what the answers depend on, or compares it with what is written there.
-    fn check_settings(&self, questions: &[Question]) -> anyhow::Result<()> {
+    fn check_settings(&self, questions: &[Question], skipped: &[String]) -> anyhow::Result<()> {
         let mut settings = self.settings.clone();
+        if !skipped.is_empty() {
+            settings["skipped_images"] = json!(skipped);
+        }
         settings["answers"] = self.field.into();
         settings["pictures_sha256"] = pictures(questions).into();
         let options: Vec<&Vec<String>> =
@@ -246,27 +282,14 @@ struct QuestionTasks<'a> {
 }
 
 impl<'a> QuestionTasks<'a> {
-    /// Opens every image once, so that a damaged one is found before any work is done.
     fn new(
         policy: &'a Policy,
         questions: &'a [Question],
-        reporter: &Reporter,
+        sizes: &[(u32, u32)],
     ) -> anyhow::Result<Self> {
-        let mut files: Vec<PathBuf> =
-            questions.iter().map(|question| question.image.clone()).collect();
-        files.sort();
-        files.dedup();
-        let images = checked_images(&files, reporter)?;
-        let sizes = images.iter().map(|image| image.size);
-        warn_of_photographs(policy.is_embedded(), sizes, reporter);
-        let size = |file: &Path| {
-            let at = images.binary_search_by(|image| image.file.as_path().cmp(file));
-            images[at.expect("every file was checked")].size
-        };
         let (mut prompts, mut longest) = (Vec::with_capacity(questions.len()), 0);
-        for question in questions {
+        for (question, &size) in questions.iter().zip(sizes) {
             let prompt = policy.prompt(&question.prompt)?;
-            let size = size(&question.image);
             longest = longest.max(policy.model.config().expand_image_token(&prompt, size)?.len());
             prompts.push(prompt);
         }

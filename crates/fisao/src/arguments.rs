@@ -42,8 +42,8 @@ pub(crate) use pretrain::PretrainArguments;
 pub(crate) use runs::{RunOrder, RunsArguments};
 pub(crate) use score::ScoreArguments;
 pub(crate) use shared::{
-    Activations, DeviceArguments, Format, ModelArguments, PairArguments, SamplingArguments,
-    ScoringArguments, SettingsArguments, VocabularyArguments, vision_adapter,
+    Activations, DamagedArguments, DeviceArguments, Format, ModelArguments, PairArguments,
+    SamplingArguments, ScoringArguments, SettingsArguments, VocabularyArguments, vision_adapter,
 };
 pub(crate) use study::{StudyArguments, StudyCommand, VerifierStudyArguments};
 pub(crate) use verify::{VerifyArguments, VerifyFormat};

@@ -31,6 +31,8 @@ use fisao_verifier::scorer::VerifierError;
 use fisao_verifier::templates::TemplateError;
 use owo_colors::OwoColorize;
 
+use crate::terminal::one_line;
+
 /// Exit code for what the user can put right.
 const USER: u8 = 1;
 /// Exit code for what nobody foresaw.
@@ -113,7 +115,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let code = exit_code(error);
     let mut stderr = anstream::stderr().lock();
     let _ = if code == INTERRUPTED || code == FAILED {
-        writeln!(stderr, "{error}")
+        writeln!(stderr, "{}", one_line(&error.to_string()))
     } else {
         write!(stderr, "{}", describe(error))
     };
@@ -130,20 +132,34 @@ pub(crate) fn report_panic() -> ExitCode {
 
 /// The error, its causes and its hints, with colour codes.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
-    let mut text = format!("{} {error}\n", "error:".red().bold());
     let mut last = error.to_string();
+    let mut text = format!("{} {}\n", "error:".red().bold(), one_line(&last));
     for cause in error.chain().skip(1) {
         let message = cause.to_string();
         // Some messages already end with their cause's.
         if !last.contains(&message) {
-            text.extend(["  ", &"because:".dimmed().to_string(), " ", &message, "\n"]);
+            text.extend(["  ", &"because:".dimmed().to_string(), " ", &one_line(&message), "\n"]);
         }
         last = message;
     }
+    for item in error.chain().flat_map(list_of) {
+        text.extend(["  ", &one_line(&item), "\n"]);
+    }
     for hint in error.chain().filter_map(hint_of) {
-        text.extend([&"hint:".cyan().bold().to_string(), " ", &hint, "\n"]);
+        text.extend([&"hint:".cyan().bold().to_string(), " ", &one_line(&hint), "\n"]);
     }
     text
+}
+
+/// What an error is about where that is several things, one line each; of very many the first.
+fn list_of(error: &(dyn Error + 'static)) -> Vec<String> {
+    const SHOWN: usize = 200;
+    let list = error.downcast_ref::<FormatError>().map_or(&[] as &[_], FormatError::list);
+    let mut lines: Vec<String> = list.iter().take(SHOWN).map(ToString::to_string).collect();
+    if list.len() > SHOWN {
+        lines.push(format!("and {} more", list.len() - SHOWN));
+    }
+    lines
 }
 
 fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use fisao_eval::image_id::ImageIndex;
-use fisao_formats::images::list_images;
+use fisao_formats::images::{is_within, list_images};
 
 use crate::failure::Refusal;
 
@@ -30,20 +30,31 @@ impl PictureFolder {
     /// The folder within, if there is one of that name, or this one.
     pub(crate) fn within(&self, name: &str) -> Option<Self> {
         let folder = self.folder.join(name);
-        folder.is_dir().then(|| Self::open(&folder))
+        (is_within(&self.folder, Path::new(name)) && folder.is_dir()).then(|| Self::open(&folder))
     }
 
-    /// The file of a picture: of that name, of that name and an ending, or of the same number in COCO.
+    /// The file of a picture: of that name, of that name and an ending, or of the same number in COCO. A name that leads out of
+    /// the folder means the file of its last part there.
     pub(crate) fn file(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let exact = self.folder.join(name);
-        if exact.is_file() {
-            return Ok(exact);
+        if is_within(&self.folder, Path::new(name)) {
+            let exact = self.folder.join(name);
+            if exact.is_file() {
+                return Ok(exact);
+            }
         }
-        match self.index.find(name) {
+        let last = Path::new(name).file_name().unwrap_or_default().to_string_lossy();
+        match self.index.find(name).or_else(|| self.index.find(&last)) {
             Some((position, _)) => Ok(self.files[position].clone()),
-            None => bail!(
+            None if is_within(&self.folder, Path::new(name)) => bail!(
                 Refusal::new(format!("{} has no image {name}", self.folder.display()))
                     .hint("--images names the folder that holds the pictures")
+            ),
+            None => bail!(
+                Refusal::new(format!(
+                    "the image {name} is outside the folder of images, {}, which has none of that name",
+                    self.folder.display()
+                ))
+                .hint("--images names the folder that holds the pictures")
             ),
         }
     }

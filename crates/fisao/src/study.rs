@@ -47,9 +47,9 @@ pub(crate) fn run(arguments: &VerifierStudyArguments, reporter: &Reporter) -> an
     let Pair { policy, verifier: loaded, views } =
         Pair::from_arguments(&arguments.pair, settings, &device, reporter)?;
     let scenes = arguments.images.is_none();
-    let vocabulary = Vocabulary::from_arguments(&arguments.vocabulary, scenes, None)?;
-    let vocabulary = vocabulary.for_mentions()?;
-    let source = Source::open(arguments, &policy, reporter)?;
+    let words = Vocabulary::from_arguments(&arguments.vocabulary, scenes, None)?;
+    let source = Source::open(arguments, &words, &policy, reporter)?;
+    let vocabulary = words.for_mentions()?;
     policy.check_length(source.longest_prompt()?, sampling.max_new_tokens)?;
     fs::create_dir_all(&arguments.output)
         .with_context(|| format!("cannot create {}", arguments.output.display()))?;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::report::html::escape;
+use crate::terminal::one_line;
 
 /// Rows under headings; every row has as many cells as there are columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +23,8 @@ impl Table {
     /// # Panics
     /// It has not as many cells as the table has columns.
     pub(crate) fn row<Cell: Into<String>>(&mut self, cells: impl IntoIterator<Item = Cell>) {
-        let row: Vec<String> = cells.into_iter().map(Into::into).collect();
+        let row = cells.into_iter().map(|cell| one_line(&cell.into()).into_owned());
+        let row: Vec<String> = row.collect();
         assert_eq!(row.len(), self.columns.len(), "a row has as many cells as there are columns");
         self.rows.push(row);
     }

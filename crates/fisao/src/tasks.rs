@@ -3,15 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
 use fisao_align::AlignError;
 use fisao_align::tasks::{Task, TaskSource};
-use fisao_eval::chair::GroundTruth;
 use fisao_formats::FormatError;
 use fisao_formats::images::{list_images, open_image};
 
+use crate::arguments::DamagedArguments;
 use crate::bundle::{Policy, Views};
-use crate::failure::Refusal;
 use crate::reporter::Reporter;
 
 /// An image that could be decoded.
@@ -22,10 +20,11 @@ pub(crate) struct ImageFile {
     pub(crate) size: (u32, u32),
 }
 
-/// The images that paths stand for: files as they are, folders by what they hold. Every one is decoded
-/// once, so that a damaged one is found before any work is done.
+/// The images that paths stand for: files as they are, folders by what they hold. Every one is decoded once, so that damaged
+/// ones are found before any work is done, and all of them at once.
 pub(crate) fn checked_images(
     paths: &[PathBuf],
+    damaged: &DamagedArguments,
     reporter: &Reporter,
 ) -> Result<Vec<ImageFile>, FormatError> {
     let mut files = Vec::new();
@@ -36,15 +35,44 @@ pub(crate) fn checked_images(
             files.push(path.clone());
         }
     }
-    let progress = reporter.phase("checking images", files.len() as u64);
-    let images = files.into_iter().map(|file| {
-        let size = open_image(&file)?.dimensions();
+    let checked = files.len();
+    let progress = reporter.phase("checking images", checked as u64);
+    let (mut images, mut unusable) = (Vec::with_capacity(checked), Vec::new());
+    for file in files {
+        match open_image(&file) {
+            Ok(image) => images.push(ImageFile { file, size: image.dimensions() }),
+            Err(error) => unusable.push(error),
+        }
         progress.advance(1);
-        Ok(ImageFile { file, size })
-    });
-    let images = images.collect::<Result<_, _>>()?;
+    }
     progress.finish();
+    pass_over(unusable, checked, damaged, reporter)?;
     Ok(images)
+}
+
+/// Refuses images that cannot be used, or names them, where they are to be passed over and some are left.
+///
+/// # Errors
+/// They are not to be passed over, one of them is not there at all, or none is left.
+pub(crate) fn pass_over(
+    mut unusable: Vec<FormatError>,
+    checked: usize,
+    damaged: &DamagedArguments,
+    reporter: &Reporter,
+) -> Result<(), FormatError> {
+    let count = unusable.len();
+    let skipped = damaged.skip_damaged && unusable.iter().all(FormatError::is_unusable_image);
+    match count {
+        0 => return Ok(()),
+        _ if skipped && count < checked => {}
+        1 => return Err(unusable.swap_remove(0)),
+        _ => return Err(FormatError::UnusableImages { images: unusable, checked }),
+    }
+    for error in &unusable {
+        reporter.warn(format!("passed over: {error}"), None);
+    }
+    reporter.warn(format!("{count} of {checked} images are passed over"), None);
+    Ok(())
 }
 
 /// Image files, all under the same prompt.
@@ -125,17 +153,5 @@ impl ImageTasks<'_> {
             .map_err(|error| AlignError::Task { id: id.clone(), reason: error.to_string() })?;
         let verifier_images = views.map_or_else(Vec::new, |views| views.of(&image));
         Ok(Task { verifier_images, ..self.policy.task(id, &image, &self.prompt)? })
-    }
-}
-
-/// The annotated objects of an image, which may be listed with or without the file's ending.
-pub(crate) fn objects_of(truth: &GroundTruth, id: &str) -> anyhow::Result<BTreeSet<String>> {
-    let stem = id.rsplit_once('.').map_or(id, |(stem, _)| stem);
-    match truth.get(id).or_else(|| truth.get(stem)) {
-        Some(objects) => Ok(objects.clone()),
-        None => bail!(
-            Refusal::new(format!("the annotations do not list the image {id}"))
-                .hint("add it, with an empty list of objects if the image holds none")
-        ),
     }
 }

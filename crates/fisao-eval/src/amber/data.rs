@@ -70,7 +70,7 @@ struct Row {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "\"truth\" is neither a list of words nor \"yes\" or \"no\"")]
 enum Truth {
     Objects(Vec<String>),
     Answer(String),

@@ -7,6 +7,7 @@ use std::io::BufRead;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::chair::no_caption;
 use crate::image_id::{ImageId, ImageIndex};
 use crate::rows::{RowError, first_character, read_rows};
 
@@ -40,7 +41,7 @@ pub enum CaptionInputError {
 struct CaptionRow {
     image_id: Option<ImageId>,
     image: Option<ImageId>,
-    caption: String,
+    caption: Option<String>,
 }
 
 /// Reads `{"image_id" | "image": …, "caption": "…"}` rows, as a list or one per line; further fields are left alone.
@@ -60,7 +61,8 @@ pub fn read_caption_rows(reader: impl BufRead) -> Result<Vec<CaptionInput>, Capt
                 "image '{image_id}' has a caption already; give one caption for each image"
             ));
         }
-        captions.push(CaptionInput { image_id, caption: row.caption });
+        let caption = row.caption.ok_or_else(|| no_caption(place, &image_id))?;
+        captions.push(CaptionInput { image_id, caption });
         Ok(())
     })?;
     Ok(captions)

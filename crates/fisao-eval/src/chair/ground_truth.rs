@@ -34,12 +34,12 @@ pub enum InputError {
     #[error(transparent)]
     Row(#[from] RowError),
     /// An object that is not ground truth.
-    #[error("{}; expected {EXPECTED}", at_column(Place::line(*line), source))]
+    #[error("{}; expected {EXPECTED}", at_column(Place::line(*line), error))]
     Document {
         /// Line the parser had come to, counted from 1.
         line: usize,
         /// What the parser met.
-        source: serde_json::Error,
+        error: serde_json::Error,
     },
     /// Ground truth given twice for one image in one file.
     #[error("image '{image_id}' has ground truth twice; merge its rows into one")]
@@ -121,7 +121,7 @@ impl<'v> GroundTruthReader<'v> {
             let seed = DocumentSeed { finder: self.finder.as_mut().map(|(_, finder)| finder) };
             let document = seed
                 .deserialize(&mut text)
-                .map_err(|source| InputError::Document { line: source.line(), source })?;
+                .map_err(|error| InputError::Document { line: error.line(), error })?;
             self.add(document, &mut earlier)?;
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::io::BufRead;
 use serde::{Deserialize, Serialize};
 
 use crate::image_id::ImageId;
-use crate::rows::{RowError, read_rows};
+use crate::rows::{Place, RowError, read_rows, shortened};
 
 /// A caption to be judged. Several captions of one image are several inputs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,14 +20,14 @@ pub struct ChairInput {
 struct CaptionRow {
     image_id: Option<ImageId>,
     image: Option<ImageId>,
-    caption: String,
+    caption: Option<String>,
 }
 
 /// Reads `{"image_id" | "image": …, "caption": …}` rows, as a list or one per line; further fields are left
 /// alone.
 ///
 /// # Errors
-/// The first row that is not such an object, named by its line or place in the list.
+/// The first row that is not such an object or has no caption, named by its line or place in the list.
 pub fn read_captions(reader: impl BufRead) -> Result<Vec<ChairInput>, RowError> {
     let mut captions = Vec::new();
     read_rows(reader, r#"{"image_id": …, "caption": "…"}"#, |place, row: CaptionRow| {
@@ -35,8 +35,18 @@ pub fn read_captions(reader: impl BufRead) -> Result<Vec<ChairInput>, RowError> 
             let reason = "names no image; add \"image_id\" (or \"image\")".to_owned();
             return Err(RowError::Meaning { place, reason });
         };
-        captions.push(ChairInput { image_id, caption: row.caption });
+        let caption = row.caption.ok_or_else(|| no_caption(place, &image_id))?;
+        captions.push(ChairInput { image_id, caption });
         Ok(())
     })?;
     Ok(captions)
+}
+
+/// A caption that is null or not there: whether the model wrote nothing, or nobody asked it, is for the user to say.
+pub(crate) fn no_caption(place: Place, image_id: &str) -> RowError {
+    let image_id = shortened(image_id);
+    let reason = format!(
+        "image '{image_id}' has no caption, or null; write \"\" if it is empty, or remove the row"
+    );
+    RowError::Meaning { place, reason }
 }

@@ -1,4 +1,10 @@
 //! Accuracy, precision, recall, F1 and yes ratio, per split and over splits.
+//!
+//! A question without an answer is answered wrongly, and by neither yes nor no: it counts among the questions of accuracy and
+//! yes ratio, what it asks for is not found (recall, F1), and precision, which is about the answers "yes", does not know it.
+//! POPE's own script knows no such questions: it takes as many answers as questions, by position.
+
+use std::ops::Add;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,14 +29,53 @@ pub struct Scores {
     pub yes_ratio: Option<f64>,
 }
 
-impl Scores {
-    fn of(counts: &Confusion) -> Self {
+/// Answers by kind, and questions without one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    answered: Confusion,
+    /// Unanswered questions whose answer is yes.
+    unanswered_yes: usize,
+    /// Those whose answer is no.
+    unanswered_no: usize,
+}
+
+impl Counts {
+    fn of(said_yes: Option<bool>, label: Label) -> Self {
+        let mut counts = Self::default();
+        match (said_yes, label) {
+            (Some(said_yes), _) => counts.answered.count(said_yes, label == Label::Yes),
+            (None, Label::Yes) => counts.unanswered_yes = 1,
+            (None, Label::No) => counts.unanswered_no = 1,
+        }
+        counts
+    }
+}
+
+impl Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
         Self {
-            accuracy: counts.accuracy(),
-            precision: counts.precision(),
-            recall: counts.recall(),
-            f1: counts.f1(),
-            yes_ratio: rate(counts.said_positive(), counts.total()),
+            answered: self.answered + other.answered,
+            unanswered_yes: self.unanswered_yes + other.unanswered_yes,
+            unanswered_no: self.unanswered_no + other.unanswered_no,
+        }
+    }
+}
+
+impl Scores {
+    fn of(counts: &Counts) -> Self {
+        let Counts { answered, unanswered_yes, unanswered_no } = *counts;
+        let questions = answered.total() + unanswered_yes + unanswered_no;
+        // What is not found, whether it was denied or not answered.
+        let found =
+            Confusion { false_negative: answered.false_negative + unanswered_yes, ..answered };
+        Self {
+            accuracy: rate(answered.true_positive + answered.true_negative, questions),
+            precision: answered.precision(),
+            recall: found.recall(),
+            f1: found.f1(),
+            yes_ratio: rate(answered.said_positive(), questions),
         }
     }
 
@@ -45,17 +90,23 @@ impl Scores {
 pub struct SplitReport {
     /// Its name, such as "random", "popular" or "adversarial".
     pub name: String,
-    /// Over the questions that were answered.
+    /// Over all questions; those without an answer count as wrong.
     #[serde(flatten)]
     pub scores: Scores,
-    /// Questions that were answered.
+    /// Over the questions that were answered alone, where some were not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scores_of_answered: Option<Scores>,
+    /// Questions, answered or not.
     pub questions: usize,
     /// Answers by kind.
     pub counts: Confusion,
     /// How answers found their questions.
     pub paired_by: PairedBy,
-    /// Questions without an answer, which no rate counts.
+    /// Questions without an answer.
     pub unanswered: Vec<QuestionId>,
+    /// The pictures that they are about, and what is true.
+    #[serde(skip)]
+    missed: Vec<(ImageId, Label)>,
     /// Answers to questions that the split does not ask.
     pub unknown_answers: usize,
     /// Every answered question, in order.
@@ -105,12 +156,16 @@ pub fn score_split(
 ) -> Result<SplitReport, PairingError> {
     let ids: Vec<&QuestionId> = questions.iter().map(|question| &question.question_id).collect();
     let paired = pair(&ids, answers)?;
-    let mut counts = Confusion::default();
+    let mut counts = Counts::default();
+    let mut missed = Vec::new();
     let mut per_question = Vec::with_capacity(questions.len());
     for (question, text) in questions.iter().zip(&paired.texts) {
-        let Some(text) = text else { continue };
-        let said_yes = parse_answer(text);
-        counts.count(said_yes, question.label == Label::Yes);
+        let said_yes = text.map(parse_answer);
+        counts = counts + Counts::of(said_yes, question.label);
+        let (Some(text), Some(said_yes)) = (text, said_yes) else {
+            missed.push((question.image.clone(), question.label));
+            continue;
+        };
         per_question.push(Judged {
             question_id: question.question_id.clone(),
             image: question.image.clone(),
@@ -122,10 +177,13 @@ pub fn score_split(
     Ok(SplitReport {
         name: name.to_owned(),
         scores: Scores::of(&counts),
-        questions: counts.total(),
-        counts,
+        scores_of_answered: (!missed.is_empty())
+            .then(|| Scores::of(&Counts { answered: counts.answered, ..Counts::default() })),
+        questions: questions.len(),
+        counts: counts.answered,
         paired_by: paired.by,
         unanswered: paired.unanswered(ids),
+        missed,
         unknown_answers: paired.unknown,
         per_question,
     })
@@ -148,13 +206,13 @@ pub fn evaluate(splits: Vec<SplitReport>) -> PopeReport {
 /// Bootstrap intervals over pictures of accuracy, precision, recall, F1 and yes ratio, averaged over splits and
 /// runs. The questions about a picture stay together, over all splits.
 pub fn intervals(reports: &[&PopeReport], bootstrap: Bootstrap) -> [Option<Interval>; 5] {
-    fn pictures(split: &SplitReport) -> Vec<(&str, Confusion)> {
-        let counts = |judged: &Judged| {
-            let mut counts = Confusion::default();
-            counts.count(judged.said_yes, judged.label == Label::Yes);
-            counts
-        };
-        split.per_question.iter().map(|judged| (judged.image.0.as_str(), counts(judged))).collect()
+    fn pictures(split: &SplitReport) -> Vec<(&str, Counts)> {
+        let answered = split.per_question.iter().map(|judged| {
+            (judged.image.0.as_str(), Counts::of(Some(judged.said_yes), judged.label))
+        });
+        let missed =
+            split.missed.iter().map(|(image, label)| (image.0.as_str(), Counts::of(None, *label)));
+        answered.chain(missed).collect()
     }
     let splits: Vec<_> = reports.iter().flat_map(|report| &report.splits).map(pictures).collect();
     bootstrap.intervals(&splits, |counts| Scores::of(counts).values())

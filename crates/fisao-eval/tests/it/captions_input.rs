@@ -24,7 +24,9 @@ fn broken_captions_are_named_by_their_place() {
         said("[{\"caption\":\"a\"}]"),
         "entry 1: names no image; add \"image_id\" (or \"image\")"
     );
-    assert!(said("{\"image_id\":1}").starts_with("line 1, column 14: missing field `caption`"));
+    let none = "image '1' has no caption, or null; write \"\" if it is empty, or remove the row";
+    assert_eq!(said("{\"image_id\":1}"), format!("line 1: {none}"));
+    assert_eq!(said("[{\"image_id\":1.0,\"caption\":null}]"), format!("entry 1: {none}"));
 }
 
 #[test]

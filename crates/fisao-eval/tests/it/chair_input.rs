@@ -26,10 +26,31 @@ fn ground_truth_reads_lists_of_objects() {
 }
 
 #[test]
+fn whole_numbers_may_be_written_as_pandas_writes_them() {
+    let captions = read_captions(&b"{\"image_id\":391895.0,\"caption\":\"x\"}"[..]).unwrap();
+    assert_eq!(captions[0].image_id, "391895");
+    let truth = read_ground_truth(&b"{\"image_id\":391895.0,\"objects\":[\"dog\"]}"[..]).unwrap();
+    assert_eq!(truth.keys().collect::<Vec<_>>(), ["391895"]);
+    let coco = r#"{"images": [{"id": 391895.0}], "categories": [{"id": 18.0, "name": "dog"}],
+        "annotations": [{"image_id": 391895.0, "category_id": 18.0}]}"#;
+    let vocabulary = ObjectVocabulary::coco();
+    let mut reader = GroundTruthReader::new(&vocabulary, Rules::Strict);
+    reader.read(coco.as_bytes()).unwrap();
+    let (truth, _) = reader.finish();
+    assert!(truth["391895"].contains("dog"), "{truth:?}");
+}
+
+#[test]
 fn broken_rows_are_named_by_their_place() {
     let message = |text: &str| read_captions(text.as_bytes()).unwrap_err().to_string();
+    let none = "image '1' has no caption, or null; write \"\" if it is empty, or remove the row";
     let line = message("{\"image_id\":1,\"caption\":\"x\"}\n{\"image_id\":1}");
-    assert!(line.starts_with("line 2, column "), "{line}");
+    assert_eq!(line, format!("line 2: {none}"));
+    assert_eq!(message("{\"image_id\":1.0,\"caption\":null}"), format!("line 1: {none}"));
+    let line = message("{\"image_id\":1,\"caption\":\"x\"}\n{\"image_id\":1.5,\"caption\":\"x\"}");
+    assert!(line.starts_with("line 2, column 15: 1.5 is not a whole number; expected"), "{line}");
+    let line = message("{\"image_id\":[1],\"caption\":\"x\"}");
+    assert!(line.contains("expected an id: a text or a whole number"), "{line}");
     let entry = message("[{\"image_id\":1,\"caption\":\"x\"}, 3]");
     assert!(entry.starts_with("entry 2: "), "{entry}");
     assert!(message("[{\"image_id\":1,").starts_with("not a JSON list"));

@@ -58,12 +58,34 @@ fn answers_with_ids_may_come_in_any_order_and_be_missing() {
                       {"question_id": 99, "text": "yes"}]"#;
     let answers = read_answers(answers.as_bytes(), None).unwrap();
     let split = score_split("s", &questions(), &answers).unwrap();
-    assert_eq!((split.questions, split.unknown_answers), (2, 1));
+    assert_eq!((split.questions, split.unknown_answers), (8, 1));
     assert_eq!((split.unanswered.len(), split.unanswered[0].clone()), (6, QuestionId("1".into())));
-    assert_eq!(split.scores.accuracy, Some(0.5));
+    // What is not answered is wrong: one right of eight, no yes at all.
+    assert_eq!(split.scores.accuracy, Some(1.0 / 8.0));
     assert_eq!((split.scores.precision, split.scores.recall), (None, Some(0.0)));
+    assert_eq!((split.scores.f1, split.scores.yes_ratio), (Some(0.0), Some(0.0)));
+    let answered = split.scores_of_answered.unwrap();
+    assert_eq!((answered.accuracy, answered.yes_ratio), (Some(0.5), Some(0.0)));
     assert_eq!(evaluate(vec![split]).mean.precision, None);
     assert_eq!(evaluate(Vec::new()).mean.accuracy, None);
+
+    // Three of four are found, and one of four is not asked for; both that are missing would be right.
+    let rows = (3..=8).map(|at| {
+        let text = if at % 2 == 1 { "yes" } else { "no" };
+        format!(r#"{{"question_id": {at}, "text": "{text}"}}"#)
+    });
+    let rows: Vec<String> = rows.collect();
+    let answers = read_answers(rows.join("\n").as_bytes(), None).unwrap();
+    let split = score_split("s", &questions(), &answers).unwrap();
+    assert_eq!(split.scores.accuracy, Some(6.0 / 8.0));
+    assert_eq!((split.scores.precision, split.scores.recall), (Some(1.0), Some(3.0 / 4.0)));
+    assert_eq!((split.scores.f1, split.scores.yes_ratio), (Some(6.0 / 7.0), Some(3.0 / 8.0)));
+    let interval = fisao_eval::pope::intervals(
+        &[&evaluate(vec![split])],
+        fisao_eval::statistics::Bootstrap::default(),
+    )[0];
+    // All questions are about one picture, so every draw is the same.
+    assert_eq!(interval.map(|interval| interval.low), Some(6.0 / 8.0));
 
     let answers = read_answers(r#"[{"text": "no"}]"#.as_bytes(), None).unwrap();
     let error = score_split("s", &questions(), &answers).unwrap_err();

@@ -1,30 +1,39 @@
 //! The first picture of a GIF, as Pillow shows it: what it leaves uncovered of the screen has the
-//! colour of its transparent entry, or of the first.
+//! colour of its transparent entry, which is put on white, or of the first.
 
-use std::io::{Error, Read};
+use std::io::Read;
 
-use gif::{ColorOutput, DecodeOptions, DecodingError};
+use gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 use image::{Rgb, RgbImage};
 
-use super::MAX_PIXELS;
+use super::{DecodeError, MAX_PIXELS, check_pixels};
 
 /// Decodes the first picture.
-pub(super) fn decode(data: impl Read) -> Result<RgbImage, DecodingError> {
+pub(super) fn decode(data: impl Read) -> Result<RgbImage, DecodeError> {
+    let wrong = |error: DecodingError| DecodeError::damaged(&error);
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
-    let mut decoder = options.read_info(data)?;
+    options.set_memory_limit(MemoryLimit::Bytes(MAX_PIXELS.try_into().expect("more than 0")));
+    let mut decoder = options.read_info(data).map_err(wrong)?;
     let (width, height) = (u32::from(decoder.width()), u32::from(decoder.height()));
+    check_pixels(width, height)?;
     let global = decoder.global_palette().map(<[u8]>::to_vec);
-    let frame = decoder.read_next_frame()?.ok_or(Error::other("it has no picture"))?;
+    let mut frame = decoder
+        .next_frame_info()
+        .map_err(wrong)?
+        .ok_or_else(|| DecodeError::Damaged("it has no picture".to_owned()))?
+        .clone();
     let (left, top) = (u32::from(frame.left), u32::from(frame.top));
     // A picture beyond the screen enlarges it.
     let width = width.max(left + u32::from(frame.width));
     let height = height.max(top + u32::from(frame.height));
-    if width as usize * height as usize > MAX_PIXELS {
-        return Err(Error::other("it has more than 178 956 970 pixels").into());
-    }
+    check_pixels(width, height)?;
+    let mut indexes = vec![0; decoder.buffer_size()];
+    decoder.read_into_buffer(&mut indexes).map_err(wrong)?;
+    frame.buffer = indexes.into();
     let palette = frame.palette.as_deref().or(global.as_deref());
     let colour = |index: u8| match palette {
+        _ if frame.transparent == Some(index) => Rgb([255; 3]),
         None => Rgb([index; 3]),
         Some(palette) => {
             Rgb(palette.as_chunks().0.get(usize::from(index)).copied().unwrap_or_default())

@@ -28,6 +28,8 @@ use colour::Colour;
 use frame::Frame;
 use segments::{Marker, Segments};
 
+use super::Metadata;
+
 /// Why a file could not be decoded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum JpegError {
@@ -40,16 +42,17 @@ pub(super) enum JpegError {
     /// A kind of JPEG that is not read.
     #[error("{0}")]
     Unsupported(&'static str),
+    /// More pixels than are decoded.
+    #[error("{0}×{1} pixels are too many")]
+    Large(usize, usize),
 }
 
 /// A decoded file.
 pub(super) struct Jpeg {
     /// The pixels, as they are stored.
     pub(super) pixels: RgbImage,
-    /// The TIFF block that says how the camera was held, if any.
-    pub(super) exif: Vec<u8>,
-    /// The XMP document, which may say so too.
-    pub(super) xmp: Vec<u8>,
+    /// What says how the camera was held, if anything does.
+    pub(super) metadata: Metadata,
 }
 
 /// Decodes a whole file.
@@ -83,5 +86,20 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Jpeg, JpegError> {
     progressive::finish(&mut frame);
     let colour = Colour::of(&frame, &segments)?;
     let pixels = colour::picture(&frame, colour)?;
-    Ok(Jpeg { pixels, exif: segments.exif, xmp: segments.xmp })
+    let metadata = Metadata { exif: segments.exif, xmp: segments.xmp };
+    Ok(Jpeg { pixels, metadata })
+}
+
+/// Width and height that the beginning of a file tells.
+pub(super) fn size(bytes: &[u8]) -> Result<(u64, u64), JpegError> {
+    let mut segments = Segments::new(bytes);
+    loop {
+        match segments.next()? {
+            Marker::Frame { .. } => {
+                let (width, height) = frame::size(segments.body()?)?;
+                return Ok((width as u64, height as u64));
+            }
+            Marker::Scan | Marker::End => return Err(JpegError::Damaged("it has no frame")),
+        }
+    }
 }

@@ -1,38 +1,97 @@
-//! Metadata of PNG files, wherever in the file they stand: PIL reads on behind the pixels before it turns a picture.
+//! PNG files: pixels without any of the profiles and texts that a file may carry packed, and of its metadata what says how the
+//! camera was held, wherever in the file it stands: PIL reads on behind the pixels before it turns a picture.
 
-use std::io::Read as _;
+use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
 use flate2::read::ZlibDecoder;
+use image::RgbImage;
+use png::{ColorType, Decoder, Limits, Transformations};
 
-const SIGNATURE: usize = 8;
-/// Length, type and check sum of a chunk.
-const FRAME: usize = 12;
+use super::{DecodeError, LONGEST_METADATA, Metadata, check_pixels, on_white, upright};
+
+const SIGNATURE: u64 = 8;
+/// Bytes of a chunk's length and type.
+const HEAD: usize = 8;
+/// Bytes of its check sum.
+const CHECK_SUM: u64 = 4;
+/// Bytes that the decoder may hold besides rows of pixels.
+const DECODER_BYTES: usize = 16 << 20;
 /// Bytes that a compressed text may unfold to, PIL's own limit.
 const LONGEST_TEXT: u64 = 1 << 20;
 /// Key of the text that some programs write EXIF into, in hexadecimal digits.
 const RAW_PROFILE: &[u8] = b"Raw profile type exif";
 const XMP: &[u8] = b"XML:com.adobe.xmp";
 
-/// What a file says about its picture.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Metadata {
-    /// The TIFF block that EXIF wraps.
-    pub(super) exif: Vec<u8>,
-    /// The XMP document.
-    pub(super) xmp: Vec<u8>,
+/// Decodes a file, of which the first picture is taken.
+pub(super) fn decode(mut data: impl BufRead + Seek) -> Result<RgbImage, DecodeError> {
+    let picture = pixels(&mut data)?;
+    // A file whose metadata are damaged is still a picture, as it is for PIL.
+    let metadata = metadata(&mut data).unwrap_or_default();
+    Ok(upright(picture, &metadata))
+}
+
+fn pixels(data: impl BufRead + Seek) -> Result<RgbImage, DecodeError> {
+    let wrong = |error: png::DecodingError| DecodeError::damaged(&error);
+    let mut decoder = Decoder::new(data);
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    let header = decoder.read_header_info().map_err(wrong)?;
+    let (width, height) = header.size();
+    check_pixels(width, height)?;
+    // Up to 8 bytes a pixel, and two rows of them.
+    decoder.set_limits(Limits { bytes: DECODER_BYTES + 16 * width as usize });
+    // Palettes and less than 8 bits are expanded, and of 16 bits the high byte is kept.
+    decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
+    let mut reader = decoder.read_info().map_err(wrong)?;
+    let size = reader.output_buffer_size();
+    let size = size.ok_or_else(|| DecodeError::Large(width.into(), height.into()))?;
+    let mut bytes = vec![0; size];
+    reader.next_frame(&mut bytes).map_err(wrong)?;
+    let rgb = match reader.output_color_type().0 {
+        ColorType::Rgb => bytes,
+        ColorType::Rgba => {
+            bytes.as_chunks().0.iter().flat_map(|&[r, g, b, a]| on_white([r, g, b], a)).collect()
+        }
+        ColorType::Grayscale => bytes.iter().flat_map(|&level| [level; 3]).collect(),
+        ColorType::GrayscaleAlpha => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .flat_map(|&[level, a]| [on_white([level], a)[0]; 3])
+            .collect(),
+        ColorType::Indexed => return Err(DecodeError::Damaged("it has no palette".to_owned())),
+    };
+    RgbImage::from_raw(width, height, rgb)
+        .ok_or_else(|| DecodeError::Damaged("its first picture is smaller than it".to_owned()))
 }
 
 /// Reads the chunks of a file; a broken one ends the reading, and what came before it counts.
-pub(super) fn metadata(bytes: &[u8]) -> Metadata {
+fn metadata(data: &mut (impl Read + Seek)) -> io::Result<Metadata> {
     let mut found = Metadata::default();
     let (mut raw_profile, mut animated, mut pixels) = (None, false, false);
-    let mut rest = bytes.get(SIGNATURE..).unwrap_or_default();
-    while let Some((kind, body, behind)) = chunk(rest) {
-        rest = behind;
-        match kind {
-            b"eXIf" => found.exif = body.to_vec(),
+    data.seek(SeekFrom::Start(SIGNATURE))?;
+    loop {
+        let mut head = [0; HEAD];
+        if data.read_exact(&mut head).is_err() {
+            break;
+        }
+        let [a, b, c, d, kind @ ..] = head;
+        let length = u64::from(u32::from_be_bytes([a, b, c, d]));
+        let wanted = matches!(&kind, b"eXIf" | b"tEXt" | b"zTXt" | b"iTXt");
+        let mut body = Vec::new();
+        if wanted && length <= LONGEST_METADATA {
+            data.take(length).read_to_end(&mut body)?;
+            if (body.len() as u64) < length {
+                break;
+            }
+            data.seek_relative(CHECK_SUM as i64)?;
+        } else {
+            data.seek_relative((length + CHECK_SUM) as i64)?;
+        }
+        match &kind {
+            b"eXIf" => found.exif = body,
             b"tEXt" | b"zTXt" | b"iTXt" => {
-                let Some((key, text)) = text(kind, body) else { continue };
+                let Some((key, text)) = text(&kind, &body) else { continue };
                 if key == XMP {
                     found.xmp = text;
                 } else if key == RAW_PROFILE {
@@ -50,21 +109,15 @@ pub(super) fn metadata(bytes: &[u8]) -> Metadata {
     if found.exif.is_empty() {
         found.exif = raw_profile.and_then(|text| from_hexadecimal(&text)).unwrap_or_default();
     }
-    found
+    Ok(found)
 }
 
-/// Type and content of the first chunk, and what follows it.
-fn chunk(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let (head, rest) = bytes.split_at_checked(FRAME - 4)?;
-    let (length, kind) = head.split_at(4);
-    let length = u32::from_be_bytes(length.try_into().ok()?) as usize;
-    let (body, rest) = rest.split_at_checked(length)?;
-    Some((kind, body, rest.get(4..)?))
-}
-
-/// Key and text of a chunk of text, unpacked.
+/// Key and text of a chunk of text, unpacked; of those alone that may say how the camera was held.
 fn text<'a>(kind: &[u8], body: &'a [u8]) -> Option<(&'a [u8], Vec<u8>)> {
     let (key, rest) = split_at_nul(body)?;
+    if ![XMP, RAW_PROFILE].contains(&key) {
+        return None;
+    }
     let (packed, rest) = match kind {
         b"tEXt" => (false, rest),
         b"zTXt" => (true, rest.get(1..)?),

@@ -111,6 +111,7 @@ impl<'de> Visitor<'de> for CellVisitor {
         Ok(Cell::Number(value.to_string()))
     }
 
+    /// A whole number without its `.0`, which is how pandas writes the ids of a column with gaps.
     fn visit_f64<E>(self, value: f64) -> Result<Cell, E> {
         Ok(Cell::Number(value.to_string()))
     }

@@ -1,12 +1,12 @@
 //! Forms of prompt sets, told apart by their first bytes.
 
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use super::json::Layout;
 use crate::FormatError;
+use crate::files::open_file;
 
 /// The form of a prompt set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +47,9 @@ pub(super) fn recognise(path: &Path) -> Result<Form, FormatError> {
         hint: Some(hint),
     };
     let mut start = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(LOOKED_AT).read_to_end(&mut start))
+    open_file("prompt file", path)?
+        .take(LOOKED_AT)
+        .read_to_end(&mut start)
         .map_err(|error| FormatError::reading("prompt file", path, error))?;
     let packed: [&[u8]; 5] =
         [b"\x1F\x8B", b"\x28\xB5\x2F\xFD", b"BZh", b"\xFD7zXZ\0", b"PK\x03\x04"];

@@ -10,9 +10,11 @@ use serde_json::{Map, Value};
 
 use super::elements::{Elements, ElementsError};
 use super::fields::{Fields, IMAGE_FIELDS};
+use super::image_folder::ImageFolder;
 use super::reading::{ImageReference, Reading};
 use super::{Skipped, no_images};
 use crate::FormatError;
+use crate::files::open_file;
 
 /// How rows follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +80,11 @@ impl JsonIndex {
     ///
     /// # Errors
     /// The file is unreadable or damaged, a row is wrong, or none has an image.
-    pub(super) fn open(path: &Path, layout: Layout) -> Result<(Self, Skipped), FormatError> {
+    pub(super) fn open(
+        path: &Path,
+        layout: Layout,
+        images: &ImageFolder,
+    ) -> Result<(Self, Skipped), FormatError> {
         let mut entries = Vec::new();
         let mut skipped = Skipped::default();
         let mut survey = Survey::default();
@@ -86,6 +92,7 @@ impl JsonIndex {
             let wrong = |reason| row_error(path, layout, place.number, reason);
             let fields = parse(row, layout).map_err(wrong)?;
             let reading = Reading::of(&fields).map_err(wrong)?;
+            images.check(&reading.image).map_err(wrong)?;
             survey.note(&fields, row);
             let image = match reading.image {
                 ImageReference::Absent => {
@@ -262,7 +269,7 @@ fn scan(path: &Path, layout: Layout, each: &mut Visit) -> Result<(), FormatError
 }
 
 fn open(path: &Path) -> Result<File, FormatError> {
-    File::open(path).map_err(|error| FormatError::reading("prompt file", path, error))
+    open_file("prompt file", path)
 }
 
 fn row_error(path: &Path, layout: Layout, number: usize, reason: String) -> FormatError {

@@ -1,11 +1,15 @@
 //! What a row says: its image, its prompts and its answer, by the conventions of the formats.
 
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine as _, alphabet};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::Answer;
 use super::fields::{Cell, Fields, IMAGE_FIELDS};
+use super::image_folder::shortened;
 use super::turns::{Exchange, first_exchange, last_reply, text, without_placeholder};
+use crate::images::is_image;
 
 const DATA_URL: &str = "data:";
 
@@ -49,6 +53,8 @@ pub(super) enum ImageReference {
     Path(String),
     /// An encoded file as a `data:` URL.
     DataUrl(String),
+    /// An encoded file in base64 without more.
+    Base64(String),
     /// An encoded file, maybe with its name.
     Bytes { name: Option<String>, bytes: Bytes },
 }
@@ -118,13 +124,24 @@ impl ImageReference {
                 Err(format!("`{field}` is a data URL, but not of base64"))
             };
         }
+        if let Some(path) = name.strip_prefix("file://") {
+            let path = shortened(path);
+            return Err(format!("`{field}` is a URL of a file here; use its path, {path}"));
+        }
         if name.contains("://") {
+            let name = shortened(name);
             return Err(format!(
                 "`{field}` is an address ({name}), and nothing is downloaded; fetch the images and \
                  give the names of the files"
             ));
         }
-        Ok(if name.is_empty() { Self::Absent } else { Self::Path(name.to_owned()) })
+        Ok(if name.is_empty() {
+            Self::Absent
+        } else if is_base64_image(name) {
+            Self::Base64(name.to_owned())
+        } else {
+            Self::Path(name.to_owned())
+        })
     }
 
     /// The name that the row gives the image, if any.
@@ -132,7 +149,7 @@ impl ImageReference {
         match self {
             Self::Path(name) => Some(name),
             Self::Bytes { name, .. } => name.as_deref(),
-            Self::Absent | Self::Several(_) | Self::DataUrl(_) => None,
+            Self::Absent | Self::Several(_) | Self::DataUrl(_) | Self::Base64(_) => None,
         }
     }
 
@@ -140,12 +157,36 @@ impl ImageReference {
     pub(super) fn digest(&self) -> u32 {
         let digest = match (self.name(), self) {
             (Some(name), _) => Sha256::digest(name),
-            (None, Self::DataUrl(url)) => Sha256::digest(url),
+            (None, Self::DataUrl(text) | Self::Base64(text)) => Sha256::digest(text),
             (None, Self::Bytes { bytes, .. }) => Sha256::digest(bytes),
             (None, _) => return 0,
         };
         digest.iter().take(4).fold(0, |number, &byte| number << 8 | u32::from(byte))
     }
+}
+
+/// Whether a text is an image in base64 and no name: long, without a full stop before an ending, and its first bytes are
+/// those of an image.
+fn is_base64_image(text: &str) -> bool {
+    const SHORTEST: usize = 64;
+    let allowed = |byte: u8| {
+        byte.is_ascii_alphanumeric() || b"+/-_=".contains(&byte) || byte.is_ascii_whitespace()
+    };
+    if text.len() < SHORTEST || !text.bytes().all(allowed) {
+        return false;
+    }
+    let start: String = text.chars().filter(|c| !c.is_ascii_whitespace()).take(32).collect();
+    decode_base64(&start).is_some_and(|start| is_image(&start))
+}
+
+/// Bytes in base64, of the usual alphabet or that of URLs, with or without white space and padding.
+pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    const LENIENT: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    const USUAL: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+    const OF_URLS: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+    let text: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    USUAL.decode(&text).or_else(|_| OF_URLS.decode(&text)).ok()
 }
 
 /// The conversation that a row is made of, in the field of its prompt or in one of its own. Without any,

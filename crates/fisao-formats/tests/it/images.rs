@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use fisao_formats::FormatError;
 use fisao_formats::images::{list_images, open_image};
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, ImageBuffer, ImageEncoder, ImageFormat, Luma, Rgb};
@@ -64,8 +65,8 @@ fn pixels_are_pillows_to_the_bit() {
 
 #[test]
 fn colour_types_become_rgb_as_in_pil() {
-    // Expected values are Pillow 13.0's `Image.open(…).convert("RGB")`: transparency is dropped, not
-    // blended, and of 16 bits the high byte is kept. 16-bit grey is the exception: Pillow clips it,
+    // Expected values are those of transformers 5.24's `convert_to_rgb` with Pillow 13.0: what is transparent is put on
+    // white, and of 16 bits the high byte is kept. 16-bit grey is the exception: Pillow clips it,
     // which turns nearly every such picture white; here it is treated like 16-bit colour.
     let rgba = ImageBuffer::from_raw(2, 1, vec![16, 32, 48, 0, 1, 2, 3, 128_u8]);
     let grey_alpha = ImageBuffer::from_raw(2, 1, vec![16, 0, 32, 255_u8]);
@@ -74,10 +75,10 @@ fn colour_types_become_rgb_as_in_pil() {
     let wide_grey = ImageBuffer::from_raw(2, 1, vec![0x12ff, 65535_u16]);
     let grey = ImageBuffer::from_raw(2, 1, vec![7, 255_u8]);
     let cases = [
-        (rgba.map(DynamicImage::ImageRgba8), [[16, 32, 48], [1, 2, 3]]),
-        (grey_alpha.map(DynamicImage::ImageLumaA8), [[16; 3], [32; 3]]),
+        (rgba.map(DynamicImage::ImageRgba8), [[255; 3], [128, 128, 129]]),
+        (grey_alpha.map(DynamicImage::ImageLumaA8), [[255; 3], [32; 3]]),
         (wide.map(DynamicImage::ImageRgb16), [[18, 0, 255], [18, 0, 255]]),
-        (wide_alpha.map(DynamicImage::ImageLumaA16), [[18; 3], [18; 3]]),
+        (wide_alpha.map(DynamicImage::ImageLumaA16), [[136; 3], [255; 3]]),
         (wide_grey.map(DynamicImage::ImageLuma16), [[18; 3], [255; 3]]),
         (grey.map(DynamicImage::ImageLuma8), [[7; 3], [255; 3]]),
     ];
@@ -290,7 +291,7 @@ fn jpegs_too_large_for_their_file_are_not_made_room_for() {
         ([0x20, 0x00, 0x20, 0x00], "DIR/huge.jpg is a damaged JPEG image: it breaks off"),
         (
             [0xff; 4],
-            "DIR/huge.jpg is a JPEG image of a kind that is not read: more than 178 956 970 pixels",
+            "DIR/huge.jpg is a JPEG image of 65535×65535 pixels, more than the 178956970 that are decoded",
         ),
     ] {
         let mut huge = bytes.clone();
@@ -327,7 +328,8 @@ fn unusual_jpegs_are_named() {
 #[test]
 fn folders_are_listed_by_name() {
     let folder = tempdir().expect("a temporary folder");
-    for name in ["b.PNG", "a.jpeg", "c.txt", "d"] {
+    // Hidden files as macOS leaves them are no images, whatever they are called.
+    for name in ["b.PNG", "a.jpeg", "c.txt", "d", "._a.jpeg", ".hidden.png", ".DS_Store"] {
         fs::write(folder.path().join(name), "").expect("writable");
     }
     fs::create_dir(folder.path().join("e.png")).expect("writable");
@@ -347,4 +349,165 @@ fn absent_and_empty_folders_are_errors() {
         message(list_images(&folder.path().join("nowhere")), &folder),
         "no image folder at DIR/nowhere"
     );
+}
+
+/// A PNG of some bits of grey, with nothing to decode in it.
+fn png_header(width: u32, height: u32) -> Vec<u8> {
+    let size = [width.to_be_bytes(), height.to_be_bytes()].concat();
+    let header = [size.as_slice(), &[1, 0, 0, 0, 0]].concat();
+    [b"\x89PNG\r\n\x1a\n".as_slice(), &chunk(*b"IHDR", &header), &chunk(*b"IDAT", b"x")].concat()
+}
+
+/// A RIFF file with one chunk.
+fn webp(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let length = |bytes: usize| u32::try_from(bytes).expect("short").to_le_bytes();
+    let chunk = [kind.as_slice(), &length(body.len()), body].concat();
+    [b"RIFF".as_slice(), &length(4 + chunk.len()), b"WEBP", &chunk].concat()
+}
+
+#[test]
+fn images_of_too_many_pixels_are_refused_before_they_are_decoded() {
+    let mut bmp = b"BM\x46\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0".to_vec();
+    bmp.extend(30_000_u32.to_le_bytes());
+    bmp.extend(30_000_u32.to_le_bytes());
+    bmp.extend([1, 0, 24, 0]);
+    bmp.extend([0; 24 + 16]);
+    let screen = |side: u16| {
+        [b"GIF89a".as_slice(), &side.to_le_bytes(), &side.to_le_bytes(), &[0, 0, 0]].concat()
+    };
+    let frame = [
+        b",\0\0\0\0".as_slice(),
+        &[0x30, 0x75, 0x30, 0x75],
+        &[0x80, 0, 0, 0, 9, 9, 9, 2, 1, 0, 0, b';'],
+    ]
+    .concat();
+    // Lossy: a frame tag, the start code and two sides of 14 bits. Lossless: a signature, and sides less one.
+    let lossy =
+        [[0, 0, 0, 0x9D, 0x01, 0x2A].as_slice(), &[0xFF, 0x3F, 0xFF, 0x3F], &[0; 8]].concat();
+    let mut canvas = vec![0; 10];
+    canvas[4..7].copy_from_slice(&29_999_u32.to_le_bytes()[..3]);
+    canvas[7..10].copy_from_slice(&29_999_u32.to_le_bytes()[..3]);
+    let cases = [
+        ("PNG", "30000×30000", png_header(30_000, 30_000)),
+        ("PNG", "1×200000000", png_header(1, 200_000_000)),
+        ("BMP", "30000×30000", bmp),
+        ("GIF", "30000×30000", [screen(30_000), frame.clone()].concat()),
+        ("GIF", "30000×30000", [screen(10), frame].concat()),
+        ("WEBP", "16383×16383", webp(b"VP8 ", &lossy)),
+        ("WEBP", "16384×16384", webp(b"VP8L", &[0x2F, 0xFF, 0xFF, 0xFF, 0x0F, 0, 0, 0])),
+        ("WEBP", "30000×30000", webp(b"VP8X", &canvas)),
+    ];
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("huge");
+    for (format, size, bytes) in cases {
+        fs::write(&path, bytes).expect("writable");
+        let error = open_image(&path).expect_err("too large");
+        let said = error.to_string().replace(&folder.path().display().to_string(), "DIR");
+        let expected = format!(
+            "DIR/huge is a {format} image of {size} pixels, more than the 178956970 that are decoded"
+        );
+        assert_eq!(said, expected);
+        assert!(error.hint().expect("a hint").starts_with("make it smaller"));
+    }
+}
+
+#[test]
+fn packed_metadata_are_not_unpacked() {
+    let picture = ImageBuffer::from_fn(3, 1, |x, _| Rgb([10 * x as u8, 0, 0]));
+    let plain = encode(&DynamicImage::ImageRgb8(picture), ImageFormat::Png);
+    // Longer than the memory that reading an image of three pixels may take.
+    let zeros = vec![0; 1 << 20];
+    let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    for _ in 0..300 {
+        std::io::Write::write_all(&mut packed, &zeros).expect("in memory");
+    }
+    let packed = packed.finish().expect("in memory");
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("bomb.png");
+    for (kind, key) in [
+        (*b"iCCP", b"icc\0\0".as_slice()),
+        (*b"zTXt", b"Comment\0\0"),
+        (*b"zTXt", b"Raw profile type exif\0\0"),
+        (*b"iTXt", b"XML:com.adobe.xmp\0\x01\0\0\0"),
+    ] {
+        let body = [key, &packed].concat();
+        for at in [8 + 25, plain.len() - 12] {
+            let bytes = [&plain[..at], &chunk(kind, &body), &plain[at..]].concat();
+            fs::write(&path, &bytes).expect("writable");
+            assert_eq!(pixels(&path), [[0, 0, 0], [10, 0, 0], [20, 0, 0]]);
+        }
+    }
+}
+
+#[test]
+fn formats_that_are_not_read_are_called_by_their_name() {
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("picture.jpg");
+    let cases: [(&[u8], &str); 9] = [
+        (b"II*\0\x08\0\0\0", "TIFF"),
+        (b"MM\0*\0\0\0\x08", "TIFF"),
+        (b"\0\0\x01\0\x01\0\x10\x10", "ICO"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf\0\0", "AVIF"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0", "HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic\0\0", "HEIC"),
+        (b"\xFF\x0A\0\0", "JPEG XL"),
+        (b"<?xml version=\"1.0\"?><svg/>", "SVG"),
+        (b"P6\n3 2\n255\n", "PNM"),
+    ];
+    for (bytes, format) in cases {
+        fs::write(&path, bytes).expect("writable");
+        let error = open_image(&path).expect_err("not read");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{} is a {format} image, a format that is not read (PNG, JPEG, WebP, BMP and GIF are)",
+                path.display()
+            )
+        );
+        assert!(error.hint().expect("a hint").starts_with("convert it"), "{format}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn only_regular_files_are_opened() {
+    use std::os::unix::net::UnixListener;
+    use std::process::Command;
+
+    use fisao_formats::PromptSet;
+    use fisao_formats::documents::{open_text, read_text};
+    use fisao_formats::json_lines::{CaptionRecord, read_json_lines};
+
+    let folder = tempdir().expect("a temporary folder");
+    let pipe = folder.path().join("pipe.png");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is there").success());
+    let socket = folder.path().join("socket.png");
+    let _listener = UnixListener::bind(&socket).expect("a socket");
+    for (path, found) in
+        [(&pipe, "a named pipe"), (&socket, "a socket"), (&PathBuf::from("/dev/zero"), "a device")]
+    {
+        let shown = path.display();
+        let said = |error: FormatError| error.to_string();
+        let error = open_image(path).expect_err("no file");
+        assert_eq!(said(error), format!("{shown} is not an image: it is {found}"));
+        let error = PromptSet::open(path, None, "").expect_err("no file");
+        assert_eq!(
+            said(error),
+            format!("{shown} is {found}, not a file that can be read as prompt file")
+        );
+        let error = read_json_lines::<CaptionRecord>("captions", path).expect_err("no file");
+        assert_eq!(
+            said(error),
+            format!("{shown} is {found}, not a file that can be read as captions")
+        );
+        let error = read_text("list", path).expect_err("no file");
+        assert_eq!(said(error), format!("{shown} is {found}, not a file that can be read as list"));
+        assert!(open_text("answers", path).is_err());
+    }
+    // A folder of images passes over what is no file.
+    assert!(list_images(folder.path()).is_err());
+    // Where a link leads is what counts.
+    let link = folder.path().join("link.png");
+    std::os::unix::fs::symlink(&pipe, &link).expect("a link");
+    assert!(open_image(&link).expect_err("no file").to_string().ends_with("it is a named pipe"));
 }

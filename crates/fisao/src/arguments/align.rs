@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::demo::LabelSource;
-use super::{DeviceArguments, SettingsArguments, VocabularyArguments, WorldChoice};
+use super::{
+    DamagedArguments, DeviceArguments, SettingsArguments, VocabularyArguments, WorldChoice,
+};
 use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
@@ -39,7 +41,7 @@ pub(crate) struct AlignSource {
         long,
         conflicts_with_all = [
             "model", "verifier", "allow_foreign_verifier", "calibration", "images", "prompts", "prompt",
-            "vocabulary", "validation_share",
+            "vocabulary", "validation_share", "allow_outside_images", "skip_damaged",
         ]
     )]
     pub(crate) demo: bool,
@@ -69,6 +71,11 @@ pub(crate) struct AlignSource {
     /// --prompts]
     #[arg(long, value_name = "FOLDER", required_unless_present_any = ["demo", "resume", "prompts"])]
     pub(crate) images: Option<PathBuf>,
+    /// Read images, too, that --prompts names outside the folder of images, by .. or by absolute paths
+    #[arg(long, requires = "prompts")]
+    pub(crate) allow_outside_images: bool,
+    #[command(flatten)]
+    pub(crate) damaged: DamagedArguments,
     /// What to ask about images that have no prompt of their own [default: Describe the image.]
     #[arg(long, value_name = "TEXT")]
     pub(crate) prompt: Option<String>,

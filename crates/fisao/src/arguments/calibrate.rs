@@ -10,7 +10,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{PairArguments, SamplingArguments, SettingsArguments, VocabularyArguments};
+use super::{
+    DamagedArguments, PairArguments, SamplingArguments, SettingsArguments, VocabularyArguments,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct CalibrateArguments {
@@ -19,8 +21,8 @@ pub(crate) struct CalibrateArguments {
     /// Folder of images to caption
     #[arg(long, value_name = "FOLDER")]
     pub(crate) images: PathBuf,
-    /// Objects of the images, JSON or JSON lines: {"image_id": …, "objects": ["…"]}; without it the
-    /// calibration is estimated from unlabelled scores
+    /// Objects of the images, JSON or JSON lines: {"image_id": …, "objects": ["…"]}, or COCO's instances_*.json or
+    /// captions_*.json; without it the calibration is estimated from unlabelled scores
     #[arg(long, value_name = "FILE")]
     pub(crate) annotations: Option<PathBuf>,
     /// What to ask about each image
@@ -32,6 +34,8 @@ pub(crate) struct CalibrateArguments {
     pub(crate) vocabulary: VocabularyArguments,
     #[command(flatten)]
     pub(crate) settings: SettingsArguments,
+    #[command(flatten)]
+    pub(crate) damaged: DamagedArguments,
     /// File for the calibration, JSON
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: PathBuf,

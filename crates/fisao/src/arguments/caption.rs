@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Format, ModelArguments, SamplingArguments, VocabularyArguments, WorldArguments};
+use super::{
+    DamagedArguments, Format, ModelArguments, SamplingArguments, VocabularyArguments,
+    WorldArguments,
+};
 use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
@@ -35,6 +38,8 @@ pub(crate) struct CaptionArguments {
     /// Use a verifier whose vision tower is not the model's own
     #[arg(long, requires = "best_of")]
     pub(crate) allow_foreign_verifier: bool,
+    #[command(flatten)]
+    pub(crate) damaged: DamagedArguments,
     #[command(flatten)]
     pub(crate) vocabulary: VocabularyArguments,
     /// How to print the captions; json prints one object per image

@@ -29,7 +29,7 @@ pub(crate) use judged::JudgedArguments;
 pub(crate) use mme::{MmeArguments, MmeReading};
 pub(crate) use pope::{NegativeKind, PopeArguments, PopeBuildArguments, PopeCommand};
 
-use super::{ModelArguments, SamplingArguments, WorldKindArguments};
+use super::{DamagedArguments, ModelArguments, SamplingArguments, WorldKindArguments};
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalArguments {
@@ -148,6 +148,8 @@ pub(crate) struct AnswerFieldArguments {
 pub(crate) struct AnswererArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
+    #[command(flatten)]
+    pub(crate) damaged: DamagedArguments,
     #[command(flatten)]
     pub(crate) world: WorldKindArguments,
     #[command(flatten)]

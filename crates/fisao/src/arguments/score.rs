@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DeviceArguments, Format, ScoringArguments, VocabularyArguments, WorldArguments};
+use super::{
+    DamagedArguments, DeviceArguments, Format, ScoringArguments, VocabularyArguments,
+    WorldArguments,
+};
 use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
@@ -32,6 +35,8 @@ pub(crate) struct ScoreArguments {
     pub(crate) calibration: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) scoring: ScoringArguments,
+    #[command(flatten)]
+    pub(crate) damaged: DamagedArguments,
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
     /// How to print the scores; json prints one object per image

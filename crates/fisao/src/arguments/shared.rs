@@ -205,6 +205,14 @@ impl ScoringArguments {
     }
 }
 
+/// What is done about images that cannot be used.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct DamagedArguments {
+    /// Pass over images that are damaged, too large or of a format that is not read, and name them, instead of stopping
+    #[arg(long)]
+    pub(crate) skip_damaged: bool,
+}
+
 /// How results are written: for people or for programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {

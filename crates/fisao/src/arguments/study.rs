@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{PairArguments, VocabularyArguments};
+use super::{DamagedArguments, PairArguments, VocabularyArguments};
 
 #[derive(Debug, Args)]
 pub(crate) struct StudyArguments {
@@ -34,7 +34,8 @@ pub(crate) struct VerifierStudyArguments {
     /// embedded world]
     #[arg(long, value_name = "FOLDER", requires = "annotations")]
     pub(crate) images: Option<PathBuf>,
-    /// Objects of the images, JSON or JSON lines: {"image_id": …, "objects": ["…"]}
+    /// Objects of the images, JSON or JSON lines: {"image_id": …, "objects": ["…"]}, or COCO's instances_*.json or
+    /// captions_*.json
     #[arg(long, value_name = "FILE", requires = "images")]
     pub(crate) annotations: Option<PathBuf>,
     /// Captions of the images by people, as COCO has them, to compare with by BLEU, ROUGE and CIDEr
@@ -60,6 +61,8 @@ pub(crate) struct VerifierStudyArguments {
     pub(crate) count: usize,
     #[command(flatten)]
     pub(crate) vocabulary: VocabularyArguments,
+    #[command(flatten)]
+    pub(crate) damaged: DamagedArguments,
     /// Folder for study.json, study.md and study.html
     #[arg(long, short, value_name = "FOLDER")]
     pub(crate) output: PathBuf,

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{DeviceArguments, ScoringArguments, VocabularyArguments, WorldArguments};
+use super::{
+    DamagedArguments, DeviceArguments, ScoringArguments, VocabularyArguments, WorldArguments,
+};
 use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
@@ -50,6 +52,8 @@ pub(crate) struct VerifyArguments {
     /// Most captions on that page
     #[arg(long, value_name = "N", default_value_t = 200, requires = "html")]
     pub(crate) html_captions: usize,
+    #[command(flatten)]
+    pub(crate) damaged: DamagedArguments,
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
     /// How to print the verdicts

@@ -138,8 +138,9 @@ impl<'a> Run<'a> {
         let reporter = self.reporter;
         let own = self.own_calibration();
         let calibration = calibrations::read(own.as_deref().unwrap_or(&files.calibration))?;
-        let set = prompts::open(files, reporter)?;
-        let (training, validation) = prompts::split(&set, files, self.config.seed, reporter)?;
+        let (set, passed_over) = prompts::open(files, reporter)?;
+        let seed = self.config.seed;
+        let (training, validation) = prompts::split(&set, &passed_over, files, seed, reporter)?;
         let device = &self.opened.device;
         // First, as it is small: a name that leads nowhere is found before a large model is fetched.
         let location = |name: &str| ModelLocation::from(std::ffi::OsString::from(name));

@@ -7,27 +7,25 @@ use fisao_align::AlignConfig;
 use fisao_align::calibrate::{Supervision, calibrate};
 use fisao_align::captions::{Judge, describe_all};
 use fisao_align::tasks::TaskSource as _;
-use fisao_eval::chair::read_ground_truth;
-use fisao_formats::documents::{open_text, write_json};
+use fisao_eval::chair::Rules;
+use fisao_formats::documents::write_json;
 use fisao_verifier::calibration::UnlabelledFit;
 use fisao_verifier::scorer::RegionWeights;
 
 use crate::arguments::CalibrateArguments;
 use crate::bundle::{Pair, ScoreSettings, warn_of_photographs};
 use crate::calibrations::{Setting, image_digest, look_without_labels};
+use crate::ground_truth::{self, Annotations};
 use crate::reporter::Reporter;
-use crate::tasks::{ImageTasks, checked_images, objects_of};
+use crate::tasks::{ImageTasks, checked_images};
 use crate::vocabulary::Vocabulary;
 use crate::{output, prospects, settings, text_cache};
 
 pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let config = settings::resolve(&AlignConfig::default(), &arguments.settings)?;
     let sampling = arguments.sampling.resolve()?;
-    let images = checked_images(std::slice::from_ref(&arguments.images), reporter)?;
-    let truth = match &arguments.annotations {
-        Some(path) => Some(read_ground_truth(open_text("annotations", path)?)?),
-        None => None,
-    };
+    let folder = std::slice::from_ref(&arguments.images);
+    let images = checked_images(folder, &arguments.damaged, reporter)?;
     let device = arguments.pair.model.device.open(reporter)?.device;
     let score = ScoreSettings::of_run(&config);
     let Pair { policy, verifier: loaded, views } =
@@ -35,6 +33,14 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     let embedded = policy.is_embedded();
     warn_of_photographs(embedded, images.iter().map(|image| image.size), reporter);
     let words = Vocabulary::from_arguments(&arguments.vocabulary, embedded, None)?;
+    let truth = match &arguments.annotations {
+        Some(path) => {
+            let (files, vocabulary) = (std::slice::from_ref(path), words.for_chair()?);
+            let truth = ground_truth::read(files, Rules::Strict, &vocabulary, reporter)?;
+            Some(Annotations::new(truth))
+        }
+        None => None,
+    };
     let setting = Setting { verifier: &loaded, vocabulary: &words };
     let vocabulary = words.for_mentions()?;
     let mut verifier = loaded.verifier.clone();
@@ -44,7 +50,7 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     policy.check_length(source.longest_prompt(), sampling.max_new_tokens)?;
     let truth: Option<Vec<BTreeSet<String>>> = truth
         .as_ref()
-        .map(|truth| (0..source.count()).map(|at| objects_of(truth, &source.id(at))).collect())
+        .map(|truth| (0..source.count()).map(|at| truth.objects_of(&source.id(at))).collect())
         .transpose()?;
     let progress = reporter.phase("caption", source.count() as u64);
     let advance = |done| progress.advance(done as u64);

@@ -17,6 +17,7 @@ use crate::calibrations::{self, Setting};
 use crate::output;
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, checked_images};
+use crate::terminal::one_line;
 use crate::vocabulary::Vocabulary;
 
 /// One image's caption, as printed.
@@ -40,7 +41,7 @@ struct CaptionToken {
 
 pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let sampling = arguments.sampling.resolve()?;
-    let images = checked_images(&arguments.images, reporter)?;
+    let images = checked_images(&arguments.images, &arguments.damaged, reporter)?;
     let device = arguments.model.device.open(reporter)?.device;
     let policy =
         Policy::from_arguments(&arguments.model, arguments.world.kind(), &device, reporter)?;
@@ -70,7 +71,10 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
             let image = tasks.file(index).display().to_string();
             let caption = describe(&policy, image, &arguments.prompt, &written)?;
             match arguments.format {
-                Format::Text => output::line(format!("{}: {}", caption.image, caption.text))?,
+                Format::Text => {
+                    let (image, text) = (one_line(&caption.image), one_line(&caption.text));
+                    output::line(format!("{image}: {text}"))?;
+                }
                 Format::Json => output::json(&caption)?,
             }
         }

@@ -10,6 +10,7 @@ use crate::bundle::{verifier_from_arguments, warn_of_photographs};
 use crate::reporter::Reporter;
 use crate::scorer::{ScoredCaption, ScoredMention, ScoredName, Scorer};
 use crate::tasks::checked_images;
+use crate::terminal::one_line;
 use crate::vocabulary::Vocabulary;
 use crate::{calibrations, output};
 
@@ -40,7 +41,7 @@ struct NameScore {
 }
 
 pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Result<()> {
-    let images = checked_images(&arguments.images, reporter)?;
+    let images = checked_images(&arguments.images, &arguments.damaged, reporter)?;
     let calibration = arguments.calibration.as_deref().map(calibrations::read).transpose()?;
     let settings = arguments.scoring.resolve(calibration.as_ref());
     let embedded = arguments.verifier.is_none();
@@ -83,7 +84,7 @@ fn names(
 
 /// The scores of one image for people, with colour codes.
 fn in_words(scored: &ScoredImage) -> String {
-    let mut lines = vec![scored.image.bold().to_string()];
+    let mut lines = vec![one_line(&scored.image).bold().to_string()];
     for score in &scored.scores {
         let name = coloured(&score.text, score.probability);
         let sentences = score.sentences.join(" | ");
@@ -91,7 +92,8 @@ fn in_words(scored: &ScoredImage) -> String {
         lines.push(format!("  {number}  {name}  {}", sentences.dimmed()));
     }
     for caption in &scored.captions {
-        lines.push(format!("  {}", caption.marked(in_colour)));
+        let text = caption.marked(in_colour).replace(['\n', '\r'], " ");
+        lines.push(format!("  {text}"));
         for mention in &caption.mentions {
             let name = coloured(&mention.text, mention.probability);
             let denied = if mention.negated { " (denied)" } else { "" };

@@ -2,7 +2,7 @@
 
 mod doubtful;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -23,6 +23,8 @@ use crate::failure::{Interrupted, Refusal, VerdictFailed};
 use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
 use crate::scorer::{ScoredCaption, ScoredMention, Scorer};
+use crate::tasks::checked_images;
+use crate::terminal::one_line;
 use crate::vocabulary::Vocabulary;
 use crate::{calibrations, interrupt, output};
 
@@ -95,7 +97,7 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
         let hint = "add --format jsonl, or let --html show them";
         bail!(Refusal::new("--heat-maps are numbers, which text does not show").hint(hint));
     }
-    let (captions, files) = captions(arguments)?;
+    let (captions, files) = captions(arguments, reporter)?;
     let calibration = arguments.calibration.as_deref().map(calibrations::read).transpose()?;
     let settings = arguments.scoring.resolve(calibration.as_ref());
     let embedded = arguments.verifier.is_none();
@@ -152,8 +154,11 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
     finish(arguments, &scorer, &sum, reporter)
 }
 
-/// The captions and the file of each one's picture.
-fn captions(arguments: &VerifyArguments) -> anyhow::Result<(Vec<ChairInput>, Vec<PathBuf>)> {
+/// The captions and the file of each one's picture, which can be used.
+fn captions(
+    arguments: &VerifyArguments,
+    reporter: &Reporter,
+) -> anyhow::Result<(Vec<ChairInput>, Vec<PathBuf>)> {
     let path = &arguments.captions;
     let captions = read_captions(open_text("captions", path)?)
         .with_context(|| format!("{} cannot be read as captions", path.display()))?;
@@ -163,7 +168,17 @@ fn captions(arguments: &VerifyArguments) -> anyhow::Result<(Vec<ChairInput>, Vec
     let pictures = PictureFolder::open(&arguments.images);
     let file = |input: &ChairInput| pictures.file(&input.image_id);
     let files = captions.iter().map(file).collect::<anyhow::Result<Vec<_>>>()?;
-    Ok((captions, files))
+    let mut different = files.clone();
+    different.sort_unstable();
+    different.dedup();
+    let usable = checked_images(&different, &arguments.damaged, reporter)?;
+    if usable.len() == different.len() {
+        return Ok((captions, files));
+    }
+    let usable: HashSet<&Path> = usable.iter().map(|image| image.file.as_path()).collect();
+    let pairs = captions.into_iter().zip(&files);
+    let pairs = pairs.filter(|(_, file)| usable.contains(file.as_path()));
+    Ok(pairs.map(|(caption, file)| (caption, file.clone())).unzip())
 }
 
 /// What is kept of a picture while its captions come up.
@@ -223,7 +238,9 @@ fn print<'a>(
         VerifyFormat::Jsonl => output::json(&verdict)?,
         VerifyFormat::Text => {
             let caption = scored.marked(|word| Judged::new(word, threshold).coloured());
-            output::line(format!("{}: {caption}{}", input.image_id, verdict.absent()))?;
+            let caption = caption.replace(['\n', '\r'], " ");
+            let image = one_line(&input.image_id);
+            output::line(format!("{image}: {caption}{}", verdict.absent()))?;
         }
     }
     Ok(verdict)

@@ -8,7 +8,7 @@ use fisao_align::AlignError;
 use fisao_align::objective::Data;
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_eval::captions::{References, read_references};
-use fisao_eval::chair::read_ground_truth;
+use fisao_eval::chair::Rules;
 use fisao_formats::documents::open_text;
 use fisao_scenes::{PROMPTS, Split, World};
 use rand::SeedableRng;
@@ -18,8 +18,10 @@ use rand_chacha::ChaCha8Rng;
 use crate::arguments::{VerifierStudyArguments, title};
 use crate::bundle::{Policy, Views};
 use crate::failure::Refusal;
+use crate::ground_truth::{self, Annotations};
 use crate::reporter::Reporter;
-use crate::tasks::{ImageTasks, checked_images, objects_of};
+use crate::tasks::{ImageTasks, checked_images};
+use crate::vocabulary::Vocabulary;
 use crate::world::{self, SceneTasks};
 
 /// The half of the images a measurement is about.
@@ -69,6 +71,7 @@ impl<'a> Source<'a> {
     /// What was asked for, checked before any work is done.
     pub(super) fn open(
         arguments: &VerifierStudyArguments,
+        words: &Vocabulary,
         policy: &'a Policy,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
@@ -86,9 +89,13 @@ impl<'a> Source<'a> {
                 test,
             });
         };
-        let truth = read_ground_truth(open_text("annotations", annotations)?)?;
+        let vocabulary = words.for_chair()?;
+        let files = std::slice::from_ref(annotations);
+        let truth = ground_truth::read(files, Rules::Strict, &vocabulary, reporter)?;
+        let truth = Annotations::new(truth);
         let references = arguments.references.as_deref().map(references).transpose()?;
-        let images = checked_images(std::slice::from_ref(images), reporter)?;
+        let folder = std::slice::from_ref(images);
+        let images = checked_images(folder, &arguments.damaged, reporter)?;
         let count = images.len();
         if count <= calibration {
             let message =
@@ -96,7 +103,7 @@ impl<'a> Source<'a> {
             bail!(Refusal::new(message).hint(format!("give --calibration {}", count / 2)));
         }
         let tasks = ImageTasks::new(policy, images, &arguments.prompt)?;
-        let truth = (0..count).map(|index| objects_of(&truth, &tasks.id(index)));
+        let truth = (0..count).map(|index| truth.objects_of(&tasks.id(index)));
         let truth = truth.collect::<anyhow::Result<Vec<_>>>()?;
         if let Some(references) = &references {
             let mut ids = (0..count).map(|index| tasks.id(index));

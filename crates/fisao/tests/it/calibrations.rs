@@ -175,3 +175,46 @@ fn crops_and_patches_can_be_calibrated_too() {
     );
     assert!(error.contains("score.crops is 9; it must be from 2 to 8"), "{error}");
 }
+
+#[test]
+fn annotations_of_coco_are_read() {
+    let place = workplace();
+    let lists = fs::read_to_string(place.path("annotations.jsonl")).unwrap();
+    let (mut images, mut annotations) = (Vec::new(), Vec::new());
+    for (index, line) in lists.lines().enumerate() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let (id, number) = (row["image_id"].as_str().unwrap(), 391_895 + index);
+        let name = format!("COCO_val2014_{number:012}.png");
+        fs::rename(place.path("scenes").join(format!("{id}.png")), place.path("scenes").join(name))
+            .unwrap();
+        images.push(json!({ "id": number }));
+        for object in row["objects"].as_array().unwrap() {
+            let at = CATEGORIES
+                .iter()
+                .position(|known| known.name() == object.as_str().unwrap())
+                .unwrap();
+            annotations.push(
+                json!({ "image_id": number as f64, "category_id": at, "bbox": [0, 0, 1, 1] }),
+            );
+        }
+    }
+    let categories =
+        CATEGORIES.iter().enumerate().map(|(id, known)| json!({ "id": id, "name": known.name() }));
+    let categories: Vec<Value> = categories.collect();
+    let coco = json!({ "images": images, "annotations": annotations, "categories": categories });
+    place.write("instances.json", coco.to_string());
+    place.succeed(&[&CALIBRATE[..], &["--annotations", "instances.json"]].concat());
+    let of_coco = calibration(&place);
+    let names: Vec<String> = lists
+        .lines()
+        .enumerate()
+        .map(|(index, line)| {
+            let mut row: Value = serde_json::from_str(line).unwrap();
+            row["image_id"] = json!(format!("{}", 391_895 + index));
+            row.to_string()
+        })
+        .collect();
+    place.write("annotations.jsonl", names.join("\n"));
+    place.succeed(&[&CALIBRATE[..], &["--annotations", "annotations.jsonl"]].concat());
+    assert_eq!(calibration(&place), of_coco);
+}

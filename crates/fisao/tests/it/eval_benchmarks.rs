@@ -232,6 +232,38 @@ fn mmbench_unpacks_its_pictures_and_counts_rotations() {
 }
 
 #[test]
+fn a_table_without_answers_is_told_before_and_answered_for_its_makers() {
+    let place = Workplace::furnished();
+    let picture = STANDARD.encode(fs::read(place.path("pictures/a.png")).unwrap());
+    let rows =
+        ["index\tquestion\tA\tB\timage".to_owned(), format!("1\tWhich?\tone\ttwo\t{picture}")];
+    place.write("mmbench.tsv", rows.join("\n"));
+    let arguments = ["eval", "mmbench", "--data", "mmbench.tsv"];
+    let kept_back =
+        "1 of 1 questions have no right answer in mmbench.tsv, so that answers cannot be scored";
+    place.write("answers.jsonl", lines(&[json!({ "index": 1, "text": "A" })]));
+    let error = place.refuse(&[&arguments[..], &["--answers", "answers.jsonl"]].concat());
+    assert!(error.starts_with(&format!("error: {kept_back}\n")), "{error}");
+    let model =
+        ["--model", "llava", "--output", "run", "--max-new-tokens", "3", "--format", "json"];
+    let output = place.run(&[&arguments[..], &model].concat());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains(&format!("warning: {kept_back}\n")), "{said}");
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found, json!({ "questions": 1, "accuracy": null, "answers": "run/answers.jsonl" }));
+    assert_eq!(fs::read_to_string(place.path("run/answers.jsonl")).unwrap().lines().count(), 1);
+    // What a table calls its questions does not lead out of the folder.
+    place.write("mmbench.tsv", rows.join("\n").replace("\n1\t", "\n../../x\t"));
+    let elsewhere = ["--model", "llava", "--output", "other"];
+    let error = place.refuse(&[&arguments[..], &elsewhere].concat());
+    assert!(
+        error.contains("question id '../../x' of a picture cannot be a file's name"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_judge_is_asked_and_what_it_said_is_summed_up() {
     let place = Workplace::furnished();
     fs::create_dir(place.path("vet")).unwrap();

@@ -97,7 +97,13 @@ fn an_answer_that_is_missing_is_told() {
     place.write("answers.jsonl", "{\"question_id\": 1, \"text\": \"yes\"}\n");
     let output = place.run(&POPE);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("3 questions have no answer, first 2"), "{errors}");
+    assert!(errors.contains("3 questions have no answer and count as wrong, first 2"), "{errors}");
+    let report = json_of(&place, &POPE);
+    assert_eq!(
+        (&report["questions"], &report["unanswered"], &report["accuracy"]),
+        (&json!(4), &json!(3), &json!(0.25))
+    );
+    assert_eq!(report["splits"][0]["scores_of_answered"]["accuracy"], 1.0);
     place.write("answers.jsonl", "{\"question_id\": 1, \"text\": \"yes\"}\n{\"question_id\": 2}\n");
     let error = place.refuse(&POPE);
     assert!(error.contains("answers.jsonl") && error.contains("line 2: no answer"), "{error}");

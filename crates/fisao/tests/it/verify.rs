@@ -158,3 +158,23 @@ fn lists_of_objects_are_plain_text_or_built_in() {
     assert!(refuse("cat, pet\ndog, pet\n").contains("'pet' names both 'cat' and 'dog'"));
     assert!(refuse("cat\n!!!\n").contains("'!!!', which holds no word"));
 }
+
+#[test]
+fn a_broken_row_is_told_once_with_one_place() {
+    let place = workplace();
+    let rows =
+        ["{\"image_id\": \"a\", \"caption\": \"x\"}", "{\"image_id\": [], \"caption\": \"x\"}"];
+    place.write("captions.jsonl", rows.join("\n"));
+    insta::assert_snapshot!(place.refuse(&ARGUMENTS), @"");
+    // An image where an id was expected does not fill the screen.
+    let image = "A".repeat(280_000);
+    for row in [
+        json!({ "image_id": image, "caption": "x" }),
+        json!({ "image_id": "a", "caption": [image] }),
+        json!({ "image_id": { "b": image }, "caption": "x" }),
+    ] {
+        place.write("captions.jsonl", row.to_string());
+        let error = place.refuse(&ARGUMENTS);
+        assert!(error.len() < 1000, "{} bytes: {}", error.len(), &error[..300]);
+    }
+}

@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Error, IgnoredAny, SeqAccess, Visitor};
 
 use crate::chair::MentionFinder;
 use crate::image_id::ImageId;
+use crate::written_id;
 
 /// What is kept of a file of annotations.
 #[derive(Debug, Default)]
@@ -28,6 +29,7 @@ pub(super) struct Annotations {
 #[derive(Deserialize)]
 struct Annotation {
     image_id: ImageId,
+    #[serde(default, deserialize_with = "written_id::whole")]
     category_id: Option<u64>,
     caption: Option<String>,
 }
@@ -87,7 +89,11 @@ impl<'de> Visitor<'de> for AnnotationList<'_, '_> {
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum Category {
-    Named { id: u64, name: String },
+    Named {
+        #[serde(deserialize_with = "written_id::whole")]
+        id: Option<u64>,
+        name: String,
+    },
     Other(IgnoredAny),
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::annotations::{AnnotationList, Annotations, Category, Image};
 use crate::chair::MentionFinder;
+use crate::image_id::ImageId;
 
 /// What an object turned out to be.
 #[derive(Debug)]
@@ -34,8 +35,7 @@ pub(super) struct DocumentSeed<'a, 'v> {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Field {
-    Number(u64),
-    Text(String),
+    Id(ImageId),
     Names(Vec<String>),
     Other(IgnoredAny),
 }
@@ -106,8 +106,8 @@ impl Fields {
     fn name_categories(&mut self, categories: Categories) {
         if let Categories::Listed(categories) = categories {
             let named = categories.into_iter().filter_map(|category| match category {
-                Category::Named { id, name } => Some((id, name)),
-                Category::Other(_) => None,
+                Category::Named { id: Some(id), name } => Some((id, name)),
+                Category::Named { id: None, .. } | Category::Other(_) => None,
             });
             self.annotations.categories.extend(named);
         }
@@ -129,14 +129,10 @@ impl Fields {
 
     fn take(&mut self, key: String, value: Field) {
         match (key.as_str(), value) {
-            ("image_id", Field::Text(id)) => self.image_id = Some(id),
-            ("image_id", Field::Number(id)) => self.image_id = Some(id.to_string()),
+            ("image_id", Field::Id(id)) => self.image_id = Some(id.0),
             // "image_id" counts before "image", whatever their order.
-            ("image", Field::Text(id)) => {
-                self.image_id.get_or_insert(id);
-            }
-            ("image", Field::Number(id)) => {
-                self.image_id.get_or_insert(id.to_string());
+            ("image", Field::Id(id)) => {
+                self.image_id.get_or_insert(id.0);
             }
             ("objects", Field::Names(names)) => self.objects = Some(names),
             (_, Field::Names(names)) => self.lists.push((key, names)),

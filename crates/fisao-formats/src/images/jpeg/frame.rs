@@ -64,6 +64,22 @@ pub(super) struct ScanComponent {
     pub(super) ac: usize,
 }
 
+/// Width and height in a frame header, which are not too many pixels.
+pub(super) fn size(body: &[u8]) -> Result<(usize, usize), JpegError> {
+    let [_, h1, h0, w1, w0, ..] = *body else {
+        return Err(JpegError::Damaged("its frame header is too short"));
+    };
+    let height = usize::from(u16::from_be_bytes([h1, h0]));
+    let width = usize::from(u16::from_be_bytes([w1, w0]));
+    if width == 0 || height == 0 {
+        return Err(JpegError::Damaged("its frame is empty"));
+    }
+    if (width * height) as u64 > MAX_PIXELS {
+        return Err(JpegError::Large(width, height));
+    }
+    Ok((width, height))
+}
+
 impl Frame {
     /// Reads a frame header and makes room for the picture, unless a file of `file_size` bytes cannot
     /// hold it.
@@ -72,19 +88,12 @@ impl Frame {
         progressive: bool,
         file_size: usize,
     ) -> Result<Self, JpegError> {
-        let [precision, h1, h0, w1, w0, count, parameters @ ..] = body else {
+        let (width, height) = size(body)?;
+        let [precision, _, _, _, _, count, parameters @ ..] = body else {
             return Err(JpegError::Damaged("its frame header is too short"));
         };
         if *precision != 8 {
             return Err(JpegError::Unsupported("samples of other than 8 bits"));
-        }
-        let height = usize::from(u16::from_be_bytes([*h1, *h0]));
-        let width = usize::from(u16::from_be_bytes([*w1, *w0]));
-        if width == 0 || height == 0 {
-            return Err(JpegError::Damaged("its frame is empty"));
-        }
-        if width * height > MAX_PIXELS {
-            return Err(JpegError::Unsupported("more than 178 956 970 pixels"));
         }
         if parameters.len() != 3 * usize::from(*count) {
             return Err(JpegError::Damaged("its frame header has a wrong length"));

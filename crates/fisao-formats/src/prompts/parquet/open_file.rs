@@ -12,6 +12,7 @@ use parquet::file::statistics::Statistics;
 use super::columns::{Assembly, Leaf, Node, Shape, UNEVEN, Wanted, columns, is_text};
 use super::{Block, Row};
 use crate::FormatError;
+use crate::files::open_file;
 use crate::prompts::fields::{Fields, IMAGE_FIELDS};
 
 /// A file whose footer has been read.
@@ -24,8 +25,7 @@ pub(super) struct OpenFile {
 
 impl OpenFile {
     pub(super) fn open(path: &Path) -> Result<Self, FormatError> {
-        let file = File::open(path)
-            .map_err(|error| FormatError::reading("prompt file (Parquet)", path, error))?;
+        let file = open_file("prompt file (Parquet)", path)?;
         let footer = guarded(|| ParquetMetaDataReader::new().parse_and_finish(&file))
             .map_err(|error| damaged(path, &error))?;
         let columns = columns(footer.file_metadata().schema_descr());

@@ -50,6 +50,10 @@ fn bad_rows_are_named_with_what_is_wrong() {
             "`image` is an address (https://x.org/a.png), and nothing is downloaded; fetch the images \
              and give the names of the files",
         ),
+        (
+            r#"{"image": "file:///data/a.png"}"#,
+            "`image` is a URL of a file here; use its path, /data/a.png",
+        ),
         (r#"{"image": "data:image/png,x"}"#, "`image` is a data URL, but not of base64"),
         (
             r#"{"image": "a", "prompt": 5}"#,

@@ -1,11 +1,13 @@
 //! JSON lines, JSON lists and folders.
 
 use std::fs;
+use std::io::Cursor;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use fisao_formats::PromptSet;
 use fisao_formats::prompts::{Answer, PromptKind, RowImage, Skipped};
+use image::{ImageFormat, RgbImage};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::tempdir;
@@ -189,8 +191,7 @@ fn data_urls_hold_the_image() {
     assert_eq!(row.image, RowImage::Bytes(png));
     assert_eq!(row.open_image().expect("a picture"), picture);
     let said = crate::message(set.row(1), &folder);
-    let expected = "DIR/inline.jsonl, line 3: the data URL of its image is not base64: ";
-    assert!(said.starts_with(expected), "{said}");
+    assert_eq!(said, "DIR/inline.jsonl, line 3: the data URL of its image is not base64");
     set.check_images(&|_| {}).expect("there are no files to look for");
 }
 
@@ -248,4 +249,94 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn an_image_in_bare_base64_is_an_image() {
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("rows.jsonl");
+    let picture = RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8 * 20, y as u8 * 30, 77]));
+    let mut png = Vec::new();
+    picture.write_to(&mut Cursor::new(&mut png), ImageFormat::Png).expect("in memory");
+    let text = BASE64_STANDARD.encode(&png);
+    let wrapped: Vec<String> =
+        text.as_bytes().chunks(76).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    let of_urls = text.replace('+', "-").replace('/', "_");
+    let forms = [text.clone(), text.trim_end_matches('=').to_owned(), wrapped.join("\n"), of_urls];
+    let lines =
+        forms.iter().map(|form| serde_json::json!({ "image": form, "id": 391_895.0 }).to_string());
+    fs::write(&path, lines.collect::<Vec<_>>().join("\n")).expect("writable");
+    let set = open(&path);
+    assert_eq!(set.len(), forms.len());
+    for row in rows(&set) {
+        assert_eq!(row.id, "391895");
+        assert_eq!(row.open_image().expect("an image"), picture);
+    }
+    set.check_images(&|_| {}).expect("nothing is missing");
+}
+
+#[test]
+fn images_outside_the_folder_are_read_only_where_that_is_allowed() {
+    let folder = tempdir().expect("a temporary folder");
+    let images = folder.path().join("images");
+    fs::create_dir_all(images.join("sub")).expect("writable");
+    let picture = RgbImage::new(2, 2);
+    for file in ["images/a.png", "images/sub/b.png", "secret.png"] {
+        picture.save(folder.path().join(file)).expect("writable");
+    }
+    let path = folder.path().join("rows.jsonl");
+    let write = |names: &[&str]| {
+        let lines = names.iter().map(|name| serde_json::json!({ "image": name }).to_string());
+        fs::write(&path, lines.collect::<Vec<_>>().join("\n")).expect("writable");
+    };
+    let absolute = images.join("a.png").display().to_string();
+    write(&["a.png", "sub/b.png", "./sub/../a.png", &absolute]);
+    let set = PromptSet::open(&path, Some(&images), "").expect("all are inside");
+    assert!(rows(&set).iter().all(|row| row.open_image().is_ok()));
+    let secret = folder.path().join("secret.png").display().to_string();
+    for name in ["../secret.png", "sub/../../secret.png", &secret] {
+        write(&["a.png", name]);
+        let error = PromptSet::open(&path, Some(&images), "").expect_err("outside").to_string();
+        let start = format!(
+            "{}, line 2: its image `{name}` is outside the folder of images, {}; --allow-outside-images",
+            path.display(),
+            images.display()
+        );
+        assert!(error.starts_with(&start), "{error}");
+        let set = PromptSet::open_with_outside_images(&path, Some(&images), "").expect("allowed");
+        assert!(set.row(1).expect("a row").open_image().is_ok());
+    }
+    // Without a folder of images it is that of the prompts.
+    write(&["images/a.png", "../elsewhere.png"]);
+    let error = PromptSet::open(&path, None, "").expect_err("outside").to_string();
+    assert!(error.contains("line 2: its image `../elsewhere.png` is outside"), "{error}");
+}
+
+#[test]
+fn a_link_within_the_folder_is_followed() {
+    let folder = tempdir().expect("a temporary folder");
+    let elsewhere = tempdir().expect("a temporary folder");
+    RgbImage::new(2, 2).save(elsewhere.path().join("a.png")).expect("writable");
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("link")).expect("a link");
+        let path = folder.path().join("rows.jsonl");
+        fs::write(&path, r#"{"image": "link/a.png"}"#).expect("writable");
+        assert!(open(&path).row(0).expect("a row").open_image().is_ok());
+    }
+}
+
+#[test]
+fn every_image_that_cannot_be_used_is_found() {
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("rows.jsonl");
+    RgbImage::new(2, 2).save(folder.path().join("good.png")).expect("writable");
+    fs::write(folder.path().join("text.png"), "text").expect("writable");
+    fs::write(folder.path().join("tiff.png"), b"II*\0\x08\0\0\0").expect("writable");
+    let names = ["good.png", "text.png", "good.png", "tiff.png", "text.png"];
+    let lines = names.map(|name| serde_json::json!({ "image": name }).to_string());
+    fs::write(&path, lines.join("\n")).expect("writable");
+    let unusable = open(&path).unusable_images(&|_| {}).expect("rows can be read");
+    assert_eq!(unusable.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1, 3, 4]);
+    assert!(unusable.iter().all(|(_, error)| error.is_unusable_image()));
 }

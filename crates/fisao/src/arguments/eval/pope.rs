@@ -37,7 +37,7 @@ pub(crate) enum PopeCommand {
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("source").required(true).args(["ground_truth", "world"])))]
 pub(crate) struct PopeBuildArguments {
-    /// Objects of the images, JSON or JSON lines: {"image_id": …, "objects": ["…"]}
+    /// Objects of the images, JSON or JSON lines: {"image_id": …, "objects": ["…"]}, or COCO's instances_*.json
     #[arg(long, value_name = "FILE")]
     pub(crate) ground_truth: Option<PathBuf>,
     /// Ask about scenes of this split of the embedded world, and write their pictures too

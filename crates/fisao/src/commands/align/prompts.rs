@@ -1,5 +1,7 @@
 //! Prompt sets as tasks.
 
+use std::collections::BTreeSet;
+
 use anyhow::bail;
 use fisao_align::AlignConfig;
 use fisao_align::error::AlignError;
@@ -8,16 +10,26 @@ use fisao_align::tasks::{Answer, Task, TaskSource};
 use fisao_formats::prompts::{self, PromptKind, PromptRow, PromptSet, Split};
 
 use super::record::Files;
+use crate::arguments::DamagedArguments;
 use crate::bundle::{Policy, Views};
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
+use crate::tasks::pass_over;
 
-/// Images that are decoded once before any work begins; of larger sets only the names are looked up.
+/// Rows whose images are decoded once before any work begins; of larger sets only the names are looked up, unless damaged
+/// images are to be passed over.
 const DECODED: usize = 20_000;
 
-/// Opens the prompts of a run and looks whether their images are there.
-pub(super) fn open(files: &Files, reporter: &Reporter) -> anyhow::Result<PromptSet> {
+/// Opens the prompts of a run and looks whether their images are there and can be used; returns the set, and those of its
+/// rows whose images are passed over.
+pub(super) fn open(
+    files: &Files,
+    reporter: &Reporter,
+) -> anyhow::Result<(PromptSet, BTreeSet<u32>)> {
     let set = match (&files.prompts, &files.images) {
+        (Some(prompts), images) if files.allow_outside_images => {
+            PromptSet::open_with_outside_images(prompts, images.as_deref(), &files.prompt)?
+        }
         (Some(prompts), images) => PromptSet::open(prompts, images.as_deref(), &files.prompt)?,
         (None, Some(images)) => PromptSet::open(images, None, &files.prompt)?,
         (None, None) => {
@@ -35,29 +47,35 @@ pub(super) fn open(files: &Files, reporter: &Reporter) -> anyhow::Result<PromptS
     }
     let progress = reporter.phase("checking images", set.len() as u64);
     let reach = |done: usize| progress.reach(done as u64, set.len() as u64);
-    if set.kind() == PromptKind::Folder && set.len() <= DECODED {
-        for index in 0..set.len() {
-            set.row(index)?.open_image()?;
-            reach(index + 1);
-        }
-    } else {
-        set.check_images(&reach)?;
+    set.check_images(&reach)?;
+    let mut rows = BTreeSet::new();
+    if set.len() <= DECODED || files.skip_damaged {
+        let unusable = set.unusable_images(&reach)?;
+        rows.extend(unusable.iter().map(|&(row, _)| row as u32));
+        let errors = unusable.into_iter().map(|(_, error)| error).collect();
+        let damaged = DamagedArguments { skip_damaged: files.skip_damaged };
+        pass_over(errors, set.len(), &damaged, reporter)?;
     }
     progress.finish();
-    Ok(set)
+    Ok((set, rows))
 }
 
-/// Rows to train on, and rows held out.
+/// Rows to train on, and rows held out, without those that are passed over.
 pub(super) fn split(
     set: &PromptSet,
+    passed_over: &BTreeSet<u32>,
     files: &Files,
     seed: u64,
     reporter: &Reporter,
 ) -> anyhow::Result<(Vec<u32>, Vec<u32>)> {
+    let good = |row: &u32| !passed_over.contains(row);
     if files.validation_share == 0.0 {
-        return Ok(((0..set.len() as u32).collect(), Vec::new()));
+        return Ok(((0..set.len() as u32).filter(good).collect(), Vec::new()));
     }
-    let Split { training, validation } = set.split(files.validation_share, seed, &|_| {})?;
+    let Split { mut training, mut validation } =
+        set.split(files.validation_share, seed, &|_| {})?;
+    training.retain(good);
+    validation.retain(good);
     if training.is_empty() || validation.is_empty() {
         bail!(
             Refusal::new(format!(

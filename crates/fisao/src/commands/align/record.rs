@@ -59,6 +59,10 @@ pub(crate) struct Files {
     pub(crate) prompts: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) images: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) allow_outside_images: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) skip_damaged: bool,
     pub(crate) prompt: String,
     pub(crate) validation_share: f64,
     /// A file, or the name of a built-in list.
@@ -146,6 +150,8 @@ fn files(source: &AlignSource) -> anyhow::Result<Files> {
         allow_foreign_verifier: source.allow_foreign_verifier,
         prompts: source.prompts.as_deref().map(absolute).transpose()?,
         images: source.images.as_deref().map(absolute).transpose()?,
+        allow_outside_images: source.allow_outside_images,
+        skip_damaged: source.damaged.skip_damaged,
         validation_share: validation_share(source)?,
         prompt: source.prompt.clone().unwrap_or_else(|| fisao_scenes::PROMPTS[0].to_owned()),
         // The names of built-in lists are no paths.

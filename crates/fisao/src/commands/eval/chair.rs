@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use fisao_eval::chair::{
-    self, ChairInput, ChairOptions, ChairReport, GroundTruth, GroundTruthReader,
-    MissingGroundTruth, ObjectVocabulary, Rules, read_captions,
+    self, ChairInput, ChairOptions, ChairReport, GroundTruth, MissingGroundTruth, ObjectVocabulary,
+    Rules, read_captions,
 };
 use fisao_eval::statistics::Bootstrap;
 use serde::Serialize;
@@ -20,6 +20,7 @@ use super::world::{self, WorldEvaluation};
 use crate::answering::Question;
 use crate::arguments::{ChairArguments, ChairRules, ReportFormat, TruthArguments};
 use crate::failure::Refusal;
+use crate::ground_truth;
 use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
 use crate::vocabulary::{Vocabulary, chair_vocabulary};
@@ -58,7 +59,7 @@ pub(crate) fn run(arguments: &ChairArguments, reporter: &Reporter) -> anyhow::Re
     let files = &arguments.captions;
     let started = Instant::now();
     let (truth, first) = rayon::join(
-        || ground_truth(&truth_files, arguments.truth.rules, &vocabulary, reporter),
+        || truth_of(&truth_files, arguments.truth.rules, &vocabulary, reporter),
         || files.first().map(|file| read("captions", file, read_captions)),
     );
     let truth = truth?;
@@ -89,7 +90,7 @@ pub(crate) fn run(arguments: &ChairArguments, reporter: &Reporter) -> anyhow::Re
 }
 
 /// What is really in the pictures.
-pub(super) fn ground_truth(
+pub(super) fn truth_of(
     files: &[PathBuf],
     reading: ChairRules,
     vocabulary: &ObjectVocabulary,
@@ -101,23 +102,7 @@ pub(super) fn ground_truth(
                 .hint("give the objects of the images with --ground-truth")
         );
     }
-    let mut gathered = GroundTruthReader::new(vocabulary, rules(reading));
-    for file in files {
-        read("ground truth", file, |reader| gathered.read(reader))?;
-    }
-    let (truth, summary) = gathered.finish();
-    let unknown = &summary.unknown_categories;
-    if let Some((category, _)) = unknown.first_key_value() {
-        let (count, total) = (unknown.len(), unknown.values().sum::<usize>());
-        reporter.warn(
-            format!(
-                "{count} categories of the ground truth are not in the vocabulary, first \
-                 `{category}`: {total} annotations are left out"
-            ),
-            Some("no caption can name them; a vocabulary with their names is given with --vocabulary"),
-        );
-    }
-    Ok(truth)
+    ground_truth::read(files, rules(reading), vocabulary, reporter)
 }
 
 fn rules(rules: ChairRules) -> Rules {

@@ -129,7 +129,7 @@ type Rate = fn(&ChairCounts) -> Option<f64>;
 
 fn of_objects(arguments: &DiffArguments, reporter: &Reporter) -> anyhow::Result<Comparison> {
     let vocabulary = chair_vocabulary(&arguments.truth)?;
-    let truth = chair::ground_truth(
+    let truth = chair::truth_of(
         &arguments.truth.ground_truth,
         arguments.truth.rules,
         &vocabulary,

@@ -117,7 +117,8 @@ pub(super) fn answer(
     if let Some(prompt) = prompt {
         settings["prompt"] = prompt.into();
     }
-    let answering = Answering { policy: &policy, sampling: &sampling, settings, field, folder };
+    let (policy, sampling, damaged) = (&policy, &sampling, &arguments.damaged);
+    let answering = Answering { policy, sampling, settings, field, folder, damaged };
     answering.run(questions, reporter)
 }
 

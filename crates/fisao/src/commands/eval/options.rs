@@ -22,8 +22,9 @@ use super::accuracy::{self, Scored};
 use super::inputs::{answers, file_of, listed, pictures_of, read, read_answers, warn_of};
 use super::runs::{Layout, Number};
 use crate::answering::Question;
-use crate::arguments::{AnswerFieldArguments, OptionRules, OptionsArguments};
+use crate::arguments::{AnswerFieldArguments, OptionRules, OptionsArguments, ReportFormat};
 use crate::failure::Refusal;
+use crate::output;
 use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
 
@@ -71,6 +72,16 @@ pub(crate) fn seed_bench(arguments: &OptionsArguments, reporter: &Reporter) -> a
         };
         questions.iter().map(question).collect()
     };
+    if let Some(unknown) = without_truth(&questions) {
+        return only_answer(
+            arguments,
+            "seed-bench",
+            rules,
+            [unknown, questions.len()],
+            asked,
+            reporter,
+        );
+    }
     let mut scored = Vec::new();
     for (name, file) in answers(benchmark, "seed-bench", field(rules), asked, reporter)? {
         let picks = picks(&questions, &file, rules, &arguments.benchmark.field)?;
@@ -117,6 +128,16 @@ pub(crate) fn mmbench(arguments: &OptionsArguments, reporter: &Reporter) -> anyh
         };
         questions.iter().map(question).collect()
     };
+    if let Some(unknown) = without_truth(&questions) {
+        return only_answer(
+            arguments,
+            "mmbench",
+            rules,
+            [unknown, questions.len()],
+            asked,
+            reporter,
+        );
+    }
     let mut scored = Vec::new();
     for (name, file) in answers(benchmark, "mmbench", field(rules), asked, reporter)? {
         let picks = picks(&questions, &file, rules, &arguments.benchmark.field)?;
@@ -153,6 +174,44 @@ pub(crate) fn mmbench(arguments: &OptionsArguments, reporter: &Reporter) -> anyh
         scored.push(Scored { name, numbers, answers, parts, report });
     }
     accuracy::print(&benchmark.report, &MMBENCH, &scored)
+}
+
+/// How many questions have no right answer in their file, if there are such.
+fn without_truth(questions: &[OptionQuestion]) -> Option<usize> {
+    let unknown = questions.iter().filter(|question| question.answer.is_none()).count();
+    (unknown > 0).then_some(unknown)
+}
+
+/// Lets a model answer questions whose right answers their makers keep back, which is told before the first; what there is in
+/// the end are the answers, for them to score.
+fn only_answer(
+    arguments: &OptionsArguments,
+    benchmark: &str,
+    rules: OptionRules,
+    [unknown, all]: [usize; 2],
+    asked: impl FnOnce() -> anyhow::Result<Vec<Question>>,
+    reporter: &Reporter,
+) -> anyhow::Result<()> {
+    let OptionsArguments { benchmark: given, .. } = arguments;
+    let kept_back = format!(
+        "{unknown} of {all} questions have no right answer in {}, so that answers cannot be scored",
+        given.data.display()
+    );
+    if given.answering.output.is_none() {
+        bail!(Refusal::new(kept_back).hint("such files are scored by their makers only"));
+    }
+    reporter.warn(kept_back, Some("the answers are written down for their makers to score"));
+    for (_, file) in answers(given, benchmark, field(rules), asked, reporter)? {
+        match given.report.format {
+            ReportFormat::Json => output::json(&json!({
+                "questions": all,
+                "accuracy": null,
+                "answers": file,
+            }))?,
+            _ => output::line(format!("answers, not scored: {}", file.display()))?,
+        }
+    }
+    Ok(())
 }
 
 fn no_picture(question: &QuestionId, reason: &str) -> Refusal {
@@ -266,6 +325,11 @@ fn pictures(
             let reason = format!("the picture of question {} is not base64: {error}", id.0);
             Failure::Other(Refusal::new(reason).into())
         })?;
+        // What a table calls its questions becomes a file's name.
+        if id.0.is_empty() || id.0.contains(['/', '\\', '\0']) || id.0.starts_with('.') {
+            let reason = format!("question id '{}' of a picture cannot be a file's name", id.0);
+            return Err(Failure::Other(Refusal::new(reason).into()));
+        }
         let ending = image::guess_format(&bytes).map_or("jpg", |format| format.extensions_str()[0]);
         let path = folder.join(format!("{}.{ending}", id.0));
         if fs::metadata(&path).map_or(0, |known| known.len()) != bytes.len() as u64 {

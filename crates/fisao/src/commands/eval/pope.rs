@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use fisao_eval::chair::read_ground_truth;
+use fisao_eval::chair::{ObjectVocabulary, Rules};
 use fisao_eval::pope::{
     self, BuildOptions, Negatives, Picture, PopeReport, Scores, SplitReport, read_questions,
     score_split,
@@ -22,6 +22,7 @@ use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
 use crate::arguments::{NegativeKind, PopeArguments, PopeBuildArguments, ReportFormat, WorldSplit};
 use crate::failure::Refusal;
+use crate::ground_truth;
 use crate::output;
 use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
@@ -99,14 +100,17 @@ fn ask(
     answer(&arguments.answering.answerer, &asking, &asked, reporter)
 }
 
-/// Says what was left out of the numbers.
+/// Says what counts as wrong without having been answered wrongly.
 fn warn(split: &SplitReport, reporter: &Reporter) {
-    let SplitReport { name, unanswered, unknown_answers, questions, .. } = split;
+    let SplitReport { name, unanswered, unknown_answers, .. } = split;
     if let Some(first) = unanswered.first() {
         let count = unanswered.len();
         reporter.warn(
-            format!("{name}: {count} questions have no answer, first {}", first.0),
-            Some(&format!("the numbers are about the other {questions}")),
+            format!(
+                "{name}: {count} questions have no answer and count as wrong, first {}",
+                first.0
+            ),
+            Some("JSON has the numbers over the others too, as `scores_of_answered`"),
         );
     }
     if *unknown_answers > 0 {
@@ -131,6 +135,7 @@ const LAYOUT: Layout<5> = Layout {
 #[derive(Serialize)]
 struct Measured<'a> {
     questions: usize,
+    unanswered: usize,
     splits: &'a [SplitReport],
 }
 
@@ -139,14 +144,14 @@ fn print(arguments: &PopeArguments, reports: Vec<(String, PopeReport)>) -> anyho
     let intervals = pope::intervals(&all, Bootstrap::default());
     if let ([found], false) = (&all[..], arguments.report.format == ReportFormat::Json) {
         let mut table = LAYOUT.headings();
-        let mut row = |name: &str, scores: &Scores, questions: usize| {
-            LAYOUT.row(&mut table, name, &scores.values(), &[questions]);
+        let mut row = |name: &str, scores: &Scores, splits: &[SplitReport]| {
+            LAYOUT.row(&mut table, name, &scores.values(), &counts(splits)[..1]);
         };
         for split in &found.splits {
-            row(&split.name, &split.scores, split.questions);
+            row(&split.name, &split.scores, std::slice::from_ref(split));
         }
         if found.splits.len() > 1 {
-            row("mean", &found.mean, found.splits.iter().map(|split| split.questions).sum());
+            row("mean", &found.mean, &found.splits);
         }
         LAYOUT.interval(&mut table, &intervals, arguments.report.format);
         return report::table(arguments.report.format, &table, &[]);
@@ -155,12 +160,18 @@ fn print(arguments: &PopeArguments, reports: Vec<(String, PopeReport)>) -> anyho
         if !arguments.report.per_image {
             report.splits.iter_mut().for_each(|split| split.per_question.clear());
         }
-        let questions = report.splits.iter().map(|split| split.questions).sum();
-        let measured = Measured { questions, splits: &report.splits };
+        let [questions, unanswered] = counts(&report.splits);
+        let measured = Measured { questions, unanswered, splits: &report.splits };
         Run::new(name, report.mean.values(), &[questions], &measured, &arguments.report)
     };
     let runs = reports.into_iter().map(run).collect::<anyhow::Result<Vec<_>>>()?;
     Layout { names: "answers", ..LAYOUT }.print(&arguments.report, runs, &intervals, &[])
+}
+
+/// Questions, and those without an answer.
+fn counts(splits: &[SplitReport]) -> [usize; 2] {
+    let sum = |count: fn(&SplitReport) -> usize| splits.iter().map(count).sum();
+    [sum(|split| split.questions), sum(|split| split.unanswered.len())]
 }
 
 /// Makes questions.
@@ -177,7 +188,9 @@ pub(crate) fn build(arguments: &PopeBuildArguments, reporter: &Reporter) -> anyh
     };
     let (questions, file) = match (&arguments.ground_truth, arguments.world) {
         (Some(truth), _) => {
-            let truth = read("ground truth", truth, read_ground_truth)?;
+            // COCO's categories are called as COCO calls them; lists call theirs what they like.
+            let (files, vocabulary) = (std::slice::from_ref(truth), ObjectVocabulary::coco());
+            let truth = ground_truth::read(files, Rules::Strict, &vocabulary, reporter)?;
             (pope::build(&Picture::all(&truth), &options)?, arguments.output.clone())
         }
         (None, Some(split)) => {
