@@ -17,7 +17,7 @@ mod within;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use image::codecs::bmp::BmpDecoder;
@@ -146,17 +146,27 @@ fn check_pixels(width: impl Into<u64>, height: impl Into<u64>) -> Result<(), Dec
     Ok(())
 }
 
-fn decode_jpeg(mut data: impl Read) -> Result<RgbImage, DecodeError> {
+fn decode_jpeg(mut data: impl Read + Seek) -> Result<RgbImage, DecodeError> {
     /// Bytes in which the header of the picture has to be found.
     const START: u64 = 32 << 20;
     /// More than a pixel can take; what follows behind the picture, a film for instance, is not read.
     const PIXEL_BYTES: u64 = 12;
-    let mut bytes = Vec::new();
+    let length = data.seek(SeekFrom::End(0))?;
+    data.rewind()?;
+    // Room is made at once: a vector that grows is held twice while it moves.
+    let mut bytes = Vec::with_capacity(length.min(START) as usize);
     (&mut data).take(START).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 == START {
-        let (width, height) = jpeg::size(&bytes)?;
-        check_pixels(width, height)?;
-        data.take(PIXEL_BYTES * width * height).read_to_end(&mut bytes)?;
+    if length > START {
+        let (width, height) = match jpeg::size(&bytes) {
+            Err(JpegError::Truncated) => {
+                let reason = "no picture begins in its first 32 MiB";
+                return Err(DecodeError::Damaged(reason.to_owned()));
+            }
+            size => size?,
+        };
+        let rest = (length - START).min(PIXEL_BYTES * width * height);
+        bytes.reserve_exact(rest as usize);
+        data.take(rest).read_to_end(&mut bytes)?;
     }
     let jpeg = jpeg::decode(&bytes)?;
     Ok(upright(jpeg.pixels, &jpeg.metadata))

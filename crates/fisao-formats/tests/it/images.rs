@@ -394,7 +394,7 @@ fn images_of_too_many_pixels_are_refused_before_they_are_decoded() {
         ("GIF", "30000×30000", [screen(30_000), frame.clone()].concat()),
         ("GIF", "30000×30000", [screen(10), frame].concat()),
         ("WEBP", "16383×16383", webp(b"VP8 ", &lossy)),
-        ("WEBP", "16384×16384", webp(b"VP8L", &[0x2F, 0xFF, 0xFF, 0xFF, 0x0F, 0, 0, 0])),
+        ("WEBP", "16383×16383", webp(b"VP8L", &[0x2F, 0xFE, 0xBF, 0xFF, 0x0F, 0, 0, 0])),
         ("WEBP", "30000×30000", webp(b"VP8X", &canvas)),
     ];
     let folder = tempdir().expect("a temporary folder");
@@ -510,4 +510,23 @@ fn only_regular_files_are_opened() {
     let link = folder.path().join("link.png");
     std::os::unix::fs::symlink(&pipe, &link).expect("a link");
     assert!(open_image(&link).expect_err("no file").to_string().ends_with("it is a named pipe"));
+}
+
+#[test]
+fn what_follows_a_jpeg_is_not_read() {
+    let folder = tempdir().expect("a temporary folder");
+    let path = folder.path().join("film.jpg");
+    let (_, bytes) = fixture_files("jpg").into_iter().next().expect("a file");
+    fs::write(&path, &bytes).expect("writable");
+    let alone = open_image(&path).expect("an image");
+    // A hole of 8 GiB.
+    let file = fs::OpenOptions::new().write(true).open(&path).expect("writable");
+    file.set_len(1 << 33).expect("a hole");
+    assert_eq!(open_image(&path).expect("an image"), alone);
+    // Before the picture there may be much, but not everything.
+    let segment = [[0xFF, 0xE5, 0xFF, 0xFF].as_slice(), &[0; 0xFFFF - 2]].concat();
+    let long = [&bytes[..2], &segment.repeat(600), &bytes[2..]].concat();
+    fs::write(&path, long).expect("writable");
+    let said = message(open_image(&path), &folder);
+    assert_eq!(said, "DIR/film.jpg is a damaged JPEG image: no picture begins in its first 32 MiB");
 }

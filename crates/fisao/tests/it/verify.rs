@@ -165,7 +165,10 @@ fn a_broken_row_is_told_once_with_one_place() {
     let rows =
         ["{\"image_id\": \"a\", \"caption\": \"x\"}", "{\"image_id\": [], \"caption\": \"x\"}"];
     place.write("captions.jsonl", rows.join("\n"));
-    insta::assert_snapshot!(place.refuse(&ARGUMENTS), @"");
+    insta::assert_snapshot!(place.refuse(&ARGUMENTS), @r#"
+    error: captions.jsonl cannot be read as captions
+      because: line 2, column 15: invalid type: sequence, expected an id: a text or a whole number; expected {"image_id": …, "caption": "…"}
+    "#);
     // An image where an id was expected does not fill the screen.
     let image = "A".repeat(280_000);
     for row in [
