@@ -1,5 +1,5 @@
-//! `cargo xtask kill`: an alignment run that is killed at random moments, again and again, must end with the same bytes as
-//! one that was left alone.
+//! `cargo xtask kill`: an alignment run that is killed at random moments, again and again, or whose disk fills up, must end with
+//! the same bytes as one that was left alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+
+use crate::full_disk::{self, Shortage};
 
 /// What is compared, in the run's folder.
 const RESULTS: [&str; 5] = [
@@ -22,7 +24,7 @@ const RESULTS: [&str; 5] = [
 #[derive(Debug, Args)]
 pub(crate) struct KillArguments {
     /// How often the run is killed.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 200)]
     kills: usize,
     /// Iterations of the run.
     #[arg(long, default_value_t = 40)]
@@ -30,6 +32,10 @@ pub(crate) struct KillArguments {
     /// Seed of the run and of the moments.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Fill the disk at every file of a short run, and at every N-th page; 0 leaves this out. Where file systems cannot be mounted
+    /// it is skipped.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    full_disk: u64,
     /// The command, instead of one that is built first.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -46,7 +52,19 @@ pub(crate) fn kill(root: &Path, arguments: &KillArguments) -> anyhow::Result<()>
     };
     let folder = std::env::temp_dir().join(format!("fisao-kill-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
-    let run = |name: &str| begin(&binary, &folder.join(name), arguments);
+    if arguments.full_disk > 0 {
+        fill_disk(&binary, &folder, arguments)?;
+    }
+    if arguments.kills > 0 {
+        kill_often(&binary, &folder, arguments)?;
+    }
+    fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
+/// A run that is killed so many times.
+fn kill_often(binary: &Path, folder: &Path, arguments: &KillArguments) -> anyhow::Result<()> {
+    let run = |name: &str| begin(binary, &folder.join(name), arguments);
 
     eprintln!("the run that is left alone");
     let started = Instant::now();
@@ -61,11 +79,9 @@ pub(crate) fn kill(root: &Path, arguments: &KillArguments) -> anyhow::Result<()>
     let started = Instant::now();
     loop {
         let command = if cut.join("config.toml").exists() {
-            let mut command = Command::new(&binary);
-            command.args(["align", "--resume"]).arg(&cut);
-            command
+            resume(binary, &cut)
         } else {
-            begin(&binary, &cut, arguments)
+            begin(binary, &cut, arguments)
         };
         let delay = (kills < arguments.kills).then(|| longest.mul_f64(uniform(&mut random)));
         match run_for(command, delay)? {
@@ -84,12 +100,67 @@ pub(crate) fn kill(root: &Path, arguments: &KillArguments) -> anyhow::Result<()>
         }
     }
     compare(&folder.join("alone"), &cut)?;
-    fs::remove_dir_all(&folder)?;
     eprintln!(
         "after {kills} kills in {:.0} s, adapter and metrics are the same to the byte",
         started.elapsed().as_secs_f64()
     );
     Ok(())
+}
+
+/// A short run whose disk fills up at every write.
+fn fill_disk(binary: &Path, folder: &Path, arguments: &KillArguments) -> anyhow::Result<()> {
+    /// Few and small files, each of which is still written several times.
+    const SHORT: [&str; 9] = [
+        "align.iterations=3",
+        "align.images-per-iteration=4",
+        "align.epochs=1",
+        "align.minibatches=1",
+        "checkpoint.every=1",
+        "checkpoint.best=reward",
+        "check-every=2",
+        "lora.rank=1",
+        "lora.target-modules=[\"q_proj\"]",
+    ];
+    let short = |output: &Path| {
+        let mut command = Command::new(binary);
+        command.args(["align", "--demo", "--seed", &arguments.seed.to_string()]);
+        command.args(SHORT.iter().flat_map(|setting| ["--set", setting]));
+        command.arg("--output").arg(output);
+        command
+    };
+    let (alone, begun) = (folder.join("short-alone"), folder.join("short-begun"));
+    let output = short(&alone).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Killed as soon as it has its folder: calibration is done, and nothing learned.
+    let mut child = short(&begun).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    while !begun.join("config.toml").exists() {
+        ensure!(child.try_wait()?.is_none(), "the short run ended before it began");
+        sleep(Duration::from_millis(1));
+    }
+    child.kill()?;
+    child.wait()?;
+    for (shortage, step) in [(Shortage::Files, 1), (Shortage::Room, arguments.full_disk)] {
+        eprintln!("a disk without {shortage:?}");
+        let failed = full_disk::fill(
+            &begun,
+            &folder.join("disk"),
+            (shortage, step),
+            |run| resume(binary, run),
+            |run| compare(&alone, run),
+        )?;
+        if let Some(failed) = failed {
+            eprintln!(
+                "  {failed} runs met the end of the disk, and went on to the same bytes; the next had enough"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn resume(binary: &Path, run: &Path) -> Command {
+    let mut command = Command::new(binary);
+    command.args(["align", "--resume"]).arg(run);
+    command
 }
 
 fn build(root: &Path) -> anyhow::Result<PathBuf> {

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stderr, reason = "a command-line tool that reports its progress")]
 
 mod arrows;
+mod full_disk;
 mod fuzz;
 mod kill;
 mod steps;
@@ -35,7 +36,8 @@ enum Task {
     },
     /// Try the readers of other people's files with damaged ones.
     Fuzz(fuzz::FuzzArguments),
-    /// Kill an alignment run at random moments, again and again, and compare what comes out with an uninterrupted run's.
+    /// Kill an alignment run at random moments, and fill its disk at every write, again and again; compare what comes out with
+    /// an uninterrupted run's.
     Kill(kill::KillArguments),
 }
 

@@ -20,6 +20,7 @@ use fisao_verifier::mentions::{ObjectVocabulary, Unit};
 use fisao_verifier::rewards::RewardRule;
 use fisao_verifier::scorer::{ImageEmbedding, Verifier};
 
+use crate::course::Course;
 use crate::error::AlignError;
 use crate::rollout::{response_reward, token_rewards};
 use crate::tasks::{Task, TaskSource};
@@ -62,6 +63,12 @@ pub struct Captioned {
 }
 
 impl Captioned {
+    /// The response as it was written.
+    pub fn response(&self) -> Generated {
+        let Self { tokens, logprobs, finish, .. } = self.clone();
+        Generated { tokens, logprobs, finish }
+    }
+
     /// Mentions whose category the response had named before.
     pub fn repeated(&self) -> usize {
         let named: BTreeSet<usize> = self.units.iter().map(|unit| unit.category).collect();
@@ -143,8 +150,8 @@ pub struct Request<'a> {
     pub samples: usize,
     /// How tokens are chosen.
     pub sampling: &'a Sampling,
-    /// Told how many more responses are done, from any thread.
-    pub advance: &'a (dyn Fn(usize) + Sync),
+    /// Told how many more responses are done; stops before a batch.
+    pub course: Course<'a>,
 }
 
 /// Writes responses and scores their mentions, those of one batch while the next is being written. Responses to one task are
@@ -152,32 +159,42 @@ pub struct Request<'a> {
 ///
 /// # Errors
 /// [`AlignError::NotFinite`] when the model's logits are NaN or infinite, [`AlignError::Text`] when a response cannot
-/// be decoded, [`AlignError::Verifier`] when a name cannot be scored.
+/// be decoded, [`AlignError::Verifier`] when a name cannot be scored, [`AlignError::Stopped`] when that was asked for.
 pub fn caption(
     policy: &Llava,
     judge: &mut Judge,
     request: &Request<'_>,
 ) -> Result<Vec<Captioned>, AlignError> {
     let Request { tasks, encoded, samples, .. } = *request;
+    if let Some(known) = known(request) {
+        (request.course.advance)(known.len());
+        let read = known.into_iter().enumerate().map(|(at, response)| {
+            let task = at / samples;
+            judge.read(task, response, &encoded.embeddings[task])
+        });
+        return read.collect();
+    }
     let indices: Vec<usize> = (0..tasks.len()).collect();
     let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
     let response = request.sampling.max_new_tokens;
     let portions = Portions::of(policy, policy.cached_positions(longest, response, samples));
     let (written, arriving) = channel();
-    std::thread::scope(|scope| {
+    let captions = std::thread::scope(|scope| {
         let write = |written: Sender<(usize, Result<Vec<Generated>, AlignError>)>| {
             over_shares(&indices, portions.shares, |share| {
                 for batch in share.chunks((portions.batch / samples).max(1)) {
                     let prompts = batch.iter().map(|&at| (&tasks[at], request.streams[at]));
                     let features = batch.iter().map(|&at| encoded.features[at].clone()).collect();
                     let features = ImageFeatures::cat(features);
-                    let responses = respond(policy, prompts, &features, samples, request.sampling);
+                    let responses = request.course.check().and_then(|()| {
+                        respond(policy, prompts, &features, samples, request.sampling)
+                    });
                     let failed = responses.is_err();
                     // The reader has gone: a response could not be read.
                     if written.send((batch[0], responses)).is_err() || failed {
                         return;
                     }
-                    (request.advance)(batch.len() * samples);
+                    (request.course.advance)(batch.len() * samples);
                 }
             });
         };
@@ -186,7 +203,22 @@ pub fn caption(
         let captions = read_in_order(judge, request, arriving);
         writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         captions
-    })
+    });
+    let captions = captions?;
+    if let Some(kept) = request.course.kept {
+        let written = captions.iter().map(Captioned::response).collect::<Vec<_>>();
+        kept.keep(request.sampling.seed, request.streams, &written)?;
+    }
+    Ok(captions)
+}
+
+/// The responses to all tasks, if all of them were written before.
+fn known(request: &Request<'_>) -> Option<Vec<Generated>> {
+    let kept = request.course.kept?;
+    let known = request.streams.iter().map(|&stream| {
+        kept.known(request.sampling.seed, stream).filter(|known| known.len() == request.samples)
+    });
+    Some(known.collect::<Option<Vec<_>>>()?.concat())
 }
 
 /// Reads batches of responses as they arrive, each with the number of its first task: in the order of the tasks, whichever
@@ -228,8 +260,9 @@ pub fn best_of(
 ) -> Result<(Vec<Captioned>, usize), AlignError> {
     let encoded = encode(policy, &judge.verifier, tasks)?;
     let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
+    let course = Course::new(advance);
     let request =
-        Request { tasks, encoded: &encoded, streams: &streams, samples, sampling, advance };
+        Request { tasks, encoded: &encoded, streams: &streams, samples, sampling, course };
     let captions = caption(policy, judge, &request)?;
     let tokens = captions.iter().map(|caption| caption.tokens.len()).sum();
     let mut best: Vec<(f64, Captioned)> = Vec::with_capacity(tasks.len());
@@ -256,7 +289,7 @@ pub fn describe(
     sampling: &Sampling,
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<(Vec<Captioned>, Encoded), AlignError> {
-    describe_from(policy, judge, (tasks, 0), sampling, advance)
+    describe_from(policy, judge, (tasks, 0), sampling, Course::new(advance))
 }
 
 /// The same of tasks of which the first has a number: task `i` of them draws from random stream `first + i`.
@@ -265,10 +298,10 @@ fn describe_from(
     judge: &mut Judge,
     (tasks, first): (&[Task], usize),
     sampling: &Sampling,
-    advance: &(dyn Fn(usize) + Sync),
+    course: Course<'_>,
 ) -> Result<(Vec<Captioned>, Encoded), AlignError> {
     let encoded = encode(policy, &judge.verifier, tasks)?;
-    let captions = answer(policy, judge, (tasks, first), &encoded, sampling, advance)?;
+    let captions = answer(policy, judge, (tasks, first), &encoded, sampling, course)?;
     Ok((captions, encoded))
 }
 
@@ -280,10 +313,10 @@ pub(crate) fn answer(
     (tasks, first): (&[Task], usize),
     encoded: &Encoded,
     sampling: &Sampling,
-    advance: &(dyn Fn(usize) + Sync),
+    course: Course<'_>,
 ) -> Result<Vec<Captioned>, AlignError> {
     let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
-    let request = Request { tasks, encoded, streams: &streams, samples: 1, sampling, advance };
+    let request = Request { tasks, encoded, streams: &streams, samples: 1, sampling, course };
     caption(policy, judge, &request)
 }
 
@@ -311,7 +344,7 @@ pub fn describe_all(
     source: &dyn TaskSource,
     length: usize,
     sampling: &Sampling,
-    advance: &(dyn Fn(usize) + Sync),
+    course: Course<'_>,
     seen: &mut dyn FnMut(&Task),
 ) -> Result<(Vec<Captioned>, Vec<ImageEmbedding>), AlignError> {
     let count = source.count();
@@ -319,7 +352,7 @@ pub fn describe_all(
     for part in parts(source, tasks_at_once(policy, length)) {
         let (first, tasks) = part?;
         tasks.iter().for_each(&mut *seen);
-        let (written, encoded) = describe_from(policy, judge, (&tasks, first), sampling, advance)?;
+        let (written, encoded) = describe_from(policy, judge, (&tasks, first), sampling, course)?;
         captions.extend(written.into_iter().map(|of| Captioned { task: first + of.task, ..of }));
         images.extend(encoded.embeddings);
     }

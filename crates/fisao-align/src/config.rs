@@ -1,8 +1,12 @@
 //! Settings of an alignment run.
+//!
+//! Every number has a range; the widest are those of [`COUNTS`] and [`LARGEST`], beyond which nothing can be meant.
+
+use std::ops::RangeInclusive;
 
 use fisao_models::linear::ActivationDtype;
 use fisao_models::lora::LoraConfig;
-use fisao_verifier::rewards::{RewardConfig, RewardForm};
+use fisao_verifier::rewards::{RewardConfig, RewardError, RewardForm};
 use fisao_verifier::scorer::ScoreConfig;
 use fisao_verifier::templates::Templates;
 use serde::{Deserialize, Serialize};
@@ -17,9 +21,9 @@ use crate::recall::RecallConfig;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct AlignConfig {
-    /// Seed of the adapter's start, the order of tasks, minibatches and sampling. Default 0.
+    /// Seed of the adapter's start, the order of tasks, minibatches and sampling. From 0 to [`LARGEST_SEED`]. Default 0.
     pub seed: u64,
-    /// Longest response. Unit: tokens. Default 96.
+    /// Longest response. Unit: tokens. From 1 to 1048576, and no more than the model's positions leave room for. Default 96.
     pub max_new_tokens: usize,
     /// Iterations between two looks at the watched tasks; 0 looks before and after only.
     /// Default 10.
@@ -67,34 +71,34 @@ impl Default for AlignConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LoopConfig {
-    /// Rounds of rollout → verify → advantages → update. Unit: iterations. Default 40.
+    /// Rounds of rollout → verify → advantages → update. Unit: iterations. From 1 to 100000000. Default 40.
     pub iterations: usize,
-    /// Images per iteration. Default 64.
+    /// Images per iteration. From 1 to 65536. Default 64.
     pub images_per_iteration: usize,
     /// Responses sampled for each of them. Default 1: with a value head a second image teaches
     /// more than a second caption of the same one. The group-relative objective and pairs made
-    /// from the model's own responses need 2 or more.
+    /// from the model's own responses need 2 or more. From 1 to 1024.
     pub samples_per_image: usize,
-    /// Passes over an iteration's responses. Default 2; 4 in TRL, 1 in verl.
+    /// Passes over an iteration's responses. From 1 to 1000. Default 2; 4 in TRL, 1 in verl.
     pub epochs: usize,
     /// Optimiser steps per pass. Default 4.
     pub minibatches: usize,
     /// Responses differentiated together by one core; their gradients are added up over the
-    /// minibatch, so that this decides about memory and speed, not about the result. Default 8.
+    /// minibatch, so that this decides about memory and speed, not about the result. From 1 to 65536. Default 8.
     pub micro_batch: usize,
-    /// Peak learning rate of the adapter (`AdamW`). Default 3e-5, as LLaVA-RLHF's 7B adapter.
+    /// Peak learning rate of the adapter (`AdamW`). Above 0, at most 1. Default 3e-5, as LLaVA-RLHF's 7B adapter.
     pub learning_rate: f64,
     /// Linear warm-up of the learning rates. Unit: iterations. Default 0.
     pub warmup_iterations: usize,
     /// Shape of the learning rates after the warm-up: `constant`, `linear` or `cosine`. Default
     /// `linear`, to zero at the end (Huang et al., "The N implementation details of RLHF with PPO").
     pub schedule: Schedule,
-    /// Decoupled weight decay of the adapter. Default 0.
+    /// Decoupled weight decay of the adapter. From 0 to 100. Default 0.
     pub weight_decay: f64,
     /// Largest L2 norm of a gradient, policy and value head each. Default 1.
     pub max_grad_norm: f64,
     /// Sampling temperature of rollouts; the trainer divides its logits by the same number.
-    /// Default 1.
+    /// From 0.01 to 100. Default 1.
     pub temperature: f64,
     /// Keep what each layer was given instead of all it computes, and compute it again on the way back: less memory for long
     /// sequences, for a third more arithmetic. Default false.
@@ -217,16 +221,29 @@ impl AlignConfig {
     /// # Errors
     /// [`AlignError`] naming the key.
     pub fn validate(&self) -> Result<(), AlignError> {
-        let tokens = self.max_new_tokens;
-        count("max-new-tokens", tokens, tokens >= 1, "1 or more")?;
+        let AlignConfig { seed, checkpoint, .. } = self;
+        if *seed > LARGEST_SEED {
+            return Err(out_of_range(
+                "seed",
+                &seed.to_string(),
+                &format!("from 0 to {LARGEST_SEED}"),
+            ));
+        }
+        within("max-new-tokens", self.max_new_tokens, 1..=1 << 20)?;
+        within("check-every", self.check_every, COUNTS)?;
+        within("checkpoint.every", checkpoint.every, 1..=*COUNTS.end())?;
+        within("checkpoint.keep", checkpoint.keep, 1..=1_000_000)?;
         self.lora.validate().map_err(|error| AlignError::Setting(error.to_string()))?;
         self.templates.validate().map_err(|error| AlignError::Setting(error.to_string()))?;
         self.score.validate().map_err(AlignError::Setting)?;
         self.align.validate()?;
         self.objective.validate()?;
-        let (every, keep) = (self.checkpoint.every, self.checkpoint.keep);
-        count("checkpoint.every", every, every >= 1, "1 or more")?;
-        count("checkpoint.keep", keep, keep >= 1, "1 or more")?;
+        self.reward.validate().map_err(|error| match error {
+            RewardError::OutOfRange { setting, value, range } => {
+                out_of_range(&format!("reward.{setting}"), &value.to_string(), range)
+            }
+            error => AlignError::Setting(error.to_string()),
+        })?;
         self.recall.validate()?;
         self.guards.validate()?;
         self.validate_together()
@@ -238,6 +255,14 @@ impl AlignConfig {
         if self.objective.compares_responses() {
             let allowed = format!("2 or more for the objective {}", self.objective.name());
             count("align.samples-per-image", samples, samples >= 2, &allowed)?;
+        }
+        let responses = self.responses_per_iteration();
+        if responses > MOST_RESPONSES {
+            return Err(out_of_range(
+                "align.images-per-iteration × align.samples-per-image",
+                &responses.to_string(),
+                &format!("at most {MOST_RESPONSES}"),
+            ));
         }
         let minibatches = align.minibatches;
         let (most, allowed) = match self.objective {
@@ -266,40 +291,77 @@ impl AlignConfig {
 impl LoopConfig {
     fn validate(&self) -> Result<(), AlignError> {
         let counts = [
-            ("align.iterations", self.iterations),
-            ("align.images-per-iteration", self.images_per_iteration),
-            ("align.samples-per-image", self.samples_per_image),
-            ("align.epochs", self.epochs),
-            ("align.micro-batch", self.micro_batch),
+            ("align.iterations", self.iterations, 1..=100_000_000),
+            ("align.images-per-iteration", self.images_per_iteration, 1..=65_536),
+            ("align.samples-per-image", self.samples_per_image, 1..=1_024),
+            ("align.epochs", self.epochs, 1..=1_000),
+            ("align.micro-batch", self.micro_batch, 1..=65_536),
+            ("align.warmup-iterations", self.warmup_iterations, COUNTS),
+            ("align.feature-cache-mb", self.feature_cache_mb, COUNTS),
+            ("align.feature-cache-disk-mb", self.feature_cache_disk_mb, COUNTS),
         ];
-        for (key, value) in counts {
-            count(key, value, value >= 1, "1 or more")?;
+        for (key, value, range) in counts {
+            within(key, value, range)?;
         }
-        real("align.learning-rate", self.learning_rate, positive, ABOVE_ZERO)?;
-        real("align.weight-decay", self.weight_decay, not_negative, ZERO_OR_MORE)?;
+        real("align.learning-rate", self.learning_rate, is_rate, RATE)?;
+        let (decay, temperature) = (self.weight_decay, self.temperature);
+        real("align.weight-decay", decay, |x| (0.0..=100.0).contains(&x), "from 0 to 100")?;
         real("align.max-grad-norm", self.max_grad_norm, positive, ABOVE_ZERO)?;
-        real("align.temperature", self.temperature, positive, ABOVE_ZERO)?;
+        real(
+            "align.temperature",
+            temperature,
+            |x| (0.01..=100.0).contains(&x),
+            "from 0.01 to 100",
+        )?;
         match self.target_kl {
             Some(limit) => real(
                 "align.target-kl",
                 limit,
                 positive,
-                "a finite number above 0 (or absent: never stop)",
+                "above 0, at most 1e9 (or absent: never stop)",
             ),
             None => Ok(()),
         }
     }
 }
 
-pub(crate) const ABOVE_ZERO: &str = "a finite number above 0";
-pub(crate) const ZERO_OR_MORE: &str = "a finite number, 0 or more";
+/// Most responses of an iteration.
+const MOST_RESPONSES: usize = 1 << 20;
+
+/// Largest seed: what TOML can write.
+pub const LARGEST_SEED: u64 = i64::MAX as u64;
+
+/// Counts without a range of their own.
+pub const COUNTS: RangeInclusive<usize> = 0..=1_000_000_000;
+
+/// Largest real number of settings without a range of their own.
+pub const LARGEST: f64 = 1e9;
+
+pub(crate) const ABOVE_ZERO: &str = "above 0, at most 1e9";
+pub(crate) const ZERO_OR_MORE: &str = "from 0 to 1e9";
+pub(crate) const RATE: &str = "above 0, at most 1";
 
 pub(crate) fn positive(x: f64) -> bool {
-    x.is_finite() && x > 0.0
+    x > 0.0 && x <= LARGEST
 }
 
 pub(crate) fn not_negative(x: f64) -> bool {
-    x.is_finite() && x >= 0.0
+    (0.0..=LARGEST).contains(&x)
+}
+
+/// Whether a number can be a learning rate.
+pub(crate) fn is_rate(x: f64) -> bool {
+    x > 0.0 && x <= 1.0
+}
+
+/// Refuses a count outside its range.
+pub(crate) fn within(
+    key: &str,
+    value: usize,
+    range: RangeInclusive<usize>,
+) -> Result<(), AlignError> {
+    let allowed = format!("from {} to {}", range.start(), range.end());
+    count(key, value, range.contains(&value), &allowed)
 }
 
 /// Refuses a real number outside its range.
@@ -312,7 +374,7 @@ pub(crate) fn real(
     if allowed(value) { Ok(()) } else { Err(out_of_range(key, &value.to_string(), range)) }
 }
 
-/// Refuses a count outside its range.
+/// Refuses a count that is not allowed.
 pub(crate) fn count(key: &str, value: usize, allowed: bool, range: &str) -> Result<(), AlignError> {
     if allowed { Ok(()) } else { Err(out_of_range(key, &value.to_string(), range)) }
 }

@@ -97,6 +97,12 @@ pub enum AlignError {
     /// Part of the adapter is cut off from the loss.
     #[error("{0}")]
     Severed(String),
+    /// Somebody asked for it.
+    #[error("stopped, as was asked for")]
+    Stopped,
+    /// Responses could not be kept to go on from.
+    #[error("{0}")]
+    Unkept(String),
     /// The saved state does not belong to this run.
     #[error("the saved state does not fit this run: {0}")]
     State(String),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ZERO_OR_MORE, not_negative, real};
+use crate::config::{COUNTS, LARGEST, ZERO_OR_MORE, not_negative, real, within};
 use crate::error::AlignError;
 use crate::events::{IterationMetrics, Warning, WarningCode};
 use crate::recall::RecallConfig;
@@ -111,9 +111,10 @@ impl GuardLimits {
         real(
             "guards.explained-variance",
             self.explained_variance,
-            f64::is_finite,
-            "a finite number",
-        )
+            |x| (-LARGEST..=LARGEST).contains(&x),
+            "from -1e9 to 1e9",
+        )?;
+        within("guards.patience", self.patience, COUNTS)
     }
 }
 

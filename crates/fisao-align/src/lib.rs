@@ -8,6 +8,7 @@
 pub mod calibrate;
 pub mod captions;
 pub mod config;
+pub mod course;
 pub mod error;
 pub mod events;
 pub mod features;
@@ -26,6 +27,7 @@ pub mod update;
 pub mod views;
 
 pub use config::AlignConfig;
+pub use course::{Course, StopFlag};
 pub use error::AlignError;
 pub use events::{AlignEvent, IterationMetrics, Phase, PhaseSeconds, Warning, WarningCode};
 pub use objective::Objective;

@@ -28,7 +28,7 @@ use fisao_verifier::calibration::Correctness;
 use serde::{Deserialize, Serialize};
 
 use crate::captions::Captioned;
-use crate::config::{count, not_negative, real};
+use crate::config::{COUNTS, ZERO_OR_MORE, not_negative, real, within};
 use crate::error::AlignError;
 
 /// Standard error of one measured surplus up to which it counts in full; a less certain one counts less, in proportion.
@@ -89,12 +89,11 @@ impl RecallConfig {
     }
 
     pub(crate) fn validate(&self) -> Result<(), AlignError> {
-        count("recall.every", self.every, self.every >= 1, "1 or more")?;
+        within("recall.every", self.every, 1..=*COUNTS.end())?;
         let share = |x: f64| x > -1.0 && x < 1.0;
         real("recall.margin", self.margin, share, "above -1 and below 1")?;
-        let allowed = "a finite number, 0 or more";
-        real("recall.gain", self.gain, not_negative, allowed)?;
-        real("recall.damping", self.damping, not_negative, allowed)?;
+        real("recall.gain", self.gain, not_negative, ZERO_OR_MORE)?;
+        real("recall.damping", self.damping, not_negative, ZERO_OR_MORE)?;
         let inside = |x: f64| x > 0.0 && x < 1.0;
         real("recall.least", self.least, inside, "above 0 and below 1")?;
         let above = |x: f64| inside(x) && x >= self.least;

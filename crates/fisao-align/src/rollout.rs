@@ -15,6 +15,7 @@ use fisao_verifier::rewards::{Response, RewardRule, ScoredUnit};
 use crate::calibrate::sentence_score;
 use crate::captions::{Captioned, Encoded, Judge, Request, answer, caption};
 use crate::config::AlignConfig;
+use crate::course::{Course, StopFlag};
 use crate::error::AlignError;
 use crate::events::{AlignEvent, Phase};
 use crate::features::FeatureCache;
@@ -103,6 +104,8 @@ pub(crate) struct RolloutPlan<'a> {
     /// Estimates correctness, where expected correct mentions are to be measured.
     pub(crate) correctness: Option<&'a Correctness>,
     pub(crate) iteration: usize,
+    /// Looked at before every batch.
+    pub(crate) stop: &'a StopFlag,
 }
 
 /// Samples responses or takes the data's, rewards their tokens and turns the rewards into what the objective learns from.
@@ -127,7 +130,7 @@ pub(crate) fn roll_out(
             streams: plan.streams,
             samples: plan.config.align.samples_per_image,
             sampling: plan.sampling,
-            advance: &|_| {},
+            course: Course::new(&|_| {}).until(plan.stop),
         };
         caption(plan.policy, judge, &request)?
     } else {
@@ -147,7 +150,7 @@ pub(crate) fn roll_out(
     let verify_seconds = clock.finish(emit);
 
     clock.start(Phase::Advantages, captions.len(), emit);
-    let rollout = learn_from(plan, tasks, (encoded, images_encoded), captions, rewards);
+    let rollout = learn_from(plan, tasks, (encoded, images_encoded), captions, rewards)?;
     let rollout = Rollout { correct, ..rollout };
     let advantage_seconds = clock.finish(emit);
     Ok((rollout, [rollout_seconds, verify_seconds, advantage_seconds]))
@@ -162,8 +165,8 @@ fn paired_counts(
     correctness: &Correctness,
 ) -> Result<PairedCounts, AlignError> {
     let greedy = Sampling { temperature: 0.0, ..plan.sampling.clone() };
-    let mut captions =
-        |policy: &Llava| answer(policy, judge, (tasks, 0), encoded, &greedy, &|_| {});
+    let course = Course::new(&|_| {}).until(plan.stop);
+    let mut captions = |policy: &Llava| answer(policy, judge, (tasks, 0), encoded, &greedy, course);
     let policy = captions(plan.policy)?;
     let base = captions(&plan.policy.without_lora())?;
     Ok(PairedCounts::new(&policy, &base, correctness))
@@ -251,8 +254,8 @@ fn learn_from(
     (encoded, images_encoded): (Encoded, usize),
     captions: Vec<Captioned>,
     rewards: Vec<Vec<f32>>,
-) -> Rollout {
-    let scored = score(plan, &tasks, &encoded, &captions);
+) -> Result<Rollout, AlignError> {
+    let scored = score(plan, &tasks, &encoded, &captions)?;
     let credit = credit(plan, &captions, &rewards, &scored);
     let items = items(&plan.config.objective, &captions, &rewards);
     let tokens: usize = captions.iter().map(|caption| caption.tokens.len()).sum();
@@ -262,7 +265,7 @@ fn learn_from(
         old_logprobs.push(part.logprobs);
         reference_logprobs.push(part.reference);
     }
-    Rollout {
+    Ok(Rollout {
         tasks,
         encoded,
         images_encoded,
@@ -275,7 +278,7 @@ fn learn_from(
         items,
         sampled: plan.config.objective.data() == Data::Sampled,
         entropy: entropy / tokens.max(1) as f64,
-    }
+    })
 }
 
 /// Advantages by the objective's own estimator, whitened over the whole rollout.
@@ -346,7 +349,7 @@ fn score(
     tasks: &[Task],
     encoded: &Encoded,
     captions: &[Captioned],
-) -> Vec<Scored> {
+) -> Result<Vec<Scored>, AlignError> {
     let reference = plan.policy.without_lora();
     let temperature = plan.config.align.temperature;
     // Responses to one task stay together, where they are read from one prompt.
@@ -366,6 +369,7 @@ fn score(
     let parts = over_shares(&dealt, shares, |share| {
         let mut scored = Vec::new();
         for batch in share.iter().flatten() {
+            plan.stop.check()?;
             let (examples, features) = examples(batch, tasks, encoded, captions);
             let states = plan.policy.response_states_by_prompt(&examples, &features);
             let (logprobs, entropy) = plan.policy.log_probabilities(&states, temperature);
@@ -383,11 +387,12 @@ fn score(
                 start = range.end;
             }
         }
-        scored
+        Ok(scored)
     });
+    let parts = parts.into_iter().collect::<Result<Vec<_>, AlignError>>()?;
     let mut scored: Vec<(usize, Scored)> = parts.into_iter().flatten().collect();
     scored.sort_by_key(|(at, _)| *at);
-    scored.into_iter().map(|(_, scored)| scored).collect()
+    Ok(scored.into_iter().map(|(_, scored)| scored).collect())
 }
 
 /// The examples at `indices` with the features of their images.

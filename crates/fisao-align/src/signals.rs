@@ -32,6 +32,7 @@ use fisao_verifier::mentions::Unit;
 use fisao_verifier::scorer::{ImageEmbedding, RegionWeights, Regions, Verifier};
 
 use crate::captions::{Captioned, Judge, Request, caption, encode, parts, pictures, tasks_at_once};
+use crate::course::Course;
 use crate::error::AlignError;
 use crate::tasks::{Task, TaskSource};
 
@@ -252,7 +253,7 @@ pub fn categories_of_others(
     source: &dyn TaskSource,
     length: usize,
     sampling: &Sampling,
-    advance: &(dyn Fn(usize) + Sync),
+    course: Course<'_>,
 ) -> Result<Vec<Vec<BTreeSet<usize>>>, AlignError> {
     let (samples, seed) = (OTHER_CAPTIONS, OTHER_SEEDS.wrapping_add(sampling.seed));
     let sampling = &Sampling { temperature: 1.0, seed, ..sampling.clone() };
@@ -262,7 +263,7 @@ pub fn categories_of_others(
         let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
         let encoded = encode(policy, &judge.verifier, &tasks)?;
         let (tasks, encoded, streams) = (&tasks[..], &encoded, &streams[..]);
-        let request = Request { tasks, encoded, streams, samples, sampling, advance };
+        let request = Request { tasks, encoded, streams, samples, sampling, course };
         for written in caption(policy, judge, &request)? {
             let named = written.units.iter().map(|unit| unit.category).collect();
             found[first + written.task].push(named);

@@ -16,8 +16,9 @@ use rand::Rng as _;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::captions::{Captioned, Encoded, Judge, answer, describe};
+use crate::captions::{Captioned, Encoded, Judge, answer, encode};
 use crate::config::AlignConfig;
+use crate::course::{Course, StopFlag};
 use crate::error::AlignError;
 use crate::events::{AlignEvent, IterationMetrics, Phase, PhaseSeconds, WarningCode};
 use crate::features::FeatureCache;
@@ -123,6 +124,17 @@ pub struct Trainer<'a> {
     base_recall: Option<f64>,
     base_correct: Option<f64>,
     hopeless: usize,
+    stop: StopFlag,
+}
+
+/// What an iteration changes, as it was before.
+struct Before {
+    learner: Learner,
+    optimiser: AdamW,
+    kl: Option<KlController>,
+    recall: Option<RecallController>,
+    baseline: Option<Baseline>,
+    hopeless: usize,
 }
 
 impl<'a> Trainer<'a> {
@@ -199,7 +211,13 @@ impl<'a> Trainer<'a> {
             base_recall: None,
             base_correct: None,
             hopeless: 0,
+            stop: StopFlag::default(),
         })
+    }
+
+    /// A flag that ends whatever the trainer does with [`AlignError::Stopped`] once it is raised.
+    pub fn stop_on(&mut self, stop: StopFlag) {
+        self.stop = stop;
     }
 
     /// The policy with its adapter.
@@ -257,15 +275,41 @@ impl<'a> Trainer<'a> {
     /// One iteration.
     ///
     /// # Errors
-    /// [`AlignError::Broken`] when a metric is not a number, and before the first update
-    /// [`AlignError::RewardZero`] or [`AlignError::SamplerMismatch`]; the learner is then as after the previous
-    /// iteration. [`AlignError::Hopeless`] after as many iterations beyond recovery as `guards.patience` bears with;
-    /// this one is done then.
+    /// [`AlignError::Hopeless`] after as many iterations beyond recovery as `guards.patience` bears with; this one is done
+    /// then. After every other error the trainer is as after the previous iteration: [`AlignError::Broken`] when a metric is
+    /// not a number, before the first update [`AlignError::RewardZero`] or [`AlignError::SamplerMismatch`],
+    /// [`AlignError::Stopped`] when that was asked for, and whatever a task, the model or the verifier reports.
     pub fn iterate(
         &mut self,
         emit: &mut dyn FnMut(AlignEvent),
     ) -> Result<IterationMetrics, AlignError> {
-        let before = (self.learner.clone(), self.optimiser.clone());
+        let before = Before {
+            learner: self.learner.clone(),
+            optimiser: self.optimiser.clone(),
+            kl: self.kl.clone(),
+            recall: self.recall,
+            baseline: self.baseline,
+            hopeless: self.hopeless,
+        };
+        let outcome = self.attempt(emit);
+        if outcome.as_ref().is_err_and(|error| !matches!(error, AlignError::Hopeless { .. })) {
+            self.go_back_to(before)?;
+        }
+        outcome
+    }
+
+    fn go_back_to(&mut self, before: Before) -> Result<(), AlignError> {
+        let Before { learner, optimiser, kl, recall, baseline, hopeless } = before;
+        (self.learner, self.optimiser, self.kl) = (learner, optimiser, kl);
+        (self.recall, self.baseline, self.hopeless) = (recall, baseline, hopeless);
+        self.follow_recall()
+    }
+
+    /// One iteration, after whose error the learner may be between two steps.
+    fn attempt(
+        &mut self,
+        emit: &mut dyn FnMut(AlignEvent),
+    ) -> Result<IterationMetrics, AlignError> {
         let Drawn { tasks, numbers, streams } = self.draw_tasks()?;
         let sampling = self.sampling(self.config.align.temperature);
         let measured =
@@ -282,6 +326,7 @@ impl<'a> Trainer<'a> {
             again: self.has_another_pass(),
             correctness: self.correctness.as_ref().filter(|_| measured),
             iteration: self.iteration,
+            stop: &self.stop,
         };
         let (rollout, seconds) = roll_out(&plan, &mut self.judge, &mut self.features, tasks, emit)?;
 
@@ -296,28 +341,20 @@ impl<'a> Trainer<'a> {
             &mut self.learner,
             &mut self.optimiser,
             &rollout,
-            &self.config,
-            rates,
+            (&self.config, rates),
             &mut rng,
+            &self.stop,
         )?;
         let update_seconds = clock.finish(emit);
         let [rollout_seconds, verify, advantages] = seconds;
         let seconds =
             PhaseSeconds { rollout: rollout_seconds, verify, advantages, update: update_seconds };
         // After the update's rewards were given: what is measured now moves the next iteration's break-even precision.
-        let before_recall = self.recall;
         if let (Some(controller), Some(counts)) = (&mut self.recall, &rollout.correct) {
             controller.observe(counts, &self.recall_config);
         }
         let metrics = self.measure(&rollout, &report, seconds);
-        let stop = match self.guard(&metrics, emit) {
-            Ok(stop) => stop,
-            Err(error) => {
-                (self.learner, self.optimiser) = before;
-                self.recall = before_recall;
-                return Err(error);
-            }
-        };
+        let stop = self.guard(&metrics, emit)?;
         if let (Some(controller), Some(kl)) = (&mut self.kl, metrics.kl) {
             controller.update(kl, metrics.responses);
         }
@@ -375,7 +412,7 @@ impl<'a> Trainer<'a> {
     /// Reward and recall on the watched tasks, greedily captioned; warnings go to `emit`.
     ///
     /// # Errors
-    /// See [`describe`].
+    /// See [`caption`](crate::captions::caption).
     pub fn check_watch(
         &mut self,
         emit: &mut dyn FnMut(AlignEvent),
@@ -385,11 +422,12 @@ impl<'a> Trainer<'a> {
         let first = self.tasks.count();
         let numbers: Vec<usize> = (first..first + watch.tasks.len()).collect();
         let sampling = self.sampling(0.0);
-        let Self { learner, judge, features, .. } = self;
+        let Self { learner, judge, features, stop, .. } = self;
         let (encoded, _) =
             features.encode(&learner.policy, &judge.verifier, &numbers, &watch.tasks, true)?;
         let tasks = (watch.tasks.as_slice(), 0);
-        let captions = answer(&learner.policy, judge, tasks, &encoded, &sampling, &|_| {})?;
+        let course = Course::new(&|_| {}).until(stop);
+        let captions = answer(&learner.policy, judge, tasks, &encoded, &sampling, course)?;
         let mut reward = 0.0;
         for caption in &captions {
             reward += response_reward(&token_rewards(&self.rule, &self.judge, &encoded, caption)?);
@@ -455,14 +493,18 @@ impl<'a> Trainer<'a> {
     /// Captions tasks with the current policy.
     ///
     /// # Errors
-    /// See [`describe`].
+    /// See [`caption`](crate::captions::caption).
     pub fn describe(
         &mut self,
         tasks: &[Task],
         temperature: f64,
     ) -> Result<(Vec<Captioned>, Encoded), AlignError> {
         let sampling = self.sampling(temperature);
-        describe(&self.learner.policy, &mut self.judge, tasks, &sampling, &|_| {})
+        let Self { learner: Learner { policy, .. }, judge, stop, .. } = self;
+        let encoded = encode(policy, &judge.verifier, tasks)?;
+        let course = Course::new(&|_| {}).until(stop);
+        let captions = answer(policy, judge, (tasks, 0), &encoded, &sampling, course)?;
+        Ok((captions, encoded))
     }
 
     /// Everything that changes.

@@ -13,6 +13,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::config::{AlignConfig, LoopConfig};
+use crate::course::StopFlag;
 use crate::error::AlignError;
 use crate::objective::Objective;
 use crate::ppo::{
@@ -92,14 +93,15 @@ impl Differentiated {
 }
 
 /// Runs the configured epochs over a rollout. `rng` decides how minibatches are drawn. A rollout without anything to
-/// learn from is no step at all.
+/// learn from is no step at all. An error leaves learner and optimiser between two steps: the caller goes back to what they
+/// were.
 pub(crate) fn update(
     learner: &mut Learner,
     optimiser: &mut AdamW,
     rollout: &Rollout,
-    config: &AlignConfig,
-    rates: LearningRates,
+    (config, rates): (&AlignConfig, LearningRates),
     rng: &mut ChaCha8Rng,
+    stop: &StopFlag,
 ) -> Result<UpdateReport, AlignError> {
     let LoopConfig { epochs, minibatches, max_grad_norm, target_kl, .. } = config.align;
     let mut report = UpdateReport::default();
@@ -109,7 +111,7 @@ pub(crate) fn update(
         order.shuffle(rng);
         let mut epoch = PolicyStatistics::default();
         for minibatch in parts(&order, minibatches) {
-            let mut step = differentiate(learner, rollout, minibatch, config)?;
+            let mut step = differentiate(learner, rollout, minibatch, config, stop)?;
             epoch.merge(&step.policy);
             report.grad_norm +=
                 apply(learner, optimiser, &mut step.gradients, max_grad_norm, rates);
@@ -184,6 +186,7 @@ fn differentiate(
     rollout: &Rollout,
     minibatch: &[&[usize]],
     config: &AlignConfig,
+    stop: &StopFlag,
 ) -> Result<Differentiated, AlignError> {
     let length = |item: &&[usize]| -> usize {
         item.iter().map(|&index| rollout.captions[index].tokens.len()).sum()
@@ -206,6 +209,7 @@ fn differentiate(
             let responses = items.first().map_or(1, |item| item.len());
             items.chunks((config.align.micro_batch / responses).max(1))
         }) {
+            stop.check()?;
             let micro = items.concat();
             sum.add(&differentiate_micro(learner, rollout, &micro, config, normaliser)?);
         }

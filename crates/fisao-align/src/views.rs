@@ -4,6 +4,7 @@ use fisao_models::generation::Sampling;
 use fisao_models::llava::Llava;
 
 use crate::captions::{Captioned, Judge};
+use crate::course::Course;
 use crate::error::AlignError;
 use crate::signals::{agreement, categories_of_others, decoder_views};
 use crate::tasks::TaskSource;
@@ -18,12 +19,12 @@ pub struct MentionViews {
 }
 
 impl MentionViews {
-    /// Passes over captions that [`advance`](Self::of) is told of, per caption.
+    /// Passes over captions that the [course](Self::of) is told of, per caption.
     pub const PASSES: usize = 1 + crate::signals::OTHER_CAPTIONS;
 
     /// Computes both for the mentions of `captions`, in order: two passes over each caption and its image, and four other
     /// captions of every image. `captions[i]` is about task `i` of the source, and was written with `sampling`; `length` is that
-    /// of the longest prompt and response together, tokens. `advance` is told how many more captions are done, from any thread.
+    /// of the longest prompt and response together, tokens. `course` is told how many more captions are done.
     ///
     /// # Errors
     /// What the source reports about a task; see [`caption`](crate::captions::caption).
@@ -34,10 +35,11 @@ impl MentionViews {
         captions: &[Captioned],
         length: usize,
         sampling: &Sampling,
-        advance: &(dyn Fn(usize) + Sync),
+        course: Course<'_>,
     ) -> Result<Self, AlignError> {
-        let looks = decoder_views(policy, source, captions, &[], advance)?;
-        let others = categories_of_others(policy, judge, source, length, sampling, advance)?;
+        // The longer work first: what it writes is kept.
+        let others = categories_of_others(policy, judge, source, length, sampling, course)?;
+        let looks = decoder_views(policy, source, captions, &[], course.advance)?;
         let mut views = Self::default();
         for (caption, look) in captions.iter().zip(&looks) {
             let seen = look.log_probabilities.iter().zip(&look.blank_log_probabilities);

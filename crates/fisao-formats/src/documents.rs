@@ -142,6 +142,41 @@ pub fn write_atomically(
     Ok(())
 }
 
+/// Tries whether a file can be written where it is to go, so that this shows before the work and not after it. Nothing is left
+/// behind.
+///
+/// # Errors
+/// A folder has that name, or nothing can be written there.
+pub fn check_output_file(path: &Path) -> Result<(), FormatError> {
+    if path.is_dir() {
+        let error = std::io::Error::from(std::io::ErrorKind::IsADirectory);
+        return Err(FormatError::io("write", path, error));
+    }
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => try_writing(path, parent),
+        _ => try_writing(path, Path::new(".")),
+    }
+}
+
+/// The same of a folder that is to be made, or is there.
+///
+/// # Errors
+/// A file has that name, or nothing can be written there.
+pub fn check_output_folder(path: &Path) -> Result<(), FormatError> {
+    try_writing(path, path)
+}
+
+/// Tries to write a file for `path` into a folder, or into what is there of the folders above it.
+fn try_writing(path: &Path, folder: &Path) -> Result<(), FormatError> {
+    let failed = |error| FormatError::io("write", path, error);
+    let folder = std::path::absolute(folder).map_err(failed)?;
+    let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(&folder);
+    if !there.is_dir() {
+        return Err(failed(std::io::ErrorKind::NotADirectory.into()));
+    }
+    tempfile::tempfile_in(there).map(drop).map_err(failed)
+}
+
 fn malformed(what: &'static str, path: &Path, error: &dyn std::error::Error) -> FormatError {
     FormatError::Malformed { what, path: path.to_owned(), reason: error.to_string() }
 }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::folder_lock::LockOwner;
 use crate::images::MAX_PIXELS;
 
 /// A file or folder that could not be read, understood or written.
@@ -346,6 +347,16 @@ pub enum FormatError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+    /// Another process writes into a folder, or a file.
+    #[error("{} is being written by {}", locked.display(), owner_in_words(owner.as_ref()))]
+    Locked {
+        /// The folder or file.
+        locked: PathBuf,
+        /// Which process, as far as its lock file says.
+        owner: Option<LockOwner>,
+        /// The lock file.
+        file: PathBuf,
+    },
     /// Images that a prompt file names and that are not there.
     #[error("{}: the images of {missing} of {rows} rows are not there, such as {}", path.display(), some_of(names))]
     MissingImages {
@@ -558,6 +569,14 @@ impl FormatError {
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 "the disk is full: free some space, or choose a folder on another disk"
             }
+            Self::Locked { owner: Some(owner), file, .. } => {
+                return Some(format!(
+                    "wait until it has ended, or end it; if there is no such process any more on {}, delete {}",
+                    owner.host,
+                    file.display()
+                ));
+            }
+            Self::Locked { owner: None, .. } => "wait until it has ended",
             Self::RunExists { .. } => {
                 "resume the run that is there, or choose another output folder"
             }
@@ -602,6 +621,13 @@ impl FormatError {
 /// Whether a type of safetensors holds quantised weights: integers, and floats of 8 bits or fewer.
 fn is_narrow(dtype: &str) -> bool {
     ["U8", "I8", "I32", "U32", "F8", "F6", "F4"].iter().any(|narrow| dtype.starts_with(narrow))
+}
+
+fn owner_in_words(owner: Option<&LockOwner>) -> String {
+    owner.map_or_else(
+        || "another process".to_owned(),
+        |owner| format!("process {} on {}", owner.pid, owner.host),
+    )
 }
 
 /// The first few of a list of keys, and how many more there are.

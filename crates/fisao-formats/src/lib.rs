@@ -7,8 +7,8 @@
 //! * [`chat_template`]: how a checkpoint wants to be spoken to.
 //! * `hub` (feature `hub`): checkpoints and adapters by their name on the Hugging Face Hub.
 //! * [`adapter`]: LoRA adapters in PEFT's layout; [`merge`]: checkpoints with one folded in.
-//! * [`run_folder`], [`documents`], [`json_lines`], [`digest`]: a run's own files; [`tensorboard`]: its curves
-//!   for TensorBoard.
+//! * [`run_folder`], [`documents`], [`json_lines`], [`digest`]: a run's own files; [`data_record`]: what data it was begun
+//!   with; [`folder_lock`]: who writes into a folder; [`tensorboard`]: a run's curves for TensorBoard.
 //!
 //! Input files are other people's: whatever is wrong with one is a [`FormatError`] that names it, never
 //! a panic. Output files are written beside their place and renamed into it, so that an interrupted
@@ -17,11 +17,13 @@
 pub mod adapter;
 pub mod chat_template;
 pub mod checkpoint;
+pub mod data_record;
 pub mod digest;
 pub mod documents;
 mod error;
 mod fields;
 mod files;
+pub mod folder_lock;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod images;
@@ -39,7 +41,9 @@ pub mod weights;
 pub use adapter::Adapter;
 pub use chat_template::ChatTemplate;
 pub use checkpoint::{Checkpoint, Loaded, ModelConfig};
+pub use data_record::DataRecord;
 pub use error::FormatError;
+pub use folder_lock::FolderLock;
 pub use prompts::PromptSet;
 pub use run_folder::{MetricsWriter, RunFolder};
 pub use tokenizer::HfTokenizer;

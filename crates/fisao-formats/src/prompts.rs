@@ -29,6 +29,7 @@
 //! A million rows do not sit in memory: of a JSON file 16 bytes per row do, of Parquet files an entry
 //! per block of rows, of a folder the files' names.
 
+mod digests;
 mod elements;
 mod fields;
 mod form;

@@ -6,16 +6,22 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::FormatError;
-use crate::documents::{write_atomically, write_bytes, write_json, write_toml};
+use crate::documents::{
+    check_output_folder, write_atomically, write_bytes, write_json, write_toml,
+};
+use crate::folder_lock::{FolderLock, LOCK_FILE, LockOwner};
 
 /// The folder of one run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct RunFolder {
     root: PathBuf,
+    /// Of whoever writes into it.
+    lock: Option<Arc<FolderLock>>,
 }
 
 impl RunFolder {
@@ -40,8 +46,8 @@ impl RunFolder {
         Self::create_with(root, |_| Ok(()))
     }
 
-    /// Makes a folder for a new run with the files that `fill` writes into it. It appears complete or not at all: a
-    /// process that is killed meanwhile leaves neither a run that cannot be resumed nor a folder that is taken.
+    /// Makes a folder for a new run with the files that `fill` writes into it, and locks it. It appears complete or not at
+    /// all: a process that is killed meanwhile leaves neither a run that cannot be resumed nor a folder that is taken.
     ///
     /// # Errors
     /// As [`create`](Self::create), or what `fill` says.
@@ -60,12 +66,18 @@ impl RunFolder {
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
         let staging = builder.tempdir_in(parent).map_err(io)?;
-        fill(&Self { root: staging.path().to_owned() })?;
+        fill(&Self { root: staging.path().to_owned(), lock: None })?;
+        let (lock, _) = FolderLock::acquire(staging.path())?;
         // An empty folder that is there already gives way, unless it is one that cannot, such as the current one.
-        if fs::rename(staging.path(), root).is_ok() {
+        let lock = if fs::rename(staging.path(), root).is_ok() {
             drop(staging.keep());
+            lock.moved_to(root)
         } else {
+            drop(lock);
             fs::create_dir_all(root).map_err(io)?;
+            let (lock, _) = FolderLock::acquire(root)?;
+            // Another process may have begun a run in it in the meantime.
+            Self::check_free(root)?;
             let mut files: Vec<_> =
                 fs::read_dir(staging.path()).map_err(io)?.collect::<Result<_, _>>().map_err(io)?;
             // What makes the folder a run comes last.
@@ -73,16 +85,17 @@ impl RunFolder {
             for file in files {
                 fs::rename(file.path(), root.join(file.file_name())).map_err(io)?;
             }
-        }
+            lock
+        };
         #[cfg(unix)]
         File::open(parent).and_then(|folder| folder.sync_all()).map_err(io)?;
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { root: root.to_owned(), lock: Some(Arc::new(lock)) })
     }
 
-    /// Refuses a folder that holds something already.
+    /// Refuses a folder that holds something already, or that cannot be written into.
     ///
     /// # Errors
-    /// The folder holds a run, or anything else; or it cannot be looked into.
+    /// The folder holds a run, or anything else; or it cannot be looked into, made, or written into.
     pub fn check_free(root: &Path) -> Result<(), FormatError> {
         let marks = [Self::CONFIG, Self::METRICS, Self::SUMMARY];
         if let Some(mark) = marks.iter().find(|mark| root.join(mark).exists()) {
@@ -90,7 +103,10 @@ impl RunFolder {
         }
         match fs::read_dir(root) {
             Ok(mut entries) => {
-                if let Some(Ok(entry)) = entries.next() {
+                let other = entries.find(|entry| {
+                    entry.as_ref().map_or(true, |entry| entry.file_name() != LOCK_FILE)
+                });
+                if let Some(Ok(entry)) = other {
                     let file = entry.file_name().to_string_lossy().into_owned();
                     return Err(FormatError::FolderNotEmpty { path: root.into(), file });
                 }
@@ -98,19 +114,35 @@ impl RunFolder {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(FormatError::io("use as output folder", root, error)),
         }
-        Ok(())
+        check_output_folder(root)
     }
 
-    /// Opens the folder of a run that was started before.
+    /// Opens the folder of a run that was started before, to read what is in it.
     ///
     /// # Errors
     /// It holds no run.
     pub fn open(root: &Path) -> Result<Self, FormatError> {
         if root.join(Self::CONFIG).is_file() {
-            Ok(Self { root: root.to_owned() })
+            Ok(Self { root: root.to_owned(), lock: None })
         } else {
             Err(FormatError::NoRun { path: root.to_owned(), file: Self::CONFIG })
         }
+    }
+
+    /// Opens the folder of a run that was started before, and locks it, to go on with the run. Returns the process too that
+    /// ended without releasing the lock, if one did.
+    ///
+    /// # Errors
+    /// It holds no run, or another process writes into it.
+    pub fn open_to_write(root: &Path) -> Result<(Self, Option<LockOwner>), FormatError> {
+        let folder = Self::open(root)?;
+        let (lock, before) = FolderLock::acquire(root)?;
+        Ok((Self { lock: Some(Arc::new(lock)), ..folder }, before))
+    }
+
+    /// Whether this process alone writes into it.
+    pub fn is_locked(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// The folder itself.
@@ -249,5 +281,13 @@ impl MetricsWriter {
         line.push(b'\n');
         // One call for the whole line, so that an interruption cannot leave half of it.
         self.file.write_all(&line).map_err(failed)
+    }
+
+    /// Waits until everything is on the disk, as it has to be before a state is saved that comes after it.
+    ///
+    /// # Errors
+    /// The disk is full or fails.
+    pub fn sync(&self) -> Result<(), FormatError> {
+        self.file.sync_data().map_err(|error| FormatError::io("write", &self.path, error))
     }
 }

@@ -16,9 +16,9 @@ use crate::weights::{Init, draw};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LoraConfig {
-    /// Rank of the update. Default 16.
+    /// Rank of the update. From 1 to [`MOST_RANK`](Self::MOST_RANK). Default 16.
     pub rank: usize,
-    /// Numerator of the scale: `alpha / rank`, or `alpha / √rank` with `use_rslora`. Default 32.
+    /// Numerator of the scale: `alpha / rank`, or `alpha / √rank` with `use_rslora`. Above 0, at most 1e6. Default 32.
     pub alpha: f64,
     /// Names of the decoder's maps to adapt, out of `q_proj`, `k_proj`, `v_proj`, `o_proj`,
     /// `gate_proj`, `up_proj`, `down_proj`. Default: all of them. Only the language model is ever
@@ -45,6 +45,9 @@ pub const TARGETS: [&str; 7] =
     ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 impl LoraConfig {
+    /// Largest rank: that of a full matrix in a model of a usual size.
+    pub const MOST_RANK: usize = 4096;
+
     /// The factor on the low-rank path.
     pub fn scale(&self) -> f64 {
         let rank = self.rank as f64;
@@ -56,8 +59,11 @@ impl LoraConfig {
     /// # Errors
     /// [`LoraError`] naming the offending value.
     pub fn validate(&self) -> Result<(), LoraError> {
-        if self.rank == 0 {
-            return Err(LoraError::Rank);
+        if !(1..=Self::MOST_RANK).contains(&self.rank) {
+            return Err(LoraError::Rank { found: self.rank });
+        }
+        if !(self.alpha > 0.0 && self.alpha <= 1e6) {
+            return Err(LoraError::Alpha { found: self.alpha });
         }
         if self.target_modules.is_empty() {
             return Err(LoraError::NoTargets);
@@ -72,9 +78,21 @@ impl LoraConfig {
 /// Why an adapter could not be attached.
 #[derive(Debug, thiserror::Error)]
 pub enum LoraError {
-    /// Rank 0.
-    #[error("lora.rank must be at least 1")]
-    Rank,
+    /// Rank 0, or one that no map has.
+    #[error(
+        "`lora.rank` = {found} is out of range: it must be from 1 to {}",
+        LoraConfig::MOST_RANK
+    )]
+    Rank {
+        /// The rank.
+        found: usize,
+    },
+    /// A scale that is no finite number above 0.
+    #[error("`lora.alpha` = {found} is out of range: it must be above 0, at most 1e6")]
+    Alpha {
+        /// The numerator.
+        found: f64,
+    },
     /// No target at all.
     #[error("lora.target-modules is empty: nothing would be trained")]
     NoTargets,

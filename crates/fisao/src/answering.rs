@@ -11,19 +11,21 @@ use anyhow::{Context as _, bail};
 use fisao_align::AlignError;
 use fisao_align::captions::{generate, likelihoods, tasks_at_once};
 use fisao_align::tasks::{Task, TaskSource};
-use fisao_formats::FormatError;
+use fisao_formats::data_record::{FileDigests, RowDigest};
 use fisao_formats::digest::sha256_bytes;
 use fisao_formats::documents::{read_json, write_json};
 use fisao_formats::images::open_image;
+use fisao_formats::{DataRecord, FormatError};
 use fisao_models::generation::{FinishReason, Sampling};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::DamagedArguments;
 use crate::bundle::{Policy, warn_of_photographs};
+use crate::data_check::{self, DATA};
 use crate::failure::{Interrupted, Refusal};
-use crate::interrupt;
 use crate::reporter::Reporter;
 use crate::tasks::checked_images;
+use crate::{interrupt, locks};
 
 /// The answers, one JSON object a line.
 pub(crate) const ANSWERS: &str = "answers.jsonl";
@@ -90,7 +92,8 @@ impl Answering<'_> {
         let answer = tasks.options.iter().flatten().map(Vec::len).max();
         let answer = answer.unwrap_or(self.sampling.max_new_tokens);
         self.policy.check_length(tasks.longest, answer)?;
-        self.check_settings(questions, &skipped)?;
+        let _lock = locks::lock(self.folder, reporter)?;
+        self.check_settings(questions, &skipped, reporter)?;
         let path = self.folder.join(ANSWERS);
         let done = self.answered(&path, questions)?;
         let file = OpenOptions::new().create(true).append(true).open(&path);
@@ -174,13 +177,23 @@ impl Answering<'_> {
     }
 
     /// Writes down what the answers depend on, or compares it with what is written there.
-    fn check_settings(&self, questions: &[Question], skipped: &[String]) -> anyhow::Result<()> {
+    fn check_settings(
+        &self,
+        questions: &[Question],
+        skipped: &[String],
+        reporter: &Reporter,
+    ) -> anyhow::Result<()> {
+        let (path, data) = (self.folder.join(SETTINGS), record(questions)?);
+        let begun = path.exists();
         let mut settings = self.settings.clone();
         if !skipped.is_empty() {
             settings["skipped_images"] = json!(skipped);
         }
         settings["answers"] = self.field.into();
-        settings["pictures_sha256"] = pictures(questions).into();
+        if begun && !self.folder.join(DATA).exists() {
+            // As earlier versions told pictures apart.
+            settings["pictures_sha256"] = pictures(questions).into();
+        }
         let options: Vec<&Vec<String>> =
             questions.iter().map(|question| &question.options).collect();
         if options.iter().any(|options| !options.is_empty()) {
@@ -190,8 +203,9 @@ impl Answering<'_> {
         settings["max_new_tokens"] = self.sampling.max_new_tokens.into();
         settings["temperature"] = self.sampling.temperature.into();
         settings["seed"] = self.sampling.seed.into();
-        let path = self.folder.join(SETTINGS);
-        if !path.exists() {
+        if !begun {
+            // The settings last: they make the folder one that is gone on with.
+            data_check::write(self.folder, &data)?;
             return Ok(write_json(&path, &settings)?);
         }
         let known: Value = read_json("settings of the answers", &path)?;
@@ -200,7 +214,11 @@ impl Answering<'_> {
             .into_iter()
             .flatten()
             .find(|(key, value)| known.get(key.as_str()) != Some(value));
-        let Some((key, value)) = differs else { return Ok(()) };
+        let Some((key, value)) = differs else {
+            let name =
+                |at: usize| format!("question {} ({})", at + 1, questions[at].image.display());
+            return data_check::check(self.folder, &data, name, reporter);
+        };
         let before = known.get(key).unwrap_or(&Value::Null);
         bail!(
             Refusal::new(format!(
@@ -245,8 +263,19 @@ impl Answering<'_> {
     }
 }
 
-/// Digest of the pictures' names and sizes in bytes, so that answers about other pictures of the same names are not
-/// taken for these. Folders do not count: they may be moved.
+/// What is asked about which pictures, by their content. Folders do not count: they may be moved.
+fn record(questions: &[Question]) -> Result<DataRecord, FormatError> {
+    let mut files = FileDigests::default();
+    files.read(questions.iter().map(|question| question.image.as_path()))?;
+    let rows = questions.iter().map(|Question { row, image, prompt, options }| {
+        let name = image.file_name().unwrap_or_default().to_string_lossy();
+        let texts = json!([row, prompt, options, name]).to_string();
+        RowDigest::new([texts], files.of(image))
+    });
+    Ok(DataRecord::new(rows.collect()))
+}
+
+/// Digest of the pictures' names and sizes in bytes, which is what earlier versions kept.
 fn pictures(questions: &[Question]) -> String {
     let mut text = String::new();
     for question in questions {

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use fisao_align::AlignError;
 use fisao_align::captions::{Captioned, Judge};
+use fisao_align::course::KeptResponses;
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_align::views::MentionViews;
+use fisao_align::{AlignError, Course, StopFlag};
 use fisao_formats::FormatError;
 use fisao_formats::digest::sha256_parts;
 use fisao_formats::documents::read_json;
@@ -109,8 +110,8 @@ pub(crate) fn look_without_labels(
     judge: &Judge,
     source: &dyn TaskSource,
     captions: &[Captioned],
-    length: usize,
-    sampling: &Sampling,
+    (sampling, length): (&Sampling, usize),
+    (kept, stop): (Option<&dyn KeptResponses>, &StopFlag),
     reporter: &Reporter,
 ) -> Result<MentionViews, AlignError> {
     let passes = source.count() * MentionViews::PASSES;
@@ -118,7 +119,8 @@ pub(crate) fn look_without_labels(
     let advance = |done| progress.advance(done as u64);
     // What it learns on the way is not to change the last bits of what follows.
     let others = &mut judge.clone();
-    let views = MentionViews::of(model, others, source, captions, length, sampling, &advance)?;
+    let course = Course { kept, ..Course::new(&advance).until(stop) };
+    let views = MentionViews::of(model, others, source, captions, length, sampling, course)?;
     progress.finish();
     Ok(views)
 }

@@ -1,7 +1,8 @@
 //! Saved states of a trainer: one folder each, tensors as safetensors and the rest as JSON.
 //!
 //! A state's folder appears complete or not at all, and older ones stay until a newer one is there: whenever a process
-//! is killed or a disk fills up, the last state that was saved is whole.
+//! is killed or a disk fills up, the last state that was saved is whole. Its manifest holds a digest of each of its files, so
+//! that one that was damaged later is not taken for what was saved.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,15 +13,26 @@ use anyhow::Context as _;
 use burn::tensor::TensorData;
 use fisao_align::trainer::TrainerState;
 use fisao_formats::FormatError;
+use fisao_formats::digest::sha256_file;
 use fisao_formats::documents::{read_json, write_json};
 use fisao_formats::weights::{MappedFile, StoredDtype, write_safetensors};
+use serde::{Deserialize, Serialize};
 
+use crate::failure::Refusal;
 use crate::reporter::Reporter;
 
 const TENSORS: &str = "trainer.safetensors";
 const SCALARS: &str = "trainer.json";
+/// File of the digests of the others.
+const MANIFEST: &str = "manifest.json";
 /// Begins the name of a folder that is not complete yet.
 const UNFINISHED: &str = ".writing-";
+
+/// SHA-256 of the files of a state by their names.
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    sha256: BTreeMap<String, String>,
+}
 
 /// The states of one run.
 #[derive(Debug, Clone)]
@@ -56,19 +68,24 @@ impl Checkpoints {
         self.saved().ok()?.into_iter().max()
     }
 
-    /// The newest state that can be read; `None` if none was saved yet. A damaged one is passed over with a warning:
-    /// the run repeats what lies between.
-    pub(crate) fn load(&self, reporter: &Reporter) -> anyhow::Result<Option<TrainerState>> {
+    /// The newest state that can be read and that `accept` takes; `None` if none was saved yet. One that is damaged or not
+    /// taken is passed over with a warning: the run repeats what lies between.
+    pub(crate) fn load(
+        &self,
+        reporter: &Reporter,
+        accept: impl Fn(&TrainerState) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Option<TrainerState>> {
         let mut saved = self.saved()?;
         saved.sort_unstable();
         let mut first = None;
         for iteration in saved.into_iter().rev() {
-            match read(&self.root.join(folder(iteration))) {
+            let state = read(&self.root.join(folder(iteration)), reporter);
+            match state.and_then(|state| accept(&state).map(|()| state)) {
                 Ok(state) => return Ok(Some(state)),
                 Err(error) => {
                     reporter.warn(
-                        format!("the state after iteration {iteration} cannot be read: {error:#}"),
-                        Some("going on from the one before it"),
+                        format!("the state after iteration {iteration} is passed over: {error:#}"),
+                        Some("the one before it is taken, if there is one"),
                     );
                     first.get_or_insert(error);
                 }
@@ -128,6 +145,9 @@ fn write(state: &TrainerState, root: &Path, name: &str) -> anyhow::Result<()> {
     let scalars =
         TrainerState { parameters: BTreeMap::new(), moments: BTreeMap::new(), ..state.clone() };
     write_json(&unfinished.join(SCALARS), &scalars)?;
+    let digest = |name: &str| Ok((name.to_owned(), sha256_file(&unfinished.join(name))?));
+    let sha256 = [TENSORS, SCALARS].into_iter().map(digest).collect::<Result<_, FormatError>>()?;
+    write_json(&unfinished.join(MANIFEST), &Manifest { sha256 })?;
     let complete = root.join(name);
     if complete.exists() {
         fs::remove_dir_all(&complete).map_err(failed)?;
@@ -139,7 +159,30 @@ fn write(state: &TrainerState, root: &Path, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read(folder: &Path) -> anyhow::Result<TrainerState> {
+/// Compares the files of a state with its manifest. States of earlier versions have none.
+fn check(folder: &Path, reporter: &Reporter) -> anyhow::Result<()> {
+    let path = folder.join(MANIFEST);
+    if !path.exists() {
+        let folder = folder.display();
+        reporter.note(format!(
+            "{folder} has no digests of its files: whether they are damaged is not known"
+        ));
+        return Ok(());
+    }
+    let Manifest { sha256 } = read_json("manifest of a state", &path)?;
+    for name in [TENSORS, SCALARS] {
+        let file = folder.join(name);
+        if sha256.get(name) != Some(&sha256_file(&file)?) {
+            let message =
+                format!("{} is damaged: its bytes are not those that were saved", file.display());
+            return Err(Refusal::new(message).into());
+        }
+    }
+    Ok(())
+}
+
+fn read(folder: &Path, reporter: &Reporter) -> anyhow::Result<TrainerState> {
+    check(folder, reporter)?;
     let mut state: TrainerState = read_json("trainer state", &folder.join(SCALARS))?;
     let path = folder.join(TENSORS);
     let mapped = MappedFile::open(&path)?;
@@ -188,14 +231,20 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let quiet = Reporter::new(true);
         let checkpoints = Checkpoints::new(root.path().join("checkpoint"));
-        assert!(checkpoints.load(&quiet).unwrap().is_none());
+        let load = || checkpoints.load(&quiet, |_| Ok(()));
+        assert!(load().unwrap().is_none());
         for iteration in [8, 9, 10, 11] {
             checkpoints.save(&state(iteration), 2).unwrap();
         }
         let mut saved = checkpoints.saved().unwrap();
         saved.sort_unstable();
         assert_eq!(saved, [10, 11]);
-        assert_eq!(checkpoints.load(&quiet).unwrap(), Some(state(11)));
+        assert_eq!(load().unwrap(), Some(state(11)));
+        let even = |state: &TrainerState| {
+            anyhow::ensure!(state.iteration.is_multiple_of(2), "odd");
+            Ok(())
+        };
+        assert_eq!(checkpoints.load(&quiet, even).unwrap(), Some(state(10)));
     }
 
     #[test]
@@ -210,9 +259,37 @@ mod tests {
         fs::write(&tensors, &bytes[..bytes.len() / 2]).unwrap();
         let unfinished = root.path().join(format!("{UNFINISHED}iteration-7"));
         fs::create_dir(&unfinished).unwrap();
-        assert_eq!(checkpoints.load(&quiet).unwrap(), Some(state(5)));
+        let load = || checkpoints.load(&quiet, |_| Ok(()));
+        assert_eq!(load().unwrap(), Some(state(5)));
         assert!(!unfinished.exists());
         fs::remove_dir_all(root.path().join(folder(5))).unwrap();
-        assert!(checkpoints.load(&quiet).is_err(), "a damaged state is not the same as none");
+        assert!(load().is_err(), "a damaged state is not the same as none");
+    }
+
+    #[test]
+    fn a_flipped_bit_is_noticed_wherever_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let quiet = Reporter::new(true);
+        let checkpoints = Checkpoints::new(root.path().to_owned());
+        checkpoints.save(&state(5), 2).unwrap();
+        let load = || checkpoints.load(&quiet, |_| Ok(()));
+        for name in [TENSORS, SCALARS, MANIFEST] {
+            let path = root.path().join(folder(5)).join(name);
+            let whole = fs::read(&path).unwrap();
+            for at in (0..whole.len()).step_by(7) {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1;
+                fs::write(&path, &damaged).unwrap();
+                let found = load();
+                // White space of the manifest means nothing.
+                assert!(found.is_err() || name == MANIFEST, "{name}, byte {at}");
+                assert!(found.is_err() || found.unwrap() == Some(state(5)));
+            }
+            fs::write(&path, &whole).unwrap();
+        }
+        assert_eq!(load().unwrap(), Some(state(5)));
+        // As earlier versions saved it.
+        fs::remove_file(root.path().join(folder(5)).join(MANIFEST)).unwrap();
+        assert_eq!(load().unwrap(), Some(state(5)));
     }
 }

@@ -227,7 +227,8 @@ fn is_foreseen(error: &(dyn Error + 'static)) -> bool {
         || error.is::<fisao_eval::chair::VocabularyError>()
 }
 
-fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
+/// Whether an error says that nobody reads our output any more.
+pub(crate) fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
     let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
     kind == Some(ErrorKind::BrokenPipe)
 }

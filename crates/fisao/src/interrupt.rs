@@ -24,7 +24,11 @@ pub(crate) fn flag() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
-#[expect(clippy::exit, reason = "the user insists: the signal handler has nothing to return to")]
-fn abort() -> ! {
+/// Ends the process at once.
+#[expect(
+    clippy::exit,
+    reason = "the user insists: a signal handler or a thread has nothing to return to"
+)]
+pub(crate) fn abort() -> ! {
     std::process::exit(130)
 }

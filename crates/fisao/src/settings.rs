@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use fisao_align::AlignConfig;
+use fisao_align::config::LARGEST_SEED;
 use fisao_formats::RunFolder;
 use fisao_formats::documents::read_toml;
 use serde::de::DeserializeOwned;
@@ -30,6 +31,10 @@ pub(crate) fn resolve(
     for setting in &arguments.set {
         let (key, value) = key_and_value(setting)?;
         insert(&mut set, &new_name(key), value)?;
+    }
+    // A seed of the command line, which TOML could not write.
+    if base.seed > LARGEST_SEED {
+        base.validate()?;
     }
     let mut settings = Table::try_from(base).context("the default settings are not TOML")?;
     merge(&mut settings, file.clone());
@@ -148,7 +153,18 @@ pub(crate) fn key_and_value(setting: &str) -> anyhow::Result<(&str, Value)> {
     let parsed = toml::from_str::<Table>(&format!("value = {value}"));
     // A value with a line break could smuggle in further keys.
     let parsed = parsed.ok().filter(|table| table.len() == 1).and_then(|mut t| t.remove("value"));
+    if parsed.is_none() && is_integer(value) {
+        let message =
+            format!("`{key}` = {value} is out of range: whole numbers reach from -2⁶³ to 2⁶³ - 1");
+        bail!(Refusal::new(message));
+    }
     Ok((key, parsed.unwrap_or_else(|| Value::String(value.to_owned()))))
+}
+
+/// Whether a text is a whole number, however long.
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_')
 }
 
 /// Puts a value where its dotted key says.
@@ -192,11 +208,13 @@ fn parse<T: DeserializeOwned>(
     settings: Table,
     sources: &[(Option<&Path>, &Table)],
 ) -> anyhow::Result<T> {
-    T::deserialize(Value::Table(settings)).map_err(|error: toml::de::Error| {
+    T::deserialize(Value::Table(settings.clone())).map_err(|error: toml::de::Error| {
         let text = error.to_string();
         let (reason, place) = text.trim_end().split_once("\nin `").unwrap_or((text.trim_end(), ""));
         let Some((unknown, known)) = unknown_key(reason) else {
-            let place = place.trim_end_matches('`');
+            // Of a table that is told apart by its kind the error names no key.
+            let culprit = culprit::<T>(&settings, sources);
+            let place = culprit.as_deref().unwrap_or(place.trim_end_matches('`'));
             return Refusal::new(format!("the setting `{place}` cannot be used: {reason}")).into();
         };
         let found =
@@ -206,6 +224,39 @@ fn parse<T: DeserializeOwned>(
         let refusal = Refusal::new(format!("{origin}: `{key}` is not a setting"));
         refusal.hint(suggestion(&key, unknown, &known)).into()
     })
+}
+
+/// The setting of one of the sources without which the rest can be read; `None` if there is no such one.
+fn culprit<T: DeserializeOwned>(
+    settings: &Table,
+    sources: &[(Option<&Path>, &Table)],
+) -> Option<String> {
+    let given = sources.iter().rev().flat_map(|(_, table)| leaves(table, ""));
+    given.into_iter().find(|key| {
+        let mut rest = settings.clone();
+        remove(&mut rest, key);
+        T::deserialize(Value::Table(rest)).is_ok()
+    })
+}
+
+/// Dotted keys of all values that are no tables.
+fn leaves(table: &Table, prefix: &str) -> Vec<String> {
+    let of = |(key, value): (&String, &Value)| match value {
+        Value::Table(inner) => leaves(inner, &format!("{prefix}{key}.")),
+        _ => vec![format!("{prefix}{key}")],
+    };
+    table.iter().flat_map(of).collect()
+}
+
+fn remove(table: &mut Table, key: &str) {
+    match key.split_once('.') {
+        None => drop(table.remove(key)),
+        Some((first, rest)) => {
+            if let Some(Value::Table(inner)) = table.get_mut(first) {
+                remove(inner, rest);
+            }
+        }
+    }
 }
 
 /// The unknown key, and the keys known in its place, of serde's message about it.
@@ -257,6 +308,7 @@ fn edits(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fisao_align::config::LoopConfig;
     use fisao_align::objective::Objective;
     use fisao_verifier::rewards::RewardForm;
 
@@ -371,6 +423,101 @@ mod tests {
         let text = crate::failure::describe(&error);
         assert!(text.contains("did you mean `objective.clip-range`?"), "{text}");
         assert_eq!(refused(&["reward.form.knd=1"]), "--set: `reward.form.knd` is not a setting");
+    }
+
+    /// Every number of every kind of objective and reward, taken to where no number makes sense: it is refused by name, or
+    /// what the run computes from it before it begins still holds.
+    #[test]
+    fn every_number_is_accepted_or_refused_by_name() {
+        const KINDS: [&[&str]; 7] = [
+            &["align.target-kl=0.1", "objective.dual-clip=3"],
+            &[
+                "objective.kind=group-relative",
+                "align.samples-per-image=4",
+                "objective.dual-clip=3",
+            ],
+            &["objective.kind=dpo", "align.samples-per-image=4"],
+            &["objective.kind=sft"],
+            &["reward.form.kind=threshold", "reward.penalty-weight=2"],
+            &["reward.form.kind=log-odds", "score.regions=crops"],
+            &["reward.form.kind=sentence"],
+        ];
+        const EXTREMES: [&str; 12] = [
+            "0",
+            "-1",
+            "-5.0",
+            "1e-300",
+            "1e300",
+            "nan",
+            "inf",
+            "-inf",
+            "4294967296",
+            "9223372036854775807",
+            "9223372036854775808",
+            "18446744073709551615",
+        ];
+        let mut tried = 0;
+        for kind in KINDS {
+            let base = Table::try_from(with(kind).unwrap()).unwrap();
+            for key in leaves(&base, "") {
+                let value = key
+                    .split('.')
+                    .try_fold(&Value::Table(base.clone()), |at, part| at.get(part))
+                    .cloned();
+                if !matches!(value, Some(Value::Integer(_) | Value::Float(_))) {
+                    continue;
+                }
+                for extreme in EXTREMES {
+                    tried += 1;
+                    let setting = format!("{key}={extreme}");
+                    match with(&[kind, &[setting.as_str()]].concat()) {
+                        Err(error) => {
+                            let text = error.to_string();
+                            assert!(text.contains(&key), "{setting}: {text}");
+                        }
+                        Ok(config) => {
+                            let LoopConfig { iterations, images_per_iteration, .. } = config.align;
+                            let draws = iterations.checked_mul(images_per_iteration).unwrap();
+                            assert!((draws as u64) < 1 << 56, "{setting}");
+                            let responses = config.responses_per_iteration();
+                            assert!(
+                                responses <= 1 << 20 && config.max_new_tokens <= 1 << 20,
+                                "{setting}"
+                            );
+                            for at in [0, iterations - 1] {
+                                let rates = config.learning_rates(at);
+                                assert!(
+                                    rates.policy.is_finite() && rates.value.is_finite(),
+                                    "{setting}"
+                                );
+                            }
+                            assert!(config.lora.scale().is_finite(), "{setting}");
+                            toml::to_string(&config)
+                                .unwrap_or_else(|error| panic!("{setting}: {error}"));
+                        }
+                    }
+                }
+            }
+        }
+        assert!(tried > 2000, "{tried}");
+    }
+
+    #[test]
+    fn a_seed_that_toml_cannot_write_is_refused_with_the_range() {
+        let base = AlignConfig { seed: u64::MAX, ..AlignConfig::default() };
+        let error = resolve(&base, &SettingsArguments::default()).unwrap_err().to_string();
+        assert!(
+            error.contains("`seed` = 18446744073709551615")
+                && error.contains("9223372036854775807"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_wrong_value_in_a_table_with_a_kind_is_named() {
+        let text = refused(&["objective.critic-warmup-iterations=-1"]);
+        assert!(text.contains("`objective.critic-warmup-iterations`"), "{text}");
+        assert!(refused(&["reward.form.scale=big"]).contains("`reward.form.scale`"));
     }
 
     #[test]

@@ -16,10 +16,7 @@ mod source;
 mod tables;
 mod variants;
 
-use std::fs;
-
-use anyhow::{Context as _, bail};
-use fisao_formats::documents::{write_bytes, write_json};
+use fisao_formats::documents::{check_output_folder, write_bytes, write_json};
 use fisao_models::generation::Sampling;
 use fisao_verifier::scorer::RegionWeights;
 
@@ -31,10 +28,9 @@ use self::seed::Laboratory;
 use self::source::Source;
 use crate::arguments::{SamplingArguments, VerifierStudyArguments};
 use crate::bundle::{Pair, Policy, ScoreSettings};
-use crate::failure::Refusal;
 use crate::reporter::Reporter;
 use crate::vocabulary::Vocabulary;
-use crate::{output, text_cache};
+use crate::{locks, output, text_cache};
 
 /// Name of what the scores of captions are compared with first.
 const HALLUCINATION: &str = "share of correct words";
@@ -42,6 +38,7 @@ const HALLUCINATION: &str = "share of correct words";
 /// Runs the study.
 pub(crate) fn run(arguments: &VerifierStudyArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let sampling = sampling(arguments)?;
+    check_output_folder(&arguments.output)?;
     let device = arguments.pair.model.device.open(reporter)?.device;
     let settings = ScoreSettings::default();
     let Pair { policy, verifier: loaded, views } =
@@ -51,8 +48,7 @@ pub(crate) fn run(arguments: &VerifierStudyArguments, reporter: &Reporter) -> an
     let source = Source::open(arguments, &words, &policy, reporter)?;
     let vocabulary = words.for_mentions()?;
     policy.check_length(source.longest_prompt()?, sampling.max_new_tokens)?;
-    fs::create_dir_all(&arguments.output)
-        .with_context(|| format!("cannot create {}", arguments.output.display()))?;
+    let _lock = locks::lock(&arguments.output, reporter)?;
     let mut known = loaded.verifier.clone();
     text_cache::learn(&loaded, &mut known, &vocabulary, reporter)?;
     // The whole image alone, until a seed has found weights.
@@ -99,9 +95,6 @@ pub(crate) fn run(arguments: &VerifierStudyArguments, reporter: &Reporter) -> an
 }
 
 fn sampling(arguments: &VerifierStudyArguments) -> anyhow::Result<Sampling> {
-    if arguments.seeds == 0 {
-        bail!(Refusal::new("--seeds is 0, but must be at least 1"));
-    }
     let (max_new_tokens, temperature) = (arguments.max_new_tokens, Some(arguments.temperature));
     SamplingArguments { max_new_tokens, temperature, greedy: false, seed: 0 }.resolve()
 }

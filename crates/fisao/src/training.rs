@@ -1,18 +1,19 @@
 //! The part that `fisao align`, `fisao demo` and `fisao compare` share: running a trainer inside a run folder.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use fisao_align::AlignConfig;
 use fisao_align::captions::Captioned;
 use fisao_align::config::BestBy;
 use fisao_align::error::AlignError;
 use fisao_align::events::{AlignEvent, IterationMetrics, PhaseSeconds, Warning, WarningCode};
 use fisao_align::guards::SplitHealth;
-use fisao_align::trainer::{Look, Trainer};
+use fisao_align::trainer::{Look, Trainer, TrainerState};
+use fisao_align::{AlignConfig, StopFlag};
 use fisao_formats::documents::read_json;
 use fisao_formats::run_folder::MetricsWriter;
 use fisao_formats::tensorboard::EventWriter;
@@ -163,9 +164,21 @@ impl<'a> Training<'a> {
     /// # Errors
     /// [`Interrupted`] when the user asked to stop, [`AlignError::Hopeless`] when a guard did; the state is saved then.
     pub(crate) fn run(&mut self, trainer: &mut Trainer<'_>, resume: bool) -> anyhow::Result<()> {
+        trainer.stop_on(StopFlag::new(Arc::clone(&self.stop)));
         if resume {
             self.go_back_to_saved(trainer)?;
         }
+        match self.go_on(trainer) {
+            // In the midst of an iteration or a look, which the trainer has taken back.
+            Err(error) if matches!(error.downcast_ref(), Some(AlignError::Stopped)) => {
+                Err(self.stopped(trainer)?.into())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// From wherever the trainer is to the end.
+    fn go_on(&mut self, trainer: &mut Trainer<'_>) -> anyhow::Result<()> {
         trainer.keep_features_in(self.surroundings.folder.root());
         trainer.check_image_matters()?;
         let mut records = Records {
@@ -182,7 +195,9 @@ impl<'a> Training<'a> {
         }
         let (done, all) = (trainer.iteration(), self.surroundings.config.align.iterations);
         let phase = self.surroundings.reporter.phase_from("align", done as u64, all as u64);
-        if self.health.is_empty() {
+        // After an interruption the state may have been saved without the look that belongs to it.
+        let looked = self.health.last().is_some_and(|&(at, _)| at == done);
+        if self.look_is_due(done) && !looked {
             self.look(trainer, &mut records)?;
         }
         while !trainer.is_finished() {
@@ -214,14 +229,15 @@ impl<'a> Training<'a> {
             match outcome {
                 Ok(_) => self.after_iteration(trainer, &mut records)?,
                 Err(error @ AlignError::Hopeless { .. }) => {
-                    self.save(trainer)?;
+                    self.save(trainer, &records)?;
                     self.write_adapter(trainer)?;
                     return Err(error.into());
                 }
+                Err(AlignError::Stopped) => return Err(AlignError::Stopped.into()),
                 Err(error) => {
                     // The trainer is as after the last iteration, and that is worth keeping.
                     if trainer.iteration() > 0 {
-                        self.save(trainer)?;
+                        self.save(trainer, &records)?;
                         let done = trainer.iteration();
                         self.surroundings
                             .reporter
@@ -249,7 +265,9 @@ impl<'a> Training<'a> {
 
     /// Restores the newest state and drops what was recorded after it.
     fn go_back_to_saved(&mut self, trainer: &mut Trainer<'_>) -> anyhow::Result<()> {
-        match self.checkpoints().load(self.surroundings.reporter)? {
+        let watched = trainer.watched().len();
+        let complete = |state: &TrainerState| self.check_records(state.iteration, watched);
+        match self.checkpoints().load(self.surroundings.reporter, complete)? {
             Some(state) => trainer.restore(state)?,
             None => self
                 .surroundings
@@ -300,29 +318,82 @@ impl<'a> Training<'a> {
         trainer: &mut Trainer<'_>,
         records: &mut Records,
     ) -> anyhow::Result<()> {
-        let (done, all) = (trainer.iteration(), self.surroundings.config.align.iterations);
-        let check_every = self.surroundings.config.check_every;
-        let due = check_every > 0 && done.is_multiple_of(check_every);
-        if due || trainer.is_finished() {
-            self.look(trainer, records)?;
-        }
+        let done = trainer.iteration();
         if self.surroundings.config.checkpoint.best == BestBy::Reward {
             let value = self.metrics.last().map(|metrics| metrics.reward_mean);
             self.offer(trainer, value)?;
+        }
+        if self.look_is_due(done) {
+            self.look(trainer, records)?;
         }
         let stopping = self.stop.load(Ordering::Relaxed);
         if done.is_multiple_of(self.surroundings.config.checkpoint.every)
             || stopping
             || trainer.is_finished()
         {
-            self.save(trainer)?;
+            self.save(trainer, records)?;
         }
         if stopping && !trainer.is_finished() {
-            let message = format!(
-                "stopped after iteration {done} of {all}; the state is saved. Continue with:\n  {}",
-                self.resume_command
-            );
-            return Err(Interrupted { message }.into());
+            return Err(self.stopped(trainer)?.into());
+        }
+        Ok(())
+    }
+
+    /// Whether the watched tasks are looked at after so many iterations.
+    fn look_is_due(&self, done: usize) -> bool {
+        let AlignConfig { check_every, align, .. } = self.surroundings.config;
+        let due = *check_every > 0 && done.is_multiple_of(*check_every);
+        due || done == 0 || done >= align.iterations
+    }
+
+    /// What the user is told after asking for a stop; the state after the last iteration is saved if it was not.
+    fn stopped(&self, trainer: &Trainer<'_>) -> anyhow::Result<Interrupted> {
+        let (done, all) = (trainer.iteration(), self.surroundings.config.align.iterations);
+        if done > 0 && self.checkpoints().newest() != Some(done) {
+            self.save_state(trainer)?;
+        }
+        let command = &self.resume_command;
+        let message = if done == 0 {
+            format!(
+                "stopped before the first iteration was done. Begin with it again:\n  {command}"
+            )
+        } else {
+            format!(
+                "stopped after iteration {done} of {all}; the state is saved. Continue with:\n  {command}"
+            )
+        };
+        Ok(Interrupted { message })
+    }
+
+    /// Refuses records that lack an iteration or a look which a state after so many iterations comes after. The look at that
+    /// state itself is made again where it is missing.
+    fn check_records(&self, done: usize, watched: usize) -> anyhow::Result<()> {
+        let looks = (0..done).filter(|&at| self.look_is_due(at));
+        let sampled = watched.min(SAMPLED);
+        let looks = looks.map(|at| (at, usize::from(watched > 0), sampled)).collect::<Vec<_>>();
+        for (name, expected) in [
+            (RunFolder::METRICS, (0..done).map(|at| (at, 1)).collect::<Vec<_>>()),
+            (RunFolder::TIMINGS, (0..done).map(|at| (at, 1)).collect()),
+            (WATCH, looks.iter().map(|&(at, look, _)| (at, look)).collect()),
+            (SAMPLES, looks.iter().map(|&(at, _, samples)| (at, samples)).collect()),
+        ] {
+            let mut found: BTreeMap<usize, usize> = BTreeMap::new();
+            self.surroundings.folder.each_record(name, |line, _| {
+                if let Some(at) = number(line) {
+                    *found.entry(at).or_default() += 1;
+                }
+            })?;
+            let count = |at: &usize| found.get(at).copied().unwrap_or(0);
+            let wrong = expected.iter().find(|(at, expected)| count(at) != *expected);
+            if let Some((at, expected)) = wrong {
+                let (path, found) = (self.path(name), count(at));
+                let message = format!(
+                    "{} has {found} records of iteration {at}, not {expected}",
+                    path.display()
+                );
+                let hint = "put the file back as it was, or begin anew in another folder";
+                return Err(Refusal::new(message).hint(hint).into());
+            }
         }
         Ok(())
     }
@@ -335,7 +406,15 @@ impl<'a> Training<'a> {
         self.surroundings.folder.path(name)
     }
 
-    fn save(&self, trainer: &Trainer<'_>) -> anyhow::Result<()> {
+    /// Saves the state after the records that it comes after are on the disk.
+    fn save(&self, trainer: &Trainer<'_>, records: &Records) -> anyhow::Result<()> {
+        for writer in [&records.metrics, &records.timings, &records.watch, &records.samples] {
+            writer.sync()?;
+        }
+        self.save_state(trainer)
+    }
+
+    fn save_state(&self, trainer: &Trainer<'_>) -> anyhow::Result<()> {
         let checkpoints = self.checkpoints();
         let saved = checkpoints.save(&trainer.state(), self.surroundings.config.checkpoint.keep);
         saved.map_err(|error| {

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::advantages::WhitenMode;
 use super::losses::ClipRange;
-use crate::config::{ABOVE_ZERO, ZERO_OR_MORE, not_negative, positive, real};
+use crate::config::{
+    ABOVE_ZERO, LARGEST, RATE, ZERO_OR_MORE, is_rate, not_negative, positive, real,
+};
 use crate::error::AlignError;
 
 /// The `[objective]` table of kind `ppo`.
@@ -99,7 +101,7 @@ impl PpoConfig {
 
     pub(crate) fn validate(&self) -> Result<(), AlignError> {
         let unit = |x: f64| (0.0..=1.0).contains(&x);
-        real("objective.value-learning-rate", self.value_learning_rate, positive, ABOVE_ZERO)?;
+        real("objective.value-learning-rate", self.value_learning_rate, is_rate, RATE)?;
         validate_clip(self.clip())?;
         real("objective.value-clip-range", self.value_clip_range, positive, ABOVE_ZERO)?;
         real("objective.gamma", self.gamma, unit, "from 0 to 1")?;
@@ -116,8 +118,8 @@ pub(crate) fn validate_clip(clip: ClipRange) -> Result<(), AlignError> {
     let allowed = "between 0 and 1, both excluded";
     real("objective.clip-range", clip.epsilon, below_one, allowed)?;
     let Some(bound) = clip.dual else { return Ok(()) };
-    let usable = |c: f64| c.is_finite() && c > 1.0 + clip.epsilon;
-    let allowed = "a finite number above 1 + objective.clip-range (or absent: no such bound)";
+    let usable = |c: f64| c > 1.0 + clip.epsilon && c <= LARGEST;
+    let allowed = "above 1 + objective.clip-range, at most 1e9 (or absent: no such bound)";
     real("objective.dual-clip", bound, usable, allowed)
 }
 

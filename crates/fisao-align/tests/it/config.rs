@@ -11,17 +11,19 @@ use crate::assert_close;
 
 /// Values just outside the range of every numeric key of the loop and of its objectives.
 const OUT_OF_RANGE: &[(&str, &str, &[&str])] = &[
-    ("ppo", "align.iterations", &["0"]),
-    ("ppo", "align.images-per-iteration", &["0"]),
-    ("ppo", "align.samples-per-image", &["0"]),
-    ("ppo", "align.epochs", &["0"]),
+    ("ppo", "align.iterations", &["0", "100000001"]),
+    ("ppo", "align.feature-cache-mb", &["1000000001"]),
+    ("ppo", "align.feature-cache-disk-mb", &["1000000001"]),
+    ("ppo", "align.images-per-iteration", &["0", "65537"]),
+    ("ppo", "align.samples-per-image", &["0", "1025"]),
+    ("ppo", "align.epochs", &["0", "1001"]),
     ("ppo", "align.minibatches", &["0", "65"]),
     ("ppo", "align.micro-batch", &["0"]),
-    ("ppo", "align.learning-rate", &["0.0", "-1e-5", "nan", "inf"]),
+    ("ppo", "align.learning-rate", &["0.0", "-1e-5", "1.1", "nan", "inf"]),
     ("ppo", "align.warmup-iterations", &["40"]),
-    ("ppo", "align.weight-decay", &["-0.1", "nan"]),
-    ("ppo", "align.max-grad-norm", &["0.0", "-1.0", "nan"]),
-    ("ppo", "align.temperature", &["0.0", "-1.0", "inf"]),
+    ("ppo", "align.weight-decay", &["-0.1", "101.0", "nan"]),
+    ("ppo", "align.max-grad-norm", &["0.0", "-1.0", "1e300", "nan"]),
+    ("ppo", "align.temperature", &["0.0", "1e-3", "101.0", "-1.0", "inf"]),
     ("ppo", "align.target-kl", &["0.0", "-1.0", "nan"]),
     ("ppo", "recall.every", &["0"]),
     ("ppo", "recall.margin", &["-1.0", "1.0", "nan"]),
@@ -59,8 +61,6 @@ const OUT_OF_RANGE: &[(&str, &str, &[&str])] = &[
 /// Keys whose values are words, or numbers of which none is wrong: checked while parsing.
 const WORDS: &[(&str, &str)] = &[
     ("ppo", "align.activation-dtype"),
-    ("ppo", "align.feature-cache-mb"),
-    ("ppo", "align.feature-cache-disk-mb"),
     ("ppo", "align.recompute-layers"),
     ("ppo", "align.schedule"),
     ("ppo", "checkpoint.best"),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fisao_align::Course;
 use fisao_align::captions::{Captioned, describe, look_at_all};
 use fisao_align::error::AlignError;
 use fisao_align::signals::{
@@ -132,7 +133,9 @@ fn a_row_holds_each_signal_at_its_place() {
     let tokens = mention_tokens(&captions);
     let views = views(&policy, &Noise, &captions);
     let sampling = Sampling { max_new_tokens: 14, temperature: 1.5, seed: 99 };
-    let others = categories_of_others(&policy, &mut judge, &Noise, 24, &sampling, &|_| {}).unwrap();
+    let others =
+        categories_of_others(&policy, &mut judge, &Noise, 24, &sampling, Course::new(&|_| {}))
+            .unwrap();
     assert!(
         others.len() == Noise.count() && others.iter().all(|named| named.len() == OTHER_CAPTIONS)
     );
@@ -182,9 +185,19 @@ fn views_are_the_mentions_drops_and_agreements_in_order() {
     let advance = |count| {
         done.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
     };
-    let found =
-        MentionViews::of(&policy, &mut judge, &Noise, &captions, 24, &sampling, &advance).unwrap();
-    let others = categories_of_others(&policy, &mut judge, &Noise, 24, &sampling, &|_| {}).unwrap();
+    let found = MentionViews::of(
+        &policy,
+        &mut judge,
+        &Noise,
+        &captions,
+        24,
+        &sampling,
+        Course::new(&advance),
+    )
+    .unwrap();
+    let others =
+        categories_of_others(&policy, &mut judge, &Noise, 24, &sampling, Course::new(&|_| {}))
+            .unwrap();
     let looks = views(&policy, &Noise, &captions);
     let (mut drops, mut agreements) = (Vec::new(), Vec::new());
     for (caption, look) in captions.iter().zip(&looks) {

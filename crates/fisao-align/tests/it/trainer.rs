@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Device, Tensor};
-use fisao_align::AlignEvent;
 use fisao_align::captions::{Encoded, Judge, describe, encode, generate, likelihoods};
 use fisao_align::config::AlignConfig;
 use fisao_align::error::AlignError;
@@ -15,6 +15,7 @@ use fisao_align::objective::{Data, DpoConfig, Objective, PairSource, SftConfig};
 use fisao_align::ppo::PpoConfig;
 use fisao_align::tasks::{Answer, Task, TaskSource};
 use fisao_align::trainer::Trainer;
+use fisao_align::{AlignEvent, Phase, StopFlag};
 use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
 use fisao_models::generation::{Generated, Sampling};
@@ -313,6 +314,57 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
         assert_eq!((a.reward_mean, a.kl, a.grad_norm), (b.reward_mean, b.kl, b.grad_norm));
     }
     assert_eq!(whole.state(), resumed.state());
+}
+
+/// Whenever it is asked to, from within every phase and in the midst of an update.
+#[test]
+fn an_iteration_that_is_stopped_leaves_the_trainer_as_it_was() {
+    let mut config = config();
+    config.align.epochs = 3;
+    let (mut whole, mut cut) = (trainer(config.clone()), trainer(config));
+    let raised = Arc::new(AtomicBool::new(false));
+    cut.stop_on(StopFlag::new(Arc::clone(&raised)));
+    whole.iterate(&mut |_| {}).unwrap();
+    cut.iterate(&mut |_| {}).unwrap();
+    let before = cut.state();
+    for wanted in [Phase::Rollout, Phase::Verify, Phase::Advantages, Phase::Update] {
+        let stopped = cut.iterate(&mut |event| {
+            if matches!(event, AlignEvent::PhaseStarted { phase, .. } if phase == wanted) {
+                raised.store(true, Ordering::Relaxed);
+            }
+        });
+        assert_eq!(stopped.unwrap_err(), AlignError::Stopped, "{wanted:?}");
+        assert_eq!(cut.state(), before, "{wanted:?}");
+        raised.store(false, Ordering::Relaxed);
+    }
+    for microseconds in (0..6).map(|at| 300 << at) {
+        let mut watcher = None;
+        let stopped = cut.iterate(&mut |event| {
+            if matches!(event, AlignEvent::PhaseStarted { phase: Phase::Update, .. }) {
+                let raised = Arc::clone(&raised);
+                watcher = Some(std::thread::spawn(move || {
+                    std::thread::sleep(std::time::Duration::from_micros(microseconds));
+                    raised.store(true, Ordering::Relaxed);
+                }));
+            }
+        });
+        watcher.expect("an update").join().unwrap();
+        raised.store(false, Ordering::Relaxed);
+        match stopped {
+            Err(error) => assert_eq!((error, cut.state()), (AlignError::Stopped, before.clone())),
+            // It was over before the flag was raised.
+            Ok(_) => cut.restore(before.clone()).unwrap(),
+        }
+    }
+    raised.store(true, Ordering::Relaxed);
+    assert_eq!(cut.check_watch(&mut |_| {}).err(), None, "there is nothing to look at");
+    assert_eq!(cut.check_image_matters(), Err(AlignError::Stopped));
+    raised.store(false, Ordering::Relaxed);
+    while !whole.is_finished() {
+        whole.iterate(&mut |_| {}).unwrap();
+        cut.iterate(&mut |_| {}).unwrap();
+    }
+    assert_eq!(whole.state(), cut.state());
 }
 
 /// Before the first update policy and base model say the same, so that nothing moves; from then on what is measured moves the

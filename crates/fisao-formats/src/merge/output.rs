@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::FormatError;
 use crate::checkpoint::CONFIG_FILE;
 use crate::documents::{read_json, write_bytes, write_json};
+use crate::folder_lock::{FolderLock, LOCK_FILE};
 use crate::weights::StoredDtype;
 
 /// Files of a checkpoint that an adapter does not change.
@@ -37,6 +38,7 @@ pub(super) struct Output {
     /// Whether the folder itself was made here.
     made: bool,
     written: Vec<PathBuf>,
+    lock: Option<FolderLock>,
 }
 
 impl Output {
@@ -44,7 +46,10 @@ impl Output {
     pub(super) fn claim(folder: &Path) -> Result<Self, FormatError> {
         let made = match fs::read_dir(folder) {
             Ok(mut entries) => {
-                if let Some(Ok(entry)) = entries.next() {
+                let other = entries.find(|entry| {
+                    entry.as_ref().map_or(true, |entry| entry.file_name() != LOCK_FILE)
+                });
+                if let Some(Ok(entry)) = other {
                     let file = entry.file_name().to_string_lossy().into_owned();
                     return Err(FormatError::FolderNotEmpty { path: folder.into(), file });
                 }
@@ -57,7 +62,8 @@ impl Output {
             }
             Err(error) => return Err(FormatError::io("use as output folder", folder, error)),
         };
-        Ok(Self { folder: folder.to_owned(), made, written: Vec::new() })
+        let (lock, _) = FolderLock::acquire(folder)?;
+        Ok(Self { folder: folder.to_owned(), made, written: Vec::new(), lock: Some(lock) })
     }
 
     /// Where a file is about to be written.
@@ -112,6 +118,7 @@ impl Drop for Output {
         for path in &self.written {
             let _ = fs::remove_file(path);
         }
+        drop(self.lock.take());
         if self.made {
             let _ = fs::remove_dir(&self.folder);
         }

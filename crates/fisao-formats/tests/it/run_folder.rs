@@ -18,8 +18,11 @@ fn a_folder_takes_one_run() {
         message(RunFolder::open(&root), &folder),
         "DIR/runs/first holds no run to resume (config.toml is missing)"
     );
-    // Created, but nothing written yet: still free.
-    RunFolder::create(&root).expect("an empty folder");
+    // Created, but nothing written yet: free as soon as whoever made it is done with it.
+    let said = message(RunFolder::create(&root), &folder);
+    assert!(said.starts_with("DIR/runs/first is being written by process "), "{said}");
+    drop(run);
+    let run = RunFolder::create(&root).expect("an empty folder");
     run.write_toml(RunFolder::CONFIG, &json!({ "seed": 1 })).expect("writable");
     let error = RunFolder::create(&root).expect_err("the run is there");
     let hint = error.hint().expect("there is a way out");
@@ -28,7 +31,11 @@ fn a_folder_takes_one_run() {
         error.to_string().replace(&folder.path().display().to_string(), "DIR"),
         "DIR/runs/first already holds a run (config.toml is there)"
     );
-    assert_eq!(RunFolder::open(&root).expect("a run"), run);
+    assert_eq!(RunFolder::open(&root).expect("a run").root(), run.root());
+    let said = message(RunFolder::open_to_write(&root), &folder);
+    assert!(said.starts_with("DIR/runs/first is being written by process "), "{said}");
+    drop(run);
+    RunFolder::open_to_write(&root).expect("nobody else writes into it");
 }
 
 #[test]
@@ -55,7 +62,7 @@ fn an_interrupted_write_leaves_the_old_file_and_nothing_else() {
     assert_eq!(message(result, &folder), "cannot write DIR/summary.json: the disk is full");
     let text = fs::read_to_string(run.path("summary.json")).expect("the old file");
     assert_eq!(serde_json::from_str::<Value>(&text).expect("whole"), json!({ "seed": 1 }));
-    assert_eq!(fs::read_dir(run.root()).expect("a folder").count(), 1);
+    assert_eq!(fs::read_dir(run.root()).expect("a folder").count(), 2, "the file and the lock");
 }
 
 #[cfg(unix)]

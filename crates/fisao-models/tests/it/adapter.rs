@@ -185,7 +185,7 @@ fn impossible_configurations_are_refused() {
     let refuse = |config: &LoraConfig| tiny_llava(3).add_lora(config, 0).expect_err("refused");
     let unknown = LoraConfig { target_modules: vec!["q_proj".into(), "fc1".into()], ..config() };
     assert!(matches!(refuse(&unknown), LoraError::UnknownTarget { name } if name == "fc1"));
-    assert!(matches!(refuse(&LoraConfig { rank: 0, ..config() }), LoraError::Rank));
+    assert!(matches!(refuse(&LoraConfig { rank: 0, ..config() }), LoraError::Rank { .. }));
     let none = LoraConfig { target_modules: Vec::new(), ..config() };
     assert!(matches!(refuse(&none), LoraError::NoTargets));
     assert_eq!(LoraConfig::default().target_modules, TARGETS);

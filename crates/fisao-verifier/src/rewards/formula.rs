@@ -1,6 +1,6 @@
 //! The formula of a unit's reward, with its constants worked out.
 
-use super::{RewardError, RewardForm};
+use super::{PenaltyWeight, RewardConfig, RewardError, RewardForm};
 use crate::calibration::{Calibration, Correctness, ProbabilityModel, SentenceCalibration};
 
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub(super) enum Formula {
 /// # Errors
 /// A negative margin, or one so large that τ₋ > τ₊; the error names the largest that works.
 pub fn thresholds(calibration: &Calibration, margin: f64) -> Result<(f64, f64), RewardError> {
-    in_range("form.margin", margin, margin >= 0.0, "a finite number ≥ 0")?;
+    check_margin(margin)?;
     let (mu_plus, mu_minus) = (calibration.mu_correct, calibration.mu_hallucinated);
     let largest = (mu_plus - mu_minus) / 2.0;
     let (tau_plus, tau_minus) = (mu_plus - margin, mu_minus + margin);
@@ -29,26 +29,16 @@ pub fn thresholds(calibration: &Calibration, margin: f64) -> Result<(f64, f64), 
 
 impl Formula {
     pub(super) fn new(form: &RewardForm, calibration: &Calibration) -> Result<Self, RewardError> {
-        if let RewardForm::Threshold { max, .. }
-        | RewardForm::LogOdds { max, .. }
-        | RewardForm::Sentence { max } = *form
-        {
-            in_range("form.max", max, max > 0.0, "a finite number > 0")?;
-        }
         match *form {
             RewardForm::Threshold { margin, max } => {
                 let (tau_plus, tau_minus) = thresholds(calibration, margin)?;
                 Ok(Self::Threshold { tau_plus, tau_minus, max })
             }
             RewardForm::LogOdds { target_precision: target, probability, max } => {
-                let good = (0.5..1.0).contains(&target);
-                in_range("form.target-precision", target, good, "at least 0.5 and below 1")?;
                 let target_logit = (target / (1.0 - target)).ln();
                 Ok(Self::LogOdds { target_logit, max, probability })
             }
             RewardForm::Corrected { break_even, scale, statistic } => {
-                check_break_even(break_even)?;
-                in_range("form.scale", scale, scale > 0.0, "a finite number > 0")?;
                 let correctness = Box::new(Correctness::new(calibration, statistic)?);
                 Ok(Self::Corrected { correctness, break_even, scale })
             }
@@ -77,6 +67,58 @@ impl Formula {
             Self::Threshold { .. } | Self::Sentence { .. } => 0.0,
         }
     }
+}
+
+/// Largest number of a setting without a range of its own.
+const LARGEST: f64 = 1e9;
+const ABOVE_ZERO: &str = "above 0, at most 1e9";
+const ZERO_OR_MORE: &str = "from 0 to 1e9";
+
+impl RewardConfig {
+    /// Checks every value against its range; whether they fit a calibration is for [`RewardRule`](super::RewardRule) to say.
+    ///
+    /// # Errors
+    /// [`RewardError::OutOfRange`] naming the first that lies outside.
+    pub fn validate(&self) -> Result<(), RewardError> {
+        let RewardConfig { form, penalty_weight, repetition_penalty, truncated_penalty, .. } =
+            *self;
+        not_negative("truncated-penalty", truncated_penalty)?;
+        not_negative("repetition-penalty", repetition_penalty)?;
+        match form {
+            RewardForm::Threshold { margin, max } => {
+                check_margin(margin)?;
+                positive("form.max", max)?;
+            }
+            RewardForm::LogOdds { target_precision: target, max, .. } => {
+                let good = (0.5..1.0).contains(&target);
+                in_range("form.target-precision", target, good, "at least 0.5 and below 1")?;
+                positive("form.max", max)?;
+            }
+            RewardForm::Corrected { break_even, scale, .. } => {
+                check_break_even(break_even)?;
+                positive("form.scale", scale)?;
+            }
+            RewardForm::Sentence { max } => positive("form.max", max)?,
+        }
+        let PenaltyWeight::Fixed(weight) = penalty_weight else { return Ok(()) };
+        if matches!(form, RewardForm::Corrected { .. }) {
+            let range = "1 or \"balanced\" with the corrected form, where form.break-even says what an error costs";
+            return in_range("penalty-weight", weight, (weight - 1.0).abs() < f64::EPSILON, range);
+        }
+        not_negative("penalty-weight", weight)
+    }
+}
+
+fn positive(setting: &'static str, value: f64) -> Result<(), RewardError> {
+    in_range(setting, value, value > 0.0 && value <= LARGEST, ABOVE_ZERO)
+}
+
+fn not_negative(setting: &'static str, value: f64) -> Result<(), RewardError> {
+    in_range(setting, value, (0.0..=LARGEST).contains(&value), ZERO_OR_MORE)
+}
+
+fn check_margin(margin: f64) -> Result<(), RewardError> {
+    not_negative("form.margin", margin)
 }
 
 /// Checks a break-even precision.

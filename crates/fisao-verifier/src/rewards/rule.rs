@@ -1,6 +1,6 @@
 //! A reward configuration resolved against a calibration.
 
-use super::formula::{Formula, check_break_even, in_range};
+use super::formula::{Formula, check_break_even};
 use super::{PenaltyWeight, Placement, RewardConfig, RewardError};
 use crate::calibration::{Calibration, ProbabilityModel, gaussian_mean};
 
@@ -38,12 +38,8 @@ impl RewardRule {
     /// combination that rewards undecided mentions or penalises none.
     pub fn new(config: &RewardConfig, calibration: &Calibration) -> Result<Self, RewardError> {
         calibration.validate()?;
+        config.validate()?;
         let RewardConfig { truncated_penalty, repetition_penalty, .. } = *config;
-        for (setting, penalty) in
-            [("truncated-penalty", truncated_penalty), ("repetition-penalty", repetition_penalty)]
-        {
-            in_range(setting, penalty, penalty >= 0.0, "a finite number ≥ 0")?;
-        }
         let mut rule = Self {
             formula: Formula::new(&config.form, calibration)?,
             placement: config.placement,
@@ -56,16 +52,8 @@ impl RewardRule {
         let corrected = matches!(rule.formula, Formula::Corrected { .. });
         rule.penalty_weight = match config.penalty_weight {
             PenaltyWeight::Balanced if corrected => 1.0,
-            PenaltyWeight::Fixed(weight) if corrected => {
-                let range = "1 or \"balanced\" with the corrected form, where form.break-even says what an error costs";
-                in_range("penalty-weight", weight, (weight - 1.0).abs() < f64::EPSILON, range)?;
-                weight
-            }
             PenaltyWeight::Balanced => rule.least_penalty_weight().max(1.0),
-            PenaltyWeight::Fixed(weight) => {
-                in_range("penalty-weight", weight, weight >= 0.0, "a finite number ≥ 0")?;
-                weight
-            }
+            PenaltyWeight::Fixed(weight) => weight,
         };
         Ok(rule)
     }

@@ -17,7 +17,7 @@ pub struct ScoreConfig {
     /// whatever the image, and one threshold for all words asks too much of them. Default: true.
     pub centred: bool,
     /// Standard deviation of noise that is added to every score, always the same for the same image and name: how well
-    /// does alignment do with a worse verifier? Unit: cosine. Default: 0, none.
+    /// does alignment do with a worse verifier? Unit: cosine. From 0 to 1000. Default: 0, none.
     pub noise: f64,
 }
 
@@ -66,11 +66,8 @@ impl ScoreConfig {
         if self.regions == Regions::Crops && !(2..=8).contains(&self.crops) {
             return Err(format!("score.crops is {}; it must be from 2 to 8", self.crops));
         }
-        if !self.noise.is_finite() || self.noise < 0.0 {
-            return Err(format!(
-                "score.noise is {}; it must be a finite number, 0 or more",
-                self.noise
-            ));
+        if !(0.0..=1000.0).contains(&self.noise) {
+            return Err(format!("score.noise is {}; it must be from 0 to 1000", self.noise));
         }
         Ok(())
     }

@@ -30,6 +30,9 @@ pub(crate) struct BenchArguments {
     /// Measure one case in this process
     #[arg(long, hide = true)]
     pub(crate) here: bool,
+    /// End when standard input does
+    #[arg(long, hide = true, requires = "here")]
+    pub(crate) ends_with_input: bool,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::shared::{MOST_OF_BEST, from_to};
 use super::{
     DamagedArguments, Format, ModelArguments, SamplingArguments, VocabularyArguments,
     WorldArguments,
@@ -27,7 +28,13 @@ pub(crate) struct CaptionArguments {
     pub(crate) sampling: SamplingArguments,
     /// Sample so many captions of each image and print the one whose words the verifier finds most surely in it; no
     /// training, but so many times the work
-    #[arg(long, value_name = "N", requires = "calibration", requires = "temperature")]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "calibration",
+        requires = "temperature",
+        value_parser = from_to::<usize>(1, MOST_OF_BEST)
+    )]
     pub(crate) best_of: Option<usize>,
     /// Calibration made by `fisao calibrate`, for --best-of
     #[arg(long, value_name = "FILE", requires = "best_of")]

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use fisao_align::config::LARGEST_SEED;
 
+use super::shared::{MOST_OF_BEST, MOST_SEEDS, from_to};
 use super::{DeviceArguments, LabelSource, SettingsArguments, WorldArguments};
 
 #[derive(Debug, Args)]
@@ -20,10 +22,10 @@ pub(crate) struct CompareArguments {
     #[arg(long, value_enum, value_name = "NAME", value_delimiter = ',')]
     pub(crate) ablation: Vec<Ablation>,
     /// Repeat everything with this many seeds
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = from_to::<u64>(1, MOST_SEEDS))]
     pub(crate) seeds: u64,
     /// The first of the seeds
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = from_to::<u64>(0, LARGEST_SEED - MOST_SEEDS))]
     pub(crate) first_seed: u64,
     /// What is held equal
     #[arg(long, value_enum, value_name = "BUDGET", default_value_t)]
@@ -34,7 +36,7 @@ pub(crate) struct CompareArguments {
     #[command(flatten)]
     pub(crate) world: WorldArguments,
     /// Responses to each picture that best-of-N chooses from
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = from_to::<usize>(1, MOST_OF_BEST))]
     pub(crate) best_of: usize,
     /// A shorter and rougher comparison
     #[arg(long)]

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use fisao_align::config::LARGEST_SEED;
 
+use super::shared::from_to;
 use super::WorldChoice;
 
 #[derive(Debug, Args)]
@@ -16,7 +18,7 @@ pub(crate) struct PretrainArguments {
     #[arg(long, value_enum, value_name = "WORLD", default_value_t)]
     pub(crate) world: WorldChoice,
     /// Seed of weights, scenes and captions
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = from_to::<u64>(0, LARGEST_SEED))]
     pub(crate) seed: u64,
     /// Change one number of the recipe, for instance clip-steps=100; may be repeated. Keys:
     /// clip-steps, clip-batch, clip-learning-rate, clip-matrix-learning-rate, clip-least-prominence,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use fisao_formats::LoadDtype;
 use fisao_formats::adapter::VisionAdapter;
@@ -106,11 +107,25 @@ pub(crate) enum Activations {
     Bf16,
 }
 
+/// Most tokens of a response that can be asked for; the model's positions may leave room for fewer.
+pub(crate) const MOST_NEW_TOKENS: u64 = 1 << 20;
+/// Most things of a kind, such as scenes or images, that can be asked for.
+pub(crate) const MOST: u64 = 1 << 20;
+/// Most seeds that can be asked for.
+pub(crate) const MOST_SEEDS: u64 = 10_000;
+/// Most captions or responses of which the best can be chosen.
+pub(crate) const MOST_OF_BEST: u64 = 1_024;
+
+/// Reads a count and refuses one outside of its range.
+pub(crate) fn from_to<T: TryFrom<u64>>(least: u64, most: u64) -> RangedU64ValueParser<T> {
+    RangedU64ValueParser::new().range(least..=most)
+}
+
 /// How tokens are chosen.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SamplingArguments {
     /// Longest caption or answer, in tokens
-    #[arg(long, value_name = "N", default_value_t = 96)]
+    #[arg(long, value_name = "N", default_value_t = 96, value_parser = from_to::<usize>(1, MOST_NEW_TOKENS))]
     pub(crate) max_new_tokens: usize,
     /// Sample at this temperature instead of taking the most likely token
     #[arg(long, value_name = "T")]
@@ -126,13 +141,10 @@ pub(crate) struct SamplingArguments {
 impl SamplingArguments {
     /// The settings, checked against their ranges.
     pub(crate) fn resolve(&self) -> anyhow::Result<Sampling> {
-        if self.max_new_tokens == 0 {
-            bail!(Refusal::new("--max-new-tokens is 0, but must be at least 1"));
-        }
         let temperature = self.temperature.unwrap_or(0.0);
-        if !temperature.is_finite() || temperature < 0.0 {
+        if temperature != 0.0 && !(0.01..=100.0).contains(&temperature) {
             bail!(Refusal::new(format!(
-                "--temperature is {temperature}, but must be a finite number, 0 or more"
+                "--temperature is {temperature}, but must be 0 or from 0.01 to 100"
             )));
         }
         Ok(Sampling { max_new_tokens: self.max_new_tokens, temperature, seed: self.seed })

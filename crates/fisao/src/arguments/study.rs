@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::shared::{MOST, MOST_NEW_TOKENS, MOST_SEEDS, from_to};
 use super::{DamagedArguments, PairArguments, VocabularyArguments};
 
 #[derive(Debug, Args)]
@@ -45,19 +46,19 @@ pub(crate) struct VerifierStudyArguments {
     #[arg(long, value_name = "TEXT", default_value = fisao_scenes::PROMPTS[0], requires = "images")]
     pub(crate) prompt: String,
     /// Longest caption, in tokens
-    #[arg(long, value_name = "N", default_value_t = 96)]
+    #[arg(long, value_name = "N", default_value_t = 96, value_parser = from_to::<usize>(1, MOST_NEW_TOKENS))]
     pub(crate) max_new_tokens: usize,
     /// Temperature captions are sampled at; 0 takes the most likely token
     #[arg(long, value_name = "T", default_value_t = 1.0)]
     pub(crate) temperature: f64,
     /// Repeat with this many seeds, from 0 on: of scenes, of sampling, and of the split of images
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = from_to::<u64>(1, MOST_SEEDS))]
     pub(crate) seeds: u64,
     /// Images to calibrate on
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = from_to::<usize>(1, MOST))]
     pub(crate) calibration: usize,
     /// Other images to measure on; with --images at most what calibration leaves
-    #[arg(long, value_name = "N", default_value_t = 500)]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = from_to::<usize>(1, MOST))]
     pub(crate) count: usize,
     #[command(flatten)]
     pub(crate) vocabulary: VocabularyArguments,

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::shared::{MOST, from_to};
 use super::{
     DamagedArguments, DeviceArguments, ScoringArguments, VocabularyArguments, WorldArguments,
 };
@@ -50,7 +51,7 @@ pub(crate) struct VerifyArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
     /// Most captions on that page
-    #[arg(long, value_name = "N", default_value_t = 200, requires = "html")]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = from_to::<usize>(0, MOST), requires = "html")]
     pub(crate) html_captions: usize,
     #[command(flatten)]
     pub(crate) damaged: DamagedArguments,

@@ -12,7 +12,7 @@ use fisao_align::AlignConfig;
 use fisao_align::captions::Judge;
 use fisao_align::tasks::TaskSource;
 use fisao_align::trainer::{Trainer, Watch};
-use fisao_formats::{FormatError, LoadDtype, RunFolder};
+use fisao_formats::{DataRecord, FormatError, LoadDtype, PromptSet, RunFolder};
 use fisao_models::image::ImageProcessor;
 use fisao_models::llava::Llava;
 use fisao_scenes::{Split, WorldKind};
@@ -22,14 +22,15 @@ use crate::arguments::AlignArguments;
 use crate::bundle::{Policy, ScoreSettings, verifier_from_arguments};
 use crate::calibrations::{self, CALIBRATION, Setting};
 use crate::commands::demo::demo_config;
+use crate::data_check;
 use crate::device::{self, OpenDevice};
-use crate::failure::Refusal;
+use crate::failure::{Interrupted, Refusal};
 use crate::model_location::ModelLocation;
 use crate::reporter::Reporter;
 use crate::training::{Surroundings, Training};
 use crate::vocabulary::Vocabulary;
 use crate::world::{Sizes, WorldLab, watch};
-use crate::{interrupt, output, prospects, settings, text_cache};
+use crate::{interrupt, locks, output, prospects, settings, text_cache};
 
 use prompts::PromptTasks;
 use record::{Files, RECORD, RunRecord, Source};
@@ -59,6 +60,8 @@ struct Parts<'a> {
     calibration: &'a Calibration,
     tasks: &'a dyn TaskSource,
     watch: Option<Watch>,
+    /// What the tasks are made of; the embedded world needs no record.
+    data: Option<DataRecord>,
 }
 
 pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Result<()> {
@@ -83,6 +86,7 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
                 calibration: &calibration,
                 tasks: &lab.training(&run.config),
                 watch: Some(watch(known.0, known.1, sizes.watched)),
+                data: None,
             })
         }
         Source::Files(files) => run.train_on_files(&files),
@@ -97,7 +101,7 @@ impl<'a> Run<'a> {
             let Some(folder) = resumed.as_ref().or(arguments.output.as_ref()) else {
                 bail!(Refusal::new("--resume names no folder").hint("write --resume FOLDER"));
             };
-            let folder = RunFolder::open(folder)?;
+            let folder = locks::go_on(folder, reporter)?;
             let record = RunRecord::of_run(&folder, &arguments.source)?;
             let mut settings = arguments.settings.clone();
             settings.set.extend(arguments.seed.map(|seed| format!("seed={seed}")));
@@ -138,7 +142,9 @@ impl<'a> Run<'a> {
         let reporter = self.reporter;
         let own = self.own_calibration();
         let calibration = calibrations::read(own.as_deref().unwrap_or(&files.calibration))?;
+        let vocabulary = Vocabulary::named(&files.vocabulary)?;
         let (set, passed_over) = prompts::open(files, reporter)?;
+        let data = self.data(&set, &vocabulary)?;
         let seed = self.config.seed;
         let (training, validation) = prompts::split(&set, &passed_over, files, seed, reporter)?;
         let device = &self.opened.device;
@@ -156,7 +162,6 @@ impl<'a> Run<'a> {
         let model = location(&files.model);
         let policy = Policy::located(&model, None, LoadDtype::AsStored, device, reporter)?;
         let views = loaded.views_beside(&policy, files.allow_foreign_verifier, reporter)?;
-        let vocabulary = Vocabulary::named(&files.vocabulary)?;
         let setting = Setting { verifier: &loaded, vocabulary: &vocabulary };
         setting.check(&calibration, Some(&policy), reporter)?;
         let vocabulary = vocabulary.for_mentions()?;
@@ -176,12 +181,32 @@ impl<'a> Run<'a> {
             calibration: &calibration,
             tasks: &tasks,
             watch: Some(Watch { tasks: watched, truth: None }),
+            data,
         })
+    }
+
+    /// What the run is trained on, which must be what it was begun with. A dry run needs no record.
+    fn data(&self, set: &PromptSet, vocabulary: &Vocabulary) -> anyhow::Result<Option<DataRecord>> {
+        if self.begun.is_none() && self.output.is_none() {
+            return Ok(None);
+        }
+        let progress = self.reporter.phase("reading images", set.len() as u64);
+        let record = set.digests(&|done| progress.reach(done as u64, set.len() as u64))?;
+        progress.finish();
+        let record = record.with_input("vocabulary", vocabulary.identity().sha256);
+        if let Some(folder) = &self.begun {
+            let name = |at: usize| match set.row(at) {
+                Ok(row) => format!("row {} ({})", at + 1, row.id),
+                Err(_) => format!("row {}", at + 1),
+            };
+            data_check::check(folder.root(), &record, name, self.reporter)?;
+        }
+        Ok(Some(record))
     }
 
     /// Trains in the run's folder, or makes the one step of a dry run.
     fn train(&self, parts: Parts<'_>) -> anyhow::Result<()> {
-        let Parts { model, processor, base_model, judge, calibration, tasks, watch } = parts;
+        let Parts { model, processor, base_model, judge, calibration, tasks, watch, data } = parts;
         let (config, reporter) = (&self.config, self.reporter);
         let mut trainer = Trainer::new(config.clone(), model, judge, calibration, tasks, watch)?;
         reporter.note(format!(
@@ -192,7 +217,7 @@ impl<'a> Run<'a> {
         ));
         let folder = match (&self.begun, &self.output) {
             (Some(folder), _) => folder.clone(),
-            (None, Some(output)) => self.begin(output, calibration)?,
+            (None, Some(output)) => self.begin(output, calibration, data.as_ref())?,
             (None, None) => {
                 let captions = config.responses_per_iteration() * config.align.iterations;
                 for line in prospects::lines(calibration, &config.reward, Some(captions))? {
@@ -207,7 +232,8 @@ impl<'a> Run<'a> {
             Surroundings { folder: &folder, reporter, config, calibration, processor, base_model };
         let mut training = Training::new(surroundings, stop, resume);
         let outcome = training.run(&mut trainer, self.begun.is_some());
-        if outcome.is_err() && self.begun.is_none() && trainer.iteration() == 0 {
+        let interrupted = outcome.as_ref().is_err_and(|error| error.is::<Interrupted>());
+        if outcome.is_err() && !interrupted && self.begun.is_none() && trainer.iteration() == 0 {
             // Refused before anything was learned: nothing of it is worth keeping, and the same folder can be tried again.
             let _ = std::fs::remove_dir_all(folder.root());
         }
@@ -218,12 +244,18 @@ impl<'a> Run<'a> {
     }
 
     /// The folder of a run that begins, with all it takes to go on.
-    fn begin(&self, output: &Path, calibration: &Calibration) -> Result<RunFolder, FormatError> {
+    fn begin(
+        &self,
+        output: &Path,
+        calibration: &Calibration,
+        data: Option<&DataRecord>,
+    ) -> Result<RunFolder, FormatError> {
         RunFolder::create_with(output, |folder| {
             folder.write_toml(RECORD, &self.record)?;
             folder.write_toml(RunFolder::CONFIG, &self.config)?;
             folder.write_json(device::FILE, &self.opened.record)?;
-            folder.write_json(CALIBRATION, calibration)
+            folder.write_json(CALIBRATION, calibration)?;
+            data.map_or(Ok(()), |data| data_check::write(folder.root(), data))
         })
     }
 }

@@ -12,9 +12,9 @@ use crate::bench::{
 };
 use crate::commands::eval::report;
 use crate::failure::Refusal;
-use crate::output;
 use crate::reporter::Reporter;
 use crate::table::{NONE, Table};
+use crate::{interrupt, output};
 
 /// All there is to say, for programs.
 #[derive(Serialize)]
@@ -46,6 +46,9 @@ pub(crate) fn run(arguments: &BenchArguments, reporter: &Reporter) -> anyhow::Re
         let names: Vec<&str> = portable.map(|case| case.name).collect();
         let hint = format!("on another device there are {}", names.join(", "));
         return Err(Refusal::new(message).hint(hint).into());
+    }
+    if arguments.ends_with_input {
+        end_with_input();
     }
     if arguments.here {
         let [case] = cases.as_slice() else {
@@ -88,13 +91,20 @@ fn is_ceiling(case: &Case) -> bool {
 /// Measures a case in a process of its own, whose memory is its own.
 fn apart(case: &Case, arguments: &BenchArguments) -> anyhow::Result<Measured> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let output = Command::new(program)
-        .args(["bench", "--here", "--quiet", "--seconds", &arguments.seconds.to_string()])
+    let failed = || format!("cannot start a process for {}", case.name);
+    let mut child = Command::new(program)
+        .args(["bench", "--here", "--ends-with-input", "--quiet"])
+        .args(["--seconds", &arguments.seconds.to_string()])
         .args(arguments.device.device.map(|device| format!("--device={device}")))
         .arg(case.name)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot start a process for {}", case.name))?;
+        .spawn()
+        .with_context(failed)?;
+    // However this process ends, the pipe closes with it, and the other one ends, too.
+    let _open = child.stdin.take();
+    let output = child.wait_with_output().with_context(failed)?;
     if !output.status.success() {
         let status = output.status;
         return Err(Refusal::new(format!("{} was not measured: {status}", case.name))
@@ -105,6 +115,14 @@ fn apart(case: &Case, arguments: &BenchArguments) -> anyhow::Result<Measured> {
     }
     serde_json::from_slice(&output.stdout)
         .with_context(|| format!("{} printed something else than its result", case.name))
+}
+
+/// Ends this process once whoever started it has ended, as its standard input then does.
+fn end_with_input() {
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        interrupt::abort();
+    });
 }
 
 fn list(format: ReportFormat) -> anyhow::Result<()> {

@@ -3,27 +3,107 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use fisao_align::AlignConfig;
 use fisao_align::calibrate::{Supervision, calibrate};
 use fisao_align::captions::{Judge, describe_all};
-use fisao_align::tasks::TaskSource as _;
+use fisao_align::course::KeptResponses;
+use fisao_align::tasks::{Task, TaskSource as _};
+use fisao_align::{AlignConfig, AlignError, Course, StopFlag};
 use fisao_eval::chair::Rules;
-use fisao_formats::documents::write_json;
-use fisao_verifier::calibration::UnlabelledFit;
+use fisao_formats::DataRecord;
+use fisao_formats::data_record::{FileDigests, RowDigest};
+use fisao_formats::documents::{check_output_file, write_json};
+use fisao_models::generation::Sampling;
+use fisao_verifier::calibration::{Calibration, UnlabelledFit};
 use fisao_verifier::scorer::RegionWeights;
 
 use crate::arguments::CalibrateArguments;
-use crate::bundle::{Pair, ScoreSettings, warn_of_photographs};
+use crate::bundle::{Pair, Policy, ScoreSettings, warn_of_photographs};
 use crate::calibrations::{Setting, image_digest, look_without_labels};
+use crate::failure::Interrupted;
 use crate::ground_truth::{self, Annotations};
+use crate::kept_responses::ResponseFile;
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, checked_images};
 use crate::vocabulary::Vocabulary;
-use crate::{output, prospects, settings, text_cache};
+use crate::{interrupt, output, prospects, settings, text_cache};
+
+/// What the captions depend on.
+fn record(
+    arguments: &CalibrateArguments,
+    sampling: &Sampling,
+    policy: &Policy,
+    source: &ImageTasks<'_>,
+    reporter: &Reporter,
+) -> anyhow::Result<DataRecord> {
+    let mut files = FileDigests::default();
+    files.read((0..source.count()).map(|at| source.file(at)))?;
+    let rows =
+        (0..source.count()).map(|at| RowDigest::new([source.id(at)], files.of(source.file(at))));
+    let model = &arguments.pair.model;
+    let Sampling { max_new_tokens, temperature, seed } = sampling;
+    let adapter =
+        policy.adapter_identity(reporter)?.map_or_else(String::new, |adapter| adapter.sha256);
+    let precision = format!("{:?}, activations {:?}", model.dtype, model.activation_dtype);
+    Ok(DataRecord::new(rows.collect())
+        .with_input("version of fisao", env!("CARGO_PKG_VERSION"))
+        .with_input("model", policy.identity(reporter)?.sha256)
+        .with_input("adapter", adapter)
+        .with_input("precision (--dtype, --activation-dtype)", precision)
+        .with_input("prompt (--prompt)", &arguments.prompt)
+        .with_input("length (--max-new-tokens)", max_new_tokens.to_string())
+        .with_input("temperature (--temperature)", temperature.to_string())
+        .with_input("seed (--seed)", seed.to_string()))
+}
+
+/// Captions the images and looks at what the captions name; returns the digests of the images, too.
+fn look(
+    policy: &Policy,
+    judge: &mut Judge,
+    source: &ImageTasks<'_>,
+    (sampling, truth): (&Sampling, Option<&[BTreeSet<String>]>),
+    (kept, stop): (&ResponseFile, &StopFlag),
+    reporter: &Reporter,
+) -> anyhow::Result<(Calibration, Vec<String>)> {
+    let progress = reporter.phase("caption", source.count() as u64);
+    let advance = |done| progress.advance(done as u64);
+    let course = Course { kept: Some(kept), ..Course::new(&advance).until(stop) };
+    let length = source.longest_prompt() + sampling.max_new_tokens;
+    let mut images = Vec::with_capacity(source.count());
+    let mut note = |task: &Task| images.push(image_digest(task));
+    let model = &policy.model;
+    let (captions, seen) =
+        describe_all(model, judge, source, length, sampling, course, &mut note)?;
+    progress.finish();
+    let views;
+    let supervision = if let Some(truth) = truth {
+        Supervision::Annotations(truth)
+    } else {
+        let (how, course) = ((sampling, length), (Some(kept as &dyn KeptResponses), stop));
+        views = look_without_labels(model, judge, source, &captions, how, course, reporter)?;
+        Supervision::None(&views)
+    };
+    Ok((calibrate(&captions, &seen, judge, supervision)?, images))
+}
+
+/// What the user is told after Ctrl-C. Whatever else went wrong would go wrong again with the same responses, but for a full disk.
+fn stopped(error: anyhow::Error, kept: ResponseFile) -> anyhow::Error {
+    let path = kept.path().display();
+    let message =
+        format!("stopped; the responses so far are kept in {path}, and the same command goes on");
+    match error.downcast_ref() {
+        Some(AlignError::Stopped) => Interrupted { message }.into(),
+        Some(AlignError::Unkept(_)) => error,
+        _ => {
+            kept.finish();
+            error
+        }
+    }
+}
 
 pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let config = settings::resolve(&AlignConfig::default(), &arguments.settings)?;
     let sampling = arguments.sampling.resolve()?;
+    check_output_file(&arguments.output)?;
     let folder = std::slice::from_ref(&arguments.images);
     let images = checked_images(folder, &arguments.damaged, reporter)?;
     let device = arguments.pair.model.device.open(reporter)?.device;
@@ -52,32 +132,18 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
         .as_ref()
         .map(|truth| (0..source.count()).map(|at| truth.objects_of(&source.id(at))).collect())
         .transpose()?;
-    let progress = reporter.phase("caption", source.count() as u64);
-    let advance = |done| progress.advance(done as u64);
-    let length = source.longest_prompt() + sampling.max_new_tokens;
-    let mut images = Vec::with_capacity(source.count());
-    let (captions, seen) = describe_all(
-        &policy.model,
-        &mut judge,
-        &source,
-        length,
-        &sampling,
-        &advance,
-        &mut |task| images.push(image_digest(task)),
-    )?;
-    progress.finish();
-    let views;
-    let supervision = if let Some(truth) = &truth {
-        Supervision::Annotations(truth)
-    } else {
-        let model = &policy.model;
-        views =
-            look_without_labels(model, &judge, &source, &captions, length, &sampling, reporter)?;
-        Supervision::None(&views)
+    let record = record(arguments, &sampling, &policy, &source, reporter)?;
+    let kept = ResponseFile::open(&arguments.output, record, |at| source.id(at), reporter)?;
+    let stop = StopFlag::new(interrupt::flag()?);
+    let found =
+        look(&policy, &mut judge, &source, (&sampling, truth.as_deref()), (&kept, &stop), reporter);
+    let (mut calibration, images) = match found {
+        Ok(found) => found,
+        Err(error) => return Err(stopped(error, kept)),
     };
-    let mut calibration = calibrate(&captions, &seen, &mut judge, supervision)?;
     setting.sign(&mut calibration, &policy, &images, reporter)?;
     write_json(&arguments.output, &calibration)?;
+    kept.finish();
     output::line(format!(
         "AUC {:.3}; correct {:.3} ± {:.3} ({}), hallucinated {:.3} ± {:.3} ({})",
         calibration.auc,

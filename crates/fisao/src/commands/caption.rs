@@ -120,7 +120,7 @@ impl Chooser {
             verifier,
         };
         let rule = RewardRule::new(&RewardConfig::default(), &calibration)?;
-        let count = arguments.best_of.unwrap_or(1).max(1);
+        let count = arguments.best_of.unwrap_or(1);
         Ok(Self { judge, rule, views, count })
     }
 

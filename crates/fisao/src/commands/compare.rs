@@ -5,7 +5,7 @@ mod trial;
 
 use std::path::{Path, PathBuf};
 
-use fisao_formats::documents::{read_json, write_json};
+use fisao_formats::documents::{check_output_folder, read_json, write_json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -15,8 +15,8 @@ use crate::compare::document::{Budget, Document, Method, Settings};
 use crate::compare::{publish, tables};
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
-use crate::world::Sizes;
-use crate::{interrupt, output};
+use crate::world::{Sizes, WorldLab};
+use crate::{interrupt, locks, output};
 
 use methods::{Kind, Trial, trials};
 use trial::{Bench, Outcome};
@@ -42,9 +42,7 @@ struct Layout {
 }
 
 pub(crate) fn run(arguments: &CompareArguments, reporter: &Reporter) -> anyhow::Result<()> {
-    if arguments.seeds == 0 {
-        anyhow::bail!(Refusal::new("--seeds is 0, but must be at least 1"));
-    }
+    check_output_folder(&arguments.output)?;
     let sizes = Sizes::of(arguments.quick);
     let seeds: Vec<u64> = (arguments.first_seed..arguments.first_seed + arguments.seeds).collect();
     // Every setting is checked before the first of many hours.
@@ -54,6 +52,12 @@ pub(crate) fn run(arguments: &CompareArguments, reporter: &Reporter) -> anyhow::
         .collect::<Result<Vec<Vec<Trial>>, _>>()?;
     let stop = interrupt::flag()?;
     let device = arguments.device.open(reporter)?.device;
+    // Whether responses fit the model is known before the first trial, too.
+    if let Some(first) = asked.iter().flatten().next() {
+        let lab = WorldLab::open(&first.config, arguments.world.kind(), &device, reporter)?;
+        asked.iter().flatten().try_for_each(|trial| lab.check_length(&trial.config))?;
+    }
+    let _lock = locks::lock(&arguments.output, reporter)?;
     claim(&arguments.output, sizes, arguments.world.world)?;
     let bench =
         Bench { device: &device, reporter, stop: &stop, sizes, world: arguments.world.kind() };

@@ -32,7 +32,7 @@ use crate::report::{
 use crate::reporter::Reporter;
 use crate::training::{Surroundings, Training};
 use crate::world::{Evaluation, Sizes, WorldLab, evaluate, watch};
-use crate::{output, printer, settings};
+use crate::{locks, output, printer, settings};
 
 /// Images of the report's gallery.
 const GALLERY: usize = 16;
@@ -65,6 +65,7 @@ fn options_and_settings(arguments: &DemoArguments) -> anyhow::Result<(DemoOption
         let options = read_toml("options of the demo", &folder.path(OPTIONS))?;
         return Ok((options, settings::of_run(&folder, &arguments.settings)?));
     }
+    RunFolder::check_free(&arguments.output)?;
     let options = arguments.options;
     let base = demo_config(options.seed, options.quick);
     Ok((options, settings::resolve(&base, &arguments.settings)?))
@@ -120,7 +121,7 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     };
     let lab = WorldLab::open(&config, options.world.into(), &device, reporter)?;
     let folder = if arguments.resume {
-        RunFolder::open(&arguments.output)?
+        locks::go_on(&arguments.output, reporter)?
     } else {
         RunFolder::create_with(&arguments.output, |folder| {
             folder.write_toml(OPTIONS, &options)?;

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use anyhow::bail;
+use fisao_formats::documents::check_output_folder;
 use fisao_formats::merge::{Merge, MergeOptions, Merged};
 use fisao_formats::{Adapter, Checkpoint};
 use indicatif::DecimalBytes;
@@ -27,6 +28,7 @@ struct MergedCheckpoint<'a> {
 }
 
 pub(crate) fn run(arguments: &MergeArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    check_output_folder(&arguments.output)?;
     let models;
     let folder = if let Some(model) = &arguments.model {
         model.locate(Role::Model, reporter)?.folder

@@ -15,7 +15,7 @@ use fisao_formats::checkpoint::{
     CONFIG_FILE, SpecialTokens, TOKENIZER_FILE, write_clip, write_clip_processing, write_llava,
     write_llava_processing,
 };
-use fisao_formats::documents::read_text;
+use fisao_formats::documents::{check_output_folder, read_text};
 use fisao_formats::weights::SafetensorsSource;
 use fisao_formats::{Checkpoint, HfTokenizer, LoadDtype, StoredDtype};
 use fisao_models::vision::VisionTower;
@@ -33,6 +33,7 @@ use crate::arguments::PretrainArguments;
 use crate::bundle::{EmbeddedModels, embedded};
 use crate::device::cpu;
 use crate::failure::{Interrupted, Refusal};
+use crate::locks;
 use crate::reporter::Reporter;
 use recipe_settings::{claim_folder, resolve};
 use stage_watch::StageWatch;
@@ -45,7 +46,9 @@ pub(crate) fn run(arguments: &PretrainArguments, reporter: &Reporter) -> anyhow:
     let config = resolve(world, arguments.seed, &arguments.set)?;
     // What is hard to see is learned from what is clear to see: half of the way is then done already.
     let easier = (world == WorldKind::Hard).then(|| embedded(WorldKind::Clear)).transpose()?;
+    check_output_folder(&arguments.output)?;
     claim_folder(&arguments.output, &config)?;
+    let _lock = locks::lock(&arguments.output, reporter)?;
     let (output, world) = (arguments.output.as_path(), World::of(world));
     let pretraining = Pretraining { config, output, world, easier, reporter };
     let tower = pretraining.clip()?;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, bail};
 use fisao_eval::chair::{ChairInput, read_captions};
-use fisao_formats::documents::{open_text, write_bytes};
+use fisao_formats::documents::{check_output_file, open_text, write_bytes};
 use fisao_formats::images::open_image;
 use fisao_models::image::PixelValues;
 use fisao_models::parallel::{over_shares, shares_on};
@@ -19,7 +19,7 @@ use serde::Serialize;
 use self::doubtful::Doubtful;
 use crate::arguments::{VerifyArguments, VerifyFormat};
 use crate::bundle::{LoadedVerifier, verifier_from_arguments, warn_of_photographs};
-use crate::failure::{Interrupted, Refusal, VerdictFailed};
+use crate::failure::{Interrupted, Refusal, VerdictFailed, is_closed_pipe};
 use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
 use crate::scorer::{ScoredCaption, ScoredMention, Scorer};
@@ -97,6 +97,7 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
         let hint = "add --format jsonl, or let --html show them";
         bail!(Refusal::new("--heat-maps are numbers, which text does not show").hint(hint));
     }
+    arguments.html.as_deref().map_or(Ok(()), check_output_file)?;
     let (captions, files) = captions(arguments, reporter)?;
     let calibration = arguments.calibration.as_deref().map(calibrations::read).transpose()?;
     let settings = arguments.scoring.resolve(calibration.as_ref());
@@ -114,6 +115,7 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
     scorer.recall(&loaded, reporter)?;
     let stop = interrupt::flag()?;
     let mut sum = Sum::default();
+    let mut reader = Reader::new(arguments);
     let mut doubtful =
         Doubtful::new(arguments.html.as_ref().map_or(0, |_| arguments.html_captions));
     let mut known: HashMap<&Path, Seen> = HashMap::new();
@@ -140,7 +142,7 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
             } else {
                 Vec::new()
             };
-            sum.add(&print(arguments, input, file, &scored, maps)?);
+            sum.add(&print(arguments, input, file, &scored, maps, &mut reader)?);
             doubtful.add(&input.image_id, file, scored);
             progress.advance(1);
         }
@@ -212,6 +214,33 @@ fn look_at<'a>(
     Ok(shares.into_iter().flatten().collect())
 }
 
+/// Whoever reads standard output. Once they have seen enough the work goes on where something else comes of it: a page, or an
+/// exit code.
+struct Reader {
+    listens: bool,
+    /// Whether the work ends with them.
+    alone: bool,
+}
+
+impl Reader {
+    fn new(arguments: &VerifyArguments) -> Self {
+        Self { listens: true, alone: arguments.html.is_none() && arguments.fail_above.is_none() }
+    }
+
+    fn hear(&mut self, say: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        if !self.listens {
+            return Ok(());
+        }
+        let said = say();
+        let closed = said.as_ref().is_err_and(|error| error.chain().any(is_closed_pipe));
+        if closed && !self.alone {
+            self.listens = false;
+            return Ok(());
+        }
+        said
+    }
+}
+
 /// Prints the verdict on a caption.
 fn print<'a>(
     arguments: &VerifyArguments,
@@ -219,6 +248,7 @@ fn print<'a>(
     file: &'a Path,
     scored: &'a ScoredCaption,
     maps: Vec<HeatMap>,
+    reader: &mut Reader,
 ) -> anyhow::Result<Verdict<'a>> {
     let threshold = arguments.threshold;
     let mut mentions: Vec<Judged> =
@@ -235,12 +265,13 @@ fn print<'a>(
         hallucinated: arguments.calibration.as_ref().map(|_| hallucinated),
     };
     match arguments.format {
-        VerifyFormat::Jsonl => output::json(&verdict)?,
+        VerifyFormat::Jsonl => reader.hear(|| output::json(&verdict))?,
         VerifyFormat::Text => {
             let caption = scored.marked(|word| Judged::new(word, threshold).coloured());
             let caption = caption.replace(['\n', '\r'], " ");
             let image = one_line(&input.image_id);
-            output::line(format!("{image}: {caption}{}", verdict.absent()))?;
+            let line = format!("{image}: {caption}{}", verdict.absent());
+            reader.hear(|| output::line(line))?;
         }
     }
     Ok(verdict)

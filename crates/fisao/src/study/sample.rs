@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use fisao_align::Course;
 use fisao_align::captions::{Captioned, Judge, describe_all};
 use fisao_models::generation::Sampling;
 use fisao_verifier::mentions::{ObjectVocabulary, Unit};
@@ -61,7 +62,7 @@ impl Laboratory<'_> {
             tasks.as_ref(),
             length,
             &sampling,
-            &|done| progress.advance(done as u64),
+            Course::new(&|done| progress.advance(done as u64)),
             &mut |task| ids.push(task.id.clone()),
         )?;
         progress.finish();

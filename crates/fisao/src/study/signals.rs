@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use fisao_align::Course;
 use fisao_align::signals::{
     DecoderView, Evidence, NameScales, OTHER_CAPTIONS, Signal, categories_of_others, decoder_views,
     mention_tokens, signals,
@@ -149,7 +150,8 @@ impl Laboratory<'_> {
         let sampling = Sampling { seed, ..self.sampling.clone() };
         let (model, mut judge) = (&self.policy.model, self.judge());
         let views = decoder_views(model, tasks, &sample.captions, tokens, advance)?;
-        let others = categories_of_others(model, &mut judge, tasks, length, &sampling, advance)?;
+        let course = Course::new(advance);
+        let others = categories_of_others(model, &mut judge, tasks, length, &sampling, course)?;
         Ok(Found { views, others })
     }
 

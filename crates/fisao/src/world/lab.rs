@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use fisao_align::AlignConfig;
 use fisao_align::calibrate::{Supervision, calibrate};
 use fisao_align::captions::{Judge, describe};
 use fisao_align::objective::Data;
-use fisao_align::tasks::{Task, TaskList};
+use fisao_align::tasks::{Task, TaskList, TaskSource as _};
 use fisao_align::trainer::Watch;
+use fisao_align::{AlignConfig, AlignError, StopFlag};
 use fisao_models::generation::Sampling;
-use fisao_scenes::{Split, World, WorldKind};
+use fisao_scenes::{PROMPTS, Split, World, WorldKind};
 use fisao_verifier::calibration::{Calibration, Labels};
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,29 @@ impl WorldLab {
         let mut verifier = models.verifier(ScoreSettings::of_run(config), device, reporter)?;
         let views = verifier.views_beside(&policy, false, reporter)?;
         let world = World::of(world);
-        Ok(Self { world, policy, verifier, views, words: Vocabulary::of_world() })
+        let lab = Self { world, policy, verifier, views, words: Vocabulary::of_world() };
+        lab.check_length(config)?;
+        Ok(lab)
+    }
+
+    /// Refuses responses that the model's positions leave no room for.
+    pub(crate) fn check_length(&self, config: &AlignConfig) -> Result<(), AlignError> {
+        let tasks = self.tasks(Split::Calibration, config.seed, PROMPTS.len());
+        let prompts = (0..PROMPTS.len()).map(|at| Ok(tasks.task(at)?.prompt.len()));
+        let longest =
+            prompts.collect::<Result<Vec<_>, AlignError>>()?.into_iter().max().unwrap_or(0);
+        let context = self.policy.model.config().text.max_position_embeddings;
+        let room = context.saturating_sub(longest);
+        if config.max_new_tokens <= room {
+            return Ok(());
+        }
+        Err(AlignError::OutOfRange {
+            key: "max-new-tokens".to_owned(),
+            found: config.max_new_tokens.to_string(),
+            allowed: format!(
+                "at most {room}, as the prompt with its image takes {longest} of the model's {context} positions"
+            ),
+        })
     }
 
     /// What reads responses.
@@ -133,8 +155,15 @@ impl WorldLab {
             Labels::None => {
                 let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
                 let (source, length) = (TaskList(tasks), longest + sampling.max_new_tokens);
+                let course = (None, &StopFlag::default());
                 views = look_without_labels(
-                    model, &judge, &source, &captions, length, &sampling, reporter,
+                    model,
+                    &judge,
+                    &source,
+                    &captions,
+                    (&sampling, length),
+                    course,
+                    reporter,
                 )?;
                 Supervision::None(&views)
             }

@@ -34,6 +34,120 @@ fn a_setting_out_of_range_is_named() {
 }
 
 #[test]
+fn numbers_of_the_command_line_are_refused_with_their_range() {
+    let place = Workplace::furnished();
+    let refuse = |arguments: &[&str], parts: &[&str]| {
+        let error = place.refuse(arguments);
+        for part in parts {
+            assert!(error.contains(part), "{arguments:?}: {error}");
+        }
+    };
+    let largest = u64::MAX.to_string();
+    for command in ["demo", "align --demo"] {
+        let command: Vec<&str> = command.split(' ').collect();
+        let arguments = [&command[..], &["--output", "run", "--seed", &largest]].concat();
+        refuse(&arguments, &["`seed` = 18446744073709551615", "from 0 to 9223372036854775807"]);
+        // Known only once the model is: there is no room for so many.
+        let arguments =
+            [&command[..], &["--output", "run", "--set", "max-new-tokens=100000"]].concat();
+        refuse(
+            &arguments,
+            &["`max-new-tokens` = 100000", "at most 4", "of the model's 512 positions"],
+        );
+    }
+    let compare = ["compare", "--output", "run"];
+    for (option, value, range) in [
+        ("--seeds", "0", "1..=10000"),
+        ("--seeds", largest.as_str(), "1..=10000"),
+        ("--first-seed", &largest, "0..="),
+        ("--best-of", "0", "1..=1024"),
+        ("--best-of", "99999999", "1..=1024"),
+    ] {
+        refuse(&[&compare[..], &[option, value]].concat(), &[option, range]);
+    }
+    refuse(&[&compare[..], &["--set", "max-new-tokens=500"]].concat(), &["`max-new-tokens` = 500"]);
+    refuse(&[&compare[..], &["--vary", "prompts=1e300"]].concat(), &["prompts=1e300", "from 1 to"]);
+    let caption = ["caption", "--image", "pictures"];
+    let best = ["--calibration", "c.json", "--temperature", "1"];
+    refuse(&[&caption[..], &best, &["--best-of", "0"]].concat(), &["--best-of", "1..=1024"]);
+    for value in ["0", "99999999999", "-1"] {
+        refuse(&[&caption[..], &["--max-new-tokens", value]].concat(), &["--max-new-tokens"]);
+    }
+    for value in ["nan", "inf", "1e-9", "1e9"] {
+        refuse(
+            &[&caption[..], &["--temperature", value]].concat(),
+            &["--temperature is ", "0 or from 0.01 to 100"],
+        );
+    }
+    let count = ["eval", "chair", "--world", "test", "--count", "99999999999"];
+    refuse(&count, &["--count", "1..=1048576"]);
+    refuse(&["study", "verifier", "--output", "s", "--count", "0"], &["--count", "1..=1048576"]);
+}
+
+/// Where the result is to go is tried before anything is computed.
+#[test]
+fn an_output_that_cannot_be_written_is_refused_first() {
+    let place = Workplace::furnished();
+    place.write("file", "");
+    place.write("captions.jsonl", "{\"image_id\":\"a.png\",\"caption\":\"A dog.\"}\n");
+    fs::create_dir(place.path("folder")).unwrap();
+    // The models that these name do not exist, and are not missed.
+    let model = ["--model", "nothing", "--verifier", "nothing"];
+    let verifier = ["--verifier", "nothing"];
+    let inside = "file/below";
+    let calibrate = ["calibrate", "--images", "nothing"];
+    for (arguments, output) in [
+        ([&calibrate[..], &model, &["--output", "folder"]].concat(), "folder"),
+        ([&calibrate[..], &model, &["--output", inside]].concat(), inside),
+        (
+            [
+                &["verify", "--captions", "captions.jsonl", "--images", "pictures"],
+                &verifier[..],
+                &["--html", "folder"],
+            ]
+            .concat(),
+            "folder",
+        ),
+        (
+            [
+                &["verify", "--captions", "captions.jsonl", "--images", "pictures"],
+                &verifier[..],
+                &["--html", inside],
+            ]
+            .concat(),
+            inside,
+        ),
+        (vec!["align", "--demo", "--output", inside], inside),
+        (vec!["demo", "--output", inside], inside),
+        (vec!["compare", "--output", inside], inside),
+        (vec!["merge", "--model", "nothing", "--adapter", "nothing", "--output", inside], inside),
+        (vec!["pretrain", "--output", inside], inside),
+        ([&["study", "verifier"], &model[..], &["--output", inside]].concat(), inside),
+        (vec!["eval", "pope", "build", "--world", "test", "--output", inside], inside),
+        (
+            vec![
+                "eval",
+                "chair",
+                "--images",
+                "pictures",
+                "--ground-truth",
+                "captions.jsonl",
+                "--model",
+                "nothing",
+                "--output",
+                inside,
+            ],
+            inside,
+        ),
+    ] {
+        let error = place.refuse(&arguments);
+        let named = error.contains(&format!("cannot write {output}"))
+            || error.contains(&format!("cannot use as output folder {output}"));
+        assert!(named, "{arguments:?}: {error}");
+    }
+}
+
+#[test]
 fn a_folder_that_holds_a_run_is_left_alone() {
     let place = Workplace::new();
     fs::create_dir(place.path("run")).unwrap();

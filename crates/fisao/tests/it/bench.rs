@@ -23,6 +23,44 @@ fn a_time_that_is_none_is_refused() {
     assert!(error.contains("must be a number above 0"), "{error}");
 }
 
+/// The process that measures ends when the one that started it was killed.
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_goes_on_after_the_command_was_killed() {
+    use std::process::{Command, Stdio};
+    use std::thread::sleep;
+    use std::time::{Duration, Instant};
+
+    let children = |id: u32| {
+        let path = format!("/proc/{id}/task/{id}/children");
+        std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+    };
+    let wait_for = |what: &str, is_so: &dyn Fn() -> bool| {
+        let started = Instant::now();
+        while !is_so() {
+            assert!(started.elapsed() < Duration::from_mins(1), "{what}");
+            sleep(Duration::from_millis(5));
+        }
+    };
+    for signal in ["-KILL", "-TERM", "-INT"] {
+        let mut parent = Command::new(env!("CARGO_BIN_EXE_fisao"))
+            .args(["bench", "product-1-f32", "--no-ceilings", "--seconds", "600"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let id = parent.id();
+        wait_for("no process was started", &|| !children(id).is_empty());
+        let child = children(id);
+        assert!(Command::new("kill").args([signal, &id.to_string()]).status().unwrap().success());
+        parent.wait().unwrap();
+        let status = format!("/proc/{child}/status");
+        let is_over =
+            || std::fs::read_to_string(&status).map_or(true, |text| text.contains("State:\tZ"));
+        wait_for(signal, &is_over);
+    }
+}
+
 /// A whole name is one case, the beginning of names are several; what they did is in the numbers.
 #[test]
 fn cases_are_measured_in_processes_of_their_own() {

@@ -53,6 +53,73 @@ fn workplace() -> Workplace {
     place
 }
 
+/// Ctrl-C, and kills, at any time: what was captioned is kept, and the same command ends with the same bytes.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_calibration_goes_on() {
+    use std::process::{Command, Stdio};
+    use std::thread::sleep;
+    use std::time::{Duration, Instant};
+
+    let place = workplace();
+    let arguments = |output: &str| {
+        let mut arguments = CALIBRATE.to_vec();
+        *arguments.last_mut().unwrap() = output;
+        arguments.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let run = |output: &str| {
+        let arguments = arguments(output);
+        place.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    assert_eq!(run("whole.json").status.code(), Some(0));
+    assert!(!place.path("whole.json.partial").exists() && !place.path("whole.json.lock").exists());
+    let partial = place.path("cut.json.partial");
+    let lines = || fs::read_to_string(&partial).map_or(0, |text| text.lines().count());
+    // 64 images at once are captioned, and then four more captions of each are written: 2 × 64 lines after the first.
+    for (enough, signal) in [(1, "-INT"), (65, "-INT"), (65, "-KILL")] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fisao"))
+            .args(arguments("cut.json"))
+            .current_dir(place.path("."))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let started = Instant::now();
+        while lines() < enough && child.try_wait().unwrap().is_none() {
+            assert!(started.elapsed() < Duration::from_mins(2), "no progress");
+            sleep(Duration::from_millis(2));
+        }
+        let _ = Command::new("kill").args([signal, &child.id().to_string()]).status();
+        let code = child.wait().unwrap().code();
+        assert!(signal == "-KILL" || code == Some(130), "{code:?}");
+        assert!(!place.path("cut.json").exists());
+        assert!(lines() >= enough);
+    }
+    // A line that was cut off as it was written is written anew.
+    let mut text = fs::read_to_string(&partial).unwrap();
+    text.push_str("{\"seed\":0,\"str");
+    fs::write(&partial, &text).unwrap();
+    // Other settings would make other captions.
+    let more = ["--seed", "1"].map(str::to_owned);
+    let other = [arguments("cut.json"), more.to_vec()].concat();
+    let error = place.refuse(&other.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(
+        error.contains(
+            "cut.json.partial was begun with something else: the seed (--seed) is another"
+        ),
+        "{error}"
+    );
+    let output = run("cut.json");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+    assert!(errors.contains("responses are there already"), "{errors}");
+    assert_eq!(
+        fs::read(place.path("whole.json")).unwrap(),
+        fs::read(place.path("cut.json")).unwrap()
+    );
+    assert!(!partial.exists());
+}
+
 fn calibration(place: &Workplace) -> Value {
     serde_json::from_slice(&fs::read(place.path("calibration.json")).unwrap()).unwrap()
 }

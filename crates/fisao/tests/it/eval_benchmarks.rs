@@ -151,7 +151,7 @@ fn gqa_is_scored_by_kind_and_over_seeds() {
     fs::copy(place.path("pictures/c.png"), place.path("pictures/b.png")).unwrap();
     let model = ["--model", "llava", "--output", "run", "--max-new-tokens", "3"];
     let error = place.refuse(&[&["eval"], &pictures[..], &model].concat());
-    assert!(error.contains("`pictures_sha256`"), "{error}");
+    assert!(error.contains("the image of question 2 (pictures/b.png) is another"), "{error}");
 }
 
 fn write_seed(place: &Workplace) {

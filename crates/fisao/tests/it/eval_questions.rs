@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use fisao_formats::FolderLock;
+use fisao_formats::digest::sha256_bytes;
 use serde_json::{Value, json};
 
 use crate::fixture::Workplace;
@@ -148,7 +150,30 @@ fn a_model_answers_and_goes_on_where_it_stopped() {
         fs::read_to_string(place.path("questions.jsonl")).unwrap().replace("cat", "bench");
     place.write("questions.jsonl", changed);
     let error = place.refuse(&arguments);
-    assert!(error.contains("answers.jsonl, line 2 does not answer the question"), "{error}");
+    assert!(error.contains("questions was begun with other data: question 2 "), "{error}");
+    write_pope(&place);
+
+    // Another process writes answers there.
+    let folder = place.path("run/questions");
+    let (lock, _) = FolderLock::acquire(&folder).unwrap();
+    let error = place.refuse(&arguments);
+    let owner = format!("questions is being written by process {} on ", std::process::id());
+    assert!(error.contains(&owner), "{error}");
+    drop(lock);
+
+    // Answers of an earlier version, which compared names and sizes of pictures.
+    fs::remove_file(folder.join("data.json")).unwrap();
+    let settings = folder.join("settings.json");
+    let mut older: Value = serde_json::from_slice(&fs::read(&settings).unwrap()).unwrap();
+    let size = |name: &str| fs::metadata(place.path("pictures").join(name)).unwrap().len();
+    let named = ["a.png", "a.png", "b.png", "b.png"].map(|name| format!("{name} {}\n", size(name)));
+    older["pictures_sha256"] = sha256_bytes(named.concat().as_bytes()).into();
+    fs::write(&settings, older.to_string()).unwrap();
+    assert_eq!(json_of(&place, &arguments), whole);
+    fs::copy(place.path("pictures/c.png"), place.path("pictures/b.png")).unwrap();
+    if size("c.png") != size("a.png") {
+        assert!(place.refuse(&arguments).contains("`pictures_sha256`"));
+    }
 }
 
 #[test]

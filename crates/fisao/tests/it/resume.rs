@@ -147,9 +147,187 @@ fn a_state_that_is_damaged_is_passed_over() {
     let output = place.run(&strings(&go_on("cut")));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{errors}");
-    assert!(errors.contains("the state after iteration 12 cannot be read"), "{errors}");
+    assert!(errors.contains("the state after iteration 12 is passed over"), "{errors}");
     assert!(errors.contains("going on after iteration 9 of 12"), "{errors}");
     assert_same(&place, "whole", "cut");
+}
+
+/// Everything in a run's folder with its bytes but the lock.
+fn bytes_of(place: &Workplace, name: &str) -> Vec<u8> {
+    fs::read(place.path(name)).unwrap_or_default()
+}
+
+#[test]
+fn a_flipped_bit_of_a_state_is_noticed() {
+    let place = workplace();
+    place.succeed(&strings(&begin("whole")));
+    place.succeed(&strings(&begin("cut")));
+    let name = "cut/checkpoint/iteration-12/trainer.safetensors";
+    let mut bytes = bytes_of(&place, name);
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    place.write(name, bytes);
+    let output = place.run(&strings(&go_on("cut")));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+    assert!(errors.contains("trainer.safetensors is damaged"), "{errors}");
+    assert!(errors.contains("going on after iteration 9 of 12"), "{errors}");
+    assert_same(&place, "whole", "cut");
+}
+
+#[test]
+fn records_with_holes_are_not_gone_on_with() {
+    let place = workplace();
+    place.succeed(&strings(&begin("whole")));
+    place.succeed(&strings(&begin("cut")));
+    let lines = |name: &str, keep: &dyn Fn(usize) -> bool| {
+        let text = fs::read_to_string(place.path(name)).unwrap();
+        let kept = text.lines().enumerate().filter(|(at, _)| keep(*at));
+        kept.map(|(_, line)| format!("{line}\n")).collect::<String>()
+    };
+    // Cut behind the state before the last: the run goes back to that.
+    place.write("cut/metrics.jsonl", lines("cut/metrics.jsonl", &|at| at < 10));
+    let output = place.run(&strings(&go_on("cut")));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("metrics.jsonl has 0 records of iteration 10, not 1"), "{errors}");
+    assert!(errors.contains("going on after iteration 9 of 12"), "{errors}");
+    assert_same(&place, "whole", "cut");
+    // Every state comes after what is missing: refused, and nothing of what is there is touched.
+    for (name, keep) in [
+        ("cut/metrics.jsonl", &(|_| false) as &dyn Fn(usize) -> bool),
+        ("cut/metrics.jsonl", &|at| at != 4),
+        ("cut/timings.jsonl", &|at| at != 0),
+        ("cut/watch.jsonl", &|at| at != 1),
+        ("cut/samples.jsonl", &|at| at != 2),
+    ] {
+        let whole = fs::read_to_string(place.path(name)).unwrap();
+        let holed = lines(name, keep);
+        place.write(name, &holed);
+        let error = place.refuse(&strings(&go_on("cut")));
+        assert!(error.contains(&format!("{name} has ")), "{error}");
+        assert!(error.contains("put the file back as it was"), "{error}");
+        assert_eq!(fs::read_to_string(place.path(name)).unwrap(), holed);
+        place.write(name, whole);
+    }
+    fs::remove_file(place.path("cut/metrics.jsonl")).unwrap();
+    let error = place.refuse(&strings(&go_on("cut")));
+    assert!(error.contains("metrics.jsonl has 0 records of iteration 0, not 1"), "{error}");
+}
+
+#[test]
+fn a_run_does_not_go_on_with_data_that_was_edited() {
+    let place = workplace();
+    let prompts = [
+        r#"{"image":"a.png","prompt":"Describe the image"}"#,
+        r#"{"image":"b.png","prompt":"Describe the image"}"#,
+        r#"{"image":"c.png","prompt":"Describe the dog"}"#,
+        r#"{"image":"a.png","prompt":"Describe the cat"}"#,
+    ];
+    let write = |rows: &[&str]| place.write("prompts.jsonl", rows.join("\n"));
+    write(&prompts);
+    let begin = |output: &str| {
+        let more = ["--prompts", "prompts.jsonl", "--set", "align.iterations=2"];
+        begin(output).into_iter().chain(more.map(str::to_owned)).collect::<Vec<_>>()
+    };
+    place.succeed(&strings(&begin("whole")));
+    place.succeed(&strings(&begin("cut")));
+    fs::remove_dir_all(place.path("cut/checkpoint")).unwrap();
+    let [first, second, third, fourth] = prompts;
+    let changed = first.replace("image\"}", "bench\"}");
+    for (rows, said) in [
+        (vec![first, second, third], "what was row 4 is no longer there (rows: 1 removed)"),
+        (vec![first, second, third, fourth, second], "row 5 (b.png) is new (rows: 1 added)"),
+        (
+            vec![second, first, third, fourth],
+            "the rows are in another order, from row 1 (b.png) on",
+        ),
+        (vec![&changed, second, third, fourth], "row 1 (a.png) has another prompt or answer"),
+    ] {
+        write(&rows);
+        let error = place.refuse(&strings(&go_on("cut")));
+        assert!(error.contains("cut was begun with other data: "), "{error}");
+        assert!(error.contains(said), "{error}");
+    }
+    write(&prompts);
+    // Another picture of the same size under the same name.
+    let picture = bytes_of(&place, "pictures/b.png");
+    let mut other = image::open(place.path("pictures/b.png")).unwrap().to_rgb8();
+    other.put_pixel(3, 3, image::Rgb([1, 2, 3]));
+    other.save(place.path("pictures/b.png")).unwrap();
+    let error = place.refuse(&strings(&go_on("cut")));
+    assert!(error.contains("the image of row 2 (b.png) is another"), "{error}");
+    place.write("pictures/b.png", picture);
+    place.succeed(&strings(&go_on("cut")));
+    for name in RESULTS {
+        assert_eq!(
+            bytes_of(&place, &format!("whole/{name}")),
+            bytes_of(&place, &format!("cut/{name}")),
+            "{name}"
+        );
+    }
+    // A run of an earlier version, which does not say what it was begun with.
+    fs::remove_file(place.path("cut/data.json")).unwrap();
+    let errors = place.run(&strings(&go_on("cut"))).stderr;
+    let errors = String::from_utf8_lossy(&errors);
+    assert!(errors.contains("does not say what data it was begun with"), "{errors}");
+}
+
+#[test]
+fn a_folder_of_images_that_was_edited_is_noticed() {
+    let place = workplace();
+    place.succeed(&strings(&begin("cut")));
+    fs::copy(place.path("pictures/a.png"), place.path("pictures/aa.png")).unwrap();
+    let error = place.refuse(&strings(&go_on("cut")));
+    assert!(error.contains("row 2 (aa.png) is new (rows: 1 added)"), "{error}");
+}
+
+/// Two processes at once: the second is refused and names the first, and the first ends as if it had been alone.
+#[cfg(unix)]
+#[test]
+fn a_folder_is_written_by_one_process_at_a_time() {
+    let place = workplace();
+    place.succeed(&strings(&begin("whole")));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fisao"))
+        .args(begin("cut"))
+        .current_dir(place.path("."))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the command starts");
+    let started = Instant::now();
+    while recorded(&place, "cut") < 1 {
+        assert!(started.elapsed() < Duration::from_mins(2), "no progress");
+        sleep(Duration::from_millis(2));
+    }
+    let output = place.run(&strings(&go_on("cut")));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    // It may have been over by then, on a fast machine.
+    if output.status.code() != Some(0) {
+        assert!(
+            errors.contains(&format!("cut is being written by process {} on ", child.id())),
+            "{errors}"
+        );
+        assert!(errors.contains("wait until it has ended"), "{errors}");
+    }
+    assert!(child.wait().expect("it ends").success());
+    assert_same(&place, "whole", "cut");
+    assert!(!place.path("cut/.fisao.lock").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn the_lock_of_a_run_that_was_killed_is_taken_over_with_a_note() {
+    let place = workplace();
+    end_after(&place, &begin("cut"), 2, "-KILL");
+    assert!(place.path("cut/.fisao.lock").exists());
+    let output = place.run(&strings(&go_on("cut")));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+    assert!(errors.contains("has ended; its lock is taken over"), "{errors}");
+    place.write("cut/.fisao.lock", r#"{"pid":7,"host":"elsewhere"}"#);
+    let error = place.refuse(&strings(&go_on("cut")));
+    assert!(error.contains("cut is being written by process 7 on elsewhere"), "{error}");
+    assert!(error.contains("delete cut/.fisao.lock"), "{error}");
 }
 
 #[test]

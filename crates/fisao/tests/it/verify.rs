@@ -35,6 +35,37 @@ fn verdicts(place: &Workplace, more: &[&str]) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// Whoever read the verdicts has seen enough; the page is still wanted.
+#[cfg(unix)]
+#[test]
+fn the_page_is_written_though_nobody_reads_the_verdicts() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    let place = workplace();
+    write_calibration(&place);
+    let caption = json!({ "image_id": "a", "caption": "A dog, a car and a cat." }).to_string();
+    place.write("captions.jsonl", vec![caption; 3000].join("\n"));
+    for (more, code) in [(["--fail-above", "1"], 0), (["--fail-above", "0"], 3)] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fisao"))
+            .args(ARGUMENTS)
+            .args(["--calibration", "calibration.json", "--html", "page.html"])
+            .args(more)
+            .current_dir(place.path("."))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("A dog"), "{line}");
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        let page = std::fs::read_to_string(place.path("page.html")).unwrap();
+        assert!(page.contains("3000 captions"), "the page is about all of them");
+        std::fs::remove_file(place.path("page.html")).unwrap();
+    }
+}
+
 #[test]
 fn words_are_found_and_scored_against_their_pictures() {
     let place = workplace();

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use fisao_scenes::Split;
 
 use super::{AnsweringArguments, ReportArguments};
+use crate::arguments::shared::{MOST, from_to};
 
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("source").required(true).args(["captions", "images", "data", "world"])))]
@@ -23,7 +24,7 @@ pub(crate) struct ChairArguments {
     #[arg(long, value_name = "SPLIT", conflicts_with_all = ["ground_truth", "output"])]
     pub(crate) world: Option<WorldSplit>,
     /// Scenes of the embedded world to caption
-    #[arg(long, value_name = "N", default_value_t = 500, conflicts_with = "captions")]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = from_to::<usize>(1, MOST), conflicts_with = "captions")]
     pub(crate) count: usize,
     #[command(flatten)]
     pub(crate) answering: AnsweringArguments,

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::chair::TruthArguments;
 use super::{AnswerFieldArguments, ReportArguments};
+use crate::arguments::shared::{MOST, from_to};
 
 #[derive(Debug, Args)]
 #[command(group(
@@ -29,7 +30,7 @@ pub(crate) struct DiffArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) references: Option<PathBuf>,
     /// Resamples of the bootstrap
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = from_to::<usize>(1, MOST))]
     pub(crate) resamples: usize,
     #[command(flatten)]
     pub(crate) report: ReportArguments,

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{AnswerFieldArguments, AnsweringArguments, ReportArguments, WorldSplit};
 use crate::arguments::WorldKindArguments;
+use crate::arguments::shared::{MOST, from_to};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -49,10 +50,10 @@ pub(crate) struct PopeBuildArguments {
     #[arg(long, value_name = "KIND", default_value = "random")]
     pub(crate) negatives: NegativeKind,
     /// Pictures to ask about
-    #[arg(long, value_name = "N", default_value_t = 500)]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = from_to::<usize>(1, MOST))]
     pub(crate) pictures: usize,
     /// Questions of each kind about a picture; pictures with fewer objects are passed over
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = from_to::<usize>(1, MOST))]
     pub(crate) objects: usize,
     /// Seed of the choice
     #[arg(long, value_name = "N", default_value_t = 0)]

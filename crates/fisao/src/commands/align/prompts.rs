@@ -159,12 +159,21 @@ impl TaskSource for PromptTasks<'_> {
         let answer = self.answer(&row)?;
         let task = self.policy.task(row.id.clone(), &image, &prompt)?;
         let longest = answer.responses().iter().map(|response| response.len()).max();
-        let needed = task.prompt.len() + longest.unwrap_or(self.max_new_tokens);
+        let needed = task.prompt.len().saturating_add(longest.unwrap_or(self.max_new_tokens));
         let context = self.policy.model.config().text.max_position_embeddings;
         if needed > context {
-            return Err(wrong(format!(
-                "prompt, image and response take {needed} of the model's {context} positions"
-            )));
+            let prompt = task.prompt.len();
+            return Err(wrong(match longest {
+                Some(longest) => format!(
+                    "prompt, image and response take {prompt} + {longest} positions, but the model has {context}"
+                ),
+                None => format!(
+                    "prompt and image take {prompt} of the model's {context} positions, which leaves no room for \
+                     max-new-tokens = {}: it may be at most {}",
+                    self.max_new_tokens,
+                    context.saturating_sub(prompt)
+                ),
+            }));
         }
         Ok(Task { verifier_images, answer, ..task })
     }

@@ -1,5 +1,7 @@
 //! What is compared: methods and their settings.
 
+use std::ops::RangeInclusive;
+
 use anyhow::bail;
 use fisao_align::AlignConfig;
 use fisao_align::group::GroupRelativeConfig;
@@ -157,7 +159,7 @@ fn trial(choice: MethodChoice, arguments: &CompareArguments, seed: u64) -> anyho
     })?;
     let kind = match choice {
         M::Base => Kind::Untrained,
-        M::BestOfN => Kind::BestOf(arguments.best_of.max(1)),
+        M::BestOfN => Kind::BestOf(arguments.best_of),
         _ => Kind::Trained,
     };
     Ok(Trial {
@@ -189,6 +191,9 @@ struct Variation {
     set: Vec<String>,
 }
 
+/// Pictures that a trial may be trained on: the scenes of the embedded world that are for training.
+const PICTURES: RangeInclusive<usize> = 1..=1 << 20;
+
 /// Keys that are no settings of a run.
 const LABELS: &str = "labels";
 const PROMPTS: &str = "prompts";
@@ -219,11 +224,14 @@ impl Variation {
                 trial.surroundings.labels = labels;
             }
             PROMPTS => {
-                let count = number("a number of pictures")? as usize;
-                if count == 0 {
-                    bail!(Refusal::new("--vary prompts=0: there must be a picture to train on"));
-                }
-                trial.surroundings.prompts = Some(count);
+                let count = self.value.parse().ok().filter(|count| PICTURES.contains(count));
+                let refusal = || {
+                    let (value, least, most) = (&self.value, PICTURES.start(), PICTURES.end());
+                    Refusal::new(format!(
+                        "--vary prompts={value}: a number of pictures from {least} to {most}"
+                    ))
+                };
+                trial.surroundings.prompts = Some(count.ok_or_else(refusal)?);
             }
             VOCABULARY_SHARE => {
                 let share = number("a share above 0, at most 1")?;

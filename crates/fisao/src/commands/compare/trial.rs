@@ -28,6 +28,7 @@ use super::methods::{Kind, Trial};
 use crate::calibrations::{self, CALIBRATION};
 use crate::compare::document::{Measurements, SeedRow};
 use crate::compare::measure::Yardsticks;
+use crate::locks;
 use crate::reporter::Reporter;
 use crate::training::{Surroundings, Training};
 use crate::world::{Sizes, WorldLab, evaluate_captions, watch};
@@ -254,7 +255,7 @@ impl TrainedRun<'_> {
         // Another trial's folder has been moved aside.
         let resume = path.join(RunFolder::CONFIG).exists();
         let (folder, calibration) = if resume {
-            let folder = RunFolder::open(path)?;
+            let folder = locks::go_on(path, self.bench.reporter)?;
             let calibration = calibrations::read(&folder.path(CALIBRATION))?;
             (folder, calibration)
         } else {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use fisao_eval::answers::{self, Answer};
-use fisao_formats::documents::{open_text, read_json};
+use fisao_formats::documents::{check_output_folder, open_text, read_json};
 use serde_json::{Value, json};
 
 use crate::answering::{ANSWERS, Answering, Question, SETTINGS};
@@ -104,6 +104,7 @@ pub(super) fn answer(
     if questions.is_empty() {
         bail!(Refusal::new(format!("there is no question of {benchmark} to ask")));
     }
+    check_output_folder(folder)?;
     let sampling = arguments.sampling.resolve()?;
     let device = arguments.model.device.open(reporter)?.device;
     let policy =

@@ -14,7 +14,7 @@ use fisao_eval::judged::{
     read_verdicts,
 };
 use fisao_eval::statistics::{Bootstrap, Interval};
-use fisao_formats::documents::read_text;
+use fisao_formats::documents::{check_output_file, read_text};
 use fisao_formats::json_lines::write_json_lines;
 use serde_json::{Map, Value, json};
 
@@ -43,6 +43,7 @@ const MM_HAL: Layout<2> = Layout {
 };
 
 pub(crate) fn mm_vet(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    arguments.requests.as_deref().map_or(Ok(()), check_output_file)?;
     let file = file_of(&arguments.data, &["mm-vet.json"])?;
     let questions = read("questions of MM-Vet", &file, mm_vet::read_questions)?;
     if arguments.verdicts.is_empty() {
@@ -96,6 +97,7 @@ pub(crate) fn mm_vet(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
 }
 
 pub(crate) fn mm_hal(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    arguments.requests.as_deref().map_or(Ok(()), check_output_file)?;
     let file = file_of(&arguments.data, &["response_template.json"])?;
     let mut records = read("questions of MMHal-Bench", &file, mm_hal::read_records)?;
     if arguments.verdicts.is_empty() {

@@ -11,6 +11,7 @@ use fisao_eval::pope::{
     score_split,
 };
 use fisao_eval::statistics::Bootstrap;
+use fisao_formats::documents::{check_output_file, check_output_folder};
 use fisao_formats::json_lines::write_json_lines;
 use fisao_scenes::{Split, World};
 use serde::Serialize;
@@ -23,9 +24,9 @@ use crate::answering::Question;
 use crate::arguments::{NegativeKind, PopeArguments, PopeBuildArguments, ReportFormat, WorldSplit};
 use crate::failure::Refusal;
 use crate::ground_truth;
-use crate::output;
 use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
+use crate::{locks, output};
 
 pub(crate) fn run(arguments: &PopeArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let found = match &arguments.answering.data {
@@ -176,6 +177,10 @@ fn counts(splits: &[SplitReport]) -> [usize; 2] {
 
 /// Makes questions.
 pub(crate) fn build(arguments: &PopeBuildArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    match arguments.world {
+        None => check_output_file(&arguments.output)?,
+        Some(_) => check_output_folder(&arguments.output)?,
+    }
     let negatives = match arguments.negatives {
         NegativeKind::Random => Negatives::Random,
         NegativeKind::Popular => Negatives::Popular,
@@ -228,6 +233,7 @@ fn of_world(
         .collect();
     let questions = pope::build(&pictures, options)?;
     let folder = arguments.output.join("images");
+    let _lock = locks::lock(&arguments.output, reporter)?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let asked: BTreeSet<&str> =
         questions.iter().map(|question| question.image.0.as_str()).collect();

@@ -1,6 +1,5 @@
 //! Captions of the embedded world.
 
-use anyhow::bail;
 use fisao_align::captions::generate;
 use fisao_align::objective::Data;
 use fisao_align::tasks::TaskSource;
@@ -13,7 +12,6 @@ use serde_json::{Value, json};
 
 use crate::arguments::ChairArguments;
 use crate::bundle::Policy;
-use crate::failure::Refusal;
 use crate::reporter::Reporter;
 use crate::world::SceneTasks;
 
@@ -73,9 +71,6 @@ fn caption(
 ) -> anyhow::Result<WorldEvaluation> {
     let Scenes { world, split, seed, count } = scenes;
     let world = World::of(world);
-    if count == 0 {
-        bail!(Refusal::new("--count is 0, but must be at least 1"));
-    }
     let tasks = SceneTasks {
         world: &world,
         split,

@@ -41,6 +41,13 @@ pub(super) struct RecipeSettings {
     other_rate: f64,
 }
 
+/// Most updates of a stage: a saved state counts them in f32.
+const MOST_STEPS: u64 = 1 << 24;
+/// Most examples of an update.
+const MOST_IN_BATCH: u64 = 1 << 16;
+/// Largest amount without a range of its own.
+const LARGEST: f64 = 1e9;
+
 /// Keys of `--set`.
 const KEYS: [&str; 12] = [
     "clip-steps",
@@ -63,8 +70,8 @@ pub(super) fn resolve(world: WorldKind, seed: u64, set: &[String]) -> anyhow::Re
     for setting in set {
         let (key, value) = key_and_value(setting)?;
         match key {
-            "clip-steps" => config.contrastive.steps = count(key, &value)?,
-            "clip-batch" => config.contrastive.batch = count(key, &value)? as usize,
+            "clip-steps" => config.contrastive.steps = count(key, &value, MOST_STEPS)?,
+            "clip-batch" => config.contrastive.batch = count(key, &value, MOST_IN_BATCH)? as usize,
             "clip-learning-rate" => config.contrastive.learning_rate = rate(key, &value)?,
             "clip-matrix-learning-rate" => {
                 config.contrastive.matrix_learning_rate = rate(key, &value)?;
@@ -73,8 +80,8 @@ pub(super) fn resolve(world: WorldKind, seed: u64, set: &[String]) -> anyhow::Re
             "clip-companion-rate" => {
                 config.picture_insertion.companion_rate = probability(key, &value)?;
             }
-            "caption-steps" => config.captioning.steps = count(key, &value)?,
-            "caption-batch" => config.captioning.batch = count(key, &value)? as usize,
+            "caption-steps" => config.captioning.steps = count(key, &value, MOST_STEPS)?,
+            "caption-batch" => config.captioning.batch = count(key, &value, MOST_IN_BATCH)? as usize,
             "caption-learning-rate" => config.captioning.learning_rate = rate(key, &value)?,
             "caption-matrix-learning-rate" => {
                 config.captioning.matrix_learning_rate = rate(key, &value)?;
@@ -136,19 +143,20 @@ impl RecipeSettings {
     }
 }
 
-fn count(key: &str, value: &Value) -> anyhow::Result<u64> {
+fn count(key: &str, value: &Value, most: u64) -> anyhow::Result<u64> {
     let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
-    number.filter(|&number| number > 0).ok_or_else(|| refusal(key, value, "a whole number above 0"))
+    let number = number.filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| refusal(key, value, &format!("a whole number from 1 to {most}")))
 }
 
 fn rate(key: &str, value: &Value) -> anyhow::Result<f64> {
-    let usable = |number: &f64| number.is_finite() && *number > 0.0;
-    number(value).filter(usable).ok_or_else(|| refusal(key, value, "a finite number above 0"))
+    let usable = |number: &f64| *number > 0.0 && *number <= 1.0;
+    number(value).filter(usable).ok_or_else(|| refusal(key, value, "above 0, at most 1"))
 }
 
 fn amount(key: &str, value: &Value) -> anyhow::Result<f64> {
-    let usable = |number: &f64| number.is_finite() && *number >= 0.0;
-    number(value).filter(usable).ok_or_else(|| refusal(key, value, "a finite number, 0 or more"))
+    let usable = |number: &f64| (0.0..=LARGEST).contains(number);
+    number(value).filter(usable).ok_or_else(|| refusal(key, value, "from 0 to 1e9"))
 }
 
 fn probability(key: &str, value: &Value) -> anyhow::Result<f64> {
@@ -193,6 +201,22 @@ mod tests {
         assert_eq!(toml::from_str::<RecipeSettings>(&old).unwrap(), settings);
         let hard = RecipeSettings::of(&resolve(WorldKind::Hard, 0, &[]).unwrap());
         assert_ne!(hard, settings);
+    }
+
+    /// Whatever the number: it is accepted, or refused by name.
+    #[test]
+    fn every_number_is_accepted_or_refused_by_name() {
+        for key in KEYS {
+            for value in ["0", "-1", "1e-300", "1e300", "nan", "inf", "9223372036854775807", "18446744073709551615"] {
+                match resolve(WorldKind::Clear, 0, &[format!("{key}={value}")]) {
+                    Err(error) => assert!(error.to_string().contains(key), "{key}={value}: {error}"),
+                    Ok(config) => {
+                        assert!(config.contrastive.batch <= 1 << 16 && config.captioning.batch <= 1 << 16);
+                        toml::to_string(&RecipeSettings::of(&config)).unwrap();
+                    }
+                }
+            }
+        }
     }
 
     #[test]

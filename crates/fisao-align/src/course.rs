@@ -1,0 +1,84 @@
+//! What goes on around long work: who is told of it, who may stop it, and what of it was done before.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fisao_models::generation::Generated;
+
+use crate::error::AlignError;
+
+/// Raised from anywhere, for instance by Ctrl-C; the default one never is.
+#[derive(Debug, Clone, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    /// A flag that whoever holds the other end raises.
+    pub fn new(raised: Arc<AtomicBool>) -> Self {
+        Self(raised)
+    }
+
+    /// Whether it is raised.
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Ends the work if it is raised.
+    ///
+    /// # Errors
+    /// [`AlignError::Stopped`].
+    pub fn check(&self) -> Result<(), AlignError> {
+        if self.is_raised() { Err(AlignError::Stopped) } else { Ok(()) }
+    }
+}
+
+/// Responses that were written before, and where new ones are kept. A response is known by the seed of its sampling and the
+/// number of its random stream.
+pub trait KeptResponses: Sync {
+    /// All responses to a task, if they were written before.
+    fn known(&self, seed: u64, stream: u64) -> Option<Vec<Generated>>;
+
+    /// Keeps the responses to some tasks, as many to each.
+    ///
+    /// # Errors
+    /// [`AlignError::Unkept`].
+    fn keep(&self, seed: u64, streams: &[u64], responses: &[Generated]) -> Result<(), AlignError>;
+}
+
+/// What goes on around long work.
+#[derive(Clone, Copy)]
+pub struct Course<'a> {
+    /// Told how many more pieces are done, from any thread.
+    pub advance: &'a (dyn Fn(usize) + Sync),
+    /// Looked at before every batch, if it can be stopped.
+    pub stop: Option<&'a StopFlag>,
+    /// Responses that need not be written again.
+    pub kept: Option<&'a dyn KeptResponses>,
+}
+
+impl<'a> Course<'a> {
+    /// Work that is not stopped, and of which nothing was done before.
+    pub fn new(advance: &'a (dyn Fn(usize) + Sync)) -> Self {
+        Self { advance, stop: None, kept: None }
+    }
+
+    /// The same that stops once a flag is raised.
+    #[must_use]
+    pub fn until(self, stop: &'a StopFlag) -> Self {
+        Self { stop: Some(stop), ..self }
+    }
+
+    /// Ends the work if that was asked for.
+    ///
+    /// # Errors
+    /// [`AlignError::Stopped`].
+    pub fn check(&self) -> Result<(), AlignError> {
+        self.stop.map_or(Ok(()), StopFlag::check)
+    }
+}
+
+impl fmt::Debug for Course<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Course").field("stop", &self.stop).finish_non_exhaustive()
+    }
+}
