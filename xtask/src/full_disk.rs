@@ -35,9 +35,7 @@ impl SmallDisk {
             .arg(place)
             .output();
         match mounted {
-            Ok(output) if output.status.success() => {
-                Ok(Some(Self { place: place.to_owned() }))
-            }
+            Ok(output) if output.status.success() => Ok(Some(Self { place: place.to_owned() })),
             Ok(output) => {
                 eprintln!("  skipped: {}", String::from_utf8_lossy(&output.stderr).trim());
                 Ok(None)
@@ -116,7 +114,8 @@ fn check_refusal(output: &Output) -> anyhow::Result<()> {
 
 /// Pages and files that are in use, by `df`.
 fn used(place: &Path) -> anyhow::Result<(u64, u64)> {
-    let output = Command::new("df").args(["--output=used,iused", "-B", "4096"]).arg(place).output()?;
+    let output =
+        Command::new("df").args(["--output=used,iused", "-B", "4096"]).arg(place).output()?;
     let text = String::from_utf8(output.stdout)?;
     let mut numbers = text.lines().last().unwrap_or_default().split_whitespace().map(str::parse);
     match (numbers.next(), numbers.next()) {

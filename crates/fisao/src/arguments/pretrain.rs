@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use fisao_align::config::LARGEST_SEED;
 
-use super::shared::from_to;
 use super::WorldChoice;
+use super::shared::from_to;
 
 #[derive(Debug, Args)]
 pub(crate) struct PretrainArguments {

@@ -71,8 +71,7 @@ fn look(
     let mut images = Vec::with_capacity(source.count());
     let mut note = |task: &Task| images.push(image_digest(task));
     let model = &policy.model;
-    let (captions, seen) =
-        describe_all(model, judge, source, length, sampling, course, &mut note)?;
+    let (captions, seen) = describe_all(model, judge, source, length, sampling, course, &mut note)?;
     progress.finish();
     let views;
     let supervision = if let Some(truth) = truth {

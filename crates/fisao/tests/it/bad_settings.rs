@@ -71,7 +71,10 @@ fn numbers_of_the_command_line_are_refused_with_their_range() {
     let best = ["--calibration", "c.json", "--temperature", "1"];
     refuse(&[&caption[..], &best, &["--best-of", "0"]].concat(), &["--best-of", "1..=1024"]);
     for value in ["0", "99999999999", "-1"] {
-        refuse(&[&caption[..], &["--max-new-tokens", value]].concat(), &["--max-new-tokens"]);
+        refuse(
+            &[&caption[..], &[&format!("--max-new-tokens={value}")]].concat(),
+            &["--max-new-tokens"],
+        );
     }
     for value in ["nan", "inf", "1e-9", "1e9"] {
         refuse(
@@ -90,6 +93,7 @@ fn an_output_that_cannot_be_written_is_refused_first() {
     let place = Workplace::furnished();
     place.write("file", "");
     place.write("captions.jsonl", "{\"image_id\":\"a.png\",\"caption\":\"A dog.\"}\n");
+    place.write("truth.jsonl", "{\"image_id\":\"a\",\"objects\":[\"dog\"]}\n");
     fs::create_dir(place.path("folder")).unwrap();
     // The models that these name do not exist, and are not missed.
     let model = ["--model", "nothing", "--verifier", "nothing"];
@@ -131,7 +135,7 @@ fn an_output_that_cannot_be_written_is_refused_first() {
                 "--images",
                 "pictures",
                 "--ground-truth",
-                "captions.jsonl",
+                "truth.jsonl",
                 "--model",
                 "nothing",
                 "--output",

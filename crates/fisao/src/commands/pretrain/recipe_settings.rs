@@ -81,7 +81,9 @@ pub(super) fn resolve(world: WorldKind, seed: u64, set: &[String]) -> anyhow::Re
                 config.picture_insertion.companion_rate = probability(key, &value)?;
             }
             "caption-steps" => config.captioning.steps = count(key, &value, MOST_STEPS)?,
-            "caption-batch" => config.captioning.batch = count(key, &value, MOST_IN_BATCH)? as usize,
+            "caption-batch" => {
+                config.captioning.batch = count(key, &value, MOST_IN_BATCH)? as usize
+            }
             "caption-learning-rate" => config.captioning.learning_rate = rate(key, &value)?,
             "caption-matrix-learning-rate" => {
                 config.captioning.matrix_learning_rate = rate(key, &value)?;
@@ -207,11 +209,25 @@ mod tests {
     #[test]
     fn every_number_is_accepted_or_refused_by_name() {
         for key in KEYS {
-            for value in ["0", "-1", "1e-300", "1e300", "nan", "inf", "9223372036854775807", "18446744073709551615"] {
+            for value in [
+                "0",
+                "-1",
+                "1e-300",
+                "1e300",
+                "nan",
+                "inf",
+                "9223372036854775807",
+                "18446744073709551615",
+            ] {
                 match resolve(WorldKind::Clear, 0, &[format!("{key}={value}")]) {
-                    Err(error) => assert!(error.to_string().contains(key), "{key}={value}: {error}"),
+                    Err(error) => {
+                        assert!(error.to_string().contains(key), "{key}={value}: {error}")
+                    }
                     Ok(config) => {
-                        assert!(config.contrastive.batch <= 1 << 16 && config.captioning.batch <= 1 << 16);
+                        assert!(
+                            config.contrastive.batch <= 1 << 16
+                                && config.captioning.batch <= 1 << 16
+                        );
                         toml::to_string(&RecipeSettings::of(&config)).unwrap();
                     }
                 }
