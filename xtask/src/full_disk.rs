@@ -90,6 +90,7 @@ pub(crate) fn fill(
         if !enough {
             check_refusal(&output).with_context(|| format!("{shortage:?} for {more} more"))?;
             failed += 1;
+            eprintln!("  {shortage:?} ended after {} of them", more - 1);
             disk.limit(ENOUGH)?;
             let output = resume(&run).output()?;
             let said = String::from_utf8_lossy(&output.stderr);

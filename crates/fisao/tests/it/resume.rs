@@ -135,6 +135,32 @@ fn a_run_that_is_asked_to_stop_saves_its_state_and_says_how_to_go_on() {
     assert_same(&place, "whole", "cut");
 }
 
+/// Whatever it was doing, and though nothing was learned yet.
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_stopped_before_its_first_iteration_begins_again() {
+    let place = workplace();
+    place.succeed(&strings(&begin("whole")));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fisao"))
+        .args(begin("cut"))
+        .current_dir(place.path("."))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the command starts");
+    let started = Instant::now();
+    // The records are opened after it has begun to listen for Ctrl-C.
+    while !place.path("cut/samples.jsonl").exists() {
+        assert!(started.elapsed() < Duration::from_mins(2), "no progress");
+        sleep(Duration::from_millis(1));
+    }
+    let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    assert!(recorded(&place, "cut") < ITERATIONS);
+    place.succeed(&strings(&go_on("cut")));
+    assert_same(&place, "whole", "cut");
+}
+
 #[test]
 fn a_state_that_is_damaged_is_passed_over() {
     let place = workplace();
