@@ -131,9 +131,9 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
         .as_ref()
         .map(|truth| (0..source.count()).map(|at| truth.objects_of(&source.id(at))).collect())
         .transpose()?;
+    let stop = StopFlag::new(interrupt::flag()?);
     let record = record(arguments, &sampling, &policy, &source, reporter)?;
     let kept = ResponseFile::open(&arguments.output, record, |at| source.id(at), reporter)?;
-    let stop = StopFlag::new(interrupt::flag()?);
     let found =
         look(&policy, &mut judge, &source, (&sampling, truth.as_deref()), (&kept, &stop), reporter);
     let (mut calibration, images) = match found {
