@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -68,6 +69,9 @@ fn shortened(sha256: &str) -> u64 {
     u64::from_str_radix(&sha256[..16], 16).expect("a digest is hexadecimal")
 }
 
+/// Stands for an image that is not there, which a run may pass over.
+const NOT_THERE: u64 = 0;
+
 /// Digests of image files, each read once, on all cores.
 #[derive(Debug, Default)]
 pub struct FileDigests {
@@ -86,9 +90,16 @@ impl FileDigests {
         let fresh: HashSet<&Path> =
             files.into_iter().filter(|&file| !self.known.contains_key(file)).collect();
         let fresh: Vec<&Path> = fresh.into_iter().collect();
-        let found = fresh
-            .into_par_iter()
-            .map(|file| Ok::<_, FormatError>((file.to_owned(), shortened(&sha256_file(file)?))));
+        let found = fresh.into_par_iter().map(|file| {
+            let digest = match sha256_file(file) {
+                Ok(digest) => shortened(&digest),
+                Err(FormatError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                    NOT_THERE
+                }
+                Err(error) => return Err(error),
+            };
+            Ok((file.to_owned(), digest))
+        });
         self.known.extend(found.collect::<Result<Vec<_>, _>>()?);
         Ok(())
     }
