@@ -15,7 +15,7 @@ use crate::reporter::Reporter;
 pub(crate) fn lock(folder: &Path, reporter: &Reporter) -> Result<FolderLock, FormatError> {
     fs::create_dir_all(folder).map_err(|error| FormatError::io("create", folder, error))?;
     let (lock, before) = FolderLock::acquire(folder)?;
-    tell(folder, before, reporter);
+    tell(folder, before.as_ref(), reporter);
     Ok(lock)
 }
 
@@ -25,11 +25,11 @@ pub(crate) fn lock(folder: &Path, reporter: &Reporter) -> Result<FolderLock, For
 /// It holds no run, or another process writes into it.
 pub(crate) fn go_on(folder: &Path, reporter: &Reporter) -> Result<RunFolder, FormatError> {
     let (opened, before) = RunFolder::open_to_write(folder)?;
-    tell(folder, before, reporter);
+    tell(folder, before.as_ref(), reporter);
     Ok(opened)
 }
 
-fn tell(folder: &Path, before: Option<LockOwner>, reporter: &Reporter) {
+fn tell(folder: &Path, before: Option<&LockOwner>, reporter: &Reporter) {
     if let Some(LockOwner { pid, .. }) = before {
         let folder = folder.display();
         reporter.note(format!(

@@ -40,7 +40,7 @@ pub(crate) fn resolve(
     merge(&mut settings, file.clone());
     merge(&mut settings, set.clone());
     let config: AlignConfig =
-        parse(settings, &[(arguments.config.as_deref(), &file), (None, &set)])?;
+        parse(&settings, &[(arguments.config.as_deref(), &file), (None, &set)])?;
     config.validate()?;
     Ok(config)
 }
@@ -205,7 +205,7 @@ fn same_kind(below: &Table, above: &Table) -> bool {
 
 /// Reads the merged settings; `sources` are the parts they came from, for the error.
 fn parse<T: DeserializeOwned>(
-    settings: Table,
+    settings: &Table,
     sources: &[(Option<&Path>, &Table)],
 ) -> anyhow::Result<T> {
     T::deserialize(Value::Table(settings.clone())).map_err(|error: toml::de::Error| {
@@ -213,7 +213,7 @@ fn parse<T: DeserializeOwned>(
         let (reason, place) = text.trim_end().split_once("\nin `").unwrap_or((text.trim_end(), ""));
         let Some((unknown, known)) = unknown_key(reason) else {
             // Of a table that is told apart by its kind the error names no key.
-            let culprit = culprit::<T>(&settings, sources);
+            let culprit = culprit::<T>(settings, sources);
             let place = culprit.as_deref().unwrap_or(place.trim_end_matches('`'));
             return Refusal::new(format!("the setting `{place}` cannot be used: {reason}")).into();
         };

@@ -232,7 +232,7 @@ impl<'a> Run<'a> {
             Surroundings { folder: &folder, reporter, config, calibration, processor, base_model };
         let mut training = Training::new(surroundings, stop, resume);
         let outcome = training.run(&mut trainer, self.begun.is_some());
-        let interrupted = outcome.as_ref().is_err_and(|error| error.is::<Interrupted>());
+        let interrupted = outcome.as_ref().is_err_and(anyhow::Error::is::<Interrupted>);
         if outcome.is_err() && !interrupted && self.begun.is_none() && trainer.iteration() == 0 {
             // Refused before anything was learned: nothing of it is worth keeping, and the same folder can be tried again.
             let _ = std::fs::remove_dir_all(folder.root());

@@ -82,7 +82,7 @@ pub(super) fn resolve(world: WorldKind, seed: u64, set: &[String]) -> anyhow::Re
             }
             "caption-steps" => config.captioning.steps = count(key, &value, MOST_STEPS)?,
             "caption-batch" => {
-                config.captioning.batch = count(key, &value, MOST_IN_BATCH)? as usize
+                config.captioning.batch = count(key, &value, MOST_IN_BATCH)? as usize;
             }
             "caption-learning-rate" => config.captioning.learning_rate = rate(key, &value)?,
             "caption-matrix-learning-rate" => {
