@@ -517,28 +517,12 @@ impl FormatError {
                 "a prompt that holds the image placeholder, normally <image>, is passed on verbatim \
                  and needs no template"
             }
-            Self::NotAnImage { .. } | Self::DamagedImage { .. } => {
-                "remove or replace this file and run again, or pass over it with --skip-damaged"
-            }
-            Self::UnreadImageFormat { .. } => {
-                "convert it, for instance with `magick image.tif image.png`, and run again"
-            }
-            Self::LargeImage { .. } => "make it smaller, or remove it, and run again",
-            Self::UnusableImages { .. } => {
-                "remove or replace these files and run again, or pass over them with --skip-damaged"
-            }
-            Self::NotAFile { found: "a named pipe", .. } => {
-                "write what it says to a file first, and give that"
-            }
             Self::AdapterMismatch { missing, .. }
                 if missing.iter().any(|key| key.contains("vision_tower.")) =>
             {
                 "target_modules also selects maps of the vision tower, for which there are no \
                  matrices; if there should be none, add \"exclude_modules\": \".*vision_tower.*\" to \
                  adapter_config.json"
-            }
-            Self::UnsupportedImage { .. } => {
-                "save it as an ordinary JPEG or PNG, or remove it, and run again"
             }
             Self::AdapterMismatch { .. } => {
                 "the adapter was trained on another model; see base_model_name_or_path in its \
@@ -552,10 +536,6 @@ impl FormatError {
                  target_modules=\".*language_model.*\\.(q_proj|v_proj)\""
             }
             Self::Prompts { hint, .. } => return hint.map(str::to_owned),
-            Self::MissingImages { .. } => {
-                "--images FOLDER gives the folder that image names are looked up in; without it, that is \
-                 the folder of the prompts"
-            }
             Self::AdapterTied { .. } => {
                 "train the adapter on the decoder's other maps, or on a model whose lm_head is its own"
             }
@@ -577,13 +557,40 @@ impl FormatError {
                 ));
             }
             Self::Locked { owner: None, .. } => "wait until it has ended",
+            _ => return self.file_hint().map(str::to_owned),
+        };
+        Some(hint.to_owned())
+    }
+
+    /// What the user can do about images, other files that are none, and folders of output.
+    fn file_hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::MissingImages { .. } => {
+                "--images FOLDER gives the folder that image names are looked up in; without it, that is \
+                 the folder of the prompts"
+            }
             Self::RunExists { .. } => {
                 "resume the run that is there, or choose another output folder"
             }
             Self::FolderNotEmpty { .. } => "choose another output folder, or empty this one",
+            Self::NotAnImage { .. } | Self::DamagedImage { .. } => {
+                "remove or replace this file and run again, or pass over it with --skip-damaged"
+            }
+            Self::UnreadImageFormat { .. } => {
+                "convert it, for instance with `magick image.tif image.png`, and run again"
+            }
+            Self::LargeImage { .. } => "make it smaller, or remove it, and run again",
+            Self::UnusableImages { .. } => {
+                "remove or replace these files and run again, or pass over them with --skip-damaged"
+            }
+            Self::NotAFile { found: "a named pipe", .. } => {
+                "write what it says to a file first, and give that"
+            }
+            Self::UnsupportedImage { .. } => {
+                "save it as an ordinary JPEG or PNG, or remove it, and run again"
+            }
             _ => return None,
-        };
-        Some(hint.to_owned())
+        })
     }
 
     /// Whether it is about an image that is there, and cannot be used: damaged, too large, or of no format that is read.

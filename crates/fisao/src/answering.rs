@@ -58,6 +58,15 @@ impl Question {
     }
 }
 
+/// Questions about images that can be used.
+struct Usable {
+    questions: Vec<Question>,
+    /// Width and height of each one's image.
+    sizes: Vec<(u32, u32)>,
+    /// Names of the images that are passed over.
+    skipped: Vec<String>,
+}
+
 /// How questions are answered.
 pub(crate) struct Answering<'a> {
     /// Who answers.
@@ -85,8 +94,7 @@ impl Answering<'_> {
         questions: &[Question],
         reporter: &Reporter,
     ) -> anyhow::Result<PathBuf> {
-        let (sized, skipped) = self.usable(questions, reporter)?;
-        let (questions, sizes): (Vec<Question>, Vec<_>) = sized.into_iter().unzip();
+        let Usable { questions, sizes, skipped } = self.usable(questions, reporter)?;
         let questions = &questions[..];
         let tasks = QuestionTasks::new(self.policy, questions, &sizes)?;
         let answer = tasks.options.iter().flatten().map(Vec::len).max();
@@ -135,13 +143,8 @@ impl Answering<'_> {
         Ok(path)
     }
 
-    /// The questions whose images can be used, with the images' sizes, and the names of the others where those are to be
-    /// passed over.
-    fn usable(
-        &self,
-        questions: &[Question],
-        reporter: &Reporter,
-    ) -> anyhow::Result<(Vec<(Question, (u32, u32))>, Vec<String>)> {
+    /// The questions whose images can be used.
+    fn usable(&self, questions: &[Question], reporter: &Reporter) -> anyhow::Result<Usable> {
         let mut files: Vec<PathBuf> =
             questions.iter().map(|question| question.image.clone()).collect();
         files.sort();
@@ -153,13 +156,13 @@ impl Answering<'_> {
             let at = images.binary_search_by(|image| image.file.as_path().cmp(file));
             at.ok().map(|at| images[at].size)
         };
-        let sized = questions
-            .iter()
-            .filter_map(|question| size(&question.image).map(|size| (question.clone(), size)));
-        let sized: Vec<_> = sized.collect();
         let skipped = files.iter().filter(|file| size(file).is_none());
         let name = |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into();
-        Ok((sized, skipped.map(name).collect()))
+        let skipped = skipped.map(name).collect();
+        let sized =
+            |question: &Question| size(&question.image).map(|size| (question.clone(), size));
+        let (questions, sizes) = questions.iter().filter_map(sized).unzip();
+        Ok(Usable { questions, sizes, skipped })
     }
 
     fn line(

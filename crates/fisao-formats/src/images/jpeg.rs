@@ -93,13 +93,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Jpeg, JpegError> {
 /// Width and height that the beginning of a file tells.
 pub(super) fn size(bytes: &[u8]) -> Result<(u64, u64), JpegError> {
     let mut segments = Segments::new(bytes);
-    loop {
-        match segments.next()? {
-            Marker::Frame { .. } => {
-                let (width, height) = frame::size(segments.body()?)?;
-                return Ok((width as u64, height as u64));
-            }
-            Marker::Scan | Marker::End => return Err(JpegError::Damaged("it has no frame")),
-        }
-    }
+    let Marker::Frame { .. } = segments.next()? else {
+        return Err(JpegError::Damaged("it has no frame"));
+    };
+    let (width, height) = frame::size(segments.body()?)?;
+    Ok((width as u64, height as u64))
 }

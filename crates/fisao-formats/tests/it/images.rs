@@ -359,7 +359,7 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
 }
 
 /// A RIFF file with one chunk.
-fn webp(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+fn webp(kind: [u8; 4], body: &[u8]) -> Vec<u8> {
     let length = |bytes: usize| u32::try_from(bytes).expect("short").to_le_bytes();
     let chunk = [kind.as_slice(), &length(body.len()), body].concat();
     [b"RIFF".as_slice(), &length(4 + chunk.len()), b"WEBP", &chunk].concat()
@@ -393,9 +393,9 @@ fn images_of_too_many_pixels_are_refused_before_they_are_decoded() {
         ("BMP", "30000×30000", bmp),
         ("GIF", "30000×30000", [screen(30_000), frame.clone()].concat()),
         ("GIF", "30000×30000", [screen(10), frame].concat()),
-        ("WEBP", "16383×16383", webp(b"VP8 ", &lossy)),
-        ("WEBP", "16383×16383", webp(b"VP8L", &[0x2F, 0xFE, 0xBF, 0xFF, 0x0F, 0, 0, 0])),
-        ("WEBP", "30000×30000", webp(b"VP8X", &canvas)),
+        ("WEBP", "16383×16383", webp(*b"VP8 ", &lossy)),
+        ("WEBP", "16383×16383", webp(*b"VP8L", &[0x2F, 0xFE, 0xBF, 0xFF, 0x0F, 0, 0, 0])),
+        ("WEBP", "30000×30000", webp(*b"VP8X", &canvas)),
     ];
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("huge");
@@ -524,7 +524,7 @@ fn what_follows_a_jpeg_is_not_read() {
     file.set_len(1 << 33).expect("a hole");
     assert_eq!(open_image(&path).expect("an image"), alone);
     // Before the picture there may be much, but not everything.
-    let segment = [[0xFF, 0xE5, 0xFF, 0xFF].as_slice(), &[0; 0xFFFF - 2]].concat();
+    let segment = [[0xFF, 0xE5, 0xFF, 0xFF].as_slice(), &vec![0; 0xFFFF - 2]].concat();
     let long = [&bytes[..2], &segment.repeat(600), &bytes[2..]].concat();
     fs::write(&path, long).expect("writable");
     let said = message(open_image(&path), &folder);
