@@ -19,7 +19,7 @@ use fisao_models::parameters::floats;
 use serde_json::Value;
 
 use crate::FormatError;
-use crate::documents::{read_json, write_json};
+use crate::documents::{read_settings, write_json};
 use crate::weights::{MappedFile, StoredDtype, write_safetensors};
 pub(crate) use fit::{MapSizes, check};
 use names::{NAMINGS, Side, canonical_name, key, parse_key};
@@ -110,7 +110,7 @@ impl Adapter {
     /// its counterpart, or has another rank than the configuration says.
     pub fn read(folder: &Path) -> Result<Self, FormatError> {
         let config_path = folder.join(ADAPTER_CONFIG_FILE);
-        let config: Value = read_json(config::CONFIG, &config_path)?;
+        let config = read_settings(config::CONFIG, &config_path)?;
         let rules = Rules::new(&config::parse(&config, &config_path)?, &config_path)?;
 
         let path = folder.join(ADAPTER_WEIGHTS_FILE);

@@ -7,11 +7,15 @@ use std::path::Path;
 use flate2::bufread::MultiGzDecoder;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::FormatError;
 use crate::fields::shortened;
 use crate::files::open_file;
 use crate::read_ahead::ReadAhead;
+
+/// Bytes of the longest file of settings. Published ones take some kilobytes, lists of classes a hundred.
+const LONGEST_SETTINGS: u64 = 1 << 19;
 
 /// Reads a JSON file; `what` is what the user would call it ("model configuration (config.json)").
 ///
@@ -23,6 +27,19 @@ pub fn read_json<T: DeserializeOwned>(what: &'static str, path: &Path) -> Result
         Some(reason) => FormatError::Malformed { what, path: path.to_owned(), reason },
         None => malformed(what, path, &error),
     })
+}
+
+/// Reads a JSON file of settings, which is never long: a value in memory is many times as large as its text.
+///
+/// # Errors
+/// The file is absent, unreadable, longer than settings are, or not JSON.
+pub(crate) fn read_settings(what: &'static str, path: &Path) -> Result<Value, FormatError> {
+    let length = fs::metadata(path).map_err(|error| FormatError::reading(what, path, error))?.len();
+    if length > LONGEST_SETTINGS {
+        let reason = format!("it is {length} bytes long, and at most {LONGEST_SETTINGS} are read");
+        return Err(FormatError::Malformed { what, path: path.to_owned(), reason });
+    }
+    read_json(what, path)
 }
 
 /// What is said of NaN and infinity, which Python writes into JSON and JSON does not have.

@@ -454,6 +454,7 @@ pub enum FormatError {
 
 impl FormatError {
     /// What the user can do about it, where that is not obvious from the message.
+    #[expect(clippy::too_many_lines, reason = "one sentence for each kind of error")]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NotFound { what: "model configuration (config.json)", .. } => {

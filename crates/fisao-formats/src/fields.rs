@@ -43,7 +43,7 @@ pub(crate) struct Fields<'a> {
     path: &'a Path,
     /// What stands before a key in messages, such as `text_config.`.
     place: &'static str,
-    fields: &'a Map<String, Value>,
+    map: &'a Map<String, Value>,
 }
 
 impl<'a> Fields<'a> {
@@ -53,12 +53,12 @@ impl<'a> Fields<'a> {
         path: &'a Path,
         value: &'a Value,
     ) -> Result<Self, FormatError> {
-        let fields = value.as_object().ok_or_else(|| FormatError::Malformed {
+        let map = value.as_object().ok_or_else(|| FormatError::Malformed {
             what,
             path: path.to_owned(),
             reason: format!("it is {}, and no object", shown(value)),
         })?;
-        Ok(Self { path, place: "", fields })
+        Ok(Self { path, place: "", map })
     }
 
     /// The object under a key, whose keys are called `place` and their name.
@@ -69,7 +69,7 @@ impl<'a> Fields<'a> {
     ) -> Result<Option<Self>, FormatError> {
         match self.get(key) {
             None => Ok(None),
-            Some(Value::Object(fields)) => Ok(Some(Self { path: self.path, place, fields })),
+            Some(Value::Object(map)) => Ok(Some(Self { path: self.path, place, map })),
             Some(_) => Err(self.refused(key, "an object")),
         }
     }
@@ -89,7 +89,7 @@ impl<'a> Fields<'a> {
 
     /// The value under a key; absent where it is null.
     pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
-        self.fields.get(key).filter(|value| !value.is_null())
+        self.map.get(key).filter(|value| !value.is_null())
     }
 
     pub(crate) fn whole(&self, key: &str, range: Whole) -> Result<Option<usize>, FormatError> {
@@ -156,7 +156,7 @@ impl<'a> Fields<'a> {
 
     /// The value under a key is not one that is supported.
     pub(crate) fn refused(&self, key: &str, supported: &'static str) -> FormatError {
-        let value = self.fields.get(key).unwrap_or(&Value::Null);
+        let value = self.map.get(key).unwrap_or(&Value::Null);
         self.refused_as(key, shown(value), supported)
     }
 

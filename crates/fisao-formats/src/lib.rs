@@ -14,6 +14,9 @@
 //! a panic. Output files are written beside their place and renamed into it, so that an interrupted
 //! write leaves the old file or none.
 
+// What a file says is converted with care.
+#![warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
+
 pub mod adapter;
 pub mod chat_template;
 pub mod checkpoint;
@@ -26,14 +29,32 @@ mod files;
 pub mod folder_lock;
 #[cfg(feature = "hub")]
 pub mod hub;
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "arithmetic of decoders, on numbers with bounds"
+)]
 pub mod images;
 pub mod json_lines;
 pub mod merge;
 pub mod named_vectors;
 pub mod processor;
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "positions in files that were checked when they were opened"
+)]
 pub mod prompts;
 mod read_ahead;
 pub mod run_folder;
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "it only writes"
+)]
 pub mod tensorboard;
 pub mod tokenizer;
 pub mod weights;

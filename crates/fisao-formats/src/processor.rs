@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::FormatError;
-use crate::documents::read_json;
+use crate::documents::read_settings;
 use crate::fields::{Fields, Real, shown};
 
 /// Written by transformers 4, and by version 5 for models without a tokenizer.
@@ -120,13 +120,13 @@ pub(crate) fn pinpoints_json(resolutions: &[Resolution]) -> Value {
 pub fn read_image_processor(folder: &Path) -> Result<ImageProcessor, FormatError> {
     let path = folder.join(PROCESSOR_FILE);
     if path.exists() {
-        let value: Value = read_json(WHAT, &path)?;
+        let value = read_settings(WHAT, &path)?;
         if let Some(inner) = value.get("image_processor") {
             return parse(&path, inner);
         }
     }
     let path = folder.join(PREPROCESSOR_FILE);
-    parse(&path, &read_json(WHAT, &path)?)
+    parse(&path, &read_settings(WHAT, &path)?)
 }
 
 fn parse(path: &Path, value: &Value) -> Result<ImageProcessor, FormatError> {
@@ -145,6 +145,11 @@ struct Processor<'a> {
 }
 
 impl Processor<'_> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "levels are rounded down as transformers does it, and numbers to f32"
+    )]
     fn resolve(&self) -> Result<ImageProcessor, FormatError> {
         let fields = &self.fields;
         let class = self.class()?;

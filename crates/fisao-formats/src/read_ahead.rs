@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn everything_comes_in_order() {
-        let bytes: Vec<u8> = (0..3 * PIECE + 17).map(|at| (at % 251) as u8).collect();
+        let bytes: Vec<u8> =
+            (0..3 * PIECE + 17).map(|at| u8::try_from(at % 251).unwrap()).collect();
         let mut found = Vec::new();
         ReadAhead::new(io::Cursor::new(bytes.clone())).unwrap().read_to_end(&mut found).unwrap();
         assert_eq!(found, bytes);

@@ -29,9 +29,12 @@ const BYTES_EACH: usize = 64;
 pub const BYTES: usize = 64 << 20;
 /// An input that takes longer is a finding; one that takes a minute ends the test at once.
 const LONGEST: Duration = Duration::from_secs(5);
-const HANG: Duration = Duration::from_secs(60);
+const HANG: Duration = Duration::from_mins(1);
 /// Findings of a reader after which the rest is not worth the time.
 const ENOUGH: usize = 5;
+
+/// What reads a file.
+pub type Read = Box<dyn Fn(&[u8])>;
 
 /// Something that reads what others wrote.
 pub struct Reader {
@@ -44,7 +47,7 @@ pub struct Reader {
     /// Valid files.
     pub files: Vec<Vec<u8>>,
     /// Reads one. Its result is of no interest.
-    pub read: Box<dyn Fn(&[u8])>,
+    pub read: Read,
 }
 
 /// Where the last panic was, other than those that a reader catches on purpose.

@@ -61,19 +61,19 @@ fn rows() -> Vec<Reader> {
             let _ = answers::read_answers(input, Some("prediction"));
         }),
         reader("chair-captions", Form::JsonLines, both(&captions), |input| {
-            drop(chair::read_captions(input))
+            drop(chair::read_captions(input));
         }),
         reader("captions", Form::JsonLines, both(&captions), |input| {
-            drop(read_caption_rows(input))
+            drop(read_caption_rows(input));
         }),
         reader("pope", Form::JsonLines, both(&questions), |input| {
-            drop(pope::read_questions(input))
+            drop(pope::read_questions(input));
         }),
         reader("likelihoods", Form::JsonLines, both(&likelihoods), |input| {
             drop(options::read_likelihoods(input));
         }),
         reader("verdicts", Form::JsonLines, both(&verdicts), |input| {
-            drop(judged::read_verdicts(input))
+            drop(judged::read_verdicts(input));
         }),
     ]
 }
@@ -129,14 +129,14 @@ fn tables() -> Vec<Reader> {
     let synonyms = b"dog, puppy, hound\ncat,  kitten\n";
     vec![
         reader("mmbench", Form::Text, vec![tsv.to_vec()], |input| {
-            drop(options::read_mmbench(input))
+            drop(options::read_mmbench(input));
         }),
         reader("mme", Form::Text, vec![task.to_vec()], |input| {
             let _ = mme::read_task("existence", input);
             let _ = mme::read_questions("existence", input);
         }),
         reader("synonyms", Form::Text, vec![synonyms.to_vec()], |input| {
-            drop(chair::read_synonyms(input))
+            drop(chair::read_synonyms(input));
         }),
     ]
 }

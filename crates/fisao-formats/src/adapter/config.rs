@@ -187,6 +187,10 @@ pub(super) fn to_json(config: &LoraConfig, base_model: Option<&str>) -> Value {
 }
 
 /// PEFT's alpha is an integer wherever it is a whole number; vLLM takes nothing else.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "it is a whole number of a setting with bounds"
+)]
 fn whole(value: f64) -> Value {
     if value.fract() == 0.0 { Value::from(value as i64) } else { Value::from(value) }
 }

@@ -110,16 +110,13 @@ fn to_json(state: &State, value: &Value, options: Kwargs) -> Result<String, Erro
     if options.get::<Option<bool>>("sort_keys")?.unwrap_or(false) {
         value.sort_all_objects();
     }
-    let indent = match options.get::<Option<Value>>("indent")? {
-        None => None,
-        Some(indent) => match indent.as_str() {
-            Some(text) => Some(text.to_owned()),
-            None => {
-                let spaces = usize::try_from(indent).unwrap_or(0);
-                Some(" ".repeat(spaces.min(LONGEST_SEPARATOR + 1)))
-            }
-        },
-    };
+    let indent = options.get::<Option<Value>>("indent")?.map(|indent| {
+        if let Some(text) = indent.as_str() {
+            return text.to_owned();
+        }
+        let spaces = usize::try_from(indent).unwrap_or(0);
+        " ".repeat(spaces.min(LONGEST_SEPARATOR + 1))
+    });
     let separators = options.get::<Option<Vec<String>>>("separators")?;
     let between = separators.iter().flatten().chain(&indent);
     if between.into_iter().any(|text| text.len() > LONGEST_SEPARATOR) {
@@ -298,8 +295,8 @@ mod tests {
                 "FalseTrue",
             ),
             (
-                "{% set m = {'b': 1, 'a': {'c': [1]}} %}{% set n = namespace() %}{% set n.m = m %}{{ n.m|tojson }}",
-                "{\"b\": 1, \"a\": {\"c\": [1]}}",
+                "{% set m = {'b': 1, 'a': {'c': [1]}} %}{% set n = namespace() %}{% set n.m = m %}{{ n.m|tojson }}{{ n.m.b }}{{ n.m.u is defined }}",
+                "{\"b\": 1, \"a\": {\"c\": [1]}}1False",
             ),
             ("{% set n = namespace() %}{% set m = n %}{% set m.x = 1 %}{{ n.x }}", "1"),
             ("{{ '{:>4}|{}'.format('a', 'b') }}{{ ', '.join(['a', 'b']) }}", "   a|ba, b"),

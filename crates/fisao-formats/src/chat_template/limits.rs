@@ -4,15 +4,17 @@
 //! there: values that hold themselves or are lists of lists without end, lists that grow by being added to themselves, and
 //! a few methods whose result may be far longer than what they are given.
 
+use std::fmt::Write as _;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
 use minijinja::machinery::{Token, tokenize};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, StringInput, Tuple, ValueKind};
+use minijinja::value::{Kwargs, Serde, StringInput, Tuple, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
 use minijinja_contrib::pycompat;
+use serde::{Serialize, Serializer};
 
 /// Fuel of one conversation: instructions, and 64 bytes each. A conversation takes thousands; this is 25 MB.
 pub(super) const FUEL: u64 = 400_000;
@@ -94,7 +96,7 @@ pub(super) fn guarded(source: &str, syntax: SyntaxConfig) -> Result<String, Erro
             continue;
         };
         text.push_str(before);
-        text.push_str(&format!(" {KEPT}({shared}, ({value}))"));
+        write!(text, " {KEPT}({shared}, ({value}))").expect("a String takes everything");
         written = to;
         at += end;
     }
@@ -103,7 +105,7 @@ pub(super) fn guarded(source: &str, syntax: SyntaxConfig) -> Result<String, Erro
 }
 
 /// A value that a template keeps: lists as they are now instead of how they come about, and not too deep. What goes into a
-/// namespace is `shared`, and the maps of it are copied too, so that none can hold itself.
+/// namespace is `shared`, and the maps of it are copied too, so that none can hold itself; a macro there is no macro any more.
 fn kept(state: &State, shared: bool, value: &Value) -> Result<Value, Error> {
     copied(state, value, shared, 0)
 }
@@ -129,9 +131,18 @@ fn copied(state: &State, value: &Value, maps: bool, depth: usize) -> Result<Valu
                 let field = copied(state, &value.get_item(&key)?, maps, depth + 1)?;
                 Ok((key, field))
             });
-            fields.collect::<Result<Vec<_>, Error>>().map(|fields| fields.into_iter().collect())
+            fields.collect::<Result<_, Error>>().map(|fields| Value::from(Serde(Pairs(fields))))
         }
         _ => Ok(value.clone()),
+    }
+}
+
+/// The fields of a map, in their order.
+struct Pairs(Vec<(Value, Value)>);
+
+impl Serialize for Pairs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
     }
 }
 

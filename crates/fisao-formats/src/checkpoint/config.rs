@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::ModelConfig;
 use crate::FormatError;
-use crate::documents::read_json;
+use crate::documents::read_settings;
 use crate::fields::{Fields, Real, Whole};
 
 const WHAT: &str = "model configuration (config.json)";
@@ -43,7 +43,7 @@ const EPSILON: Real = Real { least: 1e-30, most: 1.0, said: "a number from 1e-30
 
 /// Reads and resolves a `config.json`.
 pub(super) fn read(path: &Path) -> Result<ModelConfig, FormatError> {
-    let value: Value = read_json(WHAT, path)?;
+    let value = read_settings(WHAT, path)?;
     resolve(path, &value)
 }
 
@@ -77,7 +77,7 @@ pub(super) fn read_end_tokens(path: &Path, config: &mut LlavaConfig) -> Result<(
     if !path.exists() {
         return Ok(());
     }
-    let value: Value = read_json(GENERATION, path)?;
+    let value = read_settings(GENERATION, path)?;
     let generation = Fields::of_file(GENERATION, path, &value)?;
     let ends = generation.tokens("eos_token_id", config.text.vocab_size)?;
     if let Some((&first, others)) = ends.split_first() {
@@ -114,7 +114,7 @@ pub(super) fn unheeded_generation(path: &Path) -> Result<Vec<String>, FormatErro
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let value: Value = read_json(GENERATION, path)?;
+    let value = read_settings(GENERATION, path)?;
     let file = Fields::of_file(GENERATION, path, &value)?;
     let numbers = UNHEEDED.iter().filter_map(|&(name, neutral)| {
         let value = file.get(name)?;

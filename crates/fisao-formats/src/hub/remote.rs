@@ -590,6 +590,7 @@ fn is_hexadecimal(text: &str) -> bool {
 }
 
 /// Whether a file is locked, if need be by waiting. Some file systems know no locks.
+#[expect(clippy::needless_pass_by_value, reason = "it is the result of trying to lock")]
 fn is_locked(tried: Result<(), TryLockError>, wait: impl FnOnce() -> std::io::Result<()>) -> bool {
     match tried {
         Ok(()) => true,

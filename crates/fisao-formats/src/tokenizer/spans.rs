@@ -132,7 +132,7 @@ mod tests {
         let mut bytes = Vec::new();
         for &id in ids {
             if id >= 1000 {
-                bytes.push((id - 1000) as u8);
+                bytes.push(u8::try_from(id - 1000).expect("a byte"));
             } else {
                 bytes.extend_from_slice(format!(" w{id}").as_bytes());
             }

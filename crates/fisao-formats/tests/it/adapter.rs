@@ -419,7 +419,7 @@ fn an_adapter_of_the_language_model_alone_leaves_the_vision_tower_alone() {
     // One of the decoder's own maps is missing.
     let folder = of_the_decoder_alone("base_model.model.model.");
     rewrite(folder.path(), |tensors| {
-        tensors.retain(|key, _| !key.contains("layers.1.self_attn.v_proj"))
+        tensors.retain(|key, _| !key.contains("layers.1.self_attn.v_proj"));
     });
     let said = message(load(&folder), &folder);
     assert!(

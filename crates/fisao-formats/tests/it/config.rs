@@ -332,6 +332,7 @@ fn no_whole_numbers() -> Vec<Value> {
 
 /// Every setting that is read, by what is no value of it: the same kind of message for all of them, at the time of reading.
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn values_that_no_model_can_have_are_refused_by_name() {
     let sizes = |part: &'static str,
                  keys: &[&'static str]|
@@ -435,6 +436,17 @@ fn values_that_no_model_can_have_are_refused_by_name() {
             }
         }
     }
+}
+
+#[test]
+fn a_configuration_that_is_no_configuration_by_its_length_is_not_read() {
+    let folder = tempdir().expect("a temporary folder");
+    let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
+    config["id2label"] = json!(vec![0; 400_000]);
+    let said = message(open(&folder, &config), &folder);
+    assert!(said.contains("bytes long, and at most 524288 are read"), "{said}");
+    config["id2label"] = json!(vec![0; 100_000]);
+    open(&folder, &config).expect("long, and still settings");
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn what_would_give_other_pixels_is_refused() {
     assert_eq!(
         refused(json!({ "size": { "shortest_edge": 336, "longest_edge": 600 } })),
         "DIR/preprocessor_config.json: `size` is {\"shortest_edge\":336,\"longest_edge\":600}, but \
-         only a side, `shortest_edge`, or `height` and `width` is supported"
+         only a side, `shortest_edge`, or `height` and `width`, each from 1 to 4096, is supported"
     );
     assert!(refused(json!({ "crop_size": { "height": 3 } })).contains("`crop_size` is {"));
     assert!(refused(json!({ "do_convert_rgb": false })).contains("`do_convert_rgb` is false"));

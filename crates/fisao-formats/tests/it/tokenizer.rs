@@ -252,3 +252,25 @@ fn whole_characters(text: &str, range: Range<usize>) -> Range<usize> {
     };
     down(range.start)..up(range.end)
 }
+
+#[test]
+fn a_tokenizer_that_would_take_all_memory_is_refused() {
+    let mut file: Value =
+        serde_json::from_str(&tiny::tokenizer().to_json().expect("it serialises"))
+            .expect("the library writes JSON");
+    let double = json!({ "type": "Replace", "pattern": { "String": "a" }, "content": "aa" });
+    for (part, list) in [("normalizer", "normalizers"), ("decoder", "decoders")] {
+        let sound = file[part].take();
+        file[part] = json!({ "type": "Sequence", list: vec![&double; 40] });
+        let error = HfTokenizer::from_json(&file.to_string()).expect_err("it doubles 40 times");
+        let expected = "texts up to 1099511627776 times as long, more than 16384";
+        assert!(error.to_string().contains(expected), "{error}");
+        // A few replacements are what tokenizers are made of.
+        file[part] = json!({ "type": "Sequence", list: vec![&double; 3] });
+        HfTokenizer::from_json(&file.to_string()).expect("a usable tokenizer");
+        file[part] = sound;
+    }
+    file["model"]["vocab"]["b".repeat(20_000)] = json!(23);
+    let error = HfTokenizer::from_json(&file.to_string()).expect_err("no token is that long");
+    assert!(error.to_string().contains("it has a token of 20000 bytes"), "{error}");
+}

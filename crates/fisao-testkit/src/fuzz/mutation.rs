@@ -229,7 +229,7 @@ fn change_value(value: &mut Value, random: &mut Random) {
             }
         }
         (0, Value::Array(items)) if !items.is_empty() => {
-            drop(items.remove(random.below(items.len())))
+            drop(items.remove(random.below(items.len())));
         }
         (1, Value::Array(items)) if !items.is_empty() => {
             let item = random.pick(items).clone();

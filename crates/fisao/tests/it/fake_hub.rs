@@ -183,7 +183,7 @@ fn answer(stream: &TcpStream, site: &Mutex<Site>, address: SocketAddr) -> Option
             drop(site);
             let sent = &content[..bytes.min(content.len())];
             respond(stream, "200 OK", Vec::new(), sent, content.len())?;
-            std::thread::sleep(std::time::Duration::from_secs(60));
+            std::thread::sleep(std::time::Duration::from_mins(1));
             None
         }
         fault if listed => {

@@ -71,18 +71,18 @@ fn resolve_with(top: &Fields<'_>, defaults: &Defaults) -> Result<LlavaConfig, Fo
     if ends.is_empty() {
         ends = top.tokens("eos_token_id", vocabulary)?;
     }
-    let eos_token_id = ends.first().copied().unwrap_or(2);
-    let padding = match (token("pad_token_id")?, own("pad_token_id")?) {
-        (Some(padding), _) | (None, Some(padding)) => padding,
-        // Padding is masked everywhere, so any id of the vocabulary serves where none is named.
-        (None, None) if (eos_token_id as usize) < vocabulary => eos_token_id,
-        (None, None) => 0,
+    let eos_token_id = match ends.first() {
+        Some(&id) => id,
+        None if vocabulary > 2 => 2,
+        None => return Err(text.missing("eos_token_id")),
     };
+    let pad_token_id = token("pad_token_id")?.or(own("pad_token_id")?);
     Ok(LlavaConfig {
         bos_token_id: own("bos_token_id")?.or(token("bos_token_id")?).unwrap_or(1),
         eos_token_id,
         stop_token_ids: ends.into_iter().skip(1).collect(),
-        pad_token_id: padding,
+        // Padding is masked everywhere, so any id of the vocabulary serves where none is named.
+        pad_token_id: pad_token_id.unwrap_or(eos_token_id),
         image_token_id: image_token(top, defaults.image_token_id, vocabulary)?,
         vision_feature_layer: feature_layer(top, defaults, vision.num_hidden_layers)?,
         vision_feature_select_strategy: feature_select(top, defaults)?,
