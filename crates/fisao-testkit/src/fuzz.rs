@@ -50,6 +50,9 @@ pub struct Reader {
     pub read: Read,
 }
 
+/// Parts of the paths of libraries whose panics are caught: tokenizers with its tables, Parquet with its buffers.
+const CAUGHT: [&str; 4] = ["/tokenizers-", "/spm_precompiled-", "/parquet-", "/bytes-"];
+
 /// Where the last panic was, other than those that a reader catches on purpose.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 /// When the input that is being read was begun, in milliseconds since the start and from 1; 0 for none.
@@ -156,10 +159,10 @@ fn try_input(reader: &Reader, input: &[u8], allocator: &CountedAllocator) -> Opt
     (took > LONGEST).then(|| format!("{:.1} s", took.as_secs_f64()))
 }
 
-/// Notes a panic of any thread. The tokenizers library's own are caught where it is called.
+/// Notes a panic of any thread, but for those of libraries that are caught where they are called.
 fn note_panic(info: &panic::PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
-    let caught = ["tokenizers-", "spm_precompiled-"].iter().any(|library| place.contains(library));
+    let caught = CAUGHT.iter().any(|library| place.contains(library));
     // Those of the standard library and of indexing are reported where they were called, in the library's file.
     if !caught && let Ok(mut last) = PANIC.lock() {
         let payload = info.payload_as_str().unwrap_or_default();
