@@ -205,7 +205,7 @@ pub enum FormatError {
         dtype: &'static str,
     },
     /// A tensor with values that no computation survives.
-    #[error("{}: {count} values of tensor `{tensor}` are infinite or no number", path.display())]
+    #[error("{}: {count} values of tensor `{tensor}` are NaN or infinite", path.display())]
     NotFinite {
         /// The file.
         path: PathBuf,

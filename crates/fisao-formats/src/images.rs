@@ -40,7 +40,10 @@ pub const MAX_PIXELS: u64 = 178_956_970;
 const LONGEST_METADATA: u64 = 16 << 20;
 
 /// Extensions that a folder is searched for, lower case.
-pub const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "bmp", "gif"];
+pub const IMAGE_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif"];
+
+/// Extensions of images in formats that are not read, lower case.
+const UNREAD_EXTENSIONS: [&str; 8] = ["tif", "tiff", "avif", "heic", "heif", "ico", "jxl", "jp2"];
 
 /// What a file says about its picture.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -245,26 +248,36 @@ fn xmp_orientation(document: &[u8]) -> Option<Orientation> {
 /// # Errors
 /// The folder is absent, or holds no file with one of [`IMAGE_EXTENSIONS`].
 pub fn list_images(folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
-    let entries = fs::read_dir(folder)
-        .map_err(|error| FormatError::reading("image folder", folder, error))?;
-    let mut images = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|error| FormatError::io("read", folder, error))?.path();
-        if has_image_extension(&path) && !is_hidden(&path) && path.is_file() {
-            images.push(path);
-        }
-    }
+    let images = files_with(&IMAGE_EXTENSIONS, folder)?;
     if images.is_empty() {
         let extensions = IMAGE_EXTENSIONS.map(|extension| format!("*.{extension}")).join(", ");
         return Err(FormatError::NoImages { path: folder.to_owned(), extensions });
     }
-    images.sort_unstable();
     Ok(images)
 }
 
-fn has_image_extension(path: &Path) -> bool {
-    let extension = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
-    extension.is_some_and(|extension| IMAGE_EXTENSIONS.contains(&extension.as_str()))
+/// The files of a folder that are images by their extension, of formats that are not read; sorted by name.
+///
+/// # Errors
+/// The folder is absent.
+pub fn list_unread_images(folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
+    files_with(&UNREAD_EXTENSIONS, folder)
+}
+
+fn files_with(extensions: &[&str], folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
+    let entries = fs::read_dir(folder)
+        .map_err(|error| FormatError::reading("image folder", folder, error))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| FormatError::io("read", folder, error))?.path();
+        let extension = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
+        let wanted = extension.is_some_and(|extension| extensions.contains(&extension.as_str()));
+        if wanted && !is_hidden(&path) && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
 }
 
 /// Whether a file's name begins with a full stop.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use fisao_align::AlignError;
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_formats::FormatError;
-use fisao_formats::images::{list_images, open_image};
+use fisao_formats::images::{list_images, list_unread_images, open_image};
 
 use crate::arguments::DamagedArguments;
 use crate::bundle::{Policy, Views};
@@ -31,6 +31,7 @@ pub(crate) fn checked_images(
     for path in paths {
         if path.is_dir() {
             files.extend(list_images(path)?);
+            warn_of_unread(path, reporter)?;
         } else {
             files.push(path.clone());
         }
@@ -48,6 +49,21 @@ pub(crate) fn checked_images(
     progress.finish();
     pass_over(unusable, checked, damaged, reporter)?;
     Ok(images)
+}
+
+/// Names what a folder holds of images in formats that are not read.
+pub(crate) fn warn_of_unread(folder: &Path, reporter: &Reporter) -> Result<(), FormatError> {
+    let unread = list_unread_images(folder)?;
+    if let Some(first) = unread.first() {
+        let (count, first) = (unread.len(), first.display());
+        reporter.warn(
+            format!(
+                "{count} images are of formats that are not read and left out, the first is {first}"
+            ),
+            Some("convert them to PNG or JPEG"),
+        );
+    }
+    Ok(())
 }
 
 /// Refuses images that cannot be used, or names them, where they are to be passed over and some are left.

@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 /// Whether a name stays in a folder that it is looked up in, by the names alone: links are not followed.
 pub fn is_within(folder: &Path, name: &Path) -> bool {
     if name.has_root() || matches!(name.components().next(), Some(Component::Prefix(_))) {
-        let folder = std::path::absolute(folder).map(|folder| plain(&folder));
+        // The folder of a bare file name is an empty path, of which there is no absolute one.
+        let folder = std::path::absolute(Path::new(".").join(folder)).map(|folder| plain(&folder));
         return folder.is_ok_and(|folder| plain(name).starts_with(folder));
     }
     let mut depth = 0_usize;

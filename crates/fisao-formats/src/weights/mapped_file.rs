@@ -173,7 +173,7 @@ impl<'a> StoredTensor<'a> {
         self.copied(shape, dtype)
     }
 
-    /// How many of its values are infinite or no number; 0 of a type that is no float.
+    /// How many of its values are NaN or infinite; 0 of a type that is no float.
     pub fn count_not_finite(&self) -> usize {
         /// Those of two bytes whose exponent is all ones.
         fn halves(bytes: &[u8], exponent: u16) -> usize {

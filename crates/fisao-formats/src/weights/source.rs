@@ -181,7 +181,7 @@ impl SafetensorsSource {
         Layout::release(self.places.values().map(|place| place.key.as_str()))
     }
 
-    /// Reads every value and refuses a tensor with one that is infinite or no number. `advance` is told
+    /// Reads every value and refuses a tensor with one that is NaN or infinite. `advance` is told
     /// how many more bytes have been read.
     ///
     /// # Errors

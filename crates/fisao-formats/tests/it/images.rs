@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use fisao_formats::FormatError;
-use fisao_formats::images::{list_images, open_image};
+use fisao_formats::images::{list_images, list_unread_images, open_image};
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, ImageBuffer, ImageEncoder, ImageFormat, Luma, Rgb};
 use serde_json::Value;
@@ -329,13 +329,16 @@ fn unusual_jpegs_are_named() {
 fn folders_are_listed_by_name() {
     let folder = tempdir().expect("a temporary folder");
     // Hidden files as macOS leaves them are no images, whatever they are called.
-    for name in ["b.PNG", "a.jpeg", "c.txt", "d", "._a.jpeg", ".hidden.png", ".DS_Store"] {
+    let hidden = ["._a.jpeg", ".hidden.png", ".DS_Store", "._f.heic"];
+    for name in ["b.PNG", "a.jpeg", "h.jfif", "c.txt", "d", "f.HEIC", "g.tif"].iter().chain(&hidden)
+    {
         fs::write(folder.path().join(name), "").expect("writable");
     }
     fs::create_dir(folder.path().join("e.png")).expect("writable");
-    let names = list_images(folder.path()).expect("two images");
-    let expected = ["a.jpeg", "b.PNG"].map(|name| folder.path().join(name));
-    assert_eq!(names, expected);
+    let names = list_images(folder.path()).expect("three images");
+    assert_eq!(names, ["a.jpeg", "b.PNG", "h.jfif"].map(|name| folder.path().join(name)));
+    let unread = list_unread_images(folder.path()).expect("a folder");
+    assert_eq!(unread, ["f.HEIC", "g.tif"].map(|name| folder.path().join(name)));
 }
 
 #[test]
@@ -343,7 +346,7 @@ fn absent_and_empty_folders_are_errors() {
     let folder = tempdir().expect("a temporary folder");
     assert_eq!(
         message(list_images(folder.path()), &folder),
-        "no images in DIR (looked for *.jpg, *.jpeg, *.png, *.webp, *.bmp, *.gif)"
+        "no images in DIR (looked for *.jpg, *.jpeg, *.jpe, *.jfif, *.png, *.webp, *.bmp, *.gif)"
     );
     assert_eq!(
         message(list_images(&folder.path().join("nowhere")), &folder),
@@ -359,10 +362,13 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
 }
 
 /// A RIFF file with one chunk.
-fn webp(kind: [u8; 4], body: &[u8]) -> Vec<u8> {
+fn webp(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     let length = |bytes: usize| u32::try_from(bytes).expect("short").to_le_bytes();
-    let chunk = [kind.as_slice(), &length(body.len()), body].concat();
-    [b"RIFF".as_slice(), &length(4 + chunk.len()), b"WEBP", &chunk].concat()
+    let chunk = |&(kind, body): &(&[u8; 4], &[u8])| {
+        [kind.as_slice(), &length(body.len()), body, &vec![0; body.len() % 2]].concat()
+    };
+    let chunks: Vec<u8> = chunks.iter().flat_map(chunk).collect();
+    [b"RIFF".as_slice(), &length(4 + chunks.len()), b"WEBP", &chunks].concat()
 }
 
 #[test]
@@ -382,8 +388,10 @@ fn images_of_too_many_pixels_are_refused_before_they_are_decoded() {
     ]
     .concat();
     // Lossy: a frame tag, the start code and two sides of 14 bits. Lossless: a signature, and sides less one.
-    let lossy =
-        [[0, 0, 0, 0x9D, 0x01, 0x2A].as_slice(), &[0xFF, 0x3F, 0xFF, 0x3F], &[0; 8]].concat();
+    let lossy = |side: u16| {
+        let side = side.to_le_bytes();
+        [[0, 0, 0, 0x9D, 0x01, 0x2A].as_slice(), &side, &side, &[0; 8]].concat()
+    };
     let mut canvas = vec![0; 10];
     canvas[4..7].copy_from_slice(&29_999_u32.to_le_bytes()[..3]);
     canvas[7..10].copy_from_slice(&29_999_u32.to_le_bytes()[..3]);
@@ -393,9 +401,9 @@ fn images_of_too_many_pixels_are_refused_before_they_are_decoded() {
         ("BMP", "30000×30000", bmp),
         ("GIF", "30000×30000", [screen(30_000), frame.clone()].concat()),
         ("GIF", "30000×30000", [screen(10), frame].concat()),
-        ("WEBP", "16383×16383", webp(*b"VP8 ", &lossy)),
-        ("WEBP", "16383×16383", webp(*b"VP8L", &[0x2F, 0xFE, 0xBF, 0xFF, 0x0F, 0, 0, 0])),
-        ("WEBP", "30000×30000", webp(*b"VP8X", &canvas)),
+        ("WEBP", "16383×16383", webp(&[(b"VP8 ", &lossy(16_383))])),
+        ("WEBP", "16383×16383", webp(&[(b"VP8L", &[0x2F, 0xFE, 0xBF, 0xFF, 0x0F, 0, 0, 0])])),
+        ("WEBP", "30000×30000", webp(&[(b"VP8X", &canvas), (b"VP8 ", &lossy(10))])),
     ];
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("huge");

@@ -10,7 +10,7 @@ pub(crate) struct InspectArguments {
     /// Checkpoint or adapter: a folder in Hugging Face or PEFT layout, or a checkpoint's name on the Hub
     #[arg(value_name = "FOLDER|ID")]
     pub(crate) place: ModelLocation,
-    /// Read all weights, and refuse them if a value is infinite or no number
+    /// Read all weights, and refuse them if a value is NaN or infinite
     #[arg(long)]
     pub(crate) check: bool,
     /// How to print what there is

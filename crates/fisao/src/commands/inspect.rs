@@ -83,7 +83,7 @@ struct Weighed {
     bytes: u64,
 }
 
-/// Adds up weights; with `check`, reads all of them and refuses values that are no numbers.
+/// Adds up weights; with `check`, reads all of them and refuses values that are NaN or infinite.
 fn weigh(weights: &SafetensorsSource, check: bool, reporter: &Reporter) -> anyhow::Result<Weighed> {
     let files = weights.files();
     let bytes = files.iter().map(|(_, bytes)| bytes).sum();

@@ -31,7 +31,7 @@ fn an_empty_folder_is_named() {
     place.write("notes.txt", "not a picture");
     insta::assert_snapshot!(
         refused(&place, "empty"),
-        @"error: no images in empty (looked for *.jpg, *.jpeg, *.png, *.webp, *.bmp, *.gif)"
+        @"error: no images in empty (looked for *.jpg, *.jpeg, *.jpe, *.jfif, *.png, *.webp, *.bmp, *.gif)"
     );
 }
 

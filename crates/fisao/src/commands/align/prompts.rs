@@ -14,7 +14,7 @@ use crate::arguments::DamagedArguments;
 use crate::bundle::{Policy, Views};
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
-use crate::tasks::pass_over;
+use crate::tasks::{pass_over, warn_of_unread};
 
 /// Rows whose images are decoded once before any work begins; of larger sets only the names are looked up, unless damaged
 /// images are to be passed over.
@@ -31,7 +31,11 @@ pub(super) fn open(
             PromptSet::open_with_outside_images(prompts, images.as_deref(), &files.prompt)?
         }
         (Some(prompts), images) => PromptSet::open(prompts, images.as_deref(), &files.prompt)?,
-        (None, Some(images)) => PromptSet::open(images, None, &files.prompt)?,
+        (None, Some(images)) => {
+            let set = PromptSet::open(images, None, &files.prompt)?;
+            warn_of_unread(images, reporter)?;
+            set
+        }
         (None, None) => {
             bail!(Refusal::new("there is nothing to train on").hint("give --images or --prompts"))
         }

@@ -221,7 +221,7 @@ mod tests {
             ] {
                 match resolve(WorldKind::Clear, 0, &[format!("{key}={value}")]) {
                     Err(error) => {
-                        assert!(error.to_string().contains(key), "{key}={value}: {error}")
+                        assert!(error.to_string().contains(key), "{key}={value}: {error}");
                     }
                     Ok(config) => {
                         assert!(
