@@ -65,8 +65,8 @@ pub struct Captioned {
 impl Captioned {
     /// The response as it was written.
     pub fn response(&self) -> Generated {
-        let Self { tokens, logprobs, finish, .. } = self.clone();
-        Generated { tokens, logprobs, finish }
+        let Self { tokens, logprobs, finish, .. } = self;
+        Generated { tokens: tokens.clone(), logprobs: logprobs.clone(), finish: *finish }
     }
 
     /// Mentions whose category the response had named before.
@@ -293,7 +293,7 @@ pub fn describe(
 }
 
 /// The same of tasks of which the first has a number: task `i` of them draws from random stream `first + i`.
-fn describe_from(
+pub(crate) fn describe_from(
     policy: &Llava,
     judge: &mut Judge,
     (tasks, first): (&[Task], usize),

@@ -100,7 +100,7 @@ pub enum AlignError {
     /// Somebody asked for it.
     #[error("stopped, as was asked for")]
     Stopped,
-    /// Responses could not be kept to go on from.
+    /// Responses could not be saved for a resume.
     #[error("{0}")]
     Unkept(String),
     /// The saved state does not belong to this run.
@@ -108,7 +108,7 @@ pub enum AlignError {
     State(String),
     /// A guard has warned of something that training does not recover from, again and again.
     #[error("stopped after iteration {iteration}: {message}")]
-    Hopeless {
+    Unrecoverable {
         /// Iterations done.
         iteration: usize,
         /// The evidence.
@@ -158,7 +158,7 @@ impl AlignError {
                  is the limit"
                     .to_owned(),
             ),
-            Self::Hopeless { hint, .. } => Some(hint.clone()),
+            Self::Unrecoverable { hint, .. } => Some(hint.clone()),
             Self::Broken { .. } => Some(
                 "start again with a lower align.learning-rate or align.max-grad-norm".to_owned(),
             ),

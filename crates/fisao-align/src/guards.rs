@@ -60,7 +60,7 @@ pub struct GuardLimits {
     /// the base model. Unit: fraction. Default 0.08.
     pub recall_estimate: f64,
     /// Iterations in a row in which a metric is so far beyond its limit that training does not recover (see
-    /// [`hopeless`]) after which the run stops; 0 never stops. Default 5.
+    /// [`unrecoverable`]) after which the run stops; 0 never stops. Default 5.
     pub patience: usize,
 }
 
@@ -138,7 +138,7 @@ const CRITIC_STARTS: usize = 10;
 /// pair of them differs) or nothing learned means what it should (sampler and trainer disagree).
 ///
 /// `warnings` are those of [`check_iteration`].
-pub fn hopeless<'a>(
+pub fn unrecoverable<'a>(
     m: &IterationMetrics,
     base: &Baseline,
     limits: &GuardLimits,

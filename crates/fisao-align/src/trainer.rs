@@ -16,7 +16,7 @@ use rand::Rng as _;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::captions::{Captioned, Encoded, Judge, answer, encode};
+use crate::captions::{Captioned, Encoded, Judge, answer, describe_from};
 use crate::config::AlignConfig;
 use crate::course::{Course, StopFlag};
 use crate::error::AlignError;
@@ -24,7 +24,7 @@ use crate::events::{AlignEvent, IterationMetrics, Phase, PhaseSeconds, WarningCo
 use crate::features::FeatureCache;
 use crate::guards::{
     Baseline, SplitHealth, check_iteration, check_recall_bound, check_recall_estimate, check_split,
-    hopeless,
+    unrecoverable,
 };
 use crate::objective::{Data, Objective};
 use crate::ppo::{KlController, KlEstimator, explained_variance};
@@ -94,8 +94,9 @@ pub struct TrainerState {
     /// The recall constraint, for runs that have it.
     #[serde(default)]
     pub recall: Option<RecallController>,
-    /// Iterations in a row, up to now, that gave reason to stop.
-    pub hopeless: usize,
+    /// Iterations in a row, up to now, that gave reason to stop; saved states call it `hopeless`.
+    #[serde(rename = "hopeless")]
+    pub unrecoverable: usize,
 }
 
 /// A run.
@@ -123,7 +124,7 @@ pub struct Trainer<'a> {
     baseline: Option<Baseline>,
     base_recall: Option<f64>,
     base_correct: Option<f64>,
-    hopeless: usize,
+    unrecoverable: usize,
     stop: StopFlag,
 }
 
@@ -134,7 +135,7 @@ struct Before {
     kl: Option<KlController>,
     recall: Option<RecallController>,
     baseline: Option<Baseline>,
-    hopeless: usize,
+    unrecoverable: usize,
 }
 
 impl<'a> Trainer<'a> {
@@ -210,7 +211,7 @@ impl<'a> Trainer<'a> {
             baseline: None,
             base_recall: None,
             base_correct: None,
-            hopeless: 0,
+            unrecoverable: 0,
             stop: StopFlag::default(),
         })
     }
@@ -275,8 +276,7 @@ impl<'a> Trainer<'a> {
     /// One iteration.
     ///
     /// # Errors
-    /// [`AlignError::Hopeless`] after as many iterations beyond recovery as `guards.patience` bears with; this one is done
-    /// then. After every other error the trainer is as after the previous iteration: [`AlignError::Broken`] when a metric is
+    /// [`AlignError::Unrecoverable`] after `guards.patience` unrecoverable iterations in a row; this one is done then. After every other error the trainer is as after the previous iteration: [`AlignError::Broken`] when a metric is
     /// not a number, before the first update [`AlignError::RewardZero`] or [`AlignError::SamplerMismatch`],
     /// [`AlignError::Stopped`] when that was asked for, and whatever a task, the model or the verifier reports.
     pub fn iterate(
@@ -289,19 +289,19 @@ impl<'a> Trainer<'a> {
             kl: self.kl.clone(),
             recall: self.recall,
             baseline: self.baseline,
-            hopeless: self.hopeless,
+            unrecoverable: self.unrecoverable,
         };
         let outcome = self.attempt(emit);
-        if outcome.as_ref().is_err_and(|error| !matches!(error, AlignError::Hopeless { .. })) {
+        if outcome.as_ref().is_err_and(|error| !matches!(error, AlignError::Unrecoverable { .. })) {
             self.go_back_to(before)?;
         }
         outcome
     }
 
     fn go_back_to(&mut self, before: Before) -> Result<(), AlignError> {
-        let Before { learner, optimiser, kl, recall, baseline, hopeless } = before;
+        let Before { learner, optimiser, kl, recall, baseline, unrecoverable } = before;
         (self.learner, self.optimiser, self.kl) = (learner, optimiser, kl);
-        (self.recall, self.baseline, self.hopeless) = (recall, baseline, hopeless);
+        (self.recall, self.baseline, self.unrecoverable) = (recall, baseline, unrecoverable);
         self.follow_recall()
     }
 
@@ -363,7 +363,7 @@ impl<'a> Trainer<'a> {
         emit(AlignEvent::IterationFinished { metrics: Box::new(metrics.clone()) });
         match stop {
             Some((message, hint)) => {
-                Err(AlignError::Hopeless { iteration: self.iteration, message, hint })
+                Err(AlignError::Unrecoverable { iteration: self.iteration, message, hint })
             }
             None => Ok(metrics),
         }
@@ -501,10 +501,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<(Vec<Captioned>, Encoded), AlignError> {
         let sampling = self.sampling(temperature);
         let Self { learner: Learner { policy, .. }, judge, stop, .. } = self;
-        let encoded = encode(policy, &judge.verifier, tasks)?;
-        let course = Course::new(&|_| {}).until(stop);
-        let captions = answer(policy, judge, (tasks, 0), &encoded, &sampling, course)?;
-        Ok((captions, encoded))
+        describe_from(policy, judge, (tasks, 0), &sampling, Course::new(&|_| {}).until(stop))
     }
 
     /// Everything that changes.
@@ -528,7 +525,7 @@ impl<'a> Trainer<'a> {
             base_recall: self.base_recall,
             base_correct: self.base_correct,
             recall: self.recall,
-            hopeless: self.hopeless,
+            unrecoverable: self.unrecoverable,
         }
     }
 
@@ -570,7 +567,7 @@ impl<'a> Trainer<'a> {
         self.baseline = state.baseline;
         self.base_recall = state.base_recall;
         self.base_correct = state.base_correct;
-        self.hopeless = state.hopeless;
+        self.unrecoverable = state.unrecoverable;
         if let (Some(controller), Some(saved)) = (&mut self.recall, state.recall) {
             *controller = saved;
         }
@@ -649,11 +646,11 @@ impl<'a> Trainer<'a> {
             return Err(AlignError::Broken { iteration: self.iteration, message });
         }
         let limits = &self.config.guards;
-        let lost = hopeless(metrics, &baseline, limits, &warnings);
-        self.hopeless = if lost.is_some() { self.hopeless + 1 } else { 0 };
-        let stop = lost.filter(|_| limits.patience > 0 && self.hopeless >= limits.patience);
+        let lost = unrecoverable(metrics, &baseline, limits, &warnings);
+        self.unrecoverable = if lost.is_some() { self.unrecoverable + 1 } else { 0 };
+        let stop = lost.filter(|_| limits.patience > 0 && self.unrecoverable >= limits.patience);
         let stop = stop.map(|lost| {
-            let times = self.hopeless;
+            let times = self.unrecoverable;
             (format!("{} ({times} iterations in a row)", lost.message), lost.hint.clone())
         });
         for warning in warnings {

@@ -39,7 +39,7 @@ pub struct RowDigest {
 impl RowDigest {
     /// Of a row's texts in order, and the [digest](digest_bytes) of its image.
     pub fn new<Part: AsRef<[u8]>>(texts: impl IntoIterator<Item = Part>, image: u64) -> Self {
-        Self { text: shortened(&sha256_parts(texts)), image }
+        Self { text: first_8_bytes(&sha256_parts(texts)), image }
     }
 }
 
@@ -62,10 +62,11 @@ impl<'de> Deserialize<'de> for RowDigest {
 
 /// Digest of an image file's bytes.
 pub fn digest_bytes(bytes: &[u8]) -> u64 {
-    shortened(&sha256_bytes(bytes))
+    first_8_bytes(&sha256_bytes(bytes))
 }
 
-fn shortened(sha256: &str) -> u64 {
+/// Of a SHA-256 in hexadecimal.
+fn first_8_bytes(sha256: &str) -> u64 {
     u64::from_str_radix(&sha256[..16], 16).expect("a digest is hexadecimal")
 }
 
@@ -92,7 +93,7 @@ impl FileDigests {
         let fresh: Vec<&Path> = fresh.into_iter().collect();
         let found = fresh.into_par_iter().map(|file| {
             let digest = match sha256_file(file) {
-                Ok(digest) => shortened(&digest),
+                Ok(digest) => first_8_bytes(&digest),
                 Err(FormatError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                     NOT_THERE
                 }

@@ -52,7 +52,7 @@ pub struct Prompt {
 }
 
 /// A response.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generated {
     /// Ids, the end token last if the response stopped.
     pub tokens: Vec<u32>,

@@ -33,26 +33,11 @@ pub struct ListingError {
 }
 
 impl Listing {
-    /// Reads a listing. Spaces around forms do not count.
+    /// Reads a listing.
     ///
     /// # Errors
     /// A line whose category is empty.
     pub fn parse(text: &str) -> Result<Self, ListingError> {
-        let forms = |line: &str| line.split(',').map(|form| form.trim().to_owned()).collect();
-        Self::parse_lines(text, forms)
-    }
-
-    /// Reads a listing as the published CHAIR scorers read their synonyms: a line is split at each comma with a space behind,
-    /// and forms keep further spaces, so that those scorers never find the second of "cake,  cheesecake".
-    ///
-    /// # Errors
-    /// A line whose category is empty.
-    pub fn parse_as_published(text: &str) -> Result<Self, ListingError> {
-        Self::parse_lines(text, |line| line.split(", ").map(str::to_owned).collect())
-    }
-
-    /// Reads a listing whose lines are split by `forms`.
-    fn parse_lines(text: &str, forms: impl Fn(&str) -> Vec<String>) -> Result<Self, ListingError> {
         let mut listing = Self::default();
         let mut neutral = false;
         for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
@@ -65,10 +50,10 @@ impl Listing {
             } else if neutral {
                 listing.neutral.push(line.to_owned());
             } else {
-                let mut forms = forms(line).into_iter();
-                let category = forms.next().filter(|category| !category.trim().is_empty());
+                let mut forms = line.split(',').map(|form| form.trim().to_owned());
+                let category = forms.next().filter(|category| !category.is_empty());
                 let category = category.ok_or(ListingError { line: index + 1 })?;
-                let forms = forms.filter(|form| !form.trim().is_empty()).collect();
+                let forms = forms.filter(|form| !form.is_empty()).collect();
                 listing.entries.push((category, forms));
             }
         }
@@ -95,13 +80,6 @@ mod tests {
         assert_eq!(listing.entries, [couch, ("hot dog".to_owned(), Vec::new())]);
         assert_eq!(listing.neutral, ["couch potato"]);
         assert_eq!(Listing::parse("a\n, b"), Err(ListingError { line: 2 }));
-    }
-
-    #[test]
-    fn published_listings_keep_stray_spaces() {
-        let forms = |text| Listing::parse_as_published(text).unwrap().entries.remove(0).1;
-        assert_eq!(forms("cake,  cheesecake, cupcake \n"), [" cheesecake", "cupcake"]);
-        assert_eq!(forms("# comment\ncake,pie, tart"), ["tart"]);
     }
 
     #[test]

@@ -222,7 +222,7 @@ mod tests {
             base_recall: Some(0.1 + 0.2),
             base_correct: None,
             recall: None,
-            hopeless: 1,
+            unrecoverable: 1,
         }
     }
 

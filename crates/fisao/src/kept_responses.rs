@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use fisao_align::AlignError;
 use fisao_align::course::KeptResponses;
 use fisao_formats::{DataRecord, FolderLock, FormatError};
-use fisao_models::generation::{FinishReason, Generated};
+use fisao_models::generation::Generated;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Refusal;
@@ -26,14 +26,7 @@ struct Begun {
 struct Line {
     seed: u64,
     stream: u64,
-    responses: Vec<Response>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Response {
-    tokens: Vec<u32>,
-    logprobs: Vec<f32>,
-    finish: FinishReason,
+    responses: Vec<Generated>,
 }
 
 /// The responses of a file, which grows.
@@ -88,13 +81,7 @@ impl ResponseFile {
             for (line, text) in lines.enumerate() {
                 let Line { seed, stream, responses } =
                     serde_json::from_str(text).map_err(|error| malformed(error, line + 2))?;
-                let responses =
-                    responses.into_iter().map(|Response { tokens, logprobs, finish }| Generated {
-                        tokens,
-                        logprobs,
-                        finish,
-                    });
-                known.insert((seed, stream), responses.collect());
+                known.insert((seed, stream), responses);
             }
             reporter.note(format!(
                 "{}: {} responses are there already",
@@ -147,13 +134,7 @@ impl KeptResponses for ResponseFile {
         let each = responses.len() / streams.len().max(1);
         let mut lines = String::new();
         for (&stream, responses) in streams.iter().zip(responses.chunks(each.max(1))) {
-            let responses =
-                responses.iter().cloned().map(|Generated { tokens, logprobs, finish }| Response {
-                    tokens,
-                    logprobs,
-                    finish,
-                });
-            let line = Line { seed, stream, responses: responses.collect() };
+            let line = Line { seed, stream, responses: responses.to_vec() };
             let text = serde_json::to_string(&line);
             lines += &text.map_err(|error| AlignError::Unkept(error.to_string()))?;
             lines.push('\n');

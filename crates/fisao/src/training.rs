@@ -162,7 +162,7 @@ impl<'a> Training<'a> {
     /// Runs the trainer to its end, from the newest saved state with `resume`, and writes its adapter.
     ///
     /// # Errors
-    /// [`Interrupted`] when the user asked to stop, [`AlignError::Hopeless`] when a guard did; the state is saved then.
+    /// [`Interrupted`] when the user asked to stop, [`AlignError::Unrecoverable`] when a guard did; the state is saved then.
     pub(crate) fn run(&mut self, trainer: &mut Trainer<'_>, resume: bool) -> anyhow::Result<()> {
         trainer.stop_on(StopFlag::new(Arc::clone(&self.stop)));
         if resume {
@@ -228,7 +228,7 @@ impl<'a> Training<'a> {
             }
             match outcome {
                 Ok(_) => self.after_iteration(trainer, &mut records)?,
-                Err(error @ AlignError::Hopeless { .. }) => {
+                Err(error @ AlignError::Unrecoverable { .. }) => {
                     self.save(trainer, &records)?;
                     self.write_adapter(trainer)?;
                     return Err(error.into());

@@ -4,11 +4,12 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use fisao_eval::chair::read_synonyms;
 use fisao_formats::FormatError;
 use fisao_formats::digest::sha256_parts;
 use fisao_formats::documents::open_text;
 use fisao_verifier::calibration::{Calibration, VocabularyIdentity};
-use fisao_verifier::listing::{Listing, ListingError};
+use fisao_verifier::listing::Listing;
 use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
@@ -59,7 +60,7 @@ impl Vocabulary {
             Some(COCO) => Ok(Self::from(&fisao_eval::chair::ObjectVocabulary::coco())),
             Some(EVERYDAY) => Ok(Self::from(Listing::everyday())),
             _ if is_json(path) => Self::read(path),
-            _ => Self::listed(path, Listing::parse),
+            _ => Self::listed(path),
         }
     }
 
@@ -84,15 +85,12 @@ impl Vocabulary {
         Ok(Self { entries, neutral: Vec::new() })
     }
 
-    fn listed(
-        path: &Path,
-        parse: fn(&str) -> Result<Listing, ListingError>,
-    ) -> anyhow::Result<Self> {
+    fn listed(path: &Path) -> anyhow::Result<Self> {
         let mut text = String::new();
         open_text(WHAT, path)?
             .read_to_string(&mut text)
             .with_context(|| format!("cannot read {}", path.display()))?;
-        let listing = parse(&text).with_context(|| {
+        let listing = Listing::parse(&text).with_context(|| {
             format!("{} cannot be read as a list of categories", path.display())
         })?;
         Ok(Self::from(listing))
@@ -182,10 +180,9 @@ pub(crate) fn chair_vocabulary(
         return Ok(fisao_eval::chair::ObjectVocabulary::coco());
     };
     let listed = !is_json(path) && !BUILT_IN.iter().any(|name| path == Path::new(name));
-    let vocabulary = if listed && arguments.rules == ChairRules::Reference {
-        Vocabulary::listed(path, Listing::parse_as_published)?
-    } else {
-        Vocabulary::named(path)?
-    };
-    Ok(vocabulary.for_chair()?)
+    if listed && arguments.rules == ChairRules::Reference {
+        return read_synonyms(open_text(WHAT, path)?)
+            .with_context(|| format!("{} cannot be read as a list of categories", path.display()));
+    }
+    Ok(Vocabulary::named(path)?.for_chair()?)
 }

@@ -1,6 +1,6 @@
 use fisao_align::guards::{
     Baseline, GuardLimits, SplitHealth, check_iteration, check_recall_bound, check_recall_estimate,
-    check_split, hopeless,
+    check_split, unrecoverable,
 };
 use fisao_align::recall::RecallConfig;
 use fisao_align::{AlignEvent, IterationMetrics, WarningCode};
@@ -166,7 +166,7 @@ fn a_constraint_without_room_is_told_and_a_lost_policy_stopped() {
     assert_eq!(code(&short), Some(WarningCode::BreakEvenAtBound));
     for (metrics, stops) in [(short, false), (lost, true)] {
         let warnings = Vec::from_iter(check_recall_bound(&metrics, &recall, &limits));
-        assert_eq!(hopeless(&metrics, &BASELINE, &limits, &warnings).is_some(), stops);
+        assert_eq!(unrecoverable(&metrics, &BASELINE, &limits, &warnings).is_some(), stops);
     }
 }
 
@@ -195,7 +195,7 @@ fn lost(change: impl FnOnce(&mut IterationMetrics)) -> Option<WarningCode> {
     change(&mut metrics);
     let limits = GuardLimits::default();
     let warnings = check_iteration(&metrics, &BASELINE, &limits);
-    hopeless(&metrics, &BASELINE, &limits, &warnings).map(|warning| warning.code)
+    unrecoverable(&metrics, &BASELINE, &limits, &warnings).map(|warning| warning.code)
 }
 
 #[test]

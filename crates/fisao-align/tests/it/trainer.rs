@@ -699,7 +699,7 @@ fn a_lost_run_stops_by_itself_with_its_state() {
             Err(error) => break error,
         }
     };
-    let AlignError::Hopeless { iteration, message, .. } = &error else { panic!("{error}") };
+    let AlignError::Unrecoverable { iteration, message, .. } = &error else { panic!("{error}") };
     assert_eq!((*iteration, trainer.iteration()), (finished, finished));
     assert!(message.contains("3 iterations in a row"), "{message}");
     assert!(error.hint().is_some());

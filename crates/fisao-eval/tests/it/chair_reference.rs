@@ -132,6 +132,16 @@ fn a_toilet_takes_every_seat_away() {
 }
 
 #[test]
+fn published_lists_keep_stray_spaces() {
+    let read = |text: &str| read_synonyms(text.as_bytes()).unwrap();
+    let forms = |text: &str| read(text).entries()[0].1.clone();
+    assert_eq!(forms("cake,  cheesecake, cupcake \n"), [" cheesecake", "cupcake"]);
+    assert_eq!(forms("# comment\ncake,pie, tart"), ["tart"]);
+    let list = read("cake, pie\n[neutral]\n# comment\npie chart\n");
+    assert_eq!((list.entries().len(), list.neutral()), (1, &["pie chart".to_owned()][..]));
+}
+
+#[test]
 fn broken_synonyms_are_named_by_their_line() {
     let said = |text: &[u8]| read_synonyms(text).unwrap_err().to_string();
     assert_eq!(said(b"dog\n\n, cat"), "line 3 has no category; begin it with the category's name");

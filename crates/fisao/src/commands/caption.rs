@@ -136,10 +136,7 @@ impl Chooser {
         let asked = (asked.as_slice(), first);
         let (judge, rule, count) = (&mut self.judge, &self.rule, self.count);
         let (best, _) = best_of(&policy.model, judge, rule, asked, count, sampling, &|_| {})?;
-        let written = best.into_iter().map(|Captioned { tokens, logprobs, finish, .. }| {
-            Generated { tokens, logprobs, finish }
-        });
-        Ok(written.collect())
+        Ok(best.iter().map(Captioned::response).collect())
     }
 }
 

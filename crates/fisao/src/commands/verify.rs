@@ -106,11 +106,6 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
     let device = arguments.device.open(reporter)?.device;
     let (verifier, world) = (arguments.verifier.as_ref(), arguments.world.kind());
     let loaded = verifier_from_arguments(verifier, world, settings, &device, reporter)?;
-    if embedded {
-        let first = files.first().map(|file| open_image(file)).transpose()?;
-        let size = first.map(|image| image.dimensions());
-        warn_of_photographs(embedded, size, reporter);
-    }
     let mut scorer = Scorer::new(&loaded, &words, calibration, reporter)?;
     scorer.recall(&loaded, reporter)?;
     let stop = interrupt::flag()?;
@@ -174,6 +169,8 @@ fn captions(
     different.sort_unstable();
     different.dedup();
     let usable = checked_images(&different, &arguments.damaged, reporter)?;
+    let sizes = usable.iter().map(|image| image.size);
+    warn_of_photographs(arguments.verifier.is_none(), sizes, reporter);
     if usable.len() == different.len() {
         return Ok((captions, files));
     }

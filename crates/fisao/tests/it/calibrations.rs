@@ -57,7 +57,7 @@ fn workplace() -> Workplace {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_calibration_goes_on() {
-    use std::process::{Command, Stdio};
+    use std::process::Command;
     use std::thread::sleep;
     use std::time::{Duration, Instant};
 
@@ -77,13 +77,7 @@ fn an_interrupted_calibration_goes_on() {
     let lines = || fs::read_to_string(&partial).map_or(0, |text| text.lines().count());
     // 64 images at once are captioned, and then four more captions of each are written: 2 × 64 lines after the first.
     for (enough, signal) in [(1, "-INT"), (65, "-INT"), (65, "-KILL")] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fisao"))
-            .args(arguments("cut.json"))
-            .current_dir(place.path("."))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = place.start(arguments("cut.json"));
         let started = Instant::now();
         while lines() < enough && child.try_wait().unwrap().is_none() {
             assert!(started.elapsed() < Duration::from_mins(2), "no progress");

@@ -1,8 +1,9 @@
 //! A working folder with small models and pictures, and the command run in it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{self, Child, Output, Stdio};
 
 use assert_cmd::Command;
 use burn::tensor::Device;
@@ -93,6 +94,16 @@ impl Workplace {
     /// Runs the command in the folder.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command().args(arguments).output().expect("the command can be started")
+    }
+
+    /// Starts the command in the folder, for a test that ends it; what it prints is lost.
+    pub(crate) fn start<Argument: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = Argument>,
+    ) -> Child {
+        let mut command = process::Command::new(env!("CARGO_BIN_EXE_fisao"));
+        command.args(arguments).current_dir(self.path("."));
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the command starts")
     }
 
     /// Runs a command that has to succeed; returns what it printed.

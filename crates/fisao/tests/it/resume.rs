@@ -58,13 +58,7 @@ fn recorded(place: &Workplace, run: &str) -> usize {
 /// Starts the command and ends it, in the way a signal does, once so many iterations are recorded. Returns its exit code,
 /// or `None` if it was killed.
 fn end_after(place: &Workplace, arguments: &[String], lines: usize, signal: &str) -> Option<i32> {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_fisao"))
-        .args(arguments)
-        .current_dir(place.path("."))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the command starts");
+    let mut child = place.start(arguments);
     let started = Instant::now();
     while recorded(place, "cut") < lines && child.try_wait().expect("it can be asked").is_none() {
         assert!(started.elapsed() < Duration::from_mins(2), "no progress");
@@ -141,13 +135,7 @@ fn a_run_that_is_asked_to_stop_saves_its_state_and_says_how_to_go_on() {
 fn a_run_that_is_stopped_before_its_first_iteration_begins_again() {
     let place = workplace();
     place.succeed(&strings(&begin("whole")));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_fisao"))
-        .args(begin("cut"))
-        .current_dir(place.path("."))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the command starts");
+    let mut child = place.start(begin("cut"));
     let started = Instant::now();
     // The records are opened after it has begun to listen for Ctrl-C.
     while !place.path("cut/samples.jsonl").exists() {
@@ -313,13 +301,7 @@ fn a_folder_of_images_that_was_edited_is_noticed() {
 fn a_folder_is_written_by_one_process_at_a_time() {
     let place = workplace();
     place.succeed(&strings(&begin("whole")));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_fisao"))
-        .args(begin("cut"))
-        .current_dir(place.path("."))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the command starts");
+    let mut child = place.start(begin("cut"));
     let started = Instant::now();
     while recorded(&place, "cut") < 1 {
         assert!(started.elapsed() < Duration::from_mins(2), "no progress");

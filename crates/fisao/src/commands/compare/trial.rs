@@ -317,7 +317,7 @@ fn is_collapse(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref::<AlignError>(),
         Some(
-            AlignError::Hopeless { .. }
+            AlignError::Unrecoverable { .. }
                 | AlignError::Broken { .. }
                 | AlignError::NotFinite { .. }
                 | AlignError::ImageIgnored { .. }
