@@ -194,6 +194,11 @@ impl RecallController {
         }
     }
 
+    /// Whether no number of it is NaN or infinite.
+    pub(crate) fn is_finite(&self) -> bool {
+        [self.integral, self.base_sum, self.surplus, self.variance].iter().all(|x| x.is_finite())
+    }
+
     /// Takes a measurement in.
     pub fn observe(&mut self, counts: &PairedCounts, config: &RecallConfig) {
         self.base_sum += counts.base * counts.images as f64;

@@ -99,6 +99,50 @@ pub struct TrainerState {
     pub unrecoverable: usize,
 }
 
+impl TrainerState {
+    /// That it is consistent: moments belong to parameters and have their size, and every number is finite.
+    ///
+    /// # Errors
+    /// [`AlignError::State`] names the first tensor or number that is not.
+    pub fn check(&self) -> Result<(), AlignError> {
+        let wrong = |what: String| Err(AlignError::State(what));
+        let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
+        for (name, values) in &self.parameters {
+            if !finite(values) {
+                return wrong(format!("tensor `{name}` holds NaN or infinite values"));
+            }
+        }
+        for (name, (first, second)) in &self.moments {
+            let Some(values) = self.parameters.get(name) else {
+                return wrong(format!("it has moments of `{name}`, but no such tensor"));
+            };
+            if first.len() != values.len() || second.len() != values.len() {
+                let (first, second, values) = (first.len(), second.len(), values.len());
+                return wrong(format!(
+                    "the moments of `{name}` have {first} and {second} values for {values}"
+                ));
+            }
+            if !finite(first) || !finite(second) || second.iter().any(|&value| value < 0.0) {
+                return wrong(format!("the moments of `{name}` are not those of an optimiser"));
+            }
+        }
+        if let Some(name) =
+            self.parameter_steps.keys().find(|name| !self.moments.contains_key(*name))
+        {
+            return wrong(format!("it counts steps of `{name}`, which has no moments"));
+        }
+        if self.parameter_steps.values().any(|&steps| steps > self.optimiser_steps) {
+            return wrong("it counts more steps of a tensor than of the optimiser".to_owned());
+        }
+        let recall = self.recall.is_none_or(|recall| recall.is_finite());
+        let base = [self.base_recall, self.base_correct].into_iter().flatten().all(f64::is_finite);
+        if !recall || !base {
+            return wrong("its recall constraint holds NaN or infinite values".to_owned());
+        }
+        Ok(())
+    }
+}
+
 /// A run.
 pub struct Trainer<'a> {
     config: AlignConfig,
@@ -532,26 +576,15 @@ impl<'a> Trainer<'a> {
     /// Goes back to a saved state.
     ///
     /// # Errors
-    /// [`AlignError::State`] when tensors are missing or have another size.
+    /// [`AlignError::State`] when tensors are missing, have another size or hold NaN or infinite values. The run is as before then.
     pub fn restore(&mut self, state: TrainerState) -> Result<(), AlignError> {
-        let mut wrong = None;
-        let mut found = 0;
+        state.check()?;
+        self.check_parameters(&state)?;
         self.learner.visit_mut("", &mut |name, mut parameter| {
-            let expected: usize = parameter.shape().iter().product();
-            match state.parameters.get(name) {
-                Some(values) if values.len() == expected => {
-                    parameter.set_values(values.clone());
-                    found += 1;
-                }
-                _ => wrong = Some(name.to_owned()),
+            if let Some(values) = state.parameters.get(name) {
+                parameter.set_values(values.clone());
             }
         });
-        if let Some(name) = wrong {
-            return Err(AlignError::State(format!("tensor `{name}` is missing or misshapen")));
-        }
-        if found != state.parameters.len() {
-            return Err(AlignError::State("it holds tensors this run does not have".to_owned()));
-        }
         self.optimiser.step = state.optimiser_steps;
         self.optimiser.moments = state
             .moments
@@ -572,6 +605,29 @@ impl<'a> Trainer<'a> {
             *controller = saved;
         }
         self.follow_recall()
+    }
+
+    /// That a state holds the parameters of this run, each of its size, and no others.
+    fn check_parameters(&self, state: &TrainerState) -> Result<(), AlignError> {
+        let mut wrong = None;
+        let mut found = 0;
+        self.learner.clone().visit_mut("", &mut |name, parameter| {
+            let expected: usize = parameter.shape().iter().product();
+            match state.parameters.get(name).map(Vec::len) {
+                Some(values) if values == expected => found += 1,
+                Some(values) => {
+                    wrong = Some(format!("tensor `{name}` has {values} values for {expected}"));
+                }
+                None => wrong = Some(format!("tensor `{name}` is missing")),
+            }
+        });
+        if let Some(wrong) = wrong {
+            return Err(AlignError::State(wrong));
+        }
+        if found != state.parameters.len() {
+            return Err(AlignError::State("it holds tensors this run does not have".to_owned()));
+        }
+        Ok(())
     }
 
     /// Rewards by the break-even precision that the recall constraint asks for.

@@ -10,6 +10,12 @@
 mod exif;
 mod formats;
 mod gif;
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "the decoder's inner loops, on coefficients and samples with bounds"
+)]
 mod jpeg;
 mod png;
 mod webp;
@@ -168,7 +174,7 @@ fn decode_jpeg(mut data: impl Read + Seek) -> Result<RgbImage, DecodeError> {
             size => size?,
         };
         let rest = (length - START).min(PIXEL_BYTES * width * height);
-        bytes.reserve_exact(rest as usize);
+        bytes.reserve_exact(usize::try_from(rest).map_err(|_| JpegError::Truncated)?);
         data.take(rest).read_to_end(&mut bytes)?;
     }
     let jpeg = jpeg::decode(&bytes)?;
@@ -218,8 +224,8 @@ fn on_white<const CHANNELS: usize>(colour: [u8; CHANNELS], alpha: u8) -> [u8; CH
     let alpha = u32::from(alpha);
     colour.map(|level| {
         let sum = (u32::from(level) * alpha + 255 * (255 - alpha) + 128) << BITS;
-        // Division by 255.
-        ((((sum >> 8) + sum) >> 8) >> BITS) as u8
+        let byte = u8::try_from((((sum >> 8) + sum) >> 8) >> BITS);
+        byte.expect("a mean of bytes is a byte")
     })
 }
 

@@ -29,32 +29,14 @@ mod files;
 pub mod folder_lock;
 #[cfg(feature = "hub")]
 pub mod hub;
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    reason = "arithmetic of decoders, on numbers with bounds"
-)]
 pub mod images;
 pub mod json_lines;
 pub mod merge;
 pub mod named_vectors;
 pub mod processor;
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    reason = "positions in files that were checked when they were opened"
-)]
 pub mod prompts;
 mod read_ahead;
 pub mod run_folder;
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    reason = "it only writes"
-)]
 pub mod tensorboard;
 pub mod tokenizer;
 pub mod weights;

@@ -86,6 +86,7 @@ impl EventWriter {
         wall_time: SystemTime,
         values: impl IntoIterator<Item = (&'a str, f64)>,
     ) -> Result<(), FormatError> {
+        #[expect(clippy::cast_possible_truncation, reason = "TensorBoard's scalars have 32 bits")]
         let scalar = |(tag, value)| (tag, Value::Scalar(value as f32));
         self.summary(step, wall_time, values.into_iter().map(scalar).collect())
     }

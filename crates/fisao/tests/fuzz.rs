@@ -1,5 +1,6 @@
 //! Readers of answers, annotations and calibrations, tried with damaged files: see `fisao_testkit::fuzz`.
 
+use fisao_align::trainer::TrainerState;
 use fisao_eval::captions::{read_caption_rows, read_references};
 use fisao_eval::{amber, answers, chair, gqa, judged, mme, options, pope, science_qa};
 use fisao_testkit::fuzz::{BYTES, CountedAllocator, Form, Reader, run};
@@ -17,6 +18,11 @@ fn readers_survive_damaged_files() {
     readers.push(reader("calibration", Form::Json, vec![calibration()], |input| {
         if let Ok(calibration) = serde_json::from_slice::<Calibration>(input) {
             let _ = calibration.validate();
+        }
+    }));
+    readers.push(reader("trainer-state", Form::Json, vec![trainer_state()], |input| {
+        if let Ok(state) = serde_json::from_slice::<TrainerState>(input) {
+            let _ = state.check();
         }
     }));
     run(&readers, &ALLOCATOR);
@@ -139,6 +145,23 @@ fn tables() -> Vec<Reader> {
             drop(chair::read_synonyms(input));
         }),
     ]
+}
+
+/// What a run goes on from, tensors and all.
+fn trainer_state() -> Vec<u8> {
+    let values = [0.5, -0.25];
+    bytes(&json!({
+        "iteration": 3,
+        "parameters": { "a.lora_A": values },
+        "moments": { "a.lora_A": [[0.1, 0.2], [0.01, 0.02]] },
+        "optimiser_steps": 12,
+        "parameter_steps": { "a.lora_A": 12 },
+        "kl": null,
+        "baseline": null,
+        "base_recall": 0.8,
+        "recall": { "integral": 0.1, "base_sum": 90.0, "images": 30, "surplus": 0.01, "variance": 0.001, "measurements": 3 },
+        "hopeless": 0,
+    }))
 }
 
 /// A calibration with a fit of its own.

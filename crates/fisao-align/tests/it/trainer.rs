@@ -14,7 +14,7 @@ use fisao_align::group::GroupRelativeConfig;
 use fisao_align::objective::{Data, DpoConfig, Objective, PairSource, SftConfig};
 use fisao_align::ppo::PpoConfig;
 use fisao_align::tasks::{Answer, Task, TaskSource};
-use fisao_align::trainer::Trainer;
+use fisao_align::trainer::{Trainer, TrainerState};
 use fisao_align::{AlignEvent, Phase, StopFlag};
 use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
@@ -438,6 +438,36 @@ fn state_of_another_run_is_refused() {
     other.lora.rank = 2;
     let error = trainer(config()).restore(trainer(other).state()).unwrap_err();
     assert!(matches!(error, AlignError::State(_)), "{error}");
+}
+
+/// An optimiser that took moments of another length would update a part of the tensor, and say nothing.
+#[test]
+fn a_state_with_wrong_moments_or_nan_is_refused_and_changes_nothing() {
+    type Damage = fn(&mut TrainerState);
+    let mut trained = trainer(config());
+    trained.iterate(&mut |_| {}).unwrap();
+    let saved = trained.state();
+    let name = saved.moments.keys().next().unwrap().clone();
+    let damages: [(Damage, &str); 5] = [
+        (|state| _ = first(&mut state.moments).0.pop(), "moments of"),
+        (|state| first(&mut state.moments).1[0] = -1.0, "moments of"),
+        (|state| state.parameters.values_mut().next().unwrap()[0] = f32::NAN, "NaN"),
+        (|state| drop(state.moments.insert("other".to_owned(), Default::default())), "`other`"),
+        (|state| _ = state.parameters.values_mut().next().unwrap().pop(), "values for"),
+    ];
+    for (damage, named) in damages {
+        let mut state = saved.clone();
+        damage(&mut state);
+        let mut fresh = trainer(config());
+        let before = fresh.state();
+        let error = fresh.restore(state).unwrap_err();
+        assert!(error.to_string().contains(named), "{name}: {error}");
+        assert_eq!(fresh.state(), before);
+    }
+}
+
+fn first(moments: &mut BTreeMap<String, (Vec<f32>, Vec<f32>)>) -> &mut (Vec<f32>, Vec<f32>) {
+    moments.values_mut().next().unwrap()
 }
 
 /// The verifier is the encoder as it came; what an adapter makes of the policy's must not reach it.

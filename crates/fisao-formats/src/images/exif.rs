@@ -45,9 +45,8 @@ pub(super) fn orientation(mut bytes: &[u8]) -> Option<Orientation> {
         }
     }
     let number = number?;
-    let meant = (1.0..=8.0).contains(&number) && number.fract() == 0.0;
-    let orientation = Orientation::from_exif(if meant { number as u8 } else { 1 });
-    Some(orientation.unwrap_or(Orientation::NoTransforms))
+    let meant = (1..=8_u8).find(|&meant| f64::from(meant).total_cmp(&number).is_eq());
+    Some(meant.and_then(Orientation::from_exif).unwrap_or(Orientation::NoTransforms))
 }
 
 impl Block<'_> {

@@ -41,9 +41,9 @@ pub(super) fn decode(data: impl Read) -> Result<RgbImage, DecodeError> {
     };
     let mut screen = RgbImage::from_pixel(width, height, colour(frame.transparent.unwrap_or(0)));
     let rows = frame.buffer.chunks_exact(usize::from(frame.width).max(1));
-    for (y, row) in rows.enumerate() {
-        for (x, &index) in row.iter().enumerate() {
-            screen.put_pixel(left + x as u32, top + y as u32, colour(index));
+    for (y, row) in (top..).zip(rows) {
+        for (x, &index) in (left..).zip(row) {
+            screen.put_pixel(x, y, colour(index));
         }
     }
     Ok(screen)

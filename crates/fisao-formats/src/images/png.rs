@@ -13,7 +13,7 @@ const SIGNATURE: u64 = 8;
 /// Bytes of a chunk's length and type.
 const HEAD: usize = 8;
 /// Bytes of its check sum.
-const CHECK_SUM: u64 = 4;
+const CHECK_SUM: i64 = 4;
 /// Bytes that the decoder may hold besides rows of pixels.
 const DECODER_BYTES: usize = 16 << 20;
 /// Bytes that a compressed text may unfold to, PIL's own limit.
@@ -76,17 +76,17 @@ fn metadata(data: &mut (impl Read + Seek)) -> io::Result<Metadata> {
             break;
         }
         let [a, b, c, d, kind @ ..] = head;
-        let length = u64::from(u32::from_be_bytes([a, b, c, d]));
+        let length = u32::from_be_bytes([a, b, c, d]);
         let wanted = matches!(&kind, b"eXIf" | b"tEXt" | b"zTXt" | b"iTXt");
         let mut body = Vec::new();
-        if wanted && length <= LONGEST_METADATA {
-            data.take(length).read_to_end(&mut body)?;
-            if (body.len() as u64) < length {
+        if wanted && u64::from(length) <= LONGEST_METADATA {
+            data.take(length.into()).read_to_end(&mut body)?;
+            if body.len() as u64 != u64::from(length) {
                 break;
             }
-            data.seek_relative(CHECK_SUM as i64)?;
+            data.seek_relative(CHECK_SUM)?;
         } else {
-            data.seek_relative((length + CHECK_SUM) as i64)?;
+            data.seek_relative(i64::from(length) + CHECK_SUM)?;
         }
         match &kind {
             b"eXIf" => found.exif = body,
@@ -145,7 +145,7 @@ fn split_at_nul(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 fn from_hexadecimal(text: &[u8]) -> Option<Vec<u8>> {
     let digits = text.split(|&byte| byte == b'\n').skip(3).flatten();
     let digits: Vec<u8> = digits.copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let pairs = digits.chunks_exact(2);
     if !pairs.remainder().is_empty() {
         return None;

@@ -25,7 +25,7 @@ pub(super) fn survey(file: &mut (impl Read + Seek)) -> io::Result<Survey> {
     let mut at = HEAD + 4;
     while at + HEAD <= end {
         file.seek(SeekFrom::Start(at))?;
-        let mut head = [0; HEAD as usize];
+        let mut head = [0; 8];
         file.read_exact(&mut head)?;
         let [kind @ .., a, b, c, d] = head;
         let length = u64::from(u32::from_le_bytes([a, b, c, d]));

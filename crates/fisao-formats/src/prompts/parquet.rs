@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use self::columns::rows_of;
 use self::open_file::{OpenFile, Stored};
 use super::fields::Fields;
 use super::reading::{ImageReference, Reading};
@@ -110,7 +111,8 @@ impl ParquetIndex {
             all += rows as usize;
             let counts = if rows == 0 { None } else { file.image_counts(group)? };
             let leaves = file.columns.iter().flat_map(|(_, node)| node.leaves());
-            let bytes = leaves.map(|leaf| metadata.column(leaf).uncompressed_size().max(0) as u64);
+            let bytes =
+                leaves.map(|leaf| metadata.column(leaf).uncompressed_size().max(0).unsigned_abs());
             let row_bytes = (bytes.sum::<u64>() / u64::from(rows.max(1))).max(1);
             let step = (BLOCK_BYTES / row_bytes).clamp(1, BLOCK_ROWS) as u32;
             for skip in (0..rows).step_by(step as usize) {
@@ -125,7 +127,10 @@ impl ParquetIndex {
                     let kept = (0_u16..).zip(counts).filter(|&(_, &count)| count == 1);
                     (none + several > 0).then(|| kept.map(|(row, _)| row).collect())
                 });
-                let (file, group) = (number as u32, group as u32);
+                let number_of = |number| {
+                    u32::try_from(number).expect("no folder and no footer holds 2³² of them")
+                };
+                let (file, group) = (number_of(number), number_of(group));
                 let block = Block { first: self.len, file, group, skip, rows, kept };
                 if block.len() > 0 {
                     self.len += block.len();
@@ -176,7 +181,7 @@ impl ParquetIndex {
         let file = self.cached_file(&mut self.lock(), block.file);
         let before = file.map_or(0, |file| {
             let groups = file.footer.row_groups().iter().take(block.group as usize);
-            groups.map(|group| group.num_rows() as usize).sum::<usize>()
+            groups.map(|group| rows_of(group).unwrap_or(0)).sum::<usize>()
         });
         let number = before + block.skip as usize + block.row(index - block.first) + 1;
         let path = self.files[block.file as usize].clone();

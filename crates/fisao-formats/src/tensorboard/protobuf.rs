@@ -80,10 +80,10 @@ impl Message {
     /// Seven bits to a byte, the lowest first; the eighth says that more follow.
     fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
+            self.0.push(low_byte(value) | 0x80);
             value >>= 7;
         }
-        self.0.push(value as u8);
+        self.0.push(low_byte(value));
     }
 }
 
@@ -109,4 +109,8 @@ mod tests {
         let chosen = Message::default().chosen_float(2, 0.0).chosen_text(8, "");
         assert_eq!(chosen.encoded(), [0x15, 0, 0, 0, 0, 0x42, 0]);
     }
+}
+
+fn low_byte(value: u64) -> u8 {
+    value.to_le_bytes()[0]
 }

@@ -21,6 +21,12 @@ use parquet::schema::types::{SchemaDescriptor, Type};
 use super::pages::pages;
 use crate::prompts::fields::{Cell, recognised, recognised_part};
 
+/// Rows of a row group.
+pub(super) fn rows_of(group: &RowGroupMetaData) -> Result<usize> {
+    let rows = group.num_rows();
+    usize::try_from(rows).map_err(|_| ParquetError::General(format!("a row group of {rows} rows")))
+}
+
 /// A column, or a part of one.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
@@ -255,7 +261,7 @@ impl Run<'_> {
         let column = self.group.column(self.leaf);
         let description = column.column_descr_ptr();
         let (most, deepest) = (description.max_def_level(), description.max_rep_level());
-        let pages = pages(Arc::clone(self.file), column, self.group.num_rows() as usize)?;
+        let pages = pages(Arc::clone(self.file), column, rows_of(self.group)?)?;
         let mut reader = ColumnReaderImpl::<T>::new(description, pages);
         let (mut definitions, mut repetitions, mut values) = (Vec::new(), Vec::new(), Vec::new());
         let (mut rows, mut count) = (0, 0);

@@ -9,7 +9,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::statistics::Statistics;
 
-use super::columns::{Assembly, Leaf, Node, Shape, UNEVEN, Wanted, columns, is_text};
+use super::columns::{Assembly, Leaf, Node, Shape, UNEVEN, Wanted, columns, is_text, rows_of};
 use super::{Block, Row};
 use crate::FormatError;
 use crate::files::open_file;
@@ -35,7 +35,9 @@ impl OpenFile {
                 let column = group.column(leaf);
                 let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
                 let end = start.checked_add(column.compressed_size());
-                if start < 0 || end.is_none_or(|end| end < start || end as u64 > length) {
+                let (start, end) = (u64::try_from(start), end.map(u64::try_from));
+                let inside = matches!((start, end), (Ok(start), Some(Ok(end))) if start <= end && end <= length);
+                if !inside {
                     let reason = "its footer points outside the file".to_owned();
                     return Err(damaged(path, &ParquetError::General(reason)));
                 }
@@ -95,7 +97,7 @@ impl OpenFile {
         let Some(bytes) = bytes.map(|leaf| group.column(leaf)) else { return Stored::None };
         match bytes.statistics().and_then(Statistics::null_count_opt) {
             Some(0) => Stored::All,
-            Some(nulls) if nulls == bytes.num_values() as u64 => Stored::None,
+            Some(nulls) if i64::try_from(nulls) == Ok(bytes.num_values()) => Stored::None,
             _ => Stored::Some,
         }
     }
@@ -118,7 +120,7 @@ impl OpenFile {
         }
         let size = |leaf: &usize| metadata.column(*leaf).compressed_size();
         let Some(lightest) = leaves.into_iter().min_by_key(size) else { return Ok(None) };
-        let rows = metadata.num_rows() as usize;
+        let rows = rows_of(metadata).map_err(|error| damaged(&self.path, &error))?;
         let leaf =
             guarded(|| Leaf::read(&self.file, metadata, lightest, 0, rows, Wanted::Presence))
                 .map_err(|error| damaged(&self.path, &error))?;
