@@ -1,7 +1,7 @@
 //! Small text documents, JSON and TOML: read with errors that name the file, written atomically.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read as _, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::FormatError;
 use crate::fields::shortened;
-use crate::files::open_file;
+use crate::files::{open_file, read_file};
 use crate::read_ahead::ReadAhead;
 
 /// Bytes of the longest file of settings. Published ones take some kilobytes, lists of classes a hundred.
@@ -79,10 +79,7 @@ pub fn read_toml<T: DeserializeOwned>(what: &'static str, path: &Path) -> Result
 /// # Errors
 /// The file is absent, unreadable, or not UTF-8.
 pub fn read_text(what: &'static str, path: &Path) -> Result<String, FormatError> {
-    let mut bytes = Vec::new();
-    let read = open_file(what, path)?.read_to_end(&mut bytes);
-    read.map_err(|error| FormatError::reading(what, path, error))?;
-    String::from_utf8(bytes).map_err(|error| malformed(what, path, &error))
+    String::from_utf8(read_file(what, path)?).map_err(|error| malformed(what, path, &error))
 }
 
 /// Opens a text file to be read bit by bit, unpacked, on a thread of its own, where it is gzipped.

@@ -1,6 +1,7 @@
 //! Opening what a user names as a file.
 
 use std::fs::{self, File, FileType};
+use std::io::Read as _;
 use std::path::Path;
 
 use crate::FormatError;
@@ -18,6 +19,17 @@ pub(crate) fn open_file(what: &'static str, path: &Path) -> Result<File, FormatE
     } else {
         Err(FormatError::NotAFile { what, path: path.to_owned(), found: describe(kind) })
     }
+}
+
+/// All bytes of a regular file; `what` is what the user would call it.
+///
+/// # Errors
+/// As for [`open_file`].
+pub(crate) fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, FormatError> {
+    let mut bytes = Vec::new();
+    let read = open_file(what, path)?.read_to_end(&mut bytes);
+    read.map_err(|error| FormatError::reading(what, path, error))?;
+    Ok(bytes)
 }
 
 /// What something is that is no regular file.

@@ -10,9 +10,12 @@ use serde_json::{Value, json};
 use crate::FormatError;
 use crate::checkpoint::CONFIG_FILE;
 use crate::documents::{read_json, write_bytes, write_json};
+use crate::files::read_file;
 use crate::folder_lock::{FolderLock, LOCK_FILE};
 use crate::weights::StoredDtype;
 
+/// What `config.json` is called in errors.
+const MODEL_CONFIG: &str = "model configuration (config.json)";
 /// Files of a checkpoint that an adapter does not change.
 const COMPANIONS: [&str; 14] = [
     "generation_config.json",
@@ -81,10 +84,10 @@ impl Output {
     pub(super) fn copy_companions(&mut self, from: &Path) -> Result<(), FormatError> {
         for name in COMPANIONS {
             let path = from.join(name);
-            match fs::read(&path) {
+            match read_file("file of the checkpoint", &path) {
                 Ok(bytes) => write_bytes(&self.file(name), &bytes)?,
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(FormatError::io("read", &path, error)),
+                Err(FormatError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -97,10 +100,9 @@ impl Output {
         dtype: Option<StoredDtype>,
     ) -> Result<(), FormatError> {
         let Some(dtype) = dtype else {
-            let bytes = fs::read(from).map_err(|error| FormatError::io("read", from, error))?;
-            return write_bytes(&self.file(CONFIG_FILE), &bytes);
+            return write_bytes(&self.file(CONFIG_FILE), &read_file(MODEL_CONFIG, from)?);
         };
-        let mut config: Value = read_json("model configuration (config.json)", from)?;
+        let mut config: Value = read_json(MODEL_CONFIG, from)?;
         set_dtype(&mut config, dtype);
         self.json(CONFIG_FILE, &config)
     }

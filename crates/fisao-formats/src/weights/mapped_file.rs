@@ -20,6 +20,7 @@ use safetensors::tensor::{Dtype, Metadata};
 use super::damage;
 use super::writer::StoredDtype;
 use crate::FormatError;
+use crate::files::open_file;
 
 /// Bytes of the little-endian header length that opens every file.
 const LENGTH_BYTES: usize = 8;
@@ -58,10 +59,9 @@ impl MappedFile {
     /// Maps a file and checks its header.
     ///
     /// # Errors
-    /// The file is absent, truncated, or its header is damaged.
+    /// The file is absent, truncated, no regular file, or its header is damaged.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
-        let file =
-            File::open(path).map_err(|error| FormatError::reading("weights file", path, error))?;
+        let file = open_file("weights file", path)?;
         #[expect(
             unsafe_code,
             reason = "mapping is unsound if another process changes the file meanwhile; files are \

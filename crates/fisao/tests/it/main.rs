@@ -20,6 +20,7 @@ mod hub;
 mod hub_errors;
 mod inspect;
 mod merge;
+mod not_files;
 mod pretrain;
 mod prompts;
 mod resume;

@@ -13,7 +13,7 @@ const MERGE: [&str; 7] =
     ["merge", "--model", "llava", "--adapter", "adapter", "--output", "merged"];
 
 /// A folder with models, pictures and an adapter of the model.
-fn furnished() -> Workplace {
+pub(crate) fn with_adapter() -> Workplace {
     let place = Workplace::furnished();
     let mut model = tiny::tiny_llava(1);
     let config = LoraConfig { rank: 2, alpha: 8.0, ..LoraConfig::default() };
@@ -64,7 +64,7 @@ fn captions(place: &Workplace, more: &[&str]) -> Vec<Value> {
 
 #[test]
 fn a_merged_model_says_what_the_model_says_with_its_adapter() {
-    let place = furnished();
+    let place = with_adapter();
     insta::assert_snapshot!(place.succeed(&MERGE), @"merged: 14 maps changed, 80 tensors written (model.safetensors, 38.69 kB)");
     let adapted = captions(&place, &["--model", "llava", "--adapter", "adapter"]);
     assert_eq!(captions(&place, &["--model", "merged"]), adapted);
@@ -73,7 +73,7 @@ fn a_merged_model_says_what_the_model_says_with_its_adapter() {
 
 #[test]
 fn programs_are_told_what_was_written() {
-    let place = furnished();
+    let place = with_adapter();
     let more = ["--format", "json", "--dtype", "bf16", "--max-shard-size", "10KB"];
     let text = place.succeed(&[&MERGE[..], &more].concat());
     let told: Value = serde_json::from_str(&text).unwrap();
@@ -89,7 +89,7 @@ fn programs_are_told_what_was_written() {
 
 #[test]
 fn an_adapter_on_the_vision_tower_needs_to_be_asked_for() {
-    let place = furnished();
+    let place = with_adapter();
     let before = captions(&place, &["--model", "llava", "--adapter", "adapter"]);
     on_the_tower(&place);
     insta::assert_snapshot!(place.refuse(&MERGE), @r#"
@@ -113,7 +113,7 @@ fn an_adapter_on_the_vision_tower_needs_to_be_asked_for() {
 
 #[test]
 fn what_cannot_be_merged_is_refused_and_nothing_is_left() {
-    let place = furnished();
+    let place = with_adapter();
     let with = |more: &[&str]| place.refuse(&[&MERGE[..], more].concat());
     assert!(with(&["--max-shard-size", "5 bananas"]).contains("a whole number with a unit"));
     assert!(with(&["--dtype", "int8"]).contains("possible values: f32, f16, bf16"));
