@@ -10,11 +10,11 @@ mod limits;
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::FormatError;
 use crate::documents::{read_json, read_text};
+use crate::fields::shown;
 
 const PROCESSOR_FILE: &str = "processor_config.json";
 const LEGACY_FILE: &str = "chat_template.json";
@@ -36,34 +36,36 @@ pub struct ChatTemplate {
     tokens: Map<String, Value>,
 }
 
-/// A template alone, or several under names.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum RawTemplate {
-    One(String),
-    Named(Vec<NamedTemplate>),
-    ByName(Map<String, Value>),
-}
+/// What `chat_template` may be.
+const SUPPORTED: &str =
+    "a text, a list of objects with `name` and `template`, or an object of texts by name";
 
-#[derive(Deserialize)]
-struct NamedTemplate {
-    name: String,
-    template: String,
-}
-
-impl RawTemplate {
-    fn default_one(self) -> Option<String> {
-        match self {
-            Self::One(template) => Some(template),
-            Self::Named(templates) => {
-                let found = templates.into_iter().find(|template| template.name == DEFAULT);
-                found.map(|template| template.template)
+/// The template of a field that holds one alone, or several under names of which one is `default`.
+///
+/// # Errors
+/// Why it is none, after "the chat template".
+fn default_one(value: &Value) -> Result<&str, String> {
+    let unusable = || format!("is {}, not {SUPPORTED}", shown(value));
+    let named = match value {
+        Value::String(template) => return Ok(template),
+        Value::Array(templates) => {
+            let entry = |entry: &Value| {
+                let text = |key| entry.get(key).and_then(Value::as_str).is_some();
+                text("name") && text("template")
+            };
+            if !templates.iter().all(entry) {
+                return Err(unusable());
             }
-            Self::ByName(mut templates) => match templates.remove(DEFAULT) {
-                Some(Value::String(template)) => Some(template),
-                _ => None,
-            },
+            let found = templates.iter().find(|template| template["name"] == DEFAULT);
+            found.map(|template| &template["template"])
         }
+        Value::Object(templates) => templates.get(DEFAULT),
+        _ => return Err(unusable()),
+    };
+    match named {
+        Some(Value::String(template)) => Ok(template),
+        Some(_) => Err(unusable()),
+        None => Err(format!("is several, of which none is called `{DEFAULT}`")),
     }
 }
 
@@ -151,23 +153,17 @@ fn find(folder: &Path) -> Result<Option<(PathBuf, String)>, FormatError> {
 
 /// The template under `chat_template` in a JSON file, if there are both.
 fn in_json(folder: &Path, name: &str) -> Result<Option<(PathBuf, String)>, FormatError> {
-    #[derive(Deserialize)]
-    struct Holder {
-        chat_template: Option<RawTemplate>,
-    }
     let path = folder.join(name);
     if !path.exists() {
         return Ok(None);
     }
-    let holder: Holder = read_json(WHAT, &path)?;
-    match holder.chat_template.map(RawTemplate::default_one) {
-        None => Ok(None),
-        Some(Some(source)) => Ok(Some((path, source))),
-        Some(None) => Err(FormatError::ChatTemplate {
-            path,
-            line: None,
-            reason: format!("is several, of which none is called `{DEFAULT}`"),
-        }),
+    let holder: Map<String, Value> = read_json(WHAT, &path)?;
+    let Some(value) = holder.get("chat_template").filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    match default_one(value) {
+        Ok(source) => Ok(Some((path, source.to_owned()))),
+        Err(reason) => Err(FormatError::ChatTemplate { path, line: None, reason }),
     }
 }
 

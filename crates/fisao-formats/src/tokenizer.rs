@@ -7,10 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use fisao_models::text::{DecodedText, TextError, Tokenizer};
+use serde_json::Value;
 
 use crate::FormatError;
 use crate::documents::read_text;
-use crate::fields::shortened;
+use crate::fields::{shortened, shown};
 
 /// A tokenizer in Hugging Face's format.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ impl HfTokenizer {
             path: path.to_owned(),
             reason: shortened(&reason),
         };
-        let unusable = |error: tokenizers::Error| refused(error.to_string());
+        let unusable = |error: tokenizers::Error| refused(explained(&error.to_string(), json));
         let pipelines = serde_json::from_str::<limits::Pipelines>(json);
         pipelines.map_err(|error| refused(error.to_string()))?.check().map_err(refused)?;
         let parsed = guarded(|| json.parse::<tokenizers::Tokenizer>());
@@ -108,6 +109,34 @@ impl Tokenizer for HfTokenizer {
     fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
+}
+
+/// Parts of the file by the beginning of what the library calls them, and what each may be.
+const PARTS: [(&str, &str, &str); 6] = [
+    ("Model", "model", "BPE, WordPiece, WordLevel or Unigram with all their fields"),
+    ("Merge", "merges", "pairs of tokens, each a list of two or a text with one space"),
+    ("Normalizer", "normalizer", "steps of known types with all their fields"),
+    ("PreTokenizer", "pre_tokenizer", "steps of known types with all their fields"),
+    ("PostProcessor", "post_processor", "steps of known types with all their fields"),
+    ("Decoder", "decoder", "steps of known types with all their fields"),
+];
+
+/// What the library says, but where that is the name of a type of its own: there, which part of the file is meant, what it is
+/// and what it may be.
+fn explained(reason: &str, json: &str) -> String {
+    let Some((_, kind)) = reason.split_once("untagged enum ") else { return reason.to_owned() };
+    let Some((_, part, expected)) = PARTS.iter().find(|(name, ..)| kind.starts_with(name)) else {
+        return "a part of it is of no kind that is known".to_owned();
+    };
+    let file = serde_json::from_str::<Value>(json).unwrap_or_default();
+    let value = file.get(part).or_else(|| file.get("model")?.get(part)).unwrap_or(&Value::Null);
+    let found = match value.get("type") {
+        Some(kind) => format!("of type {}", shown(kind)),
+        None if value.is_object() => "an object without a type".to_owned(),
+        None if value.is_array() => "a list".to_owned(),
+        None => shown(value),
+    };
+    format!("its `{part}` is {found} and cannot be read; it may be {expected}")
 }
 
 /// What is said where the library panics, which it does on tables that contradict themselves.

@@ -119,6 +119,28 @@ fn the_default_of_named_templates_is_taken() {
 }
 
 #[test]
+fn a_template_of_another_kind_is_shown_with_what_it_may_be() {
+    for (value, shown) in [
+        (json!(5), "5"),
+        (json!([{ "name": "default" }]), r#"[{"name":"default"}]"#),
+        (json!({ "default": ["a"] }), r#"{"default":["a"]}"#),
+        (
+            json!([{ "name": "tools" }, { "name": "default", "template": "a" }]),
+            r#"[{"name":"tools"},{"name":"default","template":"a"}]"#,
+        ),
+    ] {
+        let file = json!({ "chat_template": value }).to_string();
+        let folder = folder(&[("tokenizer_config.json", &file)]);
+        let error = ChatTemplate::open(folder.path()).unwrap_err().to_string();
+        let said = format!(
+            "tokenizer_config.json: the chat template is {shown}, not a text, a list of objects with `name` and `template`, \
+             or an object of texts by name"
+        );
+        assert!(error.ends_with(&said), "{error}");
+    }
+}
+
+#[test]
 fn special_tokens_are_texts_or_objects() {
     let written = |config: Value, map: Value| {
         let template = opened(&[

@@ -274,3 +274,27 @@ fn a_tokenizer_that_would_take_all_memory_is_refused() {
     let error = HfTokenizer::from_json(&file.to_string()).expect_err("no token is that long");
     assert!(error.to_string().contains("it has a token of 20000 bytes"), "{error}");
 }
+
+#[test]
+fn a_part_of_an_unknown_kind_is_named_with_what_it_may_be() {
+    let sound = json!({
+        "model": { "type": "WordLevel", "vocab": { "<unk>": 0 }, "unk_token": "<unk>" }
+    });
+    HfTokenizer::from_json(&sound.to_string()).expect("a usable tokenizer");
+    for (part, value, found) in [
+        ("model", json!({ "type": "Rebus", "vocab": {} }), "of type \"Rebus\""),
+        ("model", json!({ "vocab": [5] }), "an object without a type"),
+        ("normalizer", json!({ "type": "Upsidedown" }), "of type \"Upsidedown\""),
+        ("pre_tokenizer", json!({ "type": "Upsidedown" }), "of type \"Upsidedown\""),
+        ("post_processor", json!({ "type": "Upsidedown" }), "of type \"Upsidedown\""),
+        ("decoder", json!({ "type": "Upsidedown" }), "of type \"Upsidedown\""),
+        ("decoder", json!({ "kind": 7 }), "an object without a type"),
+    ] {
+        let mut file = sound.clone();
+        file[part] = value;
+        let error =
+            HfTokenizer::from_json(&file.to_string()).expect_err("no such kind").to_string();
+        assert!(!error.contains("untagged"), "{error}");
+        assert!(error.contains(&format!("its `{part}` is {found} and cannot be read")), "{error}");
+    }
+}

@@ -1,6 +1,9 @@
 //! Reward settings.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::calibration::{ProbabilityModel, Statistic};
 
@@ -89,8 +92,7 @@ pub enum Placement {
 }
 
 /// κ₋, factor on the negative rewards of units.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "WrittenWeight", into = "WrittenWeight")]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum PenaltyWeight {
     /// The least factor ≥ 1 at which a mention that is as likely wrong as right does not pay; 1 for the corrected form.
     #[default]
@@ -137,33 +139,50 @@ fn default_max() -> f64 {
     3.0
 }
 
-/// The weight as it stands in a file.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum WrittenWeight {
-    Number(f64),
-    Word(String),
-}
+/// What a file may say for a [`PenaltyWeight`] in a word.
+const BALANCED: &str = "balanced";
 
-impl TryFrom<WrittenWeight> for PenaltyWeight {
-    type Error = String;
-
-    fn try_from(written: WrittenWeight) -> Result<Self, String> {
-        match written {
-            WrittenWeight::Number(weight) => Ok(Self::Fixed(weight)),
-            WrittenWeight::Word(word) if word == "balanced" => Ok(Self::Balanced),
-            WrittenWeight::Word(word) => {
-                Err(format!("penalty-weight is \"{word}\"; give a number or \"balanced\""))
-            }
+impl Serialize for PenaltyWeight {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Balanced => serializer.serialize_str(BALANCED),
+            Self::Fixed(weight) => serializer.serialize_f64(*weight),
         }
     }
 }
 
-impl From<PenaltyWeight> for WrittenWeight {
-    fn from(weight: PenaltyWeight) -> Self {
-        match weight {
-            PenaltyWeight::Balanced => Self::Word("balanced".to_owned()),
-            PenaltyWeight::Fixed(weight) => Self::Number(weight),
+impl<'de> Deserialize<'de> for PenaltyWeight {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WrittenWeight)
+    }
+}
+
+/// Reads the weight as it stands in a file, and says what else stands there.
+struct WrittenWeight;
+
+impl Visitor<'_> for WrittenWeight {
+    type Value = PenaltyWeight;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a number or \"{BALANCED}\" for penalty-weight")
+    }
+
+    fn visit_f64<E: Error>(self, weight: f64) -> Result<PenaltyWeight, E> {
+        Ok(PenaltyWeight::Fixed(weight))
+    }
+
+    fn visit_i64<E: Error>(self, weight: i64) -> Result<PenaltyWeight, E> {
+        Ok(PenaltyWeight::Fixed(weight as f64))
+    }
+
+    fn visit_u64<E: Error>(self, weight: u64) -> Result<PenaltyWeight, E> {
+        Ok(PenaltyWeight::Fixed(weight as f64))
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<PenaltyWeight, E> {
+        if word == BALANCED {
+            return Ok(PenaltyWeight::Balanced);
         }
+        Err(E::custom(format!("penalty-weight is \"{word}\"; give a number or \"{BALANCED}\"")))
     }
 }

@@ -255,6 +255,9 @@ fn configuration_reads_from_toml_and_back() {
     assert!(read("[form]\nkind = \"log-odds\"\nmargin = 0.1").is_err());
     let error = read("penalty-weight = \"heavy\"").unwrap_err().to_string();
     assert!(error.contains("give a number or \"balanced\""), "{error}");
+    let error = read("penalty-weight = true").unwrap_err().to_string();
+    let said = "invalid type: boolean `true`, expected a number or \"balanced\" for penalty-weight";
+    assert!(error.contains(said), "{error}");
 }
 
 fn any_rule() -> impl Strategy<Value = RewardRule> {
