@@ -96,11 +96,7 @@ impl Checkpoint {
         if !folder.is_dir() {
             return Err(FormatError::NotFound { what: "checkpoint folder", path: folder.into() });
         }
-        let mut config = config::read(&folder.join(CONFIG_FILE))?;
-        if let ModelConfig::Llava(llava) = &mut config {
-            config::read_end_tokens(&folder.join(GENERATION_CONFIG_FILE), llava)?;
-        }
-        Ok(Self { folder: folder.to_owned(), config })
+        Ok(Self { folder: folder.to_owned(), config: config::read(folder)? })
     }
 
     /// Settings of its `generation_config.json` that change what transformers writes, and that responses here do not follow:

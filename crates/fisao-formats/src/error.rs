@@ -86,6 +86,20 @@ pub enum FormatError {
         /// The field, dotted from the top.
         field: String,
     },
+    /// A decoder for which no file names the token that ends a response, and which has no default.
+    #[error(
+        "{} does not say where a response ends: neither config.json nor generation_config.json has `eos_token_id`, for which \
+         a {family} decoder has no default, and {reason}",
+        path.display()
+    )]
+    NoEndToken {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// The decoder's `model_type`.
+        family: &'static str,
+        /// What is wrong with the last place that was looked in.
+        reason: String,
+    },
     /// A configuration asks for something that is not implemented.
     #[error("{}: `{field}` is {found}, but only {supported} is supported", path.display())]
     UnsupportedField {
@@ -504,6 +518,10 @@ impl FormatError {
             }
             Self::TokenizerTooLarge { .. } | Self::NoImageToken { .. } => {
                 "tokenizer.json and config.json must come from the same model"
+            }
+            Self::NoEndToken { .. } => {
+                "add \"eos_token_id\" to generation_config.json: the id of the token that ends a response in the checkpoint's \
+                 chat template, for Qwen2's that of <|im_end|>"
             }
             Self::Overflow { .. } => "ask for bf16 or f32, which have the range",
             Self::NotFinite { .. } => {

@@ -7,6 +7,7 @@
 //! is a model, however large, and never a panic.
 
 mod clip;
+mod end_tokens;
 mod llama;
 mod llava;
 mod quantised;
@@ -16,11 +17,11 @@ mod vision;
 use std::path::Path;
 
 use fisao_models::activation::Activation;
-use fisao_models::llava::LlavaConfig;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::ModelConfig;
+use self::end_tokens::EndTokens;
+use super::{CONFIG_FILE, ModelConfig};
 use crate::FormatError;
 use crate::documents::read_settings;
 use crate::fields::{Fields, Real, Whole};
@@ -41,14 +42,15 @@ const PIXELS: Whole = Whole { least: 1, most: 1 << 13, said: "a whole number fro
 /// ε of a norm. Below, a vector of zeros would be divided by zero.
 const EPSILON: Real = Real { least: 1e-30, most: 1.0, said: "a number from 1e-30 to 1" };
 
-/// Reads and resolves a `config.json`.
-pub(super) fn read(path: &Path) -> Result<ModelConfig, FormatError> {
-    let value = read_settings(WHAT, path)?;
-    resolve(path, &value)
+/// Reads and resolves the `config.json` of a folder, with what the files beside it say of the end of a response.
+pub(super) fn read(folder: &Path) -> Result<ModelConfig, FormatError> {
+    let path = folder.join(CONFIG_FILE);
+    let value = read_settings(WHAT, &path)?;
+    resolve(&path, &value, &EndTokens { folder })
 }
 
 /// The same from what the file holds.
-fn resolve(path: &Path, value: &Value) -> Result<ModelConfig, FormatError> {
+fn resolve(path: &Path, value: &Value, ends: &EndTokens<'_>) -> Result<ModelConfig, FormatError> {
     let top = Fields::of_file(WHAT, path, value)?;
     let kind = top.text("model_type")?;
     llava::refuse_original(&top, kind)?;
@@ -64,27 +66,11 @@ fn resolve(path: &Path, value: &Value) -> Result<ModelConfig, FormatError> {
         }
     }
     match kind {
-        Some("llava") => llava::resolve(&top).map(ModelConfig::Llava),
-        Some("llava_onevision") => llava::resolve_onevision(&top).map(ModelConfig::Llava),
+        Some("llava") => llava::resolve(&top, ends).map(ModelConfig::Llava),
+        Some("llava_onevision") => llava::resolve_onevision(&top, ends).map(ModelConfig::Llava),
         Some("clip") => clip::resolve(&top).map(ModelConfig::Clip),
         _ => siglip::resolve(&top).map(ModelConfig::Siglip),
     }
-}
-
-/// Takes the tokens that end a response from `generation_config.json`, which overrules the model's
-/// configuration where both name some.
-pub(super) fn read_end_tokens(path: &Path, config: &mut LlavaConfig) -> Result<(), FormatError> {
-    if !path.exists() {
-        return Ok(());
-    }
-    let value = read_settings(GENERATION, path)?;
-    let generation = Fields::of_file(GENERATION, path, &value)?;
-    let ends = generation.tokens("eos_token_id", config.text.vocab_size)?;
-    if let Some((&first, others)) = ends.split_first() {
-        config.eos_token_id = first;
-        config.stop_token_ids = others.to_vec();
-    }
-    Ok(())
 }
 
 /// Settings of `generation_config.json` that change what transformers writes even greedily, and that are not followed here,

@@ -191,9 +191,17 @@ fn onevision() -> Value {
     })
 }
 
+/// A folder with the file that names the tokens at which it stops.
+fn with_generation() -> TempDir {
+    let folder = tempdir().expect("a temporary folder");
+    let generation = json!({ "eos_token_id": [151_645, 151_643] }).to_string();
+    fs::write(folder.path().join("generation_config.json"), generation).expect("writable");
+    folder
+}
+
 #[test]
 fn onevision_is_read_with_its_tiles() {
-    let folder = tempdir().expect("a temporary folder");
+    let folder = with_generation();
     let checkpoint = open(&folder, &onevision()).expect("a published configuration");
     assert_eq!(checkpoint.config().model_type(), "llava_onevision");
     let llava = checkpoint.llava_config().expect("a llava").clone();
@@ -236,7 +244,7 @@ fn fields_of(config: &mut Value) -> &mut serde_json::Map<String, Value> {
 #[test]
 fn onevision_with_other_tiles_is_refused() {
     let refused = |field: &str, value: Value| {
-        let folder = tempdir().expect("a temporary folder");
+        let folder = with_generation();
         let mut config = onevision();
         config[field] = value;
         message(open(&folder, &config), &folder)
@@ -488,6 +496,45 @@ fn tokens_that_are_minus_one_are_none() {
             "{said}"
         );
     }
+}
+
+/// Llama's configuration class has a default for the end of a response, and Qwen2's has none.
+#[test]
+fn a_qwen2_decoder_that_names_no_end_stops_where_its_tokenizer_ends() {
+    let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
+    config["text_config"].as_object_mut().expect("an object").remove("eos_token_id");
+    let ends = |folder: &TempDir, config: &Value| {
+        open(folder, config).map(|checkpoint| {
+            let llava = checkpoint.llava_config().expect("a llava");
+            (llava.eos_token_id, llava.stop_token_ids.clone())
+        })
+    };
+    let folder = tempdir().expect("a temporary folder");
+    assert_eq!(ends(&folder, &config).expect("Llama's default"), (2, vec![]));
+    config["text_config"]["model_type"] = json!("qwen2");
+    assert_eq!(
+        message(ends(&folder, &config), &folder),
+        "DIR does not say where a response ends: neither config.json nor generation_config.json has `eos_token_id`, for which \
+         a qwen2 decoder has no default, and tokenizer_config.json names no `eos_token` either"
+    );
+    let write = |name: &str, content: Value| {
+        fs::write(folder.path().join(name), content.to_string()).expect("writable");
+    };
+    write("tokenizer_config.json", json!({ "eos_token": { "content": "<|im_end|>" } }));
+    let model = |vocab: Value| json!({ "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "<unk>" } });
+    write("tokenizer.json", model(json!({ "<unk>": 0, "<|im_end|>": 5 })));
+    assert_eq!(ends(&folder, &config).expect("the tokenizer's"), (5, vec![]));
+    for (vocab, said) in [
+        (json!({ "<unk>": 0 }), "is <|im_end|>, which tokenizer.json does not have"),
+        (json!({ "<unk>": 0, "<|im_end|>": 900 }), "is <|im_end|>, whose id 900 is not below"),
+    ] {
+        write("tokenizer.json", model(vocab));
+        let told = message(ends(&folder, &config), &folder);
+        assert!(told.contains(said), "{told}");
+    }
+    fs::remove_file(folder.path().join("tokenizer.json")).expect("it is there");
+    write("generation_config.json", json!({ "eos_token_id": [4, 3] }));
+    assert_eq!(ends(&folder, &config).expect("generation's"), (4, vec![3]));
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! LLaVA's and LLaVA-OneVision's configuration.
 
 use fisao_models::image::Resolution;
+use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::llava::{FeatureSelect, LlavaConfig, TilingConfig};
 use fisao_models::vision::VisionConfig;
 use serde_json::Value;
 
+use super::end_tokens::EndTokens;
 use super::{activation, llama, vision};
 use crate::FormatError;
 use crate::fields::Fields;
@@ -14,6 +16,9 @@ use crate::processor::{GRID_PINPOINTS, PinpointsError, read_pinpoints};
 const IMAGE_TOKEN: [&str; 2] = ["image_token_index", "image_token_id"];
 /// More tiles' worth of tokens no picture takes.
 const MOST_TILES: usize = 1024;
+
+/// `eos_token_id` of `LlamaConfig`.
+const LLAMA_END: u32 = 2;
 
 /// What transformers' configuration class has for fields that are absent.
 struct Defaults {
@@ -36,12 +41,18 @@ const ONEVISION: Defaults = Defaults {
     image_token_id: Some(151_646),
 };
 
-pub(super) fn resolve(top: &Fields<'_>) -> Result<LlavaConfig, FormatError> {
-    resolve_with(top, &LLAVA)
+pub(super) fn resolve(
+    top: &Fields<'_>,
+    beside: &EndTokens<'_>,
+) -> Result<LlavaConfig, FormatError> {
+    resolve_with(top, beside, &LLAVA)
 }
 
-pub(super) fn resolve_onevision(top: &Fields<'_>) -> Result<LlavaConfig, FormatError> {
-    let mut config = resolve_with(top, &ONEVISION)?;
+pub(super) fn resolve_onevision(
+    top: &Fields<'_>,
+    beside: &EndTokens<'_>,
+) -> Result<LlavaConfig, FormatError> {
+    let mut config = resolve_with(top, beside, &ONEVISION)?;
     if config.tile_tokens() != config.vision.patches() {
         let key = "vision_feature_select_strategy";
         let found = match config.vision_feature_select_strategy {
@@ -56,7 +67,11 @@ pub(super) fn resolve_onevision(top: &Fields<'_>) -> Result<LlavaConfig, FormatE
     Ok(config)
 }
 
-fn resolve_with(top: &Fields<'_>, defaults: &Defaults) -> Result<LlavaConfig, FormatError> {
+fn resolve_with(
+    top: &Fields<'_>,
+    beside: &EndTokens<'_>,
+    defaults: &Defaults,
+) -> Result<LlavaConfig, FormatError> {
     let text = top.needed_object("text_config", "text_config.")?;
     let vision = top.needed_object("vision_config", "vision_config.")?;
     if top.flag("multimodal_projector_bias")? == Some(false) {
@@ -67,15 +82,8 @@ fn resolve_with(top: &Fields<'_>, defaults: &Defaults) -> Result<LlavaConfig, Fo
     let vocabulary = decoder.vocab_size;
     let token = |key: &str| top.token(key, vocabulary);
     let own = |key: &str| text.token(key, vocabulary);
-    let mut ends = text.tokens("eos_token_id", vocabulary)?;
-    if ends.is_empty() {
-        ends = top.tokens("eos_token_id", vocabulary)?;
-    }
-    let eos_token_id = match ends.first() {
-        Some(&id) => id,
-        None if vocabulary > 2 => 2,
-        None => return Err(text.missing("eos_token_id")),
-    };
+    let ends = end_tokens([&text, top], beside, &decoder)?;
+    let eos_token_id = ends[0];
     let pad_token_id = token("pad_token_id")?.or(own("pad_token_id")?);
     Ok(LlavaConfig {
         bos_token_id: own("bos_token_id")?.or(token("bos_token_id")?).unwrap_or(1),
@@ -91,6 +99,33 @@ fn resolve_with(top: &Fields<'_>, defaults: &Defaults) -> Result<LlavaConfig, Fo
         vision,
         tiling: None,
     })
+}
+
+/// The tokens that end a response, at least one: those of `generation_config.json`, else of the decoder's part of the
+/// configuration, else of its top. Where none is named, Llama has transformers' default, and Qwen2, which has no default, the
+/// end that its tokenizer names.
+fn end_tokens(
+    config: [&Fields<'_>; 2],
+    beside: &EndTokens<'_>,
+    decoder: &LlamaConfig,
+) -> Result<Vec<u32>, FormatError> {
+    let vocabulary = decoder.vocab_size;
+    let mut ends = config[0].tokens("eos_token_id", vocabulary)?;
+    if ends.is_empty() {
+        ends = config[1].tokens("eos_token_id", vocabulary)?;
+    }
+    let overruling = beside.of_generation(vocabulary)?;
+    if !overruling.is_empty() {
+        ends = overruling;
+    }
+    if !ends.is_empty() {
+        return Ok(ends);
+    }
+    match decoder.family {
+        DecoderFamily::Llama if vocabulary > LLAMA_END as usize => Ok(vec![LLAMA_END]),
+        DecoderFamily::Llama => Err(config[0].missing("eos_token_id")),
+        DecoderFamily::Qwen2 => Ok(vec![beside.of_tokenizer("qwen2", vocabulary)?]),
+    }
 }
 
 /// The placeholder under its old name, its new one, or both if they agree.
