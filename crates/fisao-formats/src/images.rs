@@ -22,7 +22,7 @@ mod webp;
 mod within;
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -88,12 +88,7 @@ impl DecodeError {
 /// # Errors
 /// The file is absent, is not an image (the error says what it looks like), breaks off, or has more than [`MAX_PIXELS`].
 pub fn open_image(path: &Path) -> Result<RgbImage, FormatError> {
-    let kind = fs::metadata(path).map_err(|error| FormatError::reading("image", path, error))?;
-    if !kind.is_file() {
-        let found = describe(kind.file_type());
-        return Err(FormatError::NotAnImage { path: path.into(), content: format!("is {found}") });
-    }
-    decode(path, BufReader::new(open_file("image", path)?))
+    decode(path, opened(path)?)
 }
 
 /// Decodes an image file that is in memory; `name` is what errors call it.
@@ -104,19 +99,33 @@ pub fn decode_image(name: &str, bytes: &[u8]) -> Result<RgbImage, FormatError> {
     decode(Path::new(name), Cursor::new(bytes))
 }
 
+/// Looks at an image file's header, without decoding its pixels.
+///
+/// # Errors
+/// As for [`open_image`], but for damage behind the header.
+pub fn check_image(path: &Path) -> Result<(), FormatError> {
+    check(path, opened(path)?)
+}
+
+/// The same of one that is in memory.
+///
+/// # Errors
+/// As for [`decode_image`], but for damage behind the header.
+pub fn check_encoded_image(name: &str, bytes: &[u8]) -> Result<(), FormatError> {
+    check(Path::new(name), Cursor::new(bytes))
+}
+
+fn opened(path: &Path) -> Result<BufReader<File>, FormatError> {
+    let kind = fs::metadata(path).map_err(|error| FormatError::reading("image", path, error))?;
+    if !kind.is_file() {
+        let found = describe(kind.file_type());
+        return Err(FormatError::NotAnImage { path: path.into(), content: format!("is {found}") });
+    }
+    Ok(BufReader::new(open_file("image", path)?))
+}
+
 fn decode(path: &Path, mut data: impl BufRead + Seek) -> Result<RgbImage, FormatError> {
-    let failed = |error| FormatError::io("read", path, error);
-    let mut start = Vec::new();
-    (&mut data).take(LOOKED_AT).read_to_end(&mut start).map_err(failed)?;
-    data.rewind().map_err(failed)?;
-    let path = path.to_owned();
-    let format = match Content::of(&start) {
-        Content::Read(format) => format,
-        Content::Unread(format) => return Err(FormatError::UnreadImageFormat { path, format }),
-        Content::Other(content) => {
-            return Err(FormatError::NotAnImage { path, content: content.to_owned() });
-        }
-    };
+    let format = recognise(path, &mut data)?;
     let picture = match format {
         Format::Png => png::decode(data),
         Format::Jpeg => decode_jpeg(data),
@@ -124,21 +133,58 @@ fn decode(path: &Path, mut data: impl BufRead + Seek) -> Result<RgbImage, Format
         Format::Bmp => decode_bmp(data),
         Format::Gif => gif::decode(data),
     };
-    let format = format.name().to_owned();
-    match picture {
-        Ok(picture) if !picture.is_empty() => Ok(picture),
-        Ok(_) => Err(FormatError::DamagedImage { path, format, reason: "it has no pixels".into() }),
-        Err(DecodeError::Io(error)) => Err(FormatError::io("read", &path, error)),
-        Err(DecodeError::Damaged(reason)) => {
-            Err(FormatError::DamagedImage { path, format, reason })
-        }
-        Err(DecodeError::Unsupported(reason)) => {
-            Err(FormatError::UnsupportedImage { path, format, reason })
-        }
-        Err(DecodeError::Large(width, height)) => {
-            Err(FormatError::LargeImage { path, format, width, height })
+    let picture = picture.map_err(|error| unusable(path, format, error))?;
+    check_size(picture.dimensions()).map_err(|error| unusable(path, format, error))?;
+    Ok(picture)
+}
+
+fn check(path: &Path, mut data: impl BufRead + Seek) -> Result<(), FormatError> {
+    let format = recognise(path, &mut data)?;
+    let size = match format {
+        Format::Png => png::size(data),
+        Format::Jpeg => jpeg_size(data),
+        Format::WebP => webp_decoder(data).map(|(decoder, _)| decoder.dimensions()),
+        Format::Bmp => bmp_decoder(data).map(|decoder| decoder.dimensions()),
+        Format::Gif => gif::size(data),
+    };
+    size.and_then(check_size).map_err(|error| unusable(path, format, error))
+}
+
+/// The format of a file, which has to be one that is read.
+fn recognise(path: &Path, data: &mut (impl BufRead + Seek)) -> Result<Format, FormatError> {
+    let failed = |error| FormatError::io("read", path, error);
+    let mut start = Vec::new();
+    data.by_ref().take(LOOKED_AT).read_to_end(&mut start).map_err(failed)?;
+    data.rewind().map_err(failed)?;
+    let path = path.to_owned();
+    match Content::of(&start) {
+        Content::Read(format) => Ok(format),
+        Content::Unread(format) => Err(FormatError::UnreadImageFormat { path, format }),
+        Content::Other(content) => {
+            Err(FormatError::NotAnImage { path, content: content.to_owned() })
         }
     }
+}
+
+/// Why a file cannot be used.
+fn unusable(path: &Path, format: Format, error: DecodeError) -> FormatError {
+    let (path, format) = (path.to_owned(), format.name().to_owned());
+    match error {
+        DecodeError::Io(error) => FormatError::io("read", &path, error),
+        DecodeError::Damaged(reason) => FormatError::DamagedImage { path, format, reason },
+        DecodeError::Unsupported(reason) => FormatError::UnsupportedImage { path, format, reason },
+        DecodeError::Large(width, height) => {
+            FormatError::LargeImage { path, format, width, height }
+        }
+    }
+}
+
+/// Refuses a picture without pixels, or with more than are decoded.
+fn check_size((width, height): (u32, u32)) -> Result<(), DecodeError> {
+    if width == 0 || height == 0 {
+        return Err(DecodeError::Damaged("it has no pixels".to_owned()));
+    }
+    check_pixels(width, height)
 }
 
 /// Whether a file that begins with these bytes is an image, read or not.
@@ -155,9 +201,37 @@ fn check_pixels(width: impl Into<u64>, height: impl Into<u64>) -> Result<(), Dec
     Ok(())
 }
 
+/// Width and height of a JPEG, by the header of its picture.
+fn jpeg_size(mut data: impl Read + Seek) -> Result<(u32, u32), DecodeError> {
+    /// Bytes in which most headers are; in front of it may lie profiles and smaller pictures.
+    const USUAL: u64 = 64 << 10;
+    let mut bytes = Vec::new();
+    for most in [USUAL, JPEG_START] {
+        data.rewind()?;
+        bytes.clear();
+        (&mut data).take(most).read_to_end(&mut bytes)?;
+        match jpeg::size(&bytes) {
+            Err(JpegError::Truncated) if bytes.len() as u64 == most => {}
+            size => {
+                let (width, height) = size?;
+                check_pixels(width, height)?;
+                let side = |side| u32::try_from(side).map_err(|_| no_picture());
+                return Ok((side(width)?, side(height)?));
+            }
+        }
+    }
+    Err(no_picture())
+}
+
+/// Bytes of a JPEG in which the header of the picture has to be found.
+const JPEG_START: u64 = 32 << 20;
+
+fn no_picture() -> DecodeError {
+    DecodeError::Damaged("no picture begins in its first 32 MiB".to_owned())
+}
+
 fn decode_jpeg(mut data: impl Read + Seek) -> Result<RgbImage, DecodeError> {
-    /// Bytes in which the header of the picture has to be found.
-    const START: u64 = 32 << 20;
+    const START: u64 = JPEG_START;
     /// More than a pixel can take; what follows behind the picture, a film for instance, is not read.
     const PIXEL_BYTES: u64 = 12;
     let length = data.seek(SeekFrom::End(0))?;
@@ -167,10 +241,7 @@ fn decode_jpeg(mut data: impl Read + Seek) -> Result<RgbImage, DecodeError> {
     (&mut data).take(START).read_to_end(&mut bytes)?;
     if length > START {
         let (width, height) = match jpeg::size(&bytes) {
-            Err(JpegError::Truncated) => {
-                let reason = "no picture begins in its first 32 MiB";
-                return Err(DecodeError::Damaged(reason.to_owned()));
-            }
+            Err(JpegError::Truncated) => return Err(no_picture()),
             size => size?,
         };
         let rest = (length - START).min(PIXEL_BYTES * width * height);
@@ -191,7 +262,13 @@ impl From<JpegError> for DecodeError {
     }
 }
 
-fn decode_webp(mut data: impl BufRead + Seek) -> Result<RgbImage, DecodeError> {
+fn decode_webp(data: impl BufRead + Seek) -> Result<RgbImage, DecodeError> {
+    let (decoder, metadata) = webp_decoder(data)?;
+    Ok(upright(pixels(decoder)?, &metadata))
+}
+
+/// A decoder that has read the header, and what the file says about its picture.
+fn webp_decoder<R: BufRead + Seek>(mut data: R) -> Result<(WebPDecoder<R>, Metadata), DecodeError> {
     let webp::Survey { metadata, largest } = webp::survey(&mut data).unwrap_or_default();
     check_pixels(largest.0, largest.1)?;
     data.rewind()?;
@@ -200,11 +277,15 @@ fn decode_webp(mut data: impl BufRead + Seek) -> Result<RgbImage, DecodeError> {
     if u64::from(largest.0) > u64::from(width) || u64::from(largest.1) > u64::from(height) {
         return Err(DecodeError::Damaged("a picture in it is larger than it is".to_owned()));
     }
-    Ok(upright(pixels(decoder)?, &metadata))
+    Ok((decoder, metadata))
 }
 
 fn decode_bmp(data: impl BufRead + Seek) -> Result<RgbImage, DecodeError> {
-    pixels(BmpDecoder::new(data).map_err(|error| DecodeError::damaged(&error))?)
+    pixels(bmp_decoder(data)?)
+}
+
+fn bmp_decoder<R: BufRead + Seek>(data: R) -> Result<BmpDecoder<R>, DecodeError> {
+    BmpDecoder::new(data).map_err(|error| DecodeError::damaged(&error))
 }
 
 fn pixels(decoder: impl ImageDecoder) -> Result<RgbImage, DecodeError> {

@@ -55,7 +55,7 @@ use self::json::{JsonIndex, Layout};
 pub use self::order::Split;
 use self::parquet::ParquetIndex;
 use self::reading::{ImageReference, Reading};
-pub use self::row::{Answer, PromptRow, RowImage};
+pub use self::row::{Answer, ImageCheck, PromptRow, RowImage};
 use crate::FormatError;
 use crate::images::{is_hidden, list_images};
 
@@ -314,13 +314,14 @@ impl PromptSet {
         }
     }
 
-    /// Decodes the images of all rows, each file once where its rows follow each other, and says of which rows they cannot be
-    /// used, and why. `advance` hears the number of rows that are done.
+    /// Looks at the images of all rows, each file once where its rows follow each other, and says of which rows they cannot be
+    /// used, and why, as far as the check goes. `advance` hears the number of rows that are done.
     ///
     /// # Errors
     /// A row cannot be read; that is another matter than its image.
     pub fn unusable_images(
         &self,
+        check: ImageCheck,
         advance: &dyn Fn(usize),
     ) -> Result<Vec<(usize, FormatError)>, FormatError> {
         let mut unusable = Vec::new();
@@ -333,11 +334,11 @@ impl PromptSet {
             };
             // A bad file is opened again for each of its rows, which are few.
             if again != Some(true) {
-                let opened = row.open_image();
+                let checked = row.check_image(check);
                 if let RowImage::File(path) = &row.image {
-                    last = Some((path.clone(), opened.is_ok()));
+                    last = Some((path.clone(), checked.is_ok()));
                 }
-                unusable.extend(opened.err().map(|error| (index, error)));
+                unusable.extend(checked.err().map(|error| (index, error)));
             }
             advance(index + 1);
         }

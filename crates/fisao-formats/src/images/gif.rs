@@ -8,6 +8,13 @@ use image::{Rgb, RgbImage};
 
 use super::{DecodeError, MAX_PIXELS, check_pixels};
 
+/// Width and height of the screen, by the header; a picture may enlarge it, where it is nothing, too.
+pub(super) fn size(data: impl Read) -> Result<(u32, u32), DecodeError> {
+    let decoder = DecodeOptions::new().read_info(data);
+    let decoder = decoder.map_err(|error: DecodingError| DecodeError::damaged(&error))?;
+    Ok((decoder.width().max(1).into(), decoder.height().max(1).into()))
+}
+
 /// Decodes the first picture.
 pub(super) fn decode(data: impl Read) -> Result<RgbImage, DecodeError> {
     let wrong = |error: DecodingError| DecodeError::damaged(&error);

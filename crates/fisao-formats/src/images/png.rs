@@ -30,6 +30,13 @@ pub(super) fn decode(mut data: impl BufRead + Seek) -> Result<RgbImage, DecodeEr
     Ok(upright(picture, &metadata))
 }
 
+/// Width and height, by the header.
+pub(super) fn size(data: impl BufRead + Seek) -> Result<(u32, u32), DecodeError> {
+    let mut decoder = Decoder::new(data);
+    let header = decoder.read_header_info().map_err(|error| DecodeError::damaged(&error))?;
+    Ok(header.size())
+}
+
 fn pixels(data: impl BufRead + Seek) -> Result<RgbImage, DecodeError> {
     let wrong = |error: png::DecodingError| DecodeError::damaged(&error);
     let mut decoder = Decoder::new(data);

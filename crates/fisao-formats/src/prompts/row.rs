@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use image::RgbImage;
 
 use crate::FormatError;
-use crate::images::{decode_image, open_image};
+use crate::images::{check_encoded_image, check_image, decode_image, open_image};
 
 /// One prompt about one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,37 @@ impl PromptRow {
             RowImage::Bytes(bytes) => decode_image(&self.image_name, bytes),
         }
     }
+
+    /// Looks at the image as closely as is asked for.
+    ///
+    /// # Errors
+    /// It is absent, no image or damaged, as far as was looked.
+    pub fn check_image(&self, check: ImageCheck) -> Result<(), FormatError> {
+        match (check, &self.image) {
+            (ImageCheck::Decoded, _) => self.open_image().map(drop),
+            (ImageCheck::Header, RowImage::File(path)) => check_image(path),
+            (ImageCheck::Header, RowImage::Bytes(bytes)) => {
+                check_encoded_image(&self.image_name, bytes)
+            }
+        }
+    }
+
+    /// Where the image is: its file, or what the row calls it.
+    pub fn image_place(&self) -> String {
+        match &self.image {
+            RowImage::File(path) => path.display().to_string(),
+            RowImage::Bytes(_) => self.image_name.clone(),
+        }
+    }
+}
+
+/// How closely an image is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageCheck {
+    /// Whether it is one that is read, and not too large, by its first bytes.
+    Header,
+    /// All of it.
+    Decoded,
 }
 
 /// Where an image is.

@@ -32,7 +32,7 @@ use crate::vocabulary::Vocabulary;
 use crate::world::{Sizes, WorldLab, watch};
 use crate::{interrupt, locks, output, prospects, settings, text_cache};
 
-use prompts::PromptTasks;
+use prompts::{PassedOver, PromptTasks};
 use record::{Files, RECORD, RunRecord, Source};
 
 /// Prompts of files that are watched at most: their pixels stay in memory.
@@ -62,6 +62,7 @@ struct Parts<'a> {
     watch: Option<Watch>,
     /// What the tasks are made of; the embedded world needs no record.
     data: Option<DataRecord>,
+    passed_over: PassedOver,
 }
 
 pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Result<()> {
@@ -87,6 +88,7 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
                 tasks: &lab.training(&run.config),
                 watch: Some(watch(known.0, known.1, sizes.watched)),
                 data: None,
+                passed_over: PassedOver::default(),
             })
         }
         Source::Files(files) => run.train_on_files(&files),
@@ -182,6 +184,7 @@ impl<'a> Run<'a> {
             tasks: &tasks,
             watch: Some(Watch { tasks: watched, truth: None }),
             data,
+            passed_over,
         })
     }
 
@@ -206,7 +209,8 @@ impl<'a> Run<'a> {
 
     /// Trains in the run's folder, or makes the one step of a dry run.
     fn train(&self, parts: Parts<'_>) -> anyhow::Result<()> {
-        let Parts { model, processor, base_model, judge, calibration, tasks, watch, data } = parts;
+        let Parts { model, processor, base_model, judge, calibration, tasks, watch, .. } = parts;
+        let (data, passed_over) = (parts.data, parts.passed_over);
         let (config, reporter) = (&self.config, self.reporter);
         let mut trainer = Trainer::new(config.clone(), model, judge, calibration, tasks, watch)?;
         reporter.note(format!(
@@ -226,6 +230,7 @@ impl<'a> Run<'a> {
                 return estimate::dry_run(&mut trainer, config, reporter);
             }
         };
+        passed_over.write(&folder)?;
         let resume = format!("fisao align --resume {}", folder.root().display());
         let stop = interrupt::flag()?;
         let surroundings =
@@ -239,6 +244,9 @@ impl<'a> Run<'a> {
         }
         outcome?;
         let adapter = folder.path(RunFolder::ADAPTER);
+        if let Some(summary) = passed_over.summary(&folder) {
+            reporter.note(summary);
+        }
         reporter.note(format!("adapter: {}", adapter.display()));
         Ok(())
     }

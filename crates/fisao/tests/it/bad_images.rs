@@ -181,22 +181,50 @@ fn training_names_all_damaged_images_and_passes_over_them() {
         let arguments = align(more);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let (_, said) = passed_over(&place, &arguments);
+        let skipped = fs::read_to_string(place.path("run/skipped.jsonl")).unwrap_or_default();
         fs::remove_dir_all(place.path("run")).unwrap();
-        said
+        (said, skipped)
     };
     let error = refused("--images pictures");
     assert!(error.contains("error: 3 of 4 images cannot be used\n"), "{error}");
     let given = "--images pictures --prompts prompts.jsonl --set objective.kind=sft";
     let error = refused(given);
     assert!(error.contains("error: 2 of 4 images cannot be used\n"), "{error}");
-    let said = trained(&format!("{given} --skip-damaged"));
+    let (said, skipped) = trained(&format!("{given} --skip-damaged"));
     assert!(said.contains("warning: 2 of 4 images are passed over"), "{said}");
+    let told = "2 of 4 rows were passed over, as run/skipped.jsonl says";
+    assert!(said.contains(told), "{said}");
+    let lines = skipped.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let lines: Vec<Value> = lines.collect();
+    let places: Vec<_> = lines.iter().map(|line| (&line["row"], &line["image"])).collect();
+    let path = |name: &str| place.path("pictures").join(name).display().to_string();
+    assert_eq!(places, [(&json!(2), &json!(path("a.png"))), (&json!(4), &json!(path("c.png")))]);
+    let reason = format!("{} is not an image: it is text", path("c.png"));
+    assert_eq!(lines[1]["reason"], reason);
 
     let given = "--images outside --prompts outside/prompts.jsonl --set objective.kind=sft";
     let error = refused(given);
     assert!(error.contains("outside/prompts.jsonl, line 1: its image `"), "{error}");
     assert!(error.contains("--allow-outside-images reads it"), "{error}");
-    trained(&format!("{given} --allow-outside-images"));
+    let (said, skipped) = trained(&format!("{given} --allow-outside-images"));
+    assert!(skipped.is_empty() && !said.contains("passed over"), "{said}");
+}
+
+/// So many that they are not all decoded beforehand.
+#[test]
+fn files_that_are_no_images_are_found_among_very_many_rows() {
+    let place = damaged();
+    write_calibration(&place);
+    let row = |name: &str| json!({ "image": name, "prompt": "a dog" }).to_string() + "\n";
+    place.write("prompts.jsonl", row("b.png").repeat(20_000) + &row("c.png") + &row("d.jpg"));
+    let more = "--prompts prompts.jsonl --images pictures";
+    let align = format!(
+        "align --model llava --verifier clip --calibration calibration.json --output run {more}"
+    );
+    let error = place.refuse(&align.split_whitespace().collect::<Vec<_>>());
+    assert!(error.contains("error: 2 of 20002 images cannot be used\n"), "{error}");
+    assert!(error.contains("pictures/c.png is not an image: it is text\n"), "{error}");
+    assert!(error.contains("pictures/d.jpg is a TIFF image"), "{error}");
 }
 
 #[test]

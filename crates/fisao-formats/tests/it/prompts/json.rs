@@ -6,7 +6,7 @@ use std::io::Cursor;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use fisao_formats::PromptSet;
-use fisao_formats::prompts::{Answer, PromptKind, RowImage, Skipped};
+use fisao_formats::prompts::{Answer, ImageCheck, PromptKind, RowImage, Skipped};
 use image::{ImageFormat, RgbImage};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -336,7 +336,17 @@ fn every_image_that_cannot_be_used_is_found() {
     let names = ["good.png", "text.png", "good.png", "tiff.png", "text.png"];
     let lines = names.map(|name| serde_json::json!({ "image": name }).to_string());
     fs::write(&path, lines.join("\n")).expect("writable");
-    let unusable = open(&path).unusable_images(&|_| {}).expect("rows can be read");
-    assert_eq!(unusable.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1, 3, 4]);
-    assert!(unusable.iter().all(|(_, error)| error.is_unusable_image()));
+    let rows = |check| {
+        let unusable = open(&path).unusable_images(check, &|_| {}).expect("rows can be read");
+        assert!(unusable.iter().all(|(_, error)| error.is_unusable_image()));
+        unusable.iter().map(|(row, _)| *row).collect::<Vec<_>>()
+    };
+    for check in [ImageCheck::Header, ImageCheck::Decoded] {
+        assert_eq!(rows(check), [1, 3, 4]);
+    }
+    // Only who reads all of it notices that a file breaks off.
+    let good = fs::read(folder.path().join("good.png")).expect("it is there");
+    fs::write(folder.path().join("good.png"), &good[..40]).expect("writable");
+    assert_eq!(rows(ImageCheck::Header), [1, 3, 4]);
+    assert_eq!(rows(ImageCheck::Decoded), [0, 1, 2, 3, 4]);
 }

@@ -7,7 +7,9 @@ use fisao_align::AlignConfig;
 use fisao_align::error::AlignError;
 use fisao_align::objective::Data;
 use fisao_align::tasks::{Answer, Task, TaskSource};
-use fisao_formats::prompts::{self, PromptKind, PromptRow, PromptSet, Split};
+use fisao_formats::prompts::{self, ImageCheck, PromptKind, PromptRow, PromptSet, Split};
+use fisao_formats::{FormatError, RunFolder};
+use serde::Serialize;
 
 use super::record::Files;
 use crate::arguments::DamagedArguments;
@@ -16,16 +18,68 @@ use crate::failure::Refusal;
 use crate::reporter::Reporter;
 use crate::tasks::{pass_over, warn_of_unread};
 
-/// Rows whose images are decoded once before any work begins; of larger sets only the names are looked up, unless damaged
+/// Rows whose images are decoded once before any work begins; of larger sets only the headers are read, unless damaged
 /// images are to be passed over.
 const DECODED: usize = 20_000;
 
+/// File of the [`PassedOver`] rows in a run's folder, one JSON object a row.
+pub(super) const SKIPPED: &str = "skipped.jsonl";
+
+/// Rows whose images cannot be used, and are passed over.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PassedOver {
+    rows: BTreeSet<u32>,
+    lines: Vec<SkippedRow>,
+    /// All rows.
+    of: usize,
+}
+
+/// One line of [`SKIPPED`].
+#[derive(Clone, Debug, Serialize)]
+struct SkippedRow {
+    /// Number of the row, from 1.
+    row: usize,
+    /// File of the image, or what the row calls it.
+    image: String,
+    reason: String,
+}
+
+impl PassedOver {
+    fn new(set: &PromptSet, unusable: &[(usize, FormatError)]) -> Result<Self, FormatError> {
+        let lines = unusable.iter().map(|(row, error)| {
+            let image = set.row(*row)?.image_place();
+            Ok(SkippedRow { row: row + 1, image, reason: error.to_string() })
+        });
+        let lines = lines.collect::<Result<_, FormatError>>()?;
+        let rows = unusable.iter().map(|&(row, _)| row as u32).collect();
+        Ok(Self { rows, lines, of: set.len() })
+    }
+
+    /// Writes down in a run's folder which rows they are, if there are any.
+    pub(super) fn write(&self, folder: &RunFolder) -> anyhow::Result<()> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let mut text = String::new();
+        for line in &self.lines {
+            text += &serde_json::to_string(line)?;
+            text.push('\n');
+        }
+        Ok(folder.write_bytes(SKIPPED, text.as_bytes())?)
+    }
+
+    /// How many there were and where they are written down, if there are any.
+    pub(super) fn summary(&self, folder: &RunFolder) -> Option<String> {
+        let (count, of) = (self.lines.len(), self.of);
+        let path = folder.path(SKIPPED);
+        (count > 0)
+            .then(|| format!("{count} of {of} rows were passed over, as {} says", path.display()))
+    }
+}
+
 /// Opens the prompts of a run and looks whether their images are there and can be used; returns the set, and those of its
 /// rows whose images are passed over.
-pub(super) fn open(
-    files: &Files,
-    reporter: &Reporter,
-) -> anyhow::Result<(PromptSet, BTreeSet<u32>)> {
+pub(super) fn open(files: &Files, reporter: &Reporter) -> anyhow::Result<(PromptSet, PassedOver)> {
     let set = match (&files.prompts, &files.images) {
         (Some(prompts), images) if files.allow_outside_images => {
             PromptSet::open_with_outside_images(prompts, images.as_deref(), &files.prompt)?
@@ -52,27 +106,26 @@ pub(super) fn open(
     let progress = reporter.phase("checking images", set.len() as u64);
     let reach = |done: usize| progress.reach(done as u64, set.len() as u64);
     set.check_images(&reach)?;
-    let mut rows = BTreeSet::new();
-    if set.len() <= DECODED || files.skip_damaged {
-        let unusable = set.unusable_images(&reach)?;
-        rows.extend(unusable.iter().map(|&(row, _)| row as u32));
-        let errors = unusable.into_iter().map(|(_, error)| error).collect();
-        let damaged = DamagedArguments { skip_damaged: files.skip_damaged };
-        pass_over(errors, set.len(), &damaged, reporter)?;
-    }
+    let whole = set.len() <= DECODED || files.skip_damaged;
+    let check = if whole { ImageCheck::Decoded } else { ImageCheck::Header };
+    let unusable = set.unusable_images(check, &reach)?;
+    let passed_over = PassedOver::new(&set, &unusable)?;
+    let errors = unusable.into_iter().map(|(_, error)| error).collect();
+    let damaged = DamagedArguments { skip_damaged: files.skip_damaged };
+    pass_over(errors, set.len(), &damaged, reporter)?;
     progress.finish();
-    Ok((set, rows))
+    Ok((set, passed_over))
 }
 
 /// Rows to train on, and rows held out, without those that are passed over.
 pub(super) fn split(
     set: &PromptSet,
-    passed_over: &BTreeSet<u32>,
+    passed_over: &PassedOver,
     files: &Files,
     seed: u64,
     reporter: &Reporter,
 ) -> anyhow::Result<(Vec<u32>, Vec<u32>)> {
-    let good = |row: &u32| !passed_over.contains(row);
+    let good = |row: &u32| !passed_over.rows.contains(row);
     if files.validation_share == 0.0 {
         return Ok(((0..set.len() as u32).filter(good).collect(), Vec::new()));
     }
