@@ -1,71 +1,40 @@
-//! Saved states of a trainer: one folder each, tensors as safetensors and the rest as JSON.
-//!
-//! A state's folder appears complete or not at all, and older ones stay until a newer one is there: whenever a process
-//! is killed or a disk fills up, the last state that was saved is whole. Its manifest holds a digest of each of its files, so
-//! that one that was damaged later is not taken for what was saved.
+//! Saved states of a trainer: tensors as safetensors and the rest as JSON.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use burn::tensor::TensorData;
 use fisao_align::trainer::TrainerState;
-use fisao_formats::FormatError;
-use fisao_formats::digest::sha256_file;
 use fisao_formats::documents::{read_json, write_json};
 use fisao_formats::weights::{MappedFile, StoredDtype, write_safetensors};
-use serde::{Deserialize, Serialize};
 
-use crate::failure::Refusal;
 use crate::reporter::Reporter;
+use crate::state_folders::StateFolders;
 
 const TENSORS: &str = "trainer.safetensors";
 const SCALARS: &str = "trainer.json";
-/// File of the digests of the others.
-const MANIFEST: &str = "manifest.json";
-/// Begins the name of a folder that is not complete yet.
-const UNFINISHED: &str = ".writing-";
-
-/// SHA-256 of the files of a state by their names.
-#[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
-    sha256: BTreeMap<String, String>,
-}
 
 /// The states of one run.
 #[derive(Debug, Clone)]
 pub(crate) struct Checkpoints {
-    root: PathBuf,
+    states: StateFolders,
 }
 
 impl Checkpoints {
     /// Those in a folder, which need not exist.
     pub(crate) fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { states: StateFolders::new(root, "iteration", &[TENSORS, SCALARS]) }
     }
 
     /// Saves a state and removes those older than the last `keep`.
     pub(crate) fn save(&self, state: &TrainerState, keep: usize) -> anyhow::Result<()> {
-        if let Err(error) = write(state, &self.root, &folder(state.iteration)) {
-            // What was begun takes room that the next attempt may need.
-            let _ = self.saved();
-            return Err(error);
-        }
-        let mut saved = self.saved()?;
-        saved.retain(|&iteration| iteration < state.iteration);
-        saved.sort_unstable();
-        for &iteration in saved.iter().rev().skip(keep.saturating_sub(1)) {
-            // A leftover costs space, not correctness.
-            let _ = fs::remove_dir_all(self.root.join(folder(iteration)));
-        }
-        Ok(())
+        self.states.save(state.iteration, keep, |folder| write(state, folder))
     }
 
     /// Iterations done in the newest state, if there is one.
     pub(crate) fn newest(&self) -> Option<usize> {
-        self.saved().ok()?.into_iter().max()
+        self.states.newest()
     }
 
     /// The newest state that can be read and that `accept` takes; `None` if none was saved yet. One that is damaged or not
@@ -75,60 +44,16 @@ impl Checkpoints {
         reporter: &Reporter,
         accept: impl Fn(&TrainerState) -> anyhow::Result<()>,
     ) -> anyhow::Result<Option<TrainerState>> {
-        let mut saved = self.saved()?;
-        saved.sort_unstable();
-        let mut first = None;
-        for iteration in saved.into_iter().rev() {
-            let state = read(&self.root.join(folder(iteration)), reporter);
-            match state.and_then(|state| accept(&state).map(|()| state)) {
-                Ok(state) => return Ok(Some(state)),
-                Err(error) => {
-                    reporter.warn(
-                        format!("the state after iteration {iteration} is passed over: {error:#}"),
-                        Some("the one before it is taken, if there is one"),
-                    );
-                    first.get_or_insert(error);
-                }
-            }
-        }
-        first.map_or(Ok(None), Err)
-    }
-
-    /// Iterations done in each of the states, in no order; what was left unfinished is removed.
-    fn saved(&self) -> Result<Vec<usize>, FormatError> {
-        let failed = |error| FormatError::io("read", &self.root, error);
-        let entries = match fs::read_dir(&self.root) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(failed)?,
-        };
-        let mut saved = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(UNFINISHED) {
-                let _ = fs::remove_dir_all(entry.path());
-            }
-            saved.extend(name.strip_prefix(PREFIX).and_then(|number| number.parse::<usize>().ok()));
-        }
-        Ok(saved)
+        self.states.load(reporter, |folder| {
+            let state = read(folder)?;
+            accept(&state)?;
+            Ok(state)
+        })
     }
 }
 
-/// Begins the name of a state's folder; the iterations done follow.
-const PREFIX: &str = "iteration-";
-
-fn folder(iteration: usize) -> String {
-    format!("{PREFIX}{iteration}")
-}
-
-/// Writes a state as the folder `name` of `root`, in place of one that is there.
-fn write(state: &TrainerState, root: &Path, name: &str) -> anyhow::Result<()> {
-    let unfinished = root.join(format!("{UNFINISHED}{name}"));
-    let failed = |error| FormatError::io("write", &unfinished, error);
-    match fs::remove_dir_all(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error).into()),
-        _ => fs::create_dir_all(&unfinished).map_err(failed)?,
-    }
+/// Writes the files of a state.
+fn write(state: &TrainerState, folder: &Path) -> anyhow::Result<()> {
     let mut tensors = Vec::new();
     let mut add = |kind: &str, name: &str, values: &[f32]| {
         tensors.push((format!("{kind}/{name}"), TensorData::new(values.to_vec(), [values.len()])));
@@ -141,48 +66,14 @@ fn write(state: &TrainerState, root: &Path, name: &str) -> anyhow::Result<()> {
         add("second", name, second);
     }
     let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    write_safetensors(&unfinished.join(TENSORS), named, StoredDtype::F32)?;
+    write_safetensors(&folder.join(TENSORS), named, StoredDtype::F32)?;
     let scalars =
         TrainerState { parameters: BTreeMap::new(), moments: BTreeMap::new(), ..state.clone() };
-    write_json(&unfinished.join(SCALARS), &scalars)?;
-    let digest = |name: &str| Ok((name.to_owned(), sha256_file(&unfinished.join(name))?));
-    let sha256 = [TENSORS, SCALARS].into_iter().map(digest).collect::<Result<_, FormatError>>()?;
-    write_json(&unfinished.join(MANIFEST), &Manifest { sha256 })?;
-    let complete = root.join(name);
-    if complete.exists() {
-        fs::remove_dir_all(&complete).map_err(failed)?;
-    }
-    fs::rename(&unfinished, &complete).map_err(failed)?;
-    // The rename survives a power cut only once the folder is on the disk too.
-    #[cfg(unix)]
-    File::open(root).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    write_json(&folder.join(SCALARS), &scalars)?;
     Ok(())
 }
 
-/// Compares the files of a state with its manifest. States of earlier versions have none.
-fn check(folder: &Path, reporter: &Reporter) -> anyhow::Result<()> {
-    let path = folder.join(MANIFEST);
-    if !path.exists() {
-        let folder = folder.display();
-        reporter.note(format!(
-            "{folder} has no digests of its files: whether they are damaged is not known"
-        ));
-        return Ok(());
-    }
-    let Manifest { sha256 } = read_json("manifest of a state", &path)?;
-    for name in [TENSORS, SCALARS] {
-        let file = folder.join(name);
-        if sha256.get(name) != Some(&sha256_file(&file)?) {
-            let message =
-                format!("{} is damaged: its bytes are not those that were saved", file.display());
-            return Err(Refusal::new(message).into());
-        }
-    }
-    Ok(())
-}
-
-fn read(folder: &Path, reporter: &Reporter) -> anyhow::Result<TrainerState> {
-    check(folder, reporter)?;
+fn read(folder: &Path) -> anyhow::Result<TrainerState> {
     let mut state: TrainerState = read_json("trainer state", &folder.join(SCALARS))?;
     let path = folder.join(TENSORS);
     let mapped = MappedFile::open(&path)?;
@@ -207,7 +98,10 @@ fn read(folder: &Path, reporter: &Reporter) -> anyhow::Result<TrainerState> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::state_folders::{MANIFEST, UNFINISHED};
 
     fn state(iteration: usize) -> TrainerState {
         let values = vec![iteration as f32, 0.1, f32::MIN_POSITIVE];
@@ -236,7 +130,7 @@ mod tests {
         for iteration in [8, 9, 10, 11] {
             checkpoints.save(&state(iteration), 2).unwrap();
         }
-        let mut saved = checkpoints.saved().unwrap();
+        let mut saved = checkpoints.states.saved().unwrap();
         saved.sort_unstable();
         assert_eq!(saved, [10, 11]);
         assert_eq!(load().unwrap(), Some(state(11)));
@@ -254,7 +148,7 @@ mod tests {
         let checkpoints = Checkpoints::new(root.path().to_owned());
         checkpoints.save(&state(5), 2).unwrap();
         checkpoints.save(&state(6), 2).unwrap();
-        let tensors = root.path().join(folder(6)).join(TENSORS);
+        let tensors = checkpoints.states.folder(6).join(TENSORS);
         let bytes = fs::read(&tensors).unwrap();
         fs::write(&tensors, &bytes[..bytes.len() / 2]).unwrap();
         let unfinished = root.path().join(format!("{UNFINISHED}iteration-7"));
@@ -262,7 +156,7 @@ mod tests {
         let load = || checkpoints.load(&quiet, |_| Ok(()));
         assert_eq!(load().unwrap(), Some(state(5)));
         assert!(!unfinished.exists());
-        fs::remove_dir_all(root.path().join(folder(5))).unwrap();
+        fs::remove_dir_all(checkpoints.states.folder(5)).unwrap();
         assert!(load().is_err(), "a damaged state is not the same as none");
     }
 
@@ -274,7 +168,7 @@ mod tests {
         checkpoints.save(&state(5), 2).unwrap();
         let load = || checkpoints.load(&quiet, |_| Ok(()));
         for name in [TENSORS, SCALARS, MANIFEST] {
-            let path = root.path().join(folder(5)).join(name);
+            let path = checkpoints.states.folder(5).join(name);
             let whole = fs::read(&path).unwrap();
             for at in (0..whole.len()).step_by(7) {
                 let mut damaged = whole.clone();
@@ -289,7 +183,7 @@ mod tests {
         }
         assert_eq!(load().unwrap(), Some(state(5)));
         // As earlier versions saved it.
-        fs::remove_file(root.path().join(folder(5)).join(MANIFEST)).unwrap();
+        fs::remove_file(checkpoints.states.folder(5).join(MANIFEST)).unwrap();
         assert_eq!(load().unwrap(), Some(state(5)));
     }
 }

@@ -172,7 +172,7 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
     } else if let Some(error) = error.downcast_ref::<AlignError>() {
         error.hint()
     } else if let Some(RecipeError::State(_)) = error.downcast_ref::<RecipeError>() {
-        Some("delete the state-*.safetensors files to start this stage again".to_owned())
+        Some("delete the folder of its state, state-clip or state-llava, to start this stage again".to_owned())
     } else {
         error.downcast_ref::<Refusal>()?.hint.clone()
     }

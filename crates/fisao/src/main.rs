@@ -31,6 +31,7 @@ mod report;
 mod reporter;
 mod scorer;
 mod settings;
+mod state_folders;
 mod study;
 mod table;
 mod tasks;

@@ -155,8 +155,8 @@ impl Pretraining<'_> {
     }
 
     fn watch(&self, stage: &str, name: &str, config: &StageConfig) -> anyhow::Result<StageWatch> {
-        let state: PathBuf = self.output.join(format!("state-{stage}.safetensors"));
-        StageWatch::new(state, name, config, self.reporter).context("cannot watch the training")
+        let states: PathBuf = self.output.join(format!("state-{stage}"));
+        StageWatch::new(states, name, config, self.reporter).context("cannot watch the training")
     }
 
     fn stopped(&self, error: RecipeError) -> anyhow::Error {

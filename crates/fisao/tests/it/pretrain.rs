@@ -1,6 +1,9 @@
 //! `fisao pretrain`, cut very short.
 
 use std::fs;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use burn::tensor::TensorData;
 use fisao_formats::weights::{StoredDtype, write_safetensors};
@@ -31,7 +34,7 @@ fn its_models_can_be_used_and_are_not_made_twice() {
         fs::metadata(file).unwrap().modified().unwrap()
     };
     let made = (weights("clip"), weights("llava"));
-    assert!(!place.path("models/state-clip.safetensors").exists());
+    assert!(!place.path("models/state-clip").exists());
 
     place.succeed(&ARGUMENTS);
     assert_eq!((weights("clip"), weights("llava")), made);
@@ -59,6 +62,37 @@ fn a_stage_is_not_gone_on_with_under_another_tokenizer() {
     fs::write(&file, changed).unwrap();
     let error = place.refuse(&ARGUMENTS);
     assert!(error.contains("the saved state was made with another tokenizer"), "{error}");
+}
+
+/// The rest of a training goes on from every bit of what was saved.
+#[cfg(unix)]
+#[test]
+fn a_saved_state_with_a_flipped_bit_is_refused_by_name() {
+    let place = Workplace::new();
+    let longer =
+        [&ARGUMENTS[..4], &["--set", "clip-steps=100000", "--set", "clip-batch=2"]].concat();
+    let mut child = place.start(&longer);
+    let started = Instant::now();
+    // It listens for Ctrl-C before it writes the tokenizer.
+    while !place.path("models/clip/tokenizer.json").exists() {
+        assert!(started.elapsed() < Duration::from_mins(2), "no progress");
+        sleep(Duration::from_millis(5));
+    }
+    let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let folder = fs::read_dir(place.path("models/state-clip")).unwrap().next().unwrap().unwrap();
+    let file = folder.path().join("state.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    let last = bytes.len() - 3;
+    bytes[last] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let error = place.refuse(&longer);
+    let name = folder.file_name().into_string().unwrap();
+    let said = format!(
+        "error: models/state-clip/{name}/state.safetensors is damaged: its bytes are not those that were saved\n\
+         hint: delete models/state-clip to begin this stage again\n"
+    );
+    assert!(error.ends_with(&said), "{error}");
 }
 
 /// One update at a vanishing rate leaves the weights it began with, rounded.

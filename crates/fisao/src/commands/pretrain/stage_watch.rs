@@ -7,15 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::Context as _;
 use burn::tensor::TensorData;
 use fisao_formats::FormatError;
 use fisao_formats::weights::{MappedFile, StoredDtype, write_safetensors};
 use fisao_scenes::recipe::{Observer, StageConfig, StageProgress, StageState, Verdict};
 
+use crate::failure::Refusal;
 use crate::interrupt;
 use crate::reporter::{PhaseProgress, Reporter};
+use crate::state_folders::{StateFolders, note_undigested};
 
+/// The file of a state, in its folder.
+const TENSORS: &str = "state.safetensors";
 /// Time between saved states.
 const INTERVAL: Duration = Duration::from_mins(2);
 /// Weight of the newest loss in the running mean that is shown.
@@ -29,7 +33,7 @@ const KINDS: [&str; 3] = ["param/", "first/", "second/"];
 
 /// Watches one stage: shows where it is, and saves its state now and then and on Ctrl-C.
 pub(super) struct StageWatch {
-    path: PathBuf,
+    states: StateFolders,
     name: String,
     config: StageConfig,
     reporter: Reporter,
@@ -40,15 +44,15 @@ pub(super) struct StageWatch {
 }
 
 impl StageWatch {
-    /// A watch over a stage whose state is kept at `path`.
+    /// A watch over a stage whose states are kept in the folder `root`.
     pub(super) fn new(
-        path: PathBuf,
+        root: PathBuf,
         name: &str,
         config: &StageConfig,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
         Ok(Self {
-            path,
+            states: states_in(root),
             name: name.to_owned(),
             config: config.clone(),
             reporter: reporter.clone(),
@@ -61,10 +65,21 @@ impl StageWatch {
 
     /// The state that was saved when this stage was interrupted, if it was.
     pub(super) fn resume(&mut self) -> anyhow::Result<Option<StageState>> {
-        if !self.path.exists() {
-            return Ok(None);
-        }
-        let state = read_state(&self.path, &self.config)?;
+        let read = |folder: &Path| read_state(&folder.join(TENSORS), &self.config);
+        let saved = self.states.load(&self.reporter, read).map_err(|error| {
+            let root = self.states.root().display();
+            let hint = format!("delete {root} to begin this stage again");
+            anyhow::Error::from(Refusal::new(format!("{error:#}")).hint(hint))
+        })?;
+        let earlier = earlier(self.states.root());
+        let state = match saved {
+            Some(state) => state,
+            None if earlier.exists() => {
+                note_undigested(&earlier, &self.reporter);
+                read_state(&earlier, &self.config)?
+            }
+            None => return Ok(None),
+        };
         self.reporter.note(format_args!("{}: going on from update {}", self.name, state.step));
         Ok(Some(state))
     }
@@ -74,12 +89,26 @@ impl StageWatch {
         if let Some(progress) = self.progress {
             progress.finish();
         }
-        if self.path.exists() {
-            let path = self.path.display();
-            fs::remove_file(&self.path).with_context(|| format!("cannot remove {path}"))?;
+        let (root, earlier) = (self.states.root(), earlier(self.states.root()));
+        let removed = |path: &Path| format!("cannot remove {}", path.display());
+        if root.exists() {
+            fs::remove_dir_all(root).with_context(|| removed(root))?;
+        }
+        if earlier.exists() {
+            fs::remove_file(&earlier).with_context(|| removed(&earlier))?;
         }
         Ok(())
     }
+}
+
+/// The states of a stage, each in a folder named after the updates made.
+fn states_in(root: PathBuf) -> StateFolders {
+    StateFolders::new(root, "update", &[TENSORS])
+}
+
+/// The file in which earlier versions kept the state of a stage.
+fn earlier(root: &Path) -> PathBuf {
+    root.with_extension("safetensors")
 }
 
 impl Observer for StageWatch {
@@ -103,8 +132,14 @@ impl Observer for StageWatch {
     }
 
     fn save(&mut self, state: StageState) -> Result<(), String> {
-        write_state(&self.path, state).map_err(|error| error.to_string())
+        save_state(&self.states, state).map_err(|error| format!("{error:#}"))
     }
+}
+
+/// Saves a state in the place of the one before it.
+fn save_state(states: &StateFolders, state: StageState) -> anyhow::Result<()> {
+    let updates = state.step as usize;
+    states.save(updates, 1, |folder| Ok(write_state(&folder.join(TENSORS), state)?))
 }
 
 fn write_state(path: &Path, state: StageState) -> Result<(), FormatError> {
@@ -175,10 +210,10 @@ mod tests {
     use fisao_scenes::recipe::vocabularies::clip_tokenizer;
     use fisao_scenes::recipe::{RecipeConfig, RecipeError, Start, contrastive};
 
-    /// Stops after some update and keeps the state in a file.
+    /// Stops after some update and keeps the state.
     struct Stopping<'a> {
         after: u64,
-        path: &'a Path,
+        states: &'a StateFolders,
     }
 
     impl Observer for Stopping<'_> {
@@ -187,7 +222,7 @@ mod tests {
         }
 
         fn save(&mut self, state: StageState) -> Result<(), String> {
-            write_state(self.path, state).map_err(|error| error.to_string())
+            save_state(self.states, state).map_err(|error| error.to_string())
         }
     }
 
@@ -199,9 +234,12 @@ mod tests {
         let file = clip_tokenizer(&world, config.seed).unwrap();
         let tokenizer = HfTokenizer::from_json(&file.json.to_string()).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state.safetensors");
+        let states = states_in(folder.path().join("state-clip"));
+        let quiet = Reporter::new(true);
+        let load =
+            || states.load(&quiet, |folder| read_state(&folder.join(TENSORS), &config.contrastive));
         let train = |state: Option<StageState>, after| -> Result<Clip, RecipeError> {
-            let mut observer = Stopping { after, path: &path };
+            let mut observer = Stopping { after, states: &states };
             let device = Device::flex();
             contrastive::train_clip(
                 &config,
@@ -215,11 +253,22 @@ mod tests {
         };
         let uninterrupted = named_tensors(&train(None, u64::MAX).unwrap());
         assert!(matches!(train(None, 2), Err(RecipeError::Stopped { step: 2 })));
-        let state = read_state(&path, &config.contrastive).unwrap();
+        let state = load().unwrap().unwrap();
         assert_eq!((state.step, state.adamw.step), (2, 2));
         let resumed = named_tensors(&train(Some(state), u64::MAX).unwrap());
         for ((name, expected), (_, found)) in uninterrupted.iter().zip(&resumed) {
             assert_eq!(expected.as_bytes(), found.as_bytes(), "{name}");
         }
+        // A bit of a weight, which makes another weight and no broken file.
+        let file = states.folder(2).join(TENSORS);
+        let mut bytes = fs::read(&file).unwrap();
+        let last = bytes.len() - 3;
+        bytes[last] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        assert!(read_state(&file, &config.contrastive).is_ok());
+        let error = load().map(|_| ()).unwrap_err().to_string();
+        let said =
+            format!("{} is damaged: its bytes are not those that were saved", file.display());
+        assert_eq!(error, said);
     }
 }
