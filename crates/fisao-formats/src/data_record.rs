@@ -152,10 +152,13 @@ impl DataRecord {
         write_json(path, self)
     }
 
-    /// What has changed since this record was made; `None` if nothing has.
+    /// What has changed since this record was made; `None` if nothing has. Inputs that one of the two does not name are not
+    /// compared: earlier versions wrote fewer of them down.
     pub fn changes(&self, now: &Self) -> Option<DataChanges> {
-        let names: Vec<&String> = self.inputs.keys().chain(now.inputs.keys()).collect();
-        let input = names.into_iter().find(|&name| self.inputs.get(name) != now.inputs.get(name));
+        let differs = |&(name, before): &(&String, &String)| {
+            now.inputs.get(name).is_some_and(|now| now != before)
+        };
+        let input = self.inputs.iter().find(differs).map(|(name, _)| name);
         let rows = RowChanges::between(&self.rows, &now.rows);
         (input.is_some() || rows.is_some()).then(|| DataChanges { input: input.cloned(), rows })
     }
@@ -357,6 +360,8 @@ mod tests {
         let before = record(&[(1, 1)]).with_input("vocabulary", "a");
         let changes = before.changes(&record(&[(1, 1)]).with_input("vocabulary", "b")).unwrap();
         assert_eq!(changes.to_string(), "the vocabulary is another");
+        let more = record(&[(1, 1)]).with_input("vocabulary", "a").with_input("model", "c");
+        assert_eq!((before.changes(&more), more.changes(&before)), (None, None));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::FormatError;
+use crate::weights::MappedFile;
 
 /// SHA-256 of a file's bytes.
 ///
@@ -70,12 +71,61 @@ const SETTINGS: [&str; 9] = [
 /// # Errors
 /// The folder or a file in it cannot be read.
 pub fn sha256_model(folder: &Path, advance: &(dyn Fn(u64) + Sync)) -> Result<String, FormatError> {
+    sha256_files(folder, &|file| sha256_of(file, advance))
+}
+
+/// Weight files up to this length are read whole by [`sha256_model_sampled`], bytes.
+const READ_WHOLE: u64 = 64 << 20;
+/// Bytes that it reads at the beginning, in the middle and at the end of each tensor of a longer one.
+const SAMPLE: usize = 4096;
+
+/// The same, with little of long weight files read: their length, their header, and some bytes of every tensor. It tells another
+/// model, or another training of the same one, in a moment; single values that were changed it may miss.
+///
+/// # Errors
+/// The folder or a file in it cannot be read.
+pub fn sha256_model_sampled(folder: &Path) -> Result<String, FormatError> {
+    sha256_files(folder, &|file| {
+        let length =
+            fs::metadata(file).map_err(|error| FormatError::io("read", file, error))?.len();
+        let weights = file.extension().is_some_and(|extension| extension == "safetensors");
+        if weights && length > READ_WHOLE {
+            sha256_weights_sampled(file)
+        } else {
+            sha256_file(file)
+        }
+    })
+}
+
+/// SHA-256 of a weight file's length, header and some bytes of every tensor; of all bytes where it is damaged.
+fn sha256_weights_sampled(path: &Path) -> Result<String, FormatError> {
+    let Ok(file) = MappedFile::open(path) else { return sha256_file(path) };
+    let mut hasher = Sha256::new();
+    hasher.update(file.length().to_le_bytes());
+    hasher.update(file.header());
+    for key in file.keys() {
+        let tensor = file.tensor(&key).expect("the key is the file's own");
+        let bytes = tensor.bytes();
+        if bytes.len() <= 3 * SAMPLE {
+            hasher.update(bytes);
+        } else {
+            for start in [0, (bytes.len() - SAMPLE) / 2, bytes.len() - SAMPLE] {
+                hasher.update(&bytes[start..start + SAMPLE]);
+            }
+        }
+    }
+    Ok(hexadecimal(&hasher.finalize()))
+}
+
+/// SHA-256 over the names and digests of the files of a model or adapter folder.
+fn sha256_files(
+    folder: &Path,
+    digest: &(dyn Fn(&Path) -> Result<String, FormatError> + Sync),
+) -> Result<String, FormatError> {
     let mut files = model_files(folder)?;
     files.sort();
-    let digests = files
-        .par_iter()
-        .map(|file| sha256_of(file, advance))
-        .collect::<Result<Vec<_>, FormatError>>()?;
+    let digests =
+        files.par_iter().map(|file| digest(file)).collect::<Result<Vec<_>, FormatError>>()?;
     let mut hasher = Sha256::new();
     for (file, digest) in files.iter().zip(digests) {
         hasher.update(file.file_name().unwrap_or_default().as_encoded_bytes());
@@ -144,4 +194,49 @@ fn hexadecimal(digest: &[u8]) -> String {
         write!(text, "{byte:02x}").expect("writing to a String cannot fail");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::{StoredDtype, write_safetensors};
+
+    /// A change of one tensor at its beginning, in its middle or at its end, of a header and of a length.
+    #[test]
+    fn a_sample_tells_another_training_and_no_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let digest = |name: &str, values: Vec<f32>| {
+            let tensors = [
+                ("large", TensorData::new(values.clone(), [values.len()])),
+                (name, TensorData::new(vec![1.0_f32; 10], [10])),
+            ];
+            let named = tensors.iter().map(|(name, tensor)| (*name, tensor));
+            write_safetensors(&path, named, StoredDtype::F32).unwrap();
+            sha256_weights_sampled(&path).unwrap()
+        };
+        let count = 40_000;
+        let changed = |at: usize| {
+            let mut values = vec![0.5; count];
+            values[at] = 0.25;
+            values
+        };
+        let original = digest("small", vec![0.5; count]);
+        assert_eq!(digest("small", vec![0.5; count]), original);
+        for other in [
+            digest("small", changed(0)),
+            digest("small", changed(count / 2)),
+            digest("small", changed(count - 1)),
+            digest("other", vec![0.5; count]),
+            digest("small", vec![0.5; count + 1]),
+        ] {
+            assert_ne!(other, original);
+        }
+        assert_eq!(digest("small", changed(count / 4)), original, "that is not looked at");
+        // A short file is read whole.
+        digest("small", vec![0.5; count]);
+        let whole = sha256_model_sampled(folder.path()).unwrap();
+        digest("small", changed(count / 4));
+        assert_ne!(sha256_model_sampled(folder.path()).unwrap(), whole);
+    }
 }

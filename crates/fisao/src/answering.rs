@@ -32,6 +32,10 @@ pub(crate) const ANSWERS: &str = "answers.jsonl";
 /// What they were made with.
 pub(crate) const SETTINGS: &str = "settings.json";
 
+/// Keys of the settings that tell what the model's and its adapter's files held.
+const MODEL_DIGEST: &str = "model_digest";
+const ADAPTER_DIGEST: &str = "adapter_sha256";
+
 /// One question about one image.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
@@ -203,6 +207,10 @@ impl Answering<'_> {
             settings["options_sha256"] = sha256_bytes(json!(options).to_string().as_bytes()).into();
         }
         settings["model"] = self.policy.name.clone().into();
+        settings[MODEL_DIGEST] = self.policy.sample()?.into();
+        if let Some(adapter) = self.policy.adapter_identity(reporter)? {
+            settings[ADAPTER_DIGEST] = adapter.sha256.into();
+        }
         settings["max_new_tokens"] = self.sampling.max_new_tokens.into();
         settings["temperature"] = self.sampling.temperature.into();
         settings["seed"] = self.sampling.seed.into();
@@ -212,6 +220,16 @@ impl Answering<'_> {
             return Ok(write_json(&path, &settings)?);
         }
         let known: Value = read_json("settings of the answers", &path)?;
+        if known.get(MODEL_DIGEST).is_none() {
+            // As earlier versions wrote them.
+            reporter.note(format!(
+                "{} does not say what the model's files held: whether they are the same is not known",
+                path.display()
+            ));
+            for key in [MODEL_DIGEST, ADAPTER_DIGEST] {
+                settings.as_object_mut().map(|settings| settings.remove(key));
+            }
+        }
         let differs = settings
             .as_object()
             .into_iter()
@@ -222,14 +240,27 @@ impl Answering<'_> {
                 |at: usize| format!("question {} ({})", at + 1, questions[at].image.display());
             return data_check::check(self.folder, &data, name, reporter);
         };
-        let before = known.get(key).unwrap_or(&Value::Null);
-        bail!(
-            Refusal::new(format!(
-                "{} holds answers that were made with `{key}` {before}, not {value}",
-                self.folder.display()
-            ))
-            .hint("name another folder with --output, or go on with the same settings")
-        )
+        bail!(self.other_settings(key, known.get(key).unwrap_or(&Value::Null), value))
+    }
+
+    /// The folder was begun with something else under a key of the settings.
+    fn other_settings(&self, key: &str, before: &Value, now: &Value) -> Refusal {
+        let (folder, model) = (self.folder.display(), &self.policy.name);
+        let replaced = match key {
+            MODEL_DIGEST => format!("the files of the model {model}"),
+            ADAPTER_DIGEST => format!("the files of the adapter {}", self.settings["adapter"]),
+            _ => {
+                let message = format!(
+                    "{folder} holds answers that were made with `{key}` {before}, not {now}"
+                );
+                let hint = "name another folder with --output, or go on with the same settings";
+                return Refusal::new(message).hint(hint);
+            }
+        };
+        Refusal::new(format!(
+            "{folder} holds answers of something else: {replaced} have changed since"
+        ))
+        .hint("put the files back as they were, or name another folder with --output")
     }
 
     /// How many questions are answered already. A last line that was not written to its end is removed.

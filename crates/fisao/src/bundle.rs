@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use burn::tensor::Device;
 use fisao_align::tasks::{Answer, Task};
 use fisao_formats::adapter::VisionAdapter;
-use fisao_formats::{Adapter, Checkpoint, LoadDtype, Loaded};
+use fisao_formats::{Adapter, Checkpoint, FormatError, LoadDtype, Loaded};
 use fisao_models::image::ImageProcessor;
 use fisao_models::linear::ActivationDtype;
 use fisao_models::llava::{Llava, LlavaConfig};
@@ -168,12 +168,17 @@ impl Policy {
         self.origin.identity(Some(&self.name), reporter)
     }
 
-    /// The same of the adapter, if there is one.
+    /// Name and content of the adapter, if there is one.
     pub(crate) fn adapter_identity(
         &self,
         reporter: &Reporter,
     ) -> anyhow::Result<Option<ModelIdentity>> {
         self.adapter.as_ref().map(|adapter| adapter.identity(None, reporter)).transpose()
+    }
+
+    /// Digest that tells the checkpoint from another, of its settings and of a sample of its weights.
+    pub(crate) fn sample(&self) -> Result<String, FormatError> {
+        self.origin.sample()
     }
 
     /// Token ids of a prompt, with one placeholder for the image; see [`PromptFormat::prompt`].

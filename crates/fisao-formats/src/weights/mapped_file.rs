@@ -99,6 +99,11 @@ impl MappedFile {
         Err(FormatError::Shortened { path: self.path.clone(), mapped, found })
     }
 
+    /// Everything before the data of its tensors.
+    pub(crate) fn header(&self) -> &[u8] {
+        &self.map[..self.data_start]
+    }
+
     /// The keys of its tensors, in the order of their data.
     pub fn keys(&self) -> Vec<String> {
         self.metadata.offset_keys()

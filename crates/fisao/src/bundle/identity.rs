@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use fisao_formats::digest::{model_bytes, sha256_model};
+use fisao_formats::FormatError;
+use fisao_formats::digest::{model_bytes, sha256_model, sha256_model_sampled};
 use fisao_verifier::calibration::ModelIdentity;
 use tempfile::TempDir;
 
@@ -51,6 +52,11 @@ impl Origin {
             self.sha256.get_or_init(|| found).clone()
         };
         Ok(ModelIdentity { name, sha256 })
+    }
+
+    /// The model's content as far as [a sample](sha256_model_sampled) tells it.
+    pub(super) fn sample(&self) -> Result<String, FormatError> {
+        sha256_model_sampled(&self.folder)
     }
 
     fn look_up(&self, name: &str, reporter: &Reporter) -> anyhow::Result<String> {

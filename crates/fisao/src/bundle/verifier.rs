@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use fisao_align::AlignConfig;
-use fisao_formats::{Checkpoint, LoadDtype, Loaded};
+use fisao_formats::{Checkpoint, FormatError, LoadDtype, Loaded};
 use fisao_models::image::{ImageProcessor, PixelValues};
 use fisao_scenes::WorldKind;
 use fisao_verifier::calibration::{Calibration, VerifierIdentity};
@@ -181,6 +181,11 @@ impl LoadedVerifier {
             templates: self.verifier.templates().clone(),
             score: *self.verifier.score_config(),
         })
+    }
+
+    /// Digest that tells the checkpoint from another, of its settings and of a sample of its weights.
+    pub(crate) fn sample(&self) -> Result<String, FormatError> {
+        self.origin.sample()
     }
 
     /// The same under another name, from a temporary folder.

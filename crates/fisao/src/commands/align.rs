@@ -12,6 +12,7 @@ use fisao_align::AlignConfig;
 use fisao_align::captions::Judge;
 use fisao_align::tasks::TaskSource;
 use fisao_align::trainer::{Trainer, Watch};
+use fisao_formats::digest::sha256_bytes;
 use fisao_formats::{DataRecord, FormatError, LoadDtype, PromptSet, RunFolder};
 use fisao_models::image::ImageProcessor;
 use fisao_models::llava::Llava;
@@ -19,7 +20,7 @@ use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::Calibration;
 
 use crate::arguments::AlignArguments;
-use crate::bundle::{Policy, ScoreSettings, verifier_from_arguments};
+use crate::bundle::{LoadedVerifier, Policy, ScoreSettings, verifier_from_arguments};
 use crate::calibrations::{self, CALIBRATION, Setting};
 use crate::commands::demo::demo_config;
 use crate::data_check;
@@ -164,6 +165,7 @@ impl<'a> Run<'a> {
         let model = location(&files.model);
         let policy = Policy::located(&model, None, LoadDtype::AsStored, device, reporter)?;
         let views = loaded.views_beside(&policy, files.allow_foreign_verifier, reporter)?;
+        let data = self.with_models(data, (&policy, &loaded), &calibration)?;
         let setting = Setting { verifier: &loaded, vocabulary: &vocabulary };
         setting.check(&calibration, Some(&policy), reporter)?;
         let vocabulary = vocabulary.for_mentions()?;
@@ -197,14 +199,43 @@ impl<'a> Run<'a> {
         let record = set.digests(&|done| progress.reach(done as u64, set.len() as u64))?;
         progress.finish();
         let record = record.with_input("vocabulary", vocabulary.identity().sha256);
-        if let Some(folder) = &self.begun {
-            let name = |at: usize| match set.row(at) {
-                Ok(row) => format!("row {} ({})", at + 1, row.id),
-                Err(_) => format!("row {}", at + 1),
-            };
-            data_check::check(folder.root(), &record, name, self.reporter)?;
+        self.check_data(&record, |at| match set.row(at) {
+            Ok(row) => format!("row {} ({})", at + 1, row.id),
+            Err(_) => format!("row {}", at + 1),
+        })?;
+        Ok(Some(record))
+    }
+
+    /// The same with what it is trained on and by.
+    fn with_models(
+        &self,
+        data: Option<DataRecord>,
+        (policy, verifier): (&Policy, &LoadedVerifier),
+        calibration: &Calibration,
+    ) -> anyhow::Result<Option<DataRecord>> {
+        let Some(record) = data else { return Ok(None) };
+        let record = record
+            .with_input("model", policy.sample()?)
+            .with_input("verifier", verifier.sample()?)
+            .with_input("calibration", sha256_bytes(&serde_json::to_vec(calibration)?));
+        let named = |folder: &RunFolder| folder.path(data_check::DATA).exists();
+        if self.begun.as_ref().is_some_and(named) {
+            // Rows have been compared before.
+            self.check_data(&record, |at| format!("row {}", at + 1))?;
         }
         Ok(Some(record))
+    }
+
+    /// Refuses what a run that goes on was not begun with.
+    fn check_data(
+        &self,
+        record: &DataRecord,
+        name: impl Fn(usize) -> String,
+    ) -> anyhow::Result<()> {
+        match &self.begun {
+            Some(folder) => data_check::check(folder.root(), record, name, self.reporter),
+            None => Ok(()),
+        }
     }
 
     /// Trains in the run's folder, or makes the one step of a dry run.

@@ -7,6 +7,7 @@ use fisao_formats::digest::sha256_bytes;
 use serde_json::{Value, json};
 
 use crate::fixture::Workplace;
+use crate::merge::with_adapter;
 
 fn json_of(place: &Workplace, arguments: &[&str]) -> Value {
     let text = place.succeed(&[arguments, &["--format", "json"]].concat());
@@ -174,6 +175,50 @@ fn a_model_answers_and_goes_on_where_it_stopped() {
     if size("c.png") != size("a.png") {
         assert!(place.refuse(&arguments).contains("`pictures_sha256`"));
     }
+}
+
+/// Under the same path may be another model by now, as where training wrote its result over the one before.
+#[test]
+fn answers_are_not_gone_on_with_by_a_model_whose_files_were_replaced() {
+    let place = with_adapter();
+    write_pope(&place);
+    let mut arguments = vec!["eval", "pope", "--questions", "questions.jsonl", "--output", "run"];
+    arguments.extend(["--model", "llava", "--adapter", "adapter", "--images", "pictures"]);
+    arguments.extend(["--max-new-tokens", "4"]);
+    let whole = json_of(&place, &arguments);
+    let file = place.path("run/questions/answers.jsonl");
+    let answers = fs::read_to_string(&file).unwrap();
+    fs::write(&file, &answers[..=answers.find('\n').unwrap()]).unwrap();
+    let replaced = |name: &str, said: &str| {
+        let before = fs::read(place.path(name)).unwrap();
+        let mut after = before.clone();
+        let last = after.len() - 3;
+        after[last] ^= 1;
+        place.write(name, after);
+        let error = place.refuse(&arguments);
+        let folder = "run/questions holds answers of something else: the files of the";
+        assert!(error.contains(&format!("error: {folder} {said} have changed since\n")), "{error}");
+        assert!(
+            error.contains("hint: put the files back as they were, or name another"),
+            "{error}"
+        );
+        place.write(name, before);
+    };
+    replaced("llava/model.safetensors", "model llava");
+    replaced("adapter/adapter_model.safetensors", "adapter \"adapter\"");
+
+    // Of an earlier version, which did not write down what the files held.
+    let settings = place.path("run/questions/settings.json");
+    let mut older: Value = serde_json::from_slice(&fs::read(&settings).unwrap()).unwrap();
+    for key in ["model_digest", "adapter_sha256"] {
+        assert!(older.as_object_mut().unwrap().remove(key).is_some(), "{key}");
+    }
+    fs::write(&settings, older.to_string()).unwrap();
+    let output = place.run(&[&arguments[..], &["--format", "json"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("settings.json does not say what the model's files held"), "{said}");
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap(), whole);
+    assert_eq!(fs::read_to_string(&file).unwrap(), answers);
 }
 
 #[test]

@@ -287,6 +287,40 @@ fn a_run_does_not_go_on_with_data_that_was_edited() {
 }
 
 #[test]
+fn a_run_does_not_go_on_with_other_models_or_another_calibration() {
+    let place = workplace();
+    place.succeed(&strings(&begin("cut")));
+    let mut calibration: serde_json::Value =
+        serde_json::from_slice(&bytes_of(&place, "cut/calibration.json")).unwrap();
+    calibration["mu_correct"] = 0.75.into();
+    let calibration = calibration.to_string().into_bytes();
+    let flipped = |name: &str| {
+        let mut bytes = bytes_of(&place, name);
+        let last = bytes.len() - 3;
+        bytes[last] ^= 1;
+        bytes
+    };
+    for (name, other, said) in [
+        ("llava/model.safetensors", flipped("llava/model.safetensors"), "the model is another"),
+        ("clip/tokenizer_config.json", b"{}".to_vec(), "the verifier is another"),
+        ("cut/calibration.json", calibration, "the calibration is another"),
+    ] {
+        let before = bytes_of(&place, name);
+        place.write(name, other);
+        let error = place.refuse(&strings(&go_on("cut")));
+        assert!(error.contains(&format!("cut was begun with other data: {said}")), "{error}");
+        place.write(name, before);
+    }
+    // As earlier versions wrote it.
+    let data = bytes_of(&place, "cut/data.json");
+    let mut older: serde_json::Value = serde_json::from_slice(&data).unwrap();
+    let inputs = older["inputs"].as_object_mut().unwrap();
+    inputs.retain(|name, _| name == "vocabulary");
+    place.write("cut/data.json", older.to_string());
+    place.succeed(&strings(&go_on("cut")));
+}
+
+#[test]
 fn a_folder_of_images_that_was_edited_is_noticed() {
     let place = workplace();
     place.succeed(&strings(&begin("cut")));
