@@ -97,9 +97,20 @@ pub fn pictures(tasks: &[Task], device: &Device) -> Pictures {
 /// # Errors
 /// [`AlignError::Verifier`] when an embedding is not finite.
 pub fn encode(policy: &Llava, verifier: &Verifier, tasks: &[Task]) -> Result<Encoded, AlignError> {
+    encode_on(policy, verifier, tasks, Course::new(&|_| {}))
+}
+
+/// The same, which can be stopped before a batch.
+pub(crate) fn encode_on(
+    policy: &Llava,
+    verifier: &Verifier,
+    tasks: &[Task],
+    course: Course<'_>,
+) -> Result<Encoded, AlignError> {
     let shares = over_shares(tasks, shares_on(&policy.device()), |share| {
         let mut encoded = Encoded { features: Vec::new(), embeddings: Vec::new() };
         for batch in share.chunks(BATCH) {
+            course.check()?;
             let pictures = pictures(batch, &policy.device());
             let shared =
                 verifier.shares_tower() && batch.iter().all(|task| task.verifier_images.is_empty());
@@ -165,30 +176,17 @@ pub fn caption(
     judge: &mut Judge,
     request: &Request<'_>,
 ) -> Result<Vec<Captioned>, AlignError> {
-    let Request { tasks, encoded, samples, .. } = *request;
-    if let Some(known) = known(request) {
-        (request.course.advance)(known.len());
-        let read = known.into_iter().enumerate().map(|(at, response)| {
-            let task = at / samples;
-            judge.read(task, response, &encoded.embeddings[task])
-        });
-        return read.collect();
-    }
+    let Request { tasks, samples, .. } = *request;
     let indices: Vec<usize> = (0..tasks.len()).collect();
     let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
     let response = request.sampling.max_new_tokens;
     let portions = Portions::of(policy, policy.cached_positions(longest, response, samples));
     let (written, arriving) = channel();
-    let captions = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let write = |written: Sender<(usize, Result<Vec<Generated>, AlignError>)>| {
             over_shares(&indices, portions.shares, |share| {
                 for batch in share.chunks((portions.batch / samples).max(1)) {
-                    let prompts = batch.iter().map(|&at| (&tasks[at], request.streams[at]));
-                    let features = batch.iter().map(|&at| encoded.features[at].clone()).collect();
-                    let features = ImageFeatures::cat(features);
-                    let responses = request.course.check().and_then(|()| {
-                        respond(policy, prompts, &features, samples, request.sampling)
-                    });
+                    let responses = responses(policy, request, batch);
                     let failed = responses.is_err();
                     // The reader has gone: a response could not be read.
                     if written.send((batch[0], responses)).is_err() || failed {
@@ -203,22 +201,34 @@ pub fn caption(
         let captions = read_in_order(judge, request, arriving);
         writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         captions
-    });
-    let captions = captions?;
-    if let Some(kept) = request.course.kept {
-        let written = captions.iter().map(Captioned::response).collect::<Vec<_>>();
-        kept.keep(request.sampling.seed, request.streams, &written)?;
-    }
-    Ok(captions)
+    })
 }
 
-/// The responses to all tasks, if all of them were written before.
-fn known(request: &Request<'_>) -> Option<Vec<Generated>> {
-    let kept = request.course.kept?;
-    let known = request.streams.iter().map(|&stream| {
-        kept.known(request.sampling.seed, stream).filter(|known| known.len() == request.samples)
-    });
-    Some(known.collect::<Option<Vec<_>>>()?.concat())
+/// The responses to the tasks of a batch: those that were written before, or new ones, which are kept. Only a whole batch is
+/// known: another one would be computed in another order, with other last bits.
+fn responses(
+    policy: &Llava,
+    request: &Request<'_>,
+    batch: &[usize],
+) -> Result<Vec<Generated>, AlignError> {
+    let Request { tasks, encoded, samples, sampling, course, .. } = *request;
+    course.check()?;
+    let streams: Vec<u64> = batch.iter().map(|&at| request.streams[at]).collect();
+    if let Some(kept) = course.kept {
+        let known = streams.iter().map(|&stream| kept.known(sampling.seed, stream));
+        let known = known.map(|known| known.filter(|known| known.len() == samples));
+        if let Some(known) = known.collect::<Option<Vec<_>>>() {
+            return Ok(known.concat());
+        }
+    }
+    let features = batch.iter().map(|&at| encoded.features[at].clone()).collect();
+    let features = ImageFeatures::cat(features);
+    let prompts = batch.iter().zip(&streams).map(|(&at, &stream)| (&tasks[at], stream));
+    let responses = respond(policy, prompts, &features, samples, sampling)?;
+    if let Some(kept) = course.kept {
+        kept.keep(sampling.seed, &streams, &responses)?;
+    }
+    Ok(responses)
 }
 
 /// Reads batches of responses as they arrive, each with the number of its first task: in the order of the tasks, whichever
@@ -256,11 +266,10 @@ pub fn best_of(
     (tasks, first): (&[Task], usize),
     samples: usize,
     sampling: &Sampling,
-    advance: &(dyn Fn(usize) + Sync),
+    course: Course<'_>,
 ) -> Result<(Vec<Captioned>, usize), AlignError> {
-    let encoded = encode(policy, &judge.verifier, tasks)?;
+    let encoded = encode_on(policy, &judge.verifier, tasks, course)?;
     let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
-    let course = Course::new(advance);
     let request =
         Request { tasks, encoded: &encoded, streams: &streams, samples, sampling, course };
     let captions = caption(policy, judge, &request)?;
@@ -278,7 +287,7 @@ pub fn best_of(
 }
 
 /// Encodes the tasks' images and writes one response to each; task `i` draws from random stream `i`.
-/// `advance` is told how many more responses are done, from any thread.
+/// `course` is told how many more responses are done, from any thread.
 ///
 /// # Errors
 /// See [`caption`].
@@ -287,9 +296,9 @@ pub fn describe(
     judge: &mut Judge,
     tasks: &[Task],
     sampling: &Sampling,
-    advance: &(dyn Fn(usize) + Sync),
+    course: Course<'_>,
 ) -> Result<(Vec<Captioned>, Encoded), AlignError> {
-    describe_from(policy, judge, (tasks, 0), sampling, Course::new(advance))
+    describe_from(policy, judge, (tasks, 0), sampling, course)
 }
 
 /// The same of tasks of which the first has a number: task `i` of them draws from random stream `first + i`.
@@ -300,7 +309,7 @@ pub(crate) fn describe_from(
     sampling: &Sampling,
     course: Course<'_>,
 ) -> Result<(Vec<Captioned>, Encoded), AlignError> {
-    let encoded = encode(policy, &judge.verifier, tasks)?;
+    let encoded = encode_on(policy, &judge.verifier, tasks, course)?;
     let captions = answer(policy, judge, (tasks, first), &encoded, sampling, course)?;
     Ok((captions, encoded))
 }

@@ -31,7 +31,9 @@ use fisao_models::sequences::Example;
 use fisao_verifier::mentions::Unit;
 use fisao_verifier::scorer::{ImageEmbedding, RegionWeights, Regions, Verifier};
 
-use crate::captions::{Captioned, Judge, Request, caption, encode, parts, pictures, tasks_at_once};
+use crate::captions::{
+    Captioned, Judge, Request, caption, encode_on, parts, pictures, tasks_at_once,
+};
 use crate::course::Course;
 use crate::error::AlignError;
 use crate::tasks::{Task, TaskSource};
@@ -145,25 +147,26 @@ fn spelling<'a>(caption: &'a Captioned, unit: &Unit) -> &'a [u32] {
 
 /// Lets the decoder look at each caption and its image, with every adapter off: one pass over the prompt, and two over prompt
 /// and caption, the second with a blank image. `captions[i]` is about task `i` of the source; `tokens` are read at image
-/// positions. `advance` is told how many more are done, from any thread.
+/// positions. `course` is told how many more are done, from any thread.
 ///
 /// # Errors
-/// What the source reports about a task.
+/// What the source reports about a task, or [`AlignError::Stopped`].
 pub fn decoder_views(
     policy: &Llava,
     source: &dyn TaskSource,
     captions: &[Captioned],
     tokens: &[u32],
-    advance: &(dyn Fn(usize) + Sync),
+    course: Course<'_>,
 ) -> Result<Vec<DecoderView>, AlignError> {
     let base = policy.without_lora();
     let shares = over_shares(captions, shares_on(&base.device()), |share| {
         let mut views = Vec::with_capacity(share.len());
         for batch in share.chunks(BATCH) {
+            course.check()?;
             let tasks = batch.iter().map(|caption| source.task(caption.task));
             let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
             views.extend(views_of(&base, &tasks, batch, tokens));
-            advance(batch.len());
+            (course.advance)(batch.len());
         }
         Ok(views)
     });
@@ -261,7 +264,7 @@ pub fn categories_of_others(
     for part in parts(source, tasks_at_once(policy, length)) {
         let (first, tasks) = part?;
         let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
-        let encoded = encode(policy, &judge.verifier, &tasks)?;
+        let encoded = encode_on(policy, &judge.verifier, &tasks, course)?;
         let (tasks, encoded, streams) = (&tasks[..], &encoded, &streams[..]);
         let request = Request { tasks, encoded, streams, samples, sampling, course };
         for written in caption(policy, judge, &request)? {

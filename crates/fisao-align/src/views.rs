@@ -39,7 +39,7 @@ impl MentionViews {
     ) -> Result<Self, AlignError> {
         // The longer work first: what it writes is kept.
         let others = categories_of_others(policy, judge, source, length, sampling, course)?;
-        let looks = decoder_views(policy, source, captions, &[], course.advance)?;
+        let looks = decoder_views(policy, source, captions, &[], course)?;
         let mut views = Self::default();
         for (caption, look) in captions.iter().zip(&looks) {
             let seen = look.log_probabilities.iter().zip(&look.blank_log_probabilities);

@@ -115,7 +115,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let code = exit_code(error);
     let mut stderr = anstream::stderr().lock();
     let _ = if code == INTERRUPTED || code == FAILED {
-        writeln!(stderr, "{}", one_line(&error.to_string()))
+        // How to go on stands on a line of its own.
+        error.to_string().lines().try_for_each(|line| writeln!(stderr, "{}", one_line(line)))
     } else {
         write!(stderr, "{}", describe(error))
     };
@@ -172,7 +173,10 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
     } else if let Some(error) = error.downcast_ref::<AlignError>() {
         error.hint()
     } else if let Some(RecipeError::State(_)) = error.downcast_ref::<RecipeError>() {
-        Some("delete the folder of its state, state-clip or state-llava, to start this stage again".to_owned())
+        Some(
+            "delete the folder of its state, state-clip or state-llava, to start this stage again"
+                .to_owned(),
+        )
     } else {
         error.downcast_ref::<Refusal>()?.hint.clone()
     }

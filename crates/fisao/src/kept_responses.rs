@@ -8,8 +8,11 @@ use std::sync::Mutex;
 
 use fisao_align::AlignError;
 use fisao_align::course::KeptResponses;
+use fisao_align::tasks::Task;
+use fisao_formats::data_record::{DataChanges, RowDigest, digest_bytes};
 use fisao_formats::{DataRecord, FolderLock, FormatError};
-use fisao_models::generation::Generated;
+use fisao_models::generation::{Generated, Sampling};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Refusal;
@@ -49,6 +52,34 @@ impl ResponseFile {
         name: impl Fn(usize) -> String,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
+        Self::open_or(output, record, reporter, |path, changes| {
+            let (path, changes) = (path.display(), changes.describe(&name));
+            let message = format!("{path} was begun with something else: {changes}");
+            let hint = format!("delete {path} to begin anew, or go on with what it was begun with");
+            Err(Refusal::new(message).hint(hint).into())
+        })
+    }
+
+    /// The same of responses that are soon written again: a file that was begun with something else is begun anew.
+    pub(crate) fn open_or_renew(
+        output: &Path,
+        record: DataRecord,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Self> {
+        Self::open_or(output, record, reporter, |path, changes| {
+            let path = path.display();
+            reporter
+                .note(format!("{path} was begun with something else: {changes}; it is begun anew"));
+            Ok(())
+        })
+    }
+
+    fn open_or(
+        output: &Path,
+        record: DataRecord,
+        reporter: &Reporter,
+        differs: impl FnOnce(&Path, &DataChanges) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         let path = beside(output);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|error| FormatError::io("create", parent, error))?;
@@ -60,34 +91,21 @@ impl ResponseFile {
             Err(error) => return Err(FormatError::io("read", &path, error).into()),
         };
         // A last line that was not written to its end does not count.
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let mut lines = text[..whole].lines();
-        let malformed = |error: serde_json::Error, line: usize| FormatError::Line {
-            path: path.clone(),
-            line,
-            reason: error.to_string(),
-        };
+        let mut whole = text.rfind('\n').map_or(0, |end| end + 1);
         let mut known = HashMap::new();
-        if let Some(first) = lines.next() {
-            let begun: Begun = serde_json::from_str(first).map_err(|error| malformed(error, 1))?;
-            if let Some(changes) = begun.record.changes(&record) {
-                let (path, changes) = (path.display(), changes.describe(name));
-                return Err(Refusal::new(format!(
-                    "{path} was begun with something else: {changes}"
-                ))
-                .hint(format!("delete {path} to begin anew, or go on with what it was begun with"))
-                .into());
+        if let Some((begun, rest)) = text[..whole].split_once('\n') {
+            let Begun { record: begun } = parsed(&path, begun, 1)?;
+            if let Some(changes) = begun.changes(&record) {
+                differs(&path, &changes)?;
+                whole = 0;
+            } else {
+                for (line, text) in rest.lines().enumerate() {
+                    let Line { seed, stream, responses } = parsed(&path, text, line + 2)?;
+                    known.insert((seed, stream), responses);
+                }
+                let (path, count) = (path.display(), known.len());
+                reporter.note(format!("{path}: {count} responses are there already"));
             }
-            for (line, text) in lines.enumerate() {
-                let Line { seed, stream, responses } =
-                    serde_json::from_str(text).map_err(|error| malformed(error, line + 2))?;
-                known.insert((seed, stream), responses);
-            }
-            reporter.note(format!(
-                "{}: {} responses are there already",
-                path.display(),
-                known.len()
-            ));
         }
         let failed = |error| FormatError::io("write", &path, error);
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
@@ -116,6 +134,37 @@ impl ResponseFile {
         let written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data());
         written.map_err(|error| FormatError::io("write", &self.path, error))
     }
+}
+
+/// What a line of the file holds.
+fn parsed<T: DeserializeOwned>(path: &Path, text: &str, line: usize) -> Result<T, FormatError> {
+    serde_json::from_str(text).map_err(|error| FormatError::Line {
+        path: path.to_owned(),
+        line,
+        reason: error.to_string(),
+    })
+}
+
+/// What responses to some tasks depend on besides the model.
+pub(crate) fn record_of(tasks: &[Task], sampling: &Sampling) -> DataRecord {
+    let bytes = |ids: &[u32]| ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>();
+    let row = |task: &Task| {
+        let pixels: Vec<u8> =
+            task.image.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        RowDigest::new([task.id.as_bytes(), &bytes(&task.prompt)], digest_bytes(&pixels))
+    };
+    let Sampling { max_new_tokens, temperature, seed } = sampling;
+    DataRecord::new(tasks.iter().map(row).collect())
+        .with_input("version of fisao", env!("CARGO_PKG_VERSION"))
+        .with_input("length", max_new_tokens.to_string())
+        .with_input("temperature", temperature.to_string())
+        .with_input("seed", seed.to_string())
+}
+
+/// Removes what was kept for a result that is there now.
+pub(crate) fn discard(output: &Path) {
+    // One that stays costs space.
+    let _ = fs::remove_file(beside(output));
 }
 
 /// Where the responses of a result are kept.

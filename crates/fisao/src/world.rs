@@ -5,6 +5,7 @@ mod lab;
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
+use fisao_align::Course;
 use fisao_align::captions::{Captioned, Judge, describe, look_at};
 use fisao_align::error::AlignError;
 use fisao_align::objective::Data;
@@ -102,7 +103,7 @@ pub(crate) struct Evaluation {
     pub(crate) mean_length: f64,
 }
 
-/// Captions the tasks and scores the captions against the truth. `advance` is told how many more
+/// Captions the tasks and scores the captions against the truth. `course` is told how many more
 /// captions are done.
 pub(crate) fn evaluate(
     policy: &Llava,
@@ -110,9 +111,9 @@ pub(crate) fn evaluate(
     tasks: &[Task],
     truth: &[BTreeSet<String>],
     sampling: &Sampling,
-    advance: &(dyn Fn(usize) + Sync),
+    course: Course<'_>,
 ) -> anyhow::Result<Evaluation> {
-    let (captions, _) = describe(policy, judge, tasks, sampling, advance)?;
+    let (captions, _) = describe(policy, judge, tasks, sampling, course)?;
     evaluate_captions(captions, tasks, truth)
 }
 

@@ -40,11 +40,12 @@ fn captions(policy: &Llava) -> Vec<Captioned> {
     let (_, mut judge) = models();
     let tasks: Vec<Task> = (0..Noise.count()).map(|at| Noise.task(at).unwrap()).collect();
     let sampling = Sampling { max_new_tokens: 14, temperature: 1.5, seed: 1 };
-    describe(policy, &mut judge, &tasks, &sampling, &|_| {}).unwrap().0
+    describe(policy, &mut judge, &tasks, &sampling, Course::new(&|_| {})).unwrap().0
 }
 
 fn views(policy: &Llava, source: &dyn TaskSource, captions: &[Captioned]) -> Vec<DecoderView> {
-    decoder_views(policy, source, captions, &mention_tokens(captions), &|_| {}).unwrap()
+    decoder_views(policy, source, captions, &mention_tokens(captions), Course::new(&|_| {}))
+        .unwrap()
 }
 
 #[test]
@@ -56,7 +57,8 @@ fn what_the_decoder_says_does_not_depend_on_batching() {
     let together = views(&policy, &Noise, &captions);
     for (caption, together) in captions.iter().zip(&together) {
         let one = std::slice::from_ref(caption);
-        let alone = decoder_views(&policy, &Noise, one, &tokens, &|_| {}).unwrap().remove(0);
+        let alone =
+            decoder_views(&policy, &Noise, one, &tokens, Course::new(&|_| {})).unwrap().remove(0);
         let pairs = [
             (&alone.readings, &together.readings),
             (&alone.log_probabilities, &together.log_probabilities),

@@ -15,7 +15,7 @@ use fisao_align::objective::{Data, DpoConfig, Objective, PairSource, SftConfig};
 use fisao_align::ppo::PpoConfig;
 use fisao_align::tasks::{Answer, Task, TaskSource};
 use fisao_align::trainer::{Trainer, TrainerState};
-use fisao_align::{AlignEvent, Phase, StopFlag};
+use fisao_align::{AlignEvent, Course, Phase, StopFlag};
 use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
 use fisao_models::generation::{Generated, Sampling};
@@ -746,7 +746,8 @@ fn a_model_whose_logits_are_no_numbers_is_refused_wherever_it_writes() {
     });
     let tasks: Vec<Task> = (0..2).map(|at| Noise.task(at).unwrap()).collect();
     let sampling = Sampling { max_new_tokens: 4, temperature: 1.0, seed: 0 };
-    let described = describe(&policy, &mut judge, &tasks, &sampling, &|_| {}).map(|_| ());
+    let described =
+        describe(&policy, &mut judge, &tasks, &sampling, Course::new(&|_| {})).map(|_| ());
     let generated = generate(&policy, &Noise, 0..2, 24, &sampling, &|_| {}).map(|_| ());
     let responses = vec![vec![vec![5, EOS]]; Noise.count()];
     let likely = likelihoods(&policy, &Noise, 0..2, &responses, 24, &|_| {}).map(|_| ());

@@ -3,12 +3,12 @@
 use std::hint::black_box;
 
 use burn::tensor::Device;
-use fisao_align::AlignConfig;
 use fisao_align::captions::look_at;
 use fisao_align::group::GroupRelativeConfig;
 use fisao_align::objective::Objective;
 use fisao_align::tasks::TaskSource as _;
 use fisao_align::trainer::Trainer;
+use fisao_align::{AlignConfig, StopFlag};
 use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::Labels;
 use fisao_verifier::scorer::RegionWeights;
@@ -74,7 +74,8 @@ pub(super) fn iterations(
     let sizes = Sizes::of(true);
     let known = lab.tasks(Split::Calibration, config.seed, sizes.calibration).labelled()?;
     let truth = (known.0.as_slice(), known.1.as_slice());
-    let calibration = lab.calibrate(config, Labels::Annotations, truth, &reporter)?;
+    let course = (None, &StopFlag::default());
+    let calibration = lab.calibrate(config, Labels::Annotations, truth, course, &reporter)?;
     let train = lab.training(config);
     let (policy, judge) = (lab.policy.model.clone(), lab.judge()?);
     let mut trainer = Trainer::new(config.clone(), policy, judge, &calibration, &train, None)?;

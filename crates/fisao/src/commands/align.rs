@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::bail;
-use fisao_align::AlignConfig;
 use fisao_align::captions::Judge;
 use fisao_align::tasks::TaskSource;
 use fisao_align::trainer::{Trainer, Watch};
+use fisao_align::{AlignConfig, StopFlag};
 use fisao_formats::digest::sha256_bytes;
 use fisao_formats::{DataRecord, FormatError, LoadDtype, PromptSet, RunFolder};
 use fisao_models::image::ImageProcessor;
@@ -76,9 +76,12 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
             let known =
                 lab.tasks(Split::Calibration, run.config.seed, sizes.calibration).labelled()?;
             let known = (known.0.as_slice(), known.1.as_slice());
-            let calibration = match run.own_calibration() {
-                Some(path) => calibrations::read(&path)?,
-                None => lab.calibrate(&run.config, labels.into(), known, reporter)?,
+            let calibration = if let Some(path) = run.own_calibration() {
+                calibrations::read(&path)?
+            } else {
+                // Nothing is there to go on with: Ctrl-C ends the command at once.
+                let course = (None, &StopFlag::default());
+                lab.calibrate(&run.config, labels.into(), known, course, reporter)?
             };
             run.train(Parts {
                 model: lab.policy.model.clone(),

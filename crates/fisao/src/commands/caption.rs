@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use fisao_align::Course;
 use fisao_align::captions::{Captioned, Judge, best_of, generate, tasks_at_once};
 use fisao_align::tasks::TaskSource;
 use fisao_models::generation::{FinishReason, Generated, Sampling};
@@ -135,7 +136,8 @@ impl Chooser {
         let asked = range.map(|at| tasks.task(at)).collect::<Result<Vec<_>, _>>()?;
         let asked = (asked.as_slice(), first);
         let (judge, rule, count) = (&mut self.judge, &self.rule, self.count);
-        let (best, _) = best_of(&policy.model, judge, rule, asked, count, sampling, &|_| {})?;
+        let (best, _) =
+            best_of(&policy.model, judge, rule, asked, count, sampling, Course::new(&|_| {}))?;
         Ok(best.iter().map(Captioned::response).collect())
     }
 }

@@ -1,16 +1,19 @@
 //! `fisao demo`: calibrate → align → evaluate on the embedded world, and one table.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use fisao_align::captions::{Captioned, Judge};
-use fisao_align::config::AlignConfig;
 use fisao_align::events::IterationMetrics;
 use fisao_align::guards::SplitHealth;
 use fisao_align::objective::Objective;
 use fisao_align::ppo::{KlConfig, PpoConfig};
 use fisao_align::tasks::Task;
 use fisao_align::trainer::Trainer;
+use fisao_align::{AlignConfig, Course, StopFlag};
 use fisao_eval::chair::{ChairReport, ImageVerdict};
 use fisao_formats::RunFolder;
 use fisao_formats::documents::read_toml;
@@ -32,7 +35,7 @@ use crate::report::{
 use crate::reporter::Reporter;
 use crate::training::{Surroundings, Training};
 use crate::world::{Evaluation, Sizes, WorldLab, evaluate, watch};
-use crate::{locks, output, printer, settings};
+use crate::{interrupt, kept_responses, locks, output, printer, settings};
 
 /// Images of the report's gallery.
 const GALLERY: usize = 16;
@@ -110,7 +113,7 @@ struct Both {
 /// Runs the demo.
 pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let start = Instant::now();
-    let stop = crate::interrupt::flag()?;
+    let stop = interrupt::flag()?;
     let (options, config) = options_and_settings(arguments)?;
     // What can refuse comes before the folder, so that a refusal leaves none behind.
     let asked = arguments.device.device;
@@ -129,68 +132,121 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
             folder.write_json(device::FILE, &record)
         })?
     };
-    let sizes = Sizes::of(options.quick);
-    let calibrating = Instant::now();
-    let known = lab.tasks(Split::Calibration, options.seed, sizes.calibration).labelled()?;
-    // A run that goes on keeps the rewards that it was begun with.
-    let calibration = if arguments.resume && folder.path(CALIBRATION).exists() {
-        calibrations::read(&folder.path(CALIBRATION))?
-    } else {
-        let known = (known.0.as_slice(), known.1.as_slice());
-        let calibration = lab.calibrate(&config, options.labels.into(), known, reporter)?;
-        folder.write_json(CALIBRATION, &calibration)?;
-        calibration
-    };
-    let seconds = Seconds { calibrate: calibrating.elapsed().as_secs_f64(), ..Seconds::default() };
     let resume = format!("fisao demo --output {} --resume", folder.root().display());
-    let surroundings = Surroundings {
-        folder: &folder,
-        reporter,
-        config: &config,
-        calibration: &calibration,
-        processor: &lab.policy.processor,
-        base_model: &lab.policy.name,
-    };
-    let training = Training::new(surroundings, stop, resume);
-    let mut demo = Demo {
-        world: options.world,
-        config: config.clone(),
-        folder: &folder,
-        reporter,
-        judge: lab.calibrated_judge(&calibration)?,
-        training,
-        seconds,
-    };
-    let (test, test_truth) = lab.tasks(Split::Test, options.seed, sizes.test).labelled()?;
-    let model = &lab.policy.model;
-    let base = demo.evaluate("base", model, &test, &test_truth)?;
-    let watch = watch(&known.0, &known.1, sizes.watched);
-    let train = lab.training(&config);
-    // A judge that has seen nothing, as `fisao align --demo` has: what others have embedded would change last bits.
-    let mut trainer = Trainer::new(
-        config.clone(),
-        model.clone(),
-        lab.judge()?,
-        &calibration,
-        &train,
-        Some(watch),
-    )?;
-    let aligned_policy = demo.align(&mut trainer, arguments.resume)?;
-    let aligned = demo.evaluate("aligned", &aligned_policy, &test, &test_truth)?;
-    demo.seconds.total = start.elapsed().as_secs_f64();
-    let pictures: Vec<Vec<u8>> = (0..sizes.test.min(GALLERY * 8))
-        .map(|index| picture(&lab.world, options.seed, index as u64))
-        .collect();
-    demo.publish(&calibration, &base, &aligned, &test, &test_truth, &pictures)
+    let begun = Begun { options, config, lab, folder, resume, resumed: arguments.resume, reporter };
+    begun.finish(start, &stop).map_err(|error| {
+        interrupt::told(error, || {
+            let resume = &begun.resume;
+            format!("stopped; what was finished is saved. Continue with:\n  {resume}")
+        })
+    })
 }
+
+/// A demo that has its folder.
+struct Begun<'a> {
+    options: DemoOptions,
+    config: AlignConfig,
+    lab: WorldLab,
+    folder: RunFolder,
+    /// Command that continues it.
+    resume: String,
+    /// Whether it goes on.
+    resumed: bool,
+    reporter: &'a Reporter,
+}
+
+impl Begun<'_> {
+    /// Everything from the calibration to the report.
+    fn finish(&self, start: Instant, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+        let Self { options, config, lab, folder, reporter, .. } = self;
+        let sizes = Sizes::of(options.quick);
+        let calibrating = Instant::now();
+        let known = lab.tasks(Split::Calibration, options.seed, sizes.calibration).labelled()?;
+        let calibration =
+            self.calibration((&known.0, &known.1), &StopFlag::new(Arc::clone(stop)))?;
+        let seconds =
+            Seconds { calibrate: calibrating.elapsed().as_secs_f64(), ..Seconds::default() };
+        let surroundings = Surroundings {
+            folder,
+            reporter,
+            config,
+            calibration: &calibration,
+            processor: &lab.policy.processor,
+            base_model: &lab.policy.name,
+        };
+        let training = Training::new(surroundings, Arc::clone(stop), self.resume.clone());
+        let mut demo = Demo {
+            world: options.world,
+            config: config.clone(),
+            lab,
+            folder,
+            reporter,
+            judge: lab.calibrated_judge(&calibration)?,
+            training,
+            stop: StopFlag::new(Arc::clone(stop)),
+            seconds,
+        };
+        let (test, test_truth) = lab.tasks(Split::Test, options.seed, sizes.test).labelled()?;
+        let model = &lab.policy.model;
+        let base = demo.evaluate(MODELS[0], model, &test, &test_truth)?;
+        let watch = watch(&known.0, &known.1, sizes.watched);
+        let train = lab.training(config);
+        // A judge that has seen nothing, as `fisao align --demo` has: what others have embedded would change last bits.
+        let mut trainer = Trainer::new(
+            config.clone(),
+            model.clone(),
+            lab.judge()?,
+            &calibration,
+            &train,
+            Some(watch),
+        )?;
+        let aligned_policy = demo.align(&mut trainer, self.resumed)?;
+        let aligned = demo.evaluate(MODELS[1], &aligned_policy, &test, &test_truth)?;
+        demo.seconds.total = start.elapsed().as_secs_f64();
+        let pictures: Vec<Vec<u8>> = (0..sizes.test.min(GALLERY * 8))
+            .map(|index| picture(&lab.world, options.seed, index as u64))
+            .collect();
+        demo.publish(&calibration, &base, &aligned, &test, &test_truth, &pictures)?;
+        demo.discard_captions();
+        Ok(())
+    }
+
+    /// The run's own calibration: a run that goes on keeps the rewards that it was begun with.
+    fn calibration(
+        &self,
+        known: (&[Task], &[BTreeSet<String>]),
+        stop: &StopFlag,
+    ) -> anyhow::Result<Calibration> {
+        let path = self.folder.path(CALIBRATION);
+        if self.resumed && path.exists() {
+            return calibrations::read(&path);
+        }
+        let (labels, course) = (self.options.labels.into(), (Some(path.as_path()), stop));
+        let calibration = self.lab.calibrate(&self.config, labels, known, course, self.reporter)?;
+        self.folder.write_json(CALIBRATION, &calibration)?;
+        kept_responses::discard(&path);
+        Ok(calibration)
+    }
+}
+
+/// What captions of a model are kept under until the demo is done, by the model's name and how they were chosen.
+fn captions_of(folder: &RunFolder, model: &str, how: &str) -> PathBuf {
+    folder.path(format!("captions-{model}-{how}"))
+}
+
+/// The models and how captions of them are chosen: at which temperature.
+const MODELS: [&str; 2] = ["base", "aligned"];
+const CHOICES: [(&str, f64); 2] = [("greedy", 0.0), ("sampled", 1.0)];
 
 struct Demo<'a> {
     world: WorldChoice,
     config: AlignConfig,
+    lab: &'a WorldLab,
     folder: &'a RunFolder,
     reporter: &'a Reporter,
     judge: Judge,
     training: Training<'a>,
+    stop: StopFlag,
     seconds: Seconds,
 }
 
@@ -210,13 +266,27 @@ impl Demo<'_> {
         let start = Instant::now();
         let phase = self.reporter.phase(&format!("evaluate {name}"), 2 * tasks.len() as u64);
         let advance = |done| phase.advance(done as u64);
-        let sampling = self.sampling(0.0);
-        let greedy = evaluate(policy, &mut self.judge, tasks, truth, &sampling, &advance)?;
-        let sampling = self.sampling(1.0);
-        let sampled = evaluate(policy, &mut self.judge, tasks, truth, &sampling, &advance)?;
+        let mut chosen = |(how, temperature)| {
+            let (sampling, output) =
+                (self.sampling(temperature), captions_of(self.folder, name, how));
+            let what = (policy, tasks);
+            let kept = self.lab.kept_responses(&output, what, &sampling, self.reporter)?;
+            let course = Course { kept: Some(&kept), ..Course::new(&advance).until(&self.stop) };
+            evaluate(policy, &mut self.judge, tasks, truth, &sampling, course)
+        };
+        let both = Both { greedy: chosen(CHOICES[0])?, sampled: chosen(CHOICES[1])? };
         phase.finish();
         self.seconds.evaluate += start.elapsed().as_secs_f64();
-        Ok(Both { greedy, sampled })
+        Ok(both)
+    }
+
+    /// Removes the captions that were kept to go on with.
+    fn discard_captions(&self) {
+        for model in MODELS {
+            for (how, _) in CHOICES {
+                kept_responses::discard(&captions_of(self.folder, model, how));
+            }
+        }
     }
 
     /// Trains the adapter on scenes without looking at what is in them.

@@ -33,8 +33,8 @@ use crate::arguments::PretrainArguments;
 use crate::bundle::{EmbeddedModels, embedded};
 use crate::device::cpu;
 use crate::failure::{Interrupted, Refusal};
-use crate::locks;
 use crate::reporter::Reporter;
+use crate::{interrupt, locks};
 use recipe_settings::{claim_folder, resolve};
 use stage_watch::StageWatch;
 
@@ -55,7 +55,13 @@ pub(crate) fn run(arguments: &PretrainArguments, reporter: &Reporter) -> anyhow:
     pretraining.llava(&tower)?;
     if !arguments.no_measure {
         let seed = pretraining.config.seed;
-        quality::report(&arguments.output, &pretraining.world, seed, reporter)?;
+        let measured = quality::report(&arguments.output, &pretraining.world, seed, reporter);
+        measured.map_err(|error| {
+            interrupt::told(error, || {
+                "stopped while measuring the models, which are done; the same command measures them"
+                    .to_owned()
+            })
+        })?;
     }
     reporter.note(format_args!("the models are in {}", arguments.output.display()));
     Ok(())

@@ -149,7 +149,7 @@ impl Laboratory<'_> {
         let length = self.source.longest_prompt()? + self.sampling.max_new_tokens;
         let sampling = Sampling { seed, ..self.sampling.clone() };
         let (model, mut judge) = (&self.policy.model, self.judge());
-        let views = decoder_views(model, tasks, &sample.captions, tokens, advance)?;
+        let views = decoder_views(model, tasks, &sample.captions, tokens, Course::new(advance))?;
         let course = Course::new(advance);
         let others = categories_of_others(model, &mut judge, tasks, length, &sampling, course)?;
         Ok(Found { views, others })
@@ -163,7 +163,7 @@ impl Laboratory<'_> {
     ) -> anyhow::Result<()> {
         let captions = &sample.captions[..tasks.count()];
         let tokens = mention_tokens(captions);
-        decoder_views(&self.policy.model, tasks, captions, &tokens, &|_| {})?;
+        decoder_views(&self.policy.model, tasks, captions, &tokens, Course::new(&|_| {}))?;
         Ok(())
     }
 }

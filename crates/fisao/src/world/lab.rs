@@ -1,16 +1,22 @@
 //! The embedded models in the embedded world: what `fisao demo`, `fisao align --demo` and `fisao compare` train.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
 use fisao_align::calibrate::{Supervision, calibrate};
 use fisao_align::captions::{Judge, describe};
+use fisao_align::course::KeptResponses;
 use fisao_align::objective::Data;
 use fisao_align::tasks::{Task, TaskList, TaskSource as _};
 use fisao_align::trainer::Watch;
-use fisao_align::{AlignConfig, AlignError, StopFlag};
+use fisao_align::{AlignConfig, AlignError, Course, StopFlag};
+use fisao_formats::Adapter;
+use fisao_formats::digest::sha256_tensors;
 use fisao_models::generation::Sampling;
+use fisao_models::llava::Llava;
+use fisao_models::lora::LoraConfig;
 use fisao_scenes::{PROMPTS, Split, World, WorldKind};
 use fisao_verifier::calibration::{Calibration, Labels};
 use serde::{Deserialize, Serialize};
@@ -18,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::SceneTasks;
 use crate::bundle::{LoadedVerifier, Policy, ScoreSettings, Views, embedded};
 use crate::calibrations::{Setting, image_digest, look_without_labels};
+use crate::kept_responses::{ResponseFile, record_of};
 use crate::reporter::Reporter;
 use crate::vocabulary::Vocabulary;
 
@@ -130,24 +137,45 @@ impl WorldLab {
         SceneTasks { answers, ..self.tasks(Split::Train, config.seed, TRAIN_SCENES) }
     }
 
-    /// Estimates the thresholds from the policy's own sampled captions of labelled tasks.
+    /// A file beside `output` in which responses of a model to some tasks are kept until that is there: of the base model, or
+    /// of one that an adapter was put on.
+    pub(crate) fn kept_responses(
+        &self,
+        output: &Path,
+        (model, tasks): (&Llava, &[Task]),
+        sampling: &Sampling,
+        reporter: &Reporter,
+    ) -> anyhow::Result<ResponseFile> {
+        let record = record_of(tasks, sampling)
+            .with_input("model", self.policy.identity(reporter)?.sha256)
+            .with_input("adapter", adapter_digest(model));
+        ResponseFile::open_or_renew(output, record, reporter)
+    }
+
+    /// Estimates the thresholds from the policy's own sampled captions of labelled tasks. Responses are kept beside `output`,
+    /// which is where the calibration will be, if it is given; a raised flag ends the work with [`AlignError::Stopped`].
     pub(crate) fn calibrate(
         &self,
         config: &AlignConfig,
         labels: Labels,
         (tasks, truth): (&[Task], &[BTreeSet<String>]),
+        (output, stop): (Option<&Path>, &StopFlag),
         reporter: &Reporter,
     ) -> anyhow::Result<Calibration> {
-        let phase = reporter.phase("calibrate", tasks.len() as u64);
         let sampling = Sampling {
             max_new_tokens: config.max_new_tokens,
             temperature: config.align.temperature,
             seed: config.seed,
         };
+        let model = &self.policy.model;
+        let open = |output| self.kept_responses(output, (model, tasks), &sampling, reporter);
+        let kept = output.map(open).transpose()?;
+        let kept = kept.as_ref().map(|kept| kept as &dyn KeptResponses);
+        let phase = reporter.phase("calibrate", tasks.len() as u64);
         let advance = |done| phase.advance(done as u64);
         let mut judge = self.judge()?;
-        let model = &self.policy.model;
-        let (captions, encoded) = describe(model, &mut judge, tasks, &sampling, &advance)?;
+        let course = Course { kept, ..Course::new(&advance).until(stop) };
+        let (captions, encoded) = describe(model, &mut judge, tasks, &sampling, course)?;
         phase.finish();
         let views;
         let supervision = match labels {
@@ -155,14 +183,13 @@ impl WorldLab {
             Labels::None => {
                 let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
                 let (source, length) = (TaskList(tasks), longest + sampling.max_new_tokens);
-                let course = (None, &StopFlag::default());
                 views = look_without_labels(
                     model,
                     &judge,
                     &source,
                     &captions,
                     (&sampling, length),
-                    course,
+                    (kept, stop),
                     reporter,
                 )?;
                 Supervision::None(&views)
@@ -174,6 +201,16 @@ impl WorldLab {
         setting.sign(&mut calibration, &self.policy, &images, reporter)?;
         Ok(calibration)
     }
+}
+
+/// Digest of the matrices that were put on a model; of nothing where none were.
+fn adapter_digest(model: &Llava) -> String {
+    let adapter = Adapter::of(model, &LoraConfig::default(), None);
+    let matrices = adapter
+        .updates
+        .iter()
+        .flat_map(|(name, update)| [(name.as_str(), &update.a), (name.as_str(), &update.b)]);
+    sha256_tensors(matrices)
 }
 
 /// The first of some labelled tasks, to be watched while training.

@@ -19,6 +19,7 @@ mod help;
 mod hub;
 mod hub_errors;
 mod inspect;
+mod interrupted;
 mod merge;
 mod not_files;
 mod pretrain;

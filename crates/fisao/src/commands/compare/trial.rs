@@ -1,18 +1,18 @@
 //! Training and measuring one method with one seed.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use fisao_align::AlignConfig;
 use fisao_align::captions::{Captioned, Judge, best_of, describe};
 use fisao_align::error::AlignError;
 use fisao_align::objective::Data;
 use fisao_align::tasks::Task;
 use fisao_align::trainer::Trainer;
+use fisao_align::{AlignConfig, Course, StopFlag};
 use fisao_formats::documents::{read_json, write_json};
 use fisao_formats::{FormatError, RunFolder};
 use fisao_models::generation::Sampling;
@@ -28,10 +28,11 @@ use super::methods::{Kind, Trial};
 use crate::calibrations::{self, CALIBRATION};
 use crate::compare::document::{Measurements, SeedRow};
 use crate::compare::measure::Yardsticks;
-use crate::locks;
+use crate::kept_responses::{self, ResponseFile};
 use crate::reporter::Reporter;
 use crate::training::{Surroundings, Training};
 use crate::world::{Sizes, WorldLab, evaluate_captions, watch};
+use crate::{interrupt, locks};
 
 /// What one trial gave, in its folder.
 const RESULT: &str = "result.json";
@@ -41,6 +42,18 @@ const ASKED: &str = "asked.json";
 
 /// How an interrupted comparison goes on.
 const AGAIN: &str = "the same command";
+
+/// Parts of a trial whose responses are kept beside its folder until it has its result.
+const CALIBRATED: &str = "calibration";
+const GREEDY: &str = "greedy";
+const SAMPLED: &str = "sampled";
+const CANDIDATES: &str = "candidates";
+
+/// What the responses of a part are kept under: a name beside the trial's folder, which is there only once the calibration is.
+fn beside(folder: &Path, part: &str) -> PathBuf {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    folder.with_file_name(format!("{name}.{part}"))
+}
 
 /// Temperature of the responses that the best is chosen from, and of sampled captions.
 const TEMPERATURE: f64 = 1.0;
@@ -74,6 +87,17 @@ impl Outcome {
 impl Bench<'_> {
     /// Runs a trial in its folder, or reads what it gave before.
     pub(crate) fn run(&self, trial: &Trial, folder: &Path) -> anyhow::Result<Outcome> {
+        self.measured(trial, folder).map_err(|error| {
+            interrupt::told(error, || {
+                let (label, seed) = (&trial.label, trial.config.seed);
+                format!(
+                    "stopped in {label}, seed {seed}; what was finished is kept. Continue with:\n  {AGAIN}"
+                )
+            })
+        })
+    }
+
+    fn measured(&self, trial: &Trial, folder: &Path) -> anyhow::Result<Outcome> {
         if let Some(known) = self.known(trial, folder)? {
             return Ok(known);
         }
@@ -86,8 +110,12 @@ impl Bench<'_> {
         lab.words = lab.words.part(trial.surroundings.vocabulary_share, seed);
         let known = lab.tasks(Split::Calibration, seed, self.sizes.calibration).labelled()?;
         let known = (known.0.as_slice(), known.1.as_slice());
-        let calibrate =
-            || lab.calibrate(&trial.config, trial.surroundings.labels.into(), known, self.reporter);
+        let stop = StopFlag::new(Arc::clone(self.stop));
+        let calibrate = || {
+            let (labels, output) = (trial.surroundings.labels.into(), beside(folder, CALIBRATED));
+            let course = (Some(output.as_path()), &stop);
+            lab.calibrate(&trial.config, labels, known, course, self.reporter)
+        };
         let (test, truth) = lab.tasks(Split::Test, seed, self.sizes.test).labelled()?;
         let sampling = |temperature| Sampling {
             max_new_tokens: trial.config.max_new_tokens,
@@ -101,6 +129,9 @@ impl Bench<'_> {
             judge: full,
             sampling: [sampling(0.0), sampling(TEMPERATURE)],
             reporter: self.reporter,
+            lab: &lab,
+            folder,
+            stop: &stop,
         };
         let (row, iterations) = match trial.kind {
             Kind::Untrained => (measured.policy(&lab.policy.model, seed)?, 0),
@@ -125,6 +156,9 @@ impl Bench<'_> {
         };
         let outcome = Outcome { asked: asked(trial)?, row, iterations };
         write_json(&folder.join(RESULT), &outcome)?;
+        for part in [CALIBRATED, GREEDY, SAMPLED, CANDIDATES] {
+            kept_responses::discard(&beside(folder, part));
+        }
         Ok(outcome)
     }
 
@@ -174,6 +208,10 @@ struct Measured<'a> {
     /// Greedy and sampled.
     sampling: [Sampling; 2],
     reporter: &'a Reporter,
+    lab: &'a WorldLab,
+    /// Of the trial; responses are kept beside it until it has its result.
+    folder: &'a Path,
+    stop: &'a StopFlag,
 }
 
 impl Measured<'_> {
@@ -181,11 +219,15 @@ impl Measured<'_> {
     fn policy(mut self, policy: &Llava, seed: u64) -> anyhow::Result<SeedRow> {
         let phase = self.reporter.phase("evaluate", 2 * self.tasks.len() as u64);
         let advance = |done| phase.advance(done as u64);
-        let (tasks, judge) = (self.tasks, &mut self.judge);
-        let [greedy, sampled] = self.sampling.clone().map(|sampling| {
-            describe(policy, judge, tasks, &sampling, &advance).map(|(captions, _)| captions)
-        });
-        let (greedy, sampled) = (self.measure(greedy?)?, self.measure(sampled?)?);
+        let [greedy, sampled] = self.sampling.clone();
+        let mut written = |part, sampling: &Sampling| {
+            let kept = self.kept(part, policy, sampling)?;
+            let course = Course { kept: Some(&kept), ..Course::new(&advance).until(self.stop) };
+            let written = describe(policy, &mut self.judge, self.tasks, sampling, course);
+            anyhow::Ok(written?.0)
+        };
+        let (greedy, sampled) = (written(GREEDY, &greedy)?, written(SAMPLED, &sampled)?);
+        let (greedy, sampled) = (self.measure(greedy)?, self.measure(sampled)?);
         phase.finish();
         Ok(SeedRow {
             seed,
@@ -210,8 +252,10 @@ impl Measured<'_> {
         let advance = |done| phase.advance(done as u64);
         let started = Instant::now();
         let [_, sampling] = &self.sampling;
+        let kept = self.kept(CANDIDATES, policy, sampling)?;
+        let course = Course { kept: Some(&kept), ..Course::new(&advance).until(self.stop) };
         let (captions, tokens) =
-            best_of(policy, &mut judge, rule, (self.tasks, 0), count, sampling, &advance)?;
+            best_of(policy, &mut judge, rule, (self.tasks, 0), count, sampling, course)?;
         let seconds = started.elapsed().as_secs_f64();
         phase.finish();
         Ok(SeedRow {
@@ -222,6 +266,17 @@ impl Measured<'_> {
             sampled_tokens: tokens as u64,
             warnings: Vec::new(),
         })
+    }
+
+    /// Where responses to the tasks are kept.
+    fn kept(
+        &self,
+        part: &str,
+        policy: &Llava,
+        sampling: &Sampling,
+    ) -> anyhow::Result<ResponseFile> {
+        let (output, what) = (beside(self.folder, part), (policy, self.tasks));
+        self.lab.kept_responses(&output, what, sampling, self.reporter)
     }
 
     fn measure(&self, captions: Vec<Captioned>) -> anyhow::Result<Measurements> {

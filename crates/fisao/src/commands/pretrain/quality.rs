@@ -6,6 +6,7 @@ use std::sync::Arc;
 use fisao_align::calibrate::correct_mentions;
 use fisao_align::captions::Judge;
 use fisao_align::objective::Data;
+use fisao_align::{Course, StopFlag};
 use fisao_formats::LoadDtype;
 use fisao_models::generation::Sampling;
 use fisao_scenes::{Split, World};
@@ -14,11 +15,11 @@ use fisao_verifier::scorer::RegionWeights;
 
 use crate::bundle::{Policy, ScoreSettings, load_verifier};
 use crate::device::cpu;
-use crate::output;
 use crate::reporter::Reporter;
 use crate::table::percent;
 use crate::vocabulary::Vocabulary;
 use crate::world::{SceneTasks, evaluate, separation};
+use crate::{interrupt, output};
 
 /// Scenes of the validation split that are looked at.
 const SCENES: usize = 256;
@@ -58,11 +59,13 @@ pub(super) fn report(
     let vocabulary = Vocabulary::of_world().for_mentions()?;
     let mut judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
     let (tasks, truth) = scenes.labelled()?;
+    let stop = StopFlag::new(interrupt::flag()?);
     output::line(format!("AUC, present against absent objects of the theme  {typical:.3}"))?;
     for (name, temperature) in [("greedy", 0.0), ("sampled", 1.0)] {
         let sampling = Sampling { max_new_tokens: MAX_NEW_TOKENS, temperature, seed };
         let advance = |done| phase.advance(done as u64);
-        let evaluation = evaluate(&policy.model, &mut judge, &tasks, &truth, &sampling, &advance)?;
+        let course = Course::new(&advance).until(&stop);
+        let evaluation = evaluate(&policy.model, &mut judge, &tasks, &truth, &sampling, course)?;
         let truths = correct_mentions(&evaluation.captions, &judge.vocabulary, &truth);
         let class = |wanted: bool| -> Vec<f64> {
             let scores = evaluation.captions.iter().flat_map(|caption| &caption.scores);
