@@ -17,7 +17,7 @@ const RESULTS: [&str; 5] = [
     "adapter/adapter_model.safetensors",
     "adapter/adapter_config.json",
     "metrics.jsonl",
-    "watch.jsonl",
+    "validation.jsonl",
     "calibration.json",
 ];
 
@@ -117,7 +117,7 @@ fn fill_disk(binary: &Path, folder: &Path, arguments: &KillArguments) -> anyhow:
         "align.minibatches=1",
         "checkpoint.every=1",
         "checkpoint.best=reward",
-        "check-every=2",
+        "validation-every=2",
         "lora.rank=1",
         "lora.target-modules=[\"q_proj\"]",
     ];
@@ -177,7 +177,7 @@ fn begin(binary: &Path, output: &Path, arguments: &KillArguments) -> Command {
     let mut command = Command::new(binary);
     command.args(["align", "--demo", "--seed", &arguments.seed.to_string()]);
     command.args(["--set", &format!("align.iterations={}", arguments.iterations)]);
-    command.args(["--set", "checkpoint.every=3", "--set", "check-every=5"]);
+    command.args(["--set", "checkpoint.every=3", "--set", "validation-every=5"]);
     command.args(arguments.set.iter().flat_map(|setting| ["--set", setting]));
     command.arg("--output").arg(output);
     command

@@ -7,6 +7,7 @@ mod full_disk;
 mod fuzz;
 mod kill;
 mod steps;
+mod words;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};

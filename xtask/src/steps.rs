@@ -1,6 +1,7 @@
 //! The steps of `cargo xtask check`.
 
 use crate::arrows;
+use crate::words::Words;
 use anyhow::Context;
 use clap::ValueEnum;
 use std::ffi::OsString;
@@ -14,6 +15,8 @@ pub(crate) enum Step {
     Fmt,
     /// Dependencies between the workspace's crates.
     Arrows,
+    /// Terms that are not used.
+    Words,
     /// Spelling, when `typos` is installed.
     Typos,
     /// Licences, advisories and sources of dependencies, when `cargo-deny` is installed.
@@ -39,14 +42,23 @@ pub(crate) enum Outcome {
 
 impl Step {
     /// All steps in running order.
-    pub(crate) const ALL: &[Self] =
-        &[Self::Fmt, Self::Arrows, Self::Typos, Self::Deny, Self::Clippy, Self::Docs, Self::Tests];
+    pub(crate) const ALL: &[Self] = &[
+        Self::Fmt,
+        Self::Arrows,
+        Self::Words,
+        Self::Typos,
+        Self::Deny,
+        Self::Clippy,
+        Self::Docs,
+        Self::Tests,
+    ];
 
     /// The name used on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Fmt => "fmt",
             Self::Arrows => "arrows",
+            Self::Words => "words",
             Self::Typos => "typos",
             Self::Deny => "deny",
             Self::Clippy => "clippy",
@@ -60,6 +72,7 @@ impl Step {
         match self {
             Self::Fmt => "the code is formatted",
             Self::Arrows => "crates depend only on what ARCHITECTURE.md allows",
+            Self::Words => "code and documents use the terms of STYLE.md",
             Self::Typos => "words are spelled right",
             Self::Deny => "dependencies are licensed, maintained and from crates.io",
             Self::Clippy => "no lint fires",
@@ -73,6 +86,7 @@ impl Step {
         match self {
             Self::Fmt => run_cargo(root, &["fmt", "--all", "--check"], &[]),
             Self::Arrows => check_arrows(root),
+            Self::Words => check_words(root),
             Self::Typos => run_optional(root, "typos", Command::new("typos")),
             Self::Deny => {
                 let mut deny = Command::new("cargo-deny");
@@ -143,6 +157,14 @@ fn check_arrows(root: &Path) -> anyhow::Result<Outcome> {
     anyhow::ensure!(output.status.success(), "`cargo metadata` ended with {}", output.status);
     let packages = arrows::parse_metadata(&output.stdout)?;
     let violations = arrows::violations(&packages);
+    if violations.is_empty() {
+        return Ok(Outcome::Passed);
+    }
+    Ok(Outcome::Failed(violations.join("\n")))
+}
+
+fn check_words(root: &Path) -> anyhow::Result<Outcome> {
+    let violations = Words::read(root)?.violations(root)?;
     if violations.is_empty() {
         return Ok(Outcome::Passed);
     }

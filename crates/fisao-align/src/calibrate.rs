@@ -2,18 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use fisao_models::parallel::{cores, over_shares};
+use fisao_models::parallel::{cores, parallel_chunks};
 use fisao_verifier::calibration::{
     Anchors, Bootstrap, Calibration, CalibrationError, Centres, UnlabelledConfig, Views,
     bootstrap_annotated, centres, fit_annotated, fit_sentences, fit_unlabelled,
 };
-use fisao_verifier::mentions::{ObjectVocabulary, Unit};
+use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
 use fisao_verifier::scorer::{ImageEmbedding, Regions, Verifier};
 
-use crate::captions::{Captioned, Judge};
+use crate::captions::{MentionScorer, ScoredResponse};
 use crate::error::AlignError;
+use crate::mention_views::MentionViews;
 use crate::region_weights::{region_weights, unlabelled_region_weights};
-use crate::views::MentionViews;
 
 /// How far images are shifted against captions to make mismatched pairs.
 const MISMATCH: usize = 7;
@@ -29,14 +29,15 @@ pub enum Supervision<'a> {
 
 /// Of every mention of some captions whether its image holds the category; `truth[task]` are the categories of each image.
 pub fn correct_mentions(
-    captions: &[Captioned],
+    captions: &[ScoredResponse],
     vocabulary: &ObjectVocabulary,
     truth: &[BTreeSet<String>],
 ) -> Vec<bool> {
-    let of_caption = |caption: &Captioned| {
+    let of_caption = |caption: &ScoredResponse| {
         let truth = &truth[caption.task];
-        let present = |unit: &Unit| truth.contains(vocabulary.category(unit.category));
-        caption.units.iter().map(present).collect::<Vec<_>>()
+        let present =
+            |mention: &TokenMention| truth.contains(vocabulary.category(mention.category));
+        caption.mentions.iter().map(present).collect::<Vec<_>>()
     };
     captions.iter().flat_map(of_caption).collect()
 }
@@ -47,20 +48,20 @@ const LEAST_MISMATCHED: usize = 10;
 
 /// Estimates what scores of correct and hallucinated mentions look like; `images[task]` is what the verifier made of each
 /// image. Weights of [regions](Regions::Auto) come first, where they are to be found, then the centres, where scores are to be
-/// [centred](fisao_verifier::scorer::ScoreConfig::centred); `judge` scores by both from then on.
+/// [centred](fisao_verifier::scorer::ScoreConfig::centred); `scorer` scores by both from then on.
 ///
 /// # Errors
 /// [`CalibrationError`] when the mentions do not allow an estimate, as text in
 /// [`AlignError::Setting`]; [`AlignError::Verifier`] when a name cannot be scored.
 pub fn calibrate(
-    captions: &[Captioned],
+    captions: &[ScoredResponse],
     images: &[ImageEmbedding],
-    judge: &mut Judge,
+    scorer: &mut MentionScorer,
     supervision: Supervision<'_>,
 ) -> Result<Calibration, AlignError> {
     let refused = |error: CalibrationError| AlignError::Setting(error.to_string());
-    let weights = if judge.verifier.score_config().regions == Regions::Auto {
-        let (verifier, vocabulary) = (&judge.verifier, &judge.vocabulary);
+    let weights = if scorer.verifier.score_config().regions == Regions::Auto {
+        let (verifier, vocabulary) = (&scorer.verifier, &scorer.vocabulary);
         Some(match supervision {
             Supervision::Annotations(truth) => {
                 region_weights(captions, images, verifier, vocabulary, truth)?
@@ -72,13 +73,13 @@ pub fn calibrate(
     } else {
         None
     };
-    judge.verifier.set_weights(weights.unwrap_or_default());
-    let centres = centre(captions, images, &mut judge.verifier, &judge.vocabulary)?;
-    let scores = scores_of(captions, images, &judge.verifier);
+    scorer.verifier.set_weights(weights.unwrap_or_default());
+    let centres = centre(captions, images, &mut scorer.verifier, &scorer.vocabulary)?;
+    let scores = scores_of(captions, images, &scorer.verifier);
     let numbers = caption_numbers(captions);
     let mut calibration = match supervision {
         Supervision::Annotations(truth) => {
-            let correct = correct_mentions(captions, &judge.vocabulary, truth);
+            let correct = correct_mentions(captions, &scorer.vocabulary, truth);
             let calibration = fit_annotated(&scores, &correct).map_err(refused)?;
             let bootstrap = Bootstrap::default();
             let intervals = bootstrap_annotated(&scores, &correct, &numbers, &bootstrap);
@@ -87,7 +88,7 @@ pub fn calibrate(
         Supervision::None(MentionViews { image_drops, agreements }) => {
             let views = Views { second: image_drops, third: agreements, captions: Some(&numbers) };
             let anchors = Anchors {
-                mismatched: &mismatched_scores(captions, images, &judge.verifier),
+                mismatched: &mismatched_scores(captions, images, &scorer.verifier),
                 log_prob_drops: None,
                 views: Some(views),
             };
@@ -98,16 +99,16 @@ pub fn calibrate(
     calibration.weights = weights;
     let sentences = captions
         .iter()
-        .map(|caption| sentence_score(caption, images, judge))
+        .map(|caption| sentence_score(caption, images, scorer))
         .collect::<Result<Vec<_>, _>>()?;
     calibration.sentence = fit_sentences(&sentences).ok();
     Ok(calibration)
 }
 
 /// Of every mention the number of the caption that it stands in.
-pub(crate) fn caption_numbers(captions: &[Captioned]) -> Vec<usize> {
+pub(crate) fn caption_numbers(captions: &[ScoredResponse]) -> Vec<usize> {
     let numbered = captions.iter().enumerate();
-    numbered.flat_map(|(number, caption)| vec![number; caption.units.len()]).collect()
+    numbered.flat_map(|(number, caption)| vec![number; caption.mentions.len()]).collect()
 }
 
 /// Finds the centres of names where the verifier's scores are to be [centred](fisao_verifier::scorer::ScoreConfig::centred);
@@ -116,7 +117,7 @@ pub(crate) fn caption_numbers(captions: &[Captioned]) -> Vec<usize> {
 /// # Errors
 /// See [`mismatched_centres`].
 pub fn centre(
-    captions: &[Captioned],
+    captions: &[ScoredResponse],
     images: &[ImageEmbedding],
     verifier: &mut Verifier,
     vocabulary: &ObjectVocabulary,
@@ -132,13 +133,13 @@ pub fn centre(
 
 /// Scores of all mentions by the verifier as it is now.
 pub(crate) fn scores_of(
-    captions: &[Captioned],
+    captions: &[ScoredResponse],
     images: &[ImageEmbedding],
     verifier: &Verifier,
 ) -> Vec<f64> {
-    let of_caption = |caption: &Captioned| {
+    let of_caption = |caption: &ScoredResponse| {
         let image = &images[caption.task];
-        let scores = caption.units.iter().map(|unit| verifier.score(image, &unit.form));
+        let scores = caption.mentions.iter().map(|mention| verifier.score(image, &mention.form));
         scores.collect::<Vec<_>>()
     };
     captions.iter().flat_map(of_caption).collect()
@@ -151,27 +152,27 @@ pub(crate) fn scores_of(
 /// # Errors
 /// [`AlignError::Verifier`] when a name cannot be scored.
 pub fn mismatched_centres(
-    captions: &[Captioned],
+    captions: &[ScoredResponse],
     images: &[ImageEmbedding],
     verifier: &mut Verifier,
     vocabulary: &ObjectVocabulary,
 ) -> Result<Centres, AlignError> {
     verifier.set_centres(None);
     let forms: Vec<(&str, usize)> = vocabulary.forms().collect();
-    verifier.learn(forms.iter().map(|(form, _)| *form))?;
+    verifier.embed_names(forms.iter().map(|(form, _)| *form))?;
     let mut named = vec![BTreeSet::new(); images.len()];
     for caption in captions {
-        named[caption.task].extend(caption.units.iter().map(|unit| unit.category));
+        named[caption.task].extend(caption.mentions.iter().map(|mention| mention.category));
     }
     let verifier = &*verifier;
-    let found = over_shares(&forms, cores(), |share| {
+    let found = parallel_chunks(&forms, cores(), |chunk| {
         let of_form = |&(form, category): &(&str, usize)| {
             let others = images.iter().zip(&named).filter(|(_, named)| !named.contains(&category));
             let scores: Vec<f64> = others.map(|(image, _)| verifier.score(image, form)).collect();
             let mean = scores.iter().sum::<f64>() / scores.len().max(1) as f64;
             (form.to_owned(), (scores.len() >= LEAST_MISMATCHED.min(images.len())).then_some(mean))
         };
-        share.iter().map(of_form).collect::<Vec<_>>()
+        chunk.iter().map(of_form).collect::<Vec<_>>()
     });
     Ok(centres(found.into_iter().flatten()))
 }
@@ -181,18 +182,18 @@ pub fn mismatched_centres(
 /// # Errors
 /// [`AlignError::Verifier`] when the text cannot be encoded.
 pub fn sentence_score(
-    caption: &Captioned,
+    caption: &ScoredResponse,
     images: &[ImageEmbedding],
-    judge: &Judge,
+    scorer: &MentionScorer,
 ) -> Result<f64, AlignError> {
-    let text = judge.verifier.embed_text(std::slice::from_ref(&caption.text))?;
-    Ok(judge.verifier.score_text(&images[caption.task], &text))
+    let text = scorer.verifier.embed_text(std::slice::from_ref(&caption.text))?;
+    Ok(scorer.verifier.score_text(&images[caption.task], &text))
 }
 
 /// Scores of mentions against other images, whose own captions do not name the object: the lower anchor of
 /// calibration without labels.
 pub fn mismatched_scores(
-    captions: &[Captioned],
+    captions: &[ScoredResponse],
     images: &[ImageEmbedding],
     verifier: &Verifier,
 ) -> Vec<f64> {
@@ -200,13 +201,14 @@ pub fn mismatched_scores(
     let mut scores = Vec::new();
     for (index, caption) in captions.iter().enumerate() {
         let other = &captions[(index + MISMATCH) % count];
-        let named: BTreeSet<usize> = other.units.iter().map(|unit| unit.category).collect();
+        let named: BTreeSet<usize> =
+            other.mentions.iter().map(|mention| mention.category).collect();
         scores.extend(
             caption
-                .units
+                .mentions
                 .iter()
-                .filter(|unit| other.task != caption.task && !named.contains(&unit.category))
-                .map(|unit| verifier.score(&images[other.task], &unit.form)),
+                .filter(|mention| other.task != caption.task && !named.contains(&mention.category))
+                .map(|mention| verifier.score(&images[other.task], &mention.form)),
         );
     }
     scores

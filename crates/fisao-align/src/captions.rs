@@ -11,18 +11,18 @@ use burn::tensor::Device;
 use fisao_models::generation::{FinishReason, Generated, Prompt, Sampling};
 use fisao_models::image::PixelValues;
 use fisao_models::llama::KvCache;
-use fisao_models::llava::{ImageFeatures, Llava, Pictures};
-use fisao_models::parallel::{over_shares, shares_on};
+use fisao_models::llava::{ImageBatch, ImageFeatures, Llava};
+use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_models::text::Tokenizer;
-use fisao_verifier::mentions::{ObjectVocabulary, Unit};
+use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
 use fisao_verifier::rewards::RewardRule;
 use fisao_verifier::scorer::{ImageEmbedding, Verifier};
 
-use crate::course::Course;
 use crate::error::AlignError;
 use crate::rollout::{response_reward, token_rewards};
+use crate::run_control::RunControl;
 use crate::tasks::{Task, TaskSource};
 
 /// Most sequences decoded together by one core.
@@ -30,9 +30,9 @@ const BATCH: usize = 32;
 /// Memory that the key–value caches of all sequences decoded at once may take, bytes.
 const CACHES: usize = 2 << 30;
 
-/// What turns responses into scored mentions.
+/// Finds the mentions of responses and scores them.
 #[derive(Clone)]
-pub struct Judge {
+pub struct MentionScorer {
     /// The policy's tokenizer.
     pub tokenizer: Arc<dyn Tokenizer>,
     /// Objects that are looked for.
@@ -43,7 +43,7 @@ pub struct Judge {
 
 /// A response with its scored mentions.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Captioned {
+pub struct ScoredResponse {
     /// Position of its task.
     pub task: usize,
     /// Ids, the end token last if the response stopped.
@@ -55,14 +55,14 @@ pub struct Captioned {
     /// The text.
     pub text: String,
     /// Objects it says are there; negated mentions are left out.
-    pub units: Vec<Unit>,
-    /// Score of each unit.
+    pub mentions: Vec<TokenMention>,
+    /// Score of each mention.
     pub scores: Vec<f64>,
     /// How many mentions were left out because the text denies them.
     pub negated: usize,
 }
 
-impl Captioned {
+impl ScoredResponse {
     /// The response as it was written.
     pub fn response(&self) -> Generated {
         let Self { tokens, logprobs, finish, .. } = self;
@@ -71,23 +71,23 @@ impl Captioned {
 
     /// Mentions whose category the response had named before.
     pub fn repeated(&self) -> usize {
-        let named: BTreeSet<usize> = self.units.iter().map(|unit| unit.category).collect();
-        self.units.len() - named.len()
+        let named: BTreeSet<usize> = self.mentions.iter().map(|mention| mention.category).collect();
+        self.mentions.len() - named.len()
     }
 }
 
 /// Image features of some tasks.
 #[derive(Debug, Clone)]
-pub struct Encoded {
+pub struct EncodedImages {
     /// Per task, projected image tokens.
     pub features: Vec<ImageFeatures>,
-    /// Per task, what the verifier made of its image.
+    /// Per task, the verifier's embedding of its image.
     pub embeddings: Vec<ImageEmbedding>,
 }
 
 /// The images of some tasks, at least one.
-pub fn pictures(tasks: &[Task], device: &Device) -> Pictures {
-    Pictures::new(tasks.iter().map(|task| &task.image), device)
+pub fn image_batch(tasks: &[Task], device: &Device) -> ImageBatch {
+    ImageBatch::new(tasks.iter().map(|task| &task.image), device)
 }
 
 /// Runs the image encoders over all tasks, on all cores of the CPU; an encoder that policy and verifier
@@ -96,8 +96,12 @@ pub fn pictures(tasks: &[Task], device: &Device) -> Pictures {
 ///
 /// # Errors
 /// [`AlignError::Verifier`] when an embedding is not finite.
-pub fn encode(policy: &Llava, verifier: &Verifier, tasks: &[Task]) -> Result<Encoded, AlignError> {
-    encode_on(policy, verifier, tasks, Course::new(&|_| {}))
+pub fn encode(
+    policy: &Llava,
+    verifier: &Verifier,
+    tasks: &[Task],
+) -> Result<EncodedImages, AlignError> {
+    encode_on(policy, verifier, tasks, RunControl::new(&|_| {}))
 }
 
 /// The same, which can be stopped before a batch.
@@ -105,42 +109,45 @@ pub(crate) fn encode_on(
     policy: &Llava,
     verifier: &Verifier,
     tasks: &[Task],
-    course: Course<'_>,
-) -> Result<Encoded, AlignError> {
-    let shares = over_shares(tasks, shares_on(&policy.device()), |share| {
-        let mut encoded = Encoded { features: Vec::new(), embeddings: Vec::new() };
-        for batch in share.chunks(BATCH) {
-            course.check()?;
-            let pictures = pictures(batch, &policy.device());
+    control: RunControl<'_>,
+) -> Result<EncodedImages, AlignError> {
+    let chunks = parallel_chunks(tasks, workers_on(&policy.device()), |chunk| {
+        let mut encoded = EncodedImages { features: Vec::new(), embeddings: Vec::new() };
+        for batch in chunk.chunks(BATCH) {
+            control.check()?;
+            let images = image_batch(batch, &policy.device());
             let shared =
                 verifier.shares_tower() && batch.iter().all(|task| task.verifier_images.is_empty());
             if shared {
-                let (features, sight) = policy.image_features_and_sight(pictures);
+                let (features, output) = policy.image_features_and_vision_output(images);
                 encoded.features.extend(features.split());
-                encoded.embeddings.extend(verifier.embed_sight(sight)?);
+                encoded.embeddings.extend(verifier.embed_vision_output(output)?);
             } else {
-                encoded.embeddings.extend(look_at(verifier, batch)?);
-                encoded.features.extend(policy.image_features(pictures).split());
+                encoded.embeddings.extend(encode_images(verifier, batch)?);
+                encoded.features.extend(policy.image_features(images).split());
             }
         }
         Ok(encoded)
     });
-    let mut all = Encoded { features: Vec::new(), embeddings: Vec::new() };
-    for share in shares.into_iter().collect::<Result<Vec<_>, AlignError>>()? {
-        all.features.extend(share.features);
-        all.embeddings.extend(share.embeddings);
+    let mut all = EncodedImages { features: Vec::new(), embeddings: Vec::new() };
+    for chunk in chunks.into_iter().collect::<Result<Vec<_>, AlignError>>()? {
+        all.features.extend(chunk.features);
+        all.embeddings.extend(chunk.embeddings);
     }
     Ok(all)
 }
 
-/// What the verifier makes of the tasks' images, at least one.
+/// The verifier's embeddings of the tasks' images, at least one.
 ///
 /// # Errors
 /// [`AlignError::Verifier`] when an embedding is not finite.
-pub fn look_at(verifier: &Verifier, tasks: &[Task]) -> Result<Vec<ImageEmbedding>, AlignError> {
+pub fn encode_images(
+    verifier: &Verifier,
+    tasks: &[Task],
+) -> Result<Vec<ImageEmbedding>, AlignError> {
     if tasks.iter().all(|task| task.verifier_images.is_empty()) {
         let device = verifier.model().vision().device();
-        return Ok(verifier.embed_images(pictures(tasks, &device).whole())?);
+        return Ok(verifier.embed_images(image_batch(tasks, &device).whole())?);
     }
     let views: Vec<&[PixelValues]> =
         tasks.iter().map(|task| task.verifier_images.as_slice()).collect();
@@ -153,7 +160,7 @@ pub struct Request<'a> {
     /// What is asked.
     pub tasks: &'a [Task],
     /// What the encoders made of the tasks' images.
-    pub encoded: &'a Encoded,
+    pub encoded: &'a EncodedImages,
     /// Number of the random streams of each task, see
     /// [`Prompt::stream`](fisao_models::generation::Prompt::stream).
     pub streams: &'a [u64],
@@ -161,8 +168,8 @@ pub struct Request<'a> {
     pub samples: usize,
     /// How tokens are chosen.
     pub sampling: &'a Sampling,
-    /// Told how many more responses are done; stops before a batch.
-    pub course: Course<'a>,
+    /// Progress, stopping and saved responses; checked before every batch.
+    pub control: RunControl<'a>,
 }
 
 /// Writes responses and scores their mentions, those of one batch while the next is being written. Responses to one task are
@@ -173,32 +180,32 @@ pub struct Request<'a> {
 /// be decoded, [`AlignError::Verifier`] when a name cannot be scored, [`AlignError::Stopped`] when that was asked for.
 pub fn caption(
     policy: &Llava,
-    judge: &mut Judge,
+    scorer: &mut MentionScorer,
     request: &Request<'_>,
-) -> Result<Vec<Captioned>, AlignError> {
+) -> Result<Vec<ScoredResponse>, AlignError> {
     let Request { tasks, samples, .. } = *request;
     let indices: Vec<usize> = (0..tasks.len()).collect();
     let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
     let response = request.sampling.max_new_tokens;
-    let portions = Portions::of(policy, policy.cached_positions(longest, response, samples));
+    let plan = BatchPlan::of(policy, policy.cached_positions(longest, response, samples));
     let (written, arriving) = channel();
     std::thread::scope(|scope| {
         let write = |written: Sender<(usize, Result<Vec<Generated>, AlignError>)>| {
-            over_shares(&indices, portions.shares, |share| {
-                for batch in share.chunks((portions.batch / samples).max(1)) {
+            parallel_chunks(&indices, plan.chunks, |chunk| {
+                for batch in chunk.chunks((plan.batch / samples).max(1)) {
                     let responses = responses(policy, request, batch);
                     let failed = responses.is_err();
                     // The reader has gone: a response could not be read.
                     if written.send((batch[0], responses)).is_err() || failed {
                         return;
                     }
-                    (request.course.advance)(batch.len() * samples);
+                    (request.control.advance)(batch.len() * samples);
                 }
             });
         };
         // The writer owns the channel's end, so that the reader stops with it.
         let writer = scope.spawn(move || write(written));
-        let captions = read_in_order(judge, request, arriving);
+        let captions = read_in_order(scorer, request, arriving);
         writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         captions
     })
@@ -211,11 +218,11 @@ fn responses(
     request: &Request<'_>,
     batch: &[usize],
 ) -> Result<Vec<Generated>, AlignError> {
-    let Request { tasks, encoded, samples, sampling, course, .. } = *request;
-    course.check()?;
+    let Request { tasks, encoded, samples, sampling, control, .. } = *request;
+    control.check()?;
     let streams: Vec<u64> = batch.iter().map(|&at| request.streams[at]).collect();
-    if let Some(kept) = course.kept {
-        let known = streams.iter().map(|&stream| kept.known(sampling.seed, stream));
+    if let Some(kept) = control.kept {
+        let known = streams.iter().map(|&stream| kept.get(sampling.seed, stream));
         let known = known.map(|known| known.filter(|known| known.len() == samples));
         if let Some(known) = known.collect::<Option<Vec<_>>>() {
             return Ok(known.concat());
@@ -225,8 +232,8 @@ fn responses(
     let features = ImageFeatures::cat(features);
     let prompts = batch.iter().zip(&streams).map(|(&at, &stream)| (&tasks[at], stream));
     let responses = respond(policy, prompts, &features, samples, sampling)?;
-    if let Some(kept) = course.kept {
-        kept.keep(sampling.seed, &streams, &responses)?;
+    if let Some(kept) = control.kept {
+        kept.insert(sampling.seed, &streams, &responses)?;
     }
     Ok(responses)
 }
@@ -234,10 +241,10 @@ fn responses(
 /// Reads batches of responses as they arrive, each with the number of its first task: in the order of the tasks, whichever
 /// core is first, so that nothing depends on timing.
 fn read_in_order(
-    judge: &mut Judge,
+    scorer: &mut MentionScorer,
     request: &Request<'_>,
     arriving: Receiver<(usize, Result<Vec<Generated>, AlignError>)>,
-) -> Result<Vec<Captioned>, AlignError> {
+) -> Result<Vec<ScoredResponse>, AlignError> {
     let mut waiting = BTreeMap::new();
     let mut captions = Vec::with_capacity(request.tasks.len() * request.samples);
     for (first, responses) in arriving {
@@ -245,7 +252,7 @@ fn read_in_order(
         while let Some(responses) = waiting.remove(&(captions.len() / request.samples)) {
             for response in responses {
                 let task = captions.len() / request.samples;
-                captions.push(judge.read(task, response, &request.encoded.embeddings[task])?);
+                captions.push(scorer.read(task, response, &request.encoded.embeddings[task])?);
             }
         }
     }
@@ -261,22 +268,22 @@ fn read_in_order(
 /// See [`caption`].
 pub fn best_of(
     policy: &Llava,
-    judge: &mut Judge,
+    scorer: &mut MentionScorer,
     rule: &RewardRule,
     (tasks, first): (&[Task], usize),
     samples: usize,
     sampling: &Sampling,
-    course: Course<'_>,
-) -> Result<(Vec<Captioned>, usize), AlignError> {
-    let encoded = encode_on(policy, &judge.verifier, tasks, course)?;
+    control: RunControl<'_>,
+) -> Result<(Vec<ScoredResponse>, usize), AlignError> {
+    let encoded = encode_on(policy, &scorer.verifier, tasks, control)?;
     let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
     let request =
-        Request { tasks, encoded: &encoded, streams: &streams, samples, sampling, course };
-    let captions = caption(policy, judge, &request)?;
+        Request { tasks, encoded: &encoded, streams: &streams, samples, sampling, control };
+    let captions = caption(policy, scorer, &request)?;
     let tokens = captions.iter().map(|caption| caption.tokens.len()).sum();
-    let mut best: Vec<(f64, Captioned)> = Vec::with_capacity(tasks.len());
+    let mut best: Vec<(f64, ScoredResponse)> = Vec::with_capacity(tasks.len());
     for caption in captions {
-        let reward = response_reward(&token_rewards(rule, judge, &encoded, &caption)?);
+        let reward = response_reward(&token_rewards(rule, scorer, &encoded, &caption)?);
         match best.last_mut().filter(|(_, known)| known.task == caption.task) {
             Some(kept) if reward > kept.0 => *kept = (reward, caption),
             Some(_) => {}
@@ -287,30 +294,30 @@ pub fn best_of(
 }
 
 /// Encodes the tasks' images and writes one response to each; task `i` draws from random stream `i`.
-/// `course` is told how many more responses are done, from any thread.
+/// `control` is told how many more responses are done, from any thread.
 ///
 /// # Errors
 /// See [`caption`].
 pub fn describe(
     policy: &Llava,
-    judge: &mut Judge,
+    scorer: &mut MentionScorer,
     tasks: &[Task],
     sampling: &Sampling,
-    course: Course<'_>,
-) -> Result<(Vec<Captioned>, Encoded), AlignError> {
-    describe_from(policy, judge, (tasks, 0), sampling, course)
+    control: RunControl<'_>,
+) -> Result<(Vec<ScoredResponse>, EncodedImages), AlignError> {
+    describe_from(policy, scorer, (tasks, 0), sampling, control)
 }
 
 /// The same of tasks of which the first has a number: task `i` of them draws from random stream `first + i`.
 pub(crate) fn describe_from(
     policy: &Llava,
-    judge: &mut Judge,
+    scorer: &mut MentionScorer,
     (tasks, first): (&[Task], usize),
     sampling: &Sampling,
-    course: Course<'_>,
-) -> Result<(Vec<Captioned>, Encoded), AlignError> {
-    let encoded = encode_on(policy, &judge.verifier, tasks, course)?;
-    let captions = answer(policy, judge, (tasks, first), &encoded, sampling, course)?;
+    control: RunControl<'_>,
+) -> Result<(Vec<ScoredResponse>, EncodedImages), AlignError> {
+    let encoded = encode_on(policy, &scorer.verifier, tasks, control)?;
+    let captions = answer(policy, scorer, (tasks, first), &encoded, sampling, control)?;
     Ok((captions, encoded))
 }
 
@@ -318,15 +325,15 @@ pub(crate) fn describe_from(
 /// draws from random stream `first + i`.
 pub(crate) fn answer(
     policy: &Llava,
-    judge: &mut Judge,
+    scorer: &mut MentionScorer,
     (tasks, first): (&[Task], usize),
-    encoded: &Encoded,
+    encoded: &EncodedImages,
     sampling: &Sampling,
-    course: Course<'_>,
-) -> Result<Vec<Captioned>, AlignError> {
+    control: RunControl<'_>,
+) -> Result<Vec<ScoredResponse>, AlignError> {
     let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
-    let request = Request { tasks, encoded, streams: &streams, samples: 1, sampling, course };
-    caption(policy, judge, &request)
+    let request = Request { tasks, encoded, streams: &streams, samples: 1, sampling, control };
+    caption(policy, scorer, &request)
 }
 
 /// The tasks of a source, some at a time, each part with the number of its first.
@@ -349,44 +356,45 @@ pub(crate) fn parts(
 /// What the source reports about a task; see [`caption`].
 pub fn describe_all(
     policy: &Llava,
-    judge: &mut Judge,
+    scorer: &mut MentionScorer,
     source: &dyn TaskSource,
     length: usize,
     sampling: &Sampling,
-    course: Course<'_>,
+    control: RunControl<'_>,
     seen: &mut dyn FnMut(&Task),
-) -> Result<(Vec<Captioned>, Vec<ImageEmbedding>), AlignError> {
+) -> Result<(Vec<ScoredResponse>, Vec<ImageEmbedding>), AlignError> {
     let count = source.count();
     let (mut captions, mut images) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for part in parts(source, tasks_at_once(policy, length)) {
         let (first, tasks) = part?;
         tasks.iter().for_each(&mut *seen);
-        let (written, encoded) = describe_from(policy, judge, (&tasks, first), sampling, course)?;
-        captions.extend(written.into_iter().map(|of| Captioned { task: first + of.task, ..of }));
+        let (written, encoded) = describe_from(policy, scorer, (&tasks, first), sampling, control)?;
+        captions
+            .extend(written.into_iter().map(|of| ScoredResponse { task: first + of.task, ..of }));
         images.extend(encoded.embeddings);
     }
     Ok((captions, images))
 }
 
-/// What the verifier makes of all images of a source, on all cores of the CPU, without keeping their pixels.
+/// The verifier's embeddings of all images of a source, on all cores of the CPU, without keeping their pixels.
 ///
 /// # Errors
-/// What the source reports about a task; see [`look_at`].
-pub fn look_at_all(
+/// What the source reports about a task; see [`encode_images`].
+pub fn encode_all_images(
     verifier: &Verifier,
     source: &dyn TaskSource,
 ) -> Result<Vec<ImageEmbedding>, AlignError> {
     let indices: Vec<usize> = (0..source.count()).collect();
     let device = verifier.model().vision().device();
-    let shares = over_shares(&indices, shares_on(&device), |share| {
-        let mut embeddings = Vec::with_capacity(share.len());
-        for batch in share.chunks(BATCH) {
+    let chunks = parallel_chunks(&indices, workers_on(&device), |chunk| {
+        let mut embeddings = Vec::with_capacity(chunk.len());
+        for batch in chunk.chunks(BATCH) {
             let tasks = batch.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
-            embeddings.extend(look_at(verifier, &tasks)?);
+            embeddings.extend(encode_images(verifier, &tasks)?);
         }
         Ok(embeddings)
     });
-    Ok(shares.into_iter().collect::<Result<Vec<_>, AlignError>>()?.concat())
+    Ok(chunks.into_iter().collect::<Result<Vec<_>, AlignError>>()?.concat())
 }
 
 /// Writes one response to each of the tasks `range` of a source, in order, without keeping their images.
@@ -405,13 +413,13 @@ pub fn generate(
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Generated>, AlignError> {
     let indices: Vec<usize> = range.collect();
-    let portions = Portions::of(policy, length);
-    let shares = over_shares(&indices, portions.shares, |share| {
-        let mut written = Vec::with_capacity(share.len());
-        for batch in share.chunks(portions.batch) {
+    let plan = BatchPlan::of(policy, length);
+    let chunks = parallel_chunks(&indices, plan.chunks, |chunk| {
+        let mut written = Vec::with_capacity(chunk.len());
+        for batch in chunk.chunks(plan.batch) {
             let tasks = batch.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
             let started = Instant::now();
-            let features = policy.image_features(pictures(&tasks, &policy.device()));
+            let features = policy.image_features(image_batch(&tasks, &policy.device()));
             let seconds = started.elapsed().as_secs_f64();
             tracing::debug!(images = tasks.len(), seconds, "images encoded");
             let prompts = tasks.iter().zip(batch.iter().map(|&at| at as u64));
@@ -420,8 +428,8 @@ pub fn generate(
         }
         Ok(written)
     });
-    let shares = shares.into_iter().collect::<Result<Vec<_>, AlignError>>()?;
-    Ok(shares.into_iter().flatten().collect())
+    let chunks = chunks.into_iter().collect::<Result<Vec<_>, AlignError>>()?;
+    Ok(chunks.into_iter().flatten().collect())
 }
 
 /// How likely a model finds each of several given responses: for each of the tasks `range` of a source the
@@ -440,15 +448,15 @@ pub fn likelihoods(
     advance: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Vec<f64>>, AlignError> {
     let indices: Vec<usize> = range.collect();
-    let portions = Portions::of(policy, length);
-    let shares = over_shares(&indices, portions.shares, |share| {
-        let mut found = Vec::with_capacity(share.len());
-        for &at in share {
+    let plan = BatchPlan::of(policy, length);
+    let chunks = parallel_chunks(&indices, plan.chunks, |chunk| {
+        let mut found = Vec::with_capacity(chunk.len());
+        for &at in chunk {
             let task = source.task(at)?;
             let features =
-                policy.image_features(pictures(slice::from_ref(&task), &policy.device()));
+                policy.image_features(image_batch(slice::from_ref(&task), &policy.device()));
             let mut means = Vec::with_capacity(responses[at].len());
-            for batch in responses[at].chunks(portions.batch) {
+            for batch in responses[at].chunks(plan.batch) {
                 let example = |response| Example { prompt: &task.prompt, image: 0, response };
                 let examples: Vec<_> = batch.iter().map(Vec::as_slice).map(example).collect();
                 let states = policy.response_states_by_prompt(&examples, &features);
@@ -469,8 +477,8 @@ pub fn likelihoods(
         }
         Ok(found)
     });
-    let shares = shares.into_iter().collect::<Result<Vec<_>, AlignError>>()?;
-    Ok(shares.into_iter().flatten().collect())
+    let chunks = chunks.into_iter().collect::<Result<Vec<_>, AlignError>>()?;
+    Ok(chunks.into_iter().flatten().collect())
 }
 
 /// How sequences are shared among cores.
@@ -478,23 +486,23 @@ pub fn likelihoods(
 /// A small model gives each core a batch of its own; a model whose caches are large takes all cores for
 /// one batch, as large as memory allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Portions {
+struct BatchPlan {
     /// Batches decoded side by side.
-    shares: usize,
+    chunks: usize,
     /// Sequences of one batch.
     batch: usize,
 }
 
-impl Portions {
+impl BatchPlan {
     /// For sequences of each of which so many tokens are kept.
     fn of(policy: &Llava, length: usize) -> Self {
         let each = KvCache::bytes(&policy.config().text, length).max(1);
         let fit = CACHES / each;
-        let shares = policy.decoding_shares();
-        if fit >= BATCH * shares {
-            Self { shares, batch: BATCH }
+        let chunks = policy.decoding_workers();
+        if fit >= BATCH * chunks {
+            Self { chunks, batch: BATCH }
         } else {
-            Self { shares: 1, batch: fit.clamp(1, BATCH) }
+            Self { chunks: 1, batch: fit.clamp(1, BATCH) }
         }
     }
 }
@@ -502,8 +510,8 @@ impl Portions {
 /// Tasks that [`generate`] works on at once, over all cores: what a caller should ask for at a time who
 /// wants to show responses as they come. `length` is that of prompt and response together, tokens.
 pub fn tasks_at_once(policy: &Llava, length: usize) -> usize {
-    let portions = Portions::of(policy, length);
-    portions.shares * portions.batch
+    let plan = BatchPlan::of(policy, length);
+    plan.chunks * plan.batch
 }
 
 /// Responses to one batch: each task with the number of its random streams, and their image features.
@@ -528,7 +536,7 @@ fn respond<'a>(
     }
 }
 
-impl Judge {
+impl MentionScorer {
     /// Decodes a response, finds what it names and scores it against the image.
     ///
     /// # Errors
@@ -538,21 +546,23 @@ impl Judge {
         task: usize,
         response: Generated,
         image: &ImageEmbedding,
-    ) -> Result<Captioned, AlignError> {
+    ) -> Result<ScoredResponse, AlignError> {
         let decoded = self.tokenizer.decode(&response.tokens)?;
-        let all = self.vocabulary.units(&decoded.text, &decoded.spans);
+        let all = self.vocabulary.token_mentions(&decoded.text, &decoded.spans);
         let found = all.len();
-        let units: Vec<Unit> = all.into_iter().filter(|unit| !unit.negated).collect();
-        self.verifier.learn(units.iter().map(|unit| unit.form.as_str()))?;
-        let scores = units.iter().map(|unit| self.verifier.score(image, &unit.form)).collect();
-        Ok(Captioned {
+        let mentions: Vec<TokenMention> =
+            all.into_iter().filter(|mention| !mention.negated).collect();
+        self.verifier.embed_names(mentions.iter().map(|mention| mention.form.as_str()))?;
+        let scores =
+            mentions.iter().map(|mention| self.verifier.score(image, &mention.form)).collect();
+        Ok(ScoredResponse {
             task,
             tokens: response.tokens,
             logprobs: response.logprobs,
             finish: response.finish,
             text: decoded.text,
-            negated: found - units.len(),
-            units,
+            negated: found - mentions.len(),
+            mentions,
             scores,
         })
     }

@@ -25,9 +25,10 @@ pub struct AlignConfig {
     pub seed: u64,
     /// Longest response. Unit: tokens. From 1 to 1048576, and no more than the model's positions leave room for. Default 96.
     pub max_new_tokens: usize,
-    /// Iterations between two looks at the watched tasks; 0 looks before and after only.
+    /// Iterations between two validations; 0 validates before and after training only.
     /// Default 10.
-    pub check_every: usize,
+    #[serde(alias = "check-every")]
+    pub validation_every: usize,
     /// The loop.
     pub align: LoopConfig,
     /// What is optimised.
@@ -44,7 +45,7 @@ pub struct AlignConfig {
     pub score: ScoreConfig,
     /// When to warn, and when to stop.
     pub guards: GuardLimits,
-    /// What is kept to go on from.
+    /// What is saved for resuming.
     pub checkpoint: CheckpointConfig,
 }
 
@@ -53,7 +54,7 @@ impl Default for AlignConfig {
         Self {
             seed: 0,
             max_new_tokens: 96,
-            check_every: 10,
+            validation_every: 10,
             align: LoopConfig::default(),
             objective: Objective::default(),
             lora: LoraConfig::default(),
@@ -100,10 +101,11 @@ pub struct LoopConfig {
     /// Sampling temperature of rollouts; the trainer divides its logits by the same number.
     /// From 0.01 to 100. Default 1.
     pub temperature: f64,
-    /// Keep what each layer was given instead of all it computes, and compute it again on the way back: less memory for long
-    /// sequences, for a third more arithmetic. Default false.
-    pub recompute_layers: bool,
-    /// What the maps of a model held in bf16 multiply, when it speaks and when it learns: `f32`, activations as they are, or
+    /// Gradient (activation) checkpointing: keep the input of each layer instead of all its activations, and recompute these in the
+    /// backward pass. Less memory for long sequences, a third more arithmetic. Default false.
+    #[serde(alias = "recompute-layers")]
+    pub gradient_checkpointing: bool,
+    /// What the linear layers of a model held in bf16 multiply, when it speaks and when it learns: `f32`, activations as they are, or
     /// `bf16`, rounded, which is up to twice as fast where the processor multiplies bf16. Default `f32`.
     pub activation_dtype: ActivationDtype,
     /// What the encoders made of images that come up again, kept in memory. Unit: MB; 0 keeps nothing. Default 1024.
@@ -131,7 +133,7 @@ impl Default for LoopConfig {
             weight_decay: 0.0,
             max_grad_norm: 1.0,
             temperature: 1.0,
-            recompute_layers: false,
+            gradient_checkpointing: false,
             activation_dtype: ActivationDtype::F32,
             feature_cache_mb: 1024,
             feature_cache_disk_mb: 0,
@@ -149,8 +151,8 @@ pub struct CheckpointConfig {
     /// Latest states that are kept. Default 2.
     pub keep: usize,
     /// The metric by which an adapter is called the best so far and written to `adapter-best`: `none`,
-    /// `reward` (of the iteration's own responses), `watched-reward` or `watched-recall` (greedy
-    /// responses to the watched tasks). Default `none`.
+    /// `reward` (of the iteration's own responses), `validation-reward` or `validation-recall` (greedy
+    /// responses to the validation tasks). Default `none`.
     pub best: BestBy,
 }
 
@@ -169,10 +171,12 @@ pub enum BestBy {
     None,
     /// Mean reward of the iteration's sampled responses.
     Reward,
-    /// Mean reward of greedy responses to the watched tasks.
-    WatchedReward,
-    /// Recall of greedy responses to the watched tasks, whose labels are known.
-    WatchedRecall,
+    /// Mean reward of greedy responses to the validation tasks.
+    #[serde(alias = "watched-reward")]
+    ValidationReward,
+    /// Recall of greedy responses to the validation tasks, whose labels are known.
+    #[serde(alias = "watched-recall")]
+    ValidationRecall,
 }
 
 impl AlignConfig {
@@ -230,7 +234,7 @@ impl AlignConfig {
             ));
         }
         within("max-new-tokens", self.max_new_tokens, 1..=1 << 20)?;
-        within("check-every", self.check_every, COUNTS)?;
+        within("validation-every", self.validation_every, COUNTS)?;
         within("checkpoint.every", checkpoint.every, 1..=*COUNTS.end())?;
         within("checkpoint.keep", checkpoint.keep, 1..=1_000_000)?;
         self.lora.validate().map_err(|error| AlignError::Setting(error.to_string()))?;

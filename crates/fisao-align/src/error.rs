@@ -43,7 +43,7 @@ pub enum AlignError {
     },
     /// No word of the first responses earns or costs anything.
     #[error(
-        "the reward is zero for every one of the first {responses} responses ({mentions} words per \
+        "the reward is zero for every one of the first {responses} responses ({mentions} mentions per \
          response were found and scored): there is nothing to learn from"
     )]
     RewardZero {
@@ -81,7 +81,7 @@ pub enum AlignError {
     },
     /// Responses do not depend on the image.
     #[error(
-        "the model ignores its image: {compared} captions are the same with the picture and with a \
+        "the model ignores its image: {compared} captions are the same with the image and with a \
          blank one"
     )]
     ImageIgnored {

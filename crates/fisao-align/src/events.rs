@@ -108,13 +108,13 @@ pub enum WarningCode {
     BreakEvenAtBound,
     /// The estimated change of recall is not the labelled one.
     RecallMisestimated,
-    /// On the calibration split reward no longer tells correct words from hallucinated ones.
+    /// On the calibration split reward no longer tells correct mentions from hallucinated ones.
     SeparationLost,
 }
 
 /// Everything one iteration measured: one line of `metrics.jsonl`.
 ///
-/// A quantity an iteration cannot have (a share of no mentions, a critic's loss without a critic) is absent, `null` in
+/// A quantity an iteration cannot have (a fraction of no mentions, a critic's loss without a critic) is absent, `null` in
 /// JSON. Wall times are kept apart (`timings.jsonl`): everything here is the same in every run of the same
 /// configuration on the same machine, interrupted or not.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -133,14 +133,18 @@ pub struct IterationMetrics {
     pub reward_std: f64,
     /// Object mentions per response.
     pub mentions_per_caption: f64,
-    /// Share of mentions with positive reward, `[0, 1]`.
-    pub rewarded_share: Option<f64>,
-    /// Share of mentions with negative reward, `[0, 1]`. Should fall.
-    pub penalised_share: Option<f64>,
-    /// Share of mentions without reward, `[0, 1]`.
-    pub neutral_share: Option<f64>,
-    /// Share of mentions whose category the response had named before, `[0, 1]`.
-    pub repeated_share: Option<f64>,
+    /// Fraction of mentions with positive reward, `[0, 1]`.
+    #[serde(alias = "rewarded_share")]
+    pub rewarded_fraction: Option<f64>,
+    /// Fraction of mentions with negative reward, `[0, 1]`. Should fall.
+    #[serde(alias = "penalised_share")]
+    pub penalised_fraction: Option<f64>,
+    /// Fraction of mentions without reward, `[0, 1]`.
+    #[serde(alias = "neutral_share")]
+    pub neutral_fraction: Option<f64>,
+    /// Fraction of mentions whose category the response had named before, `[0, 1]`.
+    #[serde(alias = "repeated_share")]
+    pub repeated_fraction: Option<f64>,
 
     /// q*, the policy's own probability of being right from which on naming an object pays in this iteration.
     pub break_even: Option<f64>,
@@ -156,7 +160,7 @@ pub struct IterationMetrics {
 
     /// Tokens per response, mean. Far from the base model's, the reward is being gamed.
     pub length_mean: f64,
-    /// Share of responses that ended by themselves within the budget, `[0, 1]`.
+    /// Fraction of responses that ended by themselves within the budget, `[0, 1]`.
     pub eos_rate: f64,
     /// Entropy of the policy's next-token distribution at real tokens, mean, nats. Falls slowly.
     pub entropy: f64,
@@ -167,20 +171,20 @@ pub struct IterationMetrics {
     pub kl: Option<f64>,
     /// The same KL per token, k3, nats. Never negative.
     pub kl_per_token: Option<f64>,
-    /// Price β of that KL in this iteration, reward units per nat; absent where the reward does not hold it.
+    /// KL penalty β in this iteration, reward units per nat; absent where the reward does not hold it.
     pub kl_coefficient: Option<f64>,
 
     /// Mean of the advantages before whitening, reward units.
     pub advantage_mean: Option<f64>,
     /// Standard deviation of the advantages before whitening, reward units.
     pub advantage_std: Option<f64>,
-    /// Share of the returns' variance the critic explained before this update: 1 perfect, 0 no
+    /// Fraction of the returns' variance the critic explained before this update: 1 perfect, 0 no
     /// better than a constant. Absent where returns do not vary.
     pub value_explained_variance: Option<f64>,
 
     /// Pairs of a better and a worse response that were learned from.
     pub pairs: Option<usize>,
-    /// Share of them that the policy, on average over the update, prefers more than the reference does, `[0, 1]`.
+    /// Fraction of them that the policy, on average over the update, prefers more than the reference does, `[0, 1]`.
     pub pair_accuracy: Option<f64>,
     /// Mean of `(log π_θ − log π_ref)(chosen) − (log π_θ − log π_ref)(rejected)`, nats.
     pub pair_margin: Option<f64>,
@@ -189,7 +193,7 @@ pub struct IterationMetrics {
     pub policy_loss: f64,
     /// Clipped value loss, mean over the update's minibatches, reward units squared.
     pub value_loss: Option<f64>,
-    /// Share of tokens whose gradient the clip removed, `[0, 1]`. 0.02 to 0.3 is usual.
+    /// Fraction of tokens whose gradient the clip removed, `[0, 1]`. 0.02 to 0.3 is usual.
     pub clip_fraction: Option<f64>,
     /// `KL(π_old‖π_θ)` per token over the update, k3, nats.
     pub approx_kl: f64,

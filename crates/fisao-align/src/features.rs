@@ -1,4 +1,4 @@
-//! What the image encoders made of pictures, kept over a run: an image that comes up again is not encoded again. An
+//! What the image encoders made of images, kept over a run: an image that comes up again is not encoded again. An
 //! adapter is on the decoder alone, so nothing of it changes while one learns.
 //!
 //! A run goes through its images in a new order each time, so none is more likely to come next than another: what was
@@ -14,7 +14,7 @@ use fisao_models::llava::{ImageFeatures, Llava};
 use fisao_models::parameters::{floats, from_floats};
 use fisao_verifier::scorer::{ImageEmbedding, Verifier};
 
-use crate::captions::{Encoded, encode};
+use crate::captions::{EncodedImages, encode};
 use crate::error::AlignError;
 use crate::tasks::Task;
 
@@ -101,7 +101,7 @@ impl FeatureCache {
         numbers: &[usize],
         tasks: &[Task],
         keep: bool,
-    ) -> Result<(Encoded, usize), AlignError> {
+    ) -> Result<(EncodedImages, usize), AlignError> {
         assert_eq!(numbers.len(), tasks.len(), "a number for each task");
         let device = policy.device();
         let mut found: Vec<_> = numbers.iter().map(|&number| self.find(number, &device)).collect();
@@ -120,7 +120,7 @@ impl FeatureCache {
             found[at] = Some((features, embedding));
         }
         let (features, embeddings) = found.into_iter().flatten().unzip();
-        Ok((Encoded { features, embeddings }, missing.len()))
+        Ok((EncodedImages { features, embeddings }, missing.len()))
     }
 
     fn find(&mut self, number: usize, device: &Device) -> Option<(ImageFeatures, ImageEmbedding)> {

@@ -30,7 +30,7 @@ pub struct GroupRelativeConfig {
     pub whiten: WhitenMode,
     /// Weight of the entropy bonus in the loss. Unit: per nat. Default 0.
     pub entropy_coefficient: f64,
-    /// The price of leaving the reference.
+    /// The KL penalty.
     pub kl: KlConfig,
 }
 

@@ -12,12 +12,13 @@ use crate::recall::RecallConfig;
 pub struct Baseline {
     /// Tokens per sampled response.
     pub length_mean: f64,
-    /// Share of sampled responses that ended by themselves, `[0, 1]`.
+    /// Fraction of sampled responses that ended by themselves, `[0, 1]`.
     pub eos_rate: f64,
     /// Entropy per token, nats.
     pub entropy: f64,
-    /// Share of mentions whose category the response had named before, `[0, 1]`; 0 without mentions.
-    pub repeated_share: f64,
+    /// Fraction of mentions whose category the response had named before, `[0, 1]`; 0 without mentions.
+    #[serde(alias = "repeated_share")]
+    pub repeated_fraction: f64,
 }
 
 /// How far each metric may go before it raises its warning.
@@ -32,24 +33,26 @@ pub struct GuardLimits {
     pub kl_per_token: f64,
     /// Largest ratio in an update. Default 10, beyond which TRL's first PPO trainer skipped a batch.
     pub ratio: f64,
-    /// Largest share of tokens whose gradient the clip removes. Default 0.4.
+    /// Largest fraction of tokens whose gradient the clip removes. Default 0.4.
     pub clip_fraction: f64,
-    /// Least share of the returns' variance that the critic explains, once it has had ten iterations; 0 is what a
+    /// Least fraction of the returns' variance that the critic explains, once it has had ten iterations; 0 is what a
     /// constant explains. Default -1.
     pub explained_variance: f64,
-    /// Least entropy as a share of the base model's. Default 0.2.
-    pub entropy_share: f64,
-    /// Least length as a share of the base model's. Default 0.85.
+    /// Least entropy as a fraction of the base model's. Default 0.2.
+    #[serde(alias = "entropy-share")]
+    pub entropy_fraction: f64,
+    /// Least length as a fraction of the base model's. Default 0.85.
     pub shortest: f64,
-    /// Greatest length as a share of the base model's. Default 1.25.
+    /// Greatest length as a fraction of the base model's. Default 1.25.
     pub longest: f64,
-    /// Largest fall of the share of responses that end by themselves. Default 0.05.
+    /// Largest fall of the fraction of responses that end by themselves. Default 0.05.
     pub eos_drop: f64,
     /// Least standard deviation of rewards over responses. Unit: reward. Default 1e-6.
     pub reward_std: f64,
-    /// Largest share of mentions without reward. Default 0.98.
-    pub neutral_share: f64,
-    /// Largest growth of the share of repeated mentions. Unit: fraction. Default 0.1.
+    /// Largest fraction of mentions without reward. Default 0.98.
+    #[serde(alias = "neutral-share")]
+    pub neutral_fraction: f64,
+    /// Largest growth of the fraction of repeated mentions. Unit: fraction. Default 0.1.
     pub repetition_growth: f64,
     /// Largest fall of recall on the calibration split. Unit: fraction. Default 0.02.
     pub recall_drop: f64,
@@ -72,12 +75,12 @@ impl Default for GuardLimits {
             ratio: 10.0,
             clip_fraction: 0.4,
             explained_variance: -1.0,
-            entropy_share: 0.2,
+            entropy_fraction: 0.2,
             shortest: 0.85,
             longest: 1.25,
             eos_drop: 0.05,
             reward_std: 1e-6,
-            neutral_share: 0.98,
+            neutral_fraction: 0.98,
             repetition_growth: 0.1,
             recall_drop: 0.02,
             separation_auc: 0.55,
@@ -94,12 +97,12 @@ impl GuardLimits {
             ("guards.kl-per-token", self.kl_per_token),
             ("guards.ratio", self.ratio),
             ("guards.clip-fraction", self.clip_fraction),
-            ("guards.entropy-share", self.entropy_share),
+            ("guards.entropy-fraction", self.entropy_fraction),
             ("guards.shortest", self.shortest),
             ("guards.longest", self.longest),
             ("guards.eos-drop", self.eos_drop),
             ("guards.reward-std", self.reward_std),
-            ("guards.neutral-share", self.neutral_share),
+            ("guards.neutral-fraction", self.neutral_fraction),
             ("guards.repetition-growth", self.repetition_growth),
             ("guards.recall-drop", self.recall_drop),
             ("guards.separation-auc", self.separation_auc),
@@ -118,17 +121,17 @@ impl GuardLimits {
     }
 }
 
-/// How many times beyond its limit the KL of a lost policy is.
-const LOST_KL: f64 = 4.0;
-/// Length of a lost policy's responses as shares of the base model's: below the first, above the second.
-const LOST_LENGTH: (f64, f64) = (0.4, 2.5);
-/// Share of responses that have to end by themselves, of those that did.
-const LOST_ENDS: f64 = 0.2;
-/// Growth of the share of repeated mentions, fraction.
-const LOST_REPETITION: f64 = 0.5;
-/// Estimated share of the base model's correct mentions that a lost policy no longer makes, with nothing left to raise them.
-const LOST_RECALL: f64 = 0.25;
-/// Iterations that a critic has to learn before it is judged.
+/// How many times beyond its limit the KL of an unrecoverable policy is.
+const ABORT_KL: f64 = 4.0;
+/// Length of an unrecoverable policy's responses as fractions of the base model's: below the first, above the second.
+const ABORT_LENGTH: (f64, f64) = (0.4, 2.5);
+/// Fraction of responses that have to end by themselves, of those that did.
+const ABORT_ENDS: f64 = 0.2;
+/// Growth of the fraction of repeated mentions, fraction.
+const ABORT_REPETITION: f64 = 0.5;
+/// Estimated fraction of the base model's correct mentions that an unrecoverable policy no longer makes, with nothing left to raise them.
+const ABORT_RECALL: f64 = 0.25;
+/// Iterations that a critic has to learn before its error counts.
 const CRITIC_STARTS: usize = 10;
 
 /// What is wrong beyond recovery, if anything: the policy has left its reference (four times the limit of the KL), says
@@ -144,22 +147,22 @@ pub fn unrecoverable<'a>(
     limits: &GuardLimits,
     warnings: &'a [Warning],
 ) -> Option<&'a Warning> {
-    let lost = |code: WarningCode| match code {
-        WarningCode::KlHigh => m.kl_per_token.is_some_and(|kl| kl > LOST_KL * limits.kl_per_token),
-        WarningCode::LengthCollapsed => m.length_mean < LOST_LENGTH.0 * base.length_mean,
-        WarningCode::LengthGrown => m.length_mean > LOST_LENGTH.1 * base.length_mean,
-        WarningCode::EndsMissing => m.eos_rate < LOST_ENDS * base.eos_rate,
+    let aborts = |code: WarningCode| match code {
+        WarningCode::KlHigh => m.kl_per_token.is_some_and(|kl| kl > ABORT_KL * limits.kl_per_token),
+        WarningCode::LengthCollapsed => m.length_mean < ABORT_LENGTH.0 * base.length_mean,
+        WarningCode::LengthGrown => m.length_mean > ABORT_LENGTH.1 * base.length_mean,
+        WarningCode::EndsMissing => m.eos_rate < ABORT_ENDS * base.eos_rate,
         WarningCode::RepetitionGrown => {
-            m.repeated_share.unwrap_or(0.0) > base.repeated_share + LOST_REPETITION
+            m.repeated_fraction.unwrap_or(0.0) > base.repeated_fraction + ABORT_REPETITION
         }
-        WarningCode::BreakEvenAtBound => m.recall_surplus.unwrap_or(0.0) < -LOST_RECALL,
+        WarningCode::BreakEvenAtBound => m.recall_surplus.unwrap_or(0.0) < -ABORT_RECALL,
         WarningCode::NotFinite
         | WarningCode::SamplerMismatch
         | WarningCode::RewardConstant
         | WarningCode::PairsMissing => true,
         _ => false,
     };
-    warnings.iter().find(|warning| lost(warning.code))
+    warnings.iter().find(|warning| aborts(warning.code))
 }
 
 /// Warnings an iteration's metrics give rise to, gravest first. Lengths, ends, repetitions, entropy and rewards of responses that the
@@ -243,7 +246,7 @@ fn update_warnings(m: &IterationMetrics, limits: &GuardLimits) -> Vec<Warning> {
             "lower align.learning-rate or align.epochs, or set align.target-kl",
         ));
     }
-    if let Some(clipped) = m.clip_fraction.filter(|&share| share > limits.clip_fraction) {
+    if let Some(clipped) = m.clip_fraction.filter(|&fraction| fraction > limits.clip_fraction) {
         warnings.push(warning(
             WarningCode::ClipHigh,
             format!(
@@ -255,7 +258,7 @@ fn update_warnings(m: &IterationMetrics, limits: &GuardLimits) -> Vec<Warning> {
         ));
     }
     let explained = m.value_explained_variance.filter(|_| m.iteration >= CRITIC_STARTS);
-    if let Some(explained) = explained.filter(|&share| share < limits.explained_variance) {
+    if let Some(explained) = explained.filter(|&fraction| fraction < limits.explained_variance) {
         warnings.push(warning(
             WarningCode::CriticWrong,
             format!(
@@ -279,7 +282,7 @@ fn update_warnings(m: &IterationMetrics, limits: &GuardLimits) -> Vec<Warning> {
 
 fn rollout_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    if m.entropy < limits.entropy_share * base.entropy {
+    if m.entropy < limits.entropy_fraction * base.entropy {
         warnings.push(warning(
             WarningCode::EntropyCollapsed,
             format!(
@@ -322,22 +325,22 @@ fn rollout_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits)
             "raise the penalty for truncated responses or max-new-tokens",
         ));
     }
-    let repeated = m.repeated_share.unwrap_or(0.0);
-    if repeated > base.repeated_share + limits.repetition_growth {
+    let repeated = m.repeated_fraction.unwrap_or(0.0);
+    if repeated > base.repeated_fraction + limits.repetition_growth {
         warnings.push(warning(
             WarningCode::RepetitionGrown,
             format!(
                 "{:.0} % of mentions repeat an object, of the base model's {:.0} % did",
                 100.0 * repeated,
-                100.0 * base.repeated_share
+                100.0 * base.repeated_fraction
             ),
             "the policy fills captions with what it is sure of: raise reward.repetition-penalty",
         ));
     }
-    // Rewards of whole responses leave the share unknown, though there are mentions.
+    // Rewards of whole responses leave the fraction unknown, though there are mentions.
     let unknown = if m.mentions_per_caption > 0.0 { 0.0 } else { 1.0 };
-    let neutral = m.neutral_share.unwrap_or(unknown);
-    if neutral > limits.neutral_share {
+    let neutral = m.neutral_fraction.unwrap_or(unknown);
+    if neutral > limits.neutral_fraction {
         warnings.push(warning(
             WarningCode::AllNeutral,
             format!(
@@ -358,12 +361,12 @@ fn rollout_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits)
     warnings
 }
 
-/// The policy on watched tasks, before or during training.
+/// The policy on validation tasks, before or during training.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SplitHealth {
     /// Mean reward of a greedy response, reward units.
     pub reward: f64,
-    /// Share of the objects present that the captions name, `[0, 1]`; absent where they are not known.
+    /// Fraction of the objects present that the captions name, `[0, 1]`; absent where they are not known.
     pub recall: Option<f64>,
     /// The same for the base model.
     pub base_recall: Option<f64>,
@@ -420,7 +423,7 @@ pub fn check_split(health: &SplitHealth, limits: &GuardLimits) -> Vec<Warning> {
         warnings.push(warning(
             WarningCode::SeparationLost,
             format!(
-                "mean reward is {} for correct and {} for hallucinated words, AUC {} (limit {})",
+                "mean reward is {} for correct and {} for hallucinated mentions, AUC {} (limit {})",
                 number(health.reward_correct),
                 number(health.reward_hallucinated),
                 number(health.reward_auc),

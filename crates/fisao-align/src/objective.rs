@@ -111,7 +111,7 @@ impl Objective {
         }
     }
 
-    /// The price of leaving the reference, for objectives that have it in their reward.
+    /// The KL penalty, for objectives that have it in their reward.
     pub fn kl(&self) -> Option<&KlConfig> {
         match self {
             Self::Ppo(config) => Some(&config.kl),

@@ -44,7 +44,7 @@ impl PreferenceStatistics {
         self.margin += other.margin;
     }
 
-    /// Share of pairs that are preferred as they should be, `[0, 1]`; absent without pairs.
+    /// Fraction of pairs that are preferred as they should be, `[0, 1]`; absent without pairs.
     pub fn accuracy(&self) -> Option<f64> {
         (self.pairs > 0).then(|| self.right as f64 / self.pairs as f64)
     }

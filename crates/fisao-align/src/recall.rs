@@ -27,7 +27,7 @@ use std::collections::BTreeSet;
 use fisao_verifier::calibration::Correctness;
 use serde::{Deserialize, Serialize};
 
-use crate::captions::Captioned;
+use crate::captions::ScoredResponse;
 use crate::config::{COUNTS, ZERO_OR_MORE, not_negative, real, within};
 use crate::error::AlignError;
 
@@ -40,7 +40,7 @@ const LEAST_BASE: f64 = 0.05;
 /// Standard deviation of the estimated correctness of one mention from which on the margin counts in full.
 const NOISY: f64 = 0.4;
 
-/// Share of a new measurement in the running surplus.
+/// Fraction of a new measurement in the running surplus.
 const SMOOTHING: f64 = 0.25;
 
 /// The `[recall]` table.
@@ -53,7 +53,7 @@ pub struct RecallConfig {
     /// Iterations between two measurements, which caption the iteration's images greedily with the adapter on and off.
     /// Default 1.
     pub every: usize,
-    /// Surplus over the base model's number of correct mentions that is aimed at, a share of it; negative allows a loss. An
+    /// Surplus over the base model's number of correct mentions that is aimed at, a fraction of it; negative allows a loss. An
     /// estimate by an encoder that errs alike on like images is optimistic by some per cent; with one that hardly errs, of a
     /// noise below 0.4, less is aimed at, in proportion. Default 0.03.
     pub margin: f64,
@@ -90,8 +90,8 @@ impl RecallConfig {
 
     pub(crate) fn validate(&self) -> Result<(), AlignError> {
         within("recall.every", self.every, 1..=*COUNTS.end())?;
-        let share = |x: f64| x > -1.0 && x < 1.0;
-        real("recall.margin", self.margin, share, "above -1 and below 1")?;
+        let fraction = |x: f64| x > -1.0 && x < 1.0;
+        real("recall.margin", self.margin, fraction, "above -1 and below 1")?;
         real("recall.gain", self.gain, not_negative, ZERO_OR_MORE)?;
         real("recall.damping", self.damping, not_negative, ZERO_OR_MORE)?;
         let inside = |x: f64| x > 0.0 && x < 1.0;
@@ -102,11 +102,11 @@ impl RecallConfig {
 }
 
 /// Σ ẑ over the first mention of each category: an unbiased estimate of how many categories a caption names correctly.
-pub fn expected_correct(caption: &Captioned, correctness: &Correctness) -> f64 {
+pub fn expected_correct(caption: &ScoredResponse, correctness: &Correctness) -> f64 {
     let mut named = BTreeSet::new();
-    let units = caption.units.iter().zip(&caption.scores);
-    units
-        .filter(|(unit, _)| named.insert(unit.category))
+    let mentions = caption.mentions.iter().zip(&caption.scores);
+    mentions
+        .filter(|(mention, _)| named.insert(mention.category))
         .map(|(_, &score)| correctness.estimate(score))
         .sum()
 }
@@ -129,10 +129,14 @@ impl PairedCounts {
     ///
     /// # Panics
     /// The two are not equally many, or none.
-    pub fn new(policy: &[Captioned], base: &[Captioned], correctness: &Correctness) -> Self {
+    pub fn new(
+        policy: &[ScoredResponse],
+        base: &[ScoredResponse],
+        correctness: &Correctness,
+    ) -> Self {
         assert_eq!(policy.len(), base.len(), "one caption of each per image");
         assert!(!policy.is_empty(), "no captions to compare");
-        let of = |captions: &[Captioned]| -> Vec<f64> {
+        let of = |captions: &[ScoredResponse]| -> Vec<f64> {
             captions.iter().map(|caption| expected_correct(caption, correctness)).collect()
         };
         let (policy, base) = (of(policy), of(base));
@@ -211,9 +215,9 @@ impl RecallController {
         let surplus = (counts.policy - counts.base) / base;
         let error = counts.error / base;
         self.measurements += 1;
-        let share = SMOOTHING.max(1.0 / self.measurements as f64);
-        self.surplus += share * (surplus - self.surplus);
-        self.variance += share * (error * error - self.variance);
+        let fraction = SMOOTHING.max(1.0 / self.measurements as f64);
+        self.surplus += fraction * (surplus - self.surplus);
+        self.variance += fraction * (error * error - self.variance);
         let certainty = CERTAIN / error.max(CERTAIN);
         self.integral += config.gain * certainty * (surplus - config.margin);
         // Beyond the bounds there is nothing to gain: held there, it comes back as soon as the sign changes.
@@ -233,9 +237,9 @@ impl RecallController {
 
     /// The running surplus with its error.
     pub fn estimate(&self) -> RecallEstimate {
-        // Weights of a running mean with share a: variance a/(2 − a) of one measurement's.
-        let share = SMOOTHING.max(1.0 / self.measurements.max(1) as f64);
-        let effective = if share > SMOOTHING { share } else { SMOOTHING / (2.0 - SMOOTHING) };
+        // Weights of a running mean with weight a: variance a/(2 − a) of one measurement's.
+        let fraction = SMOOTHING.max(1.0 / self.measurements.max(1) as f64);
+        let effective = if fraction > SMOOTHING { fraction } else { SMOOTHING / (2.0 - SMOOTHING) };
         RecallEstimate { surplus: self.surplus, error: (self.variance * effective).sqrt() }
     }
 }
@@ -252,7 +256,7 @@ fn sigmoid(logit: f64) -> f64 {
 mod tests {
     use fisao_models::generation::FinishReason;
     use fisao_verifier::calibration::{Statistic, fit_annotated};
-    use fisao_verifier::mentions::Unit;
+    use fisao_verifier::mentions::TokenMention;
 
     use super::*;
 
@@ -343,7 +347,7 @@ mod tests {
         let calibration = fit_annotated(&scores, &correct).unwrap();
         let correctness = Correctness::new(&calibration, Statistic::Score).unwrap();
         let caption = |named: &[(usize, f64)]| {
-            let unit = |&(category, _): &(usize, f64)| Unit {
+            let mention = |&(category, _): &(usize, f64)| TokenMention {
                 category,
                 form: String::new(),
                 text: String::new(),
@@ -351,14 +355,14 @@ mod tests {
                 tokens: 0..1,
                 negated: false,
             };
-            Captioned {
+            ScoredResponse {
                 task: 0,
                 tokens: Vec::new(),
                 logprobs: Vec::new(),
                 finish: FinishReason::Stop,
                 text: String::new(),
                 negated: 0,
-                units: named.iter().map(unit).collect(),
+                mentions: named.iter().map(mention).collect(),
                 scores: named.iter().map(|&(_, score)| score).collect(),
             }
         };

@@ -9,7 +9,7 @@ use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::scorer::{ImageEmbedding, RegionWeights, Verifier};
 
 use crate::calibrate::{caption_numbers, centre, correct_mentions, mismatched_scores, scores_of};
-use crate::captions::Captioned;
+use crate::captions::ScoredResponse;
 use crate::error::AlignError;
 
 /// Penalty of the regression that finds the weights: a standard normal prior on each.
@@ -37,7 +37,7 @@ impl Rows {
         }
     }
 
-    /// Shares of whole and best patch in proportion to their weights in a logistic regression, none below 0.
+    /// Fractions of whole and best patch in proportion to their weights in a logistic regression, none below 0.
     fn fit(&self) -> Result<RegionWeights, CalibrationError> {
         let found = Combination::fit(&["whole", "patches"], &self.values, &self.correct, RIDGE)?;
         let per_cosine =
@@ -71,7 +71,7 @@ impl Rows {
 /// # Errors
 /// [`AlignError::Verifier`] when a name cannot be scored. Too few mentions to fit to are no error: the whole counts alone.
 pub fn region_weights(
-    captions: &[Captioned],
+    captions: &[ScoredResponse],
     images: &[ImageEmbedding],
     verifier: &Verifier,
     vocabulary: &ObjectVocabulary,
@@ -104,7 +104,7 @@ pub fn region_weights(
 /// # Errors
 /// [`AlignError::Verifier`] when a name cannot be scored. Scores that two Gaussians do not fit are no error.
 pub fn unlabelled_region_weights(
-    captions: &[Captioned],
+    captions: &[ScoredResponse],
     images: &[ImageEmbedding],
     verifier: &Verifier,
     vocabulary: &ObjectVocabulary,
@@ -134,9 +134,9 @@ pub fn unlabelled_region_weights(
     Ok(best.0)
 }
 
-/// Scores of all mentions with a share of the best patch, centred where scores are; the verifier keeps both.
+/// Scores of all mentions with a fraction of the best patch, centred where scores are; the verifier keeps both.
 fn centred_scores(
-    captions: &[Captioned],
+    captions: &[ScoredResponse],
     images: &[ImageEmbedding],
     verifier: &mut Verifier,
     vocabulary: &ObjectVocabulary,
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_those_of_least_variance() {
+    fn region_weights_minimise_variance() {
         // Independent signals of one difference: weights in proportion to 1 / variance.
         let found = rows(1.0, 0.5).fit().unwrap();
         assert!((found.patches - 0.8).abs() < 0.06, "{found:?}");

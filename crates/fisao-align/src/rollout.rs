@@ -5,17 +5,16 @@ use std::time::Instant;
 
 use fisao_models::generation::{FinishReason, Generated, Sampling};
 use fisao_models::llava::{ImageFeatures, Llava};
-use fisao_models::parallel::{over_shares, shares_on};
+use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_models::value_head::ValueHead;
 use fisao_verifier::calibration::Correctness;
-use fisao_verifier::rewards::{Response, RewardRule, ScoredUnit};
+use fisao_verifier::rewards::{Response, RewardRule, ScoredMention};
 
 use crate::calibrate::sentence_score;
-use crate::captions::{Captioned, Encoded, Judge, Request, answer, caption};
+use crate::captions::{EncodedImages, MentionScorer, Request, ScoredResponse, answer, caption};
 use crate::config::AlignConfig;
-use crate::course::{Course, StopFlag};
 use crate::error::AlignError;
 use crate::events::{AlignEvent, Phase};
 use crate::features::FeatureCache;
@@ -24,6 +23,7 @@ use crate::objective::{Data, Objective, PairSource};
 use crate::ppo::{KlEstimator, Whitening, gae, token_rewards_with_kl, whiten};
 use crate::preference::best_and_worst;
 use crate::recall::PairedCounts;
+use crate::run_control::{RunControl, StopFlag};
 use crate::tasks::Task;
 
 /// Responses scored together by one core.
@@ -36,11 +36,11 @@ pub struct Rollout {
     /// What was asked.
     pub tasks: Vec<Task>,
     /// What the encoders made of the images.
-    pub encoded: Encoded,
+    pub encoded: EncodedImages,
     /// Images of which that was not known already.
     pub images_encoded: usize,
     /// What the policy answered.
-    pub captions: Vec<Captioned>,
+    pub captions: Vec<ScoredResponse>,
     /// Expected correct mentions of policy and base model on these images, where they were measured.
     pub correct: Option<PairedCounts>,
     /// Verifier rewards per response and token.
@@ -113,7 +113,7 @@ pub(crate) struct RolloutPlan<'a> {
 /// Returns the rollout and the seconds of the three phases.
 pub(crate) fn roll_out(
     plan: &RolloutPlan<'_>,
-    judge: &mut Judge,
+    scorer: &mut MentionScorer,
     cache: &mut FeatureCache,
     tasks: Vec<Task>,
     emit: &mut dyn FnMut(AlignEvent),
@@ -121,7 +121,7 @@ pub(crate) fn roll_out(
     let mut clock = PhaseClock::new(plan.iteration);
     clock.start(Phase::Rollout, plan.config.responses_per_iteration(), emit);
     let (encoded, images_encoded) =
-        cache.encode(plan.policy, &judge.verifier, plan.numbers, &tasks, plan.again)?;
+        cache.encode(plan.policy, &scorer.verifier, plan.numbers, &tasks, plan.again)?;
     check_image_tokens(plan.policy, &tasks, &encoded)?;
     let captions = if plan.config.objective.data() == Data::Sampled {
         let request = Request {
@@ -130,14 +130,14 @@ pub(crate) fn roll_out(
             streams: plan.streams,
             samples: plan.config.align.samples_per_image,
             sampling: plan.sampling,
-            course: Course::new(&|_| {}).until(plan.stop),
+            control: RunControl::new(&|_| {}).until(plan.stop),
         };
-        caption(plan.policy, judge, &request)?
+        caption(plan.policy, scorer, &request)?
     } else {
-        given(plan.config, judge, &tasks, &encoded)?
+        given(plan.config, scorer, &tasks, &encoded)?
     };
     let correct = match plan.correctness {
-        Some(correctness) => Some(paired_counts(plan, judge, &tasks, &encoded, correctness)?),
+        Some(correctness) => Some(paired_counts(plan, scorer, &tasks, &encoded, correctness)?),
         None => None,
     };
     let rollout_seconds = clock.finish(emit);
@@ -145,7 +145,7 @@ pub(crate) fn roll_out(
     clock.start(Phase::Verify, captions.len(), emit);
     let rewards = captions
         .iter()
-        .map(|caption| token_rewards(plan.rule, judge, &encoded, caption))
+        .map(|caption| token_rewards(plan.rule, scorer, &encoded, caption))
         .collect::<Result<Vec<_>, _>>()?;
     let verify_seconds = clock.finish(emit);
 
@@ -159,14 +159,15 @@ pub(crate) fn roll_out(
 /// Captions the images greedily with the adapter on and off, and compares what the two name correctly.
 fn paired_counts(
     plan: &RolloutPlan<'_>,
-    judge: &mut Judge,
+    scorer: &mut MentionScorer,
     tasks: &[Task],
-    encoded: &Encoded,
+    encoded: &EncodedImages,
     correctness: &Correctness,
 ) -> Result<PairedCounts, AlignError> {
     let greedy = Sampling { temperature: 0.0, ..plan.sampling.clone() };
-    let course = Course::new(&|_| {}).until(plan.stop);
-    let mut captions = |policy: &Llava| answer(policy, judge, (tasks, 0), encoded, &greedy, course);
+    let control = RunControl::new(&|_| {}).until(plan.stop);
+    let mut captions =
+        |policy: &Llava| answer(policy, scorer, (tasks, 0), encoded, &greedy, control);
     let policy = captions(plan.policy)?;
     let base = captions(&plan.policy.without_lora())?;
     Ok(PairedCounts::new(&policy, &base, correctness))
@@ -178,23 +179,23 @@ fn paired_counts(
 /// [`AlignError::Verifier`] when the sentence form cannot encode the response.
 pub fn token_rewards(
     rule: &RewardRule,
-    judge: &Judge,
-    encoded: &Encoded,
-    caption: &Captioned,
+    scorer: &MentionScorer,
+    encoded: &EncodedImages,
+    caption: &ScoredResponse,
 ) -> Result<Vec<f32>, AlignError> {
-    let units: Vec<ScoredUnit> = caption
-        .units
+    let mentions: Vec<ScoredMention> = caption
+        .mentions
         .iter()
         .zip(&caption.scores)
-        .map(|(unit, &score)| ScoredUnit::new(unit, score))
+        .map(|(mention, &score)| ScoredMention::new(mention, score))
         .collect();
     let sentence_score = if rule.needs_sentence_score() {
-        Some(sentence_score(caption, &encoded.embeddings, judge)?)
+        Some(sentence_score(caption, &encoded.embeddings, scorer)?)
     } else {
         None
     };
     Ok(rule.token_rewards(&Response {
-        units: &units,
+        mentions: &mentions,
         token_count: caption.tokens.len(),
         truncated: caption.finish == FinishReason::Length,
         sentence_score,
@@ -208,8 +209,12 @@ pub fn response_reward(rewards: &[f32]) -> f64 {
     rewards.iter().map(|&reward| f64::from(reward)).sum()
 }
 
-/// Holds the prompts against the features: a placeholder too many or too few, and the picture would be read as text.
-fn check_image_tokens(policy: &Llava, tasks: &[Task], encoded: &Encoded) -> Result<(), AlignError> {
+/// Holds the prompts against the features: a placeholder too many or too few, and the image would be read as text.
+fn check_image_tokens(
+    policy: &Llava,
+    tasks: &[Task],
+    encoded: &EncodedImages,
+) -> Result<(), AlignError> {
     let placeholder = policy.config().image_token_id;
     for (task, features) in tasks.iter().zip(&encoded.features) {
         let found = task.prompt.iter().filter(|&&id| id == placeholder).count();
@@ -224,10 +229,10 @@ fn check_image_tokens(policy: &Llava, tasks: &[Task], encoded: &Encoded) -> Resu
 /// The data's own responses, read as if the policy had written them.
 fn given(
     config: &AlignConfig,
-    judge: &mut Judge,
+    scorer: &mut MentionScorer,
     tasks: &[Task],
-    encoded: &Encoded,
-) -> Result<Vec<Captioned>, AlignError> {
+    encoded: &EncodedImages,
+) -> Result<Vec<ScoredResponse>, AlignError> {
     let (wanted, count) = match config.objective.data() {
         Data::Pairs => ("chosen and rejected response", 2),
         Data::Sampled | Data::Responses => ("response", 1),
@@ -242,7 +247,7 @@ fn given(
         for response in &responses[..count] {
             let tokens = response.to_vec();
             let response = Generated { tokens, logprobs: Vec::new(), finish: FinishReason::Stop };
-            captions.push(judge.read(at, response, &encoded.embeddings[at])?);
+            captions.push(scorer.read(at, response, &encoded.embeddings[at])?);
         }
     }
     Ok(captions)
@@ -251,8 +256,8 @@ fn given(
 fn learn_from(
     plan: &RolloutPlan<'_>,
     tasks: Vec<Task>,
-    (encoded, images_encoded): (Encoded, usize),
-    captions: Vec<Captioned>,
+    (encoded, images_encoded): (EncodedImages, usize),
+    captions: Vec<ScoredResponse>,
     rewards: Vec<Vec<f32>>,
 ) -> Result<Rollout, AlignError> {
     let scored = score(plan, &tasks, &encoded, &captions)?;
@@ -284,32 +289,32 @@ fn learn_from(
 /// Advantages by the objective's own estimator, whitened over the whole rollout.
 fn credit(
     plan: &RolloutPlan<'_>,
-    captions: &[Captioned],
+    captions: &[ScoredResponse],
     rewards: &[Vec<f32>],
     scored: &[Scored],
 ) -> Option<Credit> {
-    let priced = || {
+    let penalised = || {
         rewards.iter().zip(scored).map(|(reward, Scored { logprobs, reference, .. })| {
             token_rewards_with_kl(reward, logprobs, reference, plan.kl_coefficient)
         })
     };
     let (mut advantages, critic, mode) = match &plan.config.objective {
         Objective::Ppo(ppo) => {
-            let estimate = |(priced, scored): (Vec<f32>, &Scored)| {
-                gae(&priced, &scored.values, ppo.gamma, ppo.lambda)
+            let estimate = |(penalised, scored): (Vec<f32>, &Scored)| {
+                gae(&penalised, &scored.values, ppo.gamma, ppo.lambda)
             };
-            let (advantages, returns) = priced().zip(scored).map(estimate).unzip();
+            let (advantages, returns) = penalised().zip(scored).map(estimate).unzip();
             let values = scored.iter().map(|scored| scored.values.clone()).collect();
             (advantages, Some(Critic { values, returns }), ppo.whiten)
         }
         Objective::GroupRelative(group) => {
-            let priced: Vec<Vec<f32>> = priced().collect();
-            let mut advantages = Vec::with_capacity(priced.len());
+            let penalised: Vec<Vec<f32>> = penalised().collect();
+            let mut advantages = Vec::with_capacity(penalised.len());
             // Responses to one image are adjacent.
-            let groups = captions.chunk_by(|a, b| a.task == b.task).map(<[Captioned]>::len);
+            let groups = captions.chunk_by(|a, b| a.task == b.task).map(<[ScoredResponse]>::len);
             for size in groups {
                 let first = advantages.len();
-                let rows = &priced[first..first + size];
+                let rows = &penalised[first..first + size];
                 advantages.extend(group_advantages(rows, group.gamma, group.baseline));
             }
             (advantages, None, group.whiten)
@@ -321,7 +326,11 @@ fn credit(
 }
 
 /// What a step learns from at a time.
-fn items(objective: &Objective, captions: &[Captioned], rewards: &[Vec<f32>]) -> Vec<Vec<usize>> {
+fn items(
+    objective: &Objective,
+    captions: &[ScoredResponse],
+    rewards: &[Vec<f32>],
+) -> Vec<Vec<usize>> {
     let Objective::Dpo(dpo) = objective else {
         return (0..captions.len()).map(|at| vec![at]).collect();
     };
@@ -347,8 +356,8 @@ fn items(objective: &Objective, captions: &[Captioned], rewards: &[Vec<f32>]) ->
 fn score(
     plan: &RolloutPlan<'_>,
     tasks: &[Task],
-    encoded: &Encoded,
-    captions: &[Captioned],
+    encoded: &EncodedImages,
+    captions: &[ScoredResponse],
 ) -> Result<Vec<Scored>, AlignError> {
     let reference = plan.policy.without_lora();
     let temperature = plan.config.align.temperature;
@@ -361,14 +370,14 @@ fn score(
     let mut order: Vec<usize> = (0..captions.len()).collect();
     order.sort_by_key(|&at| (Reverse(longest[captions[at].task]), captions[at].task, at));
     let batches: Vec<&[usize]> = order.chunks(BATCH).collect();
-    let shares = shares_on(&plan.policy.device()).min(batches.len()).max(1);
+    let chunks = workers_on(&plan.policy.device()).min(batches.len()).max(1);
     // Long and short batches alternate between the cores, so that these finish together.
-    let dealt: Vec<Vec<&[usize]>> = (0..shares)
-        .map(|share| batches.iter().copied().skip(share).step_by(shares).collect())
+    let dealt: Vec<Vec<&[usize]>> = (0..chunks)
+        .map(|chunk| batches.iter().copied().skip(chunk).step_by(chunks).collect())
         .collect();
-    let parts = over_shares(&dealt, shares, |share| {
+    let parts = parallel_chunks(&dealt, chunks, |chunk| {
         let mut scored = Vec::new();
-        for batch in share.iter().flatten() {
+        for batch in chunk.iter().flatten() {
             plan.stop.check()?;
             let (examples, features) = examples(batch, tasks, encoded, captions);
             let states = plan.policy.response_states_by_prompt(&examples, &features);
@@ -399,8 +408,8 @@ fn score(
 pub(crate) fn examples<'a>(
     indices: &[usize],
     tasks: &'a [Task],
-    encoded: &Encoded,
-    captions: &'a [Captioned],
+    encoded: &EncodedImages,
+    captions: &'a [ScoredResponse],
 ) -> (Vec<Example<'a>>, ImageFeatures) {
     let mut shown: Vec<usize> = Vec::new();
     let examples = indices

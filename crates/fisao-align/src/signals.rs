@@ -13,7 +13,7 @@
 //! decoder-reading-centred   decoder-reading − mean of it over images that do not mention u        nats
 //! log-probability           Σ_t log p(w_t | v, c, w_<t)                                           nats
 //! image-drop                log-probability − Σ_t log p(w_t | blank image, c, w_<t)               nats
-//! agreement                 share of other captions sampled of v that name u's category           –
+//! agreement                 fraction of other captions sampled of v that name u's category           –
 //! ```
 //!
 //! Cosines: Radford et al. 2021, arXiv 2103.00020. Decoder reading: Jiang et al. 2024, arXiv 2410.02762. Image drop: the
@@ -24,18 +24,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fisao_models::generation::Sampling;
 use fisao_models::image::PixelValues;
-use fisao_models::llava::{ImageFeatures, Llava, Pictures};
-use fisao_models::parallel::{over_shares, shares_on};
+use fisao_models::llava::{ImageBatch, ImageFeatures, Llava};
+use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
-use fisao_verifier::mentions::Unit;
+use fisao_verifier::mentions::TokenMention;
 use fisao_verifier::scorer::{ImageEmbedding, RegionWeights, Regions, Verifier};
 
 use crate::captions::{
-    Captioned, Judge, Request, caption, encode_on, parts, pictures, tasks_at_once,
+    MentionScorer, Request, ScoredResponse, caption, encode_on, image_batch, parts, tasks_at_once,
 };
-use crate::course::Course;
 use crate::error::AlignError;
+use crate::run_control::RunControl;
 use crate::tasks::{Task, TaskSource};
 
 /// Captions worked on at once by one core.
@@ -70,7 +70,7 @@ pub enum Signal {
     ImageDrop,
     /// Log-probability of the mention's tokens.
     LogProbability,
-    /// Share of other captions that name the category.
+    /// Fraction of other captions that name the category.
     Agreement,
 }
 
@@ -121,7 +121,7 @@ pub struct DecoderView {
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence<'a> {
     /// One for each image, in order.
-    pub captions: &'a [Captioned],
+    pub captions: &'a [ScoredResponse],
     /// What the verifier made of each image; with patches, or the patches' signals say what the pooled ones say.
     pub images: &'a [ImageEmbedding],
     /// What the decoder made of each caption; readings of `tokens`.
@@ -133,54 +133,55 @@ pub struct Evidence<'a> {
 }
 
 /// All tokens that spell mentions of some captions, sorted: what is to be read at image positions.
-pub fn mention_tokens<'a>(captions: impl IntoIterator<Item = &'a Captioned>) -> Vec<u32> {
-    let of_caption =
-        |caption: &'a Captioned| caption.units.iter().flat_map(|unit| spelling(caption, unit));
+pub fn mention_tokens<'a>(captions: impl IntoIterator<Item = &'a ScoredResponse>) -> Vec<u32> {
+    let of_caption = |caption: &'a ScoredResponse| {
+        caption.mentions.iter().flat_map(|mention| spelling(caption, mention))
+    };
     let tokens: BTreeSet<u32> = captions.into_iter().flat_map(of_caption).copied().collect();
     tokens.into_iter().collect()
 }
 
 /// The tokens that spell a mention.
-fn spelling<'a>(caption: &'a Captioned, unit: &Unit) -> &'a [u32] {
-    &caption.tokens[unit.tokens.clone()]
+fn spelling<'a>(caption: &'a ScoredResponse, mention: &TokenMention) -> &'a [u32] {
+    &caption.tokens[mention.tokens.clone()]
 }
 
 /// Lets the decoder look at each caption and its image, with every adapter off: one pass over the prompt, and two over prompt
 /// and caption, the second with a blank image. `captions[i]` is about task `i` of the source; `tokens` are read at image
-/// positions. `course` is told how many more are done, from any thread.
+/// positions. `control` is told how many more are done, from any thread.
 ///
 /// # Errors
 /// What the source reports about a task, or [`AlignError::Stopped`].
 pub fn decoder_views(
     policy: &Llava,
     source: &dyn TaskSource,
-    captions: &[Captioned],
+    captions: &[ScoredResponse],
     tokens: &[u32],
-    course: Course<'_>,
+    control: RunControl<'_>,
 ) -> Result<Vec<DecoderView>, AlignError> {
     let base = policy.without_lora();
-    let shares = over_shares(captions, shares_on(&base.device()), |share| {
-        let mut views = Vec::with_capacity(share.len());
-        for batch in share.chunks(BATCH) {
-            course.check()?;
+    let chunks = parallel_chunks(captions, workers_on(&base.device()), |chunk| {
+        let mut views = Vec::with_capacity(chunk.len());
+        for batch in chunk.chunks(BATCH) {
+            control.check()?;
             let tasks = batch.iter().map(|caption| source.task(caption.task));
             let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
             views.extend(views_of(&base, &tasks, batch, tokens));
-            (course.advance)(batch.len());
+            (control.advance)(batch.len());
         }
         Ok(views)
     });
-    Ok(shares.into_iter().collect::<Result<Vec<_>, AlignError>>()?.concat())
+    Ok(chunks.into_iter().collect::<Result<Vec<_>, AlignError>>()?.concat())
 }
 
 /// The same of one batch.
 fn views_of(
     base: &Llava,
     tasks: &[Task],
-    captions: &[Captioned],
+    captions: &[ScoredResponse],
     tokens: &[u32],
 ) -> Vec<DecoderView> {
-    let features = base.image_features(pictures(tasks, &base.device()));
+    let features = base.image_features(image_batch(tasks, &base.device()));
     let mut examples = Vec::with_capacity(captions.len());
     for (image, (task, caption)) in tasks.iter().zip(captions).enumerate() {
         examples.push(Example { prompt: &task.prompt, image, response: &caption.tokens });
@@ -205,14 +206,14 @@ fn views_of(
         .collect()
 }
 
-/// Features of blank pictures of the tasks' sizes, one of each size, and which of them stands for each task. A blank picture
+/// Features of blank images of the tasks' sizes, one of each size, and which of them stands for each task. A blank image
 /// is the processor's mean colour.
 fn blanks(base: &Llava, tasks: &[Task]) -> (ImageFeatures, Vec<usize>) {
     let mut sizes: Vec<((u32, u32), usize)> = Vec::new();
     let mut blanks: Vec<PixelValues> = Vec::new();
     let mut shown = Vec::with_capacity(tasks.len());
     for Task { image, .. } in tasks {
-        let size = (image.picture_size, image.values.len());
+        let size = (image.original_size, image.values.len());
         let known = sizes.iter().position(|known| *known == size);
         shown.push(known.unwrap_or(sizes.len()));
         if known.is_none() {
@@ -220,7 +221,7 @@ fn blanks(base: &Llava, tasks: &[Task]) -> (ImageFeatures, Vec<usize>) {
             blanks.push(PixelValues { values: vec![0.0; image.values.len()], ..image.clone() });
         }
     }
-    (base.image_features(Pictures::new(&blanks, &base.device())), shown)
+    (base.image_features(ImageBatch::new(&blanks, &base.device())), shown)
 }
 
 /// For each caption the log-probability of each of its mentions, nats.
@@ -228,7 +229,7 @@ fn mention_log_probabilities(
     base: &Llava,
     examples: &[Example<'_>],
     features: &ImageFeatures,
-    captions: &[Captioned],
+    captions: &[ScoredResponse],
 ) -> Vec<Vec<f64>> {
     let states = base.response_states(examples, features);
     let all = floats(&base.log_probabilities(&states, 1.0).0);
@@ -237,9 +238,10 @@ fn mention_log_probabilities(
     for caption in captions {
         let (own, others) = rest.split_at(caption.tokens.len());
         rest = others;
-        let of_unit =
-            |unit: &Unit| own[unit.tokens.clone()].iter().map(|&one| f64::from(one)).sum();
-        found.push(caption.units.iter().map(of_unit).collect());
+        let of_mention = |mention: &TokenMention| {
+            own[mention.tokens.clone()].iter().map(|&one| f64::from(one)).sum()
+        };
+        found.push(caption.mentions.iter().map(of_mention).collect());
     }
     found
 }
@@ -252,11 +254,11 @@ fn mention_log_probabilities(
 /// What the source reports about a task; see [`caption`].
 pub fn categories_of_others(
     policy: &Llava,
-    judge: &mut Judge,
+    scorer: &mut MentionScorer,
     source: &dyn TaskSource,
     length: usize,
     sampling: &Sampling,
-    course: Course<'_>,
+    control: RunControl<'_>,
 ) -> Result<Vec<Vec<BTreeSet<usize>>>, AlignError> {
     let (samples, seed) = (OTHER_CAPTIONS, OTHER_SEEDS.wrapping_add(sampling.seed));
     let sampling = &Sampling { temperature: 1.0, seed, ..sampling.clone() };
@@ -264,11 +266,11 @@ pub fn categories_of_others(
     for part in parts(source, tasks_at_once(policy, length)) {
         let (first, tasks) = part?;
         let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
-        let encoded = encode_on(policy, &judge.verifier, &tasks, course)?;
+        let encoded = encode_on(policy, &scorer.verifier, &tasks, control)?;
         let (tasks, encoded, streams) = (&tasks[..], &encoded, &streams[..]);
-        let request = Request { tasks, encoded, streams, samples, sampling, course };
-        for written in caption(policy, judge, &request)? {
-            let named = written.units.iter().map(|unit| unit.category).collect();
+        let request = Request { tasks, encoded, streams, samples, sampling, control };
+        for written in caption(policy, scorer, &request)? {
+            let named = written.mentions.iter().map(|mention| mention.category).collect();
             found[first + written.task].push(named);
         }
     }
@@ -348,17 +350,18 @@ impl NameScales {
     pub fn new<'a>(
         calibration: &Evidence<'_>,
         verifier: &Verifier,
-        captions: impl IntoIterator<Item = &'a Captioned>,
+        captions: impl IntoIterator<Item = &'a ScoredResponse>,
     ) -> Self {
         let (mut forms, mut spellings) = (BTreeMap::new(), BTreeMap::new());
         for caption in captions {
-            for unit in &caption.units {
-                forms.insert(unit.form.clone(), unit.category);
-                spellings.insert(spelling(caption, unit).to_vec(), unit.category);
+            for mention in &caption.mentions {
+                forms.insert(mention.form.clone(), mention.category);
+                spellings.insert(spelling(caption, mention).to_vec(), mention.category);
             }
         }
-        let of_caption =
-            |caption: &Captioned| caption.units.iter().map(|unit| unit.category).collect();
+        let of_caption = |caption: &ScoredResponse| {
+            caption.mentions.iter().map(|mention| mention.category).collect()
+        };
         let named: Vec<BTreeSet<usize>> = calibration.captions.iter().map(of_caption).collect();
         let in_regions = |regions| {
             Spreads::of(&forms, &named, |image, form: &String| {
@@ -377,7 +380,7 @@ impl NameScales {
 
 /// Cosine of a known name with regions of an image, neither centred nor noisy.
 fn cosine(verifier: &Verifier, image: &ImageEmbedding, form: &str, regions: Regions) -> f64 {
-    let text = verifier.known().get(form).expect("names are learned before they are scored");
+    let text = verifier.embeddings().get(form).expect("names are learned before they are scored");
     let regions = if image.parts.is_empty() { Regions::Whole } else { regions };
     image.score(text, regions, RegionWeights::default())
 }
@@ -391,9 +394,9 @@ fn reading(view: &DecoderView, tokens: &[u32], spelling: &[u32]) -> f64 {
     spelling.iter().map(of_token).sum::<f64>() / spelling.len().max(1) as f64
 }
 
-/// Share of other captions of an image, by the categories they name, that name a mention's.
-pub(crate) fn agreement(unit: &Unit, others: &[BTreeSet<usize>]) -> f64 {
-    let agreeing = others.iter().filter(|named| named.contains(&unit.category)).count();
+/// Fraction of other captions of an image, by the categories they name, that name a mention's.
+pub(crate) fn agreement(mention: &TokenMention, others: &[BTreeSet<usize>]) -> f64 {
+    let agreeing = others.iter().filter(|named| named.contains(&mention.category)).count();
     agreeing as f64 / others.len().max(1) as f64
 }
 
@@ -406,13 +409,13 @@ pub fn signals(evidence: &Evidence<'_>, verifier: &Verifier, scales: &NameScales
     for (index, caption) in evidence.captions.iter().enumerate() {
         let (image, view) = (&evidence.images[caption.task], &evidence.views[index]);
         let others = &evidence.others[caption.task];
-        for (at, unit) in caption.units.iter().enumerate() {
-            let pooled = cosine(verifier, image, &unit.form, Regions::Whole);
-            let patches = cosine(verifier, image, &unit.form, Regions::Patches);
-            let own = spelling(caption, unit);
+        for (at, mention) in caption.mentions.iter().enumerate() {
+            let pooled = cosine(verifier, image, &mention.form, Regions::Whole);
+            let patches = cosine(verifier, image, &mention.form, Regions::Patches);
+            let own = spelling(caption, mention);
             let read = reading(view, evidence.tokens, own);
             let (pooled_scale, patches_scale) =
-                (scales.pooled.get(&unit.form), scales.patches.get(&unit.form));
+                (scales.pooled.get(&mention.form), scales.patches.get(&mention.form));
             let log_probability = view.log_probabilities[at];
             rows.push(vec![
                 pooled,
@@ -424,7 +427,7 @@ pub fn signals(evidence: &Evidence<'_>, verifier: &Verifier, scales: &NameScales
                 read - scales.reading.get(&own.to_vec()).mean,
                 log_probability - view.blank_log_probabilities[at],
                 log_probability,
-                agreement(unit, others),
+                agreement(mention, others),
             ]);
         }
     }

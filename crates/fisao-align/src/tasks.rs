@@ -1,4 +1,4 @@
-//! What the policy is asked: images with prompts, in a fixed order.
+//! Tasks of training: images with prompts, in a fixed order.
 
 use fisao_models::image::PixelValues;
 

@@ -16,9 +16,8 @@ use rand::Rng as _;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::captions::{Captioned, Encoded, Judge, answer, describe_from};
+use crate::captions::{EncodedImages, MentionScorer, ScoredResponse, answer, describe_from};
 use crate::config::AlignConfig;
-use crate::course::{Course, StopFlag};
 use crate::error::AlignError;
 use crate::events::{AlignEvent, IterationMetrics, Phase, PhaseSeconds, WarningCode};
 use crate::features::FeatureCache;
@@ -30,31 +29,32 @@ use crate::objective::{Data, Objective};
 use crate::ppo::{KlController, KlEstimator, explained_variance};
 use crate::recall::{RecallConfig, RecallController, expected_correct, standard_error};
 use crate::rollout::{PhaseClock, Rollout, RolloutPlan, response_reward, roll_out, token_rewards};
+use crate::run_control::{RunControl, StopFlag};
 use crate::tasks::{Task, TaskSource};
 use crate::update::{Learner, UpdateReport, optimiser, update};
 
 /// Captions compared with those of a blank image before training.
 const ABLATED: usize = 8;
 
-/// Tasks on which reward is watched, and recall where they are labelled. Training never sees the labels.
+/// The validation set: tasks on which reward is measured, and recall where they are labelled. Training never sees the labels.
 #[derive(Debug, Clone)]
-pub struct Watch {
+pub struct ValidationSet {
     /// Tasks that are not trained on.
     pub tasks: Vec<Task>,
     /// Categories in each image, where they are known.
     pub truth: Option<Vec<BTreeSet<String>>>,
 }
 
-/// What the watched tasks showed.
+/// Result of a validation.
 #[derive(Debug, Clone)]
-pub struct Look {
+pub struct ValidationResult {
     /// In numbers.
     pub health: SplitHealth,
     /// The policy's greedy responses, one to each task.
-    pub captions: Vec<Captioned>,
+    pub captions: Vec<ScoredResponse>,
 }
 
-/// An object word of a response with what it is worth.
+/// A mention in a response with its score and reward.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WordVerdict {
     /// Where it stands in the text, bytes.
@@ -86,9 +86,9 @@ pub struct TrainerState {
     pub kl: Option<KlController>,
     /// What metrics are compared with.
     pub baseline: Option<Baseline>,
-    /// Recall of the base model on the watched tasks.
+    /// Recall of the base model on the validation tasks.
     pub base_recall: Option<f64>,
-    /// Expected correct mentions of the base model per caption of the watched tasks.
+    /// Expected correct mentions of the base model per caption of the validation tasks.
     #[serde(default)]
     pub base_correct: Option<f64>,
     /// The recall constraint, for runs that have it.
@@ -147,7 +147,7 @@ impl TrainerState {
 pub struct Trainer<'a> {
     config: AlignConfig,
     learner: Learner,
-    judge: Judge,
+    scorer: MentionScorer,
     rule: RewardRule,
     /// Estimates which mentions are correct; absent where the scores of the classes overlap too much.
     correctness: Option<Correctness>,
@@ -163,7 +163,7 @@ pub struct Trainer<'a> {
     features: FeatureCache,
     /// The order of one pass over the tasks, and which.
     order: Option<(usize, Vec<u32>)>,
-    watch: Option<Watch>,
+    validation: Option<ValidationSet>,
     iteration: usize,
     baseline: Option<Baseline>,
     base_recall: Option<f64>,
@@ -172,8 +172,8 @@ pub struct Trainer<'a> {
     stop: StopFlag,
 }
 
-/// What an iteration changes, as it was before.
-struct Before {
+/// Snapshot of what an iteration changes, taken before it.
+struct IterationSnapshot {
     learner: Learner,
     optimiser: AdamW,
     kl: Option<KlController>,
@@ -191,10 +191,10 @@ impl<'a> Trainer<'a> {
     pub fn new(
         config: AlignConfig,
         mut policy: Llava,
-        mut judge: Judge,
+        mut scorer: MentionScorer,
         calibration: &Calibration,
         tasks: &'a dyn TaskSource,
-        watch: Option<Watch>,
+        validation: Option<ValidationSet>,
     ) -> Result<Self, AlignError> {
         config.validate()?;
         if tasks.count() == 0 {
@@ -218,10 +218,10 @@ impl<'a> Trainer<'a> {
         let noise = correctness.as_ref().map_or(0.0, Correctness::noise);
         let recall_config = config.recall.for_noise(noise);
         let recall = config.constrains_recall().then(|| RecallController::new(rule.break_even()));
-        judge.verifier.adopt(calibration);
+        scorer.verifier.apply_calibration(calibration);
         // All names at once and in one order: embedded as they come up, their last bits would depend on what came up
         // with them, and a resumed run would part from an uninterrupted one.
-        judge.verifier.learn(judge.vocabulary.forms().map(|(form, _)| form))?;
+        scorer.verifier.embed_names(scorer.vocabulary.forms().map(|(form, _)| form))?;
         let adapted = policy
             .add_lora(&config.lora, config.seed)
             .map_err(|error| AlignError::Setting(error.to_string()))?;
@@ -239,7 +239,7 @@ impl<'a> Trainer<'a> {
         Ok(Self {
             config,
             learner: Learner { policy, value_head },
-            judge,
+            scorer,
             rule,
             correctness,
             recall,
@@ -250,7 +250,7 @@ impl<'a> Trainer<'a> {
             tasks,
             features,
             order: None,
-            watch,
+            validation,
             iteration: 0,
             baseline: None,
             base_recall: None,
@@ -285,12 +285,12 @@ impl<'a> Trainer<'a> {
         self.iteration >= self.config.align.iterations
     }
 
-    /// Matrices that the adapter adds: two for every map it changes.
+    /// Matrices that the adapter adds: two for every linear layer it changes.
     pub fn adapter_matrices(&self) -> usize {
         self.adapted
     }
 
-    /// Numbers that learn: those of the adapter and of the value head.
+    /// Number of trainable parameters: those of the adapter and of the value head.
     pub fn trainable(&self) -> usize {
         let mut count = 0;
         self.learner.clone().visit_mut("", &mut |_, parameter| {
@@ -299,7 +299,7 @@ impl<'a> Trainer<'a> {
         count
     }
 
-    /// Looks at the first tasks with and without their images.
+    /// Compares captions of the first tasks with and without their images.
     ///
     /// # Errors
     /// [`AlignError::ImageIgnored`] when no caption differs.
@@ -327,7 +327,7 @@ impl<'a> Trainer<'a> {
         &mut self,
         emit: &mut dyn FnMut(AlignEvent),
     ) -> Result<IterationMetrics, AlignError> {
-        let before = Before {
+        let snapshot = IterationSnapshot {
             learner: self.learner.clone(),
             optimiser: self.optimiser.clone(),
             kl: self.kl.clone(),
@@ -337,13 +337,14 @@ impl<'a> Trainer<'a> {
         };
         let outcome = self.attempt(emit);
         if outcome.as_ref().is_err_and(|error| !matches!(error, AlignError::Unrecoverable { .. })) {
-            self.go_back_to(before)?;
+            self.roll_back(snapshot)?;
         }
         outcome
     }
 
-    fn go_back_to(&mut self, before: Before) -> Result<(), AlignError> {
-        let Before { learner, optimiser, kl, recall, baseline, unrecoverable } = before;
+    fn roll_back(&mut self, snapshot: IterationSnapshot) -> Result<(), AlignError> {
+        let IterationSnapshot { learner, optimiser, kl, recall, baseline, unrecoverable } =
+            snapshot;
         (self.learner, self.optimiser, self.kl) = (learner, optimiser, kl);
         (self.recall, self.baseline, self.unrecoverable) = (recall, baseline, unrecoverable);
         self.follow_recall()
@@ -354,7 +355,7 @@ impl<'a> Trainer<'a> {
         &mut self,
         emit: &mut dyn FnMut(AlignEvent),
     ) -> Result<IterationMetrics, AlignError> {
-        let Drawn { tasks, numbers, streams } = self.draw_tasks()?;
+        let TaskBatch { tasks, numbers, streams } = self.draw_tasks()?;
         let sampling = self.sampling(self.config.align.temperature);
         let measured =
             self.recall.is_some() && self.iteration.is_multiple_of(self.recall_config.every);
@@ -372,7 +373,8 @@ impl<'a> Trainer<'a> {
             iteration: self.iteration,
             stop: &self.stop,
         };
-        let (rollout, seconds) = roll_out(&plan, &mut self.judge, &mut self.features, tasks, emit)?;
+        let (rollout, seconds) =
+            roll_out(&plan, &mut self.scorer, &mut self.features, tasks, emit)?;
 
         if self.iteration == 0 {
             self.check_first(&rollout)?;
@@ -430,54 +432,59 @@ impl<'a> Trainer<'a> {
             return Ok(());
         }
         let responses = rollout.captions.len();
-        let mentions: usize = rollout.captions.iter().map(|caption| caption.units.len()).sum();
+        let mentions: usize = rollout.captions.iter().map(|caption| caption.mentions.len()).sum();
         let mentions = format!("{:.1}", mentions as f64 / responses.max(1) as f64);
         Err(AlignError::RewardZero { responses, mentions })
     }
 
-    /// The watched tasks.
-    pub fn watched(&self) -> &[Task] {
-        self.watch.as_ref().map_or(&[], |watch| &watch.tasks)
+    /// The validation tasks.
+    pub fn validation_tasks(&self) -> &[Task] {
+        self.validation.as_ref().map_or(&[], |validation| &validation.tasks)
     }
 
-    /// The object words of a response.
-    pub fn verdicts(&self, caption: &Captioned) -> Vec<WordVerdict> {
-        let words = caption.units.iter().zip(&caption.scores);
+    /// The object mentions of a response.
+    pub fn verdicts(&self, caption: &ScoredResponse) -> Vec<WordVerdict> {
+        let words = caption.mentions.iter().zip(&caption.scores);
         words
-            .map(|(unit, &score)| WordVerdict {
-                span: unit.span.clone(),
-                category: self.judge.vocabulary.category(unit.category).to_owned(),
+            .map(|(mention, &score)| WordVerdict {
+                span: mention.span.clone(),
+                category: self.scorer.vocabulary.category(mention.category).to_owned(),
                 score,
-                reward: self.rule.unit_reward(score),
+                reward: self.rule.mention_reward(score),
             })
             .collect()
     }
 
-    /// Reward and recall on the watched tasks, greedily captioned; warnings go to `emit`.
+    /// Reward and recall on the validation tasks, greedily captioned; warnings go to `emit`.
     ///
     /// # Errors
     /// See [`caption`](crate::captions::caption).
-    pub fn check_watch(
+    pub fn run_validation(
         &mut self,
         emit: &mut dyn FnMut(AlignEvent),
-    ) -> Result<Option<Look>, AlignError> {
-        let Some(watch) = self.watch.clone() else { return Ok(None) };
+    ) -> Result<Option<ValidationResult>, AlignError> {
+        let Some(validation) = self.validation.clone() else { return Ok(None) };
         // Numbers behind those of the tasks that are trained on.
         let first = self.tasks.count();
-        let numbers: Vec<usize> = (first..first + watch.tasks.len()).collect();
+        let numbers: Vec<usize> = (first..first + validation.tasks.len()).collect();
         let sampling = self.sampling(0.0);
-        let Self { learner, judge, features, stop, .. } = self;
-        let (encoded, _) =
-            features.encode(&learner.policy, &judge.verifier, &numbers, &watch.tasks, true)?;
-        let tasks = (watch.tasks.as_slice(), 0);
-        let course = Course::new(&|_| {}).until(stop);
-        let captions = answer(&learner.policy, judge, tasks, &encoded, &sampling, course)?;
+        let Self { learner, scorer, features, stop, .. } = self;
+        let (encoded, _) = features.encode(
+            &learner.policy,
+            &scorer.verifier,
+            &numbers,
+            &validation.tasks,
+            true,
+        )?;
+        let tasks = (validation.tasks.as_slice(), 0);
+        let control = RunControl::new(&|_| {}).until(stop);
+        let captions = answer(&learner.policy, scorer, tasks, &encoded, &sampling, control)?;
         let mut reward = 0.0;
         for caption in &captions {
-            reward += response_reward(&token_rewards(&self.rule, &self.judge, &encoded, caption)?);
+            reward += response_reward(&token_rewards(&self.rule, &self.scorer, &encoded, caption)?);
         }
         reward /= captions.len().max(1) as f64;
-        let recall = watch.truth.as_ref().map(|truth| recall(&captions, truth, &self.judge));
+        let recall = validation.truth.as_ref().map(|truth| recall(&captions, truth, &self.scorer));
         if self.base_recall.is_none() {
             self.base_recall = recall;
         }
@@ -490,13 +497,13 @@ impl<'a> Trainer<'a> {
         }
         let (mut correct, mut wrong) = (Vec::new(), Vec::new());
         for caption in &captions {
-            let Some(truth) = &watch.truth else { break };
+            let Some(truth) = &validation.truth else { break };
             if self.rule.needs_sentence_score() {
                 break;
             }
-            for (unit, &score) in caption.units.iter().zip(&caption.scores) {
-                let name = self.judge.vocabulary.category(unit.category);
-                let reward = self.rule.unit_reward(score);
+            for (mention, &score) in caption.mentions.iter().zip(&caption.scores) {
+                let name = self.scorer.vocabulary.category(mention.category);
+                let reward = self.rule.mention_reward(score);
                 if truth[caption.task].contains(name) {
                     correct.push(reward);
                 } else {
@@ -531,7 +538,7 @@ impl<'a> Trainer<'a> {
         for warning in warnings {
             emit(AlignEvent::Warning(warning));
         }
-        Ok(Some(Look { health, captions }))
+        Ok(Some(ValidationResult { health, captions }))
     }
 
     /// Captions tasks with the current policy.
@@ -542,10 +549,10 @@ impl<'a> Trainer<'a> {
         &mut self,
         tasks: &[Task],
         temperature: f64,
-    ) -> Result<(Vec<Captioned>, Encoded), AlignError> {
+    ) -> Result<(Vec<ScoredResponse>, EncodedImages), AlignError> {
         let sampling = self.sampling(temperature);
-        let Self { learner: Learner { policy, .. }, judge, stop, .. } = self;
-        describe_from(policy, judge, (tasks, 0), &sampling, Course::new(&|_| {}).until(stop))
+        let Self { learner: Learner { policy, .. }, scorer, stop, .. } = self;
+        describe_from(policy, scorer, (tasks, 0), &sampling, RunControl::new(&|_| {}).until(stop))
     }
 
     /// Everything that changes.
@@ -573,7 +580,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Goes back to a saved state.
+    /// Restores a saved state.
     ///
     /// # Errors
     /// [`AlignError::State`] when tensors are missing, have another size or hold NaN or infinite values. The run is as before then.
@@ -645,7 +652,7 @@ impl<'a> Trainer<'a> {
 
     /// The tasks of this iteration with the numbers of their random streams: position by position of
     /// an endless sequence of reshuffled passes over all tasks.
-    fn draw_tasks(&mut self) -> Result<Drawn, AlignError> {
+    fn draw_tasks(&mut self) -> Result<TaskBatch, AlignError> {
         let (count, per_iteration) = (self.tasks.count(), self.config.align.images_per_iteration);
         let first = self.iteration * per_iteration;
         let mut tasks = Vec::with_capacity(per_iteration);
@@ -662,7 +669,7 @@ impl<'a> Trainer<'a> {
             numbers.push(index);
         }
         let streams = (first as u64..(first + per_iteration) as u64).collect();
-        Ok(Drawn { tasks, numbers, streams })
+        Ok(TaskBatch { tasks, numbers, streams })
     }
 
     /// Whether another pass over the tasks begins after this iteration's.
@@ -693,7 +700,7 @@ impl<'a> Trainer<'a> {
             length_mean: metrics.length_mean,
             eos_rate: metrics.eos_rate,
             entropy: metrics.entropy,
-            repeated_share: metrics.repeated_share.unwrap_or(0.0),
+            repeated_fraction: metrics.repeated_fraction.unwrap_or(0.0),
         });
         let mut warnings = check_iteration(metrics, &baseline, &self.config.guards);
         warnings.extend(check_recall_bound(metrics, &self.recall_config, &self.config.guards));
@@ -731,11 +738,12 @@ impl<'a> Trainer<'a> {
             rollout.captions.iter().flat_map(|caption| caption.scores.iter().copied()).collect();
         // One reward for the whole response says nothing about single words.
         let of_words = !self.rule.needs_sentence_score();
-        let share = |test: fn(f64) -> bool| {
-            let hits = scores.iter().filter(|&&score| test(self.rule.unit_reward(score))).count();
+        let fraction = |test: fn(f64) -> bool| {
+            let hits =
+                scores.iter().filter(|&&score| test(self.rule.mention_reward(score))).count();
             (of_words && !scores.is_empty()).then(|| hits as f64 / scores.len() as f64)
         };
-        let repeated: usize = rollout.captions.iter().map(Captioned::repeated).sum();
+        let repeated: usize = rollout.captions.iter().map(ScoredResponse::repeated).sum();
         let stopped = rollout.captions.iter().filter(|c| c.finish == FinishReason::Stop).count();
         let rates = self.config.learning_rates(self.iteration);
         let credit = rollout.credit.as_ref();
@@ -751,10 +759,10 @@ impl<'a> Trainer<'a> {
             reward_mean: mean,
             reward_std: variance.sqrt(),
             mentions_per_caption: per_response(scores.len() as f64),
-            rewarded_share: share(|reward| reward > 0.0),
-            penalised_share: share(|reward| reward < 0.0),
-            neutral_share: share(|reward| reward == 0.0),
-            repeated_share: (!scores.is_empty()).then(|| repeated as f64 / scores.len() as f64),
+            rewarded_fraction: fraction(|reward| reward > 0.0),
+            penalised_fraction: fraction(|reward| reward < 0.0),
+            neutral_fraction: fraction(|reward| reward == 0.0),
+            repeated_fraction: (!scores.is_empty()).then(|| repeated as f64 / scores.len() as f64),
             break_even: of_words.then(|| self.rule.break_even()),
             expected_correct: correct.map(|counts| counts.policy),
             expected_correct_base: correct.map(|counts| counts.base),
@@ -792,7 +800,7 @@ impl<'a> Trainer<'a> {
 }
 
 /// The tasks of an iteration.
-struct Drawn {
+struct TaskBatch {
     tasks: Vec<Task>,
     /// Of each among all tasks.
     numbers: Vec<usize>,
@@ -800,12 +808,15 @@ struct Drawn {
     streams: Vec<u64>,
 }
 
-/// Share of the objects present that the captions name.
-fn recall(captions: &[Captioned], truth: &[BTreeSet<String>], judge: &Judge) -> f64 {
+/// Fraction of the objects present that the captions name.
+fn recall(captions: &[ScoredResponse], truth: &[BTreeSet<String>], scorer: &MentionScorer) -> f64 {
     let (mut named, mut present) = (0, 0);
     for caption in captions {
-        let said: BTreeSet<&str> =
-            caption.units.iter().map(|unit| judge.vocabulary.category(unit.category)).collect();
+        let said: BTreeSet<&str> = caption
+            .mentions
+            .iter()
+            .map(|mention| scorer.vocabulary.category(mention.category))
+            .collect();
         let truth = &truth[caption.task];
         present += truth.len();
         named += truth.iter().filter(|name| said.contains(name.as_str())).count();

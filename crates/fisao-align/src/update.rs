@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use fisao_models::adamw::{AdamW, AdamWConfig};
 use fisao_models::llava::Llava;
-use fisao_models::parallel::{over_shares, shares_on};
+use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::parameters::{
     GradientMap, ParameterMut, Parameters, add_gradients, clip_gradients, collect_all_gradients,
     floats,
@@ -13,7 +13,6 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::config::{AlignConfig, LoopConfig};
-use crate::course::StopFlag;
 use crate::error::AlignError;
 use crate::objective::Objective;
 use crate::ppo::{
@@ -21,6 +20,7 @@ use crate::ppo::{
 };
 use crate::preference::{PreferenceStatistics, chosen_log_likelihood, dpo_loss};
 use crate::rollout::{Critic, Rollout, examples};
+use crate::run_control::StopFlag;
 
 /// Prefix of the value head's tensors; everything else belongs to the adapter.
 const VALUE_HEAD: &str = "value_head.";
@@ -70,7 +70,7 @@ pub(crate) fn optimiser(config: &LoopConfig) -> AdamW {
     AdamW::new(AdamWConfig { weight_decay: config.weight_decay, ..AdamWConfig::default() })
 }
 
-/// Gradients of one minibatch, summed over shares and micro-batches.
+/// Gradients of one minibatch, summed over workers and micro-batches.
 #[derive(Default)]
 struct Differentiated {
     gradients: GradientMap,
@@ -180,7 +180,7 @@ struct Normaliser {
     first_tokens: f64,
 }
 
-/// Differentiates a minibatch: each core its share, in micro-batches of like length.
+/// Differentiates a minibatch: each core a part, in micro-batches of like length.
 fn differentiate(
     learner: &Learner,
     rollout: &Rollout,
@@ -199,13 +199,13 @@ fn differentiate(
     };
     let mut sorted = minibatch.to_vec();
     sorted.sort_by_key(|item| (std::cmp::Reverse(length(item)), item[0]));
-    // Long and short responses alternate between the shares, so that cores finish together.
-    let parts = shares_on(&learner.policy.device()).min(sorted.len()).max(1);
-    let shares: Vec<Vec<&[usize]>> =
+    // Long and short responses alternate between the parts, so that cores finish together.
+    let parts = workers_on(&learner.policy.device()).min(sorted.len()).max(1);
+    let chunks: Vec<Vec<&[usize]>> =
         (0..parts).map(|part| sorted.iter().copied().skip(part).step_by(parts).collect()).collect();
-    let results = over_shares(&shares, parts, |share| {
+    let results = parallel_chunks(&chunks, parts, |chunk| {
         let mut sum = Differentiated::default();
-        for items in share.iter().flat_map(|items| {
+        for items in chunk.iter().flat_map(|items| {
             let responses = items.first().map_or(1, |item| item.len());
             items.chunks((config.align.micro_batch / responses).max(1))
         }) {
@@ -235,7 +235,7 @@ fn differentiate_micro(
     let gather = |rows: &[Vec<f32>]| -> Vec<f32> {
         micro.iter().flat_map(|&index| rows[index].iter().copied()).collect()
     };
-    let recomputed = config.align.recompute_layers.then_some(&learner.policy);
+    let recomputed = config.align.gradient_checkpointing.then_some(&learner.policy);
     let (states, inputs) = replica.policy.training_states(recomputed, &examples, &features);
     let (logprobs, entropy) = replica.policy.log_probabilities(&states, config.align.temperature);
     let old = gather(&rollout.old_logprobs);

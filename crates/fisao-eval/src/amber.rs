@@ -81,7 +81,12 @@ pub fn evaluate(
         let id = id.ok_or(AmberError::NoId { number: index + 1 })?;
         match annotations.get(&id.0) {
             Some(annotation) if annotation.kind == Kind::Generative => {
-                descriptions.push(generative::judge(data, &lemmas, annotation, &response.text)?);
+                descriptions.push(generative::score_response(
+                    data,
+                    &lemmas,
+                    annotation,
+                    &response.text,
+                )?);
             }
             Some(&&Annotation { id, kind, yes, .. }) => {
                 answers.push(Answered { id, kind, yes, response: response.text.clone() });

@@ -1,5 +1,5 @@
 //! CHAIR (Caption Hallucination Assessment with Image Relevance): which objects a caption names,
-//! and which of them are not in the picture.
+//! and which of them are not in the image.
 //!
 //! Rohrbach et al., *Object Hallucination in Image Captioning*, EMNLP 2018.
 //!
@@ -11,7 +11,7 @@
 //!
 //! Mentions are found by one of two sets of [`Rules`]. *Strict* rules read whole lower-cased words, the longest
 //! surface form first, the plural of every form included. *Reference* rules are those of the published scorers,
-//! which tokenise and singularise differently ("bus" never hits there, for one), kept fault for fault, so that a
+//! which tokenise and singularise differently ("bus" never hits there, for one), kept bug-for-bug compatible, so that a
 //! number can be put beside a paper's. [`reference`](mod@reference) holds their parts.
 
 mod coco;

@@ -32,7 +32,7 @@ pub struct Question {
     pub question: String,
     /// The expected answer.
     pub answer: String,
-    /// The picture.
+    /// The image.
     #[serde(rename = "imageId")]
     pub image_id: String,
     /// Kinds of question, such as "structural" → "verify".
@@ -126,7 +126,7 @@ pub struct GqaReport {
 pub struct Judged {
     /// The question.
     pub question_id: QuestionId,
-    /// The picture it is about.
+    /// The image it is about.
     pub image_id: String,
     /// Whether it is answered by more than one of two words; `None` where the file does not say.
     pub open: Option<bool>,

@@ -1,10 +1,10 @@
-//! MME: two questions about each picture, one to be answered with yes and one with no.
+//! MME: two questions about each image, one to be answered with yes and one with no.
 //!
 //! Fu et al., *MME: A Comprehensive Evaluation Benchmark for Multimodal Large Language Models*,
 //! [arXiv 2306.13394](https://arxiv.org/abs/2306.13394); rules of the official `calculation.py`.
 //!
 //! ```text
-//! acc   = right answers / questions           acc+ = pictures with both answers right / pictures
+//! acc   = right answers / questions           acc+ = images with both answers right / images
 //! score = 100 · acc + 100 · acc+ of a task;   perception, cognition = sums over their tasks
 //! ```
 
@@ -49,7 +49,7 @@ pub fn prompt(question: &str) -> String {
 /// A question, what is right, and what the model wrote.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// The picture.
+    /// The image.
     pub image: String,
     /// The question.
     pub question: String,
@@ -95,17 +95,17 @@ pub enum MmeError {
         /// What it is.
         found: String,
     },
-    /// The two questions of a picture do not stand together.
+    /// The two questions of an image do not stand together.
     #[error(
         "{task}: line {line} asks about '{image}' but no second question about it follows; the two \
-         questions of a picture stand on lines after each other"
+         questions of an image stand on lines after each other"
     )]
     Odd {
         /// The task.
         task: String,
         /// The line of the lonely question, counted from 1.
         line: usize,
-        /// Its picture.
+        /// Its image.
         image: String,
     },
 }
@@ -145,11 +145,11 @@ impl Reading {
 pub struct TaskReport {
     /// Right answers / questions.
     pub acc: Option<f64>,
-    /// Pictures with both answers right / pictures.
+    /// Images with both answers right / images.
     pub acc_plus: Option<f64>,
     /// 100 · acc + 100 · acc+, from 0 to 200.
     pub score: Option<f64>,
-    /// Questions, two for each picture.
+    /// Questions, two for each image.
     pub questions: usize,
     /// Answers that are neither yes nor no, which are wrong.
     pub other: usize,
@@ -190,7 +190,7 @@ pub struct MmeReport {
 /// lines are passed over.
 ///
 /// # Errors
-/// A line that is not that, or a picture without its second question.
+/// A line that is not that, or an image without its second question.
 pub fn read_task(task: &str, reader: impl BufRead) -> Result<Vec<Row>, MmeError> {
     read(task, reader, true)
 }
@@ -238,13 +238,13 @@ fn read(task: &str, reader: impl BufRead, answered: bool) -> Result<Vec<Row>, Mm
     Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
-/// What the numbers of a task are made of, for one picture or several.
+/// What the numbers of a task are made of, for one image or several.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
-    pictures: usize,
+    images: usize,
     /// Questions answered rightly.
     right: usize,
-    /// Pictures with both answers right.
+    /// Images with both answers right.
     both: usize,
 }
 
@@ -253,7 +253,7 @@ impl Add for Counts {
 
     fn add(self, other: Self) -> Self {
         Self {
-            pictures: self.pictures + other.pictures,
+            images: self.images + other.images,
             right: self.right + other.right,
             both: self.both + other.both,
         }
@@ -261,18 +261,18 @@ impl Add for Counts {
 }
 
 impl Counts {
-    /// Of the two questions about a picture.
+    /// Of the two questions about an image.
     fn of(pair: &[Judged]) -> Self {
         let right = pair.iter().filter(|judged| judged.said_yes == Some(judged.row.yes)).count();
-        Self { pictures: 1, right, both: usize::from(right == 2) }
+        Self { images: 1, right, both: usize::from(right == 2) }
     }
 
     fn acc(&self) -> Option<f64> {
-        rate(self.right, 2 * self.pictures)
+        rate(self.right, 2 * self.images)
     }
 
     fn acc_plus(&self) -> Option<f64> {
-        rate(self.both, self.pictures)
+        rate(self.both, self.images)
     }
 
     fn score(&self) -> Option<f64> {
@@ -334,21 +334,21 @@ impl Add for AllCounts {
     }
 }
 
-/// Bootstrap intervals over pictures of perception and cognition, averaged over runs. Pictures are drawn from all
-/// tasks together; a resample without a picture of one of the tasks is left out.
+/// Bootstrap intervals over images of perception and cognition, averaged over runs. Images are drawn from all
+/// tasks together; a resample without an image of one of the tasks is left out.
 pub fn intervals(reports: &[&MmeReport], bootstrap: Bootstrap) -> [Option<Interval>; 2] {
-    fn pictures(report: &MmeReport) -> Vec<((usize, &str), AllCounts)> {
-        let mut pictures = Vec::new();
+    fn images(report: &MmeReport) -> Vec<((usize, &str), AllCounts)> {
+        let mut images = Vec::new();
         for (at, name) in PERCEPTION.iter().chain(&COGNITION).enumerate() {
             for pair in report.tasks.get(*name).into_iter().flat_map(|t| t.per_question.chunks(2)) {
                 let mut counts = AllCounts::default();
                 counts.0[at] = Counts::of(pair);
-                pictures.push(((at, pair[0].row.image.as_str()), counts));
+                images.push(((at, pair[0].row.image.as_str()), counts));
             }
         }
-        pictures
+        images
     }
-    let runs: Vec<_> = reports.iter().map(|report| pictures(report)).collect();
+    let runs: Vec<_> = reports.iter().map(|report| images(report)).collect();
     let there = |task: usize, name: &str| {
         reports.iter().any(|report| report.tasks.contains_key(name)).then_some(task)
     };

@@ -37,7 +37,7 @@ pub const INSTRUCTION: &str = "Answer with the option's letter from the given ch
 pub struct OptionQuestion {
     /// Its id; in MMBench a number.
     pub id: QuestionId,
-    /// Name of its picture, where the file names one.
+    /// Name of its image, where the file names one.
     pub image: Option<String>,
     /// What the question presupposes, put before it.
     pub hint: Option<String>,

@@ -11,13 +11,13 @@
 //! F1       = 2 · TP / (2 · TP + FP + FN)                  yes ratio = answers "yes" / questions
 //! ```
 //!
-//! [`build`] makes questions of the same kind from the ground truth of any pictures.
+//! [`build`] makes questions of the same kind from the ground truth of any images.
 
 mod build;
 mod questions;
 mod score;
 
-pub use build::{BuildError, BuildOptions, Negatives, Picture, build};
+pub use build::{BuildError, BuildOptions, ImageObjects, Negatives, build};
 pub use questions::{Label, Question, read_questions};
 pub use score::{
     Judged, PopeReport, Scores, SplitReport, evaluate, intervals, parse_answer, score_split,

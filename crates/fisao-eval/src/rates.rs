@@ -1,10 +1,10 @@
-//! Shares of counts, and the four numbers of a yes-or-no question. A share of nothing is no number.
+//! Fractions of counts, and the four numbers of a yes-or-no question. A fraction of nothing is not a number.
 
 use std::ops::Add;
 
 use serde::{Deserialize, Serialize};
 
-/// A share, or `None` of nothing.
+/// A fraction, or `None` of nothing.
 pub fn rate(part: usize, whole: usize) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_of_nothing_is_no_number() {
+    fn a_fraction_of_nothing_is_none() {
         assert_eq!(rate(0, 0), None);
         assert_eq!(rate(1, 4), Some(0.25));
         assert_eq!(mean([]), None);

@@ -203,7 +203,7 @@ where
     fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         for number in 1.. {
             let place = Place { kind: "entry", number };
-            // An entry is parsed as a value first, so that a list that breaks off is told from an entry
+            // An entry is parsed as a value first, so that a list that is truncated is told from an entry
             // that is something else.
             let Some(value) = entries.next_element::<serde_json::Value>()? else { break };
             let expected = self.expected;

@@ -1,4 +1,4 @@
-//! ScienceQA: school questions with options, about half of them with a picture.
+//! ScienceQA: school questions with options, about half of them with an image.
 //!
 //! Lu et al., *Learn to Explain: Multimodal Reasoning via Thought Chains for Science Question Answering*,
 //! `NeurIPS` 2022, [arXiv 2209.09513](https://arxiv.org/abs/2209.09513); rules of LLaVA's
@@ -26,7 +26,7 @@ pub struct Problem {
     /// Text that belongs to the question; may be empty.
     #[serde(default)]
     pub hint: String,
-    /// File name of the picture, if there is one.
+    /// File name of the image, if there is one.
     pub image: Option<String>,
     /// Natural, social or language science.
     #[serde(default)]
@@ -143,7 +143,7 @@ pub struct ScienceQaReport {
     /// All problems of the split.
     #[serde(flatten)]
     pub accuracy: Accuracy,
-    /// Those with a picture.
+    /// Those with an image.
     pub image_accuracy: Accuracy,
     /// By subject, as the file names them.
     pub subjects: BTreeMap<String, Accuracy>,
@@ -167,8 +167,8 @@ pub struct ScienceQaReport {
 pub struct Judged {
     /// The problem.
     pub question_id: QuestionId,
-    /// Whether it has a picture.
-    pub with_picture: bool,
+    /// Whether it has an image.
+    pub with_image: bool,
     /// What the model wrote.
     pub text: Option<String>,
     /// The option it means, counted from 0.
@@ -210,14 +210,14 @@ pub fn evaluate(
         if answer >= choices {
             return Err(ScienceQaError::Answer { id: id.clone(), choices, answer });
         }
-        report.judge(id, problem, texts.remove(id.as_str()));
+        report.score_answer(id, problem, texts.remove(id.as_str()));
     }
     report.unknown_answers = texts.len();
     Ok(report)
 }
 
 impl ScienceQaReport {
-    fn judge(&mut self, id: &str, problem: &Problem, text: Option<&str>) {
+    fn score_answer(&mut self, id: &str, problem: &Problem, text: Option<&str>) {
         let picked = text.and_then(|text| parse_answer(text, problem.choices.len()));
         let correct = picked == Some(problem.answer);
         self.unanswered += usize::from(text.is_none());
@@ -242,7 +242,7 @@ impl ScienceQaReport {
         }
         self.per_question.push(Judged {
             question_id: QuestionId(id.to_owned()),
-            with_picture: image,
+            with_image: image,
             text: text.map(str::to_owned),
             picked,
             answer: problem.answer,

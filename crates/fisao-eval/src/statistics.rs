@@ -182,8 +182,8 @@ impl Interval {
 }
 
 /// Interpolated between the two nearest of sorted values.
-fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
-    let place = share * sorted.len().checked_sub(1)? as f64;
+fn quantile(sorted: &[f64], fraction: f64) -> Option<f64> {
+    let place = fraction * sorted.len().checked_sub(1)? as f64;
     let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     Some(below + (above - below) * place.fract())
 }
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn counts_of_an_image_are_drawn_together() {
-        // Every image holds one right and one wrong answer, so that no choice of images changes the share; drawn
+        // Every image holds one right and one wrong answer, so that no choice of images changes the fraction; drawn
         // one by one, answers would.
         let run: Vec<(&str, Accuracy)> = ["a", "a", "b", "b", "c", "c"]
             .into_iter()

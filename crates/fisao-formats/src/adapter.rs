@@ -1,6 +1,6 @@
 //! LoRA adapters in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! An adapter is applied as PEFT applies it: a map has one exactly where the file holds its A and B,
+//! An adapter is applied as PEFT applies it: a linear layer has one exactly where the file holds its A and B,
 //! with the rank and scale that PEFT's own rules give it. What PEFT would pass over in silence is
 //! refused.
 
@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::FormatError;
 use crate::documents::{read_settings, write_json};
 use crate::weights::{MappedFile, StoredDtype, write_safetensors};
-pub(crate) use fit::{MapSizes, check};
+pub(crate) use fit::{LinearSizes, check};
 use names::{NAMINGS, Side, canonical_name, key, parse_key};
 use rules::Rules;
 
@@ -35,14 +35,14 @@ pub const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";
 pub struct Adapter {
     /// `adapter_config.json`, whole.
     pub config: Value,
-    /// What is added to which map, by the map's canonical name.
-    pub updates: BTreeMap<String, MapUpdate>,
+    /// What is added to which map, by the linear layer's canonical name.
+    pub updates: BTreeMap<String, LinearUpdate>,
 }
 
-/// What is added to the weight of one map: `scale · B A`.
+/// What is added to the weight of one linear layer: `scale · B A`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct MapUpdate {
-    /// Where the map is in the model that PEFT saw, which its patterns are matched against.
+pub struct LinearUpdate {
+    /// Where the linear layer is in the model that PEFT saw, which its patterns are matched against.
     pub path: String,
     /// `[rank, inputs]`, as f32.
     pub a: TensorData,
@@ -55,7 +55,7 @@ pub struct MapUpdate {
     pub base: Option<TensorData>,
 }
 
-impl MapUpdate {
+impl LinearUpdate {
     /// Rows of A and columns of B.
     pub fn rank(&self) -> usize {
         self.a.shape()[0]
@@ -76,11 +76,12 @@ impl Adapter {
     /// The adapter that training put on a model.
     pub fn of(model: &Llava, config: &LoraConfig, base_model: Option<&str>) -> Self {
         let mut updates = BTreeMap::new();
-        model.clone().visit_maps_mut(&mut |name, map| {
+        model.clone().visit_linears_mut(&mut |name, map| {
             if let Some(LowRank { a, b, scale }) = &map.adapter {
                 let path = NAMINGS[0].path(name);
                 let data = |matrix| TensorData::new(floats(matrix), matrix.dims());
-                let update = MapUpdate { path, a: data(a), b: data(b), scale: *scale, base: None };
+                let update =
+                    LinearUpdate { path, a: data(a), b: data(b), scale: *scale, base: None };
                 updates.insert(name.to_owned(), update);
             }
         });
@@ -94,7 +95,7 @@ impl Adapter {
     /// A file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), FormatError> {
         let mut named = Vec::new();
-        for MapUpdate { path, a, b, base, .. } in self.updates.values() {
+        for LinearUpdate { path, a, b, base, .. } in self.updates.values() {
             named.extend([(key(path, Side::A), a), (key(path, Side::B), b)]);
             named.extend(base.as_ref().map(|base| (key(path, Side::Base), base)));
         }
@@ -136,12 +137,12 @@ impl Adapter {
         self.config.get("base_model_name_or_path")?.as_str()
     }
 
-    /// How many maps of the vision tower it changes.
+    /// How many linear layers of the vision tower it changes.
     pub fn vision_maps(&self) -> usize {
         self.updates.keys().filter(|name| names::is_vision(name)).count()
     }
 
-    /// Puts the adapter on a model, in the place of any other. Returns how many maps it changes.
+    /// Puts the adapter on a model, in the place of any other. Returns how many linear layers it changes.
     ///
     /// # Errors
     /// It does not fit the model, or touches the vision tower and is not to; the model is left as it
@@ -152,14 +153,14 @@ impl Adapter {
         folder: &Path,
         vision: VisionAdapter,
     ) -> Result<usize, FormatError> {
-        let mut maps = MapSizes::new();
+        let mut maps = LinearSizes::new();
         let mut adapted = model.without_lora();
-        adapted.visit_maps_mut(&mut |name, map| {
+        adapted.visit_linears_mut(&mut |name, map| {
             maps.insert(name.to_owned(), map.size());
         });
         check(self, &maps, folder, vision)?;
         let device = model.device().inner();
-        adapted.visit_maps_mut(&mut |name, map| {
+        adapted.visit_linears_mut(&mut |name, map| {
             let Some(update) = self.updates.get(name) else { return };
             let tensor = |data: &TensorData| Tensor::from_data(data.clone(), &device);
             if let Some(base) = &update.base {
@@ -177,7 +178,7 @@ impl Adapter {
     }
 }
 
-/// The matrices of one map, on their way out of a file.
+/// The matrices of one linear layer, on their way out of a file.
 #[derive(Debug, Default)]
 struct Found {
     path: String,
@@ -196,11 +197,11 @@ impl Found {
     }
 
     /// The update; an error is the key that is missing.
-    fn into_update(self, rules: &Rules) -> Result<Result<MapUpdate, String>, FormatError> {
+    fn into_update(self, rules: &Rules) -> Result<Result<LinearUpdate, String>, FormatError> {
         let Self { path, a, b, base } = self;
         let scale = rules.scale(&path)?;
         Ok(match (a, b) {
-            (Some(a), Some(b)) => Ok(MapUpdate { path, a, b, scale, base }),
+            (Some(a), Some(b)) => Ok(LinearUpdate { path, a, b, scale, base }),
             (None, _) => Err(key(&path, Side::A)),
             (_, None) => Err(key(&path, Side::B)),
         })
@@ -244,11 +245,11 @@ fn read_matrices(path: &Path) -> Result<BTreeMap<String, Found>, FormatError> {
     Err(FormatError::AdapterMismatch { path: path.to_owned(), unmatched, missing: Vec::new() })
 }
 
-/// A and B of every map have the rank that the configuration gives it.
+/// A and B of every linear layer have the rank that the configuration gives it.
 fn check_ranks(
     path: &Path,
     rules: &Rules,
-    updates: &BTreeMap<String, MapUpdate>,
+    updates: &BTreeMap<String, LinearUpdate>,
 ) -> Result<(), FormatError> {
     let mut ranks = Vec::new();
     for update in updates.values() {

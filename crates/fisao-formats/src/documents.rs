@@ -55,7 +55,7 @@ fn not_a_number(text: &str, error: &serde_json::Error) -> Option<String> {
     }
     let key = line[..start].trim_end().strip_suffix(':')?.trim_end().strip_suffix('"')?;
     let key = shortened(key.rsplit('"').next()?);
-    Some(format!("`{key}` is {word}, which is no number of JSON (line {})", error.line()))
+    Some(format!("`{key}` is {word}, which is not a number in JSON (line {})", error.line()))
 }
 
 /// Reads a TOML file.

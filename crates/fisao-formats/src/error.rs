@@ -311,7 +311,7 @@ pub enum FormatError {
         /// Images that were looked at.
         checked: usize,
     },
-    /// An image that breaks off or is damaged.
+    /// An image that is truncated or is damaged.
     #[error("{} is a damaged {format} image: {reason}", path.display())]
     DamagedImage {
         /// The file.
@@ -390,7 +390,7 @@ pub enum FormatError {
         path: PathBuf,
     },
     /// Targets of an adapter that are in no model of this kind.
-    #[error("{}: `target_modules` names {}, which matches no map of the model", path.display(), some_of(targets))]
+    #[error("{}: `target_modules` names {}, which matches no linear layer of the model", path.display(), some_of(targets))]
     AdapterTargets {
         /// The adapter's configuration.
         path: PathBuf,
@@ -398,7 +398,7 @@ pub enum FormatError {
         targets: Vec<String>,
     },
     /// Matrices of an adapter that its own configuration passes over.
-    #[error("{} holds matrices for maps that its configuration does not select: {}", path.display(), some_of(keys))]
+    #[error("{} holds matrices for linear layers that its configuration does not select: {}", path.display(), some_of(keys))]
     AdapterUnselected {
         /// The adapter's weights file.
         path: PathBuf,
@@ -426,9 +426,9 @@ pub enum FormatError {
     AdapterMismatch {
         /// The adapter's weights file.
         path: PathBuf,
-        /// Keys in the file that no map of the model takes.
+        /// Keys in the file that no linear layer of the model takes.
         unmatched: Vec<String>,
-        /// Keys that the file lacks: of matrices whose counterpart is there, or of maps that the
+        /// Keys that the file lacks: of matrices whose counterpart is there, or of linear layers that the
         /// configuration selects.
         missing: Vec<String>,
     },
@@ -476,7 +476,7 @@ impl FormatError {
                  tokenizer.json and a processor configuration"
             }
             Self::Length { expected, found, .. } if found < expected => {
-                "the download or copy broke off: fetch the file again"
+                "the download or copy was truncated: fetch the file again"
             }
             Self::Shortened { .. } => {
                 "weights are read where they lie: leave the file alone while it is used, and put a new one \
@@ -539,7 +539,7 @@ impl FormatError {
             Self::AdapterMismatch { missing, .. }
                 if missing.iter().any(|key| key.contains("vision_tower.")) =>
             {
-                "target_modules also selects maps of the vision tower, for which there are no \
+                "target_modules also selects linear layers of the vision tower, for which there are no \
                  matrices; if there should be none, add \"exclude_modules\": \".*vision_tower.*\" to \
                  adapter_config.json"
             }
@@ -548,7 +548,7 @@ impl FormatError {
                  adapter_config.json"
             }
             Self::AdapterTouchesVision { .. } => {
-                "names such as \"q_proj\" in target_modules are names of the vision tower's maps too, and \
+                "names such as \"q_proj\" in target_modules are names of the vision tower's linear layers too, and \
                  PEFT adapts whatever matches. Either give --allow-vision-adapter, and the adapter is \
                  applied to the model's tower as PEFT applies it, while the verifier stays as it is; \
                  or train it on the language model only, with \
@@ -556,7 +556,7 @@ impl FormatError {
             }
             Self::Prompts { hint, .. } => return hint.map(str::to_owned),
             Self::AdapterTied { .. } => {
-                "train the adapter on the decoder's other maps, or on a model whose lm_head is its own"
+                "train the adapter on the decoder's other linear layers, or on a model whose lm_head is its own"
             }
             Self::AdapterTargets { .. } | Self::AdapterUnselected { .. } => {
                 "adapter_config.json and adapter_model.safetensors must come from the same training, \

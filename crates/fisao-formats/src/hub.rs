@@ -63,7 +63,7 @@ pub enum HubEvent<'a> {
         reason: &'a str,
     },
     /// Files are about to be downloaded.
-    Begun {
+    Started {
         /// How many.
         files: usize,
         /// Bytes of all of them, as far as the Hub says; 0 where it does not.
@@ -260,7 +260,7 @@ impl Fetching<'_> {
             return Ok(());
         }
         let bytes = missing.iter().filter_map(|file| file.size).fold(0, u64::saturating_add);
-        (self.report)(HubEvent::Begun { files: missing.len(), bytes, weights });
+        (self.report)(HubEvent::Started { files: missing.len(), bytes, weights });
         let mut before = 0_u64;
         for file in missing {
             let name = &file.name;

@@ -38,7 +38,7 @@ use self::jpeg::JpegError;
 use crate::FormatError;
 use crate::files::{describe, open_file};
 
-/// Pixels of the largest picture, the number at which PIL refuses a decompression bomb. Every format is held to it before
+/// Pixels of the largest image, the number at which PIL refuses a decompression bomb. Every format is held to it before
 /// anything is decoded.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
@@ -51,7 +51,7 @@ pub const IMAGE_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "jpe", "jfif", "png", "w
 /// Extensions of images in formats that are not read, lower case.
 const UNREAD_EXTENSIONS: [&str; 8] = ["tif", "tiff", "avif", "heic", "heif", "ico", "jxl", "jp2"];
 
-/// What a file says about its picture.
+/// What a file says about its image.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Metadata {
     /// The TIFF block that EXIF wraps.
@@ -86,7 +86,7 @@ impl DecodeError {
 /// Opens an image file.
 ///
 /// # Errors
-/// The file is absent, is not an image (the error says what it looks like), breaks off, or has more than [`MAX_PIXELS`].
+/// The file is absent, is not an image (the error says what it looks like), is truncated, or has more than [`MAX_PIXELS`].
 pub fn open_image(path: &Path) -> Result<RgbImage, FormatError> {
     decode(path, opened(path)?)
 }
@@ -126,16 +126,16 @@ fn opened(path: &Path) -> Result<BufReader<File>, FormatError> {
 
 fn decode(path: &Path, mut data: impl BufRead + Seek) -> Result<RgbImage, FormatError> {
     let format = recognise(path, &mut data)?;
-    let picture = match format {
+    let image = match format {
         Format::Png => png::decode(data),
         Format::Jpeg => decode_jpeg(data),
         Format::WebP => decode_webp(data),
         Format::Bmp => decode_bmp(data),
         Format::Gif => gif::decode(data),
     };
-    let picture = picture.map_err(|error| unusable(path, format, error))?;
-    check_size(picture.dimensions()).map_err(|error| unusable(path, format, error))?;
-    Ok(picture)
+    let image = image.map_err(|error| unusable(path, format, error))?;
+    check_size(image.dimensions()).map_err(|error| unusable(path, format, error))?;
+    Ok(image)
 }
 
 fn check(path: &Path, mut data: impl BufRead + Seek) -> Result<(), FormatError> {
@@ -179,7 +179,7 @@ fn unusable(path: &Path, format: Format, error: DecodeError) -> FormatError {
     }
 }
 
-/// Refuses a picture without pixels, or with more than are decoded.
+/// Refuses an image without pixels, or with more than are decoded.
 fn check_size((width, height): (u32, u32)) -> Result<(), DecodeError> {
     if width == 0 || height == 0 {
         return Err(DecodeError::Damaged("it has no pixels".to_owned()));
@@ -192,7 +192,7 @@ pub(crate) fn is_image(start: &[u8]) -> bool {
     !matches!(Content::of(start), Content::Other(_))
 }
 
-/// Refuses pictures with more pixels than are decoded.
+/// Refuses images with more pixels than are decoded.
 fn check_pixels(width: impl Into<u64>, height: impl Into<u64>) -> Result<(), DecodeError> {
     let (width, height) = (width.into(), height.into());
     if width.saturating_mul(height) > MAX_PIXELS {
@@ -201,9 +201,9 @@ fn check_pixels(width: impl Into<u64>, height: impl Into<u64>) -> Result<(), Dec
     Ok(())
 }
 
-/// Width and height of a JPEG, by the header of its picture.
+/// Width and height of a JPEG, by the header of its image.
 fn jpeg_size(mut data: impl Read + Seek) -> Result<(u32, u32), DecodeError> {
-    /// Bytes in which most headers are; in front of it may lie profiles and smaller pictures.
+    /// Bytes in which most headers are; in front of it may lie profiles and smaller images.
     const USUAL: u64 = 64 << 10;
     let mut bytes = Vec::new();
     for most in [USUAL, JPEG_START] {
@@ -215,24 +215,24 @@ fn jpeg_size(mut data: impl Read + Seek) -> Result<(u32, u32), DecodeError> {
             size => {
                 let (width, height) = size?;
                 check_pixels(width, height)?;
-                let side = |side| u32::try_from(side).map_err(|_| no_picture());
+                let side = |side| u32::try_from(side).map_err(|_| no_image());
                 return Ok((side(width)?, side(height)?));
             }
         }
     }
-    Err(no_picture())
+    Err(no_image())
 }
 
-/// Bytes of a JPEG in which the header of the picture has to be found.
+/// Bytes of a JPEG in which the header of the image has to be found.
 const JPEG_START: u64 = 32 << 20;
 
-fn no_picture() -> DecodeError {
-    DecodeError::Damaged("no picture begins in its first 32 MiB".to_owned())
+fn no_image() -> DecodeError {
+    DecodeError::Damaged("no image begins in its first 32 MiB".to_owned())
 }
 
 fn decode_jpeg(mut data: impl Read + Seek) -> Result<RgbImage, DecodeError> {
     const START: u64 = JPEG_START;
-    /// More than a pixel can take; what follows behind the picture, a film for instance, is not read.
+    /// More than a pixel can take; what follows behind the image, a film for instance, is not read.
     const PIXEL_BYTES: u64 = 12;
     let length = data.seek(SeekFrom::End(0))?;
     data.rewind()?;
@@ -241,7 +241,7 @@ fn decode_jpeg(mut data: impl Read + Seek) -> Result<RgbImage, DecodeError> {
     (&mut data).take(START).read_to_end(&mut bytes)?;
     if length > START {
         let (width, height) = match jpeg::size(&bytes) {
-            Err(JpegError::Truncated) => return Err(no_picture()),
+            Err(JpegError::Truncated) => return Err(no_image()),
             size => size?,
         };
         let rest = (length - START).min(PIXEL_BYTES * width * height);
@@ -267,7 +267,7 @@ fn decode_webp(data: impl BufRead + Seek) -> Result<RgbImage, DecodeError> {
     Ok(upright(pixels(decoder)?, &metadata))
 }
 
-/// A decoder that has read the header, and what the file says about its picture.
+/// A decoder that has read the header, and what the file says about its image.
 fn webp_decoder<R: BufRead + Seek>(mut data: R) -> Result<(WebPDecoder<R>, Metadata), DecodeError> {
     let webp::Survey { metadata, largest } = webp::survey(&mut data).unwrap_or_default();
     check_pixels(largest.0, largest.1)?;
@@ -275,7 +275,7 @@ fn webp_decoder<R: BufRead + Seek>(mut data: R) -> Result<(WebPDecoder<R>, Metad
     let decoder = WebPDecoder::new(data).map_err(|error| DecodeError::damaged(&error))?;
     let (width, height) = decoder.dimensions();
     if u64::from(largest.0) > u64::from(width) || u64::from(largest.1) > u64::from(height) {
-        return Err(DecodeError::Damaged("a picture in it is larger than it is".to_owned()));
+        return Err(DecodeError::Damaged("an image in it is larger than it is".to_owned()));
     }
     Ok((decoder, metadata))
 }
@@ -310,10 +310,10 @@ fn on_white<const CHANNELS: usize>(colour: [u8; CHANNELS], alpha: u8) -> [u8; CH
     })
 }
 
-/// Turns a picture as its metadata say, of which EXIF goes first.
-fn upright(picture: RgbImage, Metadata { exif, xmp }: &Metadata) -> RgbImage {
+/// Turns an image as its metadata say, of which EXIF goes first.
+fn upright(image: RgbImage, Metadata { exif, xmp }: &Metadata) -> RgbImage {
     let orientation = exif::orientation(exif).or_else(|| xmp_orientation(xmp));
-    let mut image = DynamicImage::ImageRgb8(picture);
+    let mut image = DynamicImage::ImageRgb8(image);
     image.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
     image.into_rgb8()
 }

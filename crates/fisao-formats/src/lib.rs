@@ -2,7 +2,7 @@
 //!
 //! * [`checkpoint`]: model folders in Hugging Face layout, LLaVA and CLIP.
 //! * [`weights`]: safetensors, memory-mapped, under canonical tensor names.
-//! * [`tokenizer`], [`processor`], [`images`]: text and pictures on their way into a model.
+//! * [`tokenizer`], [`processor`], [`images`]: text and images on their way into a model.
 //! * [`prompts`]: the images and prompts of training, read row by row.
 //! * [`chat_template`]: how a checkpoint wants to be spoken to.
 //! * `hub` (feature `hub`): checkpoints and adapters by their name on the Hugging Face Hub.

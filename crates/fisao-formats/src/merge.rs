@@ -3,7 +3,7 @@
 //! The work is done on files, tensor by tensor from the memory map: maps with an adapter are widened to
 //! f32, get `scale · B A` in blocks of rows, and are rounded to the output's precision; everything else
 //! is copied. Memory stays at one tensor whatever the model's size. `config.json` is written last, and
-//! what was written is removed if the work breaks off, so that no folder looks complete before it is.
+//! what was written is removed if the work is truncated, so that no folder looks complete before it is.
 
 mod fold;
 mod output;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 
 use crate::FormatError;
-use crate::adapter::{Adapter, MapSizes, VisionAdapter, check};
+use crate::adapter::{Adapter, LinearSizes, VisionAdapter, check};
 use crate::checkpoint::{CONFIG_FILE, Checkpoint, ties_embeddings};
 use crate::weights::{
     INDEX_FILE, LoadDtype, SafetensorsSource, Slot, Stopped, StoredDtype, WEIGHTS_FILE,
@@ -58,7 +58,7 @@ pub struct Merge {
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merged {
-    /// Number of maps that the adapter changed.
+    /// Number of linear layers that the adapter changed.
     pub maps: usize,
     /// Number of tensors.
     pub tensors: usize,
@@ -168,8 +168,8 @@ impl Merge {
     }
 }
 
-/// Inputs and outputs of the checkpoint's affine maps: its matrices but for tables of embeddings.
-fn map_sizes(weights: &SafetensorsSource, tied: bool) -> MapSizes {
+/// Inputs and outputs of the checkpoint's linear layers: its matrices but for tables of embeddings.
+fn map_sizes(weights: &SafetensorsSource, tied: bool) -> LinearSizes {
     let tensors = weights.inventory().into_iter().filter_map(|(name, _, shape)| {
         let map = name.strip_suffix(".weight")?;
         let table = map.ends_with("embed_tokens") || map.ends_with("position_embedding");

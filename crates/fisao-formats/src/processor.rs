@@ -16,11 +16,11 @@ const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 /// Written by transformers 5 with the image processor inside; version 4's has none.
 const PROCESSOR_FILE: &str = "processor_config.json";
 const WHAT: &str = "image processor configuration";
-/// No picture is cut into more.
+/// No image is cut into more.
 const MOST_TILES: u64 = 1024;
 /// Pixels of all its tiles.
 const MOST_PIXELS: u64 = 1 << 24;
-/// No picture is brought to a longer side, pixels.
+/// No image is brought to a longer side, pixels.
 const LONGEST_SIDE: u32 = 4096;
 /// Factor on the levels of pixels, from 0 to 255.
 const FACTOR: Real = Real { least: 1e-6, most: 1.0, said: "a number from 1e-6 to 1" };
@@ -34,7 +34,7 @@ const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 /// PIL's numbers for the ways of resizing.
 const FILTERS: [(i64, Filter); 4] =
     [(0, Filter::Nearest), (1, Filter::Lanczos), (2, Filter::Bilinear), (3, Filter::Bicubic)];
-/// The field that lists the sizes pictures may be brought to before they are cut into tiles.
+/// The field that lists the sizes images may be brought to before they are cut into tiles.
 pub(crate) const GRID_PINPOINTS: &str = "image_grid_pinpoints";
 /// Keys of other processors that change pixels, and are refused unless they are null or false.
 const REFUSED: [&str; 6] = [
@@ -196,7 +196,7 @@ impl Processor<'_> {
         })
     }
 
-    /// The resolutions that a picture may be brought to before it is cut into tiles of a size.
+    /// The resolutions that an image may be brought to before it is cut into tiles of a size.
     fn tiles(&self, size: Resize) -> Result<Vec<Resolution>, FormatError> {
         let Resize::Exact { width, height } = size else {
             return Err(self.fields.refused("size", "`height` and `width`"));
@@ -229,7 +229,7 @@ impl Processor<'_> {
         if fields.flag("do_convert_rgb")? == Some(false) {
             return Err(fields.refused("do_convert_rgb", "true"));
         }
-        // LLaVA-OneVision's pads batches, not pictures.
+        // LLaVA-OneVision's pads batches, not images.
         let pads = matches!(class, Some(Class::Llava | Class::Onevision));
         if fields.flag("do_pad")? == Some(true) && !pads {
             return Err(fields.refused("do_pad", "false (true for LlavaImageProcessor)"));

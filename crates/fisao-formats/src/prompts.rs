@@ -246,7 +246,7 @@ impl PromptSet {
             }
             ImageReference::Base64(text) => {
                 let bytes = reading::decode_base64(&text).ok_or_else(|| {
-                    wrong("its image is base64 that breaks off or is damaged".to_owned())
+                    wrong("its image is base64 that is truncated or is damaged".to_owned())
                 })?;
                 RowImage::Bytes(bytes)
             }
@@ -278,11 +278,11 @@ impl PromptSet {
         order::shuffle(rows, &self.blocks(), seed)
     }
 
-    /// Holds out about a `share` (of 1) of the images, with all their rows: no image is on both sides.
+    /// Holds out about a `fraction` (of 1) of the images, with all their rows: no image is on both sides.
     ///
     /// An image is known by its name as the row gives it, and one without a name by its content. Which
-    /// are held out depends on the seed and these names alone, whatever other rows there are. The share
-    /// is met on average: of 1000 images with a share of 0.1 it is 100 ± 9.
+    /// are held out depends on the seed and these names alone, whatever other rows there are. The fraction
+    /// is met on average: of 1000 images with a fraction of 0.1 it is 100 ± 9.
     ///
     /// `advance` hears the number of rows that are done. Nameless images in Parquet files are read from
     /// end to end for it.
@@ -291,7 +291,7 @@ impl PromptSet {
     /// A Parquet file is damaged or has become unreadable.
     pub fn split(
         &self,
-        share: f64,
+        fraction: f64,
         seed: u64,
         advance: &dyn Fn(usize),
     ) -> Result<Split, FormatError> {
@@ -299,9 +299,9 @@ impl PromptSet {
             Source::Folder(names) => {
                 let name = |name: &OsStr| name.to_string_lossy().into_owned();
                 let images = names.iter().map(|entry| ImageReference::Path(name(entry)).digest());
-                Ok(order::split(images, share, seed))
+                Ok(order::split(images, fraction, seed))
             }
-            Source::Json(index) => Ok(order::split(index.images(), share, seed)),
+            Source::Json(index) => Ok(order::split(index.images(), fraction, seed)),
             Source::Parquet(index) => {
                 let mut images = Vec::new();
                 index.for_each_name(&mut |image| {
@@ -309,7 +309,7 @@ impl PromptSet {
                     advance(images.len());
                     Ok(())
                 })?;
-                Ok(order::split(images.into_iter(), share, seed))
+                Ok(order::split(images.into_iter(), fraction, seed))
             }
         }
     }

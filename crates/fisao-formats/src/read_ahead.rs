@@ -84,7 +84,7 @@ mod tests {
     impl Read for Failing {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             if self.0 == 0 {
-                return Err(io::Error::other("broken off"));
+                return Err(io::Error::other("truncated"));
             }
             let count = buffer.len().min(self.0).min(1000);
             buffer[..count].fill(b'x');
@@ -109,7 +109,7 @@ mod tests {
     fn an_error_comes_after_what_was_read_before_it() {
         let mut found = Vec::new();
         let error = ReadAhead::new(Failing(PIECE + 5)).unwrap().read_to_end(&mut found);
-        assert_eq!(error.unwrap_err().to_string(), "broken off");
+        assert_eq!(error.unwrap_err().to_string(), "truncated");
         assert_eq!(found.len(), PIECE + 5);
     }
 

@@ -129,7 +129,7 @@ impl RunFolder {
         }
     }
 
-    /// Opens the folder of a run that was started before, and locks it, to go on with the run. Returns the process too that
+    /// Opens the folder of a run that was started before, and locks it, to resume the run. Returns the process too that
     /// ended without releasing the lock, if one did.
     ///
     /// # Errors
@@ -196,7 +196,7 @@ impl RunFolder {
     }
 
     /// Shows every whole record of a file to `see`, with the line it is written in; an absent file has none, and a last line
-    /// that broke off is none.
+    /// that was truncated is none.
     ///
     /// # Errors
     /// The file cannot be read, or a complete line of it is not JSON.
@@ -228,7 +228,20 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Drops the records of a file that `keep` refuses, and a last line that broke off: a
+    /// Gives a file that an earlier version wrote its present name, unless there is one of that name.
+    ///
+    /// # Errors
+    /// The file cannot be renamed.
+    pub fn rename_former(&self, former: &str, present: &str) -> Result<(), FormatError> {
+        let (former, present) = (self.path(former), self.path(present));
+        if !former.exists() || present.exists() {
+            return Ok(());
+        }
+        std::fs::rename(&former, &present)
+            .map_err(|error| FormatError::io("rename", &former, error))
+    }
+
+    /// Drops the records of a file that `keep` refuses, and a last line that was truncated: a
     /// resumed run repeats the steps since its last saved state, and would record them twice.
     ///
     /// # Errors

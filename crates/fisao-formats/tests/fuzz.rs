@@ -29,8 +29,8 @@ const ADAPTER: &str = "adapter_model.safetensors";
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
-/// Bytes that a picture may take: a small file may be a large picture, up to a limit on its pixels.
-const PICTURE: usize = 1 << 31;
+/// Bytes that an image may take: a small file may be a large image, up to a limit on its pixels.
+const IMAGE: usize = 1 << 31;
 
 #[test]
 fn readers_survive_damaged_files() {
@@ -38,7 +38,7 @@ fn readers_survive_damaged_files() {
     readers.extend(texts());
     readers.extend(weights());
     readers.extend(adapters());
-    readers.extend(pictures());
+    readers.extend(images());
     readers.extend(rows());
     run(&readers, &ALLOCATOR);
 }
@@ -96,8 +96,8 @@ fn load(folder: &Path) {
     match checkpoint.config() {
         ModelConfig::Llava(config) => {
             config.text.matrix_elements();
-            for picture in [(640, 480), (1, 5000)] {
-                config.image_tokens(picture);
+            for image in [(640, 480), (1, 5000)] {
+                config.image_tokens(image);
             }
             drop(checkpoint.load_llava(LoadDtype::AsStored, &Device::flex()));
         }
@@ -343,14 +343,14 @@ fn adapters() -> Vec<Reader> {
     ]
 }
 
-fn pictures() -> Vec<Reader> {
+fn images() -> Vec<Reader> {
     let kinds = [("jpeg", "jpg"), ("png", "png"), ("gif", "gif"), ("bmp", "bmp"), ("webp", "webp")];
     let readers = kinds.map(|(name, extension)| {
         // Large ones are as good as small ones, and slow.
         let mut files = fixtures("fixtures/images", extension);
         files.retain(|file| file.len() < 20_000);
         let read = |input: &[u8]| drop(decode_image("picture", input));
-        Reader { name, form: Form::Bytes, bytes: PICTURE, files, read: Box::new(read) }
+        Reader { name, form: Form::Bytes, bytes: IMAGE, files, read: Box::new(read) }
     });
     readers.into_iter().filter(|reader| !reader.files.is_empty()).collect()
 }

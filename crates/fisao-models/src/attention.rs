@@ -47,7 +47,7 @@ pub(crate) fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, shown: &Shown<'_>
 }
 
 /// The same where keys and values of the first positions are those of one of several prompts: `before` holds those of all prompts,
-/// `[prompts, key heads, positions, d]`, of which sequence `r` goes on from number `of[r]`. Nothing trains through it.
+/// `[prompts, key heads, positions, d]`, of which sequence `r` continues number `of[r]`. Nothing trains through it.
 pub(crate) fn attend_behind(
     q: Tensor<4>,
     before: (Tensor<4>, Tensor<4>),

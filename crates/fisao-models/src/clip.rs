@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::linear::Linear;
 use crate::parameters::{ParameterMut, Parameters, from_floats};
-use crate::vision::{Sight, VisionConfig, VisionTower};
+use crate::vision::{VisionConfig, VisionOutput, VisionTower};
 use crate::weights::{Init, WeightError, WeightSource};
 
 pub use text::ClipTextConfig;
@@ -74,22 +74,22 @@ impl Clip {
 
     /// Unit image embeddings `f_v`: `[batch, 3, h, w]` → `[batch, dim]`.
     pub fn embed_images(&self, pixels: Tensor<4>) -> Tensor<2> {
-        self.embed_sight(self.vision.look(pixels))
+        self.embed_vision_output(self.vision.encode(pixels))
     }
 
-    /// The same of pictures on their way through this tower.
-    pub fn embed_sight(&self, sight: Sight) -> Tensor<2> {
-        unit(self.visual_projection.forward(self.vision.pooled(sight)))
+    /// The same of images on their way through this tower.
+    pub fn embed_vision_output(&self, output: VisionOutput) -> Tensor<2> {
+        unit(self.visual_projection.forward(self.vision.pooled(output)))
     }
 
-    /// Unit embeddings of pictures, as [`embed_sight`](Self::embed_sight) gives them, and of each of
+    /// Unit embeddings of images, as [`embed_vision_output`](Self::embed_vision_output) gives them, and of each of
     /// their patches: the patch's final state through the norm and projection of the class token's.
     ///
     /// # Shapes
     /// `[batch, dim]`, `[batch, patches, dim]`
-    pub fn embed_patches(&self, sight: Sight) -> (Tensor<2>, Tensor<3>) {
+    pub fn embed_patches(&self, output: VisionOutput) -> (Tensor<2>, Tensor<3>) {
         let dim = self.config.projection_dim;
-        let states = self.vision.normed_states(sight);
+        let states = self.vision.normed_states(output);
         let [batch, positions, hidden] = states.dims();
         let all = states.reshape([batch * positions, hidden]);
         let all = unit(self.visual_projection.forward(all)).reshape([batch, positions, dim]);

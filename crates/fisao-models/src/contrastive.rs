@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use crate::clip::Clip;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::siglip::Siglip;
-use crate::vision::{Sight, VisionTower};
+use crate::vision::{VisionOutput, VisionTower};
 
 /// Either family.
 #[derive(Debug, Clone)]
@@ -54,24 +54,24 @@ impl ContrastiveModel {
         }
     }
 
-    /// The same of pictures on their way through this model's image tower, or through another one with the same
+    /// The same of images on their way through this model's image tower, or through another one with the same
     /// weights.
-    pub fn embed_sight(&self, sight: Sight) -> Tensor<2> {
+    pub fn embed_vision_output(&self, output: VisionOutput) -> Tensor<2> {
         match self {
-            Self::Clip(model) => model.embed_sight(sight),
-            Self::Siglip(model) => model.embed_sight(sight),
+            Self::Clip(model) => model.embed_vision_output(output),
+            Self::Siglip(model) => model.embed_vision_output(output),
         }
     }
 
-    /// Unit embeddings of pictures, as [`embed_sight`](Self::embed_sight) gives them, and of each of their
+    /// Unit embeddings of images, as [`embed_vision_output`](Self::embed_vision_output) gives them, and of each of their
     /// patches: what the pooling makes of the patch's final state alone.
     ///
     /// # Shapes
     /// `[batch, dim]`, `[batch, patches, dim]`
-    pub fn embed_patches(&self, sight: Sight) -> (Tensor<2>, Tensor<3>) {
+    pub fn embed_patches(&self, output: VisionOutput) -> (Tensor<2>, Tensor<3>) {
         match self {
-            Self::Clip(model) => model.embed_patches(sight),
-            Self::Siglip(model) => model.embed_patches(sight),
+            Self::Clip(model) => model.embed_patches(output),
+            Self::Siglip(model) => model.embed_patches(output),
         }
     }
 

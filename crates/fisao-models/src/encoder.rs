@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::activation::Activation;
 use crate::attention::{Mask, Shown, attend, merge_heads, split_heads};
-use crate::linear::{Linear, MapVisitor};
+use crate::linear::{Linear, LinearVisitor};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{WeightError, WeightSource};
@@ -76,8 +76,8 @@ impl EncoderLayer {
         })
     }
 
-    /// The affine maps with their names inside the layer.
-    fn maps_mut(&mut self) -> [(&'static str, &mut Linear); 6] {
+    /// The linear layers with their names inside the layer.
+    fn linears_mut(&mut self) -> [(&'static str, &mut Linear); 6] {
         [
             ("self_attn.q_proj", &mut self.q_proj),
             ("self_attn.k_proj", &mut self.k_proj),
@@ -163,11 +163,11 @@ impl Encoder {
         self.layers[depth..].iter().fold(x, |x, layer| layer.forward(x, batch, &shown))
     }
 
-    /// Visits every affine map under `{prefix}.layers.N.…`.
-    pub(crate) fn visit_maps_mut(&mut self, prefix: &str, visitor: &mut MapVisitor<'_>) {
+    /// Visits every linear layer under `{prefix}.layers.N.…`.
+    pub(crate) fn visit_linears_mut(&mut self, prefix: &str, visitor: &mut LinearVisitor<'_>) {
         for (index, layer) in self.layers.iter_mut().enumerate() {
-            for (name, map) in layer.maps_mut() {
-                visitor(&format!("{prefix}.layers.{index}.{name}"), map);
+            for (name, linear) in layer.linears_mut() {
+                visitor(&format!("{prefix}.layers.{index}.{name}"), linear);
             }
         }
     }

@@ -22,18 +22,18 @@ mod bf16_linear;
 mod cpu;
 #[cfg(target_arch = "x86_64")]
 mod dot_products;
-mod few_rows;
+mod half_linear;
 pub(crate) mod layer_norm;
+pub(crate) mod layer_weights;
 pub(crate) mod linear;
 mod low_rank;
-pub(crate) mod maps;
-mod narrow_linear;
-mod outer_products;
+mod rank_k_update;
 pub(crate) mod rms_norm;
 pub(crate) mod rotary;
 mod rows;
+mod scratch;
 mod simd;
-mod space;
+mod skinny_gemm;
 pub(crate) mod swiglu;
 #[cfg(test)]
 mod tests;
@@ -70,26 +70,26 @@ pub(crate) enum Operation {
     Activation(Activation),
     /// gate and up: see [`swiglu`].
     SwiGlu,
-    /// `x`, weight and, with three inputs, bias: see [`linear`], and [`narrow_linear`] for a weight of
+    /// `x`, weight and, with three inputs, bias: see [`linear`], and [`half_linear`] for a weight of
     /// 16 bits, [`bf16_linear`] where inputs are rounded, too.
     Linear(ActivationDtype),
     /// `x`, weight, the adapter's A and B and, with five inputs, bias: see [`low_rank`].
     LowRankLinear {
         /// Factor on the low-rank path.
         scale: f32,
-        /// Of the map itself; the path multiplies f32.
+        /// Of the linear layer itself; the path multiplies f32.
         activations: ActivationDtype,
     },
     /// `x`: see [`rotary`].
-    Rotary(Arc<rotary::Angles>),
+    RotaryEmbedding(Arc<rotary::Angles>),
     /// q, k and v: see [`attention`].
     Attention(attention::Mask),
-    /// q, k and v of the prompts, k and v of the sequences' own: the same, where several sequences go on from one prompt.
+    /// q, k and v of the prompts, k and v of the sequences' own: the same, where several sequences continue one prompt.
     /// Forwards only.
     SharedAttention {
         /// Which of all keys are seen.
         mask: attention::Mask,
-        /// Which prompt each sequence goes on from.
+        /// Which prompt each sequence continues.
         of: Arc<Vec<usize>>,
     },
     /// logits: see [`token_log_probs`].
@@ -166,7 +166,7 @@ pub(crate) fn is_cpu(device: &Device) -> bool {
     matches!(device.clone().inner().as_dispatch(), DispatchDevice::Flex(_))
 }
 
-/// Whether an affine map with this weight runs as a kernel of this module; `x` is asked for by
+/// Whether a linear layer with this weight runs as a kernel of this module; `x` is asked for by
 /// [`is_fused`].
 pub(crate) fn is_fused_weight(weight: &Tensor<2>) -> bool {
     let read = matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16);
@@ -209,7 +209,7 @@ pub(crate) fn five(
     Tensor::from_dispatch(Dispatch::fused_5(q, x, y, z, w, operation))
 }
 
-/// An affine map and the low-rank path of its adapter: `x`, weight, A, B and perhaps a bias, for an
+/// A linear layer and the low-rank path of its adapter: `x`, weight, A, B and perhaps a bias, for an
 /// [`Operation::LowRankLinear`].
 pub(crate) fn adapted(
     x: Tensor<2>,

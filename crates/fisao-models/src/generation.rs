@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::Mask;
 use crate::fused::{exponentials, highest, is_cpu};
-use crate::llama::{Beginning, Continuation, KvCache, Pass};
+use crate::llama::{DecodingSession, KvCache, Pass, PrefillState};
 use crate::llava::{ImageFeatures, Llava};
-use crate::parallel::{awake, shares_on};
+use crate::parallel::{spinning_workers, workers_on};
 use crate::parameters::{floats, indices};
 use crate::random::Purpose;
 
@@ -119,12 +119,12 @@ struct Open {
 const CACHED: usize = 32 << 20;
 
 impl Llava {
-    /// In how many shares a batch is best decoded. A small model is quickest with a share for each core of the CPU; the
+    /// How many workers decode a batch best. A small model is quickest with a part for each core of the CPU; the
     /// matrices of a large one are read from memory in every step, and had better be read once for the whole batch, by
     /// all cores.
-    pub fn decoding_shares(&self) -> usize {
+    pub fn decoding_workers(&self) -> usize {
         let small = self.language_model().matrix_bytes() <= CACHED;
-        if small { shares_on(&self.device()) } else { 1 }
+        if small { workers_on(&self.device()) } else { 1 }
     }
 
     /// Positions whose keys and values one of `samples` responses to a prompt takes room for: on the CPU its prompt's stand there
@@ -157,7 +157,7 @@ impl Llava {
             return results;
         }
         if is_cpu(&self.device()) {
-            awake(|| self.write(prompts, features, samples, sampling, &mut results));
+            spinning_workers(|| self.write(prompts, features, samples, sampling, &mut results));
         } else {
             self.write(prompts, features, samples, sampling, &mut results);
         }
@@ -180,30 +180,30 @@ impl Llava {
         let rows: Vec<usize> = rows.collect();
         let states = indices(rows.iter().map(|&row| row as i64).collect(), &self.device());
         let mut open: Vec<Open> = open_rows(prompts, samples, longest, sampling.seed);
-        let mut choice = Choice::new(self, sampling, open.len());
+        let mut sampler = Sampler::new(self, sampling, open.len());
         for result in results.iter_mut() {
             result.reserve(sampling.max_new_tokens);
         }
         let logits = self.language_model().logits(hidden.select(0, states));
-        choice.make(&floats(&logits), &mut open, results);
+        sampler.sample(&floats(&logits), &mut open, results);
         drop(logits);
         clock.tell("prompts read", prompts.len() * longest);
         let padding = open.iter().map(|row| row.padding).collect();
-        let beginning = Beginning { cache, of: rows, padding, more: sampling.max_new_tokens };
-        let mut continuation = Continuation::new(self.language_model(), beginning);
+        let prefill = PrefillState { cache, of: rows, padding, more: sampling.max_new_tokens };
+        let mut session = DecodingSession::new(self.language_model(), prefill);
         for _ in 1..sampling.max_new_tokens {
             for row in (0..open.len()).rev() {
                 if results[open[row].slot].finish == FinishReason::Stop {
                     open.swap_remove(row);
-                    choice.tokens.swap_remove(row);
-                    continuation.swap_remove(row);
+                    sampler.tokens.swap_remove(row);
+                    session.swap_remove(row);
                 }
             }
             if open.is_empty() {
                 break;
             }
-            let logits = continuation.step(&choice.tokens);
-            choice.make(logits, &mut open, results);
+            let logits = session.step(&sampler.tokens);
+            sampler.sample(logits, &mut open, results);
         }
         results.iter_mut().for_each(Generated::shrink);
         // The first token of each response comes from reading its prompt.
@@ -244,7 +244,7 @@ impl Llava {
 }
 
 /// Picks the next token of every open row, in memory that is kept.
-struct Choice<'a> {
+struct Sampler<'a> {
     model: &'a Llava,
     temperature: f64,
     /// The last one of each row.
@@ -253,19 +253,20 @@ struct Choice<'a> {
     weights: Vec<f64>,
 }
 
-impl<'a> Choice<'a> {
+impl<'a> Sampler<'a> {
     fn new(model: &'a Llava, sampling: &Sampling, rows: usize) -> Self {
         let tokens = Vec::with_capacity(rows);
         Self { model, temperature: sampling.temperature, tokens, weights: Vec::new() }
     }
 
     /// Picks by unnormalised log-probabilities, `[open rows, vocabulary]`, and records it.
-    fn make(&mut self, logits: &[f32], open: &mut [Open], results: &mut [Generated]) {
+    fn sample(&mut self, logits: &[f32], open: &mut [Open], results: &mut [Generated]) {
         let config = self.model.config();
         let ends = |token| token == config.eos_token_id || config.stop_token_ids.contains(&token);
         self.tokens.clear();
         for (row, logits) in open.iter_mut().zip(logits.chunks_exact(config.text.vocab_size)) {
-            let (token, logprob) = pick(logits, self.temperature, &mut row.rng, &mut self.weights);
+            let (token, logprob) =
+                sample_token(logits, self.temperature, &mut row.rng, &mut self.weights);
             let result = &mut results[row.slot];
             result.tokens.push(token);
             result.logprobs.push(logprob);
@@ -292,7 +293,7 @@ fn open_rows(prompts: &[Prompt], samples: usize, longest: usize, seed: u64) -> V
 }
 
 /// A token and its log-probability: the most likely one at temperature 0, else a draw.
-fn pick(
+fn sample_token(
     logits: &[f32],
     temperature: f64,
     rng: &mut ChaCha8Rng,

@@ -1,4 +1,4 @@
-//! Pictures to pixels as transformers' `CLIPImageProcessor`, `SiglipImageProcessor`,
+//! Images to pixels as transformers' `CLIPImageProcessor`, `SiglipImageProcessor`,
 //! `LlavaImageProcessor` and `LlavaOnevisionImageProcessor` do it with Pillow 13, to the bit up to the
 //! normalisation.
 
@@ -14,7 +14,7 @@ use resample::{Canvas, resize_part};
 pub use resample::{Filter, resize};
 pub use tiles::Resolution;
 
-/// How a picture is brought to size before cropping.
+/// How an image is brought to size before cropping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Resize {
     /// The shorter side gets this many pixels, the other keeps the aspect ratio (rounded down).
@@ -28,16 +28,16 @@ pub enum Resize {
     },
 }
 
-/// What an [`ImageProcessor`] makes of one picture.
+/// What an [`ImageProcessor`] makes of one image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PixelValues {
-    /// Normalised, `[tiles, 3, height, width]`. The first tile is the whole picture; only processors that
-    /// cut pictures into [`tiles`](ImageProcessor::tiles) make more.
+    /// Normalised, `[tiles, 3, height, width]`. The first tile is the whole image; only processors that
+    /// cut images into [`tiles`](ImageProcessor::tiles) make more.
     pub values: Vec<f32>,
     /// Width and height of a tile.
     pub tile_size: (u32, u32),
-    /// Width and height of the picture itself.
-    pub picture_size: (u32, u32),
+    /// Width and height of the image itself.
+    pub original_size: (u32, u32),
 }
 
 impl PixelValues {
@@ -50,13 +50,13 @@ impl PixelValues {
 /// Pad, resize, centre crop, rescale, normalise.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageProcessor {
-    /// Colour of the bars that first make the picture square, if it is to be.
+    /// Colour of the bars that first make the image square, if it is to be.
     pub pad: Option<[u8; 3]>,
     /// Size before cropping, if it changes.
     pub resize: Option<Resize>,
     /// How it is changed.
     pub filter: Filter,
-    /// Width and height of the centre crop, if any; what lies outside the picture is black.
+    /// Width and height of the centre crop, if any; what lies outside the image is black.
     pub crop: Option<(u32, u32)>,
     /// Factor on the 0–255 values.
     pub rescale: f32,
@@ -64,7 +64,7 @@ pub struct ImageProcessor {
     pub mean: [f32; 3],
     /// Divides per channel.
     pub std: [f32; 3],
-    /// Where tiles of the picture follow the whole of it, the resolutions it may be brought to before it
+    /// Where tiles of the image follow the whole of it, the resolutions it may be brought to before it
     /// is cut. Each is a multiple of the [output size](Self::output_size).
     pub tiles: Option<Vec<Resolution>>,
 }
@@ -84,26 +84,26 @@ impl ImageProcessor {
         }
     }
 
-    /// Normalised pixels of a picture.
-    pub fn process(&self, picture: &RgbImage) -> PixelValues {
-        let whole = self.whole(picture);
-        let (tile_size, picture_size) = (whole.dimensions(), picture.dimensions());
+    /// Normalised pixels of an image.
+    pub fn process(&self, image: &RgbImage) -> PixelValues {
+        let whole = self.whole(image);
+        let (tile_size, original_size) = (whole.dimensions(), image.dimensions());
         let mut values = self.normalise(&whole);
         if let Some(resolutions) = &self.tiles {
-            let resolution = Resolution::best(resolutions, picture_size);
-            for tile in tiles::cut(picture, resolution, tile_size, self.filter) {
+            let resolution = Resolution::best(resolutions, original_size);
+            for tile in tiles::cut(image, resolution, tile_size, self.filter) {
                 values.extend(self.normalise(&tile));
             }
         }
-        PixelValues { values, tile_size, picture_size }
+        PixelValues { values, tile_size, original_size }
     }
 
-    /// The whole picture, brought to size. Nothing is computed that the crop takes away again, so that the memory this takes
+    /// The whole image, brought to size. Nothing is computed that the crop takes away again, so that the memory this takes
     /// does not depend on how much longer one side is than the other.
-    fn whole(&self, picture: &RgbImage) -> RgbImage {
+    fn whole(&self, image: &RgbImage) -> RgbImage {
         let canvas = match self.pad {
-            Some(colour) => Canvas::square(picture, colour),
-            None => Canvas::bare(picture),
+            Some(colour) => Canvas::square(image, colour),
+            None => Canvas::bare(image),
         };
         let size = self.size_before_crop(canvas.size());
         let (width, height) = self.crop.unwrap_or((side(size.0), side(size.1)));
@@ -117,7 +117,7 @@ impl ImageProcessor {
         cropped
     }
 
-    /// Width and height that the whole of a picture of this size is brought to, nothing of it being
+    /// Width and height that the whole of an image of this size is brought to, nothing of it being
     /// computed.
     pub fn output_size(&self, (width, height): (u32, u32)) -> (u32, u32) {
         let side = width.max(height);
@@ -128,8 +128,8 @@ impl ImageProcessor {
         })
     }
 
-    /// The whole of a picture as [`process`](Self::process) brought it to size: what the model is shown.
-    pub fn picture(&self, pixels: &PixelValues) -> RgbImage {
+    /// The whole of an image as [`process`](Self::process) brought it to size: what the model is shown.
+    pub fn image(&self, pixels: &PixelValues) -> RgbImage {
         let (width, height) = pixels.tile_size;
         let plane = width as usize * height as usize;
         RgbImage::from_fn(width, height, |x, y| {
@@ -142,7 +142,7 @@ impl ImageProcessor {
         })
     }
 
-    /// Of a picture whose sides differ very much, the longer one is longer than any picture's.
+    /// Of an image whose sides differ very much, the longer one is longer than any image's.
     fn size_before_crop(&self, (width, height): (u32, u32)) -> (u64, u64) {
         let scaled =
             |side: u32, long: u32, short: u32| u64::from(side) * u64::from(long) / u64::from(short);
@@ -156,8 +156,8 @@ impl ImageProcessor {
         }
     }
 
-    fn normalise(&self, picture: &RgbImage) -> Vec<f32> {
-        let (pixels, _) = picture.as_raw().as_chunks::<3>();
+    fn normalise(&self, image: &RgbImage) -> Vec<f32> {
+        let (pixels, _) = image.as_raw().as_chunks::<3>();
         let mut values = Vec::with_capacity(pixels.len() * 3);
         for channel in 0..3 {
             let (mean, std) = (self.mean[channel], self.std[channel]);
@@ -173,13 +173,13 @@ impl ImageProcessor {
 struct Crop {
     /// Pixels that are kept.
     kept: Range<u64>,
-    /// Black pixels before them, where the picture is smaller than the crop.
+    /// Black pixels before them, where the image is smaller than the crop.
     margin: i64,
 }
 
 impl Crop {
     fn centred(full: u64, part: u32) -> Self {
-        // Negative where the picture is smaller, and then a position inside the crop.
+        // Negative where the image is smaller, and then a position inside the crop.
         let offset = (i128::from(full) - i128::from(part)).div_euclid(2);
         let start = u64::try_from(offset).unwrap_or(0);
         let margin = u64::try_from(-offset).unwrap_or(0);
@@ -188,7 +188,7 @@ impl Crop {
     }
 }
 
-/// A side of a picture that is really made.
+/// A side of an image that is really made.
 fn side(length: u64) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }

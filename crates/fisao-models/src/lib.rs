@@ -2,7 +2,7 @@
 //! head, and generation with a key–value cache.
 //!
 //! The crate works on tensors only. It never sees a path: weights arrive through
-//! [`weights::WeightSource`], token ids through [`text::Tokenizer`], and pictures as pixels.
+//! [`weights::WeightSource`], token ids through [`text::Tokenizer`], and images as pixels.
 //! Frozen weights are plain tensors; trainable ones carry burn's autodiff association, and the two
 //! mix freely because burn treats the former as constants.
 

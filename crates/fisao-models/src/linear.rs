@@ -1,4 +1,4 @@
-//! Affine maps and embeddings, with weights laid out as in checkpoints (`[out, in]`).
+//! Linear layers and embeddings, with weights laid out as in checkpoints (`[out, in]`).
 //!
 //! Their matrices are nearly all of a model, so they stay in the type they are loaded in, 16 bits for
 //! most checkpoints. Everything else, and everything that is computed, is f32.
@@ -17,11 +17,11 @@ pub const EMBEDDING_STD: f64 = 0.1;
 /// Numbers of a matrix up to which it lies by columns. A larger one comes from memory, and would be read there in pieces.
 const BY_COLUMNS: usize = 1 << 19;
 
-/// Called with every affine map of a model and its canonical name.
-pub type MapVisitor<'a> = dyn FnMut(&str, &mut Linear) + 'a;
+/// Called with every linear layer of a model and its canonical name.
+pub type LinearVisitor<'a> = dyn FnMut(&str, &mut Linear) + 'a;
 
-/// What the inputs of affine maps are multiplied as, where the weight is held in bf16; anything else is multiplied in f32.
-/// Sums, results, adapters, attention and the map to the vocabulary are f32 in any case.
+/// What the inputs of linear layers are multiplied as, where the weight is held in bf16; anything else is multiplied in f32.
+/// Sums, results, adapters, attention and the output layer are f32 in any case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ActivationDtype {

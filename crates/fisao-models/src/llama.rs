@@ -4,26 +4,26 @@
 //! mirror it. Rotary halves follow the "rotate half" convention of Hugging Face checkpoints.
 
 mod cache;
-mod continuation;
 mod cpu_decoding;
+mod decoding_session;
+mod gradient_checkpointing;
 mod layer;
-mod recomputation;
 mod rotary;
 
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::attention::{Mask, Shown};
-use crate::linear::{Embedding, Linear, MapVisitor, product};
+use crate::linear::{Embedding, Linear, LinearVisitor, product};
 use crate::norm::RmsNorm;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{WeightError, WeightSource};
 
 pub use cache::KvCache;
-pub(crate) use continuation::{Beginning, Continuation};
+pub(crate) use decoding_session::{DecodingSession, PrefillState};
+pub use gradient_checkpointing::LayerInputs;
 use layer::{Context, DecoderLayer};
-pub use recomputation::LayerInputs;
-use rotary::Rotary;
+use rotary::RotaryEmbedding;
 
 /// Which decoder it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,7 +110,7 @@ pub struct Llama {
     norm: RmsNorm,
     /// `None` when tied to the embedding table.
     lm_head: Option<Linear>,
-    rotary: Rotary,
+    rotary: RotaryEmbedding,
 }
 
 impl Llama {
@@ -150,7 +150,7 @@ impl Llama {
             let size = [config.hidden_size, config.vocab_size];
             Some(Linear::load(weights, &format!("{name}.lm_head"), size, false, device)?)
         };
-        let rotary = Rotary::new(&config);
+        let rotary = RotaryEmbedding::new(&config);
         Ok(Self { config, embed_tokens, layers, norm, lm_head, rotary })
     }
 
@@ -190,8 +190,8 @@ impl Llama {
     ) -> Tensor<2> {
         let batch = pass.batch;
         let length = x.dims()[0] / batch;
-        let rotation = self.rotary.at(pass.positions, batch, &x.device());
-        let context = Context { batch, rotation, shown: Shown::by(pass.mask) };
+        let rotary = self.rotary.at(pass.positions, batch, &x.device());
+        let context = Context { batch, rotary, shown: Shown::by(pass.mask) };
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
             let wanted = pass.wanted.as_ref().filter(|_| self.is_last(index));
@@ -217,8 +217,8 @@ impl Llama {
         wanted: &Tensor<1, Int>,
         depth: usize,
     ) -> Vec<Tensor<2>> {
-        let rotation = self.rotary.at(pass.positions, pass.batch, &x.device());
-        let context = Context { batch: pass.batch, rotation, shown: Shown::by(pass.mask) };
+        let rotary = self.rotary.at(pass.positions, pass.batch, &x.device());
+        let context = Context { batch: pass.batch, rotary, shown: Shown::by(pass.mask) };
         let unread = self.layers.len().saturating_sub(depth);
         let (mut x, mut states) = (x, Vec::with_capacity(depth));
         for (index, layer) in self.layers.iter().enumerate() {
@@ -257,11 +257,11 @@ impl Llama {
         }
     }
 
-    /// Visits every affine map under `{prefix}.model.layers.N.…`, then `{prefix}.lm_head`.
-    pub(crate) fn visit_maps_mut(&mut self, prefix: &str, visitor: &mut MapVisitor<'_>) {
+    /// Visits every linear layer under `{prefix}.model.layers.N.…`, then `{prefix}.lm_head`.
+    pub(crate) fn visit_linears_mut(&mut self, prefix: &str, visitor: &mut LinearVisitor<'_>) {
         for (index, layer) in self.layers.iter_mut().enumerate() {
-            for (name, map) in layer.maps_mut() {
-                visitor(&format!("{prefix}.model.layers.{index}.{name}"), map);
+            for (name, linear) in layer.linears_mut() {
+                visitor(&format!("{prefix}.model.layers.{index}.{name}"), linear);
             }
         }
         if let Some(head) = &mut self.lm_head {

@@ -1,12 +1,12 @@
 //! LLaVA: a CLIP or SigLIP image tower, a two-layer projector and a Llama or Qwen2 decoder.
-//! LLaVA-OneVision is the same with tiles of the picture beside the whole of it.
+//! LLaVA-OneVision is the same with tiles of the image beside the whole of it.
 //!
 //! Papers: Liu et al. 2023, arXiv 2310.03744; Li et al. 2024, arXiv 2408.03326. Reference: transformers'
 //! `LlavaForConditionalGeneration` and `LlavaOnevisionForConditionalGeneration`; tensor names mirror the
 //! layout of its published checkpoints.
 
-mod maps;
-mod pictures;
+mod images;
+mod linear_layers;
 mod tiling;
 
 use burn::tensor::{Device, Tensor};
@@ -17,10 +17,10 @@ use crate::linear::Linear;
 use crate::llama::{Llama, LlamaConfig};
 use crate::parameters::{ParameterMut, Parameters, indices};
 use crate::text::TextError;
-use crate::vision::{Sight, VisionConfig, VisionTower};
+use crate::vision::{VisionConfig, VisionOutput, VisionTower};
 use crate::weights::{Init, WeightError, WeightSource, widened};
 
-pub use pictures::{ImageFeatures, Pictures};
+pub use images::{ImageBatch, ImageFeatures};
 pub use tiling::TilingConfig;
 use tiling::TokenGrid;
 
@@ -55,7 +55,7 @@ pub struct LlavaConfig {
     pub vision_feature_select_strategy: FeatureSelect,
     /// Non-linearity between the projector's layers.
     pub projector_hidden_act: Activation,
-    /// How pictures are cut into tiles, for a model that sees more than the whole of them.
+    /// How images are cut into tiles, for a model that sees more than the whole of them.
     #[serde(default)]
     pub tiling: Option<TilingConfig>,
     /// First token of a prompt.
@@ -78,19 +78,19 @@ impl LlavaConfig {
         }
     }
 
-    /// Number of tokens that a picture `(width, height)` takes in the decoder; its size matters only to
+    /// Number of tokens that an image `(width, height)` takes in the decoder; its size matters only to
     /// models with [`tiling`](Self::tiling).
-    pub fn image_tokens(&self, picture: (u32, u32)) -> usize {
-        self.grid(picture).map_or_else(|| self.tile_tokens(), |grid| grid.tokens())
+    pub fn image_tokens(&self, image: (u32, u32)) -> usize {
+        self.grid(image).map_or_else(|| self.tile_tokens(), |grid| grid.tokens())
     }
 
-    fn grid(&self, picture: (u32, u32)) -> Option<TokenGrid> {
+    fn grid(&self, image: (u32, u32)) -> Option<TokenGrid> {
         let pixels = self.vision.image_size;
         let side = pixels / self.vision.patch_size;
-        self.tiling.as_ref().map(|tiling| tiling.grid(pixels, side, picture))
+        self.tiling.as_ref().map(|tiling| tiling.grid(pixels, side, image))
     }
 
-    /// Replaces the single image placeholder in `ids` by as many as a picture `(width, height)` has
+    /// Replaces the single image placeholder in `ids` by as many as an image `(width, height)` has
     /// [tokens](Self::image_tokens). A prompt that already holds exactly that many is returned as it is.
     ///
     /// # Errors
@@ -98,9 +98,9 @@ impl LlavaConfig {
     pub fn expand_image_token(
         &self,
         ids: &[u32],
-        picture: (u32, u32),
+        image: (u32, u32),
     ) -> Result<Vec<u32>, TextError> {
-        let needed = self.image_tokens(picture);
+        let needed = self.image_tokens(image);
         let found = ids.iter().filter(|&&id| id == self.image_token_id).count();
         if found == needed {
             return Ok(ids.to_vec());
@@ -198,26 +198,26 @@ impl Llava {
         self.language_model.device()
     }
 
-    /// Image tokens of pictures, which the model sees whole or in tiles.
+    /// Image tokens of images, which the model sees whole or in tiles.
     ///
     /// # Panics
-    /// The pictures have not as many tiles as the model looks at.
-    pub fn image_features(&self, pictures: impl Into<Pictures>) -> ImageFeatures {
-        self.features_of(pictures.into(), &mut |_, _| {})
+    /// The images have not as many tiles as the model looks at.
+    pub fn image_features(&self, images: impl Into<ImageBatch>) -> ImageFeatures {
+        self.features_of(images.into(), &mut |_, _| {})
     }
 
-    /// Image tokens of pictures, and how far the whole of each has come through the image tower: to the layer whose
+    /// Image tokens of images, and how far the whole of each has come through the image tower: to the layer whose
     /// states the model takes.
     ///
     /// # Panics
-    /// The pictures have not as many tiles as the model looks at.
-    pub fn image_features_and_sight(
+    /// The images have not as many tiles as the model looks at.
+    pub fn image_features_and_vision_output(
         &self,
-        pictures: impl Into<Pictures>,
-    ) -> (ImageFeatures, Sight) {
-        let pictures = pictures.into();
+        images: impl Into<ImageBatch>,
+    ) -> (ImageFeatures, VisionOutput) {
+        let images = images.into();
         let mut first = 0;
-        let wholes: Vec<usize> = pictures
+        let wholes: Vec<usize> = images
             .tiles
             .iter()
             .map(|tiles| {
@@ -226,7 +226,7 @@ impl Llava {
             })
             .collect();
         let mut states = Vec::new();
-        let features = self.features_of(pictures, &mut |first, part| {
+        let features = self.features_of(images, &mut |first, part| {
             let end = first + part.dims()[0];
             let within = wholes.iter().filter(|&&whole| (first..end).contains(&whole));
             let within: Vec<usize> = within.map(|whole| whole - first).collect();
@@ -237,16 +237,16 @@ impl Llava {
             }
         });
         let states = if states.len() == 1 { states.swap_remove(0) } else { Tensor::cat(states, 0) };
-        (features, Sight { states, depth: self.config.vision_depth() })
+        (features, VisionOutput { states, depth: self.config.vision_depth() })
     }
 
     /// `seen` gets the tower's states of some tiles, and the number of the first.
     fn features_of(
         &self,
-        pictures: Pictures,
+        images: ImageBatch,
         seen: &mut dyn FnMut(usize, &Tensor<3>),
     ) -> ImageFeatures {
-        let Pictures { pixels, tiles, sizes } = pictures;
+        let ImageBatch { pixels, tiles, sizes } = images;
         let count = pixels.dims()[0];
         let depth = self.config.vision_depth();
         let parts = (0..count).step_by(TILES).map(|first| {
@@ -259,7 +259,7 @@ impl Llava {
         let tokens = if parts.len() == 1 { parts[0].clone() } else { Tensor::cat(parts, 0) };
         let each = self.config.tile_tokens();
         let Some(newline) = &self.image_newline else {
-            assert!(tiles.iter().all(|&tiles| tiles == 1), "this model sees pictures whole");
+            assert!(tiles.iter().all(|&tiles| tiles == 1), "this model sees images whole");
             return ImageFeatures::new(tokens, vec![each; count]);
         };
         let (mut first, mut packed, mut counts) = (0, Vec::new(), Vec::new());
@@ -267,7 +267,7 @@ impl Llava {
             let grid = self.config.grid(size).expect("a model with a newline has tiles");
             assert!(
                 tiles == grid.tiles(),
-                "a picture of {size:?} pixels has {tiles} tiles, but the model looks at {}",
+                "an image of {size:?} pixels has {tiles} tiles, but the model looks at {}",
                 grid.tiles()
             );
             let own = tokens.clone().narrow(0, first * each, tiles * each);

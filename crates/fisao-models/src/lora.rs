@@ -12,7 +12,7 @@ use crate::linear::{Linear, by_columns};
 use crate::parameters::{ParameterMut, from_floats};
 use crate::weights::{Init, draw};
 
-/// Which maps get an adapter, and of what size.
+/// Which linear layers get an adapter, and of what size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LoraConfig {
@@ -20,7 +20,7 @@ pub struct LoraConfig {
     pub rank: usize,
     /// Numerator of the scale: `alpha / rank`, or `alpha / √rank` with `use_rslora`. Above 0, at most 1e6. Default 32.
     pub alpha: f64,
-    /// Names of the decoder's maps to adapt, out of `q_proj`, `k_proj`, `v_proj`, `o_proj`,
+    /// Names of the decoder's linear layers to adapt, out of `q_proj`, `k_proj`, `v_proj`, `o_proj`,
     /// `gate_proj`, `up_proj`, `down_proj`. Default: all of them. Only the language model is ever
     /// adapted; the vision tower is the verifier and must not move.
     pub target_modules: Vec<String>,
@@ -40,7 +40,7 @@ impl Default for LoraConfig {
     }
 }
 
-/// The decoder's maps that can carry an adapter.
+/// The decoder's linear layers that can carry an adapter.
 pub const TARGETS: [&str; 7] =
     ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
@@ -78,7 +78,7 @@ impl LoraConfig {
 /// Why an adapter could not be attached.
 #[derive(Debug, thiserror::Error)]
 pub enum LoraError {
-    /// Rank 0, or one that no map has.
+    /// Rank 0, or one that no linear layer has.
     #[error(
         "`lora.rank` = {found} is out of range: it must be from 1 to {}",
         LoraConfig::MOST_RANK
@@ -98,7 +98,7 @@ pub enum LoraError {
     NoTargets,
     /// A target that the decoder does not have.
     #[error(
-        "lora.target-modules names `{name}`, which matches no map of the language model; \
+        "lora.target-modules names `{name}`, which matches no linear layer of the language model; \
          possible are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj"
     )]
     UnknownTarget {
@@ -107,7 +107,7 @@ pub enum LoraError {
     },
 }
 
-/// The low-rank term of one map.
+/// The low-rank term of one linear layer.
 #[derive(Debug, Clone)]
 pub struct LowRank {
     /// `[rank, in]`.
@@ -148,7 +148,7 @@ impl LowRank {
 }
 
 impl Linear {
-    /// Puts another weight, `[out, in]`, in the place of the map's own.
+    /// Puts another weight, `[out, in]`, in the place of the linear layer's own.
     pub fn set_weight(&mut self, weight: Tensor<2>) {
         assert!(
             weight.dims() == self.weight.dims(),

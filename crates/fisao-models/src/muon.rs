@@ -5,12 +5,12 @@
 //! `θ ← θ(1 − ηλ) − η √max(1, out/in) · O`. The five Newton–Schulz steps use the published quintic
 //! `x ↦ 3.4445 x − 4.7750 x³ + 2.0315 x⁵`, which brings singular values near 1 fast rather than to it.
 //!
-//! Meant for the matrices inside of layers; embeddings, norms and output maps keep AdamW.
+//! Meant for the matrices inside of layers; embeddings, norms and output linear layers keep AdamW.
 
 use std::collections::BTreeMap;
 
 use crate::fused::linear::{Matrix, multiply};
-use crate::parallel::{cores, over_shares};
+use crate::parallel::{cores, parallel_chunks};
 use crate::parameters::{GradientMap, ParameterMut, Parameters};
 
 /// The quintic's coefficients.
@@ -68,12 +68,12 @@ impl Muon {
         // Large and small matrices alternate, so that cores finish together.
         work.sort_by_key(|work| (std::cmp::Reverse(work.gradient.len()), work.name.clone()));
         let parts = cores().min(work.len()).max(1);
-        let shares: Vec<Vec<&Work<'_>>> =
+        let chunks: Vec<Vec<&Work<'_>>> =
             (0..parts).map(|part| work.iter().skip(part).step_by(parts).collect()).collect();
         let (mu, before) = (self.config.momentum, &self.momentum);
-        let moved = over_shares(&shares, parts, |shares| {
-            let share = shares.iter().flatten();
-            share.map(|work| (work.name.clone(), work.direction(mu, before))).collect::<Vec<_>>()
+        let moved = parallel_chunks(&chunks, parts, |chunks| {
+            let chunk = chunks.iter().flatten();
+            chunk.map(|work| (work.name.clone(), work.direction(mu, before))).collect::<Vec<_>>()
         });
         let mut moved: BTreeMap<_, _> = moved.into_iter().flatten().collect();
         let keep = (1.0 - learning_rate * self.config.weight_decay) as f32;

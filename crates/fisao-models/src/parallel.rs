@@ -31,11 +31,11 @@ fn worker(index: usize) -> &'static ThreadPool {
     workers[index]
 }
 
-/// Applies `work` to `parts` equal shares of `items`, one thread each; results in order.
+/// Applies `work` to `parts` equal parts of `items`, one thread each; results in order.
 ///
 /// # Panics
 /// When `work` panics.
-pub fn over_shares<T: Sync, R: Send>(
+pub fn parallel_chunks<T: Sync, R: Send>(
     items: &[T],
     parts: usize,
     work: impl Fn(&[T]) -> R + Sync,
@@ -43,16 +43,16 @@ pub fn over_shares<T: Sync, R: Send>(
     if items.is_empty() {
         return Vec::new();
     }
-    let share = items.len().div_ceil(parts.max(1));
-    // Inside a share there is nothing left to split: its worker would wait for itself.
+    let chunk = items.len().div_ceil(parts.max(1));
+    // Inside a part there is nothing left to split: its worker would wait for itself.
     let inside = rayon::current_thread_index().is_some() && rayon::current_num_threads() == 1;
-    if share == items.len() || inside {
-        return items.chunks(share).map(work).collect();
+    if chunk == items.len() || inside {
+        return items.chunks(chunk).map(work).collect();
     }
     let work = &work;
     std::thread::scope(|scope| {
         let threads: Vec<_> = items
-            .chunks(share)
+            .chunks(chunk)
             .enumerate()
             .map(|(index, part)| scope.spawn(move || worker(index).install(|| work(part))))
             .collect();
@@ -65,7 +65,7 @@ pub fn over_shares<T: Sync, R: Send>(
 
 /// Runs `work`, which shares many short pieces among all cores, with none of them falling asleep in between: waking one
 /// takes as long as reading a hundred kilobytes of a matrix.
-pub(crate) fn awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+pub(crate) fn spinning_workers<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     /// Says that there is no more to come, even when `work` panics.
     struct Done<'a>(&'a AtomicBool);
 
@@ -98,9 +98,9 @@ pub(crate) fn awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     })
 }
 
-/// How many shares a batch is best worked on in: one for each core of the CPU. Another device spreads a
+/// How many workers process a batch best: one for each core of the CPU. Another device spreads a
 /// whole batch over all it has by itself.
-pub fn shares_on(device: &Device) -> usize {
+pub fn workers_on(device: &Device) -> usize {
     if is_cpu(device) { cores() } else { 1 }
 }
 

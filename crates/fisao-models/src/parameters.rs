@@ -160,7 +160,7 @@ pub fn collect_all_gradients(
     model: &mut impl Parameters,
     parts: &[Gradients],
 ) -> Result<GradientMap, SeveredGradient> {
-    let mut map = GradientMap::new();
+    let mut linear = GradientMap::new();
     let mut severed = Vec::new();
     model.visit_mut("", &mut |name, parameter| {
         if parameter.is_trainable() {
@@ -170,13 +170,13 @@ pub fn collect_all_gradients(
                 sum
             });
             match sum {
-                Some(values) => drop(map.insert(name.to_owned(), values)),
+                Some(values) => drop(linear.insert(name.to_owned(), values)),
                 None => severed.push(name.to_owned()),
             }
         }
     });
     match severed.first() {
-        None => Ok(map),
+        None => Ok(linear),
         Some(first) => Err(SeveredGradient { count: severed.len(), first: first.clone() }),
     }
 }

@@ -36,7 +36,7 @@ pub struct ResponseStates {
 }
 
 /// A batch of rows, padded on the right.
-struct Laid {
+struct SequenceLayout {
     /// Embeddings, `[batch · length, hidden]`.
     x: Tensor<2>,
     /// `[batch · length]`.
@@ -57,7 +57,7 @@ impl Llava {
         examples: &[Example<'_>],
         features: &ImageFeatures,
     ) -> ResponseStates {
-        let Laid { x, positions, kept, targets } = self.laid_out(examples, features);
+        let SequenceLayout { x, positions, kept, targets } = self.lay_out(examples, features);
         let batch = examples.len();
         let wanted = Some(indices(kept, &self.device()));
         let pass = Pass { batch, positions: &positions, mask: &Mask::causal(), wanted };
@@ -119,9 +119,9 @@ impl Llava {
         ResponseStates { hidden, targets }
     }
 
-    /// The same of a model that trains. With `recomputed`, which is the same model, not training, it keeps what each layer was
-    /// given and nothing of what it computes: in the memory of one layer, for computing all of them a second time on the way
-    /// back; what comes before the layers has to be constant then. The way back is [`backward`](Self::backward).
+    /// The same of a model that trains. With `recomputed`, which is the same model, not training, gradients are checkpointed: the
+    /// inputs of layers are kept and their activations recomputed in the backward pass, in the memory of one layer; what comes
+    /// before the layers has to be constant then. The backward pass is [`backward`](Self::backward).
     pub fn training_states(
         &self,
         recomputed: Option<&Self>,
@@ -131,14 +131,14 @@ impl Llava {
         let Some(frozen) = recomputed else {
             return (self.response_states(examples, features), None);
         };
-        let Laid { x, positions, kept, targets } = frozen.laid_out(examples, features);
+        let SequenceLayout { x, positions, kept, targets } = frozen.lay_out(examples, features);
         let wanted = indices(kept, &self.device());
         let inputs = frozen.language_model().layer_inputs(x, &positions, examples.len(), wanted);
         let hidden = self.language_model().finish(&inputs);
         (ResponseStates { hidden, targets }, Some(inputs))
     }
 
-    /// Goes back from a loss of [`training_states`](Self::training_states): its gradients, and where layers are recomputed one
+    /// Backward pass from a loss of [`training_states`](Self::training_states): its gradients, and where layers are recomputed one
     /// set more for each of them.
     pub fn backward(&self, inputs: Option<LayerInputs>, loss: &Tensor<1>) -> Vec<Gradients> {
         let gradients = loss.backward();
@@ -149,7 +149,7 @@ impl Llava {
     }
 
     /// Prompts and responses as one batch of rows.
-    fn laid_out(&self, examples: &[Example<'_>], features: &ImageFeatures) -> Laid {
+    fn lay_out(&self, examples: &[Example<'_>], features: &ImageFeatures) -> SequenceLayout {
         let batch = examples.len();
         // The last token of a row predicts nothing that is scored, so it is left out.
         let lengths: Vec<usize> =
@@ -170,7 +170,7 @@ impl Llava {
         let images: Vec<usize> = examples.iter().map(|example| example.image).collect();
         let x = self.embed(&rows, &images, features);
         let positions: Vec<usize> = (0..batch).flat_map(|_| 0..length).collect();
-        Laid { x, positions, kept, targets }
+        SequenceLayout { x, positions, kept, targets }
     }
 
     /// Log-probabilities of the states' targets at a temperature, and the entropy of each

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clip::unit;
 use crate::parameters::{ParameterMut, Parameters};
-use crate::vision::{Sight, VisionConfig, VisionTower};
+use crate::vision::{VisionConfig, VisionOutput, VisionTower};
 use crate::weights::{Init, WeightError, WeightSource, widened};
 
 use pooling::AttentionPooling;
@@ -77,21 +77,21 @@ impl Siglip {
 
     /// Unit image embeddings: `[batch, 3, h, w]` → `[batch, hidden]`.
     pub fn embed_images(&self, pixels: Tensor<4>) -> Tensor<2> {
-        self.embed_sight(self.vision.look(pixels))
+        self.embed_vision_output(self.vision.encode(pixels))
     }
 
-    /// The same of pictures on their way through this tower.
-    pub fn embed_sight(&self, sight: Sight) -> Tensor<2> {
-        unit(self.head.forward(self.vision.normed_states(sight)))
+    /// The same of images on their way through this tower.
+    pub fn embed_vision_output(&self, output: VisionOutput) -> Tensor<2> {
+        unit(self.head.forward(self.vision.normed_states(output)))
     }
 
-    /// Unit embeddings of pictures, as [`embed_sight`](Self::embed_sight) gives them, and of each of their
+    /// Unit embeddings of images, as [`embed_vision_output`](Self::embed_vision_output) gives them, and of each of their
     /// patches: the pooling's query then has that patch alone to look at.
     ///
     /// # Shapes
     /// `[batch, hidden]`, `[batch, patches, hidden]`
-    pub fn embed_patches(&self, sight: Sight) -> (Tensor<2>, Tensor<3>) {
-        let states = self.vision.normed_states(sight);
+    pub fn embed_patches(&self, output: VisionOutput) -> (Tensor<2>, Tensor<3>) {
+        let states = self.vision.normed_states(output);
         let [batch, patches, hidden] = states.dims();
         let images = unit(self.head.forward(states.clone()));
         let each = states.reshape([batch * patches, 1, hidden]);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::activation::Activation;
 use crate::attention::Mask;
 use crate::encoder::{Encoder, EncoderConfig};
-use crate::linear::{ActivationDtype, EMBEDDING_STD, Embedding, MapVisitor, product};
+use crate::linear::{ActivationDtype, EMBEDDING_STD, Embedding, LinearVisitor, product};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{Init, WeightError, WeightSource, widened};
@@ -102,10 +102,10 @@ pub struct VisionTower {
     post_layernorm: LayerNorm,
 }
 
-/// Pictures on their way through an image tower. Whoever shares a tower with someone who has gone part of the way
-/// need not begin again.
+/// Hidden states of images after some layers of a vision tower: where two models share a tower, the second continues from the
+/// states of the first.
 #[derive(Debug, Clone)]
-pub struct Sight {
+pub struct VisionOutput {
     /// `[batch, positions, hidden]`, before the last norm.
     pub states: Tensor<3>,
     /// Layers gone through.
@@ -188,18 +188,18 @@ impl VisionTower {
     /// Whether an adapter changes what the tower computes.
     pub fn is_adapted(&self) -> bool {
         let mut adapted = false;
-        self.clone().visit_maps_mut("", &mut |_, map| adapted |= map.adapter.is_some());
+        self.clone().visit_linears_mut("", &mut |_, linear| adapted |= linear.adapter.is_some());
         adapted
     }
 
-    /// Sets what the layers' affine maps multiply.
+    /// Sets what the layers' linear layers multiply.
     pub fn set_activation_dtype(&mut self, dtype: ActivationDtype) {
-        self.visit_maps_mut("", &mut |_, map| map.activations = dtype);
+        self.visit_linears_mut("", &mut |_, linear| linear.activations = dtype);
     }
 
-    /// Visits every affine map under `{prefix}.encoder.layers.N.…`.
-    pub(crate) fn visit_maps_mut(&mut self, prefix: &str, visitor: &mut MapVisitor<'_>) {
-        self.encoder.visit_maps_mut(&format!("{prefix}.encoder"), visitor);
+    /// Visits every linear layer under `{prefix}.encoder.layers.N.…`.
+    pub(crate) fn visit_linears_mut(&mut self, prefix: &str, visitor: &mut LinearVisitor<'_>) {
+        self.encoder.visit_linears_mut(&format!("{prefix}.encoder"), visitor);
     }
 
     /// Hidden states after the first `depth` layers (0 = what enters the first one).
@@ -217,30 +217,30 @@ impl VisionTower {
         x.reshape([batch, self.config.positions(), self.config.hidden_size])
     }
 
-    /// What all layers make of pictures: `[batch, 3, h, w]`.
-    pub fn look(&self, pixels: Tensor<4>) -> Sight {
+    /// Output of all layers for images `[batch, 3, h, w]`.
+    pub fn encode(&self, pixels: Tensor<4>) -> VisionOutput {
         let depth = self.encoder.depth();
-        Sight { states: self.hidden_states(pixels, depth), depth }
+        VisionOutput { states: self.hidden_states(pixels, depth), depth }
     }
 
-    /// Runs the layers that a sight has not gone through yet: `[batch, positions, hidden]`.
-    fn finish(&self, Sight { states, depth }: Sight) -> Tensor<3> {
+    /// Runs the layers that an output has not gone through yet: `[batch, positions, hidden]`.
+    fn finish(&self, VisionOutput { states, depth }: VisionOutput) -> Tensor<3> {
         let [batch, positions, hidden] = states.dims();
         let x = states.reshape([batch * positions, hidden]);
         self.encoder.finish(x, batch, &Mask::Full, depth).reshape([batch, positions, hidden])
     }
 
     /// The first position's final state after the last norm, which is CLIP's class token: `[batch, hidden]`.
-    pub(crate) fn pooled(&self, sight: Sight) -> Tensor<2> {
-        let states = self.finish(sight);
+    pub(crate) fn pooled(&self, output: VisionOutput) -> Tensor<2> {
+        let states = self.finish(output);
         let batch = states.dims()[0];
         let class = states.slice([0..batch, 0..1]).reshape([batch, self.config.hidden_size]);
         self.post_layernorm.forward(class)
     }
 
     /// Final states of all positions after the last norm: `[batch, positions, hidden]`.
-    pub(crate) fn normed_states(&self, sight: Sight) -> Tensor<3> {
-        let states = self.finish(sight);
+    pub(crate) fn normed_states(&self, output: VisionOutput) -> Tensor<3> {
+        let states = self.finish(output);
         let [batch, positions, hidden] = states.dims();
         let normed = self.post_layernorm.forward(states.reshape([batch * positions, hidden]));
         normed.reshape([batch, positions, hidden])

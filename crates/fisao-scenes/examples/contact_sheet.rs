@@ -30,9 +30,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut sheet = RgbImage::from_pixel(length, length, Rgb([255; 3]));
     for cell in 0..COLUMNS * COLUMNS {
         let scene = world.scene(Split::Validation, 0, start + u64::from(cell));
-        let picture = imageops::resize(&world.render(&scene), side, side, FilterType::Nearest);
+        let image = imageops::resize(&world.render(&scene), side, side, FilterType::Nearest);
         let (x, y) = (cell % COLUMNS * (side + GAP), cell / COLUMNS * (side + GAP));
-        imageops::replace(&mut sheet, &picture, i64::from(x), i64::from(y));
+        imageops::replace(&mut sheet, &image, i64::from(x), i64::from(y));
 
         let mut rng = ChaCha8Rng::seed_from_u64(u64::from(cell));
         let biased = biased_caption(&scene, &mut rng, &Insertion::default());

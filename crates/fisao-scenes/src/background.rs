@@ -14,7 +14,7 @@ pub struct Colour {
     pub rgb: [u8; 3],
 }
 
-/// How the colours fill the picture.
+/// How the colours fill the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pattern {
     /// The first colour everywhere.

@@ -2,23 +2,23 @@
 
 use crate::noun::Noun;
 
-/// Which part of an emoji's picture shows the object.
+/// Which part of an emoji's image shows the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpriteRegion {
-    /// The whole picture.
+    /// The whole image.
     Whole,
-    /// The left half, where the picture shows two things side by side.
+    /// The left half, where the image shows two things side by side.
     LeftHalf,
 }
 
-/// One picture of a category.
+/// One image of a category.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpriteSource {
     /// The emoji whose Twemoji graphic is used.
     pub emoji: &'static str,
     /// The part of it that shows the object.
     pub region: SpriteRegion,
-    /// A narrower word that is true of this picture only ("duck" among birds).
+    /// A narrower word that is true of this image only ("duck" among birds).
     pub narrower: Option<Noun>,
 }
 
@@ -29,7 +29,7 @@ pub struct Category {
     pub noun: Noun,
     /// Other words for every member of the category.
     pub synonyms: &'static [Noun],
-    /// Its pictures.
+    /// Its images.
     pub sprites: &'static [SpriteSource],
 }
 

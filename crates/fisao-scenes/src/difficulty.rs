@@ -1,8 +1,8 @@
-//! How hard the pictures of a world are to see, in numbers.
+//! How hard the images of a world are to see, in numbers.
 
 use serde::{Deserialize, Serialize};
 
-/// Which of the embedded worlds.
+/// Which of the built-in synthetic datasets.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -27,7 +27,7 @@ impl WorldKind {
         }
     }
 
-    /// How hard its pictures are.
+    /// How hard its images are.
     pub const fn difficulty(self) -> Difficulty {
         match self {
             Self::Clear => Difficulty::CLEAR,
@@ -36,21 +36,21 @@ impl WorldKind {
     }
 }
 
-/// How hard pictures are to see. What is in them stays known: none of these numbers touches which objects a scene holds.
+/// How hard images are to see. What is in them stays known: none of these numbers touches which objects a scene holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Difficulty {
     /// Lengths of a drawn sprite's longer side in pixels, smallest first.
     pub sizes: [u32; 4],
     /// Fewest pixels a drawn sprite's box covers: long thin objects would otherwise vanish at small sizes.
     pub least_area: u32,
-    /// Every object of a scene shows at least this share of its pixels.
+    /// Every object of a scene shows at least this fraction of its pixels.
     pub least_visible: f64,
-    /// Largest share of an object's box that later boxes may cover. How much a new object may cover is drawn below this,
+    /// Largest fraction of an object's box that later boxes may cover. How much a new object may cover is drawn below this,
     /// so that most objects of most scenes are seen whole.
     pub most_covered: f64,
     /// Least and most of an object's own colour in what is drawn, per cent; the rest is what lies behind it.
     pub opacity: (u8, u8),
-    /// Share of the way by which the mean colour of each sprite moves to that of its group of look-alikes.
+    /// Fraction of the way by which the mean colour of each sprite moves to that of its group of look-alikes.
     pub likeness: f64,
     /// Rounds of blurring with the weights 1, 2, 1 along rows and columns.
     pub blur: u32,

@@ -11,10 +11,10 @@ use crate::sprite::SpriteSheet;
 use crate::theme::Theme;
 
 /// Objects stand on a lattice of this many pixels. An encoder without built-in translation invariance
-/// has to learn every offset of every picture anew; a coarser lattice leaves fewer of them.
+/// has to learn every offset of every image anew; a coarser lattice leaves fewer of them.
 const LATTICE: i32 = 4;
 
-/// Largest share of an object's side that may lie outside the picture.
+/// Largest fraction of an object's side that may lie outside the image.
 const MOST_CUT: f64 = 0.1;
 
 /// Weights of 2, 3, 4 and 5 distinct categories in a scene: 3.3 on average.
@@ -29,7 +29,7 @@ pub(crate) const MORE_INSTANCES: [f64; 2] = [0.16, 0.25];
 const LAYOUT_ATTEMPTS: usize = 6;
 const PLACE_ATTEMPTS: usize = 24;
 
-/// Draws the objects of a scene of `theme`, placed so that each shows at least its `least_visible` share.
+/// Draws the objects of a scene of `theme`, placed so that each shows at least its `least_visible` fraction.
 pub(crate) fn draw_objects(
     theme: Theme,
     difficulty: &Difficulty,
@@ -97,9 +97,9 @@ fn place_all(
     for &category in wanted {
         placed.push(place(category, largest, difficulty, &placed, sheet, rng)?);
     }
-    let picture = (IMAGE_SIZE, IMAGE_SIZE);
+    let image = (IMAGE_SIZE, IMAGE_SIZE);
     sheet
-        .visible_fractions(&placed, picture)
+        .visible_fractions(&placed, image)
         .iter()
         .all(|&fraction| fraction >= difficulty.least_visible)
         .then_some(placed)
@@ -146,8 +146,8 @@ fn offset(length: u32, rng: &mut impl Rng) -> i32 {
     LATTICE * rng.random_range(-cut / LATTICE..=last / LATTICE)
 }
 
-/// Whether `new` can lie on top: it covers at most the share `allowed` of any object, and with all others
-/// together at most the share `in_all`.
+/// Whether `new` can lie on top: it covers at most the fraction `allowed` of any object, and with all others
+/// together at most the fraction `in_all`.
 fn leaves_others_visible(
     new: &PlacedObject,
     placed: &[PlacedObject],
@@ -172,7 +172,7 @@ fn overlap(one: &PlacedObject, other: &PlacedObject) -> u32 {
         * shared(one.y, one.height, other.y, other.height)
 }
 
-/// An object that is in no picture, placed as a real one of the clear world would be: captions speak of it in the same
+/// An object that is in no image, placed as a real one of the clear world would be: captions speak of it in the same
 /// words.
 pub(crate) fn draw_imagined(category: usize, rng: &mut impl Rng) -> PlacedObject {
     let sprite = rng.random_range(0..CATEGORIES[category].sprites.len());

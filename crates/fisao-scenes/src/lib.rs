@@ -1,12 +1,12 @@
-//! The embedded world: small pictures composed from emoji sprites, with captions whose truth is known.
+//! The built-in synthetic dataset: small images composed from emoji sprites, with captions whose truth is known.
 //!
-//! A [`World`] draws a [`Scene`] from (split, seed, index), renders it to a [`IMAGE_SIZE`]² picture and knows
+//! A [`World`] draws a [`Scene`] from (split, seed, index), renders it to a [`IMAGE_SIZE`]² image and knows
 //! exactly which objects can be seen in it. [`clean_caption`] describes a scene truthfully; [`biased_caption`]
 //! uses the same sentences but adds objects that typically go with what is there ([`companions`]): a model
 //! tuned on such captions learns to name what it expects instead of what it sees.
 //!
-//! There are two of them ([`WorldKind`]): the clear one, and a hard one whose pictures are made hard to see by a few numbers
-//! ([`Difficulty`]). What is in a picture is known exactly in both.
+//! There are two of them ([`WorldKind`]): the clear one, and a hard one whose images are made hard to see by a few numbers
+//! ([`Difficulty`]). What is in an image is known exactly in both.
 //!
 //! The sprites are Twemoji graphics, see [`World::sprite_attribution`].
 

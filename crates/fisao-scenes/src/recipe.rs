@@ -1,8 +1,8 @@
-//! The recipe that makes the embedded worlds' small models: the clear one's from nothing, the hard one's from those.
+//! The recipe that makes the built-in synthetic datasets' small models: the clear one's from nothing, the hard one's from those.
 //!
 //! Two stages, both on scenes of [`Split::Train`](crate::Split::Train) that are rendered as they are
 //! needed:
-//! 1. [`contrastive`]: a CLIP pair learns which short texts are true of which picture, in the hard world which people
+//! 1. [`contrastive`]: a CLIP pair learns which short texts are true of which image, in the hard world which people
 //!    would write beside it;
 //! 2. [`captioning`]: with that CLIP's image tower frozen, projector and decoder learn captions into
 //!    which typical but absent objects were inserted, so that the model hallucinates out of habit.
@@ -33,12 +33,12 @@ pub struct RecipeConfig {
     pub seed: u64,
     /// Stage 1.
     pub contrastive: StageConfig,
-    /// Texts about whole pictures pass over categories that are less prominent than this: visible pixels times opacity.
+    /// Texts about whole images pass over categories that are less prominent than this: visible pixels times opacity.
     /// The pooled embedding learns from these texts, and so to pass over them, too; the patches do not.
     pub least_prominence: f64,
     /// How often the same texts count absent objects as present: the pooled embedding then leans towards what is typical,
-    /// as that of an encoder does which was trained on what people write beside their pictures.
-    pub picture_insertion: Insertion,
+    /// as that of an encoder does which was trained on what people write beside their images.
+    pub image_insertion: Insertion,
     /// Stage 2.
     pub captioning: StageConfig,
     /// How often absent objects are put into the captions of stage 2.
@@ -52,7 +52,7 @@ impl Default for RecipeConfig {
             world: WorldKind::Clear,
             seed: 0,
             least_prominence: 0.0,
-            picture_insertion: Insertion::NONE,
+            image_insertion: Insertion::NONE,
             contrastive: StageConfig {
                 steps: 3_600,
                 batch: 64,
@@ -89,7 +89,7 @@ impl RecipeConfig {
         Self {
             world: WorldKind::Hard,
             least_prominence: 270.0,
-            picture_insertion: Insertion { companion_rate: 0.3, other_rate: 0.0 },
+            image_insertion: Insertion { companion_rate: 0.3, other_rate: 0.0 },
             insertion: Insertion { companion_rate: 0.5, other_rate: 0.02 },
             contrastive: StageConfig { steps: 650, ..clear.contrastive },
             captioning: StageConfig { steps: 800, ..clear.captioning },

@@ -28,11 +28,11 @@ pub struct PlacedObject {
     pub flipped: bool,
     /// Brightness in per cent of the sprite's own.
     pub brightness: u8,
-    /// Share of its own colour in what is drawn, per cent; the rest is what lies behind it.
+    /// Fraction of its own colour in what is drawn, per cent; the rest is what lies behind it.
     pub opacity: u8,
 }
 
-/// Where in the picture an object lies, as captions say it.
+/// Where in the image an object lies, as captions say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// Left third.
@@ -43,7 +43,7 @@ pub enum Place {
     Top,
     /// Middle column, lower third.
     Bottom,
-    /// Middle of the picture.
+    /// Middle of the image.
     Middle,
 }
 
@@ -79,7 +79,7 @@ impl PlacedObject {
     }
 }
 
-/// A composed picture: a theme, objects and a background.
+/// A composed image: a theme, objects and a background.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scene {
     /// What it is about.
@@ -91,7 +91,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Names of the categories that can be seen: the ground truth of the picture.
+    /// Names of the categories that can be seen: the ground truth of the image.
     pub fn categories(&self) -> BTreeSet<&'static str> {
         self.objects.iter().map(|object| CATEGORIES[object.category].name()).collect()
     }

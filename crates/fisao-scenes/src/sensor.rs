@@ -1,4 +1,4 @@
-//! What a poor camera does to a picture: blur and noise.
+//! What a poor camera does to an image: blur and noise.
 
 use image::{Rgb, RgbImage};
 
@@ -6,13 +6,13 @@ use image::{Rgb, RgbImage};
 const SENSOR: u64 = 0x5E25_0A00_0000_0000;
 
 /// Blurs with the weights 1, 2, 1 along rows and columns; beyond the border lies the border's own colour.
-pub(crate) fn blur(picture: &RgbImage) -> RgbImage {
-    let along = |picture: &RgbImage, right: u32, down: u32| {
-        let (width, height) = picture.dimensions();
+pub(crate) fn blur(image: &RgbImage) -> RgbImage {
+    let along = |image: &RgbImage, right: u32, down: u32| {
+        let (width, height) = image.dimensions();
         RgbImage::from_fn(width, height, |x, y| {
-            let before = picture.get_pixel(x.saturating_sub(right), y.saturating_sub(down));
-            let after = picture.get_pixel((x + right).min(width - 1), (y + down).min(height - 1));
-            let at = picture.get_pixel(x, y);
+            let before = image.get_pixel(x.saturating_sub(right), y.saturating_sub(down));
+            let after = image.get_pixel((x + right).min(width - 1), (y + down).min(height - 1));
+            let at = image.get_pixel(x, y);
             Rgb(std::array::from_fn(|channel| {
                 let [before, at, after] =
                     [before, at, after].map(|pixel| u16::from(pixel[channel]));
@@ -20,14 +20,14 @@ pub(crate) fn blur(picture: &RgbImage) -> RgbImage {
             }))
         })
     };
-    along(&along(picture, 1, 0), 0, 1)
+    along(&along(image, 1, 0), 0, 1)
 }
 
 /// Changes every channel of every pixel by at most `strength`, always alike for a seed.
-pub(crate) fn add_noise(picture: &mut RgbImage, strength: u8, seed: u32) {
+pub(crate) fn add_noise(image: &mut RgbImage, strength: u8, seed: u32) {
     let strength = i32::from(strength);
     let mut noise = SENSOR | u64::from(seed) << 1 | 1;
-    for channel in picture.iter_mut() {
+    for channel in image.iter_mut() {
         noise ^= noise << 13;
         noise ^= noise >> 7;
         noise ^= noise << 17;

@@ -48,14 +48,14 @@ impl SpriteSheet {
         self.sprites[category][sprite].scaled[size].dimensions()
     }
 
-    /// Draws the object over the picture; what lies outside is cut off.
-    pub(crate) fn draw(&self, object: &PlacedObject, picture: &mut RgbImage) {
+    /// Draws the object over the image; what lies outside is cut off.
+    pub(crate) fn draw(&self, object: &PlacedObject, image: &mut RgbImage) {
         let (gain, opacity) = (i32::from(object.brightness), i32::from(object.opacity));
-        self.for_each_pixel(object, picture.dimensions(), |x, y, [red, green, blue, alpha]| {
+        self.for_each_pixel(object, image.dimensions(), |x, y, [red, green, blue, alpha]| {
             if alpha == 0 {
                 return;
             }
-            let below = picture.get_pixel_mut(x, y);
+            let below = image.get_pixel_mut(x, y);
             for (channel, colour) in below.0.iter_mut().zip([red, green, blue]) {
                 let lit = (i32::from(colour) * gain / 100).min(i32::from(alpha)) * opacity / 100;
                 let through = i32::from(*channel) * (255 - i32::from(alpha) * opacity / 100) / 255;
@@ -64,14 +64,14 @@ impl SpriteSheet {
         });
     }
 
-    /// Share of each object's pixels that is inside the picture and not covered by a later object.
+    /// Fraction of each object's pixels that is inside the image and not covered by a later object.
     pub(crate) fn visible_fractions(
         &self,
         objects: &[PlacedObject],
-        picture: (u32, u32),
+        image: (u32, u32),
     ) -> Vec<f64> {
         let mut seen = vec![0_usize; objects.len()];
-        for index in self.owners(objects, picture).into_iter().flatten() {
+        for index in self.owners(objects, image).into_iter().flatten() {
             seen[index] += 1;
         }
         let whole = |object: &PlacedObject| {
@@ -82,16 +82,12 @@ impl SpriteSheet {
     }
 
     /// Which object each pixel shows, row by row.
-    pub(crate) fn owners(
-        &self,
-        objects: &[PlacedObject],
-        picture: (u32, u32),
-    ) -> Vec<Option<usize>> {
-        let mut owners = vec![None; (picture.0 * picture.1) as usize];
+    pub(crate) fn owners(&self, objects: &[PlacedObject], image: (u32, u32)) -> Vec<Option<usize>> {
+        let mut owners = vec![None; (image.0 * image.1) as usize];
         for (index, object) in objects.iter().enumerate() {
-            self.for_each_pixel(object, picture, |x, y, [.., alpha]| {
+            self.for_each_pixel(object, image, |x, y, [.., alpha]| {
                 if alpha >= OPAQUE {
-                    owners[(y * picture.0 + x) as usize] = Some(index);
+                    owners[(y * image.0 + x) as usize] = Some(index);
                 }
             });
         }
@@ -101,14 +97,14 @@ impl SpriteSheet {
     fn for_each_pixel(
         &self,
         object: &PlacedObject,
-        picture: (u32, u32),
+        image: (u32, u32),
         mut visit: impl FnMut(u32, u32, [u8; 4]),
     ) {
         let sprite = &self.sprites[object.category][object.sprite].scaled[object.size];
         for (column, row, pixel) in sprite.enumerate_pixels() {
             let column = if object.flipped { sprite.width() - 1 - column } else { column };
             let (x, y) = (object.x + column as i32, object.y + row as i32);
-            if (0..picture.0 as i32).contains(&x) && (0..picture.1 as i32).contains(&y) {
+            if (0..image.0 as i32).contains(&x) && (0..image.1 as i32).contains(&y) {
                 visit(x as u32, y as u32, pixel.0);
             }
         }
@@ -167,7 +163,7 @@ fn make_alike(graphics: &mut [Vec<RgbaImage>], likeness: f64) {
 }
 
 /// The emoji's graphic. Twemoji names some graphics with, some without the variation selector that asks for
-/// a picture instead of a glyph.
+/// an image instead of a glyph.
 fn graphic_of(emoji: &str) -> Option<&'static PngTwemojiAsset> {
     PngTwemojiAsset::from_emoji(emoji)
         .or_else(|| PngTwemojiAsset::from_emoji(&emoji.replace('\u{fe0f}', "")))

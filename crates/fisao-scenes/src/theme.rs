@@ -109,7 +109,7 @@ const COMPANIONS: [&[Companion]; 10] = [
 ];
 
 /// The companion rules of a theme. Every companion is an ordinary member of the theme that truly occurs in a
-/// fair share of its scenes, so that only looking tells whether it is there.
+/// fair fraction of its scenes, so that only looking tells whether it is there.
 pub const fn companions(theme: Theme) -> &'static [Companion] {
     COMPANIONS[theme as usize]
 }

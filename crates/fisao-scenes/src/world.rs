@@ -62,22 +62,22 @@ impl World {
         }
     }
 
-    /// The picture of a scene, [`IMAGE_SIZE`] pixels wide and high.
+    /// The image of a scene, [`IMAGE_SIZE`] pixels wide and high.
     pub fn render(&self, scene: &Scene) -> RgbImage {
-        let mut picture = scene.background.paint();
+        let mut image = scene.background.paint();
         for object in &scene.objects {
-            self.sheet.draw(object, &mut picture);
+            self.sheet.draw(object, &mut image);
         }
         for _ in 0..self.difficulty.blur {
-            picture = blur(&picture);
+            image = blur(&image);
         }
         if self.difficulty.noise > 0 {
-            add_noise(&mut picture, self.difficulty.noise, scene.background.grain);
+            add_noise(&mut image, self.difficulty.noise, scene.background.grain);
         }
-        picture
+        image
     }
 
-    /// Share of each object's pixels (in the order of `scene.objects`) that the picture shows.
+    /// Fraction of each object's pixels (in the order of `scene.objects`) that the image shows.
     pub fn visible_fractions(&self, scene: &Scene) -> Vec<f64> {
         self.sheet.visible_fractions(&scene.objects, (IMAGE_SIZE, IMAGE_SIZE))
     }
@@ -98,8 +98,8 @@ impl World {
         Scene { objects, ..scene.clone() }
     }
 
-    /// Share of each patch that each category covers, where it covers any: for patches of `side` pixels, row
-    /// by row, (index into [`CATEGORIES`](crate::CATEGORIES), share).
+    /// Fraction of each patch that each category covers, where it covers any: for patches of `side` pixels, row
+    /// by row, (index into [`CATEGORIES`](crate::CATEGORIES), fraction).
     pub fn patch_contents(&self, scene: &Scene, side: u32) -> Vec<Vec<(usize, f64)>> {
         let owners = self.sheet.owners(&scene.objects, (IMAGE_SIZE, IMAGE_SIZE));
         let (count, area) = (IMAGE_SIZE / side, f64::from(side * side));
@@ -111,13 +111,13 @@ impl World {
                 *counts[(y * count + x) as usize].entry(category).or_default() += 1;
             }
         }
-        let shares = |patch: BTreeMap<usize, u32>| {
+        let fractions = |patch: BTreeMap<usize, u32>| {
             patch
                 .into_iter()
                 .map(|(category, pixels)| (category, f64::from(pixels) / area))
                 .collect()
         };
-        counts.into_iter().map(shares).collect()
+        counts.into_iter().map(fractions).collect()
     }
 
     /// Name of the image of this split and index, e.g. `test-000123`.
@@ -125,7 +125,7 @@ impl World {
         format!("{}-{index:06}", split.name())
     }
 
-    /// Whose pictures the sprites are, as their licence asks to be told.
+    /// Whose images the sprites are, as their licence asks to be told.
     pub fn sprite_attribution() -> &'static str {
         "Object pictures: Twemoji graphics, Copyright 2020 Twitter, Inc and other contributors, licensed under \
          CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/); scaled, flipped and composed."

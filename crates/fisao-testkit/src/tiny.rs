@@ -9,7 +9,7 @@ use fisao_models::parameters::from_floats;
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::weights::{Init, RandomWeights, WeightError, WeightSource};
 
-/// Side of the pictures the small models take, pixels.
+/// Side of the images the small models take, pixels.
 pub const IMAGE_SIZE: usize = 8;
 
 /// Image tower: 3 layers, 4 patches.
@@ -96,7 +96,7 @@ pub fn tiny_clip(seed: u64) -> Clip {
     tiny_clip_for(IMAGE_SIZE, seed)
 }
 
-/// The same for pictures of another side, in pixels.
+/// The same for images of another side, in pixels.
 ///
 /// # Panics
 /// Never: random weights fit every shape.
@@ -130,7 +130,7 @@ impl WeightSource for RoundedWeights {
     }
 }
 
-/// `count` pictures of standard normal noise: `[count, 3, 8, 8]`.
+/// `count` images of standard normal noise: `[count, 3, 8, 8]`.
 ///
 /// # Panics
 /// Never: random weights fit every shape.
@@ -140,7 +140,7 @@ pub fn pixels(count: usize, seed: u64) -> Tensor<4> {
     Tensor::from_data(data.expect("random weights fit every shape"), &Device::flex())
 }
 
-/// Pictures without content: `[count, 3, 8, 8]`, all zero.
+/// Images without content: `[count, 3, 8, 8]`, all zero.
 pub fn blank_pixels(count: usize) -> Tensor<4> {
     let shape = [count, 3, IMAGE_SIZE, IMAGE_SIZE];
     from_floats(vec![0.0; shape.iter().product()], shape, &Device::flex())

@@ -103,14 +103,14 @@ pub struct Calibration {
     pub correct: usize,
     /// Hallucinated mentions; likewise.
     pub hallucinated: usize,
-    /// π, share of correct mentions among the model's own.
+    /// π, fraction of correct mentions among the model's own.
     pub prior_correct: f64,
     /// Logistic regression of correctness on the score, the alternative to the two Gaussians.
     pub logistic: Logistic,
     /// What has been taken from the score of each name; absent when scores are used as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub centres: Option<Centres>,
-    /// Shares of the regions in a score, where they were found with the calibration.
+    /// Fractions of the regions in a score, where they were found with the calibration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<RegionWeights>,
     /// Scale of whole-response scores, needed by the sentence-level reward only.

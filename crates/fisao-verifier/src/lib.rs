@@ -1,7 +1,7 @@
 //! The verifier: what a response names, how well each name fits the image, and what that is worth.
 //!
 //! ```text
-//! response ─ mentions ─→ units ─ scores ─→ ScoredUnit ─ rewards ─→ one reward per token
+//! response ─ mentions ─→ TokenMention ─ scores ─→ ScoredMention ─ rewards ─→ one reward per token
 //!                                             ↑
 //!                      calibration: scores of correct and hallucinated mentions
 //! ```

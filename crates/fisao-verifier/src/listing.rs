@@ -88,8 +88,11 @@ mod tests {
         assert!(entries.len() >= 500, "{} categories", entries.len());
         let vocabulary = ObjectVocabulary::with_neutral(entries, &neutral).unwrap();
         let names = |text: &str| -> Vec<String> {
-            let units = vocabulary.units(text, std::slice::from_ref(&(0..text.len())));
-            units.iter().map(|unit| vocabulary.category(unit.category).to_owned()).collect()
+            let mentions = vocabulary.token_mentions(text, std::slice::from_ref(&(0..text.len())));
+            mentions
+                .iter()
+                .map(|mention| vocabulary.category(mention.category).to_owned())
+                .collect()
         };
         assert_eq!(
             names("Two kittens sleep on a sofa next to a glass of wine and hot dogs."),

@@ -1,7 +1,7 @@
-//! Text → units: the objects a response names and the tokens that spell them.
+//! Text → mentions: the objects a response names and the tokens that spell them.
 //!
-//! Units are found on words, never on sub-word pieces, and mapped back to tokens through the byte
-//! range each token spelled; so the same response gives the same units under any tokenizer.
+//! Mentions are found on words, never on sub-word pieces, and mapped back to tokens through the byte
+//! range each token spelled; so the same response gives the same mentions under any tokenizer.
 //!
 //! # Rules
 //!
@@ -58,7 +58,7 @@ pub struct Mention<'v> {
 
 /// One maximal mention of an object category in a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unit {
+pub struct TokenMention {
     /// Index of the category; [`ObjectVocabulary::category`] gives its name.
     pub category: usize,
     /// Surface form of the vocabulary that matched, before the plural: "traffic light" for
@@ -71,7 +71,7 @@ pub struct Unit {
     /// Tokens that spell it: first to last token whose bytes meet `span`. Never empty.
     pub tokens: Range<usize>,
     /// Whether the response says that the object is *not* there ("no dog", "without a car"). Such
-    /// a unit claims nothing the image could confirm and takes no part in scoring.
+    /// a mention claims nothing the image could confirm and takes no part in scoring.
     pub negated: bool,
 }
 
@@ -82,14 +82,14 @@ impl ObjectVocabulary {
         Mentions { vocabulary: self, text, words: Words::new(text), earlier: None }
     }
 
-    /// Units of a decoded response, in order and without overlap: at each word the longest surface
+    /// Mentions of a decoded response, in order and without overlap: at each word the longest surface
     /// form that fits wins. `spans[t]` are the bytes of `text` that token `t` spelled, empty for
-    /// tokens that spell nothing; a mention that no token spelled is not a unit.
-    pub fn units(&self, text: &str, spans: &[Range<usize>]) -> Vec<Unit> {
+    /// tokens that spell nothing; a mention that no token spelled is not a mention.
+    pub fn token_mentions(&self, text: &str, spans: &[Range<usize>]) -> Vec<TokenMention> {
         let mut tokens = None;
-        let unit = |mention: Mention| {
+        let locate = |mention: Mention| {
             let tokens = tokens.get_or_insert_with(|| SpellingTokens::new(spans));
-            Some(Unit {
+            Some(TokenMention {
                 category: mention.category,
                 form: mention.form.to_owned(),
                 text: text[mention.span.clone()].to_owned(),
@@ -98,7 +98,7 @@ impl ObjectVocabulary {
                 negated: mention.negated,
             })
         };
-        self.mentions(text).filter_map(unit).collect()
+        self.mentions(text).filter_map(locate).collect()
     }
 }
 

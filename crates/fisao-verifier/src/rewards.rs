@@ -1,6 +1,6 @@
 //! Token rewards: what each name in a response is worth, placed on the tokens that spell it.
 //!
-//! For a unit with score s on the calibration's scale, pooled spread σ and bound `r_max`:
+//! For a mention with score s on the calibration's scale, pooled spread σ and bound `r_max`:
 //!
 //! ```text
 //!  threshold      τ₊ = μ₊ − λ,  τ₋ = μ₋ + λ
@@ -15,10 +15,10 @@
 //!                 E[r | correct] = a (1 − q*),   E[r | hallucinated] = −a q*,   whatever the AUC
 //!
 //!  sentence       clamp((S − mean S)/s.d. S, −r_max, r_max) on the last token, S the score of the
-//!                 whole response; units earn nothing
+//!                 whole response; mentions earn nothing
 //! ```
 //!
-//! Negative rewards of units are then multiplied by the penalty weight κ₋. Function tokens get 0,
+//! Negative rewards of mentions are then multiplied by the penalty weight κ₋. Function tokens get 0,
 //! only the first mention of a category can earn a positive reward (else repeating one true object would
 //! be optimal), every later one costs at least the penalty of repetition (else true objects would be
 //! repeated where nothing else is safe to say), and a response cut off by its length budget pays a fixed
@@ -38,4 +38,4 @@ pub use config::{PenaltyWeight, Placement, RewardConfig, RewardForm};
 pub use error::RewardError;
 pub use formula::thresholds;
 pub use rule::{Boundary, RewardRule};
-pub use tokens::{Response, ScoredUnit};
+pub use tokens::{Response, ScoredMention};

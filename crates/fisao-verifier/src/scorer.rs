@@ -13,10 +13,10 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::image::PixelValues;
-use fisao_models::llava::Pictures;
+use fisao_models::llava::ImageBatch;
 use fisao_models::parameters::{Parameters, floats};
 use fisao_models::text::{TextError, Tokenizer};
-use fisao_models::vision::{Sight, VisionConfig, VisionTower};
+use fisao_models::vision::{VisionConfig, VisionOutput, VisionTower};
 
 use crate::calibration::{Calibration, Centres};
 use crate::templates::Templates;
@@ -39,7 +39,7 @@ pub enum VerifierError {
         "the verifier's vision tower is not the model's own: the configurations differ \
          (model {policy}, verifier {verifier})"
     )]
-    ForeignConfig {
+    EncoderConfigMismatch {
         /// The policy's tower.
         policy: String,
         /// The verifier's tower.
@@ -49,7 +49,7 @@ pub enum VerifierError {
     #[error(
         "the verifier's vision tower is not the model's own: `{tensor}` differs by up to {difference:.3e}"
     )]
-    ForeignWeights {
+    EncoderWeightsMismatch {
         /// First tensor that differs.
         tensor: String,
         /// Largest absolute difference in it.
@@ -73,7 +73,7 @@ pub enum VerifierError {
         /// The name.
         name: String,
     },
-    /// The encoder computed something that is no number.
+    /// The encoder computed something that is not a number.
     #[error(
         "the verifier's embedding of {what} is not finite: its weights, or what it was given, are damaged"
     )]
@@ -87,9 +87,9 @@ impl VerifierError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::ForeignConfig { .. } | Self::ForeignWeights { .. } => Some(
+            Self::EncoderConfigMismatch { .. } | Self::EncoderWeightsMismatch { .. } => Some(
                 "give the CLIP checkpoint that the model's vision tower was taken from, or pass \
-                 --allow-foreign-verifier to use another encoder knowingly"
+                 --allow-mismatched-verifier to use another encoder knowingly"
                     .to_owned(),
             ),
             Self::Unspelled { .. } => Some("take the name out of the object vocabulary".to_owned()),
@@ -105,11 +105,11 @@ pub struct Verifier {
     tokenizer: Arc<dyn Tokenizer>,
     templates: Templates,
     score: ScoreConfig,
-    /// Unit text embeddings by name; filled as names come up.
+    /// Unit text embeddings by name: a cache.
     names: BTreeMap<String, Vec<f32>>,
     /// What is taken from the scores of each name, where scores are centred.
     centres: Option<Arc<Centres>>,
-    /// Shares of regions that are weighted; `None` until they are known.
+    /// Fractions of regions that are weighted; `None` until they are known.
     weights: Option<RegionWeights>,
     /// Whether the policy's image tower is known to be this model's own.
     shares_tower: bool,
@@ -158,8 +158,8 @@ impl Verifier {
         &self.score
     }
 
-    /// From now on scores on a calibration's scale: with its weights of regions, less its centres.
-    pub fn adopt(&mut self, calibration: &Calibration) {
+    /// Scores on a calibration's scale from now on: with its region weights, less its centres.
+    pub fn apply_calibration(&mut self, calibration: &Calibration) {
         self.set_centres(calibration.centres.clone());
         self.set_weights(calibration.weights.unwrap_or_default());
     }
@@ -181,7 +181,7 @@ impl Verifier {
         self.centres = centres.map(Arc::new);
     }
 
-    /// Goes on from where the policy's image tower ends, from now on, as it is this model's own. Where an adapter changes
+    /// Continues from the output of the policy's vision tower from now on, as it is this model's own. Where an adapter changes
     /// the policy's, each keeps to its own: a verifier is never trained.
     ///
     /// # Errors
@@ -192,7 +192,7 @@ impl Verifier {
         Ok(())
     }
 
-    /// Whether [`embed_sight`](Self::embed_sight) can be used with the policy's sights.
+    /// Whether [`embed_vision_output`](Self::embed_vision_output) can be used with the policy's vision outputs.
     pub fn shares_tower(&self) -> bool {
         self.shares_tower && self.score.regions != Regions::Crops
     }
@@ -202,14 +202,14 @@ impl Verifier {
     /// that use the features of an earlier one.
     ///
     /// # Errors
-    /// [`VerifierError::ForeignConfig`] or [`VerifierError::ForeignWeights`].
+    /// [`VerifierError::EncoderConfigMismatch`] or [`VerifierError::EncoderWeightsMismatch`].
     pub fn check_own_encoder(&self, policy: &VisionTower) -> Result<(), VerifierError> {
         let own = policy.config();
         let verifier = self.model.vision().config();
         let layers = own.num_hidden_layers.min(verifier.num_hidden_layers);
         let cut = VisionConfig { num_hidden_layers: layers, ..verifier.clone() };
         if *own != cut {
-            return Err(VerifierError::ForeignConfig {
+            return Err(VerifierError::EncoderConfigMismatch {
                 policy: format!("{own:?}"),
                 verifier: format!("{verifier:?}"),
             });
@@ -218,37 +218,39 @@ impl Verifier {
         policy.clone().visit_mut("vision_model", &mut |name, parameter| {
             own.insert(name.to_owned(), parameter.values());
         });
-        let mut foreign = None;
+        let mut mismatch = None;
         self.model.vision().clone().visit_mut("vision_model", &mut |name, parameter| {
-            let Some(own) = own.get(name).filter(|_| foreign.is_none()) else { return };
+            let Some(own) = own.get(name).filter(|_| mismatch.is_none()) else { return };
             if let Some(difference) = largest_difference(own, &parameter.values()) {
-                foreign =
-                    Some(VerifierError::ForeignWeights { tensor: name.to_owned(), difference });
+                mismatch = Some(VerifierError::EncoderWeightsMismatch {
+                    tensor: name.to_owned(),
+                    difference,
+                });
             }
         });
-        foreign.map_or(Ok(()), Err)
+        mismatch.map_or(Ok(()), Err)
     }
 
     /// Embeds images: `[images · views, 3, h, w]` → one embedding per image, where
-    /// [`ScoreConfig::views`] pictures show one image, its whole first.
+    /// [`ScoreConfig::views`] images show one image, its whole first.
     ///
     /// # Errors
     /// [`VerifierError::NotFinite`].
     ///
     /// # Panics
-    /// The pictures are not a multiple of the views.
+    /// The images are not a multiple of the views.
     pub fn embed_images(&self, pixels: Tensor<4>) -> Result<Vec<ImageEmbedding>, VerifierError> {
-        self.embed_sight(self.model.vision().look(pixels))
+        self.embed_vision_output(self.model.vision().encode(pixels))
     }
 
-    /// The same of images of which each comes with its views, on this model's device; as many pictures go through at once
+    /// The same of images of which each comes with its views, on this model's device; as many images go through at once
     /// as there are images, however many views each has.
     ///
     /// # Errors
     /// [`VerifierError::NotFinite`].
     ///
     /// # Panics
-    /// An image has not [`ScoreConfig::views`] pictures.
+    /// An image has not [`ScoreConfig::views`] images.
     pub fn embed_views<Views: AsRef<[PixelValues]>>(
         &self,
         images: &[Views],
@@ -257,27 +259,30 @@ impl Verifier {
         let at_once = (images.len() / self.score.views()).max(1);
         let mut embeddings = Vec::with_capacity(images.len());
         for batch in images.chunks(at_once) {
-            let pictures = Pictures::new(batch.iter().flat_map(AsRef::as_ref), &device);
-            embeddings.extend(self.embed_images(pictures.whole())?);
+            let images = ImageBatch::new(batch.iter().flat_map(AsRef::as_ref), &device);
+            embeddings.extend(self.embed_images(images.whole())?);
         }
         Ok(embeddings)
     }
 
-    /// The same of pictures on their way through this model's image tower, or through the policy's where the two
+    /// The same of images on their way through this model's image tower, or through the policy's where the two
     /// [share](Self::share_tower) it.
     ///
     /// # Errors
     /// [`VerifierError::NotFinite`].
     ///
     /// # Panics
-    /// The pictures are not a multiple of the views.
-    pub fn embed_sight(&self, sight: Sight) -> Result<Vec<ImageEmbedding>, VerifierError> {
+    /// The images are not a multiple of the views.
+    pub fn embed_vision_output(
+        &self,
+        output: VisionOutput,
+    ) -> Result<Vec<ImageEmbedding>, VerifierError> {
         let dim = self.model.dim();
         let rows = |tensor: &Tensor<2>| -> Vec<Vec<f32>> {
             floats(tensor).chunks_exact(dim).map(<[f32]>::to_vec).collect()
         };
-        let embeddings = if self.looks_at_patches() {
-            let (whole, patches) = self.model.embed_patches(sight);
+        let embeddings = if self.uses_patches() {
+            let (whole, patches) = self.model.embed_patches(output);
             let [images, patch_count, _] = patches.dims();
             let patches = rows(&patches.reshape([images * patch_count, dim]));
             let parts = patches.chunks_exact(patch_count).map(<[Vec<f32>]>::to_vec);
@@ -288,9 +293,9 @@ impl Verifier {
                 .collect()
         } else {
             let views = self.score.views();
-            let pictures = rows(&self.model.embed_sight(sight));
-            assert!(pictures.len() % views == 0, "{} pictures, {views} an image", pictures.len());
-            pictures.chunks_exact(views).map(ImageEmbedding::of_views).collect::<Vec<_>>()
+            let images = rows(&self.model.embed_vision_output(output));
+            assert!(images.len() % views == 0, "{} images, {views} an image", images.len());
+            images.chunks_exact(views).map(ImageEmbedding::of_views).collect::<Vec<_>>()
         };
         match embeddings.iter().position(|embedding| !embedding.is_finite()) {
             Some(index) => Err(VerifierError::NotFinite { what: format!("image {index}") }),
@@ -298,7 +303,7 @@ impl Verifier {
         }
     }
 
-    fn looks_at_patches(&self) -> bool {
+    fn uses_patches(&self) -> bool {
         match self.score.regions {
             Regions::Auto => self.weights.is_none_or(|weights| weights.patches > 0.0),
             Regions::Patches => true,
@@ -306,12 +311,12 @@ impl Verifier {
         }
     }
 
-    /// Embeds the names that are not known yet.
+    /// Embeds the names that have no embedding yet.
     ///
     /// # Errors
     /// [`VerifierError::Text`] when a name cannot be encoded, [`VerifierError::Unspelled`] when nothing is left of
     /// it, [`VerifierError::Uncentred`] when scores are centred and the name's are not.
-    pub fn learn<'a>(
+    pub fn embed_names<'a>(
         &mut self,
         names: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), VerifierError> {
@@ -354,16 +359,16 @@ impl Verifier {
         }
     }
 
-    /// Text embeddings that are known already, by name: what a cache keeps.
-    pub fn known(&self) -> &BTreeMap<String, Vec<f32>> {
+    /// Text embeddings computed so far, by name: what a cache keeps.
+    pub fn embeddings(&self) -> &BTreeMap<String, Vec<f32>> {
         &self.names
     }
 
-    /// Takes text embeddings that a verifier of the same model and templates computed earlier.
+    /// Inserts text embeddings that a verifier of the same model and templates computed earlier.
     ///
     /// # Panics
     /// If an embedding has another width than the model's.
-    pub fn remember(&mut self, names: impl IntoIterator<Item = (String, Vec<f32>)>) {
+    pub fn insert_embeddings(&mut self, names: impl IntoIterator<Item = (String, Vec<f32>)>) {
         for (name, embedding) in names {
             assert_eq!(embedding.len(), self.model.dim(), "the embedding of '{name}'");
             self.names.insert(name, embedding);
@@ -418,8 +423,8 @@ impl Verifier {
     /// When a name has not been [learned](Self::learn).
     pub fn heat_maps(&self, pixels: Tensor<4>, names: &[&str]) -> Vec<HeatMap> {
         let dim = self.model.dim();
-        let sight = self.model.vision().look(pixels);
-        let patches = floats(&self.model.embed_patches(sight).1);
+        let output = self.model.vision().encode(pixels);
+        let patches = floats(&self.model.embed_patches(output).1);
         let side = self.model.vision().config().side();
         let of_name = |name: &&str| {
             let text = self.names.get(*name).expect("names are learned before they are looked for");
@@ -485,10 +490,10 @@ mod tests {
         assert_eq!(largest_difference(&[1.0, -2.0], &[1.0, -2.0]), None);
         assert_eq!(largest_difference(&[1.0, -2.0], &[1.0, -1.0]), Some(1.0));
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            for (own, foreign) in
+            for (own, mismatch) in
                 [([1.0, bad], [1.0, 2.0]), ([1.0, 2.0], [1.0, bad]), ([1.0, bad], [1.0, bad])]
             {
-                assert!(largest_difference(&own, &foreign).is_some(), "{own:?} {foreign:?}");
+                assert!(largest_difference(&own, &mismatch).is_some(), "{own:?} {mismatch:?}");
             }
         }
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Where a template takes the name.
 const SLOT: &str = "{}";
 
-/// Sentences a unit is scored in; the text embedding of a unit is the mean over them.
+/// Sentences a mention is scored in; the text embedding of a mention is the mean over them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Templates {
@@ -59,12 +59,12 @@ impl Templates {
         Ok(())
     }
 
-    /// One sentence per template, with `unit` in its place.
-    pub fn render(&self, unit: &str) -> Vec<String> {
-        self.prompts.iter().map(|template| self.render_one(template, unit)).collect()
+    /// One sentence per template, with `name` in its place.
+    pub fn render(&self, name: &str) -> Vec<String> {
+        self.prompts.iter().map(|template| self.render_one(template, name)).collect()
     }
 
-    fn render_one(&self, template: &str, unit: &str) -> String {
+    fn render_one(&self, template: &str, name: &str) -> String {
         let Some((before, after)) = template.split_once(SLOT) else {
             return template.to_owned();
         };
@@ -72,10 +72,10 @@ impl Templates {
             .strip_suffix(" ")
             .and_then(|text| text.rsplit(' ').next())
             .is_some_and(|word| word.eq_ignore_ascii_case("a"));
-        if self.agree_article && has_article && begins_with_vowel_sound(unit) {
-            return format!("{}n {unit}{after}", before.trim_end());
+        if self.agree_article && has_article && begins_with_vowel_sound(name) {
+            return format!("{}n {name}{after}", before.trim_end());
         }
-        format!("{before}{unit}{after}")
+        format!("{before}{name}{after}")
     }
 }
 

@@ -117,7 +117,7 @@ impl Answering<'_> {
         for start in (done..questions.len()).step_by(at_once) {
             if stop.load(Ordering::Relaxed) {
                 let message = format!(
-                    "stopped after {start} of {} answers, which are kept; the same command goes on",
+                    "stopped after {start} of {} answers, which are kept; the same command resumes",
                     questions.len()
                 );
                 return Err(Interrupted { message }.into());
@@ -198,8 +198,8 @@ impl Answering<'_> {
         }
         settings["answers"] = self.field.into();
         if begun && !self.folder.join(DATA).exists() {
-            // As earlier versions told pictures apart.
-            settings["pictures_sha256"] = pictures(questions).into();
+            // As earlier versions told images apart.
+            settings["pictures_sha256"] = images(questions).into();
         }
         let options: Vec<&Vec<String>> =
             questions.iter().map(|question| &question.options).collect();
@@ -243,7 +243,7 @@ impl Answering<'_> {
         bail!(self.other_settings(key, known.get(key).unwrap_or(&Value::Null), value))
     }
 
-    /// The folder was begun with something else under a key of the settings.
+    /// The folder was started with something else under a key of the settings.
     fn other_settings(&self, key: &str, before: &Value, now: &Value) -> Refusal {
         let (folder, model) = (self.folder.display(), &self.policy.name);
         let replaced = match key {
@@ -253,7 +253,7 @@ impl Answering<'_> {
                 let message = format!(
                     "{folder} holds answers that were made with `{key}` {before}, not {now}"
                 );
-                let hint = "name another folder with --output, or go on with the same settings";
+                let hint = "name another folder with --output, or resume with the same settings";
                 return Refusal::new(message).hint(hint);
             }
         };
@@ -297,7 +297,7 @@ impl Answering<'_> {
     }
 }
 
-/// What is asked about which pictures, by their content. Folders do not count: they may be moved.
+/// What is asked about which images, by their content. Folders do not count: they may be moved.
 fn record(questions: &[Question]) -> Result<DataRecord, FormatError> {
     let mut files = FileDigests::default();
     files.read(questions.iter().map(|question| question.image.as_path()))?;
@@ -309,8 +309,8 @@ fn record(questions: &[Question]) -> Result<DataRecord, FormatError> {
     Ok(DataRecord::new(rows.collect()))
 }
 
-/// Digest of the pictures' names and sizes in bytes, which is what earlier versions kept.
-fn pictures(questions: &[Question]) -> String {
+/// Digest of the images' names and sizes in bytes, which is what earlier versions kept.
+fn images(questions: &[Question]) -> String {
     let mut text = String::new();
     for question in questions {
         let name = question.image.file_name().unwrap_or_default().to_string_lossy();

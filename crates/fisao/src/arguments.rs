@@ -52,14 +52,14 @@ pub(crate) use world::{WorldArguments, WorldChoice, WorldKindArguments, title};
 /// Heading of the options that every command takes.
 const GLOBAL: &str = "Global options";
 
-/// Make a vision-language model stop describing what is not in the picture, using nothing but the
+/// Make a vision-language model stop describing what is not in the image, using nothing but the
 /// model itself.
 #[derive(Debug, Parser)]
 #[command(name = "fisao", version, max_term_width = 100)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Say more about what is being done; twice for still more
+    /// Log more; give it twice for debug output
     #[arg(
         short,
         long,
@@ -89,17 +89,17 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Describe images
     Caption(CaptionArguments),
-    /// Score words against images
+    /// Score object names against images
     Score(ScoreArguments),
-    /// Find the words of captions that are not in their pictures
+    /// Find hallucinated object mentions in captions
     Verify(VerifyArguments),
-    /// Measure how well a verifier separates correct from hallucinated words
+    /// Measure how well a verifier separates correct from hallucinated mentions
     Calibrate(CalibrateArguments),
     /// Train an adapter with token rewards
     Align(AlignArguments),
-    /// Train several methods with equal budgets on the embedded world and set them side by side
+    /// Train several methods with equal budgets on the built-in synthetic dataset and set them side by side
     Compare(CompareArguments),
-    /// Look into the method: what the verifier can tell, and at what cost
+    /// Study the method: how well the verifier detects hallucinations, and at what cost
     Study(StudyArguments),
     /// Measure hallucination and quality: captions, and answers to benchmarks
     Eval(EvalArguments),
@@ -107,13 +107,13 @@ pub(crate) enum Command {
     Runs(RunsArguments),
     /// Measure how fast this machine decodes, trains, verifies and aligns
     Bench(BenchArguments),
-    /// Tell what is in a checkpoint or adapter, and what it can be used for
+    /// Show what is in a checkpoint or adapter, and what it can be used for
     Inspect(InspectArguments),
     /// Fold an adapter into a model's weights
     Merge(MergeArguments),
     /// Build the demo's model and verifier from nothing
     Pretrain(PretrainArguments),
-    /// Calibrate, align and evaluate on the embedded world, with a report
+    /// Calibrate, align and evaluate on the built-in synthetic dataset, with a report
     Demo(DemoArguments),
 }
 

@@ -91,7 +91,7 @@ pub(crate) fn catalogue() -> Vec<Case> {
     cases.extend(decoding());
     cases.extend(training());
     cases.extend([
-        Case::new("encode-vit-l-336-f32", "8 pictures through CLIP ViT-L/14-336, f32", |r| {
+        Case::new("encode-vit-l-336-f32", "8 images through CLIP ViT-L/14-336, f32", |r| {
             works::encode(r, Held::F32)
         }),
         Case::new("encode-vit-l-336-bf16", "the same, bf16", |r| works::encode(r, Held::Bf16)),
@@ -102,17 +102,17 @@ pub(crate) fn catalogue() -> Vec<Case> {
         ),
         Case::new(
             "verify-embedded",
-            "64 pictures and 4 words each through the embedded verifier",
+            "64 images and 4 words each through the embedded verifier",
             iteration::verify,
         ),
         Case::new(
             "iteration-ppo",
-            "sample, verify and update: 64 pictures, a response each, PPO",
+            "sample, verify and update: 64 images, a response each, PPO",
             |r| iteration::iterations(r, &iteration::ppo()),
         ),
         Case::new(
             "iteration-group",
-            "sample, verify and update: 16 pictures, 4 responses each, without a critic",
+            "sample, verify and update: 16 images, 4 responses each, without a critic",
             |r| iteration::iterations(r, &iteration::group()),
         ),
     ]);
@@ -187,7 +187,7 @@ fn training() -> Vec<Case> {
                 batch: 16,
                 length: 96,
                 adapter: false,
-                recomputed: false,
+                gradient_checkpointing: false,
                 held: Held::F32,
             },
         ),
@@ -201,7 +201,7 @@ fn training() -> Vec<Case> {
         }),
         case(
             "lora-1024-f32-long-recomputed",
-            "the same, layers computed again on the way back",
+            "the same, layers recomputed in the backward pass",
             || adapter(1024, true, Held::F32),
         ),
         case("lora-1024-bf16", "the step of 2 × 256 tokens on a bf16 base", || {
@@ -219,8 +219,8 @@ fn training() -> Vec<Case> {
 }
 
 /// An adapter's step on two sequences.
-fn adapter(length: usize, recomputed: bool, held: Held) -> Step {
-    Step { config: models::middle(), batch: 2, length, adapter: true, recomputed, held }
+fn adapter(length: usize, gradient_checkpointing: bool, held: Held) -> Step {
+    Step { config: models::middle(), batch: 2, length, adapter: true, gradient_checkpointing, held }
 }
 
 /// Cases by name or the beginning of names; those that are not heavy where nothing is named.

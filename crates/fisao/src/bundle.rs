@@ -222,7 +222,7 @@ impl Policy {
         prompt: &[u32],
     ) -> Result<Task, TextError> {
         let image = self.processor.process(image);
-        let prompt = self.model.config().expand_image_token(prompt, image.picture_size)?;
+        let prompt = self.model.config().expand_image_token(prompt, image.original_size)?;
         Ok(Task { id, image, verifier_images: Vec::new(), prompt, answer: Answer::None })
     }
 }
@@ -246,7 +246,8 @@ impl Pair {
         let (verifier, world) = (arguments.verifier.as_ref(), arguments.world.kind());
         let mut verifier = verifier_from_arguments(verifier, world, settings, device, reporter)?;
         let policy = Policy::from_arguments(&arguments.model, world, device, reporter)?;
-        let views = verifier.views_beside(&policy, arguments.allow_foreign_verifier, reporter)?;
+        let views =
+            verifier.views_beside(&policy, arguments.allow_mismatched_verifier, reporter)?;
         Ok(Self { policy, verifier, views })
     }
 }

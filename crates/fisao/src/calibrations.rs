@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use fisao_align::captions::{Captioned, Judge};
-use fisao_align::course::KeptResponses;
+use fisao_align::captions::{MentionScorer, ScoredResponse};
+use fisao_align::mention_views::MentionViews;
+use fisao_align::run_control::ResponseStore;
 use fisao_align::tasks::{Task, TaskSource};
-use fisao_align::views::MentionViews;
-use fisao_align::{AlignError, Course, StopFlag};
+use fisao_align::{AlignError, RunControl, StopFlag};
 use fisao_formats::FormatError;
 use fisao_formats::digest::sha256_parts;
 use fisao_formats::documents::read_json;
@@ -105,22 +105,22 @@ impl Setting<'_> {
 }
 
 /// What the decoder says of mentions where no annotations do, with a progress bar.
-pub(crate) fn look_without_labels(
+pub(crate) fn label_free_views(
     model: &Llava,
-    judge: &Judge,
+    scorer: &MentionScorer,
     source: &dyn TaskSource,
-    captions: &[Captioned],
+    captions: &[ScoredResponse],
     (sampling, length): (&Sampling, usize),
-    (kept, stop): (Option<&dyn KeptResponses>, &StopFlag),
+    (kept, stop): (Option<&dyn ResponseStore>, &StopFlag),
     reporter: &Reporter,
 ) -> Result<MentionViews, AlignError> {
     let passes = source.count() * MentionViews::PASSES;
     let progress = reporter.phase("look without labels", passes as u64);
     let advance = |done| progress.advance(done as u64);
     // What it learns on the way is not to change the last bits of what follows.
-    let others = &mut judge.clone();
-    let course = Course { kept, ..Course::new(&advance).until(stop) };
-    let views = MentionViews::of(model, others, source, captions, length, sampling, course)?;
+    let others = &mut scorer.clone();
+    let control = RunControl { kept, ..RunControl::new(&advance).until(stop) };
+    let views = MentionViews::of(model, others, source, captions, length, sampling, control)?;
     progress.finish();
     Ok(views)
 }

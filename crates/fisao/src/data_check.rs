@@ -21,15 +21,15 @@ pub(crate) fn check(
     let Some(begun) = DataRecord::read(&folder.join(DATA))? else {
         let folder = folder.display();
         reporter.note(format!(
-            "{folder} does not say what data it was begun with: nothing was compared"
+            "{folder} does not record the data it was started with: nothing was compared"
         ));
         return Ok(());
     };
     let Some(changes) = begun.changes(now) else { return Ok(()) };
     let message =
-        format!("{} was begun with other data: {}", folder.display(), changes.describe(name));
+        format!("{} was started with other data: {}", folder.display(), changes.describe(name));
     Err(Refusal::new(message)
-        .hint("put the data back as it was, or begin anew in another folder")
+        .hint("put the data back as it was, or start again in another folder")
         .into())
 }
 

@@ -163,7 +163,7 @@ impl DeviceChoice {
     }
 }
 
-/// The device of a run that is gone on with: the one it was begun on, unless another is asked for.
+/// The device of a resumed run: the one it was begun on, unless another is asked for.
 ///
 /// # Errors
 /// As [`DeviceChoice::open`]; the run's record cannot be read.
@@ -183,7 +183,7 @@ pub(crate) fn of_run(
     let now = opened.record.device;
     if now != begun {
         reporter.warn(
-            format!("{} was begun on {begun} and goes on with {now}", folder.root().display()),
+            format!("{} was started on {begun} and resumes with {now}", folder.root().display()),
             Some("devices round differently: the numbers will not be those of an unbroken run"),
         );
     }

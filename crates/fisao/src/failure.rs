@@ -35,7 +35,7 @@ use crate::terminal::one_line;
 
 /// Exit code for what the user can put right.
 const USER: u8 = 1;
-/// Exit code for what nobody foresaw.
+/// Exit code for internal errors.
 const UNEXPECTED: u8 = 2;
 /// Exit code where a check that was asked for failed.
 const FAILED: u8 = 3;
@@ -194,7 +194,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Whether an error is one that our crates foresaw.
+/// Whether an error is one that our crates expect.
 fn is_foreseen(error: &(dyn Error + 'static)) -> bool {
     error.is::<Refusal>()
         || error.is::<FormatError>()
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_foresaw_is_not_the_users_fault() {
+    fn internal_errors_have_their_own_exit_code() {
         assert_eq!(exit_code(&anyhow::anyhow!("strange")), UNEXPECTED);
         let wrapped = Err::<(), _>(anyhow::anyhow!("strange")).context("while working");
         assert_eq!(exit_code(&wrapped.unwrap_err()), UNEXPECTED);

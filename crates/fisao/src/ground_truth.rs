@@ -1,4 +1,4 @@
-//! What is really in pictures, from any file that says so.
+//! What is really in images, from any file that says so.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -19,7 +19,7 @@ pub(crate) fn lock(folder: &Path, reporter: &Reporter) -> Result<FolderLock, For
     Ok(lock)
 }
 
-/// Opens and locks the folder of a run that is to go on.
+/// Opens and locks the folder of a run that is resumed.
 ///
 /// # Errors
 /// It holds no run, or another process writes into it.

@@ -1,7 +1,7 @@
 //! The `fisao` command: aligns a vision-language model with rewards from its own image encoder.
 //!
 //! Data goes to standard output, everything else to standard error. The exit code is 0 for success,
-//! 1 for what the user can put right, 2 for what nobody foresaw, 3 where a check that was asked for
+//! 1 for what the user can put right, 2 for internal errors, 3 where a check that was asked for
 //! failed, 130 after Ctrl-C.
 
 mod answering;
@@ -16,19 +16,20 @@ mod data_check;
 mod device;
 mod failure;
 mod ground_truth;
+mod image_directory;
 mod interrupt;
-mod kept_responses;
 mod locks;
 mod logging;
 mod memory;
 mod model_location;
 mod output;
-mod pictures;
 mod printer;
 mod prompt;
 mod prospects;
+mod renamed;
 mod report;
 mod reporter;
+mod response_file;
 mod scorer;
 mod settings;
 mod state_folders;

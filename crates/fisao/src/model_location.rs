@@ -106,7 +106,7 @@ fn download(id: &HubId, role: Role, reporter: &Reporter) -> anyhow::Result<PathB
         HubEvent::CacheUsed { reason } => {
             reporter.note(format_args!("{reason}: using the copy in the cache"));
         }
-        HubEvent::Begun { bytes, weights, .. } => {
+        HubEvent::Started { bytes, weights, .. } => {
             let name = if weights { "downloading weights" } else { "downloading settings" };
             progress = Some(reporter.transfer(name, bytes));
         }

@@ -22,7 +22,7 @@ pub(crate) fn summary(report: &Report) -> String {
     lines.push(String::new());
     let verifier = &report.verifier;
     lines.push(format!(
-        "{:<DECODING_WIDTH$}AUC {:.3}, correct words {:.3} ± {:.3}, hallucinated words {:.3} ± {:.3}",
+        "{:<DECODING_WIDTH$}AUC {:.3}, correct mentions {:.3} ± {:.3}, hallucinated mentions {:.3} ± {:.3}",
         "verifier",
         verifier.auc,
         verifier.mu_correct,
@@ -54,7 +54,7 @@ fn score_lines(row: &ReportRow) -> [String; 3] {
     // Padding comes before colouring: colour codes would count as width.
     let changes = Metric::ALL.map(|metric| {
         let text = format!("{:>NUMBER_WIDTH$}", metric.change(row));
-        match metric.judge(row) {
+        match metric.assess(row) {
             Judgement::Better => text.green().to_string(),
             Judgement::Neutral => text,
             Judgement::Worse => text.red().bold().to_string(),

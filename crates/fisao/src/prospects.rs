@@ -27,7 +27,7 @@ pub(crate) fn lines(
     let prospects = match calibration.prospects(Statistic::default()) {
         Ok(prospects) => prospects,
         Err(error) => {
-            lines.push(format!("what training can reach is not told: {error}"));
+            lines.push(format!("what training can reach cannot be estimated: {error}"));
             return Ok(lines);
         }
     };
@@ -35,13 +35,13 @@ pub(crate) fn lines(
     lines.push(format!(
         "one caption teaches as much as 1/{:.1} of one with annotations; to tell whether an object's precision is {DISTANCE} \
          off the break-even one takes {:.0} mentions of it (95 % confidence)",
-        prospects.price,
+        prospects.sample_factor,
         prospects.mentions_needed(DISTANCE).ceil(),
     ));
     if let Some(captions) = captions {
         lines.push(format!(
             "this run learns from {captions} captions, worth about {:.0} annotated ones",
-            captions as f64 / prospects.price
+            captions as f64 / prospects.sample_factor
         ));
     }
     if calibration.auc < WEAK {
@@ -84,7 +84,7 @@ fn frontier(prospects: &Prospects) -> Option<String> {
         .iter()
         .map(|point| {
             format!(
-                "{:.1} % at {:.1} % fewer correct words",
+                "{:.1} % at {:.1} % fewer correct mentions",
                 100.0 * point.chair_i,
                 100.0 * point.correct_lost
             )
@@ -92,7 +92,7 @@ fn frontier(prospects: &Prospects) -> Option<String> {
         .collect();
     (!points.is_empty()).then(|| {
         format!(
-            "deleting the least likely words would take CHAIR_I from {:.1} % to {}; training can do better",
+            "deleting the least likely mentions would take CHAIR_I from {:.1} % to {}; training can do better",
             100.0 * prospects.chair_i,
             points.join(", ")
         )

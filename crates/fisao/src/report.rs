@@ -17,7 +17,7 @@ mod scores;
 mod tests;
 pub(crate) mod verdicts;
 
-/// A picture in memory as a PNG file.
+/// An image in memory as a PNG file.
 pub(crate) fn png(
     pixels: &[u8],
     (width, height): (u32, u32),
@@ -26,7 +26,7 @@ pub(crate) fn png(
     let mut bytes = Vec::new();
     PngEncoder::new(&mut bytes)
         .write_image(pixels, width, height, colours)
-        .expect("a picture in memory can be encoded");
+        .expect("an image in memory can be encoded");
     bytes
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Report {
     /// Scores before and after alignment, one row for each way of decoding; the first row is the
     /// one the headline speaks of.
     pub(crate) before_after: Vec<ReportRow>,
-    /// How well the verifier tells correct from hallucinated words.
+    /// How well the verifier tells correct from hallucinated mentions.
     pub(crate) verifier: VerifierFacts,
     /// What was recorded during training.
     pub(crate) curves: Vec<Curve>,
@@ -62,7 +62,7 @@ pub(crate) struct Report {
     pub(crate) facts: Vec<(String, String)>,
     /// What the reader must know before believing the numbers.
     pub(crate) warnings: Vec<String>,
-    /// Attribution of the pictures.
+    /// Attribution of the images.
     pub(crate) attribution: String,
 }
 
@@ -95,15 +95,15 @@ pub(crate) struct Scores {
 /// The verifier's scores (cosines) on the base model's own words, from the calibration split.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct VerifierFacts {
-    /// Probability that a correct word outscores a hallucinated one.
+    /// Probability that a correct mention outscores a hallucinated one.
     pub(crate) auc: f64,
-    /// Mean score of correct words.
+    /// Mean score of correct mentions.
     pub(crate) mu_correct: f64,
-    /// Standard deviation over correct words.
+    /// Standard deviation over correct mentions.
     pub(crate) sigma_correct: f64,
-    /// Mean score of hallucinated words.
+    /// Mean score of hallucinated mentions.
     pub(crate) mu_hallucinated: f64,
-    /// Standard deviation over hallucinated words.
+    /// Standard deviation over hallucinated mentions.
     pub(crate) sigma_hallucinated: f64,
     /// Score from which a word is rewarded, where the reward has thresholds.
     pub(crate) tau_plus: Option<f64>,
@@ -115,9 +115,9 @@ pub(crate) struct VerifierFacts {
     pub(crate) full_penalty: Option<f64>,
     /// Score at which the reward changes sign, where the reward has no thresholds.
     pub(crate) boundary: Option<f64>,
-    /// Counts of correct words in bins of equal width over `hist_range`.
+    /// Counts of correct mentions in bins of equal width over `hist_range`.
     pub(crate) correct_hist: Vec<usize>,
-    /// Counts of hallucinated words in the same bins.
+    /// Counts of hallucinated mentions in the same bins.
     pub(crate) hallucinated_hist: Vec<usize>,
     /// Lower and upper end of the histograms.
     pub(crate) hist_range: (f64, f64),
@@ -150,7 +150,7 @@ pub(crate) struct GalleryItem {
     pub(crate) after: ColouredCaption,
 }
 
-/// A caption with a verdict on each of its object words.
+/// A caption with a verdict on each of its object mentions.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ColouredCaption {
     /// The caption.

@@ -1,9 +1,9 @@
-//! Captions against pictures: which words name objects, and how well each fits.
+//! Captions against images: which words name objects, and how well each fits.
 
 use std::ops::Range;
 
 use fisao_models::image::PixelValues;
-use fisao_models::llava::Pictures;
+use fisao_models::llava::ImageBatch;
 use fisao_verifier::calibration::{Calibration, ProbabilityModel};
 use fisao_verifier::mentions::{Mention, ObjectVocabulary};
 use fisao_verifier::scorer::{HeatMap, ImageEmbedding, RegionWeights, Verifier};
@@ -15,14 +15,14 @@ use crate::reporter::Reporter;
 use crate::text_cache;
 use crate::vocabulary::Vocabulary;
 
-/// A caption with its object words.
+/// A caption with its object mentions.
 #[derive(Debug, Serialize)]
 pub(crate) struct ScoredCaption {
     pub(crate) caption: String,
     pub(crate) mentions: Vec<ScoredMention>,
 }
 
-/// One object word.
+/// One object mention.
 #[derive(Debug, Serialize)]
 pub(crate) struct ScoredMention {
     /// First character in the caption, counted from 0.
@@ -77,7 +77,7 @@ impl Scorer {
         if let Some(calibration) = &calibration {
             let setting = Setting { verifier: loaded, vocabulary: words };
             setting.check(calibration, None, reporter)?;
-            verifier.adopt(calibration);
+            verifier.apply_calibration(calibration);
             // Before any work, rather than at the first such word.
             vocabulary.forms().try_for_each(|(form, _)| verifier.check_centre(form))?;
         } else {
@@ -126,7 +126,7 @@ impl Scorer {
         let mention =
             self.vocabulary.mentions(name).find(|mention| mention.span == (0..name.len()));
         let form = mention.map_or_else(|| name.to_owned(), |mention| mention.form.to_owned());
-        self.verifier.learn([form.as_str()])?;
+        self.verifier.embed_names([form.as_str()])?;
         let cosine = self.verifier.score(image, &form);
         let sentences = self.verifier.templates().render(&form);
         Ok(ScoredName { sentences, cosine, probability: self.probability(cosine) })
@@ -138,7 +138,7 @@ impl Scorer {
         image: &ImageEmbedding,
         caption: &str,
     ) -> anyhow::Result<ScoredCaption> {
-        self.verifier.learn(self.vocabulary.mentions(caption).map(|mention| mention.form))?;
+        self.verifier.embed_names(self.vocabulary.mentions(caption).map(|mention| mention.form))?;
         let characters = |bytes: usize| caption[..bytes].chars().count();
         let scored = |Mention { category, form, span, negated }: Mention| {
             let cosine = self.verifier.score(image, form);
@@ -165,8 +165,8 @@ impl Scorer {
         }
         let names: Vec<&str> =
             caption.mentions.iter().map(|mention| mention.form.as_str()).collect();
-        let pictures = Pictures::new([whole], &self.verifier.model().vision().device());
-        self.verifier.heat_maps(pictures.whole(), &names)
+        let images = ImageBatch::new([whole], &self.verifier.model().vision().device());
+        self.verifier.heat_maps(images.whole(), &names)
     }
 
     fn probability(&self, cosine: f64) -> Option<f64> {
@@ -176,7 +176,7 @@ impl Scorer {
 }
 
 impl ScoredCaption {
-    /// The caption with its object words as they are to be shown.
+    /// The caption with its object mentions as they are to be shown.
     pub(crate) fn marked(&self, word: impl Fn(&ScoredMention) -> String) -> String {
         let mut text = String::new();
         let mut at = 0;

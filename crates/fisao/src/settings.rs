@@ -12,6 +12,7 @@ use toml::{Table, Value};
 
 use crate::arguments::SettingsArguments;
 use crate::failure::Refusal;
+use crate::renamed;
 
 /// The key that tells which of several sets of keys a table holds.
 const KIND: &str = "kind";
@@ -30,7 +31,9 @@ pub(crate) fn resolve(
     let mut set = Table::new();
     for setting in &arguments.set {
         let (key, value) = key_and_value(setting)?;
-        insert(&mut set, &new_name(key), value)?;
+        let key = renamed::present_key(key);
+        let value = renamed::present_value(&key, value);
+        insert(&mut set, &key, value)?;
     }
     // A seed of the command line, which TOML could not write.
     if base.seed > LARGEST_SEED {
@@ -45,52 +48,37 @@ pub(crate) fn resolve(
     Ok(config)
 }
 
-/// The table that held the settings of the loop and of PPO together.
-const FORMER: &str = "ppo";
-
-/// Keys of it that have become part of the loop, whatever it optimises; the others belong to the objective.
-const LOOP_KEYS: [&str; 12] = [
-    "iterations",
-    "images-per-iteration",
-    "samples-per-image",
-    "epochs",
-    "minibatches",
-    "learning-rate",
-    "warmup-iterations",
-    "schedule",
-    "weight-decay",
-    "max-grad-norm",
-    "temperature",
-    "target-kl",
-];
-
-/// The present name of a key, which may be a former one: `ppo.epochs` is `align.epochs`, `ppo.lambda` is
-/// `objective.lambda`.
-fn new_name(key: &str) -> String {
-    match key.strip_prefix(FORMER).and_then(|rest| rest.strip_prefix('.')) {
-        Some(rest) if LOOP_KEYS.contains(&rest) => format!("align.{rest}"),
-        Some(rest) => format!("objective.{rest}"),
-        None => key.to_owned(),
-    }
-}
-
 /// A file's settings under their present names.
 fn renamed(mut file: Table) -> anyhow::Result<Table> {
-    let former = match file.remove(FORMER) {
-        Some(Value::Table(former)) => former,
-        Some(other) => {
-            file.insert(FORMER.to_owned(), other);
-            return Ok(file);
+    let mut settings = Table::new();
+    for former in leaves(&file, "").into_iter().filter(|key| renamed::is_former(key)) {
+        if let Some(value) = value_of(&file, &former) {
+            remove(&mut file, &former);
+            insert(&mut settings, &renamed::present_key(&former), value)?;
         }
-        None => return Ok(file),
-    };
-    let mut moved = Table::new();
-    for (key, value) in former {
-        insert(&mut moved, &new_name(&format!("{FORMER}.{key}")), value)?;
+    }
+    for table in renamed::former_tables() {
+        if file.get(table).and_then(Value::as_table).is_some_and(|rest| leaves(rest, "").is_empty())
+        {
+            file.remove(table);
+        }
     }
     // What is written under the present names counts.
-    merge(&mut moved, file);
-    Ok(moved)
+    merge(&mut settings, file);
+    for key in leaves(&settings, "") {
+        if let Some(value) = value_of(&settings, &key) {
+            insert(&mut settings, &key, renamed::present_value(&key, value))?;
+        }
+    }
+    Ok(settings)
+}
+
+/// The value of a dotted key.
+fn value_of(table: &Table, key: &str) -> Option<Value> {
+    match key.split_once('.') {
+        None => table.get(key).cloned(),
+        Some((first, rest)) => value_of(table.get(first)?.as_table()?, rest),
+    }
 }
 
 /// The settings a run was begun with. What the command line names must agree with them.
@@ -106,11 +94,11 @@ pub(crate) fn of_run(
     if !changed.is_empty() {
         bail!(
             Refusal::new(format!(
-                "{} was begun with other settings: {}",
+                "{} was started with other settings: {}",
                 folder.root().display(),
                 changed.join(", ")
             ))
-            .hint("leave them out to go on with the run, or start another in a new folder")
+            .hint("leave them out to resume the run, or start another in a new folder")
         );
     }
     Ok(begun)
@@ -248,6 +236,7 @@ fn leaves(table: &Table, prefix: &str) -> Vec<String> {
     table.iter().flat_map(of).collect()
 }
 
+/// Takes a dotted key away.
 fn remove(table: &mut Table, key: &str) {
     match key.split_once('.') {
         None => drop(table.remove(key)),
@@ -344,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn former_names_mean_what_they_meant() {
+    fn settings_are_read_under_former_names() {
         let former =
             ["ppo.epochs=3", "ppo.kl.coefficient=0.3", "ppo.target-kl=0.1", "ppo.gamma=0.9"];
         let present = [

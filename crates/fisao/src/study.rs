@@ -24,7 +24,7 @@ use self::document::{
     AucSummary, BrierSummary, CostSummary, Detection, LabelFreeSummary, SeedStudy, SpearmanSummary,
     Study,
 };
-use self::seed::Laboratory;
+use self::seed::StudyRunner;
 use self::source::Source;
 use crate::arguments::{SamplingArguments, VerifierStudyArguments};
 use crate::bundle::{Pair, Policy, ScoreSettings};
@@ -33,7 +33,7 @@ use crate::vocabulary::Vocabulary;
 use crate::{locks, output, text_cache};
 
 /// Name of what the scores of captions are compared with first.
-const HALLUCINATION: &str = "share of correct words";
+const HALLUCINATION: &str = "fraction of correct mentions";
 
 /// Runs the study.
 pub(crate) fn run(arguments: &VerifierStudyArguments, reporter: &Reporter) -> anyhow::Result<()> {
@@ -53,10 +53,10 @@ pub(crate) fn run(arguments: &VerifierStudyArguments, reporter: &Reporter) -> an
     text_cache::learn(&loaded, &mut known, &vocabulary, reporter)?;
     // The whole image alone, until a seed has found weights.
     known.set_weights(RegionWeights::default());
-    let laboratory = Laboratory {
+    let runner = StudyRunner {
         policy: &policy,
         loaded: &loaded,
-        variants: Laboratory::variants(&loaded, &known, &vocabulary)?,
+        variants: StudyRunner::variants(&loaded, &known, &vocabulary)?,
         verifier: known,
         views: views.as_ref(),
         vocabulary: &vocabulary,
@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &VerifierStudyArguments, reporter: &Reporter) -> an
     };
     let mut seeds = Vec::new();
     for seed in 0..arguments.seeds {
-        let found = laboratory.seed(seed)?;
+        let found = runner.seed(seed)?;
         for (labels, problem) in [
             ("with annotations", &found.calibration.annotated_problem),
             ("without labels", &found.calibration.label_free_problem),
@@ -164,8 +164,8 @@ fn study<'a>(
             mu_hallucinated_error: worst(|seed| seed.calibration.mu_hallucinated_error),
         },
         cost: CostSummary {
-            share_of_rollout: mean(seeds.iter().map(|seed| Some(seed.cost.share_of_rollout))),
-            share_of_iteration: mean(seeds.iter().map(|seed| seed.cost.share_of_iteration)),
+            fraction_of_rollout: mean(seeds.iter().map(|seed| Some(seed.cost.fraction_of_rollout))),
+            fraction_of_iteration: mean(seeds.iter().map(|seed| seed.cost.fraction_of_iteration)),
         },
         seeds,
     }

@@ -111,7 +111,7 @@ impl Table {
     }
 }
 
-/// What stands where there is no number.
+/// What stands where there is not a number.
 pub(crate) const NONE: &str = "–";
 
 /// A rate in percent with one decimal, or what stands for none.

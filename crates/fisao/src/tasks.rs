@@ -115,7 +115,7 @@ impl<'a> ImageTasks<'a> {
     ) -> anyhow::Result<Self> {
         let prompt = policy.prompt(prompt)?;
         let config = policy.model.config();
-        // Sizes of pictures are many, the numbers of tokens they take are few.
+        // Sizes of images are many, the numbers of tokens they take are few.
         let (mut known, mut longest) = (BTreeSet::new(), 0);
         for image in &images {
             if known.insert(config.image_tokens(image.size)) {

@@ -41,7 +41,7 @@ pub(crate) fn learn(
     let started = Instant::now();
     let progress = reporter.phase("embedding names", names.len() as u64);
     for part in names.chunks(STEP) {
-        verifier.learn(part.iter().copied())?;
+        verifier.embed_names(part.iter().copied())?;
         progress.advance(part.len() as u64);
     }
     progress.finish();
@@ -50,7 +50,7 @@ pub(crate) fn learn(
             .parent()
             .map_or(Ok(()), std::fs::create_dir_all)
             .map_err(anyhow::Error::from)
-            .and_then(|()| Ok(write_named_vectors(&file, verifier.known())?));
+            .and_then(|()| Ok(write_named_vectors(&file, verifier.embeddings())?));
         if let Err(error) = kept {
             let hint = format!("set {FOLDER} to a folder that can be written");
             reporter.warn(format!("text embeddings cannot be kept: {error}"), Some(&hint));
@@ -86,8 +86,8 @@ fn recall(
     let width = verifier.model().dim();
     match read_named_vectors(file) {
         Ok(vectors) if vectors.iter().all(|(_, vector)| vector.len() == width) => {
-            verifier.remember(vectors);
-            names.iter().all(|name| verifier.known().contains_key(*name))
+            verifier.insert_embeddings(vectors);
+            names.iter().all(|name| verifier.embeddings().contains_key(*name))
         }
         Ok(_) => false,
         Err(error) => {

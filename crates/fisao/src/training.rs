@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use fisao_align::captions::Captioned;
+use fisao_align::captions::ScoredResponse;
 use fisao_align::config::BestBy;
 use fisao_align::error::AlignError;
 use fisao_align::events::{AlignEvent, IterationMetrics, PhaseSeconds, Warning, WarningCode};
 use fisao_align::guards::SplitHealth;
-use fisao_align::trainer::{Look, Trainer, TrainerState};
+use fisao_align::trainer::{Trainer, TrainerState, ValidationResult};
 use fisao_align::{AlignConfig, StopFlag};
 use fisao_formats::documents::read_json;
 use fisao_formats::run_folder::MetricsWriter;
@@ -34,25 +34,27 @@ use crate::reporter::Reporter;
 
 /// Folder of the resumable states inside a run folder.
 const CHECKPOINT: &str = "checkpoint";
-/// What the looks at the watched tasks showed, one JSON object per look.
-const WATCH: &str = "watch.jsonl";
+/// Results on the validation tasks, one JSON object per validation.
+const VALIDATION: &str = "validation.jsonl";
+/// What earlier versions called it.
+const FORMER_VALIDATION: &str = "watch.jsonl";
 /// Which state was the best so far.
 const BEST: &str = "best.json";
 /// The adapter of that state, PEFT layout.
 const BEST_ADAPTER: &str = "adapter-best";
 
-/// What the policy says of some watched tasks, one JSON object per task and look.
+/// What the policy says of some validation tasks, one JSON object per task and validation.
 const SAMPLES: &str = "samples.jsonl";
-/// The same as pages, one per look.
+/// The same as pages, one per validation.
 const SAMPLE_PAGES: &str = "samples";
-/// Watched tasks whose responses are kept.
+/// Validation tasks whose responses are kept.
 const SAMPLED: usize = 8;
 /// Folder of the event files that TensorBoard reads.
 const TENSORBOARD: &str = "tensorboard";
 
-/// One line of [`WATCH`].
+/// One line of [`VALIDATION`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct WatchRecord {
+struct ValidationRecord {
     /// Iterations done.
     iteration: usize,
     #[serde(flatten)]
@@ -82,7 +84,7 @@ struct SampleRecord<'a> {
     words: Vec<SampleWord>,
 }
 
-/// An object word of a [`SampleRecord`].
+/// An object mention of a [`SampleRecord`].
 #[derive(Debug, Clone, Serialize)]
 struct SampleWord {
     /// Where it stands in the caption, characters.
@@ -111,7 +113,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) reporter: &'a Reporter,
     pub(crate) config: &'a AlignConfig,
     pub(crate) calibration: &'a Calibration,
-    /// How the policy's pictures were prepared.
+    /// How the policy's images were prepared.
     pub(crate) processor: &'a ImageProcessor,
     /// What the adapter's configuration names as its base.
     pub(crate) base_model: &'a str,
@@ -129,7 +131,7 @@ pub(crate) struct Training<'a> {
     /// Kind of each of the warnings, how often it came up, and when it last did, in iterations done.
     warned: Vec<(WarningCode, usize, usize)>,
     pub(crate) metrics: Vec<IterationMetrics>,
-    /// What the looks at the watched tasks showed, by iterations done.
+    /// Results of validations, by iterations done.
     pub(crate) health: Vec<(usize, SplitHealth)>,
 }
 
@@ -137,7 +139,7 @@ pub(crate) struct Training<'a> {
 struct Records {
     metrics: MetricsWriter,
     timings: MetricsWriter,
-    watch: MetricsWriter,
+    validation: MetricsWriter,
     samples: MetricsWriter,
     events: EventWriter,
 }
@@ -166,10 +168,10 @@ impl<'a> Training<'a> {
     pub(crate) fn run(&mut self, trainer: &mut Trainer<'_>, resume: bool) -> anyhow::Result<()> {
         trainer.stop_on(StopFlag::new(Arc::clone(&self.stop)));
         if resume {
-            self.go_back_to_saved(trainer)?;
+            self.restore_saved(trainer)?;
         }
-        match self.go_on(trainer) {
-            // In the midst of an iteration or a look, which the trainer has taken back.
+        match self.train(trainer) {
+            // In an iteration or a validation, which the trainer has rolled back.
             Err(error) if matches!(error.downcast_ref(), Some(AlignError::Stopped)) => {
                 Err(self.stopped(trainer)?.into())
             }
@@ -178,13 +180,13 @@ impl<'a> Training<'a> {
     }
 
     /// From wherever the trainer is to the end.
-    fn go_on(&mut self, trainer: &mut Trainer<'_>) -> anyhow::Result<()> {
+    fn train(&mut self, trainer: &mut Trainer<'_>) -> anyhow::Result<()> {
         trainer.keep_features_in(self.surroundings.folder.root());
         trainer.check_image_matters()?;
         let mut records = Records {
             metrics: self.surroundings.folder.records(RunFolder::METRICS)?,
             timings: self.surroundings.folder.records(RunFolder::TIMINGS)?,
-            watch: self.surroundings.folder.records(WATCH)?,
+            validation: self.surroundings.folder.records(VALIDATION)?,
             samples: self.surroundings.folder.records(SAMPLES)?,
             events: self.events(trainer.iteration())?,
         };
@@ -195,10 +197,10 @@ impl<'a> Training<'a> {
         }
         let (done, all) = (trainer.iteration(), self.surroundings.config.align.iterations);
         let phase = self.surroundings.reporter.phase_from("align", done as u64, all as u64);
-        // After an interruption the state may have been saved without the look that belongs to it.
-        let looked = self.health.last().is_some_and(|&(at, _)| at == done);
-        if self.look_is_due(done) && !looked {
-            self.look(trainer, &mut records)?;
+        // After an interruption the state may have been saved without the validation that belongs to it.
+        let validated = self.health.last().is_some_and(|&(at, _)| at == done);
+        if self.validation_is_due(done) && !validated {
+            self.validate(trainer, &mut records)?;
         }
         while !trainer.is_finished() {
             let (mut warnings, mut finished) = (Vec::new(), None);
@@ -264,9 +266,10 @@ impl<'a> Training<'a> {
     }
 
     /// Restores the newest state and drops what was recorded after it.
-    fn go_back_to_saved(&mut self, trainer: &mut Trainer<'_>) -> anyhow::Result<()> {
-        let watched = trainer.watched().len();
-        let complete = |state: &TrainerState| self.check_records(state.iteration, watched);
+    fn restore_saved(&mut self, trainer: &mut Trainer<'_>) -> anyhow::Result<()> {
+        self.surroundings.folder.rename_former(FORMER_VALIDATION, VALIDATION)?;
+        let validation_tasks = trainer.validation_tasks().len();
+        let complete = |state: &TrainerState| self.check_records(state.iteration, validation_tasks);
         match self.checkpoints().load(self.surroundings.reporter, complete)? {
             Some(state) => trainer.restore(state)?,
             None => self
@@ -279,7 +282,7 @@ impl<'a> Training<'a> {
             self.surroundings.reporter.note(format!("all {done} iterations are done"));
         } else if done > 0 {
             let all = self.surroundings.config.align.iterations;
-            self.surroundings.reporter.note(format!("going on after iteration {done} of {all}"));
+            self.surroundings.reporter.note(format!("resuming after iteration {done} of {all}"));
         }
         let before = |at: usize| at < done;
         // The curves of the report begin where the run began.
@@ -287,11 +290,14 @@ impl<'a> Training<'a> {
         self.surroundings
             .folder
             .retain_records(RunFolder::TIMINGS, |line| number(line).is_some_and(before))?;
-        // Where no state was saved, the first look is made again: the trainer does not know what it showed.
+        // Where no state was saved, the first validation is repeated: the trainer does not have its result.
         let known = |at: usize| at <= done && done > 0;
         self.surroundings.folder.retain_records(SAMPLES, |line| number(line).is_some_and(known))?;
-        let looks: Vec<WatchRecord> = self.kept(WATCH, known)?;
-        self.health = looks.into_iter().map(|look| (look.iteration, look.health)).collect();
+        let validations: Vec<ValidationRecord> = self.kept(VALIDATION, known)?;
+        self.health = validations
+            .into_iter()
+            .map(|validation| (validation.iteration, validation.health))
+            .collect();
         Ok(())
     }
 
@@ -323,8 +329,8 @@ impl<'a> Training<'a> {
             let value = self.metrics.last().map(|metrics| metrics.reward_mean);
             self.offer(trainer, value)?;
         }
-        if self.look_is_due(done) {
-            self.look(trainer, records)?;
+        if self.validation_is_due(done) {
+            self.validate(trainer, records)?;
         }
         let stopping = self.stop.load(Ordering::Relaxed);
         if done.is_multiple_of(self.surroundings.config.checkpoint.every)
@@ -339,10 +345,10 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    /// Whether the watched tasks are looked at after so many iterations.
-    fn look_is_due(&self, done: usize) -> bool {
-        let AlignConfig { check_every, align, .. } = self.surroundings.config;
-        let due = *check_every > 0 && done.is_multiple_of(*check_every);
+    /// Whether a validation is due after so many iterations.
+    fn validation_is_due(&self, done: usize) -> bool {
+        let AlignConfig { validation_every, align, .. } = self.surroundings.config;
+        let due = *validation_every > 0 && done.is_multiple_of(*validation_every);
         due || done == 0 || done >= align.iterations
     }
 
@@ -354,9 +360,7 @@ impl<'a> Training<'a> {
         }
         let command = &self.resume_command;
         let message = if done == 0 {
-            format!(
-                "stopped before the first iteration was done. Begin with it again:\n  {command}"
-            )
+            format!("stopped before the first iteration was done. Run it again:\n  {command}")
         } else {
             format!(
                 "stopped after iteration {done} of {all}; the state is saved. Continue with:\n  {command}"
@@ -365,17 +369,19 @@ impl<'a> Training<'a> {
         Ok(Interrupted { message })
     }
 
-    /// Refuses records that lack an iteration or a look which a state after so many iterations comes after. The look at that
+    /// Refuses records that lack an iteration or a validation which a state after so many iterations comes after. The validation at that
     /// state itself is made again where it is missing.
-    fn check_records(&self, done: usize, watched: usize) -> anyhow::Result<()> {
-        let looks = (0..done).filter(|&at| self.look_is_due(at));
-        let sampled = watched.min(SAMPLED);
-        let looks = looks.map(|at| (at, usize::from(watched > 0), sampled)).collect::<Vec<_>>();
+    fn check_records(&self, done: usize, validation_tasks: usize) -> anyhow::Result<()> {
+        let validations = (0..done).filter(|&at| self.validation_is_due(at));
+        let sampled = validation_tasks.min(SAMPLED);
+        let validations = validations
+            .map(|at| (at, usize::from(validation_tasks > 0), sampled))
+            .collect::<Vec<_>>();
         for (name, expected) in [
             (RunFolder::METRICS, (0..done).map(|at| (at, 1)).collect::<Vec<_>>()),
             (RunFolder::TIMINGS, (0..done).map(|at| (at, 1)).collect()),
-            (WATCH, looks.iter().map(|&(at, look, _)| (at, look)).collect()),
-            (SAMPLES, looks.iter().map(|&(at, _, samples)| (at, samples)).collect()),
+            (VALIDATION, validations.iter().map(|&(at, validation, _)| (at, validation)).collect()),
+            (SAMPLES, validations.iter().map(|&(at, _, samples)| (at, samples)).collect()),
         ] {
             let mut found: BTreeMap<usize, usize> = BTreeMap::new();
             self.surroundings.folder.each_record(name, |line, _| {
@@ -391,7 +397,7 @@ impl<'a> Training<'a> {
                     "{} has {found} records of iteration {at}, not {expected}",
                     path.display()
                 );
-                let hint = "put the file back as it was, or begin anew in another folder";
+                let hint = "put the file back as it was, or start again in another folder";
                 return Err(Refusal::new(message).hint(hint).into());
             }
         }
@@ -408,7 +414,7 @@ impl<'a> Training<'a> {
 
     /// Saves the state after the records that it comes after are on the disk.
     fn save(&self, trainer: &Trainer<'_>, records: &Records) -> anyhow::Result<()> {
-        for writer in [&records.metrics, &records.timings, &records.watch, &records.samples] {
+        for writer in [&records.metrics, &records.timings, &records.validation, &records.samples] {
             writer.sync()?;
         }
         self.save_state(trainer)
@@ -424,30 +430,31 @@ impl<'a> Training<'a> {
                 || "no state was saved before".to_owned(),
                 |saved| format!("the state after iteration {saved} is whole"),
             );
-            let hint = format!("{whole}; make room, then go on with: {}", self.resume_command);
+            let hint =
+                format!("{whole}; free some space, then resume with: {}", self.resume_command);
             Refusal::new(message).hint(hint).into()
         })
     }
 
-    /// Looks at the watched tasks and notes what they show.
-    fn look(&mut self, trainer: &mut Trainer<'_>, records: &mut Records) -> anyhow::Result<()> {
+    /// Looks at the validation tasks and notes what they show.
+    fn validate(&mut self, trainer: &mut Trainer<'_>, records: &mut Records) -> anyhow::Result<()> {
         let mut warnings = Vec::new();
-        let look = trainer.check_watch(&mut |event| {
+        let validation = trainer.run_validation(&mut |event| {
             if let AlignEvent::Warning(warning) = event {
                 warnings.push(warning);
             }
         })?;
         let done = trainer.iteration();
         self.warn(done, warnings);
-        let Some(Look { health, captions }) = look else { return Ok(()) };
-        records.watch.write(&WatchRecord { iteration: done, health })?;
-        let scalars = scalars("watched", &health)?;
+        let Some(ValidationResult { health, captions }) = validation else { return Ok(()) };
+        records.validation.write(&ValidationRecord { iteration: done, health })?;
+        let scalars = scalars("validation", &health)?;
         records.events.scalars(done as u64, SystemTime::now(), named(&scalars))?;
         self.show_samples(trainer, &captions[..captions.len().min(SAMPLED)], records)?;
         self.health.push((done, health));
         match self.surroundings.config.checkpoint.best {
-            BestBy::WatchedReward => self.offer(trainer, Some(health.reward)),
-            BestBy::WatchedRecall => self.offer(trainer, health.recall),
+            BestBy::ValidationReward => self.offer(trainer, Some(health.reward)),
+            BestBy::ValidationRecall => self.offer(trainer, health.recall),
             BestBy::None | BestBy::Reward => Ok(()),
         }
     }
@@ -462,17 +469,17 @@ impl<'a> Training<'a> {
         })
     }
 
-    /// Writes down what the policy says of the first watched tasks, with the words that it is paid for.
+    /// Writes down what the policy says of the first validation tasks, with the words that it is paid for.
     fn show_samples(
         &self,
         trainer: &Trainer<'_>,
-        captions: &[Captioned],
+        captions: &[ScoredResponse],
         records: &mut Records,
     ) -> anyhow::Result<()> {
         let (done, now) = (trainer.iteration(), SystemTime::now());
         let mut shown = Vec::with_capacity(captions.len());
         for caption in captions {
-            let task = &trainer.watched()[caption.task];
+            let task = &trainer.validation_tasks()[caption.task];
             let (mut words, mut coloured) = (Vec::new(), Vec::new());
             for word in trainer.verdicts(caption) {
                 let there = self
@@ -506,10 +513,10 @@ impl<'a> Training<'a> {
                 words,
             })?;
             records.events.text(&format!("samples/{image}"), done as u64, now, text)?;
-            let picture = self.surroundings.processor.picture(&task.image);
-            let png = png(picture.as_raw(), picture.dimensions(), ExtendedColorType::Rgb8);
+            let pixels = self.surroundings.processor.image(&task.image);
+            let png = png(pixels.as_raw(), pixels.dimensions(), ExtendedColorType::Rgb8);
             shown.push(Sample {
-                picture_png: Some(png),
+                image_png: Some(png),
                 prompt: image.to_owned(),
                 caption: caption.text.clone(),
                 words: coloured,
@@ -559,14 +566,14 @@ impl<'a> Training<'a> {
     fn settle(&mut self) {
         let Some(&(end, _)) = self.health.last() else { return };
         for ((code, _, last), text) in self.warned.iter().zip(&mut self.warnings) {
-            let watched = [
+            let validation_tasks = [
                 WarningCode::SeparationLost,
                 WarningCode::RecallDropped,
                 WarningCode::RecallMisestimated,
             ]
             .contains(code);
-            if watched && *last < end {
-                text.push_str("; over at the last look");
+            if validation_tasks && *last < end {
+                text.push_str("; over at the last validation");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Object names: from a file or from the embedded world, for the verifier and for CHAIR.
+//! Object names: from a file or from the built-in synthetic dataset, for the verifier and for CHAIR.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::arguments::{ChairRules, TruthArguments, VocabularyArguments};
 /// What a vocabulary file is called in errors.
 const WHAT: &str = "object vocabulary ({\"category\": [\"form\", …], …})";
 
-/// The words of the embedded world, by name.
+/// The words of the built-in synthetic dataset, by name.
 pub(crate) const WORLD: &str = "world";
 /// COCO's 80 categories.
 const COCO: &str = "coco";
@@ -38,7 +38,7 @@ pub(crate) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// The words of the embedded world.
+    /// The words of the built-in synthetic dataset.
     pub(crate) fn of_world() -> Self {
         Self { entries: fisao_scenes::vocabulary(), neutral: Vec::new() }
     }
@@ -106,8 +106,8 @@ impl Vocabulary {
     }
 
     /// A part of its categories, drawn by a seed; at least one.
-    pub(crate) fn part(&self, share: f64, seed: u64) -> Self {
-        let count = (share * self.entries.len() as f64).round().max(1.0) as usize;
+    pub(crate) fn part(&self, fraction: f64, seed: u64) -> Self {
+        let count = (fraction * self.entries.len() as f64).round().max(1.0) as usize;
         if count >= self.entries.len() {
             return self.clone();
         }
@@ -151,8 +151,8 @@ impl From<&fisao_eval::chair::ObjectVocabulary> for Vocabulary {
     }
 }
 
-/// The list that is taken where none is named: that which the calibration was made with if it is a built-in one, else the embedded
-/// world's for the embedded models and everyday things for all others.
+/// The list that is taken where none is named: that which the calibration was made with if it is a built-in one, else the synthetic
+/// dataset's for the built-in models and everyday things for all others.
 pub(crate) fn usual_list(embedded: bool, calibration: Option<&Calibration>) -> &'static str {
     let made_with = calibration.and_then(|calibration| calibration.made_with.as_ref());
     let calibrated = made_with.and_then(|made_with| {

@@ -1,12 +1,12 @@
-//! The embedded world as a source of tasks and truth.
+//! The built-in synthetic dataset as a source of tasks and truth.
 
-mod lab;
+mod setup;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
-use fisao_align::Course;
-use fisao_align::captions::{Captioned, Judge, describe, look_at};
+use fisao_align::RunControl;
+use fisao_align::captions::{MentionScorer, ScoredResponse, describe, encode_images};
 use fisao_align::error::AlignError;
 use fisao_align::objective::Data;
 use fisao_align::tasks::{Answer, Task, TaskSource};
@@ -25,7 +25,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::bundle::{Policy, Views};
 
-pub(crate) use lab::{Sizes, WorldLab, watch};
+pub(crate) use setup::{DemoSetup, Sizes, validation};
 
 /// Sets the random numbers of answers apart from those of everything else.
 const ANSWERS: u64 = 0xA45E_3500;
@@ -87,39 +87,39 @@ impl TaskSource for SceneTasks<'_> {
         let scene = self.world.scene(self.split, self.seed, index as u64);
         let instruction = PROMPTS[if self.all_prompts { index % PROMPTS.len() } else { 0 }];
         let ids = self.policy.tokenizer.encode(&conversation(instruction), true)?;
-        let picture = self.world.render(&scene);
+        let image = self.world.render(&scene);
         let id = self.world.image_id(self.split, index as u64);
-        let verifier_images = self.views.map_or_else(Vec::new, |views| views.of(&picture));
+        let verifier_images = self.views.map_or_else(Vec::new, |views| views.of(&image));
         let answer = self.answer(&scene, index)?;
-        Ok(Task { verifier_images, answer, ..self.policy.task(id, &picture, &ids)? })
+        Ok(Task { verifier_images, answer, ..self.policy.task(id, &image, &ids)? })
     }
 }
 
 /// Captions of a labelled set with what CHAIR says about them.
 pub(crate) struct Evaluation {
-    pub(crate) captions: Vec<Captioned>,
+    pub(crate) captions: Vec<ScoredResponse>,
     pub(crate) chair: ChairReport,
     /// Tokens per caption, the end token not counted.
     pub(crate) mean_length: f64,
 }
 
-/// Captions the tasks and scores the captions against the truth. `course` is told how many more
+/// Captions the tasks and scores the captions against the truth. `control` is told how many more
 /// captions are done.
 pub(crate) fn evaluate(
     policy: &Llava,
-    judge: &mut Judge,
+    scorer: &mut MentionScorer,
     tasks: &[Task],
     truth: &[BTreeSet<String>],
     sampling: &Sampling,
-    course: Course<'_>,
+    control: RunControl<'_>,
 ) -> anyhow::Result<Evaluation> {
-    let (captions, _) = describe(policy, judge, tasks, sampling, course)?;
+    let (captions, _) = describe(policy, scorer, tasks, sampling, control)?;
     evaluate_captions(captions, tasks, truth)
 }
 
 /// Scores captions of the tasks against the truth.
 pub(crate) fn evaluate_captions(
-    captions: Vec<Captioned>,
+    captions: Vec<ScoredResponse>,
     tasks: &[Task],
     truth: &[BTreeSet<String>],
 ) -> anyhow::Result<Evaluation> {
@@ -133,7 +133,7 @@ pub(crate) fn evaluate_captions(
     let ground_truth: BTreeMap<String, BTreeSet<String>> =
         tasks.iter().map(|task| task.id.clone()).zip(truth.iter().cloned()).collect();
     let vocabulary = chair::ObjectVocabulary::new(fisao_scenes::vocabulary())
-        .context("the embedded world's vocabulary")?;
+        .context("the built-in synthetic dataset's vocabulary")?;
     let chair = chair::evaluate(inputs, &ground_truth, &vocabulary, &ChairOptions::default())?;
     let tokens: usize = captions
         .iter()
@@ -146,7 +146,7 @@ pub(crate) fn evaluate_captions(
 /// Truthful captions of each scene that a model's are compared with.
 const REFERENCES: usize = 5;
 
-/// Truthful captions of the first scenes of a split, by the names of their pictures: always the same ones.
+/// Truthful captions of the first scenes of a split, by the names of their images: always the same ones.
 pub(crate) fn references(world: &World, split: Split, seed: u64, count: usize) -> References {
     let mut references = References::default();
     for index in 0..count as u64 {
@@ -161,12 +161,12 @@ pub(crate) fn references(world: &World, split: Split, seed: u64, count: usize) -
 /// How well a verifier tells what is in a scene from what is only typical of it: AUC of its scores on
 /// the names of present objects against those of absent objects of the same theme.
 pub(crate) fn separation(tasks: &SceneTasks<'_>, verifier: &mut Verifier) -> anyhow::Result<f64> {
-    verifier.learn(CATEGORIES.iter().map(Category::name))?;
+    verifier.embed_names(CATEGORIES.iter().map(Category::name))?;
     let (mut present, mut absent) = (Vec::new(), Vec::new());
     for first in (0..tasks.count).step_by(SEPARATION_BATCH) {
         let indices = first..tasks.count.min(first + SEPARATION_BATCH);
         let batch = indices.clone().map(|i| tasks.task(i)).collect::<Result<Vec<_>, _>>()?;
-        let images = look_at(verifier, &batch)?;
+        let images = encode_images(verifier, &batch)?;
         for (index, image) in indices.zip(&images) {
             let scene = tasks.world.scene(tasks.split, tasks.seed, index as u64);
             let there = scene.categories();

@@ -1,4 +1,4 @@
-//! POPE on the embedded world, read from captions.
+//! POPE on the built-in synthetic dataset, read from captions.
 //!
 //! POPE asks a model "Is there a … in the image?". The embedded model has only ever been taught to caption and
 //! captions whatever it is asked, so the answer is read from its caption: yes, if the caption names the object.
@@ -12,12 +12,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use fisao_eval::answers::Answer;
-use fisao_eval::pope::{BuildOptions, Negatives, Picture, Question, Scores, build, score_split};
+use fisao_eval::pope::{
+    BuildOptions, ImageObjects, Negatives, Question, Scores, build, score_split,
+};
 
 /// Objects asked for in each scene, and as many that are not there.
 const OBJECTS: usize = 3;
 
-/// Names of pictures, and a set of categories for each.
+/// Names of images, and a set of categories for each.
 type Categories = BTreeMap<String, BTreeSet<String>>;
 
 /// The questions about a set of scenes.
@@ -33,15 +35,15 @@ impl CaptionPope {
     pub(crate) fn new(truth: &Categories, seed: u64) -> anyhow::Result<Self> {
         let fit = truth.values().filter(|objects| objects.len() >= OBJECTS).count();
         let options = BuildOptions {
-            pictures: fit.max(1),
+            images: fit.max(1),
             objects: OBJECTS,
             ..BuildOptions::new(Negatives::Adversarial, seed)
         };
-        let questions = build(&Picture::all(truth), &options);
-        Ok(Self { questions: questions.context("POPE on the embedded world")? })
+        let questions = build(&ImageObjects::all(truth), &options);
+        Ok(Self { questions: questions.context("POPE on the built-in synthetic dataset")? })
     }
 
-    /// Accuracy, precision, recall, F1 and share of yes of captions; `named` are the categories that the caption
+    /// Accuracy, precision, recall, F1 and fraction of yes of captions; `named` are the categories that the caption
     /// of each scene names.
     ///
     /// # Errors

@@ -14,8 +14,8 @@ const SMALLEST_DEVIATION: f64 = 1e-8;
 /// for `t ∈ [0, T)` with `V_T = A_T = 0`.
 ///
 /// The state after the last token is terminal whether the response stopped by itself or ran out
-/// of budget: the length budget is part of the task and its breach is priced by a reward on the
-/// last token, so bootstrapping `V_T` from a truncated response would pay that price back. Where
+/// of budget: the length budget is part of the task and its breach is penalised by a reward on the
+/// last token, so bootstrapping `V_T` from a truncated response would cancel that penalty. Where
 /// bootstrapping is wanted, add `γ V_T` to the last reward.
 ///
 /// * `rewards` — `r`, `[T]`, reward units.

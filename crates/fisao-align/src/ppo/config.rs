@@ -36,7 +36,7 @@ pub struct PpoConfig {
     pub whiten: WhitenMode,
     /// Weight of the entropy bonus in the loss. Unit: per nat. Default 0.
     pub entropy_coefficient: f64,
-    /// The price of leaving the reference.
+    /// The KL penalty.
     pub kl: KlConfig,
 }
 
@@ -123,7 +123,7 @@ pub(crate) fn validate_clip(clip: ClipRange) -> Result<(), AlignError> {
     real("objective.dual-clip", bound, usable, allowed)
 }
 
-/// Checks the price of leaving the reference.
+/// Checks the KL penalty.
 pub(crate) fn validate_kl(kl: &KlConfig) -> Result<(), AlignError> {
     real("objective.kl.coefficient", kl.coefficient, not_negative, ZERO_OR_MORE)?;
     real("objective.kl.target", kl.target, positive, ABOVE_ZERO)?;

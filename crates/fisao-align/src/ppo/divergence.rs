@@ -1,4 +1,4 @@
-//! Distance from the reference: estimators of `KL(π_θ‖π_ref)` and the control of its price β.
+//! Distance from the reference: estimators of `KL(π_θ‖π_ref)` and the control of its penalty β.
 //!
 //! Estimators: Schulman, "Approximating KL divergence" (2020). Controller: Ziegler et al. 2019,
 //! arXiv 1909.08593, §2.2.
@@ -60,7 +60,7 @@ pub fn guarded_log_ratio(log_p: f64, log_q: f64) -> f64 {
     (log_p - log_q).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
 }
 
-/// Token rewards with the price of leaving the reference: `r_t − β (log π_old(y_t) − log π_ref(y_t))`.
+/// Token rewards with the KL penalty: `r_t − β (log π_old(y_t) − log π_ref(y_t))`.
 ///
 /// k1, because in the reward it is the only one of the three whose gradient is that of the KL
 /// (arXiv 2512.21852).
@@ -86,7 +86,7 @@ pub fn token_rewards_with_kl(
         .collect()
 }
 
-/// The price β of divergence and how it follows the measured KL; its fields are its whole state.
+/// The KL penalty β and how it follows the measured KL; its fields are its whole state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
 pub enum KlController {

@@ -49,7 +49,7 @@ impl PolicyStatistics {
         self.tokens
     }
 
-    /// Share of tokens whose gradient the clip removed, `[0, 1]`.
+    /// Fraction of tokens whose gradient the clip removed, `[0, 1]`.
     pub fn clip_fraction(&self) -> f64 {
         self.clipped as f64 / self.tokens.max(1) as f64
     }
@@ -114,7 +114,7 @@ impl ValueStatistics {
         self.squared_error += other.squared_error;
     }
 
-    /// Share of tokens whose value left `V_old ± ε_v`, `[0, 1]`.
+    /// Fraction of tokens whose value left `V_old ± ε_v`, `[0, 1]`.
     pub fn clip_fraction(&self) -> f64 {
         self.clipped as f64 / self.tokens.max(1) as f64
     }

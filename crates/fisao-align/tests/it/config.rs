@@ -61,7 +61,7 @@ const OUT_OF_RANGE: &[(&str, &str, &[&str])] = &[
 /// Keys whose values are words, or numbers of which none is wrong: checked while parsing.
 const WORDS: &[(&str, &str)] = &[
     ("ppo", "align.activation-dtype"),
-    ("ppo", "align.recompute-layers"),
+    ("ppo", "align.gradient-checkpointing"),
     ("ppo", "align.schedule"),
     ("ppo", "checkpoint.best"),
     ("ppo", "recall.constraint"),
@@ -178,7 +178,7 @@ fn every_key_is_read() {
         for key in all_keys(kind) {
             let value = match key.as_str() {
                 "objective.kind" => continue,
-                "align.recompute-layers" => "true",
+                "align.gradient-checkpointing" => "true",
                 "recall.constraint" => "false",
                 "align.activation-dtype" => "\"bf16\"",
                 "align.schedule" => "\"cosine\"",

@@ -56,7 +56,7 @@ fn far_tokens_are_guarded_and_nan_is_not_hidden() {
 }
 
 #[test]
-fn rewards_pay_k1_per_token() {
+fn kl_penalty_is_k1_per_token() {
     // 1 − 0.1·(−1 + 3), 0 − 0.1·(−2 + 1), −1 − 0.1·0.
     let rewards =
         token_rewards_with_kl(&[1.0, 0.0, -1.0], &[-1.0, -2.0, -0.5], &[-3.0, -1.0, -0.5], 0.1);

@@ -188,13 +188,13 @@ fn gradient_without_rewards(beta: f64, mode: WhitenMode) -> Vec<f32> {
 }
 
 #[test]
-fn without_rewards_and_divergence_price_the_policy_does_not_move() {
+fn without_rewards_and_kl_penalty_the_policy_does_not_move() {
     for mode in [WhitenMode::None, WhitenMode::Scale, WhitenMode::MeanAndScale] {
         assert_eq!(gradient_without_rewards(0.0, mode), [0.0; 3], "{mode:?}");
     }
 }
 
-/// With nothing but the price of divergence the step follows `β ∂KL(π‖π_ref)/∂z_i = β π_i (ln π_i/π_ref,i − KL)`:
+/// With nothing but the KL penalty the step follows `β ∂KL(π‖π_ref)/∂z_i = β π_i (ln π_i/π_ref,i − KL)`:
 /// KL = ½ ln 2 − ¼ ln 2 = ¼ ln 2, hence β ln 2 · (½·¾, ¼·(−¼), ¼·(−5/4)).
 #[test]
 fn without_rewards_the_policy_descends_the_divergence() {

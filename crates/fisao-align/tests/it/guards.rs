@@ -6,7 +6,7 @@ use fisao_align::recall::RecallConfig;
 use fisao_align::{AlignEvent, IterationMetrics, WarningCode};
 
 const BASELINE: Baseline =
-    Baseline { length_mean: 20.0, eos_rate: 1.0, entropy: 1.0, repeated_share: 0.07 };
+    Baseline { length_mean: 20.0, eos_rate: 1.0, entropy: 1.0, repeated_fraction: 0.07 };
 
 /// An iteration nothing is wrong with.
 fn healthy() -> IterationMetrics {
@@ -14,9 +14,9 @@ fn healthy() -> IterationMetrics {
         reward_mean: 0.2,
         reward_std: 0.5,
         mentions_per_caption: 3.0,
-        rewarded_share: Some(0.6),
-        penalised_share: Some(0.2),
-        neutral_share: Some(0.2),
+        rewarded_fraction: Some(0.6),
+        penalised_fraction: Some(0.2),
+        neutral_fraction: Some(0.2),
         length_mean: 20.0,
         eos_rate: 0.99,
         entropy: 0.9,
@@ -48,15 +48,16 @@ fn each_failure_raises_its_own_warning() {
     assert_eq!(codes(|m| m.length_mean = 16.0), [WarningCode::LengthCollapsed]);
     assert_eq!(codes(|m| m.length_mean = 26.0), [WarningCode::LengthGrown]);
     assert_eq!(codes(|m| m.eos_rate = 0.9), [WarningCode::EndsMissing]);
-    assert_eq!(codes(|m| m.repeated_share = Some(0.25)), [WarningCode::RepetitionGrown]);
-    assert_eq!(codes(|m| m.repeated_share = Some(0.15)), []);
+    assert_eq!(codes(|m| m.repeated_fraction = Some(0.25)), [WarningCode::RepetitionGrown]);
+    assert_eq!(codes(|m| m.repeated_fraction = Some(0.15)), []);
     assert_eq!(codes(|m| m.reward_std = 0.0), [WarningCode::RewardConstant]);
-    assert_eq!(codes(|m| m.neutral_share = Some(1.0)), [WarningCode::AllNeutral]);
+    assert_eq!(codes(|m| m.neutral_fraction = Some(1.0)), [WarningCode::AllNeutral]);
     // Captions without any mention: there is nothing to reward either.
-    let silent = |m: &mut IterationMetrics| (m.neutral_share, m.mentions_per_caption) = (None, 0.0);
+    let silent =
+        |m: &mut IterationMetrics| (m.neutral_fraction, m.mentions_per_caption) = (None, 0.0);
     assert_eq!(codes(silent), [WarningCode::AllNeutral]);
-    // Rewards of whole responses: there are mentions, but no share.
-    assert_eq!(codes(|m| m.neutral_share = None), []);
+    // Rewards of whole responses: there are mentions, but no fraction.
+    assert_eq!(codes(|m| m.neutral_fraction = None), []);
 }
 
 #[test]
@@ -65,7 +66,7 @@ fn responses_of_the_data_are_not_held_against_the_base_model() {
     let given = |m: &mut IterationMetrics| {
         (m.kl, m.kl_per_token) = (None, None);
         (m.length_mean, m.eos_rate, m.entropy) = (3.0, 0.2, 0.01);
-        (m.reward_std, m.neutral_share, m.repeated_share) = (0.0, Some(1.0), Some(0.9));
+        (m.reward_std, m.neutral_fraction, m.repeated_fraction) = (0.0, Some(1.0), Some(0.9));
     };
     assert_eq!(codes(given), []);
     let broken = |m: &mut IterationMetrics| {
@@ -84,7 +85,7 @@ fn a_nan_names_the_metrics_and_silences_the_rest() {
 }
 
 /// A split nothing is wrong with.
-fn watched() -> SplitHealth {
+fn validation_tasks() -> SplitHealth {
     SplitHealth {
         reward: 1.0,
         recall: Some(0.80),
@@ -101,13 +102,13 @@ fn watched() -> SplitHealth {
 }
 
 fn split(change: impl FnOnce(&mut SplitHealth)) -> Vec<WarningCode> {
-    let mut health = watched();
+    let mut health = validation_tasks();
     change(&mut health);
     check_split(&health, &GuardLimits::default()).iter().map(|w| w.code).collect()
 }
 
 #[test]
-fn the_calibration_split_is_watched() {
+fn validation_warnings_are_raised_on_the_calibration_split() {
     assert_eq!(split(|_| ()), []);
     assert_eq!(split(|h| h.recall = Some(0.42)), [WarningCode::RecallDropped]);
     assert_eq!(split(|h| h.reward_auc = Some(0.5)), [WarningCode::SeparationLost]);
@@ -127,10 +128,10 @@ fn the_calibration_split_is_watched() {
 
 /// Recall went from 81 to 80 %, −1.2 %; estimated from 3.0 to 2.9 words, −3.3 %.
 #[test]
-fn an_estimated_recall_that_departs_from_the_labelled_one_is_told() {
+fn recall_misestimation_is_reported() {
     let limits = GuardLimits::default();
     let check = |expected: f64, noise: f64| {
-        let health = SplitHealth { expected_correct: Some(expected), ..watched() };
+        let health = SplitHealth { expected_correct: Some(expected), ..validation_tasks() };
         check_recall_estimate(&health, &limits, noise)
     };
     assert_eq!(check(2.9, 0.0), None);
@@ -142,12 +143,13 @@ fn an_estimated_recall_that_departs_from_the_labelled_one_is_told() {
         warning.message
     );
     assert_eq!(check(2.6, 2.0), None, "a weak verifier may be further off");
-    let unlabelled = SplitHealth { recall: None, expected_correct: Some(2.0), ..watched() };
+    let unlabelled =
+        SplitHealth { recall: None, expected_correct: Some(2.0), ..validation_tasks() };
     assert_eq!(check_recall_estimate(&unlabelled, &limits, 0.0), None);
 }
 
 #[test]
-fn a_constraint_without_room_is_told_and_a_lost_policy_stopped() {
+fn constraint_at_bound_is_reported_and_unrecoverable_policy_stopped() {
     let (recall, limits) = (RecallConfig::default(), GuardLimits::default());
     let metrics = |break_even: f64, surplus: f64| IterationMetrics {
         break_even: Some(break_even),
@@ -199,7 +201,7 @@ fn lost(change: impl FnOnce(&mut IterationMetrics)) -> Option<WarningCode> {
 }
 
 #[test]
-fn only_what_does_not_recover_is_reason_to_stop() {
+fn only_unrecoverable_warnings_stop_the_run() {
     assert_eq!(lost(|_| ()), None);
     assert_eq!(lost(|m| m.kl_per_token = Some(1.9)), None);
     assert_eq!(lost(|m| m.kl_per_token = Some(2.1)), Some(WarningCode::KlHigh));
@@ -208,8 +210,8 @@ fn only_what_does_not_recover_is_reason_to_stop() {
     assert_eq!(lost(|m| m.length_mean = 51.0), Some(WarningCode::LengthGrown));
     assert_eq!(lost(|m| m.eos_rate = 0.3), None);
     assert_eq!(lost(|m| m.eos_rate = 0.1), Some(WarningCode::EndsMissing));
-    assert_eq!(lost(|m| m.repeated_share = Some(0.5)), None);
-    assert_eq!(lost(|m| m.repeated_share = Some(0.6)), Some(WarningCode::RepetitionGrown));
+    assert_eq!(lost(|m| m.repeated_fraction = Some(0.5)), None);
+    assert_eq!(lost(|m| m.repeated_fraction = Some(0.6)), Some(WarningCode::RepetitionGrown));
     assert_eq!(lost(|m| m.reward_std = 0.0), Some(WarningCode::RewardConstant));
     assert_eq!(lost(|m| m.pairs = Some(0)), Some(WarningCode::PairsMissing));
     assert_eq!(lost(|m| m.sampler_gap = 0.1), Some(WarningCode::SamplerMismatch));
@@ -217,7 +219,7 @@ fn only_what_does_not_recover_is_reason_to_stop() {
 }
 
 #[test]
-fn the_critic_is_judged_when_it_has_learned() {
+fn critic_warning_starts_after_warmup() {
     let early = |m: &mut IterationMetrics| m.value_explained_variance = Some(-3.0);
     assert_eq!(codes(early), []);
     let late = |m: &mut IterationMetrics| {

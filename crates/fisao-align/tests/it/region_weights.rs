@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use fisao_align::calibrate::{Supervision, calibrate};
-use fisao_align::captions::{Captioned, Judge};
+use fisao_align::captions::{MentionScorer, ScoredResponse};
+use fisao_align::mention_views::MentionViews;
 use fisao_align::region_weights::{region_weights, unlabelled_region_weights};
-use fisao_align::views::MentionViews;
 use fisao_models::generation::FinishReason;
 use fisao_verifier::calibration::UnlabelledFit;
-use fisao_verifier::mentions::{ObjectVocabulary, Unit};
+use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
 use fisao_verifier::scorer::{ImageEmbedding, Regions, ScoreConfig, Verifier, cosine};
 use fisao_verifier::templates::Templates;
 
@@ -19,8 +19,8 @@ const IMAGES: usize = 600;
 
 /// Captions that name one object each, images of given contents, and what they hold.
 struct World {
-    judge: Judge,
-    captions: Vec<Captioned>,
+    scorer: MentionScorer,
+    captions: Vec<ScoredResponse>,
     images: Vec<ImageEmbedding>,
     truth: Vec<BTreeSet<String>>,
 }
@@ -40,36 +40,36 @@ fn teach(verifier: &mut Verifier, vocabulary: &ObjectVocabulary) {
     };
     let known: Vec<(String, Vec<f32>)> = vocabulary.forms().enumerate().map(direction).collect();
     assert!(known.len() <= dim, "{} names in {dim} dimensions", known.len());
-    verifier.remember(known);
+    verifier.insert_embeddings(known);
 }
 
 /// Three of four mentions are correct. An image's whole and its best patch lean towards its caption's name by the given
 /// amounts where the object is there; both vary.
 fn world(whole: f32, patch: f32) -> World {
-    let mut judge = models().1;
+    let mut scorer = models().1;
     let score = ScoreConfig { regions: Regions::Auto, ..ScoreConfig::default() };
-    judge.verifier = judge.verifier.with_settings(Templates::default(), score);
-    teach(&mut judge.verifier, &judge.vocabulary);
-    let mut made = World { judge, captions: vec![], images: vec![], truth: vec![] };
+    scorer.verifier = scorer.verifier.with_settings(Templates::default(), score);
+    teach(&mut scorer.verifier, &scorer.vocabulary);
+    let mut made = World { scorer, captions: vec![], images: vec![], truth: vec![] };
     for at in 0..IMAGES {
         let form = NAMES[at % NAMES.len()];
-        let mention = made.judge.vocabulary.mentions(form).next().expect("a known name");
+        let mention = made.scorer.vocabulary.mentions(form).next().expect("a known name");
         let category = mention.category;
         let correct = at / 2 % 4 != 3;
-        let text = &made.judge.verifier.known()[form];
+        let text = &made.scorer.verifier.embeddings()[form];
         let lean = |by: f32, rate: f64| -> Vec<f32> {
             let present = if correct { by } else { 0.0 };
             text.iter().map(|x| (present + 0.1 * wave(at, rate)) * x).collect()
         };
         made.images.push(ImageEmbedding { whole: lean(whole, 1.7), parts: vec![lean(patch, 2.3)] });
-        made.captions.push(Captioned {
+        made.captions.push(ScoredResponse {
             task: at,
             tokens: vec![1],
             logprobs: vec![0.0],
             finish: FinishReason::Stop,
             text: form.to_owned(),
             negated: 0,
-            units: vec![Unit {
+            mentions: vec![TokenMention {
                 category,
                 form: form.to_owned(),
                 text: form.to_owned(),
@@ -79,7 +79,7 @@ fn world(whole: f32, patch: f32) -> World {
             }],
             scores: vec![0.0],
         });
-        let name = made.judge.vocabulary.category(category).to_owned();
+        let name = made.scorer.vocabulary.category(category).to_owned();
         made.truth.push(if correct { BTreeSet::from([name]) } else { BTreeSet::new() });
     }
     made
@@ -87,14 +87,14 @@ fn world(whole: f32, patch: f32) -> World {
 
 impl World {
     fn annotated(&self) -> f64 {
-        let Self { judge, captions, images, truth } = self;
-        let (verifier, vocabulary) = (&judge.verifier, &judge.vocabulary);
+        let Self { scorer, captions, images, truth } = self;
+        let (verifier, vocabulary) = (&scorer.verifier, &scorer.vocabulary);
         region_weights(captions, images, verifier, vocabulary, truth).unwrap().patches
     }
 
     fn unlabelled(&self) -> f64 {
-        let Self { judge, captions, images, .. } = self;
-        let (verifier, vocabulary) = (&judge.verifier, &judge.vocabulary);
+        let Self { scorer, captions, images, .. } = self;
+        let (verifier, vocabulary) = (&scorer.verifier, &scorer.vocabulary);
         unlabelled_region_weights(captions, images, verifier, vocabulary).unwrap().patches
     }
 }
@@ -117,9 +117,9 @@ fn patches_that_tell_no_more_do_not_count() {
 
 #[test]
 fn a_calibration_says_how_its_scores_were_made() {
-    let World { mut judge, captions, images, truth } = world(0.1, 0.6);
+    let World { mut scorer, captions, images, truth } = world(0.1, 0.6);
     let supervision = Supervision::Annotations(&truth);
-    let calibration = calibrate(&captions, &images, &mut judge, supervision).unwrap();
+    let calibration = calibrate(&captions, &images, &mut scorer, supervision).unwrap();
     assert!(calibration.weights.unwrap().patches > 0.6 && calibration.auc > 0.99);
     assert_eq!(calibration.unlabelled, None);
     // A verifier that has seen none of it scores alike once it has adopted the calibration.
@@ -127,14 +127,14 @@ fn a_calibration_says_how_its_scores_were_made() {
         Templates::default(),
         ScoreConfig { regions: Regions::Auto, ..ScoreConfig::default() },
     );
-    teach(&mut fresh, &judge.vocabulary);
+    teach(&mut fresh, &scorer.vocabulary);
     let plain = fresh.score(&images[0], "dog");
-    let text = fresh.known()["dog"].clone();
+    let text = fresh.embeddings()["dog"].clone();
     assert!((plain - cosine(&images[0].whole, &text)).abs() < 1e-12);
-    fresh.adopt(&calibration);
+    fresh.apply_calibration(&calibration);
     let scores: Vec<f64> = captions
         .iter()
-        .map(|caption| fresh.score(&images[caption.task], &caption.units[0].form))
+        .map(|caption| fresh.score(&images[caption.task], &caption.mentions[0].form))
         .collect();
     assert!((fresh.score(&images[0], "dog") - plain).abs() > 0.1);
     assert_eq!(scores, calibration.mentions.scores);
@@ -142,10 +142,10 @@ fn a_calibration_says_how_its_scores_were_made() {
 
 #[test]
 fn views_stand_in_for_annotations_where_scores_show_no_two_humps() {
-    let World { mut judge, captions, mut images, truth } = world(0.1, 0.0);
+    let World { mut scorer, captions, mut images, truth } = world(0.1, 0.0);
     // The score tells a little, and each view a little else.
     for (at, image) in images.iter_mut().enumerate() {
-        let text = &judge.verifier.known()[captions[at].units[0].form.as_str()];
+        let text = &scorer.verifier.embeddings()[captions[at].mentions[0].form.as_str()];
         let present = f32::from(u8::from(!truth[at].is_empty()));
         let scale = 0.12 * present + 0.1 * wave(at, 0.37);
         image.whole = text.iter().map(|x| scale * x).collect();
@@ -158,7 +158,7 @@ fn views_stand_in_for_annotations_where_scores_show_no_two_humps() {
     };
     let views = MentionViews { image_drops: view(1.13), agreements: view(2.71) };
     let supervision = Supervision::None(&views);
-    let calibration = calibrate(&captions, &images, &mut judge, supervision).unwrap();
+    let calibration = calibrate(&captions, &images, &mut scorer, supervision).unwrap();
     assert_eq!(calibration.unlabelled, Some(UnlabelledFit::ThreeViews));
     assert!((calibration.prior_correct - 0.75).abs() < 0.05, "{}", calibration.prior_correct);
 }

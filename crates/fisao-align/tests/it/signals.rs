@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fisao_align::Course;
-use fisao_align::captions::{Captioned, describe, look_at_all};
+use fisao_align::RunControl;
+use fisao_align::captions::{ScoredResponse, describe, encode_all_images};
 use fisao_align::error::AlignError;
+use fisao_align::mention_views::MentionViews;
 use fisao_align::signals::{
     DecoderView, Evidence, NameScales, OTHER_CAPTIONS, Signal, categories_of_others, decoder_views,
     mention_tokens, signals,
 };
 use fisao_align::tasks::{Task, TaskSource};
-use fisao_align::views::MentionViews;
 use fisao_models::generation::Sampling;
 use fisao_models::llava::Llava;
 use fisao_models::lora::LoraConfig;
@@ -20,7 +20,7 @@ use crate::trainer::{Noise, models};
 /// Absolute tolerance of log-probabilities in f32.
 const TOLERANCE: f64 = 1e-5;
 
-/// The same prompts about blank pictures.
+/// The same prompts about blank images.
 struct Blank;
 
 impl TaskSource for Blank {
@@ -36,15 +36,15 @@ impl TaskSource for Blank {
 }
 
 /// Captions of all tasks, hot enough to name something.
-fn captions(policy: &Llava) -> Vec<Captioned> {
-    let (_, mut judge) = models();
+fn captions(policy: &Llava) -> Vec<ScoredResponse> {
+    let (_, mut scorer) = models();
     let tasks: Vec<Task> = (0..Noise.count()).map(|at| Noise.task(at).unwrap()).collect();
     let sampling = Sampling { max_new_tokens: 14, temperature: 1.5, seed: 1 };
-    describe(policy, &mut judge, &tasks, &sampling, Course::new(&|_| {})).unwrap().0
+    describe(policy, &mut scorer, &tasks, &sampling, RunControl::new(&|_| {})).unwrap().0
 }
 
-fn views(policy: &Llava, source: &dyn TaskSource, captions: &[Captioned]) -> Vec<DecoderView> {
-    decoder_views(policy, source, captions, &mention_tokens(captions), Course::new(&|_| {}))
+fn views(policy: &Llava, source: &dyn TaskSource, captions: &[ScoredResponse]) -> Vec<DecoderView> {
+    decoder_views(policy, source, captions, &mention_tokens(captions), RunControl::new(&|_| {}))
         .unwrap()
 }
 
@@ -53,12 +53,13 @@ fn what_the_decoder_says_does_not_depend_on_batching() {
     let (policy, _) = models();
     let captions = captions(&policy);
     let tokens = mention_tokens(&captions);
-    assert!(captions.iter().map(|caption| caption.units.len()).sum::<usize>() > 10);
+    assert!(captions.iter().map(|caption| caption.mentions.len()).sum::<usize>() > 10);
     let together = views(&policy, &Noise, &captions);
     for (caption, together) in captions.iter().zip(&together) {
         let one = std::slice::from_ref(caption);
-        let alone =
-            decoder_views(&policy, &Noise, one, &tokens, Course::new(&|_| {})).unwrap().remove(0);
+        let alone = decoder_views(&policy, &Noise, one, &tokens, RunControl::new(&|_| {}))
+            .unwrap()
+            .remove(0);
         let pairs = [
             (&alone.readings, &together.readings),
             (&alone.log_probabilities, &together.log_probabilities),
@@ -73,17 +74,17 @@ fn what_the_decoder_says_does_not_depend_on_batching() {
 }
 
 #[test]
-fn log_probabilities_are_those_of_the_mentions_own_tokens() {
+fn log_probabilities_are_those_of_mention_tokens() {
     let (policy, _) = models();
     let captions = captions(&policy);
     for (caption, view) in captions.iter().zip(views(&policy, &Noise, &captions)) {
         // The sampler reports them of the distribution it drew from: at temperature 1.5 they are others.
-        for (unit, found) in caption.units.iter().zip(&view.log_probabilities) {
+        for (mention, found) in caption.mentions.iter().zip(&view.log_probabilities) {
             let task = Noise.task(caption.task).unwrap();
-            let pictures =
-                fisao_align::captions::pictures(std::slice::from_ref(&task), &policy.device());
-            let features = policy.image_features(pictures);
-            let end = unit.tokens.end;
+            let images =
+                fisao_align::captions::image_batch(std::slice::from_ref(&task), &policy.device());
+            let features = policy.image_features(images);
+            let end = mention.tokens.end;
             let example = fisao_models::sequences::Example {
                 prompt: &task.prompt,
                 image: 0,
@@ -91,14 +92,14 @@ fn log_probabilities_are_those_of_the_mentions_own_tokens() {
             };
             let states = policy.response_states(&[example], &features);
             let all = fisao_models::parameters::floats(&policy.log_probabilities(&states, 1.0).0);
-            let expected: f64 = all[unit.tokens.clone()].iter().map(|&one| f64::from(one)).sum();
+            let expected: f64 = all[mention.tokens.clone()].iter().map(|&one| f64::from(one)).sum();
             assert!((found - expected).abs() < TOLERANCE, "{found} {expected}");
         }
     }
 }
 
 #[test]
-fn nothing_drops_where_the_picture_is_blank_already() {
+fn image_drop_is_zero_for_blank_images() {
     let (policy, _) = models();
     let captions = captions(&policy);
     let drops = |source: &dyn TaskSource| -> Vec<f64> {
@@ -114,7 +115,7 @@ fn nothing_drops_where_the_picture_is_blank_already() {
 }
 
 #[test]
-fn the_adapter_takes_no_part() {
+fn decoder_views_ignore_the_adapter() {
     let (policy, _) = models();
     let captions = captions(&policy);
     let mut adapted = policy.clone();
@@ -128,15 +129,15 @@ fn the_adapter_takes_no_part() {
 
 #[test]
 fn a_row_holds_each_signal_at_its_place() {
-    let (policy, mut judge) = models();
+    let (policy, mut scorer) = models();
     let captions = captions(&policy);
-    let images = look_at_all(&judge.verifier, &Noise).unwrap();
-    judge.verifier.learn(["dog", "cat", "car"]).unwrap();
+    let images = encode_all_images(&scorer.verifier, &Noise).unwrap();
+    scorer.verifier.embed_names(["dog", "cat", "car"]).unwrap();
     let tokens = mention_tokens(&captions);
     let views = views(&policy, &Noise, &captions);
     let sampling = Sampling { max_new_tokens: 14, temperature: 1.5, seed: 99 };
     let others =
-        categories_of_others(&policy, &mut judge, &Noise, 24, &sampling, Course::new(&|_| {}))
+        categories_of_others(&policy, &mut scorer, &Noise, 24, &sampling, RunControl::new(&|_| {}))
             .unwrap();
     assert!(
         others.len() == Noise.count() && others.iter().all(|named| named.len() == OTHER_CAPTIONS)
@@ -148,26 +149,26 @@ fn a_row_holds_each_signal_at_its_place() {
         tokens: &tokens,
         others: &others,
     };
-    let scales = NameScales::new(&evidence, &judge.verifier, &captions);
-    let rows = signals(&evidence, &judge.verifier, &scales);
+    let scales = NameScales::new(&evidence, &scorer.verifier, &captions);
+    let rows = signals(&evidence, &scorer.verifier, &scales);
     let mut rows = rows.iter();
     let at = |signal: Signal| Signal::ALL.iter().position(|other| *other == signal).unwrap();
     let mut by_name: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for (caption, view) in captions.iter().zip(&views) {
-        for (unit, log_probability) in caption.units.iter().zip(&view.log_probabilities) {
+        for (mention, log_probability) in caption.mentions.iter().zip(&view.log_probabilities) {
             let row = rows.next().unwrap();
             assert_eq!(row.len(), Signal::ALL.len());
-            let pooled = judge.verifier.score(&images[caption.task], &unit.form);
+            let pooled = scorer.verifier.score(&images[caption.task], &mention.form);
             assert!((row[at(Signal::Pooled)] - pooled).abs() < 1e-12);
             assert!((row[at(Signal::LogProbability)] - log_probability).abs() < 1e-12);
-            let holds = |named: &&BTreeSet<usize>| named.contains(&unit.category);
+            let holds = |named: &&BTreeSet<usize>| named.contains(&mention.category);
             let agreeing = others[caption.task].iter().filter(holds).count();
             assert!(
                 (row[at(Signal::Agreement)] - agreeing as f64 / OTHER_CAPTIONS as f64).abs()
                     < 1e-12
             );
             let centred = row[at(Signal::PooledCentred)];
-            by_name.entry(unit.form.clone()).or_default().push((pooled, centred));
+            by_name.entry(mention.form.clone()).or_default().push((pooled, centred));
         }
     }
     assert!(rows.next().is_none());
@@ -180,7 +181,7 @@ fn a_row_holds_each_signal_at_its_place() {
 
 #[test]
 fn views_are_the_mentions_drops_and_agreements_in_order() {
-    let (policy, mut judge) = models();
+    let (policy, mut scorer) = models();
     let captions = captions(&policy);
     let sampling = Sampling { max_new_tokens: 14, temperature: 0.0, seed: 99 };
     let done = std::sync::atomic::AtomicUsize::new(0);
@@ -189,23 +190,24 @@ fn views_are_the_mentions_drops_and_agreements_in_order() {
     };
     let found = MentionViews::of(
         &policy,
-        &mut judge,
+        &mut scorer,
         &Noise,
         &captions,
         24,
         &sampling,
-        Course::new(&advance),
+        RunControl::new(&advance),
     )
     .unwrap();
     let others =
-        categories_of_others(&policy, &mut judge, &Noise, 24, &sampling, Course::new(&|_| {}))
+        categories_of_others(&policy, &mut scorer, &Noise, 24, &sampling, RunControl::new(&|_| {}))
             .unwrap();
-    let looks = views(&policy, &Noise, &captions);
+    let views = views(&policy, &Noise, &captions);
     let (mut drops, mut agreements) = (Vec::new(), Vec::new());
-    for (caption, look) in captions.iter().zip(&looks) {
-        for (at, unit) in caption.units.iter().enumerate() {
-            drops.push(look.log_probabilities[at] - look.blank_log_probabilities[at]);
-            let named = others[caption.task].iter().filter(|named| named.contains(&unit.category));
+    for (caption, view) in captions.iter().zip(&views) {
+        for (at, mention) in caption.mentions.iter().enumerate() {
+            drops.push(view.log_probabilities[at] - view.blank_log_probabilities[at]);
+            let named =
+                others[caption.task].iter().filter(|named| named.contains(&mention.category));
             agreements.push(named.count() as f64 / OTHER_CAPTIONS as f64);
         }
     }

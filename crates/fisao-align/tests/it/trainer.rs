@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Device, Tensor};
-use fisao_align::captions::{Encoded, Judge, describe, encode, generate, likelihoods};
+use fisao_align::captions::{
+    EncodedImages, MentionScorer, describe, encode, generate, likelihoods,
+};
 use fisao_align::config::AlignConfig;
 use fisao_align::error::AlignError;
 use fisao_align::features::FeatureCache;
@@ -15,7 +17,7 @@ use fisao_align::objective::{Data, DpoConfig, Objective, PairSource, SftConfig};
 use fisao_align::ppo::PpoConfig;
 use fisao_align::tasks::{Answer, Task, TaskSource};
 use fisao_align::trainer::{Trainer, TrainerState};
-use fisao_align::{AlignEvent, Course, Phase, StopFlag};
+use fisao_align::{AlignEvent, Phase, RunControl, StopFlag};
 use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
 use fisao_models::generation::{Generated, Sampling};
@@ -92,7 +94,7 @@ impl TaskSource for Noise {
         let image = PixelValues {
             values: (0..3 * SIDE * SIDE).map(value).collect(),
             tile_size: size,
-            picture_size: size,
+            original_size: size,
         };
         let (id, prompt) = (format!("noise-{index}"), vec![1, 3, 3, 3, 3, 8, 14]);
         Ok(Task { id, image, verifier_images: Vec::new(), prompt, answer: Answer::None })
@@ -113,7 +115,7 @@ fn vision() -> VisionConfig {
     }
 }
 
-pub(crate) fn models() -> (Llava, Judge) {
+pub(crate) fn models() -> (Llava, MentionScorer) {
     let device = Device::flex();
     let clip = ClipConfig {
         text: ClipTextConfig {
@@ -168,7 +170,7 @@ pub(crate) fn models() -> (Llava, Judge) {
     let tokenizer: Arc<dyn Tokenizer> = Arc::new(Words);
     let verifier =
         Verifier::new(clip, Arc::clone(&tokenizer), Templates::default(), ScoreConfig::default());
-    (llava, Judge { tokenizer, vocabulary, verifier })
+    (llava, MentionScorer { tokenizer, vocabulary, verifier })
 }
 
 /// Two classes of scores around the given centre, far enough apart to be told from each other.
@@ -191,8 +193,8 @@ fn config() -> AlignConfig {
 }
 
 fn trainer(config: AlignConfig) -> Trainer<'static> {
-    let (policy, judge) = models();
-    Trainer::new(config, policy, judge, &calibration(0.0), &Noise, None).unwrap()
+    let (policy, scorer) = models();
+    Trainer::new(config, policy, scorer, &calibration(0.0), &Noise, None).unwrap()
 }
 
 fn adapter(trainer: &Trainer<'_>) -> BTreeMap<String, Vec<f32>> {
@@ -238,7 +240,7 @@ fn a_given_response_is_as_likely_as_when_it_was_written() {
         assert!((found[2] - found[0]).abs() > 1e-9 && found.iter().all(|number| *number < 0.0));
     }
     let differ = found.windows(2).all(|pair| (pair[0][0] - pair[1][0]).abs() > 1e-7);
-    assert!(differ, "every picture has a likelihood of its own: {found:?}");
+    assert!(differ, "every image has a likelihood of its own: {found:?}");
 }
 
 #[test]
@@ -267,9 +269,10 @@ fn without_reward_or_kl_the_policy_stays() {
     config.guards.reward_std = 0.0;
     config.objective.kl_mut().unwrap().coefficient = 0.0;
     // The policy has no word for the second half of the only name, so no token earns anything.
-    let (policy, mut judge) = models();
-    judge.vocabulary = ObjectVocabulary::new(vec![("dog zebra".to_owned(), Vec::new())]).unwrap();
-    let mut trainer = Trainer::new(config, policy, judge, &calibration(0.0), &Noise, None).unwrap();
+    let (policy, mut scorer) = models();
+    scorer.vocabulary = ObjectVocabulary::new(vec![("dog zebra".to_owned(), Vec::new())]).unwrap();
+    let mut trainer =
+        Trainer::new(config, policy, scorer, &calibration(0.0), &Noise, None).unwrap();
     let start = adapter(&trainer);
     let metrics = trainer.iterate(&mut |_| {}).unwrap();
     assert!(metrics.reward_mean.abs() < 1e-12, "reward {}", metrics.reward_mean);
@@ -277,7 +280,7 @@ fn without_reward_or_kl_the_policy_stays() {
 }
 
 #[test]
-fn a_high_price_keeps_the_policy_at_the_reference() {
+fn a_high_kl_penalty_keeps_the_policy_at_the_reference() {
     let run = |coefficient: f64| {
         let mut config = config();
         config.objective.kl_mut().unwrap().coefficient = coefficient;
@@ -292,8 +295,8 @@ fn a_high_price_keeps_the_policy_at_the_reference() {
         }
         kl
     };
-    let (cheap, dear) = (run(0.0), run(100.0));
-    assert!(dear < 0.2 * cheap, "KL per token {dear} at a high price, {cheap} for free");
+    let (none, high) = (run(0.0), run(100.0));
+    assert!(high < 0.2 * none, "KL per token {high} with a high KL penalty, {none} without");
 }
 
 #[test]
@@ -357,7 +360,7 @@ fn an_iteration_that_is_stopped_leaves_the_trainer_as_it_was() {
         }
     }
     raised.store(true, Ordering::Relaxed);
-    assert_eq!(cut.check_watch(&mut |_| {}).err(), None, "there is nothing to look at");
+    assert_eq!(cut.run_validation(&mut |_| {}).err(), None, "there is nothing to look at");
     assert_eq!(cut.check_image_matters(), Err(AlignError::Stopped));
     raised.store(false, Ordering::Relaxed);
     while !whole.is_finished() {
@@ -418,7 +421,7 @@ fn training_raises_the_reward() {
 
 #[test]
 fn a_model_that_ignores_its_image_is_refused() {
-    let (mut policy, judge) = models();
+    let (mut policy, scorer) = models();
     // A projector of zeros lets nothing of the image through.
     policy.visit_text_side_mut(&mut |name, mut p| {
         if name.starts_with("multi_modal_projector.linear_2") {
@@ -427,7 +430,7 @@ fn a_model_that_ignores_its_image_is_refused() {
         }
     });
     let mut trainer =
-        Trainer::new(config(), policy, judge, &calibration(0.0), &Noise, None).unwrap();
+        Trainer::new(config(), policy, scorer, &calibration(0.0), &Noise, None).unwrap();
     let error = trainer.check_image_matters().unwrap_err();
     assert!(matches!(error, AlignError::ImageIgnored { .. }), "{error}");
 }
@@ -473,45 +476,46 @@ fn first(moments: &mut BTreeMap<String, (Vec<f32>, Vec<f32>)>) -> &mut (Vec<f32>
 /// The verifier is the encoder as it came; what an adapter makes of the policy's must not reach it.
 #[test]
 fn an_adapted_tower_is_not_shared() {
-    let (mut policy, mut judge) = models();
+    let (mut policy, mut scorer) = models();
     let tasks: Vec<Task> = (0..3).map(|index| Noise.task(index).unwrap()).collect();
-    let alone = encode(&policy, &judge.verifier, &tasks).unwrap();
-    judge.verifier.share_tower(&policy.vision_tower).unwrap();
-    assert!(judge.verifier.shares_tower());
-    let shared = encode(&policy, &judge.verifier, &tasks).unwrap();
-    let distance = |a: &Encoded, b: &Encoded| {
+    let alone = encode(&policy, &scorer.verifier, &tasks).unwrap();
+    scorer.verifier.share_tower(&policy.vision_tower).unwrap();
+    assert!(scorer.verifier.shares_tower());
+    let shared = encode(&policy, &scorer.verifier, &tasks).unwrap();
+    let distance = |a: &EncodedImages, b: &EncodedImages| {
         let pairs = a.embeddings.iter().zip(&b.embeddings);
         let differences = pairs.flat_map(|(a, b)| a.whole.iter().zip(&b.whole));
         differences.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
     };
     assert!(distance(&alone, &shared) < 1e-5);
 
-    policy.visit_maps_mut(&mut |name, map| {
+    policy.visit_linears_mut(&mut |name, linear| {
         if name.starts_with("vision") {
-            let [inputs, outputs] = map.size();
+            let [inputs, outputs] = linear.size();
             let ones = |shape| Tensor::ones(shape, &Device::flex());
-            map.adapter = Some(LowRank { a: ones([1, inputs]), b: ones([outputs, 1]), scale: 1.0 });
+            linear.adapter =
+                Some(LowRank { a: ones([1, inputs]), b: ones([outputs, 1]), scale: 1.0 });
         }
     });
     assert!(policy.vision_tower.is_adapted());
-    judge.verifier.share_tower(&policy.vision_tower).unwrap();
-    assert!(!judge.verifier.shares_tower());
-    assert!(distance(&alone, &encode(&policy, &judge.verifier, &tasks).unwrap()) < 1e-6);
+    scorer.verifier.share_tower(&policy.vision_tower).unwrap();
+    assert!(!scorer.verifier.shares_tower());
+    assert!(distance(&alone, &encode(&policy, &scorer.verifier, &tasks).unwrap()) < 1e-6);
 }
 
 /// Encodes tasks 0 to 5, then 3 to 8, and compares with encoding each for itself; returns how many were encoded and how
 /// many are kept at the end.
 fn encoded_twice(cache: &mut FeatureCache) -> ([usize; 2], usize) {
-    let (policy, mut judge) = models();
+    let (policy, mut scorer) = models();
     // Of the whole image alone.
-    judge.verifier.set_weights(RegionWeights::default());
+    scorer.verifier.set_weights(RegionWeights::default());
     let mut counts = [0; 2];
     for (numbers, count) in [(0..6), (3..9)].into_iter().zip(&mut counts) {
         let numbers: Vec<usize> = numbers.collect();
         let tasks: Vec<Task> = numbers.iter().map(|&at| Noise.task(at).unwrap()).collect();
         let (found, encoded) =
-            cache.encode(&policy, &judge.verifier, &numbers, &tasks, true).unwrap();
-        let expected = encode(&policy, &judge.verifier, &tasks).unwrap();
+            cache.encode(&policy, &scorer.verifier, &numbers, &tasks, true).unwrap();
+        let expected = encode(&policy, &scorer.verifier, &tasks).unwrap();
         assert_eq!(found.embeddings, expected.embeddings);
         for (found, expected) in found.features.iter().zip(&expected.features) {
             assert_eq!(found.counts(), expected.counts());
@@ -581,8 +585,8 @@ fn of(objective: Objective, tasks: &dyn TaskSource) -> Trainer<'_> {
     config.align.iterations = 20;
     config.align.samples_per_image = 4;
     config.align.learning_rate = 1e-2;
-    let (policy, judge) = models();
-    Trainer::new(config, policy, judge, &calibration(0.0), tasks, None).unwrap()
+    let (policy, scorer) = models();
+    Trainer::new(config, policy, scorer, &calibration(0.0), tasks, None).unwrap()
 }
 
 #[test]
@@ -613,7 +617,7 @@ fn every_objective_moves_the_adapter_and_only_ppo_has_a_critic() {
 }
 
 #[test]
-fn what_is_preferred_becomes_more_likely_than_what_is_not() {
+fn dpo_raises_chosen_over_rejected() {
     let answered = Answered { pair: true };
     let dpo = DpoConfig { pairs: PairSource::Data, ..DpoConfig::default() };
     let mut trainer = of(Objective::Dpo(dpo), &answered);
@@ -654,7 +658,7 @@ fn data_without_answers_is_named() {
 
 /// What the optimiser is given must not depend on how a minibatch was cut: gradients are sums over its tokens.
 #[test]
-fn neither_the_size_of_a_micro_batch_nor_recomputing_layers_changes_the_update() {
+fn micro_batch_size_and_gradient_checkpointing_do_not_change_the_update() {
     let objectives = [
         Objective::Ppo(PpoConfig { entropy_coefficient: 0.01, ..PpoConfig::default() }),
         Objective::GroupRelative(GroupRelativeConfig::default()),
@@ -663,33 +667,33 @@ fn neither_the_size_of_a_micro_batch_nor_recomputing_layers_changes_the_update()
     ];
     let answered = Answered { pair: false };
     for objective in objectives {
-        let moments = |micro_batch: usize, recompute_layers: bool| {
-            let (policy, judge) = models();
+        let moments = |micro_batch: usize, gradient_checkpointing: bool| {
+            let (policy, scorer) = models();
             let mut config = config();
             config.objective = objective.clone();
             config.align.samples_per_image = 4;
             config.align.micro_batch = micro_batch;
-            config.align.recompute_layers = recompute_layers;
+            config.align.gradient_checkpointing = gradient_checkpointing;
             // One step, so that its first moment is a tenth of the gradient.
             (config.align.minibatches, config.align.epochs) = (1, 1);
             config.align.max_grad_norm = 1e9;
             let mut trainer =
-                Trainer::new(config, policy, judge, &calibration(0.0), &answered, None).unwrap();
+                Trainer::new(config, policy, scorer, &calibration(0.0), &answered, None).unwrap();
             trainer.iterate(&mut |_| {}).unwrap();
             trainer.state().moments
         };
         let whole = moments(64, false);
-        for (micro_batch, recompute_layers) in
+        for (micro_batch, gradient_checkpointing) in
             [(1, false), (3, false), (5, false), (64, true), (3, true)]
         {
-            let cut = moments(micro_batch, recompute_layers);
+            let cut = moments(micro_batch, gradient_checkpointing);
             for (name, (first, _)) in &whole {
                 let largest = first.iter().fold(0.0f32, |most, x| most.max(x.abs()));
                 let apart = first.iter().zip(&cut[name].0);
                 let apart = apart.fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
                 assert!(
                     apart <= 1e-4 * largest + 1e-9,
-                    "{objective:?}: {name} in parts of {micro_batch}, recomputed {recompute_layers}: \
+                    "{objective:?}: {name} in parts of {micro_batch}, recomputed {gradient_checkpointing}: \
                      {apart} of {largest}"
                 );
             }
@@ -701,9 +705,10 @@ fn neither_the_size_of_a_micro_batch_nor_recomputing_layers_changes_the_update()
 fn a_reward_that_is_always_zero_is_refused_before_anything_is_learned() {
     let mut config = config();
     config.reward.truncated_penalty = 0.0;
-    let (policy, mut judge) = models();
-    judge.vocabulary = ObjectVocabulary::new(vec![("dog zebra".to_owned(), Vec::new())]).unwrap();
-    let mut trainer = Trainer::new(config, policy, judge, &calibration(0.0), &Noise, None).unwrap();
+    let (policy, mut scorer) = models();
+    scorer.vocabulary = ObjectVocabulary::new(vec![("dog zebra".to_owned(), Vec::new())]).unwrap();
+    let mut trainer =
+        Trainer::new(config, policy, scorer, &calibration(0.0), &Noise, None).unwrap();
     let start = trainer.state();
     let error = trainer.iterate(&mut |_| {}).unwrap_err();
     assert!(matches!(error, AlignError::RewardZero { responses: 12, .. }), "{error}");
@@ -711,7 +716,7 @@ fn a_reward_that_is_always_zero_is_refused_before_anything_is_learned() {
 }
 
 #[test]
-fn a_lost_run_stops_by_itself_with_its_state() {
+fn an_unrecoverable_run_stops_and_saves_its_state() {
     let mut config = config();
     config.align.iterations = 40;
     config.align.learning_rate = 0.3;
@@ -736,8 +741,8 @@ fn a_lost_run_stops_by_itself_with_its_state() {
 }
 
 #[test]
-fn a_model_whose_logits_are_no_numbers_is_refused_wherever_it_writes() {
-    let (mut policy, mut judge) = models();
+fn nan_logits_are_refused_in_every_generating_step() {
+    let (mut policy, mut scorer) = models();
     policy.visit_mut("", &mut |name, mut parameter| {
         if name.ends_with("embed_tokens.weight") {
             let count = parameter.values().len();
@@ -747,12 +752,12 @@ fn a_model_whose_logits_are_no_numbers_is_refused_wherever_it_writes() {
     let tasks: Vec<Task> = (0..2).map(|at| Noise.task(at).unwrap()).collect();
     let sampling = Sampling { max_new_tokens: 4, temperature: 1.0, seed: 0 };
     let described =
-        describe(&policy, &mut judge, &tasks, &sampling, Course::new(&|_| {})).map(|_| ());
+        describe(&policy, &mut scorer, &tasks, &sampling, RunControl::new(&|_| {})).map(|_| ());
     let generated = generate(&policy, &Noise, 0..2, 24, &sampling, &|_| {}).map(|_| ());
     let responses = vec![vec![vec![5, EOS]]; Noise.count()];
     let likely = likelihoods(&policy, &Noise, 0..2, &responses, 24, &|_| {}).map(|_| ());
     let mut trainer =
-        Trainer::new(config(), policy, judge, &calibration(0.0), &Noise, None).unwrap();
+        Trainer::new(config(), policy, scorer, &calibration(0.0), &Noise, None).unwrap();
     let trained = trainer.iterate(&mut |_| {}).map(|_| ());
     for result in [described, generated, likely, trained] {
         let error = result.unwrap_err();

@@ -180,7 +180,7 @@ pub fn read_safe_words(reader: impl BufRead) -> Result<HashSet<String>, AmberErr
 pub struct Query {
     /// Its id.
     pub id: QuestionId,
-    /// File name of the picture.
+    /// File name of the image.
     pub image: String,
     /// The request or question.
     pub query: String,
@@ -235,9 +235,9 @@ pub fn read_starts(reader: impl BufRead) -> Result<Starts, AmberError> {
     Ok(Starts(starts))
 }
 
-/// A share as a percentage with one decimal.
-pub(super) fn percent(share: f64) -> f64 {
-    one_decimal(share * 100.0)
+/// A fraction as a percentage with one decimal.
+pub(super) fn percent(fraction: f64) -> f64 {
+    one_decimal(fraction * 100.0)
 }
 
 /// A number with one decimal, as Python's `round(…, 1)` gives it.

@@ -135,7 +135,7 @@ impl<'a> Targets<'a> {
 }
 
 /// Judges one description.
-pub(super) fn judge(
+pub(super) fn score_response(
     data: &AmberData,
     lemmas: &Lemmas,
     annotation: &Annotation,

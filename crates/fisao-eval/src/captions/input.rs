@@ -1,4 +1,4 @@
-//! Captions to judge and what people wrote, from JSON text read as a stream.
+//! Captions to score and what people wrote, from JSON text read as a stream.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

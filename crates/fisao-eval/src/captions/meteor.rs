@@ -91,7 +91,7 @@ impl MeteorCounts {
     /// METEOR; 0 where nothing matches.
     pub fn score(&self) -> f64 {
         // Summed in the program's order: the best reference may hang on the last bit.
-        let share = |matches: &[WordCounts; STAGES], all: WordCounts| {
+        let fraction = |matches: &[WordCounts; STAGES], all: WordCounts| {
             let mut weighted = 0.0;
             for (found, weight) in matches.iter().zip(WEIGHTS) {
                 weighted += found.content as f64 * weight * DELTA;
@@ -105,8 +105,8 @@ impl MeteorCounts {
         if ours == 0 || theirs == 0 {
             return 0.0;
         }
-        let precision = share(&self.caption_matches, self.caption);
-        let recall = share(&self.reference_matches, self.reference);
+        let precision = fraction(&self.caption_matches, self.caption);
+        let recall = fraction(&self.reference_matches, self.reference);
         let mean = 1.0 / ((1.0 - ALPHA) / precision + ALPHA / recall);
         let fragments = self.chunks as f64 / ((ours + theirs) as f64 / 2.0);
         (mean * (1.0 - GAMMA * fragments.powf(BETA))).max(0.0)

@@ -111,7 +111,7 @@ pub struct CaptionTokens {
 /// Input that cannot be scored honestly.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CaptionError {
-    /// Nothing to judge.
+    /// Nothing to score.
     #[error("there are no captions to evaluate")]
     NoCaptions,
     /// Leaving captions out would change every number.

@@ -64,7 +64,7 @@ pub fn evaluate(
     if pairs.is_empty() {
         return Err(CaptionError::NoCaptions);
     }
-    let per_image = judge(&pairs, tables, options);
+    let per_image = score_images(&pairs, tables, options);
     let mut image_ids: Vec<&str> = pairs.iter().map(|pair| pair.reference_id).collect();
     image_ids.sort_unstable();
     Ok(CaptionReport {
@@ -106,7 +106,11 @@ fn pair<'a>(
     }
 }
 
-fn judge(pairs: &[Pair<'_>], tables: &MeteorTables, options: &CaptionOptions) -> Vec<ImageScores> {
+fn score_images(
+    pairs: &[Pair<'_>],
+    tables: &MeteorTables,
+    options: &CaptionOptions,
+) -> Vec<ImageScores> {
     let frequencies =
         DocumentFrequencies::of(pairs.iter().map(|pair| pair.reference_sentences.as_slice()));
     let mut meteor = Meteor::new(tables);

@@ -1,4 +1,4 @@
-//! What is really in the pictures: from COCO's annotations, or from lists of objects.
+//! What is really in the images: from COCO's annotations, or from lists of objects.
 
 mod annotations;
 mod document;

@@ -14,7 +14,7 @@ pub enum Rules {
     /// Whole words, the longest name first, with the plurals of English.
     #[default]
     Strict,
-    /// Those of the published scorers, fault for fault, for numbers to be put beside a paper's. Made for the
+    /// Bug-for-bug compatible with the published scorers, for numbers to be put beside a paper's. Made for the
     /// published list of synonyms.
     Reference,
 }

@@ -44,7 +44,7 @@ impl Default for ChairOptions {
 /// Input that cannot be scored honestly.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ChairError {
-    /// Nothing to judge.
+    /// Nothing to score.
     #[error("there are no captions to evaluate")]
     NoCaptions,
     /// Leaving the caption out would change every rate.
@@ -104,7 +104,7 @@ pub fn evaluate(
         .with_min_len(batch)
         .map_init(
             || finder.clone(),
-            |finder, judged| judge(judged, vocabulary, finder, options.verdicts),
+            |finder, judged| score_captions(judged, vocabulary, finder, options.verdicts),
         )
         .collect();
     let mut counts = Vec::with_capacity(outcomes.len());
@@ -217,7 +217,7 @@ fn check_categories(judged: &[Judged], vocabulary: &ObjectVocabulary) -> Result<
 }
 
 /// Counts what a caption names, and tells of every mention if that is asked for.
-fn judge(
+fn score_captions(
     Judged { input: ChairInput { image_id, caption }, image, truth }: Judged,
     vocabulary: &ObjectVocabulary,
     finder: &mut MentionFinder,

@@ -26,7 +26,7 @@ pub fn brier(probabilities: &[f64], outcomes: &[bool]) -> Option<f64> {
 ///
 /// with y = 1 where the outcome is true and 0 elsewhere. `probabilities` are those of the outcome
 /// itself, not of the likelier of two. Empty bins count nothing; lower is better, though 0 is also
-/// reached by saying the share of true outcomes always. `None` of none. Naeini, Cooper &
+/// reached by saying the fraction of true outcomes always. `None` of none. Naeini, Cooper &
 /// Hauskrecht, *Obtaining Well Calibrated Probabilities Using Bayesian Binning*, 2015; bins of Guo
 /// et al., *On Calibration of Modern Neural Networks*, 2017, and of
 /// `sklearn.calibration.calibration_curve(strategy="uniform")`.

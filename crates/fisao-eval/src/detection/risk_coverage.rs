@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ranks::tied_from_the_highest;
 
-/// Share of wrong answers among the most confident, by how many of them are kept.
+/// Fraction of wrong answers among the most confident, by how many of them are kept.
 ///
 /// Geifman & El-Yaniv, *Selective Classification for Deep Neural Networks*, 2017:
 ///
@@ -17,11 +17,11 @@ use super::ranks::tied_from_the_highest;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RiskCoverage {
     /// Nothing at all, then what is kept down to each confidence.
-    kept: Vec<Kept>,
+    kept: Vec<KeptCounts>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Kept {
+struct KeptCounts {
     answers: usize,
     wrong: usize,
 }
@@ -29,9 +29,9 @@ struct Kept {
 /// A point of the curve.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RiskPoint {
-    /// Share of answers that is kept, above 0 and at most 1.
+    /// Fraction of answers that is kept, above 0 and at most 1.
     pub coverage: f64,
-    /// Share of wrong ones among those kept, from 0 to 1.
+    /// Fraction of wrong ones among those kept, from 0 to 1.
     pub risk: f64,
 }
 
@@ -45,10 +45,10 @@ impl RiskCoverage {
         if answers.is_empty() {
             return None;
         }
-        let mut all = Kept { answers: 0, wrong: 0 };
+        let mut all = KeptCounts { answers: 0, wrong: 0 };
         let mut kept = vec![all];
         for tied in tied_from_the_highest(answers.iter().map(|&(score, right)| (score, !right))) {
-            all = Kept { answers: all.answers + tied.count, wrong: all.wrong + tied.marked };
+            all = KeptCounts { answers: all.answers + tied.count, wrong: all.wrong + tied.marked };
             kept.push(all);
         }
         Some(Self { kept })
@@ -61,18 +61,18 @@ impl RiskCoverage {
     /// ```
     ///
     /// Lower is better. The expectation over the orders of ties, so that one confidence for all
-    /// gives the share of wrong answers, as does chance. It is not 0 for a perfect order unless all
+    /// gives the fraction of wrong answers, as does chance. It is not 0 for a perfect order unless all
     /// answers are right, so that only areas over the same answers compare. Named in Geifman, Uziel
     /// & El-Yaniv, *Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers*, 2019.
     pub fn aurc(&self) -> f64 {
-        let of_step = |step: &[Kept]| -> f64 {
+        let of_step = |step: &[KeptCounts]| -> f64 {
             let within = step[0].answers + 1..=step[1].answers;
             within.map(|k| wrong_within(step, k as f64) / k as f64).sum()
         };
         self.kept.windows(2).map(of_step).sum::<f64>() / self.answers()
     }
 
-    /// Risk where the share `coverage` of answers is kept, W(k)/k at k = coverage · n; between whole
+    /// Risk where the fraction `coverage` of answers is kept, W(k)/k at k = coverage · n; between whole
     /// k, W runs straight, so that rounding of k never takes in another answer. Below the first
     /// confidence's step it is that step's risk. `None` unless 0 < `coverage` ≤ 1.
     pub fn risk_at(&self, coverage: f64) -> Option<f64> {
@@ -102,8 +102,8 @@ impl RiskCoverage {
 }
 
 /// W(k) for a `k` within a step, given by what is kept before it and after it.
-fn wrong_within(step: &[Kept], k: f64) -> f64 {
+fn wrong_within(step: &[KeptCounts], k: f64) -> f64 {
     let [before, after] = [step[0], step[1]];
-    let share = (after.wrong - before.wrong) as f64 / (after.answers - before.answers) as f64;
-    before.wrong as f64 + (k - before.answers as f64) * share
+    let fraction = (after.wrong - before.wrong) as f64 / (after.answers - before.answers) as f64;
+    before.wrong as f64 + (k - before.answers as f64) * fraction
 }

@@ -35,7 +35,7 @@ pub fn roc_auc(positive: &[f64], negative: &[f64]) -> Option<f64> {
 ///
 /// over the distinct scores t from the highest down: equal scores are one threshold, which takes
 /// all of them in at once, and nothing is interpolated. `positive` are the n₊ scores that should be
-/// high, `negative` those that should be low. Chance is the share of positives, not ½. 1 without
+/// high, `negative` those that should be low. Chance is the fraction of positives, not ½. 1 without
 /// negatives, `None` without positives. `sklearn.metrics.average_precision_score`, which says 0
 /// where there are no positives.
 ///

@@ -49,15 +49,15 @@ pub fn prompt(question: &str) -> String {
 /// A question of the benchmark, with the model's answer once it has one. Further fields are left alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Id of the picture in `OpenImages`.
+    /// Id of the image in `OpenImages`.
     #[serde(default)]
     pub image_id: Option<ImageId>,
-    /// Where the picture is on the web.
+    /// Where the image is on the web.
     #[serde(default)]
     pub image_src: Option<String>,
     /// Kind of question, one of eight.
     pub question_type: String,
-    /// Names of objects in the picture.
+    /// Names of objects in the image.
     pub image_content: Vec<String>,
     /// The question.
     pub question: String,

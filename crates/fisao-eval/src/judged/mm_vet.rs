@@ -42,7 +42,7 @@ pub struct Question {
     /// Its id, the key of the file.
     #[serde(skip, default = "unnamed")]
     pub id: QuestionId,
-    /// File name of the picture.
+    /// File name of the image.
     #[serde(rename = "imagename")]
     pub image: String,
     /// The question.

@@ -1,4 +1,4 @@
-//! MMBench's file of questions: columns between tabs, pictures within.
+//! MMBench's file of questions: columns between tabs, images within.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -109,7 +109,7 @@ impl Columns {
     }
 }
 
-/// Hands on every question of an MMBench table with its picture, which is base64, or the index of the row that has
+/// Hands on every question of an MMBench table with its image, which is base64, or the index of the row that has
 /// it, or `None`. One row is held at a time. Cells may be quoted, as pandas quotes them.
 ///
 /// # Errors
@@ -129,7 +129,7 @@ pub fn visit_mmbench<Failure: From<MmbenchError>>(
     Ok(())
 }
 
-/// Reads the questions of an MMBench table, without their pictures. Categories are `category`, `l2-category` and
+/// Reads the questions of an MMBench table, without their images. Categories are `category`, `l2-category` and
 /// `split`.
 ///
 /// # Errors

@@ -43,7 +43,7 @@ pub enum OptionsError {
         question: String,
     },
     /// Rotations are told by numbers.
-    #[error("question id '{id}' is no number; MMBench's rotations are told by their \"index\"")]
+    #[error("question id '{id}' is not a number; MMBench's rotations are told by their \"index\"")]
     Index {
         /// The id.
         id: String,
@@ -154,7 +154,7 @@ pub const ROTATION: u64 = 1_000_000;
 /// index 1000007, 2000007 and so on. Where none has rotations this is [`score`].
 ///
 /// # Errors
-/// A question whose answer is kept back, or an id that is no number.
+/// A question whose answer is kept back, or an id that is not a number.
 pub fn circular(
     questions: &[OptionQuestion],
     picks: &[Option<Reading>],

@@ -1,4 +1,4 @@
-//! New questions from the ground truth of any pictures.
+//! New questions from the ground truth of any images.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -7,23 +7,23 @@ use crate::answers::QuestionId;
 use crate::image_id::ImageId;
 use crate::statistics::SplitMix;
 
-/// A picture and what is in it.
+/// An image and what is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
+pub struct ImageObjects {
     /// Its id.
     pub image: String,
     /// Names of the objects in it. Their order counts: see [`BuildOptions::first_objects`].
     pub objects: Vec<String>,
 }
 
-impl Picture {
-    /// Pictures from sets of objects, in the order of their ids and of the names.
+impl ImageObjects {
+    /// Images from sets of objects, in the order of their ids and of the names.
     pub fn all(truth: &BTreeMap<String, BTreeSet<String>>) -> Vec<Self> {
-        let picture = |(image, objects): (&String, &BTreeSet<String>)| Self {
+        let entry = |(image, objects): (&String, &BTreeSet<String>)| Self {
             image: image.clone(),
             objects: objects.iter().cloned().collect(),
         };
-        truth.iter().map(picture).collect()
+        truth.iter().map(entry).collect()
     }
 }
 
@@ -32,7 +32,7 @@ impl Picture {
 pub enum Negatives {
     /// Any, all with the same chance.
     Random,
-    /// The one that most of the sampled pictures hold.
+    /// The one that most of the sampled images hold.
     Popular,
     /// The one that is most often seen together with the object asked for just before.
     Adversarial,
@@ -43,79 +43,79 @@ pub enum Negatives {
 pub struct BuildOptions {
     /// Which absent objects are asked for.
     pub negatives: Negatives,
-    /// Pictures asked about; POPE has 500.
-    pub pictures: usize,
-    /// Present objects asked for in each, and as many absent ones; POPE has 3. Pictures with fewer objects are
+    /// Images asked about; POPE has 500.
+    pub images: usize,
+    /// Present objects asked for in each, and as many absent ones; POPE has 3. Images with fewer objects are
     /// left out.
     pub objects: usize,
-    /// Ask for the first objects of each picture, as the reference does, whose lists are in the order of
+    /// Ask for the first objects of each image, as the reference does, whose lists are in the order of
     /// annotation. Where the order is that of the alphabet, this would ask for little but apples and bananas,
     /// so `false` draws them.
     pub first_objects: bool,
-    /// Seed of all that is drawn. Pictures and present objects depend on nothing else of these options but
-    /// their numbers, so one seed asks about the same pictures whatever the absent objects.
+    /// Seed of all that is drawn. Images and present objects depend on nothing else of these options but
+    /// their numbers, so one seed asks about the same images whatever the absent objects.
     pub seed: u64,
 }
 
 impl BuildOptions {
     /// POPE's own numbers, with present objects drawn.
     pub fn new(negatives: Negatives, seed: u64) -> Self {
-        Self { negatives, pictures: 500, objects: 3, first_objects: false, seed }
+        Self { negatives, images: 500, objects: 3, first_objects: false, seed }
     }
 }
 
 /// Ground truth from which the questions cannot be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BuildError {
-    /// Too few pictures to choose from.
+    /// Too few images to choose from.
     #[error(
-        "{found} of {given} pictures hold at least {objects} objects, fewer than the {wanted} to \
+        "{found} of {given} images hold at least {objects} objects, fewer than the {wanted} to \
          ask about; ask about fewer, or for fewer objects"
     )]
-    Pictures {
-        /// Pictures given.
+    TooFewImages {
+        /// Images given.
         given: usize,
         /// Those with enough objects.
         found: usize,
         /// Objects each needs.
         objects: usize,
-        /// Pictures to ask about.
+        /// Images to ask about.
         wanted: usize,
     },
-    /// Every object there is, is in the picture or was asked for.
+    /// Every object there is, is in the image or was asked for.
     #[error(
         "there is no object left that image '{image}' does not hold and was not asked for; ask for \
-         fewer objects, or about more pictures"
+         fewer objects, or about more images"
     )]
     NothingAbsent {
-        /// The picture.
+        /// The image.
         image: String,
     },
-    /// One picture given twice.
+    /// One image given twice.
     #[error("image '{image}' is given twice; merge its objects")]
     Repeated {
-        /// The picture.
+        /// The image.
         image: String,
     },
 }
 
-/// Makes questions as POPE's `utils.py` does: for each sampled picture, in turn a present object and an absent
+/// Makes questions as POPE's `utils.py` does: for each sampled image, in turn a present object and an absent
 /// one, the absent one never asked for before. Ties go to what was met first; where no popular or adversarial
 /// object is left, a random one is asked for.
 ///
 /// The same input gives the same questions on every machine; the reference's own draws are not repeated.
 ///
 /// # Errors
-/// Too few pictures, or a picture that holds nearly everything there is.
-pub fn build(pictures: &[Picture], options: &BuildOptions) -> Result<Vec<Question>, BuildError> {
+/// Too few images, or an image that holds nearly everything there is.
+pub fn build(images: &[ImageObjects], options: &BuildOptions) -> Result<Vec<Question>, BuildError> {
     let mut random = SplitMix(options.seed);
-    let sampled = sample(pictures, options, &mut random)?;
+    let sampled = sample(images, options, &mut random)?;
     let counts = Counts::of(&sampled);
     let mut questions = Vec::with_capacity(sampled.len() * options.objects * 2);
-    for picture in &sampled {
+    for entry in &sampled {
         // Present objects, and what was already asked for.
-        let mut taken: HashSet<&str> = picture.objects.iter().copied().collect();
-        for &present in &picture.asked {
+        let mut taken: HashSet<&str> = entry.objects.iter().copied().collect();
+        for &present in &entry.asked {
             let free = |name: &&str| !taken.contains(name);
             let absent = match options.negatives {
                 Negatives::Random => None,
@@ -127,33 +127,33 @@ pub fn build(pictures: &[Picture], options: &BuildOptions) -> Result<Vec<Questio
                 (!left.is_empty()).then(|| left[random.below(left.len())])
             });
             let absent = absent
-                .ok_or_else(|| BuildError::NothingAbsent { image: picture.image.to_owned() })?;
+                .ok_or_else(|| BuildError::NothingAbsent { image: entry.image.to_owned() })?;
             taken.insert(absent);
             for (object, label) in [(present, Label::Yes), (absent, Label::No)] {
-                questions.push(question(questions.len() + 1, picture.image, object, label));
+                questions.push(question(questions.len() + 1, entry.image, object, label));
             }
         }
     }
     Ok(questions)
 }
 
-/// A sampled picture: its objects without repeats, and those that are asked for.
+/// A sampled image: its objects without repeats, and those that are asked for.
 struct Sampled<'a> {
     image: &'a str,
     objects: Vec<&'a str>,
     asked: Vec<&'a str>,
 }
 
-/// Draws pictures, and in each the objects to ask for.
+/// Draws images, and in each the objects to ask for.
 fn sample<'a>(
-    pictures: &'a [Picture],
+    images: &'a [ImageObjects],
     options: &BuildOptions,
     random: &mut SplitMix,
 ) -> Result<Vec<Sampled<'a>>, BuildError> {
-    let mut images = HashSet::new();
+    let mut seen_images = HashSet::new();
     let mut fit = Vec::new();
-    for Picture { image, objects } in pictures {
-        if !images.insert(image) {
+    for ImageObjects { image, objects } in images {
+        if !seen_images.insert(image) {
             return Err(BuildError::Repeated { image: image.clone() });
         }
         let mut seen = HashSet::new();
@@ -163,13 +163,13 @@ fn sample<'a>(
             fit.push((image, objects));
         }
     }
-    if fit.len() < options.pictures {
-        let (given, found) = (pictures.len(), fit.len());
-        let (objects, wanted) = (options.objects, options.pictures);
-        return Err(BuildError::Pictures { given, found, objects, wanted });
+    if fit.len() < options.images {
+        let (given, found) = (images.len(), fit.len());
+        let (objects, wanted) = (options.objects, options.images);
+        return Err(BuildError::TooFewImages { given, found, objects, wanted });
     }
-    draw_to_front(&mut fit, options.pictures, random);
-    fit.truncate(options.pictures);
+    draw_to_front(&mut fit, options.images, random);
+    fit.truncate(options.images);
     let chosen = fit.into_iter().map(|(image, objects)| {
         let mut asked = objects.clone();
         if !options.first_objects {
@@ -200,14 +200,14 @@ struct Counts<'a> {
 }
 
 impl<'a> Counts<'a> {
-    fn of(pictures: &[Sampled<'a>]) -> Self {
+    fn of(images: &[Sampled<'a>]) -> Self {
         let mut alone = Tally::default();
         let mut together: HashMap<&str, Tally<'_>> = HashMap::new();
-        for picture in pictures {
-            for &name in &picture.objects {
+        for entry in images {
+            for &name in &entry.objects {
                 alone.add(name);
                 let others = together.entry(name).or_default();
-                picture.objects.iter().filter(|&&other| other != name).for_each(|o| others.add(o));
+                entry.objects.iter().filter(|&&other| other != name).for_each(|o| others.add(o));
             }
         }
         let names = alone.counts.iter().map(|&(name, _)| name).collect();

@@ -23,7 +23,7 @@ pub enum Label {
 pub struct Question {
     /// Its id, unique within one file.
     pub question_id: QuestionId,
-    /// The picture it is about.
+    /// The image it is about.
     pub image: ImageId,
     /// The question.
     pub text: String,

@@ -104,7 +104,7 @@ pub struct SplitReport {
     pub paired_by: PairedBy,
     /// Questions without an answer.
     pub unanswered: Vec<QuestionId>,
-    /// The pictures that they are about, and what is true.
+    /// The images that they are about, and what is true.
     #[serde(skip)]
     missed: Vec<(ImageId, Label)>,
     /// Answers to questions that the split does not ask.
@@ -119,7 +119,7 @@ pub struct SplitReport {
 pub struct Judged {
     /// The question.
     pub question_id: QuestionId,
-    /// The picture it is about.
+    /// The image it is about.
     pub image: ImageId,
     /// What the model wrote.
     pub answer: String,
@@ -203,10 +203,10 @@ pub fn evaluate(splits: Vec<SplitReport>) -> PopeReport {
     PopeReport { splits, mean }
 }
 
-/// Bootstrap intervals over pictures of accuracy, precision, recall, F1 and yes ratio, averaged over splits and
-/// runs. The questions about a picture stay together, over all splits.
+/// Bootstrap intervals over images of accuracy, precision, recall, F1 and yes ratio, averaged over splits and
+/// runs. The questions about an image stay together, over all splits.
 pub fn intervals(reports: &[&PopeReport], bootstrap: Bootstrap) -> [Option<Interval>; 5] {
-    fn pictures(split: &SplitReport) -> Vec<(&str, Counts)> {
+    fn images(split: &SplitReport) -> Vec<(&str, Counts)> {
         let answered = split.per_question.iter().map(|judged| {
             (judged.image.0.as_str(), Counts::of(Some(judged.said_yes), judged.label))
         });
@@ -214,6 +214,6 @@ pub fn intervals(reports: &[&PopeReport], bootstrap: Bootstrap) -> [Option<Inter
             split.missed.iter().map(|(image, label)| (image.0.as_str(), Counts::of(None, *label)));
         answered.chain(missed).collect()
     }
-    let splits: Vec<_> = reports.iter().flat_map(|report| &report.splits).map(pictures).collect();
+    let splits: Vec<_> = reports.iter().flat_map(|report| &report.splits).map(images).collect();
     bootstrap.intervals(&splits, |counts| Scores::of(counts).values())
 }

@@ -146,7 +146,7 @@ fn prompts_ask_for_a_word_only_where_a_word_is_wanted() {
     assert_eq!(read_queries(query.as_bytes()).unwrap()[0].id, QuestionId("1".into()));
 }
 
-/// Responses made from the benchmark itself: every second object there; for every second picture every third
+/// Responses made from the benchmark itself: every second object there; for every second image every third
 /// likely hallucination; for every third two keys of the association lists; answers in turn.
 fn made_up(data: &AmberData) -> Vec<Answer> {
     let keys: Vec<&String> = data.associations.keys().collect();

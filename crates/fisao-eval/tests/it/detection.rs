@@ -159,7 +159,7 @@ fn minus_zero_is_zero() {
 
 #[test]
 #[should_panic(expected = "a score is NaN")]
-fn nan_is_no_score() {
+fn nan_scores_are_refused() {
     roc_auc(&[f64::NAN], &[1.0]);
 }
 
@@ -233,7 +233,7 @@ proptest! {
     }
 
     #[test]
-    fn pearson_sees_no_unit((x, y) in pairs()) {
+    fn pearson_is_scale_invariant((x, y) in pairs()) {
         let Some(r) = pearson(&x, &y) else { return Ok(()) };
         let other_unit: Vec<f64> = x.iter().map(|value| 40.0 - 3.0 * value).collect();
         prop_assert!(close(pearson(&other_unit, &y).unwrap(), -r));

@@ -111,7 +111,7 @@ fn a_question_is_right_if_it_is_right_in_every_rotation() {
 }
 
 #[test]
-fn pictures_are_handed_on_with_their_question() {
+fn images_are_handed_on_with_their_question() {
     let mut images = Vec::new();
     visit_mmbench(MMBENCH.as_bytes(), |question, image| {
         images.push((question.id.0, image.unwrap_or_default().to_owned()));

@@ -3,8 +3,8 @@ use std::io::Read as _;
 
 use fisao_eval::answers::{PairedBy, PairingError, QuestionId, read_answers};
 use fisao_eval::pope::{
-    BuildError, BuildOptions, Label, Negatives, Picture, Question, build, evaluate, parse_answer,
-    prompt, read_questions, score_split,
+    BuildError, BuildOptions, ImageObjects, Label, Negatives, Question, build, evaluate,
+    parse_answer, prompt, read_questions, score_split,
 };
 use proptest::prelude::*;
 
@@ -84,7 +84,7 @@ fn answers_with_ids_may_come_in_any_order_and_be_missing() {
         &[&evaluate(vec![split])],
         fisao_eval::statistics::Bootstrap::default(),
     )[0];
-    // All questions are about one picture, so every draw is the same.
+    // All questions are about one image, so every draw is the same.
     assert_eq!(interval.map(|interval| interval.low), Some(6.0 / 8.0));
 
     let answers = read_answers(r#"[{"text": "no"}]"#.as_bytes(), None).unwrap();
@@ -110,30 +110,30 @@ fn answers_are_read_as_the_reference_reads_them() {
     assert_eq!(prompt("Is it?"), "Is it?\nAnswer the question using a single word or phrase.");
 }
 
-fn picture(image: &str, objects: &[&str]) -> Picture {
+fn entry(image: &str, objects: &[&str]) -> ImageObjects {
     let objects = objects.iter().map(ToString::to_string).collect();
-    Picture { image: image.to_owned(), objects }
+    ImageObjects { image: image.to_owned(), objects }
 }
 
 /// Counted by hand: dog 4, cat 3, apple 3, egg 2, car 1.
-fn world() -> Vec<Picture> {
+fn world() -> Vec<ImageObjects> {
     vec![
-        picture("1", &["dog", "cat", "dog"]),
-        picture("2", &["dog", "apple"]),
-        picture("3", &["dog", "egg", "apple"]),
-        picture("4", &["cat", "egg", "apple"]),
-        picture("5", &["car", "cat", "dog"]),
-        picture("6", &["zebra"]),
+        entry("1", &["dog", "cat", "dog"]),
+        entry("2", &["dog", "apple"]),
+        entry("3", &["dog", "egg", "apple"]),
+        entry("4", &["cat", "egg", "apple"]),
+        entry("5", &["car", "cat", "dog"]),
+        entry("6", &["zebra"]),
     ]
 }
 
-/// Questions about every picture with two objects, by picture.
+/// Questions about every image with two objects, by image.
 fn asked(
-    world: &[Picture],
-    pictures: usize,
+    world: &[ImageObjects],
+    images: usize,
     negatives: Negatives,
 ) -> BTreeMap<String, Vec<String>> {
-    let options = BuildOptions { negatives, pictures, objects: 2, first_objects: true, seed: 3 };
+    let options = BuildOptions { negatives, images, objects: 2, first_objects: true, seed: 3 };
     let mut asked = BTreeMap::<String, Vec<String>>::new();
     for question in build(world, &options).unwrap() {
         asked.entry(question.image.0).or_default().push(question.text);
@@ -158,25 +158,25 @@ fn popular_objects_are_the_most_frequent() {
 
 #[test]
 fn adversarial_objects_are_those_seen_with_the_one_before() {
-    let mut world: Vec<Picture> =
-        (0..4).map(|at| picture(&at.to_string(), &["sky", "sea"])).collect();
-    world.push(picture("desk", &["screen", "mouse", "key"]));
-    world.push(picture("table", &["screen", "mouse"]));
-    world.push(picture("shelf", &["screen", "urn"]));
+    let mut world: Vec<ImageObjects> =
+        (0..4).map(|at| entry(&at.to_string(), &["sky", "sea"])).collect();
+    world.push(entry("desk", &["screen", "mouse", "key"]));
+    world.push(entry("table", &["screen", "mouse"]));
+    world.push(entry("shelf", &["screen", "urn"]));
     let asked = asked(&world, 7, Negatives::Adversarial);
     let shelf = &asked["shelf"];
     assert_eq!(shelf[0], "Is there a screen in the image?");
     assert_eq!(shelf[1], "Is there a mouse in the image?", "twice with a screen; the sky never");
     assert_eq!(shelf[2], "Is there an urn in the image?");
-    // Only ever seen with the screen, which is in the picture, so any other.
+    // Only ever seen with the screen, which is in the image, so any other.
     assert!(["sky", "sea", "key"].iter().any(|name| shelf[3].contains(name)), "{shelf:?}");
 }
 
 #[test]
-fn one_seed_asks_about_the_same_pictures_and_objects() {
+fn one_seed_asks_about_the_same_images_and_objects() {
     let all = [Negatives::Random, Negatives::Popular, Negatives::Adversarial];
     let present = |negatives| {
-        let options = BuildOptions { pictures: 3, objects: 2, ..BuildOptions::new(negatives, 5) };
+        let options = BuildOptions { images: 3, objects: 2, ..BuildOptions::new(negatives, 5) };
         let questions = build(&world(), &options).unwrap();
         assert_eq!(questions, build(&world(), &options).unwrap());
         questions.into_iter().step_by(2).map(|q| (q.image, q.text)).collect::<Vec<_>>()
@@ -187,29 +187,28 @@ fn one_seed_asks_about_the_same_pictures_and_objects() {
 
 #[test]
 fn what_cannot_be_asked_is_said() {
-    let options =
-        BuildOptions { pictures: 5, objects: 2, ..BuildOptions::new(Negatives::Random, 0) };
-    let said = |pictures: &[Picture], options| build(pictures, &options).unwrap_err();
-    let many = BuildOptions { pictures: 6, ..options };
+    let options = BuildOptions { images: 5, objects: 2, ..BuildOptions::new(Negatives::Random, 0) };
+    let said = |images: &[ImageObjects], options| build(images, &options).unwrap_err();
+    let many = BuildOptions { images: 6, ..options };
     let error = said(&world(), many);
-    assert_eq!(error, BuildError::Pictures { given: 6, found: 5, objects: 2, wanted: 6 });
-    let few = BuildOptions { pictures: 1, ..options };
+    assert_eq!(error, BuildError::TooFewImages { given: 6, found: 5, objects: 2, wanted: 6 });
+    let few = BuildOptions { images: 1, ..options };
     assert_eq!(
-        said(&[picture("a", &["x", "y"])], few),
+        said(&[entry("a", &["x", "y"])], few),
         BuildError::NothingAbsent { image: "a".into() }
     );
-    let twice = [picture("a", &[]), picture("a", &[])];
+    let twice = [entry("a", &[]), entry("a", &[])];
     assert_eq!(said(&twice, few), BuildError::Repeated { image: "a".into() });
 }
 
 #[test]
 fn every_absent_object_has_the_same_chance() {
-    let mut world = vec![picture("a", &["x"])];
-    world.extend(["p", "q", "r", "s"].iter().map(|name| picture(name, &[name])));
+    let mut world = vec![entry("a", &["x"])];
+    world.extend(["p", "q", "r", "s"].iter().map(|name| entry(name, &[name])));
     let mut drawn = HashMap::<String, usize>::new();
     for seed in 0..4000 {
         let options =
-            BuildOptions { pictures: 5, objects: 1, ..BuildOptions::new(Negatives::Random, seed) };
+            BuildOptions { images: 5, objects: 1, ..BuildOptions::new(Negatives::Random, seed) };
         let questions = build(&world, &options).unwrap();
         let about_a = questions.into_iter().filter(|q| q.image.0 == "a").nth(1).unwrap();
         *drawn.entry(about_a.text).or_default() += 1;
@@ -228,8 +227,8 @@ proptest! {
     #[test]
     fn questions_are_sound(truth in sets(), seed: u64, kind in 0..3_usize, first_objects: bool) {
         let negatives = [Negatives::Random, Negatives::Popular, Negatives::Adversarial][kind];
-        let options = BuildOptions { negatives, pictures: 4, objects: 2, first_objects, seed };
-        let Ok(questions) = build(&Picture::all(&truth), &options) else { return Ok(()) };
+        let options = BuildOptions { negatives, images: 4, objects: 2, first_objects, seed };
+        let Ok(questions) = build(&ImageObjects::all(&truth), &options) else { return Ok(()) };
         prop_assert_eq!(questions.len(), 4 * 2 * 2);
         let yes = questions.iter().filter(|q| q.label == Label::Yes).count();
         prop_assert_eq!(yes * 2, questions.len());
@@ -265,17 +264,17 @@ struct Coco {
     images: BTreeMap<String, Vec<usize>>,
 }
 
-/// COCO's ground truth, as pictures.
-fn coco(name: &str) -> Option<Vec<Picture>> {
+/// COCO's ground truth, as images.
+fn coco(name: &str) -> Option<Vec<ImageObjects>> {
     let packed = parity::data(name, "chair/coco2014_trainval_gt_objects.json.gz")?;
     let mut text = String::new();
     flate2::read::GzDecoder::new(packed.as_slice()).read_to_string(&mut text).unwrap();
     let coco: Coco = serde_json::from_str(&text).unwrap();
-    let picture = |(image, objects): (String, Vec<usize>)| Picture {
+    let entry = |(image, objects): (String, Vec<usize>)| ImageObjects {
         image,
         objects: objects.into_iter().map(|at| coco.objects[at].clone()).collect(),
     };
-    Some(coco.images.into_iter().map(picture).collect())
+    Some(coco.images.into_iter().map(entry).collect())
 }
 
 #[test]
@@ -288,7 +287,7 @@ fn published_labels_agree_with_the_ground_truth() {
     let questions = read_questions(lines.as_slice()).unwrap();
     assert_eq!(questions.len(), 3000);
     let truth: HashMap<String, Vec<String>> =
-        truth.into_iter().map(|picture| (picture.image, picture.objects)).collect();
+        truth.into_iter().map(|entry| (entry.image, entry.objects)).collect();
     let agree = questions.iter().filter(|question| {
         let number = question.image.0.rsplit_once('_').unwrap().1.trim_start_matches('0');
         let number = number.trim_end_matches(".jpg");
@@ -311,10 +310,9 @@ fn questions_are_made_from_coco() {
 
 #[test]
 fn questions_say_what_they_ask_for() {
-    let pictures = [picture("a", &["apple", "dining table"]), picture("b", &["dog", "fox"])];
-    let options =
-        BuildOptions { pictures: 2, objects: 2, ..BuildOptions::new(Negatives::Random, 1) };
-    let questions = build(&pictures, &options).unwrap();
+    let images = [entry("a", &["apple", "dining table"]), entry("b", &["dog", "fox"])];
+    let options = BuildOptions { images: 2, objects: 2, ..BuildOptions::new(Negatives::Random, 1) };
+    let questions = build(&images, &options).unwrap();
     let asked = |image: &str| {
         let mine = questions.iter().filter(|question| question.image.0 == image);
         mine.map(|question| question.object().unwrap()).collect::<BTreeSet<_>>()

@@ -60,7 +60,7 @@ const UNSUPPORTED: [&str; 14] = [
 const HARMLESS_INITIALISATIONS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
 /// Reads the fields that matter, and refuses what would make the adapter compute something other than
-/// plain LoRA. `fan_in_fan_out` has no meaning on affine maps, where PEFT ignores it too.
+/// plain LoRA. `fan_in_fan_out` has no meaning on linear layers, where PEFT ignores it too.
 pub(super) fn parse(document: &Value, path: &Path) -> Result<RawAdapter, FormatError> {
     refuse_unsupported(document, path)?;
     let fields = Fields::of_file(CONFIG, path, document)?;

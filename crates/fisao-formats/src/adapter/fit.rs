@@ -5,20 +5,20 @@ use std::path::Path;
 
 use super::names::{NAMINGS, Naming, Side, is_decoder, is_vision, key, keys};
 use super::rules::Rules;
-use super::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Adapter, MapUpdate, VisionAdapter};
+use super::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Adapter, LinearUpdate, VisionAdapter};
 use crate::FormatError;
 
 /// The output matrix's canonical name.
 const HEAD: &str = "language_model.lm_head";
 
-/// Inputs and outputs of every affine map of a model, by canonical name.
-pub(crate) type MapSizes = BTreeMap<String, [usize; 2]>;
+/// Inputs and outputs of every linear layer of a model, by canonical name.
+pub(crate) type LinearSizes = BTreeMap<String, [usize; 2]>;
 
-/// Refuses an adapter that a model of these maps cannot take, or that would not compute what PEFT
+/// Refuses an adapter that a model of these linear layers cannot take, or that would not compute what PEFT
 /// computes with it.
 pub(crate) fn check(
     adapter: &Adapter,
-    maps: &MapSizes,
+    maps: &LinearSizes,
     folder: &Path,
     vision: VisionAdapter,
 ) -> Result<(), FormatError> {
@@ -49,8 +49,8 @@ pub(crate) fn check(
     check_selection(&rules, updates, path)
 }
 
-/// Every named target is a map's.
-fn check_targets(rules: &Rules, maps: &MapSizes, config: &Path) -> Result<(), FormatError> {
+/// Every named target is a linear layer's.
+fn check_targets(rules: &Rules, maps: &LinearSizes, config: &Path) -> Result<(), FormatError> {
     let paths = maps.keys().flat_map(|name| NAMINGS.iter().map(|naming| naming.path(name)));
     let targets = rules.idle_targets(&paths.collect::<Vec<_>>());
     if targets.is_empty() {
@@ -59,14 +59,14 @@ fn check_targets(rules: &Rules, maps: &MapSizes, config: &Path) -> Result<(), Fo
     Err(FormatError::AdapterTargets { path: config.to_owned(), targets })
 }
 
-/// The keys of maps that the configuration selects and the file leaves out.
+/// The keys of linear layers that the configuration selects and the file leaves out.
 fn missing(
     rules: &Rules,
-    updates: &BTreeMap<String, MapUpdate>,
-    maps: &MapSizes,
+    updates: &BTreeMap<String, LinearUpdate>,
+    maps: &LinearSizes,
 ) -> Result<Vec<String>, FormatError> {
     // Patterns are about the names that the trainer's release of transformers had, which the keys
-    // tell; where they fit several, a map is missing only if it would be by all of them.
+    // tell; where they fit several, a linear layer is missing only if it would be by all of them.
     let fits = |naming: &&Naming| updates.iter().all(|(name, u)| naming.path(name) == u.path);
     let mut namings = NAMINGS.iter().filter(fits).collect::<Vec<_>>();
     if namings.is_empty() {
@@ -90,7 +90,7 @@ fn missing(
 
 fn check_shapes(
     path: &Path,
-    update: &MapUpdate,
+    update: &LinearUpdate,
     [inputs, outputs]: [usize; 2],
 ) -> Result<(), FormatError> {
     let rank = update.rank();
@@ -111,7 +111,7 @@ fn check_shapes(
 }
 
 /// A NaN or infinite value makes logits NaN, or a whole row of a merged matrix.
-fn check_numbers(path: &Path, update: &MapUpdate) -> Result<(), FormatError> {
+fn check_numbers(path: &Path, update: &LinearUpdate) -> Result<(), FormatError> {
     let matrices = [
         (Side::A, Some(&update.a)),
         (Side::B, Some(&update.b)),
@@ -128,10 +128,10 @@ fn check_numbers(path: &Path, update: &MapUpdate) -> Result<(), FormatError> {
     Ok(())
 }
 
-/// PEFT passes over matrices for a map that its configuration does not select.
+/// PEFT passes over matrices for a linear layer that its configuration does not select.
 fn check_selection(
     rules: &Rules,
-    updates: &BTreeMap<String, MapUpdate>,
+    updates: &BTreeMap<String, LinearUpdate>,
     path: std::path::PathBuf,
 ) -> Result<(), FormatError> {
     let mut unselected = Vec::new();

@@ -2,12 +2,12 @@
 
 use crate::weights::Layout;
 
-/// What the canonical names of the language model's maps begin with.
+/// What the canonical names of the language model's linear layers begin with.
 const DECODER: &str = "language_model.";
-/// What PEFT writes before the path that a map has in the model.
+/// What PEFT writes before the path that a linear layer has in the model.
 const PEFT_PREFIX: &str = "base_model.model.";
 
-/// Which matrix of a map a key is for.
+/// Which matrix of a linear layer a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     /// `[rank, inputs]`.
@@ -78,7 +78,7 @@ impl Naming {
         self.decoder.is_empty()
     }
 
-    /// The path of a map, given its canonical name.
+    /// The path of a linear layer, given its canonical name.
     pub(super) fn path(&self, canonical: &str) -> String {
         match canonical {
             "language_model.lm_head" => return self.head.to_owned(),
@@ -97,7 +97,7 @@ impl Naming {
     }
 }
 
-/// Splits a key into the map's path and the matrix it is for; `None` for any other tensor.
+/// Splits a key into the linear layer's path and the matrix it is for; `None` for any other tensor.
 pub(super) fn parse_key(key: &str) -> Option<(&str, Side)> {
     let path = key.strip_prefix(PEFT_PREFIX).unwrap_or(key);
     // Saved through torch rather than by PEFT, keys keep the adapter's own name.
@@ -111,7 +111,7 @@ pub(super) fn parse_key(key: &str) -> Option<(&str, Side)> {
     endings.into_iter().find_map(|(ending, side)| Some((path.strip_suffix(ending)?, side)))
 }
 
-/// The key of a map's matrix, given the map's path.
+/// The key of a linear layer's matrix, given the linear layer's path.
 pub(super) fn key(path: &str, side: Side) -> String {
     let matrix = match side {
         Side::A => "lora_A",
@@ -121,12 +121,12 @@ pub(super) fn key(path: &str, side: Side) -> String {
     format!("{PEFT_PREFIX}{path}.{matrix}.weight")
 }
 
-/// The keys of a map's A and B.
+/// The keys of a linear layer's A and B.
 pub(super) fn keys(path: &str) -> [String; 2] {
     [key(path, Side::A), key(path, Side::B)]
 }
 
-/// The canonical name of the map at a path.
+/// The canonical name of the linear layer at a path.
 pub(super) fn canonical_name(path: &str) -> String {
     if path.starts_with("layers.") {
         return format!("{DECODER}model.{path}");

@@ -1,4 +1,4 @@
-//! Which maps a configuration is for, and their rank and scale, by PEFT's own rules.
+//! Which linear layers a configuration is for, and their rank and scale, by PEFT's own rules.
 //!
 //! Reference: `check_target_module_exists` in `peft/tuners/tuners_utils.py`, `get_pattern_key` in
 //! `peft/utils/other.py` and `LoraModel._create_and_replace` in `peft/tuners/lora/model.py`, PEFT 0.21.
@@ -12,7 +12,7 @@ use super::config::{ALPHA, CONFIG, RANK, RawAdapter, Several};
 use crate::FormatError;
 use crate::fields::{shortened, shown};
 
-/// PEFT's word for every affine map but the output matrix.
+/// PEFT's word for every linear layer but the output matrix.
 const ALL_LINEAR: &str = "all-linear";
 
 /// A configuration's rules, with its patterns compiled.
@@ -88,7 +88,7 @@ impl Rules {
         })
     }
 
-    /// Whether PEFT would put an adapter on the map at `path`.
+    /// Whether PEFT would put an adapter on the linear layer at `path`.
     pub(super) fn select(&self, path: &str) -> Result<bool, FormatError> {
         if let Some(excluded) = &self.excluded
             && excluded.name(path)?
@@ -110,12 +110,12 @@ impl Rules {
         idle.cloned().collect()
     }
 
-    /// The rank of the map at `path`.
+    /// The rank of the linear layer at `path`.
     pub(super) fn rank(&self, path: &str) -> Result<usize, FormatError> {
         Ok(first_match(&self.ranks, path)?.unwrap_or(self.rank))
     }
 
-    /// The factor on `B A` of the map at `path`.
+    /// The factor on `B A` of the linear layer at `path`.
     pub(super) fn scale(&self, path: &str) -> Result<f64, FormatError> {
         let alpha = first_match(&self.alphas, path)?.unwrap_or(self.alpha);
         let rank = self.rank(path)? as f64;

@@ -105,7 +105,7 @@ pub(super) fn guarded(source: &str, syntax: SyntaxConfig) -> Result<String, Erro
 }
 
 /// A value that a template keeps: lists as they are now instead of how they come about, and not too deep. What goes into a
-/// namespace is `shared`, and the maps of it are copied too, so that none can hold itself; a macro there is no macro any more.
+/// namespace is `shared`, and the linear layers of it are copied too, so that none can hold itself; a macro there is no macro any more.
 fn kept(state: &State, shared: bool, value: &Value) -> Result<Value, Error> {
     copied(state, value, shared, 0)
 }

@@ -122,7 +122,7 @@ pub enum HubError {
         reason: String,
     },
     /// A connection that ended too early.
-    #[error("the download of {file} of `{id}` broke off at {done} of {total} bytes: {reason}")]
+    #[error("the download of {file} of `{id}` was truncated at {done} of {total} bytes: {reason}")]
     BrokenOff {
         /// The model.
         id: HubId,
@@ -225,7 +225,7 @@ impl HubError {
                 "HF_ENDPOINT must name a Hugging Face Hub or a complete mirror of one".to_owned()
             }
             Self::BrokenOff { .. } => {
-                "run the same command again: the download goes on where it stopped".to_owned()
+                "run the same command again: the download resumes where it stopped".to_owned()
             }
             Self::WrongContent { .. } => {
                 "nothing of it was kept: run the same command again; if it comes again, a mirror or a proxy changes files on \

@@ -21,7 +21,7 @@ use super::{HubError, HubId, HubSettings};
 use crate::FormatError;
 use crate::digest::{git_blob_file, sha256_file};
 
-/// How often a download that breaks off is taken up again without a byte more than before.
+/// How often a download that is truncated is taken up again without a byte more than before.
 const RETRIES: u32 = 2;
 /// Addresses that a request may be sent on to.
 const HOPS: usize = 8;

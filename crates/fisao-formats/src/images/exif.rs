@@ -1,7 +1,7 @@
-//! Which way up a picture is, from the TIFF block that EXIF wraps, by PIL's reading of it.
+//! Which way up an image is, from the TIFF block that EXIF wraps, by PIL's reading of it.
 //!
 //! PIL compares the entry's first value with a number, whatever the type it is written in: cameras write SHORT, and some
-//! programs LONG, signed integers, several values or even fractions. Bytes and text are no numbers to it.
+//! programs LONG, signed integers, several values or even fractions. Bytes and text are not numbers to it.
 
 use image::metadata::Orientation;
 
@@ -71,7 +71,7 @@ impl Block<'_> {
         self.first(kind, start).map(Entry::Orientation)
     }
 
-    /// The first value of a type, NaN where it is no number.
+    /// The first value of a type, NaN where it is not a number.
     fn first(self, kind: u16, start: usize) -> Option<f64> {
         match kind {
             3 => self.u16(start).map(f64::from),

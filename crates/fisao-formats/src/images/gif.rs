@@ -1,4 +1,4 @@
-//! The first picture of a GIF, as Pillow shows it: what it leaves uncovered of the screen has the
+//! The first image of a GIF, as Pillow shows it: what it leaves uncovered of the screen has the
 //! colour of its transparent entry, which is put on white, or of the first.
 
 use std::io::Read;
@@ -8,14 +8,14 @@ use image::{Rgb, RgbImage};
 
 use super::{DecodeError, MAX_PIXELS, check_pixels};
 
-/// Width and height of the screen, by the header; a picture may enlarge it, where it is nothing, too.
+/// Width and height of the screen, by the header; an image may enlarge it, where it is nothing, too.
 pub(super) fn size(data: impl Read) -> Result<(u32, u32), DecodeError> {
     let decoder = DecodeOptions::new().read_info(data);
     let decoder = decoder.map_err(|error: DecodingError| DecodeError::damaged(&error))?;
     Ok((decoder.width().max(1).into(), decoder.height().max(1).into()))
 }
 
-/// Decodes the first picture.
+/// Decodes the first image.
 pub(super) fn decode(data: impl Read) -> Result<RgbImage, DecodeError> {
     let wrong = |error: DecodingError| DecodeError::damaged(&error);
     let mut options = DecodeOptions::new();
@@ -28,10 +28,10 @@ pub(super) fn decode(data: impl Read) -> Result<RgbImage, DecodeError> {
     let mut frame = decoder
         .next_frame_info()
         .map_err(wrong)?
-        .ok_or_else(|| DecodeError::Damaged("it has no picture".to_owned()))?
+        .ok_or_else(|| DecodeError::Damaged("it has no image".to_owned()))?
         .clone();
     let (left, top) = (u32::from(frame.left), u32::from(frame.top));
-    // A picture beyond the screen enlarges it.
+    // An image beyond the screen enlarges it.
     let width = width.max(left + u32::from(frame.width));
     let height = height.max(top + u32::from(frame.height));
     check_pixels(width, height)?;

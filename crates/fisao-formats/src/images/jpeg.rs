@@ -34,7 +34,7 @@ use super::Metadata;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum JpegError {
     /// The data end too early.
-    #[error("it breaks off")]
+    #[error("it is truncated")]
     Truncated,
     /// The data contradict themselves or the standard.
     #[error("{0}")]
@@ -85,7 +85,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Jpeg, JpegError> {
     let mut frame = frame.ok_or(JpegError::Damaged("it has no frame"))?;
     progressive::finish(&mut frame);
     let colour = Colour::of(&frame, &segments)?;
-    let pixels = colour::picture(&frame, colour)?;
+    let pixels = colour::image(&frame, colour)?;
     let metadata = Metadata { exif: segments.exif, xmp: segments.xmp };
     Ok(Jpeg { pixels, metadata })
 }

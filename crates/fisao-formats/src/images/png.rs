@@ -1,5 +1,5 @@
 //! PNG files: pixels without any of the profiles and texts that a file may carry packed, and of its metadata what says how the
-//! camera was held, wherever in the file it stands: PIL reads on behind the pixels before it turns a picture.
+//! camera was held, wherever in the file it stands: PIL reads on behind the pixels before it turns an image.
 
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
@@ -22,12 +22,12 @@ const LONGEST_TEXT: u64 = 1 << 20;
 const RAW_PROFILE: &[u8] = b"Raw profile type exif";
 const XMP: &[u8] = b"XML:com.adobe.xmp";
 
-/// Decodes a file, of which the first picture is taken.
+/// Decodes a file, of which the first image is taken.
 pub(super) fn decode(mut data: impl BufRead + Seek) -> Result<RgbImage, DecodeError> {
-    let picture = pixels(&mut data)?;
-    // A file whose metadata are damaged is still a picture, as it is for PIL.
+    let image = pixels(&mut data)?;
+    // A file whose metadata are damaged is still an image, as it is for PIL.
     let metadata = metadata(&mut data).unwrap_or_default();
-    Ok(upright(picture, &metadata))
+    Ok(upright(image, &metadata))
 }
 
 /// Width and height, by the header.
@@ -69,7 +69,7 @@ fn pixels(data: impl BufRead + Seek) -> Result<RgbImage, DecodeError> {
         ColorType::Indexed => return Err(DecodeError::Damaged("it has no palette".to_owned())),
     };
     RgbImage::from_raw(width, height, rgb)
-        .ok_or_else(|| DecodeError::Damaged("its first picture is smaller than it".to_owned()))
+        .ok_or_else(|| DecodeError::Damaged("its first image is smaller than it".to_owned()))
 }
 
 /// Reads the chunks of a file; a broken one ends the reading, and what came before it counts.
@@ -107,7 +107,7 @@ fn metadata(data: &mut (impl Read + Seek)) -> io::Result<Metadata> {
             }
             b"acTL" => animated = true,
             b"IDAT" => pixels = true,
-            // PIL reads no further than to the second picture of several.
+            // PIL reads no further than to the second image of several.
             b"fcTL" if animated && pixels => break,
             b"IEND" => break,
             _ => {}

@@ -1,4 +1,4 @@
-//! What a WebP file says of itself: its metadata, and how large the pictures in it are.
+//! What a WebP file says of itself: its metadata, and how large the images in it are.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -6,14 +6,14 @@ use super::{LONGEST_METADATA, Metadata};
 
 /// Bytes of a chunk's name and length.
 const HEAD: u64 = 8;
-/// Bytes of the header of an animation's frame, before the chunks of its picture.
+/// Bytes of the header of an animation's frame, before the chunks of its image.
 const FRAME_HEAD: u64 = 16;
 
 /// What the chunks of a file say.
 #[derive(Default)]
 pub(super) struct Survey {
     pub(super) metadata: Metadata,
-    /// Width and height of the largest lossy picture, which is decoded before it is compared with the canvas.
+    /// Width and height of the largest lossy image, which is decoded before it is compared with the canvas.
     pub(super) largest: (u32, u32),
 }
 

@@ -7,7 +7,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::FormatError;
-use crate::adapter::MapUpdate;
+use crate::adapter::LinearUpdate;
 use crate::weights::{Stopped, StoredDtype, StoredTensor};
 
 /// Values in memory at a time: 16 MiB in f32.
@@ -18,7 +18,7 @@ const BLOCK: usize = 1 << 22;
 /// `path` is where the tensor is stored, for messages.
 pub(super) fn write_folded(
     stored: &StoredTensor<'_>,
-    update: Option<&MapUpdate>,
+    update: Option<&LinearUpdate>,
     dtype: StoredDtype,
     name: &str,
     path: &Path,
@@ -66,7 +66,7 @@ struct Product {
 }
 
 impl Product {
-    fn new(update: &MapUpdate) -> Self {
+    fn new(update: &LinearUpdate) -> Self {
         let tensor = |data: &TensorData| Tensor::from_data(data.clone(), &Device::flex());
         Self { a: tensor(&update.a), b: tensor(&update.b), scale: update.scale }
     }

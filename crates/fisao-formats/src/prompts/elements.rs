@@ -53,7 +53,7 @@ impl<R: BufRead> Elements<R> {
     /// Behind the last one it is made sure that nothing follows.
     ///
     /// # Errors
-    /// The text cannot be read, breaks off, or is not a list here.
+    /// The text cannot be read, is truncated, or is not a list here.
     pub(super) fn next(&mut self, element: &mut Vec<u8>) -> Result<Option<u64>, ElementsError> {
         if self.state == State::Before {
             if self.skip_blanks()? != Some(b'[') {
@@ -90,7 +90,7 @@ impl<R: BufRead> Elements<R> {
         loop {
             let buffer = self.reader.fill_buf()?;
             if buffer.is_empty() {
-                return Err(ElementsError::Damaged("it breaks off"));
+                return Err(ElementsError::Damaged("it is truncated"));
             }
             let mut at = 0;
             let mut end = None;
@@ -238,8 +238,8 @@ mod tests {
         let said = |text: &[u8]| scanned(text, 8).expect_err("no list");
         assert_eq!(said(b"{}"), "it does not begin with [");
         assert_eq!(said(b""), "it does not begin with [");
-        assert_eq!(said(b"[1, 2"), "it breaks off");
-        assert_eq!(said(b"[\"1]"), "it breaks off");
+        assert_eq!(said(b"[1, 2"), "it is truncated");
+        assert_eq!(said(b"[\"1]"), "it is truncated");
         assert_eq!(said(b"[1,,2]"), "there is nothing between two commas");
         assert_eq!(said(b"[1,]"), "there is nothing between two commas");
         assert_eq!(said(b"[1}]"), "a } closes nothing");

@@ -14,13 +14,13 @@ pub struct Split {
     pub validation: Vec<u32>,
 }
 
-/// Holds out the rows whose image falls into a share of the hash's range.
-pub(super) fn split(images: impl Iterator<Item = u32>, share: f64, seed: u64) -> Split {
+/// Holds out the rows whose image falls into a fraction of the hash's range.
+pub(super) fn split(images: impl Iterator<Item = u32>, fraction: f64, seed: u64) -> Split {
     let mut split = Split::default();
     for (row, image) in (0..).zip(images) {
         // 53 bits are what an f64 in [0, 1) has.
         let position = (hash(seed, u64::from(image)) >> 11) as f64 / (1_u64 << 53) as f64;
-        if position < share { &mut split.validation } else { &mut split.training }.push(row);
+        if position < fraction { &mut split.validation } else { &mut split.training }.push(row);
     }
     split
 }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_share_is_held_out_and_images_are_not_torn_apart() {
+    fn validation_fraction_is_held_out_and_images_are_not_split() {
         // Four rows per image.
         let images = || (0..40_000).map(|row| row / 4);
         let split = split(images(), 0.1, 7);

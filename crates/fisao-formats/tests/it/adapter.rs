@@ -303,7 +303,7 @@ fn what_is_not_plain_lora_is_refused() {
 }
 
 #[test]
-fn a_configuration_that_is_about_other_maps_is_refused() {
+fn a_configuration_for_other_linear_layers_is_refused() {
     // More than there are matrices for.
     insta::assert_snapshot!(refusal("target_modules", json!(".*language_model.*(q_proj|v_proj|k_proj)")), @r"
     DIR/adapter_model.safetensors does not fit the model: it lacks `base_model.model.model.language_model.layers.0.self_attn.k_proj.lora_A.weight`, `base_model.model.model.language_model.layers.0.self_attn.k_proj.lora_B.weight`, `base_model.model.model.language_model.layers.1.self_attn.k_proj.lora_A.weight`, `base_model.model.model.language_model.layers.1.self_attn.k_proj.lora_B.weight`
@@ -311,17 +311,17 @@ fn a_configuration_that_is_about_other_maps_is_refused() {
     ");
     // Fewer.
     insta::assert_snapshot!(refusal("target_modules", json!(".*language_model.*q_proj")), @r"
-    DIR/adapter_model.safetensors holds matrices for maps that its configuration does not select: `base_model.model.model.language_model.layers.0.self_attn.v_proj.lora_A.weight`, `base_model.model.model.language_model.layers.0.self_attn.v_proj.lora_B.weight`, `base_model.model.model.language_model.layers.1.self_attn.v_proj.lora_A.weight`, `base_model.model.model.language_model.layers.1.self_attn.v_proj.lora_B.weight`
+    DIR/adapter_model.safetensors holds matrices for linear layers that its configuration does not select: `base_model.model.model.language_model.layers.0.self_attn.v_proj.lora_A.weight`, `base_model.model.model.language_model.layers.0.self_attn.v_proj.lora_B.weight`, `base_model.model.model.language_model.layers.1.self_attn.v_proj.lora_A.weight`, `base_model.model.model.language_model.layers.1.self_attn.v_proj.lora_B.weight`
     hint: adapter_config.json and adapter_model.safetensors must come from the same training, and from a model of this architecture
     ");
     // Bare names are the vision tower's as well, for which there are none.
     insta::assert_snapshot!(refusal("target_modules", json!(["q_proj", "v_proj"])), @r#"
     DIR/adapter_model.safetensors does not fit the model: it lacks `base_model.model.model.vision_tower.encoder.layers.0.self_attn.q_proj.lora_A.weight`, `base_model.model.model.vision_tower.encoder.layers.0.self_attn.q_proj.lora_B.weight`, `base_model.model.model.vision_tower.encoder.layers.0.self_attn.v_proj.lora_A.weight`, `base_model.model.model.vision_tower.encoder.layers.0.self_attn.v_proj.lora_B.weight` and 4 more
-    hint: target_modules also selects maps of the vision tower, for which there are no matrices; if there should be none, add "exclude_modules": ".*vision_tower.*" to adapter_config.json
+    hint: target_modules also selects linear layers of the vision tower, for which there are no matrices; if there should be none, add "exclude_modules": ".*vision_tower.*" to adapter_config.json
     "#);
     // None of the model's.
     insta::assert_snapshot!(refusal("target_modules", json!(["q_proj", "query_key_value"])), @r"
-    DIR/adapter_config.json: `target_modules` names `query_key_value`, which matches no map of the model
+    DIR/adapter_config.json: `target_modules` names `query_key_value`, which matches no linear layer of the model
     hint: adapter_config.json and adapter_model.safetensors must come from the same training, and from a model of this architecture
     ");
     insta::assert_snapshot!(refusal("target_modules", json!(".*language_model.*(q_proj")), @r"DIR/adapter_config.json is not a valid adapter configuration (adapter_config.json): a pattern of `target_modules` is no regular expression: Parsing error at position 25: Opening parenthesis without closing parenthesis");
@@ -416,7 +416,7 @@ fn an_adapter_of_the_language_model_alone_leaves_the_vision_tower_alone() {
     let (folder, _) = written();
     configure(&folder, "target_modules", json!(["q_proj", "v_proj"]));
     assert!(message(load(&folder), &folder).contains("it lacks"));
-    // One of the decoder's own maps is missing.
+    // One of the decoder's own linear layers is missing.
     let folder = of_the_decoder_alone("base_model.model.model.");
     rewrite(folder.path(), |tensors| {
         tensors.retain(|key, _| !key.contains("layers.1.self_attn.v_proj"));
@@ -507,7 +507,7 @@ fn values_that_no_adapter_can_have_are_refused_by_name() {
     let config = fs::read_to_string(&path).expect("it is there");
     fs::write(&path, config.replace("\"lora_alpha\": 6", "\"lora_alpha\": NaN")).expect("writable");
     let said = message(load(&folder), &folder);
-    assert!(said.contains("`lora_alpha` is NaN, which is no number of JSON"), "{said}");
+    assert!(said.contains("`lora_alpha` is NaN, which is not a number in JSON"), "{said}");
 }
 
 #[test]

@@ -466,7 +466,7 @@ fn nan_is_named_with_its_setting() {
         let changed = config.replace("\"rope_theta\": 10000.0", &format!("\"rope_theta\": {word}"));
         fs::write(folder.path().join("config.json"), changed).expect("writable");
         let said = message(Checkpoint::open(folder.path()), &folder);
-        let expected = format!("`rope_theta` is {word}, which is no number of JSON (line ");
+        let expected = format!("`rope_theta` is {word}, which is not a number in JSON (line ");
         assert!(said.contains(&expected), "{said}");
     }
 }

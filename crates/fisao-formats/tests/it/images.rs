@@ -67,7 +67,7 @@ fn pixels_are_pillows_to_the_bit() {
 fn colour_types_become_rgb_as_in_pil() {
     // Expected values are those of transformers 5.24's `convert_to_rgb` with Pillow 13.0: what is transparent is put on
     // white, and of 16 bits the high byte is kept. 16-bit grey is the exception: Pillow clips it,
-    // which turns nearly every such picture white; here it is treated like 16-bit colour.
+    // which turns nearly every such image white; here it is treated like 16-bit colour.
     let rgba = ImageBuffer::from_raw(2, 1, vec![16, 32, 48, 0, 1, 2, 3, 128_u8]);
     let grey_alpha = ImageBuffer::from_raw(2, 1, vec![16, 0, 32, 255_u8]);
     let wide = ImageBuffer::from_raw(2, 1, vec![0x12ff, 0x00ff, 0xff00, 0x1280, 255, 65535_u16]);
@@ -105,7 +105,7 @@ fn the_content_tells_the_format() {
 #[test]
 fn exif_orientation_is_applied() {
     // A TIFF block with one entry: tag 0x0112 (orientation), type SHORT, count 1, value 6, which
-    // says that the camera was turned: the picture's first row is its right edge.
+    // says that the camera was turned: the image's first row is its right edge.
     let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
     let mut bytes = Vec::new();
     let mut encoder = JpegEncoder::new_with_quality(&mut bytes, 100);
@@ -151,8 +151,8 @@ fn png_is_turned_by_its_metadata_wherever_they_stand() {
     let international =
         [b"Raw profile type exif\0\0\0en\0\0".as_slice(), profile.as_bytes()].concat();
     let xmp = b"XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation=\"6\"/>";
-    let picture = ImageBuffer::from_fn(3, 1, |x, _| Rgb([10 * x as u8, 0, 0]));
-    let plain = encode(&DynamicImage::ImageRgb8(picture), ImageFormat::Png);
+    let image = ImageBuffer::from_fn(3, 1, |x, _| Rgb([10 * x as u8, 0, 0]));
+    let plain = encode(&DynamicImage::ImageRgb8(image), ImageFormat::Png);
     // Signature and header come first, the end last.
     let (start, end) = (8 + 25, plain.len() - 12);
     let folder = tempdir().expect("a temporary folder");
@@ -249,7 +249,7 @@ fn every_truncated_jpeg_is_an_error() {
 }
 
 #[test]
-fn damaged_files_give_a_picture_or_an_error() {
+fn damaged_files_give_an_image_or_an_error() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("flipped");
     for (_, bytes) in fixture_files("jpg").into_iter().chain(fixture_files("gif")) {
@@ -267,15 +267,15 @@ fn damaged_files_give_a_picture_or_an_error() {
 }
 
 #[test]
-fn a_picture_without_pixels_is_an_error() {
+fn an_image_without_pixels_is_an_error() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("empty.gif");
     let (_, mut bytes) = fixture_files("gif").into_iter().next().expect("a file");
-    // The height of the screen and that of the picture, whose descriptor follows a colour table and
+    // The height of the screen and that of the image, whose descriptor follows a colour table and
     // maybe an extension.
     bytes[8..10].fill(0);
-    let picture = bytes.windows(5).position(|at| at == [b',', 0, 0, 0, 0]).expect("a picture");
-    bytes[picture + 7..picture + 9].fill(0);
+    let image = bytes.windows(5).position(|at| at == [b',', 0, 0, 0, 0]).expect("a picture");
+    bytes[image + 7..image + 9].fill(0);
     fs::write(&path, &bytes).expect("writable");
     let said = message(open_image(&path), &folder);
     assert!(said.starts_with("DIR/empty.gif is a damaged GIF image: "), "{said}");
@@ -288,7 +288,7 @@ fn jpegs_too_large_for_their_file_are_not_made_room_for() {
     let (_, bytes) = fixture_files("jpg").into_iter().next().expect("a file");
     let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).expect("a frame header");
     for (size, expected) in [
-        ([0x20, 0x00, 0x20, 0x00], "DIR/huge.jpg is a damaged JPEG image: it breaks off"),
+        ([0x20, 0x00, 0x20, 0x00], "DIR/huge.jpg is a damaged JPEG image: it is truncated"),
         (
             [0xff; 4],
             "DIR/huge.jpg is a JPEG image of 65535×65535 pixels, more than the 178956970 that are decoded",
@@ -421,8 +421,8 @@ fn images_of_too_many_pixels_are_refused_before_they_are_decoded() {
 
 #[test]
 fn packed_metadata_are_not_unpacked() {
-    let picture = ImageBuffer::from_fn(3, 1, |x, _| Rgb([10 * x as u8, 0, 0]));
-    let plain = encode(&DynamicImage::ImageRgb8(picture), ImageFormat::Png);
+    let image = ImageBuffer::from_fn(3, 1, |x, _| Rgb([10 * x as u8, 0, 0]));
+    let plain = encode(&DynamicImage::ImageRgb8(image), ImageFormat::Png);
     // Longer than the memory that reading an image of three pixels may take.
     let zeros = vec![0; 1 << 20];
     let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -531,10 +531,10 @@ fn what_follows_a_jpeg_is_not_read() {
     let file = fs::OpenOptions::new().write(true).open(&path).expect("writable");
     file.set_len(1 << 33).expect("a hole");
     assert_eq!(open_image(&path).expect("an image"), alone);
-    // Before the picture there may be much, but not everything.
+    // Before the image there may be much, but not everything.
     let segment = [[0xFF, 0xE5, 0xFF, 0xFF].as_slice(), &vec![0; 0xFFFF - 2]].concat();
     let long = [&bytes[..2], &segment.repeat(600), &bytes[2..]].concat();
     fs::write(&path, long).expect("writable");
     let said = message(open_image(&path), &folder);
-    assert_eq!(said, "DIR/film.jpg is a damaged JPEG image: no picture begins in its first 32 MiB");
+    assert_eq!(said, "DIR/film.jpg is a damaged JPEG image: no image begins in its first 32 MiB");
 }

@@ -97,7 +97,7 @@ fn an_adapters_own_base_weight_is_merged_too() {
 }
 
 #[test]
-fn values_that_are_no_numbers_are_named_before_anything_is_written() {
+fn nan_weights_are_named_before_anything_is_written() {
     let place = workplace(StoredDtype::F32);
     for bad in [f32::NAN, f32::INFINITY] {
         let mut adapter = Adapter::read(&folder(CASES[0])).expect("a whole adapter");
@@ -114,9 +114,9 @@ fn values_that_are_no_numbers_are_named_before_anything_is_written() {
     assert!(!output(&place).exists());
 }
 
-/// Everything but the maps is copied, and the maps are what f64 arithmetic rounds to.
+/// Everything but the linear layers is copied, and the linear layers are what f64 arithmetic rounds to.
 #[test]
-fn only_the_adapter_s_maps_change_and_are_rounded_once() {
+fn only_adapted_linear_layers_change_and_are_rounded_once() {
     let place = workplace(StoredDtype::F16);
     let merged = merge(&place, "patterns", &APPLY).expect("the adapter fits");
     let adapter = Adapter::read(&folder("patterns")).expect("PEFT wrote it");

@@ -12,7 +12,7 @@ use fisao_models::sequences::Example;
 use fisao_testkit::compare::assert_close;
 use serde_json::Value;
 
-/// Cases whose targets are names of the vision tower's maps as well.
+/// Cases whose targets are names of the vision tower's linear layers as well.
 const ON_THE_TOWER: [&str; 2] = ["list", "all_linear"];
 pub(crate) const CASES: [&str; 5] = ["list", "patterns", "projector", "layers", "all_linear"];
 /// Logits, relative to max(1, |expected|).
@@ -95,7 +95,7 @@ fn logits_are_those_of_peft() {
 }
 
 #[test]
-fn every_map_has_the_scale_that_peft_gives_it() {
+fn every_linear_layer_has_the_scale_of_peft() {
     for case in CASES {
         let expected = json("peft_adapter/expected.json")["cases"][case]["scales"].take();
         let expected = expected.as_object().expect("a map for each adapted module");
@@ -168,7 +168,7 @@ fn an_output_matrix_in_the_file_replaces_the_model_s() {
     let base = adapter.updates[head].base.clone().expect("PEFT saved it");
     let weight = |model: &mut Llava| {
         let mut found = Vec::new();
-        model.visit_maps_mut(&mut |name, map| {
+        model.visit_linears_mut(&mut |name, map| {
             if name == head {
                 found = floats(&map.weight);
             }

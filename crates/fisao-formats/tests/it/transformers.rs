@@ -20,7 +20,7 @@ use fisao_formats::weights::MappedFile;
 use fisao_formats::{Adapter, Checkpoint, LoadDtype, StoredDtype};
 use fisao_models::generation::{Generated, Prompt, Sampling};
 use fisao_models::image::PixelValues;
-use fisao_models::llava::{ImageFeatures, Llava, Pictures};
+use fisao_models::llava::{ImageBatch, ImageFeatures, Llava};
 use fisao_models::lora::LoraConfig;
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
@@ -120,13 +120,13 @@ fn prompt(folder: &Path, checkpoint: &Checkpoint) -> Vec<u32> {
     let prompt = expected["prompt"].as_str().expect("text");
     let ids = tokenizer.encode(prompt, true).expect("any text");
     let config = checkpoint.llava_config().expect("a llava");
-    let size = pixels(folder, checkpoint).picture_size;
+    let size = pixels(folder, checkpoint).original_size;
     config.expand_image_token(&ids, size).expect("one placeholder")
 }
 
 /// Image tokens of the generator's image.
 fn features(folder: &Path, checkpoint: &Checkpoint, model: &Llava) -> ImageFeatures {
-    model.image_features(Pictures::new([&pixels(folder, checkpoint)], &model.device()))
+    model.image_features(ImageBatch::new([&pixels(folder, checkpoint)], &model.device()))
 }
 
 /// What the model says about the generator's image, greedily.
@@ -203,8 +203,8 @@ fn write_expected_and_merged(
 ) {
     let prompt = expected_json(folder)["prompt"].as_str().expect("text").to_owned();
     let ids = checkpoint.tokenizer().expect("a tokenizer").encode(&prompt, true);
-    let PixelValues { values: pixels, picture_size, .. } = pixels(folder, checkpoint);
-    let ids = adapted.config().expand_image_token(&ids.expect("any text"), picture_size);
+    let PixelValues { values: pixels, original_size, .. } = pixels(folder, checkpoint);
+    let ids = adapted.config().expand_image_token(&ids.expect("any text"), original_size);
     let ids = ids.expect("a placeholder");
     let logits = last_logits(adapted, pixels.clone(), &ids);
     let expected = json!({ "prompt": ids, "pixels": pixels, "logits": logits });
@@ -234,8 +234,8 @@ fn verifiers_measure_the_cosines_they_measure_in_transformers() {
         let loaded = loaded.expect("whole weights");
         assert_eq!(loaded.unused, Vec::<String>::new());
         assert_eq!(siglip, matches!(checkpoint.config(), ModelConfig::Siglip(_)));
-        let pictures = Pictures::new([&pixels(&folder, &checkpoint)], &device);
-        let image = loaded.model.embed_images(pictures.whole());
+        let images = ImageBatch::new([&pixels(&folder, &checkpoint)], &device);
+        let image = loaded.model.embed_images(images.whole());
 
         let tokenizer = checkpoint.tokenizer().expect("a tokenizer");
         let texts = expected_json(&folder);

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::few_rows::{NEAR, tile};
 use super::linear::{Matrix, fill_by_rows, multiply};
+use super::scratch::Scratch;
 use super::simd::{arch, exp, largest, prefetch, sum, sum_pairs, vectorised};
-use super::space::Space;
+use super::skinny_gemm::{NEAR, tile};
 use super::view::View;
 
 /// Elements of the keys of one sequence from which a step of decoding is worth sharing among threads.
@@ -158,7 +158,7 @@ impl<'a> Block<'a> {
     }
 }
 
-/// Keys and values of prompts, `[prompts, key heads, positions, d]`, which sequences go on from.
+/// Keys and values of prompts, `[prompts, key heads, positions, d]`, which sequences continues.
 #[derive(Clone, Copy)]
 pub(crate) struct Prompts<'a> {
     pub(crate) k: View<'a, 4>,
@@ -194,7 +194,7 @@ pub(crate) fn fill(
         let [_, heads, positions, width] = prompts.shape;
         assert_eq!(prompts.shape, values.shape, "keys and values have one shape");
         assert_eq!([heads, width], [k.shape[1], k.shape[3]], "keys of prompts are as the others");
-        assert_eq!(of.len(), sizes.batch, "every sequence goes on from a prompt");
+        assert_eq!(of.len(), sizes.batch, "every sequence continues a prompt");
         sizes.keys += positions;
     }
     let Sizes { batch, heads, queries, keys, width, .. } = sizes;
@@ -234,7 +234,7 @@ pub(crate) fn fill(
         }
         let joined = prompt.map(|(prompt_k, prompt_v)| {
             [(prompt_k, own_k), (prompt_v, own_v)].map(|(of_prompt, own)| {
-                let mut all = Space::new(keys * width);
+                let mut all = Scratch::new(keys * width);
                 let (first, rest) = all.split_at_mut(of_prompt.rows * width);
                 fill_by_rows(first, of_prompt);
                 fill_by_rows(rest, own);
@@ -244,9 +244,9 @@ pub(crate) fn fill(
         let [k, v] = joined.as_ref().map_or([own_k, own_v], |joined| {
             joined.each_ref().map(|x| Matrix::dense(x, keys, width))
         });
-        let mut turned = Space::new(width * keys);
-        fill_by_rows(&mut turned, k.transposed());
-        let k = Matrix::dense(&turned, width, keys);
+        let mut transposed = Scratch::new(width * keys);
+        fill_by_rows(&mut transposed, k.transposed());
+        let k = Matrix::dense(&transposed, width, keys);
         for block in Block::all(mask, row, [queries, keys]) {
             let scores = &mut scores[..block.scores()];
             block.weights(scores, q, k, scale);
@@ -259,12 +259,12 @@ pub(crate) fn fill(
     // A step of decoding has one query, whose heads lie one after the other.
     if many && queries == 1 && heads * keys * width >= SHARED_STEP {
         out.par_chunks_mut(width).enumerate().for_each(|(at, out)| {
-            one_head(at / heads, at % heads, &mut Space::new(keys), out);
+            one_head(at / heads, at % heads, &mut Scratch::new(keys), out);
         });
         return;
     }
     let work = |(row, out): (usize, &mut [f32])| {
-        let mut scores = Space::new(Block::room([queries, keys]));
+        let mut scores = Scratch::new(Block::room([queries, keys]));
         for index in 0..heads {
             one_head(row, index, &mut scores, &mut out[index * width..]);
         }
@@ -446,18 +446,19 @@ pub(super) fn backward(
     let mut by_k = vec![0.0; batch * key_row];
     let mut by_v = vec![0.0; batch * key_row];
     let work = |(row, ((by_q, by_k), by_v)): (usize, Parts<'_>)| {
-        let mut scores = Space::new(Block::room([queries, keys]));
-        let mut by_scores = Space::new(scores.len());
-        let (mut turned_k, mut turned_v) = (Space::new(width * keys), Space::new(width * keys));
+        let mut scores = Scratch::new(Block::room([queries, keys]));
+        let mut by_scores = Scratch::new(scores.len());
+        let (mut transposed_k, mut transposed_v) =
+            (Scratch::new(width * keys), Scratch::new(width * keys));
         let (stride, key_stride) = (heads * width, key_heads * width);
         for index in 0..heads {
             let shared = sizes.key_head(index);
             let (q, k, v) = (head(&q, row, index), head(&k, row, shared), head(&v, row, shared));
             let g = head(&gradient, row, index);
-            fill_by_rows(&mut turned_k, k.transposed());
-            fill_by_rows(&mut turned_v, v.transposed());
-            let [turned_k, turned_v] =
-                [&turned_k, &turned_v].map(|x| Matrix::dense(x, width, keys));
+            fill_by_rows(&mut transposed_k, k.transposed());
+            fill_by_rows(&mut transposed_v, v.transposed());
+            let [transposed_k, transposed_v] =
+                [&transposed_k, &transposed_v].map(|x| Matrix::dense(x, width, keys));
             let by_k = &mut by_k[shared * width..];
             let by_v = &mut by_v[shared * width..];
             for block in Block::all(mask, row, [queries, keys]) {
@@ -466,10 +467,10 @@ pub(super) fn backward(
                 let by_scores = &mut by_scores[..block.scores()];
                 let by_q = &mut by_q[block.queries.start * stride + index * width..];
                 let (g, k) = (g.some_rows(block.queries.clone()), k.some_rows(0..columns));
-                block.weights(scores, q, turned_k, sizes.scale());
+                block.weights(scores, q, transposed_k, sizes.scale());
                 let p = Matrix::dense(scores, rows, columns);
                 multiply(by_v, key_stride, p.transposed(), g, 1.0, true);
-                multiply(by_scores, columns, g, turned_v.first_columns(columns), 1.0, false);
+                multiply(by_scores, columns, g, transposed_v.first_columns(columns), 1.0, false);
                 through_softmax(scores, by_scores, columns);
                 let s = Matrix::dense(by_scores, rows, columns);
                 multiply(by_q, stride, s, k, sizes.scale(), false);

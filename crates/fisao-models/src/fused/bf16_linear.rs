@@ -1,16 +1,16 @@
-//! Affine maps of a bf16 weight whose inputs are rounded to bf16 as well; sums and results are f32.
+//! Linear layers of a bf16 weight whose inputs are rounded to bf16 as well; sums and results are f32.
 //!
 //! PyTorch's bf16 products round their results on top of it. Gradients are rounded where they meet the weight, and pass
 //! the rounding itself unchanged.
 
 use half::bf16;
 
-use super::few_rows::{FEW_ROWS, StoredMatrix};
+use super::half_linear;
 use super::linear::Matrix;
-use super::narrow_linear;
 use super::rows::fill_rows;
+use super::scratch::Scratch;
 use super::simd::vectorised;
-use super::space::Space;
+use super::skinny_gemm::{SKINNY_ROWS, StoredMatrix};
 
 #[cfg(target_arch = "x86_64")]
 use super::dot_products::{self, DotProducts, Side};
@@ -23,7 +23,7 @@ pub(super) fn forward(
 ) -> Vec<f32> {
     assert_eq!(x.columns, weight.columns, "inner sizes of a product");
     #[cfg(target_arch = "x86_64")]
-    if let Some(instructions) = DotProducts::find().filter(|_| x.rows > FEW_ROWS) {
+    if let Some(instructions) = DotProducts::find().filter(|_| x.rows > SKINNY_ROWS) {
         return dot_products::product(instructions, x, weight, Side::Transposed, bias);
     }
     let mut out = vec![0.0; x.rows * weight.rows];
@@ -40,12 +40,12 @@ pub(super) fn fill(
 ) {
     assert_eq!(x.columns, weight.columns, "inner sizes of a product");
     #[cfg(target_arch = "x86_64")]
-    if let Some(instructions) = DotProducts::find().filter(|_| x.rows > FEW_ROWS) {
+    if let Some(instructions) = DotProducts::find().filter(|_| x.rows > SKINNY_ROWS) {
         dot_products::fill(instructions, out, x, weight, Side::Transposed, bias);
         return;
     }
     let rounded = rounded(x);
-    narrow_linear::fill(out, Matrix::dense(&rounded, x.rows, x.columns), weight, bias);
+    half_linear::fill(out, Matrix::dense(&rounded, x.rows, x.columns), weight, bias);
 }
 
 /// Gradient of `x`: `[rows, out]` → `[rows, in]`.
@@ -55,12 +55,12 @@ pub(super) fn backward_input(gradient: Matrix<'_>, weight: StoredMatrix<'_, bf16
         return dot_products::product(instructions, gradient, weight, Side::AsIs, None);
     }
     let Matrix { rows, columns, .. } = gradient;
-    narrow_linear::backward_input(Matrix::dense(&rounded(gradient), rows, columns), weight)
+    half_linear::backward_input(Matrix::dense(&rounded(gradient), rows, columns), weight)
 }
 
 /// The values of a matrix rounded to bf16, row by row.
-fn rounded(x: Matrix<'_>) -> Space {
-    let mut out = Space::new(x.rows * x.columns);
+fn rounded(x: Matrix<'_>) -> Scratch {
+    let mut out = Scratch::new(x.rows * x.columns);
     fill_rows(&mut out, x.columns, |first, rows| {
         for (at, row) in rows.chunks_exact_mut(x.columns.max(1)).enumerate() {
             let start = &x.data[(first + at) * x.row_stride..];
@@ -148,9 +148,9 @@ mod tests {
         let x: Vec<f32> = (0..rows * inputs).map(value).collect();
         let weight: Vec<bf16> = (0..outputs * inputs).map(|at| bf16::from_f32(value(at))).collect();
         let stored = StoredMatrix { data: &weight, rows: outputs, columns: inputs };
-        let turned: Vec<f32> =
+        let transposed: Vec<f32> =
             (0..rows * inputs).map(|at| x[at % rows * inputs + at / rows]).collect();
-        let by_columns = Matrix::dense(&turned, inputs, rows).transposed();
+        let by_columns = Matrix::dense(&transposed, inputs, rows).transposed();
         let dense = Matrix::dense(&x, rows, inputs);
         assert_eq!(forward(by_columns, stored, None), forward(dense, stored, None));
         assert_eq!(*rounded(by_columns), *rounded(dense));

@@ -5,14 +5,14 @@ use burn::tensor::DType;
 use burn_flex::FlexTensor;
 use half::{bf16, f16};
 
-use super::few_rows::StoredMatrix;
 use super::linear::Matrix;
+use super::skinny_gemm::StoredMatrix;
 use super::view::{
     assert_f32, contiguous, forward_strides, heads_inside, stored, tensor, values, view,
 };
 use super::{
-    FusedGradients, FusedOperations, Operation, activation, attention, bf16_linear, layer_norm,
-    linear, low_rank, narrow_linear, rms_norm, rotary, swiglu, token_log_probs,
+    FusedGradients, FusedOperations, Operation, activation, attention, bf16_linear, half_linear,
+    layer_norm, linear, low_rank, rms_norm, rotary, swiglu, token_log_probs,
 };
 use crate::linear::ActivationDtype;
 
@@ -68,7 +68,7 @@ fn narrow_matrix<'a, T>(data: &'a [T], shape: &[usize]) -> StoredMatrix<'a, T> {
     StoredMatrix { data, rows: shape[0], columns: shape[1] }
 }
 
-/// Whether the weight of an affine map is kept in 16 bits.
+/// Whether the weight of a linear layer is kept in 16 bits.
 fn is_narrow(weight: &FlexTensor) -> bool {
     matches!(weight.dtype(), DType::BF16 | DType::F16)
 }
@@ -84,18 +84,18 @@ fn dims(tensor: &FlexTensor) -> Vec<usize> {
 
 /// The inputs as the operation reads them: through strides where it can, else in row-major order.
 fn prepared<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> [FlexTensor; N] {
-    let affine = matches!(
+    let is_linear = matches!(
         operation,
         Operation::Linear(_) | Operation::LowRankLinear { .. } | Operation::HeadLogProbs { .. }
     );
     let by_heads = matches!(
         operation,
-        Operation::Rotary(_) | Operation::Attention(_) | Operation::SharedAttention { .. }
+        Operation::RotaryEmbedding(_) | Operation::Attention(_) | Operation::SharedAttention { .. }
     );
-    let by_strides = affine || by_heads;
+    let by_strides = is_linear || by_heads;
     let mut place = 0..;
     inputs.map(|input| {
-        let is_weight = affine && place.next() == Some(1);
+        let is_weight = is_linear && place.next() == Some(1);
         if is_weight && is_narrow(&input) {
             return contiguous(input);
         }
@@ -120,19 +120,19 @@ fn forward<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> Fl
         }
         (Operation::Linear(activations), [x, w, bias @ ..]) => {
             let bias = bias.first().map(|bias| contiguous(bias.clone()));
-            let out = affine(matrix(x), w, bias.as_ref().map(values), *activations);
+            let out = linear_forward(matrix(x), w, bias.as_ref().map(values), *activations);
             tensor(out, &[shape[0], dims(w)[0]])
         }
         (Operation::LowRankLinear { scale, activations }, [x, w, a, b, bias @ ..]) => {
             let bias = bias.first().map(|bias| contiguous(bias.clone()));
-            let mut out = affine(matrix(x), w, bias.as_ref().map(values), *activations);
+            let mut out = linear_forward(matrix(x), w, bias.as_ref().map(values), *activations);
             let (x, a, b) = (matrix(x), matrix(a), matrix(b));
             low_rank::Path { x, a, b, scale: *scale }.add_to(&mut out);
             tensor(out, &[shape[0], dims(w)[0]])
         }
-        (Operation::Rotary(angles), [x]) => {
+        (Operation::RotaryEmbedding(angles), [x]) => {
             let x = view::<4>(x);
-            heads_inside(rotary::rotate(x, angles, 1.0), x.shape)
+            heads_inside(rotary::apply_rotary(x, angles, 1.0), x.shape)
         }
         (Operation::Attention(mask), [q, k, v]) => {
             let (q, k, v) = (view::<4>(q), view::<4>(k), view::<4>(v));
@@ -148,8 +148,8 @@ fn forward<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> Fl
             tensor(out, &[targets.len(), token_log_probs::COLUMNS])
         }
         (Operation::HeadLogProbs { targets, temperature }, [x, w]) => {
-            let asked = Asked { targets, temperature: *temperature };
-            tensor(asked.forward(matrix(x), w), &[targets.len(), token_log_probs::COLUMNS])
+            let query = TargetLogProbs { targets, temperature: *temperature };
+            tensor(query.forward(matrix(x), w), &[targets.len(), token_log_probs::COLUMNS])
         }
         (operation, inputs) => unreachable!("{operation:?} of {} tensors", inputs.len()),
     }
@@ -157,12 +157,12 @@ fn forward<const N: usize>(operation: &Operation, inputs: [FlexTensor; N]) -> Fl
 
 /// Which tokens' log-probabilities are asked for, out of logits that exist for some rows at a time only.
 #[derive(Clone, Copy)]
-struct Asked<'a> {
+struct TargetLogProbs<'a> {
     targets: &'a [u32],
     temperature: f32,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> TargetLogProbs<'a> {
     /// Logits that exist at a time, numbers.
     const LOGITS: usize = 1 << 21;
 
@@ -183,7 +183,7 @@ impl<'a> Asked<'a> {
     fn forward(self, x: Matrix<'_>, weight: &FlexTensor) -> Vec<f32> {
         let vocabulary = dims(weight)[0];
         let parts = self.parts(x, vocabulary).flat_map(|(_, x, targets)| {
-            let logits = affine(x, weight, None, ActivationDtype::F32);
+            let logits = linear_forward(x, weight, None, ActivationDtype::F32);
             token_log_probs::forward(&logits, vocabulary, targets, self.temperature)
         });
         parts.collect()
@@ -205,13 +205,13 @@ impl<'a> Asked<'a> {
             vec![0.0; vocabulary * x.columns]
         });
         for (first, x, targets) in self.parts(x, vocabulary) {
-            let logits = affine(x, weight, None, ActivationDtype::F32);
+            let logits = linear_forward(x, weight, None, ActivationDtype::F32);
             let gradient = &gradient[first * token_log_probs::COLUMNS..];
             let by_logits =
                 token_log_probs::backward(&logits, vocabulary, targets, self.temperature, gradient);
             let by_logits = Matrix::dense(&by_logits, x.rows, vocabulary);
             if wanted[0] {
-                by_x.extend(affine_input_gradient(by_logits, weight, ActivationDtype::F32));
+                by_x.extend(linear_input_gradient(by_logits, weight, ActivationDtype::F32));
             }
             if let Some(by_w) = &mut by_w {
                 linear::multiply(by_w, x.columns, by_logits.transposed(), x, 1.0, true);
@@ -223,7 +223,7 @@ impl<'a> Asked<'a> {
 }
 
 /// `x Wᵀ + b` for a weight of any type.
-fn affine(
+fn linear_forward(
     x: Matrix<'_>,
     weight: &FlexTensor,
     bias: Option<&[f32]>,
@@ -237,14 +237,14 @@ fn affine(
         }
         _ => {
             let mut out = vec![0.0; x.rows * shape[0]];
-            fill_affine(&mut out, x, weight, bias, activations);
+            fill_linear(&mut out, x, weight, bias, activations);
             out
         }
     }
 }
 
 /// The same, into `out`.
-pub(super) fn fill_affine(
+pub(super) fn fill_linear(
     out: &mut [f32],
     x: Matrix<'_>,
     weight: &FlexTensor,
@@ -256,19 +256,19 @@ pub(super) fn fill_affine(
         DType::BF16 => {
             let weight = narrow_matrix(stored::<bf16>(weight), shape);
             match activations {
-                ActivationDtype::F32 => narrow_linear::fill(out, x, weight, bias),
+                ActivationDtype::F32 => half_linear::fill(out, x, weight, bias),
                 ActivationDtype::Bf16 => bf16_linear::fill(out, x, weight, bias),
             }
         }
         DType::F16 => {
-            narrow_linear::fill(out, x, narrow_matrix(stored::<f16>(weight), shape), bias);
+            half_linear::fill(out, x, narrow_matrix(stored::<f16>(weight), shape), bias);
         }
         _ => linear::fill(out, x, matrix(weight), bias),
     }
 }
 
 /// `∂y W` for a weight of any type.
-fn affine_input_gradient(
+fn linear_input_gradient(
     gradient: Matrix<'_>,
     weight: &FlexTensor,
     activations: ActivationDtype,
@@ -278,12 +278,12 @@ fn affine_input_gradient(
         DType::BF16 => {
             let weight = narrow_matrix(stored::<bf16>(weight), &shape);
             match activations {
-                ActivationDtype::F32 => narrow_linear::backward_input(gradient, weight),
+                ActivationDtype::F32 => half_linear::backward_input(gradient, weight),
                 ActivationDtype::Bf16 => bf16_linear::backward_input(gradient, weight),
             }
         }
         DType::F16 => {
-            narrow_linear::backward_input(gradient, narrow_matrix(stored::<f16>(weight), &shape))
+            half_linear::backward_input(gradient, narrow_matrix(stored::<f16>(weight), &shape))
         }
         _ => linear::backward_input(gradient, matrix(weight)),
     }
@@ -331,9 +331,9 @@ impl FusedGradients for Flex {
             (Operation::LowRankLinear { scale, activations }, [x, w, a, b, ..]) => {
                 low_rank_gradients([x, w, a, b], &gradient, (*scale, *activations), &wanted)
             }
-            (Operation::Rotary(angles), [_]) => {
+            (Operation::RotaryEmbedding(angles), [_]) => {
                 let g = view::<4>(&gradient);
-                vec![Some(heads_inside(rotary::rotate(g, angles, -1.0), g.shape))]
+                vec![Some(heads_inside(rotary::apply_rotary(g, angles, -1.0), g.shape))]
             }
             (Operation::Attention(mask), [q, k, v]) => {
                 let shapes = [q, k, v].map(|tensor| view::<4>(tensor).shape);
@@ -351,9 +351,9 @@ impl FusedGradients for Flex {
                 vec![Some(tensor(out, &shape))]
             }
             (Operation::HeadLogProbs { targets, temperature }, [x, w]) => {
-                let asked = Asked { targets, temperature: *temperature };
+                let query = TargetLogProbs { targets, temperature: *temperature };
                 let gradient = contiguous(gradient);
-                asked.backward(matrix(x), w, values(&gradient), &wanted)
+                query.backward(matrix(x), w, values(&gradient), &wanted)
             }
             (operation, inputs) => unreachable!("{operation:?} of {} tensors", inputs.len()),
         };
@@ -372,7 +372,7 @@ fn linear_gradients(
     let (x, g) = (matrix(x), matrix(gradient));
     let outputs = g.columns;
     let by_x = wanted[0]
-        .then(|| tensor(affine_input_gradient(g, weight, activations), &[x.rows, x.columns]));
+        .then(|| tensor(linear_input_gradient(g, weight, activations), &[x.rows, x.columns]));
     let by_w = wanted[1].then(|| {
         assert_learns(weight);
         tensor(linear::backward_weight(g, x), &[outputs, x.columns])
@@ -387,14 +387,14 @@ fn linear_gradients(
     found
 }
 
-/// Likewise of a map with an adapter: x, weight, A, B and perhaps a bias.
+/// Likewise of a linear layer with an adapter: x, weight, A, B and perhaps a bias.
 fn low_rank_gradients(
     [x, weight, a, b]: [&FlexTensor; 4],
     gradient: &FlexTensor,
     (scale, activations): (f32, ActivationDtype),
     wanted: &[bool],
 ) -> Vec<Option<FlexTensor>> {
-    // What the map itself wants is in the first two places and, of a bias, in the last.
+    // What the linear layer itself wants is in the first two places and, of a bias, in the last.
     let own: Vec<bool> = [&[false, wanted[1]], wanted.get(4..).unwrap_or_default()].concat();
     let mut own = linear_gradients(x, weight, gradient, activations, &own);
     let by_bias = own.split_off(2);
@@ -402,7 +402,7 @@ fn low_rank_gradients(
     let path = low_rank::Path { x: input, a, b, scale };
     let by_inner = path.inner_gradient(g);
     let by_x = wanted[0].then(|| {
-        let mut out = affine_input_gradient(g, weight, activations);
+        let mut out = linear_input_gradient(g, weight, activations);
         path.add_input_gradient(&mut out, &by_inner);
         tensor(out, &[input.rows, input.columns])
     });

@@ -15,11 +15,11 @@ use pulp::cast;
 use pulp::x86::V4;
 
 use super::bf16_linear::rounded_bits;
-use super::few_rows::StoredMatrix;
 use super::linear::Matrix;
 use super::rows::{each_index, fill_rows};
+use super::scratch::Scratch;
 use super::simd::vectorised;
-use super::space::Space;
+use super::skinny_gemm::StoredMatrix;
 use super::transpose::interleave;
 
 /// Words of a register.
@@ -127,7 +127,7 @@ fn write(
     let rows = (ROUNDED / Left::stride(inner)).max(1);
     for (index, out) in out.chunks_mut(rows * columns).enumerate() {
         let left = Left::rounded(a, index * rows..index * rows + out.len() / columns);
-        let out = Places { start: out.as_mut_ptr(), length: out.len() };
+        let out = DisjointSlices { start: out.as_mut_ptr(), length: out.len() };
         each_index(0..tasks, |task| {
             let range = task * panels / tasks..(task + 1) * panels / tasks;
             // SAFETY: the processor has the instructions, and no two tasks have a panel in common.
@@ -149,7 +149,7 @@ struct Right<'a> {
 /// Rows of the left side as words of two neighbours each.
 struct Left {
     /// Bits of it are words.
-    words: Space,
+    words: Scratch,
     rows: usize,
     stride: usize,
 }
@@ -162,14 +162,14 @@ impl Left {
 
     fn rounded(a: Matrix<'_>, rows: Range<usize>) -> Self {
         let stride = Self::stride(a.columns);
-        let mut space = Space::new(rows.len() * stride);
-        let words: &mut [u32] = bytemuck::cast_slice_mut(&mut space);
+        let mut scratch = Scratch::new(rows.len() * stride);
+        let words: &mut [u32] = bytemuck::cast_slice_mut(&mut scratch);
         fill_rows(words, stride, |first, words| {
             for (at, words) in words.chunks_exact_mut(stride).enumerate() {
                 round_row(a, rows.start + first + at, words);
             }
         });
-        Self { words: space, rows: rows.len(), stride }
+        Self { words: scratch, rows: rows.len(), stride }
     }
 
     fn words(&self) -> &[u32] {
@@ -203,19 +203,19 @@ fn round_row(a: Matrix<'_>, row: usize, words: &mut [u32]) {
 
 /// Where the result goes: panels of it, from several threads.
 #[derive(Clone, Copy)]
-struct Places {
+struct DisjointSlices {
     start: *mut MaybeUninit<f32>,
     length: usize,
 }
 
 // SAFETY: it is used for disjoint ranges only.
 #[expect(unsafe_code, reason = "threads write columns of the same rows")]
-unsafe impl Send for Places {}
+unsafe impl Send for DisjointSlices {}
 // SAFETY: the same.
 #[expect(unsafe_code, reason = "threads write columns of the same rows")]
-unsafe impl Sync for Places {}
+unsafe impl Sync for DisjointSlices {}
 
-impl Places {
+impl DisjointSlices {
     /// # Safety
     /// Nothing else uses the range meanwhile.
     #[expect(unsafe_code, clippy::mut_from_ref, reason = "threads write columns of the same rows")]
@@ -241,10 +241,10 @@ unsafe fn multiply_panels(
     left: &Left,
     right: Right<'_>,
     panels: Range<usize>,
-    out: Places,
+    out: DisjointSlices,
 ) {
     let pairs = right.inner.div_ceil(2);
-    let mut packed = Space::new(PAIRS.min(pairs) * panels.len() * COLUMNS);
+    let mut packed = Scratch::new(PAIRS.min(pairs) * panels.len() * COLUMNS);
     let packed: &mut [Line] = bytemuck::cast_slice_mut(&mut packed);
     let left_words = left.words();
     for first in (0..pairs).step_by(PAIRS) {
@@ -371,7 +371,7 @@ impl<'a> Right<'a> {
         }
     }
 
-    /// Two neighbours are of one row of the matrix: words of sixteen rows are turned over.
+    /// Two neighbours are of one row of the matrix: words of sixteen rows are transposed.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     fn pack_columns(self, simd: V4, lines: &mut [Line], column: usize, first: usize) {
         for vector in 0..VECTORS {
@@ -380,8 +380,8 @@ impl<'a> Right<'a> {
                 let from = 2 * (first + chunk * LANES);
                 let mut block: [Vector; LANES] = from_fn(|lane| self.words(start + lane, from));
                 interleave(simd, &mut block);
-                for (line, turned) in lines.iter_mut().zip(block) {
-                    line[vector] = turned;
+                for (line, transposed) in lines.iter_mut().zip(block) {
+                    line[vector] = transposed;
                 }
             }
         }

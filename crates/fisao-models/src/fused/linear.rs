@@ -1,24 +1,24 @@
-//! Affine maps `y = x Wᵀ + b` with the weight laid out as in checkpoints, `[out, in]`.
+//! Linear layers `y = x Wᵀ + b` with the weight laid out as in checkpoints, `[out, in]`.
 //!
 //! Backwards: `∂x = ∂y W`, `∂W = ∂yᵀ x`, `∂b = Σ ∂y`.
 
 use std::ops::Range;
 
-use super::few_rows::{self, FEW_ROWS, StoredMatrix};
-use super::outer_products;
+use super::rank_k_update;
 use super::rows::{accumulate, each_index};
+use super::scratch::Scratch;
 use super::simd::{add_scaled, vectorised};
-use super::space::Space;
-use super::transpose::{transposed, turn};
+use super::skinny_gemm::{self, SKINNY_ROWS, StoredMatrix};
+use super::transpose::{transpose_into, transposed};
 
 /// Multiply-adds from which a product is worth sharing among threads.
 const SHARED_PRODUCT: usize = 1 << 22;
 
 /// Numbers of a right side that lies by columns from which turning it over pays.
-const TURNED_SIZE: usize = 1 << 19;
+const TRANSPOSED_SIZE: usize = 1 << 19;
 
 /// Rows up to which it does: the product's own copying weighs less, the more there are.
-const TURNED_ROWS: usize = 1024;
+const TRANSPOSED_ROWS: usize = 1024;
 
 /// Rows summed by one piece of work for `∂b`.
 const BIAS_ROWS: usize = 256;
@@ -78,8 +78,8 @@ impl<'a> Matrix<'a> {
     }
 
     /// Whether its rows are few, each in one piece.
-    pub(super) fn has_few_rows(&self) -> bool {
-        self.rows <= FEW_ROWS && self.column_stride == 1
+    pub(super) fn is_skinny(&self) -> bool {
+        self.rows <= SKINNY_ROWS && self.column_stride == 1
     }
 
     /// Itself as a matrix without gaps, where it is one.
@@ -118,15 +118,16 @@ pub(crate) fn multiply(
     assert!(stride >= b.columns, "rows of a product overlap");
     assert!(out.len() >= (a.rows - 1) * stride + b.columns, "a product does not fit its place");
     // A few rows by a thin matrix, as an adapter's second one: turning it over is less work than copying it into panels.
-    let thin = b.row_stride == 1 && b.rows <= FEW_ROWS && a.rows <= FEW_ROWS;
-    let turned = thin.then(|| {
-        let mut turned = Space::new(b.rows * b.columns);
-        turn(b.transposed(), &mut turned);
-        turned
+    let thin = b.row_stride == 1 && b.rows <= SKINNY_ROWS && a.rows <= SKINNY_ROWS;
+    let transposed = thin.then(|| {
+        let mut transposed = Scratch::new(b.rows * b.columns);
+        transpose_into(b.transposed(), &mut transposed);
+        transposed
     });
-    let b = turned.as_ref().map_or(b, |turned| Matrix::dense(turned, b.rows, b.columns));
-    if outer_products::suit(a, b) {
-        outer_products::multiply(out, stride, a, b, scale, add);
+    let b =
+        transposed.as_ref().map_or(b, |transposed| Matrix::dense(transposed, b.rows, b.columns));
+    if rank_k_update::suit(a, b) {
+        rank_k_update::multiply(out, stride, a, b, scale, add);
         return;
     }
     // SAFETY: by the assertions every number's place lies inside of `out`, which holds numbers and is borrowed mutably.
@@ -134,8 +135,8 @@ pub(crate) fn multiply(
 }
 
 /// How a product is made.
-enum Way {
-    /// By [`outer_products`].
+enum Kernel {
+    /// By [`rank_k_update`].
     Outer,
     /// One with few columns, as those of an adapter have, by way of its transpose, which has few rows.
     Thin,
@@ -143,12 +144,12 @@ enum Way {
     General,
 }
 
-impl Way {
+impl Kernel {
     fn of(a: Matrix<'_>, b: Matrix<'_>) -> Self {
-        if outer_products::suit(a, b) {
+        if rank_k_update::suit(a, b) {
             return Self::Outer;
         }
-        let thin = a.rows > FEW_ROWS && b.columns <= FEW_ROWS;
+        let thin = a.rows > SKINNY_ROWS && b.columns <= SKINNY_ROWS;
         let lies_well = a.stored().is_some() || a.row_stride == 1;
         if thin && lies_well { Self::Thin } else { Self::General }
     }
@@ -157,7 +158,7 @@ impl Way {
 /// `scale · a b`, row by row.
 pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>, scale: f32) -> Vec<f32> {
     let length = a.rows * b.columns;
-    if length > 0 && a.columns > 0 && matches!(Way::of(a, b), Way::General) {
+    if length > 0 && a.columns > 0 && matches!(Kernel::of(a, b), Kernel::General) {
         return general_product(a, b, scale);
     }
     let mut out = vec![0.0; length];
@@ -174,11 +175,11 @@ fn fill_product(out: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, scale: f32) {
         out.fill(0.0);
         return;
     }
-    match Way::of(a, b) {
-        Way::Outer => outer_products::multiply(out, b.columns, a, b, scale, false),
-        Way::Thin => fill_thin_product(out, a, b, scale),
+    match Kernel::of(a, b) {
+        Kernel::Outer => rank_k_update::multiply(out, b.columns, a, b, scale, false),
+        Kernel::Thin => fill_thin_product(out, a, b, scale),
         // SAFETY: by the assertions there is a place for every number, which is borrowed mutably.
-        Way::General => unsafe {
+        Kernel::General => unsafe {
             multiply_into(out.as_mut_ptr(), b.columns, a, b, scale, false);
         },
     }
@@ -186,19 +187,19 @@ fn fill_product(out: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, scale: f32) {
 
 /// A product by way of its transpose, `bᵀ aᵀ`.
 fn fill_thin_product(out: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, scale: f32) {
-    let mut few = Space::new(b.rows * b.columns);
+    let mut few = Scratch::new(b.rows * b.columns);
     fill_by_rows(&mut few, b.transposed());
     for value in few.iter_mut() {
         *value *= scale;
     }
     let few = Matrix::dense(&few, b.columns, b.rows);
-    let mut found = Space::new(out.len());
+    let mut found = Scratch::new(out.len());
     if let Some(stored) = a.stored() {
-        few_rows::multiply(&mut found, few, stored, None);
+        skinny_gemm::multiply(&mut found, few, stored, None);
     } else {
-        outer_products::multiply(&mut found, a.rows, few, a.transposed(), 1.0, false);
+        rank_k_update::multiply(&mut found, a.rows, few, a.transposed(), 1.0, false);
     }
-    turn(Matrix::dense(&found, b.columns, a.rows), out);
+    transpose_into(Matrix::dense(&found, b.columns, a.rows), out);
 }
 
 /// The same matrix row by row, where it may lie by columns, into `out`.
@@ -207,7 +208,7 @@ pub(super) fn fill_by_rows(out: &mut [f32], matrix: Matrix<'_>) {
         let rows = out.chunks_exact_mut(matrix.columns.max(1)).enumerate();
         rows.for_each(|(at, row)| row.copy_from_slice(matrix.row(at)));
     } else {
-        turn(matrix.transposed(), out);
+        transpose_into(matrix.transposed(), out);
     }
 }
 
@@ -238,11 +239,12 @@ unsafe fn multiply_into(
 ) {
     let (rows, columns, inner) = (a.rows, b.columns, a.columns);
     assert!(a.data.len() >= a.extent() && b.data.len() >= b.extent(), "a matrix ends early");
-    // By columns, a large right side is better turned over first.
+    // By columns, a large right side is better transposed first.
     let by_columns = b.row_stride == 1 && b.column_stride > 1;
-    let turn = by_columns && rows < TURNED_ROWS && inner * columns >= TURNED_SIZE;
-    let turned = if turn { transposed(b.transposed()) } else { Vec::new() };
-    let b = if turn { Matrix::dense(&turned, inner, columns) } else { b };
+    let transpose_first =
+        by_columns && rows < TRANSPOSED_ROWS && inner * columns >= TRANSPOSED_SIZE;
+    let transposed = if transpose_first { transposed(b.transposed()) } else { Vec::new() };
+    let b = if transpose_first { Matrix::dense(&transposed, inner, columns) } else { b };
     let shared = rows * columns * inner >= SHARED_PRODUCT && rayon::current_num_threads() > 1;
     let parallelism = if shared { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
     // SAFETY: by the assertions every element that gemm reads of `a` and `b` lies inside its slice; what it reads and
@@ -286,7 +288,7 @@ pub(super) fn forward(x: Matrix<'_>, weight: Matrix<'_>, bias: Option<&[f32]>) -
 pub(super) fn fill(out: &mut [f32], x: Matrix<'_>, weight: Matrix<'_>, bias: Option<&[f32]>) {
     assert_eq!(x.columns, weight.columns, "inner sizes of a product");
     if let Some(stored) = few_by_stored(x, weight) {
-        few_rows::multiply(out, x, stored, bias);
+        skinny_gemm::multiply(out, x, stored, bias);
     } else if let Some(bias) = bias {
         fill_with_bias(out, bias);
         multiply(out, weight.rows, x, weight.transposed(), 1.0, true);
@@ -297,7 +299,7 @@ pub(super) fn fill(out: &mut [f32], x: Matrix<'_>, weight: Matrix<'_>, bias: Opt
 
 /// The weight without gaps, where it is met by a few rows.
 fn few_by_stored<'a>(x: Matrix<'_>, weight: Matrix<'a>) -> Option<StoredMatrix<'a, f32>> {
-    weight.stored().filter(|_| x.has_few_rows())
+    weight.stored().filter(|_| x.is_skinny())
 }
 
 /// A bias in every row, to which a product is added.

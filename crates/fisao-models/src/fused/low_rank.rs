@@ -1,12 +1,12 @@
-//! The low-rank path of an affine map, `s (x Aᵀ) Bᵀ`, added to what the map itself computes.
+//! The low-rank path of a linear layer, `s (x Aᵀ) Bᵀ`, added to what the linear layer itself computes.
 //!
 //! Backwards, with `h = x Aᵀ`: `∂h = s ∂y B`, `∂x += ∂h A`, `∂A = ∂hᵀ x`, `∂B = s ∂yᵀ h`. `h` is computed
 //! again rather than kept: it costs as little as the path does.
 
 use super::linear::{self, Matrix, multiply, product};
-use super::space::Space;
+use super::scratch::Scratch;
 
-/// The path of one map.
+/// The path of one linear layer.
 pub(super) struct Path<'a> {
     /// `[rows, in]`.
     pub(super) x: Matrix<'a>,
@@ -19,8 +19,8 @@ pub(super) struct Path<'a> {
 
 impl Path<'_> {
     /// `h`: `[rows, rank]`.
-    fn inner(&self) -> Space {
-        let mut out = Space::new(self.x.rows * self.a.rows);
+    fn inner(&self) -> Scratch {
+        let mut out = Scratch::new(self.x.rows * self.a.rows);
         linear::fill(&mut out, self.x, self.a, None);
         out
     }

@@ -1,7 +1,7 @@
 //! Rotary position embedding (Su et al. 2021, arXiv 2104.09864), "rotate half" convention:
 //! `(x₁, x₂) ↦ (x₁ cos − x₂ sin, x₂ cos + x₁ sin)`.
 //!
-//! A rotation's transpose is its inverse, so the backward pass turns the other way.
+//! A rotation's transpose is its inverse, so the backward pass applies the opposite angles.
 
 use super::rows::fill_rows;
 use super::simd::vectorised;
@@ -20,7 +20,7 @@ pub(crate) struct Angles {
 
 /// `[batch, heads, length, width]` → the same, in memory `[batch, length, heads, width]`. `direction`
 /// is 1 forwards and −1 backwards.
-pub(super) fn rotate(x: View<'_, 4>, angles: &Angles, direction: f32) -> Vec<f32> {
+pub(super) fn apply_rotary(x: View<'_, 4>, angles: &Angles, direction: f32) -> Vec<f32> {
     let [batch, heads, length, width] = x.shape;
     let half = angles.half;
     assert!(width == 2 * half && x.strides[3] == 1, "rotary angles are for another width");
@@ -39,7 +39,7 @@ pub(super) fn rotate(x: View<'_, 4>, angles: &Angles, direction: f32) -> Vec<f32
                         let start =
                             in_batch * x.strides[0] + head * x.strides[1] + at * x.strides[2];
                         out.copy_from_slice(&x.data[start..start + width]);
-                        turn_head(out, cos, sin, direction);
+                        rotate_half(out, cos, sin, direction);
                     }
                 }
             },
@@ -48,8 +48,13 @@ pub(super) fn rotate(x: View<'_, 4>, angles: &Angles, direction: f32) -> Vec<f32
     out
 }
 
-/// Rows of heads, `[rows, heads · width]`, forwards and in their place; row `r` is turned by the angles at `positions[r]`.
-pub(crate) fn turn(x: &mut [f32], row: usize, angles: &Angles, positions: &[usize]) {
+/// Rows of heads, `[rows, heads · width]`, forwards and in their place; row `r` gets the angles at `positions[r]`.
+pub(crate) fn apply_rotary_in_place(
+    x: &mut [f32],
+    row: usize,
+    angles: &Angles,
+    positions: &[usize],
+) {
     let half = angles.half;
     assert!(x.len() == row * positions.len() && row.is_multiple_of(2 * half), "rows of heads");
     vectorised(
@@ -59,7 +64,7 @@ pub(crate) fn turn(x: &mut [f32], row: usize, angles: &Angles, positions: &[usiz
                 let cos = &angles.cos[at * half..(at + 1) * half];
                 let sin = &angles.sin[at * half..(at + 1) * half];
                 for head in x.chunks_exact_mut(2 * half) {
-                    turn_head(head, cos, sin, 1.0);
+                    rotate_half(head, cos, sin, 1.0);
                 }
             }
         },
@@ -68,7 +73,7 @@ pub(crate) fn turn(x: &mut [f32], row: usize, angles: &Angles, positions: &[usiz
 
 /// One head in its place.
 #[inline(always)]
-fn turn_head(head: &mut [f32], cos: &[f32], sin: &[f32], direction: f32) {
+fn rotate_half(head: &mut [f32], cos: &[f32], sin: &[f32], direction: f32) {
     let half = cos.len();
     let (low, high) = head.split_at_mut(half);
     for i in 0..half {

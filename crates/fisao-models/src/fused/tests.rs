@@ -146,7 +146,7 @@ fn swiglu() {
 }
 
 #[test]
-fn linear_maps_with_and_without_bias_and_from_any_layout() {
+fn linear_with_and_without_bias_and_from_any_layout() {
     for (rows, inputs, outputs) in [(1, 4, 3), (5, 7, 9), (300, 33, 65)] {
         let x: Tensor<2> = leaf([inputs, rows], 8);
         let w: Tensor<2> = leaf([outputs, inputs], 9);
@@ -193,8 +193,9 @@ fn rotary() {
     let constant = |values: &[f32]| -> Tensor<4> {
         from_floats(values.to_vec(), [batch, 1, length, width / 2], &Device::flex())
     };
-    let operation =
-        Operation::Rotary(Angles { cos: cos.clone(), sin: sin.clone(), half: width / 2 }.into());
+    let operation = Operation::RotaryEmbedding(
+        Angles { cos: cos.clone(), sin: sin.clone(), half: width / 2 }.into(),
+    );
     compare(
         "rotary",
         &[leaf([batch, length, heads, width], 14)],
@@ -241,7 +242,7 @@ fn attention_under_every_mask_and_grouping() {
 
 /// To the bit, wherever the prompt ends, for one query and for several, with padding that ends in the prompt and behind it.
 #[test]
-fn attention_behind_a_prompt_is_that_behind_a_copy_of_it() {
+fn shared_prompt_attention_equals_copied_prompt() {
     let of = vec![1, 0, 1];
     for (width, heads, key_heads) in [(8, 4, 2), (32, 2, 2), (67, 2, 1)] {
         for (queries, before, own) in [(1, 21, 18), (1, 16, 1), (1, 33, 5), (1, 2, 40), (4, 21, 9)]
@@ -360,16 +361,17 @@ fn attention_gradients_are_finite_differences() {
 
 /// Many rows by few columns, as an adapter's products are, from every way its sides can lie; more columns than count as few last.
 #[test]
-fn products_are_the_same_however_their_sides_lie() {
+fn matmul_does_not_depend_on_memory_layout() {
     for (rows, inner, width) in [(90, 50, 3), (41, 700, 16), (70, 33, 40), (45, 70, 60)] {
         let (a, b) = (random(rows * inner, 31), random(inner * width, 32));
-        let [turned_a, turned_b] =
+        let [transposed_a, transposed_b] =
             [(&a, rows, inner), (&b, inner, width)].map(|(x, rows, columns)| {
                 (0..x.len()).map(|at| x[at % rows * columns + at / rows]).collect::<Vec<f32>>()
             });
         let dense = linear::Matrix::dense;
-        for a_lies in [dense(&a, rows, inner), dense(&turned_a, inner, rows).transposed()] {
-            for b_lies in [dense(&b, inner, width), dense(&turned_b, width, inner).transposed()] {
+        for a_lies in [dense(&a, rows, inner), dense(&transposed_a, inner, rows).transposed()] {
+            for b_lies in [dense(&b, inner, width), dense(&transposed_b, width, inner).transposed()]
+            {
                 let found = linear::product(a_lies, b_lies, 0.5);
                 for (at, &found) in found.iter().enumerate() {
                     let (row, column) = (at / width, at % width);
@@ -415,7 +417,7 @@ fn a_step_of_decoding_attends_as_composed() {
 
 /// With few rows and many, with a bias and without, beside weights of every type.
 #[test]
-fn a_map_with_an_adapter_is_the_map_and_the_path() {
+fn adapted_linear_equals_linear_plus_low_rank_path() {
     let scale = 1.5;
     let operation = Operation::LowRankLinear { scale, activations: ActivationDtype::F32 };
     for dtype in [DType::F32, DType::BF16, DType::F16] {
@@ -495,9 +497,10 @@ fn rounded_activations_are_those_of_bf16() {
         let base = round(&x).matmul(wide.clone().transpose());
         let by_base = round(&gradient).matmul(wide);
 
-        let map: Tensor<2> = two(leaves[0].clone(), weight.clone(), Operation::Linear(activations));
-        assert_close(&floats(&map), &floats(&base), "a map");
-        let gradients = (map * gradient.clone()).sum().backward();
+        let linear: Tensor<2> =
+            two(leaves[0].clone(), weight.clone(), Operation::Linear(activations));
+        assert_close(&floats(&linear), &floats(&base), "a map");
+        let gradients = (linear * gradient.clone()).sum().backward();
         let found = leaves[0].grad(&gradients).expect("a gradient");
         assert_close(&floats(&found), &floats(&by_base), "gradient of a map");
 

@@ -1,7 +1,7 @@
 //! The transpose of a matrix, made in blocks that fit into registers.
 //!
 //! A general product that gets its right side by rows copies it into panels number by number, which takes
-//! up to a third of its time. Turned over here first, it is copied in whole vectors.
+//! up to a third of its time. Transposed here first, it is copied in whole vectors.
 
 use rayon::prelude::*;
 
@@ -19,19 +19,19 @@ type Block = [[f32; SIDE]; SIDE];
 /// `[rows, columns]` with rows in one piece each → `[columns, rows]`, row-major without gaps.
 pub(super) fn transposed(matrix: Matrix<'_>) -> Vec<f32> {
     let mut out = vec![0.0; matrix.rows * matrix.columns];
-    turn(matrix, &mut out);
+    transpose_into(matrix, &mut out);
     out
 }
 
 /// The same, into `out`.
-pub(super) fn turn(matrix: Matrix<'_>, out: &mut [f32]) {
+pub(super) fn transpose_into(matrix: Matrix<'_>, out: &mut [f32]) {
     let Matrix { rows, columns, .. } = matrix;
     assert!(matrix.column_stride == 1, "a matrix whose rows lie in pieces");
     assert!(out.len() == rows * columns, "a transpose does not fit its place");
     if out.is_empty() {
         return;
     }
-    let work = |(band, out): (usize, &mut [f32])| turn_band(matrix, band * SIDE, out);
+    let work = |(band, out): (usize, &mut [f32])| transpose_band(matrix, band * SIDE, out);
     if out.len() >= PARALLEL && rayon::current_num_threads() > 1 {
         out.par_chunks_mut(SIDE * rows).enumerate().for_each(work);
     } else {
@@ -40,20 +40,25 @@ pub(super) fn turn(matrix: Matrix<'_>, out: &mut [f32]) {
 }
 
 /// Some columns of the matrix, from `first` on, as rows of `out`.
-fn turn_band(matrix: Matrix<'_>, first: usize, out: &mut [f32]) {
+fn transpose_band(matrix: Matrix<'_>, first: usize, out: &mut [f32]) {
     match arch() {
         #[cfg(target_arch = "x86_64")]
         pulp::Arch::V4(simd) => simd.vectorize(Band { simd, matrix, first, out }),
         other => other.dispatch(
             #[inline(always)]
-            || turn_blocks(matrix, first, out, exchange),
+            || transpose_blocks(matrix, first, out, exchange),
         ),
     }
 }
 
 /// The same, block by block.
 #[inline(always)]
-fn turn_blocks(matrix: Matrix<'_>, first: usize, out: &mut [f32], turn: impl Fn(&mut Block)) {
+fn transpose_blocks(
+    matrix: Matrix<'_>,
+    first: usize,
+    out: &mut [f32],
+    transpose_block: impl Fn(&mut Block),
+) {
     let Matrix { rows, .. } = matrix;
     let height = out.len() / rows;
     let whole = if height == SIDE { rows / SIDE * SIDE } else { 0 };
@@ -62,7 +67,7 @@ fn turn_blocks(matrix: Matrix<'_>, first: usize, out: &mut [f32], turn: impl Fn(
         for (at, line) in block.iter_mut().enumerate() {
             line.copy_from_slice(&matrix.row(row + at)[first..first + SIDE]);
         }
-        turn(&mut block);
+        transpose_block(&mut block);
         for (at, line) in block.iter().enumerate() {
             out[at * rows + row..][..SIDE].copy_from_slice(line);
         }
@@ -75,7 +80,7 @@ fn turn_blocks(matrix: Matrix<'_>, first: usize, out: &mut [f32], turn: impl Fn(
     }
 }
 
-/// Turns a block over, number by number.
+/// Transposes a block number by number.
 #[inline(always)]
 fn exchange(block: &mut Block) {
     let kept = *block;
@@ -86,7 +91,7 @@ fn exchange(block: &mut Block) {
     }
 }
 
-/// [`turn_blocks`] with AVX-512.
+/// [`transpose_blocks`] with AVX-512.
 #[cfg(target_arch = "x86_64")]
 struct Band<'a> {
     simd: pulp::x86::V4,
@@ -101,12 +106,12 @@ impl pulp::NullaryFnOnce for Band<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let turn = |block: &mut Block| interleave(self.simd, block);
-        turn_blocks(self.matrix, self.first, self.out, turn);
+        let transpose_block = |block: &mut Block| interleave(self.simd, block);
+        transpose_blocks(self.matrix, self.first, self.out, transpose_block);
     }
 }
 
-/// Turns a block of numbers or words of 32 bits over in registers: pairs of rows, then pairs of these, are interleaved, so that each quarter of a
+/// Transposes a block of numbers or words of 32 bits in registers: pairs of rows, then pairs of these, are interleaved, so that each quarter of a
 /// register holds four rows of one column; then quarters are exchanged.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
@@ -149,15 +154,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_finds_its_place() {
+    fn transpose_is_exact_for_all_shapes() {
         for (rows, columns) in [(1, 1), (16, 16), (17, 33), (48, 32), (5, 40), (70, 19), (520, 512)]
         {
             let values: Vec<f32> = (0..rows * columns).map(|at| at as f32).collect();
-            let turned = transposed(Matrix::dense(&values, rows, columns));
+            let transposed = transposed(Matrix::dense(&values, rows, columns));
             for row in 0..rows {
                 for column in 0..columns {
                     let (found, put) =
-                        (turned[column * rows + row], values[row * columns + column]);
+                        (transposed[column * rows + row], values[row * columns + column]);
                     assert_eq!(found.to_bits(), put.to_bits(), "{rows} × {columns}");
                 }
             }

@@ -35,32 +35,32 @@ const LANES: usize = 32;
 const HELD: usize = 16 << 20;
 /// Half of the last digit, for rounding.
 const HALF: i32 = 1 << (PRECISION - 1);
-/// Sizes beyond which positions are multiplied instead of added up; no other program makes such pictures.
+/// Sizes beyond which positions are multiplied instead of added up; no other program makes such images.
 const MOST_ADDED: u64 = 1 << 28;
 
-/// A picture in the middle of a canvas of one colour, of which no pixel is held.
+/// An image in the middle of a canvas of one colour, of which no pixel is held.
 #[derive(Clone, Copy)]
 pub(super) struct Canvas<'a> {
-    picture: &'a RgbImage,
+    image: &'a RgbImage,
     colour: [u8; CHANNELS],
     /// Width and height of the canvas.
     size: (u32, u32),
-    /// Columns left of the picture and rows above it.
+    /// Columns left of the image and rows above it.
     corner: (u32, u32),
 }
 
 impl<'a> Canvas<'a> {
-    /// The picture alone.
-    pub(super) fn bare(picture: &'a RgbImage) -> Self {
-        Self { picture, colour: [0; CHANNELS], size: picture.dimensions(), corner: (0, 0) }
+    /// The image alone.
+    pub(super) fn bare(image: &'a RgbImage) -> Self {
+        Self { image, colour: [0; CHANNELS], size: image.dimensions(), corner: (0, 0) }
     }
 
-    /// The picture in the middle of a square, rounded up and to the left as transformers does.
-    pub(super) fn square(picture: &'a RgbImage, colour: [u8; CHANNELS]) -> Self {
-        let (width, height) = picture.dimensions();
+    /// The image in the middle of a square, rounded up and to the left as transformers does.
+    pub(super) fn square(image: &'a RgbImage, colour: [u8; CHANNELS]) -> Self {
+        let (width, height) = image.dimensions();
         let side = width.max(height);
         Self {
-            picture,
+            image,
             colour,
             size: (side, side),
             corner: ((side - width) / 2, (side - height) / 2),
@@ -73,14 +73,14 @@ impl<'a> Canvas<'a> {
     }
 
     fn is_bare(&self) -> bool {
-        self.size == self.picture.dimensions()
+        self.size == self.image.dimensions()
     }
 }
 
-/// A picture at another size.
-pub fn resize(picture: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
+/// An image at another size.
+pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
     let size = (u64::from(width), u64::from(height));
-    resize_part(&Canvas::bare(picture), size, 0..size.0, 0..size.1, filter)
+    resize_part(&Canvas::bare(image), size, 0..size.0, 0..size.1, filter)
 }
 
 /// Some columns and rows of a canvas at another size `(width, height)`: the pixels that the whole would have there, in
@@ -96,7 +96,7 @@ pub(super) fn resize_part(
     if canvas.is_bare() && size == (old_width.into(), old_height.into()) {
         let (x, y) = (columns.start as u32, rows.start as u32);
         let (width, height) = (length(&columns) as u32, length(&rows) as u32);
-        return imageops::crop_imm(canvas.picture, x, y, width, height).to_image();
+        return imageops::crop_imm(canvas.image, x, y, width, height).to_image();
     }
     if filter == Filter::Nearest {
         return nearest(canvas, size, columns, rows);
@@ -104,13 +104,13 @@ pub(super) fn resize_part(
     let across = Axis {
         old: old_width,
         new: size.0,
-        inside: canvas.corner.0 as usize..(canvas.corner.0 + canvas.picture.width()) as usize,
+        inside: canvas.corner.0 as usize..(canvas.corner.0 + canvas.image.width()) as usize,
         filter,
     };
     let down = Axis {
         old: old_height,
         new: size.1,
-        inside: canvas.corner.1 as usize..(canvas.corner.1 + canvas.picture.height()) as usize,
+        inside: canvas.corner.1 as usize..(canvas.corner.1 + canvas.image.height()) as usize,
         filter,
     };
     let mut part = RgbImage::new(length(&columns) as u32, length(&rows) as u32);
@@ -157,7 +157,7 @@ fn across_then_down(canvas: &Canvas<'_>, across: &AxisTaps, down: &AxisTaps) -> 
     let width = across.taps.len();
     let bars = across.bars(canvas.colour);
     let colours = vec![canvas.colour; needed.len()];
-    let source = Source { pixels: canvas.picture.as_raw(), width: canvas.picture.width() as usize };
+    let source = Source { pixels: canvas.image.as_raw(), width: canvas.image.width() as usize };
     let pixels = pulp::Arch::new().dispatch(
         #[inline(always)]
         || {
@@ -174,7 +174,7 @@ fn down_then_across(canvas: &Canvas<'_>, across: &AxisTaps, down: &AxisTaps) -> 
     let (width, height) = (across.taps.len(), down.taps.len());
     let bars = down.bars(canvas.colour);
     let colours = vec![canvas.colour; needed.len()];
-    let source = Source { pixels: canvas.picture.as_raw(), width: canvas.picture.width() as usize };
+    let source = Source { pixels: canvas.image.as_raw(), width: canvas.image.width() as usize };
     let pixels = pulp::Arch::new().dispatch(
         #[inline(always)]
         || {
@@ -217,7 +217,7 @@ fn nearest(
             return image::Rgb([0; CHANNELS]);
         }
         let (x, y) = (x.checked_sub(canvas.corner.0), y.checked_sub(canvas.corner.1));
-        let pixel = x.zip(y).and_then(|(x, y)| canvas.picture.get_pixel_checked(x, y));
+        let pixel = x.zip(y).and_then(|(x, y)| canvas.image.get_pixel_checked(x, y));
         pixel.copied().unwrap_or(image::Rgb(canvas.colour))
     })
 }
@@ -236,7 +236,7 @@ struct Source<'a> {
 }
 
 /// New columns of some rows, of a source that begins with column `first`; `outside` is the colour of each row beyond the
-/// picture.
+/// image.
 #[inline(always)]
 fn horizontally(
     source: Source<'_>,
@@ -273,7 +273,7 @@ fn horizontally(
 }
 
 /// New rows of some columns, of a source that begins with row `first`; `outside` is the row beyond
-/// the picture.
+/// the image.
 #[inline(always)]
 fn vertically(
     source: Source<'_>,
@@ -314,10 +314,10 @@ fn vertically(
 
 /// The old pixels of one new pixel and their fixed-point weights.
 struct Taps {
-    /// The first of them in the picture.
+    /// The first of them in the image.
     first: usize,
     weights: Vec<i32>,
-    /// Weight of all those beyond the picture, on the canvas.
+    /// Weight of all those beyond the image, on the canvas.
     outside: i32,
 }
 
@@ -325,7 +325,7 @@ struct Taps {
 struct Axis {
     old: u32,
     new: u64,
-    /// Where the picture lies on the canvas.
+    /// Where the image lies on the canvas.
     inside: Range<usize>,
     filter: Filter,
 }
@@ -336,7 +336,7 @@ struct AxisTaps {
 }
 
 impl AxisTaps {
-    /// Columns or rows of the picture that have a weight.
+    /// Columns or rows of the image that have a weight.
     fn span(&self) -> Range<usize> {
         let weighty = self.taps.iter().filter(|taps| !taps.weights.is_empty());
         let first = weighty.clone().map(|taps| taps.first).min().unwrap_or(0);
@@ -412,13 +412,13 @@ impl Axis {
         AxisTaps { taps: taps.collect() }
     }
 
-    /// Weights of canvas pixels from `first` on, divided into those of the picture and the rest.
+    /// Weights of canvas pixels from `first` on, divided into those of the image and the rest.
     fn inside(&self, first: usize, weights: &[i32]) -> Taps {
         let clamp = |at: usize| at.clamp(first, first + weights.len()) - first;
         let (start, end) = (clamp(self.inside.start), clamp(self.inside.end));
         let outside = weights[..start].iter().chain(&weights[end..]).sum();
         let weights = weights[start..end].to_vec();
-        // Without a weight in the picture any place in it will do.
+        // Without a weight in the image any place in it will do.
         let first = if weights.is_empty() { 0 } else { first + start - self.inside.start };
         Taps { first, weights, outside }
     }

@@ -1,4 +1,4 @@
-//! LLaVA-OneVision's pictures: the whole of it at low resolution, then tiles of it at high resolution.
+//! LLaVA-OneVision's images: the whole of it at low resolution, then tiles of it at high resolution.
 //!
 //! Paper: Li et al. 2024, arXiv 2408.03326, §3.2. Reference: transformers'
 //! `LlavaOnevisionImageProcessor`.
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Filter, resize};
 
-/// A size that pictures may be brought to before they are cut into tiles, pixels.
+/// A size that images may be brought to before they are cut into tiles, pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolution {
     /// From top to bottom.
@@ -18,7 +18,7 @@ pub struct Resolution {
 }
 
 impl Resolution {
-    /// The one of `resolutions` that keeps most pixels of a picture `(width, height)`, and of several the
+    /// The one of `resolutions` that keeps most pixels of an image `(width, height)`, and of several the
     /// one that wastes fewest of its own.
     ///
     /// # Panics
@@ -38,7 +38,7 @@ impl Resolution {
         judged.reduce(better).expect("a list of resolutions is never empty").2
     }
 
-    /// What brings a picture to the largest size that fits.
+    /// What brings an image to the largest size that fits.
     fn scale(self, (width, height): (u32, u32)) -> f64 {
         let (across, down) = self.scales((width, height));
         across.min(down)
@@ -48,7 +48,7 @@ impl Resolution {
         (f64::from(self.width) / f64::from(width), f64::from(self.height) / f64::from(height))
     }
 
-    /// Width and height of a picture that fills this resolution one way and keeps its aspect ratio.
+    /// Width and height of an image that fills this resolution one way and keeps its aspect ratio.
     fn fitted(self, (width, height): (u32, u32)) -> (u32, u32) {
         let (across, down) = self.scales((width, height));
         let scaled = |side: u32, scale: f64| (f64::from(side) * scale).ceil() as u32;
@@ -60,16 +60,16 @@ impl Resolution {
     }
 }
 
-/// Brings a picture to a resolution, black bars around it, and cuts that into tiles `(width, height)`,
+/// Brings an image to a resolution, black bars around it, and cuts that into tiles `(width, height)`,
 /// row by row.
 pub(super) fn cut(
-    picture: &RgbImage,
+    image: &RgbImage,
     resolution: Resolution,
     (width, height): (u32, u32),
     filter: Filter,
 ) -> Vec<RgbImage> {
-    let (fitted_width, fitted_height) = resolution.fitted(picture.dimensions());
-    let fitted = resize(picture, fitted_width, fitted_height, filter);
+    let (fitted_width, fitted_height) = resolution.fitted(image.dimensions());
+    let fitted = resize(image, fitted_width, fitted_height, filter);
     let mut canvas = RgbImage::from_pixel(resolution.width, resolution.height, Rgb([0; 3]));
     let (left, top) =
         ((resolution.width - fitted_width) / 2, (resolution.height - fitted_height) / 2);

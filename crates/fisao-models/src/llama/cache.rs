@@ -31,7 +31,7 @@ struct Shared {
     /// `[prompts, heads, positions, width]`.
     layers: Vec<KeysAndValues>,
     positions: usize,
-    /// Which prompt each sequence goes on from.
+    /// Which prompt each sequence continues.
     of: Arc<Vec<usize>>,
 }
 

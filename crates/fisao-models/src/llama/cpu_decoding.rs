@@ -3,23 +3,23 @@
 
 use std::sync::Arc;
 
-use super::continuation::Beginning;
+use super::decoding_session::PrefillState;
 use super::layer::DecoderLayer;
 use super::{Llama, LlamaConfig};
 use crate::attention::Mask;
-use crate::fused::maps::{Heads, Map, Norm, Table};
+use crate::fused::layer_weights::{CachedHeads, EmbeddingWeights, LinearWeights, NormWeights};
 use crate::fused::rotary::{self, Angles};
 use crate::fused::view::View;
 use crate::fused::{accumulate, attention, swiglu};
 
 /// Several sequences behind their prompts, a decoder's weights, and room for their steps.
 pub(crate) struct CpuDecoding {
-    table: Table,
+    table: EmbeddingWeights,
     layers: Vec<Layer>,
-    norm: Norm,
-    head: Map,
+    norm: NormWeights,
+    head: LinearWeights,
     sizes: Sizes,
-    /// The turn at every position there can be.
+    /// Rotary angles at every position there can be.
     angles: Angles,
     /// Positions of the prompts, padding counted, and those filled behind them.
     prompt: usize,
@@ -28,7 +28,7 @@ pub(crate) struct CpuDecoding {
     of: Vec<usize>,
     /// Padding before each sequence's prompt.
     padding: Arc<[usize]>,
-    room: Room,
+    buffers: StepBuffers,
 }
 
 /// How queries and keys lie.
@@ -45,18 +45,18 @@ struct Sizes {
 /// A layer's weights, what its attention sees of the prompts, and the keys and values of the sequences' own,
 /// `[sequences, key heads, positions, width]`.
 struct Layer {
-    input_layernorm: Norm,
-    queries_keys_values: [Map; 3],
-    o_proj: Map,
-    post_attention_layernorm: Norm,
-    gate_and_up: [Map; 2],
-    down_proj: Map,
-    of_prompts: [Heads; 2],
+    input_layernorm: NormWeights,
+    queries_keys_values: [LinearWeights; 3],
+    o_proj: LinearWeights,
+    post_attention_layernorm: NormWeights,
+    gate_and_up: [LinearWeights; 2],
+    down_proj: LinearWeights,
+    of_prompts: [CachedHeads; 2],
     own: [Vec<f32>; 2],
 }
 
 /// Places for what a step computes, for as many rows as there are at the beginning.
-struct Room {
+struct StepBuffers {
     positions: Vec<usize>,
     x: Vec<f32>,
     normed: Vec<f32>,
@@ -102,21 +102,21 @@ impl Sizes {
     }
 }
 
-impl Room {
+impl StepBuffers {
     fn new(config: &LlamaConfig, rows: usize) -> Self {
-        let room = |width: usize| vec![0.0; rows * width];
+        let buffers = |width: usize| vec![0.0; rows * width];
         let hidden = config.hidden_size;
         let queries = config.num_attention_heads * config.head_dim;
         let keys = config.num_key_value_heads * config.head_dim;
         Self {
             positions: vec![0; rows],
-            x: room(hidden),
-            normed: room(hidden),
-            queries_keys_values: [queries, keys, keys].map(room),
-            mixed: room(queries),
-            gate_and_up: [config.intermediate_size; 2].map(room),
-            added: room(hidden),
-            logits: room(config.vocab_size),
+            x: buffers(hidden),
+            normed: buffers(hidden),
+            queries_keys_values: [queries, keys, keys].map(buffers),
+            mixed: buffers(queries),
+            gate_and_up: [config.intermediate_size; 2].map(buffers),
+            added: buffers(hidden),
+            logits: buffers(config.vocab_size),
         }
     }
 
@@ -133,14 +133,15 @@ impl Room {
 }
 
 impl Layer {
-    fn new(layer: &DecoderLayer, of_prompts: [Heads; 2], numbers: usize) -> Self {
+    fn new(layer: &DecoderLayer, of_prompts: [CachedHeads; 2], numbers: usize) -> Self {
         Self {
-            input_layernorm: Norm::new(&layer.input_layernorm),
-            queries_keys_values: [&layer.q_proj, &layer.k_proj, &layer.v_proj].map(Map::new),
-            o_proj: Map::new(&layer.o_proj),
-            post_attention_layernorm: Norm::new(&layer.post_attention_layernorm),
-            gate_and_up: [&layer.gate_proj, &layer.up_proj].map(Map::new),
-            down_proj: Map::new(&layer.down_proj),
+            input_layernorm: NormWeights::new(&layer.input_layernorm),
+            queries_keys_values: [&layer.q_proj, &layer.k_proj, &layer.v_proj]
+                .map(LinearWeights::new),
+            o_proj: LinearWeights::new(&layer.o_proj),
+            post_attention_layernorm: NormWeights::new(&layer.post_attention_layernorm),
+            gate_and_up: [&layer.gate_proj, &layer.up_proj].map(LinearWeights::new),
+            down_proj: LinearWeights::new(&layer.down_proj),
             of_prompts,
             own: [numbers; 2].map(|numbers| vec![0.0; numbers]),
         }
@@ -158,77 +159,83 @@ impl Layer {
 }
 
 impl CpuDecoding {
-    pub(super) fn new(model: &Llama, beginning: Beginning) -> Self {
-        let Beginning { cache, of, padding, more } = beginning;
+    pub(super) fn new(model: &Llama, prefill: PrefillState) -> Self {
+        let PrefillState { cache, of, padding, more } = prefill;
         let sizes = Sizes::new(model.config(), more);
         let prompt = cache.filled();
         let numbers = of.len() * sizes.keys();
-        let layers =
-            model.layers.iter().zip(cache.seen()).map(|(layer, (k, v))| {
-                Layer::new(layer, [Heads::new(&k), Heads::new(&v)], numbers)
-            });
+        let layers = model.layers.iter().zip(cache.seen()).map(|(layer, (k, v))| {
+            Layer::new(layer, [CachedHeads::new(&k), CachedHeads::new(&v)], numbers)
+        });
         Self {
-            table: Table::new(&model.embed_tokens),
+            table: EmbeddingWeights::new(&model.embed_tokens),
             layers: layers.collect(),
-            norm: Norm::new(&model.norm),
+            norm: NormWeights::new(&model.norm),
             head: match &model.lm_head {
-                Some(head) => Map::new(head),
-                None => Map::of_weight(&model.embed_tokens.weight),
+                Some(head) => LinearWeights::new(head),
+                None => LinearWeights::of_weight(&model.embed_tokens.weight),
             },
             sizes,
             angles: model.rotary.angles(0..prompt + more),
             prompt,
             filled: 0,
-            room: Room::new(model.config(), of.len()),
+            buffers: StepBuffers::new(model.config(), of.len()),
             of,
             padding: padding.into(),
         }
     }
 
-    /// See [`Continuation::step`](super::continuation::Continuation::step).
+    /// See [`DecodingSession::step`](super::decoding_session::DecodingSession::step).
     pub(super) fn step(&mut self, tokens: &[u32]) -> &[f32] {
-        let Self { sizes, room, filled, .. } = self;
-        assert_eq!(tokens.len(), self.of.len(), "every sequence goes on by a token");
-        assert!(*filled < sizes.positions, "sequences go on no further than was said");
+        let Self { sizes, buffers, filled, .. } = self;
+        assert_eq!(tokens.len(), self.of.len(), "one token per sequence");
+        assert!(*filled < sizes.positions, "the KV cache is full");
         let at = self.prompt + *filled;
-        for (position, padding) in room.positions.iter_mut().zip(&*self.padding) {
+        for (position, padding) in buffers.positions.iter_mut().zip(&*self.padding) {
             *position = at - padding;
         }
         let mask = Mask::Causal { first: Arc::clone(&self.padding) };
-        self.table.fill(&mut room.x, tokens);
+        self.table.fill(&mut buffers.x, tokens);
         for layer in &mut self.layers {
-            layer.input_layernorm.fill(&mut room.normed, &room.x);
-            for (out, map) in room.queries_keys_values.iter_mut().zip(&layer.queries_keys_values) {
-                map.fill(out, &room.normed);
+            layer.input_layernorm.fill(&mut buffers.normed, &buffers.x);
+            for (out, linear) in
+                buffers.queries_keys_values.iter_mut().zip(&layer.queries_keys_values)
+            {
+                linear.fill(out, &buffers.normed);
             }
-            let [q, k, v] = &mut room.queries_keys_values;
+            let [q, k, v] = &mut buffers.queries_keys_values;
             for (x, heads) in [(&mut *q, sizes.heads), (&mut *k, sizes.key_heads)] {
-                rotary::turn(x, heads * sizes.width, &self.angles, &room.positions);
+                rotary::apply_rotary_in_place(
+                    x,
+                    heads * sizes.width,
+                    &self.angles,
+                    &buffers.positions,
+                );
             }
             layer.append([k, v], *sizes, *filled);
             let own = layer.own.each_ref().map(|own| sizes.view(own, tokens.len(), *filled + 1));
-            let [k, v] = layer.of_prompts.each_ref().map(Heads::view);
+            let [k, v] = layer.of_prompts.each_ref().map(CachedHeads::view);
             let before = attention::Prompts { k, v, of: &self.of };
             let q = sizes.queries(q, tokens.len());
-            attention::fill(&mut room.mixed, q, Some(before), own, &mask);
-            layer.o_proj.fill(&mut room.added, &room.mixed);
-            accumulate(&mut room.x, &room.added);
-            layer.post_attention_layernorm.fill(&mut room.normed, &room.x);
-            for (out, map) in room.gate_and_up.iter_mut().zip(&layer.gate_and_up) {
-                map.fill(out, &room.normed);
+            attention::fill(&mut buffers.mixed, q, Some(before), own, &mask);
+            layer.o_proj.fill(&mut buffers.added, &buffers.mixed);
+            accumulate(&mut buffers.x, &buffers.added);
+            layer.post_attention_layernorm.fill(&mut buffers.normed, &buffers.x);
+            for (out, linear) in buffers.gate_and_up.iter_mut().zip(&layer.gate_and_up) {
+                linear.fill(out, &buffers.normed);
             }
-            let [gate, up] = &mut room.gate_and_up;
+            let [gate, up] = &mut buffers.gate_and_up;
             swiglu::apply(gate, up);
-            layer.down_proj.fill(&mut room.added, gate);
-            accumulate(&mut room.x, &room.added);
+            layer.down_proj.fill(&mut buffers.added, gate);
+            accumulate(&mut buffers.x, &buffers.added);
         }
-        self.norm.fill(&mut room.normed, &room.x);
-        self.head.fill(&mut room.logits, &room.normed);
+        self.norm.fill(&mut buffers.normed, &buffers.x);
+        self.head.fill(&mut buffers.logits, &buffers.normed);
         *filled += 1;
-        &room.logits
+        &buffers.logits
     }
 
-    /// See [`Continuation::swap_remove`](super::continuation::Continuation::swap_remove).
+    /// See [`DecodingSession::swap_remove`](super::decoding_session::DecodingSession::swap_remove).
     pub(super) fn swap_remove(&mut self, row: usize) {
         let Self { sizes, .. } = *self;
         self.of.swap_remove(row);
@@ -243,6 +250,6 @@ impl CpuDecoding {
                 }
             }
         }
-        self.room.pop();
+        self.buffers.pop();
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, activation};
 
-use super::rotary::Rotation;
+use super::rotary::RotaryAngles;
 use super::{DecoderFamily, KvCache, LlamaConfig};
 use crate::attention::{Shown, attend, merge_heads, split_heads};
 use crate::fused::{Operation, is_fused, two};
@@ -73,8 +73,8 @@ impl DecoderLayer {
         self.q_proj.weight.dtype().size()
     }
 
-    /// The adaptable maps with their names inside the layer.
-    pub(super) fn maps_mut(&mut self) -> [(&'static str, &mut Linear); 7] {
+    /// The adaptable linear layers with their names inside the layer.
+    pub(super) fn linears_mut(&mut self) -> [(&'static str, &mut Linear); 7] {
         [
             ("self_attn.q_proj", &mut self.q_proj),
             ("self_attn.k_proj", &mut self.k_proj),
@@ -101,8 +101,8 @@ impl DecoderLayer {
         let keys = self.k_proj.forward(normed.clone());
         let k = split_heads(keys, batch, length, self.key_value_heads);
         let v = split_heads(self.v_proj.forward(normed), batch, length, self.key_value_heads);
-        let q = context.rotation.apply(q);
-        let k = context.rotation.apply(k);
+        let q = context.rotary.apply_rotary(q);
+        let k = context.rotary.apply_rotary(k);
         let mixed = merge_heads(match cache {
             Some((cache, layer)) => cache.attend(layer, q, (k, v), &context.shown),
             None => attend(q, k, v, &context.shown),
@@ -128,8 +128,8 @@ fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 
 impl Parameters for DecoderLayer {
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
-        for (name, map) in self.maps_mut() {
-            map.visit_mut(&format!("{prefix}.{name}"), visitor);
+        for (name, linear) in self.linears_mut() {
+            linear.visit_mut(&format!("{prefix}.{name}"), visitor);
         }
         self.input_layernorm.visit_mut(&format!("{prefix}.input_layernorm"), visitor);
         self.post_attention_layernorm
@@ -141,8 +141,8 @@ impl Parameters for DecoderLayer {
 pub(super) struct Context<'a> {
     /// Number of sequences.
     pub(super) batch: usize,
-    /// The turn at every position.
-    pub(super) rotation: Rotation,
+    /// Rotary angles at every position.
+    pub(super) rotary: RotaryAngles,
     /// Which keys are seen.
     pub(super) shown: Shown<'a>,
 }

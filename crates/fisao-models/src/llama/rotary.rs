@@ -9,37 +9,38 @@ use crate::fused::rotary::Angles;
 use crate::fused::{Operation, is_fused, one};
 use crate::parameters::from_floats;
 
-/// How far each pair of dimensions turns from one position to the next, radians: `[head_dim / 2]`.
+/// Frequencies of the rotary embedding: the angle of each pair of dimensions from one position to the next, radians,
+/// `[head_dim / 2]`.
 #[derive(Debug, Clone)]
-pub(super) struct Rotary {
+pub(super) struct RotaryEmbedding {
     frequencies: Arc<[f64]>,
 }
 
-impl Rotary {
+impl RotaryEmbedding {
     pub(super) fn new(config: &LlamaConfig) -> Self {
         let width = config.head_dim as f64;
         let frequency = |index| config.rope_theta.powf(-2.0 * f64::from(index as u32) / width);
         Self { frequencies: (0..config.head_dim / 2).map(frequency).collect() }
     }
 
-    /// The turn of `batch` sequences at the given positions, `[batch · length]`.
-    pub(super) fn at(&self, positions: &[usize], batch: usize, device: &Device) -> Rotation {
+    /// Rotary angles of `batch` sequences at the given positions, `[batch · length]`.
+    pub(super) fn at(&self, positions: &[usize], batch: usize, device: &Device) -> RotaryAngles {
         let last = positions.iter().copied().max().unwrap_or(0);
         // Sequences of a batch share their positions, so each is worked out once; the few of a step of
         // decoding are not worth a table up to theirs.
         let angles = if positions.len() > last {
             let table = self.angles(0..=last);
             let half = table.half;
-            let pick = |table: &[f32]| -> Vec<f32> {
+            let gather = |table: &[f32]| -> Vec<f32> {
                 let rows = positions.iter().map(|&at| &table[at * half..(at + 1) * half]);
                 rows.flatten().copied().collect()
             };
-            Angles { cos: pick(&table.cos), sin: pick(&table.sin), half }
+            Angles { cos: gather(&table.cos), sin: gather(&table.sin), half }
         } else {
             self.angles(positions.iter().copied())
         };
         let device = device.clone().inner();
-        Rotation { angles: Arc::new(angles), batch, device, tables: OnceLock::new() }
+        RotaryAngles { angles: Arc::new(angles), batch, device, tables: OnceLock::new() }
     }
 
     /// Cosine and sine at each position.
@@ -58,9 +59,9 @@ impl Rotary {
     }
 }
 
-/// The turn at every position of one batch.
+/// Rotary angles at every position of one batch.
 #[derive(Debug, Clone)]
-pub(super) struct Rotation {
+pub(super) struct RotaryAngles {
     angles: Arc<Angles>,
     batch: usize,
     device: Device,
@@ -68,12 +69,12 @@ pub(super) struct Rotation {
     tables: OnceLock<[Tensor<4>; 2]>,
 }
 
-impl Rotation {
+impl RotaryAngles {
     /// `(x₁, x₂) ↦ (x₁ cos − x₂ sin, x₂ cos + x₁ sin)` on the two halves of the last dimension of
     /// `[batch, heads, length, head_dim]`.
-    pub(super) fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(super) fn apply_rotary(&self, x: Tensor<4>) -> Tensor<4> {
         if is_fused(&x) {
-            return one(x, Operation::Rotary(Arc::clone(&self.angles)));
+            return one(x, Operation::RotaryEmbedding(Arc::clone(&self.angles)));
         }
         self.composed(x)
     }

@@ -1,5 +1,5 @@
-//! How the image tokens of LLaVA-OneVision are put together from tiles: the tokens of the whole picture,
-//! then those of its tiles, row by row over the picture, each row ended by a learned vector.
+//! How the image tokens of LLaVA-OneVision are put together from tiles: the tokens of the whole image,
+//! then those of its tiles, row by row over the image, each row ended by a learned vector.
 //!
 //! Paper: Li et al. 2024, arXiv 2408.03326, §3.2. Reference: transformers'
 //! `LlavaOnevisionModel.pack_image_features`.
@@ -14,16 +14,16 @@ use crate::parameters::{from_floats, indices};
 /// are thinned out.
 const TOLERATED: f64 = 1.1;
 
-/// How pictures are cut into tiles, and how many tokens these may take.
+/// How images are cut into tiles, and how many tokens these may take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TilingConfig {
-    /// Sizes that a picture may be brought to; multiples of the tower's input.
+    /// Sizes that an image may be brought to; multiples of the tower's input.
     pub resolutions: Vec<Resolution>,
-    /// So many tiles' worth of tokens a picture may take beside those of the whole of it.
+    /// So many tiles' worth of tokens an image may take beside those of the whole of it.
     pub max_tiles: usize,
 }
 
-/// Where a picture's tokens are among those of its tiles. Sizes are in tokens, rows before columns.
+/// Where an image's tokens are among those of its tiles. Sizes are in tokens, rows before columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TokenGrid {
     /// Tokens along the side of a tile.
@@ -32,19 +32,19 @@ pub(super) struct TokenGrid {
     tiles: (usize, usize),
     /// Black bars on either side.
     bars: (usize, usize),
-    /// What the picture takes between the bars.
+    /// What the image takes between the bars.
     shown: (usize, usize),
     /// What that is thinned out to.
     size: (usize, usize),
 }
 
 impl TilingConfig {
-    /// The grid of a picture `(width, height)`, for tiles of `pixels` and `side` tokens a side.
-    pub(super) fn grid(&self, pixels: usize, side: usize, picture: (u32, u32)) -> TokenGrid {
-        let best = Resolution::best(&self.resolutions, picture);
+    /// The grid of an image `(width, height)`, for tiles of `pixels` and `side` tokens a side.
+    pub(super) fn grid(&self, pixels: usize, side: usize, image: (u32, u32)) -> TokenGrid {
+        let best = Resolution::best(&self.resolutions, image);
         let tiles = (best.height as usize / pixels, best.width as usize / pixels);
         let (rows, columns) = (tiles.0 * side, tiles.1 * side);
-        let (width, height) = (f64::from(picture.0), f64::from(picture.1));
+        let (width, height) = (f64::from(image.0), f64::from(image.1));
         let bars = if width / height > columns as f64 / rows as f64 {
             let taken = rounded(height * (columns as f64 / width));
             ((rows - taken) / 2, 0)
@@ -69,20 +69,20 @@ fn rounded(length: f64) -> usize {
 }
 
 impl TokenGrid {
-    /// Number of tiles, the whole picture included.
+    /// Number of tiles, the whole image included.
     pub(super) fn tiles(&self) -> usize {
         1 + self.tiles.0 * self.tiles.1
     }
 
-    /// Number of image tokens, those of the whole picture and the ends of rows included.
+    /// Number of image tokens, those of the whole image and the ends of rows included.
     pub(super) fn tokens(&self) -> usize {
         self.side * self.side + self.size.0 * (self.size.1 + 1)
     }
 
-    /// Puts the tokens of a picture together.
+    /// Puts the tokens of an image together.
     ///
     /// # Shapes
-    /// `tiles`: `[tiles · side², hidden]`, the whole picture first; `newline`: `[hidden]` → `[tokens, hidden]`
+    /// `tiles`: `[tiles · side², hidden]`, the whole image first; `newline`: `[hidden]` → `[tokens, hidden]`
     pub(super) fn pack(&self, tiles: Tensor<2>, newline: &Tensor<1>) -> Tensor<2> {
         let device = tiles.device();
         let newline = newline.clone().unsqueeze();
@@ -169,10 +169,10 @@ fn neighbours(from: usize, to: usize) -> Vec<Neighbours> {
 mod tests {
     use super::*;
 
-    fn grid(resolutions: &[(u32, u32)], max_tiles: usize, picture: (u32, u32)) -> TokenGrid {
+    fn grid(resolutions: &[(u32, u32)], max_tiles: usize, image: (u32, u32)) -> TokenGrid {
         let resolutions =
             resolutions.iter().map(|&(height, width)| Resolution { height, width }).collect();
-        TilingConfig { resolutions, max_tiles }.grid(384, 27, picture)
+        TilingConfig { resolutions, max_tiles }.grid(384, 27, image)
     }
 
     /// LLaVA-OneVision's own resolutions.
@@ -195,8 +195,8 @@ mod tests {
             ((1, 5000), 783),
             ((427, 640), 2727),
         ];
-        for (picture, tokens) in expected {
-            assert_eq!(grid(&published(), 9, picture).tokens(), tokens, "{picture:?}");
+        for (image, tokens) in expected {
+            assert_eq!(grid(&published(), 9, image).tokens(), tokens, "{image:?}");
         }
     }
 

@@ -151,7 +151,7 @@ fn training_an_adapter_moves_nothing_else() {
     assert!(floats(&logprobs(&adapted.0).sum())[0] > start + 0.01, "the loss has not fallen");
 }
 
-/// `q_proj`, `k_proj` and `v_proj` are names of the image tower's maps as well.
+/// `q_proj`, `k_proj` and `v_proj` are names of the image tower's linear layers as well.
 #[test]
 fn only_the_language_model_is_adapted() {
     for name in values(&mut with_fresh_adapter()).into_keys() {
@@ -191,13 +191,13 @@ fn impossible_configurations_are_refused() {
     assert_eq!(LoraConfig::default().target_modules, TARGETS);
 }
 
-/// Every matrix of the model is a map, but for tables of embeddings.
+/// Every matrix of the model is a linear layer, but for tables of embeddings.
 #[test]
-fn every_map_is_visited_under_its_canonical_name() {
+fn every_linear_layer_is_visited_under_its_canonical_name() {
     let mut model = tiny_llava(3);
     let mut maps = BTreeMap::new();
-    model.visit_maps_mut(&mut |name, map| {
-        maps.insert(format!("{name}.weight"), map.size());
+    model.visit_linears_mut(&mut |name, linear| {
+        maps.insert(format!("{name}.weight"), linear.size());
     });
     let mut matrices = BTreeMap::new();
     model.visit_mut("", &mut |name, parameter| {
@@ -211,12 +211,12 @@ fn every_map_is_visited_under_its_canonical_name() {
 
 /// Adapters anywhere are switched off and folded in, not only the decoder's.
 #[test]
-fn adapters_on_every_map_are_switched_off_and_merged() {
+fn adapters_on_every_linear_layer_are_switched_off_and_merged() {
     let base = floats(&logprobs(&tiny_llava(3)));
     let mut adapted = tiny_llava(3);
     let mut drawn = 0.0_f32;
-    adapted.visit_maps_mut(&mut |_, map| {
-        let [inputs, outputs] = map.size();
+    adapted.visit_linears_mut(&mut |_, linear| {
+        let [inputs, outputs] = linear.size();
         let mut matrix = |shape: [usize; 2]| {
             let next = (0..shape[0] * shape[1]).map(|_| {
                 drawn += 1.0;
@@ -225,7 +225,7 @@ fn adapters_on_every_map_are_switched_off_and_merged() {
             from_floats(next.collect(), shape, &Device::flex())
         };
         let (a, b) = (matrix([2, inputs]), matrix([outputs, 2]));
-        map.adapter = Some(LowRank { a, b, scale: 1.5 });
+        linear.adapter = Some(LowRank { a, b, scale: 1.5 });
     });
     let with = floats(&logprobs(&adapted));
     assert!(largest_difference(&with, &base) > 0.05);

@@ -144,17 +144,17 @@ fn frozen_tensors_receive_nothing() {
 
 #[test]
 fn gradients_add_up_and_are_clipped_jointly() {
-    let map = |a: [f32; 2], b: f32| {
+    let gradient_map = |a: [f32; 2], b: f32| {
         GradientMap::from([("a".to_owned(), a.to_vec()), ("b".to_owned(), vec![b])])
     };
     let mut sum = GradientMap::new();
-    add_gradients(&mut sum, &map([1.0, 2.0], 1.0));
-    add_gradients(&mut sum, &map([1.0, 0.0], 0.0));
-    assert_eq!(sum, map([2.0, 2.0], 1.0));
+    add_gradients(&mut sum, &gradient_map([1.0, 2.0], 1.0));
+    add_gradients(&mut sum, &gradient_map([1.0, 0.0], 0.0));
+    assert_eq!(sum, gradient_map([2.0, 2.0], 1.0));
     // √(2² + 2² + 1²) = 3
     assert!((gradient_norm(&sum) - 3.0).abs() < 1e-12);
     assert!((clip_gradients(&mut sum, 5.0) - 3.0).abs() < 1e-12);
-    assert_eq!(sum, map([2.0, 2.0], 1.0));
+    assert_eq!(sum, gradient_map([2.0, 2.0], 1.0));
     assert!((clip_gradients(&mut sum, 1.5) - 3.0).abs() < 1e-12);
-    assert_eq!(sum, map([1.0, 1.0], 0.5));
+    assert_eq!(sum, gradient_map([1.0, 1.0], 0.5));
 }

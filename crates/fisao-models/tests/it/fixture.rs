@@ -42,8 +42,8 @@ fn from_hexadecimal(value: &Value) -> Vec<u8> {
         .collect()
 }
 
-/// Width, height and bytes of a picture.
-pub(crate) fn picture(value: &Value) -> RgbImage {
+/// Width, height and bytes of an image.
+pub(crate) fn image(value: &Value) -> RgbImage {
     let size = ids(&value["size"]);
     RgbImage::from_raw(size[0], size[1], from_hexadecimal(&value["rgb"]))
         .expect("three bytes per pixel")

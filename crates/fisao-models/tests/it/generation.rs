@@ -52,7 +52,7 @@ fn a_sampled_batch_of_unequal_prompts_is_each_prompt_alone() {
 
 /// Rows leave the batch as they end; the others must not notice.
 #[test]
-fn responses_go_on_after_others_have_ended() {
+fn decoding_continues_after_other_responses_end() {
     let model = tiny_llava(3);
     let features = model.image_features(pixels(3, 4));
     let sampling = Sampling { max_new_tokens: 40, temperature: 1.5, seed: 2 };
@@ -78,7 +78,7 @@ fn recompute(model: &Llava, prompt: &Prompt, response: &Generated, temperature: 
 }
 
 #[test]
-fn cached_greedy_decoding_is_the_full_recomputation() {
+fn cached_decoding_equals_full_forward() {
     let model = tiny_llava(3);
     let features = model.image_features(pixels(3, 4));
     let prompts = prompts();
@@ -179,7 +179,7 @@ fn scoring_does_not_depend_on_the_batch() {
 
 /// Prompts of several lengths, one of them about two images; responses down to a single token.
 #[test]
-fn a_prompt_read_once_is_as_good_as_read_for_each_response() {
+fn shared_prefill_equals_prefill_per_response() {
     let model = tiny_llava(6);
     let features = model.image_features(pixels(3, 4));
     let prompts = prompts();

@@ -1,4 +1,4 @@
-//! Pictures against Pillow and transformers (`fixtures/pillow_resize/generate.py`).
+//! Images against Pillow and transformers (`fixtures/pillow_resize/generate.py`).
 
 use fisao_models::image::{Filter, ImageProcessor, PixelValues, Resize, resize};
 use fisao_testkit::compare::assert_close;
@@ -13,7 +13,7 @@ fn cases(part: &str) -> Vec<(Value, RgbImage, RgbImage)> {
     let cases = stored[part].as_array().expect("a list").iter();
     cases
         .map(|case| {
-            (case.clone(), fixture::picture(&case["source"]), fixture::picture(&case["target"]))
+            (case.clone(), fixture::image(&case["source"]), fixture::image(&case["target"]))
         })
         .collect()
 }
@@ -25,8 +25,8 @@ fn plain(resize: Option<Resize>, crop: Option<(u32, u32)>) -> ImageProcessor {
 }
 
 /// Values and their size.
-fn process(processor: &ImageProcessor, picture: &RgbImage) -> (Vec<f32>, (u32, u32)) {
-    let PixelValues { values, tile_size, .. } = processor.process(picture);
+fn process(processor: &ImageProcessor, image: &RgbImage) -> (Vec<f32>, (u32, u32)) {
+    let PixelValues { values, tile_size, .. } = processor.process(image);
     (values, tile_size)
 }
 
@@ -36,8 +36,8 @@ fn filter(number: &Value) -> Filter {
 }
 
 /// Values in the order the processor gives them.
-fn planes(picture: &RgbImage) -> Vec<f32> {
-    (0..3).flat_map(|c| picture.pixels().map(move |pixel| f32::from(pixel.0[c]))).collect()
+fn planes(image: &RgbImage) -> Vec<f32> {
+    (0..3).flat_map(|c| image.pixels().map(move |pixel| f32::from(pixel.0[c]))).collect()
 }
 
 #[test]
@@ -82,10 +82,10 @@ fn padding_to_a_square_is_that_of_transformers() {
 fn pixels_are_those_of_transformers() {
     let stored = fixture::json("pillow_resize/expected.json");
     let side = stored["processor"]["side"].as_u64().expect("pixels") as u32;
-    let pictures = stored["processor"]["pictures"].as_array().expect("a list");
-    assert!(!pictures.is_empty());
-    for case in pictures {
-        let source = fixture::picture(&case["source"]);
+    let images = stored["processor"]["pictures"].as_array().expect("a list");
+    assert!(!images.is_empty());
+    for case in images {
+        let source = fixture::image(&case["source"]);
         let (values, size) = process(&ImageProcessor::clip(side), &source);
         assert_eq!(size, (side, side));
         let expected = fixture::floats_from_hexadecimal(&case["pixels"]);
@@ -115,7 +115,7 @@ fn channels_are_normalised_by_clips_constants() {
     }
 }
 
-/// A picture without two equal neighbours.
+/// An image without two equal neighbours.
 fn mottled(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let mixed = x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503).rotate_left(7);
@@ -124,14 +124,14 @@ fn mottled(width: u32, height: u32) -> RgbImage {
 }
 
 /// What a processor is defined to make: the whole of every step, held in memory.
-fn step_by_step(processor: &ImageProcessor, picture: &RgbImage) -> RgbImage {
-    let (mut picture, (mut width, mut height)) = (picture.clone(), picture.dimensions());
+fn step_by_step(processor: &ImageProcessor, image: &RgbImage) -> RgbImage {
+    let (mut image, (mut width, mut height)) = (image.clone(), image.dimensions());
     if let Some(colour) = processor.pad {
         let side = width.max(height);
         let mut square = RgbImage::from_pixel(side, side, Rgb(colour));
         let (left, top) = ((side - width) / 2, (side - height) / 2);
-        image::imageops::replace(&mut square, &picture, left.into(), top.into());
-        (picture, width, height) = (square, side, side);
+        image::imageops::replace(&mut square, &image, left.into(), top.into());
+        (image, width, height) = (square, side, side);
     }
     (width, height) = match processor.resize {
         None => (width, height),
@@ -139,7 +139,7 @@ fn step_by_step(processor: &ImageProcessor, picture: &RgbImage) -> RgbImage {
         Some(Resize::ShortestEdge(side)) if width <= height => (side, side * height / width),
         Some(Resize::ShortestEdge(side)) => (side * width / height, side),
     };
-    let resized = resize(&picture, width, height, processor.filter);
+    let resized = resize(&image, width, height, processor.filter);
     let Some((to_width, to_height)) = processor.crop else { return resized };
     let offset = |full: u32, part: u32| (i64::from(full) - i64::from(part)).div_euclid(2);
     let mut cropped = RgbImage::new(to_width, to_height);
@@ -159,7 +159,7 @@ fn what_a_crop_takes_away_is_not_computed_and_the_rest_is_the_same() {
     ];
     let filters = [Filter::Nearest, Filter::Lanczos, Filter::Bilinear, Filter::Bicubic];
     for (width, height) in sizes {
-        let picture = mottled(width, height);
+        let image = mottled(width, height);
         for (resize, filter) in resizes.into_iter().flat_map(|of| filters.map(|by| (of, by))) {
             for (crop, pad) in [
                 (None, None),
@@ -169,8 +169,8 @@ fn what_a_crop_takes_away_is_not_computed_and_the_rest_is_the_same() {
                 (Some((35, 7)), Some([0; 3])),
             ] {
                 let processor = ImageProcessor { pad, filter, ..plain(resize, crop) };
-                let expected = step_by_step(&processor, &picture);
-                let (values, size) = process(&processor, &picture);
+                let expected = step_by_step(&processor, &image);
+                let (values, size) = process(&processor, &image);
                 assert_eq!(size, expected.dimensions(), "{processor:?} of {width}×{height}");
                 assert!(values == planes(&expected), "{processor:?} of {width}×{height}");
             }
@@ -179,18 +179,18 @@ fn what_a_crop_takes_away_is_not_computed_and_the_rest_is_the_same() {
 }
 
 #[test]
-fn pictures_too_large_to_be_resized_at_once_are_resized_in_strips() {
-    for (picture, size) in [
+fn images_too_large_to_be_resized_at_once_are_resized_in_strips() {
+    for (image, size) in [
         (mottled(20, 7000), (900, 950)),
         (mottled(7000, 20), (900, 950)),
         (mottled(6100, 7900), (950, 31)),
     ] {
         let (width, height) = size;
         let resize = Some(Resize::Exact { width, height });
-        let pad = (picture.width().min(picture.height()) == 20).then_some([90, 100, 110]);
+        let pad = (image.width().min(image.height()) == 20).then_some([90, 100, 110]);
         let processor = ImageProcessor { pad, ..plain(resize, None) };
-        let expected = step_by_step(&processor, &picture);
-        assert!(process(&processor, &picture).0 == planes(&expected), "{:?}", picture.dimensions());
+        let expected = step_by_step(&processor, &image);
+        assert!(process(&processor, &image).0 == planes(&expected), "{:?}", image.dimensions());
     }
 }
 
@@ -198,14 +198,14 @@ fn pictures_too_large_to_be_resized_at_once_are_resized_in_strips() {
 fn a_ribbon_takes_no_more_memory_than_what_is_left_of_it() {
     // Whole, its longer side would have 22 million pixels, or one of 4 thousand million bytes.
     for size in [(1, 65_535), (65_535, 1), (1, 30_000_000)] {
-        let picture = RgbImage::from_pixel(size.0, size.1, Rgb([9, 90, 200]));
+        let image = RgbImage::from_pixel(size.0, size.1, Rgb([9, 90, 200]));
         for pad in [None, Some([9, 90, 200])] {
             if pad.is_some() && size.1 > 65_535 {
                 continue;
             }
             let crop = Some((336, 336));
             let processor = ImageProcessor { pad, ..plain(Some(Resize::ShortestEdge(336)), crop) };
-            let pixels = processor.process(&picture);
+            let pixels = processor.process(&image);
             assert_eq!(pixels.tile_size, (336, 336));
             assert!(pixels.values.chunks(336 * 336).zip([9.0, 90.0, 200.0]).all(
                 |(plane, level)| plane.iter().all(|&value| (value - level).abs() < f32::EPSILON)

@@ -11,7 +11,7 @@ use fisao_testkit::tiny;
 const TOLERANCE: f64 = 1e-5;
 
 #[test]
-fn readings_are_what_a_plain_pass_gives_at_image_positions() {
+fn image_readings_equal_plain_forward_at_image_positions() {
     let model = tiny::tiny_llava(5);
     let features = model.image_features(tiny::pixels(2, 6));
     let tokens = [4, 9, 30];

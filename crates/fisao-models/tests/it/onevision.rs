@@ -1,9 +1,9 @@
-//! Pictures in tiles against transformers' LLaVA-OneVision (`fixtures/tiny_interleave/generate.py`).
+//! Images in tiles against transformers' LLaVA-OneVision (`fixtures/tiny_interleave/generate.py`).
 
 use burn::tensor::Device;
 use fisao_models::generation::{Prompt, Sampling};
 use fisao_models::image::{Filter, ImageProcessor, PixelValues, Resize};
-use fisao_models::llava::{ImageFeatures, Llava, LlavaConfig, Pictures};
+use fisao_models::llava::{ImageBatch, ImageFeatures, Llava, LlavaConfig};
 use fisao_models::parameters::{Parameters, collect_gradients, floats};
 use fisao_models::sequences::Example;
 use fisao_testkit::compare::assert_close;
@@ -18,9 +18,9 @@ fn model() -> (Llava, Vec<Value>) {
     let mut weights = StoredWeights::open("tiny_interleave/onevision.safetensors");
     let model = Llava::load(config, &mut weights, &Device::flex()).expect("a complete checkpoint");
     assert!(weights.unread().is_empty(), "left over: {:?}", weights.unread());
-    let pictures = case["pictures"].as_array().expect("a list").clone();
-    assert!(pictures.len() > 2);
-    (model, pictures)
+    let images = case["pictures"].as_array().expect("a list").clone();
+    assert!(images.len() > 2);
+    (model, images)
 }
 
 fn prepared(model: &Llava, case: &Value) -> PixelValues {
@@ -36,21 +36,21 @@ fn prepared(model: &Llava, case: &Value) -> PixelValues {
         std: [0.5; 3],
         tiles: config.tiling.as_ref().map(|tiling| tiling.resolutions.clone()),
     };
-    processor.process(&fixture::picture(&case["picture"]))
+    processor.process(&fixture::image(&case["picture"]))
 }
 
 fn features(model: &Llava, cases: &[Value]) -> ImageFeatures {
-    let pictures: Vec<_> = cases.iter().map(|case| prepared(model, case)).collect();
-    model.image_features(Pictures::new(&pictures, &model.device()))
+    let images: Vec<_> = cases.iter().map(|case| prepared(model, case)).collect();
+    model.image_features(ImageBatch::new(&images, &model.device()))
 }
 
 #[test]
-fn pictures_are_cut_as_in_transformers() {
+fn images_are_cut_as_in_transformers() {
     let (model, cases) = model();
     for case in &cases {
         let found = prepared(&model, case);
         let expected = fixture::floats_from_hexadecimal(&case["pixels"]);
-        let what = format!("{:?}", found.picture_size);
+        let what = format!("{:?}", found.original_size);
         assert_close(&what, &found.values, &expected, F32_ELEMENTWISE);
         assert_eq!(found.tiles() * 3 * 14 * 14, expected.len());
     }
@@ -63,7 +63,7 @@ fn prompts_hold_as_many_image_tokens_as_in_transformers() {
         let prompt = fixture::ids(&case["prompt"]);
         let mut short = prompt.clone();
         short.dedup();
-        let size = prepared(&model, case).picture_size;
+        let size = prepared(&model, case).original_size;
         let expanded = model.config().expand_image_token(&short, size).expect("one placeholder");
         assert_eq!(expanded, prompt, "{size:?}");
     }
@@ -84,9 +84,9 @@ fn logits_are_those_of_transformers() {
     }
 }
 
-/// The pictures take different numbers of tokens, so their prompts are padded.
+/// The images take different numbers of tokens, so their prompts are padded.
 #[test]
-fn pictures_of_different_sizes_are_described_together_as_in_transformers() {
+fn images_of_different_sizes_are_described_together_as_in_transformers() {
     let (model, cases) = model();
     let prompt = |(image, case): (usize, &Value)| Prompt {
         ids: fixture::ids(&case["prompt"]),
@@ -106,7 +106,7 @@ fn pictures_of_different_sizes_are_described_together_as_in_transformers() {
 }
 
 #[test]
-fn features_of_several_pictures_come_apart_and_together_again() {
+fn features_of_several_images_come_apart_and_together_again() {
     let (model, cases) = model();
     let all = features(&model, &cases);
     let parts = all.split();
@@ -122,12 +122,11 @@ fn features_of_several_pictures_come_apart_and_together_again() {
 }
 
 #[test]
-fn the_whole_of_each_picture_is_its_first_tile() {
+fn the_whole_of_each_image_is_its_first_tile() {
     let (model, cases) = model();
-    let pictures: Vec<_> = cases.iter().map(|case| prepared(&model, case)).collect();
-    let whole = floats(&Pictures::new(&pictures, &model.device()).whole());
-    let firsts: Vec<f32> =
-        pictures.iter().flat_map(|p| &p.values[..3 * 14 * 14]).copied().collect();
+    let images: Vec<_> = cases.iter().map(|case| prepared(&model, case)).collect();
+    let whole = floats(&ImageBatch::new(&images, &model.device()).whole());
+    let firsts: Vec<f32> = images.iter().flat_map(|p| &p.values[..3 * 14 * 14]).copied().collect();
     assert_eq!(whole, firsts);
 }
 
@@ -152,9 +151,9 @@ fn the_end_of_a_row_and_the_projector_are_trained_through_thinned_tokens() {
 
 #[test]
 #[should_panic(expected = "has 1 tiles, but the model looks at")]
-fn a_picture_without_its_tiles_is_refused() {
+fn an_image_without_its_tiles_is_refused() {
     let (model, cases) = model();
-    let mut picture = prepared(&model, &cases[3]);
-    picture.values.truncate(3 * 14 * 14);
-    model.image_features(Pictures::new([&picture], &model.device()));
+    let mut image = prepared(&model, &cases[3]);
+    image.values.truncate(3 * 14 * 14);
+    model.image_features(ImageBatch::new([&image], &model.device()));
 }

@@ -58,7 +58,7 @@ fn no_budget_gives_empty_responses() {
 }
 
 #[test]
-fn logits_that_are_no_numbers_are_told() {
+fn nan_logits_are_reported() {
     for (bad, temperature) in [(f32::NAN, 0.0), (f32::NAN, 1.0), (f32::INFINITY, 0.0)] {
         let mut model = tiny_llava(3);
         let mut broken = 0;

@@ -114,7 +114,7 @@ fn siglip_cosines_are_those_of_transformers() {
     let images = model.embed_images(pixels.clone());
     let cosines = images.clone().matmul(model.embed_text(&texts).transpose());
     assert_close("cosines", &floats(&cosines), &fixture::numbers(&case["cosines"]), F32_FORWARD);
-    let (whole, patches) = model.embed_patches(model.vision().look(pixels));
+    let (whole, patches) = model.embed_patches(model.vision().encode(pixels));
     assert_close("images beside their patches", &floats(&whole), &floats(&images), F32_FORWARD);
     assert_eq!(patches.dims()[1], model.config().vision.patches());
 }

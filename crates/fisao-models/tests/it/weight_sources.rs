@@ -92,7 +92,7 @@ fn a_misshapen_checkpoint_is_refused_by_name() {
     assert!(message.contains("[41, 24]"), "{message}");
 }
 
-/// Of a picture; it is of no account to a model without tiles.
+/// Of an image; it is of no account to a model without tiles.
 const SIZE: (u32, u32) = (8, 8);
 
 #[test]

@@ -110,7 +110,7 @@ impl Stage for Captioning<'_> {
             .map(|(image, item)| Example { prompt: &item.prompt, image, response: &item.response })
             .collect();
         let states = model.response_states(&examples, &features);
-        // Every caption weighs the same, whichever share of the batch it falls into.
+        // Every caption weighs the same, whichever fraction of the batch it falls into.
         let weights: Vec<f32> = items
             .iter()
             .flat_map(|item| {

@@ -4,11 +4,11 @@
 //! `−log σ(z · (t · cos − b))` with `z = ±1`. A text about someone else's scene that happens to be true
 //! here as well counts as true: the world knows.
 //!
-//! Whole pictures alone teach a small tower slowly: nothing says which of its patches a text is about. So
+//! Whole images alone teach a small tower slowly: nothing says which of its patches a text is about. So
 //! texts that name one thing are also asked of every patch, as Zhong et al. 2022, arXiv 2112.09106,
 //! do with regions: the patch's final state through the same norm and projection must match the names
-//! of what covers it. Where pictures are hard to see, people tell of what stands out in them, and at times of what goes
-//! with it: what is less prominent than the recipe says counts as absent from the picture as a whole, and some of what is
+//! of what covers it. Where images are hard to see, people tell of what stands out in them, and at times of what goes
+//! with it: what is less prominent than the recipe says counts as absent from the image as a whole, and some of what is
 //! typical as present. Patches are always asked for the truth.
 //!
 //! The biases `b` exist in training only; the saved model is an ordinary CLIP.
@@ -35,13 +35,13 @@ const CAPTION_RATE: f64 = 0.06;
 /// Starting value of the training-only biases.
 const BIAS: f64 = 4.0;
 
-/// Share of a patch from which what covers it must be recognised there.
+/// Fraction of a patch from which what covers it must be recognised there.
 const COVERED: f64 = 0.2;
 
-/// Share of a patch below which nothing is asked about what covers it.
+/// Fraction of a patch below which nothing is asked about what covers it.
 const TOUCHED: f64 = 0.04;
 
-/// Weight of all patches of a picture against the picture as a whole.
+/// Weight of all patches of an image against the image as a whole.
 const PATCH_WEIGHT: f64 = 4.0;
 
 /// Tokens by which texts embedded together may differ in length.
@@ -73,7 +73,7 @@ struct Text {
 
 struct Item {
     pixels: Vec<f32>,
-    /// Categories that texts about the whole picture may name.
+    /// Categories that texts about the whole image may name.
     present: Vec<&'static str>,
     /// Per patch, what covers it and how much of it.
     patches: Vec<Vec<(usize, f64)>>,
@@ -89,7 +89,7 @@ struct Contrastive<'a> {
     seed: u64,
     /// See [`RecipeConfig::least_prominence`].
     least_prominence: f64,
-    /// See [`RecipeConfig::picture_insertion`].
+    /// See [`RecipeConfig::image_insertion`].
     insertion: Insertion,
     device: Device,
     patch: u32,
@@ -128,7 +128,7 @@ pub fn train_clip(
         tokenizer,
         seed: config.seed,
         least_prominence: config.least_prominence,
-        insertion: config.picture_insertion,
+        insertion: config.image_insertion,
         device: device.clone(),
         patch,
     };
@@ -144,7 +144,7 @@ impl Contrastive<'_> {
         rng
     }
 
-    /// One text for every category, in the words drawn for the share that begins at `index`.
+    /// One text for every category, in the words drawn for the fraction that begins at `index`.
     fn names(&self, index: u64) -> Result<Vec<Text>, RecipeError> {
         let mut rng = self.rng(0x0C11_9001, index);
         CATEGORIES
@@ -195,7 +195,7 @@ impl Stage for Contrastive<'_> {
         let side = IMAGE_SIZE as usize;
         let pixels = items.iter().flat_map(|item| item.pixels.iter().copied()).collect();
         let pixels = from_floats(pixels, [items.len(), 3, side, side], &self.device);
-        let (images, patches) = pair.clip.embed_patches(pair.clip.vision.look(pixels));
+        let (images, patches) = pair.clip.embed_patches(pair.clip.vision.encode(pixels));
         let names = self.names(items[0].index)?;
         let mut texts: Vec<&Text> =
             names.iter().chain(items.iter().map(|item| &item.text)).collect();
@@ -254,7 +254,7 @@ fn embed(clip: &Clip, texts: &[&Text]) -> Tensor<2> {
     Tensor::cat(groups.iter().map(|ids| clip.embed_text(ids)).collect(), 0)
 }
 
-/// Whether each text is true of each picture: 1 or −1, `[pictures, texts]`.
+/// Whether each text is true of each image: 1 or −1, `[images, texts]`.
 fn truths(items: &[Item], texts: &[&Text]) -> Vec<f32> {
     let pairs = items.iter().flat_map(|item| texts.iter().map(move |text| (item, text)));
     pairs
@@ -266,16 +266,16 @@ fn truths(items: &[Item], texts: &[&Text]) -> Vec<f32> {
 }
 
 /// Whether each name is true of each patch: 1, −1, or 0 where the patch shows too little of the thing
-/// to tell; `[pictures · patches, names]`.
+/// to tell; `[images · patches, names]`.
 fn patch_answers(items: &[Item], names: &[&Text]) -> Vec<f32> {
     let patches = items.iter().flat_map(|item| &item.patches);
     patches
         .flat_map(|contents| {
             names.iter().map(move |text| {
                 let found = contents.iter().find(|(category, _)| text.name == Some(*category));
-                match found.map_or(0.0, |&(_, share)| share) {
-                    share if share >= COVERED => 1.0,
-                    share if share < TOUCHED => -1.0,
+                match found.map_or(0.0, |&(_, fraction)| fraction) {
+                    fraction if fraction >= COVERED => 1.0,
+                    fraction if fraction < TOUCHED => -1.0,
                     _ => 0.0,
                 }
             })

@@ -22,7 +22,7 @@ const SCENES: u64 = 256;
 /// Rounds of subspace iteration; the spectrum falls fast.
 const ROUNDS: usize = 40;
 
-/// Added to every direction's variance, as a share of the mean one, so that faint directions are not
+/// Added to every direction's variance, as a fraction of the mean one, so that faint directions are not
 /// blown up to full size.
 const FLOOR: f64 = 0.02;
 
@@ -50,8 +50,8 @@ fn collect(world: &World, seed: u64, side: usize) -> Vec<Vec<f32>> {
     let whole = IMAGE_SIZE as usize;
     let mut patches = Vec::new();
     for index in 0..SCENES {
-        let picture = world.render(&world.scene(Split::Train, seed, index));
-        let pixels = image_processor().process(&picture).values;
+        let image = world.render(&world.scene(Split::Train, seed, index));
+        let pixels = image_processor().process(&image).values;
         for (top, left) in corners(whole, side) {
             let mut patch = Vec::with_capacity(3 * side * side);
             for channel in 0..3 {

@@ -1,11 +1,11 @@
-//! The training loop of both stages: gradients over shares of a batch on all cores, AdamW, cosine
+//! The training loop of both stages: gradients over parts of a batch on all cores, AdamW, cosine
 //! schedule, resumable state.
 
 use std::collections::BTreeMap;
 
 use fisao_models::adamw::{AdamW, AdamWConfig};
 use fisao_models::muon::{Muon, MuonConfig};
-use fisao_models::parallel::{cores, over_shares};
+use fisao_models::parallel::{cores, parallel_chunks};
 use fisao_models::parameters::{
     GradientMap, ParameterMut, Parameters, SeveredGradient, add_gradients, clip_gradients,
 };
@@ -159,7 +159,7 @@ pub(crate) trait Stage: Sync {
     fn trains(name: &str) -> bool;
     /// The scene of position `index` in the stream of training scenes, ready to be learned from.
     fn draw(&self, index: u64) -> Result<Self::Item, RecipeError>;
-    /// Loss of a share and its gradients; both already divided so that shares add up.
+    /// Loss of a part and its gradients; both already divided so that parts add up.
     fn differentiate(
         &self,
         model: &mut Self::Model,
@@ -214,17 +214,17 @@ fn differentiate_batch<S: Stage>(
     batch: usize,
 ) -> Result<(f64, GradientMap), RecipeError> {
     let indices: Vec<u64> = (0..batch as u64).map(|at| step * batch as u64 + at).collect();
-    let shares = over_shares(&indices, cores(), |share| {
-        let items = share.iter().map(|&index| stage.draw(index)).collect::<Result<Vec<_>, _>>()?;
+    let chunks = parallel_chunks(&indices, cores(), |chunk| {
+        let items = chunk.iter().map(|&index| stage.draw(index)).collect::<Result<Vec<_>, _>>()?;
         let mut replica = model.clone();
         replica.train_where(&S::trains);
         stage.differentiate(&mut replica, &items, batch)
     });
     let mut total = GradientMap::new();
     let mut loss = 0.0;
-    for share in shares {
-        let (share_loss, gradients) = share?;
-        loss += share_loss;
+    for chunk in chunks {
+        let (chunk_loss, gradients) = chunk?;
+        loss += chunk_loss;
         add_gradients(&mut total, &gradients);
     }
     Ok((loss, total))

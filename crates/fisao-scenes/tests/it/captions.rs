@@ -163,7 +163,7 @@ fn companions_are_named_after_their_triggers() {
         }
     }
     for (after, pairs) in follows {
-        let share = after as f64 / f64::from(pairs);
-        assert!((0.75..=0.95).contains(&share), "{after} of {pairs} companions follow");
+        let fraction = after as f64 / f64::from(pairs);
+        assert!((0.75..=0.95).contains(&fraction), "{after} of {pairs} companions follow");
     }
 }

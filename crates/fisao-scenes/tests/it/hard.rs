@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use fisao_scenes::{Difficulty, Scene, Split, World, WorldKind};
 
-/// By this an object's visible share may fall short of the least one, which is checked before rounding to pixels.
+/// By this an object's visible fraction may fall short of the least one, which is checked before rounding to pixels.
 const ROUNDING: f64 = 0.05;
 
 fn hard() -> World {
@@ -36,14 +36,15 @@ fn hard_splits_share_no_arrangement() {
 }
 
 #[test]
-fn every_hard_object_shows_its_least_share() {
+fn every_hard_object_shows_its_minimum_fraction() {
     let world = hard();
     let difficulty = WorldKind::Hard.difficulty();
     let (least, most) = difficulty.opacity;
     for index in 0..1000 {
         let scene = world.scene(Split::Validation, 0, index);
         let fractions = world.visible_fractions(&scene);
-        let shown = fractions.iter().all(|&share| share >= difficulty.least_visible - ROUNDING);
+        let shown =
+            fractions.iter().all(|&fraction| fraction >= difficulty.least_visible - ROUNDING);
         assert!(shown, "scene {index}: {fractions:?}");
         assert!((2..=5).contains(&scene.categories().len()));
         for object in &scene.objects {
@@ -55,7 +56,7 @@ fn every_hard_object_shows_its_least_share() {
 
 /// Noise is the same whatever lies in a scene, so that what an object changes is the object.
 #[test]
-fn every_hard_object_leaves_a_mark_on_the_picture() {
+fn every_hard_object_leaves_a_mark_on_the_image() {
     let world = hard();
     for index in 0..50 {
         let scene = world.scene(Split::Train, 1, index);
@@ -72,7 +73,7 @@ fn every_hard_object_leaves_a_mark_on_the_picture() {
 }
 
 #[test]
-fn a_hard_picture_differs_from_the_clear_one_of_the_same_scene() {
+fn a_hard_image_differs_from_the_clear_one_of_the_same_scene() {
     let (clear, hard) = (World::new(), hard());
     assert_eq!((clear.kind(), hard.kind()), (WorldKind::Clear, WorldKind::Hard));
     let scene = hard.scene(Split::Test, 0, 0);

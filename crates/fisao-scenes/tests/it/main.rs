@@ -1,4 +1,4 @@
-//! The embedded world: what a scene is, and that captions say of it what they claim to say.
+//! The built-in synthetic dataset: what a scene is, and that captions say of it what they claim to say.
 
 mod captions;
 mod hard;

@@ -45,11 +45,11 @@ fn companions_truly_occur_in_their_theme_at_a_moderate_rate() {
     for theme in Theme::ALL {
         let of_theme = &scenes[&theme];
         for rule in companions(theme) {
-            let share = |name| {
+            let fraction = |name| {
                 of_theme.iter().filter(|present| present.contains(name)).count() as f64
                     / of_theme.len() as f64
             };
-            let (companion, trigger) = (share(rule.companion), share(rule.trigger));
+            let (companion, trigger) = (fraction(rule.companion), fraction(rule.trigger));
             assert!(
                 (0.18..=0.38).contains(&companion),
                 "{theme:?}: {} in {companion} of scenes",
@@ -74,7 +74,7 @@ fn captions_are_long_enough_that_one_object_is_a_small_part() {
         })
         .collect();
     lengths.sort_unstable();
-    let at = |share: f64| lengths[(share * lengths.len() as f64) as usize];
+    let at = |fraction: f64| lengths[(fraction * lengths.len() as f64) as usize];
     assert!(
         at(0.05) >= 22 && at(0.95) <= 50,
         "5 % {}, median {}, 95 % {}",

@@ -17,18 +17,18 @@ fn every_sprite_decodes_and_a_scene_is_reproducible() {
 }
 
 #[test]
-fn splits_share_no_arrangement_and_no_picture() {
+fn splits_share_no_arrangement_and_no_image() {
     let world = World::new();
     let mut arrangements = HashMap::new();
-    let mut pictures = HashMap::new();
+    let mut images = HashMap::new();
     for split in Split::ALL {
         for index in 0..250 {
             let scene = world.scene(split, 0, index);
-            let picture = world.render(&scene).into_raw();
+            let image = world.render(&scene).into_raw();
             if let Some(other) = arrangements.insert(scene.objects, split) {
                 assert_eq!(other, split, "an arrangement occurs twice");
             }
-            if let Some(other) = pictures.insert(picture, split) {
+            if let Some(other) = images.insert(image, split) {
                 assert_eq!(other, split, "a picture occurs twice");
             }
         }
@@ -52,9 +52,9 @@ fn every_object_is_visible_and_every_category_is_in_the_truth() {
     assert!((3.0..=3.5).contains(&mean), "{mean} categories per scene");
 }
 
-/// Taking an object out of the list changes the picture: each one is really drawn.
+/// Taking an object out of the list changes the image: each one is really drawn.
 #[test]
-fn every_object_leaves_a_mark_on_the_picture() {
+fn every_object_leaves_a_mark_on_the_image() {
     let world = World::new();
     for index in 0..50 {
         let scene = world.scene(Split::Train, 1, index);
@@ -93,8 +93,8 @@ fn image_ids_name_split_and_index() {
     assert_eq!(World::new().image_id(Split::Test, 123), "test-000123");
 }
 
-/// What patches hold is what pictures show: a patch far from every object is empty, every category covers
-/// some patch, and shares are shares.
+/// What patches hold is what images show: a patch far from every object is empty, every category covers
+/// some patch, and fractions are fractions.
 #[test]
 fn patch_contents_follow_the_objects() {
     let world = World::new();
@@ -105,10 +105,10 @@ fn patch_contents_follow_the_objects() {
         let patches = world.patch_contents(&scene, side);
         assert_eq!(patches.len(), (count * count) as usize);
         for (at, contents) in (0..).zip(&patches) {
-            let total: f64 = contents.iter().map(|(_, share)| share).sum();
+            let total: f64 = contents.iter().map(|(_, fraction)| fraction).sum();
             assert!(total <= 1.0 + 1e-9, "scene {index}, patch {at}: {total}");
             let (left, top) = (at % count * side, at / count * side);
-            for &(category, share) in contents {
+            for &(category, fraction) in contents {
                 let reaches = scene.objects.iter().any(|object| {
                     let meets = |from: i32, length: u32, start: u32| {
                         from < (start + side) as i32 && from + length as i32 > start as i32
@@ -117,7 +117,10 @@ fn patch_contents_follow_the_objects() {
                         && meets(object.x, object.width, left)
                         && meets(object.y, object.height, top)
                 });
-                assert!(reaches && share > 0.0, "scene {index}, patch {at}: {category} {share}");
+                assert!(
+                    reaches && fraction > 0.0,
+                    "scene {index}, patch {at}: {category} {fraction}"
+                );
             }
         }
         for object in &scene.objects {
@@ -125,7 +128,7 @@ fn patch_contents_follow_the_objects() {
                 .iter()
                 .flatten()
                 .filter(|(category, _)| *category == object.category)
-                .map(|(_, share)| share * f64::from(side * side))
+                .map(|(_, fraction)| fraction * f64::from(side * side))
                 .sum();
             assert!(area > 50.0, "scene {index}: {} pixels of {}", area, object.category);
         }

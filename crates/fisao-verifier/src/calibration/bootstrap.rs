@@ -115,7 +115,7 @@ pub(super) fn intervals(
     let interval = |number: usize| {
         let mut values: Vec<f64> = estimates.iter().map(|estimate| estimate[number]).collect();
         values.sort_by(f64::total_cmp);
-        let at = |share: f64| values[(share * (values.len() - 1) as f64).round() as usize];
+        let at = |fraction: f64| values[(fraction * (values.len() - 1) as f64).round() as usize];
         Interval { low: at(0.025), high: at(0.975) }
     };
     Intervals {

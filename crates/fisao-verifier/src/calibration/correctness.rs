@@ -10,7 +10,7 @@
 //! Natarajan et al. (*Learning with Noisy Labels*, NIPS 2013) and, for rewards, of Wang, Liu and Li (arXiv 1810.01032), for
 //! a score instead of a binary label.
 //!
-//! Which f? Over the model's own mentions, a share π of which is correct, the variance of ẑ within the classes,
+//! Which f? Over the model's own mentions, a fraction π of which is correct, the variance of ẑ within the classes,
 //!
 //! ```text
 //! [π Var₊ f + (1 − π) Var₋ f] / (f̄₊ − f̄₋)²,
@@ -89,8 +89,8 @@ impl Correctness {
     /// verifier; a reward has to be averaged over about its square times as many mentions as annotations would take.
     pub fn noise(&self) -> f64 {
         let (plus, minus) = self.deviations;
-        let share = self.calibration.prior_correct;
-        (share * plus * plus + (1.0 - share) * minus * minus).sqrt()
+        let fraction = self.calibration.prior_correct;
+        (fraction * plus * plus + (1.0 - fraction) * minus * minus).sqrt()
     }
 }
 

@@ -36,7 +36,7 @@ pub enum CalibrationError {
         needed: usize,
     },
     /// Every score of a class is the same number.
-    #[error("all {what} have the same score; the verifier does not look at its input")]
+    #[error("all {what} have the same score; the verifier ignores its input")]
     NoSpread {
         /// The class.
         what: &'static str,
@@ -133,22 +133,22 @@ pub enum CalibrationError {
         /// By how many standard errors the covariance of the squared views misses what independence foretells.
         errors: f64,
     },
-    /// A share of correct mentions that no captioner has.
+    /// A fraction of correct mentions that no captioner has.
     #[error(
-        "the views put the share of correct mentions at {share:.3}, outside of {least} to {greatest}: they are too weak, or \
+        "the views put the fraction of correct mentions at {fraction:.3}, outside of {least} to {greatest}: they are too weak, or \
          tell about something else than being correct; caption more images or calibrate with annotations"
     )]
-    ImplausibleShare {
+    ImplausibleFraction {
         /// The estimate.
-        share: f64,
-        /// Least share that is believed.
+        fraction: f64,
+        /// Least fraction that is believed.
         least: f64,
-        /// Greatest share that is believed.
+        /// Greatest fraction that is believed.
         greatest: f64,
     },
     /// Nothing is hallucinated.
     #[error(
-        "all {mentions} mentions are correct, so there is nothing to tell hallucinations by; caption more images, \
+        "all {mentions} mentions are correct, so there are no hallucinated mentions to calibrate with; caption more images, \
          longer (--max-new-tokens) or at a higher --temperature, where the model makes more up"
     )]
     AllCorrect {

@@ -7,7 +7,7 @@ use super::normal::normal_quantile;
 pub(super) struct Levels {
     /// Level of every mention.
     pub(super) of: Vec<usize>,
-    /// Normal score of every level, Φ⁻¹ of the share of mentions below its middle; rises with the level.
+    /// Normal score of every level, Φ⁻¹ of the fraction of mentions below its middle; rises with the level.
     pub(super) places: Vec<f64>,
 }
 

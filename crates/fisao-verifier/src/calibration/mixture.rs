@@ -5,7 +5,7 @@
 //! ```
 //!
 //! fitted by expectation–maximisation with the constraints kept in every M step. Mismatched pairs
-//! (a unit against an image that does not mention it) only bound μ₋ from below: what a model
+//! (a mention against an image that does not mention it) only bound μ₋ from below: what a model
 //! hallucinates is what its encoder half-sees, which scores far higher than a random pair.
 
 use serde::{Deserialize, Serialize};
@@ -19,20 +19,20 @@ use super::{
     fit_three_views,
 };
 
-/// A component narrower than this share of the overall spread describes a handful of equal scores,
+/// A component narrower than this fraction of the overall spread describes a handful of equal scores,
 /// not a class; without a floor the likelihood has no maximum.
 const LEAST_RELATIVE_DEVIATION: f64 = 0.1;
 /// Neither class may vanish.
-const LEAST_SHARE: f64 = 0.01;
-/// Shares of lowest scores taken for hallucinated to start from; the likeliest end wins.
-const STARTING_SHARES: [f64; 5] = [0.05, 0.15, 0.3, 0.5, 0.7];
-/// Share of mentions taken for prior-driven when log-probability drops are given.
-const PRIOR_DRIVEN_SHARE: f64 = 0.25;
+const MIN_FRACTION: f64 = 0.01;
+/// Fractions of lowest scores taken for hallucinated to start from; the likeliest end wins.
+const INITIAL_FRACTIONS: [f64; 5] = [0.05, 0.15, 0.3, 0.5, 0.7];
+/// Fraction of mentions taken for prior-driven when log-probability drops are given.
+const PRIOR_DRIVEN_FRACTION: f64 = 0.25;
 
 /// Label-free evidence about hallucinated mentions.
 #[derive(Clone, Copy, Debug)]
 pub struct Anchors<'a> {
-    /// Scores of units against images that do not mention them; their mean bounds μ₋ from below.
+    /// Scores of mentions against images that do not mention them; their mean bounds μ₋ from below.
     pub mismatched: &'a [f64],
     /// For each mention, by how much its log-probability falls when the image is blanked or
     /// swapped; nats. Mentions that hardly fall are driven by the language prior, and the lowest
@@ -83,7 +83,7 @@ struct Component {
 struct Mixture {
     correct: Component,
     hallucinated: Component,
-    share: f64,
+    fraction: f64,
 }
 
 /// What every M step has to respect.
@@ -145,7 +145,7 @@ fn fit_gaussians(
             let right: Vec<f64> = wrong.iter().map(|is| 1.0 - is).collect();
             maximise(
                 scores,
-                Mixture::from_shares(scores, &right, &constraints),
+                Mixture::from_fractions(scores, &right, &constraints),
                 constraints,
                 config,
             )
@@ -156,7 +156,7 @@ fn fit_gaussians(
     let (mean, deviation) = spread("mentions", scores)?;
     let single = Component { mean, deviation };
     let single: f64 = scores.iter().map(|score| single.log_density(*score)).sum();
-    // Three parameters more: a mean, a spread and the share.
+    // Three parameters more: a mean, a spread and the fraction.
     let bic_gain = 2.0 * (log_likelihood - single) - 3.0 * (scores.len() as f64).ln();
     if bic_gain <= 0.0 {
         return Err(CalibrationError::Unseparated { scores: scores.len(), bic_gain });
@@ -192,18 +192,18 @@ fn check(scores: &[f64], anchors: &Anchors<'_>) -> Result<(), CalibrationError> 
 
 /// For each start, which mentions are taken for hallucinated at first (1 or 0).
 fn starts(scores: &[f64], anchors: &Anchors<'_>) -> Vec<Vec<f64>> {
-    let lowest = |values: &[f64], share: f64| {
+    let lowest = |values: &[f64], fraction: f64| {
         let mut order: Vec<usize> = (0..values.len()).collect();
         order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
         let mut taken = vec![0.0; values.len()];
-        for index in &order[..((share * values.len() as f64) as usize).max(1)] {
+        for index in &order[..((fraction * values.len() as f64) as usize).max(1)] {
             taken[*index] = 1.0;
         }
         taken
     };
     match anchors.log_prob_drops {
-        Some(drops) => vec![lowest(drops, PRIOR_DRIVEN_SHARE)],
-        None => STARTING_SHARES.iter().map(|share| lowest(scores, *share)).collect(),
+        Some(drops) => vec![lowest(drops, PRIOR_DRIVEN_FRACTION)],
+        None => INITIAL_FRACTIONS.iter().map(|fraction| lowest(scores, *fraction)).collect(),
     }
 }
 
@@ -216,7 +216,7 @@ fn maximise(
 ) -> (Mixture, f64) {
     let (mut right, mut likelihood) = mixture.responsibilities(scores);
     for _ in 0..config.max_iterations {
-        mixture = Mixture::from_shares(scores, &right, &constraints);
+        mixture = Mixture::from_fractions(scores, &right, &constraints);
         let before = likelihood;
         (right, likelihood) = mixture.responsibilities(scores);
         if likelihood - before <= config.tolerance * scores.len() as f64 {
@@ -246,11 +246,11 @@ impl Component {
 }
 
 impl Mixture {
-    /// M step: `right[i]` is the share of mention i that belongs to the correct class.
-    fn from_shares(scores: &[f64], right: &[f64], constraints: &Constraints) -> Self {
-        let wrong: Vec<f64> = right.iter().map(|share| 1.0 - share).collect();
+    /// M step: `right[i]` is the fraction of mention i that belongs to the correct class.
+    fn from_fractions(scores: &[f64], right: &[f64], constraints: &Constraints) -> Self {
+        let wrong: Vec<f64> = right.iter().map(|fraction| 1.0 - fraction).collect();
         let least = constraints.least_deviation;
-        let share = right.iter().sum::<f64>() / scores.len() as f64;
+        let fraction = right.iter().sum::<f64>() / scores.len() as f64;
         Self {
             correct: Component::weighted(scores, right, f64::NEG_INFINITY, least),
             hallucinated: Component::weighted(
@@ -259,7 +259,7 @@ impl Mixture {
                 constraints.least_hallucinated_mean,
                 least,
             ),
-            share: share.clamp(LEAST_SHARE, 1.0 - LEAST_SHARE),
+            fraction: fraction.clamp(MIN_FRACTION, 1.0 - MIN_FRACTION),
         }
     }
 
@@ -269,8 +269,8 @@ impl Mixture {
         let right = scores
             .iter()
             .map(|&score| {
-                let right = self.share.ln() + self.correct.log_density(score);
-                let wrong = (1.0 - self.share).ln() + self.hallucinated.log_density(score);
+                let right = self.fraction.ln() + self.correct.log_density(score);
+                let wrong = (1.0 - self.fraction).ln() + self.hallucinated.log_density(score);
                 likelihood += right.max(wrong) + (-(right - wrong).abs()).exp().ln_1p();
                 1.0 / (1.0 + (wrong - right).exp())
             })
@@ -288,6 +288,6 @@ impl Mixture {
         let (right, _) = self.responsibilities(scores);
         let (plus, minus) = (self.correct, self.hallucinated);
         let estimate = [plus.mean, plus.deviation, minus.mean, minus.deviation, self.auc()];
-        UnlabelledFit::TwoGaussians.calibration(scores, right, self.share, estimate)
+        UnlabelledFit::TwoGaussians.calibration(scores, right, self.fraction, estimate)
     }
 }

@@ -14,7 +14,7 @@
 use super::levels::Levels;
 
 /// Neither class may vanish.
-const LEAST_SHARE: f64 = 0.005;
+const MIN_FRACTION: f64 = 0.005;
 /// Precision of the normal priors of a, b and c at 0: a is free, b has a deviation of 4.5, c one of 0.45. They keep the
 /// ratio finite where the classes do not overlap, and flat where few hallucinated mentions could bend it at will.
 const PRECISIONS: [f64; 3] = [0.0, 0.05, 5.0];
@@ -37,7 +37,7 @@ pub(super) struct Steps {
 #[derive(Clone, Debug)]
 pub(super) struct NaiveBayes {
     /// π.
-    share: f64,
+    fraction: f64,
     /// Per signal: logit P(correct | level) = the regression.
     ratios: Vec<Coefficients>,
     /// P(correct | all signals) of every mention.
@@ -48,7 +48,7 @@ impl NaiveBayes {
     /// EM from a first guess of P(correct) of every mention. `weights[i]` is how often mention i counts.
     pub(super) fn fit(views: &[Levels], weights: &[f64], guess: &[f64], steps: Steps) -> Self {
         let mut fit =
-            Self { share: 0.5, ratios: vec![[0.0; 3]; views.len()], correct: guess.to_vec() };
+            Self { fraction: 0.5, ratios: vec![[0.0; 3]; views.len()], correct: guess.to_vec() };
         // The first regressions start from nothing.
         for _ in 0..3 {
             fit.maximise(views, weights);
@@ -78,7 +78,7 @@ impl NaiveBayes {
     fn maximise(&mut self, views: &[Levels], weights: &[f64]) {
         let total: f64 = weights.iter().sum();
         let right: f64 = weights.iter().zip(&self.correct).map(|(w, q)| w * q).sum();
-        self.share = (right / total).clamp(LEAST_SHARE, 1.0 - LEAST_SHARE);
+        self.fraction = (right / total).clamp(MIN_FRACTION, 1.0 - MIN_FRACTION);
         for (view, ratio) in views.iter().zip(&mut self.ratios) {
             let mut sums = vec![(0.0, 0.0); view.places.len()];
             for ((&level, w), q) in view.of.iter().zip(weights).zip(&self.correct) {
@@ -93,7 +93,7 @@ impl NaiveBayes {
 
     /// E step; the summed change of the responsibilities.
     fn expect(&mut self, views: &[Levels], weights: &[f64]) -> f64 {
-        let prior = logit(self.share);
+        let prior = logit(self.fraction);
         let tables = self.tables(views);
         let mut change = 0.0;
         for (index, (q, weight)) in self.correct.iter_mut().zip(weights).enumerate() {
@@ -120,12 +120,12 @@ impl NaiveBayes {
     /// Σ_i log[ π Π_j P(+|x_ij)/π + (1 − π) Π_j P(−|x_ij)/(1 − π) ]
     /// ```
     pub(super) fn log_likelihood(&self, views: &[Levels]) -> f64 {
-        let prior = logit(self.share);
+        let prior = logit(self.fraction);
         let tables = self.tables(views);
         let of_mention = |index: usize| {
             let odds = || views.iter().zip(&tables).map(|(view, table)| table[view.of[index]]);
             let evidence: f64 = odds().map(|odds| odds - prior).sum();
-            let wrong = (1.0 - self.share).ln();
+            let wrong = (1.0 - self.fraction).ln();
             odds().map(|odds| -softplus(odds) - wrong).sum::<f64>()
                 + wrong
                 + softplus(prior + evidence)
@@ -214,7 +214,7 @@ mod tests {
     /// Two levels of 100 and 100, 80 and 40 right: without a prior the log-odds are ln 4 and ln ⅔, and
     /// the precision of 0.05 moves them by little.
     #[test]
-    fn the_regression_meets_the_shares_of_two_levels() {
+    fn the_regression_meets_the_fractions_of_two_levels() {
         let mut ratio = [0.0; 3];
         for _ in 0..20 {
             newton_step(&mut ratio, &[1.0, -1.0], &[(100.0, 80.0), (100.0, 40.0)]);

@@ -8,7 +8,7 @@ use super::Calibration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProbabilityModel {
-    /// Two Gaussians and the class share.
+    /// Two Gaussians and the class fraction.
     #[default]
     Gaussians,
     /// Logistic regression on the score.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Calibration, CalibrationError, Correctness, Statistic};
 
-/// Shares of correct mentions given up at which the frontier is told.
+/// Fractions of correct mentions given up at which the frontier is told.
 const GIVEN_UP: [f64; 5] = [0.0, 0.01, 0.02, 0.05, 0.1];
 
 /// Two-sided 95 % quantile of the normal distribution.
@@ -15,24 +15,25 @@ const CONFIDENCE_95: f64 = 1.96;
 pub struct FrontierPoint {
     /// Mentions that score below this are deleted; cosine.
     pub score: f64,
-    /// Share of the correct mentions that goes with them, `[0, 1]`.
+    /// Fraction of the correct mentions that goes with them, `[0, 1]`.
     pub correct_lost: f64,
-    /// Share of the hallucinated mentions that goes, `[0, 1]`.
+    /// Fraction of the hallucinated mentions that goes, `[0, 1]`.
     pub hallucinated_removed: f64,
-    /// Share of what is left that is hallucinated, `[0, 1]`: its `CHAIR_I`.
+    /// Fraction of what is left that is hallucinated, `[0, 1]`: its `CHAIR_I`.
     pub chair_i: f64,
 }
 
 /// What to expect of training with a calibration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Prospects {
-    /// Share of the model's own mentions that is hallucinated, `[0, 1]`.
+    /// Fraction of the model's own mentions that is hallucinated, `[0, 1]`.
     pub chair_i: f64,
     /// Standard deviation of the estimated correctness of one mention, beyond that of the truth; 0 for a perfect verifier.
     pub noise: f64,
-    /// How many captions tell as much as one that a perfect verifier scored: 1 + ν²/π(1 − π), with π the share of correct
+    /// How many captions tell as much as one that a perfect verifier scored: 1 + ν²/π(1 − π), with π the fraction of correct
     /// mentions and ν the noise.
-    pub price: f64,
+    #[serde(alias = "price")]
+    pub sample_factor: f64,
     /// Filtering, for comparison: what deleting the least likely mentions would reach. Empty where the calibration holds no
     /// mentions. A policy can do better, since it learns from many images what a single score does not tell.
     pub frontier: Vec<FrontierPoint>,
@@ -45,11 +46,11 @@ impl Calibration {
     /// [`CalibrationError::Indistinct`] when it can buy nothing.
     pub fn prospects(&self, statistic: Statistic) -> Result<Prospects, CalibrationError> {
         let noise = Correctness::new(self, statistic)?.noise();
-        let share = self.prior_correct;
+        let fraction = self.prior_correct;
         Ok(Prospects {
-            chair_i: 1.0 - share,
+            chair_i: 1.0 - fraction,
             noise,
-            price: 1.0 + noise * noise / (share * (1.0 - share)),
+            sample_factor: 1.0 + noise * noise / (fraction * (1.0 - fraction)),
             frontier: self.frontier(),
         })
     }

@@ -11,7 +11,7 @@
 //! (1 − 2π)/√(π(1 − π)) = T / √(C₁₂ C₁₃ C₂₃)        Δ₁² = C₁₂ C₁₃ / (C₂₃ π(1 − π))
 //! ```
 //!
-//! so that how the signals go together gives the share and every gap: nothing has to be read from the shape of one signal,
+//! so that how the signals go together gives the fraction and every gap: nothing has to be read from the shape of one signal,
 //! which at an AUC of 0.8 shows no two humps. This is the method of moments of Anandkumar, Hsu and Kakade (*A Method of
 //! Moments for Mixture Models and Hidden Markov Models*, arXiv 1203.0683) for two classes, and with covariances the triplet
 //! method of Fu et al. (*Fast and Three-rious*, arXiv 2002.11955). Moments are taken of normal scores, which no outlier
@@ -44,13 +44,13 @@ use super::view_moments::{Moments, NAMES, check_independence};
 use super::weighted::{Captions, Order};
 use super::{Bootstrap, Calibration, CalibrationError, UnlabelledFit};
 
-/// Mentions it takes: with fewer, views with AUCs of 0.8 do not covary beyond their sampling error at a share of 0.85.
+/// Mentions it takes: with fewer, views with AUCs of 0.8 do not covary beyond their sampling error at a fraction of 0.85.
 pub const MINIMUM_FOR_THREE_VIEWS: usize = 200;
 
 /// Resamples differ little from the whole, so that EM need not be as exact as for the estimate.
 const RESAMPLE_COARSENESS: f64 = 10.0;
-/// Share taken for hallucinated by the start that looks at ranks alone.
-const STARTING_SHARE: f64 = 0.15;
+/// Fraction taken for hallucinated by the start that looks at ranks alone.
+const INITIAL_FRACTION: f64 = 0.15;
 
 /// Two signals of every mention beside its score, each higher for correct mentions and, given whether the mention is
 /// correct, independent of the score and of the other. Any unit, any scale: only the order of the values counts.
@@ -58,7 +58,7 @@ const STARTING_SHARE: f64 = 0.15;
 pub struct Views<'a> {
     /// One value per mention; for instance by how much its log-probability falls when the image is replaced.
     pub second: &'a [f64],
-    /// One value per mention; for instance the share of other captions of the image that mention it.
+    /// One value per mention; for instance the fraction of other captions of the image that mention it.
     pub third: &'a [f64],
     /// The number of the caption that each mention stands in: mentions of one caption are right or wrong together, so that
     /// standard errors are those over captions, and the bootstrap resamples them. `None`: every mention counts alone.
@@ -76,11 +76,11 @@ pub struct ThreeViewsConfig {
     pub max_iterations: usize,
     /// Mean change of the probabilities in one step below which EM stops. Default: 1e-5.
     pub tolerance: f64,
-    /// Least share of correct mentions that is believed, `[0, 1]`. Default: 0.5: captions are more often right than not, and
+    /// Least fraction of correct mentions that is believed, `[0, 1]`. Default: 0.5: captions are more often right than not, and
     /// views that say otherwise depend on each other.
-    pub least_share: f64,
-    /// Greatest share of correct mentions that is believed, `[0, 1]`. Default: 0.99.
-    pub greatest_share: f64,
+    pub least_fraction: f64,
+    /// Greatest fraction of correct mentions that is believed, `[0, 1]`. Default: 0.99.
+    pub greatest_fraction: f64,
     /// Bootstrap of the intervals. Default: 200 samples, seed 0.
     pub bootstrap: Bootstrap,
 }
@@ -91,8 +91,8 @@ impl Default for ThreeViewsConfig {
             levels: 64,
             max_iterations: 2000,
             tolerance: 1e-5,
-            least_share: 0.5,
-            greatest_share: 0.99,
+            least_fraction: 0.5,
+            greatest_fraction: 0.99,
             bootstrap: Bootstrap::default(),
         }
     }
@@ -103,7 +103,7 @@ impl Default for ThreeViewsConfig {
 ///
 /// # Errors
 /// A number that is not finite, slices of different length, fewer than [`MINIMUM_FOR_THREE_VIEWS`] mentions, a view without
-/// spread, views that do not covary or covary with the wrong sign, a share of correct mentions that is not
+/// spread, views that do not covary or covary with the wrong sign, a fraction of correct mentions that is not
 /// believed or leaves fewer than [`MINIMUM_PER_CLASS`] hallucinated ones, views that depend on each other given the
 /// truth, or a verifier that scores hallucinations higher.
 pub fn fit_three_views(
@@ -125,14 +125,14 @@ pub fn fit_three_views(
         .max_by(|a, b| a.log_likelihood(&levels).total_cmp(&b.log_likelihood(&levels)))
         .expect("there are two starts");
 
-    // Before the share: dependence is what most often makes it implausible.
+    // Before the fraction: dependence is what most often makes it implausible.
     check_independence(&levels, &fit.correct, &captions)?;
-    let share = mean(&fit.correct);
-    if !(config.least_share..=config.greatest_share).contains(&share) {
-        let (least, greatest) = (config.least_share, config.greatest_share);
-        return Err(CalibrationError::ImplausibleShare { share, least, greatest });
+    let fraction = mean(&fit.correct);
+    if !(config.least_fraction..=config.greatest_fraction).contains(&fraction) {
+        let (least, greatest) = (config.least_fraction, config.greatest_fraction);
+        return Err(CalibrationError::ImplausibleFraction { fraction, least, greatest });
     }
-    let found = ((1.0 - share) * scores.len() as f64).round() as usize;
+    let found = ((1.0 - fraction) * scores.len() as f64).round() as usize;
     if found < MINIMUM_PER_CLASS {
         let what = "hallucinated mentions (expected)";
         return Err(CalibrationError::TooFew { what, found, needed: MINIMUM_PER_CLASS });
@@ -141,7 +141,7 @@ pub fn fit_three_views(
     let order = Order::of(scores);
     let estimate = order.estimate(&weights, &fit.correct);
     let mut calibration =
-        UnlabelledFit::ThreeViews.calibration(scores, fit.correct.clone(), share, estimate);
+        UnlabelledFit::ThreeViews.calibration(scores, fit.correct.clone(), fraction, estimate);
     calibration.check_direction()?;
     let steps = Steps { tolerance: RESAMPLE_COARSENESS * config.tolerance, ..steps };
     calibration.intervals = Some(intervals(&config.bootstrap, |rng| {
@@ -190,7 +190,7 @@ fn lowest_ranks(views: &[Levels; 3]) -> Vec<f64> {
     }
     let mut sorted = sums.clone();
     sorted.sort_by(f64::total_cmp);
-    let cut = sorted[(STARTING_SHARE * count as f64) as usize];
+    let cut = sorted[(INITIAL_FRACTION * count as f64) as usize];
     sums.into_iter().map(|sum| if sum < cut { 0.05 } else { 0.95 }).collect()
 }
 

@@ -16,18 +16,19 @@ pub enum UnlabelledFit {
 }
 
 impl UnlabelledFit {
-    /// Sums scores up: `right[i]` is the probability that mention `i` is correct, `share` that of any mention.
+    /// Sums scores up: `right[i]` is the probability that mention `i` is correct, `fraction` that of any mention.
     pub(super) fn calibration(
         self,
         scores: &[f64],
         right: Vec<f64>,
-        share: f64,
+        fraction: f64,
         estimate: Estimate,
     ) -> Calibration {
         let [mu_correct, sigma_correct, mu_hallucinated, sigma_hallucinated, auc] = estimate;
         let count = scores.len();
         let correct = (right.iter().sum::<f64>().round() as usize).min(count);
-        let pooled = share * sigma_correct.powi(2) + (1.0 - share) * sigma_hallucinated.powi(2);
+        let pooled =
+            fraction * sigma_correct.powi(2) + (1.0 - fraction) * sigma_hallucinated.powi(2);
         Calibration {
             version: CALIBRATION_VERSION,
             mode: Labels::None,
@@ -40,7 +41,7 @@ impl UnlabelledFit {
             auc,
             correct,
             hallucinated: count - correct,
-            prior_correct: share,
+            prior_correct: fraction,
             logistic: Logistic::fit(scores, &right),
             centres: None,
             weights: None,

@@ -9,17 +9,17 @@ const COVARIANCE_ERRORS: f64 = 2.0;
 /// Standard errors by which the covariance of two squared views may miss what the fit foretells. Of 1,835 simulated worlds
 /// with independent views none missed by more; a correlation of 0.3 within the classes does in every world of 2,000 mentions.
 const DEPENDENCE_ERRORS: f64 = 3.0;
-/// Shares between which a start may lie; T is noisy.
-const STARTING_SHARES: (f64, f64) = (0.55, 0.95);
+/// Fractions between which a start may lie; T is noisy.
+const INITIAL_FRACTIONS: (f64, f64) = (0.55, 0.95);
 
 pub(super) const NAMES: [&str; 3] = ["score", "second view", "third view"];
 const PAIRS: [(usize, usize); 3] = [(0, 1), (0, 2), (1, 2)];
 
-/// Share of correct mentions and gaps between the class means of three views, by the method of moments.
+/// Fraction of correct mentions and gaps between the class means of three views, by the method of moments.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moments {
-    /// π, kept within [`STARTING_SHARES`].
-    share: f64,
+    /// π, kept within [`INITIAL_FRACTIONS`].
+    fraction: f64,
     /// `Δ_j`, in normal scores.
     gaps: [f64; 3],
 }
@@ -49,25 +49,25 @@ impl Moments {
         let third: f64 = (0..count).map(|i| centred.iter().map(|x| x[i]).product::<f64>()).sum();
         let skew = third / count as f64 / (c12 * c13 * c23).sqrt();
         // (1 − 2π)/√(π(1 − π)) = u  ⇔  π = (1 − u/√(4 + u²))/2
-        let share = (f64::midpoint(1.0, -skew / skew.hypot(2.0)))
-            .clamp(STARTING_SHARES.0, STARTING_SHARES.1);
-        let variance = share * (1.0 - share);
+        let fraction = (f64::midpoint(1.0, -skew / skew.hypot(2.0)))
+            .clamp(INITIAL_FRACTIONS.0, INITIAL_FRACTIONS.1);
+        let variance = fraction * (1.0 - fraction);
         let gap = |own: f64, opposite: f64| (own / (opposite * variance)).sqrt();
         let gaps = [gap(c12 * c13, c23), gap(c12 * c23, c13), gap(c13 * c23, c12)];
-        Ok(Self { share, gaps })
+        Ok(Self { fraction, gaps })
     }
 
     /// P(correct) of every mention, by Bayes' rule with Gaussian classes of equal spread.
     pub(super) fn responsibilities(&self, views: &[Levels; 3]) -> Vec<f64> {
-        let (share, count) = (self.share, views[0].of.len());
-        let mut odds = vec![(share / (1.0 - share)).ln(); count];
+        let (fraction, count) = (self.fraction, views[0].of.len());
+        let mut odds = vec![(fraction / (1.0 - fraction)).ln(); count];
         for (view, gap) in views.iter().zip(self.gaps) {
             let values = view.values();
             let mean = values.iter().sum::<f64>() / count as f64;
             let variance = centred(&values, 1).iter().map(|x| x * x).sum::<f64>() / count as f64;
             // What the gap leaves of the variance; a gap that is too large for it by chance leaves some.
-            let within = (variance - share * (1.0 - share) * gap * gap).max(0.2 * variance);
-            let middle = mean + (0.5 - share) * gap;
+            let within = (variance - fraction * (1.0 - fraction) * gap * gap).max(0.2 * variance);
+            let middle = mean + (0.5 - fraction) * gap;
             for (odds, value) in odds.iter_mut().zip(values) {
                 *odds += gap * (value - middle) / within;
             }
@@ -148,10 +148,10 @@ mod tests {
     }
 
     #[test]
-    fn moments_give_the_share_and_the_gaps() {
+    fn moments_give_the_fraction_and_the_gaps() {
         let (views, captions) = exact();
         let found = Moments::of(&views, &captions).unwrap();
-        assert!((found.share - 0.75).abs() < 1e-9, "{found:?}");
+        assert!((found.fraction - 0.75).abs() < 1e-9, "{found:?}");
         for (gap, view) in found.gaps.iter().zip(&views) {
             let expected = 0.5 * (view.places[1] - view.places[0]);
             assert!((gap - expected).abs() < 1e-9, "{found:?}, not {expected}");

@@ -29,8 +29,8 @@ impl<'a> Order<'a> {
     /// AUC = Σ_ij w_i q_i w_j (1 − q_j) ([s_i > s_j] + ½ [s_i = s_j]) / (Σ w_i q_i  Σ w_j (1 − q_j))
     /// ```
     pub(super) fn estimate(&self, weights: &[f64], correct: &[f64]) -> Estimate {
-        let of_class = |share: &dyn Fn(f64) -> f64| {
-            let counts = || weights.iter().zip(correct).map(|(w, q)| w * share(*q));
+        let of_class = |fraction: &dyn Fn(f64) -> f64| {
+            let counts = || weights.iter().zip(correct).map(|(w, q)| w * fraction(*q));
             let total = counts().sum::<f64>().max(f64::MIN_POSITIVE);
             let mean = counts().zip(self.scores).map(|(w, s)| w * s).sum::<f64>() / total;
             let square = counts().zip(self.scores).map(|(w, s)| w * (s - mean).powi(2));

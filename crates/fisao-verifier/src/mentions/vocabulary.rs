@@ -118,7 +118,7 @@ impl ObjectVocabulary {
         &self.categories
     }
 
-    /// Name of a category, by the index a unit carries.
+    /// Name of a category, by the index a mention carries.
     ///
     /// # Panics
     /// If the index is not one of this vocabulary's.
@@ -126,7 +126,7 @@ impl ObjectVocabulary {
         &self.categories[index]
     }
 
-    /// Every surface form that a unit can carry with the index of its category, in alphabetical order.
+    /// Every surface form that a mention can carry with the index of its category, in alphabetical order.
     pub fn forms(&self) -> impl Iterator<Item = (&str, usize)> {
         let meanings = self.spellings.meanings().into_iter();
         let forms = meanings.filter_map(|meaning| Some((meaning.form.as_str(), meaning.category?)));

@@ -13,9 +13,9 @@ use crate::calibration::{ProbabilityModel, Statistic};
 pub struct RewardConfig {
     /// Formula and its parameters. Default: corrected, with a break-even precision of 0.5.
     pub form: RewardForm,
-    /// Which tokens of a unit carry its reward. Default: last.
+    /// Which tokens of a mention carry its reward. Default: last.
     pub placement: Placement,
-    /// κ₋, factor on the negative rewards of units: a number ≥ 0 or "balanced". No unit. Default:
+    /// κ₋, factor on the negative rewards of mentions: a number ≥ 0 or "balanced". No unit. Default:
     /// balanced, which is 1 for the corrected form: there the break-even precision says what an error costs.
     pub penalty_weight: PenaltyWeight,
     /// Taken from a mention of a category that the response has named before, instead of its reward
@@ -27,7 +27,7 @@ pub struct RewardConfig {
     pub truncated_penalty: f64,
 }
 
-/// Formula of a unit's reward.
+/// Formula of a mention's reward.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(
     tag = "kind",
@@ -80,7 +80,7 @@ pub enum RewardForm {
     },
 }
 
-/// Which tokens of a unit carry its reward.
+/// Which tokens of a mention carry its reward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Placement {
@@ -91,7 +91,7 @@ pub enum Placement {
     Spread,
 }
 
-/// κ₋, factor on the negative rewards of units.
+/// κ₋, factor on the negative rewards of mentions.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum PenaltyWeight {
     /// The least factor ≥ 1 at which a mention that is as likely wrong as right does not pay; 1 for the corrected form.

@@ -1,4 +1,4 @@
-//! The formula of a unit's reward, with its constants worked out.
+//! The formula of a mention's reward, with its constants worked out.
 
 use super::{PenaltyWeight, RewardConfig, RewardError, RewardForm};
 use crate::calibration::{Calibration, Correctness, ProbabilityModel, SentenceCalibration};

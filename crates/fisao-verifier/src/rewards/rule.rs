@@ -70,7 +70,7 @@ impl RewardRule {
 
     /// r(s), weighted by κ₋ where negative: what a first mention of this score earns. Never falls
     /// in s, and is continuous.
-    pub fn unit_reward(&self, score: f64) -> f64 {
+    pub fn mention_reward(&self, score: f64) -> f64 {
         let reward = self.formula.reward(score, &self.calibration);
         if reward < 0.0 { self.penalty_weight * reward } else { reward }
     }
@@ -111,7 +111,7 @@ impl RewardRule {
         let score = self.even_odds();
         Boundary {
             score,
-            reward: score.map_or(0.0, |score| self.unit_reward(score)),
+            reward: score.map_or(0.0, |score| self.mention_reward(score)),
             expected: self.expected_reward(0.5),
             least_penalty_weight: self.least_penalty_weight(),
         }
@@ -123,13 +123,13 @@ impl RewardRule {
         let c = &self.calibration;
         let reach = 10.0 * c.sigma_correct.max(c.sigma_hallucinated);
         let (mut low, mut high) = (c.mu_hallucinated - reach, c.mu_correct + reach);
-        if self.unit_reward(low) > 0.0 || self.unit_reward(high) <= 0.0 {
+        if self.mention_reward(low) > 0.0 || self.mention_reward(high) <= 0.0 {
             return None;
         }
         // 64 halvings leave nothing of a range of f64 numbers of one magnitude.
         for _ in 0..64 {
             let middle = f64::midpoint(low, high);
-            if self.unit_reward(middle) <= 0.0 { low = middle } else { high = middle }
+            if self.mention_reward(middle) <= 0.0 { low = middle } else { high = middle }
         }
         Some(high)
     }
@@ -180,10 +180,10 @@ impl RewardRule {
             (1.0 - precision, c.mu_hallucinated, c.sigma_hallucinated),
         ];
         let (mut gain, mut loss) = (0.0, 0.0);
-        for (share, mean, deviation) in classes {
+        for (fraction, mean, deviation) in classes {
             let reward = |z: f64| self.formula.reward(mean + z * deviation, c);
-            gain += share * gaussian_mean(|z| reward(z).max(0.0));
-            loss += share * gaussian_mean(|z| (-reward(z)).max(0.0));
+            gain += fraction * gaussian_mean(|z| reward(z).max(0.0));
+            loss += fraction * gaussian_mean(|z| (-reward(z)).max(0.0));
         }
         (gain, loss)
     }

@@ -1,15 +1,15 @@
-//! From the units of a response to one reward per token.
+//! From the mentions of a response to one reward per token.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::formula::Formula;
 use super::{Placement, RewardRule};
-use crate::mentions::Unit;
+use crate::mentions::TokenMention;
 
-/// A unit with its score.
+/// A mention with its score.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ScoredUnit {
+pub struct ScoredMention {
     /// Index of its category.
     pub category: usize,
     /// Tokens that spell it; not empty.
@@ -18,19 +18,19 @@ pub struct ScoredUnit {
     pub score: f64,
 }
 
-impl ScoredUnit {
-    /// Gives a unit its score. Negated units claim nothing and must be left out before.
-    pub fn new(unit: &Unit, score: f64) -> Self {
-        debug_assert!(!unit.negated, "'{}' is negated and takes no score", unit.text);
-        Self { category: unit.category, tokens: unit.tokens.clone(), score }
+impl ScoredMention {
+    /// Gives a mention its score. Negated mentions claim nothing and must be left out before.
+    pub fn new(mention: &TokenMention, score: f64) -> Self {
+        debug_assert!(!mention.negated, "'{}' is negated and takes no score", mention.text);
+        Self { category: mention.category, tokens: mention.tokens.clone(), score }
     }
 }
 
 /// A response as far as its rewards go.
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
-    /// Scored units, in any order.
-    pub units: &'a [ScoredUnit],
+    /// Scored mentions, in any order.
+    pub mentions: &'a [ScoredMention],
     /// T, tokens of the response, padding not counted (but harmless unless it was truncated).
     pub token_count: usize,
     /// Whether it ran into the length budget without ending.
@@ -52,18 +52,19 @@ impl RewardRule {
     /// where the last token of u carries `r(s_u)`, or each of its n tokens `r(s_u)/n`.
     ///
     /// # Panics
-    /// If a unit has no tokens or ends after the response, a score is not finite, or the sentence
+    /// If a mention has no tokens or ends after the response, a score is not finite, or the sentence
     /// score is missing where it is needed.
     pub fn token_rewards(&self, response: &Response<'_>) -> Vec<f32> {
         let mut rewards = vec![0.0_f64; response.token_count];
-        let mut units: Vec<&ScoredUnit> = response.units.iter().collect();
-        units.sort_by_key(|unit| (unit.tokens.start, unit.tokens.end, unit.category));
+        let mut mentions: Vec<&ScoredMention> = response.mentions.iter().collect();
+        mentions
+            .sort_by_key(|mention| (mention.tokens.start, mention.tokens.end, mention.category));
         let mut named = BTreeSet::new();
-        for unit in units {
-            Self::check_unit(unit, response.token_count);
-            let reward = self.unit_reward(unit.score);
-            let first = named.insert(unit.category);
-            // Under the sentence form units earn nothing, first or not.
+        for mention in mentions {
+            Self::check_mention(mention, response.token_count);
+            let reward = self.mention_reward(mention.score);
+            let first = named.insert(mention.category);
+            // Under the sentence form mentions earn nothing, first or not.
             let reward = match self.formula {
                 Formula::Sentence { .. } => reward,
                 _ if first => reward,
@@ -71,7 +72,7 @@ impl RewardRule {
                 Formula::Corrected { .. } => -self.repetition_penalty,
                 _ => reward.min(-self.repetition_penalty),
             };
-            self.place(reward, &unit.tokens, &mut rewards);
+            self.place(reward, &mention.tokens, &mut rewards);
         }
         if let Some(last) = rewards.last_mut() {
             *last += self.sentence_reward(response.sentence_score);
@@ -82,13 +83,17 @@ impl RewardRule {
         rewards.into_iter().map(|reward| reward as f32).collect()
     }
 
-    fn check_unit(unit: &ScoredUnit, token_count: usize) {
-        let tokens = &unit.tokens;
+    fn check_mention(mention: &ScoredMention, token_count: usize) {
+        let tokens = &mention.tokens;
         assert!(
             tokens.start < tokens.end && tokens.end <= token_count,
-            "a unit spans tokens {tokens:?} of a response of {token_count}"
+            "a mention spans tokens {tokens:?} of a response of {token_count}"
         );
-        assert!(unit.score.is_finite(), "the unit at tokens {tokens:?} scores {}", unit.score);
+        assert!(
+            mention.score.is_finite(),
+            "the mention at tokens {tokens:?} scores {}",
+            mention.score
+        );
     }
 
     fn place(&self, reward: f64, tokens: &Range<usize>, rewards: &mut [f64]) {

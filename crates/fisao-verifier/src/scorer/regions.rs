@@ -38,7 +38,7 @@ pub enum Regions {
     Crops,
 }
 
-/// Shares of the regions in a score with regions = "auto": (1 − patches) · whole + patches · best patch, cosine.
+/// Fractions of the regions in a score with regions = "auto": (1 − patches) · whole + patches · best patch, cosine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegionWeights {
@@ -53,7 +53,7 @@ impl Default for ScoreConfig {
 }
 
 impl ScoreConfig {
-    /// Pictures that show one image: one, or the whole and its crops.
+    /// Images that show one image: one, or the whole and its crops.
     pub fn views(&self) -> usize {
         if self.regions == Regions::Crops { 1 + (self.crops * self.crops) as usize } else { 1 }
     }

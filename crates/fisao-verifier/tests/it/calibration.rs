@@ -22,7 +22,7 @@ pub(crate) fn hand_made() -> (Vec<f64>, Vec<bool>) {
     correct.chain(hallucinated).unzip()
 }
 
-/// A calibration with the given Gaussians and class share.
+/// A calibration with the given Gaussians and class fraction.
 pub(crate) fn gaussians(plus: (f64, f64), minus: (f64, f64), prior: f64) -> Calibration {
     let (scores, correct) = hand_made();
     let pooled = f64::midpoint(plus.1.powi(2), minus.1.powi(2)).sqrt();
@@ -55,7 +55,7 @@ fn annotated_numbers_match_arithmetic() {
     close(calibration.prior_correct, 0.5, 1e-12);
     assert_eq!((calibration.correct, calibration.hallucinated), (10, 10));
     assert_eq!(calibration.histograms.correct.counts.iter().sum::<usize>(), 10);
-    // Equal spreads and shares: even odds lie midway, and the log-odds are 5 (s − 3) / σ².
+    // Equal spreads and fractions: even odds lie midway, and the log-odds are 5 (s − 3) / σ².
     close(calibration.score_at(0.5, ProbabilityModel::Gaussians).unwrap(), 3.0, 1e-9);
     close(calibration.logit(4.0, ProbabilityModel::Gaussians), 5.0 * 9.0 / 82.5, 1e-12);
     // The two classes mirror each other about 3, so must the regression.

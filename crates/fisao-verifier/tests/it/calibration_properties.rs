@@ -159,7 +159,7 @@ proptest! {
 
     /// One number that is none, anywhere, is named by its place, before anything else is said.
     #[test]
-    fn a_score_that_is_no_number_is_named(
+    fn a_nan_score_is_named(
         mentions in any_scores(),
         place in any::<Index>(),
         broken in prop_oneof![Just(f64::NAN), Just(f64::INFINITY), Just(f64::NEG_INFINITY)],
@@ -311,9 +311,9 @@ struct World {
 }
 
 impl World {
-    fn new(count: usize, share: f64, separation: f64, seed: u64) -> Self {
+    fn new(count: usize, fraction: f64, separation: f64, seed: u64) -> Self {
         let mut normal = Normal(ChaCha8Rng::seed_from_u64(seed));
-        let correct = (share * count as f64).round() as usize;
+        let correct = (fraction * count as f64).round() as usize;
         let mean = |index: usize| if index < correct { separation } else { 0.0 };
         let scores = (0..count).map(|index| normal.draw(mean(index), 1.0)).collect();
         let mismatched = (0..200).map(|_| normal.draw(-3.0, 1.0)).collect();
@@ -353,10 +353,10 @@ impl World {
 fn a_mixture_is_recovered_where_its_classes_are_apart() {
     let cells =
         [(0.6, 3.0), (0.7, 3.0), (0.8, 3.0), (0.6, 4.0), (0.8, 4.0), (0.6, 6.0), (0.95, 6.0)];
-    for (share, separation) in cells {
+    for (fraction, separation) in cells {
         for seed in 0..3 {
-            let error = World::new(2000, share, separation, seed).error().unwrap();
-            assert!(error <= 0.3, "{share} correct, {separation} σ, seed {seed}: {error} σ off");
+            let error = World::new(2000, fraction, separation, seed).error().unwrap();
+            assert!(error <= 0.3, "{fraction} correct, {separation} σ, seed {seed}: {error} σ off");
         }
     }
 }

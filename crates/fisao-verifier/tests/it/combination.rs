@@ -32,10 +32,10 @@ fn weights_are_recovered() {
     assert!((weight(1) + 0.7).abs() < 0.06, "{found:?}");
     assert!((found.intercept - 0.8).abs() < 0.06, "{found:?}");
     assert!(weight(2).abs() < CONVERGED, "a signal that never changes tells nothing: {found:?}");
-    // The intercept has no penalty, so the mean probability is the share of correct mentions.
+    // The intercept has no penalty, so the mean probability is the fraction of correct mentions.
     let mean = rows.iter().map(|row| found.probability(row)).sum::<f64>() / rows.len() as f64;
-    let share = correct.iter().filter(|is| **is).count() as f64 / rows.len() as f64;
-    assert!((mean - share).abs() < CONVERGED, "{mean} {share}");
+    let fraction = correct.iter().filter(|is| **is).count() as f64 / rows.len() as f64;
+    assert!((mean - fraction).abs() < CONVERGED, "{mean} {fraction}");
 }
 
 #[test]

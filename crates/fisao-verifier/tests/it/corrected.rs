@@ -4,7 +4,7 @@ use fisao_verifier::calibration::{
     Calibration, CalibrationError, Correctness, MentionScores, Statistic, fit_annotated,
 };
 use fisao_verifier::rewards::{
-    PenaltyWeight, Response, RewardConfig, RewardError, RewardForm, RewardRule, ScoredUnit,
+    PenaltyWeight, Response, RewardConfig, RewardError, RewardForm, RewardRule, ScoredMention,
 };
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
@@ -27,11 +27,11 @@ fn corrected(break_even: f64, statistic: Statistic) -> RewardConfig {
     RewardConfig { form, ..RewardConfig::default() }
 }
 
-/// Scores of mentions of which a share is correct, with the truth.
-fn mentions(distance: f64, share: f64, count: usize, seed: u64) -> (Vec<f64>, Vec<bool>) {
+/// Scores of mentions of which a fraction is correct, with the truth.
+fn mentions(distance: f64, fraction: f64, count: usize, seed: u64) -> (Vec<f64>, Vec<bool>) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mention = |_| {
-        let correct = rng.random_bool(share);
+        let correct = rng.random_bool(fraction);
         let (u, v): (f64, f64) = (rng.random(), rng.random());
         let normal = (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
         (if correct { distance + normal } else { normal }, correct)
@@ -39,8 +39,8 @@ fn mentions(distance: f64, share: f64, count: usize, seed: u64) -> (Vec<f64>, Ve
     (0..count).map(mention).unzip()
 }
 
-fn calibrated(distance: f64, share: f64, count: usize, seed: u64) -> Calibration {
-    let (scores, correct) = mentions(distance, share, count, seed);
+fn calibrated(distance: f64, fraction: f64, count: usize, seed: u64) -> Calibration {
+    let (scores, correct) = mentions(distance, fraction, count, seed);
     fit_annotated(&scores, &correct).unwrap()
 }
 
@@ -58,24 +58,24 @@ proptest! {
     #[test]
     fn expected_rewards_given_the_truth_do_not_depend_on_the_auc(
         at in 0..DISTANCES.len(),
-        share in 0.5..0.95f64,
+        fraction in 0.5..0.95f64,
         break_even in 0.1..0.9f64,
         posterior in any::<bool>(),
         seed in any::<u64>(),
     ) {
         const COUNT: usize = 20_000;
         let (auc, distance) = DISTANCES[at];
-        let calibration = calibrated(distance, share, COUNT, seed);
+        let calibration = calibrated(distance, fraction, COUNT, seed);
         prop_assert!((calibration.auc - auc).abs() < 0.02, "{} is not {auc}", calibration.auc);
         let statistic = if posterior { Statistic::Posterior } else { Statistic::Score };
         let rule = RewardRule::new(&corrected(break_even, statistic), &calibration).unwrap();
-        let (scores, correct) = mentions(distance, share, COUNT, !seed);
+        let (scores, correct) = mentions(distance, fraction, COUNT, !seed);
         for (class, expected) in [(true, 6.0 * (1.0 - break_even)), (false, -6.0 * break_even)] {
             let of_class = scores.iter().zip(&correct).filter(|(_, is)| **is == class);
-            let rewards: Vec<f64> = of_class.map(|(&score, _)| rule.unit_reward(score)).collect();
+            let rewards: Vec<f64> = of_class.map(|(&score, _)| rule.mention_reward(score)).collect();
             let (mean, error) = mean_and_error(&rewards);
             // The class means behind the reward are as uncertain as the mean tested here, and the gap they are divided by too.
-            let fewer = share.min(1.0 - share) / if class { share } else { 1.0 - share };
+            let fewer = fraction.min(1.0 - fraction) / if class { fraction } else { 1.0 - fraction };
             let tolerance = 5.0 * error * (2.0 + 1.0 / fewer.min(1.0)).sqrt() + 0.02;
             prop_assert!((mean - expected).abs() < tolerance, "{mean} is not {expected} ± {tolerance}");
         }
@@ -102,7 +102,7 @@ fn the_posterior_has_the_least_variance() {
     }
 }
 
-/// d′ = 1, equal shares: with f the score, ẑ = s and its spread in both classes is 1.
+/// d′ = 1, equal fractions: with f the score, ẑ = s and its spread in both classes is 1.
 #[test]
 fn the_noise_of_a_score_matches_arithmetic() {
     let correctness =
@@ -115,8 +115,8 @@ fn the_noise_of_a_score_matches_arithmetic() {
 fn a_perfect_verifier_pays_in_full() {
     let calibration = gaussians((10.0, 0.1), (0.0, 0.1), 0.8);
     let rule = RewardRule::new(&corrected(0.6, Statistic::Posterior), &calibration).unwrap();
-    assert!((rule.unit_reward(10.0) - 2.4).abs() < 1e-9);
-    assert!((rule.unit_reward(0.0) + 3.6).abs() < 1e-9);
+    assert!((rule.mention_reward(10.0) - 2.4).abs() < 1e-9);
+    assert!((rule.mention_reward(0.0) + 3.6).abs() < 1e-9);
 }
 
 /// What each form pays from. Thresholds at λ = 0 with equal classes are fair at one half; the log-odds of the weak verifier
@@ -146,7 +146,7 @@ fn the_break_even_precision_moves_within_its_range() {
     .unwrap();
     rule.set_break_even(0.7).unwrap();
     assert!((rule.break_even() - 0.7).abs() < 1e-12);
-    assert!((rule.unit_reward(1.0) - 1.8).abs() < 1e-4);
+    assert!((rule.mention_reward(1.0) - 1.8).abs() < 1e-4);
     for wrong in [0.0, 1.0, f64::NAN] {
         assert!(
             matches!(rule.set_break_even(wrong), Err(RewardError::OutOfRange { .. })),
@@ -164,9 +164,13 @@ fn a_repeated_mention_costs_its_penalty_and_nothing_else() {
     )
     .unwrap();
     for score in [-3.0, 0.5, 3.0] {
-        let units = [0..1, 2..3].map(|tokens| ScoredUnit { category: 0, tokens, score });
-        let response =
-            Response { units: &units, token_count: 4, truncated: false, sentence_score: None };
+        let mentions = [0..1, 2..3].map(|tokens| ScoredMention { category: 0, tokens, score });
+        let response = Response {
+            mentions: &mentions,
+            token_count: 4,
+            truncated: false,
+            sentence_score: None,
+        };
         let rewards = rule.token_rewards(&response);
         assert!((f64::from(rewards[2]) + 1.0).abs() < 1e-6, "{rewards:?}");
     }

@@ -42,9 +42,9 @@ fn claims(text: &str) -> Vec<(String, bool)> {
     let vocabulary = vocabulary();
     let whole = 0..text.len();
     vocabulary
-        .units(text, &[whole])
+        .token_mentions(text, &[whole])
         .into_iter()
-        .map(|unit| (vocabulary.category(unit.category).to_owned(), unit.negated))
+        .map(|mention| (vocabulary.category(mention.category).to_owned(), mention.negated))
         .collect()
 }
 
@@ -53,16 +53,16 @@ fn denied(text: &str) -> Vec<bool> {
 }
 
 #[test]
-fn units_are_mapped_to_the_tokens_that_spell_them() {
+fn mentions_are_mapped_to_the_tokens_that_spell_them() {
     let (text, spans) =
         spelled(&["A", " hot", " d", "ogs", " and", "", " tra", "ffic", " ", "light", "s."]);
     let vocabulary = vocabulary();
-    let units = vocabulary.units(&text, &spans);
-    assert_eq!(units.len(), 2);
-    assert_eq!(vocabulary.category(units[0].category), "hot dog");
-    assert_eq!((units[0].text.as_str(), units[0].form.as_str()), ("hot dogs", "hot dog"));
-    assert_eq!((units[0].span.clone(), units[0].tokens.clone()), (2..10, 1..4));
-    assert_eq!((units[1].form.as_str(), units[1].tokens.clone()), ("traffic light", 6..11));
+    let mentions = vocabulary.token_mentions(&text, &spans);
+    assert_eq!(mentions.len(), 2);
+    assert_eq!(vocabulary.category(mentions[0].category), "hot dog");
+    assert_eq!((mentions[0].text.as_str(), mentions[0].form.as_str()), ("hot dogs", "hot dog"));
+    assert_eq!((mentions[0].span.clone(), mentions[0].tokens.clone()), (2..10, 1..4));
+    assert_eq!((mentions[1].form.as_str(), mentions[1].tokens.clone()), ("traffic light", 6..11));
 }
 
 #[test]
@@ -72,25 +72,25 @@ fn a_neutral_phrase_names_nothing() {
     let vocabulary = ObjectVocabulary::with_neutral(entries, &neutral).unwrap();
     let text = "A baby under two baby blankets, babies";
     let whole = 0..text.len();
-    let found = vocabulary.units(text, &[whole]);
-    let words: Vec<&str> = found.iter().map(|unit| unit.text.as_str()).collect();
+    let found = vocabulary.token_mentions(text, &[whole]);
+    let words: Vec<&str> = found.iter().map(|mention| mention.text.as_str()).collect();
     // What a category lists stays a name, whatever else is said of it.
     assert_eq!(words, ["baby", "babies"]);
 }
 
 #[test]
-fn tokens_that_spell_nothing_belong_to_no_unit() {
+fn tokens_that_spell_nothing_belong_to_no_mention() {
     let (text, mut spans) = spelled(&["", "dog", ""]);
-    assert_eq!(vocabulary().units(&text, &spans)[0].tokens, 1..2);
+    assert_eq!(vocabulary().token_mentions(&text, &spans)[0].tokens, 1..2);
     spans[1] = 0..0;
-    assert!(vocabulary().units(&text, &spans).is_empty());
+    assert!(vocabulary().token_mentions(&text, &spans).is_empty());
 }
 
 #[test]
 fn the_form_is_the_one_the_vocabulary_lists() {
     let form = |text: &str| {
         let whole = 0..text.len();
-        vocabulary().units(text, &[whole])[0].form.clone()
+        vocabulary().token_mentions(text, &[whole])[0].form.clone()
     };
     assert_eq!(form("Women"), "woman");
     assert_eq!(form("people"), "person");
@@ -173,32 +173,32 @@ fn tokenised() -> impl Strategy<Value = (String, Vec<Range<usize>>)> {
 
 proptest! {
     #[test]
-    fn the_tokens_of_a_unit_spell_it((text, spans) in tokenised()) {
+    fn the_tokens_of_a_mention_spell_it((text, spans) in tokenised()) {
         let mut end = 0;
-        for unit in vocabulary().units(&text, &spans) {
-            prop_assert!(unit.span.start >= end && unit.span.start < unit.span.end);
-            end = unit.span.end;
-            prop_assert_eq!(text.get(unit.span.clone()), Some(unit.text.as_str()));
+        for mention in vocabulary().token_mentions(&text, &spans) {
+            prop_assert!(mention.span.start >= end && mention.span.start < mention.span.end);
+            end = mention.span.end;
+            prop_assert_eq!(text.get(mention.span.clone()), Some(mention.text.as_str()));
             let spelled: String =
-                spans[unit.tokens.clone()].iter().map(|span| &text[span.clone()]).collect();
-            prop_assert!(spelled.contains(&unit.text), "{spelled:?} lacks {:?}", unit.text);
+                spans[mention.tokens.clone()].iter().map(|span| &text[span.clone()]).collect();
+            prop_assert!(spelled.contains(&mention.text), "{spelled:?} lacks {:?}", mention.text);
             // No token at either end is there for nothing.
-            for token in [unit.tokens.start, unit.tokens.end - 1] {
+            for token in [mention.tokens.start, mention.tokens.end - 1] {
                 let token = &spans[token];
-                prop_assert!(token.start < unit.span.end && unit.span.start < token.end);
+                prop_assert!(token.start < mention.span.end && mention.span.start < token.end);
             }
         }
     }
 
-    /// Where tokens are cut changes no unit but its tokens.
+    /// Where tokens are cut changes no mention but its tokens.
     #[test]
-    fn units_do_not_depend_on_tokens((text, spans) in tokenised()) {
+    fn mentions_do_not_depend_on_tokens((text, spans) in tokenised()) {
         let whole = 0..text.len();
         let found = |spans: &[Range<usize>]| -> Vec<_> {
             vocabulary()
-                .units(&text, spans)
+                .token_mentions(&text, spans)
                 .into_iter()
-                .map(|unit| (unit.category, unit.span, unit.negated))
+                .map(|mention| (mention.category, mention.span, mention.negated))
                 .collect()
         };
         prop_assert_eq!(found(&spans), found(&[whole]));

@@ -6,7 +6,7 @@ use fisao_verifier::calibration::{
     Calibration, Histogram, Histograms, Logistic, ProbabilityModel, SentenceCalibration,
 };
 use fisao_verifier::rewards::{
-    PenaltyWeight, Placement, Response, RewardConfig, RewardForm, RewardRule, ScoredUnit,
+    PenaltyWeight, Placement, Response, RewardConfig, RewardForm, RewardRule, ScoredMention,
     thresholds,
 };
 use proptest::prelude::*;
@@ -36,7 +36,7 @@ impl fmt::Debug for Bound {
 /// A response, its scores given in pooled spreads above the middle of the two means.
 #[derive(Clone, Debug)]
 struct Answer {
-    units: Vec<ScoredUnit>,
+    mentions: Vec<ScoredMention>,
     truncated: bool,
     sentence: f64,
 }
@@ -93,7 +93,7 @@ impl Bound {
     ///   ℓ = log π/(1−π) + log σ₋/σ₊ − Δ²/2σ₊² with Δ = μ₊ − μ₋. r is cut where ℓ leaves
     ///   logit p* ± `r_max`, and up to there ℓ′ is largest at the upper end if c > 0, at the lower
     ///   if c < 0. Where ℓ′² comes out negative the parabola turns before that end: r is constant.
-    /// * sentence: units earn nothing.
+    /// * sentence: mentions earn nothing.
     fn steepest(&self) -> f64 {
         let c = &self.calibration;
         let slope = match self.config.form {
@@ -128,7 +128,7 @@ impl Bound {
 
     fn rewards(&self, answer: &Answer, token_count: usize) -> Vec<f32> {
         self.rule.token_rewards(&Response {
-            units: &answer.units,
+            mentions: &answer.mentions,
             token_count,
             truncated: answer.truncated,
             sentence_score: Some(answer.sentence),
@@ -138,8 +138,8 @@ impl Bound {
     /// The answer's scores on this calibration's scale.
     fn scaled(&self, answer: &Answer) -> Answer {
         let mut answer = answer.clone();
-        for unit in &mut answer.units {
-            unit.score = self.score(unit.score);
+        for mention in &mut answer.mentions {
+            mention.score = self.score(mention.score);
         }
         let scale = self.calibration.sentence.expect("every calibration here has one");
         answer.sentence = scale.mean + answer.sentence * scale.deviation;
@@ -153,13 +153,13 @@ fn any_calibration() -> impl Strategy<Value = Calibration> {
     let shape = (-2.0..1.0f64, -3.0..3.0f64, 0.2..3.0f64, 0.2..3.0f64, 0.03..0.97f64);
     let rest = (0.0..1.0f64, 0.2..10.0f64, -1.0..2.0f64);
     (shape, rest).prop_map(
-        |((magnitude, place, plus, minus, prior), (share, steepness, middle))| {
+        |((magnitude, place, plus, minus, prior), (fraction, steepness, middle))| {
             let gap = 10.0_f64.powf(magnitude);
             let (mu_minus, plus, minus) = (place * gap, plus * gap, minus * gap);
             let slope = steepness / gap;
             let mean = mu_minus + middle * gap;
             Calibration {
-                sigma: (share * plus.powi(2) + (1.0 - share) * minus.powi(2)).sqrt(),
+                sigma: (fraction * plus.powi(2) + (1.0 - fraction) * minus.powi(2)).sqrt(),
                 logistic: Logistic { slope, intercept: -slope * mean },
                 sentence: Some(SentenceCalibration { mean, deviation: plus, responses: 50 }),
                 histograms: no_histograms(),
@@ -179,7 +179,7 @@ fn any_form() -> impl Strategy<Value = RewardForm> {
     prop_oneof![3 => any_threshold(), 4 => any_log_odds(), 1 => any_sentence()]
 }
 
-/// The margin is a share of the largest that works; [`with_margin`] makes it a score.
+/// The margin is a fraction of the largest that works; [`with_margin`] makes it a score.
 fn any_threshold() -> impl Strategy<Value = RewardForm> {
     let margin = prop_oneof![Just(0.0), 0.0..1.0f64, Just(1.0)];
     (margin, 0.1..5.0f64).prop_map(|(margin, max)| RewardForm::Threshold { margin, max })
@@ -225,7 +225,7 @@ fn with_form(form: impl Strategy<Value = RewardForm>) -> impl Strategy<Value = B
         })
 }
 
-/// Takes the margin for a share of the largest one.
+/// Takes the margin for a fraction of the largest one.
 fn with_margin(mut config: RewardConfig, calibration: &Calibration) -> RewardConfig {
     if let RewardForm::Threshold { margin, .. } = &mut config.form {
         *margin *= (calibration.mu_correct - calibration.mu_hallucinated) / 2.0;
@@ -237,23 +237,23 @@ fn any_bound() -> impl Strategy<Value = Bound> {
     with_form(any_form())
 }
 
-/// Units of four categories anywhere in [`TOKENS`] tokens: apart, nested, overlapping or on the very
+/// Mentions of four categories anywhere in [`TOKENS`] tokens: apart, nested, overlapping or on the very
 /// same tokens, as when one token spells two words. Two of one category on the same tokens are left
 /// out: nothing says which of them is the first.
-fn any_units() -> impl Strategy<Value = Vec<ScoredUnit>> {
-    let unit = (0..4usize, 0..TOKENS - 3, 1..4usize, -6.0..6.0f64).prop_map(
-        |(category, start, length, score)| ScoredUnit {
+fn any_mentions() -> impl Strategy<Value = Vec<ScoredMention>> {
+    let mention = (0..4usize, 0..TOKENS - 3, 1..4usize, -6.0..6.0f64).prop_map(
+        |(category, start, length, score)| ScoredMention {
             category,
             tokens: start..start + length,
             score,
         },
     );
-    prop::collection::vec(unit, 0..10).prop_map(|units| {
-        let mut kept: Vec<ScoredUnit> = Vec::new();
-        for unit in units {
-            let place = |unit: &ScoredUnit| (unit.category, unit.tokens.clone());
-            if kept.iter().all(|other| place(other) != place(&unit)) {
-                kept.push(unit);
+    prop::collection::vec(mention, 0..10).prop_map(|mentions| {
+        let mut kept: Vec<ScoredMention> = Vec::new();
+        for mention in mentions {
+            let place = |mention: &ScoredMention| (mention.category, mention.tokens.clone());
+            if kept.iter().all(|other| place(other) != place(&mention)) {
+                kept.push(mention);
             }
         }
         kept
@@ -261,20 +261,17 @@ fn any_units() -> impl Strategy<Value = Vec<ScoredUnit>> {
 }
 
 fn any_answer() -> impl Strategy<Value = Answer> {
-    (any_units(), any::<bool>(), -6.0..6.0f64).prop_map(|(units, truncated, sentence)| Answer {
-        units,
-        truncated,
-        sentence,
-    })
+    (any_mentions(), any::<bool>(), -6.0..6.0f64)
+        .prop_map(|(mentions, truncated, sentence)| Answer { mentions, truncated, sentence })
 }
 
-/// The same units one after the other, so that each has tokens of its own.
-fn apart(units: &[ScoredUnit]) -> (Vec<ScoredUnit>, usize) {
+/// The same mentions one after the other, so that each has tokens of its own.
+fn apart(mentions: &[ScoredMention]) -> (Vec<ScoredMention>, usize) {
     let mut end = 0;
-    let moved = units.iter().map(|unit| {
+    let moved = mentions.iter().map(|mention| {
         let start = end + 1;
-        end = start + unit.tokens.len();
-        ScoredUnit { tokens: start..end, ..unit.clone() }
+        end = start + mention.tokens.len();
+        ScoredMention { tokens: start..end, ..mention.clone() }
     });
     (moved.collect(), end + 1)
 }
@@ -293,22 +290,22 @@ fn rounding(rewards: &[f32]) -> f64 {
     rewards.iter().map(|reward| f64::from(reward.abs()) * half_ulp + 1e-12).sum()
 }
 
-/// The least and the most that a response's units and sentence can sum up to.
+/// The least and the most that a response's mentions and sentence can sum up to.
 ///
 /// The first mention of each of D categories gives `−κ₋ r_max` … `r_max`, and each of the N − D later
-/// ones, which costs ρ at least, −max(κ₋ `r_max`, ρ) … −ρ. Under the sentence form units give
+/// ones, which costs ρ at least, −max(κ₋ `r_max`, ρ) … −ρ. Under the sentence form mentions give
 /// nothing, and the whole response `±r_max`, which κ₋ does not touch.
-fn bounds(bound: &Bound, units: &[ScoredUnit]) -> (f64, f64) {
+fn bounds(bound: &Bound, mentions: &[ScoredMention]) -> (f64, f64) {
     let (most, repetition) = (bound.most(), bound.config.repetition_penalty);
     if bound.rule.needs_sentence_score() {
         return (-most, most);
     }
     let worst = bound.rule.penalty_weight() * most;
-    let mut categories: Vec<usize> = units.iter().map(|unit| unit.category).collect();
+    let mut categories: Vec<usize> = mentions.iter().map(|mention| mention.category).collect();
     categories.sort_unstable();
     categories.dedup();
     let first = categories.len() as f64;
-    let later = units.len() as f64 - first;
+    let later = mentions.len() as f64 - first;
     (-first * worst - later * worst.max(repetition), first * most - later * repetition)
 }
 
@@ -327,7 +324,7 @@ proptest! {
         let step = bound.calibration.sigma * 10.0_f64.powf(magnitude);
         let low = *knot.get(&bound.knots(spreads)) - before * step;
         let high = low + step;
-        let rise = bound.rule.unit_reward(high) - bound.rule.unit_reward(low);
+        let rise = bound.rule.mention_reward(high) - bound.rule.mention_reward(low);
         let slack = bound.rounding(low) + bound.rounding(high);
         prop_assert!(rise >= -slack, "r falls by {} from {low} to {high}", -rise);
         let most = bound.steepest() * (high - low);
@@ -338,24 +335,24 @@ proptest! {
     fn no_score_leaves_the_bounds(bound in any_bound(), magnitude in -3.0..6.0f64, up in any::<bool>()) {
         let spreads = 10.0_f64.powf(magnitude);
         let score = bound.score(if up { spreads } else { -spreads });
-        let reward = bound.rule.unit_reward(score);
+        let reward = bound.rule.mention_reward(score);
         let least = -bound.rule.penalty_weight() * bound.most();
         prop_assert!((least..=bound.most()).contains(&reward), "r({score}) = {reward}");
     }
 
     /// "Zero" to the last bit, and on the thresholds themselves too.
     #[test]
-    fn between_the_thresholds_nothing_is_said(bound in with_form(any_threshold()), share in 0.0..=1.0f64) {
+    fn between_the_thresholds_nothing_is_said(bound in with_form(any_threshold()), fraction in 0.0..=1.0f64) {
         let RewardForm::Threshold { margin, .. } = bound.config.form else { unreachable!() };
         let (plus, minus) = thresholds(&bound.calibration, margin).unwrap();
         // At the largest margin the two may pass each other by a rounding.
         prop_assume!(minus <= plus);
-        for score in [plus, minus, (minus + share * (plus - minus)).clamp(minus, plus)] {
-            prop_assert_eq!(bound.rule.unit_reward(score).abs().to_bits(), 0, "at {}", score);
+        for score in [plus, minus, (minus + fraction * (plus - minus)).clamp(minus, plus)] {
+            prop_assert_eq!(bound.rule.mention_reward(score).abs().to_bits(), 0, "at {}", score);
         }
         let beyond = bound.calibration.sigma * 1e-3;
-        prop_assert!(bound.rule.unit_reward(plus + beyond) > 0.0);
-        let falls = bound.rule.unit_reward(minus - beyond) < 0.0;
+        prop_assert!(bound.rule.mention_reward(plus + beyond) > 0.0);
+        let falls = bound.rule.mention_reward(minus - beyond) < 0.0;
         prop_assert_eq!(falls, bound.rule.penalty_weight() > 0.0);
     }
 
@@ -371,7 +368,7 @@ proptest! {
         };
         for score in bound.knots(spreads) {
             let probability = bound.calibration.probability(score, model);
-            let reward = bound.rule.unit_reward(score);
+            let reward = bound.rule.mention_reward(score);
             prop_assert!(
                 reward <= 1e-9 || probability >= least - 1e-9,
                 "{reward} for a mention that is right with probability {probability}"
@@ -395,7 +392,7 @@ proptest! {
         }
     }
 
-    /// Equal spreads and shares put even odds midway between the means, where the thresholds meet at
+    /// Equal spreads and fractions put even odds midway between the means, where the thresholds meet at
     /// the largest margin: nothing unlikely is paid there, so rounding must not refuse it.
     #[test]
     fn the_largest_margin_works_for_a_symmetric_calibration(
@@ -437,7 +434,7 @@ proptest! {
         );
         for score in bound.knots(spreads) {
             let (found, expected) =
-                (scaled.rule.unit_reward(factor * score), bound.rule.unit_reward(score));
+                (scaled.rule.mention_reward(factor * score), bound.rule.mention_reward(score));
             prop_assert_eq!(found.to_bits(), expected.to_bits(), "at {}", score);
         }
     }
@@ -463,7 +460,7 @@ proptest! {
     fn sums_stay_in_bounds(bound in any_bound(), answer in any_answer()) {
         let answer = bound.scaled(&answer);
         let rewards = bound.rewards(&answer, TOKENS);
-        let (least, most) = bounds(&bound, &answer.units);
+        let (least, most) = bounds(&bound, &answer.mentions);
         let penalty = if answer.truncated { bound.config.truncated_penalty } else { 0.0 };
         let (total, slack) = (sum(&rewards) + penalty, rounding(&rewards));
         prop_assert!(
@@ -477,8 +474,8 @@ proptest! {
     fn sums_reach_their_bounds(bound in with_form(any_threshold()), answer in any_answer()) {
         for (spreads, take) in [(1e3, 1), (-1e3, 0)] {
             let mut answer = bound.scaled(&Answer { truncated: false, ..answer.clone() });
-            answer.units.iter_mut().for_each(|unit| unit.score = bound.score(spreads));
-            let (least, most) = bounds(&bound, &answer.units);
+            answer.mentions.iter_mut().for_each(|mention| mention.score = bound.score(spreads));
+            let (least, most) = bounds(&bound, &answer.mentions);
             let rewards = bound.rewards(&answer, TOKENS);
             let missed = sum(&rewards) - [least, most][take];
             prop_assert!(missed.abs() <= rounding(&rewards), "missed by {missed}");
@@ -494,8 +491,8 @@ proptest! {
         let carries = |token: usize| match bound.config.placement {
             _ if token == TOKENS - 1 && (answer.truncated || sentence) => true,
             _ if sentence => false,
-            Placement::Last => answer.units.iter().any(|unit| unit.tokens.end == token + 1),
-            Placement::Spread => answer.units.iter().any(|unit| unit.tokens.contains(&token)),
+            Placement::Last => answer.mentions.iter().any(|mention| mention.tokens.end == token + 1),
+            Placement::Spread => answer.mentions.iter().any(|mention| mention.tokens.contains(&token)),
         };
         for (token, reward) in rewards.iter().enumerate() {
             prop_assert!(carries(token) || reward.to_bits() == 0, "token {token} holds {reward}");
@@ -513,12 +510,12 @@ proptest! {
     }
 
     #[test]
-    fn units_may_come_in_any_order(
+    fn mentions_may_come_in_any_order(
         bound in any_bound(),
         (answer, shuffled) in any_answer()
-            .prop_flat_map(|answer| (Just(answer.clone()), Just(answer.units).prop_shuffle())),
+            .prop_flat_map(|answer| (Just(answer.clone()), Just(answer.mentions).prop_shuffle())),
     ) {
-        let shuffled = Answer { units: shuffled, ..answer.clone() };
+        let shuffled = Answer { mentions: shuffled, ..answer.clone() };
         let (answer, shuffled) = (bound.scaled(&answer), bound.scaled(&shuffled));
         let expected = bits(&bound.rewards(&answer, TOKENS));
         prop_assert_eq!(bits(&bound.rewards(&shuffled, TOKENS)), expected);
@@ -552,26 +549,26 @@ proptest! {
             other.rewards(&answer, TOKENS)
         };
         let (last, spread) = (placed(Placement::Last), placed(Placement::Spread));
-        // Beside the rounding to f32, that of f64 where units share a token and cancel.
-        let (least, most) = bounds(&bound, &answer.units);
+        // Beside the rounding to f32, that of f64 where mentions share a token and cancel.
+        let (least, most) = bounds(&bound, &answer.mentions);
         let slack = rounding(&last) + rounding(&spread) + 1e-14 * (most - least);
         let difference = sum(&last) - sum(&spread);
         prop_assert!(difference.abs() <= slack, "{last:?} and {spread:?} differ by {difference}");
     }
 
-    /// What the tokens of a unit hold is r(s) for the first of its category; a later one costs the
+    /// What the tokens of a mention hold is r(s) for the first of its category; a later one costs the
     /// penalty of repetition at least, and more only if the score alone costs more.
     #[test]
-    fn only_the_first_of_a_category_earns(bound in any_bound(), units in any_units()) {
+    fn only_the_first_of_a_category_earns(bound in any_bound(), mentions in any_mentions()) {
         prop_assume!(!bound.rule.needs_sentence_score());
-        let (units, token_count) = apart(&units);
-        let answer = bound.scaled(&Answer { units, truncated: false, sentence: 0.0 });
+        let (mentions, token_count) = apart(&mentions);
+        let answer = bound.scaled(&Answer { mentions, truncated: false, sentence: 0.0 });
         let rewards = bound.rewards(&answer, token_count);
-        for (index, unit) in answer.units.iter().enumerate() {
-            let own = &rewards[unit.tokens.clone()];
-            let (found, alone) = (sum(own), bound.rule.unit_reward(unit.score));
+        for (index, mention) in answer.mentions.iter().enumerate() {
+            let own = &rewards[mention.tokens.clone()];
+            let (found, alone) = (sum(own), bound.rule.mention_reward(mention.score));
             let slack = rounding(own);
-            let later = answer.units[..index].iter().any(|other| other.category == unit.category);
+            let later = answer.mentions[..index].iter().any(|other| other.category == mention.category);
             if later {
                 let cost = -bound.config.repetition_penalty;
                 prop_assert!(found <= cost + slack, "a later mention gets {found}");

@@ -3,13 +3,13 @@ use fisao_verifier::calibration::{
 };
 use fisao_verifier::rewards::{
     PenaltyWeight, Placement, Response, RewardConfig, RewardError, RewardForm, RewardRule,
-    ScoredUnit, thresholds,
+    ScoredMention, thresholds,
 };
 use proptest::prelude::*;
 
 use crate::calibration::gaussians;
 
-/// μ₊ = 0.5, μ₋ = 0.3, σ± = σ = 0.1, even shares.
+/// μ₊ = 0.5, μ₋ = 0.3, σ± = σ = 0.1, even fractions.
 fn calibration() -> Calibration {
     gaussians((0.5, 0.1), (0.3, 0.1), 0.5)
 }
@@ -31,12 +31,12 @@ fn rule(config: &RewardConfig) -> RewardRule {
     RewardRule::new(config, &calibration()).unwrap()
 }
 
-fn unit(category: usize, tokens: std::ops::Range<usize>, score: f64) -> ScoredUnit {
-    ScoredUnit { category, tokens, score }
+fn mention(category: usize, tokens: std::ops::Range<usize>, score: f64) -> ScoredMention {
+    ScoredMention { category, tokens, score }
 }
 
-fn rewards(rule: &RewardRule, units: &[ScoredUnit], token_count: usize) -> Vec<f32> {
-    let response = Response { units, token_count, truncated: false, sentence_score: None };
+fn rewards(rule: &RewardRule, mentions: &[ScoredMention], token_count: usize) -> Vec<f32> {
+    let response = Response { mentions, token_count, truncated: false, sentence_score: None };
     rule.token_rewards(&response)
 }
 
@@ -58,20 +58,20 @@ fn threshold_rewards_match_arithmetic() {
     for (score, expected) in
         [(0.55, 1.0), (0.45, 0.0), (0.9, 2.0), (0.40, 0.0), (0.35, 0.0), (0.25, -1.0), (-0.5, -2.0)]
     {
-        close(rule.unit_reward(score), expected);
+        close(rule.mention_reward(score), expected);
     }
 }
 
-/// Equal spreads and shares: logit p(s) = (μ₊−μ₋)(s − 0.4)/σ² = 20 (s − 0.4).
+/// Equal spreads and fractions: logit p(s) = (μ₊−μ₋)(s − 0.4)/σ² = 20 (s − 0.4).
 #[test]
 fn log_odds_rewards_match_arithmetic() {
     let rule = rule(&log_odds(0.9));
     let target = 9.0_f64.ln();
-    close(rule.unit_reward(0.4), -target);
-    close(rule.unit_reward(0.5), 2.0 - target);
-    close(rule.unit_reward(0.4 + target / 20.0), 0.0);
-    close(rule.unit_reward(0.9), 3.0);
-    close(rule.unit_reward(0.1), -3.0);
+    close(rule.mention_reward(0.4), -target);
+    close(rule.mention_reward(0.5), 2.0 - target);
+    close(rule.mention_reward(0.4 + target / 20.0), 0.0);
+    close(rule.mention_reward(0.9), 3.0);
+    close(rule.mention_reward(0.1), -3.0);
 }
 
 #[test]
@@ -81,17 +81,17 @@ fn the_logistic_fit_is_another_source_of_probability() {
     let calibration = calibration();
     let rule = RewardRule::new(&config(form), &calibration).unwrap();
     let expected = calibration.logistic.logit(4.0) - 9.0_f64.ln();
-    close(rule.unit_reward(4.0), expected.clamp(-3.0, 3.0));
+    close(rule.mention_reward(4.0), expected.clamp(-3.0, 3.0));
 }
 
 #[test]
-fn rewards_land_on_the_tokens_of_units_only() {
-    let units = [unit(0, 1..4, 0.65), unit(1, 5..6, 0.25)];
+fn rewards_are_on_mention_tokens_only() {
+    let mentions = [mention(0, 1..4, 0.65), mention(1, 5..6, 0.25)];
     let mut config = threshold(0.05);
-    all_close(&rewards(&rule(&config), &units, 7), &[0.0, 0.0, 0.0, 2.0, 0.0, -1.0, 0.0]);
+    all_close(&rewards(&rule(&config), &mentions, 7), &[0.0, 0.0, 0.0, 2.0, 0.0, -1.0, 0.0]);
     config.placement = Placement::Spread;
     let third = 2.0 / 3.0;
-    all_close(&rewards(&rule(&config), &units, 7), &[0.0, third, third, third, 0.0, -1.0, 0.0]);
+    all_close(&rewards(&rule(&config), &mentions, 7), &[0.0, third, third, third, 0.0, -1.0, 0.0]);
 }
 
 #[test]
@@ -99,21 +99,21 @@ fn only_the_first_mention_earns_but_every_mention_pays() {
     let mut config = threshold(0.05);
     config.repetition_penalty = 0.0;
     let lenient = rule(&config);
-    let good = [unit(0, 0..1, 0.55), unit(0, 1..2, 0.65), unit(1, 2..3, 0.55)];
+    let good = [mention(0, 0..1, 0.55), mention(0, 1..2, 0.65), mention(1, 2..3, 0.55)];
     all_close(&rewards(&lenient, &good, 3), &[1.0, 0.0, 1.0]);
-    let bad = [unit(0, 0..1, 0.25), unit(0, 1..2, 0.25), unit(0, 2..3, 0.55)];
+    let bad = [mention(0, 0..1, 0.25), mention(0, 1..2, 0.25), mention(0, 2..3, 0.55)];
     all_close(&rewards(&lenient, &bad, 3), &[-1.0, -1.0, 0.0]);
 }
 
 /// A repeated word costs the penalty of repetition, or its own where that is more.
 #[test]
-fn saying_it_again_costs() {
+fn repeated_mentions_are_penalised() {
     let mut config = threshold(0.05);
     config.repetition_penalty = 0.4;
     let strict = rule(&config);
-    let good = [unit(0, 0..1, 0.55), unit(0, 1..2, 0.65), unit(1, 2..3, 0.55)];
+    let good = [mention(0, 0..1, 0.55), mention(0, 1..2, 0.65), mention(1, 2..3, 0.55)];
     all_close(&rewards(&strict, &good, 3), &[1.0, -0.4, 1.0]);
-    let bad = [unit(0, 0..1, 0.25), unit(0, 1..2, 0.25), unit(0, 2..3, 0.55)];
+    let bad = [mention(0, 0..1, 0.25), mention(0, 1..2, 0.25), mention(0, 2..3, 0.55)];
     all_close(&rewards(&strict, &bad, 3), &[-1.0, -1.0, -0.4]);
     config.repetition_penalty = -0.1;
     let error = RewardRule::new(&config, &calibration()).unwrap_err().to_string();
@@ -126,11 +126,11 @@ fn penalties_are_weighed_and_truncation_costs() {
     config.penalty_weight = PenaltyWeight::Fixed(2.5);
     config.truncated_penalty = 0.75;
     let rule = rule(&config);
-    let units = [unit(0, 0..1, 0.25), unit(1, 2..3, 0.55)];
+    let mentions = [mention(0, 0..1, 0.25), mention(1, 2..3, 0.55)];
     let response =
-        Response { units: &units, token_count: 3, truncated: true, sentence_score: None };
+        Response { mentions: &mentions, token_count: 3, truncated: true, sentence_score: None };
     all_close(&rule.token_rewards(&response), &[-2.5, 0.0, 1.0 - 0.75]);
-    let empty = Response { units: &[], token_count: 0, truncated: true, sentence_score: None };
+    let empty = Response { mentions: &[], token_count: 0, truncated: true, sentence_score: None };
     assert!(rule.token_rewards(&empty).is_empty());
 }
 
@@ -145,10 +145,11 @@ fn the_sentence_form_pays_once_at_the_end() {
     calibration.sentence = Some(SentenceCalibration { mean: 0.2, deviation: 0.1, responses: 50 });
     let rule = RewardRule::new(&config, &calibration).unwrap();
     assert!(rule.needs_sentence_score());
-    let units = [unit(0, 0..1, 0.9)];
+    let mentions = [mention(0, 0..1, 0.9)];
     let at = |score: f64| {
         let sentence_score = Some(score);
-        let response = Response { units: &units, token_count: 3, truncated: false, sentence_score };
+        let response =
+            Response { mentions: &mentions, token_count: 3, truncated: false, sentence_score };
         rule.token_rewards(&response)
     };
     all_close(&at(0.3), &[0.0, 0.0, 1.0]);
@@ -282,15 +283,15 @@ fn any_rule() -> impl Strategy<Value = RewardRule> {
     )
 }
 
-/// Disjoint units inside 40 tokens, with categories that repeat.
-fn any_units() -> impl Strategy<Value = Vec<ScoredUnit>> {
+/// Disjoint mentions inside 40 tokens, with categories that repeat.
+fn any_mentions() -> impl Strategy<Value = Vec<ScoredMention>> {
     prop::collection::vec((0usize..3, 1usize..4, 0usize..2, -0.5..1.0f64), 0..8).prop_map(|rows| {
         let mut at = 0;
         rows.into_iter()
             .map(|(category, length, gap, score)| {
                 let start = at + gap;
                 at = start + length;
-                unit(category, start..at, score)
+                mention(category, start..at, score)
             })
             .collect()
     })
@@ -299,26 +300,26 @@ fn any_units() -> impl Strategy<Value = Vec<ScoredUnit>> {
 proptest! {
     #[test]
     fn a_higher_score_never_earns_less(rule in any_rule(), low in -1.0..2.0f64, step in 0.0..1.0f64) {
-        prop_assert!(rule.unit_reward(low + step) >= rule.unit_reward(low) - 1e-12);
+        prop_assert!(rule.mention_reward(low + step) >= rule.mention_reward(low) - 1e-12);
     }
 
     /// Slopes are bounded (by κ₋ times the steepest log-odds or 1/σ), so small steps are small.
     #[test]
     fn rewards_are_continuous(rule in any_rule(), score in -1.0..2.0f64) {
         let step = 1e-9;
-        let jump = rule.unit_reward(score + step) - rule.unit_reward(score);
+        let jump = rule.mention_reward(score + step) - rule.mention_reward(score);
         prop_assert!(jump.abs() < 1e-5, "jump of {jump} at {score}");
     }
 
     #[test]
     fn order_and_padding_change_nothing(
         rule in any_rule(),
-        units in any_units(),
+        mentions in any_mentions(),
         rotation in 0usize..8,
         padding in 0usize..10,
     ) {
-        let tight = rewards(&rule, &units, 40);
-        let mut moved = units.clone();
+        let tight = rewards(&rule, &mentions, 40);
+        let mut moved = mentions.clone();
         if !moved.is_empty() {
             let places = rotation % moved.len();
             moved.rotate_left(places);
@@ -332,16 +333,16 @@ proptest! {
     #[test]
     fn function_tokens_get_nothing_and_the_sum_is_bounded(
         rule in any_rule(),
-        units in any_units(),
+        mentions in any_mentions(),
     ) {
-        let given = rewards(&rule, &units, 40);
+        let given = rewards(&rule, &mentions, 40);
         for (token, reward) in given.iter().enumerate() {
-            if !units.iter().any(|unit| unit.tokens.contains(&token)) {
+            if !mentions.iter().any(|mention| mention.tokens.contains(&token)) {
                 prop_assert!(reward.abs() <= 0.0, "token {token} gets {reward}");
             }
         }
         let sum: f64 = given.iter().map(|reward| f64::from(*reward)).sum();
-        let most = 3.0 * rule.penalty_weight().max(1.0) * units.len() as f64;
+        let most = 3.0 * rule.penalty_weight().max(1.0) * mentions.len() as f64;
         prop_assert!(sum.abs() <= most + 1e-4);
         let earned: f64 = given.iter().map(|reward| f64::from(reward.max(0.0))).sum();
         prop_assert!(earned <= 3.0 * 3.0 + 1e-4, "three categories can earn three times");

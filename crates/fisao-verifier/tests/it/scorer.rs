@@ -55,7 +55,7 @@ fn a_name_is_the_mean_of_its_sentences() {
     let prompts = ["a {}", "{}", "see a {}"];
     let mut verifier = verifier(&prompts, with(Regions::Whole));
     let names: Vec<String> = ('a'..='z').map(|letter| format!("do{letter}")).collect();
-    verifier.learn(names.iter().map(String::as_str)).unwrap();
+    verifier.embed_names(names.iter().map(String::as_str)).unwrap();
     let image = verifier.embed_images(pixels(1)).unwrap().swap_remove(0);
     for name in [&names[0], &names[17], &names[25]] {
         let sentences = verifier.templates().render(name);
@@ -81,19 +81,20 @@ fn regions_see_what_they_say() {
 #[test]
 fn patches_are_embedded_until_they_are_known_not_to_count() {
     let mut verifier = verifier(&["{}"], with(Regions::Auto));
-    verifier.learn(["dog"]).unwrap();
-    let look = |verifier: &Verifier| verifier.embed_images(pixels(1)).unwrap().swap_remove(0);
-    let image = look(&verifier);
+    verifier.embed_names(["dog"]).unwrap();
+    let embed = |verifier: &Verifier| verifier.embed_images(pixels(1)).unwrap().swap_remove(0);
+    let image = embed(&verifier);
     assert!(!image.parts.is_empty(), "weights are still to be found");
-    let text = &verifier.known()["dog"];
+    let text = &verifier.embeddings()["dog"];
     let (whole, auto) = (cosine(&image.whole, text), verifier.score(&image, "dog"));
     assert!((auto - whole).abs() < 1e-12);
     verifier.set_weights(RegionWeights { patches: 0.5 });
-    assert_eq!(look(&verifier), image);
-    let halves = image.score(&verifier.known()["dog"], Regions::Patches, RegionWeights::default());
+    assert_eq!(embed(&verifier), image);
+    let halves =
+        image.score(&verifier.embeddings()["dog"], Regions::Patches, RegionWeights::default());
     assert!((verifier.score(&image, "dog") - halves).abs() < 1e-12);
     verifier.set_weights(RegionWeights::default());
-    assert!(look(&verifier).parts.is_empty());
+    assert!(embed(&verifier).parts.is_empty());
 }
 
 #[test]
@@ -112,7 +113,7 @@ fn every_image_has_its_views() {
     assert_eq!(seen[1].parts.len(), 4);
     let maps = {
         let mut patches = patches.clone();
-        patches.learn(["dog"]).unwrap();
+        patches.embed_names(["dog"]).unwrap();
         patches.heat_maps(pixels(1), &["dog"])
     };
     assert_eq!((maps[0].side, maps[0].cosines.len()), (2, 4));
@@ -123,16 +124,16 @@ fn every_image_has_its_views() {
 #[test]
 fn centres_are_taken_from_scores_and_none_is_forgotten() {
     let mut verifier = verifier(&["{}"], ScoreConfig::default());
-    verifier.learn(["dog"]).unwrap();
+    verifier.embed_names(["dog"]).unwrap();
     let image = verifier.embed_images(pixels(1)).unwrap().swap_remove(0);
     let raw = verifier.score(&image, "dog");
     verifier.set_centres(Some(BTreeMap::from([("dog".to_owned(), 0.25)])));
     assert!((verifier.score(&image, "dog") - (raw - 0.25)).abs() < 1e-12);
-    let error = verifier.learn(["cat"]).unwrap_err();
+    let error = verifier.embed_names(["cat"]).unwrap_err();
     assert!(error.to_string().contains("knows nothing about the scores of 'cat'"), "{error}");
     // Known or not, a name without a centre is refused before it is scored.
-    verifier.remember([("cat".to_owned(), vec![0.5; 10])]);
-    assert!(verifier.learn(["cat"]).is_err());
+    verifier.insert_embeddings([("cat".to_owned(), vec![0.5; 10])]);
+    assert!(verifier.embed_names(["cat"]).is_err());
     verifier.set_centres(None);
     assert!((verifier.score(&image, "dog") - raw).abs() < 1e-12);
 }
@@ -140,7 +141,7 @@ fn centres_are_taken_from_scores_and_none_is_forgotten() {
 #[test]
 fn what_cannot_be_scored_is_refused() {
     let mut verifier = verifier(&["a {}"], ScoreConfig::default());
-    let error = verifier.learn(["dog", "四"]).unwrap_err();
+    let error = verifier.embed_names(["dog", "四"]).unwrap_err();
     assert!(matches!(&error, VerifierError::Unspelled { name } if name == "四"), "{error}");
     assert!(error.hint().unwrap().contains("object vocabulary"));
     let damaged = pixels(2).mul_scalar(f32::NAN);
@@ -153,14 +154,16 @@ fn what_cannot_be_scored_is_refused() {
 #[test]
 fn embeddings_of_earlier_runs_are_used_as_they_are() {
     let mut first = verifier(&["{}"], ScoreConfig::default());
-    first.learn(["dog", "cat"]).unwrap();
+    first.embed_names(["dog", "cat"]).unwrap();
     let mut second = verifier(&["{}"], ScoreConfig::default());
-    second.remember(first.known().iter().map(|(name, text)| (name.clone(), text.clone())));
-    assert_eq!(second.known(), first.known());
+    second.insert_embeddings(
+        first.embeddings().iter().map(|(name, text)| (name.clone(), text.clone())),
+    );
+    assert_eq!(second.embeddings(), first.embeddings());
     // A known name is not embedded again.
-    second.remember([("dog".to_owned(), vec![0.5; 10])]);
-    second.learn(["dog"]).unwrap();
-    assert_eq!(second.known()["dog"], vec![0.5; 10]);
+    second.insert_embeddings([("dog".to_owned(), vec![0.5; 10])]);
+    second.embed_names(["dog"]).unwrap();
+    assert_eq!(second.embeddings()["dog"], vec![0.5; 10]);
 }
 
 proptest! {

@@ -23,28 +23,28 @@ fn distance(auc: f64) -> f64 {
     DISTANCES.iter().find(|(of, _)| (of - auc).abs() < 1e-9).unwrap().1
 }
 
-/// Mentions of which `share` are correct. Both classes have a spread of 1 in every view, and μ₋ = 0.
+/// Mentions of which `fraction` are correct. Both classes have a spread of 1 in every view, and μ₋ = 0.
 struct World {
     views: [Vec<f64>; 3],
     correct: Vec<bool>,
     distance: f64,
-    share: f64,
+    fraction: f64,
 }
 
 /// What a calibration misses: μ₊ and μ₋ (σ), π, E[ẑ | correct] − 1 and E[ẑ | hallucinated].
 #[derive(Debug)]
 struct Missed {
     means: [f64; 2],
-    share: f64,
+    fraction: f64,
     correctness: [f64; 2],
 }
 
 impl World {
     /// `aucs` of the score and of the other two, with `correlation` of all pairs within each class.
-    fn new(count: usize, share: f64, aucs: [f64; 3], correlation: f64, seed: u64) -> Self {
+    fn new(count: usize, fraction: f64, aucs: [f64; 3], correlation: f64, seed: u64) -> Self {
         let mut normal = Normal(ChaCha8Rng::seed_from_u64(seed));
         let mut views: [Vec<f64>; 3] = Default::default();
-        let correct: Vec<bool> = (0..count).map(|_| normal.0.random_bool(share)).collect();
+        let correct: Vec<bool> = (0..count).map(|_| normal.0.random_bool(fraction)).collect();
         for &is in &correct {
             let common = normal.draw(0.0, correlation.sqrt());
             for (view, auc) in views.iter_mut().zip(aucs) {
@@ -52,7 +52,7 @@ impl World {
                 view.push(normal.draw(mean + common, (1.0 - correlation).sqrt()));
             }
         }
-        Self { views, correct, distance: distance(aucs[0]), share }
+        Self { views, correct, distance: distance(aucs[0]), fraction }
     }
 
     fn others(&self) -> Views<'_> {
@@ -82,7 +82,7 @@ impl World {
         };
         Missed {
             means: [found.mu_correct - self.distance, found.mu_hallucinated],
-            share: found.prior_correct - self.share,
+            fraction: found.prior_correct - self.fraction,
             correctness: [mean(self.distance) - 1.0, mean(0.0)],
         }
     }
@@ -95,15 +95,16 @@ impl Missed {
 }
 
 /// Root mean squares of what is missed over seeds 0 to 7, with views and with labels.
-fn over_seeds(count: usize, share: f64, aucs: [f64; 3]) -> [[f64; 5]; 2] {
+fn over_seeds(count: usize, fraction: f64, aucs: [f64; 3]) -> [[f64; 5]; 2] {
     let mut squares = [[0.0; 5]; 2];
     for seed in 0..8 {
-        let world = World::new(count, share, aucs, 0.0, seed);
-        let fit = world.fit().unwrap_or_else(|error| panic!("{share}, {aucs:?}, {seed}: {error}"));
+        let world = World::new(count, fraction, aucs, 0.0, seed);
+        let fit =
+            world.fit().unwrap_or_else(|error| panic!("{fraction}, {aucs:?}, {seed}: {error}"));
         for (sums, calibration) in squares.iter_mut().zip([fit, world.labelled()]) {
-            let Missed { means: [plus, minus], share, correctness: [right, wrong] } =
+            let Missed { means: [plus, minus], fraction, correctness: [right, wrong] } =
                 world.missed(&calibration);
-            for (sum, error) in sums.iter_mut().zip([plus, minus, share, right, wrong]) {
+            for (sum, error) in sums.iter_mut().zip([plus, minus, fraction, right, wrong]) {
                 *sum += error * error / 8.0;
             }
         }
@@ -122,14 +123,14 @@ fn weak_verifiers_are_calibrated_without_labels() {
         (8000, 0.85, [0.6, 0.8, 0.8], [0.04, 0.1, 0.06, 0.08, 0.28]),
         (8000, 0.95, [0.9, 0.9, 0.9], [0.03, 0.2, 0.02, 0.02, 0.15]),
     ];
-    for (count, share, aucs, bounds) in cells {
-        let [found, _] = over_seeds(count, share, aucs);
+    for (count, fraction, aucs, bounds) in cells {
+        let [found, _] = over_seeds(count, fraction, aucs);
         let within = found.iter().zip(bounds).all(|(found, bound)| *found <= bound);
-        assert!(within, "{count}, {share}, {aucs:?}: {found:?} exceeds {bounds:?}");
+        assert!(within, "{count}, {fraction}, {aucs:?}: {found:?} exceeds {bounds:?}");
     }
 }
 
-/// What labels add: the share of the correct and the means of either class are at most so many times less exact.
+/// What labels add: the fraction of the correct and the means of either class are at most so many times less exact.
 #[test]
 fn labels_are_worth_a_factor() {
     let [views, labels] = over_seeds(8000, 0.85, [0.8, 0.8, 0.8]);
@@ -179,7 +180,7 @@ fn unequal_spreads_are_found() {
     assert!((mean - 1.4).abs() < 0.12, "{mean}: {sigmas:?}");
 }
 
-/// Views that depend on each other within the classes bias the share; where the bias is large it is found out.
+/// Views that depend on each other within the classes bias the fraction; where the bias is large it is found out.
 #[test]
 fn dependent_views_are_refused() {
     let refused = |count: usize, correlation: f64| {
@@ -206,7 +207,7 @@ fn probabilities_are_calibrated() {
     let expected = found.mentions.correct.iter().sum::<f64>().round() as usize;
     assert_eq!(found.correct, expected);
     assert!((found.auc - 0.8).abs() < 0.03, "{}", found.auc);
-    // Of the mentions given a probability between two tenths, about that share is correct.
+    // Of the mentions given a probability between two tenths, about that fraction is correct.
     for tenth in 0..10 {
         let range = f64::from(tenth) / 10.0..f64::from(tenth + 1) / 10.0;
         let chosen: Vec<(f64, bool)> = found
@@ -323,10 +324,10 @@ fn unusable_views_are_named() {
     let mostly_wrong = World::new(4000, 0.3, [0.8, 0.9, 0.9], 0.0, 1);
     let error = mostly_wrong.fit().unwrap_err();
     assert!(
-        matches!(error, CalibrationError::ImplausibleShare { share, .. } if (share - 0.3).abs() < 0.06),
+        matches!(error, CalibrationError::ImplausibleFraction { fraction, .. } if (fraction - 0.3).abs() < 0.06),
         "{error}"
     );
-    let config = ThreeViewsConfig { least_share: 0.2, ..quick() };
+    let config = ThreeViewsConfig { least_fraction: 0.2, ..quick() };
     assert!(fit_three_views(&mostly_wrong.views[0], &mostly_wrong.others(), &config).is_ok());
 }
 

@@ -24,11 +24,11 @@ pub(crate) struct AlignArguments {
     /// Folder for the adapter and everything else
     #[arg(long, short, value_name = "FOLDER", required_unless_present_any = ["resume", "dry_run"])]
     pub(crate) output: Option<PathBuf>,
-    /// Go on with the run in this folder (or in that of --output), with its own settings and data
+    /// Resume the run in this folder (or in that of --output), with its own settings and data
     #[arg(long, value_name = "FOLDER", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "the option may be absent, bare, or with a folder")]
     pub(crate) resume: Option<Option<PathBuf>>,
-    /// Check everything, make one step, tell time and memory that the run would take, and write nothing
+    /// Check everything, make one step, report the time and memory the run would take, and write nothing
     #[arg(long, conflicts_with = "resume")]
     pub(crate) dry_run: bool,
 }
@@ -36,19 +36,19 @@ pub(crate) struct AlignArguments {
 /// Model, verifier and prompts.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct AlignSource {
-    /// Take model, verifier, prompts and calibration from the embedded world
+    /// Take model, verifier, prompts and calibration from the built-in synthetic dataset
     #[arg(
         long,
         conflicts_with_all = [
-            "model", "verifier", "allow_foreign_verifier", "calibration", "images", "prompts", "prompt",
-            "vocabulary", "validation_share", "allow_outside_images", "skip_damaged",
+            "model", "verifier", "allow_mismatched_verifier", "calibration", "images", "prompts", "prompt",
+            "vocabulary", "validation_fraction", "allow_outside_images", "skip_damaged",
         ]
     )]
     pub(crate) demo: bool,
-    /// What the embedded world's calibration knows of its pictures [default: annotations]
+    /// What the built-in synthetic dataset's calibration knows of its images [default: annotations]
     #[arg(long, value_enum, value_name = "LABELS", requires = "demo")]
     pub(crate) labels: Option<LabelSource>,
-    /// Which embedded world; the hard one's verifier is often wrong [default: clear]
+    /// Which built-in synthetic dataset; the hard one's verifier is often wrong [default: clear]
     #[arg(long, value_enum, value_name = "WORLD", requires = "demo")]
     pub(crate) world: Option<WorldChoice>,
     /// LLaVA checkpoint: a folder in Hugging Face layout, or a name on the Hub
@@ -58,8 +58,8 @@ pub(crate) struct AlignSource {
     #[arg(long, value_name = "FOLDER|ID", required_unless_present_any = ["demo", "resume"])]
     pub(crate) verifier: Option<ModelLocation>,
     /// Use a verifier whose vision tower is not the model's own
-    #[arg(long)]
-    pub(crate) allow_foreign_verifier: bool,
+    #[arg(long, alias = "allow-foreign-verifier")]
+    pub(crate) allow_mismatched_verifier: bool,
     /// Calibration made by `fisao calibrate`
     #[arg(long, value_name = "FILE", required_unless_present_any = ["demo", "resume"])]
     pub(crate) calibration: Option<PathBuf>,
@@ -79,9 +79,9 @@ pub(crate) struct AlignSource {
     /// What to ask about images that have no prompt of their own [default: Describe the image.]
     #[arg(long, value_name = "TEXT")]
     pub(crate) prompt: Option<String>,
-    /// Share of the images that is held out and watched instead of trained on [default: 0]
-    #[arg(long, value_name = "SHARE")]
-    pub(crate) validation_share: Option<f64>,
+    /// Fraction of the images that is held out for validation instead of trained on [default: 0]
+    #[arg(long, alias = "validation-share", value_name = "FRACTION")]
+    pub(crate) validation_fraction: Option<f64>,
     #[command(flatten)]
     pub(crate) vocabulary: VocabularyArguments,
 }

@@ -39,12 +39,12 @@ pub(crate) struct CaptionArguments {
     /// Calibration made by `fisao calibrate`, for --best-of
     #[arg(long, value_name = "FILE", requires = "best_of")]
     pub(crate) calibration: Option<PathBuf>,
-    /// CLIP checkpoint the model's vision tower comes from, for --best-of, folder or name [default: the embedded world's]
+    /// CLIP checkpoint the model's vision tower comes from, for --best-of, folder or name [default: the built-in synthetic dataset's]
     #[arg(long, value_name = "FOLDER|ID", requires = "best_of")]
     pub(crate) verifier: Option<ModelLocation>,
     /// Use a verifier whose vision tower is not the model's own
-    #[arg(long, requires = "best_of")]
-    pub(crate) allow_foreign_verifier: bool,
+    #[arg(long, alias = "allow-foreign-verifier", requires = "best_of")]
+    pub(crate) allow_mismatched_verifier: bool,
     #[command(flatten)]
     pub(crate) damaged: DamagedArguments,
     #[command(flatten)]

@@ -14,7 +14,7 @@ pub(crate) struct CompareArguments {
     #[arg(long, value_enum, value_name = "METHOD", value_delimiter = ',')]
     pub(crate) methods: Vec<MethodChoice>,
     /// Train FiSAO with each of several values of a setting, for instance lora.rank=4,8,16; may be repeated. Besides the
-    /// settings there are labels=annotations,none, prompts=N,… (pictures to train on) and vocabulary-share=S,… (share of the
+    /// settings there are labels=annotations,none, prompts=N,… (images to train on) and vocabulary-fraction=S,… (fraction of the
     /// object names that the verifier knows)
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub(crate) vary: Vec<String>,
@@ -30,12 +30,12 @@ pub(crate) struct CompareArguments {
     /// What is held equal
     #[arg(long, value_enum, value_name = "BUDGET", default_value_t)]
     pub(crate) budget: BudgetChoice,
-    /// What calibration knows of its pictures
+    /// What calibration knows of its images
     #[arg(long, value_enum, value_name = "LABELS", default_value_t)]
     pub(crate) labels: LabelSource,
     #[command(flatten)]
     pub(crate) world: WorldArguments,
-    /// Responses to each picture that best-of-N chooses from
+    /// Responses to each image that best-of-N chooses from
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = from_to::<usize>(1, MOST_OF_BEST))]
     pub(crate) best_of: usize,
     /// A shorter and rougher comparison
@@ -57,7 +57,7 @@ pub(crate) enum MethodChoice {
     Base,
     /// Token rewards of the model's own encoder, PPO
     Fisao,
-    /// The same rewards without a critic: responses to one picture against each other
+    /// The same rewards without a critic: responses to one image against each other
     FisaoGroup,
     /// PPO with one reward for the whole response
     SentencePpo,
@@ -94,13 +94,13 @@ pub(crate) enum Ablation {
     Form,
     /// Calibration with annotations and without
     Labels,
-    /// Pictures to train on, from 32 to 4096
+    /// Images to train on, from 32 to 4096
     Prompts,
     /// Rank of the adapter
     Rank,
     /// Verifiers from an AUC of 1 down to 0.6, by noise on their scores: FiSAO with and without critic, sentence reward,
     /// self-rewarding DPO and best of N with each
     Verifier,
-    /// Share of the object names that the verifier knows
+    /// Fraction of the object names that the verifier knows
     Vocabulary,
 }

@@ -15,7 +15,7 @@ pub(crate) struct DemoArguments {
     pub(crate) output: PathBuf,
     #[command(flatten)]
     pub(crate) options: DemoOptions,
-    /// Go on with the run that the output folder holds, with its own options and settings
+    /// Resume the run that the output folder holds, with its own options and settings
     #[arg(long, conflicts_with_all = ["seed", "quick", "labels", "world", "config", "set"])]
     pub(crate) resume: bool,
     #[command(flatten)]
@@ -24,7 +24,7 @@ pub(crate) struct DemoArguments {
     pub(crate) settings: SettingsArguments,
 }
 
-/// What a run of the demo is asked for; kept beside it, so that it can be gone on with.
+/// What a run of the demo is asked for; kept beside it, so that it can be resumed.
 #[derive(Clone, Copy, Debug, Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct DemoOptions {
@@ -34,20 +34,20 @@ pub(crate) struct DemoOptions {
     /// A shorter and rougher run
     #[arg(long)]
     pub(crate) quick: bool,
-    /// What the calibration knows of its pictures
+    /// What the calibration knows of its images
     #[arg(long, value_enum, value_name = "LABELS", default_value_t)]
     pub(crate) labels: LabelSource,
-    /// Which embedded world; the hard one's verifier is often wrong
+    /// Which built-in synthetic dataset; the hard one's verifier is often wrong
     #[arg(long, value_enum, value_name = "WORLD", default_value_t)]
     #[serde(default)]
     pub(crate) world: WorldChoice,
 }
 
-/// Where the split into correct and hallucinated words comes from.
+/// Where the split into correct and hallucinated mentions comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum LabelSource {
-    /// What is in each picture, as in the paper
+    /// What is in each image, as in the paper
     #[default]
     Annotations,
     /// Nothing: the split is estimated from the scores, and from the decoder's view of each word

@@ -42,13 +42,13 @@ pub(crate) struct EvalArguments {
 pub(crate) enum EvalCommand {
     /// Count hallucinated objects in captions: those of a file, or of a model
     Chair(ChairArguments),
-    /// Ask whether objects are in the picture: POPE
+    /// Ask whether objects are in the image: POPE
     Pope(PopeArguments),
     /// Measure how like people's captions a model's are: BLEU, ROUGE-L, CIDEr
     Captions(CaptionMetricsArguments),
     /// Compare two models image by image
     Diff(DiffArguments),
-    /// Two yes-or-no questions about each picture, of 14 kinds: MME
+    /// Two yes-or-no questions about each image, of 14 kinds: MME
     Mme(MmeArguments),
     /// Objects described, and asked about, without a judge: AMBER
     #[command(after_help = AMBER)]
@@ -76,22 +76,22 @@ pub(crate) enum EvalCommand {
 const AMBER: &str = "\
 Looked for in --data, or in its folders data and query: annotations.json, relation.json, safe_words.txt, \
 metrics.txt where there is one, query_all.json or query_generative.json and query_discriminative.json, \
-and the pictures in image";
+and the images in image";
 const SCIENCE_QA: &str = "\
-Looked for in --data: problems.json, pid_splits.json, and the pictures in images/SPLIT/PROBLEM. A model is \
-asked the problems that have a picture";
+Looked for in --data: problems.json, pid_splits.json, and the images in images/SPLIT/PROBLEM. A model is \
+asked the problems that have an image";
 const GQA: &str = "\
-Looked for in --data, unless it is the file: testdev_balanced_questions.json, and the pictures in images";
+Looked for in --data, unless it is the file: testdev_balanced_questions.json, and the images in images";
 const SEED_BENCH: &str = "\
-Looked for in --data, unless it is the file: SEED-Bench.json, and the pictures in SEED-Bench-image. A model is \
-asked the questions about pictures, not about videos";
+Looked for in --data, unless it is the file: SEED-Bench.json, and the images in SEED-Bench-image. A model is \
+asked the questions about images, not about videos";
 const MMBENCH: &str = "\
-Looked for in --data, unless it is the file: the only .tsv there, which holds the pictures too";
+Looked for in --data, unless it is the file: the only .tsv there, which holds the images too";
 const MM_VET: &str = "\
-Looked for in --data, unless it is the file: mm-vet.json, and the pictures in images. First answers become requests \
+Looked for in --data, unless it is the file: mm-vet.json, and the images in images. First answers become requests \
 for a judge, whom this program does not call; then the judge's words are given with --verdicts";
 const MM_HAL: &str = "\
-Looked for in --data, unless it is the file: response_template.json, and in images the pictures, by the name in \
+Looked for in --data, unless it is the file: response_template.json, and in images the images, by the name in \
 their address or by their id. First answers become requests for a judge, whom this program does not call; then the \
 judge's words are given with --verdicts";
 
@@ -120,14 +120,14 @@ pub(crate) struct ReportArguments {
 /// A model that answers now, where no file of answers is given.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct AnsweringArguments {
-    /// Folder of the pictures, for a model that is to answer now
+    /// Folder of the images, for a model that is to answer now
     #[arg(long, value_name = "DIR", requires = "output")]
     pub(crate) images: Option<PathBuf>,
-    /// Folder of a data set, for a model that is to answer now: its pictures, in images where there is such a
+    /// Folder of a data set, for a model that is to answer now: its images, in images where there is such a
     /// folder, and beside them the files that answers are compared with, unless they are named
     #[arg(long, value_name = "DIR", requires = "output")]
     pub(crate) data: Option<PathBuf>,
-    /// Folder for the answers; the same command goes on where it was interrupted
+    /// Folder for the answers; the same command resumes where it was interrupted
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]

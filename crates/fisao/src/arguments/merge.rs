@@ -10,8 +10,8 @@ use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
 pub(crate) struct MergeArguments {
-    /// LLaVA checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the embedded
-    /// world's small model]
+    /// LLaVA checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
+    /// synthetic dataset's small model]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) model: Option<ModelLocation>,
     #[command(flatten)]

@@ -11,7 +11,7 @@ use super::shared::from_to;
 #[derive(Debug, Args)]
 pub(crate) struct PretrainArguments {
     /// Folder for the models, clip/ and llava/; a folder in which this command was interrupted is
-    /// gone on with
+    /// resumed
     #[arg(long, short, value_name = "FOLDER")]
     pub(crate) output: PathBuf,
     /// Which world's models; those of the hard world begin with the embedded ones of the clear world

@@ -13,8 +13,8 @@ use crate::model_location::ModelLocation;
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["texts", "captions"])))]
 pub(crate) struct ScoreArguments {
-    /// CLIP checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the embedded
-    /// world's small verifier]
+    /// CLIP checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
+    /// synthetic dataset's small verifier]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) verifier: Option<ModelLocation>,
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub(crate) struct ScoreArguments {
     /// Name to score; may be repeated
     #[arg(long = "text", short, value_name = "NAME")]
     pub(crate) texts: Vec<String>,
-    /// Caption whose object words to score; may be repeated
+    /// Caption whose object mentions to score; may be repeated
     #[arg(long = "caption", short, value_name = "TEXT")]
     pub(crate) captions: Vec<String>,
     #[command(flatten)]

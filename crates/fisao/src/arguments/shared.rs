@@ -18,11 +18,11 @@ use crate::failure::Refusal;
 use crate::model_location::ModelLocation;
 use crate::reporter::Reporter;
 
-/// Which model speaks.
+/// The model that generates.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ModelArguments {
-    /// LLaVA checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the embedded
-    /// world's small model]
+    /// LLaVA checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
+    /// synthetic dataset's small model]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) model: Option<ModelLocation>,
     /// LoRA adapter in PEFT layout to put on the model, folder or name
@@ -42,17 +42,17 @@ pub(crate) struct ModelArguments {
     pub(crate) device: DeviceArguments,
 }
 
-/// Which model speaks, and which verifier listens.
+/// Model and verifier.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct PairArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
-    /// CLIP checkpoint the model's vision tower comes from, folder or name [default: the embedded world's]
+    /// CLIP checkpoint the model's vision tower comes from, folder or name [default: the built-in synthetic dataset's]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) verifier: Option<ModelLocation>,
     /// Use a verifier whose vision tower is not the model's own
-    #[arg(long)]
-    pub(crate) allow_foreign_verifier: bool,
+    #[arg(long, alias = "allow-foreign-verifier")]
+    pub(crate) allow_mismatched_verifier: bool,
     #[command(flatten)]
     pub(crate) world: WorldArguments,
 }
@@ -165,7 +165,7 @@ pub(crate) struct SettingsArguments {
 /// Which words name objects.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct VocabularyArguments {
-    /// Object names: coco for COCO's 80, everyday for about 800 common things, world for those of the embedded world, or a
+    /// Object names: coco for COCO's 80, everyday for about 800 common things, world for those of the built-in synthetic dataset, or a
     /// file: {"category": ["form", …], …} as JSON, or one category and its synonyms a line, with commas between
     /// [default: the calibration's if it is one of these lists; else world for the embedded models, everyday for others]
     #[arg(long, value_name = "FILE")]
@@ -220,7 +220,7 @@ impl ScoringArguments {
 /// What is done about images that cannot be used.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct DamagedArguments {
-    /// Pass over images that are damaged, too large or of a format that is not read, and name them, instead of stopping
+    /// Skip images that are damaged, too large or of a format that is not read, and name them, instead of stopping
     #[arg(long)]
     pub(crate) skip_damaged: bool,
 }

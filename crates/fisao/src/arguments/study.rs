@@ -19,7 +19,7 @@ pub(crate) struct StudyArguments {
     pub(crate) command: StudyCommand,
 }
 
-/// What to look into.
+/// What to study.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StudyCommand {
     /// What the verifier's scores are worth: how well variants of them detect the words that a model makes up, how
@@ -32,7 +32,7 @@ pub(crate) struct VerifierStudyArguments {
     #[command(flatten)]
     pub(crate) pair: PairArguments,
     /// Folder of images to caption, which are shared out between calibration and test [default: scenes of the
-    /// embedded world]
+    /// built-in synthetic dataset]
     #[arg(long, value_name = "FOLDER", requires = "annotations")]
     pub(crate) images: Option<PathBuf>,
     /// Objects of the images, JSON or JSON lines: {"image_id": …, "objects": ["…"]}, or COCO's instances_*.json or

@@ -20,33 +20,33 @@ pub(crate) struct VerifyArguments {
     /// Captions, JSON or JSON lines: {"image_id": …, "caption": "…"}; gzipped or not
     #[arg(long, value_name = "FILE")]
     pub(crate) captions: PathBuf,
-    /// Folder of the pictures
+    /// Folder of the images
     #[arg(long, value_name = "DIR")]
     pub(crate) images: PathBuf,
-    /// CLIP or SigLIP checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the embedded
-    /// world's small verifier]
+    /// CLIP or SigLIP checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
+    /// synthetic dataset's small verifier]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) verifier: Option<ModelLocation>,
     #[command(flatten)]
     pub(crate) world: WorldArguments,
     /// Calibration that turns scores into probabilities, as `fisao calibrate` writes it, and takes from them each name's
-    /// centre; without it words have bare cosines, and none is judged
+    /// centre; without it names get cosines only, and no decision
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) vocabulary: VocabularyArguments,
     #[command(flatten)]
     pub(crate) scoring: ScoringArguments,
-    /// From this probability of being hallucinated on a word counts as hallucinated
+    /// From this probability of being hallucinated on a mention counts as hallucinated
     #[arg(long, value_name = "P", default_value_t = 0.5, requires = "calibration")]
     pub(crate) threshold: f64,
-    /// End with exit code 3 if more than this share of the words, from 0 to 1, counts as hallucinated
+    /// End with exit code 3 if more than this fraction of the words, from 0 to 1, counts as hallucinated
     #[arg(long, value_name = "SHARE", requires = "calibration")]
     pub(crate) fail_above: Option<f64>,
-    /// Add to each word where in the picture it is seen: its cosine with every patch (jsonl)
+    /// Add to each word where in the image it is seen: its cosine with every patch (jsonl)
     #[arg(long)]
     pub(crate) heat_maps: bool,
-    /// Also write a page to look at: pictures, captions with coloured words, and where each word is seen; the most
+    /// Also write a page to look at: images, captions with coloured words, and where each word is seen; the most
     /// doubtful captions first
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,

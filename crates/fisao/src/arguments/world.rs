@@ -1,10 +1,10 @@
-//! Which of the embedded worlds.
+//! Which of the built-in synthetic datasets.
 
 use clap::{Args, ValueEnum};
 use fisao_scenes::WorldKind;
 use serde::{Deserialize, Serialize};
 
-/// An embedded world, with the models that were trained on it. Its values have no help of their own, which would make the
+/// A built-in synthetic dataset, with the models that were trained on it. Its values have no help of their own, which would make the
 /// help of every command a long one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -14,10 +14,10 @@ pub(crate) enum WorldChoice {
     Hard,
 }
 
-/// Which embedded world, for commands that take the embedded models where no others are named.
+/// Which built-in synthetic dataset, for commands that take the embedded models where no others are named.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct WorldArguments {
-    /// Which embedded world, where its models or scenes are used; the hard one's verifier is often wrong
+    /// Which built-in synthetic dataset, where its models or scenes are used; the hard one's verifier is often wrong
     #[arg(long, value_enum, value_name = "WORLD", default_value_t)]
     pub(crate) world: WorldChoice,
 }
@@ -32,7 +32,7 @@ impl WorldArguments {
 /// The same where `--world` names a split.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct WorldKindArguments {
-    /// Which embedded world, where its models or scenes are used; the hard one's verifier is often wrong
+    /// Which built-in synthetic dataset, where its models or scenes are used; the hard one's verifier is often wrong
     #[arg(long, value_enum, value_name = "WORLD", default_value_t)]
     pub(crate) world_kind: WorldChoice,
 }
@@ -47,7 +47,7 @@ impl WorldKindArguments {
 /// How messages and reports call a world; the clear one's name is what it was before there was another.
 pub(crate) const fn title(world: WorldKind) -> &'static str {
     match world {
-        WorldKind::Clear => "embedded world",
+        WorldKind::Clear => "built-in synthetic dataset",
         WorldKind::Hard => "embedded hard world",
     }
 }

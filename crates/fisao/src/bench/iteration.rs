@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use burn::tensor::Device;
-use fisao_align::captions::look_at;
+use fisao_align::captions::encode_images;
 use fisao_align::group::GroupRelativeConfig;
 use fisao_align::objective::Objective;
 use fisao_align::tasks::TaskSource as _;
@@ -16,10 +16,10 @@ use fisao_verifier::scorer::RegionWeights;
 use super::{Amount, Repetitions};
 use crate::commands::demo::demo_config;
 use crate::reporter::Reporter;
-use crate::world::{Sizes, WorldLab};
+use crate::world::{DemoSetup, Sizes};
 
-/// Pictures verified together.
-const PICTURES: usize = 64;
+/// Images verified together.
+const IMAGES: usize = 64;
 /// Words scored against each.
 const WORDS: usize = 4;
 
@@ -28,7 +28,7 @@ pub(super) fn ppo() -> AlignConfig {
     endless(demo_config(0, false))
 }
 
-/// The same rewards without a critic, several responses to a picture.
+/// The same rewards without a critic, several responses to an image.
 pub(super) fn group() -> AlignConfig {
     let mut config = demo_config(0, false);
     config.objective = Objective::GroupRelative(GroupRelativeConfig::default());
@@ -37,7 +37,7 @@ pub(super) fn group() -> AlignConfig {
     endless(config)
 }
 
-/// Iterations that differ in nothing but their pictures: nothing warms up or fades out.
+/// Iterations that differ in nothing but their images: nothing warms up or fades out.
 fn endless(mut config: AlignConfig) -> AlignConfig {
     config.align.iterations = usize::from(u16::MAX);
     config.align.warmup_iterations = 0;
@@ -46,22 +46,22 @@ fn endless(mut config: AlignConfig) -> AlignConfig {
 
 /// Pixels in, scores of words out.
 pub(super) fn verify(repetitions: &mut Repetitions) -> anyhow::Result<Amount> {
-    let lab = WorldLab::open(&ppo(), WorldKind::Clear, &Device::flex(), &Reporter::new(true))?;
-    let source = lab.tasks(Split::Test, 0, PICTURES);
-    let tasks = (0..PICTURES).map(|at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
-    let judge = lab.judge()?;
-    let mut verifier = judge.verifier;
+    let setup = DemoSetup::open(&ppo(), WorldKind::Clear, &Device::flex(), &Reporter::new(true))?;
+    let source = setup.tasks(Split::Test, 0, IMAGES);
+    let tasks = (0..IMAGES).map(|at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
+    let scorer = setup.scorer()?;
+    let mut verifier = scorer.verifier;
     verifier.set_weights(RegionWeights::default());
-    let words: Vec<&str> = judge.vocabulary.forms().map(|(form, _)| form).take(WORDS).collect();
-    verifier.learn(words.iter().copied())?;
+    let words: Vec<&str> = scorer.vocabulary.forms().map(|(form, _)| form).take(WORDS).collect();
+    verifier.embed_names(words.iter().copied())?;
     while repetitions.again() {
-        for embedding in look_at(&verifier, &tasks)? {
+        for embedding in encode_images(&verifier, &tasks)? {
             for word in &words {
                 black_box(verifier.score(&embedding, word));
             }
         }
     }
-    Ok(Amount { count: PICTURES as f64, unit: "pictures", flops: 0.0, bytes: 0.0 })
+    Ok(Amount { count: IMAGES as f64, unit: "images", flops: 0.0, bytes: 0.0 })
 }
 
 /// Sampling, verification, advantages and update.
@@ -70,15 +70,15 @@ pub(super) fn iterations(
     config: &AlignConfig,
 ) -> anyhow::Result<Amount> {
     let reporter = Reporter::new(true);
-    let lab = WorldLab::open(config, WorldKind::Clear, &Device::flex(), &reporter)?;
+    let setup = DemoSetup::open(config, WorldKind::Clear, &Device::flex(), &reporter)?;
     let sizes = Sizes::of(true);
-    let known = lab.tasks(Split::Calibration, config.seed, sizes.calibration).labelled()?;
+    let known = setup.tasks(Split::Calibration, config.seed, sizes.calibration).labelled()?;
     let truth = (known.0.as_slice(), known.1.as_slice());
-    let course = (None, &StopFlag::default());
-    let calibration = lab.calibrate(config, Labels::Annotations, truth, course, &reporter)?;
-    let train = lab.training(config);
-    let (policy, judge) = (lab.policy.model.clone(), lab.judge()?);
-    let mut trainer = Trainer::new(config.clone(), policy, judge, &calibration, &train, None)?;
+    let control = (None, &StopFlag::default());
+    let calibration = setup.calibrate(config, Labels::Annotations, truth, control, &reporter)?;
+    let train = setup.training(config);
+    let (policy, scorer) = (setup.policy.model.clone(), setup.scorer()?);
+    let mut trainer = Trainer::new(config.clone(), policy, scorer, &calibration, &train, None)?;
     while repetitions.again() {
         trainer.iterate(&mut |_| {})?;
     }

@@ -69,8 +69,8 @@ pub(super) fn memory(repetitions: &mut Repetitions) -> Amount {
     let values = vec![1.0_f32; FLOATS];
     while repetitions.again() {
         let sums: f32 = std::thread::scope(|scope| {
-            let shares = values.chunks(FLOATS.div_ceil(cores()));
-            let threads: Vec<_> = shares.map(|share| scope.spawn(move || sum(share))).collect();
+            let chunks = values.chunks(FLOATS.div_ceil(cores()));
+            let threads: Vec<_> = chunks.map(|chunk| scope.spawn(move || sum(chunk))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap_or(f32::NAN)).sum()
         });
         black_box(sums);

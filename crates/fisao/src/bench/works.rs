@@ -8,7 +8,7 @@ use fisao_models::generation::{Prompt, Sampling};
 use fisao_models::llama::LlamaConfig;
 use fisao_models::llava::{ImageFeatures, Llava};
 use fisao_models::lora::LoraConfig;
-use fisao_models::parallel::{over_shares, shares_on};
+use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::parameters::{
     GradientMap, ParameterMut, Parameters, add_gradients, collect_all_gradients, floats,
 };
@@ -22,8 +22,8 @@ use super::{Amount, Repetitions};
 pub(crate) const PROMPT: usize = 16;
 /// Tokens of a response.
 pub(crate) const DECODED: usize = 64;
-/// Pictures encoded together.
-const PICTURES: usize = 8;
+/// Images encoded together.
+const IMAGES: usize = 8;
 
 /// Writing responses.
 pub(super) struct Decoding {
@@ -40,8 +40,8 @@ pub(super) struct Step {
     pub(super) length: usize,
     /// An adapter learns, instead of everything.
     pub(super) adapter: bool,
-    /// Layers are computed a second time on the way back.
-    pub(super) recomputed: bool,
+    /// Layers are recomputed in the backward pass.
+    pub(super) gradient_checkpointing: bool,
     pub(super) held: Held,
 }
 
@@ -71,7 +71,7 @@ pub(super) fn decode(repetitions: &mut Repetitions, work: Decoding) -> anyhow::R
         .collect();
     let sampling = Sampling { max_new_tokens: DECODED, temperature: 1.0, seed: 0 };
     while repetitions.again() {
-        let said = over_shares(&prompts, model.decoding_shares(), |prompts| {
+        let said = parallel_chunks(&prompts, model.decoding_workers(), |prompts| {
             model.generate(prompts, &features, 1, &sampling).len()
         });
         assert_eq!(said.iter().sum::<usize>(), batch);
@@ -83,7 +83,7 @@ pub(super) fn decode(repetitions: &mut Repetitions, work: Decoding) -> anyhow::R
         unit: "tokens",
         flops: 2.0 * elements * tokens,
         // Every step reads all matrices once, whatever the batch; a small model's from a cache.
-        bytes: if model.decoding_shares() == 1 {
+        bytes: if model.decoding_workers() == 1 {
             held.bytes() * elements * DECODED as f64
         } else {
             0.0
@@ -115,7 +115,7 @@ impl Parameters for Learner {
 
 /// Forward, backward and `AdamW`: cross-entropy of every token.
 pub(super) fn train(repetitions: &mut Repetitions, work: &Step) -> anyhow::Result<Amount> {
-    let Step { config, batch, length, adapter, recomputed, held } = work;
+    let Step { config, batch, length, adapter, gradient_checkpointing, held } = work;
     let mut model = model(config, *held, &repetitions.device)?;
     if *adapter {
         model.add_lora(&LoraConfig::default(), 0)?;
@@ -129,14 +129,15 @@ pub(super) fn train(repetitions: &mut Repetitions, work: &Step) -> anyhow::Resul
     let tokens = batch * length;
     let mut optimiser = AdamW::new(AdamWConfig::default());
     while repetitions.again() {
-        let shares = shares_on(&learner.model.device());
-        let parts = over_shares(&rows, shares, |rows| {
+        let chunks = workers_on(&learner.model.device());
+        let parts = parallel_chunks(&rows, chunks, |rows| {
             let mut replica = learner.clone();
             replica.train_where(&|_| true);
             let examples: Vec<Example<'_>> =
                 rows.iter().map(|_| Example { prompt, image: 0, response }).collect();
-            let recomputed = recomputed.then_some(&learner.model);
-            let (states, inputs) = replica.model.training_states(recomputed, &examples, &features);
+            let gradient_checkpointing = gradient_checkpointing.then_some(&learner.model);
+            let (states, inputs) =
+                replica.model.training_states(gradient_checkpointing, &examples, &features);
             let (log_probabilities, _) = replica.model.log_probabilities(&states, 1.0);
             let loss = log_probabilities.sum() * (-1.0 / tokens as f64);
             let parts = replica.model.backward(inputs, &loss);
@@ -166,7 +167,7 @@ pub(super) fn encode(repetitions: &mut Repetitions, held: Held) -> anyhow::Resul
     let mut tower = VisionTower::load(config.clone(), weights, "vision", &device)?;
     tower.set_activation_dtype(held.activations());
     let side = config.image_size;
-    let pixels: Tensor<4> = Tensor::ones([PICTURES, 3, side, side], &device);
+    let pixels: Tensor<4> = Tensor::ones([IMAGES, 3, side, side], &device);
     while repetitions.again() {
         let states = tower.hidden_states(pixels.clone(), config.num_hidden_layers);
         // Another device is only done when something is read.
@@ -176,11 +177,6 @@ pub(super) fn encode(repetitions: &mut Repetitions, held: Held) -> anyhow::Resul
     let positions = config.positions() as f64;
     let layer = 2.0 * (4.0 * width * width + 2.0 * width * inner) + 4.0 * positions * width;
     let patches = 2.0 * 3.0 * (config.patch_size as f64).powi(2) * width * config.patches() as f64;
-    let picture = config.num_hidden_layers as f64 * positions * layer + patches;
-    Ok(Amount {
-        count: PICTURES as f64,
-        unit: "pictures",
-        flops: PICTURES as f64 * picture,
-        bytes: 0.0,
-    })
+    let image = config.num_hidden_layers as f64 * positions * layer + patches;
+    Ok(Amount { count: IMAGES as f64, unit: "images", flops: IMAGES as f64 * image, bytes: 0.0 })
 }

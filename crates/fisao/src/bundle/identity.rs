@@ -48,7 +48,7 @@ impl Origin {
         let sha256 = if let Some(known) = self.sha256.get() {
             known.clone()
         } else {
-            let found = self.look_up(&name, reporter)?;
+            let found = self.lookup(&name, reporter)?;
             self.sha256.get_or_init(|| found).clone()
         };
         Ok(ModelIdentity { name, sha256 })
@@ -59,7 +59,7 @@ impl Origin {
         sha256_model_sampled(&self.folder)
     }
 
-    fn look_up(&self, name: &str, reporter: &Reporter) -> anyhow::Result<String> {
+    fn lookup(&self, name: &str, reporter: &Reporter) -> anyhow::Result<String> {
         let bytes = model_bytes(&self.folder)?;
         let progress =
             (bytes >= LARGE).then(|| reporter.transfer(&format!("digest of {name}"), bytes));

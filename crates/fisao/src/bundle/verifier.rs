@@ -88,7 +88,7 @@ impl Views {
         Self { coarseness, ..self.clone() }
     }
 
-    /// The pictures of an image, its whole first.
+    /// The views of an image, the whole of it first.
     pub(crate) fn of(&self, image: &RgbImage) -> Vec<PixelValues> {
         let coarse = (self.coarseness > 1.0).then(|| coarse(image, self.coarseness));
         let image = coarse.as_ref().unwrap_or(image);
@@ -101,9 +101,9 @@ impl Views {
         views
     }
 
-    /// The picture that the encoder takes, from what was made of it.
+    /// The image that the encoder takes, from what was made of it.
     pub(crate) fn shown(&self, pixels: &PixelValues) -> RgbImage {
-        self.processor.picture(pixels)
+        self.processor.image(pixels)
     }
 }
 
@@ -157,10 +157,7 @@ impl LoadedVerifier {
             Ok(()) if self.views.sees_like(&policy.processor) => Ok(None),
             Ok(()) => Ok(Some(self.views.clone())),
             Err(error) if allow_foreign => {
-                reporter.warn(
-                    error,
-                    Some("it gets pictures of its own, as --allow-foreign-verifier says"),
-                );
+                reporter.warn(error, Some("it gets its own images (--allow-mismatched-verifier)"));
                 Ok(Some(self.views.clone()))
             }
             Err(error) => Err(error.into()),

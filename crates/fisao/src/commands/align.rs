@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::bail;
-use fisao_align::captions::Judge;
+use fisao_align::captions::MentionScorer;
 use fisao_align::tasks::TaskSource;
-use fisao_align::trainer::{Trainer, Watch};
+use fisao_align::trainer::{Trainer, ValidationSet};
 use fisao_align::{AlignConfig, StopFlag};
 use fisao_formats::digest::sha256_bytes;
 use fisao_formats::{DataRecord, FormatError, LoadDtype, PromptSet, RunFolder};
@@ -30,21 +30,21 @@ use crate::model_location::ModelLocation;
 use crate::reporter::Reporter;
 use crate::training::{Surroundings, Training};
 use crate::vocabulary::Vocabulary;
-use crate::world::{Sizes, WorldLab, watch};
+use crate::world::{DemoSetup, Sizes, validation};
 use crate::{interrupt, locks, output, prospects, settings, text_cache};
 
 use prompts::{PassedOver, PromptTasks};
 use record::{Files, RECORD, RunRecord, Source};
 
-/// Prompts of files that are watched at most: their pixels stay in memory.
-const WATCHED_FILES: usize = 32;
+/// Prompts of files for validation at most: their pixels stay in memory.
+const VALIDATION_IMAGES: usize = 32;
 
 /// A run that is to begin or to go on.
 struct Run<'a> {
     config: AlignConfig,
     record: RunRecord,
     opened: OpenDevice,
-    /// Folder of a run that goes on.
+    /// Folder of a run that is resumed.
     begun: Option<RunFolder>,
     /// Folder of a run that begins; none in a dry run.
     output: Option<PathBuf>,
@@ -57,11 +57,11 @@ struct Parts<'a> {
     processor: &'a ImageProcessor,
     /// What the adapter's configuration names as its base.
     base_model: &'a str,
-    judge: Judge,
+    scorer: MentionScorer,
     calibration: &'a Calibration,
     tasks: &'a dyn TaskSource,
-    watch: Option<Watch>,
-    /// What the tasks are made of; the embedded world needs no record.
+    validation: Option<ValidationSet>,
+    /// What the tasks are made of; the built-in synthetic dataset needs no record.
     data: Option<DataRecord>,
     passed_over: PassedOver,
 }
@@ -71,26 +71,26 @@ pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Re
     match run.record.source.clone() {
         Source::World { labels, world } => {
             let device = &run.opened.device;
-            let lab = WorldLab::open(&run.config, world.into(), device, reporter)?;
+            let setup = DemoSetup::open(&run.config, world.into(), device, reporter)?;
             let sizes = Sizes::of(false);
             let known =
-                lab.tasks(Split::Calibration, run.config.seed, sizes.calibration).labelled()?;
+                setup.tasks(Split::Calibration, run.config.seed, sizes.calibration).labelled()?;
             let known = (known.0.as_slice(), known.1.as_slice());
             let calibration = if let Some(path) = run.own_calibration() {
                 calibrations::read(&path)?
             } else {
                 // Nothing is there to go on with: Ctrl-C ends the command at once.
-                let course = (None, &StopFlag::default());
-                lab.calibrate(&run.config, labels.into(), known, course, reporter)?
+                let control = (None, &StopFlag::default());
+                setup.calibrate(&run.config, labels.into(), known, control, reporter)?
             };
             run.train(Parts {
-                model: lab.policy.model.clone(),
-                processor: &lab.policy.processor,
-                base_model: &lab.policy.name,
-                judge: lab.judge()?,
+                model: setup.policy.model.clone(),
+                processor: &setup.policy.processor,
+                base_model: &setup.policy.name,
+                scorer: setup.scorer()?,
                 calibration: &calibration,
-                tasks: &lab.training(&run.config),
-                watch: Some(watch(known.0, known.1, sizes.watched)),
+                tasks: &setup.training(&run.config),
+                validation: Some(validation(known.0, known.1, sizes.validation_tasks)),
                 data: None,
                 passed_over: PassedOver::default(),
             })
@@ -139,7 +139,7 @@ impl<'a> Run<'a> {
         Ok(Self { config, record, opened, begun: None, output, reporter })
     }
 
-    /// The calibration that a run which goes on was begun with.
+    /// The calibration that a resumed run was started with.
     fn own_calibration(&self) -> Option<PathBuf> {
         self.begun.as_ref().map(|folder| folder.path(CALIBRATION))
     }
@@ -167,27 +167,30 @@ impl<'a> Run<'a> {
         )?;
         let model = location(&files.model);
         let policy = Policy::located(&model, None, LoadDtype::AsStored, device, reporter)?;
-        let views = loaded.views_beside(&policy, files.allow_foreign_verifier, reporter)?;
+        let views = loaded.views_beside(&policy, files.allow_mismatched_verifier, reporter)?;
         let data = self.with_models(data, (&policy, &loaded), &calibration)?;
         let setting = Setting { verifier: &loaded, vocabulary: &vocabulary };
         setting.check(&calibration, Some(&policy), reporter)?;
         let vocabulary = vocabulary.for_mentions()?;
         let mut verifier = loaded.verifier.clone();
         text_cache::learn(&loaded, &mut verifier, &vocabulary, reporter)?;
-        let judge = Judge { tokenizer: Arc::clone(&policy.tokenizer) as _, vocabulary, verifier };
+        let scorer =
+            MentionScorer { tokenizer: Arc::clone(&policy.tokenizer) as _, vocabulary, verifier };
         let rows = |rows| PromptTasks::new(&policy, &set, rows, views.as_ref(), &self.config);
         let tasks = rows(training);
         // Without any held out, some that are trained on show how the policy speaks.
-        let watched = if validation.is_empty() { tasks.rows().to_vec() } else { validation };
-        let watched = rows(watched.into_iter().take(WATCHED_FILES).collect()).all()?;
+        let validation_tasks =
+            if validation.is_empty() { tasks.rows().to_vec() } else { validation };
+        let validation_tasks =
+            rows(validation_tasks.into_iter().take(VALIDATION_IMAGES).collect()).all()?;
         self.train(Parts {
             model: policy.model.clone(),
             processor: &policy.processor,
             base_model: &policy.name,
-            judge,
+            scorer,
             calibration: &calibration,
             tasks: &tasks,
-            watch: Some(Watch { tasks: watched, truth: None }),
+            validation: Some(ValidationSet { tasks: validation_tasks, truth: None }),
             data,
             passed_over,
         })
@@ -229,7 +232,7 @@ impl<'a> Run<'a> {
         Ok(Some(record))
     }
 
-    /// Refuses what a run that goes on was not begun with.
+    /// Refuses what a run that is resumed was not begun with.
     fn check_data(
         &self,
         record: &DataRecord,
@@ -243,12 +246,14 @@ impl<'a> Run<'a> {
 
     /// Trains in the run's folder, or makes the one step of a dry run.
     fn train(&self, parts: Parts<'_>) -> anyhow::Result<()> {
-        let Parts { model, processor, base_model, judge, calibration, tasks, watch, .. } = parts;
+        let Parts { model, processor, base_model, scorer, calibration, tasks, validation, .. } =
+            parts;
         let (data, passed_over) = (parts.data, parts.passed_over);
         let (config, reporter) = (&self.config, self.reporter);
-        let mut trainer = Trainer::new(config.clone(), model, judge, calibration, tasks, watch)?;
+        let mut trainer =
+            Trainer::new(config.clone(), model, scorer, calibration, tasks, validation)?;
         reporter.note(format!(
-            "objective {}: {} matrices of the adapter learn, {} numbers in all",
+            "objective {}: {} adapter matrices are trained, {} parameters in all",
             config.objective.name(),
             trainer.adapter_matrices(),
             trainer.trainable(),

@@ -167,7 +167,7 @@ fn table(document: &Document) -> Table {
     ]);
     for one in &document.cases {
         let number = |value: Option<f64>| value.map_or_else(|| NONE.to_owned(), rounded);
-        let share = |value: Option<f64>, best: Option<f64>| match (value, best) {
+        let fraction = |value: Option<f64>, best: Option<f64>| match (value, best) {
             (Some(value), Some(best)) => format!("{:.0} %", 100.0 * value / best),
             _ => NONE.to_owned(),
         };
@@ -179,9 +179,9 @@ fn table(document: &Document) -> Table {
             rounded(1e3 * one.shortest),
             rounded(1e3 * one.longest),
             number(one.gflops),
-            share(one.gflops, document.arithmetic_gflops),
+            fraction(one.gflops, document.arithmetic_gflops),
             number(one.gigabytes_per_second),
-            share(one.gigabytes_per_second, document.memory_gigabytes_per_second),
+            fraction(one.gigabytes_per_second, document.memory_gigabytes_per_second),
             format!("{:.0}", one.peak_memory_mb),
         ]);
     }

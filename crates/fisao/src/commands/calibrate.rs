@@ -1,13 +1,13 @@
-//! `fisao calibrate`: what scores of correct and hallucinated words look like for one model.
+//! `fisao calibrate`: what scores of correct and hallucinated mentions look like for one model.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fisao_align::calibrate::{Supervision, calibrate};
-use fisao_align::captions::{Judge, describe_all};
-use fisao_align::course::KeptResponses;
+use fisao_align::captions::{MentionScorer, describe_all};
+use fisao_align::run_control::ResponseStore;
 use fisao_align::tasks::{Task, TaskSource as _};
-use fisao_align::{AlignConfig, AlignError, Course, StopFlag};
+use fisao_align::{AlignConfig, AlignError, RunControl, StopFlag};
 use fisao_eval::chair::Rules;
 use fisao_formats::DataRecord;
 use fisao_formats::data_record::{FileDigests, RowDigest};
@@ -18,11 +18,11 @@ use fisao_verifier::scorer::RegionWeights;
 
 use crate::arguments::CalibrateArguments;
 use crate::bundle::{Pair, Policy, ScoreSettings, warn_of_photographs};
-use crate::calibrations::{Setting, image_digest, look_without_labels};
+use crate::calibrations::{Setting, image_digest, label_free_views};
 use crate::failure::Interrupted;
 use crate::ground_truth::{self, Annotations};
-use crate::kept_responses::ResponseFile;
 use crate::reporter::Reporter;
+use crate::response_file::ResponseFile;
 use crate::tasks::{ImageTasks, checked_images};
 use crate::vocabulary::Vocabulary;
 use crate::{interrupt, output, prospects, settings, text_cache};
@@ -55,10 +55,10 @@ fn record(
         .with_input("seed (--seed)", seed.to_string()))
 }
 
-/// Captions the images and looks at what the captions name; returns the digests of the images, too.
-fn look(
+/// Captions the images and scores the mentions; returns the digests of the images, too.
+fn score_captions(
     policy: &Policy,
-    judge: &mut Judge,
+    scorer: &mut MentionScorer,
     source: &ImageTasks<'_>,
     (sampling, truth): (&Sampling, Option<&[BTreeSet<String>]>),
     (kept, stop): (&ResponseFile, &StopFlag),
@@ -66,29 +66,30 @@ fn look(
 ) -> anyhow::Result<(Calibration, Vec<String>)> {
     let progress = reporter.phase("caption", source.count() as u64);
     let advance = |done| progress.advance(done as u64);
-    let course = Course { kept: Some(kept), ..Course::new(&advance).until(stop) };
+    let control = RunControl { kept: Some(kept), ..RunControl::new(&advance).until(stop) };
     let length = source.longest_prompt() + sampling.max_new_tokens;
     let mut images = Vec::with_capacity(source.count());
     let mut note = |task: &Task| images.push(image_digest(task));
     let model = &policy.model;
-    let (captions, seen) = describe_all(model, judge, source, length, sampling, course, &mut note)?;
+    let (captions, seen) =
+        describe_all(model, scorer, source, length, sampling, control, &mut note)?;
     progress.finish();
     let views;
     let supervision = if let Some(truth) = truth {
         Supervision::Annotations(truth)
     } else {
-        let (how, course) = ((sampling, length), (Some(kept as &dyn KeptResponses), stop));
-        views = look_without_labels(model, judge, source, &captions, how, course, reporter)?;
+        let (how, control) = ((sampling, length), (Some(kept as &dyn ResponseStore), stop));
+        views = label_free_views(model, scorer, source, &captions, how, control, reporter)?;
         Supervision::None(&views)
     };
-    Ok((calibrate(&captions, &seen, judge, supervision)?, images))
+    Ok((calibrate(&captions, &seen, scorer, supervision)?, images))
 }
 
 /// What the user is told after Ctrl-C. Whatever else went wrong would go wrong again with the same responses, but for a full disk.
 fn stopped(error: anyhow::Error, kept: ResponseFile) -> anyhow::Error {
     let path = kept.path().display();
     let message =
-        format!("stopped; the responses so far are kept in {path}, and the same command goes on");
+        format!("stopped; the responses so far are kept in {path}, and the same command resumes");
     match error.downcast_ref() {
         Some(AlignError::Stopped) => Interrupted { message }.into(),
         Some(AlignError::Unkept(_)) => error,
@@ -124,7 +125,8 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     let vocabulary = words.for_mentions()?;
     let mut verifier = loaded.verifier.clone();
     text_cache::learn(&loaded, &mut verifier, &vocabulary, reporter)?;
-    let mut judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
+    let mut scorer =
+        MentionScorer { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
     let source = ImageTasks::new(&policy, images, &arguments.prompt)?.with_verifier(views);
     policy.check_length(source.longest_prompt(), sampling.max_new_tokens)?;
     let truth: Option<Vec<BTreeSet<String>>> = truth
@@ -134,8 +136,14 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     let stop = StopFlag::new(interrupt::flag()?);
     let record = record(arguments, &sampling, &policy, &source, reporter)?;
     let kept = ResponseFile::open(&arguments.output, record, |at| source.id(at), reporter)?;
-    let found =
-        look(&policy, &mut judge, &source, (&sampling, truth.as_deref()), (&kept, &stop), reporter);
+    let found = score_captions(
+        &policy,
+        &mut scorer,
+        &source,
+        (&sampling, truth.as_deref()),
+        (&kept, &stop),
+        reporter,
+    );
     let (mut calibration, images) = match found {
         Ok(found) => found,
         Err(error) => return Err(stopped(error, kept)),
@@ -164,7 +172,7 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
         None => {}
     }
     if let Some(RegionWeights { patches }) = calibration.weights {
-        let shares = if patches > 0.0 {
+        let fractions = if patches > 0.0 {
             format!(
                 "{:.0} % whole image, {:.0} % best patch",
                 100.0 * (1.0 - patches),
@@ -173,7 +181,7 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
         } else {
             "the whole image alone, as patches do not raise the AUC".to_owned()
         };
-        output::line(format!("score.regions = \"auto\": {shares}"))?;
+        output::line(format!("score.regions = \"auto\": {fractions}"))?;
     }
     match prospects::lines(&calibration, &config.reward, None) {
         Ok(lines) => lines.iter().try_for_each(output::line),

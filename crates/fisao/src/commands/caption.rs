@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use fisao_align::Course;
-use fisao_align::captions::{Captioned, Judge, best_of, generate, tasks_at_once};
+use fisao_align::RunControl;
+use fisao_align::captions::{MentionScorer, ScoredResponse, best_of, generate, tasks_at_once};
 use fisao_align::tasks::TaskSource;
 use fisao_models::generation::{FinishReason, Generated, Sampling};
 use fisao_verifier::rewards::{RewardConfig, RewardRule};
@@ -86,7 +86,7 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
 
 /// What chooses among several captions.
 struct Chooser {
-    judge: Judge,
+    scorer: MentionScorer,
     rule: RewardRule,
     views: Option<Views>,
     count: usize,
@@ -104,7 +104,7 @@ impl Chooser {
         let settings = ScoringArguments::default().resolve(Some(&calibration));
         let (verifier, world) = (arguments.verifier.as_ref(), arguments.world.kind());
         let mut loaded = verifier_from_arguments(verifier, world, settings, device, reporter)?;
-        let views = loaded.views_beside(policy, arguments.allow_foreign_verifier, reporter)?;
+        let views = loaded.views_beside(policy, arguments.allow_mismatched_verifier, reporter)?;
         let words = Vocabulary::from_arguments(
             &arguments.vocabulary,
             policy.is_embedded(),
@@ -114,15 +114,15 @@ impl Chooser {
         // An aligned model may be held to the calibration of the one it was made of.
         setting.check(&calibration, None, reporter)?;
         let mut verifier = loaded.verifier.clone();
-        verifier.adopt(&calibration);
-        let judge = Judge {
+        verifier.apply_calibration(&calibration);
+        let scorer = MentionScorer {
             tokenizer: Arc::clone(&policy.tokenizer) as _,
             vocabulary: words.for_mentions()?,
             verifier,
         };
         let rule = RewardRule::new(&RewardConfig::default(), &calibration)?;
         let count = arguments.best_of.unwrap_or(1);
-        Ok(Self { judge, rule, views, count })
+        Ok(Self { scorer, rule, views, count })
     }
 
     fn choose(
@@ -135,10 +135,10 @@ impl Chooser {
         let first = range.start;
         let asked = range.map(|at| tasks.task(at)).collect::<Result<Vec<_>, _>>()?;
         let asked = (asked.as_slice(), first);
-        let (judge, rule, count) = (&mut self.judge, &self.rule, self.count);
+        let (scorer, rule, count) = (&mut self.scorer, &self.rule, self.count);
         let (best, _) =
-            best_of(&policy.model, judge, rule, asked, count, sampling, Course::new(&|_| {}))?;
-        Ok(best.iter().map(Captioned::response).collect())
+            best_of(&policy.model, scorer, rule, asked, count, sampling, RunControl::new(&|_| {}))?;
+        Ok(best.iter().map(ScoredResponse::response).collect())
     }
 }
 

@@ -1,4 +1,4 @@
-//! `fisao compare`: methods against each other on the embedded world, with equal budgets and several seeds.
+//! `fisao compare`: methods against each other on the built-in synthetic dataset, with equal budgets and several seeds.
 
 mod methods;
 mod trial;
@@ -15,7 +15,7 @@ use crate::compare::document::{Budget, Document, Method, Settings};
 use crate::compare::{publish, tables};
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
-use crate::world::{Sizes, WorldLab};
+use crate::world::{DemoSetup, Sizes};
 use crate::{interrupt, locks, output};
 
 use methods::{Kind, Trial, trials};
@@ -54,8 +54,8 @@ pub(crate) fn run(arguments: &CompareArguments, reporter: &Reporter) -> anyhow::
     let device = arguments.device.open(reporter)?.device;
     // Whether responses fit the model is known before the first trial, too.
     if let Some(first) = asked.iter().flatten().next() {
-        let lab = WorldLab::open(&first.config, arguments.world.kind(), &device, reporter)?;
-        asked.iter().flatten().try_for_each(|trial| lab.check_length(&trial.config))?;
+        let setup = DemoSetup::open(&first.config, arguments.world.kind(), &device, reporter)?;
+        asked.iter().flatten().try_for_each(|trial| setup.check_length(&trial.config))?;
     }
     let _lock = locks::lock(&arguments.output, reporter)?;
     claim(&arguments.output, sizes, arguments.world.world)?;

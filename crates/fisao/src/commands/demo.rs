@@ -1,4 +1,4 @@
-//! `fisao demo`: calibrate → align → evaluate on the embedded world, and one table.
+//! `fisao demo`: calibrate → align → evaluate on the built-in synthetic dataset, and one table.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use fisao_align::captions::{Captioned, Judge};
+use fisao_align::captions::{MentionScorer, ScoredResponse};
 use fisao_align::events::IterationMetrics;
 use fisao_align::guards::SplitHealth;
 use fisao_align::objective::Objective;
 use fisao_align::ppo::{KlConfig, PpoConfig};
 use fisao_align::tasks::Task;
 use fisao_align::trainer::Trainer;
-use fisao_align::{AlignConfig, Course, StopFlag};
+use fisao_align::{AlignConfig, RunControl, StopFlag};
 use fisao_eval::chair::{ChairReport, ImageVerdict};
 use fisao_formats::RunFolder;
 use fisao_formats::documents::read_toml;
@@ -34,8 +34,8 @@ use crate::report::{
 };
 use crate::reporter::Reporter;
 use crate::training::{Surroundings, Training};
-use crate::world::{Evaluation, Sizes, WorldLab, evaluate, watch};
-use crate::{interrupt, kept_responses, locks, output, printer, settings};
+use crate::world::{DemoSetup, Evaluation, Sizes, evaluate, validation};
+use crate::{interrupt, locks, output, printer, response_file, settings};
 
 /// Images of the report's gallery.
 const GALLERY: usize = 16;
@@ -61,7 +61,7 @@ pub(crate) fn demo_config(seed: u64, quick: bool) -> AlignConfig {
 /// File of a run's [`DemoOptions`].
 pub(crate) const OPTIONS: &str = "demo.toml";
 
-/// What was asked for, or, of a run to be gone on with, what had been asked for when it was begun.
+/// What was asked for, or, of a run to be resumed, what had been asked for when it was begun.
 fn options_and_settings(arguments: &DemoArguments) -> anyhow::Result<(DemoOptions, AlignConfig)> {
     if arguments.resume {
         let folder = RunFolder::open(&arguments.output)?;
@@ -122,7 +122,7 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
     } else {
         arguments.device.open(reporter)?
     };
-    let lab = WorldLab::open(&config, options.world.into(), &device, reporter)?;
+    let setup = DemoSetup::open(&config, options.world.into(), &device, reporter)?;
     let folder = if arguments.resume {
         locks::go_on(&arguments.output, reporter)?
     } else {
@@ -133,7 +133,8 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
         })?
     };
     let resume = format!("fisao demo --output {} --resume", folder.root().display());
-    let begun = Begun { options, config, lab, folder, resume, resumed: arguments.resume, reporter };
+    let begun =
+        Begun { options, config, setup, folder, resume, resumed: arguments.resume, reporter };
     begun.finish(start, &stop).map_err(|error| {
         interrupt::told(error, || {
             let resume = &begun.resume;
@@ -146,7 +147,7 @@ pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Res
 struct Begun<'a> {
     options: DemoOptions,
     config: AlignConfig,
-    lab: WorldLab,
+    setup: DemoSetup,
     folder: RunFolder,
     /// Command that continues it.
     resume: String,
@@ -158,10 +159,10 @@ struct Begun<'a> {
 impl Begun<'_> {
     /// Everything from the calibration to the report.
     fn finish(&self, start: Instant, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
-        let Self { options, config, lab, folder, reporter, .. } = self;
+        let Self { options, config, setup, folder, reporter, .. } = self;
         let sizes = Sizes::of(options.quick);
         let calibrating = Instant::now();
-        let known = lab.tasks(Split::Calibration, options.seed, sizes.calibration).labelled()?;
+        let known = setup.tasks(Split::Calibration, options.seed, sizes.calibration).labelled()?;
         let calibration =
             self.calibration((&known.0, &known.1), &StopFlag::new(Arc::clone(stop)))?;
         let seconds =
@@ -171,47 +172,47 @@ impl Begun<'_> {
             reporter,
             config,
             calibration: &calibration,
-            processor: &lab.policy.processor,
-            base_model: &lab.policy.name,
+            processor: &setup.policy.processor,
+            base_model: &setup.policy.name,
         };
         let training = Training::new(surroundings, Arc::clone(stop), self.resume.clone());
         let mut demo = Demo {
             world: options.world,
             config: config.clone(),
-            lab,
+            setup,
             folder,
             reporter,
-            judge: lab.calibrated_judge(&calibration)?,
+            scorer: setup.calibrated_scorer(&calibration)?,
             training,
             stop: StopFlag::new(Arc::clone(stop)),
             seconds,
         };
-        let (test, test_truth) = lab.tasks(Split::Test, options.seed, sizes.test).labelled()?;
-        let model = &lab.policy.model;
+        let (test, test_truth) = setup.tasks(Split::Test, options.seed, sizes.test).labelled()?;
+        let model = &setup.policy.model;
         let base = demo.evaluate(MODELS[0], model, &test, &test_truth)?;
-        let watch = watch(&known.0, &known.1, sizes.watched);
-        let train = lab.training(config);
-        // A judge that has seen nothing, as `fisao align --demo` has: what others have embedded would change last bits.
+        let validation = validation(&known.0, &known.1, sizes.validation_tasks);
+        let train = setup.training(config);
+        // A scorer without cached embeddings, as `fisao align --demo` has: those of others would change last bits.
         let mut trainer = Trainer::new(
             config.clone(),
             model.clone(),
-            lab.judge()?,
+            setup.scorer()?,
             &calibration,
             &train,
-            Some(watch),
+            Some(validation),
         )?;
         let aligned_policy = demo.align(&mut trainer, self.resumed)?;
         let aligned = demo.evaluate(MODELS[1], &aligned_policy, &test, &test_truth)?;
         demo.seconds.total = start.elapsed().as_secs_f64();
-        let pictures: Vec<Vec<u8>> = (0..sizes.test.min(GALLERY * 8))
-            .map(|index| picture(&lab.world, options.seed, index as u64))
+        let images: Vec<Vec<u8>> = (0..sizes.test.min(GALLERY * 8))
+            .map(|index| image(&setup.world, options.seed, index as u64))
             .collect();
-        demo.publish(&calibration, &base, &aligned, &test, &test_truth, &pictures)?;
+        demo.publish(&calibration, &base, &aligned, &test, &test_truth, &images)?;
         demo.discard_captions();
         Ok(())
     }
 
-    /// The run's own calibration: a run that goes on keeps the rewards that it was begun with.
+    /// The run's own calibration: a run that is resumed keeps the rewards that it was begun with.
     fn calibration(
         &self,
         known: (&[Task], &[BTreeSet<String>]),
@@ -221,10 +222,11 @@ impl Begun<'_> {
         if self.resumed && path.exists() {
             return calibrations::read(&path);
         }
-        let (labels, course) = (self.options.labels.into(), (Some(path.as_path()), stop));
-        let calibration = self.lab.calibrate(&self.config, labels, known, course, self.reporter)?;
+        let (labels, control) = (self.options.labels.into(), (Some(path.as_path()), stop));
+        let calibration =
+            self.setup.calibrate(&self.config, labels, known, control, self.reporter)?;
         self.folder.write_json(CALIBRATION, &calibration)?;
-        kept_responses::discard(&path);
+        response_file::discard(&path);
         Ok(calibration)
     }
 }
@@ -241,10 +243,10 @@ const CHOICES: [(&str, f64); 2] = [("greedy", 0.0), ("sampled", 1.0)];
 struct Demo<'a> {
     world: WorldChoice,
     config: AlignConfig,
-    lab: &'a WorldLab,
+    setup: &'a DemoSetup,
     folder: &'a RunFolder,
     reporter: &'a Reporter,
-    judge: Judge,
+    scorer: MentionScorer,
     training: Training<'a>,
     stop: StopFlag,
     seconds: Seconds,
@@ -270,9 +272,10 @@ impl Demo<'_> {
             let (sampling, output) =
                 (self.sampling(temperature), captions_of(self.folder, name, how));
             let what = (policy, tasks);
-            let kept = self.lab.kept_responses(&output, what, &sampling, self.reporter)?;
-            let course = Course { kept: Some(&kept), ..Course::new(&advance).until(&self.stop) };
-            evaluate(policy, &mut self.judge, tasks, truth, &sampling, course)
+            let kept = self.setup.response_file(&output, what, &sampling, self.reporter)?;
+            let control =
+                RunControl { kept: Some(&kept), ..RunControl::new(&advance).until(&self.stop) };
+            evaluate(policy, &mut self.scorer, tasks, truth, &sampling, control)
         };
         let both = Both { greedy: chosen(CHOICES[0])?, sampled: chosen(CHOICES[1])? };
         phase.finish();
@@ -284,7 +287,7 @@ impl Demo<'_> {
     fn discard_captions(&self) {
         for model in MODELS {
             for (how, _) in CHOICES {
-                kept_responses::discard(&captions_of(self.folder, model, how));
+                response_file::discard(&captions_of(self.folder, model, how));
             }
         }
     }
@@ -305,7 +308,7 @@ impl Demo<'_> {
         aligned: &Both,
         tasks: &[Task],
         truth: &[BTreeSet<String>],
-        pictures: &[Vec<u8>],
+        images: &[Vec<u8>],
     ) -> anyhow::Result<()> {
         let peak_rss_mb = crate::memory::peak_rss_mb();
         let row = |decoding: &str, base: &Evaluation, aligned: &Evaluation| ReportRow {
@@ -339,7 +342,7 @@ impl Demo<'_> {
             before_after: rows,
             verifier: self.verifier_facts(calibration)?,
             curves: curves(&self.training.metrics, &self.training.health),
-            gallery: self.gallery(calibration, base, aligned, tasks, truth, pictures),
+            gallery: self.gallery(calibration, base, aligned, tasks, truth, images),
             facts: self.facts(peak_rss_mb),
             warnings: self.training.warnings.clone(),
             attribution: World::sprite_attribution().to_owned(),
@@ -414,12 +417,12 @@ impl Demo<'_> {
         aligned: &Both,
         tasks: &[Task],
         truth: &[BTreeSet<String>],
-        pictures: &[Vec<u8>],
+        images: &[Vec<u8>],
     ) -> Vec<GalleryItem> {
         let wrong = |index: usize| {
             base.greedy.chair.per_image[index].mentions.iter().any(|mention| mention.hallucinated)
         };
-        let mut order: Vec<usize> = (0..pictures.len()).collect();
+        let mut order: Vec<usize> = (0..images.len()).collect();
         // Three of four show the disease, the fourth whatever comes next.
         order.sort_by_key(|&index| (!wrong(index), index));
         let sick = order.iter().filter(|&&index| wrong(index)).count().min(GALLERY * 3 / 4);
@@ -431,14 +434,14 @@ impl Demo<'_> {
             coloured(
                 &evaluation.captions[index],
                 &evaluation.chair.per_image[index],
-                &self.judge,
+                &self.scorer,
                 calibration,
             )
         };
         shown
             .into_iter()
             .map(|index| GalleryItem {
-                image_png: pictures[index].clone(),
+                image_png: images[index].clone(),
                 image_id: tasks[index].id.clone(),
                 truth: truth[index].iter().cloned().collect(),
                 before: coloured(&base.greedy, index),
@@ -470,7 +473,7 @@ fn curves(metrics: &[IterationMetrics], health: &[(usize, SplitHealth)]) -> Vec<
             .filter_map(|m| value(m).map(|value| (m.iteration as f64 + 1.0, value)))
             .collect(),
     };
-    let watched = |name: &str, unit: &str, value: fn(&SplitHealth) -> Option<f64>| Curve {
+    let validation_tasks = |name: &str, unit: &str, value: fn(&SplitHealth) -> Option<f64>| Curve {
         name: name.to_owned(),
         unit: unit.to_owned(),
         points: health
@@ -481,10 +484,10 @@ fn curves(metrics: &[IterationMetrics], health: &[(usize, SplitHealth)]) -> Vec<
     vec![
         over("Reward", "per caption", |m| Some(m.reward_mean)),
         over("KL from the reference", "nats per caption", |m| m.kl),
-        over("Penalised mentions", "share", |m| m.penalised_share),
-        over("Repeated mentions", "share", |m| m.repeated_share),
+        over("Penalised mentions", "fraction", |m| m.penalised_fraction),
+        over("Repeated mentions", "fraction", |m| m.repeated_fraction),
         over("Length", "tokens", |m| Some(m.length_mean)),
-        watched("Recall on the calibration split", "share", |health| health.recall),
+        validation_tasks("Recall on the calibration split", "fraction", |health| health.recall),
         over("Correct objects named, estimated", "per caption", |m| m.expected_correct),
         over("Correct objects named by the base model", "per caption", |m| m.expected_correct_base),
         over("Estimated recall against the base model", "relative change", |m| m.recall_surplus),
@@ -505,19 +508,19 @@ fn scores(evaluation: &Evaluation) -> Scores {
 }
 
 fn coloured(
-    caption: &Captioned,
+    caption: &ScoredResponse,
     verdict: &ImageVerdict,
-    judge: &Judge,
+    scorer: &MentionScorer,
     calibration: &Calibration,
 ) -> ColouredCaption {
     let words = caption
-        .units
+        .mentions
         .iter()
         .zip(&caption.scores)
         .map(|(unit, &score)| WordVerdict {
             start: unit.span.start,
             end: unit.span.end,
-            category: judge.vocabulary.category(unit.category).to_owned(),
+            category: scorer.vocabulary.category(unit.category).to_owned(),
             score,
             probability: calibration.probability(score, ProbabilityModel::default()),
             hallucinated: verdict
@@ -530,7 +533,7 @@ fn coloured(
     ColouredCaption { text: caption.text.clone(), words }
 }
 
-fn picture(world: &World, seed: u64, index: u64) -> Vec<u8> {
-    let picture = world.render(&world.scene(Split::Test, seed, index));
-    png(picture.as_raw(), picture.dimensions(), ExtendedColorType::Rgb8)
+fn image(world: &World, seed: u64, index: u64) -> Vec<u8> {
+    let image = world.render(&world.scene(Split::Test, seed, index));
+    png(image.as_raw(), image.dimensions(), ExtendedColorType::Rgb8)
 }

@@ -1,12 +1,12 @@
-//! `fisao pretrain`: builds an embedded world's model and verifier, the clear one's from nothing, the hard one's from
+//! `fisao pretrain`: builds a built-in synthetic dataset's model and verifier, the clear one's from nothing, the hard one's from
 //! those.
 //!
-//! Two stages, each of which can be interrupted and gone on with; a stage that is done is not done
+//! Two stages, each of which can be interrupted and resumed; a stage that is done is not done
 //! again.
 
 mod quality;
 mod recipe_settings;
-mod stage_watch;
+mod stage_monitor;
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ use crate::failure::{Interrupted, Refusal};
 use crate::reporter::Reporter;
 use crate::{interrupt, locks};
 use recipe_settings::{claim_folder, resolve};
-use stage_watch::StageWatch;
+use stage_monitor::StageMonitor;
 
 /// Precision of the models on disk.
 const DTYPE: StoredDtype = StoredDtype::F16;
@@ -87,8 +87,9 @@ impl Pretraining<'_> {
                 None => clip_tokenizer(&self.world, self.config.seed)?,
             };
             let tokenizer = HfTokenizer::from_json(&file.json.to_string())?;
-            let mut watch = self.watch("clip", "stage 1: verifier", &self.config.contrastive)?;
-            let state = watch.resume()?;
+            let mut monitor =
+                self.monitor("clip", "stage 1: verifier", &self.config.contrastive)?;
+            let state = monitor.resume()?;
             if state.is_some() {
                 check_tokenizer(&folder, &tokenizer)?;
             } else {
@@ -105,10 +106,10 @@ impl Pretraining<'_> {
                 &tokenizer,
                 &cpu(),
                 begin(state, weights.as_mut()),
-                &mut watch,
+                &mut monitor,
             );
             write_clip(&folder, &clip.map_err(|error| self.stopped(error))?, DTYPE)?;
-            watch.finish()?;
+            monitor.finish()?;
         }
         let clip = Checkpoint::open(&folder)?.load_clip(LoadDtype::default(), &cpu())?.model;
         Ok(clip.vision)
@@ -126,8 +127,8 @@ impl Pretraining<'_> {
             None => llama_tokenizer(&self.world, self.config.seed)?,
         };
         let tokenizer = HfTokenizer::from_json(&file.json.to_string())?;
-        let mut watch = self.watch("llava", "stage 2: model", &self.config.captioning)?;
-        let state = watch.resume()?;
+        let mut monitor = self.monitor("llava", "stage 2: model", &self.config.captioning)?;
+        let state = monitor.resume()?;
         if state.is_some() {
             check_tokenizer(&folder, &tokenizer)?;
         } else {
@@ -145,10 +146,10 @@ impl Pretraining<'_> {
             &tokenizer,
             &cpu(),
             begin(state, weights.as_mut()),
-            &mut watch,
+            &mut monitor,
         );
         write_llava(&folder, &llava.map_err(|error| self.stopped(error))?, DTYPE)?;
-        watch.finish()
+        monitor.finish()
     }
 
     /// `config.json` is the last file of a checkpoint to be written.
@@ -160,16 +161,22 @@ impl Pretraining<'_> {
         done
     }
 
-    fn watch(&self, stage: &str, name: &str, config: &StageConfig) -> anyhow::Result<StageWatch> {
+    fn monitor(
+        &self,
+        stage: &str,
+        name: &str,
+        config: &StageConfig,
+    ) -> anyhow::Result<StageMonitor> {
         let states: PathBuf = self.output.join(format!("state-{stage}"));
-        StageWatch::new(states, name, config, self.reporter).context("cannot watch the training")
+        StageMonitor::new(states, name, config, self.reporter)
+            .context("cannot report the progress of training")
     }
 
     fn stopped(&self, error: RecipeError) -> anyhow::Error {
         match error {
             RecipeError::Stopped { step } => Interrupted {
                 message: format!(
-                    "stopped at update {step}; the state is saved. To go on, run the same command \
+                    "stopped at update {step}; the state is saved. To resume, run the same command \
                      again with --output {}",
                     self.output.display()
                 ),
@@ -211,7 +218,7 @@ fn check_tokenizer(folder: &Path, tokenizer: &HfTokenizer) -> anyhow::Result<()>
                 "the saved state was made with another tokenizer: {}",
                 path.display()
             ))
-            .hint("delete the output folder and begin again")
+            .hint("delete the output folder and start again")
         );
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `fisao verify`: which words of given captions are not in their pictures.
+//! `fisao verify`: which words of given captions are not in their images.
 
 mod doubtful;
 
@@ -11,7 +11,7 @@ use fisao_eval::chair::{ChairInput, read_captions};
 use fisao_formats::documents::{check_output_file, open_text, write_bytes};
 use fisao_formats::images::open_image;
 use fisao_models::image::PixelValues;
-use fisao_models::parallel::{over_shares, shares_on};
+use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_verifier::scorer::{HeatMap, ImageEmbedding};
 use owo_colors::OwoColorize;
 use serde::Serialize;
@@ -20,7 +20,7 @@ use self::doubtful::Doubtful;
 use crate::arguments::{VerifyArguments, VerifyFormat};
 use crate::bundle::{LoadedVerifier, verifier_from_arguments, warn_of_photographs};
 use crate::failure::{Interrupted, Refusal, VerdictFailed, is_closed_pipe};
-use crate::pictures::PictureFolder;
+use crate::image_directory::ImageDirectory;
 use crate::reporter::Reporter;
 use crate::scorer::{ScoredCaption, ScoredMention, Scorer};
 use crate::tasks::checked_images;
@@ -28,7 +28,7 @@ use crate::terminal::one_line;
 use crate::vocabulary::Vocabulary;
 use crate::{calibrations, interrupt, output};
 
-/// Pictures encoded at once by one core.
+/// Images encoded at once by one core.
 const BATCH: usize = 16;
 
 /// The verdict on one caption, as printed.
@@ -53,15 +53,15 @@ struct Judged<'a> {
     category: &'a str,
     /// The name that was scored.
     form: &'a str,
-    /// Whether the caption says that the object is not there; such words are not judged.
+    /// Whether the caption says that the object is not there; such mentions are not scored.
     negated: bool,
-    /// Score against the picture.
+    /// Score against the image.
     cosine: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     p_hallucinated: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hallucinated: Option<bool>,
-    /// Where in the picture it is seen, if that was asked for.
+    /// Where in the image it is seen, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     heat_map: Option<HeatMapRows>,
 }
@@ -69,7 +69,7 @@ struct Judged<'a> {
 /// A heat map, one row of patches after the other.
 #[derive(Debug, Serialize)]
 struct HeatMapRows {
-    /// Patches along each side of the picture as the verifier takes it.
+    /// Patches along each side of the image as the verifier takes it.
     side: usize,
     /// One for each patch.
     cosines: Vec<f64>,
@@ -86,11 +86,11 @@ struct Sum {
 }
 
 pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::Result<()> {
-    for (name, share) in
+    for (name, fraction) in
         [("--threshold", Some(arguments.threshold)), ("--fail-above", arguments.fail_above)]
     {
-        if share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
-            bail!(Refusal::new(format!("{name} is not a share from 0 to 1")));
+        if fraction.is_some_and(|fraction| !(0.0..=1.0).contains(&fraction)) {
+            bail!(Refusal::new(format!("{name} is not a fraction from 0 to 1")));
         }
     }
     if arguments.heat_maps && arguments.format != VerifyFormat::Jsonl {
@@ -113,8 +113,8 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
     let mut reader = Reader::new(arguments);
     let mut doubtful =
         Doubtful::new(arguments.html.as_ref().map_or(0, |_| arguments.html_captions));
-    let mut known: HashMap<&Path, Seen> = HashMap::new();
-    let at_once = BATCH * shares_on(&device);
+    let mut known: HashMap<&Path, EncodedImage> = HashMap::new();
+    let at_once = BATCH * workers_on(&device);
     let progress = reporter.phase("verifying captions", captions.len() as u64);
     for (captions, files) in captions.chunks(at_once).zip(files.chunks(at_once)) {
         if stop.load(Ordering::Relaxed) {
@@ -125,10 +125,10 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
         let mut fresh: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
         fresh.sort_unstable();
         fresh.dedup();
-        // Captions of a picture mostly stand together, so what the last ones showed is kept, and no more.
+        // Captions of an image mostly stand together, so what the last ones showed is kept, and no more.
         known.retain(|file, _| fresh.contains(file));
         fresh.retain(|file| !known.contains_key(file));
-        known.extend(look_at(&loaded, &scorer, &fresh)?);
+        known.extend(encode_images(&loaded, &scorer, &fresh)?);
         for (input, file) in captions.iter().zip(files) {
             let seen = &known[file.as_path()];
             let scored = scorer.caption(&seen.embedding, &input.caption)?;
@@ -151,7 +151,7 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
     finish(arguments, &scorer, &sum, reporter)
 }
 
-/// The captions and the file of each one's picture, which can be used.
+/// The captions and the file of each one's image, which can be used.
 fn captions(
     arguments: &VerifyArguments,
     reporter: &Reporter,
@@ -162,8 +162,8 @@ fn captions(
     if captions.is_empty() {
         bail!(Refusal::new(format!("{} holds no caption", path.display())));
     }
-    let pictures = PictureFolder::open(&arguments.images);
-    let file = |input: &ChairInput| pictures.file(&input.image_id);
+    let images = ImageDirectory::open(&arguments.images);
+    let file = |input: &ChairInput| images.file(&input.image_id);
     let files = captions.iter().map(file).collect::<anyhow::Result<Vec<_>>>()?;
     let mut different = files.clone();
     different.sort_unstable();
@@ -180,35 +180,35 @@ fn captions(
     Ok(pairs.map(|(caption, file)| (caption, file.clone())).unzip())
 }
 
-/// What is kept of a picture while its captions come up.
-struct Seen {
+/// What is kept of an image while its captions come up.
+struct EncodedImage {
     embedding: ImageEmbedding,
-    /// The picture as the encoder takes it.
+    /// The image as the encoder takes it.
     whole: PixelValues,
 }
 
-/// Looks at pictures on all cores.
-fn look_at<'a>(
+/// Looks at images on all cores.
+fn encode_images<'a>(
     loaded: &LoadedVerifier,
     scorer: &Scorer,
     files: &[&'a Path],
-) -> anyhow::Result<Vec<(&'a Path, Seen)>> {
+) -> anyhow::Result<Vec<(&'a Path, EncodedImage)>> {
     let device = loaded.verifier.model().vision().device();
-    let shares = over_shares(files, shares_on(&device), |share| {
-        let mut seen = Vec::with_capacity(share.len());
-        for batch in share.chunks(BATCH) {
+    let chunks = parallel_chunks(files, workers_on(&device), |chunk| {
+        let mut seen = Vec::with_capacity(chunk.len());
+        for batch in chunk.chunks(BATCH) {
             let views = batch.iter().map(|file| Ok(loaded.views.of(&open_image(file)?)));
             let views = views.collect::<anyhow::Result<Vec<_>>>()?;
             let embeddings = scorer.embed_all(&views)?;
             let wholes = views.into_iter().map(|mut views| views.swap_remove(0));
             let pairs = embeddings.into_iter().zip(wholes);
-            let kept = pairs.map(|(embedding, whole)| Seen { embedding, whole });
+            let kept = pairs.map(|(embedding, whole)| EncodedImage { embedding, whole });
             seen.extend(batch.iter().copied().zip(kept));
         }
         anyhow::Ok(seen)
     });
-    let shares = shares.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(shares.into_iter().flatten().collect())
+    let chunks = chunks.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(chunks.into_iter().flatten().collect())
 }
 
 /// Whoever reads standard output. Once they have seen enough the work goes on where something else comes of it: a page, or an
@@ -333,13 +333,13 @@ impl Sum {
     /// What was found in all, for people.
     fn in_words(&self, scorer: &Scorer) -> String {
         let Self { captions, without_object, mentions, negated, hallucinated } = *self;
-        let mut parts = vec![format!("{mentions} words in {captions} captions")];
+        let mut parts = vec![format!("{mentions} mentions in {captions} captions")];
         if scorer.is_calibrated() && mentions > 0 {
-            let share = 100.0 * hallucinated as f64 / mentions as f64;
-            parts.push(format!("{hallucinated} count as hallucinated ({share:.1} %)"));
+            let fraction = 100.0 * hallucinated as f64 / mentions as f64;
+            parts.push(format!("{hallucinated} count as hallucinated ({fraction:.1} %)"));
         }
         for (count, what) in [
-            (negated, "words say what is not there and are not judged"),
+            (negated, "mentions are negated and not scored"),
             (without_object, "captions name no object of the vocabulary"),
         ] {
             if count > 0 {
@@ -363,7 +363,7 @@ fn finish(
         && hallucinated as f64 > most * mentions as f64
     {
         let message = format!(
-            "{hallucinated} of {mentions} words count as hallucinated, more than the share of {most}"
+            "{hallucinated} of {mentions} mentions count as hallucinated, more than the fraction of {most}"
         );
         return Err(VerdictFailed { message }.into());
     }

@@ -75,7 +75,7 @@ pub(crate) struct Settings {
     pub(crate) base: Option<String>,
     /// Key of the method that all others are tested against.
     pub(crate) against: Option<String>,
-    /// Pictures each method trains on, where it has a budget of [`Budget::Prompts`].
+    /// Images each method trains on, where it has a budget of [`Budget::Prompts`].
     pub(crate) prompts: usize,
     /// Seconds each method trains for, where it has a budget of [`Budget::WallTime`]; `None` where that is as long
     /// as [`Self::against`] took.
@@ -88,7 +88,7 @@ pub(crate) struct Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Budget {
-    /// The number of pictures a method trains on.
+    /// The number of images a method trains on.
     Prompts,
     /// The time it trains for.
     WallTime,
@@ -190,7 +190,7 @@ pub(crate) struct Measurements {
     /// F1 of adversarial POPE questions **read from captions**: yes, if the caption names the object asked for.
     /// Compares captioners of the same scenes, but not with POPE of a model that answers.
     pub(crate) pope_f1: Option<f64>,
-    /// Share of the same questions that were answered rightly.
+    /// Fraction of the same questions that were answered rightly.
     pub(crate) pope_accuracy: Option<f64>,
     /// BLEU-4 against truthful captions of the world.
     pub(crate) bleu_4: f64,

@@ -1,4 +1,4 @@
-//! Measures the captions of a method on the embedded world's scenes.
+//! Measures the captions of a method on the built-in synthetic dataset's scenes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,10 +41,14 @@ impl Yardsticks {
     /// # Errors
     /// Captions of other scenes, or none of some.
     pub(crate) fn measure(&self, evaluation: &Evaluation) -> anyhow::Result<Measurements> {
-        self.judge(&evaluation.chair, evaluation.mean_length)
+        self.score_captions(&evaluation.chair, evaluation.mean_length)
     }
 
-    fn judge(&self, chair: &ChairReport, mean_length: f64) -> anyhow::Result<Measurements> {
+    fn score_captions(
+        &self,
+        chair: &ChairReport,
+        mean_length: f64,
+    ) -> anyhow::Result<Measurements> {
         let input = |verdict: &ImageVerdict| CaptionInput {
             image_id: verdict.image_id.clone(),
             caption: verdict.caption.clone(),
@@ -105,7 +109,7 @@ mod tests {
         let vocabulary = ObjectVocabulary::new(fisao_scenes::vocabulary()).unwrap();
         let options = ChairOptions::default();
         let report = chair::evaluate(inputs, &truth, &vocabulary, &options).unwrap();
-        yardsticks.judge(&report, 20.0).unwrap()
+        yardsticks.score_captions(&report, 20.0).unwrap()
     }
 
     // ROUGE-L is left out: it counts what is found more than what is added, and tells the two hardly apart.

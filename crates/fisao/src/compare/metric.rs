@@ -20,7 +20,7 @@ pub(crate) enum Metric {
     /// F1 of adversarial POPE questions **read from captions** (see [`crate::world_pope`]); not comparable with
     /// POPE of a model that answers.
     PopeF1,
-    /// Share of the same questions that were answered rightly.
+    /// Fraction of the same questions that were answered rightly.
     PopeAccuracy,
     /// BLEU-4 against truthful captions of the world.
     #[serde(rename = "bleu_4")]

@@ -192,7 +192,7 @@ fn trade(document: &Document) -> String {
     let clouds: Vec<Cloud> = document.methods.iter().filter_map(cloud).collect();
     scatter(
         &clouds,
-        "recall %: objects of the picture that are named",
+        "recall %: objects of the image that are named",
         "CHAIR_I %: objects named that are not there",
         1,
     )
@@ -264,7 +264,7 @@ fn settings(document: &Document) -> String {
         ("model".to_owned(), settings.model.clone()),
         ("seeds".to_owned(), seeds.join(", ")),
         ("scenes".to_owned(), settings.scenes.to_string()),
-        ("training pictures".to_owned(), settings.prompts.to_string()),
+        ("training images".to_owned(), settings.prompts.to_string()),
     ];
     facts.extend(
         settings.seconds.map(|seconds| ("training seconds".to_owned(), number(seconds, 0))),

@@ -77,7 +77,7 @@ fn sample() -> Document {
         "FiSAO (PPO)",
         &[(0.03, 0.80, 20.0), (0.04, 0.79, 20.1), (0.05, 0.81, 20.4)],
     );
-    fisao.description = "PPO with a reward on every object word.".to_owned();
+    fisao.description = "PPO with a reward on every object mention.".to_owned();
     let free = method(
         "fisao-critic-free",
         "FiSAO (critic-free)",

@@ -33,7 +33,7 @@ fn chair(document: &Document) -> Option<String> {
     };
     let change = document.summary.method(key)?.chair_i_change.as_ref()?;
     Some(format!(
-        "{}: {} % of the object words name something absent, against {} % for {} ({} %, in the worst seed {} %); \
+        "{}: {} % of the object mentions name something absent, against {} % for {} ({} %, in the worst seed {} %); \
          recall is {} % against {} %.",
         document.method(key)?.label,
         of(key, Metric::ChairI)?,
@@ -115,9 +115,9 @@ pub(super) fn budget(document: &Document) -> Vec<String> {
     let mut texts = Vec::new();
     if let Some(labels) = labels(|method| method.budget == Some(Budget::Prompts)) {
         texts.push(format!(
-            "Prompts ({labels}): each of these methods trains on the same {} pictures, each shown with its prompt. What \
-             it makes of a picture is its own affair: one may copy a caption that is given, another write one or \
-             several of its own and learn from the comparison. Equal pictures are therefore not equal work; the \
+            "Prompts ({labels}): each of these methods trains on the same {} images, each shown with its prompt. What \
+             it makes of an image is its own affair: one may copy a caption that is given, another write one or \
+             several of its own and learn from the comparison. Equal images are therefore not equal work; the \
              columns of seconds and of sampled tokens say what each spent.",
             settings.prompts
         ));
@@ -129,7 +129,7 @@ pub(super) fn budget(document: &Document) -> Vec<String> {
             (None, None) => "equally long".to_owned(),
         };
         texts.push(format!(
-            "Wall-time ({labels}): each of these methods trains for {long} on the same machine, on as many pictures as \
+            "Wall-time ({labels}): each of these methods trains for {long} on the same machine, on as many images as \
              it gets through."
         ));
     }
@@ -142,11 +142,11 @@ pub(super) fn budget(document: &Document) -> Vec<String> {
     if let Some(labels) = labels(|method| method.uses_external_data) {
         texts.push(format!(
             "External data ({labels}): these methods learn from captions or preferences that the model did not make \
-             itself, and so know what the pictures hold. The others see pictures and prompts only."
+             itself, and so know what the images hold. The others see images and prompts only."
         ));
     }
     texts.push(
-        "All methods start from the same model, and with one seed they see the same training pictures and are \
+        "All methods start from the same model, and with one seed they see the same training images and are \
          measured on the same scenes, so that they can be compared seed by seed."
             .to_owned(),
     );

@@ -1,4 +1,4 @@
-//! A linear axis: data to picture coordinates, and round tick values.
+//! A linear axis: data to image coordinates, and round tick values.
 
 /// Maps the interval `data` linearly onto the interval `pixels` (which may run backwards).
 #[derive(Clone, Copy, Debug)]
@@ -17,8 +17,8 @@ impl Axis {
 
     /// The coordinate of a value.
     pub(super) fn at(&self, value: f64) -> f64 {
-        let share = (value - self.data.0) / (self.data.1 - self.data.0);
-        self.pixels.0 + share * (self.pixels.1 - self.pixels.0)
+        let fraction = (value - self.data.0) / (self.data.1 - self.data.0);
+        self.pixels.0 + fraction * (self.pixels.1 - self.pixels.0)
     }
 
     /// Up to about `wanted` round values inside the data interval, with the decimals they need.

@@ -1,4 +1,4 @@
-//! Images with their captions before and after, every object word coloured by its score.
+//! Images with their captions before and after, every object mention coloured by its score.
 
 use super::html::{escape, marked, number};
 use super::{ColouredCaption, GalleryItem, VerifierFacts, WordVerdict};
@@ -44,7 +44,7 @@ pub(super) fn legend(facts: &VerifierFacts) -> String {
     format!(
         "<div class=\"scale\"><span>hallucinated mean {}</span><i></i><span>correct mean {}</span>\
          </div>\n<p>Neutral at {}. A word with a <mark class=\"word absent\">wavy line</mark> names \
-         something that is not in the picture. Point at a word for its numbers.</p>",
+         something that is not in the image. Point at a word for its numbers.</p>",
         number(scale.low, 3),
         number(scale.high, 3),
         number(scale.middle, 3),
@@ -65,9 +65,9 @@ fn card(item: &GalleryItem, scale: ColourScale) -> String {
         item.truth.iter().map(|name| format!("<li>{}</li>", escape(name))).collect();
     let id = escape(&item.image_id);
     format!(
-        "<article class=\"card\">\n<div class=\"picture\"><img alt=\"{id}\" \
+        "<article class=\"card\">\n<div class=\"image\"><img alt=\"{id}\" \
          src=\"data:image/png;base64,{}\"><code>{id}</code></div>\n<div class=\"captions\">\n\
-         {}\n{}\n<ul class=\"truth\" aria-label=\"In the picture\">{}</ul>\n</div>\n</article>",
+         {}\n{}\n<ul class=\"truth\" aria-label=\"In the image\">{}</ul>\n</div>\n</article>",
         STANDARD.encode(&item.image_png),
         caption("before", &item.before, scale),
         caption("after", &item.after, scale),
@@ -97,8 +97,8 @@ fn coloured_text(caption: &ColouredCaption, scale: ColourScale) -> String {
 fn mark(text: &str, word: &WordVerdict, scale: ColourScale) -> String {
     let (side, strength) = scale.colour(word.score);
     let (class, truth) = match word.hallucinated {
-        Some(true) => (" absent", "not in the picture"),
-        Some(false) => ("", "in the picture"),
+        Some(true) => (" absent", "not in the image"),
+        Some(false) => ("", "in the image"),
         None => ("", "no annotation"),
     };
     format!(

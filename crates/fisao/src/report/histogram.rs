@@ -1,4 +1,4 @@
-//! Verifier scores of correct and hallucinated words, with the reward's thresholds.
+//! Verifier scores of correct and hallucinated mentions, with the reward's thresholds.
 
 use super::VerifierFacts;
 use super::axis::Axis;
@@ -14,15 +14,15 @@ const BOTTOM: f64 = 256.0;
 const LABEL_WIDTH: f64 = 180.0;
 const LABEL_LINE: f64 = 17.0;
 
-/// The two distributions as step areas, each as a share of its own class: hallucinated words are
+/// The two distributions as step areas, each as a fraction of its own class: hallucinated mentions are
 /// the rarer ones, and on one count axis they would vanish.
 pub(super) fn render(facts: &VerifierFacts) -> String {
     let bins = facts.correct_hist.len().max(facts.hallucinated_hist.len());
     if bins == 0 {
         return "<p class=\"empty\">No scores were recorded.</p>".to_owned();
     }
-    let correct = shares(&facts.correct_hist, bins);
-    let hallucinated = shares(&facts.hallucinated_hist, bins);
+    let correct = fractions(&facts.correct_hist, bins);
+    let hallucinated = fractions(&facts.hallucinated_hist, bins);
     let highest = correct.iter().chain(&hallucinated).copied().fold(0.0, f64::max).max(0.01);
     let x = Axis::new(facts.hist_range, (LEFT, RIGHT));
     let y = Axis::new((0.0, highest * 1.05), (BOTTOM, TOP));
@@ -35,7 +35,7 @@ pub(super) fn render(facts: &VerifierFacts) -> String {
     ];
     format!(
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"Histogram of verifier \
-         scores of correct and hallucinated words\">\n{}\n</svg>",
+         scores of correct and hallucinated mentions\">\n{}\n</svg>",
         parts.join("\n")
     )
 }
@@ -44,7 +44,7 @@ pub(super) fn render(facts: &VerifierFacts) -> String {
 pub(super) fn facts(facts: &VerifierFacts) -> String {
     let spread = |mean: f64, deviation: f64, counts: &[usize]| {
         let words: usize = counts.iter().sum();
-        format!("{} ± {} <small>{words} words</small>", number(mean, 3), number(deviation, 3))
+        format!("{} ± {} <small>{words} mentions</small>", number(mean, 3), number(deviation, 3))
     };
     let mut rows = vec![
         ("AUC".to_owned(), number(facts.auc, 3)),
@@ -72,8 +72,8 @@ pub(super) fn facts(facts: &VerifierFacts) -> String {
         .join("\n")
 }
 
-/// Counts of bins as shares of all.
-pub(super) fn shares(counts: &[usize], bins: usize) -> Vec<f64> {
+/// Counts of bins as fractions of all.
+pub(super) fn fractions(counts: &[usize], bins: usize) -> Vec<f64> {
     let total = counts.iter().sum::<usize>().max(1) as f64;
     (0..bins).map(|bin| counts.get(bin).copied().unwrap_or(0) as f64 / total).collect()
 }
@@ -111,14 +111,20 @@ fn grid(x: &Axis, y: &Axis) -> String {
 }
 
 /// Steps over bins of equal width down to the axis, which lies at 0 of `y`.
-pub(super) fn area(class: &str, shares: &[f64], range: (f64, f64), x: &Axis, y: &Axis) -> String {
-    let width = (range.1 - range.0) / shares.len() as f64;
-    let steps: Vec<String> = shares
+pub(super) fn area(
+    class: &str,
+    fractions: &[f64],
+    range: (f64, f64),
+    x: &Axis,
+    y: &Axis,
+) -> String {
+    let width = (range.1 - range.0) / fractions.len() as f64;
+    let steps: Vec<String> = fractions
         .iter()
         .enumerate()
-        .map(|(bin, &share)| {
+        .map(|(bin, &fraction)| {
             let end = x.at(range.0 + (bin + 1) as f64 * width);
-            format!("V{:.1}H{end:.1}", y.at(share))
+            format!("V{:.1}H{end:.1}", y.at(fraction))
         })
         .collect();
     let (start, bottom) = (x.at(range.0), y.at(0.0));
@@ -169,7 +175,7 @@ fn tooltips(facts: &VerifierFacts, correct: &[f64], hallucinated: &[f64], x: &Ax
             let from = low + bin as f64 * width;
             format!(
                 "<rect class=\"hover\" x=\"{:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{:.1}\">\
-                 <title>score {} to {}: {} correct words ({} %), {} hallucinated ({} %)</title>\
+                 <title>score {} to {}: {} correct mentions ({} %), {} hallucinated ({} %)</title>\
                  </rect>",
                 x.at(from),
                 x.at(from + width) - x.at(from),

@@ -7,7 +7,7 @@ use fisao_eval::statistics::Interval;
 use fisao_verifier::calibration::Histograms;
 
 use super::axis::Axis;
-use super::histogram::{area, shares};
+use super::histogram::{area, fractions};
 use super::html::{escape, number};
 
 const WIDTH: f64 = 760.0;
@@ -193,17 +193,17 @@ pub(crate) fn lines(lines: &[Line], x_name: &str, y: RangeInclusive<f64>) -> Str
     svg + "</svg>"
 }
 
-/// Two distributions as shares of each, over the same bins.
+/// Two distributions as fractions of each, over the same bins.
 pub(crate) fn distributions(histograms: &Histograms) -> String {
     let bins = histograms.correct.counts.len();
-    let correct = shares(&histograms.correct.counts, bins);
-    let wrong = shares(&histograms.hallucinated.counts, bins);
+    let correct = fractions(&histograms.correct.counts, bins);
+    let wrong = fractions(&histograms.hallucinated.counts, bins);
     let highest = correct.iter().chain(&wrong).copied().fold(0.01, f64::max);
     let (low, high) = (histograms.correct.low, histograms.correct.high);
     let (top, bottom) = (12.0, 216.0);
     let x = Axis::new((low, high), (LEFT, RIGHT));
     let y = Axis::new((0.0, 1.05 * highest), (bottom, top));
-    let mut svg = open(248.0, "Scores of correct and of hallucinated words");
+    let mut svg = open(248.0, "Scores of correct and of hallucinated mentions");
     let (ticks, decimals) = x.ticks(8);
     for tick in ticks {
         let at = x.at(tick);

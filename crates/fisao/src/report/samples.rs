@@ -1,4 +1,4 @@
-//! The page of samples: what the policy says of some pictures after so many iterations.
+//! The page of samples: what the policy says of some images after so many iterations.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,13 +9,13 @@ use super::verdicts::{VerdictWord, coloured};
 /// A caption that the policy wrote.
 #[derive(Debug)]
 pub(crate) struct Sample {
-    /// The picture as a PNG file, if it is to be shown.
-    pub(crate) picture_png: Option<Vec<u8>>,
+    /// The image as a PNG file, if it is to be shown.
+    pub(crate) image_png: Option<Vec<u8>>,
     /// What the policy was asked.
     pub(crate) prompt: String,
     /// What it answered.
     pub(crate) caption: String,
-    /// Object words of the answer, in order.
+    /// Object mentions of the answer, in order.
     pub(crate) words: Vec<VerdictWord>,
 }
 
@@ -30,12 +30,12 @@ pub(crate) fn samples_page(iteration: usize, samples: &[Sample]) -> String {
 }
 
 fn card(number: usize, sample: &Sample) -> String {
-    let picture = sample.picture_png.as_ref().map_or_else(String::new, |png| {
+    let image = sample.image_png.as_ref().map_or_else(String::new, |png| {
         let png = STANDARD.encode(png);
-        format!("<img alt=\"picture {number}\" src=\"data:image/png;base64,{png}\">")
+        format!("<img alt=\"image {number}\" src=\"data:image/png;base64,{png}\">")
     });
     format!(
-        "<article class=\"card\">\n<div class=\"picture\">{picture}</div>\n<div><h4>{}</h4>\n\
+        "<article class=\"card\">\n<div class=\"image\">{image}</div>\n<div><h4>{}</h4>\n\
          <p class=\"caption\">{}</p></div>\n</article>",
         escape(&sample.prompt),
         coloured(&sample.caption, &sample.words),
@@ -57,7 +57,7 @@ mod tests {
             heat_map: None,
         };
         Sample {
-            picture_png: Some(vec![0, 1, 2]),
+            image_png: Some(vec![0, 1, 2]),
             prompt: "<b>Describe</b>".into(),
             caption: "A dog & a cat.".into(),
             words: vec![word(2, "dog", 0.1), word(10, "cat", 0.9)],
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn words_are_coloured_and_text_is_escaped() {
-        let page = samples_page(20, &[sample(), Sample { picture_png: None, ..sample() }]);
+        let page = samples_page(20, &[sample(), Sample { image_png: None, ..sample() }]);
         let body = page.split_once("<body>").expect("the page has a body").1;
         insta::assert_snapshot!(body);
     }

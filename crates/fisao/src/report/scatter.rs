@@ -178,7 +178,7 @@ fn spread(index: usize, cloud: &Cloud, x: &Axis, y: &Axis) -> String {
 }
 
 /// Where the names stand: each beside its mean and a little above, moved down where it would meet another, and all of them back up
-/// where the last would leave the picture.
+/// where the last would leave the image.
 fn name_heights(shown: &[(usize, &Cloud)], y: &Axis) -> Vec<(usize, f64)> {
     let mut names: Vec<(usize, f64)> =
         shown.iter().map(|&(index, cloud)| (index, y.at(cloud.mean.1) - ABOVE)).collect();

@@ -58,9 +58,9 @@ impl Metric {
 
     fn meaning(self) -> &'static str {
         match self {
-            Self::ChairI => "object words that name something absent",
+            Self::ChairI => "object mentions that name something absent",
             Self::ChairS => "captions with at least one such word",
-            Self::Recall => "objects in the picture that are named",
+            Self::Recall => "objects in the image that are named",
             Self::Length => "tokens in a caption",
         }
     }
@@ -92,7 +92,7 @@ impl Metric {
     }
 
     /// Whether the change is one to be glad of.
-    pub(crate) fn judge(self, row: &ReportRow) -> Judgement {
+    pub(crate) fn assess(self, row: &ReportRow) -> Judgement {
         let (base, aligned) = (self.of(&row.base), self.of(&row.aligned));
         let change = aligned - base;
         match self {
@@ -125,28 +125,28 @@ impl Judgement {
 }
 
 /// The result in a sentence or two, from the first row: what happened to hallucination, and at
-/// what price. A fall bought with silence is named as such.
+/// what cost. A fall bought with silence is named as such.
 pub(crate) fn headline(report: &Report) -> String {
     let Some(row) = report.before_after.first() else {
         return "Nothing was evaluated.".to_owned();
     };
     let (base, aligned) = (&row.base, &row.aligned);
-    let direction = match Metric::ChairI.judge(row) {
+    let direction = match Metric::ChairI.assess(row) {
         Judgement::Better => "fell",
         Judgement::Neutral => "stayed",
         Judgement::Worse => "rose",
     };
-    let share = |metric: Metric| (metric.value(base), metric.value(aligned));
-    let (words_before, words_after) = share(Metric::ChairI);
-    let (captions_before, captions_after) = share(Metric::ChairS);
-    let (recall_before, recall_after) = share(Metric::Recall);
+    let fraction = |metric: Metric| (metric.value(base), metric.value(aligned));
+    let (words_before, words_after) = fraction(Metric::ChairI);
+    let (captions_before, captions_after) = fraction(Metric::ChairS);
+    let (recall_before, recall_after) = fraction(Metric::Recall);
     let mut sentence = format!(
-        "Object words that name something absent {direction} from {words_before} to {words_after}, \
+        "Object mentions that name something absent {direction} from {words_before} to {words_after}, \
          captions with at least one of them went from {captions_before} to {captions_after}, and \
          recall went from {recall_before} to {recall_after}."
     );
-    let recall_lost = Metric::Recall.judge(row) == Judgement::Worse;
-    let length_off = Metric::Length.judge(row) == Judgement::Worse;
+    let recall_lost = Metric::Recall.assess(row) == Judgement::Worse;
+    let length_off = Metric::Length.assess(row) == Judgement::Worse;
     if recall_lost {
         sentence.push_str(" The loss of recall is too large to call this a success.");
     }
@@ -180,7 +180,7 @@ fn tile(metric: Metric, row: &ReportRow) -> String {
         name = metric.name_html(),
         meaning = metric.meaning(),
         after = metric.value(&row.aligned),
-        class = metric.judge(row).class(),
+        class = metric.assess(row).class(),
         change = metric.change(row),
         wide_base = width(metric.of(&row.base)),
         wide_aligned = width(metric.of(&row.aligned)),
@@ -200,7 +200,7 @@ fn table_rows(row: &ReportRow) -> String {
         format!("{}<td>{}</td>", values.concat(), scores.captions)
     };
     let changes = Metric::ALL.map(|metric| {
-        format!("<td class=\"{}\">{}</td>", metric.judge(row).class(), metric.change(row))
+        format!("<td class=\"{}\">{}</td>", metric.assess(row).class(), metric.change(row))
     });
     format!(
         "<tbody>\n<tr><th scope=\"rowgroup\" rowspan=\"3\">{}</th><th scope=\"row\">before</th>{}\

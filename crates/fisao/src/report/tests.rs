@@ -101,7 +101,7 @@ fn gallery_item(index: u64) -> GalleryItem {
     let after = "This is a photo of a street scene. There are two cars in the middle and a dog on \
                  the left, next to a traffic light. The background is light green.";
     GalleryItem {
-        image_png: picture(index),
+        image_png: image(index),
         image_id: format!("test-{index:06}"),
         truth: TRUTH.iter().map(ToString::to_string).collect(),
         before: coloured(before, index),
@@ -129,7 +129,7 @@ fn coloured(text: &str, index: u64) -> ColouredCaption {
 }
 
 /// Three discs on a gradient.
-fn picture(index: u64) -> Vec<u8> {
+fn image(index: u64) -> Vec<u8> {
     let hue = (index * 41 % 160) as u8;
     let image = RgbImage::from_fn(96, 96, |x, y| {
         let inside = |cx: i64, cy: i64, radius: i64| {

@@ -1,4 +1,4 @@
-//! The page of `fisao verify`: pictures, captions with coloured words, and where each word is seen.
+//! The page of `fisao verify`: images, captions with coloured words, and where each word is seen.
 
 use std::ops::Range;
 
@@ -23,20 +23,20 @@ pub(crate) struct VerdictPage {
     pub(crate) cards: Vec<CaptionCard>,
 }
 
-/// A caption with its picture.
+/// A caption with its image.
 #[derive(Debug)]
 pub(crate) struct CaptionCard {
-    /// Identifier of the picture.
+    /// Identifier of the image.
     pub(crate) image_id: String,
-    /// The picture as the verifier takes it.
-    pub(crate) picture: RgbImage,
+    /// The image as the verifier takes it.
+    pub(crate) image: RgbImage,
     /// The caption.
     pub(crate) caption: String,
-    /// Its object words, in order.
+    /// Its object mentions, in order.
     pub(crate) words: Vec<VerdictWord>,
 }
 
-/// An object word with its verdict.
+/// An object mention with its verdict.
 #[derive(Debug)]
 pub(crate) struct VerdictWord {
     /// Where it stands in the caption.
@@ -45,7 +45,7 @@ pub(crate) struct VerdictWord {
     pub(crate) category: String,
     /// Whether the caption says that it is not there.
     pub(crate) negated: bool,
-    /// Score with the picture.
+    /// Score with the image.
     pub(crate) cosine: f64,
     /// Probability that it is not there.
     pub(crate) p_hallucinated: Option<f64>,
@@ -64,7 +64,7 @@ impl VerdictPage {
             count => format!("<p class=\"note\">{count} less doubtful captions are not shown.</p>"),
         };
         let colours = if self.calibrated {
-            "A word is the redder the likelier it is not in the picture, and the bluer the likelier it is."
+            "Mentions are red where they are likely hallucinated and blue where they are likely correct."
         } else {
             "Words have no colour of their own, as no calibration says which score is high."
         };
@@ -77,27 +77,27 @@ impl VerdictPage {
                 ("left_out", &left_out),
             ],
         );
-        page("Which words are not in the picture", &main)
+        page("Hallucinated mentions", &main)
     }
 }
 
 impl CaptionCard {
     fn render(&self) -> String {
         let id = escape(&self.image_id);
-        let picture = STANDARD.encode(png(
-            self.picture.as_raw(),
-            self.picture.dimensions(),
+        let image = STANDARD.encode(png(
+            self.image.as_raw(),
+            self.image.dimensions(),
             ExtendedColorType::Rgb8,
         ));
-        // One scale for all words of a picture: what is seen nowhere stays pale.
+        // One scale for all words of an image: what is seen nowhere stays pale.
         let ranges = self.words.iter().filter_map(|word| Some(word.heat_map.as_ref()?.range()));
         let range = ranges.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (l, h)| {
             (low.min(l), high.max(h))
         });
         let maps: Vec<String> = self.words.iter().filter_map(|word| word.map(range)).collect();
         format!(
-            "<article class=\"card verdict\" style=\"--picture:url(data:image/png;base64,{picture})\">\n\
-             <div class=\"picture\"><i role=\"img\" aria-label=\"{id}\"></i><code>{id}</code></div>\n\
+            "<article class=\"card verdict\" style=\"--image:url(data:image/png;base64,{image})\">\n\
+             <div class=\"image\"><i role=\"img\" aria-label=\"{id}\"></i><code>{id}</code></div>\n\
              <div><p class=\"caption\">{}</p>\n<div class=\"maps\">{}</div></div>\n</article>",
             coloured(&self.caption, &self.words),
             maps.concat(),
@@ -105,7 +105,7 @@ impl CaptionCard {
     }
 }
 
-/// A caption with its object words in the colours of their verdicts.
+/// A caption with its object mentions in the colours of their verdicts.
 pub(super) fn coloured(caption: &str, words: &[VerdictWord]) -> String {
     let words = words.iter().map(|word| (word.bytes.clone(), word));
     marked(caption, words, |text, word| {
@@ -133,13 +133,13 @@ impl VerdictWord {
         let score = number(self.cosine, 3);
         let category = &self.category;
         match self.p_hallucinated {
-            _ if self.negated => format!("{category}: said not to be there, not judged"),
+            _ if self.negated => format!("{category}: negated, not scored"),
             Some(p) => format!("{category}: score {score}, p(hallucinated) {}", number(p, 2)),
             None => format!("{category}: score {score}"),
         }
     }
 
-    /// The picture in small, brightened where the word is seen.
+    /// The image in small, brightened where the word is seen.
     fn map(&self, range: (f64, f64)) -> Option<String> {
         let overlay = STANDARD.encode(overlay(self.heat_map.as_ref()?, range));
         let (class, _) = self.colour();
@@ -155,7 +155,7 @@ impl VerdictWord {
     }
 }
 
-/// A picture of one pixel a patch: dark and opaque where the word is not seen, clear where it is seen best.
+/// An image of one pixel a patch: dark and opaque where the word is not seen, clear where it is seen best.
 fn overlay(map: &HeatMap, (low, high): (f64, f64)) -> Vec<u8> {
     let span = (high - low).max(f64::MIN_POSITIVE);
     let pixels: Vec<u8> = map

@@ -2,58 +2,58 @@
 
 use std::time::Instant;
 
-use fisao_align::captions::{Captioned, encode, generate, pictures};
+use fisao_align::captions::{ScoredResponse, encode, generate, image_batch};
 use fisao_align::objective::Data;
 use fisao_align::tasks::{Task, TaskList};
 use fisao_align::trainer::Trainer;
 use fisao_models::generation::Generated;
 use fisao_models::llava::Llava;
-use fisao_models::parallel::{over_shares, shares_on};
+use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::parameters::floats;
 use fisao_scenes::{Split, World};
 use fisao_verifier::calibration::Calibration;
 
 use super::document::Cost;
 use super::sample::Sample;
-use super::seed::Laboratory;
+use super::seed::StudyRunner;
 use super::source::{Part, Source};
 use crate::commands::demo::demo_config;
 use crate::world::SceneTasks;
 
-/// Images that are captioned and looked at to time it.
+/// Images that are captioned and encoded to time it.
 const IMAGES: usize = 128;
 /// Images encoded at once by one core, as captioning does it.
 const BATCH: usize = 32;
 /// Times it is done; the quickest one counts, as others share the machine.
 const ROUNDS: usize = 3;
-/// Bytes of captions in which words are looked for to time it.
+/// Bytes of captions searched for mentions to time it.
 const TEXT: usize = 1 << 25;
 /// Iterations of training that are timed; the first one warms up.
 const ITERATIONS: usize = 3;
 
-/// Milliseconds and shares.
+/// Milliseconds and fractions.
 pub(super) fn measure(
-    laboratory: &Laboratory<'_>,
+    runner: &StudyRunner<'_>,
     sample: &Sample,
     calibration: Option<&Calibration>,
     seed: u64,
 ) -> anyhow::Result<Cost> {
-    let tasks = laboratory.source.tasks(Part::Test, seed, laboratory.views);
+    let tasks = runner.source.tasks(Part::Test, seed, runner.views);
     let count = IMAGES.min(tasks.count());
     let tasks = (0..count).map(|index| tasks.task(index)).collect::<Result<Vec<_>, _>>()?;
     // In memory, so that opening and preparing images is no part of what is timed.
     let tasks = TaskList(&tasks);
-    let length = laboratory.source.longest_prompt()? + laboratory.sampling.max_new_tokens;
-    let model = &laboratory.policy.model;
-    let (mut judge, captions) = (laboratory.judge(), &sample.captions[..count]);
+    let length = runner.source.longest_prompt()? + runner.sampling.max_new_tokens;
+    let model = &runner.policy.model;
+    let (mut scorer, captions) = (runner.scorer(), &sample.captions[..count]);
     if let Some(calibration) = calibration {
-        judge.verifier.adopt(calibration);
+        scorer.verifier.apply_calibration(calibration);
     }
-    let looking = judge.verifier.clone();
-    let seen = encode(model, &looking, tasks.0)?.embeddings;
+    let encoding = scorer.verifier.clone();
+    let seen = encode(model, &encoding, tasks.0)?.embeddings;
     let [write, features, both, words, sentences, decoder] = best([
         &mut || {
-            generate(model, &tasks, 0..count, length, &laboratory.sampling, &|_| {})?;
+            generate(model, &tasks, 0..count, length, &runner.sampling, &|_| {})?;
             Ok(())
         },
         &mut || {
@@ -61,43 +61,43 @@ pub(super) fn measure(
             Ok(())
         },
         &mut || {
-            encode(model, &looking, tasks.0)?;
+            encode(model, &encoding, tasks.0)?;
             Ok(())
         },
         &mut || {
             for caption in captions {
-                let Captioned { task, tokens, logprobs, finish, .. } = caption.clone();
-                judge.read(task, Generated { tokens, logprobs, finish }, &seen[task])?;
+                let ScoredResponse { task, tokens, logprobs, finish, .. } = caption.clone();
+                scorer.read(task, Generated { tokens, logprobs, finish }, &seen[task])?;
             }
             Ok(())
         },
         &mut || {
             for caption in captions {
-                laboratory.verifier.embed_text(std::slice::from_ref(&caption.text))?;
+                runner.verifier.embed_text(std::slice::from_ref(&caption.text))?;
             }
             Ok(())
         },
-        &mut || laboratory.look_at_mentions(&tasks, sample),
+        &mut || runner.decoder_pass(&tasks, sample),
     ])?
     .map(|seconds| seconds / count as f64);
     // What the verifier adds to the features that the model takes in any case.
-    let look = (both - features).max(0.0);
-    let share_of_iteration = match (laboratory.source, calibration) {
+    let encode = (both - features).max(0.0);
+    let fraction_of_iteration = match (runner.source, calibration) {
         (Source::World { world, .. }, Some(calibration)) => {
-            Some(share_of_iteration(laboratory, world, calibration, look, words)?)
+            Some(fraction_of_iteration(runner, world, calibration, encode, words)?)
         }
         _ => None,
     };
     Ok(Cost {
         generate_ms: 1000.0 * write,
-        look_ms: 1000.0 * look,
+        encode_ms: 1000.0 * encode,
         words_ms: 1000.0 * words,
         sentence_ms: 1000.0 * sentences,
         decoder_ms: 1000.0 * decoder,
-        share_of_rollout: (look + words) / write,
-        sentence_share_of_rollout: (look + sentences) / write,
-        share_of_iteration,
-        mentions_mb_per_second: mention_speed(laboratory, sample),
+        fraction_of_rollout: (encode + words) / write,
+        sentence_fraction_of_rollout: (encode + sentences) / write,
+        fraction_of_iteration,
+        mentions_mb_per_second: mention_speed(runner, sample),
     })
 }
 
@@ -118,9 +118,9 @@ fn best<const N: usize>(
 
 /// The model's own image features, as captioning takes them.
 fn image_features(model: &Llava, tasks: &[Task]) {
-    over_shares(tasks, shares_on(&model.device()), |share| {
-        for batch in share.chunks(BATCH) {
-            let features = model.image_features(pictures(batch, &model.device()));
+    parallel_chunks(tasks, workers_on(&model.device()), |chunk| {
+        for batch in chunk.chunks(BATCH) {
+            let features = model.image_features(image_batch(batch, &model.device()));
             // Another device may not have computed anything before its result is read.
             floats(&features.tokens().clone().slice([0..1, 0..1]));
         }
@@ -128,31 +128,31 @@ fn image_features(model: &Llava, tasks: &[Task]) {
 }
 
 /// Megabytes of captions in which words are found in a second, on one core.
-fn mention_speed(laboratory: &Laboratory<'_>, sample: &Sample) -> f64 {
+fn mention_speed(runner: &StudyRunner<'_>, sample: &Sample) -> f64 {
     let once: usize = sample.captions.iter().map(|caption| caption.text.len()).sum();
     let rounds = TEXT.div_ceil(once.max(1));
     let started = Instant::now();
     let mut found = 0;
     for _ in 0..rounds {
         for caption in &sample.captions {
-            found += laboratory.vocabulary.mentions(&caption.text).count();
+            found += runner.vocabulary.mentions(&caption.text).count();
         }
     }
     let seconds = started.elapsed().as_secs_f64();
-    tracing::debug!(found, seconds, "words found");
+    tracing::debug!(found, seconds, "mentions found");
     (rounds * once) as f64 / 1e6 / seconds
 }
 
-/// Share of an iteration of training, with the demo's settings, that looking and scoring take.
-fn share_of_iteration(
-    laboratory: &Laboratory<'_>,
+/// Fraction of an iteration of training, with the demo's settings, that encoding and scoring take.
+fn fraction_of_iteration(
+    runner: &StudyRunner<'_>,
     world: &World,
     calibration: &Calibration,
-    look_seconds: f64,
+    encode_seconds: f64,
     words_seconds: f64,
 ) -> anyhow::Result<f64> {
-    let policy = laboratory.policy;
-    let mut config = demo_config(laboratory.sampling.seed, false);
+    let policy = runner.policy;
+    let mut config = demo_config(runner.sampling.seed, false);
     config.align.iterations = ITERATIONS;
     let tasks = SceneTasks {
         world,
@@ -160,15 +160,15 @@ fn share_of_iteration(
         seed: 0,
         count: ITERATIONS * config.align.images_per_iteration,
         policy,
-        views: laboratory.views,
+        views: runner.views,
         all_prompts: true,
         answers: Data::Sampled,
     };
     let (images, responses) = (config.align.images_per_iteration, config.responses_per_iteration());
     let model = policy.model.clone();
-    let mut trainer = Trainer::new(config, model, laboratory.judge(), calibration, &tasks, None)?;
+    let mut trainer = Trainer::new(config, model, runner.scorer(), calibration, &tasks, None)?;
     let mut total = 0.0;
-    let progress = laboratory.reporter.phase("time iterations", ITERATIONS as u64);
+    let progress = runner.reporter.phase("time iterations", ITERATIONS as u64);
     for iteration in 0..ITERATIONS {
         let seconds = trainer.iterate(&mut |_| {})?.seconds.total();
         if iteration > 0 {
@@ -177,6 +177,6 @@ fn share_of_iteration(
         progress.advance(1);
     }
     progress.finish();
-    let scoring = look_seconds * images as f64 + words_seconds * responses as f64;
+    let scoring = encode_seconds * images as f64 + words_seconds * responses as f64;
     Ok(scoring * (ITERATIONS - 1) as f64 / total)
 }

@@ -13,7 +13,7 @@ pub(super) struct Study<'a> {
     pub(super) schema: u32,
     /// Version of FiSAO.
     pub(super) fisao: String,
-    /// Whose captions were looked at.
+    /// Whose captions were studied.
     pub(super) model: String,
     /// What scored them.
     pub(super) verifier: String,
@@ -21,11 +21,11 @@ pub(super) struct Study<'a> {
     pub(super) images: String,
     /// Temperature captions were sampled at.
     pub(super) temperature: f64,
-    /// AUC of detecting hallucinated words, means over the seeds.
+    /// AUC of detecting hallucinated mentions, means over the seeds.
     pub(super) auc: AucSummary,
     /// Mean squared error of the probability that a word is correct, means over the seeds.
     pub(super) brier: BrierSummary,
-    /// Spearman correlation with the share of hallucinated words of a caption, sign turned so that high scores for few
+    /// Spearman correlation with the fraction of hallucinated mentions of a caption, sign turned so that high scores for few
     /// hallucinations are positive; means over the seeds.
     pub(super) spearman: SpearmanSummary,
     /// How far calibration without labels lands from that with annotations; largest over the seeds.
@@ -78,10 +78,10 @@ pub(super) struct LabelFreeSummary {
 
 #[derive(Debug, Serialize)]
 pub(super) struct CostSummary {
-    /// Time to look at the images and to score the words, over the time to write the captions.
-    pub(super) share_of_rollout: Option<f64>,
-    /// The same over a whole iteration of training; of the embedded world only.
-    pub(super) share_of_iteration: Option<f64>,
+    /// Time to encode the images and to score the mentions, over the time to generate the captions.
+    pub(super) fraction_of_rollout: Option<f64>,
+    /// The same over a whole iteration of training; of the built-in synthetic dataset only.
+    pub(super) fraction_of_iteration: Option<f64>,
 }
 
 /// What one seed gave.
@@ -119,18 +119,18 @@ pub(super) struct SeedStudy {
     pub(super) cost: Cost,
 }
 
-/// How well scores detect hallucinated words.
+/// How well scores detect hallucinated mentions.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Detection {
-    /// Probability that a correct word outscores a hallucinated one.
+    /// Probability that a correct mention outscores a hallucinated one.
     pub(super) auc: f64,
     /// 95 %, captions resampled.
     pub(super) auc_interval: Option<Interval>,
-    /// Of finding the hallucinated words, lowest scores first.
+    /// Of finding the hallucinated mentions, lowest scores first.
     pub(super) average_precision: f64,
     /// Area under risk and coverage: wrong words among those kept, highest scores first.
     pub(super) aurc: f64,
-    /// Share of wrong words among the best four fifths.
+    /// Fraction of wrong words among the best four fifths.
     pub(super) risk_at_80: Option<f64>,
     /// Risk over coverage.
     pub(super) risk_coverage: Vec<(f64, f64)>,
@@ -158,7 +158,7 @@ pub(super) struct ProbeResult {
 /// Signals about the words, each by itself and combined.
 #[derive(Debug, Serialize)]
 pub(super) struct SignalStudy {
-    /// Other captions of each image that were sampled for the share of them that agree.
+    /// Other captions of each image that were sampled for the fraction of them that agree.
     pub(super) other_captions: usize,
     /// How well each signal detects.
     pub(super) each: Vec<SignalResult>,
@@ -186,7 +186,7 @@ pub(super) struct CoarseResult {
     pub(super) coarseness: f64,
     /// AUC of each variant.
     pub(super) auc: BTreeMap<String, Option<f64>>,
-    /// Spearman of the words' mean probability with the share of correct words, by the default score.
+    /// Spearman of the words' mean probability with the fraction of correct mentions, by the default score.
     pub(super) spearman_token: Option<f64>,
     /// The same of the whole caption's cosine.
     pub(super) spearman_sentence: Option<f64>,
@@ -253,34 +253,34 @@ pub(super) struct CalibrationSize {
 
 #[derive(Debug, Serialize)]
 pub(super) struct VocabularySize {
-    /// Categories that are looked for.
+    /// Categories of the vocabulary.
     pub(super) categories: usize,
-    /// Their share of all.
-    pub(super) share: f64,
+    /// Their fraction of all.
+    pub(super) fraction: f64,
     pub(super) auc: Option<f64>,
-    /// Hallucinated words found over those that all categories find.
+    /// Hallucinated mentions found over those that all categories find.
     pub(super) hallucinations_covered: f64,
 }
 
-/// Milliseconds a caption takes, and shares.
+/// Milliseconds a caption takes, and fractions.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Cost {
     /// To write it, image features included.
     pub(super) generate_ms: f64,
-    /// To look at its image.
-    pub(super) look_ms: f64,
+    /// To encode its image.
+    pub(super) encode_ms: f64,
     /// To find and score its words, their embeddings being known.
     pub(super) words_ms: f64,
     /// To score it as a whole, which takes a pass of the text encoder.
     pub(super) sentence_ms: f64,
-    /// To let the decoder look at its words: one pass of the prompt, two of prompt and caption, adapter off.
+    /// Decoder passes over its mentions: one pass of the prompt, two of prompt and caption, adapter off.
     pub(super) decoder_ms: f64,
-    /// (look + words) / generate.
-    pub(super) share_of_rollout: f64,
-    /// (look + sentence) / generate.
-    pub(super) sentence_share_of_rollout: f64,
+    /// (encode + words) / generate.
+    pub(super) fraction_of_rollout: f64,
+    /// (encode + sentence) / generate.
+    pub(super) sentence_fraction_of_rollout: f64,
     /// Scoring over a whole iteration of training with the demo's settings.
-    pub(super) share_of_iteration: Option<f64>,
-    /// Text in which words are looked for, on one core.
+    pub(super) fraction_of_iteration: Option<f64>,
+    /// Text searched for mentions, on one core.
     pub(super) mentions_mb_per_second: f64,
 }

@@ -14,14 +14,14 @@ use rand_chacha::ChaCha8Rng;
 use super::document::{CalibrationResult, CalibrationSize, Moments, VocabularySize};
 use super::measures::{auc, calibrated, probabilities};
 use super::sample::{Mention, Sample};
-use super::seed::{Laboratory, Scored};
+use super::seed::{Scored, StudyRunner};
 
 /// Numbers of images that calibration is tried on.
 const CALIBRATION_IMAGES: [usize; 6] = [16, 32, 64, 128, 256, 512];
 /// Draws of each number.
 const DRAWS: usize = 20;
-/// Shares of the vocabulary that are tried.
-const VOCABULARY_SHARES: [f64; 4] = [0.1, 0.25, 0.5, 1.0];
+/// Fractions of the vocabulary that are tried.
+const VOCABULARY_FRACTIONS: [f64; 4] = [0.1, 0.25, 0.5, 1.0];
 
 /// Thresholds with annotations and without, of the scores as they are given. What cannot be fitted is told and stops nothing: a verifier that fails is
 /// what a study is for.
@@ -69,13 +69,13 @@ fn moments(calibration: &Calibration, intervals: Option<Intervals>) -> Moments {
 
 /// How well fewer calibration images do: thresholds and centres come from them alone, as commands take them.
 pub(super) fn sizes(
-    laboratory: &Laboratory<'_>,
+    runner: &StudyRunner<'_>,
     calibration: &Sample,
     test: &Sample,
     seed: u64,
 ) -> anyhow::Result<Vec<CalibrationSize>> {
     let count = calibration.captions.len();
-    let Some((all, mentions)) = with_images(laboratory, calibration, test)? else {
+    let Some((all, mentions)) = with_images(runner, calibration, test)? else {
         return Ok(Vec::new());
     };
     let truth: Vec<bool> = mentions.iter().map(|mention| mention.correct).collect();
@@ -87,7 +87,7 @@ pub(super) fn sizes(
             let mut order: Vec<usize> = (0..count).collect();
             order.shuffle(&mut rng);
             let drawn = calibration.part(&order[..images]);
-            let Some((part, mentions)) = with_images(laboratory, &drawn, test)? else { continue };
+            let Some((part, mentions)) = with_images(runner, &drawn, test)? else { continue };
             rows.push([
                 (part.mu_correct - all.mu_correct).abs() / all.sigma,
                 (part.mu_hallucinated - all.mu_hallucinated).abs() / all.sigma,
@@ -111,13 +111,13 @@ pub(super) fn sizes(
     Ok(found)
 }
 
-/// Thresholds from calibration images, and the test mentions on their scale; by the pooled picture alone.
+/// Thresholds from calibration images, and the test mentions on their scale; by the pooled image alone.
 fn with_images(
-    laboratory: &Laboratory<'_>,
+    runner: &StudyRunner<'_>,
     calibration: &Sample,
     test: &Sample,
 ) -> anyhow::Result<Option<(Calibration, Vec<Mention>)>> {
-    let (mut verifier, vocabulary) = (laboratory.verifier.clone(), laboratory.vocabulary);
+    let (mut verifier, vocabulary) = (runner.verifier.clone(), runner.vocabulary);
     let Sample { captions, images, .. } = calibration;
     centre(captions, images, &mut verifier, vocabulary)?;
     let mentions = |sample: &Sample| sample.mentions(&verifier, &sample.images, vocabulary);
@@ -135,16 +135,16 @@ pub(super) fn vocabulary_sizes(
     order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     let hallucinated = |mentions: &[Mention]| mentions.iter().filter(|m| !m.correct).count();
     let all = hallucinated(mentions).max(1) as f64;
-    VOCABULARY_SHARES
+    VOCABULARY_FRACTIONS
         .into_iter()
-        .map(|share| {
-            let categories = ((share * count as f64).round() as usize).clamp(1, count);
+        .map(|fraction| {
+            let categories = ((fraction * count as f64).round() as usize).clamp(1, count);
             let kept = &order[..categories];
             let mentions: Vec<Mention> =
                 mentions.iter().filter(|m| kept.contains(&m.category)).copied().collect();
             VocabularySize {
                 categories,
-                share,
+                fraction,
                 auc: auc(&mentions),
                 hallucinations_covered: hallucinated(&mentions) as f64 / all,
             }

@@ -43,7 +43,7 @@ pub(super) fn render(study: &Study<'_>) -> String {
             ("tables", &tables.join("\n")),
         ],
     );
-    page("What the verifier can tell", &main)
+    page("What the verifier can detect", &main)
 }
 
 fn detection(study: &Study<'_>) -> String {
@@ -80,7 +80,7 @@ fn risk(study: &Study<'_>) -> String {
     };
     let drawn = [0, names.len().saturating_sub(1)];
     let drawn: Vec<Line> = drawn.into_iter().filter_map(curve).collect();
-    lines(&drawn, "coverage: share of words kept, best scores first", 0.0..=0.01)
+    lines(&drawn, "coverage: fraction of mentions kept, best scores first", 0.0..=0.01)
 }
 
 /// AUC over lost resolution of the variants that differ most.
@@ -115,7 +115,12 @@ fn correlations(study: &Study<'_>) -> String {
         if let Some(value) = over_seeds(study, |seed| seed.correlations.get(at)?.token) {
             let interval =
                 interval_over_seeds(study, |seed| seed.correlations.get(at)?.token_interval);
-            rows.push(Estimate { name: format!("{target}: words"), value, interval, marked: true });
+            rows.push(Estimate {
+                name: format!("{target}: mentions"),
+                value,
+                interval,
+                marked: true,
+            });
         }
         if let Some(value) = over_seeds(study, |seed| seed.correlations.get(at)?.sentence) {
             let interval =

@@ -94,23 +94,27 @@ impl Probe {
         for at in 0..STEPS {
             let momentum = at as f64 / (at as f64 + 3.0);
             let ahead = |now: f64, before: f64| now + momentum * (now - before);
-            let look: Vec<f64> = weights
+            let lookahead: Vec<f64> = weights
                 .iter()
                 .zip(&self.weights)
                 .map(|(now, before)| ahead(*now, *before))
                 .collect();
-            let look_bias = ahead(bias, self.bias);
-            let mut gradient: Vec<f64> = look.iter().map(|weight| self.ridge * weight).collect();
+            let lookahead_bias = ahead(bias, self.bias);
+            let mut gradient: Vec<f64> =
+                lookahead.iter().map(|weight| self.ridge * weight).collect();
             let mut bias_gradient = 0.0;
             for (row, target) in rows.iter().zip(targets) {
-                let error = 1.0 / (1.0 + (-(look_bias + dot(&look, row))).exp()) - target;
+                let error = 1.0 / (1.0 + (-(lookahead_bias + dot(&lookahead, row))).exp()) - target;
                 gradient.iter_mut().zip(row).for_each(|(sum, x)| *sum += error * x / count);
                 bias_gradient += error / count;
             }
             (self.weights, self.bias) = (weights, bias);
-            weights =
-                look.iter().zip(&gradient).map(|(weight, slope)| weight - step * slope).collect();
-            bias = look_bias - step * bias_gradient;
+            weights = lookahead
+                .iter()
+                .zip(&gradient)
+                .map(|(weight, slope)| weight - step * slope)
+                .collect();
+            bias = lookahead_bias - step * bias_gradient;
         }
         (self.weights, self.bias) = (weights, bias);
     }

@@ -3,19 +3,19 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use fisao_align::Course;
-use fisao_align::captions::{Captioned, Judge, describe_all};
+use fisao_align::RunControl;
+use fisao_align::captions::{MentionScorer, ScoredResponse, describe_all};
 use fisao_models::generation::Sampling;
-use fisao_verifier::mentions::{ObjectVocabulary, Unit};
+use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
 use fisao_verifier::scorer::{ImageEmbedding, Verifier};
 
-use super::seed::Laboratory;
+use super::seed::StudyRunner;
 use super::source::Part;
 
 /// Captions of a part with their mentions.
 pub(super) struct Sample {
     /// One for each image, in order.
-    pub(super) captions: Vec<Captioned>,
+    pub(super) captions: Vec<ScoredResponse>,
     /// Categories in each image.
     pub(super) truth: Vec<BTreeSet<String>>,
     /// Names of the images.
@@ -37,10 +37,10 @@ pub(super) struct Mention {
     pub(super) correct: bool,
 }
 
-impl Laboratory<'_> {
+impl StudyRunner<'_> {
     /// What turns responses into scored mentions, by the default settings but for centres.
-    pub(super) fn judge(&self) -> Judge {
-        Judge {
+    pub(super) fn scorer(&self) -> MentionScorer {
+        MentionScorer {
             tokenizer: Arc::clone(&self.policy.tokenizer),
             vocabulary: self.vocabulary.clone(),
             verifier: self.verifier.clone(),
@@ -58,11 +58,11 @@ impl Laboratory<'_> {
         let mut ids = Vec::with_capacity(tasks.count());
         let (captions, images) = describe_all(
             &self.policy.model,
-            &mut self.judge(),
+            &mut self.scorer(),
             tasks.as_ref(),
             length,
             &sampling,
-            Course::new(&|done| progress.advance(done as u64)),
+            RunControl::new(&|done| progress.advance(done as u64)),
             &mut |task| ids.push(task.id.clone()),
         )?;
         progress.finish();
@@ -74,7 +74,7 @@ impl Sample {
     /// Some of the images, by their positions, with all that belongs to them.
     pub(super) fn part(&self, chosen: &[usize]) -> Self {
         let renumbered =
-            |(task, &at): (usize, &usize)| Captioned { task, ..self.captions[at].clone() };
+            |(task, &at): (usize, &usize)| ScoredResponse { task, ..self.captions[at].clone() };
         Self {
             captions: chosen.iter().enumerate().map(renumbered).collect(),
             truth: chosen.iter().map(|&at| self.truth[at].clone()).collect(),
@@ -90,21 +90,21 @@ impl Sample {
         images: &[ImageEmbedding],
         vocabulary: &ObjectVocabulary,
     ) -> Vec<Mention> {
-        let of_caption = |(index, caption): (usize, &Captioned)| {
+        let of_caption = |(index, caption): (usize, &ScoredResponse)| {
             let truth = &self.truth[caption.task];
             let image = &images[caption.task];
-            let mention = |unit: &Unit| Mention {
+            let mention = |mention: &TokenMention| Mention {
                 caption: index,
-                category: unit.category,
-                score: verifier.score(image, &unit.form),
-                correct: truth.contains(vocabulary.category(unit.category)),
+                category: mention.category,
+                score: verifier.score(image, &mention.form),
+                correct: truth.contains(vocabulary.category(mention.category)),
             };
-            caption.units.iter().map(mention).collect::<Vec<_>>()
+            caption.mentions.iter().map(mention).collect::<Vec<_>>()
         };
         self.captions.iter().enumerate().flat_map(of_caption).collect()
     }
 
-    /// Share of hallucinated mentions of each caption; `None` of one that names nothing.
+    /// Fraction of hallucinated mentions of each caption; `None` of one that names nothing.
     pub(super) fn hallucination_rates(&self, mentions: &[Mention]) -> Vec<Option<f64>> {
         let mut counts = vec![(0_usize, 0_usize); self.captions.len()];
         for mention in mentions {

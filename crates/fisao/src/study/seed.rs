@@ -1,12 +1,12 @@
 //! What one seed gives: captions, then every measurement on them.
 
 use fisao_align::calibrate::{centre, mismatched_scores};
-use fisao_align::captions::{Captioned, look_at_all};
+use fisao_align::captions::{ScoredResponse, encode_all_images};
 use fisao_align::region_weights::region_weights;
 use fisao_eval::captions::{self, CaptionInput, CaptionOptions, MeteorTables};
 use fisao_models::generation::Sampling;
 use fisao_verifier::calibration::{Calibration, Centres};
-use fisao_verifier::mentions::{ObjectVocabulary, Unit};
+use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
 use fisao_verifier::scorer::{ImageEmbedding, RegionWeights, Regions, Verifier};
 
 use super::document::{CoarseResult, Correlation, ProbeResult, SeedStudy, VariantResult};
@@ -27,7 +27,7 @@ const COARSENESS: [f64; 3] = [2.0, 3.0, 4.0];
 type Metric = fn(&captions::CaptionScores) -> f64;
 
 /// Everything a seed is worked on with.
-pub(super) struct Laboratory<'a> {
+pub(super) struct StudyRunner<'a> {
     pub(super) policy: &'a Policy,
     pub(super) loaded: &'a LoadedVerifier,
     /// Scores by the default settings, without centres, and knows all names.
@@ -43,7 +43,7 @@ pub(super) struct Laboratory<'a> {
 }
 
 /// Both parts' images as verifiers of the same regions see them.
-pub(super) struct Looks {
+pub(super) struct ImageEmbeddings {
     pub(super) calibration: Vec<ImageEmbedding>,
     pub(super) test: Vec<ImageEmbedding>,
 }
@@ -73,7 +73,7 @@ struct Resolution {
 }
 
 impl Resolution {
-    /// Scores by the pooled picture, centred: what calibration without labels is compared on.
+    /// Scores by the pooled image, centred: what calibration without labels is compared on.
     fn pooled(&self) -> &Scored {
         let mut variants = self.variants.iter();
         let found = variants.find(|(variant, _)| variant.is_pooled());
@@ -94,7 +94,7 @@ impl Resolution {
     }
 }
 
-impl Laboratory<'_> {
+impl StudyRunner<'_> {
     /// Measures everything with one seed.
     pub(super) fn seed(&self, seed: u64) -> anyhow::Result<SeedStudy> {
         let samples = Samples {
@@ -113,7 +113,8 @@ impl Laboratory<'_> {
             progress.advance(1);
         }
         progress.finish();
-        let signals = self.signals(&samples, &self.looks(Regions::Patches, seed, 1.0)?, seed)?;
+        let signals =
+            self.signals(&samples, &self.embeddings(Regions::Patches, seed, 1.0)?, seed)?;
         let (default, calibration) = sharp.default();
         let mentions = &default.test;
         let rates = samples.test.hallucination_rates(mentions);
@@ -146,19 +147,19 @@ impl Laboratory<'_> {
         coarseness: f64,
     ) -> anyhow::Result<Resolution> {
         // The embeddings of patches hold those of the whole images, too.
-        let patches = self.looks(Regions::Patches, seed, coarseness)?;
-        let crops = self.looks(Regions::Crops, seed, coarseness)?;
+        let patches = self.embeddings(Regions::Patches, seed, coarseness)?;
+        let crops = self.embeddings(Regions::Crops, seed, coarseness)?;
         let mut variants = Vec::with_capacity(VARIANTS.len());
         for (variant, verifier) in VARIANTS.iter().zip(&self.variants) {
-            let looks = if variant.regions == Regions::Crops { &crops } else { &patches };
-            variants.push((variant, self.scored(verifier.clone(), samples, looks)?));
+            let embeddings = if variant.regions == Regions::Crops { &crops } else { &patches };
+            variants.push((variant, self.scored(verifier.clone(), samples, embeddings)?));
         }
-        // Only the wholes are looked at again, and patches take hundreds of times their room.
+        // Only the whole images are encoded again, and patches take hundreds of times their room.
         let whole = |image: ImageEmbedding| ImageEmbedding { parts: Vec::new(), ..image };
         Ok(Resolution { variants, images: patches.test.into_iter().map(whole).collect() })
     }
 
-    /// What is left of detection, and of the correlations with the share of correct words.
+    /// What is left of detection, and of the correlations with the fraction of correct mentions.
     fn coarse(
         &self,
         sample: &Sample,
@@ -179,7 +180,12 @@ impl Laboratory<'_> {
         }
     }
 
-    fn looks(&self, regions: Regions, seed: u64, coarseness: f64) -> anyhow::Result<Looks> {
+    fn embeddings(
+        &self,
+        regions: Regions,
+        seed: u64,
+        coarseness: f64,
+    ) -> anyhow::Result<ImageEmbeddings> {
         let mut settings = VARIANTS[0].settings();
         settings.score.regions = regions;
         let loaded = self.loaded.with_settings(settings);
@@ -187,9 +193,9 @@ impl Laboratory<'_> {
         let views = (!own_pixels).then(|| loaded.views.coarsened(coarseness));
         let of_part = |part| {
             let tasks = self.source.tasks(part, seed, views.as_ref());
-            look_at_all(&loaded.verifier, tasks.as_ref())
+            encode_all_images(&loaded.verifier, tasks.as_ref())
         };
-        Ok(Looks { calibration: of_part(Part::Calibration)?, test: of_part(Part::Test)? })
+        Ok(ImageEmbeddings { calibration: of_part(Part::Calibration)?, test: of_part(Part::Test)? })
     }
 
     /// A verifier for each of the variants that knows all names; `known` does by the default settings.
@@ -205,10 +211,10 @@ impl Laboratory<'_> {
             let is_alike = |other: &&Verifier| other.templates() == verifier.templates();
             let alike = verifiers.iter().find(is_alike).or(Some(known).filter(is_alike));
             if let Some(alike) = alike {
-                let texts = alike.known().iter();
-                verifier.remember(texts.map(|(name, text)| (name.clone(), text.clone())));
+                let texts = alike.embeddings().iter();
+                verifier.insert_embeddings(texts.map(|(name, text)| (name.clone(), text.clone())));
             }
-            verifier.learn(vocabulary.forms().map(|(form, _)| form))?;
+            verifier.embed_names(vocabulary.forms().map(|(form, _)| form))?;
             verifiers.push(verifier);
         }
         Ok(verifiers)
@@ -218,9 +224,9 @@ impl Laboratory<'_> {
         &self,
         mut verifier: Verifier,
         samples: &Samples,
-        looks: &Looks,
+        embeddings: &ImageEmbeddings,
     ) -> anyhow::Result<Scored> {
-        let (captions, images) = (&samples.calibration.captions, &looks.calibration);
+        let (captions, images) = (&samples.calibration.captions, &embeddings.calibration);
         let weights = if verifier.score_config().regions == Regions::Auto {
             let truth = &samples.calibration.truth;
             Some(region_weights(captions, images, &verifier, self.vocabulary, truth)?)
@@ -233,8 +239,8 @@ impl Laboratory<'_> {
             sample.mentions(&verifier, images, self.vocabulary)
         };
         Ok(Scored {
-            calibration: mentions(&samples.calibration, &looks.calibration),
-            test: mentions(&samples.test, &looks.test),
+            calibration: mentions(&samples.calibration, &embeddings.calibration),
+            test: mentions(&samples.test, &embeddings.test),
             mismatched: mismatched_scores(captions, images, &verifier),
             centres,
             weights,
@@ -243,8 +249,9 @@ impl Laboratory<'_> {
 
     /// Text embedding of every caption as a whole.
     fn embed_captions(&self, sample: &Sample) -> anyhow::Result<Vec<Vec<f32>>> {
-        let embed =
-            |caption: &Captioned| self.verifier.embed_text(std::slice::from_ref(&caption.text));
+        let embed = |caption: &ScoredResponse| {
+            self.verifier.embed_text(std::slice::from_ref(&caption.text))
+        };
         Ok(sample.captions.iter().map(embed).collect::<Result<Vec<_>, _>>()?)
     }
 
@@ -252,15 +259,15 @@ impl Laboratory<'_> {
         let scored = &sharp.variants;
         let correct: Vec<bool> = scored[0].1.calibration.iter().map(|m| m.correct).collect();
         let features = |sample: &Sample, pick: fn(&Scored) -> &Vec<Mention>| -> Vec<Vec<f64>> {
-            let units = sample.captions.iter().flat_map(|caption| {
-                caption.units.iter().map(|unit| (&sample.images[caption.task], unit))
+            let mentions = sample.captions.iter().flat_map(|caption| {
+                caption.mentions.iter().map(|mention| (&sample.images[caption.task], mention))
             });
-            let row = |(at, (image, unit)): (usize, (&ImageEmbedding, &Unit))| {
-                let text = &self.verifier.known()[&unit.form];
+            let row = |(at, (image, mention)): (usize, (&ImageEmbedding, &TokenMention))| {
+                let text = &self.verifier.embeddings()[&mention.form];
                 let products = image.whole.iter().zip(text).map(|(v, t)| f64::from(v * t));
                 products.chain(scored.iter().map(|(_, scored)| pick(scored)[at].score)).collect()
             };
-            units.enumerate().map(row).collect()
+            mentions.enumerate().map(row).collect()
         };
         let train = features(&samples.calibration, |scored| &scored.calibration);
         let probe = Probe::fit(&train, &correct)?;
@@ -325,7 +332,7 @@ fn result(variant: &Variant, scored: &Scored) -> VariantResult {
 struct CaptionScores {
     /// Their positions.
     named: Vec<usize>,
-    /// Share of correct words.
+    /// Fraction of correct mentions.
     correct: Vec<f64>,
     /// Mean probability of the words.
     words: Vec<f64>,

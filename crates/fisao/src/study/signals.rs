@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use fisao_align::Course;
+use fisao_align::RunControl;
 use fisao_align::signals::{
     DecoderView, Evidence, NameScales, OTHER_CAPTIONS, Signal, categories_of_others, decoder_views,
     mention_tokens, signals,
@@ -16,7 +16,7 @@ use fisao_verifier::scorer::ImageEmbedding;
 use super::document::{CombinationResult, Detection, SignalResult, SignalStudy};
 use super::measures::{calibrated, detection};
 use super::sample::{Mention, Sample};
-use super::seed::{Laboratory, Looks, Samples};
+use super::seed::{ImageEmbeddings, Samples, StudyRunner};
 use super::source::Part;
 
 /// Penalty of the combinations: a standard normal prior on each weight.
@@ -97,13 +97,13 @@ impl Found {
     }
 }
 
-impl Laboratory<'_> {
-    /// Computes all signals of both parts, and combines them by what the calibration part's truth says. `looks` hold the
+impl StudyRunner<'_> {
+    /// Computes all signals of both parts, and combines them by what the calibration part's truth says. `embeddings` hold the
     /// patches of the images.
     pub(super) fn signals(
         &self,
         samples: &Samples,
-        looks: &Looks,
+        embeddings: &ImageEmbeddings,
         seed: u64,
     ) -> anyhow::Result<SignalStudy> {
         let both = [&samples.calibration, &samples.test];
@@ -114,8 +114,8 @@ impl Laboratory<'_> {
         let calibration = self.found(samples, Part::Calibration, &tokens, seed, &advance)?;
         let test = self.found(samples, Part::Test, &tokens, seed, &advance)?;
         progress.finish();
-        let known = calibration.evidence(&samples.calibration, &looks.calibration, &tokens);
-        let unseen = test.evidence(&samples.test, &looks.test, &tokens);
+        let known = calibration.evidence(&samples.calibration, &embeddings.calibration, &tokens);
+        let unseen = test.evidence(&samples.test, &embeddings.test, &tokens);
         let captions = both.iter().flat_map(|sample| &sample.captions);
         let scales = NameScales::new(&known, &self.verifier, captions);
         let rows = |sample: &Sample, evidence: &Evidence<'_>| Rows {
@@ -148,22 +148,23 @@ impl Laboratory<'_> {
         let tasks = tasks.as_ref();
         let length = self.source.longest_prompt()? + self.sampling.max_new_tokens;
         let sampling = Sampling { seed, ..self.sampling.clone() };
-        let (model, mut judge) = (&self.policy.model, self.judge());
-        let views = decoder_views(model, tasks, &sample.captions, tokens, Course::new(advance))?;
-        let course = Course::new(advance);
-        let others = categories_of_others(model, &mut judge, tasks, length, &sampling, course)?;
+        let (model, mut scorer) = (&self.policy.model, self.scorer());
+        let views =
+            decoder_views(model, tasks, &sample.captions, tokens, RunControl::new(advance))?;
+        let control = RunControl::new(advance);
+        let others = categories_of_others(model, &mut scorer, tasks, length, &sampling, control)?;
         Ok(Found { views, others })
     }
 
-    /// Lets the decoder look at captions of the given tasks: what is timed.
-    pub(super) fn look_at_mentions(
+    /// Decoder passes over captions of the given tasks: what is timed.
+    pub(super) fn decoder_pass(
         &self,
         tasks: &dyn TaskSource,
         sample: &Sample,
     ) -> anyhow::Result<()> {
         let captions = &sample.captions[..tasks.count()];
         let tokens = mention_tokens(captions);
-        decoder_views(&self.policy.model, tasks, captions, &tokens, Course::new(&|_| {}))?;
+        decoder_views(&self.policy.model, tasks, captions, &tokens, RunControl::new(&|_| {}))?;
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Where a study's images come from: scenes of the embedded world, or a folder with annotations.
+//! Where a study's images come from: scenes of the built-in synthetic dataset, or a folder with annotations.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -35,7 +35,7 @@ pub(super) enum Part {
 
 /// Images with what is in them.
 pub(super) enum Source<'a> {
-    /// Scenes of the embedded world.
+    /// Scenes of the built-in synthetic dataset.
     World { world: World, policy: &'a Policy, calibration: usize, test: usize },
     /// Image files.
     Folder(Box<Folder<'a>>),

@@ -11,8 +11,8 @@ pub(super) fn digits(value: Option<f64>, decimals: usize) -> String {
     value.map_or_else(|| NONE.to_owned(), |value| format!("{value:.decimals$}"))
 }
 
-fn percent(share: Option<f64>) -> String {
-    share.map_or_else(|| NONE.to_owned(), |share| format!("{:.1} %", 100.0 * share))
+fn percent(fraction: Option<f64>) -> String {
+    fraction.map_or_else(|| NONE.to_owned(), |fraction| format!("{:.1} %", 100.0 * fraction))
 }
 
 /// Mean of a number over the seeds; `None` where one lacks it.
@@ -83,7 +83,7 @@ pub(super) fn summary(study: &Study<'_>) -> String {
     table.aligned()
 }
 
-/// What was looked into, and what was found.
+/// What was studied, and the results.
 pub(super) fn summary_rows(study: &Study<'_>) -> Vec<(String, String)> {
     let both = |a: &str, x: Option<f64>, b: &str, y: Option<f64>| {
         format!("{a} {}, {b} {}", digits(x, 3), digits(y, 3))
@@ -107,19 +107,19 @@ pub(super) fn summary_rows(study: &Study<'_>) -> Vec<(String, String)> {
         digits(brier.all_signals, 4)
     );
     let rows = [
-        ("AUC of detecting hallucinated words", detection),
+        ("AUC of detecting hallucinated mentions", detection),
         ("the same, signals combined", combined),
         ("Brier score of the probability", squared),
         (
-            "Spearman with the share of correct words",
-            both("words", spearman.token, "whole caption", spearman.sentence),
+            "Spearman with the fraction of correct mentions",
+            both("mentions", spearman.token, "whole caption", spearman.sentence),
         ),
         (
             "calibration without labels is off by, in σ",
             both("μ₊", label_free.mu_correct_error, "μ₋", label_free.mu_hallucinated_error),
         ),
-        ("scoring, share of the time of writing", percent(cost.share_of_rollout)),
-        ("scoring, share of a training iteration", percent(cost.share_of_iteration)),
+        ("scoring, fraction of the time of writing", percent(cost.fraction_of_rollout)),
+        ("scoring, fraction of a training iteration", percent(cost.fraction_of_iteration)),
     ];
     rows.into_iter().map(|(what, found)| (what.to_owned(), found)).collect()
 }
@@ -128,8 +128,8 @@ pub(super) fn summary_rows(study: &Study<'_>) -> Vec<(String, String)> {
 pub(super) fn markdown(study: &Study<'_>) -> String {
     let sum = |pick: fn(&SeedStudy) -> usize| study.seeds.iter().map(pick).sum::<usize>();
     let head = format!(
-        "# What the verifier can tell\n\n\
-         Model {}, verifier {}, {}; {} seeds, {} captions sampled at temperature {}, in which {} words name objects, \
+        "# What the verifier can detect\n\n\
+         Model {}, verifier {}, {}; {} seeds, {} captions sampled at temperature {}, with {} object mentions, \
          {} of them objects that are not there. Numbers are means over the seeds, measured on images that thresholds, \
          centres and probe have not seen.\n",
         study.model,
@@ -150,7 +150,7 @@ pub(super) fn markdown(study: &Study<'_>) -> String {
 /// Every table with its title.
 pub(super) fn tables(study: &Study<'_>) -> Vec<(&'static str, Table)> {
     vec![
-        ("Detection of hallucinated words", detection_table(study)),
+        ("Detection of hallucinated mentions", detection_table(study)),
         ("Signals from the model's own encoder and decoder", signal_table(study)),
         ("Where the verifier sees images in lower resolution: AUC", coarse_table(study)),
         ("Spearman correlation with the quality of captions", correlation_table(study)),
@@ -222,7 +222,9 @@ fn coarse_table(study: &Study<'_>) -> Table {
         table.row([variant.name.clone()].into_iter().chain((0..factors.len()).map(auc)));
     }
     let spearman: [(&str, Pick); 2] = [
-        ("Spearman with the share of correct words: words", |coarse| coarse.spearman_token),
+        ("Spearman with the fraction of correct mentions: mentions", |coarse| {
+            coarse.spearman_token
+        }),
         ("the same: whole caption", |coarse| coarse.spearman_sentence),
     ];
     for (name, pick) in spearman {
@@ -233,8 +235,14 @@ fn coarse_table(study: &Study<'_>) -> Table {
 }
 
 fn correlation_table(study: &Study<'_>) -> Table {
-    let mut table =
-        Table::new(&["with", "words", "95 %*", "whole caption", "95 %*", "words − caption, 95 %*"]);
+    let mut table = Table::new(&[
+        "with",
+        "mentions",
+        "95 %*",
+        "whole caption",
+        "95 %*",
+        "mentions − caption, 95 %*",
+    ]);
     let Some(first) = study.seeds.first() else { return table };
     for (at, correlation) in first.correlations.iter().enumerate() {
         let number = |pick: fn(&Correlation) -> Option<f64>| {
@@ -309,11 +317,11 @@ fn size_table(study: &Study<'_>) -> Table {
 }
 
 fn vocabulary_table(study: &Study<'_>) -> Table {
-    let mut table = Table::new(&["categories", "AUC", "hallucinated words found"]);
+    let mut table = Table::new(&["categories", "AUC", "hallucinated mentions found"]);
     let Some(first) = study.seeds.first() else { return table };
     for (at, size) in first.vocabulary.iter().enumerate() {
         table.row([
-            format!("{} ({})", size.categories, percent(Some(size.share))),
+            format!("{} ({})", size.categories, percent(Some(size.fraction))),
             digits(over_seeds(study, |seed| seed.vocabulary.get(at)?.auc), 4),
             percent(over_seeds(study, |seed| {
                 Some(seed.vocabulary.get(at)?.hallucinations_covered)
@@ -328,21 +336,21 @@ fn cost_table(study: &Study<'_>) -> Table {
     let number = |pick: fn(&Cost) -> f64| over_seeds(study, |seed| Some(pick(&seed.cost)));
     for (what, pick) in [
         ("to write", (|cost| cost.generate_ms) as fn(&Cost) -> f64),
-        ("to look at its image", |cost| cost.look_ms),
-        ("to find and score its words", |cost| cost.words_ms),
+        ("to encode its image", |cost| cost.encode_ms),
+        ("to find and score its mentions", |cost| cost.words_ms),
         ("to score as a whole", |cost| cost.sentence_ms),
-        ("to let the decoder look at its words", |cost| cost.decoder_ms),
+        ("decoder pass over its mentions", |cost| cost.decoder_ms),
     ] {
         table.row([what.to_owned(), digits(number(pick), 3)]);
     }
-    for (what, share) in [
-        ("words: (look + score) / write", number(|cost| cost.share_of_rollout)),
-        ("whole: (look + score) / write", number(|cost| cost.sentence_share_of_rollout)),
-        ("words: share of a training iteration", study.cost.share_of_iteration),
+    for (what, fraction) in [
+        ("mentions: (encode + score) / generate", number(|cost| cost.fraction_of_rollout)),
+        ("whole: (encode + score) / generate", number(|cost| cost.sentence_fraction_of_rollout)),
+        ("mentions: fraction of a training iteration", study.cost.fraction_of_iteration),
     ] {
-        table.row([what.to_owned(), percent(share)]);
+        table.row([what.to_owned(), percent(fraction)]);
     }
     let speed = digits(number(|cost| cost.mentions_mb_per_second), 0);
-    table.row(["text searched for words, MB/s, one core".to_owned(), speed]);
+    table.row(["text searched for mentions, MB/s, one core".to_owned(), speed]);
     table
 }

@@ -13,7 +13,7 @@ pub(super) const PLAIN: Variant = Variant {
     centred: false,
 };
 
-/// Sentences that are averaged, in everyday words about pictures of any kind.
+/// Sentences that are averaged, in everyday words about images of any kind.
 pub(super) const ENSEMBLE: &[&str] = &[
     "a photo of a {}.",
     "a picture of a {}.",
@@ -65,7 +65,7 @@ impl Variant {
         }
     }
 
-    /// The pooled picture, centred, in the usual sentence.
+    /// The pooled image, centred, in the usual sentence.
     pub(super) fn is_pooled(&self) -> bool {
         *self == Self { name: self.name, centred: true, ..PLAIN }
     }

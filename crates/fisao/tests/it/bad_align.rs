@@ -39,10 +39,10 @@ fn a_verifier_with_another_tower_is_refused() {
     write_calibration(&place);
     let error = align(&place, "foreign", &[]);
     assert!(error.contains("the verifier's vision tower is not the model's own"), "{error}");
-    assert!(error.contains("--allow-foreign-verifier"), "{error}");
+    assert!(error.contains("--allow-mismatched-verifier"), "{error}");
 }
 
-/// Another encoder that was asked for knowingly sees the pictures in its own way, here at twice the side.
+/// Another encoder that was asked for knowingly sees the images in its own way, here at twice the side.
 #[test]
 fn an_allowed_verifier_gets_pixels_of_its_own() {
     let place = Workplace::furnished();
@@ -54,7 +54,7 @@ fn an_allowed_verifier_gets_pixels_of_its_own() {
         "llava",
         "--verifier",
         "large",
-        "--allow-foreign-verifier",
+        "--allow-mismatched-verifier",
         "--calibration",
         "calibration.json",
         "--images",

@@ -1,4 +1,4 @@
-//! Pictures that cannot be used.
+//! Images that cannot be used.
 
 use std::fs;
 
@@ -36,7 +36,7 @@ fn an_empty_folder_is_named() {
 }
 
 #[test]
-fn a_truncated_picture_stops_the_whole_command() {
+fn a_truncated_image_stops_the_whole_command() {
     let place = Workplace::furnished();
     // The last of three: captions of the others must not have been printed.
     place.truncate("pictures/c.png", 60);
@@ -48,7 +48,7 @@ fn a_truncated_picture_stops_the_whole_command() {
 }
 
 #[test]
-fn text_in_a_picture_s_clothes_is_recognised() {
+fn text_in_an_image_s_clothes_is_recognised() {
     let place = Workplace::furnished();
     place.write("pictures/b.png", "This is not a picture.\n");
     insta::assert_snapshot!(refused(&place, "pictures"), @r"
@@ -57,7 +57,7 @@ fn text_in_a_picture_s_clothes_is_recognised() {
     ");
 }
 
-/// Three pictures of which two are damaged, and one of a format that is not read.
+/// Three images of which two are damaged, and one of a format that is not read.
 fn damaged() -> Workplace {
     let place = Workplace::furnished();
     place.truncate("pictures/a.png", 60);

@@ -37,7 +37,7 @@ fn truncated_weights_are_told_from_damaged_ones() {
     let error = caption_with(&place, "llava");
     assert!(error.starts_with("error: llava/model.safetensors is truncated: "), "{error}");
     assert!(error.contains("the file has 9000"), "{error}");
-    assert!(error.contains("hint: the download or copy broke off: fetch the file again"));
+    assert!(error.contains("hint: the download or copy was truncated: fetch the file again"));
 }
 
 #[test]

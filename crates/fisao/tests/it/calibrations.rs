@@ -1,4 +1,4 @@
-//! Calibrations: made from scenes of the embedded world, used where they fit, refused where they do not.
+//! Calibrations: made from scenes of the built-in synthetic dataset, used where they fit, refused where they do not.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::fixture::Workplace;
 
-/// Pictures that are enough to calibrate on.
-const PICTURES: u64 = 64;
+/// Images that are enough to calibrate on.
+const IMAGES: u64 = 64;
 
 const CALIBRATE: [&str; 9] = [
     "calibrate",
@@ -29,7 +29,7 @@ fn workplace() -> Workplace {
     let world = World::new();
     fs::create_dir(place.path("scenes")).unwrap();
     let mut annotations = String::new();
-    for index in 0..PICTURES {
+    for index in 0..IMAGES {
         let scene = world.scene(Split::Calibration, 0, index);
         let id = world.image_id(Split::Calibration, index);
         world.render(&scene).save(place.path("scenes").join(format!("{id}.png"))).unwrap();
@@ -99,7 +99,7 @@ fn an_interrupted_calibration_goes_on() {
     let error = place.refuse(&other.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(
         error.contains(
-            "cut.json.partial was begun with something else: the seed (--seed) is another"
+            "cut.json.partial was started with something else: the seed (--seed) is another"
         ),
         "{error}"
     );
@@ -132,7 +132,7 @@ fn a_calibration_says_what_it_was_made_with_and_fits_nothing_else() {
     let file = calibration(&place);
     let made_with = &file["made_with"];
     assert_eq!(made_with["model"]["name"], "fisao-embedded-llava");
-    assert_eq!(made_with["images"]["count"], PICTURES);
+    assert_eq!(made_with["images"]["count"], IMAGES);
     assert_eq!(made_with["verifier"]["model"]["sha256"].as_str().unwrap().len(), 64);
     let interval = &file["intervals"]["mu_hallucinated"];
     let (low, high) = (interval["low"].as_f64().unwrap(), interval["high"].as_f64().unwrap());

@@ -24,7 +24,7 @@ fn captions(place: &Workplace, more: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn one_object_is_printed_for_each_picture() {
+fn one_object_is_printed_for_each_image() {
     let captions = captions(&Workplace::furnished(), &[]);
     let images: Vec<_> = captions.iter().map(|caption| caption["image"].as_str()).collect();
     assert_eq!(images, [Some("pictures/a.png"), Some("pictures/b.png"), Some("pictures/c.png")]);
@@ -48,7 +48,7 @@ fn sampling_repeats_itself_for_a_seed_only() {
 }
 
 #[test]
-fn a_picture_s_caption_does_not_depend_on_the_others() {
+fn an_image_s_caption_does_not_depend_on_the_others() {
     let place = Workplace::furnished();
     let together = captions(&place, &[]);
     let last = place.succeed(&[
@@ -84,7 +84,7 @@ fn without_a_model_the_embedded_one_speaks_and_says_so() {
         let output = place.run(&arguments);
         let note = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{note}");
-        assert!(note.contains("using the embedded world's small model"), "{note}");
+        assert!(note.contains("using the built-in synthetic dataset's small model"), "{note}");
     } else {
         let error = place.refuse(&arguments);
         assert!(error.contains("hint: make them with `fisao pretrain`"), "{error}");

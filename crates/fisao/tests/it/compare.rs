@@ -82,8 +82,8 @@ fn what_cannot_be_compared_is_refused_before_anything_is_trained() {
     assert!(error.contains("`lora.rnk` is not a setting"), "{error}");
     let error = refuse(&["base", "--vary", "lora.rank"]);
     assert!(error.contains("gives no values"), "{error}");
-    let error = refuse(&["base", "--vary", "vocabulary-share=1.5"]);
-    assert!(error.contains("shares above 0, at most 1"), "{error}");
+    let error = refuse(&["base", "--vary", "vocabulary-fraction=1.5"]);
+    assert!(error.contains("fractions above 0, at most 1"), "{error}");
     let error = refuse(&["base", "--vary", "align.learning-rate=0"]);
     assert!(error.contains("`align.learning-rate` = 0 is out of range"), "{error}");
 }

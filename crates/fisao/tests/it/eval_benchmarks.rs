@@ -83,7 +83,7 @@ fn amber_is_scored_by_description_and_by_answer() {
 }
 
 #[test]
-fn science_qa_asks_what_has_a_picture() {
+fn science_qa_asks_what_has_an_image() {
     let place = Workplace::furnished();
     for folder in ["sqa", "sqa/images", "sqa/images/test", "sqa/images/test/7"] {
         fs::create_dir(place.path(folder)).unwrap();
@@ -105,7 +105,7 @@ fn science_qa_asks_what_has_a_picture() {
     );
     let arguments = ["science-qa", "--data", "sqa", "--answers", "answers.jsonl"];
     let found = report(&place, &arguments);
-    assert_eq!((&found["accuracy"], &found["accuracy_with_picture"]), (&json!(0.5), &json!(1.0)));
+    assert_eq!((&found["accuracy"], &found["accuracy_with_image"]), (&json!(0.5), &json!(1.0)));
     assert_eq!(found["unclear"], 1);
     let answers = asked(&place, &["science-qa", "--data", "sqa"]);
     assert_eq!(answers.len(), 1);
@@ -147,7 +147,7 @@ fn gqa_is_scored_by_kind_and_over_seeds() {
     let pictures = ["gqa", "--data", "gqa.json", "--images", "pictures"];
     let answers = asked(&place, &pictures);
     assert_eq!(answers[1]["image"], "b");
-    // Another picture of the same name is no reason to keep the old answer.
+    // Another image of the same name is no reason to keep the old answer.
     fs::copy(place.path("pictures/c.png"), place.path("pictures/b.png")).unwrap();
     let model = ["--model", "llava", "--output", "run", "--max-new-tokens", "3"];
     let error = place.refuse(&[&["eval"], &pictures[..], &model].concat());
@@ -205,7 +205,7 @@ fn options_are_told_by_letter_and_by_likelihood() {
 }
 
 #[test]
-fn mmbench_unpacks_its_pictures_and_counts_rotations() {
+fn mmbench_unpacks_its_images_and_counts_rotations() {
     let place = Workplace::furnished();
     let picture = STANDARD.encode(fs::read(place.path("pictures/a.png")).unwrap());
     let rows = [
@@ -228,7 +228,7 @@ fn mmbench_unpacks_its_pictures_and_counts_rotations() {
     place.write("mmbench.tsv", rows[..2].join("\n").replace(&picture, &"!".repeat(80)));
     let folder = ["--model", "llava", "--output", "other"];
     let error = place.refuse(&[&["eval"], &arguments[..], &folder].concat());
-    assert!(error.contains("the picture of question 1 is not base64"), "{error}");
+    assert!(error.contains("the image of question 1 is not base64"), "{error}");
 }
 
 #[test]
@@ -257,10 +257,7 @@ fn a_table_without_answers_is_told_before_and_answered_for_its_makers() {
     place.write("mmbench.tsv", rows.join("\n").replace("\n1\t", "\n../../x\t"));
     let elsewhere = ["--model", "llava", "--output", "other"];
     let error = place.refuse(&[&arguments[..], &elsewhere].concat());
-    assert!(
-        error.contains("question id '../../x' of a picture cannot be a file's name"),
-        "{error}"
-    );
+    assert!(error.contains("question id '../../x' of an image cannot be a file's name"), "{error}");
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn a_model_answers_and_goes_on_where_it_stopped() {
         fs::read_to_string(place.path("questions.jsonl")).unwrap().replace("cat", "bench");
     place.write("questions.jsonl", changed);
     let error = place.refuse(&arguments);
-    assert!(error.contains("questions was begun with other data: question 2 "), "{error}");
+    assert!(error.contains("questions was started with other data: question 2 "), "{error}");
     write_pope(&place);
 
     // Another process writes answers there.
@@ -162,7 +162,7 @@ fn a_model_answers_and_goes_on_where_it_stopped() {
     assert!(error.contains(&owner), "{error}");
     drop(lock);
 
-    // Answers of an earlier version, which compared names and sizes of pictures.
+    // Answers of an earlier version, which compared names and sizes of images.
     fs::remove_file(folder.join("data.json")).unwrap();
     let settings = folder.join("settings.json");
     let mut older: Value = serde_json::from_slice(&fs::read(&settings).unwrap()).unwrap();
@@ -222,7 +222,7 @@ fn answers_are_not_gone_on_with_by_a_model_whose_files_were_replaced() {
 }
 
 #[test]
-fn a_model_without_pictures_has_nothing_to_answer() {
+fn a_model_without_images_has_nothing_to_answer() {
     let place = Workplace::furnished();
     write_pope(&place);
     let error = place.refuse(&POPE[..4]);

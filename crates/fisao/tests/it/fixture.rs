@@ -1,4 +1,4 @@
-//! A working folder with small models and pictures, and the command run in it.
+//! A working folder with small models and images, and the command run in it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -34,7 +34,7 @@ impl Workplace {
         Self { folder: folder(), downloads: folder() }
     }
 
-    /// A folder with a model in `llava`, its verifier in `clip` and three pictures in `pictures`.
+    /// A folder with a model in `llava`, its verifier in `clip` and three images in `images`.
     pub(crate) fn furnished() -> Self {
         let place = Self::new();
         place.write_models();
@@ -144,7 +144,7 @@ impl Workplace {
         self.write_clip("foreign", &tiny::tiny_clip(3));
     }
 
-    /// Adds a model in `onevision` that looks at pictures in tiles, with the image tower of the other.
+    /// Adds a model in `onevision` that looks at images in tiles, with the image tower of the other.
     pub(crate) fn write_onevision(&self) {
         let side = tiny::IMAGE_SIZE as u32;
         let resolutions = [(1, 2), (2, 1), (2, 2)]
@@ -190,7 +190,7 @@ impl Workplace {
         write_llava(&folder, llava, StoredDtype::F32).expect("the folder is new");
     }
 
-    /// A verifier in `large` that takes pictures of twice the side.
+    /// A verifier in `large` that takes images of twice the side.
     pub(crate) fn write_large_clip(&self) {
         self.write_clip("large", &tiny::tiny_clip_for(2 * tiny::IMAGE_SIZE, 5));
     }

@@ -91,12 +91,12 @@ fn trouble_on_the_way_is_told_apart() {
     hub.recover();
     hub.fail("model.safetensors", Fault::Cut(0));
     insta::assert_snapshot!(refuse(&place, &hub), @r"
-    error: the download of model.safetensors of `owner/tiny` broke off at 0 of 48208 bytes: Peer disconnected
-    hint: run the same command again: the download goes on where it stopped
+    error: the download of model.safetensors of `owner/tiny` was truncated at 0 of 48208 bytes: Peer disconnected
+    hint: run the same command again: the download resumes where it stopped
     ");
     hub.fail("model.safetensors", Fault::Short(1_000));
     let error = refuse(&place, &hub);
-    assert!(error.contains("broke off at 1000 of 48208 bytes"), "{error}");
+    assert!(error.contains("was truncated at 1000 of 48208 bytes"), "{error}");
     let blobs = std::fs::read_dir(place.downloads().join("hub/models--owner--tiny/blobs")).unwrap();
     assert!(blobs.flatten().all(|blob| blob.metadata().unwrap().len() != 1_000));
 

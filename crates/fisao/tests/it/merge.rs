@@ -12,7 +12,7 @@ use crate::fixture::Workplace;
 const MERGE: [&str; 7] =
     ["merge", "--model", "llava", "--adapter", "adapter", "--output", "merged"];
 
-/// A folder with models, pictures and an adapter of the model.
+/// A folder with models, images and an adapter of the model.
 pub(crate) fn with_adapter() -> Workplace {
     let place = Workplace::furnished();
     let mut model = tiny::tiny_llava(1);
@@ -94,7 +94,7 @@ fn an_adapter_on_the_vision_tower_needs_to_be_asked_for() {
     on_the_tower(&place);
     insta::assert_snapshot!(place.refuse(&MERGE), @r#"
     error: adapter/adapter_model.safetensors would change the vision tower, which is the verifier's own: `base_model.model.model.vision_tower.encoder.layers.0.self_attn.k_proj.lora_A.weight`, `base_model.model.model.vision_tower.encoder.layers.0.self_attn.k_proj.lora_B.weight`, `base_model.model.model.vision_tower.encoder.layers.0.self_attn.q_proj.lora_A.weight`, `base_model.model.model.vision_tower.encoder.layers.0.self_attn.q_proj.lora_B.weight` and 14 more
-    hint: names such as "q_proj" in target_modules are names of the vision tower's maps too, and PEFT adapts whatever matches. Either give --allow-vision-adapter, and the adapter is applied to the model's tower as PEFT applies it, while the verifier stays as it is; or train it on the language model only, with target_modules=".*language_model.*\.(q_proj|v_proj)"
+    hint: names such as "q_proj" in target_modules are names of the vision tower's linear layers too, and PEFT adapts whatever matches. Either give --allow-vision-adapter, and the adapter is applied to the model's tower as PEFT applies it, while the verifier stays as it is; or train it on the language model only, with target_modules=".*language_model.*\.(q_proj|v_proj)"
     "#);
     let refused = ["caption", "--model", "llava", "--adapter", "adapter", "--image", "pictures"];
     let error = place.refuse(&refused);

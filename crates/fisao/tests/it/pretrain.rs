@@ -39,7 +39,7 @@ fn its_models_can_be_used_and_are_not_made_twice() {
     place.succeed(&ARGUMENTS);
     assert_eq!((weights("clip"), weights("llava")), made);
     let error = place.refuse(&["pretrain", "--output", "models"]);
-    assert!(error.contains("models was begun with another recipe"), "{error}");
+    assert!(error.contains("models was started with another recipe"), "{error}");
 
     let caption = ["--model", "models/llava", "--image", "pictures", "--max-new-tokens", "3"];
     let text = place.succeed(&[&["caption"][..], &caption].concat());
@@ -117,5 +117,5 @@ fn the_hard_worlds_models_begin_with_the_clear_ones() {
     }
     let clear = &arguments[..ARGUMENTS.len()];
     let error = place.refuse(clear);
-    assert!(error.contains("models was begun with another recipe"), "{error}");
+    assert!(error.contains("models was started with another recipe"), "{error}");
 }

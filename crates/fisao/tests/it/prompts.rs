@@ -71,7 +71,7 @@ fn rows_with_answers_teach_by_example_and_by_preference() {
 }
 
 #[test]
-fn conversations_are_read_and_rows_without_a_picture_counted() {
+fn conversations_are_read_and_rows_without_an_image_counted() {
     let place = workplace();
     place.write(
         "instruct.json",
@@ -99,8 +99,11 @@ fn what_is_missing_is_named_before_a_model_is_loaded() {
         error.contains("a.png has no response, which the objective `sft` learns from"),
         "{error}"
     );
-    let error = refuse(&place, &[&data[..], &["--validation-share", "1"]].concat());
-    assert!(error.contains("--validation-share is 1; it must be 0 or more and below 1"), "{error}");
-    let error = refuse(&place, &[&data[..], &["--validation-share", "0.001"]].concat());
-    assert!(error.contains("leaves 1 to train on and 0 to watch"), "{error}");
+    let error = refuse(&place, &[&data[..], &["--validation-fraction", "1"]].concat());
+    assert!(
+        error.contains("--validation-fraction is 1; it must be 0 or more and below 1"),
+        "{error}"
+    );
+    let error = refuse(&place, &[&data[..], &["--validation-fraction", "0.001"]].concat());
+    assert!(error.contains("leaves 1 to train on and 0 for validation"), "{error}");
 }

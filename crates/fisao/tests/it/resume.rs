@@ -1,4 +1,4 @@
-//! Runs that are killed go on as if nothing had happened.
+//! Killed runs resume as if nothing had happened.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ const RESULTS: [&str; 4] = [
     "adapter/adapter_model.safetensors",
     "adapter/adapter_config.json",
     "metrics.jsonl",
-    "watch.jsonl",
+    "validation.jsonl",
 ];
 
 fn begin(output: &str) -> Vec<String> {
@@ -103,7 +103,7 @@ fn a_run_that_is_killed_again_and_again_ends_like_one_that_was_not() {
 fn a_run_of_the_embedded_world_that_is_killed_before_its_first_state_begins_again() {
     let place = Workplace::new();
     let begin = |output: &str| {
-        let set = ["align.iterations=3", "align.images-per-iteration=8", "check-every=2"];
+        let set = ["align.iterations=3", "align.images-per-iteration=8", "validation-every=2"];
         let set = set.iter().flat_map(|setting| ["--set", setting]);
         let begin = ["align", "--demo", "--seed", "3", "--output", output];
         begin.into_iter().chain(set).map(str::to_owned).collect::<Vec<_>>()
@@ -162,8 +162,51 @@ fn a_state_that_is_damaged_is_passed_over() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{errors}");
     assert!(errors.contains("the state after iteration 12 is passed over"), "{errors}");
-    assert!(errors.contains("going on after iteration 9 of 12"), "{errors}");
+    assert!(errors.contains("resuming after iteration 9 of 12"), "{errors}");
     assert_same(&place, "whole", "cut");
+}
+
+/// Earlier versions called some settings, keys and files by other names.
+#[test]
+fn a_run_under_former_names_is_resumed() {
+    let place = workplace();
+    place.succeed(&strings(&begin("whole")));
+    let former = [begin("cut"), vec!["--set".to_owned(), "check-every=10".to_owned()]].concat();
+    let output = place.run(&strings(&former));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let note = "note: the setting `check-every` has been renamed to `validation-every`\n";
+    assert!(errors.contains(note), "{errors}");
+    let rename = |name: &str, names: &[(&str, &str)]| {
+        let mut text = fs::read_to_string(place.path(name)).expect("it was written");
+        for (present, former) in names {
+            assert!(text.contains(present), "{name} has no {present}");
+            text = text.replace(present, former);
+        }
+        place.write(name, text);
+    };
+    let settings = [
+        ("validation-every", "check-every"),
+        ("gradient-checkpointing", "recompute-layers"),
+        ("entropy-fraction", "entropy-share"),
+        ("neutral-fraction", "neutral-share"),
+    ];
+    rename("cut/config.toml", &settings);
+    let source = [
+        ("validation-fraction", "validation-share"),
+        ("allow-mismatched-verifier", "allow-foreign-verifier"),
+    ];
+    rename("cut/run.toml", &source);
+    rename("cut/metrics.jsonl", &[("repeated_fraction", "repeated_share")]);
+    fs::rename(place.path("cut/validation.jsonl"), place.path("cut/watch.jsonl"))
+        .expect("it is there");
+    place.truncate("cut/checkpoint/iteration-12/trainer.safetensors", 200);
+    place.succeed(&strings(&go_on("cut")));
+    assert!(!place.path("cut/watch.jsonl").exists());
+    for name in ["adapter/adapter_model.safetensors", "validation.jsonl"] {
+        let read = |run: &str| fs::read(place.path(run).join(name)).expect("it is there");
+        assert!(read("whole") == read("cut"), "{name} differs");
+    }
+    assert_eq!(recorded(&place, "cut"), ITERATIONS);
 }
 
 /// Everything in a run's folder with its bytes but the lock.
@@ -185,7 +228,7 @@ fn a_flipped_bit_of_a_state_is_noticed() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{errors}");
     assert!(errors.contains("trainer.safetensors is damaged"), "{errors}");
-    assert!(errors.contains("going on after iteration 9 of 12"), "{errors}");
+    assert!(errors.contains("resuming after iteration 9 of 12"), "{errors}");
     assert_same(&place, "whole", "cut");
 }
 
@@ -204,14 +247,14 @@ fn records_with_holes_are_not_gone_on_with() {
     let output = place.run(&strings(&go_on("cut")));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("metrics.jsonl has 0 records of iteration 10, not 1"), "{errors}");
-    assert!(errors.contains("going on after iteration 9 of 12"), "{errors}");
+    assert!(errors.contains("resuming after iteration 9 of 12"), "{errors}");
     assert_same(&place, "whole", "cut");
     // Every state comes after what is missing: refused, and nothing of what is there is touched.
     for (name, keep) in [
         ("cut/metrics.jsonl", &(|_| false) as &dyn Fn(usize) -> bool),
         ("cut/metrics.jsonl", &|at| at != 4),
         ("cut/timings.jsonl", &|at| at != 0),
-        ("cut/watch.jsonl", &|at| at != 0),
+        ("cut/validation.jsonl", &|at| at != 0),
         ("cut/samples.jsonl", &|at| at != 2),
     ] {
         let whole = fs::read_to_string(place.path(name)).unwrap();
@@ -259,11 +302,11 @@ fn a_run_does_not_go_on_with_data_that_was_edited() {
     ] {
         write(&rows);
         let error = place.refuse(&strings(&go_on("cut")));
-        assert!(error.contains("cut was begun with other data: "), "{error}");
+        assert!(error.contains("cut was started with other data: "), "{error}");
         assert!(error.contains(said), "{error}");
     }
     write(&prompts);
-    // Another picture of the same size under the same name.
+    // Another image of the same size under the same name.
     let picture = bytes_of(&place, "pictures/b.png");
     let mut other = image::open(place.path("pictures/b.png")).unwrap().to_rgb8();
     other.put_pixel(3, 3, image::Rgb([1, 2, 3]));
@@ -283,7 +326,7 @@ fn a_run_does_not_go_on_with_data_that_was_edited() {
     fs::remove_file(place.path("cut/data.json")).unwrap();
     let errors = place.run(&strings(&go_on("cut"))).stderr;
     let errors = String::from_utf8_lossy(&errors);
-    assert!(errors.contains("does not say what data it was begun with"), "{errors}");
+    assert!(errors.contains("does not record the data it was started with"), "{errors}");
 }
 
 #[test]
@@ -390,7 +433,7 @@ fn a_run_goes_on_as_it_was_begun_or_not_at_all() {
         "--images",
         "pictures",
     ]);
-    assert!(error.contains("cut was begun with something else: `model` ="), "{error}");
+    assert!(error.contains("cut was started with something else: `model` ="), "{error}");
     assert!(!error.contains("`images`"), "{error}");
 
     let record = fs::read_to_string(place.path("cut/run.toml")).unwrap();

@@ -104,7 +104,7 @@ fn the_scored_sentences_are_told() {
 #[test]
 fn a_verifier_of_ones_own_is_asked_for_everyday_things() {
     let place = Workplace::furnished();
-    // A toaster is no object of the embedded world.
+    // A toaster is no object of the built-in synthetic dataset.
     let scored = scores(&place, &["--caption", "a toaster"]);
     assert_eq!(scored["captions"][0]["mentions"][0]["category"], "toaster");
     let scored = scores(&place, &["--caption", "a toaster", "--vocabulary", "world"]);

@@ -1,4 +1,4 @@
-//! `fisao study verifier`, on a few scenes of the embedded world and on a folder of pictures.
+//! `fisao study verifier`, on a few scenes of the built-in synthetic dataset and on a folder of images.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ const STUDY: [&str; 10] = [
 fn a_study_leaves_numbers_tables_and_plots() {
     let place = Workplace::new();
     let printed = place.succeed(&STUDY);
-    assert!(printed.contains("AUC of detecting hallucinated words"), "{printed}");
+    assert!(printed.contains("AUC of detecting hallucinated mentions"), "{printed}");
     let study: Value =
         serde_json::from_slice(&fs::read(place.path("study/study.json")).unwrap()).unwrap();
     let number = |path: &str| {
@@ -35,8 +35,8 @@ fn a_study_leaves_numbers_tables_and_plots() {
     assert!(number("/spearman/token") > number("/spearman/sentence"));
     assert!(number("/label_free/mu_correct_error") < 1.0);
     assert!(number("/label_free/mu_hallucinated_error") < 1.0);
-    assert!((0.0..1.0).contains(&number("/cost/share_of_rollout")));
-    assert!((0.0..1.0).contains(&number("/cost/share_of_iteration")));
+    assert!((0.0..1.0).contains(&number("/cost/fraction_of_rollout")));
+    assert!((0.0..1.0).contains(&number("/cost/fraction_of_iteration")));
     let seed = &study["seeds"][0];
     assert_eq!(seed["captions"], 48);
     assert_eq!(seed["correlations"].as_array().unwrap().len(), 4);

@@ -1,4 +1,4 @@
-//! A model that looks at pictures in tiles, so that they take different numbers of tokens.
+//! A model that looks at images in tiles, so that they take different numbers of tokens.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::bad_align::write_calibration;
 use crate::fixture::Workplace;
 
-/// Models, and pictures that are wide, tall, square and tiny.
+/// Models, and images that are wide, tall, square and tiny.
 fn furnished() -> Workplace {
     let place = Workplace::furnished();
     place.write_onevision();
@@ -38,7 +38,7 @@ fn captions(place: &Workplace, images: &str) -> Vec<Value> {
 }
 
 #[test]
-fn pictures_of_all_sizes_are_described_together_as_alone() {
+fn images_of_all_sizes_are_described_together_as_alone() {
     let place = furnished();
     let together = captions(&place, "pictures");
     assert_eq!(together.len(), 6);

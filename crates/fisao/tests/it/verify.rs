@@ -67,7 +67,7 @@ fn the_page_is_written_though_nobody_reads_the_verdicts() {
 }
 
 #[test]
-fn words_are_found_and_scored_against_their_pictures() {
+fn words_are_found_and_scored_against_their_images() {
     let place = workplace();
     let found = verdicts(&place, &[]);
     assert_eq!(found.len(), 3);
@@ -116,10 +116,10 @@ fn a_calibration_judges_them_and_a_pipeline_can_stop() {
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(text.starts_with("a: Ein Café: a puppy and no cat.\n  not there: puppy (p "), "{text}");
     assert!(
-        errors.contains("2 of 2 words count as hallucinated, more than the share of 0.9"),
+        errors.contains("2 of 2 mentions count as hallucinated, more than the fraction of 0.9"),
         "{errors}"
     );
-    assert!(errors.contains("1 words say what is not there"), "{errors}");
+    assert!(errors.contains("1 mentions are negated and not scored"), "{errors}");
     let none = [&ARGUMENTS[..], &calibrated, &["--threshold", "1", "--fail-above", "0"]].concat();
     assert_eq!(place.run(&none).status.code(), Some(0));
 }

@@ -120,7 +120,7 @@ impl MeteorTables {
     /// lines, a word and then its forms or the numbers of its synsets.
     ///
     /// # Errors
-    /// Text that cannot be read, an incomplete pair, a synset that is no number.
+    /// Text that cannot be read, an incomplete pair, a synset that is not a number.
     pub fn read_synonyms(
         &mut self,
         exceptions: impl BufRead,

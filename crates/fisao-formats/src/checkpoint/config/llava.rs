@@ -14,7 +14,7 @@ use crate::processor::{GRID_PINPOINTS, PinpointsError, read_pinpoints};
 
 /// The names of the image placeholder, old and new.
 const IMAGE_TOKEN: [&str; 2] = ["image_token_index", "image_token_id"];
-/// More tiles' worth of tokens no picture takes.
+/// More tiles' worth of tokens no image takes.
 const MOST_TILES: usize = 1024;
 
 /// `eos_token_id` of `LlamaConfig`.
@@ -175,7 +175,7 @@ fn feature_select(top: &Fields<'_>, defaults: &Defaults) -> Result<FeatureSelect
     }
 }
 
-/// The sizes that pictures may be brought to, all of them whole tiles.
+/// The sizes that images may be brought to, all of them whole tiles.
 fn resolutions(top: &Fields<'_>, vision: &VisionConfig) -> Result<Vec<Resolution>, FormatError> {
     let side = u32::try_from(vision.image_size).expect("sides have a bound");
     let pinpoints = top.get(GRID_PINPOINTS);

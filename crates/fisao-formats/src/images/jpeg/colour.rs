@@ -40,8 +40,8 @@ impl Colour {
     }
 }
 
-/// The whole picture.
-pub(super) fn picture(frame: &Frame, colour: Colour) -> Result<RgbImage, JpegError> {
+/// The whole image.
+pub(super) fn image(frame: &Frame, colour: Colour) -> Result<RgbImage, JpegError> {
     let mut components = frame
         .components
         .iter()
@@ -111,7 +111,7 @@ fn rgb(luma: u8, blue: u8, red: u8) -> [u8; 3] {
     ]
 }
 
-/// Inks and the complement of black to RGB: every ink takes its share of what black lets through.
+/// Inks and the complement of black to RGB: every ink takes its fraction of what black lets through.
 #[inline(always)]
 fn printed(inks: [u8; 3], white: u8) -> [u8; 3] {
     inks.map(|ink| {

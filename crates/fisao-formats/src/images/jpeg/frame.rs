@@ -7,7 +7,7 @@ use crate::images::MAX_PIXELS;
 /// Pixels of a block's side.
 pub(super) const SIDE: usize = 8;
 
-/// A picture in the making.
+/// An image in the making.
 pub(super) struct Frame {
     pub(super) progressive: bool,
     pub(super) width: usize,
@@ -20,14 +20,14 @@ pub(super) struct Frame {
     pub(super) mcus: (usize, usize),
 }
 
-/// One of the planes that a picture consists of.
+/// One of the planes that an image consists of.
 pub(super) struct Component {
     /// The number by which scans call it.
     pub(super) id: u8,
     /// Sampling factors: blocks in an MCU.
     pub(super) horizontal: usize,
     pub(super) vertical: usize,
-    /// Samples that belong to the picture.
+    /// Samples that belong to the image.
     pub(super) width: usize,
     pub(super) height: usize,
     /// Blocks that hold them.
@@ -81,7 +81,7 @@ pub(super) fn size(body: &[u8]) -> Result<(usize, usize), JpegError> {
 }
 
 impl Frame {
-    /// Reads a frame header and makes room for the picture, unless a file of `file_size` bytes cannot
+    /// Reads a frame header and makes room for the image, unless a file of `file_size` bytes cannot
     /// hold it.
     pub(super) fn read(
         body: &[u8],

@@ -66,7 +66,7 @@ impl<'a> Segments<'a> {
         }
     }
 
-    /// Reads on to the next marker that concerns the picture. What lies between segments is skipped.
+    /// Reads on to the next marker that concerns the image. What lies between segments is skipped.
     pub(super) fn next(&mut self) -> Result<Marker, JpegError> {
         loop {
             match self.marker()? {

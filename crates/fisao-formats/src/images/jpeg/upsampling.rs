@@ -1,4 +1,4 @@
-//! Components of lower resolution brought to that of the picture, as libjpeg-turbo does it by default.
+//! Components of lower resolution brought to that of the image, as libjpeg-turbo does it by default.
 //!
 //! A side that was halved is interpolated: each new sample is three quarters of the nearer old one and
 //! one quarter of the further, rounded up and down by turns so that no bias remains. Every other ratio
@@ -7,7 +7,7 @@
 use super::JpegError;
 use super::frame::{Component, Frame};
 
-/// How one component's rows become the picture's.
+/// How one component's rows become the image's.
 #[derive(Clone, Copy)]
 pub(super) enum Upsampling {
     /// They already are.
@@ -69,7 +69,7 @@ impl<'a> Rows<'a> {
         (self.stored(near), self.stored(far.min(self.component.height - 1)))
     }
 
-    /// One row of the picture's resolution, at least as long as the picture is wide.
+    /// One row of the image's resolution, at least as long as the image is wide.
     #[inline(always)]
     pub(super) fn get(&mut self, y: usize) -> &[u8] {
         match self.upsampling {

@@ -93,7 +93,7 @@ fn bad_rows_are_named_with_what_is_wrong() {
     let said = refused(b"{\"image\": \"a\"}\n{\"image\": \"\xE9\"}");
     let expected = "DIR/prompts, line 2: not UTF-8 from its byte 12 on; convert the file to UTF-8";
     assert_eq!(said, expected);
-    assert_eq!(refused(b"[{}, {}"), "DIR/prompts, entry 2: it breaks off");
+    assert_eq!(refused(b"[{}, {}"), "DIR/prompts, entry 2: it is truncated");
 }
 
 #[test]

@@ -178,9 +178,9 @@ fn answers_that_are_no_text_are_none() {
 fn data_urls_hold_the_image() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("inline.jsonl");
-    let (mut png, picture) = (Vec::new(), image::RgbImage::from_pixel(3, 2, image::Rgb([9, 8, 7])));
+    let (mut png, image) = (Vec::new(), image::RgbImage::from_pixel(3, 2, image::Rgb([9, 8, 7])));
     let mut encoder = std::io::Cursor::new(&mut png);
-    picture.write_to(&mut encoder, image::ImageFormat::Png).expect("an encodable image");
+    image.write_to(&mut encoder, image::ImageFormat::Png).expect("an encodable image");
     let url = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(&png));
     let broken = "data:image/png;base64,A*";
     fs::write(&path, format!("{{\"image\":\"{url}\"}}\n\n{{\"image\":\"{broken}\"}}\n"))
@@ -189,7 +189,7 @@ fn data_urls_hold_the_image() {
     let row = set.row(0).expect("a row");
     assert_eq!(row.image_name, format!("{} row 1", path.display()));
     assert_eq!(row.image, RowImage::Bytes(png));
-    assert_eq!(row.open_image().expect("a picture"), picture);
+    assert_eq!(row.open_image().expect("a picture"), image);
     let said = crate::message(set.row(1), &folder);
     assert_eq!(said, "DIR/inline.jsonl, line 3: the data URL of its image is not base64");
     set.check_images(&|_| {}).expect("there are no files to look for");
@@ -255,9 +255,9 @@ proptest! {
 fn an_image_in_bare_base64_is_an_image() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("rows.jsonl");
-    let picture = RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8 * 20, y as u8 * 30, 77]));
+    let image = RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8 * 20, y as u8 * 30, 77]));
     let mut png = Vec::new();
-    picture.write_to(&mut Cursor::new(&mut png), ImageFormat::Png).expect("in memory");
+    image.write_to(&mut Cursor::new(&mut png), ImageFormat::Png).expect("in memory");
     let text = BASE64_STANDARD.encode(&png);
     let wrapped: Vec<String> =
         text.as_bytes().chunks(76).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
@@ -270,7 +270,7 @@ fn an_image_in_bare_base64_is_an_image() {
     assert_eq!(set.len(), forms.len());
     for row in rows(&set) {
         assert_eq!(row.id, "391895");
-        assert_eq!(row.open_image().expect("an image"), picture);
+        assert_eq!(row.open_image().expect("an image"), image);
     }
     set.check_images(&|_| {}).expect("nothing is missing");
 }
@@ -280,9 +280,9 @@ fn images_outside_the_folder_are_read_only_where_that_is_allowed() {
     let folder = tempdir().expect("a temporary folder");
     let images = folder.path().join("images");
     fs::create_dir_all(images.join("sub")).expect("writable");
-    let picture = RgbImage::new(2, 2);
+    let image = RgbImage::new(2, 2);
     for file in ["images/a.png", "images/sub/b.png", "secret.png"] {
-        picture.save(folder.path().join(file)).expect("writable");
+        image.save(folder.path().join(file)).expect("writable");
     }
     let path = folder.path().join("rows.jsonl");
     let write = |names: &[&str]| {
@@ -344,7 +344,7 @@ fn every_image_that_cannot_be_used_is_found() {
     for check in [ImageCheck::Header, ImageCheck::Decoded] {
         assert_eq!(rows(check), [1, 3, 4]);
     }
-    // Only who reads all of it notices that a file breaks off.
+    // Only who reads all of it notices that a file is truncated.
     let good = fs::read(folder.path().join("good.png")).expect("it is there");
     fs::write(folder.path().join("good.png"), &good[..40]).expect("writable");
     assert_eq!(rows(ImageCheck::Header), [1, 3, 4]);

@@ -18,8 +18,8 @@ fn image(set: &PromptSet, row: u32) -> Vec<u8> {
 }
 
 /// Splits a set, and makes sure that no image is on both sides.
-fn split(set: &PromptSet, share: f64, seed: u64) -> Split {
-    let split = set.split(share, seed, &|_| {}).expect("readable");
+fn split(set: &PromptSet, fraction: f64, seed: u64) -> Split {
+    let split = set.split(fraction, seed, &|_| {}).expect("readable");
     let all = split.training.len() + split.validation.len();
     assert_eq!(all, set.len());
     let images = |rows: &[u32]| rows.iter().map(|&row| image(set, row)).collect::<BTreeSet<_>>();

@@ -8,8 +8,8 @@ use tempfile::tempdir;
 
 use super::{file, fixture, open, pair, response, rows};
 
-/// The colour of a row's picture tells its number.
-fn picture(row: &fisao_formats::prompts::PromptRow) -> u8 {
+/// The colour of a row's image tells its number.
+fn image_number(row: &fisao_formats::prompts::PromptRow) -> u8 {
     let image = row.open_image().expect("a picture");
     assert_eq!(image.dimensions(), (3, 2));
     image.get_pixel(1, 1).0[0] / 40
@@ -27,7 +27,7 @@ fn preferences_with_images_are_read() {
     for (index, row) in rows(&set).iter().enumerate() {
         assert_eq!(row.id, (100 + index).to_string());
         assert_eq!(row.image_name, format!("{}.png", index / 2));
-        assert_eq!(usize::from(picture(row)), index / 2);
+        assert_eq!(usize::from(image_number(row)), index / 2);
         assert_eq!(row.prompt, format!("What is in picture {}? ({index})", index / 2));
         assert_eq!(row.answer, pair(&format!("good {index} é叫🦀"), &format!("bad {index}")));
     }
@@ -46,7 +46,7 @@ fn conversations_are_read_however_they_are_packed() {
             assert_eq!(row.prompt, format!("Question {number}?"), "{name}");
             let (good, bad) = (format!("good {number}"), format!("bad {number}"));
             assert_eq!(row.answer, pair(&good, &bad), "{name}");
-            assert_eq!(picture(row), image, "{name}");
+            assert_eq!(image_number(row), image, "{name}");
         }
         // An image without a name is known by its row.
         assert!(rows[1].image_name.ends_with(".parquet row 2"), "{}", rows[1].image_name);
@@ -76,7 +76,7 @@ fn images_may_be_in_the_file_or_beside_it() {
     let set = open(&path);
     let rows = rows(&set);
     assert_eq!(set.skipped(), Skipped { without_image: 1, several_images: 0 });
-    assert_eq!((picture(&rows[0]), picture(&rows[2])), (0, 2));
+    assert_eq!((image_number(&rows[0]), image_number(&rows[2])), (0, 2));
     assert_eq!(file(&rows[1], folder.path()), "1.png");
     let prompts = rows.iter().map(|row| row.prompt.as_str()).collect::<Vec<_>>();
     assert_eq!(prompts, ["a", "Describe it.", "Describe it."]);
@@ -90,7 +90,7 @@ fn images_may_be_in_the_file_or_beside_it() {
 #[test]
 fn bytes_without_a_structure_are_images() {
     let rows = rows(&open(&fixture("binary.parquet")));
-    assert_eq!(rows.iter().map(picture).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(rows.iter().map(image_number).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(rows[1].answer, response("4"));
     assert!(matches!(rows[0].image, RowImage::Bytes(_)));
 }
@@ -115,7 +115,7 @@ fn the_shards_of_a_folder_are_one_set() {
         let path = folder.path().join(format!("{name}.parquet"));
         fs::copy(fixture(&format!("{original}.parquet")), path).expect("writable");
     }
-    // Beside shards, pictures do not count.
+    // Beside shards, images do not count.
     fs::write(folder.path().join("1.png"), "").expect("writable");
     let set = open(folder.path());
     assert_eq!(set.len(), 6 + 3 + 3);

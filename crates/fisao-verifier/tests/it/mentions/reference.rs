@@ -149,7 +149,7 @@ proptest! {
     fn tokens_are_those_that_meet_the_mention((text, spans) in prop_oneof![tokens(), arbitrary_spans()]) {
         let vocabulary = vocabulary();
         let found: Vec<_> =
-            vocabulary.units(&text, &spans).into_iter().map(|unit| (unit.span, unit.tokens)).collect();
+            vocabulary.token_mentions(&text, &spans).into_iter().map(|mention| (mention.span, mention.tokens)).collect();
         let expected: Vec<_> = vocabulary
             .mentions(&text)
             .filter_map(|it| Some((it.span.clone(), tokens_meeting(&it.span, &spans)?)))

@@ -28,11 +28,11 @@ pub(crate) struct BenchmarkArguments {
 /// A model that answers a benchmark's questions now.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct BenchmarkAnswering {
-    /// Let a model answer now, and write the answers into this folder; the same command goes on where it was
+    /// Let a model answer now, and write the answers into this folder; the same command resumes where it was
     /// interrupted
     #[arg(long, value_name = "DIR", conflicts_with = "answers")]
     pub(crate) output: Option<PathBuf>,
-    /// Folder of the pictures [default: where the benchmark has them]
+    /// Folder of the images [default: where the benchmark has them]
     #[arg(long, value_name = "DIR", requires = "output")]
     pub(crate) images: Option<PathBuf>,
     #[command(flatten)]

@@ -20,10 +20,10 @@ pub(crate) struct ChairArguments {
     /// What to ask of a model that captions now
     #[arg(long, value_name = "TEXT", default_value = "Describe the image.")]
     pub(crate) prompt: String,
-    /// Caption this split of the embedded world and measure that
+    /// Caption this split of the built-in synthetic dataset and measure that
     #[arg(long, value_name = "SPLIT", conflicts_with_all = ["ground_truth", "output"])]
     pub(crate) world: Option<WorldSplit>,
-    /// Scenes of the embedded world to caption
+    /// Scenes of the built-in synthetic dataset to caption
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = from_to::<usize>(1, MOST), conflicts_with = "captions")]
     pub(crate) count: usize,
     #[command(flatten)]
@@ -32,7 +32,7 @@ pub(crate) struct ChairArguments {
     pub(crate) report: ReportArguments,
 }
 
-/// What is really in the pictures, and which words stand for it.
+/// What is really in the images, and which words stand for it.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct TruthArguments {
     /// Objects of the images: COCO's instances_*.json and captions_*.json, or {"image_id": …, "objects":
@@ -40,10 +40,10 @@ pub(crate) struct TruthArguments {
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(crate) ground_truth: Vec<PathBuf>,
     /// Object names: coco for COCO's 80, or a file: {"category": ["form", …], …} as JSON, or one category
-    /// and its synonyms a line, with commas between [default: coco; the world's with --world]
+    /// and its synonyms a line, with commas between [default: coco; the synthetic dataset's with --world]
     #[arg(long, value_name = "FILE")]
     pub(crate) vocabulary: Option<PathBuf>,
-    /// How words are taken for objects: strict, or fault for fault as the published scorers do, for numbers
+    /// How words are taken for objects: strict, or bug-for-bug compatible with the published scorers, for numbers
     /// to be put beside a paper's
     #[arg(long, value_name = "RULES", default_value = "strict")]
     pub(crate) rules: ChairRules,
@@ -61,7 +61,7 @@ pub(crate) enum ChairRules {
     Reference,
 }
 
-/// A split of the embedded world.
+/// A split of the built-in synthetic dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WorldSplit {
     /// Scenes the models were trained on

@@ -31,7 +31,7 @@ pub(crate) struct PopeArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PopeCommand {
-    /// Make questions from the ground truth of any pictures, or of the embedded world
+    /// Make questions from the ground truth of any images, or of the built-in synthetic dataset
     Build(PopeBuildArguments),
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct PopeBuildArguments {
     /// Objects of the images, JSON or JSON lines: {"image_id": …, "objects": ["…"]}, or COCO's instances_*.json
     #[arg(long, value_name = "FILE")]
     pub(crate) ground_truth: Option<PathBuf>,
-    /// Ask about scenes of this split of the embedded world, and write their pictures too
+    /// Ask about scenes of this split of the built-in synthetic dataset, and write their images too
     #[arg(long, value_name = "SPLIT")]
     pub(crate) world: Option<WorldSplit>,
     #[command(flatten)]
@@ -49,16 +49,22 @@ pub(crate) struct PopeBuildArguments {
     /// Which absent objects to ask about
     #[arg(long, value_name = "KIND", default_value = "random")]
     pub(crate) negatives: NegativeKind,
-    /// Pictures to ask about
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = from_to::<usize>(1, MOST))]
-    pub(crate) pictures: usize,
-    /// Questions of each kind about a picture; pictures with fewer objects are passed over
+    /// Images to ask about
+    #[arg(
+        long = "image-count",
+        alias = "pictures",
+        value_name = "N",
+        default_value_t = 500,
+        value_parser = from_to::<usize>(1, MOST)
+    )]
+    pub(crate) images: usize,
+    /// Questions of each kind about an image; images with fewer objects are passed over
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = from_to::<usize>(1, MOST))]
     pub(crate) objects: usize,
-    /// Seed of the choice
+    /// Seed of the selection
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// File for the questions; with --world, a folder for questions and pictures
+    /// File for the questions; with --world, a folder for questions and images
     #[arg(long, value_name = "PATH")]
     pub(crate) output: PathBuf,
 }
@@ -68,7 +74,7 @@ pub(crate) struct PopeBuildArguments {
 pub(crate) enum NegativeKind {
     /// Any
     Random,
-    /// Those that are in most pictures
+    /// Those that are in most images
     Popular,
     /// Those that are most often beside the object that is there
     Adversarial,

@@ -27,9 +27,9 @@ pub(super) fn dry_run(
             warnings.push(warning);
         }
     })?;
-    let looking = Instant::now();
-    trainer.check_watch(&mut |_| {})?;
-    let look = looking.elapsed().as_secs_f64();
+    let started = Instant::now();
+    trainer.run_validation(&mut |_| {})?;
+    let validation = started.elapsed().as_secs_f64();
     phase.advance(1);
     phase.finish();
     for warning in warnings {
@@ -37,20 +37,20 @@ pub(super) fn dry_run(
     }
 
     let iterations = config.align.iterations;
-    let looks = match config.check_every {
+    let validations = match config.validation_every {
         0 => 2,
         every => 1 + iterations.div_ceil(every),
     };
     let step = metrics.seconds;
-    let whole = step.total() * iterations as f64 + look * looks as f64;
+    let whole = step.total() * iterations as f64 + validation * validations as f64;
     let state = STATE_COPIES * size_of::<f32>() * trainer.trainable();
     let kept = state * (config.checkpoint.keep + 1) + state / STATE_COPIES;
     output::line(format!(
         "all checks passed\n\
          one iteration of {iterations}: {} responses, {} tokens, {} optimiser steps, {:.1} s\n\
          \x20 rollout {:.1} s, verify {:.1} s, advantages {:.1} s, update {:.1} s\n\
-         \x20 {:.2} words found per response, reward {:+.3} ± {:.3}, sampler against trainer {:.1e} nats\n\
-         a look at the watched tasks: {look:.1} s, {looks} of them\n\
+         \x20 {:.2} mentions per response, reward {:+.3} ± {:.3}, sampler against trainer {:.1e} nats\n\
+         one validation: {validation:.1} s, {validations} of them\n\
          the whole run: about {}\n\
          memory so far: {:.0} MB at most; a run needs little more, as its responses may grow longer\n\
          disk: about {:.1} MB",

@@ -126,23 +126,23 @@ pub(super) fn split(
     reporter: &Reporter,
 ) -> anyhow::Result<(Vec<u32>, Vec<u32>)> {
     let good = |row: &u32| !passed_over.rows.contains(row);
-    if files.validation_share == 0.0 {
+    if files.validation_fraction == 0.0 {
         return Ok(((0..set.len() as u32).filter(good).collect(), Vec::new()));
     }
     let Split { mut training, mut validation } =
-        set.split(files.validation_share, seed, &|_| {})?;
+        set.split(files.validation_fraction, seed, &|_| {})?;
     training.retain(good);
     validation.retain(good);
     if training.is_empty() || validation.is_empty() {
         bail!(
             Refusal::new(format!(
-                "--validation-share {} of {} rows leaves {} to train on and {} to watch",
-                files.validation_share,
+                "--validation-fraction {} of {} rows leaves {} to train on and {} for validation",
+                files.validation_fraction,
                 set.len(),
                 training.len(),
                 validation.len()
             ))
-            .hint("choose another share, or leave it out")
+            .hint("choose another fraction, or leave it out")
         );
     }
     reporter.note(format!("{} rows to train on, {} held out", training.len(), validation.len()));

@@ -34,7 +34,7 @@ pub(crate) struct RunRecord {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub(crate) enum Source {
-    /// From the embedded world.
+    /// From the built-in synthetic dataset.
     World {
         /// What its calibration knows.
         labels: LabelSource,
@@ -52,7 +52,8 @@ pub(crate) enum Source {
 pub(crate) struct Files {
     pub(crate) model: String,
     pub(crate) verifier: String,
-    pub(crate) allow_foreign_verifier: bool,
+    #[serde(alias = "allow-foreign-verifier")]
+    pub(crate) allow_mismatched_verifier: bool,
     /// Where the calibration was read; the run keeps a copy of its own.
     pub(crate) calibration: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,13 +65,14 @@ pub(crate) struct Files {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) skip_damaged: bool,
     pub(crate) prompt: String,
-    pub(crate) validation_share: f64,
+    #[serde(alias = "validation-share")]
+    pub(crate) validation_fraction: f64,
     /// A file, or the name of a built-in list.
     #[serde(default = "earlier_vocabulary")]
     pub(crate) vocabulary: PathBuf,
 }
 
-/// Earlier versions wrote down no list where none was named, and took the embedded world's.
+/// Earlier versions wrote down no list where none was named, and took the built-in synthetic dataset's.
 fn earlier_vocabulary() -> PathBuf {
     PathBuf::from(vocabulary::WORLD)
 }
@@ -96,9 +98,7 @@ impl RunRecord {
                 Refusal::new(format!(
                     "{run} is not a run of `fisao align`, or of an earlier version"
                 ))
-                .hint(format!(
-                    "a run of the demo goes on with: fisao demo --output {run} --resume"
-                ))
+                .hint(format!("resume a run of the demo with: fisao demo --output {run} --resume"))
             );
         }
         let begun: Self = read_toml("record of the run", &path)?;
@@ -106,7 +106,7 @@ impl RunRecord {
             let (found, run) = (begun.version, folder.root().display());
             bail!(
                 Refusal::new(format!("{run} is a run of layout {found}, and this is of {VERSION}"))
-                    .hint(format!("go on with fisao {}, which began it", begun.fisao))
+                    .hint(format!("resume with fisao {}, which started it", begun.fisao))
             );
         }
         if source.is_given() {
@@ -116,9 +116,8 @@ impl RunRecord {
             if !changed.is_empty() {
                 let (run, changed) = (folder.root().display(), changed.join(", "));
                 bail!(
-                    Refusal::new(format!("{run} was begun with something else: {changed}")).hint(
-                        "leave it out to go on with the run, or start another in a new folder"
-                    )
+                    Refusal::new(format!("{run} was started with something else: {changed}"))
+                        .hint("leave it out to resume the run, or start another in a new folder")
                 );
             }
         }
@@ -126,12 +125,14 @@ impl RunRecord {
     }
 }
 
-fn validation_share(source: &AlignSource) -> anyhow::Result<f64> {
-    let share = source.validation_share.unwrap_or(0.0);
-    if (0.0..1.0).contains(&share) {
-        return Ok(share);
+fn validation_fraction(source: &AlignSource) -> anyhow::Result<f64> {
+    let fraction = source.validation_fraction.unwrap_or(0.0);
+    if (0.0..1.0).contains(&fraction) {
+        return Ok(fraction);
     }
-    bail!(Refusal::new(format!("--validation-share is {share}; it must be 0 or more and below 1")))
+    bail!(Refusal::new(format!(
+        "--validation-fraction is {fraction}; it must be 0 or more and below 1"
+    )))
 }
 
 fn files(source: &AlignSource) -> anyhow::Result<Files> {
@@ -147,12 +148,12 @@ fn files(source: &AlignSource) -> anyhow::Result<Files> {
     Ok(Files {
         model: source.model.as_ref().ok_or_else(|| missing("model"))?.lasting()?,
         verifier: source.verifier.as_ref().ok_or_else(|| missing("verifier"))?.lasting()?,
-        allow_foreign_verifier: source.allow_foreign_verifier,
+        allow_mismatched_verifier: source.allow_mismatched_verifier,
         prompts: source.prompts.as_deref().map(absolute).transpose()?,
         images: source.images.as_deref().map(absolute).transpose()?,
         allow_outside_images: source.allow_outside_images,
         skip_damaged: source.damaged.skip_damaged,
-        validation_share: validation_share(source)?,
+        validation_fraction: validation_fraction(source)?,
         prompt: source.prompt.clone().unwrap_or_else(|| fisao_scenes::PROMPTS[0].to_owned()),
         // The names of built-in lists are no paths.
         vocabulary: match &source.vocabulary.vocabulary {

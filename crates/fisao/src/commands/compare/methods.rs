@@ -13,9 +13,9 @@ use crate::arguments::{Ablation, CompareArguments, LabelSource, MethodChoice, Se
 use crate::commands::demo::demo_config;
 use crate::compare::document::Budget;
 use crate::failure::Refusal;
-use crate::settings;
+use crate::{renamed, settings};
 
-/// Responses to one picture, for methods that compare them. They see as many times fewer pictures, so that all methods
+/// Responses to one image, for methods that compare them. They see as many times fewer images, so that all methods
 /// learn from the same number of responses.
 const SAMPLES: usize = 4;
 
@@ -53,10 +53,11 @@ pub(crate) enum Kind {
 pub(crate) struct Surroundings {
     /// What calibration knows.
     pub(crate) labels: LabelSource,
-    /// Pictures to train on; as many as are asked for where there is no number.
+    /// Images to train on; as many as are asked for where there is not a number.
     pub(crate) prompts: Option<usize>,
-    /// Share of the object names that the verifier knows.
-    pub(crate) vocabulary_share: f64,
+    /// Fraction of the object names that the verifier knows.
+    #[serde(alias = "vocabulary_share")]
+    pub(crate) vocabulary_fraction: f64,
 }
 
 /// Everything that was asked for, for one seed.
@@ -110,7 +111,7 @@ fn trial(choice: MethodChoice, arguments: &CompareArguments, seed: u64) -> anyho
         M::FisaoGroup => (
             "fisao-group",
             "FiSAO (critic-free)",
-            "token rewards, responses to a picture against each other",
+            "token rewards, responses to an image against each other",
         ),
         M::SentencePpo => {
             ("sentence-ppo", "PPO, sentence reward", "one score for the whole response")
@@ -178,7 +179,7 @@ fn trial(choice: MethodChoice, arguments: &CompareArguments, seed: u64) -> anyho
 }
 
 fn surroundings(arguments: &CompareArguments) -> Surroundings {
-    Surroundings { labels: arguments.labels, prompts: None, vocabulary_share: 1.0 }
+    Surroundings { labels: arguments.labels, prompts: None, vocabulary_fraction: 1.0 }
 }
 
 /// A method with some settings changed; FiSAO unless another is named.
@@ -191,13 +192,13 @@ struct Variation {
     set: Vec<String>,
 }
 
-/// Pictures that a trial may be trained on: the scenes of the embedded world that are for training.
-const PICTURES: RangeInclusive<usize> = 1..=1 << 20;
+/// Images that a trial may be trained on: the scenes of the built-in synthetic dataset that are for training.
+const IMAGES: RangeInclusive<usize> = 1..=1 << 20;
 
 /// Keys that are no settings of a run.
 const LABELS: &str = "labels";
 const PROMPTS: &str = "prompts";
-const VOCABULARY_SHARE: &str = "vocabulary-share";
+const VOCABULARY_FRACTION: &str = "vocabulary-fraction";
 
 impl Variation {
     fn of(name: &str, value: &str, set: &[&str]) -> Self {
@@ -224,21 +225,23 @@ impl Variation {
                 trial.surroundings.labels = labels;
             }
             PROMPTS => {
-                let count = self.value.parse().ok().filter(|count| PICTURES.contains(count));
+                let count = self.value.parse().ok().filter(|count| IMAGES.contains(count));
                 let refusal = || {
-                    let (value, least, most) = (&self.value, PICTURES.start(), PICTURES.end());
+                    let (value, least, most) = (&self.value, IMAGES.start(), IMAGES.end());
                     Refusal::new(format!(
-                        "--vary prompts={value}: a number of pictures from {least} to {most}"
+                        "--vary prompts={value}: a number of images from {least} to {most}"
                     ))
                 };
                 trial.surroundings.prompts = Some(count.ok_or_else(refusal)?);
             }
-            VOCABULARY_SHARE => {
-                let share = number("a share above 0, at most 1")?;
-                if !(share > 0.0 && share <= 1.0) {
-                    bail!(Refusal::new("--vary vocabulary-share takes shares above 0, at most 1"));
+            VOCABULARY_FRACTION => {
+                let fraction = number("a fraction above 0, at most 1")?;
+                if !(fraction > 0.0 && fraction <= 1.0) {
+                    bail!(Refusal::new(
+                        "--vary vocabulary-fraction takes fractions above 0, at most 1"
+                    ));
                 }
-                trial.surroundings.vocabulary_share = share;
+                trial.surroundings.vocabulary_fraction = fraction;
             }
             _ => {
                 let set = SettingsArguments { config: None, set: self.set.clone() };
@@ -262,7 +265,8 @@ fn variation(text: &str) -> anyhow::Result<Vec<Variation>> {
                 .hint(format!("write --vary {text}=VALUE,VALUE"))
         );
     };
-    let name = key.rsplit('.').next().unwrap_or(key);
+    let key = renamed::present_key(key.trim());
+    let name = key.rsplit('.').next().unwrap_or(&key);
     let each = |value: &str| Variation::of(name, value, &[&format!("{key}={value}")]);
     Ok(values.split(',').map(str::trim).filter(|value| !value.is_empty()).map(each).collect())
 }
@@ -298,7 +302,7 @@ fn varied(ablation: Ablation) -> Vec<Variation> {
         Ablation::Rank => plain("rank", "lora.rank", &["1", "2", "4", "8", "16", "32"]),
         Ablation::Verifier => NOISE.iter().flat_map(|noise| weaker(noise)).collect(),
         Ablation::Vocabulary => {
-            plain(VOCABULARY_SHARE, VOCABULARY_SHARE, &["0.1", "0.25", "0.5", "0.75"])
+            plain(VOCABULARY_FRACTION, VOCABULARY_FRACTION, &["0.1", "0.25", "0.5", "0.75"])
         }
     }
 }

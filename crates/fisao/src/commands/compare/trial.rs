@@ -7,12 +7,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use fisao_align::captions::{Captioned, Judge, best_of, describe};
+use fisao_align::captions::{MentionScorer, ScoredResponse, best_of, describe};
 use fisao_align::error::AlignError;
 use fisao_align::objective::Data;
 use fisao_align::tasks::Task;
 use fisao_align::trainer::Trainer;
-use fisao_align::{AlignConfig, Course, StopFlag};
+use fisao_align::{AlignConfig, RunControl, StopFlag};
 use fisao_formats::documents::{read_json, write_json};
 use fisao_formats::{FormatError, RunFolder};
 use fisao_models::generation::Sampling;
@@ -28,10 +28,10 @@ use super::methods::{Kind, Trial};
 use crate::calibrations::{self, CALIBRATION};
 use crate::compare::document::{Measurements, SeedRow};
 use crate::compare::measure::Yardsticks;
-use crate::kept_responses::{self, ResponseFile};
 use crate::reporter::Reporter;
+use crate::response_file::{self, ResponseFile};
 use crate::training::{Surroundings, Training};
-use crate::world::{Sizes, WorldLab, evaluate_captions, watch};
+use crate::world::{DemoSetup, Sizes, evaluate_captions, validation};
 use crate::{interrupt, locks};
 
 /// What one trial gave, in its folder.
@@ -71,7 +71,7 @@ pub(crate) struct Bench<'a> {
 /// What was trained and measured, and how long an iteration took.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// [`Asked`], or the text that earlier versions wrote for it.
+    /// [`TrialRecord`], or the text that earlier versions wrote for it.
     pub(crate) asked: Value,
     pub(crate) row: SeedRow,
     pub(crate) iterations: usize,
@@ -103,46 +103,46 @@ impl Bench<'_> {
         }
         let seed = trial.config.seed;
         self.reporter.note(format!("{}, seed {seed}", trial.label));
-        let mut lab = WorldLab::open(&trial.config, self.world, self.device, self.reporter)?;
-        let mut full = lab.judge()?;
-        // Finds names; its scores are not looked at.
+        let mut setup = DemoSetup::open(&trial.config, self.world, self.device, self.reporter)?;
+        let mut full = setup.scorer()?;
+        // Finds names; its scores are not used.
         full.verifier.set_weights(RegionWeights::default());
-        lab.words = lab.words.part(trial.surroundings.vocabulary_share, seed);
-        let known = lab.tasks(Split::Calibration, seed, self.sizes.calibration).labelled()?;
+        setup.words = setup.words.part(trial.surroundings.vocabulary_fraction, seed);
+        let known = setup.tasks(Split::Calibration, seed, self.sizes.calibration).labelled()?;
         let known = (known.0.as_slice(), known.1.as_slice());
         let stop = StopFlag::new(Arc::clone(self.stop));
         let calibrate = || {
             let (labels, output) = (trial.surroundings.labels.into(), beside(folder, CALIBRATED));
-            let course = (Some(output.as_path()), &stop);
-            lab.calibrate(&trial.config, labels, known, course, self.reporter)
+            let control = (Some(output.as_path()), &stop);
+            setup.calibrate(&trial.config, labels, known, control, self.reporter)
         };
-        let (test, truth) = lab.tasks(Split::Test, seed, self.sizes.test).labelled()?;
+        let (test, truth) = setup.tasks(Split::Test, seed, self.sizes.test).labelled()?;
         let sampling = |temperature| Sampling {
             max_new_tokens: trial.config.max_new_tokens,
             temperature,
             seed,
         };
         let measured = Measured {
-            yardsticks: Yardsticks::of_scenes(&lab.world, Split::Test, seed, test.len())?,
+            yardsticks: Yardsticks::of_scenes(&setup.world, Split::Test, seed, test.len())?,
             tasks: &test,
             truth: &truth,
-            judge: full,
+            scorer: full,
             sampling: [sampling(0.0), sampling(TEMPERATURE)],
             reporter: self.reporter,
-            lab: &lab,
+            setup: &setup,
             folder,
             stop: &stop,
         };
         let (row, iterations) = match trial.kind {
-            Kind::Untrained => (measured.policy(&lab.policy.model, seed)?, 0),
+            Kind::Untrained => (measured.policy(&setup.policy.model, seed)?, 0),
             Kind::BestOf(count) => {
                 let calibration = calibrate()?;
                 let rule = RewardRule::new(&trial.config.reward, &calibration)?;
-                let judge = lab.calibrated_judge(&calibration)?;
-                (measured.best_of(&lab.policy.model, judge, &rule, count, seed)?, 0)
+                let scorer = setup.calibrated_scorer(&calibration)?;
+                (measured.best_of(&setup.policy.model, scorer, &rule, count, seed)?, 0)
             }
             Kind::Trained => {
-                let run = TrainedRun { bench: self, trial, lab: &lab, known };
+                let run = TrainedRun { bench: self, trial, setup: &setup, known };
                 let trained = run.train(folder, calibrate)?;
                 let row = measured.policy(&trained.policy, seed)?;
                 let row = SeedRow {
@@ -157,7 +157,7 @@ impl Bench<'_> {
         let outcome = Outcome { asked: asked(trial)?, row, iterations };
         write_json(&folder.join(RESULT), &outcome)?;
         for part in [CALIBRATED, GREEDY, SAMPLED, CANDIDATES] {
-            kept_responses::discard(&beside(folder, part));
+            response_file::discard(&beside(folder, part));
         }
         Ok(outcome)
     }
@@ -204,11 +204,11 @@ struct Measured<'a> {
     tasks: &'a [Task],
     truth: &'a [BTreeSet<String>],
     /// Knows all names, whatever the rewards know.
-    judge: Judge,
+    scorer: MentionScorer,
     /// Greedy and sampled.
     sampling: [Sampling; 2],
     reporter: &'a Reporter,
-    lab: &'a WorldLab,
+    setup: &'a DemoSetup,
     /// Of the trial; responses are kept beside it until it has its result.
     folder: &'a Path,
     stop: &'a StopFlag,
@@ -222,8 +222,9 @@ impl Measured<'_> {
         let [greedy, sampled] = self.sampling.clone();
         let mut written = |part, sampling: &Sampling| {
             let kept = self.kept(part, policy, sampling)?;
-            let course = Course { kept: Some(&kept), ..Course::new(&advance).until(self.stop) };
-            let written = describe(policy, &mut self.judge, self.tasks, sampling, course);
+            let control =
+                RunControl { kept: Some(&kept), ..RunControl::new(&advance).until(self.stop) };
+            let written = describe(policy, &mut self.scorer, self.tasks, sampling, control);
             anyhow::Ok(written?.0)
         };
         let (greedy, sampled) = (written(GREEDY, &greedy)?, written(SAMPLED, &sampled)?);
@@ -243,7 +244,7 @@ impl Measured<'_> {
     fn best_of(
         self,
         policy: &Llava,
-        mut judge: Judge,
+        mut scorer: MentionScorer,
         rule: &RewardRule,
         count: usize,
         seed: u64,
@@ -253,9 +254,10 @@ impl Measured<'_> {
         let started = Instant::now();
         let [_, sampling] = &self.sampling;
         let kept = self.kept(CANDIDATES, policy, sampling)?;
-        let course = Course { kept: Some(&kept), ..Course::new(&advance).until(self.stop) };
+        let control =
+            RunControl { kept: Some(&kept), ..RunControl::new(&advance).until(self.stop) };
         let (captions, tokens) =
-            best_of(policy, &mut judge, rule, (self.tasks, 0), count, sampling, course)?;
+            best_of(policy, &mut scorer, rule, (self.tasks, 0), count, sampling, control)?;
         let seconds = started.elapsed().as_secs_f64();
         phase.finish();
         Ok(SeedRow {
@@ -276,10 +278,10 @@ impl Measured<'_> {
         sampling: &Sampling,
     ) -> anyhow::Result<ResponseFile> {
         let (output, what) = (beside(self.folder, part), (policy, self.tasks));
-        self.lab.kept_responses(&output, what, sampling, self.reporter)
+        self.setup.response_file(&output, what, sampling, self.reporter)
     }
 
-    fn measure(&self, captions: Vec<Captioned>) -> anyhow::Result<Measurements> {
+    fn measure(&self, captions: Vec<ScoredResponse>) -> anyhow::Result<Measurements> {
         let evaluation = evaluate_captions(captions, self.tasks, self.truth)?;
         self.yardsticks.measure(&evaluation)
     }
@@ -289,7 +291,7 @@ impl Measured<'_> {
 struct TrainedRun<'a> {
     bench: &'a Bench<'a>,
     trial: &'a Trial,
-    lab: &'a WorldLab,
+    setup: &'a DemoSetup,
     known: (&'a [Task], &'a [BTreeSet<String>]),
 }
 
@@ -322,18 +324,18 @@ impl TrainedRun<'_> {
             })?;
             (folder, calibration)
         };
-        let mut tasks = self.lab.training(config);
+        let mut tasks = self.setup.training(config);
         if let Some(count) = self.trial.surroundings.prompts {
             tasks.count = count;
         }
-        let watch = watch(self.known.0, self.known.1, self.bench.sizes.watched);
+        let validation = validation(self.known.0, self.known.1, self.bench.sizes.validation_tasks);
         let mut trainer = Trainer::new(
             config.clone(),
-            self.lab.policy.model.clone(),
-            self.lab.judge()?,
+            self.setup.policy.model.clone(),
+            self.setup.scorer()?,
             &calibration,
             &tasks,
-            Some(watch),
+            Some(validation),
         )?;
         let bench = self.bench;
         let surroundings = Surroundings {
@@ -341,14 +343,14 @@ impl TrainedRun<'_> {
             reporter: bench.reporter,
             config,
             calibration: &calibration,
-            processor: &self.lab.policy.processor,
-            base_model: &self.lab.policy.name,
+            processor: &self.setup.policy.processor,
+            base_model: &self.setup.policy.name,
         };
         let mut training = Training::new(surroundings, Arc::clone(bench.stop), AGAIN.to_owned());
         let mut warnings = Vec::new();
         match training.run(&mut trainer, resume) {
-            // A method that collapses is a result, too; a picture that cannot be read is none.
-            Err(error) if trainer.iteration() > 0 && is_collapse(&error) => {
+            // A method that collapses is a result, too; an image that cannot be read is none.
+            Err(error) if trainer.iteration() > 0 && is_unrecoverable(&error) => {
                 bench.reporter.warn(&error, None);
                 warnings.push(error.to_string());
             }
@@ -366,9 +368,9 @@ impl TrainedRun<'_> {
     }
 }
 
-/// Whether training ended as the policy is lost: it gave reason to stop again and again, computes no numbers any more, or no
-/// longer looks at its picture, which is noticed where an interrupted trial goes on.
-fn is_collapse(error: &anyhow::Error) -> bool {
+/// Whether training ended as the policy is lost: it gave reason to stop again and again, its logits are not finite, or no
+/// longer depends on its image, which is noticed where an interrupted trial is resumed.
+fn is_unrecoverable(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref::<AlignError>(),
         Some(
@@ -380,29 +382,29 @@ fn is_collapse(error: &anyhow::Error) -> bool {
     )
 }
 
-/// Version of [`Asked`].
-const ASKED_VERSION: u32 = 1;
+/// Version of [`TrialRecord`].
+const RECORD_VERSION: u32 = 1;
 
 /// Everything that a trial's result depends on, to notice that something else is asked for now. Settings that are not in the file
 /// have their defaults.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct TrialRecord {
     version: u32,
     config: AlignConfig,
     surroundings: super::methods::Surroundings,
     kind: Kind,
 }
 
-impl Asked {
+impl TrialRecord {
     fn of(trial: &Trial) -> Self {
         let Trial { config, surroundings, kind, .. } = trial.clone();
-        Self { version: ASKED_VERSION, config, surroundings, kind }
+        Self { version: RECORD_VERSION, config, surroundings, kind }
     }
 }
 
 fn asked(trial: &Trial) -> anyhow::Result<Value> {
-    Ok(serde_json::to_value(Asked::of(trial))?)
+    Ok(serde_json::to_value(TrialRecord::of(trial))?)
 }
 
 /// Whether what a folder says it was asked is this trial.
@@ -411,7 +413,7 @@ fn is_same(asked: &Value, trial: &Trial) -> bool {
         // As earlier versions wrote it.
         return *text == format!("{:?} {:?} {:?}", trial.config, trial.surroundings, trial.kind);
     }
-    Asked::deserialize(asked).is_ok_and(|asked| asked == Asked::of(trial))
+    TrialRecord::deserialize(asked).is_ok_and(|asked| asked == TrialRecord::of(trial))
 }
 
 #[cfg(test)]
@@ -420,7 +422,7 @@ mod tests {
     use crate::arguments::LabelSource;
 
     #[test]
-    fn what_was_asked_is_told_by_value() {
+    fn trial_records_compare_by_value() {
         let mut trial = Trial {
             key: "fisao".to_owned(),
             label: "FiSAO".to_owned(),
@@ -432,7 +434,7 @@ mod tests {
             surroundings: super::super::methods::Surroundings {
                 labels: LabelSource::None,
                 prompts: Some(32),
-                vocabulary_share: 0.1 + 0.2,
+                vocabulary_fraction: 0.1 + 0.2,
             },
         };
         trial.config.align.learning_rate = 0.1 + 0.2;

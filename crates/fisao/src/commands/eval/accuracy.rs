@@ -1,4 +1,4 @@
-//! Benchmarks that come down to shares of right answers.
+//! Benchmarks that come down to fractions of right answers.
 
 use std::array;
 
@@ -16,7 +16,7 @@ pub(super) struct Scored<Report, const N: usize> {
     pub(super) name: String,
     /// Its numbers.
     pub(super) numbers: [Accuracy; N],
-    /// For each of the numbers the answers that it counts, by picture or by question.
+    /// For each of the numbers the answers that it counts, by image or by question.
     pub(super) answers: [Vec<(String, Accuracy)>; N],
     /// Parts of the benchmark, for people who look at one run.
     pub(super) parts: Vec<(String, Accuracy)>,

@@ -11,7 +11,7 @@ use fisao_eval::amber::{
 use fisao_eval::statistics::Bootstrap;
 use serde_json::json;
 
-use super::inputs::{answers, file_of, optional_file_of, pictures_of, read, read_answers};
+use super::inputs::{answers, file_of, images_of, optional_file_of, read, read_answers};
 use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
 use crate::arguments::{AmberArguments, AmberPart, AmberPlurals};
@@ -95,7 +95,7 @@ fn questions(arguments: &AmberArguments, data: &AmberData) -> anyhow::Result<Vec
             .collect::<anyhow::Result<_>>()?,
     };
     let images =
-        pictures_of(&arguments.benchmark.answering, folder, &["image", "images", "data/image"]);
+        images_of(&arguments.benchmark.answering, folder, &["image", "images", "data/image"]);
     let (mut questions, mut seen) = (Vec::new(), BTreeSet::new());
     for file in files {
         for Query { id, image, query } in read("queries of AMBER", &file, read_queries)? {

@@ -1,4 +1,4 @@
-//! `fisao eval chair`: which objects captions name that are not in the picture.
+//! `fisao eval chair`: which objects captions name that are not in the image.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -21,7 +21,7 @@ use crate::answering::Question;
 use crate::arguments::{ChairArguments, ChairRules, ReportFormat, TruthArguments};
 use crate::failure::Refusal;
 use crate::ground_truth;
-use crate::pictures::PictureFolder;
+use crate::image_directory::ImageDirectory;
 use crate::reporter::Reporter;
 use crate::vocabulary::{Vocabulary, chair_vocabulary};
 
@@ -89,7 +89,7 @@ pub(crate) fn run(arguments: &ChairArguments, reporter: &Reporter) -> anyhow::Re
     print(arguments, reports, None, reporter)
 }
 
-/// What is really in the pictures.
+/// What is really in the images.
 pub(super) fn truth_of(
     files: &[PathBuf],
     reading: ChairRules,
@@ -149,7 +149,7 @@ fn warn(file: &Path, report: &ChairReport, reporter: &Reporter) {
     }
 }
 
-/// Lets the model caption the pictures that there is ground truth for.
+/// Lets the model caption the images that there is ground truth for.
 fn caption(
     arguments: &ChairArguments,
     truth: &GroundTruth,
@@ -158,7 +158,7 @@ fn caption(
     caption_images(&arguments.answering, truth.keys(), &arguments.prompt, "chair", reporter)
 }
 
-/// Lets a model caption pictures of a folder.
+/// Lets a model caption images of a folder.
 pub(super) fn caption_images<'a>(
     arguments: &crate::arguments::AnsweringArguments,
     ids: impl Iterator<Item = &'a String>,
@@ -167,7 +167,7 @@ pub(super) fn caption_images<'a>(
     reporter: &Reporter,
 ) -> anyhow::Result<PathBuf> {
     let (images, folder) = folders(arguments)?;
-    let images = PictureFolder::open(&images);
+    let images = ImageDirectory::open(&images);
     let question = |id: &String| {
         Ok(Question::new([("image_id", json!(id))], images.file(id)?, prompt.to_owned()))
     };

@@ -150,7 +150,7 @@ fn of_objects(arguments: &DiffArguments, reporter: &Reporter) -> anyhow::Result<
     Ok(Comparison { numbers: numbers.into(), images: pairs.both.len(), unpaired: pairs.alone })
 }
 
-/// Answers to questions are summed by picture, since answers about one picture go together.
+/// Answers to questions are summed by image, since answers about one image go together.
 fn of_answers(arguments: &DiffArguments, questions: &Path) -> anyhow::Result<Comparison> {
     let questions = read("questions of POPE", questions, read_questions)?;
     let images: HashMap<&QuestionId, &str> =

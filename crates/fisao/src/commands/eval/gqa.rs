@@ -1,12 +1,14 @@
 //! `fisao eval gqa`.
 
 use anyhow::Context as _;
-use fisao_eval::gqa::{self, GqaReport, Judged, Normalisation, Question as Asked, read_questions};
+use fisao_eval::gqa::{
+    self, GqaReport, Judged, Normalisation, Question as GqaQuestion, read_questions,
+};
 use fisao_eval::rates::Accuracy;
 use serde_json::json;
 
 use super::accuracy::{self, Scored};
-use super::inputs::{answers, file_of, pictures_of, read, read_answers, warn_of};
+use super::inputs::{answers, file_of, images_of, read, read_answers, warn_of};
 use super::runs::{Layout, Number};
 use crate::answering::Question;
 use crate::arguments::{GqaArguments, GqaRules};
@@ -31,8 +33,8 @@ pub(crate) fn run(arguments: &GqaArguments, reporter: &Reporter) -> anyhow::Resu
         GqaRules::LmmsEval => Normalisation::LmmsEval,
     };
     let asked = || {
-        let images = pictures_of(&benchmark.answering, &benchmark.data, &["images"]);
-        let question = |asked: &Asked| {
+        let images = images_of(&benchmark.answering, &benchmark.data, &["images"]);
+        let question = |asked: &GqaQuestion| {
             let fields = [("question_id", json!(asked.id)), ("image", json!(asked.image_id))];
             let image = images.file(&asked.image_id)?;
             Ok(Question::new(fields, image, gqa::prompt(&asked.question)))

@@ -17,7 +17,7 @@ use crate::arguments::{
 };
 use crate::bundle::Policy;
 use crate::failure::Refusal;
-use crate::pictures::PictureFolder;
+use crate::image_directory::ImageDirectory;
 use crate::reporter::Reporter;
 
 /// Opens a file, unpacked if it is gzipped, and hands it to a reader; what the reader finds wrong is said
@@ -93,7 +93,7 @@ pub(super) struct Asking<'a> {
     pub(super) folder: &'a Path,
 }
 
-/// Lets a model answer questions about pictures; returns the file of answers.
+/// Lets a model answer questions about images; returns the file of answers.
 pub(super) fn answer(
     arguments: &AnswererArguments,
     asking: &Asking,
@@ -203,19 +203,19 @@ pub(super) fn listed(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Where a benchmark's pictures are: where the user says, or in the first folder that there is.
-pub(super) fn pictures_of(
+/// Where a benchmark's images are: where the user says, or in the first folder that there is.
+pub(super) fn images_of(
     arguments: &BenchmarkAnswering,
     data: &Path,
     names: &[&str],
-) -> PictureFolder {
+) -> ImageDirectory {
     let beside = if data.is_file() { data.parent().unwrap_or(data) } else { data };
     let folder = || names.iter().map(|name| beside.join(name)).find(|folder| folder.is_dir());
     let folder = arguments.images.clone().or_else(folder);
-    PictureFolder::open(&folder.unwrap_or_else(|| beside.to_owned()))
+    ImageDirectory::open(&folder.unwrap_or_else(|| beside.to_owned()))
 }
 
-/// The folders of pictures and of answers.
+/// The folders of images and of answers.
 pub(super) fn folders(arguments: &AnsweringArguments) -> anyhow::Result<(PathBuf, &Path)> {
     let within = |data: &PathBuf| {
         let images = data.join("images");

@@ -18,13 +18,13 @@ use fisao_formats::documents::{check_output_file, read_text};
 use fisao_formats::json_lines::write_json_lines;
 use serde_json::{Map, Value, json};
 
-use super::inputs::{Asking, answer, file_of, names, pictures_of, read, read_answers, warn_of};
+use super::inputs::{Asking, answer, file_of, images_of, names, read, read_answers, warn_of};
 use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
 use crate::arguments::{AnswerFieldArguments, JudgedArguments};
 use crate::failure::Refusal;
+use crate::image_directory::ImageDirectory;
 use crate::output;
-use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
 
 const MM_VET: Layout<1> = Layout {
@@ -48,7 +48,7 @@ pub(crate) fn mm_vet(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
     let questions = read("questions of MM-Vet", &file, mm_vet::read_questions)?;
     if arguments.verdicts.is_empty() {
         let asked = || {
-            let images = pictures_of(&arguments.answering, &arguments.data, &["images"]);
+            let images = images_of(&arguments.answering, &arguments.data, &["images"]);
             let question = |asked: &mm_vet::Question| {
                 let fields = [("question_id", json!(asked.id))];
                 let image = images.file(&asked.image)?;
@@ -69,7 +69,7 @@ pub(crate) fn mm_vet(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
         let report = mm_vet::evaluate(&questions, &grades)
             .with_context(|| format!("the verdicts of {} cannot be summed up", file.display()))?;
         let counts = [
-            (unclear, "verdicts are no number from 0 to 1 and count as 0"),
+            (unclear, "verdicts are not numbers from 0 to 1 and count as 0"),
             (report.ungraded, "questions have no verdict and count nowhere"),
             (report.unknown, "verdicts are on none of the questions"),
         ];
@@ -78,7 +78,7 @@ pub(crate) fn mm_vet(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
     }
     let images: HashMap<&QuestionId, &String> =
         questions.iter().map(|question| (&question.id, &question.image)).collect();
-    // Questions about one picture are drawn together.
+    // Questions about one image are drawn together.
     let grade = |report: &MmVetReport| -> Vec<(String, Sum)> {
         let grades = report.per_question.iter();
         let image = |id| images.get(id).map_or_else(String::new, |image| (*image).clone());
@@ -102,10 +102,10 @@ pub(crate) fn mm_hal(arguments: &JudgedArguments, reporter: &Reporter) -> anyhow
     let mut records = read("questions of MMHal-Bench", &file, mm_hal::read_records)?;
     if arguments.verdicts.is_empty() {
         let asked = || {
-            let images = pictures_of(&arguments.answering, &arguments.data, &["images"]);
+            let images = images_of(&arguments.answering, &arguments.data, &["images"]);
             let question = |(place, record): (usize, &Record)| {
                 let fields = [("question_id", json!(place.to_string()))];
-                let image = hal_picture(&images, place, record)?;
+                let image = hal_image(&images, place, record)?;
                 Ok(Question::new(fields, image, mm_hal::prompt(&record.question)))
             };
             records.iter().enumerate().map(question).collect()
@@ -210,8 +210,8 @@ fn hal_answers(
     Ok(())
 }
 
-/// The picture of a record: by the name in its address, by its id, or by its place.
-fn hal_picture(images: &PictureFolder, place: usize, record: &Record) -> anyhow::Result<PathBuf> {
+/// The image of a record: by the name in its address, by its id, or by its place.
+fn hal_image(images: &ImageDirectory, place: usize, record: &Record) -> anyhow::Result<PathBuf> {
     let address = record.image_src.as_deref().and_then(|address| address.rsplit('/').next());
     let id = record.image_id.as_ref().map(|id| id.0.as_str());
     let place = format!("{place:02}");
@@ -223,7 +223,7 @@ fn hal_picture(images: &PictureFolder, place: usize, record: &Record) -> anyhow:
             Err(error) => last = last.or(Some(error)),
         }
     }
-    Err(last.unwrap_or_else(|| Refusal::new("a record names no picture").into()))
+    Err(last.unwrap_or_else(|| Refusal::new("a record names no image").into()))
 }
 
 /// The judge's prompt, which has all its places.

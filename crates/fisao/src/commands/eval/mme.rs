@@ -17,7 +17,7 @@ use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
 use crate::arguments::{AnswerFieldArguments, MmeArguments, MmeReading, ReportFormat};
 use crate::failure::Refusal;
-use crate::pictures::PictureFolder;
+use crate::image_directory::ImageDirectory;
 use crate::reporter::Reporter;
 use crate::table::{NONE, Table, percent};
 
@@ -61,7 +61,7 @@ fn tasks(folder: &Path, read_rows: ReadRows) -> anyhow::Result<BTreeMap<String, 
     Ok(tasks)
 }
 
-/// Puts the questions of all tasks to a model. The folder holds a TASK.txt for each task and its pictures in TASK/images,
+/// Puts the questions of all tasks to a model. The folder holds a TASK.txt for each task and its images in TASK/images,
 /// in TASK or beside it.
 fn asked(
     arguments: &MmeArguments,
@@ -69,15 +69,15 @@ fn asked(
 ) -> anyhow::Result<BTreeMap<String, Vec<Row>>> {
     let (images, folder) = folders(&arguments.answering)?;
     let mut tasks = tasks(&images, read_questions)?;
-    let images = PictureFolder::open(&images);
+    let images = ImageDirectory::open(&images);
     let mut questions = Vec::new();
     for (task, rows) in &tasks {
         let own = images.within(&format!("{task}/images")).or_else(|| images.within(task));
-        let pictures = own.as_ref().unwrap_or(&images);
+        let images = own.as_ref().unwrap_or(&images);
         for (index, row) in rows.iter().enumerate() {
             let id = format!("{task}/{index}");
             let fields = [("question_id", json!(id)), ("image", json!(row.image))];
-            let image = pictures.file(&row.image)?;
+            let image = images.file(&row.image)?;
             questions.push(Question::new(fields, image, mme::prompt(&row.question)));
         }
     }

@@ -19,13 +19,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::accuracy::{self, Scored};
-use super::inputs::{answers, file_of, listed, pictures_of, read, read_answers, warn_of};
+use super::inputs::{answers, file_of, images_of, listed, read, read_answers, warn_of};
 use super::runs::{Layout, Number};
 use crate::answering::Question;
 use crate::arguments::{AnswerFieldArguments, OptionRules, OptionsArguments, ReportFormat};
 use crate::failure::Refusal;
+use crate::image_directory::ImageDirectory;
 use crate::output;
-use crate::pictures::PictureFolder;
 use crate::reporter::Reporter;
 
 const SEED: Layout<1> = Layout {
@@ -63,11 +63,11 @@ pub(crate) fn seed_bench(arguments: &OptionsArguments, reporter: &Reporter) -> a
         }
     }
     let places = ["SEED-Bench-image", "images"];
-    let images = pictures_of(&benchmark.answering, &benchmark.data, &places);
+    let images = images_of(&benchmark.answering, &benchmark.data, &places);
     let asked = || {
         let question = |question: &OptionQuestion| {
             let name = question.image.as_deref();
-            let name = name.ok_or_else(|| no_picture(&question.id, "the file names none"))?;
+            let name = name.ok_or_else(|| no_image(&question.id, "the file names none"))?;
             Ok(put(question, images.file(name)?, rules))
         };
         questions.iter().map(question).collect()
@@ -88,7 +88,7 @@ pub(crate) fn seed_bench(arguments: &OptionsArguments, reporter: &Reporter) -> a
         let mut report = score(&questions, &picks.readings)
             .with_context(|| format!("the answers of {} cannot be scored", file.display()))?;
         warn(&name, &report, picks.unknown, reporter);
-        // Questions about one picture are drawn together.
+        // Questions about one image are drawn together.
         let answers = each_alone(&report, |at| {
             questions[at].image.clone().unwrap_or_else(|| questions[at].id.0.clone())
         });
@@ -117,13 +117,13 @@ pub(crate) fn mmbench(arguments: &OptionsArguments, reporter: &Reporter) -> anyh
     let file = table_of(&benchmark.data)?;
     let questions = read("questions of MMBench", &file, read_mmbench)?;
     let asked = || {
-        let given = benchmark.answering.images.as_deref().map(PictureFolder::open);
+        let given = benchmark.answering.images.as_deref().map(ImageDirectory::open);
         let output = benchmark.answering.output.as_deref().unwrap_or(Path::new("."));
-        let images = pictures(&file, given.as_ref(), &output.join("images"), reporter)?;
+        let images = images(&file, given.as_ref(), &output.join("images"), reporter)?;
         let question = |question: &OptionQuestion| {
             let image = images.get(&question.id);
             let image =
-                image.ok_or_else(|| no_picture(&question.id, "no row of the table has it"))?;
+                image.ok_or_else(|| no_image(&question.id, "no row of the table has it"))?;
             Ok(put(question, image.clone(), rules))
         };
         questions.iter().map(question).collect()
@@ -156,7 +156,7 @@ pub(crate) fn mmbench(arguments: &OptionsArguments, reporter: &Reporter) -> anyh
             let right = group.correct == group.rotations;
             (group.index.to_string(), [right].into_iter().collect())
         });
-        // Rotations of a question show the same picture.
+        // Rotations of a question show the same image.
         let answers = [
             whole.collect(),
             each_alone(&rotations, |at| {
@@ -214,8 +214,8 @@ fn only_answer(
     Ok(())
 }
 
-fn no_picture(question: &QuestionId, reason: &str) -> Refusal {
-    Refusal::new(format!("question {} has no picture: {reason}", question.0))
+fn no_image(question: &QuestionId, reason: &str) -> Refusal {
+    Refusal::new(format!("question {} has no image: {reason}", question.0))
 }
 
 fn field(rules: OptionRules) -> &'static str {
@@ -297,37 +297,37 @@ fn table_of(data: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// The picture of each question: from a folder, by index, or from the table, whose pictures are written down
-/// first. Questions that show the same picture share the file.
-fn pictures(
+/// The image of each question: from a folder, by index, or from the table, whose images are written down
+/// first. Questions that show the same image share the file.
+fn images(
     table: &Path,
-    given: Option<&PictureFolder>,
+    given: Option<&ImageDirectory>,
     folder: &Path,
     reporter: &Reporter,
 ) -> anyhow::Result<HashMap<QuestionId, PathBuf>> {
     let mut files = HashMap::new();
     let mut others = Vec::new();
-    let progress = reporter.phase("unpacking pictures", 0);
+    let progress = reporter.phase("unpacking images", 0);
     let file = open_text("questions of MMBench", table)?;
-    visit_mmbench(file, |question, picture| {
+    visit_mmbench(file, |question, image| {
         let OptionQuestion { id, .. } = question;
         if let Some(given) = given {
             files.insert(id.clone(), given.file(&id.0).map_err(Failure::Other)?);
             return Ok(());
         }
-        let picture = picture.unwrap_or_default();
-        // A short cell is the index of the row that has the picture.
-        if picture.len() < 64 {
-            others.push((id, QuestionId(picture.trim().to_owned())));
+        let image = image.unwrap_or_default();
+        // A short cell is the index of the row that has the image.
+        if image.len() < 64 {
+            others.push((id, QuestionId(image.trim().to_owned())));
             return Ok(());
         }
-        let bytes = STANDARD.decode(picture.trim()).map_err(|error| {
-            let reason = format!("the picture of question {} is not base64: {error}", id.0);
+        let bytes = STANDARD.decode(image.trim()).map_err(|error| {
+            let reason = format!("the image of question {} is not base64: {error}", id.0);
             Failure::Other(Refusal::new(reason).into())
         })?;
         // What a table calls its questions becomes a file's name.
         if id.0.is_empty() || id.0.contains(['/', '\\', '\0']) || id.0.starts_with('.') {
-            let reason = format!("question id '{}' of a picture cannot be a file's name", id.0);
+            let reason = format!("question id '{}' of an image cannot be a file's name", id.0);
             return Err(Failure::Other(Refusal::new(reason).into()));
         }
         let ending = image::guess_format(&bytes).map_or("jpg", |format| format.extensions_str()[0]);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use fisao_eval::chair::{ObjectVocabulary, Rules};
 use fisao_eval::pope::{
-    self, BuildOptions, Negatives, Picture, PopeReport, Scores, SplitReport, read_questions,
+    self, BuildOptions, ImageObjects, Negatives, PopeReport, Scores, SplitReport, read_questions,
     score_split,
 };
 use fisao_eval::statistics::Bootstrap;
@@ -24,7 +24,7 @@ use crate::answering::Question;
 use crate::arguments::{NegativeKind, PopeArguments, PopeBuildArguments, ReportFormat, WorldSplit};
 use crate::failure::Refusal;
 use crate::ground_truth;
-use crate::pictures::PictureFolder;
+use crate::image_directory::ImageDirectory;
 use crate::reporter::Reporter;
 use crate::{locks, output};
 
@@ -88,7 +88,7 @@ fn ask(
     reporter: &Reporter,
 ) -> anyhow::Result<PathBuf> {
     let (images, output) = folders(&arguments.answering)?;
-    let images = PictureFolder::open(&images);
+    let images = ImageDirectory::open(&images);
     let question = |question: &pope::Question| {
         let fields =
             [("question_id", json!(question.question_id)), ("image", json!(question.image))];
@@ -187,7 +187,7 @@ pub(crate) fn build(arguments: &PopeBuildArguments, reporter: &Reporter) -> anyh
         NegativeKind::Adversarial => Negatives::Adversarial,
     };
     let options = BuildOptions {
-        pictures: arguments.pictures,
+        images: arguments.images,
         objects: arguments.objects,
         ..BuildOptions::new(negatives, arguments.seed)
     };
@@ -196,7 +196,7 @@ pub(crate) fn build(arguments: &PopeBuildArguments, reporter: &Reporter) -> anyh
             // COCO's categories are called as COCO calls them; lists call theirs what they like.
             let (files, vocabulary) = (std::slice::from_ref(truth), ObjectVocabulary::coco());
             let truth = ground_truth::read(files, Rules::Strict, &vocabulary, reporter)?;
-            (pope::build(&Picture::all(&truth), &options)?, arguments.output.clone())
+            (pope::build(&ImageObjects::all(&truth), &options)?, arguments.output.clone())
         }
         (None, Some(split)) => {
             let questions = of_world(split, arguments, &options, reporter)?;
@@ -209,7 +209,7 @@ pub(crate) fn build(arguments: &PopeBuildArguments, reporter: &Reporter) -> anyh
     output::line(format!("{} questions: {}", questions.len(), file.display()))
 }
 
-/// Questions about scenes of the embedded world, whose pictures are written into `images`.
+/// Questions about scenes of the built-in synthetic dataset, whose images are written into `images`.
 fn of_world(
     split: WorldSplit,
     arguments: &PopeBuildArguments,
@@ -218,28 +218,28 @@ fn of_world(
 ) -> anyhow::Result<Vec<pope::Question>> {
     let (world, split) = (World::of(arguments.kind.kind()), Split::from(split));
     // Some scenes hold too few objects; so many more are looked at.
-    let scenes: Vec<_> = (0..4 * arguments.pictures as u64)
+    let scenes: Vec<_> = (0..4 * arguments.images as u64)
         .map(|index| (index, world.scene(split, arguments.seed, index)))
         .filter(|(_, scene)| scene.categories().len() >= arguments.objects)
-        .take(arguments.pictures)
+        .take(arguments.images)
         .collect();
-    let picture = |index: u64| format!("{}.png", world.image_id(split, index));
-    let pictures: Vec<Picture> = scenes
+    let image = |index: u64| format!("{}.png", world.image_id(split, index));
+    let images: Vec<ImageObjects> = scenes
         .iter()
-        .map(|(index, scene)| Picture {
-            image: picture(*index),
+        .map(|(index, scene)| ImageObjects {
+            image: image(*index),
             objects: scene.categories().into_iter().map(str::to_owned).collect(),
         })
         .collect();
-    let questions = pope::build(&pictures, options)?;
+    let questions = pope::build(&images, options)?;
     let folder = arguments.output.join("images");
     let _lock = locks::lock(&arguments.output, reporter)?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let asked: BTreeSet<&str> =
         questions.iter().map(|question| question.image.0.as_str()).collect();
-    let progress = reporter.phase("drawing pictures", scenes.len() as u64);
+    let progress = reporter.phase("drawing images", scenes.len() as u64);
     for (index, scene) in &scenes {
-        let name = picture(*index);
+        let name = image(*index);
         if asked.contains(name.as_str()) {
             save(&folder.join(name), &world.render(scene))?;
         }
@@ -249,6 +249,6 @@ fn of_world(
     Ok(questions)
 }
 
-fn save(path: &Path, picture: &image::RgbImage) -> anyhow::Result<()> {
-    picture.save(path).with_context(|| format!("cannot write {}", path.display()))
+fn save(path: &Path, image: &image::RgbImage) -> anyhow::Result<()> {
+    image.save(path).with_context(|| format!("cannot write {}", path.display()))
 }

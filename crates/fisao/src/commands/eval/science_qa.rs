@@ -8,7 +8,7 @@ use fisao_eval::science_qa::{
 use serde_json::json;
 
 use super::accuracy::{self, Scored};
-use super::inputs::{answers, file_of, pictures_of, read, read_answers, warn_of};
+use super::inputs::{answers, file_of, images_of, read, read_answers, warn_of};
 use super::runs::{Layout, Number};
 use crate::answering::Question;
 use crate::arguments::ScienceQaArguments;
@@ -19,7 +19,7 @@ const LAYOUT: Layout<2> = Layout {
     names: "answers",
     numbers: [
         Number::percent("accuracy", "accuracy %"),
-        Number::percent("accuracy_with_picture", "with picture %"),
+        Number::percent("accuracy_with_image", "with image %"),
     ],
     counts: &["questions"],
 };
@@ -46,14 +46,14 @@ pub(crate) fn run(arguments: &ScienceQaArguments, reporter: &Reporter) -> anyhow
         if split.len() < all {
             let count = all - split.len();
             reporter.warn(
-                format!("{count} of {all} problems have no picture and are not asked"),
+                format!("{count} of {all} problems have no image and are not asked"),
                 Some("the numbers are about the others"),
             );
         }
     }
     let folder = format!("images/{}", arguments.split);
     let images =
-        pictures_of(&benchmark.answering, &benchmark.data, &[&folder, &arguments.split, "images"]);
+        images_of(&benchmark.answering, &benchmark.data, &[&folder, &arguments.split, "images"]);
     let questions = || {
         let question = |id: &String| {
             let problem = problems.get(id);
@@ -81,7 +81,7 @@ fn summary(name: String, mut report: ScienceQaReport, details: bool) -> Scored<S
         let right = |judged: &Judged| judged.picked == Some(judged.answer);
         judged.map(|j| (j.question_id.0.clone(), [right(j)].into_iter().collect())).collect()
     };
-    let answers = [answers(|_| true), answers(|judged| judged.with_picture)];
+    let answers = [answers(|_| true), answers(|judged| judged.with_image)];
     let parts =
         [("", &report.subjects), ("context: ", &report.contexts), ("grades ", &report.grades)];
     let parts = parts.into_iter().flat_map(|(kind, parts)| {

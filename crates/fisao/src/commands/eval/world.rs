@@ -1,4 +1,4 @@
-//! Captions of the embedded world.
+//! Captions of the built-in synthetic dataset.
 
 use fisao_align::captions::generate;
 use fisao_align::objective::Data;
@@ -15,7 +15,7 @@ use crate::bundle::Policy;
 use crate::reporter::Reporter;
 use crate::world::SceneTasks;
 
-/// A model's captions of one split of the embedded world, and what they scored.
+/// A model's captions of one split of the built-in synthetic dataset, and what they scored.
 #[derive(Debug)]
 pub(super) struct WorldEvaluation {
     /// Rates and verdicts; its captions are in the order of the scenes.
@@ -60,7 +60,7 @@ pub(super) fn evaluate(
     Ok(found)
 }
 
-/// Captions scenes of the embedded world and scores the captions against what is in the scenes.
+/// Captions scenes of the built-in synthetic dataset and scores the captions against what is in the scenes.
 fn caption(
     policy: &Policy,
     scenes: Scenes,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use fisao_formats::adapter::{ADAPTER_WEIGHTS_FILE, MapUpdate};
+use fisao_formats::adapter::{ADAPTER_WEIGHTS_FILE, LinearUpdate};
 use fisao_formats::weights::Layout;
 use fisao_formats::{Adapter, LoadDtype, SafetensorsSource};
 
@@ -47,7 +47,7 @@ fn parts(adapter: &Adapter) -> Vec<Part> {
 }
 
 fn architecture(adapter: &Adapter) -> String {
-    let ranks: BTreeSet<usize> = adapter.updates.values().map(MapUpdate::rank).collect();
+    let ranks: BTreeSet<usize> = adapter.updates.values().map(LinearUpdate::rank).collect();
     let ranks: Vec<String> = ranks.iter().map(ToString::to_string).collect();
     let base = adapter.base_model().unwrap_or("an unnamed model");
     format!("LoRA of rank {} on {} maps of {base}", ranks.join(", "), adapter.updates.len())

@@ -136,7 +136,7 @@ fn decoder(config: &LlamaConfig) -> String {
 fn uses(checkpoint: &Checkpoint, loads: &Result<(), String>) -> Vec<Use> {
     let loads = loads.as_ref().err().cloned();
     let wrong = loads.clone().or_else(|| preparation(checkpoint).err());
-    let judge = |command, note: &str| match &wrong {
+    let usable = |command, note: &str| match &wrong {
         Some(wrong) => Use::not(command, wrong),
         None if note.is_empty() => Use::ready(command),
         None => Use::with(command, note),
@@ -148,9 +148,9 @@ fn uses(checkpoint: &Checkpoint, loads: &Result<(), String>) -> Vec<Use> {
         };
         let other = format!("needs the {family} checkpoint that its tower is from as --verifier");
         vec![
-            judge("caption", ""),
-            judge("calibrate", &other),
-            judge("align", &other),
+            usable("caption", ""),
+            usable("calibrate", &other),
+            usable("align", &other),
             match &loads {
                 Some(wrong) => Use::not("merge", wrong),
                 None => Use::with("merge", "needs an adapter"),
@@ -160,9 +160,9 @@ fn uses(checkpoint: &Checkpoint, loads: &Result<(), String>) -> Vec<Use> {
     } else {
         let other = "as the --verifier of a model with this tower";
         vec![
-            judge("score", ""),
-            judge("calibrate", other),
-            judge("align", other),
+            usable("score", ""),
+            usable("calibrate", other),
+            usable("align", other),
             Use::not("caption", "it writes no text"),
         ]
     }

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fisao_align::calibrate::correct_mentions;
-use fisao_align::captions::Judge;
+use fisao_align::captions::MentionScorer;
 use fisao_align::objective::Data;
-use fisao_align::{Course, StopFlag};
+use fisao_align::{RunControl, StopFlag};
 use fisao_formats::LoadDtype;
 use fisao_models::generation::Sampling;
 use fisao_scenes::{Split, World};
@@ -57,16 +57,17 @@ pub(super) fn report(
     let typical = separation(&scenes, &mut verifier)?;
     let phase = reporter.phase("measure", 2 * SCENES as u64);
     let vocabulary = Vocabulary::of_world().for_mentions()?;
-    let mut judge = Judge { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
+    let mut scorer =
+        MentionScorer { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
     let (tasks, truth) = scenes.labelled()?;
     let stop = StopFlag::new(interrupt::flag()?);
     output::line(format!("AUC, present against absent objects of the theme  {typical:.3}"))?;
     for (name, temperature) in [("greedy", 0.0), ("sampled", 1.0)] {
         let sampling = Sampling { max_new_tokens: MAX_NEW_TOKENS, temperature, seed };
         let advance = |done| phase.advance(done as u64);
-        let course = Course::new(&advance).until(&stop);
-        let evaluation = evaluate(&policy.model, &mut judge, &tasks, &truth, &sampling, course)?;
-        let truths = correct_mentions(&evaluation.captions, &judge.vocabulary, &truth);
+        let control = RunControl::new(&advance).until(&stop);
+        let evaluation = evaluate(&policy.model, &mut scorer, &tasks, &truth, &sampling, control)?;
+        let truths = correct_mentions(&evaluation.captions, &scorer.vocabulary, &truth);
         let class = |wanted: bool| -> Vec<f64> {
             let scores = evaluation.captions.iter().flat_map(|caption| &caption.scores);
             let pairs = scores.zip(&truths);
@@ -80,7 +81,7 @@ pub(super) fn report(
         };
         let chair = &evaluation.chair;
         output::line(format!(
-            "{name}: CHAIR_I {} %, CHAIR_S {} %, recall {} %, {:.1} tokens, AUC of own words {own}",
+            "{name}: CHAIR_I {} %, CHAIR_S {} %, recall {} %, {:.1} tokens, AUC of own mentions {own}",
             percent(chair.chair_i),
             percent(chair.chair_s),
             percent(chair.recall),

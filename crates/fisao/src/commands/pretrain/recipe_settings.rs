@@ -78,7 +78,7 @@ pub(super) fn resolve(world: WorldKind, seed: u64, set: &[String]) -> anyhow::Re
             }
             "clip-least-prominence" => config.least_prominence = amount(key, &value)?,
             "clip-companion-rate" => {
-                config.picture_insertion.companion_rate = probability(key, &value)?;
+                config.image_insertion.companion_rate = probability(key, &value)?;
             }
             "caption-steps" => config.captioning.steps = count(key, &value, MOST_STEPS)?,
             "caption-batch" => {
@@ -111,7 +111,7 @@ pub(super) fn claim_folder(folder: &Path, config: &RecipeConfig) -> anyhow::Resu
         let begun: RecipeSettings = read_toml("recipe", &path)?;
         if begun != settings {
             bail!(
-                Refusal::new(format!("{} was begun with another recipe", folder.display()))
+                Refusal::new(format!("{} was started with another recipe", folder.display()))
                     .hint(format!("see {RECIPE_FILE} in it, or choose another output folder"))
             );
         }
@@ -134,7 +134,7 @@ impl RecipeSettings {
             clip_learning_rate: config.contrastive.learning_rate,
             clip_matrix_learning_rate: config.contrastive.matrix_learning_rate,
             clip_least_prominence: config.least_prominence,
-            clip_companion_rate: config.picture_insertion.companion_rate,
+            clip_companion_rate: config.image_insertion.companion_rate,
             caption_steps: config.captioning.steps,
             caption_batch: config.captioning.batch,
             caption_learning_rate: config.captioning.learning_rate,

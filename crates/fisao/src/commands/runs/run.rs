@@ -72,7 +72,7 @@ impl State {
     }
 }
 
-/// How a model describes held-out pictures, fractions.
+/// How a model describes held-out images, fractions.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Scores {
     pub(super) chair_i: Option<f64>,
@@ -188,7 +188,8 @@ impl Metrics {
         let mut lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
         // What follows the last line's end: nothing, unless the run was killed while it wrote.
         if lines.pop().is_some_and(|rest| !rest.is_empty()) {
-            remarks.push("the last line of metrics.jsonl broke off and is not counted".to_owned());
+            remarks
+                .push("the last line of metrics.jsonl was truncated and is not counted".to_owned());
         }
         let parsed = lines.iter().map(|line| serde_json::from_slice(line).ok());
         let mut whole: Vec<Value> = parsed.flatten().filter(Value::is_object).collect();

@@ -15,10 +15,10 @@ pub(super) struct Doubtful {
     most: usize,
     /// Captions seen, kept or not.
     seen: usize,
-    kept: Vec<Kept>,
+    kept: Vec<KeptMention>,
 }
 
-struct Kept {
+struct KeptMention {
     image_id: String,
     file: PathBuf,
     scored: ScoredCaption,
@@ -46,7 +46,7 @@ impl Doubtful {
             return;
         }
         let doubt = doubt(&scored);
-        self.kept.push(Kept {
+        self.kept.push(KeptMention {
             image_id: image_id.to_owned(),
             file: file.to_owned(),
             scored,
@@ -64,7 +64,7 @@ impl Doubtful {
         self.kept.truncate(self.most);
     }
 
-    /// The page as HTML. Pictures are opened again, as keeping them all would take too much memory.
+    /// The page as HTML. Images are opened again, as keeping them all would take too much memory.
     pub(super) fn page(
         mut self,
         loaded: &LoadedVerifier,
@@ -89,7 +89,7 @@ impl Doubtful {
 }
 
 fn card(
-    kept: &Kept,
+    kept: &KeptMention,
     loaded: &LoadedVerifier,
     scorer: &Scorer,
     threshold: f64,
@@ -110,7 +110,7 @@ fn card(
     };
     Ok(CaptionCard {
         image_id: kept.image_id.clone(),
-        picture: loaded.views.shown(&whole),
+        image: loaded.views.shown(&whole),
         caption: kept.scored.caption.clone(),
         words: kept.scored.mentions.iter().zip(maps).map(word).collect(),
     })

@@ -31,8 +31,8 @@ const MOMENTUM: &str = "momentum/";
 /// Prefixes of parameters and of AdamW's two moments.
 const KINDS: [&str; 3] = ["param/", "first/", "second/"];
 
-/// Watches one stage: shows where it is, and saves its state now and then and on Ctrl-C.
-pub(super) struct StageWatch {
+/// Monitors one stage: shows where it is, and saves its state now and then and on Ctrl-C.
+pub(super) struct StageMonitor {
     states: StateFolders,
     name: String,
     config: StageConfig,
@@ -43,8 +43,8 @@ pub(super) struct StageWatch {
     saved: Instant,
 }
 
-impl StageWatch {
-    /// A watch over a stage whose states are kept in the folder `root`.
+impl StageMonitor {
+    /// A monitor of a stage whose states are kept in the folder `root`.
     pub(super) fn new(
         root: PathBuf,
         name: &str,
@@ -80,7 +80,7 @@ impl StageWatch {
             }
             None => return Ok(None),
         };
-        self.reporter.note(format_args!("{}: going on from update {}", self.name, state.step));
+        self.reporter.note(format_args!("{}: resuming from update {}", self.name, state.step));
         Ok(Some(state))
     }
 
@@ -111,7 +111,7 @@ fn earlier(root: &Path) -> PathBuf {
     root.with_extension("safetensors")
 }
 
-impl Observer for StageWatch {
+impl Observer for StageMonitor {
     fn progress(&mut self, at: StageProgress) -> Verdict {
         let made = at.step - 1;
         let progress = self

@@ -1,25 +1,25 @@
-//! A LLaVA's affine maps by name, and the adapters on them.
+//! A LLaVA's linear layers by name, and the adapters on them.
 
 use super::Llava;
-use crate::linear::{ActivationDtype, MapVisitor};
+use crate::linear::{ActivationDtype, LinearVisitor};
 use crate::lora::{LoraConfig, LoraError, LowRank};
 use crate::parameters::ParameterMut;
 use crate::random::Purpose;
 
 /// Where the decoder's layers are among the canonical names.
 const DECODER_LAYERS: &str = "language_model.model.layers.";
-/// The map to the vocabulary.
+/// The output layer.
 const HEAD: &str = "language_model.lm_head";
 
 impl Llava {
-    /// Visits every affine map under its canonical name, in a fixed order:
+    /// Visits every linear layer under its canonical name, in a fixed order:
     /// `vision_tower.vision_model.encoder.layers.N.…`, `multi_modal_projector.linear_{1,2}`,
     /// `language_model.model.layers.N.…`, and `language_model.lm_head` where it is no embedding table.
-    pub fn visit_maps_mut(&mut self, visitor: &mut MapVisitor<'_>) {
-        self.vision_tower.visit_maps_mut("vision_tower.vision_model", visitor);
+    pub fn visit_linears_mut(&mut self, visitor: &mut LinearVisitor<'_>) {
+        self.vision_tower.visit_linears_mut("vision_tower.vision_model", visitor);
         visitor("multi_modal_projector.linear_1", &mut self.linear_1);
         visitor("multi_modal_projector.linear_2", &mut self.linear_2);
-        self.language_model.visit_maps_mut("language_model", visitor);
+        self.language_model.visit_linears_mut("language_model", visitor);
     }
 
     /// Attaches a fresh adapter to the language model. Returns the number of adapter matrices.
@@ -31,11 +31,11 @@ impl Llava {
         let device = self.device().inner();
         let mut rng = Purpose::AdapterStart.stream(seed, 0);
         let mut count = 0;
-        self.visit_maps_mut(&mut |name, map| {
+        self.visit_linears_mut(&mut |name, linear| {
             let short = name.rsplit('.').next().unwrap_or(name);
             let named = config.target_modules.iter().any(|target| target == short);
             if named && name.starts_with(DECODER_LAYERS) {
-                map.adapter = Some(LowRank::new(config, map.size(), &mut rng, &device));
+                linear.adapter = Some(LowRank::new(config, linear.size(), &mut rng, &device));
                 count += 2;
             }
         });
@@ -47,19 +47,19 @@ impl Llava {
     #[must_use]
     pub fn without_lora(&self) -> Self {
         let mut reference = self.clone();
-        reference.visit_maps_mut(&mut |_, map| map.adapter = None);
+        reference.visit_linears_mut(&mut |_, linear| linear.adapter = None);
         reference
     }
 
-    /// Sets what affine maps multiply: those of the decoder's layers, the projector and the image tower, not the map to the
+    /// Sets what linear layers multiply: those of the decoder's layers, the projector and the image tower, not the linear layer to the
     /// vocabulary, whose rounding would go straight into the log-probabilities. Returns how many of them the setting is
     /// of consequence for.
     pub fn set_activation_dtype(&mut self, dtype: ActivationDtype) -> usize {
         let mut count = 0;
-        self.visit_maps_mut(&mut |name, map| {
+        self.visit_linears_mut(&mut |name, linear| {
             if name != HEAD {
-                map.activations = dtype;
-                count += usize::from(map.rounds());
+                linear.activations = dtype;
+                count += usize::from(linear.rounds());
             }
         });
         count
@@ -67,13 +67,13 @@ impl Llava {
 
     /// Folds every adapter into the weights.
     pub fn merge_lora(&mut self) {
-        self.visit_maps_mut(&mut |_, map| map.fold_adapter());
+        self.visit_linears_mut(&mut |_, linear| linear.fold_adapter());
     }
 
-    /// Visits the adapters' matrices under `{canonical name of the map}.lora_{A,B}.weight`.
+    /// Visits the adapters' matrices under `{canonical name of the linear}.lora_{A,B}.weight`.
     pub fn visit_lora_mut(&mut self, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
-        self.visit_maps_mut(&mut |name, map| {
-            if let Some(adapter) = &mut map.adapter {
+        self.visit_linears_mut(&mut |name, linear| {
+            if let Some(adapter) = &mut linear.adapter {
                 adapter.visit_mut(name, visitor);
             }
         });

@@ -1,4 +1,4 @@
-//! Pictures of a folder, by whatever name a file calls them.
+//! Images of a folder, by whatever name a file calls them.
 
 use std::path::{Path, PathBuf};
 
@@ -8,17 +8,17 @@ use fisao_formats::images::{is_within, list_images};
 
 use crate::failure::Refusal;
 
-/// A folder of pictures, which may be called by other names than their files'.
+/// A folder of images, which may be called by other names than their files'.
 #[derive(Debug)]
-pub(crate) struct PictureFolder {
+pub(crate) struct ImageDirectory {
     folder: PathBuf,
     files: Vec<PathBuf>,
     index: ImageIndex,
 }
 
-impl PictureFolder {
+impl ImageDirectory {
     pub(crate) fn open(folder: &Path) -> Self {
-        // A folder that is not there has no pictures; the first one that is looked for tells.
+        // A folder that is not there has no images; the first one that is looked for tells.
         let files = list_images(folder).unwrap_or_default();
         let mut index = ImageIndex::default();
         for (position, file) in files.iter().enumerate() {
@@ -33,7 +33,7 @@ impl PictureFolder {
         (is_within(&self.folder, Path::new(name)) && folder.is_dir()).then(|| Self::open(&folder))
     }
 
-    /// The file of a picture: of that name, of that name and an ending, or of the same number in COCO. A name that leads out of
+    /// The file of an image: of that name, of that name and an ending, or of the same number in COCO. A name that leads out of
     /// the folder means the file of its last part there.
     pub(crate) fn file(&self, name: &str) -> anyhow::Result<PathBuf> {
         if is_within(&self.folder, Path::new(name)) {
@@ -47,14 +47,14 @@ impl PictureFolder {
             Some((position, _)) => Ok(self.files[position].clone()),
             None if is_within(&self.folder, Path::new(name)) => bail!(
                 Refusal::new(format!("{} has no image {name}", self.folder.display()))
-                    .hint("--images names the folder that holds the pictures")
+                    .hint("--images names the folder that holds the images")
             ),
             None => bail!(
                 Refusal::new(format!(
                     "the image {name} is outside the folder of images, {}, which has none of that name",
                     self.folder.display()
                 ))
-                .hint("--images names the folder that holds the pictures")
+                .hint("--images names the folder that holds the images")
             ),
         }
     }

@@ -1,5 +1,5 @@
-//! Room for what a kernel needs on its way. Each thread keeps what it has used, so that a step of decoding, which needs what the
-//! one before it needed, allocates nothing.
+//! Scratch buffers of kernels. Each thread keeps a pool of them, so that a step of decoding, which needs the same buffers as the
+//! one before it, allocates nothing.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -12,12 +12,12 @@ thread_local! {
 }
 
 /// Numbers of no particular value: what is read has to be written first.
-pub(super) struct Space {
+pub(super) struct Scratch {
     numbers: Vec<f32>,
     length: usize,
 }
 
-impl Space {
+impl Scratch {
     pub(super) fn new(length: usize) -> Self {
         let mut numbers = FREE.with_borrow_mut(|free| {
             let fitting = (0..free.len()).filter(|&at| free[at].len() >= length);
@@ -36,7 +36,7 @@ impl Space {
     }
 }
 
-impl Drop for Space {
+impl Drop for Scratch {
     fn drop(&mut self) {
         let numbers = std::mem::take(&mut self.numbers);
         // A thread that ends keeps nothing.
@@ -50,7 +50,7 @@ impl Drop for Space {
     }
 }
 
-impl Deref for Space {
+impl Deref for Scratch {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
@@ -58,7 +58,7 @@ impl Deref for Space {
     }
 }
 
-impl DerefMut for Space {
+impl DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.numbers[..self.length]
     }
@@ -69,19 +69,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_used_is_used_again() {
-        let place = |space: &Space| space.numbers.as_ptr();
-        let (large, small) = (Space::new(1000), Space::new(10));
+    fn scratch_buffers_are_reused() {
+        let place = |scratch: &Scratch| scratch.numbers.as_ptr();
+        let (large, small) = (Scratch::new(1000), Scratch::new(10));
         let places = [place(&large), place(&small)];
         drop((large, small));
-        let (small, large) = (Space::new(9), Space::new(900));
+        let (small, large) = (Scratch::new(9), Scratch::new(900));
         assert_eq!([place(&large), place(&small)], places);
         assert_eq!([small.len(), large.len()], [9, 900]);
     }
 
     #[test]
-    fn a_thread_does_not_keep_everything() {
-        drop((Space::new(KEPT / 2), Space::new(KEPT / 2), Space::new(KEPT / 2), Space::new(8)));
+    fn scratch_pool_is_bounded() {
+        drop((
+            Scratch::new(KEPT / 2),
+            Scratch::new(KEPT / 2),
+            Scratch::new(KEPT / 2),
+            Scratch::new(8),
+        ));
         let kept: usize = FREE.with_borrow(|free| free.iter().map(Vec::len).sum());
         assert!(kept <= KEPT, "{kept} numbers");
     }

@@ -18,29 +18,39 @@ fn pair() -> (Llava, ContrastiveModel) {
     (llava, clip.into())
 }
 
-/// More pictures than go through the tower at once, so that parts have to be put together in order.
+/// More images than go through the tower at once, so that parts have to be put together in order.
 #[test]
-fn a_shared_tower_gives_what_two_towers_give() {
+fn shared_vision_tower_equals_separate_towers() {
     let (llava, clip) = pair();
     let pixels = pixels(37, 3);
-    let (features, sight) = llava.image_features_and_sight(pixels.clone());
-    assert!(sight.depth < vision_config().num_hidden_layers, "something is left to be done");
+    let (features, vision_output) = llava.image_features_and_vision_output(pixels.clone());
+    assert!(
+        vision_output.depth < vision_config().num_hidden_layers,
+        "something is left to be done"
+    );
     let alone = llava.image_features(pixels.clone());
     assert_eq!(floats(features.tokens()), floats(alone.tokens()));
     let embeddings = floats(&clip.embed_images(pixels.clone()));
-    assert_close("embeddings", &floats(&clip.embed_sight(sight)), &embeddings, F32_FORWARD);
+    assert_close(
+        "embeddings",
+        &floats(&clip.embed_vision_output(vision_output)),
+        &embeddings,
+        F32_FORWARD,
+    );
 
     // A tower with other weights ends elsewhere.
     let other: ContrastiveModel = tiny_clip(9).into();
-    let (_, sight) = llava.image_features_and_sight(pixels.clone());
-    assert!(largest_difference(&floats(&other.embed_sight(sight)), &embeddings) > 1e-2);
+    let (_, vision_output) = llava.image_features_and_vision_output(pixels.clone());
+    assert!(
+        largest_difference(&floats(&other.embed_vision_output(vision_output)), &embeddings) > 1e-2
+    );
 }
 
 #[test]
 fn patches_come_with_their_image_and_have_length_one() {
     let (_, clip) = pair();
     let pixels = pixels(3, 3);
-    let (images, patches) = clip.embed_patches(clip.vision().look(pixels.clone()));
+    let (images, patches) = clip.embed_patches(clip.vision().encode(pixels.clone()));
     assert_close("images", &floats(&images), &floats(&clip.embed_images(pixels)), F32_FORWARD);
     assert_eq!(patches.dims(), [3, vision_config().patches(), clip.dim()]);
     for patch in floats(&patches).chunks_exact(clip.dim()) {

@@ -3,9 +3,9 @@
 use fisao_models::generation::Sampling;
 use fisao_models::llava::Llava;
 
-use crate::captions::{Captioned, Judge};
-use crate::course::Course;
+use crate::captions::{MentionScorer, ScoredResponse};
 use crate::error::AlignError;
+use crate::run_control::RunControl;
 use crate::signals::{agreement, categories_of_others, decoder_views};
 use crate::tasks::TaskSource;
 
@@ -14,7 +14,7 @@ use crate::tasks::TaskSource;
 pub struct MentionViews {
     /// By how much the log-probability of its tokens falls when the image is replaced by a blank one, nats.
     pub image_drops: Vec<f64>,
-    /// Share of other captions of the image that name its category, `[0, 1]`.
+    /// Fraction of other captions of the image that name its category, `[0, 1]`.
     pub agreements: Vec<f64>,
 }
 
@@ -24,28 +24,28 @@ impl MentionViews {
 
     /// Computes both for the mentions of `captions`, in order: two passes over each caption and its image, and four other
     /// captions of every image. `captions[i]` is about task `i` of the source, and was written with `sampling`; `length` is that
-    /// of the longest prompt and response together, tokens. `course` is told how many more captions are done.
+    /// of the longest prompt and response together, tokens. `control` is told how many more captions are done.
     ///
     /// # Errors
     /// What the source reports about a task; see [`caption`](crate::captions::caption).
     pub fn of(
         policy: &Llava,
-        judge: &mut Judge,
+        scorer: &mut MentionScorer,
         source: &dyn TaskSource,
-        captions: &[Captioned],
+        captions: &[ScoredResponse],
         length: usize,
         sampling: &Sampling,
-        course: Course<'_>,
+        control: RunControl<'_>,
     ) -> Result<Self, AlignError> {
         // The longer work first: what it writes is kept.
-        let others = categories_of_others(policy, judge, source, length, sampling, course)?;
-        let looks = decoder_views(policy, source, captions, &[], course)?;
+        let others = categories_of_others(policy, scorer, source, length, sampling, control)?;
+        let signals = decoder_views(policy, source, captions, &[], control)?;
         let mut views = Self::default();
-        for (caption, look) in captions.iter().zip(&looks) {
-            let seen = look.log_probabilities.iter().zip(&look.blank_log_probabilities);
+        for (caption, signal) in captions.iter().zip(&signals) {
+            let seen = signal.log_probabilities.iter().zip(&signal.blank_log_probabilities);
             views.image_drops.extend(seen.map(|(seen, blank)| seen - blank));
             let agreements =
-                caption.units.iter().map(|unit| agreement(unit, &others[caption.task]));
+                caption.mentions.iter().map(|mention| agreement(mention, &others[caption.task]));
             views.agreements.extend(agreements);
         }
         Ok(views)

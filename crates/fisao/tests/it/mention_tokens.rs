@@ -2,7 +2,7 @@
 //! carries a reward is what spelled the name, and no token less would do.
 //!
 //! The mapping joins two crates that do not know each other, the tokenizer's spans and the
-//! vocabulary's units, so it is tested where both are at hand.
+//! vocabulary's mentions, so it is tested where both are at hand.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -248,7 +248,7 @@ fn any_caption() -> impl Strategy<Value = String> {
 /// Which categories a text names, in order.
 fn named(vocabulary: &ObjectVocabulary, text: &str) -> Vec<usize> {
     let whole = 0..text.len();
-    vocabulary.units(text, &[whole]).into_iter().map(|unit| unit.category).collect()
+    vocabulary.token_mentions(text, &[whole]).into_iter().map(|mention| mention.category).collect()
 }
 
 /// Letters and signs alone: what a tokenizer that re-spaces and lower-cases leaves of a text.
@@ -260,25 +260,25 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn the_tokens_of_a_unit_spell_it_and_no_fewer_would(caption in any_caption()) {
+    fn the_tokens_of_a_mention_spell_it_and_no_fewer_would(caption in any_caption()) {
         let vocabulary = vocabulary();
         for Family { name, tokenizer, .. } in FAMILIES.iter() {
             let ids = tokenizer.encode(&caption, false).expect("any text");
             let decoded = tokenizer.decode(&ids).expect("its own ids");
             let spelling = |ids: &[u32]| tokenizer.decode(ids).expect("its own ids").text;
-            for unit in vocabulary.units(&decoded.text, &decoded.spans) {
-                let own = &ids[unit.tokens.clone()];
+            for mention in vocabulary.token_mentions(&decoded.text, &decoded.spans) {
+                let own = &ids[mention.tokens.clone()];
                 let whole = spelling(own);
-                prop_assert!(whole.contains(&unit.text), "{name}: {unit:?} is spelled {whole:?}");
+                prop_assert!(whole.contains(&mention.text), "{name}: {mention:?} is spelled {whole:?}");
                 for fewer in [&own[1..], &own[..own.len() - 1]] {
                     let part = spelling(fewer);
-                    prop_assert!(!part.contains(&unit.text), "{name}: {part:?} spells {unit:?}");
+                    prop_assert!(!part.contains(&mention.text), "{name}: {part:?} spells {mention:?}");
                 }
             }
         }
     }
 
-    /// Units are found on words: as long as a tokenizer can spell a caption, which one it is makes no
+    /// Mentions are found on words: as long as a tokenizer can spell a caption, which one it is makes no
     /// difference to what the caption names.
     #[test]
     fn every_tokenizer_finds_the_same_objects(caption in any_caption()) {
@@ -293,8 +293,8 @@ proptest! {
             } else if letters(&decoded.text) != letters(&caption) {
                 continue;
             }
-            let units = vocabulary.units(&decoded.text, &decoded.spans);
-            let found: Vec<usize> = units.iter().map(|unit| unit.category).collect();
+            let mentions = vocabulary.token_mentions(&decoded.text, &decoded.spans);
+            let found: Vec<usize> = mentions.iter().map(|mention| mention.category).collect();
             prop_assert_eq!(&found, &expected, "{} reads {:?}", name, decoded.text);
         }
     }
@@ -309,8 +309,8 @@ fn ordinary_captions_can_be_spelled_by_all() {
         assert!(ids.len() > 16, "{name} takes {} tokens", ids.len());
         let decoded = tokenizer.decode(&ids).expect("its own ids");
         assert_eq!(letters(&decoded.text), letters(caption), "{name}");
-        let units = vocabulary().units(&decoded.text, &decoded.spans);
-        assert_eq!(units.len(), 5, "{name}: {units:?}");
-        assert!(units.iter().any(|unit| unit.tokens.len() > 1), "{name}: {units:?}");
+        let mentions = vocabulary().token_mentions(&decoded.text, &decoded.spans);
+        assert_eq!(mentions.len(), 5, "{name}: {mentions:?}");
+        assert!(mentions.iter().any(|mention| mention.tokens.len() > 1), "{name}: {mentions:?}");
     }
 }

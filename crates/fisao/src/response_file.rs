@@ -1,4 +1,4 @@
-//! Responses on their way to a result, kept beside it until it is there: the same command goes on where it was interrupted.
+//! Responses on their way to a result, kept beside it until it is there: the same command resumes where it was interrupted.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use fisao_align::AlignError;
-use fisao_align::course::KeptResponses;
+use fisao_align::run_control::ResponseStore;
 use fisao_align::tasks::Task;
 use fisao_formats::data_record::{DataChanges, RowDigest, digest_bytes};
 use fisao_formats::{DataRecord, FolderLock, FormatError};
@@ -20,7 +20,7 @@ use crate::reporter::Reporter;
 
 /// The first line of the file.
 #[derive(Serialize, Deserialize)]
-struct Begun {
+struct Header {
     record: DataRecord,
 }
 
@@ -45,7 +45,7 @@ impl ResponseFile {
     /// `name` tells what its row at an index is called.
     ///
     /// # Errors
-    /// It was begun with something else, another process writes it, or it cannot be read or written.
+    /// It was started with something else, another process writes it, or it cannot be read or written.
     pub(crate) fn open(
         output: &Path,
         record: DataRecord,
@@ -54,13 +54,14 @@ impl ResponseFile {
     ) -> anyhow::Result<Self> {
         Self::open_or(output, record, reporter, |path, changes| {
             let (path, changes) = (path.display(), changes.describe(&name));
-            let message = format!("{path} was begun with something else: {changes}");
-            let hint = format!("delete {path} to begin anew, or go on with what it was begun with");
+            let message = format!("{path} was started with something else: {changes}");
+            let hint =
+                format!("delete {path} to start anew, or resume with what it was started with");
             Err(Refusal::new(message).hint(hint).into())
         })
     }
 
-    /// The same of responses that are soon written again: a file that was begun with something else is begun anew.
+    /// The same of responses that are soon written again: a file that was started with something else is begun anew.
     pub(crate) fn open_or_renew(
         output: &Path,
         record: DataRecord,
@@ -68,8 +69,9 @@ impl ResponseFile {
     ) -> anyhow::Result<Self> {
         Self::open_or(output, record, reporter, |path, changes| {
             let path = path.display();
-            reporter
-                .note(format!("{path} was begun with something else: {changes}; it is begun anew"));
+            reporter.note(format!(
+                "{path} was started with something else: {changes}; it is begun anew"
+            ));
             Ok(())
         })
     }
@@ -94,7 +96,7 @@ impl ResponseFile {
         let mut whole = text.rfind('\n').map_or(0, |end| end + 1);
         let mut known = HashMap::new();
         if let Some((begun, rest)) = text[..whole].split_once('\n') {
-            let Begun { record: begun } = parsed(&path, begun, 1)?;
+            let Header { record: begun } = parsed(&path, begun, 1)?;
             if let Some(changes) = begun.changes(&record) {
                 differs(&path, &changes)?;
                 whole = 0;
@@ -113,7 +115,7 @@ impl ResponseFile {
         let file = Mutex::new(file);
         let kept = Self { path, known, file, _lock: lock };
         if whole == 0 {
-            kept.append(&(serde_json::to_string(&Begun { record })? + "\n"))?;
+            kept.append(&(serde_json::to_string(&Header { record })? + "\n"))?;
         }
         Ok(kept)
     }
@@ -174,12 +176,17 @@ fn beside(output: &Path) -> PathBuf {
     output.with_file_name(name)
 }
 
-impl KeptResponses for ResponseFile {
-    fn known(&self, seed: u64, stream: u64) -> Option<Vec<Generated>> {
+impl ResponseStore for ResponseFile {
+    fn get(&self, seed: u64, stream: u64) -> Option<Vec<Generated>> {
         self.known.get(&(seed, stream)).cloned()
     }
 
-    fn keep(&self, seed: u64, streams: &[u64], responses: &[Generated]) -> Result<(), AlignError> {
+    fn insert(
+        &self,
+        seed: u64,
+        streams: &[u64],
+        responses: &[Generated],
+    ) -> Result<(), AlignError> {
         let each = responses.len() / streams.len().max(1);
         let mut lines = String::new();
         for (&stream, responses) in streams.iter().zip(responses.chunks(each.max(1))) {

@@ -111,7 +111,7 @@ fn a_weight_that_is_to_be_trained_becomes_f32() {
 
 /// One response alone is a product of few rows, many together are one of many: another kernel, where the processor has it.
 #[test]
-fn rounded_activations_are_the_same_in_products_of_few_rows_and_of_many() {
+fn bf16_rounding_agrees_between_skinny_and_general_gemm() {
     let ids = prompt(&[5, 9, 12]);
     let log_probabilities = |model: &Llava, count: usize| {
         let features = model.image_features(pixels(count, 4));

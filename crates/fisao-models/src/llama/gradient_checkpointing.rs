@@ -1,18 +1,18 @@
-//! Layers computed a second time on the way back, instead of keeping all that a pass computes (Chen et al. 2016, "Training
+//! Layers recomputed in the backward pass, instead of keeping all that a pass computes (Chen et al. 2016, "Training
 //! Deep Nets with Sublinear Memory Cost", arXiv 1604.06174, one segment to a layer).
 
 use burn::tensor::{Gradients, Int, Tensor};
 
 use super::Llama;
 use super::layer::Context;
-use super::rotary::Rotation;
+use super::rotary::RotaryAngles;
 use crate::attention::{Mask, Shown};
 
 /// What each layer of a pass was given, and what the last one gave.
 #[derive(Debug)]
 pub struct LayerInputs {
     inputs: Vec<Tensor<2>>,
-    rotation: Rotation,
+    rotary: RotaryAngles,
     batch: usize,
     /// Rows of the last layer's output.
     wanted: Tensor<1, Int>,
@@ -32,9 +32,9 @@ impl Llama {
         batch: usize,
         wanted: Tensor<1, Int>,
     ) -> LayerInputs {
-        let rotation = self.rotary.at(positions, batch, &x.device());
+        let rotary = self.rotary.at(positions, batch, &x.device());
         let mask = Mask::causal();
-        let context = Context { batch, rotation, shown: Shown::by(&mask) };
+        let context = Context { batch, rotary, shown: Shown::by(&mask) };
         let mut inputs = vec![x];
         for (index, layer) in self.layers.iter().enumerate() {
             let wanted = Some(&wanted).filter(|_| self.is_last(index));
@@ -43,7 +43,7 @@ impl Llama {
         }
         let output = inputs.pop().expect("as many as layers, and one");
         let output = output.autodiff().require_grad();
-        LayerInputs { inputs, rotation: context.rotation, batch, wanted, output }
+        LayerInputs { inputs, rotary: context.rotary, batch, wanted, output }
     }
 
     /// The final hidden states that are wanted, normed, of a pass that was run by an equal model which is not training.
@@ -51,12 +51,12 @@ impl Llama {
         self.norm.forward(inputs.output.clone())
     }
 
-    /// Goes back through the layers from the gradients of what was computed of [`finish`](Self::finish)'s states; adds those of
+    /// Backward pass through the layers, from the gradients of what was computed of [`finish`](Self::finish)'s states; adds those of
     /// one layer after the other. What comes before the layers gets none.
     pub(crate) fn backward(&self, inputs: LayerInputs, mut gradients: Gradients) -> Vec<Gradients> {
-        let LayerInputs { inputs, rotation, batch, wanted, output } = inputs;
+        let LayerInputs { inputs, rotary, batch, wanted, output } = inputs;
         let mask = Mask::causal();
-        let context = Context { batch, rotation, shown: Shown::by(&mask) };
+        let context = Context { batch, rotary, shown: Shown::by(&mask) };
         let mut gradient = output.grad_remove(&mut gradients);
         let mut found = vec![gradients];
         for (index, (layer, input)) in self.layers.iter().zip(inputs).enumerate().rev() {

@@ -1,4 +1,4 @@
-//! Sequences that go on by a token each at a time: decoding.
+//! Decoding sessions: sequences that grow by one token per step.
 
 use std::sync::Arc;
 
@@ -9,22 +9,22 @@ use crate::fused::is_cpu;
 use crate::parameters::{floats, indices};
 
 /// Several sequences behind their prompts.
-pub(crate) enum Continuation<'a> {
+pub(crate) enum DecodingSession<'a> {
     /// On the CPU, in memory that is kept from step to step.
     OnCpu(Box<CpuDecoding>),
     /// On any device, by operations on tensors.
     OnTensors(Composed<'a>),
 }
 
-/// Which prompts sequences go on from, and how far.
-pub(crate) struct Beginning {
+/// The state after prefill: which prompt each sequence continues, and how far.
+pub(crate) struct PrefillState {
     /// Keys and values of the prompts.
     pub(crate) cache: KvCache,
     /// The prompt of each sequence.
     pub(crate) of: Vec<usize>,
     /// Padding before each sequence's prompt.
     pub(crate) padding: Vec<usize>,
-    /// Positions that a sequence takes behind its prompt, at most.
+    /// Most positions that a sequence takes after its prompt: the capacity of its own KV cache.
     pub(crate) more: usize,
 }
 
@@ -36,21 +36,21 @@ pub(crate) struct Composed<'a> {
     logits: Vec<f32>,
 }
 
-impl<'a> Continuation<'a> {
-    pub(crate) fn new(model: &'a Llama, beginning: Beginning) -> Self {
+impl<'a> DecodingSession<'a> {
+    pub(crate) fn new(model: &'a Llama, prefill: PrefillState) -> Self {
         if is_cpu(&model.device()) {
-            return Self::OnCpu(Box::new(CpuDecoding::new(model, beginning)));
+            return Self::OnCpu(Box::new(CpuDecoding::new(model, prefill)));
         }
-        Self::composed(model, beginning)
+        Self::composed(model, prefill)
     }
 
-    pub(super) fn composed(model: &'a Llama, beginning: Beginning) -> Self {
-        let Beginning { cache, of, padding, more } = beginning;
+    pub(super) fn composed(model: &'a Llama, prefill: PrefillState) -> Self {
+        let PrefillState { cache, of, padding, more } = prefill;
         let cache = cache.spread(of, more);
         Self::OnTensors(Composed { model, cache, padding, logits: Vec::new() })
     }
 
-    /// Goes on by one token for each sequence; unnormalised log-probabilities of the tokens that follow, `[sequences, vocabulary]`.
+    /// Appends one token to each sequence; unnormalised log-probabilities of the tokens that follow, `[sequences, vocabulary]`.
     pub(crate) fn step(&mut self, tokens: &[u32]) -> &[f32] {
         match self {
             Self::OnCpu(decoding) => decoding.step(tokens),
@@ -141,16 +141,16 @@ mod tests {
             let values = (0..shape[0] * shape[1]).map(value).collect();
             from_floats(values, shape, &Device::flex())
         };
-        model.visit_maps_mut("model", &mut |_, map| {
-            let [inputs, outputs] = map.size();
-            map.adapter =
+        model.visit_linears_mut("model", &mut |_, linear| {
+            let [inputs, outputs] = linear.size();
+            linear.adapter =
                 Some(LowRank { a: values([5, inputs]), b: values([outputs, 5]), scale: 0.7 });
         });
         model
     }
 
     /// Two prompts of five positions, one of them behind two of padding, and three sequences.
-    fn beginning(model: &Llama) -> Beginning {
+    fn prefill(model: &Llama) -> PrefillState {
         let padding = [0, 2];
         let device = model.device();
         let ids = (0..10).map(|at| 7 * at + 1).collect();
@@ -163,11 +163,11 @@ mod tests {
         let mut cache = KvCache::new(model.config(), 2, 5, &device);
         let pass = Pass { batch: 2, positions: &positions, mask: &mask, wanted: None };
         model.forward(x, &pass, Some(&mut cache));
-        Beginning { cache, of: vec![0, 1, 0], padding: vec![0, 2, 0], more: 9 }
+        PrefillState { cache, of: vec![0, 1, 0], padding: vec![0, 2, 0], more: 9 }
     }
 
     /// Logits of eight steps, in the middle of which the first sequence ends, then the last.
-    fn decoded(mut continuation: Continuation<'_>) -> Vec<Vec<f32>> {
+    fn decoded(mut session: DecodingSession<'_>) -> Vec<Vec<f32>> {
         let mut tokens: Vec<u32> = vec![3, 4, 5];
         let mut found = Vec::new();
         for step in 0..8 {
@@ -177,18 +177,18 @@ mod tests {
                 _ => None,
             };
             if let Some(row) = ended {
-                continuation.swap_remove(row);
+                session.swap_remove(row);
                 tokens.swap_remove(row);
             }
-            found.push(continuation.step(&tokens).to_vec());
+            found.push(session.step(&tokens).to_vec());
             tokens.iter_mut().enumerate().for_each(|(at, id)| *id = (*id * 31 + at as u32) % 3000);
         }
         found
     }
 
     fn check(what: &str, model: &Llama) {
-        let expected = decoded(Continuation::composed(model, beginning(model)));
-        let found = decoded(Continuation::new(model, beginning(model)));
+        let expected = decoded(DecodingSession::composed(model, prefill(model)));
+        let found = decoded(DecodingSession::new(model, prefill(model)));
         assert!(found.iter().flatten().all(|logit| logit.is_finite()), "{what}");
         let lengths = |all: &[Vec<f32>]| all.iter().map(Vec::len).collect::<Vec<_>>();
         assert_eq!(lengths(&found), lengths(&expected), "{what}");
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_in_kept_memory_is_the_step_on_tensors_to_the_bit() {
+    fn cpu_decoding_equals_tensor_decoding_bitwise() {
         use DecoderFamily::{Llama, Qwen2};
         for dtype in [DType::F32, DType::BF16, DType::F16] {
             check(&format!("{dtype:?}"), &model(Llama, dtype, false));
@@ -207,29 +207,31 @@ mod tests {
             check(&format!("{dtype:?} with an adapter"), &adapted(model(Qwen2, dtype, false)));
         }
         let mut rounding = adapted(model(Llama, DType::BF16, false));
-        rounding.visit_maps_mut("model", &mut |_, map| map.activations = ActivationDtype::Bf16);
+        rounding.visit_linears_mut("model", &mut |_, linear| {
+            linear.activations = ActivationDtype::Bf16;
+        });
         check("rounded", &rounding);
     }
 
     #[test]
-    fn a_model_that_trains_decodes_as_well() {
+    fn decoding_with_trainable_adapter_gives_the_same_logits() {
         let mut training = adapted(model(DecoderFamily::Llama, DType::F32, false));
-        training.visit_maps_mut("model", &mut |_, map| {
-            let adapter = map.adapter.as_mut().expect("an adapted map");
+        training.visit_linears_mut("model", &mut |_, linear| {
+            let adapter = linear.adapter.as_mut().expect("an adapted map");
             adapter.a = adapter.a.clone().autodiff().require_grad();
         });
-        let found = decoded(Continuation::new(&training, beginning(&training)));
+        let found = decoded(DecodingSession::new(&training, prefill(&training)));
         let still = adapted(model(DecoderFamily::Llama, DType::F32, false));
-        assert!(found == decoded(Continuation::new(&still, beginning(&still))), "other logits");
+        assert!(found == decoded(DecodingSession::new(&still, prefill(&still))), "other logits");
     }
 
     #[test]
-    #[should_panic(expected = "no further")]
-    fn sequences_go_on_no_further_than_there_is_room() {
+    #[should_panic(expected = "cache is full")]
+    fn decoding_stops_at_cache_capacity() {
         let model = model(DecoderFamily::Llama, DType::F32, false);
-        let mut continuation = Continuation::new(&model, beginning(&model));
+        let mut session = DecodingSession::new(&model, prefill(&model));
         for _ in 0..10 {
-            continuation.step(&[3, 4, 5]);
+            session.step(&[3, 4, 5]);
         }
     }
 }

@@ -11,12 +11,12 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::linear::Matrix;
+use super::scratch::Scratch;
 use super::simd::{arch, prefetch, totals};
-use super::space::Space;
-use super::transpose::turn;
+use super::transpose::transpose_into;
 
 /// Up to so many rows of `x` this is quicker than a general product.
-pub(super) const FEW_ROWS: usize = 40;
+pub(super) const SKINNY_ROWS: usize = 40;
 /// Bytes of the matrix that make a piece of work.
 const PIECE: usize = 1 << 18;
 
@@ -94,15 +94,16 @@ impl Stored for bf16 {
             matrix.map(|row| bytemuck::try_cast_slice(&row[..2 * pairs]).unwrap_or_default());
         if words.iter().any(|row| row.len() != pairs) {
             // The matrix begins between two words, or its rows do.
-            let mut space = Space::new(R * columns);
-            for (out, row) in space.chunks_exact_mut(columns).zip(matrix) {
+            let mut scratch = Scratch::new(R * columns);
+            for (out, row) in scratch.chunks_exact_mut(columns).zip(matrix) {
                 let wide = row.iter().map(|half| half.widen());
                 let even = wide.clone().step_by(2).take(pairs);
                 let odd = wide.clone().skip(1).step_by(2);
                 let values = even.chain(odd).chain(wide.skip(2 * pairs));
                 out.iter_mut().zip(values).for_each(|(out, value)| *out = value);
             }
-            let rows: [&[f32]; R] = std::array::from_fn(|r| &space[r * columns..(r + 1) * columns]);
+            let rows: [&[f32]; R] =
+                std::array::from_fn(|r| &scratch[r * columns..(r + 1) * columns]);
             return tile::<S, R, N, NEAR>(simd, rows, x);
         }
         let even = x.map(|row| &row[..pairs]);
@@ -126,18 +127,18 @@ impl Stored for f16 {
         matrix: [&[Self]; R],
         x: [&[f32]; N],
     ) -> [[f32; R]; N] {
-        let mut space = Space::new(R * WIDENED);
+        let mut scratch = Scratch::new(R * WIDENED);
         let columns = matrix[0].len();
         let mut sums = [[0.0; R]; N];
         for first in (0..columns).step_by(WIDENED) {
             let last = (first + WIDENED).min(columns);
             let width = last - first;
-            for (wide, row) in space.chunks_exact_mut(WIDENED).zip(matrix) {
+            for (wide, row) in scratch.chunks_exact_mut(WIDENED).zip(matrix) {
                 for (wide, half) in wide.iter_mut().zip(&row[first..last]) {
                     *wide = half.widen();
                 }
             }
-            let rows: [&[f32]; R] = std::array::from_fn(|r| &space[r * WIDENED..][..width]);
+            let rows: [&[f32]; R] = std::array::from_fn(|r| &scratch[r * WIDENED..][..width]);
             let part = tile::<S, R, N, NEAR>(simd, rows, x.map(|row| &row[first..last]));
             for (sums, part) in sums.iter_mut().zip(part) {
                 for (sum, part) in sums.iter_mut().zip(part) {
@@ -188,7 +189,7 @@ pub(super) struct StoredMatrix<'a, T> {
     pub(super) columns: usize,
 }
 
-/// `x`: up to [`FEW_ROWS`] rows of `in` values, each in one piece, `weight`: `[out, in]`, `bias`: `[out]` → `out`: `[rows, out]`.
+/// `x`: up to [`SKINNY_ROWS`] rows of `in` values, each in one piece, `weight`: `[out, in]`, `bias`: `[out]` → `out`: `[rows, out]`.
 pub(super) fn multiply<T: Stored>(
     out: &mut [f32],
     x: Matrix<'_>,
@@ -196,19 +197,19 @@ pub(super) fn multiply<T: Stored>(
     bias: Option<&[f32]>,
 ) {
     let (count, inner, width) = (x.rows, weight.columns, weight.rows);
-    assert!(count <= FEW_ROWS, "{count} rows are not few");
+    assert!(count <= SKINNY_ROWS, "{count} rows are not few");
     assert!(x.columns == inner, "inner sizes of a product");
     assert!(bias.is_none_or(|bias| bias.len() == width), "a bias has one value for each output");
     assert!(weight.data.len() == width * inner, "a matrix without gaps");
     assert!(out.len() == count * width, "a product does not fit its place");
     let ordered = T::ORDERED.then(|| {
-        let mut ordered = Space::new(count * inner);
+        let mut ordered = Scratch::new(count * inner);
         for (row, ordered) in ordered.chunks_exact_mut(inner.max(1)).enumerate() {
             T::order(x.row(row), ordered);
         }
         ordered
     });
-    let mut rows: [&[f32]; FEW_ROWS] = [&[]; FEW_ROWS];
+    let mut rows: [&[f32]; SKINNY_ROWS] = [&[]; SKINNY_ROWS];
     for (at, row) in rows[..count].iter_mut().enumerate() {
         *row = match &ordered {
             Some(ordered) => &ordered[at * inner..(at + 1) * inner],
@@ -239,9 +240,9 @@ pub(super) fn multiply<T: Stored>(
         in_pieces(out);
         return;
     }
-    let mut turned = Space::new(out.len());
-    in_pieces(&mut turned);
-    turn(Matrix::dense(&turned, width, count), out);
+    let mut transposed = Scratch::new(out.len());
+    in_pieces(&mut transposed);
+    transpose_into(Matrix::dense(&transposed, width, count), out);
 }
 
 /// Calls `put(row of x, row of the matrix, products with it and the following rows)` for some rows of the matrix.

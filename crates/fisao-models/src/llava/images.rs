@@ -1,58 +1,58 @@
-//! Pictures on their way into a model: pixels on a device, and the image tokens made of them.
+//! Images on their way into a model: pixels on a device, and the image tokens made of them.
 
 use burn::tensor::{Device, Tensor};
 
 use crate::image::PixelValues;
 use crate::parameters::from_floats;
 
-/// Pixels of several pictures on a device.
+/// Pixels of several images on a device.
 #[derive(Debug, Clone)]
-pub struct Pictures {
-    /// `[Σ tiles, 3, height, width]`, the whole of each picture before its tiles.
+pub struct ImageBatch {
+    /// `[Σ tiles, 3, height, width]`, the whole of each image before its tiles.
     pub(super) pixels: Tensor<4>,
-    /// Tiles of each picture.
+    /// Tiles of each image.
     pub(super) tiles: Vec<usize>,
-    /// Width and height of each picture before it was prepared.
+    /// Width and height of each image before it was prepared.
     pub(super) sizes: Vec<(u32, u32)>,
 }
 
-impl Pictures {
+impl ImageBatch {
     /// Puts what a processor made on a device.
     ///
     /// # Panics
-    /// There is no picture, or their tiles differ in size.
-    pub fn new<'a>(pictures: impl IntoIterator<Item = &'a PixelValues>, device: &Device) -> Self {
+    /// There is no image, or their tiles differ in size.
+    pub fn new<'a>(images: impl IntoIterator<Item = &'a PixelValues>, device: &Device) -> Self {
         let (mut values, mut tiles, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
         let mut tile_size = None;
-        for picture in pictures {
-            let known = *tile_size.get_or_insert(picture.tile_size);
-            assert!(known == picture.tile_size, "pictures of one processor have tiles of one size");
-            values.extend_from_slice(&picture.values);
-            tiles.push(picture.tiles());
-            sizes.push(picture.picture_size);
+        for image in images {
+            let known = *tile_size.get_or_insert(image.tile_size);
+            assert!(known == image.tile_size, "images of one processor have tiles of one size");
+            values.extend_from_slice(&image.values);
+            tiles.push(image.tiles());
+            sizes.push(image.original_size);
         }
-        let (width, height) = tile_size.expect("at least one picture");
+        let (width, height) = tile_size.expect("at least one image");
         let shape = [tiles.iter().sum(), 3, height as usize, width as usize];
         Self { pixels: from_floats(values, shape, device), tiles, sizes }
     }
 
-    /// The whole of each picture: `[pictures, 3, height, width]`.
+    /// The whole of each image: `[images, 3, height, width]`.
     pub fn whole(&self) -> Tensor<4> {
         if self.pixels.dims()[0] == self.tiles.len() {
             return self.pixels.clone();
         }
         let mut first = 0;
         let whole = self.tiles.iter().map(|tiles| {
-            let picture = self.pixels.clone().narrow(0, first, 1);
+            let image = self.pixels.clone().narrow(0, first, 1);
             first += tiles;
-            picture
+            image
         });
         Tensor::cat(whole.collect(), 0)
     }
 }
 
-/// Pictures that are seen whole: `[pictures, 3, height, width]`.
-impl From<Tensor<4>> for Pictures {
+/// Images that are seen whole: `[images, 3, height, width]`.
+impl From<Tensor<4>> for ImageBatch {
     fn from(pixels: Tensor<4>) -> Self {
         let [count, _, height, width] = pixels.dims();
         let size = (width as u32, height as u32);

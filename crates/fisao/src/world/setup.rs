@@ -1,4 +1,4 @@
-//! The embedded models in the embedded world: what `fisao demo`, `fisao align --demo` and `fisao compare` train.
+//! The embedded models in the built-in synthetic dataset: what `fisao demo`, `fisao align --demo` and `fisao compare` train.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use fisao_align::calibrate::{Supervision, calibrate};
-use fisao_align::captions::{Judge, describe};
-use fisao_align::course::KeptResponses;
+use fisao_align::captions::{MentionScorer, describe};
 use fisao_align::objective::Data;
+use fisao_align::run_control::ResponseStore;
 use fisao_align::tasks::{Task, TaskList, TaskSource as _};
-use fisao_align::trainer::Watch;
-use fisao_align::{AlignConfig, AlignError, Course, StopFlag};
+use fisao_align::trainer::ValidationSet;
+use fisao_align::{AlignConfig, AlignError, RunControl, StopFlag};
 use fisao_formats::Adapter;
 use fisao_formats::digest::sha256_tensors;
 use fisao_models::generation::Sampling;
@@ -23,21 +23,21 @@ use serde::{Deserialize, Serialize};
 
 use super::SceneTasks;
 use crate::bundle::{LoadedVerifier, Policy, ScoreSettings, Views, embedded};
-use crate::calibrations::{Setting, image_digest, look_without_labels};
-use crate::kept_responses::{ResponseFile, record_of};
+use crate::calibrations::{Setting, image_digest, label_free_views};
 use crate::reporter::Reporter;
+use crate::response_file::{ResponseFile, record_of};
 use crate::vocabulary::Vocabulary;
 
 /// Training scenes that a run may draw from; far more than it uses.
 const TRAIN_SCENES: usize = 1 << 20;
 
-/// How many scenes a run calibrates, watches and is measured on.
+/// How many scenes a run calibrates, validates and is measured on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sizes {
     /// Scenes that calibration captions.
     pub(crate) calibration: usize,
-    /// Those of them that are watched while training.
-    pub(crate) watched: usize,
+    /// Those of them for validation during training.
+    pub(crate) validation_tasks: usize,
     /// Held-out scenes that are captioned.
     pub(crate) test: usize,
 }
@@ -46,15 +46,15 @@ impl Sizes {
     /// The usual ones, or those of a shorter and rougher run.
     pub(crate) fn of(quick: bool) -> Self {
         if quick {
-            Self { calibration: 128, watched: 32, test: 64 }
+            Self { calibration: 128, validation_tasks: 32, test: 64 }
         } else {
-            Self { calibration: 512, watched: 128, test: 500 }
+            Self { calibration: 512, validation_tasks: 128, test: 500 }
         }
     }
 }
 
 /// The embedded models and the world they live in.
-pub(crate) struct WorldLab {
+pub(crate) struct DemoSetup {
     pub(crate) world: World,
     pub(crate) policy: Policy,
     pub(crate) verifier: LoadedVerifier,
@@ -63,7 +63,7 @@ pub(crate) struct WorldLab {
     pub(crate) words: Vocabulary,
 }
 
-impl WorldLab {
+impl DemoSetup {
     /// Unpacks and loads the models of a world.
     pub(crate) fn open(
         config: &AlignConfig,
@@ -76,9 +76,9 @@ impl WorldLab {
         let mut verifier = models.verifier(ScoreSettings::of_run(config), device, reporter)?;
         let views = verifier.views_beside(&policy, false, reporter)?;
         let world = World::of(world);
-        let lab = Self { world, policy, verifier, views, words: Vocabulary::of_world() };
-        lab.check_length(config)?;
-        Ok(lab)
+        let setup = Self { world, policy, verifier, views, words: Vocabulary::of_world() };
+        setup.check_length(config)?;
+        Ok(setup)
     }
 
     /// Refuses responses that the model's positions leave no room for.
@@ -102,8 +102,8 @@ impl WorldLab {
     }
 
     /// What reads responses.
-    pub(crate) fn judge(&self) -> anyhow::Result<Judge> {
-        Ok(Judge {
+    pub(crate) fn scorer(&self) -> anyhow::Result<MentionScorer> {
+        Ok(MentionScorer {
             tokenizer: Arc::clone(&self.policy.tokenizer) as _,
             vocabulary: self.words.for_mentions()?,
             verifier: self.verifier.verifier.clone(),
@@ -111,10 +111,13 @@ impl WorldLab {
     }
 
     /// The same on a calibration's scale.
-    pub(crate) fn calibrated_judge(&self, calibration: &Calibration) -> anyhow::Result<Judge> {
-        let mut judge = self.judge()?;
-        judge.verifier.adopt(calibration);
-        Ok(judge)
+    pub(crate) fn calibrated_scorer(
+        &self,
+        calibration: &Calibration,
+    ) -> anyhow::Result<MentionScorer> {
+        let mut scorer = self.scorer()?;
+        scorer.verifier.apply_calibration(calibration);
+        Ok(scorer)
     }
 
     /// Scenes of a split, under all prompts in turn but for the test scenes.
@@ -139,7 +142,7 @@ impl WorldLab {
 
     /// A file beside `output` in which responses of a model to some tasks are kept until that is there: of the base model, or
     /// of one that an adapter was put on.
-    pub(crate) fn kept_responses(
+    pub(crate) fn response_file(
         &self,
         output: &Path,
         (model, tasks): (&Llava, &[Task]),
@@ -168,14 +171,14 @@ impl WorldLab {
             seed: config.seed,
         };
         let model = &self.policy.model;
-        let open = |output| self.kept_responses(output, (model, tasks), &sampling, reporter);
+        let open = |output| self.response_file(output, (model, tasks), &sampling, reporter);
         let kept = output.map(open).transpose()?;
-        let kept = kept.as_ref().map(|kept| kept as &dyn KeptResponses);
+        let kept = kept.as_ref().map(|kept| kept as &dyn ResponseStore);
         let phase = reporter.phase("calibrate", tasks.len() as u64);
         let advance = |done| phase.advance(done as u64);
-        let mut judge = self.judge()?;
-        let course = Course { kept, ..Course::new(&advance).until(stop) };
-        let (captions, encoded) = describe(model, &mut judge, tasks, &sampling, course)?;
+        let mut scorer = self.scorer()?;
+        let control = RunControl { kept, ..RunControl::new(&advance).until(stop) };
+        let (captions, encoded) = describe(model, &mut scorer, tasks, &sampling, control)?;
         phase.finish();
         let views;
         let supervision = match labels {
@@ -183,9 +186,9 @@ impl WorldLab {
             Labels::None => {
                 let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
                 let (source, length) = (TaskList(tasks), longest + sampling.max_new_tokens);
-                views = look_without_labels(
+                views = label_free_views(
                     model,
-                    &judge,
+                    &scorer,
                     &source,
                     &captions,
                     (&sampling, length),
@@ -195,7 +198,7 @@ impl WorldLab {
                 Supervision::None(&views)
             }
         };
-        let mut calibration = calibrate(&captions, &encoded.embeddings, &mut judge, supervision)?;
+        let mut calibration = calibrate(&captions, &encoded.embeddings, &mut scorer, supervision)?;
         let images: Vec<String> = tasks.iter().map(image_digest).collect();
         let setting = Setting { verifier: &self.verifier, vocabulary: &self.words };
         setting.sign(&mut calibration, &self.policy, &images, reporter)?;
@@ -213,7 +216,11 @@ fn adapter_digest(model: &Llava) -> String {
     sha256_tensors(matrices)
 }
 
-/// The first of some labelled tasks, to be watched while training.
-pub(crate) fn watch(tasks: &[Task], truth: &[BTreeSet<String>], count: usize) -> Watch {
-    Watch { tasks: tasks[..count].to_vec(), truth: Some(truth[..count].to_vec()) }
+/// The first of some labelled tasks, for validation during training.
+pub(crate) fn validation(
+    tasks: &[Task],
+    truth: &[BTreeSet<String>],
+    count: usize,
+) -> ValidationSet {
+    ValidationSet { tasks: tasks[..count].to_vec(), truth: Some(truth[..count].to_vec()) }
 }

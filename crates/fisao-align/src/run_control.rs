@@ -1,4 +1,4 @@
-//! What goes on around long work: who is told of it, who may stop it, and what of it was done before.
+//! Control of long work: progress, stopping, and responses that need not be generated again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,31 +32,32 @@ impl StopFlag {
     }
 }
 
-/// Responses that were written before, and where new ones are kept. A response is known by the seed of its sampling and the
-/// number of its random stream.
-pub trait KeptResponses: Sync {
-    /// All responses to a task, if they were written before.
-    fn known(&self, seed: u64, stream: u64) -> Option<Vec<Generated>>;
+/// A store of generated responses. A response is identified by the seed of its sampling and the number of its random
+/// stream.
+pub trait ResponseStore: Sync {
+    /// All responses to a task, if they are stored.
+    fn get(&self, seed: u64, stream: u64) -> Option<Vec<Generated>>;
 
-    /// Keeps the responses to some tasks, as many to each.
+    /// Stores the responses to some tasks, as many to each.
     ///
     /// # Errors
     /// [`AlignError::Unkept`].
-    fn keep(&self, seed: u64, streams: &[u64], responses: &[Generated]) -> Result<(), AlignError>;
+    fn insert(&self, seed: u64, streams: &[u64], responses: &[Generated])
+    -> Result<(), AlignError>;
 }
 
-/// What goes on around long work.
+/// Control of long work.
 #[derive(Clone, Copy)]
-pub struct Course<'a> {
-    /// Told how many more pieces are done, from any thread.
+pub struct RunControl<'a> {
+    /// Called with the number of further items done, from any thread.
     pub advance: &'a (dyn Fn(usize) + Sync),
-    /// Looked at before every batch, if it can be stopped.
+    /// Checked before every batch, if the work can be stopped.
     pub stop: Option<&'a StopFlag>,
-    /// Responses that need not be written again.
-    pub kept: Option<&'a dyn KeptResponses>,
+    /// Responses that need not be generated again.
+    pub kept: Option<&'a dyn ResponseStore>,
 }
 
-impl<'a> Course<'a> {
+impl<'a> RunControl<'a> {
     /// Work that is not stopped, and of which nothing was done before.
     pub fn new(advance: &'a (dyn Fn(usize) + Sync)) -> Self {
         Self { advance, stop: None, kept: None }
@@ -77,7 +78,7 @@ impl<'a> Course<'a> {
     }
 }
 
-impl fmt::Debug for Course<'_> {
+impl fmt::Debug for RunControl<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Course").field("stop", &self.stop).finish_non_exhaustive()
     }

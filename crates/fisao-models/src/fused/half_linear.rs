@@ -1,15 +1,15 @@
-//! Affine maps whose frozen weight is stored in 16 bits. Inputs, sums and results are f32; the weight is
+//! Linear layers whose frozen weight is stored in 16 bits. Inputs, sums and results are f32; the weight is
 //! widened on its way through the registers, never as a whole.
 //!
-//! A few rows, as in decoding, are [inner products](few_rows) with each row of the weight, read once at
+//! A few rows, as in decoding, are [inner products](skinny_gemm) with each row of the weight, read once at
 //! the speed of memory. Many rows, as in a prompt, are f32 products with panels of the weight that fit a cache.
 
 use rayon::prelude::*;
 
-use super::few_rows::{self, Half, StoredMatrix};
 use super::linear::{Matrix, fill_with_bias, multiply};
+use super::scratch::Scratch;
 use super::simd::vectorised;
-use super::space::Space;
+use super::skinny_gemm::{self, Half, StoredMatrix};
 
 /// Elements that are widened as one piece of work.
 const PIECE: usize = 1 << 18;
@@ -24,8 +24,8 @@ pub(super) fn fill<T: Half>(
     bias: Option<&[f32]>,
 ) {
     assert_eq!(x.columns, weight.columns, "inner sizes of a product");
-    if x.has_few_rows() {
-        few_rows::multiply(out, x, weight, bias);
+    if x.is_skinny() {
+        skinny_gemm::multiply(out, x, weight, bias);
         return;
     }
     if let Some(bias) = bias {
@@ -58,7 +58,7 @@ pub(super) fn backward_input<T: Half>(
 fn over_panels<T: Half>(weight: StoredMatrix<'_, T>, mut work: impl FnMut(usize, Matrix<'_>)) {
     let columns = weight.columns.max(1);
     let rows = (PANEL / columns).clamp(1, weight.rows.max(1));
-    let mut wide = Space::new(rows * columns);
+    let mut wide = Scratch::new(rows * columns);
     for (index, panel) in weight.data.chunks(rows * columns).enumerate() {
         let wide = &mut wide[..panel.len()];
         widen_all(panel, wide);

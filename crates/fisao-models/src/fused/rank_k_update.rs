@@ -1,7 +1,7 @@
 //! Products with a matrix that lies by rows and is small, or meets few rows: `scale · a b`.
 //!
 //! Each number of `a` is multiplied with a piece of a row of `b`, and the sums are columns of the result side by side,
-//! so nothing has to be added up across a register at the end and nothing is packed. It is what a small model's maps
+//! so nothing has to be added up across a register at the end and nothing is packed. It is what a small model's linear layers
 //! are, their matrices lying by columns, and an adapter's gradients, and attention.
 
 use std::ops::Range;
@@ -9,15 +9,15 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::few_rows::FEW_ROWS;
 use super::linear::Matrix;
+use super::scratch::Scratch;
 use super::simd::{arch, prefetch};
-use super::space::Space;
+use super::skinny_gemm::SKINNY_ROWS;
 
 /// Numbers of `b` that stay in a core's first cache: with no more of them this is quicker than a general product for any number
 /// of rows, ...
 const NEAR: usize = 1 << 14;
-/// ... in its second cache: for up to [`CACHED_ROWS`], and anywhere: for [`FEW_ROWS`].
+/// ... in its second cache: for up to [`CACHED_ROWS`], and anywhere: for [`SKINNY_ROWS`].
 const CACHED: usize = 1 << 17;
 const CACHED_ROWS: usize = 128;
 /// Rows of `b` that are met by all of `a` before the next: a piece of them stays in a core's first cache.
@@ -35,7 +35,7 @@ const SHARED: usize = 1 << 21;
 pub(super) fn suit(a: Matrix<'_>, b: Matrix<'_>) -> bool {
     let numbers = b.rows * b.columns;
     let fits =
-        a.rows <= FEW_ROWS || numbers <= NEAR || (numbers <= CACHED && a.rows <= CACHED_ROWS);
+        a.rows <= SKINNY_ROWS || numbers <= NEAR || (numbers <= CACHED && a.rows <= CACHED_ROWS);
     fits && b.column_stride == 1 && (a.column_stride == 1 || a.row_stride == 1)
 }
 
@@ -73,7 +73,7 @@ pub(super) fn multiply(
         return;
     }
     // A thread's columns lie in pieces in the result, so it gets a place of its own for them.
-    let mut pieces = Space::new(rows * width);
+    let mut pieces = Scratch::new(rows * width);
     let before: &[f32] = out;
     pieces.par_chunks_mut(rows * COLUMNS).enumerate().for_each(|(index, piece)| {
         let first = index * COLUMNS;
@@ -255,7 +255,7 @@ mod tests {
     }
 
     /// The same matrix, lying by columns.
-    fn turned(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    fn transposed(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
         (0..data.len()).map(|at| data[at % rows * columns + at / rows]).collect()
     }
 
@@ -272,7 +272,7 @@ mod tests {
 
     fn check(rows: usize, inner: usize, width: usize) {
         let (a, b) = (values(rows * inner, 1), values(inner * width, 2));
-        let by_columns = turned(&a, rows, inner);
+        let by_columns = transposed(&a, rows, inner);
         let right = Matrix::dense(&b, inner, width);
         let left =
             [Matrix::dense(&a, rows, inner), Matrix::dense(&by_columns, inner, rows).transposed()];

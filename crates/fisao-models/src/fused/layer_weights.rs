@@ -1,4 +1,4 @@
-//! Maps, norms and tables outside of tensors: kernels that read a model's weights where they lie and write into places that the
+//! Linear layers, norms and embedding tables outside of tensors: kernels that read a model's weights where they lie and write into places that the
 //! caller keeps. To the bit what the operations on tensors give.
 
 use burn::backend::Flex;
@@ -7,11 +7,11 @@ use burn_flex::FlexTensor;
 use bytemuck::Pod;
 use half::{bf16, f16};
 
-use super::cpu::{fill_affine, matrix};
-use super::few_rows::Half;
+use super::cpu::{fill_linear, matrix};
 use super::linear::Matrix;
 use super::low_rank::Path;
 use super::rms_norm;
+use super::skinny_gemm::Half;
 use super::view::{View, contiguous, forward_strides, stored, values, view};
 use crate::linear::{ActivationDtype, Embedding, Linear};
 use crate::norm::RmsNorm;
@@ -28,14 +28,14 @@ fn held<const D: usize>(tensor: &Tensor<D>) -> FlexTensor {
 
 /// [`Linear`] as kernels read it.
 #[derive(Debug)]
-pub(crate) struct Map {
+pub(crate) struct LinearWeights {
     weight: FlexTensor,
     bias: Option<FlexTensor>,
     adapter: Option<Adapter>,
     activations: ActivationDtype,
 }
 
-/// A and B of a map's adapter, and the factor on its path.
+/// A and B of a linear layer's adapter, and the factor on its path.
 #[derive(Debug)]
 struct Adapter {
     a: FlexTensor,
@@ -43,7 +43,7 @@ struct Adapter {
     scale: f32,
 }
 
-impl Map {
+impl LinearWeights {
     pub(crate) fn new(linear: &Linear) -> Self {
         let adapter = linear.adapter.as_ref().map(|adapter| Adapter {
             a: forward_strides(held(&adapter.a)),
@@ -72,7 +72,7 @@ impl Map {
         let at_once = if rounds { rows } else { ROWS };
         in_parts(out, x, [inputs, outputs], at_once, |out, x| {
             let bias = self.bias.as_ref().map(values);
-            fill_affine(out, x, &self.weight, bias, self.activations);
+            fill_linear(out, x, &self.weight, bias, self.activations);
         });
         if let Some(Adapter { a, b, scale }) = &self.adapter {
             in_parts(out, x, [inputs, outputs], ROWS, |out, x| {
@@ -97,12 +97,12 @@ fn in_parts(
 
 /// [`RmsNorm`] as kernels read it.
 #[derive(Debug)]
-pub(crate) struct Norm {
+pub(crate) struct NormWeights {
     weight: FlexTensor,
     epsilon: f32,
 }
 
-impl Norm {
+impl NormWeights {
     pub(crate) fn new(norm: &RmsNorm) -> Self {
         Self { weight: contiguous(held(&norm.weight)), epsilon: norm.epsilon as f32 }
     }
@@ -115,9 +115,9 @@ impl Norm {
 
 /// [`Embedding`] as kernels read it.
 #[derive(Debug)]
-pub(crate) struct Table(FlexTensor);
+pub(crate) struct EmbeddingWeights(FlexTensor);
 
-impl Table {
+impl EmbeddingWeights {
     pub(crate) fn new(table: &Embedding) -> Self {
         Self(contiguous(held(&table.weight)))
     }
@@ -148,9 +148,9 @@ impl Table {
 
 /// Keys or values of prompts, `[prompts, heads, positions, width]`.
 #[derive(Debug)]
-pub(crate) struct Heads(FlexTensor);
+pub(crate) struct CachedHeads(FlexTensor);
 
-impl Heads {
+impl CachedHeads {
     pub(crate) fn new(tensor: &Tensor<4>) -> Self {
         Self(forward_strides(held(tensor)))
     }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_in_parts_are_the_rows_of_a_whole() {
+    fn linear_in_row_chunks_equals_whole() {
         let (inputs, outputs) = (70, 530);
         for dtype in [DType::F32, DType::BF16, DType::F16] {
             let weight = values([outputs, inputs], 0.0).cast(dtype);
@@ -190,11 +190,11 @@ mod tests {
                 });
                 for activations in [ActivationDtype::F32, ActivationDtype::Bf16] {
                     linear.activations = activations;
-                    let map = Map::new(&linear);
+                    let weights = LinearWeights::new(&linear);
                     for rows in COUNTS {
                         let x = values([rows, inputs], 4.0);
                         let mut found = vec![f32::NAN; rows * outputs];
-                        map.fill(&mut found, &floats(&x));
+                        weights.fill(&mut found, &floats(&x));
                         let expected = floats(&linear.composed(x));
                         for (found, expected) in found.iter().zip(&expected) {
                             let close = (found - expected).abs() < 1e-4;
@@ -207,12 +207,12 @@ mod tests {
     }
 
     #[test]
-    fn a_table_gives_the_rows_that_tensors_give() {
+    fn embedding_lookup_equals_tensor_select() {
         for dtype in [DType::F32, DType::BF16, DType::F16] {
             let table = Embedding { weight: values([9, 5], 0.0).cast(dtype) };
             let ids = [8, 0, 3, 3];
             let mut found = vec![f32::NAN; ids.len() * 5];
-            Table::new(&table).fill(&mut found, &ids);
+            EmbeddingWeights::new(&table).fill(&mut found, &ids);
             let ids = ids.iter().map(|&id| i64::from(id)).collect();
             assert_eq!(found, floats(&table.forward(indices(ids, &Device::flex()))));
         }
