@@ -108,3 +108,18 @@ pub fn workers_on(device: &Device) -> usize {
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
+
+/// The widest instructions that the CPU kernels use on this machine: `avx512`, `avx2` or `baseline`. Like the number of cores they
+/// decide in which order sums are taken, and so their last bits.
+pub fn instruction_set() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if pulp::x86::V4::try_new().is_some() {
+            return "avx512";
+        }
+        if pulp::x86::V3::try_new().is_some() {
+            return "avx2";
+        }
+    }
+    "baseline"
+}

@@ -8,6 +8,7 @@ use anyhow::bail;
 use burn::tensor::{DType, Device};
 use fisao_formats::documents::read_json;
 use fisao_formats::{Checkpoint, LoadDtype, RunFolder};
+use fisao_models::parallel::{cores, instruction_set};
 use fisao_models::weights::is_held;
 use serde::{Deserialize, Serialize};
 
@@ -106,6 +107,33 @@ pub(crate) struct DeviceRecord {
     pub(crate) device: DeviceChoice,
     /// What it calls itself.
     pub(crate) name: Option<String>,
+    /// Of runs on the CPU; records of earlier versions do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu: Option<CpuRecord>,
+}
+
+/// What decides in which order sums are taken on the CPU, and so their last bits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct CpuRecord {
+    /// Cores that the process may use.
+    cores: usize,
+    /// As [`instruction_set`].
+    instruction_set: String,
+}
+
+impl CpuRecord {
+    /// This process'.
+    fn here() -> Self {
+        Self { cores: cores(), instruction_set: instruction_set().to_owned() }
+    }
+}
+
+impl Display for CpuRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.cores == 1 { "" } else { "s" };
+        write!(f, "{} core{plural} with {} instructions", self.cores, self.instruction_set)
+    }
 }
 
 /// A device that answers.
@@ -139,10 +167,11 @@ impl DeviceChoice {
             Self::Card(backend, index) => Some(open_card(backend, index)?),
         };
         let Some(opened) = opened else {
-            let record = DeviceRecord { device: Self::Cpu, name: None };
+            let here = Some(CpuRecord::here());
+            let record = DeviceRecord { device: Self::Cpu, name: None, cpu: here };
             return Ok(OpenDevice { device: cpu(), record, is_card: false });
         };
-        let DeviceRecord { device, name } = &opened.record;
+        let DeviceRecord { device, name, .. } = &opened.record;
         let name = name.as_deref().unwrap_or("a device without a name");
         reporter.note(format!("device {device}: {name}"));
         if !opened.is_card {
@@ -175,19 +204,27 @@ pub(crate) fn of_run(
     let path = folder.path(FILE);
     // Runs of earlier versions knew the CPU only.
     let begun = if path.exists() {
-        read_json::<DeviceRecord>("record of the device", &path)?.device
+        read_json::<DeviceRecord>("record of the device", &path)?
     } else {
-        DeviceChoice::Cpu
+        DeviceRecord { device: DeviceChoice::Cpu, name: None, cpu: None }
     };
-    let opened = asked.unwrap_or(begun).open(reporter)?;
-    let now = opened.record.device;
-    if now != begun {
+    let opened = asked.unwrap_or(begun.device).open(reporter)?;
+    if let Some((before, now)) = difference(&begun, &opened.record) {
         reporter.warn(
-            format!("{} was started on {begun} and resumes with {now}", folder.root().display()),
-            Some("devices round differently: the numbers will not be those of an unbroken run"),
+            format!("{} was started on {before} and resumes with {now}", folder.root().display()),
+            Some("sums are rounded differently: the numbers will not be those of an uninterrupted run"),
         );
     }
     Ok(opened)
+}
+
+/// How two records differ in what decides the last bits of a result.
+fn difference(begun: &DeviceRecord, now: &DeviceRecord) -> Option<(String, String)> {
+    if begun.device != now.device {
+        return Some((begun.device.to_string(), now.device.to_string()));
+    }
+    let (before, now) = (begun.cpu.as_ref()?, now.cpu.as_ref()?);
+    (before != now).then(|| (before.to_string(), now.to_string()))
 }
 
 fn open_card(backend: Backend, index: usize) -> anyhow::Result<OpenDevice> {
@@ -217,7 +254,7 @@ fn open_card(backend: Backend, index: usize) -> anyhow::Result<OpenDevice> {
         Ok(answer) => answer,
         Err(reason) => bail!(unusable(choice, &reason)),
     };
-    let record = DeviceRecord { device: choice, name };
+    let record = DeviceRecord { device: choice, name, cpu: None };
     Ok(OpenDevice { device: device.clone(), record, is_card })
 }
 
@@ -381,7 +418,7 @@ mod tests {
     #[test]
     fn a_record_is_read_as_it_was_written() {
         let device = DeviceChoice::Card(Backend::Vulkan, 1);
-        let record = DeviceRecord { device, name: Some("a card".to_owned()) };
+        let record = DeviceRecord { device, name: Some("a card".to_owned()), cpu: None };
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(text, r#"{"device":"vulkan:1","name":"a card"}"#);
         assert_eq!(serde_json::from_str::<DeviceRecord>(&text).unwrap(), record);
@@ -397,10 +434,27 @@ mod tests {
         let on = |opened: anyhow::Result<OpenDevice>| opened.unwrap().record.device;
         assert_eq!(on(go_on(None)), DeviceChoice::Cpu, "a run without a record");
         let device = DeviceChoice::Card(Backend::Vulkan, 4242);
-        folder.write_json(FILE, &DeviceRecord { device, name: None }).unwrap();
+        folder.write_json(FILE, &DeviceRecord { device, name: None, cpu: None }).unwrap();
         let refusal = go_on(None).unwrap_err().to_string();
         assert!(refusal.starts_with("--device vulkan:4242"), "{refusal}");
         assert_eq!(on(go_on(Some(DeviceChoice::Cpu))), DeviceChoice::Cpu);
+    }
+
+    /// Sums are split over the cores, so that a run on another number of them has other last bits.
+    #[test]
+    fn another_number_of_cores_or_instruction_set_is_a_difference() {
+        let on = |cores, instruction_set: &str| {
+            let cpu = Some(CpuRecord { cores, instruction_set: instruction_set.to_owned() });
+            DeviceRecord { device: DeviceChoice::Cpu, name: None, cpu }
+        };
+        let unknown = DeviceRecord { cpu: None, ..on(1, "avx2") };
+        assert_eq!(difference(&on(2, "avx2"), &on(2, "avx2")), None);
+        assert_eq!(difference(&unknown, &on(2, "avx2")), None);
+        let (before, now) = difference(&on(2, "avx2"), &on(1, "avx512")).unwrap();
+        assert_eq!(before, "2 cores with avx2 instructions");
+        assert_eq!(now, "1 core with avx512 instructions");
+        let text = serde_json::to_string(&on(2, "avx2")).unwrap();
+        assert_eq!(serde_json::from_str::<DeviceRecord>(&text).unwrap(), on(2, "avx2"));
     }
 
     #[test]
@@ -413,7 +467,8 @@ mod tests {
     fn auto_is_the_cpu_where_no_card_is() {
         if Backend::ALL.iter().all(|&backend| cards::reach(backend).is_none()) {
             let opened = DeviceChoice::Auto.open(&Reporter::new(true)).unwrap();
-            assert_eq!(opened.record, DeviceRecord { device: DeviceChoice::Cpu, name: None });
+            let cpu = Some(CpuRecord::here());
+            assert_eq!(opened.record, DeviceRecord { device: DeviceChoice::Cpu, name: None, cpu });
         }
     }
 }
