@@ -99,7 +99,7 @@ fn a_demo_that_is_stopped_while_it_writes_captions_goes_on() {
     for name in ["summary.json", "calibration.json"] {
         assert_eq!(read(&place, &format!("whole/{name}")), read(&place, &format!("cut/{name}")));
     }
-    for name in ["metrics.jsonl", "watch.jsonl", "adapter/adapter_model.safetensors"] {
+    for name in ["metrics.jsonl", "validation.jsonl", "adapter/adapter_model.safetensors"] {
         let bytes = |run: &str| fs::read(place.path(run).join(name)).unwrap();
         assert!(bytes("whole") == bytes("cut"), "{name} differs");
     }

@@ -351,7 +351,7 @@ fn a_run_does_not_go_on_with_other_models_or_another_calibration() {
         let before = bytes_of(&place, name);
         place.write(name, other);
         let error = place.refuse(&strings(&go_on("cut")));
-        assert!(error.contains(&format!("cut was begun with other data: {said}")), "{error}");
+        assert!(error.contains(&format!("cut was started with other data: {said}")), "{error}");
         place.write(name, before);
     }
     // As earlier versions wrote it.
