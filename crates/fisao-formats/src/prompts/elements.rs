@@ -171,7 +171,8 @@ mod tests {
         let mut elements = Elements::new(BufReader::with_capacity(buffer, text));
         let (mut element, mut found) = (Vec::new(), Vec::new());
         while let Some(start) = elements.next(&mut element).map_err(|error| error.to_string())? {
-            let range = start as usize..start as usize + element.len();
+            let start = usize::try_from(start).expect("a short text");
+            let range = start..start + element.len();
             assert_eq!(&text[range], &element[..], "the place of element {}", found.len() + 1);
             found.push(serde_json::from_slice(&element).map_err(|error| error.to_string())?);
         }

@@ -87,6 +87,10 @@ impl Message {
     }
 }
 
+fn low_byte(value: u64) -> u8 {
+    value.to_le_bytes()[0]
+}
+
 #[cfg(test)]
 mod tests {
     use super::Message;
@@ -109,8 +113,4 @@ mod tests {
         let chosen = Message::default().chosen_float(2, 0.0).chosen_text(8, "");
         assert_eq!(chosen.encoded(), [0x15, 0, 0, 0, 0, 0x42, 0]);
     }
-}
-
-fn low_byte(value: u64) -> u8 {
-    value.to_le_bytes()[0]
 }
