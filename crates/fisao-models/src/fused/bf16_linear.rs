@@ -48,6 +48,15 @@ pub(super) fn fill(
     half_linear::fill(out, Matrix::dense(&rounded, x.rows, x.columns), weight, bias);
 }
 
+/// Whether the processor has a kernel for many rows, which [`fill`] calls and which allocates nothing.
+pub(super) fn takes_many_rows() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let found = DotProducts::find().is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    let found = false;
+    found
+}
+
 /// Gradient of `x`: `[rows, out]` → `[rows, in]`.
 pub(super) fn backward_input(gradient: Matrix<'_>, weight: StoredMatrix<'_, bf16>) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]

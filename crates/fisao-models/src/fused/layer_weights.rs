@@ -7,6 +7,7 @@ use burn_flex::FlexTensor;
 use bytemuck::Pod;
 use half::{bf16, f16};
 
+use super::bf16_linear;
 use super::cpu::{fill_linear, matrix};
 use super::linear::Matrix;
 use super::low_rank::Path;
@@ -67,9 +68,10 @@ impl LinearWeights {
         let shape = self.weight.layout().shape();
         let (inputs, outputs) = (shape[1], shape[0]);
         let rows = x.len() / inputs.max(1);
-        // Many rows rounded to bf16 have a kernel of their own, which is the quicker the more they are.
+        // Many rows rounded to bf16 have a kernel of their own where the processor multiplies bf16, which is the quicker the more
+        // they are. Elsewhere they are products like others, and those of many rows allocate.
         let rounds = self.activations.rounds(self.weight.dtype());
-        let at_once = if rounds { rows } else { ROWS };
+        let at_once = if rounds && bf16_linear::takes_many_rows() { rows } else { ROWS };
         in_parts(out, x, [inputs, outputs], at_once, |out, x| {
             let bias = self.bias.as_ref().map(values);
             fill_linear(out, x, &self.weight, bias, self.activations);
