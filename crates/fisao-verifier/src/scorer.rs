@@ -401,7 +401,7 @@ impl Verifier {
     /// scores are centred.
     ///
     /// # Panics
-    /// When the name has not been [learned](Self::learn).
+    /// When the name has not been [embedded](Self::embed_names).
     pub fn score(&self, image: &ImageEmbedding, name: &str) -> f64 {
         let text = self.names.get(name).expect("names are learned before they are scored");
         let centre = self.centres.as_ref().map_or(0.0, |centres| centres[name]);
@@ -420,7 +420,7 @@ impl Verifier {
     /// `pixels`: `[1, 3, h, w]`.
     ///
     /// # Panics
-    /// When a name has not been [learned](Self::learn).
+    /// When a name has not been [embedded](Self::embed_names).
     pub fn heat_maps(&self, pixels: Tensor<4>, names: &[&str]) -> Vec<HeatMap> {
         let dim = self.model.dim();
         let output = self.model.vision().encode(pixels);
