@@ -59,7 +59,7 @@ impl Metric {
     fn meaning(self) -> &'static str {
         match self {
             Self::ChairI => "object mentions that name something absent",
-            Self::ChairS => "captions with at least one such word",
+            Self::ChairS => "captions with at least one such mention",
             Self::Recall => "objects in the image that are named",
             Self::Length => "tokens in a caption",
         }
