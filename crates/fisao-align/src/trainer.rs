@@ -100,7 +100,7 @@ pub struct TrainerState {
 }
 
 impl TrainerState {
-    /// That it is consistent: moments belong to parameters and have their size, and every number is finite.
+    /// That it is consistent: moments belong to parameters and have their size, and tensors and recall constraint are finite.
     ///
     /// # Errors
     /// [`AlignError::State`] names the first tensor or number that is not.

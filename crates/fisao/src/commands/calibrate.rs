@@ -19,7 +19,6 @@ use fisao_verifier::scorer::RegionWeights;
 use crate::arguments::CalibrateArguments;
 use crate::bundle::{Pair, Policy, ScoreSettings, warn_of_photographs};
 use crate::calibrations::{Setting, image_digest, label_free_views};
-use crate::failure::Interrupted;
 use crate::ground_truth::{self, Annotations};
 use crate::reporter::Reporter;
 use crate::response_file::ResponseFile;
@@ -87,17 +86,14 @@ fn score_captions(
 
 /// What the user is told after Ctrl-C. Whatever else went wrong would go wrong again with the same responses, but for a full disk.
 fn stopped(error: anyhow::Error, kept: ResponseFile) -> anyhow::Error {
-    let path = kept.path().display();
-    let message =
-        format!("stopped; the responses so far are kept in {path}, and the same command resumes");
-    match error.downcast_ref() {
-        Some(AlignError::Stopped) => Interrupted { message }.into(),
-        Some(AlignError::Unkept(_)) => error,
-        _ => {
-            kept.finish();
-            error
-        }
+    let message = format!(
+        "stopped; the responses so far are kept in {}, and the same command resumes",
+        kept.path().display()
+    );
+    if !matches!(error.downcast_ref(), Some(AlignError::Stopped | AlignError::Unkept(_))) {
+        kept.finish();
     }
+    interrupt::told(error, || message)
 }
 
 pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow::Result<()> {

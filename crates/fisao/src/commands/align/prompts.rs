@@ -7,6 +7,7 @@ use fisao_align::AlignConfig;
 use fisao_align::error::AlignError;
 use fisao_align::objective::Data;
 use fisao_align::tasks::{Answer, Task, TaskSource};
+use fisao_formats::json_lines::write_json_lines;
 use fisao_formats::prompts::{self, ImageCheck, PromptKind, PromptRow, PromptSet, Split};
 use fisao_formats::{FormatError, RunFolder};
 use serde::Serialize;
@@ -28,7 +29,6 @@ pub(super) const SKIPPED: &str = "skipped.jsonl";
 /// Rows whose images cannot be used, and are passed over.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PassedOver {
-    rows: BTreeSet<u32>,
     lines: Vec<SkippedRow>,
     /// All rows.
     of: usize,
@@ -51,8 +51,12 @@ impl PassedOver {
             Ok(SkippedRow { row: row + 1, image, reason: error.to_string() })
         });
         let lines = lines.collect::<Result<_, FormatError>>()?;
-        let rows = unusable.iter().map(|&(row, _)| row as u32).collect();
-        Ok(Self { rows, lines, of: set.len() })
+        Ok(Self { lines, of: set.len() })
+    }
+
+    /// Their indices in the set.
+    fn rows(&self) -> BTreeSet<u32> {
+        self.lines.iter().map(|line| line.row as u32 - 1).collect()
     }
 
     /// Writes down in a run's folder which rows they are, if there are any.
@@ -60,12 +64,7 @@ impl PassedOver {
         if self.lines.is_empty() {
             return Ok(());
         }
-        let mut text = String::new();
-        for line in &self.lines {
-            text += &serde_json::to_string(line)?;
-            text.push('\n');
-        }
-        Ok(folder.write_bytes(SKIPPED, text.as_bytes())?)
+        Ok(write_json_lines(&folder.path(SKIPPED), &self.lines)?)
     }
 
     /// How many there were and where they are written down, if there are any.
@@ -125,7 +124,8 @@ pub(super) fn split(
     seed: u64,
     reporter: &Reporter,
 ) -> anyhow::Result<(Vec<u32>, Vec<u32>)> {
-    let good = |row: &u32| !passed_over.rows.contains(row);
+    let unusable = passed_over.rows();
+    let good = |row: &u32| !unusable.contains(row);
     if files.validation_fraction == 0.0 {
         return Ok(((0..set.len() as u32).filter(good).collect(), Vec::new()));
     }
