@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::AlignError;
 use crate::guards::GuardLimits;
+use crate::length::LengthConfig;
 use crate::objective::{Data, Objective};
 use crate::ppo::{LearningRates, Schedule};
 use crate::recall::RecallConfig;
@@ -39,6 +40,8 @@ pub struct AlignConfig {
     pub reward: RewardConfig,
     /// What keeps the policy from saying less.
     pub recall: RecallConfig,
+    /// What keeps captions about as long as the base model's.
+    pub length: LengthConfig,
     /// Sentences in which names are scored.
     pub templates: Templates,
     /// Where in an image names are looked for, and whether scores are centred.
@@ -60,6 +63,7 @@ impl Default for AlignConfig {
             lora: LoraConfig::default(),
             reward: RewardConfig::default(),
             recall: RecallConfig::default(),
+            length: LengthConfig::default(),
             templates: Templates::default(),
             score: ScoreConfig::default(),
             guards: GuardLimits::default(),
@@ -220,6 +224,11 @@ impl AlignConfig {
         self.recall.constraint && corrected && maximised
     }
 
+    /// Whether a reward per token keeps the length, which is measured together with recall.
+    pub fn constrains_length(&self) -> bool {
+        self.length.constraint && self.constrains_recall()
+    }
+
     /// Checks every value against its range, and values against each other.
     ///
     /// # Errors
@@ -249,6 +258,7 @@ impl AlignConfig {
             error => AlignError::Setting(error.to_string()),
         })?;
         self.recall.validate()?;
+        self.length.validate()?;
         self.guards.validate()?;
         self.validate_together()
     }

@@ -157,6 +157,11 @@ pub struct IterationMetrics {
     pub recall_surplus: Option<f64>,
     /// Its standard error.
     pub recall_surplus_error: Option<f64>,
+    /// Tokens of the same greedy captions of the policy as a fraction of the base model's, smoothed likewise.
+    pub length_ratio: Option<f64>,
+    /// ν, what every token earns in this iteration by the length constraint, reward units; absent where length is not
+    /// constrained.
+    pub length_bonus: Option<f64>,
 
     /// Tokens per response, mean. Far from the base model's, the reward is being gamed.
     pub length_mean: f64,

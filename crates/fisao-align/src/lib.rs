@@ -13,6 +13,7 @@ pub mod events;
 pub mod features;
 pub mod group;
 pub mod guards;
+pub mod length;
 pub mod mention_views;
 pub mod objective;
 pub mod ppo;

@@ -111,7 +111,7 @@ pub fn expected_correct(caption: &ScoredResponse, correctness: &Correctness) -> 
         .sum()
 }
 
-/// Expected correct mentions on the same images, by policy and by base model.
+/// Expected correct mentions and lengths on the same images, of policy and base model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PairedCounts {
     /// Images.
@@ -122,6 +122,10 @@ pub struct PairedCounts {
     pub base: f64,
     /// Standard error of the difference of the two.
     pub error: f64,
+    /// Tokens per caption of the policy.
+    pub policy_length: f64,
+    /// Tokens per caption of the base model.
+    pub base_length: f64,
 }
 
 impl PairedCounts {
@@ -136,6 +140,11 @@ impl PairedCounts {
     ) -> Self {
         assert_eq!(policy.len(), base.len(), "one caption of each per image");
         assert!(!policy.is_empty(), "no captions to compare");
+        let length = |captions: &[ScoredResponse]| {
+            let tokens: usize = captions.iter().map(|caption| caption.tokens.len()).sum();
+            tokens as f64 / captions.len() as f64
+        };
+        let (policy_length, base_length) = (length(policy), length(base));
         let of = |captions: &[ScoredResponse]| -> Vec<f64> {
             captions.iter().map(|caption| expected_correct(caption, correctness)).collect()
         };
@@ -144,7 +153,8 @@ impl PairedCounts {
         let mean = |values: &[f64]| values.iter().sum::<f64>() / images as f64;
         let differences: Vec<f64> = policy.iter().zip(&base).map(|(a, b)| a - b).collect();
         let error = standard_error(&differences);
-        Self { images, policy: mean(&policy), base: mean(&base), error }
+        let (policy, base) = (mean(&policy), mean(&base));
+        Self { images, policy, base, error, policy_length, base_length }
     }
 }
 
@@ -261,7 +271,8 @@ mod tests {
     use super::*;
 
     fn counts(policy: f64, error: f64) -> PairedCounts {
-        PairedCounts { images: 64, policy, base: 3.0, error }
+        let (policy_length, base_length) = (40.0, 40.0);
+        PairedCounts { images: 64, policy, base: 3.0, error, policy_length, base_length }
     }
 
     const NO_MARGIN: RecallConfig = RecallConfig {
@@ -320,7 +331,7 @@ mod tests {
     #[test]
     fn a_base_model_that_names_nothing_moves_nothing() {
         for policy in [0.0, 2.0] {
-            let counts = PairedCounts { images: 64, policy, base: 0.0, error: 0.1 };
+            let counts = PairedCounts { base: 0.0, ..counts(policy, 0.1) };
             assert!((after(&[counts], &RecallConfig::default()) - 0.5).abs() < 1e-12);
         }
     }

@@ -45,6 +45,8 @@ pub struct Rollout {
     pub correct: Option<PairedCounts>,
     /// Verifier rewards per response and token.
     pub rewards: Vec<Vec<f32>>,
+    /// What every token earns beside that by the length constraint, reward units.
+    pub length_bonus: Option<f64>,
     /// The trainer's log-probabilities under the policy before the update.
     pub old_logprobs: Vec<Vec<f32>>,
     /// Log-probabilities with the adapter switched off.
@@ -95,6 +97,8 @@ pub(crate) struct RolloutPlan<'a> {
     pub(crate) rule: &'a RewardRule,
     pub(crate) config: &'a AlignConfig,
     pub(crate) kl_coefficient: f64,
+    /// Reward of every token, by the length constraint; reward units.
+    pub(crate) length_bonus: Option<f64>,
     pub(crate) sampling: &'a Sampling,
     pub(crate) streams: &'a [u64],
     /// Of the tasks, among all of the run.
@@ -277,6 +281,7 @@ fn learn_from(
         captions,
         correct: None,
         rewards,
+        length_bonus: plan.length_bonus,
         old_logprobs,
         reference_logprobs,
         credit,
@@ -295,7 +300,8 @@ fn credit(
 ) -> Option<Credit> {
     let penalised = || {
         rewards.iter().zip(scored).map(|(reward, Scored { logprobs, reference, .. })| {
-            token_rewards_with_kl(reward, logprobs, reference, plan.kl_coefficient)
+            let penalised = token_rewards_with_kl(reward, logprobs, reference, plan.kl_coefficient);
+            with_length_bonus(penalised, plan.length_bonus.unwrap_or(0.0))
         })
     };
     let (mut advantages, critic, mode) = match &plan.config.objective {
@@ -323,6 +329,14 @@ fn credit(
     };
     let whitening = whiten(&mut advantages, mode);
     Some(Credit { advantages, whitening, critic })
+}
+
+/// Adds the length constraint's reward to every token.
+fn with_length_bonus(mut rewards: Vec<f32>, bonus: f64) -> Vec<f32> {
+    for reward in &mut rewards {
+        *reward = (f64::from(*reward) + bonus) as f32;
+    }
+    rewards
 }
 
 /// What a step learns from at a time.

@@ -25,6 +25,7 @@ use crate::guards::{
     Baseline, SplitHealth, check_iteration, check_recall_bound, check_recall_estimate, check_split,
     unrecoverable,
 };
+use crate::length::LengthController;
 use crate::objective::{Data, Objective};
 use crate::ppo::{KlController, KlEstimator, explained_variance};
 use crate::recall::{RecallConfig, RecallController, expected_correct, standard_error};
@@ -94,6 +95,9 @@ pub struct TrainerState {
     /// The recall constraint, for runs that have it.
     #[serde(default)]
     pub recall: Option<RecallController>,
+    /// The length constraint, for runs that have it.
+    #[serde(default)]
+    pub length: Option<LengthController>,
     /// Iterations in a row, up to now, that gave reason to stop; saved states call it `hopeless`.
     #[serde(rename = "hopeless")]
     pub unrecoverable: usize,
@@ -139,6 +143,9 @@ impl TrainerState {
         if !recall || !base {
             return wrong("its recall constraint holds NaN or infinite values".to_owned());
         }
+        if self.length.is_some_and(|length| !length.is_finite()) {
+            return wrong("its length constraint holds NaN or infinite values".to_owned());
+        }
         Ok(())
     }
 }
@@ -154,6 +161,7 @@ pub struct Trainer<'a> {
     recall: Option<RecallController>,
     /// Its settings, for this verifier's noise.
     recall_config: RecallConfig,
+    length: Option<LengthController>,
     optimiser: AdamW,
     kl: Option<KlController>,
     /// Matrices of the adapter.
@@ -178,6 +186,7 @@ struct IterationSnapshot {
     optimiser: AdamW,
     kl: Option<KlController>,
     recall: Option<RecallController>,
+    length: Option<LengthController>,
     baseline: Option<Baseline>,
     unrecoverable: usize,
 }
@@ -218,6 +227,7 @@ impl<'a> Trainer<'a> {
         let noise = correctness.as_ref().map_or(0.0, Correctness::noise);
         let recall_config = config.recall.for_noise(noise);
         let recall = config.constrains_recall().then(|| RecallController::new(rule.break_even()));
+        let length = config.constrains_length().then(LengthController::default);
         scorer.verifier.apply_calibration(calibration);
         // All names at once and in one order: embedded as they come up, their last bits would depend on what came up
         // with them, and a resumed run would part from an uninterrupted one.
@@ -244,6 +254,7 @@ impl<'a> Trainer<'a> {
             correctness,
             recall,
             recall_config,
+            length,
             optimiser,
             kl,
             adapted,
@@ -332,6 +343,7 @@ impl<'a> Trainer<'a> {
             optimiser: self.optimiser.clone(),
             kl: self.kl.clone(),
             recall: self.recall,
+            length: self.length,
             baseline: self.baseline,
             unrecoverable: self.unrecoverable,
         };
@@ -343,10 +355,11 @@ impl<'a> Trainer<'a> {
     }
 
     fn roll_back(&mut self, snapshot: IterationSnapshot) -> Result<(), AlignError> {
-        let IterationSnapshot { learner, optimiser, kl, recall, baseline, unrecoverable } =
+        let IterationSnapshot { learner, optimiser, kl, recall, length, baseline, unrecoverable } =
             snapshot;
         (self.learner, self.optimiser, self.kl) = (learner, optimiser, kl);
-        (self.recall, self.baseline, self.unrecoverable) = (recall, baseline, unrecoverable);
+        (self.recall, self.length) = (recall, length);
+        (self.baseline, self.unrecoverable) = (baseline, unrecoverable);
         self.follow_recall()
     }
 
@@ -365,6 +378,7 @@ impl<'a> Trainer<'a> {
             rule: &self.rule,
             config: &self.config,
             kl_coefficient: self.kl.as_ref().map_or(0.0, KlController::coefficient),
+            length_bonus: self.length.map(|controller| controller.bonus(&self.config.length)),
             sampling: &sampling,
             streams: &streams,
             numbers: &numbers,
@@ -395,9 +409,15 @@ impl<'a> Trainer<'a> {
         let [rollout_seconds, verify, advantages] = seconds;
         let seconds =
             PhaseSeconds { rollout: rollout_seconds, verify, advantages, update: update_seconds };
-        // After the update's rewards were given: what is measured now moves the next iteration's break-even precision.
-        if let (Some(controller), Some(counts)) = (&mut self.recall, &rollout.correct) {
-            controller.observe(counts, &self.recall_config);
+        // After the update's rewards were given: what is measured now moves the next iteration's break-even precision and
+        // reward per token.
+        if let Some(counts) = &rollout.correct {
+            if let Some(controller) = &mut self.recall {
+                controller.observe(counts, &self.recall_config);
+            }
+            if let Some(controller) = &mut self.length {
+                controller.observe(counts, &self.config.length);
+            }
         }
         let metrics = self.measure(&rollout, &report, seconds);
         let stop = self.guard(&metrics, emit)?;
@@ -576,6 +596,7 @@ impl<'a> Trainer<'a> {
             base_recall: self.base_recall,
             base_correct: self.base_correct,
             recall: self.recall,
+            length: self.length,
             unrecoverable: self.unrecoverable,
         }
     }
@@ -610,6 +631,10 @@ impl<'a> Trainer<'a> {
         self.unrecoverable = state.unrecoverable;
         if let (Some(controller), Some(saved)) = (&mut self.recall, state.recall) {
             *controller = saved;
+        }
+        // A run of an earlier version goes on without the constraint, as it began.
+        if self.length.is_some() {
+            self.length = state.length;
         }
         self.follow_recall()
     }
@@ -768,6 +793,8 @@ impl<'a> Trainer<'a> {
             expected_correct_base: correct.map(|counts| counts.base),
             recall_surplus: surplus.map(|estimate| estimate.surplus),
             recall_surplus_error: surplus.map(|estimate| estimate.error),
+            length_ratio: correct.and(self.length).and_then(|controller| controller.ratio()),
+            length_bonus: rollout.length_bonus,
             length_mean: per_response(tokens as f64),
             eos_rate: per_response(stopped as f64),
             entropy: rollout.entropy,

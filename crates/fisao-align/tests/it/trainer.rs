@@ -402,6 +402,53 @@ fn the_break_even_precision_follows_the_estimated_recall() {
     }
 }
 
+/// With no room between its limits the constraint answers the first change of length with a reward of the other sign, from
+/// the next iteration on.
+#[test]
+fn the_length_bonus_opposes_a_change_of_length() {
+    let mut config = config();
+    config.align.iterations = 30;
+    config.align.images_per_iteration = 12;
+    config.objective.kl_mut().unwrap().coefficient = 0.0;
+    config.align.learning_rate = 1e-2;
+    config.length.min_ratio = 1.0;
+    config.length.max_ratio = 1.0;
+    let mut trainer = trainer(config);
+    let mut all = Vec::new();
+    while !trainer.is_finished() {
+        all.push(trainer.iterate(&mut |_| {}).unwrap());
+    }
+    let moved = all.iter().position(|m| m.length_ratio != Some(1.0)).expect("lengths change");
+    for metrics in &all[..=moved] {
+        assert_eq!(metrics.length_bonus, Some(0.0));
+    }
+    let (ratio, bonus) = (all[moved].length_ratio.unwrap(), all[moved + 1].length_bonus.unwrap());
+    assert!((1.0 - ratio) * bonus > 0.0, "{bonus} per token at a ratio of {ratio}");
+}
+
+/// A bonus per token makes every token before the end better than the untrained critic expects. States without the constraint, as
+/// earlier versions wrote them, go on without it.
+#[test]
+fn the_length_bonus_reaches_the_advantages_and_is_part_of_the_state() {
+    let advantage = |length: Option<serde_json::Value>| {
+        let mut trainer = trainer(config());
+        let length = length.map(|value| serde_json::from_value(value).unwrap());
+        let state = TrainerState { length, ..trainer.state() };
+        trainer.restore(state.clone()).unwrap();
+        assert_eq!(trainer.state(), state);
+        let metrics = trainer.iterate(&mut |_| {}).unwrap();
+        (metrics.length_bonus, metrics.advantage_mean.unwrap())
+    };
+    let controller = |too_short: f64| serde_json::json!({"too_short": too_short, "too_long": 0.0, "ratio": 1.0, "measurements": 1});
+    let (none, plain) = advantage(None);
+    assert_eq!(none, None);
+    let (zero, unmoved) = advantage(Some(controller(0.025)));
+    assert_eq!((zero, unmoved.to_bits()), (Some(0.0), plain.to_bits()));
+    let (bonus, raised) = advantage(Some(controller(0.225)));
+    assert!((bonus.unwrap() - 0.2).abs() < 1e-12, "{bonus:?}");
+    assert!(raised > plain + 0.2, "{raised} for {plain}");
+}
+
 #[test]
 fn training_raises_the_reward() {
     let mut config = config();
@@ -409,6 +456,8 @@ fn training_raises_the_reward() {
     config.align.images_per_iteration = 12;
     config.objective.kl_mut().unwrap().coefficient = 0.0;
     config.align.learning_rate = 1e-2;
+    // A random model earns most by saying less.
+    config.length.constraint = false;
     let mut trainer = trainer(config);
     let mut rewards = Vec::new();
     while !trainer.is_finished() {

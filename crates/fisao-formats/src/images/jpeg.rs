@@ -55,10 +55,18 @@ pub(super) struct Jpeg {
     pub(super) metadata: Metadata,
 }
 
+/// How often a file's scans may go over all of its blocks before it is refused. Encoders write about ten scans; the standard
+/// has room for 2,688 that each add something, and files with thousands take minutes.
+const MAX_PASSES: usize = 100;
+
+/// Blocks that the scans of any file may decode, however few it has: a tenth of a second.
+const FREE_BLOCKS: usize = 10_000_000;
+
 /// Decodes a whole file.
 pub(super) fn decode(bytes: &[u8]) -> Result<Jpeg, JpegError> {
     let mut segments = Segments::new(bytes);
     let mut frame = None;
+    let mut decoded_blocks = 0_usize;
     loop {
         match segments.next()? {
             Marker::Frame { progressive } => {
@@ -71,6 +79,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Jpeg, JpegError> {
                 let frame =
                     frame.as_mut().ok_or(JpegError::Damaged("a scan precedes the frame"))?;
                 let scan = frame.read_scan(segments.body()?, &segments.tables)?;
+                decoded_blocks = decoded_blocks.saturating_add(scan.blocks(frame));
+                if decoded_blocks > frame.blocks().saturating_mul(MAX_PASSES).max(FREE_BLOCKS) {
+                    return Err(JpegError::Unsupported("its scans decode it more than 100 times"));
+                }
                 let (data, interval) = (segments.rest(), segments.restart_interval);
                 let used = if frame.progressive {
                     progressive::decode_scan(frame, &scan, &segments.tables, data, interval)?

@@ -63,6 +63,33 @@ fn pixels_are_pillows_to_the_bit() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A grey progressive JPEG of 1600 × 1600 pixels whose scans all hold the averages of its 40,000 blocks, one bit each.
+fn jpeg_of_scans(count: usize) -> Vec<u8> {
+    let mut file = vec![0xff, 0xd8, 0xff, 0xdb, 0, 67, 0];
+    file.extend([1; 64]);
+    file.extend([0xff, 0xc2, 0, 11, 8, 0x06, 0x40, 0x06, 0x40, 1, 1, 0x11, 0]);
+    // One code, of one bit, for a difference of 0.
+    file.extend([0xff, 0xc4, 0, 20, 0, 1]);
+    file.extend([0; 16]);
+    for _ in 0..count {
+        file.extend([0xff, 0xda, 0, 8, 1, 1, 0, 0, 0, 0]);
+        file.extend([0; 5000]);
+    }
+    file.extend([0xff, 0xd9]);
+    file
+}
+
+#[test]
+fn a_progressive_jpeg_with_hundreds_of_scans_is_refused() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("scans.jpg");
+    fs::write(&path, jpeg_of_scans(20)).unwrap();
+    assert_eq!(open_image(&path).unwrap().dimensions(), (1600, 1600));
+    fs::write(&path, jpeg_of_scans(251)).unwrap();
+    let message = message(open_image(&path), &folder);
+    assert!(message.contains("more than 100 times"), "{message}");
+}
+
 #[test]
 fn colour_types_become_rgb_as_in_pil() {
     // Expected values are those of transformers 5.24's `convert_to_rgb` with Pillow 13.0: what is transparent is put on

@@ -491,6 +491,8 @@ fn curves(metrics: &[IterationMetrics], health: &[(usize, SplitHealth)]) -> Vec<
         over("Correct objects named, estimated", "per caption", |m| m.expected_correct),
         over("Correct objects named by the base model", "per caption", |m| m.expected_correct_base),
         over("Estimated recall against the base model", "relative change", |m| m.recall_surplus),
+        over("Length against the base model", "ratio, greedy", |m| m.length_ratio),
+        over("Length bonus", "reward per token", |m| m.length_bonus),
         over("Break-even precision", "probability", |m| m.break_even),
     ]
 }

@@ -133,10 +133,14 @@ impl Frame {
         Ok(frame)
     }
 
+    /// Blocks of all components.
+    pub(super) fn blocks(&self) -> usize {
+        self.components.iter().map(Component::block_count).sum()
+    }
+
     fn make_room(&mut self, file_size: usize) -> Result<(), JpegError> {
         // A block takes at least one bit.
-        let blocks: usize = self.components.iter().map(|c| c.blocks.0 * c.blocks.1).sum();
-        if blocks > 8 * file_size {
+        if self.blocks() > 8 * file_size {
             return Err(JpegError::Truncated);
         }
         for component in &mut self.components {
@@ -201,7 +205,18 @@ impl Frame {
     }
 }
 
+impl Component {
+    fn block_count(&self) -> usize {
+        self.blocks.0 * self.blocks.1
+    }
+}
+
 impl Scan {
+    /// Blocks of the components that it decodes.
+    pub(super) fn blocks(&self, frame: &Frame) -> usize {
+        self.components.iter().map(|of| frame.components[of.index].block_count()).sum()
+    }
+
     /// Blocks of each component in an MCU of this scan, MCUs in a row, and rows of them. A component
     /// that is alone is stored block by block, without those that only fill up MCUs.
     pub(super) fn layout(&self, frame: &Frame) -> (Vec<(usize, usize)>, usize, usize) {
