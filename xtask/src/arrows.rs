@@ -14,7 +14,8 @@ struct Rule {
 }
 
 const RULES: &[Rule] = &[
-    Rule { package: "fisao-models", allowed: &[], terminal: false },
+    Rule { package: "fisao-kernels", allowed: &[], terminal: false },
+    Rule { package: "fisao-models", allowed: &["fisao-kernels"], terminal: false },
     Rule { package: "fisao-formats", allowed: &["fisao-models"], terminal: false },
     Rule { package: "fisao-verifier", allowed: &["fisao-models"], terminal: false },
     Rule { package: "fisao-align", allowed: &["fisao-models", "fisao-verifier"], terminal: false },

@@ -6,6 +6,7 @@ mod arrows;
 mod full_disk;
 mod fuzz;
 mod kill;
+mod modules;
 mod steps;
 mod words;
 

@@ -1,10 +1,13 @@
 //! The steps of `cargo xtask check`.
 
 use crate::arrows;
+use crate::modules;
 use crate::words::Words;
 use anyhow::Context;
 use clap::ValueEnum;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -13,7 +16,7 @@ use std::process::{Command, Stdio};
 pub(crate) enum Step {
     /// Formatting.
     Fmt,
-    /// Dependencies between the workspace's crates.
+    /// Dependencies between the workspace's crates, and between the modules of each.
     Arrows,
     /// Terms that are not used.
     Words,
@@ -71,7 +74,9 @@ impl Step {
     pub(crate) fn purpose(self) -> &'static str {
         match self {
             Self::Fmt => "the code is formatted",
-            Self::Arrows => "crates depend only on what ARCHITECTURE.md allows",
+            Self::Arrows => {
+                "crates depend only on what ARCHITECTURE.md allows, modules on none that depends on them"
+            }
             Self::Words => "code and documents use the terms of STYLE.md",
             Self::Typos => "words are spelled right",
             Self::Deny => "dependencies are licensed, maintained and from crates.io",
@@ -102,7 +107,7 @@ impl Step {
                 let document = ["doc", "--workspace", "--no-deps", "--release"];
                 run_cargo(root, &document, &[("RUSTDOCFLAGS", "-D warnings")])
             }
-            Self::Tests => run_cargo(root, &["test", "--workspace", "--release"], &[]),
+            Self::Tests => run_tests(root),
         }
     }
 }
@@ -120,6 +125,23 @@ fn run_cargo(
     let mut command = Command::new(cargo());
     command.args(arguments).envs(environment.iter().copied());
     run_visibly(root, command)
+}
+
+/// Runs the tests and lists those that did not run, for want of their data.
+fn run_tests(root: &Path) -> anyhow::Result<Outcome> {
+    let list = root.join("target").join("skipped-tests.txt");
+    fs::create_dir_all(root.join("target"))?;
+    fs::write(&list, "").with_context(|| list.display().to_string())?;
+    let path = list.to_str().context("the project's folder has a name that is not text")?;
+    let variables = [("FISAO_SKIPPED_TESTS", path)];
+    let outcome = run_cargo(root, &["test", "--workspace", "--release"], &variables)?;
+    let text = fs::read_to_string(&list).with_context(|| list.display().to_string())?;
+    let skipped: BTreeSet<&str> = text.lines().collect();
+    for line in &skipped {
+        eprintln!("{line}");
+    }
+    eprintln!("tests skipped for want of data: {}", skipped.len());
+    Ok(outcome)
 }
 
 /// Runs a tool that need not be installed.
@@ -156,7 +178,8 @@ fn check_arrows(root: &Path) -> anyhow::Result<Outcome> {
         .context("`cargo metadata` could not be started")?;
     anyhow::ensure!(output.status.success(), "`cargo metadata` ended with {}", output.status);
     let packages = arrows::parse_metadata(&output.stdout)?;
-    let violations = arrows::violations(&packages);
+    let mut violations = arrows::violations(&packages);
+    violations.extend(modules::cycles(root)?);
     if violations.is_empty() {
         return Ok(Outcome::Passed);
     }

@@ -2,21 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use fisao_models::parallel::{cores, parallel_chunks};
 use fisao_verifier::calibration::{
-    Anchors, Bootstrap, Calibration, CalibrationError, Centres, UnlabelledConfig, Views,
-    bootstrap_annotated, centres, fit_annotated, fit_sentences, fit_unlabelled,
+    Anchors, Bootstrap, Calibration, CalibrationError, UnlabelledConfig, Views,
+    bootstrap_annotated, fit_annotated, fit_sentences, fit_unlabelled,
 };
-use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
-use fisao_verifier::scorer::{ImageEmbedding, Regions, Verifier};
+use fisao_verifier::regions::{ImageEmbedding, Regions};
 
-use crate::captions::{MentionScorer, ScoredResponse};
+use crate::centring::{caption_numbers, centre, correct_mentions, mismatched_scores, scores_of};
 use crate::error::AlignError;
 use crate::mention_views::MentionViews;
+use crate::mentions::{MentionScorer, ScoredResponse};
 use crate::region_weights::{region_weights, unlabelled_region_weights};
-
-/// How far images are shifted against captions to make mismatched pairs.
-const MISMATCH: usize = 7;
+use crate::token_rewards::sentence_score;
 
 /// What tells correct mentions from hallucinated ones.
 #[derive(Debug, Clone, Copy)]
@@ -27,28 +24,9 @@ pub enum Supervision<'a> {
     None(&'a MentionViews),
 }
 
-/// Of every mention of some captions whether its image holds the category; `truth[task]` are the categories of each image.
-pub fn correct_mentions(
-    captions: &[ScoredResponse],
-    vocabulary: &ObjectVocabulary,
-    truth: &[BTreeSet<String>],
-) -> Vec<bool> {
-    let of_caption = |caption: &ScoredResponse| {
-        let truth = &truth[caption.task];
-        let present =
-            |mention: &TokenMention| truth.contains(vocabulary.category(mention.category));
-        caption.mentions.iter().map(present).collect::<Vec<_>>()
-    };
-    captions.iter().flat_map(of_caption).collect()
-}
-
-/// Images without a name that its centre is taken from, at least; fewer say little, and often hold what their captions
-/// missed.
-const LEAST_MISMATCHED: usize = 10;
-
 /// Estimates what scores of correct and hallucinated mentions look like; `images[task]` is what the verifier made of each
 /// image. Weights of [regions](Regions::Auto) come first, where they are to be found, then the centres, where scores are to be
-/// [centred](fisao_verifier::scorer::ScoreConfig::centred); `scorer` scores by both from then on.
+/// [centred](fisao_verifier::regions::ScoreConfig::centred); `scorer` scores by both from then on.
 ///
 /// # Errors
 /// [`CalibrationError`] when the mentions do not allow an estimate, as text in
@@ -103,113 +81,4 @@ pub fn calibrate(
         .collect::<Result<Vec<_>, _>>()?;
     calibration.sentence = fit_sentences(&sentences).ok();
     Ok(calibration)
-}
-
-/// Of every mention the number of the caption that it stands in.
-pub(crate) fn caption_numbers(captions: &[ScoredResponse]) -> Vec<usize> {
-    let numbered = captions.iter().enumerate();
-    numbered.flat_map(|(number, caption)| vec![number; caption.mentions.len()]).collect()
-}
-
-/// Finds the centres of names where the verifier's scores are to be [centred](fisao_verifier::scorer::ScoreConfig::centred);
-/// the verifier takes them, or none, from then on.
-///
-/// # Errors
-/// See [`mismatched_centres`].
-pub fn centre(
-    captions: &[ScoredResponse],
-    images: &[ImageEmbedding],
-    verifier: &mut Verifier,
-    vocabulary: &ObjectVocabulary,
-) -> Result<Option<Centres>, AlignError> {
-    let centres = if verifier.score_config().centred {
-        Some(mismatched_centres(captions, images, verifier, vocabulary)?)
-    } else {
-        None
-    };
-    verifier.set_centres(centres.clone());
-    Ok(centres)
-}
-
-/// Scores of all mentions by the verifier as it is now.
-pub(crate) fn scores_of(
-    captions: &[ScoredResponse],
-    images: &[ImageEmbedding],
-    verifier: &Verifier,
-) -> Vec<f64> {
-    let of_caption = |caption: &ScoredResponse| {
-        let image = &images[caption.task];
-        let scores = caption.mentions.iter().map(|mention| verifier.score(image, &mention.form));
-        scores.collect::<Vec<_>>()
-    };
-    captions.iter().flat_map(of_caption).collect()
-}
-
-/// Mean score of every name of the vocabulary over the images whose own captions do not name its category. A name that
-/// nearly every caption holds gets the mean centre of the others: what it scores on images that show it is no centre.
-/// `images[task]` is what the verifier made of each task's image. The verifier takes no centres afterwards.
-///
-/// # Errors
-/// [`AlignError::Verifier`] when a name cannot be scored.
-pub fn mismatched_centres(
-    captions: &[ScoredResponse],
-    images: &[ImageEmbedding],
-    verifier: &mut Verifier,
-    vocabulary: &ObjectVocabulary,
-) -> Result<Centres, AlignError> {
-    verifier.set_centres(None);
-    let forms: Vec<(&str, usize)> = vocabulary.forms().collect();
-    verifier.embed_names(forms.iter().map(|(form, _)| *form))?;
-    let mut named = vec![BTreeSet::new(); images.len()];
-    for caption in captions {
-        named[caption.task].extend(caption.mentions.iter().map(|mention| mention.category));
-    }
-    let verifier = &*verifier;
-    let found = parallel_chunks(&forms, cores(), |chunk| {
-        let of_form = |&(form, category): &(&str, usize)| {
-            let others = images.iter().zip(&named).filter(|(_, named)| !named.contains(&category));
-            let scores: Vec<f64> = others.map(|(image, _)| verifier.score(image, form)).collect();
-            let mean = scores.iter().sum::<f64>() / scores.len().max(1) as f64;
-            (form.to_owned(), (scores.len() >= LEAST_MISMATCHED.min(images.len())).then_some(mean))
-        };
-        chunk.iter().map(of_form).collect::<Vec<_>>()
-    });
-    Ok(centres(found.into_iter().flatten()))
-}
-
-/// Score of a whole response against its image.
-///
-/// # Errors
-/// [`AlignError::Verifier`] when the text cannot be encoded.
-pub fn sentence_score(
-    caption: &ScoredResponse,
-    images: &[ImageEmbedding],
-    scorer: &MentionScorer,
-) -> Result<f64, AlignError> {
-    let text = scorer.verifier.embed_text(std::slice::from_ref(&caption.text))?;
-    Ok(scorer.verifier.score_text(&images[caption.task], &text))
-}
-
-/// Scores of mentions against other images, whose own captions do not name the object: the lower anchor of
-/// calibration without labels.
-pub fn mismatched_scores(
-    captions: &[ScoredResponse],
-    images: &[ImageEmbedding],
-    verifier: &Verifier,
-) -> Vec<f64> {
-    let count = captions.len();
-    let mut scores = Vec::new();
-    for (index, caption) in captions.iter().enumerate() {
-        let other = &captions[(index + MISMATCH) % count];
-        let named: BTreeSet<usize> =
-            other.mentions.iter().map(|mention| mention.category).collect();
-        scores.extend(
-            caption
-                .mentions
-                .iter()
-                .filter(|mention| other.task != caption.task && !named.contains(&mention.category))
-                .map(|mention| verifier.score(&images[other.task], &mention.form)),
-        );
-    }
-    scores
 }

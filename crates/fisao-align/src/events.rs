@@ -6,11 +6,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// The policy captions images.
-    Rollout,
-    /// The verifier scores the objects mentioned.
-    Verify,
-    /// Values, reference log-probabilities, advantages.
+    /// The encoders run over images that are not in the cache.
+    Encode,
+    /// The policy writes responses.
+    Sample,
+    /// Mentions are found and scored.
+    Score,
+    /// Policy and base model caption the images greedily, for the constraints on recall and length.
+    Compare,
+    /// Scores become rewards of tokens.
+    Reward,
+    /// Log-probabilities, values, advantages.
     Advantages,
     /// Optimiser steps.
     Update,
@@ -70,7 +76,7 @@ pub struct Warning {
     pub hint: String,
 }
 
-/// Every warning there is; what raises each is documented in [`crate::guards`].
+/// Every warning there is; the guards say what raises each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WarningCode {
@@ -236,19 +242,38 @@ impl IterationMetrics {
 /// Wall time per phase, seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct PhaseSeconds {
-    /// Captioning.
-    pub rollout: f64,
-    /// Scoring the mentions.
-    pub verify: f64,
-    /// Values, reference log-probabilities, advantages.
+    /// Of [`Phase::Encode`].
+    pub encode: f64,
+    /// Of [`Phase::Sample`].
+    pub sample: f64,
+    /// Of [`Phase::Score`].
+    pub score: f64,
+    /// Of [`Phase::Compare`].
+    pub compare: f64,
+    /// Of [`Phase::Reward`].
+    pub reward: f64,
+    /// Of [`Phase::Advantages`].
     pub advantages: f64,
-    /// Optimiser steps.
+    /// Of [`Phase::Update`].
     pub update: f64,
 }
 
 impl PhaseSeconds {
     /// Whole iteration, seconds.
     pub fn total(&self) -> f64 {
-        self.rollout + self.verify + self.advantages + self.update
+        let Self { encode, sample, score, compare, reward, advantages, update } = *self;
+        encode + sample + score + compare + reward + advantages + update
+    }
+
+    pub(crate) fn of_mut(&mut self, phase: Phase) -> &mut f64 {
+        match phase {
+            Phase::Encode => &mut self.encode,
+            Phase::Sample => &mut self.sample,
+            Phase::Score => &mut self.score,
+            Phase::Compare => &mut self.compare,
+            Phase::Reward => &mut self.reward,
+            Phase::Advantages => &mut self.advantages,
+            Phase::Update => &mut self.update,
+        }
     }
 }

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use fisao_models::llava::{ImageFeatures, Llava};
 use fisao_models::parameters::{floats, from_floats};
-use fisao_verifier::scorer::{ImageEmbedding, Verifier};
+use fisao_verifier::regions::ImageEmbedding;
+use fisao_verifier::scorer::Verifier;
 
-use crate::captions::{EncodedImages, encode};
+use crate::encoding::{EncodedImages, encode};
 use crate::error::AlignError;
 use crate::tasks::Task;
 

@@ -6,10 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ZERO_OR_MORE, not_negative, real};
 use crate::error::AlignError;
 use crate::ppo::config::{validate_clip, validate_kl};
 use crate::ppo::{ClipRange, KlConfig, WhitenMode};
+use crate::ranges::{ZERO_OR_MORE, not_negative, real};
 
 /// The `[objective]` table of kind `group-relative`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

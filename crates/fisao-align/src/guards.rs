@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{COUNTS, LARGEST, ZERO_OR_MORE, not_negative, real, within};
 use crate::error::AlignError;
 use crate::events::{IterationMetrics, Warning, WarningCode};
+use crate::ranges::{COUNTS, LARGEST, ZERO_OR_MORE, not_negative, real, within};
 use crate::recall::RecallConfig;
 
 /// What the metrics are compared with: the base model, before any update.
@@ -42,9 +42,11 @@ pub struct GuardLimits {
     #[serde(alias = "entropy-share")]
     pub entropy_fraction: f64,
     /// Least length as a fraction of the base model's. Default 0.85.
-    pub shortest: f64,
+    #[serde(alias = "shortest")]
+    pub min_length_ratio: f64,
     /// Greatest length as a fraction of the base model's. Default 1.25.
-    pub longest: f64,
+    #[serde(alias = "longest")]
+    pub max_length_ratio: f64,
     /// Largest fall of the fraction of responses that end by themselves. Default 0.05.
     pub eos_drop: f64,
     /// Least standard deviation of rewards over responses. Unit: reward. Default 1e-6.
@@ -76,8 +78,8 @@ impl Default for GuardLimits {
             clip_fraction: 0.4,
             explained_variance: -1.0,
             entropy_fraction: 0.2,
-            shortest: 0.85,
-            longest: 1.25,
+            min_length_ratio: 0.85,
+            max_length_ratio: 1.25,
             eos_drop: 0.05,
             reward_std: 1e-6,
             neutral_fraction: 0.98,
@@ -98,8 +100,8 @@ impl GuardLimits {
             ("guards.ratio", self.ratio),
             ("guards.clip-fraction", self.clip_fraction),
             ("guards.entropy-fraction", self.entropy_fraction),
-            ("guards.shortest", self.shortest),
-            ("guards.longest", self.longest),
+            ("guards.min-length-ratio", self.min_length_ratio),
+            ("guards.max-length-ratio", self.max_length_ratio),
             ("guards.eos-drop", self.eos_drop),
             ("guards.reward-std", self.reward_std),
             ("guards.neutral-fraction", self.neutral_fraction),
@@ -274,7 +276,7 @@ fn update_warnings(m: &IterationMetrics, limits: &GuardLimits) -> Vec<Warning> {
         warnings.push(warning(
             WarningCode::PairsMissing,
             "no image has two responses that differ enough to prefer one".to_owned(),
-            "raise align.temperature or align.samples-per-image, or lower objective.least-gap",
+            "raise align.temperature or align.samples-per-image, or lower objective.min-gap",
         ));
     }
     warnings
@@ -299,14 +301,14 @@ fn rollout_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits)
             m.length_mean, base.length_mean
         )
     };
-    if m.length_mean < limits.shortest * base.length_mean {
+    if m.length_mean < limits.min_length_ratio * base.length_mean {
         warnings.push(warning(
             WarningCode::LengthCollapsed,
             lengths(),
             "the policy hallucinates less by saying less: weigh penalties down, or raise \
              objective.kl.coefficient",
         ));
-    } else if m.length_mean > limits.longest * base.length_mean {
+    } else if m.length_mean > limits.max_length_ratio * base.length_mean {
         warnings.push(warning(
             WarningCode::LengthGrown,
             lengths(),
@@ -483,7 +485,7 @@ pub fn check_recall_bound(
 ) -> Option<Warning> {
     let (precision, surplus) = (m.break_even?, m.recall_surplus?);
     let shortfall = -surplus - 2.0 * m.recall_surplus_error.unwrap_or(0.0);
-    (precision <= recall.least && shortfall > limits.recall_drop).then(|| {
+    (precision <= recall.min_break_even && shortfall > limits.recall_drop).then(|| {
         warning(
             WarningCode::BreakEvenAtBound,
             format!(
@@ -492,7 +494,7 @@ pub fn check_recall_bound(
                 -100.0 * surplus
             ),
             "the policy has learned silence: lower align.learning-rate, raise objective.kl.coefficient, or \
-             lower recall.least",
+             lower recall.min-break-even",
         )
     })
 }

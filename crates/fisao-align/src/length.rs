@@ -18,8 +18,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ABOVE_ZERO, ZERO_OR_MORE, not_negative, positive, real};
 use crate::error::AlignError;
+use crate::ranges::{ABOVE_ZERO, ZERO_OR_MORE, not_negative, positive, real};
 use crate::recall::PairedCounts;
 
 /// Fraction of a new measurement in the running ratio.

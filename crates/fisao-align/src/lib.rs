@@ -7,23 +7,33 @@
 
 pub mod calibrate;
 pub mod captions;
+pub mod centring;
 pub mod config;
+pub mod credit;
+pub mod encoding;
 pub mod error;
 pub mod events;
 pub mod features;
 pub mod group;
 pub mod guards;
 pub mod length;
+pub mod likelihoods;
+mod log_probabilities;
 pub mod mention_views;
+pub mod mentions;
 pub mod objective;
+mod phase_clock;
 pub mod ppo;
 pub mod preference;
+pub mod ranges;
 pub mod recall;
 pub mod region_weights;
 pub mod rollout;
 pub mod run_control;
+pub mod sampling;
 pub mod signals;
 pub mod tasks;
+pub mod token_rewards;
 pub mod trainer;
 pub mod update;
 

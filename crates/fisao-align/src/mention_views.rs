@@ -3,8 +3,8 @@
 use fisao_models::generation::Sampling;
 use fisao_models::llava::Llava;
 
-use crate::captions::{MentionScorer, ScoredResponse};
 use crate::error::AlignError;
+use crate::mentions::{MentionScorer, ScoredResponse};
 use crate::run_control::RunControl;
 use crate::signals::{agreement, categories_of_others, decoder_views};
 use crate::tasks::TaskSource;

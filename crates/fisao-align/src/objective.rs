@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ABOVE_ZERO, ZERO_OR_MORE, not_negative, positive, real};
 use crate::error::AlignError;
 use crate::group::{GroupBaseline, GroupRelativeConfig};
 use crate::ppo::{KlConfig, PpoConfig};
+use crate::ranges::{ABOVE_ZERO, ZERO_OR_MORE, not_negative, positive, real};
 
 /// What is optimised: the `[objective]` table, told apart by its `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,7 +40,8 @@ pub struct DpoConfig {
     pub pairs: PairSource,
     /// Least difference of reward between the responses of a pair that the verifier makes; images
     /// whose responses lie closer give none, and are counted. Unit: reward. Default 0.5.
-    pub least_gap: f64,
+    #[serde(alias = "least-gap")]
+    pub min_gap: f64,
     /// α: weight of the likelihood of the chosen responses beside the preference, `−α log π_θ`, mean over their tokens
     /// (arXiv 2404.19733). Without it DPO may make both responses of a pair unlikely, and the model forgets to speak.
     /// Default 1.
@@ -60,7 +61,7 @@ pub enum PairSource {
 
 impl Default for DpoConfig {
     fn default() -> Self {
-        Self { beta: 0.1, pairs: PairSource::Verifier, least_gap: 0.5, chosen_weight: 1.0 }
+        Self { beta: 0.1, pairs: PairSource::Verifier, min_gap: 0.5, chosen_weight: 1.0 }
     }
 }
 
@@ -155,7 +156,7 @@ impl Objective {
             Self::GroupRelative(config) => config.validate(),
             Self::Dpo(config) => {
                 real("objective.beta", config.beta, positive, ABOVE_ZERO)?;
-                real("objective.least-gap", config.least_gap, not_negative, ZERO_OR_MORE)?;
+                real("objective.min-gap", config.min_gap, not_negative, ZERO_OR_MORE)?;
                 real("objective.chosen-weight", config.chosen_weight, not_negative, ZERO_OR_MORE)
             }
             Self::Sft(SftConfig {}) => Ok(()),

@@ -13,16 +13,16 @@ pub fn dpo_term(margin: f64, beta: f64) -> f64 {
     (-x).max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
-/// Best and worst of a group by their rewards, if they lie apart by more than `least_gap`: `(chosen, rejected)`.
+/// Best and worst of a group by their rewards, if they lie apart by more than `min_gap`: `(chosen, rejected)`.
 ///
 /// * `rewards` — `[K]`, one per response, reward units. Of equal ones the first counts.
-pub fn best_and_worst(rewards: &[f64], least_gap: f64) -> Option<(usize, usize)> {
+pub fn best_and_worst(rewards: &[f64], min_gap: f64) -> Option<(usize, usize)> {
     let position = |better: fn(f64, f64) -> bool| {
         (1..rewards.len())
             .fold(0, |kept, at| if better(rewards[at], rewards[kept]) { at } else { kept })
     };
     let (best, worst) = (position(|a, b| a > b), position(|a, b| a < b));
-    (rewards.len() > 1 && rewards[best] - rewards[worst] > least_gap).then_some((best, worst))
+    (rewards.len() > 1 && rewards[best] - rewards[worst] > min_gap).then_some((best, worst))
 }
 
 /// What the pairs of a micro-batch did.

@@ -27,9 +27,9 @@ use std::collections::BTreeSet;
 use fisao_verifier::calibration::Correctness;
 use serde::{Deserialize, Serialize};
 
-use crate::captions::ScoredResponse;
-use crate::config::{COUNTS, ZERO_OR_MORE, not_negative, real, within};
 use crate::error::AlignError;
+use crate::mentions::ScoredResponse;
+use crate::ranges::{COUNTS, ZERO_OR_MORE, not_negative, real, within};
 
 /// Standard error of one measured surplus up to which it counts in full; a less certain one counts less, in proportion.
 const CERTAIN: f64 = 0.03;
@@ -62,9 +62,11 @@ pub struct RecallConfig {
     /// Change of logit q* per unit of the running surplus beyond the margin, which damps the above. Default 12.
     pub damping: f64,
     /// Lowest q*. Default 0.2.
-    pub least: f64,
+    #[serde(alias = "least")]
+    pub min_break_even: f64,
     /// Highest q*. Default 0.9.
-    pub most: f64,
+    #[serde(alias = "most")]
+    pub max_break_even: f64,
 }
 
 impl Default for RecallConfig {
@@ -75,8 +77,8 @@ impl Default for RecallConfig {
             margin: 0.03,
             gain: 0.5,
             damping: 12.0,
-            least: 0.2,
-            most: 0.9,
+            min_break_even: 0.2,
+            max_break_even: 0.9,
         }
     }
 }
@@ -95,9 +97,14 @@ impl RecallConfig {
         real("recall.gain", self.gain, not_negative, ZERO_OR_MORE)?;
         real("recall.damping", self.damping, not_negative, ZERO_OR_MORE)?;
         let inside = |x: f64| x > 0.0 && x < 1.0;
-        real("recall.least", self.least, inside, "above 0 and below 1")?;
-        let above = |x: f64| inside(x) && x >= self.least;
-        real("recall.most", self.most, above, "at least recall.least and below 1")
+        real("recall.min-break-even", self.min_break_even, inside, "above 0 and below 1")?;
+        let above = |x: f64| inside(x) && x >= self.min_break_even;
+        real(
+            "recall.max-break-even",
+            self.max_break_even,
+            above,
+            "at least recall.min-break-even and below 1",
+        )
     }
 }
 
@@ -231,18 +238,19 @@ impl RecallController {
         let certainty = CERTAIN / error.max(CERTAIN);
         self.integral += config.gain * certainty * (surplus - config.margin);
         // Beyond the bounds there is nothing to gain: held there, it comes back as soon as the sign changes.
-        self.integral = self.integral.clamp(logit(config.least), logit(config.most));
+        self.integral =
+            self.integral.clamp(logit(config.min_break_even), logit(config.max_break_even));
     }
 
     /// q* now.
     pub fn break_even(&self, config: &RecallConfig) -> f64 {
         if self.measurements == 0 {
-            return sigmoid(self.integral).clamp(config.least, config.most);
+            return sigmoid(self.integral).clamp(config.min_break_even, config.max_break_even);
         }
         let error = self.variance.sqrt().max(CERTAIN);
         let damped =
             self.integral + config.damping * CERTAIN / error * (self.surplus - config.margin);
-        sigmoid(damped).clamp(config.least, config.most)
+        sigmoid(damped).clamp(config.min_break_even, config.max_break_even)
     }
 
     /// The running surplus with its error.
@@ -281,8 +289,8 @@ mod tests {
         margin: 0.0,
         gain: 0.5,
         damping: 10.0,
-        least: 0.2,
-        most: 0.9,
+        min_break_even: 0.2,
+        max_break_even: 0.9,
     };
 
     fn after(measured: &[PairedCounts], config: &RecallConfig) -> f64 {
@@ -323,9 +331,9 @@ mod tests {
         for _ in 0..500 {
             controller.observe(&counts(6.0, 0.01), &config);
         }
-        assert!((controller.break_even(&config) - config.most).abs() < 1e-12);
+        assert!((controller.break_even(&config) - config.max_break_even).abs() < 1e-12);
         controller.observe(&counts(2.0, 0.01), &config);
-        assert!(controller.break_even(&config) < config.most);
+        assert!(controller.break_even(&config) < config.max_break_even);
     }
 
     #[test]

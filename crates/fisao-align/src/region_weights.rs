@@ -6,11 +6,12 @@ use fisao_verifier::calibration::{
     Anchors, Bootstrap, CalibrationError, Combination, UnlabelledConfig, auc, fit_unlabelled,
 };
 use fisao_verifier::mentions::ObjectVocabulary;
-use fisao_verifier::scorer::{ImageEmbedding, RegionWeights, Verifier};
+use fisao_verifier::regions::{ImageEmbedding, RegionWeights};
+use fisao_verifier::scorer::Verifier;
 
-use crate::calibrate::{caption_numbers, centre, correct_mentions, mismatched_scores, scores_of};
-use crate::captions::ScoredResponse;
+use crate::centring::{caption_numbers, centre, correct_mentions, mismatched_scores, scores_of};
 use crate::error::AlignError;
+use crate::mentions::ScoredResponse;
 
 /// Penalty of the regression that finds the weights: a standard normal prior on each.
 const RIDGE: f64 = 1.0;

@@ -29,13 +29,15 @@ use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_verifier::mentions::TokenMention;
-use fisao_verifier::scorer::{ImageEmbedding, RegionWeights, Regions, Verifier};
+use fisao_verifier::regions::{ImageEmbedding, RegionWeights, Regions};
+use fisao_verifier::scorer::Verifier;
 
-use crate::captions::{
-    MentionScorer, Request, ScoredResponse, caption, encode_on, image_batch, parts, tasks_at_once,
-};
+use crate::captions::{caption, parts};
+use crate::encoding::{encode_on, image_batch};
 use crate::error::AlignError;
+use crate::mentions::{MentionScorer, ScoredResponse};
 use crate::run_control::RunControl;
+use crate::sampling::{Request, tasks_at_once};
 use crate::tasks::{Task, TaskSource};
 
 /// Captions worked on at once by one core.

@@ -13,13 +13,15 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::config::{AlignConfig, LoopConfig};
+use crate::credit::Critic;
 use crate::error::AlignError;
+use crate::log_probabilities::examples;
 use crate::objective::Objective;
 use crate::ppo::{
     ClipRange, LearningRates, PolicyStatistics, ValueStatistics, policy_loss, value_loss,
 };
 use crate::preference::{PreferenceStatistics, chosen_log_likelihood, dpo_loss};
-use crate::rollout::{Critic, Rollout, examples};
+use crate::rollout::Rollout;
 use crate::run_control::StopFlag;
 
 /// Prefix of the value head's tensors; everything else belongs to the adapter.

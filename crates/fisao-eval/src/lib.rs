@@ -5,6 +5,7 @@
 //! captions, [`captions`] their likeness to people's; [`pope`], [`mme`], [`amber`], [`options`],
 //! [`science_qa`], [`gqa`] and [`judged`] are benchmarks of questions, whose [`answers`] are read
 //! alike; [`detection`] judges the scores of a detector; [`statistics`] says how sure a number is.
+#![doc = include_str!("../README.md")]
 
 pub mod amber;
 pub mod answers;

@@ -9,10 +9,10 @@
 
 use std::collections::BTreeMap;
 
+use fisao_kernels::vectorised;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::fused::vectorised;
 use crate::parameters::{GradientMap, ParameterMut, Parameters};
 
 /// Numbers that a core updates at a time.

@@ -3,10 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Device, Tensor, activation};
+use fisao_kernels::{Operation, five, is_fused, three};
 
-pub use crate::fused::attention::Mask;
-use crate::fused::{Operation, five, is_fused, three};
 use crate::parameters::{from_floats, indices};
+pub use fisao_kernels::attention::Mask;
 
 /// What a masked score is set to; low enough that its weight is exactly zero in f32 and bf16.
 const MASKED: f32 = -1.0e9;

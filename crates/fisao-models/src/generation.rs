@@ -7,12 +7,12 @@
 use std::time::Instant;
 
 use burn::tensor::Tensor;
+use fisao_kernels::{exponentials, highest, is_cpu};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::attention::Mask;
-use crate::fused::{exponentials, highest, is_cpu};
 use crate::llama::{DecodingSession, KvCache, Pass, PrefillState};
 use crate::llava::{ImageFeatures, Llava};
 use crate::parallel::{spinning_workers, workers_on};

@@ -12,7 +12,6 @@ pub mod attention;
 pub mod clip;
 pub mod contrastive;
 pub mod encoder;
-mod fused;
 pub mod generation;
 pub mod image;
 pub mod image_reading;
@@ -32,3 +31,8 @@ mod text_encoder;
 pub mod value_head;
 pub mod vision;
 pub mod weights;
+
+#[cfg(test)]
+mod kernel_tests;
+#[cfg(test)]
+mod layer_weight_tests;

@@ -4,12 +4,13 @@
 //! most checkpoints. Everything else, and everything that is computed, is f32.
 
 use burn::tensor::{DType, Device, Int, Tensor};
-use serde::{Deserialize, Serialize};
+use fisao_kernels::layer_weights::{AdapterParts, EmbeddingWeights, LinearWeights};
+use fisao_kernels::{Operation, adapted, is_fused, is_fused_weight, three, two};
 
-use crate::fused::{Operation, adapted, is_fused, is_fused_weight, three, two};
-use crate::lora::LowRank;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{Init, WeightError, WeightSource, as_stored, widened};
+
+pub use fisao_kernels::ActivationDtype;
 
 /// Standard deviation of freshly drawn embeddings.
 pub const EMBEDDING_STD: f64 = 0.1;
@@ -19,26 +20,6 @@ const BY_COLUMNS: usize = 1 << 19;
 
 /// Called with every linear layer of a model and its canonical name.
 pub type LinearVisitor<'a> = dyn FnMut(&str, &mut Linear) + 'a;
-
-/// What the inputs of linear layers are multiplied as, where the weight is held in bf16; anything else is multiplied in f32.
-/// Sums, results, adapters, attention and the output layer are f32 in any case.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ActivationDtype {
-    /// As they are: the weight is widened.
-    #[default]
-    F32,
-    /// Rounded to bf16, and their gradients likewise, as PyTorch does; twice as fast for many rows where the processor
-    /// multiplies bf16 (AVX512-BF16).
-    Bf16,
-}
-
-impl ActivationDtype {
-    /// Whether inputs are rounded that meet a weight of this type.
-    pub(crate) fn rounds(self, weight: DType) -> bool {
-        self == Self::Bf16 && weight == DType::BF16
-    }
-}
 
 /// `y = x Wᵀ + b`, plus a low-rank term where an adapter is attached.
 #[derive(Debug, Clone)]
@@ -51,6 +32,31 @@ pub struct Linear {
     pub adapter: Option<LowRank>,
     /// What `x` is multiplied as.
     pub activations: ActivationDtype,
+}
+
+/// The low-rank term of one linear layer.
+#[derive(Debug, Clone)]
+pub struct LowRank {
+    /// `[rank, in]`.
+    pub a: Tensor<2>,
+    /// `[out, rank]`.
+    pub b: Tensor<2>,
+    /// Factor on the path.
+    pub scale: f64,
+}
+
+impl LowRank {
+    /// The path alone from single operations: `[rows, in]` → `[rows, out]`.
+    pub(crate) fn composed(&self, x: Tensor<2>) -> Tensor<2> {
+        let low = x.matmul(self.a.clone().transpose()) * self.scale;
+        low.matmul(self.b.clone().transpose())
+    }
+
+    /// Visits `{prefix}.lora_A.weight` and `{prefix}.lora_B.weight`.
+    pub fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        visitor(&format!("{prefix}.lora_A.weight"), ParameterMut::Matrix(&mut self.a));
+        visitor(&format!("{prefix}.lora_B.weight"), ParameterMut::Matrix(&mut self.b));
+    }
 }
 
 impl Linear {
@@ -106,6 +112,13 @@ impl Linear {
             (None, Some(bias)) => three(x, weight, bias, Operation::Linear(self.activations)),
             (None, None) => two(x, weight, Operation::Linear(self.activations)),
         }
+    }
+
+    /// What a decoding step on the CPU reads.
+    pub(crate) fn kernel_weights(&self) -> LinearWeights {
+        let adapter = self.adapter.as_ref();
+        let adapter = adapter.map(|LowRank { a, b, scale }| AdapterParts { a, b, scale: *scale });
+        LinearWeights::new(&self.weight, self.bias.as_ref(), adapter, self.activations)
     }
 
     /// Whether inputs are rounded.
@@ -206,6 +219,11 @@ impl Embedding {
     pub fn forward(&self, indices: Tensor<1, Int>) -> Tensor<2> {
         let rows = self.weight.clone().select(0, indices);
         if rows.dtype() == DType::F32 { rows } else { rows.cast(DType::F32) }
+    }
+
+    /// What a decoding step on the CPU reads.
+    pub(crate) fn kernel_weights(&self) -> EmbeddingWeights {
+        EmbeddingWeights::new(&self.weight)
     }
 }
 

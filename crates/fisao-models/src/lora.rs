@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::linear::{Linear, by_columns};
-use crate::parameters::{ParameterMut, from_floats};
+use crate::parameters::from_floats;
 use crate::weights::{Init, draw};
 
 /// Which linear layers get an adapter, and of what size.
@@ -75,6 +75,8 @@ impl LoraConfig {
     }
 }
 
+pub use crate::linear::LowRank;
+
 /// Why an adapter could not be attached.
 #[derive(Debug, thiserror::Error)]
 pub enum LoraError {
@@ -107,17 +109,6 @@ pub enum LoraError {
     },
 }
 
-/// The low-rank term of one linear layer.
-#[derive(Debug, Clone)]
-pub struct LowRank {
-    /// `[rank, in]`.
-    pub a: Tensor<2>,
-    /// `[out, rank]`.
-    pub b: Tensor<2>,
-    /// Factor on the path.
-    pub scale: f64,
-}
-
 impl LowRank {
     /// A fresh term for a map of the given size; it computes zero.
     pub fn new(
@@ -132,18 +123,6 @@ impl LowRank {
             b: Tensor::zeros([outputs, config.rank], device),
             scale: config.scale(),
         }
-    }
-
-    /// The path alone from single operations: `[rows, in]` → `[rows, out]`.
-    pub(crate) fn composed(&self, x: Tensor<2>) -> Tensor<2> {
-        let low = x.matmul(self.a.clone().transpose()) * self.scale;
-        low.matmul(self.b.clone().transpose())
-    }
-
-    /// Visits `{prefix}.lora_A.weight` and `{prefix}.lora_B.weight`.
-    pub fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
-        visitor(&format!("{prefix}.lora_A.weight"), ParameterMut::Matrix(&mut self.a));
-        visitor(&format!("{prefix}.lora_B.weight"), ParameterMut::Matrix(&mut self.b));
     }
 }
 

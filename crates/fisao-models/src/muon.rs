@@ -9,7 +9,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::fused::linear::{Matrix, multiply};
+use fisao_kernels::linear::multiply;
+use fisao_kernels::matrix::Matrix;
+
 use crate::parallel::{cores, parallel_chunks};
 use crate::parameters::{GradientMap, ParameterMut, Parameters};
 

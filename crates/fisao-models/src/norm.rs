@@ -1,8 +1,9 @@
 //! Layer normalisation and root-mean-square normalisation over the last dimension.
 
 use burn::tensor::{Device, Tensor};
+use fisao_kernels::layer_weights::NormWeights;
+use fisao_kernels::{Operation, is_fused, three, two};
 
-use crate::fused::{Operation, is_fused, three, two};
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{Init, WeightError, WeightSource, widened};
 
@@ -94,6 +95,11 @@ impl RmsNorm {
     pub(crate) fn composed(&self, x: Tensor<2>) -> Tensor<2> {
         let mean_square = x.clone().square().mean_dim(1);
         x * (mean_square + self.epsilon).sqrt().recip() * self.weight.clone().unsqueeze()
+    }
+
+    /// What a decoding step on the CPU reads.
+    pub(crate) fn kernel_weights(&self) -> NormWeights {
+        NormWeights::new(&self.weight, self.epsilon)
     }
 }
 

@@ -9,9 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
+use fisao_kernels::is_cpu;
 use rayon::ThreadPool;
-
-use crate::fused::is_cpu;
 
 /// One-threaded pools, one for each part that has ever been worked on at once. They are kept: what a
 /// thread has allocated it can use again, and inside of them nothing is split a second time.

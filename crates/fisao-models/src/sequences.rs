@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use burn::tensor::{Gradients, Tensor, activation};
+use fisao_kernels::{Operation, is_fused, is_fused_weight, one, two};
 
 use crate::attention::Mask;
-use crate::fused::{Operation, is_fused, is_fused_weight, one, two};
 use crate::generation::Prompt;
 use crate::llama::{LayerInputs, Pass};
 use crate::llava::{ImageFeatures, Llava};

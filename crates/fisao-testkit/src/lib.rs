@@ -3,4 +3,5 @@
 pub mod compare;
 pub mod fuzz;
 pub mod tiny;
+pub mod tiny_policy;
 pub mod tolerance;

@@ -33,7 +33,7 @@ mod weighted;
 
 use serde::{Deserialize, Serialize};
 
-use crate::scorer::{RegionWeights, Regions};
+use crate::regions::{RegionWeights, Regions};
 
 pub use annotated::{MINIMUM_PER_CLASS, fit_annotated};
 pub use auc::auc;

@@ -5,7 +5,6 @@
 //! whether scores are centred.
 
 mod heat_map;
-mod regions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,10 +18,10 @@ use fisao_models::text::{TextError, Tokenizer};
 use fisao_models::vision::{VisionConfig, VisionOutput, VisionTower};
 
 use crate::calibration::{Calibration, Centres};
+use crate::regions::{ImageEmbedding, RegionWeights, Regions, ScoreConfig, cosine};
 use crate::templates::Templates;
 
 pub use heat_map::HeatMap;
-pub use regions::{ImageEmbedding, RegionWeights, Regions, ScoreConfig, Window, crop_windows};
 
 /// Largest relative difference at which two copies of a tower's tensor count as the same weights: one
 /// of them may have been rounded to bf16, whose relative step is 2⁻⁸.
@@ -448,11 +447,6 @@ fn common(what: &str, embeddings: &[Vec<f32>]) -> Result<Vec<f32>, VerifierError
     } else {
         Err(VerifierError::NotFinite { what: format!("'{what}'") })
     }
-}
-
-/// Inner product of two unit vectors.
-pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> Option<f32> {

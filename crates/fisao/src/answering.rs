@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, bail};
 use fisao_align::AlignError;
-use fisao_align::captions::{generate, likelihoods, tasks_at_once};
+use fisao_align::likelihoods::likelihoods;
+use fisao_align::sampling::{generate, tasks_at_once};
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_formats::data_record::{FileDigests, RowDigest};
 use fisao_formats::digest::sha256_bytes;

@@ -24,9 +24,7 @@ use image::RgbImage;
 use tempfile::TempDir;
 
 pub(crate) use identity::Origin;
-pub(crate) use verifier::{
-    LoadedVerifier, ScoreSettings, Views, load_verifier, verifier_from_arguments,
-};
+pub(crate) use verifier::{LoadedVerifier, Views, load_verifier, verifier_from_arguments};
 
 use crate::arguments::{Activations, ModelArguments, PairArguments, title, vision_adapter};
 use crate::device::check_precision;
@@ -34,6 +32,7 @@ use crate::failure::Refusal;
 use crate::model_location::{LocatedModel, ModelLocation, Role};
 use crate::prompt::{Prompt, PromptFormat};
 use crate::reporter::Reporter;
+use crate::score_settings::ScoreSettings;
 
 /// Name and content of every file of the embedded models, such as `llava/config.json`; those of the hard world are below
 /// `hard/`.

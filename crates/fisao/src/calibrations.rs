@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use fisao_align::captions::{MentionScorer, ScoredResponse};
 use fisao_align::mention_views::MentionViews;
+use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::run_control::ResponseStore;
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_align::{AlignError, RunControl, StopFlag};

@@ -116,6 +116,7 @@ mod tests {
             base_recall: Some(0.1 + 0.2),
             base_correct: None,
             recall: None,
+            length: None,
             unrecoverable: 1,
         }
     }

@@ -7,11 +7,16 @@ use std::sync::Mutex;
 use toml::Value;
 
 /// A former key and the present one, dotted.
-const KEYS: [(&str, &str); 17] = [
+const KEYS: [(&str, &str); 22] = [
     ("check-every", "validation-every"),
     ("align.recompute-layers", "align.gradient-checkpointing"),
     ("guards.entropy-share", "guards.entropy-fraction"),
     ("guards.neutral-share", "guards.neutral-fraction"),
+    ("guards.shortest", "guards.min-length-ratio"),
+    ("guards.longest", "guards.max-length-ratio"),
+    ("recall.least", "recall.min-break-even"),
+    ("recall.most", "recall.max-break-even"),
+    ("objective.least-gap", "objective.min-gap"),
     ("vocabulary-share", "vocabulary-fraction"),
     // The table `ppo` once held the settings of the loop and of PPO together.
     ("ppo.iterations", "align.iterations"),
@@ -115,7 +120,7 @@ mod tests {
             assert_eq!(config.ok(), Some(AlignConfig::default()), "{former}");
             read += 1;
         }
-        assert_eq!(read, 4, "keys of AlignConfig among those renamed");
+        assert_eq!(read, 8, "keys of AlignConfig among those renamed");
         for (key, former, present) in VALUES {
             let config = |value: &str| {
                 let text = format!("{key} = \"{value}\"");

@@ -6,7 +6,8 @@ use fisao_models::image::PixelValues;
 use fisao_models::llava::ImageBatch;
 use fisao_verifier::calibration::{Calibration, ProbabilityModel};
 use fisao_verifier::mentions::{Mention, ObjectVocabulary};
-use fisao_verifier::scorer::{HeatMap, ImageEmbedding, RegionWeights, Verifier};
+use fisao_verifier::regions::{ImageEmbedding, RegionWeights};
+use fisao_verifier::scorer::{HeatMap, Verifier};
 use serde::Serialize;
 
 use crate::bundle::LoadedVerifier;

@@ -18,7 +18,7 @@ mod variants;
 
 use fisao_formats::documents::{check_output_folder, write_bytes, write_json};
 use fisao_models::generation::Sampling;
-use fisao_verifier::scorer::RegionWeights;
+use fisao_verifier::regions::RegionWeights;
 
 use self::document::{
     AucSummary, BrierSummary, CostSummary, Detection, LabelFreeSummary, SeedStudy, SpearmanSummary,
@@ -27,8 +27,9 @@ use self::document::{
 use self::seed::StudyRunner;
 use self::source::Source;
 use crate::arguments::{SamplingArguments, VerifierStudyArguments};
-use crate::bundle::{Pair, Policy, ScoreSettings};
+use crate::bundle::{Pair, Policy};
 use crate::reporter::Reporter;
+use crate::score_settings::ScoreSettings;
 use crate::vocabulary::Vocabulary;
 use crate::{locks, output, text_cache};
 

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use fisao_align::captions::ScoredResponse;
 use fisao_align::config::BestBy;
 use fisao_align::error::AlignError;
 use fisao_align::events::{AlignEvent, IterationMetrics, PhaseSeconds, Warning, WarningCode};
 use fisao_align::guards::SplitHealth;
+use fisao_align::mentions::ScoredResponse;
 use fisao_align::trainer::{Trainer, TrainerState, ValidationResult};
 use fisao_align::{AlignConfig, StopFlag};
 use fisao_formats::documents::read_json;
@@ -61,6 +61,10 @@ struct ValidationRecord {
     health: SplitHealth,
 }
 
+/// Keys of a timing's seconds; `rollout` and `verify` are those of earlier versions.
+const PHASES: [&str; 9] =
+    ["encode", "sample", "score", "compare", "reward", "advantages", "update", "rollout", "verify"];
+
 /// One line of [`RunFolder::TIMINGS`].
 #[derive(Debug, Clone, Serialize)]
 struct TimingRecord {
@@ -68,7 +72,7 @@ struct TimingRecord {
     iteration: usize,
     #[serde(flatten)]
     seconds: PhaseSeconds,
-    /// Response tokens written per second of rollout.
+    /// Response tokens written per second of sampling.
     tokens_per_second: f64,
     /// Images that went through the encoders.
     images_encoded: usize,
@@ -211,7 +215,7 @@ impl<'a> Training<'a> {
             });
             self.warn(trainer.iteration(), warnings);
             if let Some(measured) = finished {
-                let tokens_per_second = measured.tokens as f64 / measured.seconds.rollout;
+                let tokens_per_second = measured.tokens as f64 / measured.seconds.sample;
                 let timing = TimingRecord {
                     iteration: measured.iteration,
                     seconds: measured.seconds,
@@ -258,9 +262,8 @@ impl<'a> Training<'a> {
     pub(crate) fn seconds(&self) -> anyhow::Result<f64> {
         let mut seconds = 0.0;
         self.surroundings.folder.each_record(RunFolder::TIMINGS, |line, _| {
-            let phases = ["rollout", "verify", "advantages", "update"];
             let of = |phase: &&str| line.get(*phase).and_then(serde_json::Value::as_f64);
-            seconds += phases.iter().filter_map(of).sum::<f64>();
+            seconds += PHASES.iter().filter_map(of).sum::<f64>();
         })?;
         Ok(seconds)
     }

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use fisao_align::RunControl;
-use fisao_align::captions::{MentionScorer, ScoredResponse, describe, encode_images};
+use fisao_align::captions::describe;
+use fisao_align::encoding::encode_images;
 use fisao_align::error::AlignError;
+use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::objective::Data;
 use fisao_align::tasks::{Answer, Task, TaskSource};
 use fisao_eval::captions::References;

@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::advantages::WhitenMode;
 use super::losses::ClipRange;
-use crate::config::{
+use crate::error::AlignError;
+use crate::ranges::{
     ABOVE_ZERO, LARGEST, RATE, ZERO_OR_MORE, is_rate, not_negative, positive, real,
 };
-use crate::error::AlignError;
 
 /// The `[objective]` table of kind `ppo`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -29,8 +29,8 @@ const OUT_OF_RANGE: &[(&str, &str, &[&str])] = &[
     ("ppo", "recall.margin", &["-1.0", "1.0", "nan"]),
     ("ppo", "recall.gain", &["-0.1", "nan"]),
     ("ppo", "recall.damping", &["-0.1", "inf"]),
-    ("ppo", "recall.least", &["0.0", "1.0", "nan"]),
-    ("ppo", "recall.most", &["0.1", "1.0", "nan"]),
+    ("ppo", "recall.min-break-even", &["0.0", "1.0", "nan"]),
+    ("ppo", "recall.max-break-even", &["0.1", "1.0", "nan"]),
     ("ppo", "checkpoint.every", &["0"]),
     ("ppo", "checkpoint.keep", &["0"]),
     ("ppo", "objective.value-learning-rate", &["0.0", "-1.0", "nan"]),
@@ -54,7 +54,7 @@ const OUT_OF_RANGE: &[(&str, &str, &[&str])] = &[
     ("group-relative", "objective.kl.horizon", &["0.0"]),
     ("dpo", "align.samples-per-image", &["1"]),
     ("dpo", "objective.beta", &["0.0", "-0.1", "inf"]),
-    ("dpo", "objective.least-gap", &["-0.1", "nan"]),
+    ("dpo", "objective.min-gap", &["-0.1", "nan"]),
     ("dpo", "objective.chosen-weight", &["-0.1", "inf"]),
 ];
 

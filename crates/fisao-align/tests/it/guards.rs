@@ -159,12 +159,13 @@ fn constraint_at_bound_is_reported_and_unrecoverable_policy_stopped() {
     };
     let code = |m: &IterationMetrics| check_recall_bound(m, &recall, &limits).map(|w| w.code);
     assert_eq!(
-        code(&metrics(recall.least, -0.03)),
+        code(&metrics(recall.min_break_even, -0.03)),
         None,
         "within two standard errors of the limit"
     );
     assert_eq!(code(&metrics(0.4, -0.3)), None, "there is room left");
-    let (short, lost) = (metrics(recall.least, -0.1), metrics(recall.least, -0.3));
+    let (short, lost) =
+        (metrics(recall.min_break_even, -0.1), metrics(recall.min_break_even, -0.3));
     assert_eq!(code(&short), Some(WarningCode::BreakEvenAtBound));
     for (metrics, stops) in [(short, false), (lost, true)] {
         let warnings = Vec::from_iter(check_recall_bound(&metrics, &recall, &limits));

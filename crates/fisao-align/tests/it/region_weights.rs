@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 
 use fisao_align::calibrate::{Supervision, calibrate};
-use fisao_align::captions::{MentionScorer, ScoredResponse};
 use fisao_align::mention_views::MentionViews;
+use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::region_weights::{region_weights, unlabelled_region_weights};
 use fisao_models::generation::FinishReason;
 use fisao_verifier::calibration::UnlabelledFit;
 use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
-use fisao_verifier::scorer::{ImageEmbedding, Regions, ScoreConfig, Verifier, cosine};
+use fisao_verifier::regions::{ImageEmbedding, Regions, ScoreConfig, cosine};
+use fisao_verifier::scorer::Verifier;
 use fisao_verifier::templates::Templates;
 
-use crate::trainer::models;
+use fisao_testkit::tiny_policy::models;
 
 const NAMES: [&str; 3] = ["dog", "cat", "car"];
 const IMAGES: usize = 600;

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fisao_align::RunControl;
-use fisao_align::captions::{ScoredResponse, describe, encode_all_images};
+use fisao_align::captions::describe;
+use fisao_align::encoding::encode_all_images;
 use fisao_align::error::AlignError;
 use fisao_align::mention_views::MentionViews;
+use fisao_align::mentions::ScoredResponse;
 use fisao_align::signals::{
     DecoderView, Evidence, NameScales, OTHER_CAPTIONS, Signal, categories_of_others, decoder_views,
     mention_tokens, signals,
@@ -15,7 +17,7 @@ use fisao_models::generation::Sampling;
 use fisao_models::llava::Llava;
 use fisao_models::lora::LoraConfig;
 
-use crate::trainer::{Noise, models};
+use fisao_testkit::tiny_policy::{Noise, models};
 
 /// Absolute tolerance of log-probabilities in f32.
 const TOLERANCE: f64 = 1e-5;
@@ -82,7 +84,7 @@ fn log_probabilities_are_those_of_mention_tokens() {
         for (mention, found) in caption.mentions.iter().zip(&view.log_probabilities) {
             let task = Noise.task(caption.task).unwrap();
             let images =
-                fisao_align::captions::image_batch(std::slice::from_ref(&task), &policy.device());
+                fisao_align::encoding::image_batch(std::slice::from_ref(&task), &policy.device());
             let features = policy.image_features(images);
             let end = mention.tokens.end;
             let example = fisao_models::sequences::Example {

@@ -6,180 +6,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{Device, Tensor};
-use fisao_align::captions::{
-    EncodedImages, MentionScorer, describe, encode, generate, likelihoods,
-};
+use fisao_align::captions::describe;
 use fisao_align::config::AlignConfig;
+use fisao_align::encoding::{EncodedImages, encode};
 use fisao_align::error::AlignError;
 use fisao_align::features::FeatureCache;
 use fisao_align::group::GroupRelativeConfig;
+use fisao_align::likelihoods::likelihoods;
 use fisao_align::objective::{Data, DpoConfig, Objective, PairSource, SftConfig};
 use fisao_align::ppo::PpoConfig;
+use fisao_align::sampling::generate;
 use fisao_align::tasks::{Answer, Task, TaskSource};
 use fisao_align::trainer::{Trainer, TrainerState};
 use fisao_align::{AlignEvent, Phase, RunControl, StopFlag};
-use fisao_models::activation::Activation;
-use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
 use fisao_models::generation::{Generated, Sampling};
-use fisao_models::image::PixelValues;
-use fisao_models::llama::{DecoderFamily, LlamaConfig};
-use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
 use fisao_models::lora::LowRank;
 use fisao_models::parameters::{Parameters, floats};
-use fisao_models::text::{DecodedText, TextError, Tokenizer};
-use fisao_models::vision::{VisionConfig, VisionFamily};
-use fisao_models::weights::RandomWeights;
-use fisao_verifier::calibration::{Calibration, fit_annotated};
+use fisao_testkit::tiny_policy::{EOS, Noise, calibration, models};
 use fisao_verifier::mentions::ObjectVocabulary;
+use fisao_verifier::regions::RegionWeights;
 use fisao_verifier::rewards::PenaltyWeight;
-use fisao_verifier::scorer::{RegionWeights, ScoreConfig, Verifier};
-use fisao_verifier::templates::Templates;
-
-const WORDS: [&str; 16] = [
-    "<pad>", "<s>", "</s>", "<image>", "a", "dog", "cat", "car", "the", "and", "in", "red", "big",
-    "on", "it", "is",
-];
-const PAD: u32 = 0;
-const EOS: u32 = 2;
-const IMAGE: u32 = 3;
-const SIDE: usize = 8;
-
-/// One word per token.
-struct Words;
-
-impl Tokenizer for Words {
-    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
-        let mut ids: Vec<u32> = text
-            .split([' ', '.'])
-            .filter_map(|word| WORDS.iter().position(|known| *known == word))
-            .map(|id| id as u32)
-            .collect();
-        if add_special_tokens {
-            ids.insert(0, 1);
-            ids.push(EOS);
-        }
-        Ok(ids)
-    }
-
-    fn decode(&self, ids: &[u32]) -> Result<DecodedText, TextError> {
-        let mut decoded = DecodedText::default();
-        for &id in ids {
-            let start = decoded.text.len();
-            if id > IMAGE {
-                if start > 0 {
-                    decoded.text.push(' ');
-                }
-                decoded.text.push_str(WORDS[id as usize]);
-            }
-            decoded.spans.push(start..decoded.text.len());
-        }
-        Ok(decoded)
-    }
-
-    fn token_id(&self, token: &str) -> Option<u32> {
-        WORDS.iter().position(|word| *word == token).map(|id| id as u32)
-    }
-}
-
-pub(crate) struct Noise;
-
-impl TaskSource for Noise {
-    fn count(&self) -> usize {
-        12
-    }
-
-    fn task(&self, index: usize) -> Result<Task, AlignError> {
-        let value = |at: usize| ((at * 7919 + index * 104_729) % 1000) as f32 / 500.0 - 1.0;
-        let size = (SIDE as u32, SIDE as u32);
-        let image = PixelValues {
-            values: (0..3 * SIDE * SIDE).map(value).collect(),
-            tile_size: size,
-            original_size: size,
-        };
-        let (id, prompt) = (format!("noise-{index}"), vec![1, 3, 3, 3, 3, 8, 14]);
-        Ok(Task { id, image, verifier_images: Vec::new(), prompt, answer: Answer::None })
-    }
-}
-
-fn vision() -> VisionConfig {
-    VisionConfig {
-        family: VisionFamily::Clip,
-        hidden_size: 16,
-        intermediate_size: 32,
-        num_hidden_layers: 2,
-        num_attention_heads: 2,
-        image_size: SIDE,
-        patch_size: 4,
-        layer_norm_eps: 1e-5,
-        hidden_act: Activation::QuickGelu,
-    }
-}
-
-pub(crate) fn models() -> (Llava, MentionScorer) {
-    let device = Device::flex();
-    let clip = ClipConfig {
-        text: ClipTextConfig {
-            vocab_size: WORDS.len(),
-            hidden_size: 16,
-            intermediate_size: 32,
-            num_hidden_layers: 1,
-            num_attention_heads: 2,
-            max_position_embeddings: 16,
-            layer_norm_eps: 1e-5,
-            hidden_act: Activation::QuickGelu,
-            bos_token_id: 1,
-            eos_token_id: EOS,
-            pad_token_id: PAD,
-        },
-        vision: vision(),
-        projection_dim: 8,
-        logit_scale_init_value: 2.0,
-    };
-    let clip = Clip::load(clip, &mut RandomWeights::new(1), &device).unwrap();
-    let llava = LlavaConfig {
-        tiling: None,
-        text: LlamaConfig {
-            family: DecoderFamily::Llama,
-            vocab_size: WORDS.len(),
-            hidden_size: 16,
-            intermediate_size: 32,
-            num_hidden_layers: 2,
-            num_attention_heads: 4,
-            num_key_value_heads: 2,
-            head_dim: 4,
-            max_position_embeddings: 64,
-            rms_norm_eps: 1e-5,
-            rope_theta: 10_000.0,
-            tie_word_embeddings: false,
-        },
-        vision: vision(),
-        image_token_id: IMAGE,
-        vision_feature_layer: -2,
-        vision_feature_select_strategy: FeatureSelect::Default,
-        projector_hidden_act: Activation::Gelu,
-        bos_token_id: 1,
-        eos_token_id: EOS,
-        stop_token_ids: Vec::new(),
-        pad_token_id: PAD,
-    };
-    let mut weights = RandomWeights::new(2);
-    let llava =
-        Llava::with_vision_tower(llava, clip.vision.clone(), &mut weights, &device).unwrap();
-    let forms = |name: &str| (name.to_owned(), vec![name.to_owned()]);
-    let vocabulary = ObjectVocabulary::new(vec![forms("dog"), forms("cat"), forms("car")]).unwrap();
-    let tokenizer: Arc<dyn Tokenizer> = Arc::new(Words);
-    let verifier =
-        Verifier::new(clip, Arc::clone(&tokenizer), Templates::default(), ScoreConfig::default());
-    (llava, MentionScorer { tokenizer, vocabulary, verifier })
-}
-
-/// Two classes of scores around the given centre, far enough apart to be told from each other.
-fn calibration(centre: f64) -> Calibration {
-    let scores: Vec<f64> =
-        (0..40).map(|i| centre + 0.1 * f64::from(i % 2) + 0.003 * f64::from(i / 2)).collect();
-    let correct: Vec<bool> = (0..40).map(|i| i % 2 == 1).collect();
-    fit_annotated(&scores, &correct).unwrap()
-}
 
 fn config() -> AlignConfig {
     let mut config = AlignConfig { max_new_tokens: 12, ..AlignConfig::default() };
@@ -330,7 +176,15 @@ fn an_iteration_that_is_stopped_leaves_the_trainer_as_it_was() {
     whole.iterate(&mut |_| {}).unwrap();
     cut.iterate(&mut |_| {}).unwrap();
     let before = cut.state();
-    for wanted in [Phase::Rollout, Phase::Verify, Phase::Advantages, Phase::Update] {
+    for wanted in [
+        Phase::Encode,
+        Phase::Sample,
+        Phase::Score,
+        Phase::Compare,
+        Phase::Reward,
+        Phase::Advantages,
+        Phase::Update,
+    ] {
         let stopped = cut.iterate(&mut |event| {
             if matches!(event, AlignEvent::PhaseStarted { phase, .. } if phase == wanted) {
                 raised.store(true, Ordering::Relaxed);
@@ -643,7 +497,7 @@ fn every_objective_moves_the_adapter_and_only_ppo_has_a_critic() {
     let objectives = [
         Objective::Ppo(PpoConfig::default()),
         Objective::GroupRelative(GroupRelativeConfig::default()),
-        Objective::Dpo(DpoConfig { least_gap: 0.0, ..DpoConfig::default() }),
+        Objective::Dpo(DpoConfig { min_gap: 0.0, ..DpoConfig::default() }),
         Objective::Dpo(DpoConfig { pairs: PairSource::Data, ..DpoConfig::default() }),
         Objective::Sft(SftConfig {}),
     ];
@@ -711,7 +565,7 @@ fn micro_batch_size_and_gradient_checkpointing_do_not_change_the_update() {
     let objectives = [
         Objective::Ppo(PpoConfig { entropy_coefficient: 0.01, ..PpoConfig::default() }),
         Objective::GroupRelative(GroupRelativeConfig::default()),
-        Objective::Dpo(DpoConfig { least_gap: 0.0, ..DpoConfig::default() }),
+        Objective::Dpo(DpoConfig { min_gap: 0.0, ..DpoConfig::default() }),
         Objective::Sft(SftConfig {}),
     ];
     let answered = Answered { pair: false };

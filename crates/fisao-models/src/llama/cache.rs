@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use fisao_kernels::is_cpu;
 
 use super::LlamaConfig;
 use crate::attention::{Shown, attend, attend_behind};
-use crate::fused::is_cpu;
 use crate::parameters::indices;
 
 /// Keys and values of one layer.

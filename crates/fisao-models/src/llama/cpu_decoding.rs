@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
+use fisao_kernels::layer_weights::{CachedHeads, EmbeddingWeights, LinearWeights, NormWeights};
+use fisao_kernels::rotary::{self, Angles};
+use fisao_kernels::view::View;
+use fisao_kernels::{accumulate, attention, swiglu};
+
 use super::decoding_session::PrefillState;
 use super::layer::DecoderLayer;
 use super::{Llama, LlamaConfig};
 use crate::attention::Mask;
-use crate::fused::layer_weights::{CachedHeads, EmbeddingWeights, LinearWeights, NormWeights};
-use crate::fused::rotary::{self, Angles};
-use crate::fused::view::View;
-use crate::fused::{accumulate, attention, swiglu};
+use crate::linear::Linear;
 
 /// Several sequences behind their prompts, a decoder's weights, and room for their steps.
 pub(crate) struct CpuDecoding {
@@ -135,13 +137,13 @@ impl StepBuffers {
 impl Layer {
     fn new(layer: &DecoderLayer, of_prompts: [CachedHeads; 2], numbers: usize) -> Self {
         Self {
-            input_layernorm: NormWeights::new(&layer.input_layernorm),
+            input_layernorm: layer.input_layernorm.kernel_weights(),
             queries_keys_values: [&layer.q_proj, &layer.k_proj, &layer.v_proj]
-                .map(LinearWeights::new),
-            o_proj: LinearWeights::new(&layer.o_proj),
-            post_attention_layernorm: NormWeights::new(&layer.post_attention_layernorm),
-            gate_and_up: [&layer.gate_proj, &layer.up_proj].map(LinearWeights::new),
-            down_proj: LinearWeights::new(&layer.down_proj),
+                .map(Linear::kernel_weights),
+            o_proj: layer.o_proj.kernel_weights(),
+            post_attention_layernorm: layer.post_attention_layernorm.kernel_weights(),
+            gate_and_up: [&layer.gate_proj, &layer.up_proj].map(Linear::kernel_weights),
+            down_proj: layer.down_proj.kernel_weights(),
             of_prompts,
             own: [numbers; 2].map(|numbers| vec![0.0; numbers]),
         }
@@ -168,11 +170,11 @@ impl CpuDecoding {
             Layer::new(layer, [CachedHeads::new(&k), CachedHeads::new(&v)], numbers)
         });
         Self {
-            table: EmbeddingWeights::new(&model.embed_tokens),
+            table: model.embed_tokens.kernel_weights(),
             layers: layers.collect(),
-            norm: NormWeights::new(&model.norm),
+            norm: model.norm.kernel_weights(),
             head: match &model.lm_head {
-                Some(head) => LinearWeights::new(head),
+                Some(head) => head.kernel_weights(),
                 None => LinearWeights::of_weight(&model.embed_tokens.weight),
             },
             sizes,

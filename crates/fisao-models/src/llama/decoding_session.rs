@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use fisao_kernels::is_cpu;
+
 use super::cpu_decoding::CpuDecoding;
 use super::{KvCache, Llama, Pass};
 use crate::attention::Mask;
-use crate::fused::is_cpu;
 use crate::parameters::{floats, indices};
 
 /// Several sequences behind their prompts.

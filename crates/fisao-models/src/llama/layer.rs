@@ -1,11 +1,11 @@
 //! One layer of the decoder.
 
 use burn::tensor::{Device, Int, Tensor, activation};
+use fisao_kernels::{Operation, is_fused, two};
 
 use super::rotary::RotaryAngles;
 use super::{DecoderFamily, KvCache, LlamaConfig};
 use crate::attention::{Shown, attend, merge_heads, split_heads};
-use crate::fused::{Operation, is_fused, two};
 use crate::linear::Linear;
 use crate::norm::RmsNorm;
 use crate::parameters::{ParameterMut, Parameters};

@@ -3,10 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Device, Tensor};
+use fisao_kernels::rotary::Angles;
+use fisao_kernels::{Operation, is_fused, one};
 
 use super::LlamaConfig;
-use crate::fused::rotary::Angles;
-use crate::fused::{Operation, is_fused, one};
 use crate::parameters::from_floats;
 
 /// Frequencies of the rotary embedding: the angle of each pair of dimensions from one position to the next, radians,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Calibration, CalibrationError};
-use crate::scorer::{Regions, ScoreConfig};
+use crate::regions::{Regions, ScoreConfig};
 use crate::templates::Templates;
 
 /// A model by its name and by its content.

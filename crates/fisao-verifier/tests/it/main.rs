@@ -7,6 +7,7 @@ mod corrected;
 mod mentions;
 mod reward_properties;
 mod rewards;
+#[cfg(feature = "scorer")]
 mod scorer;
 mod three_views;
 mod unlabelled;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use fisao_models::text::{DecodedText, TextError, Tokenizer};
 use fisao_testkit::tiny::{self, tiny_clip};
-use fisao_verifier::scorer::{
-    ImageEmbedding, RegionWeights, Regions, ScoreConfig, Verifier, VerifierError, Window, cosine,
-    crop_windows,
+use fisao_verifier::regions::{
+    ImageEmbedding, RegionWeights, Regions, ScoreConfig, Window, cosine, crop_windows,
 };
+use fisao_verifier::scorer::{Verifier, VerifierError};
 use fisao_verifier::templates::Templates;
 use proptest::prelude::*;
 

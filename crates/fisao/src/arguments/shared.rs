@@ -9,14 +9,14 @@ use fisao_formats::LoadDtype;
 use fisao_formats::adapter::VisionAdapter;
 use fisao_models::generation::Sampling;
 use fisao_verifier::calibration::{Calibration, VerifierIdentity};
-use fisao_verifier::scorer::Regions;
+use fisao_verifier::regions::Regions;
 
 use super::WorldArguments;
-use crate::bundle::ScoreSettings;
 use crate::device::{DeviceChoice, OpenDevice};
 use crate::failure::Refusal;
 use crate::model_location::ModelLocation;
 use crate::reporter::Reporter;
+use crate::score_settings::ScoreSettings;
 
 /// The model that generates.
 #[derive(Clone, Debug, Default, Args)]

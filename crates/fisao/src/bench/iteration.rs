@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use burn::tensor::Device;
-use fisao_align::captions::encode_images;
+use fisao_align::encoding::encode_images;
 use fisao_align::group::GroupRelativeConfig;
 use fisao_align::objective::Objective;
 use fisao_align::tasks::TaskSource as _;
@@ -11,10 +11,10 @@ use fisao_align::trainer::Trainer;
 use fisao_align::{AlignConfig, StopFlag};
 use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::Labels;
-use fisao_verifier::scorer::RegionWeights;
+use fisao_verifier::regions::RegionWeights;
 
 use super::{Amount, Repetitions};
-use crate::commands::demo::demo_config;
+use crate::demo_config::demo_config;
 use crate::reporter::Reporter;
 use crate::world::{DemoSetup, Sizes};
 

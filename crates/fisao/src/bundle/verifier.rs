@@ -4,13 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use fisao_align::AlignConfig;
 use fisao_formats::{Checkpoint, FormatError, LoadDtype, Loaded};
 use fisao_models::image::{ImageProcessor, PixelValues};
 use fisao_scenes::WorldKind;
-use fisao_verifier::calibration::{Calibration, VerifierIdentity};
-use fisao_verifier::scorer::{Regions, ScoreConfig, Verifier, Window, crop_windows};
-use fisao_verifier::templates::Templates;
+use fisao_verifier::calibration::VerifierIdentity;
+use fisao_verifier::regions::{Regions, ScoreConfig, Window, crop_windows};
+use fisao_verifier::scorer::Verifier;
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 use tempfile::TempDir;
@@ -21,33 +20,7 @@ use crate::device::check_precision;
 use crate::failure::Refusal;
 use crate::model_location::{LocatedModel, ModelLocation, Role};
 use crate::reporter::Reporter;
-
-/// How a verifier is to score.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ScoreSettings {
-    /// Sentences in which names are scored.
-    pub(crate) templates: Templates,
-    /// Where names are looked for.
-    pub(crate) score: ScoreConfig,
-}
-
-impl ScoreSettings {
-    /// Those of an alignment run.
-    pub(crate) fn of_run(config: &AlignConfig) -> Self {
-        Self { templates: config.templates.clone(), score: config.score }
-    }
-
-    /// The same with a calibration's regions where nothing else was asked for.
-    pub(crate) fn or_as_in(self, calibration: &Calibration) -> Self {
-        let made_with = calibration.made_with.as_ref().map(|made| made.verifier.score);
-        let Some(ScoreConfig { regions, crops, .. }) =
-            made_with.filter(|_| self.score.regions == Regions::Auto)
-        else {
-            return self;
-        };
-        Self { score: ScoreConfig { regions, crops, ..self.score }, ..self }
-    }
-}
+use crate::score_settings::ScoreSettings;
 
 /// A verifier with how it wants its images prepared.
 #[derive(Clone)]

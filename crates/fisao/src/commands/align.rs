@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::bail;
-use fisao_align::captions::MentionScorer;
+use fisao_align::mentions::MentionScorer;
 use fisao_align::tasks::TaskSource;
 use fisao_align::trainer::{Trainer, ValidationSet};
 use fisao_align::{AlignConfig, StopFlag};
@@ -20,14 +20,15 @@ use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::Calibration;
 
 use crate::arguments::AlignArguments;
-use crate::bundle::{LoadedVerifier, Policy, ScoreSettings, verifier_from_arguments};
+use crate::bundle::{LoadedVerifier, Policy, verifier_from_arguments};
 use crate::calibrations::{self, CALIBRATION, Setting};
-use crate::commands::demo::demo_config;
 use crate::data_check;
+use crate::demo_config::demo_config;
 use crate::device::{self, OpenDevice};
 use crate::failure::{Interrupted, Refusal};
 use crate::model_location::ModelLocation;
 use crate::reporter::Reporter;
+use crate::score_settings::ScoreSettings;
 use crate::training::{Surroundings, Training};
 use crate::vocabulary::Vocabulary;
 use crate::world::{DemoSetup, Sizes, validation};

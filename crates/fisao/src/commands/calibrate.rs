@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fisao_align::calibrate::{Supervision, calibrate};
-use fisao_align::captions::{MentionScorer, describe_all};
+use fisao_align::captions::describe_all;
+use fisao_align::mentions::MentionScorer;
 use fisao_align::run_control::ResponseStore;
 use fisao_align::tasks::{Task, TaskSource as _};
 use fisao_align::{AlignConfig, AlignError, RunControl, StopFlag};
@@ -14,14 +15,15 @@ use fisao_formats::data_record::{FileDigests, RowDigest};
 use fisao_formats::documents::{check_output_file, write_json};
 use fisao_models::generation::Sampling;
 use fisao_verifier::calibration::{Calibration, UnlabelledFit};
-use fisao_verifier::scorer::RegionWeights;
+use fisao_verifier::regions::RegionWeights;
 
 use crate::arguments::CalibrateArguments;
-use crate::bundle::{Pair, Policy, ScoreSettings, warn_of_photographs};
+use crate::bundle::{Pair, Policy, warn_of_photographs};
 use crate::calibrations::{Setting, image_digest, label_free_views};
 use crate::ground_truth::{self, Annotations};
 use crate::reporter::Reporter;
 use crate::response_file::ResponseFile;
+use crate::score_settings::ScoreSettings;
 use crate::tasks::{ImageTasks, checked_images};
 use crate::vocabulary::Vocabulary;
 use crate::{interrupt, output, prospects, settings, text_cache};
@@ -147,8 +149,9 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
     setting.sign(&mut calibration, &policy, &images, reporter)?;
     write_json(&arguments.output, &calibration)?;
     kept.finish();
+    let auc = if calibration.unlabelled.is_some() { "estimated AUC" } else { "AUC" };
     output::line(format!(
-        "AUC {:.3}; correct {:.3} ± {:.3} ({}), hallucinated {:.3} ± {:.3} ({})",
+        "{auc} {:.3}; correct {:.3} ± {:.3} ({}), hallucinated {:.3} ± {:.3} ({})",
         calibration.auc,
         calibration.mu_correct,
         calibration.sigma_correct,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use fisao_align::RunControl;
-use fisao_align::captions::{MentionScorer, ScoredResponse, best_of, generate, tasks_at_once};
+use fisao_align::captions::best_of;
+use fisao_align::mentions::{MentionScorer, ScoredResponse};
+use fisao_align::sampling::{generate, tasks_at_once};
 use fisao_align::tasks::TaskSource;
 use fisao_models::generation::{FinishReason, Generated, Sampling};
 use fisao_verifier::rewards::{RewardConfig, RewardRule};

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use fisao_align::captions::{MentionScorer, ScoredResponse};
 use fisao_align::events::IterationMetrics;
 use fisao_align::guards::SplitHealth;
-use fisao_align::objective::Objective;
-use fisao_align::ppo::{KlConfig, PpoConfig};
+use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::tasks::Task;
 use fisao_align::trainer::Trainer;
 use fisao_align::{AlignConfig, RunControl, StopFlag};
@@ -27,6 +25,7 @@ use serde::Serialize;
 
 use crate::arguments::{DemoArguments, DemoOptions, WorldChoice};
 use crate::calibrations::{self, CALIBRATION};
+use crate::demo_config::demo_config;
 use crate::device::{self, OpenDevice};
 use crate::report::{
     ColouredCaption, Curve, GalleryItem, Report, ReportRow, Scores, VerifierFacts, WordVerdict,
@@ -39,24 +38,6 @@ use crate::{interrupt, locks, output, printer, response_file, settings};
 
 /// Images of the report's gallery.
 const GALLERY: usize = 16;
-
-/// Settings the demo aligns its small model with; `--set` changes them.
-pub(crate) fn demo_config(seed: u64, quick: bool) -> AlignConfig {
-    let mut config = AlignConfig { seed, ..AlignConfig::default() };
-    config.align.learning_rate = 6e-4;
-    config.align.iterations = if quick { 4 } else { 60 };
-    config.align.images_per_iteration = 64;
-    // The optimiser's first steps are its largest ones.
-    config.align.warmup_iterations = if quick { 0 } else { 2 };
-    let kl = KlConfig { coefficient: 0.1, ..KlConfig::default() };
-    config.objective = Objective::Ppo(PpoConfig {
-        value_learning_rate: 5e-3,
-        lambda: 0.8,
-        kl,
-        ..PpoConfig::default()
-    });
-    config
-}
 
 /// File of a run's [`DemoOptions`].
 pub(crate) const OPTIONS: &str = "demo.toml";

@@ -1,7 +1,7 @@
 //! `fisao score`: how well words fit an image, by a CLIP's measure.
 
 use fisao_formats::images::open_image;
-use fisao_verifier::scorer::ImageEmbedding;
+use fisao_verifier::regions::ImageEmbedding;
 use owo_colors::OwoColorize;
 use serde::Serialize;
 

@@ -12,7 +12,8 @@ use fisao_formats::documents::{check_output_file, open_text, write_bytes};
 use fisao_formats::images::open_image;
 use fisao_models::image::PixelValues;
 use fisao_models::parallel::{parallel_chunks, workers_on};
-use fisao_verifier::scorer::{HeatMap, ImageEmbedding};
+use fisao_verifier::regions::ImageEmbedding;
+use fisao_verifier::scorer::HeatMap;
 use owo_colors::OwoColorize;
 use serde::Serialize;
 

@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
-use fisao_align::captions::{ScoredResponse, encode, generate, image_batch};
+use fisao_align::encoding::{encode, image_batch};
+use fisao_align::mentions::ScoredResponse;
 use fisao_align::objective::Data;
+use fisao_align::sampling::generate;
 use fisao_align::tasks::{Task, TaskList};
 use fisao_align::trainer::Trainer;
 use fisao_models::generation::Generated;
@@ -17,7 +19,7 @@ use super::document::Cost;
 use super::sample::Sample;
 use super::seed::StudyRunner;
 use super::source::{Part, Source};
-use crate::commands::demo::demo_config;
+use crate::demo_config::demo_config;
 use crate::world::SceneTasks;
 
 /// Images that are captioned and encoded to time it.

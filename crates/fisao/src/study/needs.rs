@@ -1,6 +1,6 @@
 //! What calibration needs: labels or none, how many images, how long a list of objects.
 
-use fisao_align::calibrate::centre;
+use fisao_align::centring::centre;
 use fisao_eval::detection::brier;
 use fisao_verifier::calibration::{
     Anchors, Bootstrap, Calibration, Intervals, UnlabelledConfig, bootstrap_annotated,

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fisao_align::RunControl;
-use fisao_align::captions::{MentionScorer, ScoredResponse, describe_all};
+use fisao_align::captions::describe_all;
+use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_models::generation::Sampling;
 use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
-use fisao_verifier::scorer::{ImageEmbedding, Verifier};
+use fisao_verifier::regions::ImageEmbedding;
+use fisao_verifier::scorer::Verifier;
 
 use super::seed::StudyRunner;
 use super::source::Part;

@@ -1,13 +1,15 @@
 //! What one seed gives: captions, then every measurement on them.
 
-use fisao_align::calibrate::{centre, mismatched_scores};
-use fisao_align::captions::{ScoredResponse, encode_all_images};
+use fisao_align::centring::{centre, mismatched_scores};
+use fisao_align::encoding::encode_all_images;
+use fisao_align::mentions::ScoredResponse;
 use fisao_align::region_weights::region_weights;
 use fisao_eval::captions::{self, CaptionInput, CaptionOptions, MeteorTables};
 use fisao_models::generation::Sampling;
 use fisao_verifier::calibration::{Calibration, Centres};
 use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
-use fisao_verifier::scorer::{ImageEmbedding, RegionWeights, Regions, Verifier};
+use fisao_verifier::regions::{ImageEmbedding, RegionWeights, Regions};
+use fisao_verifier::scorer::Verifier;
 
 use super::document::{CoarseResult, Correlation, ProbeResult, SeedStudy, VariantResult};
 use super::measures::{auc, calibrated, correlation, detection, probabilities};

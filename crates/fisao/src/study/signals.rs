@@ -11,7 +11,7 @@ use fisao_align::tasks::TaskSource;
 use fisao_eval::detection::{brier, expected_calibration_error};
 use fisao_models::generation::Sampling;
 use fisao_verifier::calibration::Combination;
-use fisao_verifier::scorer::ImageEmbedding;
+use fisao_verifier::regions::ImageEmbedding;
 
 use super::document::{CombinationResult, Detection, SignalResult, SignalStudy};
 use super::measures::{calibrated, detection};

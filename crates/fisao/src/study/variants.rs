@@ -1,9 +1,9 @@
 //! Variants of the verifier's score that are compared.
 
-use fisao_verifier::scorer::{Regions, ScoreConfig};
+use fisao_verifier::regions::{Regions, ScoreConfig};
 use fisao_verifier::templates::Templates;
 
-use crate::bundle::ScoreSettings;
+use crate::score_settings::ScoreSettings;
 
 /// The plain cosine that all variants are compared with: CLIP's zero-shot sentence, the pooled image, no centring.
 pub(super) const PLAIN: Variant = Variant {

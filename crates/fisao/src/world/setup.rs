@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use fisao_align::calibrate::{Supervision, calibrate};
-use fisao_align::captions::{MentionScorer, describe};
+use fisao_align::captions::describe;
+use fisao_align::mentions::MentionScorer;
 use fisao_align::objective::Data;
 use fisao_align::run_control::ResponseStore;
 use fisao_align::tasks::{Task, TaskList, TaskSource as _};
@@ -22,10 +23,11 @@ use fisao_verifier::calibration::{Calibration, Labels};
 use serde::{Deserialize, Serialize};
 
 use super::SceneTasks;
-use crate::bundle::{LoadedVerifier, Policy, ScoreSettings, Views, embedded};
+use crate::bundle::{LoadedVerifier, Policy, Views, embedded};
 use crate::calibrations::{Setting, image_digest, label_free_views};
 use crate::reporter::Reporter;
 use crate::response_file::{ResponseFile, record_of};
+use crate::score_settings::ScoreSettings;
 use crate::vocabulary::Vocabulary;
 
 /// Training scenes that a run may draw from; far more than it uses.

@@ -48,7 +48,7 @@ pub(super) fn dry_run(
     output::line(format!(
         "all checks passed\n\
          one iteration of {iterations}: {} responses, {} tokens, {} optimiser steps, {:.1} s\n\
-         \x20 rollout {:.1} s, verify {:.1} s, advantages {:.1} s, update {:.1} s\n\
+         \x20 encode {:.1} s, sample {:.1} s, score {:.1} s, compare with the base model {:.1} s, advantages {:.1} s, update {:.1} s\n\
          \x20 {:.2} mentions per response, reward {:+.3} ± {:.3}, sampler against trainer {:.1e} nats\n\
          one validation: {validation:.1} s, {validations} of them\n\
          the whole run: about {}\n\
@@ -58,8 +58,10 @@ pub(super) fn dry_run(
         metrics.tokens,
         metrics.steps,
         step.total(),
-        step.rollout,
-        step.verify,
+        step.encode,
+        step.sample,
+        step.score + step.reward,
+        step.compare,
         step.advantages,
         step.update,
         metrics.mentions_per_caption,

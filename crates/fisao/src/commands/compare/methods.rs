@@ -10,8 +10,8 @@ use fisao_verifier::rewards::RewardForm;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::{Ablation, CompareArguments, LabelSource, MethodChoice, SettingsArguments};
-use crate::commands::demo::demo_config;
 use crate::compare::document::Budget;
+use crate::demo_config::demo_config;
 use crate::failure::Refusal;
 use crate::{renamed, settings};
 
@@ -58,6 +58,16 @@ pub(crate) struct Surroundings {
     /// Fraction of the object names that the verifier knows.
     #[serde(alias = "vocabulary_share")]
     pub(crate) vocabulary_fraction: f64,
+}
+
+impl Trial {
+    /// Whether another trial of the same seed has the same settings, whatever it is called, and so the same result: an ablation
+    /// holds the default setting, too.
+    pub(crate) fn is_equal(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.config == other.config
+            && self.surroundings == other.surroundings
+    }
 }
 
 /// Everything that was asked for, for one seed.

@@ -7,8 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use fisao_align::captions::{MentionScorer, ScoredResponse, best_of, describe};
+use fisao_align::captions::{best_of, describe};
 use fisao_align::error::AlignError;
+use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::objective::Data;
 use fisao_align::tasks::Task;
 use fisao_align::trainer::Trainer;
@@ -19,8 +20,8 @@ use fisao_models::generation::Sampling;
 use fisao_models::llava::Llava;
 use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::Calibration;
+use fisao_verifier::regions::RegionWeights;
 use fisao_verifier::rewards::RewardRule;
-use fisao_verifier::scorer::RegionWeights;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -382,8 +383,8 @@ fn is_unrecoverable(error: &anyhow::Error) -> bool {
     )
 }
 
-/// Version of [`TrialRecord`].
-const RECORD_VERSION: u32 = 1;
+/// Version of [`TrialRecord`]: 2 has the length constraint, without which earlier trials were trained.
+const RECORD_VERSION: u32 = 2;
 
 /// Everything that a trial's result depends on, to notice that something else is asked for now. Settings that are not in the file
 /// have their defaults.
@@ -448,6 +449,10 @@ mod tests {
         assert!(!is_same(&stored, &trial));
         let text = format!("{:?} {:?} {:?}", trial.config, trial.surroundings, trial.kind);
         assert!(is_same(&Value::String(text.clone()), &trial));
+        let mut renamed = Trial { key: "fisao[noise=0]".to_owned(), ..trial.clone() };
+        assert!(renamed.is_equal(&trial));
+        renamed.config.score.noise = 0.1;
+        assert!(!renamed.is_equal(&trial));
         trial.kind = Kind::BestOf(4);
         assert!(!is_same(&Value::String(text), &trial));
         assert!(!is_same(&asked(&Trial { kind: Kind::Trained, ..trial.clone() }).unwrap(), &trial));

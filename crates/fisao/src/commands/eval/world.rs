@@ -1,7 +1,7 @@
 //! Captions of the built-in synthetic dataset.
 
-use fisao_align::captions::generate;
 use fisao_align::objective::Data;
+use fisao_align::sampling::generate;
 use fisao_align::tasks::TaskSource;
 use fisao_eval::chair::{
     self, ChairInput, ChairOptions, ChairReport, GroundTruth, ObjectVocabulary,

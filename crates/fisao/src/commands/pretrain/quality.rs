@@ -3,19 +3,20 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use fisao_align::calibrate::correct_mentions;
-use fisao_align::captions::MentionScorer;
+use fisao_align::centring::correct_mentions;
+use fisao_align::mentions::MentionScorer;
 use fisao_align::objective::Data;
 use fisao_align::{RunControl, StopFlag};
 use fisao_formats::LoadDtype;
 use fisao_models::generation::Sampling;
 use fisao_scenes::{Split, World};
 use fisao_verifier::calibration::auc;
-use fisao_verifier::scorer::RegionWeights;
+use fisao_verifier::regions::RegionWeights;
 
-use crate::bundle::{Policy, ScoreSettings, load_verifier};
+use crate::bundle::{Policy, load_verifier};
 use crate::device::cpu;
 use crate::reporter::Reporter;
+use crate::score_settings::ScoreSettings;
 use crate::table::percent;
 use crate::vocabulary::Vocabulary;
 use crate::world::{SceneTasks, evaluate, separation};

@@ -1,0 +1,114 @@
+//! Image encoders over many images: the policy's features and the verifier's embeddings.
+
+use burn::tensor::Device;
+use fisao_models::image::PixelValues;
+use fisao_models::llava::{ImageBatch, ImageFeatures, Llava};
+use fisao_models::parallel::{parallel_chunks, workers_on};
+use fisao_verifier::regions::ImageEmbedding;
+use fisao_verifier::scorer::Verifier;
+
+use crate::error::AlignError;
+use crate::run_control::RunControl;
+use crate::tasks::{Task, TaskSource};
+
+/// Most images encoded together by one core.
+const BATCH: usize = 32;
+
+/// Image features of some tasks.
+#[derive(Debug, Clone)]
+pub struct EncodedImages {
+    /// Per task, projected image tokens.
+    pub features: Vec<ImageFeatures>,
+    /// Per task, the verifier's embedding of its image.
+    pub embeddings: Vec<ImageEmbedding>,
+}
+
+/// The images of some tasks, at least one.
+pub fn image_batch(tasks: &[Task], device: &Device) -> ImageBatch {
+    ImageBatch::new(tasks.iter().map(|task| &task.image), device)
+}
+
+/// Runs the image encoders over all tasks, on all cores of the CPU; an encoder that policy and verifier
+/// [share](Verifier::share_tower) runs once. Either all tasks have pixels of their own for the
+/// verifier, or none has.
+///
+/// # Errors
+/// [`AlignError::Verifier`] when an embedding is not finite.
+pub fn encode(
+    policy: &Llava,
+    verifier: &Verifier,
+    tasks: &[Task],
+) -> Result<EncodedImages, AlignError> {
+    encode_on(policy, verifier, tasks, RunControl::new(&|_| {}))
+}
+
+/// The same, which can be stopped before a batch.
+pub(crate) fn encode_on(
+    policy: &Llava,
+    verifier: &Verifier,
+    tasks: &[Task],
+    control: RunControl<'_>,
+) -> Result<EncodedImages, AlignError> {
+    let chunks = parallel_chunks(tasks, workers_on(&policy.device()), |chunk| {
+        let mut encoded = EncodedImages { features: Vec::new(), embeddings: Vec::new() };
+        for batch in chunk.chunks(BATCH) {
+            control.check()?;
+            let images = image_batch(batch, &policy.device());
+            let shared =
+                verifier.shares_tower() && batch.iter().all(|task| task.verifier_images.is_empty());
+            if shared {
+                let (features, output) = policy.image_features_and_vision_output(images);
+                encoded.features.extend(features.split());
+                encoded.embeddings.extend(verifier.embed_vision_output(output)?);
+            } else {
+                encoded.embeddings.extend(encode_images(verifier, batch)?);
+                encoded.features.extend(policy.image_features(images).split());
+            }
+        }
+        Ok(encoded)
+    });
+    let mut all = EncodedImages { features: Vec::new(), embeddings: Vec::new() };
+    for chunk in chunks.into_iter().collect::<Result<Vec<_>, AlignError>>()? {
+        all.features.extend(chunk.features);
+        all.embeddings.extend(chunk.embeddings);
+    }
+    Ok(all)
+}
+
+/// The verifier's embeddings of the tasks' images, at least one.
+///
+/// # Errors
+/// [`AlignError::Verifier`] when an embedding is not finite.
+pub fn encode_images(
+    verifier: &Verifier,
+    tasks: &[Task],
+) -> Result<Vec<ImageEmbedding>, AlignError> {
+    if tasks.iter().all(|task| task.verifier_images.is_empty()) {
+        let device = verifier.model().vision().device();
+        return Ok(verifier.embed_images(image_batch(tasks, &device).whole())?);
+    }
+    let views: Vec<&[PixelValues]> =
+        tasks.iter().map(|task| task.verifier_images.as_slice()).collect();
+    Ok(verifier.embed_views(&views)?)
+}
+
+/// The verifier's embeddings of all images of a source, on all cores of the CPU, without keeping their pixels.
+///
+/// # Errors
+/// What the source reports about a task; see [`encode_images`].
+pub fn encode_all_images(
+    verifier: &Verifier,
+    source: &dyn TaskSource,
+) -> Result<Vec<ImageEmbedding>, AlignError> {
+    let indices: Vec<usize> = (0..source.count()).collect();
+    let device = verifier.model().vision().device();
+    let chunks = parallel_chunks(&indices, workers_on(&device), |chunk| {
+        let mut embeddings = Vec::with_capacity(chunk.len());
+        for batch in chunk.chunks(BATCH) {
+            let tasks = batch.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
+            embeddings.extend(encode_images(verifier, &tasks)?);
+        }
+        Ok(embeddings)
+    });
+    Ok(chunks.into_iter().collect::<Result<Vec<_>, AlignError>>()?.concat())
+}

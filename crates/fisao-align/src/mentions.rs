@@ -1,0 +1,106 @@
+//! The objects that responses name, with their scores.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use fisao_models::generation::{FinishReason, Generated};
+use fisao_models::text::Tokenizer;
+use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
+use fisao_verifier::regions::ImageEmbedding;
+use fisao_verifier::scorer::Verifier;
+
+use crate::error::AlignError;
+
+/// Finds the mentions of responses and scores them.
+#[derive(Clone)]
+pub struct MentionScorer {
+    /// The policy's tokenizer.
+    pub tokenizer: Arc<dyn Tokenizer>,
+    /// Objects that are looked for.
+    pub vocabulary: ObjectVocabulary,
+    /// Scores them.
+    pub verifier: Verifier,
+}
+
+impl MentionScorer {
+    /// Decodes a response, finds what it names and scores it against the image.
+    ///
+    /// # Errors
+    /// [`AlignError::Text`] when the response cannot be decoded, [`AlignError::Verifier`] when a name cannot be scored.
+    pub fn read(
+        &mut self,
+        task: usize,
+        response: Generated,
+        image: &ImageEmbedding,
+    ) -> Result<ScoredResponse, AlignError> {
+        let decoded = self.tokenizer.decode(&response.tokens)?;
+        let all = self.vocabulary.token_mentions(&decoded.text, &decoded.spans);
+        let found = all.len();
+        let mentions: Vec<TokenMention> =
+            all.into_iter().filter(|mention| !mention.negated).collect();
+        self.verifier.embed_names(mentions.iter().map(|mention| mention.form.as_str()))?;
+        let scores =
+            mentions.iter().map(|mention| self.verifier.score(image, &mention.form)).collect();
+        Ok(ScoredResponse {
+            task,
+            tokens: response.tokens,
+            logprobs: response.logprobs,
+            finish: response.finish,
+            text: decoded.text,
+            negated: found - mentions.len(),
+            mentions,
+            scores,
+        })
+    }
+
+    /// [Reads](Self::read) responses, `samples` adjacent ones to each task; `images` holds an embedding for every task.
+    ///
+    /// # Errors
+    /// See [`read`](Self::read).
+    pub fn read_all(
+        &mut self,
+        responses: Vec<Generated>,
+        samples: usize,
+        images: &[ImageEmbedding],
+    ) -> Result<Vec<ScoredResponse>, AlignError> {
+        let numbered = responses.into_iter().enumerate();
+        numbered
+            .map(|(at, response)| self.read(at / samples, response, &images[at / samples]))
+            .collect()
+    }
+}
+
+/// A response with its scored mentions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoredResponse {
+    /// Position of its task.
+    pub task: usize,
+    /// Ids, the end token last if the response stopped.
+    pub tokens: Vec<u32>,
+    /// Log-probability of each token when it was chosen.
+    pub logprobs: Vec<f32>,
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// The text.
+    pub text: String,
+    /// Objects it says are there; negated mentions are left out.
+    pub mentions: Vec<TokenMention>,
+    /// Score of each mention.
+    pub scores: Vec<f64>,
+    /// How many mentions were left out because the text denies them.
+    pub negated: usize,
+}
+
+impl ScoredResponse {
+    /// The response as it was written.
+    pub fn response(&self) -> Generated {
+        let Self { tokens, logprobs, finish, .. } = self;
+        Generated { tokens: tokens.clone(), logprobs: logprobs.clone(), finish: *finish }
+    }
+
+    /// Mentions whose category the response had named before.
+    pub fn repeated(&self) -> usize {
+        let named: BTreeSet<usize> = self.mentions.iter().map(|mention| mention.category).collect();
+        self.mentions.len() - named.len()
+    }
+}

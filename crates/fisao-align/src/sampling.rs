@@ -1,0 +1,176 @@
+//! Responses of the policy to many tasks, in batches that memory has room for.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use fisao_models::generation::{Generated, Prompt, Sampling};
+use fisao_models::llama::KvCache;
+use fisao_models::llava::{ImageFeatures, Llava};
+use fisao_models::parallel::parallel_chunks;
+
+use crate::encoding::{EncodedImages, image_batch};
+use crate::error::AlignError;
+use crate::run_control::RunControl;
+use crate::tasks::{Task, TaskSource};
+
+/// Most sequences decoded together by one core.
+const BATCH: usize = 32;
+
+/// Memory that the key–value caches of all sequences decoded at once may take, bytes.
+const CACHES: usize = 2 << 30;
+
+/// Which responses are wanted.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// What is asked.
+    pub tasks: &'a [Task],
+    /// What the encoders made of the tasks' images.
+    pub encoded: &'a EncodedImages,
+    /// Number of the random streams of each task, see
+    /// [`Prompt::stream`](fisao_models::generation::Prompt::stream).
+    pub streams: &'a [u64],
+    /// Responses to each task.
+    pub samples: usize,
+    /// How tokens are chosen.
+    pub sampling: &'a Sampling,
+    /// Progress, stopping and saved responses; checked before every batch.
+    pub control: RunControl<'a>,
+}
+
+/// Writes responses, on all cores. Those to one task are adjacent.
+///
+/// # Errors
+/// [`AlignError::NotFinite`] when the model's logits are NaN or infinite, [`AlignError::Stopped`] when that was asked for.
+pub fn sample(policy: &Llava, request: &Request<'_>) -> Result<Vec<Generated>, AlignError> {
+    let Request { tasks, samples, .. } = *request;
+    let indices: Vec<usize> = (0..tasks.len()).collect();
+    let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
+    let response = request.sampling.max_new_tokens;
+    let plan = BatchPlan::of(policy, policy.cached_positions(longest, response, samples));
+    let chunks = parallel_chunks(&indices, plan.chunks, |chunk| {
+        let mut written = Vec::with_capacity(chunk.len() * samples);
+        for batch in chunk.chunks((plan.batch / samples).max(1)) {
+            written.extend(batch_responses(policy, request, batch)?);
+            (request.control.advance)(batch.len() * samples);
+        }
+        Ok(written)
+    });
+    Ok(chunks.into_iter().collect::<Result<Vec<_>, AlignError>>()?.concat())
+}
+
+/// The responses to the tasks of a batch: those that were written before, or new ones, which are kept. Only a whole batch is
+/// known: another one would be computed in another order, with other last bits.
+fn batch_responses(
+    policy: &Llava,
+    request: &Request<'_>,
+    batch: &[usize],
+) -> Result<Vec<Generated>, AlignError> {
+    let Request { tasks, encoded, samples, sampling, control, .. } = *request;
+    control.check()?;
+    let streams: Vec<u64> = batch.iter().map(|&at| request.streams[at]).collect();
+    if let Some(kept) = control.kept {
+        let known = streams.iter().map(|&stream| kept.get(sampling.seed, stream));
+        let known = known.map(|known| known.filter(|known| known.len() == samples));
+        if let Some(known) = known.collect::<Option<Vec<_>>>() {
+            return Ok(known.concat());
+        }
+    }
+    let features = batch.iter().map(|&at| encoded.features[at].clone()).collect();
+    let features = ImageFeatures::cat(features);
+    let prompts = batch.iter().zip(&streams).map(|(&at, &stream)| (&tasks[at], stream));
+    let responses = respond(policy, prompts, &features, samples, sampling)?;
+    if let Some(kept) = control.kept {
+        kept.insert(sampling.seed, &streams, &responses)?;
+    }
+    Ok(responses)
+}
+
+/// Writes one response to each of the tasks `range` of a source, in order, without keeping their images.
+/// Task `i` draws from random stream `i`, so a response does not depend on which others are made with it.
+/// `advance` is told how many more are done, from any thread. `length` is that of the longest prompt and
+/// response together, tokens: so many are decoded at once as have room in memory.
+///
+/// # Errors
+/// What the source reports about a task.
+pub fn generate(
+    policy: &Llava,
+    source: &dyn TaskSource,
+    range: Range<usize>,
+    length: usize,
+    sampling: &Sampling,
+    advance: &(dyn Fn(usize) + Sync),
+) -> Result<Vec<Generated>, AlignError> {
+    let indices: Vec<usize> = range.collect();
+    let plan = BatchPlan::of(policy, length);
+    let chunks = parallel_chunks(&indices, plan.chunks, |chunk| {
+        let mut written = Vec::with_capacity(chunk.len());
+        for batch in chunk.chunks(plan.batch) {
+            let tasks = batch.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
+            let started = Instant::now();
+            let features = policy.image_features(image_batch(&tasks, &policy.device()));
+            let seconds = started.elapsed().as_secs_f64();
+            tracing::debug!(images = tasks.len(), seconds, "images encoded");
+            let prompts = tasks.iter().zip(batch.iter().map(|&at| at as u64));
+            written.extend(respond(policy, prompts, &features, 1, sampling)?);
+            advance(batch.len());
+        }
+        Ok(written)
+    });
+    let chunks = chunks.into_iter().collect::<Result<Vec<_>, AlignError>>()?;
+    Ok(chunks.into_iter().flatten().collect())
+}
+
+/// How sequences are shared among cores.
+///
+/// A small model gives each core a batch of its own; a model whose caches are large takes all cores for
+/// one batch, as large as memory allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BatchPlan {
+    /// Batches decoded side by side.
+    pub(crate) chunks: usize,
+    /// Sequences of one batch.
+    pub(crate) batch: usize,
+}
+
+impl BatchPlan {
+    /// For sequences of each of which so many tokens are kept.
+    pub(crate) fn of(policy: &Llava, length: usize) -> Self {
+        let each = KvCache::bytes(&policy.config().text, length).max(1);
+        let fit = CACHES / each;
+        let chunks = policy.decoding_workers();
+        if fit >= BATCH * chunks {
+            Self { chunks, batch: BATCH }
+        } else {
+            Self { chunks: 1, batch: fit.clamp(1, BATCH) }
+        }
+    }
+}
+
+/// Tasks that [`generate`] works on at once, over all cores: what a caller should ask for at a time who
+/// wants to show responses as they come. `length` is that of prompt and response together, tokens.
+pub fn tasks_at_once(policy: &Llava, length: usize) -> usize {
+    let plan = BatchPlan::of(policy, length);
+    plan.chunks * plan.batch
+}
+
+/// Responses to one batch: each task with the number of its random streams, and their image features.
+///
+/// # Errors
+/// [`AlignError::NotFinite`] naming the first task whose logits are NaN or infinite.
+fn respond<'a>(
+    policy: &Llava,
+    tasks: impl Iterator<Item = (&'a Task, u64)>,
+    features: &ImageFeatures,
+    samples: usize,
+    sampling: &Sampling,
+) -> Result<Vec<Generated>, AlignError> {
+    let (tasks, prompts): (Vec<&Task>, Vec<Prompt>) = tasks
+        .enumerate()
+        .map(|(image, (task, stream))| (task, Prompt { ids: task.prompt.clone(), image, stream }))
+        .unzip();
+    let responses = policy.generate(&prompts, features, samples, sampling);
+    match responses.iter().position(|response| !response.is_finite()) {
+        Some(at) => Err(AlignError::NotFinite { id: tasks[at / samples].id.clone() }),
+        None => Ok(responses),
+    }
+}

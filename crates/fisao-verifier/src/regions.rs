@@ -1,0 +1,143 @@
+//! Where in an image a name is looked for.
+
+use serde::{Deserialize, Serialize};
+
+/// How names are scored against images.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct ScoreConfig {
+    /// Where in an image a name is looked for. Default: auto.
+    pub regions: Regions,
+    /// Crops along each side of the image with regions = "crops"; at least 2. Default: 2, so four crops of two thirds
+    /// of each side.
+    pub crops: u32,
+    /// Take from each name's score its mean over images that do not mention it. Image–text scores lean towards some words
+    /// whatever the image, and one threshold for all words asks too much of them. Default: true.
+    pub centred: bool,
+    /// Standard deviation of noise that is added to every score, always the same for the same image and name: how well
+    /// does alignment do with a worse verifier? Unit: cosine. From 0 to 1000. Default: 0, none.
+    pub noise: f64,
+}
+
+/// Where in an image a name is looked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Regions {
+    /// In the whole of it and its patches, weighted as the calibration found best; the whole alone where patches do not
+    /// help, and without a calibration.
+    #[default]
+    Auto,
+    /// In the whole of it: the pooled embedding.
+    Whole,
+    /// In its patches, too: mean of the whole's cosine and the best patch's.
+    Patches,
+    /// In overlapping crops, too, each encoded by itself: the best cosine of whole and crops. What is small in the
+    /// image is larger in a crop; each crop costs as much as the image.
+    Crops,
+}
+
+/// Fractions of the regions in a score with regions = "auto": (1 − patches) · whole + patches · best patch, cosine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegionWeights {
+    /// Of the best patch, from 0 to 1; the rest is that of the whole.
+    pub patches: f64,
+}
+
+impl Default for ScoreConfig {
+    fn default() -> Self {
+        Self { regions: Regions::default(), crops: 2, centred: true, noise: 0.0 }
+    }
+}
+
+impl ScoreConfig {
+    /// Images that show one image: one, or the whole and its crops.
+    pub fn views(&self) -> usize {
+        if self.regions == Regions::Crops { 1 + (self.crops * self.crops) as usize } else { 1 }
+    }
+
+    /// Checks the number of crops.
+    ///
+    /// # Errors
+    /// The setting's key and its range, as a sentence.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.regions == Regions::Crops && !(2..=8).contains(&self.crops) {
+            return Err(format!("score.crops is {}; it must be from 2 to 8", self.crops));
+        }
+        if !(0.0..=1000.0).contains(&self.noise) {
+            return Err(format!("score.noise is {}; it must be from 0 to 1000", self.noise));
+        }
+        Ok(())
+    }
+}
+
+/// What the encoder made of one image: unit vectors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageEmbedding {
+    /// Of the whole image, `f_v`.
+    pub whole: Vec<f32>,
+    /// Of its patches or crops, row by row; empty where only the whole counts.
+    pub parts: Vec<Vec<f32>>,
+}
+
+impl ImageEmbedding {
+    /// Of the whole image and its crops, in this order.
+    pub(crate) fn of_views(views: &[Vec<f32>]) -> Self {
+        Self { whole: views[0].clone(), parts: views[1..].to_vec() }
+    }
+
+    pub(crate) fn is_finite(&self) -> bool {
+        std::iter::once(&self.whole).chain(&self.parts).flatten().all(|value| value.is_finite())
+    }
+
+    /// Score with a unit text embedding; `weights` count where regions are weighted.
+    pub fn score(&self, text: &[f32], regions: Regions, weights: RegionWeights) -> f64 {
+        let whole = cosine(&self.whole, text);
+        let best = || self.parts.iter().map(|part| cosine(part, text)).fold(-1.0, f64::max);
+        match regions {
+            Regions::Auto if weights.patches > 0.0 => {
+                (1.0 - weights.patches) * whole + weights.patches * best()
+            }
+            Regions::Auto | Regions::Whole => whole,
+            Regions::Patches => f64::midpoint(whole, best()),
+            Regions::Crops => whole.max(best()),
+        }
+    }
+}
+
+/// A rectangle of an image, pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Left edge.
+    pub x: u32,
+    /// Upper edge.
+    pub y: u32,
+    /// Width, at least 1.
+    pub width: u32,
+    /// Height, at least 1.
+    pub height: u32,
+}
+
+/// Overlapping windows over an image of a size (width, height), row by row: `per_side`² of them, each 2/(`per_side` + 1) of
+/// the image's width and height, so that neighbours share half of themselves.
+pub fn crop_windows((width, height): (u32, u32), per_side: u32) -> Vec<Window> {
+    let along = |length: u32, index: u32| {
+        let edge = |step: u32| u64::from(length) * u64::from(step) / u64::from(per_side + 1);
+        let (start, end) = (edge(index) as u32, edge(index + 2) as u32);
+        // An image of few pixels still has something to show in every window.
+        let start = start.min(length - 1);
+        (start, (end - start).max(1))
+    };
+    let cells = (0..per_side).flat_map(|row| (0..per_side).map(move |column| (row, column)));
+    cells
+        .map(|(row, column)| {
+            let ((x, width), (y, height)) = (along(width, column), along(height, row));
+            Window { x, y, width, height }
+        })
+        .collect()
+}
+
+/// Inner product of two unit vectors.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+}

@@ -1,0 +1,152 @@
+//! The modules of a crate import each other in one direction only, so that it reads from the top downwards.
+
+use anyhow::Context;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// Crates whose top-level modules form no cycle: all that are not for tests.
+pub(crate) const LAYERED: &[&str] = &[
+    "fisao",
+    "fisao-align",
+    "fisao-eval",
+    "fisao-formats",
+    "fisao-kernels",
+    "fisao-models",
+    "fisao-scenes",
+    "fisao-verifier",
+];
+
+/// Top-level modules of a crate, each with those that it imports.
+type Imports = BTreeMap<String, BTreeSet<String>>;
+
+/// One sentence for each cycle among the top-level modules of the crates in `LAYERED`.
+pub(crate) fn cycles(root: &Path) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for package in LAYERED {
+        let imports = imports(&root.join("crates").join(package).join("src"))?;
+        if let Some(cycle) = cycle(&imports) {
+            found.push(format!("`{package}`: modules import each other: {}", cycle.join(" → ")));
+        }
+    }
+    Ok(found)
+}
+
+fn imports(source: &Path) -> anyhow::Result<Imports> {
+    let mut all = Imports::new();
+    for entry in fs::read_dir(source).with_context(|| source.display().to_string())? {
+        let path = entry?.path();
+        let Some(name) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
+        if matches!(name, "lib" | "main") {
+            continue;
+        }
+        let name = name.to_owned();
+        collect(&path, all.entry(name).or_default())?;
+    }
+    let modules: BTreeSet<String> = all.keys().cloned().collect();
+    for (name, imported) in &mut all {
+        imported.retain(|other| other != name && modules.contains(other));
+    }
+    Ok(all)
+}
+
+/// Names behind `crate::` in a file, or in all files of a folder.
+fn collect(path: &Path, found: &mut BTreeSet<String>) -> anyhow::Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            collect(&entry?.path(), found)?;
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        found.extend(imported(&text));
+    }
+    Ok(())
+}
+
+/// First segments of the paths from the crate's root in a source text. Comments and the tests at its end do not count.
+fn imported(text: &str) -> BTreeSet<String> {
+    let code = text.split("\n#[cfg(test)]").next().unwrap_or_default();
+    let lines: Vec<&str> =
+        code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code = lines.join("\n");
+    code.split("crate::").skip(1).flat_map(first_segments).collect()
+}
+
+/// Of a path behind `crate::`, or of each path of a group in braces.
+fn first_segments(rest: &str) -> Vec<String> {
+    let segment = |text: &str| {
+        let text = text.trim_start();
+        let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+        text[..end].to_owned()
+    };
+    let Some(group) = rest.strip_prefix('{') else { return vec![segment(rest)] };
+    let (mut found, mut depth) = (vec![segment(group)], 0_usize);
+    for (at, character) in group.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => found.push(segment(&group[at + 1..])),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Modules of which each imports the next and the last the first, which stands at both ends.
+fn cycle(imports: &Imports) -> Option<Vec<&str>> {
+    let mut done = BTreeSet::new();
+    imports.keys().find_map(|start| visit(start, imports, &mut Vec::new(), &mut done))
+}
+
+fn visit<'a>(
+    module: &'a str,
+    imports: &'a Imports,
+    path: &mut Vec<&'a str>,
+    done: &mut BTreeSet<&'a str>,
+) -> Option<Vec<&'a str>> {
+    if let Some(at) = path.iter().position(|&earlier| earlier == module) {
+        return Some(path[at..].iter().copied().chain([module]).collect());
+    }
+    if done.contains(module) {
+        return None;
+    }
+    path.push(module);
+    let found = imports[module].iter().find_map(|next| visit(next, imports, path, done));
+    path.pop();
+    done.insert(module);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn graph(modules: &[(&str, &[&str])]) -> Imports {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        modules.iter().map(|(name, imported)| ((*name).to_owned(), names(imported))).collect()
+    }
+
+    #[test]
+    fn a_cycle_is_named_from_end_to_end() {
+        let acyclic = graph(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &[])]);
+        assert_eq!(cycle(&acyclic), None);
+        let cyclic = graph(&[("a", &["b"]), ("b", &["c"]), ("c", &["d"]), ("d", &["b"])]);
+        assert_eq!(cycle(&cyclic), Some(vec!["b", "c", "d", "b"]));
+    }
+
+    #[test]
+    fn comments_and_tests_are_no_imports() {
+        let text = "//! See crate::docs.\nuse crate::one::Thing;\nfn f() { crate::two(crate::three::X) }\n\
+                    #[cfg(test)]\nmod tests { use crate::four; }\n";
+        let expected = ["one", "three", "two"].map(str::to_owned);
+        assert_eq!(imported(text), BTreeSet::from(expected));
+    }
+
+    #[test]
+    fn every_path_of_a_group_counts() {
+        let text = "use crate::{one::{A, B},\n    two, three::C};\nuse other::four;\n";
+        let expected = ["one", "three", "two"].map(str::to_owned);
+        assert_eq!(imported(text), BTreeSet::from(expected));
+    }
+}
