@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use fisao_formats::hub::{self, HubError, HubEvent, HubId, HubSettings, Wanted};
-use fisao_formats::{Checkpoint, FormatError, ModelConfig};
+use fisao_formats::{Checkpoint, FormatError, ModelConfig, RunFolder, adapter};
 
 use crate::failure::Refusal;
 use crate::reporter::{PhaseProgress, Reporter};
@@ -38,8 +38,38 @@ pub(crate) struct LocatedModel {
 
 impl From<OsString> for ModelLocation {
     fn from(text: OsString) -> Self {
-        Self(text)
+        Self(text.to_str().and_then(id_of_url).map_or(text, OsString::from))
     }
+}
+
+/// The name in the address of a model's page on the Hub, such as `https://huggingface.co/owner/name/tree/main`.
+fn id_of_url(text: &str) -> Option<String> {
+    const HOSTS: [&str; 2] = ["huggingface.co/", "hf.co/"];
+    let address = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+    let address = address.strip_prefix("www.").unwrap_or(address);
+    let path = HOSTS.iter().find_map(|host| address.strip_prefix(host))?;
+    let path = path.split(['?', '#']).next().unwrap_or(path).trim_end_matches('/');
+    let mut segments = path.splitn(4, '/');
+    let (owner, name) = (segments.next()?, segments.next()?);
+    Some(match (segments.next(), segments.next()) {
+        (Some("tree" | "commit" | "blob"), Some(rest)) => {
+            // A revision like `refs/pr/3` is written with %2F there.
+            let revision = rest.split('/').next().unwrap_or(rest).replace("%2F", "/");
+            format!("{owner}/{name}@{revision}")
+        }
+        _ => format!("{owner}/{name}"),
+    })
+}
+
+/// The adapter within a run's folder, where the folder itself holds none.
+fn adapter_within(folder: PathBuf, reporter: &Reporter) -> PathBuf {
+    let config = |folder: &Path| folder.join(adapter::ADAPTER_CONFIG_FILE).is_file();
+    let inner = folder.join(RunFolder::ADAPTER);
+    if config(&folder) || !config(&inner) {
+        return folder;
+    }
+    reporter.note(format_args!("{}: a run, of which the adapter is used", folder.display()));
+    inner
 }
 
 /// As it was written.
@@ -54,6 +84,7 @@ impl ModelLocation {
     pub(crate) fn locate(&self, role: Role, reporter: &Reporter) -> anyhow::Result<LocatedModel> {
         let name = self.0.to_string_lossy().into_owned();
         let folder = match self.id()? {
+            None if role == Role::Adapter => adapter_within(PathBuf::from(&self.0), reporter),
             None => PathBuf::from(&self.0),
             Some(id) => {
                 reporter
@@ -144,6 +175,35 @@ mod tests {
 
     fn id(text: &str) -> Result<Option<HubId>, HubError> {
         ModelLocation::from(OsString::from(text)).id()
+    }
+
+    #[test]
+    fn addresses_of_the_hub_are_names() {
+        for (address, name) in [
+            ("https://huggingface.co/llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-7b-hf"),
+            ("http://www.huggingface.co/owner/name/", "owner/name"),
+            ("https://hf.co/owner/name/tree/main", "owner/name@main"),
+            ("https://huggingface.co/owner/name/tree/refs%2Fpr%2F3?x=1", "owner/name@refs/pr/3"),
+            ("https://huggingface.co/owner/name/blob/v1/config.json", "owner/name@v1"),
+            ("https://example.com/owner/name", "https://example.com/owner/name"),
+            ("owner/name", "owner/name"),
+        ] {
+            assert_eq!(ModelLocation::from(OsString::from(address)).to_string(), name);
+        }
+    }
+
+    #[test]
+    fn the_folder_of_a_run_stands_for_its_adapter() {
+        let root = tempfile::tempdir().unwrap();
+        let quiet = Reporter::new(true);
+        let within = || adapter_within(root.path().to_owned(), &quiet);
+        assert_eq!(within(), root.path());
+        let inner = root.path().join(RunFolder::ADAPTER);
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::write(inner.join(adapter::ADAPTER_CONFIG_FILE), "{}").unwrap();
+        assert_eq!(within(), inner);
+        std::fs::write(root.path().join(adapter::ADAPTER_CONFIG_FILE), "{}").unwrap();
+        assert_eq!(within(), root.path());
     }
 
     #[test]

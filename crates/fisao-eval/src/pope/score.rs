@@ -109,6 +109,10 @@ pub struct SplitReport {
     missed: Vec<(ImageId, Label)>,
     /// Answers to questions that the split does not ask.
     pub unknown_answers: usize,
+    /// Answers without the word "yes" that count as yes all the same, as in POPE's own script: everything does in which
+    /// [`parse_answer`] finds no no.
+    #[serde(default)]
+    pub yes_by_default: usize,
     /// Every answered question, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub per_question: Vec<Judged>,
@@ -145,6 +149,11 @@ pub fn parse_answer(text: &str) -> bool {
     !sentence.split(' ').any(|word| matches!(word, "No" | "no" | "not"))
 }
 
+/// Whether the word "yes" is in an answer, in whatever case.
+fn says_yes(text: &str) -> bool {
+    text.split(|c: char| !c.is_alphanumeric()).any(|word| word.eq_ignore_ascii_case("yes"))
+}
+
 /// Scores the answers to one split, which is one file of questions.
 ///
 /// # Errors
@@ -158,6 +167,7 @@ pub fn score_split(
     let paired = pair(&ids, answers)?;
     let mut counts = Counts::default();
     let mut missed = Vec::new();
+    let mut yes_by_default = 0;
     let mut per_question = Vec::with_capacity(questions.len());
     for (question, text) in questions.iter().zip(&paired.texts) {
         let said_yes = text.map(parse_answer);
@@ -166,6 +176,7 @@ pub fn score_split(
             missed.push((question.image.clone(), question.label));
             continue;
         };
+        yes_by_default += usize::from(said_yes && !says_yes(text));
         per_question.push(Judged {
             question_id: question.question_id.clone(),
             image: question.image.clone(),
@@ -185,6 +196,7 @@ pub fn score_split(
         unanswered: paired.unanswered(ids),
         missed,
         unknown_answers: paired.unknown,
+        yes_by_default,
         per_question,
     })
 }

@@ -42,6 +42,7 @@ fn scores_match_a_count_by_hand() {
     assert_eq!(split.scores.f1, Some(6.0 / 9.0));
     assert_eq!(split.scores.yes_ratio, Some(5.0 / 8.0));
     assert!(!split.per_question[6].said_yes);
+    assert_eq!(split.yes_by_default, 2, "\"I am sure.\" and \"NO\"");
     assert_eq!(split.per_question[6].label, Label::Yes);
 
     let report = evaluate(vec![split.clone(), split]);

@@ -103,7 +103,7 @@ fn ask(
 
 /// Says what counts as wrong without having been answered wrongly.
 fn warn(split: &SplitReport, reporter: &Reporter) {
-    let SplitReport { name, unanswered, unknown_answers, .. } = split;
+    let SplitReport { name, unanswered, unknown_answers, yes_by_default, .. } = split;
     if let Some(first) = unanswered.first() {
         let count = unanswered.len();
         reporter.warn(
@@ -112,6 +112,14 @@ fn warn(split: &SplitReport, reporter: &Reporter) {
                 first.0
             ),
             Some("JSON has the numbers over the others too, as `scores_of_answered`"),
+        );
+    }
+    if *yes_by_default > 0 {
+        reporter.warn(
+            format!(
+                "{name}: {yes_by_default} answers do not say yes and count as yes, as in POPE's own script"
+            ),
+            Some("a model that explains itself instead of answering is not measured by this"),
         );
     }
     if *unknown_answers > 0 {
