@@ -24,7 +24,7 @@ use crate::sampling::{Request, sample};
 use crate::tasks::Task;
 use crate::token_rewards::token_rewards;
 
-/// Everything the three phases read.
+/// What a rollout reads.
 pub(crate) struct RolloutPlan<'a> {
     pub(crate) policy: &'a Llava,
     pub(crate) value_head: Option<&'a ValueHead>,
@@ -41,7 +41,7 @@ pub(crate) struct RolloutPlan<'a> {
     pub(crate) again: bool,
     /// Estimates correctness, where expected correct mentions are to be measured.
     pub(crate) correctness: Option<&'a Correctness>,
-    /// Looked at before every batch.
+    /// Checked before every batch.
     pub(crate) stop: &'a StopFlag,
 }
 

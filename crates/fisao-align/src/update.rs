@@ -1,4 +1,4 @@
-//! Phase 4 of an iteration: optimiser steps on the clipped losses.
+//! The update: optimiser steps on the losses of the objective.
 
 use burn::tensor::Tensor;
 use fisao_models::adamw::{AdamW, AdamWConfig};

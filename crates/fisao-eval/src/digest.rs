@@ -9,17 +9,12 @@ pub(crate) fn of_names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         digest.update(name);
         digest.update("\n");
     }
-    hexadecimal(&digest.finalize())
+    hex::encode(digest.finalize())
 }
 
 /// Of a text; in hexadecimal.
 pub(crate) fn of_text(text: &str) -> String {
-    hexadecimal(&Sha256::digest(text))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    hex::encode(Sha256::digest(text))
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! SHA-256 of files and tensors, in hexadecimal: how a run says which data and weights it used.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -27,7 +26,7 @@ fn sha256_of(path: &Path, advance: &(dyn Fn(u64) + Sync)) -> Result<String, Form
     let mut block = vec![0; 1 << 20];
     loop {
         match file.read(&mut block).map_err(failed)? {
-            0 => return Ok(hexadecimal(&hasher.finalize())),
+            0 => return Ok(hex::encode(hasher.finalize())),
             read => {
                 hasher.update(&block[..read]);
                 advance(read as u64);
@@ -47,7 +46,7 @@ pub fn git_blob_file(path: &Path) -> Result<String, FormatError> {
     let mut hasher = sha1::Sha1::new();
     hasher.update(format!("blob {}\0", content.len()));
     hasher.update(&content);
-    Ok(hexadecimal(&hasher.finalize()))
+    Ok(hex::encode(hasher.finalize()))
 }
 
 /// Files beside the weights that are read, and so say what a model computes. Others lie in some folders and not in others
@@ -114,7 +113,7 @@ fn sha256_weights_sampled(path: &Path) -> Result<String, FormatError> {
             }
         }
     }
-    Ok(hexadecimal(&hasher.finalize()))
+    Ok(hex::encode(hasher.finalize()))
 }
 
 /// SHA-256 over the names and digests of the files of a model or adapter folder.
@@ -132,7 +131,7 @@ fn sha256_files(
         hasher.update([0]);
         hasher.update(digest);
     }
-    Ok(hexadecimal(&hasher.finalize()))
+    Ok(hex::encode(hasher.finalize()))
 }
 
 /// Bytes that [`sha256_model`] will read.
@@ -160,7 +159,7 @@ fn model_files(folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
 
 /// SHA-256 of bytes.
 pub fn sha256_bytes(bytes: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(bytes))
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// SHA-256 over parts in the order given; where one ends and the next begins is part of it.
@@ -171,7 +170,7 @@ pub fn sha256_parts<Part: AsRef<[u8]>>(parts: impl IntoIterator<Item = Part>) ->
         hasher.update((part.len() as u64).to_le_bytes());
         hasher.update(part);
     }
-    hexadecimal(&hasher.finalize())
+    hex::encode(hasher.finalize())
 }
 
 /// SHA-256 over named tensors in the order given: name, dtype, shape and bytes of each. Equal digests
@@ -186,14 +185,7 @@ pub fn sha256_tensors<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a Tensor
         hasher.update([0]);
         hasher.update(tensor.as_bytes());
     }
-    hexadecimal(&hasher.finalize())
-}
-
-fn hexadecimal(digest: &[u8]) -> String {
-    digest.iter().fold(String::with_capacity(2 * digest.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-        text
-    })
+    hex::encode(hasher.finalize())
 }
 
 #[cfg(test)]

@@ -80,6 +80,7 @@ pub struct ImageEmbedding {
     pub parts: Vec<Vec<f32>>,
 }
 
+#[cfg(feature = "scorer")]
 impl ImageEmbedding {
     /// Of the whole image and its crops, in this order.
     pub(crate) fn of_views(views: &[Vec<f32>]) -> Self {
@@ -89,7 +90,9 @@ impl ImageEmbedding {
     pub(crate) fn is_finite(&self) -> bool {
         std::iter::once(&self.whole).chain(&self.parts).flatten().all(|value| value.is_finite())
     }
+}
 
+impl ImageEmbedding {
     /// Score with a unit text embedding; `weights` count where regions are weighted.
     pub fn score(&self, text: &[f32], regions: Regions, weights: RegionWeights) -> f64 {
         let whole = cosine(&self.whole, text);
