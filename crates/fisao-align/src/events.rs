@@ -159,7 +159,7 @@ pub struct IterationMetrics {
     pub expected_correct: Option<f64>,
     /// The same of the base model on the same images.
     pub expected_correct_base: Option<f64>,
-    /// Relative surplus of the first over the second, smoothed over about ten measurements: near 0 when the constraint holds.
+    /// Relative surplus of the first over the second, smoothed over about four measurements: near 0 when the constraint holds.
     pub recall_surplus: Option<f64>,
     /// Its standard error.
     pub recall_surplus_error: Option<f64>,

@@ -54,7 +54,7 @@ pub struct GuardLimits {
     /// Largest fraction of mentions without reward. Default 0.98.
     #[serde(alias = "neutral-share")]
     pub neutral_fraction: f64,
-    /// Largest growth of the fraction of repeated mentions. Unit: fraction. Default 0.1.
+    /// Largest growth of the fraction of repeated mentions, beyond two standard errors. Unit: fraction. Default 0.1.
     pub repetition_growth: f64,
     /// Largest fall of recall on the calibration split. Unit: fraction. Default 0.02.
     pub recall_drop: f64,
@@ -328,7 +328,9 @@ fn rollout_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits)
         ));
     }
     let repeated = m.repeated_fraction.unwrap_or(0.0);
-    if repeated > base.repeated_fraction + limits.repetition_growth {
+    if repeated - 2.0 * repetition_error(m, base)
+        > base.repeated_fraction + limits.repetition_growth
+    {
         warnings.push(warning(
             WarningCode::RepetitionGrown,
             format!(
@@ -361,6 +363,18 @@ fn rollout_warnings(m: &IterationMetrics, base: &Baseline, limits: &GuardLimits)
         ));
     }
     warnings
+}
+
+/// Standard error of the growth of the fraction of repeated mentions, where both were counted over as many mentions; 0 without
+/// any.
+fn repetition_error(m: &IterationMetrics, base: &Baseline) -> f64 {
+    let mentions = m.mentions_per_caption * m.responses as f64;
+    if mentions <= 0.0 {
+        return 0.0;
+    }
+    let variance = |fraction: f64| fraction * (1.0 - fraction);
+    let both = variance(m.repeated_fraction.unwrap_or(0.0)) + variance(base.repeated_fraction);
+    (both / mentions).sqrt()
 }
 
 /// The policy on validation tasks, before or during training.

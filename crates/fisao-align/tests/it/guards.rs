@@ -50,6 +50,12 @@ fn each_failure_raises_its_own_warning() {
     assert_eq!(codes(|m| m.eos_rate = 0.9), [WarningCode::EndsMissing]);
     assert_eq!(codes(|m| m.repeated_fraction = Some(0.25)), [WarningCode::RepetitionGrown]);
     assert_eq!(codes(|m| m.repeated_fraction = Some(0.15)), []);
+    // Of 192 mentions, 23 % lie within two standard errors of the limit of 17 %, 26 % do not.
+    let counted = |m: &mut IterationMetrics, repeated: f64| {
+        (m.responses, m.repeated_fraction) = (64, Some(repeated));
+    };
+    assert_eq!(codes(|m| counted(m, 0.23)), []);
+    assert_eq!(codes(|m| counted(m, 0.26)), [WarningCode::RepetitionGrown]);
     assert_eq!(codes(|m| m.reward_std = 0.0), [WarningCode::RewardConstant]);
     assert_eq!(codes(|m| m.neutral_fraction = Some(1.0)), [WarningCode::AllNeutral]);
     // Captions without any mention: there is nothing to reward either.

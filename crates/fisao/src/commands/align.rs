@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::bail;
+use fisao_align::config::BestBy;
 use fisao_align::mentions::MentionScorer;
 use fisao_align::tasks::TaskSource;
 use fisao_align::trainer::{Trainer, ValidationSet};
@@ -132,6 +133,15 @@ impl<'a> Run<'a> {
             }
         };
         let config = settings::resolve(&base, &arguments.settings)?;
+        let unlabelled = matches!(record.source, Source::Files(_));
+        if unlabelled && config.checkpoint.best == BestBy::ValidationRecall {
+            bail!(
+                Refusal::new(
+                    "checkpoint.best = \"validation-recall\" needs labelled validation images, which prompts do not have"
+                )
+                .hint("write --set checkpoint.best=validation-reward")
+            );
+        }
         let output = arguments.output.clone().filter(|_| !arguments.dry_run);
         if let Some(output) = &output {
             RunFolder::check_free(output)?;

@@ -71,6 +71,16 @@ fn an_allowed_verifier_gets_pixels_of_its_own() {
     assert!(errors.contains("the verifier's vision tower is not the model's own"), "{errors}");
 }
 
+/// Prompts have no labels, so that no adapter would ever be called the best.
+#[test]
+fn the_best_adapter_by_recall_needs_labels() {
+    let place = Workplace::furnished();
+    write_calibration(&place);
+    let error = align(&place, "clip", &["--set", "checkpoint.best=validation-recall"]);
+    assert!(error.contains("needs labelled validation images"), "{error}");
+    assert!(error.contains("checkpoint.best=validation-reward"), "{error}");
+}
+
 #[test]
 fn thresholds_that_cross_are_refused() {
     let place = Workplace::furnished();
