@@ -34,45 +34,74 @@ pub(crate) fn cycles(root: &Path) -> anyhow::Result<Vec<String>> {
 
 fn imports(source: &Path) -> anyhow::Result<Imports> {
     let mut all = Imports::new();
+    let mut reexports = BTreeMap::new();
     for entry in fs::read_dir(source).with_context(|| source.display().to_string())? {
         let path = entry?.path();
         let Some(name) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
         if matches!(name, "lib" | "main") {
+            let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            reexports.extend(reexported(&text));
             continue;
         }
         let name = name.to_owned();
-        collect(&path, all.entry(name).or_default())?;
+        collect(&path, 0, all.entry(name).or_default())?;
     }
     let modules: BTreeSet<String> = all.keys().cloned().collect();
     for (name, imported) in &mut all {
-        imported.retain(|other| other != name && modules.contains(other));
+        // `crate::FormatError` is `crate::error::FormatError`.
+        let resolved = imported.iter().map(|other| reexports.get(other).unwrap_or(other));
+        *imported =
+            resolved.filter(|&other| other != name && modules.contains(other)).cloned().collect();
     }
     Ok(all)
 }
 
-/// Names behind `crate::` in a file, or in all files of a folder.
-fn collect(path: &Path, found: &mut BTreeSet<String>) -> anyhow::Result<()> {
+/// Names that a crate's root takes from its modules, each with the module.
+fn reexported(root: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for statement in root.split("pub use ").skip(1) {
+        let statement = statement.split(';').next().unwrap_or_default();
+        let Some((module, names)) = statement.split_once("::") else { continue };
+        for name in names.split(|c: char| !c.is_alphanumeric() && c != '_') {
+            found.insert(name.to_owned(), module.trim_start_matches("crate::").to_owned());
+        }
+    }
+    found
+}
+
+/// Names that a file, or all files of a folder, take from the crate's root; `depth` folders lie between them and it.
+fn collect(path: &Path, depth: usize, found: &mut BTreeSet<String>) -> anyhow::Result<()> {
     if path.is_dir() {
         for entry in fs::read_dir(path)? {
-            collect(&entry?.path(), found)?;
+            collect(&entry?.path(), depth + 1, found)?;
         }
     } else if path.extension().is_some_and(|extension| extension == "rs") {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        found.extend(imported(&text));
+        found.extend(imported(&text, depth));
     }
     Ok(())
 }
 
-/// First segments of the paths from the crate's root in a source text. Comments and the tests at its end do not count.
-fn imported(text: &str) -> BTreeSet<String> {
-    let code = text.split("\n#[cfg(test)]").next().unwrap_or_default();
+/// First segments of the paths from the crate's root in a source text, whether they begin with `crate` or with so many `super`
+/// that they lead there. Comments and modules of tests within the file do not count.
+fn imported(text: &str, depth: usize) -> BTreeSet<String> {
+    let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let lines: Vec<&str> =
         code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
     let code = lines.join("\n");
-    code.split("crate::").skip(1).flat_map(first_segments).collect()
+    let mut found: BTreeSet<String> =
+        code.split("crate::").skip(1).flat_map(first_segments).collect();
+    let up = "super::".repeat(depth + 1);
+    for (at, _) in code.match_indices(&up) {
+        let (before, behind) = (&code[..at], &code[at + up.len()..]);
+        if !before.ends_with("super::") && !behind.starts_with("super::") {
+            found.extend(first_segments(behind));
+        }
+    }
+    found
 }
 
-/// Of a path behind `crate::`, or of each path of a group in braces.
+/// Of a path from the root, or of each path of a group in braces.
 fn first_segments(rest: &str) -> Vec<String> {
     let segment = |text: &str| {
         let text = text.trim_start();
@@ -140,13 +169,33 @@ mod tests {
         let text = "//! See crate::docs.\nuse crate::one::Thing;\nfn f() { crate::two(crate::three::X) }\n\
                     #[cfg(test)]\nmod tests { use crate::four; }\n";
         let expected = ["one", "three", "two"].map(str::to_owned);
-        assert_eq!(imported(text), BTreeSet::from(expected));
+        assert_eq!(imported(text, 0), BTreeSet::from(expected));
+        // A module of tests in a file of its own ends nothing.
+        let text = "#[cfg(test)]\nmod tests;\nuse crate::five;\n";
+        assert_eq!(imported(text, 0), BTreeSet::from(["five".to_owned()]));
+    }
+
+    #[test]
+    fn paths_through_super_count_where_they_lead_to_the_root() {
+        let text = "use super::one::A;\nuse super::super::two::B;\nfn f() { super::three() }\n";
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        assert_eq!(imported(text, 0), names(&["one", "three"]));
+        assert_eq!(imported(text, 1), names(&["two"]));
+    }
+
+    #[test]
+    fn names_of_the_root_are_those_of_their_modules() {
+        let root = "pub mod a;\npub use a::Thing;\npub use b::{Other, This};\nuse c::Not;\n";
+        let found = reexported(root);
+        assert_eq!(found.get("Thing").map(String::as_str), Some("a"));
+        assert_eq!(found.get("This").map(String::as_str), Some("b"));
+        assert_eq!(found.get("Not"), None);
     }
 
     #[test]
     fn every_path_of_a_group_counts() {
         let text = "use crate::{one::{A, B},\n    two, three::C};\nuse other::four;\n";
         let expected = ["one", "three", "two"].map(str::to_owned);
-        assert_eq!(imported(text), BTreeSet::from(expected));
+        assert_eq!(imported(text, 0), BTreeSet::from(expected));
     }
 }

@@ -75,7 +75,7 @@ impl Default for AlignConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LoopConfig {
-    /// Rounds of rollout → verify → advantages → update. Unit: iterations. From 1 to 100000000. Default 40.
+    /// Rounds of encode → sample → score → compare → reward → advantages → update. Unit: iterations. From 1 to 100000000. Default 40.
     pub iterations: usize,
     /// Images per iteration. From 1 to 65536. Default 64.
     pub images_per_iteration: usize,

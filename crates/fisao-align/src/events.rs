@@ -32,7 +32,8 @@ pub enum AlignEvent {
         iteration: usize,
         /// Which phase.
         phase: Phase,
-        /// Units of work it will take: responses, or optimiser steps in the update.
+        /// Units of work it will take: images to encode, greedy captions to compare (0 where nothing is measured), optimiser
+        /// steps of the update, else responses.
         steps: usize,
     },
     /// A phase has got further.
@@ -132,7 +133,7 @@ pub struct IterationMetrics {
     /// Real tokens of these responses, end token included.
     pub tokens: usize,
 
-    /// Verifier reward summed over a response, mean over responses, without the KL term. Should
+    /// Verifier reward summed over a response, mean over responses, without the KL term and the length bonus. Should
     /// rise.
     pub reward_mean: f64,
     /// Standard deviation of the same over responses. Zero means there is nothing to learn from.

@@ -1,6 +1,7 @@
 //! Responses of the policy to many tasks, in batches that memory has room for.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use fisao_models::generation::{Generated, Prompt, Sampling};
@@ -47,10 +48,17 @@ pub fn sample(policy: &Llava, request: &Request<'_>) -> Result<Vec<Generated>, A
     let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
     let response = request.sampling.max_new_tokens;
     let plan = BatchPlan::of(policy, policy.cached_positions(longest, response, samples));
+    // What the others would still write is of no use after an error.
+    let failed = AtomicBool::new(false);
     let chunks = parallel_chunks(&indices, plan.chunks, |chunk| {
         let mut written = Vec::with_capacity(chunk.len() * samples);
         for batch in chunk.chunks((plan.batch / samples).max(1)) {
-            written.extend(batch_responses(policy, request, batch)?);
+            if failed.load(Ordering::Relaxed) {
+                break;
+            }
+            let responses = batch_responses(policy, request, batch);
+            failed.fetch_or(responses.is_err(), Ordering::Relaxed);
+            written.extend(responses?);
             (request.control.advance)(batch.len() * samples);
         }
         Ok(written)

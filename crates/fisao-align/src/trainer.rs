@@ -184,6 +184,11 @@ impl<'a> Trainer<'a> {
         self.iteration
     }
 
+    /// Whether a reward per token keeps the length; not in runs that an earlier version began without it.
+    pub fn constrains_length(&self) -> bool {
+        self.length.is_some()
+    }
+
     /// Whether all iterations are done.
     pub fn is_finished(&self) -> bool {
         self.iteration >= self.config.align.iterations

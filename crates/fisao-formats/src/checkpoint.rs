@@ -30,8 +30,8 @@ use crate::weights::{Layout, LoadDtype, SafetensorsSource};
 pub const CONFIG_FILE: &str = "config.json";
 /// What generation is to do by default.
 const GENERATION_CONFIG_FILE: &str = "generation_config.json";
-/// The tokenizer's file name.
-pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
+pub use crate::tokenizer::TOKENIZER_FILE;
 
 /// What a checkpoint's `config.json` says, by `model_type`.
 #[derive(Clone, Debug, PartialEq)]

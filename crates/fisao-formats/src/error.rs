@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::folder_lock::LockOwner;
-use crate::images::MAX_PIXELS;
+use crate::limits::MAX_PIXELS;
+use crate::lock_owner::LockOwner;
 
 /// A file or folder that could not be read, understood or written.
 #[derive(Debug, thiserror::Error)]

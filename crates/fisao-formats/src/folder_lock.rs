@@ -8,21 +8,12 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use crate::FormatError;
 
 /// Name of the lock file in its folder.
 pub const LOCK_FILE: &str = ".fisao.lock";
 
-/// A process that writes, or wrote, into a folder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockOwner {
-    /// Its process id.
-    pub pid: u32,
-    /// Name of the host that it runs on.
-    pub host: String,
-}
+pub use crate::lock_owner::LockOwner;
 
 /// A folder that this process alone writes into, until this is dropped.
 #[derive(Debug)]

@@ -38,9 +38,7 @@ use self::jpeg::JpegError;
 use crate::FormatError;
 use crate::files::{describe, open_file};
 
-/// Pixels of the largest image, the number at which PIL refuses a decompression bomb. Every format is held to it before
-/// anything is decoded.
-pub const MAX_PIXELS: u64 = 178_956_970;
+pub use crate::limits::MAX_PIXELS;
 
 /// Longest piece of metadata that is looked at, bytes; PIL's limit of all text is 64 MiB.
 const LONGEST_METADATA: u64 = 16 << 20;

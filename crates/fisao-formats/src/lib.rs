@@ -31,6 +31,8 @@ pub mod folder_lock;
 pub mod hub;
 pub mod images;
 pub mod json_lines;
+mod limits;
+mod lock_owner;
 pub mod merge;
 pub mod named_vectors;
 pub mod processor;

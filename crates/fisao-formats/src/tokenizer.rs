@@ -13,6 +13,9 @@ use crate::FormatError;
 use crate::documents::read_text;
 use crate::fields::{shortened, shown};
 
+/// The tokenizer's file name.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
 /// A tokenizer in Hugging Face's format.
 #[derive(Clone, Debug)]
 pub struct HfTokenizer {
@@ -35,7 +38,7 @@ impl HfTokenizer {
     /// # Errors
     /// It is not a tokenizer.
     pub fn from_json(json: &str) -> Result<Self, FormatError> {
-        Self::parse(json, Path::new(super::checkpoint::TOKENIZER_FILE))
+        Self::parse(json, Path::new(TOKENIZER_FILE))
     }
 
     fn parse(json: &str, path: &Path) -> Result<Self, FormatError> {

@@ -155,17 +155,17 @@ pub(crate) trait FusedGradients: Backend {
     ) -> [Option<FloatTensor<Self>>; N];
 }
 
-/// Whether this tensor's operations run as kernels of this module.
+/// Whether this tensor's operations run as kernels of this crate.
 pub fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && is_cpu(&x.device())
 }
 
-/// Whether this is the device of this module's kernels.
+/// Whether this is the device of this crate's kernels.
 pub fn is_cpu(device: &Device) -> bool {
     matches!(device.clone().inner().as_dispatch(), DispatchDevice::Flex(_))
 }
 
-/// Whether a linear layer with this weight runs as a kernel of this module; `x` is asked for by
+/// Whether a linear layer with this weight runs as a kernel of this crate; `x` is asked for by
 /// [`is_fused`].
 pub fn is_fused_weight(weight: &Tensor<2>) -> bool {
     let read = matches!(weight.dtype(), DType::F32 | DType::BF16 | DType::F16);

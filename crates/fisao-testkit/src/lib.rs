@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod fuzz;
+pub mod skipped;
 pub mod tiny;
 pub mod tiny_policy;
 pub mod tolerance;

@@ -51,14 +51,19 @@ fn id_of_url(text: &str) -> Option<String> {
     let path = path.split(['?', '#']).next().unwrap_or(path).trim_end_matches('/');
     let mut segments = path.splitn(4, '/');
     let (owner, name) = (segments.next()?, segments.next()?);
-    Some(match (segments.next(), segments.next()) {
-        (Some("tree" | "commit" | "blob"), Some(rest)) => {
+    if matches!(owner, "datasets" | "spaces" | "api" | "collections" | "papers") {
+        return None;
+    }
+    match (segments.next(), segments.next()) {
+        (None, _) => Some(format!("{owner}/{name}")),
+        (Some("tree" | "commit" | "commits" | "blob" | "resolve" | "raw"), Some(rest)) => {
             // A revision like `refs/pr/3` is written with %2F there.
-            let revision = rest.split('/').next().unwrap_or(rest).replace("%2F", "/");
-            format!("{owner}/{name}@{revision}")
+            let revision = rest.split('/').next().unwrap_or(rest);
+            let revision = revision.replace("%2F", "/").replace("%2f", "/");
+            Some(format!("{owner}/{name}@{revision}"))
         }
-        _ => format!("{owner}/{name}"),
-    })
+        _ => None,
+    }
 }
 
 /// The adapter within a run's folder, where the folder itself holds none.
@@ -185,6 +190,10 @@ mod tests {
             ("https://hf.co/owner/name/tree/main", "owner/name@main"),
             ("https://huggingface.co/owner/name/tree/refs%2Fpr%2F3?x=1", "owner/name@refs/pr/3"),
             ("https://huggingface.co/owner/name/blob/v1/config.json", "owner/name@v1"),
+            ("https://huggingface.co/owner/name/resolve/v1/config.json", "owner/name@v1"),
+            ("https://huggingface.co/owner/name/raw/refs%2fpr%2f3/a", "owner/name@refs/pr/3"),
+            ("https://huggingface.co/datasets/a/b", "https://huggingface.co/datasets/a/b"),
+            ("https://huggingface.co/a/b/discussions", "https://huggingface.co/a/b/discussions"),
             ("https://example.com/owner/name", "https://example.com/owner/name"),
             ("owner/name", "owner/name"),
         ] {

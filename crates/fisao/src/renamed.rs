@@ -69,7 +69,8 @@ pub(crate) fn former_tables() -> impl Iterator<Item = &'static str> {
     TABLES.into_iter().map(|(former, _)| former)
 }
 
-fn renamed_key(key: &str) -> String {
+/// The present name of a key, without a note.
+pub(crate) fn renamed_key(key: &str) -> String {
     if let Some((_, present)) = KEYS.iter().find(|(former, _)| *former == key) {
         return (*present).to_owned();
     }
@@ -92,15 +93,16 @@ fn tell(note: &str) {
 
 #[cfg(test)]
 mod tests {
-    use fisao_align::AlignConfig;
+    use fisao_align::objective::DpoConfig;
+    use fisao_align::{AlignConfig, Objective};
     use serde::Deserialize as _;
     use toml::Table;
 
     use super::*;
 
     /// The defaults, with the value of one key under another name, or `None` where there is no such key.
-    fn with_former_name(former: &str, present: &str) -> Option<Table> {
-        let mut settings = Table::try_from(AlignConfig::default()).expect("settings are TOML");
+    fn with_former_name(config: &AlignConfig, former: &str, present: &str) -> Option<Table> {
+        let mut settings = Table::try_from(config).expect("settings are TOML");
         let (table, name) = match present.rsplit_once('.') {
             Some((table, name)) => (settings.get_mut(table)?.as_table_mut()?, name),
             None => (&mut settings, present),
@@ -113,14 +115,19 @@ mod tests {
     #[test]
     fn folders_of_runs_are_read_under_former_names() {
         let renamed = KEYS.iter().filter(|(former, _)| !former.starts_with("ppo."));
-        let mut read = 0;
+        let dpo = Objective::Dpo(DpoConfig::default());
+        let configs =
+            [AlignConfig::default(), AlignConfig { objective: dpo, ..AlignConfig::default() }];
+        let mut read = BTreeSet::new();
         for (former, present) in renamed {
-            let Some(settings) = with_former_name(former, present) else { continue };
-            let config = AlignConfig::deserialize(Value::Table(settings));
-            assert_eq!(config.ok(), Some(AlignConfig::default()), "{former}");
-            read += 1;
+            for expected in &configs {
+                let Some(settings) = with_former_name(expected, former, present) else { continue };
+                let config = AlignConfig::deserialize(Value::Table(settings));
+                assert_eq!(config.as_ref().ok(), Some(expected), "{former}");
+                read.insert(former);
+            }
         }
-        assert_eq!(read, 8, "keys of AlignConfig among those renamed");
+        assert_eq!(read.len(), 9, "keys of AlignConfig among those renamed: {read:?}");
         for (key, former, present) in VALUES {
             let config = |value: &str| {
                 let text = format!("{key} = \"{value}\"");

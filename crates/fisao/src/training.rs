@@ -72,8 +72,8 @@ struct TimingRecord {
     iteration: usize,
     #[serde(flatten)]
     seconds: PhaseSeconds,
-    /// Response tokens written per second of sampling.
-    tokens_per_second: f64,
+    /// Response tokens written per second of sampling; absent where the data gave the responses.
+    tokens_per_second: Option<f64>,
     /// Images that went through the encoders.
     images_encoded: usize,
 }
@@ -215,7 +215,8 @@ impl<'a> Training<'a> {
             });
             self.warn(trainer.iteration(), warnings);
             if let Some(measured) = finished {
-                let tokens_per_second = measured.tokens as f64 / measured.seconds.sample;
+                let speed = measured.tokens as f64 / measured.seconds.sample;
+                let tokens_per_second = measured.is_own().then_some(speed);
                 let timing = TimingRecord {
                     iteration: measured.iteration,
                     seconds: measured.seconds,
@@ -228,7 +229,7 @@ impl<'a> Training<'a> {
                 let now = SystemTime::now();
                 records.events.scalars(step, now, named(&scalars("align", &*measured)?))?;
                 records.events.scalars(step, now, named(&scalars("time", &timing)?))?;
-                phase.message(progress(&measured, tokens_per_second));
+                phase.message(progress(&measured, speed));
                 phase.advance(1);
                 self.metrics.push(*measured);
             }
@@ -274,7 +275,14 @@ impl<'a> Training<'a> {
         let validation_tasks = trainer.validation_tasks().len();
         let complete = |state: &TrainerState| self.check_records(state.iteration, validation_tasks);
         match self.checkpoints().load(self.surroundings.reporter, complete)? {
-            Some(state) => trainer.restore(state)?,
+            Some(state) => {
+                trainer.restore(state)?;
+                if self.surroundings.config.constrains_length() && !trainer.constrains_length() {
+                    self.surroundings.reporter.note(
+                        "this run was started without the length constraint and goes on without it",
+                    );
+                }
+            }
             None => self
                 .surroundings
                 .reporter

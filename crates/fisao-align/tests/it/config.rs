@@ -31,6 +31,11 @@ const OUT_OF_RANGE: &[(&str, &str, &[&str])] = &[
     ("ppo", "recall.damping", &["-0.1", "inf"]),
     ("ppo", "recall.min-break-even", &["0.0", "1.0", "nan"]),
     ("ppo", "recall.max-break-even", &["0.1", "1.0", "nan"]),
+    ("ppo", "length.min-ratio", &["0.0", "1.1", "nan"]),
+    ("ppo", "length.max-ratio", &["0.9", "101.0", "nan"]),
+    ("ppo", "length.gain", &["-0.1", "nan"]),
+    ("ppo", "length.damping", &["-0.1", "inf"]),
+    ("ppo", "length.max-bonus", &["0.0", "nan"]),
     ("ppo", "checkpoint.every", &["0"]),
     ("ppo", "checkpoint.keep", &["0"]),
     ("ppo", "objective.value-learning-rate", &["0.0", "-1.0", "nan"]),
@@ -65,6 +70,7 @@ const WORDS: &[(&str, &str)] = &[
     ("ppo", "align.schedule"),
     ("ppo", "checkpoint.best"),
     ("ppo", "recall.constraint"),
+    ("ppo", "length.constraint"),
     ("ppo", "objective.kind"),
     ("ppo", "objective.whiten"),
     ("ppo", "objective.kl.controller"),
@@ -111,7 +117,7 @@ fn with(kind: &str, key: &str, value: &str) -> Result<AlignConfig, String> {
     table.try_into().map_err(|error: toml::de::Error| error.to_string())
 }
 
-/// Every key of the tables `align`, `objective`, `recall` and `checkpoint`, dotted.
+/// Every key of the tables `align`, `objective`, `recall`, `length` and `checkpoint`, dotted.
 fn all_keys(kind: &str) -> BTreeSet<String> {
     fn collect(table: &Table, prefix: &str, keys: &mut BTreeSet<String>) {
         for (key, value) in table {
@@ -122,7 +128,7 @@ fn all_keys(kind: &str) -> BTreeSet<String> {
         }
     }
     let (mut keys, table) = (BTreeSet::new(), Table::try_from(of(kind)).expect("serialise"));
-    for name in ["align", "objective", "recall", "checkpoint"] {
+    for name in ["align", "objective", "recall", "length", "checkpoint"] {
         collect(table[name].as_table().expect("a table"), &format!("{name}."), &mut keys);
     }
     let absent = OPTIONAL.iter().filter(|(of, key)| *of == kind || key.starts_with("align."));
@@ -179,7 +185,7 @@ fn every_key_is_read() {
             let value = match key.as_str() {
                 "objective.kind" => continue,
                 "align.gradient-checkpointing" => "true",
-                "recall.constraint" => "false",
+                "recall.constraint" | "length.constraint" => "false",
                 "align.activation-dtype" => "\"bf16\"",
                 "align.schedule" => "\"cosine\"",
                 "checkpoint.best" => "\"reward\"",

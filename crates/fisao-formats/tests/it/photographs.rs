@@ -9,19 +9,18 @@ use std::path::PathBuf;
 
 use fisao_formats::images::{list_images, open_image};
 use fisao_models::image::{ImageProcessor, Resize};
+use fisao_testkit::skipped::report_skipped;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 
 /// Of normalised values. The pixels are the same; transformers rescales in f64.
 const PIXELS: f32 = 1e-6;
 
-#[expect(clippy::print_stderr, reason = "a test that does not run has to say so")]
 fn path(variable: &str) -> Option<PathBuf> {
     let path = std::env::var_os(variable).map(PathBuf::from);
     if path.is_none() {
-        eprintln!(
-            "skipped: photographs_are_what_transformers_makes_of_them ({variable} is not set)"
-        );
+        let reason = format!("{variable} is not set");
+        report_skipped("photographs_are_what_transformers_makes_of_them", &reason);
     }
     path
 }

@@ -25,6 +25,7 @@ use fisao_models::lora::LoraConfig;
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_models::text::Tokenizer;
+use fisao_testkit::skipped::report_skipped;
 use serde_json::{Value, json};
 
 use crate::peft::last_logits;
@@ -49,10 +50,9 @@ const HALF: Tolerance = Tolerance { pixels: 8e-3, logprobs: 3e-2, cosines: 5e-3 
 const LOGITS: f32 = 2e-4;
 
 /// The folders of single cases, with what may be off in them.
-#[expect(clippy::print_stderr, reason = "a test that does not run has to say so")]
 fn cases(test: &str) -> Vec<(PathBuf, Tolerance)> {
     let Some(root) = std::env::var_os(VARIABLE).map(PathBuf::from) else {
-        eprintln!("skipped: {test} ({VARIABLE} is not set)");
+        report_skipped(test, &format!("{VARIABLE} is not set"));
         return Vec::new();
     };
     let mut folders = vec![root.clone()];

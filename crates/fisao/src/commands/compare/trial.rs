@@ -383,8 +383,10 @@ fn is_unrecoverable(error: &anyhow::Error) -> bool {
     )
 }
 
-/// Version of [`TrialRecord`]: 2 has the length constraint, without which earlier trials were trained.
-const RECORD_VERSION: u32 = 2;
+/// Versions of [`TrialRecord`]: trials on which the length constraint acts, and the others, which are as they were before there
+/// was one.
+const WITH_LENGTH: u32 = 2;
+const WITHOUT_LENGTH: u32 = 1;
 
 /// Everything that a trial's result depends on, to notice that something else is asked for now. Settings that are not in the file
 /// have their defaults.
@@ -400,7 +402,9 @@ struct TrialRecord {
 impl TrialRecord {
     fn of(trial: &Trial) -> Self {
         let Trial { config, surroundings, kind, .. } = trial.clone();
-        Self { version: RECORD_VERSION, config, surroundings, kind }
+        let constrained = kind == Kind::Trained && config.constrains_length();
+        let version = if constrained { WITH_LENGTH } else { WITHOUT_LENGTH };
+        Self { version, config, surroundings, kind }
     }
 }
 
@@ -447,6 +451,13 @@ mod tests {
         assert!(is_same(&stored, &trial));
         stored["config"]["later"] = Value::from(1);
         assert!(!is_same(&stored, &trial));
+        // Best of N is what it was before there was a length constraint, a trained policy is not.
+        assert_eq!(asked(&trial).unwrap()["version"], WITHOUT_LENGTH);
+        let trained = Trial { kind: Kind::Trained, ..trial.clone() };
+        let mut earlier = asked(&trained).unwrap();
+        assert!(is_same(&earlier, &trained));
+        earlier["version"] = Value::from(WITHOUT_LENGTH);
+        assert!(!is_same(&earlier, &trained));
         let text = format!("{:?} {:?} {:?}", trial.config, trial.surroundings, trial.kind);
         assert!(is_same(&Value::String(text.clone()), &trial));
         let mut renamed = Trial { key: "fisao[noise=0]".to_owned(), ..trial.clone() };

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::commands::demo;
+use crate::renamed::renamed_key;
 
 /// Iterations over which what was measured last is averaged.
 const LAST: usize = 5;
@@ -100,7 +101,7 @@ impl Run {
             method,
             seed: integer("seed"),
             iterations: metrics.lines,
-            planned: integer("align.iterations").or_else(|| integer("ppo.iterations")),
+            planned: integer("align.iterations"),
             written: written(folder.root()),
             reward: metrics.mean("reward_mean"),
             kl: metrics.mean("kl"),
@@ -148,7 +149,8 @@ fn flatten(table: toml::Table, prefix: &str, settings: &mut BTreeMap<String, tom
         match value {
             toml::Value::Table(inner) => flatten(inner, &format!("{key}."), settings),
             value => {
-                settings.insert(key, value);
+                // Former names, so that equal settings of runs of different versions stand in one row.
+                settings.insert(renamed_key(&key), value);
             }
         }
     }
