@@ -242,16 +242,19 @@ impl IterationMetrics {
 
 /// Wall time per phase, seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PhaseSeconds {
     /// Of [`Phase::Encode`].
     pub encode: f64,
-    /// Of [`Phase::Sample`].
+    /// Of [`Phase::Sample`]; earlier versions timed encoding, scoring and comparing with it.
+    #[serde(alias = "rollout")]
     pub sample: f64,
     /// Of [`Phase::Score`].
     pub score: f64,
     /// Of [`Phase::Compare`].
     pub compare: f64,
     /// Of [`Phase::Reward`].
+    #[serde(alias = "verify")]
     pub reward: f64,
     /// Of [`Phase::Advantages`].
     pub advantages: f64,

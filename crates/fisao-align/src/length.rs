@@ -20,10 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::AlignError;
 use crate::ranges::{ABOVE_ZERO, ZERO_OR_MORE, not_negative, positive, real};
-use crate::recall::PairedCounts;
-
-/// Fraction of a new measurement in the running ratio.
-const SMOOTHING: f64 = 0.25;
+use crate::recall::{PairedCounts, newest_weight};
 
 /// The `[length]` table.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -84,7 +81,7 @@ pub struct LengthController {
 }
 
 impl LengthController {
-    /// Whether no number of it is NaN or infinite.
+    /// Whether all its values are finite.
     pub(crate) fn is_finite(&self) -> bool {
         [self.too_short, self.too_long, self.ratio].iter().all(|x| x.is_finite())
     }
@@ -96,8 +93,7 @@ impl LengthController {
         }
         let ratio = counts.policy_length / counts.base_length;
         self.measurements += 1;
-        let fraction = SMOOTHING.max(1.0 / self.measurements as f64);
-        self.ratio += fraction * (ratio - self.ratio);
+        self.ratio += newest_weight(self.measurements) * (ratio - self.ratio);
         let ascend = |multiplier: f64, excess: f64| {
             (multiplier + config.gain * excess).clamp(0.0, config.max_bonus)
         };

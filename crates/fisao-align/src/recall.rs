@@ -40,8 +40,13 @@ const LEAST_BASE: f64 = 0.05;
 /// Standard deviation of the estimated correctness of one mention from which on the margin counts in full.
 const NOISY: f64 = 0.4;
 
-/// Fraction of a new measurement in the running surplus.
+/// Fraction of a new measurement in a running mean.
 const SMOOTHING: f64 = 0.25;
+
+/// Weight of the newest of so many measurements in their running mean: a plain mean at first, then over about the last four.
+pub(crate) fn newest_weight(measurements: usize) -> f64 {
+    SMOOTHING.max(1.0 / measurements.max(1) as f64)
+}
 
 /// The `[recall]` table.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -215,7 +220,7 @@ impl RecallController {
         }
     }
 
-    /// Whether no number of it is NaN or infinite.
+    /// Whether all its values are finite.
     pub(crate) fn is_finite(&self) -> bool {
         [self.integral, self.base_sum, self.surplus, self.variance].iter().all(|x| x.is_finite())
     }
@@ -232,7 +237,7 @@ impl RecallController {
         let surplus = (counts.policy - counts.base) / base;
         let error = counts.error / base;
         self.measurements += 1;
-        let fraction = SMOOTHING.max(1.0 / self.measurements as f64);
+        let fraction = newest_weight(self.measurements);
         self.surplus += fraction * (surplus - self.surplus);
         self.variance += fraction * (error * error - self.variance);
         let certainty = CERTAIN / error.max(CERTAIN);
@@ -256,7 +261,7 @@ impl RecallController {
     /// The running surplus with its error.
     pub fn estimate(&self) -> RecallEstimate {
         // Weights of a running mean with weight a: variance a/(2 − a) of one measurement's.
-        let fraction = SMOOTHING.max(1.0 / self.measurements.max(1) as f64);
+        let fraction = newest_weight(self.measurements);
         let effective = if fraction > SMOOTHING { fraction } else { SMOOTHING / (2.0 - SMOOTHING) };
         RecallEstimate { surplus: self.surplus, error: (self.variance * effective).sqrt() }
     }

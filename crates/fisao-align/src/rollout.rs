@@ -30,9 +30,7 @@ pub(crate) struct RolloutPlan<'a> {
     pub(crate) value_head: Option<&'a ValueHead>,
     pub(crate) rule: &'a RewardRule,
     pub(crate) config: &'a AlignConfig,
-    pub(crate) kl_coefficient: f64,
-    /// Reward of every token, by the length constraint; reward units.
-    pub(crate) length_bonus: Option<f64>,
+    pub(crate) terms: RewardTerms,
     pub(crate) sampling: &'a Sampling,
     pub(crate) streams: &'a [u64],
     /// Of the tasks, among all of the run.
@@ -105,9 +103,7 @@ pub(crate) fn roll_out(
         config.align.temperature,
         plan.stop,
     )?;
-    let terms =
-        RewardTerms { kl_coefficient: plan.kl_coefficient, length_bonus: plan.length_bonus };
-    let credit = credit(&config.objective, &terms, &captions, &rewards, &estimates);
+    let credit = credit(&config.objective, &plan.terms, &captions, &rewards, &estimates);
     let items = items(&config.objective, &captions, &rewards);
     let entropy = mean_entropy(&estimates);
     let (old_logprobs, reference_logprobs) =
@@ -119,7 +115,7 @@ pub(crate) fn roll_out(
         captions,
         correct,
         rewards,
-        length_bonus: plan.length_bonus,
+        length_bonus: plan.terms.length_bonus,
         old_logprobs,
         reference_logprobs,
         credit,

@@ -19,6 +19,7 @@ use fisao_verifier::rewards::{RewardForm, RewardRule};
 
 use crate::captions::describe_from;
 use crate::config::AlignConfig;
+use crate::credit::RewardTerms;
 use crate::encoding::EncodedImages;
 use crate::error::AlignError;
 use crate::events::{AlignEvent, IterationMetrics, Phase, WarningCode};
@@ -275,8 +276,10 @@ impl<'a> Trainer<'a> {
             value_head: self.learner.value_head.as_ref(),
             rule: &self.rule,
             config: &self.config,
-            kl_coefficient: self.kl.as_ref().map_or(0.0, KlController::coefficient),
-            length_bonus: self.length.map(|controller| controller.bonus(&self.config.length)),
+            terms: RewardTerms {
+                kl_coefficient: self.kl.as_ref().map_or(0.0, KlController::coefficient),
+                length_bonus: self.length.map(|controller| controller.bonus(&self.config.length)),
+            },
             sampling: &sampling,
             streams: &streams,
             numbers: &numbers,

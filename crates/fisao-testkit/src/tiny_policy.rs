@@ -6,19 +6,20 @@ use burn::tensor::Device;
 use fisao_align::AlignError;
 use fisao_align::mentions::MentionScorer;
 use fisao_align::tasks::{Answer, Task, TaskSource};
-use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
 use fisao_models::image::PixelValues;
-use fisao_models::llama::{DecoderFamily, LlamaConfig};
-use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
+use fisao_models::llama::LlamaConfig;
+use fisao_models::llava::{Llava, LlavaConfig};
 use fisao_models::text::{DecodedText, TextError, Tokenizer};
-use fisao_models::vision::{VisionConfig, VisionFamily};
+use fisao_models::vision::VisionConfig;
 use fisao_models::weights::RandomWeights;
 use fisao_verifier::calibration::{Calibration, fit_annotated};
 use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::regions::ScoreConfig;
 use fisao_verifier::scorer::Verifier;
 use fisao_verifier::templates::Templates;
+
+use crate::tiny;
 
 /// The tokens, by id.
 pub const WORDS: [&str; 16] = [
@@ -29,6 +30,8 @@ pub const WORDS: [&str; 16] = [
 /// Padding.
 pub const PAD: u32 = 0;
 
+/// Begins a text.
+const BOS: u32 = 1;
 /// Ends a response.
 pub const EOS: u32 = 2;
 
@@ -36,7 +39,7 @@ pub const EOS: u32 = 2;
 pub const IMAGE: u32 = 3;
 
 /// Side of the images, pixels.
-pub const SIDE: usize = 8;
+pub const SIDE: usize = tiny::IMAGE_SIZE;
 
 /// One word per token.
 #[derive(Debug)]
@@ -50,7 +53,7 @@ impl Tokenizer for Words {
             .map(|id| id as u32)
             .collect();
         if add_special_tokens {
-            ids.insert(0, 1);
+            ids.insert(0, BOS);
             ids.push(EOS);
         }
         Ok(ids)
@@ -100,15 +103,10 @@ impl TaskSource for Noise {
 
 fn vision() -> VisionConfig {
     VisionConfig {
-        family: VisionFamily::Clip,
         hidden_size: 16,
         intermediate_size: 32,
         num_hidden_layers: 2,
-        num_attention_heads: 2,
-        image_size: SIDE,
-        patch_size: 4,
-        layer_norm_eps: 1e-5,
-        hidden_act: Activation::QuickGelu,
+        ..tiny::vision_config()
     }
 }
 
@@ -118,50 +116,30 @@ fn vision() -> VisionConfig {
 /// Never: random weights fit every shape.
 pub fn models() -> (Llava, MentionScorer) {
     let device = Device::flex();
+    let base = tiny::clip_config();
     let clip = ClipConfig {
         text: ClipTextConfig {
             vocab_size: WORDS.len(),
             hidden_size: 16,
             intermediate_size: 32,
             num_hidden_layers: 1,
-            num_attention_heads: 2,
             max_position_embeddings: 16,
-            layer_norm_eps: 1e-5,
-            hidden_act: Activation::QuickGelu,
-            bos_token_id: 1,
+            bos_token_id: BOS,
             eos_token_id: EOS,
             pad_token_id: PAD,
+            ..base.text
         },
         vision: vision(),
         projection_dim: 8,
         logit_scale_init_value: 2.0,
     };
     let clip = Clip::load(clip, &mut RandomWeights::new(1), &device).unwrap();
+    let base = tiny::llava_config();
     let llava = LlavaConfig {
-        tiling: None,
-        text: LlamaConfig {
-            family: DecoderFamily::Llama,
-            vocab_size: WORDS.len(),
-            hidden_size: 16,
-            intermediate_size: 32,
-            num_hidden_layers: 2,
-            num_attention_heads: 4,
-            num_key_value_heads: 2,
-            head_dim: 4,
-            max_position_embeddings: 64,
-            rms_norm_eps: 1e-5,
-            rope_theta: 10_000.0,
-            tie_word_embeddings: false,
-        },
+        text: LlamaConfig { vocab_size: WORDS.len(), intermediate_size: 32, ..base.text },
         vision: vision(),
         image_token_id: IMAGE,
-        vision_feature_layer: -2,
-        vision_feature_select_strategy: FeatureSelect::Default,
-        projector_hidden_act: Activation::Gelu,
-        bos_token_id: 1,
-        eos_token_id: EOS,
-        stop_token_ids: Vec::new(),
-        pad_token_id: PAD,
+        ..base
     };
     let mut weights = RandomWeights::new(2);
     let llava =

@@ -61,10 +61,6 @@ struct ValidationRecord {
     health: SplitHealth,
 }
 
-/// Keys of a timing's seconds; `rollout` and `verify` are those of earlier versions.
-const PHASES: [&str; 9] =
-    ["encode", "sample", "score", "compare", "reward", "advantages", "update", "rollout", "verify"];
-
 /// One line of [`RunFolder::TIMINGS`].
 #[derive(Debug, Clone, Serialize)]
 struct TimingRecord {
@@ -263,8 +259,7 @@ impl<'a> Training<'a> {
     pub(crate) fn seconds(&self) -> anyhow::Result<f64> {
         let mut seconds = 0.0;
         self.surroundings.folder.each_record(RunFolder::TIMINGS, |line, _| {
-            let of = |phase: &&str| line.get(*phase).and_then(serde_json::Value::as_f64);
-            seconds += PHASES.iter().filter_map(of).sum::<f64>();
+            seconds += PhaseSeconds::deserialize(line).map_or(0.0, |phases| phases.total());
         })?;
         Ok(seconds)
     }

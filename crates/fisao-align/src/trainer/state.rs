@@ -43,8 +43,8 @@ pub struct TrainerState {
     /// The length constraint, for runs that have it.
     #[serde(default)]
     pub length: Option<LengthController>,
-    /// Iterations in a row, up to now, that gave reason to stop; saved states call it `hopeless`.
-    #[serde(rename = "hopeless")]
+    /// Iterations in a row, up to now, that gave reason to stop.
+    #[serde(alias = "hopeless")]
     pub unrecoverable: usize,
 }
 
