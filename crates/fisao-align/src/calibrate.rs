@@ -77,7 +77,7 @@ pub fn calibrate(
     calibration.weights = weights;
     let sentences = captions
         .iter()
-        .map(|caption| sentence_score(caption, images, scorer))
+        .map(|caption| sentence_score(caption, &images[caption.task], scorer))
         .collect::<Result<Vec<_>, _>>()?;
     calibration.sentence = fit_sentences(&sentences).ok();
     Ok(calibration)

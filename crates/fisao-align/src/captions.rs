@@ -1,7 +1,7 @@
 //! Captions of many images with the scores of what they name.
 
 use fisao_models::generation::Sampling;
-use fisao_models::llava::Llava;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_verifier::regions::ImageEmbedding;
 use fisao_verifier::rewards::RewardRule;
 
@@ -11,7 +11,7 @@ use crate::mentions::{MentionScorer, ScoredResponse};
 use crate::run_control::RunControl;
 use crate::sampling::{Request, sample, tasks_at_once};
 use crate::tasks::{Task, TaskSource};
-use crate::token_rewards::{response_reward, token_rewards};
+use crate::token_rewards::{AdditionalRewards, response_reward, token_rewards};
 
 /// Writes responses and scores their mentions. Responses to one task are adjacent.
 ///
@@ -19,7 +19,7 @@ use crate::token_rewards::{response_reward, token_rewards};
 /// [`AlignError::NotFinite`] when the model's logits are NaN or infinite, [`AlignError::Text`] when a response cannot
 /// be decoded, [`AlignError::Verifier`] when a name cannot be scored, [`AlignError::Stopped`] when that was asked for.
 pub fn caption(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     scorer: &mut MentionScorer,
     request: &Request<'_>,
 ) -> Result<Vec<ScoredResponse>, AlignError> {
@@ -33,7 +33,7 @@ pub fn caption(
 /// # Errors
 /// See [`caption`].
 pub fn describe(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     scorer: &mut MentionScorer,
     tasks: &[Task],
     sampling: &Sampling,
@@ -44,7 +44,7 @@ pub fn describe(
 
 /// The same of tasks of which the first has a number: task `i` of them draws from random stream `first + i`.
 pub(crate) fn describe_from(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     scorer: &mut MentionScorer,
     (tasks, first): (&[Task], usize),
     sampling: &Sampling,
@@ -58,7 +58,7 @@ pub(crate) fn describe_from(
 /// One response to each of some tasks whose images are encoded already, of which the first has a number: task `i` of them
 /// draws from random stream `first + i`.
 pub(crate) fn answer(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     scorer: &mut MentionScorer,
     (tasks, first): (&[Task], usize),
     encoded: &EncodedImages,
@@ -77,7 +77,7 @@ pub(crate) fn answer(
 /// # Errors
 /// What the source reports about a task; see [`caption`].
 pub fn describe_all(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     scorer: &mut MentionScorer,
     source: &dyn TaskSource,
     length: usize,
@@ -118,9 +118,9 @@ pub(crate) fn parts(
 /// # Errors
 /// See [`caption`].
 pub fn best_of(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     scorer: &mut MentionScorer,
-    rule: &RewardRule,
+    (rule, additional): (&RewardRule, &AdditionalRewards),
     (tasks, first): (&[Task], usize),
     samples: usize,
     sampling: &Sampling,
@@ -133,8 +133,9 @@ pub fn best_of(
     let captions = caption(policy, scorer, &request)?;
     let tokens = captions.iter().map(|caption| caption.tokens.len()).sum();
     let mut best: Vec<(f64, ScoredResponse)> = Vec::with_capacity(tasks.len());
-    for caption in captions {
-        let reward = response_reward(&token_rewards(rule, scorer, &encoded, &caption)?);
+    let rewards = token_rewards(rule, additional, (scorer, tasks, &encoded), &captions)?;
+    for (caption, rewards) in captions.into_iter().zip(&rewards) {
+        let reward = response_reward(rewards);
         match best.last_mut().filter(|(_, known)| known.task == caption.task) {
             Some(kept) if reward > kept.0 => *kept = (reward, caption),
             Some(_) => {}

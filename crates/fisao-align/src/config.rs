@@ -3,7 +3,7 @@
 use fisao_models::linear::ActivationDtype;
 use fisao_models::lora::LoraConfig;
 use fisao_verifier::regions::ScoreConfig;
-use fisao_verifier::rewards::{RewardConfig, RewardError, RewardForm};
+use fisao_verifier::rewards::{RewardConfig, RewardError};
 use fisao_verifier::templates::Templates;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,7 @@ use crate::ranges::{
     ABOVE_ZERO, COUNTS, RATE, count, is_rate, out_of_range, positive, real, within,
 };
 use crate::recall::RecallConfig;
+use crate::token_rewards::{AdditionalReward, AdditionalRewards};
 
 /// Everything that determines an alignment run, apart from models and data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +38,9 @@ pub struct AlignConfig {
     pub lora: LoraConfig,
     /// From scores to rewards.
     pub reward: RewardConfig,
+    /// Rewards beside that of mentions. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub additional_rewards: Vec<AdditionalReward>,
     /// What keeps the policy from saying less.
     pub recall: RecallConfig,
     /// What keeps captions about as long as the base model's.
@@ -61,6 +65,7 @@ impl Default for AlignConfig {
             objective: Objective::default(),
             lora: LoraConfig::default(),
             reward: RewardConfig::default(),
+            additional_rewards: Vec::new(),
             recall: RecallConfig::default(),
             length: LengthConfig::default(),
             templates: Templates::default(),
@@ -190,7 +195,7 @@ impl AlignConfig {
 
     /// Responses sampled to each image: none of a data set's own are needed twice.
     pub fn samples_per_image(&self) -> usize {
-        match self.objective.data() {
+        match self.objective.definition().data() {
             Data::Sampled => self.align.samples_per_image,
             Data::Responses | Data::Pairs => 1,
         }
@@ -203,24 +208,21 @@ impl AlignConfig {
     pub fn learning_rates(&self, iteration: usize) -> LearningRates {
         let LoopConfig { iterations, warmup_iterations: warmup, schedule, learning_rate, .. } =
             self.align;
-        let alone = self.objective.critic_warmup_iterations();
-        let critic = match &self.objective {
-            Objective::Ppo(ppo) => ppo.value_learning_rate,
-            _ => 0.0,
-        };
+        let critic = self.objective.definition().critic();
+        let alone = critic.map_or(0, |critic| critic.warmup_iterations);
         let policy = match iteration.checked_sub(alone) {
             None => 0.0,
             Some(step) => schedule.factor(step, iterations - alone, warmup),
         };
         let value = schedule.factor(iteration, iterations, warmup);
-        LearningRates { policy: learning_rate * policy, value: critic * value }
+        let value_rate = critic.map_or(0.0, |critic| critic.learning_rate);
+        LearningRates { policy: learning_rate * policy, value: value_rate * value }
     }
 
     /// Whether the break-even precision follows recall: with the corrected reward, in objectives that maximise rewards.
     pub fn constrains_recall(&self) -> bool {
-        let corrected = matches!(self.reward.form, RewardForm::Corrected { .. });
-        let maximised = matches!(self.objective, Objective::Ppo(_) | Objective::GroupRelative(_));
-        self.recall.constraint && corrected && maximised
+        let corrected = self.reward.form.statistic().is_some();
+        self.recall.constraint && corrected && self.objective.definition().maximises_reward()
     }
 
     /// Whether a reward per token keeps the length, which is measured together with recall.
@@ -249,13 +251,14 @@ impl AlignConfig {
         self.templates.validate().map_err(|error| AlignError::Setting(error.to_string()))?;
         self.score.validate().map_err(AlignError::Setting)?;
         self.align.validate()?;
-        self.objective.validate()?;
+        self.objective.definition().validate()?;
         self.reward.validate().map_err(|error| match error {
             RewardError::OutOfRange { setting, value, range } => {
                 out_of_range(&format!("reward.{setting}"), &value.to_string(), range)
             }
             error => AlignError::Setting(error.to_string()),
         })?;
+        AdditionalRewards::new(&self.additional_rewards)?;
         self.recall.validate()?;
         self.length.validate()?;
         self.guards.validate()?;
@@ -264,9 +267,10 @@ impl AlignConfig {
 
     fn validate_together(&self) -> Result<(), AlignError> {
         let align = &self.align;
+        let objective = self.objective.definition();
         let samples = align.samples_per_image;
-        if self.objective.compares_responses() {
-            let allowed = format!("2 or more for the objective {}", self.objective.name());
+        if objective.compares_responses() {
+            let allowed = format!("2 or more for the objective {}", objective.name());
             count("align.samples-per-image", samples, samples >= 2, &allowed)?;
         }
         let responses = self.responses_per_iteration();
@@ -278,17 +282,13 @@ impl AlignConfig {
             ));
         }
         let minibatches = align.minibatches;
-        let (most, allowed) = match self.objective {
-            Objective::Ppo(_) | Objective::GroupRelative(_) => (
-                self.responses_per_iteration(),
-                "from 1 to align.images-per-iteration × align.samples-per-image",
-            ),
-            Objective::Dpo(_) | Objective::Sft(_) => {
-                (align.images_per_iteration, "from 1 to align.images-per-iteration")
-            }
+        let (most, allowed) = if objective.maximises_reward() {
+            (responses, "from 1 to align.images-per-iteration × align.samples-per-image")
+        } else {
+            (align.images_per_iteration, "from 1 to align.images-per-iteration")
         };
         count("align.minibatches", minibatches, (1..=most).contains(&minibatches), allowed)?;
-        let critic = self.objective.critic_warmup_iterations();
+        let critic = objective.critic().map_or(0, |critic| critic.warmup_iterations);
         let allowed = "less than align.iterations";
         count("objective.critic-warmup-iterations", critic, critic < align.iterations, allowed)?;
         let warmup = align.warmup_iterations;

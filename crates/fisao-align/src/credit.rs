@@ -1,12 +1,8 @@
-//! Advantages of tokens, by the objective's own estimator, and what a step learns from at a time.
+//! Advantages of tokens: penalised rewards, the objective's own estimator, whitening.
 
-use crate::group::group_advantages;
 use crate::log_probabilities::TokenEstimates;
-use crate::mentions::ScoredResponse;
-use crate::objective::{Objective, PairSource};
-use crate::ppo::{Whitening, gae, token_rewards_with_kl, whiten};
-use crate::preference::best_and_worst;
-use crate::token_rewards::response_reward;
+use crate::objective::{AdvantageInputs, Advantages, Critic, Objective, RewardedResponses};
+use crate::ppo::{Whitening, token_rewards_with_kl, whiten};
 
 /// Advantages, and what the critic is taught.
 #[derive(Debug, Clone)]
@@ -19,15 +15,6 @@ pub struct Credit {
     pub critic: Option<Critic>,
 }
 
-/// The critic before the update, and what it should have said.
-#[derive(Debug, Clone)]
-pub struct Critic {
-    /// Its estimates per response and token.
-    pub values: Vec<Vec<f32>>,
-    /// What it should have estimated.
-    pub returns: Vec<Vec<f32>>,
-}
-
 /// What the reward holds beside the verifier's.
 pub(crate) struct RewardTerms {
     /// β, reward units per nat.
@@ -36,44 +23,30 @@ pub(crate) struct RewardTerms {
     pub(crate) length_bonus: Option<f64>,
 }
 
-/// Advantages by the objective's own estimator, whitened over the whole rollout.
+/// Advantages by the objective's own estimator, whitened over the whole rollout; none for objectives without.
 pub(crate) fn credit(
     objective: &Objective,
     terms: &RewardTerms,
-    captions: &[ScoredResponse],
+    groups: &[usize],
     rewards: &[Vec<f32>],
     estimates: &[TokenEstimates],
 ) -> Option<Credit> {
-    let penalised = || {
-        rewards.iter().zip(estimates).map(|(reward, TokenEstimates { logprobs, reference, .. })| {
+    let penalised: Vec<Vec<f32>> = rewards
+        .iter()
+        .zip(estimates)
+        .map(|(reward, TokenEstimates { logprobs, reference, .. })| {
             let penalised =
                 token_rewards_with_kl(reward, logprobs, reference, terms.kl_coefficient);
             with_length_bonus(penalised, terms.length_bonus.unwrap_or(0.0))
         })
+        .collect();
+    let values: Vec<Vec<f32>> = estimates.iter().map(|of| of.values.clone()).collect();
+    let inputs = AdvantageInputs {
+        responses: RewardedResponses { groups, rewards: &penalised },
+        values: &values,
     };
-    let (mut advantages, critic, mode) = match objective {
-        Objective::Ppo(ppo) => {
-            let estimate = |(penalised, of): (Vec<f32>, &TokenEstimates)| {
-                gae(&penalised, &of.values, ppo.gamma, ppo.lambda)
-            };
-            let (advantages, returns) = penalised().zip(estimates).map(estimate).unzip();
-            let values = estimates.iter().map(|of| of.values.clone()).collect();
-            (advantages, Some(Critic { values, returns }), ppo.whiten)
-        }
-        Objective::GroupRelative(group) => {
-            let penalised: Vec<Vec<f32>> = penalised().collect();
-            let mut advantages = Vec::with_capacity(penalised.len());
-            // Responses to one image are adjacent.
-            let groups = captions.chunk_by(|a, b| a.task == b.task).map(<[ScoredResponse]>::len);
-            for size in groups {
-                let first = advantages.len();
-                let rows = &penalised[first..first + size];
-                advantages.extend(group_advantages(rows, group.gamma, group.baseline));
-            }
-            (advantages, None, group.whiten)
-        }
-        Objective::Dpo(_) | Objective::Sft(_) => return None,
-    };
+    let Advantages { mut advantages, critic, whiten: mode } =
+        objective.definition().advantages(&inputs)?;
     let whitening = whiten(&mut advantages, mode);
     Some(Credit { advantages, whitening, critic })
 }
@@ -84,30 +57,4 @@ fn with_length_bonus(mut rewards: Vec<f32>, bonus: f64) -> Vec<f32> {
         *reward = (f64::from(*reward) + bonus) as f32;
     }
     rewards
-}
-
-/// What a step learns from at a time.
-pub(crate) fn items(
-    objective: &Objective,
-    captions: &[ScoredResponse],
-    rewards: &[Vec<f32>],
-) -> Vec<Vec<usize>> {
-    let Objective::Dpo(dpo) = objective else {
-        return (0..captions.len()).map(|at| vec![at]).collect();
-    };
-    let mut pairs = Vec::new();
-    let mut first = 0;
-    for group in captions.chunk_by(|a, b| a.task == b.task) {
-        let pair = match dpo.pairs {
-            PairSource::Data => Some((0, 1)),
-            PairSource::Verifier => {
-                let rows = &rewards[first..first + group.len()];
-                let sums: Vec<f64> = rows.iter().map(|row| response_reward(row)).collect();
-                best_and_worst(&sums, dpo.min_gap)
-            }
-        };
-        pairs.extend(pair.map(|(chosen, rejected)| vec![first + chosen, first + rejected]));
-        first += group.len();
-    }
-    pairs
 }

@@ -2,8 +2,8 @@
 
 use burn::tensor::Device;
 use fisao_models::image::PixelValues;
-use fisao_models::llava::{ImageBatch, ImageFeatures, Llava};
 use fisao_models::parallel::{parallel_chunks, workers_on};
+use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
 use fisao_verifier::regions::ImageEmbedding;
 use fisao_verifier::scorer::Verifier;
 
@@ -35,7 +35,7 @@ pub fn image_batch(tasks: &[Task], device: &Device) -> ImageBatch {
 /// # Errors
 /// [`AlignError::Verifier`] when an embedding is not finite.
 pub fn encode(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     verifier: &Verifier,
     tasks: &[Task],
 ) -> Result<EncodedImages, AlignError> {
@@ -44,7 +44,7 @@ pub fn encode(
 
 /// The same, which can be stopped before a batch.
 pub(crate) fn encode_on(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     verifier: &Verifier,
     tasks: &[Task],
     control: RunControl<'_>,

@@ -88,6 +88,20 @@ pub enum AlignError {
         /// How many captions were compared.
         compared: usize,
     },
+    /// A reward of one's own does not give what it promises.
+    #[error(
+        "{id}: the reward `{reward}` must be one finite number for each of the {tokens} tokens; it gave {found}, or one that is not finite"
+    )]
+    Reward {
+        /// Which one, as the configuration names it.
+        reward: String,
+        /// Name of the image.
+        id: String,
+        /// How many numbers it gave.
+        found: usize,
+        /// Tokens of the response.
+        tokens: usize,
+    },
     /// The verifier cannot be used.
     #[error("{0}")]
     Verifier(String),

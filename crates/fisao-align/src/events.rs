@@ -1,6 +1,9 @@
 //! What a trainer says while it runs. It never prints: whoever started it draws these.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A step inside one iteration, in the order they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -196,10 +199,9 @@ pub struct IterationMetrics {
 
     /// Pairs of a better and a worse response that were learned from.
     pub pairs: Option<usize>,
-    /// Fraction of them that the policy, on average over the update, prefers more than the reference does, `[0, 1]`.
-    pub pair_accuracy: Option<f64>,
-    /// Mean of `(log π_θ − log π_ref)(chosen) − (log π_θ − log π_ref)(rejected)`, nats.
-    pub pair_margin: Option<f64>,
+    /// What the objective itself measured, under names of its own: `pair_accuracy` and `pair_margin` of preferences.
+    #[serde(flatten, deserialize_with = "numbers")]
+    pub objective: BTreeMap<String, f64>,
 
     /// Loss of the policy, its entropy bonus included, mean over the update's minibatches.
     pub policy_loss: f64,
@@ -231,6 +233,22 @@ pub struct IterationMetrics {
     /// Wall time of the phases.
     #[serde(skip)]
     pub seconds: PhaseSeconds,
+}
+
+/// Reads the metrics that are not fields: values that are not numbers, such as a metric that an iteration did not have, are left out.
+fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value {
+        Number(f64),
+        Other(IgnoredAny),
+    }
+    let others = BTreeMap::<String, Value>::deserialize(deserializer)?;
+    let number = |(name, value)| match value {
+        Value::Number(number) => Some((name, number)),
+        Value::Other(_) => None,
+    };
+    Ok(others.into_iter().filter_map(number).collect())
 }
 
 impl IterationMetrics {

@@ -10,8 +10,8 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use fisao_models::llava::{ImageFeatures, Llava};
 use fisao_models::parameters::{floats, from_floats};
+use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
 use fisao_verifier::regions::ImageEmbedding;
 use fisao_verifier::scorer::Verifier;
 
@@ -97,7 +97,7 @@ impl FeatureCache {
     /// See [`encode`]. Where the file cannot be written or read, a warning says so and images are encoded again.
     pub fn encode(
         &mut self,
-        policy: &Llava,
+        policy: &VisionLanguageModel,
         verifier: &Verifier,
         numbers: &[usize],
         tasks: &[Task],

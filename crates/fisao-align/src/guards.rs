@@ -197,13 +197,14 @@ fn not_finite(metrics: &IterationMetrics) -> Option<Warning> {
         ("advantage_std", metrics.advantage_std.unwrap_or(0.0)),
         ("policy_loss", metrics.policy_loss),
         ("value_loss", metrics.value_loss.unwrap_or(0.0)),
-        ("pair_margin", metrics.pair_margin.unwrap_or(0.0)),
         ("approx_kl", metrics.approx_kl),
         ("ratio_max", metrics.ratio_max),
         ("sampler_gap", metrics.sampler_gap),
         ("grad_norm", metrics.grad_norm),
     ];
-    let names: Vec<&str> = named.iter().filter(|(_, x)| !x.is_finite()).map(|(n, _)| *n).collect();
+    let own = metrics.objective.iter().map(|(name, &x)| (name.as_str(), x));
+    let named = named.into_iter().chain(own);
+    let names: Vec<&str> = named.filter(|(_, x)| !x.is_finite()).map(|(name, _)| name).collect();
     (!names.is_empty()).then(|| {
         warning(
             WarningCode::NotFinite,
@@ -270,13 +271,6 @@ fn update_warnings(m: &IterationMetrics, limits: &GuardLimits) -> Vec<Warning> {
             ),
             "advantages are mostly its errors: lower objective.value-learning-rate, or take the \
              group-relative objective",
-        ));
-    }
-    if m.pairs == Some(0) {
-        warnings.push(warning(
-            WarningCode::PairsMissing,
-            "no image has two responses that differ enough to prefer one".to_owned(),
-            "raise align.temperature or align.samples-per-image, or lower objective.min-gap",
         ));
     }
     warnings

@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::slice;
 
-use fisao_models::llava::Llava;
 use fisao_models::parallel::parallel_chunks;
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
+use fisao_models::vision_language::VisionLanguageModel;
 
 use crate::encoding::image_batch;
 use crate::error::AlignError;
@@ -21,7 +21,7 @@ use crate::tasks::TaskSource;
 /// # Errors
 /// What the source reports about a task.
 pub fn likelihoods(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     source: &dyn TaskSource,
     range: Range<usize>,
     responses: &[Vec<Vec<u32>>],

@@ -2,11 +2,11 @@
 
 use std::cmp::Reverse;
 
-use fisao_models::llava::{ImageFeatures, Llava};
 use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_models::value_head::ValueHead;
+use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
 
 use crate::encoding::EncodedImages;
 use crate::error::AlignError;
@@ -35,7 +35,7 @@ pub(crate) struct TokenEstimates {
 /// # Errors
 /// [`AlignError::Stopped`] when that was asked for.
 pub(crate) fn token_estimates(
-    (policy, value_head): (&Llava, Option<&ValueHead>),
+    (policy, value_head): (&VisionLanguageModel, Option<&ValueHead>),
     (tasks, encoded, captions): (&[Task], &EncodedImages, &[ScoredResponse]),
     temperature: f64,
     stop: &StopFlag,

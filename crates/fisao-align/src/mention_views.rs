@@ -1,7 +1,7 @@
 //! What the decoder says of mentions beside their scores: the views that calibrate a weak verifier without labels.
 
 use fisao_models::generation::Sampling;
-use fisao_models::llava::Llava;
+use fisao_models::vision_language::VisionLanguageModel;
 
 use crate::error::AlignError;
 use crate::mentions::{MentionScorer, ScoredResponse};
@@ -29,7 +29,7 @@ impl MentionViews {
     /// # Errors
     /// What the source reports about a task; see [`caption`](crate::captions::caption).
     pub fn of(
-        policy: &Llava,
+        policy: &VisionLanguageModel,
         scorer: &mut MentionScorer,
         source: &dyn TaskSource,
         captions: &[ScoredResponse],

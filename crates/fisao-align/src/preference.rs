@@ -36,25 +36,6 @@ pub struct PreferenceStatistics {
     pub margin: f64,
 }
 
-impl PreferenceStatistics {
-    /// Adds those of another micro-batch.
-    pub fn merge(&mut self, other: &Self) {
-        self.pairs += other.pairs;
-        self.right += other.right;
-        self.margin += other.margin;
-    }
-
-    /// Fraction of pairs that are preferred as they should be, `[0, 1]`; absent without pairs.
-    pub fn accuracy(&self) -> Option<f64> {
-        (self.pairs > 0).then(|| self.right as f64 / self.pairs as f64)
-    }
-
-    /// Mean margin, nats; absent without pairs.
-    pub fn mean_margin(&self) -> Option<f64> {
-        (self.pairs > 0).then(|| self.margin / self.pairs as f64)
-    }
-}
-
 /// Log-likelihood of the chosen responses of a micro-batch of pairs, `[1]`, nats; the arguments are those of
 /// [`dpo_loss`].
 pub fn chosen_log_likelihood(log_probs: &Tensor<1>, lengths: &[usize]) -> Tensor<1> {

@@ -1,34 +1,35 @@
 //! What an iteration learns from: encode → sample → score → compare → reward → advantages.
 
 use fisao_models::generation::{FinishReason, Generated, Sampling};
-use fisao_models::llava::Llava;
 use fisao_models::value_head::ValueHead;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_verifier::calibration::Correctness;
 use fisao_verifier::rewards::RewardRule;
 
 use crate::captions::answer;
 use crate::config::AlignConfig;
-use crate::credit::{Credit, RewardTerms, credit, items};
+use crate::credit::{Credit, RewardTerms, credit};
 use crate::encoding::EncodedImages;
 use crate::error::AlignError;
 use crate::events::{AlignEvent, Phase};
 use crate::features::FeatureCache;
 use crate::log_probabilities::{TokenEstimates, token_estimates};
 use crate::mentions::{MentionScorer, ScoredResponse};
-use crate::objective::Data;
+use crate::objective::{Data, Items, RewardedResponses};
 use crate::phase_clock::PhaseClock;
 use crate::ppo::KlEstimator;
 use crate::recall::PairedCounts;
 use crate::run_control::{RunControl, StopFlag};
 use crate::sampling::{Request, sample};
 use crate::tasks::Task;
-use crate::token_rewards::token_rewards;
+use crate::token_rewards::{AdditionalRewards, token_rewards};
 
 /// What a rollout reads.
 pub(crate) struct RolloutPlan<'a> {
-    pub(crate) policy: &'a Llava,
+    pub(crate) policy: &'a VisionLanguageModel,
     pub(crate) value_head: Option<&'a ValueHead>,
     pub(crate) rule: &'a RewardRule,
+    pub(crate) additional: &'a AdditionalRewards,
     pub(crate) config: &'a AlignConfig,
     pub(crate) terms: RewardTerms,
     pub(crate) sampling: &'a Sampling,
@@ -66,7 +67,8 @@ pub(crate) fn roll_out(
     check_image_tokens(plan.policy, &tasks, &encoded)?;
 
     clock.start(Phase::Sample, config.responses_per_iteration(), emit);
-    let sampled = config.objective.data() == Data::Sampled;
+    let objective = config.objective.definition();
+    let sampled = objective.data() == Data::Sampled;
     let (responses, per_task) = if sampled {
         let request = Request {
             tasks: &tasks,
@@ -91,10 +93,7 @@ pub(crate) fn roll_out(
     };
 
     clock.start(Phase::Reward, captions.len(), emit);
-    let rewards = captions
-        .iter()
-        .map(|caption| token_rewards(plan.rule, scorer, &encoded, caption))
-        .collect::<Result<Vec<_>, _>>()?;
+    let rewards = token_rewards(plan.rule, plan.additional, (scorer, &tasks, &encoded), &captions)?;
 
     clock.start(Phase::Advantages, captions.len(), emit);
     let estimates = token_estimates(
@@ -103,8 +102,10 @@ pub(crate) fn roll_out(
         config.align.temperature,
         plan.stop,
     )?;
-    let credit = credit(&config.objective, &plan.terms, &captions, &rewards, &estimates);
-    let items = items(&config.objective, &captions, &rewards);
+    let groups: Vec<usize> =
+        captions.chunk_by(|a, b| a.task == b.task).map(<[ScoredResponse]>::len).collect();
+    let credit = credit(&config.objective, &plan.terms, &groups, &rewards, &estimates);
+    let items = objective.items(&RewardedResponses { groups: &groups, rewards: &rewards });
     let entropy = mean_entropy(&estimates);
     let (old_logprobs, reference_logprobs) =
         estimates.into_iter().map(|of| (of.logprobs, of.reference)).unzip();
@@ -127,11 +128,11 @@ pub(crate) fn roll_out(
 
 /// Holds the prompts against the features: a placeholder too many or too few, and the image would be read as text.
 fn check_image_tokens(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     tasks: &[Task],
     encoded: &EncodedImages,
 ) -> Result<(), AlignError> {
-    let placeholder = policy.config().image_token_id;
+    let placeholder = policy.tokens().image;
     for (task, features) in tasks.iter().zip(&encoded.features) {
         let found = task.prompt.iter().filter(|&&id| id == placeholder).count();
         let expected = features.counts().iter().sum();
@@ -144,7 +145,8 @@ fn check_image_tokens(
 
 /// The data's own responses, and how many each task has.
 fn given(config: &AlignConfig, tasks: &[Task]) -> Result<(Vec<Generated>, usize), AlignError> {
-    let (wanted, count) = match config.objective.data() {
+    let objective = config.objective.definition();
+    let (wanted, count) = match objective.data() {
         Data::Pairs => ("chosen and rejected response", 2),
         Data::Sampled | Data::Responses => ("response", 1),
     };
@@ -152,7 +154,7 @@ fn given(config: &AlignConfig, tasks: &[Task]) -> Result<(Vec<Generated>, usize)
     for task in tasks {
         let responses = task.answer.responses();
         if responses.len() < count || responses.iter().any(|response| response.is_empty()) {
-            let (id, objective) = (task.id.clone(), config.objective.name());
+            let (id, objective) = (task.id.clone(), objective.name());
             return Err(AlignError::NoAnswer { id, wanted, objective });
         }
         given.extend(responses[..count].iter().map(|response| {
@@ -173,8 +175,9 @@ fn paired_counts(
 ) -> Result<PairedCounts, AlignError> {
     let greedy = Sampling { temperature: 0.0, ..plan.sampling.clone() };
     let control = RunControl::new(&|_| {}).until(plan.stop);
-    let mut captions =
-        |policy: &Llava| answer(policy, scorer, (tasks, 0), encoded, &greedy, control);
+    let mut captions = |policy: &VisionLanguageModel| {
+        answer(policy, scorer, (tasks, 0), encoded, &greedy, control)
+    };
     let policy = captions(plan.policy)?;
     let base = captions(&plan.policy.without_lora())?;
     Ok(PairedCounts::new(&policy, &base, correctness))
@@ -210,8 +213,8 @@ pub struct Rollout {
     pub reference_logprobs: Vec<Vec<f32>>,
     /// How much better than expected each token was, for objectives that ask.
     pub credit: Option<Credit>,
-    /// What a step learns from at a time, as positions of responses: one by one, or in pairs of a better and a worse one.
-    pub items: Vec<Vec<usize>>,
+    /// What a step learns from at a time: single responses, or pairs of a better and a worse one.
+    pub items: Items,
     /// Whether the policy wrote the responses itself, so that their log-probabilities tell of its distribution.
     pub sampled: bool,
     /// Entropy per token, mean, nats.

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use fisao_models::generation::{Generated, Prompt, Sampling};
 use fisao_models::llama::KvCache;
-use fisao_models::llava::{ImageFeatures, Llava};
 use fisao_models::parallel::parallel_chunks;
+use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
 
 use crate::encoding::{EncodedImages, image_batch};
 use crate::error::AlignError;
@@ -42,7 +42,10 @@ pub struct Request<'a> {
 ///
 /// # Errors
 /// [`AlignError::NotFinite`] when the model's logits are NaN or infinite, [`AlignError::Stopped`] when that was asked for.
-pub fn sample(policy: &Llava, request: &Request<'_>) -> Result<Vec<Generated>, AlignError> {
+pub fn sample(
+    policy: &VisionLanguageModel,
+    request: &Request<'_>,
+) -> Result<Vec<Generated>, AlignError> {
     let Request { tasks, samples, .. } = *request;
     let indices: Vec<usize> = (0..tasks.len()).collect();
     let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
@@ -69,7 +72,7 @@ pub fn sample(policy: &Llava, request: &Request<'_>) -> Result<Vec<Generated>, A
 /// The responses to the tasks of a batch: those that were written before, or new ones, which are kept. Only a whole batch is
 /// known: another one would be computed in another order, with other last bits.
 fn batch_responses(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     request: &Request<'_>,
     batch: &[usize],
 ) -> Result<Vec<Generated>, AlignError> {
@@ -101,7 +104,7 @@ fn batch_responses(
 /// # Errors
 /// What the source reports about a task.
 pub fn generate(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     source: &dyn TaskSource,
     range: Range<usize>,
     length: usize,
@@ -142,8 +145,8 @@ pub(crate) struct BatchPlan {
 
 impl BatchPlan {
     /// For sequences of each of which so many tokens are kept.
-    pub(crate) fn of(policy: &Llava, length: usize) -> Self {
-        let each = KvCache::bytes(&policy.config().text, length).max(1);
+    pub(crate) fn of(policy: &VisionLanguageModel, length: usize) -> Self {
+        let each = KvCache::bytes(policy.language_model().config(), length).max(1);
         let fit = CACHES / each;
         let chunks = policy.decoding_workers();
         if fit >= BATCH * chunks {
@@ -156,7 +159,7 @@ impl BatchPlan {
 
 /// Tasks that [`generate`] works on at once, over all cores: what a caller should ask for at a time who
 /// wants to show responses as they come. `length` is that of prompt and response together, tokens.
-pub fn tasks_at_once(policy: &Llava, length: usize) -> usize {
+pub fn tasks_at_once(policy: &VisionLanguageModel, length: usize) -> usize {
     let plan = BatchPlan::of(policy, length);
     plan.chunks * plan.batch
 }
@@ -166,7 +169,7 @@ pub fn tasks_at_once(policy: &Llava, length: usize) -> usize {
 /// # Errors
 /// [`AlignError::NotFinite`] naming the first task whose logits are NaN or infinite.
 fn respond<'a>(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     tasks: impl Iterator<Item = (&'a Task, u64)>,
     features: &ImageFeatures,
     samples: usize,

@@ -24,10 +24,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fisao_models::generation::Sampling;
 use fisao_models::image::PixelValues;
-use fisao_models::llava::{ImageBatch, ImageFeatures, Llava};
 use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
+use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
 use fisao_verifier::mentions::TokenMention;
 use fisao_verifier::regions::{ImageEmbedding, RegionWeights, Regions};
 use fisao_verifier::scorer::Verifier;
@@ -155,7 +155,7 @@ fn spelling<'a>(caption: &'a ScoredResponse, mention: &TokenMention) -> &'a [u32
 /// # Errors
 /// What the source reports about a task, or [`AlignError::Stopped`].
 pub fn decoder_views(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     source: &dyn TaskSource,
     captions: &[ScoredResponse],
     tokens: &[u32],
@@ -178,7 +178,7 @@ pub fn decoder_views(
 
 /// The same of one batch.
 fn views_of(
-    base: &Llava,
+    base: &VisionLanguageModel,
     tasks: &[Task],
     captions: &[ScoredResponse],
     tokens: &[u32],
@@ -210,7 +210,7 @@ fn views_of(
 
 /// Features of blank images of the tasks' sizes, one of each size, and which of them stands for each task. A blank image
 /// is the processor's mean colour.
-fn blanks(base: &Llava, tasks: &[Task]) -> (ImageFeatures, Vec<usize>) {
+fn blanks(base: &VisionLanguageModel, tasks: &[Task]) -> (ImageFeatures, Vec<usize>) {
     let mut sizes: Vec<((u32, u32), usize)> = Vec::new();
     let mut blanks: Vec<PixelValues> = Vec::new();
     let mut shown = Vec::with_capacity(tasks.len());
@@ -228,7 +228,7 @@ fn blanks(base: &Llava, tasks: &[Task]) -> (ImageFeatures, Vec<usize>) {
 
 /// For each caption the log-probability of each of its mentions, nats.
 fn mention_log_probabilities(
-    base: &Llava,
+    base: &VisionLanguageModel,
     examples: &[Example<'_>],
     features: &ImageFeatures,
     captions: &[ScoredResponse],
@@ -255,7 +255,7 @@ fn mention_log_probabilities(
 /// # Errors
 /// What the source reports about a task; see [`caption`].
 pub fn categories_of_others(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     scorer: &mut MentionScorer,
     source: &dyn TaskSource,
     length: usize,

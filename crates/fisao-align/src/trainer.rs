@@ -6,16 +6,17 @@ mod task_order;
 mod validation;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use fisao_models::adamw::AdamW;
 use fisao_models::generation::Sampling;
 use fisao_models::linear::ActivationDtype;
-use fisao_models::llava::Llava;
 use fisao_models::parameters::Parameters;
 use fisao_models::random::Purpose;
 use fisao_models::value_head::ValueHead;
-use fisao_verifier::calibration::{Calibration, Correctness, Statistic};
-use fisao_verifier::rewards::{RewardForm, RewardRule};
+use fisao_models::vision_language::VisionLanguageModel;
+use fisao_verifier::calibration::{Calibration, Correctness};
+use fisao_verifier::rewards::RewardRule;
 
 use crate::captions::describe_from;
 use crate::config::AlignConfig;
@@ -27,13 +28,14 @@ use crate::features::FeatureCache;
 use crate::guards::{Baseline, check_iteration, check_recall_bound, unrecoverable};
 use crate::length::LengthController;
 use crate::mentions::{MentionScorer, ScoredResponse};
-use crate::objective::{Data, Objective};
+use crate::objective::Data;
 use crate::phase_clock::PhaseClock;
 use crate::ppo::KlController;
 use crate::recall::{RecallConfig, RecallController};
 use crate::rollout::{Rollout, RolloutPlan, roll_out};
 use crate::run_control::{RunControl, StopFlag};
 use crate::tasks::{Task, TaskSource};
+use crate::token_rewards::{AdditionalRewards, TokenReward};
 use crate::update::{Learner, optimiser, update};
 
 pub use state::TrainerState;
@@ -50,6 +52,8 @@ pub struct Trainer<'a> {
     learner: Learner,
     scorer: MentionScorer,
     rule: RewardRule,
+    /// Rewards beside that of mentions.
+    additional: AdditionalRewards,
     /// Estimates which mentions are correct; absent where the scores of the classes overlap too much.
     correctness: Option<Correctness>,
     recall: Option<RecallController>,
@@ -93,7 +97,7 @@ impl<'a> Trainer<'a> {
     /// there are no tasks.
     pub fn new(
         config: AlignConfig,
-        mut policy: Llava,
+        mut policy: VisionLanguageModel,
         mut scorer: MentionScorer,
         calibration: &Calibration,
         tasks: &'a dyn TaskSource,
@@ -113,10 +117,8 @@ impl<'a> Trainer<'a> {
         }
         let rule = RewardRule::new(&config.reward, calibration)
             .map_err(|error| AlignError::Setting(error.to_string()))?;
-        let statistic = match config.reward.form {
-            RewardForm::Corrected { statistic, .. } => statistic,
-            _ => Statistic::default(),
-        };
+        let statistic = config.reward.form.statistic().unwrap_or_default();
+        let additional = AdditionalRewards::new(&config.additional_rewards)?;
         let correctness = Correctness::new(calibration, statistic).ok();
         let noise = correctness.as_ref().map_or(0.0, Correctness::noise);
         let recall_config = config.recall.for_noise(noise);
@@ -129,11 +131,11 @@ impl<'a> Trainer<'a> {
         let adapted = policy
             .add_lora(&config.lora, config.seed)
             .map_err(|error| AlignError::Setting(error.to_string()))?;
-        let hidden = policy.config().text.hidden_size;
-        let critic = matches!(config.objective, Objective::Ppo(_));
-        let value_head = critic.then(|| ValueHead::new(hidden, &policy.device()));
+        let hidden = policy.language_model().config().hidden_size;
+        let critic = config.objective.definition().critic();
+        let value_head = critic.map(|_| ValueHead::new(hidden, &policy.device()));
         let optimiser = optimiser(&config.align);
-        let kl = config.objective.kl().map(KlController::new);
+        let kl = config.objective.definition().kl().map(KlController::new);
         let megabytes = |count: usize| (count as u64).saturating_mul(1_000_000);
         let features = FeatureCache::new(
             megabytes(config.align.feature_cache_mb),
@@ -145,6 +147,7 @@ impl<'a> Trainer<'a> {
             learner: Learner { policy, value_head },
             scorer,
             rule,
+            additional,
             correctness,
             recall,
             recall_config,
@@ -165,13 +168,18 @@ impl<'a> Trainer<'a> {
         })
     }
 
+    /// Adds a reward that is written in code to those of the configuration.
+    pub fn add_reward(&mut self, reward: Arc<dyn TokenReward>) {
+        self.additional.push(reward);
+    }
+
     /// A flag that ends whatever the trainer does with [`AlignError::Stopped`] once it is raised.
     pub fn stop_on(&mut self, stop: StopFlag) {
         self.stop = stop;
     }
 
     /// The policy with its adapter.
-    pub fn policy(&self) -> &Llava {
+    pub fn policy(&self) -> &VisionLanguageModel {
         &self.learner.policy
     }
 
@@ -275,6 +283,7 @@ impl<'a> Trainer<'a> {
             policy: &self.learner.policy,
             value_head: self.learner.value_head.as_ref(),
             rule: &self.rule,
+            additional: &self.additional,
             config: &self.config,
             terms: RewardTerms {
                 kl_coefficient: self.kl.as_ref().map_or(0.0, KlController::coefficient),
@@ -335,7 +344,7 @@ impl<'a> Trainer<'a> {
     /// What must hold before anything is learned: rewards that are not all zero, and a trainer that finds the sampler's
     /// responses as likely as the sampler did.
     fn check_first(&self, rollout: &Rollout) -> Result<(), AlignError> {
-        if self.config.objective.data() != Data::Sampled {
+        if self.config.objective.definition().data() != Data::Sampled {
             return Ok(());
         }
         let limit = self.config.guards.sampler_gap;
@@ -393,16 +402,17 @@ impl<'a> Trainer<'a> {
             entropy: metrics.entropy,
             repeated_fraction: metrics.repeated_fraction.unwrap_or(0.0),
         });
-        let mut warnings = check_iteration(metrics, &baseline, &self.config.guards);
-        warnings.extend(check_recall_bound(metrics, &self.recall_config, &self.config.guards));
+        let AlignConfig { guards, objective, .. } = &self.config;
+        let mut warnings = check_iteration(metrics, &baseline, guards);
+        warnings.extend(objective.definition().warnings(metrics));
+        warnings.extend(check_recall_bound(metrics, &self.recall_config, guards));
         if let Some(broken) = warnings.iter().find(|one| one.code == WarningCode::NotFinite) {
             let message = broken.message.clone();
             return Err(AlignError::Broken { iteration: self.iteration, message });
         }
-        let limits = &self.config.guards;
-        let lost = unrecoverable(metrics, &baseline, limits, &warnings);
+        let lost = unrecoverable(metrics, &baseline, guards, &warnings);
         self.unrecoverable = if lost.is_some() { self.unrecoverable + 1 } else { 0 };
-        let stop = lost.filter(|_| limits.patience > 0 && self.unrecoverable >= limits.patience);
+        let stop = lost.filter(|_| guards.patience > 0 && self.unrecoverable >= guards.patience);
         let stop = stop.map(|lost| {
             let times = self.unrecoverable;
             (format!("{} ({times} iterations in a row)", lost.message), lost.hint.clone())

@@ -1,26 +1,21 @@
 //! The update: optimiser steps on the losses of the objective.
 
-use burn::tensor::Tensor;
 use fisao_models::adamw::{AdamW, AdamWConfig};
-use fisao_models::llava::Llava;
 use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::parameters::{
     GradientMap, ParameterMut, Parameters, add_gradients, clip_gradients, collect_all_gradients,
     floats,
 };
 use fisao_models::value_head::ValueHead;
+use fisao_models::vision_language::VisionLanguageModel;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::config::{AlignConfig, LoopConfig};
-use crate::credit::Critic;
 use crate::error::AlignError;
 use crate::log_probabilities::examples;
-use crate::objective::Objective;
-use crate::ppo::{
-    ClipRange, LearningRates, PolicyStatistics, ValueStatistics, policy_loss, value_loss,
-};
-use crate::preference::{PreferenceStatistics, chosen_log_likelihood, dpo_loss};
+use crate::objective::{Critic, LossInputs, Means, Normaliser, ObjectiveLoss};
+use crate::ppo::{LearningRates, PolicyStatistics, ValueStatistics, value_loss};
 use crate::rollout::Rollout;
 use crate::run_control::StopFlag;
 
@@ -31,7 +26,7 @@ const VALUE_HEAD: &str = "value_head.";
 #[derive(Debug, Clone)]
 pub struct Learner {
     /// The policy; its adapter learns.
-    pub policy: Llava,
+    pub policy: VisionLanguageModel,
     /// The critic, for objectives that have one.
     pub value_head: Option<ValueHead>,
 }
@@ -53,8 +48,8 @@ pub struct UpdateReport {
     pub policy: PolicyStatistics,
     /// The critic's errors over all steps.
     pub value: ValueStatistics,
-    /// Preferences over all steps.
-    pub preference: PreferenceStatistics,
+    /// What else the objective measured, over all steps.
+    pub means: Means,
     /// Loss of the policy, mean over steps.
     pub policy_loss: f64,
     /// Clipped value loss, mean over steps; absent without a critic.
@@ -80,7 +75,7 @@ struct Differentiated {
     value_loss: f64,
     policy: PolicyStatistics,
     value: ValueStatistics,
-    preference: PreferenceStatistics,
+    means: Means,
 }
 
 impl Differentiated {
@@ -90,7 +85,7 @@ impl Differentiated {
         self.value_loss += other.value_loss;
         self.policy.merge(&other.policy);
         self.value.merge(&other.value);
-        self.preference.merge(&other.preference);
+        self.means.merge(&other.means);
     }
 }
 
@@ -107,7 +102,7 @@ pub(crate) fn update(
 ) -> Result<UpdateReport, AlignError> {
     let LoopConfig { epochs, minibatches, max_grad_norm, target_kl, .. } = config.align;
     let mut report = UpdateReport::default();
-    let mut order: Vec<&[usize]> = rollout.items.iter().map(Vec::as_slice).collect();
+    let mut order: Vec<&[usize]> = rollout.items.positions().iter().map(Vec::as_slice).collect();
     let mut value_loss = 0.0;
     for _ in 0..epochs {
         order.shuffle(rng);
@@ -121,7 +116,7 @@ pub(crate) fn update(
             value_loss += step.value_loss;
             report.policy.merge(&step.policy);
             report.value.merge(&step.value);
-            report.preference.merge(&step.preference);
+            report.means.merge(&step.means);
             report.steps += 1;
         }
         report.epochs += 1;
@@ -171,15 +166,6 @@ fn apply(
         }
     });
     norm
-}
-
-/// What sums over a minibatch are divided by; never by what a micro-batch holds.
-#[derive(Clone, Copy)]
-struct Normaliser {
-    items: f64,
-    tokens: f64,
-    /// Tokens of the first response of each item: the chosen ones of pairs.
-    first_tokens: f64,
 }
 
 /// Differentiates a minibatch: each core a part, in micro-batches of like length.
@@ -239,55 +225,31 @@ fn differentiate_micro(
     };
     let recomputed = config.align.gradient_checkpointing.then_some(&learner.policy);
     let (states, inputs) = replica.policy.training_states(recomputed, &examples, &features);
-    let (logprobs, entropy) = replica.policy.log_probabilities(&states, config.align.temperature);
-    let old = gather(&rollout.old_logprobs);
-    let mut step = Differentiated::default();
+    let (log_probs, entropy) = replica.policy.log_probabilities(&states, config.align.temperature);
     let credit = rollout.credit.as_ref();
-    let mut surrogate = |clip, bonus: f64, logprobs| {
-        let credit = credit.expect("an objective with a surrogate has advantages");
-        let advantages = gather(&credit.advantages);
-        let (loss, policy) = policy_loss(logprobs, &old, &advantages, clip, normaliser.tokens);
-        step.policy = policy;
-        if bonus > 0.0 { loss - entropy.clone().sum() * (bonus / normaliser.tokens) } else { loss }
-    };
-    let mut loss = match &config.objective {
-        Objective::Ppo(ppo) => surrogate(ppo.clip(), ppo.entropy_coefficient, logprobs),
-        Objective::GroupRelative(group) => {
-            surrogate(group.clip(), group.entropy_coefficient, logprobs)
-        }
-        Objective::Dpo(dpo) => {
-            step.policy = moved(&logprobs, &old);
-            let lengths: Vec<usize> = examples.iter().map(|one| one.response.len()).collect();
-            let reference = gather(&rollout.reference_logprobs);
-            let (loss, preference) =
-                dpo_loss(&logprobs, &reference, &lengths, dpo.beta, normaliser.items);
-            step.preference = preference;
-            if dpo.chosen_weight > 0.0 {
-                let chosen = chosen_log_likelihood(&logprobs, &lengths);
-                loss - chosen * (dpo.chosen_weight / normaliser.first_tokens)
-            } else {
-                loss
-            }
-        }
-        Objective::Sft(_) => {
-            step.policy = moved(&logprobs, &old);
-            logprobs.sum() * (-1.0 / normaliser.tokens)
-        }
-    };
-    step.policy_loss = f64::from(floats(&loss)[0]);
-    let critic = credit.and_then(|credit| credit.critic.as_ref());
-    if let (Some(head), Some(Critic { values, returns }), Objective::Ppo(ppo)) =
-        (&replica.value_head, critic, &config.objective)
+    let advantages = credit.map(|credit| gather(&credit.advantages)).unwrap_or_default();
+    let lengths: Vec<usize> = examples.iter().map(|one| one.response.len()).collect();
+    let objective = config.objective.definition();
+    let ObjectiveLoss { mut loss, policy, means } = objective.loss(LossInputs {
+        log_probs,
+        entropy,
+        old_log_probs: &gather(&rollout.old_logprobs),
+        reference_log_probs: &gather(&rollout.reference_logprobs),
+        advantages: &advantages,
+        lengths: &lengths,
+        normaliser,
+    });
+    let policy_loss = f64::from(floats(&loss)[0]);
+    let mut step = Differentiated { policy_loss, policy, means, ..Differentiated::default() };
+    let taught = credit.and_then(|credit| credit.critic.as_ref());
+    if let (Some(head), Some(Critic { values, returns }), Some(critic)) =
+        (&replica.value_head, taught, objective.critic())
     {
         // The critic reads the state but does not shape it: its loss would pull on the adapter.
         let estimates = head.forward(states.hidden.detach());
-        let (term, value) = value_loss(
-            estimates,
-            &gather(values),
-            &gather(returns),
-            ppo.value_clip_range,
-            normaliser.tokens,
-        );
+        let (values, returns) = (gather(values), gather(returns));
+        let (term, value) =
+            value_loss(estimates, &values, &returns, critic.clip_range, normaliser.tokens);
         step.value_loss = f64::from(floats(&term)[0]);
         step.value = value;
         loss = loss + term;
@@ -295,13 +257,6 @@ fn differentiate_micro(
     let parts = replica.policy.backward(inputs, &loss);
     step.gradients = collect_all_gradients(&mut replica, &parts)?;
     Ok(step)
-}
-
-/// How far tokens have moved since before the update, for losses without a ratio of their own.
-fn moved(logprobs: &Tensor<1>, old: &[f32]) -> PolicyStatistics {
-    let nothing = vec![0.0; old.len()];
-    let clip = ClipRange { epsilon: 0.2, dual: None };
-    PolicyStatistics::measure(&floats(logprobs), old, &nothing, clip)
 }
 
 #[cfg(test)]

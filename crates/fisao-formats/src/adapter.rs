@@ -13,16 +13,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
-use fisao_models::llava::Llava;
 use fisao_models::lora::{LoraConfig, LowRank};
 use fisao_models::parameters::floats;
+use fisao_models::vision_language::VisionLanguageModel;
 use serde_json::Value;
 
 use crate::FormatError;
+use crate::checkpoint::FamilyFormat;
 use crate::documents::{read_settings, write_json};
 use crate::weights::{MappedFile, StoredDtype, write_safetensors};
 pub(crate) use fit::{LinearSizes, check};
-use names::{NAMINGS, Side, canonical_name, key, parse_key};
+use names::{Side, canonical_name, key, parse_key};
 use rules::Rules;
 
 /// The adapter's configuration.
@@ -30,7 +31,7 @@ pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
 /// The adapter's matrices.
 pub const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";
 
-/// A LoRA adapter of a LLaVA.
+/// A LoRA adapter of a vision-language model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
     /// `adapter_config.json`, whole.
@@ -74,11 +75,11 @@ pub enum VisionAdapter {
 
 impl Adapter {
     /// The adapter that training put on a model.
-    pub fn of(model: &Llava, config: &LoraConfig, base_model: Option<&str>) -> Self {
-        let mut updates = BTreeMap::new();
+    pub fn of(model: &VisionLanguageModel, config: &LoraConfig, base_model: Option<&str>) -> Self {
+        let (naming, mut updates) = (&FamilyFormat::of(model.config()).namings[0], BTreeMap::new());
         model.clone().visit_linears_mut(&mut |name, map| {
             if let Some(LowRank { a, b, scale }) = &map.adapter {
-                let path = NAMINGS[0].path(name);
+                let path = naming.path(name);
                 let data = |matrix| TensorData::new(floats(matrix), matrix.dims());
                 let update =
                     LinearUpdate { path, a: data(a), b: data(b), scale: *scale, base: None };
@@ -149,7 +150,7 @@ impl Adapter {
     /// was. `folder` is where the adapter came from, for the message.
     pub fn apply(
         &self,
-        model: &mut Llava,
+        model: &mut VisionLanguageModel,
         folder: &Path,
         vision: VisionAdapter,
     ) -> Result<usize, FormatError> {

@@ -2,6 +2,8 @@
 
 mod config;
 mod config_writer;
+mod end_tokens;
+mod family_format;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -10,11 +12,13 @@ use burn::tensor::Device;
 use fisao_models::clip::{Clip, ClipConfig};
 use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::image::ImageProcessor;
-use fisao_models::llava::{Llava, LlavaConfig};
+use fisao_models::llama::LlamaConfig;
 use fisao_models::siglip::{Siglip, SiglipConfig};
 use fisao_models::vision::VisionConfig;
+use fisao_models::vision_language::{VisionLanguageConfig, VisionLanguageModel};
 use fisao_models::weights::WeightError;
 
+pub use config::llava::LAYOUT as LLAVA_LAYOUT;
 pub use config_writer::{clip_config_json, llava_config_json};
 pub use writer::{
     SpecialTokens, named_tensors, write_checkpoint, write_clip, write_clip_processing, write_llava,
@@ -25,6 +29,7 @@ use crate::FormatError;
 use crate::processor::read_image_processor;
 use crate::tokenizer::HfTokenizer;
 use crate::weights::{Layout, LoadDtype, SafetensorsSource};
+pub(crate) use family_format::{FamilyFormat, Naming};
 
 /// The model configuration's file name.
 pub const CONFIG_FILE: &str = "config.json";
@@ -36,8 +41,8 @@ pub use crate::tokenizer::TOKENIZER_FILE;
 /// What a checkpoint's `config.json` says, by `model_type`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelConfig {
-    /// `llava` or `llava_onevision`: a CLIP or SigLIP image tower, a projector and a Llama or Qwen2 decoder.
-    Llava(LlavaConfig),
+    /// A model that writes text about images, of any family.
+    VisionLanguage(VisionLanguageConfig),
     /// `clip`: an image and a text tower with a shared space.
     Clip(ClipConfig),
     /// `siglip`: the same, trained with another loss.
@@ -48,26 +53,37 @@ impl ModelConfig {
     /// The `model_type` it stands for.
     pub fn model_type(&self) -> &'static str {
         match self {
-            Self::Llava(config) if config.tiling.is_some() => "llava_onevision",
-            Self::Llava(_) => "llava",
+            Self::VisionLanguage(config) => config.family().model_type(),
             Self::Clip(_) => "clip",
             Self::Siglip(_) => "siglip",
+        }
+    }
+
+    /// Parts of the model, for people, each with the beginnings of its tensors' canonical names; the last has what is left.
+    pub fn parts(&self) -> &'static [(&'static [&'static str], &'static str)] {
+        match self {
+            Self::VisionLanguage(config) => FamilyFormat::of(config).parts,
+            Self::Clip(_) | Self::Siglip(_) => &[
+                (&["vision_model."], "image tower"),
+                (&["text_model."], "text tower"),
+                (&[""], "projections"),
+            ],
         }
     }
 
     /// The family of names its weights are stored under.
     pub fn layout(&self) -> Layout {
         match self {
-            Self::Llava(_) => Layout::Llava,
-            Self::Clip(_) | Self::Siglip(_) => Layout::Contrastive,
+            Self::VisionLanguage(config) => FamilyFormat::of(config).layout,
+            Self::Clip(_) | Self::Siglip(_) => Layout::CONTRASTIVE,
         }
     }
 }
 
 /// Whether the embedding table is the output matrix too: the configuration says so, and the weights hold no output matrix
 /// of their own. transformers 5 does not tie what is stored separately either.
-pub(crate) fn ties_embeddings(config: &LlavaConfig, weights: &SafetensorsSource) -> bool {
-    config.text.tie_word_embeddings && !weights.contains("language_model.lm_head.weight")
+pub(crate) fn ties_embeddings(config: &LlamaConfig, weights: &SafetensorsSource) -> bool {
+    config.tie_word_embeddings && !weights.contains("language_model.lm_head.weight")
 }
 
 /// A model folder whose configuration has been read; weights are opened when they are asked for.
@@ -118,14 +134,14 @@ impl Checkpoint {
         &self.config
     }
 
-    /// The configuration of a LLaVA checkpoint.
+    /// The configuration of a vision-language model.
     ///
     /// # Errors
     /// It is of another type.
-    pub fn llava_config(&self) -> Result<&LlavaConfig, FormatError> {
+    pub fn vision_language_config(&self) -> Result<&VisionLanguageConfig, FormatError> {
         match &self.config {
-            ModelConfig::Llava(config) => Ok(config),
-            _ => Err(self.wrong_type("llava")),
+            ModelConfig::VisionLanguage(config) => Ok(config),
+            ModelConfig::Clip(_) | ModelConfig::Siglip(_) => Err(self.wrong_type("llava")),
         }
     }
 
@@ -148,7 +164,7 @@ impl Checkpoint {
         match &self.config {
             ModelConfig::Clip(config) => Ok(&config.vision),
             ModelConfig::Siglip(config) => Ok(&config.vision),
-            ModelConfig::Llava(_) => Err(self.wrong_type("clip` or a `siglip")),
+            ModelConfig::VisionLanguage(_) => Err(self.wrong_type("clip` or a `siglip")),
         }
     }
 
@@ -160,19 +176,20 @@ impl Checkpoint {
         SafetensorsSource::open(&self.folder, self.config.layout(), dtype)
     }
 
-    /// Loads a LLaVA model.
+    /// Loads a vision-language model.
     ///
     /// # Errors
     /// The checkpoint is of another type, or a tensor is missing, misshapen or damaged.
-    pub fn load_llava(
+    pub fn load_vision_language(
         &self,
         dtype: LoadDtype,
         device: &Device,
-    ) -> Result<Loaded<Llava>, FormatError> {
-        let mut config = self.llava_config()?.clone();
+    ) -> Result<Loaded<VisionLanguageModel>, FormatError> {
+        let mut config = self.vision_language_config()?.clone();
         self.load(dtype, |weights| {
-            config.text.tie_word_embeddings = ties_embeddings(&config, weights);
-            Llava::load(config, weights, device)
+            let decoder = config.family_mut().decoder_mut();
+            decoder.tie_word_embeddings = ties_embeddings(decoder, weights);
+            VisionLanguageModel::load(config, weights, device)
         })
     }
 
@@ -229,7 +246,10 @@ impl Checkpoint {
         let path = self.folder.join(TOKENIZER_FILE);
         let tokenizer = HfTokenizer::open(&path)?;
         let (embeddings, image) = match &self.config {
-            ModelConfig::Llava(config) => (config.text.vocab_size, Some(config.image_token_id)),
+            ModelConfig::VisionLanguage(config) => {
+                let family = config.family();
+                (family.decoder().vocab_size, Some(family.tokens().image))
+            }
             ModelConfig::Clip(config) => (config.text.vocab_size, None),
             ModelConfig::Siglip(config) => (config.text.vocab_size, None),
         };

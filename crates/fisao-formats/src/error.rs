@@ -66,7 +66,7 @@ pub enum FormatError {
         /// The value of `model_type`.
         found: String,
         /// The supported values.
-        supported: &'static str,
+        supported: String,
     },
     /// A checkpoint of one kind where another is needed.
     #[error("{} is a `{found}` checkpoint, but a `{expected}` checkpoint is needed here", path.display())]

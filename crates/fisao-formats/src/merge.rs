@@ -81,7 +81,7 @@ impl Merge {
         folder: &Path,
         options: &MergeOptions,
     ) -> Result<Self, FormatError> {
-        let config = checkpoint.llava_config()?;
+        let config = checkpoint.vision_language_config()?.family().decoder();
         let weights = checkpoint.weights(LoadDtype::AsStored)?;
         let tied = ties_embeddings(config, &weights);
         check(&adapter, &map_sizes(&weights, tied), folder, options.vision)?;

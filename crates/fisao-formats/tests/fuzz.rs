@@ -13,9 +13,9 @@ use fisao_formats::{
     Adapter, ChatTemplate, Checkpoint, HfTokenizer, LoadDtype, ModelConfig, PromptSet, StoredDtype,
 };
 use fisao_models::clip::Clip;
-use fisao_models::llava::Llava;
 use fisao_models::lora::LoraConfig;
 use fisao_models::text::Tokenizer;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_models::weights::RandomWeights;
 use fisao_testkit::fuzz::{BYTES, CountedAllocator, Form, Reader, run};
 use fisao_testkit::tiny;
@@ -79,8 +79,8 @@ fn fixtures(folder: &str, extension: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).expect("it is committed")).collect()
 }
 
-fn llava() -> Llava {
-    Llava::load(tiny::llava_config(), &mut RandomWeights::new(1), &Device::flex())
+fn llava() -> VisionLanguageModel {
+    VisionLanguageModel::load(tiny::llava_config(), &mut RandomWeights::new(1), &Device::flex())
         .expect("any weights")
 }
 
@@ -94,12 +94,12 @@ fn load(folder: &Path) {
     let Ok(checkpoint) = Checkpoint::open(folder) else { return };
     let _ = checkpoint.unheeded_generation();
     match checkpoint.config() {
-        ModelConfig::Llava(config) => {
-            config.text.matrix_elements();
+        ModelConfig::VisionLanguage(config) => {
+            config.family().decoder().matrix_elements();
             for image in [(640, 480), (1, 5000)] {
-                config.image_tokens(image);
+                config.family().image_tokens(image);
             }
-            drop(checkpoint.load_llava(LoadDtype::AsStored, &Device::flex()));
+            drop(checkpoint.load_vision_language(LoadDtype::AsStored, &Device::flex()));
         }
         _ => drop(checkpoint.load_contrastive(LoadDtype::AsStored, &Device::flex())),
     }

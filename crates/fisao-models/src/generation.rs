@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::Mask;
 use crate::llama::{DecodingSession, KvCache, Pass, PrefillState};
-use crate::llava::{ImageFeatures, Llava};
 use crate::parallel::{spinning_workers, workers_on};
 use crate::parameters::{floats, indices};
 use crate::random::Purpose;
+use crate::vision_language::{ImageFeatures, VisionLanguageModel};
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,7 +118,7 @@ struct Open {
 /// Bytes of matrices up to which each core has room for them in a cache.
 const CACHED: usize = 32 << 20;
 
-impl Llava {
+impl VisionLanguageModel {
     /// How many workers decode a batch best. A small model is quickest with a part for each core of the CPU; the
     /// matrices of a large one are read from memory in every step, and had better be read once for the whole batch, by
     /// all cores.
@@ -219,7 +219,7 @@ impl Llava {
     ) -> (KvCache, Tensor<2>) {
         let device = self.device();
         let batch = prompts.len();
-        let pad = self.config().pad_token_id;
+        let pad = self.tokens().pad;
         let padding: Vec<usize> = prompts.iter().map(|p| longest - p.ids.len()).collect();
         let rows: Vec<Vec<u32>> = prompts
             .iter()
@@ -245,7 +245,7 @@ impl Llava {
 
 /// Picks the next token of every open row, in memory that is kept.
 struct Sampler<'a> {
-    model: &'a Llava,
+    model: &'a VisionLanguageModel,
     temperature: f64,
     /// The last one of each row.
     tokens: Vec<u32>,
@@ -254,24 +254,23 @@ struct Sampler<'a> {
 }
 
 impl<'a> Sampler<'a> {
-    fn new(model: &'a Llava, sampling: &Sampling, rows: usize) -> Self {
+    fn new(model: &'a VisionLanguageModel, sampling: &Sampling, rows: usize) -> Self {
         let tokens = Vec::with_capacity(rows);
         Self { model, temperature: sampling.temperature, tokens, weights: Vec::new() }
     }
 
     /// Picks by unnormalised log-probabilities, `[open rows, vocabulary]`, and records it.
     fn sample(&mut self, logits: &[f32], open: &mut [Open], results: &mut [Generated]) {
-        let config = self.model.config();
-        let ends = |token| token == config.eos_token_id || config.stop_token_ids.contains(&token);
+        let vocabulary = self.model.language_model().config().vocab_size;
         self.tokens.clear();
-        for (row, logits) in open.iter_mut().zip(logits.chunks_exact(config.text.vocab_size)) {
+        for (row, logits) in open.iter_mut().zip(logits.chunks_exact(vocabulary)) {
             let (token, logprob) =
                 sample_token(logits, self.temperature, &mut row.rng, &mut self.weights);
             let result = &mut results[row.slot];
             result.tokens.push(token);
             result.logprobs.push(logprob);
             // What follows a choice by logits that are not finite is of no use.
-            if ends(token) || !logprob.is_finite() {
+            if self.model.tokens().ends(token) || !logprob.is_finite() {
                 result.finish = FinishReason::Stop;
             }
             self.tokens.push(token);

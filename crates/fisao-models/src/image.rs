@@ -69,6 +69,28 @@ pub struct ImageProcessor {
     pub tiles: Option<Vec<Resolution>>,
 }
 
+/// Image processing that yields something else than the model takes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProcessorMismatch {
+    /// Pixels.
+    #[error(
+        "images are prepared as {}×{} pixels, but the vision tower takes {}×{}",
+        found.0, found.1, expected.0, expected.1
+    )]
+    Size {
+        /// Width and height of what is prepared.
+        found: (u32, u32),
+        /// Of what the tower takes.
+        expected: (u32, u32),
+    },
+    /// Tiles.
+    #[error(
+        "images are cut into other tiles than the model looks at: `image_grid_pinpoints` of \
+         preprocessor_config.json are not those of config.json"
+    )]
+    Tiles,
+}
+
 impl ImageProcessor {
     /// OpenAI CLIP's processing at a given side: shortest edge, centre crop, CLIP's mean and s.d.
     pub fn clip(side: u32) -> Self {
@@ -126,6 +148,15 @@ impl ImageProcessor {
             let (width, height) = self.size_before_crop(padded);
             (self::side(width), self::side(height))
         })
+    }
+
+    /// Whether images come out as squares of this side, pixels.
+    ///
+    /// # Errors
+    /// [`ProcessorMismatch::Size`] says how they come out.
+    pub fn check_size(&self, side: u32) -> Result<(), ProcessorMismatch> {
+        let (found, expected) = (self.output_size((4, 3)), (side, side));
+        if found == expected { Ok(()) } else { Err(ProcessorMismatch::Size { found, expected }) }
     }
 
     /// The whole of an image as [`process`](Self::process) brought it to size: what the model is shown.

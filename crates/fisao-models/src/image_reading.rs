@@ -8,14 +8,14 @@ use burn::tensor::Tensor;
 
 use crate::attention::Mask;
 use crate::llama::Pass;
-use crate::llava::{ImageFeatures, Llava};
 use crate::parameters::{floats, indices};
 use crate::sequences::Example;
+use crate::vision_language::{ImageFeatures, VisionLanguageModel};
 
 /// Rows whose logits over the vocabulary are held at once.
 const ROWS: usize = 64;
 
-impl Llava {
+impl VisionLanguageModel {
     /// For the prompt of each example and each of some tokens the highest log-probability, nats, that the head gives the token at any
     /// position of the image, behind any of the last `depth` layers:
     ///
@@ -34,7 +34,7 @@ impl Llava {
         tokens: &[u32],
         depth: usize,
     ) -> Vec<Vec<f64>> {
-        let placeholder = self.config().image_token_id;
+        let placeholder = self.tokens().image;
         // What comes behind the image is not seen from it.
         let cut = |shown: &Example<'_>| {
             let end = shown.prompt.iter().rposition(|&id| id == placeholder).map_or(0, |at| at + 1);
@@ -50,7 +50,7 @@ impl Llava {
             let count = features.counts()[examples[index].image];
             let own = (0..row.len()).filter(|&at| row[at] == placeholder).take(count);
             wanted.extend(own.map(|at| (index * length + at) as i64));
-            row.resize(length, self.config().pad_token_id);
+            row.resize(length, self.tokens().pad);
         }
         let images: Vec<usize> = examples.iter().map(|shown| shown.image).collect();
         let x = self.embed(&rows, &images, features);

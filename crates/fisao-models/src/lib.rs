@@ -1,5 +1,5 @@
-//! The models of FiSAO: CLIP and SigLIP (the verifiers), a Llama or Qwen2 decoder, LLaVA, low-rank adapters, the value
-//! head, and generation with a key–value cache.
+//! The models of FiSAO: CLIP and SigLIP (the verifiers), vision-language models with a Llama or Qwen2 decoder,
+//! low-rank adapters, the value head, and generation with a key–value cache.
 //!
 //! The crate works on tensors only. It never sees a path: weights arrive through
 //! [`weights::WeightSource`], token ids through [`text::Tokenizer`], and images as pixels.
@@ -17,7 +17,6 @@ pub mod image;
 pub mod image_reading;
 pub mod linear;
 pub mod llama;
-pub mod llava;
 pub mod lora;
 pub mod muon;
 pub mod norm;
@@ -30,6 +29,7 @@ pub mod text;
 mod text_encoder;
 pub mod value_head;
 pub mod vision;
+pub mod vision_language;
 pub mod weights;
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use fisao_kernels::{Operation, is_fused, is_fused_weight, one, two};
 use crate::attention::Mask;
 use crate::generation::Prompt;
 use crate::llama::{LayerInputs, Pass};
-use crate::llava::{ImageFeatures, Llava};
 use crate::parameters::indices;
+use crate::vision_language::{ImageFeatures, VisionLanguageModel};
 
 /// A prompt about one image with a response to score.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ struct SequenceLayout {
     targets: Vec<u32>,
 }
 
-impl Llava {
+impl VisionLanguageModel {
     /// Runs the decoder over prompts and responses and gathers the states that predict the responses.
     ///
     /// # Shapes
@@ -101,7 +101,7 @@ impl Llava {
             order.extend((0..own).map(|at| (groups.len() + wanted.len() + at) as i64));
             wanted.extend((0..own).map(|at| (row * length + at) as i64));
             ids.extend(example.response[..own].iter().map(|&id| i64::from(id)));
-            ids.resize((row + 1) * length, i64::from(self.config().pad_token_id));
+            ids.resize((row + 1) * length, i64::from(self.tokens().pad));
             positions.extend((0..length).map(|at| example.prompt.len() + at));
             padding.push(longest - example.prompt.len());
             targets.extend_from_slice(example.response);
@@ -161,7 +161,7 @@ impl Llava {
         for (index, example) in examples.iter().enumerate() {
             let mut row = [example.prompt, example.response].concat();
             row.pop();
-            row.resize(length, self.config().pad_token_id);
+            row.resize(length, self.tokens().pad);
             rows.push(row);
             let first = index * length + example.prompt.len() - 1;
             kept.extend((first..first + example.response.len()).map(|at| at as i64));

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::tensor::{DType, Device};
 use fisao_models::generation::{Generated, Prompt, Sampling};
 use fisao_models::linear::ActivationDtype;
-use fisao_models::llava::{Llava, LlavaConfig};
 use fisao_models::lora::LoraConfig;
+use fisao_models::vision_language::VisionLanguageModel;
+use fisao_models::vision_language::llava::LlavaConfig;
 use fisao_models::weights::RandomWeights;
 use fisao_testkit::tiny::{RoundedWeights, llava_config, pixels, prompt};
 
@@ -48,7 +49,7 @@ unsafe impl GlobalAlloc for Counted {
 static COUNTED: Counted = Counted;
 
 /// A model that never ends a response, with matrices large enough to be shared among threads.
-fn model(dtype: DType, rounds: bool) -> Llava {
+fn model(dtype: DType, rounds: bool) -> VisionLanguageModel {
     let mut config = LlavaConfig { eos_token_id: u32::MAX, ..llava_config() };
     config.text.hidden_size = 256;
     config.text.intermediate_size = 2100;
@@ -56,14 +57,15 @@ fn model(dtype: DType, rounds: bool) -> Llava {
     config.text.head_dim = 32;
     config.text.vocab_size = 3000;
     let mut weights = RoundedWeights { weights: RandomWeights::new(3), dtype, widened: false };
-    let mut model = Llava::load(config, &mut weights, &Device::flex()).expect("any weights");
+    let mut model =
+        VisionLanguageModel::load(config, &mut weights, &Device::flex()).expect("any weights");
     if rounds {
         model.set_activation_dtype(ActivationDtype::Bf16);
     }
     model
 }
 
-fn generated(model: &Llava, responses: usize, length: usize) -> Vec<Generated> {
+fn generated(model: &VisionLanguageModel, responses: usize, length: usize) -> Vec<Generated> {
     let features = model.image_features(pixels(1, 4));
     let prompt = Prompt { ids: prompt(&[5, 9, 12]), image: 0, stream: 0 };
     let sampling = Sampling { max_new_tokens: length, temperature: 1.0, seed: 1 };
@@ -71,7 +73,7 @@ fn generated(model: &Llava, responses: usize, length: usize) -> Vec<Generated> {
 }
 
 /// What responses of so many tokens take: the fewest of some tries, as threads come by something of their own now and then.
-fn allocations(model: &Llava, responses: usize, length: usize) -> usize {
+fn allocations(model: &VisionLanguageModel, responses: usize, length: usize) -> usize {
     let once = || {
         let before = COUNT.load(Ordering::Relaxed);
         let found = generated(model, responses, length);

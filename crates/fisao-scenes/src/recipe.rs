@@ -17,8 +17,8 @@ use fisao_models::activation::Activation;
 use fisao_models::clip::{ClipConfig, ClipTextConfig};
 use fisao_models::image::ImageProcessor;
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
-use fisao_models::llava::{FeatureSelect, LlavaConfig};
 use fisao_models::vision::{VisionConfig, VisionFamily};
+use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
 
 pub use training::{Observer, RecipeError, StageConfig, StageProgress, StageState, Start, Verdict};
 

@@ -4,9 +4,11 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
-use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
 use fisao_models::parameters::from_floats;
 use fisao_models::vision::{VisionConfig, VisionFamily};
+use fisao_models::vision_language::FamilyConfig;
+use fisao_models::vision_language::VisionLanguageModel;
+use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
 use fisao_models::weights::{Init, RandomWeights, WeightError, WeightSource};
 
 /// Side of the images the small models take, pixels.
@@ -83,8 +85,8 @@ pub fn clip_config() -> ClipConfig {
 ///
 /// # Panics
 /// Never: random weights fit every shape.
-pub fn tiny_llava(seed: u64) -> Llava {
-    Llava::load(llava_config(), &mut RandomWeights::new(seed), &Device::flex())
+pub fn tiny_llava(seed: u64) -> VisionLanguageModel {
+    VisionLanguageModel::load(llava_config(), &mut RandomWeights::new(seed), &Device::flex())
         .expect("random weights fit every shape")
 }
 

@@ -9,9 +9,10 @@ use fisao_align::tasks::{Answer, Task, TaskSource};
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
 use fisao_models::image::PixelValues;
 use fisao_models::llama::LlamaConfig;
-use fisao_models::llava::{Llava, LlavaConfig};
 use fisao_models::text::{DecodedText, TextError, Tokenizer};
 use fisao_models::vision::VisionConfig;
+use fisao_models::vision_language::VisionLanguageModel;
+use fisao_models::vision_language::llava::{LlavaConfig, with_vision_tower};
 use fisao_models::weights::RandomWeights;
 use fisao_verifier::calibration::{Calibration, fit_annotated};
 use fisao_verifier::mentions::ObjectVocabulary;
@@ -114,7 +115,7 @@ fn vision() -> VisionConfig {
 ///
 /// # Panics
 /// Never: random weights fit every shape.
-pub fn models() -> (Llava, MentionScorer) {
+pub fn models() -> (VisionLanguageModel, MentionScorer) {
     let device = Device::flex();
     let base = tiny::clip_config();
     let clip = ClipConfig {
@@ -142,8 +143,7 @@ pub fn models() -> (Llava, MentionScorer) {
         ..base
     };
     let mut weights = RandomWeights::new(2);
-    let llava =
-        Llava::with_vision_tower(llava, clip.vision.clone(), &mut weights, &device).unwrap();
+    let llava = with_vision_tower(llava, clip.vision.clone(), &mut weights, &device).unwrap();
     let forms = |name: &str| (name.to_owned(), vec![name.to_owned()]);
     let vocabulary = ObjectVocabulary::new(vec![forms("dog"), forms("cat"), forms("car")]).unwrap();
     let tokenizer: Arc<dyn Tokenizer> = Arc::new(Words);

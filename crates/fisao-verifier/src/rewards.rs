@@ -37,5 +37,5 @@ mod tokens;
 pub use config::{PenaltyWeight, Placement, RewardConfig, RewardForm};
 pub use error::RewardError;
 pub use formula::thresholds;
-pub use rule::{Boundary, RewardRule};
+pub use rule::{Boundary, RewardRule, ScoreMarks};
 pub use tokens::{Response, ScoredMention};

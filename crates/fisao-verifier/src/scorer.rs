@@ -12,10 +12,10 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::image::PixelValues;
-use fisao_models::llava::ImageBatch;
 use fisao_models::parameters::{Parameters, floats};
 use fisao_models::text::{TextError, Tokenizer};
 use fisao_models::vision::{VisionConfig, VisionOutput, VisionTower};
+use fisao_models::vision_language::ImageBatch;
 
 use crate::calibration::{Calibration, Centres};
 use crate::regions::{ImageEmbedding, RegionWeights, Regions, ScoreConfig, cosine};

@@ -354,7 +354,8 @@ impl<'a> QuestionTasks<'a> {
         let (mut prompts, mut longest) = (Vec::with_capacity(questions.len()), 0);
         for (question, &size) in questions.iter().zip(sizes) {
             let prompt = policy.prompt(&question.prompt)?;
-            longest = longest.max(policy.model.config().expand_image_token(&prompt, size)?.len());
+            longest = longest
+                .max(policy.model.config().family().expand_image_token(&prompt, size)?.len());
             prompts.push(prompt);
         }
         let given = questions.iter().filter(|question| !question.options.is_empty());

@@ -13,11 +13,11 @@ use burn::tensor::Device;
 use fisao_align::tasks::{Answer, Task};
 use fisao_formats::adapter::VisionAdapter;
 use fisao_formats::{Adapter, Checkpoint, FormatError, LoadDtype, Loaded};
-use fisao_models::image::ImageProcessor;
+use fisao_models::image::{ImageProcessor, ProcessorMismatch};
 use fisao_models::linear::ActivationDtype;
-use fisao_models::llava::{Llava, LlavaConfig};
 use fisao_models::text::{TextError, Tokenizer};
 use fisao_models::vision::VisionConfig;
+use fisao_models::vision_language::{FamilyConfig, VisionLanguageModel};
 use fisao_scenes::{IMAGE_SIZE, WorldKind};
 use fisao_verifier::calibration::ModelIdentity;
 use image::RgbImage;
@@ -42,7 +42,7 @@ const ASSETS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/assets.rs")
 #[derive(Clone)]
 pub(crate) struct Policy {
     /// The model, with its adapter if it was given one.
-    pub(crate) model: Llava,
+    pub(crate) model: VisionLanguageModel,
     /// Its tokenizer.
     pub(crate) tokenizer: Arc<dyn Tokenizer>,
     /// How it wants its images prepared.
@@ -69,13 +69,13 @@ impl Policy {
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::open(folder)?;
-        let config = checkpoint.llava_config()?;
+        let config = checkpoint.vision_language_config()?.family();
         let processor = checkpoint.image_processor()?;
         check_processor(folder, &processor, config)?;
         check_precision(&checkpoint, dtype, device, reporter)?;
         let tokenizer = checkpoint.tokenizer()?;
         let started = Instant::now();
-        let Loaded { mut model, unused } = checkpoint.load_llava(dtype, device)?;
+        let Loaded { mut model, unused } = checkpoint.load_vision_language(dtype, device)?;
         tracing::debug!(seconds = started.elapsed().as_secs_f64(), "model loaded");
         warn_of_unused(folder, &unused, reporter);
         let unheeded = checkpoint.unheeded_generation()?;
@@ -93,7 +93,7 @@ impl Policy {
         }
         let origin = Origin::of(folder);
         let adapter = adapter.map(|(adapter, _)| Origin::of(adapter));
-        let format = PromptFormat::read(folder, &tokenizer, model.config())?;
+        let format = PromptFormat::read(folder, &tokenizer, model.config().family())?;
         let tokenizer = Arc::new(tokenizer);
         let name = folder.display().to_string();
         Ok(Self { model, tokenizer, processor, format, name, origin, adapter, adapter_base })
@@ -189,14 +189,14 @@ impl Policy {
     /// Token ids of a whole response, the end token last.
     pub(crate) fn response(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let mut tokens = self.tokenizer.encode(text, false)?;
-        tokens.push(self.model.config().eos_token_id);
+        tokens.push(self.model.tokens().eos);
         Ok(tokens)
     }
 
     /// Refuses a length that the model's positions do not reach. `prompt` is the length of the longest
     /// prompt with its image, tokens.
     pub(crate) fn check_length(&self, prompt: usize, max_new_tokens: usize) -> anyhow::Result<()> {
-        let context = self.model.config().text.max_position_embeddings;
+        let context = self.model.language_model().config().max_position_embeddings;
         let room = context.saturating_sub(prompt);
         if max_new_tokens > room {
             bail!(
@@ -213,7 +213,7 @@ impl Policy {
     /// One image with one prompt, whose placeholder is expanded.
     ///
     /// # Errors
-    /// See [`LlavaConfig::expand_image_token`].
+    /// See [`FamilyConfig::expand_image_token`].
     pub(crate) fn task(
         &self,
         id: String,
@@ -221,7 +221,8 @@ impl Policy {
         prompt: &[u32],
     ) -> Result<Task, TextError> {
         let image = self.processor.process(image);
-        let prompt = self.model.config().expand_image_token(prompt, image.original_size)?;
+        let prompt =
+            self.model.config().family().expand_image_token(prompt, image.original_size)?;
         Ok(Task { id, image, verifier_images: Vec::new(), prompt, answer: Answer::None })
     }
 }
@@ -364,43 +365,26 @@ fn warn_of_unused(folder: &Path, unused: &[String], reporter: &Reporter) {
     );
 }
 
-/// Image processing that yields other tiles than the model takes is a folder put together wrongly.
+/// Image processing that yields something else than the model takes is a folder put together wrongly.
 pub(crate) fn check_processor(
     folder: &Path,
     processor: &ImageProcessor,
-    config: &LlavaConfig,
+    config: &dyn FamilyConfig,
 ) -> anyhow::Result<()> {
-    check_size(folder, processor, &config.vision)?;
-    if processor.tiles.as_ref() == config.tiling.as_ref().map(|tiling| &tiling.resolutions) {
-        return Ok(());
-    }
-    bail!(
-        Refusal::new(format!(
-            "{}: images are cut into other tiles than the model looks at: `image_grid_pinpoints` of \
-             preprocessor_config.json are not those of config.json",
-            folder.display()
-        ))
-        .hint("preprocessor_config.json and config.json must come from the same model")
-    )
+    config.check_processor(processor).map_err(|mismatch| mismatched(folder, &mismatch).into())
 }
 
-/// Image processing that yields another size than the tower takes is a folder put together wrongly.
+/// The same for a contrastive model's tower.
 pub(crate) fn check_size(
     folder: &Path,
     processor: &ImageProcessor,
     vision: &VisionConfig,
 ) -> anyhow::Result<()> {
-    let (width, height) = processor.output_size((4, 3));
-    let side = vision.image_size as u32;
-    if (width, height) == (side, side) {
-        return Ok(());
-    }
-    let folder = folder.display();
-    bail!(
-        Refusal::new(format!(
-            "{folder}: images are prepared as {width}×{height} pixels, but the vision tower takes \
-             {side}×{side}"
-        ))
+    let checked = processor.check_size(vision.image_size as u32);
+    checked.map_err(|mismatch| mismatched(folder, &mismatch).into())
+}
+
+fn mismatched(folder: &Path, mismatch: &ProcessorMismatch) -> Refusal {
+    Refusal::new(format!("{}: {mismatch}", folder.display()))
         .hint("preprocessor_config.json and config.json must come from the same model")
-    )
 }

@@ -11,7 +11,7 @@ use fisao_formats::FormatError;
 use fisao_formats::digest::sha256_parts;
 use fisao_formats::documents::read_json;
 use fisao_models::generation::Sampling;
-use fisao_models::llava::Llava;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_verifier::calibration::{
     AtHand, CALIBRATION_VERSION, Calibration, CalibrationError, ImagesIdentity,
     OLDEST_CALIBRATION_VERSION, Provenance,
@@ -106,7 +106,7 @@ impl Setting<'_> {
 
 /// What the decoder says of mentions where no annotations do, with a progress bar.
 pub(crate) fn label_free_views(
-    model: &Llava,
+    model: &VisionLanguageModel,
     scorer: &MentionScorer,
     source: &dyn TaskSource,
     captions: &[ScoredResponse],

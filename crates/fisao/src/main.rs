@@ -10,6 +10,7 @@ mod bench;
 mod bundle;
 mod calibrations;
 mod checkpoints;
+mod command_line;
 mod commands;
 mod compare;
 mod data_check;
@@ -50,7 +51,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::arguments::{Arguments, Command};
+use crate::command_line::{Arguments, Command};
 use crate::reporter::Reporter;
 
 #[global_allocator]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use fisao_formats::hub::{self, HubError, HubEvent, HubId, HubSettings, Wanted};
-use fisao_formats::{Checkpoint, FormatError, ModelConfig, RunFolder, adapter};
+use fisao_formats::{Checkpoint, FormatError, RunFolder, adapter};
 
 use crate::failure::Refusal;
 use crate::reporter::{PhaseProgress, Reporter};
@@ -166,9 +166,8 @@ fn download(id: &HubId, role: Role, reporter: &Reporter) -> anyhow::Result<PathB
 
 /// Refuses a model of another kind before its weights are downloaded.
 fn check_role(role: Role, checkpoint: &Checkpoint) -> Result<(), FormatError> {
-    let captions = matches!(checkpoint.config(), ModelConfig::Llava(_));
     match role {
-        Role::Model if !captions => checkpoint.llava_config().map(drop),
+        Role::Model => checkpoint.vision_language_config().map(drop),
         Role::Verifier => checkpoint.contrastive_vision().map(drop),
         _ => Ok(()),
     }

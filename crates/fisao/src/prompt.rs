@@ -6,7 +6,7 @@ use anyhow::bail;
 use fisao_formats::chat_template::special_tokens;
 use fisao_formats::{ChatTemplate, HfTokenizer};
 use fisao_models::llama::DecoderFamily;
-use fisao_models::llava::LlavaConfig;
+use fisao_models::vision_language::FamilyConfig;
 use fisao_scenes::recipe::conversation;
 use serde_json::Value;
 
@@ -42,14 +42,14 @@ impl PromptFormat {
     pub(crate) fn read(
         folder: &Path,
         tokenizer: &HfTokenizer,
-        config: &LlavaConfig,
+        config: &dyn FamilyConfig,
     ) -> anyhow::Result<Self> {
         let bos = special_tokens(folder)?.remove("bos_token");
         Ok(Self {
             template: ChatTemplate::open(folder)?,
-            placeholder: tokenizer.token(config.image_token_id).unwrap_or_else(|| IMAGE.to_owned()),
+            placeholder: tokenizer.token(config.tokens().image).unwrap_or_else(|| IMAGE.to_owned()),
             bos: bos.as_ref().and_then(Value::as_str).map(str::to_owned),
-            decoder: config.text.family,
+            decoder: config.decoder().family,
             folder: folder.to_owned(),
         })
     }

@@ -1,6 +1,6 @@
 //! What a verifier can buy, in words: printed before anything is trained.
 
-use fisao_align::{AlignConfig, Objective};
+use fisao_align::AlignConfig;
 use fisao_verifier::calibration::{Calibration, Prospects, Statistic};
 use fisao_verifier::rewards::{RewardConfig, RewardRule};
 
@@ -57,7 +57,7 @@ pub(crate) fn lines(
 /// Says when a run's reward pays no mention at all, or every one: what such a run learns is known before it starts.
 pub(crate) fn silence(calibration: &Calibration, config: &AlignConfig) -> Option<String> {
     let rule = RewardRule::new(&config.reward, calibration).ok()?;
-    let learns = matches!(config.objective, Objective::Ppo(_) | Objective::GroupRelative(_));
+    let learns = config.objective.definition().maximises_reward();
     let break_even = rule.break_even();
     let unfair = !(0.0..1.0).contains(&break_even);
     (learns && unfair && !rule.needs_sentence_score()).then(|| pays_from(break_even))

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use fisao_models::image::PixelValues;
-use fisao_models::llava::ImageBatch;
+use fisao_models::vision_language::ImageBatch;
 use fisao_verifier::calibration::{Calibration, ProbabilityModel};
 use fisao_verifier::mentions::{Mention, ObjectVocabulary};
 use fisao_verifier::regions::{ImageEmbedding, RegionWeights};

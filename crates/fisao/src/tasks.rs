@@ -114,7 +114,7 @@ impl<'a> ImageTasks<'a> {
         prompt: &str,
     ) -> anyhow::Result<Self> {
         let prompt = policy.prompt(prompt)?;
-        let config = policy.model.config();
+        let config = policy.model.config().family();
         // Sizes of images are many, the numbers of tokens they take are few.
         let (mut known, mut longest) = (BTreeSet::new(), 0);
         for image in &images {

@@ -15,7 +15,7 @@ use fisao_align::tasks::{Answer, Task, TaskSource};
 use fisao_eval::captions::References;
 use fisao_eval::chair::{self, ChairInput, ChairOptions, ChairReport};
 use fisao_models::generation::{FinishReason, Sampling};
-use fisao_models::llava::Llava;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_scenes::recipe::conversation;
 use fisao_scenes::{
     CATEGORIES, Category, Insertion, PROMPTS, Scene, Split, World, biased_caption, clean_caption,
@@ -108,7 +108,7 @@ pub(crate) struct Evaluation {
 /// Captions the tasks and scores the captions against the truth. `control` is told how many more
 /// captions are done.
 pub(crate) fn evaluate(
-    policy: &Llava,
+    policy: &VisionLanguageModel,
     scorer: &mut MentionScorer,
     tasks: &[Task],
     truth: &[BTreeSet<String>],

@@ -5,7 +5,6 @@ use fisao_models::generation::FinishReason;
 use super::Trainer;
 use crate::events::{IterationMetrics, PhaseSeconds};
 use crate::mentions::ScoredResponse;
-use crate::objective::Objective;
 use crate::ppo::{KlController, KlEstimator, explained_variance};
 use crate::recall::RecallController;
 use crate::rollout::Rollout;
@@ -42,7 +41,6 @@ impl Trainer<'_> {
         let own = |value: f64| rollout.sampled.then_some(value);
         let correct = rollout.correct.as_ref();
         let surplus = correct.and(self.recall.as_ref()).map(RecallController::estimate);
-        let paired = matches!(self.config.objective, Objective::Dpo(_));
         IterationMetrics {
             iteration: self.iteration,
             responses,
@@ -72,9 +70,8 @@ impl Trainer<'_> {
             value_explained_variance: critic.and_then(|critic| {
                 explained_variance(&critic.values.concat(), &critic.returns.concat())
             }),
-            pairs: paired.then_some(rollout.items.len()),
-            pair_accuracy: report.preference.accuracy(),
-            pair_margin: report.preference.mean_margin(),
+            pairs: rollout.items.pairs(),
+            objective: report.means.means(),
             policy_loss: report.policy_loss,
             value_loss: report.value_loss,
             clip_fraction: credit.map(|_| report.policy.clip_fraction()),

@@ -90,10 +90,9 @@ impl Trainer<'_> {
         let tasks = (validation.tasks.as_slice(), 0);
         let control = RunControl::new(&|_| {}).until(stop);
         let captions = answer(&learner.policy, scorer, tasks, &encoded, &sampling, control)?;
-        let mut reward = 0.0;
-        for caption in &captions {
-            reward += response_reward(&token_rewards(&self.rule, &self.scorer, &encoded, caption)?);
-        }
+        let of = (&self.scorer, validation.tasks.as_slice(), &encoded);
+        let rewards = token_rewards(&self.rule, &self.additional, of, &captions)?;
+        let mut reward = rewards.iter().map(|row| response_reward(row)).sum::<f64>();
         reward /= captions.len().max(1) as f64;
         let recall = validation.truth.as_ref().map(|truth| recall(&captions, truth, &self.scorer));
         if self.base_recall.is_none() {

@@ -98,7 +98,7 @@ fn of(kind: &str) -> AlignConfig {
         _ => Objective::Sft(SftConfig::default()),
     };
     let mut config = AlignConfig { objective, ..AlignConfig::default() };
-    if config.objective.compares_responses() {
+    if config.objective.definition().compares_responses() {
         config.align.samples_per_image = 4;
     }
     config

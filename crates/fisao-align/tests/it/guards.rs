@@ -2,6 +2,7 @@ use fisao_align::guards::{
     Baseline, GuardLimits, SplitHealth, check_iteration, check_recall_bound, check_recall_estimate,
     check_split, unrecoverable,
 };
+use fisao_align::objective::{DpoConfig, ObjectiveDefinition};
 use fisao_align::recall::RecallConfig;
 use fisao_align::{AlignEvent, IterationMetrics, WarningCode};
 
@@ -203,7 +204,8 @@ fn lost(change: impl FnOnce(&mut IterationMetrics)) -> Option<WarningCode> {
     let mut metrics = healthy();
     change(&mut metrics);
     let limits = GuardLimits::default();
-    let warnings = check_iteration(&metrics, &BASELINE, &limits);
+    let mut warnings = check_iteration(&metrics, &BASELINE, &limits);
+    warnings.extend(DpoConfig::default().warnings(&metrics));
     unrecoverable(&metrics, &BASELINE, &limits, &warnings).map(|warning| warning.code)
 }
 

@@ -1,5 +1,6 @@
 //! Integration tests of `fisao-align`.
 
+mod additional_rewards;
 mod advantages;
 mod config;
 mod divergence;

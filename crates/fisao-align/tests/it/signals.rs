@@ -14,8 +14,8 @@ use fisao_align::signals::{
 };
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_models::generation::Sampling;
-use fisao_models::llava::Llava;
 use fisao_models::lora::LoraConfig;
+use fisao_models::vision_language::VisionLanguageModel;
 
 use fisao_testkit::tiny_policy::{Noise, models};
 
@@ -38,14 +38,18 @@ impl TaskSource for Blank {
 }
 
 /// Captions of all tasks, hot enough to name something.
-fn captions(policy: &Llava) -> Vec<ScoredResponse> {
+fn captions(policy: &VisionLanguageModel) -> Vec<ScoredResponse> {
     let (_, mut scorer) = models();
     let tasks: Vec<Task> = (0..Noise.count()).map(|at| Noise.task(at).unwrap()).collect();
     let sampling = Sampling { max_new_tokens: 14, temperature: 1.5, seed: 1 };
     describe(policy, &mut scorer, &tasks, &sampling, RunControl::new(&|_| {})).unwrap().0
 }
 
-fn views(policy: &Llava, source: &dyn TaskSource, captions: &[ScoredResponse]) -> Vec<DecoderView> {
+fn views(
+    policy: &VisionLanguageModel,
+    source: &dyn TaskSource,
+    captions: &[ScoredResponse],
+) -> Vec<DecoderView> {
     decoder_views(policy, source, captions, &mention_tokens(captions), RunControl::new(&|_| {}))
         .unwrap()
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::names::{NAMINGS, Naming, Side, is_decoder, is_vision, key, keys};
+use super::names::{Side, is_decoder, is_vision, key, keys};
 use super::rules::Rules;
 use super::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Adapter, LinearUpdate, VisionAdapter};
 use crate::FormatError;
+use crate::checkpoint::{FamilyFormat, Naming};
 
 /// The output matrix's canonical name.
 const HEAD: &str = "language_model.lm_head";
@@ -51,7 +52,8 @@ pub(crate) fn check(
 
 /// Every named target is a linear layer's.
 fn check_targets(rules: &Rules, maps: &LinearSizes, config: &Path) -> Result<(), FormatError> {
-    let paths = maps.keys().flat_map(|name| NAMINGS.iter().map(|naming| naming.path(name)));
+    let paths =
+        maps.keys().flat_map(|name| FamilyFormat::all_namings().map(|naming| naming.path(name)));
     let targets = rules.idle_targets(&paths.collect::<Vec<_>>());
     if targets.is_empty() {
         return Ok(());
@@ -68,9 +70,9 @@ fn missing(
     // Patterns are about the names that the trainer's release of transformers had, which the keys
     // tell; where they fit several, a linear layer is missing only if it would be by all of them.
     let fits = |naming: &&Naming| updates.iter().all(|(name, u)| naming.path(name) == u.path);
-    let mut namings = NAMINGS.iter().filter(fits).collect::<Vec<_>>();
+    let mut namings = FamilyFormat::all_namings().filter(fits).collect::<Vec<_>>();
     if namings.is_empty() {
-        namings = NAMINGS.iter().collect();
+        namings = FamilyFormat::all_namings().collect();
     }
     // The trained model had no vision tower and no projector where it was the language model alone.
     let alone = namings.iter().all(|naming| naming.is_of_decoder_alone());
@@ -136,7 +138,7 @@ fn check_selection(
 ) -> Result<(), FormatError> {
     let mut unselected = Vec::new();
     for (name, update) in updates {
-        let whole = NAMINGS.iter().filter(|naming| !naming.is_of_inner_model());
+        let whole = FamilyFormat::all_namings().filter(|naming| !naming.is_of_inner_model());
         let paths = whole.map(|naming| naming.path(name)).chain([update.path.clone()]);
         let selected = paths.map(|path| rules.select(&path)).collect::<Result<Vec<_>, _>>()?;
         if !selected.contains(&true) {

@@ -1,6 +1,6 @@
 //! What releases of transformers call a map of the model, as an adapter's keys and patterns do.
 
-use crate::weights::Layout;
+use crate::checkpoint::FamilyFormat;
 
 /// What the canonical names of the language model's linear layers begin with.
 const DECODER: &str = "language_model.";
@@ -16,85 +16,6 @@ pub(super) enum Side {
     B,
     /// The map's own weight, `[outputs, inputs]`, which PEFT saves with an update of the output matrix.
     Base,
-}
-
-/// The paths of one generation of code.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Naming {
-    decoder: &'static str,
-    head: &'static str,
-    projector: [&'static str; 2],
-    tower: &'static str,
-}
-
-/// Newest first; the first one is written.
-pub(super) const NAMINGS: [Naming; 5] = [
-    // transformers 5 leaves out `vision_model` inside vision-language models.
-    Naming {
-        decoder: "model.language_model.",
-        head: "lm_head",
-        projector: ["model.multi_modal_projector.linear_1", "model.multi_modal_projector.linear_2"],
-        tower: "model.vision_tower.",
-    },
-    // Since transformers 4.52.
-    Naming {
-        decoder: "model.language_model.",
-        head: "lm_head",
-        projector: ["model.multi_modal_projector.linear_1", "model.multi_modal_projector.linear_2"],
-        tower: "model.vision_tower.vision_model.",
-    },
-    // Before; these are the canonical names.
-    Naming {
-        decoder: "language_model.model.",
-        head: "language_model.lm_head",
-        projector: ["multi_modal_projector.linear_1", "multi_modal_projector.linear_2"],
-        tower: "vision_tower.vision_model.",
-    },
-    // The original LLaVA repository, and adapters of its language model alone.
-    Naming {
-        decoder: "model.",
-        head: "lm_head",
-        projector: ["model.mm_projector.0", "model.mm_projector.2"],
-        tower: "model.vision_tower.vision_tower.vision_model.",
-    },
-    // Adapters of the language model alone without its output matrix (transformers' `LlamaModel`).
-    Naming {
-        decoder: "",
-        head: "lm_head",
-        projector: ["multi_modal_projector.linear_1", "multi_modal_projector.linear_2"],
-        tower: "vision_tower.vision_model.",
-    },
-];
-
-impl Naming {
-    /// Whether the model that was trained may have been the language model alone: the original LLaVA repository, too, puts
-    /// adapters on its language model before there is a vision tower.
-    pub(super) fn is_of_decoder_alone(&self) -> bool {
-        matches!(self.decoder, "model." | "")
-    }
-
-    /// Whether its paths are those of the decoder's inner model, which patterns for a whole model do not know.
-    pub(super) fn is_of_inner_model(&self) -> bool {
-        self.decoder.is_empty()
-    }
-
-    /// The path of a linear layer, given its canonical name.
-    pub(super) fn path(&self, canonical: &str) -> String {
-        match canonical {
-            "language_model.lm_head" => return self.head.to_owned(),
-            "multi_modal_projector.linear_1" => return self.projector[0].to_owned(),
-            "multi_modal_projector.linear_2" => return self.projector[1].to_owned(),
-            _ => {}
-        }
-        let prefixes =
-            [("language_model.model.", self.decoder), ("vision_tower.vision_model.", self.tower)];
-        for (prefix, named) in prefixes {
-            if let Some(rest) = canonical.strip_prefix(prefix) {
-                return format!("{named}{rest}");
-            }
-        }
-        canonical.to_owned()
-    }
 }
 
 /// Splits a key into the linear layer's path and the matrix it is for; `None` for any other tensor.
@@ -131,9 +52,7 @@ pub(super) fn canonical_name(path: &str) -> String {
     if path.starts_with("layers.") {
         return format!("{DECODER}model.{path}");
     }
-    // Layouts are told apart by whole components of a tensor's name.
-    let name = Layout::Llava.canonical(&format!("{path}."));
-    name.strip_suffix('.').unwrap_or(&name).to_owned()
+    FamilyFormat::canonical_name(path)
 }
 
 /// Whether a canonical name is of the language model.
@@ -159,10 +78,13 @@ mod tests {
             "multi_modal_projector.linear_2",
             "vision_tower.vision_model.encoder.layers.1.mlp.fc1",
         ];
-        for (name, naming) in names.iter().flat_map(|name| NAMINGS.iter().map(move |n| (name, n))) {
+        let pairs =
+            names.iter().flat_map(|name| FamilyFormat::all_namings().map(move |n| (name, n)));
+        for (name, naming) in pairs {
             assert_eq!(canonical_name(&naming.path(name)), *name, "{naming:?}");
         }
-        assert_eq!(NAMINGS[0].path(names[0]), "model.language_model.layers.0.self_attn.q_proj");
+        let newest = FamilyFormat::all_namings().next().expect("a family");
+        assert_eq!(newest.path(names[0]), "model.language_model.layers.0.self_attn.q_proj");
     }
 
     #[test]

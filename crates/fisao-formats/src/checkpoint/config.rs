@@ -7,9 +7,8 @@
 //! is a model, however large, and never a panic.
 
 mod clip;
-mod end_tokens;
 mod llama;
-mod llava;
+pub(super) mod llava;
 mod quantised;
 mod siglip;
 mod vision;
@@ -20,15 +19,18 @@ use fisao_models::activation::Activation;
 use serde::Deserialize;
 use serde_json::Value;
 
-use self::end_tokens::EndTokens;
+use super::end_tokens::EndTokens;
+use super::family_format::FamilyFormat;
 use super::{CONFIG_FILE, ModelConfig};
 use crate::FormatError;
 use crate::documents::read_settings;
 use crate::fields::{Fields, Real, Whole};
 
 const WHAT: &str = "model configuration (config.json)";
-const GENERATION: &str = "generation configuration";
-const SUPPORTED: &str = "llava, llava_onevision, clip, siglip";
+pub(super) const GENERATION: &str = "generation configuration";
+
+/// The vision-language families that are read.
+pub(super) const FAMILIES: &[FamilyFormat] = &[llava::FORMAT];
 
 /// A width; products of three of them, and of the layers, still fit.
 const WIDTH: Whole = Whole { least: 1, most: 1 << 20, said: "a whole number from 1 to 1048576" };
@@ -54,23 +56,30 @@ fn resolve(path: &Path, value: &Value, ends: &EndTokens<'_>) -> Result<ModelConf
     let top = Fields::of_file(WHAT, path, value)?;
     let kind = top.text("model_type")?;
     llava::refuse_original(&top, kind)?;
-    match kind {
-        None => return Err(top.missing("model_type")),
-        Some("llava" | "llava_onevision" | "clip" | "siglip") => quantised::refuse(&top)?,
-        Some(other) => {
-            return Err(FormatError::UnknownModelType {
-                path: path.to_owned(),
-                found: crate::fields::shortened(other),
-                supported: SUPPORTED,
-            });
-        }
+    let Some(kind) = kind else { return Err(top.missing("model_type")) };
+    let family = FAMILIES.iter().find_map(|family| family.reader(kind));
+    if family.is_none() && !CONTRASTIVE.contains(&kind) {
+        return Err(FormatError::UnknownModelType {
+            path: path.to_owned(),
+            found: crate::fields::shortened(kind),
+            supported: supported(),
+        });
     }
-    match kind {
-        Some("llava") => llava::resolve(&top, ends).map(ModelConfig::Llava),
-        Some("llava_onevision") => llava::resolve_onevision(&top, ends).map(ModelConfig::Llava),
-        Some("clip") => clip::resolve(&top).map(ModelConfig::Clip),
-        _ => siglip::resolve(&top).map(ModelConfig::Siglip),
+    quantised::refuse(&top)?;
+    match (family, kind) {
+        (Some(read), _) => read(&top, ends).map(ModelConfig::VisionLanguage),
+        (None, "clip") => clip::resolve(&top).map(ModelConfig::Clip),
+        (None, _) => siglip::resolve(&top).map(ModelConfig::Siglip),
     }
+}
+
+/// Types of models that can be verifiers.
+const CONTRASTIVE: [&str; 2] = ["clip", "siglip"];
+
+/// Every `model_type` that is read.
+fn supported() -> String {
+    let families = FAMILIES.iter().flat_map(|family| family.model_types).map(|(name, _)| *name);
+    families.chain(CONTRASTIVE).collect::<Vec<_>>().join(", ")
 }
 
 /// Settings of `generation_config.json` that change what transformers writes even greedily, and that are not followed here,

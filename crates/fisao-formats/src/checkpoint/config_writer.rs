@@ -3,8 +3,8 @@
 
 use fisao_models::clip::{ClipConfig, ClipTextConfig};
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
-use fisao_models::llava::{FeatureSelect, LlavaConfig, TilingConfig};
 use fisao_models::vision::{VisionConfig, VisionFamily};
+use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig, TilingConfig};
 use serde_json::{Value, json};
 
 use crate::processor::{GRID_PINPOINTS, pinpoints_json};

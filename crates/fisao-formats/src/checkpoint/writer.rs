@@ -8,8 +8,9 @@ use std::path::Path;
 use burn::tensor::TensorData;
 use fisao_models::clip::Clip;
 use fisao_models::image::{ImageProcessor, Resize};
-use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
 use fisao_models::parameters::Parameters;
+use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
+use fisao_models::vision_language::{VisionLanguageConfig, VisionLanguageModel};
 use serde_json::{Map, Value, json};
 
 use super::config_writer::{clip_config_json, generation_config_json, llava_config_json};
@@ -73,10 +74,19 @@ pub fn write_checkpoint(
 /// written.
 ///
 /// # Errors
-/// A file cannot be written.
-pub fn write_llava(folder: &Path, model: &Llava, dtype: StoredDtype) -> Result<(), FormatError> {
-    write_json(&folder.join("generation_config.json"), &generation_config_json(model.config()))?;
-    let config = llava_config_json(model.config(), dtype);
+/// It is of another family, or a file cannot be written.
+pub fn write_llava(
+    folder: &Path,
+    model: &VisionLanguageModel,
+    dtype: StoredDtype,
+) -> Result<(), FormatError> {
+    let VisionLanguageConfig::Llava(config) = model.config() else {
+        let found = model.config().family().model_type();
+        let path = folder.to_owned();
+        return Err(FormatError::WrongModelType { path, expected: "llava", found });
+    };
+    write_json(&folder.join("generation_config.json"), &generation_config_json(config))?;
+    let config = llava_config_json(config, dtype);
     write_checkpoint(folder, &config, &named_tensors(model), dtype)
 }
 

@@ -39,6 +39,7 @@ pub enum LoadDtype {
 /// The weights of a checkpoint in one or several safetensors files.
 #[derive(Debug)]
 pub struct SafetensorsSource {
+    layout: Layout,
     /// The one file, or the folder of several.
     origin: PathBuf,
     files: Vec<MappedFile>,
@@ -145,7 +146,7 @@ impl SafetensorsSource {
                 places.insert(canonical, Place { file: index, position, key });
             }
         }
-        Ok(Self { origin, files, places, used: HashSet::new(), dtype })
+        Ok(Self { layout, origin, files, places, used: HashSet::new(), dtype })
     }
 
     /// Whether there is a tensor of this canonical name.
@@ -178,7 +179,7 @@ impl SafetensorsSource {
 
     /// The release whose names the tensors are stored under.
     pub fn naming(&self) -> &'static str {
-        Layout::release(self.places.values().map(|place| place.key.as_str()))
+        self.layout.release(&self.places.values().map(|place| place.key.as_str()))
     }
 
     /// Reads every value and refuses a tensor with one that is NaN or infinite. `advance` is told

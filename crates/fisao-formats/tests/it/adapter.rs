@@ -11,8 +11,8 @@ use fisao_formats::checkpoint::write_llava;
 use fisao_formats::merge::{Merge, MergeOptions};
 use fisao_formats::weights::{MappedFile, write_safetensors};
 use fisao_formats::{Adapter, Checkpoint, FormatError, StoredDtype};
-use fisao_models::llava::Llava;
 use fisao_models::lora::LoraConfig;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_models::weights::RandomWeights;
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
@@ -29,7 +29,7 @@ fn lora_config() -> LoraConfig {
 }
 
 /// A model with an adapter whose B is not zero.
-fn adapted() -> Llava {
+fn adapted() -> VisionLanguageModel {
     let mut model = tiny::llava(3);
     model.add_lora(&lora_config(), 11).expect("a valid configuration");
     let mut next = 0.0;
@@ -379,7 +379,8 @@ fn an_output_matrix_that_is_the_embedding_table_is_refused() {
         tensors.insert(format!("{head}.lora_B.weight"), TensorData::new(floats(72), [24, 3]));
     });
     let weights = &mut RandomWeights::new(3);
-    let mut model = Llava::load(config, weights, &Device::flex()).expect("random weights fit");
+    let mut model =
+        VisionLanguageModel::load(config, weights, &Device::flex()).expect("random weights fit");
     let adapter = Adapter::read(folder.path()).expect("pairs of matrices");
     let refused = adapter.apply(&mut model, folder.path(), VisionAdapter::Refuse);
     insta::assert_snapshot!(message(refused, &folder), @"DIR/adapter_model.safetensors changes lm_head, which in this model is the embedding table itself (tie_word_embeddings)");

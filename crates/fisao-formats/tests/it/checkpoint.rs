@@ -36,8 +36,12 @@ fn llava_survives_writing_and_reading() {
     let model = tiny::llava(3);
     write_llava(folder.path(), &model, StoredDtype::F32).expect("a writable folder");
     let checkpoint = Checkpoint::open(folder.path()).expect("it was written just now");
-    assert_eq!(checkpoint.llava_config().expect("a llava"), &tiny::llava_config());
-    let loaded = checkpoint.load_llava(LoadDtype::F32, &Device::flex()).expect("whole weights");
+    assert_eq!(
+        tiny::as_llava(checkpoint.vision_language_config().expect("a model")),
+        &tiny::llava_config()
+    );
+    let loaded =
+        checkpoint.load_vision_language(LoadDtype::F32, &Device::flex()).expect("whole weights");
     assert_eq!(loaded.unused, Vec::<String>::new());
     assert_eq!(digest(&named_tensors(&loaded.model)), digest(&named_tensors(&model)));
     assert_ne!(digest(&named_tensors(&model)), digest(&tiny::llava_tensors(4)));
@@ -95,7 +99,7 @@ fn every_layout_of_llava_loads_the_same_weights() {
         let folder = tempdir().expect("a temporary folder");
         write_renamed(folder.path(), rename);
         let checkpoint = Checkpoint::open(folder.path()).expect("it was written just now");
-        let loaded = checkpoint.load_llava(LoadDtype::F32, &Device::flex());
+        let loaded = checkpoint.load_vision_language(LoadDtype::F32, &Device::flex());
         let loaded = loaded.expect("whole weights");
         assert_eq!(loaded.unused, Vec::<String>::new());
         assert_eq!(digest(&named_tensors(&loaded.model)), expected);
@@ -116,7 +120,7 @@ fn embeddings_that_are_tied_at_one_level_need_no_output_matrix() {
         let folder = tempdir().expect("a temporary folder");
         write_checkpoint(folder.path(), &config, tensors, StoredDtype::F32).expect("writable");
         let checkpoint = Checkpoint::open(folder.path()).expect("the configuration is whole");
-        checkpoint.load_llava(LoadDtype::F32, &Device::flex()).expect("whole weights")
+        checkpoint.load_vision_language(LoadDtype::F32, &Device::flex()).expect("whole weights")
     };
     // An output matrix that is stored is used, whatever the configuration says.
     let loaded = load(config(true, false), &tensors);
@@ -125,7 +129,7 @@ fn embeddings_that_are_tied_at_one_level_need_no_output_matrix() {
     for (top, text) in [(true, false), (false, true), (true, true)] {
         let loaded = load(config(top, text), &tensors);
         assert_eq!(digest(&named_tensors(&loaded.model)), digest(&tensors));
-        assert!(loaded.model.config().text.tie_word_embeddings);
+        assert!(tiny::as_llava(loaded.model.config()).text.tie_word_embeddings);
     }
 }
 
@@ -148,7 +152,8 @@ fn packed_matrices_are_said_to_be_quantised() {
         let tensors = tensors.collect::<Vec<_>>();
         write_checkpoint(folder.path(), &config, &tensors, StoredDtype::F32).expect("writable");
         let checkpoint = Checkpoint::open(folder.path()).expect("the configuration is whole");
-        let said = message(checkpoint.load_llava(LoadDtype::F32, &Device::flex()), &folder);
+        let said =
+            message(checkpoint.load_vision_language(LoadDtype::F32, &Device::flex()), &folder);
         assert!(said.contains(&format!("describes weights that are quantised by {by}")), "{said}");
     }
 }
@@ -181,7 +186,7 @@ fn a_missing_tensor_is_named_with_its_file() {
     write_checkpoint(folder.path(), &config, &tensors, StoredDtype::F32).expect("writable");
     let checkpoint = Checkpoint::open(folder.path()).expect("the configuration is whole");
     assert_eq!(
-        message(checkpoint.load_llava(LoadDtype::F32, &Device::flex()), &folder),
+        message(checkpoint.load_vision_language(LoadDtype::F32, &Device::flex()), &folder),
         "DIR/model.safetensors has no tensor `language_model.model.layers.1.mlp.up_proj.weight`"
     );
 }
@@ -197,7 +202,7 @@ fn a_misshapen_tensor_is_named_as_the_file_spells_it() {
     fs::write(folder.path().join("config.json"), config.to_string()).expect("writable");
     let checkpoint = Checkpoint::open(folder.path()).expect("the configuration is whole");
     assert_eq!(
-        message(checkpoint.load_llava(LoadDtype::F32, &Device::flex()), &folder),
+        message(checkpoint.load_vision_language(LoadDtype::F32, &Device::flex()), &folder),
         "DIR/model.safetensors: tensor `vision_tower.encoder.layers.0.mlp.fc1.weight` has shape \
          [16, 8], but the configuration needs [20, 8]"
     );
@@ -209,7 +214,7 @@ fn a_checkpoint_of_the_wrong_kind_is_refused() {
     write_clip(folder.path(), &tiny::clip(5), StoredDtype::F32).expect("a writable folder");
     let checkpoint = Checkpoint::open(folder.path()).expect("it was written just now");
     assert_eq!(
-        message(checkpoint.load_llava(LoadDtype::F32, &Device::flex()), &folder),
+        message(checkpoint.load_vision_language(LoadDtype::F32, &Device::flex()), &folder),
         "DIR is a `clip` checkpoint, but a `llava` checkpoint is needed here"
     );
 }

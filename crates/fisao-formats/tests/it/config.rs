@@ -7,8 +7,9 @@ use fisao_formats::{Checkpoint, FormatError, StoredDtype};
 use fisao_models::activation::Activation;
 use fisao_models::image::Resolution;
 use fisao_models::llama::DecoderFamily;
-use fisao_models::llava::FeatureSelect;
 use fisao_models::vision::VisionFamily;
+use fisao_models::vision_language::FamilyConfig;
+use fisao_models::vision_language::llava::FeatureSelect;
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
@@ -60,7 +61,7 @@ fn llava_1_5_as_published_gets_llamas_defaults() {
     });
     let folder = tempdir().expect("a temporary folder");
     let checkpoint = open(&folder, &config).expect("a published configuration");
-    let llava = checkpoint.llava_config().expect("a llava");
+    let llava = tiny::as_llava(checkpoint.vision_language_config().expect("a model"));
     // Vicuna-7B is Llama-7B, CLIP is ViT-L/14 at 336 px.
     assert_eq!(
         (llava.text.hidden_size, llava.text.intermediate_size, llava.text.num_hidden_layers),
@@ -94,7 +95,7 @@ fn fields_renamed_by_transformers_5_are_read() {
     text["eos_token_id"] = json!([7, 8]);
     let folder = tempdir().expect("a temporary folder");
     let checkpoint = open(&folder, &config).expect("a version 5 configuration");
-    let llava = checkpoint.llava_config().expect("a llava");
+    let llava = tiny::as_llava(checkpoint.vision_language_config().expect("a model"));
     assert_eq!((llava.image_token_id, llava.eos_token_id), (21, 7));
     assert_eq!(llava.vision_feature_select_strategy, FeatureSelect::Full);
     assert!((llava.text.rope_theta - 500_000.0).abs() < f64::EPSILON);
@@ -153,7 +154,7 @@ fn qwen2_decoders_with_siglip_towers_are_read() {
     fs::write(folder.path().join("generation_config.json"), generation.to_string())
         .expect("writable");
     let checkpoint = open(&folder, &config).expect("a published configuration");
-    let llava = checkpoint.llava_config().expect("a llava");
+    let llava = tiny::as_llava(checkpoint.vision_language_config().expect("a model"));
     assert_eq!(llava.text.family, DecoderFamily::Qwen2);
     assert_eq!((llava.text.head_dim, llava.text.max_position_embeddings), (64, 32768));
     assert!(llava.text.tie_word_embeddings);
@@ -204,12 +205,15 @@ fn onevision_is_read_with_its_tiles() {
     let folder = with_generation();
     let checkpoint = open(&folder, &onevision()).expect("a published configuration");
     assert_eq!(checkpoint.config().model_type(), "llava_onevision");
-    let llava = checkpoint.llava_config().expect("a llava").clone();
+    let llava = tiny::as_llava(checkpoint.vision_language_config().expect("a model")).clone();
     assert!(llava.text.tie_word_embeddings);
     let tiling = llava.tiling.as_ref().expect("tiles");
     let sizes = [Resolution { height: 384, width: 768 }, Resolution { height: 768, width: 384 }];
     assert_eq!((&*tiling.resolutions, tiling.max_tiles), (&sizes[..], 9));
-    assert_eq!((llava.tile_tokens(), llava.image_tokens((800, 400))), (729, 729 + 27 * 55));
+    assert_eq!(
+        (llava.tile_tokens(), FamilyConfig::image_tokens(&llava, (800, 400))),
+        (729, 729 + 27 * 55)
+    );
 
     // Everything but the sizes of the parts has a default.
     let mut config = onevision();
@@ -225,16 +229,19 @@ fn onevision_is_read_with_its_tiles() {
         fields.remove(field);
     }
     let checkpoint = open(&folder, &config).expect("defaults");
-    assert_eq!(checkpoint.llava_config().expect("a llava"), &llava);
+    assert_eq!(tiny::as_llava(checkpoint.vision_language_config().expect("a model")), &llava);
     fields_of(&mut config).remove("image_grid_pinpoints");
     let checkpoint = open(&folder, &config).expect("defaults");
-    let tiling = checkpoint.llava_config().expect("a llava").tiling.clone().expect("tiles");
+    let tiling = tiny::as_llava(checkpoint.vision_language_config().expect("a model"))
+        .tiling
+        .clone()
+        .expect("tiles");
     assert_eq!(tiling.resolutions.len(), 36);
 
     // Written by us, it reads back.
     let written = llava_config_json(&llava, StoredDtype::Bf16);
     let again = open(&folder, &written).expect("written by us");
-    assert_eq!(again.llava_config().expect("a llava"), &llava);
+    assert_eq!(tiny::as_llava(again.vision_language_config().expect("a model")), &llava);
 }
 
 fn fields_of(config: &mut Value) -> &mut serde_json::Map<String, Value> {
@@ -480,14 +487,17 @@ fn tokens_that_are_minus_one_are_none() {
     config["text_config"]["eos_token_id"] = json!(-1);
     config["eos_token_id"] = json!([-1, 3, 4]);
     let checkpoint = open(&folder, &config).expect("it is read elsewhere");
-    let llava = checkpoint.llava_config().expect("a llava");
+    let llava = tiny::as_llava(checkpoint.vision_language_config().expect("a model"));
     assert_eq!((llava.pad_token_id, llava.eos_token_id, &*llava.stop_token_ids), (3, 3, &[4][..]));
 
     let generation = json!({ "eos_token_id": -1, "pad_token_id": -1 });
     let file = folder.path().join("generation_config.json");
     fs::write(&file, generation.to_string()).expect("writable");
     let checkpoint = open(&folder, &config).expect("it is read elsewhere");
-    assert_eq!(checkpoint.llava_config().expect("a llava").eos_token_id, 3);
+    assert_eq!(
+        tiny::as_llava(checkpoint.vision_language_config().expect("a model")).eos_token_id,
+        3
+    );
     for wrong in [json!({ "eos_token_id": 99 }), json!({ "eos_token_id": [2, "x"] }), json!([1])] {
         fs::write(&file, wrong.to_string()).expect("writable");
         let said = message(open(&folder, &config), &folder);
@@ -505,7 +515,7 @@ fn a_qwen2_decoder_that_names_no_end_stops_where_its_tokenizer_ends() {
     config["text_config"].as_object_mut().expect("an object").remove("eos_token_id");
     let ends = |folder: &TempDir, config: &Value| {
         open(folder, config).map(|checkpoint| {
-            let llava = checkpoint.llava_config().expect("a llava");
+            let llava = tiny::as_llava(checkpoint.vision_language_config().expect("a model"));
             (llava.eos_token_id, llava.stop_token_ids.clone())
         })
     };
@@ -543,7 +553,10 @@ fn both_names_of_the_image_token_may_stand_if_they_agree() {
     let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
     config["image_token_id"] = json!(20);
     let checkpoint = open(&folder, &config).expect("they agree");
-    assert_eq!(checkpoint.llava_config().expect("a llava").image_token_id, 20);
+    assert_eq!(
+        tiny::as_llava(checkpoint.vision_language_config().expect("a model")).image_token_id,
+        20
+    );
     config["image_token_id"] = json!(21);
     assert_eq!(
         message(open(&folder, &config), &folder),
@@ -558,7 +571,10 @@ fn one_feature_layer_may_stand_in_a_list() {
     let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
     config["vision_feature_layer"] = json!([-2]);
     let checkpoint = open(&folder, &config).expect("one layer");
-    assert_eq!(checkpoint.llava_config().expect("a llava").vision_feature_layer, -2);
+    assert_eq!(
+        tiny::as_llava(checkpoint.vision_language_config().expect("a model")).vision_feature_layer,
+        -2
+    );
     config["vision_feature_layer"] = json!([-2, -5]);
     assert_eq!(
         message(open(&folder, &config), &folder),
@@ -582,7 +598,12 @@ fn embeddings_are_tied_if_either_level_says_so() {
         config["tie_word_embeddings"] = top;
         config["text_config"]["tie_word_embeddings"] = text;
         let checkpoint = open(&folder, &config).expect("a sound configuration");
-        assert_eq!(checkpoint.llava_config().expect("a llava").text.tie_word_embeddings, tied);
+        assert_eq!(
+            tiny::as_llava(checkpoint.vision_language_config().expect("a model"))
+                .text
+                .tie_word_embeddings,
+            tied
+        );
     }
 }
 

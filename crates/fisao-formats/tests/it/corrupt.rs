@@ -26,7 +26,7 @@ fn entries() -> Vec<PathBuf> {
 }
 
 fn refusal(path: &Path) -> String {
-    let (layout, dtype) = (Layout::Contrastive, LoadDtype::AsStored);
+    let (layout, dtype) = (Layout::CONTRASTIVE, LoadDtype::AsStored);
     let opened = if path.is_dir() {
         SafetensorsSource::open(path, layout, dtype)
     } else {

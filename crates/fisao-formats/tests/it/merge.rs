@@ -28,9 +28,9 @@ const APPLY: MergeOptions =
 fn workplace(dtype: StoredDtype) -> TempDir {
     let place = tempdir().expect("a temporary folder");
     let (folder, model) = (place.path().join("model"), base_model());
-    let images = ImageProcessor::clip(model.config().vision.image_size as u32);
+    let images = ImageProcessor::clip(tiny::as_llava(model.config()).vision.image_size as u32);
     let (tokenizer, special) = (tiny::tokenizer(), tiny::special_tokens());
-    write_llava_processing(&folder, model.config(), &tokenizer, &special, &images)
+    write_llava_processing(&folder, tiny::as_llava(model.config()), &tokenizer, &special, &images)
         .expect("the folder is new");
     write_llava(&folder, &model, dtype).expect("the folder is new");
     place
@@ -61,7 +61,8 @@ fn stored(folder: &Path, file: &str) -> Vec<(String, String, TensorData)> {
 
 fn load(folder: &Path) -> Vec<f32> {
     let checkpoint = Checkpoint::open(folder).expect("a whole checkpoint");
-    let loaded = checkpoint.load_llava(LoadDtype::F32, &Device::flex()).expect("whole weights");
+    let loaded =
+        checkpoint.load_vision_language(LoadDtype::F32, &Device::flex()).expect("whole weights");
     assert_eq!(loaded.unused, Vec::<String>::new());
     logits(&loaded.model)
 }

@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::tiny;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use fisao_formats::adapter::VisionAdapter;
-use fisao_formats::weights::Layout;
+use fisao_formats::checkpoint::LLAVA_LAYOUT;
 use fisao_formats::{Adapter, FormatError, LoadDtype, SafetensorsSource};
-use fisao_models::llava::{Llava, LlavaConfig};
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
+use fisao_models::vision_language::VisionLanguageModel;
+use fisao_models::vision_language::llava::LlavaConfig;
 use fisao_testkit::compare::assert_close;
 use serde_json::Value;
 
@@ -32,13 +35,13 @@ pub(crate) fn folder(case: &str) -> PathBuf {
 }
 
 /// The model that the adapters are for.
-pub(crate) fn base_model() -> Llava {
+pub(crate) fn base_model() -> VisionLanguageModel {
     let config = json("tiny_llava/expected.json")["llava"]["config"].take();
     let config: LlavaConfig = serde_json::from_value(config).expect("a configuration");
     let path = fixtures().join("tiny_llava/llava.safetensors");
-    let mut weights = SafetensorsSource::open_file(&path, Layout::Llava, LoadDtype::F32)
+    let mut weights = SafetensorsSource::open_file(&path, LLAVA_LAYOUT, LoadDtype::F32)
         .expect("the generator writes safetensors");
-    Llava::load(config, &mut weights, &Device::flex()).expect("a complete checkpoint")
+    VisionLanguageModel::load(config, &mut weights, &Device::flex()).expect("a complete checkpoint")
 }
 
 fn numbers(value: &Value) -> Vec<f32> {
@@ -49,7 +52,7 @@ fn numbers(value: &Value) -> Vec<f32> {
 }
 
 /// The logits of the last four positions of the fixtures' prompt.
-pub(crate) fn logits(model: &Llava) -> Vec<f32> {
+pub(crate) fn logits(model: &VisionLanguageModel) -> Vec<f32> {
     let case = json("tiny_llava/expected.json")["llava"].take();
     let digits = case["pixels"].as_str().expect("hexadecimal digits");
     let pixels = (0..digits.len() / 8).map(|at| {
@@ -61,8 +64,8 @@ pub(crate) fn logits(model: &Llava) -> Vec<f32> {
 }
 
 /// The logits of a prompt's last four positions.
-pub(crate) fn last_logits(model: &Llava, pixels: Vec<f32>, ids: &[u32]) -> Vec<f32> {
-    let side = model.config().vision.image_size;
+pub(crate) fn last_logits(model: &VisionLanguageModel, pixels: Vec<f32>, ids: &[u32]) -> Vec<f32> {
+    let side = tiny::as_llava(model.config()).vision.image_size;
     let pixels = TensorData::new(pixels, [1, 3, side, side]);
     let features = model.image_features(Tensor::from_data(pixels, &model.device()));
     // Four predictions start at the fourth position from the end; what they predict is of no account.
@@ -81,7 +84,7 @@ fn read(case: &str) -> Adapter {
     Adapter::read(&folder(case)).expect("PEFT wrote it")
 }
 
-fn applied(case: &str) -> Llava {
+fn applied(case: &str) -> VisionLanguageModel {
     let mut model = base_model();
     read(case).apply(&mut model, &folder(case), VisionAdapter::Apply).expect("it fits");
     model
@@ -166,7 +169,7 @@ fn an_output_matrix_in_the_file_replaces_the_model_s() {
     let head = "language_model.lm_head";
     let mut adapter = read("projector");
     let base = adapter.updates[head].base.clone().expect("PEFT saved it");
-    let weight = |model: &mut Llava| {
+    let weight = |model: &mut VisionLanguageModel| {
         let mut found = Vec::new();
         model.visit_linears_mut(&mut |name, map| {
             if name == head {

@@ -6,8 +6,9 @@ use fisao_formats::checkpoint::{SpecialTokens, named_tensors};
 use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
-use fisao_models::llava::{FeatureSelect, Llava, LlavaConfig};
 use fisao_models::vision::{VisionConfig, VisionFamily};
+use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
+use fisao_models::vision_language::{VisionLanguageConfig, VisionLanguageModel};
 use fisao_models::weights::RandomWeights;
 use serde_json::{Value, json};
 
@@ -75,8 +76,8 @@ pub(crate) fn clip_config() -> ClipConfig {
     }
 }
 
-pub(crate) fn llava(seed: u64) -> Llava {
-    Llava::load(llava_config(), &mut RandomWeights::new(seed), &Device::flex())
+pub(crate) fn llava(seed: u64) -> VisionLanguageModel {
+    VisionLanguageModel::load(llava_config(), &mut RandomWeights::new(seed), &Device::flex())
         .expect("random weights fit every shape")
 }
 
@@ -143,5 +144,13 @@ pub(crate) fn special_tokens() -> SpecialTokens {
         eos: "</s>".to_owned(),
         pad: "<unk>".to_owned(),
         unk: "<unk>".to_owned(),
+    }
+}
+
+/// The configuration of a LLaVA.
+pub(crate) fn as_llava(config: &VisionLanguageConfig) -> &LlavaConfig {
+    match config {
+        VisionLanguageConfig::Llava(config) => config,
+        other => panic!("not a LLaVA: {other:?}"),
     }
 }

@@ -20,15 +20,16 @@ use fisao_formats::weights::MappedFile;
 use fisao_formats::{Adapter, Checkpoint, LoadDtype, StoredDtype};
 use fisao_models::generation::{Generated, Prompt, Sampling};
 use fisao_models::image::PixelValues;
-use fisao_models::llava::{ImageBatch, ImageFeatures, Llava};
 use fisao_models::lora::LoraConfig;
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_models::text::Tokenizer;
+use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
 use fisao_testkit::skipped::report_skipped;
 use serde_json::{Value, json};
 
 use crate::peft::last_logits;
+use crate::tiny;
 
 const VARIABLE: &str = "FISAO_TINY_CHECKPOINTS";
 
@@ -119,18 +120,18 @@ fn prompt(folder: &Path, checkpoint: &Checkpoint) -> Vec<u32> {
     let expected = expected_json(folder);
     let prompt = expected["prompt"].as_str().expect("text");
     let ids = tokenizer.encode(prompt, true).expect("any text");
-    let config = checkpoint.llava_config().expect("a llava");
+    let config = checkpoint.vision_language_config().expect("a model").family();
     let size = pixels(folder, checkpoint).original_size;
     config.expand_image_token(&ids, size).expect("one placeholder")
 }
 
 /// Image tokens of the generator's image.
-fn features(folder: &Path, checkpoint: &Checkpoint, model: &Llava) -> ImageFeatures {
+fn features(folder: &Path, checkpoint: &Checkpoint, model: &VisionLanguageModel) -> ImageFeatures {
     model.image_features(ImageBatch::new([&pixels(folder, checkpoint)], &model.device()))
 }
 
 /// What the model says about the generator's image, greedily.
-fn greedy(folder: &Path, checkpoint: &Checkpoint, model: &Llava) -> Generated {
+fn greedy(folder: &Path, checkpoint: &Checkpoint, model: &VisionLanguageModel) -> Generated {
     let features = features(folder, checkpoint, model);
     let sampling = Sampling { max_new_tokens: 12, temperature: 0.0, seed: 0 };
     let prompt = Prompt { ids: prompt(folder, checkpoint), image: 0, stream: 0 };
@@ -138,7 +139,11 @@ fn greedy(folder: &Path, checkpoint: &Checkpoint, model: &Llava) -> Generated {
 }
 
 /// Logits at every position of the prompt, and log-probabilities of what transformers said.
-fn scored(folder: &Path, checkpoint: &Checkpoint, model: &Llava) -> (Vec<f32>, Vec<f32>) {
+fn scored(
+    folder: &Path,
+    checkpoint: &Checkpoint,
+    model: &VisionLanguageModel,
+) -> (Vec<f32>, Vec<f32>) {
     let features = features(folder, checkpoint, model);
     let prompt = prompt(folder, checkpoint);
     let (first, rest) = prompt.split_at(1);
@@ -159,7 +164,8 @@ fn llava_sees_and_says_what_it_says_in_transformers() {
     for (folder, tolerance) in cases("llava_sees_and_says_what_it_says_in_transformers") {
         let checkpoint = Checkpoint::open(&folder.join("llava")).expect("a llava checkpoint");
         let device = Device::flex();
-        let loaded = checkpoint.load_llava(LoadDtype::AsStored, &device).expect("whole weights");
+        let loaded =
+            checkpoint.load_vision_language(LoadDtype::AsStored, &device).expect("whole weights");
         assert_eq!(loaded.unused, Vec::<String>::new(), "{}", folder.display());
 
         let found = pixels(&folder, &checkpoint).values;
@@ -199,12 +205,12 @@ fn write_expected_and_merged(
     folder: &Path,
     checkpoint: &Checkpoint,
     adapter: Adapter,
-    adapted: &Llava,
+    adapted: &VisionLanguageModel,
 ) {
     let prompt = expected_json(folder)["prompt"].as_str().expect("text").to_owned();
     let ids = checkpoint.tokenizer().expect("a tokenizer").encode(&prompt, true);
     let PixelValues { values: pixels, original_size, .. } = pixels(folder, checkpoint);
-    let ids = adapted.config().expand_image_token(&ids.expect("any text"), original_size);
+    let ids = adapted.config().family().expand_image_token(&ids.expect("any text"), original_size);
     let ids = ids.expect("a placeholder");
     let logits = last_logits(adapted, pixels.clone(), &ids);
     let expected = json!({ "prompt": ids, "pixels": pixels, "logits": logits });
@@ -218,8 +224,10 @@ fn write_expected_and_merged(
     let written = merge.expect("it fits").write(&merged, &mut |_| ControlFlow::Continue(()));
     written.expect("writable");
     let checkpoint = Checkpoint::open(&merged).expect("it was written just now");
-    let model =
-        checkpoint.load_llava(LoadDtype::F32, &Device::flex()).expect("whole weights").model;
+    let model = checkpoint
+        .load_vision_language(LoadDtype::F32, &Device::flex())
+        .expect("whole weights")
+        .model;
     assert_close(folder, &last_logits(&model, pixels, &ids), &logits, F32.logprobs, "merged");
 }
 
@@ -258,7 +266,8 @@ fn checkpoints_are_written_back_for_transformers() {
     };
     let device = Device::flex();
     let checkpoint = Checkpoint::open(&folder.join("llava")).expect("a llava checkpoint");
-    let mut model = checkpoint.load_llava(LoadDtype::F32, &device).expect("whole weights").model;
+    let mut model =
+        checkpoint.load_vision_language(LoadDtype::F32, &device).expect("whole weights").model;
     let (tokenizer, images) = (checkpoint.tokenizer(), checkpoint.image_processor());
     let (tokenizer, images) = (tokenizer.expect("a tokenizer"), images.expect("a processor"));
     let special = SpecialTokens {
@@ -268,7 +277,7 @@ fn checkpoints_are_written_back_for_transformers() {
         unk: "<unk>".to_owned(),
     };
     let target = folder.join("rewritten/llava");
-    write_llava_processing(&target, model.config(), &tokenizer, &special, &images)
+    write_llava_processing(&target, tiny::as_llava(model.config()), &tokenizer, &special, &images)
         .expect("writable");
     write_llava(&target, &model, StoredDtype::F32).expect("writable");
     let again = Checkpoint::open(&target).expect("it was written just now");

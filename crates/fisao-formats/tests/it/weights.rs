@@ -5,6 +5,7 @@ use std::path::Path;
 
 use burn::tensor::{DType, TensorData};
 use fisao_formats::FormatError;
+use fisao_formats::checkpoint::LLAVA_LAYOUT;
 use fisao_formats::weights::{
     Layout, LoadDtype, SafetensorsSource, StoredDtype, WEIGHTS_FILE, write_safetensors,
 };
@@ -33,7 +34,7 @@ fn one_tensor(dtype: StoredDtype) -> TempDir {
 }
 
 fn open(folder: &TempDir, dtype: LoadDtype) -> Result<SafetensorsSource, FormatError> {
-    SafetensorsSource::open(folder.path(), Layout::Contrastive, dtype)
+    SafetensorsSource::open(folder.path(), Layout::CONTRASTIVE, dtype)
 }
 
 fn ask(
@@ -232,7 +233,7 @@ fn two_spellings_of_one_tensor_are_refused() {
     let data = || TensorData::new(vec![1.0_f32], [1]);
     let tensors = [("lm_head.weight", data()), ("language_model.lm_head.weight", data())];
     write(&folder.path().join(WEIGHTS_FILE), &tensors, StoredDtype::F32);
-    let result = SafetensorsSource::open(folder.path(), Layout::Llava, LoadDtype::F32);
+    let result = SafetensorsSource::open(folder.path(), LLAVA_LAYOUT, LoadDtype::F32);
     let said = message(result, &folder);
     assert!(said.contains("both `language_model.lm_head.weight`"), "{said}");
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
 use fisao_models::adamw::{AdamW, AdamWConfig};
-use fisao_models::llava::Llava;
 use fisao_models::lora::{LoraConfig, LoraError, LowRank, TARGETS};
 use fisao_models::parameters::{
     GradientMap, ParameterMut, Parameters, collect_gradients, floats, from_floats, gradient_norm,
 };
 use fisao_models::sequences::Example;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_testkit::compare::{assert_close, largest_difference};
 use fisao_testkit::tiny::{pixels, prompt, tiny_llava};
 use fisao_testkit::tolerance::F32_FORWARD;
@@ -17,7 +17,7 @@ use fisao_testkit::tolerance::F32_FORWARD;
 const RANK: usize = 3;
 
 /// A model seen as nothing but its adapter.
-struct Adapted(Llava);
+struct Adapted(VisionLanguageModel);
 
 impl Parameters for Adapted {
     fn visit_mut(&mut self, _prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
@@ -49,7 +49,7 @@ fn with_adapter() -> Adapted {
     adapted
 }
 
-fn logprobs(model: &Llava) -> Tensor<1> {
+fn logprobs(model: &VisionLanguageModel) -> Tensor<1> {
     let features = model.image_features(pixels(1, 4));
     let ids = prompt(&[5, 9, 12]);
     let example = Example { prompt: &ids, image: 0, response: &[4, 7, 11, 2] };

@@ -7,10 +7,10 @@ use burn::tensor::{DType, Device, DeviceType};
 use fisao_models::adamw::{AdamW, AdamWConfig};
 use fisao_models::clip::Clip;
 use fisao_models::generation::{Generated, Prompt, Sampling};
-use fisao_models::llava::Llava;
 use fisao_models::lora::LoraConfig;
 use fisao_models::parameters::{GradientMap, ParameterMut, Parameters, collect_gradients, floats};
 use fisao_models::sequences::Example;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_models::weights::{RandomWeights, is_held};
 use fisao_testkit::compare::assert_close;
 use fisao_testkit::tiny::{RoundedWeights, clip_config, llava_config, pixels, prompt};
@@ -34,8 +34,8 @@ fn rounded(dtype: DType) -> RoundedWeights {
     RoundedWeights { weights: RandomWeights::new(3), dtype, widened: false }
 }
 
-fn llava(dtype: DType, device: &Device) -> Llava {
-    Llava::load(llava_config(), &mut rounded(dtype), device).expect("any weights")
+fn llava(dtype: DType, device: &Device) -> VisionLanguageModel {
+    VisionLanguageModel::load(llava_config(), &mut rounded(dtype), device).expect("any weights")
 }
 
 /// Calls `compute` for the CPU and for Vulkan, and with every type of weights.

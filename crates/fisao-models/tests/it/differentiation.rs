@@ -1,12 +1,12 @@
 //! Gradients through a whole LLaVA against finite differences, and graphs that are cut off.
 
 use burn::tensor::Tensor;
-use fisao_models::llava::{ImageFeatures, Llava};
 use fisao_models::parameters::{
     GradientMap, Parameters, add_gradients, clip_gradients, collect_gradients, floats,
     gradient_norm,
 };
 use fisao_models::sequences::Example;
+use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
 use fisao_models::weights::{Init, RandomWeights, WeightSource};
 use fisao_testkit::tiny::{pixels, prompt, tiny_llava};
 use fisao_testkit::tolerance::F32_FINITE_DIFFERENCE;
@@ -16,7 +16,7 @@ use fisao_testkit::tolerance::F32_FINITE_DIFFERENCE;
 const CHANGE: f64 = 2e-2;
 
 /// Mean negative log-likelihood of two responses about two images.
-fn loss(model: &Llava, features: &ImageFeatures) -> Tensor<1> {
+fn loss(model: &VisionLanguageModel, features: &ImageFeatures) -> Tensor<1> {
     let ids = [prompt(&[5, 9, 12]), prompt(&[8])];
     let responses = [vec![4, 7, 11, 2], vec![13, 2]];
     let examples =
@@ -25,7 +25,7 @@ fn loss(model: &Llava, features: &ImageFeatures) -> Tensor<1> {
     model.log_probabilities(&states, 1.0).0.mean().neg()
 }
 
-fn value(model: &Llava) -> f64 {
+fn value(model: &VisionLanguageModel) -> f64 {
     f64::from(floats(&loss(model, &model.image_features(pixels(2, 4))))[0])
 }
 
@@ -36,7 +36,7 @@ fn unused(name: &str) -> bool {
         || name.starts_with(&format!("{tower}post_layernorm."))
 }
 
-fn gradients(model: &Llava) -> GradientMap {
+fn gradients(model: &VisionLanguageModel) -> GradientMap {
     let mut model = model.clone();
     model.train_where(&|name| !unused(name));
     let loss = loss(&model, &model.image_features(pixels(2, 4)));
@@ -44,7 +44,7 @@ fn gradients(model: &Llava) -> GradientMap {
 }
 
 /// The loss with one tensor moved by `distance` along `direction`.
-fn moved(model: &Llava, tensor: &str, direction: &[f64], distance: f64) -> f64 {
+fn moved(model: &VisionLanguageModel, tensor: &str, direction: &[f64], distance: f64) -> f64 {
     let mut model = model.clone();
     model.visit_mut("", &mut |name, mut parameter| {
         if name == tensor {
@@ -58,7 +58,7 @@ fn moved(model: &Llava, tensor: &str, direction: &[f64], distance: f64) -> f64 {
 }
 
 /// Derivative along a unit direction by central differences of fourth order.
-fn directional(model: &Llava, tensor: &str, direction: &[f64], step: f64) -> f64 {
+fn directional(model: &VisionLanguageModel, tensor: &str, direction: &[f64], step: f64) -> f64 {
     let difference =
         |step| moved(model, tensor, direction, step) - moved(model, tensor, direction, -step);
     (8.0 * difference(step) - difference(2.0 * step)) / (12.0 * step)

@@ -1,9 +1,9 @@
 //! Generation: a response depends on its own prompt, image and random stream, and on nothing else.
 
 use fisao_models::generation::{FinishReason, Generated, Prompt, Sampling};
-use fisao_models::llava::Llava;
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_testkit::compare::{assert_close, largest_difference};
 use fisao_testkit::tiny::{blank_pixels, pixels, prompt, tiny_llava};
 use fisao_testkit::tolerance::F32_FORWARD;
@@ -70,7 +70,12 @@ fn decoding_continues_after_other_responses_end() {
 }
 
 /// The distribution before each token, computed without a cache over the whole sequence.
-fn recompute(model: &Llava, prompt: &Prompt, response: &Generated, temperature: f64) -> Vec<f32> {
+fn recompute(
+    model: &VisionLanguageModel,
+    prompt: &Prompt,
+    response: &Generated,
+    temperature: f64,
+) -> Vec<f32> {
     let features = model.image_features(pixels(3, 4));
     let example = Example { prompt: &prompt.ids, image: prompt.image, response: &response.tokens };
     let states = model.response_states(&[example], &features);
@@ -83,7 +88,7 @@ fn cached_decoding_equals_full_forward() {
     let features = model.image_features(pixels(3, 4));
     let prompts = prompts();
     let responses = model.generate(&prompts, &features, 1, &GREEDY);
-    let vocabulary = model.config().text.vocab_size;
+    let vocabulary = model.language_model().config().vocab_size;
     for (prompt, response) in prompts.iter().zip(&responses) {
         let rows = recompute(&model, prompt, response, 1.0);
         let best: Vec<(u32, f32)> = rows
@@ -126,7 +131,7 @@ fn the_trainer_sees_the_samplers_log_probabilities() {
     assert!(largest_difference(&floats(&other), &sampled) > 0.1, "the temperature must matter");
     let distribution = floats(&model.log_distribution(&states, SAMPLED.temperature));
     let expected: Vec<f32> = distribution
-        .chunks_exact(model.config().text.vocab_size)
+        .chunks_exact(model.language_model().config().vocab_size)
         .map(|row| row.iter().map(|&logprob| -logprob.exp() * logprob).sum())
         .collect();
     assert_close("entropy", &floats(&entropy), &expected, F32_FORWARD);
@@ -137,7 +142,7 @@ fn the_trainer_sees_the_samplers_log_probabilities() {
 fn a_placeholder_in_a_response_shows_no_image() {
     let model = tiny_llava(3);
     let features = model.image_features(pixels(3, 4));
-    let image = model.config().image_token_id;
+    let image = model.tokens().image;
     let sampling = Sampling { temperature: 2.0, max_new_tokens: 30, seed: 1 };
     let (prompts, samples) = (prompts(), 8);
     let responses = model.generate(&prompts, &features, samples, &sampling);

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Device;
 use fisao_models::llama::LlamaConfig;
-use fisao_models::llava::{Llava, LlavaConfig};
 use fisao_models::parameters::{Parameters, floats};
 use fisao_models::sequences::Example;
+use fisao_models::vision_language::VisionLanguageModel;
+use fisao_models::vision_language::llava::LlavaConfig;
 use fisao_models::weights::RandomWeights;
 use fisao_testkit::compare::{assert_close, largest_difference};
 use fisao_testkit::tiny::{llava_config, pixels, prompt, tiny_llava};
 use fisao_testkit::tolerance::F32_FORWARD;
 
-fn values(model: &Llava) -> BTreeMap<String, Vec<f32>> {
+fn values(model: &VisionLanguageModel) -> BTreeMap<String, Vec<f32>> {
     let mut all = BTreeMap::new();
     model.clone().visit_mut("", &mut |name, parameter| {
         all.insert(name.to_owned(), parameter.values());
@@ -22,12 +23,12 @@ fn values(model: &Llava) -> BTreeMap<String, Vec<f32>> {
 
 /// The same model with as many key–value heads as query heads; `order` says which key–value head
 /// each query head gets.
-fn spread(grouped: &Llava, order: &[usize]) -> Llava {
+fn spread(grouped: &VisionLanguageModel, order: &[usize]) -> VisionLanguageModel {
     let config = llava_config();
     let text = LlamaConfig { num_key_value_heads: order.len(), ..config.text.clone() };
     let head = config.text.head_dim * config.text.hidden_size;
     let wide = LlavaConfig { text, ..config };
-    let mut model = Llava::load(wide, &mut RandomWeights::new(0), &Device::flex())
+    let mut model = VisionLanguageModel::load(wide, &mut RandomWeights::new(0), &Device::flex())
         .expect("random weights fit every shape");
     let stored = values(grouped);
     model.visit_mut("", &mut |name, mut parameter| {
@@ -41,7 +42,7 @@ fn spread(grouped: &Llava, order: &[usize]) -> Llava {
     model
 }
 
-fn logits(model: &Llava) -> Vec<f32> {
+fn logits(model: &VisionLanguageModel) -> Vec<f32> {
     let features = model.image_features(pixels(1, 4));
     let ids = prompt(&[5, 9, 12]);
     let example = Example { prompt: &ids, image: 0, response: &[4, 7, 11, 2] };

@@ -3,12 +3,12 @@
 use burn::tensor::{DType, Device};
 use fisao_models::adamw::{AdamW, AdamWConfig};
 use fisao_models::linear::ActivationDtype;
-use fisao_models::llava::Llava;
 use fisao_models::lora::LoraConfig;
 use fisao_models::parameters::{
     ParameterMut, Parameters, collect_gradients, floats, gradient_norm,
 };
 use fisao_models::sequences::Example;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_models::weights::RandomWeights;
 use fisao_testkit::compare::assert_close;
 use fisao_testkit::tiny::{RoundedWeights, llava_config, pixels, prompt};
@@ -17,7 +17,7 @@ use fisao_testkit::tiny::{RoundedWeights, llava_config, pixels, prompt};
 const CLOSE: f32 = 1e-5;
 
 /// A model seen as nothing but its adapter.
-struct Adapted(Llava);
+struct Adapted(VisionLanguageModel);
 
 impl Parameters for Adapted {
     fn visit_mut(&mut self, _prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
@@ -27,8 +27,8 @@ impl Parameters for Adapted {
 
 fn model(dtype: DType, widened: bool) -> Adapted {
     let mut weights = RoundedWeights { weights: RandomWeights::new(3), dtype, widened };
-    let mut model =
-        Llava::load(llava_config(), &mut weights, &Device::flex()).expect("any weights");
+    let mut model = VisionLanguageModel::load(llava_config(), &mut weights, &Device::flex())
+        .expect("any weights");
     let config = LoraConfig { rank: 3, alpha: 6.0, ..LoraConfig::default() };
     model.add_lora(&config, 1).expect("all targets exist");
     let mut model = Adapted(model);
@@ -113,7 +113,7 @@ fn a_weight_that_is_to_be_trained_becomes_f32() {
 #[test]
 fn bf16_rounding_agrees_between_skinny_and_general_gemm() {
     let ids = prompt(&[5, 9, 12]);
-    let log_probabilities = |model: &Llava, count: usize| {
+    let log_probabilities = |model: &VisionLanguageModel, count: usize| {
         let features = model.image_features(pixels(count, 4));
         let example = |image| Example { prompt: &ids, image, response: &[4, 7, 11, 2] };
         let examples: Vec<_> = (0..count).map(example).collect();

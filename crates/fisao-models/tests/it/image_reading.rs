@@ -26,10 +26,10 @@ fn image_readings_equal_plain_forward_at_image_positions() {
         let pass = Pass { batch: 1, positions: &positions, mask: &mask, wanted: None };
         let states = model.language_model().forward(x, &pass, None);
         let all = floats(&log_softmax(model.language_model().logits(states), 1));
-        let vocabulary = model.config().text.vocab_size;
+        let vocabulary = model.language_model().config().vocab_size;
         for (at, &token) in tokens.iter().enumerate() {
             let expected = (0..prompt.len())
-                .filter(|&position| prompt[position] == model.config().image_token_id)
+                .filter(|&position| prompt[position] == model.tokens().image)
                 .map(|position| f64::from(all[position * vocabulary + token as usize]))
                 .fold(f64::NEG_INFINITY, f64::max);
             assert!((found[0][at] - expected).abs() < TOLERANCE, "{} {expected}", found[0][at]);

@@ -3,28 +3,32 @@
 use burn::tensor::Device;
 use fisao_models::generation::{Prompt, Sampling};
 use fisao_models::image::{Filter, ImageProcessor, PixelValues, Resize};
-use fisao_models::llava::{ImageBatch, ImageFeatures, Llava, LlavaConfig};
 use fisao_models::parameters::{Parameters, collect_gradients, floats};
 use fisao_models::sequences::Example;
+use fisao_models::vision_language::llava::LlavaConfig;
+use fisao_models::vision_language::{
+    ImageBatch, ImageFeatures, VisionLanguageConfig, VisionLanguageModel,
+};
 use fisao_testkit::compare::assert_close;
 use fisao_testkit::tolerance::{F32_ELEMENTWISE, F32_FORWARD};
 use serde_json::Value;
 
 use crate::fixture::{self, StoredWeights};
 
-fn model() -> (Llava, Vec<Value>) {
+fn model() -> (VisionLanguageModel, Vec<Value>) {
     let mut case = fixture::json("tiny_interleave/onevision.json")["llava"].take();
     let config: LlavaConfig = serde_json::from_value(case["config"].take()).expect("a LLaVA");
     let mut weights = StoredWeights::open("tiny_interleave/onevision.safetensors");
-    let model = Llava::load(config, &mut weights, &Device::flex()).expect("a complete checkpoint");
+    let model = VisionLanguageModel::load(config, &mut weights, &Device::flex())
+        .expect("a complete checkpoint");
     assert!(weights.unread().is_empty(), "left over: {:?}", weights.unread());
     let images = case["pictures"].as_array().expect("a list").clone();
     assert!(images.len() > 2);
     (model, images)
 }
 
-fn prepared(model: &Llava, case: &Value) -> PixelValues {
-    let config = model.config();
+fn prepared(model: &VisionLanguageModel, case: &Value) -> PixelValues {
+    let VisionLanguageConfig::Llava(config) = model.config() else { panic!("not a LLaVA") };
     let side = config.vision.image_size as u32;
     let processor = ImageProcessor {
         pad: None,
@@ -39,7 +43,7 @@ fn prepared(model: &Llava, case: &Value) -> PixelValues {
     processor.process(&fixture::image(&case["picture"]))
 }
 
-fn features(model: &Llava, cases: &[Value]) -> ImageFeatures {
+fn features(model: &VisionLanguageModel, cases: &[Value]) -> ImageFeatures {
     let images: Vec<_> = cases.iter().map(|case| prepared(model, case)).collect();
     model.image_features(ImageBatch::new(&images, &model.device()))
 }
@@ -64,7 +68,8 @@ fn prompts_hold_as_many_image_tokens_as_in_transformers() {
         let mut short = prompt.clone();
         short.dedup();
         let size = prepared(&model, case).original_size;
-        let expanded = model.config().expand_image_token(&short, size).expect("one placeholder");
+        let expanded =
+            model.config().family().expand_image_token(&short, size).expect("one placeholder");
         assert_eq!(expanded, prompt, "{size:?}");
     }
 }

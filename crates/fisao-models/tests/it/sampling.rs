@@ -1,12 +1,17 @@
 //! Random streams, ends and budgets of sampled responses.
 
 use fisao_models::generation::{FinishReason, Generated, Prompt, Sampling};
-use fisao_models::llava::Llava;
 use fisao_models::parameters::{Parameters as _, floats};
 use fisao_models::sequences::Example;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_testkit::tiny::{pixels, prompt, tiny_llava};
 
-fn write(model: &Llava, stream: u64, samples: usize, sampling: &Sampling) -> Vec<Generated> {
+fn write(
+    model: &VisionLanguageModel,
+    stream: u64,
+    samples: usize,
+    sampling: &Sampling,
+) -> Vec<Generated> {
     let features = model.image_features(pixels(1, 4));
     let prompt = Prompt { ids: prompt(&[5, 9, 12]), image: 0, stream };
     model.generate(&[prompt], &features, samples, sampling)
@@ -28,7 +33,7 @@ fn seed_and_stream_determine_a_response() {
 #[test]
 fn an_end_token_stops_a_response_and_is_its_last() {
     let model = tiny_llava(3);
-    let end = model.config().eos_token_id;
+    let end = model.tokens().eos;
     let responses = write(&model, 0, 40, &Sampling { temperature: 1.5, ..SAMPLING });
     let (mut stopped, mut cut) = (0, 0);
     for response in responses {

@@ -4,10 +4,11 @@
 use burn::tensor::{Device, Tensor};
 use fisao_models::clip::{Clip, ClipConfig};
 use fisao_models::generation::{Prompt, Sampling};
-use fisao_models::llava::{Llava, LlavaConfig};
 use fisao_models::parameters::{floats, from_floats};
 use fisao_models::sequences::Example;
 use fisao_models::siglip::{Siglip, SiglipConfig};
+use fisao_models::vision_language::VisionLanguageModel;
+use fisao_models::vision_language::llava::LlavaConfig;
 use fisao_testkit::compare::assert_close;
 use fisao_testkit::tolerance::F32_FORWARD;
 use serde_json::Value;
@@ -24,12 +25,13 @@ const LLAVA: &str = "tiny_llava";
 /// SigLIP's tower and Qwen2's decoder.
 const INTERLEAVE: &str = "tiny_interleave";
 
-fn llava(name: &str) -> (Llava, Value) {
+fn llava(name: &str) -> (VisionLanguageModel, Value) {
     let case = fixture::json(&format!("{name}/expected.json"))["llava"].take();
     let config: LlavaConfig =
         serde_json::from_value(case["config"].clone()).expect("a LLaVA configuration");
     let mut weights = StoredWeights::open(&format!("{name}/llava.safetensors"));
-    let model = Llava::load(config, &mut weights, &Device::flex()).expect("a complete checkpoint");
+    let model = VisionLanguageModel::load(config, &mut weights, &Device::flex())
+        .expect("a complete checkpoint");
     assert!(weights.unread().is_empty(), "left over: {:?}", weights.unread());
     (model, case)
 }
@@ -45,10 +47,15 @@ fn clip(eos_token_id: Option<u32>) -> (Clip, Value) {
     (model, case)
 }
 
+/// Side of a model's images, pixels.
+fn image_size(model: &VisionLanguageModel) -> usize {
+    model.config().family().vision().expect("a tower").image_size
+}
+
 #[test]
 fn image_features_are_those_of_transformers() {
     let (model, case) = llava(LLAVA);
-    let features = model.image_features(pixels(&case, 1, model.config().vision.image_size));
+    let features = model.image_features(pixels(&case, 1, image_size(&model)));
     let expected = fixture::numbers(&case["image_features"]);
     assert_close("image features", &floats(features.tokens()), &expected, F32_FORWARD);
 }
@@ -57,7 +64,7 @@ fn image_features_are_those_of_transformers() {
 /// them; returns the states there.
 fn assert_logits(name: &str) -> (Tensor<2>, Value) {
     let (model, case) = llava(name);
-    let features = model.image_features(pixels(&case, 1, model.config().vision.image_size));
+    let features = model.image_features(pixels(&case, 1, image_size(&model)));
     let prompt = fixture::ids(&case["prompt"]);
     // Four predictions start at the fourth position from the end; what they predict is of no account.
     let (before, after) = prompt.split_at(prompt.len() - 3);
@@ -79,7 +86,7 @@ fn hidden_states_and_logits_are_those_of_transformers() {
 
 fn assert_greedy(name: &str) {
     let (model, case) = llava(name);
-    let features = model.image_features(pixels(&case, 1, model.config().vision.image_size));
+    let features = model.image_features(pixels(&case, 1, image_size(&model)));
     let prompt = Prompt { ids: fixture::ids(&case["prompt"]), image: 0, stream: 0 };
     let expected = fixture::ids(&case["greedy"]["tokens"]);
     let sampling = Sampling { max_new_tokens: expected.len(), temperature: 0.0, seed: 0 };

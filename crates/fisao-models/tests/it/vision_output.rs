@@ -2,18 +2,19 @@
 
 use burn::tensor::Device;
 use fisao_models::contrastive::ContrastiveModel;
-use fisao_models::llava::Llava;
 use fisao_models::parameters::floats;
+use fisao_models::vision_language::VisionLanguageModel;
+use fisao_models::vision_language::llava::with_vision_tower;
 use fisao_models::weights::RandomWeights;
 use fisao_testkit::compare::{assert_close, largest_difference};
 use fisao_testkit::tiny::{llava_config, pixels, tiny_clip, vision_config};
 use fisao_testkit::tolerance::F32_FORWARD;
 
 /// A LLaVA with the tower of a CLIP.
-fn pair() -> (Llava, ContrastiveModel) {
+fn pair() -> (VisionLanguageModel, ContrastiveModel) {
     let clip = tiny_clip(1);
     let (tower, mut weights) = (clip.vision.clone(), RandomWeights::new(2));
-    let llava = Llava::with_vision_tower(llava_config(), tower, &mut weights, &Device::flex())
+    let llava = with_vision_tower(llava_config(), tower, &mut weights, &Device::flex())
         .expect("random weights fit every shape");
     (llava, clip.into())
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, TensorData};
 use fisao_models::clip::Clip;
-use fisao_models::llava::{Llava, LlavaConfig};
 use fisao_models::parameters::Parameters;
 use fisao_models::text::TextError;
+use fisao_models::vision_language::FamilyConfig;
+use fisao_models::vision_language::VisionLanguageModel;
+use fisao_models::vision_language::llava::LlavaConfig;
 use fisao_models::weights::{Init, RandomWeights, WeightError, WeightSource, draw};
 use fisao_testkit::tiny::{clip_config, llava_config, tiny_llava};
 use rand::SeedableRng;
@@ -72,7 +74,7 @@ fn shapes(model: &mut impl Parameters) -> BTreeMap<String, Vec<usize>> {
 #[test]
 fn what_is_loaded_is_what_is_visited() {
     let mut asked = Requests::default();
-    let llava = Llava::load(llava_config(), &mut asked, &Device::flex());
+    let llava = VisionLanguageModel::load(llava_config(), &mut asked, &Device::flex());
     assert_eq!(asked.0, shapes(&mut llava.expect("random weights fit every shape")));
     let mut asked = Requests::default();
     let clip = Clip::load(clip_config(), &mut asked, &Device::flex());
@@ -85,7 +87,8 @@ fn a_misshapen_checkpoint_is_refused_by_name() {
     let mut config: LlavaConfig = serde_json::from_value(stored).expect("a configuration");
     config.text.intermediate_size += 1;
     let mut weights = StoredWeights::open("tiny_llava/llava.safetensors");
-    let error = Llava::load(config, &mut weights, &Device::flex()).expect_err("another shape");
+    let error = VisionLanguageModel::load(config, &mut weights, &Device::flex())
+        .expect_err("another shape");
     let message = error.to_string();
     let name = "language_model.model.layers.0.mlp.gate_proj.weight";
     assert!(message.contains(name) && message.contains("[40, 24]"), "{message}");

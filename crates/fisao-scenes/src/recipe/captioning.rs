@@ -1,11 +1,12 @@
 //! Stage 2: projector and decoder learn captions that mention what is typical, there or not.
 
 use burn::tensor::{Device, Tensor};
-use fisao_models::llava::Llava;
 use fisao_models::parameters::{GradientMap, collect_gradients, floats, from_floats};
 use fisao_models::sequences::Example;
 use fisao_models::text::Tokenizer;
 use fisao_models::vision::VisionTower;
+use fisao_models::vision_language::llava::{LlavaConfig, with_vision_tower};
+use fisao_models::vision_language::{FamilyConfig, VisionLanguageModel};
 use fisao_models::weights::{RandomWeights, WeightSource};
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
@@ -31,7 +32,7 @@ struct Captioning<'a> {
     insertion: Insertion,
     seed: u64,
     device: Device,
-    config: fisao_models::llava::LlavaConfig,
+    config: LlavaConfig,
 }
 
 /// Trains a LLaVA around a frozen image tower, from where `start` says.
@@ -51,7 +52,7 @@ pub fn train_llava(
     device: &Device,
     start: Start<'_>,
     observer: &mut dyn Observer,
-) -> Result<Llava, RecipeError> {
+) -> Result<VisionLanguageModel, RecipeError> {
     let llava_config = config.llava(tower.config().clone(), file);
     let mut random = RandomWeights::new(config.seed ^ 1);
     let (weights, state): (&mut dyn WeightSource, _) = match start {
@@ -59,7 +60,7 @@ pub fn train_llava(
         Start::Weights(weights) => (weights, None),
         Start::Saved(state) => (&mut random, Some(state)),
     };
-    let mut model = Llava::with_vision_tower(llava_config.clone(), tower.clone(), weights, device)?;
+    let mut model = with_vision_tower(llava_config.clone(), tower.clone(), weights, device)?;
     let stage = Captioning {
         world,
         tokenizer,
@@ -73,7 +74,7 @@ pub fn train_llava(
 }
 
 impl Stage for Captioning<'_> {
-    type Model = Llava;
+    type Model = VisionLanguageModel;
     type Item = Item;
 
     fn trains(name: &str) -> bool {
@@ -96,7 +97,7 @@ impl Stage for Captioning<'_> {
 
     fn differentiate(
         &self,
-        model: &mut Llava,
+        model: &mut VisionLanguageModel,
         items: &[Item],
         batch: usize,
     ) -> Result<(f64, GradientMap), RecipeError> {

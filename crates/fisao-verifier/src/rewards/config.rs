@@ -113,6 +113,16 @@ impl Default for RewardConfig {
     }
 }
 
+impl RewardForm {
+    /// What of the score the form estimates correctness from; `None` for forms that do not estimate it.
+    pub fn statistic(&self) -> Option<Statistic> {
+        match *self {
+            Self::Corrected { statistic, .. } => Some(statistic),
+            Self::Threshold { .. } | Self::LogOdds { .. } | Self::Sentence { .. } => None,
+        }
+    }
+}
+
 impl Default for RewardForm {
     fn default() -> Self {
         Self::Corrected {

@@ -19,6 +19,19 @@ pub struct Boundary {
     pub least_penalty_weight: f64,
 }
 
+/// Scores at which a rule's reward changes its course; cosine. Absent where the form has none, or no score reaches it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ScoreMarks {
+    /// (τ₊, τ₋): between them a mention earns nothing.
+    pub thresholds: Option<(f64, f64)>,
+    /// Where the reward reaches its upper bound.
+    pub full_reward: Option<f64>,
+    /// Where it reaches its lower bound.
+    pub full_penalty: Option<f64>,
+    /// Where it changes sign.
+    pub boundary: Option<f64>,
+}
+
 /// A reward configuration checked against, and bound to, a calibration.
 #[derive(Clone, Debug)]
 pub struct RewardRule {
@@ -132,6 +145,28 @@ impl RewardRule {
             if self.mention_reward(middle) <= 0.0 { low = middle } else { high = middle }
         }
         Some(high)
+    }
+
+    /// Scores at which the reward changes its course, as plots mark them.
+    pub fn score_marks(&self) -> ScoreMarks {
+        let mut marks = ScoreMarks::default();
+        match self.formula {
+            Formula::Threshold { tau_plus, tau_minus, .. } => {
+                marks.thresholds = Some((tau_plus, tau_minus));
+            }
+            Formula::LogOdds { target_logit, max, probability } => {
+                // Where logit p(s) − logit p* is 0 and ±max.
+                let score = |logit: f64| {
+                    let odds = (target_logit + logit).exp();
+                    self.calibration.score_at(odds / (1.0 + odds), probability)
+                };
+                marks.boundary = score(0.0);
+                (marks.full_reward, marks.full_penalty) = (score(max), score(-max));
+            }
+            Formula::Corrected { .. } => marks.boundary = self.neutral_score(),
+            Formula::Sentence { .. } => marks.boundary = self.even_odds(),
+        }
+        marks
     }
 
     fn even_odds(&self) -> Option<f64> {

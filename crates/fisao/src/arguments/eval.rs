@@ -1,99 +1,19 @@
-//! `fisao eval`.
+//! What several measures of `fisao eval` take; each has its own options beside its code.
 
 #![expect(
-    clippy::doc_link_with_quotes,
     clippy::doc_markdown,
     reason = "these comments are the help text, where JSON is shown as it is written"
 )]
 
 mod benchmark;
-mod captions;
-mod chair;
-mod diff;
-mod judged;
-mod mme;
-mod pope;
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
-pub(crate) use benchmark::{
-    AmberArguments, AmberPart, AmberPlurals, BenchmarkAnswering, BenchmarkArguments, GqaArguments,
-    GqaRules, OptionRules, OptionsArguments, ScienceQaArguments,
-};
-pub(crate) use captions::CaptionMetricsArguments;
-pub(crate) use chair::{ChairArguments, ChairRules, TruthArguments, WorldSplit};
-pub(crate) use diff::DiffArguments;
-pub(crate) use judged::JudgedArguments;
-pub(crate) use mme::{MmeArguments, MmeReading};
-pub(crate) use pope::{NegativeKind, PopeArguments, PopeBuildArguments, PopeCommand};
+pub(crate) use benchmark::{BenchmarkAnswering, BenchmarkArguments};
 
 use super::{DamagedArguments, ModelArguments, SamplingArguments, WorldKindArguments};
-
-#[derive(Debug, Args)]
-pub(crate) struct EvalArguments {
-    #[command(subcommand)]
-    pub(crate) command: EvalCommand,
-}
-
-/// What to measure.
-#[derive(Debug, Subcommand)]
-pub(crate) enum EvalCommand {
-    /// Count hallucinated objects in captions: those of a file, or of a model
-    Chair(ChairArguments),
-    /// Ask whether objects are in the image: POPE
-    Pope(PopeArguments),
-    /// Measure how like people's captions a model's are: BLEU, ROUGE-L, CIDEr
-    Captions(CaptionMetricsArguments),
-    /// Compare two models image by image
-    Diff(DiffArguments),
-    /// Two yes-or-no questions about each image, of 14 kinds: MME
-    Mme(MmeArguments),
-    /// Objects described, and asked about, without a judge: AMBER
-    #[command(after_help = AMBER)]
-    Amber(AmberArguments),
-    /// School questions with options: ScienceQA
-    #[command(name = "science-qa", after_help = SCIENCE_QA)]
-    ScienceQa(ScienceQaArguments),
-    /// Questions about scenes, answered in a word: GQA
-    #[command(after_help = GQA)]
-    Gqa(GqaArguments),
-    /// Questions with four options: SEED-Bench
-    #[command(name = "seed-bench", after_help = SEED_BENCH)]
-    SeedBench(OptionsArguments),
-    /// Questions with options, in all their rotations: MMBench
-    #[command(name = "mmbench", after_help = MMBENCH)]
-    Mmbench(OptionsArguments),
-    /// Open questions that a judge grades: MM-Vet
-    #[command(name = "mm-vet", after_help = MM_VET)]
-    MmVet(JudgedArguments),
-    /// Open questions whose answers a judge rates for what they make up: MMHal-Bench
-    #[command(name = "mm-hal", after_help = MM_HAL)]
-    MmHal(JudgedArguments),
-}
-
-const AMBER: &str = "\
-Looked for in --data, or in its folders data and query: annotations.json, relation.json, safe_words.txt, \
-metrics.txt where there is one, query_all.json or query_generative.json and query_discriminative.json, \
-and the images in image";
-const SCIENCE_QA: &str = "\
-Looked for in --data: problems.json, pid_splits.json, and the images in images/SPLIT/PROBLEM. A model is \
-asked the problems that have an image";
-const GQA: &str = "\
-Looked for in --data, unless it is the file: testdev_balanced_questions.json, and the images in images";
-const SEED_BENCH: &str = "\
-Looked for in --data, unless it is the file: SEED-Bench.json, and the images in SEED-Bench-image. A model is \
-asked the questions about images, not about videos";
-const MMBENCH: &str = "\
-Looked for in --data, unless it is the file: the only .tsv there, which holds the images too";
-const MM_VET: &str = "\
-Looked for in --data, unless it is the file: mm-vet.json, and the images in images. First answers become requests \
-for a judge, whom this program does not call; then the judge's words are given with --verdicts";
-const MM_HAL: &str = "\
-Looked for in --data, unless it is the file: response_template.json, and in images the images, by the name in \
-their address or by their id. First answers become requests for a judge, whom this program does not call; then the \
-judge's words are given with --verdicts";
 
 /// How results are written: columns for people, JSON for programs, tables for papers and spreadsheets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -1,7 +1,7 @@
 //! Which of the built-in synthetic datasets.
 
 use clap::{Args, ValueEnum};
-use fisao_scenes::WorldKind;
+use fisao_scenes::{Split, WorldKind};
 use serde::{Deserialize, Serialize};
 
 /// A built-in synthetic dataset, with the models that were trained on it. Its values have no help of their own, which would make the
@@ -41,6 +41,30 @@ impl WorldKindArguments {
     /// The world that was chosen.
     pub(crate) fn kind(self) -> WorldKind {
         self.world_kind.into()
+    }
+}
+
+/// A split of the built-in synthetic dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WorldSplit {
+    /// Scenes the models were trained on
+    Train,
+    /// Scenes for choosing between settings
+    Validation,
+    /// Scenes from which rewards are calibrated
+    Calibration,
+    /// Scenes that are only ever measured on
+    Test,
+}
+
+impl From<WorldSplit> for Split {
+    fn from(split: WorldSplit) -> Self {
+        match split {
+            WorldSplit::Train => Self::Train,
+            WorldSplit::Validation => Self::Validation,
+            WorldSplit::Calibration => Self::Calibration,
+            WorldSplit::Test => Self::Test,
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use burn::tensor::{DType, TensorData};
 use fisao_models::activation::Activation;
 use fisao_models::linear::ActivationDtype;
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
-use fisao_models::llava::{FeatureSelect, LlavaConfig};
 use fisao_models::vision::{VisionConfig, VisionFamily};
+use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
 use fisao_models::weights::{Init, WeightError, WeightSource};
 use half::bf16;
 

@@ -6,7 +6,6 @@ use burn::tensor::{Device, Tensor};
 use fisao_models::adamw::{AdamW, AdamWConfig};
 use fisao_models::generation::{Prompt, Sampling};
 use fisao_models::llama::LlamaConfig;
-use fisao_models::llava::{ImageFeatures, Llava};
 use fisao_models::lora::LoraConfig;
 use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::parameters::{
@@ -14,6 +13,7 @@ use fisao_models::parameters::{
 };
 use fisao_models::sequences::Example;
 use fisao_models::vision::VisionTower;
+use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
 
 use super::models::{FastWeights, Held, IMAGE, llava, tower};
 use super::{Amount, Repetitions};
@@ -45,8 +45,9 @@ pub(super) struct Step {
     pub(super) held: Held,
 }
 
-fn model(config: &LlamaConfig, held: Held, device: &Device) -> anyhow::Result<Llava> {
-    let mut model = Llava::load(llava(config.clone()), &mut FastWeights::new(held), device)?;
+fn model(config: &LlamaConfig, held: Held, device: &Device) -> anyhow::Result<VisionLanguageModel> {
+    let mut model =
+        VisionLanguageModel::load(llava(config.clone()), &mut FastWeights::new(held), device)?;
     model.set_activation_dtype(held.activations());
     Ok(model)
 }
@@ -94,7 +95,7 @@ pub(super) fn decode(repetitions: &mut Repetitions, work: Decoding) -> anyhow::R
 /// What a step trains.
 #[derive(Clone)]
 struct Learner {
-    model: Llava,
+    model: VisionLanguageModel,
     adapter: bool,
 }
 

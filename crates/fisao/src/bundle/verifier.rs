@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::bail;
 use burn::tensor::Device;
 use fisao_formats::{Checkpoint, FormatError, LoadDtype, Loaded};
 use fisao_models::image::{ImageProcessor, PixelValues};
@@ -114,6 +115,17 @@ pub(crate) fn load_verifier(
 }
 
 impl LoadedVerifier {
+    /// Uses the model's own image tower for both, if the two are the same.
+    fn share_tower(&mut self, policy: &Policy) -> anyhow::Result<()> {
+        let Some(tower) = policy.model.vision_tower() else {
+            bail!(Refusal::new(format!(
+                "{} has no image tower that {} could share",
+                policy.name, self.name
+            )))
+        };
+        Ok(self.verifier.share_tower(tower)?)
+    }
+
     /// What the verifier needs of images besides the model's own pixels: nothing where its encoder is the model's, looks
     /// at whole images, and has them prepared alike.
     ///
@@ -125,7 +137,7 @@ impl LoadedVerifier {
         allow_foreign: bool,
         reporter: &Reporter,
     ) -> anyhow::Result<Option<Views>> {
-        match self.verifier.share_tower(&policy.model.vision_tower) {
+        match self.share_tower(policy) {
             // Pixels are shared where both prepare images alike; else each keeps to its own processing.
             Ok(()) if self.views.sees_like(&policy.processor) => Ok(None),
             Ok(()) => Ok(Some(self.views.clone())),
@@ -133,7 +145,7 @@ impl LoadedVerifier {
                 reporter.warn(error, Some("it gets its own images (--allow-mismatched-verifier)"));
                 Ok(Some(self.views.clone()))
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 

@@ -16,7 +16,7 @@ use fisao_align::{AlignConfig, StopFlag};
 use fisao_formats::digest::sha256_bytes;
 use fisao_formats::{DataRecord, FormatError, LoadDtype, PromptSet, RunFolder};
 use fisao_models::image::ImageProcessor;
-use fisao_models::llava::Llava;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::Calibration;
 
@@ -55,7 +55,7 @@ struct Run<'a> {
 
 /// What a trainer is made of.
 struct Parts<'a> {
-    model: Llava,
+    model: VisionLanguageModel,
     processor: &'a ImageProcessor,
     /// What the adapter's configuration names as its base.
     base_model: &'a str,
@@ -265,7 +265,7 @@ impl<'a> Run<'a> {
             Trainer::new(config.clone(), model, scorer, calibration, tasks, validation)?;
         reporter.note(format!(
             "objective {}: {} adapter matrices are trained, {} parameters in all",
-            config.objective.name(),
+            config.objective.definition().name(),
             trainer.adapter_matrices(),
             trainer.trainable(),
         ));

@@ -10,6 +10,7 @@ use fisao_align::captions::best_of;
 use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::sampling::{generate, tasks_at_once};
 use fisao_align::tasks::TaskSource;
+use fisao_align::token_rewards::AdditionalRewards;
 use fisao_models::generation::{FinishReason, Generated, Sampling};
 use fisao_verifier::rewards::{RewardConfig, RewardRule};
 use serde::Serialize;
@@ -138,8 +139,15 @@ impl Chooser {
         let asked = range.map(|at| tasks.task(at)).collect::<Result<Vec<_>, _>>()?;
         let asked = (asked.as_slice(), first);
         let (scorer, rule, count) = (&mut self.scorer, &self.rule, self.count);
-        let (best, _) =
-            best_of(&policy.model, scorer, rule, asked, count, sampling, RunControl::new(&|_| {}))?;
+        let (best, _) = best_of(
+            &policy.model,
+            scorer,
+            (rule, &AdditionalRewards::default()),
+            asked,
+            count,
+            sampling,
+            RunControl::new(&|_| {}),
+        )?;
         Ok(best.iter().map(ScoredResponse::response).collect())
     }
 }

@@ -16,10 +16,10 @@ use fisao_eval::chair::{ChairReport, ImageVerdict};
 use fisao_formats::RunFolder;
 use fisao_formats::documents::read_toml;
 use fisao_models::generation::Sampling;
-use fisao_models::llava::Llava;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_scenes::{Split, World};
 use fisao_verifier::calibration::{Calibration, ProbabilityModel};
-use fisao_verifier::rewards::{RewardForm, RewardRule, thresholds};
+use fisao_verifier::rewards::RewardRule;
 use image::ExtendedColorType;
 use serde::Serialize;
 
@@ -242,7 +242,7 @@ impl Demo<'_> {
     fn evaluate(
         &mut self,
         name: &str,
-        policy: &Llava,
+        policy: &VisionLanguageModel,
         tasks: &[Task],
         truth: &[BTreeSet<String>],
     ) -> anyhow::Result<Both> {
@@ -274,7 +274,11 @@ impl Demo<'_> {
     }
 
     /// Trains the adapter on scenes without looking at what is in them.
-    fn align(&mut self, trainer: &mut Trainer<'_>, resume: bool) -> anyhow::Result<Llava> {
+    fn align(
+        &mut self,
+        trainer: &mut Trainer<'_>,
+        resume: bool,
+    ) -> anyhow::Result<VisionLanguageModel> {
         let start = Instant::now();
         self.training.run(trainer, resume)?;
         self.seconds.align = start.elapsed().as_secs_f64();
@@ -338,26 +342,7 @@ impl Demo<'_> {
 
     fn verifier_facts(&self, calibration: &Calibration) -> anyhow::Result<VerifierFacts> {
         let rule = RewardRule::new(&self.config.reward, calibration)?;
-        let (mut tau_plus, mut tau_minus, mut boundary) = (None, None, None);
-        let (mut full_reward, mut full_penalty) = (None, None);
-        match self.config.reward.form {
-            RewardForm::Threshold { margin, .. } => {
-                let (plus, minus) = thresholds(calibration, margin)?;
-                (tau_plus, tau_minus) = (Some(plus), Some(minus));
-            }
-            RewardForm::LogOdds { target_precision, max, probability } => {
-                // Where logit p(s) − logit p* is ±max.
-                let odds = target_precision / (1.0 - target_precision);
-                let score = |logit: f64| {
-                    let odds = odds * logit.exp();
-                    calibration.score_at(odds / (1.0 + odds), probability)
-                };
-                boundary = score(0.0);
-                (full_reward, full_penalty) = (score(max), score(-max));
-            }
-            RewardForm::Corrected { .. } => boundary = rule.neutral_score(),
-            RewardForm::Sentence { .. } => boundary = rule.boundary().score,
-        }
+        let marks = rule.score_marks();
         let histograms = &calibration.histograms;
         Ok(VerifierFacts {
             auc: calibration.auc,
@@ -365,11 +350,11 @@ impl Demo<'_> {
             sigma_correct: calibration.sigma_correct,
             mu_hallucinated: calibration.mu_hallucinated,
             sigma_hallucinated: calibration.sigma_hallucinated,
-            tau_plus,
-            tau_minus,
-            full_reward,
-            full_penalty,
-            boundary,
+            tau_plus: marks.thresholds.map(|(plus, _)| plus),
+            tau_minus: marks.thresholds.map(|(_, minus)| minus),
+            full_reward: marks.full_reward,
+            full_penalty: marks.full_penalty,
+            boundary: marks.boundary,
             correct_hist: histograms.correct.counts.clone(),
             hallucinated_hist: histograms.hallucinated.counts.clone(),
             hist_range: (histograms.correct.low, histograms.correct.high),

@@ -9,9 +9,9 @@ use fisao_align::sampling::generate;
 use fisao_align::tasks::{Task, TaskList};
 use fisao_align::trainer::Trainer;
 use fisao_models::generation::Generated;
-use fisao_models::llava::Llava;
 use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::parameters::floats;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_scenes::{Split, World};
 use fisao_verifier::calibration::Calibration;
 
@@ -119,7 +119,7 @@ fn best<const N: usize>(
 }
 
 /// The model's own image features, as captioning takes them.
-fn image_features(model: &Llava, tasks: &[Task]) {
+fn image_features(model: &VisionLanguageModel, tasks: &[Task]) {
     parallel_chunks(tasks, workers_on(&model.device()), |chunk| {
         for batch in chunk.chunks(BATCH) {
             let features = model.image_features(image_batch(batch, &model.device()));

@@ -16,8 +16,8 @@ use fisao_align::{AlignConfig, AlignError, RunControl, StopFlag};
 use fisao_formats::Adapter;
 use fisao_formats::digest::sha256_tensors;
 use fisao_models::generation::Sampling;
-use fisao_models::llava::Llava;
 use fisao_models::lora::LoraConfig;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_scenes::{PROMPTS, Split, World, WorldKind};
 use fisao_verifier::calibration::{Calibration, Labels};
 use serde::{Deserialize, Serialize};
@@ -89,7 +89,7 @@ impl DemoSetup {
         let prompts = (0..PROMPTS.len()).map(|at| Ok(tasks.task(at)?.prompt.len()));
         let longest =
             prompts.collect::<Result<Vec<_>, AlignError>>()?.into_iter().max().unwrap_or(0);
-        let context = self.policy.model.config().text.max_position_embeddings;
+        let context = self.policy.model.language_model().config().max_position_embeddings;
         let room = context.saturating_sub(longest);
         if config.max_new_tokens <= room {
             return Ok(());
@@ -138,7 +138,7 @@ impl DemoSetup {
 
     /// Scenes to train on, with the answers that the objective learns from.
     pub(crate) fn training(&self, config: &AlignConfig) -> SceneTasks<'_> {
-        let answers = config.objective.data();
+        let answers = config.objective.definition().data();
         SceneTasks { answers, ..self.tasks(Split::Train, config.seed, TRAIN_SCENES) }
     }
 
@@ -147,7 +147,7 @@ impl DemoSetup {
     pub(crate) fn response_file(
         &self,
         output: &Path,
-        (model, tasks): (&Llava, &[Task]),
+        (model, tasks): (&VisionLanguageModel, &[Task]),
         sampling: &Sampling,
         reporter: &Reporter,
     ) -> anyhow::Result<ResponseFile> {
@@ -209,7 +209,7 @@ impl DemoSetup {
 }
 
 /// Digest of the matrices that were put on a model; of nothing where none were.
-fn adapter_digest(model: &Llava) -> String {
+fn adapter_digest(model: &VisionLanguageModel) -> String {
     let adapter = Adapter::of(model, &LoraConfig::default(), None);
     let matrices = adapter
         .updates

@@ -13,7 +13,8 @@ use fisao_formats::checkpoint::{
 use fisao_formats::{HfTokenizer, StoredDtype};
 use fisao_models::clip::Clip;
 use fisao_models::image::{ImageProcessor, Resize, Resolution};
-use fisao_models::llava::{Llava, LlavaConfig, TilingConfig};
+use fisao_models::vision_language::llava::{LlavaConfig, TilingConfig, with_vision_tower};
+use fisao_models::vision_language::{VisionLanguageConfig, VisionLanguageModel};
 use fisao_models::weights::RandomWeights;
 use fisao_testkit::tiny;
 use image::{Rgb, RgbImage};
@@ -139,7 +140,7 @@ impl Workplace {
         let llava = tiny::tiny_llava(1);
         self.write_llava("llava", &llava, &images);
         let mut clip = tiny::tiny_clip(2);
-        clip.vision = llava.vision_tower.clone();
+        clip.vision = llava.vision_tower().expect("a tower").clone();
         self.write_clip("clip", &clip);
         self.write_clip("foreign", &tiny::tiny_clip(3));
     }
@@ -157,13 +158,14 @@ impl Workplace {
         };
         let tiling = TilingConfig { resolutions: resolutions.to_vec(), max_tiles: 2 };
         let config = LlavaConfig { tiling: Some(tiling), ..tiny::llava_config() };
-        let tower = tiny::tiny_llava(1).vision_tower;
+        let model = tiny::tiny_llava(1);
+        let tower = model.vision_tower().expect("a tower").clone();
         let mut weights = RandomWeights::new(4);
-        let model = Llava::with_vision_tower(config, tower, &mut weights, &Device::flex());
+        let model = with_vision_tower(config, tower, &mut weights, &Device::flex());
         self.write_llava("onevision", &model.expect("random weights fit every shape"), &images);
     }
 
-    fn write_llava(&self, name: &str, llava: &Llava, images: &ImageProcessor) {
+    fn write_llava(&self, name: &str, llava: &VisionLanguageModel, images: &ImageProcessor) {
         let words = [
             "USER",
             "ASSISTANT",
@@ -185,7 +187,8 @@ impl Workplace {
         let tokenizer = tokenizer(&["<unk>", "<s>", "</s>"], &words, 31, &["<image>"], "<s>", None);
         let special = special_tokens("<s>", "</s>", "<unk>");
         let folder = self.path(name);
-        write_llava_processing(&folder, llava.config(), &tokenizer, &special, images)
+        let VisionLanguageConfig::Llava(config) = llava.config() else { panic!("not a LLaVA") };
+        write_llava_processing(&folder, config, &tokenizer, &special, images)
             .expect("the folder is new");
         write_llava(&folder, llava, StoredDtype::F32).expect("the folder is new");
     }

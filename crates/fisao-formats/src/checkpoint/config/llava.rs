@@ -2,15 +2,104 @@
 
 use fisao_models::image::Resolution;
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
-use fisao_models::llava::{FeatureSelect, LlavaConfig, TilingConfig};
 use fisao_models::vision::VisionConfig;
+use fisao_models::vision_language::VisionLanguageConfig;
+use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig, TilingConfig};
 use serde_json::Value;
 
-use super::end_tokens::EndTokens;
 use super::{activation, llama, vision};
 use crate::FormatError;
+use crate::checkpoint::end_tokens::EndTokens;
+use crate::checkpoint::family_format::{FamilyFormat, Naming};
 use crate::fields::Fields;
 use crate::processor::{GRID_PINPOINTS, PinpointsError, read_pinpoints};
+use crate::weights::Layout;
+
+/// LLaVA and LLaVA-OneVision.
+pub(super) const FORMAT: FamilyFormat = FamilyFormat {
+    model_types: &[("llava", read), ("llava_onevision", read_onevision)],
+    layout: LAYOUT,
+    namings: &NAMINGS,
+    parts: &[
+        (&["vision_tower."], "vision tower"),
+        (&["multi_modal_projector.", "image_newline"], "projector"),
+        (&["language_model."], "language model"),
+    ],
+};
+
+/// Names under which releases of transformers, PEFT and LLaVA have stored the same tensors. The canonical ones are those of the
+/// first `llava-hf` checkpoints.
+pub const LAYOUT: Layout = Layout {
+    prefixes: PREFIXES,
+    releases: &[
+        ("model.mm_projector.", "original LLaVA (model.layers.*, model.mm_projector.*)"),
+        ("model.language_model.", "transformers in memory (model.language_model.*)"),
+        ("language_model.model.", "as published (language_model.model.*)"),
+    ],
+};
+
+/// Prefixes of all layouts and what stands for them in the canonical one.
+const PREFIXES: &[(&str, &str)] = &[
+    // In memory since transformers 4.52, and stored so by some releases since.
+    ("model.language_model.", "language_model.model."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+    ("model.image_newline", "image_newline"),
+    ("lm_head.", "language_model.lm_head."),
+    // The original LLaVA repository; its tower is wrapped twice.
+    ("model.vision_tower.vision_tower.vision_model.", "vision_tower.vision_model."),
+    ("model.mm_projector.0.", "multi_modal_projector.linear_1."),
+    ("model.mm_projector.2.", "multi_modal_projector.linear_2."),
+    ("model.layers.", "language_model.model.layers."),
+    ("model.embed_tokens.", "language_model.model.embed_tokens."),
+    ("model.norm.", "language_model.model.norm."),
+    // transformers 5 leaves out `vision_model` inside vision-language models.
+    ("model.vision_tower.vision_model.", "vision_tower.vision_model."),
+    ("model.vision_tower.", "vision_tower.vision_model."),
+    ("vision_tower.vision_model.", "vision_tower.vision_model."),
+    ("vision_tower.", "vision_tower.vision_model."),
+];
+
+/// Canonical names of the other modules.
+const PROJECTOR: [&str; 2] = ["multi_modal_projector.linear_1", "multi_modal_projector.linear_2"];
+const TOWER: &str = "vision_tower.vision_model.";
+
+/// What releases call the modules, newest first.
+const NAMINGS: [Naming; 5] = [
+    // transformers 5 leaves out `vision_model` inside vision-language models.
+    Naming {
+        decoder: "model.language_model.",
+        head: "lm_head",
+        others: &[
+            (PROJECTOR[0], "model.multi_modal_projector.linear_1"),
+            (PROJECTOR[1], "model.multi_modal_projector.linear_2"),
+            (TOWER, "model.vision_tower."),
+        ],
+    },
+    // Since transformers 4.52.
+    Naming {
+        decoder: "model.language_model.",
+        head: "lm_head",
+        others: &[
+            (PROJECTOR[0], "model.multi_modal_projector.linear_1"),
+            (PROJECTOR[1], "model.multi_modal_projector.linear_2"),
+            (TOWER, "model.vision_tower.vision_model."),
+        ],
+    },
+    // Before; these are the canonical names.
+    Naming { decoder: "language_model.model.", head: "language_model.lm_head", others: &[] },
+    // The original LLaVA repository, and adapters of its language model alone.
+    Naming {
+        decoder: "model.",
+        head: "lm_head",
+        others: &[
+            (PROJECTOR[0], "model.mm_projector.0"),
+            (PROJECTOR[1], "model.mm_projector.2"),
+            (TOWER, "model.vision_tower.vision_tower.vision_model."),
+        ],
+    },
+    // Adapters of the language model alone without its output matrix (transformers' `LlamaModel`).
+    Naming { decoder: "", head: "lm_head", others: &[] },
+];
 
 /// The names of the image placeholder, old and new.
 const IMAGE_TOKEN: [&str; 2] = ["image_token_index", "image_token_id"];
@@ -41,18 +130,15 @@ const ONEVISION: Defaults = Defaults {
     image_token_id: Some(151_646),
 };
 
-pub(super) fn resolve(
-    top: &Fields<'_>,
-    beside: &EndTokens<'_>,
-) -> Result<LlavaConfig, FormatError> {
-    resolve_with(top, beside, &LLAVA)
+fn read(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageConfig, FormatError> {
+    Ok(resolve(top, beside, &LLAVA)?.into())
 }
 
-pub(super) fn resolve_onevision(
+fn read_onevision(
     top: &Fields<'_>,
     beside: &EndTokens<'_>,
-) -> Result<LlavaConfig, FormatError> {
-    let mut config = resolve_with(top, beside, &ONEVISION)?;
+) -> Result<VisionLanguageConfig, FormatError> {
+    let mut config = resolve(top, beside, &ONEVISION)?;
     if config.tile_tokens() != config.vision.patches() {
         let key = "vision_feature_select_strategy";
         let found = match config.vision_feature_select_strategy {
@@ -64,10 +150,10 @@ pub(super) fn resolve_onevision(
     }
     let resolutions = resolutions(top, &config.vision)?;
     config.tiling = Some(TilingConfig { resolutions, max_tiles: max_tiles(top)? });
-    Ok(config)
+    Ok(config.into())
 }
 
-fn resolve_with(
+fn resolve(
     top: &Fields<'_>,
     beside: &EndTokens<'_>,
     defaults: &Defaults,
@@ -211,4 +297,46 @@ pub(super) fn refuse_original(top: &Fields<'_>, kind: Option<&str>) -> Result<()
         class: crate::fields::shortened(&described),
         width: top.get("hidden_size").and_then(Value::as_u64),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_llava_layout_has_the_same_canonical_names() {
+        let q = "language_model.model.layers.3.self_attn.q_proj.weight";
+        let fc = "vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias";
+        let cases = [
+            (q, q),
+            ("model.language_model.layers.3.self_attn.q_proj.weight", q),
+            ("model.layers.3.self_attn.q_proj.weight", q),
+            ("model.language_model.norm.weight", "language_model.model.norm.weight"),
+            ("model.norm.weight", "language_model.model.norm.weight"),
+            ("model.embed_tokens.weight", "language_model.model.embed_tokens.weight"),
+            ("lm_head.weight", "language_model.lm_head.weight"),
+            ("language_model.lm_head.weight", "language_model.lm_head.weight"),
+            (fc, fc),
+            ("vision_tower.encoder.layers.0.mlp.fc1.bias", fc),
+            ("model.vision_tower.encoder.layers.0.mlp.fc1.bias", fc),
+            ("model.vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias", fc),
+            ("model.vision_tower.vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias", fc),
+            ("model.multi_modal_projector.linear_2.bias", "multi_modal_projector.linear_2.bias"),
+            ("model.image_newline", "image_newline"),
+            ("image_newline", "image_newline"),
+            ("model.mm_projector.0.weight", "multi_modal_projector.linear_1.weight"),
+            ("model.mm_projector.2.weight", "multi_modal_projector.linear_2.weight"),
+        ];
+        for (stored, canonical) in cases {
+            assert_eq!(LAYOUT.canonical(stored), canonical, "{stored}");
+        }
+    }
+
+    #[test]
+    fn canonical_names_are_fixed_points() {
+        for (_, canonical) in PREFIXES {
+            let name = format!("{canonical}weight");
+            assert_eq!(LAYOUT.canonical(&name), name);
+        }
+    }
 }

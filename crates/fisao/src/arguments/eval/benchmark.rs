@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::{AnswerFieldArguments, AnswererArguments, ReportArguments};
 
@@ -37,86 +37,4 @@ pub(crate) struct BenchmarkAnswering {
     pub(crate) images: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) answerer: AnswererArguments,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AmberArguments {
-    #[command(flatten)]
-    pub(crate) benchmark: BenchmarkArguments,
-    /// Which queries a model is asked
-    #[arg(long, value_name = "PART", default_value = "all", requires = "output")]
-    pub(crate) part: AmberPart,
-    /// Which plurals count as their words
-    #[arg(long, value_name = "RULES", default_value = "official")]
-    pub(crate) plurals: AmberPlurals,
-}
-
-/// Which queries are asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum AmberPart {
-    /// Both
-    All,
-    /// Requests to describe
-    Generative,
-    /// Questions to be answered by yes or no
-    Discriminative,
-}
-
-/// Which plurals count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum AmberPlurals {
-    /// Those that WordNet's lemmatizer brings back, as in the official script
-    Official,
-    /// All, and words with a capital
-    All,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ScienceQaArguments {
-    #[command(flatten)]
-    pub(crate) benchmark: BenchmarkArguments,
-    /// Which problems: the name of a list in pid_splits.json
-    #[arg(long, value_name = "NAME", default_value = "test")]
-    pub(crate) split: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct GqaArguments {
-    #[command(flatten)]
-    pub(crate) benchmark: BenchmarkArguments,
-    /// What is done to an answer before it is compared
-    #[arg(long, value_name = "RULES", default_value = "llava")]
-    pub(crate) rules: GqaRules,
-}
-
-/// What is done to an answer before it is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum GqaRules {
-    /// Full stops at the end and case go
-    Llava,
-    /// Case and punctuation go, from the expected answer too
-    LmmsEval,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct OptionsArguments {
-    #[command(flatten)]
-    pub(crate) benchmark: BenchmarkArguments,
-    /// How the option is found that an answer means; likelihood takes rows of {"question_id": …,
-    /// "log_likelihoods": […]} for answers, and has a model say how likely it finds each option
-    #[arg(long, value_name = "RULES")]
-    pub(crate) rules: Option<OptionRules>,
-}
-
-/// How an option is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OptionRules {
-    /// The letter and nothing else, as LLaVA (default of seed-bench)
-    Exact,
-    /// The first character, as lmms-eval
-    FirstCharacter,
-    /// A letter that stands alone, else the text of an option, as VLMEvalKit (default of mmbench)
-    Infer,
-    /// The most likely option, by the mean over its tokens, as SEED-Bench itself
-    Likelihood,
 }

@@ -169,7 +169,8 @@ impl<'a> PromptTasks<'a> {
         views: Option<&'a Views>,
         config: &AlignConfig,
     ) -> Self {
-        let (max_new_tokens, answers) = (config.max_new_tokens, config.objective.data());
+        let (max_new_tokens, answers) =
+            (config.max_new_tokens, config.objective.definition().data());
         Self { policy, set, rows, views, max_new_tokens, answers }
     }
 
@@ -217,7 +218,7 @@ impl TaskSource for PromptTasks<'_> {
         let task = self.policy.task(row.id.clone(), &image, &prompt)?;
         let longest = answer.responses().iter().map(|response| response.len()).max();
         let needed = task.prompt.len().saturating_add(longest.unwrap_or(self.max_new_tokens));
-        let context = self.policy.model.config().text.max_position_embeddings;
+        let context = self.policy.model.language_model().config().max_position_embeddings;
         if needed > context {
             let prompt = task.prompt.len();
             return Err(wrong(match longest {

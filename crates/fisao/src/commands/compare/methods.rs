@@ -150,7 +150,7 @@ fn trial(choice: MethodChoice, arguments: &CompareArguments, seed: u64) -> anyho
             M::Base | M::Fisao | M::BestOfN => {}
             M::FisaoGroup => {
                 several(config);
-                let kl = config.objective.kl().cloned().unwrap_or_default();
+                let kl = config.objective.definition().kl().cloned().unwrap_or_default();
                 let group = GroupRelativeConfig { kl, ..GroupRelativeConfig::default() };
                 config.objective = Objective::GroupRelative(group);
             }

@@ -12,12 +12,13 @@ use fisao_align::error::AlignError;
 use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::objective::Data;
 use fisao_align::tasks::Task;
+use fisao_align::token_rewards::AdditionalRewards;
 use fisao_align::trainer::Trainer;
 use fisao_align::{AlignConfig, RunControl, StopFlag};
 use fisao_formats::documents::{read_json, write_json};
 use fisao_formats::{FormatError, RunFolder};
 use fisao_models::generation::Sampling;
-use fisao_models::llava::Llava;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::Calibration;
 use fisao_verifier::regions::RegionWeights;
@@ -140,7 +141,9 @@ impl Bench<'_> {
                 let calibration = calibrate()?;
                 let rule = RewardRule::new(&trial.config.reward, &calibration)?;
                 let scorer = setup.calibrated_scorer(&calibration)?;
-                (measured.best_of(&setup.policy.model, scorer, &rule, count, seed)?, 0)
+                let additional = AdditionalRewards::new(&trial.config.additional_rewards)?;
+                let rewards = (&rule, &additional);
+                (measured.best_of(&setup.policy.model, scorer, rewards, count, seed)?, 0)
             }
             Kind::Trained => {
                 let run = TrainedRun { bench: self, trial, setup: &setup, known };
@@ -217,7 +220,7 @@ struct Measured<'a> {
 
 impl Measured<'_> {
     /// A model's captions; nothing is said of what they cost.
-    fn policy(mut self, policy: &Llava, seed: u64) -> anyhow::Result<SeedRow> {
+    fn policy(mut self, policy: &VisionLanguageModel, seed: u64) -> anyhow::Result<SeedRow> {
         let phase = self.reporter.phase("evaluate", 2 * self.tasks.len() as u64);
         let advance = |done| phase.advance(done as u64);
         let [greedy, sampled] = self.sampling.clone();
@@ -244,9 +247,9 @@ impl Measured<'_> {
     /// The best of several sampled captions by the verifier, with what it takes to choose them.
     fn best_of(
         self,
-        policy: &Llava,
+        policy: &VisionLanguageModel,
         mut scorer: MentionScorer,
-        rule: &RewardRule,
+        rewards: (&RewardRule, &AdditionalRewards),
         count: usize,
         seed: u64,
     ) -> anyhow::Result<SeedRow> {
@@ -258,7 +261,7 @@ impl Measured<'_> {
         let control =
             RunControl { kept: Some(&kept), ..RunControl::new(&advance).until(self.stop) };
         let (captions, tokens) =
-            best_of(policy, &mut scorer, rule, (self.tasks, 0), count, sampling, control)?;
+            best_of(policy, &mut scorer, rewards, (self.tasks, 0), count, sampling, control)?;
         let seconds = started.elapsed().as_secs_f64();
         phase.finish();
         Ok(SeedRow {
@@ -275,7 +278,7 @@ impl Measured<'_> {
     fn kept(
         &self,
         part: &str,
-        policy: &Llava,
+        policy: &VisionLanguageModel,
         sampling: &Sampling,
     ) -> anyhow::Result<ResponseFile> {
         let (output, what) = (beside(self.folder, part), (policy, self.tasks));
@@ -297,7 +300,7 @@ struct TrainedRun<'a> {
 }
 
 struct Trained {
-    policy: Llava,
+    policy: VisionLanguageModel,
     seconds: f64,
     sampled_tokens: u64,
     warnings: Vec<String>,
@@ -358,7 +361,7 @@ impl TrainedRun<'_> {
             outcome => outcome?,
         }
         warnings.extend(training.warnings.iter().cloned());
-        let own = config.objective.data() == Data::Sampled;
+        let own = config.objective.definition().data() == Data::Sampled;
         let tokens: usize = training.metrics.iter().map(|metrics| metrics.tokens).sum();
         Ok(Trained {
             policy: trainer.policy().clone(),

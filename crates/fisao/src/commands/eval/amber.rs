@@ -1,5 +1,7 @@
 //! `fisao eval amber`.
 
+mod arguments;
+
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
@@ -11,10 +13,12 @@ use fisao_eval::amber::{
 use fisao_eval::statistics::Bootstrap;
 use serde_json::json;
 
+pub(super) use arguments::{AMBER_FILES, AmberArguments};
+use arguments::{AmberPart, AmberPlurals};
+
 use super::inputs::{answers, file_of, images_of, optional_file_of, read, read_answers};
 use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
-use crate::arguments::{AmberArguments, AmberPart, AmberPlurals};
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
 

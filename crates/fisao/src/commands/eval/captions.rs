@@ -1,5 +1,7 @@
 //! `fisao eval captions`: how like people's captions a model's are.
 
+mod arguments;
+
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -10,10 +12,11 @@ use fisao_eval::captions::{
 use fisao_eval::statistics::Bootstrap;
 use fisao_formats::documents::open_text;
 
+pub(super) use arguments::CaptionMetricsArguments;
+
 use super::chair::caption_images;
 use super::inputs::{files_in, names, read, warn_of_other_images};
 use super::runs::{Layout, Number, Run};
-use crate::arguments::CaptionMetricsArguments;
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
 

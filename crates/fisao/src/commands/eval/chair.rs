@@ -1,5 +1,7 @@
 //! `fisao eval chair`: which objects captions name that are not in the image.
 
+mod arguments;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -12,13 +14,15 @@ use fisao_eval::statistics::Bootstrap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub(super) use arguments::ChairArguments;
+
 use super::inputs::{
     Asking, answer, files_in, folders, made_with, names, read, warn_of_other_images,
 };
 use super::runs::{Layout, Number, Run};
 use super::world::{self, WorldEvaluation};
 use crate::answering::Question;
-use crate::arguments::{ChairArguments, ChairRules, ReportFormat, TruthArguments};
+use crate::arguments::{ChairRules, ReportFormat, TruthArguments};
 use crate::failure::Refusal;
 use crate::ground_truth;
 use crate::image_directory::ImageDirectory;

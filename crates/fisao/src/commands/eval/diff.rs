@@ -1,5 +1,7 @@
 //! `fisao eval diff`: two models on the same images.
 
+mod arguments;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Add;
 use std::path::Path;
@@ -14,10 +16,12 @@ use fisao_eval::statistics::{Bootstrap, PairedTest, paired_test};
 use serde::Serialize;
 use serde_json::{Map, json};
 
+pub(super) use arguments::DiffArguments;
+
 use super::chair;
 use super::inputs::{name, names, read, read_answers};
 use super::{captions, report};
-use crate::arguments::{DiffArguments, ReportFormat};
+use crate::arguments::ReportFormat;
 use crate::failure::Refusal;
 use crate::output;
 use crate::reporter::Reporter;

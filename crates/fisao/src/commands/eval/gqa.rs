@@ -1,5 +1,7 @@
 //! `fisao eval gqa`.
 
+mod arguments;
+
 use anyhow::Context as _;
 use fisao_eval::gqa::{
     self, GqaReport, Judged, Normalisation, Question as GqaQuestion, read_questions,
@@ -7,11 +9,13 @@ use fisao_eval::gqa::{
 use fisao_eval::rates::Accuracy;
 use serde_json::json;
 
+use arguments::GqaRules;
+pub(super) use arguments::{GQA_FILES, GqaArguments};
+
 use super::accuracy::{self, Scored};
 use super::inputs::{answers, file_of, images_of, read, read_answers, warn_of};
 use super::runs::{Layout, Number};
 use crate::answering::Question;
-use crate::arguments::{GqaArguments, GqaRules};
 use crate::reporter::Reporter;
 
 const LAYOUT: Layout<3> = Layout {

@@ -1,5 +1,7 @@
 //! `fisao eval mm-vet` and `fisao eval mm-hal`: requests for a judge are written, and what it said is summed up.
 
+mod arguments;
+
 use std::array;
 use std::collections::HashMap;
 use std::ops::Add;
@@ -18,10 +20,12 @@ use fisao_formats::documents::{check_output_file, read_text};
 use fisao_formats::json_lines::write_json_lines;
 use serde_json::{Map, Value, json};
 
+pub(super) use arguments::{JudgedArguments, MM_HAL_FILES, MM_VET_FILES};
+
 use super::inputs::{Asking, answer, file_of, images_of, names, read, read_answers, warn_of};
 use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
-use crate::arguments::{AnswerFieldArguments, JudgedArguments};
+use crate::arguments::AnswerFieldArguments;
 use crate::failure::Refusal;
 use crate::image_directory::ImageDirectory;
 use crate::output;

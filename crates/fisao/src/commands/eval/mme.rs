@@ -1,5 +1,7 @@
 //! `fisao eval mme`.
 
+mod arguments;
+
 use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::Path;
@@ -11,11 +13,14 @@ use fisao_eval::mme::{
 use fisao_eval::statistics::{Bootstrap, Interval};
 use serde_json::json;
 
+pub(super) use arguments::MmeArguments;
+use arguments::MmeReading;
+
 use super::inputs::{Asking, answer, folders, listed, name, names, read, read_answers};
 use super::report;
 use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
-use crate::arguments::{AnswerFieldArguments, MmeArguments, MmeReading, ReportFormat};
+use crate::arguments::{AnswerFieldArguments, ReportFormat};
 use crate::failure::Refusal;
 use crate::image_directory::ImageDirectory;
 use crate::reporter::Reporter;

@@ -1,5 +1,7 @@
 //! `fisao eval seed-bench` and `fisao eval mmbench`: questions with options.
 
+mod arguments;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,11 +20,14 @@ use fisao_formats::documents::{open_text, write_bytes};
 use serde::Serialize;
 use serde_json::json;
 
+use arguments::OptionRules;
+pub(super) use arguments::{MMBENCH_FILES, OptionsArguments, SEED_BENCH_FILES};
+
 use super::accuracy::{self, Scored};
 use super::inputs::{answers, file_of, images_of, listed, read, read_answers, warn_of};
 use super::runs::{Layout, Number};
 use crate::answering::Question;
-use crate::arguments::{AnswerFieldArguments, OptionRules, OptionsArguments, ReportFormat};
+use crate::arguments::{AnswerFieldArguments, ReportFormat};
 use crate::failure::Refusal;
 use crate::image_directory::ImageDirectory;
 use crate::output;

@@ -1,5 +1,7 @@
 //! `fisao eval pope`: is there a … in the image?
 
+mod arguments;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,11 +19,14 @@ use fisao_scenes::{Split, World};
 use serde::Serialize;
 use serde_json::json;
 
+pub(super) use arguments::PopeArguments;
+use arguments::{NegativeKind, PopeBuildArguments, PopeCommand};
+
 use super::inputs::{self, Asking, answer, files_in, folders, read, read_answers};
 use super::report;
 use super::runs::{Layout, Number, Run};
 use crate::answering::Question;
-use crate::arguments::{NegativeKind, PopeArguments, PopeBuildArguments, ReportFormat, WorldSplit};
+use crate::arguments::{ReportFormat, WorldSplit};
 use crate::failure::Refusal;
 use crate::ground_truth;
 use crate::image_directory::ImageDirectory;
@@ -29,6 +34,9 @@ use crate::reporter::Reporter;
 use crate::{locks, output};
 
 pub(crate) fn run(arguments: &PopeArguments, reporter: &Reporter) -> anyhow::Result<()> {
+    if let Some(PopeCommand::Build(arguments)) = &arguments.command {
+        return build(arguments, reporter);
+    }
     let found = match &arguments.answering.data {
         Some(data) if arguments.questions.is_empty() => {
             files_in(data, "questions of POPE (*.jsonl or *pope*.json)", |name, ending| {
@@ -184,7 +192,7 @@ fn counts(splits: &[SplitReport]) -> [usize; 2] {
 }
 
 /// Makes questions.
-pub(crate) fn build(arguments: &PopeBuildArguments, reporter: &Reporter) -> anyhow::Result<()> {
+fn build(arguments: &PopeBuildArguments, reporter: &Reporter) -> anyhow::Result<()> {
     match arguments.world {
         None => check_output_file(&arguments.output)?,
         Some(_) => check_output_folder(&arguments.output)?,

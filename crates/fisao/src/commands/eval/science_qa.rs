@@ -1,5 +1,7 @@
 //! `fisao eval science-qa`.
 
+mod arguments;
+
 use anyhow::{Context as _, bail};
 use fisao_eval::rates::Accuracy;
 use fisao_eval::science_qa::{
@@ -7,11 +9,12 @@ use fisao_eval::science_qa::{
 };
 use serde_json::json;
 
+pub(super) use arguments::{SCIENCE_QA_FILES, ScienceQaArguments};
+
 use super::accuracy::{self, Scored};
 use super::inputs::{answers, file_of, images_of, read, read_answers, warn_of};
 use super::runs::{Layout, Number};
 use crate::answering::Question;
-use crate::arguments::ScienceQaArguments;
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
 

@@ -10,7 +10,7 @@ use fisao_models::generation::Sampling;
 use fisao_scenes::{Split, World, WorldKind};
 use serde_json::{Value, json};
 
-use crate::arguments::ChairArguments;
+use super::chair::ChairArguments;
 use crate::bundle::Policy;
 use crate::reporter::Reporter;
 use crate::world::SceneTasks;

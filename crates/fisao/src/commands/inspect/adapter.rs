@@ -17,7 +17,7 @@ pub(super) fn inspect(
 ) -> anyhow::Result<Inspection> {
     let adapter = Adapter::read(folder)?;
     let path = folder.join(ADAPTER_WEIGHTS_FILE);
-    let weights = SafetensorsSource::open_file(&path, Layout::Llava, LoadDtype::AsStored)?;
+    let weights = SafetensorsSource::open_file(&path, Layout::CONTRASTIVE, LoadDtype::AsStored)?;
     let Weighed { dtypes, files, bytes } = weigh(&weights, check, reporter)?;
     let parts = parts(&adapter);
     Ok(Inspection {

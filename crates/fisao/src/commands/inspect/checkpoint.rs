@@ -5,7 +5,6 @@ use std::fmt::Display;
 use fisao_formats::checkpoint::ModelConfig;
 use fisao_formats::{Checkpoint, FormatError, LoadDtype, SafetensorsSource};
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
-use fisao_models::llava::TilingConfig;
 use fisao_models::vision::{VisionConfig, VisionFamily};
 
 use super::{Inspection, Part, Use, Weighed, weigh};
@@ -14,16 +13,6 @@ use crate::device::cpu;
 use crate::prompt::PromptFormat;
 use crate::reporter::Reporter;
 
-/// Beginnings of canonical names, and the part of the model they belong to.
-const PARTS: [(&[&str], &str); 6] = [
-    (&["vision_tower."], "vision tower"),
-    (&["multi_modal_projector.", "image_newline"], "projector"),
-    (&["language_model."], "language model"),
-    (&["vision_model."], "image tower"),
-    (&["text_model."], "text tower"),
-    (&[""], "projections"),
-];
-
 /// Reads all but the values of the weights, and those too with `check`.
 pub(super) fn inspect(
     checkpoint: &Checkpoint,
@@ -31,7 +20,7 @@ pub(super) fn inspect(
     reporter: &Reporter,
 ) -> anyhow::Result<Inspection> {
     let weights = checkpoint.weights(LoadDtype::AsStored)?;
-    let parts = parts(&weights);
+    let parts = parts(checkpoint.config(), &weights);
     let Weighed { dtypes, files, bytes } = weigh(&weights, check, reporter)?;
     let naming = weights.naming().to_owned();
     drop(weights);
@@ -55,12 +44,14 @@ pub(super) fn inspect(
 }
 
 /// Parameters by part.
-fn parts(weights: &SafetensorsSource) -> Vec<Part> {
+fn parts(config: &ModelConfig, weights: &SafetensorsSource) -> Vec<Part> {
+    let known = config.parts();
     let begins = |name: &str, prefixes: &[&str]| prefixes.iter().any(|p| name.starts_with(p));
-    let mut parts = PARTS.map(|(_, name)| Part { name: name.to_owned(), parameters: 0 });
+    let part = |(_, name): &(_, &str)| Part { name: (*name).to_owned(), parameters: 0 };
+    let mut parts: Vec<Part> = known.iter().map(part).collect();
     for (name, _, _, shape) in weights.sizes() {
-        let part = PARTS.iter().position(|(prefixes, _)| begins(name, prefixes));
-        parts[part.unwrap_or(PARTS.len() - 1)].parameters += shape.iter().product::<usize>() as u64;
+        let part = known.iter().position(|(prefixes, _)| begins(name, prefixes));
+        parts[part.unwrap_or(known.len() - 1)].parameters += shape.iter().product::<usize>() as u64;
     }
     parts.into_iter().filter(|part| part.parameters > 0).collect()
 }
@@ -68,23 +59,19 @@ fn parts(weights: &SafetensorsSource) -> Vec<Part> {
 /// Builds the model on the memory map, where nothing is read, and returns what it had no use for.
 fn unused_tensors(checkpoint: &Checkpoint) -> Result<Vec<String>, FormatError> {
     Ok(match checkpoint.config() {
-        ModelConfig::Llava(_) => checkpoint.load_llava(LoadDtype::AsStored, &cpu())?.unused,
+        ModelConfig::VisionLanguage(_) => {
+            checkpoint.load_vision_language(LoadDtype::AsStored, &cpu())?.unused
+        }
         _ => checkpoint.load_contrastive(LoadDtype::AsStored, &cpu())?.unused,
     })
 }
 
 fn architecture(config: &ModelConfig) -> String {
     match config {
-        ModelConfig::Llava(config) => {
-            let layer = config.vision_feature_layer;
-            let image = match &config.tiling {
-                None => format!("{} image tokens of layer {layer}", config.tile_tokens()),
-                Some(TilingConfig { max_tiles, .. }) => format!(
-                    "{} image tokens of layer {layer} and those of up to {max_tiles} tiles",
-                    config.tile_tokens()
-                ),
-            };
-            format!("{}; {image}; {}", vision(&config.vision), decoder(&config.text))
+        ModelConfig::VisionLanguage(config) => {
+            let family = config.family();
+            let tower = family.vision().map(|config| vision(config) + "; ").unwrap_or_default();
+            format!("{tower}{}; {}", family.image_description(), decoder(family.decoder()))
         }
         ModelConfig::Clip(config) => format!(
             "{}; text tower of {} layers, {} wide; shared space of {}",
@@ -141,10 +128,11 @@ fn uses(checkpoint: &Checkpoint, loads: &Result<(), String>) -> Vec<Use> {
         None if note.is_empty() => Use::ready(command),
         None => Use::with(command, note),
     };
-    if let ModelConfig::Llava(config) = checkpoint.config() {
-        let family = match config.vision.family {
-            VisionFamily::Clip => "CLIP",
-            VisionFamily::Siglip => "SigLIP",
+    if let ModelConfig::VisionLanguage(config) = checkpoint.config() {
+        let family = match config.family().vision().map(|vision| vision.family) {
+            Some(VisionFamily::Clip) => "CLIP",
+            Some(VisionFamily::Siglip) => "SigLIP",
+            None => "contrastive",
         };
         let other = format!("needs the {family} checkpoint that its tower is from as --verifier");
         vec![
@@ -176,9 +164,9 @@ fn preparation(checkpoint: &Checkpoint) -> Result<(), String> {
     let folder = checkpoint.folder();
     let tokenizer = checkpoint.tokenizer().map_err(told)?;
     let processor = checkpoint.image_processor().map_err(told)?;
-    if let ModelConfig::Llava(config) = checkpoint.config() {
-        PromptFormat::read(folder, &tokenizer, config).map_err(told)?;
-        return check_processor(folder, &processor, config).map_err(told);
+    if let ModelConfig::VisionLanguage(config) = checkpoint.config() {
+        PromptFormat::read(folder, &tokenizer, config.family()).map_err(told)?;
+        return check_processor(folder, &processor, config.family()).map_err(told);
     }
     let tower = checkpoint.contrastive_vision().map_err(told)?;
     check_size(folder, &processor, tower).map_err(told)

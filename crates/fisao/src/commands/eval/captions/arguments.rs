@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{AnsweringArguments, ReportArguments};
+use crate::arguments::{AnsweringArguments, ReportArguments};
 
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("source").required(true).args(["captions", "images", "data"])))]

@@ -1,6 +1,6 @@
-//! A LLaVA's linear layers by name, and the adapters on them.
+//! A model's linear layers by name, and the adapters on them.
 
-use super::Llava;
+use super::{DECODER, VisionLanguageModel};
 use crate::linear::{ActivationDtype, LinearVisitor};
 use crate::lora::{LoraConfig, LoraError, LowRank};
 use crate::parameters::ParameterMut;
@@ -11,15 +11,12 @@ const DECODER_LAYERS: &str = "language_model.model.layers.";
 /// The output layer.
 const HEAD: &str = "language_model.lm_head";
 
-impl Llava {
-    /// Visits every linear layer under its canonical name, in a fixed order:
-    /// `vision_tower.vision_model.encoder.layers.N.…`, `multi_modal_projector.linear_{1,2}`,
+impl VisionLanguageModel {
+    /// Visits every linear layer under its canonical name, in a fixed order: those of the image encoder, then
     /// `language_model.model.layers.N.…`, and `language_model.lm_head` where it is no embedding table.
     pub fn visit_linears_mut(&mut self, visitor: &mut LinearVisitor<'_>) {
-        self.vision_tower.visit_linears_mut("vision_tower.vision_model", visitor);
-        visitor("multi_modal_projector.linear_1", &mut self.linear_1);
-        visitor("multi_modal_projector.linear_2", &mut self.linear_2);
-        self.language_model.visit_linears_mut("language_model", visitor);
+        self.image_encoder.visit_linears_mut(visitor);
+        self.language_model.visit_linears_mut(DECODER, visitor);
     }
 
     /// Attaches a fresh adapter to the language model. Returns the number of adapter matrices.

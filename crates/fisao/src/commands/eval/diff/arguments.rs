@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::chair::TruthArguments;
-use super::{AnswerFieldArguments, ReportArguments};
-use crate::arguments::shared::{MOST, from_to};
+use crate::arguments::{AnswerFieldArguments, MOST, ReportArguments, TruthArguments, from_to};
 
 #[derive(Debug, Args)]
 #[command(group(

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fisao_models::text::Tokenizer as _;
 
-use super::GENERATION;
+use super::config::GENERATION;
 use crate::FormatError;
 use crate::chat_template::special_tokens;
 use crate::checkpoint::{GENERATION_CONFIG_FILE, TOKENIZER_FILE};

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::benchmark::BenchmarkAnswering;
-use super::{AnswerFieldArguments, ReportArguments};
+use crate::arguments::{AnswerFieldArguments, BenchmarkAnswering, ReportArguments};
 
 #[derive(Debug, Args)]
 #[command(group(
@@ -38,3 +37,11 @@ pub(crate) struct JudgedArguments {
     #[command(flatten)]
     pub(crate) report: ReportArguments,
 }
+
+pub(in crate::commands::eval) const MM_VET_FILES: &str = "\
+Looked for in --data, unless it is the file: mm-vet.json, and the images in images. First answers become requests \
+for a judge, whom this program does not call; then the judge's words are given with --verdicts";
+pub(in crate::commands::eval) const MM_HAL_FILES: &str = "\
+Looked for in --data, unless it is the file: response_template.json, and in images the images, by the name in \
+their address or by their id. First answers become requests for a judge, whom this program does not call; then the \
+judge's words are given with --verdicts";

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{AnswerFieldArguments, AnsweringArguments, ReportArguments, WorldSplit};
-use crate::arguments::WorldKindArguments;
-use crate::arguments::shared::{MOST, from_to};
+use crate::arguments::{
+    AnswerFieldArguments, AnsweringArguments, MOST, ReportArguments, WorldKindArguments,
+    WorldSplit, from_to,
+};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]

@@ -1,0 +1,102 @@
+//! How the checkpoints of a vision-language family are stored: configuration, tensor names, and what PEFT calls its modules.
+
+use fisao_models::vision_language::VisionLanguageConfig;
+
+use super::config::FAMILIES;
+use super::end_tokens::EndTokens;
+use crate::FormatError;
+use crate::fields::Fields;
+use crate::weights::Layout;
+
+/// Reads a `config.json`, with what the files beside it say of the end of a response.
+pub(super) type ReadConfig =
+    fn(&Fields<'_>, &EndTokens<'_>) -> Result<VisionLanguageConfig, FormatError>;
+
+/// A family. Canonical names of its tensors begin with `vision_tower.` for an image tower and with `language_model.` for the
+/// decoder, which adapters and guards go by.
+#[derive(Debug)]
+pub(crate) struct FamilyFormat {
+    /// Each `model_type` of its `config.json`, and what reads it.
+    pub(super) model_types: &'static [(&'static str, ReadConfig)],
+    /// Names under which its tensors have been stored.
+    pub(super) layout: Layout,
+    /// What releases call its modules in the keys of an adapter, newest first: that one is written.
+    pub(crate) namings: &'static [Naming],
+    /// Beginnings of canonical names, and the part of the model they belong to.
+    pub(super) parts: &'static [(&'static [&'static str], &'static str)],
+}
+
+impl FamilyFormat {
+    /// The family of a configuration.
+    ///
+    /// # Panics
+    /// Its `model_type` is not registered.
+    pub(crate) fn of(config: &VisionLanguageConfig) -> &'static Self {
+        let kind = config.family().model_type();
+        let family = FAMILIES.iter().find(|family| family.reader(kind).is_some());
+        family.unwrap_or_else(|| panic!("`{kind}` is not among the families that are read"))
+    }
+
+    /// What reads a configuration of this `model_type`.
+    pub(super) fn reader(&self, kind: &str) -> Option<ReadConfig> {
+        self.model_types.iter().find(|(name, _)| *name == kind).map(|(_, read)| *read)
+    }
+
+    /// The canonical name of a module at a path, by the first family that knows its beginning; else the path.
+    pub(crate) fn canonical_name(path: &str) -> String {
+        // Layouts are told apart by whole components of a tensor's name.
+        let path = format!("{path}.");
+        let known = FAMILIES.iter().find_map(|family| family.layout.translated(&path));
+        let name = known.unwrap_or(path);
+        name.strip_suffix('.').unwrap_or(&name).to_owned()
+    }
+
+    /// What releases call modules, of all families.
+    pub(crate) fn all_namings() -> impl Iterator<Item = &'static Naming> {
+        FAMILIES.iter().flat_map(|family| family.namings)
+    }
+}
+
+/// The paths of modules in one generation of code.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Naming {
+    /// Canonical beginning of the inner decoder, and what stands for it.
+    pub(crate) decoder: &'static str,
+    /// The output matrix.
+    pub(crate) head: &'static str,
+    /// Canonical beginnings or names of other modules, and what stands for each.
+    pub(crate) others: &'static [(&'static str, &'static str)],
+}
+
+/// Canonical beginning of the inner decoder.
+const DECODER: &str = "language_model.model.";
+/// Canonical name of the output matrix.
+const HEAD: &str = "language_model.lm_head";
+
+impl Naming {
+    /// Whether the model that was trained may have been the language model alone: the original LLaVA repository, too, puts
+    /// adapters on its language model before there is a vision tower.
+    pub(crate) fn is_of_decoder_alone(&self) -> bool {
+        matches!(self.decoder, "model." | "")
+    }
+
+    /// Whether its paths are those of the decoder's inner model, which patterns for a whole model do not know.
+    pub(crate) fn is_of_inner_model(&self) -> bool {
+        self.decoder.is_empty()
+    }
+
+    /// The path of a linear layer, given its canonical name.
+    pub(crate) fn path(&self, canonical: &str) -> String {
+        if canonical == HEAD {
+            return self.head.to_owned();
+        }
+        let beginnings =
+            std::iter::once((DECODER, self.decoder)).chain(self.others.iter().copied());
+        for (prefix, named) in beginnings {
+            if let Some(rest) = canonical.strip_prefix(prefix) {
+                return format!("{named}{rest}");
+            }
+        }
+        canonical.to_owned()
+    }
+}

@@ -1,0 +1,205 @@
+//! Vision-language models: an image encoder of one of several families, and a decoder that reads its image tokens among those
+//! of a prompt.
+//!
+//! What families differ in is behind [`FamilyConfig`] and [`ImageEncoder`]; each is a module of its own. Generation, scoring and
+//! adapters are the same for all of them.
+
+mod family;
+mod images;
+mod linear_layers;
+pub mod llava;
+
+use burn::tensor::{Device, Tensor};
+
+use crate::llama::Llama;
+use crate::parameters::{ParameterMut, Parameters, indices};
+use crate::vision::{VisionOutput, VisionTower};
+use crate::weights::{WeightError, WeightSource};
+
+pub use family::{FamilyConfig, ImageEncoder, TokenIds};
+pub use images::{ImageBatch, ImageFeatures};
+
+use llava::LlavaConfig;
+
+/// What the decoder's names begin with.
+const DECODER: &str = "language_model";
+
+/// Configuration of a model of any family.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum VisionLanguageConfig {
+    /// LLaVA and LLaVA-OneVision.
+    Llava(LlavaConfig),
+}
+
+impl From<LlavaConfig> for VisionLanguageConfig {
+    fn from(config: LlavaConfig) -> Self {
+        Self::Llava(config)
+    }
+}
+
+impl VisionLanguageConfig {
+    /// What it tells the rest of the program.
+    pub fn family(&self) -> &dyn FamilyConfig {
+        match self {
+            Self::Llava(config) => config,
+        }
+    }
+
+    /// Mutable [`family`](Self::family).
+    pub fn family_mut(&mut self) -> &mut dyn FamilyConfig {
+        match self {
+            Self::Llava(config) => config,
+        }
+    }
+}
+
+/// The model.
+#[derive(Debug, Clone)]
+pub struct VisionLanguageModel {
+    config: VisionLanguageConfig,
+    tokens: TokenIds,
+    image_encoder: Box<dyn ImageEncoder>,
+    language_model: Llama,
+}
+
+impl VisionLanguageModel {
+    /// Loads a model under the canonical names of its family.
+    ///
+    /// # Errors
+    /// [`WeightError`] from the source.
+    pub fn load(
+        config: impl Into<VisionLanguageConfig>,
+        weights: &mut dyn WeightSource,
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        let config = config.into();
+        let image_encoder = config.family().load_image_encoder(weights, device)?;
+        Self::with_image_encoder(config, image_encoder, weights, device)
+    }
+
+    /// Loads the decoder behind an image encoder that is given.
+    ///
+    /// # Errors
+    /// [`WeightError`] from the source.
+    pub fn with_image_encoder(
+        config: impl Into<VisionLanguageConfig>,
+        image_encoder: Box<dyn ImageEncoder>,
+        weights: &mut dyn WeightSource,
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        let config = config.into();
+        let decoder = config.family().decoder().clone();
+        let language_model = Llama::load(decoder, weights, DECODER, device)?;
+        Ok(Self { tokens: config.family().tokens(), config, image_encoder, language_model })
+    }
+
+    /// Sizes and layout.
+    pub fn config(&self) -> &VisionLanguageConfig {
+        &self.config
+    }
+
+    /// Token ids.
+    pub fn tokens(&self) -> &TokenIds {
+        &self.tokens
+    }
+
+    /// The decoder.
+    pub fn language_model(&self) -> &Llama {
+        &self.language_model
+    }
+
+    /// The image tower, where it is one that a contrastive model may share; frozen.
+    pub fn vision_tower(&self) -> Option<&VisionTower> {
+        self.image_encoder.tower()
+    }
+
+    /// Where the decoder's weights live.
+    pub fn device(&self) -> Device {
+        self.language_model.device()
+    }
+
+    /// Image tokens of images, which the model sees whole or in tiles.
+    ///
+    /// # Panics
+    /// The images have not as many tiles as the model looks at.
+    pub fn image_features(&self, images: impl Into<ImageBatch>) -> ImageFeatures {
+        self.image_encoder.encode(images.into(), false).0
+    }
+
+    /// Image tokens of images, and how far the whole of each has come through the [image tower](Self::vision_tower): to the
+    /// layer whose states the model takes.
+    ///
+    /// # Panics
+    /// The images have not as many tiles as the model looks at, or the model has no image tower that can be shared.
+    pub fn image_features_and_vision_output(
+        &self,
+        images: impl Into<ImageBatch>,
+    ) -> (ImageFeatures, VisionOutput) {
+        let (features, output) = self.image_encoder.encode(images.into(), true);
+        (features, output.expect("an encoder whose tower is shared gives its output"))
+    }
+
+    /// Embeds padded rows of ids, image placeholders replaced by features in order.
+    ///
+    /// Placeholders beyond as many as the image has features are what a sampled response wrote: they
+    /// show nothing and are embedded like any other token, as they were while sampling.
+    ///
+    /// # Shapes
+    /// * `rows`: `batch` rows of equal length, each with at least as many placeholders as its image has
+    ///   tokens
+    /// * `images`: which image of `features` each row shows
+    /// * result: `[batch · length, hidden]`
+    pub fn embed(
+        &self,
+        rows: &[Vec<u32>],
+        images: &[usize],
+        features: &ImageFeatures,
+    ) -> Tensor<2> {
+        let device = self.device();
+        let mut ids = Vec::new();
+        let length = rows.first().map_or(0, Vec::len);
+        let mut order = Vec::with_capacity(rows.len() * length);
+        // Features stand behind the text in what rows are gathered from.
+        let shown: usize = images.iter().map(|&image| features.counts()[image]).sum();
+        let text_count = (rows.len() * length).saturating_sub(shown);
+        let firsts: Vec<usize> = features
+            .counts()
+            .iter()
+            .scan(text_count, |next, count| Some(std::mem::replace(next, *next + count)))
+            .collect();
+        for (row, &image) in rows.iter().zip(images) {
+            let tokens = features.counts()[image];
+            let mut next = 0;
+            for &id in row {
+                if id == self.tokens.image && next < tokens {
+                    order.push((firsts[image] + next) as i64);
+                    next += 1;
+                } else {
+                    order.push(ids.len() as i64);
+                    ids.push(i64::from(id));
+                }
+            }
+            assert!(
+                next == tokens,
+                "a row holds {next} image placeholders but its image has {tokens} features"
+            );
+        }
+        let text = self.language_model.embed(indices(ids, &device));
+        Tensor::cat(vec![text, features.tokens().clone()], 0).select(0, indices(order, &device))
+    }
+
+    /// Visits everything but the image tower.
+    pub fn visit_text_side_mut(&mut self, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        self.image_encoder.visit_connector_mut("", visitor);
+        self.language_model.visit_mut(DECODER, visitor);
+    }
+}
+
+impl Parameters for VisionLanguageModel {
+    /// Visits the base weights; the adapter is visited by [`VisionLanguageModel::visit_lora_mut`].
+    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        self.image_encoder.visit_mut(prefix, visitor);
+        self.language_model.visit_mut(&format!("{prefix}{DECODER}"), visitor);
+    }
+}

@@ -1,0 +1,129 @@
+//! What vision-language families differ in: how many tokens an image takes, where they stand, and what makes them.
+
+use std::fmt::Debug;
+
+use burn::tensor::Device;
+
+use super::images::{ImageBatch, ImageFeatures};
+use crate::image::{ImageProcessor, ProcessorMismatch};
+use crate::linear::LinearVisitor;
+use crate::llama::LlamaConfig;
+use crate::parameters::ParameterMut;
+use crate::text::TextError;
+use crate::vision::{VisionConfig, VisionOutput, VisionTower};
+use crate::weights::{WeightError, WeightSource};
+
+/// Token ids that generation and training have to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenIds {
+    /// Placeholder that image features replace.
+    pub image: u32,
+    /// First token of a prompt.
+    pub bos: u32,
+    /// Token that ends a response.
+    pub eos: u32,
+    /// Other tokens at which generation stops, such as the end of a turn.
+    pub stop: Vec<u32>,
+    /// Padding.
+    pub pad: u32,
+}
+
+impl TokenIds {
+    /// Whether generation stops at a token.
+    pub fn ends(&self, token: u32) -> bool {
+        token == self.eos || self.stop.contains(&token)
+    }
+}
+
+/// A family by its configuration: sizes, ids and the layout of images in a prompt.
+pub trait FamilyConfig: Debug {
+    /// The `model_type` of its `config.json`.
+    fn model_type(&self) -> &'static str;
+
+    /// The decoder.
+    fn decoder(&self) -> &LlamaConfig;
+
+    /// Mutable [`decoder`](Self::decoder).
+    fn decoder_mut(&mut self) -> &mut LlamaConfig;
+
+    /// Token ids.
+    fn tokens(&self) -> TokenIds;
+
+    /// Number of tokens that an image `(width, height)` takes in the decoder.
+    fn image_tokens(&self, image: (u32, u32)) -> usize;
+
+    /// The image tower, where it is one that a contrastive model may share.
+    fn vision(&self) -> Option<&VisionConfig>;
+
+    /// What an image becomes, for people: "576 image tokens of layer -2".
+    fn image_description(&self) -> String;
+
+    /// Whether images are prepared as the model takes them.
+    ///
+    /// # Errors
+    /// [`ProcessorMismatch`] says what does not fit.
+    fn check_processor(&self, processor: &ImageProcessor) -> Result<(), ProcessorMismatch>;
+
+    /// Loads what makes image tokens; the decoder is loaded behind it.
+    ///
+    /// # Errors
+    /// [`WeightError`] from the source.
+    fn load_image_encoder(
+        &self,
+        weights: &mut dyn WeightSource,
+        device: &Device,
+    ) -> Result<Box<dyn ImageEncoder>, WeightError>;
+
+    /// Replaces the single image placeholder in `ids` by as many as an image `(width, height)` has
+    /// [tokens](Self::image_tokens). A prompt that already holds exactly that many is returned as it is.
+    ///
+    /// # Errors
+    /// [`TextError::ImagePlaceholders`] when there is none or another number.
+    fn expand_image_token(&self, ids: &[u32], image: (u32, u32)) -> Result<Vec<u32>, TextError> {
+        let (placeholder, needed) = (self.tokens().image, self.image_tokens(image));
+        let found = ids.iter().filter(|&&id| id == placeholder).count();
+        if found == needed {
+            return Ok(ids.to_vec());
+        }
+        if found != 1 {
+            return Err(TextError::ImagePlaceholders { found });
+        }
+        let repeat = |id: u32| if id == placeholder { needed } else { 1 };
+        Ok(ids.iter().flat_map(|&id| std::iter::repeat_n(id, repeat(id))).collect())
+    }
+}
+
+/// Makes image tokens of pixels: image tower and what brings its states into the decoder's space.
+pub trait ImageEncoder: Debug + Send + Sync {
+    /// A copy that shares its tensors.
+    fn boxed_clone(&self) -> Box<dyn ImageEncoder>;
+
+    /// Image tokens; and, if `output` is asked for, how far the whole of each image has come through the
+    /// [`tower`](Self::tower).
+    ///
+    /// # Panics
+    /// The images have not as many tiles as the model looks at, or `output` is asked of an encoder without a tower.
+    fn encode(&self, images: ImageBatch, output: bool) -> (ImageFeatures, Option<VisionOutput>);
+
+    /// The image tower, where it is one that a contrastive model may share; frozen.
+    fn tower(&self) -> Option<&VisionTower>;
+
+    /// Visits all weights under their canonical names behind `prefix`.
+    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>));
+
+    /// Visits what comes behind the image tower.
+    fn visit_connector_mut(
+        &mut self,
+        prefix: &str,
+        visitor: &mut dyn FnMut(&str, ParameterMut<'_>),
+    );
+
+    /// Visits every linear layer under its canonical name, in a fixed order.
+    fn visit_linears_mut(&mut self, visitor: &mut LinearVisitor<'_>);
+}
+
+impl Clone for Box<dyn ImageEncoder> {
+    fn clone(&self) -> Self {
+        self.boxed_clone()
+    }
+}

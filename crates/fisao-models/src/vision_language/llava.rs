@@ -1,0 +1,322 @@
+//! LLaVA: a CLIP or SigLIP image tower, a two-layer projector and a Llama or Qwen2 decoder.
+//! LLaVA-OneVision is the same with tiles of the image beside the whole of it.
+//!
+//! Papers: Liu et al. 2023, arXiv 2310.03744; Li et al. 2024, arXiv 2408.03326. Reference: transformers'
+//! `LlavaForConditionalGeneration` and `LlavaOnevisionForConditionalGeneration`; tensor names mirror the
+//! layout of its published checkpoints.
+
+mod tiling;
+
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::VisionLanguageModel;
+use super::family::{FamilyConfig, ImageEncoder, TokenIds};
+use super::images::{ImageBatch, ImageFeatures};
+use crate::activation::Activation;
+use crate::image::{ImageProcessor, ProcessorMismatch};
+use crate::linear::{Linear, LinearVisitor};
+use crate::llama::LlamaConfig;
+use crate::parameters::{ParameterMut, Parameters};
+use crate::vision::{VisionConfig, VisionOutput, VisionTower};
+use crate::weights::{Init, WeightError, WeightSource, widened};
+
+pub use tiling::TilingConfig;
+use tiling::TokenGrid;
+
+/// Canonical names of the image tower and of the projector's layers.
+const TOWER: &str = "vision_tower.vision_model";
+const PROJECTOR: [&str; 2] = ["multi_modal_projector.linear_1", "multi_modal_projector.linear_2"];
+/// Name of the vector that ends a row of tokens.
+const IMAGE_NEWLINE: &str = "image_newline";
+/// Most tiles that the tower sees at once.
+const TILES: usize = 32;
+
+/// Which of the tower's positions become image tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureSelect {
+    /// All but the first, which is CLIP's class token.
+    Default,
+    /// All.
+    Full,
+}
+
+/// Sizes and token ids of a LLaVA model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LlavaConfig {
+    /// Decoder.
+    pub text: LlamaConfig,
+    /// Image tower.
+    pub vision: VisionConfig,
+    /// Placeholder that image features replace.
+    pub image_token_id: u32,
+    /// Which hidden state of the tower is used; negative counts from the end, −2 is the one before
+    /// the last layer.
+    pub vision_feature_layer: i64,
+    /// Which positions of it.
+    pub vision_feature_select_strategy: FeatureSelect,
+    /// Non-linearity between the projector's layers.
+    pub projector_hidden_act: Activation,
+    /// How images are cut into tiles, for a model that sees more than the whole of them.
+    #[serde(default)]
+    pub tiling: Option<TilingConfig>,
+    /// First token of a prompt.
+    pub bos_token_id: u32,
+    /// Token that ends a response.
+    pub eos_token_id: u32,
+    /// Other tokens at which generation stops, such as the end of a turn.
+    #[serde(default)]
+    pub stop_token_ids: Vec<u32>,
+    /// Padding.
+    pub pad_token_id: u32,
+}
+
+impl LlavaConfig {
+    /// Number of tokens that a tile takes before anything is left out.
+    pub fn tile_tokens(&self) -> usize {
+        match self.vision_feature_select_strategy {
+            FeatureSelect::Default => self.vision.positions() - 1,
+            FeatureSelect::Full => self.vision.positions(),
+        }
+    }
+
+    fn grid(&self, image: (u32, u32)) -> Option<TokenGrid> {
+        let pixels = self.vision.image_size;
+        let side = pixels / self.vision.patch_size;
+        self.tiling.as_ref().map(|tiling| tiling.grid(pixels, side, image))
+    }
+
+    /// How many layers of the tower are run.
+    fn vision_depth(&self) -> usize {
+        let layers = self.vision.num_hidden_layers as i64;
+        let depth = if self.vision_feature_layer < 0 {
+            layers + 1 + self.vision_feature_layer
+        } else {
+            self.vision_feature_layer
+        };
+        assert!(
+            (0..=layers).contains(&depth),
+            "vision_feature_layer {} is outside a tower of {layers} layers",
+            self.vision_feature_layer
+        );
+        depth as usize
+    }
+}
+
+impl FamilyConfig for LlavaConfig {
+    fn model_type(&self) -> &'static str {
+        if self.tiling.is_some() { "llava_onevision" } else { "llava" }
+    }
+
+    fn decoder(&self) -> &LlamaConfig {
+        &self.text
+    }
+
+    fn decoder_mut(&mut self) -> &mut LlamaConfig {
+        &mut self.text
+    }
+
+    fn tokens(&self) -> TokenIds {
+        TokenIds {
+            image: self.image_token_id,
+            bos: self.bos_token_id,
+            eos: self.eos_token_id,
+            stop: self.stop_token_ids.clone(),
+            pad: self.pad_token_id,
+        }
+    }
+
+    /// The size of an image matters only to models with [`tiling`](LlavaConfig::tiling).
+    fn image_tokens(&self, image: (u32, u32)) -> usize {
+        self.grid(image).map_or_else(|| self.tile_tokens(), |grid| grid.tokens())
+    }
+
+    fn vision(&self) -> Option<&VisionConfig> {
+        Some(&self.vision)
+    }
+
+    fn image_description(&self) -> String {
+        let whole =
+            format!("{} image tokens of layer {}", self.tile_tokens(), self.vision_feature_layer);
+        match &self.tiling {
+            None => whole,
+            Some(TilingConfig { max_tiles, .. }) => {
+                format!("{whole} and those of up to {max_tiles} tiles")
+            }
+        }
+    }
+
+    fn check_processor(&self, processor: &ImageProcessor) -> Result<(), ProcessorMismatch> {
+        processor.check_size(self.vision.image_size as u32)?;
+        let tiles = self.tiling.as_ref().map(|tiling| &tiling.resolutions);
+        if processor.tiles.as_ref() == tiles { Ok(()) } else { Err(ProcessorMismatch::Tiles) }
+    }
+
+    fn load_image_encoder(
+        &self,
+        weights: &mut dyn WeightSource,
+        device: &Device,
+    ) -> Result<Box<dyn ImageEncoder>, WeightError> {
+        let vision = self.vision.clone();
+        let tower = VisionTower::load(vision, weights, TOWER, device)?;
+        Ok(Box::new(LlavaImageEncoder::with_tower(self, tower, weights, device)?))
+    }
+}
+
+/// Loads everything but the image tower, which is given.
+///
+/// # Errors
+/// [`WeightError`] from the source.
+pub fn with_vision_tower(
+    config: LlavaConfig,
+    vision_tower: VisionTower,
+    weights: &mut dyn WeightSource,
+    device: &Device,
+) -> Result<VisionLanguageModel, WeightError> {
+    let encoder = LlavaImageEncoder::with_tower(&config, vision_tower, weights, device)?;
+    VisionLanguageModel::with_image_encoder(config, Box::new(encoder), weights, device)
+}
+
+/// Image tower and projector.
+#[derive(Debug, Clone)]
+struct LlavaImageEncoder {
+    config: LlavaConfig,
+    tower: VisionTower,
+    linear_1: Linear,
+    linear_2: Linear,
+    /// Ends a row of tiles' tokens, where there are tiles.
+    image_newline: Option<Tensor<1>>,
+}
+
+impl LlavaImageEncoder {
+    fn with_tower(
+        config: &LlavaConfig,
+        tower: VisionTower,
+        weights: &mut dyn WeightSource,
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        let hidden = config.text.hidden_size;
+        let mut linear = |name: &str, size| Linear::load(weights, name, size, true, device);
+        let linear_1 = linear(PROJECTOR[0], [config.vision.hidden_size, hidden])?;
+        let linear_2 = linear(PROJECTOR[1], [hidden, hidden])?;
+        let image_newline = if config.tiling.is_some() {
+            let init = Init::Normal { std: (hidden as f64).sqrt().recip() };
+            Some(widened(weights.tensor(IMAGE_NEWLINE, &[hidden], init)?, device))
+        } else {
+            None
+        };
+        Ok(Self { config: config.clone(), tower, linear_1, linear_2, image_newline })
+    }
+
+    /// `seen` gets the tower's states of some tiles, and the number of the first.
+    fn features_of(
+        &self,
+        images: ImageBatch,
+        seen: &mut dyn FnMut(usize, &Tensor<3>),
+    ) -> ImageFeatures {
+        let ImageBatch { pixels, tiles, sizes } = images;
+        let count = pixels.dims()[0];
+        let depth = self.config.vision_depth();
+        let parts = (0..count).step_by(TILES).map(|first| {
+            let pixels = pixels.clone().narrow(0, first, TILES.min(count - first));
+            let states = self.tower.hidden_states(pixels, depth);
+            seen(first, &states);
+            self.project(states)
+        });
+        let parts: Vec<Tensor<2>> = parts.collect();
+        let tokens = if parts.len() == 1 { parts[0].clone() } else { Tensor::cat(parts, 0) };
+        let each = self.config.tile_tokens();
+        let Some(newline) = &self.image_newline else {
+            assert!(tiles.iter().all(|&tiles| tiles == 1), "this model sees images whole");
+            return ImageFeatures::new(tokens, vec![each; count]);
+        };
+        let (mut first, mut packed, mut counts) = (0, Vec::new(), Vec::new());
+        for (&size, &tiles) in sizes.iter().zip(&tiles) {
+            let grid = self.config.grid(size).expect("a model with a newline has tiles");
+            assert!(
+                tiles == grid.tiles(),
+                "an image of {size:?} pixels has {tiles} tiles, but the model looks at {}",
+                grid.tiles()
+            );
+            let own = tokens.clone().narrow(0, first * each, tiles * each);
+            packed.push(grid.pack(own, newline));
+            counts.push(grid.tokens());
+            first += tiles;
+        }
+        ImageFeatures::new(Tensor::cat(packed, 0), counts)
+    }
+
+    /// Runs the projector: the tower's states `[tiles, positions, width]` → `[tiles · tokens, hidden]`.
+    fn project(&self, states: Tensor<3>) -> Tensor<2> {
+        let [tiles, _, width] = states.dims();
+        let kept = self.config.tile_tokens();
+        let states = match self.config.vision_feature_select_strategy {
+            FeatureSelect::Full => states,
+            FeatureSelect::Default => states.narrow(1, 1, kept),
+        };
+        let x = self.linear_1.forward(states.reshape([tiles * kept, width]));
+        self.linear_2.forward(self.config.projector_hidden_act.forward(x))
+    }
+}
+
+impl ImageEncoder for LlavaImageEncoder {
+    fn boxed_clone(&self) -> Box<dyn ImageEncoder> {
+        Box::new(self.clone())
+    }
+
+    fn encode(&self, images: ImageBatch, output: bool) -> (ImageFeatures, Option<VisionOutput>) {
+        if !output {
+            return (self.features_of(images, &mut |_, _| {}), None);
+        }
+        let mut first = 0;
+        let wholes: Vec<usize> = images
+            .tiles
+            .iter()
+            .map(|tiles| {
+                first += tiles;
+                first - tiles
+            })
+            .collect();
+        let mut states = Vec::new();
+        let features = self.features_of(images, &mut |first, part| {
+            let end = first + part.dims()[0];
+            let within = wholes.iter().filter(|&&whole| (first..end).contains(&whole));
+            let within: Vec<usize> = within.map(|whole| whole - first).collect();
+            if within.len() == end - first {
+                states.push(part.clone());
+            } else {
+                states.extend(within.into_iter().map(|at| part.clone().narrow(0, at, 1)));
+            }
+        });
+        let states = if states.len() == 1 { states.swap_remove(0) } else { Tensor::cat(states, 0) };
+        (features, Some(VisionOutput { states, depth: self.config.vision_depth() }))
+    }
+
+    fn tower(&self) -> Option<&VisionTower> {
+        Some(&self.tower)
+    }
+
+    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        self.tower.visit_mut(&format!("{prefix}{TOWER}"), visitor);
+        self.visit_connector_mut(prefix, visitor);
+    }
+
+    fn visit_connector_mut(
+        &mut self,
+        prefix: &str,
+        visitor: &mut dyn FnMut(&str, ParameterMut<'_>),
+    ) {
+        self.linear_1.visit_mut(&format!("{prefix}{}", PROJECTOR[0]), visitor);
+        self.linear_2.visit_mut(&format!("{prefix}{}", PROJECTOR[1]), visitor);
+        if let Some(newline) = &mut self.image_newline {
+            visitor(&format!("{prefix}{IMAGE_NEWLINE}"), ParameterMut::Vector(newline));
+        }
+    }
+
+    fn visit_linears_mut(&mut self, visitor: &mut LinearVisitor<'_>) {
+        self.tower.visit_linears_mut(TOWER, visitor);
+        visitor(PROJECTOR[0], &mut self.linear_1);
+        visitor(PROJECTOR[1], &mut self.linear_2);
+    }
+}
