@@ -16,10 +16,15 @@ struct Rule {
 const RULES: &[Rule] = &[
     Rule { package: "fisao-kernels", allowed: &[], terminal: false },
     Rule { package: "fisao-models", allowed: &["fisao-kernels"], terminal: false },
+    Rule { package: "fisao-mentions", allowed: &[], terminal: false },
     Rule { package: "fisao-formats", allowed: &["fisao-models"], terminal: false },
-    Rule { package: "fisao-verifier", allowed: &["fisao-models"], terminal: false },
+    Rule {
+        package: "fisao-verifier",
+        allowed: &["fisao-mentions", "fisao-models"],
+        terminal: false,
+    },
     Rule { package: "fisao-align", allowed: &["fisao-models", "fisao-verifier"], terminal: false },
-    Rule { package: "fisao-eval", allowed: &[], terminal: false },
+    Rule { package: "fisao-eval", allowed: &["fisao-mentions"], terminal: false },
     Rule { package: "fisao-scenes", allowed: &["fisao-models"], terminal: false },
     Rule {
         package: "fisao",

@@ -7,6 +7,7 @@ mod full_disk;
 mod fuzz;
 mod kill;
 mod modules;
+mod settings;
 mod steps;
 mod words;
 
@@ -41,6 +42,8 @@ enum Task {
     /// Kill an alignment run at random moments, and fill its disk at every write, again and again; compare what comes out with
     /// an uninterrupted run's.
     Kill(kill::KillArguments),
+    /// Write the table of settings that `fisao config` prints, from the doc comments of their types.
+    Settings,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Kill(arguments) => {
             workspace_root().and_then(|root| kill::kill(&root, &arguments)).map(|()| true)
         }
+        Task::Settings => workspace_root().and_then(|root| settings::write(&root)).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

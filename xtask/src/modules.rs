@@ -12,6 +12,7 @@ pub(crate) const LAYERED: &[&str] = &[
     "fisao-eval",
     "fisao-formats",
     "fisao-kernels",
+    "fisao-mentions",
     "fisao-models",
     "fisao-scenes",
     "fisao-verifier",

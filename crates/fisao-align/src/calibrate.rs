@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use fisao_verifier::calibration::{
-    Anchors, Bootstrap, Calibration, CalibrationError, UnlabelledConfig, Views,
-    bootstrap_annotated, fit_annotated, fit_sentences, fit_unlabelled,
+    Anchors, Bootstrap, Calibration, UnlabelledConfig, Views, bootstrap_annotated, fit_annotated,
+    fit_sentences, fit_unlabelled,
 };
 use fisao_verifier::regions::{ImageEmbedding, Regions};
 
@@ -29,15 +29,13 @@ pub enum Supervision<'a> {
 /// [centred](fisao_verifier::regions::ScoreConfig::centred); `scorer` scores by both from then on.
 ///
 /// # Errors
-/// [`CalibrationError`] when the mentions do not allow an estimate, as text in
-/// [`AlignError::Setting`]; [`AlignError::Verifier`] when a name cannot be scored.
+/// [`AlignError::Calibration`] when the mentions do not allow an estimate; [`AlignError::Verifier`] when a name cannot be scored.
 pub fn calibrate(
     captions: &[ScoredResponse],
     images: &[ImageEmbedding],
     scorer: &mut MentionScorer,
     supervision: Supervision<'_>,
 ) -> Result<Calibration, AlignError> {
-    let refused = |error: CalibrationError| AlignError::Setting(error.to_string());
     let weights = if scorer.verifier.score_config().regions == Regions::Auto {
         let (verifier, vocabulary) = (&scorer.verifier, &scorer.vocabulary);
         Some(match supervision {
@@ -58,10 +56,10 @@ pub fn calibrate(
     let mut calibration = match supervision {
         Supervision::Annotations(truth) => {
             let correct = correct_mentions(captions, &scorer.vocabulary, truth);
-            let calibration = fit_annotated(&scores, &correct).map_err(refused)?;
+            let calibration = fit_annotated(&scores, &correct)?;
             let bootstrap = Bootstrap::default();
             let intervals = bootstrap_annotated(&scores, &correct, &numbers, &bootstrap);
-            Calibration { intervals: Some(intervals.map_err(refused)?), ..calibration }
+            Calibration { intervals: Some(intervals?), ..calibration }
         }
         Supervision::None(MentionViews { image_drops, agreements }) => {
             let views = Views { second: image_drops, third: agreements, captions: Some(&numbers) };
@@ -70,7 +68,7 @@ pub fn calibrate(
                 log_prob_drops: None,
                 views: Some(views),
             };
-            fit_unlabelled(&scores, &anchors, &UnlabelledConfig::default()).map_err(refused)?
+            fit_unlabelled(&scores, &anchors, &UnlabelledConfig::default())?
         }
     };
     calibration.centres = centres;

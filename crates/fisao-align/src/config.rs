@@ -22,7 +22,7 @@ use crate::token_rewards::{AdditionalReward, AdditionalRewards};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct AlignConfig {
-    /// Seed of the adapter's start, the order of tasks, minibatches and sampling. From 0 to [`LARGEST_SEED`]. Default 0.
+    /// Seed of the adapter's start, the order of tasks, minibatches and sampling. From 0 to 2⁶³ − 1. Default 0.
     pub seed: u64,
     /// Longest response. Unit: tokens. From 1 to 1048576, and no more than the model's positions leave room for. Default 96.
     pub max_new_tokens: usize,
@@ -247,16 +247,16 @@ impl AlignConfig {
         within("validation-every", self.validation_every, COUNTS)?;
         within("checkpoint.every", checkpoint.every, 1..=*COUNTS.end())?;
         within("checkpoint.keep", checkpoint.keep, 1..=1_000_000)?;
-        self.lora.validate().map_err(|error| AlignError::Setting(error.to_string()))?;
-        self.templates.validate().map_err(|error| AlignError::Setting(error.to_string()))?;
-        self.score.validate().map_err(AlignError::Setting)?;
+        self.lora.validate()?;
+        self.templates.validate()?;
+        self.score.validate()?;
         self.align.validate()?;
         self.objective.definition().validate()?;
         self.reward.validate().map_err(|error| match error {
             RewardError::OutOfRange { setting, value, range } => {
                 out_of_range(&format!("reward.{setting}"), &value.to_string(), range)
             }
-            error => AlignError::Setting(error.to_string()),
+            error => error.into(),
         })?;
         AdditionalRewards::new(&self.additional_rewards)?;
         self.recall.validate()?;

@@ -1,11 +1,19 @@
 //! What can go wrong while aligning, apart from bugs.
 
+use std::error::Error;
+
+use fisao_models::lora::LoraError;
 use fisao_models::parameters::SeveredGradient;
 use fisao_models::text::TextError;
+use fisao_verifier::calibration::CalibrationError;
+use fisao_verifier::regions::ScoreConfigError;
+use fisao_verifier::rewards::RewardError;
 use fisao_verifier::scorer::VerifierError;
+use fisao_verifier::templates::TemplateError;
 
 /// Errors of this crate.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AlignError {
     /// A configuration value lies outside its range.
     #[error("`{key}` = {found} is out of range: it must be {allowed}")]
@@ -17,16 +25,33 @@ pub enum AlignError {
         /// The allowed range, in words.
         allowed: String,
     },
-    /// A setting that another part of the project refuses.
+    /// The setting has no effect on this model.
+    #[error(
+        "align.activation-dtype = \"bf16\" changes nothing: no weight of the model is held in bf16"
+    )]
+    NothingInBf16,
+    /// The adapter cannot be put on the model.
     #[error("{0}")]
-    Setting(String),
+    Lora(#[from] LoraError),
+    /// The sentences in which names are scored cannot be used.
+    #[error("{0}")]
+    Templates(#[from] TemplateError),
+    /// A setting of the verifier's score lies outside its range.
+    #[error("{0}")]
+    Score(#[from] ScoreConfigError),
+    /// The reward does not fit its settings or the calibration.
+    #[error("{0}")]
+    Reward(#[from] RewardError),
+    /// The mentions do not allow an estimate of the verifier's scores.
+    #[error("{0}")]
+    Calibration(#[from] CalibrationError),
     /// An image or prompt cannot be used.
-    #[error("{id}: {reason}")]
+    #[error("{id}: {source}")]
     Task {
         /// Name of the image.
         id: String,
         /// What is wrong with it.
-        reason: String,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// There is nothing to train on.
     #[error("there are no images to train on")]
@@ -92,7 +117,7 @@ pub enum AlignError {
     #[error(
         "{id}: the reward `{reward}` must be one finite number for each of the {tokens} tokens; it gave {found}, or one that is not finite"
     )]
-    Reward {
+    AdditionalReward {
         /// Which one, as the configuration names it.
         reward: String,
         /// Name of the image.
@@ -104,19 +129,19 @@ pub enum AlignError {
     },
     /// The verifier cannot be used.
     #[error("{0}")]
-    Verifier(String),
+    Verifier(#[from] VerifierError),
     /// Text could not be encoded or decoded.
     #[error("{0}")]
-    Text(String),
+    Text(#[from] TextError),
     /// Part of the adapter is cut off from the loss.
     #[error("{0}")]
-    Severed(String),
+    Severed(#[from] SeveredGradient),
     /// Somebody asked for it.
     #[error("stopped, as was asked for")]
     Stopped,
     /// Responses could not be saved for a resume.
     #[error("{0}")]
-    Unkept(String),
+    Unkept(#[source] Box<dyn Error + Send + Sync>),
     /// The saved state does not belong to this run.
     #[error("the saved state does not fit this run: {0}")]
     State(String),
@@ -178,23 +203,5 @@ impl AlignError {
             ),
             _ => None,
         }
-    }
-}
-
-impl From<VerifierError> for AlignError {
-    fn from(error: VerifierError) -> Self {
-        Self::Verifier(error.to_string())
-    }
-}
-
-impl From<TextError> for AlignError {
-    fn from(error: TextError) -> Self {
-        Self::Text(error.to_string())
-    }
-}
-
-impl From<SeveredGradient> for AlignError {
-    fn from(error: SeveredGradient) -> Self {
-        Self::Severed(error.to_string())
     }
 }

@@ -110,13 +110,9 @@ impl<'a> Trainer<'a> {
         let activations = config.align.activation_dtype;
         let concerned = policy.set_activation_dtype(activations);
         if activations == ActivationDtype::Bf16 && concerned == 0 {
-            return Err(AlignError::Setting(
-                "align.activation-dtype = \"bf16\" changes nothing: no weight of the model is held in bf16"
-                    .to_owned(),
-            ));
+            return Err(AlignError::NothingInBf16);
         }
-        let rule = RewardRule::new(&config.reward, calibration)
-            .map_err(|error| AlignError::Setting(error.to_string()))?;
+        let rule = RewardRule::new(&config.reward, calibration)?;
         let statistic = config.reward.form.statistic().unwrap_or_default();
         let additional = AdditionalRewards::new(&config.additional_rewards)?;
         let correctness = Correctness::new(calibration, statistic).ok();
@@ -128,9 +124,7 @@ impl<'a> Trainer<'a> {
         // All names at once and in one order: embedded as they come up, their last bits would depend on what came up
         // with them, and a resumed run would part from an uninterrupted one.
         scorer.verifier.embed_names(scorer.vocabulary.forms().map(|(form, _)| form))?;
-        let adapted = policy
-            .add_lora(&config.lora, config.seed)
-            .map_err(|error| AlignError::Setting(error.to_string()))?;
+        let adapted = policy.add_lora(&config.lora, config.seed)?;
         let hidden = policy.language_model().config().hidden_size;
         let critic = config.objective.definition().critic();
         let value_head = critic.map(|_| ValueHead::new(hidden, &policy.device()));
@@ -381,8 +375,7 @@ impl<'a> Trainer<'a> {
     fn follow_recall(&mut self) -> Result<(), AlignError> {
         let Some(controller) = &self.recall else { return Ok(()) };
         let precision = controller.break_even(&self.recall_config);
-        let moved = self.rule.set_break_even(precision);
-        moved.map_err(|error| AlignError::State(error.to_string()))
+        Ok(self.rule.set_break_even(precision)?)
     }
 
     fn sampling(&self, temperature: f64) -> Sampling {

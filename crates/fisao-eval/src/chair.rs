@@ -19,7 +19,6 @@ mod counts;
 mod ground_truth;
 mod input;
 mod mentions;
-pub(crate) mod plurals;
 pub mod reference;
 mod report;
 mod rules;
@@ -31,7 +30,6 @@ pub use counts::{ChairCounts, intervals};
 pub use ground_truth::{
     GroundTruth, GroundTruthReader, GroundTruthSummary, InputError, read_ground_truth,
 };
-pub(crate) use input::no_caption;
 pub use input::{ChairInput, read_captions};
 pub use mentions::Mention;
 pub use report::{ChairReport, ImageVerdict, MatchedIds, MentionVerdict};

@@ -50,6 +50,12 @@ impl ImageIndex {
         *entry = entry.filter(|&known| known == position);
     }
 
+    /// Adds another name of an image. What is a name already stays what it was.
+    pub fn insert_alias(&mut self, name: &str, position: usize) {
+        self.exact.entry(name.to_owned()).or_insert(position);
+        self.stems.entry(stem(name).to_owned()).or_insert(Some(position));
+    }
+
     /// The position of the image that a name means, and how it was found.
     pub fn find(&self, id: &str) -> Option<(usize, Matched)> {
         if let Some(&position) = self.exact.get(id) {
@@ -61,6 +67,11 @@ impl ImageIndex {
             .map(|position| (position, Matched::ByNumber))
             .or_else(|| by_name().map(|position| (position, Matched::ByFileName)))
     }
+}
+
+/// Whether two names end in the same number of COCO.
+pub(crate) fn same_number(a: &str, b: &str) -> bool {
+    coco_number(a).is_some_and(|number| coco_number(b) == Some(number))
 }
 
 /// A name without folder and file ending.

@@ -9,6 +9,7 @@
 
 pub mod amber;
 pub mod answers;
+mod caption_row;
 pub mod captions;
 pub mod chair;
 pub mod detection;

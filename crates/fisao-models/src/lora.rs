@@ -16,7 +16,7 @@ use crate::weights::{Init, draw};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LoraConfig {
-    /// Rank of the update. From 1 to [`MOST_RANK`](Self::MOST_RANK). Default 16.
+    /// Rank of the update. From 1 to 4096. Default 16.
     pub rank: usize,
     /// Numerator of the scale: `alpha / rank`, or `alpha / √rank` with `use_rslora`. Above 0, at most 1e6. Default 32.
     pub alpha: f64,

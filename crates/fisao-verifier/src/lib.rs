@@ -19,9 +19,11 @@
 
 pub mod calibration;
 pub mod listing;
-pub mod mentions;
 pub mod regions;
 pub mod rewards;
 #[cfg(feature = "scorer")]
 pub mod scorer;
 pub mod templates;
+
+/// Text → mentions: the objects a response names and the tokens that spell them.
+pub use fisao_mentions as mentions;

@@ -60,15 +60,29 @@ impl ScoreConfig {
     ///
     /// # Errors
     /// The setting's key and its range, as a sentence.
-    pub fn validate(&self) -> Result<(), String> {
+    pub fn validate(&self) -> Result<(), ScoreConfigError> {
         if self.regions == Regions::Crops && !(2..=8).contains(&self.crops) {
-            return Err(format!("score.crops is {}; it must be from 2 to 8", self.crops));
+            let found = self.crops.to_string();
+            return Err(ScoreConfigError { key: "score.crops", found, range: "from 2 to 8" });
         }
         if !(0.0..=1000.0).contains(&self.noise) {
-            return Err(format!("score.noise is {}; it must be from 0 to 1000", self.noise));
+            let found = self.noise.to_string();
+            return Err(ScoreConfigError { key: "score.noise", found, range: "from 0 to 1000" });
         }
         Ok(())
     }
+}
+
+/// A setting of the score lies outside its range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key} is {found}; it must be {range}")]
+pub struct ScoreConfigError {
+    /// Full key.
+    pub key: &'static str,
+    /// The value found, as text.
+    pub found: String,
+    /// What it may be.
+    pub range: &'static str,
 }
 
 /// What the encoder made of one image: unit vectors.

@@ -388,7 +388,7 @@ impl TaskSource for QuestionTasks<'_> {
         let file = &self.questions[index].image;
         let id = file.display().to_string();
         let image = open_image(file)
-            .map_err(|error| AlignError::Task { id: id.clone(), reason: error.to_string() })?;
+            .map_err(|error| AlignError::Task { id: id.clone(), source: error.into() })?;
         Ok(self.policy.task(id, &image, &self.prompts[index])?)
     }
 }

@@ -8,6 +8,7 @@ mod bench;
 mod calibrate;
 mod caption;
 mod compare;
+mod config;
 mod demo;
 mod eval;
 mod inspect;
@@ -26,6 +27,7 @@ pub(crate) use bench::BenchArguments;
 pub(crate) use calibrate::CalibrateArguments;
 pub(crate) use caption::CaptionArguments;
 pub(crate) use compare::{Ablation, BudgetChoice, CompareArguments, MethodChoice};
+pub(crate) use config::{ConfigArguments, ConfigFormat};
 pub(crate) use demo::{DemoArguments, DemoOptions, LabelSource};
 pub(crate) use eval::{
     AnswerFieldArguments, AnswererArguments, AnsweringArguments, BenchmarkAnswering,

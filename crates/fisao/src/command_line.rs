@@ -4,10 +4,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::arguments::{
     AlignArguments, BenchArguments, CalibrateArguments, CaptionArguments, CompareArguments,
-    DemoArguments, InspectArguments, MergeArguments, PretrainArguments, RunsArguments,
-    ScoreArguments, StudyArguments, VerifyArguments,
+    ConfigArguments, DemoArguments, InspectArguments, MergeArguments, PretrainArguments,
+    RunsArguments, ScoreArguments, StudyArguments, VerifyArguments,
 };
 use crate::commands::eval::EvalArguments;
+use crate::commands::scenes::ScenesArguments;
 
 /// Heading of the options that every command takes.
 const GLOBAL: &str = "Global options";
@@ -63,6 +64,8 @@ pub(crate) enum Command {
     Study(StudyArguments),
     /// Measure hallucination and quality: captions, and answers to benchmarks
     Eval(EvalArguments),
+    /// List and explain the settings of a training run, or check a file of them
+    Config(ConfigArguments),
     /// List the runs of folders, or compare them
     Runs(RunsArguments),
     /// Measure how fast this machine decodes, trains, verifies and aligns
@@ -73,6 +76,8 @@ pub(crate) enum Command {
     Merge(MergeArguments),
     /// Build the demo's model and verifier from nothing
     Pretrain(PretrainArguments),
+    /// Write the built-in synthetic dataset as images with COCO annotations
+    Scenes(ScenesArguments),
     /// Calibrate, align and evaluate on the built-in synthetic dataset, with a report
     Demo(DemoArguments),
 }

@@ -201,6 +201,7 @@ fn is_foreseen(error: &(dyn Error + 'static)) -> bool {
         || error.is::<HubError>()
         || error.is::<VerifierError>()
         || error.is::<AlignError>()
+        || error.is::<fisao_verifier::regions::ScoreConfigError>()
         || error.is::<RewardError>()
         || error.is::<CalibrationError>()
         || error.is::<ListingError>()
@@ -228,7 +229,6 @@ fn is_foreseen(error: &(dyn Error + 'static)) -> bool {
         || error.is::<WeightError>()
         || error.is::<RecipeError>()
         || error.is::<fisao_verifier::mentions::VocabularyError>()
-        || error.is::<fisao_eval::chair::VocabularyError>()
 }
 
 /// Whether an error says that nobody reads our output any more.

@@ -50,10 +50,7 @@ impl Annotations {
     /// Annotations by image.
     pub(crate) fn new(truth: GroundTruth) -> Self {
         let ids: Vec<String> = truth.keys().cloned().collect();
-        let mut index = ImageIndex::default();
-        for (position, id) in ids.iter().enumerate() {
-            index.insert(id, position);
-        }
+        let index = truth.index();
         Self { truth, ids, index }
     }
 

@@ -35,6 +35,7 @@ mod response_file;
 mod score_settings;
 mod scorer;
 mod settings;
+mod settings_reference;
 mod state_folders;
 mod study;
 mod table;
@@ -49,7 +50,8 @@ mod world_pope;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
+use clap_complete::CompleteEnv;
 
 use crate::command_line::{Arguments, Command};
 use crate::reporter::Reporter;
@@ -58,6 +60,8 @@ use crate::reporter::Reporter;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Answers a shell that completes a command line, and nothing else: `source <(COMPLETE=bash fisao)`.
+    CompleteEnv::with_factory(Arguments::command).complete();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(request) => return failure::usage(&request),
@@ -82,11 +86,13 @@ fn run(command: &Command, reporter: &Reporter) -> anyhow::Result<()> {
         Command::Align(arguments) => commands::align::run(arguments, reporter),
         Command::Study(arguments) => commands::study::run(&arguments.command, reporter),
         Command::Eval(arguments) => commands::eval::run(&arguments.command, reporter),
+        Command::Config(arguments) => commands::config::run(arguments, reporter),
         Command::Runs(arguments) => commands::runs::run(arguments, reporter),
         Command::Bench(arguments) => commands::bench::run(arguments, reporter),
         Command::Inspect(arguments) => commands::inspect::run(arguments, reporter),
         Command::Merge(arguments) => commands::merge::run(arguments, reporter),
         Command::Pretrain(arguments) => commands::pretrain::run(arguments, reporter),
+        Command::Scenes(arguments) => commands::scenes::run(arguments, reporter),
         Command::Demo(arguments) => commands::demo::run(arguments, reporter),
     }
 }

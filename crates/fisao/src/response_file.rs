@@ -192,9 +192,9 @@ impl ResponseStore for ResponseFile {
         for (&stream, responses) in streams.iter().zip(responses.chunks(each.max(1))) {
             let line = Line { seed, stream, responses: responses.to_vec() };
             let text = serde_json::to_string(&line);
-            lines += &text.map_err(|error| AlignError::Unkept(error.to_string()))?;
+            lines += &text.map_err(|error| AlignError::Unkept(error.into()))?;
             lines.push('\n');
         }
-        self.append(&lines).map_err(|error| AlignError::Unkept(error.to_string()))
+        self.append(&lines).map_err(|error| AlignError::Unkept(error.into()))
     }
 }

@@ -40,9 +40,9 @@ pub(crate) struct ScoredMention {
     pub(crate) negated: bool,
     /// On the calibration's scale, where there is one: less the name's centre if that takes them.
     pub(crate) cosine: f64,
-    /// That the object is there.
+    /// Probability that the object is not there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) probability: Option<f64>,
+    pub(crate) p_hallucinated: Option<f64>,
 }
 
 /// A name that was asked for.
@@ -51,8 +51,8 @@ pub(crate) struct ScoredName {
     pub(crate) sentences: Vec<String>,
     /// As [`ScoredMention::cosine`].
     pub(crate) cosine: f64,
-    /// That the object is there.
-    pub(crate) probability: Option<f64>,
+    /// As [`ScoredMention::p_hallucinated`].
+    pub(crate) p_hallucinated: Option<f64>,
 }
 
 /// What turns an image into scores.
@@ -130,7 +130,7 @@ impl Scorer {
         self.verifier.embed_names([form.as_str()])?;
         let cosine = self.verifier.score(image, &form);
         let sentences = self.verifier.templates().render(&form);
-        Ok(ScoredName { sentences, cosine, probability: self.probability(cosine) })
+        Ok(ScoredName { sentences, cosine, p_hallucinated: self.p_hallucinated(cosine) })
     }
 
     /// Scores what a caption names against an image's embedding.
@@ -152,7 +152,7 @@ impl Scorer {
                 form: form.to_owned(),
                 negated,
                 cosine,
-                probability: self.probability(cosine),
+                p_hallucinated: self.p_hallucinated(cosine),
             }
         };
         let mentions = self.vocabulary.mentions(caption).map(scored).collect();
@@ -170,9 +170,9 @@ impl Scorer {
         self.verifier.heat_maps(images.whole(), &names)
     }
 
-    fn probability(&self, cosine: f64) -> Option<f64> {
+    fn p_hallucinated(&self, cosine: f64) -> Option<f64> {
         let calibration = self.calibration.as_ref()?;
-        Some(calibration.probability(cosine, ProbabilityModel::default()))
+        Some(1.0 - calibration.probability(cosine, ProbabilityModel::default()))
     }
 }
 

@@ -8,11 +8,13 @@ use fisao_align::config::LARGEST_SEED;
 use fisao_formats::RunFolder;
 use fisao_formats::documents::read_toml;
 use serde::de::DeserializeOwned;
+use strsim::levenshtein;
 use toml::{Table, Value};
 
 use crate::arguments::SettingsArguments;
 use crate::failure::Refusal;
 use crate::renamed;
+use crate::reporter::Reporter;
 
 /// The key that tells which of several sets of keys a table holds.
 const KIND: &str = "kind";
@@ -48,6 +50,11 @@ pub(crate) fn resolve(
     Ok(config)
 }
 
+/// The present name of a key.
+pub(crate) fn present_key(key: &str) -> String {
+    renamed::present_key(key)
+}
+
 /// A file's settings under their present names.
 fn renamed(mut file: Table) -> anyhow::Result<Table> {
     let mut settings = Table::new();
@@ -74,21 +81,26 @@ fn renamed(mut file: Table) -> anyhow::Result<Table> {
 }
 
 /// The value of a dotted key.
-fn value_of(table: &Table, key: &str) -> Option<Value> {
+pub(crate) fn value_of(table: &Table, key: &str) -> Option<Value> {
     match key.split_once('.') {
         None => table.get(key).cloned(),
         Some((first, rest)) => value_of(table.get(first)?.as_table()?, rest),
     }
 }
 
-/// The settings a run was begun with. What the command line names must agree with them.
+/// The settings a run was begun with. What the command line names must agree with them, but for the number of iterations: with
+/// another one the run is extended or shortened.
 pub(crate) fn of_run(
     folder: &RunFolder,
     arguments: &SettingsArguments,
+    reporter: &Reporter,
 ) -> anyhow::Result<AlignConfig> {
     let begun: AlignConfig = read_toml("configuration", &folder.path(RunFolder::CONFIG))?;
     begun.validate()?;
     let asked = resolve(&begun, arguments)?;
+    let (before, after) = (begun.align.iterations, asked.align.iterations);
+    let mut begun = begun;
+    begun.align.iterations = after;
     let table = |config| Table::try_from(config).context("the settings are not TOML");
     let changed = differences(&table(&begun)?, &table(&asked)?, "");
     if !changed.is_empty() {
@@ -98,8 +110,15 @@ pub(crate) fn of_run(
                 folder.root().display(),
                 changed.join(", ")
             ))
-            .hint("leave them out to resume the run, or start another in a new folder")
+            .hint(
+                "leave them out to resume the run, or start another in a new folder; align.iterations alone may change"
+            )
         );
+    }
+    if before != after {
+        reporter.note(format!(
+            "{after} iterations instead of {before}: from here on learning rates are those of a run of {after}"
+        ));
     }
     Ok(begun)
 }
@@ -268,30 +287,14 @@ fn path_of(table: &Table, key: &str) -> Option<String> {
 
 /// "Did you mean", or what there is.
 pub(crate) fn suggestion(path: &str, unknown: &str, known: &[&str]) -> String {
-    let nearest = known.iter().min_by_key(|candidate| edits(unknown, candidate));
+    let nearest = known.iter().min_by_key(|candidate| levenshtein(unknown, candidate));
     match nearest {
-        Some(nearest) if edits(unknown, nearest) <= MOST_EDITS => {
+        Some(nearest) if levenshtein(unknown, nearest) <= MOST_EDITS => {
             let parent = path.strip_suffix(unknown).unwrap_or_default();
             format!("did you mean `{parent}{nearest}`?")
         }
         _ => format!("known here: {}", known.join(", ")),
     }
-}
-
-/// Levenshtein distance.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &to) in b.iter().enumerate() {
-            let above = row[j + 1];
-            row[j + 1] = (diagonal + usize::from(from != to)).min(above + 1).min(row[j] + 1);
-            diagonal = above;
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -395,13 +398,14 @@ mod tests {
         folder.write_toml(RunFolder::CONFIG, &begun).unwrap();
         let go_on = |set: &[&str]| {
             let set = set.iter().map(ToString::to_string).collect();
-            of_run(&folder, &SettingsArguments { config: None, set })
+            of_run(&folder, &SettingsArguments { config: None, set }, &Reporter::new(true))
         };
         assert_eq!(go_on(&[]).unwrap(), begun);
         assert_eq!(go_on(&["align.iterations=7"]).unwrap(), begun);
+        assert_eq!(go_on(&["align.iterations=9"]).unwrap().align.iterations, 9);
         let refusal = go_on(&["align.iterations=8", "reward.placement=spread"]).unwrap_err();
         let text = refusal.to_string();
-        assert!(text.contains("`align.iterations` = 7, not 8"), "{text}");
+        assert!(!text.contains("align.iterations"), "{text}");
         assert!(text.contains("`reward.placement` = \"last\", not \"spread\""), "{text}");
     }
 

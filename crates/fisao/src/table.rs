@@ -29,6 +29,29 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// Number of columns.
+    pub(crate) fn width(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Place of the column under a heading.
+    ///
+    /// # Panics
+    /// There is none.
+    pub(crate) fn column(&self, heading: &str) -> usize {
+        let found = self.columns.iter().position(|column| column == heading);
+        found.unwrap_or_else(|| panic!("no column `{heading}`"))
+    }
+
+    /// Inserts a column in which the last row alone has something.
+    pub(crate) fn insert_column(&mut self, at: usize, heading: String, last: &str) {
+        self.columns.insert(at, heading);
+        let count = self.rows.len();
+        for (row, cells) in self.rows.iter_mut().enumerate() {
+            cells.insert(at, if row + 1 == count { last.to_owned() } else { String::new() });
+        }
+    }
+
     /// Columns under their headings. Text stands on the left, numbers on the right.
     pub(crate) fn aligned(&self) -> String {
         let widths = self.widths();
@@ -70,12 +93,14 @@ impl Table {
         format!("<table class=\"plain\"><thead>{head}</thead><tbody>{rows}</tbody></table>")
     }
 
-    /// Comma-separated values as RFC 4180 has them, but for lines that end in a bare line feed.
+    /// Comma-separated values as RFC 4180 has them, but for lines that end in a bare line feed. What is not there is empty.
     pub(crate) fn csv(&self) -> String {
         let mut text = String::new();
         for row in self.all() {
             let cells = row.iter().map(|cell| {
-                if cell.contains([',', '"', '\n', '\r']) {
+                if cell == NONE {
+                    String::new()
+                } else if cell.contains([',', '"', '\n', '\r']) {
                     format!("\"{}\"", cell.replace('"', "\"\""))
                 } else {
                     cell.clone()
@@ -153,7 +178,7 @@ mod tests {
     fn csv_quotes_what_needs_it() {
         assert_eq!(
             table().csv(),
-            "split,accuracy,note\nrandom,89.5,a|b\n\"popular, \"\"seen\"\"\",–,"
+            "split,accuracy,note\nrandom,89.5,a|b\n\"popular, \"\"seen\"\"\",,"
         );
     }
 

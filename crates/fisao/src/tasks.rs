@@ -166,7 +166,7 @@ impl ImageTasks<'_> {
     ) -> Result<Task, AlignError> {
         let (file, id) = (self.file(index), self.id(index));
         let image = open_image(file)
-            .map_err(|error| AlignError::Task { id: id.clone(), reason: error.to_string() })?;
+            .map_err(|error| AlignError::Task { id: id.clone(), source: error.into() })?;
         let verifier_images = views.map_or_else(Vec::new, |views| views.of(&image));
         Ok(Task { verifier_images, ..self.policy.task(id, &image, &self.prompt)? })
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use fisao_align::config::BestBy;
 use fisao_align::error::AlignError;
 use fisao_align::events::{AlignEvent, IterationMetrics, PhaseSeconds, Warning, WarningCode};
@@ -14,7 +14,7 @@ use fisao_align::guards::SplitHealth;
 use fisao_align::mentions::ScoredResponse;
 use fisao_align::trainer::{Trainer, TrainerState, ValidationResult};
 use fisao_align::{AlignConfig, StopFlag};
-use fisao_formats::documents::read_json;
+use fisao_formats::documents::{read_json, read_toml};
 use fisao_formats::run_folder::MetricsWriter;
 use fisao_formats::tensorboard::EventWriter;
 use fisao_formats::{Adapter, FormatError, RunFolder};
@@ -267,6 +267,7 @@ impl<'a> Training<'a> {
     /// Restores the newest state and drops what was recorded after it.
     fn restore_saved(&mut self, trainer: &mut Trainer<'_>) -> anyhow::Result<()> {
         self.surroundings.folder.rename_former(FORMER_VALIDATION, VALIDATION)?;
+        self.check_length()?;
         let validation_tasks = trainer.validation_tasks().len();
         let complete = |state: &TrainerState| self.check_records(state.iteration, validation_tasks);
         match self.checkpoints().load(self.surroundings.reporter, complete)? {
@@ -283,6 +284,7 @@ impl<'a> Training<'a> {
                 .reporter
                 .note("no state was saved yet: beginning at the first iteration"),
         }
+        self.write_extended_config()?;
         let done = trainer.iteration();
         if trainer.is_finished() {
             self.surroundings.reporter.note(format!("all {done} iterations are done"));
@@ -304,6 +306,32 @@ impl<'a> Training<'a> {
             .into_iter()
             .map(|validation| (validation.iteration, validation.health))
             .collect();
+        Ok(())
+    }
+
+    /// Refuses to shorten a run below what it has done: its last iterations cannot be undone.
+    fn check_length(&self) -> anyhow::Result<()> {
+        let Surroundings { folder, config, .. } = self.surroundings;
+        let (mut done, iterations) = (0, config.align.iterations);
+        folder.each_record(RunFolder::METRICS, |_, _| done += 1)?;
+        if done > iterations {
+            bail!(
+                Refusal::new(format!(
+                    "{done} iterations are done, more than align.iterations = {iterations}"
+                ))
+                .hint(format!("write --set align.iterations=N with an N of at least {done}"))
+            );
+        }
+        Ok(())
+    }
+
+    /// Writes the settings down where the run was extended or shortened, for whoever resumes it next.
+    fn write_extended_config(&self) -> anyhow::Result<()> {
+        let Surroundings { folder, config, .. } = self.surroundings;
+        let known: AlignConfig = read_toml("configuration", &folder.path(RunFolder::CONFIG))?;
+        if known.align.iterations != config.align.iterations {
+            folder.write_toml(RunFolder::CONFIG, config)?;
+        }
         Ok(())
     }
 

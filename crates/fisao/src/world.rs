@@ -2,7 +2,7 @@
 
 mod setup;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use fisao_align::RunControl;
@@ -132,7 +132,7 @@ pub(crate) fn evaluate_captions(
             caption: caption.text.clone(),
         })
         .collect();
-    let ground_truth: BTreeMap<String, BTreeSet<String>> =
+    let ground_truth: chair::GroundTruth =
         tasks.iter().map(|task| task.id.clone()).zip(truth.iter().cloned()).collect();
     let vocabulary = chair::ObjectVocabulary::new(fisao_scenes::vocabulary())
         .context("the built-in synthetic dataset's vocabulary")?;
@@ -152,12 +152,22 @@ const REFERENCES: usize = 5;
 pub(crate) fn references(world: &World, split: Split, seed: u64, count: usize) -> References {
     let mut references = References::default();
     for index in 0..count as u64 {
-        let scene = world.scene(split, seed, index);
-        let mut rng = ChaCha8Rng::seed_from_u64(index);
-        let texts = (0..REFERENCES).map(|_| clean_caption(&scene, &mut rng).text);
-        references.add(&world.image_id(split, index), texts);
+        let captions = reference_captions(world, split, seed, index);
+        references.add(&world.image_id(split, index), captions);
     }
     references
+}
+
+/// Truthful captions of a scene: always the same ones.
+pub(crate) fn reference_captions(
+    world: &World,
+    split: Split,
+    seed: u64,
+    index: u64,
+) -> Vec<String> {
+    let scene = world.scene(split, seed, index);
+    let mut rng = ChaCha8Rng::seed_from_u64(index);
+    (0..REFERENCES).map(|_| clean_caption(&scene, &mut rng).text).collect()
 }
 
 /// How well a verifier tells what is in a scene from what is only typical of it: AUC of its scores on

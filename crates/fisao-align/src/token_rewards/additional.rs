@@ -48,7 +48,7 @@ impl AdditionalRewards {
     /// Adds them to the rewards of a response's tokens.
     ///
     /// # Errors
-    /// What a reward reports, and [`AlignError::Reward`] where it is no finite number for every token.
+    /// What a reward reports, and [`AlignError::AdditionalReward`] where it is no finite number for every token.
     pub(super) fn add_to(
         &self,
         rewards: &mut [f32],
@@ -58,7 +58,7 @@ impl AdditionalRewards {
             let added = additional.token_rewards(inputs)?;
             let finite = added.iter().all(|reward| reward.is_finite());
             if added.len() != rewards.len() || !finite {
-                return Err(AlignError::Reward {
+                return Err(AlignError::AdditionalReward {
                     reward: table(at),
                     id: inputs.task.id.clone(),
                     found: added.len(),

@@ -129,6 +129,13 @@ impl Trainer<'_> {
     pub fn restore(&mut self, state: TrainerState) -> Result<(), AlignError> {
         state.check()?;
         self.check_parameters(&state)?;
+        let iterations = self.config.align.iterations;
+        if state.iteration > iterations {
+            return Err(AlignError::State(format!(
+                "{} iterations are done, more than align.iterations = {iterations}",
+                state.iteration
+            )));
+        }
         self.learner.visit_mut("", &mut |name, mut parameter| {
             if let Some(values) = state.parameters.get(name) {
                 parameter.set_values(values.clone());

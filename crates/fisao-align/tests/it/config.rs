@@ -142,7 +142,7 @@ const KINDS: [&str; 4] = ["ppo", "group-relative", "dpo", "sft"];
 fn defaults_are_valid_and_survive_a_round_trip() {
     for kind in KINDS {
         let config = of(kind);
-        assert_eq!(config.validate(), Ok(()), "{kind}");
+        config.validate().unwrap_or_else(|error| panic!("{kind}: {error}"));
         let text = toml::to_string(&config).expect("serialise");
         assert_eq!(toml::from_str::<AlignConfig>(&text).expect("parse"), config);
     }

@@ -7,9 +7,9 @@ use std::io::BufRead;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::chair::no_caption;
-use crate::image_id::{ImageId, ImageIndex};
-use crate::rows::{RowError, first_character, read_rows};
+use crate::caption_row::visit_captions;
+use crate::image_id::{ImageId, ImageIndex, same_number};
+use crate::rows::{RowError, first_character};
 
 const REFERENCE_ROW: &str =
     r#"{"image_id": …, "captions": ["…"]}, or COCO's file with "annotations""#;
@@ -37,31 +37,20 @@ pub enum CaptionInputError {
     },
 }
 
-#[derive(Deserialize)]
-struct CaptionRow {
-    image_id: Option<ImageId>,
-    image: Option<ImageId>,
-    caption: Option<String>,
-}
-
-/// Reads `{"image_id" | "image": …, "caption": "…"}` rows, as a list or one per line; further fields are left alone.
+/// Reads `{"image_id" | "image": …, "caption" | "text": "…"}` rows, as a list or one per line; further fields are left alone.
 ///
 /// # Errors
 /// A row that is not such an object, or a second caption of an image, with its place.
 pub fn read_caption_rows(reader: impl BufRead) -> Result<Vec<CaptionInput>, CaptionInputError> {
     let mut captions = Vec::new();
     let mut seen = HashSet::new();
-    read_rows(reader, r#"{"image_id": …, "caption": "…"}"#, |place, row: CaptionRow| {
-        let meaning = |reason| Err(RowError::Meaning { place, reason });
-        let Some(ImageId(image_id)) = row.image_id.or(row.image) else {
-            return meaning(r#"names no image; add "image_id" (or "image")"#.to_owned());
-        };
+    visit_captions(reader, |place, image_id, caption| {
         if !seen.insert(image_id.clone()) {
-            return meaning(format!(
+            let reason = format!(
                 "image '{image_id}' has a caption already; give one caption for each image"
-            ));
+            );
+            return Err(RowError::Meaning { place, reason });
         }
-        let caption = row.caption.ok_or_else(|| no_caption(place, &image_id))?;
         captions.push(CaptionInput { image_id, caption });
         Ok(())
     })?;
@@ -74,6 +63,24 @@ pub struct References {
     images: Vec<(String, Vec<String>)>,
     positions: HashMap<String, usize>,
     index: ImageIndex,
+    /// What images' files are called, where that is another name than the id.
+    files: HashMap<String, String>,
+}
+
+/// An entry of "images", or something else of that name.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Image {
+    Numbered { id: ImageId, file_name: String },
+    Other(IgnoredAny),
+}
+
+/// COCO's list of images, or something else of that name.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Images {
+    Listed(Vec<Image>),
+    Other(IgnoredAny),
 }
 
 impl References {
@@ -97,6 +104,32 @@ impl References {
     /// Finds images by any of their names.
     pub fn index(&self) -> &ImageIndex {
         &self.index
+    }
+
+    /// What the file of an image is called: its id, unless the references name a file.
+    pub fn file_of<'a>(&'a self, id: &'a str) -> &'a str {
+        self.files.get(id).map_or(id, String::as_str)
+    }
+
+    fn name_files(&mut self, images: Images) {
+        let Images::Listed(images) = images else { return };
+        for image in images {
+            if let Image::Numbered { id: ImageId(id), file_name } = image
+                && !same_number(&id, &file_name)
+            {
+                self.files.insert(id, file_name);
+            }
+        }
+    }
+
+    /// The same, with files' names to find images by.
+    fn with_aliases(mut self) -> Self {
+        for (id, file) in &self.files {
+            if let Some(&position) = self.positions.get(id) {
+                self.index.insert_alias(file, position);
+            }
+        }
+        self
     }
 }
 
@@ -123,12 +156,12 @@ pub fn read_references(mut reader: impl BufRead) -> Result<References, CaptionIn
     if first == Some(b'[') {
         let list = Rows { references: &mut references };
         text.deserialize_seq(list).and_then(|()| text.end()).map_err(failed)?;
-        return Ok(references);
+        return Ok(references.with_aliases());
     }
     while text.end().is_err() {
         Row { references: &mut references }.deserialize(&mut text).map_err(failed)?;
     }
-    Ok(references)
+    Ok(references.with_aliases())
 }
 
 /// A list of rows, handed on as they are met.
@@ -185,6 +218,7 @@ impl<'de> Visitor<'de> for Row<'_> {
                     fields.next_value_seed(Rows { references: self.references })?;
                     annotated = true;
                 }
+                "images" => self.references.name_files(fields.next_value()?),
                 "image_id" => image_id = Some(fields.next_value::<ImageId>()?),
                 "image" if image_id.is_none() => image_id = Some(fields.next_value::<ImageId>()?),
                 "captions" => captions = Some(fields.next_value::<Vec<String>>()?),

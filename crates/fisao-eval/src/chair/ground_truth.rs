@@ -6,6 +6,7 @@ mod document;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{self, BufRead};
+use std::ops::Deref;
 
 use serde::de::DeserializeSeed;
 use serde::{Deserialize, Serialize};
@@ -13,10 +14,56 @@ use serde::{Deserialize, Serialize};
 use self::annotations::Annotations;
 use self::document::{Document, DocumentSeed};
 use super::{MentionFinder, ObjectVocabulary, Rules};
+use crate::image_id::{ImageIndex, same_number};
 use crate::rows::{Place, RowError, at_column, read_rows};
 
-/// Image id → categories really in the image.
-pub type GroundTruth = BTreeMap<String, BTreeSet<String>>;
+/// Image id → categories really in the image; and what the images' files are called, where that is another name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroundTruth {
+    objects: BTreeMap<String, BTreeSet<String>>,
+    files: BTreeMap<String, String>,
+}
+
+impl Deref for GroundTruth {
+    type Target = BTreeMap<String, BTreeSet<String>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.objects
+    }
+}
+
+impl From<BTreeMap<String, BTreeSet<String>>> for GroundTruth {
+    fn from(objects: BTreeMap<String, BTreeSet<String>>) -> Self {
+        Self { objects, files: BTreeMap::new() }
+    }
+}
+
+impl FromIterator<(String, BTreeSet<String>)> for GroundTruth {
+    fn from_iter<I: IntoIterator<Item = (String, BTreeSet<String>)>>(images: I) -> Self {
+        images.into_iter().collect::<BTreeMap<_, _>>().into()
+    }
+}
+
+impl GroundTruth {
+    /// What the file of an image is called: its id, unless the ground truth names a file.
+    pub fn file_of<'a>(&'a self, id: &'a str) -> &'a str {
+        self.files.get(id).map_or(id, String::as_str)
+    }
+
+    /// Finds images by any of their names; what is found is the place among [`keys`](BTreeMap::keys).
+    pub fn index(&self) -> ImageIndex {
+        let mut index = ImageIndex::default();
+        for (position, id) in self.objects.keys().enumerate() {
+            index.insert(id, position);
+        }
+        for (position, id) in self.objects.keys().enumerate() {
+            if let Some(file) = self.files.get(id) {
+                index.insert_alias(file, position);
+            }
+        }
+        index
+    }
+}
 
 /// Shapes that are understood, for error messages.
 const EXPECTED: &str = r#"rows of {"image_id": …, "objects": ["…"]}, one object of {"id": ["…"]}, or COCO's instances_*.json or captions_*.json"#;
@@ -95,7 +142,7 @@ impl<'v> GroundTruthReader<'v> {
 
     /// A reader of lists only.
     fn of_lists() -> Self {
-        Self { finder: None, truth: GroundTruth::new(), summary: GroundTruthSummary::default() }
+        Self { finder: None, truth: GroundTruth::default(), summary: GroundTruthSummary::default() }
     }
 
     /// Adds a file. What kind it is shows in its contents.
@@ -167,7 +214,7 @@ impl<'v> GroundTruthReader<'v> {
     ) -> Result<(), InputError> {
         for (image_id, objects) in lists {
             self.summary.lists += 1;
-            let entry = match self.truth.entry(image_id) {
+            let entry = match self.truth.objects.entry(image_id) {
                 Entry::Vacant(entry) => {
                     // What no earlier file has is new to this one, too.
                     entry.insert(objects.into_iter().collect());
@@ -189,15 +236,18 @@ impl<'v> GroundTruthReader<'v> {
         self.summary.instances +=
             annotations.instances.values().flat_map(BTreeMap::values).sum::<usize>();
         self.summary.captions += annotations.captions;
-        for image_id in annotations.images {
-            self.truth.entry(image_id).or_default();
+        for (image_id, file) in annotations.images {
+            if let Some(file) = file.filter(|file| !same_number(&image_id, file)) {
+                self.truth.files.insert(image_id.clone(), file);
+            }
+            self.truth.objects.entry(image_id).or_default();
         }
         for (image_id, mentioned) in annotations.mentioned {
             let names = mentioned.into_iter().map(|at| vocabulary.categories()[at].clone());
-            self.truth.entry(image_id).or_default().extend(names);
+            self.truth.objects.entry(image_id).or_default().extend(names);
         }
         for (image_id, instances) in annotations.instances {
-            let truth = self.truth.entry(image_id.clone()).or_default();
+            let truth = self.truth.objects.entry(image_id.clone()).or_default();
             for (category_id, count) in instances {
                 let Some(name) = annotations.categories.get(&category_id) else {
                     return Err(InputError::UnknownCategoryId { image_id, category_id });

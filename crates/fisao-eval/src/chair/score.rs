@@ -198,11 +198,7 @@ impl<'a> Found<'a> {
 }
 
 fn other_names(ground_truth: &GroundTruth) -> (ImageIndex, Vec<Entry<'_>>) {
-    let mut index = ImageIndex::default();
-    for (position, name) in ground_truth.keys().enumerate() {
-        index.insert(name, position);
-    }
-    (index, ground_truth.iter().collect())
+    (ground_truth.index(), ground_truth.iter().collect())
 }
 
 fn check_categories(judged: &[Judged], vocabulary: &ObjectVocabulary) -> Result<(), ChairError> {

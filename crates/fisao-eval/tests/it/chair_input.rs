@@ -136,3 +136,26 @@ fn what_is_no_ground_truth_is_named_by_its_line() {
     let error = reader.read(format!("{{{INSTANCES}}}").as_bytes()).unwrap_err();
     assert!(matches!(error, InputError::UnknownCategoryId { .. }), "{error}");
 }
+
+/// Datasets in COCO's format that are not COCO call their files what they like.
+#[test]
+fn images_are_found_by_the_file_that_annotations_name() {
+    let text = r#"{"images": [{"id": 0, "file_name": "a/dog on a sofa.jpg"},
+                              {"id": 7, "file_name": "000000000007.jpg"}],
+                   "annotations": [{"image_id": 0, "category_id": 1}, {"image_id": 7, "category_id": 2}],
+                   "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]}"#;
+    let vocabulary = ObjectVocabulary::coco();
+    let mut reader = GroundTruthReader::new(&vocabulary, Rules::Strict);
+    reader.read(text.as_bytes()).unwrap();
+    let (truth, _) = reader.finish();
+    assert_eq!(truth.file_of("0"), "a/dog on a sofa.jpg");
+    assert_eq!(truth.file_of("7"), "7", "COCO's own names are ids");
+    let index = truth.index();
+    let ids: Vec<&String> = truth.keys().collect();
+    let found = |name: &str| index.find(name).map(|(position, _)| ids[position].as_str());
+    for name in ["0", "a/dog on a sofa.jpg", "dog on a sofa.jpg", "dog on a sofa.png"] {
+        assert_eq!(found(name), Some("0"), "{name}");
+    }
+    assert_eq!(found("COCO_val2014_000000000007.jpg"), Some("7"));
+    assert_eq!(found("cat.jpg"), None);
+}

@@ -4,7 +4,6 @@ mod calibration;
 mod calibration_properties;
 mod combination;
 mod corrected;
-mod mentions;
 mod reward_properties;
 mod rewards;
 #[cfg(feature = "scorer")]

@@ -148,7 +148,7 @@ fn what_cannot_be_scored_is_refused() {
     let error = verifier.embed_images(damaged).unwrap_err();
     assert!(error.to_string().contains("image 0 is not finite"), "{error}");
     let crops = ScoreConfig { crops: 1, ..with(Regions::Crops) };
-    assert!(crops.validate().unwrap_err().contains("from 2 to 8"));
+    assert!(crops.validate().unwrap_err().to_string().contains("from 2 to 8"));
 }
 
 #[test]

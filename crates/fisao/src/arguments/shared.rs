@@ -1,10 +1,12 @@
 //! Options that several commands take.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use fisao_formats::LoadDtype;
 use fisao_formats::adapter::VisionAdapter;
 use fisao_models::generation::Sampling;
@@ -17,6 +19,7 @@ use crate::failure::Refusal;
 use crate::model_location::ModelLocation;
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
+use crate::settings_reference::{SETTINGS, Setting, Word};
 
 /// The model that generates.
 #[derive(Clone, Debug, Default, Args)]
@@ -158,8 +161,33 @@ pub(crate) struct SettingsArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Change one setting, for instance objective.clip-range=0.1; may be repeated
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", add = ArgValueCompleter::new(settings_that_begin))]
     pub(crate) set: Vec<String>,
+}
+
+/// Settings that a shell offers for what has been typed: keys, and behind `=` the words that a setting may be.
+fn settings_that_begin(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let Some(typed) = typed.to_str() else { return Vec::new() };
+    let offered = |setting: &Setting| -> Vec<CompletionCandidate> {
+        let help = Some(setting.summary().to_owned().into());
+        match typed.split_once('=') {
+            None => vec![CompletionCandidate::new(format!("{}=", setting.key)).help(help)],
+            Some((key, _)) if key == setting.key => {
+                let word = |word: &Word| {
+                    let candidate = CompletionCandidate::new(format!("{key}={}", word.name));
+                    candidate.help(Some(word.doc.clone().into()))
+                };
+                setting.values.iter().map(word).collect()
+            }
+            Some(_) => Vec::new(),
+        }
+    };
+    let mut candidates: Vec<CompletionCandidate> = SETTINGS.iter().flat_map(offered).collect();
+    candidates
+        .retain(|candidate| candidate.get_value().to_str().is_some_and(|it| it.starts_with(typed)));
+    candidates.sort_by(|a, b| a.get_value().cmp(b.get_value()));
+    candidates.dedup_by(|a, b| a.get_value() == b.get_value());
+    candidates
 }
 
 /// Which words name objects.

@@ -100,7 +100,7 @@ pub(crate) fn load_verifier(
 ) -> anyhow::Result<LoadedVerifier> {
     let ScoreSettings { templates, score } = settings;
     templates.validate()?;
-    score.validate().map_err(Refusal::new)?;
+    score.validate()?;
     let checkpoint = Checkpoint::open(folder)?;
     let vision = checkpoint.contrastive_vision()?;
     let processor = checkpoint.image_processor()?;

@@ -113,7 +113,7 @@ impl<'a> Run<'a> {
             let record = RunRecord::of_run(&folder, &arguments.source)?;
             let mut settings = arguments.settings.clone();
             settings.set.extend(arguments.seed.map(|seed| format!("seed={seed}")));
-            let config = settings::of_run(&folder, &settings)?;
+            let config = settings::of_run(&folder, &settings, reporter)?;
             let opened = device::of_run(&folder, asked, reporter)?;
             return Ok(Self {
                 config,

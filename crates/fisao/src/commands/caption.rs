@@ -27,9 +27,11 @@ use crate::vocabulary::Vocabulary;
 /// One image's caption, as printed.
 #[derive(Serialize)]
 struct CaptionedImage<'a> {
+    /// The file's name, by which other commands find it in a folder of images.
+    image_id: String,
     image: String,
     prompt: &'a str,
-    text: String,
+    caption: String,
     tokens: Vec<CaptionToken>,
     finish_reason: FinishReason,
 }
@@ -76,7 +78,7 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
             let caption = describe(&policy, image, &arguments.prompt, &written)?;
             match arguments.format {
                 Format::Text => {
-                    let (image, text) = (one_line(&caption.image), one_line(&caption.text));
+                    let (image, text) = (one_line(&caption.image), one_line(&caption.caption));
                     output::line(format!("{image}: {text}"))?;
                 }
                 Format::Json => output::json(&caption)?,
@@ -170,5 +172,13 @@ fn describe<'a>(
             logprob,
         })
         .collect();
-    Ok(CaptionedImage { image, prompt, text: decoded.text, tokens, finish_reason: written.finish })
+    let name = Path::new(&image).file_name().map(|name| name.to_string_lossy().into_owned());
+    Ok(CaptionedImage {
+        image_id: name.unwrap_or_else(|| image.clone()),
+        image,
+        prompt,
+        caption: decoded.text,
+        tokens,
+        finish_reason: written.finish,
+    })
 }

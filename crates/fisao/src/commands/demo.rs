@@ -43,11 +43,14 @@ const GALLERY: usize = 16;
 pub(crate) const OPTIONS: &str = "demo.toml";
 
 /// What was asked for, or, of a run to be resumed, what had been asked for when it was begun.
-fn options_and_settings(arguments: &DemoArguments) -> anyhow::Result<(DemoOptions, AlignConfig)> {
+fn options_and_settings(
+    arguments: &DemoArguments,
+    reporter: &Reporter,
+) -> anyhow::Result<(DemoOptions, AlignConfig)> {
     if arguments.resume {
         let folder = RunFolder::open(&arguments.output)?;
         let options = read_toml("options of the demo", &folder.path(OPTIONS))?;
-        return Ok((options, settings::of_run(&folder, &arguments.settings)?));
+        return Ok((options, settings::of_run(&folder, &arguments.settings, reporter)?));
     }
     RunFolder::check_free(&arguments.output)?;
     let options = arguments.options;
@@ -95,7 +98,7 @@ struct Both {
 pub(crate) fn run(arguments: &DemoArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let start = Instant::now();
     let stop = interrupt::flag()?;
-    let (options, config) = options_and_settings(arguments)?;
+    let (options, config) = options_and_settings(arguments, reporter)?;
     // What can refuse comes before the folder, so that a refusal leaves none behind.
     let asked = arguments.device.device;
     let OpenDevice { device, record, .. } = if arguments.resume {

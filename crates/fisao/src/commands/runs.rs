@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &RunsArguments, reporter: &Reporter) -> anyhow::Res
         (format, Some(settings)) => {
             report::table(format, &comparison::table(&runs, &settings), &[])
         }
-        (format, None) => report::table(format, &listing::table(&runs), &[]),
+        (format, None) => report::table(format, &listing::table(&runs, arguments.format), &[]),
     }
 }
 

@@ -14,10 +14,9 @@ use crate::terminal::one_line;
 use crate::vocabulary::Vocabulary;
 use crate::{calibrations, output};
 
-/// From this probability on a word is shown as believed; it is the default target precision of the
-/// reward.
-const BELIEVED: f64 = 0.9;
-/// Below this probability a word is shown as doubted.
+/// Up to this probability of being hallucinated a word is shown as believed.
+const BELIEVED: f64 = 0.1;
+/// Up to this probability it is shown as uncertain; above, as doubted.
 const DOUBTED: f64 = 0.5;
 
 /// The scores of one image, as printed.
@@ -37,7 +36,7 @@ struct NameScore {
     sentences: Vec<String>,
     cosine: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    probability: Option<f64>,
+    p_hallucinated: Option<f64>,
 }
 
 pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Result<()> {
@@ -76,8 +75,8 @@ fn names(
     names: &[String],
 ) -> anyhow::Result<Vec<NameScore>> {
     let score = |name: &String| {
-        let ScoredName { sentences, cosine, probability } = scorer.name(image, name)?;
-        Ok(NameScore { text: name.clone(), sentences, cosine, probability })
+        let ScoredName { sentences, cosine, p_hallucinated } = scorer.name(image, name)?;
+        Ok(NameScore { text: name.clone(), sentences, cosine, p_hallucinated })
     };
     names.iter().map(score).collect()
 }
@@ -86,18 +85,18 @@ fn names(
 fn in_words(scored: &ScoredImage) -> String {
     let mut lines = vec![one_line(&scored.image).bold().to_string()];
     for score in &scored.scores {
-        let name = coloured(&score.text, score.probability);
+        let name = coloured(&score.text, score.p_hallucinated);
         let sentences = score.sentences.join(" | ");
-        let number = number(score.cosine, score.probability);
+        let number = number(score.cosine, score.p_hallucinated);
         lines.push(format!("  {number}  {name}  {}", sentences.dimmed()));
     }
     for caption in &scored.captions {
         let text = caption.marked(in_colour).replace(['\n', '\r'], " ");
         lines.push(format!("  {text}"));
         for mention in &caption.mentions {
-            let name = coloured(&mention.text, mention.probability);
+            let name = coloured(&mention.text, mention.p_hallucinated);
             let denied = if mention.negated { " (denied)" } else { "" };
-            let number = number(mention.cosine, mention.probability);
+            let number = number(mention.cosine, mention.p_hallucinated);
             lines.push(format!("  {number}  {name}{denied}"));
         }
     }
@@ -105,21 +104,22 @@ fn in_words(scored: &ScoredImage) -> String {
 }
 
 fn in_colour(mention: &ScoredMention) -> String {
-    coloured(&mention.text, mention.probability)
+    coloured(&mention.text, mention.p_hallucinated)
 }
 
-fn number(cosine: f64, probability: Option<f64>) -> String {
-    let probability = probability.map_or_else(String::new, |p| format!("  p {p:.2}"));
+fn number(cosine: f64, p_hallucinated: Option<f64>) -> String {
+    let probability =
+        p_hallucinated.map_or_else(String::new, |p| format!("  p(hallucinated) {p:.2}"));
     format!("{cosine:>7.4}{probability}")
 }
 
 /// A word in the colour of its probability; without one only set off by a colour that says neither, for a
 /// bare cosine is neither high nor low.
-fn coloured(word: &str, probability: Option<f64>) -> String {
-    match probability {
+fn coloured(word: &str, p_hallucinated: Option<f64>) -> String {
+    match p_hallucinated {
         None => word.cyan().to_string(),
-        Some(p) if p >= BELIEVED => word.green().to_string(),
-        Some(p) if p >= DOUBTED => word.yellow().to_string(),
+        Some(p) if p <= BELIEVED => word.green().to_string(),
+        Some(p) if p <= DOUBTED => word.yellow().to_string(),
         Some(_) => word.red().to_string(),
     }
 }
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn words_are_marked_where_they_stand() {
-        let mention = |bytes: Range<usize>, text: &str, probability| ScoredMention {
+        let mention = |bytes: Range<usize>, text: &str, p_hallucinated| ScoredMention {
             start: bytes.start - 1,
             end: bytes.end - 1,
             bytes,
@@ -141,11 +141,11 @@ mod tests {
             form: text.to_owned(),
             negated: false,
             cosine: 0.25,
-            probability,
+            p_hallucinated,
         };
         let caption = ScoredCaption {
             caption: "É um dog and a cat.".to_owned(),
-            mentions: vec![mention(6..9, "dog", Some(0.95)), mention(16..19, "cat", Some(0.1))],
+            mentions: vec![mention(6..9, "dog", Some(0.05)), mention(16..19, "cat", Some(0.9))],
         };
         let text = caption.marked(in_colour);
         assert_eq!(anstream::adapter::strip_str(&text).to_string(), caption.caption);

@@ -277,7 +277,7 @@ fn print<'a>(
 
 impl<'a> Judged<'a> {
     fn new(mention: &'a ScoredMention, threshold: f64) -> Self {
-        let p_hallucinated = mention.probability.filter(|_| !mention.negated).map(|p| 1.0 - p);
+        let p_hallucinated = mention.p_hallucinated.filter(|_| !mention.negated);
         Self {
             start: mention.start,
             end: mention.end,

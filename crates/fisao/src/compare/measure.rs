@@ -108,7 +108,7 @@ mod tests {
         }
         let vocabulary = ObjectVocabulary::new(fisao_scenes::vocabulary()).unwrap();
         let options = ChairOptions::default();
-        let report = chair::evaluate(inputs, &truth, &vocabulary, &options).unwrap();
+        let report = chair::evaluate(inputs, &truth.into(), &vocabulary, &options).unwrap();
         yardsticks.score_captions(&report, 20.0).unwrap()
     }
 

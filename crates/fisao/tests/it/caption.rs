@@ -35,7 +35,7 @@ fn one_object_is_printed_for_each_image() {
         assert!(stopped || tokens.len() == 6, "{caption}");
         assert!(tokens.iter().all(|token| token["logprob"].as_f64().unwrap() <= 0.0));
         let spelled: String = tokens.iter().map(|token| token["text"].as_str().unwrap()).collect();
-        assert_eq!(Value::from(spelled), caption["text"]);
+        assert_eq!(Value::from(spelled), caption["caption"]);
     }
 }
 
@@ -64,7 +64,7 @@ fn an_image_s_caption_does_not_depend_on_the_others() {
         "--greedy",
     ]);
     let alone: Value = serde_json::from_str(&last).unwrap();
-    assert_eq!(alone["text"], together[2]["text"]);
+    assert_eq!(alone["caption"], together[2]["caption"]);
 }
 
 #[test]
@@ -88,5 +88,29 @@ fn without_a_model_the_embedded_one_speaks_and_says_so() {
     } else {
         let error = place.refuse(&arguments);
         assert!(error.contains("hint: make them with `fisao pretrain`"), "{error}");
+    }
+}
+
+#[test]
+fn captions_are_read_back_by_verify_and_chair() {
+    let place = Workplace::furnished();
+    let written = place.succeed(&ARGUMENTS);
+    // And as earlier versions wrote them.
+    let former = written.replace("\"caption\":", "\"text\":").replace("\"image_id\":", "\"name\":");
+    assert_ne!(former, written);
+    for captions in [written, former] {
+        place.write("captions.jsonl", captions);
+        let verify = ["verify", "--captions", "captions.jsonl", "--images", "pictures"];
+        let found =
+            place.succeed(&[&verify[..], &["--verifier", "clip", "--format", "jsonl"]].concat());
+        assert_eq!(found.lines().count(), 3);
+        let objects = |name: &str| format!(r#"{{"image_id": "{name}", "objects": ["dog"]}}"#);
+        let rows = ["a.png", "b.png", "c.png"].map(objects).join("\n");
+        place.write("objects.jsonl", rows);
+        let chair = ["eval", "chair", "--captions", "captions.jsonl"];
+        let more = ["--ground-truth", "objects.jsonl", "--format", "json"];
+        let report: Value =
+            serde_json::from_str(&place.succeed(&[&chair[..], &more].concat())).unwrap();
+        assert_eq!(report["captions"], 3, "{report}");
     }
 }

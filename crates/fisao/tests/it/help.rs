@@ -5,7 +5,7 @@ use crate::fixture::Workplace;
 #[test]
 fn every_command_describes_itself() {
     let place = Workplace::new();
-    let commands: [&[&str]; 29] = [
+    let commands: [&[&str]; 32] = [
         &[],
         &["caption"],
         &["score"],
@@ -29,11 +29,14 @@ fn every_command_describes_itself() {
         &["eval", "mmbench"],
         &["eval", "mm-vet"],
         &["eval", "mm-hal"],
+        &["config"],
         &["runs"],
         &["bench"],
         &["inspect"],
         &["merge"],
         &["pretrain"],
+        &["scenes"],
+        &["scenes", "export"],
         &["demo"],
     ];
     for command in commands {

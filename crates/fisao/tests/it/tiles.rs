@@ -45,7 +45,7 @@ fn images_of_all_sizes_are_described_together_as_alone() {
     let logprob = |caption: &Value, at: usize| caption["tokens"][at]["logprob"].as_f64().unwrap();
     for caption in &together {
         let alone = captions(&place, caption["image"].as_str().unwrap()).remove(0);
-        assert_eq!(alone["text"], caption["text"]);
+        assert_eq!(alone["caption"], caption["caption"]);
         assert!((logprob(&alone, 0) - logprob(caption, 0)).abs() < 1e-4);
     }
     let distinct: std::collections::BTreeSet<String> =

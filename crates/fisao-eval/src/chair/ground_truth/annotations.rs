@@ -13,8 +13,8 @@ use crate::written_id;
 /// What is kept of a file of annotations.
 #[derive(Debug, Default)]
 pub(super) struct Annotations {
-    /// Images that are listed.
-    pub(super) images: Vec<String>,
+    /// Images that are listed, and what their files are called.
+    pub(super) images: Vec<(String, Option<String>)>,
     /// Names of categories by number.
     pub(super) categories: HashMap<u64, String>,
     /// Image → numbers of the categories in it, with their instances.
@@ -101,6 +101,6 @@ pub(super) enum Category {
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum Image {
-    Numbered { id: ImageId },
+    Numbered { id: ImageId, file_name: Option<String> },
     Other(IgnoredAny),
 }

@@ -117,7 +117,7 @@ impl Fields {
         match images {
             Images::Listed(images) => {
                 let ids = images.into_iter().filter_map(|image| match image {
-                    Image::Numbered { id } => Some(id.0),
+                    Image::Numbered { id, file_name } => Some((id.0, file_name)),
                     Image::Other(_) => None,
                 });
                 self.annotations.images.extend(ids);

@@ -207,12 +207,13 @@ impl TaskSource for PromptTasks<'_> {
 
     fn task(&self, index: usize) -> Result<Task, AlignError> {
         let at = self.rows[index] as usize;
-        let broken = |id: &str, reason: String| AlignError::Task { id: id.to_owned(), reason };
-        let row =
-            self.set.row(at).map_err(|error| broken(&format!("row {at}"), error.to_string()))?;
-        let wrong = |reason: String| broken(&row.id, reason);
-        let prompt = self.policy.prompt(&row.prompt).map_err(|error| wrong(error.to_string()))?;
-        let image = row.open_image().map_err(|error| wrong(error.to_string()))?;
+        let row = self
+            .set
+            .row(at)
+            .map_err(|error| AlignError::Task { id: format!("row {at}"), source: error.into() })?;
+        let wrong = |source| AlignError::Task { id: row.id.clone(), source };
+        let prompt = self.policy.prompt(&row.prompt).map_err(|error| wrong(error.into()))?;
+        let image = row.open_image().map_err(|error| wrong(error.into()))?;
         let verifier_images = self.views.map_or_else(Vec::new, |views| views.of(&image));
         let answer = self.answer(&row)?;
         let task = self.policy.task(row.id.clone(), &image, &prompt)?;
@@ -221,7 +222,7 @@ impl TaskSource for PromptTasks<'_> {
         let context = self.policy.model.language_model().config().max_position_embeddings;
         if needed > context {
             let prompt = task.prompt.len();
-            return Err(wrong(match longest {
+            let reason = match longest {
                 Some(longest) => format!(
                     "prompt, image and response take {prompt} + {longest} positions, but the model has {context}"
                 ),
@@ -231,7 +232,8 @@ impl TaskSource for PromptTasks<'_> {
                     self.max_new_tokens,
                     context.saturating_sub(prompt)
                 ),
-            }));
+            };
+            return Err(wrong(reason.into()));
         }
         Ok(Task { verifier_images, answer, ..task })
     }

@@ -47,7 +47,7 @@ pub(super) fn print<Report: Serialize, const N: usize>(
     if let ([run], false) = (scored, arguments.format == ReportFormat::Json) {
         let mut table = layout.table(&runs, &intervals, arguments.format);
         for (name, part) in &run.parts {
-            let rest = (1..N).map(|_| NONE.to_owned());
+            let rest = (3..table.width()).map(|_| NONE.to_owned());
             let cells = [name.clone(), percent(part.accuracy)].into_iter().chain(rest);
             table.row(cells.chain([part.questions.to_string()]));
         }

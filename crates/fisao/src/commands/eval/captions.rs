@@ -59,9 +59,10 @@ pub(crate) fn run(arguments: &CaptionMetricsArguments, reporter: &Reporter) -> a
     let mut files = arguments.captions.clone();
     let mut names = names(&files);
     if files.is_empty() {
-        let ids = references.images().iter().map(|(id, _)| id);
+        let images = references.images().iter();
+        let images = images.map(|(id, _)| (id.as_str(), references.file_of(id)));
         let (answering, prompt) = (&arguments.answering, &arguments.prompt);
-        files.push(caption_images(answering, ids, prompt, "captions", reporter)?);
+        files.push(caption_images(answering, images, prompt, "captions", reporter)?);
         names.push("model".to_owned());
     }
     let options = CaptionOptions {

@@ -159,23 +159,26 @@ fn caption(
     truth: &GroundTruth,
     reporter: &Reporter,
 ) -> anyhow::Result<PathBuf> {
-    caption_images(&arguments.answering, truth.keys(), &arguments.prompt, "chair", reporter)
+    let images = truth.keys().map(|id| (id.as_str(), truth.file_of(id)));
+    caption_images(&arguments.answering, images, &arguments.prompt, "chair", reporter)
 }
 
-/// Lets a model caption images of a folder.
+/// Lets a model caption images of a folder, each given by its id and the name of its file.
 pub(super) fn caption_images<'a>(
     arguments: &crate::arguments::AnsweringArguments,
-    ids: impl Iterator<Item = &'a String>,
+    named: impl Iterator<Item = (&'a str, &'a str)>,
     prompt: &str,
     benchmark: &str,
     reporter: &Reporter,
 ) -> anyhow::Result<PathBuf> {
     let (images, folder) = folders(arguments)?;
     let images = ImageDirectory::open(&images);
-    let question = |id: &String| {
-        Ok(Question::new([("image_id", json!(id))], images.file(id)?, prompt.to_owned()))
+    let question = |(id, file): (&str, &str)| {
+        // Where a file of that name is not there, the id may be.
+        let image = images.file(file).or_else(|error| images.file(id).map_err(|_| error))?;
+        Ok(Question::new([("image_id", json!(id))], image, prompt.to_owned()))
     };
-    let questions = ids.map(question).collect::<anyhow::Result<Vec<_>>>()?;
+    let questions = named.map(question).collect::<anyhow::Result<Vec<_>>>()?;
     let asking = Asking { benchmark, field: "caption", prompt: Some(prompt), folder };
     answer(&arguments.answerer, &asking, &questions, reporter)
 }

@@ -212,7 +212,11 @@ fn build(arguments: &PopeBuildArguments, reporter: &Reporter) -> anyhow::Result<
             // COCO's categories are called as COCO calls them; lists call theirs what they like.
             let (files, vocabulary) = (std::slice::from_ref(truth), ObjectVocabulary::coco());
             let truth = ground_truth::read(files, Rules::Strict, &vocabulary, reporter)?;
-            (pope::build(&ImageObjects::all(&truth), &options)?, arguments.output.clone())
+            let mut images = ImageObjects::all(&truth);
+            for image in &mut images {
+                image.image = truth.file_of(&image.image).to_owned();
+            }
+            (pope::build(&images, &options)?, arguments.output.clone())
         }
         (None, Some(split)) => {
             let questions = of_world(split, arguments, &options, reporter)?;

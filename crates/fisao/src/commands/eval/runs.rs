@@ -105,7 +105,16 @@ impl<const N: usize> Layout<N> {
         }
         if runs.len() > 1 {
             let pairs = spreads(runs).map(|of| of.map(|of| [of.mean, of.standard_deviation]));
-            self.pairs(&mut table, &pairs, format, ["mean", "±", "standard deviation"]);
+            if format == ReportFormat::Csv {
+                self.row(&mut table, "mean", &pairs.map(|of| of.map(|[mean, _]| mean)), &[]);
+                self.columns(
+                    &mut table,
+                    &pairs.map(|of| of.map(|[_, deviation]| deviation)),
+                    "s.d.",
+                );
+            } else {
+                self.pairs(&mut table, &pairs, ["mean ± s.d.", "±"]);
+            }
         }
         self.interval(&mut table, intervals, format);
         table
@@ -131,47 +140,47 @@ impl<const N: usize> Layout<N> {
             value.map_or_else(|| NONE.to_owned(), |value| number.unit.write(value))
         };
         let values = self.numbers.iter().zip(values).map(value);
-        let counts = counts.iter().map(ToString::to_string);
+        let counts = (0..self.counts.len())
+            .map(|at| counts.get(at).map_or_else(String::new, ToString::to_string));
         table.row([name.to_owned()].into_iter().chain(values).chain(counts));
     }
 
-    /// Adds the intervals, if there are any.
+    /// Adds the intervals of the last row, if there are any: in a row for people, in columns for programs.
     pub(super) fn interval(
         &self,
         table: &mut Table,
         intervals: &[Option<Interval>; N],
         format: ReportFormat,
     ) {
-        if intervals.iter().any(Option::is_some) {
+        if intervals.iter().all(Option::is_none) {
+            return;
+        }
+        if format == ReportFormat::Csv {
+            self.columns(table, &intervals.map(|of| of.map(|of| of.high)), "95 % to");
+            self.columns(table, &intervals.map(|of| of.map(|of| of.low)), "95 % from");
+        } else {
             let pairs = intervals.map(|of| of.map(|of| [of.low, of.high]));
-            self.pairs(table, &pairs, format, ["95 % from", "…", "95 % to"]);
+            self.pairs(table, &pairs, ["95 % interval", "…"]);
         }
     }
 
-    /// Adds two numbers of each column: in one row for people, in two of plain numbers for spreadsheets. The names
-    /// are those of the first, of what stands between them, and of the second.
-    fn pairs(
-        &self,
-        table: &mut Table,
-        pairs: &[Option<[f64; 2]>; N],
-        format: ReportFormat,
-        [first, between, second]: [&str; 3],
-    ) {
-        let mut row = |name: &str, cell: &dyn Fn([f64; 2], Unit) -> String| {
-            let cells = self.numbers.iter().zip(pairs).map(|(number, pair)| {
-                pair.map_or_else(|| NONE.to_owned(), |pair| cell(pair, number.unit))
-            });
-            let counts = self.counts.iter().map(|_| String::new());
-            table.row([name.to_owned()].into_iter().chain(cells).chain(counts));
-        };
-        if format == ReportFormat::Csv {
-            row(first, &|[value, _], unit| unit.write(value));
-            row(second, &|[_, value], unit| unit.write(value));
-        } else {
-            let name = if between == "±" { "mean ± s.d." } else { "95 % interval" };
-            row(name, &|pair, unit| {
-                format!("{} {between} {}", unit.write(pair[0]), unit.write(pair[1]))
-            });
+    /// Adds a row of two numbers for each column, with what stands between them.
+    fn pairs(&self, table: &mut Table, pairs: &[Option<[f64; 2]>; N], [name, between]: [&str; 2]) {
+        let cells = self.numbers.iter().zip(pairs).map(|(number, pair)| {
+            let [first, second] = pair.map(|pair| pair.map(|value| number.unit.write(value)))?;
+            Some(format!("{first} {between} {second}"))
+        });
+        let cells = cells.map(|cell| cell.unwrap_or_else(|| NONE.to_owned()));
+        let counts = self.counts.iter().map(|_| String::new());
+        table.row([name.to_owned()].into_iter().chain(cells).chain(counts));
+    }
+
+    /// Adds a column behind each number's own, with something about the last row.
+    fn columns(&self, table: &mut Table, values: &[Option<f64>; N], what: &str) {
+        for (number, value) in self.numbers.iter().zip(values) {
+            let at = table.column(number.heading) + 1;
+            let value = value.map_or_else(String::new, |value| number.unit.write(value));
+            table.insert_column(at, format!("{} {what}", number.heading), &value);
         }
     }
 

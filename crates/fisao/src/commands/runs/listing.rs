@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 
 use super::run::{Run, Scores};
-use crate::arguments::RunOrder;
+use crate::arguments::{ReportFormat, RunOrder};
 use crate::table::{NONE, Table, percent};
 
 /// Something measured: what it is called, and how it is shown.
@@ -38,6 +38,36 @@ const SCORES: [Measure; 3] = [
     Measure { name: "recall %", shown: |run| change(run, |scores| scores.recall) },
 ];
 
+/// The same in columns of one number each, for programs.
+const ITERATION_COLUMNS: [Measure; 2] = [
+    Measure { name: "iterations", shown: |run| run.iterations.to_string() },
+    Measure {
+        name: "planned iterations",
+        shown: |run| run.planned.map_or_else(none, |planned| planned.to_string()),
+    },
+];
+const SCORE_COLUMNS: [Measure; 6] = [
+    Measure { name: "base CHAIR_I %", shown: |run| score(run.base.as_ref(), |of| of.chair_i) },
+    Measure { name: "CHAIR_I %", shown: |run| score(run.aligned.as_ref(), |of| of.chair_i) },
+    Measure { name: "base CHAIR_S %", shown: |run| score(run.base.as_ref(), |of| of.chair_s) },
+    Measure { name: "CHAIR_S %", shown: |run| score(run.aligned.as_ref(), |of| of.chair_s) },
+    Measure { name: "base recall %", shown: |run| score(run.base.as_ref(), |of| of.recall) },
+    Measure { name: "recall %", shown: |run| score(run.aligned.as_ref(), |of| of.recall) },
+];
+
+/// What the runs measured, for a table in a format.
+fn columns(runs: &[Run], format: ReportFormat) -> Vec<Measure> {
+    if format != ReportFormat::Csv {
+        return measures(runs);
+    }
+    let mut columns = Vec::from(ITERATION_COLUMNS);
+    columns.extend([REWARD, KL, LENGTH, WARNINGS]);
+    if runs.iter().any(|run| run.base.is_some() || run.aligned.is_some()) {
+        columns.extend(SCORE_COLUMNS);
+    }
+    columns
+}
+
 /// What the runs measured; scores only where one of them has any.
 pub(super) fn measures(runs: &[Run]) -> Vec<Measure> {
     let mut measures = vec![ITERATIONS, REWARD, KL, LENGTH, WARNINGS];
@@ -48,8 +78,8 @@ pub(super) fn measures(runs: &[Run]) -> Vec<Measure> {
 }
 
 /// A row for each run.
-pub(super) fn table(runs: &[Run]) -> Table {
-    let measures = measures(runs);
+pub(super) fn table(runs: &[Run], format: ReportFormat) -> Table {
+    let measures = columns(runs, format);
     let names = measures.iter().map(|measure| measure.name);
     let columns: Vec<&str> =
         ["run", "state", "method", "seed", "last written"].into_iter().chain(names).collect();
@@ -100,12 +130,18 @@ fn largest_first(runs: &mut [Run], value: impl Fn(&Run) -> Option<f64>) {
     smallest_first(runs, |run| value(run).map(|value| -value));
 }
 
+/// One of a model's scores.
+fn score(scores: Option<&Scores>, of: fn(&Scores) -> Option<f64>) -> String {
+    percent(scores.and_then(of))
+}
+
 /// A score before and after, or whichever of them there is.
 fn change(run: &Run, score: fn(&Scores) -> Option<f64>) -> String {
-    let of = |scores: &Option<Scores>| percent(scores.as_ref().and_then(score));
-    match (&run.base, &run.aligned) {
+    match (run.base.as_ref(), run.aligned.as_ref()) {
         (None, None) => none(),
-        (base, aligned) => format!("{} → {}", of(base), of(aligned)),
+        (base, aligned) => {
+            format!("{} → {}", self::score(base, score), self::score(aligned, score))
+        }
     }
 }
 

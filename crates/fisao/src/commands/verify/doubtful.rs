@@ -27,10 +27,7 @@ struct KeptMention {
 
 /// How doubtful a caption's most doubtful word is: by probability, or by score where there is none.
 fn doubt(scored: &ScoredCaption) -> f64 {
-    let of_word = |mention: &ScoredMention| match mention.probability {
-        Some(probability) => 1.0 - probability,
-        None => -mention.cosine,
-    };
+    let of_word = |mention: &ScoredMention| mention.p_hallucinated.unwrap_or(-mention.cosine);
     let words = scored.mentions.iter().filter(|mention| !mention.negated);
     words.map(of_word).fold(f64::NEG_INFINITY, f64::max)
 }

@@ -3,7 +3,7 @@ mod reference;
 
 use std::ops::Range;
 
-use fisao_verifier::mentions::{ObjectVocabulary, VocabularyError};
+use fisao_mentions::{ObjectVocabulary, VocabularyError};
 use proptest::prelude::*;
 
 fn vocabulary() -> ObjectVocabulary {

@@ -65,7 +65,7 @@ const NOT_A_MAN: &[&str] =
 
 /// Every plural of a lower-case word in use. May be empty or hold the word itself, when singular
 /// and plural agree.
-pub(crate) fn plurals(word: &str) -> Vec<String> {
+pub fn plurals(word: &str) -> Vec<String> {
     if let Some((_, plurals)) = IRREGULAR.iter().find(|(singular, _)| *singular == word) {
         return plurals.iter().map(ToString::to_string).collect();
     }

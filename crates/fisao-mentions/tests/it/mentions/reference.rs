@@ -8,7 +8,7 @@ mod texts;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use fisao_verifier::mentions::ObjectVocabulary;
+use fisao_mentions::ObjectVocabulary;
 use proptest::prelude::*;
 
 use texts::{arbitrary_spans, entries, neutral, text, tokens};

@@ -1,4 +1,4 @@
-//! How fast mentions are found: `cargo bench -p fisao-verifier --bench mentions`.
+//! How fast mentions are found: `cargo bench -p fisao-mentions --bench mentions`.
 //!
 //! Text, about 64 MB of it, is written here and is the same on every run: captions of about twelve words, of which
 //! every tenth or so begins the name of an object, out of 722 categories. It is searched on one thread, as single
@@ -9,7 +9,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use fisao_verifier::mentions::ObjectVocabulary;
+use fisao_mentions::ObjectVocabulary;
 
 const CORPUS_BYTES: usize = 64_000_000;
 const LONG_TEXT_BYTES: usize = 10_000;

@@ -23,6 +23,7 @@
 //! table of bits says that none of the listed names begins with it (`lexicon.rs`). Only words that
 //! pass are compared, and words that are not ASCII are lower-cased as Unicode has it. What lies
 //! before a mention is read only where a word that denies went by. `benches/mentions.rs` measures.
+#![doc = include_str!("../README.md")]
 
 mod blocks;
 mod lexicon;
@@ -37,6 +38,7 @@ mod words;
 use std::ops::Range;
 
 use negation::Place;
+pub use plurals::plurals;
 use spellings::Found;
 use tokens::SpellingTokens;
 pub use vocabulary::{ObjectVocabulary, VocabularyError};

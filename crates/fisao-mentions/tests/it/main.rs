@@ -1,0 +1,3 @@
+//! Integration tests of `fisao-mentions`.
+
+mod mentions;
