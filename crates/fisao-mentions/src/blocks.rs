@@ -1,6 +1,6 @@
 //! Which bytes of a text belong to words, 64 at a time.
 
-use super::words::is_word_letter;
+use super::letters::is_word_letter;
 
 /// Bytes in a block.
 pub(crate) const BLOCK: usize = 64;

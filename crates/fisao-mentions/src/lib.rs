@@ -26,6 +26,7 @@
 #![doc = include_str!("../README.md")]
 
 mod blocks;
+mod letters;
 mod lexicon;
 mod negation;
 mod plurals;

@@ -8,6 +8,7 @@
 //! waits for the end of a word, which cannot be foreseen.
 
 use super::blocks::{BLOCK, Block};
+use super::letters::is_word_letter;
 
 /// Bytes of one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,14 +140,6 @@ fn start_of_run(text: &str, end: usize, letters: bool) -> usize {
 pub(crate) fn lower_case_words(name: &str) -> Vec<String> {
     // Words are cut before lower-casing, which can change a word's length.
     Words::new(name).map(|word| word.of(name).to_lowercase()).collect()
-}
-
-#[inline]
-pub(crate) fn is_word_letter(letter: char) -> bool {
-    if letter.is_ascii() {
-        return letter.is_ascii_alphanumeric();
-    }
-    letter.is_alphanumeric() || ('\u{300}'..='\u{36f}').contains(&letter)
 }
 
 /// Whether what stands between two words lets them form one name: space or hyphen, not a comma.
