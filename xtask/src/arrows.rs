@@ -25,6 +25,7 @@ const RULES: &[Rule] = &[
     },
     Rule { package: "fisao-align", allowed: &["fisao-models", "fisao-verifier"], terminal: false },
     Rule { package: "fisao-eval", allowed: &["fisao-mentions"], terminal: false },
+    Rule { package: "fisao-report", allowed: &["fisao-eval", "fisao-verifier"], terminal: false },
     Rule { package: "fisao-scenes", allowed: &["fisao-models"], terminal: false },
     Rule {
         package: "fisao",
@@ -33,6 +34,7 @@ const RULES: &[Rule] = &[
             "fisao-eval",
             "fisao-formats",
             "fisao-models",
+            "fisao-report",
             "fisao-scenes",
             "fisao-verifier",
         ],

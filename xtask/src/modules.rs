@@ -14,6 +14,7 @@ pub(crate) const LAYERED: &[&str] = &[
     "fisao-kernels",
     "fisao-mentions",
     "fisao-models",
+    "fisao-report",
     "fisao-scenes",
     "fisao-verifier",
 ];

@@ -83,6 +83,11 @@ impl FeatureCache {
         self.kept.len()
     }
 
+    /// Whether an image's numbers are kept in memory, from where they can always be read.
+    pub(crate) fn is_in_memory(&self, number: usize) -> bool {
+        matches!(self.kept.get(&number), Some(Place::Memory(..)))
+    }
+
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()

@@ -20,6 +20,20 @@ pub struct Task {
     pub answer: Answer,
 }
 
+impl Task {
+    /// The same without the pixels of its images.
+    pub(crate) fn without_pixels(&self) -> Self {
+        let PixelValues { tile_size, original_size, .. } = self.image;
+        Self {
+            id: self.id.clone(),
+            image: PixelValues { values: Vec::new(), tile_size, original_size },
+            verifier_images: Vec::new(),
+            prompt: self.prompt.clone(),
+            answer: self.answer.clone(),
+        }
+    }
+}
+
 /// Responses that come with a task; ids, the end token last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Answer {

@@ -5,6 +5,7 @@ mod state;
 mod task_order;
 mod validation;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -67,6 +68,8 @@ pub struct Trainer<'a> {
     tasks: &'a dyn TaskSource,
     /// What the encoders made of images that come up again.
     features: FeatureCache,
+    /// Tasks whose features are kept, without their pixels.
+    tasks_without_pixels: HashMap<usize, Task>,
     /// The order of one pass over the tasks, and which.
     order: Option<(usize, Vec<u32>)>,
     validation: Option<ValidationSet>,
@@ -151,6 +154,7 @@ impl<'a> Trainer<'a> {
             adapted,
             tasks,
             features,
+            tasks_without_pixels: HashMap::new(),
             order: None,
             validation,
             iteration: 0,
@@ -293,6 +297,7 @@ impl<'a> Trainer<'a> {
         let mut clock = PhaseClock::new(self.iteration);
         let (scorer, features) = (&mut self.scorer, &mut self.features);
         let rollout = roll_out(&plan, scorer, features, tasks, &mut clock, emit)?;
+        self.keep_tasks(&numbers, &rollout.tasks);
 
         if self.iteration == 0 {
             self.check_first(&rollout)?;

@@ -31,7 +31,7 @@ use fisao_verifier::scorer::VerifierError;
 use fisao_verifier::templates::TemplateError;
 use owo_colors::OwoColorize;
 
-use crate::terminal::one_line;
+use fisao_report::escaping::one_line;
 
 /// Exit code for what the user can put right.
 const USER: u8 = 1;

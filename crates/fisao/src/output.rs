@@ -6,17 +6,17 @@ use std::io::Write;
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::terminal;
+use fisao_report::escaping;
 
 /// Prints one line; colours are dropped where they would not be seen as such.
 pub(crate) fn line(text: impl Display) -> anyhow::Result<()> {
     let text = text.to_string();
-    let text = terminal::printable(&text);
+    let text = escaping::printable(&text);
     writeln!(anstream::stdout().lock(), "{text}").context("cannot write to standard output")
 }
 
 /// Prints one value as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string(value).context("a result cannot be written as JSON")?;
-    line(terminal::json(text))
+    line(escaping::json(text))
 }

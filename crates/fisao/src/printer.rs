@@ -1,6 +1,6 @@
 //! The result of a demo as a table for the terminal.
 
-use crate::report::{Judgement, Metric, Report, ReportRow, Scores, headline};
+use fisao_report::{Judgement, Metric, Report, ReportRow, Scores, headline};
 use owo_colors::OwoColorize;
 
 /// Width of the column that names the decoding.
@@ -70,7 +70,55 @@ fn score_lines(row: &ReportRow) -> [String; 3] {
 #[cfg(test)]
 mod tests {
     use super::summary;
-    use crate::report::sample;
+    use fisao_report::{Report, ReportRow, Scores, VerifierFacts};
+
+    /// A run as it might have been.
+    fn sample() -> Report {
+        let scores = |chair_i, chair_s, recall, mean_length| Scores {
+            chair_i,
+            chair_s,
+            recall,
+            mean_length,
+            captions: 500,
+        };
+        let row = |decoding: &str, base, aligned| ReportRow {
+            decoding: decoding.to_owned(),
+            base,
+            aligned,
+        };
+        Report {
+            title: "A small model stops seeing things".to_owned(),
+            seed: 7,
+            before_after: vec![
+                row("greedy", scores(0.182, 0.48, 0.841, 31.4), scores(0.061, 0.152, 0.835, 32.0)),
+                row(
+                    "sampled T=1",
+                    scores(0.264, 0.585, 0.812, 32.1),
+                    scores(0.092, 0.22, 0.823, 31.6),
+                ),
+            ],
+            verifier: VerifierFacts {
+                auc: 0.968,
+                mu_correct: 0.462,
+                sigma_correct: 0.071,
+                mu_hallucinated: 0.213,
+                sigma_hallucinated: 0.088,
+                tau_plus: Some(0.43),
+                tau_minus: Some(0.25),
+                full_reward: None,
+                full_penalty: None,
+                boundary: Some(0.358),
+                correct_hist: Vec::new(),
+                hallucinated_hist: Vec::new(),
+                hist_range: (-0.1, 0.7),
+            },
+            curves: Vec::new(),
+            gallery: Vec::new(),
+            facts: Vec::new(),
+            warnings: vec!["Length of captions <fell> by 16 % at iteration 12.".to_owned()],
+            attribution: String::new(),
+        }
+    }
 
     #[test]
     fn without_colours_the_columns_line_up() {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use owo_colors::OwoColorize;
 
-use crate::terminal;
+use fisao_report::escaping;
 
 /// Time between plain lines.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -58,7 +58,7 @@ impl Reporter {
             let look = if unit == Unit::Bytes { BYTE_BAR } else { BAR };
             let style = ProgressStyle::with_template(look).expect("the template is well formed");
             bar.set_style(style);
-            bar.set_prefix(terminal::one_line(name).into_owned());
+            bar.set_prefix(escaping::one_line(name).into_owned());
             bar.reset_eta();
             bar
         });
@@ -77,16 +77,16 @@ impl Reporter {
     /// Says something worth knowing.
     pub(crate) fn note(&self, text: impl Display) {
         if !self.quiet {
-            self.line(&terminal::printable(&text.to_string()));
+            self.line(&escaping::printable(&text.to_string()));
         }
     }
 
     /// Says what the user must not miss.
     pub(crate) fn warn(&self, text: impl Display, hint: Option<&str>) {
         let text = text.to_string();
-        self.line(&format!("{} {}", "warning:".yellow().bold(), terminal::one_line(&text)));
+        self.line(&format!("{} {}", "warning:".yellow().bold(), escaping::one_line(&text)));
         if let Some(hint) = hint {
-            self.line(&format!("{} {}", "hint:".cyan().bold(), terminal::one_line(hint)));
+            self.line(&format!("{} {}", "hint:".cyan().bold(), escaping::one_line(hint)));
         }
     }
 
@@ -160,7 +160,7 @@ impl PhaseProgress {
     /// Says what else there is to say about the last step, such as its loss.
     pub(crate) fn message(&self, message: impl Display) {
         let mut state = self.state();
-        state.message = terminal::one_line(&message.to_string()).into_owned();
+        state.message = escaping::one_line(&message.to_string()).into_owned();
         if let Some(bar) = &self.bar {
             bar.set_message(state.message.clone());
         }

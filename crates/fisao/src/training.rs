@@ -27,10 +27,10 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoints::Checkpoints;
 use crate::failure::{Interrupted, Refusal};
 use crate::prospects;
-use crate::report::png;
-use crate::report::samples::{Sample, samples_page};
-use crate::report::verdicts::VerdictWord;
 use crate::reporter::Reporter;
+use fisao_report::png;
+use fisao_report::samples::{Sample, samples_page};
+use fisao_report::verdicts::VerdictWord;
 
 /// Folder of the resumable states inside a run folder.
 const CHECKPOINT: &str = "checkpoint";

@@ -40,6 +40,11 @@ impl AdditionalRewards {
         built.collect::<Result<_, _>>().map(Self)
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds one that is written in code.
     pub fn push(&mut self, reward: Arc<dyn TokenReward>) {
         self.0.push(reward);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use burn::tensor::{Device, Tensor};
 use fisao_align::captions::describe;
@@ -446,19 +446,38 @@ fn an_image_is_encoded_once_while_there_is_room() {
     assert_eq!(cache(4, 9, &gone), ([6, 5], 4), "a folder that is not there");
 }
 
+/// [`Noise`] that counts how many images were decoded.
+#[derive(Default)]
+struct Counted(AtomicUsize);
+
+impl TaskSource for Counted {
+    fn count(&self) -> usize {
+        Noise.count()
+    }
+
+    fn task(&self, index: usize) -> Result<Task, AlignError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Noise.task(index)
+    }
+}
+
 #[test]
 fn kept_features_change_nothing_of_a_run() {
     let run = |megabytes: usize| {
         let mut config = config();
         // Twelve images, six at a time: the third iteration is a second pass.
         config.align.feature_cache_mb = megabytes;
-        let mut trainer = trainer(config);
+        let (source, (policy, scorer)) = (Counted::default(), models());
+        let calibration = calibration(0.0);
+        let mut trainer =
+            Trainer::new(config, policy, scorer, &calibration, &source, None).unwrap();
         let encoded: Vec<usize> =
             (0..4).map(|_| trainer.iterate(&mut |_| {}).unwrap().images_encoded).collect();
-        (encoded, adapter(&trainer))
+        (encoded, source.0.load(Ordering::Relaxed), adapter(&trainer))
     };
-    let ((with, one), (without, other)) = (run(1), run(0));
+    let ((with, decoded, one), (without, decoded_again, other)) = (run(1), run(0));
     assert_eq!((with, without), (vec![6, 6, 0, 0], vec![6; 4]));
+    assert_eq!((decoded, decoded_again), (12, 24), "what is kept is not decoded again either");
     assert_eq!(one, other);
 }
 

@@ -1,14 +1,8 @@
 //! The normal distribution function and its inverse.
 
-/// Φ(z), to 1.5e-7 (Abramowitz and Stegun, *Handbook of Mathematical Functions*, 7.1.26).
+/// Φ(z).
 pub(super) fn normal_cdf(z: f64) -> f64 {
-    let x = z.abs() / std::f64::consts::SQRT_2;
-    let t = 1.0 / (1.0 + 0.327_591_1 * x);
-    let coefficients =
-        [1.061_405_429, -1.453_152_027, 1.421_413_741, -0.284_496_736, 0.254_829_592];
-    let polynomial = coefficients.iter().fold(0.0, |sum, c| sum * t + c) * t;
-    let erf = 1.0 - polynomial * (-x * x).exp();
-    if z >= 0.0 { f64::midpoint(1.0, erf) } else { f64::midpoint(1.0, -erf) }
+    0.5 * libm::erfc(-z / std::f64::consts::SQRT_2)
 }
 
 /// Φ⁻¹(p) for p in (0, 1), by bisection; as exact as [`normal_cdf`].
@@ -27,11 +21,14 @@ mod tests {
 
     #[test]
     fn the_normal_distribution_matches_its_table() {
-        for (z, expected) in
-            [(0.0, 0.5), (1.0, 0.841_344_75), (-1.96, 0.024_997_90), (3.0, 0.998_650_1)]
-        {
-            assert!((normal_cdf(z) - expected).abs() < 2e-7, "Φ({z}) = {}", normal_cdf(z));
-            assert!((normal_quantile(expected) - z).abs() < 1e-4, "Φ⁻¹({expected})");
+        for (z, expected) in [
+            (0.0, 0.5),
+            (1.0, 0.841_344_746_069),
+            (-1.96, 0.024_997_895_148),
+            (3.0, 0.998_650_101_968),
+        ] {
+            assert!((normal_cdf(z) - expected).abs() < 1e-12, "Φ({z}) = {}", normal_cdf(z));
+            assert!((normal_quantile(expected) - z).abs() < 1e-9, "Φ⁻¹({expected})");
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::bench::{
 use crate::commands::eval::report;
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
-use crate::table::{NONE, Table};
 use crate::{interrupt, output};
+use fisao_report::table::{NONE, Table};
 
 /// All there is to say, for programs.
 #[derive(Serialize)]

@@ -21,8 +21,8 @@ use crate::calibrations::{self, Setting};
 use crate::output;
 use crate::reporter::Reporter;
 use crate::tasks::{ImageTasks, checked_images};
-use crate::terminal::one_line;
 use crate::vocabulary::Vocabulary;
+use fisao_report::escaping::one_line;
 
 /// One image's caption, as printed.
 #[derive(Serialize)]

@@ -27,14 +27,14 @@ use crate::arguments::{DemoArguments, DemoOptions, WorldChoice};
 use crate::calibrations::{self, CALIBRATION};
 use crate::demo_config::demo_config;
 use crate::device::{self, OpenDevice};
-use crate::report::{
-    ColouredCaption, Curve, GalleryItem, Report, ReportRow, Scores, VerifierFacts, WordVerdict,
-    png, render,
-};
 use crate::reporter::Reporter;
 use crate::training::{Surroundings, Training};
 use crate::world::{DemoSetup, Evaluation, Sizes, evaluate, validation};
 use crate::{interrupt, locks, output, printer, response_file, settings};
+use fisao_report::{
+    ColouredCaption, Curve, GalleryItem, Report, ReportRow, Scores, VerifierFacts, WordVerdict,
+    png, render,
+};
 
 /// Images of the report's gallery.
 const GALLERY: usize = 16;

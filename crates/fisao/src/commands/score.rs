@@ -10,9 +10,9 @@ use crate::bundle::{verifier_from_arguments, warn_of_photographs};
 use crate::reporter::Reporter;
 use crate::scorer::{ScoredCaption, ScoredMention, ScoredName, Scorer};
 use crate::tasks::checked_images;
-use crate::terminal::one_line;
 use crate::vocabulary::Vocabulary;
 use crate::{calibrations, output};
+use fisao_report::escaping::one_line;
 
 /// Up to this probability of being hallucinated a word is shown as believed.
 const BELIEVED: f64 = 0.1;

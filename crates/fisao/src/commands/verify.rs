@@ -25,9 +25,9 @@ use crate::image_directory::ImageDirectory;
 use crate::reporter::Reporter;
 use crate::scorer::{ScoredCaption, ScoredMention, Scorer};
 use crate::tasks::checked_images;
-use crate::terminal::one_line;
 use crate::vocabulary::Vocabulary;
 use crate::{calibrations, interrupt, output};
+use fisao_report::escaping::one_line;
 
 /// Images encoded at once by one core.
 const BATCH: usize = 16;

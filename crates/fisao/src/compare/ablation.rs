@@ -2,8 +2,8 @@
 
 use super::document::{Decoding, Document, Method};
 use super::metric::Metric;
-use crate::report::html::escape;
-use crate::report::plots::{Line, lines};
+use fisao_report::html::escape;
+use fisao_report::plots::{Line, lines};
 
 /// What is drawn.
 const DRAWN: [Metric; 4] = [Metric::ChairI, Metric::Recall, Metric::MeanLength, Metric::PopeF1];

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::html::number;
-use crate::table::NONE;
+use fisao_report::html::number;
+use fisao_report::table::NONE;
 
 /// A number that is measured of every method and seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

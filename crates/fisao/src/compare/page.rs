@@ -8,10 +8,10 @@ use super::metric::{Metric, Wanted};
 use super::summary::PairedComparison;
 use super::tables::{self, Cell, MARK, TESTED, column, has, probability};
 use super::texts;
-use crate::report::html::{escape, fill, number, page, signed};
-use crate::report::plots::{Estimate, bars, estimates};
-use crate::report::scatter::{Cloud, scatter};
-use crate::report::warnings;
+use fisao_report::html::{escape, fill, number, page, signed};
+use fisao_report::plots::{Estimate, bars, estimates};
+use fisao_report::scatter::{Cloud, scatter};
+use fisao_report::warnings;
 
 /// Metrics of the first table: as many as fit beside each other.
 const FIRST: [Metric; 6] = [

@@ -6,8 +6,8 @@ use super::document::{Decoding, Document, Method};
 use super::metric::{Metric, Wanted};
 use super::summary::{Change, PairedComparison};
 use super::texts;
-use crate::report::html::{number, signed};
-use crate::table::{NONE, Table};
+use fisao_report::html::{number, signed};
+use fisao_report::table::{NONE, Table};
 
 /// Columns a terminal has room for.
 const TERMINAL: [Metric; 6] = [

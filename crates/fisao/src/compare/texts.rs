@@ -3,7 +3,7 @@
 use super::document::{Budget, Decoding, Document, Method};
 use super::metric::Metric;
 use super::summary::SIGNIFICANT;
-use crate::report::html::signed;
+use fisao_report::html::signed;
 
 /// Title of what single runs warned of.
 pub(super) const WARNED: &str = "What the runs warned of";

@@ -5,8 +5,8 @@ use super::tables::{
     detected, detectors, interval_over_seeds, over_seeds, signal, signal_names, summary_rows,
     tables,
 };
-use crate::report::html::{escape, fill, page};
-use crate::report::plots::{Estimate, Line, distributions, estimates, lines};
+use fisao_report::html::{escape, fill, page};
+use fisao_report::plots::{Estimate, Line, distributions, estimates, lines};
 
 /// Variants whose lines are drawn where the verifier loses resolution.
 const DRAWN: usize = 5;

@@ -4,7 +4,7 @@ use fisao_eval::statistics::Interval;
 
 use super::document::{CoarseResult, Correlation, Cost, Detection, SeedStudy, SignalStudy, Study};
 use super::mean;
-use crate::table::{NONE, Table};
+use fisao_report::table::{NONE, Table};
 
 /// A number, or what stands for none.
 pub(super) fn digits(value: Option<f64>, decimals: usize) -> String {

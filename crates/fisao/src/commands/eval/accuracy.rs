@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::report;
 use super::runs::{Layout, Run};
 use crate::arguments::{ReportArguments, ReportFormat};
-use crate::table::{NONE, percent};
+use fisao_report::table::{NONE, percent};
 
 /// What one run scored.
 pub(super) struct Scored<Report, const N: usize> {

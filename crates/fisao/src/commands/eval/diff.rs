@@ -25,8 +25,8 @@ use crate::arguments::ReportFormat;
 use crate::failure::Refusal;
 use crate::output;
 use crate::reporter::Reporter;
-use crate::table::Table;
 use crate::vocabulary::chair_vocabulary;
+use fisao_report::table::Table;
 
 /// Seed of the bootstrap.
 const SEED: u64 = 0;

@@ -24,7 +24,7 @@ use crate::arguments::{AnswerFieldArguments, ReportFormat};
 use crate::failure::Refusal;
 use crate::image_directory::ImageDirectory;
 use crate::reporter::Reporter;
-use crate::table::{NONE, Table, percent};
+use fisao_report::table::{NONE, Table, percent};
 
 pub(crate) fn run(arguments: &MmeArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let reading = match arguments.rules {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::arguments::ReportFormat;
 use crate::output;
-use crate::table::Table;
+use fisao_report::table::Table;
 
 /// Prints what people see of a report, and what they have to know beside it.
 pub(crate) fn table(format: ReportFormat, table: &Table, notes: &[String]) -> anyhow::Result<()> {

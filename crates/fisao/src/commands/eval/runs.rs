@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::report;
 use crate::arguments::{ReportArguments, ReportFormat};
 use crate::output;
-use crate::table::{NONE, Table};
+use fisao_report::table::{NONE, Table};
 
 /// How a number is written for people; JSON has it as it is.
 #[derive(Clone, Copy, Debug)]

@@ -17,10 +17,10 @@ use crate::bundle::{Policy, load_verifier};
 use crate::device::cpu;
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
-use crate::table::percent;
 use crate::vocabulary::Vocabulary;
 use crate::world::{SceneTasks, evaluate, separation};
 use crate::{interrupt, output};
+use fisao_report::table::percent;
 
 /// Scenes of the validation split that are looked at.
 const SCENES: usize = 256;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::listing::measures;
 use super::run::Run;
-use crate::table::{NONE, Table};
+use fisao_report::table::{NONE, Table};
 
 /// Values of one setting in the order of the runs; `None` where a run does not have it.
 pub(super) type Differences<'a> = BTreeMap<&'a str, Vec<Option<&'a toml::Value>>>;

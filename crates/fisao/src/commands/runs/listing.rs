@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 
 use super::run::{Run, Scores};
 use crate::arguments::{ReportFormat, RunOrder};
-use crate::table::{NONE, Table, percent};
+use fisao_report::table::{NONE, Table, percent};
 
 /// Something measured: what it is called, and how it is shown.
 pub(super) struct Measure {

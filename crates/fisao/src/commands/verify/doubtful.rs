@@ -7,8 +7,8 @@ use fisao_verifier::scorer::HeatMap;
 
 use super::Judged;
 use crate::bundle::LoadedVerifier;
-use crate::report::verdicts::{CaptionCard, VerdictPage, VerdictWord};
 use crate::scorer::{ScoredCaption, ScoredMention, Scorer};
+use fisao_report::verdicts::{CaptionCard, VerdictPage, VerdictWord};
 
 /// Captions of a bounded number, those kept whose most doubtful word is the most doubtful.
 pub(super) struct Doubtful {

@@ -16,7 +16,7 @@ const LABEL_LINE: f64 = 17.0;
 
 /// The two distributions as step areas, each as a fraction of its own class: hallucinated mentions are
 /// the rarer ones, and on one count axis they would vanish.
-pub(super) fn render(facts: &VerifierFacts) -> String {
+pub(crate) fn render(facts: &VerifierFacts) -> String {
     let bins = facts.correct_hist.len().max(facts.hallucinated_hist.len());
     if bins == 0 {
         return "<p class=\"empty\">No scores were recorded.</p>".to_owned();
@@ -41,7 +41,7 @@ pub(super) fn render(facts: &VerifierFacts) -> String {
 }
 
 /// Numbers beside the histogram.
-pub(super) fn facts(facts: &VerifierFacts) -> String {
+pub(crate) fn facts(facts: &VerifierFacts) -> String {
     let spread = |mean: f64, deviation: f64, counts: &[usize]| {
         let words: usize = counts.iter().sum();
         format!("{} ± {} <small>{words} mentions</small>", number(mean, 3), number(deviation, 3))
@@ -73,7 +73,7 @@ pub(super) fn facts(facts: &VerifierFacts) -> String {
 }
 
 /// Counts of bins as fractions of all.
-pub(super) fn fractions(counts: &[usize], bins: usize) -> Vec<f64> {
+pub(crate) fn fractions(counts: &[usize], bins: usize) -> Vec<f64> {
     let total = counts.iter().sum::<usize>().max(1) as f64;
     (0..bins).map(|bin| counts.get(bin).copied().unwrap_or(0) as f64 / total).collect()
 }
@@ -111,7 +111,7 @@ fn grid(x: &Axis, y: &Axis) -> String {
 }
 
 /// Steps over bins of equal width down to the axis, which lies at 0 of `y`.
-pub(super) fn area(
+pub(crate) fn area(
     class: &str,
     fractions: &[f64],
     range: (f64, f64),

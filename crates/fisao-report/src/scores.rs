@@ -11,7 +11,7 @@ const LENGTH_TOLERANCE: (f64, f64) = (-0.15, 0.25);
 
 /// A column of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Metric {
+pub enum Metric {
     /// Hallucinated mentions over all mentions.
     ChairI,
     /// Captions with a hallucinated mention over all captions.
@@ -24,7 +24,7 @@ pub(crate) enum Metric {
 
 /// What a change means for the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Judgement {
+pub enum Judgement {
     /// In the direction one wants.
     Better,
     /// Neither better nor worse, or within tolerance.
@@ -35,10 +35,10 @@ pub(crate) enum Judgement {
 
 impl Metric {
     /// All metrics in the order of the columns.
-    pub(crate) const ALL: [Self; 4] = [Self::ChairI, Self::ChairS, Self::Recall, Self::Length];
+    pub const ALL: [Self; 4] = [Self::ChairI, Self::ChairS, Self::Recall, Self::Length];
 
     /// Name in plain text.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::ChairI => "CHAIR_I",
             Self::ChairS => "CHAIR_S",
@@ -75,7 +75,7 @@ impl Metric {
     }
 
     /// The value with its unit.
-    pub(crate) fn value(self, scores: &Scores) -> String {
+    pub fn value(self, scores: &Scores) -> String {
         match self {
             Self::Length => number(self.of(scores), 1),
             _ => percent(self.of(scores)),
@@ -83,7 +83,7 @@ impl Metric {
     }
 
     /// The change with its sign and unit: percentage points for rates, per cent for the length.
-    pub(crate) fn change(self, row: &ReportRow) -> String {
+    pub fn change(self, row: &ReportRow) -> String {
         let (base, aligned) = (self.of(&row.base), self.of(&row.aligned));
         match self {
             Self::Length => format!("{}\u{a0}%", signed(relative_change(base, aligned) * 100.0, 0)),
@@ -92,7 +92,7 @@ impl Metric {
     }
 
     /// Whether the change is one to be glad of.
-    pub(crate) fn assess(self, row: &ReportRow) -> Judgement {
+    pub fn assess(self, row: &ReportRow) -> Judgement {
         let (base, aligned) = (self.of(&row.base), self.of(&row.aligned));
         let change = aligned - base;
         match self {
@@ -126,7 +126,7 @@ impl Judgement {
 
 /// The result in a sentence or two, from the first row: what happened to hallucination, and at
 /// what cost. A fall bought with silence is named as such.
-pub(crate) fn headline(report: &Report) -> String {
+pub fn headline(report: &Report) -> String {
     let Some(row) = report.before_after.first() else {
         return "Nothing was evaluated.".to_owned();
     };
@@ -159,7 +159,7 @@ pub(crate) fn headline(report: &Report) -> String {
 }
 
 /// One tile for each metric of the first row.
-pub(super) fn tiles(report: &Report) -> String {
+pub(crate) fn tiles(report: &Report) -> String {
     let Some(row) = report.before_after.first() else {
         return String::new();
     };
@@ -190,7 +190,7 @@ fn tile(metric: Metric, row: &ReportRow) -> String {
 }
 
 /// The body of the table: three lines for each way of decoding.
-pub(super) fn table(report: &Report) -> String {
+pub(crate) fn table(report: &Report) -> String {
     report.before_after.iter().map(table_rows).collect::<Vec<_>>().join("\n")
 }
 

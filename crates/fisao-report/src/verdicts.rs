@@ -12,52 +12,52 @@ use super::png;
 
 /// Everything the page shows.
 #[derive(Debug)]
-pub(crate) struct VerdictPage {
+pub struct VerdictPage {
     /// What was found in all captions.
-    pub(crate) summary: String,
+    pub summary: String,
     /// Captions that were judged and are not shown.
-    pub(crate) left_out: usize,
+    pub left_out: usize,
     /// Whether words have probabilities.
-    pub(crate) calibrated: bool,
+    pub calibrated: bool,
     /// Captions, the most doubtful first.
-    pub(crate) cards: Vec<CaptionCard>,
+    pub cards: Vec<CaptionCard>,
 }
 
 /// A caption with its image.
 #[derive(Debug)]
-pub(crate) struct CaptionCard {
+pub struct CaptionCard {
     /// Identifier of the image.
-    pub(crate) image_id: String,
+    pub image_id: String,
     /// The image as the verifier takes it.
-    pub(crate) image: RgbImage,
+    pub image: RgbImage,
     /// The caption.
-    pub(crate) caption: String,
+    pub caption: String,
     /// Its object mentions, in order.
-    pub(crate) words: Vec<VerdictWord>,
+    pub words: Vec<VerdictWord>,
 }
 
 /// An object mention with its verdict.
 #[derive(Debug)]
-pub(crate) struct VerdictWord {
+pub struct VerdictWord {
     /// Where it stands in the caption.
-    pub(crate) bytes: Range<usize>,
+    pub bytes: Range<usize>,
     /// What it names.
-    pub(crate) category: String,
+    pub category: String,
     /// Whether the caption says that it is not there.
-    pub(crate) negated: bool,
+    pub negated: bool,
     /// Score with the image.
-    pub(crate) cosine: f64,
+    pub cosine: f64,
     /// Probability that it is not there.
-    pub(crate) p_hallucinated: Option<f64>,
+    pub p_hallucinated: Option<f64>,
     /// Whether it counts as hallucinated.
-    pub(crate) hallucinated: Option<bool>,
+    pub hallucinated: Option<bool>,
     /// Where it is seen, if that is to be shown.
-    pub(crate) heat_map: Option<HeatMap>,
+    pub heat_map: Option<HeatMap>,
 }
 
 impl VerdictPage {
     /// The page, which makes no request to anywhere.
-    pub(crate) fn render(&self) -> String {
+    pub fn render(&self) -> String {
         let cards: Vec<String> = self.cards.iter().map(CaptionCard::render).collect();
         let left_out = match self.left_out {
             0 => String::new(),
@@ -106,7 +106,7 @@ impl CaptionCard {
 }
 
 /// A caption with its object mentions in the colours of their verdicts.
-pub(super) fn coloured(caption: &str, words: &[VerdictWord]) -> String {
+pub(crate) fn coloured(caption: &str, words: &[VerdictWord]) -> String {
     let words = words.iter().map(|word| (word.bytes.clone(), word));
     marked(caption, words, |text, word| {
         let (class, strength) = word.colour();

@@ -11,13 +11,13 @@ const SHOWN_OF_WORD: usize = 120;
 
 /// A text on one line: every control character, line breaks too, is written as its escape sequence. Words that nobody reads
 /// to the end are cut.
-pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+pub fn one_line(text: &str) -> Cow<'_, str> {
     let text = escaped(text, |c| !is_control(c));
     if text.split(' ').all(|word| word.len() <= LONGEST_WORD) { text } else { cut(&text).into() }
 }
 
 /// A text as this program prints it, which keeps its own line breaks, tabs and colours.
-pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_control) {
         return text.into();
     }
@@ -37,7 +37,7 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
 }
 
 /// JSON in which such characters, which only texts hold, are written in JSON's own way.
-pub(crate) fn json(text: String) -> String {
+pub fn json(text: String) -> String {
     if !text.contains(is_control) {
         return text;
     }

@@ -2,27 +2,27 @@
 
 /// Maps the interval `data` linearly onto the interval `pixels` (which may run backwards).
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     data: (f64, f64),
     pixels: (f64, f64),
 }
 
 impl Axis {
     /// An axis; an empty data interval is widened so that the mapping stays finite.
-    pub(super) fn new(data: (f64, f64), pixels: (f64, f64)) -> Self {
+    pub(crate) fn new(data: (f64, f64), pixels: (f64, f64)) -> Self {
         let (low, high) = data;
         let data = if (high - low).abs() < f64::EPSILON { (low - 0.5, high + 0.5) } else { data };
         Self { data, pixels }
     }
 
     /// The coordinate of a value.
-    pub(super) fn at(&self, value: f64) -> f64 {
+    pub(crate) fn at(&self, value: f64) -> f64 {
         let fraction = (value - self.data.0) / (self.data.1 - self.data.0);
         self.pixels.0 + fraction * (self.pixels.1 - self.pixels.0)
     }
 
     /// Up to about `wanted` round values inside the data interval, with the decimals they need.
-    pub(super) fn ticks(&self, wanted: usize) -> (Vec<f64>, usize) {
+    pub(crate) fn ticks(&self, wanted: usize) -> (Vec<f64>, usize) {
         let (low, high) = self.data;
         let step = round_step((high - low) / wanted.max(1) as f64);
         let decimals = (-step.log10().floor()).max(0.0) as usize;

@@ -2,19 +2,19 @@
 
 use std::fmt::Write as _;
 
-use crate::report::html::escape;
-use crate::terminal::one_line;
+use crate::escaping::one_line;
+use crate::html::escape;
 
 /// Rows under headings; every row has as many cells as there are columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Table {
+pub struct Table {
     columns: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// A table without rows.
-    pub(crate) fn new(columns: &[&str]) -> Self {
+    pub fn new(columns: &[&str]) -> Self {
         Self { columns: columns.iter().map(ToString::to_string).collect(), rows: Vec::new() }
     }
 
@@ -22,7 +22,7 @@ impl Table {
     ///
     /// # Panics
     /// It has not as many cells as the table has columns.
-    pub(crate) fn row<Cell: Into<String>>(&mut self, cells: impl IntoIterator<Item = Cell>) {
+    pub fn row<Cell: Into<String>>(&mut self, cells: impl IntoIterator<Item = Cell>) {
         let row = cells.into_iter().map(|cell| one_line(&cell.into()).into_owned());
         let row: Vec<String> = row.collect();
         assert_eq!(row.len(), self.columns.len(), "a row has as many cells as there are columns");
@@ -30,7 +30,7 @@ impl Table {
     }
 
     /// Number of columns.
-    pub(crate) fn width(&self) -> usize {
+    pub fn width(&self) -> usize {
         self.columns.len()
     }
 
@@ -38,13 +38,13 @@ impl Table {
     ///
     /// # Panics
     /// There is none.
-    pub(crate) fn column(&self, heading: &str) -> usize {
+    pub fn column(&self, heading: &str) -> usize {
         let found = self.columns.iter().position(|column| column == heading);
         found.unwrap_or_else(|| panic!("no column `{heading}`"))
     }
 
     /// Inserts a column in which the last row alone has something.
-    pub(crate) fn insert_column(&mut self, at: usize, heading: String, last: &str) {
+    pub fn insert_column(&mut self, at: usize, heading: String, last: &str) {
         self.columns.insert(at, heading);
         let count = self.rows.len();
         for (row, cells) in self.rows.iter_mut().enumerate() {
@@ -53,7 +53,7 @@ impl Table {
     }
 
     /// Columns under their headings. Text stands on the left, numbers on the right.
-    pub(crate) fn aligned(&self) -> String {
+    pub fn aligned(&self) -> String {
         let widths = self.widths();
         let right = self.numeric();
         let mut text = String::new();
@@ -70,7 +70,7 @@ impl Table {
     }
 
     /// A table of GitHub's Markdown.
-    pub(crate) fn markdown(&self) -> String {
+    pub fn markdown(&self) -> String {
         let rule = self.numeric().into_iter().map(|right| if right { "---:" } else { "---" });
         let rule = format!("| {} |", rule.collect::<Vec<_>>().join(" | "));
         let lines = self.all().map(|row| {
@@ -83,7 +83,7 @@ impl Table {
     }
 
     /// A table of HTML.
-    pub(crate) fn html(&self) -> String {
+    pub fn html(&self) -> String {
         let row = |tag: &str, cells: &[String]| {
             let cells = cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell)));
             format!("<tr>{}</tr>", cells.collect::<String>())
@@ -94,7 +94,7 @@ impl Table {
     }
 
     /// Comma-separated values as RFC 4180 has them, but for lines that end in a bare line feed. What is not there is empty.
-    pub(crate) fn csv(&self) -> String {
+    pub fn csv(&self) -> String {
         let mut text = String::new();
         for row in self.all() {
             let cells = row.iter().map(|cell| {
@@ -137,10 +137,10 @@ impl Table {
 }
 
 /// What stands where there is not a number.
-pub(crate) const NONE: &str = "–";
+pub const NONE: &str = "–";
 
 /// A rate in percent with one decimal, or what stands for none.
-pub(crate) fn percent(rate: Option<f64>) -> String {
+pub fn percent(rate: Option<f64>) -> String {
     rate.map_or_else(|| NONE.to_owned(), |rate| format!("{:.1}", 100.0 * rate))
 }
 

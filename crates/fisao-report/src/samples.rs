@@ -8,19 +8,19 @@ use super::verdicts::{VerdictWord, coloured};
 
 /// A caption that the policy wrote.
 #[derive(Debug)]
-pub(crate) struct Sample {
+pub struct Sample {
     /// The image as a PNG file, if it is to be shown.
-    pub(crate) image_png: Option<Vec<u8>>,
+    pub image_png: Option<Vec<u8>>,
     /// What the policy was asked.
-    pub(crate) prompt: String,
+    pub prompt: String,
     /// What it answered.
-    pub(crate) caption: String,
+    pub caption: String,
     /// Object mentions of the answer, in order.
-    pub(crate) words: Vec<VerdictWord>,
+    pub words: Vec<VerdictWord>,
 }
 
 /// Samples after `iteration` iterations as one page, which makes no request to anywhere.
-pub(crate) fn samples_page(iteration: usize, samples: &[Sample]) -> String {
+pub fn samples_page(iteration: usize, samples: &[Sample]) -> String {
     let cards: Vec<String> =
         samples.iter().enumerate().map(|(index, sample)| card(index + 1, sample)).collect();
     let values = [("iteration", iteration.to_string()), ("cards", cards.join("\n"))];

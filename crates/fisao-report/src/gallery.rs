@@ -39,7 +39,7 @@ impl ColourScale {
 }
 
 /// The legend of the colours.
-pub(super) fn legend(facts: &VerifierFacts) -> String {
+pub(crate) fn legend(facts: &VerifierFacts) -> String {
     let scale = ColourScale::new(facts);
     format!(
         "<div class=\"scale\"><span>hallucinated mean {}</span><i></i><span>correct mean {}</span>\
@@ -52,7 +52,7 @@ pub(super) fn legend(facts: &VerifierFacts) -> String {
 }
 
 /// One card for each image.
-pub(super) fn render(items: &[GalleryItem], facts: &VerifierFacts) -> String {
+pub(crate) fn render(items: &[GalleryItem], facts: &VerifierFacts) -> String {
     if items.is_empty() {
         return "<p class=\"empty\">No images were kept.</p>".to_owned();
     }

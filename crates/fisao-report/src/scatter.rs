@@ -23,18 +23,21 @@ const COLOURS: usize = 9;
 
 /// Points that belong together.
 #[derive(Clone, Debug)]
-pub(crate) struct Cloud {
-    pub(crate) name: String,
-    pub(crate) points: Vec<(f64, f64)>,
-    pub(crate) mean: (f64, f64),
+pub struct Cloud {
+    /// Shown in the legend.
+    pub name: String,
+    /// x and y of each.
+    pub points: Vec<(f64, f64)>,
+    /// Their mean, x and y.
+    pub mean: (f64, f64),
     /// Along x and y.
-    pub(crate) intervals: (Option<Interval>, Option<Interval>),
+    pub intervals: (Option<Interval>, Option<Interval>),
     /// Set off from the others.
-    pub(crate) marked: bool,
+    pub marked: bool,
 }
 
 /// Clouds over two named axes. Axes hold all points and means; intervals that reach beyond are cut off.
-pub(crate) fn scatter(clouds: &[Cloud], x_name: &str, y_name: &str, decimals: usize) -> String {
+pub fn scatter(clouds: &[Cloud], x_name: &str, y_name: &str, decimals: usize) -> String {
     let shown: Vec<(usize, &Cloud)> = clouds
         .iter()
         .enumerate()

@@ -12,7 +12,7 @@ const TOP: f64 = 10.0;
 const BOTTOM: f64 = 146.0;
 
 /// All curves that have something to show.
-pub(super) fn render(curves: &[Curve]) -> String {
+pub(crate) fn render(curves: &[Curve]) -> String {
     let charts: Vec<String> = curves.iter().filter_map(chart).collect();
     if charts.is_empty() {
         return "<p class=\"empty\">No curves were recorded.</p>".to_owned();

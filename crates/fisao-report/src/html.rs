@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
+use minijinja::{Environment, UndefinedBehavior, Value};
+
 /// A whole page that makes no request to anywhere: a title, which is escaped here, and what stands in `main`.
-pub(crate) fn page(title: &str, main: &str) -> String {
+pub fn page(title: &str, main: &str) -> String {
     let values =
         [("title", escape(title)), ("style", super::STYLE.to_owned()), ("main", main.to_owned())];
     let values = values.each_ref().map(|(name, value)| (*name, value.as_str()));
@@ -12,7 +14,7 @@ pub(crate) fn page(title: &str, main: &str) -> String {
 
 /// A text, escaped, with some of its words marked: each by its bytes and by what `mark` makes of the word as written. A
 /// word that does not lie on character boundaries behind the one before it is left out rather than shown in the wrong place.
-pub(crate) fn marked<Word>(
+pub fn marked<Word>(
     text: &str,
     words: impl IntoIterator<Item = (Range<usize>, Word)>,
     mark: impl Fn(&str, Word) -> String,
@@ -34,7 +36,7 @@ pub(crate) fn marked<Word>(
 }
 
 /// Escapes text for use in HTML content and in double-quoted attributes.
-pub(crate) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -49,31 +51,26 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-/// Replaces each `{{name}}` of the template by its value, in one pass: a value that itself
-/// contains `{{…}}` is left as it is. A name without a value stays visible in the result.
-pub(crate) fn fill(template: &str, values: &[(&str, &str)]) -> String {
-    let mut filled = String::with_capacity(template.len() * 4);
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once("{{") {
-        filled.push_str(before);
-        let value = after.split_once("}}").and_then(|(name, remainder)| {
-            let (_, value) = values.iter().find(|(known, _)| *known == name)?;
-            Some((*value, remainder))
-        });
-        if let Some((value, remainder)) = value {
-            filled.push_str(value);
-            rest = remainder;
-        } else {
-            filled.push_str("{{");
-            rest = after;
-        }
+/// Fills a template: each `{{ name }}` becomes its value, as it is.
+///
+/// # Panics
+/// The template is no template, or names something that has no value.
+pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let mut environment = Environment::empty();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let values = values.iter().map(|&(name, value)| (name, Value::from(value)));
+    let mut filled = environment
+        .render_str(template, Value::from_pairs(values))
+        .expect("a template and its values belong together");
+    // The engine drops a line break at the end of a template.
+    if template.ends_with('\n') && !filled.ends_with('\n') {
+        filled.push('\n');
     }
-    filled.push_str(rest);
     filled
 }
 
 /// A number with a fixed count of decimals and a true minus sign; a dash if it is not finite.
-pub(crate) fn number(value: f64, decimals: usize) -> String {
+pub fn number(value: f64, decimals: usize) -> String {
     if !value.is_finite() {
         return "–".to_owned();
     }
@@ -83,7 +80,7 @@ pub(crate) fn number(value: f64, decimals: usize) -> String {
 }
 
 /// [`number`] with a plus sign in front of what is not negative; `±` in front of zero.
-pub(crate) fn signed(value: f64, decimals: usize) -> String {
+pub fn signed(value: f64, decimals: usize) -> String {
     let text = number(value, decimals);
     let is_zero = text.chars().all(|digit| matches!(digit, '0' | '.'));
     if is_zero {

@@ -20,23 +20,28 @@ const NAMES: f64 = 220.0;
 
 /// A named value with what it may be off by.
 #[derive(Clone, Debug)]
-pub(crate) struct Estimate {
-    pub(crate) name: String,
-    pub(crate) value: f64,
-    pub(crate) interval: Option<Interval>,
+pub struct Estimate {
+    /// Shown before its row.
+    pub name: String,
+    /// Where its mark is.
+    pub value: f64,
+    /// What it may be off by.
+    pub interval: Option<Interval>,
     /// Set off from the others.
-    pub(crate) marked: bool,
+    pub marked: bool,
 }
 
 /// A named line.
 #[derive(Clone, Debug)]
-pub(crate) struct Line {
-    pub(crate) name: String,
-    pub(crate) points: Vec<(f64, f64)>,
+pub struct Line {
+    /// Shown in the legend.
+    pub name: String,
+    /// x and y.
+    pub points: Vec<(f64, f64)>,
 }
 
 /// Values one below the other on one axis, each with its interval.
-pub(crate) fn estimates(rows: &[Estimate], decimals: usize) -> String {
+pub fn estimates(rows: &[Estimate], decimals: usize) -> String {
     let ends = |row: &Estimate| {
         row.interval.map_or((row.value, row.value), |interval| (interval.low, interval.high))
     };
@@ -84,7 +89,7 @@ pub(crate) fn estimates(rows: &[Estimate], decimals: usize) -> String {
 }
 
 /// Values as bars from 0, one below the other, each with its interval.
-pub(crate) fn bars(rows: &[Estimate], decimals: usize) -> String {
+pub fn bars(rows: &[Estimate], decimals: usize) -> String {
     let ends = |row: &Estimate| row.interval.map_or(row.value, |interval| interval.high);
     let high = rows.iter().map(|row| ends(row).max(row.value)).fold(f64::NEG_INFINITY, f64::max);
     if !high.is_finite() || high <= 0.0 {
@@ -119,7 +124,7 @@ pub(crate) fn bars(rows: &[Estimate], decimals: usize) -> String {
 }
 
 /// Lines over one number; `y` is at least this wide.
-pub(crate) fn lines(lines: &[Line], x_name: &str, y: RangeInclusive<f64>) -> String {
+pub fn lines(lines: &[Line], x_name: &str, y: RangeInclusive<f64>) -> String {
     let points = || lines.iter().flat_map(|line| &line.points);
     let points_finite = || points().filter(|(x, y)| x.is_finite() && y.is_finite());
     if points_finite().next().is_none() {
@@ -194,7 +199,7 @@ pub(crate) fn lines(lines: &[Line], x_name: &str, y: RangeInclusive<f64>) -> Str
 }
 
 /// Two distributions as fractions of each, over the same bins.
-pub(crate) fn distributions(histograms: &Histograms) -> String {
+pub fn distributions(histograms: &Histograms) -> String {
     let bins = histograms.correct.counts.len();
     let correct = fractions(&histograms.correct.counts, bins);
     let wrong = fractions(&histograms.hallucinated.counts, bins);

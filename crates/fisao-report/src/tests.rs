@@ -8,7 +8,7 @@ use std::io::Cursor;
 const TRUTH: &[&str] = &["car", "dog", "traffic light"];
 
 /// A run as it might have been; the text carries what must be escaped.
-pub(crate) fn sample() -> Report {
+fn sample() -> Report {
     let scores = |chair_i, chair_s, recall, mean_length| Scores {
         chair_i,
         chair_s,
@@ -211,9 +211,15 @@ fn what_comes_from_outside_is_escaped() {
 }
 
 #[test]
-fn a_template_is_filled_in_one_pass() {
-    let filled = html::fill("{{a}} {{b}} {{c}} {{", &[("a", "{{b}}"), ("b", "2")]);
-    assert_eq!(filled, "{{b}} 2 {{c}} {{");
+fn values_are_not_templates_and_are_not_escaped() {
+    let filled = html::fill("{{ a }} {{b}}\n", &[("a", "{{b}} <p>"), ("b", "2")]);
+    assert_eq!(filled, "{{b}} <p> 2\n");
+}
+
+#[test]
+#[should_panic(expected = "belong together")]
+fn a_name_without_a_value_is_not_left_out() {
+    html::fill("{{ a }} {{ c }}", &[("a", "1")]);
 }
 
 #[test]
