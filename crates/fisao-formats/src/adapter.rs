@@ -86,7 +86,7 @@ impl Adapter {
                 updates.insert(name.to_owned(), update);
             }
         });
-        Self { config: config::to_json(config, base_model), updates }
+        Self { config: config::to_json(config, naming.decoder_module(), base_model), updates }
     }
 
     /// Writes the folder, under the keys that the adapter was read from or that current PEFT and

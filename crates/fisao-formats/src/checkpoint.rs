@@ -26,7 +26,7 @@ pub use writer::{
 };
 
 use crate::FormatError;
-use crate::processor::read_image_processor;
+use crate::processor::read_image_processor_of;
 use crate::tokenizer::HfTokenizer;
 use crate::weights::{Layout, LoadDtype, SafetensorsSource};
 pub(crate) use family_format::{FamilyFormat, Naming};
@@ -270,7 +270,8 @@ impl Checkpoint {
     /// # Errors
     /// Neither processor file is there, or it asks for something that is not supported.
     pub fn image_processor(&self) -> Result<ImageProcessor, FormatError> {
-        read_image_processor(&self.folder)
+        let own: Vec<_> = FamilyFormat::all_image_processors().collect();
+        read_image_processor_of(&self.folder, &own)
     }
 
     fn wrong_type(&self, expected: &'static str) -> FormatError {

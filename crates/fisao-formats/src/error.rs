@@ -1,6 +1,7 @@
 //! What can be wrong with a file, in one enum: every variant names the file, and what to do about it
 //! is a separate [`FormatError::hint`], so that a caller can print it on a line of its own.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use crate::limits::MAX_PIXELS;
@@ -110,7 +111,15 @@ pub enum FormatError {
         /// Its value.
         found: String,
         /// What is supported.
-        supported: &'static str,
+        supported: Cow<'static, str>,
+    },
+    /// A configuration asks for tiles that a tokenizer has no tokens for.
+    #[error("{} has no token {token}, which tells a model's tiles apart", path.display())]
+    NoTileToken {
+        /// The tokenizer.
+        path: PathBuf,
+        /// The token.
+        token: &'static str,
     },
     /// A checkpoint whose weights are quantised.
     #[error("{} describes weights that are quantised by {by}, but only those of 16 or 32 bits are read", path.display())]
@@ -516,7 +525,9 @@ impl FormatError {
                  \"stage3_gather_16bit_weights_on_model_save\": true, or restore it from the training's \
                  checkpoint with zero_to_fp32.py"
             }
-            Self::TokenizerTooLarge { .. } | Self::NoImageToken { .. } => {
+            Self::TokenizerTooLarge { .. }
+            | Self::NoImageToken { .. }
+            | Self::NoTileToken { .. } => {
                 "tokenizer.json and config.json must come from the same model"
             }
             Self::NoEndToken { .. } => {
@@ -529,8 +540,8 @@ impl FormatError {
                  an earlier checkpoint"
             }
             Self::UnknownModelType { .. } | Self::WrongModelType { .. } => {
-                "a captioning model is a `llava` checkpoint, a verifier a `clip` or `siglip` checkpoint: a \
-                 `llava` one holds no text tower, so give the model that its vision tower was taken from"
+                "a captioning model is a vision-language checkpoint such as `llava`, a verifier a `clip` or `siglip` \
+                 checkpoint: the former holds no text tower, so give the model that its vision tower was taken from"
             }
             Self::ChatTemplate { .. } => {
                 "a prompt that holds the image placeholder, normally <image>, is passed on verbatim \

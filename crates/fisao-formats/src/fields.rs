@@ -3,6 +3,7 @@
 //!
 //! A key that is null counts as absent, as it does in transformers.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -165,9 +166,10 @@ impl<'a> Fields<'a> {
         &self,
         key: &str,
         found: String,
-        supported: &'static str,
+        supported: impl Into<Cow<'static, str>>,
     ) -> FormatError {
         let (path, field) = (self.path.to_owned(), format!("{}{key}", self.place));
+        let supported = supported.into();
         FormatError::UnsupportedField { path, field, found, supported }
     }
 

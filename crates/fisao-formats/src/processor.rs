@@ -2,8 +2,9 @@
 //! `processor_config.json`.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use fisao_models::image::{Filter, ImageProcessor, Resize, Resolution};
+use fisao_models::image::{BestResolution, Filter, ImageProcessor, Resize, Resolution, TileLayout};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -55,20 +56,25 @@ enum Class {
     Onevision,
 }
 
+/// Names of the classes, their ending left out.
+const CLASSES: [(&str, Class); 4] = [
+    ("CLIP", Class::Clip),
+    ("Siglip", Class::Siglip),
+    ("Llava", Class::Llava),
+    ("LlavaOnevision", Class::Onevision),
+];
+
 impl Class {
-    fn named(name: &str) -> Option<Self> {
-        let stem =
-            ["ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor"]
-                .iter()
-                .find_map(|ending| name.strip_suffix(ending))?;
-        match stem {
-            "CLIP" => Some(Self::Clip),
-            "Siglip" => Some(Self::Siglip),
-            "Llava" => Some(Self::Llava),
-            "LlavaOnevision" => Some(Self::Onevision),
-            _ => None,
-        }
+    fn of_stem(stem: &str) -> Option<Self> {
+        CLASSES.iter().find(|(name, _)| *name == stem).map(|(_, class)| *class)
     }
+}
+
+/// What is left of the name of a class without its ending, of which transformers has had several.
+fn stem_of_class(name: &str) -> Option<&str> {
+    ["ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor"]
+        .iter()
+        .find_map(|ending| name.strip_suffix(ending))
 }
 
 /// What is wrong with a list of resolutions.
@@ -113,24 +119,47 @@ pub(crate) fn pinpoints_json(resolutions: &[Resolution]) -> Value {
     resolutions.iter().map(|&Resolution { height, width }| json!([height, width])).collect()
 }
 
-/// Reads the image processor of a checkpoint folder.
+/// Reads the image processor of a checkpoint folder, of the kinds that CLIP, SigLIP and LLaVA have.
 ///
 /// # Errors
 /// Neither file is there, or it asks for something that is not supported.
 pub fn read_image_processor(folder: &Path) -> Result<ImageProcessor, FormatError> {
+    read_image_processor_of(folder, &[])
+}
+
+/// The same, and the kinds that families have of their own.
+pub(crate) fn read_image_processor_of(
+    folder: &Path,
+    own: &[&ImageProcessorFormat],
+) -> Result<ImageProcessor, FormatError> {
+    with_processor_fields(folder, |fields| {
+        let name = fields.class_name()?.map(|(_, name)| name);
+        let stem = name.and_then(stem_of_class);
+        match own.iter().find(|(class, _)| Some(*class) == stem) {
+            Some((_, read)) => read(fields),
+            None => fields.resolve(own),
+        }
+    })
+}
+
+/// Hands over the settings in a checkpoint folder's file.
+///
+/// # Errors
+/// Neither file is there or readable, or what `read` says.
+pub(crate) fn with_processor_fields<R>(
+    folder: &Path,
+    read: impl FnOnce(&ProcessorFields<'_>) -> Result<R, FormatError>,
+) -> Result<R, FormatError> {
     let path = folder.join(PROCESSOR_FILE);
     if path.exists() {
         let value = read_settings(WHAT, &path)?;
         if let Some(inner) = value.get("image_processor") {
-            return parse(&path, inner);
+            return read(&ProcessorFields(Fields::of_file(WHAT, &path, inner)?));
         }
     }
     let path = folder.join(PREPROCESSOR_FILE);
-    parse(&path, &read_settings(WHAT, &path)?)
-}
-
-fn parse(path: &Path, value: &Value) -> Result<ImageProcessor, FormatError> {
-    Processor { fields: Fields::of_file(WHAT, path, value)? }.resolve()
+    let value = read_settings(WHAT, &path)?;
+    read(&ProcessorFields(Fields::of_file(WHAT, &path, &value)?))
 }
 
 /// PIL's number for a way of resizing.
@@ -139,20 +168,31 @@ pub(crate) fn resample_number(filter: Filter) -> i64 {
     found.expect("the table holds every filter").0
 }
 
-/// A file's settings; absent ones have the defaults of transformers' class.
-struct Processor<'a> {
-    fields: Fields<'a>,
+/// The name of an image processor's class in transformers, its ending left out, and what reads its settings.
+pub(crate) type ImageProcessorFormat =
+    (&'static str, fn(&ProcessorFields<'_>) -> Result<ImageProcessor, FormatError>);
+
+/// What pixels are multiplied by, and then their mean and deviation.
+pub(crate) struct Levels {
+    pub(crate) rescale: f32,
+    pub(crate) mean: [f32; 3],
+    pub(crate) std: [f32; 3],
+    /// The mean before anything was left out.
+    given_mean: [f64; 3],
 }
 
-impl Processor<'_> {
+/// A file's settings; absent ones have the defaults of transformers' class.
+pub(crate) struct ProcessorFields<'a>(pub(crate) Fields<'a>);
+
+impl ProcessorFields<'_> {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "levels are rounded down as transformers does it, and numbers to f32"
+        reason = "levels are rounded down as transformers does it"
     )]
-    fn resolve(&self) -> Result<ImageProcessor, FormatError> {
-        let fields = &self.fields;
-        let class = self.class()?;
+    fn resolve(&self, own: &[&ImageProcessorFormat]) -> Result<ImageProcessor, FormatError> {
+        let fields = &self.0;
+        let class = self.class(own)?;
         self.refuse_other_work(class)?;
         let resizes = fields.flag("do_resize")?.unwrap_or(true);
         let size = self.size(class)?;
@@ -161,71 +201,99 @@ impl Processor<'_> {
             Some(Class::Siglip) => ([0.5; 3], [0.5; 3]),
             _ => (CLIP_MEAN, CLIP_STD),
         };
-        let mean = fields.triple("image_mean", MEAN)?.unwrap_or(mean);
-        let std = fields.triple("image_std", DEVIATION)?.unwrap_or(std);
+        let levels = self.levels((mean, std))?;
         // Transformers takes the means for it even where it does not normalise.
         let pads = class != Some(Class::Onevision) && fields.flag("do_pad")?.unwrap_or(false);
-        let pad = pads.then(|| mean.map(|level| (level * 255.0) as u8));
-        let normalises = fields.flag("do_normalize")?.unwrap_or(true);
-        let (mean, std) = if normalises { (mean, std) } else { ([0.0; 3], [1.0; 3]) };
-        let factor = fields.real("rescale_factor", FACTOR)?.unwrap_or(1.0 / 255.0);
-        let rescales = fields.flag("do_rescale")?.unwrap_or(true);
+        let pad = pads.then(|| levels.given_mean.map(|level| (level * 255.0) as u8));
         let tiles = match class {
-            Some(Class::Onevision) => Some(self.tiles(size)?),
+            Some(Class::Onevision) => {
+                let layout = BestResolution { resolutions: self.tiles(size)? };
+                Some(Arc::new(layout) as Arc<dyn TileLayout>)
+            }
             _ => None,
         };
         Ok(ImageProcessor {
             pad,
             resize: resizes.then_some(size),
-            filter: self.filter()?,
+            filter: self.filter(Filter::Bicubic)?,
             crop,
-            rescale: if rescales { factor as f32 } else { 1.0 },
-            mean: mean.map(|value| value as f32),
-            std: std.map(|value| value as f32),
+            rescale: levels.rescale,
+            mean: levels.mean,
+            std: levels.std,
             tiles,
         })
     }
 
-    fn filter(&self) -> Result<Filter, FormatError> {
-        let Some(value) = self.fields.get("resample") else { return Ok(Filter::Bicubic) };
+    /// How levels become numbers, by these means and deviations where the file names none.
+    #[expect(clippy::cast_possible_truncation, reason = "numbers to f32")]
+    pub(crate) fn levels(&self, (mean, std): ([f64; 3], [f64; 3])) -> Result<Levels, FormatError> {
+        let fields = &self.0;
+        let given_mean = fields.triple("image_mean", MEAN)?.unwrap_or(mean);
+        let std = fields.triple("image_std", DEVIATION)?.unwrap_or(std);
+        let normalises = fields.flag("do_normalize")?.unwrap_or(true);
+        let (mean, std) = if normalises { (given_mean, std) } else { ([0.0; 3], [1.0; 3]) };
+        let factor = fields.real("rescale_factor", FACTOR)?.unwrap_or(1.0 / 255.0);
+        let rescales = fields.flag("do_rescale")?.unwrap_or(true);
+        Ok(Levels {
+            rescale: if rescales { factor as f32 } else { 1.0 },
+            mean: mean.map(|value| value as f32),
+            std: std.map(|value| value as f32),
+            given_mean,
+        })
+    }
+
+    /// The way of resizing, this one where the file names none.
+    pub(crate) fn filter(&self, default: Filter) -> Result<Filter, FormatError> {
+        let Some(value) = self.0.get("resample") else { return Ok(default) };
         let number = value.as_i64();
         let found = FILTERS.iter().find(|&&(known, _)| Some(known) == number);
         found.map(|&(_, filter)| filter).ok_or_else(|| {
             let supported = "0 (nearest), 1 (Lanczos), 2 (bilinear) or 3 (bicubic)";
-            self.fields.refused("resample", supported)
+            self.0.refused("resample", supported)
         })
     }
 
     /// The resolutions that an image may be brought to before it is cut into tiles of a size.
     fn tiles(&self, size: Resize) -> Result<Vec<Resolution>, FormatError> {
         let Resize::Exact { width, height } = size else {
-            return Err(self.fields.refused("size", "`height` and `width`"));
+            return Err(self.0.refused("size", "`height` and `width`"));
         };
-        if self.fields.flag("do_resize")? == Some(false) {
-            return Err(self.fields.refused("do_resize", "true"));
+        if self.0.flag("do_resize")? == Some(false) {
+            return Err(self.0.refused("do_resize", "true"));
         }
-        let pinpoints = self.fields.get(GRID_PINPOINTS);
+        let pinpoints = self.0.get(GRID_PINPOINTS);
         read_pinpoints(pinpoints, (width, height)).map_err(|PinpointsError { found, supported }| {
-            self.fields.refused_as(GRID_PINPOINTS, found, supported)
+            self.0.refused_as(GRID_PINPOINTS, found, supported)
         })
     }
 
-    /// `None` in files that name no class; those are CLIP's or look like SigLIP's.
-    fn class(&self) -> Result<Option<Class>, FormatError> {
-        let supported = "CLIPImageProcessor, SiglipImageProcessor, LlavaImageProcessor or \
-                         LlavaOnevisionImageProcessor";
+    /// The key that names a class, and the name.
+    fn class_name(&self) -> Result<Option<(&'static str, &str)>, FormatError> {
         // The second is the name of old.
         for key in ["image_processor_type", "feature_extractor_type"] {
-            if let Some(name) = self.fields.text(key)? {
-                let class = Class::named(name);
-                return class.map(Some).ok_or_else(|| self.fields.refused(key, supported));
+            if let Some(name) = self.0.text(key)? {
+                return Ok(Some((key, name)));
             }
         }
         Ok(None)
     }
 
+    /// `None` in files that name no class; those are CLIP's or look like SigLIP's.
+    fn class(&self, own: &[&ImageProcessorFormat]) -> Result<Option<Class>, FormatError> {
+        let Some((key, name)) = self.class_name()? else { return Ok(None) };
+        let class = stem_of_class(name).and_then(Class::of_stem);
+        class.map(Some).ok_or_else(|| {
+            let known =
+                CLASSES.iter().map(|(stem, _)| *stem).chain(own.iter().map(|(stem, _)| *stem));
+            let known: Vec<_> = known.map(|stem| format!("{stem}ImageProcessor")).collect();
+            let (last, others) = known.split_last().expect("there are some");
+            let supported = format!("{} or {last}", others.join(", "));
+            self.0.refused_as(key, shown(&name.into()), supported)
+        })
+    }
+
     fn refuse_other_work(&self, class: Option<Class>) -> Result<(), FormatError> {
-        let fields = &self.fields;
+        let fields = &self.0;
         if fields.flag("do_convert_rgb")? == Some(false) {
             return Err(fields.refused("do_convert_rgb", "true"));
         }
@@ -266,14 +334,14 @@ impl Processor<'_> {
             Some(Resize::ShortestEdge(side)) => (side, side),
             Some(Resize::Exact { width, height }) => (width, height),
         };
-        Ok(self.fields.flag("do_center_crop")?.unwrap_or(crops).then_some(crop))
+        Ok(self.0.flag("do_center_crop")?.unwrap_or(crops).then_some(crop))
     }
 
     /// A size: a bare number in old files, else an object. Combinations that mean something else are refused.
     fn sides(&self, key: &'static str) -> Result<Option<Resize>, FormatError> {
-        let Some(value) = self.fields.get(key) else { return Ok(None) };
+        let Some(value) = self.0.get(key) else { return Ok(None) };
         let Value::Object(sides) = value else {
-            let side = side(value).ok_or_else(|| self.fields.refused(key, SIZES))?;
+            let side = side(value).ok_or_else(|| self.0.refused(key, SIZES))?;
             return Ok(Some(Resize::ShortestEdge(side)));
         };
         let given = sides.iter().filter(|(_, side)| !side.is_null());
@@ -283,7 +351,7 @@ impl Processor<'_> {
         match given[..] {
             [("shortest_edge", side)] => Ok(Some(Resize::ShortestEdge(side))),
             [("height", height), ("width", width)] => Ok(Some(Resize::Exact { width, height })),
-            _ => Err(self.fields.refused(key, SIZES)),
+            _ => Err(self.0.refused(key, SIZES)),
         }
     }
 }

@@ -6,13 +6,14 @@ mod resample;
 mod tiles;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use resample::{Canvas, resize_part};
 pub use resample::{Filter, resize};
-pub use tiles::Resolution;
+pub use tiles::{BestResolution, Resolution, TileLayout};
 
 /// How an image is brought to size before cropping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,9 +65,8 @@ pub struct ImageProcessor {
     pub mean: [f32; 3],
     /// Divides per channel.
     pub std: [f32; 3],
-    /// Where tiles of the image follow the whole of it, the resolutions it may be brought to before it
-    /// is cut. Each is a multiple of the [output size](Self::output_size).
-    pub tiles: Option<Vec<Resolution>>,
+    /// How the image is cut, where tiles of it follow the whole.
+    pub tiles: Option<Arc<dyn TileLayout>>,
 }
 
 /// Image processing that yields something else than the model takes.
@@ -108,21 +108,20 @@ impl ImageProcessor {
 
     /// Normalised pixels of an image.
     pub fn process(&self, image: &RgbImage) -> PixelValues {
-        let whole = self.whole(image);
-        let (tile_size, original_size) = (whole.dimensions(), image.dimensions());
-        let mut values = self.normalise(&whole);
-        if let Some(resolutions) = &self.tiles {
-            let resolution = Resolution::best(resolutions, original_size);
-            for tile in tiles::cut(image, resolution, tile_size, self.filter) {
-                values.extend(self.normalise(&tile));
-            }
+        let tiles = match &self.tiles {
+            Some(layout) => layout.tiles(image, self),
+            None => vec![self.whole(image)],
+        };
+        PixelValues {
+            values: tiles.iter().flat_map(|tile| self.normalise(tile)).collect(),
+            tile_size: tiles[0].dimensions(),
+            original_size: image.dimensions(),
         }
-        PixelValues { values, tile_size, original_size }
     }
 
     /// The whole image, brought to size. Nothing is computed that the crop takes away again, so that the memory this takes
     /// does not depend on how much longer one side is than the other.
-    fn whole(&self, image: &RgbImage) -> RgbImage {
+    pub(crate) fn whole(&self, image: &RgbImage) -> RgbImage {
         let canvas = match self.pad {
             Some(colour) => Canvas::square(image, colour),
             None => Canvas::bare(image),

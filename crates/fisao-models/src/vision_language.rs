@@ -8,6 +8,7 @@ mod family;
 mod images;
 mod linear_layers;
 pub mod llava;
+pub mod smolvlm;
 
 use burn::tensor::{Device, Tensor};
 
@@ -20,6 +21,7 @@ pub use family::{FamilyConfig, ImageEncoder, TokenIds};
 pub use images::{ImageBatch, ImageFeatures};
 
 use llava::LlavaConfig;
+use smolvlm::SmolVlmConfig;
 
 /// What the decoder's names begin with.
 const DECODER: &str = "language_model";
@@ -30,6 +32,8 @@ const DECODER: &str = "language_model";
 pub enum VisionLanguageConfig {
     /// LLaVA and LLaVA-OneVision.
     Llava(LlavaConfig),
+    /// SmolVLM and SmolVLM2.
+    SmolVlm(SmolVlmConfig),
 }
 
 impl From<LlavaConfig> for VisionLanguageConfig {
@@ -38,11 +42,18 @@ impl From<LlavaConfig> for VisionLanguageConfig {
     }
 }
 
+impl From<SmolVlmConfig> for VisionLanguageConfig {
+    fn from(config: SmolVlmConfig) -> Self {
+        Self::SmolVlm(config)
+    }
+}
+
 impl VisionLanguageConfig {
     /// What it tells the rest of the program.
     pub fn family(&self) -> &dyn FamilyConfig {
         match self {
             Self::Llava(config) => config,
+            Self::SmolVlm(config) => config,
         }
     }
 
@@ -50,6 +61,7 @@ impl VisionLanguageConfig {
     pub fn family_mut(&mut self) -> &mut dyn FamilyConfig {
         match self {
             Self::Llava(config) => config,
+            Self::SmolVlm(config) => config,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use fisao_align::AlignError;
 use fisao_align::likelihoods::likelihoods;
 use fisao_align::sampling::{generate, tasks_at_once};
@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 use crate::arguments::DamagedArguments;
 use crate::bundle::{Policy, warn_of_photographs};
 use crate::data_check::{self, DATA};
-use crate::failure::{Interrupted, Refusal};
+use crate::failure::{Interrupted, OrInternal as _, Refusal};
 use crate::reporter::Reporter;
 use crate::tasks::checked_images;
 use crate::{interrupt, locks};
@@ -180,7 +180,8 @@ impl Answering<'_> {
         row.insert("prompt".to_owned(), question.prompt.clone().into());
         row.insert(self.field.to_owned(), answer);
         row.extend(finish.map(|finish| ("finish_reason".to_owned(), json!(finish))));
-        let line = serde_json::to_string(&row).context("an answer cannot be written as JSON")?;
+        let line =
+            serde_json::to_string(&row).or_internal("an answer cannot be written as JSON")?;
         Ok(line + "\n")
     }
 

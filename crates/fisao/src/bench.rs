@@ -223,7 +223,7 @@ fn adapter(length: usize, gradient_checkpointing: bool, held: Held) -> Step {
     Step { config: models::middle(), batch: 2, length, adapter: true, gradient_checkpointing, held }
 }
 
-/// Cases by name or the beginning of names; those that are not heavy where nothing is named.
+/// Cases by name or the beginning of names. The heavy ones are among them only by their whole names, or where all are asked for.
 ///
 /// # Errors
 /// The first name that no case has.
@@ -233,7 +233,7 @@ pub(crate) fn chosen(names: &[String], all: bool) -> Result<Vec<Case>, String> {
     let exact: Vec<bool> = names.iter().map(exact).collect();
     // A whole name is itself alone, whatever else begins like it.
     let is_meant = |case: &Case, (name, &exact): (&String, &bool)| {
-        if exact { case.name == name } else { case.name.starts_with(name.as_str()) }
+        if exact { case.name == name } else { !case.heavy && case.name.starts_with(name.as_str()) }
     };
     for (name, exact) in names.iter().zip(&exact) {
         if !cases.iter().any(|case| is_meant(case, (name, exact))) {
@@ -245,4 +245,24 @@ pub(crate) fn chosen(names: &[String], all: bool) -> Result<Vec<Case>, String> {
         names => names.iter().zip(&exact).any(|name| is_meant(case, name)),
     });
     Ok(cases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str], all: bool) -> Result<Vec<&'static str>, String> {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        Ok(chosen(&names, all)?.iter().map(|case| case.name).collect())
+    }
+
+    #[test]
+    fn heavy_cases_run_only_by_their_whole_names_or_with_all() {
+        let heavy = "decode-7b-32-bf16";
+        assert!(!names(&[], false).expect("cases").contains(&heavy));
+        assert!(!names(&["decode"], false).expect("cases").contains(&heavy));
+        assert_eq!(names(&["decode-7b"], false), Err("decode-7b".to_owned()));
+        assert_eq!(names(&[heavy], false), Ok(vec![heavy]));
+        assert!(names(&[], true).expect("cases").contains(&heavy));
+    }
 }

@@ -6,33 +6,16 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use fisao_align::AlignError;
-use fisao_eval::amber::AmberError;
-use fisao_eval::answers::PairingError;
-use fisao_eval::captions::{CaptionError, CaptionInputError, MeteorTableError};
-use fisao_eval::chair::{ChairError, InputError};
-use fisao_eval::gqa::GqaError;
-use fisao_eval::judged::mm_hal::MmHalError;
-use fisao_eval::judged::mm_vet::MmVetError;
-use fisao_eval::mme::MmeError;
-use fisao_eval::options::{MmbenchError, OptionsError, SeedError};
-use fisao_eval::pope::BuildError;
-use fisao_eval::rows::RowError;
-use fisao_eval::science_qa::ScienceQaError;
 use fisao_formats::FormatError;
 use fisao_formats::hub::HubError;
-use fisao_models::lora::LoraError;
-use fisao_models::text::TextError;
-use fisao_models::weights::WeightError;
 use fisao_scenes::recipe::RecipeError;
-use fisao_verifier::calibration::CalibrationError;
-use fisao_verifier::listing::ListingError;
-use fisao_verifier::rewards::RewardError;
 use fisao_verifier::scorer::VerifierError;
-use fisao_verifier::templates::TemplateError;
 use owo_colors::OwoColorize;
 
 use fisao_report::escaping::one_line;
 
+/// What to do about a mistake of ours.
+const BUG: &str = "this is a bug in fisao; please report it with the message above";
 /// Exit code for what the user can put right.
 const USER: u8 = 1;
 /// Exit code for internal errors.
@@ -68,6 +51,46 @@ impl Display for Refusal {
 }
 
 impl Error for Refusal {}
+
+/// What no input should cause: a mistake of ours.
+#[derive(Debug)]
+pub(crate) struct InternalError {
+    message: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Display for InternalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for InternalError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
+    }
+}
+
+/// Results that are errors only by a mistake of ours.
+pub(crate) trait OrInternal<T> {
+    /// The value, or an [`InternalError`].
+    fn or_internal(self, message: impl Into<String>) -> Result<T, InternalError>;
+}
+
+impl<T> OrInternal<T> for Option<T> {
+    fn or_internal(self, message: impl Into<String>) -> Result<T, InternalError> {
+        self.ok_or_else(|| InternalError { message: message.into(), source: None })
+    }
+}
+
+impl<T, E: Into<Box<dyn Error + Send + Sync>>> OrInternal<T> for Result<T, E> {
+    fn or_internal(self, message: impl Into<String>) -> Result<T, InternalError> {
+        self.map_err(|source| InternalError {
+            message: message.into(),
+            source: Some(source.into()),
+        })
+    }
+}
 
 /// The user ended the command; what was done so far is safe.
 #[derive(Debug)]
@@ -126,8 +149,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 /// Prints what follows the panic's own message.
 pub(crate) fn report_panic() -> ExitCode {
     let hint = "hint:".cyan().bold().to_string();
-    let text = "this is a bug in fisao; please report it with the message above";
-    let _ = writeln!(anstream::stderr().lock(), "{hint} {text}");
+    let _ = writeln!(anstream::stderr().lock(), "{hint} {BUG}");
     ExitCode::from(UNEXPECTED)
 }
 
@@ -177,6 +199,8 @@ fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
             "delete the folder of its state, state-clip or state-llava, to start this stage again"
                 .to_owned(),
         )
+    } else if error.is::<InternalError>() {
+        Some(BUG.to_owned())
     } else {
         error.downcast_ref::<Refusal>()?.hint.clone()
     }
@@ -187,48 +211,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         INTERRUPTED
     } else if error.is::<VerdictFailed>() {
         FAILED
-    } else if error.chain().any(is_foreseen) {
-        USER
-    } else {
+    } else if error.chain().any(<dyn Error>::is::<InternalError>) {
         UNEXPECTED
+    } else {
+        USER
     }
-}
-
-/// Whether an error is one that our crates expect.
-fn is_foreseen(error: &(dyn Error + 'static)) -> bool {
-    error.is::<Refusal>()
-        || error.is::<FormatError>()
-        || error.is::<HubError>()
-        || error.is::<VerifierError>()
-        || error.is::<AlignError>()
-        || error.is::<fisao_verifier::regions::ScoreConfigError>()
-        || error.is::<RewardError>()
-        || error.is::<CalibrationError>()
-        || error.is::<ListingError>()
-        || error.is::<TemplateError>()
-        || error.is::<ChairError>()
-        || error.is::<InputError>()
-        || error.is::<RowError>()
-        || error.is::<PairingError>()
-        || error.is::<CaptionError>()
-        || error.is::<CaptionInputError>()
-        || error.is::<MeteorTableError>()
-        || error.is::<BuildError>()
-        || error.is::<MmeError>()
-        || error.is::<AmberError>()
-        || error.is::<ScienceQaError>()
-        || error.is::<GqaError>()
-        || error.is::<SeedError>()
-        || error.is::<MmbenchError>()
-        || error.is::<OptionsError>()
-        || error.is::<MmVetError>()
-        || error.is::<MmHalError>()
-        || error.is::<fisao_eval::judged::TemplateError>()
-        || error.is::<TextError>()
-        || error.is::<LoraError>()
-        || error.is::<WeightError>()
-        || error.is::<RecipeError>()
-        || error.is::<fisao_verifier::mentions::VocabularyError>()
 }
 
 /// Whether an error says that nobody reads our output any more.
@@ -269,8 +256,21 @@ mod tests {
 
     #[test]
     fn internal_errors_have_their_own_exit_code() {
-        assert_eq!(exit_code(&anyhow::anyhow!("strange")), UNEXPECTED);
-        let wrapped = Err::<(), _>(anyhow::anyhow!("strange")).context("while working");
-        assert_eq!(exit_code(&wrapped.unwrap_err()), UNEXPECTED);
+        let error = None::<()>.or_internal("a set without a first").unwrap_err();
+        assert_eq!(exit_code(&error.into()), UNEXPECTED);
+        let cause = "x".parse::<u8>().or_internal("a number we wrote is none");
+        let error = cause.context("while working").unwrap_err();
+        assert_eq!(exit_code(&error), UNEXPECTED);
+        assert_eq!(
+            plain(&error),
+            "error: while working\n  because: a number we wrote is none\n  because: invalid digit found in string\n\
+             hint: this is a bug in fisao; please report it with the message above\n"
+        );
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_for_the_user_to_put_right() {
+        let error = std::fs::create_dir_all("/proc/no-such-folder").context("cannot create it");
+        assert_eq!(exit_code(&error.unwrap_err()), USER);
     }
 }

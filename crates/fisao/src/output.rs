@@ -4,9 +4,10 @@ use std::fmt::Display;
 use std::io::Write;
 
 use anyhow::Context;
+use fisao_report::escaping;
 use serde::Serialize;
 
-use fisao_report::escaping;
+use crate::failure::OrInternal as _;
 
 /// Prints one line; colours are dropped where they would not be seen as such.
 pub(crate) fn line(text: impl Display) -> anyhow::Result<()> {
@@ -17,6 +18,6 @@ pub(crate) fn line(text: impl Display) -> anyhow::Result<()> {
 
 /// Prints one value as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    let text = serde_json::to_string(value).context("a result cannot be written as JSON")?;
+    let text = serde_json::to_string(value).or_internal("a result cannot be written as JSON")?;
     line(escaping::json(text))
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use fisao_align::AlignConfig;
 use fisao_align::config::LARGEST_SEED;
 use fisao_formats::RunFolder;
@@ -12,7 +12,7 @@ use strsim::levenshtein;
 use toml::{Table, Value};
 
 use crate::arguments::SettingsArguments;
-use crate::failure::Refusal;
+use crate::failure::{OrInternal as _, Refusal};
 use crate::renamed;
 use crate::reporter::Reporter;
 
@@ -41,7 +41,7 @@ pub(crate) fn resolve(
     if base.seed > LARGEST_SEED {
         base.validate()?;
     }
-    let mut settings = Table::try_from(base).context("the default settings are not TOML")?;
+    let mut settings = Table::try_from(base).or_internal("the default settings are not TOML")?;
     merge(&mut settings, file.clone());
     merge(&mut settings, set.clone());
     let config: AlignConfig =
@@ -101,7 +101,7 @@ pub(crate) fn of_run(
     let (before, after) = (begun.align.iterations, asked.align.iterations);
     let mut begun = begun;
     begun.align.iterations = after;
-    let table = |config| Table::try_from(config).context("the settings are not TOML");
+    let table = |config| Table::try_from(config).or_internal("the settings are not TOML");
     let changed = differences(&table(&begun)?, &table(&asked)?, "");
     if !changed.is_empty() {
         bail!(

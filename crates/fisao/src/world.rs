@@ -4,7 +4,6 @@ mod setup;
 
 use std::collections::BTreeSet;
 
-use anyhow::Context as _;
 use fisao_align::RunControl;
 use fisao_align::captions::describe;
 use fisao_align::encoding::encode_images;
@@ -26,6 +25,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::bundle::{Policy, Views};
+use crate::failure::OrInternal as _;
 
 pub(crate) use setup::{DemoSetup, Sizes, validation};
 
@@ -135,7 +135,7 @@ pub(crate) fn evaluate_captions(
     let ground_truth: chair::GroundTruth =
         tasks.iter().map(|task| task.id.clone()).zip(truth.iter().cloned()).collect();
     let vocabulary = chair::ObjectVocabulary::new(fisao_scenes::vocabulary())
-        .context("the built-in synthetic dataset's vocabulary")?;
+        .or_internal("the built-in synthetic dataset's vocabulary")?;
     let chair = chair::evaluate(inputs, &ground_truth, &vocabulary, &ChairOptions::default())?;
     let tokens: usize = captions
         .iter()

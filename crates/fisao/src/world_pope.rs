@@ -16,6 +16,8 @@ use fisao_eval::pope::{
     BuildOptions, ImageObjects, Negatives, Question, Scores, build, score_split,
 };
 
+use crate::failure::OrInternal as _;
+
 /// Objects asked for in each scene, and as many that are not there.
 const OBJECTS: usize = 3;
 
@@ -40,7 +42,7 @@ impl CaptionPope {
             ..BuildOptions::new(Negatives::Adversarial, seed)
         };
         let questions = build(&ImageObjects::all(truth), &options);
-        Ok(Self { questions: questions.context("POPE on the built-in synthetic dataset")? })
+        Ok(Self { questions: questions.or_internal("POPE on the built-in synthetic dataset")? })
     }
 
     /// Accuracy, precision, recall, F1 and fraction of yes of captions; `named` are the categories that the caption
@@ -52,7 +54,7 @@ impl CaptionPope {
         let answer = |question: &Question| {
             let image = &question.image.0;
             let named = named.get(image).with_context(|| format!("{image} has no caption"))?;
-            let object = question.object().context("a question for no object")?;
+            let object = question.object().or_internal("a question for no object")?;
             let text = if named.contains(object) { "yes" } else { "no" };
             let question_id = Some(question.question_id.clone());
             Ok(Answer { question_id, text: text.to_owned() })

@@ -132,13 +132,17 @@ fn refuse_unsupported(document: &Value, path: &Path) -> Result<(), FormatError> 
 
 fn unsupported(path: &Path, field: &str, found: &str, supported: &'static str) -> FormatError {
     let (path, field, found) = (path.to_owned(), field.to_owned(), shortened(found));
-    FormatError::UnsupportedField { path, field, found, supported }
+    FormatError::UnsupportedField { path, field, found, supported: supported.into() }
 }
 
 /// The configuration as PEFT 0.21 writes it, with everything that PEFT leaves to defaults. Targets are
 /// a regular expression that only the decoder's layers match: bare names such as `q_proj` would also
 /// match the vision tower's.
-pub(super) fn to_json(config: &LoraConfig, base_model: Option<&str>) -> Value {
+pub(super) fn to_json(
+    config: &LoraConfig,
+    decoder_module: &str,
+    base_model: Option<&str>,
+) -> Value {
     let modules = config.target_modules.join("|");
     json!({
         "alora_invocation_tokens": null,
@@ -174,7 +178,7 @@ pub(super) fn to_json(config: &LoraConfig, base_model: Option<&str>) -> Value {
         "r": config.rank,
         "rank_pattern": {},
         "revision": null,
-        "target_modules": format!(r".*language_model.*\.({modules})"),
+        "target_modules": format!(r".*{decoder_module}.*\.({modules})"),
         "target_parameters": null,
         "task_type": "CAUSAL_LM",
         "trainable_token_indices": null,

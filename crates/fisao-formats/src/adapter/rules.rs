@@ -56,7 +56,7 @@ impl Rules {
                     path: path.to_owned(),
                     field: "target_modules".to_owned(),
                     found: if found.is_some() { "[]" } else { "null" }.to_owned(),
-                    supported: "a list of names, a regular expression or \"all-linear\"",
+                    supported: "a list of names, a regular expression or \"all-linear\"".into(),
                 });
             }
         };
@@ -146,7 +146,7 @@ impl Layers {
                 path: path.to_owned(),
                 field: "layers_to_transform".to_owned(),
                 found: "set although target_modules is a string".to_owned(),
-                supported: "a list of target_modules",
+                supported: "a list of target_modules".into(),
             });
         }
         let names = match &raw.layers_pattern {
@@ -234,7 +234,7 @@ fn patterns<T>(
             path: path.to_owned(),
             field: format!("{field}.{}", shortened(text)),
             found: shown(value),
-            supported,
+            supported: supported.into(),
         })?;
         let pattern = Pattern::new(path, field, text, &format!(r"\A(.*\.)?({text})\z"))?;
         Ok((pattern, read))

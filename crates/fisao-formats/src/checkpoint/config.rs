@@ -11,6 +11,7 @@ mod llama;
 pub(super) mod llava;
 mod quantised;
 mod siglip;
+mod smolvlm;
 mod vision;
 
 use std::path::Path;
@@ -30,7 +31,7 @@ const WHAT: &str = "model configuration (config.json)";
 pub(super) const GENERATION: &str = "generation configuration";
 
 /// The vision-language families that are read.
-pub(super) const FAMILIES: &[FamilyFormat] = &[llava::FORMAT];
+pub(super) const FAMILIES: &[FamilyFormat] = &[llava::FORMAT, smolvlm::FORMAT];
 
 /// A width; products of three of them, and of the layers, still fit.
 const WIDTH: Whole = Whole { least: 1, most: 1 << 20, said: "a whole number from 1 to 1048576" };

@@ -6,6 +6,7 @@ use super::config::FAMILIES;
 use super::end_tokens::EndTokens;
 use crate::FormatError;
 use crate::fields::Fields;
+use crate::processor::ImageProcessorFormat;
 use crate::weights::Layout;
 
 /// Reads a `config.json`, with what the files beside it say of the end of a response.
@@ -22,6 +23,8 @@ pub(crate) struct FamilyFormat {
     pub(super) layout: Layout,
     /// What releases call its modules in the keys of an adapter, newest first: that one is written.
     pub(crate) namings: &'static [Naming],
+    /// transformers' image processors of its own, `ImageProcessor` left out, and what reads their settings.
+    pub(super) image_processors: &'static [ImageProcessorFormat],
     /// Beginnings of canonical names, and the part of the model they belong to.
     pub(super) parts: &'static [(&'static [&'static str], &'static str)],
 }
@@ -49,6 +52,11 @@ impl FamilyFormat {
         let known = FAMILIES.iter().find_map(|family| family.layout.translated(&path));
         let name = known.unwrap_or(path);
         name.strip_suffix('.').unwrap_or(&name).to_owned()
+    }
+
+    /// The image processors that families have of their own.
+    pub(super) fn all_image_processors() -> impl Iterator<Item = &'static ImageProcessorFormat> {
+        FAMILIES.iter().flat_map(|family| family.image_processors)
     }
 
     /// What releases call modules, of all families.
@@ -85,6 +93,12 @@ impl Naming {
         self.decoder.is_empty()
     }
 
+    /// The module that holds the decoder, by its own name without what it is in.
+    pub(crate) fn decoder_module(&self) -> &'static str {
+        let path = self.decoder.trim_end_matches('.');
+        path.rsplit('.').next().unwrap_or(path)
+    }
+
     /// The path of a linear layer, given its canonical name.
     pub(crate) fn path(&self, canonical: &str) -> String {
         if canonical == HEAD {
@@ -98,5 +112,24 @@ impl Naming {
             }
         }
         canonical.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// PEFT finds layers by this name; a pattern that names another family's decoder matches none.
+    #[test]
+    fn adapter_targets_name_the_decoder_of_their_family() {
+        for family in FAMILIES {
+            let newest = &family.namings[0];
+            let module = newest.decoder_module();
+            assert!(newest.decoder.ends_with(&format!("{module}.")), "{module}");
+            let tower = newest.path("vision_tower.vision_model.encoder.layers.0.self_attn.q_proj");
+            assert!(!tower.contains(module), "{module} would match {tower}");
+        }
+        let modules = FAMILIES.iter().map(|family| family.namings[0].decoder_module());
+        assert_eq!(modules.collect::<Vec<_>>(), ["language_model", "text_model"]);
     }
 }

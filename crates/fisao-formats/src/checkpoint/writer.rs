@@ -213,7 +213,7 @@ fn image_processor_json(images: &ImageProcessor, processor_class: &str) -> Value
     if let Some((width, height)) = images.crop {
         config["crop_size"] = json!({ "height": height, "width": width });
     }
-    if let Some(resolutions) = &images.tiles {
+    if let Some(resolutions) = images.tiles.as_ref().and_then(|layout| layout.resolutions()) {
         config[GRID_PINPOINTS] = pinpoints_json(resolutions);
     }
     config

@@ -284,7 +284,7 @@ fn unknown_model_types_name_the_supported_ones() {
     assert_eq!(
         refused(|config| config["model_type"] = json!("qwen2_vl")),
         "DIR/config.json describes a model of type `qwen2_vl`, which is not supported \
-         (supported: llava, llava_onevision, clip, siglip)"
+         (supported: llava, llava_onevision, smolvlm, clip, siglip)"
     );
     assert_eq!(refused(|config| *config = json!({})), "DIR/config.json has no field `model_type`");
 }

@@ -5,6 +5,7 @@ mod chat_template;
 mod checkpoint;
 mod config;
 mod corrupt;
+mod families;
 mod images;
 mod json_lines;
 mod merge;

@@ -1,10 +1,11 @@
 //! Image processor configurations of both generations.
 
 use std::fs;
+use std::sync::Arc;
 
 use fisao_formats::FormatError;
 use fisao_formats::processor::read_image_processor;
-use fisao_models::image::{Filter, ImageProcessor, Resize, Resolution};
+use fisao_models::image::{BestResolution, Filter, ImageProcessor, Resize, Resolution};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
@@ -98,8 +99,10 @@ fn onevisions_class_cuts_tiles() {
         "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
         "image_grid_pinpoints": [[30, 60], [90, 30]], "size": { "height": 30, "width": 30 }
     });
-    let tiles = vec![Resolution { height: 30, width: 60 }, Resolution { height: 90, width: 30 }];
-    let expected = ImageProcessor { tiles: Some(tiles), ..siglip(30, 30) };
+    let resolutions =
+        vec![Resolution { height: 30, width: 60 }, Resolution { height: 90, width: 30 }];
+    let layout = Arc::new(BestResolution { resolutions });
+    let expected = ImageProcessor { tiles: Some(layout), ..siglip(30, 30) };
     assert_eq!(preprocessor(&config).expect("a known class"), expected);
     config["image_grid_pinpoints"] = json!([[30, 61]]);
     let folder = tempdir().expect("a temporary folder");
@@ -111,7 +114,7 @@ fn onevisions_class_cuts_tiles() {
     let config = json!({ "image_processor_type": "LlavaOnevisionImageProcessor" });
     let defaults = preprocessor(&config).expect("a known class");
     assert_eq!(defaults.output_size((9, 9)), (384, 384));
-    assert_eq!(defaults.tiles.map(|tiles| tiles.len()), Some(36));
+    assert_eq!(defaults.tiles.and_then(|tiles| Some(tiles.resolutions()?.len())), Some(36));
     // Another class does not know what they are for.
     let config = json!({ "image_processor_type": "CLIPImageProcessor",
                          "image_grid_pinpoints": [[336, 672]] });

@@ -1,12 +1,51 @@
-//! LLaVA-OneVision's images: the whole of it at low resolution, then tiles of it at high resolution.
-//!
-//! Paper: Li et al. 2024, arXiv 2408.03326, §3.2. Reference: transformers'
-//! `LlavaOnevisionImageProcessor`.
+//! Images that a model sees whole and in tiles.
+
+use std::fmt::Debug;
 
 use image::{Rgb, RgbImage, imageops};
 use serde::{Deserialize, Serialize};
 
-use super::{Filter, resize};
+use super::{Filter, ImageProcessor, resize};
+
+/// How an image becomes several of the processor's output size. Each family has its own.
+pub trait TileLayout: Debug + Send + Sync {
+    /// The image as it is shown whole, then its tiles.
+    fn tiles(&self, image: &RgbImage, processor: &ImageProcessor) -> Vec<RgbImage>;
+
+    /// The resolutions that an image may be brought to before it is cut, where these are a list.
+    fn resolutions(&self) -> Option<&[Resolution]> {
+        None
+    }
+}
+
+/// Layouts are the same where they say the same of themselves.
+impl PartialEq for dyn TileLayout {
+    fn eq(&self, other: &Self) -> bool {
+        format!("{self:?}") == format!("{other:?}")
+    }
+}
+
+/// LLaVA-OneVision's tiles: of several resolutions the one that fits best, black bars around the image.
+///
+/// Paper: Li et al. 2024, arXiv 2408.03326, §3.2. Reference: transformers' `LlavaOnevisionImageProcessor`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BestResolution {
+    /// Each is a multiple of the [output size](ImageProcessor::output_size); at least one.
+    pub resolutions: Vec<Resolution>,
+}
+
+impl TileLayout for BestResolution {
+    fn tiles(&self, image: &RgbImage, processor: &ImageProcessor) -> Vec<RgbImage> {
+        let whole = processor.whole(image);
+        let resolution = Resolution::best(&self.resolutions, image.dimensions());
+        let tiles = cut(image, resolution, whole.dimensions(), processor.filter);
+        std::iter::once(whole).chain(tiles).collect()
+    }
+
+    fn resolutions(&self) -> Option<&[Resolution]> {
+        Some(&self.resolutions)
+    }
+}
 
 /// A size that images may be brought to before they are cut into tiles, pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +101,7 @@ impl Resolution {
 
 /// Brings an image to a resolution, black bars around it, and cuts that into tiles `(width, height)`,
 /// row by row.
-pub(super) fn cut(
+fn cut(
     image: &RgbImage,
     resolution: Resolution,
     (width, height): (u32, u32),

@@ -149,8 +149,9 @@ impl FamilyConfig for LlavaConfig {
 
     fn check_processor(&self, processor: &ImageProcessor) -> Result<(), ProcessorMismatch> {
         processor.check_size(self.vision.image_size as u32)?;
-        let tiles = self.tiling.as_ref().map(|tiling| &tiling.resolutions);
-        if processor.tiles.as_ref() == tiles { Ok(()) } else { Err(ProcessorMismatch::Tiles) }
+        let own = self.tiling.as_ref().map(|tiling| tiling.resolutions.as_slice());
+        let prepared = processor.tiles.as_ref().map(|layout| layout.resolutions());
+        if prepared == own.map(Some) { Ok(()) } else { Err(ProcessorMismatch::Tiles) }
     }
 
     fn load_image_encoder(

@@ -1,8 +1,12 @@
 //! Images in tiles against transformers' LLaVA-OneVision (`fixtures/tiny_interleave/generate.py`).
 
+use std::sync::Arc;
+
 use burn::tensor::Device;
 use fisao_models::generation::{Prompt, Sampling};
-use fisao_models::image::{Filter, ImageProcessor, PixelValues, Resize};
+use fisao_models::image::{
+    BestResolution, Filter, ImageProcessor, PixelValues, Resize, TileLayout,
+};
 use fisao_models::parameters::{Parameters, collect_gradients, floats};
 use fisao_models::sequences::Example;
 use fisao_models::vision_language::llava::LlavaConfig;
@@ -38,7 +42,10 @@ fn prepared(model: &VisionLanguageModel, case: &Value) -> PixelValues {
         rescale: 1.0 / 255.0,
         mean: [0.5; 3],
         std: [0.5; 3],
-        tiles: config.tiling.as_ref().map(|tiling| tiling.resolutions.clone()),
+        tiles: config.tiling.as_ref().map(|tiling| {
+            let resolutions = tiling.resolutions.clone();
+            Arc::new(BestResolution { resolutions }) as Arc<dyn TileLayout>
+        }),
     };
     processor.process(&fixture::image(&case["picture"]))
 }

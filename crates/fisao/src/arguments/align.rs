@@ -51,10 +51,10 @@ pub(crate) struct AlignSource {
     /// Which built-in synthetic dataset; the hard one's verifier is often wrong [default: clear]
     #[arg(long, value_enum, value_name = "WORLD", requires = "demo")]
     pub(crate) world: Option<WorldChoice>,
-    /// LLaVA checkpoint: a folder in Hugging Face layout, or a name on the Hub
+    /// Vision-language checkpoint: a folder in Hugging Face layout, or a name on the Hub
     #[arg(long, value_name = "FOLDER|ID", required_unless_present_any = ["demo", "resume"])]
     pub(crate) model: Option<ModelLocation>,
-    /// CLIP checkpoint the model's vision tower comes from, folder or name
+    /// CLIP or SigLIP checkpoint the model's vision tower comes from, folder or name
     #[arg(long, value_name = "FOLDER|ID", required_unless_present_any = ["demo", "resume"])]
     pub(crate) verifier: Option<ModelLocation>,
     /// Use a verifier whose vision tower is not the model's own
@@ -69,7 +69,7 @@ pub(crate) struct AlignSource {
     pub(crate) prompts: Option<PathBuf>,
     /// Folder of images: those to train on, or with --prompts where the images are that it names [default: the folder of
     /// --prompts]
-    #[arg(long, value_name = "FOLDER", required_unless_present_any = ["demo", "resume", "prompts"])]
+    #[arg(long, alias = "image", value_name = "FOLDER", required_unless_present_any = ["demo", "resume", "prompts"])]
     pub(crate) images: Option<PathBuf>,
     /// Read images, too, that --prompts names outside the folder of images, by .. or by absolute paths
     #[arg(long, requires = "prompts")]

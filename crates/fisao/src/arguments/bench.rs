@@ -7,7 +7,7 @@ use super::{DeviceArguments, ReportFormat};
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct BenchArguments {
-    /// Cases to measure, by name or by the beginning of their names, such as decode; without any, all but the heavy ones
+    /// Cases to measure, by name or by the beginning of their names, such as decode; heavy ones by their whole name only; without any, all but the heavy ones
     #[arg(value_name = "CASE")]
     pub(crate) cases: Vec<String>,
     /// Say what cases there are and measure nothing

@@ -19,11 +19,11 @@ pub(crate) struct CalibrateArguments {
     #[command(flatten)]
     pub(crate) pair: PairArguments,
     /// Folder of images to caption
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, alias = "image", value_name = "FOLDER")]
     pub(crate) images: PathBuf,
     /// Objects of the images, JSON or JSON lines: {"image_id": …, "objects": ["…"]}, or COCO's instances_*.json or
     /// captions_*.json; without it the calibration is estimated from unlabelled scores
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "ground-truth", value_name = "FILE")]
     pub(crate) annotations: Option<PathBuf>,
     /// What to ask about each image
     #[arg(long, value_name = "TEXT", default_value = fisao_scenes::PROMPTS[0])]

@@ -18,7 +18,7 @@ pub(crate) struct CaptionArguments {
     #[command(flatten)]
     pub(crate) world: WorldArguments,
     /// Image file, or folder of images; may be repeated
-    #[arg(long = "image", short, required = true, num_args = 1.., value_name = "PATH")]
+    #[arg(long, short, visible_alias = "image", required = true, num_args = 1.., value_name = "PATH")]
     pub(crate) images: Vec<PathBuf>,
     /// What to ask; a prompt that holds `<image>` is passed on verbatim, any other is put into
     /// a conversation by the model's chat template
@@ -39,7 +39,7 @@ pub(crate) struct CaptionArguments {
     /// Calibration made by `fisao calibrate`, for --best-of
     #[arg(long, value_name = "FILE", requires = "best_of")]
     pub(crate) calibration: Option<PathBuf>,
-    /// CLIP checkpoint the model's vision tower comes from, for --best-of, folder or name [default: the built-in synthetic dataset's]
+    /// CLIP or SigLIP checkpoint the model's vision tower comes from, for --best-of, folder or name [default: the built-in synthetic dataset's]
     #[arg(long, value_name = "FOLDER|ID", requires = "best_of")]
     pub(crate) verifier: Option<ModelLocation>,
     /// Use a verifier whose vision tower is not the model's own

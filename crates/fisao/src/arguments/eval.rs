@@ -41,7 +41,7 @@ pub(crate) struct ReportArguments {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct AnsweringArguments {
     /// Folder of the images, for a model that is to answer now
-    #[arg(long, value_name = "DIR", requires = "output")]
+    #[arg(long, alias = "image", value_name = "DIR", requires = "output")]
     pub(crate) images: Option<PathBuf>,
     /// Folder of a data set, for a model that is to answer now: its images, in images where there is such a
     /// folder, and beside them the files that answers are compared with, unless they are named

@@ -10,7 +10,7 @@ use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
 pub(crate) struct MergeArguments {
-    /// LLaVA checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
+    /// Vision-language checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
     /// synthetic dataset's small model]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) model: Option<ModelLocation>,

@@ -13,14 +13,14 @@ use crate::model_location::ModelLocation;
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["texts", "captions"])))]
 pub(crate) struct ScoreArguments {
-    /// CLIP checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
+    /// CLIP or SigLIP checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
     /// synthetic dataset's small verifier]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) verifier: Option<ModelLocation>,
     #[command(flatten)]
     pub(crate) world: WorldArguments,
     /// Image file, or folder of images; may be repeated
-    #[arg(long = "image", short, required = true, num_args = 1.., value_name = "PATH")]
+    #[arg(long, short, visible_alias = "image", required = true, num_args = 1.., value_name = "PATH")]
     pub(crate) images: Vec<PathBuf>,
     /// Name to score; may be repeated
     #[arg(long = "text", short, value_name = "NAME")]

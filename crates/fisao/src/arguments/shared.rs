@@ -24,7 +24,7 @@ use crate::settings_reference::{SETTINGS, Setting, Word};
 /// The model that generates.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ModelArguments {
-    /// LLaVA checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
+    /// Vision-language checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
     /// synthetic dataset's small model]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) model: Option<ModelLocation>,
@@ -50,7 +50,7 @@ pub(crate) struct ModelArguments {
 pub(crate) struct PairArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
-    /// CLIP checkpoint the model's vision tower comes from, folder or name [default: the built-in synthetic dataset's]
+    /// CLIP or SigLIP checkpoint the model's vision tower comes from, folder or name [default: the built-in synthetic dataset's]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) verifier: Option<ModelLocation>,
     /// Use a verifier whose vision tower is not the model's own

@@ -33,11 +33,11 @@ pub(crate) struct VerifierStudyArguments {
     pub(crate) pair: PairArguments,
     /// Folder of images to caption, which are shared out between calibration and test [default: scenes of the
     /// built-in synthetic dataset]
-    #[arg(long, value_name = "FOLDER", requires = "annotations")]
+    #[arg(long, alias = "image", value_name = "FOLDER", requires = "annotations")]
     pub(crate) images: Option<PathBuf>,
     /// Objects of the images, JSON or JSON lines: {"image_id": …, "objects": ["…"]}, or COCO's instances_*.json or
     /// captions_*.json
-    #[arg(long, value_name = "FILE", requires = "images")]
+    #[arg(long, visible_alias = "ground-truth", value_name = "FILE", requires = "images")]
     pub(crate) annotations: Option<PathBuf>,
     /// Captions of the images by people, as COCO has them, to compare with by BLEU, ROUGE and CIDEr
     #[arg(long, value_name = "FILE", requires = "images")]

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 pub(crate) struct TruthArguments {
     /// Objects of the images: COCO's instances_*.json and captions_*.json, or {"image_id": …, "objects":
     /// ["…"]} as JSON or JSON lines; gzipped or not, several files are put together
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    #[arg(long = "annotations", visible_alias = "ground-truth", value_name = "FILE", num_args = 1..)]
     pub(crate) ground_truth: Vec<PathBuf>,
     /// Object names: coco for COCO's 80, or a file: {"category": ["form", …], …} as JSON, or one category
     /// and its synonyms a line, with commas between [default: coco; the synthetic dataset's with --world]

@@ -21,7 +21,7 @@ pub(crate) struct VerifyArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) captions: PathBuf,
     /// Folder of the images
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, alias = "image", value_name = "DIR")]
     pub(crate) images: PathBuf,
     /// CLIP or SigLIP checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
     /// synthetic dataset's small verifier]

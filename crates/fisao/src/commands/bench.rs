@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &BenchArguments, reporter: &Reporter) -> anyhow::Re
     }
     let cases = chosen(&arguments.cases, arguments.all).map_err(|name| {
         Refusal::new(format!("no case is called {name}"))
-            .hint("fisao bench --list says what there is; the beginning of a name is enough")
+            .hint("fisao bench --list says what there is; the beginning of a name is enough, but not for the heavy cases")
     })?;
     let device = arguments.device.open(reporter)?.device;
     let elsewhere = device != Device::flex();

@@ -196,7 +196,7 @@ mod tests {
         assert!(found("guards").unwrap() > 10);
         assert_eq!(found("objective.clip-range").unwrap(), 2, "of either objective that has it");
         assert_eq!(found("ppo.epochs").unwrap(), 1, "former names are understood");
-        let error = found("align.lerning-rate").unwrap_err();
-        assert_eq!(error.to_string(), "`align.lerning-rate` is not a setting");
+        let error = found("align.leaning-rate").unwrap_err();
+        assert_eq!(error.to_string(), "`align.leaning-rate` is not a setting");
     }
 }

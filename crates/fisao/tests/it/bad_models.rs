@@ -71,7 +71,7 @@ fn models_of_the_wrong_kind_are_told_apart() {
     let place = Workplace::furnished();
     insta::assert_snapshot!(caption_with(&place, "clip"), @r"
     error: clip is a `clip` checkpoint, but a `llava` checkpoint is needed here
-    hint: a captioning model is a `llava` checkpoint, a verifier a `clip` or `siglip` checkpoint: a `llava` one holds no text tower, so give the model that its vision tower was taken from
+    hint: a captioning model is a vision-language checkpoint such as `llava`, a verifier a `clip` or `siglip` checkpoint: the former holds no text tower, so give the model that its vision tower was taken from
     ");
     let error =
         place.refuse(&["score", "--verifier", "llava", "--image", "pictures", "--text", "dog"]);

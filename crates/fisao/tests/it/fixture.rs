@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Output, Stdio};
+use std::sync::Arc;
 
 use assert_cmd::Command;
 use burn::tensor::Device;
@@ -12,7 +13,7 @@ use fisao_formats::checkpoint::{
 };
 use fisao_formats::{HfTokenizer, StoredDtype};
 use fisao_models::clip::Clip;
-use fisao_models::image::{ImageProcessor, Resize, Resolution};
+use fisao_models::image::{BestResolution, ImageProcessor, Resize, Resolution};
 use fisao_models::vision_language::llava::{LlavaConfig, TilingConfig, with_vision_tower};
 use fisao_models::vision_language::{VisionLanguageConfig, VisionLanguageModel};
 use fisao_models::weights::RandomWeights;
@@ -153,7 +154,7 @@ impl Workplace {
         let images = ImageProcessor {
             resize: Some(Resize::Exact { width: side, height: side }),
             crop: None,
-            tiles: Some(resolutions.to_vec()),
+            tiles: Some(Arc::new(BestResolution { resolutions: resolutions.to_vec() })),
             ..ImageProcessor::clip(side)
         };
         let tiling = TilingConfig { resolutions: resolutions.to_vec(), max_tiles: 2 };

@@ -52,7 +52,7 @@ fn a_mistyped_command_line_is_the_users_fault() {
     let error = place.refuse(&["captoin"]);
     assert!(error.contains("a similar subcommand exists: 'caption'"), "{error}");
     let error = place.refuse(&["caption"]);
-    assert!(error.contains("--image <PATH>"), "{error}");
+    assert!(error.contains("--images <PATH>"), "{error}");
     let error = place.refuse(&["eval", "chair", "--captions", "c.json"]);
-    assert!(error.contains("--ground-truth <FILE>"), "{error}");
+    assert!(error.contains("--annotations <FILE>"), "{error}");
 }

@@ -39,6 +39,15 @@ const QWEN2: Defaults = Defaults {
 /// Reads the decoder; `tied_above` is whether the configuration around it ties its embeddings. Either level's word
 /// is enough, as it is to transformers 5.
 pub(super) fn resolve(text: &Fields<'_>, tied_above: bool) -> Result<LlamaConfig, FormatError> {
+    resolve_with_epsilon(text, tied_above, 1e-6)
+}
+
+/// The same in a family whose decoders have another ε by default.
+pub(super) fn resolve_with_epsilon(
+    text: &Fields<'_>,
+    tied_above: bool,
+    epsilon: f64,
+) -> Result<LlamaConfig, FormatError> {
     let defaults = match text.text("model_type")? {
         None | Some("llama") => LLAMA,
         Some("qwen2") => QWEN2,
@@ -68,7 +77,7 @@ pub(super) fn resolve(text: &Fields<'_>, tied_above: bool) -> Result<LlamaConfig
             TOKENS,
             defaults.max_position_embeddings,
         )?,
-        rms_norm_eps: text.real("rms_norm_eps", EPSILON)?.unwrap_or(1e-6),
+        rms_norm_eps: text.real("rms_norm_eps", EPSILON)?.unwrap_or(epsilon),
         rope_theta: rope_theta(text)?,
         tie_word_embeddings: text.flag("tie_word_embeddings")?.unwrap_or(false) || tied_above,
     })

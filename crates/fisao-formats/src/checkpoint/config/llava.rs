@@ -20,6 +20,7 @@ pub(super) const FORMAT: FamilyFormat = FamilyFormat {
     model_types: &[("llava", read), ("llava_onevision", read_onevision)],
     layout: LAYOUT,
     namings: &NAMINGS,
+    image_processors: &[],
     parts: &[
         (&["vision_tower."], "vision tower"),
         (&["multi_modal_projector.", "image_newline"], "projector"),

@@ -10,16 +10,20 @@ const CLIP: &str = "clip_vision_model";
 const SIGLIP: &str = "siglip_vision_model";
 
 /// What transformers' configuration class has for fields that are absent.
-struct Defaults {
-    family: VisionFamily,
-    patch_size: usize,
-    layer_norm_eps: f64,
-    hidden_act: &'static str,
+pub(super) struct Defaults {
+    pub(super) family: VisionFamily,
+    pub(super) width: usize,
+    pub(super) heads: usize,
+    pub(super) patch_size: usize,
+    pub(super) layer_norm_eps: f64,
+    pub(super) hidden_act: &'static str,
 }
 
 /// `CLIPVisionConfig`, which is ViT-B/32.
 const CLIP_DEFAULTS: Defaults = Defaults {
     family: VisionFamily::Clip,
+    width: 768,
+    heads: 12,
     patch_size: 32,
     layer_norm_eps: 1e-5,
     hidden_act: "quick_gelu",
@@ -28,6 +32,8 @@ const CLIP_DEFAULTS: Defaults = Defaults {
 /// `SiglipVisionConfig`, which is the base model with patches of 16.
 const SIGLIP_DEFAULTS: Defaults = Defaults {
     family: VisionFamily::Siglip,
+    width: 768,
+    heads: 12,
     patch_size: 16,
     layer_norm_eps: 1e-6,
     hidden_act: "gelu_pytorch_tanh",
@@ -55,11 +61,15 @@ pub(super) fn resolve_either(vision: &Fields<'_>) -> Result<VisionConfig, Format
 }
 
 /// The patches need not fill the input: SigLIP's 384 pixels are 27 patches of 14 and a rest.
-fn resolve(vision: &Fields<'_>, defaults: &Defaults) -> Result<VisionConfig, FormatError> {
+pub(super) fn resolve(
+    vision: &Fields<'_>,
+    defaults: &Defaults,
+) -> Result<VisionConfig, FormatError> {
     if vision.get("num_channels").is_some_and(|channels| channels.as_u64() != Some(3)) {
         return Err(vision.refused("num_channels", "3"));
     }
-    let (hidden_size, num_attention_heads) = width_and_heads(vision, (768, 12))?;
+    let (hidden_size, num_attention_heads) =
+        width_and_heads(vision, (defaults.width, defaults.heads))?;
     let image_size = whole(vision, "image_size", PIXELS, 224)?;
     let patch_size = whole(vision, "patch_size", PIXELS, defaults.patch_size)?;
     if patch_size > image_size {

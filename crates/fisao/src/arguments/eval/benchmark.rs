@@ -33,7 +33,7 @@ pub(crate) struct BenchmarkAnswering {
     #[arg(long, value_name = "DIR", conflicts_with = "answers")]
     pub(crate) output: Option<PathBuf>,
     /// Folder of the images [default: where the benchmark has them]
-    #[arg(long, value_name = "DIR", requires = "output")]
+    #[arg(long, alias = "image", value_name = "DIR", requires = "output")]
     pub(crate) images: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) answerer: AnswererArguments,

@@ -10,7 +10,7 @@ use toml::Table;
 
 use crate::arguments::{AlignSource, LabelSource, WorldChoice};
 use crate::calibrations;
-use crate::failure::Refusal;
+use crate::failure::{OrInternal as _, Refusal};
 use crate::settings::differences;
 use crate::vocabulary::{self, usual_list};
 
@@ -110,7 +110,8 @@ impl RunRecord {
             );
         }
         if source.is_given() {
-            let table = |source: &Source| Table::try_from(source).context("the record is not TOML");
+            let table =
+                |source: &Source| Table::try_from(source).or_internal("the record is not TOML");
             let asked = Self::of(source)?.source;
             let changed = differences(&table(&begun.source)?, &table(&asked)?, "");
             if !changed.is_empty() {

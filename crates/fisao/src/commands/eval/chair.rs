@@ -103,7 +103,7 @@ pub(super) fn truth_of(
     if files.is_empty() {
         bail!(
             Refusal::new("there is nothing to compare captions with")
-                .hint("give the objects of the images with --ground-truth")
+                .hint("give the objects of the images with --annotations")
         );
     }
     ground_truth::read(files, rules(reading), vocabulary, reporter)

@@ -223,7 +223,7 @@ fn build(arguments: &PopeBuildArguments, reporter: &Reporter) -> anyhow::Result<
             let kind = format!("{negatives:?}").to_lowercase();
             (questions, arguments.output.join(format!("{kind}.jsonl")))
         }
-        (None, None) => bail!(Refusal::new("give --ground-truth or --world")),
+        (None, None) => bail!(Refusal::new("give --annotations or --world")),
     };
     write_json_lines(&file, &questions)?;
     output::line(format!("{} questions: {}", questions.len(), file.display()))

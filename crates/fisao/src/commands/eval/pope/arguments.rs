@@ -40,7 +40,7 @@ pub(crate) enum PopeCommand {
 #[command(group(clap::ArgGroup::new("source").required(true).args(["ground_truth", "world"])))]
 pub(crate) struct PopeBuildArguments {
     /// Objects of the images, JSON or JSON lines: {"image_id": …, "objects": ["…"]}, or COCO's instances_*.json
-    #[arg(long, value_name = "FILE")]
+    #[arg(long = "annotations", visible_alias = "ground-truth", value_name = "FILE")]
     pub(crate) ground_truth: Option<PathBuf>,
     /// Ask about scenes of this split of the built-in synthetic dataset, and write their images too
     #[arg(long, value_name = "SPLIT")]

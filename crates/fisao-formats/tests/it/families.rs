@@ -1,0 +1,238 @@
+//! Families beside LLaVA against transformers and PEFT, on small random checkpoints that transformers wrote.
+//!
+//! Runs when `FISAO_FAMILY_CHECKPOINTS` names a folder with one folder for each family: `model/`, `adapter/`, a verifier's folder,
+//! images, and what transformers computes from them in `expected.json` and `expected.safetensors`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use fisao_formats::adapter::VisionAdapter;
+use fisao_formats::images::open_image;
+use fisao_formats::weights::MappedFile;
+use fisao_formats::{Adapter, Checkpoint, LoadDtype};
+use fisao_models::generation::{Prompt, Sampling};
+use fisao_models::image::PixelValues;
+use fisao_models::parameters::floats;
+use fisao_models::sequences::Example;
+use fisao_models::text::Tokenizer;
+use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
+use fisao_testkit::skipped::report_skipped;
+use serde_json::Value;
+
+const VARIABLE: &str = "FISAO_FAMILY_CHECKPOINTS";
+/// Cases whose processor does not cut images; its file says the opposite.
+const WHOLE: &str = "_whole";
+/// Absolute.
+const PIXELS: f32 = 1e-4;
+const LOGPROBS: f32 = 1e-3;
+const COSINES: f32 = 1e-4;
+/// Relative to the largest.
+const RELATIVE: f32 = 2e-4;
+
+/// The folder of a family.
+fn family(test: &str, family: &str) -> Option<PathBuf> {
+    let Some(root) = std::env::var_os(VARIABLE).map(PathBuf::from) else {
+        report_skipped(test, &format!("{VARIABLE} is not set"));
+        return None;
+    };
+    let folder = root.join(family);
+    if folder.join("expected.json").exists() {
+        return Some(folder);
+    }
+    report_skipped(test, &format!("{} has no {family}/expected.json", root.display()));
+    None
+}
+
+fn expected_json(folder: &Path) -> Value {
+    let text = fs::read_to_string(folder.join("expected.json")).expect("expected.json");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn expected(folder: &Path, name: &str) -> Vec<f32> {
+    let file = MappedFile::open(&folder.join("expected.safetensors")).expect("expected tensors");
+    let tensor = file.tensor(name).expect("the generator writes it");
+    tensor.to_f32(tensor.shape()).expect("floats").try_to_vec().expect("f32")
+}
+
+/// Prints how far off it is, so that a run shows more than that it passed.
+#[expect(clippy::print_stderr, reason = "figures for the log")]
+fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    let worst = differences.fold(0.0, f32::max);
+    eprintln!("{what} off by {worst:.1e}");
+    assert!(worst <= tolerance, "{what} off by {worst}, allowed {tolerance}");
+}
+
+fn assert_near(what: &str, found: &[f32], expected: &[f32]) {
+    let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    assert_close(what, found, expected, RELATIVE * largest);
+}
+
+/// The checkpoint as a case takes it, in a folder of its own.
+fn checkpoint(folder: &Path, case: &str, target: &Path) -> Checkpoint {
+    for entry in fs::read_dir(folder.join("model")).expect("a model") {
+        let path = entry.expect("readable").path();
+        let name = path.file_name().expect("a name");
+        fs::copy(&path, target.join(name)).expect("writable");
+    }
+    if case.ends_with(WHOLE) {
+        for file in ["preprocessor_config.json", "processor_config.json"] {
+            let path = target.join(file);
+            let text = fs::read_to_string(&path).expect("the generator writes it");
+            let changed =
+                text.replace("\"do_image_splitting\": true", "\"do_image_splitting\": false");
+            assert_ne!(text, changed, "{file}");
+            fs::write(path, changed).expect("writable");
+        }
+    }
+    Checkpoint::open(target).expect("a checkpoint that is read")
+}
+
+/// A case of a family.
+struct Case<'a> {
+    folder: &'a Path,
+    name: &'a str,
+    expected: &'a Value,
+    checkpoint: Checkpoint,
+    _copy: tempfile::TempDir,
+}
+
+impl<'a> Case<'a> {
+    fn open(folder: &'a Path, name: &'a str, expected: &'a Value) -> Self {
+        let copy = tempfile::tempdir().expect("a temporary folder");
+        let checkpoint = checkpoint(folder, name, copy.path());
+        Self { folder, name, expected, checkpoint, _copy: copy }
+    }
+
+    fn wanted(&self, what: &str) -> Vec<f32> {
+        expected(self.folder, &format!("{}.{what}", self.name))
+    }
+
+    fn pixels(&self) -> PixelValues {
+        let name = self.expected["image"].as_str().expect("a file");
+        let image = open_image(&self.folder.join(name)).expect("the generator's image");
+        self.checkpoint.image_processor().expect("a processor").process(&image)
+    }
+
+    fn model(&self) -> VisionLanguageModel {
+        let loaded = self.checkpoint.load_vision_language(LoadDtype::F32, &Device::flex());
+        let loaded = loaded.expect("whole weights");
+        assert_eq!(loaded.unused, Vec::<String>::new(), "{}", self.name);
+        loaded.model
+    }
+
+    fn prompt(&self) -> Vec<u32> {
+        let tokenizer = self.checkpoint.tokenizer().expect("a tokenizer");
+        let prompt = self.expected["prompt"].as_str().expect("text");
+        let ids = tokenizer.encode(prompt, true).expect("any text");
+        let config = self.checkpoint.vision_language_config().expect("a model").family();
+        let ids = config.expand_image_token(&ids, self.pixels().original_size);
+        let ids = ids.expect("one placeholder");
+        assert_eq!(
+            Some(ids.len() as u64),
+            self.expected["prompt_tokens"].as_u64(),
+            "{}",
+            self.name
+        );
+        ids
+    }
+
+    fn features(&self, model: &VisionLanguageModel) -> ImageFeatures {
+        model.image_features(ImageBatch::new([&self.pixels()], &model.device()))
+    }
+
+    /// Compares logits of the whole prompt, log-probabilities of the answer, and greedy decoding.
+    fn compare_answer(&self, model: &VisionLanguageModel, prefix: &str, answer: &Value) {
+        let (features, prompt) = (self.features(model), self.prompt());
+        let (first, rest) = prompt.split_at(1);
+        // What the last position predicts is of no account to its logits.
+        let rest = [rest, &[0]].concat();
+        let example = Example { prompt: first, image: 0, response: &rest };
+        let states = model.response_states(&[example], &features);
+        let logits = floats(&model.language_model().logits(states.hidden));
+        let what = |part: &str| format!("{}: {prefix}{part}", self.name);
+        assert_near(&what("logits"), &logits, &self.wanted(&format!("{prefix}logits")));
+
+        let said: Vec<u32> = serde_json::from_value(answer["new_tokens"].clone()).expect("ids");
+        let example = Example { prompt: &prompt, image: 0, response: &said };
+        let states = model.response_states(&[example], &features);
+        let (logprobs, _) = model.log_probabilities(&states, 1.0);
+        let wanted = self.wanted(&format!("{prefix}new_logprobs"));
+        assert_close(&what("log-probabilities"), &floats(&logprobs), &wanted, LOGPROBS);
+
+        let sampling = Sampling { max_new_tokens: said.len(), temperature: 0.0, seed: 0 };
+        let prompt = Prompt { ids: prompt, image: 0, stream: 0 };
+        let greedy = model.generate(&[prompt], &features, 1, &sampling).remove(0);
+        assert_eq!(greedy.tokens, said, "{}", what("decoding"));
+        let tokenizer = self.checkpoint.tokenizer().expect("a tokenizer");
+        let text = tokenizer.decode(greedy.text_tokens()).expect("known ids").text;
+        assert_eq!(Some(text.as_str()), answer["generated"].as_str(), "{}", what("text"));
+    }
+}
+
+/// transformers has the whole image behind its tiles; here it comes first.
+fn whole_first(values: &[f32], tiles: usize) -> Vec<f32> {
+    let (others, whole) = values.split_at(values.len() / tiles * (tiles - 1));
+    [whole, others].concat()
+}
+
+#[test]
+fn smolvlm_gives_the_pixels_features_logits_and_tokens_of_transformers() {
+    let test = "smolvlm_gives_the_pixels_features_logits_and_tokens_of_transformers";
+    let Some(folder) = family(test, "smolvlm") else { return };
+    let expected = expected_json(&folder);
+    for (name, record) in expected["cases"].as_object().expect("cases") {
+        let case = Case::open(&folder, name, record);
+        let tiles = 1
+            + (record["rows"].as_u64().expect("a number")
+                * record["cols"].as_u64().expect("a number")) as usize;
+        let wanted = whole_first(&case.wanted("pixel_values"), tiles);
+        assert_close(&format!("{name}: pixels"), &case.pixels().values, &wanted, PIXELS);
+        let model = case.model();
+        let features = floats(case.features(&model).tokens());
+        assert_near(&format!("{name}: image tokens"), &features, &case.wanted("image_tokens"));
+        case.compare_answer(&model, "", &record["answer"]);
+    }
+}
+
+#[test]
+fn an_adapter_on_smolvlm_gives_the_logits_and_tokens_of_peft() {
+    let test = "an_adapter_on_smolvlm_gives_the_logits_and_tokens_of_peft";
+    let Some(folder) = family(test, "smolvlm") else { return };
+    let expected = expected_json(&folder);
+    let name = expected["adapter"]["case"].as_str().expect("a case");
+    let record = &expected["cases"][name];
+    let case = Case::open(&folder, name, record);
+    let mut model = case.model();
+    let path = folder.join("adapter");
+    let adapter = Adapter::read(&path).expect("PEFT wrote it");
+    let layers = adapter.apply(&mut model, &path, VisionAdapter::Refuse).expect("it fits");
+    assert_eq!(Some(2 * layers as u64), expected["adapter"]["tensors"].as_u64());
+    case.compare_answer(&model, "adapter.", &record["adapter"]);
+}
+
+#[test]
+fn the_siglip_beside_smolvlm_gives_the_cosines_of_transformers() {
+    let test = "the_siglip_beside_smolvlm_gives_the_cosines_of_transformers";
+    let Some(folder) = family(test, "smolvlm") else { return };
+    let record = expected_json(&folder);
+    for name in ["siglip", "siglip_drifted"] {
+        let checkpoint = Checkpoint::open(&folder.join(name)).expect("a verifier's checkpoint");
+        let device = Device::flex();
+        let loaded = checkpoint.load_contrastive(LoadDtype::F32, &device).expect("whole weights");
+        assert_eq!(loaded.unused, Vec::<String>::new());
+        let image = record[name]["image"].as_str().expect("a file");
+        let image = open_image(&folder.join(image)).expect("the generator's image");
+        let pixels = checkpoint.image_processor().expect("a processor").process(&image);
+        let image = loaded.model.embed_images(ImageBatch::new([&pixels], &device).whole());
+        let tokenizer = checkpoint.tokenizer().expect("a tokenizer");
+        let texts = record[name]["texts"].as_array().expect("a list").iter();
+        let ids = texts.map(|text| tokenizer.encode(text.as_str().expect("text"), true));
+        let ids = ids.collect::<Result<Vec<_>, _>>().expect("any text");
+        let cosines = floats(&image.matmul(loaded.model.embed_text(&ids).transpose()));
+        let wanted = expected(&folder, &format!("{name}.cosines"));
+        assert_close(&format!("{name}: cosines"), &cosines, &wanted, COSINES);
+    }
+}

@@ -1,0 +1,224 @@
+//! SmolVLM and SmolVLM2: a SigLIP image tower, a pixel shuffle with one linear layer, and a Llama decoder.
+//!
+//! Paper: Marafioti et al. 2025, arXiv 2504.05299, after Idefics3 (Laurençon et al. 2024, arXiv 2408.12637). Reference:
+//! transformers' `SmolVLMForConditionalGeneration`. An image is shown as tiles, row by row, and then whole; special tokens in the
+//! prompt say which is which. Video is not read.
+
+mod tiling;
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::family::{FamilyConfig, ImageEncoder, TokenIds};
+use super::images::{ImageBatch, ImageFeatures};
+use crate::image::{ImageProcessor, ProcessorMismatch, TileLayout};
+use crate::linear::{Linear, LinearVisitor};
+use crate::llama::LlamaConfig;
+use crate::parameters::{ParameterMut, Parameters, indices};
+use crate::text::TextError;
+use crate::vision::{VisionConfig, VisionOutput, VisionTower};
+use crate::weights::{WeightError, WeightSource};
+
+pub use tiling::{SplitImage, TileTokens};
+
+/// Canonical names of the image tower and of the connector's layer.
+const TOWER: &str = "vision_tower.vision_model";
+const CONNECTOR: &str = "connector.modality_projection.proj";
+/// Most tiles that the tower sees at once.
+const TILES: usize = 32;
+
+/// Sizes and token ids of a SmolVLM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SmolVlmConfig {
+    /// Decoder.
+    pub text: LlamaConfig,
+    /// Image tower.
+    pub vision: VisionConfig,
+    /// Patches along each side that become one token together.
+    pub scale_factor: usize,
+    /// How images are cut.
+    pub split: SplitImage,
+    /// Tokens that tell tiles apart in a prompt.
+    pub tile_tokens: TileTokens,
+    /// Placeholder that image features replace.
+    pub image_token_id: u32,
+    /// First token of a prompt.
+    pub bos_token_id: u32,
+    /// Token that ends a response.
+    pub eos_token_id: u32,
+    /// Other tokens at which generation stops.
+    pub stop_token_ids: Vec<u32>,
+    /// Padding.
+    pub pad_token_id: u32,
+}
+
+impl SmolVlmConfig {
+    /// Tokens of a tile, and of the whole image.
+    fn tokens_of_tile(&self) -> usize {
+        (self.vision.side() / self.scale_factor).pow(2)
+    }
+}
+
+impl FamilyConfig for SmolVlmConfig {
+    fn model_type(&self) -> &'static str {
+        "smolvlm"
+    }
+
+    fn decoder(&self) -> &LlamaConfig {
+        &self.text
+    }
+
+    fn decoder_mut(&mut self) -> &mut LlamaConfig {
+        &mut self.text
+    }
+
+    fn tokens(&self) -> TokenIds {
+        TokenIds {
+            image: self.image_token_id,
+            bos: self.bos_token_id,
+            eos: self.eos_token_id,
+            stop: self.stop_token_ids.clone(),
+            pad: self.pad_token_id,
+        }
+    }
+
+    fn image_tokens(&self, image: (u32, u32)) -> usize {
+        let (rows, columns) = self.split.grid(image);
+        (rows * columns + 1) * self.tokens_of_tile()
+    }
+
+    fn vision(&self) -> Option<&VisionConfig> {
+        Some(&self.vision)
+    }
+
+    fn image_description(&self) -> String {
+        let each = self.tokens_of_tile();
+        let SplitImage { tile, longest_side, splits } = self.split;
+        if !splits {
+            return format!("{each} image tokens");
+        }
+        format!(
+            "{each} image tokens of the whole and of each tile of {tile} px, for images brought to {longest_side} px"
+        )
+    }
+
+    fn check_processor(&self, processor: &ImageProcessor) -> Result<(), ProcessorMismatch> {
+        processor.check_size(self.vision.image_size as u32)?;
+        let own: Arc<dyn TileLayout> = Arc::new(self.split);
+        if processor.tiles.as_ref() == Some(&own) { Ok(()) } else { Err(ProcessorMismatch::Tiles) }
+    }
+
+    fn load_image_encoder(
+        &self,
+        weights: &mut dyn WeightSource,
+        device: &Device,
+    ) -> Result<Box<dyn ImageEncoder>, WeightError> {
+        let tower = VisionTower::load(self.vision.clone(), weights, TOWER, device)?;
+        let size = [self.vision.hidden_size * self.scale_factor.pow(2), self.text.hidden_size];
+        let connector = Linear::load(weights, CONNECTOR, size, false, device)?;
+        Ok(Box::new(SmolVlmImageEncoder { scale_factor: self.scale_factor, tower, connector }))
+    }
+
+    /// The placeholder becomes the tiles with their names, row by row, and the whole image behind them.
+    fn expand_image_token(&self, ids: &[u32], image: (u32, u32)) -> Result<Vec<u32>, TextError> {
+        let found = ids.iter().filter(|&&id| id == self.image_token_id).count();
+        if found == self.image_tokens(image) && found > 1 {
+            return Ok(ids.to_vec());
+        }
+        if found != 1 {
+            return Err(TextError::ImagePlaceholders { found });
+        }
+        let shown = vec![self.image_token_id; self.tokens_of_tile()];
+        let tiles = self.tile_tokens.around(self.split.grid(image), &shown)?;
+        let place = ids.iter().position(|&id| id == self.image_token_id).unwrap_or_default();
+        Ok([&ids[..place], &tiles, &ids[place + 1..]].concat())
+    }
+}
+
+/// Image tower and connector.
+#[derive(Debug, Clone)]
+struct SmolVlmImageEncoder {
+    scale_factor: usize,
+    tower: VisionTower,
+    connector: Linear,
+}
+
+impl SmolVlmImageEncoder {
+    /// Puts the patches of squares together, `scale_factor` along each side, and brings them into the decoder's space.
+    ///
+    /// # Shapes
+    /// `[tiles, patches, width]` → `[tiles · tokens, hidden]`
+    fn connect(&self, states: Tensor<3>) -> Tensor<2> {
+        let [tiles, patches, width] = states.dims();
+        let (factor, side) = (self.scale_factor, patches.isqrt());
+        let tokens = side / factor;
+        let shuffled = states
+            .reshape([tiles, tokens, factor, tokens, factor, width])
+            .permute([0, 1, 3, 2, 4, 5])
+            .reshape([tiles * tokens * tokens, factor * factor * width]);
+        self.connector.forward(shuffled)
+    }
+}
+
+impl ImageEncoder for SmolVlmImageEncoder {
+    fn boxed_clone(&self) -> Box<dyn ImageEncoder> {
+        Box::new(self.clone())
+    }
+
+    fn encode(&self, images: ImageBatch, output: bool) -> (ImageFeatures, Option<VisionOutput>) {
+        let ImageBatch { pixels, tiles, .. } = images;
+        let count = pixels.dims()[0];
+        let (mut parts, mut states) = (Vec::new(), Vec::new());
+        for first in (0..count).step_by(TILES) {
+            let pixels = pixels.clone().narrow(0, first, TILES.min(count - first));
+            let seen = self.tower.encode(pixels);
+            if output {
+                states.push(seen.states.clone());
+            }
+            parts.push(self.connect(self.tower.normed_states(seen)));
+        }
+        let tokens = Tensor::cat(parts, 0);
+        let each = tokens.dims()[0] / count;
+        // Images come whole first, and are read whole last.
+        let (mut order, mut counts, mut wholes, mut first) =
+            (Vec::new(), Vec::new(), Vec::new(), 0);
+        for &tiles in &tiles {
+            let shown = (first + 1..first + tiles).chain([first]);
+            order.extend(shown.flat_map(|tile| tile * each..(tile + 1) * each).map(|at| at as i64));
+            counts.push(tiles * each);
+            wholes.push(first as i64);
+            first += tiles;
+        }
+        let device = tokens.device();
+        let features = ImageFeatures::new(tokens.select(0, indices(order, &device)), counts);
+        let output = output.then(|| VisionOutput {
+            states: Tensor::cat(states, 0).select(0, indices(wholes, &device)),
+            depth: self.tower.config().num_hidden_layers,
+        });
+        (features, output)
+    }
+
+    fn tower(&self) -> Option<&VisionTower> {
+        Some(&self.tower)
+    }
+
+    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        self.tower.visit_mut(&format!("{prefix}{TOWER}"), visitor);
+        self.visit_connector_mut(prefix, visitor);
+    }
+
+    fn visit_connector_mut(
+        &mut self,
+        prefix: &str,
+        visitor: &mut dyn FnMut(&str, ParameterMut<'_>),
+    ) {
+        self.connector.visit_mut(&format!("{prefix}{CONNECTOR}"), visitor);
+    }
+
+    fn visit_linears_mut(&mut self, visitor: &mut LinearVisitor<'_>) {
+        self.tower.visit_linears_mut(TOWER, visitor);
+        visitor(CONNECTOR, &mut self.connector);
+    }
+}
