@@ -14,6 +14,7 @@ mod image_processing;
 mod image_reading;
 mod onevision;
 mod sampling;
+mod smolvlm;
 mod text_tower;
 mod transformers;
 mod vision_output;
