@@ -36,7 +36,7 @@ pub const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";
 pub struct Adapter {
     /// `adapter_config.json`, whole.
     pub config: Value,
-    /// What is added to which map, by the linear layer's canonical name.
+    /// What is added to which layer, by the linear layer's canonical name.
     pub updates: BTreeMap<String, LinearUpdate>,
 }
 
@@ -77,8 +77,8 @@ impl Adapter {
     /// The adapter that training put on a model.
     pub fn of(model: &VisionLanguageModel, config: &LoraConfig, base_model: Option<&str>) -> Self {
         let (naming, mut updates) = (&FamilyFormat::of(model.config()).namings[0], BTreeMap::new());
-        model.clone().visit_linears_mut(&mut |name, map| {
-            if let Some(LowRank { a, b, scale }) = &map.adapter {
+        model.clone().visit_linears_mut(&mut |name, layer| {
+            if let Some(LowRank { a, b, scale }) = &layer.adapter {
                 let path = naming.path(name);
                 let data = |matrix| TensorData::new(floats(matrix), matrix.dims());
                 let update =
@@ -139,7 +139,7 @@ impl Adapter {
     }
 
     /// How many linear layers of the vision tower it changes.
-    pub fn vision_maps(&self) -> usize {
+    pub fn vision_layers(&self) -> usize {
         self.updates.keys().filter(|name| names::is_vision(name)).count()
     }
 
@@ -154,21 +154,21 @@ impl Adapter {
         folder: &Path,
         vision: VisionAdapter,
     ) -> Result<usize, FormatError> {
-        let mut maps = LinearSizes::new();
+        let mut layers = LinearSizes::new();
         let mut adapted = model.without_lora();
-        adapted.visit_linears_mut(&mut |name, map| {
-            maps.insert(name.to_owned(), map.size());
+        adapted.visit_linears_mut(&mut |name, layer| {
+            layers.insert(name.to_owned(), layer.size());
         });
-        check(self, &maps, folder, vision)?;
+        check(self, &layers, folder, vision)?;
         let device = model.device().inner();
-        adapted.visit_linears_mut(&mut |name, map| {
+        adapted.visit_linears_mut(&mut |name, layer| {
             let Some(update) = self.updates.get(name) else { return };
             let tensor = |data: &TensorData| Tensor::from_data(data.clone(), &device);
             if let Some(base) = &update.base {
-                map.set_weight(tensor(base));
+                layer.set_weight(tensor(base));
             }
             let (a, b) = (tensor(&update.a), tensor(&update.b));
-            map.adapter = Some(LowRank { a, b, scale: update.scale });
+            layer.adapter = Some(LowRank { a, b, scale: update.scale });
         });
         *model = adapted;
         Ok(self.updates.len())
@@ -219,10 +219,10 @@ fn read_matrices(path: &Path) -> Result<BTreeMap<String, Found>, FormatError> {
         return Err(FormatError::AdapterEmptyTensors { path: path.to_owned(), keys });
     }
     let mut unmatched = Vec::new();
-    let mut maps = BTreeMap::<String, Found>::new();
+    let mut layers = BTreeMap::<String, Found>::new();
     for stored in file.keys() {
         let tensor = file.tensor(&stored).expect("the key is the file's own");
-        let Some((map_path, side)) = parse_key(&stored).filter(|_| tensor.shape().len() == 2)
+        let Some((path_of_layer, side)) = parse_key(&stored).filter(|_| tensor.shape().len() == 2)
         else {
             unmatched.push(stored);
             continue;
@@ -231,17 +231,17 @@ fn read_matrices(path: &Path) -> Result<BTreeMap<String, Found>, FormatError> {
             let (path, found) = (path.to_owned(), tensor.dtype_name());
             return Err(FormatError::TensorDtype { path, tensor: stored, found });
         };
-        let canonical = canonical_name(map_path);
-        let map = maps.entry(canonical.clone()).or_default();
-        if map.slot(side).is_some() {
-            let (path, first) = (path.to_owned(), key(&map.path, side));
+        let canonical = canonical_name(path_of_layer);
+        let layer = layers.entry(canonical.clone()).or_default();
+        if layer.slot(side).is_some() {
+            let (path, first) = (path.to_owned(), key(&layer.path, side));
             return Err(FormatError::DuplicateTensor { path, first, second: stored, canonical });
         }
-        *map.slot(side) = Some(data);
-        map_path.clone_into(&mut map.path);
+        *layer.slot(side) = Some(data);
+        path_of_layer.clone_into(&mut layer.path);
     }
     if unmatched.is_empty() {
-        return Ok(maps);
+        return Ok(layers);
     }
     Err(FormatError::AdapterMismatch { path: path.to_owned(), unmatched, missing: Vec::new() })
 }

@@ -1,6 +1,6 @@
 //! A checkpoint with an adapter folded into its weights.
 //!
-//! The work is done on files, tensor by tensor from the memory map: maps with an adapter are widened to
+//! The work is done on files, tensor by tensor from the memory map: layers with an adapter are widened to
 //! f32, get `scale · B A` in blocks of rows, and are rounded to the output's precision; everything else
 //! is copied. Memory stays at one tensor whatever the model's size. `config.json` is written last, and
 //! what was written is removed if the work is truncated, so that no folder looks complete before it is.
@@ -59,7 +59,7 @@ pub struct Merge {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merged {
     /// Number of linear layers that the adapter changed.
-    pub maps: usize,
+    pub layers: usize,
     /// Number of tensors.
     pub tensors: usize,
     /// Bytes of tensors.
@@ -129,7 +129,7 @@ impl Merge {
         output.config(&self.folder.join(CONFIG_FILE), self.dtype)?;
         output.keep();
         Ok(Merged {
-            maps: self.adapter.updates.len(),
+            layers: self.adapter.updates.len(),
             tensors: weight_map.len(),
             bytes: self.bytes(),
             files,
@@ -156,7 +156,7 @@ impl Merge {
             }
         };
         let update =
-            slot.name.strip_suffix(".weight").and_then(|map| self.adapter.updates.get(map));
+            slot.name.strip_suffix(".weight").and_then(|layer| self.adapter.updates.get(layer));
         let written = match StoredDtype::of(slot.dtype) {
             Some(dtype) if update.is_some() || slot.dtype != stored.dtype() => {
                 fold::write_folded(&stored, update, dtype, &slot.name, path, &mut put)
@@ -171,14 +171,14 @@ impl Merge {
 /// Inputs and outputs of the checkpoint's linear layers: its matrices but for tables of embeddings.
 fn map_sizes(weights: &SafetensorsSource, tied: bool) -> LinearSizes {
     let tensors = weights.inventory().into_iter().filter_map(|(name, _, shape)| {
-        let map = name.strip_suffix(".weight")?;
-        let table = map.ends_with("embed_tokens") || map.ends_with("position_embedding");
+        let layer = name.strip_suffix(".weight")?;
+        let table = layer.ends_with("embed_tokens") || layer.ends_with("position_embedding");
         match *shape {
-            [outputs, inputs] if !table => Some((map.to_owned(), [inputs, outputs])),
+            [outputs, inputs] if !table => Some((layer.to_owned(), [inputs, outputs])),
             _ => None,
         }
     });
-    tensors.filter(|(map, _)| !(tied && map == "language_model.lm_head")).collect()
+    tensors.filter(|(layer, _)| !(tied && layer == "language_model.lm_head")).collect()
 }
 
 /// The tensors as they will be written.

@@ -60,7 +60,7 @@ impl LowRank {
 }
 
 impl Linear {
-    /// A map without an adapter that multiplies what it is given.
+    /// A layer without an adapter that multiplies what it is given.
     pub(crate) fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
         let weight = by_columns(weight);
         Self { weight, bias, adapter: None, activations: ActivationDtype::F32 }

@@ -1,6 +1,6 @@
 //! Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685), as PEFT computes it.
 //!
-//! The low-rank path `scale · (x Aᵀ) Bᵀ` is added to the frozen map's output; the sum of matrices is
+//! The low-rank path `scale · (x Aᵀ) Bᵀ` is added to the frozen layer's output; the sum of matrices is
 //! never formed. `A` starts Kaiming-uniform with `a = √5`, `B` starts at zero, so a fresh adapter
 //! changes nothing.
 
@@ -110,7 +110,7 @@ pub enum LoraError {
 }
 
 impl LowRank {
-    /// A fresh term for a map of the given size; it computes zero.
+    /// A fresh term for a layer of the given size; it computes zero.
     pub fn new(
         config: &LoraConfig,
         [inputs, outputs]: [usize; 2],

@@ -19,7 +19,7 @@ pub(crate) type LinearSizes = BTreeMap<String, [usize; 2]>;
 /// computes with it.
 pub(crate) fn check(
     adapter: &Adapter,
-    maps: &LinearSizes,
+    layers: &LinearSizes,
     folder: &Path,
     vision: VisionAdapter,
 ) -> Result<(), FormatError> {
@@ -33,27 +33,27 @@ pub(crate) fn check(
             return Err(FormatError::AdapterTouchesVision { path, keys });
         }
     }
-    if updates.contains_key(HEAD) && !maps.contains_key(HEAD) {
+    if updates.contains_key(HEAD) && !layers.contains_key(HEAD) {
         return Err(FormatError::AdapterTied { path });
     }
-    check_targets(&rules, maps, &config)?;
-    let unmatched = updates.iter().filter(|(name, _)| !maps.contains_key(*name));
+    check_targets(&rules, layers, &config)?;
+    let unmatched = updates.iter().filter(|(name, _)| !layers.contains_key(*name));
     let unmatched = unmatched.flat_map(|(_, update)| keys(&update.path)).collect::<Vec<_>>();
-    let missing = missing(&rules, updates, maps)?;
+    let missing = missing(&rules, updates, layers)?;
     if !unmatched.is_empty() || !missing.is_empty() || updates.is_empty() {
         return Err(FormatError::AdapterMismatch { path, unmatched, missing });
     }
     for (name, update) in updates {
-        check_shapes(&path, update, maps[name])?;
+        check_shapes(&path, update, layers[name])?;
         check_numbers(&path, update)?;
     }
     check_selection(&rules, updates, path)
 }
 
 /// Every named target is a linear layer's.
-fn check_targets(rules: &Rules, maps: &LinearSizes, config: &Path) -> Result<(), FormatError> {
+fn check_targets(rules: &Rules, layers: &LinearSizes, config: &Path) -> Result<(), FormatError> {
     let paths =
-        maps.keys().flat_map(|name| FamilyFormat::all_namings().map(|naming| naming.path(name)));
+        layers.keys().flat_map(|name| FamilyFormat::all_namings().map(|naming| naming.path(name)));
     let targets = rules.idle_targets(&paths.collect::<Vec<_>>());
     if targets.is_empty() {
         return Ok(());
@@ -65,7 +65,7 @@ fn check_targets(rules: &Rules, maps: &LinearSizes, config: &Path) -> Result<(),
 fn missing(
     rules: &Rules,
     updates: &BTreeMap<String, LinearUpdate>,
-    maps: &LinearSizes,
+    layers: &LinearSizes,
 ) -> Result<Vec<String>, FormatError> {
     // Patterns are about the names that the trainer's release of transformers had, which the keys
     // tell; where they fit several, a linear layer is missing only if it would be by all of them.
@@ -79,7 +79,7 @@ fn missing(
     let alone = alone && updates.keys().all(|name| is_decoder(name));
     let expected = |name: &&String| !updates.contains_key(*name) && (!alone || is_decoder(name));
     let mut missing = Vec::new();
-    for name in maps.keys().filter(expected) {
+    for name in layers.keys().filter(expected) {
         let paths = namings.iter().map(|naming| naming.path(name)).collect::<Vec<_>>();
         let selected =
             paths.iter().map(|path| rules.select(path)).collect::<Result<Vec<_>, _>>()?;

@@ -1,4 +1,4 @@
-//! What releases of transformers call a map of the model, as an adapter's keys and patterns do.
+//! What releases of transformers call a linear layer of the model, as an adapter's keys and patterns do.
 
 use crate::checkpoint::FamilyFormat;
 
@@ -14,7 +14,7 @@ pub(super) enum Side {
     A,
     /// `[outputs, rank]`.
     B,
-    /// The map's own weight, `[outputs, inputs]`, which PEFT saves with an update of the output matrix.
+    /// The layer's own weight, `[outputs, inputs]`, which PEFT saves with an update of the output matrix.
     Base,
 }
 

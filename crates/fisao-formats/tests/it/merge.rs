@@ -121,7 +121,7 @@ fn only_adapted_linear_layers_change_and_are_rounded_once() {
     let place = workplace(StoredDtype::F16);
     let merged = merge(&place, "patterns", &APPLY).expect("the adapter fits");
     let adapter = Adapter::read(&folder("patterns")).expect("PEFT wrote it");
-    assert_eq!((merged.maps, adapter.updates.len()), (8, 8));
+    assert_eq!((merged.layers, adapter.updates.len()), (8, 8));
     let before = stored(&place.path().join("model"), "model.safetensors");
     let after = stored(&output(&place), "model.safetensors");
     assert_eq!(after.len(), before.len());
@@ -151,7 +151,7 @@ fn only_adapted_linear_layers_change_and_are_rounded_once() {
             );
         }
     }
-    assert_eq!(changed, merged.maps);
+    assert_eq!(changed, merged.layers);
 }
 
 #[test]

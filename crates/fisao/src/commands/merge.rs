@@ -21,7 +21,7 @@ use crate::{interrupt, output};
 #[derive(Serialize)]
 struct MergedCheckpoint<'a> {
     output: String,
-    maps: usize,
+    layers: usize,
     tensors: usize,
     bytes: u64,
     files: &'a [String],
@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &MergeArguments, reporter: &Reporter) -> anyhow::Re
 
 fn print(arguments: &MergeArguments, merged: &Merged) -> anyhow::Result<()> {
     let folder = arguments.output.display();
-    let Merged { maps, tensors, bytes, files } = merged;
+    let Merged { layers, tensors, bytes, files } = merged;
     match arguments.format {
         Format::Text => {
             let files = match files.as_slice() {
@@ -78,13 +78,13 @@ fn print(arguments: &MergeArguments, merged: &Merged) -> anyhow::Result<()> {
                 files => format!("{} files", files.len()),
             };
             output::line(format!(
-                "{folder}: {maps} maps changed, {tensors} tensors written ({files}, {})",
+                "{folder}: {layers} linear layers changed, {tensors} tensors written ({files}, {})",
                 DecimalBytes(*bytes)
             ))
         }
         Format::Json => output::json(&MergedCheckpoint {
             output: folder.to_string(),
-            maps: *maps,
+            layers: *layers,
             tensors: *tensors,
             bytes: *bytes,
             files,

@@ -65,7 +65,7 @@ fn captions(place: &Workplace, more: &[&str]) -> Vec<Value> {
 #[test]
 fn a_merged_model_says_what_the_model_says_with_its_adapter() {
     let place = with_adapter();
-    insta::assert_snapshot!(place.succeed(&MERGE), @"merged: 14 maps changed, 80 tensors written (model.safetensors, 38.69 kB)");
+    insta::assert_snapshot!(place.succeed(&MERGE), @"merged: 14 linear layers changed, 80 tensors written (model.safetensors, 38.69 kB)");
     let adapted = captions(&place, &["--model", "llava", "--adapter", "adapter"]);
     assert_eq!(captions(&place, &["--model", "merged"]), adapted);
     assert_ne!(captions(&place, &["--model", "llava"]), adapted);
@@ -77,7 +77,7 @@ fn programs_are_told_what_was_written() {
     let more = ["--format", "json", "--dtype", "bf16", "--max-shard-size", "10KB"];
     let text = place.succeed(&[&MERGE[..], &more].concat());
     let told: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((told["output"].as_str(), told["maps"].as_u64()), (Some("merged"), Some(14)));
+    assert_eq!((told["output"].as_str(), told["layers"].as_u64()), (Some("merged"), Some(14)));
     let files = told["files"].as_array().unwrap();
     assert!(files.len() > 1);
     assert!(files.iter().all(|file| place.path("merged").join(file.as_str().unwrap()).exists()));
@@ -107,7 +107,7 @@ fn an_adapter_on_the_vision_tower_needs_to_be_asked_for() {
         &place.succeed(&[&MERGE[..], &["--allow-vision-adapter", "--format", "json"]].concat()),
     )
     .unwrap();
-    assert_eq!(merged["maps"], 14 + 9);
+    assert_eq!(merged["layers"], 14 + 9);
     assert_eq!(captions(&place, &["--model", "merged"]), adapted);
 }
 

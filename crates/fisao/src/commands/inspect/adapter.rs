@@ -38,9 +38,9 @@ pub(super) fn inspect(
 fn parts(adapter: &Adapter) -> Vec<Part> {
     let mut parts = BTreeMap::<&str, u64>::new();
     for (name, update) in &adapter.updates {
-        let map = name.rsplit('.').next().unwrap_or(name);
+        let layer = name.rsplit('.').next().unwrap_or(name);
         let size = |shape: &[usize]| shape.iter().product::<usize>() as u64;
-        *parts.entry(map).or_default() += size(update.a.shape()) + size(update.b.shape());
+        *parts.entry(layer).or_default() += size(update.a.shape()) + size(update.b.shape());
     }
     let parts = parts.into_iter();
     parts.map(|(name, parameters)| Part { name: name.to_owned(), parameters }).collect()
@@ -50,16 +50,20 @@ fn architecture(adapter: &Adapter) -> String {
     let ranks: BTreeSet<usize> = adapter.updates.values().map(LinearUpdate::rank).collect();
     let ranks: Vec<String> = ranks.iter().map(ToString::to_string).collect();
     let base = adapter.base_model().unwrap_or("an unnamed model");
-    format!("LoRA of rank {} on {} maps of {base}", ranks.join(", "), adapter.updates.len())
+    format!(
+        "LoRA of rank {} on {} linear layers of {base}",
+        ranks.join(", "),
+        adapter.updates.len()
+    )
 }
 
 fn uses(adapter: &Adapter) -> Vec<Use> {
-    let tower = adapter.vision_maps();
+    let tower = adapter.vision_layers();
     let note = if tower == 0 {
         "with its base as --model".to_owned()
     } else {
         format!(
-            "with its base as --model, and --allow-vision-adapter: {tower} of its maps are of the vision \
+            "with its base as --model, and --allow-vision-adapter: {tower} of its layers are of the vision \
              tower"
         )
     };
