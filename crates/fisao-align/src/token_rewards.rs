@@ -83,6 +83,5 @@ pub fn sentence_score(
     image: &ImageEmbedding,
     scorer: &MentionScorer,
 ) -> Result<f64, AlignError> {
-    let text = scorer.verifier.embed_text(std::slice::from_ref(&response.text))?;
-    Ok(scorer.verifier.score_text(image, &text))
+    Ok(scorer.verifier.score_sentence(image, &response.text)?)
 }

@@ -14,8 +14,8 @@ pub struct ScoreConfig {
     /// Take from each name's score its mean over images that do not mention it. Image–text scores lean towards some words
     /// whatever the image, and one threshold for all words asks too much of them. Default: true.
     pub centred: bool,
-    /// Standard deviation of noise that is added to every score, always the same for the same image and name: how well
-    /// does alignment do with a worse verifier? Unit: cosine. From 0 to 1000. Default: 0, none.
+    /// Standard deviation of noise that is added to every score, of whole responses, too, and always the same for the same image and
+    /// text: how well does alignment do with a worse verifier? Unit: cosine. From 0 to 1000. Default: 0, none.
     pub noise: f64,
 }
 

@@ -405,11 +405,29 @@ impl Verifier {
         let text = self.names.get(name).expect("names are learned before they are scored");
         let centre = self.centres.as_ref().map_or(0.0, |centres| centres[name]);
         let weights = self.weights.unwrap_or_default();
-        let score = image.score(text, self.score.regions, weights) - centre;
-        if self.score.noise > 0.0 { score + self.score.noise * noise(image, name) } else { score }
+        image.score(text, self.score.regions, weights) - centre + self.noise_of(image, name)
     }
 
-    /// Score of a text of any length with the whole of an image, never centred: the sentence-level score.
+    /// What [`ScoreConfig::noise`] adds to the score of a text with an image.
+    fn noise_of(&self, image: &ImageEmbedding, text: &str) -> f64 {
+        if self.score.noise > 0.0 { self.score.noise * noise(image, text) } else { 0.0 }
+    }
+
+    /// The sentence-level score: the cosine of a whole response with the whole of an image, never centred, with as much noise as
+    /// mentions have.
+    ///
+    /// # Errors
+    /// [`VerifierError`] when the text cannot be encoded.
+    pub fn score_sentence(
+        &self,
+        image: &ImageEmbedding,
+        sentence: &str,
+    ) -> Result<f64, VerifierError> {
+        let text = self.embed_text(&[sentence.to_owned()])?;
+        Ok(self.score_text(image, &text) + self.noise_of(image, sentence))
+    }
+
+    /// Cosine of a text of any length with the whole of an image: neither centred nor noisy.
     pub fn score_text(&self, image: &ImageEmbedding, text: &[f32]) -> f64 {
         cosine(&image.whole, text)
     }

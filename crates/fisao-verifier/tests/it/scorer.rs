@@ -138,6 +138,37 @@ fn centres_are_taken_from_scores_and_none_is_forgotten() {
     assert!((verifier.score(&image, "dog") - raw).abs() < 1e-12);
 }
 
+/// No signal of the verifier sidesteps the noise, or a weak verifier would be a perfect one in disguise.
+#[test]
+fn noise_is_added_to_names_and_to_sentences_alike() {
+    let exact = ScoreConfig { regions: Regions::Whole, centred: false, ..ScoreConfig::default() };
+    let score = |noise: f64| {
+        let mut verifier = verifier(&["{}"], ScoreConfig { noise, ..exact });
+        verifier.embed_names(["dog"]).unwrap();
+        let images = verifier.embed_images(pixels(2)).unwrap();
+        let scores = images.iter().map(|image| {
+            let sentence = |text| verifier.score_sentence(image, text).unwrap();
+            [verifier.score(image, "dog"), sentence("a dog"), sentence("a cat")]
+        });
+        scores.collect::<Vec<_>>().concat()
+    };
+    let (exact, noisy) = (score(0.0), score(0.5));
+    assert_eq!(noisy, score(0.5), "an image and a text have one noise");
+    let added: Vec<f64> = noisy.iter().zip(&exact).map(|(noisy, exact)| noisy - exact).collect();
+    assert!(added.iter().all(|noise| noise.abs() > 1e-6 && noise.abs() < 2.5), "{added:?}");
+    let twice =
+        score(1.0).iter().zip(&exact).map(|(noisy, exact)| noisy - exact).collect::<Vec<_>>();
+    for (one, two) in added.iter().zip(&twice) {
+        assert!((two - 2.0 * one).abs() < 1e-6, "{added:?} {twice:?}");
+    }
+    for (at, noise) in added.iter().enumerate() {
+        assert!(
+            !added[..at].contains(noise),
+            "images and texts have noises of their own: {added:?}"
+        );
+    }
+}
+
 #[test]
 fn what_cannot_be_scored_is_refused() {
     let mut verifier = verifier(&["a {}"], ScoreConfig::default());
