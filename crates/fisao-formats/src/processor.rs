@@ -359,7 +359,7 @@ impl ProcessorFields<'_> {
 const SIZES: &str = "a side, `shortest_edge`, or `height` and `width`, each from 1 to 4096,";
 
 /// A side of a size, pixels.
-fn side(value: &Value) -> Option<u32> {
+pub(crate) fn side(value: &Value) -> Option<u32> {
     let side = u32::try_from(value.as_u64()?).ok()?;
     (1..=LONGEST_SIDE).contains(&side).then_some(side)
 }

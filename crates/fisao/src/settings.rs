@@ -12,7 +12,7 @@ use strsim::levenshtein;
 use toml::{Table, Value};
 
 use crate::arguments::SettingsArguments;
-use crate::failure::{OrInternal as _, Refusal};
+use crate::failure::{InternalError, OrInternal as _, Refusal};
 use crate::renamed;
 use crate::reporter::Reporter;
 
@@ -20,6 +20,11 @@ use crate::reporter::Reporter;
 const KIND: &str = "kind";
 /// Most edits between an unknown key and one that is offered instead.
 const MOST_EDITS: usize = 3;
+
+/// Settings as the table that a file of them holds.
+pub(crate) fn as_table(config: &AlignConfig) -> Result<Table, InternalError> {
+    Table::try_from(config).or_internal("the settings are not TOML")
+}
 
 /// `base`, changed by what the command line names, and checked.
 pub(crate) fn resolve(
@@ -41,7 +46,7 @@ pub(crate) fn resolve(
     if base.seed > LARGEST_SEED {
         base.validate()?;
     }
-    let mut settings = Table::try_from(base).or_internal("the default settings are not TOML")?;
+    let mut settings = as_table(base)?;
     merge(&mut settings, file.clone());
     merge(&mut settings, set.clone());
     let config: AlignConfig =
@@ -101,8 +106,7 @@ pub(crate) fn of_run(
     let (before, after) = (begun.align.iterations, asked.align.iterations);
     let mut begun = begun;
     begun.align.iterations = after;
-    let table = |config| Table::try_from(config).or_internal("the settings are not TOML");
-    let changed = differences(&table(&begun)?, &table(&asked)?, "");
+    let changed = differences(&as_table(&begun)?, &as_table(&asked)?, "");
     if !changed.is_empty() {
         bail!(
             Refusal::new(format!(

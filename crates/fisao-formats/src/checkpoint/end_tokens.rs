@@ -21,13 +21,29 @@ pub(super) struct EndTokens<'a> {
 impl EndTokens<'_> {
     /// Those of `generation_config.json`, which overrules the model's configuration where both name some; none if it is not
     /// there.
-    pub(super) fn of_generation(self, vocabulary: usize) -> Result<Vec<u32>, FormatError> {
+    fn of_generation(self, vocabulary: usize) -> Result<Vec<u32>, FormatError> {
         let path = self.folder.join(GENERATION_CONFIG_FILE);
         if !path.exists() {
             return Ok(Vec::new());
         }
         let value = read_settings(GENERATION, &path)?;
         Fields::of_file(GENERATION, &path, &value)?.tokens("eos_token_id", vocabulary)
+    }
+
+    /// Those of [`generation_config.json`](Self::of_generation), else of the first of some parts of the configuration that names any.
+    pub(super) fn named(
+        self,
+        config: &[&Fields<'_>],
+        vocabulary: usize,
+    ) -> Result<Vec<u32>, FormatError> {
+        let mut ends = Vec::new();
+        for part in config {
+            if ends.is_empty() {
+                ends = part.tokens("eos_token_id", vocabulary)?;
+            }
+        }
+        let overruling = self.of_generation(vocabulary)?;
+        Ok(if overruling.is_empty() { ends } else { overruling })
     }
 
     /// The id of the token that `tokenizer_config.json` calls `eos_token`, for a decoder to which no file gives an id.

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use fisao_formats::adapter::VisionAdapter;
 use fisao_formats::images::open_image;
-use fisao_formats::weights::MappedFile;
 use fisao_formats::{Adapter, Checkpoint, LoadDtype};
 use fisao_models::generation::{Prompt, Sampling};
 use fisao_models::image::PixelValues;
@@ -19,6 +18,8 @@ use fisao_models::text::Tokenizer;
 use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
 use fisao_testkit::skipped::report_skipped;
 use serde_json::Value;
+
+use crate::transformers::{expected, expected_json, furthest, ids};
 
 const VARIABLE: &str = "FISAO_FAMILY_CHECKPOINTS";
 /// Cases whose processor does not cut images; its file says the opposite.
@@ -44,23 +45,11 @@ fn family(test: &str, family: &str) -> Option<PathBuf> {
     None
 }
 
-fn expected_json(folder: &Path) -> Value {
-    let text = fs::read_to_string(folder.join("expected.json")).expect("expected.json");
-    serde_json::from_str(&text).expect("JSON")
-}
-
-fn expected(folder: &Path, name: &str) -> Vec<f32> {
-    let file = MappedFile::open(&folder.join("expected.safetensors")).expect("expected tensors");
-    let tensor = file.tensor(name).expect("the generator writes it");
-    tensor.to_f32(tensor.shape()).expect("floats").try_to_vec().expect("f32")
-}
-
 /// Prints how far off it is, so that a run shows more than that it passed.
 #[expect(clippy::print_stderr, reason = "figures for the log")]
 fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len(), "{what}");
-    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
-    let worst = differences.fold(0.0, f32::max);
+    let worst = furthest(found, expected);
     eprintln!("{what} off by {worst:.1e}");
     assert!(worst <= tolerance, "{what} off by {worst}, allowed {tolerance}");
 }
@@ -155,7 +144,7 @@ impl<'a> Case<'a> {
         let what = |part: &str| format!("{}: {prefix}{part}", self.name);
         assert_near(&what("logits"), &logits, &self.wanted(&format!("{prefix}logits")));
 
-        let said: Vec<u32> = serde_json::from_value(answer["new_tokens"].clone()).expect("ids");
+        let said = ids(&answer["new_tokens"]);
         let example = Example { prompt: &prompt, image: 0, response: &said };
         let states = model.response_states(&[example], &features);
         let (logprobs, _) = model.log_probabilities(&states, 1.0);

@@ -75,7 +75,7 @@ fn cases(test: &str) -> Vec<(PathBuf, Tolerance)> {
         .collect()
 }
 
-fn expected(folder: &Path, name: &str) -> Vec<f32> {
+pub(crate) fn expected(folder: &Path, name: &str) -> Vec<f32> {
     tensor(folder, "expected.safetensors", name)
 }
 
@@ -86,17 +86,17 @@ fn tensor(folder: &Path, file: &str, name: &str) -> Vec<f32> {
     data.try_to_vec().expect("f32")
 }
 
-fn expected_json(folder: &Path) -> Value {
+pub(crate) fn expected_json(folder: &Path) -> Value {
     let text = fs::read_to_string(folder.join("expected.json")).expect("expected.json");
     serde_json::from_str(&text).expect("JSON")
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+pub(crate) fn ids(value: &Value) -> Vec<u32> {
     serde_json::from_value(value.clone()).expect("a list of ids")
 }
 
 /// Largest difference.
-fn furthest(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn furthest(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 

@@ -74,22 +74,29 @@ pub trait FamilyConfig: Debug {
         device: &Device,
     ) -> Result<Box<dyn ImageEncoder>, WeightError>;
 
-    /// Replaces the single image placeholder in `ids` by as many as an image `(width, height)` has
-    /// [tokens](Self::image_tokens). A prompt that already holds exactly that many is returned as it is.
+    /// What stands for an image `(width, height)` in a prompt: as many placeholders as it has [tokens](Self::image_tokens), and
+    /// whatever else the family has around them.
+    ///
+    /// # Errors
+    /// The tokenizer lacks something that the image needs.
+    fn image_prompt(&self, image: (u32, u32)) -> Result<Vec<u32>, TextError> {
+        Ok(vec![self.tokens().image; self.image_tokens(image)])
+    }
+
+    /// Replaces the single image placeholder in `ids` by the [prompt](Self::image_prompt) of an image `(width, height)`. A prompt
+    /// that already holds exactly as many placeholders, if more than one, is returned as it is.
     ///
     /// # Errors
     /// [`TextError::ImagePlaceholders`] when there is none or another number.
     fn expand_image_token(&self, ids: &[u32], image: (u32, u32)) -> Result<Vec<u32>, TextError> {
-        let (placeholder, needed) = (self.tokens().image, self.image_tokens(image));
-        let found = ids.iter().filter(|&&id| id == placeholder).count();
-        if found == needed {
-            return Ok(ids.to_vec());
+        let placeholder = self.tokens().image;
+        let places = ids.iter().enumerate().filter(|&(_, &id)| id == placeholder);
+        let places: Vec<usize> = places.map(|(place, _)| place).collect();
+        match places[..] {
+            [place] => Ok([&ids[..place], &self.image_prompt(image)?, &ids[place + 1..]].concat()),
+            _ if places.len() == self.image_tokens(image) => Ok(ids.to_vec()),
+            _ => Err(TextError::ImagePlaceholders { found: places.len() }),
         }
-        if found != 1 {
-            return Err(TextError::ImagePlaceholders { found });
-        }
-        let repeat = |id: u32| if id == placeholder { needed } else { 1 };
-        Ok(ids.iter().flat_map(|&id| std::iter::repeat_n(id, repeat(id))).collect())
     }
 }
 

@@ -4,6 +4,10 @@ use burn::tensor::{Device, Tensor};
 
 use crate::image::PixelValues;
 use crate::parameters::from_floats;
+use crate::vision::{VisionOutput, VisionTower};
+
+/// Most tiles that a tower sees at once.
+const TILES: usize = 32;
 
 /// Pixels of several images on a device.
 #[derive(Debug, Clone)]
@@ -41,14 +45,50 @@ impl ImageBatch {
         if self.pixels.dims()[0] == self.tiles.len() {
             return self.pixels.clone();
         }
-        let mut first = 0;
-        let whole = self.tiles.iter().map(|tiles| {
-            let image = self.pixels.clone().narrow(0, first, 1);
-            first += tiles;
-            image
-        });
+        let whole = self.wholes().map(|at| self.pixels.clone().narrow(0, at, 1));
         Tensor::cat(whole.collect(), 0)
     }
+
+    /// Where the whole of each image stands among the tiles.
+    fn wholes(&self) -> impl Iterator<Item = usize> {
+        self.tiles.iter().scan(0, |next, tiles| Some(std::mem::replace(next, *next + tiles)))
+    }
+
+    /// Runs the first `depth` layers of a tower on all tiles, a few at a time, and brings their states `[tiles, positions, width]` into
+    /// the decoder's space `[tiles · tokens, hidden]`; if `output` is asked for, with the states of the whole of each image.
+    pub(super) fn through_tower(
+        &self,
+        tower: &VisionTower,
+        depth: usize,
+        output: bool,
+        connect: impl Fn(Tensor<3>) -> Tensor<2>,
+    ) -> (Tensor<2>, Option<VisionOutput>) {
+        let count = self.pixels.dims()[0];
+        let (mut parts, mut wholes) = (Vec::new(), Vec::new());
+        for first in (0..count).step_by(TILES) {
+            let end = count.min(first + TILES);
+            let pixels = self.pixels.clone().narrow(0, first, end - first);
+            let states = tower.hidden_states(pixels, depth);
+            if output {
+                let within: Vec<usize> =
+                    self.wholes().filter(|whole| (first..end).contains(whole)).collect();
+                if within.len() == end - first {
+                    wholes.push(states.clone());
+                } else {
+                    let one = |whole: usize| states.clone().narrow(0, whole - first, 1);
+                    wholes.extend(within.into_iter().map(one));
+                }
+            }
+            parts.push(connect(states));
+        }
+        let output = output.then(|| VisionOutput { states: joined(wholes), depth });
+        (joined(parts), output)
+    }
+}
+
+/// Tensors one after the other; one alone is not copied.
+fn joined<const D: usize>(mut parts: Vec<Tensor<D>>) -> Tensor<D> {
+    if parts.len() == 1 { parts.swap_remove(0) } else { Tensor::cat(parts, 0) }
 }
 
 /// Images that are seen whole: `[images, 3, height, width]`.

@@ -29,8 +29,6 @@ const TOWER: &str = "vision_tower.vision_model";
 const PROJECTOR: [&str; 2] = ["multi_modal_projector.linear_1", "multi_modal_projector.linear_2"];
 /// Name of the vector that ends a row of tokens.
 const IMAGE_NEWLINE: &str = "image_newline";
-/// Most tiles that the tower sees at once.
-const TILES: usize = 32;
 
 /// Which of the tower's positions become image tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,30 +208,16 @@ impl LlavaImageEncoder {
         Ok(Self { config: config.clone(), tower, linear_1, linear_2, image_newline })
     }
 
-    /// `seen` gets the tower's states of some tiles, and the number of the first.
-    fn features_of(
-        &self,
-        images: ImageBatch,
-        seen: &mut dyn FnMut(usize, &Tensor<3>),
-    ) -> ImageFeatures {
-        let ImageBatch { pixels, tiles, sizes } = images;
-        let count = pixels.dims()[0];
-        let depth = self.config.vision_depth();
-        let parts = (0..count).step_by(TILES).map(|first| {
-            let pixels = pixels.clone().narrow(0, first, TILES.min(count - first));
-            let states = self.tower.hidden_states(pixels, depth);
-            seen(first, &states);
-            self.project(states)
-        });
-        let parts: Vec<Tensor<2>> = parts.collect();
-        let tokens = if parts.len() == 1 { parts[0].clone() } else { Tensor::cat(parts, 0) };
+    /// Image tokens of tiles `[tiles · tokens, hidden]`, packed for each image.
+    fn pack(&self, tokens: Tensor<2>, images: &ImageBatch) -> ImageFeatures {
+        let ImageBatch { tiles, sizes, .. } = images;
         let each = self.config.tile_tokens();
         let Some(newline) = &self.image_newline else {
             assert!(tiles.iter().all(|&tiles| tiles == 1), "this model sees images whole");
-            return ImageFeatures::new(tokens, vec![each; count]);
+            return ImageFeatures::new(tokens, vec![each; tiles.len()]);
         };
         let (mut first, mut packed, mut counts) = (0, Vec::new(), Vec::new());
-        for (&size, &tiles) in sizes.iter().zip(&tiles) {
+        for (&size, &tiles) in sizes.iter().zip(tiles) {
             let grid = self.config.grid(size).expect("a model with a newline has tiles");
             assert!(
                 tiles == grid.tiles(),
@@ -267,31 +251,10 @@ impl ImageEncoder for LlavaImageEncoder {
     }
 
     fn encode(&self, images: ImageBatch, output: bool) -> (ImageFeatures, Option<VisionOutput>) {
-        if !output {
-            return (self.features_of(images, &mut |_, _| {}), None);
-        }
-        let mut first = 0;
-        let wholes: Vec<usize> = images
-            .tiles
-            .iter()
-            .map(|tiles| {
-                first += tiles;
-                first - tiles
-            })
-            .collect();
-        let mut states = Vec::new();
-        let features = self.features_of(images, &mut |first, part| {
-            let end = first + part.dims()[0];
-            let within = wholes.iter().filter(|&&whole| (first..end).contains(&whole));
-            let within: Vec<usize> = within.map(|whole| whole - first).collect();
-            if within.len() == end - first {
-                states.push(part.clone());
-            } else {
-                states.extend(within.into_iter().map(|at| part.clone().narrow(0, at, 1)));
-            }
-        });
-        let states = if states.len() == 1 { states.swap_remove(0) } else { Tensor::cat(states, 0) };
-        (features, Some(VisionOutput { states, depth: self.config.vision_depth() }))
+        let depth = self.config.vision_depth();
+        let (tokens, output) =
+            images.through_tower(&self.tower, depth, output, |states| self.project(states));
+        (self.pack(tokens, &images), output)
     }
 
     fn tower(&self) -> Option<&VisionTower> {

@@ -26,8 +26,6 @@ pub use tiling::{SplitImage, TileTokens};
 /// Canonical names of the image tower and of the connector's layer.
 const TOWER: &str = "vision_tower.vision_model";
 const CONNECTOR: &str = "connector.modality_projection.proj";
-/// Most tiles that the tower sees at once.
-const TILES: usize = 32;
 
 /// Sizes and token ids of a SmolVLM.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,19 +119,10 @@ impl FamilyConfig for SmolVlmConfig {
         Ok(Box::new(SmolVlmImageEncoder { scale_factor: self.scale_factor, tower, connector }))
     }
 
-    /// The placeholder becomes the tiles with their names, row by row, and the whole image behind them.
-    fn expand_image_token(&self, ids: &[u32], image: (u32, u32)) -> Result<Vec<u32>, TextError> {
-        let found = ids.iter().filter(|&&id| id == self.image_token_id).count();
-        if found == self.image_tokens(image) && found > 1 {
-            return Ok(ids.to_vec());
-        }
-        if found != 1 {
-            return Err(TextError::ImagePlaceholders { found });
-        }
+    /// The tiles with their names, row by row, and the whole image behind them.
+    fn image_prompt(&self, image: (u32, u32)) -> Result<Vec<u32>, TextError> {
         let shown = vec![self.image_token_id; self.tokens_of_tile()];
-        let tiles = self.tile_tokens.around(self.split.grid(image), &shown)?;
-        let place = ids.iter().position(|&id| id == self.image_token_id).unwrap_or_default();
-        Ok([&ids[..place], &tiles, &ids[place + 1..]].concat())
+        self.tile_tokens.around(self.split.grid(image), &shown)
     }
 }
 
@@ -168,35 +157,22 @@ impl ImageEncoder for SmolVlmImageEncoder {
     }
 
     fn encode(&self, images: ImageBatch, output: bool) -> (ImageFeatures, Option<VisionOutput>) {
-        let ImageBatch { pixels, tiles, .. } = images;
-        let count = pixels.dims()[0];
-        let (mut parts, mut states) = (Vec::new(), Vec::new());
-        for first in (0..count).step_by(TILES) {
-            let pixels = pixels.clone().narrow(0, first, TILES.min(count - first));
-            let seen = self.tower.encode(pixels);
-            if output {
-                states.push(seen.states.clone());
-            }
-            parts.push(self.connect(self.tower.normed_states(seen)));
-        }
-        let tokens = Tensor::cat(parts, 0);
+        let depth = self.tower.config().num_hidden_layers;
+        let connect =
+            |states| self.connect(self.tower.normed_states(VisionOutput { states, depth }));
+        let (tokens, output) = images.through_tower(&self.tower, depth, output, connect);
+        let count: usize = images.tiles.iter().sum();
         let each = tokens.dims()[0] / count;
         // Images come whole first, and are read whole last.
-        let (mut order, mut counts, mut wholes, mut first) =
-            (Vec::new(), Vec::new(), Vec::new(), 0);
-        for &tiles in &tiles {
+        let (mut order, mut counts, mut first) = (Vec::new(), Vec::new(), 0);
+        for &tiles in &images.tiles {
             let shown = (first + 1..first + tiles).chain([first]);
             order.extend(shown.flat_map(|tile| tile * each..(tile + 1) * each).map(|at| at as i64));
             counts.push(tiles * each);
-            wholes.push(first as i64);
             first += tiles;
         }
         let device = tokens.device();
         let features = ImageFeatures::new(tokens.select(0, indices(order, &device)), counts);
-        let output = output.then(|| VisionOutput {
-            states: Tensor::cat(states, 0).select(0, indices(wholes, &device)),
-            depth: self.tower.config().num_hidden_layers,
-        });
         (features, output)
     }
 

@@ -1,6 +1,6 @@
 //! `fisao config`: every setting with its value, unit, range and what it does; and whether a file can be used.
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use fisao_align::AlignConfig;
 use owo_colors::OwoColorize;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::demo_config::demo_config;
 use crate::failure::Refusal;
 use crate::output;
 use crate::reporter::Reporter;
-use crate::settings::{self, differences, value_of};
+use crate::settings::{self, as_table, differences, value_of};
 use crate::settings_reference::{SETTINGS, Setting};
 
 /// Width of the column of keys and values.
@@ -20,10 +20,9 @@ const COLUMN: usize = 52;
 pub(crate) fn run(arguments: &ConfigArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let base = if arguments.demo { demo_config(0, false) } else { AlignConfig::default() };
     let config = settings::resolve(&base, &arguments.settings)?;
-    let table = |config: &AlignConfig| Table::try_from(config).context("the settings are not TOML");
-    let resolved = table(&config)?;
+    let resolved = as_table(&config)?;
     if let Some(path) = &arguments.settings.config {
-        let changed = differences(&table(&base)?, &resolved, "").len();
+        let changed = differences(&as_table(&base)?, &resolved, "").len();
         let settings = if changed == 1 { "setting differs" } else { "settings differ" };
         reporter.note(format!(
             "{} can be used: {changed} {settings} from the defaults",

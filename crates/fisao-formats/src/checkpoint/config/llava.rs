@@ -197,14 +197,7 @@ fn end_tokens(
     decoder: &LlamaConfig,
 ) -> Result<Vec<u32>, FormatError> {
     let vocabulary = decoder.vocab_size;
-    let mut ends = config[0].tokens("eos_token_id", vocabulary)?;
-    if ends.is_empty() {
-        ends = config[1].tokens("eos_token_id", vocabulary)?;
-    }
-    let overruling = beside.of_generation(vocabulary)?;
-    if !overruling.is_empty() {
-        ends = overruling;
-    }
+    let ends = beside.named(&config, vocabulary)?;
     if !ends.is_empty() {
         return Ok(ends);
     }

@@ -8,14 +8,13 @@ use fisao_models::text::Tokenizer as _;
 use fisao_models::vision::VisionFamily;
 use fisao_models::vision_language::VisionLanguageConfig;
 use fisao_models::vision_language::smolvlm::{SmolVlmConfig, SplitImage, TileTokens};
-use serde_json::Value;
 
 use super::{expect_type, llama, vision, whole};
 use crate::FormatError;
 use crate::checkpoint::end_tokens::EndTokens;
 use crate::checkpoint::family_format::{FamilyFormat, Naming};
 use crate::fields::{Fields, Whole};
-use crate::processor::{Levels, ProcessorFields, with_processor_fields};
+use crate::processor::{Levels, ProcessorFields, side, with_processor_fields};
 use crate::tokenizer::{HfTokenizer, TOKENIZER_FILE};
 use crate::weights::Layout;
 
@@ -49,8 +48,6 @@ pub(super) const FORMAT: FamilyFormat = FamilyFormat {
 
 /// Patches along a side that become one token.
 const SCALE: Whole = Whole { least: 1, most: 64, said: "a whole number from 1 to 64" };
-/// Sides of images and tiles, pixels.
-const SIDE: Whole = Whole { least: 1, most: 4096, said: "a whole number from 1 to 4096" };
 /// Rows and columns that are looked for in a tokenizer.
 const MOST_PLACES: usize = 64;
 /// `SmolVLMVisionConfig`.
@@ -85,10 +82,7 @@ fn read(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageConfig
     let own = |key: &str| {
         Ok::<_, FormatError>(text.token(key, vocabulary)?.or(top.token(key, vocabulary)?))
     };
-    let mut ends = beside.of_generation(vocabulary)?;
-    if ends.is_empty() {
-        ends = text.tokens("eos_token_id", vocabulary)?;
-    }
+    let mut ends = beside.named(&[&text], vocabulary)?;
     if ends.is_empty() {
         ends = vec![beside.of_tokenizer("llama", vocabulary)?];
     }
@@ -148,9 +142,8 @@ fn tile_tokens(tokenizer_file: &Path) -> Result<TileTokens, FormatError> {
 fn split(fields: &Fields<'_>) -> Result<SplitImage, FormatError> {
     let longest = |key: &str, default: u32| -> Result<u32, FormatError> {
         let Some(size) = fields.get(key) else { return Ok(default) };
-        let side = size.get("longest_edge").and_then(Value::as_u64);
-        let side = side.filter(|&side| SIDE.least as u64 <= side && side <= SIDE.most as u64);
-        side.and_then(|side| u32::try_from(side).ok())
+        size.get("longest_edge")
+            .and_then(side)
             .ok_or_else(|| fields.refused(key, "`longest_edge` from 1 to 4096"))
     };
     let tile = longest("max_image_size", 364)?;
