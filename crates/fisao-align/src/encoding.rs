@@ -23,9 +23,10 @@ pub struct EncodedImages {
     pub embeddings: Vec<ImageEmbedding>,
 }
 
-/// The images of some tasks, at least one.
+/// The images of some tasks, at least one, with what is asked about each.
 pub fn image_batch(tasks: &[Task], device: &Device) -> ImageBatch {
-    ImageBatch::new(tasks.iter().map(|task| &task.image), device)
+    let images = ImageBatch::new(tasks.iter().map(|task| &task.image), device);
+    images.with_instructions(tasks.iter().map(|task| task.instruction.clone()).collect())
 }
 
 /// Runs the image encoders over all tasks, on all cores of the CPU; an encoder that policy and verifier

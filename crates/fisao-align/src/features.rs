@@ -1,5 +1,5 @@
-//! What the image encoders made of images, kept over a run: an image that comes up again is not encoded again. An
-//! adapter is on the decoder alone, so nothing of it changes while one learns.
+//! What the image encoders made of images, kept over a run: a task that comes up again is not encoded again. A task is an image with a
+//! prompt, on which image tokens may depend. An adapter is on the decoder alone, so nothing of it changes while one learns.
 //!
 //! A run goes through its images in a new order each time, so none is more likely to come next than another: what was
 //! kept first stays, until memory and then disk are full.
@@ -19,7 +19,7 @@ use crate::encoding::{EncodedImages, encode};
 use crate::error::AlignError;
 use crate::tasks::Task;
 
-/// Keeps image features and the verifier's embeddings by number of the image, in memory and beyond it in a file without a
+/// Keeps image features and the verifier's embeddings by number of the task, in memory and beyond it in a file without a
 /// name, which is gone with the process.
 #[derive(Debug)]
 pub struct FeatureCache {

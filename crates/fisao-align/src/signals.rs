@@ -208,22 +208,24 @@ fn views_of(
         .collect()
 }
 
-/// Features of blank images of the tasks' sizes, one of each size, and which of them stands for each task. A blank image
-/// is the processor's mean colour.
+/// Features of blank images of the tasks' sizes, one of each size and instruction, and which of them stands for each task. A blank
+/// image is the processor's mean colour.
 fn blanks(base: &VisionLanguageModel, tasks: &[Task]) -> (ImageFeatures, Vec<usize>) {
-    let mut sizes: Vec<((u32, u32), usize)> = Vec::new();
+    let mut kinds: Vec<((u32, u32), usize, &[u32])> = Vec::new();
     let mut blanks: Vec<PixelValues> = Vec::new();
     let mut shown = Vec::with_capacity(tasks.len());
-    for Task { image, .. } in tasks {
-        let size = (image.original_size, image.values.len());
-        let known = sizes.iter().position(|known| *known == size);
-        shown.push(known.unwrap_or(sizes.len()));
+    for Task { image, instruction, .. } in tasks {
+        let kind = (image.original_size, image.values.len(), instruction.as_slice());
+        let known = kinds.iter().position(|known| *known == kind);
+        shown.push(known.unwrap_or(kinds.len()));
         if known.is_none() {
-            sizes.push(size);
+            kinds.push(kind);
             blanks.push(PixelValues { values: vec![0.0; image.values.len()], ..image.clone() });
         }
     }
-    (base.image_features(ImageBatch::new(&blanks, &base.device())), shown)
+    let instructions = kinds.iter().map(|(_, _, instruction)| instruction.to_vec()).collect();
+    let blanks = ImageBatch::new(&blanks, &base.device()).with_instructions(instructions);
+    (base.image_features(blanks), shown)
 }
 
 /// For each caption the log-probability of each of its mentions, nats.

@@ -16,6 +16,8 @@ pub struct Task {
     pub verifier_images: Vec<PixelValues>,
     /// Prompt ids with the image placeholder expanded.
     pub prompt: Vec<u32>,
+    /// What is asked, as ids of the image encoder's own tokenizer, for a model whose image encoder reads it; else empty.
+    pub instruction: Vec<u32>,
     /// What the data says in answer to it.
     pub answer: Answer,
 }
@@ -29,6 +31,7 @@ impl Task {
             image: PixelValues { values: Vec::new(), tile_size, original_size },
             verifier_images: Vec::new(),
             prompt: self.prompt.clone(),
+            instruction: self.instruction.clone(),
             answer: self.answer.clone(),
         }
     }

@@ -9,13 +9,14 @@ mod writer;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use fisao_models::blip2::{Blip2, Blip2Config};
 use fisao_models::clip::{Clip, ClipConfig};
 use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::image::ImageProcessor;
 use fisao_models::llama::LlamaConfig;
 use fisao_models::siglip::{Siglip, SiglipConfig};
 use fisao_models::vision::VisionConfig;
-use fisao_models::vision_language::{VisionLanguageConfig, VisionLanguageModel};
+use fisao_models::vision_language::{ImagePlace, VisionLanguageConfig, VisionLanguageModel};
 use fisao_models::weights::WeightError;
 
 pub use config::llava::LAYOUT as LLAVA_LAYOUT;
@@ -43,6 +44,8 @@ pub use crate::tokenizer::TOKENIZER_FILE;
 pub enum ModelConfig {
     /// A model that writes text about images, of any family.
     VisionLanguage(VisionLanguageConfig),
+    /// `blip-2`: an image tower, and a Q-Former that reads images and texts into a shared space.
+    Blip2(Blip2Config),
     /// `clip`: an image and a text tower with a shared space.
     Clip(ClipConfig),
     /// `siglip`: the same, trained with another loss.
@@ -54,6 +57,7 @@ impl ModelConfig {
     pub fn model_type(&self) -> &'static str {
         match self {
             Self::VisionLanguage(config) => config.family().model_type(),
+            Self::Blip2(_) => "blip-2",
             Self::Clip(_) => "clip",
             Self::Siglip(_) => "siglip",
         }
@@ -63,6 +67,9 @@ impl ModelConfig {
     pub fn parts(&self) -> &'static [(&'static [&'static str], &'static str)] {
         match self {
             Self::VisionLanguage(config) => FamilyFormat::of(config).parts,
+            Self::Blip2(_) => {
+                &[(&["vision_model."], "image tower"), (&[""], "Q-Former and projections")]
+            }
             Self::Clip(_) | Self::Siglip(_) => &[
                 (&["vision_model."], "image tower"),
                 (&["text_model."], "text tower"),
@@ -75,6 +82,7 @@ impl ModelConfig {
     pub fn layout(&self) -> Layout {
         match self {
             Self::VisionLanguage(config) => FamilyFormat::of(config).layout,
+            Self::Blip2(_) => Layout::BLIP2,
             Self::Clip(_) | Self::Siglip(_) => Layout::CONTRASTIVE,
         }
     }
@@ -141,7 +149,9 @@ impl Checkpoint {
     pub fn vision_language_config(&self) -> Result<&VisionLanguageConfig, FormatError> {
         match &self.config {
             ModelConfig::VisionLanguage(config) => Ok(config),
-            ModelConfig::Clip(_) | ModelConfig::Siglip(_) => Err(self.wrong_type("llava")),
+            ModelConfig::Blip2(_) | ModelConfig::Clip(_) | ModelConfig::Siglip(_) => {
+                Err(self.wrong_type("llava"))
+            }
         }
     }
 
@@ -159,12 +169,15 @@ impl Checkpoint {
     /// The image tower of a checkpoint that can be a verifier.
     ///
     /// # Errors
-    /// It is neither CLIP nor SigLIP.
+    /// It is neither CLIP nor SigLIP nor BLIP-2.
     pub fn contrastive_vision(&self) -> Result<&VisionConfig, FormatError> {
         match &self.config {
+            ModelConfig::Blip2(config) => Ok(&config.vision),
             ModelConfig::Clip(config) => Ok(&config.vision),
             ModelConfig::Siglip(config) => Ok(&config.vision),
-            ModelConfig::VisionLanguage(_) => Err(self.wrong_type("clip` or a `siglip")),
+            ModelConfig::VisionLanguage(_) => {
+                Err(self.wrong_type("clip`, a `siglip` or a `blip-2"))
+            }
         }
     }
 
@@ -206,7 +219,7 @@ impl Checkpoint {
         self.load(dtype, |weights| Clip::load(config, weights, device))
     }
 
-    /// Loads a CLIP or SigLIP model.
+    /// Loads a CLIP, SigLIP or BLIP-2 model.
     ///
     /// # Errors
     /// The checkpoint is of another type, or a tensor is missing, misshapen or damaged.
@@ -216,13 +229,18 @@ impl Checkpoint {
         device: &Device,
     ) -> Result<Loaded<ContrastiveModel>, FormatError> {
         self.contrastive_vision()?;
-        if let ModelConfig::Siglip(config) = &self.config {
-            let config = config.clone();
-            return self
-                .load(dtype, |weights| Siglip::load(config, weights, device).map(Into::into));
+        match self.config.clone() {
+            ModelConfig::Siglip(config) => {
+                self.load(dtype, |weights| Siglip::load(config, weights, device).map(Into::into))
+            }
+            ModelConfig::Blip2(config) => {
+                self.load(dtype, |weights| Blip2::load(config, weights, device).map(Into::into))
+            }
+            ModelConfig::Clip(_) | ModelConfig::VisionLanguage(_) => {
+                let Loaded { model, unused } = self.load_clip(dtype, device)?;
+                Ok(Loaded { model: model.into(), unused })
+            }
         }
-        let Loaded { model, unused } = self.load_clip(dtype, device)?;
-        Ok(Loaded { model: model.into(), unused })
     }
 
     fn load<M>(
@@ -248,8 +266,10 @@ impl Checkpoint {
         let (embeddings, image) = match &self.config {
             ModelConfig::VisionLanguage(config) => {
                 let family = config.family();
-                (family.decoder().vocab_size, Some(family.tokens().image))
+                let in_text = family.image_place() == ImagePlace::InText;
+                (family.decoder().vocab_size, in_text.then(|| family.tokens().image))
             }
+            ModelConfig::Blip2(config) => (config.qformer.vocab_size, None),
             ModelConfig::Clip(config) => (config.text.vocab_size, None),
             ModelConfig::Siglip(config) => (config.text.vocab_size, None),
         };
@@ -262,6 +282,25 @@ impl Checkpoint {
         match image.filter(|&id| tokenizer.token(id).is_none()) {
             Some(id) => Err(FormatError::NoImageToken { path, id }),
             None => Ok(tokenizer),
+        }
+    }
+
+    /// Opens the tokenizer of an image encoder that reads instructions; `None` of a model that has no such encoder.
+    ///
+    /// # Errors
+    /// It is absent or unusable.
+    pub fn instruction_tokenizer(&self) -> Result<Option<HfTokenizer>, FormatError> {
+        let file = self.instruction_tokenizer_file();
+        file.map(|file| HfTokenizer::open(&self.folder.join(file))).transpose()
+    }
+
+    /// Where that tokenizer lies within the folder.
+    pub(crate) fn instruction_tokenizer_file(&self) -> Option<String> {
+        match &self.config {
+            ModelConfig::VisionLanguage(config) => {
+                FamilyFormat::of(config).instruction_tokenizer_file()
+            }
+            ModelConfig::Blip2(_) | ModelConfig::Clip(_) | ModelConfig::Siglip(_) => None,
         }
     }
 

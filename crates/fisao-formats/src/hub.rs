@@ -22,6 +22,7 @@ use self::cache::ModelCache;
 use self::id::is_path_part;
 use self::remote::{ListedFile, Listing, Remote, Step};
 use crate::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
+use crate::checkpoint::FamilyFormat;
 use crate::checkpoint::{CONFIG_FILE, TOKENIZER_FILE};
 use crate::weights::{INDEX_FILE, PICKLES, SHARD_LIST, ShardIndex, WEIGHTS_FILE};
 use crate::{Checkpoint, FormatError};
@@ -149,6 +150,9 @@ fn cached(cache: &ModelCache<'_>, wanted: Wanted<'_>) -> Result<Result<PathBuf, 
                 needed.push(PROCESSORS.to_owned());
             }
             needed.push(TOKENIZER_FILE.to_owned());
+            if let Ok(checkpoint) = Checkpoint::open(&folder) {
+                needed.extend(checkpoint.instruction_tokenizer_file());
+            }
             if !lacks(WEIGHTS_FILE) || lacks(INDEX_FILE) {
                 needed.push(WEIGHTS_FILE.to_owned());
             } else {
@@ -202,16 +206,24 @@ impl Fetching<'_> {
         }
         let single = self.has(WEIGHTS_FILE);
         let sharded = !single && self.has(INDEX_FILE);
+        let own: Vec<String> = FamilyFormat::all_instruction_tokenizers().collect();
         let mut settings = SETTINGS_FILES.to_vec();
+        settings.extend(own.iter().map(String::as_str));
         settings.extend(sharded.then_some(INDEX_FILE));
         self.bring(&settings, false)?;
 
         let folder = self.folder();
-        accept(&Checkpoint::open(&folder)?)?;
+        let opened = Checkpoint::open(&folder)?;
+        accept(&opened)?;
         if !self.has(TOKENIZER_FILE) {
             let hint = "make one with transformers: AutoTokenizer.from_pretrained(name)\
                         .save_pretrained(folder)";
             return Err(self.lacks(TOKENIZER_FILE, Some(hint)));
+        }
+        if let Some(file) = opened.instruction_tokenizer_file().filter(|file| !self.has(file)) {
+            let hint = "make it with transformers: AutoProcessor.from_pretrained(name)\
+                        .save_pretrained(folder)";
+            return Err(self.lacks(&file, Some(hint)));
         }
         if !PROCESSOR_FILES.iter().any(|name| self.has(name)) {
             return Err(self.lacks(PROCESSORS, None));

@@ -50,6 +50,7 @@ const REFUSED: [&str; 6] = [
 /// The classes of transformers whose work is done here.
 #[derive(Clone, Copy, PartialEq)]
 enum Class {
+    Blip,
     Clip,
     Siglip,
     Llava,
@@ -57,7 +58,8 @@ enum Class {
 }
 
 /// Names of the classes, their ending left out.
-const CLASSES: [(&str, Class); 4] = [
+const CLASSES: [(&str, Class); 5] = [
+    ("Blip", Class::Blip),
     ("CLIP", Class::Clip),
     ("Siglip", Class::Siglip),
     ("Llava", Class::Llava),
@@ -317,15 +319,19 @@ impl ProcessorFields<'_> {
     fn size(&self, class: Option<Class>) -> Result<Resize, FormatError> {
         Ok(self.sides("size")?.unwrap_or(match class {
             Some(Class::Siglip) => Resize::Exact { width: 224, height: 224 },
-            Some(Class::Onevision) => Resize::Exact { width: 384, height: 384 },
+            Some(Class::Blip | Class::Onevision) => Resize::Exact { width: 384, height: 384 },
             _ => Resize::ShortestEdge(224),
         }))
     }
 
     fn crop(&self, class: Option<Class>, size: Resize) -> Result<Option<(u32, u32)>, FormatError> {
+        // transformers' class for BLIP has no crop, whatever the file says.
+        if class == Some(Class::Blip) {
+            return Ok(None);
+        }
         // SigLIP's processor, which resizes to an exact size, crops only if the file says so.
         let crops = match class {
-            Some(Class::Siglip | Class::Onevision) => false,
+            Some(Class::Blip | Class::Siglip | Class::Onevision) => false,
             Some(Class::Clip | Class::Llava) => true,
             None => matches!(size, Resize::ShortestEdge(_)),
         };

@@ -45,7 +45,8 @@ impl Mask {
         match self {
             Self::Full => 0..keys,
             Self::Causal { first } => {
-                let end = keys - queries + query + 1;
+                let end = (keys + query + 1).checked_sub(queries);
+                let end = end.expect("queries stand behind the keys");
                 let start = first.get(row).copied().unwrap_or(0);
                 if start < end { start..end } else { 0..end }
             }
@@ -71,7 +72,6 @@ impl Sizes {
         assert_eq!(k.shape, v.shape, "keys and values have one shape");
         assert!(k.shape[0] == batch && k.shape[3] == width, "keys belong to other queries");
         assert!(heads % key_heads == 0, "{heads} heads cannot share {key_heads} key heads");
-        assert!(queries <= keys, "{queries} queries stand behind {keys} keys");
         Self { batch, heads, key_heads, queries, keys, width }
     }
 

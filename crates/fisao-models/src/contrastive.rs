@@ -1,20 +1,30 @@
-//! A model that places images and texts in one space: CLIP or SigLIP.
+//! A model that places images and texts in one space: CLIP, SigLIP or BLIP-2.
 
 use burn::tensor::Tensor;
 
+use crate::blip2::Blip2;
 use crate::clip::Clip;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::siglip::Siglip;
 use crate::vision::{VisionOutput, VisionTower};
 
-/// Either family.
+/// One of the families. An image has one embedding, or several of which the best counts.
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "there is one of them in a process, not many")]
+#[non_exhaustive]
 pub enum ContrastiveModel {
+    /// BLIP-2.
+    Blip2(Box<Blip2>),
     /// CLIP.
     Clip(Clip),
     /// SigLIP.
     Siglip(Siglip),
+}
+
+impl From<Blip2> for ContrastiveModel {
+    fn from(model: Blip2) -> Self {
+        Self::Blip2(Box::new(model))
+    }
 }
 
 impl From<Clip> for ContrastiveModel {
@@ -33,6 +43,7 @@ impl ContrastiveModel {
     /// The image tower.
     pub fn vision(&self) -> &VisionTower {
         match self {
+            Self::Blip2(model) => model.vision(),
             Self::Clip(model) => &model.vision,
             Self::Siglip(model) => model.vision(),
         }
@@ -41,23 +52,40 @@ impl ContrastiveModel {
     /// Width of the shared space.
     pub fn dim(&self) -> usize {
         match self {
+            Self::Blip2(model) => model.config().projection_dim,
             Self::Clip(model) => model.config().projection_dim,
             Self::Siglip(model) => model.config().text.projection_size,
         }
     }
 
-    /// Unit image embeddings `f_v`: `[batch, 3, h, w]` → `[batch, dim]`.
-    pub fn embed_images(&self, pixels: Tensor<4>) -> Tensor<2> {
+    /// Number of embeddings that an image has.
+    pub fn image_vectors(&self) -> usize {
         match self {
-            Self::Clip(model) => model.embed_images(pixels),
-            Self::Siglip(model) => model.embed_images(pixels),
+            Self::Blip2(model) => model.config().query_tokens,
+            Self::Clip(_) | Self::Siglip(_) => 1,
         }
+    }
+
+    /// Whether embeddings of patches come with that of the image at next to no cost.
+    pub fn has_cheap_patches(&self) -> bool {
+        !matches!(self, Self::Blip2(_))
+    }
+
+    /// Whether the last norm of the image tower is this model's own, and not part of what it shares with others.
+    pub fn owns_post_layernorm(&self) -> bool {
+        matches!(self, Self::Blip2(_))
+    }
+
+    /// Unit image embeddings `f_v`: `[batch, 3, h, w]` → `[batch, vectors · dim]`.
+    pub fn embed_images(&self, pixels: Tensor<4>) -> Tensor<2> {
+        self.embed_vision_output(self.vision().encode(pixels))
     }
 
     /// The same of images on their way through this model's image tower, or through another one with the same
     /// weights.
     pub fn embed_vision_output(&self, output: VisionOutput) -> Tensor<2> {
         match self {
+            Self::Blip2(model) => model.embed_vision_output(output),
             Self::Clip(model) => model.embed_vision_output(output),
             Self::Siglip(model) => model.embed_vision_output(output),
         }
@@ -67,9 +95,10 @@ impl ContrastiveModel {
     /// patches: what the pooling makes of the patch's final state alone.
     ///
     /// # Shapes
-    /// `[batch, dim]`, `[batch, patches, dim]`
+    /// `[batch, vectors · dim]`, `[batch, patches, vectors · dim]`
     pub fn embed_patches(&self, output: VisionOutput) -> (Tensor<2>, Tensor<3>) {
         match self {
+            Self::Blip2(model) => model.embed_patches(output),
             Self::Clip(model) => model.embed_patches(output),
             Self::Siglip(model) => model.embed_patches(output),
         }
@@ -78,6 +107,7 @@ impl ContrastiveModel {
     /// Unit text embeddings `f_t`: ids as the model's tokenizer gives them → `[batch, dim]`.
     pub fn embed_text(&self, ids: &[Vec<u32>]) -> Tensor<2> {
         match self {
+            Self::Blip2(model) => model.embed_text(ids),
             Self::Clip(model) => model.embed_text(ids),
             Self::Siglip(model) => model.embed_text(ids),
         }
@@ -87,6 +117,7 @@ impl ContrastiveModel {
 impl Parameters for ContrastiveModel {
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
         match self {
+            Self::Blip2(model) => model.visit_mut(prefix, visitor),
             Self::Clip(model) => model.visit_mut(prefix, visitor),
             Self::Siglip(model) => model.visit_mut(prefix, visitor),
         }

@@ -1,6 +1,6 @@
-//! The pre-norm transformer encoder shared by CLIP's two towers.
+//! The pre-norm transformer encoder of CLIP's and SigLIP's towers and of EVA's image tower.
 //!
-//! Ported from transformers' `CLIPEncoder`; no dropout, since it is off in CLIP's configuration.
+//! Ported from transformers' `CLIPEncoder` and `InstructBlipEncoder`; no dropout, since it is off in their configurations.
 
 use burn::tensor::{Device, Tensor};
 
@@ -26,14 +26,73 @@ pub struct EncoderConfig {
     pub layer_norm_eps: f64,
     /// Non-linearity of the feed-forward part.
     pub hidden_act: Activation,
+    /// Whether queries, keys and values come from one matrix, as in EVA's tower.
+    pub fused_qkv: bool,
+}
+
+/// What makes queries, keys and values.
+#[derive(Debug, Clone)]
+enum QueryKeyValue {
+    /// A matrix each.
+    Separate(Box<[Linear; 3]>),
+    /// One matrix, `[3 · width, width]`: queries, keys and values below each other.
+    Fused(Box<Linear>),
+}
+
+/// Names of the three matrices.
+const SEPARATE: [&str; 3] = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
+/// Name of the one.
+const FUSED: &str = "self_attn.qkv";
+
+impl QueryKeyValue {
+    fn load(
+        fused: bool,
+        mut linear: impl FnMut(&str, [usize; 2]) -> Result<Linear, WeightError>,
+        width: usize,
+    ) -> Result<Self, WeightError> {
+        if fused {
+            return Ok(Self::Fused(Box::new(linear(FUSED, [width, 3 * width])?)));
+        }
+        let [q, k, v] = SEPARATE.map(|name| linear(name, [width, width]));
+        Ok(Self::Separate(Box::new([q?, k?, v?])))
+    }
+
+    /// `[rows, width]` → three of `[rows, width]`.
+    fn forward(&self, x: Tensor<2>) -> [Tensor<2>; 3] {
+        match self {
+            Self::Separate(projections) => {
+                projections.each_ref().map(|projection| projection.forward(x.clone()))
+            }
+            Self::Fused(projection) => {
+                let width = x.dims()[1];
+                let all = projection.forward(x);
+                [0, 1, 2].map(|part| all.clone().narrow(1, part * width, width))
+            }
+        }
+    }
+
+    fn linears_mut(&mut self) -> Vec<(&'static str, &mut Linear)> {
+        match self {
+            Self::Separate(projections) => {
+                SEPARATE.into_iter().zip(projections.iter_mut()).collect()
+            }
+            Self::Fused(projection) => vec![(FUSED, projection)],
+        }
+    }
+
+    /// What the model calls the matrix behind the attention.
+    fn output_name(&self) -> &'static str {
+        match self {
+            Self::Separate(_) => "self_attn.out_proj",
+            Self::Fused(_) => "self_attn.projection",
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
 struct EncoderLayer {
     layer_norm1: LayerNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
+    query_key_value: QueryKeyValue,
     out_proj: Linear,
     layer_norm2: LayerNorm,
     fc1: Linear,
@@ -53,10 +112,8 @@ impl EncoderLayer {
         let epsilon = config.layer_norm_eps;
         let mut linear =
             |part: &str, size| Linear::load(weights, &format!("{name}.{part}"), size, true, device);
-        let q_proj = linear("self_attn.q_proj", [width, width])?;
-        let k_proj = linear("self_attn.k_proj", [width, width])?;
-        let v_proj = linear("self_attn.v_proj", [width, width])?;
-        let out_proj = linear("self_attn.out_proj", [width, width])?;
+        let query_key_value = QueryKeyValue::load(config.fused_qkv, &mut linear, width)?;
+        let out_proj = linear(query_key_value.output_name(), [width, width])?;
         let fc1 = linear("mlp.fc1", [width, config.intermediate_size])?;
         let fc2 = linear("mlp.fc2", [config.intermediate_size, width])?;
         let mut norm = |part: &str| {
@@ -65,9 +122,7 @@ impl EncoderLayer {
         Ok(Self {
             layer_norm1: norm("layer_norm1")?,
             layer_norm2: norm("layer_norm2")?,
-            q_proj,
-            k_proj,
-            v_proj,
+            query_key_value,
             out_proj,
             fc1,
             fc2,
@@ -77,25 +132,26 @@ impl EncoderLayer {
     }
 
     /// The linear layers with their names inside the layer.
-    fn linears_mut(&mut self) -> [(&'static str, &mut Linear); 6] {
-        [
-            ("self_attn.q_proj", &mut self.q_proj),
-            ("self_attn.k_proj", &mut self.k_proj),
-            ("self_attn.v_proj", &mut self.v_proj),
-            ("self_attn.out_proj", &mut self.out_proj),
+    fn linears_mut(&mut self) -> Vec<(&'static str, &mut Linear)> {
+        let output = self.query_key_value.output_name();
+        let mut linears = self.query_key_value.linears_mut();
+        linears.extend([
+            (output, &mut self.out_proj),
             ("mlp.fc1", &mut self.fc1),
             ("mlp.fc2", &mut self.fc2),
-        ]
+        ]);
+        linears
     }
 
     /// `x`: `[batch · length, width]`.
     fn forward(&self, x: Tensor<2>, batch: usize, shown: &Shown<'_>) -> Tensor<2> {
         let length = x.dims()[0] / batch;
         let normed = self.layer_norm1.forward(x.clone());
-        let split = |projection: &Linear| {
-            split_heads(projection.forward(normed.clone()), batch, length, self.heads)
-        };
-        let mixed = attend(split(&self.q_proj), split(&self.k_proj), split(&self.v_proj), shown);
+        let [q, k, v] = self
+            .query_key_value
+            .forward(normed)
+            .map(|projected| split_heads(projected, batch, length, self.heads));
+        let mixed = attend(q, k, v, shown);
         let x = x + self.out_proj.forward(merge_heads(mixed));
         let hidden = self.fc1.forward(self.layer_norm2.forward(x.clone()));
         x + self.fc2.forward(self.activation.forward(hidden))
@@ -104,10 +160,11 @@ impl EncoderLayer {
 
 impl Parameters for EncoderLayer {
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
-        self.q_proj.visit_mut(&format!("{prefix}.self_attn.q_proj"), visitor);
-        self.k_proj.visit_mut(&format!("{prefix}.self_attn.k_proj"), visitor);
-        self.v_proj.visit_mut(&format!("{prefix}.self_attn.v_proj"), visitor);
-        self.out_proj.visit_mut(&format!("{prefix}.self_attn.out_proj"), visitor);
+        let output = self.query_key_value.output_name();
+        for (name, linear) in self.query_key_value.linears_mut() {
+            linear.visit_mut(&format!("{prefix}.{name}"), visitor);
+        }
+        self.out_proj.visit_mut(&format!("{prefix}.{output}"), visitor);
         self.layer_norm1.visit_mut(&format!("{prefix}.layer_norm1"), visitor);
         self.fc1.visit_mut(&format!("{prefix}.mlp.fc1"), visitor);
         self.fc2.visit_mut(&format!("{prefix}.mlp.fc2"), visitor);

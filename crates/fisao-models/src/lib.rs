@@ -9,6 +9,7 @@
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+pub mod blip2;
 pub mod clip;
 pub mod contrastive;
 pub mod encoder;
@@ -22,6 +23,7 @@ pub mod muon;
 pub mod norm;
 pub mod parallel;
 pub mod parameters;
+pub mod qformer;
 pub mod random;
 pub mod sequences;
 pub mod siglip;

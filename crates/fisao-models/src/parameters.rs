@@ -16,6 +16,8 @@ pub enum ParameterMut<'a> {
     Vector(&'a mut Tensor<1>),
     /// `[out, in]`.
     Matrix(&'a mut Tensor<2>),
+    /// `[1, positions, width]`: vectors that are stored as a batch of one.
+    Batch(&'a mut Tensor<3>),
     /// `[out, in, height, width]`.
     Kernel(&'a mut Tensor<4>),
 }
@@ -26,6 +28,7 @@ macro_rules! each {
             ParameterMut::Scalar($tensor) => $body,
             ParameterMut::Vector($tensor) => $body,
             ParameterMut::Matrix($tensor) => $body,
+            ParameterMut::Batch($tensor) => $body,
             ParameterMut::Kernel($tensor) => $body,
         }
     };
@@ -38,6 +41,7 @@ impl ParameterMut<'_> {
             Self::Scalar(_) => Vec::new(),
             Self::Vector(tensor) => tensor.dims().to_vec(),
             Self::Matrix(tensor) => tensor.dims().to_vec(),
+            Self::Batch(tensor) => tensor.dims().to_vec(),
             Self::Kernel(tensor) => tensor.dims().to_vec(),
         }
     }

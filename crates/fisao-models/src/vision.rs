@@ -1,8 +1,9 @@
-//! The image towers of CLIP and SigLIP, which are LLaVA's as well.
+//! The image towers of CLIP and SigLIP, which are LLaVA's as well, and of EVA-CLIP, which BLIP-2 and InstructBLIP have.
 //!
-//! Papers: Radford et al. 2021, arXiv 2103.00020; Zhai et al. 2023, arXiv 2303.15343. Reference:
-//! transformers' `CLIPVisionModel` and `SiglipVisionModel`. SigLIP's has no class token, no norm before
-//! the first layer, and a bias on its patches.
+//! Papers: Radford et al. 2021, arXiv 2103.00020; Zhai et al. 2023, arXiv 2303.15343; Fang et al. 2022, arXiv 2211.07636. Reference:
+//! transformers' `CLIPVisionModel`, `SiglipVisionModel` and `InstructBlipVisionModel`. SigLIP's has no class token, no norm before
+//! the first layer, and a bias on its patches; EVA's has the class token and the bias, no norm before the first layer, and one matrix
+//! for queries, keys and values.
 
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{Init, WeightError, WeightSource, widened};
 
-/// Which of the two towers it is.
+/// Which tower it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VisionFamily {
@@ -24,6 +25,19 @@ pub enum VisionFamily {
     Clip,
     /// Patches only.
     Siglip,
+    /// Class token first, no norm before the first layer, fused queries, keys and values.
+    Eva,
+}
+
+impl VisionFamily {
+    fn has_class_token(self) -> bool {
+        self != Self::Siglip
+    }
+
+    /// Whether patches are embedded with a bias.
+    fn has_patch_bias(self) -> bool {
+        self != Self::Clip
+    }
 }
 
 /// Sizes of the image tower.
@@ -63,10 +77,7 @@ impl VisionConfig {
 
     /// Number of positions of one image, the class token included where there is one.
     pub fn positions(&self) -> usize {
-        match self.family {
-            VisionFamily::Clip => self.patches() + 1,
-            VisionFamily::Siglip => self.patches(),
-        }
+        self.patches() + usize::from(self.family.has_class_token())
     }
 
     fn encoder(&self) -> EncoderConfig {
@@ -77,27 +88,65 @@ impl VisionConfig {
             num_attention_heads: self.num_attention_heads,
             layer_norm_eps: self.layer_norm_eps,
             hidden_act: self.hidden_act,
+            fused_qkv: self.family == VisionFamily::Eva,
         }
     }
 }
 
-/// What only CLIP's tower has.
+/// An embedding of a tower, in the shape that it is stored in.
 #[derive(Debug, Clone)]
-struct ClassToken {
-    embedding: Tensor<1>,
-    pre_layrnorm: LayerNorm,
+enum TowerEmbedding {
+    /// `[width]`: CLIP's class token.
+    Vector(Tensor<1>),
+    /// `[positions, width]`: CLIP's and SigLIP's positions, called `NAME.weight`.
+    Table(Embedding),
+    /// `[1, positions, width]`: EVA's.
+    Batch(Tensor<3>),
+}
+
+impl TowerEmbedding {
+    /// `[1, positions, width]`
+    fn batch(&self) -> Tensor<3> {
+        match self {
+            Self::Vector(vector) => vector.clone().unsqueeze(),
+            Self::Table(table) => table.weight.clone().unsqueeze(),
+            Self::Batch(batch) => batch.clone(),
+        }
+    }
+
+    /// Loads EVA's embedding of so many positions.
+    fn load_batch(
+        weights: &mut dyn WeightSource,
+        name: &str,
+        [positions, width]: [usize; 2],
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        let init = Init::Normal { std: EMBEDDING_STD };
+        let values = weights.tensor(name, &[1, positions, width], init)?;
+        Ok(Self::Batch(widened(values, device)))
+    }
+
+    fn visit_mut(&mut self, name: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        match self {
+            Self::Vector(vector) => visitor(name, ParameterMut::Vector(vector)),
+            Self::Table(table) => table.visit_mut(name, visitor),
+            Self::Batch(batch) => visitor(name, ParameterMut::Batch(batch)),
+        }
+    }
 }
 
 /// The image tower.
 #[derive(Debug, Clone)]
 pub struct VisionTower {
     config: VisionConfig,
-    /// CLIP's only.
-    class: Option<ClassToken>,
+    /// All but SigLIP's.
+    class_embedding: Option<TowerEmbedding>,
     patch_embedding: Tensor<4>,
-    /// SigLIP's only.
+    /// All but CLIP's.
     patch_bias: Option<Tensor<1>>,
-    position_embedding: Embedding,
+    position_embedding: TowerEmbedding,
+    /// CLIP's only.
+    pre_layrnorm: Option<LayerNorm>,
     encoder: Encoder,
     post_layernorm: LayerNorm,
 }
@@ -127,48 +176,39 @@ impl VisionTower {
         let patch = config.patch_size;
         let epsilon = config.layer_norm_eps;
         let embeddings = format!("{name}.embeddings");
-        let clip = config.family == VisionFamily::Clip;
-        let class_embedding = if clip {
-            let init = Init::Normal { std: EMBEDDING_STD };
-            Some(weights.tensor(&format!("{embeddings}.class_embedding"), &[width], init)?)
-        } else {
-            None
-        };
+        let class_embedding = class_embedding(&config, weights, &embeddings, device)?;
         let kernel = weights.tensor(
             &format!("{embeddings}.patch_embedding.weight"),
             &[width, 3, patch, patch],
             Init::Normal { std: (3.0 * (patch * patch) as f64).sqrt().recip() },
         )?;
-        let patch_bias = if clip {
-            None
-        } else {
+        let patch_bias = if config.family.has_patch_bias() {
             let bias = format!("{embeddings}.patch_embedding.bias");
             Some(widened(weights.tensor(&bias, &[width], Init::Zeros)?, device))
+        } else {
+            None
         };
-        let position_embedding = Embedding::load_widened(
-            weights,
-            &format!("{embeddings}.position_embedding"),
-            [config.positions(), width],
-            device,
-        )?;
+        let (positions, size) =
+            (format!("{embeddings}.position_embedding"), [config.positions(), width]);
+        let position_embedding = if config.family == VisionFamily::Eva {
+            TowerEmbedding::load_batch(weights, &positions, size, device)?
+        } else {
+            TowerEmbedding::Table(Embedding::load_widened(weights, &positions, size, device)?)
+        };
         let mut norm = |part: &str| {
             LayerNorm::load(weights, &format!("{name}.{part}"), width, epsilon, device)
         };
-        let class = match class_embedding {
-            Some(embedding) => Some(ClassToken {
-                embedding: widened(embedding, device),
-                pre_layrnorm: norm("pre_layrnorm")?,
-            }),
-            None => None,
-        };
+        let clip = config.family == VisionFamily::Clip;
+        let pre_layrnorm = clip.then(|| norm("pre_layrnorm")).transpose()?;
         let post_layernorm = norm("post_layernorm")?;
         let encoder =
             Encoder::load(&config.encoder(), weights, &format!("{name}.encoder"), device)?;
         Ok(Self {
-            class,
+            class_embedding,
             patch_embedding: widened(kernel, device),
             patch_bias,
             position_embedding,
+            pre_layrnorm,
             encoder,
             post_layernorm,
             config,
@@ -209,8 +249,8 @@ impl VisionTower {
     pub fn hidden_states(&self, pixels: Tensor<4>, depth: usize) -> Tensor<3> {
         let batch = pixels.dims()[0];
         let x = self.embed(pixels);
-        let x = match &self.class {
-            Some(class) => class.pre_layrnorm.forward(x),
+        let x = match &self.pre_layrnorm {
+            Some(norm) => norm.forward(x),
             None => x,
         };
         let x = self.encoder.forward(x, batch, &Mask::Full, depth);
@@ -271,24 +311,41 @@ impl VisionTower {
             None => embedded,
         };
         let embedded = embedded.reshape([batch, side * side, width]);
-        let x = match &self.class {
-            Some(class) => {
-                let class = class.embedding.clone().reshape([1, 1, width]).repeat_dim(0, batch);
-                Tensor::cat(vec![class, embedded], 1)
-            }
+        let x = match &self.class_embedding {
+            Some(class) => Tensor::cat(vec![class.batch().repeat_dim(0, batch), embedded], 1),
             None => embedded,
         };
-        let x = x + self.position_embedding.weight.clone().unsqueeze();
+        let x = x + self.position_embedding.batch();
         x.reshape([batch * self.config.positions(), width])
+    }
+}
+
+/// The embedding of the class token, where the tower has one.
+fn class_embedding(
+    config: &VisionConfig,
+    weights: &mut dyn WeightSource,
+    embeddings: &str,
+    device: &Device,
+) -> Result<Option<TowerEmbedding>, WeightError> {
+    let (name, width) = (format!("{embeddings}.class_embedding"), config.hidden_size);
+    match config.family {
+        VisionFamily::Siglip => Ok(None),
+        VisionFamily::Eva => {
+            TowerEmbedding::load_batch(weights, &name, [1, width], device).map(Some)
+        }
+        VisionFamily::Clip => {
+            let init = Init::Normal { std: EMBEDDING_STD };
+            let values = weights.tensor(&name, &[width], init)?;
+            Ok(Some(TowerEmbedding::Vector(widened(values, device))))
+        }
     }
 }
 
 impl Parameters for VisionTower {
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
         let embeddings = format!("{prefix}.embeddings");
-        if let Some(class) = &mut self.class {
-            let name = format!("{embeddings}.class_embedding");
-            visitor(&name, ParameterMut::Vector(&mut class.embedding));
+        if let Some(class) = &mut self.class_embedding {
+            class.visit_mut(&format!("{embeddings}.class_embedding"), visitor);
         }
         visitor(
             &format!("{embeddings}.patch_embedding.weight"),
@@ -299,8 +356,8 @@ impl Parameters for VisionTower {
             visitor(&name, ParameterMut::Vector(bias));
         }
         self.position_embedding.visit_mut(&format!("{embeddings}.position_embedding"), visitor);
-        if let Some(class) = &mut self.class {
-            class.pre_layrnorm.visit_mut(&format!("{prefix}.pre_layrnorm"), visitor);
+        if let Some(norm) = &mut self.pre_layrnorm {
+            norm.visit_mut(&format!("{prefix}.pre_layrnorm"), visitor);
         }
         self.encoder.visit_mut(&format!("{prefix}.encoder"), visitor);
         self.post_layernorm.visit_mut(&format!("{prefix}.post_layernorm"), visitor);

@@ -6,6 +6,7 @@
 
 mod family;
 mod images;
+pub mod instructblip;
 mod linear_layers;
 pub mod llava;
 pub mod smolvlm;
@@ -17,9 +18,10 @@ use crate::parameters::{ParameterMut, Parameters, indices};
 use crate::vision::{VisionOutput, VisionTower};
 use crate::weights::{WeightError, WeightSource};
 
-pub use family::{FamilyConfig, ImageEncoder, TokenIds};
+pub use family::{FamilyConfig, ImageEncoder, ImagePlace, TokenIds};
 pub use images::{ImageBatch, ImageFeatures};
 
+use instructblip::InstructBlipConfig;
 use llava::LlavaConfig;
 use smolvlm::SmolVlmConfig;
 
@@ -30,10 +32,18 @@ const DECODER: &str = "language_model";
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum VisionLanguageConfig {
+    /// InstructBLIP with a Vicuna decoder.
+    InstructBlip(InstructBlipConfig),
     /// LLaVA and LLaVA-OneVision.
     Llava(LlavaConfig),
     /// SmolVLM and SmolVLM2.
     SmolVlm(SmolVlmConfig),
+}
+
+impl From<InstructBlipConfig> for VisionLanguageConfig {
+    fn from(config: InstructBlipConfig) -> Self {
+        Self::InstructBlip(config)
+    }
 }
 
 impl From<LlavaConfig> for VisionLanguageConfig {
@@ -52,6 +62,7 @@ impl VisionLanguageConfig {
     /// What it tells the rest of the program.
     pub fn family(&self) -> &dyn FamilyConfig {
         match self {
+            Self::InstructBlip(config) => config,
             Self::Llava(config) => config,
             Self::SmolVlm(config) => config,
         }
@@ -60,6 +71,7 @@ impl VisionLanguageConfig {
     /// Mutable [`family`](Self::family).
     pub fn family_mut(&mut self) -> &mut dyn FamilyConfig {
         match self {
+            Self::InstructBlip(config) => config,
             Self::Llava(config) => config,
             Self::SmolVlm(config) => config,
         }

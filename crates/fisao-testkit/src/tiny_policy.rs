@@ -98,7 +98,8 @@ impl TaskSource for Noise {
             original_size: size,
         };
         let (id, prompt) = (format!("noise-{index}"), vec![1, 3, 3, 3, 3, 8, 14]);
-        Ok(Task { id, image, verifier_images: Vec::new(), prompt, answer: Answer::None })
+        let (instruction, answer) = (Vec::new(), Answer::None);
+        Ok(Task { id, image, verifier_images: Vec::new(), prompt, instruction, answer })
     }
 }
 

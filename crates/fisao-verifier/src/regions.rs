@@ -85,7 +85,8 @@ pub struct ScoreConfigError {
     pub range: &'static str,
 }
 
-/// What the encoder made of one image: unit vectors.
+/// What the encoder made of one image: unit vectors. Where an encoder makes several of one image or patch (BLIP-2's queries), they stand
+/// one after the other, and the best of their cosines counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageEmbedding {
     /// Of the whole image, `f_v`.
@@ -109,8 +110,8 @@ impl ImageEmbedding {
 impl ImageEmbedding {
     /// Score with a unit text embedding; `weights` count where regions are weighted.
     pub fn score(&self, text: &[f32], regions: Regions, weights: RegionWeights) -> f64 {
-        let whole = cosine(&self.whole, text);
-        let best = || self.parts.iter().map(|part| cosine(part, text)).fold(-1.0, f64::max);
+        let whole = best_cosine(&self.whole, text);
+        let best = || self.parts.iter().map(|part| best_cosine(part, text)).fold(-1.0, f64::max);
         match regions {
             Regions::Auto if weights.patches > 0.0 => {
                 (1.0 - weights.patches) * whole + weights.patches * best()
@@ -152,6 +153,11 @@ pub fn crop_windows((width, height): (u32, u32), per_side: u32) -> Vec<Window> {
             Window { x, y, width, height }
         })
         .collect()
+}
+
+/// Largest inner product of a unit vector with one of several, which stand one after the other in `vectors`.
+pub fn best_cosine(vectors: &[f32], text: &[f32]) -> f64 {
+    vectors.chunks_exact(text.len()).map(|vector| cosine(vector, text)).fold(-1.0, f64::max)
 }
 
 /// Inner product of two unit vectors.

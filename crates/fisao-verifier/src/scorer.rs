@@ -18,7 +18,7 @@ use fisao_models::vision::{VisionConfig, VisionOutput, VisionTower};
 use fisao_models::vision_language::ImageBatch;
 
 use crate::calibration::{Calibration, Centres};
-use crate::regions::{ImageEmbedding, RegionWeights, Regions, ScoreConfig, cosine};
+use crate::regions::{ImageEmbedding, RegionWeights, Regions, ScoreConfig, best_cosine};
 use crate::templates::Templates;
 
 pub use heat_map::HeatMap;
@@ -97,7 +97,7 @@ impl VerifierError {
     }
 }
 
-/// A CLIP or SigLIP model that scores names against images.
+/// A CLIP, SigLIP or BLIP-2 model that scores names against images.
 #[derive(Clone)]
 pub struct Verifier {
     model: ContrastiveModel,
@@ -218,8 +218,10 @@ impl Verifier {
             own.insert(name.to_owned(), parameter.values());
         });
         let mut mismatch = None;
+        let apart = self.model.owns_post_layernorm();
         self.model.vision().clone().visit_mut("vision_model", &mut |name, parameter| {
-            let Some(own) = own.get(name).filter(|_| mismatch.is_none()) else { return };
+            let shared = !(apart && name.starts_with("vision_model.post_layernorm."));
+            let Some(own) = own.get(name).filter(|_| shared && mismatch.is_none()) else { return };
             if let Some(difference) = largest_difference(own, &parameter.values()) {
                 mismatch = Some(VerifierError::EncoderWeightsMismatch {
                     tensor: name.to_owned(),
@@ -276,7 +278,7 @@ impl Verifier {
         &self,
         output: VisionOutput,
     ) -> Result<Vec<ImageEmbedding>, VerifierError> {
-        let dim = self.model.dim();
+        let dim = self.model.dim() * self.model.image_vectors();
         let rows = |tensor: &Tensor<2>| -> Vec<Vec<f32>> {
             floats(tensor).chunks_exact(dim).map(<[f32]>::to_vec).collect()
         };
@@ -304,6 +306,7 @@ impl Verifier {
 
     fn uses_patches(&self) -> bool {
         match self.score.regions {
+            Regions::Auto if !self.model.has_cheap_patches() => false,
             Regions::Auto => self.weights.is_none_or(|weights| weights.patches > 0.0),
             Regions::Patches => true,
             Regions::Whole | Regions::Crops => false,
@@ -429,7 +432,7 @@ impl Verifier {
 
     /// Cosine of a text of any length with the whole of an image: neither centred nor noisy.
     pub fn score_text(&self, image: &ImageEmbedding, text: &[f32]) -> f64 {
-        cosine(&image.whole, text)
+        best_cosine(&image.whole, text)
     }
 
     /// Where in one image each of some known names is seen: cosines of the image's patches.
@@ -439,14 +442,14 @@ impl Verifier {
     /// # Panics
     /// When a name has not been [embedded](Self::embed_names).
     pub fn heat_maps(&self, pixels: Tensor<4>, names: &[&str]) -> Vec<HeatMap> {
-        let dim = self.model.dim();
+        let dim = self.model.dim() * self.model.image_vectors();
         let output = self.model.vision().encode(pixels);
         let patches = floats(&self.model.embed_patches(output).1);
         let side = self.model.vision().config().side();
         let of_name = |name: &&str| {
             let text = self.names.get(*name).expect("names are learned before they are looked for");
-            let cosines = patches.chunks_exact(dim).map(|patch| cosine(patch, text)).collect();
-            HeatMap { side, cosines }
+            let patches = patches.chunks_exact(dim);
+            HeatMap { side, cosines: patches.map(|patch| best_cosine(patch, text)).collect() }
         };
         names.iter().map(of_name).collect()
     }

@@ -24,6 +24,7 @@ use crate::arguments::DamagedArguments;
 use crate::bundle::{Policy, warn_of_photographs};
 use crate::data_check::{self, DATA};
 use crate::failure::{Interrupted, OrInternal as _, Refusal};
+use crate::prompt::EncodedPrompt;
 use crate::reporter::Reporter;
 use crate::tasks::checked_images;
 use crate::{interrupt, locks};
@@ -338,8 +339,8 @@ fn unwritten(path: &Path, source: std::io::Error) -> FormatError {
 struct QuestionTasks<'a> {
     policy: &'a Policy,
     questions: &'a [Question],
-    /// Per question, ids with one placeholder for the image.
-    prompts: Vec<Vec<u32>>,
+    /// Per question.
+    prompts: Vec<EncodedPrompt>,
     /// Per question, ids of each option; empty where questions have none.
     options: Vec<Vec<Vec<u32>>>,
     /// Length of the longest prompt, its image included.
@@ -356,7 +357,7 @@ impl<'a> QuestionTasks<'a> {
         for (question, &size) in questions.iter().zip(sizes) {
             let prompt = policy.prompt(&question.prompt)?;
             longest = longest
-                .max(policy.model.config().family().expand_image_token(&prompt, size)?.len());
+                .max(policy.model.config().family().expand_image_token(&prompt.ids, size)?.len());
             prompts.push(prompt);
         }
         let given = questions.iter().filter(|question| !question.options.is_empty());

@@ -17,7 +17,7 @@ use fisao_models::image::{ImageProcessor, ProcessorMismatch};
 use fisao_models::linear::ActivationDtype;
 use fisao_models::text::{TextError, Tokenizer};
 use fisao_models::vision::VisionConfig;
-use fisao_models::vision_language::{FamilyConfig, VisionLanguageModel};
+use fisao_models::vision_language::{FamilyConfig, ImagePlace, VisionLanguageModel};
 use fisao_scenes::{IMAGE_SIZE, WorldKind};
 use fisao_verifier::calibration::ModelIdentity;
 use image::RgbImage;
@@ -30,7 +30,7 @@ use crate::arguments::{Activations, ModelArguments, PairArguments, title, vision
 use crate::device::check_precision;
 use crate::failure::Refusal;
 use crate::model_location::{LocatedModel, ModelLocation, Role};
-use crate::prompt::{Prompt, PromptFormat};
+use crate::prompt::{EncodedPrompt, Prompt, PromptFormat};
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
 
@@ -45,6 +45,8 @@ pub(crate) struct Policy {
     pub(crate) model: VisionLanguageModel,
     /// Its tokenizer.
     pub(crate) tokenizer: Arc<dyn Tokenizer>,
+    /// That of its image encoder, where it reads what is asked.
+    instruction_tokenizer: Option<Arc<dyn Tokenizer>>,
     /// How it wants its images prepared.
     pub(crate) processor: ImageProcessor,
     /// How it wants to be spoken to.
@@ -74,6 +76,8 @@ impl Policy {
         check_processor(folder, &processor, config)?;
         check_precision(&checkpoint, dtype, device, reporter)?;
         let tokenizer = checkpoint.tokenizer()?;
+        let own = checkpoint.instruction_tokenizer()?;
+        let instruction_tokenizer = own.map(|tokenizer| Arc::new(tokenizer) as Arc<dyn Tokenizer>);
         let started = Instant::now();
         let Loaded { mut model, unused } = checkpoint.load_vision_language(dtype, device)?;
         tracing::debug!(seconds = started.elapsed().as_secs_f64(), "model loaded");
@@ -96,7 +100,17 @@ impl Policy {
         let format = PromptFormat::read(folder, &tokenizer, model.config().family())?;
         let tokenizer = Arc::new(tokenizer);
         let name = folder.display().to_string();
-        Ok(Self { model, tokenizer, processor, format, name, origin, adapter, adapter_base })
+        Ok(Self {
+            model,
+            tokenizer,
+            instruction_tokenizer,
+            processor,
+            format,
+            name,
+            origin,
+            adapter,
+            adapter_base,
+        })
     }
 
     /// Loads a checkpoint from a folder or the Hub, under the name it was asked for by.
@@ -181,9 +195,17 @@ impl Policy {
     }
 
     /// Token ids of a prompt, with one placeholder for the image; see [`PromptFormat::prompt`].
-    pub(crate) fn prompt(&self, text: &str) -> anyhow::Result<Vec<u32>> {
+    pub(crate) fn prompt(&self, text: &str) -> anyhow::Result<EncodedPrompt> {
         let Prompt { text, add_special_tokens } = self.format.prompt(text)?;
-        Ok(self.tokenizer.encode(&text, add_special_tokens)?)
+        let mut ids = self.tokenizer.encode(&text, add_special_tokens)?;
+        if self.format.image_place() == ImagePlace::BeforeText {
+            ids.insert(0, self.model.tokens().image);
+        }
+        let instruction = match &self.instruction_tokenizer {
+            Some(tokenizer) => tokenizer.encode(&text, true)?,
+            None => Vec::new(),
+        };
+        Ok(EncodedPrompt { ids, instruction })
     }
 
     /// Token ids of a whole response, the end token last.
@@ -218,12 +240,13 @@ impl Policy {
         &self,
         id: String,
         image: &RgbImage,
-        prompt: &[u32],
+        prompt: &EncodedPrompt,
     ) -> Result<Task, TextError> {
         let image = self.processor.process(image);
-        let prompt =
-            self.model.config().family().expand_image_token(prompt, image.original_size)?;
-        Ok(Task { id, image, verifier_images: Vec::new(), prompt, answer: Answer::None })
+        let EncodedPrompt { ids, instruction } = prompt;
+        let prompt = self.model.config().family().expand_image_token(ids, image.original_size)?;
+        let (verifier_images, answer) = (Vec::new(), Answer::None);
+        Ok(Task { id, image, verifier_images, prompt, instruction: instruction.clone(), answer })
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::bail;
 use fisao_formats::chat_template::special_tokens;
 use fisao_formats::{ChatTemplate, HfTokenizer};
 use fisao_models::llama::DecoderFamily;
-use fisao_models::vision_language::FamilyConfig;
+use fisao_models::vision_language::{FamilyConfig, ImagePlace};
 use fisao_scenes::recipe::conversation;
 use serde_json::Value;
 
@@ -25,13 +25,24 @@ pub(crate) struct PromptFormat {
     bos: Option<String>,
     /// The decoder; models with Llama's are spoken to like Vicuna where they do not say otherwise.
     decoder: DecoderFamily,
+    /// Where the image stands; a model that has it before the text is asked as it is, without a conversation around it.
+    image: ImagePlace,
     folder: PathBuf,
+}
+
+/// A prompt as token ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct EncodedPrompt {
+    /// The decoder's, with one placeholder for the image.
+    pub(crate) ids: Vec<u32>,
+    /// The image encoder's own, where it reads what is asked; else empty.
+    pub(crate) instruction: Vec<u32>,
 }
 
 /// A prompt as it is tokenized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Prompt {
-    /// The whole of it, with one image placeholder.
+    /// The whole of it, with one image placeholder if the image stands in the text.
     pub(crate) text: String,
     /// Whether the tokenizer is to add its special tokens, or they are there already.
     pub(crate) add_special_tokens: bool,
@@ -50,13 +61,24 @@ impl PromptFormat {
             placeholder: tokenizer.token(config.tokens().image).unwrap_or_else(|| IMAGE.to_owned()),
             bos: bos.as_ref().and_then(Value::as_str).map(str::to_owned),
             decoder: config.decoder().family,
+            image: config.image_place(),
             folder: folder.to_owned(),
         })
     }
 
+    /// Where the image stands.
+    pub(crate) fn image_place(&self) -> ImagePlace {
+        self.image
+    }
+
     /// The prompt for what the user asks. A text that holds the image placeholder is taken as it is;
-    /// any other is put into the model's conversation.
+    /// any other is put into the model's conversation. Where the image stands before the text, the text is the prompt.
     pub(crate) fn prompt(&self, text: &str) -> anyhow::Result<Prompt> {
+        if self.image == ImagePlace::BeforeText {
+            let text = text.replace(&self.placeholder, "");
+            let text = text.trim_start().to_owned();
+            return Ok(Prompt { text, add_special_tokens: true });
+        }
         let text = if text.contains(&self.placeholder) {
             text.to_owned()
         } else if let Some(template) = &self.template {
@@ -101,6 +123,7 @@ mod tests {
             placeholder: IMAGE.to_owned(),
             bos: Some("<s>".to_owned()),
             decoder,
+            image: ImagePlace::InText,
             folder: "model".into(),
         }
     }

@@ -10,6 +10,7 @@ use fisao_formats::images::{list_images, list_unread_images, open_image};
 
 use crate::arguments::DamagedArguments;
 use crate::bundle::{Policy, Views};
+use crate::prompt::EncodedPrompt;
 use crate::reporter::Reporter;
 
 /// An image that could be decoded.
@@ -95,8 +96,7 @@ pub(crate) fn pass_over(
 pub(crate) struct ImageTasks<'a> {
     policy: &'a Policy,
     images: Vec<ImageFile>,
-    /// With one placeholder for the image.
-    prompt: Vec<u32>,
+    prompt: EncodedPrompt,
     /// Length of the longest prompt, its image included.
     longest: usize,
     /// What the verifier sees besides the model's own pixels.
@@ -119,7 +119,7 @@ impl<'a> ImageTasks<'a> {
         let (mut known, mut longest) = (BTreeSet::new(), 0);
         for image in &images {
             if known.insert(config.image_tokens(image.size)) {
-                longest = longest.max(config.expand_image_token(&prompt, image.size)?.len());
+                longest = longest.max(config.expand_image_token(&prompt.ids, image.size)?.len());
             }
         }
         Ok(Self { policy, images, prompt, longest, verifier: None })

@@ -26,6 +26,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::bundle::{Policy, Views};
 use crate::failure::OrInternal as _;
+use crate::prompt::EncodedPrompt;
 
 pub(crate) use setup::{DemoSetup, Sizes, validation};
 
@@ -89,11 +90,12 @@ impl TaskSource for SceneTasks<'_> {
         let scene = self.world.scene(self.split, self.seed, index as u64);
         let instruction = PROMPTS[if self.all_prompts { index % PROMPTS.len() } else { 0 }];
         let ids = self.policy.tokenizer.encode(&conversation(instruction), true)?;
+        let prompt = EncodedPrompt { ids, ..EncodedPrompt::default() };
         let image = self.world.render(&scene);
         let id = self.world.image_id(self.split, index as u64);
         let verifier_images = self.views.map_or_else(Vec::new, |views| views.of(&image));
         let answer = self.answer(&scene, index)?;
-        Ok(Task { verifier_images, answer, ..self.policy.task(id, &image, &ids)? })
+        Ok(Task { verifier_images, answer, ..self.policy.task(id, &image, &prompt)? })
     }
 }
 

@@ -6,7 +6,9 @@
 //! transformers' own configuration class. Every number has bounds, so that what is built from a configuration
 //! is a model, however large, and never a panic.
 
+mod blip2;
 mod clip;
+mod instructblip;
 mod llama;
 pub(super) mod llava;
 mod quantised;
@@ -31,7 +33,8 @@ const WHAT: &str = "model configuration (config.json)";
 pub(super) const GENERATION: &str = "generation configuration";
 
 /// The vision-language families that are read.
-pub(super) const FAMILIES: &[FamilyFormat] = &[llava::FORMAT, smolvlm::FORMAT];
+pub(super) const FAMILIES: &[FamilyFormat] =
+    &[instructblip::FORMAT, llava::FORMAT, smolvlm::FORMAT];
 
 /// A width; products of three of them, and of the layers, still fit.
 const WIDTH: Whole = Whole { least: 1, most: 1 << 20, said: "a whole number from 1 to 1048576" };
@@ -69,13 +72,15 @@ fn resolve(path: &Path, value: &Value, ends: &EndTokens<'_>) -> Result<ModelConf
     quantised::refuse(&top)?;
     match (family, kind) {
         (Some(read), _) => read(&top, ends).map(ModelConfig::VisionLanguage),
+        (None, BLIP2) => blip2::resolve(&top).map(ModelConfig::Blip2),
         (None, "clip") => clip::resolve(&top).map(ModelConfig::Clip),
         (None, _) => siglip::resolve(&top).map(ModelConfig::Siglip),
     }
 }
 
 /// Types of models that can be verifiers.
-const CONTRASTIVE: [&str; 2] = ["clip", "siglip"];
+const CONTRASTIVE: [&str; 3] = [BLIP2, "clip", "siglip"];
+const BLIP2: &str = "blip-2";
 
 /// Every `model_type` that is read.
 fn supported() -> String {

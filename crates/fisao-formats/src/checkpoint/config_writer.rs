@@ -115,6 +115,7 @@ fn vision(config: &VisionConfig) -> Value {
     let kind = match config.family {
         VisionFamily::Clip => "clip_vision_model",
         VisionFamily::Siglip => "siglip_vision_model",
+        VisionFamily::Eva => "instructblip_vision_model",
     };
     json!({
         "model_type": kind,

@@ -46,6 +46,19 @@ impl EndTokens<'_> {
         Ok(if overruling.is_empty() { ends } else { overruling })
     }
 
+    /// The id of the token that `tokenizer_config.json` calls `bos_token`, if it names one that the tokenizer and the model have.
+    pub(super) fn beginning_of_tokenizer(
+        self,
+        vocabulary: usize,
+    ) -> Result<Option<u32>, FormatError> {
+        let tokens = special_tokens(self.folder)?;
+        let Some(token) = tokens.get("bos_token").and_then(|token| token.as_str()) else {
+            return Ok(None);
+        };
+        let tokenizer = HfTokenizer::open(&self.folder.join(TOKENIZER_FILE))?;
+        Ok(tokenizer.token_id(token).filter(|&id| (id as usize) < vocabulary))
+    }
+
     /// The id of the token that `tokenizer_config.json` calls `eos_token`, for a decoder to which no file gives an id.
     ///
     /// # Errors

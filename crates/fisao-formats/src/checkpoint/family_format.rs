@@ -7,6 +7,7 @@ use super::end_tokens::EndTokens;
 use crate::FormatError;
 use crate::fields::Fields;
 use crate::processor::ImageProcessorFormat;
+use crate::tokenizer::TOKENIZER_FILE;
 use crate::weights::Layout;
 
 /// Reads a `config.json`, with what the files beside it say of the end of a response.
@@ -25,6 +26,8 @@ pub(crate) struct FamilyFormat {
     pub(crate) namings: &'static [Naming],
     /// transformers' image processors of its own, `ImageProcessor` left out, and what reads their settings.
     pub(super) image_processors: &'static [ImageProcessorFormat],
+    /// The subfolder with the tokenizer of an image encoder that reads instructions.
+    pub(super) instruction_tokenizer: Option<&'static str>,
     /// Beginnings of canonical names, and the part of the model they belong to.
     pub(super) parts: &'static [(&'static [&'static str], &'static str)],
 }
@@ -57,6 +60,16 @@ impl FamilyFormat {
     /// The image processors that families have of their own.
     pub(super) fn all_image_processors() -> impl Iterator<Item = &'static ImageProcessorFormat> {
         FAMILIES.iter().flat_map(|family| family.image_processors)
+    }
+
+    /// Paths within a checkpoint of the tokenizers that image encoders of all families have of their own.
+    pub(crate) fn all_instruction_tokenizers() -> impl Iterator<Item = String> {
+        FAMILIES.iter().filter_map(Self::instruction_tokenizer_file)
+    }
+
+    /// The path within a checkpoint of the tokenizer of an image encoder that reads instructions.
+    pub(crate) fn instruction_tokenizer_file(&self) -> Option<String> {
+        self.instruction_tokenizer.map(|folder| format!("{folder}/{TOKENIZER_FILE}"))
     }
 
     /// What releases call modules, of all families.
@@ -96,6 +109,7 @@ impl Naming {
     /// The module that holds the decoder, by its own name without what it is in.
     pub(crate) fn decoder_module(&self) -> &'static str {
         let path = self.decoder.trim_end_matches('.');
+        let path = path.strip_suffix(".model").unwrap_or(path);
         path.rsplit('.').next().unwrap_or(path)
     }
 
@@ -125,11 +139,12 @@ mod tests {
         for family in FAMILIES {
             let newest = &family.namings[0];
             let module = newest.decoder_module();
-            assert!(newest.decoder.ends_with(&format!("{module}.")), "{module}");
+            let inner = newest.decoder.strip_suffix("model.").unwrap_or(newest.decoder);
+            assert!(inner.ends_with(&format!("{module}.")), "{module}");
             let tower = newest.path("vision_tower.vision_model.encoder.layers.0.self_attn.q_proj");
             assert!(!tower.contains(module), "{module} would match {tower}");
         }
         let modules = FAMILIES.iter().map(|family| family.namings[0].decoder_module());
-        assert_eq!(modules.collect::<Vec<_>>(), ["language_model", "text_model"]);
+        assert_eq!(modules.collect::<Vec<_>>(), ["language_model", "language_model", "text_model"]);
     }
 }

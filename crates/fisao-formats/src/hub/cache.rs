@@ -63,7 +63,7 @@ impl<'a> ModelCache<'a> {
         }
         // Another process may have made it in the meantime.
         if !path.exists() {
-            link(&self.blob(etag), etag, &path);
+            link(&self.blob(etag), etag, &path, Path::new(file).components().count() - 1);
         }
         path.exists()
     }
@@ -82,15 +82,17 @@ impl<'a> ModelCache<'a> {
     }
 }
 
+/// `depth` is the number of folders around the file in its commit.
 #[cfg(unix)]
-fn link(_blob: &Path, etag: &str, path: &Path) {
+fn link(_blob: &Path, etag: &str, path: &Path, depth: usize) {
+    let blobs = format!("{}../../blobs", "../".repeat(depth));
     // If that fails, the file is not there, which is what counts.
-    let _ = std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), path);
+    let _ = std::os::unix::fs::symlink(Path::new(&blobs).join(etag), path);
 }
 
 /// Elsewhere links need rights that few accounts have.
 #[cfg(not(unix))]
-fn link(blob: &Path, _etag: &str, path: &Path) {
+fn link(blob: &Path, _etag: &str, path: &Path, _depth: usize) {
     if fs::hard_link(blob, path).is_err() {
         let _ = fs::copy(blob, path);
     }

@@ -19,6 +19,12 @@ impl Layout {
         releases: &[("text_model.", "as published (text_model.*, vision_model.*)")],
     };
 
+    /// A BLIP-2 image–text model; its one layout.
+    pub const BLIP2: Self = Self {
+        prefixes: &[],
+        releases: &[("qformer.", "as published (qformer.*, vision_model.*)")],
+    };
+
     /// The canonical name of a stored key; a key of no known layout is its own.
     pub fn canonical(self, key: &str) -> String {
         self.translated(key).unwrap_or_else(|| key.to_owned())

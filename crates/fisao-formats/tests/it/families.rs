@@ -10,12 +10,14 @@ use burn::tensor::Device;
 use fisao_formats::adapter::VisionAdapter;
 use fisao_formats::images::open_image;
 use fisao_formats::{Adapter, Checkpoint, LoadDtype};
+use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::generation::{Prompt, Sampling};
 use fisao_models::image::PixelValues;
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_models::text::Tokenizer;
-use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
+use fisao_models::vision::VisionOutput;
+use fisao_models::vision_language::{ImageBatch, ImageFeatures, ImagePlace, VisionLanguageModel};
 use fisao_testkit::skipped::report_skipped;
 use serde_json::Value;
 
@@ -59,13 +61,23 @@ fn assert_near(what: &str, found: &[f32], expected: &[f32]) {
     assert_close(what, found, expected, RELATIVE * largest);
 }
 
+/// Copies files and subfolders.
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("writable");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("readable").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy_folder(&path, &target);
+        } else {
+            fs::copy(&path, target).expect("writable");
+        }
+    }
+}
+
 /// The checkpoint as a case takes it, in a folder of its own.
 fn checkpoint(folder: &Path, case: &str, target: &Path) -> Checkpoint {
-    for entry in fs::read_dir(folder.join("model")).expect("a model") {
-        let path = entry.expect("readable").path();
-        let name = path.file_name().expect("a name");
-        fs::copy(&path, target.join(name)).expect("writable");
-    }
+    copy_folder(&folder.join("model"), target);
     if case.ends_with(WHOLE) {
         for file in ["preprocessor_config.json", "processor_config.json"] {
             let path = target.join(file);
@@ -115,8 +127,11 @@ impl<'a> Case<'a> {
     fn prompt(&self) -> Vec<u32> {
         let tokenizer = self.checkpoint.tokenizer().expect("a tokenizer");
         let prompt = self.expected["prompt"].as_str().expect("text");
-        let ids = tokenizer.encode(prompt, true).expect("any text");
+        let mut ids = tokenizer.encode(prompt, true).expect("any text");
         let config = self.checkpoint.vision_language_config().expect("a model").family();
+        if config.image_place() == ImagePlace::BeforeText {
+            ids.insert(0, config.tokens().image);
+        }
         let ids = config.expand_image_token(&ids, self.pixels().original_size);
         let ids = ids.expect("one placeholder");
         assert_eq!(
@@ -129,7 +144,15 @@ impl<'a> Case<'a> {
     }
 
     fn features(&self, model: &VisionLanguageModel) -> ImageFeatures {
-        model.image_features(ImageBatch::new([&self.pixels()], &model.device()))
+        let tokenizer = self.checkpoint.instruction_tokenizer().expect("usable");
+        let images = ImageBatch::new([&self.pixels()], &model.device());
+        model.image_features(match tokenizer {
+            Some(tokenizer) => {
+                let prompt = self.expected["prompt"].as_str().expect("text");
+                images.with_instructions(vec![tokenizer.encode(prompt, true).expect("any text")])
+            }
+            None => images,
+        })
     }
 
     /// Compares logits of the whole prompt, log-probabilities of the answer, and greedy decoding.
@@ -187,9 +210,68 @@ fn smolvlm_gives_the_pixels_features_logits_and_tokens_of_transformers() {
 }
 
 #[test]
+fn instructblip_matches_transformers() {
+    let Some(folder) = family("instructblip_matches_transformers", "instructblip") else { return };
+    let expected = expected_json(&folder);
+    for (name, record) in expected["cases"].as_object().expect("cases") {
+        let case = Case::open(&folder, name, record);
+        let wanted = case.wanted("pixel_values");
+        assert_close(&format!("{name}: pixels"), &case.pixels().values, &wanted, PIXELS);
+        let model = case.model();
+        let features = floats(case.features(&model).tokens());
+        assert_near(&format!("{name}: image tokens"), &features, &case.wanted("image_tokens"));
+        case.compare_answer(&model, "", &record["answer"]);
+    }
+}
+
+#[test]
+fn adapter_on_instructblip_matches_peft() {
+    compare_adapter("adapter_on_instructblip_matches_peft", "instructblip");
+}
+
+#[test]
+fn blip2_scores_match_transformers() {
+    let Some(folder) = family("blip2_scores_match_transformers", "blip2_itm") else { return };
+    let record = expected_json(&folder);
+    let checkpoint = Checkpoint::open(&folder.join("model")).expect("a verifier's checkpoint");
+    let device = Device::flex();
+    let loaded = checkpoint.load_contrastive(LoadDtype::F32, &device).expect("whole weights");
+    assert_eq!(loaded.unused, Vec::<String>::new());
+    let case = &record["cases"]["wide"];
+    let image = open_image(&folder.join(case["image"].as_str().expect("a file")));
+    let processor = checkpoint.image_processor().expect("a processor");
+    let pixels = processor.process(&image.expect("the generator's image"));
+    assert_close("pixels", &pixels.values, &expected(&folder, "wide.pixel_values"), PIXELS);
+    let pixels = ImageBatch::new([&pixels], &device).whole();
+    let output = loaded.model.vision().encode(pixels);
+    let embedded = loaded.model.embed_vision_output(output.clone());
+    assert_close("image", &floats(&embedded), &expected(&folder, "wide.image_embeds"), COSINES);
+    let tokenizer = checkpoint.tokenizer().expect("a tokenizer");
+    let texts = case["texts"].as_array().expect("a list").iter();
+    let ids = texts.map(|text| tokenizer.encode(text.as_str().expect("text"), true));
+    let ids = ids.collect::<Result<Vec<_>, _>>().expect("any text");
+    let texts = loaded.model.embed_text(&ids);
+    assert_close("texts", &floats(&texts), &expected(&folder, "wide.text_embeds"), COSINES);
+    let (queries, dim) = (loaded.model.image_vectors(), loaded.model.dim());
+    let cosines = embedded.reshape([queries, dim]).matmul(texts.transpose());
+    let best = floats(&cosines.max_dim(0));
+    assert_close("ITC", &best, &expected(&folder, "wide.itc"), COSINES);
+
+    let ContrastiveModel::Blip2(model) = &loaded.model else { panic!("another model") };
+    let states = output.states.repeat_dim(0, ids.len());
+    let output = VisionOutput { states, depth: output.depth };
+    let logits = floats(&model.matching_logits(output, &ids));
+    assert_close("ITM", &logits, &expected(&folder, "wide.itm_logits"), COSINES);
+}
+
+#[test]
 fn an_adapter_on_smolvlm_gives_the_logits_and_tokens_of_peft() {
-    let test = "an_adapter_on_smolvlm_gives_the_logits_and_tokens_of_peft";
-    let Some(folder) = family(test, "smolvlm") else { return };
+    compare_adapter("an_adapter_on_smolvlm_gives_the_logits_and_tokens_of_peft", "smolvlm");
+}
+
+/// Compares a model under the adapter that PEFT wrote with what PEFT made of it.
+fn compare_adapter(test: &str, kind: &str) {
+    let Some(folder) = family(test, kind) else { return };
     let expected = expected_json(&folder);
     let name = expected["adapter"]["case"].as_str().expect("a case");
     let record = &expected["cases"][name];

@@ -45,6 +45,7 @@ impl SiglipTextConfig {
             num_attention_heads: self.num_attention_heads,
             layer_norm_eps: self.layer_norm_eps,
             hidden_act: self.hidden_act,
+            fused_qkv: false,
         }
     }
 }

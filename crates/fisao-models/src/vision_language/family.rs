@@ -35,6 +35,15 @@ impl TokenIds {
     }
 }
 
+/// Where an image stands in a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImagePlace {
+    /// Where the text has its placeholder.
+    InText,
+    /// Before the text and its first special token; the text has no placeholder.
+    BeforeText,
+}
+
 /// A family by its configuration: sizes, ids and the layout of images in a prompt.
 pub trait FamilyConfig: Debug {
     /// The `model_type` of its `config.json`.
@@ -81,6 +90,17 @@ pub trait FamilyConfig: Debug {
     /// The tokenizer lacks something that the image needs.
     fn image_prompt(&self, image: (u32, u32)) -> Result<Vec<u32>, TextError> {
         Ok(vec![self.tokens().image; self.image_tokens(image)])
+    }
+
+    /// Whether its image encoder reads what is asked, so that image tokens depend on the prompt; see
+    /// [`ImageBatch::with_instructions`].
+    fn reads_instructions(&self) -> bool {
+        false
+    }
+
+    /// Where an image stands in a prompt.
+    fn image_place(&self) -> ImagePlace {
+        ImagePlace::InText
     }
 
     /// Replaces the single image placeholder in `ids` by the [prompt](Self::image_prompt) of an image `(width, height)`. A prompt

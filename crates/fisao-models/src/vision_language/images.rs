@@ -1,5 +1,7 @@
 //! Images on their way into a model: pixels on a device, and the image tokens made of them.
 
+use std::ops::Range;
+
 use burn::tensor::{Device, Tensor};
 
 use crate::image::PixelValues;
@@ -18,6 +20,8 @@ pub struct ImageBatch {
     pub(super) tiles: Vec<usize>,
     /// Width and height of each image before it was prepared.
     pub(super) sizes: Vec<(u32, u32)>,
+    /// What each image is looked at for, where the image encoder reads it: ids of its own tokenizer. Else empty.
+    pub(super) instructions: Vec<Vec<u32>>,
 }
 
 impl ImageBatch {
@@ -37,7 +41,20 @@ impl ImageBatch {
         }
         let (width, height) = tile_size.expect("at least one image");
         let shape = [tiles.iter().sum(), 3, height as usize, width as usize];
-        Self { pixels: from_floats(values, shape, device), tiles, sizes }
+        let pixels = from_floats(values, shape, device);
+        Self { pixels, tiles, sizes, instructions: Vec::new() }
+    }
+
+    /// The same with the instruction of each image, for an [image encoder that reads it](super::FamilyConfig::reads_instructions);
+    /// ids of that encoder's tokenizer. Others ignore it.
+    ///
+    /// # Panics
+    /// There are not as many as images.
+    #[must_use]
+    pub fn with_instructions(self, instructions: Vec<Vec<u32>>) -> Self {
+        let images = self.tiles.len();
+        assert!(instructions.len() == images, "{images} images, {} texts", instructions.len());
+        Self { instructions, ..self }
     }
 
     /// The whole of each image: `[images, 3, height, width]`.
@@ -55,13 +72,14 @@ impl ImageBatch {
     }
 
     /// Runs the first `depth` layers of a tower on all tiles, a few at a time, and brings their states `[tiles, positions, width]` into
-    /// the decoder's space `[tiles · tokens, hidden]`; if `output` is asked for, with the states of the whole of each image.
+    /// the decoder's space `[tiles · tokens, hidden]`; if `output` is asked for, with the states of the whole of each image. `connect` is
+    /// told which tiles it is given.
     pub(super) fn through_tower(
         &self,
         tower: &VisionTower,
         depth: usize,
         output: bool,
-        connect: impl Fn(Tensor<3>) -> Tensor<2>,
+        connect: impl Fn(Tensor<3>, Range<usize>) -> Tensor<2>,
     ) -> (Tensor<2>, Option<VisionOutput>) {
         let count = self.pixels.dims()[0];
         let (mut parts, mut wholes) = (Vec::new(), Vec::new());
@@ -79,7 +97,7 @@ impl ImageBatch {
                     wholes.extend(within.into_iter().map(one));
                 }
             }
-            parts.push(connect(states));
+            parts.push(connect(states, first..end));
         }
         let output = output.then(|| VisionOutput { states: joined(wholes), depth });
         (joined(parts), output)
@@ -96,7 +114,7 @@ impl From<Tensor<4>> for ImageBatch {
     fn from(pixels: Tensor<4>) -> Self {
         let [count, _, height, width] = pixels.dims();
         let size = (width as u32, height as u32);
-        Self { pixels, tiles: vec![1; count], sizes: vec![size; count] }
+        Self { pixels, tiles: vec![1; count], sizes: vec![size; count], instructions: Vec::new() }
     }
 }
 

@@ -253,7 +253,7 @@ impl ImageEncoder for LlavaImageEncoder {
     fn encode(&self, images: ImageBatch, output: bool) -> (ImageFeatures, Option<VisionOutput>) {
         let depth = self.config.vision_depth();
         let (tokens, output) =
-            images.through_tower(&self.tower, depth, output, |states| self.project(states));
+            images.through_tower(&self.tower, depth, output, |states, _| self.project(states));
         (self.pack(tokens, &images), output)
     }
 

@@ -6,6 +6,7 @@
 
 mod tiling;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
@@ -158,8 +159,9 @@ impl ImageEncoder for SmolVlmImageEncoder {
 
     fn encode(&self, images: ImageBatch, output: bool) -> (ImageFeatures, Option<VisionOutput>) {
         let depth = self.tower.config().num_hidden_layers;
-        let connect =
-            |states| self.connect(self.tower.normed_states(VisionOutput { states, depth }));
+        let connect = |states, _: Range<usize>| {
+            self.connect(self.tower.normed_states(VisionOutput { states, depth }))
+        };
         let (tokens, output) = images.through_tower(&self.tower, depth, output, connect);
         let count: usize = images.tiles.iter().sum();
         let each = tokens.dims()[0] / count;

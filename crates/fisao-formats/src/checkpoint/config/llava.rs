@@ -21,6 +21,7 @@ pub(super) const FORMAT: FamilyFormat = FamilyFormat {
     layout: LAYOUT,
     namings: &NAMINGS,
     image_processors: &[],
+    instruction_tokenizer: None,
     parts: &[
         (&["vision_tower."], "vision tower"),
         (&["multi_modal_projector.", "image_newline"], "projector"),

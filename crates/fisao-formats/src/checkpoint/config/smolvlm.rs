@@ -39,6 +39,7 @@ pub(super) const FORMAT: FamilyFormat = FamilyFormat {
         ],
     }],
     image_processors: &[("SmolVLM", read_image_processor)],
+    instruction_tokenizer: None,
     parts: &[
         (&["vision_tower."], "vision tower"),
         (&["connector."], "connector"),
@@ -54,6 +55,8 @@ const MOST_PLACES: usize = 64;
 const VISION: vision::Defaults = vision::Defaults {
     family: VisionFamily::Siglip,
     width: 1152,
+    intermediate_size: 3072,
+    layers: 12,
     heads: 16,
     patch_size: 32,
     layer_norm_eps: 1e-6,

@@ -13,6 +13,8 @@ const SIGLIP: &str = "siglip_vision_model";
 pub(super) struct Defaults {
     pub(super) family: VisionFamily,
     pub(super) width: usize,
+    pub(super) intermediate_size: usize,
+    pub(super) layers: usize,
     pub(super) heads: usize,
     pub(super) patch_size: usize,
     pub(super) layer_norm_eps: f64,
@@ -23,6 +25,8 @@ pub(super) struct Defaults {
 const CLIP_DEFAULTS: Defaults = Defaults {
     family: VisionFamily::Clip,
     width: 768,
+    intermediate_size: 3072,
+    layers: 12,
     heads: 12,
     patch_size: 32,
     layer_norm_eps: 1e-5,
@@ -33,11 +37,37 @@ const CLIP_DEFAULTS: Defaults = Defaults {
 const SIGLIP_DEFAULTS: Defaults = Defaults {
     family: VisionFamily::Siglip,
     width: 768,
+    intermediate_size: 3072,
+    layers: 12,
     heads: 12,
     patch_size: 16,
     layer_norm_eps: 1e-6,
     hidden_act: "gelu_pytorch_tanh",
 };
+
+/// `InstructBlipVisionConfig` and `Blip2VisionConfig`, which are ViT-g.
+const EVA_DEFAULTS: Defaults = Defaults {
+    family: VisionFamily::Eva,
+    width: 1408,
+    intermediate_size: 6144,
+    layers: 39,
+    heads: 16,
+    patch_size: 14,
+    layer_norm_eps: 1e-6,
+    hidden_act: "gelu",
+};
+
+/// The tower of a model of BLIP-2's kind, whose configuration is called `kind`.
+pub(super) fn resolve_eva(
+    vision: &Fields<'_>,
+    kind: &'static str,
+) -> Result<VisionConfig, FormatError> {
+    expect_type(vision, kind)?;
+    if vision.flag("qkv_bias")? == Some(false) {
+        return Err(vision.refused("qkv_bias", "true"));
+    }
+    resolve(vision, &EVA_DEFAULTS)
+}
 
 /// The tower of a CLIP model.
 pub(super) fn resolve_clip(vision: &Fields<'_>) -> Result<VisionConfig, FormatError> {
@@ -79,8 +109,8 @@ pub(super) fn resolve(
     Ok(VisionConfig {
         family: defaults.family,
         hidden_size,
-        intermediate_size: whole(vision, "intermediate_size", WIDTH, 3072)?,
-        num_hidden_layers: whole(vision, "num_hidden_layers", LAYERS, 12)?,
+        intermediate_size: whole(vision, "intermediate_size", WIDTH, defaults.intermediate_size)?,
+        num_hidden_layers: whole(vision, "num_hidden_layers", LAYERS, defaults.layers)?,
         num_attention_heads,
         image_size,
         patch_size,

@@ -73,6 +73,14 @@ fn architecture(config: &ModelConfig) -> String {
             let tower = family.vision().map(|config| vision(config) + "; ").unwrap_or_default();
             format!("{tower}{}; {}", family.image_description(), decoder(family.decoder()))
         }
+        ModelConfig::Blip2(config) => format!(
+            "{}; Q-Former of {} layers, {} wide, {} queries; shared space of {}",
+            vision(&config.vision),
+            config.qformer.num_hidden_layers,
+            config.qformer.hidden_size,
+            config.query_tokens,
+            config.projection_dim
+        ),
         ModelConfig::Clip(config) => format!(
             "{}; text tower of {} layers, {} wide; shared space of {}",
             vision(&config.vision),
@@ -94,6 +102,7 @@ fn vision(config: &VisionConfig) -> String {
     let family = match config.family {
         VisionFamily::Clip => "CLIP",
         VisionFamily::Siglip => "SigLIP",
+        VisionFamily::Eva => "EVA",
     };
     let VisionConfig { num_hidden_layers, hidden_size, image_size, patch_size, .. } = config;
     format!(
@@ -132,6 +141,7 @@ fn uses(checkpoint: &Checkpoint, loads: &Result<(), String>) -> Vec<Use> {
         let family = match config.family().vision().map(|vision| vision.family) {
             Some(VisionFamily::Clip) => "CLIP",
             Some(VisionFamily::Siglip) => "SigLIP",
+            Some(VisionFamily::Eva) => "BLIP-2 (Salesforce/blip2-itm-vit-g)",
             None => "contrastive",
         };
         let other = format!("needs the {family} checkpoint that its tower is from as --verifier");
@@ -163,6 +173,7 @@ fn preparation(checkpoint: &Checkpoint) -> Result<(), String> {
     }
     let folder = checkpoint.folder();
     let tokenizer = checkpoint.tokenizer().map_err(told)?;
+    checkpoint.instruction_tokenizer().map_err(told)?;
     let processor = checkpoint.image_processor().map_err(told)?;
     if let ModelConfig::VisionLanguage(config) = checkpoint.config() {
         PromptFormat::read(folder, &tokenizer, config.family()).map_err(told)?;

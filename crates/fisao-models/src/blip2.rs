@@ -1,0 +1,173 @@
+//! BLIP-2's image–text model: EVA's image tower and a Q-Former that reads images through learned queries and texts as a BERT does.
+//!
+//! Paper: Li et al. 2023, arXiv 2301.12597, §3.2. Reference: transformers' `Blip2ForImageTextRetrieval`. An image has one embedding for
+//! each query, and its contrastive score with a text is that of the best; the matching head reads image and text together. No
+//! temperature is applied, as in the reference.
+
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::clip::unit;
+use crate::linear::Linear;
+use crate::norm::LayerNorm;
+use crate::parameters::{ParameterMut, Parameters, indices};
+use crate::qformer::{QFormer, QFormerConfig, QueryTokens, TextEmbeddings, each_length};
+use crate::vision::{VisionConfig, VisionOutput, VisionTower};
+use crate::weights::{WeightError, WeightSource};
+
+/// Patches that queries read one by one at a time.
+const PATCHES: usize = 64;
+
+/// Sizes of the model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Blip2Config {
+    /// Image tower.
+    pub vision: VisionConfig,
+    /// What reads images and texts.
+    pub qformer: QFormerConfig,
+    /// Queries, each of which gives an image one embedding.
+    pub query_tokens: usize,
+    /// Width of the shared space.
+    pub projection_dim: usize,
+}
+
+/// The model.
+#[derive(Debug, Clone)]
+pub struct Blip2 {
+    config: Blip2Config,
+    vision: VisionTower,
+    queries: QueryTokens,
+    embeddings: TextEmbeddings,
+    norm: LayerNorm,
+    qformer: QFormer,
+    vision_projection: Linear,
+    text_projection: Linear,
+    matching_head: Linear,
+}
+
+impl Blip2 {
+    /// Loads a model under the names of transformers' `Blip2ForImageTextRetrieval`.
+    ///
+    /// # Errors
+    /// [`WeightError`] from the source.
+    pub fn load(
+        config: Blip2Config,
+        weights: &mut dyn WeightSource,
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        let QFormerConfig { hidden_size: width, layer_norm_eps, .. } = config.qformer;
+        let mut head = |name, size| Linear::load(weights, name, [width, size], true, device);
+        let vision_projection = head("vision_projection", config.projection_dim)?;
+        let text_projection = head("text_projection", config.projection_dim)?;
+        let matching_head = head("itm_head", 2)?;
+        Ok(Self {
+            vision: VisionTower::load(config.vision.clone(), weights, "vision_model", device)?,
+            queries: QueryTokens::load(weights, config.query_tokens, width, device)?,
+            embeddings: TextEmbeddings::load(&config.qformer, weights, "embeddings", device)?,
+            norm: LayerNorm::load(weights, "qformer.layernorm", width, layer_norm_eps, device)?,
+            qformer: QFormer::load(&config.qformer, weights, "qformer", device)?,
+            vision_projection,
+            text_projection,
+            matching_head,
+            config,
+        })
+    }
+
+    /// Sizes.
+    pub fn config(&self) -> &Blip2Config {
+        &self.config
+    }
+
+    /// The image tower. Its last norm is not the one of a model that shares its layers.
+    pub fn vision(&self) -> &VisionTower {
+        &self.vision
+    }
+
+    /// Unit embeddings of images, those of an image's queries one after the other.
+    ///
+    /// # Shapes
+    /// `[batch, queries · dim]`
+    pub fn embed_vision_output(&self, output: VisionOutput) -> Tensor<2> {
+        self.embed_states(self.vision.normed_states(output))
+    }
+
+    /// The same, and those of each patch: what the queries make of the patch's final state alone. That costs as much as there are patches.
+    ///
+    /// # Shapes
+    /// `[batch, queries · dim]`, `[batch, patches, queries · dim]`
+    pub fn embed_patches(&self, output: VisionOutput) -> (Tensor<2>, Tensor<3>) {
+        let states = self.vision.normed_states(output);
+        let [batch, positions, hidden] = states.dims();
+        let patches = positions - 1;
+        let each = states.clone().narrow(1, 1, patches).reshape([batch * patches, 1, hidden]);
+        let parts = (0..batch * patches).step_by(PATCHES).map(|first| {
+            let count = PATCHES.min(batch * patches - first);
+            self.embed_states(each.clone().narrow(0, first, count))
+        });
+        let parts = Tensor::cat(parts.collect(), 0);
+        let width = parts.dims()[1];
+        (self.embed_states(states), parts.reshape([batch, patches, width]))
+    }
+
+    /// `[batch, positions, hidden]` → `[batch, queries · dim]`
+    fn embed_states(&self, states: Tensor<3>) -> Tensor<2> {
+        let batch = states.dims()[0];
+        let queries = self.normed(self.queries.of_batch(batch));
+        let [_, count, width] = queries.dims();
+        let x = self.qformer.forward(queries, count, Some(&states));
+        let x = x.reshape([batch * count, width]);
+        unit(self.vision_projection.forward(x)).reshape([batch, count * self.config.projection_dim])
+    }
+
+    /// Unit embeddings of texts: ids with their first and last special token → `[batch, dim]`.
+    pub fn embed_text(&self, ids: &[Vec<u32>]) -> Tensor<2> {
+        let first = |texts: &[&[u32]]| {
+            let x = self.qformer.forward(self.normed(self.embeddings.forward(texts)), 0, None);
+            let [batch, _, width] = x.dims();
+            x.narrow(1, 0, 1).reshape([batch, width])
+        };
+        unit(self.text_projection.forward(each_length(ids, |_, texts| first(texts))))
+    }
+
+    /// How well each text matches its image: the mean over queries of the matching head's logits.
+    ///
+    /// # Shapes
+    /// `output` of as many images as `ids` has texts → `[batch, 2]`: no match, match
+    ///
+    /// # Panics
+    /// Images and texts differ in number.
+    pub fn matching_logits(&self, output: VisionOutput, ids: &[Vec<u32>]) -> Tensor<2> {
+        let states = self.vision.normed_states(output);
+        assert!(states.dims()[0] == ids.len(), "an image for each of {} texts", ids.len());
+        let device = states.device();
+        each_length(ids, |rows, texts| {
+            let rows = rows.iter().map(|&at| at as i64).collect();
+            let states = states.clone().select(0, indices(rows, &device));
+            let queries = self.queries.of_batch(texts.len());
+            let [batch, count, width] = queries.dims();
+            let x = self.normed(Tensor::cat(vec![queries, self.embeddings.forward(texts)], 1));
+            let x = self.qformer.forward(x, count, Some(&states));
+            let read = x.narrow(1, 0, count).reshape([batch * count, width]);
+            let logits = self.matching_head.forward(read).reshape([batch, count, 2]);
+            logits.mean_dim(1).reshape([batch, 2])
+        })
+    }
+
+    fn normed(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, length, width] = x.dims();
+        self.norm.forward(x.reshape([batch * length, width])).reshape([batch, length, width])
+    }
+}
+
+impl Parameters for Blip2 {
+    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        self.vision.visit_mut(&format!("{prefix}vision_model"), visitor);
+        self.queries.visit_mut(prefix, visitor);
+        self.embeddings.visit_mut(&format!("{prefix}embeddings"), visitor);
+        self.norm.visit_mut(&format!("{prefix}qformer.layernorm"), visitor);
+        self.qformer.visit_mut(&format!("{prefix}qformer"), visitor);
+        self.vision_projection.visit_mut(&format!("{prefix}vision_projection"), visitor);
+        self.text_projection.visit_mut(&format!("{prefix}text_projection"), visitor);
+        self.matching_head.visit_mut(&format!("{prefix}itm_head"), visitor);
+    }
+}

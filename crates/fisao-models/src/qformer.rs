@@ -1,0 +1,95 @@
+//! The Q-Former: a BERT whose first positions are learned queries that read an image by cross-attention.
+//!
+//! Paper: Li et al. 2023, arXiv 2301.12597 (BLIP-2); Dai et al. 2023, arXiv 2305.06500 (InstructBLIP: queries and instruction attend to
+//! each other). Reference: transformers' `InstructBlipQFormerModel` and `Blip2QFormerModel`. Layers are post-norm. Texts of a batch are
+//! equally long, so no mask is needed; callers group them by length.
+
+mod embeddings;
+mod layer;
+
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::activation::Activation;
+use crate::linear::LinearVisitor;
+use crate::parameters::{ParameterMut, Parameters};
+use crate::weights::{WeightError, WeightSource};
+
+pub use embeddings::QueryTokens;
+pub(crate) use embeddings::{TextEmbeddings, each_length};
+use layer::Layer;
+
+/// Sizes of a Q-Former.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QFormerConfig {
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// Model width.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward part.
+    pub intermediate_size: usize,
+    /// Number of layers.
+    pub num_hidden_layers: usize,
+    /// Number of attention heads.
+    pub num_attention_heads: usize,
+    /// Every so many layers one attends to the image, the first of them included.
+    pub cross_attention_frequency: usize,
+    /// Width of the image's states.
+    pub encoder_hidden_size: usize,
+    /// Longest text, tokens.
+    pub max_position_embeddings: usize,
+    /// ε of the layer norms.
+    pub layer_norm_eps: f64,
+    /// Non-linearity of the feed-forward part.
+    pub hidden_act: Activation,
+}
+
+/// The layers, without embeddings.
+#[derive(Debug, Clone)]
+pub struct QFormer {
+    layers: Vec<Layer>,
+}
+
+impl QFormer {
+    /// Loads `{name}.encoder.layer.N.*`.
+    ///
+    /// # Errors
+    /// [`WeightError`] from the source.
+    pub fn load(
+        config: &QFormerConfig,
+        weights: &mut dyn WeightSource,
+        name: &str,
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        let layers = (0..config.num_hidden_layers).map(|index| {
+            let crosses = index % config.cross_attention_frequency == 0;
+            Layer::load(config, crosses, weights, &format!("{name}.encoder.layer.{index}"), device)
+        });
+        Ok(Self { layers: layers.collect::<Result<_, _>>()? })
+    }
+
+    /// Runs all layers. Of the positions, the first `queries` are queries; the rest are a text.
+    ///
+    /// # Shapes
+    /// * `x`: `[batch, queries + text, hidden]`, embedded and normed
+    /// * `image`: `[batch, positions, encoder_hidden]`; not read where there are no queries
+    /// * result: as `x`
+    pub fn forward(&self, x: Tensor<3>, queries: usize, image: Option<&Tensor<3>>) -> Tensor<3> {
+        self.layers.iter().fold(x, |x, layer| layer.forward(x, queries, image))
+    }
+
+    /// Visits every linear layer under `{prefix}.encoder.layer.N.…`.
+    pub(crate) fn visit_linears_mut(&mut self, prefix: &str, visitor: &mut LinearVisitor<'_>) {
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            layer.visit_linears_mut(&format!("{prefix}.encoder.layer.{index}"), visitor);
+        }
+    }
+}
+
+impl Parameters for QFormer {
+    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            layer.visit_mut(&format!("{prefix}.encoder.layer.{index}"), visitor);
+        }
+    }
+}

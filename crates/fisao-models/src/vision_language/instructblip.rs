@@ -1,0 +1,206 @@
+//! InstructBLIP: EVA's image tower, a Q-Former that reads the image for what is asked, one linear layer, and a Llama decoder.
+//!
+//! Paper: Dai et al. 2023, arXiv 2305.06500. Reference: transformers' `InstructBlipForConditionalGeneration`. All positions of the tower
+//! go through its last norm to the Q-Former; the decoder's prompt begins with the image, before its first special token.
+
+use std::ops::Range;
+
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::family::{FamilyConfig, ImageEncoder, ImagePlace, TokenIds};
+use super::images::{ImageBatch, ImageFeatures};
+use crate::image::{ImageProcessor, ProcessorMismatch};
+use crate::linear::{Linear, LinearVisitor};
+use crate::llama::LlamaConfig;
+use crate::norm::LayerNorm;
+use crate::parameters::{ParameterMut, Parameters, indices};
+use crate::qformer::{QFormer, QFormerConfig, QueryTokens, TextEmbeddings, each_length};
+use crate::vision::{VisionConfig, VisionOutput, VisionTower};
+use crate::weights::{WeightError, WeightSource};
+
+/// Canonical names of the parts.
+const TOWER: &str = "vision_tower.vision_model";
+const QFORMER: &str = "qformer";
+const EMBEDDINGS: &str = "qformer.embeddings";
+const EMBEDDINGS_NORM: &str = "qformer.embeddings.layernorm";
+const PROJECTION: &str = "language_projection";
+
+/// Sizes and token ids of an InstructBLIP.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstructBlipConfig {
+    /// Decoder.
+    pub text: LlamaConfig,
+    /// Image tower.
+    pub vision: VisionConfig,
+    /// What reads the image for the instruction.
+    pub qformer: QFormerConfig,
+    /// Queries, which are the image's tokens.
+    pub query_tokens: usize,
+    /// Placeholder that image features replace. May lie behind the vocabulary, since it is never embedded.
+    pub image_token_id: u32,
+    /// First token of a text.
+    pub bos_token_id: u32,
+    /// Token that ends a response.
+    pub eos_token_id: u32,
+    /// Other tokens at which generation stops.
+    pub stop_token_ids: Vec<u32>,
+    /// Padding.
+    pub pad_token_id: u32,
+}
+
+impl FamilyConfig for InstructBlipConfig {
+    fn model_type(&self) -> &'static str {
+        "instructblip"
+    }
+
+    fn decoder(&self) -> &LlamaConfig {
+        &self.text
+    }
+
+    fn decoder_mut(&mut self) -> &mut LlamaConfig {
+        &mut self.text
+    }
+
+    fn tokens(&self) -> TokenIds {
+        TokenIds {
+            image: self.image_token_id,
+            bos: self.bos_token_id,
+            eos: self.eos_token_id,
+            stop: self.stop_token_ids.clone(),
+            pad: self.pad_token_id,
+        }
+    }
+
+    fn image_tokens(&self, _image: (u32, u32)) -> usize {
+        self.query_tokens
+    }
+
+    fn vision(&self) -> Option<&VisionConfig> {
+        Some(&self.vision)
+    }
+
+    fn image_description(&self) -> String {
+        format!("{} image tokens of a Q-Former that reads the instruction", self.query_tokens)
+    }
+
+    fn check_processor(&self, processor: &ImageProcessor) -> Result<(), ProcessorMismatch> {
+        processor.check_size(self.vision.image_size as u32)?;
+        if processor.tiles.is_none() { Ok(()) } else { Err(ProcessorMismatch::Tiles) }
+    }
+
+    fn load_image_encoder(
+        &self,
+        weights: &mut dyn WeightSource,
+        device: &Device,
+    ) -> Result<Box<dyn ImageEncoder>, WeightError> {
+        let QFormerConfig { hidden_size: width, layer_norm_eps, .. } = self.qformer;
+        let size = [width, self.text.hidden_size];
+        Ok(Box::new(InstructBlipImageEncoder {
+            tower: VisionTower::load(self.vision.clone(), weights, TOWER, device)?,
+            queries: QueryTokens::load(weights, self.query_tokens, width, device)?,
+            embeddings: TextEmbeddings::load(&self.qformer, weights, EMBEDDINGS, device)?,
+            norm: LayerNorm::load(weights, EMBEDDINGS_NORM, width, layer_norm_eps, device)?,
+            qformer: QFormer::load(&self.qformer, weights, QFORMER, device)?,
+            projection: Linear::load(weights, PROJECTION, size, true, device)?,
+        }))
+    }
+
+    fn reads_instructions(&self) -> bool {
+        true
+    }
+
+    fn image_place(&self) -> ImagePlace {
+        ImagePlace::BeforeText
+    }
+}
+
+/// Image tower, Q-Former and the layer into the decoder's space.
+#[derive(Debug, Clone)]
+struct InstructBlipImageEncoder {
+    tower: VisionTower,
+    queries: QueryTokens,
+    embeddings: TextEmbeddings,
+    /// Of queries and embedded instruction together.
+    norm: LayerNorm,
+    qformer: QFormer,
+    projection: Linear,
+}
+
+impl InstructBlipImageEncoder {
+    /// Image tokens of images and what is asked about each.
+    ///
+    /// # Shapes
+    /// `[images, positions, width]` → `[images · queries, hidden]`
+    fn connect(&self, states: Tensor<3>, instructions: &[Vec<u32>]) -> Tensor<2> {
+        let device = states.device();
+        each_length(instructions, |rows, texts| {
+            let whole = texts.len() == instructions.len();
+            let rows = rows.iter().map(|&at| at as i64).collect();
+            let own = || states.clone().select(0, indices(rows, &device));
+            self.read(&if whole { states.clone() } else { own() }, texts)
+        })
+    }
+
+    /// The same for instructions of one length.
+    fn read(&self, states: &Tensor<3>, instructions: &[&[u32]]) -> Tensor<2> {
+        let batch = states.dims()[0];
+        let queries = self.queries.of_batch(batch);
+        let [_, count, width] = queries.dims();
+        let x = Tensor::cat(vec![queries, self.embeddings.forward(instructions)], 1);
+        let [_, length, _] = x.dims();
+        let x = self.norm.forward(x.reshape([batch * length, width]));
+        let x = self.qformer.forward(x.reshape([batch, length, width]), count, Some(states));
+        self.projection.forward(x.narrow(1, 0, count).reshape([batch * count, width]))
+    }
+}
+
+impl ImageEncoder for InstructBlipImageEncoder {
+    fn boxed_clone(&self) -> Box<dyn ImageEncoder> {
+        Box::new(self.clone())
+    }
+
+    fn encode(&self, images: ImageBatch, output: bool) -> (ImageFeatures, Option<VisionOutput>) {
+        let ImageBatch { tiles, instructions, .. } = &images;
+        assert!(tiles.iter().all(|&tiles| tiles == 1), "this model sees images whole");
+        assert!(
+            instructions.len() == tiles.len() && instructions.iter().all(|text| !text.is_empty()),
+            "the image encoder reads the instruction, and an image has none"
+        );
+        let depth = self.tower.config().num_hidden_layers;
+        let connect = |states, range: Range<usize>| {
+            let states = self.tower.normed_states(VisionOutput { states, depth });
+            self.connect(states, &instructions[range])
+        };
+        let (tokens, output) = images.through_tower(&self.tower, depth, output, connect);
+        let each = tokens.dims()[0] / tiles.len();
+        (ImageFeatures::new(tokens, vec![each; tiles.len()]), output)
+    }
+
+    fn tower(&self) -> Option<&VisionTower> {
+        Some(&self.tower)
+    }
+
+    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        self.tower.visit_mut(&format!("{prefix}{TOWER}"), visitor);
+        self.visit_connector_mut(prefix, visitor);
+    }
+
+    fn visit_connector_mut(
+        &mut self,
+        prefix: &str,
+        visitor: &mut dyn FnMut(&str, ParameterMut<'_>),
+    ) {
+        self.queries.visit_mut(prefix, visitor);
+        self.embeddings.visit_mut(&format!("{prefix}{EMBEDDINGS}"), visitor);
+        self.norm.visit_mut(&format!("{prefix}{EMBEDDINGS_NORM}"), visitor);
+        self.qformer.visit_mut(&format!("{prefix}{QFORMER}"), visitor);
+        self.projection.visit_mut(&format!("{prefix}{PROJECTION}"), visitor);
+    }
+
+    fn visit_linears_mut(&mut self, visitor: &mut LinearVisitor<'_>) {
+        self.tower.visit_linears_mut(TOWER, visitor);
+        self.qformer.visit_linears_mut(QFORMER, visitor);
+        visitor(PROJECTION, &mut self.projection);
+    }
+}
