@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::FormatError;
+use crate::checkpoint::FamilyFormat;
 use crate::weights::MappedFile;
 
 /// SHA-256 of a file's bytes.
@@ -127,7 +128,8 @@ fn sha256_files(
         files.par_iter().map(|file| digest(file)).collect::<Result<Vec<_>, FormatError>>()?;
     let mut hasher = Sha256::new();
     for (file, digest) in files.iter().zip(digests) {
-        hasher.update(file.file_name().unwrap_or_default().as_encoded_bytes());
+        let name = file.strip_prefix(folder).unwrap_or(file);
+        hasher.update(name.as_os_str().as_encoded_bytes());
         hasher.update([0]);
         hasher.update(digest);
     }
@@ -154,6 +156,8 @@ fn model_files(folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
             files.push(path);
         }
     }
+    let own = FamilyFormat::all_instruction_tokenizers().map(|name| folder.join(name));
+    files.extend(own.filter(|path| path.is_file()));
     Ok(files)
 }
 

@@ -2,12 +2,15 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use fisao_models::activation::Activation;
+use fisao_models::blip2::{Blip2, Blip2Config};
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::parameters::from_floats;
+use fisao_models::qformer::QFormerConfig;
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::vision_language::FamilyConfig;
 use fisao_models::vision_language::VisionLanguageModel;
+use fisao_models::vision_language::instructblip::InstructBlipConfig;
 use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
 use fisao_models::weights::{Init, RandomWeights, WeightError, WeightSource};
 
@@ -79,6 +82,68 @@ pub fn clip_config() -> ClipConfig {
         projection_dim: 10,
         logit_scale_init_value: 2.6592,
     }
+}
+
+/// EVA's tower in the sizes of [`vision_config`].
+pub fn eva_config() -> VisionConfig {
+    VisionConfig { family: VisionFamily::Eva, hidden_act: Activation::Gelu, ..vision_config() }
+}
+
+/// A Q-Former of 2 layers for the small tower; 40 tokens, texts of at most 12.
+pub fn qformer_config() -> QFormerConfig {
+    QFormerConfig {
+        vocab_size: 40,
+        hidden_size: 12,
+        intermediate_size: 20,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        cross_attention_frequency: 2,
+        encoder_hidden_size: eva_config().hidden_size,
+        max_position_embeddings: 12,
+        layer_norm_eps: 1e-12,
+        hidden_act: Activation::Gelu,
+    }
+}
+
+/// The decoder and tokens of [`llava_config`] behind a Q-Former with 3 queries.
+pub fn instructblip_config() -> InstructBlipConfig {
+    let llava = llava_config();
+    InstructBlipConfig {
+        text: llava.text,
+        vision: eva_config(),
+        qformer: qformer_config(),
+        query_tokens: 3,
+        image_token_id: llava.image_token_id,
+        bos_token_id: llava.bos_token_id,
+        eos_token_id: llava.eos_token_id,
+        stop_token_ids: Vec::new(),
+        pad_token_id: llava.pad_token_id,
+    }
+}
+
+/// An InstructBLIP of [`instructblip_config`] with random weights on the CPU.
+///
+/// # Panics
+/// Never: random weights fit every shape.
+pub fn tiny_instructblip(seed: u64) -> VisionLanguageModel {
+    let mut weights = RandomWeights::new(seed);
+    VisionLanguageModel::load(instructblip_config(), &mut weights, &Device::flex())
+        .expect("random weights fit every shape")
+}
+
+/// A BLIP-2 image–text model with 4 queries on [`eva_config`], with random weights on the CPU.
+///
+/// # Panics
+/// Never: random weights fit every shape.
+pub fn tiny_blip2(seed: u64) -> Blip2 {
+    let config = Blip2Config {
+        vision: eva_config(),
+        qformer: qformer_config(),
+        query_tokens: 4,
+        projection_dim: 10,
+    };
+    Blip2::load(config, &mut RandomWeights::new(seed), &Device::flex())
+        .expect("random weights fit every shape")
 }
 
 /// A LLaVA of [`llava_config`] with random weights on the CPU.

@@ -67,6 +67,11 @@ impl FamilyFormat {
         FAMILIES.iter().filter_map(Self::instruction_tokenizer_file)
     }
 
+    /// The subfolders of a checkpoint with those tokenizers.
+    pub(crate) fn instruction_tokenizer_folders() -> impl Iterator<Item = &'static str> {
+        FAMILIES.iter().filter_map(|family| family.instruction_tokenizer)
+    }
+
     /// The path within a checkpoint of the tokenizer of an image encoder that reads instructions.
     pub(crate) fn instruction_tokenizer_file(&self) -> Option<String> {
         self.instruction_tokenizer.map(|folder| format!("{folder}/{TOKENIZER_FILE}"))

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::FormatError;
-use crate::checkpoint::CONFIG_FILE;
+use crate::checkpoint::{CONFIG_FILE, FamilyFormat};
 use crate::documents::{read_json, write_bytes, write_json};
 use crate::files::read_file;
 use crate::folder_lock::{FolderLock, LOCK_FILE};
@@ -32,6 +32,15 @@ const COMPANIONS: [&str; 14] = [
     "chat_template.json",
     "chat_template.jinja",
     "LICENSE",
+];
+
+/// Files of a tokenizer in a subfolder.
+const TOKENIZER_COMPANIONS: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
 ];
 
 /// A folder whose files are removed again unless it is kept.
@@ -82,10 +91,12 @@ impl Output {
 
     /// Copies what goes with the weights, as far as the checkpoint has it.
     pub(super) fn copy_companions(&mut self, from: &Path) -> Result<(), FormatError> {
-        for name in COMPANIONS {
-            let path = from.join(name);
+        let nested = FamilyFormat::instruction_tokenizer_folders()
+            .flat_map(|folder| TOKENIZER_COMPANIONS.map(|name| format!("{folder}/{name}")));
+        for name in COMPANIONS.into_iter().map(str::to_owned).chain(nested) {
+            let path = from.join(&name);
             match read_file("file of the checkpoint", &path) {
-                Ok(bytes) => write_bytes(&self.file(name), &bytes)?,
+                Ok(bytes) => write_bytes(&self.file(&name), &bytes)?,
                 Err(FormatError::NotFound { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -119,6 +130,9 @@ impl Drop for Output {
     fn drop(&mut self) {
         for path in &self.written {
             let _ = fs::remove_file(path);
+            if let Some(folder) = path.parent().filter(|&folder| folder != self.folder) {
+                let _ = fs::remove_dir(folder);
+            }
         }
         drop(self.lock.take());
         if self.made {
@@ -131,7 +145,7 @@ impl Drop for Output {
 fn set_dtype(config: &mut Value, dtype: StoredDtype) {
     let name = Value::from(dtype.torch_name());
     let fields = ["dtype", "torch_dtype"];
-    for part in ["text_config", "vision_config"] {
+    for part in ["text_config", "vision_config", "qformer_config"] {
         for field in fields {
             if let Some(value) = config.get_mut(part).and_then(|part| part.get_mut(field)) {
                 *value = name.clone();

@@ -12,6 +12,7 @@ mod grouped_heads;
 mod half_weights;
 mod image_processing;
 mod image_reading;
+mod instructblip;
 mod onevision;
 mod sampling;
 mod smolvlm;

@@ -178,7 +178,8 @@ pub(crate) fn run(arguments: &CalibrateArguments, reporter: &Reporter) -> anyhow
                 100.0 * patches
             )
         } else {
-            "the whole image alone, as patches do not raise the AUC".to_owned()
+            "the whole image alone; patches do not raise the AUC, or cost too much to be tried"
+                .to_owned()
         };
         output::line(format!("score.regions = \"auto\": {fractions}"))?;
     }

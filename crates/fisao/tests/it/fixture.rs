@@ -9,7 +9,8 @@ use std::sync::Arc;
 use assert_cmd::Command;
 use burn::tensor::Device;
 use fisao_formats::checkpoint::{
-    SpecialTokens, write_clip, write_clip_processing, write_llava, write_llava_processing,
+    SpecialTokens, llava_config_json, named_tensors, write_checkpoint, write_clip,
+    write_clip_processing, write_llava, write_llava_processing,
 };
 use fisao_formats::{HfTokenizer, StoredDtype};
 use fisao_models::clip::Clip;
@@ -166,26 +167,70 @@ impl Workplace {
         self.write_llava("onevision", &model.expect("random weights fit every shape"), &images);
     }
 
+    /// Adds an InstructBLIP in `instructblip` and a BLIP-2 on its image tower in `blip2`.
+    pub(crate) fn write_instructblip(&self) {
+        let model = tiny::tiny_instructblip(1);
+        let config = tiny::instructblip_config();
+        let vision = json!({
+            "model_type": "instructblip_vision_model", "hidden_size": config.vision.hidden_size,
+            "intermediate_size": config.vision.intermediate_size,
+            "num_hidden_layers": config.vision.num_hidden_layers,
+            "num_attention_heads": config.vision.num_attention_heads,
+            "image_size": config.vision.image_size, "patch_size": config.vision.patch_size,
+            "layer_norm_eps": config.vision.layer_norm_eps, "hidden_act": "gelu",
+        });
+        let qformer = json!({
+            "model_type": "instructblip_qformer", "vocab_size": config.qformer.vocab_size,
+            "hidden_size": config.qformer.hidden_size,
+            "intermediate_size": config.qformer.intermediate_size,
+            "num_hidden_layers": config.qformer.num_hidden_layers,
+            "num_attention_heads": config.qformer.num_attention_heads,
+            "max_position_embeddings": config.qformer.max_position_embeddings,
+            "encoder_hidden_size": config.qformer.encoder_hidden_size,
+        });
+        let text = llava_config_json(&tiny::llava_config(), StoredDtype::F32)["text_config"].take();
+        let document = json!({
+            "model_type": "instructblip", "text_config": text, "vision_config": vision,
+            "qformer_config": qformer, "num_query_tokens": config.query_tokens,
+            "image_token_index": config.image_token_id,
+        });
+        let tensors = named_tensors(&model);
+        let folder = self.path("instructblip");
+        write_checkpoint(&folder, &document, &tensors, StoredDtype::F32).expect("a new folder");
+        let tokenizer = decoder_tokenizer();
+        let special = special_tokens("<s>", "</s>", "<unk>");
+        let images = ImageProcessor::clip(tiny::IMAGE_SIZE as u32);
+        write_clip_processing(&folder, 64, &tokenizer, &special, &images).expect("a new folder");
+        let nested = folder.join("qformer_tokenizer");
+        write_clip_processing(&nested, 12, &verifier_tokenizer(), &special, &images)
+            .expect("a new folder");
+
+        let blip2 = tiny::tiny_blip2(2);
+        let tower = |name: &str| {
+            let shared = !name.starts_with("vision_model.post_layernorm.");
+            let own = format!("vision_tower.{name}");
+            tensors.iter().find(|(other, _)| shared && *other == own).map(|(_, data)| data.clone())
+        };
+        let tensors: Vec<_> = named_tensors(&blip2)
+            .into_iter()
+            .map(|(name, data)| (name.clone(), tower(&name).unwrap_or(data)))
+            .collect();
+        let mut document = json!({
+            "model_type": "blip-2", "architectures": ["Blip2ForImageTextRetrieval"],
+            "vision_config": document["vision_config"], "qformer_config": document["qformer_config"],
+            "num_query_tokens": blip2.config().query_tokens,
+            "image_text_hidden_size": blip2.config().projection_dim,
+        });
+        document["vision_config"]["model_type"] = json!("blip_2_vision_model");
+        document["qformer_config"]["model_type"] = json!("blip_2_qformer");
+        let folder = self.path("blip2");
+        write_checkpoint(&folder, &document, &tensors, StoredDtype::F32).expect("a new folder");
+        write_clip_processing(&folder, 12, &verifier_tokenizer(), &special, &images)
+            .expect("a new folder");
+    }
+
     fn write_llava(&self, name: &str, llava: &VisionLanguageModel, images: &ImageProcessor) {
-        let words = [
-            "USER",
-            "ASSISTANT",
-            ":",
-            ".",
-            "a",
-            "the",
-            "dog",
-            "cat",
-            "and",
-            "is",
-            "there",
-            "image",
-            "Describe",
-            "red",
-            "on",
-            "bench",
-        ];
-        let tokenizer = tokenizer(&["<unk>", "<s>", "</s>"], &words, 31, &["<image>"], "<s>", None);
+        let tokenizer = decoder_tokenizer();
         let special = special_tokens("<s>", "</s>", "<unk>");
         let folder = self.path(name);
         let VisionLanguageConfig::Llava(config) = llava.config() else { panic!("not a LLaVA") };
@@ -200,9 +245,7 @@ impl Workplace {
     }
 
     fn write_clip(&self, name: &str, clip: &Clip) {
-        let words = ["<unk>", "a", "an", "photo", "of", ".", "dog", "cat", "car", "apple"];
-        let (begin, end) = ("<|startoftext|>", "<|endoftext|>");
-        let tokenizer = tokenizer(&[], &words, 37, &[begin, end], begin, Some(end));
+        let (tokenizer, begin, end) = (verifier_tokenizer(), "<|startoftext|>", "<|endoftext|>");
         let images = ImageProcessor::clip(clip.config().vision.image_size as u32);
         let special = special_tokens(begin, end, end);
         let longest = clip.config().text.max_position_embeddings;
@@ -222,6 +265,36 @@ fn collect(folder: &Path, found: &mut Vec<(PathBuf, u64)>) {
             collect(&entry.path(), found);
         }
     }
+}
+
+/// The decoder's tokenizer, of words that it may write.
+fn decoder_tokenizer() -> HfTokenizer {
+    let words = [
+        "USER",
+        "ASSISTANT",
+        ":",
+        ".",
+        "a",
+        "the",
+        "dog",
+        "cat",
+        "and",
+        "is",
+        "there",
+        "image",
+        "Describe",
+        "red",
+        "on",
+        "bench",
+    ];
+    tokenizer(&["<unk>", "<s>", "</s>"], &words, 31, &["<image>"], "<s>", None)
+}
+
+/// The verifier's, which puts a token before and behind each text.
+fn verifier_tokenizer() -> HfTokenizer {
+    let words = ["<unk>", "a", "an", "photo", "of", ".", "dog", "cat", "car", "apple"];
+    let (begin, end) = ("<|startoftext|>", "<|endoftext|>");
+    tokenizer(&[], &words, 37, &[begin, end], begin, Some(end))
 }
 
 fn special_tokens(bos: &str, eos: &str, pad: &str) -> SpecialTokens {

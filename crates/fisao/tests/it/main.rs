@@ -19,6 +19,7 @@ mod help;
 mod hub;
 mod hub_errors;
 mod inspect;
+mod instructblip;
 mod interrupted;
 mod mention_tokens;
 mod merge;

@@ -1,0 +1,171 @@
+//! A model whose image encoder reads the prompt, and its verifier: every command from the checkpoint to the merged adapter.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::bad_align::write_calibration;
+use crate::fixture::Workplace;
+
+fn furnished() -> Workplace {
+    let place = Workplace::furnished();
+    place.write_instructblip();
+    write_calibration(&place);
+    place
+}
+
+fn first_logprobs(place: &Workplace, model: &str, more: &[&str]) -> Vec<f64> {
+    let arguments = [
+        "caption",
+        "--model",
+        model,
+        "--images",
+        "pictures",
+        "--max-new-tokens",
+        "4",
+        "--format",
+        "json",
+    ];
+    let text = place.succeed(&[&arguments[..], more].concat());
+    let caption = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+    text.lines().map(|line| caption(line)["tokens"][0]["logprob"].as_f64().unwrap()).collect()
+}
+
+const ALIGN: [&str; 22] = [
+    "align",
+    "--model",
+    "instructblip",
+    "--verifier",
+    "blip2",
+    "--calibration",
+    "calibration.json",
+    "--images",
+    "pictures",
+    "--vocabulary",
+    "words.txt",
+    "--prompt",
+    "Describe the image",
+    "--set",
+    "max-new-tokens=8",
+    "--set",
+    "align.images-per-iteration=3",
+    "--set",
+    "align.warmup-iterations=1",
+    "--set",
+    "align.minibatches=1",
+    "--output",
+];
+
+fn align(place: &Workplace, run: &str, more: &[&str]) {
+    place.write("words.txt", "dog\ncat\nbench\nimage\n");
+    place.succeed(&[&ALIGN[..], &[run], more].concat());
+}
+
+#[test]
+fn instruction_changes_what_is_seen() {
+    let place = furnished();
+    let asked = |prompt: &str| first_logprobs(&place, "instructblip", &["--prompt", prompt]);
+    let (dog, cat) = (asked("the dog"), asked("the cat"));
+    assert_eq!(dog.len(), 3);
+    assert!(dog.iter().zip(&cat).all(|(dog, cat)| dog != cat), "{dog:?} {cat:?}");
+}
+
+#[test]
+fn merged_model_equals_adapter_and_keeps_both_tokenizers() {
+    let place = furnished();
+    align(&place, "run", &["--set", "align.iterations=2", "--set", "align.learning-rate=0.05"]);
+    place.succeed(&["merge", "--model", "instructblip", "--adapter", "run", "--output", "merged"]);
+    assert!(place.path("merged/qformer_tokenizer/tokenizer.json").exists());
+    let base = first_logprobs(&place, "instructblip", &[]);
+    let adapted = first_logprobs(&place, "instructblip", &["--adapter", "run"]);
+    let merged = first_logprobs(&place, "merged", &[]);
+    assert_ne!(base, adapted);
+    for (adapted, merged) in adapted.iter().zip(merged) {
+        assert!((adapted - merged).abs() < 1e-4, "{adapted} {merged}");
+    }
+}
+
+#[test]
+fn resumed_run_ends_with_the_same_bytes() {
+    let place = furnished();
+    align(&place, "whole", &["--set", "align.iterations=3"]);
+    align(&place, "cut", &["--set", "align.iterations=2"]);
+    place.succeed(&["align", "--resume", "cut", "--set", "align.iterations=3"]);
+    let adapter = |run: &str| fs::read(place.path(run).join("adapter/adapter_model.safetensors"));
+    let samples = |run: &str| fs::read_to_string(place.path(run).join("samples.jsonl")).unwrap();
+    // The schedule of the extended run was planned anew, so only the first iterations are the same.
+    assert!(adapter("whole").is_ok() && adapter("cut").is_ok());
+    assert_eq!(samples("whole").lines().next(), samples("cut").lines().next());
+    place.command().args(["align", "--resume", "whole"]).assert().success();
+}
+
+#[test]
+fn mentions_get_scores_and_heat_maps() {
+    let place = furnished();
+    place.write("words.txt", "dog\ncat\n");
+    let rows = [("a.png", "a dog and a cat"), ("b.png", "a cat")];
+    let rows =
+        rows.map(|(image, caption)| json!({ "image": image, "caption": caption }).to_string());
+    place.write("captions.jsonl", rows.join("\n"));
+    let page = place.path("page.html");
+    let verify = ["verify", "--captions", "captions.jsonl", "--images", "pictures"];
+    let more = ["--verifier", "blip2", "--vocabulary", "words.txt", "--format", "json", "--html"];
+    let text = place.succeed(&[&verify[..], &more, &["page.html"]].concat());
+    assert_eq!(text.matches("\"score\"").count() % 3, 0, "{text}");
+    assert!(fs::read_to_string(page).unwrap().contains("dog"));
+}
+
+#[test]
+fn verifier_on_another_tower_is_refused() {
+    let place = furnished();
+    place.write("words.txt", "dog\n");
+    let config = fs::read_to_string(place.path("blip2/config.json")).unwrap();
+    let weights = place.path("blip2/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let at = bytes.len() - 40_000;
+    bytes[at..].fill(0x3e);
+    fs::write(weights, bytes).unwrap();
+    assert!(config.contains("blip-2"));
+    let refused = place.refuse(&[&ALIGN[..], &["run"]].concat());
+    assert!(refused.contains("the verifier's vision tower is not the model's own"), "{refused}");
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let place = furnished();
+    fs::remove_dir_all(place.path("instructblip/qformer_tokenizer")).unwrap();
+    let caption = ["caption", "--model", "instructblip", "--images", "pictures"];
+    let refused = place.refuse(&caption);
+    assert!(refused.contains("qformer_tokenizer/tokenizer.json"), "{refused}");
+
+    let path = place.path("instructblip/config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["text_config"]["model_type"] = json!("t5");
+    fs::write(&path, config.to_string()).unwrap();
+    let refused = place.refuse(&caption);
+    assert!(refused.contains("T5"), "{refused}");
+
+    let path = place.path("blip2/config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["architectures"] = json!(["Blip2ForConditionalGeneration"]);
+    fs::write(&path, config.to_string()).unwrap();
+    let refused = place.refuse(&[
+        "score",
+        "--verifier",
+        "blip2",
+        "--images",
+        "pictures/a.png",
+        "--text",
+        "dog",
+    ]);
+    assert!(refused.contains("Salesforce/blip2-itm-vit-g"), "{refused}");
+}
+
+#[test]
+fn inspect_describes_both() {
+    let place = furnished();
+    let model = place.succeed(&["inspect", "instructblip"]);
+    assert!(model.contains("3 image tokens of a Q-Former that reads the instruction"), "{model}");
+    let verifier = place.succeed(&["inspect", "blip2"]);
+    assert!(verifier.contains("Q-Former of 2 layers, 12 wide, 4 queries"), "{verifier}");
+}
