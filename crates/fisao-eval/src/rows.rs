@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 
 use serde::Deserializer as _;
 use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// Where a row stands in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +81,13 @@ pub(crate) fn at_column(place: Place, error: &serde_json::Error) -> String {
         Some(text) => format!("{place}, column {column}: {}", shortened(text)),
         None => format!("{place}: {}", shortened(&text)),
     }
+}
+
+/// The same error without line and column, which count from the beginning of an entry that nobody can find again.
+fn without_position(error: &serde_json::Error) -> serde_json::Error {
+    let text = error.to_string();
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    serde::de::Error::custom(text.strip_suffix(&position).unwrap_or(&text))
 }
 
 /// A text that quotes a file, which may hold an image where an id was expected: without the middle where it is long.
@@ -203,14 +211,14 @@ where
     fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         for number in 1.. {
             let place = Place { kind: "entry", number };
-            // An entry is parsed as a value first, so that a list that is truncated is told from an entry
-            // that is something else.
-            let Some(value) = entries.next_element::<serde_json::Value>()? else { break };
+            // The text of an entry is taken first, so that a list that is truncated is told from an entry that is something
+            // else. As a value it would take a hundred times the memory of its text where it is nested deeply.
+            let Some(text) = entries.next_element::<Box<RawValue>>()? else { break };
             let expected = self.expected;
-            let row = serde_json::from_value(value).map_err(|error| RowError::Row {
+            let row = serde_json::from_str(text.get()).map_err(|error| RowError::Row {
                 place,
                 expected,
-                error,
+                error: without_position(&error),
             });
             if let Err(failure) = row.and_then(|row| (self.each)(place, row)) {
                 *self.failure = Some(failure);

@@ -12,6 +12,7 @@ static ALLOCATOR: CountedAllocator = CountedAllocator::new();
 
 #[test]
 fn readers_survive_damaged_files() {
+    check_nested_entries();
     let mut readers = rows();
     readers.extend(lists());
     readers.extend(tables());
@@ -43,6 +44,16 @@ fn lines(rows: &[Value]) -> Vec<u8> {
 
 fn bytes(value: &Value) -> Vec<u8> {
     serde_json::to_vec_pretty(value).expect("JSON")
+}
+
+/// A megabyte of entries that hold nothing but lists took 144 times its length. Too long to be changed at random.
+fn check_nested_entries() {
+    let entry = format!("{}0{}", "[".repeat(16), "]".repeat(16));
+    let file = format!("[{}]", vec![entry; (1 << 20) / 34].join(","));
+    let before = ALLOCATOR.begin();
+    assert!(chair::read_ground_truth(file.as_bytes()).is_err());
+    let peak = ALLOCATOR.peak().saturating_sub(before);
+    assert!(peak < 8 * file.len(), "{peak} bytes at a time for {}", file.len());
 }
 
 /// One JSON object on each line, or a list of them.
