@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = AlignConfig { max_new_tokens: 12, ..AlignConfig::default() };
     config.align.iterations = 20;
     config.align.images_per_iteration = 12;
-    config.align.learning_rate = 1e-2;
+    config.align.learning_rate = Some(1e-2);
     config.lora.rank = 4;
     let (policy, scorer) = models();
     let mut trainer = Trainer::new(config, policy, scorer, &calibration(0.0), &Noise, None)?;
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let metrics = trainer.iterate(&mut |_event| {})?;
         println!(
             "iteration {:2}: reward {:+.2}, {:.1} mentions and {:.1} tokens per caption, break-even precision {:.2}",
-            metrics.iteration + 1,
+            metrics.iteration,
             metrics.reward_mean,
             metrics.mentions_per_caption,
             metrics.length_mean,

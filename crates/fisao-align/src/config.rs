@@ -95,8 +95,10 @@ pub struct LoopConfig {
     /// Responses differentiated together by one core; their gradients are added up over the
     /// minibatch, so that this decides about memory and speed, not about the result. From 1 to 65536. Default 8.
     pub micro_batch: usize,
-    /// Peak learning rate of the adapter (`AdamW`). Above 0, at most 1. Default 3e-5, as LLaVA-RLHF's 7B adapter.
-    pub learning_rate: f64,
+    /// Peak learning rate of the adapter (`AdamW`). Above 0, at most 1. Default: absent, by the decoder's size, from 6e-4 for the demo's
+    /// 2 million parameters (measured) to 3e-5 for 7 billion (LLaVA-RLHF's adapter), linear in the logarithms of both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
     /// Linear warm-up of the learning rates. Unit: iterations. Default 0.
     pub warmup_iterations: usize,
     /// Shape of the learning rates after the warm-up: `constant`, `linear` or `cosine`. Default
@@ -135,7 +137,7 @@ impl Default for LoopConfig {
             epochs: 2,
             minibatches: 4,
             micro_batch: 8,
-            learning_rate: 3e-5,
+            learning_rate: None,
             warmup_iterations: 0,
             schedule: Schedule::Linear,
             weight_decay: 0.0,
@@ -201,7 +203,14 @@ impl AlignConfig {
         }
     }
 
-    /// Learning rates of an iteration, counted from 0.
+    /// With the learning rate that suits a decoder whose matrices have this many elements, where none is set.
+    #[must_use]
+    pub fn for_decoder(mut self, elements: usize) -> Self {
+        self.align.learning_rate.get_or_insert_with(|| rate_by_size(elements));
+        self
+    }
+
+    /// Learning rates of an iteration, counted from 0; where none is set, those of a decoder of 7 billion parameters.
     ///
     /// The policy's schedule starts where the critic's warm-up ends, so that it sees its own
     /// warm-up and its full decay.
@@ -216,6 +225,7 @@ impl AlignConfig {
         };
         let value = schedule.factor(iteration, iterations, warmup);
         let value_rate = critic.map_or(0.0, |critic| critic.learning_rate);
+        let learning_rate = learning_rate.unwrap_or(LARGE_DECODER.1);
         LearningRates { policy: learning_rate * policy, value: value_rate * value }
     }
 
@@ -316,7 +326,9 @@ impl LoopConfig {
         for (key, value, range) in counts {
             within(key, value, range)?;
         }
-        real("align.learning-rate", self.learning_rate, is_rate, RATE)?;
+        if let Some(rate) = self.learning_rate {
+            real("align.learning-rate", rate, is_rate, RATE)?;
+        }
         let (decay, temperature) = (self.weight_decay, self.temperature);
         real("align.weight-decay", decay, |x| (0.0..=100.0).contains(&x), "from 0 to 100")?;
         real("align.max-grad-norm", self.max_grad_norm, positive, ABOVE_ZERO)?;
@@ -336,6 +348,24 @@ impl LoopConfig {
             None => Ok(()),
         }
     }
+}
+
+/// Elements of a decoder's matrices and the learning rate of its adapter: measured on the demo's model.
+const SMALL_DECODER: (f64, f64) = (2e6, 6e-4);
+/// The same of LLaVA-1.5 7B, by LLaVA-RLHF (`train_rl_model.sh`).
+const LARGE_DECODER: (f64, f64) = (6.6e9, 3e-5);
+
+/// Learning rate of an adapter by the size of its decoder, to two digits.
+///
+/// ```text
+/// ln rate = ln r₀ + t (ln r₁ − ln r₀),   t = (ln n − ln n₀) / (ln n₁ − ln n₀), within [0, 1]
+/// ```
+fn rate_by_size(elements: usize) -> f64 {
+    let ((n0, r0), (n1, r1)) = (SMALL_DECODER, LARGE_DECODER);
+    let along = ((elements as f64 / n0).ln() / (n1 / n0).ln()).clamp(0.0, 1.0);
+    let rate = r0 * (r1 / r0).powf(along);
+    // By way of text: the number that would be written.
+    format!("{rate:.1e}").parse().unwrap_or(rate)
 }
 
 /// Most responses of an iteration.

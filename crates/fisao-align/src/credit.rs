@@ -23,7 +23,8 @@ pub(crate) struct RewardTerms {
     pub(crate) length_bonus: Option<f64>,
 }
 
-/// Advantages by the objective's own estimator, whitened over the whole rollout; none for objectives without.
+/// Advantages by the objective's own estimator, whitened over the whole rollout; none for objectives that do not maximise
+/// rewards, for which nothing is computed.
 pub(crate) fn credit(
     objective: &Objective,
     terms: &RewardTerms,
@@ -31,6 +32,10 @@ pub(crate) fn credit(
     rewards: &[Vec<f32>],
     estimates: &[TokenEstimates],
 ) -> Option<Credit> {
+    let objective = objective.definition();
+    if !objective.maximises_reward() {
+        return None;
+    }
     let penalised: Vec<Vec<f32>> = rewards
         .iter()
         .zip(estimates)
@@ -45,8 +50,7 @@ pub(crate) fn credit(
         responses: RewardedResponses { groups, rewards: &penalised },
         values: &values,
     };
-    let Advantages { mut advantages, critic, whiten: mode } =
-        objective.definition().advantages(&inputs)?;
+    let Advantages { mut advantages, critic, whiten: mode } = objective.advantages(&inputs)?;
     let whitening = whiten(&mut advantages, mode);
     Some(Credit { advantages, whitening, critic })
 }
@@ -57,4 +61,28 @@ fn with_length_bonus(mut rewards: Vec<f32>, bonus: f64) -> Vec<f32> {
         *reward = (f64::from(*reward) + bonus) as f32;
     }
     rewards
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objective::{DpoConfig, SftConfig};
+
+    #[test]
+    fn objectives_without_advantages_read_no_estimates() {
+        let terms = RewardTerms { kl_coefficient: 0.1, length_bonus: Some(0.5) };
+        // Estimates of no token: a penalised reward of them would be a panic.
+        let none = TokenEstimates {
+            logprobs: Vec::new(),
+            reference: Vec::new(),
+            values: Vec::new(),
+            entropy: Vec::new(),
+        };
+        for objective in
+            [Objective::Dpo(DpoConfig::default()), Objective::Sft(SftConfig::default())]
+        {
+            let found = credit(&objective, &terms, &[1], &[vec![1.0]], std::slice::from_ref(&none));
+            assert!(found.is_none());
+        }
+    }
 }

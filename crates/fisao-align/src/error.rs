@@ -158,7 +158,7 @@ pub enum AlignError {
     /// Going on is pointless.
     #[error("iteration {iteration}: {message}")]
     Broken {
-        /// Iteration, from 0.
+        /// Iteration, from 1.
         iteration: usize,
         /// What broke.
         message: String,

@@ -31,7 +31,7 @@ pub enum Phase {
 pub enum AlignEvent {
     /// A phase begins.
     PhaseStarted {
-        /// Iteration, from 0.
+        /// Iteration, from 1.
         iteration: usize,
         /// Which phase.
         phase: Phase,
@@ -48,7 +48,7 @@ pub enum AlignEvent {
     },
     /// A phase is over.
     PhaseFinished {
-        /// Iteration, from 0.
+        /// Iteration, from 1.
         iteration: usize,
         /// Which phase.
         phase: Phase,
@@ -129,7 +129,7 @@ pub enum WarningCode {
 /// configuration on the same machine, interrupted or not.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct IterationMetrics {
-    /// Iteration, from 0.
+    /// Iteration, from 1.
     pub iteration: usize,
     /// Responses sampled, or taken from the data.
     pub responses: usize,

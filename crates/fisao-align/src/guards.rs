@@ -208,7 +208,7 @@ fn not_finite(metrics: &IterationMetrics) -> Option<Warning> {
     (!names.is_empty()).then(|| {
         warning(
             WarningCode::NotFinite,
-            format!("iteration {}: not a finite number: {}", metrics.iteration, names.join(", ")),
+            format!("not a finite number: {}", names.join(", ")),
             "start again with a lower align.learning-rate or align.max-grad-norm",
         )
     })
@@ -260,7 +260,7 @@ fn update_warnings(m: &IterationMetrics, limits: &GuardLimits) -> Vec<Warning> {
             "steps are too long to be used: lower align.learning-rate or align.epochs",
         ));
     }
-    let explained = m.value_explained_variance.filter(|_| m.iteration >= CRITIC_STARTS);
+    let explained = m.value_explained_variance.filter(|_| m.iteration > CRITIC_STARTS);
     if let Some(explained) = explained.filter(|&fraction| fraction < limits.explained_variance) {
         warnings.push(warning(
             WarningCode::CriticWrong,

@@ -6,6 +6,7 @@ use crate::events::{AlignEvent, Phase, PhaseSeconds};
 
 /// Of one iteration; one phase runs at a time.
 pub(crate) struct PhaseClock {
+    /// From 1.
     iteration: usize,
     running: Option<(Phase, Instant)>,
     seconds: PhaseSeconds,

@@ -93,7 +93,8 @@ struct IterationSnapshot {
 }
 
 impl<'a> Trainer<'a> {
-    /// Attaches a fresh adapter to `policy` and binds the reward to its calibration.
+    /// Attaches a fresh adapter to `policy` and binds the reward to its calibration. Without a learning rate the policy gets
+    /// that of its size.
     ///
     /// # Errors
     /// [`AlignError`] when a setting is out of range, the reward does not fit the calibration, or
@@ -107,6 +108,7 @@ impl<'a> Trainer<'a> {
         validation: Option<ValidationSet>,
     ) -> Result<Self, AlignError> {
         config.validate()?;
+        let config = config.for_decoder(policy.language_model().config().matrix_elements());
         if tasks.count() == 0 {
             return Err(AlignError::NoTasks);
         }
@@ -294,7 +296,7 @@ impl<'a> Trainer<'a> {
             correctness: self.correctness.as_ref().filter(|_| measured),
             stop: &self.stop,
         };
-        let mut clock = PhaseClock::new(self.iteration);
+        let mut clock = PhaseClock::new(self.iteration + 1);
         let (scorer, features) = (&mut self.scorer, &mut self.features);
         let rollout = roll_out(&plan, scorer, features, tasks, &mut clock, emit)?;
         self.keep_tasks(&numbers, &rollout.tasks);
@@ -406,7 +408,7 @@ impl<'a> Trainer<'a> {
         warnings.extend(check_recall_bound(metrics, &self.recall_config, guards));
         if let Some(broken) = warnings.iter().find(|one| one.code == WarningCode::NotFinite) {
             let message = broken.message.clone();
-            return Err(AlignError::Broken { iteration: self.iteration, message });
+            return Err(AlignError::Broken { iteration: metrics.iteration, message });
         }
         let lost = unrecoverable(metrics, &baseline, guards, &warnings);
         self.unrecoverable = if lost.is_some() { self.unrecoverable + 1 } else { 0 };

@@ -26,7 +26,7 @@ mod score;
 mod synonyms;
 mod vocabulary;
 
-pub use counts::{ChairCounts, intervals};
+pub use counts::{ChairChanges, ChairCounts, changes, intervals};
 pub use ground_truth::{
     GroundTruth, GroundTruthReader, GroundTruthSummary, InputError, read_ground_truth,
 };

@@ -243,13 +243,14 @@ impl RunFolder {
 
     /// Drops the records of a file that `keep` refuses, and a last line that was truncated: a
     /// resumed run repeats the steps since its last saved state, and would record them twice.
+    /// What `keep` changes in a record is written; the others stay as they are, byte for byte.
     ///
     /// # Errors
     /// The file cannot be read or written, or a complete line of it is not JSON.
     pub fn retain_records(
         &self,
         name: &str,
-        mut keep: impl FnMut(&serde_json::Value) -> bool,
+        mut keep: impl FnMut(&mut serde_json::Value) -> bool,
     ) -> Result<(), FormatError> {
         let path = self.path(name);
         if !path.exists() {
@@ -257,8 +258,11 @@ impl RunFolder {
         }
         let mut kept = String::new();
         self.each_record(name, |record, text| {
-            if keep(record) {
-                kept.push_str(text);
+            let mut changed = record.clone();
+            match keep(&mut changed) {
+                true if changed == *record => kept.push_str(text),
+                true => kept.extend([&changed.to_string(), "\n"]),
+                false => {}
             }
         })?;
         write_atomically(&path, |file| file.write_all(kept.as_bytes()))

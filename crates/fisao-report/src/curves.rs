@@ -93,11 +93,10 @@ fn line(points: &[(f64, f64)], x: &Axis, y: &Axis, decimals: usize) -> String {
         .iter()
         .map(|&(at, value)| {
             format!(
-                "<circle class=\"hover\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"6\"><title>iteration {}: \
-                 {}</title></circle>",
+                "<circle class=\"hover\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"6\"><title>{}: {}</title></circle>",
                 x.at(at),
                 y.at(value),
-                number(at, 0),
+                moment(at),
                 number(value, decimals),
             )
         })
@@ -109,4 +108,13 @@ fn line(points: &[(f64, f64)], x: &Axis, y: &Axis, decimals: usize) -> String {
         "<path class=\"line\" d=\"M{path}\"/>\n<circle class=\"end\" cx=\"{end_x:.1}\" \
          cy=\"{end_y:.1}\" r=\"3.5\"/>\n{dots}"
     )
+}
+
+/// When a value was measured; what was measured before training stands at 0.
+fn moment(iteration: f64) -> String {
+    if iteration < 0.5 {
+        "before training".to_owned()
+    } else {
+        format!("iteration {}", number(iteration, 0))
+    }
 }

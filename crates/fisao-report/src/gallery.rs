@@ -43,8 +43,8 @@ pub(crate) fn legend(facts: &VerifierFacts) -> String {
     let scale = ColourScale::new(facts);
     format!(
         "<div class=\"scale\"><span>hallucinated mean {}</span><i></i><span>correct mean {}</span>\
-         </div>\n<p>Neutral at {}. A word with a <mark class=\"word absent\">wavy line</mark> names \
-         something that is not in the image. Point at a word for its numbers.</p>",
+         </div>\n<p>Neutral at {}. A mention with a <mark class=\"word absent\">wavy line</mark> names \
+         something that is not in the image. Point at a mention for its numbers.</p>",
         number(scale.low, 3),
         number(scale.high, 3),
         number(scale.middle, 3),

@@ -103,7 +103,7 @@ fn grid(x: &Axis, y: &Axis) -> String {
     lines.push(format!(
         "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{BOTTOM}\" y2=\"{BOTTOM}\"/>\
          <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">verifier score of \
-         the word (cosine)</text>",
+         a mention (cosine)</text>",
         f64::midpoint(LEFT, RIGHT),
         HEIGHT - 6.0,
     ));

@@ -69,6 +69,12 @@ pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
     filled
 }
 
+/// How many of something there are: `1 seed`, `5 seeds`.
+pub fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
 /// A number with a fixed count of decimals and a true minus sign; a dash if it is not finite.
 pub fn number(value: f64, decimals: usize) -> String {
     if !value.is_finite() {

@@ -34,6 +34,7 @@ const STYLE: &str = include_str!("style.css");
 
 pub use scores::{Judgement, Metric, headline};
 
+use fisao_eval::chair::ChairChanges;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder as _};
 use serde::Serialize;
@@ -71,6 +72,8 @@ pub struct ReportRow {
     pub base: Scores,
     /// The same model with the trained adapter.
     pub aligned: Scores,
+    /// How sure the changes are, where that is known.
+    pub changes: ChairChanges,
 }
 
 /// Caption scores over a set of images.
@@ -88,7 +91,7 @@ pub struct Scores {
     pub captions: usize,
 }
 
-/// The verifier's scores (cosines) on the base model's own words, from the calibration split.
+/// The verifier's scores (cosines) on the base model's own mentions, from the calibration split.
 #[derive(Clone, Debug, Serialize)]
 pub struct VerifierFacts {
     /// Probability that a correct mention outscores a hallucinated one.
@@ -101,13 +104,13 @@ pub struct VerifierFacts {
     pub mu_hallucinated: f64,
     /// Standard deviation over hallucinated mentions.
     pub sigma_hallucinated: f64,
-    /// Score from which a word is rewarded, where the reward has thresholds.
+    /// Score from which a mention is rewarded, where the reward has thresholds.
     pub tau_plus: Option<f64>,
-    /// Score up to which a word is penalised, where the reward has thresholds.
+    /// Score up to which a mention is penalised, where the reward has thresholds.
     pub tau_minus: Option<f64>,
-    /// Score from which a word earns the largest reward, where the reward rises steadily.
+    /// Score from which a mention earns the largest reward, where the reward rises steadily.
     pub full_reward: Option<f64>,
-    /// Score up to which a word pays the largest penalty, where the reward rises steadily.
+    /// Score up to which a mention pays the largest penalty, where the reward rises steadily.
     pub full_penalty: Option<f64>,
     /// Score at which the reward changes sign, where the reward has no thresholds.
     pub boundary: Option<f64>,
@@ -126,7 +129,7 @@ pub struct Curve {
     pub name: String,
     /// Unit of the values; may be empty.
     pub unit: String,
-    /// Iteration and value.
+    /// Iteration, from 1, and value; at 0 what was measured before training.
     pub points: Vec<(f64, f64)>,
 }
 

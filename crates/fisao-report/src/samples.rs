@@ -19,14 +19,18 @@ pub struct Sample {
     pub words: Vec<VerdictWord>,
 }
 
-/// Samples after `iteration` iterations as one page, which makes no request to anywhere.
-pub fn samples_page(iteration: usize, samples: &[Sample]) -> String {
+/// Samples after `done` iterations as one page, which makes no request to anywhere.
+pub fn samples_page(done: usize, samples: &[Sample]) -> String {
+    let title = match done {
+        0 => "Samples before training".to_owned(),
+        done => format!("Samples after iteration {done}"),
+    };
     let cards: Vec<String> =
         samples.iter().enumerate().map(|(index, sample)| card(index + 1, sample)).collect();
-    let values = [("iteration", iteration.to_string()), ("cards", cards.join("\n"))];
+    let values = [("title", title.clone()), ("cards", cards.join("\n"))];
     let values = values.each_ref().map(|(name, value)| (*name, value.as_str()));
     let main = fill(include_str!("samples.html").trim_end(), &values);
-    page(&format!("Samples at iteration {iteration}"), &main)
+    page(&title, &main)
 }
 
 fn card(number: usize, sample: &Sample) -> String {
@@ -69,6 +73,12 @@ mod tests {
         let page = samples_page(20, &[sample(), Sample { image_png: None, ..sample() }]);
         let body = page.split_once("<body>").expect("the page has a body").1;
         insta::assert_snapshot!(body);
+    }
+
+    #[test]
+    fn samples_of_the_base_model_are_named_as_such() {
+        let page = samples_page(0, &[sample()]);
+        assert!(page.contains("<h1>Samples before training</h1>"), "{page}");
     }
 
     #[test]

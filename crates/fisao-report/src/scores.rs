@@ -1,5 +1,7 @@
 //! Scores before and after: the headline, the tiles and the table.
 
+use fisao_eval::statistics::Interval;
+
 use super::html::{escape, number, signed};
 use super::{Report, ReportRow, Scores};
 
@@ -91,14 +93,27 @@ impl Metric {
         }
     }
 
-    /// Whether the change is one to be glad of.
+    /// 95 % interval of the change, a fraction, where it is known and the change may as well be none.
+    fn unclear(self, row: &ReportRow) -> Option<Interval> {
+        let interval = match self {
+            Self::ChairI => row.changes.chair_i,
+            Self::ChairS => row.changes.chair_s,
+            Self::Recall => row.changes.recall,
+            Self::Length => None,
+        };
+        interval.filter(|interval| interval.low <= 0.0 && interval.high >= 0.0)
+    }
+
+    /// Whether the change is one to be glad of. A loss of recall that is not clear is one all the same: that too few captions
+    /// were written to be sure of it does not make it small.
     pub fn assess(self, row: &ReportRow) -> Judgement {
         let (base, aligned) = (self.of(&row.base), self.of(&row.aligned));
         let change = aligned - base;
+        let clear = self.unclear(row).is_none();
         match self {
-            Self::ChairI | Self::ChairS if change < 0.0 => Judgement::Better,
-            Self::ChairI | Self::ChairS if change > 0.0 => Judgement::Worse,
-            Self::Recall if change > 0.0 => Judgement::Better,
+            Self::ChairI | Self::ChairS if clear && change < 0.0 => Judgement::Better,
+            Self::ChairI | Self::ChairS if clear && change > 0.0 => Judgement::Worse,
+            Self::Recall if clear && change > 0.0 => Judgement::Better,
             Self::Recall if change < -RECALL_TOLERANCE - 1e-9 => Judgement::Worse,
             Self::Length => {
                 let (shortest, longest) = LENGTH_TOLERANCE;
@@ -130,21 +145,7 @@ pub fn headline(report: &Report) -> String {
     let Some(row) = report.before_after.first() else {
         return "Nothing was evaluated.".to_owned();
     };
-    let (base, aligned) = (&row.base, &row.aligned);
-    let direction = match Metric::ChairI.assess(row) {
-        Judgement::Better => "fell",
-        Judgement::Neutral => "stayed",
-        Judgement::Worse => "rose",
-    };
-    let fraction = |metric: Metric| (metric.value(base), metric.value(aligned));
-    let (words_before, words_after) = fraction(Metric::ChairI);
-    let (captions_before, captions_after) = fraction(Metric::ChairS);
-    let (recall_before, recall_after) = fraction(Metric::Recall);
-    let mut sentence = format!(
-        "Object mentions that name something absent {direction} from {words_before} to {words_after}, \
-         captions with at least one of them went from {captions_before} to {captions_after}, and \
-         recall went from {recall_before} to {recall_after}."
-    );
+    let mut sentence = hallucination(row);
     let recall_lost = Metric::Recall.assess(row) == Judgement::Worse;
     let length_off = Metric::Length.assess(row) == Judgement::Worse;
     if recall_lost {
@@ -156,6 +157,37 @@ pub fn headline(report: &Report) -> String {
         sentence.push('.');
     }
     sentence
+}
+
+/// What happened to hallucination and recall.
+fn hallucination(row: &ReportRow) -> String {
+    let (base, aligned) = (&row.base, &row.aligned);
+    let fraction = |metric: Metric| (metric.value(base), metric.value(aligned));
+    let (before, after) = fraction(Metric::ChairI);
+    let absent = "Object mentions that name something absent";
+    let mentions = match (Metric::ChairI.unclear(row), Metric::ChairI.assess(row)) {
+        _ if before == after => format!("{absent} stayed at {before}, captions"),
+        (Some(interval), _) => format!(
+            "{absent} changed from {before} to {after}, 95\u{a0}% interval {} to {} points: no clear change on {} \
+             captions. Captions",
+            signed(interval.low * 100.0, 1),
+            signed(interval.high * 100.0, 1),
+            row.base.captions,
+        ),
+        (None, Judgement::Worse) => format!("{absent} rose from {before} to {after}, captions"),
+        (None, _) => format!("{absent} fell from {before} to {after}, captions"),
+    };
+    let change = |metric: Metric| {
+        let (before, after) = fraction(metric);
+        let remark = if metric.unclear(row).is_some() && before != after {
+            " (no clear change)"
+        } else {
+            ""
+        };
+        format!("went from {before} to {after}{remark}")
+    };
+    let (captions, recall) = (change(Metric::ChairS), change(Metric::Recall));
+    format!("{mentions} with at least one of them {captions}, and recall {recall}.")
 }
 
 /// One tile for each metric of the first row.

@@ -1,7 +1,9 @@
 use super::{
-    ColouredCaption, Curve, GalleryItem, Report, ReportRow, Scores, VerifierFacts, WordVerdict,
-    headline, html, render,
+    ColouredCaption, Curve, GalleryItem, Judgement, Metric, Report, ReportRow, Scores,
+    VerifierFacts, WordVerdict, headline, html, render,
 };
+use fisao_eval::chair::ChairChanges;
+use fisao_eval::statistics::Interval;
 use image::{ImageFormat, Rgb, RgbImage};
 use std::io::Cursor;
 
@@ -16,8 +18,12 @@ fn sample() -> Report {
         mean_length,
         captions: 500,
     };
-    let row =
-        |decoding: &str, base, aligned| ReportRow { decoding: decoding.into(), base, aligned };
+    let row = |decoding: &str, base, aligned| ReportRow {
+        decoding: decoding.into(),
+        base,
+        aligned,
+        changes: ChairChanges::default(),
+    };
     Report {
         title: "A small model stops seeing things".into(),
         seed: 7,
@@ -76,7 +82,7 @@ fn curves() -> Vec<Curve> {
     let curve = |name: &str, unit: &str, value: &dyn Fn(f64) -> f64| Curve {
         name: name.into(),
         unit: unit.into(),
-        points: (0..30).map(|step| (f64::from(step), value(f64::from(step)))).collect(),
+        points: (1..=30).map(|step| (f64::from(step), value(f64::from(step)))).collect(),
     };
     let wobble = |step: f64| (step * 2.4).sin();
     vec![
@@ -267,4 +273,32 @@ fn the_headline_tells_success_from_silence() {
     assert!(headline(&report).contains("too much to ignore: −36\u{a0}%."));
     report.before_after[0].aligned.chair_i = 0.2;
     assert!(headline(&report).contains("rose"));
+}
+
+#[test]
+fn a_change_within_its_interval_is_called_unclear() {
+    let mut report = sample();
+    let row = &mut report.before_after[0];
+    (row.base.chair_i, row.aligned.chair_i) = (0.169, 0.159);
+    (row.base.captions, row.aligned.captions) = (64, 64);
+    let interval = |low, high| Some(Interval { low, high });
+    row.changes = ChairChanges {
+        chair_i: interval(-0.024, 0.004),
+        chair_s: interval(-0.4, -0.2),
+        recall: interval(-0.02, 0.01),
+    };
+    let (chair_i, chair_s) = (Metric::ChairI.assess(row), Metric::ChairS.assess(row));
+    assert_eq!((chair_i, chair_s), (Judgement::Neutral, Judgement::Better));
+    let said = headline(&report).replace('\u{a0}', " ");
+    let expected = "Object mentions that name something absent changed from 16.9 % to 15.9 %, 95 % interval −2.4 to +0.4 \
+                    points: no clear change on 64 captions. Captions with at least one of them went from 48.0 % to \
+                    15.2 %, and recall went from 84.1 % to 83.5 % (no clear change).";
+    assert_eq!(said, expected);
+    // A fall outside of it is one.
+    report.before_after[0].changes.chair_i = interval(-0.024, -0.001);
+    assert!(headline(&report).contains("fell from 16.9"));
+    // A loss of recall is not excused by few captions.
+    report.before_after[0].aligned.recall = 0.8;
+    report.before_after[0].changes.recall = interval(-0.09, 0.01);
+    assert!(headline(&report).contains("loss of recall is too large"));
 }

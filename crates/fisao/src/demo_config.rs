@@ -7,7 +7,7 @@ use fisao_align::ppo::{KlConfig, PpoConfig};
 /// Settings the demo aligns its small model with; `--set` changes them.
 pub(crate) fn demo_config(seed: u64, quick: bool) -> AlignConfig {
     let mut config = AlignConfig { seed, ..AlignConfig::default() };
-    config.align.learning_rate = 6e-4;
+    config.align.learning_rate = Some(6e-4);
     config.align.iterations = if quick { 4 } else { 60 };
     config.align.images_per_iteration = 64;
     // The optimiser's first steps are its largest ones.

@@ -70,6 +70,7 @@ fn score_lines(row: &ReportRow) -> [String; 3] {
 #[cfg(test)]
 mod tests {
     use super::summary;
+    use fisao_eval::chair::ChairChanges;
     use fisao_report::{Report, ReportRow, Scores, VerifierFacts};
 
     /// A run as it might have been.
@@ -85,6 +86,7 @@ mod tests {
             decoding: decoding.to_owned(),
             base,
             aligned,
+            changes: ChairChanges::default(),
         };
         Report {
             title: "A small model stops seeing things".to_owned(),

@@ -427,7 +427,7 @@ mod tests {
     #[test]
     fn every_number_is_accepted_or_refused_by_name() {
         const KINDS: [&[&str]; 7] = [
-            &["align.target-kl=0.1", "objective.dual-clip=3"],
+            &["align.target-kl=0.1", "align.learning-rate=1e-4", "objective.dual-clip=3"],
             &[
                 "objective.kind=group-relative",
                 "align.samples-per-image=4",

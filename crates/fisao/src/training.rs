@@ -52,6 +52,9 @@ const SAMPLED: usize = 8;
 /// Folder of the event files that TensorBoard reads.
 const TENSORBOARD: &str = "tensorboard";
 
+/// Key of the number of a record.
+const ITERATION: &str = "iteration";
+
 /// One line of [`VALIDATION`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct ValidationRecord {
@@ -64,7 +67,7 @@ struct ValidationRecord {
 /// One line of [`RunFolder::TIMINGS`].
 #[derive(Debug, Clone, Serialize)]
 struct TimingRecord {
-    /// Iteration, from 0.
+    /// Iteration, from 1.
     iteration: usize,
     #[serde(flatten)]
     seconds: PhaseSeconds,
@@ -221,7 +224,7 @@ impl<'a> Training<'a> {
                 };
                 records.metrics.write(&measured)?;
                 records.timings.write(&timing)?;
-                let step = measured.iteration as u64 + 1;
+                let step = measured.iteration as u64;
                 let now = SystemTime::now();
                 records.events.scalars(step, now, named(&scalars("align", &*measured)?))?;
                 records.events.scalars(step, now, named(&scalars("time", &timing)?))?;
@@ -292,15 +295,12 @@ impl<'a> Training<'a> {
             let all = self.surroundings.config.align.iterations;
             self.surroundings.reporter.note(format!("resuming after iteration {done} of {all}"));
         }
-        let before = |at: usize| at < done;
-        // The curves of the report begin where the run began.
-        self.metrics = self.kept(RunFolder::METRICS, before)?;
-        self.surroundings
-            .folder
-            .retain_records(RunFolder::TIMINGS, |line| number(line).is_some_and(before))?;
         // Where no state was saved, the first validation is repeated: the trainer does not have its result.
         let known = |at: usize| at <= done && done > 0;
-        self.surroundings.folder.retain_records(SAMPLES, |line| number(line).is_some_and(known))?;
+        // The curves of the report begin where the run began.
+        self.metrics = self.kept(RunFolder::METRICS, known)?;
+        self.retain(RunFolder::TIMINGS, known, |_| {})?;
+        self.retain(SAMPLES, known, |_| {})?;
         let validations: Vec<ValidationRecord> = self.kept(VALIDATION, known)?;
         self.health = validations
             .into_iter()
@@ -342,15 +342,40 @@ impl<'a> Training<'a> {
         keep: impl Fn(usize) -> bool,
     ) -> anyhow::Result<Vec<T>> {
         let mut kept = Vec::new();
+        self.retain(name, keep, |line| kept.push(line.clone()))?;
+        let kept = kept.into_iter().map(serde_json::from_value).collect::<Result<_, _>>();
+        kept.with_context(|| format!("{name} is of another version"))
+    }
+
+    /// Drops the records of a file whose number does not pass, and shows the others; all count from 1 then.
+    fn retain(
+        &self,
+        name: &str,
+        keep: impl Fn(usize) -> bool,
+        mut see: impl FnMut(&serde_json::Value),
+    ) -> anyhow::Result<()> {
+        let shift = self.shift(name)?;
         self.surroundings.folder.retain_records(name, |line| {
-            let keep = number(line).is_some_and(&keep);
+            let Some(at) = number(line).map(|at| at + shift) else { return false };
+            line[ITERATION] = at.into();
+            let keep = keep(at);
             if keep {
-                kept.push(line.clone());
+                see(line);
             }
             keep
         })?;
-        let kept = kept.into_iter().map(serde_json::from_value).collect::<Result<_, _>>();
-        kept.with_context(|| format!("{name} is of another version"))
+        Ok(())
+    }
+
+    /// What the numbers in a file lack: earlier versions counted the iterations of metrics and timings from 0.
+    fn shift(&self, name: &str) -> anyhow::Result<usize> {
+        let mut from_zero = false;
+        if [RunFolder::METRICS, RunFolder::TIMINGS].contains(&name) {
+            self.surroundings
+                .folder
+                .each_record(name, |line, _| from_zero |= number(line) == Some(0))?;
+        }
+        Ok(usize::from(from_zero))
     }
 
     fn after_iteration(
@@ -412,15 +437,16 @@ impl<'a> Training<'a> {
             .map(|at| (at, usize::from(validation_tasks > 0), sampled))
             .collect::<Vec<_>>();
         for (name, expected) in [
-            (RunFolder::METRICS, (0..done).map(|at| (at, 1)).collect::<Vec<_>>()),
-            (RunFolder::TIMINGS, (0..done).map(|at| (at, 1)).collect()),
+            (RunFolder::METRICS, (1..=done).map(|at| (at, 1)).collect::<Vec<_>>()),
+            (RunFolder::TIMINGS, (1..=done).map(|at| (at, 1)).collect()),
             (VALIDATION, validations.iter().map(|&(at, validation, _)| (at, validation)).collect()),
             (SAMPLES, validations.iter().map(|&(at, _, samples)| (at, samples)).collect()),
         ] {
+            let shift = self.shift(name)?;
             let mut found: BTreeMap<usize, usize> = BTreeMap::new();
             self.surroundings.folder.each_record(name, |line, _| {
                 if let Some(at) = number(line) {
-                    *found.entry(at).or_default() += 1;
+                    *found.entry(at + shift).or_default() += 1;
                 }
             })?;
             let count = |at: &usize| found.get(at).copied().unwrap_or(0);
@@ -635,7 +661,7 @@ fn scalars(group: &str, record: &impl Serialize) -> anyhow::Result<Vec<(String, 
     let serde_json::Value::Object(fields) = serde_json::to_value(record)? else {
         return Ok(Vec::new());
     };
-    let numbers = fields.iter().filter(|(name, _)| *name != "iteration");
+    let numbers = fields.iter().filter(|(name, _)| *name != ITERATION);
     Ok(numbers
         .filter_map(|(name, value)| Some((format!("{group}/{name}"), value.as_f64()?)))
         .collect())
@@ -647,7 +673,7 @@ fn named(scalars: &[(String, f64)]) -> impl Iterator<Item = (&str, f64)> {
 
 /// The number of a record.
 fn number(record: &serde_json::Value) -> Option<usize> {
-    record.get("iteration")?.as_u64().map(|number| number as usize)
+    record.get(ITERATION)?.as_u64().map(|number| number as usize)
 }
 
 /// What a progress line says of an iteration.

@@ -64,7 +64,8 @@ pub trait ObjectiveDefinition {
         Items::Single((0..responses.rewards.len()).map(|at| vec![at]).collect())
     }
 
-    /// Advantages of tokens, before they are whitened; `None` for objectives that need none.
+    /// Advantages of tokens, before they are whitened. Asked of objectives that [maximise rewards](Self::maximises_reward) only;
+    /// `None` from the others.
     fn advantages(&self, inputs: &AdvantageInputs<'_>) -> Option<Advantages> {
         let _ = inputs;
         None

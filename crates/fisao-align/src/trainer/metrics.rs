@@ -42,7 +42,7 @@ impl Trainer<'_> {
         let correct = rollout.correct.as_ref();
         let surplus = correct.and(self.recall.as_ref()).map(RecallController::estimate);
         IterationMetrics {
-            iteration: self.iteration,
+            iteration: self.iteration + 1,
             responses,
             tokens,
             reward_mean: mean,

@@ -90,7 +90,7 @@ fn training_follows_a_reward_that_is_no_verifiers() {
     config.align.iterations = 10;
     config.align.images_per_iteration = 12;
     config.align.samples_per_image = 2;
-    config.align.learning_rate = 1e-2;
+    config.align.learning_rate = Some(1e-2);
     config.lora.rank = 4;
     let last = |with: bool| -> IterationMetrics {
         let (policy, scorer) = models();

@@ -84,7 +84,8 @@ const WORDS: &[(&str, &str)] = &[
 ];
 
 /// Keys that are absent unless given.
-const OPTIONAL: [(&str, &str); 3] = [
+const OPTIONAL: [(&str, &str); 4] = [
+    ("ppo", "align.learning-rate"),
     ("ppo", "align.target-kl"),
     ("ppo", "objective.dual-clip"),
     ("group-relative", "objective.dual-clip"),
@@ -245,10 +246,25 @@ fn schedules_on_paper() {
 }
 
 #[test]
+fn the_learning_rate_is_that_of_the_decoders_size() {
+    let chosen = |elements: usize| {
+        AlignConfig::default().for_decoder(elements).align.learning_rate.expect("one is chosen")
+    };
+    // The demo's decoder, SmolVLM 256M, Qwen2 0.5B, LLaVA-1.5 7B and 13B; smaller ones as the demo's.
+    let sizes = [100_000, 1_963_200, 134_400_000, 494_000_000, 6_607_000_000, 12_900_000_000];
+    assert_eq!(sizes.map(chosen), [6e-4, 6e-4, 1.3e-4, 7.8e-5, 3e-5, 3e-5]);
+    let mut config = AlignConfig::default();
+    config.align.learning_rate = Some(1e-3);
+    assert_eq!(config.clone().for_decoder(1).align.learning_rate, Some(1e-3));
+    let written = toml::to_string(&AlignConfig::default()).expect("settings are TOML");
+    assert!(!written.contains("learning-rate = 3e"), "{written}");
+}
+
+#[test]
 fn the_critic_starts_alone_and_the_policy_gets_its_whole_schedule() {
     let mut config = AlignConfig::default();
     config.align.iterations = 6;
-    config.align.learning_rate = 1.0;
+    config.align.learning_rate = Some(1.0);
     config.objective = Objective::Ppo(PpoConfig {
         critic_warmup_iterations: 2,
         value_learning_rate: 1.0,

@@ -231,9 +231,10 @@ fn only_unrecoverable_warnings_stop_the_run() {
 fn critic_warning_starts_after_warmup() {
     let early = |m: &mut IterationMetrics| m.value_explained_variance = Some(-3.0);
     assert_eq!(codes(early), []);
-    let late = |m: &mut IterationMetrics| {
-        (m.iteration, m.value_explained_variance) = (10, Some(-3.0));
+    let at = |iteration: usize| {
+        codes(move |m| (m.iteration, m.value_explained_variance) = (iteration, Some(-3.0)))
     };
-    assert_eq!(codes(late), [WarningCode::CriticWrong]);
+    assert_eq!(at(10), []);
+    assert_eq!(at(11), [WarningCode::CriticWrong]);
     assert_eq!(codes(|m| m.clip_fraction = Some(0.5)), [WarningCode::ClipHigh]);
 }

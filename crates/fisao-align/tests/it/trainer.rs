@@ -33,7 +33,7 @@ fn config() -> AlignConfig {
     config.align.images_per_iteration = 6;
     config.align.samples_per_image = 2;
     config.align.minibatches = 2;
-    config.align.learning_rate = 5e-3;
+    config.align.learning_rate = Some(5e-3);
     config.lora.rank = 4;
     config
 }
@@ -132,7 +132,7 @@ fn a_high_kl_penalty_keeps_the_policy_at_the_reference() {
         config.objective.definition_mut().kl_mut().unwrap().coefficient = coefficient;
         config.align.iterations = 30;
         config.align.images_per_iteration = 12;
-        config.align.learning_rate = 3e-3;
+        config.align.learning_rate = Some(3e-3);
         config.reward.penalty_weight = PenaltyWeight::Fixed(1.0);
         let mut trainer = trainer(config);
         let mut kl = 0.0;
@@ -232,7 +232,7 @@ fn the_break_even_precision_follows_the_estimated_recall() {
     let run = |constraint: bool| {
         let mut config = config();
         config.align.iterations = 6;
-        config.align.learning_rate = 2e-2;
+        config.align.learning_rate = Some(2e-2);
         config.recall.constraint = constraint;
         config.recall.margin = 0.0;
         let mut trainer = trainer(config);
@@ -265,7 +265,7 @@ fn the_length_bonus_opposes_a_change_of_length() {
     config.align.iterations = 30;
     config.align.images_per_iteration = 12;
     config.objective.definition_mut().kl_mut().unwrap().coefficient = 0.0;
-    config.align.learning_rate = 1e-2;
+    config.align.learning_rate = Some(1e-2);
     config.length.min_ratio = 1.0;
     config.length.max_ratio = 1.0;
     let mut trainer = trainer(config);
@@ -310,7 +310,7 @@ fn training_raises_the_reward() {
     config.align.iterations = 30;
     config.align.images_per_iteration = 12;
     config.objective.definition_mut().kl_mut().unwrap().coefficient = 0.0;
-    config.align.learning_rate = 1e-2;
+    config.align.learning_rate = Some(1e-2);
     // A random model earns most by saying less.
     config.length.constraint = false;
     let mut trainer = trainer(config);
@@ -507,7 +507,7 @@ fn of(objective: Objective, tasks: &dyn TaskSource) -> Trainer<'_> {
     config.objective = objective;
     config.align.iterations = 20;
     config.align.samples_per_image = 4;
-    config.align.learning_rate = 1e-2;
+    config.align.learning_rate = Some(1e-2);
     let (policy, scorer) = models();
     Trainer::new(config, policy, scorer, &calibration(0.0), tasks, None).unwrap()
 }
@@ -642,7 +642,7 @@ fn a_reward_that_is_always_zero_is_refused_before_anything_is_learned() {
 fn an_unrecoverable_run_stops_and_saves_its_state() {
     let mut config = config();
     config.align.iterations = 40;
-    config.align.learning_rate = 0.3;
+    config.align.learning_rate = Some(0.3);
     config.align.max_grad_norm = 1e3;
     config.guards.kl_per_token = 1e-4;
     config.guards.patience = 3;

@@ -102,6 +102,19 @@ fn resuming_drops_repeated_steps_and_a_broken_last_line() {
     run.retain_records(RunFolder::METRICS, |record| record["step"].as_u64() <= Some(2))
         .expect("whole lines");
     assert_eq!(fs::read_to_string(&path).expect("it is there"), "{\"step\":1}\n{\"step\":2}\n");
+    fs::write(&path, "{\"step\": 0,\"x\":0.1}\n{\"step\": 5}\n").expect("writable");
+    run.retain_records(RunFolder::METRICS, |record| {
+        if record["step"] == json!(0) {
+            record["step"] = json!(1);
+        }
+        true
+    })
+    .expect("whole lines");
+    let text = fs::read_to_string(&path).expect("it is there");
+    assert_eq!(
+        text, "{\"step\":1,\"x\":0.1}\n{\"step\": 5}\n",
+        "what is not changed stays as it is"
+    );
     fs::write(&path, "{\"step\":1}\nnonsense\n").expect("writable");
     let said = message(run.retain_records(RunFolder::METRICS, |_| true), &folder);
     assert!(said.starts_with("DIR/metrics.jsonl, line 2: "), "{said}");

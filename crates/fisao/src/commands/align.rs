@@ -20,7 +20,7 @@ use fisao_models::vision_language::VisionLanguageModel;
 use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::Calibration;
 
-use crate::arguments::AlignArguments;
+use crate::arguments::{AlignArguments, LabelSource, WorldChoice};
 use crate::bundle::{LoadedVerifier, Policy, verifier_from_arguments};
 use crate::calibrations::{self, CALIBRATION, Setting};
 use crate::data_check;
@@ -33,7 +33,7 @@ use crate::score_settings::ScoreSettings;
 use crate::training::{Surroundings, Training};
 use crate::vocabulary::Vocabulary;
 use crate::world::{DemoSetup, Sizes, validation};
-use crate::{interrupt, locks, output, prospects, settings, text_cache};
+use crate::{interrupt, locks, output, prospects, response_file, settings, text_cache};
 
 use prompts::{PassedOver, PromptTasks};
 use record::{Files, RECORD, RunRecord, Source};
@@ -66,37 +66,14 @@ struct Parts<'a> {
     /// What the tasks are made of; the built-in synthetic dataset needs no record.
     data: Option<DataRecord>,
     passed_over: PassedOver,
+    /// The folder of the run, where it is there already.
+    folder: Option<RunFolder>,
 }
 
 pub(crate) fn run(arguments: &AlignArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let run = Run::prepare(arguments, reporter)?;
     match run.record.source.clone() {
-        Source::World { labels, world } => {
-            let device = &run.opened.device;
-            let setup = DemoSetup::open(&run.config, world.into(), device, reporter)?;
-            let sizes = Sizes::of(false);
-            let known =
-                setup.tasks(Split::Calibration, run.config.seed, sizes.calibration).labelled()?;
-            let known = (known.0.as_slice(), known.1.as_slice());
-            let calibration = if let Some(path) = run.own_calibration() {
-                calibrations::read(&path)?
-            } else {
-                // Nothing is there to go on with: Ctrl-C ends the command at once.
-                let control = (None, &StopFlag::default());
-                setup.calibrate(&run.config, labels.into(), known, control, reporter)?
-            };
-            run.train(Parts {
-                model: setup.policy.model.clone(),
-                processor: &setup.policy.processor,
-                base_model: &setup.policy.name,
-                scorer: setup.scorer()?,
-                calibration: &calibration,
-                tasks: &setup.training(&run.config),
-                validation: Some(validation(known.0, known.1, sizes.validation_tasks)),
-                data: None,
-                passed_over: PassedOver::default(),
-            })
-        }
+        Source::World { labels, world } => run.train_on_scenes(labels, world),
         Source::Files(files) => run.train_on_files(&files),
     }
 }
@@ -155,6 +132,65 @@ impl<'a> Run<'a> {
         self.begun.as_ref().map(|folder| folder.path(CALIBRATION))
     }
 
+    /// Calibrates and trains in the built-in synthetic dataset. The folder is there before the calibration, whose responses are
+    /// kept in it until that is done.
+    fn train_on_scenes(&self, labels: LabelSource, world: WorldChoice) -> anyhow::Result<()> {
+        let stop = StopFlag::new(interrupt::flag()?);
+        let setup =
+            DemoSetup::open(&self.config, world.into(), &self.opened.device, self.reporter)?;
+        let folder = match (&self.begun, &self.output) {
+            (Some(folder), _) => Some(folder.clone()),
+            (None, Some(output)) => Some(self.begin(output, &self.config, None, None)?),
+            (None, None) => None,
+        };
+        let outcome = self.train_on_scenes_in(folder.as_ref(), &setup, labels, &stop);
+        outcome.map_err(|error| {
+            let error = interrupt::told(error, || stopped(folder.as_ref()));
+            if let Some(folder) = &folder {
+                self.discard_unlearned(folder, &error);
+            }
+            error
+        })
+    }
+
+    fn train_on_scenes_in(
+        &self,
+        folder: Option<&RunFolder>,
+        setup: &DemoSetup,
+        labels: LabelSource,
+        stop: &StopFlag,
+    ) -> anyhow::Result<()> {
+        let (config, sizes) = (&self.config, Sizes::of(false));
+        let known = setup.tasks(Split::Calibration, config.seed, sizes.calibration).labelled()?;
+        let known = (known.0.as_slice(), known.1.as_slice());
+        // None where the run was stopped before its calibration was done.
+        let own = self.own_calibration().filter(|path| path.exists());
+        let calibration = if let Some(path) = own {
+            calibrations::read(&path)?
+        } else {
+            let path = folder.map(|folder| folder.path(CALIBRATION));
+            let control = (path.as_deref(), stop);
+            let made = setup.calibrate(config, labels.into(), known, control, self.reporter)?;
+            if let (Some(folder), Some(path)) = (folder, path) {
+                folder.write_json(CALIBRATION, &made)?;
+                response_file::discard(&path);
+            }
+            made
+        };
+        self.train(Parts {
+            model: setup.policy.model.clone(),
+            processor: &setup.policy.processor,
+            base_model: &setup.policy.name,
+            scorer: setup.scorer()?,
+            calibration: &calibration,
+            tasks: &setup.training(config),
+            validation: Some(validation(known.0, known.1, sizes.validation_tasks)),
+            data: None,
+            passed_over: PassedOver::default(),
+            folder: folder.cloned(),
+        })
+    }
+
     fn train_on_files(&self, files: &Files) -> anyhow::Result<()> {
         let reporter = self.reporter;
         let own = self.own_calibration();
@@ -204,6 +240,7 @@ impl<'a> Run<'a> {
             validation: Some(ValidationSet { tasks: validation_tasks, truth: None }),
             data,
             passed_over,
+            folder: self.begun.clone(),
         })
     }
 
@@ -260,7 +297,12 @@ impl<'a> Run<'a> {
         let Parts { model, processor, base_model, scorer, calibration, tasks, validation, .. } =
             parts;
         let (data, passed_over) = (parts.data, parts.passed_over);
-        let (config, reporter) = (&self.config, self.reporter);
+        let reporter = self.reporter;
+        let elements = model.language_model().config().matrix_elements();
+        let config = &self.config.clone().for_decoder(elements);
+        if let (None, Some(rate)) = (self.config.align.learning_rate, config.align.learning_rate) {
+            reporter.note(format!("learning rate {rate:e}, by the model's size"));
+        }
         let mut trainer =
             Trainer::new(config.clone(), model, scorer, calibration, tasks, validation)?;
         reporter.note(format!(
@@ -269,30 +311,27 @@ impl<'a> Run<'a> {
             trainer.adapter_matrices(),
             trainer.trainable(),
         ));
-        let folder = match (&self.begun, &self.output) {
-            (Some(folder), _) => folder.clone(),
-            (None, Some(output)) => self.begin(output, calibration, data.as_ref())?,
+        let stop = interrupt::flag()?;
+        let folder = match (parts.folder, &self.output) {
+            (Some(folder), _) => folder,
+            (None, Some(output)) => self.begin(output, config, Some(calibration), data.as_ref())?,
             (None, None) => {
                 let captions = config.responses_per_iteration() * config.align.iterations;
                 for line in prospects::lines(calibration, &config.reward, Some(captions))? {
                     output::line(line)?;
                 }
-                return estimate::dry_run(&mut trainer, config, reporter);
+                trainer.stop_on(StopFlag::new(stop));
+                return estimate::dry_run(&mut trainer, config, reporter)
+                    .map_err(|error| interrupt::told(error, || stopped(None)));
             }
         };
         passed_over.write(&folder)?;
-        let resume = format!("fisao align --resume {}", folder.root().display());
-        let stop = interrupt::flag()?;
         let surroundings =
             Surroundings { folder: &folder, reporter, config, calibration, processor, base_model };
-        let mut training = Training::new(surroundings, stop, resume);
-        let outcome = training.run(&mut trainer, self.begun.is_some());
-        let interrupted = outcome.as_ref().is_err_and(anyhow::Error::is::<Interrupted>);
-        if outcome.is_err() && !interrupted && self.begun.is_none() && trainer.iteration() == 0 {
-            // Refused before anything was learned: nothing of it is worth keeping, and the same folder can be tried again.
-            let _ = std::fs::remove_dir_all(folder.root());
-        }
-        outcome?;
+        let mut training = Training::new(surroundings, stop, resume_command(&folder));
+        training
+            .run(&mut trainer, self.begun.is_some())
+            .inspect_err(|error| self.discard_unlearned(&folder, error))?;
         let adapter = folder.path(RunFolder::ADAPTER);
         if let Some(summary) = passed_over.summary(&folder) {
             reporter.note(summary);
@@ -301,19 +340,48 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The folder of a run that begins, with all it takes to go on.
+    /// Removes the folder of a run that begins and was refused before anything was learned: nothing of it is worth keeping, and
+    /// the same folder can be tried again.
+    fn discard_unlearned(&self, folder: &RunFolder, error: &anyhow::Error) {
+        let metrics = std::fs::metadata(folder.path(RunFolder::METRICS));
+        let learned = metrics.is_ok_and(|file| file.len() > 0);
+        if self.begun.is_none() && !learned && !error.is::<Interrupted>() {
+            let _ = std::fs::remove_dir_all(folder.root());
+        }
+    }
+
+    /// The folder of a run that begins, with all it takes to go on; a calibration that is not there yet is made by whoever
+    /// goes on.
     fn begin(
         &self,
         output: &Path,
-        calibration: &Calibration,
+        config: &AlignConfig,
+        calibration: Option<&Calibration>,
         data: Option<&DataRecord>,
     ) -> Result<RunFolder, FormatError> {
         RunFolder::create_with(output, |folder| {
             folder.write_toml(RECORD, &self.record)?;
-            folder.write_toml(RunFolder::CONFIG, &self.config)?;
+            folder.write_toml(RunFolder::CONFIG, config)?;
             folder.write_json(device::FILE, &self.opened.record)?;
-            folder.write_json(CALIBRATION, calibration)?;
+            if let Some(calibration) = calibration {
+                folder.write_json(CALIBRATION, calibration)?;
+            }
             data.map_or(Ok(()), |data| data_check::write(folder.root(), data))
         })
+    }
+}
+
+fn resume_command(folder: &RunFolder) -> String {
+    format!("fisao align --resume {}", folder.root().display())
+}
+
+/// What the user is told after asking for a stop outside of training.
+fn stopped(folder: Option<&RunFolder>) -> String {
+    match folder {
+        Some(folder) => {
+            let resume = resume_command(folder);
+            format!("stopped; what was finished is saved. Continue with:\n  {resume}")
+        }
+        None => "stopped; a dry run keeps nothing".to_owned(),
     }
 }

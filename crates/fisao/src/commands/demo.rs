@@ -12,7 +12,8 @@ use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::tasks::Task;
 use fisao_align::trainer::Trainer;
 use fisao_align::{AlignConfig, RunControl, StopFlag};
-use fisao_eval::chair::{ChairReport, ImageVerdict};
+use fisao_eval::chair::{self, ChairChanges, ChairReport, ImageVerdict};
+use fisao_eval::statistics::Bootstrap;
 use fisao_formats::RunFolder;
 use fisao_formats::documents::read_toml;
 use fisao_models::generation::Sampling;
@@ -82,6 +83,9 @@ struct Summary {
     aligned: Scores,
     base_sampled: Scores,
     aligned_sampled: Scores,
+    /// Paired 95 % intervals of aligned less base.
+    change_interval: ChairChanges,
+    change_interval_sampled: ChairChanges,
     verifier: VerifierSummary,
     seconds: Seconds,
     peak_rss_mb: f64,
@@ -303,6 +307,7 @@ impl Demo<'_> {
             decoding: decoding.to_owned(),
             base: scores(base),
             aligned: scores(aligned),
+            changes: chair::changes(&base.chair, &aligned.chair, Bootstrap::default()),
         };
         let rows = vec![
             row("greedy", &base.greedy, &aligned.greedy),
@@ -315,6 +320,8 @@ impl Demo<'_> {
             aligned: rows[0].aligned,
             base_sampled: rows[1].base,
             aligned_sampled: rows[1].aligned,
+            change_interval: rows[0].changes,
+            change_interval_sampled: rows[1].changes,
             verifier: VerifierSummary {
                 auc: calibration.auc,
                 mu_correct: calibration.mu_correct,
@@ -439,7 +446,7 @@ fn curves(metrics: &[IterationMetrics], health: &[(usize, SplitHealth)]) -> Vec<
         unit: unit.to_owned(),
         points: metrics
             .iter()
-            .filter_map(|m| value(m).map(|value| (m.iteration as f64 + 1.0, value)))
+            .filter_map(|m| value(m).map(|value| (m.iteration as f64, value)))
             .collect(),
     };
     let validation_tasks = |name: &str, unit: &str, value: fn(&SplitHealth) -> Option<f64>| Curve {

@@ -8,7 +8,7 @@ use super::metric::{Metric, Wanted};
 use super::summary::PairedComparison;
 use super::tables::{self, Cell, MARK, TESTED, column, has, probability};
 use super::texts;
-use fisao_report::html::{escape, fill, number, page, signed};
+use fisao_report::html::{counted, escape, fill, number, page, signed};
 use fisao_report::plots::{Estimate, bars, estimates};
 use fisao_report::scatter::{Cloud, scatter};
 use fisao_report::warnings;
@@ -50,7 +50,7 @@ pub(super) fn render(document: &Document) -> String {
         &[
             ("title", texts::TITLE),
             ("model", &escape(&document.settings.model)),
-            ("seeds", &document.settings.seeds.len().to_string()),
+            ("seeds", &counted(document.settings.seeds.len(), "seed")),
             ("scenes", &document.settings.scenes.to_string()),
             ("headline", &escape(&texts::headline(document))),
             ("warnings", &warnings(&document.warnings)),

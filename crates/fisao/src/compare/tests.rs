@@ -264,6 +264,7 @@ fn a_comparison_without_anything_to_compare_can_be_shown() {
     assert!(document.summary.tests.is_empty());
     let markdown = tables::markdown(&document);
     assert!(!markdown.contains('†') && !markdown.contains("NaN"), "{markdown}");
-    assert!(page::render(&document).contains("FiSAO"));
+    let html = page::render(&document);
+    assert!(html.contains("FiSAO") && html.contains(" · 1 seed · "), "{html}");
     page::render(&Document::summarise(settings(0), Vec::new(), Vec::new()));
 }

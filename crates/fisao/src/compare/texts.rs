@@ -3,7 +3,7 @@
 use super::document::{Budget, Decoding, Document, Method};
 use super::metric::Metric;
 use super::summary::SIGNIFICANT;
-use fisao_report::html::signed;
+use fisao_report::html::{counted, signed};
 
 /// Title of what single runs warned of.
 pub(super) const WARNED: &str = "What the runs warned of";
@@ -13,10 +13,9 @@ pub(super) const TITLE: &str = "Methods side by side";
 
 /// The result in a few sentences.
 pub(super) fn headline(document: &Document) -> String {
-    let seeds = document.settings.seeds.len();
-    let plural = if seeds == 1 { "" } else { "s" };
     let whole = format!(
-        "Means over {seeds} seed{plural}, {} scenes each, of which no method has seen any.",
+        "Means over {}, {} scenes each, of which no method has seen any.",
+        counted(document.settings.seeds.len(), "seed"),
         document.settings.scenes
     );
     let parts = [chair(document), differences(document), Some(whole)];

@@ -5,7 +5,7 @@ use super::tables::{
     detected, detectors, interval_over_seeds, over_seeds, signal, signal_names, summary_rows,
     tables,
 };
-use fisao_report::html::{escape, fill, page};
+use fisao_report::html::{counted, escape, fill, page};
 use fisao_report::plots::{Estimate, Line, distributions, estimates, lines};
 
 /// Variants whose lines are drawn where the verifier loses resolution.
@@ -31,7 +31,7 @@ pub(super) fn render(study: &Study<'_>) -> String {
         &[
             ("model", &escape(&study.model)),
             ("images", &escape(&study.images)),
-            ("seeds", &study.seeds.len().to_string()),
+            ("seeds", &counted(study.seeds.len(), "seed")),
             ("facts", &tiles.join("\n")),
             ("distribution", &distribution.map_or_else(String::new, distributions)),
             ("detection", &detection(study)),

@@ -4,6 +4,7 @@ use fisao_eval::statistics::Interval;
 
 use super::document::{CoarseResult, Correlation, Cost, Detection, SeedStudy, SignalStudy, Study};
 use super::mean;
+use fisao_report::html::counted;
 use fisao_report::table::{NONE, Table};
 
 /// A number, or what stands for none.
@@ -129,13 +130,13 @@ pub(super) fn markdown(study: &Study<'_>) -> String {
     let sum = |pick: fn(&SeedStudy) -> usize| study.seeds.iter().map(pick).sum::<usize>();
     let head = format!(
         "# What the verifier can detect\n\n\
-         Model {}, verifier {}, {}; {} seeds, {} captions sampled at temperature {}, with {} object mentions, \
+         Model {}, verifier {}, {}; {}, {} captions sampled at temperature {}, with {} object mentions, \
          {} of them objects that are not there. Numbers are means over the seeds, measured on images that thresholds, \
          centres and probe have not seen.\n",
         study.model,
         study.verifier,
         study.images,
-        study.seeds.len(),
+        counted(study.seeds.len(), "seed"),
         sum(|seed| seed.captions),
         study.temperature,
         sum(|seed| seed.mentions),

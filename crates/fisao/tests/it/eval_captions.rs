@@ -90,6 +90,22 @@ fn two_models_are_compared_image_by_image() {
 }
 
 #[test]
+fn a_comparison_as_csv_has_one_number_per_cell() {
+    let place = Workplace::new();
+    write_files(&place);
+    let files = ["eval", "diff", "bad.jsonl", "good.jsonl"];
+    let csv = place
+        .succeed(&[&files[..], &["--ground-truth", "objects.json", "--format", "csv"]].concat());
+    let mut rows = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let columns = "number,bad,good,difference,95 % from,95 % to,higher,lower,equal,sign test p";
+    assert_eq!(rows.next().unwrap().join(","), columns);
+    for row in rows {
+        assert_eq!(row.len(), 10, "{row:?}");
+        assert!(row[1..].iter().all(|cell| cell.parse::<f64>().is_ok()), "{row:?}");
+    }
+}
+
+#[test]
 fn captions_of_unknown_images_are_refused_or_counted() {
     let place = Workplace::new();
     write_files(&place);

@@ -314,6 +314,13 @@ fn tasks_of_mme_are_scored_and_summed() {
     cognition       –       –       –                          –        –
     ");
     assert!(String::from_utf8_lossy(&output.stderr).contains("perception lacks"));
+    let csv = place.succeed(&["eval", "mme", "--answers", "mme", "--format", "csv"]);
+    insta::assert_snapshot!(csv, @r"
+    task,acc %,acc+ %,score,95 % from,95 % to,questions,neither
+    existence,75.0,50.0,125.00,,,4,1
+    perception,,,125.00,50.00,200.00,,
+    cognition,,,,,,,
+    ");
     place.write("mme/existence.txt", "1.jpg\tIs there a dog?\tYes\n");
     let error = place.refuse(&["eval", "mme", "--answers", "mme"]);
     assert!(error.contains("existence") && error.contains("line 1"), "{error}");

@@ -107,6 +107,37 @@ fn a_demo_that_is_stopped_while_it_writes_captions_goes_on() {
 }
 
 #[test]
+fn an_alignment_that_is_stopped_while_it_calibrates_goes_on() {
+    let place = Workplace::new();
+    let begin = |output: &'static str| {
+        let begin = ["align", "--demo", "--labels", "none", "--output", output];
+        let set = ["--set", "align.iterations=1", "--set", "align.warmup-iterations=0"];
+        [&begin[..], &set].concat()
+    };
+    place.succeed(&begin("whole"));
+    let told = "stopped; what was finished is saved. Continue with:\n  fisao align --resume cut";
+    let kept = place.path("cut/calibration.json.partial");
+    let go_on = ["align", "--resume", "cut"];
+    let said = interrupt(&place, &begin("cut"), &kept);
+    assert!(said.contains(told), "{said}");
+    assert!(!place.path("cut/calibration.json").exists(), "the calibration was done");
+    let output = place.run(&go_on);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("calibration.json.partial: "), "{said}");
+    for name in [
+        "calibration.json",
+        "metrics.jsonl",
+        "validation.jsonl",
+        "adapter/adapter_model.safetensors",
+    ] {
+        let bytes = |run: &str| fs::read(place.path(run).join(name)).unwrap();
+        assert!(bytes("whole") == bytes("cut"), "{name} differs");
+    }
+    assert_eq!(left_over(&place.path("cut")), [""; 0]);
+}
+
+#[test]
 fn a_comparison_that_is_stopped_while_it_writes_captions_goes_on() {
     let place = Workplace::new();
     let compare = |output: &'static str| {

@@ -156,7 +156,7 @@ fn a_state_that_is_damaged_is_passed_over() {
     place.succeed(&strings(&begin("cut")));
     place.truncate("cut/checkpoint/iteration-12/trainer.safetensors", 200);
     let mut metrics = fs::read_to_string(place.path("cut/metrics.jsonl")).unwrap();
-    metrics.push_str("{\"iteration\":12,\"resp");
+    metrics.push_str("{\"iteration\":13,\"resp");
     place.write("cut/metrics.jsonl", metrics);
     let output = place.run(&strings(&go_on("cut")));
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -209,6 +209,82 @@ fn a_run_under_former_names_is_resumed() {
     assert_eq!(recorded(&place, "cut"), ITERATIONS);
 }
 
+/// The numbers of a file's records, in order.
+fn iterations_of(place: &Workplace, name: &str) -> Vec<usize> {
+    let text = fs::read_to_string(place.path(name)).expect("it was written");
+    let number = |line: &str| -> usize {
+        let record: serde_json::Value = serde_json::from_str(line).expect("a record");
+        record["iteration"].as_u64().expect("a number") as usize
+    };
+    text.lines().map(number).collect()
+}
+
+/// The steps of the events in a file for `TensorBoard`: length and its checksum, the time, the step under tag 0x10, and more.
+fn steps_of(events: &[u8]) -> Vec<usize> {
+    let (mut steps, mut rest) = (Vec::new(), events);
+    while let Some((head, body)) = rest.split_first_chunk::<12>() {
+        let length = u64::from_le_bytes(head[..8].try_into().unwrap()) as usize;
+        let event = &body[..length];
+        let step = if event[9] == 0x10 { usize::from(event[10]) } else { 0 };
+        steps.push(step);
+        rest = &body[length + 4..];
+    }
+    steps
+}
+
+#[test]
+fn iterations_count_from_one_everywhere() {
+    let place = workplace();
+    // The largest ratio of an update is above 1.
+    let more = ["--set", "validation-every=4", "--set", "guards.ratio=1"];
+    let output = place.run(&[&strings(&begin("run"))[..], &more].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let all: Vec<usize> = (1..=ITERATIONS).collect();
+    assert_eq!(iterations_of(&place, "run/metrics.jsonl"), all);
+    assert_eq!(iterations_of(&place, "run/timings.jsonl"), all);
+    // What is validated is the policy after an iteration; the base model's number is 0.
+    assert_eq!(iterations_of(&place, "run/validation.jsonl"), [0, 4, 8, 12]);
+    let mut shown = iterations_of(&place, "run/samples.jsonl");
+    shown.dedup();
+    assert_eq!(shown, [0, 4, 8, 12]);
+    let first = fs::read_to_string(place.path("run/samples/iteration-00000.html")).unwrap();
+    assert!(first.contains("Samples before training"), "{first}");
+    let last = fs::read_to_string(place.path("run/samples/iteration-00012.html")).unwrap();
+    assert!(last.contains("Samples after iteration 12"), "{last}");
+    let events = fs::read_dir(place.path("run/tensorboard")).unwrap().next().unwrap().unwrap();
+    let mut steps = steps_of(&fs::read(events.path()).unwrap());
+    steps.sort_unstable();
+    steps.dedup();
+    assert_eq!(steps, (0..=ITERATIONS).collect::<Vec<_>>());
+    assert!(place.path("run/checkpoint/iteration-12").is_dir());
+    assert!(said.contains("warning: after iteration 1: one update changed"), "{said}");
+}
+
+/// Earlier versions counted the iterations of metrics and timings from 0.
+#[test]
+fn a_run_that_counted_from_zero_is_renumbered_and_resumed() {
+    let place = workplace();
+    place.succeed(&strings(&begin("whole")));
+    place.succeed(&strings(&begin("cut")));
+    for name in ["cut/metrics.jsonl", "cut/timings.jsonl"] {
+        let mut text = fs::read_to_string(place.path(name)).unwrap();
+        for at in 1..=ITERATIONS {
+            let number = |at: usize| format!("{{\"iteration\":{at},");
+            assert!(text.contains(&number(at)), "{name}");
+            text = text.replace(&number(at), &number(at - 1));
+        }
+        place.write(name, text);
+    }
+    place.truncate("cut/checkpoint/iteration-12/trainer.safetensors", 200);
+    let output = place.run(&strings(&go_on("cut")));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("resuming after iteration 9 of 12"), "{errors}");
+    assert_same(&place, "whole", "cut");
+    let all: Vec<usize> = (1..=ITERATIONS).collect();
+    assert_eq!(iterations_of(&place, "cut/timings.jsonl"), all);
+}
+
 /// Everything in a run's folder with its bytes but the lock.
 fn bytes_of(place: &Workplace, name: &str) -> Vec<u8> {
     fs::read(place.path(name)).unwrap_or_default()
@@ -246,7 +322,7 @@ fn records_with_holes_are_not_gone_on_with() {
     place.write("cut/metrics.jsonl", lines("cut/metrics.jsonl", &|at| at < 10));
     let output = place.run(&strings(&go_on("cut")));
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("metrics.jsonl has 0 records of iteration 10, not 1"), "{errors}");
+    assert!(errors.contains("metrics.jsonl has 0 records of iteration 11, not 1"), "{errors}");
     assert!(errors.contains("resuming after iteration 9 of 12"), "{errors}");
     assert_same(&place, "whole", "cut");
     // Every state comes after what is missing: refused, and nothing of what is there is touched.
@@ -268,7 +344,7 @@ fn records_with_holes_are_not_gone_on_with() {
     }
     fs::remove_file(place.path("cut/metrics.jsonl")).unwrap();
     let error = place.refuse(&strings(&go_on("cut")));
-    assert!(error.contains("metrics.jsonl has 0 records of iteration 0, not 1"), "{error}");
+    assert!(error.contains("metrics.jsonl has 0 records of iteration 1, not 1"), "{error}");
 }
 
 #[test]
@@ -465,6 +541,24 @@ fn a_reward_that_nothing_earns_is_refused_in_the_first_iteration() {
     arguments.extend(more.map(str::to_owned));
     let error = place.refuse(&strings(&arguments));
     assert!(error.contains("the reward is zero for every one of the first 8 responses"), "{error}");
+}
+
+#[test]
+fn a_run_without_a_learning_rate_gets_and_keeps_that_of_its_models_size() {
+    let place = workplace();
+    let begin = begin("run");
+    let own = begin.iter().position(|word| word.starts_with("align.learning-rate")).unwrap();
+    let begin = [&begin[..own - 1], &begin[own + 1..]].concat();
+    let output = place.run(&strings(&begin));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("learning rate 6e-4, by the model's size"), "{said}");
+    let config = fs::read_to_string(place.path("run/config.toml")).unwrap();
+    assert!(config.contains("learning-rate = 0.0006\n"), "{config}");
+    let output = place.run(&strings(&go_on("run")));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(!said.contains("learning rate"), "{said}");
 }
 
 #[test]

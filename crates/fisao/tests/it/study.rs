@@ -53,9 +53,11 @@ fn a_study_leaves_numbers_tables_and_plots() {
     assert_eq!(defaults.filter(|variant| variant["default"] == true).count(), 1);
 
     let markdown = fs::read_to_string(place.path("study/study.md")).unwrap();
+    assert!(markdown.contains("; 1 seed, 48 captions"), "{markdown}");
     assert!(markdown.contains("| supervised probe |"), "{markdown}");
     assert!(markdown.contains("| combined: all |"), "{markdown}");
     let page = fs::read_to_string(place.path("study/study.html")).unwrap();
+    assert!(page.contains(" · 1 seed</p>"), "{page}");
     assert!(!page.contains("{{"), "every place of the template is filled");
     assert!(page.matches("<svg").count() >= 6);
 }

@@ -445,7 +445,7 @@ mod tests {
                 vocabulary_fraction: 0.1 + 0.2,
             },
         };
-        trial.config.align.learning_rate = 0.1 + 0.2;
+        trial.config.align.learning_rate = Some(0.1 + 0.2);
         let mut stored: Value =
             serde_json::from_str(&asked(&trial).unwrap().to_string()).expect("JSON");
         assert!(is_same(&stored, &trial));

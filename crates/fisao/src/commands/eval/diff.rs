@@ -203,41 +203,49 @@ fn of_likeness(arguments: &DiffArguments, references: &Path) -> anyhow::Result<C
 }
 
 fn print(arguments: &DiffArguments, comparison: &Comparison) -> anyhow::Result<()> {
-    let names = names(&[arguments.first.clone(), arguments.second.clone()]);
-    let mut table = Table::new(&[
-        "number",
-        &names[0],
-        &names[1],
-        "difference",
-        "95 % interval",
-        "higher",
-        "lower",
-        "equal",
-        "sign test p",
-    ]);
     let mut value = Map::new();
     for (name, compared) in &comparison.numbers {
         value.insert((*name).to_owned(), json!(compared));
-        let Some(Compared { first, second, test }) = compared else { continue };
-        let interval = test.interval.map_or_else(String::new, |interval| {
-            format!("{:+.4} … {:+.4}", interval.low, interval.high)
-        });
-        table.row([
-            (*name).to_owned(),
-            format!("{first:.4}"),
-            format!("{second:.4}"),
-            format!("{:+.4}", test.difference),
-            interval,
-            test.higher.to_string(),
-            test.lower.to_string(),
-            test.equal.to_string(),
-            format!("{:.4}", test.sign_test_p),
-        ]);
     }
     value.insert("images".to_owned(), comparison.images.into());
     value.insert("unpaired".to_owned(), comparison.unpaired.into());
     match arguments.report.format {
         ReportFormat::Json => output::json(&value),
-        format => report::table(format, &table, &[]),
+        format => {
+            let names = names(&[arguments.first.clone(), arguments.second.clone()]);
+            report::table(format, &table(comparison, &names, format), &[])
+        }
     }
+}
+
+/// A row for each number; intervals in one column for people, in two for programs.
+fn table(comparison: &Comparison, names: &[String], format: ReportFormat) -> Table {
+    let of_interval: &[&str] = match format {
+        ReportFormat::Csv => &["95 % from", "95 % to"],
+        _ => &["95 % interval"],
+    };
+    let columns = [&["number", &names[0], &names[1], "difference"], of_interval];
+    let rest = ["higher", "lower", "equal", "sign test p"];
+    let mut table = Table::new(&[&columns.concat()[..], &rest].concat());
+    for (name, compared) in &comparison.numbers {
+        let Some(Compared { first, second, test }) = compared else { continue };
+        let ends = test
+            .interval
+            .map(|interval| [interval.low, interval.high].map(|end| format!("{end:+.4}")));
+        let interval = match (format, ends) {
+            (ReportFormat::Csv, ends) => ends.unwrap_or_default().to_vec(),
+            (_, Some([low, high])) => vec![format!("{low} … {high}")],
+            (_, None) => vec![String::new()],
+        };
+        let numbers = [
+            (*name).to_owned(),
+            format!("{first:.4}"),
+            format!("{second:.4}"),
+            format!("{:+.4}", test.difference),
+        ];
+        let counts = [test.higher, test.lower, test.equal].map(|count| count.to_string());
+        let p = format!("{:.4}", test.sign_test_p);
+        table.row(numbers.into_iter().chain(interval).chain(counts).chain([p]));
+    }
+    table
 }

@@ -116,7 +116,8 @@ fn print(
     let all: Vec<&MmeReport> = reports.iter().map(|(_, report)| report).collect();
     let intervals = mme::intervals(&all, Bootstrap::default());
     if let ([found], false) = (&all[..], arguments.report.format == ReportFormat::Json) {
-        return report::table(arguments.report.format, &of_tasks(found, &intervals), &[]);
+        let format = arguments.report.format;
+        return report::table(format, &of_tasks(found, &intervals, format), &[]);
     }
     let run = |(name, mut report): (String, MmeReport)| {
         if !arguments.report.per_image {
@@ -150,30 +151,34 @@ fn warn(name: &str, found: &MmeReport, reporter: &Reporter) {
     }
 }
 
-/// One run, task by task.
-fn of_tasks(found: &MmeReport, intervals: &[Option<Interval>; 2]) -> Table {
-    let mut table =
-        Table::new(&["task", "acc %", "acc+ %", "score", "95 % interval", "questions", "neither"]);
+/// One run, task by task; intervals in one column for people, in two for programs.
+fn of_tasks(found: &MmeReport, intervals: &[Option<Interval>; 2], format: ReportFormat) -> Table {
+    let of_interval: &[&str] = match format {
+        ReportFormat::Csv => &["95 % from", "95 % to"],
+        _ => &["95 % interval"],
+    };
+    let columns = [&["task", "acc %", "acc+ %", "score"], of_interval, &["questions", "neither"]];
+    let mut table = Table::new(&columns.concat());
     let number =
         |score: Option<f64>| score.map_or_else(|| NONE.to_owned(), |score| format!("{score:.2}"));
     for (name, task) in &found.tasks {
-        table.row([
-            name.clone(),
-            percent(task.acc),
-            percent(task.acc_plus),
-            number(task.score),
-            String::new(),
-            task.questions.to_string(),
-            task.other.to_string(),
-        ]);
+        let numbers = [name.clone(), percent(task.acc), percent(task.acc_plus), number(task.score)];
+        let counts = [task.questions.to_string(), task.other.to_string()];
+        let no_interval = vec![String::new(); of_interval.len()];
+        table.row(numbers.into_iter().chain(no_interval).chain(counts));
     }
     let none = || NONE.to_owned();
     let sums = [("perception", found.perception), ("cognition", found.cognition)];
     for ((name, sum), interval) in sums.into_iter().zip(intervals) {
-        let interval = interval.map_or_else(String::new, |interval| {
-            format!("{:.2} … {:.2}", interval.low, interval.high)
-        });
-        table.row([name.to_owned(), none(), none(), number(sum), interval, none(), none()]);
+        let ends =
+            interval.map(|interval| [interval.low, interval.high].map(|end| format!("{end:.2}")));
+        let interval = match (format, ends) {
+            (ReportFormat::Csv, ends) => ends.unwrap_or_default().to_vec(),
+            (_, Some([low, high])) => vec![format!("{low} … {high}")],
+            (_, None) => vec![String::new()],
+        };
+        let numbers = [name.to_owned(), none(), none(), number(sum)];
+        table.row(numbers.into_iter().chain(interval).chain([none(), none()]));
     }
     table
 }
