@@ -6,7 +6,7 @@
 `eager` and `compile` run a Llama written out here in the way that is quickest in PyTorch: its fused attention, RMS norm
 and AdamW, caches allocated once and written in place. `transformers` runs Hugging Face's own classes: `generate` for
 the decoding cases, PEFT's adapter for LoRA. Shapes, types, prompts and counts are those of
-crates/fisao/src/bench/{models,works}.rs.
+crates/fisao-experiments/src/bench/{models,works}.rs.
 """
 
 import argparse

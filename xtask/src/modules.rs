@@ -10,11 +10,13 @@ pub(crate) const LAYERED: &[&str] = &[
     "fisao",
     "fisao-align",
     "fisao-eval",
+    "fisao-experiments",
     "fisao-formats",
     "fisao-kernels",
     "fisao-mentions",
     "fisao-models",
     "fisao-report",
+    "fisao-runs",
     "fisao-scenes",
     "fisao-verifier",
 ];

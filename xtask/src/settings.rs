@@ -12,7 +12,7 @@ use serde::Serialize;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 
 /// Where the table lies in the workspace.
-const TABLE: &str = "crates/fisao/src/settings_reference.json";
+const TABLE: &str = "crates/fisao-runs/src/settings_reference.json";
 /// Crates whose types are looked at.
 const CRATES: [&str; 4] = ["fisao-align", "fisao-kernels", "fisao-models", "fisao-verifier"];
 /// The configuration as a whole.

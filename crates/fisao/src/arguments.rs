@@ -1,7 +1,7 @@
 //! Options of commands.
 //!
 //! Paths, choices of decoding and verbosity are options; what steers an alignment run lives in its
-//! configuration file and `--set`, see [`crate::settings`].
+//! configuration file and `--set`, see [`fisao_runs::settings`].
 
 mod align;
 mod bench;
@@ -26,9 +26,9 @@ pub(crate) use align::{AlignArguments, AlignSource};
 pub(crate) use bench::BenchArguments;
 pub(crate) use calibrate::CalibrateArguments;
 pub(crate) use caption::CaptionArguments;
-pub(crate) use compare::{Ablation, BudgetChoice, CompareArguments, MethodChoice};
+pub(crate) use compare::CompareArguments;
 pub(crate) use config::{ConfigArguments, ConfigFormat};
-pub(crate) use demo::{DemoArguments, DemoOptions, LabelSource};
+pub(crate) use demo::{DemoArguments, LabelSource};
 pub(crate) use eval::{
     AnswerFieldArguments, AnswererArguments, AnsweringArguments, BenchmarkAnswering,
     BenchmarkArguments, ReportArguments, ReportFormat,
@@ -36,7 +36,7 @@ pub(crate) use eval::{
 pub(crate) use inspect::InspectArguments;
 pub(crate) use merge::MergeArguments;
 pub(crate) use pretrain::PretrainArguments;
-pub(crate) use runs::{RunOrder, RunsArguments};
+pub(crate) use runs::RunsArguments;
 pub(crate) use score::ScoreArguments;
 pub(crate) use shared::{
     Activations, DamagedArguments, DeviceArguments, Format, MOST, ModelArguments, PairArguments,
@@ -46,4 +46,4 @@ pub(crate) use shared::{
 pub(crate) use study::{StudyArguments, StudyCommand, VerifierStudyArguments};
 pub(crate) use truth::{ChairRules, TruthArguments};
 pub(crate) use verify::{VerifyArguments, VerifyFormat};
-pub(crate) use world::{WorldArguments, WorldChoice, WorldKindArguments, WorldSplit, title};
+pub(crate) use world::{WorldArguments, WorldChoice, WorldKindArguments, WorldSplit};

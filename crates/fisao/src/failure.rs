@@ -5,17 +5,11 @@ use std::fmt::{self, Display};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use fisao_align::AlignError;
 use fisao_formats::FormatError;
-use fisao_formats::hub::HubError;
-use fisao_scenes::recipe::RecipeError;
-use fisao_verifier::scorer::VerifierError;
+use fisao_report::escaping::one_line;
+use fisao_runs::failure::{BUG, InternalError, Interrupted, hint_of};
 use owo_colors::OwoColorize;
 
-use fisao_report::escaping::one_line;
-
-/// What to do about a mistake of ours.
-const BUG: &str = "this is a bug in fisao; please report it with the message above";
 /// Exit code for what the user can put right.
 const USER: u8 = 1;
 /// Exit code for internal errors.
@@ -24,88 +18,6 @@ const UNEXPECTED: u8 = 2;
 const FAILED: u8 = 3;
 /// Exit code after Ctrl-C, as shells have it: 128 + SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
-
-/// Input that a command refuses, with what to do about it.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    message: String,
-    hint: Option<String>,
-}
-
-impl Refusal {
-    /// A refusal without a hint.
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
-    }
-
-    /// Adds what to do about it.
-    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
-    }
-}
-
-impl Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for Refusal {}
-
-/// What no input should cause: a mistake of ours.
-#[derive(Debug)]
-pub(crate) struct InternalError {
-    message: String,
-    source: Option<Box<dyn Error + Send + Sync>>,
-}
-
-impl Display for InternalError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for InternalError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
-    }
-}
-
-/// Results that are errors only by a mistake of ours.
-pub(crate) trait OrInternal<T> {
-    /// The value, or an [`InternalError`].
-    fn or_internal(self, message: impl Into<String>) -> Result<T, InternalError>;
-}
-
-impl<T> OrInternal<T> for Option<T> {
-    fn or_internal(self, message: impl Into<String>) -> Result<T, InternalError> {
-        self.ok_or_else(|| InternalError { message: message.into(), source: None })
-    }
-}
-
-impl<T, E: Into<Box<dyn Error + Send + Sync>>> OrInternal<T> for Result<T, E> {
-    fn or_internal(self, message: impl Into<String>) -> Result<T, InternalError> {
-        self.map_err(|source| InternalError {
-            message: message.into(),
-            source: Some(source.into()),
-        })
-    }
-}
-
-/// The user ended the command; what was done so far is safe.
-#[derive(Debug)]
-pub(crate) struct Interrupted {
-    /// Where it stopped, and how to go on.
-    pub(crate) message: String,
-}
-
-impl Display for Interrupted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for Interrupted {}
 
 /// A check that the user asked for failed; everything was done and said.
 #[derive(Debug)]
@@ -185,27 +97,6 @@ fn list_of(error: &(dyn Error + 'static)) -> Vec<String> {
     lines
 }
 
-fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
-    if let Some(error) = error.downcast_ref::<FormatError>() {
-        error.hint()
-    } else if let Some(error) = error.downcast_ref::<HubError>() {
-        error.hint()
-    } else if let Some(error) = error.downcast_ref::<VerifierError>() {
-        error.hint()
-    } else if let Some(error) = error.downcast_ref::<AlignError>() {
-        error.hint()
-    } else if let Some(RecipeError::State(_)) = error.downcast_ref::<RecipeError>() {
-        Some(
-            "delete the folder of its state, state-clip or state-llava, to start this stage again"
-                .to_owned(),
-        )
-    } else if error.is::<InternalError>() {
-        Some(BUG.to_owned())
-    } else {
-        error.downcast_ref::<Refusal>()?.hint.clone()
-    }
-}
-
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.chain().any(<dyn Error>::is::<Interrupted>) {
         INTERRUPTED
@@ -228,6 +119,7 @@ pub(crate) fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
 mod tests {
     use super::*;
     use anyhow::Context;
+    use fisao_runs::failure::{OrInternal as _, Refusal};
 
     fn plain(error: &anyhow::Error) -> String {
         anstream::adapter::strip_str(&describe(error)).to_string()

@@ -5,9 +5,6 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
-use fisao_align::AlignError;
-
-use crate::failure::Interrupted;
 
 static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
@@ -25,14 +22,6 @@ pub(crate) fn flag() -> anyhow::Result<Arc<AtomicBool>> {
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(flag)
-}
-
-/// What the user is told where work ended because of the flag; any other error is as it was.
-pub(crate) fn told(error: anyhow::Error, message: impl FnOnce() -> String) -> anyhow::Error {
-    match error.downcast_ref() {
-        Some(AlignError::Stopped) => Interrupted { message: message() }.into(),
-        _ => error,
-    }
 }
 
 /// Ends the process at once.

@@ -4,54 +4,24 @@
 //! 1 for what the user can put right, 2 for internal errors, 3 where a check that was asked for
 //! failed, 130 after Ctrl-C.
 
-mod answering;
 mod arguments;
-mod bench;
-mod bundle;
-mod calibrations;
-mod checkpoints;
 mod command_line;
 mod commands;
-mod compare;
-mod data_check;
-mod demo_config;
-mod device;
 mod failure;
-mod ground_truth;
-mod image_directory;
 mod interrupt;
-mod locks;
 mod logging;
-mod memory;
-mod model_location;
 mod output;
 mod printer;
-mod prompt;
-mod prospects;
-mod renamed;
 mod reporter;
-mod response_file;
-mod score_settings;
-mod scorer;
-mod settings;
-mod settings_reference;
-mod state_folders;
-mod study;
-mod tasks;
-mod text_cache;
-mod training;
-mod vocabulary;
-mod world;
-mod world_pope;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser};
 use clap_complete::CompleteEnv;
+use fisao_runs::Reporter;
 
 use crate::command_line::{Arguments, Command};
-use crate::reporter::Reporter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -65,7 +35,7 @@ fn main() -> ExitCode {
     };
     arguments.colour.apply();
     logging::start(arguments.verbose);
-    let reporter = Reporter::new(arguments.quiet);
+    let reporter = reporter::reporter(arguments.quiet);
     match catch_unwind(AssertUnwindSafe(|| run(&arguments.command, &reporter))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => failure::report(&error),

@@ -5,9 +5,8 @@ use std::io::Write;
 
 use anyhow::Context;
 use fisao_report::escaping;
+use fisao_runs::failure::OrInternal as _;
 use serde::Serialize;
-
-use crate::failure::OrInternal as _;
 
 /// Prints one line; colours are dropped where they would not be seen as such.
 pub(crate) fn line(text: impl Display) -> anyhow::Result<()> {

@@ -1,15 +1,17 @@
 //! Progress and remarks on standard error: bars with the remaining time on a terminal, a plain line
 //! now and then elsewhere.
 
-use std::fmt::Display;
+use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use owo_colors::OwoColorize;
 
 use fisao_report::escaping;
+use fisao_runs::Reporter;
+use fisao_runs::reporter::{Event, Observer, PhaseId, Unit};
 
 /// Time between plain lines.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -22,69 +24,82 @@ const BAR: &str = "{prefix:24} {bar:30} {pos}/{len}  {elapsed} < {eta}  {wide_ms
 const BYTE_BAR: &str =
     "{prefix:24} {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {elapsed} < {eta}  {wide_msg}";
 
-/// Where a command says how far it is.
-#[derive(Clone, Debug)]
-pub(crate) struct Reporter {
+/// Shows what work tells a reporter.
+#[derive(Debug)]
+struct Terminal {
     quiet: bool,
     /// `None` where bars would not be seen as such.
     bars: Option<MultiProgress>,
+    phases: Mutex<HashMap<PhaseId, Phase>>,
 }
 
-impl Reporter {
-    /// A reporter for standard error; a quiet one passes warnings on only.
-    pub(crate) fn new(quiet: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        Self { quiet, bars: (terminal && !quiet).then(MultiProgress::new) }
-    }
+/// A reporter for standard error; a quiet one passes warnings on only.
+pub(crate) fn reporter(quiet: bool) -> Reporter {
+    let terminal = std::io::stderr().is_terminal();
+    let bars = (terminal && !quiet).then(MultiProgress::new);
+    Reporter::new(Terminal { quiet, bars, phases: Mutex::default() })
+}
 
-    /// Begins a part of the work that takes `total` steps.
-    pub(crate) fn phase(&self, name: &str, total: u64) -> PhaseProgress {
-        self.phase_from(name, 0, total)
+impl Observer for Terminal {
+    fn on(&self, event: Event) {
+        match event {
+            Event::Note(text) => self.note(&text),
+            Event::Warning { text, hint } => self.warn(&text, hint.as_deref()),
+            Event::PhaseStarted { phase, name, unit, done, total } => {
+                let begun = self.begin(name, unit, done, total);
+                self.phases().insert(phase, begun);
+            }
+            Event::PhaseAdvanced { phase, done, total } => {
+                self.in_phase(phase, |phase| phase.reach(done, total));
+            }
+            Event::PhaseMessage { phase, text } => {
+                self.in_phase(phase, |phase| phase.message(&text));
+            }
+            Event::PhaseFinished(phase) => self.in_phase(phase, |phase| phase.end()),
+            Event::PhaseClosed(phase) => drop(self.phases().remove(&phase)),
+            _ => {}
+        }
     }
+}
 
-    /// Begins a part of the work of which `done` steps were made before, by another process.
-    pub(crate) fn phase_from(&self, name: &str, done: u64, total: u64) -> PhaseProgress {
-        self.begin(name, done, total, Unit::Steps)
-    }
-
-    /// Begins a transfer of `total` bytes.
-    pub(crate) fn transfer(&self, name: &str, total: u64) -> PhaseProgress {
-        self.begin(name, 0, total, Unit::Bytes)
-    }
-
-    fn begin(&self, name: &str, done: u64, total: u64, unit: Unit) -> PhaseProgress {
+impl Terminal {
+    fn begin(&self, name: String, unit: Unit, done: u64, total: u64) -> Phase {
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new(total).with_position(done));
             let look = if unit == Unit::Bytes { BYTE_BAR } else { BAR };
             let style = ProgressStyle::with_template(look).expect("the template is well formed");
             bar.set_style(style);
-            bar.set_prefix(escaping::one_line(name).into_owned());
+            bar.set_prefix(escaping::one_line(&name).into_owned());
             bar.reset_eta();
             bar
         });
         let now = Instant::now();
-        PhaseProgress {
-            name: name.to_owned(),
-            unit,
-            first: done,
-            started: now,
-            bar,
-            lines: (!self.quiet && self.bars.is_none()).then(|| self.clone()),
-            state: Arc::new(Mutex::new(State { done, total, message: String::new(), said: now })),
+        let plain = !self.quiet && self.bars.is_none();
+        let message = String::new();
+        Phase { name, unit, first: done, started: now, bar, plain, done, total, message, said: now }
+    }
+
+    /// Lets a phase take note, and prints the plain line that it has to say.
+    fn in_phase(&self, id: PhaseId, take_note: impl FnOnce(&mut Phase) -> Option<String>) {
+        let line = self.phases().get_mut(&id).and_then(take_note);
+        if let Some(line) = line {
+            self.note(&line);
         }
     }
 
-    /// Says something worth knowing.
-    pub(crate) fn note(&self, text: impl Display) {
+    fn phases(&self) -> MutexGuard<'_, HashMap<PhaseId, Phase>> {
+        // A thread that panicked while counting leaves nothing worse than a wrong count.
+        self.phases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, text: &str) {
         if !self.quiet {
-            self.line(&escaping::printable(&text.to_string()));
+            self.line(&escaping::printable(text));
         }
     }
 
-    /// Says what the user must not miss.
-    pub(crate) fn warn(&self, text: impl Display, hint: Option<&str>) {
-        let text = text.to_string();
-        self.line(&format!("{} {}", "warning:".yellow().bold(), escaping::one_line(&text)));
+    fn warn(&self, text: &str, hint: Option<&str>) {
+        self.line(&format!("{} {}", "warning:".yellow().bold(), escaping::one_line(text)));
         if let Some(hint) = hint {
             self.line(&format!("{} {}", "hint:".cyan().bold(), escaping::one_line(hint)));
         }
@@ -102,122 +117,85 @@ impl Reporter {
     }
 }
 
-/// One part of the work; may be advanced from any thread.
+/// One part of the work.
 #[derive(Debug)]
-pub(crate) struct PhaseProgress {
+struct Phase {
     name: String,
     unit: Unit,
     first: u64,
     started: Instant,
     bar: Option<ProgressBar>,
-    /// Where plain lines go, if there are any.
-    lines: Option<Reporter>,
-    state: Arc<Mutex<State>>,
-}
-
-/// What is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unit {
-    Steps,
-    Bytes,
-}
-
-impl Unit {
-    fn show(self, amount: u64) -> String {
-        match self {
-            Self::Steps => amount.to_string(),
-            Self::Bytes => HumanBytes(amount).to_string(),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct State {
+    /// Whether there are plain lines instead of a bar.
+    plain: bool,
     done: u64,
     total: u64,
     message: String,
     said: Instant,
 }
 
-impl PhaseProgress {
-    /// Some more steps are done.
-    pub(crate) fn advance(&self, steps: u64) {
-        let mut state = self.state();
-        state.done += steps;
-        self.show(&mut state);
+/// An amount of what is counted.
+fn amount(unit: Unit, amount: u64) -> String {
+    match unit {
+        Unit::Steps => amount.to_string(),
+        Unit::Bytes => HumanBytes(amount).to_string(),
     }
+}
 
-    /// This much is done of what has turned out to be this much.
-    pub(crate) fn reach(&self, done: u64, total: u64) {
-        let mut state = self.state();
-        (state.done, state.total) = (done, total);
+impl Phase {
+    fn message(&mut self, message: &str) -> Option<String> {
+        self.message = escaping::one_line(message).into_owned();
         if let Some(bar) = &self.bar {
-            bar.set_length(total);
+            bar.set_message(self.message.clone());
         }
-        self.show(&mut state);
+        None
     }
 
-    /// Says what else there is to say about the last step, such as its loss.
-    pub(crate) fn message(&self, message: impl Display) {
-        let mut state = self.state();
-        state.message = escaping::one_line(&message.to_string()).into_owned();
-        if let Some(bar) = &self.bar {
-            bar.set_message(state.message.clone());
-        }
-    }
-
-    /// This part is done.
-    pub(crate) fn finish(self) {
-        let state = self.state();
+    /// What is told at the end; nothing of what took next to no time.
+    fn end(&self) -> Option<String> {
         let elapsed = self.started.elapsed();
-        if let Some(lines) = self.lines.as_ref().filter(|_| elapsed >= NEGLIGIBLE) {
-            let done = self.unit.show(state.done);
-            let text = format!("{}: {done} in {}", self.name, clock(elapsed));
-            lines.note(with_message(&text, &state));
-        }
+        (self.plain && elapsed >= NEGLIGIBLE).then(|| {
+            let done = amount(self.unit, self.done);
+            self.with_message(format!("{}: {done} in {}", self.name, clock(elapsed)))
+        })
     }
 
-    fn show(&self, state: &mut State) {
+    /// What is told now and then.
+    fn reach(&mut self, done: u64, total: u64) -> Option<String> {
         if let Some(bar) = &self.bar {
-            bar.set_position(state.done);
+            if total != self.total {
+                bar.set_length(total);
+            }
+            bar.set_position(done);
         }
-        let Some(lines) = self.lines.as_ref().filter(|_| state.said.elapsed() >= INTERVAL) else {
-            return;
-        };
-        state.said = Instant::now();
+        (self.done, self.total) = (done, total);
+        if !self.plain || self.said.elapsed() < INTERVAL {
+            return None;
+        }
+        self.said = Instant::now();
         let elapsed = self.started.elapsed();
-        let made = state.done.saturating_sub(self.first).max(1);
-        let left = state.total.saturating_sub(state.done);
+        let made = done.saturating_sub(self.first).max(1);
+        let left = total.saturating_sub(done);
         // What is to be done may come from a server, and be any number.
         let left = elapsed.as_secs_f64() * (left as f64 / made as f64);
         let left = Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX);
         let (elapsed, left) = (clock(elapsed), clock(left));
-        let (done, total) = (self.unit.show(state.done), self.unit.show(state.total));
+        let (done, total) = (amount(self.unit, done), amount(self.unit, total));
         let text = format!("{}: {done}/{total}, {elapsed}, {left} left", self.name);
-        lines.note(with_message(&text, state));
+        Some(self.with_message(text))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // A thread that panicked while counting leaves nothing worse than a wrong count.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn with_message(&self, text: String) -> String {
+        if self.message.is_empty() { text } else { format!("{text}, {}", self.message) }
     }
 }
 
-impl Drop for PhaseProgress {
+impl Drop for Phase {
     /// A bar whose work ended, well or not, leaves the screen to what comes next.
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
-            let (done, total) = {
-                let state = self.state();
-                (state.done, state.total)
-            };
-            if done >= total { bar.finish() } else { bar.abandon() }
+            if self.done >= self.total { bar.finish() } else { bar.abandon() }
         }
     }
-}
-
-fn with_message(text: &str, state: &State) -> String {
-    if state.message.is_empty() { text.to_owned() } else { format!("{text}, {}", state.message) }
 }
 
 /// A duration as minutes and seconds, with hours where there are any.
@@ -240,16 +218,5 @@ mod tests {
         assert_eq!(clock(Duration::from_millis(9_900)), "0:09");
         assert_eq!(clock(Duration::from_secs(754)), "12:34");
         assert_eq!(clock(Duration::from_secs(3_661)), "1:01:01");
-    }
-
-    #[test]
-    fn steps_are_counted_from_any_thread() {
-        let progress = Reporter::new(true).phase_from("counting", 5, 105);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| (0..25).for_each(|_| progress.advance(1)));
-            }
-        });
-        assert_eq!(progress.state().done, 105);
     }
 }

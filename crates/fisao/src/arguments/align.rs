@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use fisao_runs::model_location::ModelLocation;
 
 use super::demo::LabelSource;
 use super::{
     DamagedArguments, DeviceArguments, SettingsArguments, VocabularyArguments, WorldChoice,
 };
-use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
 pub(crate) struct AlignArguments {

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use fisao_runs::model_location::ModelLocation;
 
 use super::shared::{MOST_OF_BEST, from_to};
 use super::{
     DamagedArguments, Format, ModelArguments, SamplingArguments, VocabularyArguments,
     WorldArguments,
 };
-use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
 pub(crate) struct CaptionArguments {

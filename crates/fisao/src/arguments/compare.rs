@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use fisao_align::config::LARGEST_SEED;
+use fisao_experiments::compare as library;
 
 use super::shared::{MOST_OF_BEST, MOST_SEEDS, from_to};
 use super::{DeviceArguments, LabelSource, SettingsArguments, WorldArguments};
@@ -103,4 +104,44 @@ pub(crate) enum Ablation {
     Verifier,
     /// Fraction of the object names that the verifier knows
     Vocabulary,
+}
+
+impl From<MethodChoice> for library::MethodChoice {
+    fn from(method: MethodChoice) -> Self {
+        match method {
+            MethodChoice::Base => Self::Base,
+            MethodChoice::Fisao => Self::Fisao,
+            MethodChoice::FisaoGroup => Self::FisaoGroup,
+            MethodChoice::SentencePpo => Self::SentencePpo,
+            MethodChoice::SelfDpo => Self::SelfDpo,
+            MethodChoice::BestOfN => Self::BestOfN,
+            MethodChoice::Sft => Self::Sft,
+            MethodChoice::Dpo => Self::Dpo,
+        }
+    }
+}
+
+impl From<BudgetChoice> for library::BudgetChoice {
+    fn from(budget: BudgetChoice) -> Self {
+        match budget {
+            BudgetChoice::Prompts => Self::Prompts,
+            BudgetChoice::WallTime => Self::WallTime,
+            BudgetChoice::Both => Self::Both,
+        }
+    }
+}
+
+impl From<Ablation> for library::Ablation {
+    fn from(ablation: Ablation) -> Self {
+        match ablation {
+            Ablation::Margin => Self::Margin,
+            Ablation::Granularity => Self::Granularity,
+            Ablation::Form => Self::Form,
+            Ablation::Labels => Self::Labels,
+            Ablation::Prompts => Self::Prompts,
+            Ablation::Rank => Self::Rank,
+            Ablation::Verifier => Self::Verifier,
+            Ablation::Vocabulary => Self::Vocabulary,
+        }
+    }
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use fisao_runs::demo::DemoOptions as Options;
 use fisao_verifier::calibration::Labels;
-use serde::{Deserialize, Serialize};
 
 use super::{DeviceArguments, SettingsArguments, WorldChoice};
 
@@ -24,9 +24,8 @@ pub(crate) struct DemoArguments {
     pub(crate) settings: SettingsArguments,
 }
 
-/// What a run of the demo is asked for; kept beside it, so that it can be resumed.
-#[derive(Clone, Copy, Debug, Args, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+/// What a run of the demo is asked for.
+#[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct DemoOptions {
     /// Seed of the run
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -39,13 +38,18 @@ pub(crate) struct DemoOptions {
     pub(crate) labels: LabelSource,
     /// Which built-in synthetic dataset; the hard one's verifier is often wrong
     #[arg(long, value_enum, value_name = "WORLD", default_value_t)]
-    #[serde(default)]
     pub(crate) world: WorldChoice,
 }
 
+impl From<DemoOptions> for Options {
+    fn from(options: DemoOptions) -> Self {
+        let DemoOptions { seed, quick, labels, world } = options;
+        Self { seed, quick, labels: labels.into(), world: world.into() }
+    }
+}
+
 /// Where the split into correct and hallucinated mentions comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LabelSource {
     /// What is in each image, as in the paper
     #[default]
@@ -60,26 +64,5 @@ impl From<LabelSource> for Labels {
             LabelSource::Annotations => Self::Annotations,
             LabelSource::None => Self::None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn options_of_a_run_begun_before_there_was_a_choice_are_of_the_clear_world() {
-        let old = "seed = 3\nquick = true\nlabels = \"none\"\n";
-        let options: DemoOptions = toml::from_str(old).unwrap();
-        assert_eq!((options.seed, options.world), (3, WorldChoice::Clear));
-    }
-
-    #[test]
-    fn the_world_of_a_run_is_kept() {
-        let (labels, world) = (LabelSource::None, WorldChoice::Hard);
-        let options = DemoOptions { seed: 1, quick: false, labels, world };
-        let text = toml::to_string(&options).unwrap();
-        let read: DemoOptions = toml::from_str(&text).unwrap();
-        assert_eq!(read.world, WorldChoice::Hard, "{text}");
     }
 }

@@ -1,9 +1,9 @@
 //! `fisao inspect`.
 
 use clap::Args;
+use fisao_runs::model_location::ModelLocation;
 
 use super::Format;
-use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArguments {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use fisao_formats::StoredDtype;
+use fisao_runs::model_location::ModelLocation;
 
 use super::{Format, WorldArguments};
-use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
 pub(crate) struct MergeArguments {

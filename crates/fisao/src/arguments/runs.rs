@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use fisao_runs::run_list;
 
 use super::ReportFormat;
 
@@ -38,4 +39,24 @@ pub(crate) enum RunOrder {
     ChairI,
     ChairS,
     Recall,
+}
+
+impl From<RunOrder> for run_list::RunOrder {
+    fn from(order: RunOrder) -> Self {
+        match order {
+            RunOrder::Path => Self::Path,
+            RunOrder::State => Self::State,
+            RunOrder::Method => Self::Method,
+            RunOrder::Seed => Self::Seed,
+            RunOrder::Written => Self::Written,
+            RunOrder::Iterations => Self::Iterations,
+            RunOrder::Reward => Self::Reward,
+            RunOrder::Kl => Self::Kl,
+            RunOrder::Length => Self::Length,
+            RunOrder::Warnings => Self::Warnings,
+            RunOrder::ChairI => Self::ChairI,
+            RunOrder::ChairS => Self::ChairS,
+            RunOrder::Recall => Self::Recall,
+        }
+    }
 }

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use fisao_runs::model_location::ModelLocation;
 
 use super::{
     DamagedArguments, DeviceArguments, Format, ScoringArguments, VocabularyArguments,
     WorldArguments,
 };
-use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["texts", "captions"])))]

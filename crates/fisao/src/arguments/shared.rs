@@ -1,7 +1,7 @@
 //! Options that several commands take.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use clap::builder::RangedU64ValueParser;
@@ -10,16 +10,19 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use fisao_formats::LoadDtype;
 use fisao_formats::adapter::VisionAdapter;
 use fisao_models::generation::Sampling;
-use fisao_verifier::calibration::{Calibration, VerifierIdentity};
+use fisao_models::linear::ActivationDtype;
+use fisao_runs::bundle::{ModelSource, PairSource};
+use fisao_runs::device::{DeviceChoice, OpenDevice};
+use fisao_runs::model_location::ModelLocation;
+use fisao_runs::score_settings::ScoreSettings;
+use fisao_runs::settings::SettingsChanges;
+use fisao_runs::settings_reference::{SETTINGS, Setting, Word};
+use fisao_runs::tasks::DamagedImages;
+use fisao_runs::{Refusal, Reporter};
+use fisao_verifier::calibration::Calibration;
 use fisao_verifier::regions::Regions;
 
 use super::WorldArguments;
-use crate::device::{DeviceChoice, OpenDevice};
-use crate::failure::Refusal;
-use crate::model_location::ModelLocation;
-use crate::reporter::Reporter;
-use crate::score_settings::ScoreSettings;
-use crate::settings_reference::{SETTINGS, Setting, Word};
 
 /// The model that generates.
 #[derive(Clone, Debug, Default, Args)]
@@ -45,6 +48,19 @@ pub(crate) struct ModelArguments {
     pub(crate) device: DeviceArguments,
 }
 
+impl ModelArguments {
+    /// The model that was named, or the embedded one.
+    pub(crate) fn source(&self) -> ModelSource {
+        ModelSource {
+            model: self.model.clone(),
+            adapter: self.adapter.clone(),
+            vision_adapter: vision_adapter(self.allow_vision_adapter),
+            dtype: self.dtype.into(),
+            activation_dtype: self.activation_dtype.into(),
+        }
+    }
+}
+
 /// Model and verifier.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct PairArguments {
@@ -58,6 +74,18 @@ pub(crate) struct PairArguments {
     pub(crate) allow_mismatched_verifier: bool,
     #[command(flatten)]
     pub(crate) world: WorldArguments,
+}
+
+impl PairArguments {
+    /// The two that were named, or the embedded ones.
+    pub(crate) fn source(&self) -> PairSource {
+        PairSource {
+            model: self.model.source(),
+            verifier: self.verifier.clone(),
+            allow_mismatched_verifier: self.allow_mismatched_verifier,
+            world: self.world.kind(),
+        }
+    }
 }
 
 /// Where models run.
@@ -108,6 +136,15 @@ pub(crate) enum Activations {
     #[default]
     F32,
     Bf16,
+}
+
+impl From<Activations> for ActivationDtype {
+    fn from(activations: Activations) -> Self {
+        match activations {
+            Activations::F32 => Self::F32,
+            Activations::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 /// Most tokens of a response that can be asked for; the model's positions may leave room for fewer.
@@ -165,6 +202,13 @@ pub(crate) struct SettingsArguments {
     pub(crate) set: Vec<String>,
 }
 
+impl SettingsArguments {
+    /// As the library takes them.
+    pub(crate) fn changes(&self) -> SettingsChanges {
+        SettingsChanges { config: self.config.clone(), set: self.set.clone() }
+    }
+}
+
 /// Settings that a shell offers for what has been typed: keys, and behind `=` the words that a setting may be.
 fn settings_that_begin(typed: &OsStr) -> Vec<CompletionCandidate> {
     let Some(typed) = typed.to_str() else { return Vec::new() };
@@ -200,6 +244,13 @@ pub(crate) struct VocabularyArguments {
     pub(crate) vocabulary: Option<PathBuf>,
 }
 
+impl VocabularyArguments {
+    /// The file or list that was named.
+    pub(crate) fn named(&self) -> Option<&Path> {
+        self.vocabulary.as_deref()
+    }
+}
+
 /// How words are scored.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ScoringArguments {
@@ -226,22 +277,16 @@ pub(crate) enum RegionsChoice {
 impl ScoringArguments {
     /// What was asked for; where nothing was, what a calibration was made with, or the usual.
     pub(crate) fn resolve(&self, calibration: Option<&Calibration>) -> ScoreSettings {
-        let made_with = calibration.and_then(|calibration| calibration.made_with.as_ref());
-        let mut settings = made_with.map_or_else(ScoreSettings::default, |made_with| {
-            let VerifierIdentity { templates, score, .. } = made_with.verifier.clone();
-            ScoreSettings { templates, score }
-        });
-        if !self.templates.is_empty() {
-            self.templates.clone_into(&mut settings.templates.prompts);
-        }
-        if let Some(regions) = self.regions {
-            settings.score.regions = match regions {
-                RegionsChoice::Whole => Regions::Whole,
-                RegionsChoice::Patches => Regions::Patches,
-                RegionsChoice::Crops => Regions::Crops,
-            };
-        }
-        settings
+        ScoreSettings::chosen(&self.templates, self.regions(), calibration)
+    }
+
+    /// Where names are looked for, if that was said.
+    pub(crate) fn regions(&self) -> Option<Regions> {
+        self.regions.map(|regions| match regions {
+            RegionsChoice::Whole => Regions::Whole,
+            RegionsChoice::Patches => Regions::Patches,
+            RegionsChoice::Crops => Regions::Crops,
+        })
     }
 }
 
@@ -251,6 +296,13 @@ pub(crate) struct DamagedArguments {
     /// Skip images that are damaged, too large or of a format that is not read, and name them, instead of stopping
     #[arg(long)]
     pub(crate) skip_damaged: bool,
+}
+
+impl DamagedArguments {
+    /// The same in the library's words.
+    pub(crate) fn images(&self) -> DamagedImages {
+        DamagedImages::skipped(self.skip_damaged)
+    }
 }
 
 /// How results are written: for people or for programs.

@@ -9,6 +9,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use fisao_eval::chair::Rules;
 
 /// What is really in the images, and which words stand for it.
 #[derive(Clone, Debug, Args)]
@@ -37,4 +38,13 @@ pub(crate) enum ChairRules {
     Strict,
     /// As the published scorers
     Reference,
+}
+
+impl From<ChairRules> for Rules {
+    fn from(rules: ChairRules) -> Self {
+        match rules {
+            ChairRules::Strict => Self::Strict,
+            ChairRules::Reference => Self::Reference,
+        }
+    }
 }

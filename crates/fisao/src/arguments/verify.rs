@@ -8,12 +8,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use fisao_runs::model_location::ModelLocation;
 
 use super::shared::{MOST, from_to};
 use super::{
     DamagedArguments, DeviceArguments, ScoringArguments, VocabularyArguments, WorldArguments,
 };
-use crate::model_location::ModelLocation;
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {

@@ -2,12 +2,10 @@
 
 use clap::{Args, ValueEnum};
 use fisao_scenes::{Split, WorldKind};
-use serde::{Deserialize, Serialize};
 
 /// A built-in synthetic dataset, with the models that were trained on it. Its values have no help of their own, which would make the
 /// help of every command a long one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WorldChoice {
     #[default]
     Clear,
@@ -65,14 +63,6 @@ impl From<WorldSplit> for Split {
             WorldSplit::Calibration => Self::Calibration,
             WorldSplit::Test => Self::Test,
         }
-    }
-}
-
-/// How messages and reports call a world; the clear one's name is what it was before there was another.
-pub(crate) const fn title(world: WorldKind) -> &'static str {
-    match world {
-        WorldKind::Clear => "built-in synthetic dataset",
-        WorldKind::Hard => "embedded hard world",
     }
 }
 

@@ -4,15 +4,14 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 use burn::tensor::Device;
+use fisao_experiments::bench::{
+    ARITHMETIC, Case, DECODED, MEMORY, Measured, PROMPT, catalogue, chosen, measure,
+};
+use fisao_runs::{Refusal, Reporter};
 use serde::Serialize;
 
 use crate::arguments::{BenchArguments, ReportFormat};
-use crate::bench::{
-    ARITHMETIC, Case, DECODED, MEMORY, Measured, PROMPT, catalogue, chosen, measure,
-};
 use crate::commands::eval::report;
-use crate::failure::Refusal;
-use crate::reporter::Reporter;
 use crate::{interrupt, output};
 use fisao_report::table::{NONE, Table};
 

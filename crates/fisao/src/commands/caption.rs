@@ -12,16 +12,16 @@ use fisao_align::sampling::{generate, tasks_at_once};
 use fisao_align::tasks::TaskSource;
 use fisao_align::token_rewards::AdditionalRewards;
 use fisao_models::generation::{FinishReason, Generated, Sampling};
+use fisao_runs::Reporter;
+use fisao_runs::bundle::{Policy, Views, verifier_or_embedded, warn_of_photographs};
+use fisao_runs::calibrations::{self, Setting};
+use fisao_runs::tasks::{ImageTasks, checked_images};
+use fisao_runs::vocabulary::Vocabulary;
 use fisao_verifier::rewards::{RewardConfig, RewardRule};
 use serde::Serialize;
 
 use crate::arguments::{CaptionArguments, Format, ScoringArguments};
-use crate::bundle::{Policy, Views, verifier_from_arguments, warn_of_photographs};
-use crate::calibrations::{self, Setting};
 use crate::output;
-use crate::reporter::Reporter;
-use crate::tasks::{ImageTasks, checked_images};
-use crate::vocabulary::Vocabulary;
 use fisao_report::escaping::one_line;
 
 /// One image's caption, as printed.
@@ -47,10 +47,10 @@ struct CaptionToken {
 
 pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let sampling = arguments.sampling.resolve()?;
-    let images = checked_images(&arguments.images, &arguments.damaged, reporter)?;
+    let images = checked_images(&arguments.images, arguments.damaged.images(), reporter)?;
     let device = arguments.model.device.open(reporter)?.device;
     let policy =
-        Policy::from_arguments(&arguments.model, arguments.world.kind(), &device, reporter)?;
+        Policy::open(&arguments.model.source(), arguments.world.kind(), &device, reporter)?;
     let sizes = images.iter().map(|image| image.size);
     warn_of_photographs(policy.is_embedded(), sizes, reporter);
     let chooser = arguments.calibration.as_deref();
@@ -108,10 +108,10 @@ impl Chooser {
         let calibration = calibrations::read(calibration)?;
         let settings = ScoringArguments::default().resolve(Some(&calibration));
         let (verifier, world) = (arguments.verifier.as_ref(), arguments.world.kind());
-        let mut loaded = verifier_from_arguments(verifier, world, settings, device, reporter)?;
+        let mut loaded = verifier_or_embedded(verifier, world, settings, device, reporter)?;
         let views = loaded.views_beside(policy, arguments.allow_mismatched_verifier, reporter)?;
-        let words = Vocabulary::from_arguments(
-            &arguments.vocabulary,
+        let words = Vocabulary::chosen(
+            arguments.vocabulary.named(),
             policy.is_embedded(),
             Some(&calibration),
         )?;

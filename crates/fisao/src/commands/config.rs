@@ -2,24 +2,23 @@
 
 use anyhow::bail;
 use fisao_align::AlignConfig;
+use fisao_runs::demo_config::demo_config;
+use fisao_runs::settings::{self, as_table, as_toml, differences, value_of};
+use fisao_runs::settings_reference::{SETTINGS, Setting};
+use fisao_runs::{Refusal, Reporter, renamed};
 use owo_colors::OwoColorize;
 use serde_json::json;
 use toml::{Table, Value};
 
 use crate::arguments::{ConfigArguments, ConfigFormat};
-use crate::demo_config::demo_config;
-use crate::failure::Refusal;
 use crate::output;
-use crate::reporter::Reporter;
-use crate::settings::{self, as_table, differences, value_of};
-use crate::settings_reference::{SETTINGS, Setting};
 
 /// Width of the column of keys and values.
 const COLUMN: usize = 52;
 
 pub(crate) fn run(arguments: &ConfigArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let base = if arguments.demo { demo_config(0, false) } else { AlignConfig::default() };
-    let config = settings::resolve(&base, &arguments.settings)?;
+    let config = settings::resolve(&base, &arguments.settings.changes(), reporter)?;
     let resolved = as_table(&config)?;
     if let Some(path) = &arguments.settings.config {
         let changed = differences(&as_table(&base)?, &resolved, "").len();
@@ -29,9 +28,9 @@ pub(crate) fn run(arguments: &ConfigArguments, reporter: &Reporter) -> anyhow::R
             path.display()
         ));
     }
-    let chosen = chosen(&arguments.keys, &resolved)?;
+    let chosen = chosen(&arguments.keys, &resolved, reporter)?;
     match arguments.format {
-        ConfigFormat::Toml => output::line(toml::to_string_pretty(&config)?.trim_end()),
+        ConfigFormat::Toml => output::line(as_toml(&config)?.trim_end()),
         ConfigFormat::Json => {
             let row = |setting: &Setting| {
                 let mut row = json!(setting);
@@ -51,13 +50,17 @@ pub(crate) fn run(arguments: &ConfigArguments, reporter: &Reporter) -> anyhow::R
 }
 
 /// Settings by key or table; those of the kinds in force first.
-fn chosen(keys: &[String], resolved: &Table) -> anyhow::Result<Vec<&'static Setting>> {
+fn chosen(
+    keys: &[String],
+    resolved: &Table,
+    reporter: &Reporter,
+) -> anyhow::Result<Vec<&'static Setting>> {
     if keys.is_empty() {
         return Ok(SETTINGS.iter().filter(|setting| in_force(setting, resolved)).collect());
     }
     let mut chosen = Vec::new();
     for key in keys {
-        let key = settings::present_key(key);
+        let key = renamed::present_key(key, reporter);
         let below = format!("{key}.");
         let of = |setting: &&Setting| {
             let own = setting.key.replace("[]", "");
@@ -190,7 +193,9 @@ mod tests {
     #[test]
     fn tables_and_settings_are_found_by_key() {
         let resolved = Table::try_from(AlignConfig::default()).unwrap();
-        let found = |key: &str| chosen(&[key.to_owned()], &resolved).map(|found| found.len());
+        let found = |key: &str| {
+            chosen(&[key.to_owned()], &resolved, &Reporter::silent()).map(|found| found.len())
+        };
         assert_eq!(found("align.learning-rate").unwrap(), 1);
         assert!(found("guards").unwrap() > 10);
         assert_eq!(found("objective.clip-range").unwrap(), 2, "of either objective that has it");

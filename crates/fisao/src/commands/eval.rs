@@ -23,8 +23,7 @@ mod science_qa;
 mod world;
 
 use clap::{Args, Subcommand};
-
-use crate::reporter::Reporter;
+use fisao_runs::Reporter;
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalArguments {

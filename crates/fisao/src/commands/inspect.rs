@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use fisao_formats::adapter::ADAPTER_CONFIG_FILE;
 use fisao_formats::checkpoint::CONFIG_FILE;
 use fisao_formats::{Checkpoint, SafetensorsSource};
+use fisao_runs::Reporter;
+use fisao_runs::model_location::Role;
 use indicatif::DecimalBytes;
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
 use crate::arguments::{Format, InspectArguments};
-use crate::model_location::Role;
 use crate::output;
-use crate::reporter::Reporter;
 
 /// What there is, as printed.
 #[derive(Debug, Serialize)]

@@ -7,14 +7,14 @@ use anyhow::bail;
 use fisao_formats::documents::check_output_folder;
 use fisao_formats::merge::{Merge, MergeOptions, Merged};
 use fisao_formats::{Adapter, Checkpoint};
+use fisao_runs::Reporter;
+use fisao_runs::bundle::{embedded, title};
+use fisao_runs::failure::Interrupted;
+use fisao_runs::model_location::Role;
 use indicatif::DecimalBytes;
 use serde::Serialize;
 
-use crate::arguments::{Format, MergeArguments, title, vision_adapter};
-use crate::bundle::embedded;
-use crate::failure::Interrupted;
-use crate::model_location::Role;
-use crate::reporter::Reporter;
+use crate::arguments::{Format, MergeArguments, vision_adapter};
 use crate::{interrupt, output};
 
 /// What was written, as printed.

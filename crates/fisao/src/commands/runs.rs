@@ -1,19 +1,13 @@
 //! `fisao runs`: what is in run folders, without loading a model.
 
-mod comparison;
-mod found;
-mod listing;
-mod run;
-
+use fisao_runs::Reporter;
+use fisao_runs::run_list::{self, Cells, Found, Run};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use self::found::Found;
-use self::run::Run;
 use crate::arguments::{ReportFormat, RunsArguments};
 use crate::commands::eval::report;
 use crate::output;
-use crate::reporter::Reporter;
 
 /// Folders without a run that are named; more are counted.
 const NAMED: usize = 3;
@@ -30,9 +24,9 @@ struct Document<'a> {
 }
 
 pub(crate) fn run(arguments: &RunsArguments, reporter: &Reporter) -> anyhow::Result<()> {
-    let Found { runs, passed_over } = found::find(&arguments.folders)?;
+    let Found { runs, passed_over } = run_list::find(&arguments.folders)?;
     let mut runs: Vec<Run> = runs.iter().map(Run::read).collect();
-    listing::sort(&mut runs, arguments.sort);
+    run_list::sort(&mut runs, arguments.sort.into());
     for run in &runs {
         for remark in &run.remarks {
             reporter.warn(format!("{}: {remark}", run.path), None);
@@ -41,16 +35,20 @@ pub(crate) fn run(arguments: &RunsArguments, reporter: &Reporter) -> anyhow::Res
     if let Some(remark) = without_run(&passed_over) {
         reporter.note(remark);
     }
-    let settings = arguments.compare.then(|| comparison::differences(&runs));
+    let settings = arguments.compare.then(|| run_list::differences(&runs));
     match (arguments.format, settings) {
         (ReportFormat::Json, settings) => {
-            let settings = settings.map(comparison::as_json);
+            let settings = settings.map(run_list::as_json);
             output::json(&Document { runs: &runs, settings, passed_over: &passed_over })
         }
         (format, Some(settings)) => {
-            report::table(format, &comparison::table(&runs, &settings), &[])
+            report::table(format, &run_list::compared(&runs, &settings), &[])
         }
-        (format, None) => report::table(format, &listing::table(&runs, arguments.format), &[]),
+        (format, None) => {
+            let csv = format == ReportFormat::Csv;
+            let cells = if csv { Cells::Numbers } else { Cells::Text };
+            report::table(format, &run_list::listed(&runs, cells), &[])
+        }
     }
 }
 

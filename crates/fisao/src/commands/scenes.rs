@@ -7,13 +7,13 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use fisao_align::config::LARGEST_SEED;
 use fisao_formats::documents::{check_output_folder, write_json};
+use fisao_runs::world::reference_captions;
+use fisao_runs::{Reporter, locks};
 use fisao_scenes::{CATEGORIES, IMAGE_SIZE, PlacedObject, Split, World};
 use serde::Serialize;
 
 use crate::arguments::{MOST, WorldArguments, WorldSplit, from_to};
-use crate::reporter::Reporter;
-use crate::world::reference_captions;
-use crate::{locks, output};
+use crate::output;
 
 #[derive(Debug, Args)]
 pub(crate) struct ScenesArguments {

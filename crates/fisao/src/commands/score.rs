@@ -1,17 +1,17 @@
 //! `fisao score`: how well words fit an image, by a CLIP's measure.
 
 use fisao_formats::images::open_image;
+use fisao_runs::bundle::{verifier_or_embedded, warn_of_photographs};
+use fisao_runs::scorer::{ScoredCaption, ScoredMention, ScoredName, Scorer};
+use fisao_runs::tasks::checked_images;
+use fisao_runs::vocabulary::Vocabulary;
+use fisao_runs::{Reporter, calibrations};
 use fisao_verifier::regions::ImageEmbedding;
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
 use crate::arguments::{Format, ScoreArguments};
-use crate::bundle::{verifier_from_arguments, warn_of_photographs};
-use crate::reporter::Reporter;
-use crate::scorer::{ScoredCaption, ScoredMention, ScoredName, Scorer};
-use crate::tasks::checked_images;
-use crate::vocabulary::Vocabulary;
-use crate::{calibrations, output};
+use crate::output;
 use fisao_report::escaping::one_line;
 
 /// Up to this probability of being hallucinated a word is shown as believed.
@@ -40,15 +40,15 @@ struct NameScore {
 }
 
 pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Result<()> {
-    let images = checked_images(&arguments.images, &arguments.damaged, reporter)?;
+    let images = checked_images(&arguments.images, arguments.damaged.images(), reporter)?;
     let calibration = arguments.calibration.as_deref().map(calibrations::read).transpose()?;
     let settings = arguments.scoring.resolve(calibration.as_ref());
     let embedded = arguments.verifier.is_none();
-    let words = Vocabulary::from_arguments(&arguments.vocabulary, embedded, calibration.as_ref())?;
+    let words = Vocabulary::chosen(arguments.vocabulary.named(), embedded, calibration.as_ref())?;
     warn_of_photographs(embedded, images.iter().map(|image| image.size), reporter);
     let device = arguments.device.open(reporter)?.device;
     let (verifier, world) = (arguments.verifier.as_ref(), arguments.world.kind());
-    let loaded = verifier_from_arguments(verifier, world, settings, &device, reporter)?;
+    let loaded = verifier_or_embedded(verifier, world, settings, &device, reporter)?;
     let mut scorer = Scorer::new(&loaded, &words, calibration, reporter)?;
     for image in images {
         let embedding = scorer.embed(&loaded.views.of(&open_image(&image.file)?))?;

@@ -15,12 +15,11 @@ use serde_json::json;
 
 pub(super) use arguments::{AMBER_FILES, AmberArguments};
 use arguments::{AmberPart, AmberPlurals};
+use fisao_runs::answering::Question;
+use fisao_runs::{Refusal, Reporter};
 
 use super::inputs::{answers, file_of, images_of, optional_file_of, read, read_answers};
 use super::runs::{Layout, Number, Run};
-use crate::answering::Question;
-use crate::failure::Refusal;
-use crate::reporter::Reporter;
 
 const LAYOUT: Layout<8> = Layout {
     names: "answers",

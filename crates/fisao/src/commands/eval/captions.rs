@@ -11,14 +11,13 @@ use fisao_eval::captions::{
 };
 use fisao_eval::statistics::Bootstrap;
 use fisao_formats::documents::open_text;
+use fisao_runs::{Refusal, Reporter};
 
 pub(super) use arguments::CaptionMetricsArguments;
 
 use super::chair::caption_images;
 use super::inputs::{files_in, names, read, warn_of_other_images};
 use super::runs::{Layout, Number, Run};
-use crate::failure::Refusal;
-use crate::reporter::Reporter;
 
 const LAYOUT: Layout<7> = Layout {
     names: "captions of",

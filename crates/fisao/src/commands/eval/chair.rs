@@ -11,6 +11,10 @@ use fisao_eval::chair::{
     Rules, read_captions,
 };
 use fisao_eval::statistics::Bootstrap;
+use fisao_runs::answering::Question;
+use fisao_runs::image_directory::ImageDirectory;
+use fisao_runs::vocabulary::{Vocabulary, chair_vocabulary};
+use fisao_runs::{Refusal, Reporter, ground_truth};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -21,24 +25,21 @@ use super::inputs::{
 };
 use super::runs::{Layout, Number, Run};
 use super::world::{self, WorldEvaluation};
-use crate::answering::Question;
 use crate::arguments::{ChairRules, ReportFormat, TruthArguments};
-use crate::failure::Refusal;
-use crate::ground_truth;
-use crate::image_directory::ImageDirectory;
-use crate::reporter::Reporter;
-use crate::vocabulary::{Vocabulary, chair_vocabulary};
 
 pub(crate) fn run(arguments: &ChairArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let verdicts = arguments.report.per_image && arguments.report.format == ReportFormat::Json;
     if let Some(split) = arguments.world {
         let vocabulary = match &arguments.truth.vocabulary {
-            Some(_) => chair_vocabulary(&arguments.truth)?,
+            Some(_) => chair_vocabulary(
+                arguments.truth.vocabulary.as_deref(),
+                arguments.truth.rules.into(),
+            )?,
             None => Vocabulary::of_world().for_chair()?,
         };
         let options = ChairOptions {
             verdicts,
-            rules: rules(arguments.truth.rules),
+            rules: arguments.truth.rules.into(),
             ..ChairOptions::default()
         };
         let found = world::evaluate(arguments, split.into(), &vocabulary, options, reporter)?;
@@ -46,7 +47,8 @@ pub(crate) fn run(arguments: &ChairArguments, reporter: &Reporter) -> anyhow::Re
         let judged = Judged { name: "world".to_owned(), chair, made_with: Some(made_with) };
         return print(arguments, vec![judged], Some(mean_length), reporter);
     }
-    let vocabulary = chair_vocabulary(&arguments.truth)?;
+    let vocabulary =
+        chair_vocabulary(arguments.truth.vocabulary.as_deref(), arguments.truth.rules.into())?;
     let truth_files = match &arguments.answering.data {
         Some(data) if arguments.truth.ground_truth.is_empty() => {
             let what = "ground truth (instances*, captions* or objects*.json)";
@@ -106,14 +108,7 @@ pub(super) fn truth_of(
                 .hint("give the objects of the images with --annotations")
         );
     }
-    ground_truth::read(files, rules(reading), vocabulary, reporter)
-}
-
-fn rules(rules: ChairRules) -> Rules {
-    match rules {
-        ChairRules::Strict => Rules::Strict,
-        ChairRules::Reference => Rules::Reference,
-    }
+    ground_truth::read(files, reading.into(), vocabulary, reporter)
 }
 
 /// Scores the captions of a file.
@@ -130,7 +125,7 @@ pub(super) fn score(
     } else {
         MissingGroundTruth::Refuse
     };
-    let options = ChairOptions { rules: rules(arguments.rules), missing, verdicts };
+    let options = ChairOptions { rules: arguments.rules.into(), missing, verdicts };
     chair::evaluate(captions, truth, vocabulary, &options)
         .with_context(|| format!("the captions of {} cannot be scored", file.display()))
 }

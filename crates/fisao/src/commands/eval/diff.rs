@@ -13,6 +13,8 @@ use fisao_eval::chair::{ChairCounts, read_captions};
 use fisao_eval::pope::{Judged, Label, read_questions, score_split};
 use fisao_eval::rates::Accuracy;
 use fisao_eval::statistics::{Bootstrap, PairedTest, paired_test};
+use fisao_runs::vocabulary::chair_vocabulary;
+use fisao_runs::{Refusal, Reporter};
 use serde::Serialize;
 use serde_json::{Map, json};
 
@@ -22,10 +24,7 @@ use super::chair;
 use super::inputs::{name, names, read, read_answers};
 use super::{captions, report};
 use crate::arguments::ReportFormat;
-use crate::failure::Refusal;
 use crate::output;
-use crate::reporter::Reporter;
-use crate::vocabulary::chair_vocabulary;
 use fisao_report::table::Table;
 
 /// Seed of the bootstrap.
@@ -132,7 +131,8 @@ fn compare<Counts: Copy + Default + Add<Output = Counts> + Sync>(
 type Rate = fn(&ChairCounts) -> Option<f64>;
 
 fn of_objects(arguments: &DiffArguments, reporter: &Reporter) -> anyhow::Result<Comparison> {
-    let vocabulary = chair_vocabulary(&arguments.truth)?;
+    let vocabulary =
+        chair_vocabulary(arguments.truth.vocabulary.as_deref(), arguments.truth.rules.into())?;
     let truth = chair::truth_of(
         &arguments.truth.ground_truth,
         arguments.truth.rules,

@@ -11,12 +11,12 @@ use serde_json::json;
 
 use arguments::GqaRules;
 pub(super) use arguments::{GQA_FILES, GqaArguments};
+use fisao_runs::Reporter;
+use fisao_runs::answering::Question;
 
 use super::accuracy::{self, Scored};
 use super::inputs::{answers, file_of, images_of, read, read_answers, warn_of};
 use super::runs::{Layout, Number};
-use crate::answering::Question;
-use crate::reporter::Reporter;
 
 const LAYOUT: Layout<3> = Layout {
     names: "answers",

@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use fisao_eval::answers::{self, Answer};
 use fisao_formats::documents::{check_output_folder, open_text, read_json};
+use fisao_runs::answering::{ANSWERS, Answering, Question, SETTINGS};
+use fisao_runs::bundle::Policy;
+use fisao_runs::image_directory::ImageDirectory;
+use fisao_runs::{Refusal, Reporter};
 use serde_json::{Value, json};
 
-use crate::answering::{ANSWERS, Answering, Question, SETTINGS};
 use crate::arguments::{
     Activations, AnswerFieldArguments, AnswererArguments, AnsweringArguments, BenchmarkAnswering,
     BenchmarkArguments,
 };
-use crate::bundle::Policy;
-use crate::failure::Refusal;
-use crate::image_directory::ImageDirectory;
-use crate::reporter::Reporter;
+use crate::interrupt;
 
 /// Opens a file, unpacked if it is gzipped, and hands it to a reader; what the reader finds wrong is said
 /// with the name of the file. `what` is what the user would call it.
@@ -108,7 +108,7 @@ pub(super) fn answer(
     let sampling = arguments.sampling.resolve()?;
     let device = arguments.model.device.open(reporter)?.device;
     let policy =
-        Policy::from_arguments(&arguments.model, arguments.world.kind(), &device, reporter)?;
+        Policy::open(&arguments.model.source(), arguments.world.kind(), &device, reporter)?;
     let adapter = arguments.model.adapter.as_ref().map(ToString::to_string);
     let dtype = format!("{:?}", arguments.model.dtype).to_lowercase();
     let mut settings = json!({ "benchmark": benchmark, "adapter": adapter, "dtype": dtype });
@@ -118,8 +118,9 @@ pub(super) fn answer(
     if let Some(prompt) = prompt {
         settings["prompt"] = prompt.into();
     }
-    let (policy, sampling, damaged) = (&policy, &sampling, &arguments.damaged);
-    let answering = Answering { policy, sampling, settings, field, folder, damaged };
+    let (policy, sampling, damaged) = (&policy, &sampling, arguments.damaged.images());
+    let answering =
+        Answering { policy, sampling, settings, field, folder, damaged, stop: &interrupt::flag };
     answering.run(questions, reporter)
 }
 

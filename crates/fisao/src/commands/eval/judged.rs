@@ -18,18 +18,17 @@ use fisao_eval::judged::{
 use fisao_eval::statistics::{Bootstrap, Interval};
 use fisao_formats::documents::{check_output_file, read_text};
 use fisao_formats::json_lines::write_json_lines;
+use fisao_runs::answering::Question;
+use fisao_runs::image_directory::ImageDirectory;
+use fisao_runs::{Refusal, Reporter};
 use serde_json::{Map, Value, json};
 
 pub(super) use arguments::{JudgedArguments, MM_HAL_FILES, MM_VET_FILES};
 
 use super::inputs::{Asking, answer, file_of, images_of, names, read, read_answers, warn_of};
 use super::runs::{Layout, Number, Run};
-use crate::answering::Question;
 use crate::arguments::AnswerFieldArguments;
-use crate::failure::Refusal;
-use crate::image_directory::ImageDirectory;
 use crate::output;
-use crate::reporter::Reporter;
 
 const MM_VET: Layout<1> = Layout {
     names: "verdicts",

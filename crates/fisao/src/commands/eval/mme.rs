@@ -15,15 +15,14 @@ use serde_json::json;
 
 pub(super) use arguments::MmeArguments;
 use arguments::MmeReading;
+use fisao_runs::answering::Question;
+use fisao_runs::image_directory::ImageDirectory;
+use fisao_runs::{Refusal, Reporter};
 
 use super::inputs::{Asking, answer, folders, listed, name, names, read, read_answers};
 use super::report;
 use super::runs::{Layout, Number, Run};
-use crate::answering::Question;
 use crate::arguments::{AnswerFieldArguments, ReportFormat};
-use crate::failure::Refusal;
-use crate::image_directory::ImageDirectory;
-use crate::reporter::Reporter;
 use fisao_report::table::{NONE, Table, percent};
 
 pub(crate) fn run(arguments: &MmeArguments, reporter: &Reporter) -> anyhow::Result<()> {

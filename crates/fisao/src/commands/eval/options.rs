@@ -22,16 +22,15 @@ use serde_json::json;
 
 use arguments::OptionRules;
 pub(super) use arguments::{MMBENCH_FILES, OptionsArguments, SEED_BENCH_FILES};
+use fisao_runs::answering::Question;
+use fisao_runs::image_directory::ImageDirectory;
+use fisao_runs::{Refusal, Reporter};
 
 use super::accuracy::{self, Scored};
 use super::inputs::{answers, file_of, images_of, listed, read, read_answers, warn_of};
 use super::runs::{Layout, Number};
-use crate::answering::Question;
 use crate::arguments::{AnswerFieldArguments, ReportFormat};
-use crate::failure::Refusal;
-use crate::image_directory::ImageDirectory;
 use crate::output;
-use crate::reporter::Reporter;
 
 const SEED: Layout<1> = Layout {
     names: "answers",

@@ -21,17 +21,15 @@ use serde_json::json;
 
 pub(super) use arguments::PopeArguments;
 use arguments::{NegativeKind, PopeBuildArguments, PopeCommand};
+use fisao_runs::answering::Question;
+use fisao_runs::image_directory::ImageDirectory;
+use fisao_runs::{Refusal, Reporter, ground_truth, locks};
 
 use super::inputs::{self, Asking, answer, files_in, folders, read, read_answers};
 use super::report;
 use super::runs::{Layout, Number, Run};
-use crate::answering::Question;
 use crate::arguments::{ReportFormat, WorldSplit};
-use crate::failure::Refusal;
-use crate::ground_truth;
-use crate::image_directory::ImageDirectory;
-use crate::reporter::Reporter;
-use crate::{locks, output};
+use crate::output;
 
 pub(crate) fn run(arguments: &PopeArguments, reporter: &Reporter) -> anyhow::Result<()> {
     if let Some(PopeCommand::Build(arguments)) = &arguments.command {

@@ -7,6 +7,8 @@ use fisao_eval::rates::Accuracy;
 use fisao_eval::science_qa::{
     self, Judged, ScienceQaError, ScienceQaReport, read_problems, read_splits,
 };
+use fisao_runs::answering::Question;
+use fisao_runs::{Refusal, Reporter};
 use serde_json::json;
 
 pub(super) use arguments::{SCIENCE_QA_FILES, ScienceQaArguments};
@@ -14,9 +16,6 @@ pub(super) use arguments::{SCIENCE_QA_FILES, ScienceQaArguments};
 use super::accuracy::{self, Scored};
 use super::inputs::{answers, file_of, images_of, read, read_answers, warn_of};
 use super::runs::{Layout, Number};
-use crate::answering::Question;
-use crate::failure::Refusal;
-use crate::reporter::Reporter;
 
 const LAYOUT: Layout<2> = Layout {
     names: "answers",

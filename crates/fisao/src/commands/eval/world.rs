@@ -7,13 +7,13 @@ use fisao_eval::chair::{
     self, ChairInput, ChairOptions, ChairReport, GroundTruth, ObjectVocabulary,
 };
 use fisao_models::generation::Sampling;
+use fisao_runs::Reporter;
+use fisao_runs::bundle::Policy;
+use fisao_runs::world::SceneTasks;
 use fisao_scenes::{Split, World, WorldKind};
 use serde_json::{Value, json};
 
 use super::chair::ChairArguments;
-use crate::bundle::Policy;
-use crate::reporter::Reporter;
-use crate::world::SceneTasks;
 
 /// A model's captions of one split of the built-in synthetic dataset, and what they scored.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) fn evaluate(
     let model = &arguments.answering.answerer.model;
     let device = model.device.open(reporter)?.device;
     let world = arguments.answering.answerer.world.kind();
-    let policy = Policy::from_arguments(model, world, &device, reporter)?;
+    let policy = Policy::open(&model.source(), world, &device, reporter)?;
     let scenes = Scenes { world, split, seed: sampling.seed, count: arguments.count };
     let mut found = caption(&policy, scenes, &sampling, vocabulary, options, reporter)?;
     if let Some(adapter) = &model.adapter {

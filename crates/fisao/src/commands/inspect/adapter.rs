@@ -6,9 +6,9 @@ use std::path::Path;
 use fisao_formats::adapter::{ADAPTER_WEIGHTS_FILE, LinearUpdate};
 use fisao_formats::weights::Layout;
 use fisao_formats::{Adapter, LoadDtype, SafetensorsSource};
+use fisao_runs::Reporter;
 
 use super::{Inspection, Part, Use, Weighed, weigh};
-use crate::reporter::Reporter;
 
 pub(super) fn inspect(
     folder: &Path,

@@ -6,12 +6,12 @@ use fisao_formats::checkpoint::ModelConfig;
 use fisao_formats::{Checkpoint, FormatError, LoadDtype, SafetensorsSource};
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::vision::{VisionConfig, VisionFamily};
+use fisao_runs::Reporter;
+use fisao_runs::bundle::{check_processor, check_size};
+use fisao_runs::device::cpu;
+use fisao_runs::prompt::PromptFormat;
 
 use super::{Inspection, Part, Use, Weighed, weigh};
-use crate::bundle::{check_processor, check_size};
-use crate::device::cpu;
-use crate::prompt::PromptFormat;
-use crate::reporter::Reporter;
 
 /// Reads all but the values of the weights, and those too with `check`.
 pub(super) fn inspect(

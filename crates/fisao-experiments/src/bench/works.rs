@@ -1,0 +1,183 @@
+//! Whole passes of models.
+
+use std::hint::black_box;
+
+use burn::tensor::{Device, Tensor};
+use fisao_models::adamw::{AdamW, AdamWConfig};
+use fisao_models::generation::{Prompt, Sampling};
+use fisao_models::llama::LlamaConfig;
+use fisao_models::lora::LoraConfig;
+use fisao_models::parallel::{parallel_chunks, workers_on};
+use fisao_models::parameters::{
+    GradientMap, ParameterMut, Parameters, add_gradients, collect_all_gradients, floats,
+};
+use fisao_models::sequences::Example;
+use fisao_models::vision::VisionTower;
+use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
+
+use super::models::{FastWeights, Held, IMAGE, llava, tower};
+use super::{Amount, Repetitions};
+
+/// Tokens of a prompt, its one image token included.
+pub const PROMPT: usize = 16;
+/// Tokens of a response.
+pub const DECODED: usize = 64;
+/// Images encoded together.
+const IMAGES: usize = 8;
+
+/// Writing responses.
+pub(super) struct Decoding {
+    pub(super) config: LlamaConfig,
+    pub(super) batch: usize,
+    pub(super) held: Held,
+}
+
+/// A step of training.
+pub(super) struct Step {
+    pub(super) config: LlamaConfig,
+    pub(super) batch: usize,
+    /// Tokens of a sequence.
+    pub(super) length: usize,
+    /// An adapter learns, instead of everything.
+    pub(super) adapter: bool,
+    /// Layers are recomputed in the backward pass.
+    pub(super) gradient_checkpointing: bool,
+    pub(super) held: Held,
+}
+
+fn model(config: &LlamaConfig, held: Held, device: &Device) -> anyhow::Result<VisionLanguageModel> {
+    let mut model =
+        VisionLanguageModel::load(llava(config.clone()), &mut FastWeights::new(held), device)?;
+    model.set_activation_dtype(held.activations());
+    Ok(model)
+}
+
+/// One image of one token.
+fn features(config: &LlamaConfig, device: &Device) -> ImageFeatures {
+    ImageFeatures::new(Tensor::zeros([1, config.hidden_size], device), vec![1])
+}
+
+/// A prompt with its image token, ids that differ.
+fn prompt(length: usize) -> Vec<u32> {
+    (0..length as u32).map(|at| if at == 1 { IMAGE } else { 4 + at % 900 }).collect()
+}
+
+/// Prompts are read, then all responses written to the end, sampled at temperature 1.
+pub(super) fn decode(repetitions: &mut Repetitions, work: Decoding) -> anyhow::Result<Amount> {
+    let Decoding { config, batch, held } = work;
+    let model = model(&config, held, &repetitions.device)?;
+    let features = features(&config, &repetitions.device);
+    let prompts: Vec<Prompt> = (0..batch)
+        .map(|row| Prompt { ids: prompt(PROMPT), image: 0, stream: row as u64 })
+        .collect();
+    let sampling = Sampling { max_new_tokens: DECODED, temperature: 1.0, seed: 0 };
+    while repetitions.again() {
+        let said = parallel_chunks(&prompts, model.decoding_workers(), |prompts| {
+            model.generate(prompts, &features, 1, &sampling).len()
+        });
+        assert_eq!(said.iter().sum::<usize>(), batch);
+    }
+    let tokens = (batch * DECODED) as f64;
+    let elements = config.matrix_elements() as f64;
+    Ok(Amount {
+        count: tokens,
+        unit: "tokens",
+        flops: 2.0 * elements * tokens,
+        // Every step reads all matrices once, whatever the batch; a small model's from a cache.
+        bytes: if model.decoding_workers() == 1 {
+            held.bytes() * elements * DECODED as f64
+        } else {
+            0.0
+        },
+    })
+}
+
+/// What a step trains.
+#[derive(Clone)]
+struct Learner {
+    model: VisionLanguageModel,
+    adapter: bool,
+}
+
+impl Parameters for Learner {
+    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        if self.adapter {
+            self.model.visit_lora_mut(visitor);
+        } else {
+            self.model.visit_text_side_mut(&mut |name, parameter| {
+                // The projector is not what is measured.
+                if name.starts_with("language_model") {
+                    visitor(&format!("{prefix}{name}"), parameter);
+                }
+            });
+        }
+    }
+}
+
+/// Forward, backward and `AdamW`: cross-entropy of every token.
+pub(super) fn train(repetitions: &mut Repetitions, work: &Step) -> anyhow::Result<Amount> {
+    let Step { config, batch, length, adapter, gradient_checkpointing, held } = work;
+    let mut model = model(config, *held, &repetitions.device)?;
+    if *adapter {
+        model.add_lora(&LoraConfig::default(), 0)?;
+    }
+    let mut learner = Learner { model, adapter: *adapter };
+    let features = features(config, &repetitions.device);
+    let ids = prompt(length + 1);
+    // The first token and the image's are what the rest is predicted from.
+    let (prompt, response) = ids.split_at(2);
+    let rows: Vec<usize> = (0..*batch).collect();
+    let tokens = batch * length;
+    let mut optimiser = AdamW::new(AdamWConfig::default());
+    while repetitions.again() {
+        let chunks = workers_on(&learner.model.device());
+        let parts = parallel_chunks(&rows, chunks, |rows| {
+            let mut replica = learner.clone();
+            replica.train_where(&|_| true);
+            let examples: Vec<Example<'_>> =
+                rows.iter().map(|_| Example { prompt, image: 0, response }).collect();
+            let gradient_checkpointing = gradient_checkpointing.then_some(&learner.model);
+            let (states, inputs) =
+                replica.model.training_states(gradient_checkpointing, &examples, &features);
+            let (log_probabilities, _) = replica.model.log_probabilities(&states, 1.0);
+            let loss = log_probabilities.sum() * (-1.0 / tokens as f64);
+            let parts = replica.model.backward(inputs, &loss);
+            collect_all_gradients(&mut replica, &parts)
+        });
+        let mut gradients = GradientMap::new();
+        for part in parts {
+            add_gradients(&mut gradients, &part?);
+        }
+        optimiser.update(&mut learner, &gradients, &|_, _| Some(1e-5));
+    }
+    // Backwards through frozen matrices is half of what it is through learning ones.
+    let passes = if *adapter { 4.0 } else { 6.0 };
+    Ok(Amount {
+        count: tokens as f64,
+        unit: "tokens",
+        flops: passes * config.matrix_elements() as f64 * tokens as f64,
+        bytes: 0.0,
+    })
+}
+
+/// All layers of an image tower.
+pub(super) fn encode(repetitions: &mut Repetitions, held: Held) -> anyhow::Result<Amount> {
+    let config = tower();
+    let device = repetitions.device.clone();
+    let weights = &mut FastWeights::new(held);
+    let mut tower = VisionTower::load(config.clone(), weights, "vision", &device)?;
+    tower.set_activation_dtype(held.activations());
+    let side = config.image_size;
+    let pixels: Tensor<4> = Tensor::ones([IMAGES, 3, side, side], &device);
+    while repetitions.again() {
+        let states = tower.hidden_states(pixels.clone(), config.num_hidden_layers);
+        // Another device is only done when something is read.
+        black_box(floats(&states.narrow(0, 0, 1)));
+    }
+    let (width, inner) = (config.hidden_size as f64, config.intermediate_size as f64);
+    let positions = config.positions() as f64;
+    let layer = 2.0 * (4.0 * width * width + 2.0 * width * inner) + 4.0 * positions * width;
+    let patches = 2.0 * 3.0 * (config.patch_size as f64).powi(2) * width * config.patches() as f64;
+    let image = config.num_hidden_layers as f64 * positions * layer + patches;
+    Ok(Amount { count: IMAGES as f64, unit: "images", flops: IMAGES as f64 * image, bytes: 0.0 })
+}

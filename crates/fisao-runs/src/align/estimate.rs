@@ -1,0 +1,85 @@
+//! A dry run: one step, and what the whole run would take.
+
+use std::time::Instant;
+
+use fisao_align::AlignConfig;
+use fisao_align::events::AlignEvent;
+use fisao_align::trainer::Trainer;
+
+use crate::memory::peak_rss_mb;
+use crate::reporter::Reporter;
+
+/// Copies of everything trainable that a saved state holds: values, first and second moments.
+const STATE_COPIES: usize = 3;
+
+/// Makes every check and one iteration, and tells what was measured and what follows from it.
+pub(super) fn dry_run(
+    trainer: &mut Trainer<'_>,
+    config: &AlignConfig,
+    reporter: &Reporter,
+) -> anyhow::Result<String> {
+    let phase = reporter.phase("dry run", 1);
+    trainer.check_image_matters()?;
+    let mut warnings = Vec::new();
+    let metrics = trainer.iterate(&mut |event| {
+        if let AlignEvent::Warning(warning) = event {
+            warnings.push(warning);
+        }
+    })?;
+    let started = Instant::now();
+    trainer.run_validation(&mut |_| {})?;
+    let validation = started.elapsed().as_secs_f64();
+    phase.advance(1);
+    phase.finish();
+    for warning in warnings {
+        reporter.warn(warning.message, Some(&warning.hint));
+    }
+
+    let iterations = config.align.iterations;
+    let validations = match config.validation_every {
+        0 => 2,
+        every => 1 + iterations.div_ceil(every),
+    };
+    let step = metrics.seconds;
+    let whole = step.total() * iterations as f64 + validation * validations as f64;
+    let state = STATE_COPIES * size_of::<f32>() * trainer.trainable();
+    let kept = state * (config.checkpoint.keep + 1) + state / STATE_COPIES;
+    Ok(format!(
+        "all checks passed\n\
+         one iteration of {iterations}: {} responses, {} tokens, {} optimiser steps, {:.1} s\n\
+         \x20 encode {:.1} s, sample {:.1} s, score {:.1} s, compare with the base model {:.1} s, advantages {:.1} s, update {:.1} s\n\
+         \x20 {:.2} mentions per response, reward {:+.3} ± {:.3}, sampler against trainer {:.1e} nats\n\
+         one validation: {validation:.1} s, {validations} of them\n\
+         the whole run: about {}\n\
+         memory so far: {:.0} MB at most; a run needs little more, as its responses may grow longer\n\
+         disk: about {:.1} MB",
+        metrics.responses,
+        metrics.tokens,
+        metrics.steps,
+        step.total(),
+        step.encode,
+        step.sample,
+        step.score + step.reward,
+        step.compare,
+        step.advantages,
+        step.update,
+        metrics.mentions_per_caption,
+        metrics.reward_mean,
+        metrics.reward_std,
+        metrics.sampler_gap,
+        duration(whole),
+        peak_rss_mb(),
+        kept as f64 / 1e6,
+    ))
+}
+
+/// Seconds in the unit that one would say them in.
+fn duration(seconds: f64) -> String {
+    if seconds < 120.0 {
+        format!("{seconds:.0} s")
+    } else if seconds < 7200.0 {
+        format!("{:.0} min", seconds / 60.0)
+    } else {
+        format!("{:.1} h", seconds / 3600.0)
+    }
+}

@@ -1,0 +1,166 @@
+//! What a run is trained from: kept in its folder, so that the folder is all it takes to go on.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use fisao_formats::RunFolder;
+use fisao_formats::documents::read_toml;
+use fisao_scenes::WorldKind;
+use fisao_verifier::calibration::Labels;
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use crate::failure::{OrInternal as _, Refusal};
+use crate::settings::differences;
+use crate::vocabulary;
+
+/// File of the [`RunRecord`] in a run's folder.
+pub const RECORD: &str = "run.toml";
+
+/// Layout of run folders that this version writes.
+const VERSION: u32 = 1;
+
+/// What a run was begun with, besides its settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RunRecord {
+    version: u32,
+    /// Version of fisao that began it.
+    fisao: String,
+    /// Where model, verifier and prompts come from.
+    pub source: Source,
+}
+
+/// Where model, verifier and prompts come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Source {
+    /// From the built-in synthetic dataset.
+    World {
+        /// What its calibration knows.
+        labels: Labels,
+        /// Which one; runs begun before there was a choice are of the clear world.
+        #[serde(default)]
+        world: WorldKind,
+    },
+    /// From files.
+    Files(Files),
+}
+
+/// Paths are absolute, names on the Hub as they were given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Files {
+    /// The model.
+    pub model: String,
+    /// The verifier.
+    pub verifier: String,
+    /// Whether the verifier's vision tower may be another than the model's own.
+    #[serde(alias = "allow-foreign-verifier")]
+    pub allow_mismatched_verifier: bool,
+    /// Where the calibration was read; the run keeps a copy of its own.
+    pub calibration: PathBuf,
+    /// Prompts to train on; those of the images if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<PathBuf>,
+    /// Folder of images: those to train on, or those that prompts name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<PathBuf>,
+    /// Whether prompts may name images outside the folder of images.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_outside_images: bool,
+    /// Whether images that cannot be used are named and left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skip_damaged: bool,
+    /// What is asked about images that have no prompt of their own.
+    pub prompt: String,
+    /// Fraction of the images that is held out for validation.
+    #[serde(alias = "validation-share")]
+    pub validation_fraction: f64,
+    /// A file, or the name of a built-in list.
+    #[serde(default = "earlier_vocabulary")]
+    pub vocabulary: PathBuf,
+}
+
+/// Earlier versions wrote down no list where none was named, and took the built-in synthetic dataset's.
+fn earlier_vocabulary() -> PathBuf {
+    PathBuf::from(vocabulary::WORLD)
+}
+
+impl RunRecord {
+    /// Of a run that begins now.
+    pub fn new(source: Source) -> Self {
+        Self { version: VERSION, fisao: env!("CARGO_PKG_VERSION").to_owned(), source }
+    }
+
+    /// What a run was begun with; what is asked for as well must agree with it.
+    pub fn of_run(folder: &RunFolder, asked: Option<&Source>) -> anyhow::Result<Self> {
+        let path = folder.path(RECORD);
+        if !path.exists() {
+            let run = folder.root().display();
+            bail!(
+                Refusal::new(format!(
+                    "{run} is not a run of `fisao align`, or of an earlier version"
+                ))
+                .hint(format!("resume a run of the demo with: fisao demo --output {run} --resume"))
+            );
+        }
+        let begun: Self = read_toml("record of the run", &path)?;
+        if begun.version != VERSION {
+            let (found, run) = (begun.version, folder.root().display());
+            bail!(
+                Refusal::new(format!("{run} is a run of layout {found}, and this is of {VERSION}"))
+                    .hint(format!("resume with fisao {}, which started it", begun.fisao))
+            );
+        }
+        if let Some(asked) = asked {
+            let table =
+                |source: &Source| Table::try_from(source).or_internal("the record is not TOML");
+            let changed = differences(&table(&begun.source)?, &table(asked)?, "");
+            if !changed.is_empty() {
+                let (run, changed) = (folder.root().display(), changed.join(", "));
+                bail!(
+                    Refusal::new(format!("{run} was started with something else: {changed}"))
+                        .hint("leave it out to resume the run, or start another in a new folder")
+                );
+            }
+        }
+        Ok(begun)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_run_begun_before_there_was_a_choice_is_of_the_clear_world() {
+        let old =
+            "version = 1\nfisao = \"0.1.0\"\n\n[source]\nkind = \"world\"\nlabels = \"none\"\n";
+        let record: RunRecord = toml::from_str(old).unwrap();
+        let (labels, world) = (Labels::None, WorldKind::Clear);
+        assert_eq!(record.source, Source::World { labels, world });
+    }
+
+    #[test]
+    fn a_run_of_files_that_names_no_vocabulary_is_of_the_worlds_words() {
+        let old = "version = 1\nfisao = \"0.1.0\"\n\n[source]\nkind = \"files\"\nmodel = \"m\"\nverifier = \"v\"\n\
+                   allow-foreign-verifier = false\ncalibration = \"/c.json\"\nimages = \"/i\"\nprompt = \"p\"\n\
+                   validation-share = 0.0\n";
+        let record: RunRecord = toml::from_str(old).unwrap();
+        let Source::Files(files) = record.source else { panic!("a source of scenes") };
+        assert_eq!(files.vocabulary, Path::new("world"));
+    }
+
+    #[test]
+    fn the_world_of_a_run_is_kept() {
+        let (labels, world) = (Labels::Annotations, WorldKind::Hard);
+        let record = RunRecord::new(Source::World { labels, world });
+        let read: RunRecord = toml::from_str(&toml::to_string(&record).unwrap()).unwrap();
+        assert_eq!(read, record);
+        let Source::World { world, .. } = read.source else { panic!("a source of files") };
+        assert_eq!(world, WorldKind::Hard);
+    }
+}

@@ -1,0 +1,477 @@
+//! Where models run: the CPU, or what `--device` names.
+
+use std::fmt::{self, Display};
+use std::panic::{self, AssertUnwindSafe};
+use std::str::FromStr;
+
+use anyhow::bail;
+use burn::tensor::{DType, Device};
+use fisao_formats::documents::read_json;
+use fisao_formats::{Checkpoint, LoadDtype, RunFolder};
+use fisao_models::parallel::{cores, instruction_set};
+use fisao_models::weights::is_held;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Refusal;
+use crate::reporter::Reporter;
+
+/// File of a run's [`DeviceRecord`].
+pub const FILE: &str = "device.json";
+
+/// What a device besides the CPU is reached through; each is a feature of the build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// NVIDIA cards.
+    Cuda,
+    /// Graphics of Apple.
+    Metal,
+    /// Any card with a Vulkan driver.
+    Vulkan,
+}
+
+impl Backend {
+    /// All, in the order `auto` tries them in.
+    const ALL: [Self; 3] = [Self::Cuda, Self::Metal, Self::Vulkan];
+
+    /// Its name on the command line, which is its feature's too.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cuda => "cuda",
+            Self::Metal => "metal",
+            Self::Vulkan => "vulkan",
+        }
+    }
+}
+
+/// What `--device` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DeviceChoice {
+    /// The first graphics card there is, or the CPU.
+    Auto,
+    /// The processor.
+    #[default]
+    Cpu,
+    /// One of the devices that a backend reaches, counted from 0.
+    Card(Backend, usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => return Ok(Self::Auto),
+            "cpu" => return Ok(Self::Cpu),
+            _ => {}
+        }
+        let (name, index) = text.split_once(':').unwrap_or((text, "0"));
+        let backend = Backend::ALL.into_iter().find(|backend| backend.name() == name);
+        match (backend, index.parse()) {
+            (Some(backend), Ok(index)) => Ok(Self::Card(backend, index)),
+            _ => {
+                Err("write auto, cpu, vulkan, cuda or metal; with several cards, vulkan:1 is the \
+                      second"
+                    .to_owned())
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for DeviceChoice {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<DeviceChoice> for String {
+    fn from(choice: DeviceChoice) -> Self {
+        choice.to_string()
+    }
+}
+
+impl Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Card(backend, index) => write!(f, "{}:{index}", backend.name()),
+        }
+    }
+}
+
+/// What a run was computed on; kept in its folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DeviceRecord {
+    /// As `--device` takes it; never `auto`.
+    pub device: DeviceChoice,
+    /// What it calls itself.
+    pub name: Option<String>,
+    /// Of runs on the CPU; records of earlier versions do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuRecord>,
+}
+
+/// What decides in which order sums are taken on the CPU, and so their last bits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CpuRecord {
+    /// Cores that the process may use.
+    cores: usize,
+    /// As [`instruction_set`].
+    instruction_set: String,
+}
+
+impl CpuRecord {
+    /// This process'.
+    fn here() -> Self {
+        Self { cores: cores(), instruction_set: instruction_set().to_owned() }
+    }
+}
+
+impl Display for CpuRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.cores == 1 { "" } else { "s" };
+        write!(f, "{} core{plural} with {} instructions", self.cores, self.instruction_set)
+    }
+}
+
+/// A device that answers.
+#[derive(Clone, Debug)]
+pub struct OpenDevice {
+    /// For tensors.
+    pub device: Device,
+    /// For people.
+    pub record: DeviceRecord,
+    /// Whether it is a card, and not a program that imitates one.
+    is_card: bool,
+}
+
+/// The processor.
+pub fn cpu() -> Device {
+    Device::flex()
+}
+
+impl DeviceChoice {
+    /// Opens the device, and tells the user about it unless it is the CPU.
+    ///
+    /// # Errors
+    /// It is not in this build, or not in this machine, or its driver fails.
+    pub fn open(self, reporter: &Reporter) -> anyhow::Result<OpenDevice> {
+        let opened = match self {
+            Self::Cpu => None,
+            Self::Auto => Backend::ALL
+                .into_iter()
+                .filter_map(|backend| open_card(backend, 0).ok())
+                .find(|opened| opened.is_card),
+            Self::Card(backend, index) => Some(open_card(backend, index)?),
+        };
+        let Some(opened) = opened else {
+            let here = Some(CpuRecord::here());
+            let record = DeviceRecord { device: Self::Cpu, name: None, cpu: here };
+            return Ok(OpenDevice { device: cpu(), record, is_card: false });
+        };
+        let DeviceRecord { device, name, .. } = &opened.record;
+        let name = name.as_deref().unwrap_or("a device without a name");
+        reporter.note(format!("device {device}: {name}"));
+        if !opened.is_card {
+            // Before the trial: such programs have crashed in it.
+            reporter.warn(
+                format!("{name} is a program that imitates a graphics card"),
+                Some("--device cpu computes the same, faster, and more reliably"),
+            );
+        }
+        match guarded(|| cards::try_out(&opened.device)) {
+            Ok(true) => Ok(opened),
+            Ok(false) => bail!(
+                Refusal::new(format!("--device {device}: {name} multiplies matrices wrongly"))
+                    .hint("install a newer driver, or use --device cpu")
+            ),
+            Err(reason) => bail!(unusable(*device, &reason)),
+        }
+    }
+}
+
+/// The device of a resumed run: the one it was begun on, unless another is asked for.
+///
+/// # Errors
+/// As [`DeviceChoice::open`]; the run's record cannot be read.
+pub fn of_run(
+    folder: &RunFolder,
+    asked: Option<DeviceChoice>,
+    reporter: &Reporter,
+) -> anyhow::Result<OpenDevice> {
+    let path = folder.path(FILE);
+    // Runs of earlier versions knew the CPU only.
+    let begun = if path.exists() {
+        read_json::<DeviceRecord>("record of the device", &path)?
+    } else {
+        DeviceRecord { device: DeviceChoice::Cpu, name: None, cpu: None }
+    };
+    let opened = asked.unwrap_or(begun.device).open(reporter)?;
+    if let Some((before, now)) = difference(&begun, &opened.record) {
+        reporter.warn(
+            format!("{} was started on {before} and resumes with {now}", folder.root().display()),
+            Some("sums are rounded differently: the numbers will not be those of an uninterrupted run"),
+        );
+    }
+    Ok(opened)
+}
+
+/// How two records differ in what decides the last bits of a result.
+fn difference(begun: &DeviceRecord, now: &DeviceRecord) -> Option<(String, String)> {
+    if begun.device != now.device {
+        return Some((begun.device.to_string(), now.device.to_string()));
+    }
+    let (before, now) = (begun.cpu.as_ref()?, now.cpu.as_ref()?);
+    (before != now).then(|| (before.to_string(), now.to_string()))
+}
+
+fn open_card(backend: Backend, index: usize) -> anyhow::Result<OpenDevice> {
+    let (choice, name) = (DeviceChoice::Card(backend, index), backend.name());
+    let reached = guarded(|| cards::reach(backend));
+    let devices = match reached {
+        Ok(Some(devices)) => devices,
+        Ok(None) => bail!(
+            Refusal::new(format!("--device {choice}: this build of fisao has no {name}")).hint(
+                format!("build it with `cargo install --path crates/fisao --features {name}`")
+            )
+        ),
+        Err(reason) => bail!(unusable(choice, &reason)),
+    };
+    let Some(device) = devices.get(index) else {
+        let found = match devices.len() {
+            0 => format!("{name} reaches no device"),
+            1 => format!("{name} reaches one device, {name}:0"),
+            count => format!("{name} reaches {count} devices, {name}:0 to {name}:{}", count - 1),
+        };
+        bail!(
+            Refusal::new(format!("--device {choice}: {found}"))
+                .hint("is the card's driver installed? --device cpu needs none")
+        );
+    };
+    let (name, is_card) = match guarded(|| cards::identify(device)) {
+        Ok(answer) => answer,
+        Err(reason) => bail!(unusable(choice, &reason)),
+    };
+    let record = DeviceRecord { device: choice, name, cpu: None };
+    Ok(OpenDevice { device: device.clone(), record, is_card })
+}
+
+fn unusable(choice: DeviceChoice, reason: &str) -> Refusal {
+    Refusal::new(format!("--device {choice} cannot be used: {reason}"))
+        .hint("is the card's driver installed and recent? --device cpu needs none")
+}
+
+/// Runs what reaches into a driver. burn panics where one fails; here that is an answer.
+fn guarded<T>(reach: impl FnOnce() -> T) -> Result<T, String> {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let result = panic::catch_unwind(AssertUnwindSafe(reach));
+    panic::set_hook(hook);
+    result.map_err(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+        text.unwrap_or("its driver failed").to_owned()
+    })
+}
+
+/// Refuses a precision that is asked for and that the device does not have, and tells the user where
+/// stored weights take more room on it than in their file.
+///
+/// # Errors
+/// `dtype` names such a precision; the weights cannot be opened.
+pub(crate) fn check_precision(
+    checkpoint: &Checkpoint,
+    dtype: LoadDtype,
+    device: &Device,
+    reporter: &Reporter,
+) -> anyhow::Result<()> {
+    let held = |dtype| is_held(dtype, device);
+    let (bf16, f16) = (held(DType::BF16), held(DType::F16));
+    let refused = match dtype {
+        LoadDtype::Bf16 if !bf16 => "bf16",
+        LoadDtype::F16 if !f16 => "f16",
+        LoadDtype::AsStored if !(bf16 && f16) => {
+            return note_widened(checkpoint, [("BF16", bf16), ("F16", f16)], reporter);
+        }
+        _ => return Ok(()),
+    };
+    let other = if f16 { "--dtype f16 or --dtype f32" } else { "--dtype f32" };
+    bail!(
+        Refusal::new(format!("--dtype {refused}: the device does not compute with such weights"))
+            .hint(format!("use {other}, or --device cpu"))
+    )
+}
+
+/// Tells the user which of the stored weights the device holds in f32.
+fn note_widened(
+    checkpoint: &Checkpoint,
+    held: [(&str, bool); 2],
+    reporter: &Reporter,
+) -> anyhow::Result<()> {
+    let source = checkpoint.weights(LoadDtype::AsStored)?;
+    let sizes = source.sizes();
+    for (dtype, _) in held.into_iter().filter(|(_, held)| !held) {
+        let stored = sizes.iter().filter(|(_, name, ..)| name == dtype);
+        let bytes: u64 = stored.map(|&(_, _, bytes, _)| bytes).sum();
+        if bytes > 0 {
+            reporter.note(format!(
+                "{}: the device does not compute with {dtype}, so {:.2} GB of weights are held as \
+                 f32, in twice the memory",
+                checkpoint.folder().display(),
+                bytes as f64 / 1e9
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What burn offers besides the CPU.
+#[cfg(any(feature = "cuda", feature = "metal", feature = "vulkan"))]
+mod cards {
+    use burn::tensor::{Device, DeviceType};
+    use fisao_models::parameters::{floats, from_floats};
+
+    use super::Backend;
+
+    /// The devices that a backend reaches, cards before programs that imitate one; `None` where the
+    /// backend is not in this build.
+    pub(super) fn reach(backend: Backend) -> Option<Vec<Device>> {
+        let kind = match backend {
+            #[cfg(feature = "cuda")]
+            Backend::Cuda => DeviceType::Cuda,
+            #[cfg(feature = "metal")]
+            Backend::Metal => DeviceType::Metal,
+            #[cfg(feature = "vulkan")]
+            Backend::Vulkan => DeviceType::Vulkan,
+            #[cfg(not(all(feature = "cuda", feature = "metal", feature = "vulkan")))]
+            _ => return None,
+        };
+        Some(Device::enumerate(kind).iter().cloned().collect())
+    }
+
+    /// Opens a device. Returns its name, and whether it is a card.
+    pub(super) fn identify(device: &Device) -> (Option<String>, bool) {
+        match device.identity() {
+            Some(identity) => (Some(identity.name), identity.physical.is_some()),
+            None => (None, true),
+        }
+    }
+
+    /// Whether products of small whole numbers, which every precision holds, come out right: one of
+    /// many rows and one of a single row, for which there are different kernels. Drivers that burn's
+    /// shaders do not suit compute something else without a word.
+    pub(super) fn try_out(device: &Device) -> bool {
+        [[33, 47, 29], [1, 64, 40]].into_iter().all(|[rows, inner, columns]| {
+            let whole = |count: usize| (0..count).map(|at| (at * 7 % 11) as f32 - 5.0);
+            let (a, b): (Vec<f32>, Vec<f32>) =
+                (whole(rows * inner).collect(), whole(inner * columns).collect());
+            let expected = (0..rows * columns).map(|at| {
+                let (row, column) = (at / columns, at % columns);
+                (0..inner).map(|k| a[row * inner + k] * b[k * columns + column]).sum::<f32>()
+            });
+            let expected: Vec<f32> = expected.collect();
+            let a = from_floats(a, [rows, inner], device);
+            floats::<2>(&a.matmul(from_floats(b, [inner, columns], device))) == expected
+        })
+    }
+}
+
+/// What burn offers besides the CPU: nothing, in this build.
+#[cfg(not(any(feature = "cuda", feature = "metal", feature = "vulkan")))]
+mod cards {
+    use burn::tensor::Device;
+
+    use super::Backend;
+
+    pub(super) fn reach(_: Backend) -> Option<Vec<Device>> {
+        None
+    }
+
+    pub(super) fn identify(_: &Device) -> (Option<String>, bool) {
+        unreachable!("no device was reached")
+    }
+
+    pub(super) fn try_out(_: &Device) -> bool {
+        unreachable!("no device was reached")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_as_they_are_written() {
+        let choice = |text: &str| text.parse::<DeviceChoice>().unwrap();
+        assert_eq!(choice("auto"), DeviceChoice::Auto);
+        assert_eq!(choice("cpu"), DeviceChoice::Cpu);
+        assert_eq!(choice("vulkan"), DeviceChoice::Card(Backend::Vulkan, 0));
+        assert_eq!(choice("cuda:1"), DeviceChoice::Card(Backend::Cuda, 1));
+        assert_eq!(choice("metal").to_string(), "metal:0");
+        for wrong in ["", "gpu", "vulkan:", "vulkan:-1", "vulkan:x", "cpu:0", "Vulkan"] {
+            assert!(wrong.parse::<DeviceChoice>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let device = DeviceChoice::Card(Backend::Vulkan, 1);
+        let record = DeviceRecord { device, name: Some("a card".to_owned()), cpu: None };
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(text, r#"{"device":"vulkan:1","name":"a card"}"#);
+        assert_eq!(serde_json::from_str::<DeviceRecord>(&text).unwrap(), record);
+        let wrong = serde_json::from_str::<DeviceRecord>(r#"{"device":"gpu","name":null}"#);
+        assert!(wrong.unwrap_err().to_string().contains("write auto, cpu, vulkan"));
+    }
+
+    #[test]
+    fn a_run_goes_on_with_the_device_it_was_begun_on() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(&root.path().join("run")).unwrap();
+        let go_on = |asked| of_run(&folder, asked, &Reporter::silent());
+        let on = |opened: anyhow::Result<OpenDevice>| opened.unwrap().record.device;
+        assert_eq!(on(go_on(None)), DeviceChoice::Cpu, "a run without a record");
+        let device = DeviceChoice::Card(Backend::Vulkan, 4242);
+        folder.write_json(FILE, &DeviceRecord { device, name: None, cpu: None }).unwrap();
+        let refusal = go_on(None).unwrap_err().to_string();
+        assert!(refusal.starts_with("--device vulkan:4242"), "{refusal}");
+        assert_eq!(on(go_on(Some(DeviceChoice::Cpu))), DeviceChoice::Cpu);
+    }
+
+    /// Sums are split over the cores, so that a run on another number of them has other last bits.
+    #[test]
+    fn another_number_of_cores_or_instruction_set_is_a_difference() {
+        let on = |cores, instruction_set: &str| {
+            let cpu = Some(CpuRecord { cores, instruction_set: instruction_set.to_owned() });
+            DeviceRecord { device: DeviceChoice::Cpu, name: None, cpu }
+        };
+        let unknown = DeviceRecord { cpu: None, ..on(1, "avx2") };
+        assert_eq!(difference(&on(2, "avx2"), &on(2, "avx2")), None);
+        assert_eq!(difference(&unknown, &on(2, "avx2")), None);
+        let (before, now) = difference(&on(2, "avx2"), &on(1, "avx512")).unwrap();
+        assert_eq!(before, "2 cores with avx2 instructions");
+        assert_eq!(now, "1 core with avx512 instructions");
+        let text = serde_json::to_string(&on(2, "avx2")).unwrap();
+        assert_eq!(serde_json::from_str::<DeviceRecord>(&text).unwrap(), on(2, "avx2"));
+    }
+
+    #[test]
+    fn a_driver_that_panics_is_an_answer() {
+        assert_eq!(guarded(|| 1), Ok(1));
+        assert_eq!(guarded::<()>(|| panic!("no {}", "adapter")), Err("no adapter".to_owned()));
+    }
+
+    #[test]
+    fn auto_is_the_cpu_where_no_card_is() {
+        if Backend::ALL.iter().all(|&backend| cards::reach(backend).is_none()) {
+            let opened = DeviceChoice::Auto.open(&Reporter::silent()).unwrap();
+            let cpu = Some(CpuRecord::here());
+            assert_eq!(opened.record, DeviceRecord { device: DeviceChoice::Cpu, name: None, cpu });
+        }
+    }
+}

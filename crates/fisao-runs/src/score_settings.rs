@@ -1,0 +1,54 @@
+//! How a verifier is to score.
+
+use fisao_align::AlignConfig;
+use fisao_verifier::calibration::{Calibration, VerifierIdentity};
+use fisao_verifier::regions::{Regions, ScoreConfig};
+use fisao_verifier::templates::Templates;
+
+/// Sentences and regions.
+#[derive(Clone, Debug, Default)]
+pub struct ScoreSettings {
+    /// Sentences in which names are scored.
+    pub templates: Templates,
+    /// Where names are looked for.
+    pub score: ScoreConfig,
+}
+
+impl ScoreSettings {
+    /// Those of an alignment run.
+    pub fn of_run(config: &AlignConfig) -> Self {
+        Self { templates: config.templates.clone(), score: config.score }
+    }
+
+    /// What was asked for; where nothing was, what a calibration was made with, or the usual.
+    pub fn chosen(
+        prompts: &[String],
+        regions: Option<Regions>,
+        calibration: Option<&Calibration>,
+    ) -> Self {
+        let made_with = calibration.and_then(|calibration| calibration.made_with.as_ref());
+        let mut settings = made_with.map_or_else(Self::default, |made_with| {
+            let VerifierIdentity { templates, score, .. } = made_with.verifier.clone();
+            Self { templates, score }
+        });
+        if !prompts.is_empty() {
+            prompts.clone_into(&mut settings.templates.prompts);
+        }
+        if let Some(regions) = regions {
+            settings.score.regions = regions;
+        }
+        settings
+    }
+
+    /// The same with a calibration's regions where nothing else was asked for.
+    #[must_use]
+    pub fn or_as_in(self, calibration: &Calibration) -> Self {
+        let made_with = calibration.made_with.as_ref().map(|made| made.verifier.score);
+        let Some(ScoreConfig { regions, crops, .. }) =
+            made_with.filter(|_| self.score.regions == Regions::Auto)
+        else {
+            return self;
+        };
+        Self { score: ScoreConfig { regions, crops, ..self.score }, ..self }
+    }
+}

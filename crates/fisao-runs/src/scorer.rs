@@ -1,0 +1,185 @@
+//! Captions against images: which words name objects, and how well each fits.
+
+use std::ops::Range;
+
+use fisao_models::image::PixelValues;
+use fisao_models::vision_language::ImageBatch;
+use fisao_verifier::calibration::{Calibration, ProbabilityModel};
+use fisao_verifier::mentions::{Mention, ObjectVocabulary};
+use fisao_verifier::regions::{ImageEmbedding, RegionWeights};
+use fisao_verifier::scorer::{HeatMap, Verifier};
+use serde::Serialize;
+
+use crate::bundle::LoadedVerifier;
+use crate::calibrations::Setting;
+use crate::reporter::Reporter;
+use crate::text_cache;
+use crate::vocabulary::Vocabulary;
+
+/// A caption with its object mentions.
+#[derive(Debug, Serialize)]
+pub struct ScoredCaption {
+    /// The caption.
+    pub caption: String,
+    /// What it names, in its order.
+    pub mentions: Vec<ScoredMention>,
+}
+
+/// One object mention.
+#[derive(Debug, Serialize)]
+pub struct ScoredMention {
+    /// First character in the caption, counted from 0.
+    pub start: usize,
+    /// Character after the last.
+    pub end: usize,
+    /// The same in bytes.
+    #[serde(skip)]
+    pub bytes: Range<usize>,
+    /// What the caption says.
+    pub text: String,
+    /// The object.
+    pub category: String,
+    /// The name that was scored.
+    pub form: String,
+    /// Whether the caption says that the object is not there.
+    pub negated: bool,
+    /// On the calibration's scale, where there is one: less the name's centre if that takes them.
+    pub cosine: f64,
+    /// Probability that the object is not there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p_hallucinated: Option<f64>,
+}
+
+/// A name that was asked for.
+pub struct ScoredName {
+    /// What was compared with the image.
+    pub sentences: Vec<String>,
+    /// As [`ScoredMention::cosine`].
+    pub cosine: f64,
+    /// As [`ScoredMention::p_hallucinated`].
+    pub p_hallucinated: Option<f64>,
+}
+
+/// What turns an image into scores.
+pub struct Scorer {
+    verifier: Verifier,
+    vocabulary: ObjectVocabulary,
+    calibration: Option<Calibration>,
+}
+
+impl Scorer {
+    /// A scorer by a calibration that fits, or by none.
+    ///
+    /// # Errors
+    /// The calibration was made with another verifier or other settings; the vocabulary cannot be used.
+    pub fn new(
+        loaded: &LoadedVerifier,
+        words: &Vocabulary,
+        calibration: Option<Calibration>,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Self> {
+        let vocabulary = words.for_mentions()?;
+        let mut verifier = loaded.verifier.clone();
+        if let Some(calibration) = &calibration {
+            let setting = Setting { verifier: loaded, vocabulary: words };
+            setting.check(calibration, None, reporter)?;
+            verifier.apply_calibration(calibration);
+            // Before any work, rather than at the first such word.
+            vocabulary.forms().try_for_each(|(form, _)| verifier.check_centre(form))?;
+        } else {
+            verifier.set_weights(RegionWeights::default());
+        }
+        Ok(Self { verifier, vocabulary, calibration })
+    }
+
+    /// Reads the names' embeddings of an earlier run, if there are any; for whoever has many captions before him.
+    ///
+    /// # Errors
+    /// The verifier's files cannot be read.
+    pub fn recall(&mut self, loaded: &LoadedVerifier, reporter: &Reporter) -> anyhow::Result<()> {
+        text_cache::recall_only(loaded, &mut self.verifier, &self.vocabulary, reporter)
+    }
+
+    /// Whether scores become probabilities.
+    pub fn is_calibrated(&self) -> bool {
+        self.calibration.is_some()
+    }
+
+    /// What the verifier makes of one image's views.
+    pub fn embed(&self, views: &[PixelValues]) -> anyhow::Result<ImageEmbedding> {
+        Ok(self.verifier.embed_views(&[views])?.swap_remove(0))
+    }
+
+    /// What the verifier makes of each image's views.
+    pub fn embed_all(&self, images: &[Vec<PixelValues>]) -> anyhow::Result<Vec<ImageEmbedding>> {
+        Ok(self.verifier.embed_views(images)?)
+    }
+
+    /// Score of a name with an image.
+    pub fn name(&mut self, image: &ImageEmbedding, name: &str) -> anyhow::Result<ScoredName> {
+        // "Dogs" is scored as captions' dogs are.
+        let mention =
+            self.vocabulary.mentions(name).find(|mention| mention.span == (0..name.len()));
+        let form = mention.map_or_else(|| name.to_owned(), |mention| mention.form.to_owned());
+        self.verifier.embed_names([form.as_str()])?;
+        let cosine = self.verifier.score(image, &form);
+        let sentences = self.verifier.templates().render(&form);
+        Ok(ScoredName { sentences, cosine, p_hallucinated: self.p_hallucinated(cosine) })
+    }
+
+    /// Scores what a caption names against an image's embedding.
+    pub fn caption(
+        &mut self,
+        image: &ImageEmbedding,
+        caption: &str,
+    ) -> anyhow::Result<ScoredCaption> {
+        self.verifier.embed_names(self.vocabulary.mentions(caption).map(|mention| mention.form))?;
+        let characters = |bytes: usize| caption[..bytes].chars().count();
+        let scored = |Mention { category, form, span, negated }: Mention| {
+            let cosine = self.verifier.score(image, form);
+            ScoredMention {
+                start: characters(span.start),
+                end: characters(span.end),
+                text: caption[span.clone()].to_owned(),
+                bytes: span,
+                category: self.vocabulary.category(category).to_owned(),
+                form: form.to_owned(),
+                negated,
+                cosine,
+                p_hallucinated: self.p_hallucinated(cosine),
+            }
+        };
+        let mentions = self.vocabulary.mentions(caption).map(scored).collect();
+        Ok(ScoredCaption { caption: caption.to_owned(), mentions })
+    }
+
+    /// Where in an image a caption's words are seen; `whole` is the image as the verifier takes it.
+    pub fn heat_maps(&self, whole: &PixelValues, caption: &ScoredCaption) -> Vec<HeatMap> {
+        if caption.mentions.is_empty() {
+            return Vec::new();
+        }
+        let names: Vec<&str> =
+            caption.mentions.iter().map(|mention| mention.form.as_str()).collect();
+        let images = ImageBatch::new([whole], &self.verifier.model().vision().device());
+        self.verifier.heat_maps(images.whole(), &names)
+    }
+
+    fn p_hallucinated(&self, cosine: f64) -> Option<f64> {
+        let calibration = self.calibration.as_ref()?;
+        Some(1.0 - calibration.probability(cosine, ProbabilityModel::default()))
+    }
+}
+
+impl ScoredCaption {
+    /// The caption with its object mentions as they are to be shown.
+    pub fn marked(&self, mut word: impl FnMut(&ScoredMention) -> String) -> String {
+        let mut text = String::new();
+        let mut at = 0;
+        for mention in &self.mentions {
+            text.push_str(&self.caption[at..mention.bytes.start]);
+            text.push_str(&word(mention));
+            at = mention.bytes.end;
+        }
+        text + &self.caption[at..]
+    }
+}

@@ -1,0 +1,333 @@
+//! Verifying captions that are there: which of the words of each name what is not in its image.
+
+mod doubtful;
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context as _, bail};
+use fisao_eval::chair::{ChairInput, read_captions};
+use fisao_formats::documents::{check_output_file, open_text, write_bytes};
+use fisao_formats::images::open_image;
+use fisao_models::image::PixelValues;
+use fisao_models::parallel::{parallel_chunks, workers_on};
+use fisao_scenes::WorldKind;
+use fisao_verifier::regions::{ImageEmbedding, Regions};
+use fisao_verifier::scorer::HeatMap;
+use serde::Serialize;
+
+use self::doubtful::Doubtful;
+use crate::bundle::{LoadedVerifier, verifier_or_embedded, warn_of_photographs};
+use crate::calibrations;
+use crate::device::DeviceChoice;
+use crate::failure::{Interrupted, Refusal};
+use crate::image_directory::ImageDirectory;
+use crate::model_location::ModelLocation;
+use crate::reporter::Reporter;
+use crate::score_settings::ScoreSettings;
+use crate::scorer::{ScoredCaption, ScoredMention, Scorer};
+use crate::stop::StopSource;
+use crate::tasks::{DamagedImages, checked_images};
+use crate::vocabulary::Vocabulary;
+
+/// Images encoded at once by one core.
+const BATCH: usize = 16;
+
+/// Captions to verify, and by what.
+#[derive(Clone, Debug)]
+pub struct VerifyRequest {
+    /// File of the captions.
+    pub captions: PathBuf,
+    /// Folder of their images.
+    pub images: PathBuf,
+    /// What is done about images that cannot be used.
+    pub damaged: DamagedImages,
+    /// The verifier; the embedded one if there is none.
+    pub verifier: Option<ModelLocation>,
+    /// Whose embedded verifier is meant.
+    pub world: WorldKind,
+    /// What turns scores into probabilities; without it there is no decision.
+    pub calibration: Option<PathBuf>,
+    /// File or name of the list of objects.
+    pub vocabulary: Option<PathBuf>,
+    /// Sentences in which names are scored; the calibration's if there are none.
+    pub templates: Vec<String>,
+    /// Where in an image a name is looked for; where the calibration has it unless it is said.
+    pub regions: Option<Regions>,
+    /// Probability of being hallucinated from which on a mention counts as hallucinated.
+    pub threshold: f64,
+    /// Whether verdicts say where in the image each word is seen.
+    pub heat_maps: bool,
+    /// A page to write, and how many captions it shows at most, the most doubtful first.
+    pub page: Option<(PathBuf, usize)>,
+    /// Where to compute.
+    pub device: DeviceChoice,
+}
+
+/// The verdict on one caption, as printed.
+#[derive(Debug, Serialize)]
+pub struct Verdict<'a> {
+    /// Name of the image.
+    pub image_id: &'a str,
+    /// Its file.
+    pub image: &'a Path,
+    /// The caption.
+    pub caption: &'a str,
+    /// What it names.
+    pub mentions: Vec<Judged<'a>>,
+    /// Mentions that count as hallucinated; `None` without a calibration.
+    pub hallucinated: Option<usize>,
+}
+
+/// One word and how likely it is made up.
+#[derive(Debug, Serialize)]
+pub struct Judged<'a> {
+    /// First character in the caption, counted from 0.
+    pub start: usize,
+    /// Character after the last.
+    pub end: usize,
+    /// What the caption says.
+    pub text: &'a str,
+    /// The object.
+    pub category: &'a str,
+    /// The name that was scored.
+    pub form: &'a str,
+    /// Whether the caption says that the object is not there; such mentions are not scored.
+    pub negated: bool,
+    /// Score against the image.
+    pub cosine: f64,
+    /// Probability that the object is not there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p_hallucinated: Option<f64>,
+    /// Whether it counts as hallucinated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hallucinated: Option<bool>,
+    /// Where in the image it is seen, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heat_map: Option<HeatMapRows>,
+}
+
+/// A heat map, one row of patches after the other.
+#[derive(Debug, Serialize)]
+pub struct HeatMapRows {
+    /// Patches along each side of the image as the verifier takes it.
+    pub side: usize,
+    /// One for each patch.
+    pub cosines: Vec<f64>,
+}
+
+/// What was found in all captions.
+#[derive(Debug, Default)]
+pub struct Sum {
+    /// Captions.
+    pub captions: usize,
+    /// Captions that name no object.
+    pub without_object: usize,
+    /// Mentions that are scored.
+    pub mentions: usize,
+    /// Mentions that are not.
+    pub negated: usize,
+    /// Mentions that count as hallucinated.
+    pub hallucinated: usize,
+    /// Whether a calibration tells which do.
+    pub calibrated: bool,
+}
+
+/// Verifies captions one after the other and hands the verdict on each to `each`, with the scores behind it. A raised flag ends the
+/// work after the captions that are scored together.
+///
+/// # Errors
+/// [`Interrupted`] where the flag was raised, or what `each` returns. Otherwise what cannot be used, or what failed.
+pub fn verify(
+    request: &VerifyRequest,
+    each: &mut dyn FnMut(&Verdict<'_>, &ScoredCaption) -> anyhow::Result<()>,
+    stop: StopSource<'_>,
+    reporter: &Reporter,
+) -> anyhow::Result<Sum> {
+    let page = request.page.as_ref();
+    page.map_or(Ok(()), |(path, _)| check_output_file(path))?;
+    let (captions, files) = captions(request, reporter)?;
+    let calibration = request.calibration.as_deref().map(calibrations::read).transpose()?;
+    let (templates, regions) = (&request.templates, request.regions);
+    let settings = ScoreSettings::chosen(templates, regions, calibration.as_ref());
+    let embedded = request.verifier.is_none();
+    let words = Vocabulary::chosen(request.vocabulary.as_deref(), embedded, calibration.as_ref())?;
+    let device = request.device.open(reporter)?.device;
+    let (verifier, world) = (request.verifier.as_ref(), request.world);
+    let loaded = verifier_or_embedded(verifier, world, settings, &device, reporter)?;
+    let mut scorer = Scorer::new(&loaded, &words, calibration, reporter)?;
+    scorer.recall(&loaded, reporter)?;
+    let stop = stop()?;
+    let mut sum = Sum { calibrated: scorer.is_calibrated(), ..Sum::default() };
+    let mut doubtful = Doubtful::new(page.map_or(0, |(_, most)| *most));
+    let mut known: HashMap<&Path, EncodedImage> = HashMap::new();
+    let at_once = BATCH * workers_on(&device);
+    let progress = reporter.phase("verifying captions", captions.len() as u64);
+    for (captions, files) in captions.chunks(at_once).zip(files.chunks(at_once)) {
+        if stop.load(Ordering::Relaxed) {
+            let message =
+                format!("stopped after {} captions, whose verdicts are printed", sum.captions);
+            return Err(Interrupted { message }.into());
+        }
+        let mut fresh: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+        fresh.sort_unstable();
+        fresh.dedup();
+        // Captions of an image mostly stand together, so what the last ones showed is kept, and no more.
+        known.retain(|file, _| fresh.contains(file));
+        fresh.retain(|file| !known.contains_key(file));
+        known.extend(encode_images(&loaded, &scorer, &fresh)?);
+        for (input, file) in captions.iter().zip(files) {
+            let seen = &known[file.as_path()];
+            let scored = scorer.caption(&seen.embedding, &input.caption)?;
+            let maps =
+                if request.heat_maps { scorer.heat_maps(&seen.whole, &scored) } else { Vec::new() };
+            let verdict = Verdict::new(request, (input, file), &scored, maps);
+            sum.add(&verdict);
+            each(&verdict, &scored)?;
+            doubtful.add(&input.image_id, file, scored);
+            progress.advance(1);
+        }
+    }
+    if let Some((path, _)) = page {
+        let page = doubtful.page(&loaded, &scorer, request.threshold, &sum.in_words())?;
+        write_bytes(path, page.as_bytes())?;
+        reporter.note(format!("page: {}", path.display()));
+    }
+    progress.finish();
+    Ok(sum)
+}
+
+/// The captions and the file of each one's image, which can be used.
+fn captions(
+    request: &VerifyRequest,
+    reporter: &Reporter,
+) -> anyhow::Result<(Vec<ChairInput>, Vec<PathBuf>)> {
+    let path = &request.captions;
+    let captions = read_captions(open_text("captions", path)?)
+        .with_context(|| format!("{} cannot be read as captions", path.display()))?;
+    if captions.is_empty() {
+        bail!(Refusal::new(format!("{} holds no caption", path.display())));
+    }
+    let images = ImageDirectory::open(&request.images);
+    let file = |input: &ChairInput| images.file(&input.image_id);
+    let files = captions.iter().map(file).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut different = files.clone();
+    different.sort_unstable();
+    different.dedup();
+    let usable = checked_images(&different, request.damaged, reporter)?;
+    let sizes = usable.iter().map(|image| image.size);
+    warn_of_photographs(request.verifier.is_none(), sizes, reporter);
+    if usable.len() == different.len() {
+        return Ok((captions, files));
+    }
+    let usable: HashSet<&Path> = usable.iter().map(|image| image.file.as_path()).collect();
+    let pairs = captions.into_iter().zip(&files);
+    let pairs = pairs.filter(|(_, file)| usable.contains(file.as_path()));
+    Ok(pairs.map(|(caption, file)| (caption, file.clone())).unzip())
+}
+
+/// What is kept of an image while its captions come up.
+struct EncodedImage {
+    embedding: ImageEmbedding,
+    /// The image as the encoder takes it.
+    whole: PixelValues,
+}
+
+/// Looks at images on all cores.
+fn encode_images<'a>(
+    loaded: &LoadedVerifier,
+    scorer: &Scorer,
+    files: &[&'a Path],
+) -> anyhow::Result<Vec<(&'a Path, EncodedImage)>> {
+    let device = loaded.verifier.model().vision().device();
+    let chunks = parallel_chunks(files, workers_on(&device), |chunk| {
+        let mut seen = Vec::with_capacity(chunk.len());
+        for batch in chunk.chunks(BATCH) {
+            let views = batch.iter().map(|file| Ok(loaded.views.of(&open_image(file)?)));
+            let views = views.collect::<anyhow::Result<Vec<_>>>()?;
+            let embeddings = scorer.embed_all(&views)?;
+            let wholes = views.into_iter().map(|mut views| views.swap_remove(0));
+            let pairs = embeddings.into_iter().zip(wholes);
+            let kept = pairs.map(|(embedding, whole)| EncodedImage { embedding, whole });
+            seen.extend(batch.iter().copied().zip(kept));
+        }
+        anyhow::Ok(seen)
+    });
+    let chunks = chunks.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(chunks.into_iter().flatten().collect())
+}
+
+impl<'a> Verdict<'a> {
+    fn new(
+        request: &VerifyRequest,
+        (input, file): (&'a ChairInput, &'a Path),
+        scored: &'a ScoredCaption,
+        maps: Vec<HeatMap>,
+    ) -> Self {
+        let threshold = request.threshold;
+        let mut mentions: Vec<Judged> =
+            scored.mentions.iter().map(|mention| Judged::new(mention, threshold)).collect();
+        for (mention, HeatMap { side, cosines }) in mentions.iter_mut().zip(maps) {
+            mention.heat_map = Some(HeatMapRows { side, cosines });
+        }
+        let hallucinated =
+            mentions.iter().filter(|judged| judged.hallucinated == Some(true)).count();
+        Self {
+            image_id: &input.image_id,
+            image: file,
+            caption: &input.caption,
+            mentions,
+            hallucinated: request.calibration.as_ref().map(|_| hallucinated),
+        }
+    }
+}
+
+impl<'a> Judged<'a> {
+    pub(super) fn new(mention: &'a ScoredMention, threshold: f64) -> Self {
+        let p_hallucinated = mention.p_hallucinated.filter(|_| !mention.negated);
+        Self {
+            start: mention.start,
+            end: mention.end,
+            text: &mention.text,
+            category: &mention.category,
+            form: &mention.form,
+            negated: mention.negated,
+            cosine: mention.cosine,
+            p_hallucinated,
+            hallucinated: p_hallucinated.map(|p| p >= threshold),
+            heat_map: None,
+        }
+    }
+}
+
+impl Sum {
+    fn add(&mut self, verdict: &Verdict) {
+        let negated = verdict.mentions.iter().filter(|mention| mention.negated).count();
+        let mentions = verdict.mentions.len() - negated;
+        self.captions += 1;
+        self.without_object += usize::from(mentions == 0);
+        self.mentions += mentions;
+        self.negated += negated;
+        self.hallucinated += verdict.hallucinated.unwrap_or(0);
+    }
+
+    /// What was found in all, for people.
+    pub fn in_words(&self) -> String {
+        let Self { captions, without_object, mentions, negated, hallucinated, calibrated } = *self;
+        let mut parts = vec![format!("{mentions} mentions in {captions} captions")];
+        if calibrated && mentions > 0 {
+            let fraction = 100.0 * hallucinated as f64 / mentions as f64;
+            parts.push(format!("{hallucinated} count as hallucinated ({fraction:.1} %)"));
+        }
+        for (count, what) in [
+            (negated, "mentions are negated and not scored"),
+            (without_object, "captions name no object of the vocabulary"),
+        ] {
+            if count > 0 {
+                parts.push(format!("{count} {what}"));
+            }
+        }
+        parts.join("; ")
+    }
+}

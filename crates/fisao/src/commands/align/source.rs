@@ -1,0 +1,60 @@
+//! What a run is to be trained from, as the options say it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use fisao_runs::align::record::{Files, Source};
+use fisao_runs::vocabulary::usual_list;
+use fisao_runs::{Refusal, calibrations};
+
+use crate::arguments::AlignSource;
+
+/// The built-in synthetic dataset, or files: paths are made absolute.
+pub(super) fn of(source: &AlignSource) -> anyhow::Result<Source> {
+    if source.demo {
+        let (labels, world) = (source.labels.unwrap_or_default(), source.world.unwrap_or_default());
+        return Ok(Source::World { labels: labels.into(), world: world.into() });
+    }
+    Ok(Source::Files(files(source)?))
+}
+
+fn validation_fraction(source: &AlignSource) -> anyhow::Result<f64> {
+    let fraction = source.validation_fraction.unwrap_or(0.0);
+    if (0.0..1.0).contains(&fraction) {
+        return Ok(fraction);
+    }
+    bail!(Refusal::new(format!(
+        "--validation-fraction is {fraction}; it must be 0 or more and below 1"
+    )))
+}
+
+fn files(source: &AlignSource) -> anyhow::Result<Files> {
+    let absolute = |path: &Path| {
+        std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))
+    };
+    let missing = |name: &str| Refusal::new(format!("--{name} is missing"));
+    let path = |path: &Option<PathBuf>, name: &str| {
+        let path = path.as_deref().ok_or_else(|| missing(name))?;
+        absolute(path)
+    };
+    let calibration = path(&source.calibration, "calibration")?;
+    Ok(Files {
+        model: source.model.as_ref().ok_or_else(|| missing("model"))?.lasting()?,
+        verifier: source.verifier.as_ref().ok_or_else(|| missing("verifier"))?.lasting()?,
+        allow_mismatched_verifier: source.allow_mismatched_verifier,
+        prompts: source.prompts.as_deref().map(absolute).transpose()?,
+        images: source.images.as_deref().map(absolute).transpose()?,
+        allow_outside_images: source.allow_outside_images,
+        skip_damaged: source.damaged.skip_damaged,
+        validation_fraction: validation_fraction(source)?,
+        prompt: source.prompt.clone().unwrap_or_else(|| fisao_scenes::PROMPTS[0].to_owned()),
+        // The names of built-in lists are no paths.
+        vocabulary: match &source.vocabulary.vocabulary {
+            Some(path) if path.exists() => absolute(path)?,
+            Some(name) => name.clone(),
+            // A calibration that cannot be read ends the run where it is needed.
+            None => usual_list(false, calibrations::read(&calibration).ok().as_ref()).into(),
+        },
+        calibration,
+    })
+}
