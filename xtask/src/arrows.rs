@@ -15,9 +15,10 @@ struct Rule {
 
 const RULES: &[Rule] = &[
     Rule { package: "fisao-kernels", allowed: &[], terminal: false },
-    Rule { package: "fisao-models", allowed: &["fisao-kernels"], terminal: false },
+    Rule { package: "fisao-images", allowed: &[], terminal: false },
+    Rule { package: "fisao-models", allowed: &["fisao-images", "fisao-kernels"], terminal: false },
     Rule { package: "fisao-mentions", allowed: &[], terminal: false },
-    Rule { package: "fisao-formats", allowed: &["fisao-models"], terminal: false },
+    Rule { package: "fisao-formats", allowed: &["fisao-images", "fisao-models"], terminal: false },
     Rule {
         package: "fisao-verifier",
         allowed: &["fisao-mentions", "fisao-models"],

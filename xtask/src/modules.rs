@@ -12,6 +12,7 @@ pub(crate) const LAYERED: &[&str] = &[
     "fisao-eval",
     "fisao-experiments",
     "fisao-formats",
+    "fisao-images",
     "fisao-kernels",
     "fisao-mentions",
     "fisao-models",

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// A step inside one iteration, in the order they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Phase {
     /// The encoders run over images that are not in the cache.
     Encode,
@@ -28,6 +29,7 @@ pub enum Phase {
 /// One thing worth telling the user.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
+#[non_exhaustive]
 pub enum AlignEvent {
     /// A phase begins.
     PhaseStarted {
@@ -83,6 +85,7 @@ pub struct Warning {
 /// Every warning there is; the guards say what raises each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum WarningCode {
     /// A metric is NaN or infinite.
     NotFinite,

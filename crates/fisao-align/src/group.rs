@@ -37,6 +37,7 @@ pub struct GroupRelativeConfig {
 /// What a response is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum GroupBaseline {
     /// The mean over the other responses to the same image.
     #[default]

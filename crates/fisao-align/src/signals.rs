@@ -53,6 +53,7 @@ const LEAST_IMAGES: usize = 10;
 
 /// What is known about a mention; the module's table says how each is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Signal {
     /// Cosine of the pooled image.
     Pooled,

@@ -39,6 +39,7 @@ impl Task {
 
 /// Responses that come with a task; ids, the end token last.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Answer {
     /// None: the policy has to write its own.
     #[default]

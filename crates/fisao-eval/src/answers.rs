@@ -175,6 +175,7 @@ impl Paired<'_> {
 
 /// Questions and answers that cannot be brought together.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PairingError {
     /// By position, every question needs its answer.
     #[error(

@@ -61,6 +61,7 @@ pub struct Row {
 
 /// A task's file that is not what it should be.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MmeError {
     /// The text cannot be read, or is not UTF-8.
     #[error("{task}: line {line} cannot be read: {source}")]

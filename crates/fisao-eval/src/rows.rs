@@ -32,6 +32,7 @@ impl fmt::Display for Place {
 
 /// Text that is not what it should be.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RowError {
     /// The text cannot be read.
     #[error("cannot be read: {source}")]

@@ -51,6 +51,7 @@ pub fn prompt(problem: &Problem) -> String {
 
 /// What cannot be read or scored.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ScienceQaError {
     /// `problems.json` or `pid_splits.json` is something else.
     #[error("not ScienceQA's file: {source}; expected {expected}")]

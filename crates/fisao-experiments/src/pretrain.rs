@@ -12,13 +12,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use fisao_align::StopFlag;
+use fisao_formats::checkpoint::Checkpoint;
 use fisao_formats::checkpoint::{
     CONFIG_FILE, SpecialTokens, TOKENIZER_FILE, write_clip, write_clip_processing, write_llava,
     write_llava_processing,
 };
 use fisao_formats::documents::{check_output_folder, read_text};
+use fisao_formats::tokenizer::HfTokenizer;
+use fisao_formats::weights::LoadDtype;
 use fisao_formats::weights::SafetensorsSource;
-use fisao_formats::{Checkpoint, HfTokenizer, LoadDtype, StoredDtype};
+use fisao_formats::weights::StoredDtype;
 use fisao_models::vision::VisionTower;
 use fisao_runs::bundle::{EmbeddedModels, embedded};
 use fisao_runs::device::cpu;

@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use crate::limits::MAX_PIXELS;
+use fisao_images::ImageError;
+
 use crate::lock_owner::LockOwner;
 
 /// A file or folder that could not be read, understood or written.
@@ -281,37 +282,9 @@ pub enum FormatError {
         /// What is wrong, after "the chat template".
         reason: String,
     },
-    /// A file that is not an image at all.
-    #[error("{} is not an image: it {content}", path.display())]
-    NotAnImage {
-        /// The file.
-        path: PathBuf,
-        /// What it is instead, such as "is text" or "is empty".
-        content: String,
-    },
-    /// An image of a format that is not read.
-    #[error("{} is a {format} image, a format that is not read (PNG, JPEG, WebP, BMP and GIF are)", path.display())]
-    UnreadImageFormat {
-        /// The file.
-        path: PathBuf,
-        /// Its format, by content.
-        format: &'static str,
-    },
-    /// An image of more pixels than are decoded.
-    #[error(
-        "{} is a {format} image of {width}×{height} pixels, more than the {MAX_PIXELS} that are decoded",
-        path.display()
-    )]
-    LargeImage {
-        /// The file.
-        path: PathBuf,
-        /// Its format, by content.
-        format: String,
-        /// Pixels from left to right.
-        width: u64,
-        /// Pixels from top to bottom.
-        height: u64,
-    },
+    /// An image that cannot be read.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// Several images that cannot be used, found by looking at all of them.
     #[error("{} of {checked} images cannot be used", images.len())]
     UnusableImages {
@@ -319,26 +292,6 @@ pub enum FormatError {
         images: Vec<FormatError>,
         /// Images that were looked at.
         checked: usize,
-    },
-    /// An image that is truncated or is damaged.
-    #[error("{} is a damaged {format} image: {reason}", path.display())]
-    DamagedImage {
-        /// The file.
-        path: PathBuf,
-        /// Its format, by content.
-        format: String,
-        /// The decoder's reason.
-        reason: String,
-    },
-    /// An image of a kind that its format allows but that is not read.
-    #[error("{} is a {format} image of a kind that is not read: {reason}", path.display())]
-    UnsupportedImage {
-        /// The file.
-        path: PathBuf,
-        /// Its format, by content.
-        format: String,
-        /// What is unusual about it.
-        reason: String,
     },
     /// A folder without images.
     #[error("no images in {} (looked for {extensions})", path.display())]
@@ -603,21 +556,12 @@ impl FormatError {
                 "resume the run that is there, or choose another output folder"
             }
             Self::FolderNotEmpty { .. } => "choose another output folder, or empty this one",
-            Self::NotAnImage { .. } | Self::DamagedImage { .. } => {
-                "remove or replace this file and run again, or pass over it with --skip-damaged"
-            }
-            Self::UnreadImageFormat { .. } => {
-                "convert it, for instance with `magick image.tif image.png`, and run again"
-            }
-            Self::LargeImage { .. } => "make it smaller, or remove it, and run again",
+            Self::Image(error) => return image_hint(error),
             Self::UnusableImages { .. } => {
                 "remove or replace these files and run again, or pass over them with --skip-damaged"
             }
             Self::NotAFile { found: "a named pipe", .. } => {
                 "write what it says to a file first, and give that"
-            }
-            Self::UnsupportedImage { .. } => {
-                "save it as an ordinary JPEG or PNG, or remove it, and run again"
             }
             _ => return None,
         })
@@ -625,14 +569,7 @@ impl FormatError {
 
     /// Whether it is about an image that is there, and cannot be used: damaged, too large, or of no format that is read.
     pub fn is_unusable_image(&self) -> bool {
-        matches!(
-            self,
-            Self::NotAnImage { .. }
-                | Self::UnreadImageFormat { .. }
-                | Self::LargeImage { .. }
-                | Self::DamagedImage { .. }
-                | Self::UnsupportedImage { .. }
-        )
+        matches!(self, Self::Image(error) if image_hint(error).is_some())
     }
 
     /// What is wrong with each of several files, where that is what the error is about.
@@ -653,6 +590,23 @@ impl FormatError {
             Self::io("read", path, source)
         }
     }
+}
+
+/// What the user can do about an image that is there, and cannot be used.
+fn image_hint(error: &ImageError) -> Option<&'static str> {
+    Some(match error {
+        ImageError::NotAnImage { .. } | ImageError::Damaged { .. } => {
+            "remove or replace this file and run again, or pass over it with --skip-damaged"
+        }
+        ImageError::UnreadFormat { .. } => {
+            "convert it, for instance with `magick image.avif image.png`, and run again"
+        }
+        ImageError::TooLarge { .. } => "make it smaller, or remove it, and run again",
+        ImageError::Unsupported { .. } => {
+            "save it as an ordinary JPEG or PNG, or remove it, and run again"
+        }
+        _ => return None,
+    })
 }
 
 /// Whether a type of safetensors holds quantised weights: integers, and floats of 8 bits or fewer.

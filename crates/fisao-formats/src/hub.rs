@@ -21,11 +21,10 @@ pub use settings::HubSettings;
 use self::cache::ModelCache;
 use self::id::is_path_part;
 use self::remote::{ListedFile, Listing, Remote, Step};
+use crate::FormatError;
 use crate::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
-use crate::checkpoint::FamilyFormat;
-use crate::checkpoint::{CONFIG_FILE, TOKENIZER_FILE};
+use crate::checkpoint::{CONFIG_FILE, Checkpoint, FamilyFormat, TOKENIZER_FILE};
 use crate::weights::{INDEX_FILE, PICKLES, SHARD_LIST, ShardIndex, WEIGHTS_FILE};
-use crate::{Checkpoint, FormatError};
 
 /// What a checkpoint consists of beside its weights; not every checkpoint has all of them.
 const SETTINGS_FILES: [&str; 10] = [

@@ -1,18 +1,28 @@
 //! Every file that FiSAO reads or writes.
 //!
-//! * [`checkpoint`]: model folders in Hugging Face layout, LLaVA and CLIP.
-//! * [`weights`]: safetensors, memory-mapped, under canonical tensor names.
-//! * [`tokenizer`], [`processor`], [`images`]: text and images on their way into a model.
-//! * [`prompts`]: the images and prompts of training, read row by row.
-//! * [`chat_template`]: how a checkpoint wants to be spoken to.
-//! * `hub` (feature `hub`): checkpoints and adapters by their name on the Hugging Face Hub.
-//! * [`adapter`]: LoRA adapters in PEFT's layout; [`merge`]: checkpoints with one folded in.
-//! * [`run_folder`], [`documents`], [`json_lines`], [`digest`]: a run's own files; [`data_record`]: what data it was begun
-//!   with; [`folder_lock`]: who writes into a folder; [`tensorboard`]: a run's curves for TensorBoard.
+//! Models:
 //!
-//! Input files are other people's: whatever is wrong with one is a [`FormatError`] that names it, never
-//! a panic. Output files are written beside their place and renamed into it, so that an interrupted
-//! write leaves the old file or none.
+//! * [`checkpoint`]: folders in Hugging Face layout, their configurations, and the models in them.
+//! * [`weights`]: safetensors, memory-mapped, under canonical tensor names.
+//! * [`tokenizer`], [`chat_template`], [`processor`]: text and images on their way into a model.
+//! * [`adapter`]: LoRA adapters in PEFT's layout; [`merge`]: checkpoints with one folded in.
+//! * `hub` (feature `hub`): checkpoints and adapters by their name on the Hugging Face Hub.
+//!
+//! Data:
+//!
+//! * [`images`]: image files, and folders of them.
+//! * [`prompts`]: the images and prompts of training, read row by row.
+//! * [`documents`], [`json_lines`], [`named_vectors`]: JSON, TOML, JSON lines, and vectors with names.
+//!
+//! Runs:
+//!
+//! * [`run_folder`]: a run's own files; [`tensorboard`]: its curves for TensorBoard.
+//! * [`data_record`]: what data it was begun with, by the digests of [`digest`].
+//! * [`folder_lock`]: who writes into a folder.
+//!
+//! Types are imported from their modules; [`FormatError`] alone is here. Input files are other people's: whatever is wrong with
+//! one is a [`FormatError`] that names it, never a panic. Output files are written beside their place and renamed into it, so
+//! that an interrupted write leaves the old file or none.
 
 // What a file says is converted with care.
 #![warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
@@ -31,7 +41,6 @@ pub mod folder_lock;
 pub mod hub;
 pub mod images;
 pub mod json_lines;
-mod limits;
 mod lock_owner;
 pub mod merge;
 pub mod named_vectors;
@@ -43,13 +52,4 @@ pub mod tensorboard;
 pub mod tokenizer;
 pub mod weights;
 
-pub use adapter::Adapter;
-pub use chat_template::ChatTemplate;
-pub use checkpoint::{Checkpoint, Loaded, ModelConfig};
-pub use data_record::DataRecord;
 pub use error::FormatError;
-pub use folder_lock::FolderLock;
-pub use prompts::PromptSet;
-pub use run_folder::{MetricsWriter, RunFolder};
-pub use tokenizer::HfTokenizer;
-pub use weights::{LoadDtype, SafetensorsSource, StoredDtype};

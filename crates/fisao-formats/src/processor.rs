@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use fisao_models::image::{BestResolution, Filter, ImageProcessor, Resize, Resolution, TileLayout};
+use fisao_images::resample::Filter;
+use fisao_models::image::{BestResolution, ImageProcessor, Resize, Resolution, TileLayout};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -32,9 +33,6 @@ const DEVIATION: Real = Real { least: 1e-6, most: 1000.0, said: "three numbers f
 /// The means and deviations of OpenAI's CLIP, transformers' default.
 const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
-/// PIL's numbers for the ways of resizing.
-const FILTERS: [(i64, Filter); 4] =
-    [(0, Filter::Nearest), (1, Filter::Lanczos), (2, Filter::Bilinear), (3, Filter::Bicubic)];
 /// The field that lists the sizes images may be brought to before they are cut into tiles.
 pub(crate) const GRID_PINPOINTS: &str = "image_grid_pinpoints";
 /// Keys of other processors that change pixels, and are refused unless they are null or false.
@@ -164,12 +162,6 @@ pub(crate) fn with_processor_fields<R>(
     read(&ProcessorFields(Fields::of_file(WHAT, &path, &value)?))
 }
 
-/// PIL's number for a way of resizing.
-pub(crate) fn resample_number(filter: Filter) -> i64 {
-    let found = FILTERS.iter().find(|&&(_, known)| known == filter);
-    found.expect("the table holds every filter").0
-}
-
 /// The name of an image processor's class in transformers, its ending left out, and what reads its settings.
 pub(crate) type ImageProcessorFormat =
     (&'static str, fn(&ProcessorFields<'_>) -> Result<ImageProcessor, FormatError>);
@@ -247,9 +239,7 @@ impl ProcessorFields<'_> {
     /// The way of resizing, this one where the file names none.
     pub(crate) fn filter(&self, default: Filter) -> Result<Filter, FormatError> {
         let Some(value) = self.0.get("resample") else { return Ok(default) };
-        let number = value.as_i64();
-        let found = FILTERS.iter().find(|&&(known, _)| Some(known) == number);
-        found.map(|&(_, filter)| filter).ok_or_else(|| {
+        value.as_u64().and_then(Filter::from_number).ok_or_else(|| {
             let supported = "0 (nearest), 1 (Lanczos), 2 (bilinear) or 3 (bicubic)";
             self.0.refused("resample", supported)
         })

@@ -4,14 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use fisao_formats::checkpoint::{clip_config_json, llava_config_json, write_clip, write_llava};
+use fisao_formats::adapter::Adapter;
+use fisao_formats::chat_template::ChatTemplate;
+use fisao_formats::checkpoint::{
+    Checkpoint, ModelConfig, clip_config_json, llava_config_json, write_clip, write_llava,
+};
 use fisao_formats::images::decode_image;
 use fisao_formats::json_lines::read_json_lines;
 use fisao_formats::named_vectors::{read_named_vectors, write_named_vectors};
 use fisao_formats::processor::read_image_processor;
-use fisao_formats::{
-    Adapter, ChatTemplate, Checkpoint, HfTokenizer, LoadDtype, ModelConfig, PromptSet, StoredDtype,
-};
+use fisao_formats::prompts::PromptSet;
+use fisao_formats::tokenizer::HfTokenizer;
+use fisao_formats::weights::{LoadDtype, StoredDtype};
 use fisao_models::clip::Clip;
 use fisao_models::lora::LoraConfig;
 use fisao_models::text::Tokenizer;
@@ -344,7 +348,14 @@ fn adapters() -> Vec<Reader> {
 }
 
 fn images() -> Vec<Reader> {
-    let kinds = [("jpeg", "jpg"), ("png", "png"), ("gif", "gif"), ("bmp", "bmp"), ("webp", "webp")];
+    let kinds = [
+        ("jpeg", "jpg"),
+        ("png", "png"),
+        ("gif", "gif"),
+        ("bmp", "bmp"),
+        ("webp", "webp"),
+        ("tiff", "tif"),
+    ];
     let readers = kinds.map(|(name, extension)| {
         // Large ones are as good as small ones, and slow.
         let mut files = fixtures("fixtures/images", extension);

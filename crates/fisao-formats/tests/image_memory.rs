@@ -1,7 +1,7 @@
 //! What preparing an image takes at most: 64 MB and 8 bytes for each of the bytes that it decodes to, in every format and
 //! whatever the proportion of its sides.
 
-use std::io::Cursor;
+use std::io::{Cursor, Write as _};
 
 use fisao_formats::images::decode_image;
 use fisao_models::image::ImageProcessor;
@@ -23,6 +23,40 @@ fn encoded(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
     let mut file = Cursor::new(Vec::new());
     image.write_to(&mut file, format).expect("it can be encoded");
     file.into_inner()
+}
+
+/// A TIFF of one strip of RGB, of bytes that are packed in one of its ways already.
+fn tiff(width: u32, height: u32, compression: u32, photometric: u32, strip: &[u8]) -> Vec<u8> {
+    let tags = [
+        (256, width),
+        (257, height),
+        (258, 8),
+        (259, compression),
+        (262, photometric),
+        (273, 8),
+        (277, 3),
+        (279, strip.len() as u32),
+    ];
+    let entry = |(tag, number): (u16, u32)| {
+        [&tag.to_le_bytes()[..], &[4, 0, 1, 0, 0, 0], &number.to_le_bytes()].concat()
+    };
+    let directory = tags.into_iter().flat_map(entry).collect::<Vec<_>>();
+    let place = (8 + strip.len() as u32).to_le_bytes();
+    [b"II*\0", &place[..], strip, &[tags.len() as u8, 0], &directory, &[0; 4]].concat()
+}
+
+/// The same image as TIFFs: as it is, deflated, and as a JPEG.
+fn tiffs(width: u32, height: u32) -> Vec<Vec<u8>> {
+    let samples = vec![90; 3 * width as usize * height as usize];
+    let mut deflated = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    deflated.write_all(&samples).expect("in memory");
+    let deflated = deflated.finish().expect("in memory");
+    let mut files = vec![tiff(width, height, 1, 2, &samples), tiff(width, height, 8, 2, &deflated)];
+    if width.max(height) <= 65_535 {
+        let jpeg = encoded(width, height, ImageFormat::Jpeg);
+        files.push(tiff(width, height, 7, 6, &jpeg));
+    }
+    files
 }
 
 /// Peak of decoding a file and preparing it for an encoder of 336 × 336, beside what is in use before.
@@ -63,5 +97,11 @@ fn preparing_an_image_keeps_to_its_memory_bound() {
         let (peak, allowed) =
             (peak(&encoded(width, height, ImageFormat::Png)), allowed(width, height));
         assert!(peak <= allowed, "PNG {width}×{height}: {peak} bytes for {allowed}");
+    }
+    for (width, height) in sizes.into_iter().chain([(1_000_000, 1), (1, 1_000_000)]) {
+        for (kind, file) in tiffs(width, height).iter().enumerate() {
+            let (peak, allowed) = (peak(file), allowed(width, height));
+            assert!(peak <= allowed, "TIFF {kind}, {width}×{height}: {peak} bytes for {allowed}");
+        }
     }
 }

@@ -15,6 +15,7 @@ pub struct ObjectVocabulary {
 
 /// A vocabulary that cannot be used as given.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum VocabularyError {
     /// No categories at all.
     #[error("the object vocabulary is empty; give at least one category")]

@@ -2,17 +2,16 @@
 //! `LlavaImageProcessor` and `LlavaOnevisionImageProcessor` do it with Pillow 13, to the bit up to the
 //! normalisation.
 
-mod resample;
 mod tiles;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use fisao_images::resample::Filter;
+use fisao_images::resample::{Canvas, resize_part};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use resample::{Canvas, resize_part};
-pub use resample::{Filter, resize};
 pub use tiles::{BestResolution, Resolution, TileLayout};
 
 /// How an image is brought to size before cropping.

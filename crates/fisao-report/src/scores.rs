@@ -13,6 +13,7 @@ const LENGTH_TOLERANCE: (f64, f64) = (-0.15, 0.25);
 
 /// A column of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Metric {
     /// Hallucinated mentions over all mentions.
     ChairI,

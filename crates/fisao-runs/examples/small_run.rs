@@ -9,7 +9,7 @@ use fisao_align::captions::describe;
 use fisao_align::tasks::TaskSource as _;
 use fisao_align::trainer::Trainer;
 use fisao_align::{RunControl, StopFlag};
-use fisao_formats::RunFolder;
+use fisao_formats::run_folder::RunFolder;
 use fisao_models::generation::Sampling;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_runs::Reporter;

@@ -12,11 +12,11 @@ use fisao_align::AlignError;
 use fisao_align::likelihoods::likelihoods;
 use fisao_align::sampling::{generate, tasks_at_once};
 use fisao_align::tasks::{Task, TaskSource};
-use fisao_formats::data_record::{FileDigests, RowDigest};
+use fisao_formats::FormatError;
+use fisao_formats::data_record::{DataRecord, FileDigests, RowDigest};
 use fisao_formats::digest::sha256_bytes;
 use fisao_formats::documents::{read_json, write_json};
 use fisao_formats::images::open_image;
-use fisao_formats::{DataRecord, FormatError};
 use fisao_models::generation::{FinishReason, Sampling};
 use serde_json::{Map, Value, json};
 

@@ -11,9 +11,10 @@ use fisao_align::run_control::ResponseStore;
 use fisao_align::tasks::{Task, TaskSource as _};
 use fisao_align::{AlignConfig, AlignError, RunControl, StopFlag};
 use fisao_eval::chair::Rules;
+use fisao_formats::data_record::DataRecord;
 use fisao_formats::data_record::{FileDigests, RowDigest};
 use fisao_formats::documents::check_output_file;
-use fisao_formats::{DataRecord, LoadDtype};
+use fisao_formats::weights::LoadDtype;
 use fisao_models::generation::Sampling;
 use fisao_verifier::calibration::Calibration;
 

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use fisao_formats::{DataRecord, FormatError};
+use fisao_formats::FormatError;
+use fisao_formats::data_record::DataRecord;
 
 use crate::failure::Refusal;
 use crate::reporter::Reporter;

@@ -6,8 +6,10 @@ use std::str::FromStr;
 
 use anyhow::bail;
 use burn::tensor::{DType, Device};
+use fisao_formats::checkpoint::Checkpoint;
 use fisao_formats::documents::read_json;
-use fisao_formats::{Checkpoint, LoadDtype, RunFolder};
+use fisao_formats::run_folder::RunFolder;
+use fisao_formats::weights::LoadDtype;
 use fisao_models::parallel::{cores, instruction_set};
 use fisao_models::weights::is_held;
 use serde::{Deserialize, Serialize};

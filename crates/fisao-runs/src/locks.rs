@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use fisao_formats::folder_lock::LockOwner;
-use fisao_formats::{FolderLock, FormatError, RunFolder};
+use fisao_formats::FormatError;
+use fisao_formats::folder_lock::{FolderLock, LockOwner};
+use fisao_formats::run_folder::RunFolder;
 
 use crate::reporter::Reporter;
 

@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use fisao_formats::checkpoint::Checkpoint;
 use fisao_formats::hub::{self, HubError, HubEvent, HubId, HubSettings, Wanted};
-use fisao_formats::{Checkpoint, FormatError, RunFolder, adapter};
+use fisao_formats::run_folder::RunFolder;
+use fisao_formats::{FormatError, adapter};
 
 use crate::failure::Refusal;
 use crate::reporter::{PhaseProgress, Reporter};

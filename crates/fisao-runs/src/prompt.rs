@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use fisao_formats::chat_template::special_tokens;
-use fisao_formats::{ChatTemplate, HfTokenizer};
+use fisao_formats::chat_template::{ChatTemplate, special_tokens};
+use fisao_formats::tokenizer::HfTokenizer;
 use fisao_models::llama::DecoderFamily;
 use fisao_models::vision_language::{FamilyConfig, ImagePlace};
 use fisao_scenes::recipe::conversation;

@@ -22,6 +22,7 @@ pub struct ScoreConfig {
 /// Where in an image a name is looked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Regions {
     /// In the whole of it and its patches, weighted as the calibration found best; the whole alone where patches do not
     /// help, and without a calibration.

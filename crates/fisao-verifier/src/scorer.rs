@@ -32,6 +32,7 @@ const TEXT_BATCH: usize = 64;
 
 /// Why a verifier could not be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum VerifierError {
     /// The verifier's image tower is built differently from the policy's.
     #[error(

@@ -19,6 +19,7 @@ pub struct Templates {
 
 /// Templates that cannot be rendered.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TemplateError {
     /// No templates at all.
     #[error("no prompt template is given; the default is \"a photo of a {{}}.\"")]

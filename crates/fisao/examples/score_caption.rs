@@ -8,8 +8,9 @@ use std::slice;
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use fisao_formats::checkpoint::Checkpoint;
 use fisao_formats::images::open_image;
-use fisao_formats::{Checkpoint, LoadDtype};
+use fisao_formats::weights::LoadDtype;
 use fisao_verifier::listing::Listing;
 use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::regions::ScoreConfig;

@@ -103,6 +103,7 @@ pub struct RewardedResponses<'a> {
 
 /// What the items of an iteration are.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Items {
     /// Single responses.
     Single(Vec<Vec<usize>>),

@@ -35,6 +35,7 @@ pub struct DpoConfig {
 /// Where preference pairs come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum PairSource {
     /// The best and the worst of the model's own responses to an image, by their rewards.
     #[default]

@@ -57,6 +57,7 @@ pub struct KlConfig {
 /// How β changes during a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum KlControllerKind {
     /// It does not.
     #[default]

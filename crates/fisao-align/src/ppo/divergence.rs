@@ -18,6 +18,7 @@ const LARGEST_PROPORTIONAL_ERROR: f64 = 0.2;
 /// Single-sample estimators of `KL(p‖q)` from `x ~ p`, with `ℓ = log p(x) − log q(x)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum KlEstimator {
     /// `ℓ`. Unbiased, high variance, may be negative. The one that belongs into the reward.
     K1,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Shape of the learning rate after its warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Schedule {
     /// Stays at its full value.
     Constant,

@@ -23,6 +23,7 @@ pub struct AmberData {
 
 /// What a query is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Kind {
     /// A description.
     #[serde(rename = "generative")]
@@ -78,6 +79,7 @@ enum Truth {
 
 /// Files, or responses, that cannot be scored.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AmberError {
     /// A file of text lines cannot be read.
     #[error("line {line} cannot be read: {source}")]

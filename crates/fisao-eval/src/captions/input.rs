@@ -25,6 +25,7 @@ pub struct CaptionInput {
 
 /// Captions or references that cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CaptionInputError {
     /// A row is broken.
     #[error(transparent)]

@@ -110,6 +110,7 @@ pub struct CaptionTokens {
 
 /// Input that cannot be scored honestly.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CaptionError {
     /// Nothing to score.
     #[error("there are no captions to evaluate")]

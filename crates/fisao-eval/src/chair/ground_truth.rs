@@ -70,6 +70,7 @@ const EXPECTED: &str = r#"rows of {"image_id": …, "objects": ["…"]}, one obj
 
 /// Text that is not ground truth.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum InputError {
     /// The text cannot be read.
     #[error("cannot be read: {source}")]

@@ -15,6 +15,7 @@ const BATCH: usize = 1024;
 
 /// What to do with a caption of an image that has no ground truth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MissingGroundTruth {
     /// Refuse to score: leaving it out would change every rate.
     #[default]
@@ -43,6 +44,7 @@ impl Default for ChairOptions {
 
 /// Input that cannot be scored honestly.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ChairError {
     /// Nothing to score.
     #[error("there are no captions to evaluate")]

@@ -9,6 +9,7 @@ const NEUTRAL: &str = "[neutral]";
 
 /// A list of synonyms that cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SynonymError {
     /// The text cannot be read.
     #[error("line {line} cannot be read: {source}; give UTF-8 text")]

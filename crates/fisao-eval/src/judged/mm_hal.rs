@@ -134,6 +134,7 @@ pub struct MmHalReport {
 
 /// Verdicts that cannot be brought together with the records.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MmHalError {
     /// By position, every record needs its verdict.
     #[error(

@@ -59,6 +59,7 @@ fn unnamed() -> QuestionId {
 
 /// What cannot be read or scored.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MmVetError {
     /// `mm-vet.json`, or a file of grades, is something else.
     #[error("not MM-Vet's file: {source}; expected {expected}")]

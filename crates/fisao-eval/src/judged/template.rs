@@ -11,6 +11,7 @@ pub struct Template {
 
 /// A prompt that does not ask about the answer.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TemplateError {
     /// A place that must be there.
     #[error("the judge's prompt lacks {{{place}}}; it must have {expected}")]

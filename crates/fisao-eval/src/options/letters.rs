@@ -8,6 +8,7 @@ use crate::answers::{Answer, Paired, PairingError, QuestionId, pair};
 /// How an option is read from text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum LetterRule {
     /// The text is the letter and nothing else (LLaVA's `convert_seed_for_submission.py`).
     Exact,

@@ -8,6 +8,7 @@ use crate::answers::QuestionId;
 
 /// A file that is not MMBench's.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MmbenchError {
     /// Not a table.
     #[error("not a table with columns between tabs: {source}")]

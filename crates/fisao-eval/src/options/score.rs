@@ -10,6 +10,7 @@ use crate::rates::Accuracy;
 
 /// What cannot be scored.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OptionsError {
     /// A question whose answer is kept back.
     #[error(

@@ -11,6 +11,7 @@ use crate::image_id::ImageId;
 
 /// A file that is not SEED-Bench's.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SeedError {
     /// Not of the shape.
     #[error(

@@ -66,6 +66,7 @@ impl BuildOptions {
 
 /// Ground truth from which the questions cannot be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BuildError {
     /// Too few images to choose from.
     #[error(

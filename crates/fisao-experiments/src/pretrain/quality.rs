@@ -7,7 +7,7 @@ use fisao_align::centring::correct_mentions;
 use fisao_align::mentions::MentionScorer;
 use fisao_align::objective::Data;
 use fisao_align::{RunControl, StopFlag};
-use fisao_formats::LoadDtype;
+use fisao_formats::weights::LoadDtype;
 use fisao_models::generation::Sampling;
 use fisao_scenes::{Split, World};
 use fisao_verifier::calibration::auc;

@@ -202,8 +202,8 @@ fn damaged(path: &Path, key: &str) -> FormatError {
 mod tests {
     use super::*;
     use burn::tensor::Device;
-    use fisao_formats::HfTokenizer;
     use fisao_formats::checkpoint::named_tensors;
+    use fisao_formats::tokenizer::HfTokenizer;
     use fisao_models::clip::Clip;
     use fisao_scenes::World;
     use fisao_scenes::recipe::vocabularies::clip_tokenizer;

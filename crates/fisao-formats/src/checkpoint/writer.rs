@@ -17,7 +17,7 @@ use super::config_writer::{clip_config_json, generation_config_json, llava_confi
 use super::{CONFIG_FILE, TOKENIZER_FILE};
 use crate::FormatError;
 use crate::documents::{write_bytes, write_json};
-use crate::processor::{GRID_PINPOINTS, pinpoints_json, resample_number};
+use crate::processor::{GRID_PINPOINTS, pinpoints_json};
 use crate::tokenizer::HfTokenizer;
 use crate::weights::{StoredDtype, WEIGHTS_FILE, write_safetensors};
 
@@ -195,7 +195,7 @@ fn image_processor_json(images: &ImageProcessor, processor_class: &str) -> Value
         "do_convert_rgb": true,
         "do_resize": images.resize.is_some(),
         "do_pad": images.pad.is_some(),
-        "resample": resample_number(images.filter),
+        "resample": images.filter.number(),
         "do_center_crop": images.crop.is_some(),
         "do_rescale": true,
         "rescale_factor": decimal(images.rescale),

@@ -10,6 +10,7 @@ use crate::files::open_file;
 
 /// The form of a prompt set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PromptKind {
     /// A folder of images.
     Folder,

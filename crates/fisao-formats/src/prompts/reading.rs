@@ -3,13 +3,13 @@
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::{Engine as _, alphabet};
 use bytes::Bytes;
+use fisao_images::format::is_image;
 use sha2::{Digest, Sha256};
 
 use super::Answer;
 use super::fields::{Cell, Fields, IMAGE_FIELDS};
 use super::image_folder::shortened;
 use super::turns::{Exchange, first_exchange, last_reply, text, without_placeholder};
-use crate::images::is_image;
 
 const DATA_URL: &str = "data:";
 

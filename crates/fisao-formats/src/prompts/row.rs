@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use image::RgbImage;
+use fisao_images::RgbImage;
 
 use crate::FormatError;
 use crate::images::{check_encoded_image, check_image, decode_image, open_image};

@@ -24,6 +24,7 @@ pub(crate) const PICKLES: [&str; 3] =
 /// The precision weights are given to the model in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum LoadDtype {
     /// As the file holds them.
     #[default]

@@ -15,6 +15,7 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// The precision of a file's tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum StoredDtype {
     /// 32 bits.
     #[default]

@@ -6,11 +6,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use burn::tensor::{Device, TensorData};
-use fisao_formats::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, VisionAdapter};
-use fisao_formats::checkpoint::write_llava;
+use fisao_formats::FormatError;
+use fisao_formats::adapter::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, Adapter, VisionAdapter};
+use fisao_formats::checkpoint::{Checkpoint, write_llava};
 use fisao_formats::merge::{Merge, MergeOptions};
-use fisao_formats::weights::{MappedFile, write_safetensors};
-use fisao_formats::{Adapter, Checkpoint, FormatError, StoredDtype};
+use fisao_formats::weights::{MappedFile, StoredDtype, write_safetensors};
 use fisao_models::lora::LoraConfig;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_models::weights::RandomWeights;

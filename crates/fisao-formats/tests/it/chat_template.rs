@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fisao_formats::ChatTemplate;
+use fisao_formats::chat_template::ChatTemplate;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use burn::tensor::{Device, TensorData};
 use fisao_formats::checkpoint::{
-    clip_config_json, llava_config_json, named_tensors, write_checkpoint, write_clip,
-    write_clip_processing, write_llava, write_llava_processing,
+    Checkpoint, ModelConfig, clip_config_json, llava_config_json, named_tensors, write_checkpoint,
+    write_clip, write_clip_processing, write_llava, write_llava_processing,
 };
 use fisao_formats::digest::{sha256_file, sha256_tensors};
-use fisao_formats::{Checkpoint, LoadDtype, ModelConfig, StoredDtype};
+use fisao_formats::weights::{LoadDtype, StoredDtype};
 use fisao_models::image::ImageProcessor;
 use fisao_models::text::Tokenizer;
 use tempfile::{TempDir, tempdir};

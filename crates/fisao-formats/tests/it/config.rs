@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use fisao_formats::checkpoint::{ModelConfig, clip_config_json, llava_config_json};
-use fisao_formats::{Checkpoint, FormatError, StoredDtype};
+use fisao_formats::FormatError;
+use fisao_formats::checkpoint::{Checkpoint, ModelConfig, clip_config_json, llava_config_json};
+use fisao_formats::weights::StoredDtype;
 use fisao_models::activation::Activation;
 use fisao_models::image::Resolution;
 use fisao_models::llama::DecoderFamily;

@@ -4,9 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use fisao_formats::checkpoint::write_clip;
-use fisao_formats::weights::{Layout, SafetensorsSource};
-use fisao_formats::{Checkpoint, LoadDtype, StoredDtype};
+use fisao_formats::checkpoint::{Checkpoint, write_clip};
+use fisao_formats::weights::{Layout, LoadDtype, SafetensorsSource, StoredDtype};
 use tempfile::tempdir;
 
 use crate::tiny;

@@ -7,9 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use fisao_formats::adapter::VisionAdapter;
+use fisao_formats::adapter::{Adapter, VisionAdapter};
+use fisao_formats::checkpoint::Checkpoint;
 use fisao_formats::images::open_image;
-use fisao_formats::{Adapter, Checkpoint, LoadDtype};
+use fisao_formats::weights::LoadDtype;
 use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::generation::{Prompt, Sampling};
 use fisao_models::image::PixelValues;

@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, TensorData};
-use fisao_formats::adapter::VisionAdapter;
+use fisao_formats::FormatError;
+use fisao_formats::adapter::{Adapter, VisionAdapter};
 use fisao_formats::checkpoint::{
-    CONFIG_FILE, named_tensors, write_checkpoint, write_llava, write_llava_processing,
+    CONFIG_FILE, Checkpoint, named_tensors, write_checkpoint, write_llava, write_llava_processing,
 };
 use fisao_formats::merge::{Merge, MergeOptions, Merged};
-use fisao_formats::weights::MappedFile;
-use fisao_formats::{Adapter, Checkpoint, FormatError, LoadDtype, StoredDtype};
+use fisao_formats::weights::{LoadDtype, MappedFile, StoredDtype};
 use fisao_models::image::ImageProcessor;
 use fisao_testkit::compare::assert_close;
 use half::f16;

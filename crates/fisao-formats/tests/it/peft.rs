@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use crate::tiny;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use fisao_formats::adapter::VisionAdapter;
+use fisao_formats::FormatError;
+use fisao_formats::adapter::{Adapter, VisionAdapter};
 use fisao_formats::checkpoint::LLAVA_LAYOUT;
-use fisao_formats::{Adapter, FormatError, LoadDtype, SafetensorsSource};
+use fisao_formats::weights::{LoadDtype, SafetensorsSource};
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_models::vision_language::VisionLanguageModel;

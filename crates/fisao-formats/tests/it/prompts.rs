@@ -7,8 +7,7 @@ mod parquet;
 
 use std::path::{Path, PathBuf};
 
-use fisao_formats::PromptSet;
-use fisao_formats::prompts::{Answer, PromptRow, RowImage};
+use fisao_formats::prompts::{Answer, PromptRow, PromptSet, RowImage};
 
 fn open(path: &Path) -> PromptSet {
     PromptSet::open(path, None, "Describe it.").expect("a prompt set")

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use fisao_formats::RunFolder;
 use fisao_formats::documents::write_atomically;
+use fisao_formats::run_folder::RunFolder;
 use serde_json::{Value, json};
 use tempfile::tempdir;
 

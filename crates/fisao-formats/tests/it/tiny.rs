@@ -1,8 +1,8 @@
 //! Models small enough to build in a test, in every layout a checkpoint can have.
 
 use burn::tensor::{Device, TensorData};
-use fisao_formats::HfTokenizer;
 use fisao_formats::checkpoint::{SpecialTokens, named_tensors};
+use fisao_formats::tokenizer::HfTokenizer;
 use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
 use fisao_models::llama::{DecoderFamily, LlamaConfig};

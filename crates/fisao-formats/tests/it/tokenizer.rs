@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use fisao_formats::HfTokenizer;
+use fisao_formats::tokenizer::HfTokenizer;
 use fisao_models::text::{DecodedText, Tokenizer};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};

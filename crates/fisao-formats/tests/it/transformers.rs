@@ -9,15 +9,15 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use fisao_formats::adapter::Adapter;
 use fisao_formats::checkpoint::{
-    ModelConfig, SpecialTokens, write_clip, write_clip_processing, write_llava,
+    Checkpoint, ModelConfig, SpecialTokens, write_clip, write_clip_processing, write_llava,
     write_llava_processing,
 };
 use fisao_formats::documents::write_json;
 use fisao_formats::images::open_image;
 use fisao_formats::merge::{Merge, MergeOptions};
-use fisao_formats::weights::MappedFile;
-use fisao_formats::{Adapter, Checkpoint, LoadDtype, StoredDtype};
+use fisao_formats::weights::{LoadDtype, MappedFile, StoredDtype};
 use fisao_models::generation::{Generated, Prompt, Sampling};
 use fisao_models::image::PixelValues;
 use fisao_models::lora::LoraConfig;

@@ -2,10 +2,11 @@
 
 use std::fmt::Debug;
 
+use fisao_images::resample::{Filter, resize};
 use image::{Rgb, RgbImage, imageops};
 use serde::{Deserialize, Serialize};
 
-use super::{Filter, ImageProcessor, resize};
+use super::ImageProcessor;
 
 /// How an image becomes several of the processor's output size. Each family has its own.
 pub trait TileLayout: Debug + Send + Sync {

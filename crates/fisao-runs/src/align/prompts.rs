@@ -7,9 +7,10 @@ use fisao_align::AlignConfig;
 use fisao_align::error::AlignError;
 use fisao_align::objective::Data;
 use fisao_align::tasks::{Answer, Task, TaskSource};
+use fisao_formats::FormatError;
 use fisao_formats::json_lines::write_json_lines;
 use fisao_formats::prompts::{self, ImageCheck, PromptKind, PromptRow, PromptSet, Split};
-use fisao_formats::{FormatError, RunFolder};
+use fisao_formats::run_folder::RunFolder;
 use serde::Serialize;
 
 use super::record::Files;

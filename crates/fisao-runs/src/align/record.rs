@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use fisao_formats::RunFolder;
 use fisao_formats::documents::read_toml;
+use fisao_formats::run_folder::RunFolder;
 use fisao_scenes::WorldKind;
 use fisao_verifier::calibration::Labels;
 use serde::{Deserialize, Serialize};

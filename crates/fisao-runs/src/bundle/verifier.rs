@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use burn::tensor::Device;
-use fisao_formats::{Checkpoint, FormatError, LoadDtype, Loaded};
+use fisao_formats::FormatError;
+use fisao_formats::checkpoint::{Checkpoint, Loaded};
+use fisao_formats::weights::LoadDtype;
 use fisao_models::image::{ImageProcessor, PixelValues};
 use fisao_scenes::WorldKind;
 use fisao_verifier::calibration::VerifierIdentity;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use fisao_formats::RunFolder;
+use fisao_formats::run_folder::RunFolder;
 
 use crate::failure::Refusal;
 

@@ -7,9 +7,9 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::SystemTime;
 
-use fisao_formats::RunFolder;
 use fisao_formats::adapter::ADAPTER_CONFIG_FILE;
 use fisao_formats::documents::{read_json, read_toml};
+use fisao_formats::run_folder::RunFolder;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -13,7 +13,7 @@ use fisao_align::run_control::ResponseStore;
 use fisao_align::tasks::{Task, TaskList, TaskSource as _};
 use fisao_align::trainer::ValidationSet;
 use fisao_align::{AlignConfig, AlignError, RunControl, StopFlag};
-use fisao_formats::Adapter;
+use fisao_formats::adapter::Adapter;
 use fisao_formats::digest::sha256_tensors;
 use fisao_models::generation::Sampling;
 use fisao_models::lora::LoraConfig;

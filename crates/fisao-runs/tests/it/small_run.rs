@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use fisao_align::trainer::Trainer;
 use fisao_align::{AlignConfig, StopFlag};
-use fisao_formats::RunFolder;
+use fisao_formats::run_folder::RunFolder;
 use fisao_runs::Reporter;
 use fisao_runs::demo_config::demo_config;
 use fisao_runs::device::cpu;

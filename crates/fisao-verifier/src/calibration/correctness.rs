@@ -34,6 +34,7 @@ const QUADRATURE_REACH: f64 = 8.0;
 /// What of a score is averaged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Statistic {
     /// The calibrated probability p(s): least variance.
     #[default]

@@ -4,6 +4,7 @@ use super::{CALIBRATION_VERSION, LEAST_AUC, OLDEST_CALIBRATION_VERSION};
 
 /// Scores from which no calibration follows, or a calibration that cannot be used.
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
+#[non_exhaustive]
 pub enum CalibrationError {
     /// Two slices that belong together differ in length.
     #[error("{scores} scores came with {found} {what}; give one for every score")]

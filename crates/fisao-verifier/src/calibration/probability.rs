@@ -7,6 +7,7 @@ use super::Calibration;
 /// How scores turn into probabilities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum ProbabilityModel {
     /// Two Gaussians and the class fraction.
     #[default]

@@ -93,6 +93,7 @@ pub enum Placement {
 
 /// κ₋, factor on the negative rewards of mentions.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum PenaltyWeight {
     /// The least factor ≥ 1 at which a mention that is as likely wrong as right does not pay; 1 for the corrected form.
     #[default]

@@ -4,6 +4,7 @@ use crate::calibration::CalibrationError;
 
 /// A reward configuration that does not fit its calibration, or no calibration at all.
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
+#[non_exhaustive]
 pub enum RewardError {
     /// The calibration itself is unusable.
     #[error(transparent)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use fisao_formats::StoredDtype;
+use fisao_formats::weights::StoredDtype;
 use fisao_runs::model_location::ModelLocation;
 
 use super::{Format, WorldArguments};

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use fisao_formats::adapter::ADAPTER_CONFIG_FILE;
 use fisao_formats::checkpoint::CONFIG_FILE;
-use fisao_formats::{Checkpoint, SafetensorsSource};
+use fisao_formats::checkpoint::Checkpoint;
+use fisao_formats::weights::SafetensorsSource;
 use fisao_runs::Reporter;
 use fisao_runs::model_location::Role;
 use indicatif::DecimalBytes;

@@ -4,9 +4,10 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use anyhow::bail;
+use fisao_formats::adapter::Adapter;
+use fisao_formats::checkpoint::Checkpoint;
 use fisao_formats::documents::check_output_folder;
 use fisao_formats::merge::{Merge, MergeOptions, Merged};
-use fisao_formats::{Adapter, Checkpoint};
 use fisao_runs::Reporter;
 use fisao_runs::bundle::{embedded, title};
 use fisao_runs::failure::Interrupted;

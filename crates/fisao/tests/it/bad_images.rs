@@ -31,7 +31,7 @@ fn an_empty_folder_is_named() {
     place.write("notes.txt", "not a picture");
     insta::assert_snapshot!(
         refused(&place, "empty"),
-        @"error: no images in empty (looked for *.jpg, *.jpeg, *.jpe, *.jfif, *.png, *.webp, *.bmp, *.gif)"
+        @"error: no images in empty (looked for *.jpg, *.jpeg, *.jpe, *.jfif, *.png, *.webp, *.bmp, *.gif, *.tif, *.tiff)"
     );
 }
 
@@ -62,7 +62,7 @@ fn damaged() -> Workplace {
     let place = Workplace::furnished();
     place.truncate("pictures/a.png", 60);
     place.write("pictures/c.png", "text");
-    place.write("pictures/d.jpg", b"II*\0\x08\0\0\0");
+    place.write("pictures/d.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0");
     // What macOS leaves beside an image is none.
     place.write("pictures/._b.png", b"\0\x05\x16\x07\0\x02\0\0");
     place
@@ -75,7 +75,7 @@ fn all_damaged_images_are_named_at_once() {
     assert_eq!(lines[0], "error: 3 of 4 images cannot be used");
     assert!(lines[1].starts_with("  pictures/a.png is a damaged PNG image: "), "{error}");
     assert_eq!(lines[2], "  pictures/c.png is not an image: it is text");
-    assert!(lines[3].starts_with("  pictures/d.jpg is a TIFF image, a format that is"), "{error}");
+    assert!(lines[3].starts_with("  pictures/d.jpg is a HEIC image, a format that is"), "{error}");
     assert!(lines[4].ends_with("or pass over them with --skip-damaged"), "{error}");
 }
 
@@ -99,7 +99,7 @@ fn damaged_images_can_be_passed_over() {
         assert_eq!(printed.lines().count(), count, "{printed}");
         assert!(printed.contains("pictures/b.png"), "{printed}");
         assert!(said.contains("warning: passed over: pictures/a.png is a damaged PNG"), "{said}");
-        assert!(said.contains("warning: passed over: pictures/d.jpg is a TIFF image"), "{said}");
+        assert!(said.contains("warning: passed over: pictures/d.jpg is a HEIC image"), "{said}");
         assert!(said.contains("warning: 3 of 4 images are passed over"), "{said}");
     }
     let arguments = [&CAPTION[..], &["--image", "pictures/a.png", "--skip-damaged"]].concat();
@@ -224,7 +224,7 @@ fn files_that_are_no_images_are_found_among_very_many_rows() {
     let error = place.refuse(&align.split_whitespace().collect::<Vec<_>>());
     assert!(error.contains("error: 2 of 20002 images cannot be used\n"), "{error}");
     assert!(error.contains("pictures/c.png is not an image: it is text\n"), "{error}");
-    assert!(error.contains("pictures/d.jpg is a TIFF image"), "{error}");
+    assert!(error.contains("pictures/d.jpg is a HEIC image"), "{error}");
 }
 
 #[test]

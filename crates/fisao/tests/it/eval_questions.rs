@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use fisao_formats::FolderLock;
 use fisao_formats::digest::sha256_bytes;
+use fisao_formats::folder_lock::FolderLock;
 use serde_json::{Value, json};
 
 use crate::fixture::Workplace;

@@ -12,7 +12,8 @@ use fisao_formats::checkpoint::{
     SpecialTokens, llava_config_json, named_tensors, write_checkpoint, write_clip,
     write_clip_processing, write_llava, write_llava_processing,
 };
-use fisao_formats::{HfTokenizer, StoredDtype};
+use fisao_formats::tokenizer::HfTokenizer;
+use fisao_formats::weights::StoredDtype;
 use fisao_models::clip::Clip;
 use fisao_models::image::{BestResolution, ImageProcessor, Resize, Resolution};
 use fisao_models::vision_language::llava::{LlavaConfig, TilingConfig, with_vision_tower};

@@ -223,7 +223,9 @@ fn a_verifier_and_an_adapter_have_names_too() {
     let config = LoraConfig { rank: 2, ..LoraConfig::default() };
     model.add_lora(&config, 0).unwrap();
     fs::create_dir(place.path("adapter")).unwrap();
-    fisao_formats::Adapter::of(&model, &config, None).write(&place.path("adapter")).unwrap();
+    fisao_formats::adapter::Adapter::of(&model, &config, None)
+        .write(&place.path("adapter"))
+        .unwrap();
     let hub = FakeHub::serving(&place.path("adapter"));
     let arguments = CAPTION.map(|text| if text == "owner/tiny" { "llava" } else { text });
     answer(&ask(&place, &hub, &[&arguments[..], &["--adapter", "owner/tiny"]].concat()));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use fisao_formats::Adapter;
+use fisao_formats::adapter::Adapter;
 use fisao_models::lora::LoraConfig;
 use fisao_testkit::tiny;
 use serde_json::Value;

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use fisao_formats::HfTokenizer;
+use fisao_formats::tokenizer::HfTokenizer;
 use fisao_models::text::Tokenizer;
 use fisao_verifier::mentions::ObjectVocabulary;
 use proptest::prelude::*;

@@ -26,6 +26,7 @@ pub enum MeteorStage {
 
 /// A table that cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MeteorTableError {
     /// The text cannot be read, or is not UTF-8.
     #[error("METEOR's {table} cannot be read: {source}")]

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use fisao_models::image::{Filter, ImageProcessor, Resize, TileLayout};
+use fisao_images::resample::Filter;
+use fisao_models::image::{ImageProcessor, Resize, TileLayout};
 use fisao_models::text::Tokenizer as _;
 use fisao_models::vision::VisionFamily;
 use fisao_models::vision_language::VisionLanguageConfig;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use fisao_formats::PromptSet;
+use fisao_formats::prompts::PromptSet;
 use tempfile::tempdir;
 
 use super::{fixture, open};

@@ -5,8 +5,7 @@ use std::io::Cursor;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use fisao_formats::PromptSet;
-use fisao_formats::prompts::{Answer, ImageCheck, PromptKind, RowImage, Skipped};
+use fisao_formats::prompts::{Answer, ImageCheck, PromptKind, PromptSet, RowImage, Skipped};
 use image::{ImageFormat, RgbImage};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -332,8 +331,9 @@ fn every_image_that_cannot_be_used_is_found() {
     let path = folder.path().join("rows.jsonl");
     RgbImage::new(2, 2).save(folder.path().join("good.png")).expect("writable");
     fs::write(folder.path().join("text.png"), "text").expect("writable");
-    fs::write(folder.path().join("tiff.png"), b"II*\0\x08\0\0\0").expect("writable");
-    let names = ["good.png", "text.png", "good.png", "tiff.png", "text.png"];
+    fs::write(folder.path().join("heic.png"), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0")
+        .expect("writable");
+    let names = ["good.png", "text.png", "good.png", "heic.png", "text.png"];
     let lines = names.map(|name| serde_json::json!({ "image": name }).to_string());
     fs::write(&path, lines.join("\n")).expect("writable");
     let rows = |check| {

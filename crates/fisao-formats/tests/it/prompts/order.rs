@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use fisao_formats::PromptSet;
-use fisao_formats::prompts::Split;
+use fisao_formats::prompts::{PromptSet, Split};
 use tempfile::tempdir;
 
 use super::{fixture, open};

@@ -2,8 +2,7 @@
 
 use std::fs;
 
-use fisao_formats::PromptSet;
-use fisao_formats::prompts::{Answer, PromptKind, RowImage, Skipped};
+use fisao_formats::prompts::{Answer, PromptKind, PromptSet, RowImage, Skipped};
 use tempfile::tempdir;
 
 use super::{file, fixture, open, pair, response, rows};

@@ -2,10 +2,11 @@
 //!
 //! Reference: transformers' `SmolVLMImageProcessor` and `SmolVLMProcessor`.
 
+use fisao_images::resample::resize;
 use image::{RgbImage, imageops};
 use serde::{Deserialize, Serialize};
 
-use crate::image::{ImageProcessor, TileLayout, resize};
+use crate::image::{ImageProcessor, TileLayout};
 use crate::text::TextError;
 
 /// No side becomes longer before an image is cut, pixels.

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use fisao_formats::adapter::Adapter;
 use fisao_formats::adapter::{ADAPTER_WEIGHTS_FILE, LinearUpdate};
 use fisao_formats::weights::Layout;
-use fisao_formats::{Adapter, LoadDtype, SafetensorsSource};
+use fisao_formats::weights::LoadDtype;
+use fisao_formats::weights::SafetensorsSource;
 use fisao_runs::Reporter;
 
 use super::{Inspection, Part, Use, Weighed, weigh};

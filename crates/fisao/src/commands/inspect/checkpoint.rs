@@ -2,8 +2,9 @@
 
 use std::fmt::Display;
 
-use fisao_formats::checkpoint::ModelConfig;
-use fisao_formats::{Checkpoint, FormatError, LoadDtype, SafetensorsSource};
+use fisao_formats::FormatError;
+use fisao_formats::checkpoint::{Checkpoint, ModelConfig};
+use fisao_formats::weights::{LoadDtype, SafetensorsSource};
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_runs::Reporter;

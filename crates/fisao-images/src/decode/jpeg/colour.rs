@@ -10,7 +10,7 @@ use super::upsampling::Rows;
 
 /// What the components of a file mean.
 #[derive(Clone, Copy)]
-pub(super) enum Colour {
+pub(in super::super) enum Colour {
     Grey,
     Rgb,
     /// Luma and two colour differences.
@@ -22,6 +22,15 @@ pub(super) enum Colour {
 }
 
 impl Colour {
+    /// Components that it takes.
+    pub(super) fn components(self) -> usize {
+        match self {
+            Self::Grey => 1,
+            Self::Rgb | Self::YCbCr => 3,
+            Self::Cmyk | Self::Ycck => 4,
+        }
+    }
+
     /// Libjpeg's rules: a JFIF segment is believed first, then Adobe's, then the components' names.
     pub(super) fn of(frame: &Frame, segments: &Segments<'_>) -> Result<Self, JpegError> {
         let ids: Vec<u8> = frame.components.iter().map(|component| component.id).collect();
@@ -113,7 +122,7 @@ fn rgb(luma: u8, blue: u8, red: u8) -> [u8; 3] {
 
 /// Inks and the complement of black to RGB: every ink takes its fraction of what black lets through.
 #[inline(always)]
-fn printed(inks: [u8; 3], white: u8) -> [u8; 3] {
+pub(in super::super) fn printed(inks: [u8; 3], white: u8) -> [u8; 3] {
     inks.map(|ink| {
         let product = u32::from(ink) * u32::from(white) + 128;
         // Division by 255, rounded.

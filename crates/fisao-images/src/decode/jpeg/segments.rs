@@ -115,7 +115,7 @@ impl<'a> Segments<'a> {
 
     /// All that has not been read.
     pub(super) fn rest(&self) -> &'a [u8] {
-        &self.bytes[self.at..]
+        self.bytes.get(self.at..).unwrap_or_default()
     }
 
     /// Passes over bytes that someone else has read.

@@ -4,6 +4,19 @@
 //! The two passes round separately, so their order shows. Pillow 13 takes the vertical one first where
 //! the height shrinks by more than twice what the width does, in pixels; up to 12 the horizontal one
 //! always came first.
+//!
+//! ```
+//! use fisao_images::RgbImage;
+//! use fisao_images::resample::{Canvas, Filter, resize, resize_part};
+//!
+//! let image = RgbImage::from_fn(60, 40, |x, y| [4 * x as u8, 6 * y as u8, 0].into());
+//! let small = resize(&image, 30, 20, Filter::Bicubic);
+//! assert_eq!(small.dimensions(), (30, 20));
+//!
+//! // The middle of it, without computing the rest.
+//! let middle = resize_part(&Canvas::bare(&image), (30, 20), 10..20, 5..15, Filter::Bicubic);
+//! assert_eq!(middle.get_pixel(0, 0), small.get_pixel(10, 5));
+//! ```
 
 #![expect(clippy::inline_always, reason = "code is vectorised where it is inlined into a dispatch")]
 
@@ -13,6 +26,7 @@ use image::{RgbImage, imageops};
 
 /// How new pixels are made of old ones; the names are Pillow's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Filter {
     /// The one old pixel at the new one's centre.
     Nearest,
@@ -22,6 +36,32 @@ pub enum Filter {
     Bicubic,
     /// A sinc windowed by another, six pixels wide.
     Lanczos,
+}
+
+impl Filter {
+    const ALL: [Self; 4] = [Self::Nearest, Self::Lanczos, Self::Bilinear, Self::Bicubic];
+
+    /// The number of Pillow's `Resampling`, which image processors of transformers store as `resample`.
+    pub fn number(self) -> u64 {
+        match self {
+            Self::Nearest => 0,
+            Self::Lanczos => 1,
+            Self::Bilinear => 2,
+            Self::Bicubic => 3,
+        }
+    }
+
+    /// The filter of one of Pillow's numbers; `None` for the box (4) and Hamming's (5), too.
+    ///
+    /// ```
+    /// use fisao_images::resample::Filter;
+    ///
+    /// assert_eq!(Filter::from_number(3), Some(Filter::Bicubic));
+    /// assert_eq!(Filter::from_number(4), None);
+    /// ```
+    pub fn from_number(number: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|filter| filter.number() == number)
+    }
 }
 
 /// Bits of the fixed-point weights.
@@ -39,8 +79,8 @@ const HALF: i32 = 1 << (PRECISION - 1);
 const MOST_ADDED: u64 = 1 << 28;
 
 /// An image in the middle of a canvas of one colour, of which no pixel is held.
-#[derive(Clone, Copy)]
-pub(super) struct Canvas<'a> {
+#[derive(Clone, Copy, Debug)]
+pub struct Canvas<'a> {
     image: &'a RgbImage,
     colour: [u8; CHANNELS],
     /// Width and height of the canvas.
@@ -51,12 +91,12 @@ pub(super) struct Canvas<'a> {
 
 impl<'a> Canvas<'a> {
     /// The image alone.
-    pub(super) fn bare(image: &'a RgbImage) -> Self {
+    pub fn bare(image: &'a RgbImage) -> Self {
         Self { image, colour: [0; CHANNELS], size: image.dimensions(), corner: (0, 0) }
     }
 
     /// The image in the middle of a square, rounded up and to the left as transformers does.
-    pub(super) fn square(image: &'a RgbImage, colour: [u8; CHANNELS]) -> Self {
+    pub fn square(image: &'a RgbImage, colour: [u8; CHANNELS]) -> Self {
         let (width, height) = image.dimensions();
         let side = width.max(height);
         Self {
@@ -68,7 +108,7 @@ impl<'a> Canvas<'a> {
     }
 
     /// Width and height.
-    pub(super) fn size(&self) -> (u32, u32) {
+    pub fn size(&self) -> (u32, u32) {
         self.size
     }
 
@@ -77,15 +117,15 @@ impl<'a> Canvas<'a> {
     }
 }
 
-/// An image at another size.
+/// An image at another size, as `Image.resize` makes it.
 pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
     let size = (u64::from(width), u64::from(height));
     resize_part(&Canvas::bare(image), size, 0..size.0, 0..size.1, filter)
 }
 
 /// Some columns and rows of a canvas at another size `(width, height)`: the pixels that the whole would have there, in
-/// memory that grows with the part alone.
-pub(super) fn resize_part(
+/// memory that grows with the part alone. Both ranges lie within the size.
+pub fn resize_part(
     canvas: &Canvas<'_>,
     size: (u64, u64),
     columns: Range<u64>,

@@ -1,33 +1,91 @@
 //! Which kind of file something is, by its first bytes.
 
-/// Bytes that are looked at.
-pub(super) const LOOKED_AT: u64 = 512;
+use std::fmt;
 
-/// Formats of images that are read.
+/// Bytes of a file that are looked at.
+pub(crate) const LOOKED_AT: u64 = 512;
+
+/// Extensions of the formats that are read, lower case.
+pub const EXTENSIONS: &[&str] =
+    &["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff"];
+
+/// Extensions of images in formats that are not read, lower case.
+pub const UNREAD_EXTENSIONS: &[&str] = &["avif", "heic", "heif", "ico", "jxl", "jp2"];
+
+/// A format of images that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+#[non_exhaustive]
+pub enum Format {
+    /// Portable Network Graphics.
     Png,
+    /// JPEG with Huffman codes, of 8 bits.
     Jpeg,
+    /// WebP, lossy or lossless.
     WebP,
+    /// Windows' bitmaps.
     Bmp,
+    /// GIF, of which the first image is read.
     Gif,
+    /// TIFF and `BigTIFF`, of which the first image is read.
+    Tiff,
 }
 
 impl Format {
+    /// The format of a file that begins with these bytes, 12 of which are enough.
+    ///
+    /// ```
+    /// use fisao_images::format::Format;
+    ///
+    /// assert_eq!(Format::of(b"GIF89a"), Some(Format::Gif));
+    /// assert_eq!(Format::of(b"<html>"), None);
+    /// ```
+    pub fn of(start: &[u8]) -> Option<Self> {
+        match start {
+            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => Some(Self::Png),
+            [0xFF, 0xD8, 0xFF, ..] => Some(Self::Jpeg),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::WebP),
+            [b'B', b'M', ..] => Some(Self::Bmp),
+            [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Self::Gif),
+            [b'I', b'I', b'*' | b'+', 0, ..] | [b'M', b'M', 0, b'*' | b'+', ..] => Some(Self::Tiff),
+            _ => None,
+        }
+    }
+
     /// Its name in messages.
-    pub(super) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Png => "PNG",
             Self::Jpeg => "JPEG",
             Self::WebP => "WEBP",
             Self::Bmp => "BMP",
             Self::Gif => "GIF",
+            Self::Tiff => "TIFF",
         }
     }
 }
 
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Whether a file that begins with these bytes is an image, of a format that is read or of another; 32 bytes are enough
+/// for nearly all.
+///
+/// ```
+/// use fisao_images::format::is_image;
+///
+/// assert!(is_image(b"\xFF\xD8\xFF\xE0"), "a JPEG");
+/// assert!(is_image(b"8BPS\0\x01"), "Photoshop's, which is not read");
+/// assert!(!is_image(b"a shopping list"));
+/// ```
+pub fn is_image(start: &[u8]) -> bool {
+    !matches!(Content::of(start), Content::Other(_))
+}
+
 /// What the first bytes of a file promise.
-pub(super) enum Content {
+pub(crate) enum Content {
     /// An image that is read.
     Read(Format),
     /// An image of a format that is not read: its name.
@@ -38,8 +96,8 @@ pub(super) enum Content {
 
 impl Content {
     /// What begins with these bytes.
-    pub(super) fn of(start: &[u8]) -> Self {
-        if let Some(format) = read(start) {
+    pub(crate) fn of(start: &[u8]) -> Self {
+        if let Some(format) = Format::of(start) {
             return Self::Read(format);
         }
         match unread(start) {
@@ -49,23 +107,8 @@ impl Content {
     }
 }
 
-fn read(start: &[u8]) -> Option<Format> {
-    match start {
-        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => Some(Format::Png),
-        [0xFF, 0xD8, 0xFF, ..] => Some(Format::Jpeg),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Format::WebP),
-        [b'B', b'M', ..] => Some(Format::Bmp),
-        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Format::Gif),
-        _ => None,
-    }
-}
-
 fn unread(start: &[u8]) -> Option<&'static str> {
-    const SIGNATURES: [(&[u8], &str); 15] = [
-        (b"II*\0", "TIFF"),
-        (b"MM\0*", "TIFF"),
-        (b"II+\0", "TIFF"),
-        (b"MM\0+", "TIFF"),
+    const SIGNATURES: [(&[u8], &str); 11] = [
         (b"\0\0\x01\0", "ICO"),
         (b"\xFF\x0A", "JPEG XL"),
         (b"\0\0\0\x0CJXL ", "JPEG XL"),
@@ -129,6 +172,6 @@ fn other(start: &[u8]) -> &'static str {
     if text && !start.contains(&0) {
         "is text"
     } else {
-        "is in no format that is read (PNG, JPEG, WebP, BMP, GIF)"
+        "is in no format that is read (PNG, JPEG, WebP, BMP, GIF, TIFF)"
     }
 }

@@ -24,7 +24,7 @@ mod upsampling;
 
 use image::RgbImage;
 
-use colour::Colour;
+pub(super) use colour::{Colour, printed};
 use frame::Frame;
 use segments::{Marker, Segments};
 
@@ -62,8 +62,8 @@ const MAX_PASSES: usize = 100;
 /// Blocks that the scans of any file may decode, however few it has: a tenth of a second.
 const FREE_BLOCKS: usize = 10_000_000;
 
-/// Decodes a whole file.
-pub(super) fn decode(bytes: &[u8]) -> Result<Jpeg, JpegError> {
+/// Decodes a whole file, whose components mean what it says itself unless `colour` does.
+pub(super) fn decode(bytes: &[u8], colour: Option<Colour>) -> Result<Jpeg, JpegError> {
     let mut segments = Segments::new(bytes);
     let mut frame = None;
     let mut decoded_blocks = 0_usize;
@@ -96,7 +96,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Jpeg, JpegError> {
     }
     let mut frame = frame.ok_or(JpegError::Damaged("it has no frame"))?;
     progressive::finish(&mut frame);
-    let colour = Colour::of(&frame, &segments)?;
+    let colour = match colour {
+        Some(colour) if colour.components() != frame.components.len() => {
+            return Err(JpegError::Damaged("it has another number of components than it should"));
+        }
+        Some(colour) => colour,
+        None => Colour::of(&frame, &segments)?,
+    };
     let pixels = colour::image(&frame, colour)?;
     let metadata = Metadata { exif: segments.exif, xmp: segments.xmp };
     Ok(Jpeg { pixels, metadata })

@@ -44,9 +44,21 @@ pub(super) fn orientation(mut bytes: &[u8]) -> Option<Orientation> {
             number = Some(found);
         }
     }
-    let number = number?;
+    number.map(meant)
+}
+
+/// The orientation that the value of an entry tells, by its type.
+pub(super) fn orientation_of(kind: u16, value: &[u8], little: bool) -> Option<Orientation> {
+    if value.is_empty() {
+        return None;
+    }
+    Block { bytes: value, little }.first(kind, 0).map(meant)
+}
+
+/// The orientation of a number; one that means nothing turns nothing.
+fn meant(number: f64) -> Orientation {
     let meant = (1..=8_u8).find(|&meant| f64::from(meant).total_cmp(&number).is_eq());
-    Some(meant.and_then(Orientation::from_exif).unwrap_or(Orientation::NoTransforms))
+    meant.and_then(Orientation::from_exif).unwrap_or(Orientation::NoTransforms)
 }
 
 impl Block<'_> {

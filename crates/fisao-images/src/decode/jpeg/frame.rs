@@ -2,7 +2,7 @@
 
 use super::JpegError;
 use super::segments::Tables;
-use crate::images::MAX_PIXELS;
+use crate::limits::MAX_PIXELS;
 
 /// Pixels of a block's side.
 pub(super) const SIDE: usize = 8;
