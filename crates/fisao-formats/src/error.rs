@@ -137,8 +137,8 @@ pub enum FormatError {
         path: PathBuf,
         /// The class it names, or else its type.
         class: String,
-        /// The decoder's width, which tells the sizes apart.
-        width: Option<u64>,
+        /// The conversion of a model of this kind and size, by its name on the Hugging Face Hub.
+        conversion: &'static str,
     },
     /// A safetensors file whose length is not what its header promises.
     #[error("{} {}: its header promises {expected} bytes, the file has {found}", path.display(), if found < expected { "is truncated" } else { "has trailing bytes" })]
@@ -460,16 +460,10 @@ impl FormatError {
                  -4bit, -GPTQ, -AWQ or -FP8; one that was quantised here can be written again with \
                  transformers: model.dequantize(), then save_pretrained(folder)"
             }
-            Self::OriginalLlava { width, .. } => {
+            Self::OriginalLlava { conversion, .. } => {
                 return Some(format!(
-                    "take the conversion of the same model: {} stands for this size; one's own training is \
-                     converted by transformers' models/llava/convert_llava_weights_to_hf.py",
-                    match width {
-                        Some(5120) => "llava-hf/llava-1.5-13b-hf",
-                        Some(896) => "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
-                        Some(3584) => "llava-hf/llava-onevision-qwen2-7b-ov-hf",
-                        _ => "llava-hf/llava-1.5-7b-hf",
-                    }
+                    "take the conversion of the same model: {conversion} stands for this size; one's own training is \
+                     converted by transformers' models/llava/convert_llava_weights_to_hf.py"
                 ));
             }
             Self::AdapterEmptyTensors { .. } => {

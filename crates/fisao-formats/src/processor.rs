@@ -52,21 +52,55 @@ enum Class {
     Clip,
     Siglip,
     Llava,
+    Next,
     Onevision,
 }
 
 /// Names of the classes, their ending left out.
-const CLASSES: [(&str, Class); 5] = [
+const CLASSES: [(&str, Class); 6] = [
     ("Blip", Class::Blip),
     ("CLIP", Class::Clip),
     ("Siglip", Class::Siglip),
     ("Llava", Class::Llava),
+    ("LlavaNext", Class::Next),
     ("LlavaOnevision", Class::Onevision),
 ];
 
 impl Class {
     fn of_stem(stem: &str) -> Option<Self> {
         CLASSES.iter().find(|(name, _)| *name == stem).map(|(_, class)| *class)
+    }
+
+    /// What it cuts images by where the file does not say it, if it does.
+    fn pinpoints(self) -> Option<Pinpoints> {
+        match self {
+            Self::Next => Some(Pinpoints::Next),
+            Self::Onevision => Some(Pinpoints::Onevision),
+            Self::Blip | Self::Clip | Self::Siglip | Self::Llava => None,
+        }
+    }
+}
+
+/// The default resolutions of a family.
+#[derive(Clone, Copy)]
+pub(crate) enum Pinpoints {
+    /// LLaVA-NeXT's: up to 2 by 2 tiles of 336 pixels, or 3 in a row.
+    Next,
+    /// LLaVA-OneVision's: up to 6 by 6 tiles of 384 pixels.
+    Onevision,
+}
+
+impl Pinpoints {
+    fn resolutions(self) -> Vec<(u32, u32)> {
+        match self {
+            Self::Next => vec![(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)],
+            Self::Onevision => {
+                let along = |tiles: u32| 384 * tiles;
+                (1..=6)
+                    .flat_map(|row| (1..=6).map(move |column| (along(row), along(column))))
+                    .collect()
+            }
+        }
     }
 }
 
@@ -83,17 +117,15 @@ pub(crate) struct PinpointsError {
     pub(crate) supported: &'static str,
 }
 
-/// Reads `image_grid_pinpoints`, by default those of LLaVA-OneVision: up to 6 by 6 tiles of 384 pixels.
-/// Every resolution is to be made of whole tiles `(width, height)`.
+/// Reads `image_grid_pinpoints`. Every resolution is to be made of whole tiles `(width, height)`.
 pub(crate) fn read_pinpoints(
     value: Option<&Value>,
+    default: Pinpoints,
     (width, height): (u32, u32),
 ) -> Result<Vec<Resolution>, PinpointsError> {
     let refused = |found: String, supported| PinpointsError { found, supported };
     let pinpoints: Vec<(u32, u32)> = match value {
-        None | Some(Value::Null) => {
-            (1..=6).flat_map(|row| (1..=6).map(move |column| (384 * row, 384 * column))).collect()
-        }
+        None | Some(Value::Null) => default.resolutions(),
         Some(value) => Vec::deserialize(value)
             .map_err(|_| refused(shown(value), "a list of [height, width]"))?,
     };
@@ -189,22 +221,28 @@ impl ProcessorFields<'_> {
         let class = self.class(own)?;
         self.refuse_other_work(class)?;
         let resizes = fields.flag("do_resize")?.unwrap_or(true);
-        let size = self.size(class)?;
-        let crop = self.crop(class, size)?;
+        let (size, crop) = match class {
+            Some(Class::Next) => (self.square_tile()?, None),
+            class => {
+                let size = self.size(class)?;
+                (size, self.crop(class, size)?)
+            }
+        };
         let (mean, std) = match class {
             Some(Class::Siglip) => ([0.5; 3], [0.5; 3]),
             _ => (CLIP_MEAN, CLIP_STD),
         };
         let levels = self.levels((mean, std))?;
         // Transformers takes the means for it even where it does not normalise.
-        let pads = class != Some(Class::Onevision) && fields.flag("do_pad")?.unwrap_or(false);
+        let pinpoints = class.and_then(Class::pinpoints);
+        let pads = pinpoints.is_none() && fields.flag("do_pad")?.unwrap_or(false);
         let pad = pads.then(|| levels.given_mean.map(|level| (level * 255.0) as u8));
-        let tiles = match class {
-            Some(Class::Onevision) => {
-                let layout = BestResolution { resolutions: self.tiles(size)? };
+        let tiles = match pinpoints {
+            Some(default) => {
+                let layout = BestResolution { resolutions: self.tiles(size, default)? };
                 Some(Arc::new(layout) as Arc<dyn TileLayout>)
             }
-            _ => None,
+            None => None,
         };
         Ok(ImageProcessor {
             pad,
@@ -246,7 +284,7 @@ impl ProcessorFields<'_> {
     }
 
     /// The resolutions that an image may be brought to before it is cut into tiles of a size.
-    fn tiles(&self, size: Resize) -> Result<Vec<Resolution>, FormatError> {
+    fn tiles(&self, size: Resize, default: Pinpoints) -> Result<Vec<Resolution>, FormatError> {
         let Resize::Exact { width, height } = size else {
             return Err(self.0.refused("size", "`height` and `width`"));
         };
@@ -254,9 +292,30 @@ impl ProcessorFields<'_> {
             return Err(self.0.refused("do_resize", "true"));
         }
         let pinpoints = self.0.get(GRID_PINPOINTS);
-        read_pinpoints(pinpoints, (width, height)).map_err(|PinpointsError { found, supported }| {
-            self.0.refused_as(GRID_PINPOINTS, found, supported)
-        })
+        read_pinpoints(pinpoints, default, (width, height)).map_err(
+            |PinpointsError { found, supported }| {
+                self.0.refused_as(GRID_PINPOINTS, found, supported)
+            },
+        )
+    }
+
+    /// The size of LLaVA-NeXT's tiles. Its class brings the whole image to a square of `size`, cuts tiles of `crop_size`, and then
+    /// brings both to the one and crops them to the other, which changes nothing where the two are one square.
+    fn square_tile(&self) -> Result<Resize, FormatError> {
+        let square = |sides: Resize| match sides {
+            Resize::ShortestEdge(side) => Some(side),
+            Resize::Exact { width, height } => Some(width).filter(|_| width == height),
+        };
+        let side = |key| {
+            let sides = self.sides(key)?.unwrap_or(Resize::ShortestEdge(224));
+            square(sides).ok_or_else(|| self.0.refused(key, "a square"))
+        };
+        let (size, crop) = (side("size")?, side("crop_size")?);
+        if size != crop {
+            let supported = format!("the {size} pixels of `size`");
+            return Err(self.0.refused_as("crop_size", format!("{crop} pixels"), supported));
+        }
+        Ok(Resize::Exact { width: size, height: size })
     }
 
     /// The key that names a class, and the name.
@@ -289,13 +348,14 @@ impl ProcessorFields<'_> {
         if fields.flag("do_convert_rgb")? == Some(false) {
             return Err(fields.refused("do_convert_rgb", "true"));
         }
-        // LLaVA-OneVision's pads batches, not images.
-        let pads = matches!(class, Some(Class::Llava | Class::Onevision));
+        // Classes that cut tiles pad batches, not images.
+        let pads = matches!(class, Some(Class::Llava | Class::Next | Class::Onevision));
         if fields.flag("do_pad")? == Some(true) && !pads {
             return Err(fields.refused("do_pad", "false (true for LlavaImageProcessor)"));
         }
-        if fields.get(GRID_PINPOINTS).is_some() && class != Some(Class::Onevision) {
-            let supported = "null (a list for LlavaOnevisionImageProcessor)";
+        if fields.get(GRID_PINPOINTS).is_some() && class.and_then(Class::pinpoints).is_none() {
+            let supported =
+                "null (a list for LlavaNextImageProcessor and LlavaOnevisionImageProcessor)";
             return Err(fields.refused(GRID_PINPOINTS, supported));
         }
         for key in REFUSED {
@@ -322,7 +382,7 @@ impl ProcessorFields<'_> {
         // SigLIP's processor, which resizes to an exact size, crops only if the file says so.
         let crops = match class {
             Some(Class::Blip | Class::Siglip | Class::Onevision) => false,
-            Some(Class::Clip | Class::Llava) => true,
+            Some(Class::Clip | Class::Llava | Class::Next) => true,
             None => matches!(size, Resize::ShortestEdge(_)),
         };
         let crop = match self.sides("crop_size")? {

@@ -121,11 +121,19 @@ fn configurations() -> Vec<Reader> {
                          "rope_parameters": { "rope_theta": 1e6, "rope_type": "default" } },
         "vision_config": { "model_type": "siglip_vision_model", "image_size": 384, "patch_size": 14 },
     });
+    let next = json!({
+        "model_type": "llava_next", "image_grid_pinpoints": [[336, 672], [672, 336]],
+        "text_config": { "model_type": "mistral", "vocab_size": 32_064, "sliding_window": 64,
+                         "rope_scaling": { "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                                           "high_freq_factor": 4.0, "original_max_position_embeddings": 64 } },
+        "vision_config": { "model_type": "clip_vision_model", "image_size": 336, "patch_size": 14 },
+    });
     let configs = vec![
         bytes(&llava_config_json(&tiny::llava_config(), StoredDtype::F32)),
         bytes(&clip_config_json(&tiny::clip_config(), StoredDtype::F32)),
         bytes(&siglip),
         bytes(&onevision),
+        bytes(&next),
     ];
     let model = folder();
     write_llava(model.path(), &llava(), StoredDtype::F32).expect("a writable folder");
@@ -144,6 +152,10 @@ fn configurations() -> Vec<Reader> {
         bytes(&json!({
             "image_processor_type": "LlavaOnevisionImageProcessor", "do_pad": true,
             "image_grid_pinpoints": [[30, 60], [90, 30]], "size": { "height": 30, "width": 30 }
+        })),
+        bytes(&json!({
+            "image_processor_type": "LlavaNextImageProcessor", "do_pad": true, "crop_size": 30,
+            "image_grid_pinpoints": [[30, 60], [90, 30]], "size": { "shortest_edge": 30 }
         })),
     ];
     let read_processor = |folder: &Path| {

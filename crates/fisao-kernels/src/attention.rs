@@ -32,6 +32,13 @@ pub enum Mask {
         /// First visible key of each row.
         first: Arc<[usize]>,
     },
+    /// As `Causal`, but of the keys up to its own position only the last `window`.
+    SlidingWindow {
+        /// First visible key of each row.
+        first: Arc<[usize]>,
+        /// Keys that a query sees at most, at least 1.
+        window: usize,
+    },
 }
 
 impl Mask {
@@ -40,17 +47,26 @@ impl Mask {
         Self::Causal { first: Arc::new([]) }
     }
 
+    /// A causal mask within a sliding window, where there is one; any other as it is.
+    #[must_use]
+    pub fn within(self, window: Option<usize>) -> Self {
+        match (self, window) {
+            (Self::Causal { first }, Some(window)) => Self::SlidingWindow { first, window },
+            (mask, _) => mask,
+        }
+    }
+
     /// Keys that `query` of row `row` sees, out of `keys`, when there are `queries` of them.
     pub fn visible(&self, row: usize, query: usize, [queries, keys]: [usize; 2]) -> Range<usize> {
-        match self {
-            Self::Full => 0..keys,
-            Self::Causal { first } => {
-                let end = (keys + query + 1).checked_sub(queries);
-                let end = end.expect("queries stand behind the keys");
-                let start = first.get(row).copied().unwrap_or(0);
-                if start < end { start..end } else { 0..end }
-            }
-        }
+        let (first, window) = match self {
+            Self::Full => return 0..keys,
+            Self::Causal { first } => (first, keys),
+            Self::SlidingWindow { first, window } => (first, *window),
+        };
+        let end = (keys + query + 1).checked_sub(queries);
+        let end = end.expect("queries stand behind the keys");
+        let start = first.get(row).copied().filter(|&start| start < end).unwrap_or(0);
+        start.max(end.saturating_sub(window))..end
     }
 }
 

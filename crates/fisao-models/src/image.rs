@@ -1,5 +1,5 @@
-//! Images to pixels as transformers' `CLIPImageProcessor`, `SiglipImageProcessor`,
-//! `LlavaImageProcessor` and `LlavaOnevisionImageProcessor` do it with Pillow 13, to the bit up to the
+//! Images to pixels as transformers' `CLIPImageProcessor`, `SiglipImageProcessor`, `LlavaImageProcessor`,
+//! `LlavaNextImageProcessor` and `LlavaOnevisionImageProcessor` do it with Pillow 13, to the bit up to the
 //! normalisation.
 
 mod tiles;
@@ -82,6 +82,12 @@ pub enum ProcessorMismatch {
         /// Of what the tower takes.
         expected: (u32, u32),
     },
+    /// No tiles.
+    #[error(
+        "images are prepared whole, but the model looks at tiles of them too: preprocessor_config.json \
+         has no `image_grid_pinpoints`"
+    )]
+    Whole,
     /// Tiles.
     #[error(
         "images are cut into other tiles than the model looks at: `image_grid_pinpoints` of \

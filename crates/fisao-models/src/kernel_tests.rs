@@ -192,7 +192,9 @@ fn rotary() {
 #[test]
 fn attention_under_every_mask_and_grouping() {
     let padded = Mask::Causal { first: vec![0, 3, 1].into() };
-    for mask in [Mask::Full, Mask::causal(), padded] {
+    let window = |mask: &Mask, window| mask.clone().within(Some(window));
+    let windows = [window(&padded, 4), window(&Mask::causal(), 1), window(&Mask::causal(), 70)];
+    for mask in [Mask::Full, Mask::causal(), padded].into_iter().chain(windows) {
         // The last has several blocks of queries.
         let sizes = [(4, 4, 6, 6), (4, 2, 1, 7), (6, 1, 3, 9), (2, 1, 140, 150)];
         for (heads, key_heads, queries, keys) in sizes {
@@ -225,7 +227,14 @@ fn shared_prompt_attention_equals_copied_prompt() {
     for (width, heads, key_heads) in [(8, 4, 2), (32, 2, 2), (67, 2, 1)] {
         for (queries, before, own) in [(1, 21, 18), (1, 16, 1), (1, 33, 5), (1, 2, 40), (4, 21, 9)]
         {
-            for first in [vec![], vec![0, 3, before], vec![before, before - 1, 1]] {
+            let cases = [
+                (vec![], None),
+                (vec![], Some(7)),
+                (vec![0, 3, before], None),
+                (vec![0, 3, before], Some(own + 2)),
+                (vec![before, before - 1, 1], None),
+            ];
+            for (first, window) in cases {
                 let plain = |shape: [usize; 4], seed| -> Tensor<4> {
                     from_floats(random(shape.iter().product(), seed), shape, &Device::flex())
                 };
@@ -233,6 +242,7 @@ fn shared_prompt_attention_equals_copied_prompt() {
                 let prompts = [42, 43].map(|seed| plain([2, key_heads, before, width], seed));
                 let own = [44, 45].map(|seed| plain([3, key_heads, own, width], seed));
                 let mask = Mask::Causal { first: first.clone().into() };
+                let mask = mask.within(window);
                 let copied = |at: usize| {
                     let rows = indices(of.iter().map(|&row| row as i64).collect(), &Device::flex());
                     Tensor::cat(vec![prompts[at].clone().select(0, rows), own[at].clone()], 2)
@@ -245,7 +255,7 @@ fn shared_prompt_attention_equals_copied_prompt() {
                 let found =
                     attend_behind(q, (before_k, before_v), of, (own_k, own_v), &Shown::by(&mask));
                 let same = floats(&found) == floats(&expected);
-                assert!(same, "{queries} queries behind {before} + {first:?}, width {width}");
+                assert!(same, "{queries} queries behind {before} + {mask:?}, width {width}");
             }
         }
     }

@@ -1,7 +1,8 @@
-//! The Llama decoder, and Qwen2's, which only adds biases to queries, keys and values: RMS norm, rotary positions, grouped-query attention, SwiGLU.
+//! The Llama decoder: RMS norm, rotary positions, grouped-query attention, SwiGLU. Qwen2's only adds biases to queries, keys and
+//! values; Mistral's only limits attention to a sliding window, where its configuration has one.
 //!
-//! Paper: Touvron et al. 2023, arXiv 2302.13971. Reference: transformers' `LlamaModel`; tensor names
-//! mirror it. Rotary halves follow the "rotate half" convention of Hugging Face checkpoints.
+//! Papers: Touvron et al. 2023, arXiv 2302.13971; Jiang et al. 2023, arXiv 2310.06825. Reference: transformers' `LlamaModel`,
+//! `Qwen2Model` and `MistralModel`; tensor names mirror them. Rotary halves follow the "rotate half" convention of Hugging Face checkpoints.
 
 mod cache;
 mod cpu_decoding;
@@ -23,6 +24,7 @@ pub use cache::KvCache;
 pub(crate) use decoding_session::{DecodingSession, PrefillState};
 pub use gradient_checkpointing::LayerInputs;
 use layer::{Context, DecoderLayer};
+pub use rotary::RopeScaling;
 use rotary::RotaryEmbedding;
 
 /// Which decoder it is.
@@ -34,6 +36,8 @@ pub enum DecoderFamily {
     Llama,
     /// Biases on queries, keys and values.
     Qwen2,
+    /// As Llama; attention may be limited to a sliding window.
+    Mistral,
 }
 
 impl DecoderFamily {
@@ -42,6 +46,7 @@ impl DecoderFamily {
         match self {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
+            Self::Mistral => "mistral",
         }
     }
 }
@@ -72,6 +77,12 @@ pub struct LlamaConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How these are scaled.
+    #[serde(default)]
+    pub rope_scaling: RopeScaling,
+    /// Positions that attention reaches back to, its own among them, where they are limited; at least 1.
+    #[serde(default)]
+    pub sliding_window: Option<usize>,
     /// Whether the output matrix is the embedding table.
     pub tie_word_embeddings: bool,
 }
@@ -191,7 +202,8 @@ impl Llama {
         let batch = pass.batch;
         let length = x.dims()[0] / batch;
         let rotary = self.rotary.at(pass.positions, batch, &x.device());
-        let context = Context { batch, rotary, shown: Shown::by(pass.mask) };
+        let mask = self.within_window(pass.mask);
+        let context = Context { batch, rotary, shown: Shown::by(&mask) };
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
             let wanted = pass.wanted.as_ref().filter(|_| self.is_last(index));
@@ -218,7 +230,8 @@ impl Llama {
         depth: usize,
     ) -> Vec<Tensor<2>> {
         let rotary = self.rotary.at(pass.positions, pass.batch, &x.device());
-        let context = Context { batch: pass.batch, rotary, shown: Shown::by(pass.mask) };
+        let mask = self.within_window(pass.mask);
+        let context = Context { batch: pass.batch, rotary, shown: Shown::by(&mask) };
         let unread = self.layers.len().saturating_sub(depth);
         let (mut x, mut states) = (x, Vec::with_capacity(depth));
         for (index, layer) in self.layers.iter().enumerate() {
@@ -233,6 +246,12 @@ impl Llama {
             }
         }
         states
+    }
+
+    /// A mask, limited to the decoder's sliding window. Keys of a sequence lie one behind the other, so they are as far apart as
+    /// their positions.
+    fn within_window(&self, mask: &Mask) -> Mask {
+        mask.clone().within(self.config.sliding_window)
     }
 
     /// Whether nothing but the final norm comes behind this layer.

@@ -34,7 +34,7 @@ const DECODER: &str = "language_model";
 pub enum VisionLanguageConfig {
     /// InstructBLIP with a Vicuna decoder.
     InstructBlip(InstructBlipConfig),
-    /// LLaVA and LLaVA-OneVision.
+    /// LLaVA, LLaVA-NeXT and LLaVA-OneVision.
     Llava(LlavaConfig),
     /// SmolVLM and SmolVLM2.
     SmolVlm(SmolVlmConfig),

@@ -16,7 +16,7 @@ pub mod vocabularies;
 use fisao_models::activation::Activation;
 use fisao_models::clip::{ClipConfig, ClipTextConfig};
 use fisao_models::image::ImageProcessor;
-use fisao_models::llama::{DecoderFamily, LlamaConfig};
+use fisao_models::llama::{DecoderFamily, LlamaConfig, RopeScaling};
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
 
@@ -150,6 +150,8 @@ impl RecipeConfig {
                 max_position_embeddings: 512,
                 rms_norm_eps: 1e-5,
                 rope_theta: 10_000.0,
+                rope_scaling: RopeScaling::Default,
+                sliding_window: None,
                 tie_word_embeddings: false,
             },
             vision,

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, TensorData};
 use fisao_models::activation::Activation;
 use fisao_models::linear::ActivationDtype;
-use fisao_models::llama::{DecoderFamily, LlamaConfig};
+use fisao_models::llama::{DecoderFamily, LlamaConfig, RopeScaling};
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
 use fisao_models::weights::{Init, WeightError, WeightSource};
@@ -101,6 +101,8 @@ fn decoder(
         max_position_embeddings: 4096,
         rms_norm_eps: 1e-5,
         rope_theta: 10_000.0,
+        rope_scaling: RopeScaling::Default,
+        sliding_window: None,
         tie_word_embeddings: false,
     }
 }

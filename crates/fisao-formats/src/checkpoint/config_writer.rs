@@ -2,8 +2,9 @@
 //! version 4, which 5 still reads, with everything spelled out that either leaves to defaults.
 
 use fisao_models::clip::{ClipConfig, ClipTextConfig};
-use fisao_models::llama::{DecoderFamily, LlamaConfig};
+use fisao_models::llama::{DecoderFamily, LlamaConfig, RopeScaling};
 use fisao_models::vision::{VisionConfig, VisionFamily};
+use fisao_models::vision_language::FamilyConfig as _;
 use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig, TilingConfig};
 use serde_json::{Value, json};
 
@@ -38,9 +39,15 @@ pub fn llava_config_json(config: &LlavaConfig, dtype: StoredDtype) -> Value {
     match &config.tiling {
         None => written["image_seq_length"] = config.tile_tokens().into(),
         Some(TilingConfig { resolutions, max_tiles }) => {
-            written["architectures"] = json!(["LlavaOnevisionForConditionalGeneration"]);
-            written["model_type"] = "llava_onevision".into();
-            written["vision_aspect_ratio"] = format!("anyres_max_{max_tiles}").into();
+            let class = match max_tiles {
+                None => "LlavaNextForConditionalGeneration",
+                Some(tiles) => {
+                    written["vision_aspect_ratio"] = format!("anyres_max_{tiles}").into();
+                    "LlavaOnevisionForConditionalGeneration"
+                }
+            };
+            written["architectures"] = json!([class]);
+            written["model_type"] = config.model_type().into();
             written[GRID_PINPOINTS] = pinpoints_json(resolutions);
         }
     }
@@ -87,8 +94,13 @@ fn llama(config: &LlamaConfig) -> Value {
     let class = match config.family {
         DecoderFamily::Llama => "LlamaForCausalLM",
         DecoderFamily::Qwen2 => "Qwen2ForCausalLM",
+        DecoderFamily::Mistral => "MistralForCausalLM",
     };
-    json!({
+    let scaling = match config.rope_scaling {
+        RopeScaling::Default => Value::Null,
+        scaling => json!(scaling),
+    };
+    let mut written = json!({
         "model_type": config.family.name(),
         "architectures": [class],
         "vocab_size": config.vocab_size,
@@ -101,14 +113,19 @@ fn llama(config: &LlamaConfig) -> Value {
         "max_position_embeddings": config.max_position_embeddings,
         "rms_norm_eps": config.rms_norm_eps,
         "rope_theta": config.rope_theta,
-        "rope_scaling": null,
+        "rope_scaling": scaling,
         "hidden_act": "silu",
         "attention_bias": false,
         "mlp_bias": false,
         "attention_dropout": 0.0,
         "tie_word_embeddings": config.tie_word_embeddings,
         "use_cache": true,
-    })
+    });
+    if config.family == DecoderFamily::Mistral {
+        // Absent, it would be that of the class.
+        written["sliding_window"] = json!(config.sliding_window);
+    }
+    written
 }
 
 fn vision(config: &VisionConfig) -> Value {

@@ -10,7 +10,7 @@ use fisao_models::clip::Clip;
 use fisao_models::image::{ImageProcessor, Resize};
 use fisao_models::parameters::Parameters;
 use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
-use fisao_models::vision_language::{VisionLanguageConfig, VisionLanguageModel};
+use fisao_models::vision_language::{FamilyConfig as _, VisionLanguageConfig, VisionLanguageModel};
 use serde_json::{Map, Value, json};
 
 use super::config_writer::{clip_config_json, generation_config_json, llava_config_json};
@@ -115,23 +115,28 @@ pub fn write_llava_processing(
         FeatureSelect::Default => "default",
         FeatureSelect::Full => "full",
     };
+    let next = config.model_type() == "llava_next";
+    let class = if next { "LlavaNextProcessor" } else { "LlavaProcessor" };
     let processor = json!({
-        "processor_class": "LlavaProcessor",
+        "processor_class": class,
         "image_token": "<image>",
         "num_additional_image_tokens": config.vision.positions() - config.vision.patches(),
         "patch_size": config.vision.patch_size,
         "vision_feature_select_strategy": strategy,
     });
     write_json(&folder.join("processor_config.json"), &processor)?;
-    write_json(
-        &folder.join("preprocessor_config.json"),
-        &image_processor_json(images, "LlavaProcessor"),
-    )?;
+    let mut images = image_processor_json(images, class);
+    if next {
+        // Its class cuts tiles of this size.
+        images["image_processor_type"] = "LlavaNextImageProcessor".into();
+        images["crop_size"] = images["size"].clone();
+    }
+    write_json(&folder.join("preprocessor_config.json"), &images)?;
     write_bytes(&folder.join("chat_template.jinja"), VICUNA_TEMPLATE.as_bytes())?;
     let limit = config.text.max_position_embeddings;
     let template = [
         ("chat_template", Value::from(VICUNA_TEMPLATE)),
-        ("processor_class", Value::from("LlavaProcessor")),
+        ("processor_class", Value::from(class)),
         // Responses are appended, so prompts of a batch have to end together.
         ("padding_side", Value::from("left")),
     ];

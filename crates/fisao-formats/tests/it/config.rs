@@ -7,10 +7,10 @@ use fisao_formats::checkpoint::{Checkpoint, ModelConfig, clip_config_json, llava
 use fisao_formats::weights::StoredDtype;
 use fisao_models::activation::Activation;
 use fisao_models::image::Resolution;
-use fisao_models::llama::DecoderFamily;
+use fisao_models::llama::{DecoderFamily, RopeScaling};
 use fisao_models::vision::VisionFamily;
 use fisao_models::vision_language::FamilyConfig;
-use fisao_models::vision_language::llava::FeatureSelect;
+use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
@@ -210,7 +210,7 @@ fn onevision_is_read_with_its_tiles() {
     assert!(llava.text.tie_word_embeddings);
     let tiling = llava.tiling.as_ref().expect("tiles");
     let sizes = [Resolution { height: 384, width: 768 }, Resolution { height: 768, width: 384 }];
-    assert_eq!((&*tiling.resolutions, tiling.max_tiles), (&sizes[..], 9));
+    assert_eq!((&*tiling.resolutions, tiling.max_tiles), (&sizes[..], Some(9)));
     assert_eq!(
         (llava.tile_tokens(), FamilyConfig::image_tokens(&llava, (800, 400))),
         (729, 729 + 27 * 55)
@@ -280,12 +280,202 @@ fn onevision_with_other_tiles_is_refused() {
     assert!(message.contains("one token for each patch"), "{message}");
 }
 
+/// LLaVA-NeXT with a Mistral decoder, as it is published.
+fn next() -> Value {
+    json!({
+        "architectures": ["LlavaNextForConditionalGeneration"], "ignore_index": -100,
+        "image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+        "image_seq_length": 576, "image_token_index": 32000, "model_type": "llava_next",
+        "projector_hidden_act": "gelu", "tie_word_embeddings": false, "torch_dtype": "float16",
+        "text_config": {
+            "_name_or_path": "mistralai/Mistral-7B-Instruct-v0.2",
+            "architectures": ["MistralForCausalLM"], "intermediate_size": 14336,
+            "max_position_embeddings": 32768, "model_type": "mistral", "num_key_value_heads": 8,
+            "rms_norm_eps": 1e-5, "rope_theta": 1_000_000.0, "sliding_window": null,
+            "torch_dtype": "bfloat16", "vocab_size": 32064
+        },
+        "use_image_newline_parameter": true,
+        "vision_config": {
+            "hidden_size": 1024, "image_size": 336, "intermediate_size": 4096,
+            "model_type": "clip_vision_model", "num_attention_heads": 16,
+            "num_hidden_layers": 24, "patch_size": 14, "projection_dim": 768, "vocab_size": 32000
+        },
+        "vision_feature_layer": -2, "vision_feature_select_strategy": "default", "vocab_size": 32064
+    })
+}
+
+fn llava_of(config: &Value) -> LlavaConfig {
+    let folder = tempdir().expect("a temporary folder");
+    let checkpoint = open(&folder, config).expect("a configuration");
+    tiny::as_llava(checkpoint.vision_language_config().expect("a model")).clone()
+}
+
+#[test]
+fn llava_next_is_read_with_its_tiles_and_decoder() {
+    let llava = llava_of(&next());
+    assert_eq!(llava.model_type(), "llava_next");
+    let text = &llava.text;
+    assert_eq!((text.family, text.sliding_window), (DecoderFamily::Mistral, None));
+    assert_eq!((text.num_attention_heads, text.num_key_value_heads), (32, 8));
+    assert_eq!((text.rope_theta, text.rms_norm_eps), (1_000_000.0, 1e-5));
+    assert_eq!((llava.image_token_id, llava.eos_token_id, llava.bos_token_id), (32000, 2, 1));
+    assert_eq!((llava.tile_tokens(), llava.vision_feature_layer), (576, -2));
+    assert_eq!(llava.image_tokens((640, 480)), 2340);
+    assert_eq!(
+        llava.image_description(),
+        "576 image tokens of layer -2 and those of up to 4 tiles"
+    );
+
+    // Everything but the sizes of the parts has a default.
+    let mut config = next();
+    for field in [
+        "image_grid_pinpoints",
+        "image_token_index",
+        "projector_hidden_act",
+        "tie_word_embeddings",
+        "vision_feature_layer",
+        "vision_feature_select_strategy",
+    ] {
+        fields_of(&mut config).remove(field);
+    }
+    assert_eq!(llava_of(&config), llava);
+    // Written by us, it reads back.
+    assert_eq!(llava_of(&llava_config_json(&llava, StoredDtype::Bf16)), llava);
+}
+
+#[test]
+fn llava_next_with_other_tiles_is_refused() {
+    let refused = |field: &str, value: Value| {
+        let folder = tempdir().expect("a temporary folder");
+        let mut config = next();
+        config[field] = value;
+        message(open(&folder, &config), &folder)
+    };
+    assert_eq!(
+        refused("image_grid_pinpoints", json!([[336, 672], [336, 700]])),
+        "DIR/config.json: `image_grid_pinpoints` is [336, 700], but only a multiple of the tile's \
+         size is supported"
+    );
+    let message = refused("image_grid_pinpoints", json!([]));
+    assert!(message.contains("a list of at least one [height, width]"), "{message}");
+    let message = refused("vision_feature_select_strategy", json!("full"));
+    assert!(message.contains("one token for each patch"), "{message}");
+    // Without the parts it is not taken for a checkpoint of the original repository.
+    let message = refused("text_config", Value::Null);
+    assert_eq!(message, "DIR/config.json has no field `text_config`");
+}
+
+#[test]
+fn mistral_has_defaults_of_its_own() {
+    let mut config = next();
+    let text = fields_of(&mut config["text_config"]);
+    for field in
+        ["intermediate_size", "max_position_embeddings", "num_key_value_heads", "sliding_window"]
+    {
+        text.remove(field).expect("a field");
+    }
+    let text = llava_of(&config).text;
+    assert_eq!((text.intermediate_size, text.max_position_embeddings), (14336, 131_072));
+    assert_eq!((text.num_key_value_heads, text.sliding_window), (8, Some(4096)));
+    assert_eq!(llava_of(&llava_config_json(&llava_of(&config), StoredDtype::F32)).text, text);
+    // A null says something else than nothing.
+    config["text_config"]["num_key_value_heads"] = Value::Null;
+    config["text_config"]["sliding_window"] = json!(16);
+    let text = llava_of(&config).text;
+    assert_eq!((text.num_key_value_heads, text.sliding_window), (32, Some(16)));
+    // Llama has no window, whatever is said.
+    config["text_config"]["model_type"] = json!("llama");
+    assert_eq!(llava_of(&config).text.sliding_window, None);
+}
+
+#[test]
+fn rotary_scaling_is_read_in_both_spellings() {
+    let llama3 = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 8192,
+    };
+    let blended = json!({ "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                          "original_max_position_embeddings": 8192 });
+    let cases = [
+        ("default", json!({}), RopeScaling::Default),
+        ("linear", json!({ "factor": 4 }), RopeScaling::Linear { factor: 4.0 }),
+        ("dynamic", json!({ "factor": 2.5 }), RopeScaling::Dynamic { factor: 2.5 }),
+        ("llama3", blended, llama3),
+    ];
+    for (kind, fields, expected) in cases {
+        for (object, key) in [
+            ("rope_scaling", "type"),
+            ("rope_scaling", "rope_type"),
+            ("rope_parameters", "rope_type"),
+        ] {
+            let mut config = next();
+            let mut scaling = fields.clone();
+            scaling[key] = kind.into();
+            config["text_config"][object] = scaling;
+            let llava = llava_of(&config);
+            assert_eq!(llava.text.rope_scaling, expected, "{kind} by {object}.{key}");
+            assert!((llava.text.rope_theta - 1e6).abs() < f64::EPSILON);
+            assert_eq!(llava_of(&llava_config_json(&llava, StoredDtype::F32)), llava);
+        }
+    }
+    // The original context is the context where it is not said.
+    let mut config = next();
+    config["text_config"]["rope_parameters"] = json!({ "rope_type": "llama3", "factor": 8.0,
+        "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_theta": 5e5 });
+    let text = llava_of(&config).text;
+    assert!(
+        matches!(
+            text.rope_scaling,
+            RopeScaling::Llama3 { original_max_position_embeddings: 32768, .. }
+        ),
+        "{text:?}"
+    );
+}
+
+#[test]
+fn rotary_scaling_without_its_numbers_is_refused() {
+    let refused = |scaling: Value| refused(|c| c["text_config"]["rope_parameters"] = scaling);
+    let missing = [
+        (json!({ "rope_type": "linear" }), "factor"),
+        (json!({ "rope_type": "dynamic", "factor": null }), "factor"),
+        (json!({ "rope_type": "llama3", "factor": 8.0 }), "low_freq_factor"),
+    ];
+    for (scaling, field) in missing {
+        let expected =
+            format!("DIR/config.json has no field `text_config.rope_parameters.{field}`");
+        assert_eq!(refused(scaling), expected);
+    }
+    let wrong = [
+        (json!({ "rope_type": "yarn" }), "rope_type"),
+        (json!({ "rope_type": 3 }), "rope_type"),
+        (json!({ "rope_type": "linear", "factor": 0.5 }), "factor"),
+        (json!({ "rope_type": "linear", "factor": "2" }), "factor"),
+        (
+            json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0,
+                    "high_freq_factor": 4.0 }),
+            "high_freq_factor",
+        ),
+        (
+            json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0, "original_max_position_embeddings": 0 }),
+            "original_max_position_embeddings",
+        ),
+    ];
+    for (scaling, field) in wrong {
+        let said = refused(scaling);
+        let expected = format!("DIR/config.json: `text_config.rope_parameters.{field}` is ");
+        assert!(said.starts_with(&expected) && said.ends_with(" is supported"), "{said}");
+    }
+}
+
 #[test]
 fn unknown_model_types_name_the_supported_ones() {
     assert_eq!(
         refused(|config| config["model_type"] = json!("qwen2_vl")),
         "DIR/config.json describes a model of type `qwen2_vl`, which is not supported \
-         (supported: llava, llava_onevision, smolvlm, clip, siglip)"
+         (supported: llava, llava_next, llava_onevision, smolvlm, clip, siglip)"
     );
     assert_eq!(refused(|config| *config = json!({})), "DIR/config.json has no field `model_type`");
 }
@@ -310,12 +500,12 @@ fn absent_fields_without_default_are_named() {
 #[test]
 fn what_would_compute_something_else_is_refused() {
     let cases: [(&str, Value, &str); 15] = [
-        ("/text_config/model_type", json!("mistral"), "text_config.model_type"),
+        ("/text_config/model_type", json!("gemma"), "text_config.model_type"),
         ("/vision_config/patch_size", json!(29), "vision_config.patch_size"),
         ("/text_config/hidden_act", json!("gelu"), "text_config.hidden_act"),
         ("/text_config/attention_bias", json!(true), "text_config.attention_bias"),
         ("/text_config/mlp_bias", json!(true), "text_config.mlp_bias"),
-        ("/text_config/rope_scaling", json!({ "type": "linear", "factor": 2 }), "rope_scaling"),
+        ("/text_config/rope_scaling", json!({ "type": "yarn", "factor": 2 }), "rope_scaling.type"),
         ("/text_config/num_key_value_heads", json!(3), "text_config.num_key_value_heads"),
         ("/text_config/num_attention_heads", json!(0), "text_config.num_attention_heads"),
         ("/vision_config/model_type", json!("dinov2"), "vision_config.model_type"),
@@ -658,9 +848,22 @@ fn the_original_llava_is_led_to_its_conversion() {
     let said = refusal(&config);
     assert!(said.starts_with("DIR/config.json is the configuration of the original LLaVA repository (LlavaLlamaForCausalLM)"), "{said}");
     assert!(said.contains("llava-hf/llava-1.5-13b-hf"), "{said}");
-    for kind in ["llava_llama", "llava_qwen", "llava_mistral"] {
+    for kind in ["llava_llama", "llava_qwen"] {
         let said = refusal(&json!({ "model_type": kind, "hidden_size": 4096 }));
         assert!(said.contains("llava-hf/llava-1.5-7b-hf"), "{said}");
+    }
+    // LLaVA 1.6, whose images are in tiles.
+    for (class, width, conversion) in [
+        ("LlavaMistralForCausalLM", 4096, "llava-v1.6-mistral-7b-hf"),
+        ("LlavaLlamaForCausalLM", 4096, "llava-v1.6-vicuna-7b-hf"),
+        ("LlavaLlamaForCausalLM", 5120, "llava-v1.6-vicuna-13b-hf"),
+        ("LlavaLlamaForCausalLM", 7168, "llava-v1.6-34b-hf"),
+    ] {
+        let said = refusal(&json!({
+            "architectures": [class], "model_type": "llava", "hidden_size": width,
+            "image_aspect_ratio": "anyres", "mm_vision_tower": "openai/clip-vit-large-patch14-336"
+        }));
+        assert!(said.contains(conversion), "{said}");
     }
 }
 

@@ -123,6 +123,63 @@ fn onevisions_class_cuts_tiles() {
 }
 
 #[test]
+fn nexts_class_cuts_square_tiles() {
+    let published = json!({
+        "aspect_ratio_setting": "anyres", "crop_size": { "height": 336, "width": 336 },
+        "do_center_crop": true, "do_convert_rgb": true, "do_normalize": true, "do_pad": true,
+        "do_rescale": true, "do_resize": true, "image_processor_type": "LlavaNextImageProcessor",
+        "image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+        "image_mean": [0.481_454_66, 0.457_827_5, 0.408_210_73],
+        "image_std": [0.268_629_54, 0.261_302_58, 0.275_777_11],
+        "resample": 3, "rescale_factor": 0.003_921_568_627_450_98, "size": { "shortest_edge": 336 }
+    });
+    let resolutions = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)]
+        .map(|(height, width)| Resolution { height, width });
+    let expected = ImageProcessor {
+        resize: Some(Resize::Exact { width: 336, height: 336 }),
+        crop: None,
+        tiles: Some(Arc::new(BestResolution { resolutions: resolutions.to_vec() })),
+        ..ImageProcessor::clip(336)
+    };
+    assert_eq!(preprocessor(&published).expect("as published"), expected);
+    // The resolutions are those of the class where none are given.
+    let given = json!({ "image_processor_type": "LlavaNextImageProcessorFast",
+                        "size": { "height": 336, "width": 336 }, "crop_size": 336 });
+    assert_eq!(preprocessor(&given).expect("defaults"), expected);
+
+    let folder = tempdir().expect("a temporary folder");
+    let refused = |key: &str, value: Value| {
+        let mut config = published.clone();
+        config[key] = value;
+        message(read(&folder, "preprocessor_config.json", &config), &folder)
+    };
+    for (key, value, said) in [
+        (
+            "crop_size",
+            json!(224),
+            "`crop_size` is 224 pixels, but only the 336 pixels of `size` is",
+        ),
+        (
+            "crop_size",
+            Value::Null,
+            "`crop_size` is 224 pixels, but only the 336 pixels of `size` is",
+        ),
+        ("size", json!({ "height": 336, "width": 300 }), "but only a square is"),
+        ("do_resize", json!(false), "`do_resize` is false"),
+        ("image_grid_pinpoints", json!([[336, 500]]), "only a multiple of the tile's size is"),
+        ("image_grid_pinpoints", json!([]), "only a list of at least one [height, width] is"),
+    ] {
+        let found = refused(key, value);
+        assert!(found.starts_with("DIR/preprocessor_config.json: `"), "{found}");
+        assert!(found.contains(said), "{key}: {found}");
+    }
+    // Of its 224 pixels, which the class has by default, its resolutions are no multiples.
+    let config = json!({ "image_processor_type": "LlavaNextImageProcessor" });
+    let found = message(read(&folder, "preprocessor_config.json", &config), &folder);
+    assert!(found.contains("`image_grid_pinpoints` is [336, 672], but only a multiple"), "{found}");
+}
+
+#[test]
 fn switched_off_steps_are_not_done() {
     let config = json!({ "do_resize": false, "do_center_crop": false, "do_rescale": false,
                          "do_normalize": false, "size": 30, "crop_size": 20 });
@@ -163,7 +220,7 @@ fn what_would_give_other_pixels_is_refused() {
     assert_eq!(
         refused(json!({ "image_processor_type": "Siglip2ImageProcessor" })),
         "DIR/preprocessor_config.json: `image_processor_type` is \"Siglip2ImageProcessor\", but only \
-         CLIPImageProcessor, SiglipImageProcessor, LlavaImageProcessor or \
+         CLIPImageProcessor, SiglipImageProcessor, LlavaImageProcessor, LlavaNextImageProcessor or \
          LlavaOnevisionImageProcessor is supported"
     );
     assert_eq!(

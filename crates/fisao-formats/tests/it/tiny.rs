@@ -5,7 +5,7 @@ use fisao_formats::checkpoint::{SpecialTokens, named_tensors};
 use fisao_formats::tokenizer::HfTokenizer;
 use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
-use fisao_models::llama::{DecoderFamily, LlamaConfig};
+use fisao_models::llama::{DecoderFamily, LlamaConfig, RopeScaling};
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
 use fisao_models::vision_language::{VisionLanguageConfig, VisionLanguageModel};
@@ -41,6 +41,8 @@ pub(crate) fn llava_config() -> LlavaConfig {
             max_position_embeddings: 64,
             rms_norm_eps: 1e-6,
             rope_theta: 10000.0,
+            rope_scaling: RopeScaling::Default,
+            sliding_window: None,
             tie_word_embeddings: false,
         },
         vision: vision(),

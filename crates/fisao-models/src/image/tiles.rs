@@ -26,9 +26,10 @@ impl PartialEq for dyn TileLayout {
     }
 }
 
-/// LLaVA-OneVision's tiles: of several resolutions the one that fits best, black bars around the image.
+/// The tiles of LLaVA-NeXT and LLaVA-OneVision: of several resolutions the one that fits best, black bars around the image.
 ///
-/// Paper: Li et al. 2024, arXiv 2408.03326, §3.2. Reference: transformers' `LlavaOnevisionImageProcessor`.
+/// Paper: Li et al. 2024, arXiv 2408.03326, §3.2. Reference: transformers' `LlavaNextImageProcessor` and
+/// `LlavaOnevisionImageProcessor`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BestResolution {
     /// Each is a multiple of the [output size](ImageProcessor::output_size); at least one.

@@ -30,6 +30,8 @@ pub(crate) struct CpuDecoding {
     of: Vec<usize>,
     /// Padding before each sequence's prompt.
     padding: Arc<[usize]>,
+    /// See [`LlamaConfig::sliding_window`].
+    window: Option<usize>,
     buffers: StepBuffers,
 }
 
@@ -184,6 +186,7 @@ impl CpuDecoding {
             buffers: StepBuffers::new(model.config(), of.len()),
             of,
             padding: padding.into(),
+            window: model.config().sliding_window,
         }
     }
 
@@ -196,7 +199,7 @@ impl CpuDecoding {
         for (position, padding) in buffers.positions.iter_mut().zip(&*self.padding) {
             *position = at - padding;
         }
-        let mask = Mask::Causal { first: Arc::clone(&self.padding) };
+        let mask = Mask::Causal { first: Arc::clone(&self.padding) }.within(self.window);
         self.table.fill(&mut buffers.x, tokens);
         for layer in &mut self.layers {
             layer.input_layernorm.fill(&mut buffers.normed, &buffers.x);

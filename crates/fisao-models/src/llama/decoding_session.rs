@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
     use crate::linear::ActivationDtype;
-    use crate::llama::{DecoderFamily, LlamaConfig};
+    use crate::llama::{DecoderFamily, LlamaConfig, RopeScaling};
     use crate::lora::LowRank;
     use crate::parameters::from_floats;
     use crate::weights::{Init, RandomWeights, WeightError, WeightSource};
@@ -128,6 +128,8 @@ mod tests {
             max_position_embeddings: 64,
             rms_norm_eps: 1e-5,
             rope_theta: 100.0,
+            rope_scaling: RopeScaling::Default,
+            sliding_window: (family == DecoderFamily::Mistral).then_some(4),
             tie_word_embeddings: tied,
         };
         let mut weights = Rounded(RandomWeights::new(3), dtype);
@@ -201,10 +203,11 @@ mod tests {
 
     #[test]
     fn cpu_decoding_equals_tensor_decoding_bitwise() {
-        use DecoderFamily::{Llama, Qwen2};
+        use DecoderFamily::{Llama, Mistral, Qwen2};
         for dtype in [DType::F32, DType::BF16, DType::F16] {
             check(&format!("{dtype:?}"), &model(Llama, dtype, false));
             check(&format!("{dtype:?} with biases, tied"), &model(Qwen2, dtype, true));
+            check(&format!("{dtype:?} in a window"), &model(Mistral, dtype, false));
             check(&format!("{dtype:?} with an adapter"), &adapted(model(Qwen2, dtype, false)));
         }
         let mut rounding = adapted(model(Llama, DType::BF16, false));

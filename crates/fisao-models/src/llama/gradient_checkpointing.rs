@@ -33,7 +33,7 @@ impl Llama {
         wanted: Tensor<1, Int>,
     ) -> LayerInputs {
         let rotary = self.rotary.at(positions, batch, &x.device());
-        let mask = Mask::causal();
+        let mask = self.within_window(&Mask::causal());
         let context = Context { batch, rotary, shown: Shown::by(&mask) };
         let mut inputs = vec![x];
         for (index, layer) in self.layers.iter().enumerate() {
@@ -55,7 +55,7 @@ impl Llama {
     /// one layer after the other. What comes before the layers gets none.
     pub(crate) fn backward(&self, inputs: LayerInputs, mut gradients: Gradients) -> Vec<Gradients> {
         let LayerInputs { inputs, rotary, batch, wanted, output } = inputs;
-        let mask = Mask::causal();
+        let mask = self.within_window(&Mask::causal());
         let context = Context { batch, rotary, shown: Shown::by(&mask) };
         let mut gradient = output.grad_remove(&mut gradients);
         let mut found = vec![gradients];

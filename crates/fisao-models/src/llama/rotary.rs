@@ -1,13 +1,68 @@
-//! Rotary position embedding (Su et al. 2021, arXiv 2104.09864) in the "rotate half" convention.
+//! Rotary position embedding (Su et al. 2021, arXiv 2104.09864) in the "rotate half" convention, and how decoders scale its
+//! frequencies for longer sequences (reference: transformers' `modeling_rope_utils`).
 
+use std::f64::consts::TAU;
 use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Device, Tensor};
 use fisao_kernels::rotary::Angles;
 use fisao_kernels::{Operation, is_fused, one};
+use serde::{Deserialize, Serialize};
 
 use super::LlamaConfig;
 use crate::parameters::from_floats;
+
+/// How rotary frequencies are scaled, for sequences longer than those a decoder was first trained on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "rope_type", rename_all = "lowercase")]
+pub enum RopeScaling {
+    /// Not at all.
+    #[default]
+    Default,
+    /// All are divided by a factor (Chen et al. 2023, arXiv 2306.15595).
+    Linear {
+        /// At least 1.
+        factor: f64,
+    },
+    /// The base grows with a sequence, but only beyond the [longest](super::LlamaConfig::max_position_embeddings) that a decoder
+    /// is given here: up to there nothing is scaled.
+    Dynamic {
+        /// At least 1.
+        factor: f64,
+    },
+    /// Low frequencies are divided by a factor, high ones stay, those between are blended (Llama 3.1; Dubey et al. 2024, arXiv
+    /// 2407.21783).
+    Llama3 {
+        /// At least 1.
+        factor: f64,
+        /// A frequency is low if it has fewer periods than this in the original context.
+        low_freq_factor: f64,
+        /// And high if it has more periods than this, which is greater.
+        high_freq_factor: f64,
+        /// The original context, tokens.
+        original_max_position_embeddings: usize,
+    },
+}
+
+impl RopeScaling {
+    /// What becomes of a frequency.
+    fn scaled(self, frequency: f64) -> f64 {
+        match self {
+            Self::Default | Self::Dynamic { .. } => frequency,
+            Self::Linear { factor } => frequency / factor,
+            Self::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_position_embeddings: context,
+            } => {
+                let periods = context as f64 * frequency / TAU;
+                let kept = ((periods - low) / (high - low)).clamp(0.0, 1.0);
+                (1.0 - kept) * frequency / factor + kept * frequency
+            }
+        }
+    }
+}
 
 /// Frequencies of the rotary embedding: the angle of each pair of dimensions from one position to the next, radians,
 /// `[head_dim / 2]`.
@@ -19,7 +74,10 @@ pub(super) struct RotaryEmbedding {
 impl RotaryEmbedding {
     pub(super) fn new(config: &LlamaConfig) -> Self {
         let width = config.head_dim as f64;
-        let frequency = |index| config.rope_theta.powf(-2.0 * f64::from(index as u32) / width);
+        let frequency = |index| {
+            let plain = config.rope_theta.powf(-2.0 * f64::from(index as u32) / width);
+            config.rope_scaling.scaled(plain)
+        };
         Self { frequencies: (0..config.head_dim / 2).map(frequency).collect() }
     }
 

@@ -1,9 +1,10 @@
-//! LLaVA: a CLIP or SigLIP image tower, a two-layer projector and a Llama or Qwen2 decoder.
-//! LLaVA-OneVision is the same with tiles of the image beside the whole of it.
+//! LLaVA: a CLIP or SigLIP image tower, a two-layer projector and a Llama, Mistral or Qwen2 decoder.
+//! LLaVA-NeXT (LLaVA 1.6) and LLaVA-OneVision are the same with tiles of the image beside the whole of it; they differ in how
+//! many tokens these may take.
 //!
 //! Papers: Liu et al. 2023, arXiv 2310.03744; Li et al. 2024, arXiv 2408.03326. Reference: transformers'
-//! `LlavaForConditionalGeneration` and `LlavaOnevisionForConditionalGeneration`; tensor names mirror the
-//! layout of its published checkpoints.
+//! `LlavaForConditionalGeneration`, `LlavaNextForConditionalGeneration` and `LlavaOnevisionForConditionalGeneration`; tensor names
+//! mirror the layout of its published checkpoints.
 
 mod tiling;
 
@@ -104,7 +105,11 @@ impl LlavaConfig {
 
 impl FamilyConfig for LlavaConfig {
     fn model_type(&self) -> &'static str {
-        if self.tiling.is_some() { "llava_onevision" } else { "llava" }
+        match &self.tiling {
+            None => "llava",
+            Some(TilingConfig { max_tiles: None, .. }) => "llava_next",
+            Some(TilingConfig { max_tiles: Some(_), .. }) => "llava_onevision",
+        }
     }
 
     fn decoder(&self) -> &LlamaConfig {
@@ -139,8 +144,9 @@ impl FamilyConfig for LlavaConfig {
             format!("{} image tokens of layer {}", self.tile_tokens(), self.vision_feature_layer);
         match &self.tiling {
             None => whole,
-            Some(TilingConfig { max_tiles, .. }) => {
-                format!("{whole} and those of up to {max_tiles} tiles")
+            Some(tiling) => {
+                let most = tiling.most_tiles(self.vision.image_size);
+                format!("{whole} and those of up to {most} tiles")
             }
         }
     }
@@ -149,7 +155,11 @@ impl FamilyConfig for LlavaConfig {
         processor.check_size(self.vision.image_size as u32)?;
         let own = self.tiling.as_ref().map(|tiling| tiling.resolutions.as_slice());
         let prepared = processor.tiles.as_ref().map(|layout| layout.resolutions());
-        if prepared == own.map(Some) { Ok(()) } else { Err(ProcessorMismatch::Tiles) }
+        match (prepared, own) {
+            (prepared, own) if prepared == own.map(Some) => Ok(()),
+            (None, Some(_)) => Err(ProcessorMismatch::Whole),
+            _ => Err(ProcessorMismatch::Tiles),
+        }
     }
 
     fn load_image_encoder(

@@ -13,6 +13,7 @@ mod half_weights;
 mod image_processing;
 mod image_reading;
 mod instructblip;
+mod llava_next;
 mod onevision;
 mod sampling;
 mod smolvlm;

@@ -148,8 +148,13 @@ impl Workplace {
         self.write_clip("foreign", &tiny::tiny_clip(3));
     }
 
-    /// Adds a model in `onevision` that looks at images in tiles, with the image tower of the other.
-    pub(crate) fn write_onevision(&self) {
+    /// Adds models in `onevision` and `next` that look at images in tiles, with the image tower of the other.
+    pub(crate) fn write_tiled(&self) {
+        self.write_with_tiles("onevision", Some(2));
+        self.write_with_tiles("next", None);
+    }
+
+    fn write_with_tiles(&self, name: &str, max_tiles: Option<usize>) {
         let side = tiny::IMAGE_SIZE as u32;
         let resolutions = [(1, 2), (2, 1), (2, 2)]
             .map(|(rows, columns)| Resolution { height: rows * side, width: columns * side });
@@ -159,13 +164,13 @@ impl Workplace {
             tiles: Some(Arc::new(BestResolution { resolutions: resolutions.to_vec() })),
             ..ImageProcessor::clip(side)
         };
-        let tiling = TilingConfig { resolutions: resolutions.to_vec(), max_tiles: 2 };
+        let tiling = TilingConfig { resolutions: resolutions.to_vec(), max_tiles };
         let config = LlavaConfig { tiling: Some(tiling), ..tiny::llava_config() };
         let model = tiny::tiny_llava(1);
         let tower = model.vision_tower().expect("a tower").clone();
         let mut weights = RandomWeights::new(4);
         let model = with_vision_tower(config, tower, &mut weights, &Device::flex());
-        self.write_llava("onevision", &model.expect("random weights fit every shape"), &images);
+        self.write_llava(name, &model.expect("random weights fit every shape"), &images);
     }
 
     /// Adds an InstructBLIP in `instructblip` and a BLIP-2 on its image tower in `blip2`.

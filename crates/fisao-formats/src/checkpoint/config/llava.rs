@@ -1,4 +1,4 @@
-//! LLaVA's and LLaVA-OneVision's configuration.
+//! LLaVA's, LLaVA-NeXT's and LLaVA-OneVision's configuration.
 
 use fisao_models::image::Resolution;
 use fisao_models::llama::{DecoderFamily, LlamaConfig};
@@ -12,12 +12,12 @@ use crate::FormatError;
 use crate::checkpoint::end_tokens::EndTokens;
 use crate::checkpoint::family_format::{FamilyFormat, Naming};
 use crate::fields::Fields;
-use crate::processor::{GRID_PINPOINTS, PinpointsError, read_pinpoints};
+use crate::processor::{GRID_PINPOINTS, Pinpoints, PinpointsError, read_pinpoints};
 use crate::weights::Layout;
 
-/// LLaVA and LLaVA-OneVision.
+/// LLaVA, LLaVA-NeXT and LLaVA-OneVision.
 pub(super) const FORMAT: FamilyFormat = FamilyFormat {
-    model_types: &[("llava", read), ("llava_onevision", read_onevision)],
+    model_types: &[("llava", read), ("llava_next", read_next), ("llava_onevision", read_onevision)],
     layout: LAYOUT,
     namings: &NAMINGS,
     image_processors: &[],
@@ -108,7 +108,7 @@ const IMAGE_TOKEN: [&str; 2] = ["image_token_index", "image_token_id"];
 /// More tiles' worth of tokens no image takes.
 const MOST_TILES: usize = 1024;
 
-/// `eos_token_id` of `LlamaConfig`.
+/// `eos_token_id` of `LlamaConfig` and `MistralConfig`.
 const LLAMA_END: u32 = 2;
 
 /// What transformers' configuration class has for fields that are absent.
@@ -125,6 +125,9 @@ const LLAVA: Defaults = Defaults {
     image_token_id: None,
 };
 
+/// `LlavaNextConfig`.
+const NEXT: Defaults = Defaults { image_token_id: Some(32000), ..LLAVA };
+
 /// `LlavaOnevisionConfig`.
 const ONEVISION: Defaults = Defaults {
     vision_feature_layer: -1,
@@ -136,11 +139,30 @@ fn read(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageConfig
     Ok(resolve(top, beside, &LLAVA)?.into())
 }
 
+fn read_next(
+    top: &Fields<'_>,
+    beside: &EndTokens<'_>,
+) -> Result<VisionLanguageConfig, FormatError> {
+    let mut config = resolve(top, beside, &NEXT)?;
+    one_token_for_each_patch(top, &config)?;
+    let resolutions = resolutions(top, &config.vision, Pinpoints::Next)?;
+    config.tiling = Some(TilingConfig { resolutions, max_tiles: None });
+    Ok(config.into())
+}
+
 fn read_onevision(
     top: &Fields<'_>,
     beside: &EndTokens<'_>,
 ) -> Result<VisionLanguageConfig, FormatError> {
     let mut config = resolve(top, beside, &ONEVISION)?;
+    one_token_for_each_patch(top, &config)?;
+    let resolutions = resolutions(top, &config.vision, Pinpoints::Onevision)?;
+    config.tiling = Some(TilingConfig { resolutions, max_tiles: Some(max_tiles(top)?) });
+    Ok(config.into())
+}
+
+/// Refuses a class token among those that are laid out over an image.
+fn one_token_for_each_patch(top: &Fields<'_>, config: &LlavaConfig) -> Result<(), FormatError> {
     if config.tile_tokens() != config.vision.patches() {
         let key = "vision_feature_select_strategy";
         let found = match config.vision_feature_select_strategy {
@@ -150,9 +172,7 @@ fn read_onevision(
         let supported = "what leaves one token for each patch";
         return Err(top.refused_as(key, found.to_owned(), supported));
     }
-    let resolutions = resolutions(top, &config.vision)?;
-    config.tiling = Some(TilingConfig { resolutions, max_tiles: max_tiles(top)? });
-    Ok(config.into())
+    Ok(())
 }
 
 fn resolve(
@@ -190,8 +210,8 @@ fn resolve(
 }
 
 /// The tokens that end a response, at least one: those of `generation_config.json`, else of the decoder's part of the
-/// configuration, else of its top. Where none is named, Llama has transformers' default, and Qwen2, which has no default, the
-/// end that its tokenizer names.
+/// configuration, else of its top. Where none is named, Llama and Mistral have transformers' default, and Qwen2, which has no
+/// default, the end that its tokenizer names.
 fn end_tokens(
     config: [&Fields<'_>; 2],
     beside: &EndTokens<'_>,
@@ -203,9 +223,11 @@ fn end_tokens(
         return Ok(ends);
     }
     match decoder.family {
-        DecoderFamily::Llama if vocabulary > LLAMA_END as usize => Ok(vec![LLAMA_END]),
-        DecoderFamily::Llama => Err(config[0].missing("eos_token_id")),
         DecoderFamily::Qwen2 => Ok(vec![beside.of_tokenizer("qwen2", vocabulary)?]),
+        DecoderFamily::Llama | DecoderFamily::Mistral if vocabulary > LLAMA_END as usize => {
+            Ok(vec![LLAMA_END])
+        }
+        DecoderFamily::Llama | DecoderFamily::Mistral => Err(config[0].missing("eos_token_id")),
     }
 }
 
@@ -257,12 +279,16 @@ fn feature_select(top: &Fields<'_>, defaults: &Defaults) -> Result<FeatureSelect
 }
 
 /// The sizes that images may be brought to, all of them whole tiles.
-fn resolutions(top: &Fields<'_>, vision: &VisionConfig) -> Result<Vec<Resolution>, FormatError> {
+fn resolutions(
+    top: &Fields<'_>,
+    vision: &VisionConfig,
+    default: Pinpoints,
+) -> Result<Vec<Resolution>, FormatError> {
     let side = u32::try_from(vision.image_size).expect("sides have a bound");
     let pinpoints = top.get(GRID_PINPOINTS);
-    read_pinpoints(pinpoints, (side, side)).map_err(|PinpointsError { found, supported }| {
-        top.refused_as(GRID_PINPOINTS, found, supported)
-    })
+    read_pinpoints(pinpoints, default, (side, side)).map_err(
+        |PinpointsError { found, supported }| top.refused_as(GRID_PINPOINTS, found, supported),
+    )
 }
 
 /// The number at the end of `anyres_max_9`.
@@ -282,7 +308,8 @@ pub(super) fn refuse_original(top: &Fields<'_>, kind: Option<&str>) -> Result<()
     }
     let class = top.get("architectures").and_then(|classes| classes.get(0)?.as_str());
     let class = class.filter(|class| class.starts_with("Llava") && class.ends_with("ForCausalLM"));
-    let own_type = kind.is_some_and(|kind| kind.starts_with("llava_") && kind != "llava_onevision");
+    let own_type =
+        kind.is_some_and(|kind| kind.starts_with("llava_") && FORMAT.reader(kind).is_none());
     if class.is_none() && !own_type && top.get("mm_vision_tower").is_none() {
         return Ok(());
     }
@@ -290,8 +317,24 @@ pub(super) fn refuse_original(top: &Fields<'_>, kind: Option<&str>) -> Result<()
     Err(FormatError::OriginalLlava {
         path: top.path().to_owned(),
         class: crate::fields::shortened(&described),
-        width: top.get("hidden_size").and_then(Value::as_u64),
+        conversion: conversion(top, &described),
     })
+}
+
+/// The conversion of an original checkpoint, by what tells kinds and sizes apart.
+fn conversion(top: &Fields<'_>, class: &str) -> &'static str {
+    let width = top.get("hidden_size").and_then(Value::as_u64);
+    let next = top.get("image_aspect_ratio").and_then(Value::as_str) == Some("anyres");
+    match width {
+        _ if class.to_lowercase().contains("mistral") => "llava-hf/llava-v1.6-mistral-7b-hf",
+        Some(896) => "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
+        Some(3584) => "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+        Some(7168) => "llava-hf/llava-v1.6-34b-hf",
+        Some(5120) if next => "llava-hf/llava-v1.6-vicuna-13b-hf",
+        Some(5120) => "llava-hf/llava-1.5-13b-hf",
+        _ if next => "llava-hf/llava-v1.6-vicuna-7b-hf",
+        _ => "llava-hf/llava-1.5-7b-hf",
+    }
 }
 
 #[cfg(test)]

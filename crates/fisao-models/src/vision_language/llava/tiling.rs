@@ -1,7 +1,8 @@
-//! How the image tokens of LLaVA-OneVision are put together from tiles: the tokens of the whole image,
-//! then those of its tiles, row by row over the image, each row ended by a learned vector.
+//! How the image tokens of LLaVA-NeXT and LLaVA-OneVision are put together from tiles: the tokens of the whole image,
+//! then those of its tiles, row by row over the image, each row ended by a learned vector. LLaVA-OneVision thins the latter out
+//! where they are too many.
 //!
-//! Paper: Li et al. 2024, arXiv 2408.03326, §3.2. Reference: transformers'
+//! Paper: Li et al. 2024, arXiv 2408.03326, §3.2. Reference: transformers' `LlavaNextModel.pack_image_features` and
 //! `LlavaOnevisionModel.pack_image_features`.
 
 use burn::tensor::Tensor;
@@ -19,8 +20,10 @@ const TOLERATED: f64 = 1.1;
 pub struct TilingConfig {
     /// Sizes that an image may be brought to; multiples of the tower's input.
     pub resolutions: Vec<Resolution>,
-    /// So many tiles' worth of tokens an image may take beside those of the whole of it.
-    pub max_tiles: usize,
+    /// So many tiles' worth of tokens an image may take beside those of the whole of it, as in LLaVA-OneVision; as many as it has
+    /// in LLaVA-NeXT.
+    #[serde(default)]
+    pub max_tiles: Option<usize>,
 }
 
 /// Where an image's tokens are among those of its tiles. Sizes are in tokens, rows before columns.
@@ -39,6 +42,14 @@ pub(super) struct TokenGrid {
 }
 
 impl TilingConfig {
+    /// So many tiles' worth of tokens an image takes at most beside those of the whole of it, for tiles of `pixels` a side.
+    pub(super) fn most_tiles(&self, pixels: usize) -> usize {
+        let tiles = |resolution: &Resolution| {
+            (resolution.height as usize / pixels) * (resolution.width as usize / pixels)
+        };
+        self.max_tiles.unwrap_or_else(|| self.resolutions.iter().map(tiles).max().unwrap_or(0))
+    }
+
     /// The grid of an image `(width, height)`, for tiles of `pixels` and `side` tokens a side.
     pub(super) fn grid(&self, pixels: usize, side: usize, image: (u32, u32)) -> TokenGrid {
         let best = Resolution::best(&self.resolutions, image);
@@ -53,12 +64,16 @@ impl TilingConfig {
             (0, (columns - taken) / 2)
         };
         let shown = (rows - 2 * bars.0, columns - 2 * bars.1);
-        let room = self.max_tiles * side * side;
-        let excess = ((shown.0 * shown.1) as f64 / room as f64).sqrt();
-        let thinned = |tokens: usize| (tokens as f64 / excess).floor() as usize;
-        let size = if excess > TOLERATED { (thinned(shown.0), thinned(shown.1)) } else { shown };
+        let size = self.max_tiles.map_or(shown, |tiles| thinned_out(shown, tiles * side * side));
         TokenGrid { side, tiles, bars, shown, size }
     }
+}
+
+/// What tokens (rows, columns) are thinned out to where there is only so much room.
+fn thinned_out(shown: (usize, usize), room: usize) -> (usize, usize) {
+    let excess = ((shown.0 * shown.1) as f64 / room as f64).sqrt();
+    let thinned = |tokens: usize| (tokens as f64 / excess).floor() as usize;
+    if excess > TOLERATED { (thinned(shown.0), thinned(shown.1)) } else { shown }
 }
 
 /// A length as the reference rounds it: to 7 decimals first, so that a whole number that missed itself by
@@ -169,10 +184,15 @@ fn neighbours(from: usize, to: usize) -> Vec<Neighbours> {
 mod tests {
     use super::*;
 
-    fn grid(resolutions: &[(u32, u32)], max_tiles: usize, image: (u32, u32)) -> TokenGrid {
+    fn grid(
+        resolutions: &[(u32, u32)],
+        max_tiles: Option<usize>,
+        (pixels, side): (usize, usize),
+        image: (u32, u32),
+    ) -> TokenGrid {
         let resolutions =
             resolutions.iter().map(|&(height, width)| Resolution { height, width }).collect();
-        TilingConfig { resolutions, max_tiles }.grid(384, 27, image)
+        TilingConfig { resolutions, max_tiles }.grid(pixels, side, image)
     }
 
     /// LLaVA-OneVision's own resolutions.
@@ -196,15 +216,40 @@ mod tests {
             ((427, 640), 2727),
         ];
         for (image, tokens) in expected {
-            assert_eq!(grid(&published(), 9, image).tokens(), tokens, "{image:?}");
+            let found = grid(&published(), Some(9), (384, 27), image).tokens();
+            assert_eq!(found, tokens, "{image:?}");
         }
     }
 
     #[test]
+    fn a_photograph_takes_as_many_tokens_as_in_transformers_llava_next() {
+        // `LlavaNextProcessor._get_number_of_features` of transformers 5.24 without the class token, width before height.
+        let resolutions = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)];
+        let expected = [
+            ((640, 480), 2340),
+            ((480, 640), 2352),
+            ((336, 336), 1176),
+            ((1, 1), 1176),
+            ((2000, 30), 722),
+            ((3000, 4000), 2352),
+            ((2304, 2304), 2928),
+            ((333, 7), 674),
+            ((1, 5000), 600),
+            ((427, 640), 2160),
+            ((336, 999), 2376),
+            ((1000, 667), 2144),
+        ];
+        for (image, tokens) in expected {
+            let found = grid(&resolutions, None, (336, 24), image);
+            assert_eq!(found.tokens(), tokens, "{image:?}");
+            assert_eq!(found.size, found.shown, "{image:?}");
+        }
+    }
+    #[test]
     fn bars_are_left_out() {
-        let wide = grid(&[(384, 768)], 9, (900, 300));
+        let wide = grid(&[(384, 768)], Some(9), (384, 27), (900, 300));
         assert_eq!((wide.bars, wide.shown, wide.size), ((4, 0), (19, 54), (19, 54)));
-        let tall = grid(&[(384, 384)], 9, (100, 400));
+        let tall = grid(&[(384, 384)], Some(9), (384, 27), (100, 400));
         assert_eq!((tall.bars, tall.shown), ((0, 10), (27, 7)));
     }
 

@@ -116,6 +116,7 @@ fn decoder(config: &LlamaConfig) -> String {
     let family = match config.family {
         DecoderFamily::Llama => "Llama",
         DecoderFamily::Qwen2 => "Qwen2",
+        DecoderFamily::Mistral => "Mistral",
     };
     format!(
         "{family} decoder of {} layers, {} wide, {} heads and {} key heads, vocabulary of {}, context \
