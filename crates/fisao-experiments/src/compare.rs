@@ -1,7 +1,7 @@
 //! Several methods with equal budgets, over several seeds, side by side.
 //!
-//! [`comparison`] trains and measures, [`measure`] turns the captions of one method and seed into numbers, [`document`] holds the numbers of all of
-//! them, [`summary`] says what they tell together, and [`publish`] writes them down.
+//! `comparison` trains and measures, `measure` turns the captions of one method and seed into numbers, `document` holds the numbers of all of
+//! them, `summary` says what they tell together, and `publish` writes them down.
 
 mod ablation;
 mod comparison;
