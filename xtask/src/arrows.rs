@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn allowed_arrows_pass() {
+    fn allowed_dependencies_pass() {
         let found = violations_of(
             r#"{"packages": [
                 {"name": "fisao-models", "dependencies": [{"name": "burn", "kind": null}]},
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forbidden_arrow_is_named_with_what_is_allowed() {
+    fn forbidden_dependency_is_reported_with_the_allowed_ones() {
         let found = violations_of(
             r#"{"packages": [
                 {"name": "fisao-models", "dependencies": []},
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn arrows_of_tests_and_build_scripts_are_checked_too() {
+    fn dev_and_build_dependencies_are_checked() {
         for kind in ["dev", "build"] {
             let found = violations_of(&format!(
                 r#"{{"packages": [
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_testkit_is_for_tests_only() {
+    fn testkit_is_allowed_as_dev_dependency_only() {
         let with_kind = |kind: &str| {
             violations_of(&format!(
                 r#"{{"packages": [
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_library_may_not_know_the_terminal() {
+    fn libraries_may_not_depend_on_terminal_crates() {
         let found = violations_of(
             r#"{"packages": [
                 {"name": "fisao-align", "dependencies": [{"name": "indicatif", "kind": null}]}
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crate_without_a_rule_is_refused() {
+    fn crate_without_a_rule_is_rejected() {
         let found = violations_of(r#"{"packages": [{"name": "fisao-utils", "dependencies": []}]}"#);
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("fisao-utils"), "{}", found[0]);

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cycle_is_named_from_end_to_end() {
+    fn import_cycle_is_reported_in_full() {
         let acyclic = graph(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &[])]);
         assert_eq!(cycle(&acyclic), None);
         let cyclic = graph(&[("a", &["b"]), ("b", &["c"]), ("c", &["d"]), ("d", &["b"])]);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_tests_are_no_imports() {
+    fn comments_and_test_modules_are_not_counted_as_imports() {
         let text = "//! See crate::docs.\nuse crate::one::Thing;\nfn f() { crate::two(crate::three::X) }\n\
                     #[cfg(test)]\nmod tests { use crate::four; }\n";
         let expected = ["one", "three", "two"].map(str::to_owned);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_through_super_count_where_they_lead_to_the_root() {
+    fn super_paths_count_as_imports_when_they_reach_the_root() {
         let text = "use super::one::A;\nuse super::super::two::B;\nfn f() { super::three() }\n";
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
         assert_eq!(imported(text, 0), names(&["one", "three"]));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_root_are_those_of_their_modules() {
+    fn reexported_names_are_mapped_to_their_modules() {
         let root = "pub mod a;\npub use a::Thing;\npub use b::{Other, This};\nuse c::Not;\n";
         let found = reexported(root);
         assert_eq!(found.get("Thing").map(String::as_str), Some("a"));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_of_a_group_counts() {
+    fn every_path_of_a_grouped_use_is_counted() {
         let text = "use crate::{one::{A, B},\n    two, three::C};\nuse other::four;\n";
         let expected = ["one", "three", "two"].map(str::to_owned);
         assert_eq!(imported(text, 0), BTreeSet::from(expected));

@@ -268,18 +268,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_written_as_in_files() {
+    fn names_are_converted_to_kebab_case() {
         assert_eq!(kebab("GroupRelative"), "group-relative");
         assert_eq!(kebab("min_length_ratio"), "min-length-ratio");
     }
 
     #[test]
-    fn links_become_words() {
+    fn doc_links_are_replaced_by_their_text() {
         assert_eq!(without_links("see [`a`](b::c), [`d`] and e"), "see a, d and e");
     }
 
     #[test]
-    fn the_table_of_the_workspace_is_current() {
+    fn settings_table_of_the_workspace_is_current() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
         let known = fs::read_to_string(root.join(TABLE)).expect("the table");
         assert!(known == table(root).expect("readable sources"), "run `cargo xtask settings`");

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_term_is_named_with_its_line_and_what_to_write() {
+    fn term_is_reported_with_its_line_and_replacement() {
         let text = "fine\n/// computed on the way back\nstruct Judge;\n";
         let expected = [
             "notes/a.rs:2: write backward pass instead of `way back`",
@@ -192,26 +192,26 @@ mod tests {
     }
 
     #[test]
-    fn a_term_is_found_across_lines_of_a_comment() {
+    fn term_is_found_across_comment_lines() {
         let expected = ["a.rs:1: write backward pass instead of `way back`"];
         assert_eq!(found("a.rs", "    /// on the Way\n    /// back\n"), expected);
         assert_eq!(found("a.md", "on the\nrailway back\n"), Vec::<String>::new());
     }
 
     #[test]
-    fn words_are_whole_unless_a_star_says_otherwise() {
+    fn terms_match_whole_words_unless_starred() {
         assert_eq!(found("a.rs", "Judges, judge, PreJudge"), Vec::<String>::new());
         assert_eq!(found("a.rs", "judge_all(); prejudge_all();").len(), 1);
     }
 
     #[test]
-    fn exceptions_are_paths() {
+    fn exceptions_match_whole_path_components() {
         assert_eq!(found("notes/judges/mm_vet.rs", "struct Judge;"), Vec::<String>::new());
         assert_eq!(found("notes/judges.rs", "struct Judge;").len(), 1);
     }
 
     #[test]
-    fn only_named_files_are_read() {
+    fn only_configured_paths_and_extensions_are_read() {
         let folder = std::env::temp_dir().join(format!("fisao-words-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("notes/deep")).expect("a folder");
         let files = ["README.md", "notes/deep/a.rs", "notes/history.md", "notes/a.txt", "other.md"];
@@ -226,13 +226,13 @@ mod tests {
     }
 
     #[test]
-    fn empty_terms_are_refused() {
+    fn empty_terms_are_rejected() {
         let table = TABLE.replace("\"way back\"", "\"*\"");
         assert!(Words::parse(&table).is_err());
     }
 
     #[test]
-    fn the_table_of_the_workspace_is_read() {
+    fn term_table_of_the_workspace_is_read() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
         let words = Words::read(root).expect("the table");
         assert!(!words.violations_in(Path::new("x.rs"), "// computed on the way back").is_empty());

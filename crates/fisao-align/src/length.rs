@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn within_its_limits_length_earns_and_costs_nothing() {
+    fn length_bonus_is_zero_within_the_limits() {
         for ratios in [vec![], vec![1.0; 9], vec![0.95; 9], vec![1.05; 9]] {
             assert!(after(&ratios).abs() < 1e-12, "{ratios:?}");
         }
@@ -145,13 +145,13 @@ mod tests {
 
     /// One measurement 10 % below the limit: 0.05 · 0.1 + 0.5 · 0.1.
     #[test]
-    fn the_first_measurement_moves_it_by_gain_and_damping() {
+    fn first_measurement_moves_length_bonus_by_gain_and_damping() {
         assert!((after(&[0.85]) - 0.055).abs() < 1e-12);
         assert!((after(&[1.15]) + 0.055).abs() < 1e-12);
     }
 
     #[test]
-    fn short_captions_earn_more_the_longer_they_stay_short_and_at_most_the_bound() {
+    fn length_bonus_accumulates_up_to_its_bound() {
         let bonuses = [1, 5, 20, 500].map(|count| after(&vec![0.8; count]));
         assert!(bonuses.is_sorted() && bonuses[0] < bonuses[1], "{bonuses:?}");
         assert!((bonuses[3] - 0.3).abs() < 1e-12, "{bonuses:?}");
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn multipliers_return_to_zero_once_the_length_is_back() {
+    fn length_bonus_returns_to_zero_once_length_recovers() {
         let mut ratios = vec![0.8; 10];
         let short = after(&ratios);
         ratios.extend([1.0; 40]);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_model_that_says_nothing_moves_nothing() {
+    fn length_controller_is_unchanged_when_base_length_is_zero() {
         let config = LengthConfig::default();
         let mut controller = LengthController::default();
         controller.observe(&PairedCounts { base_length: 0.0, ..counts(1.0) }, &config);

@@ -317,20 +317,20 @@ mod tests {
 
     /// One measurement of +10 %: logit q* = 0.5 · 0.1 + 10 · 0.1.
     #[test]
-    fn the_first_measurement_moves_it_by_gain_and_damping() {
+    fn first_measurement_moves_break_even_by_gain_and_damping() {
         let found = after(&[counts(3.3, 0.0)], &NO_MARGIN);
         assert!((logit(found) - 1.05).abs() < 1e-9, "{found}");
     }
 
     #[test]
-    fn an_uncertain_measurement_counts_less() {
+    fn uncertain_measurements_move_break_even_less() {
         let (sure, unsure) =
             (after(&[counts(3.3, 0.05)], &NO_MARGIN), after(&[counts(3.3, 0.9)], &NO_MARGIN));
         assert!(sure > unsure && unsure > 0.5, "{sure} {unsure}");
     }
 
     #[test]
-    fn it_stays_within_its_bounds_and_leaves_them_at_once() {
+    fn break_even_stays_within_bounds_without_windup() {
         let config = RecallConfig { damping: 0.0, ..NO_MARGIN };
         let mut controller = RecallController::new(0.5);
         for _ in 0..500 {
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_model_that_names_nothing_moves_nothing() {
+    fn break_even_is_unchanged_when_base_model_names_no_object() {
         for policy in [0.0, 2.0] {
             let counts = PairedCounts { base: 0.0, ..counts(policy, 0.1) };
             assert!((after(&[counts], &RecallConfig::default()) - 0.5).abs() < 1e-12);
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verifier_that_hardly_errs_needs_little_margin() {
+    fn recall_margin_is_reduced_for_low_verifier_noise() {
         let config = RecallConfig { margin: 0.04, ..NO_MARGIN };
         for (noise, margin) in [(0.0, 0.0), (0.1, 0.01), (0.4, 0.04), (2.6, 0.04)] {
             assert!((config.for_noise(noise).margin - margin).abs() < 1e-12, "{noise}");
@@ -359,13 +359,13 @@ mod tests {
 
     /// A tenth less is what this margin aims at.
     #[test]
-    fn the_margin_is_what_is_aimed_at() {
+    fn recall_margin_sets_the_target_surplus() {
         let config = RecallConfig { margin: -0.1, ..NO_MARGIN };
         assert!((after(&[counts(2.7, 0.0)], &config) - 0.5).abs() < 1e-12);
     }
 
     #[test]
-    fn a_category_counts_once_however_often_it_is_named() {
+    fn expected_correct_counts_each_category_once() {
         let scores: Vec<f64> = (0..40).map(|at| f64::from(at % 2) + 0.01 * f64::from(at)).collect();
         let correct: Vec<bool> = (0..40).map(|at| at % 2 == 1).collect();
         let calibration = fit_annotated(&scores, &correct).unwrap();

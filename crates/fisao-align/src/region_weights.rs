@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn patches_that_say_nothing_are_left_out() {
+    fn uninformative_or_misleading_patches_are_left_out() {
         let mut rows = rows(0.5, 0.5);
         rows.values.iter_mut().enumerate().for_each(|(at, row)| row[1] = (at as f64 * 2.9).sin());
         assert!(rows.gain(0).unwrap().max(rows.gain(1).unwrap()) < LEAST_GAIN);

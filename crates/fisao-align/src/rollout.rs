@@ -246,7 +246,7 @@ mod tests {
     use super::largest_gap;
 
     #[test]
-    fn a_gap_that_is_nan_stays_nan() {
+    fn largest_gap_propagates_nan() {
         let gap = |a: &[f32], b: &[f32]| largest_gap(a.iter().zip(b));
         let bits = |gap: f64| gap.to_bits();
         assert_eq!(bits(gap(&[-1.0, -2.0, -3.0], &[-1.0, -2.5, -3.25])), bits(0.5));

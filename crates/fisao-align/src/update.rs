@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn minibatches_are_as_many_as_asked_and_of_like_size() {
+    fn minibatches_have_the_requested_count_and_similar_sizes() {
         let sizes = |items: usize, count: usize| -> Vec<usize> {
             let items: Vec<usize> = (0..items).collect();
             let found: Vec<&[usize]> = parts(&items, count).collect();

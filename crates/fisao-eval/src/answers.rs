@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_of_the_same_thing_is_read() {
+    fn answer_and_id_field_aliases_are_read() {
         for row in [
             r#"{"question_id": 7, "text": "no", "prompt": "?", "metadata": {}}"#,
             r#"{"questionId": "7", "prediction": "no"}"#,
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_answers_are_named_by_their_place() {
+    fn invalid_answers_are_reported_by_line_or_entry() {
         let said = |text: &str| read(text).unwrap_err();
         assert_eq!(
             said("{\"id\": 1, \"text\": \"\"}\n{\"id\": 2}"),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn the_truth_is_not_taken_for_the_answer() {
+    fn ground_truth_field_is_not_read_as_the_answer() {
         let texts = |rows: &str| -> Vec<String> {
             read(rows).unwrap().into_iter().map(|answer| answer.text).collect()
         };
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_find_their_questions() {
+    fn answers_are_paired_by_id_or_position() {
         let (one, two) = (id("1"), id("2"));
         let ids = [&one, &two];
         let answers = read(r#"[{"id": 2, "text": "b"}, {"id": 3, "text": "c"}]"#).unwrap();
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_paired_is_said() {
+    fn unpairable_answers_are_rejected() {
         let (one, two) = (id("1"), id("2"));
         let answers = read(r#"[{"text": "a"}]"#).unwrap();
         assert_eq!(

@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_are_those_of_the_standard() {
+    fn digests_are_standard_sha256() {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(of_text("abc"), abc);
         assert_eq!(of_names(["7", "b.png"]), of_text("7\nb.png\n"));

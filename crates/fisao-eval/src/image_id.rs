@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_a_padded_number_and_a_coco_file_mean_the_same() {
+    fn number_padded_number_and_coco_file_name_are_equivalent() {
         let names =
             ["391895", "000000391895", "COCO_val2014_000000391895.jpg", "a/000000391895.png"];
         for (position, stored) in names.iter().enumerate() {
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_found_without_folder_and_ending() {
+    fn images_are_found_by_file_name_without_folder_and_extension() {
         let mut index = ImageIndex::default();
         index.insert("pictures/red.v2.png", 7);
         assert_eq!(index.find("red.v2"), None, "its own ending could be meant");
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_images_share_tells_nothing() {
+    fn ambiguous_image_names_are_not_matched() {
         let mut index = ImageIndex::default();
         index.insert("a/1.png", 0);
         index.insert("b/1.png", 1);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_read_from_numbers_and_text() {
+    fn image_ids_are_read_from_numbers_and_strings() {
         let ids: Vec<ImageId> = serde_json::from_str(r#"[42, "x.png", 391895.0]"#).unwrap();
         assert_eq!(ids, ["42", "x.png", "391895"].map(|id| ImageId(id.to_owned())));
         let said = |text| serde_json::from_str::<ImageId>(text).unwrap_err().to_string();

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_stay_in_order_and_name_what_is_broken() {
+    fn keyed_values_keep_their_order_and_errors_name_the_key() {
         let read = |text: &str| read_keyed::<u8>(text.as_bytes()).map_err(|e| e.to_string());
         let expected = [("b".to_owned(), 1), ("a".to_owned(), 2)];
         assert_eq!(read(r#"{"b": 1, "a": 2}"#).unwrap(), expected);

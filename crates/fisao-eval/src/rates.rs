@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fraction_of_nothing_is_none() {
+    fn rates_and_means_of_nothing_are_none() {
         assert_eq!(rate(0, 0), None);
         assert_eq!(rate(1, 4), Some(0.25));
         assert_eq!(mean([]), None);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_confusion_counted_by_hand() {
+    fn confusion_metrics_match_a_hand_count() {
         let mut counts = Confusion::default();
         let pairs = [(true, true), (true, true), (true, false), (false, true), (false, false)];
         for (said, is) in pairs {

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_lines_read_alike() {
+    fn json_lists_and_json_lines_are_read_alike() {
         assert_eq!(numbers(b" \n[1,2 ,\n 3] "), Ok(vec![(1, 1), (2, 2), (3, 3)]));
         assert_eq!(numbers(b"\xEF\xBB\xBF1\r\n\n  2\n3"), Ok(vec![(1, 1), (3, 2), (4, 3)]));
         assert_eq!(numbers(b"\xEF\xBB\xBF[1]"), Ok(vec![(1, 1)]));
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_is_named_by_its_place() {
+    fn invalid_rows_are_reported_by_line_or_entry() {
         let said = |text: &[u8]| numbers(text).unwrap_err();
         assert!(said(b"1\n\n\"x\"").starts_with("line 3, column 3: invalid type: string"));
         assert!(said(b"1\n2 3").starts_with("line 2, column 3: trailing characters"));

@@ -254,7 +254,7 @@ mod tests {
     use crate::rates::{Accuracy, rate};
 
     #[test]
-    fn spreads_are_those_of_samples() {
+    fn spread_is_the_sample_standard_deviation() {
         let spread = Spread::of(&[1.0, 2.0, 6.0]).unwrap();
         assert!((spread.mean - 3.0).abs() < 1e-12);
         assert!((spread.standard_deviation - 7.0_f64.sqrt()).abs() < 1e-12);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_interval_of_a_mean_is_that_of_theory() {
+    fn bootstrap_interval_of_a_mean_matches_theory() {
         let values: Vec<f64> = (0..400).map(|at| f64::from(at % 2)).collect();
         let mean = |drawn: &[usize]| {
             Some(drawn.iter().map(|&at| values[at]).sum::<f64>() / drawn.len() as f64)
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn sign_tests_are_those_of_a_table() {
+    fn sign_test_matches_the_binomial_distribution() {
         // Binomial with p = 1/2: P(X ≤ 1 of 8) = 9/256; P(X ≤ 0 of 5) = 1/32.
         assert!((sign_test(7, 1) - 18.0 / 256.0).abs() < 1e-12);
         assert!((sign_test(0, 5) - 2.0 / 32.0).abs() < 1e-12);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paired_difference_is_surer_than_its_parts() {
+    fn paired_test_cancels_variation_between_images() {
         let values: Vec<(f64, f64)> =
             (0..100).map(|at| (f64::from(at), f64::from(at) + 1.0)).collect();
         let mean = |drawn: &[usize]| {
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_of_an_image_are_drawn_together() {
+    fn bootstrap_resamples_whole_images() {
         // Every image holds one right and one wrong answer, so that no choice of images changes the fraction; drawn
         // one by one, answers would.
         let run: Vec<(&str, Accuracy)> = ["a", "a", "b", "b", "c", "c"]
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_runs_are_averaged_on_the_same_images() {
+    fn bootstrap_draws_the_same_images_for_every_run() {
         // What one run gains by a choice of images the other loses.
         let images = ["a", "b", "c", "d", "e"];
         let run = |flip: bool| -> Vec<(&str, Accuracy)> {

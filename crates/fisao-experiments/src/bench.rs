@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn heavy_cases_run_only_by_their_whole_names_or_with_all() {
+    fn heavy_cases_need_their_full_name_or_all() {
         let heavy = "decode-7b-32-bf16";
         assert!(!names(&[], false).expect("cases").contains(&heavy));
         assert!(!names(&["decode"], false).expect("cases").contains(&heavy));

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_edit_is_named_with_its_first_row() {
+    fn every_kind_of_data_change_is_reported_with_its_first_row() {
         let begun = [(1, 10), (2, 20), (3, 20), (4, 40)];
         assert_eq!(said(&begun, &begun), "");
         assert_eq!(
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn another_input_is_named() {
+    fn changed_input_is_reported_by_name() {
         let before = record(&[(1, 1)]).with_input("vocabulary", "a");
         let changes = before.changes(&record(&[(1, 1)]).with_input("vocabulary", "b")).unwrap();
         assert_eq!(changes.to_string(), "the vocabulary is another");
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written() {
+    fn data_record_round_trips_through_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data.json");
         assert_eq!(DataRecord::read(&path).unwrap(), None);

@@ -199,7 +199,7 @@ mod tests {
 
     /// A change of one tensor at its beginning, in its middle or at its end, of a header and of a length.
     #[test]
-    fn a_sample_tells_another_training_and_no_copy() {
+    fn sampled_weight_digest_distinguishes_other_weights() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         let digest = |name: &str, values: Vec<f32>| {

@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_shown_on_one_short_line() {
+    fn values_in_messages_are_shown_on_one_short_line() {
         assert_eq!(shown(&json!({ "a": [1, -2.5, "\n\u{9b}x"] })), r#"{"a":[1,-2.5,"\n\u{9b}x"]}"#);
         let long = shown(&json!("x".repeat(100_000)));
         assert_eq!(long.chars().count(), SHOWN + 1);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_of_the_vocabulary_and_minus_one_is_none() {
+    fn token_ids_must_be_in_the_vocabulary_and_minus_one_is_none() {
         let value = json!({ "none": -1, "null": null, "one": 4, "all": [4, -1, 9], "beyond": 10,
                             "negative": -2, "half": 1.5, "list": [1, 10] });
         let fields = Fields::of_file("file", Path::new("f"), &value).unwrap();

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_locked_once_at_a_time() {
+    fn folder_lock_is_exclusive_until_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let (lock, before) = FolderLock::acquire(folder.path()).unwrap();
         assert_eq!(before, None);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_of_a_process_that_was_killed_is_taken_over() {
+    fn lock_of_a_dead_process_is_taken_over() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), 4_000_000, &host());
         let (_lock, before) = FolderLock::acquire(folder.path()).unwrap();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_of_another_host_is_left_alone() {
+    fn lock_held_on_another_host_is_respected() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), 7, "elsewhere");
         let error = FolderLock::acquire(folder.path()).unwrap_err();
@@ -195,7 +195,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_process_is_alive_or_not() {
+    fn is_alive_distinguishes_running_and_absent_processes() {
         assert!(is_alive(std::process::id()));
         assert!(!is_alive(4_000_000));
     }

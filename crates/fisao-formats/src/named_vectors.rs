@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vectors_come_back_to_the_bit_and_damage_is_told() {
+    fn named_vectors_round_trip_exactly_and_truncation_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.safetensors");
         let written =

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_comes_in_order() {
+    fn read_ahead_returns_all_bytes_in_order() {
         let bytes: Vec<u8> =
             (0..3 * PIECE + 17).map(|at| u8::try_from(at % 251).unwrap()).collect();
         let mut found = Vec::new();
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_comes_after_what_was_read_before_it() {
+    fn read_error_is_returned_after_the_bytes_before_it() {
         let mut found = Vec::new();
         let error = ReadAhead::new(Failing(PIECE + 5)).unwrap().read_to_end(&mut found);
         assert_eq!(error.unwrap_err().to_string(), "truncated");
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_left_ends_its_thread() {
+    fn dropping_the_reader_ends_its_thread() {
         let mut reader = ReadAhead::new(io::repeat(7)).unwrap();
         assert_eq!(reader.fill_buf().unwrap()[0], 7);
         drop(reader);

@@ -72,7 +72,7 @@ fn peak(file: &[u8]) -> usize {
 
 // One test, so that nothing else allocates beside it.
 #[test]
-fn preparing_an_image_keeps_to_its_memory_bound() {
+fn image_preparation_respects_its_memory_bound() {
     let formats = [
         ImageFormat::Png,
         ImageFormat::Jpeg,

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_products_are_those_of_rounded_values() {
+    fn products_equal_those_of_bf16_rounded_values() {
         for [rows, outputs, inputs] in SIZES {
             let x: Vec<f32> = (0..rows * inputs).map(value).collect();
             let gradient: Vec<f32> = (0..rows * outputs).map(|at| value(at + 7)).collect();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_matrix_by_columns_gives_what_its_copy_gives() {
+    fn transposed_matrix_gives_the_same_as_its_dense_copy() {
         let [rows, outputs, inputs] = [48, 20, 37];
         let x: Vec<f32> = (0..rows * inputs).map(value).collect();
         let weight: Vec<bf16> = (0..outputs * inputs).map(|at| bf16::from_f32(value(at))).collect();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_rounded_to_the_nearest_and_a_tie_to_even() {
+    fn rounding_is_to_nearest_with_ties_to_even() {
         let values = [0.0, -0.0, 1.0, 1.003_906_2, 1.011_718_8, -3.3e38, f32::MAX, f32::INFINITY];
         for x in values.into_iter().chain((0..4000).map(|at| value(at) * 1e-3)) {
             assert_eq!(round(x).to_bits(), bf16::from_f32(x).to_f32().to_bits(), "{x}");

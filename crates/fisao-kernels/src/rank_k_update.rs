@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn every_edge_of_the_tiles_is_the_sum_of_products() {
+    fn rank_k_update_is_correct_at_every_tile_edge() {
         for rows in [1, 3, 4, 8, 13, 20] {
             for inner in [0, 1, 7, 256, 300] {
                 for width in [1, 15, 16, 33, 48, 64, 100, 131] {
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_several_threads_are_those_of_one() {
+    fn results_do_not_depend_on_the_number_of_threads() {
         let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
         let several = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
         // Shared by rows, and by columns.

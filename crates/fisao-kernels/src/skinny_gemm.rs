@@ -448,7 +448,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_half_widens_to_its_value() {
+    fn every_f16_and_bf16_value_widens_exactly() {
         for bits in 0..=u16::MAX {
             let (half, brain) = (f16::from_bits(bits), bf16::from_bits(bits));
             let same = |wide: f32, value: f32| {
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn every_edge_of_the_tiles_is_the_sum_of_products() {
+    fn skinny_gemm_is_correct_at_every_tile_edge() {
         // The large ones are read as from memory.
         let small = [(1, 1, 1), (3, 5, 17), (4, 8, 64), (7, 9, 70), (16, 6, 33)];
         let large = [(1, 71, 1030), (3, 71, 1030), (4, 70, 1031), (6, 71, 1030), (7, 70, 1031)];
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_of_sixteen_vectors_are_those_of_each() {
+    fn joint_sums_of_sixteen_vectors_equal_separate_sums() {
         struct Case;
 
         impl WithSimd for Case {

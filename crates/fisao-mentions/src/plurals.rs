@@ -100,7 +100,7 @@ mod tests {
     use super::plurals;
 
     #[test]
-    fn plurals_follow_the_dictionary() {
+    fn regular_and_irregular_plurals_are_generated() {
         for (singular, plural) in [
             ("dog", "dogs"),
             ("bus", "buses"),

@@ -63,7 +63,7 @@ fn compare<const N: usize, const D: usize, const R: usize>(
 }
 
 #[test]
-fn layer_norm() {
+fn layer_norm_equals_composed_operations() {
     for (rows, width) in [(1, 1), (3, 5), (7, 160), (300, 128)] {
         let x: Tensor<2> = leaf([rows, width], 1);
         let parameters: Tensor<2> = leaf([2, width], 2);
@@ -87,7 +87,7 @@ fn layer_norm() {
 }
 
 #[test]
-fn rms_norm() {
+fn rms_norm_equals_composed_operations() {
     for (rows, width) in [(2, 3), (5, 192), (400, 64)] {
         compare(
             "rms norm",
@@ -102,7 +102,7 @@ fn rms_norm() {
 }
 
 #[test]
-fn activations() {
+fn activations_equal_composed_operations() {
     for kind in [Activation::QuickGelu, Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
         compare(
             "activation",
@@ -114,7 +114,7 @@ fn activations() {
 }
 
 #[test]
-fn swiglu() {
+fn swiglu_equals_composed_operations() {
     compare(
         "swiglu",
         &[leaf([33, 17], 6), leaf([33, 17], 7)],
@@ -124,7 +124,7 @@ fn swiglu() {
 }
 
 #[test]
-fn linear_with_and_without_bias_and_from_any_layout() {
+fn linear_equals_matmul_with_and_without_bias() {
     for (rows, inputs, outputs) in [(1, 4, 3), (5, 7, 9), (300, 33, 65)] {
         let x: Tensor<2> = leaf([inputs, rows], 8);
         let w: Tensor<2> = leaf([outputs, inputs], 9);
@@ -152,7 +152,7 @@ fn linear_with_and_without_bias_and_from_any_layout() {
 }
 
 #[test]
-fn a_frozen_weight_costs_no_gradient_and_the_input_still_gets_its_own() {
+fn linear_with_frozen_weight_passes_gradient_to_its_input() {
     let x: Tensor<2> = leaf([4, 6], 11);
     let w: Tensor<2> = from_floats(random(30, 12), [5, 6], &Device::flex());
     let y: Tensor<2> = two(x.clone(), w.clone(), Operation::Linear(ActivationDtype::F32));
@@ -163,7 +163,7 @@ fn a_frozen_weight_costs_no_gradient_and_the_input_still_gets_its_own() {
 }
 
 #[test]
-fn rotary() {
+fn rotary_embedding_equals_composed_operations() {
     let (batch, heads, length, width) = (2, 3, 5, 8);
     let angles = random(batch * length * width / 2, 13);
     let table = |f: fn(f32) -> f32| angles.iter().map(|&a| f(a)).collect::<Vec<_>>();
@@ -190,7 +190,7 @@ fn rotary() {
 }
 
 #[test]
-fn attention_under_every_mask_and_grouping() {
+fn attention_equals_composed_for_every_mask_and_grouping() {
     let padded = Mask::Causal { first: vec![0, 3, 1].into() };
     let window = |mask: &Mask, window| mask.clone().within(Some(window));
     let windows = [window(&padded, 4), window(&Mask::causal(), 1), window(&Mask::causal(), 70)];
@@ -262,7 +262,7 @@ fn shared_prompt_attention_equals_copied_prompt() {
 }
 
 #[test]
-fn token_log_probabilities_and_entropies() {
+fn token_log_probabilities_and_entropies_equal_composed() {
     let targets = vec![3, 0, 10, 7, 7];
     for temperature in [1.0, 0.7, 2.0] {
         compare(
@@ -279,7 +279,7 @@ fn token_log_probabilities_and_entropies() {
 
 /// With more rows than have their logits made at a time.
 #[test]
-fn log_probabilities_from_states_are_those_of_their_logits() {
+fn log_probabilities_from_states_equal_those_from_logits() {
     let vocabulary = 300;
     let rows = 7_200;
     let targets: Vec<u32> = (0..rows).map(|row| row * 4001 % vocabulary).collect();
@@ -313,7 +313,7 @@ fn log_probabilities_from_states_are_those_of_their_logits() {
 }
 
 #[test]
-fn attention_gradients_are_finite_differences() {
+fn attention_gradients_equal_finite_differences() {
     let shape = [1, 4, 2, 4];
     let [q, k, v] = [20, 21, 22].map(|seed| random(32, seed));
     let factors = random(32, 23);
@@ -375,7 +375,7 @@ fn matmul_does_not_depend_on_memory_layout() {
 }
 
 #[test]
-fn products_refuse_what_does_not_fit() {
+fn matmul_panics_on_mismatched_shapes() {
     let a = Matrix::dense(&[0.0; 6], 2, 3);
     let fails =
         |work: &(dyn Fn() + std::panic::RefUnwindSafe)| std::panic::catch_unwind(work).is_err();
@@ -387,7 +387,7 @@ fn products_refuse_what_does_not_fit() {
 
 /// Enough keys for the heads of one query to be shared among threads, and widths of one vector, of several and of parts.
 #[test]
-fn a_step_of_decoding_attends_as_composed() {
+fn single_query_attention_equals_composed() {
     for (width, keys) in [(64, 130), (32, 37), (128, 9), (80, 66), (24, 5), (200, 4)] {
         let shape = |heads, length| [2, heads, length, width];
         let [q, k, v] = [(shape(8, 1), 1), (shape(4, keys), 2), (shape(4, keys), 3)]
@@ -447,7 +447,7 @@ fn narrow_weight(dtype: DType, outputs: usize, inputs: usize) -> [Tensor<2>; 2] 
 }
 
 #[test]
-fn a_weight_of_16_bits_computes_what_its_values_compute_in_f32() {
+fn linear_with_16_bit_weight_equals_f32_of_its_values() {
     for dtype in [DType::BF16, DType::F16] {
         for rows in [1, 3, 4, 5, 12, 13, 40] {
             let [narrow, wide] = narrow_weight(dtype, 37, 83);
@@ -473,7 +473,7 @@ fn a_weight_of_16_bits_computes_what_its_values_compute_in_f32() {
 
 /// With few rows and many, with an adapter and without: the adapter's path is not rounded, its gradients neither.
 #[test]
-fn rounded_activations_are_those_of_bf16() {
+fn bf16_activations_round_the_base_path_but_not_the_adapter() {
     let round = |x: &Tensor<2>| x.clone().cast(DType::BF16).cast(DType::F32);
     let scale = 1.5;
     let activations = ActivationDtype::Bf16;
@@ -513,7 +513,7 @@ fn rounded_activations_are_those_of_bf16() {
 }
 
 #[test]
-fn a_part_of_a_16_bit_weight_is_read_where_it_lies() {
+fn linear_reads_a_slice_of_a_16_bit_weight() {
     let [narrow, wide] = narrow_weight(DType::BF16, 30, 20);
     let x = leaf::<2>([2, 20], 1).inner();
     let part: Tensor<2> =

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn every_direction_comes_out_alike_and_keeps_its_sign() {
+    fn orthogonalisation_equalises_singular_values_and_keeps_signs() {
         for (rows, columns) in [(3, 5), (5, 3), (3, 3)] {
             let out = orthogonalised(diagonal(&[4.0, -1.0, 0.3], rows, columns), rows, columns);
             for row in 0..rows {
@@ -193,7 +193,7 @@ mod tests {
 
     /// One step of the quintic on a 1×1 matrix, by hand: x = 1 stays within its known band.
     #[test]
-    fn a_single_number_follows_the_quintic() {
+    fn orthogonalised_scalar_matches_the_quintic_iteration() {
         let mut x = 1.0_f32;
         for _ in 0..STEPS {
             x = QUINTIC[0] * x + QUINTIC[1] * x.powi(3) + QUINTIC[2] * x.powi(5);

@@ -53,7 +53,7 @@ mod tests {
     use super::Purpose::{AdapterStart, Minibatches, Responses, TaskOrder};
 
     #[test]
-    fn purposes_seeds_and_positions_have_streams_of_their_own() {
+    fn random_streams_differ_by_purpose_seed_and_position() {
         let mut first = HashSet::new();
         for purpose in [Responses, TaskOrder, Minibatches, AdapterStart] {
             for seed in [0, 1, 1 << 32, u64::MAX] {

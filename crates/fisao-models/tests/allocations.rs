@@ -85,7 +85,7 @@ fn allocations(model: &VisionLanguageModel, responses: usize, length: usize) -> 
 
 /// One test: the count is everybody's.
 #[test]
-fn a_step_of_decoding_allocates_nothing() {
+fn decoding_step_does_not_allocate() {
     const SHORT: usize = 3;
     const LONG: usize = 30;
     for (dtype, rounds) in

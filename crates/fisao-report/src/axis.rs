@@ -50,20 +50,20 @@ mod tests {
     use super::Axis;
 
     #[test]
-    fn ticks_are_round_and_inside() {
+    fn ticks_are_round_numbers_inside_the_axis() {
         let (ticks, decimals) = Axis::new((0.13, 0.42), (0.0, 100.0)).ticks(6);
         let labels: Vec<String> = ticks.iter().map(|tick| format!("{tick:.decimals$}")).collect();
         assert_eq!(labels, ["0.15", "0.20", "0.25", "0.30", "0.35", "0.40"]);
     }
 
     #[test]
-    fn pixels_may_run_backwards() {
+    fn axis_pixel_range_may_be_reversed() {
         let axis = Axis::new((0.0, 10.0), (100.0, 0.0));
         assert!((axis.at(2.5) - 75.0).abs() < 1e-12);
     }
 
     #[test]
-    fn an_empty_interval_is_drawable() {
+    fn empty_interval_is_drawn_at_the_centre() {
         let axis = Axis::new((3.0, 3.0), (0.0, 10.0));
         assert!((axis.at(3.0) - 5.0).abs() < 1e-12);
         assert!(!axis.ticks(4).0.is_empty());

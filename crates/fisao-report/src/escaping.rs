@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_cannot_steer_a_terminal() {
+    fn control_characters_in_names_are_escaped() {
         let name = "a\nb\u{1b}[2J\u{9b}31m\u{202e}gnp.\u{2066}\u{7f}é叫🦀.png";
         assert_eq!(
             one_line(name),
@@ -106,13 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn our_own_colours_and_lines_stay() {
+    fn own_colour_codes_and_line_breaks_are_kept() {
         let text = "\u{1b}[1;31mred\u{1b}[0m\n\ttab\u{1b}[2J\u{9b}1m\u{202e}";
         assert_eq!(printable(text), "\u{1b}[1;31mred\u{1b}[0m\n\ttab\\u{1b}[2J\\u{9b}1m\\u{202e}");
     }
 
     #[test]
-    fn json_means_the_same() {
+    fn escaped_json_parses_to_the_same_value() {
         let value = "\u{9b}31m \u{202e} \u{7f} é\n";
         let text = json(serde_json::to_string(value).unwrap());
         assert!(text.is_ascii() || !text.contains(is_control), "{text}");

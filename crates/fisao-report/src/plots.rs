@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_drawn_says_so() {
+    fn empty_plots_show_a_notice() {
         assert!(estimates(&[], 2).contains("Nothing"));
         let nothing = Line { name: "a".to_owned(), points: vec![(1.0, f64::NAN)] };
         assert!(lines(&[nothing], "images", 0.0..=1.0).contains("Nothing"));
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_escaped_and_labels_do_not_meet() {
+    fn line_names_are_escaped_and_labels_do_not_overlap() {
         let line =
             |name: &str| Line { name: name.to_owned(), points: vec![(0.0, 0.5), (1.0, 0.5)] };
         let svg = lines(&[line("<a>"), line("b")], "images", 0.0..=1.0);

@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_coloured_and_text_is_escaped() {
+    fn sample_page_marks_mentions_and_escapes_text() {
         let page = samples_page(20, &[sample(), Sample { image_png: None, ..sample() }]);
         let body = page.split_once("<body>").expect("the page has a body").1;
         insta::assert_snapshot!(body);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_fetched() {
+    fn sample_page_loads_no_external_resources() {
         let page = samples_page(20, &[sample()]);
         assert!(!page.contains("{{"), "a placeholder has no value");
         for fetch in ["http://", "https://", "url(", "<script", "<link", "@import", "srcset"] {

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_drawn_is_left_out() {
+    fn points_that_are_not_finite_are_omitted() {
         assert!(scatter(&[], "x", "y", 1).contains("Nothing"));
         let svg = scatter(&[cloud("none", (f64::NAN, 1.0)), cloud("<a>", (1.0, 1.0))], "x", "y", 1);
         assert!(!svg.contains("none") && !svg.contains("NaN") && svg.contains("&lt;a&gt;"));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn names_do_not_meet() {
+    fn scatter_labels_do_not_overlap() {
         let y = Axis::new((0.0, 1.0), (BOTTOM, TOP));
         let clouds: Vec<Cloud> = [0.0, 0.01, 0.5].iter().map(|&at| cloud("a", (1.0, at))).collect();
         let shown: Vec<(usize, &Cloud)> = clouds.iter().enumerate().collect();

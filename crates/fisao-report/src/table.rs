@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn people_see_columns() {
+    fn aligned_table_has_padded_columns() {
         assert_eq!(
             table().aligned(),
             "split            accuracy  note\n\
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn markdown_keeps_its_columns() {
+    fn markdown_escapes_pipes_and_fills_columns() {
         assert_eq!(
             table().markdown(),
             "| split | accuracy | note |\n| --- | ---: | --- |\n| random | 89.5 | a\\|b |\n\
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn csv_quotes_what_needs_it() {
+    fn csv_quotes_commas_and_quotation_marks() {
         assert_eq!(
             table().csv(),
             "split,accuracy,note\nrandom,89.5,a|b\n\"popular, \"\"seen\"\"\",,"
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_over_nothing_is_no_number() {
+    fn missing_rate_is_shown_as_a_dash() {
         assert_eq!((percent(Some(0.5)), percent(None)), ("50.0".to_owned(), NONE.to_owned()));
     }
 }

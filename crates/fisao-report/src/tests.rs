@@ -159,7 +159,7 @@ fn image(index: u64) -> Vec<u8> {
 
 /// Set `FISAO_WRITE_SAMPLE_REPORT=target/report-sample.html` to look at a report without a run.
 #[test]
-fn the_sample_report_can_be_looked_at() {
+fn sample_report_renders_a_complete_page() {
     let page = render(&sample());
     if let Some(path) = std::env::var_os("FISAO_WRITE_SAMPLE_REPORT") {
         std::fs::write(path, &page).expect("the sample report could not be written");
@@ -168,7 +168,7 @@ fn the_sample_report_can_be_looked_at() {
 }
 
 #[test]
-fn the_structure_is_stable() {
+fn report_structure_matches_the_snapshot() {
     let mut report = sample();
     report.gallery.truncate(1);
     report.gallery[0].image_png = vec![0, 1, 2];
@@ -182,7 +182,7 @@ fn the_structure_is_stable() {
 }
 
 #[test]
-fn no_placeholder_is_left_and_nothing_is_fetched() {
+fn report_has_no_placeholders_and_no_external_resources() {
     let page = render(&sample());
     assert!(!page.contains("{{"), "a placeholder has no value");
     for fetch in ["http://", "https://", "url(", "<script", "<link", "@import", "srcset"] {
@@ -191,7 +191,7 @@ fn no_placeholder_is_left_and_nothing_is_fetched() {
 }
 
 #[test]
-fn what_comes_from_outside_is_escaped() {
+fn external_text_is_escaped_in_the_report() {
     let hostile = "<b>&\"'{{style}}";
     let mut report = sample();
     report.title = hostile.into();
@@ -217,19 +217,19 @@ fn what_comes_from_outside_is_escaped() {
 }
 
 #[test]
-fn values_are_not_templates_and_are_not_escaped() {
+fn filled_values_are_neither_expanded_nor_escaped() {
     let filled = html::fill("{{ a }} {{b}}\n", &[("a", "{{b}} <p>"), ("b", "2")]);
     assert_eq!(filled, "{{b}} <p> 2\n");
 }
 
 #[test]
 #[should_panic(expected = "belong together")]
-fn a_name_without_a_value_is_not_left_out() {
+fn placeholder_without_a_value_panics() {
     html::fill("{{ a }} {{ c }}", &[("a", "1")]);
 }
 
 #[test]
-fn verdicts_off_the_text_are_left_out() {
+fn verdicts_with_invalid_spans_are_omitted() {
     let mut report = sample();
     let word = report.gallery[0].before.words[0].clone();
     let at = |start, end| WordVerdict { start, end, ..word.clone() };
@@ -248,7 +248,7 @@ fn verdicts_off_the_text_are_left_out() {
 }
 
 #[test]
-fn numbers_that_are_not_finite_do_not_reach_the_charts() {
+fn values_that_are_not_finite_are_not_drawn() {
     let mut report = sample();
     report.curves[0].points[3].1 = f64::NAN;
     report.curves[1].points = vec![(0.0, f64::INFINITY)];
@@ -263,7 +263,7 @@ fn numbers_that_are_not_finite_do_not_reach_the_charts() {
 }
 
 #[test]
-fn the_headline_tells_success_from_silence() {
+fn headline_reports_large_losses_of_recall_and_length() {
     let mut report = sample();
     assert!(headline(&report).contains("fell from 18.2\u{a0}% to 6.1\u{a0}%"));
     assert!(!headline(&report).contains("too"));

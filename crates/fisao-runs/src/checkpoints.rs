@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_ones_are_kept_and_the_newest_is_read() {
+    fn last_checkpoints_are_kept_and_the_newest_is_loaded() {
         let root = tempfile::tempdir().unwrap();
         let quiet = Reporter::silent();
         let checkpoints = Checkpoints::new(root.path().join("checkpoint"));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_or_unfinished_state_does_not_hide_the_one_before_it() {
+    fn damaged_or_unfinished_state_falls_back_to_the_previous_one() {
         let root = tempfile::tempdir().unwrap();
         let quiet = Reporter::silent();
         let checkpoints = Checkpoints::new(root.path().to_owned());
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_is_noticed_wherever_it_is() {
+    fn flipped_bit_in_any_checkpoint_file_is_detected() {
         let root = tempfile::tempdir().unwrap();
         let quiet = Reporter::silent();
         let checkpoints = Checkpoints::new(root.path().to_owned());

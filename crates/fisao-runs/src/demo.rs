@@ -564,7 +564,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_of_a_run_begun_before_there_was_a_choice_are_of_the_clear_world() {
+    fn demo_options_without_a_dataset_choice_mean_the_clear_one() {
         let old = "seed = 3\nquick = true\nlabels = \"none\"\n";
         let options: DemoOptions = toml::from_str(old).unwrap();
         assert_eq!((options.seed, options.world), (3, WorldKind::Clear));

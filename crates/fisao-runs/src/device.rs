@@ -408,7 +408,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_are_named_as_they_are_written() {
+    fn device_names_are_parsed_and_formatted() {
         let choice = |text: &str| text.parse::<DeviceChoice>().unwrap();
         assert_eq!(choice("auto"), DeviceChoice::Auto);
         assert_eq!(choice("cpu"), DeviceChoice::Cpu);
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written() {
+    fn device_record_round_trips_through_json() {
         let device = DeviceChoice::Card(Backend::Vulkan, 1);
         let record = DeviceRecord { device, name: Some("a card".to_owned()), cpu: None };
         let text = serde_json::to_string(&record).unwrap();
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_goes_on_with_the_device_it_was_begun_on() {
+    fn resumed_run_uses_its_recorded_device() {
         let root = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(&root.path().join("run")).unwrap();
         let go_on = |asked| of_run(&folder, asked, &Reporter::silent());
@@ -447,7 +447,7 @@ mod tests {
 
     /// Sums are split over the cores, so that a run on another number of them has other last bits.
     #[test]
-    fn another_number_of_cores_or_instruction_set_is_a_difference() {
+    fn changed_core_count_or_instruction_set_is_reported() {
         let on = |cores, instruction_set: &str| {
             let cpu = Some(CpuRecord { cores, instruction_set: instruction_set.to_owned() });
             DeviceRecord { device: DeviceChoice::Cpu, name: None, cpu }
@@ -463,13 +463,13 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_panics_is_an_answer() {
+    fn panicking_driver_becomes_an_error() {
         assert_eq!(guarded(|| 1), Ok(1));
         assert_eq!(guarded::<()>(|| panic!("no {}", "adapter")), Err("no adapter".to_owned()));
     }
 
     #[test]
-    fn auto_is_the_cpu_where_no_card_is() {
+    fn auto_device_is_the_cpu_without_a_gpu() {
         if Backend::ALL.iter().all(|&backend| cards::reach(backend).is_none()) {
             let opened = DeviceChoice::Auto.open(&Reporter::silent()).unwrap();
             let cpu = Some(CpuRecord::here());

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_the_hub_are_names() {
+    fn hub_urls_are_converted_to_ids() {
         for (address, name) in [
             ("https://huggingface.co/llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-7b-hf"),
             ("http://www.huggingface.co/owner/name/", "owner/name"),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_of_a_run_stands_for_its_adapter() {
+    fn run_folder_resolves_to_its_adapter() {
         let root = tempfile::tempdir().unwrap();
         let quiet = Reporter::silent();
         let within = || adapter_within(root.path().to_owned(), &quiet);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_and_ids_are_told_apart() {
+    fn paths_and_hub_ids_are_distinguished() {
         for path in
             ["llava", "./a/b", "../a", "/a/b", "~/a", "a/b/c", "models/", "a\\b", "src/lib.rs"]
         {

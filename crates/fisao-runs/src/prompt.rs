@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_with_the_image_is_taken_as_it_is() {
+    fn prompt_with_image_placeholder_is_used_verbatim() {
         let format = format(Some("{{ raise_exception('never') }}"), DecoderFamily::Llama);
         let prompt = format.prompt("<image> a dog").unwrap();
         assert_eq!(prompt, Prompt { text: "<image> a dog".to_owned(), add_special_tokens: true });
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_begins_the_text_is_believed() {
+    fn template_with_bos_token_disables_special_tokens() {
         let source = "<s>[INST] <image>{{ messages[0].content[1].text }} [/INST]";
         let prompt = format(Some(source), DecoderFamily::Qwen2).prompt("Look.").unwrap();
         assert_eq!(prompt.text, "<s>[INST] <image>Look. [/INST]");
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_template_llama_is_spoken_to_like_vicuna() {
+    fn llama_without_template_uses_the_vicuna_format() {
         let prompt = format(None, DecoderFamily::Llama).prompt("Look.").unwrap();
         assert_eq!(prompt.text, "USER: <image>\nLook. ASSISTANT:");
         assert!(prompt.add_special_tokens);
@@ -159,7 +159,7 @@ mod tests {
 
     /// The demo's numbers were made with [`conversation`].
     #[test]
-    fn the_embedded_model_s_template_writes_the_conversation_it_was_trained_on() {
+    fn built_in_model_template_writes_its_training_format() {
         let models = crate::bundle::embedded(fisao_scenes::WorldKind::Clear).unwrap();
         let policy = models.policy(None, &crate::device::cpu(), &Reporter::silent()).unwrap();
         for text in fisao_scenes::PROMPTS.iter().copied().chain(["Naïve <b>\n{{ 1 }} ", ""]) {

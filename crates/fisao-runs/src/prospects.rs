@@ -114,13 +114,13 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_told_what_it_can_reach() {
+    fn prospects_of_a_run_are_described() {
         let text = lines(&calibration(), &RewardConfig::default(), Some(3840)).unwrap().join("\n");
         insta::assert_snapshot!(text);
     }
 
     #[test]
-    fn a_reward_that_silences_is_told() {
+    fn reward_that_favours_silence_is_reported() {
         let config: RewardConfig = toml::from_str("[form]\nkind = \"log-odds\"").unwrap();
         let text = lines(&calibration(), &config, None).unwrap().join("\n");
         assert!(text.contains("the best policy is silence"), "{text}");

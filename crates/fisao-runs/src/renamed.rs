@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_runs_are_read_under_former_names() {
+    fn run_settings_are_read_under_former_names() {
         let renamed = KEYS.iter().filter(|(former, _)| !former.starts_with("ppo."));
         let dpo = Objective::Dpo(DpoConfig::default());
         let configs =
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn present_names_are_no_former_ones() {
+    fn current_names_are_not_former_names() {
         for (former, present) in KEYS {
             assert_eq!(renamed_key(former), present);
             assert_eq!(renamed_key(present), present, "{present} is both");

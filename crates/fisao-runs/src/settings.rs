@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_toml_or_plain_words() {
+    fn values_are_parsed_as_toml_or_plain_strings() {
         let value = |setting| key_and_value(setting).unwrap().1;
         assert_eq!(value("a=1"), Value::Integer(1));
         assert_eq!(value("a = 1e-3"), Value::Float(1e-3));
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_reach_their_place() {
+    fn settings_are_applied_to_their_keys() {
         let set = ["objective.clip-range=0.1", "seed=7", "objective.kl.controller=adaptive"];
         let config = with(&set).unwrap();
         let Objective::Ppo(ppo) = &config.objective else { panic!("{config:?}") };
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn another_objective_brings_its_own_keys() {
+    fn objective_kind_determines_the_valid_keys() {
         let set = ["objective.kind=dpo", "objective.beta=0.2", "align.samples-per-image=4"];
         let Objective::Dpo(dpo) = with(&set).unwrap().objective else { panic!("not dpo") };
         assert!((dpo.beta - 0.2).abs() < f64::EPSILON);
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn another_kind_of_table_replaces_the_default_one_in_any_order() {
+    fn kind_of_a_table_replaces_its_defaults_in_any_order() {
         let expected = RewardForm::Threshold { margin: 0.01, max: 3.0 };
         for set in [
             ["reward.form.kind=threshold", "reward.form.margin=0.01"],
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_lies_between_the_defaults_and_the_command_line() {
+    fn config_file_overrides_defaults_and_cli_overrides_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "seed = 3\n[align]\niterations = 5\nepochs = 1\n").unwrap();
         let arguments = SettingsChanges {
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_goes_on_with_its_own_settings_and_no_others() {
+    fn resumed_run_keeps_its_settings_except_iterations() {
         let root = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(&root.path().join("run")).unwrap();
         let begun = with(&["align.iterations=7", "seed=3"]).unwrap();
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_named_with_its_table() {
+    fn unknown_key_is_reported_with_its_full_path() {
         let error = with(&["objective.clip-rnge=0.1"]).unwrap_err();
         assert_eq!(error.to_string(), "--set: `objective.clip-rnge` is not a setting");
         let text = crate::failure::hint_of(&*error).unwrap();
@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_that_toml_cannot_write_is_refused_with_the_range() {
+    fn seed_beyond_the_toml_range_is_rejected_with_the_range() {
         let base = AlignConfig { seed: u64::MAX, ..AlignConfig::default() };
         let error = resolve(&base, &SettingsChanges::default(), &Reporter::silent())
             .unwrap_err()
@@ -532,14 +532,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_in_a_table_with_a_kind_is_named() {
+    fn invalid_value_in_a_tagged_table_is_reported_by_key() {
         let text = refused(&["objective.critic-warmup-iterations=-1"]);
         assert!(text.contains("`objective.critic-warmup-iterations`"), "{text}");
         assert!(refused(&["reward.form.scale=big"]).contains("`reward.form.scale`"));
     }
 
     #[test]
-    fn a_value_of_the_wrong_type_is_named() {
+    fn value_of_the_wrong_type_is_reported_by_key() {
         let text = refused(&["align.iterations=many"]);
         assert!(text.contains("align.iterations`") && text.contains("\"many\""), "{text}");
         assert!(refused(&["align=1", "align.iterations=2"]).contains("`align`"));

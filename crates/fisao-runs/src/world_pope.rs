@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn every_scene_with_enough_objects_is_asked_about() {
+    fn questions_are_asked_about_every_scene_with_enough_objects() {
         let (truth, pope) = (truth(), CaptionPope::new(&truth(), 1).unwrap());
         assert_eq!(pope.questions.len(), 4 * 2 * OBJECTS);
         for question in &pope.questions {
@@ -102,13 +102,13 @@ mod tests {
     }
 
     #[test]
-    fn a_caption_that_names_all_there_is_is_right_throughout() {
+    fn captions_naming_all_objects_score_perfectly() {
         let scores = CaptionPope::new(&truth(), 1).unwrap().score(&truth()).unwrap();
         assert_eq!(scores.values(), [Some(1.0), Some(1.0), Some(1.0), Some(1.0), Some(0.5)]);
     }
 
     #[test]
-    fn what_captions_leave_out_and_invent_counts() {
+    fn omitted_and_hallucinated_objects_lower_the_scores() {
         // Two scenes, each with all its objects asked for, and three things that are only in the other one.
         let truth = sets(&[&["apple", "bowl", "cup"], &["fox", "owl", "tree"]]);
         let pope = CaptionPope::new(&truth, 7).unwrap();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_a_no() {
+    fn empty_captions_answer_no_to_every_question() {
         let pope = CaptionPope::new(&truth(), 1).unwrap();
         let silent = truth().into_keys().map(|image| (image, BTreeSet::new())).collect();
         let scores = pope.score(&silent).unwrap();

@@ -36,20 +36,20 @@ mod tests {
     use super::{assert_close, largest_difference};
 
     #[test]
-    fn small_differences_pass_and_are_relative_above_one() {
+    fn tolerance_is_absolute_below_one_and_relative_above() {
         assert_close("values", &[1e-7, 1000.001], &[0.0, 1000.0], 2e-6);
         assert!((largest_difference(&[1.0, 2.0], &[1.5, 1.0]) - 1.0).abs() < f32::EPSILON);
     }
 
     #[test]
     #[should_panic(expected = "values: element 1 is 2 instead of 2.1")]
-    fn the_worst_element_is_named() {
+    fn failure_message_names_the_worst_element() {
         assert_close("values", &[1.0, 2.0], &[1.0, 2.1], 1e-3);
     }
 
     #[test]
     #[should_panic(expected = "element 0 is NaN")]
-    fn not_a_number_is_never_close() {
+    fn nan_is_never_close() {
         assert_close("values", &[f32::NAN, 2.0], &[1.0, 2.1], 1e9);
     }
 }

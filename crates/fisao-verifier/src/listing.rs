@@ -72,7 +72,7 @@ mod tests {
     use crate::mentions::ObjectVocabulary;
 
     #[test]
-    fn lines_are_categories_and_neutral_phrases_come_last() {
+    fn listing_lines_are_categories_followed_by_neutral_phrases() {
         let text =
             "\u{feff}# furniture\ncouch,sofa , settee,\n\n hot dog \n[neutral]\ncouch potato\n";
         let listing = Listing::parse(text).unwrap();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_list_is_large_and_unambiguous() {
+    fn everyday_vocabulary_is_large_and_unambiguous() {
         let Listing { entries, neutral } = Listing::everyday();
         assert!(entries.len() >= 500, "{} categories", entries.len());
         let vocabulary = ObjectVocabulary::with_neutral(entries, &neutral).unwrap();

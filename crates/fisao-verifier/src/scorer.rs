@@ -502,7 +502,7 @@ mod tests {
     use super::largest_difference;
 
     #[test]
-    fn weights_that_are_nan_or_infinite_are_never_the_same() {
+    fn weights_that_are_not_finite_never_compare_equal() {
         assert_eq!(largest_difference(&[1.0, -2.0], &[1.0, -2.0]), None);
         assert_eq!(largest_difference(&[1.0, -2.0], &[1.0, -1.0]), Some(1.0));
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {

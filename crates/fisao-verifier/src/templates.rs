@@ -94,7 +94,7 @@ mod tests {
     use super::{TemplateError, Templates};
 
     #[test]
-    fn names_are_put_in_place_with_their_article() {
+    fn templates_insert_names_with_the_right_article() {
         let templates = Templates {
             prompts: vec!["a photo of a {}.".into(), "{} on a table".into(), "A {}".into()],
             ..Templates::default()
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_need_exactly_one_place() {
+    fn templates_need_exactly_one_placeholder() {
         let check = |prompts: &[&str]| {
             let prompts = prompts.iter().map(ToString::to_string).collect();
             Templates { prompts, ..Templates::default() }.validate()
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_are_refused() {
+    fn unknown_template_keys_are_rejected() {
         let partial: Templates = toml::from_str("agree-article = false").unwrap();
         assert_eq!(partial.prompts, Templates::default().prompts);
         assert!(toml::from_str::<Templates>("article = false").is_err());

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_and_hints_have_lines_of_their_own() {
+    fn causes_and_hints_are_printed_on_separate_lines() {
         let refusal = Refusal::new("no such thing").hint("look elsewhere");
         let error = anyhow::Error::new(refusal).context("reading the list failed");
         assert_eq!(
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_that_was_told_is_not_told_again() {
+    fn cause_already_in_the_message_is_not_repeated() {
         let missing = std::fs::read("no-such-file-anywhere").map_err(|source| FormatError::Io {
             action: "read",
             path: "no-such-file-anywhere".into(),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_system_refuses_is_for_the_user_to_put_right() {
+    fn system_errors_have_the_user_exit_code() {
         let error = std::fs::create_dir_all("/proc/no-such-folder").context("cannot create it");
         assert_eq!(exit_code(&error.unwrap_err()), USER);
     }

@@ -123,13 +123,13 @@ mod tests {
     }
 
     #[test]
-    fn without_colours_the_columns_line_up() {
+    fn summary_columns_align_without_colours() {
         let text = anstream::adapter::strip_str(&summary(&sample())).to_string();
         insta::assert_snapshot!(text);
     }
 
     #[test]
-    fn a_change_for_the_worse_is_red() {
+    fn recall_loss_is_printed_in_red() {
         let mut report = sample();
         report.before_after[0].aligned.recall = report.before_after[0].base.recall - 0.1;
         let change = summary(&report);

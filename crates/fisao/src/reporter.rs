@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_read_like_a_clock() {
+    fn durations_are_formatted_like_a_clock() {
         assert_eq!(clock(Duration::from_millis(9_900)), "0:09");
         assert_eq!(clock(Duration::from_secs(754)), "12:34");
         assert_eq!(clock(Duration::from_secs(3_661)), "1:01:01");

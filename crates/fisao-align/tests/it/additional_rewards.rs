@@ -40,7 +40,7 @@ fn rewards(words: &str, additional: &AdditionalRewards) -> Result<[Vec<f32>; 2],
 }
 
 #[test]
-fn every_match_of_a_pattern_earns_on_its_last_token() {
+fn pattern_reward_is_paid_on_the_last_token_of_each_match() {
     let settings = r#"
         [[additional-rewards]]
         kind = "pattern"
@@ -58,7 +58,7 @@ fn every_match_of_a_pattern_earns_on_its_last_token() {
 }
 
 #[test]
-fn unusable_patterns_are_refused_by_name() {
+fn invalid_pattern_rewards_are_rejected_by_key() {
     let table = "[[additional-rewards]]\nkind = \"pattern\"\n";
     let broken = refused(&format!("{table}pattern = '(big'\nreward = 1.0"));
     assert!(broken.contains("`additional-rewards[0].pattern`"), "{broken}");
@@ -85,7 +85,7 @@ impl TokenReward for FewWords {
 }
 
 #[test]
-fn training_follows_a_reward_that_is_no_verifiers() {
+fn training_follows_a_custom_reward() {
     let mut config = AlignConfig { max_new_tokens: 12, ..AlignConfig::default() };
     config.align.iterations = 10;
     config.align.images_per_iteration = 12;
@@ -120,7 +120,7 @@ impl TokenReward for Fixed {
 }
 
 #[test]
-fn rewards_that_are_not_one_finite_number_per_token_are_errors() {
+fn additional_rewards_must_be_one_finite_value_per_token() {
     for (given, good) in
         [(vec![1.0; 3], true), (vec![1.0; 2], false), (vec![0.0, f32::NAN, 0.0], false)]
     {

@@ -20,7 +20,7 @@ fn response() -> impl Strategy<Value = (Vec<f32>, Vec<f32>)> {
 
 proptest! {
     #[test]
-    fn gae_is_its_definition(
+    fn gae_equals_its_definition(
         (rewards, values) in response(),
         gamma in 0.0..=1.0f64,
         lambda in 0.0..=1.0f64,
@@ -35,7 +35,7 @@ proptest! {
 
     /// λ = 1 leaves Monte Carlo: returns are discounted sums of rewards, whatever the critic says.
     #[test]
-    fn full_lambda_makes_returns_independent_of_the_critic((rewards, values) in response()) {
+    fn returns_are_independent_of_the_critic_when_lambda_is_one((rewards, values) in response()) {
         let (_, returns) = gae(&rewards, &values, 1.0, 1.0);
         let sums: Vec<f64> = (0..rewards.len())
             .map(|t| rewards[t..].iter().map(|&r| f64::from(r)).sum())
@@ -45,7 +45,7 @@ proptest! {
     }
 
     #[test]
-    fn whitening_ignores_how_the_batch_is_cut(
+    fn whitening_does_not_depend_on_how_the_batch_is_split(
         tokens in prop::collection::vec(-3.0f32..3.0, 2..60),
         cut in 1usize..50,
     ) {
@@ -60,7 +60,7 @@ proptest! {
 }
 
 #[test]
-fn scale_divides_by_the_biased_deviation_and_keeps_zero_at_zero() {
+fn scale_whitening_divides_by_the_biased_standard_deviation() {
     // Mean (2 + 0 + 0 + 2)/4 = 1; biased variance 1; deviation 1. Doubled: mean 2, deviation 2.
     let mut batch = [vec![4.0, 0.0], vec![0.0, 4.0]];
     let before = whiten(&mut batch, WhitenMode::Scale);
@@ -70,14 +70,14 @@ fn scale_divides_by_the_biased_deviation_and_keeps_zero_at_zero() {
 }
 
 #[test]
-fn mean_and_scale_centres() {
+fn mean_and_scale_whitening_centres_advantages() {
     let mut batch = [vec![4.0, 0.0], vec![0.0, 4.0]];
     whiten(&mut batch, WhitenMode::MeanAndScale);
     assert_eq!(batch, [vec![1.0, -1.0], vec![-1.0, 1.0]]);
 }
 
 #[test]
-fn advantages_all_alike_are_not_magnified() {
+fn whitening_leaves_zero_and_empty_batches_unchanged() {
     let mut zero = [vec![0.0; 5]];
     whiten(&mut zero, WhitenMode::Scale);
     assert_eq!(zero, [vec![0.0; 5]]);

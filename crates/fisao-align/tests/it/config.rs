@@ -151,7 +151,7 @@ fn defaults_are_valid_and_survive_a_round_trip() {
 }
 
 #[test]
-fn every_key_is_checked() {
+fn every_config_key_is_validated() {
     for kind in KINDS {
         let own =
             |of: &str, key: &str| of == kind || (of == "ppo" && !key.starts_with("objective"));
@@ -180,7 +180,7 @@ fn every_key_is_checked() {
 }
 
 #[test]
-fn every_key_is_read() {
+fn every_config_key_takes_effect() {
     for kind in KINDS {
         for key in all_keys(kind) {
             let value = match key.as_str() {
@@ -218,7 +218,7 @@ fn keys_of_another_objective_are_rejected() {
 }
 
 #[test]
-fn the_message_names_key_value_range_and_way_out() {
+fn range_error_names_key_value_range_and_remedy() {
     let error = with("ppo", "objective.clip-range", "1.5").unwrap().validate().expect_err("1.5");
     assert_eq!(
         error.to_string(),
@@ -229,7 +229,7 @@ fn the_message_names_key_value_range_and_way_out() {
 }
 
 #[test]
-fn schedules_on_paper() {
+fn schedule_factors_match_hand_computed_values() {
     // 4 warm-up steps of 12: (1, 2, 3, 4)/5, then u = (step − 4)/8.
     for schedule in [Schedule::Constant, Schedule::Linear, Schedule::Cosine] {
         assert_close(schedule.factor(0, 12, 4), 0.2, 1e-12);
@@ -269,7 +269,7 @@ fn the_learning_rate_is_that_of_the_decoders_size() {
 }
 
 #[test]
-fn the_critic_starts_alone_and_the_policy_gets_its_whole_schedule() {
+fn policy_schedule_starts_after_critic_warmup() {
     let mut config = AlignConfig::default();
     config.align.iterations = 6;
     config.align.learning_rate = Some(1.0);

@@ -27,7 +27,7 @@ fn k1_and_k3_are_unbiased() {
 }
 
 #[test]
-fn k2_is_biased_but_right_to_second_order() {
+fn k2_is_biased_but_accurate_to_second_order() {
     // E k2 for (½, ½) against (¼, ¾): ¼ (ln² 2 + ln² ⅔), not the KL.
     let (p, q) = ([0.5, 0.5], [0.25, 0.75]);
     let exact = 0.25 * (2.0f64.ln().powi(2) + (2.0f64 / 3.0).ln().powi(2));
@@ -49,7 +49,7 @@ fn only_k1_can_be_negative() {
 }
 
 #[test]
-fn far_tokens_are_guarded_and_nan_is_not_hidden() {
+fn kl_estimators_clamp_the_log_ratio_and_propagate_nan() {
     assert_close(KlEstimator::K1.estimate(0.0, f64::NEG_INFINITY), LOG_RATIO_LIMIT, 0.0);
     assert!(KlEstimator::K3.estimate(-1e4, 0.0).is_finite());
     assert!(KlEstimator::K1.estimate(f64::NAN, 0.0).is_nan());
@@ -97,7 +97,7 @@ fn a_batch_beyond_the_horizon_cannot_turn_beta_negative() {
 }
 
 #[test]
-fn broken_kl_and_fixed_controller_leave_beta_alone() {
+fn beta_is_unchanged_by_nan_kl_and_by_the_fixed_controller() {
     let mut controller = adaptive();
     controller.update(f64::NAN, 256);
     assert_eq!(controller, adaptive());

@@ -57,7 +57,7 @@ fn value_token() -> impl Strategy<Value = (f32, f32, f32)> {
 
 proptest! {
     #[test]
-    fn policy_gradient_is_the_finite_difference(
+    fn policy_gradient_equals_finite_differences(
         tokens in prop::collection::vec(policy_token(), 1..12)
     ) {
         let new: Vec<f32> = tokens.iter().map(|t| t.0).collect();
@@ -78,7 +78,7 @@ proptest! {
     }
 
     #[test]
-    fn value_gradient_is_the_finite_difference(
+    fn value_gradient_equals_finite_differences(
         tokens in prop::collection::vec(value_token(), 1..12)
     ) {
         let values: Vec<f32> = tokens.iter().map(|t| t.0).collect();
@@ -99,7 +99,7 @@ proptest! {
     }
 
     #[test]
-    fn entropy_gradient_is_the_finite_difference(logits in prop::collection::vec(-4.0f32..4.0, 2..9)) {
+    fn entropy_gradient_equals_finite_differences(logits in prop::collection::vec(-4.0f32..4.0, 2..9)) {
         let leaf = tracked(&logits);
         let per_token = entropy(leaf.clone().reshape([1, logits.len()]));
         let (found, gradient) = differentiate(&per_token.sum(), &leaf);
@@ -120,7 +120,7 @@ proptest! {
 
     /// Losses and gradients of micro-batches add up to those of the minibatch.
     #[test]
-    fn micro_batches_sum_to_the_minibatch(
+    fn micro_batch_losses_and_gradients_sum_to_the_minibatch(
         tokens in prop::collection::vec(policy_token(), 2..16),
         cut in 1usize..15,
     ) {
@@ -153,7 +153,7 @@ proptest! {
 }
 
 #[test]
-fn entropy_of_equal_logits_is_the_logarithm_of_their_number() {
+fn entropy_of_equal_logits_is_the_log_of_their_count() {
     let logits = Tensor::<2>::from_data([[7.0f32; 5], [0.0; 5]], &device());
     let found: Vec<f32> = entropy(logits).to_data().iter::<f32>().collect();
     assert_all_close(&found, &[5.0f64.ln(); 2], F32_TOLERANCE);
@@ -188,7 +188,7 @@ fn gradient_without_rewards(beta: f64, mode: WhitenMode) -> Vec<f32> {
 }
 
 #[test]
-fn without_rewards_and_kl_penalty_the_policy_does_not_move() {
+fn policy_gradient_is_zero_without_rewards_and_kl_penalty() {
     for mode in [WhitenMode::None, WhitenMode::Scale, WhitenMode::MeanAndScale] {
         assert_eq!(gradient_without_rewards(0.0, mode), [0.0; 3], "{mode:?}");
     }
@@ -197,7 +197,7 @@ fn without_rewards_and_kl_penalty_the_policy_does_not_move() {
 /// With nothing but the KL penalty the step follows `β ∂KL(π‖π_ref)/∂z_i = β π_i (ln π_i/π_ref,i − KL)`:
 /// KL = ½ ln 2 − ¼ ln 2 = ¼ ln 2, hence β ln 2 · (½·¾, ¼·(−¼), ¼·(−5/4)).
 #[test]
-fn without_rewards_the_policy_descends_the_divergence() {
+fn policy_gradient_descends_the_kl_without_rewards() {
     let beta = 0.3;
     let gradient = gradient_without_rewards(beta, WhitenMode::None);
     let unit = beta * 2.0f64.ln();
@@ -206,7 +206,7 @@ fn without_rewards_the_policy_descends_the_divergence() {
 }
 
 #[test]
-fn a_broken_log_probability_is_not_hidden() {
+fn policy_loss_propagates_nan_and_clamps_huge_ratios() {
     let (loss, statistics) =
         policy_loss(tracked(&[-1.0, f32::NAN]), &[-1.0; 2], &[1.0; 2], CLIP, 2.0);
     assert!(loss.into_scalar::<f32>().is_nan());

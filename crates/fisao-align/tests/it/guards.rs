@@ -68,7 +68,7 @@ fn each_failure_raises_its_own_warning() {
 }
 
 #[test]
-fn responses_of_the_data_are_not_held_against_the_base_model() {
+fn dataset_responses_are_not_checked_against_the_base_model() {
     // What supervised fine-tuning on short answers that all earn the same looks like.
     let given = |m: &mut IterationMetrics| {
         (m.kl, m.kl_per_token) = (None, None);
@@ -84,7 +84,7 @@ fn responses_of_the_data_are_not_held_against_the_base_model() {
 }
 
 #[test]
-fn a_nan_names_the_metrics_and_silences_the_rest() {
+fn nan_metric_is_named_and_suppresses_other_warnings() {
     let metrics = IterationMetrics { kl: Some(f64::NAN), length_mean: 1.0, ..healthy() };
     let warnings = check_iteration(&metrics, &BASELINE, &GuardLimits::default());
     assert_eq!(warnings.len(), 1);
@@ -115,7 +115,7 @@ fn split(change: impl FnOnce(&mut SplitHealth)) -> Vec<WarningCode> {
 }
 
 #[test]
-fn validation_warnings_are_raised_on_the_calibration_split() {
+fn split_check_warns_of_recall_loss_and_lost_separation() {
     assert_eq!(split(|_| ()), []);
     assert_eq!(split(|h| h.recall = Some(0.42)), [WarningCode::RecallDropped]);
     assert_eq!(split(|h| h.reward_auc = Some(0.5)), [WarningCode::SeparationLost]);
@@ -181,7 +181,7 @@ fn constraint_at_bound_is_reported_and_unrecoverable_policy_stopped() {
 }
 
 #[test]
-fn metrics_and_events_survive_json() {
+fn metrics_and_events_round_trip_through_json() {
     let events = [
         AlignEvent::IterationFinished { metrics: Box::new(healthy()) },
         AlignEvent::Warning(

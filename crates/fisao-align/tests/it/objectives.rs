@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::{assert_all_close, assert_close};
 
 #[test]
-fn credit_reaches_back() {
+fn returns_to_go_discount_later_rewards() {
     assert_all_close(
         &returns_to_go(&[1.0, 0.0, 2.0], 0.5).iter().map(|&g| g as f32).collect::<Vec<_>>(),
         &[1.5, 1.0, 2.0],
@@ -17,7 +17,7 @@ fn credit_reaches_back() {
 }
 
 #[test]
-fn the_others_are_the_baseline_on_paper() {
+fn leave_one_out_advantages_match_hand_computed_values() {
     let rewards = [vec![1.0, 1.0], vec![0.0], vec![0.0, 3.0, 0.0]];
     // With γ = 1 the returns are (2, 1), (0), (3, 3, 0).
     let advantages = group_advantages(&rewards, 1.0, GroupBaseline::LeaveOneOut);
@@ -31,7 +31,7 @@ fn the_others_are_the_baseline_on_paper() {
 }
 
 #[test]
-fn a_pair_is_best_and_worst_if_they_differ_enough() {
+fn preference_pair_is_best_and_worst_above_the_minimum_gap() {
     assert_eq!(best_and_worst(&[1.0, 3.0, -2.0, 3.0], 0.5), Some((1, 2)));
     assert_eq!(best_and_worst(&[1.0, 1.4], 0.5), None);
     assert_eq!(best_and_worst(&[1.0], 0.0), None);
@@ -40,7 +40,7 @@ fn a_pair_is_best_and_worst_if_they_differ_enough() {
 }
 
 #[test]
-fn the_preference_loss_does_not_overflow() {
+fn dpo_loss_does_not_overflow() {
     assert_close(dpo_term(0.0, 0.1), 2f64.ln(), 1e-12);
     assert_close(dpo_term(-1e6, 1.0), 1e6, 1e-6);
     assert_close(dpo_term(1e6, 1.0), 0.0, 1e-12);
@@ -49,7 +49,7 @@ fn the_preference_loss_does_not_overflow() {
 proptest! {
     /// Shifting all rewards of a group of responses of one length changes no advantage.
     #[test]
-    fn a_group_is_compared_with_itself_only(
+    fn group_advantages_are_invariant_to_a_reward_shift(
         rows in prop::collection::vec(prop::collection::vec(-2.0f32..2.0, 5), 2..6),
         shift in -3.0f32..3.0,
     ) {
@@ -65,7 +65,7 @@ proptest! {
     }
 
     #[test]
-    fn preference_gradient_is_the_finite_difference(
+    fn dpo_gradient_equals_finite_differences(
         tokens in prop::collection::vec((-3.0f32..0.0, -3.0f32..0.0), 8),
         cut in 1usize..4,
     ) {

@@ -12,7 +12,7 @@ use crate::{F32_TOLERANCE, assert_all_close, assert_close};
 const LN_HALF: f32 = -std::f32::consts::LN_2;
 const CLIP: ClipRange = ClipRange { epsilon: 0.2, dual: None };
 
-/// A = (0.65, −1.1, −0.6), G = (0.85, −0.7, −1.0); see [`advantages_on_paper`].
+/// A = (0.65, −1.1, −0.6), G = (0.85, −0.7, −1.0); see [`advantages_match_hand_computed_values`].
 const ADVANTAGES: [f32; 3] = [0.65, -1.1, -0.6];
 const RETURNS: [f32; 3] = [0.85, -0.7, -1.0];
 const OLD_VALUES: [f32; 3] = [0.2, 0.4, -0.4];
@@ -22,7 +22,7 @@ fn device() -> Device {
 }
 
 #[test]
-fn advantages_on_paper() {
+fn advantages_match_hand_computed_values() {
     // k1 = (−0.5, 0, 1), β = 0.2: r = (0.9 + 0.1, 0, −0.8 − 0.2) = (1, 0, −1).
     let reference = [LN_HALF + 0.5, LN_HALF, LN_HALF - 1.0];
     let rewards = token_rewards_with_kl(&[0.9, 0.0, -0.8], &[LN_HALF; 3], &reference, 0.2);
@@ -37,7 +37,7 @@ fn advantages_on_paper() {
 }
 
 #[test]
-fn policy_step_on_paper() {
+fn policy_step_matches_hand_computed_values() {
     let ln3 = 3.0f32.ln();
     let logits = Tensor::<2>::from_data([[ln3, 0.0], [0.0, 0.0], [ln3, 0.0]], &device());
     let logits = logits.require_grad();
@@ -66,7 +66,7 @@ fn policy_step_on_paper() {
 }
 
 #[test]
-fn value_step_on_paper() {
+fn value_step_matches_hand_computed_values() {
     let values = Tensor::<1>::from_data([0.5, 0.4, -0.5], &device()).require_grad();
     let (loss, statistics) = value_loss(values.clone(), &OLD_VALUES, &RETURNS, 0.2, 3.0);
     // t=0: V moved 0.3 from 0.2, clipped to 0.4: max(0.35², 0.45²) = 0.2025, no gradient

@@ -101,14 +101,14 @@ impl World {
 }
 
 #[test]
-fn patches_count_where_they_tell_more() {
+fn patches_get_weight_where_they_are_more_informative() {
     let world = world(0.1, 0.6);
     assert!(world.annotated() > 0.6, "{}", world.annotated());
     assert!((world.unlabelled() - 1.0).abs() < 1e-12, "{}", world.unlabelled());
 }
 
 #[test]
-fn patches_that_tell_no_more_do_not_count() {
+fn patches_get_no_weight_where_they_are_not_more_informative() {
     for (whole, patch) in [(0.6, 0.0), (0.6, 0.6)] {
         let world = world(whole, patch);
         assert!(world.annotated() < 1e-12, "{whole} {patch}: {}", world.annotated());
@@ -117,7 +117,7 @@ fn patches_that_tell_no_more_do_not_count() {
 }
 
 #[test]
-fn a_calibration_says_how_its_scores_were_made() {
+fn calibration_stores_the_region_weights_of_its_scores() {
     let World { mut scorer, captions, images, truth } = world(0.1, 0.6);
     let supervision = Supervision::Annotations(&truth);
     let calibration = calibrate(&captions, &images, &mut scorer, supervision).unwrap();
@@ -142,7 +142,7 @@ fn a_calibration_says_how_its_scores_were_made() {
 }
 
 #[test]
-fn views_stand_in_for_annotations_where_scores_show_no_two_humps() {
+fn three_views_calibrate_when_scores_are_not_bimodal() {
     let World { mut scorer, captions, mut images, truth } = world(0.1, 0.0);
     // The score tells a little, and each view a little else.
     for (at, image) in images.iter_mut().enumerate() {

@@ -55,7 +55,7 @@ fn views(
 }
 
 #[test]
-fn what_the_decoder_says_does_not_depend_on_batching() {
+fn decoder_views_do_not_depend_on_batching() {
     let (policy, _) = models();
     let captions = captions(&policy);
     let tokens = mention_tokens(&captions);
@@ -80,7 +80,7 @@ fn what_the_decoder_says_does_not_depend_on_batching() {
 }
 
 #[test]
-fn log_probabilities_are_those_of_mention_tokens() {
+fn log_probability_views_sum_over_mention_tokens() {
     let (policy, _) = models();
     let captions = captions(&policy);
     for (caption, view) in captions.iter().zip(views(&policy, &Noise, &captions)) {
@@ -134,7 +134,7 @@ fn decoder_views_ignore_the_adapter() {
 }
 
 #[test]
-fn a_row_holds_each_signal_at_its_place() {
+fn signal_rows_hold_each_signal_in_its_column() {
     let (policy, mut scorer) = models();
     let captions = captions(&policy);
     let images = encode_all_images(&scorer.verifier, &Noise).unwrap();
@@ -186,7 +186,7 @@ fn a_row_holds_each_signal_at_its_place() {
 }
 
 #[test]
-fn views_are_the_mentions_drops_and_agreements_in_order() {
+fn mention_views_are_image_drops_and_agreements_in_order() {
     let (policy, mut scorer) = models();
     let captions = captions(&policy);
     let sampling = Sampling { max_new_tokens: 14, temperature: 0.0, seed: 99 };

@@ -3,7 +3,7 @@ use fisao_align::ppo::{ClipRange, PolicyStatistics, explained_variance};
 use crate::assert_close;
 
 #[test]
-fn explained_variance_on_paper() {
+fn explained_variance_matches_hand_computed_values() {
     let returns = [1.0, 2.0, 3.0, 4.0];
     let found = |values: &[f32]| explained_variance(values, &returns).expect("returns vary");
     assert_close(found(&returns), 1.0, 0.0);

@@ -6,7 +6,7 @@ const NAN: f32 = f32::NAN;
 
 /// Padding holds NaN: whatever touched it would show.
 #[test]
-fn padding_contributes_exactly_nothing() {
+fn padding_contributes_nothing_to_loss_and_gradient() {
     let device = Device::flex().autodiff();
     let real = [-0.5, -0.7, -0.9, -1.1];
     let (old, advantages) = ([-0.6, -0.7, -0.8, -1.3], [1.0, -1.0, 0.5, -0.25]);

@@ -59,7 +59,7 @@ fn largest_change(
 }
 
 #[test]
-fn the_trainer_sees_the_samplers_log_probabilities() {
+fn trainer_log_probabilities_equal_the_samplers() {
     let mut trainer = trainer(config());
     for _ in 0..3 {
         let metrics = trainer.iterate(&mut |_| {}).unwrap();
@@ -68,7 +68,7 @@ fn the_trainer_sees_the_samplers_log_probabilities() {
 }
 
 #[test]
-fn a_given_response_is_as_likely_as_when_it_was_written() {
+fn likelihoods_equal_the_samplers_mean_log_probability() {
     let (policy, _) = models();
     let sampling = Sampling { max_new_tokens: 6, temperature: 1.0, seed: 3 };
     let quiet = |_: usize| {};
@@ -90,7 +90,7 @@ fn a_given_response_is_as_likely_as_when_it_was_written() {
 }
 
 #[test]
-fn training_moves_every_adapter_matrix_and_nothing_else() {
+fn training_updates_every_adapter_matrix_and_nothing_else() {
     let mut trainer = trainer(config());
     let start = adapter(&trainer);
     let mut base = trainer.policy().without_lora();
@@ -109,7 +109,7 @@ fn training_moves_every_adapter_matrix_and_nothing_else() {
 }
 
 #[test]
-fn without_reward_or_kl_the_policy_stays() {
+fn policy_is_unchanged_without_reward_and_kl_penalty() {
     let mut config = config();
     config.reward.truncated_penalty = 0.0;
     config.guards.reward_std = 0.0;
@@ -126,7 +126,7 @@ fn without_reward_or_kl_the_policy_stays() {
 }
 
 #[test]
-fn a_high_kl_penalty_keeps_the_policy_at_the_reference() {
+fn high_kl_penalty_keeps_the_policy_near_the_reference() {
     let run = |coefficient: f64| {
         let mut config = config();
         config.objective.definition_mut().kl_mut().unwrap().coefficient = coefficient;
@@ -167,7 +167,7 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
 
 /// Whenever it is asked to, from within every phase and in the midst of an update.
 #[test]
-fn an_iteration_that_is_stopped_leaves_the_trainer_as_it_was() {
+fn stopped_iteration_leaves_the_trainer_state_unchanged() {
     let mut config = config();
     config.align.epochs = 3;
     let (mut whole, mut cut) = (trainer(config.clone()), trainer(config));
@@ -284,7 +284,7 @@ fn the_length_bonus_opposes_a_change_of_length() {
 /// A bonus per token makes every token before the end better than the untrained critic expects. States without the constraint, as
 /// earlier versions wrote them, go on without it.
 #[test]
-fn the_length_bonus_reaches_the_advantages_and_is_part_of_the_state() {
+fn length_bonus_enters_the_advantages_and_the_saved_state() {
     let advantage = |length: Option<serde_json::Value>| {
         let mut trainer = trainer(config());
         let length = length.map(|value| serde_json::from_value(value).unwrap());
@@ -379,7 +379,7 @@ fn first(moments: &mut BTreeMap<String, (Vec<f32>, Vec<f32>)>) -> &mut (Vec<f32>
 
 /// The verifier is the encoder as it came; what an adapter makes of the policy's must not reach it.
 #[test]
-fn an_adapted_tower_is_not_shared() {
+fn adapted_vision_tower_is_not_shared_with_the_verifier() {
     let (mut policy, mut scorer) = models();
     let tasks: Vec<Task> = (0..3).map(|index| Noise.task(index).unwrap()).collect();
     let alone = encode(&policy, &scorer.verifier, &tasks).unwrap();
@@ -431,7 +431,7 @@ fn encoded_twice(cache: &mut FeatureCache) -> ([usize; 2], usize) {
 }
 
 #[test]
-fn an_image_is_encoded_once_while_there_is_room() {
+fn feature_cache_encodes_images_once_within_its_limits() {
     let folder = std::env::temp_dir();
     // 4 tokens of 16 numbers and an embedding of 8.
     let each = 4 * (4 * 16 + 8);
@@ -462,7 +462,7 @@ impl TaskSource for Counted {
 }
 
 #[test]
-fn kept_features_change_nothing_of_a_run() {
+fn feature_cache_does_not_change_training() {
     let run = |megabytes: usize| {
         let mut config = config();
         // Twelve images, six at a time: the third iteration is a second pass.
@@ -513,7 +513,7 @@ fn of(objective: Objective, tasks: &dyn TaskSource) -> Trainer<'_> {
 }
 
 #[test]
-fn every_objective_moves_the_adapter_and_only_ppo_has_a_critic() {
+fn every_objective_trains_the_adapter_and_only_ppo_has_a_critic() {
     let objectives = [
         Objective::Ppo(PpoConfig::default()),
         Objective::GroupRelative(GroupRelativeConfig::default()),
@@ -555,7 +555,7 @@ fn dpo_raises_chosen_over_rejected() {
 }
 
 #[test]
-fn given_responses_are_learned() {
+fn sft_lowers_the_loss_of_given_responses() {
     let answered = Answered { pair: false };
     let mut trainer = of(Objective::Sft(SftConfig {}), &answered);
     let mut losses = Vec::new();
@@ -566,7 +566,7 @@ fn given_responses_are_learned() {
 }
 
 #[test]
-fn data_without_answers_is_named() {
+fn missing_response_error_names_the_row_and_what_is_required() {
     for (objective, wanted) in [
         (Objective::Sft(SftConfig {}), "response"),
         (
@@ -625,7 +625,7 @@ fn micro_batch_size_and_gradient_checkpointing_do_not_change_the_update() {
 }
 
 #[test]
-fn a_reward_that_is_always_zero_is_refused_before_anything_is_learned() {
+fn all_zero_reward_is_rejected_before_the_first_update() {
     let mut config = config();
     config.reward.truncated_penalty = 0.0;
     let (policy, mut scorer) = models();
@@ -639,7 +639,7 @@ fn a_reward_that_is_always_zero_is_refused_before_anything_is_learned() {
 }
 
 #[test]
-fn an_unrecoverable_run_stops_and_saves_its_state() {
+fn unrecoverable_run_stops_after_patience_iterations() {
     let mut config = config();
     config.align.iterations = 40;
     config.align.learning_rate = Some(0.3);
@@ -664,7 +664,7 @@ fn an_unrecoverable_run_stops_and_saves_its_state() {
 }
 
 #[test]
-fn nan_logits_are_refused_in_every_generating_step() {
+fn nan_logits_are_rejected_in_generation_scoring_and_training() {
     let (mut policy, mut scorer) = models();
     policy.visit_mut("", &mut |name, mut parameter| {
         if name.ends_with("embed_tokens.weight") {

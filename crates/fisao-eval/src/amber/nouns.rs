@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn words_stand_for_those_of_the_vocabulary() {
+    fn words_are_lemmatised_to_vocabulary_nouns() {
         let (official, all) = (lemmas(Plurals::Official), lemmas(Plurals::All));
         for (word, by_official, by_all) in [
             ("man", Some("man"), Some("man")),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_tell_verbs_from_nouns() {
+    fn adjacent_words_distinguish_nouns_from_verbs() {
         let words = ["can", "hot", "board", "dog", "person"];
         let lemmas =
             Lemmas::new(&words.map(|word| (word.to_owned(), Vec::new())).into(), Plurals::Official);

@@ -46,14 +46,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn subsequences_have_gaps() {
+    fn longest_common_subsequence_may_have_gaps() {
         assert_eq!(longest_common_subsequence(&[1, 2, 3, 4, 1], &[3, 4, 1, 2, 1, 3]), 3);
         assert_eq!(longest_common_subsequence(&[1, 1], &[1]), 1);
         assert_eq!(longest_common_subsequence(&[], &[1]), 0);
     }
 
     #[test]
-    fn precision_and_recall_take_the_best_reference_each() {
+    fn rouge_l_maximises_precision_and_recall_over_references() {
         // P = 2/2 from the first, R = 1/1 from the second.
         assert!((rouge_l(&[1, 2], &[&[1, 2, 3, 4], &[1]]) - 1.0).abs() < 1e-12);
         // P = 1/2, R = 1/4: 2.44 · 0.125 / (0.25 + 0.72)

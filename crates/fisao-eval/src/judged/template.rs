@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_filled_once() {
+    fn template_placeholders_are_filled_once_and_required() {
         let template = Template::new("{a}: {b} {c} {a}{", &["a", "b"]).unwrap();
         assert_eq!(template.fill(&[("b", "{a}"), ("a", "x")]), "x: {a} {c} x{");
         let error = Template::new("{b}", &["a", "b"]).unwrap_err();

@@ -47,7 +47,7 @@ fn close(found: Option<f64>, expected: f64) {
 /// The first description names a path, which by the official order counts as the tree it is associated with,
 /// two of the puppies, a cat that was to be expected, and a light, which is never wrong.
 #[test]
-fn descriptions_match_a_count_by_hand() {
+fn generative_scores_match_a_hand_count() {
     let rows = [(1, "A path with puppies: one puppy, a cat and a light."), (2, "The cat.")];
     let report = evaluate(&data(), &responses(&rows), Plurals::Official).unwrap().generative;
     assert_eq!((report.nouns, report.hallucinated, report.descriptions), (6, 1, 2));
@@ -83,7 +83,7 @@ fn descriptions_match_a_count_by_hand() {
 }
 
 #[test]
-fn no_is_the_positive_answer() {
+fn discriminative_scores_take_no_as_the_positive_answer() {
     let rows = [(3, "No"), (4, "No"), (5, "Yes"), (6, "no"), (7, "Yes"), (8, "Yes"), (9, "No")];
     let report = evaluate(&data(), &responses(&rows), Plurals::Official).unwrap();
     assert_eq!(report.unanswered, 2);
@@ -110,7 +110,7 @@ fn no_is_the_positive_answer() {
 }
 
 #[test]
-fn what_cannot_be_scored_is_said() {
+fn invalid_responses_and_data_files_are_reported() {
     let report = evaluate(&data(), &responses(&[(99, "No")]), Plurals::All).unwrap();
     assert_eq!(report.unknown, [QuestionId("99".into())]);
 
@@ -136,7 +136,7 @@ fn what_cannot_be_scored_is_said() {
 }
 
 #[test]
-fn prompts_ask_for_a_word_only_where_a_word_is_wanted() {
+fn only_discriminative_prompts_ask_for_a_single_word() {
     assert_eq!(prompt("Describe this image.", Kind::Generative), "Describe this image.");
     assert!(
         prompt("Is it?", Kind::State)
@@ -187,8 +187,8 @@ fn official_data(name: &str) -> Option<AmberData> {
 /// The official script on the same responses, with equality in place of spaCy's similarity and every word taken for
 /// a noun, reduced by WordNet 3.0.
 #[test]
-fn official_numbers_are_met() {
-    let name = "amber::official_numbers_are_met";
+fn scores_match_the_official_script() {
+    let name = "amber::scores_match_the_official_script";
     let Some(data) = official_data(name) else { return };
     assert_eq!(data.annotations.len(), 15_220);
     let report = evaluate(&data, &made_up(&data), Plurals::Official).unwrap();

@@ -3,7 +3,7 @@ use std::io::{BufReader, Read};
 use fisao_eval::captions::{read_caption_rows, read_references};
 
 #[test]
-fn captions_read_from_lists_and_lines() {
+fn captions_are_read_from_json_lists_and_json_lines() {
     let list =
         r#"[{"image_id": 42, "caption": "a dog", "id": 2}, {"image": "x.png", "caption": ""}]"#;
     let lines =
@@ -14,7 +14,7 @@ fn captions_read_from_lists_and_lines() {
 }
 
 #[test]
-fn broken_captions_are_named_by_their_place() {
+fn invalid_captions_are_reported_by_line_or_entry() {
     let said = |text: &str| read_caption_rows(text.as_bytes()).unwrap_err().to_string();
     assert_eq!(
         said("{\"image_id\":1,\"caption\":\"a\"}\n{\"image_id\":\"1\",\"caption\":\"b\"}"),
@@ -30,7 +30,7 @@ fn broken_captions_are_named_by_their_place() {
 }
 
 #[test]
-fn references_read_from_coco_and_from_rows() {
+fn references_are_read_from_coco_json_and_from_rows() {
     let coco = r#"{"info": {"year": 2014}, "images": [{"id": 1, "file_name": "a.jpg"}], "licenses": [],
         "annotations": [{"image_id": 1, "id": 7, "caption": "a dog"}, {"image_id": 2, "id": 8, "caption": "a cat"},
                         {"image_id": 1, "id": 9, "caption": "the dog"}], "type": "captions"}"#;
@@ -49,7 +49,7 @@ fn references_read_from_coco_and_from_rows() {
 }
 
 #[test]
-fn broken_references_are_named_by_line_and_column() {
+fn invalid_references_are_reported_by_line_and_column() {
     let said = |text: &str| read_references(text.as_bytes()).unwrap_err().to_string();
     let first = said("{\"image_id\":1,\"captions\":[\"a\"]}\n{\"image_id\":2}\n");
     assert!(first.starts_with("this object holds no captions at line 2"), "{first}");
@@ -86,7 +86,7 @@ impl Read for Annotations {
 }
 
 #[test]
-fn coco_s_file_is_read_as_a_stream() {
+fn coco_annotations_are_read_as_a_stream() {
     let annotations = Annotations { left: 20_000, pending: b"{\"annotations\": [".to_vec() };
     let references = read_references(BufReader::with_capacity(64, annotations)).unwrap();
     assert_eq!(references.images().len(), 10);

@@ -76,8 +76,8 @@ fn assert_equal(ours: &CaptionScores, theirs: &Scores, what: &str) {
 }
 
 #[test]
-fn tokens_of_coco_captions_are_the_reference_s() {
-    let Some(expected) = expected("tokens_of_coco_captions_are_the_reference_s") else { return };
+fn coco_caption_tokens_match_the_reference() {
+    let Some(expected) = expected("coco_caption_tokens_match_the_reference") else { return };
     for (image_id, captions) in &expected.refs {
         for (caption, tokens) in captions.iter().zip(&expected.tok_refs[image_id]) {
             assert_eq!(caption_tokens(caption).join(" "), *tokens, "{caption}");
@@ -89,8 +89,8 @@ fn tokens_of_coco_captions_are_the_reference_s() {
 }
 
 #[test]
-fn scores_of_coco_captions_are_the_reference_s() {
-    let Some(expected) = expected("scores_of_coco_captions_are_the_reference_s") else { return };
+fn coco_caption_scores_match_the_reference() {
+    let Some(expected) = expected("coco_caption_scores_match_the_reference") else { return };
     let report = report(&expected);
     assert_equal(&report.scores, &expected.overall, "the set");
     assert_eq!(report.per_image.len(), 258);

@@ -80,7 +80,7 @@ fn assert_equal(ours: &CaptionScores, theirs: &BTreeMap<String, f64>, meteor: &s
 }
 
 #[test]
-fn scores_are_those_of_the_reference() {
+fn caption_scores_match_the_reference() {
     let expected = expected();
     let table = |name: &str| expected.tables[name].as_bytes();
     let mut tables = MeteorTables::default();
@@ -132,7 +132,7 @@ fn a_caption_equal_to_its_reference_scores_highest() {
 }
 
 #[test]
-fn an_empty_caption_scores_nothing_and_is_counted() {
+fn empty_caption_scores_zero_and_is_counted() {
     let captions = captions(&[("1", " . "), ("2", "a dog")]);
     let references = references(&[("1", &["a cat"]), ("2", &["a dog"])]);
     let report = score(&captions, &references, &CaptionOptions::default()).unwrap();
@@ -143,7 +143,7 @@ fn an_empty_caption_scores_nothing_and_is_counted() {
 }
 
 #[test]
-fn images_are_found_by_any_name_and_counted() {
+fn images_are_matched_by_number_or_file_name_and_counted() {
     let captions = captions(&[("COCO_val2014_000000000042.jpg", "a dog"), ("b/x.png", "a cat")]);
     let references = references(&[
         ("42", &["a dog"]),
@@ -162,7 +162,7 @@ fn images_are_found_by_any_name_and_counted() {
 }
 
 #[test]
-fn captions_without_references_are_refused_or_counted() {
+fn captions_without_references_are_rejected_or_skipped() {
     let captions = captions(&[("1", "a dog"), ("2", "a cat"), ("3", "a cow")]);
     let references = references(&[("1", &["a dog"]), ("3", &[])]);
     let refused = score(&captions, &references, &CaptionOptions::default()).unwrap_err();
@@ -185,7 +185,7 @@ fn one_image_under_two_names_is_refused() {
 }
 
 #[test]
-fn intervals_hold_the_value_and_the_report_says_what_it_is_made_of() {
+fn intervals_contain_the_scores_and_report_states_meteor_stages() {
     let expected = expected();
     let texts: Vec<(&str, &str)> =
         expected.captions.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();
@@ -210,7 +210,7 @@ fn intervals_hold_the_value_and_the_report_says_what_it_is_made_of() {
 }
 
 #[test]
-fn broken_tables_are_named_by_line() {
+fn invalid_meteor_tables_are_reported_by_line() {
     let mut tables = MeteorTables::default();
     let incomplete = tables.read_synonyms("man\nmen\nox\n".as_bytes(), "".as_bytes()).unwrap_err();
     assert_eq!(

@@ -7,7 +7,7 @@ use fisao_eval::captions::{caption_tokens, treebank_tokens};
 use proptest::prelude::*;
 
 #[test]
-fn tokens_of_difficult_text_are_those_of_the_reference() {
+fn treebank_tokens_match_the_reference_on_difficult_text() {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/ptb_tokens/expected.json");
     let pairs: Vec<(String, String)> = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
@@ -18,7 +18,7 @@ fn tokens_of_difficult_text_are_those_of_the_reference() {
 }
 
 #[test]
-fn punctuation_is_dropped_and_brackets_are_not() {
+fn caption_tokens_drop_punctuation_but_keep_brackets() {
     for (caption, tokens) in [
         ("A dog, a \"big\" one; it's 'red' - really...", "a dog a big one it 's red really"),
         ("A man (left) {here}", "a man -lrb- left -rrb- -lcb- here -rcb-"),
@@ -43,7 +43,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text_has_tokens_without_spaces(text in r#"([a-zA-Z0-9 .,'"`&;:/()<>@#$_~^=*\\-]|\PC|\n){0,40}"#) {
+    fn tokens_of_any_text_are_nonempty_and_without_spaces(text in r#"([a-zA-Z0-9 .,'"`&;:/()<>@#$_~^=*\\-]|\PC|\n){0,40}"#) {
         for token in treebank_tokens(&text) {
             prop_assert!(!token.is_empty());
             prop_assert!(!token.contains([' ', '\n', '\t']), "{token:?}");

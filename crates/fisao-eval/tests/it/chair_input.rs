@@ -4,7 +4,7 @@ use fisao_eval::chair::{
 };
 
 #[test]
-fn lists_and_lines_read_alike() {
+fn captions_are_read_alike_from_json_lists_and_json_lines() {
     let list = r#"[{"image_id": 42, "caption": "a dog", "length": 2},
                    {"image": "x.png", "caption": "é"}]"#;
     let lines = "\u{feff}{\"image_id\":42,\"caption\":\"a dog\"}\r\n\n{\"image\":\"x.png\",\"caption\":\"é\"}\n";
@@ -16,7 +16,7 @@ fn lists_and_lines_read_alike() {
 }
 
 #[test]
-fn ground_truth_reads_lists_of_objects() {
+fn ground_truth_is_read_from_lists_of_objects() {
     let truth = read_ground_truth(
         &b"{\"image_id\":\"a\",\"objects\":[\"dog\",\"cat\",\"dog\"]}\n{\"image_id\":\"b\",\"objects\":[]}"[..],
     )
@@ -26,7 +26,7 @@ fn ground_truth_reads_lists_of_objects() {
 }
 
 #[test]
-fn whole_numbers_may_be_written_as_pandas_writes_them() {
+fn ids_written_as_floats_by_pandas_are_read() {
     let captions = read_captions(&b"{\"image_id\":391895.0,\"caption\":\"x\"}"[..]).unwrap();
     assert_eq!(captions[0].image_id, "391895");
     let truth = read_ground_truth(&b"{\"image_id\":391895.0,\"objects\":[\"dog\"]}"[..]).unwrap();
@@ -41,7 +41,7 @@ fn whole_numbers_may_be_written_as_pandas_writes_them() {
 }
 
 #[test]
-fn broken_rows_are_named_by_their_place() {
+fn invalid_rows_are_reported_by_line_or_entry() {
     let message = |text: &str| read_captions(text.as_bytes()).unwrap_err().to_string();
     let none = "image '1' has no caption, or null; write \"\" if it is empty, or remove the row";
     let line = message("{\"image_id\":1,\"caption\":\"x\"}\n{\"image_id\":1}");
@@ -78,7 +78,7 @@ const INSTANCES: &str = r#""annotations": [
 
 /// Categories may come before or after the annotations that name them by number.
 #[test]
-fn instances_and_captions_of_coco_are_put_together() {
+fn coco_instances_and_captions_are_merged_into_ground_truth() {
     let vocabulary = vocabulary();
     for order in [[CATEGORIES, INSTANCES, IMAGES], [IMAGES, INSTANCES, CATEGORIES]] {
         let instances = format!("\u{feff}{{\"info\": {{\"year\": 2014}}, {}}}", order.join(", "));
@@ -101,7 +101,7 @@ fn instances_and_captions_of_coco_are_put_together() {
 }
 
 #[test]
-fn maps_and_tables_of_images_are_ground_truth_too() {
+fn ground_truth_is_read_from_maps_and_tables() {
     let map = read_ground_truth(&br#"{"7": ["dog", "cat"], "9": []}"#[..]).unwrap();
     let table = br#"{"objects": ["cat", "dog"], "images": {"7": [1, 0], "9": []}}"#;
     assert_eq!(map, read_ground_truth(&table[..]).unwrap());
@@ -110,7 +110,7 @@ fn maps_and_tables_of_images_are_ground_truth_too() {
 }
 
 #[test]
-fn what_is_no_ground_truth_is_named_by_its_line() {
+fn invalid_ground_truth_is_reported_by_line() {
     let said = |text: &str| read_ground_truth(text.as_bytes()).unwrap_err().to_string();
     let row = "{\"image_id\":1,\"objects\":[]}\n";
     for (text, place, reason) in [
@@ -139,7 +139,7 @@ fn what_is_no_ground_truth_is_named_by_its_line() {
 
 /// Datasets in COCO's format that are not COCO call their files what they like.
 #[test]
-fn images_are_found_by_the_file_that_annotations_name() {
+fn images_are_found_by_file_name_in_the_annotations() {
     let text = r#"{"images": [{"id": 0, "file_name": "a/dog on a sofa.jpg"},
                               {"id": 7, "file_name": "000000000007.jpg"}],
                    "annotations": [{"image_id": 0, "category_id": 1}, {"image_id": 7, "category_id": 2}],

@@ -28,7 +28,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn plurals_and_capitals_are_found_where_they_stand() {
+fn plural_and_capitalised_mentions_are_found() {
     let text = "Two DOGS, three buses; knives and people. A flock of sheep!";
     assert_eq!(
         found(text),
@@ -54,20 +54,20 @@ fn the_longest_name_wins_and_is_counted_once() {
 }
 
 #[test]
-fn only_whole_words_count() {
+fn mentions_match_whole_words_only() {
     assert_eq!(found("a dogma, business, manner, hotdoggery and dog2"), pairs(&[]));
     assert_eq!(found("the dog's bowl"), pairs(&[("dog", "dog")]));
 }
 
 #[test]
-fn spans_are_right_after_letters_that_change_length_in_lower_case() {
+fn spans_are_correct_where_lowercasing_changes_length() {
     let text = "İİ — 🐶 dog";
     let mention = vocabulary().mentions(text).remove(0);
     assert_eq!(&text[mention.span], "dog");
 }
 
 #[test]
-fn a_plural_listed_elsewhere_stays_there() {
+fn listed_plural_takes_precedence_over_a_derived_plural() {
     let vocabulary = ObjectVocabulary::new(vec![
         ("glass".into(), vec![]),
         ("eyewear".into(), vec!["glasses".into()]),
@@ -78,7 +78,7 @@ fn a_plural_listed_elsewhere_stays_there() {
 }
 
 #[test]
-fn broken_vocabularies_are_named() {
+fn invalid_vocabularies_are_rejected() {
     let new = |entries: &[(&str, &[&str])]| {
         ObjectVocabulary::new(
             entries
@@ -110,7 +110,7 @@ fn broken_vocabularies_are_named() {
 proptest! {
     /// Any text at all: spans are in order, disjoint, on character boundaries and spell the text.
     #[test]
-    fn spans_are_sound(text in "(\\PC|dog|hot dog|glass of wine| |-|é|İ|\u{301}){0,40}") {
+    fn mention_spans_are_ordered_disjoint_and_spell_the_text(text in "(\\PC|dog|hot dog|glass of wine| |-|é|İ|\u{301}){0,40}") {
         let mut end = 0;
         for mention in vocabulary().mentions(&text) {
             prop_assert!(mention.span.start >= end && mention.span.start < mention.span.end);
@@ -121,7 +121,7 @@ proptest! {
 
     /// Names separated by words that name nothing are exactly the mentions.
     #[test]
-    fn planted_names_are_found(
+    fn inserted_names_are_exactly_the_mentions(
         planted in prop::collection::vec(
             prop::sample::select(vec![
                 ("dogs", "dog"), ("hot dog", "hot dog"), ("Buses", "bus"), ("men", "person"),
@@ -140,7 +140,7 @@ proptest! {
 }
 
 #[test]
-fn the_words_for_coco_name_its_categories() {
+fn coco_vocabulary_finds_synonyms_and_skips_neutral_phrases() {
     let coco = ObjectVocabulary::coco();
     assert_eq!(coco.categories().len(), 80);
     let found = |text: &str| -> Vec<(String, String)> {
@@ -163,7 +163,7 @@ fn the_words_for_coco_name_its_categories() {
 }
 
 #[test]
-fn a_digest_tells_vocabularies_apart_and_not_their_order() {
+fn vocabulary_digest_depends_on_content_but_not_on_order() {
     let new = |entries: &[(&str, &[&str])], neutral: &[&str]| {
         let list = |forms: &[&str]| forms.iter().map(ToString::to_string).collect();
         let entries = entries.iter().map(|(c, forms)| ((*c).to_owned(), list(forms))).collect();

@@ -51,8 +51,8 @@ struct Aggregate {
 }
 
 #[test]
-fn both_files_score_what_the_reference_scores() {
-    let test = "both_files_score_what_the_reference_scores";
+fn published_caption_files_score_as_in_the_reference() {
+    let test = "published_caption_files_score_as_in_the_reference";
     let Some(expected) = data(test, "chair/expected_aggregate.json") else { return };
     let expected: std::collections::BTreeMap<String, Aggregate> =
         serde_json::from_slice(&expected).unwrap();
@@ -89,8 +89,8 @@ struct Annotated {
 /// Every token, word, mention and verdict of the reference; its "words" are those of the mentions in the
 /// singular, which our mentions show as written.
 #[test]
-fn annotated_captions_are_read_as_the_reference_reads_them() {
-    let test = "annotated_captions_are_read_as_the_reference_reads_them";
+fn annotated_captions_are_analysed_as_in_the_reference() {
+    let test = "annotated_captions_are_analysed_as_in_the_reference";
     let Some(lines) = data(test, "chair/expected_captions.jsonl") else { return };
     let Some(synonyms) = data(test, "chair/synonyms.txt") else { return };
     let vocabulary = read_synonyms(&synonyms[..]).unwrap();
@@ -125,8 +125,8 @@ fn annotated_captions_are_read_as_the_reference_reads_them() {
 }
 
 #[test]
-fn singular_forms_are_those_of_the_reference() {
-    let test = "singular_forms_are_those_of_the_reference";
+fn singular_forms_match_the_reference() {
+    let test = "singular_forms_match_the_reference";
     let Some(table) = data(test, "chair/singular.tsv") else { return };
     let table = String::from_utf8(table).unwrap();
     let rows: Vec<(&str, &str)> = table.lines().map(|row| row.split_once('\t').unwrap()).collect();

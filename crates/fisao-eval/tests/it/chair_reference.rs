@@ -26,7 +26,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn words_part_where_nltk_parts_them() {
+fn words_are_tokenised_as_in_nltk() {
     for (text, expected) in [
         ("A dog, a cat.", "a dog , a cat ."),
         ("It costs 3,500.5, roughly.", "it costs 3,500.5 , roughly ."),
@@ -45,7 +45,7 @@ fn words_part_where_nltk_parts_them() {
 }
 
 #[test]
-fn sentences_end_where_punkt_ends_them() {
+fn sentences_are_split_as_in_punkt() {
     for (text, expected) in [
         // A full stop leaves its word only where a sentence ends.
         ("He ran. She sat.", "he ran . she sat ."),
@@ -63,7 +63,7 @@ fn sentences_end_where_punkt_ends_them() {
 }
 
 #[test]
-fn singular_forms_are_those_of_pattern_with_its_faults() {
+fn singular_forms_are_bug_for_bug_those_of_pattern() {
     for (word, singular) in [
         ("dogs", "dog"),
         ("women", "woman"),
@@ -98,7 +98,7 @@ fn singular_forms_are_those_of_pattern_with_its_faults() {
 }
 
 #[test]
-fn objects_are_found_and_missed_as_published() {
+fn objects_are_found_and_missed_as_in_the_reference() {
     assert_eq!(found("A bus and two buses"), pairs(&[("bus", "buses")]));
     assert_eq!(found("ties and collies"), pairs(&[]));
     assert_eq!(
@@ -122,7 +122,7 @@ fn objects_are_found_and_missed_as_published() {
 }
 
 #[test]
-fn a_toilet_takes_every_seat_away() {
+fn toilet_removes_every_seat_mention_as_in_the_reference() {
     assert_eq!(found("a seat"), pairs(&[("chair", "seat")]));
     assert_eq!(found("a toilet seat"), pairs(&[("toilet", "toilet seat")]));
     assert_eq!(
@@ -142,7 +142,7 @@ fn published_lists_keep_stray_spaces() {
 }
 
 #[test]
-fn broken_synonyms_are_named_by_their_line() {
+fn invalid_synonyms_are_reported_by_line() {
     let said = |text: &[u8]| read_synonyms(text).unwrap_err().to_string();
     assert_eq!(said(b"dog\n\n, cat"), "line 3 has no category; begin it with the category's name");
     assert!(said(b"dog\n\xff").starts_with("line 2 cannot be read"));
@@ -153,7 +153,7 @@ fn broken_synonyms_are_named_by_their_line() {
 proptest! {
     /// Any text at all: no panic, and every word's bytes are in order and inside the text.
     #[test]
-    fn spans_are_sound(text in "(\\PC|[.,?!'\"`()-]{1,3}|dog|cannot|St\\. |[0-9]\\. |\\s|İ|Σ|“){0,40}") {
+    fn token_spans_are_ordered_and_tokens_keep_all_letters(text in "(\\PC|[.,?!'\"`()-]{1,3}|dog|cannot|St\\. |[0-9]\\. |\\s|İ|Σ|“){0,40}") {
         let mut end = 0;
         for token in reference::tokenize(&text) {
             prop_assert!(token.span.start >= end || token.span.start == token.span.end || token.span.end <= end + 4);
@@ -169,7 +169,7 @@ proptest! {
     /// Punctuation that stands alone does not change how the words around it are read, whichever of the two
     /// ways through a sentence is taken: a tilde between spaces forces the longer one.
     #[test]
-    fn both_ways_through_a_sentence_agree(text in "([a-z]{1,4}|[0-9]|cannot|wanna|, |,[0-9]| |\\.[a-z]|-[a-z]){0,20}\\.?") {
+    fn short_and_long_tokeniser_paths_agree(text in "([a-z]{1,4}|[0-9]|cannot|wanna|, |,[0-9]| |\\.[a-z]|-[a-z]){0,20}\\.?") {
         prop_assume!(!text.contains("..") && !text.contains(".,") && !text.contains(",."));
         let mut marked = tokens(&format!("~ {text}"));
         marked.remove(0);

@@ -39,7 +39,7 @@ fn close(found: Option<f64>, expected: f64) {
 /// Four captions counted by hand: 7 mentions of which 3 are hallucinated (the cat twice, the fork
 /// once), 2 captions of 4 hallucinate, 4 of 6 ground-truth categories are named, 19 words.
 #[test]
-fn rates_match_a_count_by_hand() {
+fn chair_rates_match_a_hand_count() {
     let captions = captions(&[
         ("a", "A dog, a cat and another cat."),
         ("b", "A pizza with a fork on it"),
@@ -70,7 +70,7 @@ fn rates_match_a_count_by_hand() {
 }
 
 #[test]
-fn rates_over_nothing_are_none() {
+fn rates_without_mentions_or_captions_are_none() {
     let report = score(&captions(&[("a", "a field")]), &truth(&[("a", &[])])).unwrap();
     assert_eq!((report.chair_i, report.recall), (None, None));
     close(report.chair_s, 0.0);
@@ -84,7 +84,7 @@ fn rates_over_nothing_are_none() {
 }
 
 #[test]
-fn captions_without_ground_truth_are_counted_or_left_out() {
+fn captions_without_ground_truth_are_rejected_or_skipped() {
     let captions = captions(&[
         ("x.png", "a dog"),
         ("lost.png", "a dog"),
@@ -107,7 +107,7 @@ fn captions_without_ground_truth_are_counted_or_left_out() {
 }
 
 #[test]
-fn what_is_odd_about_captions_is_counted() {
+fn repeated_empty_and_inexactly_matched_captions_are_counted() {
     let captions = captions(&[
         ("COCO_val2014_000000000007.jpg", "a dog"),
         ("7", " "),
@@ -127,7 +127,7 @@ fn what_is_odd_about_captions_is_counted() {
 }
 
 #[test]
-fn spans_are_told_in_bytes_and_in_characters() {
+fn spans_are_given_in_bytes_and_in_characters() {
     let captions = captions(&[("a", "İé🐶 — \"Dogs\" and CATS")]);
     for rules in [Rules::Strict, Rules::Reference] {
         let options = ChairOptions { rules, ..ChairOptions::default() };
@@ -155,7 +155,7 @@ fn many_captions_keep_their_order() {
 }
 
 #[test]
-fn ground_truth_in_foreign_names_is_refused() {
+fn ground_truth_outside_the_vocabulary_is_rejected() {
     let error = score(&captions(&[("a", "a dog")]), &truth(&[("a", &["puppy"])]));
     assert_eq!(
         error,
@@ -164,7 +164,7 @@ fn ground_truth_in_foreign_names_is_refused() {
 }
 
 #[test]
-fn order_of_captions_changes_no_rate() {
+fn rates_do_not_depend_on_caption_order() {
     let mut rows = captions(&[("a", "dog"), ("b", "cat"), ("a", "a car and a dog")]);
     let truth = truth(&[("a", &["dog"]), ("b", &["cat"])]);
     let forward = score(&rows, &truth).unwrap();
@@ -177,7 +177,7 @@ fn order_of_captions_changes_no_rate() {
 }
 
 #[test]
-fn the_report_survives_json() {
+fn report_round_trips_through_json() {
     let report = score(&captions(&[("a", "a dög and a dog")]), &truth(&[("a", &[])])).unwrap();
     let json = serde_json::to_string(&report).unwrap();
     let back: ChairReport = serde_json::from_str(&json).unwrap();

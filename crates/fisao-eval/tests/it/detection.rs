@@ -39,7 +39,7 @@ fn assert_close(found: Option<f64>, expected: &Value) {
 }
 
 #[test]
-fn correlations_are_those_of_scipy() {
+fn correlations_match_scipy() {
     for case in cases("correlation") {
         let (x, y) = (numbers(&case, "x"), numbers(&case, "y"));
         assert_eq!(mean_ranks(&x), numbers(&case, "ranks_of_x"));
@@ -49,7 +49,7 @@ fn correlations_are_those_of_scipy() {
 }
 
 #[test]
-fn areas_are_those_of_scikit_learn() {
+fn roc_auc_and_average_precision_match_scikit_learn() {
     for case in cases("separation") {
         let (positive, negative) = (numbers(&case, "positive"), numbers(&case, "negative"));
         assert_close(roc_auc(&positive, &negative), &case["roc_auc"]);
@@ -58,7 +58,7 @@ fn areas_are_those_of_scikit_learn() {
 }
 
 #[test]
-fn calibration_is_that_of_scikit_learn() {
+fn brier_score_and_calibration_error_match_scikit_learn() {
     for case in cases("calibration") {
         let (said, is) = (numbers(&case, "probabilities"), truths(&case, "outcomes"));
         let bins = serde_json::from_value(case["bins"].clone()).unwrap();
@@ -69,7 +69,7 @@ fn calibration_is_that_of_scikit_learn() {
 }
 
 #[test]
-fn risks_are_the_mean_over_all_orders_of_ties() {
+fn risk_coverage_is_averaged_over_all_orders_of_ties() {
     for case in cases("risk_coverage") {
         let confidences = numbers(&case, "confidences").into_iter();
         let answers: Vec<_> = confidences.zip(truths(&case, "correct")).collect();
@@ -86,7 +86,7 @@ fn risks_are_the_mean_over_all_orders_of_ties() {
 }
 
 #[test]
-fn intervals_of_groups_are_those_of_scipy() {
+fn grouped_bootstrap_intervals_match_scipy() {
     let case = expected("bootstrap");
     let (x, y) = (numbers(&case, "x"), numbers(&case, "y"));
     let groups = Groups::of(numbers(&case, "groups").into_iter().map(f64::to_bits));
@@ -107,7 +107,7 @@ fn intervals_of_groups_are_those_of_scipy() {
 }
 
 #[test]
-fn rows_of_a_group_are_drawn_together() {
+fn bootstrap_resamples_whole_groups() {
     let groups = Groups::of(["a", "b", "a", "c", "b", "a"]);
     assert_eq!(groups.count(), 3);
     let bootstrap = Bootstrap { resamples: 200, seed: 1 };
@@ -122,7 +122,7 @@ fn rows_of_a_group_are_drawn_together() {
 }
 
 #[test]
-fn what_cannot_be_defined_is_none() {
+fn undefined_metrics_are_none() {
     let (rising, constant) = ([1.0, 2.0, 3.0], [0.1, 0.1, 0.1]);
     for correlation in [pearson, spearman] {
         assert_eq!(correlation(&rising[..2], &rising[..2]), None);
@@ -143,7 +143,7 @@ fn what_cannot_be_defined_is_none() {
 }
 
 #[test]
-fn huge_and_tiny_values_correlate() {
+fn pearson_is_accurate_for_huge_and_tiny_values() {
     for scale in [1e-320, 1e-200, 1e200, 1e300] {
         let values = [-1.0, 0.0, 1.0].map(|value| value * scale);
         assert!((pearson(&values, &[2.0, 3.0, 4.0]).unwrap() - 1.0).abs() < ROUNDING, "{scale}");
@@ -151,7 +151,7 @@ fn huge_and_tiny_values_correlate() {
 }
 
 #[test]
-fn minus_zero_is_zero() {
+fn negative_zero_ties_with_zero() {
     assert_eq!(mean_ranks(&[0.0, -0.0, 1.0]), [1.5, 1.5, 3.0]);
     assert_eq!(roc_auc(&[0.0], &[-0.0]), Some(0.5));
     assert_eq!(average_precision(&[0.0], &[-0.0]), Some(0.5));
@@ -165,20 +165,20 @@ fn nan_scores_are_refused() {
 
 #[test]
 #[should_panic(expected = "a correlation is one of pairs")]
-fn correlations_need_pairs() {
+fn correlations_require_equal_lengths() {
     spearman(&[1.0, 2.0, 3.0, 4.0], &[1.0, 2.0, 3.0]);
 }
 
 #[test]
 #[should_panic(expected = "not in [0, 1]")]
-fn scores_are_no_probabilities() {
+fn brier_score_rejects_values_outside_zero_to_one() {
     brier(&[1.5], &[true]);
 }
 
 /// A bound of a bin such as 0.07 of 100 bins, whose product with their number exceeds 7, is the last
 /// of its bin.
 #[test]
-fn bounds_of_bins_are_exact() {
+fn calibration_bin_bounds_are_exact() {
     for bin in 1..=100_u32 {
         let bound = f64::from(bin) / 100.0;
         let said = [bound, bound - 0.005];
@@ -188,7 +188,7 @@ fn bounds_of_bins_are_exact() {
 }
 
 #[test]
-fn a_long_curve_is_thinned() {
+fn risk_coverage_curve_is_thinned_to_the_requested_points() {
     // Of 1000 answers, the surest 500 right and the others wrong.
     let answers: Vec<_> = (0..1000).map(|at| (-f64::from(at), at < 500)).collect();
     let points = RiskCoverage::of(&answers).unwrap().points(4);
@@ -221,7 +221,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn spearman_sees_only_order((x, y) in pairs()) {
+    fn spearman_depends_on_ranks_only((x, y) in pairs()) {
         let rho = spearman(&x, &y);
         prop_assert_eq!(rho, spearman(&y, &x));
         let rising: Vec<f64> = x.iter().map(|value| value.exp() * 7.0 - 3.0).collect();
@@ -241,7 +241,7 @@ proptest! {
     }
 
     #[test]
-    fn areas_are_their_definitions(positive in scores(1..30), negative in scores(1..30)) {
+    fn roc_auc_and_average_precision_equal_their_definitions(positive in scores(1..30), negative in scores(1..30)) {
         let auc = roc_auc(&positive, &negative).unwrap();
         let above = |p: f64, n: f64| f64::from(u8::from(p > n)) + f64::from(u8::from(p >= n));
         let wins = positive.iter().flat_map(|&p| negative.iter().map(move |&n| above(p, n) / 2.0));
@@ -260,7 +260,7 @@ proptest! {
     }
 
     #[test]
-    fn no_order_of_rows_matters([given, shuffled] in answers()) {
+    fn metrics_do_not_depend_on_row_order([given, shuffled] in answers()) {
         let split = |answers: &[(f64, bool)], kind: bool| -> Vec<f64> {
             answers.iter().filter(|(_, is)| *is == kind).map(|(score, _)| *score).collect()
         };
@@ -279,7 +279,7 @@ proptest! {
     }
 
     #[test]
-    fn the_right_order_has_the_least_area([answers, _] in answers()) {
+    fn perfect_ranking_has_the_lowest_aurc([answers, _] in answers()) {
         let area = |confidence: fn(&(f64, bool)) -> f64| {
             let rows: Vec<_> = answers.iter().map(|row| (confidence(row), row.1)).collect();
             RiskCoverage::of(&rows).unwrap().aurc()

@@ -33,7 +33,7 @@ fn answers_are_compared_after_normalisation() {
 }
 
 #[test]
-fn positions_are_those_of_the_file() {
+fn answers_without_ids_are_paired_by_file_position() {
     let questions = read_questions(QUESTIONS.as_bytes()).unwrap();
     let answers = r#"[{"text": "yes"}, {"text": "t-shirt"}, {"text": "dog"}]"#;
     let answers = read_answers(answers.as_bytes(), None).unwrap();
@@ -42,7 +42,7 @@ fn positions_are_those_of_the_file() {
 }
 
 #[test]
-fn normalisations_differ() {
+fn llava_and_lmms_eval_normalisations_differ() {
     let equal = |answer, expected| {
         [Normalisation::Llava, Normalisation::LmmsEval].map(|rule| rule.equal(answer, expected))
     };

@@ -13,7 +13,7 @@ const VET: &str = r#"{
 }"#;
 
 #[test]
-fn mm_vet_means_are_over_capabilities() {
+fn mm_vet_scores_are_averaged_per_capability() {
     let questions = mm_vet::read_questions(VET.as_bytes()).unwrap();
     let grades = r#"{"v1_0": {"model": [], "content": [], "score": [0.5, 0.7]},
                      "v1_1": {"score": [1.0, 0.0]}, "v1_7": {"score": [1.0]}}"#;
@@ -37,7 +37,7 @@ fn mm_vet_means_are_over_capabilities() {
 }
 
 #[test]
-fn mm_vet_is_asked_and_graded_without_a_network() {
+fn mm_vet_requests_are_built_and_verdicts_graded() {
     let questions = mm_vet::read_questions(VET.as_bytes()).unwrap();
     let answers =
         mm_vet::read_results(r#"{"v1_0": "one {answer}", "v1_10": "?"}"#.as_bytes()).unwrap();
@@ -96,7 +96,7 @@ fn mm_hal_ratings_below_three_are_hallucinations() {
 }
 
 #[test]
-fn mm_hal_verdicts_find_their_records() {
+fn mm_hal_verdicts_are_paired_with_their_records() {
     let records = mm_hal::read_records(HAL.as_bytes()).unwrap();
     let read = |text: &str| {
         mm_hal::evaluate(&records, &read_verdicts(text.as_bytes()).unwrap())

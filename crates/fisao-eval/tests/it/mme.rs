@@ -14,7 +14,7 @@ fn score(text: &str, reading: Reading) -> fisao_eval::mme::TaskReport {
 }
 
 #[test]
-fn scores_match_a_count_by_hand() {
+fn task_scores_match_a_hand_count() {
     let task = score(TASK, Reading::Official);
     assert_eq!((task.acc, task.acc_plus, task.score), (Some(0.75), Some(0.5), Some(125.0)));
     assert_eq!((task.questions, task.other), (4, 1));
@@ -25,7 +25,7 @@ fn scores_match_a_count_by_hand() {
 }
 
 #[test]
-fn sums_are_over_the_tasks_that_are_there() {
+fn perception_and_cognition_sum_over_available_tasks() {
     let mut tasks = BTreeMap::new();
     for name in ["color", "OCR", "code_reasoning", "humour"] {
         tasks.insert(name.to_owned(), score(TASK, Reading::Official));
@@ -44,7 +44,7 @@ fn sums_are_over_the_tasks_that_are_there() {
 }
 
 #[test]
-fn answers_are_read_as_the_references_read_them() {
+fn answers_are_parsed_as_in_the_references() {
     let said = |answer| (Reading::Official.parse(answer), Reading::LmmsEval.parse(answer));
     let (yes, no) = (Some(true), Some(false));
     assert_eq!(said("YES!"), (yes, yes));
@@ -61,7 +61,7 @@ fn answers_are_read_as_the_references_read_them() {
 }
 
 #[test]
-fn broken_tasks_are_named_by_their_line() {
+fn invalid_tasks_are_reported_by_line() {
     let said = |text: &[u8]| read_task("color", text).unwrap_err().to_string();
     assert!(said(b"\na.jpg\tq\tYes").starts_with("color: line 2 has 3 columns"));
     assert!(said(b"a.jpg\tq\tYes\ta\nb").starts_with("color: line 2 has 1 columns"));
@@ -73,7 +73,7 @@ fn broken_tasks_are_named_by_their_line() {
 }
 
 #[test]
-fn the_prompt_asks_for_a_word() {
+fn prompt_asks_for_a_single_word() {
     let expected = "Is it?\nAnswer the question using a single word or phrase.";
     assert_eq!(prompt("Is it? Please answer yes or no."), expected);
     assert_eq!(prompt("Is it?"), expected);
@@ -88,8 +88,8 @@ struct Expected {
 }
 
 #[test]
-fn official_scores_are_met() {
-    let name = "mme::official_scores_are_met";
+fn scores_match_the_official_ones() {
+    let name = "mme::scores_match_the_official_ones";
     let Some(expected) = parity::data(name, "mme/expected.json") else { return };
     let expected: BTreeMap<String, Expected> = serde_json::from_slice(&expected).unwrap();
     assert_eq!(expected.len(), 6);

@@ -26,7 +26,7 @@ const SEED: &str = r#"{
 }"#;
 
 #[test]
-fn seed_is_scored_by_kind_of_question() {
+fn seed_bench_is_scored_by_question_type() {
     let questions = read_seed(SEED.as_bytes()).unwrap();
     let answers = r#"[{"question_id": 103, "text": "A. one"}, {"question_id": 101, "text": "B"}]"#;
     let answers = read_answers(answers.as_bytes(), None).unwrap();
@@ -49,7 +49,7 @@ fn seed_is_scored_by_kind_of_question() {
 }
 
 #[test]
-fn the_likeliest_option_is_picked() {
+fn most_likely_option_is_selected() {
     assert_eq!(most_likely(&[Some(-2.0), Some(-1.0), Some(-1.0), None]), Some(1));
     assert_eq!(most_likely(&[None, Some(f64::NAN), Some(f64::NEG_INFINITY)]), Some(2));
     assert_eq!(most_likely(&[None, Some(f64::NAN)]), None);
@@ -87,7 +87,7 @@ fn picks(questions: &[OptionQuestion], texts: [&str; 5]) -> Vec<Option<Reading>>
 }
 
 #[test]
-fn a_question_is_right_if_it_is_right_in_every_rotation() {
+fn circular_evaluation_requires_every_rotation_to_be_correct() {
     let questions = read_mmbench(MMBENCH.as_bytes()).unwrap();
     assert_eq!(questions[0].options, ["red", "green", "blue"]);
     assert_eq!(questions[1].question, "Two\nlines, \"quoted\"");
@@ -111,7 +111,7 @@ fn a_question_is_right_if_it_is_right_in_every_rotation() {
 }
 
 #[test]
-fn images_are_handed_on_with_their_question() {
+fn mmbench_images_are_visited_with_their_questions() {
     let mut images = Vec::new();
     visit_mmbench(MMBENCH.as_bytes(), |question, image| {
         images.push((question.id.0, image.unwrap_or_default().to_owned()));
@@ -134,7 +134,7 @@ fn prompts_list_the_options() {
 }
 
 #[test]
-fn broken_files_are_named_by_their_place() {
+fn invalid_files_are_reported_by_line_or_question() {
     let said = |text: &str| read_mmbench(text.as_bytes()).unwrap_err().to_string();
     assert!(said("index\tA\tB\n").starts_with("no column 'question'"));
     assert!(said("index\tquestion\tB\n").starts_with("no column 'A'"));
@@ -153,7 +153,7 @@ fn broken_files_are_named_by_their_place() {
 }
 
 #[test]
-fn rules_for_letters_differ() {
+fn letter_rules_read_answers_differently() {
     let options = ["x".to_owned(), "y".to_owned()];
     let read = |rule: LetterRule, text| rule.read(text, &options);
     let (a, b) = (Reading::Option(0), Reading::Option(1));
@@ -176,7 +176,7 @@ struct Case {
 
 /// Answers written for the purpose, and what VLMEvalKit reads from them: `fixtures/option_letters`.
 #[test]
-fn options_are_inferred_as_the_reference_infers_them() {
+fn options_are_inferred_as_in_vlmevalkit() {
     let cases = include_str!("../../../../fixtures/option_letters/cases.json");
     let cases: Vec<Case> = serde_json::from_str(cases).unwrap();
     assert!(cases.len() > 150);

@@ -30,7 +30,7 @@ fn questions() -> Vec<Question> {
 const ANSWERS: [&str; 8] = ["Yes", "No.", "Yes", "no", "yes", "I am sure.", "There is not", "NO"];
 
 #[test]
-fn scores_match_a_count_by_hand() {
+fn split_scores_match_a_hand_count() {
     let rows: Vec<String> =
         ANSWERS.iter().map(|answer| format!(r#"{{"answer": "{answer}"}}"#)).collect();
     let answers = read_answers(rows.join("\n").as_bytes(), None).unwrap();
@@ -54,7 +54,7 @@ fn scores_match_a_count_by_hand() {
 }
 
 #[test]
-fn answers_with_ids_may_come_in_any_order_and_be_missing() {
+fn answers_with_ids_may_be_unordered_or_missing() {
     let answers = r#"[{"question_id": "3", "text": "no"}, {"question_id": 2, "text": "no"},
                       {"question_id": 99, "text": "yes"}]"#;
     let answers = read_answers(answers.as_bytes(), None).unwrap();
@@ -94,14 +94,14 @@ fn answers_with_ids_may_come_in_any_order_and_be_missing() {
 }
 
 #[test]
-fn a_broken_question_is_named_by_its_place() {
+fn invalid_question_is_reported_by_line_and_column() {
     let text = "{\"question_id\": 1, \"image\": \"a\", \"text\": \"?\", \"label\": \"maybe\"}";
     let error = read_questions(text.as_bytes()).unwrap_err().to_string();
     assert!(error.starts_with("line 1, column 62: unknown variant `maybe`"), "{error}");
 }
 
 #[test]
-fn answers_are_read_as_the_reference_reads_them() {
+fn answers_are_parsed_as_in_the_reference() {
     for yes in ["", "Yes", "NO", "No!", "Nope", "cannot", "Yes. No.", "yes\nno", "none, really"] {
         assert!(parse_answer(yes), "{yes}");
     }
@@ -143,7 +143,7 @@ fn asked(
 }
 
 #[test]
-fn popular_objects_are_the_most_frequent() {
+fn popular_negatives_are_the_most_frequent_objects() {
     let asked = asked(&world(), 5, Negatives::Popular);
     assert_eq!(
         asked["4"],
@@ -158,7 +158,7 @@ fn popular_objects_are_the_most_frequent() {
 }
 
 #[test]
-fn adversarial_objects_are_those_seen_with_the_one_before() {
+fn adversarial_negatives_cooccur_with_the_preceding_object() {
     let mut world: Vec<ImageObjects> =
         (0..4).map(|at| entry(&at.to_string(), &["sky", "sea"])).collect();
     world.push(entry("desk", &["screen", "mouse", "key"]));
@@ -174,7 +174,7 @@ fn adversarial_objects_are_those_seen_with_the_one_before() {
 }
 
 #[test]
-fn one_seed_asks_about_the_same_images_and_objects() {
+fn same_seed_selects_the_same_images_and_objects() {
     let all = [Negatives::Random, Negatives::Popular, Negatives::Adversarial];
     let present = |negatives| {
         let options = BuildOptions { images: 3, objects: 2, ..BuildOptions::new(negatives, 5) };
@@ -187,7 +187,7 @@ fn one_seed_asks_about_the_same_images_and_objects() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_said() {
+fn impossible_question_sets_are_rejected() {
     let options = BuildOptions { images: 5, objects: 2, ..BuildOptions::new(Negatives::Random, 0) };
     let said = |images: &[ImageObjects], options| build(images, &options).unwrap_err();
     let many = BuildOptions { images: 6, ..options };
@@ -203,7 +203,7 @@ fn what_cannot_be_asked_is_said() {
 }
 
 #[test]
-fn every_absent_object_has_the_same_chance() {
+fn random_negatives_are_uniform_over_absent_objects() {
     let mut world = vec![entry("a", &["x"])];
     world.extend(["p", "q", "r", "s"].iter().map(|name| entry(name, &[name])));
     let mut drawn = HashMap::<String, usize>::new();
@@ -226,7 +226,7 @@ fn sets() -> impl Strategy<Value = BTreeMap<String, BTreeSet<String>>> {
 
 proptest! {
     #[test]
-    fn questions_are_sound(truth in sets(), seed: u64, kind in 0..3_usize, first_objects: bool) {
+    fn questions_are_balanced_unique_and_correctly_labelled(truth in sets(), seed: u64, kind in 0..3_usize, first_objects: bool) {
         let negatives = [Negatives::Random, Negatives::Popular, Negatives::Adversarial][kind];
         let options = BuildOptions { negatives, images: 4, objects: 2, first_objects, seed };
         let Ok(questions) = build(&ImageObjects::all(&truth), &options) else { return Ok(()) };
@@ -249,8 +249,8 @@ proptest! {
 }
 
 #[test]
-fn the_reference_reads_the_same_answers() {
-    let name = "pope::the_reference_reads_the_same_answers";
+fn parsed_answers_match_recorded_reference_results() {
+    let name = "pope::parsed_answers_match_recorded_reference_results";
     let Some(cases) = parity::data(name, "pope/expected_parse.json") else { return };
     let cases: Vec<HashMap<String, String>> = serde_json::from_slice(&cases).unwrap();
     assert_eq!(cases.len(), 15);
@@ -310,7 +310,7 @@ fn questions_are_made_from_coco() {
 }
 
 #[test]
-fn questions_say_what_they_ask_for() {
+fn question_object_is_extracted_from_its_text() {
     let images = [entry("a", &["apple", "dining table"]), entry("b", &["dog", "fox"])];
     let options = BuildOptions { images: 2, objects: 2, ..BuildOptions::new(Negatives::Random, 1) };
     let questions = build(&images, &options).unwrap();

@@ -16,7 +16,7 @@ fn accuracy(correct: usize, questions: usize) -> Accuracy {
 }
 
 #[test]
-fn problems_are_scored_by_what_comes_with_them() {
+fn problems_are_scored_by_subject_context_and_grade() {
     let problems = read_problems(PROBLEMS.as_bytes()).unwrap();
     let splits = read_splits(r#"{"test": ["3", "1", "2"], "train": []}"#.as_bytes()).unwrap();
     let answers = r#"{"question_id": "1", "text": "B. two"}
@@ -38,7 +38,7 @@ fn problems_are_scored_by_what_comes_with_them() {
 }
 
 #[test]
-fn answers_are_read_as_llava_reads_them() {
+fn answers_are_parsed_as_in_llava() {
     for (text, expected) in [
         ("B", Some(1)),
         ("B.", None),
@@ -65,7 +65,7 @@ fn answers_are_read_as_llava_reads_them() {
 }
 
 #[test]
-fn what_cannot_be_scored_is_said() {
+fn invalid_problems_and_answers_are_reported() {
     let mut problems = read_problems(PROBLEMS.as_bytes()).unwrap();
     let said = |problems: &_, ids: &[&str], answers: &str| {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();

@@ -29,7 +29,7 @@ fn assert_close(found: f64, expected: &Value) {
 }
 
 #[test]
-fn intervals_of_means_are_scipys() {
+fn mean_intervals_match_scipy() {
     for case in cases("mean") {
         let estimate = MeanEstimate::of(&numbers(&case["values"])).unwrap();
         let interval = estimate.interval.unwrap();
@@ -39,7 +39,7 @@ fn intervals_of_means_are_scipys() {
 }
 
 #[test]
-fn paired_tests_are_scipys() {
+fn paired_t_tests_match_scipy() {
     for case in cases("paired") {
         let pairs: Vec<(f64, f64)> =
             numbers(&case["first"]).into_iter().zip(numbers(&case["second"])).collect();
@@ -53,7 +53,7 @@ fn paired_tests_are_scipys() {
 }
 
 #[test]
-fn corrections_are_those_of_statsmodels() {
+fn holm_corrections_match_statsmodels() {
     for case in cases("holm") {
         let adjusted = holm(&numbers(&case["p"]));
         for (&found, expected) in adjusted.iter().zip(case["adjusted"].as_array().unwrap()) {
@@ -64,7 +64,7 @@ fn corrections_are_those_of_statsmodels() {
 }
 
 #[test]
-fn what_a_single_run_cannot_tell_is_left_out() {
+fn single_run_has_no_interval_and_no_p_value() {
     let one = MeanEstimate::of(&[4.0]).unwrap();
     assert_eq!((one.spread.runs, one.interval), (1, None));
     assert_eq!(MeanEstimate::of(&[]), None);

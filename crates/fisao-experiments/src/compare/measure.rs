@@ -114,7 +114,7 @@ mod tests {
 
     // ROUGE-L is left out: it counts what is found more than what is added, and tells the two hardly apart.
     #[test]
-    fn truth_is_worth_more_than_habit() {
+    fn truthful_captions_score_better_than_biased_ones() {
         let (truthful, biased) = (measured(false), measured(true));
         assert_eq!(truthful.chair_i, Some(0.0));
         assert!(biased.chair_i > Some(0.05), "{biased:?}");

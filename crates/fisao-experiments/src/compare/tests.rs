@@ -113,7 +113,7 @@ fn assert_close(found: f64, expected: f64) {
 }
 
 #[test]
-fn means_have_the_intervals_of_a_table_of_t() {
+fn mean_intervals_match_the_t_distribution() {
     let summary = sample().summary;
     let mean = summary.method("fisao").unwrap().mean(Decoding::Greedy, Metric::ChairI).unwrap();
     // 0.04 ± 4.302653 · 0.01 / √3
@@ -127,7 +127,7 @@ fn means_have_the_intervals_of_a_table_of_t() {
 }
 
 #[test]
-fn changes_are_taken_seed_by_seed() {
+fn relative_changes_are_computed_per_seed() {
     let summary = sample().summary;
     let found = summary.method("fisao").unwrap();
     let chair_i = found.chair_i_change.as_ref().unwrap();
@@ -146,7 +146,7 @@ fn changes_are_taken_seed_by_seed() {
 }
 
 #[test]
-fn tests_pair_seeds_and_are_corrected_within_their_metric() {
+fn tests_pair_seeds_and_holm_corrects_within_each_metric() {
     let summary = sample().summary;
     let test = summary.test(Decoding::Greedy, Metric::ChairI, "best-of-n").unwrap();
     // 0.02, 0.012, 0.01: mean 0.014, sd 0.0052915, t = 4.58258; by scipy's ttest_1samp:
@@ -174,7 +174,7 @@ fn tests_pair_seeds_and_are_corrected_within_their_metric() {
 }
 
 #[test]
-fn signs_are_tested_where_seeds_suffice() {
+fn sign_test_is_reported_with_enough_seeds() {
     let six = |offset: f64| [0.1, 0.12, 0.11, 0.13, 0.1, 0.12].map(|at| (at + offset, 0.8, 20.0));
     let methods = vec![method("fisao", "FiSAO", &six(0.0)), method("sft", "SFT", &six(0.05))];
     let document = Document::summarise(Settings { base: None, ..settings(6) }, methods, Vec::new());
@@ -185,7 +185,7 @@ fn signs_are_tested_where_seeds_suffice() {
 }
 
 #[test]
-fn a_number_that_a_seed_lacks_has_no_mean() {
+fn metric_missing_for_a_seed_has_no_mean() {
     let mut methods = sample().methods;
     methods[1].seeds[2].greedy.chair_i = None;
     methods[1].seeds[0].sampled = None;
@@ -201,7 +201,7 @@ fn a_number_that_a_seed_lacks_has_no_mean() {
 }
 
 #[test]
-fn numbers_in_keys_are_settings() {
+fn numeric_settings_are_parsed_from_method_keys() {
     let of =
         |key: &str| method(key, "", &[]).setting().map(|(name, value)| (name.to_owned(), value));
     assert_eq!(of("fisao[margin=0.01]"), Some(("margin".to_owned(), 0.01)));
@@ -211,7 +211,7 @@ fn numbers_in_keys_are_settings() {
 }
 
 #[test]
-fn json_holds_all_there_is() {
+fn comparison_round_trips_through_json() {
     let document = sample();
     let text = serde_json::to_string(&document).unwrap();
     assert_eq!(serde_json::from_str::<Document>(&text).unwrap(), document);
@@ -224,17 +224,17 @@ fn json_holds_all_there_is() {
 }
 
 #[test]
-fn markdown_is_a_report() {
+fn markdown_report_matches_the_snapshot() {
     insta::assert_snapshot!(tables::markdown(&sample()));
 }
 
 #[test]
-fn a_terminal_sees_the_few_numbers_that_matter() {
+fn terminal_summary_matches_the_snapshot() {
     insta::assert_snapshot!(tables::summary(&sample()));
 }
 
 #[test]
-fn every_file_is_written_and_the_page_asks_for_nothing() {
+fn all_files_are_written_and_the_page_is_self_contained() {
     let folder = tempfile::tempdir().unwrap();
     let inner = folder.path().join("run");
     publish(&sample(), &inner).unwrap();
@@ -250,14 +250,14 @@ fn every_file_is_written_and_the_page_asks_for_nothing() {
 }
 
 #[test]
-fn values_of_a_setting_are_drawn_in_their_order() {
+fn page_plots_metrics_over_a_varied_setting() {
     assert!(!page::render(&sample()).contains("over margin"));
     let html = page::render(&ablation());
     assert!(html.contains("fisao over margin") && html.contains("seed 1"));
 }
 
 #[test]
-fn a_comparison_without_anything_to_compare_can_be_shown() {
+fn comparison_of_a_single_method_can_be_rendered() {
     let nothing = Settings { base: None, against: None, ..settings(1) };
     let alone = method("fisao", "FiSAO", &[(0.0, 0.8, 20.0)]);
     let document = Document::summarise(nothing, vec![alone], Vec::new());

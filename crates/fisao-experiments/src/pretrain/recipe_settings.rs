@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_has_its_effect() {
+    fn every_recipe_key_takes_effect() {
         let default = RecipeSettings::of(&resolve(WorldKind::Clear, 0, &[]).unwrap());
         for key in KEYS {
             let value = if key.ends_with("-rate") { "0.25" } else { "200" };
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recipe_begun_before_there_was_a_choice_is_the_clear_worlds() {
+    fn recipe_without_a_dataset_choice_means_the_clear_one() {
         let settings = RecipeSettings::of(&resolve(WorldKind::Clear, 0, &[]).unwrap());
         let text = toml::to_string(&settings).unwrap();
         let newer = |line: &&str| {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn values_out_of_range_are_refused() {
+    fn out_of_range_recipe_values_are_rejected() {
         for setting in [
             "clip-least-prominence=-1",
             "clip-steps=0",

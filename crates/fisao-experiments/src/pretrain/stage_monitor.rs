@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_gone_on_with_ends_where_an_uninterrupted_one_does() {
+    fn resumed_stage_equals_an_uninterrupted_one_bit_for_bit() {
         let mut config = RecipeConfig::default();
         config.contrastive = StageConfig { steps: 4, batch: 2, warmup: 1, ..config.contrastive };
         let world = World::new();

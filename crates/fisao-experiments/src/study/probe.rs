@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_probe_finds_the_feature_that_tells() {
+    fn probe_weights_the_informative_feature() {
         let correct: Vec<bool> = (0..400).map(|at| noise(at) > 0.0).collect();
         let features: Vec<Vec<f64>> = (0..400)
             .map(|at| {

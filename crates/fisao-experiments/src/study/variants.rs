@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_variant_is_the_default() {
+    fn exactly_one_variant_is_the_default() {
         assert_eq!(VARIANTS.iter().filter(|variant| variant.is_default()).count(), 1);
     }
 }

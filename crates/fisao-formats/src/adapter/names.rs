@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_naming_leads_back_to_the_canonical_name() {
+    fn every_naming_maps_back_to_the_canonical_name() {
         let names = [
             "language_model.model.layers.0.self_attn.q_proj",
             "language_model.lm_head",
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_old_and_new_peft_are_taken_apart() {
+    fn keys_of_old_and_new_peft_are_parsed() {
         let path = "model.language_model.layers.0.self_attn.q_proj";
         for key in [
             "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight",

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_is_todays() {
+    fn strftime_now_returns_the_current_date() {
         let before = jiff::Zoned::now().date();
         let written = render("{{ strftime_now('%Y-%m-%d') }}").ok().unwrap();
         let after = jiff::Zoned::now().date();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_tag_is_an_error_of_the_template() {
+    fn incomplete_generation_tag_is_a_template_error() {
         for source in ["{%}generation", "{% generation", "{%%}generation{%", "generation{%}%}"] {
             assert!(render(source).is_err(), "{source}");
         }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_without_end_is_stopped() {
+    fn long_running_template_exceeds_the_work_limit() {
         let source = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
         let failure = render(source).err().unwrap();
         assert!(failure.reason.contains("fuel"), "{}", failure.reason);
@@ -214,7 +214,7 @@ mod tests {
 
     /// Templates that would take all memory, all of the stack or for ever.
     #[test]
-    fn what_a_template_may_take_is_bounded() {
+    fn template_memory_stack_and_time_are_bounded() {
         let itself = "{% set n = namespace() %}{% set n.x = n %}";
         let two = itself.to_owned() + "{% set m = namespace() %}{% set m.x = m %}";
         let nested = "{% set n = namespace(x=[]) %}{% for i in range(90000) %}{% set n.x = [n.x] %}{% endfor %}";
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_change_nothing_of_what_templates_do() {
+    fn limits_do_not_change_template_output() {
         let pairs = [
             (
                 "{% set n = namespace(a=1) %}{% for i in range(3) %}{% set n.a = n.a + i %}{% endfor %}{{ n.a }}",

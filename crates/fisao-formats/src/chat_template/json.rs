@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floats_are_written_as_python_writes_them() {
+    fn floats_are_formatted_as_in_python() {
         let pairs = [
             (1.0, "1.0"),
             (0.1, "0.1"),

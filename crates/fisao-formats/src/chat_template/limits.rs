@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kept_value_is_looked_at_and_lines_stay() {
+    fn every_set_tag_is_wrapped_and_line_numbers_are_kept() {
         let pairs = [
             ("{% set a = 1 %}", "{% set a = __kept(false, ( 1 )) %}"),
             ("{%- set n.a=[n] -%} x", "{%- set n.a= __kept(true, ([n] ))-%} x"),

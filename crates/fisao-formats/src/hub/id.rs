@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_read_with_and_without_revision() {
+    fn hub_ids_are_parsed_with_and_without_revision() {
         let id: HubId = "llava-hf/llava-1.5-7b-hf".parse().unwrap();
         assert_eq!((id.repository(), id.revision()), ("llava-hf/llava-1.5-7b-hf", "main"));
         assert_eq!(id.to_string(), "llava-hf/llava-1.5-7b-hf");
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_leave_the_cache_is_no_id() {
+    fn hub_ids_that_could_escape_the_cache_are_rejected() {
         for text in [
             "name",
             "a/b/c",

@@ -649,7 +649,7 @@ mod tests {
     }
 
     #[test]
-    fn where_files_cannot_be_locked_work_goes_on_without() {
+    fn download_proceeds_unlocked_where_locks_are_unsupported() {
         let no_locks = || std::io::Error::from(ErrorKind::Unsupported);
         assert!(is_locked(Ok(()), || unreachable!("it is not waited for")));
         assert!(is_locked(Err(TryLockError::WouldBlock), || Ok(())));
@@ -658,7 +658,7 @@ mod tests {
     }
 
     #[test]
-    fn small_files_are_held_against_the_name_of_their_git_object() {
+    fn small_files_are_verified_against_their_git_blob_hash() {
         let (settings, id) = (settings(), "owner/name".parse().unwrap());
         let remote = Remote::new(&settings, &id);
         let folder = tempfile::tempdir().unwrap();
@@ -676,7 +676,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_listings_are_read_or_refused() {
+    fn damaged_listings_are_read_safely_or_rejected() {
         let listing = br#"{"id": "a/b", "sha": "0123abcd", "siblings": [
             {"rfilename": "config.json", "size": 12, "blobId": "ce013625030ba8dba906f756967f9e9ca394464a"},
             {"rfilename": "model.safetensors", "size": 99, "lfs": {"sha256": "00ff", "size": 99}}]}"#;
@@ -689,7 +689,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_from_one_that_cannot_be_written() {
+    fn full_disk_and_unwritable_cache_are_reported_differently() {
         let (settings, id) = (settings(), "owner/name".parse().unwrap());
         let remote = Remote::new(&settings, &id);
         let told =
@@ -701,7 +701,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_cannot_be_found_is_said_so() {
+    fn unknown_host_is_reported() {
         let (settings, id) = (settings(), "owner/name".parse().unwrap());
         let remote = Remote::new(&settings, &id);
         assert_eq!(
@@ -711,7 +711,7 @@ mod tests {
     }
 
     #[test]
-    fn redirects_lead_to_addresses_only() {
+    fn redirects_must_be_http_and_keep_encryption() {
         let (settings, id) = (settings(), "owner/name".parse().unwrap());
         let remote = Remote::new(&settings, &id);
         let from = |from: &str, to: &str| {

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_where_python_has_it() {
+    fn cache_location_matches_huggingface_hub() {
         let cache = |variables: &[(&str, &str)]| of(variables).cache;
         let home = env::home_dir().unwrap();
         assert_eq!(cache(&[]), home.join(".cache/huggingface/hub"));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_the_variable_or_else_the_file() {
+    fn token_comes_from_the_variable_or_else_the_file() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), "hf_file\n").unwrap();
         let home = ("HF_HOME", folder.path().to_str().unwrap());
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn offline_and_the_endpoint_are_read_as_python_reads_them() {
+    fn offline_endpoint_and_timeout_match_huggingface_hub() {
         for (value, offline) in
             [("1", true), ("True", true), ("YES", true), ("on", true), ("0", false), ("no", false)]
         {

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_lead_out_of_a_folder_or_stay_in_it() {
+    fn paths_outside_the_folder_are_detected() {
         let within = |name: &str| is_within(Path::new("/data/coco"), Path::new(name));
         for name in
             ["a.jpg", "val/a.jpg", "./a.jpg", "val/../a.jpg", "a..b/..jpg", "/data/coco/a.jpg"]

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_noticed() {
+    fn overflow_when_narrowing_is_detected() {
         assert!(narrow(&[1.0, 70_000.0], StoredDtype::F16).1);
         assert!(!narrow(&[1.0, 65_504.0, f32::INFINITY, f32::NAN], StoredDtype::F16).1);
         assert!(narrow(&[f32::MAX], StoredDtype::Bf16).1);

@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_precision_is_changed_wherever_it_is_named() {
+    fn dtype_is_changed_at_every_place_in_the_configuration() {
         let mut config = json!({
             "dtype": "float16",
             "text_config": { "torch_dtype": "float16", "hidden_size": 8 },

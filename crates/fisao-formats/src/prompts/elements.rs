@@ -198,7 +198,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_list_has_the_elements_that_serde_json_finds(
+        fn list_elements_equal_those_of_serde_json(
             values in prop::collection::vec(any_value(), 0..8),
             pretty in any::<bool>(),
             buffer in 1_usize..40,
@@ -213,7 +213,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_list_reads_as_serde_json_reads_it(
+        fn damaged_lists_are_accepted_exactly_when_serde_json_does(
             values in prop::collection::vec(any_value(), 0..5),
             at in any::<prop::sample::Index>(),
             new in prop::sample::select(b"[]{},:\"\\ 0a\xFF".as_slice()),
@@ -228,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn white_space_and_a_byte_order_mark_are_passed_over() {
+    fn whitespace_and_byte_order_mark_are_skipped() {
         let text = b"\xEF\xBB\xBF \n[ 1 ,\t{\"a\": [2]}\r\n,\"]\" ] \n";
         assert_eq!(scanned(text, 3).map(|found| found.len()), Ok(3));
         assert_eq!(scanned(b" [ \n ] ", 3), Ok(Vec::new()));
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn list_errors_describe_the_problem() {
         let said = |text: &[u8]| scanned(text, 8).expect_err("no list");
         assert_eq!(said(b"{}"), "it does not begin with [");
         assert_eq!(said(b""), "it does not begin with [");

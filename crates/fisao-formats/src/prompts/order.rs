@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shuffle_is_a_permutation_that_goes_block_by_block() {
+    fn shuffle_is_a_permutation_that_visits_each_block_once() {
         let blocks = [0..100, 100..130, 130..131, 131..400];
         let rows: Vec<u32> = (0..400).filter(|row| row % 3 > 0).collect();
         let shuffled = shuffle(&rows, &blocks, 1);

@@ -54,7 +54,7 @@ mod tests {
     use super::{BINS, Histogram};
 
     #[test]
-    fn every_finite_value_is_counted_once() {
+    fn histogram_counts_every_finite_value_once() {
         let values: Vec<f64> = (0..=60).map(f64::from).chain([f64::NAN, f64::INFINITY]).collect();
         let histogram = Histogram::of(&values).expect("there are values");
         assert_eq!((histogram.smallest, histogram.largest), (0.0, 60.0));
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_values_have_one_bin_and_none_have_no_histogram() {
+    fn equal_values_have_one_bin_and_no_values_no_histogram() {
         let equal = Histogram::of(&[2.5; 4]).expect("there are values");
         assert_eq!((equal.edges, equal.counts), (vec![2.5], vec![4.0]));
         assert_eq!(Histogram::of(&[f64::NAN]), None);

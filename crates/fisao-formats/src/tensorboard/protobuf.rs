@@ -97,7 +97,7 @@ mod tests {
 
     /// The examples of <https://protobuf.dev/programming-guides/encoding/>.
     #[test]
-    fn fields_are_written_as_the_specification_shows() {
+    fn fields_are_encoded_as_in_the_specification() {
         assert_eq!(Message::default().integer(1, 150).encoded(), [0x08, 0x96, 0x01]);
         let testing = Message::default().text(2, "testing").encoded();
         assert_eq!(testing, [0x12, 0x07, 0x74, 0x65, 0x73, 0x74, 0x69, 0x6E, 0x67]);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_left_out_unless_they_were_chosen() {
+    fn default_values_are_omitted_unless_set_explicitly() {
         let none = Message::default().integer(1, 0).double(2, 0.0).text(3, "").doubles(4, &[]);
         assert!(none.encoded().is_empty());
         let chosen = Message::default().chosen_float(2, 0.0).chosen_text(8, "");

@@ -21,7 +21,7 @@ mod tests {
 
     /// RFC 3720, appendix B.4: 32 bytes of zero, and of ones.
     #[test]
-    fn the_checksum_is_castagnoli_s() {
+    fn record_checksum_is_crc32c() {
         let unmasked = |bytes: &[u8]| masked_checksum(bytes).wrapping_sub(MASK).rotate_left(15);
         assert_eq!(unmasked(&[0; 32]), 0x8A91_36AA);
         assert_eq!(unmasked(&[0xFF; 32]), 0x62A8_AB43);

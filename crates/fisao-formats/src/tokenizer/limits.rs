@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_would_grow_without_end_are_refused() {
+    fn tokenizer_steps_that_blow_up_texts_are_rejected() {
         let double = json!({ "type": "Replace", "pattern": { "String": "a" }, "content": "aa" });
         let pattern = json!({ "type": "Replace", "pattern": { "Regex": "" }, "content": "aa" });
         let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false });
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_a_panic_of_the_library_is_refused() {
+    fn settings_that_would_panic_in_tokenizers_are_rejected() {
         let piece = |kind: &str, id: &str| json!({ kind: { "id": id, "type_id": 0 } });
         let template = |piece: Value| json!({ "type": "TemplateProcessing", "special_tokens": {}, "single": [piece], "pair": [] });
         assert!(
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_have_a_longest_one() {
+    fn token_length_is_limited() {
         assert!(check_tokens(&["a".repeat(LONGEST_TOKEN)]).is_ok());
         assert!(
             check_tokens(&["a".repeat(LONGEST_TOKEN + 1)]).unwrap_err().contains("16385 bytes")

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_agree_with_whole_prefixes_at_linear_cost() {
+    fn windowed_spans_equal_prefix_spans_at_linear_cost() {
         let bytes = "叫".bytes().map(|byte| 1000 + u32::from(byte));
         let ids = (0..300).flat_map(|id| bytes.clone().take(3 * (id as usize % 2)).chain([id]));
         let ids = ids.collect::<Vec<_>>();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decoder_that_looks_further_back_is_decoded_in_full() {
+    fn decoder_with_long_context_falls_back_to_full_prefixes() {
         // Every token is spelled as the number of tokens before it.
         let decode = |ids: &[u32]| {
             let numbers = (0..ids.len()).map(|index| format!("{index};"));

@@ -89,7 +89,7 @@ fn refusal(field: &str, value: Value) -> String {
 }
 
 #[test]
-fn an_adapter_survives_writing_and_reading() {
+fn adapter_round_trips_through_its_files() {
     let (folder, adapter) = written();
     let read = Adapter::read(folder.path()).expect("it was written just now");
     assert_eq!(read, adapter);
@@ -103,7 +103,7 @@ fn an_adapter_survives_writing_and_reading() {
 }
 
 #[test]
-fn keys_and_configuration_are_those_of_peft_0_21() {
+fn keys_and_configuration_match_peft_0_21() {
     // Copied from what PEFT 0.21.2 saved for a LlavaForConditionalGeneration of transformers 5.23.
     let (folder, _) = written();
     let file = MappedFile::open(&folder.path().join(ADAPTER_WEIGHTS_FILE)).expect("a whole file");
@@ -134,7 +134,7 @@ fn keys_and_configuration_are_those_of_peft_0_21() {
 }
 
 #[test]
-fn old_keys_are_read() {
+fn keys_of_older_transformers_are_read() {
     let (folder, adapter) = written();
     rewrite(folder.path(), |tensors| {
         let old =
@@ -154,7 +154,7 @@ fn old_keys_are_read() {
 }
 
 #[test]
-fn tensors_that_match_nothing_are_named() {
+fn unmatched_adapter_tensors_are_reported_by_name() {
     let (folder, _) = written();
     rewrite(folder.path(), |tensors| {
         let map = "base_model.model.model.resampler";
@@ -193,7 +193,7 @@ fn tensors_that_match_nothing_are_named() {
 }
 
 #[test]
-fn a_layer_more_than_the_model_has_is_named() {
+fn extra_adapter_layer_is_reported_by_name() {
     let (folder, _) = written();
     rewrite(folder.path(), |tensors| {
         let more = |(key, data): (&String, &TensorData)| {
@@ -268,7 +268,7 @@ fn a_matrix_without_its_counterpart_or_of_another_rank_is_refused() {
 }
 
 #[test]
-fn a_refused_adapter_leaves_the_model_as_it_was() {
+fn rejected_adapter_leaves_the_model_unchanged() {
     let (folder, _) = written();
     let mut adapter = Adapter::read(folder.path()).expect("it was written just now");
     adapter.updates.pop_first();
@@ -279,7 +279,7 @@ fn a_refused_adapter_leaves_the_model_as_it_was() {
 }
 
 #[test]
-fn what_is_not_plain_lora_is_refused() {
+fn adapters_other_than_plain_lora_are_rejected() {
     let cases = [
         ("peft_type", json!("IA3")),
         ("r", json!(0)),
@@ -303,7 +303,7 @@ fn what_is_not_plain_lora_is_refused() {
 }
 
 #[test]
-fn a_configuration_for_other_linear_layers_is_refused() {
+fn configuration_for_other_linear_layers_is_rejected() {
     // More than there are matrices for.
     insta::assert_snapshot!(refusal("target_modules", json!(".*language_model.*(q_proj|v_proj|k_proj)")), @r"
     DIR/adapter_model.safetensors does not fit the model: it lacks `base_model.model.model.language_model.layers.0.self_attn.k_proj.lora_A.weight`, `base_model.model.model.language_model.layers.0.self_attn.k_proj.lora_B.weight`, `base_model.model.model.language_model.layers.1.self_attn.k_proj.lora_A.weight`, `base_model.model.model.language_model.layers.1.self_attn.k_proj.lora_B.weight`
@@ -332,7 +332,7 @@ fn a_configuration_for_other_linear_layers_is_refused() {
 }
 
 #[test]
-fn names_are_limited_as_peft_limits_them() {
+fn target_and_exclude_modules_match_as_in_peft() {
     let taken = [
         [("target_modules", json!(["q_proj", "v_proj"])), ("exclude_modules", json!(".*vision.*"))],
         [
@@ -355,7 +355,7 @@ fn names_are_limited_as_peft_limits_them() {
 }
 
 #[test]
-fn patterns_that_match_nothing_change_nothing() {
+fn rank_and_alpha_patterns_apply_to_matching_layers_only() {
     let (folder, adapter) = written();
     configure(&folder, "rank_pattern", json!({ "proj": 8, "layers.9.*": 4 }));
     configure(&folder, "alpha_pattern", json!({ "q_pro": 8, "1.self_attn.v_proj": 12 }));
@@ -368,7 +368,7 @@ fn patterns_that_match_nothing_change_nothing() {
 }
 
 #[test]
-fn an_output_matrix_that_is_the_embedding_table_is_refused() {
+fn adapter_on_a_tied_output_matrix_is_rejected() {
     let mut config = tiny::llava_config();
     config.text.tie_word_embeddings = true;
     let (folder, _) = written();
@@ -399,7 +399,7 @@ fn of_the_decoder_alone(prefix: &str) -> TempDir {
 }
 
 #[test]
-fn an_adapter_of_the_language_model_alone_leaves_the_vision_tower_alone() {
+fn language_model_adapter_needs_no_vision_tower_matrices() {
     let (_folder, adapter) = written();
     // `LlamaForCausalLM` and `LlamaModel`.
     for prefix in ["base_model.model.model.", "base_model.model."] {
@@ -431,7 +431,7 @@ fn an_adapter_of_the_language_model_alone_leaves_the_vision_tower_alone() {
 }
 
 #[test]
-fn an_adapter_of_the_language_model_alone_is_merged_like_any_other() {
+fn language_model_adapter_merges_to_the_same_weights() {
     let place = tempdir().expect("a temporary folder");
     let model = place.path().join("model");
     write_llava(&model, &tiny::llava(3), StoredDtype::F32).expect("a writable folder");
@@ -455,7 +455,7 @@ fn an_adapter_of_the_language_model_alone_is_merged_like_any_other() {
 }
 
 #[test]
-fn tensors_without_numbers_are_said_to_be_empty() {
+fn empty_adapter_tensors_are_rejected_with_a_hint() {
     for shape in [vec![0], vec![0, 8]] {
         let (folder, _) = written();
         rewrite(folder.path(), |tensors| {
@@ -474,7 +474,7 @@ fn tensors_without_numbers_are_said_to_be_empty() {
 }
 
 #[test]
-fn values_that_no_adapter_can_have_are_refused_by_name() {
+fn invalid_adapter_settings_are_rejected_by_key() {
     let numbers = [json!("x"), json!([1]), json!(true), json!(1e300)];
     let mut cases = Vec::new();
     for wrong in numbers.into_iter().chain([json!(0), json!(-1), json!(1_u64 << 60), json!(1.5)]) {
@@ -512,7 +512,7 @@ fn values_that_no_adapter_can_have_are_refused_by_name() {
 }
 
 #[test]
-fn absent_files_are_named() {
+fn missing_adapter_files_are_reported_by_path() {
     let (folder, _) = written();
     fs::rename(folder.path().join(ADAPTER_WEIGHTS_FILE), folder.path().join("adapter_model.bin"))
         .expect("writable");

@@ -61,7 +61,7 @@ fn refused(template: &str) -> String {
 }
 
 #[test]
-fn conversations_are_written_as_transformers_writes_them() {
+fn rendered_conversations_match_transformers() {
     let expected = expected();
     assert_eq!(expected.cases.len(), 40);
     for case in expected.cases {
@@ -82,7 +82,7 @@ fn conversations_are_written_as_transformers_writes_them() {
 }
 
 #[test]
-fn of_several_templates_transformers_choice_is_taken() {
+fn template_precedence_matches_transformers() {
     for Precedence { files, taken } in expected().precedence {
         let contents: Vec<(&str, String)> = files
             .iter()
@@ -107,7 +107,7 @@ fn of_several_templates_transformers_choice_is_taken() {
 }
 
 #[test]
-fn the_default_of_named_templates_is_taken() {
+fn default_of_several_named_templates_is_used() {
     let list = json!({ "chat_template": [
         { "name": "tool_use", "template": "tools" }, { "name": "default", "template": "plain" }] });
     let template = opened(&[("tokenizer_config.json", &list.to_string())]);
@@ -119,7 +119,7 @@ fn the_default_of_named_templates_is_taken() {
 }
 
 #[test]
-fn a_template_of_another_kind_is_shown_with_what_it_may_be() {
+fn template_of_wrong_type_is_shown_with_the_allowed_types() {
     for (value, shown) in [
         (json!(5), "5"),
         (json!([{ "name": "default" }]), r#"[{"name":"default"}]"#),
@@ -141,7 +141,7 @@ fn a_template_of_another_kind_is_shown_with_what_it_may_be() {
 }
 
 #[test]
-fn special_tokens_are_texts_or_objects() {
+fn special_tokens_may_be_strings_or_objects() {
     let written = |config: Value, map: Value| {
         let template = opened(&[
             ("chat_template.jinja", "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}"),
@@ -160,7 +160,7 @@ fn special_tokens_are_texts_or_objects() {
 }
 
 #[test]
-fn what_is_wrong_with_a_template_is_said() {
+fn template_errors_name_the_line_and_the_problem() {
     assert_eq!(
         refused("<image>\n{% if messages %}\n{{ messages[ }}"),
         "chat_template.jinja, line 3: the chat template is not valid: syntax error: unexpected `}`"

@@ -31,7 +31,7 @@ fn write_renamed(folder: &Path, rename: impl Fn(&str) -> String) {
 }
 
 #[test]
-fn llava_survives_writing_and_reading() {
+fn llava_round_trips_through_a_checkpoint() {
     let folder = tempdir().expect("a temporary folder");
     let model = tiny::llava(3);
     write_llava(folder.path(), &model, StoredDtype::F32).expect("a writable folder");
@@ -48,7 +48,7 @@ fn llava_survives_writing_and_reading() {
 }
 
 #[test]
-fn clip_survives_writing_and_reading() {
+fn clip_round_trips_through_a_checkpoint() {
     let folder = tempdir().expect("a temporary folder");
     let model = tiny::clip(5);
     write_clip(folder.path(), &model, StoredDtype::F32).expect("a writable folder");
@@ -107,7 +107,7 @@ fn every_layout_of_llava_loads_the_same_weights() {
 }
 
 #[test]
-fn embeddings_that_are_tied_at_one_level_need_no_output_matrix() {
+fn embeddings_tied_at_either_level_need_no_output_matrix() {
     let config = |top: bool, text: bool| {
         let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
         config["tie_word_embeddings"] = top.into();
@@ -134,7 +134,7 @@ fn embeddings_that_are_tied_at_one_level_need_no_output_matrix() {
 }
 
 #[test]
-fn packed_matrices_are_said_to_be_quantised() {
+fn packed_matrices_are_reported_as_quantised() {
     for (ending, by) in [("qweight", "GPTQ or AWQ"), ("weight_packed", "compressed-tensors")] {
         let folder = tempdir().expect("a temporary folder");
         let config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
@@ -159,7 +159,7 @@ fn packed_matrices_are_said_to_be_quantised() {
 }
 
 #[test]
-fn a_file_that_was_shortened_while_it_was_open_is_said_to_be() {
+fn file_shortened_while_open_is_reported() {
     let folder = tempdir().expect("a temporary folder");
     write_llava(folder.path(), &tiny::llava(3), StoredDtype::F32).expect("a writable folder");
     let checkpoint = Checkpoint::open(folder.path()).expect("it was written just now");
@@ -178,7 +178,7 @@ fn a_file_that_was_shortened_while_it_was_open_is_said_to_be() {
 }
 
 #[test]
-fn a_missing_tensor_is_named_with_its_file() {
+fn missing_tensor_is_reported_with_its_file() {
     let folder = tempdir().expect("a temporary folder");
     let config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
     let mut tensors = tiny::llava_tensors(3);
@@ -192,7 +192,7 @@ fn a_missing_tensor_is_named_with_its_file() {
 }
 
 #[test]
-fn a_misshapen_tensor_is_named_as_the_file_spells_it() {
+fn misshapen_tensor_is_reported_by_its_name_in_the_file() {
     let folder = tempdir().expect("a temporary folder");
     let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
     write_renamed(folder.path(), |name| {
@@ -220,7 +220,7 @@ fn a_checkpoint_of_the_wrong_kind_is_refused() {
 }
 
 #[test]
-fn absent_folders_and_files_are_named() {
+fn missing_folders_and_files_are_reported_by_path() {
     let folder = tempdir().expect("a temporary folder");
     let open = |path: &Path| Checkpoint::open(path);
     assert_eq!(
@@ -262,7 +262,7 @@ fn with_processing() -> TempDir {
 }
 
 #[test]
-fn tokenizer_and_processor_survive_writing_and_reading() {
+fn tokenizer_and_processor_round_trip_through_a_checkpoint() {
     let folder = with_processing();
     let checkpoint = Checkpoint::open(folder.path()).expect("it was written just now");
     let tokenizer = checkpoint.tokenizer().expect("it was written just now");
@@ -286,7 +286,7 @@ fn tokenizer_and_processor_survive_writing_and_reading() {
 }
 
 #[test]
-fn an_unusable_tokenizer_is_named() {
+fn unusable_tokenizer_is_reported_by_path() {
     let folder = with_processing();
     fs::write(folder.path().join("tokenizer.json"), r#"{"version":"1.0"}"#).expect("writable");
     let checkpoint = Checkpoint::open(folder.path()).expect("the configuration is whole");

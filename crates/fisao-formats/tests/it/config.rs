@@ -30,7 +30,7 @@ fn refused(change: impl FnOnce(&mut Value)) -> String {
 }
 
 #[test]
-fn llava_1_5_as_published_gets_llamas_defaults() {
+fn published_llava_1_5_config_gets_llama_defaults() {
     // llava-hf/llava-1.5-7b-hf's own fields: sizes of the decoder are absent.
     let config = json!({
         "architectures": ["LlavaForConditionalGeneration"],
@@ -103,7 +103,7 @@ fn fields_renamed_by_transformers_5_are_read() {
 }
 
 #[test]
-fn clip_as_published_gets_its_defaults() {
+fn published_clip_config_gets_clip_defaults() {
     let config = json!({
         "model_type": "clip", "projection_dim": 768,
         "text_config": { "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12 },
@@ -120,7 +120,7 @@ fn clip_as_published_gets_its_defaults() {
 }
 
 #[test]
-fn siglip_as_published_gets_its_defaults() {
+fn published_siglip_config_gets_siglip_defaults() {
     let config = json!({
         "model_type": "siglip", "text_config": { "model_type": "siglip_text_model" },
         "vision_config": { "hidden_size": 1152, "image_size": 384, "intermediate_size": 4304,
@@ -202,7 +202,7 @@ fn with_generation() -> TempDir {
 }
 
 #[test]
-fn onevision_is_read_with_its_tiles() {
+fn onevision_config_is_read_with_its_tiling() {
     let folder = with_generation();
     let checkpoint = open(&folder, &onevision()).expect("a published configuration");
     assert_eq!(checkpoint.config().model_type(), "llava_onevision");
@@ -250,7 +250,7 @@ fn fields_of(config: &mut Value) -> &mut serde_json::Map<String, Value> {
 }
 
 #[test]
-fn onevision_with_other_tiles_is_refused() {
+fn onevision_with_unsupported_tiling_is_rejected() {
     let refused = |field: &str, value: Value| {
         let folder = with_generation();
         let mut config = onevision();
@@ -471,7 +471,7 @@ fn rotary_scaling_without_its_numbers_is_refused() {
 }
 
 #[test]
-fn unknown_model_types_name_the_supported_ones() {
+fn unknown_model_type_error_lists_the_supported_ones() {
     assert_eq!(
         refused(|config| config["model_type"] = json!("qwen2_vl")),
         "DIR/config.json describes a model of type `qwen2_vl`, which is not supported \
@@ -481,7 +481,7 @@ fn unknown_model_types_name_the_supported_ones() {
 }
 
 #[test]
-fn absent_fields_without_default_are_named() {
+fn missing_required_fields_are_reported_by_name() {
     for field in ["text_config", "vision_config", "image_token_index"] {
         let said = refused(|config| {
             config.as_object_mut().expect("an object").remove(field);
@@ -498,7 +498,7 @@ fn absent_fields_without_default_are_named() {
 }
 
 #[test]
-fn what_would_compute_something_else_is_refused() {
+fn unsupported_architecture_settings_are_rejected() {
     let cases: [(&str, Value, &str); 15] = [
         ("/text_config/model_type", json!("gemma"), "text_config.model_type"),
         ("/vision_config/patch_size", json!(29), "vision_config.patch_size"),
@@ -539,7 +539,7 @@ fn no_whole_numbers() -> Vec<Value> {
 /// Every setting that is read, by what is no value of it: the same kind of message for all of them, at the time of reading.
 #[test]
 #[expect(clippy::too_many_lines, reason = "it is a table")]
-fn values_that_no_model_can_have_are_refused_by_name() {
+fn invalid_model_settings_are_rejected_by_key() {
     let sizes = |part: &'static str,
                  keys: &[&'static str]|
      -> Vec<(&'static str, &'static str, Vec<Value>)> {
@@ -645,7 +645,7 @@ fn values_that_no_model_can_have_are_refused_by_name() {
 }
 
 #[test]
-fn a_configuration_that_is_no_configuration_by_its_length_is_not_read() {
+fn oversized_configuration_file_is_rejected() {
     let folder = tempdir().expect("a temporary folder");
     let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
     config["id2label"] = json!(vec![0; 400_000]);
@@ -656,7 +656,7 @@ fn a_configuration_that_is_no_configuration_by_its_length_is_not_read() {
 }
 
 #[test]
-fn nan_is_named_with_its_setting() {
+fn non_finite_setting_is_reported_by_key() {
     let folder = tempdir().expect("a temporary folder");
     let config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
     let config = serde_json::to_string_pretty(&config).expect("JSON");
@@ -670,7 +670,7 @@ fn nan_is_named_with_its_setting() {
 }
 
 #[test]
-fn tokens_that_are_minus_one_are_none() {
+fn token_id_minus_one_means_none() {
     let folder = tempdir().expect("a temporary folder");
     let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
     config["pad_token_id"] = json!(-1);
@@ -701,7 +701,7 @@ fn tokens_that_are_minus_one_are_none() {
 
 /// Llama's configuration class has a default for the end of a response, and Qwen2's has none.
 #[test]
-fn a_qwen2_decoder_that_names_no_end_stops_where_its_tokenizer_ends() {
+fn qwen2_without_eos_token_id_uses_the_tokenizers_eos_token() {
     let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
     config["text_config"].as_object_mut().expect("an object").remove("eos_token_id");
     let ends = |folder: &TempDir, config: &Value| {
@@ -739,7 +739,7 @@ fn a_qwen2_decoder_that_names_no_end_stops_where_its_tokenizer_ends() {
 }
 
 #[test]
-fn both_names_of_the_image_token_may_stand_if_they_agree() {
+fn both_image_token_keys_are_accepted_if_equal() {
     let folder = tempdir().expect("a temporary folder");
     let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
     config["image_token_id"] = json!(20);
@@ -757,7 +757,7 @@ fn both_names_of_the_image_token_may_stand_if_they_agree() {
 }
 
 #[test]
-fn one_feature_layer_may_stand_in_a_list() {
+fn feature_layer_may_be_a_list_of_one() {
     let folder = tempdir().expect("a temporary folder");
     let mut config = llava_config_json(&tiny::llava_config(), StoredDtype::F32);
     config["vision_feature_layer"] = json!([-2]);
@@ -775,7 +775,7 @@ fn one_feature_layer_may_stand_in_a_list() {
 }
 
 #[test]
-fn embeddings_are_tied_if_either_level_says_so() {
+fn embeddings_are_tied_if_set_at_either_level() {
     let folder = tempdir().expect("a temporary folder");
     for (top, text, tied) in [
         (json!(true), json!(false), true),
@@ -807,7 +807,7 @@ fn refusal(config: &Value) -> String {
 }
 
 #[test]
-fn quantised_checkpoints_are_said_to_be_quantised() {
+fn quantised_checkpoints_are_rejected_with_their_method() {
     let settings = [
         (json!({ "quant_method": "bitsandbytes", "load_in_4bit": true }), "bitsandbytes to 4 bits"),
         (json!({ "quant_method": "bitsandbytes", "load_in_8bit": true }), "bitsandbytes to 8 bits"),
@@ -840,7 +840,7 @@ fn quantised_checkpoints_are_said_to_be_quantised() {
 }
 
 #[test]
-fn the_original_llava_is_led_to_its_conversion() {
+fn original_llava_checkpoint_hint_names_its_conversion() {
     let config = json!({
         "architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava", "hidden_size": 5120,
         "mm_hidden_size": 1024, "mm_vision_tower": "openai/clip-vit-large-patch14-336"
@@ -868,7 +868,7 @@ fn the_original_llava_is_led_to_its_conversion() {
 }
 
 #[test]
-fn files_that_are_not_json_are_named() {
+fn invalid_json_and_wrong_types_are_reported() {
     let folder = tempdir().expect("a temporary folder");
     fs::write(folder.path().join("config.json"), "{\n \"model_type\": ").expect("writable");
     let said = message(Checkpoint::open(folder.path()), &folder);

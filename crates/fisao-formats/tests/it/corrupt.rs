@@ -36,7 +36,7 @@ fn refusal(path: &Path) -> String {
 }
 
 #[test]
-fn every_kind_of_damage_is_told_in_a_sentence_that_names_the_file() {
+fn every_corrupt_file_gives_a_one_line_error_with_its_path() {
     let entries = entries();
     assert!(entries.len() > 35, "only {} entries", entries.len());
     let mut told = Vec::new();
@@ -52,7 +52,7 @@ fn every_kind_of_damage_is_told_in_a_sentence_that_names_the_file() {
 
 /// Any byte of the header changed: the file is refused, or read as what it says; it is never a panic.
 #[test]
-fn no_change_of_a_header_is_a_panic() {
+fn changed_header_bytes_never_panic() {
     let folder = tempdir().expect("a temporary folder");
     write_clip(folder.path(), &tiny::clip(1), StoredDtype::F32).expect("writable");
     let file = folder.path().join("model.safetensors");

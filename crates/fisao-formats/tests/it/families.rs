@@ -208,8 +208,8 @@ fn whole_first(values: &[f32], tiles: usize) -> Vec<f32> {
 }
 
 #[test]
-fn smolvlm_gives_the_pixels_features_logits_and_tokens_of_transformers() {
-    let test = "smolvlm_gives_the_pixels_features_logits_and_tokens_of_transformers";
+fn smolvlm_pixels_features_logits_and_tokens_match_transformers() {
+    let test = "smolvlm_pixels_features_logits_and_tokens_match_transformers";
     let Some(folder) = family(test, "smolvlm") else { return };
     let expected = expected_json(&folder);
     for (name, record) in expected["cases"].as_object().expect("cases") {
@@ -284,8 +284,8 @@ fn blip2_scores_match_transformers() {
 }
 
 #[test]
-fn an_adapter_on_smolvlm_gives_the_logits_and_tokens_of_peft() {
-    let test = "an_adapter_on_smolvlm_gives_the_logits_and_tokens_of_peft";
+fn smolvlm_adapter_logits_and_tokens_match_peft() {
+    let test = "smolvlm_adapter_logits_and_tokens_match_peft";
     let Some(folder) = family(test, "smolvlm") else { return };
     compare_adapter(&folder, &expected_json(&folder));
 }
@@ -304,8 +304,8 @@ fn compare_adapter(folder: &Path, expected: &Value) {
 }
 
 #[test]
-fn the_siglip_beside_smolvlm_gives_the_cosines_of_transformers() {
-    let test = "the_siglip_beside_smolvlm_gives_the_cosines_of_transformers";
+fn siglip_verifier_of_smolvlm_matches_transformers_cosines() {
+    let test = "siglip_verifier_of_smolvlm_matches_transformers_cosines";
     let Some(folder) = family(test, "smolvlm") else { return };
     compare_verifiers(&folder, &["siglip", "siglip_drifted"]);
 }

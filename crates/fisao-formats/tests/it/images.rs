@@ -11,7 +11,7 @@ use tempfile::tempdir;
 use crate::message;
 
 #[test]
-fn folders_are_listed_by_name() {
+fn image_folders_are_listed_in_name_order() {
     let folder = tempdir().expect("a temporary folder");
     // Hidden files as macOS leaves them are no images, whatever they are called.
     let hidden = ["._a.jpeg", ".hidden.png", ".DS_Store", "._f.heic"];
@@ -27,7 +27,7 @@ fn folders_are_listed_by_name() {
 }
 
 #[test]
-fn absent_and_empty_folders_are_errors() {
+fn missing_and_empty_image_folders_are_errors() {
     let folder = tempdir().expect("a temporary folder");
     assert_eq!(
         message(list_images(folder.path()), &folder),

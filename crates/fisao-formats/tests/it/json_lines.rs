@@ -11,7 +11,7 @@ use tempfile::tempdir;
 use crate::message;
 
 #[test]
-fn captions_survive_writing_and_reading() {
+fn captions_round_trip_through_json_lines() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("deep/captions.jsonl");
     let captions = [("a.jpg", "A dog.\nNext to a \"cat\"."), ("b.jpg", "Zwei Hunde, 叫.")]
@@ -25,7 +25,7 @@ fn captions_survive_writing_and_reading() {
 }
 
 #[test]
-fn wrong_lines_are_numbered_from_one_with_blank_lines_counted() {
+fn invalid_line_numbers_start_at_one_and_count_blank_lines() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("prompts.jsonl");
     let good = r#"{"image":"a.jpg","prompt":"What is it?"}"#;
@@ -52,7 +52,7 @@ struct Settings {
 }
 
 #[test]
-fn documents_name_their_file_and_the_unknown_key() {
+fn document_errors_name_the_file_and_the_unknown_key() {
     let folder = tempdir().expect("a temporary folder");
     let (json, toml) = (folder.path().join("s.json"), folder.path().join("s.toml"));
     write_json(&json, &Settings { rate: 0.5 }).expect("writable");

@@ -68,7 +68,7 @@ fn load(folder: &Path) -> Vec<f32> {
 }
 
 #[test]
-fn a_merged_checkpoint_computes_what_peft_computes() {
+fn merged_checkpoint_logits_match_peft() {
     for case in CASES {
         let place = workplace(StoredDtype::F32);
         let merged = merge(&place, case, &APPLY).expect("the adapter fits");
@@ -79,7 +79,7 @@ fn a_merged_checkpoint_computes_what_peft_computes() {
 
 /// PEFT saves the weight that an adapted output matrix belongs to, and puts it in the place of the model's.
 #[test]
-fn an_adapters_own_base_weight_is_merged_too() {
+fn base_weight_stored_in_the_adapter_is_merged() {
     let place = workplace(StoredDtype::F32);
     let mut adapter = Adapter::read(&folder(CASES[0])).expect("a whole adapter");
     let update = adapter.updates.values_mut().next().expect("at least one map");
@@ -98,7 +98,7 @@ fn an_adapters_own_base_weight_is_merged_too() {
 }
 
 #[test]
-fn nan_weights_are_named_before_anything_is_written() {
+fn non_finite_adapter_weights_are_rejected_before_writing() {
     let place = workplace(StoredDtype::F32);
     for bad in [f32::NAN, f32::INFINITY] {
         let mut adapter = Adapter::read(&folder(CASES[0])).expect("a whole adapter");
@@ -155,7 +155,7 @@ fn only_adapted_linear_layers_change_and_are_rounded_once() {
 }
 
 #[test]
-fn another_precision_is_written_and_named() {
+fn merge_writes_another_dtype_to_weights_and_config() {
     let place = workplace(StoredDtype::F16);
     let options = MergeOptions { dtype: Some(StoredDtype::Bf16), ..APPLY };
     merge(&place, "layers", &options).expect("the adapter fits");
@@ -168,7 +168,7 @@ fn another_precision_is_written_and_named() {
 }
 
 #[test]
-fn shards_hold_what_one_file_holds() {
+fn shards_hold_the_same_tensors_as_one_file() {
     let place = workplace(StoredDtype::F32);
     merge(&place, "list", &APPLY).expect("the adapter fits");
     let whole = stored(&output(&place), "model.safetensors");
@@ -198,7 +198,7 @@ fn shards_hold_what_one_file_holds() {
 }
 
 #[test]
-fn what_goes_with_the_weights_is_copied() {
+fn files_beside_the_weights_are_copied() {
     let place = workplace(StoredDtype::F32);
     merge(&place, "layers", &APPLY).expect("the adapter fits");
     let names = |folder: &Path| {
@@ -216,7 +216,7 @@ fn what_goes_with_the_weights_is_copied() {
 }
 
 #[test]
-fn progress_counts_every_byte_and_may_end_the_work() {
+fn merge_progress_counts_every_byte_and_can_cancel() {
     let place = workplace(StoredDtype::F32);
     let options = MergeOptions { max_shard_size: 20_000, ..APPLY };
     let merge = prepare(&place, "list", &options).expect("the adapter fits");
@@ -245,7 +245,7 @@ fn progress_counts_every_byte_and_may_end_the_work() {
 }
 
 #[test]
-fn a_folder_that_holds_something_is_left_alone() {
+fn merge_into_a_non_empty_folder_is_rejected() {
     let place = workplace(StoredDtype::F32);
     fs::create_dir(output(&place)).expect("a new folder");
     fs::write(output(&place).join("thesis.tex"), "x").expect("writable");
@@ -254,7 +254,7 @@ fn a_folder_that_holds_something_is_left_alone() {
 }
 
 #[test]
-fn checkpoints_that_cannot_take_an_adapter_are_refused() {
+fn checkpoints_that_cannot_be_merged_are_rejected() {
     let place = workplace(StoredDtype::F32);
     let refusal = |case: &str, options: &MergeOptions| {
         message(merge(&place, case, options), &place)

@@ -92,14 +92,14 @@ fn applied(case: &str) -> VisionLanguageModel {
 }
 
 #[test]
-fn logits_are_those_of_peft() {
+fn logits_with_adapter_match_peft() {
     for case in CASES {
         assert_close(case, &logits(&applied(case)), &expected_logits(case), LOGITS);
     }
 }
 
 #[test]
-fn every_linear_layer_has_the_scale_of_peft() {
+fn scale_of_every_linear_layer_matches_peft() {
     for case in CASES {
         let expected = json("peft_adapter/expected.json")["cases"][case]["scales"].take();
         let expected = expected.as_object().expect("a map for each adapted module");
@@ -113,7 +113,7 @@ fn every_linear_layer_has_the_scale_of_peft() {
 }
 
 #[test]
-fn merged_weights_compute_what_the_adapter_computes() {
+fn merged_weights_give_the_adapters_logits() {
     for case in CASES {
         let mut model = applied(case);
         let adapted = logits(&model);
@@ -124,7 +124,7 @@ fn merged_weights_compute_what_the_adapter_computes() {
 }
 
 #[test]
-fn switched_off_an_adapter_leaves_the_model_bit_by_bit() {
+fn disabled_adapter_leaves_logits_bitwise_unchanged() {
     let base = logits(&base_model());
     for case in CASES {
         assert_eq!(logits(&applied(case).without_lora()), base, "{case}");
@@ -132,7 +132,7 @@ fn switched_off_an_adapter_leaves_the_model_bit_by_bit() {
 }
 
 #[test]
-fn the_vision_tower_is_adapted_only_if_asked_for() {
+fn adapters_on_the_vision_tower_need_permission() {
     for case in CASES {
         let mut model = base_model();
         let result = read(case).apply(&mut model, &folder(case), VisionAdapter::Refuse);
@@ -149,7 +149,7 @@ fn the_vision_tower_is_adapted_only_if_asked_for() {
 
 /// With a pattern's order turned round, the first match is another one.
 #[test]
-fn the_first_pattern_that_matches_counts() {
+fn first_matching_alpha_pattern_applies() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut adapter = read("patterns");
     let patterns = adapter.config["alpha_pattern"].as_object().expect("a map").clone();
@@ -166,7 +166,7 @@ fn the_first_pattern_that_matches_counts() {
 
 /// PEFT saves the output matrix beside its update, and puts it in the place of the model's.
 #[test]
-fn an_output_matrix_in_the_file_replaces_the_model_s() {
+fn output_matrix_in_the_adapter_file_replaces_the_models() {
     let head = "language_model.lm_head";
     let mut adapter = read("projector");
     let base = adapter.updates[head].base.clone().expect("PEFT saved it");

@@ -20,7 +20,7 @@ fn path(variable: &str) -> Option<PathBuf> {
     let path = std::env::var_os(variable).map(PathBuf::from);
     if path.is_none() {
         let reason = format!("{variable} is not set");
-        report_skipped("photographs_are_what_transformers_makes_of_them", &reason);
+        report_skipped("processed_photographs_match_transformers", &reason);
     }
     path
 }
@@ -45,7 +45,7 @@ fn processors() -> [(&'static str, ImageProcessor); 4] {
 
 #[test]
 #[expect(clippy::print_stderr, reason = "the differences are worth knowing where they are small")]
-fn photographs_are_what_transformers_makes_of_them() {
+fn processed_photographs_match_transformers() {
     let Some(folder) = path("FISAO_PHOTOGRAPHS") else { return };
     let Some(expected) = path("FISAO_PHOTOGRAPHS_EXPECTED") else { return };
     let bytes = fs::read(expected).expect("readable");

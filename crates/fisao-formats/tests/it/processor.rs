@@ -21,7 +21,7 @@ fn preprocessor(config: &Value) -> Result<ImageProcessor, FormatError> {
 }
 
 #[test]
-fn sizes_have_three_spellings() {
+fn three_spellings_of_image_size_are_read() {
     let clip = ImageProcessor::clip(336);
     let today = json!({
         "crop_size": { "height": 336, "width": 336 }, "do_center_crop": true,
@@ -55,7 +55,7 @@ fn siglip(width: u32, height: u32) -> ImageProcessor {
 }
 
 #[test]
-fn classes_have_transformers_defaults() {
+fn processor_classes_have_the_defaults_of_transformers() {
     for (class, expected) in [
         ("CLIPImageProcessor", ImageProcessor::clip(224)),
         ("CLIPImageProcessorFast", ImageProcessor::clip(224)),
@@ -75,7 +75,7 @@ fn classes_have_transformers_defaults() {
 }
 
 #[test]
-fn filters_have_pils_numbers() {
+fn resampling_filters_have_the_numbers_of_pil() {
     let filters = [Filter::Nearest, Filter::Lanczos, Filter::Bilinear, Filter::Bicubic];
     for (number, filter) in filters.into_iter().enumerate() {
         let config = json!({ "resample": number });
@@ -84,7 +84,7 @@ fn filters_have_pils_numbers() {
 }
 
 #[test]
-fn llavas_class_pads_with_the_means() {
+fn llava_processor_pads_with_the_mean_colour() {
     let config = json!({ "image_processor_type": "LlavaImageProcessor", "do_pad": true,
                          "size": 336, "crop_size": 336 });
     // 0.48145466 · 255 = 122.8, 0.4578275 · 255 = 116.7, 0.40821073 · 255 = 104.1
@@ -93,7 +93,7 @@ fn llavas_class_pads_with_the_means() {
 }
 
 #[test]
-fn onevisions_class_cuts_tiles() {
+fn onevision_processor_cuts_tiles() {
     let mut config = json!({
         "image_processor_type": "LlavaOnevisionImageProcessor", "do_pad": true,
         "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
@@ -180,7 +180,7 @@ fn nexts_class_cuts_square_tiles() {
 }
 
 #[test]
-fn switched_off_steps_are_not_done() {
+fn disabled_processing_steps_are_skipped() {
     let config = json!({ "do_resize": false, "do_center_crop": false, "do_rescale": false,
                          "do_normalize": false, "size": 30, "crop_size": 20 });
     let expected = ImageProcessor {
@@ -195,7 +195,7 @@ fn switched_off_steps_are_not_done() {
 }
 
 #[test]
-fn the_processor_file_of_version_5_comes_first() {
+fn processor_file_of_version_5_takes_precedence() {
     let folder = tempdir().expect("a temporary folder");
     let outer = json!({ "processor_class": "LlavaProcessor", "patch_size": 14 });
     fs::write(folder.path().join("processor_config.json"), outer.to_string()).expect("writable");
@@ -208,7 +208,7 @@ fn the_processor_file_of_version_5_comes_first() {
 }
 
 #[test]
-fn what_would_give_other_pixels_is_refused() {
+fn unsupported_processor_settings_are_rejected() {
     let folder = tempdir().expect("a temporary folder");
     let refused =
         |config: Value| message(read(&folder, "preprocessor_config.json", &config), &folder);
@@ -240,7 +240,7 @@ fn what_would_give_other_pixels_is_refused() {
 }
 
 #[test]
-fn values_that_no_pixels_can_have_are_refused_by_name() {
+fn invalid_processor_values_are_rejected_by_key() {
     let folder = tempdir().expect("a temporary folder");
     let sides = [
         json!(0),

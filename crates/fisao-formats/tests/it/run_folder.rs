@@ -10,7 +10,7 @@ use tempfile::tempdir;
 use crate::message;
 
 #[test]
-fn a_folder_takes_one_run() {
+fn run_folder_holds_a_single_run() {
     let folder = tempdir().expect("a temporary folder");
     let root = folder.path().join("runs/first");
     let run = RunFolder::create(&root).expect("a new folder");
@@ -39,7 +39,7 @@ fn a_folder_takes_one_run() {
 }
 
 #[test]
-fn other_peoples_files_are_left_alone() {
+fn output_folder_with_other_files_is_rejected() {
     let folder = tempdir().expect("a temporary folder");
     fs::write(folder.path().join("thesis.tex"), "").expect("writable");
     assert_eq!(
@@ -67,7 +67,7 @@ fn an_interrupted_write_leaves_the_old_file_and_nothing_else() {
 
 #[cfg(unix)]
 #[test]
-fn written_files_have_the_permissions_of_ordinary_ones() {
+fn written_files_have_default_permissions() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempdir().expect("a temporary folder");
     let run = RunFolder::create(folder.path()).expect("an empty folder");
@@ -78,7 +78,7 @@ fn written_files_have_the_permissions_of_ordinary_ones() {
 }
 
 #[test]
-fn metrics_grow_line_by_line_and_survive_reopening() {
+fn metrics_are_appended_line_by_line_across_reopening() {
     let folder = tempdir().expect("a temporary folder");
     let run = RunFolder::create(folder.path()).expect("an empty folder");
     let read = || fs::read_to_string(run.path(RunFolder::METRICS)).expect("it is there");
@@ -93,7 +93,7 @@ fn metrics_grow_line_by_line_and_survive_reopening() {
 }
 
 #[test]
-fn resuming_drops_repeated_steps_and_a_broken_last_line() {
+fn resuming_drops_repeated_steps_and_a_truncated_last_line() {
     let folder = tempdir().expect("a temporary folder");
     let run = RunFolder::create(folder.path()).expect("an empty folder");
     run.retain_records(RunFolder::METRICS, |_| true).expect("no metrics are no problem");

@@ -38,7 +38,7 @@ fn write(folder: &Path) {
 }
 
 #[test]
-fn events_are_those_of_the_reference() {
+fn event_files_match_the_reference() {
     let folder = tempdir().expect("a temporary folder");
     let ours = folder.path().join("run/tensorboard");
     write(&ours);
@@ -52,7 +52,7 @@ fn events_are_those_of_the_reference() {
 }
 
 #[test]
-fn every_record_is_there_when_it_was_written() {
+fn records_are_flushed_as_soon_as_they_are_written() {
     let folder = tempdir().expect("a temporary folder");
     let mut events = EventWriter::create(folder.path(), at(5.0)).expect("a new folder");
     let path = events.path().to_owned();
@@ -68,7 +68,7 @@ fn every_record_is_there_when_it_was_written() {
 }
 
 #[test]
-fn later_files_have_later_names_whatever_the_clock_says() {
+fn event_file_names_increase_even_if_the_clock_goes_back() {
     let folder = tempdir().expect("a temporary folder");
     for name in ["events.out.tfevents.1700000000.host.12.0", "events.out.tfevents.other", "notes"] {
         fs::write(folder.path().join(name), "").expect("writable");
@@ -85,7 +85,7 @@ fn later_files_have_later_names_whatever_the_clock_says() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_is_named() {
+fn uncreatable_event_folder_is_reported_by_path() {
     let folder = tempdir().expect("a temporary folder");
     fs::write(folder.path().join("run"), "").expect("writable");
     let result = EventWriter::create(&folder.path().join("run/tensorboard"), at(1.0));

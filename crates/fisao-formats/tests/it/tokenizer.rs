@@ -111,7 +111,7 @@ fn pieces(decoded: &DecodedText) -> Vec<&str> {
 }
 
 #[test]
-fn llama_tokens_own_their_space_but_the_first_has_none() {
+fn llama_spans_include_the_leading_space_except_at_the_start() {
     let tokenizer = llama(&llama_decoder());
     let ids = ids(&tokenizer, &["<s>", "▁a", "▁dog", "do", "▁", "</s>"]);
     let decoded = tokenizer.decode(&ids).expect("known ids");
@@ -122,7 +122,7 @@ fn llama_tokens_own_their_space_but_the_first_has_none() {
 }
 
 #[test]
-fn bytes_of_one_character_share_it() {
+fn byte_tokens_of_one_character_share_its_span() {
     let tokenizer = llama(&llama_decoder());
     // 叫 is E5 8F AB; é is a token of its own.
     let ids = ids(&tokenizer, &["▁a", "<0xE5>", "<0x8F>", "<0xAB>", "é", "▁dog"]);
@@ -136,7 +136,7 @@ fn bytes_of_one_character_share_it() {
 }
 
 #[test]
-fn bytes_that_never_become_a_character_are_kept_in_order() {
+fn incomplete_byte_tokens_keep_their_order() {
     let tokenizer = llama(&llama_decoder());
     let ids = ids(&tokenizer, &["▁a", "<0xE5>", "<0x8F>", "b"]);
     let decoded = tokenizer.decode(&ids).expect("known ids");
@@ -145,7 +145,7 @@ fn bytes_that_never_become_a_character_are_kept_in_order() {
 }
 
 #[test]
-fn word_level_and_word_piece_tokens_own_the_space_before_them() {
+fn word_level_and_word_piece_spans_include_the_leading_space() {
     let tokenizer = tiny::tokenizer();
     let ids = tokenizer.encode("a dog on the bench.", true).expect("known words");
     let decoded = tokenizer.decode(&ids).expect("known ids");
@@ -159,7 +159,7 @@ fn word_level_and_word_piece_tokens_own_the_space_before_them() {
 }
 
 #[test]
-fn ids_beyond_the_vocabulary_spell_nothing() {
+fn ids_beyond_the_vocabulary_decode_to_nothing() {
     // Embedding tables are padded, so an untrained model does emit such ids.
     let tokenizer = tiny::tokenizer();
     let decoded = tokenizer.decode(&[3, 999, 5]).expect("unknown ids are no error");
@@ -168,7 +168,7 @@ fn ids_beyond_the_vocabulary_spell_nothing() {
 }
 
 #[test]
-fn a_truncation_left_in_the_file_is_not_applied() {
+fn truncation_setting_in_the_tokenizer_file_is_ignored() {
     let ids = tiny::tokenizer().encode("a dog and a cat and the bench", false).expect("known");
     assert_eq!(ids.len(), 8);
 }
@@ -193,7 +193,7 @@ fn check_spans(decoded: &DecodedText, ids: &[u32]) -> Result<(), TestCaseError> 
 
 proptest! {
     #[test]
-    fn any_text_is_covered(text in "[ab dogé叫🙂'.,\\n]{0,80}|\\PC{0,60}") {
+    fn spans_cover_any_encoded_text(text in "[ab dogé叫🙂'.,\\n]{0,80}|\\PC{0,60}") {
         for tokenizer in [llama(&llama_decoder()), llama(&metaspace_decoder()), byte_level().0, word_piece(), tiny::tokenizer()] {
             let ids = tokenizer.encode(&text, true).expect("any text");
             check_spans(&tokenizer.decode(&ids).expect("its own ids"), &ids)?;
@@ -201,7 +201,7 @@ proptest! {
     }
 
     #[test]
-    fn any_ids_are_covered(ids in prop::collection::vec(0..280_u32, 0..80)) {
+    fn spans_cover_the_text_of_any_ids(ids in prop::collection::vec(0..280_u32, 0..80)) {
         for tokenizer in [llama(&llama_decoder()), llama(&metaspace_decoder()), byte_level().0, word_piece(), tiny::tokenizer()] {
             check_spans(&tokenizer.decode(&ids).expect("any ids"), &ids)?;
         }
@@ -209,7 +209,7 @@ proptest! {
 
     /// Byte-level tokens are strings of bytes, so their spans follow from the bytes alone.
     #[test]
-    fn byte_level_spans_are_the_bytes_own(text in "[ad o叫é🙂]{0,120}") {
+    fn byte_level_spans_follow_from_token_bytes(text in "[ad o叫é🙂]{0,120}") {
         let (tokenizer, bytes) = byte_level();
         let ids = tokenizer.encode(&text, false).expect("any text");
         let decoded = tokenizer.decode(&ids).expect("its own ids");
@@ -225,7 +225,7 @@ proptest! {
 
     /// Where nothing is normalised away, decoding places tokens where encoding found them.
     #[test]
-    fn spans_are_the_offsets_of_encoding(text in "(a|dog)([abdoé]{0,9} [abdog]){0,20}") {
+    fn spans_equal_the_offsets_of_encoding(text in "(a|dog)([abdoé]{0,9} [abdog]){0,20}") {
         let tokenizer = llama(&llama_decoder());
         let inner: tokenizers::Tokenizer = tokenizer.to_json().expect("serialisable").parse().expect("its own JSON");
         let encoding = inner.encode(text.as_str(), false).expect("any text");
@@ -254,7 +254,7 @@ fn whole_characters(text: &str, range: Range<usize>) -> Range<usize> {
 }
 
 #[test]
-fn a_tokenizer_that_would_take_all_memory_is_refused() {
+fn tokenizer_that_would_exhaust_memory_is_rejected() {
     let mut file: Value =
         serde_json::from_str(&tiny::tokenizer().to_json().expect("it serialises"))
             .expect("the library writes JSON");
@@ -276,7 +276,7 @@ fn a_tokenizer_that_would_take_all_memory_is_refused() {
 }
 
 #[test]
-fn a_part_of_an_unknown_kind_is_named_with_what_it_may_be() {
+fn unknown_tokenizer_components_are_reported_by_name() {
     let sound = json!({
         "model": { "type": "WordLevel", "vocab": { "<unk>": 0 }, "unk_token": "<unk>" }
     });

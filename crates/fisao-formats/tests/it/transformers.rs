@@ -160,8 +160,8 @@ fn scored(
 }
 
 #[test]
-fn llava_sees_and_says_what_it_says_in_transformers() {
-    for (folder, tolerance) in cases("llava_sees_and_says_what_it_says_in_transformers") {
+fn llava_pixels_logits_and_tokens_match_transformers() {
+    for (folder, tolerance) in cases("llava_pixels_logits_and_tokens_match_transformers") {
         let checkpoint = Checkpoint::open(&folder.join("llava")).expect("a llava checkpoint");
         let device = Device::flex();
         let loaded =
@@ -232,8 +232,8 @@ fn write_expected_and_merged(
 }
 
 #[test]
-fn verifiers_measure_the_cosines_they_measure_in_transformers() {
-    for (folder, tolerance) in cases("verifiers_measure_the_cosines_they_measure_in_transformers") {
+fn verifier_cosines_match_transformers() {
+    for (folder, tolerance) in cases("verifier_cosines_match_transformers") {
         let siglip = folder.join("siglip/tokenizer.json").exists();
         let name = if siglip { "siglip" } else { "clip" };
         let checkpoint = Checkpoint::open(&folder.join(name)).expect("a verifier's checkpoint");
@@ -259,8 +259,8 @@ fn verifiers_measure_the_cosines_they_measure_in_transformers() {
 /// Writes the same models back with this crate, and an adapter, into `rewritten/` beside them, for
 /// transformers and PEFT to load; here they are only loaded again.
 #[test]
-fn checkpoints_are_written_back_for_transformers() {
-    let cases = cases("checkpoints_are_written_back_for_transformers");
+fn checkpoints_rewritten_for_transformers_load_again() {
+    let cases = cases("checkpoints_rewritten_for_transformers_load_again");
     let Some((folder, _)) = cases.iter().rfind(|(folder, _)| folder.join("clip").exists()) else {
         return;
     };

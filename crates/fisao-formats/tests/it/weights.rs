@@ -46,7 +46,7 @@ fn ask(
 }
 
 #[test]
-fn every_precision_is_stored_rounded_and_read_as_f32() {
+fn every_stored_dtype_is_rounded_and_read_back() {
     let cases = [
         (StoredDtype::F32, VALUES, DType::F32),
         (StoredDtype::F16, AS_F16, DType::F16),
@@ -77,7 +77,7 @@ fn long_half_precision_tensors_are_converted_to_the_last_value() {
 }
 
 #[test]
-fn a_scalar_is_stored_without_dimensions_and_read_either_way() {
+fn scalar_is_read_with_and_without_dimensions() {
     let folder = tempdir().expect("a temporary folder");
     let data = TensorData::new(vec![2.5_f32], Vec::<usize>::new());
     write(&folder.path().join(WEIGHTS_FILE), &[("logit_scale", data)], StoredDtype::F32);
@@ -90,7 +90,7 @@ fn a_scalar_is_stored_without_dimensions_and_read_either_way() {
 }
 
 #[test]
-fn what_the_model_did_not_ask_for_is_reported_but_for_constants() {
+fn unused_tensors_are_reported_except_constants() {
     let folder = tempdir().expect("a temporary folder");
     let data = || TensorData::new(vec![1.0_f32], [1]);
     let tensors = [
@@ -107,7 +107,7 @@ fn what_the_model_did_not_ask_for_is_reported_but_for_constants() {
 }
 
 #[test]
-fn missing_and_misshapen_tensors_are_named_with_their_file() {
+fn missing_and_misshapen_tensors_are_reported_with_their_file() {
     let folder = one_tensor(StoredDtype::F32);
     let mut source = open(&folder, LoadDtype::F32).expect("a whole file");
     let missing = ask(&mut source, "b.weight", &[1, 2]).expect_err("there is no b");
@@ -138,7 +138,7 @@ fn integer_tensors_are_refused_as_weights() {
 }
 
 #[test]
-fn truncated_files_are_named_with_both_lengths() {
+fn truncated_file_error_states_both_lengths() {
     let folder = one_tensor(StoredDtype::F32);
     let path = folder.path().join(WEIGHTS_FILE);
     let whole = fs::read(&path).expect("the file is there");
@@ -239,7 +239,7 @@ fn two_spellings_of_one_tensor_are_refused() {
 }
 
 #[test]
-fn pickles_are_refused_with_the_way_out() {
+fn pickles_are_rejected_with_a_hint() {
     let folder = tempdir().expect("a temporary folder");
     fs::write(folder.path().join("pytorch_model.bin"), b"\x80\x02").expect("a writable folder");
     let error = open(&folder, LoadDtype::F32).expect_err("pickles run code");

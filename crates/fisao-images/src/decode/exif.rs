@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_that_pil_takes_for_a_number_turns() {
+    fn orientation_is_read_from_every_numeric_type_of_pil() {
         let turned = Some(Orientation::Rotate90);
         let none = Some(Orientation::NoTransforms);
         for little in [true, false] {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_block_says_nothing() {
+    fn damaged_exif_block_has_no_orientation() {
         let whole = block(true, 4, 2, &[6, 0, 0, 0, 1, 0, 0, 0]);
         for length in 0..whole.len() {
             assert_eq!(orientation(&whole[..length]), None, "{length} of {} bytes", whole.len());

@@ -30,7 +30,7 @@ fn pixels(path: &Path) -> Vec<[u8; 3]> {
 const DIFFERENT: [(&str, u8); 2] = [("555.bmp", 1), ("565.bmp", 1)];
 
 #[test]
-fn pixels_are_pillows_to_the_bit() {
+fn decoded_pixels_match_pillow() {
     let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../fixtures/images"].iter().collect();
     let text = fs::read(folder.join("expected.json")).expect("the generator writes it");
     let expected: Value = serde_json::from_slice(&text).expect("JSON");
@@ -119,7 +119,7 @@ fn colour_types_become_rgb_as_in_pil() {
 }
 
 #[test]
-fn the_content_tells_the_format() {
+fn image_format_is_detected_from_content() {
     let folder = tempdir().expect("a temporary folder");
     let image = DynamicImage::ImageRgb8(ImageBuffer::from_pixel(3, 2, Rgb([200, 100, 50])));
     for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::Gif, ImageFormat::WebP] {
@@ -161,7 +161,7 @@ fn chunk(kind: [u8; 4], body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn png_is_turned_by_its_metadata_wherever_they_stand() {
+fn png_orientation_is_read_from_any_metadata_chunk() {
     // Orientation 6 as LONG.
     let exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x04\0\0\0\x01\0\0\0\x06\0\0\0\0";
     let mut digits = String::new();
@@ -206,7 +206,7 @@ fn png_is_turned_by_its_metadata_wherever_they_stand() {
 }
 
 #[test]
-fn files_that_are_no_images_are_named_by_what_they_are() {
+fn non_image_files_are_reported_with_their_actual_type() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("photo.png");
     let cases: [(&[u8], &str); 6] = [
@@ -230,7 +230,7 @@ fn files_that_are_no_images_are_named_by_what_they_are() {
 }
 
 #[test]
-fn truncated_images_are_named() {
+fn truncated_images_are_reported_with_their_format() {
     let image = ImageBuffer::from_fn(64, 64, |x, y| Rgb([(x * 4) as u8, (y * 4) as u8, 9]));
     let image = DynamicImage::ImageRgb8(image);
     let folder = tempdir().expect("a temporary folder");
@@ -311,7 +311,7 @@ fn an_image_without_pixels_is_an_error() {
 }
 
 #[test]
-fn jpegs_too_large_for_their_file_are_not_made_room_for() {
+fn memory_is_not_reserved_for_sizes_claimed_by_small_jpegs() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("huge.jpg");
     let (_, bytes) = fixture_files("jpg").into_iter().next().expect("a file");
@@ -331,7 +331,7 @@ fn jpegs_too_large_for_their_file_are_not_made_room_for() {
 }
 
 #[test]
-fn unusual_jpegs_are_named() {
+fn unsupported_jpeg_kinds_are_reported() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("unusual.jpg");
     let (_, bytes) = fixture_files("jpg").into_iter().next().expect("a file");
@@ -385,7 +385,7 @@ fn tiff(tags: &[(u16, u32)], strip: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn images_of_too_many_pixels_are_refused_before_they_are_decoded() {
+fn images_of_too_many_pixels_are_rejected_before_decoding() {
     let mut bmp = b"BM\x46\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0".to_vec();
     bmp.extend(30_000_u32.to_le_bytes());
     bmp.extend(30_000_u32.to_le_bytes());
@@ -434,7 +434,7 @@ fn images_of_too_many_pixels_are_refused_before_they_are_decoded() {
 }
 
 #[test]
-fn packed_metadata_are_not_unpacked() {
+fn compressed_png_metadata_is_not_decompressed() {
     let image = ImageBuffer::from_fn(3, 1, |x, _| Rgb([10 * x as u8, 0, 0]));
     let plain = encode(&DynamicImage::ImageRgb8(image), ImageFormat::Png);
     // Longer than the memory that reading an image of three pixels may take.
@@ -462,7 +462,7 @@ fn packed_metadata_are_not_unpacked() {
 }
 
 #[test]
-fn formats_that_are_not_read_are_called_by_their_name() {
+fn unsupported_image_formats_are_reported_by_name() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("photo.jpg");
     let cases: [(&[u8], &str); 7] = [
@@ -488,7 +488,7 @@ fn formats_that_are_not_read_are_called_by_their_name() {
 }
 
 #[test]
-fn what_follows_a_jpeg_is_not_read() {
+fn data_after_the_end_of_a_jpeg_is_not_read() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("film.jpg");
     let (_, bytes) = fixture_files("jpg").into_iter().next().expect("a file");

@@ -30,7 +30,7 @@ fn cases() -> Vec<(Filter, RgbImage, RgbImage)> {
 }
 
 #[test]
-fn resizing_is_pillows_to_the_bit() {
+fn resizing_matches_pillow_exactly() {
     let cases = cases();
     assert!(!cases.is_empty());
     for (filter, source, target) in cases {

@@ -66,7 +66,7 @@ fn mentions_are_mapped_to_the_tokens_that_spell_them() {
 }
 
 #[test]
-fn a_neutral_phrase_names_nothing() {
+fn neutral_phrases_are_not_mentions() {
     let entries = vec![("person".to_owned(), vec!["baby".to_owned()])];
     let neutral = ["baby blanket".to_owned(), "baby".to_owned()];
     let vocabulary = ObjectVocabulary::with_neutral(entries, &neutral).unwrap();
@@ -79,7 +79,7 @@ fn a_neutral_phrase_names_nothing() {
 }
 
 #[test]
-fn tokens_that_spell_nothing_belong_to_no_mention() {
+fn empty_tokens_belong_to_no_mention() {
     let (text, mut spans) = spelled(&["", "dog", ""]);
     assert_eq!(vocabulary().token_mentions(&text, &spans)[0].tokens, 1..2);
     spans[1] = 0..0;
@@ -87,7 +87,7 @@ fn tokens_that_spell_nothing_belong_to_no_mention() {
 }
 
 #[test]
-fn the_form_is_the_one_the_vocabulary_lists() {
+fn mention_form_is_the_one_listed_in_the_vocabulary() {
     let form = |text: &str| {
         let whole = 0..text.len();
         vocabulary().token_mentions(text, &[whole])[0].form.clone()
@@ -102,7 +102,7 @@ fn the_form_is_the_one_the_vocabulary_lists() {
 }
 
 #[test]
-fn denied_objects_are_flagged() {
+fn negated_mentions_are_flagged() {
     for text in [
         "no dog",
         "There is no dog.",
@@ -122,7 +122,7 @@ fn denied_objects_are_flagged() {
 }
 
 #[test]
-fn claimed_objects_are_not() {
+fn asserted_mentions_are_not_flagged_as_negated() {
     for text in [
         "a dog",
         "No, a dog",
@@ -141,7 +141,7 @@ fn claimed_objects_are_not() {
 }
 
 #[test]
-fn broken_vocabularies_are_named() {
+fn invalid_vocabularies_are_rejected() {
     let new = |entries: &[(&str, &str)]| {
         let entry = |(c, f): &(&str, &str)| ((*c).to_owned(), vec![(*f).to_owned()]);
         ObjectVocabulary::new(entries.iter().map(entry).collect()).unwrap_err()
@@ -173,7 +173,7 @@ fn tokenised() -> impl Strategy<Value = (String, Vec<Range<usize>>)> {
 
 proptest! {
     #[test]
-    fn the_tokens_of_a_mention_spell_it((text, spans) in tokenised()) {
+    fn mention_tokens_spell_the_mention_without_extra_tokens((text, spans) in tokenised()) {
         let mut end = 0;
         for mention in vocabulary().token_mentions(&text, &spans) {
             prop_assert!(mention.span.start >= end && mention.span.start < mention.span.end);
@@ -192,7 +192,7 @@ proptest! {
 
     /// Where tokens are cut changes no mention but its tokens.
     #[test]
-    fn mentions_do_not_depend_on_tokens((text, spans) in tokenised()) {
+    fn mentions_do_not_depend_on_tokenisation((text, spans) in tokenised()) {
         let whole = 0..text.len();
         let found = |spans: &[Range<usize>]| -> Vec<_> {
             vocabulary()

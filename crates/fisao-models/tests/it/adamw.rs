@@ -69,7 +69,7 @@ fn optimiser(case: &Value) -> AdamW {
 }
 
 #[test]
-fn updates_are_those_of_pytorch() {
+fn adamw_updates_match_pytorch() {
     let case = fixture::json("adamw_pytorch/expected.json");
     let mut pair = Pair::new(&case["start"]);
     let mut optimiser = optimiser(&case);
@@ -89,7 +89,7 @@ fn updates_are_those_of_pytorch() {
 /// With equal gradients m̂ = g and v̂ = g² at every step, so the second is the same again. Also where
 /// cores share a parameter.
 #[test]
-fn constant_gradients_move_by_the_rate() {
+fn constant_gradients_change_parameters_by_the_learning_rate() {
     for copies in [1, 50_000] {
         let start = [1.0, -2.0, 0.5].repeat(copies);
         let mut vector = Long(from_floats(start, [3 * copies], &Device::flex()));
@@ -105,7 +105,7 @@ fn constant_gradients_move_by_the_rate() {
 }
 
 #[test]
-fn a_parameter_without_a_rate_stays_and_remembers() {
+fn parameter_without_learning_rate_and_its_moments_stay_fixed() {
     let case = fixture::json("adamw_pytorch/expected.json");
     let steps = case["steps"].as_array().expect("a list");
     let mut pair = Pair::new(&case["start"]);
@@ -120,7 +120,7 @@ fn a_parameter_without_a_rate_stays_and_remembers() {
 
 /// As in PyTorch, where every parameter counts its own steps: the first update is a step of η, whenever it comes.
 #[test]
-fn a_pause_does_not_change_the_size_of_the_first_step() {
+fn bias_correction_counts_the_steps_of_each_parameter() {
     let mut pair = Pair::new(&fixture::json("adamw_pytorch/expected.json")["start"]);
     let mut optimiser = AdamW::new(AdamWConfig::default());
     let [matrix, vector] = pair.values();
@@ -140,7 +140,7 @@ fn a_pause_does_not_change_the_size_of_the_first_step() {
 }
 
 #[test]
-fn a_parameter_without_gradient_stays() {
+fn parameter_without_gradient_is_unchanged() {
     let case = fixture::json("adamw_pytorch/expected.json");
     let mut pair = Pair::new(&case["start"]);
     let [before, _] = pair.values();
@@ -153,7 +153,7 @@ fn a_parameter_without_gradient_stays() {
 }
 
 #[test]
-fn a_copied_state_continues_bit_for_bit() {
+fn copied_optimiser_state_continues_bit_for_bit() {
     let case = fixture::json("adamw_pytorch/expected.json");
     let steps = case["steps"].as_array().expect("a list");
     let mut pair = Pair::new(&case["start"]);

@@ -75,13 +75,13 @@ fn norm(values: &[f32]) -> f64 {
 }
 
 #[test]
-fn a_fresh_adapter_changes_nothing() {
+fn fresh_adapter_does_not_change_the_model() {
     let base = floats(&logprobs(&tiny_llava(3)));
     assert_eq!(floats(&logprobs(&with_fresh_adapter().0)), base);
 }
 
 #[test]
-fn switching_an_adapter_off_gives_the_base_model() {
+fn disabling_the_adapter_gives_the_base_model() {
     let adapted = with_adapter();
     let base = floats(&logprobs(&tiny_llava(3)));
     assert!(largest_difference(&floats(&logprobs(&adapted.0)), &base) > 0.05);
@@ -89,7 +89,7 @@ fn switching_an_adapter_off_gives_the_base_model() {
 }
 
 #[test]
-fn a_merged_adapter_computes_what_the_adapter_computed() {
+fn merged_adapter_gives_the_same_log_probabilities() {
     for use_rslora in [false, true] {
         let mut adapted = with_adapter();
         let stored = values(&mut adapted);
@@ -107,7 +107,7 @@ fn a_merged_adapter_computes_what_the_adapter_computed() {
 }
 
 #[test]
-fn the_scale_is_alpha_over_rank_or_its_root() {
+fn lora_scale_is_alpha_over_rank_or_root_of_rank() {
     let config = LoraConfig { rank: 4, alpha: 12.0, ..LoraConfig::default() };
     assert!((config.scale() - 3.0).abs() < f64::EPSILON);
     let config = LoraConfig { use_rslora: true, ..config };
@@ -116,7 +116,7 @@ fn the_scale_is_alpha_over_rank_or_its_root() {
 
 /// dB = s · dyᵀ (x Aᵀ) is non-zero while B is zero; dA = s · (dy B)ᵀ x is zero until B has moved.
 #[test]
-fn b_learns_at_once_and_a_once_b_has_moved() {
+fn gradient_of_lora_a_is_zero_until_lora_b_has_changed() {
     let mut fresh = with_fresh_adapter();
     for (name, gradient) in gradients(&mut fresh) {
         let moves = norm(&gradient) > 0.0;
@@ -130,7 +130,7 @@ fn b_learns_at_once_and_a_once_b_has_moved() {
 }
 
 #[test]
-fn training_an_adapter_moves_nothing_else() {
+fn training_an_adapter_changes_only_the_adapter() {
     let mut adapted = with_adapter();
     let (base, before) = (values(&mut adapted.0), values(&mut adapted));
     let image = floats(adapted.0.image_features(pixels(1, 4)).tokens());
@@ -153,7 +153,7 @@ fn training_an_adapter_moves_nothing_else() {
 
 /// `q_proj`, `k_proj` and `v_proj` are names of the image tower's linear layers as well.
 #[test]
-fn only_the_language_model_is_adapted() {
+fn lora_is_added_to_the_language_model_only() {
     for name in values(&mut with_fresh_adapter()).into_keys() {
         assert!(name.starts_with("language_model.model.layers."), "{name}");
     }
@@ -165,7 +165,7 @@ fn only_the_language_model_is_adapted() {
 }
 
 #[test]
-fn matrices_have_pefts_shapes() {
+fn lora_matrices_have_the_shapes_of_peft() {
     let (hidden, inner, keys) = (16, 24, 8);
     with_fresh_adapter().visit_mut("", &mut |name, parameter| {
         let [inputs, outputs] = match name.split('.').nth(5).expect("a map's name") {
@@ -181,7 +181,7 @@ fn matrices_have_pefts_shapes() {
 }
 
 #[test]
-fn impossible_configurations_are_refused() {
+fn invalid_lora_configurations_are_rejected() {
     let refuse = |config: &LoraConfig| tiny_llava(3).add_lora(config, 0).expect_err("refused");
     let unknown = LoraConfig { target_modules: vec!["q_proj".into(), "fc1".into()], ..config() };
     assert!(matches!(refuse(&unknown), LoraError::UnknownTarget { name } if name == "fc1"));
@@ -211,7 +211,7 @@ fn every_linear_layer_is_visited_under_its_canonical_name() {
 
 /// Adapters anywhere are switched off and folded in, not only the decoder's.
 #[test]
-fn adapters_on_every_linear_layer_are_switched_off_and_merged() {
+fn adapters_on_every_linear_layer_can_be_disabled_and_merged() {
     let base = floats(&logprobs(&tiny_llava(3)));
     let mut adapted = tiny_llava(3);
     let mut drawn = 0.0_f32;

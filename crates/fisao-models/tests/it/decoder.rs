@@ -10,7 +10,7 @@ use fisao_testkit::tolerance::F32_FORWARD;
 
 /// The states that are asked for are those of a pass that computes all.
 #[test]
-fn wanted_states_are_those_of_all() {
+fn selected_hidden_states_equal_those_of_the_full_pass() {
     let (model, width) = (tiny_llava(3), llava_config().text.hidden_size);
     let (batch, length) = (3, 5);
     let values = (0..batch * length * width).map(|at| ((at * 37 + 11) % 101) as f32 / 50.0 - 1.0);

@@ -53,7 +53,7 @@ fn examples<'a>(prompts: &'a [Vec<u32>; 2], responses: &'a [Vec<u32>; 2]) -> [Ex
 }
 
 #[test]
-fn a_language_model_predicts_what_it_predicts_on_the_cpu() {
+fn log_probabilities_on_vulkan_match_the_cpu() {
     let prompts = [prompt(&[5, 9, 12]), prompt(&[8])];
     let responses = [vec![4, 7, 11, 2], vec![13, 2]];
     compare("log-probabilities and entropies", |dtype, device| {
@@ -67,7 +67,7 @@ fn a_language_model_predicts_what_it_predicts_on_the_cpu() {
 }
 
 #[test]
-fn a_verifier_sees_what_it_sees_on_the_cpu() {
+fn clip_embeddings_on_vulkan_match_the_cpu() {
     compare("embeddings", |dtype, device| {
         let clip = Clip::load(clip_config(), &mut rounded(dtype), device).expect("any weights");
         let images = clip.embed_images(pixels(2, 4).to_device(device));
@@ -78,7 +78,7 @@ fn a_verifier_sees_what_it_sees_on_the_cpu() {
 
 /// Gradients of all weights, those of the image tower too.
 #[test]
-fn gradients_are_those_of_the_cpu() {
+fn gradients_on_vulkan_match_the_cpu() {
     let prompts = [prompt(&[5, 9, 12]), prompt(&[8])];
     let responses = [vec![4, 7, 11, 2], vec![13, 2]];
     let gradients = |device: &Device| -> GradientMap {
@@ -110,7 +110,7 @@ impl Parameters for Adapter<'_> {
 
 /// Three updates of an adapter on frozen weights of each type.
 #[test]
-fn an_adapter_trains_as_on_the_cpu() {
+fn adapter_training_on_vulkan_matches_the_cpu() {
     let prompts = [prompt(&[5, 9, 12]), prompt(&[8])];
     let responses = [vec![4, 7, 11, 2], vec![13, 2]];
     compare("what training sees", |dtype, device| {
@@ -149,7 +149,7 @@ fn responses(dtype: DType, device: &Device, sampling: &Sampling) -> Vec<Generate
 
 /// Rows of different lengths, with a cache, some leaving the batch before others.
 #[test]
-fn responses_are_those_of_the_cpu() {
+fn responses_on_vulkan_match_the_cpu() {
     let device = vulkan();
     for temperature in [0.0, 0.7] {
         let sampling = Sampling { max_new_tokens: 20, temperature, seed: 5 };
@@ -165,7 +165,7 @@ fn responses_are_those_of_the_cpu() {
 
 /// Weights are held in their own type or in f32.
 #[test]
-fn weights_are_held_in_their_own_type_or_in_f32() {
+fn weights_keep_their_dtype_or_are_converted_to_f32() {
     let device = vulkan();
     for dtype in DTYPES {
         let held = if is_held(dtype, &device) { dtype } else { DType::F32 };

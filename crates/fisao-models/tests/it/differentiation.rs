@@ -73,7 +73,7 @@ fn unit(values: impl Iterator<Item = f32>) -> Vec<f64> {
 /// Every tensor along its gradient, which shows its length, and along a random direction, which
 /// shows that it points the right way.
 #[test]
-fn gradients_are_finite_differences() {
+fn gradients_equal_finite_differences() {
     let model = tiny_llava(3);
     let mut random = RandomWeights::new(1);
     let gradients = gradients(&model);
@@ -104,7 +104,7 @@ fn gradients_are_finite_differences() {
 }
 
 #[test]
-fn a_part_that_is_cut_off_is_named() {
+fn parameters_without_gradient_are_reported_by_name() {
     let mut model = tiny_llava(3);
     let projector = |name: &str| name.starts_with("multi_modal_projector.");
     let count = model.train_where(&|name| projector(name) || name.starts_with("language_model."));
@@ -122,7 +122,7 @@ fn a_part_that_is_cut_off_is_named() {
 }
 
 #[test]
-fn what_the_tower_is_not_read_behind_counts_as_cut_off() {
+fn unread_vision_layers_are_reported_as_without_gradient() {
     let mut model = tiny_llava(3);
     model.train_where(&|_| true);
     let backward = loss(&model, &model.image_features(pixels(2, 4))).backward();
@@ -132,7 +132,7 @@ fn what_the_tower_is_not_read_behind_counts_as_cut_off() {
 }
 
 #[test]
-fn frozen_tensors_receive_nothing() {
+fn frozen_tensors_receive_no_gradient() {
     let mut model = tiny_llava(3);
     let trained = "language_model.model.norm.weight";
     assert_eq!(model.train_where(&|name| name == trained), 1);
@@ -143,7 +143,7 @@ fn frozen_tensors_receive_nothing() {
 }
 
 #[test]
-fn gradients_add_up_and_are_clipped_jointly() {
+fn gradients_accumulate_and_are_clipped_by_their_joint_norm() {
     let gradient_map = |a: [f32; 2], b: f32| {
         GradientMap::from([("a".to_owned(), a.to_vec()), ("b".to_owned(), vec![b])])
     };

@@ -41,12 +41,12 @@ fn assert_batch_is_single(sampling: &Sampling) {
 }
 
 #[test]
-fn a_greedy_batch_of_unequal_prompts_is_each_prompt_alone() {
+fn greedy_decoding_does_not_depend_on_the_batch() {
     assert_batch_is_single(&GREEDY);
 }
 
 #[test]
-fn a_sampled_batch_of_unequal_prompts_is_each_prompt_alone() {
+fn sampling_does_not_depend_on_the_batch() {
     assert_batch_is_single(&SAMPLED);
 }
 
@@ -108,7 +108,7 @@ fn cached_decoding_equals_full_forward() {
 
 /// Before any update the importance ratio of policy optimisation is exp(0) = 1 for every token.
 #[test]
-fn the_trainer_sees_the_samplers_log_probabilities() {
+fn training_log_probabilities_equal_the_samplers() {
     let model = tiny_llava(3);
     let features = model.image_features(pixels(3, 4));
     let prompts = prompts();
@@ -139,7 +139,7 @@ fn the_trainer_sees_the_samplers_log_probabilities() {
 
 /// A sampled response may hold the image placeholder; it is a token like any other there.
 #[test]
-fn a_placeholder_in_a_response_shows_no_image() {
+fn image_placeholder_in_a_response_is_an_ordinary_token() {
     let model = tiny_llava(3);
     let features = model.image_features(pixels(3, 4));
     let image = model.tokens().image;
@@ -224,7 +224,7 @@ fn blanking_the_image_changes_the_logits() {
 }
 
 #[test]
-fn each_row_sees_its_own_image() {
+fn each_prompt_attends_to_its_own_image() {
     let model = tiny_llava(3);
     let features = model.image_features(pixels(2, 4));
     let prompt = |image| Prompt { ids: prompt(&[5, 9, 12]), image, stream: 0 };
@@ -236,7 +236,7 @@ fn each_row_sees_its_own_image() {
 }
 
 #[test]
-fn text_tokens_leave_out_the_end_token_only() {
+fn text_tokens_exclude_only_the_end_token() {
     let stopped = Generated {
         tokens: vec![5, 6, 2],
         logprobs: vec![-1.0, -1.0, -0.5],

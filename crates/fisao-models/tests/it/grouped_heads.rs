@@ -50,7 +50,7 @@ fn logits(model: &VisionLanguageModel) -> Vec<f32> {
 }
 
 #[test]
-fn grouped_heads_are_repeated_heads() {
+fn grouped_query_attention_equals_repeated_key_heads() {
     let grouped = tiny_llava(9);
     let expected = logits(&spread(&grouped, &[0, 0, 1, 1]));
     assert_close("logits", &logits(&grouped), &expected, F32_FORWARD);

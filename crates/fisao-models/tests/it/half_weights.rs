@@ -66,7 +66,7 @@ fn train(model: &mut Adapted) -> (Vec<f32>, Vec<f32>) {
 }
 
 #[test]
-fn an_adapter_trains_on_16_bits_as_on_the_same_values_in_f32() {
+fn adapter_training_on_16_bit_weights_matches_f32() {
     for dtype in [DType::BF16, DType::F16] {
         let (mut narrow, mut wide) = (model(dtype, false), model(dtype, true));
         let q_proj = "language_model.model.layers.0.self_attn.q_proj.weight";
@@ -91,7 +91,7 @@ fn an_adapter_trains_on_16_bits_as_on_the_same_values_in_f32() {
 }
 
 #[test]
-fn a_weight_that_is_to_be_trained_becomes_f32() {
+fn trainable_16_bit_weights_receive_gradients() {
     let mut model = model(DType::BF16, false).0;
     model.visit_mut("", &mut |_, mut parameter| parameter.train());
     let features = model.image_features(pixels(1, 4));

@@ -50,7 +50,7 @@ fn a_processor_resizes_as_pillow_does() {
 }
 
 #[test]
-fn cropping_is_that_of_transformers() {
+fn cropping_matches_transformers() {
     let cases = cases("crops");
     assert!(!cases.is_empty());
     for (_, source, target) in cases {
@@ -61,7 +61,7 @@ fn cropping_is_that_of_transformers() {
 }
 
 #[test]
-fn padding_to_a_square_is_that_of_transformers() {
+fn padding_to_a_square_matches_transformers() {
     let cases = cases("squares");
     assert!(!cases.is_empty());
     for (case, source, target) in cases {
@@ -73,7 +73,7 @@ fn padding_to_a_square_is_that_of_transformers() {
 }
 
 #[test]
-fn pixels_are_those_of_transformers() {
+fn clip_pixels_match_transformers() {
     let stored = fixture::json("pillow_resize/expected.json");
     let side = stored["processor"]["side"].as_u64().expect("pixels") as u32;
     let images = stored["processor"]["pictures"].as_array().expect("a list");
@@ -88,7 +88,7 @@ fn pixels_are_those_of_transformers() {
 }
 
 #[test]
-fn the_shortest_edge_gets_its_size_and_the_other_is_rounded_down() {
+fn shortest_edge_is_exact_and_the_other_is_rounded_down() {
     // 10 · 31/11 = 28.18 and 10 · 23/17 = 13.53
     for (size, expected) in [((11, 31), (10, 28)), ((23, 17), (13, 10)), ((5, 5), (10, 10))] {
         let source = RgbImage::from_pixel(size.0, size.1, Rgb([9, 9, 9]));
@@ -100,7 +100,7 @@ fn the_shortest_edge_gets_its_size_and_the_other_is_rounded_down() {
 
 /// White is (1 − mean) / s.d. of each channel, black −mean / s.d.
 #[test]
-fn channels_are_normalised_by_clips_constants() {
+fn channels_are_normalised_by_the_constants_of_clip() {
     for (level, expected) in [(255, [1.9303, 2.0749, 2.1459]), (0, [-1.7923, -1.7521, -1.4802])] {
         let source = RgbImage::from_pixel(2, 2, Rgb([level; 3]));
         let values = ImageProcessor::clip(2).process(&source).values;
@@ -143,7 +143,7 @@ fn step_by_step(processor: &ImageProcessor, image: &RgbImage) -> RgbImage {
 }
 
 #[test]
-fn what_a_crop_takes_away_is_not_computed_and_the_rest_is_the_same() {
+fn cropped_processing_equals_step_by_step_processing() {
     let sizes = [(3, 2000), (2000, 3), (1, 1), (40, 30), (31, 97), (250, 9), (64, 64)];
     let resizes = [
         None,
@@ -173,7 +173,7 @@ fn what_a_crop_takes_away_is_not_computed_and_the_rest_is_the_same() {
 }
 
 #[test]
-fn images_too_large_to_be_resized_at_once_are_resized_in_strips() {
+fn resizing_large_images_in_strips_equals_resizing_at_once() {
     for (image, size) in [
         (mottled(20, 7000), (900, 950)),
         (mottled(7000, 20), (900, 950)),
@@ -189,7 +189,7 @@ fn images_too_large_to_be_resized_at_once_are_resized_in_strips() {
 }
 
 #[test]
-fn a_ribbon_takes_no_more_memory_than_what_is_left_of_it() {
+fn extreme_aspect_ratios_are_processed_in_bounded_memory() {
     // Whole, its longer side would have 22 million pixels, or one of 4 thousand million bytes.
     for size in [(1, 65_535), (65_535, 1), (1, 30_000_000)] {
         let image = RgbImage::from_pixel(size.0, size.1, Rgb([9, 90, 200]));

@@ -38,7 +38,7 @@ fn image_readings_equal_plain_forward_at_image_positions() {
 }
 
 #[test]
-fn readings_depend_on_neither_batch_nor_what_follows_the_image() {
+fn image_readings_ignore_the_batch_and_text_after_the_image() {
     let model = tiny::tiny_llava(5);
     let features = model.image_features(tiny::pixels(3, 6));
     let tokens = [4, 9, 30];
@@ -60,7 +60,7 @@ fn readings_depend_on_neither_batch_nor_what_follows_the_image() {
 }
 
 #[test]
-fn more_layers_read_at_least_as_much() {
+fn image_readings_do_not_decrease_with_more_layers() {
     let model = tiny::tiny_llava(5);
     let features = model.image_features(tiny::pixels(1, 6));
     let prompt = tiny::prompt(&[7]);

@@ -56,7 +56,7 @@ fn features(model: &VisionLanguageModel, cases: &[Value]) -> ImageFeatures {
 }
 
 #[test]
-fn images_are_cut_as_in_transformers() {
+fn tiled_pixels_match_transformers() {
     let (model, cases) = model();
     for case in &cases {
         let found = prepared(&model, case);
@@ -68,7 +68,7 @@ fn images_are_cut_as_in_transformers() {
 }
 
 #[test]
-fn prompts_hold_as_many_image_tokens_as_in_transformers() {
+fn image_token_count_in_prompts_matches_transformers() {
     let (model, cases) = model();
     for case in &cases {
         let prompt = fixture::ids(&case["prompt"]);
@@ -82,7 +82,7 @@ fn prompts_hold_as_many_image_tokens_as_in_transformers() {
 }
 
 #[test]
-fn logits_are_those_of_transformers() {
+fn logits_match_transformers() {
     let (model, cases) = model();
     for case in &cases {
         let prompt = fixture::ids(&case["prompt"]);
@@ -98,7 +98,7 @@ fn logits_are_those_of_transformers() {
 
 /// The images take different numbers of tokens, so their prompts are padded.
 #[test]
-fn images_of_different_sizes_are_described_together_as_in_transformers() {
+fn batched_images_of_different_sizes_decode_as_in_transformers() {
     let (model, cases) = model();
     let prompt = |(image, case): (usize, &Value)| Prompt {
         ids: fixture::ids(&case["prompt"]),
@@ -118,7 +118,7 @@ fn images_of_different_sizes_are_described_together_as_in_transformers() {
 }
 
 #[test]
-fn features_of_several_images_come_apart_and_together_again() {
+fn image_features_can_be_split_and_concatenated() {
     let (model, cases) = model();
     let all = features(&model, &cases);
     let parts = all.split();
@@ -134,7 +134,7 @@ fn features_of_several_images_come_apart_and_together_again() {
 }
 
 #[test]
-fn the_whole_of_each_image_is_its_first_tile() {
+fn first_tile_is_the_whole_image() {
     let (model, cases) = model();
     let images: Vec<_> = cases.iter().map(|case| prepared(&model, case)).collect();
     let whole = floats(&ImageBatch::new(&images, &model.device()).whole());
@@ -143,7 +143,7 @@ fn the_whole_of_each_image_is_its_first_tile() {
 }
 
 #[test]
-fn the_end_of_a_row_and_the_projector_are_trained_through_thinned_tokens() {
+fn newline_and_projector_get_gradients_through_pooled_tokens() {
     let (mut model, cases) = model();
     let trained = ["image_newline", "multi_modal_projector."];
     let count = model.train_where(&|name| trained.iter().any(|part| name.starts_with(part)));
@@ -163,7 +163,7 @@ fn the_end_of_a_row_and_the_projector_are_trained_through_thinned_tokens() {
 
 #[test]
 #[should_panic(expected = "has 1 tiles, but the model looks at")]
-fn an_image_without_its_tiles_is_refused() {
+fn image_with_missing_tiles_is_rejected() {
     let (model, cases) = model();
     let mut image = prepared(&model, &cases[3]);
     image.values.truncate(3 * 14 * 14);

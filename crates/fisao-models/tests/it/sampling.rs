@@ -31,7 +31,7 @@ fn seed_and_stream_determine_a_response() {
 }
 
 #[test]
-fn an_end_token_stops_a_response_and_is_its_last() {
+fn response_ends_with_the_end_token_or_at_the_length_limit() {
     let model = tiny_llava(3);
     let end = model.tokens().eos;
     let responses = write(&model, 0, 40, &Sampling { temperature: 1.5, ..SAMPLING });
@@ -55,7 +55,7 @@ fn an_end_token_stops_a_response_and_is_its_last() {
 }
 
 #[test]
-fn no_budget_gives_empty_responses() {
+fn zero_new_tokens_give_empty_responses() {
     let model = tiny_llava(3);
     let responses = write(&model, 0, 2, &Sampling { max_new_tokens: 0, ..SAMPLING });
     assert_eq!(responses.len(), 2);
@@ -63,7 +63,7 @@ fn no_budget_gives_empty_responses() {
 }
 
 #[test]
-fn nan_logits_are_reported() {
+fn non_finite_logits_end_the_response_and_are_reported() {
     for (bad, temperature) in [(f32::NAN, 0.0), (f32::NAN, 1.0), (f32::INFINITY, 0.0)] {
         let mut model = tiny_llava(3);
         let mut broken = 0;
@@ -86,7 +86,7 @@ fn nan_logits_are_reported() {
 /// First tokens of many streams against the distribution they are drawn from: Pearson's χ² over
 /// the tokens expected at least five times, against the 1 − 10⁻⁶ quantile (Wilson–Hilferty).
 #[test]
-fn first_tokens_follow_the_distribution() {
+fn first_sampled_tokens_follow_the_model_distribution() {
     const STREAMS: usize = 4000;
     let model = tiny_llava(3);
     let sampling = Sampling { max_new_tokens: 1, temperature: 0.7, seed: 1 };

@@ -54,7 +54,7 @@ fn features(model: &VisionLanguageModel, config: &SmolVlmConfig, cases: &[Value]
 
 /// transformers has the whole image behind its tiles; here it comes first.
 #[test]
-fn pixels_are_those_of_transformers() {
+fn pixels_match_transformers() {
     for splits in [true, false] {
         let (_, config, cases) = model(splits);
         for case in &cases {
@@ -70,7 +70,7 @@ fn pixels_are_those_of_transformers() {
 }
 
 #[test]
-fn prompts_name_tiles_as_in_transformers() {
+fn tile_tokens_in_prompts_match_transformers() {
     for splits in [true, false] {
         let (model, config, cases) = model(splits);
         for case in &cases {
@@ -87,7 +87,7 @@ fn prompts_name_tiles_as_in_transformers() {
 }
 
 #[test]
-fn an_image_with_more_tiles_than_the_tokenizer_names_is_refused() {
+fn image_with_more_tiles_than_tile_tokens_is_rejected() {
     let (_, mut config, _) = model(true);
     config.tile_tokens.places.iter_mut().for_each(|row| row.truncate(2));
     let found = config.expand_image_token(&[1, 31, 4], (40, 11)).unwrap_err();
@@ -95,7 +95,7 @@ fn an_image_with_more_tiles_than_the_tokenizer_names_is_refused() {
 }
 
 #[test]
-fn logits_are_those_of_transformers() {
+fn logits_match_transformers() {
     for splits in [true, false] {
         let (model, config, cases) = model(splits);
         for case in &cases {
@@ -113,7 +113,7 @@ fn logits_are_those_of_transformers() {
 
 /// The images take different numbers of tokens, so their prompts are padded.
 #[test]
-fn images_of_different_sizes_are_described_together_as_in_transformers() {
+fn batched_images_of_different_sizes_decode_as_in_transformers() {
     let (model, config, cases) = model(true);
     let prompt = |(image, case): (usize, &Value)| Prompt {
         ids: fixture::ids(&case["prompt"]),
@@ -133,7 +133,7 @@ fn images_of_different_sizes_are_described_together_as_in_transformers() {
 }
 
 #[test]
-fn the_connector_is_trained_through_the_tiles() {
+fn connector_receives_gradients_through_the_tiles() {
     let (mut model, config, cases) = model(true);
     let count = model.train_where(&|name| name.starts_with("connector."));
     assert_eq!(count, 1);

@@ -17,7 +17,7 @@ fn embed(clip: &Clip, text: &[u32]) -> Vec<f32> {
 }
 
 #[test]
-fn texts_of_a_batch_do_not_see_each_other() {
+fn text_embeddings_do_not_depend_on_the_batch() {
     let clip = tiny_clip(1);
     let texts = [vec![BOS, 4, EOS], vec![BOS, 9, 20, 33, 2, 6, EOS], vec![BOS, EOS]];
     let alone: Vec<f32> = texts.iter().flat_map(|text| embed(&clip, text)).collect();
@@ -25,7 +25,7 @@ fn texts_of_a_batch_do_not_see_each_other() {
 }
 
 #[test]
-fn what_follows_the_first_end_token_is_not_read() {
+fn tokens_after_the_first_end_token_are_ignored() {
     let clip = tiny_clip(1);
     let text = embed(&clip, &[BOS, 4, 7, EOS]);
     let padded = embed(&clip, &[BOS, 4, 7, EOS, EOS, EOS, 39]);
@@ -33,7 +33,7 @@ fn what_follows_the_first_end_token_is_not_read() {
 }
 
 #[test]
-fn a_long_text_is_cut_and_keeps_its_end_token() {
+fn long_text_is_truncated_and_keeps_its_end_token() {
     let clip = tiny_clip(1);
     let mut long = vec![BOS];
     long.extend(3..30);
@@ -45,7 +45,7 @@ fn a_long_text_is_cut_and_keeps_its_end_token() {
 }
 
 #[test]
-fn embeddings_have_length_one() {
+fn embeddings_have_unit_norm() {
     let clip = tiny_clip(2);
     let text = embed(&clip, &[BOS, 4, 7, EOS]);
     let image = floats(&clip.embed_images(fisao_testkit::tiny::pixels(1, 3)));
@@ -56,7 +56,7 @@ fn embeddings_have_length_one() {
 }
 
 #[test]
-fn images_of_a_batch_do_not_see_each_other() {
+fn image_embeddings_do_not_depend_on_the_batch() {
     let clip = tiny_clip(2);
     let pixels = fisao_testkit::tiny::pixels(3, 4);
     let together = floats(&clip.embed_images(pixels.clone()));

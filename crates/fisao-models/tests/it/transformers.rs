@@ -53,7 +53,7 @@ fn image_size(model: &VisionLanguageModel) -> usize {
 }
 
 #[test]
-fn image_features_are_those_of_transformers() {
+fn image_features_match_transformers() {
     let (model, case) = llava(LLAVA);
     let features = model.image_features(pixels(&case, 1, image_size(&model)));
     let expected = fixture::numbers(&case["image_features"]);
@@ -77,7 +77,7 @@ fn assert_logits(name: &str) -> (Tensor<2>, Value) {
 }
 
 #[test]
-fn hidden_states_and_logits_are_those_of_transformers() {
+fn hidden_states_and_logits_match_transformers() {
     let (states, case) = assert_logits(LLAVA);
     let hidden = floats(&states.narrow(0, 3, 1));
     let expected = fixture::numbers(&case["last_hidden_state"]);
@@ -97,18 +97,18 @@ fn assert_greedy(name: &str) {
 }
 
 #[test]
-fn greedy_decoding_is_that_of_transformers() {
+fn greedy_decoding_matches_transformers() {
     assert_greedy(LLAVA);
 }
 
 #[test]
-fn a_siglip_tower_and_a_qwen2_decoder_say_what_they_say_in_transformers() {
+fn siglip_tower_with_qwen2_decoder_matches_transformers() {
     assert_greedy(INTERLEAVE);
     assert_logits(INTERLEAVE);
 }
 
 #[test]
-fn siglip_cosines_are_those_of_transformers() {
+fn siglip_cosines_match_transformers() {
     let case = fixture::json("tiny_interleave/expected.json")["siglip"].take();
     let config: SiglipConfig =
         serde_json::from_value(case["config"].clone()).expect("a SigLIP configuration");
@@ -138,12 +138,12 @@ fn assert_cosines(eos_token_id: Option<u32>, expected: &str) {
 }
 
 #[test]
-fn clip_cosines_are_those_of_transformers() {
+fn clip_cosines_match_transformers() {
     assert_cosines(None, "cosines");
 }
 
 /// Configurations of OpenAI's own checkpoints say `eos_token_id: 2`.
 #[test]
-fn clip_with_the_old_end_token_reads_the_largest_id() {
+fn clip_with_the_old_end_token_pools_at_the_largest_id() {
     assert_cosines(Some(2), "cosines_by_largest_id");
 }

@@ -48,7 +48,7 @@ fn shared_vision_tower_equals_separate_towers() {
 }
 
 #[test]
-fn patches_come_with_their_image_and_have_length_one() {
+fn patch_embeddings_have_unit_norm_beside_the_image_embedding() {
     let (_, clip) = pair();
     let pixels = pixels(3, 3);
     let (images, patches) = clip.embed_patches(clip.vision().encode(pixels.clone()));

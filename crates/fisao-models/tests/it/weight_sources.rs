@@ -23,13 +23,13 @@ fn all(seed: u64) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn a_seed_determines_the_weights() {
+fn seed_determines_random_weights() {
     assert_eq!(all(1), all(1));
     assert_ne!(all(1), all(2));
 }
 
 #[test]
-fn draws_have_the_stated_spread() {
+fn random_weights_have_the_requested_spread() {
     const COUNT: usize = 20_000;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let values = draw(&mut rng, COUNT, Init::Normal { std: 0.5 });
@@ -72,7 +72,7 @@ fn shapes(model: &mut impl Parameters) -> BTreeMap<String, Vec<usize>> {
 
 /// Constructors ask for exactly the tensors that a visit later shows, under the same names.
 #[test]
-fn what_is_loaded_is_what_is_visited() {
+fn loaded_tensors_are_exactly_the_visited_ones() {
     let mut asked = Requests::default();
     let llava = VisionLanguageModel::load(llava_config(), &mut asked, &Device::flex());
     assert_eq!(asked.0, shapes(&mut llava.expect("random weights fit every shape")));
@@ -82,7 +82,7 @@ fn what_is_loaded_is_what_is_visited() {
 }
 
 #[test]
-fn a_misshapen_checkpoint_is_refused_by_name() {
+fn misshapen_tensor_is_reported_with_both_shapes() {
     let stored = crate::fixture::json("tiny_llava/expected.json")["llava"]["config"].take();
     let mut config: LlavaConfig = serde_json::from_value(stored).expect("a configuration");
     config.text.intermediate_size += 1;
@@ -99,7 +99,7 @@ fn a_misshapen_checkpoint_is_refused_by_name() {
 const SIZE: (u32, u32) = (8, 8);
 
 #[test]
-fn one_placeholder_becomes_as_many_as_the_image_has_tokens() {
+fn image_placeholder_expands_to_one_per_image_token() {
     let config = llava_config();
     let image = config.image_token_id;
     let expanded = vec![1, image, image, image, image, 5];

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_begun_before_there_was_a_choice_is_of_the_clear_world() {
+    fn run_record_without_a_dataset_choice_means_the_clear_one() {
         let old =
             "version = 1\nfisao = \"0.1.0\"\n\n[source]\nkind = \"world\"\nlabels = \"none\"\n";
         let record: RunRecord = toml::from_str(old).unwrap();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_files_that_names_no_vocabulary_is_of_the_worlds_words() {
+    fn run_record_without_vocabulary_means_that_of_the_dataset() {
         let old = "version = 1\nfisao = \"0.1.0\"\n\n[source]\nkind = \"files\"\nmodel = \"m\"\nverifier = \"v\"\n\
                    allow-foreign-verifier = false\ncalibration = \"/c.json\"\nimages = \"/i\"\nprompt = \"p\"\n\
                    validation-share = 0.0\n";

@@ -162,7 +162,7 @@ mod tests {
 
     /// Filters that see the mean patch as zero and every direction alike, the faint ones less.
     #[test]
-    fn patches_come_out_centred_and_white() {
+    fn whitening_filters_centre_and_decorrelate_patches() {
         let (world, device) = (World::new(), Device::flex());
         let config = RecipeConfig::default();
         let clip_config = config.clip(&clip_tokenizer(&world, 0).expect("the tokenizer trains"));
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prepared_model_differs_from_a_random_one_in_its_first_layer_only() {
+    fn preparation_changes_only_the_vision_embedding_weights() {
         let (world, device) = (World::new(), Device::flex());
         let config = RecipeConfig::default();
         let clip_config = config.clip(&clip_tokenizer(&world, 0).expect("the tokenizer trains"));

@@ -60,7 +60,7 @@ fn biased_captions_add_at_most_two_objects_to_the_truth() {
 }
 
 #[test]
-fn no_insertion_leaves_the_truth() {
+fn captions_without_insertion_contain_no_false_object() {
     let world = World::new();
     let never = Insertion { companion_rate: 0.0, other_rate: 0.0 };
     for index in 0..50 {
@@ -77,7 +77,7 @@ fn no_insertion_leaves_the_truth() {
 }
 
 #[test]
-fn phrases_are_short_and_true() {
+fn phrases_are_short_and_name_present_objects_only() {
     let (world, matcher) = (World::new(), Matcher::new());
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     for index in 0..SCENES {
@@ -96,7 +96,7 @@ fn phrases_are_short_and_true() {
 
 /// "on the left" after an object that is alone in its category must be where that object is.
 #[test]
-fn places_in_clean_captions_are_true() {
+fn positions_in_clean_captions_are_correct() {
     let world = World::new();
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let mut checked = 0;
@@ -122,7 +122,7 @@ fn places_in_clean_captions_are_true() {
 }
 
 #[test]
-fn articles_agree_and_nothing_is_denied() {
+fn captions_have_correct_articles_and_no_negations() {
     let world = World::new();
     let mut rng = ChaCha8Rng::seed_from_u64(4);
     for index in 0..SCENES {
@@ -143,7 +143,7 @@ fn articles_agree_and_nothing_is_denied() {
 
 /// A companion, there or not, usually follows what it goes with: the habit that makes a model expect it.
 #[test]
-fn companions_are_named_after_their_triggers() {
+fn companions_usually_follow_their_triggers_in_captions() {
     let world = World::new();
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let mut follows = [(0, 0); 2];

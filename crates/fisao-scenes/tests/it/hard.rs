@@ -56,7 +56,7 @@ fn every_hard_object_shows_its_minimum_fraction() {
 
 /// Noise is the same whatever lies in a scene, so that what an object changes is the object.
 #[test]
-fn every_hard_object_leaves_a_mark_on_the_image() {
+fn removing_any_hard_object_changes_the_image() {
     let world = hard();
     for index in 0..50 {
         let scene = world.scene(Split::Train, 1, index);
@@ -73,7 +73,7 @@ fn every_hard_object_leaves_a_mark_on_the_image() {
 }
 
 #[test]
-fn a_hard_image_differs_from_the_clear_one_of_the_same_scene() {
+fn hard_and_clear_images_of_the_same_scene_differ() {
     let (clear, hard) = (World::new(), hard());
     assert_eq!((clear.kind(), hard.kind()), (WorldKind::Clear, WorldKind::Hard));
     let scene = hard.scene(Split::Test, 0, 0);
@@ -83,7 +83,7 @@ fn a_hard_image_differs_from_the_clear_one_of_the_same_scene() {
 }
 
 #[test]
-fn every_number_of_the_hard_world_is_harder() {
+fn every_hard_difficulty_setting_is_harder_than_the_clear_one() {
     let (clear, hard) = (Difficulty::CLEAR, Difficulty::HARD);
     assert!(hard.sizes[0] < clear.sizes[0] && hard.sizes[3] < clear.sizes[3]);
     assert!(hard.least_visible <= clear.least_visible && hard.most_covered >= clear.most_covered);
@@ -92,7 +92,7 @@ fn every_number_of_the_hard_world_is_harder() {
 }
 
 #[test]
-fn what_stands_out_is_the_prominent_part_of_a_scene() {
+fn prominent_objects_are_a_nonempty_subset_of_the_scene() {
     for kind in WorldKind::ALL {
         let world = World::of(kind);
         let mut fewer = 0;

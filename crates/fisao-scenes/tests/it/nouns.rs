@@ -7,7 +7,7 @@ fn noun_of(name: &str) -> Noun {
 }
 
 #[test]
-fn counted_nouns_are_english() {
+fn counted_nouns_have_correct_articles_and_plurals() {
     let cases = [
         ("apple", 1, "an apple"),
         ("umbrella", 1, "an umbrella"),

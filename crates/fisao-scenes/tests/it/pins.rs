@@ -6,7 +6,7 @@ use fisao_scenes::{Split, World};
 const IMAGES: u64 = 0xca48_3d30_02d8_8471;
 
 #[test]
-fn images_of_the_clear_world_are_what_they_were() {
+fn clear_images_match_the_recorded_digest() {
     let world = World::new();
     let mut digest = 0xcbf2_9ce4_8422_2325_u64;
     for split in Split::ALL {

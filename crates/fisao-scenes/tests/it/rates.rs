@@ -13,7 +13,7 @@ const SCENES: u64 = 2000;
 /// The bands the training captions are meant to lie in: a model tuned on them should hallucinate in 30–60 %
 /// of its captions and in 12–30 % of its mentions.
 #[test]
-fn insertion_rates_lie_in_their_bands() {
+fn insertion_rates_are_within_their_target_ranges() {
     let world = World::new();
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let (mut wrong_captions, mut wrong, mut mentions) = (0, 0, 0);
@@ -35,7 +35,7 @@ fn insertion_rates_lie_in_their_bands() {
 
 /// A companion must be there often enough that its sight is learnt, and seldom enough that expecting it errs.
 #[test]
-fn companions_truly_occur_in_their_theme_at_a_moderate_rate() {
+fn companions_are_present_in_a_moderate_fraction_of_scenes() {
     let world = World::new();
     let mut scenes: HashMap<Theme, Vec<_>> = HashMap::new();
     for index in 0..5 * SCENES {
@@ -65,7 +65,7 @@ fn companions_truly_occur_in_their_theme_at_a_moderate_rate() {
 }
 
 #[test]
-fn captions_are_long_enough_that_one_object_is_a_small_part() {
+fn clean_caption_lengths_are_within_their_target_range() {
     let world = World::new();
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let mut lengths: Vec<_> = (0..SCENES)

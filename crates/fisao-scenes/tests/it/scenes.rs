@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use fisao_scenes::{IMAGE_SIZE, Place, Scene, Split, World};
 
 #[test]
-fn every_sprite_decodes_and_a_scene_is_reproducible() {
+fn scenes_and_images_are_reproducible_by_seed_and_index() {
     let (one, other) = (World::new(), World::new());
     for index in 0..20 {
         let scene = one.scene(Split::Train, 7, index);
@@ -36,7 +36,7 @@ fn splits_share_no_arrangement_and_no_image() {
 }
 
 #[test]
-fn every_object_is_visible_and_every_category_is_in_the_truth() {
+fn objects_are_visible_and_scenes_have_two_to_five_categories() {
     let world = World::new();
     let mut categories = 0;
     let scenes = 1000;
@@ -54,7 +54,7 @@ fn every_object_is_visible_and_every_category_is_in_the_truth() {
 
 /// Taking an object out of the list changes the image: each one is really drawn.
 #[test]
-fn every_object_leaves_a_mark_on_the_image() {
+fn removing_any_object_changes_the_image() {
     let world = World::new();
     for index in 0..50 {
         let scene = world.scene(Split::Train, 1, index);
@@ -72,7 +72,7 @@ fn every_object_leaves_a_mark_on_the_image() {
 }
 
 #[test]
-fn places_follow_from_coordinates() {
+fn positions_follow_from_coordinates() {
     let world = World::new();
     let mut object = world.scene(Split::Train, 0, 0).objects[0];
     (object.width, object.height) = (24, 24);
@@ -89,7 +89,7 @@ fn places_follow_from_coordinates() {
 }
 
 #[test]
-fn image_ids_name_split_and_index() {
+fn image_ids_contain_split_and_index() {
     assert_eq!(World::new().image_id(Split::Test, 123), "test-000123");
 }
 

@@ -19,7 +19,7 @@ fn every_category_has_its_name_first_and_no_form_is_shared() {
 }
 
 #[test]
-fn synonyms_and_sprite_words_are_forms_in_the_singular() {
+fn synonyms_and_sprite_words_are_singular_forms() {
     let forms: HashMap<_, _> = vocabulary().into_iter().collect();
     for (category, form) in [
         ("person", "woman"),

@@ -300,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn inputs_are_made_again_by_seed_and_number() {
+    fn fuzz_inputs_are_reproducible_by_seed_and_number() {
         let files = [br#"{"a": [1, {"b": "c"}]}"#.to_vec(), b"12".to_vec()];
         let inputs = |seed| {
             let make = |number| mutate(Form::Json, &files, &mut Random::new(seed, number));
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_stands_every_change() {
+    fn mutations_of_every_form_respect_the_length_limit() {
         let header = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
         let file = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat();
         let files = [file, Vec::new(), b"{\"a\": 1}\n{\"a\": 2}\n".to_vec()];

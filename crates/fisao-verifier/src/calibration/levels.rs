@@ -55,7 +55,7 @@ mod tests {
     use super::Levels;
 
     #[test]
-    fn levels_follow_the_order_and_ties_share_one() {
+    fn levels_follow_rank_order_and_ties_share_a_level() {
         let levels = Levels::new(&[0.3, 0.1, 0.2, 0.1, 9.0, 0.1, 0.25, 0.2], 4);
         assert_eq!(levels.of, [2, 0, 1, 0, 2, 0, 1, 1]);
         // Middles of ties among eight: 1.5, 4, 5.5, 6.5, 7.5, cut at 2, 4, 6. Middles of the levels: 1.5/8, 4.5/8

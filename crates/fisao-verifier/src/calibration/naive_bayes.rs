@@ -202,7 +202,7 @@ mod tests {
     use super::{newton_step, solve};
 
     #[test]
-    fn elimination_solves_by_hand() {
+    fn linear_solver_matches_a_hand_computed_system() {
         // Columns of H times (1, −2, 3).
         let h = [[4.0, 1.0, 0.5], [1.0, 3.0, 0.25], [0.5, 0.25, 2.0]];
         let found = solve(h, [3.5, -4.25, 6.0]);
@@ -214,7 +214,7 @@ mod tests {
     /// Two levels of 100 and 100, 80 and 40 right: without a prior the log-odds are ln 4 and ln ⅔, and
     /// the precision of 0.05 moves them by little.
     #[test]
-    fn the_regression_meets_the_fractions_of_two_levels() {
+    fn logistic_regression_matches_the_fractions_of_two_levels() {
         let mut ratio = [0.0; 3];
         for _ in 0..20 {
             newton_step(&mut ratio, &[1.0, -1.0], &[(100.0, 80.0), (100.0, 40.0)]);

@@ -20,7 +20,7 @@ mod tests {
     use super::{normal_cdf, normal_quantile};
 
     #[test]
-    fn the_normal_distribution_matches_its_table() {
+    fn normal_cdf_and_quantile_match_the_table() {
         for (z, expected) in [
             (0.0, 0.5),
             (1.0, 0.841_344_746_069),

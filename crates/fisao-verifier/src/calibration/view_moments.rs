@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_give_the_fraction_and_the_gaps() {
+    fn view_moments_recover_the_fraction_and_class_gaps() {
         let (views, captions) = exact();
         let found = Moments::of(&views, &captions).unwrap();
         assert!((found.fraction - 0.75).abs() < 1e-9, "{found:?}");
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn independent_views_are_as_foretold() {
+    fn independent_views_pass_the_independence_check() {
         let (views, captions) = exact();
         // P(correct | pattern) by Bayes' rule with the planted numbers: 3 · 3^k against 3^(3 − k).
         let probability = |mention: usize| {

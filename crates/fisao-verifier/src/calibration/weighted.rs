@@ -112,7 +112,7 @@ mod tests {
     /// Six mentions, 1 to 3 and again: the error of a mean of 2 is √(4/36) with each in its own caption, √(8/36) where the
     /// pairs share one.
     #[test]
-    fn what_shares_a_caption_tells_nothing_new() {
+    fn standard_error_treats_mentions_of_one_caption_as_a_cluster() {
         let values = [1.0, 1.0, 2.0, 2.0, 3.0, 3.0];
         for (numbers, square) in [(None, 4.0), (Some([7, 7, 1, 1, 0, 0].as_slice()), 8.0)] {
             let (mean, error) = Captions::new(6, numbers).mean_and_error(&values);
@@ -123,7 +123,7 @@ mod tests {
 
     /// Probabilities of 0 and 1 are labels.
     #[test]
-    fn certain_mentions_are_counted_as_annotated_ones() {
+    fn certain_probabilities_give_the_estimates_of_labels() {
         let scores = [0.5, 0.1, 0.3, 0.1, 0.7, 0.3, 0.2, 0.9];
         let correct = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0];
         let found = Order::of(&scores).estimate(&[1.0; 8], &correct);

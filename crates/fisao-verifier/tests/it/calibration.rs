@@ -43,7 +43,7 @@ pub(crate) fn gaussians(plus: (f64, f64), minus: (f64, f64), prior: f64) -> Cali
 /// variances are 82.5/9. Pairs won: a correct score k beats the hallucinated ones below it, of
 /// which there are min(k+4, 10), and ties with itself while k ≤ 5; so Σ = (5+6+7+8+9) + 5·½ + 5·10.
 #[test]
-fn annotated_numbers_match_arithmetic() {
+fn annotated_fit_matches_hand_computed_values() {
     let (scores, correct) = hand_made();
     let calibration = fit_annotated(&scores, &correct).unwrap();
     let deviation = (82.5_f64 / 9.0).sqrt();
@@ -64,7 +64,7 @@ fn annotated_numbers_match_arithmetic() {
 }
 
 #[test]
-fn pooled_spread_weighs_classes_by_size() {
+fn pooled_spread_weights_classes_by_size() {
     // Variances 1·20/19 over 20 scores of ±1 and 4·10/9 over 10 scores of ±2, about their means.
     let right = (0..20).map(|i| (10.0 + f64::from(1 - 2 * (i % 2)), true));
     let wrong = (0..10).map(|i| (2.0 * f64::from(1 - 2 * (i % 2)), false));
@@ -79,7 +79,7 @@ fn pooled_spread_weighs_classes_by_size() {
 /// regression matches Platt's targets exactly, (n₊+1)/(n₊+2) = 11/12 and 1/(n₋+2) = 1/12 when the
 /// classes sit at two points.
 #[test]
-fn the_regression_reaches_platts_targets() {
+fn logistic_regression_reaches_platt_targets() {
     let scores: Vec<f64> =
         (0..20).map(|i| if i < 10 { 2.0 } else { 1.0 } + 1e-9 * f64::from(i)).collect();
     let correct: Vec<bool> = (0..20).map(|i| i < 10).collect();
@@ -89,7 +89,7 @@ fn the_regression_reaches_platts_targets() {
 }
 
 #[test]
-fn unusable_scores_are_named() {
+fn unusable_scores_are_rejected_with_the_reason() {
     let (mut scores, mut correct) = hand_made();
     assert!(matches!(
         fit_annotated(&scores[1..], &correct),
@@ -120,7 +120,7 @@ fn unusable_scores_are_named() {
 }
 
 #[test]
-fn a_calibration_survives_json_and_is_checked_when_read() {
+fn calibration_round_trips_through_json_and_is_validated() {
     let (scores, correct) = hand_made();
     let mut calibration = fit_annotated(&scores, &correct).unwrap();
     calibration.centres = Some(BTreeMap::from([("dog".to_owned(), 0.25)]));
@@ -139,7 +139,7 @@ fn a_calibration_survives_json_and_is_checked_when_read() {
 
 /// A name that every image shows has no image to be centred by.
 #[test]
-fn a_name_without_a_centre_of_its_own_gets_the_usual_one() {
+fn names_without_a_centre_get_the_mean_centre() {
     let of = |name: &str, mean| (name.to_owned(), mean);
     let found = centres([of("dog", Some(0.1)), of("person", None), of("cat", Some(0.3))]);
     close(found["person"], 0.2, 1e-12);
@@ -154,7 +154,7 @@ fn histograms_count_every_score() {
 }
 
 #[test]
-fn bootstrap_intervals_hold_the_estimate_and_repeat() {
+fn bootstrap_intervals_contain_the_estimate_and_are_seeded() {
     let (scores, correct) = hand_made();
     let bootstrap = Bootstrap::default();
     let intervals = bootstrap_annotated(&scores, &correct, &alone(&scores), &bootstrap).unwrap();
@@ -188,7 +188,7 @@ proptest! {
     /// Whichever class is wider, more score is never less probable, and the Gaussian formula holds
     /// between the means.
     #[test]
-    fn probability_never_falls(
+    fn probability_is_monotone_in_the_score(
         gap in 0.01..3.0f64,
         sigma_plus in 0.05..2.0f64,
         sigma_minus in 0.05..2.0f64,

@@ -80,7 +80,7 @@ proptest! {
 
     /// Whatever [`fit_annotated`] gives, [`Calibration::validate`] takes.
     #[test]
-    fn a_fit_is_valid_and_its_probabilities_never_fall(
+    fn fitted_calibration_is_valid_and_monotone(
         mentions in any_scores(),
         magnitude in -6.0..6.0f64,
     ) {
@@ -104,7 +104,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_mentions_does_not_matter(
+    fn fit_does_not_depend_on_the_order_of_mentions(
         (mentions, shuffled) in any_scores()
             .prop_flat_map(|mentions| (Just(mentions.clone()), Just(mentions).prop_shuffle())),
     ) {
@@ -124,7 +124,7 @@ proptest! {
 
     /// Scores higher by c: means higher by c, and nothing else differs.
     #[test]
-    fn a_shift_moves_the_means_alone(mentions in any_scores(), steps in -4096..4096i32) {
+    fn shifting_scores_shifts_only_the_means(mentions in any_scores(), steps in -4096..4096i32) {
         let offset = f64::from(steps) / 1024.0;
         prop_assume!(fit(&mentions).is_ok());
         let found = fit(&moved(&mentions, |score| score + offset)).unwrap();
@@ -132,7 +132,7 @@ proptest! {
     }
 
     #[test]
-    fn a_scale_is_taken_over(mentions in any_scores(), magnitude in -6.0..6.0f64) {
+    fn fit_is_equivariant_to_the_scale_of_scores(mentions in any_scores(), magnitude in -6.0..6.0f64) {
         let factor = 10.0_f64.powf(magnitude);
         prop_assume!(fit(&mentions).is_ok());
         let found = fit(&moved(&mentions, |score| factor * score)).unwrap();
@@ -142,7 +142,7 @@ proptest! {
     /// A verifier that answers the same whatever it is asked is found out, whatever the answer and
     /// however often it gave it.
     #[test]
-    fn equal_scores_have_no_spread(score in -1.0..1.0f64, count in MINIMUM_PER_CLASS..3000) {
+    fn equal_scores_are_rejected_for_lack_of_spread(score in -1.0..1.0f64, count in MINIMUM_PER_CLASS..3000) {
         let equal = vec![score; count];
         let no_spread = |what| CalibrationError::NoSpread { what };
         prop_assert_eq!(fit_sentences(&equal), Err(no_spread("responses")));
@@ -159,7 +159,7 @@ proptest! {
 
     /// One number that is none, anywhere, is named by its place, before anything else is said.
     #[test]
-    fn a_nan_score_is_named(
+    fn scores_that_are_not_finite_are_reported_by_index(
         mentions in any_scores(),
         place in any::<Index>(),
         broken in prop_oneof![Just(f64::NAN), Just(f64::INFINITY), Just(f64::NEG_INFINITY)],
@@ -187,7 +187,7 @@ proptest! {
 
     /// Mentions of one kind only, of any number: which kind it is, how many they are, and what to do.
     #[test]
-    fn a_missing_class_is_named_with_what_to_do(count in 1..60usize, correct in any::<bool>()) {
+    fn missing_class_error_names_the_class_and_the_remedy(count in 1..60usize, correct in any::<bool>()) {
         let scores: Vec<f64> = (0..count).map(|step| step as f64 / 10.0).collect();
         let labels = vec![correct; count];
         let (kind, what_to_do) = if correct {
@@ -207,7 +207,7 @@ proptest! {
 
     /// A scale of zero would make every reward of the sentence form infinite, or none at all.
     #[test]
-    fn a_sentence_scale_that_is_none_is_refused(
+    fn invalid_sentence_calibration_is_rejected(
         mentions in any_scores(),
         mean in prop_oneof![Just(0.0), Just(f64::NAN), Just(f64::INFINITY)],
         deviation in prop_oneof![Just(0.0), Just(-0.1), Just(f64::NAN), Just(f64::INFINITY)],
@@ -224,7 +224,7 @@ proptest! {
 }
 
 #[test]
-fn nothing_at_all_is_refused_with_what_to_do() {
+fn empty_input_is_rejected_with_a_remedy() {
     let ask = "caption more images";
     let anchors = Anchors { mismatched: &[], log_prob_drops: None, views: None };
     for (error, what) in [
@@ -258,7 +258,7 @@ fn normal_classes(each: usize, seed: u64) -> (Vec<f64>, Vec<bool>) {
 
 /// Four times the mentions, half the width; √ is asymptotic and the ends are random, hence the slack.
 #[test]
-fn bootstrap_intervals_hold_the_estimate_and_shrink() {
+fn bootstrap_intervals_contain_the_estimate_and_narrow() {
     let bootstrap = Bootstrap { samples: 400, seed: 0 };
     let intervals = |each: usize, seed: u64| {
         let (scores, correct) = normal_classes(each, seed);
@@ -281,7 +281,7 @@ fn bootstrap_intervals_hold_the_estimate_and_shrink() {
 /// In 200 worlds the 95 % intervals of the means and of the AUC = Φ(1.5/√2) hold the truth about as
 /// often as they say. Percentile intervals of 50 mentions fall short by a little, hence 90 %.
 #[test]
-fn bootstrap_intervals_hold_the_truth_as_often_as_they_say() {
+fn bootstrap_intervals_have_about_nominal_coverage() {
     let truth = [("mu_correct", 0.45), ("mu_hallucinated", 0.3), ("auc", 0.855_578)];
     let mut held = [0; 3];
     for seed in 0..200 {
@@ -348,9 +348,9 @@ impl World {
 /// The others miss by up to 1.6 σ, or are refused (one in ten at 2 σ and 60 or 90 %, four at 95 %).
 /// Starting at the true split misses as often, so what is lacking is mentions, not a better start:
 /// with 8000 all worlds from 3 σ on come out. The corner below 3 σ and above 80 % is left to
-/// [`more_mentions_bring_the_estimate_closer`].
+/// [`mixture_fit_error_shrinks_with_more_mentions`].
 #[test]
-fn a_mixture_is_recovered_where_its_classes_are_apart() {
+fn mixture_fit_recovers_well_separated_classes() {
     let cells =
         [(0.6, 3.0), (0.7, 3.0), (0.8, 3.0), (0.6, 4.0), (0.8, 4.0), (0.6, 6.0), (0.95, 6.0)];
     for (fraction, separation) in cells {
@@ -363,7 +363,7 @@ fn a_mixture_is_recovered_where_its_classes_are_apart() {
 
 /// Where few mentions mislead, more of them help: the estimate is consistent.
 #[test]
-fn more_mentions_bring_the_estimate_closer() {
+fn mixture_fit_error_shrinks_with_more_mentions() {
     let mean_error = |count: usize| {
         let errors = (0..6).filter_map(|seed| World::new(count, 0.9, 4.0, seed).error().ok());
         let errors: Vec<f64> = errors.collect();
@@ -376,7 +376,7 @@ fn more_mentions_bring_the_estimate_closer() {
 
 /// Other units, other zero: the same mixture.
 #[test]
-fn the_unlabelled_fit_follows_the_scale() {
+fn unlabelled_fit_is_equivariant_to_scale_and_offset() {
     for (factor, offset) in [(0.01, 0.3), (1.0, -20.0), (50.0, 0.0)] {
         let world = World::new(1000, 0.75, 3.0, 5);
         let moved = |scores: &[f64]| scores.iter().map(|s| factor * s + offset).collect();
@@ -403,7 +403,7 @@ fn the_unlabelled_fit_follows_the_scale() {
 /// A refusal does not contradict itself: where drops point at the high scores, two Gaussians do
 /// explain them better than one, and the text must not deny it.
 #[test]
-fn a_refusal_gives_its_real_reason() {
+fn unseparated_error_does_not_claim_a_positive_bic_gain() {
     let world = World::new(400, 0.5, 6.0, 0);
     let drops: Vec<f64> = world.scores.iter().map(|score| -score).collect();
     let anchors =

@@ -24,7 +24,7 @@ fn drawn(count: usize, weights: [f64; 2], intercept: f64) -> (Vec<Vec<f64>>, Vec
 }
 
 #[test]
-fn weights_are_recovered() {
+fn combination_recovers_the_true_weights() {
     let (rows, correct) = drawn(40_000, [1.5, -0.7], 0.8);
     let found = Combination::fit(&["a", "b", "constant"], &rows, &correct, 1.0).unwrap();
     let weight = |at: usize| found.signals[at].weight;
@@ -39,7 +39,7 @@ fn weights_are_recovered() {
 }
 
 #[test]
-fn one_signal_with_two_values_has_the_weights_of_its_table() {
+fn two_valued_signal_gets_the_log_odds_of_its_table() {
     // 30 of 40 mentions at x = 1 are correct and 10 of 40 at x = −1: without a penalty logit p(±1) = ±ln 3.
     let rows: Vec<Vec<f64>> = (0..80).map(|at| vec![if at < 40 { 1.0 } else { -1.0 }]).collect();
     let correct: Vec<bool> = (0..80).map(|at| at % 40 < if at < 40 { 30 } else { 10 }).collect();
@@ -55,7 +55,7 @@ fn one_signal_with_two_values_has_the_weights_of_its_table() {
 }
 
 #[test]
-fn equal_signals_share_the_weight_and_separated_classes_stay_finite() {
+fn equal_signals_get_equal_finite_weights_on_separable_data() {
     let rows: Vec<Vec<f64>> = (0..60).map(|at| vec![f64::from(at); 2]).collect();
     let correct: Vec<bool> = (0..60).map(|at| at >= 30).collect();
     let found = Combination::fit(&["a", "b"], &rows, &correct, 1.0).unwrap();
@@ -64,7 +64,7 @@ fn equal_signals_share_the_weight_and_separated_classes_stay_finite() {
 }
 
 #[test]
-fn a_combination_is_read_back_as_it_was_written() {
+fn combination_round_trips_through_json() {
     let (rows, correct) = drawn(200, [1.0, 1.0], 0.0);
     let found = Combination::fit(&["a", "b", "c"], &rows, &correct, 1.0).unwrap();
     let text = serde_json::to_string(&found).unwrap();
@@ -72,7 +72,7 @@ fn a_combination_is_read_back_as_it_was_written() {
 }
 
 #[test]
-fn what_cannot_be_fitted_is_told() {
+fn unusable_combination_data_is_rejected() {
     let rows = vec![vec![1.0]; 30];
     let fit = |rows: &[Vec<f64>], correct: &[bool]| Combination::fit(&["x"], rows, correct, 1.0);
     let few: Vec<bool> = (0..30).map(|at| at < 9).collect();

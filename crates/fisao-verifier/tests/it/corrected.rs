@@ -56,7 +56,7 @@ proptest! {
 
     /// On fresh mentions, within the error of both samples: calibration's and test's.
     #[test]
-    fn expected_rewards_given_the_truth_do_not_depend_on_the_auc(
+    fn expected_corrected_rewards_do_not_depend_on_the_auc(
         at in 0..DISTANCES.len(),
         fraction in 0.5..0.95f64,
         break_even in 0.1..0.9f64,
@@ -89,7 +89,7 @@ proptest! {
 /// Mentions of correct and of hallucinated objects vary less about their means under the posterior than under any other
 /// statistic; a score, and a score cut off, are tried.
 #[test]
-fn the_posterior_has_the_least_variance() {
+fn posterior_statistic_has_the_least_variance() {
     for (_, distance) in DISTANCES {
         let calibration = calibrated(distance, 0.83, 50_000, 7);
         let noise = |statistic| Correctness::new(&calibration, statistic).unwrap().noise();
@@ -108,7 +108,7 @@ fn the_posterior_has_the_least_variance() {
 
 /// d′ = 1, equal fractions: with f the score, ẑ = s and its spread in both classes is 1.
 #[test]
-fn the_noise_of_a_score_matches_arithmetic() {
+fn score_noise_matches_hand_computed_value() {
     let correctness =
         Correctness::new(&gaussians((1.0, 1.0), (0.0, 1.0), 0.5), Statistic::Score).unwrap();
     assert!((correctness.estimate(0.3) - 0.3).abs() < 1e-9);
@@ -116,7 +116,7 @@ fn the_noise_of_a_score_matches_arithmetic() {
 }
 
 #[test]
-fn a_perfect_verifier_pays_in_full() {
+fn perfect_verifier_gives_the_full_corrected_reward() {
     let calibration = gaussians((10.0, 0.1), (0.0, 0.1), 0.8);
     let rule = RewardRule::new(&corrected(0.6, Statistic::Posterior), &calibration).unwrap();
     assert!((rule.mention_reward(10.0) - 2.4).abs() < 1e-9);
@@ -161,7 +161,7 @@ fn the_break_even_precision_moves_within_its_range() {
 
 /// Whatever its score happens to be: a minimum over noisy rewards would be a bias.
 #[test]
-fn a_repeated_mention_costs_its_penalty_and_nothing_else() {
+fn repeated_mention_gets_exactly_the_repetition_penalty() {
     let rule = RewardRule::new(
         &corrected(0.5, Statistic::Posterior),
         &gaussians((1.0, 0.5), (0.0, 0.5), 0.8),
@@ -181,7 +181,7 @@ fn a_repeated_mention_costs_its_penalty_and_nothing_else() {
 }
 
 #[test]
-fn classes_that_overlap_are_refused() {
+fn calibrations_with_overlapping_classes_are_rejected() {
     let near = Calibration { auc: 0.55, ..gaussians((0.1, 1.0), (0.0, 1.0), 0.8) };
     let error = RewardRule::new(&corrected(0.5, Statistic::Posterior), &near).unwrap_err();
     assert!(
@@ -192,7 +192,7 @@ fn classes_that_overlap_are_refused() {
 }
 
 #[test]
-fn what_an_error_costs_is_said_once() {
+fn corrected_form_rejects_a_separate_penalty_weight() {
     let calibration = gaussians((1.0, 0.1), (0.0, 0.1), 0.8);
     let form = corrected(0.5, Statistic::Posterior);
     let heavy = RewardConfig { penalty_weight: PenaltyWeight::Fixed(1.6), ..form };
@@ -203,7 +203,7 @@ fn what_an_error_costs_is_said_once() {
 }
 
 #[test]
-fn calibrations_without_mentions_stand_on_their_gaussians() {
+fn calibrations_without_mention_scores_use_their_gaussians() {
     let with = calibrated(1.190_23, 0.83, 100_000, 3);
     let without = Calibration { mentions: MentionScores::default(), version: 2, ..with.clone() };
     without.validate().unwrap();

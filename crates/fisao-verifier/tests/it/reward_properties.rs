@@ -314,7 +314,7 @@ proptest! {
 
     /// Steps of every size, each across a place where a formula may bend.
     #[test]
-    fn a_higher_score_earns_no_less_and_no_more_than_the_slope_allows(
+    fn reward_is_monotone_with_bounded_slope(
         bound in any_bound(),
         knot in any::<Index>(),
         spreads in -6.0..6.0f64,
@@ -332,7 +332,7 @@ proptest! {
     }
 
     #[test]
-    fn no_score_leaves_the_bounds(bound in any_bound(), magnitude in -3.0..6.0f64, up in any::<bool>()) {
+    fn reward_stays_within_its_bounds_for_any_score(bound in any_bound(), magnitude in -3.0..6.0f64, up in any::<bool>()) {
         let spreads = 10.0_f64.powf(magnitude);
         let score = bound.score(if up { spreads } else { -spreads });
         let reward = bound.rule.mention_reward(score);
@@ -342,7 +342,7 @@ proptest! {
 
     /// "Zero" to the last bit, and on the thresholds themselves too.
     #[test]
-    fn between_the_thresholds_nothing_is_said(bound in with_form(any_threshold()), fraction in 0.0..=1.0f64) {
+    fn reward_is_zero_between_the_thresholds(bound in with_form(any_threshold()), fraction in 0.0..=1.0f64) {
         let RewardForm::Threshold { margin, .. } = bound.config.form else { unreachable!() };
         let (plus, minus) = thresholds(&bound.calibration, margin).unwrap();
         // At the largest margin the two may pass each other by a rounding.
@@ -359,7 +359,7 @@ proptest! {
     /// The threshold form pays no mention that is more likely wrong than right, the log-odds form none
     /// that is less likely right than the target precision.
     #[test]
-    fn what_is_paid_is_likely_right(bound in any_bound(), spreads in -6.0..6.0f64) {
+    fn positive_rewards_require_the_target_precision(bound in any_bound(), spreads in -6.0..6.0f64) {
         let (model, least) = match bound.config.form {
             RewardForm::LogOdds { target_precision, probability, .. } => {
                 (probability, target_precision)
@@ -378,7 +378,7 @@ proptest! {
 
     /// The form is refused exactly if its lowest paid score is more likely wrong than right.
     #[test]
-    fn thresholds_are_refused_only_where_they_would_pay_for_guesses(
+    fn thresholds_are_rejected_only_if_they_would_reward_guesses(
         config in any_config(any_threshold()),
         calibration in any_calibration(),
     ) {
@@ -395,7 +395,7 @@ proptest! {
     /// Equal spreads and fractions put even odds midway between the means, where the thresholds meet at
     /// the largest margin: nothing unlikely is paid there, so rounding must not refuse it.
     #[test]
-    fn the_largest_margin_works_for_a_symmetric_calibration(
+    fn largest_margin_is_accepted_for_symmetric_calibrations(
         (mean, gap, sigma) in (-0.5..0.5f64, 0.01..0.5f64, 0.01..0.5f64),
     ) {
         let calibration = gaussians((mean + gap, sigma), (mean, sigma), 0.5);
@@ -407,7 +407,7 @@ proptest! {
 
     /// Twice the scores, twice the calibration: the same rewards, to the last bit.
     #[test]
-    fn the_unit_of_the_scores_does_not_matter(
+    fn rewards_do_not_depend_on_the_scale_of_scores(
         bound in any_bound(),
         spreads in -6.0..6.0f64,
         doublings in -8..8i32,
@@ -442,7 +442,7 @@ proptest! {
     /// One reward per response: S rises by at most its step over the spread of responses, stays
     /// within `±r_max`, and no weight of penalties touches it.
     #[test]
-    fn the_sentence_form_grades_whole_responses(
+    fn sentence_reward_is_bounded_and_monotone_in_its_score(
         bound in with_form(any_sentence()),
         answer in any_answer(),
         step in 0.0..3.0f64,
@@ -457,7 +457,7 @@ proptest! {
     }
 
     #[test]
-    fn sums_stay_in_bounds(bound in any_bound(), answer in any_answer()) {
+    fn summed_rewards_stay_within_bounds(bound in any_bound(), answer in any_answer()) {
         let answer = bound.scaled(&answer);
         let rewards = bound.rewards(&answer, TOKENS);
         let (least, most) = bounds(&bound, &answer.mentions);
@@ -471,7 +471,7 @@ proptest! {
 
     /// The bounds above are no looser than they must be.
     #[test]
-    fn sums_reach_their_bounds(bound in with_form(any_threshold()), answer in any_answer()) {
+    fn summed_rewards_reach_their_bounds(bound in with_form(any_threshold()), answer in any_answer()) {
         for (spreads, take) in [(1e3, 1), (-1e3, 0)] {
             let mut answer = bound.scaled(&Answer { truncated: false, ..answer.clone() });
             answer.mentions.iter_mut().for_each(|mention| mention.score = bound.score(spreads));
@@ -484,7 +484,7 @@ proptest! {
 
     /// Everything but the tokens that carry a reward holds +0, to the last bit.
     #[test]
-    fn only_carriers_differ_from_zero(bound in any_bound(), answer in any_answer()) {
+    fn only_tokens_that_carry_rewards_are_nonzero(bound in any_bound(), answer in any_answer()) {
         let answer = bound.scaled(&answer);
         let rewards = bound.rewards(&answer, TOKENS);
         let sentence = bound.rule.needs_sentence_score();
@@ -501,7 +501,7 @@ proptest! {
 
     /// Padding earns nothing and changes nothing, unless the end of the response itself counts.
     #[test]
-    fn padding_changes_nothing(bound in any_bound(), answer in any_answer(), padding in 1..20usize) {
+    fn rewards_do_not_depend_on_padding(bound in any_bound(), answer in any_answer(), padding in 1..20usize) {
         prop_assume!(!bound.rule.needs_sentence_score());
         let answer = Answer { truncated: false, ..bound.scaled(&answer) };
         let padded = bound.rewards(&answer, TOKENS + padding);
@@ -510,7 +510,7 @@ proptest! {
     }
 
     #[test]
-    fn mentions_may_come_in_any_order(
+    fn rewards_do_not_depend_on_the_order_of_mentions(
         bound in any_bound(),
         (answer, shuffled) in any_answer()
             .prop_flat_map(|answer| (Just(answer.clone()), Just(answer.mentions).prop_shuffle())),
@@ -523,7 +523,7 @@ proptest! {
 
     /// A rule remembers nothing: whatever came before a response, its rewards are the same.
     #[test]
-    fn responses_do_not_see_each_other(
+    fn rewards_do_not_depend_on_other_responses(
         bound in any_bound(),
         answers in prop::collection::vec(any_answer(), 1..6),
         order in prop::collection::vec(any::<Index>(), 1..12),
@@ -541,7 +541,7 @@ proptest! {
     }
 
     #[test]
-    fn both_placements_give_the_same_sum(bound in any_bound(), answer in any_answer()) {
+    fn last_and_spread_placement_give_the_same_sum(bound in any_bound(), answer in any_answer()) {
         let answer = bound.scaled(&answer);
         let placed = |placement: Placement| {
             let config = RewardConfig { placement, ..bound.config };
@@ -559,7 +559,7 @@ proptest! {
     /// What the tokens of a mention hold is r(s) for the first of its category; a later one costs the
     /// penalty of repetition at least, and more only if the score alone costs more.
     #[test]
-    fn only_the_first_of_a_category_earns(bound in any_bound(), mentions in any_mentions()) {
+    fn only_the_first_mention_of_a_category_is_rewarded(bound in any_bound(), mentions in any_mentions()) {
         prop_assume!(!bound.rule.needs_sentence_score());
         let (mentions, token_count) = apart(&mentions);
         let answer = bound.scaled(&Answer { mentions, truncated: false, sentence: 0.0 });

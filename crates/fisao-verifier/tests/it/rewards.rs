@@ -53,7 +53,7 @@ fn all_close(found: &[f32], expected: &[f64]) {
 
 /// λ = 0.05: τ₊ = 0.45, τ₋ = 0.35, one unit of reward per 0.1 of score, cut at 2.
 #[test]
-fn threshold_rewards_match_arithmetic() {
+fn threshold_rewards_match_hand_computed_values() {
     let rule = rule(&threshold(0.05));
     for (score, expected) in
         [(0.55, 1.0), (0.45, 0.0), (0.9, 2.0), (0.40, 0.0), (0.35, 0.0), (0.25, -1.0), (-0.5, -2.0)]
@@ -64,7 +64,7 @@ fn threshold_rewards_match_arithmetic() {
 
 /// Equal spreads and fractions: logit p(s) = (μ₊−μ₋)(s − 0.4)/σ² = 20 (s − 0.4).
 #[test]
-fn log_odds_rewards_match_arithmetic() {
+fn log_odds_rewards_match_hand_computed_values() {
     let rule = rule(&log_odds(0.9));
     let target = 9.0_f64.ln();
     close(rule.mention_reward(0.4), -target);
@@ -75,7 +75,7 @@ fn log_odds_rewards_match_arithmetic() {
 }
 
 #[test]
-fn the_logistic_fit_is_another_source_of_probability() {
+fn log_odds_rewards_can_use_the_logistic_fit() {
     let probability = ProbabilityModel::Logistic;
     let form = RewardForm::LogOdds { target_precision: 0.9, max: 3.0, probability };
     let calibration = calibration();
@@ -95,7 +95,7 @@ fn rewards_are_on_mention_tokens_only() {
 }
 
 #[test]
-fn only_the_first_mention_earns_but_every_mention_pays() {
+fn only_first_mentions_are_rewarded_but_all_are_penalised() {
     let mut config = threshold(0.05);
     config.repetition_penalty = 0.0;
     let lenient = rule(&config);
@@ -121,7 +121,7 @@ fn repeated_mentions_are_penalised() {
 }
 
 #[test]
-fn penalties_are_weighed_and_truncation_costs() {
+fn penalties_are_weighted_and_truncation_is_penalised() {
     let mut config = threshold(0.05);
     config.penalty_weight = PenaltyWeight::Fixed(2.5);
     config.truncated_penalty = 0.75;
@@ -135,7 +135,7 @@ fn penalties_are_weighed_and_truncation_costs() {
 }
 
 #[test]
-fn the_sentence_form_pays_once_at_the_end() {
+fn sentence_reward_is_paid_once_on_the_last_token() {
     let config = config(RewardForm::Sentence { max: 1.5 });
     let mut calibration = calibration();
     assert_eq!(
@@ -157,7 +157,7 @@ fn the_sentence_form_pays_once_at_the_end() {
 }
 
 #[test]
-fn crossing_thresholds_name_the_largest_margin_that_works() {
+fn crossing_thresholds_error_states_the_largest_valid_margin() {
     let calibration = calibration();
     let error = thresholds(&calibration, 0.2).unwrap_err();
     let RewardError::Crossed { largest, .. } = error else { panic!("{error}") };
@@ -170,7 +170,7 @@ fn crossing_thresholds_name_the_largest_margin_that_works() {
 
 /// With one correct mention in ten, even odds lie at 0.4 + ln 9 / 20 ≈ 0.51, above τ₊ = 0.45.
 #[test]
-fn a_threshold_below_even_odds_is_refused() {
+fn threshold_below_even_odds_is_rejected() {
     let calibration = gaussians((0.5, 0.1), (0.3, 0.1), 0.1);
     let error = RewardRule::new(&threshold(0.05), &calibration).unwrap_err();
     let RewardError::BoundaryPays { boundary, excess, .. } = error else { panic!("{error}") };
@@ -197,7 +197,7 @@ fn expected_rewards_match_theory() {
 
 /// A wide correct class earns more than the narrow hallucinated one costs, unless weighed.
 #[test]
-fn the_balanced_weight_keeps_even_odds_from_paying() {
+fn balanced_weight_gives_zero_expected_reward_at_even_odds() {
     let calibration = gaussians((0.5, 0.2), (0.3, 0.05), 0.5);
     let mut config = threshold(0.0);
     let fixed = RewardRule::new(&config, &calibration).unwrap();
@@ -210,7 +210,7 @@ fn the_balanced_weight_keeps_even_odds_from_paying() {
 }
 
 #[test]
-fn settings_out_of_range_are_named() {
+fn out_of_range_reward_settings_are_reported_by_key() {
     let refuse = |config: RewardConfig| RewardRule::new(&config, &calibration()).unwrap_err();
     let setting = |config| match refuse(config) {
         RewardError::OutOfRange { setting, .. } => setting,
@@ -237,7 +237,7 @@ fn settings_out_of_range_are_named() {
 }
 
 #[test]
-fn configuration_reads_from_toml_and_back() {
+fn reward_config_round_trips_through_toml() {
     let read = |text: &str| toml::from_str::<RewardConfig>(text);
     assert_eq!(read("").unwrap(), RewardConfig::default());
     let default =
@@ -299,20 +299,20 @@ fn any_mentions() -> impl Strategy<Value = Vec<ScoredMention>> {
 
 proptest! {
     #[test]
-    fn a_higher_score_never_earns_less(rule in any_rule(), low in -1.0..2.0f64, step in 0.0..1.0f64) {
+    fn reward_is_monotone_in_the_score(rule in any_rule(), low in -1.0..2.0f64, step in 0.0..1.0f64) {
         prop_assert!(rule.mention_reward(low + step) >= rule.mention_reward(low) - 1e-12);
     }
 
     /// Slopes are bounded (by κ₋ times the steepest log-odds or 1/σ), so small steps are small.
     #[test]
-    fn rewards_are_continuous(rule in any_rule(), score in -1.0..2.0f64) {
+    fn reward_is_continuous_in_the_score(rule in any_rule(), score in -1.0..2.0f64) {
         let step = 1e-9;
         let jump = rule.mention_reward(score + step) - rule.mention_reward(score);
         prop_assert!(jump.abs() < 1e-5, "jump of {jump} at {score}");
     }
 
     #[test]
-    fn order_and_padding_change_nothing(
+    fn rewards_do_not_depend_on_mention_order_and_padding(
         rule in any_rule(),
         mentions in any_mentions(),
         rotation in 0usize..8,
@@ -331,7 +331,7 @@ proptest! {
     }
 
     #[test]
-    fn function_tokens_get_nothing_and_the_sum_is_bounded(
+    fn non_mention_tokens_get_zero_and_the_sum_is_bounded(
         rule in any_rule(),
         mentions in any_mentions(),
     ) {
@@ -350,7 +350,7 @@ proptest! {
 
     /// The balanced weight keeps its promise, whatever the calibration.
     #[test]
-    fn even_odds_never_pay(
+    fn balanced_log_odds_rewards_do_not_pay_at_even_odds(
         sigma_plus in 0.05..0.3f64,
         sigma_minus in 0.05..0.3f64,
         prior in 0.05..0.95f64,

@@ -51,7 +51,7 @@ fn with(regions: Regions) -> ScoreConfig {
 
 /// Names are embedded in batches, several sentences each, and none is taken for another's.
 #[test]
-fn a_name_is_the_mean_of_its_sentences() {
+fn name_embedding_is_the_mean_over_its_sentences() {
     let prompts = ["a {}", "{}", "see a {}"];
     let mut verifier = verifier(&prompts, with(Regions::Whole));
     let names: Vec<String> = ('a'..='z').map(|letter| format!("do{letter}")).collect();
@@ -66,7 +66,7 @@ fn a_name_is_the_mean_of_its_sentences() {
 }
 
 #[test]
-fn regions_see_what_they_say() {
+fn score_uses_the_selected_regions() {
     let text = [1.0, 0.0];
     let image =
         ImageEmbedding { whole: vec![0.6, 0.8], parts: vec![vec![0.0, 1.0], vec![0.8, 0.6]] };
@@ -79,7 +79,7 @@ fn regions_see_what_they_say() {
 }
 
 #[test]
-fn patches_are_embedded_until_they_are_known_not_to_count() {
+fn patches_are_embedded_unless_their_weight_is_set_to_zero() {
     let mut verifier = verifier(&["{}"], with(Regions::Auto));
     verifier.embed_names(["dog"]).unwrap();
     let embed = |verifier: &Verifier| verifier.embed_images(pixels(1)).unwrap().swap_remove(0);
@@ -98,7 +98,7 @@ fn patches_are_embedded_until_they_are_known_not_to_count() {
 }
 
 #[test]
-fn every_image_has_its_views() {
+fn image_crops_and_patches_are_assigned_to_their_image() {
     let verifier = verifier(&["{}"], with(Regions::Crops));
     assert_eq!(verifier.score_config().views(), 5);
     let embedded = verifier.embed_images(pixels(10)).unwrap();
@@ -122,7 +122,7 @@ fn every_image_has_its_views() {
 }
 
 #[test]
-fn centres_are_taken_from_scores_and_none_is_forgotten() {
+fn centres_are_subtracted_and_required_for_every_name() {
     let mut verifier = verifier(&["{}"], ScoreConfig::default());
     verifier.embed_names(["dog"]).unwrap();
     let image = verifier.embed_images(pixels(1)).unwrap().swap_remove(0);
@@ -140,7 +140,7 @@ fn centres_are_taken_from_scores_and_none_is_forgotten() {
 
 /// No signal of the verifier sidesteps the noise, or a weak verifier would be a perfect one in disguise.
 #[test]
-fn noise_is_added_to_names_and_to_sentences_alike() {
+fn noise_is_added_to_name_and_sentence_scores() {
     let exact = ScoreConfig { regions: Regions::Whole, centred: false, ..ScoreConfig::default() };
     let score = |noise: f64| {
         let mut verifier = verifier(&["{}"], ScoreConfig { noise, ..exact });
@@ -170,7 +170,7 @@ fn noise_is_added_to_names_and_to_sentences_alike() {
 }
 
 #[test]
-fn what_cannot_be_scored_is_refused() {
+fn unscorable_names_images_and_settings_are_rejected() {
     let mut verifier = verifier(&["a {}"], ScoreConfig::default());
     let error = verifier.embed_names(["dog", "四"]).unwrap_err();
     assert!(matches!(&error, VerifierError::Unspelled { name } if name == "四"), "{error}");
@@ -183,7 +183,7 @@ fn what_cannot_be_scored_is_refused() {
 }
 
 #[test]
-fn embeddings_of_earlier_runs_are_used_as_they_are() {
+fn inserted_name_embeddings_are_not_recomputed() {
     let mut first = verifier(&["{}"], ScoreConfig::default());
     first.embed_names(["dog", "cat"]).unwrap();
     let mut second = verifier(&["{}"], ScoreConfig::default());
@@ -200,7 +200,7 @@ fn embeddings_of_earlier_runs_are_used_as_they_are() {
 proptest! {
     /// Windows lie in the image, cover all of it, and are more than one.
     #[test]
-    fn windows_cover_the_image(width in 1_u32..400, height in 1_u32..400, per_side in 2_u32..6) {
+    fn crop_windows_cover_the_image(width in 1_u32..400, height in 1_u32..400, per_side in 2_u32..6) {
         let windows = crop_windows((width, height), per_side);
         prop_assert_eq!(windows.len(), (per_side * per_side) as usize);
         let mut covered = vec![false; (width * height) as usize];

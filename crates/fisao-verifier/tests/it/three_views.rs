@@ -115,7 +115,7 @@ fn over_seeds(count: usize, fraction: f64, aucs: [f64; 3]) -> [[f64; 5]; 2] {
 /// Bounds on μ₊, μ₋, π, E[ẑ | correct] and E[ẑ | hallucinated], above what was measured by half. A score of AUC 0.8 shows
 /// no two humps; the other views do the work.
 #[test]
-fn weak_verifiers_are_calibrated_without_labels() {
+fn three_views_calibrate_weak_verifiers_without_labels() {
     let cells = [
         (2000, 0.75, [0.7, 0.8, 0.8], [0.08, 0.15, 0.06, 0.08, 0.2]),
         (2000, 0.85, [0.8, 0.8, 0.8], [0.06, 0.17, 0.05, 0.04, 0.2]),
@@ -132,7 +132,7 @@ fn weak_verifiers_are_calibrated_without_labels() {
 
 /// What labels add: the fraction of the correct and the means of either class are at most so many times less exact.
 #[test]
-fn labels_are_worth_a_factor() {
+fn three_views_are_less_exact_than_labels_by_a_bounded_factor() {
     let [views, labels] = over_seeds(8000, 0.85, [0.8, 0.8, 0.8]);
     for (number, most) in [(0, 3.0), (1, 5.0), (2, 10.0)] {
         let ratio = views[number] / labels[number];
@@ -145,7 +145,7 @@ fn labels_are_worth_a_factor() {
 
 /// Of a rising function of a view, and of a view with five values, only the order counts.
 #[test]
-fn the_shape_of_a_view_does_not_matter() {
+fn three_views_fit_depends_only_on_the_order_of_a_view() {
     let mut usable = 0;
     for seed in 0..8 {
         let mut world = World::new(4000, 0.85, [0.8, 0.8, 0.8], 0.0, seed);
@@ -163,7 +163,7 @@ fn the_shape_of_a_view_does_not_matter() {
 
 /// Classes of unequal spread: the hallucinated one wider in every view.
 #[test]
-fn unequal_spreads_are_found() {
+fn three_views_fit_recovers_unequal_spreads() {
     let mut sigmas = Vec::new();
     for seed in 0..6 {
         let mut world = World::new(6000, 0.8, [0.8, 0.9, 0.9], 0.0, seed);
@@ -182,7 +182,7 @@ fn unequal_spreads_are_found() {
 
 /// Views that depend on each other within the classes bias the fraction; where the bias is large it is found out.
 #[test]
-fn dependent_views_are_refused() {
+fn dependent_views_are_rejected() {
     let refused = |count: usize, correlation: f64| {
         (0..8)
             .filter(|seed| {
@@ -199,7 +199,7 @@ fn dependent_views_are_refused() {
 }
 
 #[test]
-fn probabilities_are_calibrated() {
+fn mention_probabilities_are_calibrated() {
     let world = World::new(8000, 0.8, [0.8, 0.9, 0.9], 0.0, 3);
     let found = world.fit().unwrap();
     assert_eq!((found.mode, found.validate()), (Labels::None, Ok(())));
@@ -228,7 +228,7 @@ fn probabilities_are_calibrated() {
 
 /// 95 % intervals hold the truth in most worlds; those over captions are wider where mentions of one caption agree.
 #[test]
-fn intervals_hold_the_truth() {
+fn intervals_cover_the_truth_and_account_for_shared_captions() {
     let config = ThreeViewsConfig {
         bootstrap: Bootstrap { samples: 60, seed: 0 },
         ..ThreeViewsConfig::default()
@@ -269,7 +269,7 @@ fn intervals_hold_the_truth() {
 }
 
 #[test]
-fn unusable_views_are_named() {
+fn unusable_views_are_rejected_with_the_reason() {
     let world = World::new(2000, 0.85, [0.8, 0.9, 0.9], 0.0, 0);
     let [scores, second, third] = world.views.each_ref().map(Vec::as_slice);
     let refused = |scores: &[f64], second: &[f64], third: &[f64]| {
@@ -333,7 +333,7 @@ fn unusable_views_are_named() {
 
 /// Two Gaussians where they are apart, three views where they are not, and a reason where neither will do.
 #[test]
-fn views_are_used_where_two_gaussians_overlap() {
+fn unlabelled_fit_uses_three_views_where_gaussians_overlap() {
     let config = UnlabelledConfig {
         bootstrap: quick().bootstrap,
         three_views: quick(),
@@ -373,7 +373,7 @@ proptest! {
 
     /// Other units of the score, other order of the mentions: the same calibration.
     #[test]
-    fn units_and_order_do_not_matter(seed in 0..1000u64, factor in 0.01..50.0f64, offset in -5.0..5.0f64) {
+    fn three_views_fit_does_not_depend_on_units_and_order(seed in 0..1000u64, factor in 0.01..50.0f64, offset in -5.0..5.0f64) {
         let world = World::new(1200, 0.75, [0.8, 0.9, 0.9], 0.0, seed);
         prop_assume!(world.fit().is_ok());
         let expected = world.fit().unwrap();

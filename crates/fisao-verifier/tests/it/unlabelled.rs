@@ -53,7 +53,7 @@ fn close(what: &str, found: f64, expected: f64, tolerance: f64) {
 }
 
 #[test]
-fn a_planted_mixture_is_recovered() {
+fn unlabelled_fit_recovers_a_synthetic_mixture() {
     let world = planted(3000, 1);
     for log_prob_drops in [None, Some(world.drops.as_slice())] {
         let anchors = Anchors { mismatched: &world.mismatched, log_prob_drops, views: None };
@@ -79,7 +79,7 @@ fn a_planted_mixture_is_recovered() {
 }
 
 #[test]
-fn the_anchor_bounds_the_lower_mean() {
+fn mismatched_mean_bounds_the_lower_class_mean() {
     let world = planted(1000, 2);
     // An anchor above where the free fit would end: it must hold.
     let raised: Vec<f64> = world.mismatched.iter().map(|score| score + 0.40).collect();
@@ -93,7 +93,7 @@ fn the_anchor_bounds_the_lower_mean() {
 }
 
 #[test]
-fn the_order_of_scores_does_not_matter() {
+fn unlabelled_fit_does_not_depend_on_the_order_of_scores() {
     let world = planted(500, 3);
     let config = quick();
     let anchors = Anchors { mismatched: &world.mismatched, log_prob_drops: None, views: None };
@@ -105,7 +105,7 @@ fn the_order_of_scores_does_not_matter() {
 }
 
 #[test]
-fn one_kind_of_mention_is_not_split_in_two() {
+fn single_class_of_scores_is_not_split_into_two() {
     let mut normal = Normal(ChaCha8Rng::seed_from_u64(4));
     let scores: Vec<f64> = (0..500).map(|_| normal.draw(0.4, 0.05)).collect();
     let mismatched: Vec<f64> = (0..50).map(|_| normal.draw(0.0, 0.05)).collect();
@@ -115,7 +115,7 @@ fn one_kind_of_mention_is_not_split_in_two() {
 }
 
 #[test]
-fn unusable_evidence_is_named() {
+fn unusable_unlabelled_data_is_rejected_with_the_reason() {
     let world = planted(100, 5);
     let config = UnlabelledConfig::default();
     let fit = |scores: &[f64], mismatched: &[f64], log_prob_drops: Option<&[f64]>| {

@@ -80,7 +80,7 @@ mod tests {
     use super::parse_size;
 
     #[test]
-    fn sizes_have_decimal_and_binary_units() {
+    fn sizes_are_parsed_with_decimal_and_binary_units() {
         assert_eq!(parse_size("5GB"), Ok(5_000_000_000));
         assert_eq!(parse_size("2GiB"), Ok(2 << 30));
         assert_eq!(parse_size(" 300 kb "), Ok(300_000));

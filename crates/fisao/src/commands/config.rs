@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_of_every_objective_and_reward_is_explained() {
+    fn every_setting_of_every_objective_and_reward_is_documented() {
         for kind in ["ppo", "group-relative", "dpo", "sft"] {
             for form in ["threshold", "log-odds", "corrected", "sentence"] {
                 let text = format!(

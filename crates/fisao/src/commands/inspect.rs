@@ -163,7 +163,7 @@ mod tests {
     use super::count;
 
     #[test]
-    fn large_numbers_are_rounded() {
+    fn large_counts_are_abbreviated() {
         assert_eq!(count(7_063_427_072), "7.06 B");
         assert_eq!(count(303_507_456), "303.51 M");
         assert_eq!(count(12), "12");

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn boxes_end_at_the_border() {
+    fn bounding_boxes_are_clipped_to_the_image() {
         let object = |x, y| PlacedObject {
             category: 0,
             sprite: 0,

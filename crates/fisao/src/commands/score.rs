@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_marked_where_they_stand() {
+    fn mentions_are_coloured_at_their_spans() {
         let mention = |bytes: Range<usize>, text: &str, p_hallucinated| ScoredMention {
             start: bytes.start - 1,
             end: bytes.end - 1,

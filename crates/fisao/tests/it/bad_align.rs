@@ -34,7 +34,7 @@ fn align(place: &Workplace, verifier: &str, more: &[&str]) -> String {
 }
 
 #[test]
-fn a_verifier_with_another_tower_is_refused() {
+fn mismatched_verifier_is_rejected() {
     let place = Workplace::furnished();
     write_calibration(&place);
     let error = align(&place, "foreign", &[]);
@@ -44,7 +44,7 @@ fn a_verifier_with_another_tower_is_refused() {
 
 /// Another encoder that was asked for knowingly sees the images in its own way, here at twice the side.
 #[test]
-fn an_allowed_verifier_gets_pixels_of_its_own() {
+fn allowed_mismatched_verifier_gets_its_own_pixels() {
     let place = Workplace::furnished();
     place.write_large_clip();
     write_calibration(&place);
@@ -73,7 +73,7 @@ fn an_allowed_verifier_gets_pixels_of_its_own() {
 
 /// Prompts have no labels, so that no adapter would ever be called the best.
 #[test]
-fn the_best_adapter_by_recall_needs_labels() {
+fn best_adapter_by_recall_requires_labelled_validation() {
     let place = Workplace::furnished();
     write_calibration(&place);
     let error = align(&place, "clip", &["--set", "checkpoint.best=validation-recall"]);
@@ -82,7 +82,7 @@ fn the_best_adapter_by_recall_needs_labels() {
 }
 
 #[test]
-fn thresholds_that_cross_are_refused() {
+fn crossing_thresholds_are_rejected() {
     let place = Workplace::furnished();
     write_calibration(&place);
     let form = ["--set", "reward.form.kind=threshold", "--set", "reward.form.margin=0.2"];
@@ -91,7 +91,7 @@ fn thresholds_that_cross_are_refused() {
 }
 
 #[test]
-fn a_missing_calibration_is_named() {
+fn missing_calibration_is_reported_by_path() {
     let place = Workplace::furnished();
     let error = align(&place, "clip", &[]);
     assert!(error.contains("no calibration at ") && error.contains("calibration.json"), "{error}");

@@ -19,13 +19,13 @@ fn refused(place: &Workplace, images: &str) -> String {
 }
 
 #[test]
-fn a_missing_folder_is_named() {
+fn missing_image_folder_is_reported() {
     let place = Workplace::furnished();
     insta::assert_snapshot!(refused(&place, "nowhere"), @"error: no image at nowhere");
 }
 
 #[test]
-fn an_empty_folder_is_named() {
+fn empty_image_folder_is_reported() {
     let place = Workplace::furnished();
     fs::create_dir(place.path("empty")).unwrap();
     place.write("notes.txt", "not a picture");
@@ -36,7 +36,7 @@ fn an_empty_folder_is_named() {
 }
 
 #[test]
-fn a_truncated_image_stops_the_whole_command() {
+fn truncated_image_stops_the_command_before_any_output() {
     let place = Workplace::furnished();
     // The last of three: captions of the others must not have been printed.
     place.truncate("pictures/c.png", 60);
@@ -48,7 +48,7 @@ fn a_truncated_image_stops_the_whole_command() {
 }
 
 #[test]
-fn text_in_an_image_s_clothes_is_recognised() {
+fn text_file_named_as_an_image_is_recognised() {
     let place = Workplace::furnished();
     place.write("pictures/b.png", "This is not a picture.\n");
     insta::assert_snapshot!(refused(&place, "pictures"), @r"
@@ -69,7 +69,7 @@ fn damaged() -> Workplace {
 }
 
 #[test]
-fn all_damaged_images_are_named_at_once() {
+fn all_damaged_images_are_reported_at_once() {
     let error = refused(&damaged(), "pictures");
     let lines: Vec<&str> = error.lines().collect();
     assert_eq!(lines[0], "error: 3 of 4 images cannot be used");
@@ -88,7 +88,7 @@ fn passed_over(place: &Workplace, arguments: &[&str]) -> (String, String) {
 }
 
 #[test]
-fn damaged_images_can_be_passed_over() {
+fn damaged_images_can_be_skipped() {
     let place = damaged();
     for (command, count) in [
         (&[&CAPTION[..], &["--image", "pictures"]].concat(), 1),
@@ -118,7 +118,7 @@ fn damaged_images_can_be_passed_over() {
 }
 
 #[test]
-fn questions_about_images_that_are_passed_over_stay_unanswered() {
+fn questions_about_skipped_images_stay_unanswered() {
     let place = damaged();
     let rows = [("1", "a.png"), ("2", "b.png"), ("3", "c.png")].map(|(id, image)| {
         json!({ "question_id": id, "image": image, "text": "Is there a dog?", "label": "yes" })
@@ -156,7 +156,7 @@ fn questions_about_images_that_are_passed_over_stay_unanswered() {
 }
 
 #[test]
-fn training_names_all_damaged_images_and_passes_over_them() {
+fn training_reports_all_damaged_images_or_skips_them() {
     let place = damaged();
     write_calibration(&place);
     let row = |name: &str| json!({ "image": name, "response": "a dog" }).to_string();
@@ -212,7 +212,7 @@ fn training_names_all_damaged_images_and_passes_over_them() {
 
 /// So many that they are not all decoded beforehand.
 #[test]
-fn files_that_are_no_images_are_found_among_very_many_rows() {
+fn non_image_files_are_found_among_very_many_rows() {
     let place = damaged();
     write_calibration(&place);
     let row = |name: &str| json!({ "image": name, "prompt": "a dog" }).to_string() + "\n";
@@ -228,7 +228,7 @@ fn files_that_are_no_images_are_found_among_very_many_rows() {
 }
 
 #[test]
-fn a_ribbon_is_prepared_in_the_memory_of_what_is_left_of_it() {
+fn image_with_extreme_aspect_ratio_is_processed() {
     let place = Workplace::furnished();
     RgbImage::from_pixel(1, 65_535, Rgb([9, 8, 7])).save(place.path("ribbon.png")).unwrap();
     place.succeed(&["score", "--verifier", "clip", "--text", "dog", "--image", "ribbon.png"]);
@@ -237,7 +237,7 @@ fn a_ribbon_is_prepared_in_the_memory_of_what_is_left_of_it() {
 
 #[cfg(unix)]
 #[test]
-fn names_and_captions_do_not_steer_the_terminal() {
+fn control_characters_in_file_names_are_escaped() {
     let place = Workplace::furnished();
     let name = "a\n\u{9b}2J\u{202e}b\u{1b}[2J.png";
     let shown = "a\\n\\u{9b}2J\\u{202e}b\\u{1b}[2J.png";

@@ -22,7 +22,7 @@ fn rewrite(place: &Workplace, change: impl FnOnce(&mut Vec<(String, TensorData)>
 }
 
 #[test]
-fn a_missing_folder_or_configuration_is_named() {
+fn missing_model_folder_or_configuration_is_reported() {
     let place = Workplace::furnished();
     insta::assert_snapshot!(caption_with(&place, "nowhere"), @"error: no checkpoint folder at nowhere");
     let error = caption_with(&place, "pictures");
@@ -31,7 +31,7 @@ fn a_missing_folder_or_configuration_is_named() {
 }
 
 #[test]
-fn truncated_weights_are_told_from_damaged_ones() {
+fn truncated_weights_are_reported_as_truncated() {
     let place = Workplace::furnished();
     place.truncate("llava/model.safetensors", 9_000);
     let error = caption_with(&place, "llava");
@@ -41,7 +41,7 @@ fn truncated_weights_are_told_from_damaged_ones() {
 }
 
 #[test]
-fn a_missing_tensor_is_named() {
+fn missing_tensor_is_reported_by_name() {
     let place = Workplace::furnished();
     let name = "multi_modal_projector.linear_1.weight";
     rewrite(&place, |tensors| tensors.retain(|(tensor, _)| tensor != name));
@@ -51,7 +51,7 @@ fn a_missing_tensor_is_named() {
 }
 
 #[test]
-fn a_misshapen_tensor_is_named_with_both_shapes() {
+fn misshapen_tensor_is_reported_with_both_shapes() {
     let place = Workplace::furnished();
     let name = "language_model.lm_head.weight";
     rewrite(&place, |tensors| {
@@ -67,7 +67,7 @@ fn a_misshapen_tensor_is_named_with_both_shapes() {
 }
 
 #[test]
-fn models_of_the_wrong_kind_are_told_apart() {
+fn models_of_the_wrong_kind_are_rejected() {
     let place = Workplace::furnished();
     insta::assert_snapshot!(caption_with(&place, "clip"), @r"
     error: clip is a `clip` checkpoint, but a `llava` checkpoint is needed here
@@ -93,7 +93,7 @@ fn image_processing_of_another_model_is_refused() {
 }
 
 #[test]
-fn more_tokens_than_the_model_has_positions_are_refused() {
+fn more_new_tokens_than_model_positions_are_rejected() {
     let place = Workplace::furnished();
     let error = place.refuse(&["caption", "--model", "llava", "--image", "pictures"]);
     assert!(error.contains("96 new tokens do not fit"), "{error}");
@@ -101,7 +101,7 @@ fn more_tokens_than_the_model_has_positions_are_refused() {
 }
 
 #[test]
-fn a_prompt_shows_the_image_once() {
+fn prompt_with_two_image_placeholders_is_rejected() {
     let place = Workplace::furnished();
     let prompt = "<image> and <image>";
     let error = place.refuse(&[
@@ -119,7 +119,7 @@ fn a_prompt_shows_the_image_once() {
 }
 
 #[test]
-fn rounding_that_changes_nothing_is_refused() {
+fn bf16_activations_without_bf16_weights_are_rejected() {
     let place = Workplace::furnished();
     let caption = ["caption", "--model", "llava", "--image", "pictures", "--max-new-tokens", "4"];
     insta::assert_snapshot!(
@@ -135,7 +135,7 @@ fn rounding_that_changes_nothing_is_refused() {
 }
 
 #[test]
-fn activations_are_rounded_where_weights_are_held_in_bf16() {
+fn bf16_activations_are_accepted_with_bf16_weights() {
     let place = Workplace::furnished();
     let caption = ["caption", "--model", "llava", "--image", "pictures", "--max-new-tokens", "4"];
     let rounded = ["--dtype", "bf16", "--activation-dtype", "bf16"];

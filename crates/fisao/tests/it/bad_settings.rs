@@ -5,7 +5,7 @@ use std::fs;
 use crate::fixture::Workplace;
 
 #[test]
-fn an_unknown_setting_is_named_with_what_was_meant() {
+fn unknown_setting_error_suggests_the_nearest_key() {
     let place = Workplace::new();
     insta::assert_snapshot!(
         place.refuse(&["demo", "--output", "run", "--set", "objective.clip-rnge=0.1"]),
@@ -25,7 +25,7 @@ fn an_unknown_setting_is_named_with_what_was_meant() {
 }
 
 #[test]
-fn a_setting_out_of_range_is_named() {
+fn invalid_setting_values_are_reported_by_key() {
     let place = Workplace::new();
     let error = place.refuse(&["demo", "--output", "run", "--set", "objective.clip-range=2"]);
     assert!(error.contains("`objective.clip-range` = 2 is out of range"), "{error}");
@@ -34,7 +34,7 @@ fn a_setting_out_of_range_is_named() {
 }
 
 #[test]
-fn numbers_of_the_command_line_are_refused_with_their_range() {
+fn out_of_range_option_values_are_rejected_with_their_range() {
     let place = Workplace::furnished();
     let refuse = |arguments: &[&str], parts: &[&str]| {
         let error = place.refuse(arguments);
@@ -89,7 +89,7 @@ fn numbers_of_the_command_line_are_refused_with_their_range() {
 
 /// Where the result is to go is tried before anything is computed.
 #[test]
-fn an_output_that_cannot_be_written_is_refused_first() {
+fn unwritable_output_is_rejected_before_any_computation() {
     let place = Workplace::furnished();
     place.write("file", "");
     place.write("captions.jsonl", "{\"image_id\":\"a.png\",\"caption\":\"A dog.\"}\n");
@@ -152,7 +152,7 @@ fn an_output_that_cannot_be_written_is_refused_first() {
 }
 
 #[test]
-fn a_folder_that_holds_a_run_is_left_alone() {
+fn output_folder_that_holds_a_run_is_rejected() {
     let place = Workplace::new();
     fs::create_dir(place.path("run")).unwrap();
     place.write("run/config.toml", "seed = 0\n");
@@ -163,7 +163,7 @@ fn a_folder_that_holds_a_run_is_left_alone() {
 }
 
 #[test]
-fn an_unknown_setting_of_the_recipe_is_named() {
+fn unknown_recipe_setting_error_suggests_the_nearest_key() {
     let place = Workplace::new();
     insta::assert_snapshot!(
         place.refuse(&["pretrain", "--output", "models", "--set", "clip-step=5"]),
@@ -175,7 +175,7 @@ fn an_unknown_setting_of_the_recipe_is_named() {
 }
 
 #[test]
-fn pretraining_goes_into_a_folder_of_its_own() {
+fn pretraining_rejects_a_non_empty_output_folder() {
     let place = Workplace::new();
     fs::create_dir(place.path("models")).unwrap();
     place.write("models/notes.txt", "mine");

@@ -10,7 +10,7 @@ fn cases_are_listed() {
 }
 
 #[test]
-fn an_unknown_case_is_refused_before_anything_is_measured() {
+fn unknown_case_is_rejected_before_measuring() {
     insta::assert_snapshot!(
         "bench-unknown",
         Workplace::new().refuse(&["bench", "product", "decod-7b"])
@@ -18,7 +18,7 @@ fn an_unknown_case_is_refused_before_anything_is_measured() {
 }
 
 #[test]
-fn a_time_that_is_none_is_refused() {
+fn measuring_time_of_zero_is_rejected() {
     let error = Workplace::new().refuse(&["bench", "product", "--seconds", "0"]);
     assert!(error.contains("must be a number above 0"), "{error}");
 }
@@ -26,7 +26,7 @@ fn a_time_that_is_none_is_refused() {
 /// The process that measures ends when the one that started it was killed.
 #[cfg(target_os = "linux")]
 #[test]
-fn nothing_goes_on_after_the_command_was_killed() {
+fn measuring_process_ends_when_the_command_is_killed() {
     use std::process::{Command, Stdio};
     use std::thread::sleep;
     use std::time::{Duration, Instant};
@@ -63,7 +63,7 @@ fn nothing_goes_on_after_the_command_was_killed() {
 
 /// A whole name is one case, the beginning of names are several; what they did is in the numbers.
 #[test]
-fn cases_are_measured_in_processes_of_their_own() {
+fn selected_cases_report_consistent_measurements() {
     let measured = |cases: &[&str]| -> Value {
         let options = ["bench", "--no-ceilings", "--seconds", "0.001", "--format", "json"];
         let arguments: Vec<&str> = options.iter().chain(cases).copied().collect();

@@ -56,7 +56,7 @@ fn workplace() -> Workplace {
 /// Ctrl-C, and kills, at any time: what was captioned is kept, and the same command ends with the same bytes.
 #[cfg(unix)]
 #[test]
-fn an_interrupted_calibration_goes_on() {
+fn interrupted_calibration_resumes_to_the_same_result() {
     use std::process::Command;
     use std::thread::sleep;
     use std::time::{Duration, Instant};
@@ -124,7 +124,7 @@ fn verify<'a>(more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_calibration_says_what_it_was_made_with_and_fits_nothing_else() {
+fn calibration_records_its_inputs_and_rejects_others() {
     let place = workplace();
     let printed =
         place.succeed(&[&CALIBRATE[..], &["--annotations", "annotations.jsonl"]].concat());
@@ -169,7 +169,7 @@ fn a_calibration_says_what_it_was_made_with_and_fits_nothing_else() {
 }
 
 #[test]
-fn calibrations_that_cannot_be_used_are_told() {
+fn unusable_calibrations_are_rejected_with_the_reason() {
     let place = workplace();
     place.succeed(&CALIBRATE);
     let mut file = calibration(&place);
@@ -196,7 +196,7 @@ fn calibrations_that_cannot_be_used_are_told() {
 }
 
 #[test]
-fn where_words_are_seen_is_shown_on_request() {
+fn heat_maps_of_mentions_are_written_on_request() {
     let place = workplace();
     place.succeed(&[&CALIBRATE[..], &["--annotations", "annotations.jsonl"]].concat());
     let shown = ["--heat-maps", "--html", "page.html", "--html-captions", "1", "--format", "jsonl"];
@@ -220,7 +220,7 @@ fn where_words_are_seen_is_shown_on_request() {
 }
 
 #[test]
-fn crops_and_patches_can_be_calibrated_too() {
+fn crop_and_patch_scores_can_be_calibrated() {
     let place = workplace();
     for regions in ["patches", "crops"] {
         let regions = format!("score.regions={regions}");
@@ -238,7 +238,7 @@ fn crops_and_patches_can_be_calibrated_too() {
 }
 
 #[test]
-fn annotations_of_coco_are_read() {
+fn coco_annotations_calibrate_like_lists_of_objects() {
     let place = workplace();
     let lists = fs::read_to_string(place.path("annotations.jsonl")).unwrap();
     let (mut images, mut annotations) = (Vec::new(), Vec::new());

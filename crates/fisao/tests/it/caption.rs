@@ -24,7 +24,7 @@ fn captions(place: &Workplace, more: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn one_object_is_printed_for_each_image() {
+fn one_json_object_is_printed_per_image() {
     let captions = captions(&Workplace::furnished(), &[]);
     let images: Vec<_> = captions.iter().map(|caption| caption["image"].as_str()).collect();
     assert_eq!(images, [Some("pictures/a.png"), Some("pictures/b.png"), Some("pictures/c.png")]);
@@ -40,7 +40,7 @@ fn one_object_is_printed_for_each_image() {
 }
 
 #[test]
-fn sampling_repeats_itself_for_a_seed_only() {
+fn sampling_is_reproducible_by_seed() {
     let place = Workplace::furnished();
     let sample = |seed: &str| captions(&place, &["--temperature", "1", "--seed", seed]);
     assert_eq!(sample("1"), sample("1"));
@@ -48,7 +48,7 @@ fn sampling_repeats_itself_for_a_seed_only() {
 }
 
 #[test]
-fn an_image_s_caption_does_not_depend_on_the_others() {
+fn caption_does_not_depend_on_the_other_images() {
     let place = Workplace::furnished();
     let together = captions(&place, &[]);
     let last = place.succeed(&[
@@ -68,7 +68,7 @@ fn an_image_s_caption_does_not_depend_on_the_others() {
 }
 
 #[test]
-fn people_get_a_line_of_text_each() {
+fn text_format_prints_one_line_per_image() {
     let place = Workplace::furnished();
     let text = place.succeed(&ARGUMENTS[..7]);
     assert_eq!(text.lines().count(), 3);
@@ -77,7 +77,7 @@ fn people_get_a_line_of_text_each() {
 
 /// The embedded models are there unless this repository is about to make them.
 #[test]
-fn without_a_model_the_embedded_one_speaks_and_says_so() {
+fn built_in_model_is_used_with_a_note_if_none_is_given() {
     let place = Workplace::furnished();
     let arguments = ["caption", "--image", "pictures/a.png", "--max-new-tokens", "4"];
     if Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/llava/config.json").exists() {
@@ -92,7 +92,7 @@ fn without_a_model_the_embedded_one_speaks_and_says_so() {
 }
 
 #[test]
-fn captions_are_read_back_by_verify_and_chair() {
+fn written_captions_can_be_read_by_verify_and_chair() {
     let place = Workplace::furnished();
     let written = place.succeed(&ARGUMENTS);
     // And as earlier versions wrote them.

@@ -27,7 +27,7 @@ fn document(place: &Workplace) -> Value {
 }
 
 #[test]
-fn methods_are_measured_once_and_what_is_asked_for_later_joins_them() {
+fn measured_methods_are_reused_and_later_ones_are_added() {
     let place = Workplace::new();
     let table = compare(&place, &["best-of-n,self-dpo,sft"]);
     for label in ["base model", "FiSAO (PPO)", "best of 8", "self-rewarding DPO", "SFT"] {
@@ -75,7 +75,7 @@ fn methods_are_measured_once_and_what_is_asked_for_later_joins_them() {
 }
 
 #[test]
-fn what_cannot_be_compared_is_refused_before_anything_is_trained() {
+fn invalid_comparisons_are_rejected_before_training() {
     let place = Workplace::new();
     let refuse = |more: &[&str]| place.refuse(&[&QUICK[..], more].concat());
     let error = refuse(&["base", "--vary", "lora.rnk=2"]);

@@ -18,14 +18,14 @@ const CAPTION: [&str; 9] = [
 ];
 
 #[test]
-fn the_cpu_is_what_is_used_if_nothing_is_said() {
+fn cpu_is_the_default_device() {
     let place = Workplace::furnished();
     let silent = place.succeed(&CAPTION);
     assert_eq!(place.succeed(&[&CAPTION[..], &["--device", "cpu"]].concat()), silent);
 }
 
 #[test]
-fn what_is_no_device_is_refused() {
+fn unknown_device_is_rejected() {
     let place = Workplace::furnished();
     insta::assert_snapshot!(place.refuse(&[&CAPTION[..], &["--device", "gpu:0"]].concat()), @r"
     error: invalid value 'gpu:0' for '--device <DEVICE>': write auto, cpu, vulkan, cuda or metal; with several cards, vulkan:1 is the second
@@ -36,7 +36,7 @@ fn what_is_no_device_is_refused() {
 
 #[cfg(not(feature = "cuda"))]
 #[test]
-fn a_device_that_was_not_built_in_is_refused_with_what_would_build_it() {
+fn device_missing_from_the_build_is_rejected_with_a_hint() {
     let place = Workplace::furnished();
     insta::assert_snapshot!(place.refuse(&[&CAPTION[..], &["--device", "cuda"]].concat()), @r"
     error: --device cuda:0: this build of fisao has no cuda
@@ -49,7 +49,7 @@ fn a_device_that_was_not_built_in_is_refused_with_what_would_build_it() {
 
 #[cfg(feature = "vulkan")]
 #[test]
-fn a_machine_without_a_driver_is_told_so() {
+fn missing_vulkan_driver_is_reported() {
     let place = Workplace::furnished();
     for choice in ["vulkan", "vulkan:1"] {
         let mut command = place.command();
@@ -70,7 +70,7 @@ fn a_machine_without_a_driver_is_told_so() {
 /// Needs a Vulkan device, and fails where there is none; Mesa's lavapipe is one.
 #[cfg(feature = "vulkan")]
 #[test]
-fn vulkan_captions_as_the_cpu_does() {
+fn captions_on_vulkan_match_the_cpu() {
     let place = Workplace::furnished();
     let captions = |device: &str| -> Vec<Value> {
         let text = place.succeed(&[&CAPTION[..], &["--device", device]].concat());

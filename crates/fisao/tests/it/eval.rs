@@ -30,7 +30,7 @@ const FILES: [&str; 8] = [
 ];
 
 #[test]
-fn captions_of_a_file_are_counted() {
+fn chair_scores_a_caption_file() {
     let place = Workplace::new();
     write_files(&place);
     let text = place.succeed(&[&FILES[..], &["--format", "json"]].concat());
@@ -55,7 +55,7 @@ fn captions_of_a_file_are_counted() {
 }
 
 #[test]
-fn stray_spaces_of_a_published_list_hide_words_from_reference_rules_alone() {
+fn stray_spaces_in_synonyms_matter_to_reference_rules_only() {
     let place = Workplace::new();
     place.write("synonyms.txt", "cake,  cheesecake, cupcake\nmotorcycle,  motor bike, moped\n");
     place.write(
@@ -72,7 +72,7 @@ fn stray_spaces_of_a_published_list_hide_words_from_reference_rules_alone() {
 }
 
 #[test]
-fn a_broken_line_is_named() {
+fn invalid_line_and_missing_ground_truth_are_reported() {
     let place = Workplace::new();
     write_files(&place);
     place.write("captions.jsonl", "{\"image_id\": 1, \"caption\": \"x\"}\n{\"image_id\": 2}\n");
@@ -89,7 +89,7 @@ fn a_broken_line_is_named() {
 }
 
 #[test]
-fn a_model_is_measured_on_the_world() {
+fn chair_scores_a_model_on_the_synthetic_dataset() {
     let place = Workplace::furnished();
     let text = place.succeed(&[
         "eval",

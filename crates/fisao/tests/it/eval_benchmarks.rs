@@ -48,7 +48,7 @@ fn write_amber(place: &Workplace) {
 }
 
 #[test]
-fn amber_is_scored_by_description_and_by_answer() {
+fn amber_scores_descriptions_and_answers() {
     let place = Workplace::furnished();
     write_amber(&place);
     let responses = json!([
@@ -83,7 +83,7 @@ fn amber_is_scored_by_description_and_by_answer() {
 }
 
 #[test]
-fn science_qa_asks_what_has_an_image() {
+fn science_qa_asks_only_questions_with_an_image() {
     let place = Workplace::furnished();
     for folder in ["sqa", "sqa/images", "sqa/images/test", "sqa/images/test/7"] {
         fs::create_dir(place.path(folder)).unwrap();
@@ -115,7 +115,7 @@ fn science_qa_asks_what_has_an_image() {
 }
 
 #[test]
-fn gqa_is_scored_by_kind_and_over_seeds() {
+fn gqa_is_scored_by_type_and_averaged_over_seeds() {
     let place = Workplace::furnished();
     let question = |image: &str, answer: &str, structural: &str| {
         json!({ "question": "What is it?", "answer": answer, "imageId": image,
@@ -168,7 +168,7 @@ fn write_seed(place: &Workplace) {
 }
 
 #[test]
-fn options_are_told_by_letter_and_by_likelihood() {
+fn options_are_selected_by_letter_or_by_likelihood() {
     let place = Workplace::furnished();
     write_seed(&place);
     place.write(
@@ -205,7 +205,7 @@ fn options_are_told_by_letter_and_by_likelihood() {
 }
 
 #[test]
-fn mmbench_unpacks_its_images_and_counts_rotations() {
+fn mmbench_decodes_its_images_and_scores_rotations() {
     let place = Workplace::furnished();
     let picture = STANDARD.encode(fs::read(place.path("pictures/a.png")).unwrap());
     let rows = [
@@ -232,7 +232,7 @@ fn mmbench_unpacks_its_images_and_counts_rotations() {
 }
 
 #[test]
-fn a_table_without_answers_is_told_before_and_answered_for_its_makers() {
+fn mmbench_without_ground_truth_is_answered_but_not_scored() {
     let place = Workplace::furnished();
     let picture = STANDARD.encode(fs::read(place.path("pictures/a.png")).unwrap());
     let rows =
@@ -261,7 +261,7 @@ fn a_table_without_answers_is_told_before_and_answered_for_its_makers() {
 }
 
 #[test]
-fn a_judge_is_asked_and_what_it_said_is_summed_up() {
+fn mm_vet_writes_judge_requests_and_scores_verdicts() {
     let place = Workplace::furnished();
     fs::create_dir(place.path("vet")).unwrap();
     fs::rename(place.path("pictures"), place.path("vet/images")).unwrap();
@@ -303,7 +303,7 @@ fn a_judge_is_asked_and_what_it_said_is_summed_up() {
 }
 
 #[test]
-fn ratings_of_mm_hal_are_averaged() {
+fn mm_hal_averages_the_ratings() {
     let place = Workplace::furnished();
     let record = json!({ "question_type": "attribute", "image_content": ["dog"], "question": "What?",
                          "gt_answer": "a dog", "image_src": "https://example.org/a.png" });

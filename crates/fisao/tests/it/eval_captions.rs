@@ -23,7 +23,7 @@ fn write_files(place: &Workplace) {
 }
 
 #[test]
-fn likeness_to_peoples_captions_is_measured() {
+fn captions_are_scored_against_references() {
     let place = Workplace::new();
     write_files(&place);
     let arguments = [
@@ -73,7 +73,7 @@ fn files_of_several_seeds_are_averaged() {
 }
 
 #[test]
-fn two_models_are_compared_image_by_image() {
+fn diff_compares_two_models_image_by_image() {
     let place = Workplace::new();
     write_files(&place);
     let compare = |truth: &[&str]| -> Value {
@@ -106,7 +106,7 @@ fn a_comparison_as_csv_has_one_number_per_cell() {
 }
 
 #[test]
-fn captions_of_unknown_images_are_refused_or_counted() {
+fn captions_of_unknown_images_are_rejected_or_skipped() {
     let place = Workplace::new();
     write_files(&place);
     place.write(
@@ -125,7 +125,7 @@ fn captions_of_unknown_images_are_refused_or_counted() {
 }
 
 #[test]
-fn files_may_call_their_images_by_other_names() {
+fn images_are_matched_across_different_id_formats() {
     let place = Workplace::new();
     let row = |id: &str, text: &str| json!({ "image_id": id, "caption": text }).to_string();
     place.write("llava-1.5.jsonl", [row("1", "a dog"), row("2", "a cat")].join("\n"));
@@ -149,7 +149,7 @@ fn files_may_call_their_images_by_other_names() {
 }
 
 #[test]
-fn an_output_that_would_be_ignored_is_refused() {
+fn output_option_without_effect_is_rejected() {
     let place = Workplace::new();
     write_files(&place);
     let error = place.refuse(&[

@@ -39,7 +39,7 @@ const POPE: [&str; 6] =
     ["eval", "pope", "--questions", "questions.jsonl", "--answers", "answers.jsonl"];
 
 #[test]
-fn answers_to_pope_are_counted() {
+fn pope_answers_are_scored() {
     let place = Workplace::new();
     write_pope(&place);
     let report = json_of(&place, &POPE);
@@ -59,7 +59,7 @@ fn answers_to_pope_are_counted() {
 }
 
 #[test]
-fn splits_are_averaged() {
+fn pope_splits_are_averaged() {
     let place = Workplace::new();
     write_pope(&place);
     place.write(
@@ -94,7 +94,7 @@ fn splits_are_averaged() {
 }
 
 #[test]
-fn an_answer_that_is_missing_is_told() {
+fn missing_answers_are_reported_and_count_as_wrong() {
     let place = Workplace::new();
     write_pope(&place);
     place.write("answers.jsonl", "{\"question_id\": 1, \"text\": \"yes\"}\n");
@@ -114,7 +114,7 @@ fn an_answer_that_is_missing_is_told() {
 
 /// A run that was killed in the middle of a line goes on behind the last whole one.
 #[test]
-fn a_model_answers_and_goes_on_where_it_stopped() {
+fn interrupted_answering_resumes_after_the_last_whole_line() {
     let place = Workplace::furnished();
     write_pope(&place);
     let arguments = [
@@ -179,7 +179,7 @@ fn a_model_answers_and_goes_on_where_it_stopped() {
 
 /// Under the same path may be another model by now, as where training wrote its result over the one before.
 #[test]
-fn answers_are_not_gone_on_with_by_a_model_whose_files_were_replaced() {
+fn answers_are_not_continued_after_model_files_changed() {
     let place = with_adapter();
     write_pope(&place);
     let mut arguments = vec!["eval", "pope", "--questions", "questions.jsonl", "--output", "run"];
@@ -222,7 +222,7 @@ fn answers_are_not_gone_on_with_by_a_model_whose_files_were_replaced() {
 }
 
 #[test]
-fn a_model_without_images_has_nothing_to_answer() {
+fn answering_requires_answers_or_images() {
     let place = Workplace::furnished();
     write_pope(&place);
     let error = place.refuse(&POPE[..4]);
@@ -236,7 +236,7 @@ fn a_model_without_images_has_nothing_to_answer() {
 }
 
 #[test]
-fn questions_are_built_from_objects_and_from_the_world() {
+fn questions_are_built_from_objects_and_synthetic_scenes() {
     let place = Workplace::new();
     place.write(
         "objects.json",
@@ -289,7 +289,7 @@ fn questions_are_built_from_objects_and_from_the_world() {
 }
 
 #[test]
-fn tasks_of_mme_are_scored_and_summed() {
+fn mme_tasks_are_scored_and_summed() {
     let place = Workplace::new();
     fs::create_dir(place.path("mme")).unwrap();
     place.write(

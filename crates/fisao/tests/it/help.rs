@@ -3,7 +3,7 @@
 use crate::fixture::Workplace;
 
 #[test]
-fn every_command_describes_itself() {
+fn help_of_every_command_matches_the_snapshot() {
     let place = Workplace::new();
     let commands: [&[&str]; 32] = [
         &[],
@@ -47,7 +47,7 @@ fn every_command_describes_itself() {
 }
 
 #[test]
-fn a_mistyped_command_line_is_the_users_fault() {
+fn invalid_command_lines_are_user_errors() {
     let place = Workplace::new();
     let error = place.refuse(&["captoin"]);
     assert!(error.contains("a similar subcommand exists: 'caption'"), "{error}");

@@ -37,7 +37,7 @@ fn repository(place: &Workplace) -> PathBuf {
 }
 
 #[test]
-fn a_model_is_downloaded_once() {
+fn model_is_downloaded_once_and_then_read_from_the_cache() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("llava"));
     hub.put("README.md", "# Tiny");
@@ -66,7 +66,7 @@ fn a_model_is_downloaded_once() {
 }
 
 #[test]
-fn a_new_commit_brings_only_what_changed() {
+fn new_commit_downloads_only_changed_files() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("llava"));
     answer(&ask(&place, &hub, &CAPTION));
@@ -104,7 +104,7 @@ fn only_the_shards_of_the_index_are_downloaded() {
 
 #[cfg(unix)]
 #[test]
-fn a_cache_that_python_filled_is_found() {
+fn cache_filled_by_huggingface_hub_is_used() {
     use std::os::unix::fs::symlink;
 
     let place = Workplace::furnished();
@@ -138,7 +138,7 @@ fn a_cache_that_python_filled_is_found() {
 }
 
 #[test]
-fn the_token_is_sent() {
+fn token_is_sent_if_set() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("llava"));
     let mut command = place.command();
@@ -155,7 +155,7 @@ fn the_token_is_sent() {
 }
 
 #[test]
-fn a_broken_download_is_taken_up_again() {
+fn interrupted_download_is_resumed() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("llava"));
     hub.fail("model.safetensors", Fault::CutOnce(1_000));
@@ -178,7 +178,7 @@ fn a_broken_download_is_taken_up_again() {
 }
 
 #[test]
-fn a_server_that_cannot_go_on_sends_all_of_it_again() {
+fn download_restarts_if_the_server_cannot_resume() {
     for fault in [Fault::Whole, Fault::OtherPart] {
         let place = Workplace::furnished();
         let hub = FakeHub::serving(&place.path("llava"));
@@ -195,7 +195,7 @@ fn a_server_that_cannot_go_on_sends_all_of_it_again() {
 
 #[cfg(unix)]
 #[test]
-fn links_that_lie_in_the_cache_are_not_written_through() {
+fn symlinks_in_the_cache_are_not_written_through() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("llava"));
     let weights = fs::read(place.path("llava/model.safetensors")).unwrap();
@@ -211,7 +211,7 @@ fn links_that_lie_in_the_cache_are_not_written_through() {
 }
 
 #[test]
-fn a_verifier_and_an_adapter_have_names_too() {
+fn verifiers_and_adapters_are_downloaded_by_hub_id() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("clip"));
     let score = ["score", "--image", "pictures/a.png", "--text", "dog", "--verifier"];
@@ -236,7 +236,7 @@ fn a_verifier_and_an_adapter_have_names_too() {
 }
 
 #[test]
-fn two_commands_may_download_at_once() {
+fn two_commands_can_download_at_the_same_time() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("llava"));
     std::thread::scope(|scope| {

@@ -33,7 +33,7 @@ fn refuse(place: &Workplace, hub: &FakeHub) -> String {
 }
 
 #[test]
-fn a_model_that_is_not_there_or_not_shown_is_named() {
+fn missing_private_and_gated_models_are_reported() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("llava"));
     hub.fail("", Fault::Status(404, None));
@@ -64,7 +64,7 @@ fn a_model_that_is_not_there_or_not_shown_is_named() {
 }
 
 #[test]
-fn what_is_neither_folder_nor_name_is_said_so() {
+fn invalid_model_id_is_rejected_without_a_request() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("llava"));
     insta::assert_snapshot!(refuse_with(&place, &hub.endpoint(), "owner/ti ny", None), @r"
@@ -75,7 +75,7 @@ fn what_is_neither_folder_nor_name_is_said_so() {
 }
 
 #[test]
-fn trouble_on_the_way_is_told_apart() {
+fn network_and_server_errors_are_distinguished() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("llava"));
     hub.fail("", Fault::Status(500, None));
@@ -128,7 +128,7 @@ fn contents(folder: &std::path::Path) -> Vec<String> {
 }
 
 #[test]
-fn a_hostile_hub_writes_nothing_outside_of_the_cache() {
+fn hostile_hub_cannot_write_outside_the_cache() {
     for name in ["../../../../evil", "/tmp/fisao-evil", "..", "a/b", ".hidden", ""] {
         let place = Workplace::furnished();
         let before = contents(place.path("").as_path());
@@ -147,7 +147,7 @@ fn a_hostile_hub_writes_nothing_outside_of_the_cache() {
 }
 
 #[test]
-fn what_is_sent_is_what_was_announced_or_is_refused() {
+fn content_that_differs_from_its_announcement_is_rejected() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("llava"));
     hub.fail("model.safetensors", Fault::Changed);
@@ -167,7 +167,7 @@ fn what_is_sent_is_what_was_announced_or_is_refused() {
 }
 
 #[test]
-fn silence_has_an_end() {
+fn silent_connections_time_out() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("llava"));
     // In the middle of the listing, before and in the middle of a small and a large file.
@@ -186,7 +186,7 @@ fn silence_has_an_end() {
 }
 
 #[test]
-fn being_sent_on_has_an_end_and_takes_no_token_along() {
+fn redirects_are_limited_and_do_not_leak_the_token() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("llava"));
     hub.fail("config.json", Fault::SentOnNowhere);
@@ -213,7 +213,7 @@ fn being_sent_on_has_an_end_and_takes_no_token_along() {
 }
 
 #[test]
-fn nothing_is_asked_when_the_network_is_not_to_be_used() {
+fn no_request_is_sent_in_offline_mode() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("llava"));
     let mut command = place.command();
@@ -223,7 +223,7 @@ fn nothing_is_asked_when_the_network_is_not_to_be_used() {
 }
 
 #[test]
-fn a_model_that_cannot_be_used_is_refused_before_its_weights() {
+fn unusable_model_is_rejected_before_downloading_weights() {
     let place = Workplace::furnished();
     let hub = FakeHub::serving(&place.path("llava"));
     let weights = hub.remove("model.safetensors");

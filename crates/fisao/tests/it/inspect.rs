@@ -46,7 +46,7 @@ fn adapters_are_described() {
 }
 
 #[test]
-fn what_is_missing_is_told_for_each_use() {
+fn missing_files_are_reported_per_use() {
     let place = Workplace::furnished();
     fs::remove_file(place.path("llava/tokenizer.json")).unwrap();
     let found = json(&place, "llava");
@@ -65,7 +65,7 @@ fn what_is_missing_is_told_for_each_use() {
 }
 
 #[test]
-fn a_value_that_is_no_number_is_found_with_check() {
+fn nan_weight_is_found_with_check() {
     let place = Workplace::furnished();
     let file = place.path("clip/model.safetensors");
     let mut bytes = fs::read(&file).unwrap();

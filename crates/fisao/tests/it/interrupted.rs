@@ -74,7 +74,7 @@ fn left_over(folder: &Path) -> Vec<String> {
 
 /// Each part that is stopped is followed by another one, so that the last batch of it does not end the work.
 #[test]
-fn a_demo_that_is_stopped_while_it_writes_captions_goes_on() {
+fn demo_interrupted_while_captioning_resumes_exactly() {
     let place = Workplace::new();
     let begin = |output: &'static str| {
         let begin = ["demo", "--quick", "--labels", "none", "--output", output];
@@ -138,7 +138,7 @@ fn an_alignment_that_is_stopped_while_it_calibrates_goes_on() {
 }
 
 #[test]
-fn a_comparison_that_is_stopped_while_it_writes_captions_goes_on() {
+fn comparison_interrupted_while_captioning_resumes_exactly() {
     let place = Workplace::new();
     let compare = |output: &'static str| {
         let methods = ["--methods", "best-of-n", "--set", "align.iterations=1"];

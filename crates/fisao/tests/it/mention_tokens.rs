@@ -260,7 +260,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn the_tokens_of_a_mention_spell_it_and_no_fewer_would(caption in any_caption()) {
+    fn mention_tokens_are_minimal_and_spell_the_mention(caption in any_caption()) {
         let vocabulary = vocabulary();
         for Family { name, tokenizer, .. } in FAMILIES.iter() {
             let ids = tokenizer.encode(&caption, false).expect("any text");
@@ -281,7 +281,7 @@ proptest! {
     /// Mentions are found on words: as long as a tokenizer can spell a caption, which one it is makes no
     /// difference to what the caption names.
     #[test]
-    fn every_tokenizer_finds_the_same_objects(caption in any_caption()) {
+    fn every_tokenizer_gives_the_same_mentions(caption in any_caption()) {
         let vocabulary = vocabulary();
         let expected = named(&vocabulary, &caption);
         prop_assert!(!expected.is_empty());
@@ -302,7 +302,7 @@ proptest! {
 
 /// The property above leaves captions out that a tokenizer cannot spell: not the ordinary ones.
 #[test]
-fn ordinary_captions_can_be_spelled_by_all() {
+fn ordinary_captions_round_trip_through_every_tokenizer() {
     let caption = "Two DOGS, a crème brûlée and a hot-dog on the café's traffic light!";
     for Family { name, tokenizer, .. } in FAMILIES.iter() {
         let ids = tokenizer.encode(caption, false).expect("any text");

@@ -63,7 +63,7 @@ fn captions(place: &Workplace, more: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn a_merged_model_says_what_the_model_says_with_its_adapter() {
+fn merged_model_captions_equal_those_with_the_adapter() {
     let place = with_adapter();
     insta::assert_snapshot!(place.succeed(&MERGE), @"merged: 14 linear layers changed, 80 tensors written (model.safetensors, 38.69 kB)");
     let adapted = captions(&place, &["--model", "llava", "--adapter", "adapter"]);
@@ -72,7 +72,7 @@ fn a_merged_model_says_what_the_model_says_with_its_adapter() {
 }
 
 #[test]
-fn programs_are_told_what_was_written() {
+fn merge_json_output_lists_the_written_files() {
     let place = with_adapter();
     let more = ["--format", "json", "--dtype", "bf16", "--max-shard-size", "10KB"];
     let text = place.succeed(&[&MERGE[..], &more].concat());
@@ -88,7 +88,7 @@ fn programs_are_told_what_was_written() {
 }
 
 #[test]
-fn an_adapter_on_the_vision_tower_needs_to_be_asked_for() {
+fn adapter_on_the_vision_tower_needs_allow_vision_adapter() {
     let place = with_adapter();
     let before = captions(&place, &["--model", "llava", "--adapter", "adapter"]);
     on_the_tower(&place);
@@ -112,7 +112,7 @@ fn an_adapter_on_the_vision_tower_needs_to_be_asked_for() {
 }
 
 #[test]
-fn what_cannot_be_merged_is_refused_and_nothing_is_left() {
+fn invalid_merges_are_rejected() {
     let place = with_adapter();
     let with = |more: &[&str]| place.refuse(&[&MERGE[..], more].concat());
     assert!(with(&["--max-shard-size", "5 bananas"]).contains("a whole number with a unit"));

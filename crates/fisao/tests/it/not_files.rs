@@ -48,7 +48,7 @@ fn refused_at_once(place: &Workplace, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn pipes_and_folders_in_the_place_of_files_are_refused_at_once() {
+fn pipes_and_folders_in_place_of_files_are_rejected_at_once() {
     let place = with_adapter();
     for (name, arguments, what) in FILES {
         let (file, aside) = (place.path(name), place.path("aside"));

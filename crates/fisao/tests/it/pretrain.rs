@@ -26,7 +26,7 @@ const ARGUMENTS: [&str; 12] = [
 ];
 
 #[test]
-fn its_models_can_be_used_and_are_not_made_twice() {
+fn pretrained_models_are_usable_and_not_trained_twice() {
     let place = Workplace::furnished();
     place.succeed(&ARGUMENTS);
     let weights = |model: &str| {
@@ -50,7 +50,7 @@ fn its_models_can_be_used_and_are_not_made_twice() {
 
 /// Token ids index the embeddings: with others, going on would quietly train something else.
 #[test]
-fn a_stage_is_not_gone_on_with_under_another_tokenizer() {
+fn stage_is_not_resumed_with_another_tokenizer() {
     let place = Workplace::new();
     place.succeed(&ARGUMENTS);
     fs::remove_file(place.path("models/clip/config.json")).unwrap();
@@ -67,7 +67,7 @@ fn a_stage_is_not_gone_on_with_under_another_tokenizer() {
 /// The rest of a training goes on from every bit of what was saved.
 #[cfg(unix)]
 #[test]
-fn a_saved_state_with_a_flipped_bit_is_refused_by_name() {
+fn saved_state_with_a_flipped_bit_is_rejected_by_path() {
     let place = Workplace::new();
     let longer =
         [&ARGUMENTS[..4], &["--set", "clip-steps=100000", "--set", "clip-batch=2"]].concat();
@@ -97,7 +97,7 @@ fn a_saved_state_with_a_flipped_bit_is_refused_by_name() {
 
 /// One update at a vanishing rate leaves the weights it began with, rounded.
 #[test]
-fn the_hard_worlds_models_begin_with_the_clear_ones() {
+fn hard_pretraining_starts_from_the_clear_models() {
     let place = Workplace::new();
     let rates = ["clip", "clip-matrix", "caption", "caption-matrix"];
     let settings = rates.map(|name| format!("{name}-learning-rate=1e-9"));

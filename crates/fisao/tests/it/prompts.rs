@@ -50,7 +50,7 @@ fn refuse(place: &Workplace, more: &[&str]) -> String {
 }
 
 #[test]
-fn rows_with_answers_teach_by_example_and_by_preference() {
+fn prompt_rows_support_sft_dpo_and_ppo() {
     let place = workplace();
     place.write(
         "pairs.jsonl",
@@ -71,7 +71,7 @@ fn rows_with_answers_teach_by_example_and_by_preference() {
 }
 
 #[test]
-fn conversations_are_read_and_rows_without_an_image_counted() {
+fn conversations_are_read_and_rows_without_image_counted() {
     let place = workplace();
     place.write(
         "instruct.json",
@@ -86,7 +86,7 @@ fn conversations_are_read_and_rows_without_an_image_counted() {
 }
 
 #[test]
-fn what_is_missing_is_named_before_a_model_is_loaded() {
+fn missing_prompt_data_is_reported_before_the_model_is_loaded() {
     let place = workplace();
     place.write("gone.jsonl", "{\"image\": \"z.png\", \"question\": \"What is it?\"}\n");
     let error = refuse(&place, &["--prompts", "gone.jsonl", "--images", "pictures"]);

@@ -80,7 +80,7 @@ fn assert_same(place: &Workplace, whole: &str, cut: &str) {
 
 #[cfg(unix)]
 #[test]
-fn a_run_that_is_killed_again_and_again_ends_like_one_that_was_not() {
+fn repeatedly_killed_run_equals_an_uninterrupted_one() {
     let place = workplace();
     place.succeed(&strings(&begin("whole")));
     // Before anything was saved, between two states, and right after one.
@@ -100,7 +100,7 @@ fn a_run_that_is_killed_again_and_again_ends_like_one_that_was_not() {
 /// What the base model recalled is part of the state, and of what is recorded before there is a state.
 #[cfg(unix)]
 #[test]
-fn a_run_of_the_embedded_world_that_is_killed_before_its_first_state_begins_again() {
+fn demo_run_killed_before_its_first_checkpoint_starts_over() {
     let place = Workplace::new();
     let begin = |output: &str| {
         let set = ["align.iterations=3", "align.images-per-iteration=8", "validation-every=2"];
@@ -120,7 +120,7 @@ fn a_run_of_the_embedded_world_that_is_killed_before_its_first_state_begins_agai
 
 #[cfg(unix)]
 #[test]
-fn a_run_that_is_asked_to_stop_saves_its_state_and_says_how_to_go_on() {
+fn stopped_run_saves_a_state_that_resumes_exactly() {
     let place = workplace();
     place.succeed(&strings(&begin("whole")));
     assert_eq!(end_after(&place, &begin("cut"), 4, "-TERM"), Some(130));
@@ -132,7 +132,7 @@ fn a_run_that_is_asked_to_stop_saves_its_state_and_says_how_to_go_on() {
 /// Whatever it was doing, and though nothing was learned yet.
 #[cfg(unix)]
 #[test]
-fn a_run_that_is_stopped_before_its_first_iteration_begins_again() {
+fn run_stopped_before_its_first_iteration_starts_over() {
     let place = workplace();
     place.succeed(&strings(&begin("whole")));
     let mut child = place.start(begin("cut"));
@@ -150,7 +150,7 @@ fn a_run_that_is_stopped_before_its_first_iteration_begins_again() {
 }
 
 #[test]
-fn a_state_that_is_damaged_is_passed_over() {
+fn damaged_checkpoint_is_skipped() {
     let place = workplace();
     place.succeed(&strings(&begin("whole")));
     place.succeed(&strings(&begin("cut")));
@@ -168,7 +168,7 @@ fn a_state_that_is_damaged_is_passed_over() {
 
 /// Earlier versions called some settings, keys and files by other names.
 #[test]
-fn a_run_under_former_names_is_resumed() {
+fn run_with_former_names_is_resumed() {
     let place = workplace();
     place.succeed(&strings(&begin("whole")));
     let former = [begin("cut"), vec!["--set".to_owned(), "check-every=10".to_owned()]].concat();
@@ -291,7 +291,7 @@ fn bytes_of(place: &Workplace, name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_flipped_bit_of_a_state_is_noticed() {
+fn flipped_bit_in_a_checkpoint_is_detected() {
     let place = workplace();
     place.succeed(&strings(&begin("whole")));
     place.succeed(&strings(&begin("cut")));
@@ -309,7 +309,7 @@ fn a_flipped_bit_of_a_state_is_noticed() {
 }
 
 #[test]
-fn records_with_holes_are_not_gone_on_with() {
+fn resume_falls_back_or_is_rejected_if_records_have_gaps() {
     let place = workplace();
     place.succeed(&strings(&begin("whole")));
     place.succeed(&strings(&begin("cut")));
@@ -348,7 +348,7 @@ fn records_with_holes_are_not_gone_on_with() {
 }
 
 #[test]
-fn a_run_does_not_go_on_with_data_that_was_edited() {
+fn run_is_not_resumed_with_edited_data() {
     let place = workplace();
     let prompts = [
         r#"{"image":"a.png","prompt":"Describe the image"}"#,
@@ -406,7 +406,7 @@ fn a_run_does_not_go_on_with_data_that_was_edited() {
 }
 
 #[test]
-fn a_run_does_not_go_on_with_other_models_or_another_calibration() {
+fn run_is_not_resumed_with_other_models_or_calibration() {
     let place = workplace();
     place.succeed(&strings(&begin("cut")));
     let mut calibration: serde_json::Value =
@@ -440,7 +440,7 @@ fn a_run_does_not_go_on_with_other_models_or_another_calibration() {
 }
 
 #[test]
-fn a_folder_of_images_that_was_edited_is_noticed() {
+fn changed_image_folder_is_detected_on_resume() {
     let place = workplace();
     place.succeed(&strings(&begin("cut")));
     fs::copy(place.path("pictures/a.png"), place.path("pictures/aa.png")).unwrap();
@@ -451,7 +451,7 @@ fn a_folder_of_images_that_was_edited_is_noticed() {
 /// Two processes at once: the second is refused and names the first, and the first ends as if it had been alone.
 #[cfg(unix)]
 #[test]
-fn a_folder_is_written_by_one_process_at_a_time() {
+fn run_folder_is_locked_by_one_process_at_a_time() {
     let place = workplace();
     place.succeed(&strings(&begin("whole")));
     let mut child = place.start(begin("cut"));
@@ -477,7 +477,7 @@ fn a_folder_is_written_by_one_process_at_a_time() {
 
 #[cfg(unix)]
 #[test]
-fn the_lock_of_a_run_that_was_killed_is_taken_over_with_a_note() {
+fn lock_of_a_killed_run_is_taken_over_with_a_note() {
     let place = workplace();
     end_after(&place, &begin("cut"), 2, "-KILL");
     assert!(place.path("cut/.fisao.lock").exists());
@@ -492,7 +492,7 @@ fn the_lock_of_a_run_that_was_killed_is_taken_over_with_a_note() {
 }
 
 #[test]
-fn a_run_goes_on_as_it_was_begun_or_not_at_all() {
+fn run_is_resumed_only_with_its_original_settings() {
     let place = workplace();
     place.succeed(&strings(&begin("cut")));
     let refuse = |more: &[&str]| place.refuse(&[&["align", "--resume", "cut"], more].concat());
@@ -533,7 +533,7 @@ fn a_dry_run_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_reward_that_nothing_earns_is_refused_in_the_first_iteration() {
+fn all_zero_reward_is_rejected_in_the_first_iteration() {
     let place = workplace();
     place.write("words.txt", "xylophone\n");
     let mut arguments = begin("run");
@@ -562,7 +562,7 @@ fn a_run_without_a_learning_rate_gets_and_keeps_that_of_its_models_size() {
 }
 
 #[test]
-fn a_finished_run_is_extended_by_its_number_of_iterations() {
+fn finished_run_is_extended_by_raising_its_iterations() {
     let place = workplace();
     place.succeed(&strings(&begin("run")));
     let set = |iterations: &str| {

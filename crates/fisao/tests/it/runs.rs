@@ -101,7 +101,7 @@ fn runs_are_listed() {
 }
 
 #[test]
-fn a_run_can_be_named_itself_and_is_listed_once() {
+fn run_given_directly_and_by_its_parent_is_listed_once() {
     let place = sound();
     let (table, said) = told(&place, &["runs", "runs/sweep/grouped", "runs/sweep"]);
     assert_eq!((table.lines().count(), said.as_str()), (3, ""));
@@ -110,7 +110,7 @@ fn a_run_can_be_named_itself_and_is_listed_once() {
 }
 
 #[test]
-fn runs_are_sorted() {
+fn runs_are_sorted_by_the_given_column() {
     let place = sound();
     assert_eq!(order(&place, "path"), ["old", "grouped", "started"]);
     assert_eq!(order(&place, "written"), ["grouped", "started", "old"]);
@@ -131,7 +131,7 @@ fn only_settings_that_differ_are_compared() {
 }
 
 #[test]
-fn damage_is_told_and_not_fatal() {
+fn damaged_runs_are_reported_but_listed() {
     let place = Workplace::new();
     let broken = format!("{}not JSON\n{{\"iteration\":3,\"rew", metrics(2, 1.0));
     run(&place, "runs/broken", 1, &[config("seed = 1\n"), ("metrics.jsonl", broken)]);
@@ -151,7 +151,7 @@ fn damage_is_told_and_not_fatal() {
 }
 
 #[test]
-fn a_folder_without_runs_is_no_fault_but_a_missing_one_is() {
+fn folder_without_runs_is_accepted_but_a_missing_one_is_not() {
     let place = Workplace::new();
     fs::create_dir_all(place.path("empty/below")).expect("writable");
     place.write("notes.txt", "");

@@ -42,7 +42,7 @@ fn names_and_mentions_have_the_same_score() {
 
 /// Whoever reads JSON counts characters, not bytes.
 #[test]
-fn spans_are_counted_in_characters() {
+fn spans_are_given_in_characters() {
     let place = Workplace::furnished();
     place.write("words.json", json!({ "dog": ["dog"] }).to_string());
     let caption = "Im Café: a dog";
@@ -52,7 +52,7 @@ fn spans_are_counted_in_characters() {
 }
 
 #[test]
-fn the_template_matters() {
+fn template_changes_the_score_and_is_validated() {
     let place = Workplace::furnished();
     let plain = scores(&place, &["--text", "dog"]);
     let bare = scores(&place, &["--text", "dog", "--template", "{}"]);
@@ -72,7 +72,7 @@ fn the_template_matters() {
 }
 
 #[test]
-fn a_vocabulary_that_names_two_things_alike_is_refused() {
+fn ambiguous_vocabulary_is_rejected() {
     let place = Workplace::furnished();
     place.write("words.json", r#"{"dog": ["pet"], "cat": ["pet"]}"#);
     let error = place.refuse(&[
@@ -90,7 +90,7 @@ fn a_vocabulary_that_names_two_things_alike_is_refused() {
 }
 
 #[test]
-fn the_scored_sentences_are_told() {
+fn scored_sentences_are_printed() {
     let place = Workplace::furnished();
     let sentences = |more: &[&str]| {
         let arguments = [&["--text", "traffic light"], more].concat();
@@ -102,7 +102,7 @@ fn the_scored_sentences_are_told() {
 }
 
 #[test]
-fn a_verifier_of_ones_own_is_asked_for_everyday_things() {
+fn custom_verifier_uses_the_everyday_vocabulary() {
     let place = Workplace::furnished();
     // A toaster is no object of the built-in synthetic dataset.
     let scored = scores(&place, &["--caption", "a toaster"]);
@@ -112,7 +112,7 @@ fn a_verifier_of_ones_own_is_asked_for_everyday_things() {
 }
 
 #[test]
-fn embedded_models_warn_of_images_that_are_no_scenes() {
+fn built_in_models_warn_about_other_images() {
     let place = Workplace::furnished();
     let warning = |size: u32| {
         image::RgbImage::new(size, 96).save(place.path("one.png")).unwrap();

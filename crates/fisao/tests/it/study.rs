@@ -20,7 +20,7 @@ const STUDY: [&str; 10] = [
 ];
 
 #[test]
-fn a_study_leaves_numbers_tables_and_plots() {
+fn study_writes_json_tables_and_plots() {
     let place = Workplace::new();
     let printed = place.succeed(&STUDY);
     assert!(printed.contains("AUC of detecting hallucinated mentions"), "{printed}");
@@ -63,7 +63,7 @@ fn a_study_leaves_numbers_tables_and_plots() {
 }
 
 #[test]
-fn what_cannot_be_studied_is_told() {
+fn invalid_studies_are_rejected_with_the_reason() {
     let place = Workplace::furnished();
     let few = ["study", "verifier", "--output", "study", "--images", "pictures"];
     let error = place.refuse(&few);

@@ -41,7 +41,7 @@ fn captions(place: &Workplace, model: &str, images: &str) -> Vec<Value> {
 }
 
 #[test]
-fn images_of_all_sizes_are_described_together_as_alone() {
+fn captions_of_tiled_images_do_not_depend_on_the_batch() {
     let place = furnished();
     let logprob = |caption: &Value, at: usize| caption["tokens"][at]["logprob"].as_f64().unwrap();
     for model in MODELS {
@@ -59,7 +59,7 @@ fn images_of_all_sizes_are_described_together_as_alone() {
 }
 
 #[test]
-fn the_length_of_the_longest_prompt_counts() {
+fn new_token_limit_follows_from_the_longest_prompt() {
     let place = furnished();
     let refused = |model: &str, picture: &str| {
         place.refuse(&["caption", "--model", model, "--image", picture, "--max-new-tokens", "60"])
@@ -86,7 +86,7 @@ fn the_length_of_the_longest_prompt_counts() {
 }
 
 #[test]
-fn it_is_inspected_as_what_it_is() {
+fn inspect_describes_a_tiled_model() {
     let place = furnished();
     let text = place.succeed(&["inspect", "onevision"]);
     assert!(text.contains("llava_onevision"), "{text}");
@@ -97,7 +97,7 @@ fn it_is_inspected_as_what_it_is() {
 }
 
 #[test]
-fn tiles_of_another_model_are_refused() {
+fn processor_with_other_tiles_is_rejected() {
     let place = furnished();
     let refused = |model: &str, pinpoints: Value| {
         let file = place.path(model).join("preprocessor_config.json");

@@ -38,7 +38,7 @@ fn verdicts(place: &Workplace, more: &[&str]) -> Vec<Value> {
 /// Whoever read the verdicts has seen enough; the page is still wanted.
 #[cfg(unix)]
 #[test]
-fn the_page_is_written_though_nobody_reads_the_verdicts() {
+fn html_page_is_written_even_if_stdout_is_closed() {
     use std::io::{BufRead as _, BufReader};
     use std::process::{Command, Stdio};
 
@@ -67,7 +67,7 @@ fn the_page_is_written_though_nobody_reads_the_verdicts() {
 }
 
 #[test]
-fn words_are_found_and_scored_against_their_images() {
+fn mentions_are_found_and_scored_against_their_images() {
     let place = workplace();
     let found = verdicts(&place, &[]);
     assert_eq!(found.len(), 3);
@@ -99,7 +99,7 @@ fn words_are_found_and_scored_against_their_images() {
 }
 
 #[test]
-fn a_calibration_judges_them_and_a_pipeline_can_stop() {
+fn calibrated_verdicts_and_fail_above_set_the_exit_code() {
     let place = workplace();
     write_calibration(&place);
     let calibrated = ["--calibration", "calibration.json"];
@@ -125,7 +125,7 @@ fn a_calibration_judges_them_and_a_pipeline_can_stop() {
 }
 
 #[test]
-fn what_cannot_be_verified_is_named() {
+fn unverifiable_captions_are_reported() {
     let place = workplace();
     place.write("captions.jsonl", json!({ "image_id": "z", "caption": "A dog." }).to_string());
     let error = place.refuse(&ARGUMENTS);
@@ -137,7 +137,7 @@ fn what_cannot_be_verified_is_named() {
 }
 
 #[test]
-fn cocos_words_are_at_hand() {
+fn coco_vocabulary_is_built_in() {
     let place = workplace();
     let captions =
         json!({ "image_id": "a", "caption": "A hot dog and a baby blanket by the bikes." });
@@ -155,7 +155,7 @@ fn cocos_words_are_at_hand() {
 }
 
 #[test]
-fn lists_of_objects_are_plain_text_or_built_in() {
+fn vocabularies_are_plain_text_lists_or_built_in() {
     let place = workplace();
     let captions =
         json!({ "image_id": "a", "caption": "Two kittens, a sofa and an umbrella stand." });
@@ -191,7 +191,7 @@ fn lists_of_objects_are_plain_text_or_built_in() {
 }
 
 #[test]
-fn a_broken_row_is_told_once_with_one_place() {
+fn invalid_row_is_reported_once_with_one_location() {
     let place = workplace();
     let rows =
         ["{\"image_id\": \"a\", \"caption\": \"x\"}", "{\"image_id\": [], \"caption\": \"x\"}"];

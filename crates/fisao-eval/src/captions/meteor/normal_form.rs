@@ -116,7 +116,7 @@ mod tests {
     use super::meteor_words;
 
     #[test]
-    fn words_are_divided_as_by_the_program() {
+    fn words_are_tokenised_as_by_the_meteor_reference() {
         for (text, words) in [
             ("a black-and-white cat 's toy", "a black and white cat ' s toy"),
             ("he does n't", "he does n 't"),

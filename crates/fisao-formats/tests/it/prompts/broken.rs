@@ -16,7 +16,7 @@ fn refused(content: &[u8]) -> String {
 }
 
 #[test]
-fn files_of_no_known_form_are_named() {
+fn unreadable_prompt_files_are_reported() {
     assert_eq!(refused(b""), "DIR/prompts is empty");
     assert_eq!(refused(b"\xEF\xBB\xBF \n"), "DIR/prompts is empty");
     assert_eq!(refused(b"[ ]"), "DIR/prompts has no rows");
@@ -34,7 +34,7 @@ fn files_of_no_known_form_are_named() {
 }
 
 #[test]
-fn bad_rows_are_named_with_what_is_wrong() {
+fn invalid_rows_are_reported_with_the_reason() {
     let good = r#"{"image": "a.png"}"#;
     for (bad, reason) in [
         (
@@ -97,7 +97,7 @@ fn bad_rows_are_named_with_what_is_wrong() {
 }
 
 #[test]
-fn sets_without_images_name_their_fields() {
+fn error_for_prompts_without_images_lists_their_fields() {
     let lines = b"{\"picture\": \"a.png\", \"prompt\": \"?\"}\n{\"label\": 1}\n";
     let said = refused(lines);
     assert_eq!(said, "DIR/prompts names no images: its fields are `label`, `picture`, `prompt`");
@@ -111,7 +111,7 @@ fn refused_fixture(name: &str) -> String {
 }
 
 #[test]
-fn parquet_files_that_cannot_be_used_are_named() {
+fn unusable_parquet_files_are_reported() {
     assert_eq!(refused_fixture("no_rows.parquet"), "no_rows.parquet has no rows");
     let expected = "no_images.parquet names no images: its fields are `picture`, `prompt`";
     assert_eq!(refused_fixture("no_images.parquet"), expected);
@@ -133,7 +133,7 @@ fn parquet_files_that_cannot_be_used_are_named() {
 }
 
 #[test]
-fn cut_files_are_errors() {
+fn truncated_prompt_files_are_errors() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("cut");
     let list = br#"[{"image": "a.png", "prompt": "[\"]"}, {"image": "b.png"}]"#;
@@ -173,7 +173,7 @@ fn damaged_parquet_files_give_rows_or_errors() {
 }
 
 #[test]
-fn a_file_that_changes_under_a_run_is_noticed() {
+fn prompt_file_changed_since_opening_is_an_error() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("rows.jsonl");
     let write = |text: &str| fs::write(&path, text).expect("writable");

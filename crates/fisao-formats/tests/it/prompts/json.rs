@@ -25,7 +25,7 @@ fn said(row: &Value) -> (String, Answer) {
 }
 
 #[test]
-fn a_folder_is_its_images_under_the_default_prompt() {
+fn image_folder_gives_one_default_prompt_per_image() {
     let folder = tempdir().expect("a temporary folder");
     for name in ["b.png", "a.jpg", "notes.txt"] {
         fs::write(folder.path().join(name), "").expect("writable");
@@ -42,7 +42,7 @@ fn a_folder_is_its_images_under_the_default_prompt() {
 }
 
 #[test]
-fn lines_and_lists_hold_the_same_rows() {
+fn json_lines_and_json_lists_give_the_same_rows() {
     let folder = tempdir().expect("a temporary folder");
     let objects = [
         r#"{"image": "sub/a.jpg", "prompt": "What is \"it\"?", "id": 7, "other": {"x": [1]}}"#,
@@ -128,7 +128,7 @@ fn llava_instruct_is_read() {
 }
 
 #[test]
-fn conversations_are_read_as_trl_writes_them() {
+fn trl_conversations_are_read() {
     let image = json!({"type": "image"});
     let text = |text: &str| json!({"type": "text", "text": text});
     let turn = |role: &str, content: Value| json!({"role": role, "content": content});
@@ -153,7 +153,7 @@ fn conversations_are_read_as_trl_writes_them() {
 }
 
 #[test]
-fn the_placeholder_is_taken_out_where_it_is_no_part_of_a_template() {
+fn image_placeholder_is_removed_outside_of_templates() {
     let prompt = |prompt: &str| said(&json!({"image": "a.png", "prompt": prompt})).0;
     assert_eq!(prompt("<image>\nWhat?"), "What?");
     assert_eq!(prompt("What?\n<image>"), "What?");
@@ -165,7 +165,7 @@ fn the_placeholder_is_taken_out_where_it_is_no_part_of_a_template() {
 }
 
 #[test]
-fn answers_that_are_no_text_are_none() {
+fn non_text_answers_are_none() {
     for answers in [json!(["red", "dark red"]), json!(true), json!({"text": ["x"]})] {
         let row = json!({"image": "a.png", "answer": answers});
         assert_eq!(said(&row).1, Answer::None);
@@ -174,7 +174,7 @@ fn answers_that_are_no_text_are_none() {
 }
 
 #[test]
-fn data_urls_hold_the_image() {
+fn images_are_read_from_data_urls() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("inline.jsonl");
     let (mut png, image) = (Vec::new(), image::RgbImage::from_pixel(3, 2, image::Rgb([9, 8, 7])));
@@ -195,7 +195,7 @@ fn data_urls_hold_the_image() {
 }
 
 #[test]
-fn missing_images_are_counted_and_named() {
+fn missing_images_are_counted_and_listed() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("rows.jsonl");
     let row = |number: u32| format!("{{\"image\": \"{}.png\"}}\n", number / 2);
@@ -224,7 +224,7 @@ fn any_row() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn every_form_of_json_gives_the_rows_that_a_parser_finds(
+    fn json_lines_lists_and_pretty_lists_give_all_rows(
         objects in prop::collection::vec(any_row(), 1..12),
     ) {
         let kept: Vec<_> = objects.iter().filter(|row| !row["image"].is_null()).collect();
@@ -251,7 +251,7 @@ proptest! {
 }
 
 #[test]
-fn an_image_in_bare_base64_is_an_image() {
+fn images_are_read_from_bare_base64() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("rows.jsonl");
     let image = RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8 * 20, y as u8 * 30, 77]));
@@ -312,7 +312,7 @@ fn images_outside_the_folder_are_read_only_where_that_is_allowed() {
 }
 
 #[test]
-fn a_link_within_the_folder_is_followed() {
+fn symlink_within_the_image_folder_is_followed() {
     let folder = tempdir().expect("a temporary folder");
     let elsewhere = tempdir().expect("a temporary folder");
     RgbImage::new(2, 2).save(elsewhere.path().join("a.png")).expect("writable");
@@ -326,7 +326,7 @@ fn a_link_within_the_folder_is_followed() {
 }
 
 #[test]
-fn every_image_that_cannot_be_used_is_found() {
+fn every_unusable_image_is_found() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("rows.jsonl");
     RgbImage::new(2, 2).save(folder.path().join("good.png")).expect("writable");

@@ -27,7 +27,7 @@ fn split(set: &PromptSet, fraction: f64, seed: u64) -> Split {
 }
 
 #[test]
-fn no_image_is_on_both_sides() {
+fn no_image_is_in_both_training_and_validation() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("rows.jsonl");
     // Three rows per image, far apart, and two prompts in each.
@@ -47,7 +47,7 @@ fn no_image_is_on_both_sides() {
 }
 
 #[test]
-fn what_is_held_out_depends_on_names_alone() {
+fn validation_split_depends_on_image_names_only() {
     let folder = tempdir().expect("a temporary folder");
     let names: Vec<String> = (0..50).map(|number| format!("{number:02}.png")).collect();
     for name in &names {
@@ -60,7 +60,7 @@ fn what_is_held_out_depends_on_names_alone() {
 }
 
 #[test]
-fn a_shuffle_stays_within_blocks() {
+fn shuffle_visits_parquet_blocks_one_after_another() {
     let set = open(&fixture("many.parquet"));
     let rows: Vec<u32> = (0..5000).step_by(2).collect();
     let shuffled = set.shuffled(&rows, 3);

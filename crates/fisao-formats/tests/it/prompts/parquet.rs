@@ -34,7 +34,7 @@ fn preferences_with_images_are_read() {
 }
 
 #[test]
-fn conversations_are_read_however_they_are_packed() {
+fn conversations_are_read_with_every_compression() {
     for name in ["zstd", "v2", "gzip", "plain"] {
         let set = open(&fixture(&format!("conversations_{name}.parquet")));
         assert_eq!(set.skipped(), Skipped { without_image: 2, several_images: 1 }, "{name}");
@@ -53,7 +53,7 @@ fn conversations_are_read_however_they_are_packed() {
 }
 
 #[test]
-fn llava_rows_name_their_images() {
+fn llava_parquet_rows_refer_to_image_files() {
     let path = fixture("llava_paths.parquet");
     let set = PromptSet::open(&path, Some("pictures".as_ref()), "Describe it.").expect("a set");
     assert_eq!(set.skipped(), Skipped { without_image: 2, several_images: 0 });
@@ -68,7 +68,7 @@ fn llava_rows_name_their_images() {
 }
 
 #[test]
-fn images_may_be_in_the_file_or_beside_it() {
+fn images_may_be_inside_or_beside_the_parquet_file() {
     let folder = tempdir().expect("a temporary folder");
     let path = folder.path().join("mixed.parquet");
     fs::copy(fixture("mixed.parquet"), &path).expect("writable");
@@ -87,7 +87,7 @@ fn images_may_be_in_the_file_or_beside_it() {
 }
 
 #[test]
-fn bytes_without_a_structure_are_images() {
+fn bare_binary_columns_are_images() {
     let rows = rows(&open(&fixture("binary.parquet")));
     assert_eq!(rows.iter().map(image_number).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(rows[1].answer, response("4"));
@@ -95,7 +95,7 @@ fn bytes_without_a_structure_are_images() {
 }
 
 #[test]
-fn blocks_are_cut_out_of_a_large_row_group() {
+fn large_row_groups_are_read_in_blocks() {
     let set = open(&fixture("many.parquet"));
     assert_eq!(set.blocks(), [0..4096, 4096..5000]);
     // In the order of blocks, and from block to block.
@@ -107,7 +107,7 @@ fn blocks_are_cut_out_of_a_large_row_group() {
 }
 
 #[test]
-fn the_shards_of_a_folder_are_one_set() {
+fn parquet_shards_of_a_folder_are_one_set() {
     let folder = tempdir().expect("a temporary folder");
     let copies = [("b", "conversations_zstd"), ("a", "preferences_snappy"), ("c", "mixed")];
     for (name, original) in copies {
@@ -127,7 +127,7 @@ fn the_shards_of_a_folder_are_one_set() {
 }
 
 #[test]
-fn a_set_is_read_from_several_threads() {
+fn prompt_set_can_be_read_from_several_threads() {
     let set = open(&fixture("many.parquet"));
     std::thread::scope(|scope| {
         for thread in 0..4 {

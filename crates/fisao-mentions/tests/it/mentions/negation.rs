@@ -11,7 +11,7 @@ fn all_are(expected: bool, texts: &[&str]) {
 }
 
 #[test]
-fn cues_before_a_mention() {
+fn negation_cues_before_a_mention_negate_it() {
     all_are(
         true,
         &[
@@ -66,7 +66,7 @@ fn cues_before_a_mention() {
 }
 
 #[test]
-fn privatives_before_of() {
+fn privative_words_before_of_negate_a_mention() {
     all_are(
         true,
         &[
@@ -91,7 +91,7 @@ fn privatives_before_of() {
 }
 
 #[test]
-fn two_negations_claim() {
+fn double_negation_asserts_the_object() {
     all_are(
         false,
         &[
@@ -117,7 +117,7 @@ fn two_negations_claim() {
 }
 
 #[test]
-fn no_longer() {
+fn no_longer_negates_only_after_there_is() {
     all_are(true, &["there is no longer a dog", "There's no longer a dog"]);
     all_are(
         false,
@@ -132,14 +132,14 @@ fn no_longer() {
 }
 
 #[test]
-fn none_of_the_dogs_is_something_they_do() {
+fn none_of_the_objects_does_not_deny_their_presence() {
     all_are(true, &["none of any dogs", "none are dogs"]);
     all_are(false, &["none of the dogs", "None of these dogs", "none of her dogs wear a leash"]);
 }
 
 /// The vocabulary has no signs, so cars play their part.
 #[test]
-fn a_no_parking_sign_is_there() {
+fn compound_adjectives_with_no_do_not_negate() {
     all_are(
         false,
         &["a no-parking car", "a no parking car", "the no entry car", "a never-ending car"],
@@ -148,7 +148,7 @@ fn a_no_parking_sign_is_there() {
 }
 
 #[test]
-fn lists_carry_the_verdict() {
+fn negation_extends_over_lists() {
     assert_eq!(denied("There are no dogs, cats, or people."), [true, true, true]);
     assert_eq!(denied("no dogs, cats or people"), [true, true, true]);
     assert_eq!(denied("no dogs, trees, or cats"), [true, true]);
@@ -163,7 +163,7 @@ fn lists_carry_the_verdict() {
 }
 
 #[test]
-fn denials_after_a_mention() {
+fn negations_after_a_mention_negate_it() {
     all_are(
         true,
         &[

@@ -136,7 +136,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn mentions_are_those_of_the_rules(text in text()) {
+    fn mentions_equal_the_reference_implementation(text in text()) {
         let vocabulary = vocabulary();
         let found: Vec<Found> = vocabulary
             .mentions(&text)
@@ -146,7 +146,7 @@ proptest! {
     }
 
     #[test]
-    fn tokens_are_those_that_meet_the_mention((text, spans) in prop_oneof![tokens(), arbitrary_spans()]) {
+    fn mention_tokens_are_those_overlapping_its_span((text, spans) in prop_oneof![tokens(), arbitrary_spans()]) {
         let vocabulary = vocabulary();
         let found: Vec<_> =
             vocabulary.token_mentions(&text, &spans).into_iter().map(|mention| (mention.span, mention.tokens)).collect();
@@ -158,7 +158,7 @@ proptest! {
     }
 
     #[test]
-    fn spans_are_ordered_and_lie_between_characters(text in any::<String>(), more in text()) {
+    fn mention_spans_are_ordered_and_on_character_boundaries(text in any::<String>(), more in text()) {
         let text = text + &more;
         let vocabulary = vocabulary();
         let mut end = 0;

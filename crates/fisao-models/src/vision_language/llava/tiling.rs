@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_photograph_takes_as_many_tokens_as_in_transformers() {
+    fn image_token_count_matches_transformers() {
         // `LlavaOnevisionProcessor._get_number_of_features` of transformers 5.24, width before height.
         let expected = [
             ((640, 480), 2929),
@@ -246,7 +246,7 @@ mod tests {
         }
     }
     #[test]
-    fn bars_are_left_out() {
+    fn padding_bars_are_excluded_from_the_token_grid() {
         let wide = grid(&[(384, 768)], Some(9), (384, 27), (900, 300));
         assert_eq!((wide.bars, wide.shown, wide.size), ((4, 0), (19, 54), (19, 54)));
         let tall = grid(&[(384, 384)], Some(9), (384, 27), (100, 400));
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_missed_a_whole_number_meets_it() {
+    fn lengths_just_below_an_integer_are_rounded_up() {
         assert_eq!((rounded(26.999_999_999), rounded(26.999_999), rounded(27.4)), (27, 26, 27));
     }
 }

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn images_are_brought_to_whole_tiles() {
+    fn images_are_resized_to_whole_tiles() {
         let split = SplitImage { tile: 36, longest_side: 108, splits: true };
         // 190 × 83: 108 × 47.2, even: 108 × 48; in tiles 108 × 72.
         assert_eq!(SplitImage::first_size((190, 83), 108), (108, 48));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn tiles_are_named_row_by_row() {
+    fn tile_tokens_are_written_row_by_row() {
         let tokens = TileTokens {
             fence: 1,
             whole: 2,
