@@ -40,17 +40,27 @@ enum Place {
     Disk(u64, Shape),
 }
 
-/// How an image's numbers are laid out: its tokens, what the verifier made of the whole, and of the parts.
+/// How an image's numbers are laid out: its tokens, the deep features of each layer, what the verifier made of the whole, and of the
+/// parts.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     tokens: [usize; 2],
+    /// Rows and columns of the tokens, where the decoder has positions for them.
+    grid: Option<[usize; 2]>,
+    /// Layers of the decoder with features of their own, each as large as the tokens.
+    deep: usize,
     whole: usize,
     parts: [usize; 2],
 }
 
 impl Shape {
     fn numbers(&self) -> usize {
-        self.tokens[0] * self.tokens[1] + self.whole + self.parts[0] * self.parts[1]
+        (1 + self.deep) * self.of_layer() + self.whole + self.parts[0] * self.parts[1]
+    }
+
+    /// Numbers of the tokens.
+    fn of_layer(&self) -> usize {
+        self.tokens[0] * self.tokens[1]
     }
 
     fn bytes(&self) -> u64 {
@@ -148,17 +158,23 @@ impl FeatureCache {
                 (read.as_slice(), shape)
             }
         };
-        let (tokens, rest) = numbers.split_at(shape.tokens[0] * shape.tokens[1]);
+        let (layers, rest) = numbers.split_at((1 + shape.deep) * shape.of_layer());
         let (whole, parts) = rest.split_at(shape.whole);
-        let tokens = from_floats(tokens.to_vec(), shape.tokens, device);
+        let (tokens, deep) = layers.split_at(shape.of_layer());
+        let tensor = |numbers: &[f32]| from_floats(numbers.to_vec(), shape.tokens, device);
+        let deep = deep.chunks(shape.of_layer().max(1)).map(tensor).collect();
         let parts = parts.chunks(shape.parts[1].max(1)).map(<[f32]>::to_vec).collect();
-        let features = ImageFeatures::new(tokens, vec![shape.tokens[0]]);
+        let features = ImageFeatures::new(tensor(tokens), vec![shape.tokens[0]])
+            .with_grids(shape.grid.into_iter().collect())
+            .with_deep(deep);
         Some((features, ImageEmbedding { whole: whole.to_vec(), parts }))
     }
 
     fn keep(&mut self, number: usize, features: &ImageFeatures, embedding: &ImageEmbedding) {
         let shape = Shape {
             tokens: features.tokens().dims(),
+            grid: features.grids().first().copied(),
+            deep: features.deep().len(),
             whole: embedding.whole.len(),
             parts: [embedding.parts.len(), embedding.parts.first().map_or(0, Vec::len)],
         };
@@ -168,6 +184,7 @@ impl FeatureCache {
             return;
         }
         let mut numbers = floats(features.tokens());
+        features.deep().iter().for_each(|deep| numbers.extend(floats(deep)));
         numbers.extend_from_slice(&embedding.whole);
         numbers.extend(embedding.parts.iter().flatten());
         if fits(self.memory) {

@@ -31,8 +31,8 @@ const MEAN: Real = Real { least: -1000.0, most: 1000.0, said: "three numbers fro
 /// What they are divided by.
 const DEVIATION: Real = Real { least: 1e-6, most: 1000.0, said: "three numbers from 1e-6 to 1000" };
 /// The means and deviations of OpenAI's CLIP, transformers' default.
-const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+pub(crate) const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+pub(crate) const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 /// The field that lists the sizes images may be brought to before they are cut into tiles.
 pub(crate) const GRID_PINPOINTS: &str = "image_grid_pinpoints";
 /// Keys of other processors that change pixels, and are refused unless they are null or false.
@@ -305,6 +305,7 @@ impl ProcessorFields<'_> {
         let square = |sides: Resize| match sides {
             Resize::ShortestEdge(side) => Some(side),
             Resize::Exact { width, height } => Some(width).filter(|_| width == height),
+            Resize::Budget(_) => None,
         };
         let side = |key| {
             let sides = self.sides(key)?.unwrap_or(Resize::ShortestEdge(224));
@@ -389,6 +390,7 @@ impl ProcessorFields<'_> {
             None => (224, 224),
             Some(Resize::ShortestEdge(side)) => (side, side),
             Some(Resize::Exact { width, height }) => (width, height),
+            Some(Resize::Budget(_)) => unreachable!("sides are not a number of pixels"),
         };
         Ok(self.0.flag("do_center_crop")?.unwrap_or(crops).then_some(crop))
     }

@@ -77,7 +77,10 @@ impl AdamW {
         model.visit_mut("", &mut |name, parameter| {
             let Some(gradient) = gradients.get(name) else { return };
             let Some(rate) = rate(name, &parameter) else { return };
-            let decays = matches!(parameter, ParameterMut::Matrix(_) | ParameterMut::Kernel(_));
+            let decays = matches!(
+                parameter,
+                ParameterMut::Matrix(_) | ParameterMut::Kernel(_) | ParameterMut::Volume(_)
+            );
             let decay = if decays { self.config.weight_decay } else { 0.0 };
             let values = parameter.values();
             assert_eq!(values.len(), gradient.len(), "{name} has a gradient for every number");

@@ -4,6 +4,7 @@
 //! only, so a response does not depend on what else is in the batch. The random stream of a response
 //! depends on the seed and on its own stream number only.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
@@ -17,7 +18,7 @@ use crate::llama::{DecodingSession, KvCache, Pass, PrefillState};
 use crate::parallel::{spinning_workers, workers_on};
 use crate::parameters::{floats, indices};
 use crate::random::Purpose;
-use crate::vision_language::{ImageFeatures, VisionLanguageModel};
+use crate::vision_language::{DecoderInputs, ImageFeatures, PromptRows, VisionLanguageModel};
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,12 +107,21 @@ impl Clock {
     }
 }
 
+/// Prompts that were read.
+pub(crate) struct Prefilled {
+    pub(crate) cache: KvCache,
+    /// The state at each prompt's last token.
+    pub(crate) hidden: Tensor<2>,
+    /// Padding before each prompt.
+    pub(crate) padding: Vec<usize>,
+    /// How far the position behind each prompt is behind its place in the cache.
+    pub(crate) lag: Vec<usize>,
+}
+
 /// A response being written.
 struct Open {
     /// Index in the result.
     slot: usize,
-    /// How many padding positions precede its prompt.
-    padding: usize,
     rng: ChaCha8Rng,
 }
 
@@ -175,11 +185,11 @@ impl VisionLanguageModel {
     ) {
         let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
         let mut clock = Clock::start();
-        let (cache, hidden) = self.prefill(prompts, longest, features);
+        let Prefilled { cache, hidden, padding, lag } = self.prefill(prompts, longest, features);
         let rows = (0..prompts.len()).flat_map(|row| std::iter::repeat_n(row, samples));
         let rows: Vec<usize> = rows.collect();
         let states = indices(rows.iter().map(|&row| row as i64).collect(), &self.device());
-        let mut open: Vec<Open> = open_rows(prompts, samples, longest, sampling.seed);
+        let mut open: Vec<Open> = open_rows(prompts, samples, sampling.seed);
         let mut sampler = Sampler::new(self, sampling, open.len());
         for result in results.iter_mut() {
             result.reserve(sampling.max_new_tokens);
@@ -188,8 +198,9 @@ impl VisionLanguageModel {
         sampler.sample(&floats(&logits), &mut open, results);
         drop(logits);
         clock.tell("prompts read", prompts.len() * longest);
-        let padding = open.iter().map(|row| row.padding).collect();
-        let prefill = PrefillState { cache, of: rows, padding, more: sampling.max_new_tokens };
+        let of_prompt = |all: &[usize]| rows.iter().map(|&row| all[row]).collect();
+        let (padding, lag) = (of_prompt(&padding), of_prompt(&lag));
+        let prefill = PrefillState { cache, of: rows, padding, lag, more: sampling.max_new_tokens };
         let mut session = DecodingSession::new(self.language_model(), prefill);
         for _ in 1..sampling.max_new_tokens {
             for row in (0..open.len()).rev() {
@@ -210,13 +221,13 @@ impl VisionLanguageModel {
         clock.tell("responses written", results.iter().map(|result| result.tokens.len() - 1).sum());
     }
 
-    /// Runs the prompts; returns their cache and the state at each prompt's last token.
+    /// Runs the prompts.
     pub(crate) fn prefill(
         &self,
         prompts: &[Prompt],
         longest: usize,
         features: &ImageFeatures,
-    ) -> (KvCache, Tensor<2>) {
+    ) -> Prefilled {
         let device = self.device();
         let batch = prompts.len();
         let pad = self.tokens().pad;
@@ -227,19 +238,17 @@ impl VisionLanguageModel {
             .map(|(prompt, &padding)| [vec![pad; padding], prompt.ids.clone()].concat())
             .collect();
         let images: Vec<usize> = prompts.iter().map(|prompt| prompt.image).collect();
-        let x = self.embed(&rows, &images, features);
-        let positions = padding
-            .iter()
-            .flat_map(|&padding| (0..longest).map(move |at| at.saturating_sub(padding)))
-            .collect::<Vec<_>>();
-        let mask = Mask::Causal { first: padding.into() };
+        let rows = PromptRows { rows: &rows, images: &images, padding: &padding };
+        let DecoderInputs { x, positions, deep, next } = self.decoder_inputs(rows, features);
+        let mask = Mask::Causal { first: Arc::from(&*padding) };
         let config = self.language_model().config();
         let mut cache = KvCache::new(config, batch, longest, &device);
         let last = (0..batch).map(|row| (row * longest + longest - 1) as i64).collect();
         let wanted = Some(indices(last, &device));
-        let pass = Pass { batch, positions: &positions, mask: &mask, wanted };
+        let pass = Pass { batch, positions: &positions, mask: &mask, wanted, deep: &deep };
         let hidden = self.language_model().forward(x, &pass, Some(&mut cache));
-        (cache, hidden)
+        let lag = next.into_iter().map(|next| longest - next).collect();
+        Prefilled { cache, hidden, padding, lag }
     }
 }
 
@@ -278,7 +287,7 @@ impl<'a> Sampler<'a> {
     }
 }
 
-fn open_rows(prompts: &[Prompt], samples: usize, longest: usize, seed: u64) -> Vec<Open> {
+fn open_rows(prompts: &[Prompt], samples: usize, seed: u64) -> Vec<Open> {
     prompts
         .iter()
         .flat_map(|prompt| (0..samples as u64).map(move |sample| (prompt, sample)))
@@ -286,7 +295,7 @@ fn open_rows(prompts: &[Prompt], samples: usize, longest: usize, seed: u64) -> V
         .map(|(slot, (prompt, sample))| {
             let response = prompt.stream.wrapping_mul(samples as u64).wrapping_add(sample);
             let rng = Purpose::Responses.stream(seed, response);
-            Open { slot, padding: longest - prompt.ids.len(), rng }
+            Open { slot, rng }
         })
         .collect()
 }

@@ -1,7 +1,8 @@
 //! Images to pixels as transformers' `CLIPImageProcessor`, `SiglipImageProcessor`, `LlavaImageProcessor`,
-//! `LlavaNextImageProcessor` and `LlavaOnevisionImageProcessor` do it with Pillow 13, to the bit up to the
+//! `LlavaNextImageProcessor`, `LlavaOnevisionImageProcessor` and `Qwen2VLImageProcessor` do it with Pillow 13, to the bit up to the
 //! normalisation.
 
+mod pixel_budget;
 mod tiles;
 
 use std::ops::Range;
@@ -12,6 +13,7 @@ use fisao_images::resample::{Canvas, resize_part};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+pub use pixel_budget::PixelBudget;
 pub use tiles::{BestResolution, Resolution, TileLayout};
 
 /// How an image is brought to size before cropping.
@@ -26,6 +28,8 @@ pub enum Resize {
         /// Pixels.
         height: u32,
     },
+    /// Whole squares of pixels, as many as a budget allows.
+    Budget(PixelBudget),
 }
 
 /// What an [`ImageProcessor`] makes of one image.
@@ -94,6 +98,16 @@ pub enum ProcessorMismatch {
          preprocessor_config.json are not those of config.json"
     )]
     Tiles,
+    /// Squares of pixels and their number.
+    #[error(
+        "images are not brought to squares of {} pixels, {} to {} pixels in all, as the model takes them: `patch_size` and \
+         `merge_size` of preprocessor_config.json are not those of config.json",
+        expected.factor, expected.least, expected.most
+    )]
+    Budget {
+        /// What the model takes.
+        expected: PixelBudget,
+    },
 }
 
 impl ImageProcessor {
@@ -184,6 +198,7 @@ impl ImageProcessor {
         match self.resize {
             None => (width.into(), height.into()),
             Some(Resize::Exact { width, height }) => (width.into(), height.into()),
+            Some(Resize::Budget(budget)) => budget.size((width, height)),
             Some(Resize::ShortestEdge(side)) if width <= height => {
                 (side.into(), scaled(side, height, width))
             }

@@ -10,7 +10,7 @@ use crate::attention::Mask;
 use crate::llama::Pass;
 use crate::parameters::{floats, indices};
 use crate::sequences::Example;
-use crate::vision_language::{ImageFeatures, VisionLanguageModel};
+use crate::vision_language::{DecoderInputs, ImageFeatures, PromptRows, VisionLanguageModel};
 
 /// Rows whose logits over the vocabulary are held at once.
 const ROWS: usize = 64;
@@ -53,12 +53,12 @@ impl VisionLanguageModel {
             row.resize(length, self.tokens().pad);
         }
         let images: Vec<usize> = examples.iter().map(|shown| shown.image).collect();
-        let x = self.embed(&rows, &images, features);
-        let positions: Vec<usize> = (0..rows.len()).flat_map(|_| 0..length).collect();
-        let mask = Mask::causal();
-        let pass = Pass { batch: rows.len(), positions: &positions, mask: &mask, wanted: None };
-        let wanted = indices(wanted, &self.device());
-        let states = self.language_model().layer_states(x, &pass, &wanted, depth.max(1));
+        let (batch, mask) = (rows.len(), Mask::causal());
+        let rows = PromptRows { rows: &rows, images: &images, padding: &[] };
+        let DecoderInputs { x, positions, deep, .. } = self.decoder_inputs(rows, features);
+        let wanted = Some(indices(wanted, &self.device()));
+        let pass = Pass { batch, positions: &positions, mask: &mask, wanted, deep: &deep };
+        let states = self.language_model().layer_states(x, &pass, depth.max(1));
         let mut best = vec![vec![f64::NEG_INFINITY; tokens.len()]; examples.len()];
         for states in states {
             let mut first = 0;

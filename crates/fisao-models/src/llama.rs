@@ -1,5 +1,5 @@
 //! The Llama decoder: RMS norm, rotary positions, grouped-query attention, SwiGLU. Qwen2's only adds biases to queries, keys and
-//! values; Mistral's only limits attention to a sliding window, where its configuration has one.
+//! values, Qwen3's only norms of queries and keys; Mistral's only limits attention to a sliding window, where its configuration has one.
 //!
 //! Papers: Touvron et al. 2023, arXiv 2302.13971; Jiang et al. 2023, arXiv 2310.06825. Reference: transformers' `LlamaModel`,
 //! `Qwen2Model` and `MistralModel`; tensor names mirror them. Rotary halves follow the "rotate half" convention of Hugging Face checkpoints.
@@ -9,7 +9,8 @@ mod cpu_decoding;
 mod decoding_session;
 mod gradient_checkpointing;
 mod layer;
-mod rotary;
+mod positions;
+pub(crate) mod rotary;
 
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,9 @@ use crate::weights::{WeightError, WeightSource};
 pub use cache::KvCache;
 pub(crate) use decoding_session::{DecodingSession, PrefillState};
 pub use gradient_checkpointing::LayerInputs;
+pub(crate) use layer::swiglu;
 use layer::{Context, DecoderLayer};
+pub use positions::{PositionScheme, Positions};
 pub use rotary::RopeScaling;
 use rotary::RotaryEmbedding;
 
@@ -38,6 +41,8 @@ pub enum DecoderFamily {
     Qwen2,
     /// As Llama; attention may be limited to a sliding window.
     Mistral,
+    /// No biases; an RMS norm on every head's queries and keys.
+    Qwen3,
 }
 
 impl DecoderFamily {
@@ -47,6 +52,7 @@ impl DecoderFamily {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
             Self::Mistral => "mistral",
+            Self::Qwen3 => "qwen3",
         }
     }
 }
@@ -83,6 +89,9 @@ pub struct LlamaConfig {
     /// Positions that attention reaches back to, its own among them, where they are limited; at least 1.
     #[serde(default)]
     pub sliding_window: Option<usize>,
+    /// What positions they are at.
+    #[serde(default, skip_serializing_if = "PositionScheme::is_sequential")]
+    pub positions: PositionScheme,
     /// Whether the output matrix is the embedding table.
     pub tie_word_embeddings: bool,
 }
@@ -105,11 +114,14 @@ pub struct Pass<'a> {
     /// Number of sequences.
     pub batch: usize,
     /// Position of every row in its sequence, `[batch · length]`.
-    pub positions: &'a [usize],
+    pub positions: &'a Positions,
     /// Over cached and new keys.
     pub mask: &'a Mask,
     /// Rows whose final states are wanted, in this order, if not all are: behind the last attention nothing else is computed.
     pub wanted: Option<Tensor<1, Int>>,
+    /// What is added to the states behind the first layers, `[batch · length, hidden]` for each of them: image features of layers of
+    /// the image tower, at the image's positions (DeepStack, Meng et al. 2024, arXiv 2406.04334). Empty in most models.
+    pub deep: &'a [Tensor<2>],
 }
 
 /// The decoder with its embedding table and output matrix.
@@ -205,10 +217,9 @@ impl Llama {
         let mask = self.within_window(pass.mask);
         let context = Context { batch, rotary, shown: Shown::by(&mask) };
         let mut x = x;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let wanted = pass.wanted.as_ref().filter(|_| self.is_last(index));
+        for index in 0..self.layers.len() {
             let cache = cache.as_deref_mut().map(|cache| (cache, index));
-            x = layer.forward(x, &context, wanted, cache);
+            x = self.layer_output(index, x, &context, pass, cache);
         }
         if let Some(cache) = cache {
             cache.advance(length);
@@ -216,8 +227,29 @@ impl Llama {
         self.norm.forward(x)
     }
 
+    /// What one layer makes of its input, and what is added behind it; of the last layer the rows that are wanted.
+    fn layer_output(
+        &self,
+        index: usize,
+        x: Tensor<2>,
+        context: &Context<'_>,
+        pass: &Pass<'_>,
+        cache: Option<(&mut KvCache, usize)>,
+    ) -> Tensor<2> {
+        let wanted = pass.wanted.as_ref().filter(|_| self.is_last(index));
+        let output = self.layers[index].forward(x, context, wanted, cache);
+        match (pass.deep.get(index), wanted) {
+            (None, _) => output,
+            (Some(deep), None) => output + deep.clone(),
+            (Some(deep), Some(rows)) => output + deep.clone().select(0, rows.clone()),
+        }
+    }
+
     /// States behind each of the last `depth` layers, each through the final norm, at the rows that are wanted: what the
     /// head reads of a layer (logit lens). Under the causal mask, without a cache.
+    ///
+    /// # Panics
+    /// The pass says of no rows that they are wanted.
     ///
     /// # Shapes
     /// * `x`: `[batch · length, hidden]`
@@ -226,23 +258,20 @@ impl Llama {
         &self,
         x: Tensor<2>,
         pass: &Pass<'_>,
-        wanted: &Tensor<1, Int>,
         depth: usize,
     ) -> Vec<Tensor<2>> {
+        let wanted = pass.wanted.as_ref().expect("rows that are wanted");
         let rotary = self.rotary.at(pass.positions, pass.batch, &x.device());
         let mask = self.within_window(pass.mask);
         let context = Context { batch: pass.batch, rotary, shown: Shown::by(&mask) };
         let unread = self.layers.len().saturating_sub(depth);
         let (mut x, mut states) = (x, Vec::with_capacity(depth));
-        for (index, layer) in self.layers.iter().enumerate() {
+        for index in 0..self.layers.len() {
+            x = self.layer_output(index, x, &context, pass, None);
             if self.is_last(index) {
-                x = layer.forward(x, &context, Some(wanted), None);
                 states.push(self.norm.forward(x.clone()));
-            } else {
-                x = layer.forward(x, &context, None, None);
-                if index >= unread {
-                    states.push(self.norm.forward(x.clone().select(0, wanted.clone())));
-                }
+            } else if index >= unread {
+                states.push(self.norm.forward(x.clone().select(0, wanted.clone())));
             }
         }
         states

@@ -20,6 +20,8 @@ pub enum ParameterMut<'a> {
     Batch(&'a mut Tensor<3>),
     /// `[out, in, height, width]`.
     Kernel(&'a mut Tensor<4>),
+    /// `[out, in, frames, height, width]`.
+    Volume(&'a mut Tensor<5>),
 }
 
 macro_rules! each {
@@ -30,6 +32,7 @@ macro_rules! each {
             ParameterMut::Matrix($tensor) => $body,
             ParameterMut::Batch($tensor) => $body,
             ParameterMut::Kernel($tensor) => $body,
+            ParameterMut::Volume($tensor) => $body,
         }
     };
 }
@@ -43,6 +46,7 @@ impl ParameterMut<'_> {
             Self::Matrix(tensor) => tensor.dims().to_vec(),
             Self::Batch(tensor) => tensor.dims().to_vec(),
             Self::Kernel(tensor) => tensor.dims().to_vec(),
+            Self::Volume(tensor) => tensor.dims().to_vec(),
         }
     }
 

@@ -10,10 +10,10 @@ use burn::tensor::{Gradients, Tensor, activation};
 use fisao_kernels::{Operation, is_fused, is_fused_weight, one, two};
 
 use crate::attention::Mask;
-use crate::generation::Prompt;
-use crate::llama::{LayerInputs, Pass};
+use crate::generation::{Prefilled, Prompt};
+use crate::llama::{LayerInputs, Pass, Positions};
 use crate::parameters::indices;
-use crate::vision_language::{ImageFeatures, VisionLanguageModel};
+use crate::vision_language::{DecoderInputs, ImageFeatures, PromptRows, VisionLanguageModel};
 
 /// A prompt about one image with a response to score.
 #[derive(Debug, Clone)]
@@ -37,14 +37,20 @@ pub struct ResponseStates {
 
 /// A batch of rows, padded on the right.
 struct SequenceLayout {
-    /// Embeddings, `[batch · length, hidden]`.
-    x: Tensor<2>,
-    /// `[batch · length]`.
-    positions: Vec<usize>,
+    inputs: DecoderInputs,
     /// Where the states are that predict a token of a response.
     kept: Vec<i64>,
     /// Those tokens.
     targets: Vec<u32>,
+}
+
+impl SequenceLayout {
+    /// The pass of these rows in which states are wanted that predict a token of a response.
+    fn pass<'a>(&'a self, batch: usize, mask: &'a Mask) -> Pass<'a> {
+        let DecoderInputs { x, positions, deep, .. } = &self.inputs;
+        let wanted = Some(indices(self.kept.clone(), &x.device()));
+        Pass { batch, positions, mask, wanted, deep }
+    }
 }
 
 impl VisionLanguageModel {
@@ -57,12 +63,10 @@ impl VisionLanguageModel {
         examples: &[Example<'_>],
         features: &ImageFeatures,
     ) -> ResponseStates {
-        let SequenceLayout { x, positions, kept, targets } = self.lay_out(examples, features);
-        let batch = examples.len();
-        let wanted = Some(indices(kept, &self.device()));
-        let pass = Pass { batch, positions: &positions, mask: &Mask::causal(), wanted };
-        let hidden = self.language_model().forward(x, &pass, None);
-        ResponseStates { hidden, targets }
+        let (layout, mask) = (self.lay_out(examples, features), Mask::causal());
+        let pass = layout.pass(examples.len(), &mask);
+        let hidden = self.language_model().forward(layout.inputs.x.clone(), &pass, None);
+        ResponseStates { hidden, targets: layout.targets }
     }
 
     /// The same of a model that does not train: a prompt about one image that several examples in a row have in common is
@@ -86,7 +90,8 @@ impl VisionLanguageModel {
         let longest = examples.iter().map(|example| example.prompt.len()).max().unwrap_or(0);
         // The last token of a response predicts nothing that is scored.
         let length = examples.iter().map(|example| example.response.len() - 1).max().unwrap_or(0);
-        let (cache, read) = self.prefill(&prompts, longest, features);
+        let Prefilled { cache, hidden: read, padding: _, lag } =
+            self.prefill(&prompts, longest, features);
         let group_of: Vec<usize> = groups
             .iter()
             .enumerate()
@@ -102,7 +107,7 @@ impl VisionLanguageModel {
             wanted.extend((0..own).map(|at| (row * length + at) as i64));
             ids.extend(example.response[..own].iter().map(|&id| i64::from(id)));
             ids.resize((row + 1) * length, i64::from(self.tokens().pad));
-            positions.extend((0..length).map(|at| example.prompt.len() + at));
+            positions.extend((0..length).map(|at| longest - lag[group] + at));
             padding.push(longest - example.prompt.len());
             targets.extend_from_slice(example.response);
         }
@@ -111,7 +116,8 @@ impl VisionLanguageModel {
             let mut cache = cache.spread(group_of, length);
             let wanted = Some(indices(wanted, &device));
             let mask = Mask::Causal { first: padding.into() };
-            let pass = Pass { batch: examples.len(), positions: &positions, mask: &mask, wanted };
+            let (batch, positions) = (examples.len(), Positions::Single(positions));
+            let pass = Pass { batch, positions: &positions, mask: &mask, wanted, deep: &[] };
             let x = self.language_model().embed(indices(ids, &device));
             states.push(self.language_model().forward(x, &pass, Some(&mut cache)));
         }
@@ -131,11 +137,11 @@ impl VisionLanguageModel {
         let Some(frozen) = recomputed else {
             return (self.response_states(examples, features), None);
         };
-        let SequenceLayout { x, positions, kept, targets } = frozen.lay_out(examples, features);
-        let wanted = indices(kept, &self.device());
-        let inputs = frozen.language_model().layer_inputs(x, &positions, examples.len(), wanted);
+        let (layout, mask) = (frozen.lay_out(examples, features), Mask::causal());
+        let pass = layout.pass(examples.len(), &mask);
+        let inputs = frozen.language_model().layer_inputs(layout.inputs.x.clone(), &pass);
         let hidden = self.language_model().finish(&inputs);
-        (ResponseStates { hidden, targets }, Some(inputs))
+        (ResponseStates { hidden, targets: layout.targets }, Some(inputs))
     }
 
     /// Backward pass from a loss of [`training_states`](Self::training_states): its gradients, and where layers are recomputed one
@@ -168,9 +174,8 @@ impl VisionLanguageModel {
             targets.extend_from_slice(example.response);
         }
         let images: Vec<usize> = examples.iter().map(|example| example.image).collect();
-        let x = self.embed(&rows, &images, features);
-        let positions: Vec<usize> = (0..batch).flat_map(|_| 0..length).collect();
-        SequenceLayout { x, positions, kept, targets }
+        let rows = PromptRows { rows: &rows, images: &images, padding: &[] };
+        SequenceLayout { inputs: self.decoder_inputs(rows, features), kept, targets }
     }
 
     /// Log-probabilities of the states' targets at a temperature, and the entropy of each

@@ -9,20 +9,24 @@ mod images;
 pub mod instructblip;
 mod linear_layers;
 pub mod llava;
+mod prompt_rows;
+pub mod qwen_vl;
 pub mod smolvlm;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 
 use crate::llama::Llama;
-use crate::parameters::{ParameterMut, Parameters, indices};
+use crate::parameters::{ParameterMut, Parameters};
 use crate::vision::{VisionOutput, VisionTower};
 use crate::weights::{WeightError, WeightSource};
 
 pub use family::{FamilyConfig, ImageEncoder, ImagePlace, TokenIds};
 pub use images::{ImageBatch, ImageFeatures};
+pub(crate) use prompt_rows::{DecoderInputs, PromptRows};
 
 use instructblip::InstructBlipConfig;
 use llava::LlavaConfig;
+use qwen_vl::QwenVlConfig;
 use smolvlm::SmolVlmConfig;
 
 /// What the decoder's names begin with.
@@ -36,6 +40,8 @@ pub enum VisionLanguageConfig {
     InstructBlip(InstructBlipConfig),
     /// LLaVA, LLaVA-NeXT and LLaVA-OneVision.
     Llava(LlavaConfig),
+    /// Qwen2.5-VL and Qwen3-VL.
+    QwenVl(QwenVlConfig),
     /// SmolVLM and SmolVLM2.
     SmolVlm(SmolVlmConfig),
 }
@@ -52,6 +58,12 @@ impl From<LlavaConfig> for VisionLanguageConfig {
     }
 }
 
+impl From<QwenVlConfig> for VisionLanguageConfig {
+    fn from(config: QwenVlConfig) -> Self {
+        Self::QwenVl(config)
+    }
+}
+
 impl From<SmolVlmConfig> for VisionLanguageConfig {
     fn from(config: SmolVlmConfig) -> Self {
         Self::SmolVlm(config)
@@ -64,6 +76,7 @@ impl VisionLanguageConfig {
         match self {
             Self::InstructBlip(config) => config,
             Self::Llava(config) => config,
+            Self::QwenVl(config) => config,
             Self::SmolVlm(config) => config,
         }
     }
@@ -73,6 +86,7 @@ impl VisionLanguageConfig {
         match self {
             Self::InstructBlip(config) => config,
             Self::Llava(config) => config,
+            Self::QwenVl(config) => config,
             Self::SmolVlm(config) => config,
         }
     }
@@ -162,55 +176,6 @@ impl VisionLanguageModel {
     ) -> (ImageFeatures, VisionOutput) {
         let (features, output) = self.image_encoder.encode(images.into(), true);
         (features, output.expect("an encoder whose tower is shared gives its output"))
-    }
-
-    /// Embeds padded rows of ids, image placeholders replaced by features in order.
-    ///
-    /// Placeholders beyond as many as the image has features are what a sampled response wrote: they
-    /// show nothing and are embedded like any other token, as they were while sampling.
-    ///
-    /// # Shapes
-    /// * `rows`: `batch` rows of equal length, each with at least as many placeholders as its image has
-    ///   tokens
-    /// * `images`: which image of `features` each row shows
-    /// * result: `[batch · length, hidden]`
-    pub fn embed(
-        &self,
-        rows: &[Vec<u32>],
-        images: &[usize],
-        features: &ImageFeatures,
-    ) -> Tensor<2> {
-        let device = self.device();
-        let mut ids = Vec::new();
-        let length = rows.first().map_or(0, Vec::len);
-        let mut order = Vec::with_capacity(rows.len() * length);
-        // Features stand behind the text in what rows are gathered from.
-        let shown: usize = images.iter().map(|&image| features.counts()[image]).sum();
-        let text_count = (rows.len() * length).saturating_sub(shown);
-        let firsts: Vec<usize> = features
-            .counts()
-            .iter()
-            .scan(text_count, |next, count| Some(std::mem::replace(next, *next + count)))
-            .collect();
-        for (row, &image) in rows.iter().zip(images) {
-            let tokens = features.counts()[image];
-            let mut next = 0;
-            for &id in row {
-                if id == self.tokens.image && next < tokens {
-                    order.push((firsts[image] + next) as i64);
-                    next += 1;
-                } else {
-                    order.push(ids.len() as i64);
-                    ids.push(i64::from(id));
-                }
-            }
-            assert!(
-                next == tokens,
-                "a row holds {next} image placeholders but its image has {tokens} features"
-            );
-        }
-        let text = self.language_model.embed(indices(ids, &device));
-        Tensor::cat(vec![text, features.tokens().clone()], 0).select(0, indices(order, &device))
     }
 
     /// Visits everything but the image tower.

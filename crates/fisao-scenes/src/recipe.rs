@@ -16,7 +16,7 @@ pub mod vocabularies;
 use fisao_models::activation::Activation;
 use fisao_models::clip::{ClipConfig, ClipTextConfig};
 use fisao_models::image::ImageProcessor;
-use fisao_models::llama::{DecoderFamily, LlamaConfig, RopeScaling};
+use fisao_models::llama::{DecoderFamily, LlamaConfig, PositionScheme, RopeScaling};
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
 
@@ -152,6 +152,7 @@ impl RecipeConfig {
                 rope_theta: 10_000.0,
                 rope_scaling: RopeScaling::Default,
                 sliding_window: None,
+                positions: PositionScheme::Sequential,
                 tie_word_embeddings: false,
             },
             vision,

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use fisao_models::activation::Activation;
 use fisao_models::blip2::{Blip2, Blip2Config};
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
-use fisao_models::llama::{DecoderFamily, LlamaConfig, RopeScaling};
+use fisao_models::llama::{DecoderFamily, LlamaConfig, PositionScheme, RopeScaling};
 use fisao_models::parameters::from_floats;
 use fisao_models::qformer::QFormerConfig;
 use fisao_models::vision::{VisionConfig, VisionFamily};
@@ -49,6 +49,7 @@ pub fn llava_config() -> LlavaConfig {
             rope_theta: 10_000.0,
             rope_scaling: RopeScaling::Default,
             sliding_window: None,
+            positions: PositionScheme::Sequential,
             tie_word_embeddings: false,
         },
         vision: vision_config(),

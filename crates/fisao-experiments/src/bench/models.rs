@@ -3,7 +3,7 @@
 use burn::tensor::{DType, TensorData};
 use fisao_models::activation::Activation;
 use fisao_models::linear::ActivationDtype;
-use fisao_models::llama::{DecoderFamily, LlamaConfig, RopeScaling};
+use fisao_models::llama::{DecoderFamily, LlamaConfig, PositionScheme, RopeScaling};
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
 use fisao_models::weights::{Init, WeightError, WeightSource};
@@ -103,6 +103,7 @@ fn decoder(
         rope_theta: 10_000.0,
         rope_scaling: RopeScaling::Default,
         sliding_window: None,
+        positions: PositionScheme::Sequential,
         tie_word_embeddings: false,
     }
 }

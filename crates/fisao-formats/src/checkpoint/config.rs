@@ -12,6 +12,7 @@ mod instructblip;
 mod llama;
 pub(super) mod llava;
 mod quantised;
+mod qwen_vl;
 mod siglip;
 mod smolvlm;
 mod vision;
@@ -34,7 +35,7 @@ pub(super) const GENERATION: &str = "generation configuration";
 
 /// The vision-language families that are read.
 pub(super) const FAMILIES: &[FamilyFormat] =
-    &[instructblip::FORMAT, llava::FORMAT, smolvlm::FORMAT];
+    &[llava::FORMAT, instructblip::FORMAT, smolvlm::FORMAT, qwen_vl::FORMAT];
 
 /// A width; products of three of them, and of the layers, still fit.
 const WIDTH: Whole = Whole { least: 1, most: 1 << 20, said: "a whole number from 1 to 1048576" };

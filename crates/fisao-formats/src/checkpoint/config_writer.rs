@@ -95,6 +95,7 @@ fn llama(config: &LlamaConfig) -> Value {
         DecoderFamily::Llama => "LlamaForCausalLM",
         DecoderFamily::Qwen2 => "Qwen2ForCausalLM",
         DecoderFamily::Mistral => "MistralForCausalLM",
+        DecoderFamily::Qwen3 => "Qwen3ForCausalLM",
     };
     let scaling = match config.rope_scaling {
         RopeScaling::Default => Value::Null,

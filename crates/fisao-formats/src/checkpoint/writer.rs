@@ -7,7 +7,7 @@ use std::path::Path;
 
 use burn::tensor::TensorData;
 use fisao_models::clip::Clip;
-use fisao_models::image::{ImageProcessor, Resize};
+use fisao_models::image::{ImageProcessor, PixelBudget, Resize};
 use fisao_models::parameters::Parameters;
 use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
 use fisao_models::vision_language::{FamilyConfig as _, VisionLanguageConfig, VisionLanguageModel};
@@ -213,6 +213,9 @@ fn image_processor_json(images: &ImageProcessor, processor_class: &str) -> Value
         Some(Resize::ShortestEdge(side)) => config["size"] = json!({ "shortest_edge": side }),
         Some(Resize::Exact { width, height }) => {
             config["size"] = json!({ "height": height, "width": width });
+        }
+        Some(Resize::Budget(PixelBudget { least, most, .. })) => {
+            config["size"] = json!({ "shortest_edge": least, "longest_edge": most });
         }
     }
     if let Some((width, height)) = images.crop {

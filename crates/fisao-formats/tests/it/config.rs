@@ -475,7 +475,7 @@ fn unknown_model_type_error_lists_the_supported_ones() {
     assert_eq!(
         refused(|config| config["model_type"] = json!("qwen2_vl")),
         "DIR/config.json describes a model of type `qwen2_vl`, which is not supported \
-         (supported: llava, llava_next, llava_onevision, smolvlm, clip, siglip)"
+         (supported: llava, llava_next, llava_onevision, instructblip, smolvlm, qwen2_5_vl, qwen3_vl, blip-2, clip, siglip)"
     );
     assert_eq!(refused(|config| *config = json!({})), "DIR/config.json has no field `model_type`");
 }

@@ -241,6 +241,66 @@ fn instructblip_matches_transformers() {
     }
 }
 
+/// Pixels in the order of the family's patches, those of a token behind each other, each frame the same.
+fn patches(pixels: &PixelValues, [patch, merge, frames]: [usize; 3]) -> Vec<f32> {
+    let (width, height) = (pixels.tile_size.0 as usize, pixels.tile_size.1 as usize);
+    let square = patch * merge;
+    let mut values = Vec::with_capacity(frames * pixels.values.len());
+    for (top, left) in (0..height)
+        .step_by(square)
+        .flat_map(|top| (0..width).step_by(square).map(move |left| (top, left)))
+    {
+        for (y, x) in (0..merge).flat_map(|y| (0..merge).map(move |x| (y * patch, x * patch))) {
+            for channel in (0..3).flat_map(|channel| std::iter::repeat_n(channel, frames)) {
+                for row in 0..patch {
+                    let first = (channel * height + top + y + row) * width + left + x;
+                    values.extend_from_slice(&pixels.values[first..first + patch]);
+                }
+            }
+        }
+    }
+    values
+}
+
+/// Compares all that transformers says of a Qwen2.5-VL or Qwen3-VL.
+fn compare_qwen(test: &str, kind: &str) {
+    let Some(folder) = family(test, kind) else { return };
+    let expected = expected_json(&folder);
+    let sizes = ["patch_size", "merge_size", "temporal_patch_size"]
+        .map(|key| expected["image"][key].as_u64().expect("a number") as usize);
+    for (name, record) in expected["cases"].as_object().expect("cases") {
+        let case = Case::open(&folder, name, record);
+        let pixels = patches(&case.pixels(), sizes);
+        assert_close(&format!("{name}: pixels"), &pixels, &case.wanted("pixel_values"), PIXELS);
+        let model = case.model();
+        let features = case.features(&model);
+        let tokens = floats(features.tokens());
+        assert_near(&format!("{name}: image tokens"), &tokens, &case.wanted("image_tokens"));
+        for (layer, deep) in features.deep().iter().enumerate() {
+            let wanted = case.wanted(&format!("deepstack_{layer}"));
+            assert_near(&format!("{name}: deep features {layer}"), &floats(deep), &wanted);
+        }
+        case.compare_answer(&model, in_f32(&expected), "", &record["answer"]);
+    }
+}
+
+#[test]
+fn qwen2_5_vl_matches_transformers() {
+    compare_qwen("qwen2_5_vl_matches_transformers", "qwen2_5_vl");
+}
+
+#[test]
+fn qwen3_vl_matches_transformers() {
+    compare_qwen("qwen3_vl_matches_transformers", "qwen3_vl");
+}
+
+#[test]
+fn adapter_on_qwen3_vl_matches_peft() {
+    let test = "adapter_on_qwen3_vl_matches_peft";
+    let Some(folder) = family(test, "qwen3_vl") else { return };
+    compare_adapter(&folder, &expected_json(&folder));
+}
+
 #[test]
 fn adapter_on_instructblip_matches_peft() {
     let test = "adapter_on_instructblip_matches_peft";

@@ -13,6 +13,7 @@ mod peft;
 mod photographs;
 mod processor;
 mod prompts;
+mod qwen_vl;
 mod run_folder;
 mod tensorboard;
 mod tiny;

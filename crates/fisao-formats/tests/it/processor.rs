@@ -220,7 +220,7 @@ fn unsupported_processor_settings_are_rejected() {
     assert_eq!(
         refused(json!({ "image_processor_type": "Siglip2ImageProcessor" })),
         "DIR/preprocessor_config.json: `image_processor_type` is \"Siglip2ImageProcessor\", but only \
-         CLIPImageProcessor, SiglipImageProcessor, LlavaImageProcessor, LlavaNextImageProcessor or \
+         BlipImageProcessor, CLIPImageProcessor, SiglipImageProcessor, LlavaImageProcessor, LlavaNextImageProcessor or \
          LlavaOnevisionImageProcessor is supported"
     );
     assert_eq!(

@@ -5,7 +5,7 @@ use fisao_formats::checkpoint::{SpecialTokens, named_tensors};
 use fisao_formats::tokenizer::HfTokenizer;
 use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
-use fisao_models::llama::{DecoderFamily, LlamaConfig, RopeScaling};
+use fisao_models::llama::{DecoderFamily, LlamaConfig, PositionScheme, RopeScaling};
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
 use fisao_models::vision_language::{VisionLanguageConfig, VisionLanguageModel};
@@ -43,6 +43,7 @@ pub(crate) fn llava_config() -> LlavaConfig {
             rope_theta: 10000.0,
             rope_scaling: RopeScaling::Default,
             sliding_window: None,
+            positions: PositionScheme::Sequential,
             tie_word_embeddings: false,
         },
         vision: vision(),

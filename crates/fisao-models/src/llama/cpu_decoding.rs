@@ -13,6 +13,7 @@ use super::layer::DecoderLayer;
 use super::{Llama, LlamaConfig};
 use crate::attention::Mask;
 use crate::linear::Linear;
+use crate::norm::RmsNorm;
 
 /// Several sequences behind their prompts, a decoder's weights, and room for their steps.
 pub(crate) struct CpuDecoding {
@@ -32,6 +33,8 @@ pub(crate) struct CpuDecoding {
     padding: Arc<[usize]>,
     /// See [`LlamaConfig::sliding_window`].
     window: Option<usize>,
+    /// How far each sequence's positions are behind its places in the cache.
+    lag: Vec<usize>,
     buffers: StepBuffers,
 }
 
@@ -51,6 +54,7 @@ struct Sizes {
 struct Layer {
     input_layernorm: NormWeights,
     queries_keys_values: [LinearWeights; 3],
+    head_norms: Option<[NormWeights; 2]>,
     o_proj: LinearWeights,
     post_attention_layernorm: NormWeights,
     gate_and_up: [LinearWeights; 2],
@@ -142,6 +146,10 @@ impl Layer {
             input_layernorm: layer.input_layernorm.kernel_weights(),
             queries_keys_values: [&layer.q_proj, &layer.k_proj, &layer.v_proj]
                 .map(Linear::kernel_weights),
+            head_norms: layer
+                .head_norms
+                .as_ref()
+                .map(|norms| norms.each_ref().map(RmsNorm::kernel_weights)),
             o_proj: layer.o_proj.kernel_weights(),
             post_attention_layernorm: layer.post_attention_layernorm.kernel_weights(),
             gate_and_up: [&layer.gate_proj, &layer.up_proj].map(Linear::kernel_weights),
@@ -164,7 +172,7 @@ impl Layer {
 
 impl CpuDecoding {
     pub(super) fn new(model: &Llama, prefill: PrefillState) -> Self {
-        let PrefillState { cache, of, padding, more } = prefill;
+        let PrefillState { cache, of, padding, lag, more } = prefill;
         let sizes = Sizes::new(model.config(), more);
         let prompt = cache.filled();
         let numbers = of.len() * sizes.keys();
@@ -187,6 +195,7 @@ impl CpuDecoding {
             of,
             padding: padding.into(),
             window: model.config().sliding_window,
+            lag,
         }
     }
 
@@ -196,8 +205,8 @@ impl CpuDecoding {
         assert_eq!(tokens.len(), self.of.len(), "one token per sequence");
         assert!(*filled < sizes.positions, "the KV cache is full");
         let at = self.prompt + *filled;
-        for (position, padding) in buffers.positions.iter_mut().zip(&*self.padding) {
-            *position = at - padding;
+        for (position, lag) in buffers.positions.iter_mut().zip(&self.lag) {
+            *position = at - lag;
         }
         let mask = Mask::Causal { first: Arc::clone(&self.padding) }.within(self.window);
         self.table.fill(&mut buffers.x, tokens);
@@ -209,6 +218,12 @@ impl CpuDecoding {
                 linear.fill(out, &buffers.normed);
             }
             let [q, k, v] = &mut buffers.queries_keys_values;
+            for (norm, x) in layer.head_norms.iter().flatten().zip([&mut *q, &mut *k]) {
+                // There is room for as many keys as queries where attention writes later.
+                let normed = &mut buffers.mixed[..x.len()];
+                norm.fill(normed, x);
+                x.copy_from_slice(normed);
+            }
             for (x, heads) in [(&mut *q, sizes.heads), (&mut *k, sizes.key_heads)] {
                 rotary::apply_rotary_in_place(
                     x,
@@ -244,6 +259,7 @@ impl CpuDecoding {
     pub(super) fn swap_remove(&mut self, row: usize) {
         let Self { sizes, .. } = *self;
         self.of.swap_remove(row);
+        self.lag.swap_remove(row);
         let last = self.of.len();
         Arc::make_mut(&mut self.padding).swap(row, last);
         if row != last {

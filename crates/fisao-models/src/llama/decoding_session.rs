@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fisao_kernels::is_cpu;
 
 use super::cpu_decoding::CpuDecoding;
-use super::{KvCache, Llama, Pass};
+use super::{KvCache, Llama, Pass, Positions};
 use crate::attention::Mask;
 use crate::parameters::{floats, indices};
 
@@ -25,6 +25,9 @@ pub(crate) struct PrefillState {
     pub(crate) of: Vec<usize>,
     /// Padding before each sequence's prompt.
     pub(crate) padding: Vec<usize>,
+    /// How far each sequence's positions are behind its places in the cache: by the padding, and by what an image has fewer positions than
+    /// tokens.
+    pub(crate) lag: Vec<usize>,
     /// Most positions that a sequence takes after its prompt: the capacity of its own KV cache.
     pub(crate) more: usize,
 }
@@ -34,6 +37,7 @@ pub(crate) struct Composed<'a> {
     model: &'a Llama,
     cache: KvCache,
     padding: Vec<usize>,
+    lag: Vec<usize>,
     logits: Vec<f32>,
 }
 
@@ -46,9 +50,9 @@ impl<'a> DecodingSession<'a> {
     }
 
     pub(super) fn composed(model: &'a Llama, prefill: PrefillState) -> Self {
-        let PrefillState { cache, of, padding, more } = prefill;
+        let PrefillState { cache, of, padding, lag, more } = prefill;
         let cache = cache.spread(of, more);
-        Self::OnTensors(Composed { model, cache, padding, logits: Vec::new() })
+        Self::OnTensors(Composed { model, cache, padding, lag, logits: Vec::new() })
     }
 
     /// Appends one token to each sequence; unnormalised log-probabilities of the tokens that follow, `[sequences, vocabulary]`.
@@ -63,8 +67,9 @@ impl<'a> DecodingSession<'a> {
     pub(crate) fn swap_remove(&mut self, row: usize) {
         match self {
             Self::OnCpu(decoding) => decoding.swap_remove(row),
-            Self::OnTensors(Composed { cache, padding, .. }) => {
+            Self::OnTensors(Composed { cache, padding, lag, .. }) => {
                 padding.swap_remove(row);
+                lag.swap_remove(row);
                 cache.swap_remove(row);
             }
         }
@@ -73,13 +78,14 @@ impl<'a> DecodingSession<'a> {
 
 impl Composed<'_> {
     fn step(&mut self, tokens: &[u32]) -> &[f32] {
-        let Self { model, cache, padding, logits } = self;
+        let Self { model, cache, padding, lag, logits } = self;
         let filled = cache.filled();
         let ids = tokens.iter().map(|&id| i64::from(id)).collect();
         let x = model.embed(indices(ids, &model.device()));
-        let positions: Vec<usize> = padding.iter().map(|padding| filled - padding).collect();
+        let positions = Positions::Single(lag.iter().map(|lag| filled - lag).collect());
         let mask = Mask::Causal { first: Arc::from(&**padding) };
-        let pass = Pass { batch: tokens.len(), positions: &positions, mask: &mask, wanted: None };
+        let batch = tokens.len();
+        let pass = Pass { batch, positions: &positions, mask: &mask, wanted: None, deep: &[] };
         let hidden = model.forward(x, &pass, Some(cache));
         *logits = floats(&model.logits(hidden));
         logits
@@ -92,7 +98,7 @@ mod tests {
 
     use super::*;
     use crate::linear::ActivationDtype;
-    use crate::llama::{DecoderFamily, LlamaConfig, RopeScaling};
+    use crate::llama::{DecoderFamily, LlamaConfig, PositionScheme, RopeScaling};
     use crate::lora::LowRank;
     use crate::parameters::from_floats;
     use crate::weights::{Init, RandomWeights, WeightError, WeightSource};
@@ -130,6 +136,7 @@ mod tests {
             rope_theta: 100.0,
             rope_scaling: RopeScaling::Default,
             sliding_window: (family == DecoderFamily::Mistral).then_some(4),
+            positions: PositionScheme::Sequential,
             tie_word_embeddings: tied,
         };
         let mut weights = Rounded(RandomWeights::new(3), dtype);
@@ -162,11 +169,14 @@ mod tests {
             .iter()
             .flat_map(|&padding| (0..5).map(move |at: usize| at.saturating_sub(padding)))
             .collect();
+        let positions = positions.into();
         let mask = Mask::Causal { first: Arc::new(padding) };
         let mut cache = KvCache::new(model.config(), 2, 5, &device);
-        let pass = Pass { batch: 2, positions: &positions, mask: &mask, wanted: None };
+        let pass = Pass { batch: 2, positions: &positions, mask: &mask, wanted: None, deep: &[] };
         model.forward(x, &pass, Some(&mut cache));
-        PrefillState { cache, of: vec![0, 1, 0], padding: vec![0, 2, 0], more: 9 }
+        // The second prompt's positions end one earlier than its tokens.
+        let (padding, lag) = (vec![0, 2, 0], vec![0, 3, 0]);
+        PrefillState { cache, of: vec![0, 1, 0], padding, lag, more: 9 }
     }
 
     /// Logits of eight steps, in the middle of which the first sequence ends, then the last.
@@ -203,12 +213,13 @@ mod tests {
 
     #[test]
     fn cpu_decoding_equals_tensor_decoding_bitwise() {
-        use DecoderFamily::{Llama, Mistral, Qwen2};
+        use DecoderFamily::{Llama, Mistral, Qwen2, Qwen3};
         for dtype in [DType::F32, DType::BF16, DType::F16] {
             check(&format!("{dtype:?}"), &model(Llama, dtype, false));
             check(&format!("{dtype:?} with biases, tied"), &model(Qwen2, dtype, true));
             check(&format!("{dtype:?} in a window"), &model(Mistral, dtype, false));
             check(&format!("{dtype:?} with an adapter"), &adapted(model(Qwen2, dtype, false)));
+            check(&format!("{dtype:?} with normed heads"), &adapted(model(Qwen3, dtype, true)));
         }
         let mut rounding = adapted(model(Llama, DType::BF16, false));
         rounding.visit_linears_mut("model", &mut |_, linear| {

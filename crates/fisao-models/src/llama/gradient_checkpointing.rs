@@ -3,9 +3,9 @@
 
 use burn::tensor::{Gradients, Int, Tensor};
 
-use super::Llama;
 use super::layer::Context;
 use super::rotary::RotaryAngles;
+use super::{Llama, Pass};
 use crate::attention::{Mask, Shown};
 
 /// What each layer of a pass was given, and what the last one gave.
@@ -20,30 +20,28 @@ pub struct LayerInputs {
 }
 
 impl Llama {
-    /// Runs the layers as [`forward`](Self::forward) does under the causal mask, keeping what each of them was given.
-    /// `self` must not be training, or it keeps everything.
+    /// Runs the layers as [`forward`](Self::forward) does, keeping what each of them was given. `self` must not be training, or it
+    /// keeps everything.
+    ///
+    /// # Panics
+    /// The pass says of no rows that they are wanted, or its mask is not the causal one.
     ///
     /// # Shapes
-    /// `x`: `[batch · length, hidden]`, `positions`: `[batch · length]`, `wanted`: rows of the states that are
-    pub(crate) fn layer_inputs(
-        &self,
-        x: Tensor<2>,
-        positions: &[usize],
-        batch: usize,
-        wanted: Tensor<1, Int>,
-    ) -> LayerInputs {
-        let rotary = self.rotary.at(positions, batch, &x.device());
-        let mask = self.within_window(&Mask::causal());
-        let context = Context { batch, rotary, shown: Shown::by(&mask) };
+    /// `x`: `[batch · length, hidden]`
+    pub(crate) fn layer_inputs(&self, x: Tensor<2>, pass: &Pass<'_>) -> LayerInputs {
+        assert!(*pass.mask == Mask::causal(), "layers are recomputed under the causal mask");
+        let wanted = pass.wanted.clone().expect("rows that are wanted");
+        let rotary = self.rotary.at(pass.positions, pass.batch, &x.device());
+        let mask = self.within_window(pass.mask);
+        let context = Context { batch: pass.batch, rotary, shown: Shown::by(&mask) };
         let mut inputs = vec![x];
-        for (index, layer) in self.layers.iter().enumerate() {
-            let wanted = Some(&wanted).filter(|_| self.is_last(index));
-            let output = layer.forward(inputs[inputs.len() - 1].clone(), &context, wanted, None);
-            inputs.push(output);
+        for index in 0..self.layers.len() {
+            let input = inputs[inputs.len() - 1].clone();
+            inputs.push(self.layer_output(index, input, &context, pass, None));
         }
         let output = inputs.pop().expect("as many as layers, and one");
         let output = output.autodiff().require_grad();
-        LayerInputs { inputs, rotary: context.rotary, batch, wanted, output }
+        LayerInputs { inputs, rotary: context.rotary, batch: pass.batch, wanted, output }
     }
 
     /// The final hidden states that are wanted, normed, of a pass that was run by an equal model which is not training.
@@ -52,7 +50,8 @@ impl Llama {
     }
 
     /// Backward pass through the layers, from the gradients of what was computed of [`finish`](Self::finish)'s states; adds those of
-    /// one layer after the other. What comes before the layers gets none.
+    /// one layer after the other. What comes before the layers gets none. What is [added behind layers](Pass::deep) is constant, so
+    /// that gradients go past it as they are.
     pub(crate) fn backward(&self, inputs: LayerInputs, mut gradients: Gradients) -> Vec<Gradients> {
         let LayerInputs { inputs, rotary, batch, wanted, output } = inputs;
         let mask = self.within_window(&Mask::causal());

@@ -11,6 +11,9 @@ use crate::norm::RmsNorm;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{WeightError, WeightSource};
 
+/// Names of the norms of queries and keys.
+const HEAD_NORMS: [&str; 2] = ["self_attn.q_norm", "self_attn.k_norm"];
+
 /// Attention and feed-forward part, each behind a norm and added to its input.
 #[derive(Debug, Clone)]
 pub(super) struct DecoderLayer {
@@ -18,6 +21,8 @@ pub(super) struct DecoderLayer {
     pub(super) q_proj: Linear,
     pub(super) k_proj: Linear,
     pub(super) v_proj: Linear,
+    /// Norms of every head's queries and keys, in Qwen3.
+    pub(super) head_norms: Option<[RmsNorm; 2]>,
     pub(super) o_proj: Linear,
     pub(super) post_attention_layernorm: RmsNorm,
     pub(super) gate_proj: Linear,
@@ -50,15 +55,22 @@ impl DecoderLayer {
         let gate_proj = linear("mlp.gate_proj", [width, inner])?;
         let up_proj = linear("mlp.up_proj", [width, inner])?;
         let down_proj = linear("mlp.down_proj", [inner, width])?;
-        let mut norm = |part: &str| {
+        let mut norm = |part: &str, width| {
             RmsNorm::load(weights, &format!("{name}.{part}"), width, config.rms_norm_eps, device)
         };
+        let head_norms = if config.family == DecoderFamily::Qwen3 {
+            let [queries, keys] = HEAD_NORMS.map(|part| norm(part, config.head_dim));
+            Some([queries?, keys?])
+        } else {
+            None
+        };
         Ok(Self {
-            input_layernorm: norm("input_layernorm")?,
-            post_attention_layernorm: norm("post_attention_layernorm")?,
+            input_layernorm: norm("input_layernorm", width)?,
+            post_attention_layernorm: norm("post_attention_layernorm", width)?,
             q_proj,
             k_proj,
             v_proj,
+            head_norms,
             o_proj,
             gate_proj,
             up_proj,
@@ -97,8 +109,10 @@ impl DecoderLayer {
         let batch = context.batch;
         let length = x.dims()[0] / batch;
         let normed = self.input_layernorm.forward(x.clone());
-        let q = split_heads(self.q_proj.forward(normed.clone()), batch, length, self.heads);
-        let keys = self.k_proj.forward(normed.clone());
+        let [queries, keys] = self.normed_heads(
+            [&self.q_proj, &self.k_proj].map(|linear| linear.forward(normed.clone())),
+        );
+        let q = split_heads(queries, batch, length, self.heads);
         let k = split_heads(keys, batch, length, self.key_value_heads);
         let v = split_heads(self.v_proj.forward(normed), batch, length, self.key_value_heads);
         let q = context.rotary.apply_rotary(q);
@@ -116,10 +130,22 @@ impl DecoderLayer {
         let gate = self.gate_proj.forward(normed.clone());
         x + self.down_proj.forward(swiglu(gate, self.up_proj.forward(normed)))
     }
+
+    /// Queries and keys, `[rows, heads · d]`, each head behind its norm if there is one.
+    fn normed_heads(&self, queries_and_keys: [Tensor<2>; 2]) -> [Tensor<2>; 2] {
+        let Some(norms) = &self.head_norms else { return queries_and_keys };
+        let mut norms = norms.iter();
+        queries_and_keys.map(|x| {
+            let [rows, width] = x.dims();
+            let norm = norms.next().expect("a norm for each");
+            let head = norm.weight.dims()[0];
+            norm.forward(x.reshape([rows * width / head, head])).reshape([rows, width])
+        })
+    }
 }
 
 /// `gate · σ(gate) · up`.
-fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     if is_fused(&gate) {
         return two(gate, up, Operation::SwiGlu);
     }
@@ -130,6 +156,9 @@ impl Parameters for DecoderLayer {
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
         for (name, linear) in self.linears_mut() {
             linear.visit_mut(&format!("{prefix}.{name}"), visitor);
+        }
+        for (name, norm) in HEAD_NORMS.iter().zip(self.head_norms.iter_mut().flatten()) {
+            norm.visit_mut(&format!("{prefix}.{name}"), visitor);
         }
         self.input_layernorm.visit_mut(&format!("{prefix}.input_layernorm"), visitor);
         self.post_attention_layernorm

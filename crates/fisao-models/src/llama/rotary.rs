@@ -10,6 +10,7 @@ use fisao_kernels::{Operation, is_fused, one};
 use serde::{Deserialize, Serialize};
 
 use super::LlamaConfig;
+use super::positions::Positions;
 use crate::parameters::from_floats;
 
 /// How rotary frequencies are scaled, for sequences longer than those a decoder was first trained on.
@@ -69,24 +70,36 @@ impl RopeScaling {
 #[derive(Debug, Clone)]
 pub(super) struct RotaryEmbedding {
     frequencies: Arc<[f64]>,
+    /// Which of three positions each pair reads, where tokens have three.
+    axes: Arc<[usize]>,
 }
 
 impl RotaryEmbedding {
     pub(super) fn new(config: &LlamaConfig) -> Self {
-        let width = config.head_dim as f64;
-        let frequency = |index| {
-            let plain = config.rope_theta.powf(-2.0 * f64::from(index as u32) / width);
-            config.rope_scaling.scaled(plain)
-        };
-        Self { frequencies: (0..config.head_dim / 2).map(frequency).collect() }
+        let half = config.head_dim / 2;
+        Self {
+            frequencies: frequencies(config.rope_theta, half)
+                .into_iter()
+                .map(|frequency| config.rope_scaling.scaled(frequency))
+                .collect(),
+            axes: config.positions.axes(half).into(),
+        }
     }
 
     /// Rotary angles of `batch` sequences at the given positions, `[batch · length]`.
-    pub(super) fn at(&self, positions: &[usize], batch: usize, device: &Device) -> RotaryAngles {
-        let last = positions.iter().copied().max().unwrap_or(0);
+    pub(super) fn at(&self, positions: &Positions, batch: usize, device: &Device) -> RotaryAngles {
+        let last = positions.last();
+        let angles = match positions {
+            Positions::Single(positions) => self.at_single(positions, last),
+            Positions::Triple(positions) => self.at_triple(positions, last),
+        };
+        RotaryAngles::new(angles, batch, device)
+    }
+
+    fn at_single(&self, positions: &[usize], last: usize) -> Angles {
         // Sequences of a batch share their positions, so each is worked out once; the few of a step of
         // decoding are not worth a table up to theirs.
-        let angles = if positions.len() > last {
+        if positions.len() > last {
             let table = self.angles(0..=last);
             let half = table.half;
             let gather = |table: &[f32]| -> Vec<f32> {
@@ -96,9 +109,21 @@ impl RotaryEmbedding {
             Angles { cos: gather(&table.cos), sin: gather(&table.sin), half }
         } else {
             self.angles(positions.iter().copied())
+        }
+    }
+
+    /// Each pair of dimensions at the position of the three that it reads.
+    fn at_triple(&self, positions: &[[usize; 3]], last: usize) -> Angles {
+        let table = self.angles(0..=last);
+        let half = table.half;
+        let gather = |table: &[f32]| -> Vec<f32> {
+            let row = |at: &[usize; 3]| {
+                let at = *at;
+                self.axes.iter().enumerate().map(move |(pair, &axis)| table[at[axis] * half + pair])
+            };
+            positions.iter().flat_map(row).collect()
         };
-        let device = device.clone().inner();
-        RotaryAngles { angles: Arc::new(angles), batch, device, tables: OnceLock::new() }
+        Angles { cos: gather(&table.cos), sin: gather(&table.sin), half }
     }
 
     /// Cosine and sine at each position.
@@ -117,9 +142,15 @@ impl RotaryEmbedding {
     }
 }
 
+/// What `pairs` of dimensions turn by from one position to the next, radians.
+pub(crate) fn frequencies(base: f64, pairs: usize) -> Vec<f64> {
+    let width = 2.0 * pairs as f64;
+    (0..pairs).map(|pair| base.powf(-2.0 * f64::from(pair as u32) / width)).collect()
+}
+
 /// Rotary angles at every position of one batch.
 #[derive(Debug, Clone)]
-pub(super) struct RotaryAngles {
+pub(crate) struct RotaryAngles {
     angles: Arc<Angles>,
     batch: usize,
     device: Device,
@@ -128,9 +159,15 @@ pub(super) struct RotaryAngles {
 }
 
 impl RotaryAngles {
+    /// Angles of `batch` sequences, `[batch · length, half]`.
+    pub(crate) fn new(angles: Angles, batch: usize, device: &Device) -> Self {
+        let device = device.clone().inner();
+        Self { angles: Arc::new(angles), batch, device, tables: OnceLock::new() }
+    }
+
     /// `(x₁, x₂) ↦ (x₁ cos − x₂ sin, x₂ cos + x₁ sin)` on the two halves of the last dimension of
     /// `[batch, heads, length, head_dim]`.
-    pub(super) fn apply_rotary(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn apply_rotary(&self, x: Tensor<4>) -> Tensor<4> {
         if is_fused(&x) {
             return one(x, Operation::RotaryEmbedding(Arc::clone(&self.angles)));
         }

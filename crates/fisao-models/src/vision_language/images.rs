@@ -11,11 +11,19 @@ use crate::vision::{VisionOutput, VisionTower};
 /// Most tiles that a tower sees at once.
 const TILES: usize = 32;
 
+/// Pixels of several images.
+#[derive(Debug, Clone)]
+enum Pixels {
+    /// `[Σ tiles, 3, height, width]`, the whole of each image before its tiles.
+    Stacked(Box<Tensor<4>>),
+    /// `[1, 3, height, width]` of each image, which differ in size and are seen whole.
+    Single(Vec<Tensor<4>>),
+}
+
 /// Pixels of several images on a device.
 #[derive(Debug, Clone)]
 pub struct ImageBatch {
-    /// `[Σ tiles, 3, height, width]`, the whole of each image before its tiles.
-    pub(super) pixels: Tensor<4>,
+    pixels: Pixels,
     /// Tiles of each image.
     pub(super) tiles: Vec<usize>,
     /// Width and height of each image before it was prepared.
@@ -28,21 +36,51 @@ impl ImageBatch {
     /// Puts what a processor made on a device.
     ///
     /// # Panics
-    /// There is no image, or their tiles differ in size.
+    /// There is no image, or images in tiles differ in the size of these.
     pub fn new<'a>(images: impl IntoIterator<Item = &'a PixelValues>, device: &Device) -> Self {
-        let (mut values, mut tiles, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut tile_size = None;
-        for image in images {
-            let known = *tile_size.get_or_insert(image.tile_size);
-            assert!(known == image.tile_size, "images of one processor have tiles of one size");
-            values.extend_from_slice(&image.values);
-            tiles.push(image.tiles());
-            sizes.push(image.original_size);
-        }
-        let (width, height) = tile_size.expect("at least one image");
-        let shape = [tiles.iter().sum(), 3, height as usize, width as usize];
-        let pixels = from_floats(values, shape, device);
+        let images: Vec<&PixelValues> = images.into_iter().collect();
+        let tiles: Vec<usize> = images.iter().map(|image| image.tiles()).collect();
+        let sizes = images.iter().map(|image| image.original_size).collect();
+        let tile_size = images.first().expect("at least one image").tile_size;
+        let on_device = |values, count, (width, height): (u32, u32)| {
+            from_floats(values, [count, 3, height as usize, width as usize], device)
+        };
+        let pixels = if images.iter().all(|image| image.tile_size == tile_size) {
+            let values = images.iter().map(|image| image.values.as_slice()).collect::<Vec<_>>();
+            let pixels = on_device(values.concat(), tiles.iter().sum(), tile_size);
+            Pixels::Stacked(Box::new(pixels))
+        } else {
+            assert!(tiles.iter().all(|&tiles| tiles == 1), "tiles of one processor have one size");
+            let one = |image: &&PixelValues| on_device(image.values.clone(), 1, image.tile_size);
+            Pixels::Single(images.iter().map(one).collect())
+        };
         Self { pixels, tiles, sizes, instructions: Vec::new() }
+    }
+
+    /// All tiles, `[Σ tiles, 3, height, width]`.
+    ///
+    /// # Panics
+    /// They differ in size.
+    fn stacked(&self) -> &Tensor<4> {
+        match &self.pixels {
+            Pixels::Stacked(pixels) => pixels,
+            Pixels::Single(_) => panic!("this image encoder takes images of one size"),
+        }
+    }
+
+    /// The images on their own, `[1, 3, height, width]`, for a model that sees them whole and in their own sizes.
+    ///
+    /// # Panics
+    /// They are in tiles.
+    pub(super) fn each(&self) -> Vec<Tensor<4>> {
+        assert!(self.tiles.iter().all(|&tiles| tiles == 1), "this model sees images whole");
+        match &self.pixels {
+            Pixels::Single(images) => images.clone(),
+            Pixels::Stacked(pixels) => {
+                let one = |at| Tensor::clone(pixels).narrow(0, at, 1);
+                (0..self.tiles.len()).map(one).collect()
+            }
+        }
     }
 
     /// The same with the instruction of each image, for an [image encoder that reads it](super::FamilyConfig::reads_instructions);
@@ -58,11 +96,15 @@ impl ImageBatch {
     }
 
     /// The whole of each image: `[images, 3, height, width]`.
+    ///
+    /// # Panics
+    /// The images differ in size.
     pub fn whole(&self) -> Tensor<4> {
-        if self.pixels.dims()[0] == self.tiles.len() {
-            return self.pixels.clone();
+        let pixels = self.stacked();
+        if pixels.dims()[0] == self.tiles.len() {
+            return pixels.clone();
         }
-        let whole = self.wholes().map(|at| self.pixels.clone().narrow(0, at, 1));
+        let whole = self.wholes().map(|at| pixels.clone().narrow(0, at, 1));
         Tensor::cat(whole.collect(), 0)
     }
 
@@ -81,11 +123,12 @@ impl ImageBatch {
         output: bool,
         connect: impl Fn(Tensor<3>, Range<usize>) -> Tensor<2>,
     ) -> (Tensor<2>, Option<VisionOutput>) {
-        let count = self.pixels.dims()[0];
+        let all = self.stacked();
+        let count = all.dims()[0];
         let (mut parts, mut wholes) = (Vec::new(), Vec::new());
         for first in (0..count).step_by(TILES) {
             let end = count.min(first + TILES);
-            let pixels = self.pixels.clone().narrow(0, first, end - first);
+            let pixels = all.clone().narrow(0, first, end - first);
             let states = tower.hidden_states(pixels, depth);
             if output {
                 let within: Vec<usize> =
@@ -114,7 +157,8 @@ impl From<Tensor<4>> for ImageBatch {
     fn from(pixels: Tensor<4>) -> Self {
         let [count, _, height, width] = pixels.dims();
         let size = (width as u32, height as u32);
-        Self { pixels, tiles: vec![1; count], sizes: vec![size; count], instructions: Vec::new() }
+        let (tiles, sizes) = (vec![1; count], vec![size; count]);
+        Self { pixels: Pixels::Stacked(Box::new(pixels)), tiles, sizes, instructions: Vec::new() }
     }
 }
 
@@ -125,6 +169,10 @@ pub struct ImageFeatures {
     tokens: Tensor<2>,
     /// Tokens of each image.
     counts: Vec<usize>,
+    /// Rows and columns of each image's tokens, where a decoder has positions for them; else empty.
+    grids: Vec<[usize; 2]>,
+    /// `[Σ tokens, hidden]` each, in most models none.
+    deep: Vec<Tensor<2>>,
 }
 
 impl ImageFeatures {
@@ -135,7 +183,32 @@ impl ImageFeatures {
     pub fn new(tokens: Tensor<2>, counts: Vec<usize>) -> Self {
         let (there, counted) = (tokens.dims()[0], counts.iter().sum::<usize>());
         assert!(there == counted, "{there} image tokens, but {counted} were counted");
-        Self { tokens, counts }
+        Self { tokens, counts, grids: Vec::new(), deep: Vec::new() }
+    }
+
+    /// The same with rows and columns of each image's tokens, or of none.
+    ///
+    /// # Panics
+    /// There are not as many as images, or one has other tokens.
+    #[must_use]
+    pub fn with_grids(self, grids: Vec<[usize; 2]>) -> Self {
+        let filled = grids.iter().map(|[rows, columns]| rows * columns);
+        assert!(
+            grids.is_empty() || filled.eq(self.counts.iter().copied()),
+            "grids are of all tokens"
+        );
+        Self { grids, ..self }
+    }
+
+    /// The same with what is added at the image's places [behind the decoder's first layers](crate::llama::Pass::deep).
+    ///
+    /// # Panics
+    /// Any of it is not as large as the tokens are.
+    #[must_use]
+    pub fn with_deep(self, deep: Vec<Tensor<2>>) -> Self {
+        let fits = deep.iter().all(|deep| deep.dims() == self.tokens.dims());
+        assert!(fits, "deep features are as many as tokens");
+        Self { deep, ..self }
     }
 
     /// All images' tokens: `[Σ tokens, hidden]`.
@@ -148,24 +221,42 @@ impl ImageFeatures {
         &self.counts
     }
 
+    /// Rows and columns of each image's tokens, where the decoder has positions for them; else empty.
+    pub fn grids(&self) -> &[[usize; 2]] {
+        &self.grids
+    }
+
+    /// For each of the decoder's first layers what is added behind it, `[Σ tokens, hidden]`; in most models nothing.
+    pub fn deep(&self) -> &[Tensor<2>] {
+        &self.deep
+    }
+
     /// Those of several images together.
     ///
     /// # Panics
-    /// There is none.
+    /// There is none, or they are of different models.
     pub fn cat(parts: Vec<Self>) -> Self {
         let counts = parts.iter().flat_map(|part| part.counts.iter().copied()).collect();
+        let grids = parts.iter().flat_map(|part| part.grids.iter().copied()).collect();
+        let layers = parts.first().expect("at least one").deep.len();
+        let of_layer = |layer: usize| {
+            joined(parts.iter().map(|part| part.deep[layer].clone()).collect::<Vec<_>>())
+        };
+        let deep = (0..layers).map(of_layer).collect();
         let tokens = parts.into_iter().map(|part| part.tokens).collect();
-        Self::new(Tensor::cat(tokens, 0), counts)
+        Self::new(Tensor::cat(tokens, 0), counts).with_grids(grids).with_deep(deep)
     }
 
     /// Those of each image on its own.
     pub fn split(&self) -> Vec<Self> {
         let mut first = 0;
-        let one = |&count: &usize| {
-            let tokens = self.tokens.clone().narrow(0, first, count);
+        let one = |(image, &count): (usize, &usize)| {
+            let own = |all: &Tensor<2>| all.clone().narrow(0, first, count);
+            let (tokens, deep) = (own(&self.tokens), self.deep.iter().map(own).collect());
             first += count;
-            Self::new(tokens, vec![count])
+            let grids = self.grids.get(image).into_iter().copied().collect();
+            Self::new(tokens, vec![count]).with_grids(grids).with_deep(deep)
         };
-        self.counts.iter().map(one).collect()
+        self.counts.iter().enumerate().map(one).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use fisao_models::attention::Mask;
-use fisao_models::llama::Pass;
+use fisao_models::llama::{Pass, Positions};
 use fisao_models::parameters::{floats, from_floats};
 use fisao_testkit::compare::assert_close;
 use fisao_testkit::tiny::{llava_config, tiny_llava};
@@ -15,10 +15,10 @@ fn selected_hidden_states_equal_those_of_the_full_pass() {
     let (batch, length) = (3, 5);
     let values = (0..batch * length * width).map(|at| ((at * 37 + 11) % 101) as f32 / 50.0 - 1.0);
     let x: Tensor<2> = from_floats(values.collect(), [batch * length, width], &Device::flex());
-    let positions: Vec<usize> = (0..batch).flat_map(|_| 0..length).collect();
+    let positions = Positions::Single((0..batch).flat_map(|_| 0..length).collect());
     let mask = Mask::causal();
     let forward = |wanted: Option<Tensor<1, Int>>| {
-        let pass = Pass { batch, positions: &positions, mask: &mask, wanted };
+        let pass = Pass { batch, positions: &positions, mask: &mask, wanted, deep: &[] };
         floats(&model.language_model().forward(x.clone(), &pass, None))
     };
     let all = forward(None);

@@ -130,6 +130,10 @@ fn step_by_step(processor: &ImageProcessor, image: &RgbImage) -> RgbImage {
     (width, height) = match processor.resize {
         None => (width, height),
         Some(Resize::Exact { width, height }) => (width, height),
+        Some(Resize::Budget(budget)) => {
+            let (width, height) = budget.size((width, height));
+            (width as u32, height as u32)
+        }
         Some(Resize::ShortestEdge(side)) if width <= height => (side, side * height / width),
         Some(Resize::ShortestEdge(side)) => (side * width / height, side),
     };

@@ -2,7 +2,7 @@
 
 use burn::tensor::activation::log_softmax;
 use fisao_models::attention::Mask;
-use fisao_models::llama::Pass;
+use fisao_models::llama::{Pass, Positions};
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_testkit::tiny;
@@ -21,9 +21,9 @@ fn image_readings_equal_plain_forward_at_image_positions() {
         let found = model.read_images(&[example], &features, &tokens, 1);
         let rows = vec![prompt.clone()];
         let x = model.embed(&rows, &[image], &features);
-        let positions: Vec<usize> = (0..prompt.len()).collect();
+        let positions = Positions::Single((0..prompt.len()).collect());
         let mask = Mask::causal();
-        let pass = Pass { batch: 1, positions: &positions, mask: &mask, wanted: None };
+        let pass = Pass { batch: 1, positions: &positions, mask: &mask, wanted: None, deep: &[] };
         let states = model.language_model().forward(x, &pass, None);
         let all = floats(&log_softmax(model.language_model().logits(states), 1));
         let vocabulary = model.language_model().config().vocab_size;

@@ -15,6 +15,7 @@ mod image_reading;
 mod instructblip;
 mod llava_next;
 mod onevision;
+mod qwen_vl;
 mod sampling;
 mod smolvlm;
 mod text_tower;

@@ -121,10 +121,16 @@ impl LoadedVerifier {
     /// Uses the model's own image tower for both, if the two are the same.
     fn share_tower(&mut self, policy: &Policy) -> anyhow::Result<()> {
         let Some(tower) = policy.model.vision_tower() else {
-            bail!(Refusal::new(format!(
-                "{} has no image tower that {} could share",
-                policy.name, self.name
-            )))
+            bail!(
+                Refusal::new(format!(
+                    "the image tower of {} is one that no contrastive model has, so that {} cannot share it",
+                    policy.name, self.name
+                ))
+                .hint(
+                    "with --allow-mismatched-verifier any CLIP, SigLIP or BLIP-2 scores with its own image tower; see the \
+                     AUC that `fisao calibrate` measures before aligning with it"
+                )
+            )
         };
         Ok(self.verifier.share_tower(tower)?)
     }

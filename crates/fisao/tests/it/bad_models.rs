@@ -76,7 +76,7 @@ fn models_of_the_wrong_kind_are_rejected() {
     let error =
         place.refuse(&["score", "--verifier", "llava", "--image", "pictures", "--text", "dog"]);
     assert!(error.contains(
-        "llava is a `llava` checkpoint, but a `clip` or a `siglip` checkpoint is needed"
+        "llava is a `llava` checkpoint, but a `clip`, a `siglip` or a `blip-2` checkpoint is needed"
     ));
 }
 

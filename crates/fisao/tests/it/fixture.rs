@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use assert_cmd::Command;
 use burn::tensor::Device;
+use fisao_formats::checkpoint::Checkpoint;
 use fisao_formats::checkpoint::{
     SpecialTokens, llava_config_json, named_tensors, write_checkpoint, write_clip,
     write_clip_processing, write_llava, write_llava_processing,
@@ -235,6 +236,59 @@ impl Workplace {
             .expect("a new folder");
     }
 
+    /// Adds a Qwen3-VL in `qwen3_vl`, or with `older` a Qwen2.5-VL in `qwen2_5_vl`, for images of 64 to 512 pixels in squares of 8.
+    pub(crate) fn write_qwen_vl(&self, older: bool) {
+        let (name, mut text, mut vision) = if older {
+            let vision = json!({
+                "model_type": "qwen2_5_vl_vision", "hidden_act": "silu", "window_size": 16,
+                "fullatt_block_indexes": [1],
+            });
+            ("qwen2_5_vl", json!({ "model_type": "qwen2_5_vl_text" }), vision)
+        } else {
+            let vision = json!({
+                "model_type": "qwen3_vl_vision", "hidden_act": "gelu_pytorch_tanh",
+                "num_position_embeddings": 9, "deepstack_visual_indexes": [0, 1],
+            });
+            ("qwen3_vl", json!({ "model_type": "qwen3_vl_text", "head_dim": 8 }), vision)
+        };
+        let sizes = json!({
+            "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64,
+            "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+            "rope_parameters": { "rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1] },
+        });
+        let tower = json!({
+            "depth": 2, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2,
+            "patch_size": 4, "spatial_merge_size": 2, "out_hidden_size": 16,
+        });
+        extend(&mut text, sizes);
+        extend(&mut vision, tower);
+        let document = json!({
+            "model_type": name, "text_config": text, "vision_config": vision, "image_token_id": 31,
+            "tie_word_embeddings": !older,
+        });
+        let folder = self.path(name);
+        let special = special_tokens("<s>", "</s>", "<unk>");
+        let images = ImageProcessor::clip(tiny::IMAGE_SIZE as u32);
+        write_clip_processing(&folder, 64, &decoder_tokenizer(), &special, &images)
+            .expect("a new folder");
+        let processor = json!({
+            "image_processor_type": "Qwen2VLImageProcessor", "patch_size": 4, "merge_size": 2,
+            "size": { "shortest_edge": 64, "longest_edge": 512 },
+        });
+        self.write(&format!("{name}/preprocessor_config.json"), processor.to_string());
+        let template = "{% for m in messages %}USER: {% for c in m.content %}{{ '<image>' if c.type == 'image' \
+                        else c.text }} {% endfor %}{% endfor %}ASSISTANT:";
+        self.write(&format!("{name}/chat_template.jinja"), template);
+        self.write(&format!("{name}/config.json"), document.to_string());
+        let checkpoint = Checkpoint::open(&folder).expect("a configuration that is read");
+        let config = checkpoint.vision_language_config().expect("a model").clone();
+        let mut weights = RandomWeights::new(6);
+        let model = VisionLanguageModel::load(config, &mut weights, &Device::flex());
+        let tensors = named_tensors(&model.expect("random weights fit every shape"));
+        write_checkpoint(&folder, &document, &tensors, StoredDtype::F32).expect("a new folder");
+    }
+
     fn write_llava(&self, name: &str, llava: &VisionLanguageModel, images: &ImageProcessor) {
         let tokenizer = decoder_tokenizer();
         let special = special_tokens("<s>", "</s>", "<unk>");
@@ -271,6 +325,14 @@ fn collect(folder: &Path, found: &mut Vec<(PathBuf, u64)>) {
             collect(&entry.path(), found);
         }
     }
+}
+
+/// Puts the fields of one JSON object into another.
+fn extend(object: &mut Value, more: Value) {
+    let (Some(object), Value::Object(more)) = (object.as_object_mut(), more) else {
+        panic!("two objects")
+    };
+    object.extend(more);
 }
 
 /// The decoder's tokenizer, of words that it may write.

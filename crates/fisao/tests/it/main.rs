@@ -26,6 +26,7 @@ mod merge;
 mod not_files;
 mod pretrain;
 mod prompts;
+mod qwen_vl;
 mod resume;
 mod runs;
 mod score;

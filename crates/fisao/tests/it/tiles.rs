@@ -115,7 +115,7 @@ fn processor_with_other_tiles_is_rejected() {
     hint: preprocessor_config.json and config.json must come from the same model
     ");
     // The class's own, which are for tiles of 336 pixels.
-    insta::assert_snapshot!(refused("next", Value::Null), @"");
+    insta::assert_snapshot!(refused("next", Value::Null), @"error: next/preprocessor_config.json: `image_grid_pinpoints` is [336, 672] by default, but only a size of up to 1024 tiles and 16777216 pixels is supported");
 }
 
 #[test]

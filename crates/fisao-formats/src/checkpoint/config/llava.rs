@@ -223,11 +223,11 @@ fn end_tokens(
         return Ok(ends);
     }
     match decoder.family {
-        DecoderFamily::Qwen2 => Ok(vec![beside.of_tokenizer("qwen2", vocabulary)?]),
         DecoderFamily::Llama | DecoderFamily::Mistral if vocabulary > LLAMA_END as usize => {
             Ok(vec![LLAMA_END])
         }
         DecoderFamily::Llama | DecoderFamily::Mistral => Err(config[0].missing("eos_token_id")),
+        family => Ok(vec![beside.of_tokenizer(family.name(), vocabulary)?]),
     }
 }
 

@@ -117,6 +117,7 @@ fn decoder(config: &LlamaConfig) -> String {
         DecoderFamily::Llama => "Llama",
         DecoderFamily::Qwen2 => "Qwen2",
         DecoderFamily::Mistral => "Mistral",
+        DecoderFamily::Qwen3 => "Qwen3",
     };
     format!(
         "{family} decoder of {} layers, {} wide, {} heads and {} key heads, vocabulary of {}, context \
@@ -140,13 +141,23 @@ fn uses(checkpoint: &Checkpoint, loads: &Result<(), String>) -> Vec<Use> {
         None => Use::with(command, note),
     };
     if let ModelConfig::VisionLanguage(config) = checkpoint.config() {
-        let family = match config.family().vision().map(|vision| vision.family) {
-            Some(VisionFamily::Clip) => "CLIP",
-            Some(VisionFamily::Siglip) => "SigLIP",
-            Some(VisionFamily::Eva) => "BLIP-2 (Salesforce/blip2-itm-vit-g)",
-            None => "contrastive",
+        let family = config.family().vision().map(|vision| match vision.family {
+            VisionFamily::Clip => "CLIP",
+            VisionFamily::Siglip => "SigLIP",
+            VisionFamily::Eva => "BLIP-2 (Salesforce/blip2-itm-vit-g)",
+        });
+        let (other, score) = match family {
+            Some(family) => (
+                format!("needs the {family} checkpoint that its tower is from as --verifier"),
+                format!("it has no text tower: score with the {family} checkpoint"),
+            ),
+            None => (
+                "needs a CLIP, SigLIP or BLIP-2 checkpoint as --verifier and --allow-mismatched-verifier: no contrastive \
+                 model has its tower"
+                    .to_owned(),
+                "it has no text tower: score with a CLIP, SigLIP or BLIP-2 checkpoint".to_owned(),
+            ),
         };
-        let other = format!("needs the {family} checkpoint that its tower is from as --verifier");
         vec![
             usable("caption", ""),
             usable("calibrate", &other),
@@ -155,7 +166,7 @@ fn uses(checkpoint: &Checkpoint, loads: &Result<(), String>) -> Vec<Use> {
                 Some(wrong) => Use::not("merge", wrong),
                 None => Use::with("merge", "needs an adapter"),
             },
-            Use::not("score", format!("it has no text tower: score with the {family} checkpoint")),
+            Use::not("score", score),
         ]
     } else {
         let other = "as the --verifier of a model with this tower";

@@ -1,0 +1,193 @@
+//! Image tokens, logits and answers against transformers' Qwen2.5-VL and Qwen3-VL (`fixtures/tiny_qwen_vl/generate.py`).
+
+use burn::tensor::Device;
+use fisao_models::generation::{Prompt, Sampling};
+use fisao_models::image::PixelValues;
+use fisao_models::lora::LoraConfig;
+use fisao_models::parameters::{GradientMap, Parameters, collect_gradients, floats};
+use fisao_models::sequences::Example;
+use fisao_models::vision_language::qwen_vl::QwenVlConfig;
+use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
+use fisao_testkit::compare::assert_close;
+use fisao_testkit::tolerance::F32_FORWARD;
+use serde_json::Value;
+
+use crate::fixture::{self, StoredWeights};
+
+const FAMILIES: [&str; 2] = ["qwen2_5_vl", "qwen3_vl"];
+
+/// A family's model and cases.
+fn family(name: &str) -> (VisionLanguageModel, Vec<Value>) {
+    let mut document = fixture::json("tiny_qwen_vl/expected.json");
+    let family = &mut document["families"][name];
+    let config: QwenVlConfig = serde_json::from_value(family["config"].take()).expect("a Qwen-VL");
+    let mut weights = StoredWeights::open(&format!("tiny_qwen_vl/{name}.safetensors"));
+    let model = VisionLanguageModel::load(config, &mut weights, &Device::flex());
+    let model = model.expect("a complete checkpoint");
+    assert!(weights.unread().is_empty(), "left over: {:?}", weights.unread());
+    (model, family["cases"].as_array().expect("a list").clone())
+}
+
+fn pixels(case: &Value) -> PixelValues {
+    let size = fixture::ids(&case["size"]);
+    let size = (size[0], size[1]);
+    let values = fixture::floats_from_hexadecimal(&case["pixels"]);
+    PixelValues { values, tile_size: size, original_size: size }
+}
+
+/// All images at once, which differ in size.
+fn features(model: &VisionLanguageModel, cases: &[Value]) -> ImageFeatures {
+    let pixels: Vec<PixelValues> = cases.iter().map(pixels).collect();
+    model.image_features(ImageBatch::new(&pixels, &model.device()))
+}
+
+fn prompts(model: &VisionLanguageModel, cases: &[Value]) -> Vec<Vec<u32>> {
+    let family = model.config().family();
+    let prompt = |case: &Value| {
+        let [before, after] = ["before", "after"].map(|part| fixture::ids(&case[part]));
+        let ids = [&before[..], &[model.tokens().image], &after].concat();
+        family.expand_image_token(&ids, pixels(case).original_size).expect("one placeholder")
+    };
+    cases.iter().map(prompt).collect()
+}
+
+#[test]
+fn image_and_deep_features_match_transformers() {
+    for name in FAMILIES {
+        let (model, cases) = family(name);
+        let found = features(&model, &cases).split();
+        for (case, found) in cases.iter().zip(&found) {
+            let expected = fixture::numbers(&case["image_tokens"]);
+            assert_close("image tokens", &floats(found.tokens()), &expected, F32_FORWARD);
+            assert_eq!(found.grids()[0].map(|x| x as u32).to_vec(), fixture::ids(&case["grid"]));
+            let deep = case["deep"].as_array().expect("a list");
+            assert_eq!(found.deep().len(), deep.len(), "{name}");
+            for (found, expected) in found.deep().iter().zip(deep) {
+                let expected = fixture::numbers(expected);
+                assert_close("deep features", &floats(found), &expected, F32_FORWARD);
+            }
+        }
+    }
+}
+
+#[test]
+fn logits_match_transformers_in_one_batch() {
+    for name in FAMILIES {
+        let (model, cases) = family(name);
+        let (features, prompts) = (features(&model, &cases), prompts(&model, &cases));
+        let parts: Vec<_> =
+            prompts.iter().map(|prompt| prompt.split_at(prompt.len() - 1)).collect();
+        let responses: Vec<_> = parts.iter().map(|(_, last)| [last, &[0][..]].concat()).collect();
+        let examples = parts.iter().zip(&responses).enumerate();
+        let examples: Vec<_> = examples
+            .map(|(image, ((prompt, _), response))| Example { prompt, image, response })
+            .collect();
+        let states = model.response_states(&examples, &features);
+        let logits = floats(&model.language_model().logits(states.hidden));
+        let expected: Vec<f32> =
+            cases.iter().flat_map(|case| fixture::numbers(&case["logits"])).collect();
+        assert_close(name, &logits, &expected, F32_FORWARD);
+    }
+}
+
+#[test]
+fn greedy_answers_match_transformers_in_one_batch() {
+    let sampling = Sampling { max_new_tokens: 8, temperature: 0.0, seed: 0 };
+    for name in FAMILIES {
+        let (model, cases) = family(name);
+        let prompts = prompts(&model, &cases).into_iter().enumerate();
+        let prompts: Vec<_> =
+            prompts.map(|(image, ids)| Prompt { ids, image, stream: 0 }).collect();
+        let responses = model.generate(&prompts, &features(&model, &cases), 1, &sampling);
+        for (case, response) in cases.iter().zip(responses) {
+            assert_eq!(response.tokens, fixture::ids(&case["greedy"]["tokens"]), "{name}");
+            let expected = fixture::numbers(&case["greedy"]["logprobs"]);
+            assert_close(name, &response.logprobs, &expected, F32_FORWARD);
+        }
+    }
+}
+
+/// Two responses to the first prompt and one to the second.
+fn states_by(model: &VisionLanguageModel, cases: &[Value], by_prompt: bool) -> Vec<f32> {
+    let (features, prompts) = (features(model, cases), prompts(model, cases));
+    let responses = [(0, vec![4, 7, 2]), (0, vec![9, 2]), (1, vec![3, 31, 31, 2])];
+    let examples = responses.each_ref().map(|(image, response)| Example {
+        prompt: &prompts[*image],
+        image: *image,
+        response,
+    });
+    let states = if by_prompt {
+        model.response_states_by_prompt(&examples, &features)
+    } else {
+        model.response_states(&examples, &features)
+    };
+    floats(&states.hidden)
+}
+
+#[test]
+fn prompts_read_once_give_the_states_of_prompts_read_each_time() {
+    for name in FAMILIES {
+        let (model, cases) = family(name);
+        let each = states_by(&model, &cases, false);
+        assert_close(name, &states_by(&model, &cases, true), &each, F32_FORWARD);
+    }
+}
+
+/// Gradients of a fresh adapter, with and without gradient checkpointing.
+fn gradients(model: &VisionLanguageModel, cases: &[Value], checkpointed: bool) -> GradientMap {
+    let mut frozen = model.clone();
+    frozen.add_lora(&LoraConfig::default(), 3).expect("known layers");
+    frozen.visit_lora_mut(&mut |name, mut parameter| {
+        if name.ends_with("lora_B.weight") {
+            let values = (0..parameter.values().len()).map(|at| (at as f32).sin() * 0.1);
+            parameter.set_values(values.collect());
+        }
+    });
+    let mut training = frozen.clone();
+    training.visit_lora_mut(&mut |_, mut parameter| parameter.train());
+    let (features, prompts) = (features(model, cases), prompts(model, cases));
+    let responses = [vec![4, 7, 2], vec![9, 2], vec![3, 14, 5, 2]];
+    let examples: Vec<_> = prompts
+        .iter()
+        .zip(&responses)
+        .enumerate()
+        .map(|(image, (prompt, response))| Example { prompt, image, response })
+        .collect();
+    let recomputed = checkpointed.then_some(&frozen);
+    let (states, inputs) = training.training_states(recomputed, &examples, &features);
+    let loss = training.log_probabilities(&states, 1.0).0.mean().neg();
+    let mut found = GradientMap::new();
+    let all = training.backward(inputs, &loss);
+    training.visit_lora_mut(&mut |name, parameter| {
+        let gradient = all.iter().find_map(|gradients| parameter.gradient(gradients));
+        found.insert(name.to_owned(), gradient.unwrap_or_else(|| panic!("{name} has none")));
+    });
+    found
+}
+
+#[test]
+fn recomputed_layers_give_the_gradients_of_kept_ones() {
+    for name in FAMILIES {
+        let (model, cases) = family(name);
+        let kept = gradients(&model, &cases, false);
+        let recomputed = gradients(&model, &cases, true);
+        assert!(kept.values().flatten().any(|gradient| gradient.abs() > 1e-3), "{name}");
+        for (tensor, expected) in &kept {
+            assert_close(tensor, &recomputed[tensor], expected, F32_FORWARD);
+        }
+    }
+}
+
+#[test]
+fn gradients_reach_tower_and_mergers() {
+    for name in FAMILIES {
+        let (mut model, cases) = family(name);
+        let count = model.train_where(&|name| !name.starts_with("language_model."));
+        let (features, prompts) = (features(&model, &cases), prompts(&model, &cases));
+        let example = Example { prompt: &prompts[1], image: 1, response: &[4, 7, 2] };
+        let states = model.response_states(&[example], &features);
+        let loss = model.log_probabilities(&states, 1.0).0.mean().neg();
+        let gradients = collect_gradients(&mut model, &loss.backward()).expect("all are reached");
+        assert_eq!(gradients.len(), count, "{name}");
+    }
+}

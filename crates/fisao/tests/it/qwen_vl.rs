@@ -1,0 +1,106 @@
+//! Models for images of any size, with positions of their own: every command from the checkpoint to the merged adapter.
+
+use image::RgbImage;
+use serde_json::Value;
+
+use crate::bad_align::write_calibration;
+use crate::fixture::Workplace;
+
+const FAMILIES: [&str; 2] = ["qwen2_5_vl", "qwen3_vl"];
+
+/// Both models, a verifier, and images of two shapes.
+fn furnished() -> Workplace {
+    let place = Workplace::furnished();
+    place.write_qwen_vl(true);
+    place.write_qwen_vl(false);
+    write_calibration(&place);
+    place.write("words.txt", "dog\ncat\nbench\nimage\n");
+    let wide = RgbImage::from_fn(40, 12, |x, y| image::Rgb([x as u8 * 6, 200, y as u8 * 20]));
+    wide.save(place.path("pictures/d.png")).expect("an image can be saved");
+    place
+}
+
+fn logprobs(place: &Workplace, model: &str, more: &[&str]) -> Vec<f64> {
+    let arguments = ["caption", "--model", model, "--images", "pictures", "--max-new-tokens", "4"];
+    let text = place.succeed(&[&arguments[..], &["--format", "json"], more].concat());
+    let caption = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+    text.lines().map(|line| caption(line)["tokens"][0]["logprob"].as_f64().unwrap()).collect()
+}
+
+const ALIGN: [&str; 17] = [
+    "align",
+    "--verifier",
+    "clip",
+    "--calibration",
+    "calibration.json",
+    "--images",
+    "pictures",
+    "--vocabulary",
+    "words.txt",
+    "--set",
+    "max-new-tokens=8",
+    "--set",
+    "align.images-per-iteration=3",
+    "--set",
+    "align.minibatches=1",
+    "--set",
+    "align.learning-rate=0.05",
+];
+
+fn align(place: &Workplace, model: &str, run: &str, more: &[&str]) {
+    let own = ["--model", model, "--output", run, "--allow-mismatched-verifier"];
+    let iterations = ["--set", "align.iterations=3", "--set", "align.warmup-iterations=1"];
+    place.succeed(&[&ALIGN[..], &own, &iterations, more].concat());
+}
+
+#[test]
+fn merged_model_equals_adapter() {
+    let place = furnished();
+    for model in FAMILIES {
+        let (run, merged) = (format!("{model}-run"), format!("{model}-merged"));
+        align(&place, model, &run, &[]);
+        place.succeed(&["merge", "--model", model, "--adapter", &run, "--output", &merged]);
+        let base = logprobs(&place, model, &[]);
+        let adapted = logprobs(&place, model, &["--adapter", &run]);
+        assert_eq!(base.len(), 4);
+        assert_ne!(base, adapted, "{model}");
+        for (adapted, merged) in adapted.iter().zip(logprobs(&place, &merged, &[])) {
+            assert!((adapted - merged).abs() < 1e-4, "{model}: {adapted} {merged}");
+        }
+    }
+}
+
+#[test]
+fn gradient_checkpointing_changes_next_to_nothing() {
+    let place = furnished();
+    for model in FAMILIES {
+        let (kept, recomputed) = (format!("{model}-kept"), format!("{model}-recomputed"));
+        align(&place, model, &kept, &[]);
+        align(&place, model, &recomputed, &["--set", "align.gradient-checkpointing=true"]);
+        let found = logprobs(&place, model, &["--adapter", &recomputed]);
+        let expected = logprobs(&place, model, &["--adapter", &kept]);
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-3, "{model}: {found} {expected}");
+        }
+    }
+}
+
+#[test]
+fn verifier_is_refused_unless_it_may_be_mismatched() {
+    let place = furnished();
+    for model in FAMILIES {
+        let refused = place.refuse(&[&ALIGN[..], &["--model", model, "--output", "run"]].concat());
+        assert!(refused.contains("one that no contrastive model has"), "{refused}");
+        assert!(refused.contains("--allow-mismatched-verifier"), "{refused}");
+    }
+}
+
+#[test]
+fn inspect_says_what_images_become_and_what_verifies() {
+    let place = furnished();
+    for model in FAMILIES {
+        let told = place.succeed(&["inspect", model]);
+        assert!(told.contains("an image token for every 8×8 pixels"), "{told}");
+        assert!(told.contains("--allow-mismatched-verifier"), "{told}");
+    }
+}
