@@ -6,7 +6,7 @@
 
 16 pictures, 4 responses each of at most 96 tokens, 2 epochs of 4 optimiser steps, an adapter of rank 16 on all maps of
 the decoder, KL to the base model: the settings of that case. The reward finds the world's object names in a response
-and scores each against the picture with assets/clip, whose embeddings are made once per picture and name. TRL gives a
+and scores each against the picture with crates/fisao-demo-clip/clear, whose embeddings are made once per picture and name. TRL gives a
 response one number; token rewards it does not have. Prints one line of JSON; the first iteration warms up.
 """
 
@@ -30,7 +30,7 @@ PICTURES, SAMPLES, EPOCHS, STEPS = 16, 4, 2, 4
 
 class Verifier:
     def __init__(self, names):
-        folder = ROOT / "assets/clip"
+        folder = ROOT / "crates/fisao-demo-clip/clear"
         self.model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
         self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -84,7 +84,7 @@ def main():
     names = sorted({asked.fullmatch(row["text"])[1] for row in rows})
     verifier = Verifier(names)
     verifier.images = {file.name: Image.open(file) for file in files}
-    folder = ROOT / "assets/llava"
+    folder = ROOT / "crates/fisao-demo-llava/model"
     message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Describe the image."}]}]
     data = Dataset.from_list([
         {"prompt": message, "image": verifier.images[file.name], "key": file.name} for file in files

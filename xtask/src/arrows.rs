@@ -28,10 +28,16 @@ const RULES: &[Rule] = &[
     Rule { package: "fisao-eval", allowed: &["fisao-mentions"], terminal: false },
     Rule { package: "fisao-report", allowed: &["fisao-eval", "fisao-verifier"], terminal: false },
     Rule { package: "fisao-scenes", allowed: &["fisao-models"], terminal: false },
+    Rule { package: "fisao-demo-clip", allowed: &[], terminal: false },
+    Rule { package: "fisao-demo-llava", allowed: &[], terminal: false },
+    Rule { package: "fisao-demo-llava-hard", allowed: &[], terminal: false },
     Rule {
         package: "fisao-runs",
         allowed: &[
             "fisao-align",
+            "fisao-demo-clip",
+            "fisao-demo-llava",
+            "fisao-demo-llava-hard",
             "fisao-eval",
             "fisao-formats",
             "fisao-models",

@@ -9,6 +9,9 @@ use std::path::Path;
 pub(crate) const LAYERED: &[&str] = &[
     "fisao",
     "fisao-align",
+    "fisao-demo-clip",
+    "fisao-demo-llava",
+    "fisao-demo-llava-hard",
     "fisao-eval",
     "fisao-experiments",
     "fisao-formats",

@@ -193,7 +193,7 @@ fn steps() -> Value {
         let text = fs::read_to_string(fixture(name)).expect("it is committed");
         serde_json::from_str(&text).expect("JSON")
     };
-    let mut file = small("assets/clip/tokenizer.json");
+    let mut file = small("crates/fisao-demo-clip/clear/tokenizer.json");
     file["normalizer"] = json!({ "type": "Sequence", "normalizers": [
         { "type": "NFKC" }, { "type": "Lowercase" }, { "type": "Prepend", "prepend": "▁" },
         { "type": "Replace", "pattern": { "String": " " }, "content": "▁" },
@@ -217,7 +217,10 @@ fn steps() -> Value {
 
 fn texts() -> Vec<Reader> {
     let mut tokenizers = vec![bytes(&steps())];
-    for name in ["assets/clip/tokenizer.json", "assets/llava/tokenizer.json"] {
+    for name in [
+        "crates/fisao-demo-clip/clear/tokenizer.json",
+        "crates/fisao-demo-llava/model/tokenizer.json",
+    ] {
         tokenizers.push(fs::read(fixture(name)).expect("it is committed"));
     }
     let read_tokenizer = |input: &[u8]| {

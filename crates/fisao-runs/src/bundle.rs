@@ -35,10 +35,6 @@ use crate::prompt::{EncodedPrompt, Prompt, PromptFormat};
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
 
-/// Name and content of every file of the embedded models, such as `llava/config.json`; those of the hard world are below
-/// `hard/`.
-const ASSETS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
-
 /// How messages and reports call a world; the clear one's name is what it was before there was another.
 pub const fn title(world: WorldKind) -> &'static str {
     match world {
@@ -336,15 +332,14 @@ pub struct EmbeddedModels {
     folder: Arc<TempDir>,
 }
 
-/// Files of the embedded models of a world: name such as `llava/config.json`, and content.
-fn assets(world: WorldKind) -> impl Iterator<Item = (&'static str, &'static [u8])> {
-    ASSETS.iter().filter_map(move |&(name, content)| {
-        let hard = name.strip_prefix("hard/");
-        match world {
-            WorldKind::Clear => hard.is_none().then_some((name, content)),
-            WorldKind::Hard => Some((hard?, content)),
+/// Folders of a world's embedded models, with name and content of every file.
+fn assets(world: WorldKind) -> [(&'static str, &'static [(&'static str, &'static [u8])]); 2] {
+    match world {
+        WorldKind::Clear => [("llava", fisao_demo_llava::FILES), ("clip", fisao_demo_clip::CLEAR)],
+        WorldKind::Hard => {
+            [("llava", fisao_demo_llava_hard::FILES), ("clip", fisao_demo_clip::HARD)]
         }
-    })
+    }
 }
 
 /// Name of one of a world's embedded models; those of the clear world keep what they were called before there was another.
@@ -357,22 +352,14 @@ pub fn embedded_name(world: WorldKind, model: &str) -> String {
 
 /// Unpacks a world's models, which come with the command, into a temporary folder.
 pub fn embedded(world: WorldKind) -> anyhow::Result<EmbeddedModels> {
-    if assets(world).next().is_none() {
-        bail!(
-            Refusal::new(format!(
-                "this build of fisao carries no models of the {} world",
-                world.name()
-            ))
-            .hint("make them with `fisao pretrain`, then name them with --model and --verifier")
-        );
-    }
     let unpacking = "cannot unpack the embedded models";
     let folder = tempfile::Builder::new().prefix("fisao-").tempdir().context(unpacking)?;
-    for (name, content) in assets(world) {
-        let path = folder.path().join(name);
-        let parent = path.parent().context(unpacking)?;
-        fs::create_dir_all(parent).context(unpacking)?;
-        fs::write(&path, content).context(unpacking)?;
+    for (model, files) in assets(world) {
+        let folder = folder.path().join(model);
+        fs::create_dir_all(&folder).context(unpacking)?;
+        for (name, content) in files {
+            fs::write(folder.join(name), content).context(unpacking)?;
+        }
     }
     Ok(EmbeddedModels { folder: Arc::new(folder), world })
 }

@@ -1,4 +1,4 @@
-//! Scores the objects that a caption names by a CLIP or SigLIP checkpoint:
+//! Scores the objects that a caption names by a CLIP, SigLIP or BLIP-2 checkpoint:
 //! `cargo run --release -p fisao --example score_caption -- CLIP_FOLDER photo.jpg "A dog on a sofa."`
 #![allow(clippy::print_stdout, reason = "it is there to print")]
 

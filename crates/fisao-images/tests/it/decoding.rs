@@ -580,6 +580,21 @@ fn a_tiff_may_not_hide_a_small_image_in_huge_tiles() {
 }
 
 #[test]
+fn a_tiff_may_say_where_more_strips_are_than_it_has() {
+    let tags = [(256, 2), (257, 1), (258, 8), (259, 32_773), (262, 1)];
+    let mut bytes = tiff(&tags, &[1, 7, 9]);
+    let entries = bytes[10..].chunks_exact_mut(12);
+    let entry = entries.into_iter().find(|entry| entry[..2] == 273_u16.to_le_bytes());
+    let entry = entry.expect("the helper writes it");
+    // Two offsets of 16 bits, of one length.
+    let place = u16::from_le_bytes([entry[8], entry[9]]);
+    entry[2..8].copy_from_slice(&[3, 0, 2, 0, 0, 0]);
+    entry[8..10].copy_from_slice(&place.to_le_bytes());
+    let image = decode_image("strips.tif", &bytes).expect("one strip is enough");
+    assert_eq!(image.as_raw(), &[7, 7, 7, 9, 9, 9]);
+}
+
+#[test]
 fn rows_of_a_tiff_are_unpacked_in_pieces() {
     // 16-bit differences, wider than what is unpacked at once.
     let (width, height) = (10_007_u32, 2);

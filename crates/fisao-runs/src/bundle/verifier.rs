@@ -93,7 +93,7 @@ fn coarse(image: &RgbImage, factor: f64) -> RgbImage {
     imageops::resize(&small, width, height, filter)
 }
 
-/// Loads a CLIP or SigLIP checkpoint folder as a verifier.
+/// Loads a CLIP, SigLIP or BLIP-2 checkpoint folder as a verifier.
 pub fn load_verifier(
     folder: &Path,
     settings: ScoreSettings,

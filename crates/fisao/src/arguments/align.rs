@@ -54,7 +54,7 @@ pub(crate) struct AlignSource {
     /// Vision-language checkpoint: a folder in Hugging Face layout, or a name on the Hub
     #[arg(long, value_name = "FOLDER|ID", required_unless_present_any = ["demo", "resume"])]
     pub(crate) model: Option<ModelLocation>,
-    /// CLIP or SigLIP checkpoint the model's vision tower comes from, folder or name
+    /// CLIP, SigLIP or BLIP-2 checkpoint the model's vision tower comes from, folder or name
     #[arg(long, value_name = "FOLDER|ID", required_unless_present_any = ["demo", "resume"])]
     pub(crate) verifier: Option<ModelLocation>,
     /// Use a verifier whose vision tower is not the model's own

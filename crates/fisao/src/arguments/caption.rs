@@ -39,7 +39,7 @@ pub(crate) struct CaptionArguments {
     /// Calibration made by `fisao calibrate`, for --best-of
     #[arg(long, value_name = "FILE", requires = "best_of")]
     pub(crate) calibration: Option<PathBuf>,
-    /// CLIP or SigLIP checkpoint the model's vision tower comes from, for --best-of, folder or name [default: the built-in synthetic dataset's]
+    /// CLIP, SigLIP or BLIP-2 checkpoint the model's vision tower comes from, for --best-of, folder or name [default: the built-in synthetic dataset's]
     #[arg(long, value_name = "FOLDER|ID", requires = "best_of")]
     pub(crate) verifier: Option<ModelLocation>,
     /// Use a verifier whose vision tower is not the model's own

@@ -13,7 +13,7 @@ use super::{
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["texts", "captions"])))]
 pub(crate) struct ScoreArguments {
-    /// CLIP or SigLIP checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
+    /// CLIP, SigLIP or BLIP-2 checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
     /// synthetic dataset's small verifier]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) verifier: Option<ModelLocation>,

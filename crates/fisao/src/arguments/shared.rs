@@ -66,7 +66,7 @@ impl ModelArguments {
 pub(crate) struct PairArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
-    /// CLIP or SigLIP checkpoint the model's vision tower comes from, folder or name [default: the built-in synthetic dataset's]
+    /// CLIP, SigLIP or BLIP-2 checkpoint the model's vision tower comes from, folder or name [default: the built-in synthetic dataset's]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) verifier: Option<ModelLocation>,
     /// Use a verifier whose vision tower is not the model's own
@@ -310,5 +310,6 @@ impl DamagedArguments {
 pub(crate) enum Format {
     #[default]
     Text,
+    #[value(alias = "jsonl")]
     Json,
 }

@@ -23,7 +23,7 @@ pub(crate) struct VerifyArguments {
     /// Folder of the images
     #[arg(long, alias = "image", value_name = "DIR")]
     pub(crate) images: PathBuf,
-    /// CLIP or SigLIP checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
+    /// CLIP, SigLIP or BLIP-2 checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
     /// synthetic dataset's small verifier]
     #[arg(long, value_name = "FOLDER|ID")]
     pub(crate) verifier: Option<ModelLocation>,
@@ -68,5 +68,6 @@ pub(crate) enum VerifyFormat {
     /// Captions with coloured words
     Text,
     /// One object for each caption
-    Jsonl,
+    #[value(alias = "jsonl")]
+    Json,
 }

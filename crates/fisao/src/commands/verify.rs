@@ -19,8 +19,8 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
             bail!(Refusal::new(format!("{name} is not a fraction from 0 to 1")));
         }
     }
-    if arguments.heat_maps && arguments.format != VerifyFormat::Jsonl {
-        let hint = "add --format jsonl, or let --html show them";
+    if arguments.heat_maps && arguments.format != VerifyFormat::Json {
+        let hint = "add --format json, or let --html show them";
         bail!(Refusal::new("--heat-maps are numbers, which text does not show").hint(hint));
     }
     let request = VerifyRequest {
@@ -80,7 +80,7 @@ fn print(
     scored: &ScoredCaption,
 ) -> anyhow::Result<()> {
     match format {
-        VerifyFormat::Jsonl => output::json(verdict),
+        VerifyFormat::Json => output::json(verdict),
         VerifyFormat::Text => {
             let mut judged = verdict.mentions.iter();
             // One for each mention, in the order of the caption.

@@ -159,7 +159,7 @@ fn calibration_records_its_inputs_and_rejects_others() {
     let other = place.refuse(&verify(&["--vocabulary", "everyday"]));
     assert!(other.contains("the calibration knows nothing about the scores of"), "{other}");
     let other = place.refuse(&verify(&["--heat-maps"]));
-    assert!(other.contains("--format jsonl"), "{other}");
+    assert!(other.contains("--format json"), "{other}");
     let align = ["align", "--model", "llava", "--verifier", "clip", "--images", "pictures"];
     let more = ["--calibration", "calibration.json", "--output", "run", "--vocabulary", "coco"];
     let other = place.refuse(&[&align[..], &more].concat());

@@ -109,7 +109,7 @@ fn mentions_get_scores_and_heat_maps() {
     place.write("captions.jsonl", rows.join("\n"));
     let page = place.path("page.html");
     let verify = ["verify", "--captions", "captions.jsonl", "--images", "pictures"];
-    let more = ["--verifier", "blip2", "--vocabulary", "words.txt", "--format", "jsonl", "--html"];
+    let more = ["--verifier", "blip2", "--vocabulary", "words.txt", "--format", "json", "--html"];
     let text = place.succeed(&[&verify[..], &more, &["page.html"]].concat());
     assert_eq!(text.matches("\"score\"").count() % 3, 0, "{text}");
     assert!(fs::read_to_string(page).unwrap().contains("dog"));

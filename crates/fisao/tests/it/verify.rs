@@ -31,7 +31,7 @@ fn workplace() -> Workplace {
 }
 
 fn verdicts(place: &Workplace, more: &[&str]) -> Vec<Value> {
-    let text = place.succeed(&[&ARGUMENTS[..], &["--format", "jsonl"], more].concat());
+    let text = place.succeed(&[&ARGUMENTS[..], &["--format", "json"], more].concat());
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

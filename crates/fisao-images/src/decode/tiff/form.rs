@@ -332,7 +332,7 @@ fn chunks(
     let side = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let strips = directory.numbers(tag::STRIP_OFFSETS, data)?;
     let tiled = strips.is_none();
-    let (offsets, lengths, width, height) = if let Some(offsets) = strips {
+    let (mut offsets, lengths, width, height) = if let Some(offsets) = strips {
         let lengths = directory.numbers(tag::STRIP_LENGTHS, data)?;
         let rows = directory.number(tag::ROWS_PER_STRIP, form.height.into(), data)?;
         (offsets, lengths, form.width, side(rows).min(form.height))
@@ -361,5 +361,7 @@ fn chunks(
         let reason = format!("it says where {found} strips or tiles are, and consists of {needed}");
         return Err(DecodeError::Damaged(reason));
     }
+    // Those behind have no length.
+    offsets.truncate(usize::try_from(needed).unwrap_or(usize::MAX));
     Ok(Chunks { width, height, offsets, lengths })
 }
