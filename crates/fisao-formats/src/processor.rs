@@ -125,10 +125,11 @@ pub(crate) fn read_pinpoints(
 ) -> Result<Vec<Resolution>, PinpointsError> {
     let refused = |found: String, supported| PinpointsError { found, supported };
     let pinpoints: Vec<(u32, u32)> = match value {
-        None | Some(Value::Null) => default.resolutions(),
+        None => default.resolutions(),
         Some(value) => Vec::deserialize(value)
             .map_err(|_| refused(shown(value), "a list of [height, width]"))?,
     };
+    let by_default = if value.is_none() { " by default" } else { "" };
     if pinpoints.is_empty() {
         return Err(refused("[]".to_owned(), "a list of at least one [height, width]"));
     }
@@ -141,7 +142,7 @@ pub(crate) fn read_pinpoints(
             (false, _) => "a multiple of the tile's size",
             (true, false) => "a size of up to 1024 tiles and 16777216 pixels",
         };
-        Err(refused(format!("[{down}, {across}]"), supported))
+        Err(refused(format!("[{down}, {across}]{by_default}"), supported))
     });
     resolutions.collect()
 }
