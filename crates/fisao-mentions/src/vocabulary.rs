@@ -6,6 +6,9 @@ use super::plurals::plurals;
 use super::spellings::{Meaning, Spelling, Spellings};
 use super::words::lower_case_words;
 
+/// Words of the longest form or neutral phrase.
+const LONGEST_FORM: usize = 64;
+
 /// Categories of objects with their surface forms, ready to be looked for in text.
 #[derive(Clone, Debug)]
 pub struct ObjectVocabulary {
@@ -33,6 +36,14 @@ pub enum VocabularyError {
         category: String,
         /// The form as given.
         form: String,
+    },
+    /// A form or a neutral phrase of more words than any name has.
+    #[error("'{beginning} …' has {words} words; a form or phrase may have at most {LONGEST_FORM}")]
+    TooLong {
+        /// How it begins.
+        beginning: String,
+        /// How many words it has.
+        words: usize,
     },
     /// One form for two categories.
     #[error("'{form}' names both '{first}' and '{second}'; keep it under one of them")]
@@ -83,6 +94,7 @@ impl ObjectVocabulary {
                     let (category, form) = (category.clone(), form.clone());
                     return Err(VocabularyError::NoWord { category, form });
                 }
+                check_length(&key)?;
                 match owners.insert(key.clone(), index) {
                     Some(owner) if owner != index => {
                         return Err(VocabularyError::Ambiguous {
@@ -103,6 +115,7 @@ impl ObjectVocabulary {
         }
         for phrase in neutral {
             let words: Vec<String> = lower_case_words(phrase);
+            check_length(&words)?;
             if !words.is_empty() && !owners.contains_key(&words) {
                 let form = words.join(" ");
                 listed.push(Spelling { words, meaning: Meaning { form, category: None } });
@@ -137,6 +150,15 @@ impl ObjectVocabulary {
     pub(crate) fn spellings(&self) -> &Spellings {
         &self.spellings
     }
+}
+
+/// Spellings are searched for word by word, as deep as the longest has words.
+fn check_length(words: &[String]) -> Result<(), VocabularyError> {
+    if words.len() <= LONGEST_FORM {
+        return Ok(());
+    }
+    let beginning = words[..4].join(" ").chars().take(80).collect();
+    Err(VocabularyError::TooLong { beginning, words: words.len() })
 }
 
 /// Plurals of a name of one or more words: its last word ("traffic lights") and, in an "of" name,

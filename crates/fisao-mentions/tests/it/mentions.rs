@@ -149,6 +149,9 @@ fn invalid_vocabularies_are_rejected() {
     assert_eq!(new(&[]), VocabularyError::Empty);
     assert!(new(&[("cat", "cat"), ("cat", "cat")]).to_string().contains("'cat' is listed twice"));
     assert!(new(&[("cat", "…")]).to_string().contains("'…', which holds no word"));
+    let long = "a ".repeat(100_000);
+    let refused = "'a a a a …' has 100000 words; a form or phrase may have at most 64";
+    assert_eq!(new(&[("cat", &long)]).to_string(), refused);
     assert_eq!(
         new(&[("cat", "Puma"), ("shoe", "puma")]).to_string(),
         "'puma' names both 'cat' and 'shoe'; keep it under one of them"

@@ -108,9 +108,10 @@ fn hard_pretraining_starts_from_the_clear_models() {
     place.succeed(&arguments);
     let recipe = fs::read_to_string(place.path("models/recipe.toml")).unwrap();
     assert!(recipe.starts_with("world = \"hard\"\n"), "{recipe}");
-    let assets = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
-    for model in ["clip", "llava"] {
-        let read = |file| fs::read(assets.join(model).join(file)).unwrap();
+    let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let embedded = [("clip", "fisao-demo-clip/clear"), ("llava", "fisao-demo-llava/model")];
+    for (model, folder) in embedded {
+        let read = |file| fs::read(crates.join(folder).join(file)).unwrap();
         let made = |file| fs::read(place.path(&format!("models/{model}/{file}"))).unwrap();
         assert!(made("tokenizer.json") == read("tokenizer.json"), "{model}");
         assert!(made("model.safetensors") == read("model.safetensors"), "{model}");
