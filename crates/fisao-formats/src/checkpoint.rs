@@ -41,6 +41,7 @@ pub use crate::tokenizer::TOKENIZER_FILE;
 
 /// What a checkpoint's `config.json` says, by `model_type`.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one of them in a checkpoint, not many")]
 pub enum ModelConfig {
     /// A model that writes text about images, of any family.
     VisionLanguage(VisionLanguageConfig),

@@ -88,7 +88,7 @@ impl Blip2 {
     /// # Shapes
     /// `[batch, queries · dim]`
     pub fn embed_vision_output(&self, output: VisionOutput) -> Tensor<2> {
-        self.embed_states(self.vision.normed_states(output))
+        self.embed_states(&self.vision.normed_states(output))
     }
 
     /// The same, and those of each patch: what the queries make of the patch's final state alone. That costs as much as there are patches.
@@ -102,19 +102,19 @@ impl Blip2 {
         let each = states.clone().narrow(1, 1, patches).reshape([batch * patches, 1, hidden]);
         let parts = (0..batch * patches).step_by(PATCHES).map(|first| {
             let count = PATCHES.min(batch * patches - first);
-            self.embed_states(each.clone().narrow(0, first, count))
+            self.embed_states(&each.clone().narrow(0, first, count))
         });
         let parts = Tensor::cat(parts.collect(), 0);
         let width = parts.dims()[1];
-        (self.embed_states(states), parts.reshape([batch, patches, width]))
+        (self.embed_states(&states), parts.reshape([batch, patches, width]))
     }
 
     /// `[batch, positions, hidden]` → `[batch, queries · dim]`
-    fn embed_states(&self, states: Tensor<3>) -> Tensor<2> {
+    fn embed_states(&self, states: &Tensor<3>) -> Tensor<2> {
         let batch = states.dims()[0];
         let queries = self.normed(self.queries.of_batch(batch));
         let [_, count, width] = queries.dims();
-        let x = self.qformer.forward(queries, count, Some(&states));
+        let x = self.qformer.forward(queries, count, Some(states));
         let x = x.reshape([batch * count, width]);
         unit(self.vision_projection.forward(x)).reshape([batch, count * self.config.projection_dim])
     }

@@ -332,8 +332,11 @@ pub struct EmbeddedModels {
     folder: Arc<TempDir>,
 }
 
-/// Folders of a world's embedded models, with name and content of every file.
-fn assets(world: WorldKind) -> [(&'static str, &'static [(&'static str, &'static [u8])]); 2] {
+/// Name and content of a checkpoint's files.
+type Files = &'static [(&'static str, &'static [u8])];
+
+/// Folders of a world's embedded models, with their files.
+fn assets(world: WorldKind) -> [(&'static str, Files); 2] {
     match world {
         WorldKind::Clear => [("llava", fisao_demo_llava::FILES), ("clip", fisao_demo_clip::CLEAR)],
         WorldKind::Hard => {

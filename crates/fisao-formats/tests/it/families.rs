@@ -236,7 +236,11 @@ fn instructblip_matches_transformers() {
         assert_close(&format!("{name}: pixels"), &case.pixels().values, &wanted, PIXELS);
         let model = case.model();
         let features = floats(case.features(&model).tokens());
-        assert_near(&format!("{name}: image tokens"), &features, &case.wanted("image_tokens"));
+        assert_near(
+            &format!("{name}: image tokens"),
+            &features,
+            &case.wanted_in(in_f32(&expected), "image_tokens"),
+        );
         case.compare_answer(&model, in_f32(&expected), "", &record["answer"]);
     }
 }
@@ -275,7 +279,11 @@ fn compare_qwen(test: &str, kind: &str) {
         let model = case.model();
         let features = case.features(&model);
         let tokens = floats(features.tokens());
-        assert_near(&format!("{name}: image tokens"), &tokens, &case.wanted("image_tokens"));
+        assert_near(
+            &format!("{name}: image tokens"),
+            &tokens,
+            &case.wanted_in(in_f32(&expected), "image_tokens"),
+        );
         for (layer, deep) in features.deep().iter().enumerate() {
             let wanted = case.wanted(&format!("deepstack_{layer}"));
             assert_near(&format!("{name}: deep features {layer}"), &floats(deep), &wanted);
@@ -317,6 +325,7 @@ fn blip2_scores_match_transformers() {
     let loaded = checkpoint.load_contrastive(LoadDtype::F32, &device).expect("whole weights");
     assert_eq!(loaded.unused, Vec::<String>::new());
     let case = &record["cases"]["wide"];
+    let wanted = |what: &str| expected(&folder, &format!("{}wide.{what}", in_f32(&record)));
     let image = open_image(&folder.join(case["image"].as_str().expect("a file")));
     let processor = checkpoint.image_processor().expect("a processor");
     let pixels = processor.process(&image.expect("the generator's image"));
@@ -324,23 +333,23 @@ fn blip2_scores_match_transformers() {
     let pixels = ImageBatch::new([&pixels], &device).whole();
     let output = loaded.model.vision().encode(pixels);
     let embedded = loaded.model.embed_vision_output(output.clone());
-    assert_close("image", &floats(&embedded), &expected(&folder, "wide.image_embeds"), COSINES);
+    assert_close("image", &floats(&embedded), &wanted("image_embeds"), COSINES);
     let tokenizer = checkpoint.tokenizer().expect("a tokenizer");
     let texts = case["texts"].as_array().expect("a list").iter();
     let ids = texts.map(|text| tokenizer.encode(text.as_str().expect("text"), true));
     let ids = ids.collect::<Result<Vec<_>, _>>().expect("any text");
     let texts = loaded.model.embed_text(&ids);
-    assert_close("texts", &floats(&texts), &expected(&folder, "wide.text_embeds"), COSINES);
+    assert_close("texts", &floats(&texts), &wanted("text_embeds"), COSINES);
     let (queries, dim) = (loaded.model.image_vectors(), loaded.model.dim());
     let cosines = embedded.reshape([queries, dim]).matmul(texts.transpose());
     let best = floats(&cosines.max_dim(0));
-    assert_close("ITC", &best, &expected(&folder, "wide.itc"), COSINES);
+    assert_close("ITC", &best, &wanted("itc"), COSINES);
 
     let ContrastiveModel::Blip2(model) = &loaded.model else { panic!("another model") };
     let states = output.states.repeat_dim(0, ids.len());
     let output = VisionOutput { states, depth: output.depth };
     let logits = floats(&model.matching_logits(output, &ids));
-    assert_close("ITM", &logits, &expected(&folder, "wide.itm_logits"), COSINES);
+    assert_close("ITM", &logits, &wanted("itm_logits"), COSINES);
 }
 
 #[test]

@@ -132,13 +132,15 @@ impl InstructBlipImageEncoder {
     ///
     /// # Shapes
     /// `[images, positions, width]` → `[images · queries, hidden]`
-    fn connect(&self, states: Tensor<3>, instructions: &[Vec<u32>]) -> Tensor<2> {
+    fn connect(&self, states: &Tensor<3>, instructions: &[Vec<u32>]) -> Tensor<2> {
         let device = states.device();
         each_length(instructions, |rows, texts| {
             let whole = texts.len() == instructions.len();
             let rows = rows.iter().map(|&at| at as i64).collect();
-            let own = || states.clone().select(0, indices(rows, &device));
-            self.read(&if whole { states.clone() } else { own() }, texts)
+            if whole {
+                return self.read(states, texts);
+            }
+            self.read(&states.clone().select(0, indices(rows, &device)), texts)
         })
     }
 
@@ -170,7 +172,7 @@ impl ImageEncoder for InstructBlipImageEncoder {
         let depth = self.tower.config().num_hidden_layers;
         let connect = |states, range: Range<usize>| {
             let states = self.tower.normed_states(VisionOutput { states, depth });
-            self.connect(states, &instructions[range])
+            self.connect(&states, &instructions[range])
         };
         let (tokens, output) = images.through_tower(&self.tower, depth, output, connect);
         let each = tokens.dims()[0] / tiles.len();

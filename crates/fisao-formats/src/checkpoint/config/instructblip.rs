@@ -66,7 +66,10 @@ fn read(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageConfig
         Ok(end) => vec![end],
         Err(unnamed) => {
             let named = beside.named(&[&text, top], vocabulary)?;
-            if named.is_empty() { return Err(unnamed) } else { named }
+            if named.is_empty() {
+                return Err(unnamed);
+            }
+            named
         }
     };
     let own = |key: &str| text.token(key, vocabulary);
