@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::FormatError;
-use crate::documents::{read_json, read_text};
+use crate::documents::{Wanted, read_parts, read_text};
 use crate::fields::shown;
 
 const PROCESSOR_FILE: &str = "processor_config.json";
@@ -27,6 +27,9 @@ const DEFAULT: &str = "default";
 /// The special tokens that transformers gives to templates.
 const TOKENS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// Where newer files list what tokens were added.
+const ADDED_TOKENS: &str = "added_tokens_decoder";
 
 /// A checkpoint's chat template, with the special tokens it may write.
 #[derive(Clone, Debug, PartialEq)]
@@ -157,7 +160,7 @@ fn in_json(folder: &Path, name: &str) -> Result<Option<(PathBuf, String)>, Forma
     if !path.exists() {
         return Ok(None);
     }
-    let holder: Map<String, Value> = read_json(WHAT, &path)?;
+    let holder = read_parts(WHAT, &path, &[("chat_template", Wanted::Value)])?;
     let Some(value) = holder.get("chat_template").filter(|value| !value.is_null()) else {
         return Ok(None);
     };
@@ -173,12 +176,15 @@ fn in_json(folder: &Path, name: &str) -> Result<Option<(PathBuf, String)>, Forma
 /// # Errors
 /// A file does not hold what it should.
 pub fn special_tokens(folder: &Path) -> Result<Map<String, Value>, FormatError> {
+    let mut wanted = TOKENS.map(|name| (name, Wanted::Value)).to_vec();
+    wanted.push((ADDED_TOKENS, Wanted::Presence));
     let read = |name: &str| -> Result<Map<String, Value>, FormatError> {
         let path = folder.join(name);
-        if path.exists() { read_json("tokenizer configuration", &path) } else { Ok(Map::new()) }
+        let what = "tokenizer configuration";
+        if path.exists() { read_parts(what, &path, &wanted) } else { Ok(Map::new()) }
     };
     let mut all = read(TOKENIZER_CONFIG_FILE)?;
-    if !all.contains_key("added_tokens_decoder") {
+    if !all.contains_key(ADDED_TOKENS) {
         all.extend(read(SPECIAL_TOKENS_FILE)?);
     }
     let tokens = TOKENS.iter().filter_map(|&name| {

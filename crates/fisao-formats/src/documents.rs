@@ -1,13 +1,16 @@
 //! Small text documents, JSON and TOML: read with errors that name the file, written atomically.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserializer as _, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::FormatError;
 use crate::fields::shortened;
@@ -40,6 +43,81 @@ pub(crate) fn read_settings(what: &'static str, path: &Path) -> Result<Value, Fo
         return Err(FormatError::Malformed { what, path: path.to_owned(), reason });
     }
     read_json(what, path)
+}
+
+/// What is wanted of a field.
+#[derive(Clone, Copy)]
+pub(crate) enum Wanted {
+    /// What it holds.
+    Value,
+    /// Whether it is there: it counts as `true`, whatever it holds.
+    Presence,
+}
+
+/// Reads some fields of a JSON object in a file, which may be long; the others are passed over and take no memory.
+///
+/// # Errors
+/// The file is absent, unreadable, or not a JSON object; a list or object that is wanted is longer than settings are.
+pub(crate) fn read_parts(
+    what: &'static str,
+    path: &Path,
+    wanted: &[(&str, Wanted)],
+) -> Result<Map<String, Value>, FormatError> {
+    let text = read_text(what, path)?;
+    let failed = |error: serde_json::Error| match not_a_number(&text, &error) {
+        Some(reason) => FormatError::Malformed { what, path: path.to_owned(), reason },
+        None => malformed(what, path, &error),
+    };
+    let mut parser = serde_json::Deserializer::from_str(&text);
+    let parts = parser.deserialize_map(Parts { wanted }).map_err(failed)?;
+    parser.end().map_err(failed)?;
+    let mut values = Map::new();
+    for (name, part) in parts {
+        let Some(part) = part else {
+            values.insert(name, true.into());
+            continue;
+        };
+        let length = part.get().len() as u64;
+        if part.get().starts_with(['[', '{']) && length > LONGEST_SETTINGS {
+            let reason =
+                format!("`{name}` is {length} bytes long, and at most {LONGEST_SETTINGS} are read");
+            return Err(FormatError::Malformed { what, path: path.to_owned(), reason });
+        }
+        values.insert(name, serde_json::from_str(part.get()).map_err(failed)?);
+    }
+    Ok(values)
+}
+
+/// Reads the text of wanted fields; nothing of those whose presence counts.
+struct Parts<'a> {
+    wanted: &'a [(&'a str, Wanted)],
+}
+
+impl<'de> Visitor<'de> for Parts<'_> {
+    type Value = Vec<(String, Option<&'de RawValue>)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
+        let mut parts = Vec::new();
+        while let Some(name) = fields.next_key::<Cow<'de, str>>()? {
+            match self.wanted.iter().find(|(wanted, _)| *wanted == name) {
+                Some((_, Wanted::Value)) => {
+                    parts.push((name.into_owned(), Some(fields.next_value()?)));
+                }
+                Some((_, Wanted::Presence)) => {
+                    fields.next_value::<IgnoredAny>()?;
+                    parts.push((name.into_owned(), None));
+                }
+                None => {
+                    fields.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(parts)
+    }
 }
 
 /// What is said of NaN and infinity, which Python writes into JSON and JSON does not have.

@@ -3,14 +3,15 @@
 //!
 //! A test makes [`Reader`]s of valid files and hands them to [`run`]. By default each gets a few hundred inputs of one seed;
 //! the environment asks for more: `FISAO_FUZZ_READER` (a name, else all), `FISAO_FUZZ_INPUTS`, `FISAO_FUZZ_SEED`. An input
-//! that is a finding is written to `target/fuzz`, and is made again by its seed and number.
+//! that is a finding is written to `target/fuzz`, and is made again by its seed and number. Where one ends the whole process,
+//! `target/fuzz/READER-SEED-current` holds the number of one up to 16 before it; `FISAO_FUZZ_FIRST` begins there.
 
 mod allocation;
 mod mutation;
 
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek as _, Write as _};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -30,6 +31,8 @@ pub const BYTES: usize = 64 << 20;
 /// An input that takes longer is a finding; one that takes a minute ends the test at once.
 const LONGEST: Duration = Duration::from_secs(5);
 const HANG: Duration = Duration::from_mins(1);
+/// Every so many inputs of a long run the number is noted.
+const NOTED: u64 = 16;
 /// Findings of a reader after which the rest is not worth the time.
 const ENOUGH: usize = 5;
 
@@ -55,6 +58,8 @@ const CAUGHT: [&str; 4] = ["/tokenizers-", "/spm_precompiled-", "/parquet-", "/b
 
 /// Where the last panic was, other than those that a reader catches on purpose.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
+/// The first input that is tried.
+static FIRST: AtomicU64 = AtomicU64::new(0);
 /// When the input that is being read was begun, in milliseconds since the start and from 1; 0 for none.
 static BEGUN: AtomicU64 = AtomicU64::new(0);
 
@@ -75,6 +80,7 @@ pub fn run(readers: &[Reader], allocator: &CountedAllocator) {
     let only = variable("FISAO_FUZZ_READER");
     let inputs = number("FISAO_FUZZ_INPUTS").unwrap_or(INPUTS);
     let seed = number("FISAO_FUZZ_SEED").unwrap_or(0);
+    FIRST.store(number("FISAO_FUZZ_FIRST").unwrap_or(0), Ordering::Relaxed);
     let chosen =
         readers.iter().filter(|reader| only.as_ref().is_none_or(|only| reader.name == only));
     watch();
@@ -120,9 +126,18 @@ fn try_reader(
     for file in &reader.files {
         (reader.read)(file);
     }
-    for number in 0..inputs {
+    // What ends the process, such as a stack that overflows, leaves no other trace.
+    let current = folder().join(format!("{}-{seed}-current", reader.name));
+    let long = inputs > INPUTS && std::fs::create_dir_all(folder()).is_ok();
+    let mut noted = long.then(|| File::create(&current).ok()).flatten();
+    let first = FIRST.load(Ordering::Relaxed);
+    for number in first..inputs {
         let mut random = Random::new(seed, number);
         let input = mutation::mutate(reader.form, &reader.files, &mut random);
+        if let Some(noted) = noted.as_mut().filter(|_| number.is_multiple_of(NOTED)) {
+            // In place: files that are cut and written anew are slow.
+            let _ = noted.rewind().and_then(|()| write!(noted, "{number:20}"));
+        }
         let Some(what) = try_input(reader, &input, allocator) else { continue };
         let path = folder().join(format!("{}-{seed}-{number}", reader.name));
         let kept = std::fs::create_dir_all(folder()).and_then(|()| std::fs::write(&path, &input));
@@ -132,6 +147,7 @@ fn try_reader(
             return (number + 1, findings);
         }
     }
+    let _ = std::fs::remove_file(current);
     (inputs, findings)
 }
 
