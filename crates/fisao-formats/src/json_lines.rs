@@ -19,6 +19,9 @@ pub struct CaptionRecord {
     pub caption: String,
 }
 
+/// Bytes of the longest line: nested lists take a hundred times their text as a value. Ours have a few kilobytes.
+const LONGEST_LINE: usize = 1 << 19;
+
 /// One prompt about one image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromptRecord {
@@ -31,7 +34,7 @@ pub struct PromptRecord {
 /// Reads a whole JSON-lines file; blank lines are skipped.
 ///
 /// # Errors
-/// The file is absent or unreadable, or a line does not hold a `T`; the line is named.
+/// The file is absent or unreadable, or a line is too long or does not hold a `T`; the line is named.
 pub fn read_json_lines<T: DeserializeOwned>(
     what: &'static str,
     path: &Path,
@@ -44,6 +47,12 @@ pub fn read_json_lines<T: DeserializeOwned>(
         let line = line.map_err(|error| wrong(error.to_string()))?;
         if line.trim().is_empty() {
             continue;
+        }
+        if line.len() > LONGEST_LINE {
+            let length = line.len();
+            return Err(wrong(format!(
+                "it is {length} bytes long, and at most {LONGEST_LINE} are read"
+            )));
         }
         records.push(serde_json::from_str(&line).map_err(|error| wrong(error.to_string()))?);
     }

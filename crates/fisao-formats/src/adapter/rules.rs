@@ -15,6 +15,9 @@ use crate::fields::{shortened, shown};
 /// PEFT's word for every linear layer but the output matrix.
 const ALL_LINEAR: &str = "all-linear";
 
+/// Bytes of all regular expressions together; those of 80 layers' ranks and scales take 70 kB.
+const LONGEST_PATTERNS: usize = 96 << 10;
+
 /// A configuration's rules, with its patterns compiled.
 #[derive(Debug)]
 pub(super) struct Rules {
@@ -45,6 +48,7 @@ struct Layers {
 
 impl Rules {
     pub(super) fn new(raw: &RawAdapter, path: &Path) -> Result<Self, FormatError> {
+        check_length(raw, path)?;
         let whole =
             |text: &str, field| Pattern::new(path, field, text, &format!(r"\A(?:{text})\z"));
         let targets = match &raw.target_modules {
@@ -208,6 +212,30 @@ impl Pattern {
         let group = captures.as_ref().and_then(|captures| captures.name("idx"));
         Ok(group.and_then(|group| group.as_str().parse().ok()))
     }
+}
+
+/// Compiled, a pattern takes some hundred times the memory of its text.
+fn check_length(raw: &RawAdapter, path: &Path) -> Result<(), FormatError> {
+    let one = |names: &Option<Several<String>>, of_list: bool| match names {
+        Some(Several::One(text)) => text.len(),
+        Some(Several::Many(list)) if of_list => list.iter().map(String::len).sum(),
+        _ => 0,
+    };
+    let keys = |map: &Option<Map<String, Value>>| {
+        map.iter().flat_map(Map::keys).map(String::len).sum::<usize>()
+    };
+    let length = one(&raw.target_modules, false)
+        + one(&raw.exclude_modules, false)
+        + one(&raw.layers_pattern, true)
+        + keys(&raw.rank_pattern)
+        + keys(&raw.alpha_pattern);
+    if length <= LONGEST_PATTERNS {
+        return Ok(());
+    }
+    let reason = format!(
+        "its patterns are {length} bytes long together, and at most {LONGEST_PATTERNS} are read"
+    );
+    Err(FormatError::Malformed { what: CONFIG, path: path.to_owned(), reason })
 }
 
 fn unreadable(path: &Path, field: &str, error: &fancy_regex::Error) -> FormatError {

@@ -324,6 +324,8 @@ fn configuration_for_other_linear_layers_is_rejected() {
     DIR/adapter_config.json: `target_modules` names `query_key_value`, which matches no linear layer of the model
     hint: adapter_config.json and adapter_model.safetensors must come from the same training, and from a model of this architecture
     ");
+    let long = refusal("exclude_modules", json!("x".repeat(100_000)));
+    assert!(long.contains("bytes long together, and at most 98304 are read"), "{long}");
     insta::assert_snapshot!(refusal("target_modules", json!(".*language_model.*(q_proj")), @r"DIR/adapter_config.json is not a valid adapter configuration (adapter_config.json): a pattern of `target_modules` is no regular expression: Parsing error at position 25: Opening parenthesis without closing parenthesis");
     insta::assert_snapshot!(refusal("rank_pattern", json!({ "layers.1.*": 8 })), @r"
     DIR/adapter_model.safetensors does not have the ranks of its configuration (r, rank_pattern): `base_model.model.model.language_model.layers.1.self_attn.q_proj.lora_A.weight` has 3, not 8, `base_model.model.model.language_model.layers.1.self_attn.q_proj.lora_B.weight` has 3, not 8, `base_model.model.model.language_model.layers.1.self_attn.v_proj.lora_A.weight` has 3, not 8, `base_model.model.model.language_model.layers.1.self_attn.v_proj.lora_B.weight` has 3, not 8

@@ -64,3 +64,13 @@ fn document_errors_name_the_file_and_the_unknown_key() {
     assert!(said.starts_with("DIR/s.toml is not a valid settings file: "), "{said}");
     assert!(said.contains("unknown field `speed`") && said.contains("line 2"), "{said}");
 }
+
+#[test]
+fn long_lines_are_rejected() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("prompts.jsonl");
+    let line = format!("{{\"image\":\"a.png\",\"prompt\":\"{}\"}}", "x".repeat(1 << 19));
+    fs::write(&path, line).expect("writable");
+    let error = read_json_lines::<PromptRecord>("prompts", &path).expect_err("too long");
+    assert!(error.to_string().contains("at most 524288 are read"), "{error}");
+}
