@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fisao_formats::chat_template::ChatTemplate;
+use fisao_formats::chat_template::{ChatTemplate, special_tokens};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -179,4 +179,25 @@ fn template_errors_name_the_line_and_the_problem() {
          image, but one is needed"
     );
     assert!(refused("<image><image>").contains("writes 2 image placeholders"));
+}
+
+/// Fields that nobody asks for may be of any length; of those that are, only texts.
+#[test]
+fn long_lists_in_tokenizer_configurations_are_passed_over_or_rejected() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("tokenizer_config.json");
+    let nested = format!("[{}]", vec!["[[0]]"; 200_000].join(","));
+    let write = |field: &str| {
+        let text = format!("{{\"{field}\": {nested}, \"bos_token\": \"<s>\"}}");
+        fs::write(&path, text).expect("writable");
+    };
+    for field in ["other", "added_tokens_decoder"] {
+        write(field);
+        let tokens = special_tokens(folder.path()).expect("the rest is fine");
+        assert_eq!(tokens["bos_token"], "<s>");
+        assert_eq!(ChatTemplate::open(folder.path()).expect("no template"), None);
+    }
+    write("chat_template");
+    let error = ChatTemplate::open(folder.path()).expect_err("too long").to_string();
+    assert!(error.contains("`chat_template` is 1200001 bytes long"), "{error}");
 }
