@@ -96,7 +96,6 @@ impl VisionLanguageConfig {
 #[derive(Debug, Clone)]
 pub struct VisionLanguageModel {
     config: VisionLanguageConfig,
-    tokens: TokenIds,
     image_encoder: Box<dyn ImageEncoder>,
     language_model: Llama,
 }
@@ -129,7 +128,7 @@ impl VisionLanguageModel {
         let config = config.into();
         let decoder = config.family().decoder().clone();
         let language_model = Llama::load(decoder, weights, DECODER, device)?;
-        Ok(Self { tokens: config.family().tokens(), config, image_encoder, language_model })
+        Ok(Self { config, image_encoder, language_model })
     }
 
     /// Sizes and layout.
@@ -139,7 +138,7 @@ impl VisionLanguageModel {
 
     /// Token ids.
     pub fn tokens(&self) -> &TokenIds {
-        &self.tokens
+        self.config.family().tokens()
     }
 
     /// The decoder.

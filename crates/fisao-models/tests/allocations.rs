@@ -10,7 +10,6 @@ use fisao_models::generation::{Generated, Prompt, Sampling};
 use fisao_models::linear::ActivationDtype;
 use fisao_models::lora::LoraConfig;
 use fisao_models::vision_language::VisionLanguageModel;
-use fisao_models::vision_language::llava::LlavaConfig;
 use fisao_models::weights::RandomWeights;
 use fisao_testkit::tiny::{RoundedWeights, llava_config, pixels, prompt};
 
@@ -50,7 +49,8 @@ static COUNTED: Counted = Counted;
 
 /// A model that never ends a response, with matrices large enough to be shared among threads.
 fn model(dtype: DType, rounds: bool) -> VisionLanguageModel {
-    let mut config = LlavaConfig { eos_token_id: u32::MAX, ..llava_config() };
+    let mut config = llava_config();
+    config.tokens.eos = u32::MAX;
     config.text.hidden_size = 256;
     config.text.intermediate_size = 2100;
     config.text.num_attention_heads = 8;

@@ -18,6 +18,7 @@ use fisao_models::clip::{ClipConfig, ClipTextConfig};
 use fisao_models::image::ImageProcessor;
 use fisao_models::llama::{DecoderFamily, LlamaConfig, PositionScheme, RopeScaling};
 use fisao_models::vision::{VisionConfig, VisionFamily};
+use fisao_models::vision_language::TokenIds;
 use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
 
 pub use training::{Observer, RecipeError, StageConfig, StageProgress, StageState, Start, Verdict};
@@ -156,15 +157,17 @@ impl RecipeConfig {
                 tie_word_embeddings: false,
             },
             vision,
-            image_token_id: id(vocabularies::IMAGE),
+            tokens: TokenIds {
+                image: id(vocabularies::IMAGE),
+                bos: id(vocabularies::LLAMA_BOS),
+                eos: id(vocabularies::LLAMA_EOS),
+                stop: Vec::new(),
+                pad: id(vocabularies::LLAMA_PAD),
+            },
             vision_feature_layer: -2,
             vision_feature_select_strategy: FeatureSelect::Default,
             tiling: None,
             projector_hidden_act: Activation::Gelu,
-            bos_token_id: id(vocabularies::LLAMA_BOS),
-            eos_token_id: id(vocabularies::LLAMA_EOS),
-            stop_token_ids: Vec::new(),
-            pad_token_id: id(vocabularies::LLAMA_PAD),
         }
     }
 }

@@ -9,6 +9,7 @@ use fisao_models::parameters::from_floats;
 use fisao_models::qformer::QFormerConfig;
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::vision_language::FamilyConfig;
+use fisao_models::vision_language::TokenIds;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_models::vision_language::instructblip::InstructBlipConfig;
 use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
@@ -53,15 +54,11 @@ pub fn llava_config() -> LlavaConfig {
             tie_word_embeddings: false,
         },
         vision: vision_config(),
-        image_token_id: 31,
+        tokens: TokenIds { image: 31, bos: 1, eos: 2, stop: Vec::new(), pad: 0 },
         vision_feature_layer: -2,
         vision_feature_select_strategy: FeatureSelect::Default,
         projector_hidden_act: Activation::Gelu,
         tiling: None,
-        bos_token_id: 1,
-        eos_token_id: 2,
-        stop_token_ids: Vec::new(),
-        pad_token_id: 0,
     }
 }
 
@@ -116,11 +113,7 @@ pub fn instructblip_config() -> InstructBlipConfig {
         vision: eva_config(),
         qformer: qformer_config(),
         query_tokens: 3,
-        image_token_id: llava.image_token_id,
-        bos_token_id: llava.bos_token_id,
-        eos_token_id: llava.eos_token_id,
-        stop_token_ids: Vec::new(),
-        pad_token_id: llava.pad_token_id,
+        tokens: llava.tokens,
     }
 }
 
@@ -222,7 +215,7 @@ pub fn blank_pixels(count: usize) -> Tensor<4> {
 /// Never: there is exactly one placeholder before expansion.
 pub fn prompt(text: &[u32]) -> Vec<u32> {
     let config = llava_config();
-    let ids = [&[config.bos_token_id, config.image_token_id], text].concat();
+    let ids = [&[config.tokens.bos, config.tokens.image], text].concat();
     config
         .expand_image_token(&ids, (IMAGE_SIZE as u32, IMAGE_SIZE as u32))
         .expect("one placeholder")

@@ -11,6 +11,7 @@ use fisao_models::image::PixelValues;
 use fisao_models::llama::LlamaConfig;
 use fisao_models::text::{DecodedText, TextError, Tokenizer};
 use fisao_models::vision::VisionConfig;
+use fisao_models::vision_language::TokenIds;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_models::vision_language::llava::{LlavaConfig, with_vision_tower};
 use fisao_models::weights::RandomWeights;
@@ -140,7 +141,7 @@ pub fn models() -> (VisionLanguageModel, MentionScorer) {
     let llava = LlavaConfig {
         text: LlamaConfig { vocab_size: WORDS.len(), intermediate_size: 32, ..base.text },
         vision: vision(),
-        image_token_id: IMAGE,
+        tokens: TokenIds { image: IMAGE, ..base.tokens },
         ..base
     };
     let mut weights = RandomWeights::new(2);

@@ -5,6 +5,7 @@ use fisao_models::activation::Activation;
 use fisao_models::linear::ActivationDtype;
 use fisao_models::llama::{DecoderFamily, LlamaConfig, PositionScheme, RopeScaling};
 use fisao_models::vision::{VisionConfig, VisionFamily};
+use fisao_models::vision_language::TokenIds;
 use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
 use fisao_models::weights::{Init, WeightError, WeightSource};
 use half::bf16;
@@ -131,8 +132,6 @@ pub(super) fn seven() -> LlamaConfig {
 /// A model with this decoder that hardly has a tower, and never ends a response.
 pub(super) fn llava(text: LlamaConfig) -> LlavaConfig {
     LlavaConfig {
-        // No token has this id, so none ends a response.
-        eos_token_id: u32::MAX,
         text,
         vision: VisionConfig {
             hidden_size: 16,
@@ -143,14 +142,11 @@ pub(super) fn llava(text: LlamaConfig) -> LlavaConfig {
             patch_size: 2,
             ..tower()
         },
-        image_token_id: IMAGE,
+        tokens: TokenIds { image: IMAGE, bos: 1, eos: u32::MAX, stop: Vec::new(), pad: 0 },
         vision_feature_layer: -1,
         vision_feature_select_strategy: FeatureSelect::Default,
         projector_hidden_act: Activation::Gelu,
         tiling: None,
-        bos_token_id: 1,
-        stop_token_ids: Vec::new(),
-        pad_token_id: 0,
     }
 }
 

@@ -18,19 +18,19 @@ pub fn llava_config_json(config: &LlavaConfig, dtype: StoredDtype) -> Value {
         FeatureSelect::Full => "full",
     };
     let mut text = llama(&config.text);
-    text["bos_token_id"] = config.bos_token_id.into();
+    text["bos_token_id"] = config.tokens.bos.into();
     text["eos_token_id"] = end_tokens(config);
-    text["pad_token_id"] = config.pad_token_id.into();
+    text["pad_token_id"] = config.tokens.pad.into();
     text["torch_dtype"] = dtype.torch_name().into();
     let mut written = json!({
         "architectures": ["LlavaForConditionalGeneration"],
         "model_type": "llava",
-        "image_token_index": config.image_token_id,
+        "image_token_index": config.tokens.image,
         "vision_feature_layer": config.vision_feature_layer,
         "vision_feature_select_strategy": strategy,
         "projector_hidden_act": config.projector_hidden_act,
         "multimodal_projector_bias": true,
-        "pad_token_id": config.pad_token_id,
+        "pad_token_id": config.tokens.pad,
         "tie_word_embeddings": config.text.tie_word_embeddings,
         "torch_dtype": dtype.torch_name(),
         "text_config": text,
@@ -75,18 +75,18 @@ pub fn clip_config_json(config: &ClipConfig, dtype: StoredDtype) -> Value {
 /// The `generation_config.json` of a LLaVA checkpoint.
 pub(super) fn generation_config_json(config: &LlavaConfig) -> Value {
     json!({
-        "bos_token_id": config.bos_token_id,
+        "bos_token_id": config.tokens.bos,
         "eos_token_id": end_tokens(config),
-        "pad_token_id": config.pad_token_id,
+        "pad_token_id": config.tokens.pad,
     })
 }
 
 /// One id, or a list where several end a response.
 fn end_tokens(config: &LlavaConfig) -> Value {
-    if config.stop_token_ids.is_empty() {
-        return config.eos_token_id.into();
+    if config.tokens.stop.is_empty() {
+        return config.tokens.eos.into();
     }
-    let ids = std::iter::once(&config.eos_token_id).chain(&config.stop_token_ids);
+    let ids = std::iter::once(&config.tokens.eos).chain(&config.tokens.stop);
     ids.copied().collect()
 }
 

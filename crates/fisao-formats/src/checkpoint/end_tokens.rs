@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use fisao_models::text::Tokenizer as _;
+use fisao_models::vision_language::TokenIds;
 
 use super::config::GENERATION;
 use crate::FormatError;
@@ -11,6 +12,22 @@ use crate::checkpoint::{GENERATION_CONFIG_FILE, TOKENIZER_FILE};
 use crate::documents::read_settings;
 use crate::fields::Fields;
 use crate::tokenizer::HfTokenizer;
+
+/// Token ids of a model whose responses end at `ends`, the first of them the usual one. Where nothing else is named, that one also
+/// begins a text, and pads: padding is masked everywhere.
+///
+/// # Panics
+/// There is no end.
+pub(super) fn token_ids(
+    image: u32,
+    bos: Option<u32>,
+    pad: Option<u32>,
+    ends: Vec<u32>,
+) -> TokenIds {
+    let eos = ends[0];
+    let stop = ends.into_iter().skip(1).collect();
+    TokenIds { image, bos: bos.unwrap_or(eos), eos, stop, pad: pad.unwrap_or(eos) }
+}
 
 /// The files of a checkpoint folder that may say where a response ends.
 #[derive(Clone, Copy, Debug)]

@@ -73,8 +73,8 @@ fn published_llava_1_5_config_gets_llama_defaults() {
     assert_eq!((llava.text.rope_theta, llava.text.rms_norm_eps), (10000.0, 1e-5));
     assert_eq!(llava.tile_tokens(), 576);
     assert_eq!(llava.vision.hidden_act, Activation::QuickGelu);
-    assert_eq!((llava.vision.layer_norm_eps, llava.image_token_id), (1e-5, 32000));
-    assert_eq!((llava.bos_token_id, llava.eos_token_id, llava.pad_token_id), (1, 2, 32001));
+    assert_eq!((llava.vision.layer_norm_eps, llava.tokens.image), (1e-5, 32000));
+    assert_eq!((llava.tokens.bos, llava.tokens.eos, llava.tokens.pad), (1, 2, 32001));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn fields_renamed_by_transformers_5_are_read() {
     let folder = tempdir().expect("a temporary folder");
     let checkpoint = open(&folder, &config).expect("a version 5 configuration");
     let llava = tiny::as_llava(checkpoint.vision_language_config().expect("a model"));
-    assert_eq!((llava.image_token_id, llava.eos_token_id), (21, 7));
+    assert_eq!((llava.tokens.image, llava.tokens.eos), (21, 7));
     assert_eq!(llava.vision_feature_select_strategy, FeatureSelect::Full);
     assert!((llava.text.rope_theta - 500_000.0).abs() < f64::EPSILON);
 }
@@ -162,7 +162,7 @@ fn qwen2_decoders_with_siglip_towers_are_read() {
     assert_eq!(llava.vision.family, VisionFamily::Siglip);
     assert_eq!(llava.tile_tokens(), 729);
     // What generation stops at is said in a file of its own.
-    assert_eq!((llava.eos_token_id, &*llava.stop_token_ids), (151_645, &[151_643][..]));
+    assert_eq!((llava.tokens.eos, &*llava.tokens.stop), (151_645, &[151_643][..]));
     assert_eq!(checkpoint.unheeded_generation().expect("readable"), [""; 0]);
     let generation = json!({
         "eos_token_id": 2, "temperature": 0.7, "repetition_penalty": 1.1, "no_repeat_ngram_size": 0,
@@ -318,7 +318,7 @@ fn llava_next_is_read_with_its_tiles_and_decoder() {
     assert_eq!((text.family, text.sliding_window), (DecoderFamily::Mistral, None));
     assert_eq!((text.num_attention_heads, text.num_key_value_heads), (32, 8));
     assert_eq!((text.rope_theta, text.rms_norm_eps), (1_000_000.0, 1e-5));
-    assert_eq!((llava.image_token_id, llava.eos_token_id, llava.bos_token_id), (32000, 2, 1));
+    assert_eq!((llava.tokens.image, llava.tokens.eos, llava.tokens.bos), (32000, 2, 1));
     assert_eq!((llava.tile_tokens(), llava.vision_feature_layer), (576, -2));
     assert_eq!(llava.image_tokens((640, 480)), 2340);
     assert_eq!(
@@ -679,16 +679,13 @@ fn token_id_minus_one_means_none() {
     config["eos_token_id"] = json!([-1, 3, 4]);
     let checkpoint = open(&folder, &config).expect("it is read elsewhere");
     let llava = tiny::as_llava(checkpoint.vision_language_config().expect("a model"));
-    assert_eq!((llava.pad_token_id, llava.eos_token_id, &*llava.stop_token_ids), (3, 3, &[4][..]));
+    assert_eq!((llava.tokens.pad, llava.tokens.eos, &*llava.tokens.stop), (3, 3, &[4][..]));
 
     let generation = json!({ "eos_token_id": -1, "pad_token_id": -1 });
     let file = folder.path().join("generation_config.json");
     fs::write(&file, generation.to_string()).expect("writable");
     let checkpoint = open(&folder, &config).expect("it is read elsewhere");
-    assert_eq!(
-        tiny::as_llava(checkpoint.vision_language_config().expect("a model")).eos_token_id,
-        3
-    );
+    assert_eq!(tiny::as_llava(checkpoint.vision_language_config().expect("a model")).tokens.eos, 3);
     for wrong in [json!({ "eos_token_id": 99 }), json!({ "eos_token_id": [2, "x"] }), json!([1])] {
         fs::write(&file, wrong.to_string()).expect("writable");
         let said = message(open(&folder, &config), &folder);
@@ -707,7 +704,7 @@ fn qwen2_without_eos_token_id_uses_the_tokenizers_eos_token() {
     let ends = |folder: &TempDir, config: &Value| {
         open(folder, config).map(|checkpoint| {
             let llava = tiny::as_llava(checkpoint.vision_language_config().expect("a model"));
-            (llava.eos_token_id, llava.stop_token_ids.clone())
+            (llava.tokens.eos, llava.tokens.stop.clone())
         })
     };
     let folder = tempdir().expect("a temporary folder");
@@ -745,7 +742,7 @@ fn both_image_token_keys_are_accepted_if_equal() {
     config["image_token_id"] = json!(20);
     let checkpoint = open(&folder, &config).expect("they agree");
     assert_eq!(
-        tiny::as_llava(checkpoint.vision_language_config().expect("a model")).image_token_id,
+        tiny::as_llava(checkpoint.vision_language_config().expect("a model")).tokens.image,
         20
     );
     config["image_token_id"] = json!(21);

@@ -136,7 +136,7 @@ fn qwen3_vl_is_read_as_published() {
     let budget = PixelBudget { factor: 32, least: 65_536, most: 16_777_216 };
     assert_eq!(resize, Some(Resize::Budget(budget)));
     assert_eq!(config.image_tokens((640, 480)), 20 * 15);
-    assert_eq!((config.eos_token_id, config.bos_token_id), (151_645, 151_643));
+    assert_eq!((config.tokens.eos, config.tokens.bos), (151_645, 151_643));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use fisao_models::activation::Activation;
 use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
 use fisao_models::llama::{DecoderFamily, LlamaConfig, PositionScheme, RopeScaling};
 use fisao_models::vision::{VisionConfig, VisionFamily};
+use fisao_models::vision_language::TokenIds;
 use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
 use fisao_models::vision_language::{VisionLanguageConfig, VisionLanguageModel};
 use fisao_models::weights::RandomWeights;
@@ -47,14 +48,10 @@ pub(crate) fn llava_config() -> LlavaConfig {
             tie_word_embeddings: false,
         },
         vision: vision(),
-        image_token_id: 20,
+        tokens: TokenIds { image: 20, bos: 1, eos: 2, stop: Vec::new(), pad: 0 },
         vision_feature_layer: -2,
         vision_feature_select_strategy: FeatureSelect::Default,
         projector_hidden_act: Activation::Gelu,
-        bos_token_id: 1,
-        eos_token_id: 2,
-        stop_token_ids: Vec::new(),
-        pad_token_id: 0,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
 
 use super::images::{ImageBatch, ImageFeatures};
 use crate::image::{ImageProcessor, ProcessorMismatch};
@@ -14,17 +15,23 @@ use crate::vision::{VisionConfig, VisionOutput, VisionTower};
 use crate::weights::{WeightError, WeightSource};
 
 /// Token ids that generation and training have to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenIds {
-    /// Placeholder that image features replace.
+    /// Placeholder that image features replace. Where an image stands before the text it is never embedded, and may lie behind the
+    /// vocabulary.
+    #[serde(rename = "image_token_id")]
     pub image: u32,
     /// First token of a prompt.
+    #[serde(rename = "bos_token_id")]
     pub bos: u32,
     /// Token that ends a response.
+    #[serde(rename = "eos_token_id")]
     pub eos: u32,
     /// Other tokens at which generation stops, such as the end of a turn.
+    #[serde(default, rename = "stop_token_ids")]
     pub stop: Vec<u32>,
     /// Padding.
+    #[serde(rename = "pad_token_id")]
     pub pad: u32,
 }
 
@@ -56,7 +63,7 @@ pub trait FamilyConfig: Debug {
     fn decoder_mut(&mut self) -> &mut LlamaConfig;
 
     /// Token ids.
-    fn tokens(&self) -> TokenIds;
+    fn tokens(&self) -> &TokenIds;
 
     /// Number of tokens that an image `(width, height)` takes in the decoder.
     fn image_tokens(&self, image: (u32, u32)) -> usize;

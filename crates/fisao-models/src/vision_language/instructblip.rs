@@ -37,16 +37,9 @@ pub struct InstructBlipConfig {
     pub qformer: QFormerConfig,
     /// Queries, which are the image's tokens.
     pub query_tokens: usize,
-    /// Placeholder that image features replace. May lie behind the vocabulary, since it is never embedded.
-    pub image_token_id: u32,
-    /// First token of a text.
-    pub bos_token_id: u32,
-    /// Token that ends a response.
-    pub eos_token_id: u32,
-    /// Other tokens at which generation stops.
-    pub stop_token_ids: Vec<u32>,
-    /// Padding.
-    pub pad_token_id: u32,
+    /// Token ids.
+    #[serde(flatten)]
+    pub tokens: TokenIds,
 }
 
 impl FamilyConfig for InstructBlipConfig {
@@ -62,14 +55,8 @@ impl FamilyConfig for InstructBlipConfig {
         &mut self.text
     }
 
-    fn tokens(&self) -> TokenIds {
-        TokenIds {
-            image: self.image_token_id,
-            bos: self.bos_token_id,
-            eos: self.eos_token_id,
-            stop: self.stop_token_ids.clone(),
-            pad: self.pad_token_id,
-        }
+    fn tokens(&self) -> &TokenIds {
+        &self.tokens
     }
 
     fn image_tokens(&self, _image: (u32, u32)) -> usize {

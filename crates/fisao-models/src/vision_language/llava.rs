@@ -48,8 +48,9 @@ pub struct LlavaConfig {
     pub text: LlamaConfig,
     /// Image tower.
     pub vision: VisionConfig,
-    /// Placeholder that image features replace.
-    pub image_token_id: u32,
+    /// Token ids.
+    #[serde(flatten)]
+    pub tokens: TokenIds,
     /// Which hidden state of the tower is used; negative counts from the end, −2 is the one before
     /// the last layer.
     pub vision_feature_layer: i64,
@@ -60,15 +61,6 @@ pub struct LlavaConfig {
     /// How images are cut into tiles, for a model that sees more than the whole of them.
     #[serde(default)]
     pub tiling: Option<TilingConfig>,
-    /// First token of a prompt.
-    pub bos_token_id: u32,
-    /// Token that ends a response.
-    pub eos_token_id: u32,
-    /// Other tokens at which generation stops, such as the end of a turn.
-    #[serde(default)]
-    pub stop_token_ids: Vec<u32>,
-    /// Padding.
-    pub pad_token_id: u32,
 }
 
 impl LlavaConfig {
@@ -120,14 +112,8 @@ impl FamilyConfig for LlavaConfig {
         &mut self.text
     }
 
-    fn tokens(&self) -> TokenIds {
-        TokenIds {
-            image: self.image_token_id,
-            bos: self.bos_token_id,
-            eos: self.eos_token_id,
-            stop: self.stop_token_ids.clone(),
-            pad: self.pad_token_id,
-        }
+    fn tokens(&self) -> &TokenIds {
+        &self.tokens
     }
 
     /// The size of an image matters only to models with [`tiling`](LlavaConfig::tiling).

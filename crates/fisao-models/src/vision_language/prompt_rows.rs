@@ -100,7 +100,7 @@ impl VisionLanguageModel {
             let tokens = features.counts()[image];
             let mut next = 0;
             for &id in row {
-                if id == self.tokens.image && next < tokens {
+                if id == self.tokens().image && next < tokens {
                     order.push((firsts[image] + next) as i64);
                     next += 1;
                 } else {
@@ -152,7 +152,7 @@ impl VisionLanguageModel {
             let padding = padding(row);
             positions.resize(positions.len() + padding, [0; 3]);
             let grid = features.grids().get(image).copied().unwrap_or([0; 2]);
-            next.push(place_on_grid(&ids[padding..], self.tokens.image, grid, &mut positions));
+            next.push(place_on_grid(&ids[padding..], self.tokens().image, grid, &mut positions));
         }
         (Positions::Triple(positions), next)
     }

@@ -85,16 +85,9 @@ pub struct QwenVlConfig {
     pub vision: QwenVisionConfig,
     /// What images are brought to.
     pub budget: PixelBudget,
-    /// Placeholder that image features replace.
-    pub image_token_id: u32,
-    /// First token of a prompt.
-    pub bos_token_id: u32,
-    /// Token that ends a response.
-    pub eos_token_id: u32,
-    /// Other tokens at which generation stops.
-    pub stop_token_ids: Vec<u32>,
-    /// Padding.
-    pub pad_token_id: u32,
+    /// Token ids.
+    #[serde(flatten)]
+    pub tokens: TokenIds,
 }
 
 impl FamilyConfig for QwenVlConfig {
@@ -113,14 +106,8 @@ impl FamilyConfig for QwenVlConfig {
         &mut self.text
     }
 
-    fn tokens(&self) -> TokenIds {
-        TokenIds {
-            image: self.image_token_id,
-            bos: self.bos_token_id,
-            eos: self.eos_token_id,
-            stop: self.stop_token_ids.clone(),
-            pad: self.pad_token_id,
-        }
+    fn tokens(&self) -> &TokenIds {
+        &self.tokens
     }
 
     fn image_tokens(&self, image: (u32, u32)) -> usize {

@@ -41,16 +41,9 @@ pub struct SmolVlmConfig {
     pub split: SplitImage,
     /// Tokens that tell tiles apart in a prompt.
     pub tile_tokens: TileTokens,
-    /// Placeholder that image features replace.
-    pub image_token_id: u32,
-    /// First token of a prompt.
-    pub bos_token_id: u32,
-    /// Token that ends a response.
-    pub eos_token_id: u32,
-    /// Other tokens at which generation stops.
-    pub stop_token_ids: Vec<u32>,
-    /// Padding.
-    pub pad_token_id: u32,
+    /// Token ids.
+    #[serde(flatten)]
+    pub tokens: TokenIds,
 }
 
 impl SmolVlmConfig {
@@ -73,14 +66,8 @@ impl FamilyConfig for SmolVlmConfig {
         &mut self.text
     }
 
-    fn tokens(&self) -> TokenIds {
-        TokenIds {
-            image: self.image_token_id,
-            bos: self.bos_token_id,
-            eos: self.eos_token_id,
-            stop: self.stop_token_ids.clone(),
-            pad: self.pad_token_id,
-        }
+    fn tokens(&self) -> &TokenIds {
+        &self.tokens
     }
 
     fn image_tokens(&self, image: (u32, u32)) -> usize {
@@ -122,7 +109,7 @@ impl FamilyConfig for SmolVlmConfig {
 
     /// The tiles with their names, row by row, and the whole image behind them.
     fn image_prompt(&self, image: (u32, u32)) -> Result<Vec<u32>, TextError> {
-        let shown = vec![self.image_token_id; self.tokens_of_tile()];
+        let shown = vec![self.tokens.image; self.tokens_of_tile()];
         self.tile_tokens.around(self.split.grid(image), &shown)
     }
 }

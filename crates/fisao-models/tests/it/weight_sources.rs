@@ -101,7 +101,7 @@ const SIZE: (u32, u32) = (8, 8);
 #[test]
 fn image_placeholder_expands_to_one_per_image_token() {
     let config = llava_config();
-    let image = config.image_token_id;
+    let image = config.tokens.image;
     let expanded = vec![1, image, image, image, image, 5];
     assert_eq!(config.expand_image_token(&[1, image, 5], SIZE).expect("one placeholder"), expanded);
     assert_eq!(config.expand_image_token(&expanded, SIZE).expect("already expanded"), expanded);

@@ -90,7 +90,7 @@ impl Stage for Captioning<'_> {
         let prompt = self.tokenizer.encode(&conversation(instruction), true)?;
         let prompt = self.config.expand_image_token(&prompt, (IMAGE_SIZE, IMAGE_SIZE))?;
         let mut response = self.tokenizer.encode(&caption.text, false)?;
-        response.push(self.config.eos_token_id);
+        response.push(self.config.tokens.eos);
         let pixels = image_processor().process(&self.world.render(&scene)).values;
         Ok(Item { pixels, prompt, response })
     }

@@ -199,7 +199,7 @@ impl Workplace {
         let document = json!({
             "model_type": "instructblip", "text_config": text, "vision_config": vision,
             "qformer_config": qformer, "num_query_tokens": config.query_tokens,
-            "image_token_index": config.image_token_id,
+            "image_token_index": config.tokens.image,
         });
         let tensors = named_tensors(&model);
         let folder = self.path("instructblip");

@@ -9,7 +9,7 @@ use super::{
     EPSILON, LAYERS, TOKENS, WIDTH, activation, expect_type, llama, vision, whole, width_and_heads,
 };
 use crate::FormatError;
-use crate::checkpoint::end_tokens::EndTokens;
+use crate::checkpoint::end_tokens::{EndTokens, token_ids};
 use crate::checkpoint::family_format::{FamilyFormat, Naming};
 use crate::fields::{Fields, Whole};
 use crate::weights::Layout;
@@ -73,17 +73,15 @@ fn read(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageConfig
         }
     };
     let own = |key: &str| text.token(key, vocabulary);
+    // Since it is never embedded, an id of its own serves where none is named.
+    let image = image_token(top)?.unwrap_or(u32::try_from(vocabulary).unwrap_or(u32::MAX));
+    let bos = match beside.beginning_of_tokenizer(vocabulary)? {
+        Some(id) => Some(id),
+        None => own("bos_token_id")?,
+    };
     Ok(InstructBlipConfig {
         query_tokens: queries(top)?,
-        // Since it is never embedded, an id of its own serves where none is named.
-        image_token_id: image_token(top)?.unwrap_or(u32::try_from(vocabulary).unwrap_or(u32::MAX)),
-        bos_token_id: match beside.beginning_of_tokenizer(vocabulary)? {
-            Some(id) => id,
-            None => own("bos_token_id")?.unwrap_or(ends[0]),
-        },
-        pad_token_id: own("pad_token_id")?.unwrap_or(ends[0]),
-        eos_token_id: ends[0],
-        stop_token_ids: ends[1..].to_vec(),
+        tokens: token_ids(image, bos, own("pad_token_id")?, ends),
         qformer: resolve_qformer(&qformer, &vision)?,
         text: decoder,
         vision,

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{activation, llama, vision};
 use crate::FormatError;
-use crate::checkpoint::end_tokens::EndTokens;
+use crate::checkpoint::end_tokens::{EndTokens, token_ids};
 use crate::checkpoint::family_format::{FamilyFormat, Naming};
 use crate::fields::Fields;
 use crate::processor::{GRID_PINPOINTS, Pinpoints, PinpointsError, read_pinpoints};
@@ -191,15 +191,11 @@ fn resolve(
     let token = |key: &str| top.token(key, vocabulary);
     let own = |key: &str| text.token(key, vocabulary);
     let ends = end_tokens([&text, top], beside, &decoder)?;
-    let eos_token_id = ends[0];
-    let pad_token_id = token("pad_token_id")?.or(own("pad_token_id")?);
+    let bos = own("bos_token_id")?.or(token("bos_token_id")?).unwrap_or(1);
+    let pad = token("pad_token_id")?.or(own("pad_token_id")?);
+    let image = image_token(top, defaults.image_token_id, vocabulary)?;
     Ok(LlavaConfig {
-        bos_token_id: own("bos_token_id")?.or(token("bos_token_id")?).unwrap_or(1),
-        eos_token_id,
-        stop_token_ids: ends.into_iter().skip(1).collect(),
-        // Padding is masked everywhere, so any id of the vocabulary serves where none is named.
-        pad_token_id: pad_token_id.unwrap_or(eos_token_id),
-        image_token_id: image_token(top, defaults.image_token_id, vocabulary)?,
+        tokens: token_ids(image, Some(bos), pad, ends),
         vision_feature_layer: feature_layer(top, defaults, vision.num_hidden_layers)?,
         vision_feature_select_strategy: feature_select(top, defaults)?,
         projector_hidden_act: activation(top, "projector_hidden_act", "gelu")?,

@@ -7,7 +7,7 @@ use fisao_models::vision_language::qwen_vl::{QwenGeneration, QwenVisionConfig, Q
 
 use super::{HEADS, LAYERS, PIXELS, WIDTH, activation, llama, whole};
 use crate::FormatError;
-use crate::checkpoint::end_tokens::EndTokens;
+use crate::checkpoint::end_tokens::{EndTokens, token_ids};
 use crate::checkpoint::family_format::{FamilyFormat, Naming};
 use crate::fields::{Fields, Real, Whole};
 use crate::processor::{CLIP_MEAN, CLIP_STD, Levels, ProcessorFields, with_processor_fields};
@@ -211,14 +211,10 @@ fn read(
     };
     let budget = with_processor_fields(beside.folder, |fields| budget(&fields.0))?;
     let factor = u32::try_from(vision.patch_size * vision.merge_size).unwrap_or(u32::MAX);
+    let image = top.token("image_token_id", vocabulary)?;
+    let image = image.ok_or_else(|| top.missing("image_token_id"))?;
     Ok(QwenVlConfig {
-        image_token_id: top
-            .token("image_token_id", vocabulary)?
-            .ok_or_else(|| top.missing("image_token_id"))?,
-        bos_token_id: own("bos_token_id")?.unwrap_or(ends[0]),
-        pad_token_id: own("pad_token_id")?.unwrap_or(ends[0]),
-        eos_token_id: ends[0],
-        stop_token_ids: ends[1..].to_vec(),
+        tokens: token_ids(image, own("bos_token_id")?, own("pad_token_id")?, ends),
         text: text_config,
         budget: PixelBudget { factor, ..budget },
         vision,

@@ -12,7 +12,7 @@ use fisao_models::vision_language::smolvlm::{SmolVlmConfig, SplitImage, TileToke
 
 use super::{expect_type, llama, vision, whole};
 use crate::FormatError;
-use crate::checkpoint::end_tokens::EndTokens;
+use crate::checkpoint::end_tokens::{EndTokens, token_ids};
 use crate::checkpoint::family_format::{FamilyFormat, Naming};
 use crate::fields::{Fields, Whole};
 use crate::processor::{Levels, ProcessorFields, side, with_processor_fields};
@@ -92,17 +92,11 @@ fn read(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageConfig
     }
     let tile_tokens = tile_tokens(&beside.folder.join(TOKENIZER_FILE))?;
     let split = with_processor_fields(beside.folder, |fields| split(&fields.0))?;
+    let image = top.token("image_token_id", vocabulary)?;
+    let image = image.ok_or_else(|| top.missing("image_token_id"))?;
+    let pad = top.token("pad_token_id", vocabulary)?.or(own("pad_token_id")?);
     Ok(SmolVlmConfig {
-        image_token_id: top
-            .token("image_token_id", vocabulary)?
-            .ok_or_else(|| top.missing("image_token_id"))?,
-        bos_token_id: own("bos_token_id")?.unwrap_or(ends[0]),
-        pad_token_id: top
-            .token("pad_token_id", vocabulary)?
-            .or(own("pad_token_id")?)
-            .unwrap_or(ends[0]),
-        eos_token_id: ends[0],
-        stop_token_ids: ends[1..].to_vec(),
+        tokens: token_ids(image, own("bos_token_id")?, pad, ends),
         text: decoder,
         vision,
         scale_factor,
