@@ -13,24 +13,24 @@ const MASKED: f32 = -1.0e9;
 
 /// A mask with what single operations add to the scores for it, which is made once for all layers of a pass.
 #[derive(Debug)]
-pub(crate) struct Shown<'a> {
-    mask: &'a Mask,
+pub(crate) struct Shown {
+    mask: Mask,
     bias: OnceLock<Tensor<4>>,
 }
 
-impl<'a> Shown<'a> {
-    pub(crate) fn by(mask: &'a Mask) -> Self {
-        Self { mask, bias: OnceLock::new() }
+impl Shown {
+    pub(crate) fn by(mask: &Mask) -> Self {
+        Self { mask: mask.clone(), bias: OnceLock::new() }
     }
 
     /// What is added to scores `[batch, heads, queries, keys]`; nothing where everything is seen.
     fn bias(&self, [batch, queries, keys]: [usize; 3], device: &Device) -> Option<Tensor<4>> {
-        let first = match self.mask {
+        let first = match &self.mask {
             Mask::Full => return None,
             Mask::Causal { first } | Mask::SlidingWindow { first, .. } => first,
         };
         let rows = if first.is_empty() { 1 } else { batch };
-        let bias = self.bias.get_or_init(|| bias(self.mask, [rows, queries, keys], device));
+        let bias = self.bias.get_or_init(|| bias(&self.mask, [rows, queries, keys], device));
         assert_eq!(bias.dims(), [rows, 1, queries, keys], "layers of a pass see as many keys");
         Some(bias.clone())
     }
@@ -42,7 +42,7 @@ impl<'a> Shown<'a> {
 /// * `q`: `[batch, heads, queries, d]`
 /// * `k`, `v`: `[batch, key heads, keys, d]`; key heads divide heads, queries stand behind the keys
 /// * result: `[batch, heads, queries, d]`
-pub(crate) fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, shown: &Shown<'_>) -> Tensor<4> {
+pub(crate) fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, shown: &Shown) -> Tensor<4> {
     if is_fused(&q) {
         return three(q, k, v, Operation::Attention(shown.mask.clone()));
     }
@@ -56,7 +56,7 @@ pub(crate) fn attend_behind(
     before: (Tensor<4>, Tensor<4>),
     of: Arc<Vec<usize>>,
     (k, v): (Tensor<4>, Tensor<4>),
-    shown: &Shown<'_>,
+    shown: &Shown,
 ) -> Tensor<4> {
     if is_fused(&q) {
         let operation = Operation::SharedAttention { mask: shown.mask.clone(), of };
@@ -68,7 +68,7 @@ pub(crate) fn attend_behind(
 }
 
 /// [`attend`] from single operations.
-pub(crate) fn composed(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, shown: &Shown<'_>) -> Tensor<4> {
+pub(crate) fn composed(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, shown: &Shown) -> Tensor<4> {
     let [batch, heads, queries, width] = q.dims();
     let [_, key_heads, keys, _] = k.dims();
     let group = heads / key_heads;

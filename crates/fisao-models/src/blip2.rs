@@ -9,11 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::clip::unit;
 use crate::linear::Linear;
-use crate::norm::LayerNorm;
-use crate::parameters::{ParameterMut, Parameters, indices};
-use crate::qformer::{QFormer, QFormerConfig, QueryTokens, TextEmbeddings, each_length};
+use crate::parameters::{ParameterMut, Parameters};
+use crate::qformer::{QFormerConfig, QueryReader, ReaderNames};
 use crate::vision::{VisionConfig, VisionOutput, VisionTower};
 use crate::weights::{WeightError, WeightSource};
+
+/// Where the reader of images and texts is kept.
+const READER: ReaderNames =
+    ReaderNames { embeddings: "embeddings", norm: "qformer.layernorm", layers: "qformer" };
 
 /// Patches that queries read one by one at a time.
 const PATCHES: usize = 64;
@@ -36,10 +39,7 @@ pub struct Blip2Config {
 pub struct Blip2 {
     config: Blip2Config,
     vision: VisionTower,
-    queries: QueryTokens,
-    embeddings: TextEmbeddings,
-    norm: LayerNorm,
-    qformer: QFormer,
+    reader: QueryReader,
     vision_projection: Linear,
     text_projection: Linear,
     matching_head: Linear,
@@ -55,17 +55,15 @@ impl Blip2 {
         weights: &mut dyn WeightSource,
         device: &Device,
     ) -> Result<Self, WeightError> {
-        let QFormerConfig { hidden_size: width, layer_norm_eps, .. } = config.qformer;
+        let width = config.qformer.hidden_size;
         let mut head = |name, size| Linear::load(weights, name, [width, size], true, device);
         let vision_projection = head("vision_projection", config.projection_dim)?;
         let text_projection = head("text_projection", config.projection_dim)?;
         let matching_head = head("itm_head", 2)?;
+        let queries = config.query_tokens;
         Ok(Self {
             vision: VisionTower::load(config.vision.clone(), weights, "vision_model", device)?,
-            queries: QueryTokens::load(weights, config.query_tokens, width, device)?,
-            embeddings: TextEmbeddings::load(&config.qformer, weights, "embeddings", device)?,
-            norm: LayerNorm::load(weights, "qformer.layernorm", width, layer_norm_eps, device)?,
-            qformer: QFormer::load(&config.qformer, weights, "qformer", device)?,
+            reader: QueryReader::load(&config.qformer, queries, READER, weights, device)?,
             vision_projection,
             text_projection,
             matching_head,
@@ -111,22 +109,14 @@ impl Blip2 {
 
     /// `[batch, positions, hidden]` → `[batch, queries · dim]`
     fn embed_states(&self, states: &Tensor<3>) -> Tensor<2> {
-        let batch = states.dims()[0];
-        let queries = self.normed(self.queries.of_batch(batch));
-        let [_, count, width] = queries.dims();
-        let x = self.qformer.forward(queries, count, Some(states));
-        let x = x.reshape([batch * count, width]);
-        unit(self.vision_projection.forward(x)).reshape([batch, count * self.config.projection_dim])
+        let Blip2Config { query_tokens, projection_dim, .. } = self.config;
+        let embedded = unit(self.vision_projection.forward(self.reader.read(states)));
+        embedded.reshape([states.dims()[0], query_tokens * projection_dim])
     }
 
     /// Unit embeddings of texts: ids with their first and last special token → `[batch, dim]`.
     pub fn embed_text(&self, ids: &[Vec<u32>]) -> Tensor<2> {
-        let first = |texts: &[&[u32]]| {
-            let x = self.qformer.forward(self.normed(self.embeddings.forward(texts)), 0, None);
-            let [batch, _, width] = x.dims();
-            x.narrow(1, 0, 1).reshape([batch, width])
-        };
-        unit(self.text_projection.forward(each_length(ids, |_, texts| first(texts))))
+        unit(self.text_projection.forward(self.reader.read_texts(ids)))
     }
 
     /// How well each text matches its image: the mean over queries of the matching head's logits.
@@ -139,33 +129,19 @@ impl Blip2 {
     pub fn matching_logits(&self, output: VisionOutput, ids: &[Vec<u32>]) -> Tensor<2> {
         let states = self.vision.normed_states(output);
         assert!(states.dims()[0] == ids.len(), "an image for each of {} texts", ids.len());
-        let device = states.device();
-        each_length(ids, |rows, texts| {
-            let rows = rows.iter().map(|&at| at as i64).collect();
-            let states = states.clone().select(0, indices(rows, &device));
-            let queries = self.queries.of_batch(texts.len());
-            let [batch, count, width] = queries.dims();
-            let x = self.normed(Tensor::cat(vec![queries, self.embeddings.forward(texts)], 1));
-            let x = self.qformer.forward(x, count, Some(&states));
-            let read = x.narrow(1, 0, count).reshape([batch * count, width]);
+        let count = self.config.query_tokens;
+        self.reader.read_each(&states, ids, |read| {
+            let batch = read.dims()[0] / count;
             let logits = self.matching_head.forward(read).reshape([batch, count, 2]);
             logits.mean_dim(1).reshape([batch, 2])
         })
-    }
-
-    fn normed(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, length, width] = x.dims();
-        self.norm.forward(x.reshape([batch * length, width])).reshape([batch, length, width])
     }
 }
 
 impl Parameters for Blip2 {
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
         self.vision.visit_mut(&format!("{prefix}vision_model"), visitor);
-        self.queries.visit_mut(prefix, visitor);
-        self.embeddings.visit_mut(&format!("{prefix}embeddings"), visitor);
-        self.norm.visit_mut(&format!("{prefix}qformer.layernorm"), visitor);
-        self.qformer.visit_mut(&format!("{prefix}qformer"), visitor);
+        self.reader.visit_mut(prefix, visitor);
         self.vision_projection.visit_mut(&format!("{prefix}vision_projection"), visitor);
         self.text_projection.visit_mut(&format!("{prefix}text_projection"), visitor);
         self.matching_head.visit_mut(&format!("{prefix}itm_head"), visitor);

@@ -144,7 +144,7 @@ impl EncoderLayer {
     }
 
     /// `x`: `[batch · length, width]`.
-    fn forward(&self, x: Tensor<2>, batch: usize, shown: &Shown<'_>) -> Tensor<2> {
+    fn forward(&self, x: Tensor<2>, batch: usize, shown: &Shown) -> Tensor<2> {
         let length = x.dims()[0] / batch;
         let normed = self.layer_norm1.forward(x.clone());
         let [q, k, v] = self

@@ -232,3 +232,31 @@ impl Parameters for Embedding {
         visitor(&format!("{prefix}.weight"), ParameterMut::Matrix(&mut self.weight));
     }
 }
+
+/// Embeddings that are used as a whole and stored as a batch of one: EVA's class token and positions, a Q-Former's queries.
+#[derive(Debug, Clone)]
+pub(crate) struct BatchEmbedding(Tensor<3>);
+
+impl BatchEmbedding {
+    /// Loads `{name}` of shape `[1, count, width]`.
+    pub(crate) fn load(
+        weights: &mut dyn WeightSource,
+        name: &str,
+        [count, width]: [usize; 2],
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        let init = Init::Normal { std: EMBEDDING_STD };
+        Ok(Self(widened(weights.tensor(name, &[1, count, width], init)?, device)))
+    }
+
+    /// `[1, count, width]`
+    pub(crate) fn whole(&self) -> Tensor<3> {
+        self.0.clone()
+    }
+}
+
+impl Parameters for BatchEmbedding {
+    fn visit_mut(&mut self, name: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
+        visitor(name, ParameterMut::Batch(&mut self.0));
+    }
+}

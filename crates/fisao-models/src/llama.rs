@@ -211,11 +211,8 @@ impl Llama {
         pass: &Pass<'_>,
         mut cache: Option<&mut KvCache>,
     ) -> Tensor<2> {
-        let batch = pass.batch;
-        let length = x.dims()[0] / batch;
-        let rotary = self.rotary.at(pass.positions, batch, &x.device());
-        let mask = self.within_window(pass.mask);
-        let context = Context { batch, rotary, shown: Shown::by(&mask) };
+        let length = x.dims()[0] / pass.batch;
+        let context = self.context(&x, pass);
         let mut x = x;
         for index in 0..self.layers.len() {
             let cache = cache.as_deref_mut().map(|cache| (cache, index));
@@ -232,7 +229,7 @@ impl Llama {
         &self,
         index: usize,
         x: Tensor<2>,
-        context: &Context<'_>,
+        context: &Context,
         pass: &Pass<'_>,
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<2> {
@@ -261,9 +258,7 @@ impl Llama {
         depth: usize,
     ) -> Vec<Tensor<2>> {
         let wanted = pass.wanted.as_ref().expect("rows that are wanted");
-        let rotary = self.rotary.at(pass.positions, pass.batch, &x.device());
-        let mask = self.within_window(pass.mask);
-        let context = Context { batch: pass.batch, rotary, shown: Shown::by(&mask) };
+        let context = self.context(&x, pass);
         let unread = self.layers.len().saturating_sub(depth);
         let (mut x, mut states) = (x, Vec::with_capacity(depth));
         for index in 0..self.layers.len() {
@@ -277,10 +272,12 @@ impl Llama {
         states
     }
 
-    /// A mask, limited to the decoder's sliding window. Keys of a sequence lie one behind the other, so they are as far apart as
-    /// their positions.
-    fn within_window(&self, mask: &Mask) -> Mask {
-        mask.clone().within(self.config.sliding_window)
+    /// What all layers of a pass share. Its mask is limited to the decoder's sliding window: keys of a sequence lie one behind the
+    /// other, so they are as far apart as their positions.
+    fn context(&self, x: &Tensor<2>, pass: &Pass<'_>) -> Context {
+        let rotary = self.rotary.at(pass.positions, pass.batch, &x.device());
+        let mask = pass.mask.clone().within(self.config.sliding_window);
+        Context { batch: pass.batch, rotary, shown: Shown::by(&mask) }
     }
 
     /// Whether nothing but the final norm comes behind this layer.

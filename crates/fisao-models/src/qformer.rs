@@ -6,6 +6,7 @@
 
 mod embeddings;
 mod layer;
+mod reader;
 
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -15,9 +16,8 @@ use crate::linear::LinearVisitor;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{WeightError, WeightSource};
 
-pub use embeddings::QueryTokens;
-pub(crate) use embeddings::{TextEmbeddings, each_length};
 use layer::Layer;
+pub(crate) use reader::{QueryReader, ReaderNames};
 
 /// Sizes of a Q-Former.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

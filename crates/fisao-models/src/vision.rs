@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::activation::Activation;
 use crate::attention::Mask;
 use crate::encoder::{Encoder, EncoderConfig};
-use crate::linear::{ActivationDtype, EMBEDDING_STD, Embedding, LinearVisitor, product};
+use crate::linear::{
+    ActivationDtype, BatchEmbedding, EMBEDDING_STD, Embedding, LinearVisitor, product,
+};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{Init, WeightError, WeightSource, widened};
@@ -101,7 +103,7 @@ enum TowerEmbedding {
     /// `[positions, width]`: CLIP's and SigLIP's positions, called `NAME.weight`.
     Table(Embedding),
     /// `[1, positions, width]`: EVA's.
-    Batch(Tensor<3>),
+    Batch(BatchEmbedding),
 }
 
 impl TowerEmbedding {
@@ -110,27 +112,15 @@ impl TowerEmbedding {
         match self {
             Self::Vector(vector) => vector.clone().unsqueeze(),
             Self::Table(table) => table.weight.clone().unsqueeze(),
-            Self::Batch(batch) => batch.clone(),
+            Self::Batch(batch) => batch.whole(),
         }
-    }
-
-    /// Loads EVA's embedding of so many positions.
-    fn load_batch(
-        weights: &mut dyn WeightSource,
-        name: &str,
-        [positions, width]: [usize; 2],
-        device: &Device,
-    ) -> Result<Self, WeightError> {
-        let init = Init::Normal { std: EMBEDDING_STD };
-        let values = weights.tensor(name, &[1, positions, width], init)?;
-        Ok(Self::Batch(widened(values, device)))
     }
 
     fn visit_mut(&mut self, name: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
         match self {
             Self::Vector(vector) => visitor(name, ParameterMut::Vector(vector)),
             Self::Table(table) => table.visit_mut(name, visitor),
-            Self::Batch(batch) => visitor(name, ParameterMut::Batch(batch)),
+            Self::Batch(batch) => batch.visit_mut(name, visitor),
         }
     }
 }
@@ -191,7 +181,7 @@ impl VisionTower {
         let (positions, size) =
             (format!("{embeddings}.position_embedding"), [config.positions(), width]);
         let position_embedding = if config.family == VisionFamily::Eva {
-            TowerEmbedding::load_batch(weights, &positions, size, device)?
+            TowerEmbedding::Batch(BatchEmbedding::load(weights, &positions, size, device)?)
         } else {
             TowerEmbedding::Table(Embedding::load_widened(weights, &positions, size, device)?)
         };
@@ -331,7 +321,8 @@ fn class_embedding(
     match config.family {
         VisionFamily::Siglip => Ok(None),
         VisionFamily::Eva => {
-            TowerEmbedding::load_batch(weights, &name, [1, width], device).map(Some)
+            let class = BatchEmbedding::load(weights, &name, [1, width], device)?;
+            Ok(Some(TowerEmbedding::Batch(class)))
         }
         VisionFamily::Clip => {
             let init = Init::Normal { std: EMBEDDING_STD };

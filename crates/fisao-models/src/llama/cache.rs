@@ -123,7 +123,7 @@ impl KvCache {
         layer: usize,
         q: Tensor<4>,
         new: KeysAndValues,
-        shown: &Shown<'_>,
+        shown: &Shown,
     ) -> Tensor<4> {
         let (k, v) = self.extend(layer, new);
         match &self.shared {

@@ -4,16 +4,14 @@
 use burn::tensor::{Gradients, Int, Tensor};
 
 use super::layer::Context;
-use super::rotary::RotaryAngles;
 use super::{Llama, Pass};
-use crate::attention::{Mask, Shown};
+use crate::attention::Mask;
 
 /// What each layer of a pass was given, and what the last one gave.
 #[derive(Debug)]
 pub struct LayerInputs {
     inputs: Vec<Tensor<2>>,
-    rotary: RotaryAngles,
-    batch: usize,
+    context: Context,
     /// Rows of the last layer's output.
     wanted: Tensor<1, Int>,
     output: Tensor<2>,
@@ -31,9 +29,7 @@ impl Llama {
     pub(crate) fn layer_inputs(&self, x: Tensor<2>, pass: &Pass<'_>) -> LayerInputs {
         assert!(*pass.mask == Mask::causal(), "layers are recomputed under the causal mask");
         let wanted = pass.wanted.clone().expect("rows that are wanted");
-        let rotary = self.rotary.at(pass.positions, pass.batch, &x.device());
-        let mask = self.within_window(pass.mask);
-        let context = Context { batch: pass.batch, rotary, shown: Shown::by(&mask) };
+        let context = self.context(&x, pass);
         let mut inputs = vec![x];
         for index in 0..self.layers.len() {
             let input = inputs[inputs.len() - 1].clone();
@@ -41,7 +37,7 @@ impl Llama {
         }
         let output = inputs.pop().expect("as many as layers, and one");
         let output = output.autodiff().require_grad();
-        LayerInputs { inputs, rotary: context.rotary, batch: pass.batch, wanted, output }
+        LayerInputs { inputs, context, wanted, output }
     }
 
     /// The final hidden states that are wanted, normed, of a pass that was run by an equal model which is not training.
@@ -53,9 +49,7 @@ impl Llama {
     /// one layer after the other. What comes before the layers gets none. What is [added behind layers](Pass::deep) is constant, so
     /// that gradients go past it as they are.
     pub(crate) fn backward(&self, inputs: LayerInputs, mut gradients: Gradients) -> Vec<Gradients> {
-        let LayerInputs { inputs, rotary, batch, wanted, output } = inputs;
-        let mask = self.within_window(&Mask::causal());
-        let context = Context { batch, rotary, shown: Shown::by(&mask) };
+        let LayerInputs { inputs, context, wanted, output } = inputs;
         let mut gradient = output.grad_remove(&mut gradients);
         let mut found = vec![gradients];
         for (index, (layer, input)) in self.layers.iter().zip(inputs).enumerate().rev() {

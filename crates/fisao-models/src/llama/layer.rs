@@ -102,7 +102,7 @@ impl DecoderLayer {
     pub(super) fn forward(
         &self,
         x: Tensor<2>,
-        context: &Context<'_>,
+        context: &Context,
         wanted: Option<&Tensor<1, Int>>,
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<2> {
@@ -167,11 +167,12 @@ impl Parameters for DecoderLayer {
 }
 
 /// What all layers of one pass share.
-pub(super) struct Context<'a> {
+#[derive(Debug)]
+pub(super) struct Context {
     /// Number of sequences.
     pub(super) batch: usize,
     /// Rotary angles at every position.
     pub(super) rotary: RotaryAngles,
     /// Which keys are seen.
-    pub(super) shown: Shown<'a>,
+    pub(super) shown: Shown,
 }

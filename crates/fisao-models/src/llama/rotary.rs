@@ -128,18 +128,23 @@ impl RotaryEmbedding {
 
     /// Cosine and sine at each position.
     pub(super) fn angles(&self, positions: impl Iterator<Item = usize>) -> Angles {
-        let half = self.frequencies.len();
-        let numbers = positions.size_hint().0 * half;
-        let (mut sin, mut cos) = (Vec::with_capacity(numbers), Vec::with_capacity(numbers));
-        for at in positions {
-            for frequency in &*self.frequencies {
-                let (s, c) = (at as f64 * frequency).sin_cos();
-                sin.push(s as f32);
-                cos.push(c as f32);
-            }
-        }
-        Angles { cos, sin, half }
+        angles(&self.frequencies, positions)
     }
+}
+
+/// Cosine and sine of each frequency at each position.
+pub(crate) fn angles(frequencies: &[f64], positions: impl Iterator<Item = usize>) -> Angles {
+    let half = frequencies.len();
+    let numbers = positions.size_hint().0 * half;
+    let (mut sin, mut cos) = (Vec::with_capacity(numbers), Vec::with_capacity(numbers));
+    for at in positions {
+        for frequency in frequencies {
+            let (s, c) = (at as f64 * frequency).sin_cos();
+            sin.push(s as f32);
+            cos.push(c as f32);
+        }
+    }
+    Angles { cos, sin, half }
 }
 
 /// What `pairs` of dimensions turn by from one position to the next, radians.

@@ -1,55 +1,24 @@
-//! What enters a Q-Former: learned queries, and embedded texts.
+//! Embedded texts, which a Q-Former reads beside its queries or alone.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
 
 use super::QFormerConfig;
-use crate::linear::{EMBEDDING_STD, Embedding};
+use crate::linear::Embedding;
 use crate::parameters::{ParameterMut, Parameters, indices};
-use crate::weights::{Init, WeightError, WeightSource, widened};
-
-/// The learned queries, `[1, queries, hidden]`.
-#[derive(Debug, Clone)]
-pub struct QueryTokens(Tensor<3>);
-
-impl QueryTokens {
-    /// Loads `query_tokens`, `[1, count, hidden]`.
-    ///
-    /// # Errors
-    /// [`WeightError`] from the source.
-    pub fn load(
-        weights: &mut dyn WeightSource,
-        count: usize,
-        hidden: usize,
-        device: &Device,
-    ) -> Result<Self, WeightError> {
-        let init = Init::Normal { std: EMBEDDING_STD };
-        Ok(Self(widened(weights.tensor("query_tokens", &[1, count, hidden], init)?, device)))
-    }
-
-    /// The queries for each image of a batch: `[batch, queries, hidden]`.
-    pub fn of_batch(&self, batch: usize) -> Tensor<3> {
-        self.0.clone().repeat_dim(0, batch)
-    }
-}
-
-impl Parameters for QueryTokens {
-    fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
-        visitor(&format!("{prefix}query_tokens"), ParameterMut::Batch(&mut self.0));
-    }
-}
+use crate::weights::{WeightError, WeightSource};
 
 /// Embeddings of tokens and of their positions in the text; queries have no position.
 #[derive(Debug, Clone)]
-pub(crate) struct TextEmbeddings {
+pub(super) struct TextEmbeddings {
     word: Embedding,
     position: Embedding,
 }
 
 impl TextEmbeddings {
     /// Loads `{name}.word_embeddings` and `{name}.position_embeddings`.
-    pub(crate) fn load(
+    pub(super) fn load(
         config: &QFormerConfig,
         weights: &mut dyn WeightSource,
         name: &str,
@@ -66,7 +35,7 @@ impl TextEmbeddings {
     }
 
     /// Embeds texts of one length, which are cut to the positions there are: `[batch, length, hidden]`.
-    pub(crate) fn forward(&self, texts: &[&[u32]]) -> Tensor<3> {
+    pub(super) fn forward(&self, texts: &[&[u32]]) -> Tensor<3> {
         let device = self.word.weight.device();
         let [positions, width] = self.position.weight.dims();
         let length = texts.first().map_or(0, |text| text.len()).min(positions);
@@ -85,7 +54,7 @@ impl Parameters for TextEmbeddings {
 }
 
 /// What `compute` makes of the texts of one length at a time, which need no padding: as many rows for each text, in the order of all.
-pub(crate) fn each_length(
+pub(super) fn each_length(
     texts: &[Vec<u32>],
     compute: impl Fn(&[usize], &[&[u32]]) -> Tensor<2>,
 ) -> Tensor<2> {

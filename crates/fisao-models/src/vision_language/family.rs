@@ -99,12 +99,6 @@ pub trait FamilyConfig: Debug {
         Ok(vec![self.tokens().image; self.image_tokens(image)])
     }
 
-    /// Whether its image encoder reads what is asked, so that image tokens depend on the prompt; see
-    /// [`ImageBatch::with_instructions`].
-    fn reads_instructions(&self) -> bool {
-        false
-    }
-
     /// Where an image stands in a prompt.
     fn image_place(&self) -> ImagePlace {
         ImagePlace::InText

@@ -11,19 +11,12 @@ use crate::vision::{VisionOutput, VisionTower};
 /// Most tiles that a tower sees at once.
 const TILES: usize = 32;
 
-/// Pixels of several images.
-#[derive(Debug, Clone)]
-enum Pixels {
-    /// `[Σ tiles, 3, height, width]`, the whole of each image before its tiles.
-    Stacked(Box<Tensor<4>>),
-    /// `[1, 3, height, width]` of each image, which differ in size and are seen whole.
-    Single(Vec<Tensor<4>>),
-}
-
 /// Pixels of several images on a device.
 #[derive(Debug, Clone)]
 pub struct ImageBatch {
-    pixels: Pixels,
+    /// `[Σ tiles, 3, height, width]`, the whole of each image before its tiles; of images that differ in size, which are seen whole,
+    /// one `[1, 3, height, width]` each.
+    pixels: Vec<Tensor<4>>,
     /// Tiles of each image.
     pub(super) tiles: Vec<usize>,
     /// Width and height of each image before it was prepared.
@@ -47,12 +40,11 @@ impl ImageBatch {
         };
         let pixels = if images.iter().all(|image| image.tile_size == tile_size) {
             let values = images.iter().map(|image| image.values.as_slice()).collect::<Vec<_>>();
-            let pixels = on_device(values.concat(), tiles.iter().sum(), tile_size);
-            Pixels::Stacked(Box::new(pixels))
+            vec![on_device(values.concat(), tiles.iter().sum(), tile_size)]
         } else {
             assert!(tiles.iter().all(|&tiles| tiles == 1), "tiles of one processor have one size");
             let one = |image: &&PixelValues| on_device(image.values.clone(), 1, image.tile_size);
-            Pixels::Single(images.iter().map(one).collect())
+            images.iter().map(one).collect()
         };
         Self { pixels, tiles, sizes, instructions: Vec::new() }
     }
@@ -62,10 +54,8 @@ impl ImageBatch {
     /// # Panics
     /// They differ in size.
     fn stacked(&self) -> &Tensor<4> {
-        match &self.pixels {
-            Pixels::Stacked(pixels) => pixels,
-            Pixels::Single(_) => panic!("this image encoder takes images of one size"),
-        }
+        let [all] = &self.pixels[..] else { panic!("this image encoder takes images of one size") };
+        all
     }
 
     /// The images on their own, `[1, 3, height, width]`, for a model that sees them whole and in their own sizes.
@@ -74,16 +64,14 @@ impl ImageBatch {
     /// They are in tiles.
     pub(super) fn each(&self) -> Vec<Tensor<4>> {
         assert!(self.tiles.iter().all(|&tiles| tiles == 1), "this model sees images whole");
-        match &self.pixels {
-            Pixels::Single(images) => images.clone(),
-            Pixels::Stacked(pixels) => {
-                let one = |at| Tensor::clone(pixels).narrow(0, at, 1);
-                (0..self.tiles.len()).map(one).collect()
-            }
+        let mut each = Vec::with_capacity(self.tiles.len());
+        for pixels in &self.pixels {
+            each.extend((0..pixels.dims()[0]).map(|at| pixels.clone().narrow(0, at, 1)));
         }
+        each
     }
 
-    /// The same with the instruction of each image, for an [image encoder that reads it](super::FamilyConfig::reads_instructions);
+    /// The same with the instruction of each image, for an image encoder that reads it, so that image tokens depend on the prompt;
     /// ids of that encoder's tokenizer. Others ignore it.
     ///
     /// # Panics
@@ -158,7 +146,7 @@ impl From<Tensor<4>> for ImageBatch {
         let [count, _, height, width] = pixels.dims();
         let size = (width as u32, height as u32);
         let (tiles, sizes) = (vec![1; count], vec![size; count]);
-        Self { pixels: Pixels::Stacked(Box::new(pixels)), tiles, sizes, instructions: Vec::new() }
+        Self { pixels: vec![pixels], tiles, sizes, instructions: Vec::new() }
     }
 }
 
@@ -243,8 +231,8 @@ impl ImageFeatures {
             joined(parts.iter().map(|part| part.deep[layer].clone()).collect::<Vec<_>>())
         };
         let deep = (0..layers).map(of_layer).collect();
-        let tokens = parts.into_iter().map(|part| part.tokens).collect();
-        Self::new(Tensor::cat(tokens, 0), counts).with_grids(grids).with_deep(deep)
+        let tokens = parts.into_iter().map(|part| part.tokens).collect::<Vec<_>>();
+        Self::new(joined(tokens), counts).with_grids(grids).with_deep(deep)
     }
 
     /// Those of each image on its own.

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use super::family::{FamilyConfig, ImageEncoder, ImagePlace, TokenIds};
@@ -13,17 +13,18 @@ use super::images::{ImageBatch, ImageFeatures};
 use crate::image::{ImageProcessor, ProcessorMismatch};
 use crate::linear::{Linear, LinearVisitor};
 use crate::llama::LlamaConfig;
-use crate::norm::LayerNorm;
-use crate::parameters::{ParameterMut, Parameters, indices};
-use crate::qformer::{QFormer, QFormerConfig, QueryTokens, TextEmbeddings, each_length};
+use crate::parameters::{ParameterMut, Parameters};
+use crate::qformer::{QFormerConfig, QueryReader, ReaderNames};
 use crate::vision::{VisionConfig, VisionOutput, VisionTower};
 use crate::weights::{WeightError, WeightSource};
 
 /// Canonical names of the parts.
 const TOWER: &str = "vision_tower.vision_model";
-const QFORMER: &str = "qformer";
-const EMBEDDINGS: &str = "qformer.embeddings";
-const EMBEDDINGS_NORM: &str = "qformer.embeddings.layernorm";
+const READER: ReaderNames = ReaderNames {
+    embeddings: "qformer.embeddings",
+    norm: "qformer.embeddings.layernorm",
+    layers: "qformer",
+};
 const PROJECTION: &str = "language_projection";
 
 /// Sizes and token ids of an InstructBLIP.
@@ -81,20 +82,13 @@ impl FamilyConfig for InstructBlipConfig {
         weights: &mut dyn WeightSource,
         device: &Device,
     ) -> Result<Box<dyn ImageEncoder>, WeightError> {
-        let QFormerConfig { hidden_size: width, layer_norm_eps, .. } = self.qformer;
-        let size = [width, self.text.hidden_size];
+        let (qformer, queries) = (&self.qformer, self.query_tokens);
+        let size = [qformer.hidden_size, self.text.hidden_size];
         Ok(Box::new(InstructBlipImageEncoder {
             tower: VisionTower::load(self.vision.clone(), weights, TOWER, device)?,
-            queries: QueryTokens::load(weights, self.query_tokens, width, device)?,
-            embeddings: TextEmbeddings::load(&self.qformer, weights, EMBEDDINGS, device)?,
-            norm: LayerNorm::load(weights, EMBEDDINGS_NORM, width, layer_norm_eps, device)?,
-            qformer: QFormer::load(&self.qformer, weights, QFORMER, device)?,
+            reader: QueryReader::load(qformer, queries, READER, weights, device)?,
             projection: Linear::load(weights, PROJECTION, size, true, device)?,
         }))
-    }
-
-    fn reads_instructions(&self) -> bool {
-        true
     }
 
     fn image_place(&self) -> ImagePlace {
@@ -106,42 +100,8 @@ impl FamilyConfig for InstructBlipConfig {
 #[derive(Debug, Clone)]
 struct InstructBlipImageEncoder {
     tower: VisionTower,
-    queries: QueryTokens,
-    embeddings: TextEmbeddings,
-    /// Of queries and embedded instruction together.
-    norm: LayerNorm,
-    qformer: QFormer,
+    reader: QueryReader,
     projection: Linear,
-}
-
-impl InstructBlipImageEncoder {
-    /// Image tokens of images and what is asked about each.
-    ///
-    /// # Shapes
-    /// `[images, positions, width]` → `[images · queries, hidden]`
-    fn connect(&self, states: &Tensor<3>, instructions: &[Vec<u32>]) -> Tensor<2> {
-        let device = states.device();
-        each_length(instructions, |rows, texts| {
-            let whole = texts.len() == instructions.len();
-            let rows = rows.iter().map(|&at| at as i64).collect();
-            if whole {
-                return self.read(states, texts);
-            }
-            self.read(&states.clone().select(0, indices(rows, &device)), texts)
-        })
-    }
-
-    /// The same for instructions of one length.
-    fn read(&self, states: &Tensor<3>, instructions: &[&[u32]]) -> Tensor<2> {
-        let batch = states.dims()[0];
-        let queries = self.queries.of_batch(batch);
-        let [_, count, width] = queries.dims();
-        let x = Tensor::cat(vec![queries, self.embeddings.forward(instructions)], 1);
-        let [_, length, _] = x.dims();
-        let x = self.norm.forward(x.reshape([batch * length, width]));
-        let x = self.qformer.forward(x.reshape([batch, length, width]), count, Some(states));
-        self.projection.forward(x.narrow(1, 0, count).reshape([batch * count, width]))
-    }
 }
 
 impl ImageEncoder for InstructBlipImageEncoder {
@@ -159,7 +119,7 @@ impl ImageEncoder for InstructBlipImageEncoder {
         let depth = self.tower.config().num_hidden_layers;
         let connect = |states, range: Range<usize>| {
             let states = self.tower.normed_states(VisionOutput { states, depth });
-            self.connect(&states, &instructions[range])
+            self.reader.read_each(&states, &instructions[range], |x| self.projection.forward(x))
         };
         let (tokens, output) = images.through_tower(&self.tower, depth, output, connect);
         let each = tokens.dims()[0] / tiles.len();
@@ -180,16 +140,13 @@ impl ImageEncoder for InstructBlipImageEncoder {
         prefix: &str,
         visitor: &mut dyn FnMut(&str, ParameterMut<'_>),
     ) {
-        self.queries.visit_mut(prefix, visitor);
-        self.embeddings.visit_mut(&format!("{prefix}{EMBEDDINGS}"), visitor);
-        self.norm.visit_mut(&format!("{prefix}{EMBEDDINGS_NORM}"), visitor);
-        self.qformer.visit_mut(&format!("{prefix}{QFORMER}"), visitor);
+        self.reader.visit_mut(prefix, visitor);
         self.projection.visit_mut(&format!("{prefix}{PROJECTION}"), visitor);
     }
 
     fn visit_linears_mut(&mut self, visitor: &mut LinearVisitor<'_>) {
         self.tower.visit_linears_mut(TOWER, visitor);
-        self.qformer.visit_linears_mut(QFORMER, visitor);
+        self.reader.visit_linears_mut(visitor);
         visitor(PROJECTION, &mut self.projection);
     }
 }

@@ -96,11 +96,12 @@ impl VisionLanguageModel {
             .iter()
             .scan(text_count, |next, count| Some(std::mem::replace(next, *next + count)))
             .collect();
+        let placeholder = self.tokens().image;
         for (row, &image) in rows.iter().zip(images) {
             let tokens = features.counts()[image];
             let mut next = 0;
             for &id in row {
-                if id == self.tokens().image && next < tokens {
+                if id == placeholder && next < tokens {
                     order.push((firsts[image] + next) as i64);
                     next += 1;
                 } else {

@@ -2,7 +2,7 @@
 
 use fisao_kernels::rotary::Angles;
 
-use crate::llama::rotary::frequencies;
+use crate::llama::rotary::{angles, frequencies};
 
 /// Patches along each side, and those along a side that become one token together.
 #[derive(Debug, Clone, Copy)]
@@ -67,16 +67,8 @@ impl PatchOrder {
 
     /// Rotary angles of two dimensions: the first half of a head's pairs turns with the row, the other with the column.
     pub(super) fn angles(&self, base: f64, half: usize) -> Angles {
-        let frequencies = frequencies(base, half / 2);
-        let (mut cos, mut sin) = (Vec::new(), Vec::new());
-        for at in self.places.iter().flatten() {
-            for frequency in &frequencies {
-                let (s, c) = (*at as f64 * frequency).sin_cos();
-                cos.push(c as f32);
-                sin.push(s as f32);
-            }
-        }
-        Angles { cos, sin, half }
+        let places = self.places.iter().flatten().copied();
+        Angles { half, ..angles(&frequencies(base, half / 2), places) }
     }
 
     /// The four entries of a square table of positions, `side` along each side, that lie around each patch where the grid is laid over the
