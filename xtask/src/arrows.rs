@@ -97,6 +97,12 @@ const TESTKIT: &str = "fisao-testkit";
 /// Crates that address a person at a terminal; a library that needs one is in the wrong place.
 const TERMINAL_CRATES: &[&str] = &["anstream", "clap", "ctrlc", "indicatif", "owo-colors"];
 
+/// Crates whose top-level modules form no cycle: all that are not for tests.
+pub(crate) fn layered() -> impl Iterator<Item = &'static str> {
+    let for_tests = [TESTKIT, "xtask"];
+    RULES.iter().map(|rule| rule.package).filter(move |package| !for_tests.contains(package))
+}
+
 /// A workspace member as `cargo metadata` describes it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Package {

@@ -5,33 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Crates whose top-level modules form no cycle: all that are not for tests.
-pub(crate) const LAYERED: &[&str] = &[
-    "fisao",
-    "fisao-align",
-    "fisao-demo-clip",
-    "fisao-demo-llava",
-    "fisao-demo-llava-hard",
-    "fisao-eval",
-    "fisao-experiments",
-    "fisao-formats",
-    "fisao-images",
-    "fisao-kernels",
-    "fisao-mentions",
-    "fisao-models",
-    "fisao-report",
-    "fisao-runs",
-    "fisao-scenes",
-    "fisao-verifier",
-];
+use crate::arrows;
 
 /// Top-level modules of a crate, each with those that it imports.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
-/// One sentence for each cycle among the top-level modules of the crates in `LAYERED`.
+/// One sentence for each cycle among the top-level modules of the crates that are not for tests.
 pub(crate) fn cycles(root: &Path) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
-    for package in LAYERED {
+    for package in arrows::layered() {
         let imports = imports(&root.join("crates").join(package).join("src"))?;
         if let Some(cycle) = cycle(&imports) {
             found.push(format!("`{package}`: modules import each other: {}", cycle.join(" → ")));

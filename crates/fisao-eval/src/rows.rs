@@ -74,21 +74,18 @@ pub enum RowError {
     },
 }
 
-/// What the parser met, with the column where it knows it; the line is that of the row.
+/// What the parser met, with the column where it knows it, of a line; that of an entry counts from the beginning of the entry, which
+/// nobody can find again.
 pub(crate) fn at_column(place: Place, error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     let text = error.to_string();
     match text.strip_suffix(&format!(" at line {line} column {column}")) {
-        Some(text) => format!("{place}, column {column}: {}", shortened(text)),
+        Some(text) if place.kind == "line" => {
+            format!("{place}, column {column}: {}", shortened(text))
+        }
+        Some(text) => format!("{place}: {}", shortened(text)),
         None => format!("{place}: {}", shortened(&text)),
     }
-}
-
-/// The same error without line and column, which count from the beginning of an entry that nobody can find again.
-fn without_position(error: &serde_json::Error) -> serde_json::Error {
-    let text = error.to_string();
-    let position = format!(" at line {} column {}", error.line(), error.column());
-    serde::de::Error::custom(text.strip_suffix(&position).unwrap_or(&text))
 }
 
 /// A text that quotes a file, which may hold an image where an id was expected: without the middle where it is long.
@@ -219,7 +216,7 @@ where
             let row = serde_json::from_str(text.get()).map_err(|error| RowError::Row {
                 place,
                 expected,
-                error: without_position(&error),
+                error,
             });
             if let Err(failure) = row.and_then(|row| (self.each)(place, row)) {
                 *self.failure = Some(failure);

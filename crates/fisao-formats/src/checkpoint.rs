@@ -1,8 +1,8 @@
 //! A model folder in Hugging Face layout: what it is, and how to load it.
 
+mod companion_files;
 mod config;
 mod config_writer;
-mod end_tokens;
 mod family_format;
 mod writer;
 

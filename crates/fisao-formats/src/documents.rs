@@ -1,6 +1,5 @@
 //! Small text documents, JSON and TOML: read with errors that name the file, written atomically.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -26,10 +25,15 @@ const LONGEST_SETTINGS: u64 = 1 << 19;
 /// The file is absent, unreadable, or not such a document.
 pub fn read_json<T: DeserializeOwned>(what: &'static str, path: &Path) -> Result<T, FormatError> {
     let text = read_text(what, path)?;
-    serde_json::from_str(&text).map_err(|error| match not_a_number(&text, &error) {
+    serde_json::from_str(&text).map_err(|error| not_json(what, path, &text, &error))
+}
+
+/// The text of a file is not the JSON that it should be.
+fn not_json(what: &'static str, path: &Path, text: &str, error: &serde_json::Error) -> FormatError {
+    match not_a_number(text, error) {
         Some(reason) => FormatError::Malformed { what, path: path.to_owned(), reason },
-        None => malformed(what, path, &error),
-    })
+        None => malformed(what, path, error),
+    }
 }
 
 /// Reads a JSON file of settings, which is never long: a value in memory is many times as large as its text.
@@ -64,10 +68,7 @@ pub(crate) fn read_parts(
     wanted: &[(&str, Wanted)],
 ) -> Result<Map<String, Value>, FormatError> {
     let text = read_text(what, path)?;
-    let failed = |error: serde_json::Error| match not_a_number(&text, &error) {
-        Some(reason) => FormatError::Malformed { what, path: path.to_owned(), reason },
-        None => malformed(what, path, &error),
-    };
+    let failed = |error: serde_json::Error| not_json(what, path, &text, &error);
     let mut parser = serde_json::Deserializer::from_str(&text);
     let parts = parser.deserialize_map(Parts { wanted }).map_err(failed)?;
     parser.end().map_err(failed)?;
@@ -83,7 +84,12 @@ pub(crate) fn read_parts(
                 format!("`{name}` is {length} bytes long, and at most {LONGEST_SETTINGS} are read");
             return Err(FormatError::Malformed { what, path: path.to_owned(), reason });
         }
-        values.insert(name, serde_json::from_str(part.get()).map_err(failed)?);
+        let value = serde_json::from_str(part.get()).map_err(|error| {
+            // Lines are counted from where the part begins.
+            let reason = format!("in `{name}`: {error}");
+            FormatError::Malformed { what, path: path.to_owned(), reason }
+        })?;
+        values.insert(name, value);
     }
     Ok(values)
 }
@@ -102,14 +108,14 @@ impl<'de> Visitor<'de> for Parts<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
         let mut parts = Vec::new();
-        while let Some(name) = fields.next_key::<Cow<'de, str>>()? {
+        while let Some(name) = fields.next_key::<String>()? {
             match self.wanted.iter().find(|(wanted, _)| *wanted == name) {
                 Some((_, Wanted::Value)) => {
-                    parts.push((name.into_owned(), Some(fields.next_value()?)));
+                    parts.push((name, Some(fields.next_value()?)));
                 }
                 Some((_, Wanted::Presence)) => {
                     fields.next_value::<IgnoredAny>()?;
-                    parts.push((name.into_owned(), None));
+                    parts.push((name, None));
                 }
                 None => {
                     fields.next_value::<IgnoredAny>()?;

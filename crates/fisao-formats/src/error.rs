@@ -563,7 +563,15 @@ impl FormatError {
 
     /// Whether it is about an image that is there, and cannot be used: damaged, too large, or of no format that is read.
     pub fn is_unusable_image(&self) -> bool {
-        matches!(self, Self::Image(error) if image_hint(error).is_some())
+        let Self::Image(error) = self else { return false };
+        matches!(
+            error,
+            ImageError::NotAnImage { .. }
+                | ImageError::Damaged { .. }
+                | ImageError::UnreadFormat { .. }
+                | ImageError::TooLarge { .. }
+                | ImageError::Unsupported { .. }
+        )
     }
 
     /// What is wrong with each of several files, where that is what the error is about.

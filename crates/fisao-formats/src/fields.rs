@@ -137,6 +137,16 @@ impl<'a> Fields<'a> {
         value.as_str().map(Some).ok_or_else(|| self.refused(key, "a text"))
     }
 
+    /// Refuses settings that are switched off, where only their effect is computed.
+    pub(crate) fn refuse_false(&self, keys: &[&str]) -> Result<(), FormatError> {
+        for key in keys {
+            if self.flag(key)? == Some(false) {
+                return Err(self.refused(key, "true"));
+            }
+        }
+        Ok(())
+    }
+
     /// The id of a token of a vocabulary; −1, which PyTorch and old configurations have for "none", is none.
     pub(crate) fn token(&self, key: &str, vocabulary: usize) -> Result<Option<u32>, FormatError> {
         let Some(value) = self.get(key).filter(|value| value.as_i64() != Some(-1)) else {

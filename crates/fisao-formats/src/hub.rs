@@ -205,7 +205,7 @@ impl Fetching<'_> {
         }
         let single = self.has(WEIGHTS_FILE);
         let sharded = !single && self.has(INDEX_FILE);
-        let own: Vec<String> = FamilyFormat::all_instruction_tokenizers().collect();
+        let own: Vec<String> = FamilyFormat::all_instruction_tokenizer_files().collect();
         let mut settings = SETTINGS_FILES.to_vec();
         settings.extend(own.iter().map(String::as_str));
         settings.extend(sharded.then_some(INDEX_FILE));

@@ -289,9 +289,7 @@ impl ProcessorFields<'_> {
         let Resize::Exact { width, height } = size else {
             return Err(self.0.refused("size", "`height` and `width`"));
         };
-        if self.0.flag("do_resize")? == Some(false) {
-            return Err(self.0.refused("do_resize", "true"));
-        }
+        self.0.refuse_false(&["do_resize"])?;
         let pinpoints = self.0.get(GRID_PINPOINTS);
         read_pinpoints(pinpoints, default, (width, height)).map_err(
             |PinpointsError { found, supported }| {
@@ -347,9 +345,7 @@ impl ProcessorFields<'_> {
 
     fn refuse_other_work(&self, class: Option<Class>) -> Result<(), FormatError> {
         let fields = &self.0;
-        if fields.flag("do_convert_rgb")? == Some(false) {
-            return Err(fields.refused("do_convert_rgb", "true"));
-        }
+        fields.refuse_false(&["do_convert_rgb"])?;
         // Classes that cut tiles pad batches, not images.
         let pads = matches!(class, Some(Class::Llava | Class::Next | Class::Onevision));
         if fields.flag("do_pad")? == Some(true) && !pads {

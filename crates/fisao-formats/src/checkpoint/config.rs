@@ -23,7 +23,7 @@ use fisao_models::activation::Activation;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::end_tokens::EndTokens;
+use super::companion_files::CompanionFiles;
 use super::family_format::FamilyFormat;
 use super::{CONFIG_FILE, ModelConfig};
 use crate::FormatError;
@@ -46,18 +46,24 @@ const LAYERS: Whole = Whole { least: 1, most: 1 << 10, said: "a whole number fro
 const TOKENS: Whole = Whole { least: 1, most: 1 << 26, said: "a whole number from 1 to 67108864" };
 /// Sides of the input of an image tower and of its patches, pixels.
 const PIXELS: Whole = Whole { least: 1, most: 1 << 13, said: "a whole number from 1 to 8192" };
+/// Base of the rotary frequencies. Below 1, positions would turn by more than a radian and ever more.
+const THETA: Real = Real { least: 1.0, most: 1e30, said: "a number from 1 to 1e30" };
 /// ε of a norm. Below, a vector of zeros would be divided by zero.
 const EPSILON: Real = Real { least: 1e-30, most: 1.0, said: "a number from 1e-30 to 1" };
 
-/// Reads and resolves the `config.json` of a folder, with what the files beside it say of the end of a response.
+/// Reads and resolves the `config.json` of a folder, with what its companion files say (tokens that begin and end a response).
 pub(super) fn read(folder: &Path) -> Result<ModelConfig, FormatError> {
     let path = folder.join(CONFIG_FILE);
     let value = read_settings(WHAT, &path)?;
-    resolve(&path, &value, &EndTokens { folder })
+    resolve(&path, &value, &CompanionFiles::of(folder))
 }
 
 /// The same from what the file holds.
-fn resolve(path: &Path, value: &Value, ends: &EndTokens<'_>) -> Result<ModelConfig, FormatError> {
+fn resolve(
+    path: &Path,
+    value: &Value,
+    beside: &CompanionFiles<'_>,
+) -> Result<ModelConfig, FormatError> {
     let top = Fields::of_file(WHAT, path, value)?;
     let kind = top.text("model_type")?;
     llava::refuse_original(&top, kind)?;
@@ -72,7 +78,7 @@ fn resolve(path: &Path, value: &Value, ends: &EndTokens<'_>) -> Result<ModelConf
     }
     quantised::refuse(&top)?;
     match (family, kind) {
-        (Some(read), _) => read(&top, ends).map(ModelConfig::VisionLanguage),
+        (Some(read), _) => read(&top, beside).map(ModelConfig::VisionLanguage),
         (None, BLIP2) => blip2::resolve(&top).map(ModelConfig::Blip2),
         (None, "clip") => clip::resolve(&top).map(ModelConfig::Clip),
         (None, _) => siglip::resolve(&top).map(ModelConfig::Siglip),

@@ -2,17 +2,26 @@
 
 use fisao_models::vision_language::VisionLanguageConfig;
 
+use super::companion_files::CompanionFiles;
 use super::config::FAMILIES;
-use super::end_tokens::EndTokens;
 use crate::FormatError;
 use crate::fields::Fields;
 use crate::processor::ImageProcessorFormat;
 use crate::tokenizer::TOKENIZER_FILE;
 use crate::weights::Layout;
 
-/// Reads a `config.json`, with what the files beside it say of the end of a response.
+/// Reads a `config.json`, with what its companion files say (tokens that begin and end a response).
 pub(super) type ReadConfig =
-    fn(&Fields<'_>, &EndTokens<'_>) -> Result<VisionLanguageConfig, FormatError>;
+    fn(&Fields<'_>, &CompanionFiles<'_>) -> Result<VisionLanguageConfig, FormatError>;
+
+/// What transformers writes with a tokenizer in a subfolder.
+const TOKENIZER_FILES: [&str; 5] = [
+    TOKENIZER_FILE,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+];
 
 /// A family. Canonical names of its tensors begin with `vision_tower.` for an image tower and with `language_model.` for the
 /// decoder, which adapters and guards go by.
@@ -67,9 +76,10 @@ impl FamilyFormat {
         FAMILIES.iter().filter_map(Self::instruction_tokenizer_file)
     }
 
-    /// The subfolders of a checkpoint with those tokenizers.
-    pub(crate) fn instruction_tokenizer_folders() -> impl Iterator<Item = &'static str> {
-        FAMILIES.iter().filter_map(|family| family.instruction_tokenizer)
+    /// Paths of all files that transformers writes with those tokenizers.
+    pub(crate) fn all_instruction_tokenizer_files() -> impl Iterator<Item = String> {
+        let folders = FAMILIES.iter().filter_map(|family| family.instruction_tokenizer);
+        folders.flat_map(|folder| TOKENIZER_FILES.map(|name| format!("{folder}/{name}")))
     }
 
     /// The path within a checkpoint of the tokenizer of an image encoder that reads instructions.

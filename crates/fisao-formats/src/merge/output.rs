@@ -34,15 +34,6 @@ const COMPANIONS: [&str; 14] = [
     "LICENSE",
 ];
 
-/// Files of a tokenizer in a subfolder.
-const TOKENIZER_COMPANIONS: [&str; 5] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-];
-
 /// A folder whose files are removed again unless it is kept.
 #[derive(Debug)]
 pub(super) struct Output {
@@ -91,8 +82,7 @@ impl Output {
 
     /// Copies what goes with the weights, as far as the checkpoint has it.
     pub(super) fn copy_companions(&mut self, from: &Path) -> Result<(), FormatError> {
-        let nested = FamilyFormat::instruction_tokenizer_folders()
-            .flat_map(|folder| TOKENIZER_COMPANIONS.map(|name| format!("{folder}/{name}")));
+        let nested = FamilyFormat::all_instruction_tokenizer_files();
         for name in COMPANIONS.into_iter().map(str::to_owned).chain(nested) {
             let path = from.join(&name);
             match read_file("file of the checkpoint", &path) {

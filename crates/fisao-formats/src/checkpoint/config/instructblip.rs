@@ -9,7 +9,7 @@ use super::{
     EPSILON, LAYERS, TOKENS, WIDTH, activation, expect_type, llama, vision, whole, width_and_heads,
 };
 use crate::FormatError;
-use crate::checkpoint::end_tokens::{EndTokens, token_ids};
+use crate::checkpoint::companion_files::{CompanionFiles, token_ids};
 use crate::checkpoint::family_format::{FamilyFormat, Naming};
 use crate::fields::{Fields, Whole};
 use crate::weights::Layout;
@@ -50,7 +50,10 @@ const QUERIES: Whole = Whole { least: 1, most: 4096, said: "a whole number from 
 const DECODERS: &str =
     "llama, the decoder of instructblip-vicuna-7b and -13b (those with T5 are not read)";
 
-fn read(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageConfig, FormatError> {
+fn read(
+    top: &Fields<'_>,
+    beside: &CompanionFiles<'_>,
+) -> Result<VisionLanguageConfig, FormatError> {
     let text = top.needed_object("text_config", "text_config.")?;
     if text.text("model_type")?.is_some_and(|kind| kind != "llama") {
         return Err(text.refused("model_type", DECODERS));
@@ -62,10 +65,10 @@ fn read(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageConfig
     expect_type(&qformer, "instructblip_qformer")?;
     let vocabulary = decoder.vocab_size;
     // Published configurations name 0 and 1, which end nothing.
-    let ends = match beside.of_tokenizer("llama", vocabulary) {
+    let ends = match beside.end_of_tokenizer("llama", vocabulary) {
         Ok(end) => vec![end],
         Err(unnamed) => {
-            let named = beside.named(&[&text, top], vocabulary)?;
+            let named = beside.named_ends(&[&text, top], vocabulary)?;
             if named.is_empty() {
                 return Err(unnamed);
             }

@@ -3,14 +3,12 @@
 use fisao_models::llama::{DecoderFamily, LlamaConfig, PositionScheme, RopeScaling};
 use serde::Deserialize as _;
 
-use super::{EPSILON, HEADS, LAYERS, TOKENS, WIDTH, whole};
+use super::{EPSILON, HEADS, LAYERS, THETA, TOKENS, WIDTH, whole};
 use crate::FormatError;
 use crate::fields::{Fields, Real, Whole};
 
 /// Width of one head; rotary positions turn its numbers in pairs.
 const HEAD: Whole = Whole { least: 2, most: 1 << 13, said: "an even number from 2 to 8192" };
-/// Base of the rotary frequencies. Below 1, positions would turn by more than a radian and ever more.
-const THETA: Real = Real { least: 1.0, most: 1e30, said: "a number from 1 to 1e30" };
 
 /// Factor on the lengths of sequences.
 const FACTOR: Real = Real { least: 1.0, most: 1e6, said: "a number from 1 to 1e6" };

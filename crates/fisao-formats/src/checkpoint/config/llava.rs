@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{activation, llama, vision};
 use crate::FormatError;
-use crate::checkpoint::end_tokens::{EndTokens, token_ids};
+use crate::checkpoint::companion_files::{CompanionFiles, token_ids};
 use crate::checkpoint::family_format::{FamilyFormat, Naming};
 use crate::fields::Fields;
 use crate::processor::{GRID_PINPOINTS, Pinpoints, PinpointsError, read_pinpoints};
@@ -135,13 +135,16 @@ const ONEVISION: Defaults = Defaults {
     image_token_id: Some(151_646),
 };
 
-fn read(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageConfig, FormatError> {
+fn read(
+    top: &Fields<'_>,
+    beside: &CompanionFiles<'_>,
+) -> Result<VisionLanguageConfig, FormatError> {
     Ok(resolve(top, beside, &LLAVA)?.into())
 }
 
 fn read_next(
     top: &Fields<'_>,
-    beside: &EndTokens<'_>,
+    beside: &CompanionFiles<'_>,
 ) -> Result<VisionLanguageConfig, FormatError> {
     let mut config = resolve(top, beside, &NEXT)?;
     one_token_for_each_patch(top, &config)?;
@@ -152,7 +155,7 @@ fn read_next(
 
 fn read_onevision(
     top: &Fields<'_>,
-    beside: &EndTokens<'_>,
+    beside: &CompanionFiles<'_>,
 ) -> Result<VisionLanguageConfig, FormatError> {
     let mut config = resolve(top, beside, &ONEVISION)?;
     one_token_for_each_patch(top, &config)?;
@@ -177,7 +180,7 @@ fn one_token_for_each_patch(top: &Fields<'_>, config: &LlavaConfig) -> Result<()
 
 fn resolve(
     top: &Fields<'_>,
-    beside: &EndTokens<'_>,
+    beside: &CompanionFiles<'_>,
     defaults: &Defaults,
 ) -> Result<LlavaConfig, FormatError> {
     let text = top.needed_object("text_config", "text_config.")?;
@@ -210,11 +213,11 @@ fn resolve(
 /// default, the end that its tokenizer names.
 fn end_tokens(
     config: [&Fields<'_>; 2],
-    beside: &EndTokens<'_>,
+    beside: &CompanionFiles<'_>,
     decoder: &LlamaConfig,
 ) -> Result<Vec<u32>, FormatError> {
     let vocabulary = decoder.vocab_size;
-    let ends = beside.named(&config, vocabulary)?;
+    let ends = beside.named_ends(&config, vocabulary)?;
     if !ends.is_empty() {
         return Ok(ends);
     }
@@ -223,7 +226,7 @@ fn end_tokens(
             Ok(vec![LLAMA_END])
         }
         DecoderFamily::Llama | DecoderFamily::Mistral => Err(config[0].missing("eos_token_id")),
-        family => Ok(vec![beside.of_tokenizer(family.name(), vocabulary)?]),
+        family => Ok(vec![beside.end_of_tokenizer(family.name(), vocabulary)?]),
     }
 }
 

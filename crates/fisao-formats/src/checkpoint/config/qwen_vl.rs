@@ -5,11 +5,11 @@ use fisao_models::llama::{DecoderFamily, LlamaConfig};
 use fisao_models::vision_language::VisionLanguageConfig;
 use fisao_models::vision_language::qwen_vl::{QwenGeneration, QwenVisionConfig, QwenVlConfig};
 
-use super::{HEADS, LAYERS, PIXELS, WIDTH, activation, llama, whole};
+use super::{HEADS, LAYERS, PIXELS, THETA, WIDTH, activation, llama, whole};
 use crate::FormatError;
-use crate::checkpoint::end_tokens::{EndTokens, token_ids};
+use crate::checkpoint::companion_files::{CompanionFiles, token_ids};
 use crate::checkpoint::family_format::{FamilyFormat, Naming};
-use crate::fields::{Fields, Real, Whole};
+use crate::fields::{Fields, Whole};
 use crate::processor::{CLIP_MEAN, CLIP_STD, Levels, ProcessorFields, with_processor_fields};
 use crate::weights::Layout;
 
@@ -70,32 +70,30 @@ const PATCH: Whole = Whole { least: 1, most: 128, said: "a whole number from 1 t
 const FRAMES: Whole = Whole { least: 1, most: 16, said: "a whole number from 1 to 16" };
 /// Entries of a table of positions.
 const TABLE: Whole = Whole { least: 1, most: 1 << 20, said: "a whole number from 1 to 1048576" };
-/// Layers that a list may name.
-const LAYER: Whole = Whole { least: 0, most: (1 << 10) - 1, said: "a list of layers of the tower" };
 /// Pixels of an image.
 const BUDGET: Whole = Whole { least: 1, most: 1 << 24, said: "a whole number from 1 to 16777216" };
-/// Base of the tower's rotary frequencies.
-const THETA: Real = Real { least: 1.0, most: 1e30, said: "a number from 1 to 1e30" };
 
 /// transformers' `smart_resize` of `Qwen2VLImageProcessor`.
 const LEAST_PIXELS: usize = 56 * 56;
 const MOST_PIXELS: usize = 28 * 28 * 1280;
 
-fn read_2_5(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageConfig, FormatError> {
+fn read_2_5(
+    top: &Fields<'_>,
+    beside: &CompanionFiles<'_>,
+) -> Result<VisionLanguageConfig, FormatError> {
     let part = vision_part(top, ["qwen2_5_vl", "qwen2_5_vl_vision"])?;
     if part.text("hidden_act")?.is_some_and(|act| act != "silu") {
         return Err(part.refused("hidden_act", "\"silu\""));
     }
+    let window_size = whole(&part, "window_size", PIXELS, 112)?;
     let generation = QwenGeneration::Qwen2_5 {
-        window_size: whole(&part, "window_size", PIXELS, 112)?,
+        window_size,
         full_layers: layers(&part, "fullatt_block_indexes", &[7, 15, 23, 31])?,
     };
     // As `Qwen2_5_VLVisionConfig` has it.
     let defaults = Defaults { width: 3584, inner: 3420, depth: 32, patch: 14 };
     let vision = resolve_vision(&part, generation, &defaults)?;
-    if let QwenGeneration::Qwen2_5 { window_size, .. } = vision.generation
-        && window_size < vision.patch_size * vision.merge_size
-    {
+    if window_size < vision.patch_size * vision.merge_size {
         let found = window_size.to_string();
         return Err(part.refused_as(
             "window_size",
@@ -103,13 +101,18 @@ fn read_2_5(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageCo
             "at least the side of a token's patches",
         ));
     }
-    read(top, beside, vision, DecoderFamily::Qwen2)
+    read(top, beside, (&part, vision), DecoderFamily::Qwen2)
 }
 
-fn read_3(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageConfig, FormatError> {
+fn read_3(
+    top: &Fields<'_>,
+    beside: &CompanionFiles<'_>,
+) -> Result<VisionLanguageConfig, FormatError> {
     let part = vision_part(top, ["qwen3_vl", "qwen3_vl_vision"])?;
+    // As `Qwen3VLVisionConfig` has it.
+    let defaults = Defaults { width: 1152, inner: 4304, depth: 27, patch: 16 };
     let deep_layers = layers(&part, "deepstack_visual_indexes", &[8, 16, 24])?;
-    let depth = whole(&part, "depth", LAYERS, 27)?;
+    let depth = whole(&part, "depth", LAYERS, defaults.depth)?;
     let rises = deep_layers.is_sorted_by(|a, b| a < b);
     if !rises || deep_layers.last().is_some_and(|&last| last >= depth) {
         let supported = "layers of the tower in their order, each once";
@@ -120,10 +123,8 @@ fn read_3(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageConf
         deep_layers,
         hidden_act: activation(&part, "hidden_act", "gelu_pytorch_tanh")?,
     };
-    // As `Qwen3VLVisionConfig` has it.
-    let defaults = Defaults { width: 1152, inner: 4304, depth: 27, patch: 16 };
     let vision = resolve_vision(&part, generation, &defaults)?;
-    read(top, beside, vision, DecoderFamily::Qwen3)
+    read(top, beside, (&part, vision), DecoderFamily::Qwen3)
 }
 
 /// The tower's part of the configuration, under a name of old or of today.
@@ -142,8 +143,8 @@ fn layers(part: &Fields<'_>, key: &str, default: &[usize]) -> Result<Vec<usize>,
     let Some(value) = part.get(key) else { return Ok(default.to_vec()) };
     let layer = |value: &serde_json::Value| usize::try_from(value.as_u64()?).ok();
     let list = value.as_array().and_then(|list| list.iter().map(layer).collect::<Option<Vec<_>>>());
-    list.filter(|list| list.iter().all(|&layer| layer <= LAYER.most))
-        .ok_or_else(|| part.refused(key, LAYER.said))
+    list.filter(|list| list.iter().all(|&layer| layer < LAYERS.most))
+        .ok_or_else(|| part.refused(key, "a list of layers of the tower"))
 }
 
 /// What transformers' configuration class has for sizes that are absent.
@@ -188,24 +189,20 @@ fn resolve_vision(
 
 fn read(
     top: &Fields<'_>,
-    beside: &EndTokens<'_>,
-    vision: QwenVisionConfig,
+    beside: &CompanionFiles<'_>,
+    (part, vision): (&Fields<'_>, QwenVisionConfig),
     family: DecoderFamily,
 ) -> Result<VisionLanguageConfig, FormatError> {
     // The first releases of Qwen2.5-VL have the decoder's settings beside the others.
     let text = top.object("text_config", "text_config.")?.unwrap_or(*top);
     let tied = top.flag("tie_word_embeddings")?.unwrap_or(false);
     let text_config: LlamaConfig = llama::resolve_multimodal(&text, tied, family)?;
-    let part = top.needed_object("vision_config", "vision_config.")?;
-    let out = whole(&part, "out_hidden_size", WIDTH, text_config.hidden_size)?;
+    let out = whole(part, "out_hidden_size", WIDTH, text_config.hidden_size)?;
     if out != text_config.hidden_size {
         return Err(part.refused("out_hidden_size", "the decoder's hidden_size"));
     }
     let vocabulary = text_config.vocab_size;
-    let mut ends = beside.named(&[&text, top], vocabulary)?;
-    if ends.is_empty() {
-        ends = vec![beside.of_tokenizer(family.name(), vocabulary)?];
-    }
+    let ends = beside.ends(&[&text, top], family.name(), vocabulary)?;
     let own = |key: &str| {
         Ok::<_, FormatError>(text.token(key, vocabulary)?.or(top.token(key, vocabulary)?))
     };
@@ -249,11 +246,7 @@ fn budget(fields: &Fields<'_>) -> Result<PixelBudget, FormatError> {
 
 /// `Qwen2VLImageProcessor`.
 fn read_image_processor(processor: &ProcessorFields<'_>) -> Result<ImageProcessor, FormatError> {
-    for key in ["do_resize", "do_convert_rgb"] {
-        if processor.0.flag(key)? == Some(false) {
-            return Err(processor.0.refused(key, "true"));
-        }
-    }
+    processor.0.refuse_false(&["do_resize", "do_convert_rgb"])?;
     let Levels { rescale, mean, std, .. } = processor.levels((CLIP_MEAN, CLIP_STD))?;
     Ok(ImageProcessor {
         pad: None,

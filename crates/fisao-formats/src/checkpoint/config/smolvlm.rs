@@ -12,7 +12,7 @@ use fisao_models::vision_language::smolvlm::{SmolVlmConfig, SplitImage, TileToke
 
 use super::{expect_type, llama, vision, whole};
 use crate::FormatError;
-use crate::checkpoint::end_tokens::{EndTokens, token_ids};
+use crate::checkpoint::companion_files::{CompanionFiles, token_ids};
 use crate::checkpoint::family_format::{FamilyFormat, Naming};
 use crate::fields::{Fields, Whole};
 use crate::processor::{Levels, ProcessorFields, side, with_processor_fields};
@@ -67,7 +67,10 @@ const VISION: vision::Defaults = vision::Defaults {
 const FENCE: &str = "<fake_token_around_image>";
 const WHOLE_IMAGE: &str = "<global-img>";
 
-fn read(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageConfig, FormatError> {
+fn read(
+    top: &Fields<'_>,
+    beside: &CompanionFiles<'_>,
+) -> Result<VisionLanguageConfig, FormatError> {
     let text = top.needed_object("text_config", "text_config.")?;
     let vision = top.needed_object("vision_config", "vision_config.")?;
     let decoder = llama::resolve_with_epsilon(
@@ -86,11 +89,8 @@ fn read(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageConfig
     let own = |key: &str| {
         Ok::<_, FormatError>(text.token(key, vocabulary)?.or(top.token(key, vocabulary)?))
     };
-    let mut ends = beside.named(&[&text], vocabulary)?;
-    if ends.is_empty() {
-        ends = vec![beside.of_tokenizer("llama", vocabulary)?];
-    }
-    let tile_tokens = tile_tokens(&beside.folder.join(TOKENIZER_FILE))?;
+    let ends = beside.ends(&[&text], "llama", vocabulary)?;
+    let tile_tokens = tile_tokens(beside.tokenizer()?, &beside.folder.join(TOKENIZER_FILE))?;
     let split = with_processor_fields(beside.folder, |fields| split(&fields.0))?;
     let image = top.token("image_token_id", vocabulary)?;
     let image = image.ok_or_else(|| top.missing("image_token_id"))?;
@@ -107,8 +107,7 @@ fn read(top: &Fields<'_>, beside: &EndTokens<'_>) -> Result<VisionLanguageConfig
 }
 
 /// The tokens that tell tiles apart.
-fn tile_tokens(tokenizer_file: &Path) -> Result<TileTokens, FormatError> {
-    let tokenizer = HfTokenizer::open(tokenizer_file)?;
+fn tile_tokens(tokenizer: &HfTokenizer, tokenizer_file: &Path) -> Result<TileTokens, FormatError> {
     let known = |token: &str| tokenizer.token_id(token);
     let needed = |token: &'static str| {
         known(token)
@@ -153,11 +152,7 @@ fn split(fields: &Fields<'_>) -> Result<SplitImage, FormatError> {
 /// `SmolVLMImageProcessor`.
 fn read_image_processor(processor: &ProcessorFields<'_>) -> Result<ImageProcessor, FormatError> {
     let split = split(&processor.0)?;
-    for key in ["do_resize", "do_convert_rgb"] {
-        if processor.0.flag(key)? == Some(false) {
-            return Err(processor.0.refused(key, "true"));
-        }
-    }
+    processor.0.refuse_false(&["do_resize", "do_convert_rgb"])?;
     let Levels { rescale, mean, std, .. } = processor.levels(([0.5; 3], [0.5; 3]))?;
     Ok(ImageProcessor {
         pad: None,
