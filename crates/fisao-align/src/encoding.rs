@@ -30,7 +30,8 @@ pub fn image_batch(tasks: &[Task], device: &Device) -> ImageBatch {
 }
 
 /// Runs the image encoders over all tasks, on all cores of the CPU; an encoder that policy and verifier
-/// [share](Verifier::share_tower) runs once. Either all tasks have pixels of their own for the
+/// [share](Verifier::share_tower) runs once, and so does one whose features a decoder
+/// [reads](Verifier::reads_features_for). Either all tasks have pixels of their own for the
 /// verifier, or none has.
 ///
 /// # Errors
@@ -55,12 +56,17 @@ pub(crate) fn encode_on(
         for batch in chunk.chunks(BATCH) {
             control.check()?;
             let images = image_batch(batch, &policy.device());
-            let shared =
-                verifier.shares_tower() && batch.iter().all(|task| task.verifier_images.is_empty());
-            if shared {
+            let same_pixels = batch.iter().all(|task| task.verifier_images.is_empty());
+            let reads = |task: &Task| verifier.reads_features_for(&task.instruction);
+            if same_pixels && verifier.shares_tower() {
                 let (features, output) = policy.image_features_and_vision_output(images);
                 encoded.features.extend(features.split());
                 encoded.embeddings.extend(verifier.embed_vision_output(output)?);
+            } else if same_pixels && batch.iter().all(reads) {
+                let sizes = images.sizes().to_vec();
+                let features = policy.image_features(images);
+                encoded.embeddings.extend(verifier.embed_features(&features, &sizes)?);
+                encoded.features.extend(features.split());
             } else {
                 encoded.embeddings.extend(encode_images(verifier, batch)?);
                 encoded.features.extend(policy.image_features(images).split());
@@ -85,8 +91,7 @@ pub fn encode_images(
     tasks: &[Task],
 ) -> Result<Vec<ImageEmbedding>, AlignError> {
     if tasks.iter().all(|task| task.verifier_images.is_empty()) {
-        let device = verifier.model().vision().device();
-        return Ok(verifier.embed_images(image_batch(tasks, &device).whole())?);
+        return Ok(verifier.embed_images(image_batch(tasks, &verifier.device()))?);
     }
     let views: Vec<&[PixelValues]> =
         tasks.iter().map(|task| task.verifier_images.as_slice()).collect();
@@ -102,8 +107,7 @@ pub fn encode_all_images(
     source: &dyn TaskSource,
 ) -> Result<Vec<ImageEmbedding>, AlignError> {
     let indices: Vec<usize> = (0..source.count()).collect();
-    let device = verifier.model().vision().device();
-    let chunks = parallel_chunks(&indices, workers_on(&device), |chunk| {
+    let chunks = parallel_chunks(&indices, workers_on(&verifier.device()), |chunk| {
         let mut embeddings = Vec::with_capacity(chunk.len());
         for batch in chunk.chunks(BATCH) {
             let tasks = batch.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()?;

@@ -49,6 +49,10 @@ pub struct GuardLimits {
     pub max_length_ratio: f64,
     /// Largest fall of the fraction of responses that end by themselves. Default 0.05.
     pub eos_drop: f64,
+    /// Least AUC that the calibration must have measured where the verifier is not the model's own encoder as it was trained with its
+    /// text head: a tuned copy of it, or the model's decoder. Below it the run is refused before it begins. From 0 to 1. Default 0.65:
+    /// rewards stay right on average with a weaker verifier, but need many more captions.
+    pub verifier_auc: f64,
     /// Least standard deviation of rewards over responses. Unit: reward. Default 1e-6.
     pub reward_std: f64,
     /// Largest fraction of mentions without reward. Default 0.98.
@@ -81,6 +85,7 @@ impl Default for GuardLimits {
             min_length_ratio: 0.85,
             max_length_ratio: 1.25,
             eos_drop: 0.05,
+            verifier_auc: 0.65,
             reward_std: 1e-6,
             neutral_fraction: 0.98,
             repetition_growth: 0.1,
@@ -113,6 +118,8 @@ impl GuardLimits {
         for (key, value) in limits {
             real(key, value, not_negative, ZERO_OR_MORE)?;
         }
+        let is_auc = |auc: f64| (0.0..=1.0).contains(&auc);
+        real("guards.verifier-auc", self.verifier_auc, is_auc, "from 0 to 1")?;
         real(
             "guards.explained-variance",
             self.explained_variance,

@@ -18,6 +18,7 @@ mod variants;
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use fisao_formats::documents::{check_output_folder, write_bytes, write_json};
 use fisao_models::generation::Sampling;
 use fisao_runs::bundle::{Pair, PairSource, Policy};
@@ -25,7 +26,7 @@ use fisao_runs::device::DeviceChoice;
 use fisao_runs::score_settings::ScoreSettings;
 use fisao_runs::tasks::DamagedImages;
 use fisao_runs::vocabulary::Vocabulary;
-use fisao_runs::{Reporter, locks, text_cache};
+use fisao_runs::{Refusal, Reporter, locks, text_cache};
 use fisao_verifier::regions::RegionWeights;
 
 use self::document::{
@@ -93,6 +94,12 @@ pub fn study_verifier(request: &StudyRequest, reporter: &Reporter) -> anyhow::Re
     let settings = ScoreSettings::default();
     let Pair { policy, verifier: loaded, views } =
         Pair::open(&request.pair, settings, &device, reporter)?;
+    if loaded.verifier.decoder().is_some() {
+        bail!(
+            Refusal::new("the study compares scores of a contrastive verifier, which the decoder is none")
+                .hint("name one with --verifier; the study's decoder-reading says how well the decoder tells mentions apart")
+        );
+    }
     let scenes = request.images.is_none();
     let words = Vocabulary::chosen(request.vocabulary.as_deref(), scenes, None)?;
     let source = Source::open(request, &words, &policy, reporter)?;

@@ -50,6 +50,8 @@ pub enum Wanted<'a> {
     /// A model, if this check of its configuration passes; it runs before the weights are
     /// downloaded.
     Checkpoint(&'a dyn Fn(&Checkpoint) -> Result<(), FormatError>),
+    /// The settings of a model without its weights; the cache does not call the model complete.
+    Configuration,
     /// A LoRA adapter in PEFT's layout.
     Adapter,
 }
@@ -125,6 +127,7 @@ pub fn fetch(
     let mut fetching = Fetching { id, cache: &cache, remote: &remote, listing: &listing, report };
     let folder = match wanted {
         Wanted::Checkpoint(accept) => fetching.checkpoint(accept)?,
+        Wanted::Configuration => return fetching.configuration(),
         Wanted::Adapter => fetching.adapter()?,
     };
     // Only now: a download that stops leaves the revision at the commit that is complete.
@@ -135,7 +138,7 @@ pub fn fetch(
 /// The folder of a complete copy in the cache, or else the file that it lacks.
 fn cached(cache: &ModelCache<'_>, wanted: Wanted<'_>) -> Result<Result<PathBuf, String>, HubError> {
     let first = match wanted {
-        Wanted::Checkpoint(_) => CONFIG_FILE,
+        Wanted::Checkpoint(_) | Wanted::Configuration => CONFIG_FILE,
         Wanted::Adapter => ADAPTER_CONFIG_FILE,
     };
     let Some(commit) = cache.commit() else { return Ok(Err(first.to_owned())) };
@@ -143,6 +146,7 @@ fn cached(cache: &ModelCache<'_>, wanted: Wanted<'_>) -> Result<Result<PathBuf, 
     let lacks = |name: &str| !folder.join(name).exists();
     let mut needed = vec![first.to_owned()];
     match wanted {
+        Wanted::Configuration => {}
         Wanted::Adapter => needed.push(ADAPTER_WEIGHTS_FILE.to_owned()),
         Wanted::Checkpoint(_) => {
             if PROCESSOR_FILES.iter().all(|name| lacks(name)) {
@@ -191,10 +195,8 @@ struct Fetching<'a> {
 }
 
 impl Fetching<'_> {
-    fn checkpoint(
-        &mut self,
-        accept: &dyn Fn(&Checkpoint) -> Result<(), FormatError>,
-    ) -> Result<PathBuf, HubError> {
+    /// Everything but the weights.
+    fn configuration(&mut self) -> Result<PathBuf, HubError> {
         if !self.has(CONFIG_FILE) {
             let adapter = self.has(ADAPTER_CONFIG_FILE);
             let hint = adapter.then_some(
@@ -203,15 +205,22 @@ impl Fetching<'_> {
             );
             return Err(self.lacks(CONFIG_FILE, hint));
         }
-        let single = self.has(WEIGHTS_FILE);
-        let sharded = !single && self.has(INDEX_FILE);
         let own: Vec<String> = FamilyFormat::all_instruction_tokenizer_files().collect();
         let mut settings = SETTINGS_FILES.to_vec();
         settings.extend(own.iter().map(String::as_str));
+        let sharded = !self.has(WEIGHTS_FILE) && self.has(INDEX_FILE);
         settings.extend(sharded.then_some(INDEX_FILE));
         self.bring(&settings, false)?;
+        Ok(self.folder())
+    }
 
-        let folder = self.folder();
+    fn checkpoint(
+        &mut self,
+        accept: &dyn Fn(&Checkpoint) -> Result<(), FormatError>,
+    ) -> Result<PathBuf, HubError> {
+        let folder = self.configuration()?;
+        let single = self.has(WEIGHTS_FILE);
+        let sharded = !single && self.has(INDEX_FILE);
         let opened = Checkpoint::open(&folder)?;
         accept(&opened)?;
         if !self.has(TOKENIZER_FILE) {

@@ -81,6 +81,11 @@ impl Blip2 {
         &self.vision
     }
 
+    /// Mutable [`vision`](Self::vision).
+    pub fn vision_mut(&mut self) -> &mut VisionTower {
+        &mut self.vision
+    }
+
     /// Unit embeddings of images, those of an image's queries one after the other.
     ///
     /// # Shapes

@@ -49,6 +49,15 @@ impl ContrastiveModel {
         }
     }
 
+    /// Mutable [`vision`](Self::vision).
+    pub fn vision_mut(&mut self) -> &mut VisionTower {
+        match self {
+            Self::Blip2(model) => model.vision_mut(),
+            Self::Clip(model) => &mut model.vision,
+            Self::Siglip(model) => model.vision_mut(),
+        }
+    }
+
     /// Width of the shared space.
     pub fn dim(&self) -> usize {
         match self {

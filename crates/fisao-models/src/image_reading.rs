@@ -5,6 +5,7 @@
 //! if the next token were to be predicted there, and a word that is in the image stands out somewhere.
 
 use burn::tensor::Tensor;
+use burn::tensor::activation::log_softmax;
 
 use crate::attention::Mask;
 use crate::llama::Pass;
@@ -34,43 +35,131 @@ impl VisionLanguageModel {
         tokens: &[u32],
         depth: usize,
     ) -> Vec<Vec<f64>> {
+        let mut best = vec![vec![f64::NEG_INFINITY; tokens.len()]; examples.len()];
+        if tokens.is_empty() {
+            return best;
+        }
+        let prompts: Vec<&[u32]> = examples.iter().map(|shown| shown.prompt).collect();
+        let images: Vec<usize> = examples.iter().map(|shown| shown.image).collect();
+        self.each_image_state((&prompts, &images), features, depth, &mut |example, states| {
+            let found = self.highest(&states, tokens);
+            best[example].iter_mut().zip(found).for_each(|(best, found)| *best = best.max(found));
+        });
+        best
+    }
+
+    /// The same [reading](Self::read_images) of every token of the vocabulary: `prompts[i]` is about image `i` of `features`.
+    /// Result: `[images][vocabulary]`.
+    ///
+    /// Never more than the states of one layer and the logits of some of its rows are held.
+    ///
+    /// # Panics
+    /// A prompt holds another number of placeholders than its image has features.
+    pub fn peak_log_probabilities(
+        &self,
+        prompts: &[&[u32]],
+        features: &ImageFeatures,
+        depth: usize,
+    ) -> Vec<Vec<f32>> {
+        let images: Vec<usize> = (0..prompts.len()).collect();
+        let mut best: Vec<Option<Tensor<2>>> = vec![None; prompts.len()];
+        self.each_image_state((prompts, &images), features, depth, &mut |image, states| {
+            for part in self.log_probability_blocks(&states) {
+                let peaks = part.max_dim(0);
+                best[image] = Some(match best[image].take() {
+                    Some(best) => best.max_pair(peaks),
+                    None => peaks,
+                });
+            }
+        });
+        best.iter().map(|best| best.as_ref().map_or_else(Vec::new, floats)).collect()
+    }
+
+    /// Where in one image some tokens are read: for each the highest log-probability, nats, that the head gives it behind any of the
+    /// last `depth` layers, at each position of the image. Result: `[tokens][positions]`.
+    ///
+    /// # Panics
+    /// The prompt holds another number of placeholders than the image has features.
+    pub fn position_log_probabilities(
+        &self,
+        prompt: &[u32],
+        features: &ImageFeatures,
+        tokens: &[u32],
+        depth: usize,
+    ) -> Vec<Vec<f64>> {
+        let positions = features.counts()[0];
+        let mut best = vec![vec![f64::NEG_INFINITY; positions]; tokens.len()];
+        if tokens.is_empty() {
+            return best;
+        }
+        let columns = indices(tokens.iter().map(|&id| i64::from(id)).collect(), &self.device());
+        self.each_image_state((&[prompt], &[0]), features, depth, &mut |_, states| {
+            let mut position = 0;
+            for part in self.log_probability_blocks(&states) {
+                let rows = floats(&part.select(1, columns.clone()));
+                for row in rows.chunks_exact(tokens.len()) {
+                    for (best, &found) in best.iter_mut().zip(row) {
+                        best[position] = best[position].max(f64::from(found));
+                    }
+                    position += 1;
+                }
+            }
+        });
+        best
+    }
+
+    /// Shows `visit` the normed states at the image's positions, `[positions, hidden]`, behind each of the last `depth` layers, of
+    /// each of some prompts: its index, and the states. `images[i]` is which image prompt `i` is about.
+    fn each_image_state(
+        &self,
+        (prompts, images): (&[&[u32]], &[usize]),
+        features: &ImageFeatures,
+        depth: usize,
+        visit: &mut dyn FnMut(usize, Tensor<2>),
+    ) {
         let placeholder = self.tokens().image;
         // What comes behind the image is not seen from it.
-        let cut = |shown: &Example<'_>| {
-            let end = shown.prompt.iter().rposition(|&id| id == placeholder).map_or(0, |at| at + 1);
-            shown.prompt[..end].to_vec()
+        let cut = |prompt: &&[u32]| {
+            let end = prompt.iter().rposition(|&id| id == placeholder).map_or(0, |at| at + 1);
+            prompt[..end].to_vec()
         };
-        let mut rows: Vec<Vec<u32>> = examples.iter().map(cut).collect();
+        let mut rows: Vec<Vec<u32>> = prompts.iter().map(cut).collect();
         let length = rows.iter().map(Vec::len).max().unwrap_or(0);
-        if tokens.is_empty() || length == 0 {
-            return vec![vec![f64::NEG_INFINITY; tokens.len()]; examples.len()];
+        if length == 0 {
+            return;
         }
         let mut wanted = Vec::new();
         for (index, row) in rows.iter_mut().enumerate() {
-            let count = features.counts()[examples[index].image];
+            let count = features.counts()[images[index]];
             let own = (0..row.len()).filter(|&at| row[at] == placeholder).take(count);
             wanted.extend(own.map(|at| (index * length + at) as i64));
             row.resize(length, self.tokens().pad);
         }
-        let images: Vec<usize> = examples.iter().map(|shown| shown.image).collect();
         let (batch, mask) = (rows.len(), Mask::causal());
-        let rows = PromptRows { rows: &rows, images: &images, padding: &[] };
+        let rows = PromptRows { rows: &rows, images, padding: &[] };
         let DecoderInputs { x, positions, deep, .. } = self.decoder_inputs(rows, features);
         let wanted = Some(indices(wanted, &self.device()));
         let pass = Pass { batch, positions: &positions, mask: &mask, wanted, deep: &deep };
-        let states = self.language_model().layer_states(x, &pass, depth.max(1));
-        let mut best = vec![vec![f64::NEG_INFINITY; tokens.len()]; examples.len()];
-        for states in states {
+        self.language_model().each_layer_state(x, &pass, depth.max(1), &mut |states| {
             let mut first = 0;
-            for (best, &image) in best.iter_mut().zip(&images) {
+            for (index, &image) in images.iter().enumerate() {
                 let count = features.counts()[image];
-                let own = states.clone().narrow(0, first, count);
-                let found = self.highest(&own, tokens);
-                best.iter_mut().zip(found).for_each(|(best, found)| *best = best.max(found));
+                visit(index, states.clone().narrow(0, first, count));
                 first += count;
             }
-        }
-        best
+        });
+    }
+
+    /// Log-probabilities of all tokens at rows of normed states `[rows, hidden]`, some rows at a time: `[≤ ROWS, vocabulary]` each.
+    fn log_probability_blocks<'a>(
+        &'a self,
+        states: &'a Tensor<2>,
+    ) -> impl Iterator<Item = Tensor<2>> + 'a {
+        let rows = states.dims()[0];
+        (0..rows).step_by(ROWS).map(move |first| {
+            let part = states.clone().narrow(0, first, ROWS.min(rows - first));
+            log_softmax(self.language_model().logits(part), 1)
+        })
     }
 
     /// Highest log-probability of each of some tokens over rows of normed states, `[rows, hidden]`; never more logits than

@@ -242,34 +242,34 @@ impl Llama {
         }
     }
 
-    /// States behind each of the last `depth` layers, each through the final norm, at the rows that are wanted: what the
-    /// head reads of a layer (logit lens). Under the causal mask, without a cache.
+    /// Shows `visit` the states behind each of the last `depth` layers, each through the final norm, at the rows that are wanted: what
+    /// the head reads of a layer (logit lens). Under the causal mask, without a cache. States of one layer are held at a time.
     ///
     /// # Panics
     /// The pass says of no rows that they are wanted.
     ///
     /// # Shapes
     /// * `x`: `[batch · length, hidden]`
-    /// * result: for each layer `[wanted, hidden]`, the last layer last
-    pub(crate) fn layer_states(
+    /// * `visit`: for each layer `[wanted, hidden]`, the last layer last
+    pub(crate) fn each_layer_state(
         &self,
         x: Tensor<2>,
         pass: &Pass<'_>,
         depth: usize,
-    ) -> Vec<Tensor<2>> {
+        visit: &mut dyn FnMut(Tensor<2>),
+    ) {
         let wanted = pass.wanted.as_ref().expect("rows that are wanted");
         let context = self.context(&x, pass);
         let unread = self.layers.len().saturating_sub(depth);
-        let (mut x, mut states) = (x, Vec::with_capacity(depth));
+        let mut x = x;
         for index in 0..self.layers.len() {
             x = self.layer_output(index, x, &context, pass, None);
             if self.is_last(index) {
-                states.push(self.norm.forward(x.clone()));
+                visit(self.norm.forward(x.clone()));
             } else if index >= unread {
-                states.push(self.norm.forward(x.clone().select(0, wanted.clone())));
+                visit(self.norm.forward(x.clone().select(0, wanted.clone())));
             }
         }
-        states
     }
 
     /// What all layers of a pass share. Its mask is limited to the decoder's sliding window: keys of a sequence lie one behind the

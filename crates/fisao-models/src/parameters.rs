@@ -37,7 +37,54 @@ macro_rules! each {
     };
 }
 
+/// A model's tensor that another one may hold, too; nothing of it is copied.
+#[derive(Debug, Clone)]
+pub enum SharedParameter {
+    /// A number or a vector.
+    Vector(Tensor<1>),
+    /// A matrix, in the layout and type that it has.
+    Matrix(Tensor<2>),
+    /// Vectors stored as a batch of one.
+    Batch(Tensor<3>),
+    /// A kernel.
+    Kernel(Tensor<4>),
+    /// A kernel over frames.
+    Volume(Tensor<5>),
+}
+
 impl ParameterMut<'_> {
+    /// The tensor, for another model to hold.
+    pub fn share(&self) -> SharedParameter {
+        match self {
+            Self::Scalar(tensor) | Self::Vector(tensor) => {
+                SharedParameter::Vector((**tensor).clone())
+            }
+            Self::Matrix(tensor) => SharedParameter::Matrix((**tensor).clone()),
+            Self::Batch(tensor) => SharedParameter::Batch((**tensor).clone()),
+            Self::Kernel(tensor) => SharedParameter::Kernel((**tensor).clone()),
+            Self::Volume(tensor) => SharedParameter::Volume((**tensor).clone()),
+        }
+    }
+
+    /// Holds another model's tensor from now on.
+    ///
+    /// # Panics
+    /// It is of another shape.
+    pub fn hold(&mut self, shared: SharedParameter) {
+        let before = self.shape();
+        match (&mut *self, shared) {
+            (Self::Scalar(own) | Self::Vector(own), SharedParameter::Vector(other)) => {
+                **own = other
+            }
+            (Self::Matrix(own), SharedParameter::Matrix(other)) => **own = other,
+            (Self::Batch(own), SharedParameter::Batch(other)) => **own = other,
+            (Self::Kernel(own), SharedParameter::Kernel(other)) => **own = other,
+            (Self::Volume(own), SharedParameter::Volume(other)) => **own = other,
+            (own, other) => panic!("{other:?} in the place of {own:?}"),
+        }
+        assert!(before == self.shape(), "{:?} in the place of {before:?}", self.shape());
+    }
+
     /// Shape as saved in a checkpoint.
     pub fn shape(&self) -> Vec<usize> {
         match self {

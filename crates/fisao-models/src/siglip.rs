@@ -75,6 +75,11 @@ impl Siglip {
         &self.vision
     }
 
+    /// Mutable [`vision`](Self::vision).
+    pub fn vision_mut(&mut self) -> &mut VisionTower {
+        &mut self.vision
+    }
+
     /// Unit image embeddings: `[batch, 3, h, w]` → `[batch, hidden]`.
     pub fn embed_images(&self, pixels: Tensor<4>) -> Tensor<2> {
         self.embed_vision_output(self.vision.encode(pixels))

@@ -20,7 +20,7 @@ use crate::parameters::{ParameterMut, Parameters};
 use crate::vision::{VisionOutput, VisionTower};
 use crate::weights::{WeightError, WeightSource};
 
-pub use family::{FamilyConfig, ImageEncoder, ImagePlace, TokenIds};
+pub use family::{FamilyConfig, ImageEncoder, ImagePlace, TokenIds, WholeImageGrid};
 pub use images::{ImageBatch, ImageFeatures};
 pub(crate) use prompt_rows::{DecoderInputs, PromptRows};
 
@@ -149,6 +149,14 @@ impl VisionLanguageModel {
     /// The image tower, where it is one that a contrastive model may share; frozen.
     pub fn vision_tower(&self) -> Option<&VisionTower> {
         self.image_encoder.tower()
+    }
+
+    /// Whether an adapter is on anything that makes image tokens.
+    pub fn has_adapted_image_encoder(&self) -> bool {
+        let mut adapted = false;
+        let mut encoder = self.image_encoder.clone();
+        encoder.visit_linears_mut(&mut |_, linear| adapted |= linear.adapter.is_some());
+        adapted
     }
 
     /// Where the decoder's weights live.

@@ -159,13 +159,12 @@ impl VerdictWord {
 fn overlay(map: &HeatMap, (low, high): (f64, f64)) -> Vec<u8> {
     let span = (high - low).max(f64::MIN_POSITIVE);
     let pixels: Vec<u8> = map
-        .cosines
+        .values
         .iter()
-        .flat_map(|cosine| {
-            let seen = ((cosine - low) / span).clamp(0.0, 1.0);
+        .flat_map(|value| {
+            let seen = ((value - low) / span).clamp(0.0, 1.0);
             [12, 14, 24, (235.0 * (1.0 - seen)) as u8]
         })
         .collect();
-    let side = map.side as u32;
-    png(&pixels, (side, side), ExtendedColorType::Rgba8)
+    png(&pixels, (map.columns as u32, map.rows as u32), ExtendedColorType::Rgba8)
 }

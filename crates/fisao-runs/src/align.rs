@@ -18,24 +18,23 @@ use fisao_formats::data_record::DataRecord;
 use fisao_formats::digest::sha256_bytes;
 use fisao_formats::prompts::PromptSet;
 use fisao_formats::run_folder::RunFolder;
-use fisao_formats::weights::LoadDtype;
 use fisao_models::image::ImageProcessor;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::{Calibration, Labels};
 
-use crate::bundle::{LoadedVerifier, Policy, verifier_or_embedded};
+use crate::bundle::{LoadedVerifier, Pair, Policy};
 use crate::calibrations::{self, CALIBRATION, Setting};
 use crate::data_check;
 use crate::demo_config::demo_config;
 use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::failure::{Interrupted, Refusal, told};
-use crate::model_location::ModelLocation;
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
 use crate::settings::{self, SettingsChanges};
 use crate::stop::StopSource;
 use crate::training::{Surroundings, Training};
+use crate::verifier_choice::check_auc;
 use crate::vocabulary::Vocabulary;
 use crate::world::{DemoSetup, Sizes, validation};
 use crate::{locks, prospects, response_file, text_cache};
@@ -273,15 +272,10 @@ impl<'a> Run<'a> {
         let seed = self.config.seed;
         let (training, validation) = prompts::split(&set, &passed_over, files, seed, reporter)?;
         let device = &self.opened.device;
-        // First, as it is small: a name that leads nowhere is found before a large model is fetched.
-        let location = |name: &str| ModelLocation::from(std::ffi::OsString::from(name));
         let score = ScoreSettings::of_run(&self.config).or_as_in(&calibration);
-        let verifier = location(&files.verifier);
-        let mut loaded =
-            verifier_or_embedded(Some(&verifier), WorldKind::default(), score, device, reporter)?;
-        let model = location(&files.model);
-        let policy = Policy::located(&model, None, LoadDtype::AsStored, device, reporter)?;
-        let views = loaded.views_beside(&policy, files.allow_mismatched_verifier, reporter)?;
+        let Pair { policy, verifier: loaded, views } =
+            Pair::open(&files.pair(), score, device, reporter)?;
+        check_auc(&loaded, &calibration, self.config.guards.verifier_auc)?;
         let data = self.with_models(data, (&policy, &loaded), &calibration)?;
         let setting = Setting { verifier: &loaded, vocabulary: &vocabulary };
         setting.check(&calibration, Some(&policy), reporter)?;

@@ -26,7 +26,7 @@ use image::RgbImage;
 use tempfile::TempDir;
 
 pub use identity::Origin;
-pub use verifier::{LoadedVerifier, Views, load_verifier, verifier_or_embedded};
+pub use verifier::{AloneSource, LoadedVerifier, Views, load_verifier, verifier_or_embedded};
 
 use crate::device::check_precision;
 use crate::failure::Refusal;
@@ -34,6 +34,7 @@ use crate::model_location::{LocatedModel, ModelLocation, Role};
 use crate::prompt::{EncodedPrompt, Prompt, PromptFormat};
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
+use crate::verifier_choice::{VerifierSource, matching_verifier};
 
 /// How messages and reports call a world; the clear one's name is what it was before there was another.
 pub const fn title(world: WorldKind) -> &'static str {
@@ -44,7 +45,7 @@ pub const fn title(world: WorldKind) -> &'static str {
 }
 
 /// Which model generates, and how it is loaded.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ModelSource {
     /// The checkpoint; the embedded one if there is none.
     pub model: Option<ModelLocation>,
@@ -63,12 +64,30 @@ pub struct ModelSource {
 pub struct PairSource {
     /// The model.
     pub model: ModelSource,
-    /// The verifier; the embedded one if there is none.
-    pub verifier: Option<ModelLocation>,
+    /// The verifier; if there is none, the embedded one beside an embedded model, else what
+    /// [goes with](matching_verifier) the model.
+    pub verifier: Option<VerifierSource>,
     /// Whether the verifier's vision tower may be another than the model's own.
     pub allow_mismatched_verifier: bool,
     /// Whose embedded models are meant.
     pub world: WorldKind,
+}
+
+impl PairSource {
+    /// The verifier that was named, or else what goes with the model that was, by its configuration alone, which is said. `None` of
+    /// the embedded models.
+    fn verifier(&self, reporter: &Reporter) -> anyhow::Result<Option<VerifierSource>> {
+        match (&self.verifier, &self.model.model) {
+            (Some(named), _) => Ok(Some(named.clone())),
+            (None, None) => Ok(None),
+            (None, Some(model)) => {
+                let checkpoint = model.checkpoint(reporter)?;
+                let choice = matching_verifier(checkpoint.vision_language_config()?);
+                reporter.note(choice.in_words());
+                Ok(Some(choice.source()))
+            }
+        }
+    }
 }
 
 /// A model that describes images.
@@ -298,11 +317,22 @@ impl Pair {
         device: &Device,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
+        let (world, allow) = (source.world, source.allow_mismatched_verifier);
+        let load = |verifier: Option<&ModelLocation>| {
+            verifier_or_embedded(verifier, world, settings.clone(), device, reporter)
+        };
         // First, as it is small: a name that leads nowhere is found before a large model is fetched.
-        let (verifier, world) = (source.verifier.as_ref(), source.world);
-        let mut verifier = verifier_or_embedded(verifier, world, settings, device, reporter)?;
+        let contrastive = match source.verifier(reporter)? {
+            None => Some(load(None)?),
+            Some(VerifierSource::Checkpoint(location)) => Some(load(Some(&location))?),
+            Some(VerifierSource::Decoder) => None,
+        };
         let policy = Policy::open(&source.model, world, device, reporter)?;
-        let views = verifier.views_beside(&policy, source.allow_mismatched_verifier, reporter)?;
+        let mut verifier = match contrastive {
+            Some(verifier) => verifier,
+            None => LoadedVerifier::of_decoder(&policy, settings)?,
+        };
+        let views = verifier.views_beside(&policy, allow, reporter)?;
         Ok(Self { policy, verifier, views })
     }
 }

@@ -46,6 +46,7 @@ pub mod stop;
 pub mod tasks;
 pub mod text_cache;
 pub mod training;
+pub mod verifier_choice;
 pub mod verify;
 pub mod vocabulary;
 pub mod world;

@@ -102,6 +102,15 @@ impl ModelLocation {
         Ok(LocatedModel { folder, name })
     }
 
+    /// What kind of model is there, of which no weights are downloaded for that.
+    pub fn checkpoint(&self, reporter: &Reporter) -> anyhow::Result<Checkpoint> {
+        let folder = match self.id()? {
+            None => PathBuf::from(&self.0),
+            Some(id) => fetch(&id, Wanted::Configuration, reporter)?,
+        };
+        Ok(Checkpoint::open(&folder)?)
+    }
+
     /// What still leads there from another folder: an absolute path, or the name on the Hub.
     pub fn lasting(&self) -> anyhow::Result<String> {
         let path = match self.id()? {
@@ -133,12 +142,16 @@ impl ModelLocation {
 }
 
 fn download(id: &HubId, role: Role, reporter: &Reporter) -> anyhow::Result<PathBuf> {
-    let settings = HubSettings::from_environment()?;
     let check = |checkpoint: &Checkpoint| check_role(role, checkpoint);
     let wanted = match role {
         Role::Adapter => Wanted::Adapter,
         Role::Model | Role::Verifier | Role::Any => Wanted::Checkpoint(&check),
     };
+    fetch(id, wanted, reporter)
+}
+
+fn fetch(id: &HubId, wanted: Wanted<'_>, reporter: &Reporter) -> anyhow::Result<PathBuf> {
+    let settings = HubSettings::from_environment()?;
     let mut progress: Option<PhaseProgress> = None;
     let folder = hub::fetch(id, wanted, &settings, &mut |event| match event {
         HubEvent::CacheUsed { reason } => {

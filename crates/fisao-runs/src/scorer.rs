@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use fisao_models::image::PixelValues;
-use fisao_models::vision_language::ImageBatch;
 use fisao_verifier::calibration::{Calibration, ProbabilityModel};
 use fisao_verifier::mentions::{Mention, ObjectVocabulary};
 use fisao_verifier::regions::{ImageEmbedding, RegionWeights};
@@ -123,7 +122,10 @@ impl Scorer {
         let form = mention.map_or_else(|| name.to_owned(), |mention| mention.form.to_owned());
         self.verifier.embed_names([form.as_str()])?;
         let cosine = self.verifier.score(image, &form);
-        let sentences = self.verifier.templates().render(&form);
+        let sentences = match self.verifier.decoder() {
+            Some(_) => vec![form.clone()],
+            None => self.verifier.templates().render(&form),
+        };
         Ok(ScoredName { sentences, cosine, p_hallucinated: self.p_hallucinated(cosine) })
     }
 
@@ -153,15 +155,22 @@ impl Scorer {
         Ok(ScoredCaption { caption: caption.to_owned(), mentions })
     }
 
-    /// Where in an image a caption's words are seen; `whole` is the image as the verifier takes it.
-    pub fn heat_maps(&self, whole: &PixelValues, caption: &ScoredCaption) -> Vec<HeatMap> {
+    /// Where in an image a caption's words are seen; `whole` is the image as the verifier takes it. `None` where its image tokens have
+    /// no place in the image.
+    ///
+    /// # Errors
+    /// The image cannot be shown to the decoder.
+    pub fn heat_maps(
+        &self,
+        whole: &PixelValues,
+        caption: &ScoredCaption,
+    ) -> anyhow::Result<Option<Vec<HeatMap>>> {
         if caption.mentions.is_empty() {
-            return Vec::new();
+            return Ok(Some(Vec::new()));
         }
         let names: Vec<&str> =
             caption.mentions.iter().map(|mention| mention.form.as_str()).collect();
-        let images = ImageBatch::new([whole], &self.verifier.model().vision().device());
-        self.verifier.heat_maps(images.whole(), &names)
+        Ok(self.verifier.heat_maps(whole, &names)?)
     }
 
     fn p_hallucinated(&self, cosine: f64) -> Option<f64> {

@@ -4,12 +4,14 @@
 //! alignment reads is, to the bit, what it would have computed. Caching never fails a run: a folder that cannot be written
 //! costs time, no more.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fisao_formats::digest::sha256_parts;
 use fisao_formats::named_vectors::{read_named_vectors, write_named_vectors};
+use fisao_models::contrastive::ContrastiveModel;
 use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::scorer::Verifier;
 
@@ -22,6 +24,8 @@ const FOLDER: &str = "FISAO_CACHE";
 const WORTH_KEEPING: Duration = Duration::from_secs(1);
 /// Names embedded between two steps of the progress bar.
 const STEP: usize = 64;
+/// Groups of names, and names of a group, that a warning shows.
+const SHOWN: usize = 6;
 
 /// Embeds every name of a vocabulary, or reads the embeddings of an earlier run.
 ///
@@ -34,6 +38,9 @@ pub fn learn(
     reporter: &Reporter,
 ) -> anyhow::Result<()> {
     let names: Vec<&str> = vocabulary.forms().map(|(form, _)| form).collect();
+    if verifier.decoder().is_some() {
+        return look_up_tokens(verifier, vocabulary, reporter);
+    }
     let file = file(loaded, &names, reporter)?;
     if recall(verifier, &names, file.as_ref(), reporter) {
         return Ok(());
@@ -59,13 +66,55 @@ pub fn learn(
     Ok(())
 }
 
-/// Reads what an earlier run kept, if it did; computes nothing.
+/// Looks up the first token of every name for a decoder, which takes next to no time, and warns of objects that it cannot tell apart.
+fn look_up_tokens(
+    verifier: &mut Verifier,
+    vocabulary: &ObjectVocabulary,
+    reporter: &Reporter,
+) -> anyhow::Result<()> {
+    verifier.embed_names(vocabulary.forms().map(|(form, _)| form))?;
+    let categories: BTreeMap<&str, usize> = vocabulary.forms().collect();
+    let groups = verifier.names_of_one_token().into_iter().filter(|names| {
+        // Names of one object may well begin alike.
+        let mut of_names = names.iter().map(|name| categories.get(name));
+        let first = of_names.next();
+        of_names.any(|category| Some(category) != first)
+    });
+    let groups: Vec<String> = groups.map(|names| named(&names)).collect();
+    if groups.is_empty() {
+        return Ok(());
+    }
+    let more = match groups.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!("; and {more} more such groups"),
+    };
+    let shown = groups[..groups.len().min(SHOWN)].join("; ");
+    reporter.warn(
+        format!("names of different objects begin with the same token, by which the decoder reads them: {shown}{more}"),
+        Some("their scores are the same; a contrastive verifier tells them apart"),
+    );
+    Ok(())
+}
+
+/// Names of a group, as many as are worth showing.
+fn named(names: &[&str]) -> String {
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("'{name}'")).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// Reads what an earlier run kept, if it did; computes nothing. For a decoder it looks up the first tokens.
 pub fn recall_only(
     loaded: &LoadedVerifier,
     verifier: &mut Verifier,
     vocabulary: &ObjectVocabulary,
     reporter: &Reporter,
 ) -> anyhow::Result<()> {
+    if verifier.decoder().is_some() {
+        return look_up_tokens(verifier, vocabulary, reporter);
+    }
     // Looking for a file takes a digest of the whole model, which pays only where there may be one.
     if folder().is_some_and(|folder| folder.is_dir()) {
         let names: Vec<&str> = vocabulary.forms().map(|(form, _)| form).collect();
@@ -83,7 +132,7 @@ fn recall(
     reporter: &Reporter,
 ) -> bool {
     let Some(file) = file.filter(|file| file.is_file()) else { return false };
-    let width = verifier.model().dim();
+    let Some(width) = verifier.contrastive().map(ContrastiveModel::dim) else { return false };
     match read_named_vectors(file) {
         Ok(vectors) if vectors.iter().all(|(_, vector)| vector.len() == width) => {
             verifier.insert_embeddings(vectors);
@@ -114,7 +163,7 @@ fn file(
     let Some(folder) = folder() else { return Ok(None) };
     let identity = loaded.identity(reporter)?;
     let templates = serde_json::to_vec(&identity.templates)?;
-    let device = format!("{:?}", loaded.verifier.model().vision().device());
+    let device = format!("{:?}", loaded.verifier.device());
     let version = env!("CARGO_PKG_VERSION").as_bytes();
     let parts = [identity.model.sha256.as_bytes(), &templates, device.as_bytes(), version];
     let names = names.iter().map(|name| name.as_bytes());

@@ -12,18 +12,16 @@ use fisao_formats::documents::{check_output_file, open_text, write_bytes};
 use fisao_formats::images::open_image;
 use fisao_models::image::PixelValues;
 use fisao_models::parallel::{parallel_chunks, workers_on};
-use fisao_scenes::WorldKind;
 use fisao_verifier::regions::{ImageEmbedding, Regions};
-use fisao_verifier::scorer::HeatMap;
+use fisao_verifier::scorer::{HeatMap, HeatMapUnit};
 use serde::Serialize;
 
 use self::doubtful::Doubtful;
-use crate::bundle::{LoadedVerifier, verifier_or_embedded, warn_of_photographs};
+use crate::bundle::{AloneSource, LoadedVerifier, warn_of_photographs};
 use crate::calibrations;
 use crate::device::DeviceChoice;
 use crate::failure::{Interrupted, Refusal};
 use crate::image_directory::ImageDirectory;
-use crate::model_location::ModelLocation;
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
 use crate::scorer::{ScoredCaption, ScoredMention, Scorer};
@@ -43,10 +41,8 @@ pub struct VerifyRequest {
     pub images: PathBuf,
     /// What is done about images that cannot be used.
     pub damaged: DamagedImages,
-    /// The verifier; the embedded one if there is none.
-    pub verifier: Option<ModelLocation>,
-    /// Whose embedded verifier is meant.
-    pub world: WorldKind,
+    /// What verifies.
+    pub verifier: AloneSource,
     /// What turns scores into probabilities; without it there is no decision.
     pub calibration: Option<PathBuf>,
     /// File or name of the list of objects.
@@ -109,12 +105,40 @@ pub struct Judged<'a> {
 }
 
 /// A heat map, one row of patches after the other.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct HeatMapRows {
-    /// Patches along each side of the image as the verifier takes it.
-    pub side: usize,
+    /// Patches along each side of the image as the verifier takes it, of cosines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub side: Option<usize>,
     /// One for each patch.
-    pub cosines: Vec<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cosines: Option<Vec<f64>>,
+    /// Image tokens from top to bottom of the image, of probabilities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<usize>,
+    /// Image tokens from left to right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub columns: Option<usize>,
+    /// One for each image token that shows the whole of the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probabilities: Option<Vec<f64>>,
+}
+
+impl From<HeatMap> for HeatMapRows {
+    fn from(map: HeatMap) -> Self {
+        let HeatMap { unit, rows, columns, values } = map;
+        match unit {
+            HeatMapUnit::Cosine => {
+                Self { side: Some(rows), cosines: Some(values), ..Self::default() }
+            }
+            HeatMapUnit::Probability => Self {
+                rows: Some(rows),
+                columns: Some(columns),
+                probabilities: Some(values),
+                ..Self::default()
+            },
+        }
+    }
 }
 
 /// What was found in all captions.
@@ -151,11 +175,13 @@ pub fn verify(
     let calibration = request.calibration.as_deref().map(calibrations::read).transpose()?;
     let (templates, regions) = (&request.templates, request.regions);
     let settings = ScoreSettings::chosen(templates, regions, calibration.as_ref());
-    let embedded = request.verifier.is_none();
+    let embedded = request.verifier.is_embedded();
     let words = Vocabulary::chosen(request.vocabulary.as_deref(), embedded, calibration.as_ref())?;
     let device = request.device.open(reporter)?.device;
-    let (verifier, world) = (request.verifier.as_ref(), request.world);
-    let loaded = verifier_or_embedded(verifier, world, settings, &device, reporter)?;
+    let loaded = request.verifier.open(settings, &device, reporter)?;
+    if request.heat_maps || page.is_some() {
+        warn_of_no_places(&loaded, reporter);
+    }
     let mut scorer = Scorer::new(&loaded, &words, calibration, reporter)?;
     scorer.recall(&loaded, reporter)?;
     let stop = stop()?;
@@ -180,8 +206,11 @@ pub fn verify(
         for (input, file) in captions.iter().zip(files) {
             let seen = &known[file.as_path()];
             let scored = scorer.caption(&seen.embedding, &input.caption)?;
-            let maps =
-                if request.heat_maps { scorer.heat_maps(&seen.whole, &scored) } else { Vec::new() };
+            let maps = if request.heat_maps {
+                scorer.heat_maps(&seen.whole, &scored)?.unwrap_or_default()
+            } else {
+                Vec::new()
+            };
             let verdict = Verdict::new(request, (input, file), &scored, maps);
             sum.add(&verdict);
             each(&verdict, &scored)?;
@@ -196,6 +225,21 @@ pub fn verify(
     }
     progress.finish();
     Ok(sum)
+}
+
+/// Says so where no image token has a place in the image, so that there are no heat maps.
+fn warn_of_no_places(loaded: &LoadedVerifier, reporter: &Reporter) {
+    let Some(reader) = loaded.verifier.decoder() else { return };
+    let family = reader.model().config().family();
+    if family.whole_image_grid((1, 1)).is_none() {
+        reporter.warn(
+            format!(
+                "there are no heat maps: image tokens of {} have no place in the image",
+                family.model_type()
+            ),
+            Some("a contrastive verifier shows where in the image words are seen"),
+        );
+    }
 }
 
 /// The captions and the file of each one's image, which can be used.
@@ -217,7 +261,7 @@ fn captions(
     different.dedup();
     let usable = checked_images(&different, request.damaged, reporter)?;
     let sizes = usable.iter().map(|image| image.size);
-    warn_of_photographs(request.verifier.is_none(), sizes, reporter);
+    warn_of_photographs(request.verifier.is_embedded(), sizes, reporter);
     if usable.len() == different.len() {
         return Ok((captions, files));
     }
@@ -240,7 +284,7 @@ fn encode_images<'a>(
     scorer: &Scorer,
     files: &[&'a Path],
 ) -> anyhow::Result<Vec<(&'a Path, EncodedImage)>> {
-    let device = loaded.verifier.model().vision().device();
+    let device = loaded.verifier.device();
     let chunks = parallel_chunks(files, workers_on(&device), |chunk| {
         let mut seen = Vec::with_capacity(chunk.len());
         for batch in chunk.chunks(BATCH) {
@@ -268,8 +312,8 @@ impl<'a> Verdict<'a> {
         let threshold = request.threshold;
         let mut mentions: Vec<Judged> =
             scored.mentions.iter().map(|mention| Judged::new(mention, threshold)).collect();
-        for (mention, HeatMap { side, cosines }) in mentions.iter_mut().zip(maps) {
-            mention.heat_map = Some(HeatMapRows { side, cosines });
+        for (mention, map) in mentions.iter_mut().zip(maps) {
+            mention.heat_map = Some(map.into());
         }
         let hallucinated =
             mentions.iter().filter(|judged| judged.hallucinated == Some(true)).count();

@@ -17,6 +17,10 @@ pub struct ScoreConfig {
     /// Standard deviation of noise that is added to every score, of whole responses, too, and always the same for the same image and
     /// text: how well does alignment do with a worse verifier? Unit: cosine. From 0 to 1000. Default: 0, none.
     pub noise: f64,
+    /// Fraction of the decoder's layers, from the last one back, whose states are read where the decoder is the verifier
+    /// (--verifier decoder); at least one layer. Above 0, at most 1. Default: 0.5, the second half, where image states have come
+    /// close to words (Jiang et al. 2024, arXiv 2410.02762).
+    pub reading_layers: f64,
 }
 
 /// Where in an image a name is looked for.
@@ -47,7 +51,13 @@ pub struct RegionWeights {
 
 impl Default for ScoreConfig {
     fn default() -> Self {
-        Self { regions: Regions::default(), crops: 2, centred: true, noise: 0.0 }
+        Self {
+            regions: Regions::default(),
+            crops: 2,
+            centred: true,
+            noise: 0.0,
+            reading_layers: 0.5,
+        }
     }
 }
 
@@ -70,6 +80,10 @@ impl ScoreConfig {
             let found = self.noise.to_string();
             return Err(ScoreConfigError { key: "score.noise", found, range: "from 0 to 1000" });
         }
+        if !(self.reading_layers > 0.0 && self.reading_layers <= 1.0) {
+            let (key, found) = ("score.reading-layers", self.reading_layers.to_string());
+            return Err(ScoreConfigError { key, found, range: "above 0, at most 1" });
+        }
         Ok(())
     }
 }
@@ -86,8 +100,9 @@ pub struct ScoreConfigError {
     pub range: &'static str,
 }
 
-/// What the encoder made of one image: unit vectors. Where an encoder makes several of one image or patch (BLIP-2's queries), they stand
-/// one after the other, and the best of their cosines counts.
+/// What the verifier made of one image. An encoder makes unit vectors; where it makes several of one image or patch (BLIP-2's queries),
+/// they stand one after the other, and the best of their cosines counts. A decoder reads a log-probability, nats, for each token of its
+/// vocabulary, and has no parts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageEmbedding {
     /// Of the whole image, `f_v`.
@@ -109,6 +124,13 @@ impl ImageEmbedding {
 }
 
 impl ImageEmbedding {
+    /// Cosine of the whole image with the same image by another encoder; of several vectors the mean.
+    pub fn mean_cosine(&self, other: &Self) -> f64 {
+        // Each of the vectors is of length 1, so that all of them together have their number as squared length.
+        let count = cosine(&self.whole, &self.whole).max(f64::MIN_POSITIVE);
+        cosine(&self.whole, &other.whole) / count
+    }
+
     /// Score with a unit text embedding; `weights` count where regions are weighted.
     pub fn score(&self, text: &[f32], regions: Regions, weights: RegionWeights) -> f64 {
         let whole = best_cosine(&self.whole, text);

@@ -1,27 +1,29 @@
-//! Scores: how well a name fits an image, by the policy's own image encoder.
+//! Scores: how well a name fits an image, by the policy's own image encoder, or by its own decoder.
 //!
 //! `s(v, u) = f_v(v) · f_t(template(u))`, both unit vectors; several templates are averaged and scaled
 //! back to length 1 (Radford et al. 2021, §3.1.4). [`ScoreConfig`] says where in the image a name is looked for and
-//! whether scores are centred.
+//! whether scores are centred. Where no contrastive model has the policy's image encoder, a [`DecoderReader`] scores.
 
+mod decoder_reader;
 mod heat_map;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::image::PixelValues;
 use fisao_models::parameters::{Parameters, floats};
 use fisao_models::text::{TextError, Tokenizer};
 use fisao_models::vision::{VisionConfig, VisionOutput, VisionTower};
-use fisao_models::vision_language::ImageBatch;
+use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
 
 use crate::calibration::{Calibration, Centres};
 use crate::regions::{ImageEmbedding, RegionWeights, Regions, ScoreConfig, best_cosine};
 use crate::templates::Templates;
 
-pub use heat_map::HeatMap;
+pub use decoder_reader::DecoderReader;
+pub use heat_map::{HeatMap, HeatMapUnit};
 
 /// Largest relative difference at which two copies of a tower's tensor count as the same weights: one
 /// of them may have been rounded to bf16, whose relative step is 2⁻⁸.
@@ -73,6 +75,11 @@ pub enum VerifierError {
         /// The name.
         name: String,
     },
+    /// Text that only a text encoder can embed.
+    #[error(
+        "the decoder's reading has no text encoder: it scores names, and has no embedding of them"
+    )]
+    NoTextEncoder,
     /// The encoder computed something that is not a number.
     #[error(
         "the verifier's embedding of {what} is not finite: its weights, or what it was given, are damaged"
@@ -93,16 +100,28 @@ impl VerifierError {
                     .to_owned(),
             ),
             Self::Unspelled { .. } => Some("take the name out of the object vocabulary".to_owned()),
+            Self::NoTextEncoder => {
+                Some("name a CLIP, SigLIP or BLIP-2 checkpoint as the verifier".to_owned())
+            }
             Self::Text(_) | Self::Uncentred { .. } | Self::NotFinite { .. } => None,
         }
     }
 }
 
-/// A CLIP, SigLIP or BLIP-2 model that scores names against images.
+/// What a verifier scores by.
+#[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are few of them in a process")]
+enum ScoringModel {
+    /// A CLIP, SigLIP or BLIP-2 model with its tokenizer.
+    Contrastive(ContrastiveModel, Arc<dyn Tokenizer>),
+    /// A vision-language model's own decoder.
+    Decoder(DecoderReader),
+}
+
+/// Scores names against images, by a CLIP, SigLIP or BLIP-2 model or by a vision-language model's own decoder.
 #[derive(Clone)]
 pub struct Verifier {
-    model: ContrastiveModel,
-    tokenizer: Arc<dyn Tokenizer>,
+    model: ScoringModel,
     templates: Templates,
     score: ScoreConfig,
     /// Unit text embeddings by name: a cache.
@@ -123,9 +142,17 @@ impl Verifier {
         templates: Templates,
         score: ScoreConfig,
     ) -> Self {
+        Self::of(ScoringModel::Contrastive(model.into(), tokenizer), templates, score)
+    }
+
+    /// A verifier that scores by what a vision-language model's own decoder reads in an image.
+    pub fn of_decoder(reader: DecoderReader, score: ScoreConfig) -> Self {
+        Self::of(ScoringModel::Decoder(reader), Templates::default(), score)
+    }
+
+    fn of(model: ScoringModel, templates: Templates, score: ScoreConfig) -> Self {
         Self {
-            model: model.into(),
-            tokenizer,
+            model,
             templates,
             score,
             names: BTreeMap::new(),
@@ -139,13 +166,44 @@ impl Verifier {
     #[must_use]
     pub fn with_settings(&self, templates: Templates, score: ScoreConfig) -> Self {
         let shares_tower = self.shares_tower;
-        let fresh = Self::new(self.model.clone(), Arc::clone(&self.tokenizer), templates, score);
+        let model = match &self.model {
+            ScoringModel::Decoder(reader) => ScoringModel::Decoder(reader.fresh()),
+            contrastive @ ScoringModel::Contrastive(..) => contrastive.clone(),
+        };
+        let fresh = Self::of(model, templates, score);
         Self { shares_tower, ..fresh }
     }
 
-    /// The model.
-    pub fn model(&self) -> &ContrastiveModel {
-        &self.model
+    /// The contrastive model, where it scores by one.
+    pub fn contrastive(&self) -> Option<&ContrastiveModel> {
+        match &self.model {
+            ScoringModel::Contrastive(model, _) => Some(model),
+            ScoringModel::Decoder(_) => None,
+        }
+    }
+
+    /// The decoder that reads, where it scores by one.
+    pub fn decoder(&self) -> Option<&DecoderReader> {
+        match &self.model {
+            ScoringModel::Contrastive(..) => None,
+            ScoringModel::Decoder(reader) => Some(reader),
+        }
+    }
+
+    /// Where the model's weights live.
+    pub fn device(&self) -> Device {
+        match &self.model {
+            ScoringModel::Contrastive(model, _) => model.vision().device(),
+            ScoringModel::Decoder(reader) => reader.device(),
+        }
+    }
+
+    /// The contrastive model, for whoever knows that there is one.
+    fn encoder(&self) -> Result<(&ContrastiveModel, &dyn Tokenizer), VerifierError> {
+        match &self.model {
+            ScoringModel::Contrastive(model, tokenizer) => Ok((model, tokenizer.as_ref())),
+            ScoringModel::Decoder(_) => Err(VerifierError::NoTextEncoder),
+        }
     }
 
     /// Sentences in which names are scored.
@@ -192,6 +250,33 @@ impl Verifier {
         Ok(())
     }
 
+    /// Takes the policy's own vision tower in the place of this model's, without whatever adapter is on it: for a tower that was tuned.
+    /// No tensor is copied.
+    /// Of a tower whose last layers the policy has left out this model's own stay. The towers are shared then.
+    ///
+    /// # Panics
+    /// The verifier is a decoder, or the towers are built differently.
+    pub fn adopt_tower(&mut self, policy: &VisionLanguageModel) {
+        let base = policy.without_lora();
+        let own = base.vision_tower().expect("a model with a tower that can be shared");
+        let mut tensors = BTreeMap::new();
+        own.clone().visit_mut("vision_model", &mut |name, parameter| {
+            tensors.insert(name.to_owned(), parameter.share());
+        });
+        let ScoringModel::Contrastive(model, _) = &mut self.model else {
+            panic!("a decoder has no tower of its own")
+        };
+        let apart = model.owns_post_layernorm();
+        model.vision_mut().visit_mut("vision_model", &mut |name, mut parameter| {
+            let shared = !(apart && name.starts_with("vision_model.post_layernorm."));
+            if let Some(own) = tensors.remove(name).filter(|_| shared) {
+                parameter.hold(own);
+            }
+        });
+        let adapted = policy.vision_tower().is_some_and(VisionTower::is_adapted);
+        self.shares_tower = !adapted;
+    }
+
     /// Whether [`embed_vision_output`](Self::embed_vision_output) can be used with the policy's vision outputs.
     pub fn shares_tower(&self) -> bool {
         self.shares_tower && self.score.regions != Regions::Crops
@@ -204,8 +289,9 @@ impl Verifier {
     /// # Errors
     /// [`VerifierError::EncoderConfigMismatch`] or [`VerifierError::EncoderWeightsMismatch`].
     pub fn check_own_encoder(&self, policy: &VisionTower) -> Result<(), VerifierError> {
+        let (model, _) = self.encoder()?;
         let own = policy.config();
-        let verifier = self.model.vision().config();
+        let verifier = model.vision().config();
         let layers = own.num_hidden_layers.min(verifier.num_hidden_layers);
         let cut = VisionConfig { num_hidden_layers: layers, ..verifier.clone() };
         if *own != cut {
@@ -219,8 +305,8 @@ impl Verifier {
             own.insert(name.to_owned(), parameter.values());
         });
         let mut mismatch = None;
-        let apart = self.model.owns_post_layernorm();
-        self.model.vision().clone().visit_mut("vision_model", &mut |name, parameter| {
+        let apart = model.owns_post_layernorm();
+        model.vision().clone().visit_mut("vision_model", &mut |name, parameter| {
             let shared = !(apart && name.starts_with("vision_model.post_layernorm."));
             let Some(own) = own.get(name).filter(|_| shared && mismatch.is_none()) else { return };
             if let Some(difference) = largest_difference(own, &parameter.values()) {
@@ -234,15 +320,47 @@ impl Verifier {
     }
 
     /// Embeds images: `[images · views, 3, h, w]` → one embedding per image, where
-    /// [`ScoreConfig::views`] images show one image, its whole first.
+    /// [`ScoreConfig::views`] images show one image, its whole first. A decoder reads images that are seen whole.
     ///
     /// # Errors
     /// [`VerifierError::NotFinite`].
     ///
     /// # Panics
     /// The images are not a multiple of the views.
-    pub fn embed_images(&self, pixels: Tensor<4>) -> Result<Vec<ImageEmbedding>, VerifierError> {
-        self.embed_vision_output(self.model.vision().encode(pixels))
+    pub fn embed_images(
+        &self,
+        images: impl Into<ImageBatch>,
+    ) -> Result<Vec<ImageEmbedding>, VerifierError> {
+        let images = images.into();
+        match &self.model {
+            ScoringModel::Contrastive(model, _) => {
+                self.embed_vision_output(model.vision().encode(images.whole()))
+            }
+            ScoringModel::Decoder(reader) => {
+                finite(reader.read(images, self.score.reading_layers)?)
+            }
+        }
+    }
+
+    /// Whether [`embed_features`](Self::embed_features) can be used with what the policy made of images for an instruction.
+    pub fn reads_features_for(&self, instruction: &[u32]) -> bool {
+        self.decoder().is_some_and(|reader| reader.reads_features_for(instruction))
+    }
+
+    /// What a decoder reads in images `(width, height)` of which the policy has made image features.
+    ///
+    /// # Errors
+    /// [`VerifierError::NotFinite`].
+    ///
+    /// # Panics
+    /// The verifier is a contrastive model.
+    pub fn embed_features(
+        &self,
+        features: &ImageFeatures,
+        sizes: &[(u32, u32)],
+    ) -> Result<Vec<ImageEmbedding>, VerifierError> {
+        let reader = self.decoder().expect("image features are read by a decoder");
+        finite(reader.read_features(features, sizes, self.score.reading_layers)?)
     }
 
     /// The same of images of which each comes with its views, on this model's device; as many images go through at once
@@ -257,12 +375,12 @@ impl Verifier {
         &self,
         images: &[Views],
     ) -> Result<Vec<ImageEmbedding>, VerifierError> {
-        let device = self.model.vision().device();
+        let device = self.device();
         let at_once = (images.len() / self.score.views()).max(1);
         let mut embeddings = Vec::with_capacity(images.len());
         for batch in images.chunks(at_once) {
             let images = ImageBatch::new(batch.iter().flat_map(AsRef::as_ref), &device);
-            embeddings.extend(self.embed_images(images.whole())?);
+            embeddings.extend(self.embed_images(images)?);
         }
         Ok(embeddings)
     }
@@ -279,12 +397,13 @@ impl Verifier {
         &self,
         output: VisionOutput,
     ) -> Result<Vec<ImageEmbedding>, VerifierError> {
-        let dim = self.model.dim() * self.model.image_vectors();
+        let (model, _) = self.encoder()?;
+        let dim = model.dim() * model.image_vectors();
         let rows = |tensor: &Tensor<2>| -> Vec<Vec<f32>> {
             floats(tensor).chunks_exact(dim).map(<[f32]>::to_vec).collect()
         };
-        let embeddings = if self.uses_patches() {
-            let (whole, patches) = self.model.embed_patches(output);
+        let embeddings = if self.uses_patches(model) {
+            let (whole, patches) = model.embed_patches(output);
             let [images, patch_count, _] = patches.dims();
             let patches = rows(&patches.reshape([images * patch_count, dim]));
             let parts = patches.chunks_exact(patch_count).map(<[Vec<f32>]>::to_vec);
@@ -295,26 +414,23 @@ impl Verifier {
                 .collect()
         } else {
             let views = self.score.views();
-            let images = rows(&self.model.embed_vision_output(output));
+            let images = rows(&model.embed_vision_output(output));
             assert!(images.len() % views == 0, "{} images, {views} an image", images.len());
             images.chunks_exact(views).map(ImageEmbedding::of_views).collect::<Vec<_>>()
         };
-        match embeddings.iter().position(|embedding| !embedding.is_finite()) {
-            Some(index) => Err(VerifierError::NotFinite { what: format!("image {index}") }),
-            None => Ok(embeddings),
-        }
+        finite(embeddings)
     }
 
-    fn uses_patches(&self) -> bool {
+    fn uses_patches(&self, model: &ContrastiveModel) -> bool {
         match self.score.regions {
-            Regions::Auto if !self.model.has_cheap_patches() => false,
+            Regions::Auto if !model.has_cheap_patches() => false,
             Regions::Auto => self.weights.is_none_or(|weights| weights.patches > 0.0),
             Regions::Patches => true,
             Regions::Whole | Regions::Crops => false,
         }
     }
 
-    /// Embeds the names that have no embedding yet.
+    /// Embeds the names that have no embedding yet; a decoder looks up their first tokens.
     ///
     /// # Errors
     /// [`VerifierError::Text`] when a name cannot be encoded, [`VerifierError::Unspelled`] when nothing is left of
@@ -326,7 +442,9 @@ impl Verifier {
         let mut fresh: Vec<&str> = Vec::new();
         for name in names {
             self.check_centre(name)?;
-            if !self.names.contains_key(name) {
+            if let ScoringModel::Decoder(reader) = &mut self.model {
+                reader.learn(name)?;
+            } else if !self.names.contains_key(name) {
                 fresh.push(name);
             }
         }
@@ -335,7 +453,7 @@ impl Verifier {
         let sentences = self.templates.prompts.len().max(1);
         for part in fresh.chunks((TEXT_BATCH / sentences).max(1)) {
             for name in part {
-                if self.tokenizer.encode(name, false)?.is_empty() {
+                if self.encoder()?.1.encode(name, false)?.is_empty() {
                     return Err(VerifierError::Unspelled { name: (*name).to_owned() });
                 }
             }
@@ -373,7 +491,8 @@ impl Verifier {
     /// If an embedding has another width than the model's.
     pub fn insert_embeddings(&mut self, names: impl IntoIterator<Item = (String, Vec<f32>)>) {
         for (name, embedding) in names {
-            assert_eq!(embedding.len(), self.model.dim(), "the embedding of '{name}'");
+            let dim = self.contrastive().map_or(0, ContrastiveModel::dim);
+            assert_eq!(embedding.len(), dim, "the embedding of '{name}'");
             self.names.insert(name, embedding);
         }
     }
@@ -392,24 +511,35 @@ impl Verifier {
     /// # Errors
     /// [`VerifierError::Text`] when a text cannot be encoded.
     pub fn embed_texts(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, VerifierError> {
-        let ids = texts
-            .iter()
-            .map(|text| self.tokenizer.encode(text, true))
-            .collect::<Result<Vec<_>, _>>()?;
-        let embeddings = floats(&self.model.embed_text(&ids));
-        Ok(embeddings.chunks_exact(self.model.dim()).map(<[f32]>::to_vec).collect())
+        let (model, tokenizer) = self.encoder()?;
+        let ids =
+            texts.iter().map(|text| tokenizer.encode(text, true)).collect::<Result<Vec<_>, _>>()?;
+        let embeddings = floats(&model.embed_text(&ids));
+        Ok(embeddings.chunks_exact(model.dim()).map(<[f32]>::to_vec).collect())
     }
 
-    /// Score of a known name with an image: cosine with the best [region](Regions), less the name's centre where
-    /// scores are centred.
+    /// Known names that share their first token with another, by that token: a decoder cannot tell them apart. None of a contrastive
+    /// verifier.
+    pub fn names_of_one_token(&self) -> Vec<Vec<&str>> {
+        let names = self.decoder().map(DecoderReader::names_by_token).unwrap_or_default();
+        names.into_values().collect()
+    }
+
+    /// Score of a known name with an image: cosine with the best [region](Regions), or what a decoder reads, nats, less the name's
+    /// centre where scores are centred.
     ///
     /// # Panics
     /// When the name has not been [embedded](Self::embed_names).
     pub fn score(&self, image: &ImageEmbedding, name: &str) -> f64 {
-        let text = self.names.get(name).expect("names are learned before they are scored");
         let centre = self.centres.as_ref().map_or(0.0, |centres| centres[name]);
-        let weights = self.weights.unwrap_or_default();
-        image.score(text, self.score.regions, weights) - centre + self.noise_of(image, name)
+        let score = match &self.model {
+            ScoringModel::Decoder(reader) => reader.score(image, name),
+            ScoringModel::Contrastive(..) => {
+                let text = self.names.get(name).expect("names are learned before they are scored");
+                image.score(text, self.score.regions, self.weights.unwrap_or_default())
+            }
+        };
+        score - centre + self.noise_of(image, name)
     }
 
     /// What [`ScoreConfig::noise`] adds to the score of a text with an image.
@@ -417,8 +547,8 @@ impl Verifier {
         if self.score.noise > 0.0 { self.score.noise * noise(image, text) } else { 0.0 }
     }
 
-    /// The sentence-level score: the cosine of a whole response with the whole of an image, never centred, with as much noise as
-    /// mentions have.
+    /// The sentence-level score: the cosine of a whole response with the whole of an image, or the mean of what a decoder reads of its
+    /// tokens; never centred, with as much noise as mentions have.
     ///
     /// # Errors
     /// [`VerifierError`] when the text cannot be encoded.
@@ -427,8 +557,13 @@ impl Verifier {
         image: &ImageEmbedding,
         sentence: &str,
     ) -> Result<f64, VerifierError> {
-        let text = self.embed_text(&[sentence.to_owned()])?;
-        Ok(self.score_text(image, &text) + self.noise_of(image, sentence))
+        let score = match &self.model {
+            ScoringModel::Decoder(reader) => reader.score_sentence(image, sentence)?,
+            ScoringModel::Contrastive(..) => {
+                self.score_text(image, &self.embed_text(&[sentence.to_owned()])?)
+            }
+        };
+        Ok(score + self.noise_of(image, sentence))
     }
 
     /// Cosine of a text of any length with the whole of an image: neither centred nor noisy.
@@ -436,23 +571,45 @@ impl Verifier {
         best_cosine(&image.whole, text)
     }
 
-    /// Where in one image each of some known names is seen: cosines of the image's patches.
+    /// Where in one image each of some known names is seen: cosines of the image's patches, or probabilities that a decoder reads at the
+    /// image's tokens. `None` where image tokens have no place in the image.
     ///
-    /// `pixels`: `[1, 3, h, w]`.
+    /// # Errors
+    /// The image cannot be shown to the decoder.
     ///
     /// # Panics
     /// When a name has not been [embedded](Self::embed_names).
-    pub fn heat_maps(&self, pixels: Tensor<4>, names: &[&str]) -> Vec<HeatMap> {
-        let dim = self.model.dim() * self.model.image_vectors();
-        let output = self.model.vision().encode(pixels);
-        let patches = floats(&self.model.embed_patches(output).1);
-        let side = self.model.vision().config().side();
+    pub fn heat_maps(
+        &self,
+        image: &PixelValues,
+        names: &[&str],
+    ) -> Result<Option<Vec<HeatMap>>, VerifierError> {
+        let model = match &self.model {
+            ScoringModel::Contrastive(model, _) => model,
+            ScoringModel::Decoder(reader) => {
+                return reader.heat_maps(image, names, self.score.reading_layers);
+            }
+        };
+        let dim = model.dim() * model.image_vectors();
+        let pixels = ImageBatch::new([image], &self.device()).whole();
+        let output = model.vision().encode(pixels);
+        let patches = floats(&model.embed_patches(output).1);
+        let side = model.vision().config().side();
         let of_name = |name: &&str| {
             let text = self.names.get(*name).expect("names are learned before they are looked for");
             let patches = patches.chunks_exact(dim);
-            HeatMap { side, cosines: patches.map(|patch| best_cosine(patch, text)).collect() }
+            let values = patches.map(|patch| best_cosine(patch, text)).collect();
+            HeatMap { unit: HeatMapUnit::Cosine, rows: side, columns: side, values }
         };
-        names.iter().map(of_name).collect()
+        Ok(Some(names.iter().map(of_name).collect()))
+    }
+}
+
+/// Embeddings that are numbers.
+fn finite(embeddings: Vec<ImageEmbedding>) -> Result<Vec<ImageEmbedding>, VerifierError> {
+    match embeddings.iter().position(|embedding| !embedding.is_finite()) {
+        Some(index) => Err(VerifierError::NotFinite { what: format!("image {index}") }),
+        None => Ok(embeddings),
     }
 }
 

@@ -35,7 +35,7 @@ fn wave(at: usize, rate: f64) -> f32 {
 
 /// Every name means a direction of its own.
 fn teach(verifier: &mut Verifier, vocabulary: &ObjectVocabulary) {
-    let dim = verifier.model().dim();
+    let dim = verifier.contrastive().unwrap().dim();
     let direction = |(at, (form, _)): (usize, (&str, usize))| {
         (form.to_owned(), (0..dim).map(|axis| f32::from(u8::from(axis == at))).collect())
     };

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use burn::tensor::{Device, Tensor};
 use fisao_align::captions::describe;
 use fisao_align::config::AlignConfig;
-use fisao_align::encoding::{EncodedImages, encode};
+use fisao_align::encoding::{EncodedImages, encode, encode_images};
 use fisao_align::error::AlignError;
 use fisao_align::features::FeatureCache;
 use fisao_align::group::GroupRelativeConfig;
@@ -24,8 +24,9 @@ use fisao_models::lora::LowRank;
 use fisao_models::parameters::{Parameters, floats};
 use fisao_testkit::tiny_policy::{EOS, Noise, calibration, models};
 use fisao_verifier::mentions::ObjectVocabulary;
-use fisao_verifier::regions::RegionWeights;
+use fisao_verifier::regions::{RegionWeights, ScoreConfig};
 use fisao_verifier::rewards::PenaltyWeight;
+use fisao_verifier::scorer::{DecoderReader, Verifier};
 
 fn config() -> AlignConfig {
     let mut config = AlignConfig { max_new_tokens: 12, ..AlignConfig::default() };
@@ -405,6 +406,31 @@ fn adapted_vision_tower_is_not_shared_with_the_verifier() {
     scorer.verifier.share_tower(policy.vision_tower().unwrap()).unwrap();
     assert!(!scorer.verifier.shares_tower());
     assert!(distance(&alone, &encode(&policy, &scorer.verifier, &tasks).unwrap()) < 1e-6);
+}
+
+/// Rewards by what the policy's own decoder reads, which is the same before and after training.
+#[test]
+fn decoder_reading_drives_training_and_is_not_trained() {
+    let (policy, mut scorer) = models();
+    let (tokenizer, prompt) = (Arc::clone(&scorer.tokenizer), vec![1, 3, 8, 14]);
+    let reader = DecoderReader::new(&policy, tokenizer, prompt, Vec::new());
+    let score = ScoreConfig { centred: false, ..ScoreConfig::default() };
+    scorer.verifier = Verifier::of_decoder(reader, score);
+    scorer.verifier.embed_names(["dog", "cat", "car"]).unwrap();
+    let tasks: Vec<Task> = (0..3).map(|index| Noise.task(index).unwrap()).collect();
+    let before = encode(&policy, &scorer.verifier, &tasks).unwrap();
+    let alone = encode_images(&scorer.verifier, &tasks).unwrap();
+    assert_eq!(before.embeddings, alone, "features of the policy are the reader's own");
+    let verifier = scorer.verifier.clone();
+    let centre = verifier.score(&before.embeddings[0], "dog");
+    let (config, start) = (config(), policy.clone());
+    let mut trainer =
+        Trainer::new(config, policy, scorer, &calibration(centre), &Noise, None).unwrap();
+    let untrained = adapter(&trainer);
+    let metrics = trainer.iterate(&mut |_| {}).unwrap();
+    assert!(metrics.mentions_per_caption > 0.0);
+    assert!(largest_change(&untrained, &adapter(&trainer), "lora") > 0.0);
+    assert_eq!(encode(&start, &verifier, &tasks).unwrap().embeddings, before.embeddings);
 }
 
 /// Encodes tasks 0 to 5, then 3 to 8, and compares with encoding each for itself; returns how many were encoded and how

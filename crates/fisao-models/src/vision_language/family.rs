@@ -51,6 +51,17 @@ pub enum ImagePlace {
     BeforeText,
 }
 
+/// Where among an image's tokens those stand that show the whole of it row by row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WholeImageGrid {
+    /// The first of them.
+    pub first: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Tokens of a row.
+    pub columns: usize,
+}
+
 /// A family by its configuration: sizes, ids and the layout of images in a prompt.
 pub trait FamilyConfig: Debug {
     /// The `model_type` of its `config.json`.
@@ -67,6 +78,10 @@ pub trait FamilyConfig: Debug {
 
     /// Number of tokens that an image `(width, height)` takes in the decoder.
     fn image_tokens(&self, image: (u32, u32)) -> usize;
+
+    /// Where among the tokens of an image `(width, height)` those are that show the whole of it in a grid; `None` where no token has a
+    /// place in the image.
+    fn whole_image_grid(&self, image: (u32, u32)) -> Option<WholeImageGrid>;
 
     /// The image tower, where it is one that a contrastive model may share.
     fn vision(&self) -> Option<&VisionConfig>;

@@ -83,6 +83,11 @@ impl ImageBatch {
         Self { instructions, ..self }
     }
 
+    /// Width and height of each image before it was prepared.
+    pub fn sizes(&self) -> &[(u32, u32)] {
+        &self.sizes
+    }
+
     /// The whole of each image: `[images, 3, height, width]`.
     ///
     /// # Panics

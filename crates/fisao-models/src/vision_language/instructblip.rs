@@ -8,7 +8,7 @@ use std::ops::Range;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::family::{FamilyConfig, ImageEncoder, ImagePlace, TokenIds};
+use super::family::{FamilyConfig, ImageEncoder, ImagePlace, TokenIds, WholeImageGrid};
 use super::images::{ImageBatch, ImageFeatures};
 use crate::image::{ImageProcessor, ProcessorMismatch};
 use crate::linear::{Linear, LinearVisitor};
@@ -62,6 +62,11 @@ impl FamilyConfig for InstructBlipConfig {
 
     fn image_tokens(&self, _image: (u32, u32)) -> usize {
         self.query_tokens
+    }
+
+    /// Queries of the Q-Former see all of the image.
+    fn whole_image_grid(&self, _image: (u32, u32)) -> Option<WholeImageGrid> {
+        None
     }
 
     fn vision(&self) -> Option<&VisionConfig> {

@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::VisionLanguageModel;
-use super::family::{FamilyConfig, ImageEncoder, TokenIds};
+use super::family::{FamilyConfig, ImageEncoder, TokenIds, WholeImageGrid};
 use super::images::{ImageBatch, ImageFeatures};
 use crate::activation::Activation;
 use crate::image::{ImageProcessor, ProcessorMismatch};
@@ -119,6 +119,13 @@ impl FamilyConfig for LlavaConfig {
     /// The size of an image matters only to models with [`tiling`](LlavaConfig::tiling).
     fn image_tokens(&self, image: (u32, u32)) -> usize {
         self.grid(image).map_or_else(|| self.tile_tokens(), |grid| grid.tokens())
+    }
+
+    /// Patches of the whole image, before those of tiles; behind the class token where that is kept.
+    fn whole_image_grid(&self, _image: (u32, u32)) -> Option<WholeImageGrid> {
+        let side = self.vision.side();
+        let first = self.tile_tokens().checked_sub(side * side)?;
+        Some(WholeImageGrid { first, rows: side, columns: side })
     }
 
     fn vision(&self) -> Option<&VisionConfig> {

@@ -13,7 +13,7 @@ mod tower;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::family::{FamilyConfig, ImageEncoder, TokenIds};
+use super::family::{FamilyConfig, ImageEncoder, TokenIds, WholeImageGrid};
 use super::images::{ImageBatch, ImageFeatures};
 use crate::activation::Activation;
 use crate::image::{ImageProcessor, PixelBudget, ProcessorMismatch, Resize};
@@ -114,6 +114,12 @@ impl FamilyConfig for QwenVlConfig {
         let (width, height) = self.budget.size(image);
         let square = u64::from(self.budget.factor);
         ((width / square) * (height / square)) as usize
+    }
+
+    fn whole_image_grid(&self, image: (u32, u32)) -> Option<WholeImageGrid> {
+        let (width, height) = self.budget.size(image);
+        let along = |length: u64| (length / u64::from(self.budget.factor)) as usize;
+        Some(WholeImageGrid { first: 0, rows: along(height), columns: along(width) })
     }
 
     fn vision(&self) -> Option<&VisionConfig> {

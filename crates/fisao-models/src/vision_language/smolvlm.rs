@@ -12,7 +12,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::family::{FamilyConfig, ImageEncoder, TokenIds};
+use super::family::{FamilyConfig, ImageEncoder, TokenIds, WholeImageGrid};
 use super::images::{ImageBatch, ImageFeatures};
 use crate::image::{ImageProcessor, ProcessorMismatch, TileLayout};
 use crate::linear::{Linear, LinearVisitor};
@@ -73,6 +73,13 @@ impl FamilyConfig for SmolVlmConfig {
     fn image_tokens(&self, image: (u32, u32)) -> usize {
         let (rows, columns) = self.split.grid(image);
         (rows * columns + 1) * self.tokens_of_tile()
+    }
+
+    /// The whole image stands behind its tiles.
+    fn whole_image_grid(&self, image: (u32, u32)) -> Option<WholeImageGrid> {
+        let side = self.vision.side() / self.scale_factor;
+        let first = self.image_tokens(image) - side * side;
+        Some(WholeImageGrid { first, rows: side, columns: side })
     }
 
     fn vision(&self) -> Option<&VisionConfig> {

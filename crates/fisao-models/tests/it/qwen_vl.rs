@@ -14,10 +14,10 @@ use serde_json::Value;
 
 use crate::fixture::{self, StoredWeights};
 
-const FAMILIES: [&str; 2] = ["qwen2_5_vl", "qwen3_vl"];
+pub(crate) const FAMILIES: [&str; 2] = ["qwen2_5_vl", "qwen3_vl"];
 
 /// A family's model and cases.
-fn family(name: &str) -> (VisionLanguageModel, Vec<Value>) {
+pub(crate) fn family(name: &str) -> (VisionLanguageModel, Vec<Value>) {
     let mut document = fixture::json("tiny_qwen_vl/expected.json");
     let family = &mut document["families"][name];
     let config: QwenVlConfig = serde_json::from_value(family["config"].take()).expect("a Qwen-VL");
@@ -36,12 +36,12 @@ fn pixels(case: &Value) -> PixelValues {
 }
 
 /// All images at once, which differ in size.
-fn features(model: &VisionLanguageModel, cases: &[Value]) -> ImageFeatures {
+pub(crate) fn features(model: &VisionLanguageModel, cases: &[Value]) -> ImageFeatures {
     let pixels: Vec<PixelValues> = cases.iter().map(pixels).collect();
     model.image_features(ImageBatch::new(&pixels, &model.device()))
 }
 
-fn prompts(model: &VisionLanguageModel, cases: &[Value]) -> Vec<Vec<u32>> {
+pub(crate) fn prompts(model: &VisionLanguageModel, cases: &[Value]) -> Vec<Vec<u32>> {
     let family = model.config().family();
     let prompt = |case: &Value| {
         let [before, after] = ["before", "after"].map(|part| fixture::ids(&case[part]));

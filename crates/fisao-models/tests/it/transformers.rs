@@ -15,17 +15,17 @@ use serde_json::Value;
 
 use crate::fixture::{self, StoredWeights};
 
-fn pixels(case: &Value, count: usize, side: usize) -> Tensor<4> {
+pub(crate) fn pixels(case: &Value, count: usize, side: usize) -> Tensor<4> {
     let values = fixture::floats_from_hexadecimal(&case["pixels"]);
     from_floats(values, [count, 3, side, side], &Device::flex())
 }
 
 /// CLIP's tower and Llama's decoder.
-const LLAVA: &str = "tiny_llava";
+pub(crate) const LLAVA: &str = "tiny_llava";
 /// SigLIP's tower and Qwen2's decoder.
 const INTERLEAVE: &str = "tiny_interleave";
 
-fn llava(name: &str) -> (VisionLanguageModel, Value) {
+pub(crate) fn llava(name: &str) -> (VisionLanguageModel, Value) {
     let case = fixture::json(&format!("{name}/expected.json"))["llava"].take();
     let config: LlavaConfig =
         serde_json::from_value(case["config"].clone()).expect("a LLaVA configuration");
@@ -48,7 +48,7 @@ fn clip(eos_token_id: Option<u32>) -> (Clip, Value) {
 }
 
 /// Side of a model's images, pixels.
-fn image_size(model: &VisionLanguageModel) -> usize {
+pub(crate) fn image_size(model: &VisionLanguageModel) -> usize {
     model.config().family().vision().expect("a tower").image_size
 }
 

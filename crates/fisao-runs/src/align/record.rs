@@ -1,5 +1,6 @@
 //! What a run is trained from: kept in its folder, so that the folder is all it takes to go on.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -10,8 +11,11 @@ use fisao_verifier::calibration::Labels;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
+use crate::bundle::{ModelSource, PairSource};
 use crate::failure::{OrInternal as _, Refusal};
+use crate::model_location::ModelLocation;
 use crate::settings::differences;
+use crate::verifier_choice::VerifierSource;
 use crate::vocabulary;
 
 /// File of the [`RunRecord`] in a run's folder.
@@ -53,8 +57,9 @@ pub enum Source {
 pub struct Files {
     /// The model.
     pub model: String,
-    /// The verifier.
-    pub verifier: String,
+    /// The verifier, or `decoder`; what goes with the model if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verifier: Option<String>,
     /// Whether the verifier's vision tower may be another than the model's own.
     #[serde(alias = "allow-foreign-verifier")]
     pub allow_mismatched_verifier: bool,
@@ -80,6 +85,19 @@ pub struct Files {
     /// A file, or the name of a built-in list.
     #[serde(default = "earlier_vocabulary")]
     pub vocabulary: PathBuf,
+}
+
+impl Files {
+    /// Model and verifier, as they are loaded for training.
+    pub(super) fn pair(&self) -> PairSource {
+        let model = Some(ModelLocation::from(OsString::from(&self.model)));
+        PairSource {
+            model: ModelSource { model, ..ModelSource::default() },
+            verifier: self.verifier.as_ref().map(|name| VerifierSource::from(OsString::from(name))),
+            allow_mismatched_verifier: self.allow_mismatched_verifier,
+            world: WorldKind::default(),
+        }
+    }
 }
 
 /// Earlier versions wrote down no list where none was named, and took the built-in synthetic dataset's.

@@ -7,22 +7,28 @@ use anyhow::bail;
 use burn::tensor::Device;
 use fisao_formats::FormatError;
 use fisao_formats::checkpoint::{Checkpoint, Loaded};
+use fisao_formats::digest::sha256_parts;
 use fisao_formats::weights::LoadDtype;
 use fisao_models::image::{ImageProcessor, PixelValues};
 use fisao_scenes::WorldKind;
-use fisao_verifier::calibration::VerifierIdentity;
+use fisao_verifier::calibration::{ModelIdentity, VerifierIdentity};
 use fisao_verifier::regions::{Regions, ScoreConfig, Window, crop_windows};
-use fisao_verifier::scorer::Verifier;
+use fisao_verifier::scorer::{DecoderReader, Verifier, VerifierError};
+use fisao_verifier::templates::Templates;
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 use tempfile::TempDir;
 
-use super::{Origin, Policy, check_size, embedded, title, warn_of_unused};
+use super::{
+    ModelSource, Origin, Pair, PairSource, Policy, check_size, embedded, title, warn_of_unused,
+};
 use crate::device::check_precision;
 use crate::failure::Refusal;
 use crate::model_location::{LocatedModel, ModelLocation, Role};
+use crate::prompt::EncodedPrompt;
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
+use crate::verifier_choice::{Grade, VerifierSource, matching_verifier};
 
 /// A verifier with how it wants its images prepared.
 #[derive(Clone)]
@@ -33,8 +39,23 @@ pub struct LoadedVerifier {
     pub views: Views,
     /// The folder it came from, or what it was asked for by.
     pub name: String,
+    /// How its image encoder is related to the model's: exact until a model is [beside](Self::views_beside) it.
+    pub grade: Grade,
     /// Where its content can be looked up.
     origin: Origin,
+    /// The model whose vision tower it has taken over, and itself before that.
+    tuned: Option<Tuned>,
+}
+
+/// A model that has the verifier's vision tower, tuned.
+#[derive(Clone)]
+struct Tuned {
+    /// What the model was asked for by.
+    name: String,
+    /// Where the model's content can be looked up.
+    origin: Origin,
+    /// The verifier with the tower it was published with.
+    published: Box<Verifier>,
 }
 
 /// What a verifier sees of an image: the whole, and its crops where it looks at those.
@@ -114,12 +135,38 @@ pub fn load_verifier(
     warn_of_unused(folder, &unused, reporter);
     let verifier = Verifier::new(model, tokenizer, templates, score);
     let (name, origin) = (folder.display().to_string(), Origin::of(folder));
-    Ok(LoadedVerifier { verifier, views: Views::new(processor, score), name, origin })
+    let (views, grade, tuned) = (Views::new(processor, score), Grade::Exact, None);
+    Ok(LoadedVerifier { verifier, views, name, grade, origin, tuned })
 }
 
 impl LoadedVerifier {
-    /// Uses the model's own image tower for both, if the two are the same.
-    fn share_tower(&mut self, policy: &Policy) -> anyhow::Result<()> {
+    /// The decoder of a model as its verifier, without the adapter that may be on the model.
+    ///
+    /// # Errors
+    /// A setting of the score has no meaning for a decoder.
+    pub fn of_decoder(policy: &Policy, settings: ScoreSettings) -> anyhow::Result<Self> {
+        let ScoreSettings { templates, score } = settings;
+        check_decoder_settings(&templates, score)?;
+        let EncodedPrompt { ids, instruction } = policy.prompt(READING_PROMPT)?;
+        let tokenizer = Arc::clone(&policy.tokenizer);
+        let reader = DecoderReader::new(&policy.model, tokenizer, ids, instruction);
+        Ok(Self {
+            verifier: Verifier::of_decoder(reader, score),
+            views: Views::new(policy.processor.clone(), score),
+            name: format!("the decoder of {}", policy.name),
+            grade: Grade::Decoder,
+            origin: policy.origin.clone(),
+            tuned: None,
+        })
+    }
+
+    /// Uses the model's own image tower for both, if the two are the same or the model's is a tuned copy.
+    fn share_tower(
+        &mut self,
+        policy: &Policy,
+        allow_foreign: bool,
+        reporter: &Reporter,
+    ) -> anyhow::Result<()> {
         let Some(tower) = policy.model.vision_tower() else {
             bail!(
                 Refusal::new(format!(
@@ -127,16 +174,36 @@ impl LoadedVerifier {
                     policy.name, self.name
                 ))
                 .hint(
-                    "with --allow-mismatched-verifier any CLIP, SigLIP or BLIP-2 scores with its own image tower; see the \
-                     AUC that `fisao calibrate` measures before aligning with it"
+                    "--verifier decoder scores with the model's own decoder; with --allow-mismatched-verifier any CLIP, SigLIP \
+                     or BLIP-2 scores with its own image tower; see the AUC that `fisao calibrate` measures before aligning with it"
                 )
             )
         };
-        Ok(self.verifier.share_tower(tower)?)
+        match self.verifier.share_tower(tower) {
+            Err(VerifierError::EncoderWeightsMismatch { tensor, difference }) if !allow_foreign => {
+                self.adopt_tower(policy);
+                reporter.note(format!(
+                    "{}: its vision tower was tuned in {} (`{tensor}` differs by up to {difference:.1e}); the model's own tower \
+                     is used with the verifier's head, and calibration decides whether that is good enough",
+                    self.name, policy.name
+                ));
+                Ok(())
+            }
+            shared => Ok(shared?),
+        }
+    }
+
+    /// Puts the model's own tower, without whatever adapter is on it, in the place of the verifier's.
+    fn adopt_tower(&mut self, policy: &Policy) {
+        let published = Box::new(self.verifier.clone());
+        self.verifier.adopt_tower(&policy.model);
+        let (name, origin) = (policy.name.clone(), policy.origin.clone());
+        self.tuned = Some(Tuned { name, origin, published });
+        self.grade = Grade::Near;
     }
 
     /// What the verifier needs of images besides the model's own pixels: nothing where its encoder is the model's, looks
-    /// at whole images, and has them prepared alike.
+    /// at whole images, and has them prepared alike, or where the model's decoder is the verifier.
     ///
     /// # Errors
     /// The encoder is another one, and that was not allowed.
@@ -146,11 +213,15 @@ impl LoadedVerifier {
         allow_foreign: bool,
         reporter: &Reporter,
     ) -> anyhow::Result<Option<Views>> {
-        match self.share_tower(policy) {
+        if self.grade == Grade::Decoder {
+            return Ok(None);
+        }
+        match self.share_tower(policy, allow_foreign, reporter) {
             // Pixels are shared where both prepare images alike; else each keeps to its own processing.
             Ok(()) if self.views.sees_like(&policy.processor) => Ok(None),
             Ok(()) => Ok(Some(self.views.clone())),
             Err(error) if allow_foreign => {
+                self.grade = Grade::Mismatched;
                 reporter.warn(error, Some("it gets its own images (--allow-mismatched-verifier)"));
                 Ok(Some(self.views.clone()))
             }
@@ -158,21 +229,53 @@ impl LoadedVerifier {
         }
     }
 
+    /// How far tuning has moved the model's vision tower: mean cosine of pooled embeddings of some images, as the verifier takes them,
+    /// by the tower as it was published and as the model has it. `None` where the two are one.
+    ///
+    /// # Errors
+    /// An embedding is not finite.
+    pub fn drift(&self, images: &[Vec<PixelValues>]) -> anyhow::Result<Option<f64>> {
+        let Some(Tuned { published, .. }) = self.tuned.as_ref().filter(|_| !images.is_empty())
+        else {
+            return Ok(None);
+        };
+        let (own, before) = (self.verifier.embed_views(images)?, published.embed_views(images)?);
+        let pairs = own.iter().zip(&before);
+        let sum: f64 = pairs.map(|(own, before)| own.mean_cosine(before)).sum();
+        Ok(Some(sum / images.len() as f64))
+    }
+
     /// The model under other settings.
     #[must_use]
     pub fn with_settings(&self, settings: ScoreSettings) -> Self {
         let views = Views::new(self.views.processor.clone(), settings.score);
         let verifier = self.verifier.with_settings(settings.templates, settings.score);
-        Self { verifier, views, name: self.name.clone(), origin: self.origin.clone() }
+        Self { verifier, views, ..self.clone() }
     }
 
     /// Everything that moves the scale of its scores.
     pub fn identity(&self, reporter: &Reporter) -> anyhow::Result<VerifierIdentity> {
         Ok(VerifierIdentity {
-            model: self.origin.identity(Some(&self.name), reporter)?,
+            model: self.model_identity(reporter)?,
             templates: self.verifier.templates().clone(),
             score: *self.verifier.score_config(),
         })
+    }
+
+    /// The model whose decoder reads, with what it is shown images in; else the checkpoint, with the model whose tower it has taken.
+    fn model_identity(&self, reporter: &Reporter) -> anyhow::Result<ModelIdentity> {
+        let own = self.origin.identity(Some(&self.name), reporter)?;
+        if let Some(reader) = self.verifier.decoder() {
+            let context: Vec<u8> =
+                reader.context().iter().flat_map(|id| id.to_le_bytes()).collect();
+            let parts = [b"decoder reading".as_slice(), own.sha256.as_bytes(), &context];
+            return Ok(ModelIdentity { sha256: sha256_parts(parts), ..own });
+        }
+        let Some(Tuned { name, origin, .. }) = &self.tuned else { return Ok(own) };
+        let model = origin.identity(Some(name), reporter)?;
+        let parts = [b"tuned tower".as_slice(), own.sha256.as_bytes(), model.sha256.as_bytes()];
+        let name = format!("{} with the vision tower of {name}", own.name);
+        Ok(ModelIdentity { name, sha256: sha256_parts(parts) })
     }
 
     /// Digest that tells the checkpoint from another, of its settings and of a sample of its weights.
@@ -186,7 +289,106 @@ impl LoadedVerifier {
     }
 }
 
-/// Loads the verifier that was named, or the embedded one.
+impl Policy {
+    /// The verifier that was named, or what [goes with](matching_verifier) this model; the embedded one of an embedded model.
+    ///
+    /// # Errors
+    /// It cannot be loaded, or a setting of the score has no meaning for it.
+    pub fn verifier(
+        &self,
+        named: Option<&VerifierSource>,
+        world: WorldKind,
+        settings: ScoreSettings,
+        device: &Device,
+        reporter: &Reporter,
+    ) -> anyhow::Result<LoadedVerifier> {
+        let chosen = match named {
+            Some(named) => Some(named.clone()),
+            None if self.is_embedded() => None,
+            None => {
+                let choice = matching_verifier(self.model.config());
+                reporter.note(choice.in_words());
+                Some(choice.source())
+            }
+        };
+        let location = match &chosen {
+            Some(VerifierSource::Decoder) => return LoadedVerifier::of_decoder(self, settings),
+            Some(VerifierSource::Checkpoint(location)) => Some(location),
+            None => None,
+        };
+        verifier_or_embedded(location, world, settings, device, reporter)
+    }
+}
+
+/// What an image is shown to a decoder in. What stands behind the image plays no part, but for image encoders that read instructions.
+const READING_PROMPT: &str = "Describe the image.";
+
+/// Refuses what a decoder would ignore.
+fn check_decoder_settings(templates: &Templates, score: ScoreConfig) -> anyhow::Result<()> {
+    score.validate()?;
+    if !matches!(score.regions, Regions::Auto | Regions::Whole) {
+        bail!(
+            Refusal::new(
+                "score.regions names parts of an image, which only a contrastive verifier looks at one by one"
+            )
+            .hint("leave it out: the decoder reads every position of the image")
+        );
+    }
+    if *templates != Templates::default() {
+        bail!(
+            Refusal::new(
+                "templates are sentences for a text encoder, which --verifier decoder has not"
+            )
+            .hint("leave them out: the decoder reads names as they stand in a sentence")
+        );
+    }
+    Ok(())
+}
+
+/// A verifier for captions that are there already: of its own, or of the model that it goes with.
+#[derive(Clone, Debug, Default)]
+pub struct AloneSource {
+    /// The verifier; without a model the embedded one if there is none.
+    pub verifier: Option<VerifierSource>,
+    /// The model whose decoder reads, or whose own vision tower is used.
+    pub model: Option<ModelLocation>,
+    /// Whose embedded models are meant.
+    pub world: WorldKind,
+}
+
+impl AloneSource {
+    /// Whether it is one of those that come with the command.
+    pub fn is_embedded(&self) -> bool {
+        let checkpoint = matches!(self.verifier, Some(VerifierSource::Checkpoint(_)));
+        self.model.is_none() && !checkpoint
+    }
+
+    /// Loads it.
+    pub fn open(
+        &self,
+        settings: ScoreSettings,
+        device: &Device,
+        reporter: &Reporter,
+    ) -> anyhow::Result<LoadedVerifier> {
+        let (location, world) = match (&self.verifier, &self.model) {
+            (None, None) => (None, self.world),
+            (Some(VerifierSource::Checkpoint(location)), None) => (Some(location), self.world),
+            (verifier, model) => {
+                let model = ModelSource { model: model.clone(), ..ModelSource::default() };
+                let pair = PairSource {
+                    model,
+                    verifier: verifier.clone(),
+                    allow_mismatched_verifier: false,
+                    world: self.world,
+                };
+                return Ok(Pair::open(&pair, settings, device, reporter)?.verifier);
+            }
+        };
+        verifier_or_embedded(location, world, settings, device, reporter)
+    }
+}
+
+/// Loads the contrastive verifier that was named, or the embedded one.
 pub fn verifier_or_embedded(
     verifier: Option<&ModelLocation>,
     world: WorldKind,

@@ -92,8 +92,9 @@ fn card(
     threshold: f64,
 ) -> anyhow::Result<CaptionCard> {
     let whole = loaded.views.of(&open_image(&kept.file)?).swap_remove(0);
-    let maps = scorer.heat_maps(&whole, &kept.scored);
-    let word = |(mention, map): (&ScoredMention, HeatMap)| {
+    let maps = scorer.heat_maps(&whole, &kept.scored)?;
+    let word = |(at, mention): (usize, &ScoredMention)| {
+        let map: Option<HeatMap> = maps.as_ref().map(|maps| maps[at].clone());
         let judged = Judged::new(mention, threshold);
         VerdictWord {
             bytes: mention.bytes.clone(),
@@ -102,13 +103,13 @@ fn card(
             cosine: mention.cosine,
             p_hallucinated: judged.p_hallucinated,
             hallucinated: judged.hallucinated,
-            heat_map: Some(map),
+            heat_map: map,
         }
     };
     Ok(CaptionCard {
         image_id: kept.image_id.clone(),
         image: loaded.views.shown(&whole),
         caption: kept.scored.caption.clone(),
-        words: kept.scored.mentions.iter().zip(maps).map(word).collect(),
+        words: kept.scored.mentions.iter().enumerate().map(word).collect(),
     })
 }

@@ -4,6 +4,8 @@ mod calibration;
 mod calibration_properties;
 mod combination;
 mod corrected;
+#[cfg(feature = "scorer")]
+mod decoder_reader;
 mod reward_properties;
 mod rewards;
 #[cfg(feature = "scorer")]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use fisao_models::image::PixelValues;
+use fisao_models::parameters::floats;
 use fisao_models::text::{DecodedText, TextError, Tokenizer};
 use fisao_testkit::tiny::{self, tiny_clip};
 use fisao_verifier::regions::{
@@ -114,9 +116,12 @@ fn image_crops_and_patches_are_assigned_to_their_image() {
     let maps = {
         let mut patches = patches.clone();
         patches.embed_names(["dog"]).unwrap();
-        patches.heat_maps(pixels(1), &["dog"])
+        let size = (tiny::IMAGE_SIZE as u32, tiny::IMAGE_SIZE as u32);
+        let values = floats(&pixels(1));
+        let image = PixelValues { values, tile_size: size, original_size: size };
+        patches.heat_maps(&image, &["dog"]).unwrap().unwrap()
     };
-    assert_eq!((maps[0].side, maps[0].cosines.len()), (2, 4));
+    assert_eq!((maps[0].rows, maps[0].columns, maps[0].values.len()), (2, 2, 4));
     let (low, high) = maps[0].range();
     assert!(low < high && (-1.0..=1.0).contains(&low) && (-1.0..=1.0).contains(&high));
 }
@@ -136,6 +141,33 @@ fn centres_are_subtracted_and_required_for_every_name() {
     assert!(verifier.embed_names(["cat"]).is_err());
     verifier.set_centres(None);
     assert!((verifier.score(&image, "dog") - raw).abs() < 1e-12);
+}
+
+/// A tower that the policy tuned is used with the verifier's own text side.
+#[test]
+fn adopted_tower_is_the_policys_and_leaves_the_text_side() {
+    let policy = tiny::tiny_llava(7);
+    let tower = policy.vision_tower().unwrap();
+    let mut adopted = verifier(&["{}"], with(Regions::Whole));
+    let published = adopted.clone();
+    assert!(matches!(
+        adopted.share_tower(tower),
+        Err(VerifierError::EncoderWeightsMismatch { .. })
+    ));
+    adopted.adopt_tower(&policy);
+    assert!(adopted.shares_tower());
+    adopted.check_own_encoder(tower).unwrap();
+    let text = |verifier: &Verifier| verifier.embed_text(&["dog".to_owned()]).unwrap();
+    assert_eq!(text(&adopted), text(&published));
+    let own = adopted.embed_images(pixels(2)).unwrap();
+    let (_, output) = policy.image_features_and_vision_output(pixels(2));
+    let continued = adopted.embed_vision_output(output).unwrap();
+    let before = published.embed_images(pixels(2)).unwrap();
+    for at in 0..2 {
+        assert!((own[at].mean_cosine(&continued[at]) - 1.0).abs() < 1e-5);
+        assert!(own[at].mean_cosine(&before[at]) < 0.99);
+        assert!((own[at].mean_cosine(&own[at]) - 1.0).abs() < 1e-12);
+    }
 }
 
 /// No signal of the verifier sidesteps the noise, or a weak verifier would be a perfect one in disguise.

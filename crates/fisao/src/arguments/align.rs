@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use fisao_runs::model_location::ModelLocation;
+use fisao_runs::verifier_choice::VerifierSource;
 
 use super::demo::LabelSource;
 use super::{
@@ -54,9 +55,10 @@ pub(crate) struct AlignSource {
     /// Vision-language checkpoint: a folder in Hugging Face layout, or a name on the Hub
     #[arg(long, value_name = "FOLDER|ID", required_unless_present_any = ["demo", "resume"])]
     pub(crate) model: Option<ModelLocation>,
-    /// CLIP, SigLIP or BLIP-2 checkpoint the model's vision tower comes from, folder or name
-    #[arg(long, value_name = "FOLDER|ID", required_unless_present_any = ["demo", "resume"])]
-    pub(crate) verifier: Option<ModelLocation>,
+    /// CLIP, SigLIP or BLIP-2 checkpoint the model's vision tower comes from, folder or name; or decoder, for what the
+    /// model's own decoder reads in the image [default: the one known to go with the model's vision tower, else decoder]
+    #[arg(long, value_name = "FOLDER|ID|decoder")]
+    pub(crate) verifier: Option<VerifierSource>,
     /// Use a verifier whose vision tower is not the model's own
     #[arg(long, alias = "allow-foreign-verifier")]
     pub(crate) allow_mismatched_verifier: bool,

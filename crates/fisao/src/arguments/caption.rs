@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use fisao_runs::model_location::ModelLocation;
+use fisao_runs::verifier_choice::VerifierSource;
 
 use super::shared::{MOST_OF_BEST, from_to};
 use super::{
@@ -39,9 +39,11 @@ pub(crate) struct CaptionArguments {
     /// Calibration made by `fisao calibrate`, for --best-of
     #[arg(long, value_name = "FILE", requires = "best_of")]
     pub(crate) calibration: Option<PathBuf>,
-    /// CLIP, SigLIP or BLIP-2 checkpoint the model's vision tower comes from, for --best-of, folder or name [default: the built-in synthetic dataset's]
-    #[arg(long, value_name = "FOLDER|ID", requires = "best_of")]
-    pub(crate) verifier: Option<ModelLocation>,
+    /// CLIP, SigLIP or BLIP-2 checkpoint the model's vision tower comes from, for --best-of, folder or name; or decoder, for
+    /// what the model's own decoder reads in the image [default: the built-in synthetic dataset's; with --model the one known
+    /// to go with its vision tower, else decoder]
+    #[arg(long, value_name = "FOLDER|ID|decoder", requires = "best_of")]
+    pub(crate) verifier: Option<VerifierSource>,
     /// Use a verifier whose vision tower is not the model's own
     #[arg(long, alias = "allow-foreign-verifier", requires = "best_of")]
     pub(crate) allow_mismatched_verifier: bool,

@@ -18,6 +18,7 @@ use fisao_runs::score_settings::ScoreSettings;
 use fisao_runs::settings::SettingsChanges;
 use fisao_runs::settings_reference::{SETTINGS, Setting, Word};
 use fisao_runs::tasks::DamagedImages;
+use fisao_runs::verifier_choice::VerifierSource;
 use fisao_runs::{Refusal, Reporter};
 use fisao_verifier::calibration::Calibration;
 use fisao_verifier::regions::Regions;
@@ -66,9 +67,11 @@ impl ModelArguments {
 pub(crate) struct PairArguments {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
-    /// CLIP, SigLIP or BLIP-2 checkpoint the model's vision tower comes from, folder or name [default: the built-in synthetic dataset's]
-    #[arg(long, value_name = "FOLDER|ID")]
-    pub(crate) verifier: Option<ModelLocation>,
+    /// CLIP, SigLIP or BLIP-2 checkpoint the model's vision tower comes from, folder or name; or decoder, for what the
+    /// model's own decoder reads in the image [default: the built-in synthetic dataset's; with --model the one known to go
+    /// with its vision tower, else decoder]
+    #[arg(long, value_name = "FOLDER|ID|decoder")]
+    pub(crate) verifier: Option<VerifierSource>,
     /// Use a verifier whose vision tower is not the model's own
     #[arg(long, alias = "allow-foreign-verifier")]
     pub(crate) allow_mismatched_verifier: bool,

@@ -8,7 +8,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use fisao_runs::bundle::AloneSource;
 use fisao_runs::model_location::ModelLocation;
+use fisao_runs::verifier_choice::VerifierSource;
 
 use super::shared::{MOST, from_to};
 use super::{
@@ -23,10 +25,15 @@ pub(crate) struct VerifyArguments {
     /// Folder of the images
     #[arg(long, alias = "image", value_name = "DIR")]
     pub(crate) images: PathBuf,
-    /// CLIP, SigLIP or BLIP-2 checkpoint: a folder in Hugging Face layout, or a name on the Hub [default: the built-in
-    /// synthetic dataset's small verifier]
+    /// CLIP, SigLIP or BLIP-2 checkpoint: a folder in Hugging Face layout, or a name on the Hub; or decoder, for what the
+    /// decoder of --model reads in the image [default: the built-in synthetic dataset's small verifier; with --model the
+    /// one known to go with its vision tower, else decoder]
+    #[arg(long, value_name = "FOLDER|ID|decoder")]
+    pub(crate) verifier: Option<VerifierSource>,
+    /// Vision-language checkpoint whose decoder reads, or whose own vision tower the verifier takes where it was tuned:
+    /// folder or name [default: with --verifier decoder the built-in synthetic dataset's small model]
     #[arg(long, value_name = "FOLDER|ID")]
-    pub(crate) verifier: Option<ModelLocation>,
+    pub(crate) model: Option<ModelLocation>,
     #[command(flatten)]
     pub(crate) world: WorldArguments,
     /// Calibration that turns scores into probabilities, as `fisao calibrate` writes it, and takes from them each name's
@@ -60,6 +67,14 @@ pub(crate) struct VerifyArguments {
     /// How to print the verdicts
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) format: VerifyFormat,
+}
+
+impl VerifyArguments {
+    /// What verifies.
+    pub(crate) fn verifier(&self) -> AloneSource {
+        let (verifier, model) = (self.verifier.clone(), self.model.clone());
+        AloneSource { verifier, model, world: self.world.kind() }
+    }
 }
 
 /// How verdicts are printed.

@@ -13,7 +13,7 @@ use fisao_align::tasks::TaskSource;
 use fisao_align::token_rewards::AdditionalRewards;
 use fisao_models::generation::{FinishReason, Generated, Sampling};
 use fisao_runs::Reporter;
-use fisao_runs::bundle::{Policy, Views, verifier_or_embedded, warn_of_photographs};
+use fisao_runs::bundle::{Policy, Views, warn_of_photographs};
 use fisao_runs::calibrations::{self, Setting};
 use fisao_runs::tasks::{ImageTasks, checked_images};
 use fisao_runs::vocabulary::Vocabulary;
@@ -108,7 +108,7 @@ impl Chooser {
         let calibration = calibrations::read(calibration)?;
         let settings = ScoringArguments::default().resolve(Some(&calibration));
         let (verifier, world) = (arguments.verifier.as_ref(), arguments.world.kind());
-        let mut loaded = verifier_or_embedded(verifier, world, settings, device, reporter)?;
+        let mut loaded = policy.verifier(verifier, world, settings, device, reporter)?;
         let views = loaded.views_beside(policy, arguments.allow_mismatched_verifier, reporter)?;
         let words = Vocabulary::chosen(
             arguments.vocabulary.named(),

@@ -1,7 +1,7 @@
 //! `fisao score`: how well words fit an image, by a CLIP's measure.
 
 use fisao_formats::images::open_image;
-use fisao_runs::bundle::{verifier_or_embedded, warn_of_photographs};
+use fisao_runs::bundle::warn_of_photographs;
 use fisao_runs::scorer::{ScoredCaption, ScoredMention, ScoredName, Scorer};
 use fisao_runs::tasks::checked_images;
 use fisao_runs::vocabulary::Vocabulary;
@@ -43,12 +43,12 @@ pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Re
     let images = checked_images(&arguments.images, arguments.damaged.images(), reporter)?;
     let calibration = arguments.calibration.as_deref().map(calibrations::read).transpose()?;
     let settings = arguments.scoring.resolve(calibration.as_ref());
-    let embedded = arguments.verifier.is_none();
+    let source = arguments.verifier();
+    let embedded = source.is_embedded();
     let words = Vocabulary::chosen(arguments.vocabulary.named(), embedded, calibration.as_ref())?;
     warn_of_photographs(embedded, images.iter().map(|image| image.size), reporter);
     let device = arguments.device.open(reporter)?.device;
-    let (verifier, world) = (arguments.verifier.as_ref(), arguments.world.kind());
-    let loaded = verifier_or_embedded(verifier, world, settings, &device, reporter)?;
+    let loaded = source.open(settings, &device, reporter)?;
     let mut scorer = Scorer::new(&loaded, &words, calibration, reporter)?;
     for image in images {
         let embedding = scorer.embed(&loaded.views.of(&open_image(&image.file)?))?;

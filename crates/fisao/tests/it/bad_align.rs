@@ -36,10 +36,28 @@ fn align(place: &Workplace, verifier: &str, more: &[&str]) -> String {
 #[test]
 fn mismatched_verifier_is_rejected() {
     let place = Workplace::furnished();
+    place.write_large_clip();
     write_calibration(&place);
-    let error = align(&place, "foreign", &[]);
+    let error = align(&place, "large", &[]);
     assert!(error.contains("the verifier's vision tower is not the model's own"), "{error}");
     assert!(error.contains("--allow-mismatched-verifier"), "{error}");
+}
+
+/// Of a tower that was tuned calibration decides, not the weights.
+#[test]
+fn tuned_vision_tower_is_judged_by_its_auc() {
+    let place = Workplace::furnished();
+    write_calibration(&place);
+    let error = align(&place, "foreign", &["--set", "guards.verifier-auc=0.9999"]);
+    assert!(error.contains("its vision tower was tuned in llava"), "{error}");
+    assert!(error.contains("guards.verifier-auc asks for 0.9999"), "{error}");
+    // The model's own tower has no bound.
+    let error = align(
+        &place,
+        "clip",
+        &["--set", "guards.verifier-auc=0.9999", "--set", "align.iterations=0"],
+    );
+    assert!(!error.contains("verifier-auc asks"), "{error}");
 }
 
 /// Another encoder that was asked for knowingly sees the images in its own way, here at twice the side.

@@ -101,6 +101,61 @@ fn inspect_says_what_images_become_and_what_verifies() {
     for model in FAMILIES {
         let told = place.succeed(&["inspect", model]);
         assert!(told.contains("an image token for every 8×8 pixels"), "{told}");
-        assert!(told.contains("--allow-mismatched-verifier"), "{told}");
+        assert!(told.contains("verified by its own decoder (--verifier decoder)"), "{told}");
+    }
+}
+
+/// No second checkpoint, and no permission for another encoder: images, captions and the model are all it takes.
+#[test]
+fn decoder_verifies_from_calibration_to_the_adapter() {
+    let place = furnished();
+    let images = ["--images", "pictures", "--vocabulary", "words.txt"];
+    for model in FAMILIES {
+        let (run, weak) = (format!("{model}-run"), format!("{model}-weak"));
+        let calibrated =
+            ["calibrate", "--model", model, "--output", "own.json", "--max-new-tokens", "8"];
+        // Captions of a random model name nothing, but the verifier is there before that is found.
+        let refused = place.refuse(&[&calibrated[..], &images].concat());
+        assert!(
+            refused.contains("verifier: the model's own decoder (--verifier decoder)"),
+            "{refused}"
+        );
+        let align = ["align", "--model", model, "--calibration", "calibration.json"];
+        let small = [
+            "--set",
+            "max-new-tokens=8",
+            "--set",
+            "align.images-per-iteration=3",
+            "--set",
+            "align.minibatches=1",
+            "--set",
+            "align.iterations=2",
+        ];
+        let strict = ["--set", "guards.verifier-auc=0.9999", "--output", &weak];
+        let refused = place.refuse(&[&align[..], &images, &small, &strict].concat());
+        assert!(refused.contains("guards.verifier-auc"), "{refused}");
+        place.succeed(&[&align[..], &images, &small, &["--output", &run]].concat());
+        place.succeed(&["align", "--resume", &run]);
+        let verify = [
+            "verify",
+            "--captions",
+            "captions.jsonl",
+            "--images",
+            "pictures",
+            "--heat-maps",
+            "--format",
+            "json",
+        ];
+        place
+            .write("captions.jsonl", "{\"image_id\": \"d.png\", \"caption\": \"a dog and a cat\"}");
+        let own = ["--model", model, "--verifier", "decoder", "--vocabulary", "words.txt"];
+        let verdict: Value =
+            serde_json::from_str(&place.succeed(&[&verify[..], &own].concat())).unwrap();
+        let mention = &verdict["mentions"][0];
+        assert!(mention["cosine"].as_f64().unwrap() < 0.0, "a log-probability: {mention}");
+        let map = &mention["heat_map"];
+        let size = |key: &str| map[key].as_u64().unwrap() as usize;
+        assert_eq!(map["probabilities"].as_array().unwrap().len(), size("rows") * size("columns"));
+        assert!(size("columns") > size("rows"), "the image is wide: {map}");
     }
 }

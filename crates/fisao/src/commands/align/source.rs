@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use fisao_runs::align::record::{Files, Source};
+use fisao_runs::verifier_choice::VerifierSource;
 use fisao_runs::vocabulary::usual_list;
 use fisao_runs::{Refusal, calibrations};
 
@@ -40,7 +41,7 @@ fn files(source: &AlignSource) -> anyhow::Result<Files> {
     let calibration = path(&source.calibration, "calibration")?;
     Ok(Files {
         model: source.model.as_ref().ok_or_else(|| missing("model"))?.lasting()?,
-        verifier: source.verifier.as_ref().ok_or_else(|| missing("verifier"))?.lasting()?,
+        verifier: source.verifier.as_ref().map(VerifierSource::lasting).transpose()?,
         allow_mismatched_verifier: source.allow_mismatched_verifier,
         prompts: source.prompts.as_deref().map(absolute).transpose()?,
         images: source.images.as_deref().map(absolute).transpose()?,

@@ -11,6 +11,7 @@ use fisao_runs::Reporter;
 use fisao_runs::bundle::{check_processor, check_size};
 use fisao_runs::device::cpu;
 use fisao_runs::prompt::PromptFormat;
+use fisao_runs::verifier_choice::{VerifierChoice, matching_verifier};
 
 use super::{Inspection, Part, Use, Weighed, weigh};
 
@@ -146,17 +147,14 @@ fn uses(checkpoint: &Checkpoint, loads: &Result<(), String>) -> Vec<Use> {
             VisionFamily::Siglip => "SigLIP",
             VisionFamily::Eva => "BLIP-2 (Salesforce/blip2-itm-vit-g)",
         });
-        let (other, score) = match family {
-            Some(family) => (
-                format!("needs the {family} checkpoint that its tower is from as --verifier"),
-                format!("it has no text tower: score with the {family} checkpoint"),
+        let other = match (matching_verifier(config), family) {
+            (VerifierChoice::Checkpoint { id, .. }, _) => format!("verified by {id} by default"),
+            (VerifierChoice::Decoder, Some(family)) => format!(
+                "needs the {family} checkpoint that its tower is from as --verifier; else its own decoder verifies"
             ),
-            None => (
-                "needs a CLIP, SigLIP or BLIP-2 checkpoint as --verifier and --allow-mismatched-verifier: no contrastive \
-                 model has its tower"
-                    .to_owned(),
-                "it has no text tower: score with a CLIP, SigLIP or BLIP-2 checkpoint".to_owned(),
-            ),
+            (VerifierChoice::Decoder, None) => {
+                "verified by its own decoder (--verifier decoder): no contrastive model has its tower".to_owned()
+            }
         };
         vec![
             usable("caption", ""),
@@ -166,7 +164,7 @@ fn uses(checkpoint: &Checkpoint, loads: &Result<(), String>) -> Vec<Use> {
                 Some(wrong) => Use::not("merge", wrong),
                 None => Use::with("merge", "needs an adapter"),
             },
-            Use::not("score", score),
+            usable("score", "with --model and --verifier decoder: it has no text tower"),
         ]
     } else {
         let other = "as the --verifier of a model with this tower";
