@@ -88,6 +88,9 @@ impl Scorer {
         } else {
             verifier.set_weights(RegionWeights::default());
         }
+        if verifier.decoder().is_some() {
+            text_cache::look_up_tokens(&mut verifier, &vocabulary, reporter)?;
+        }
         Ok(Self { verifier, vocabulary, calibration })
     }
 

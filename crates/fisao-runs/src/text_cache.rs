@@ -67,7 +67,10 @@ pub fn learn(
 }
 
 /// Looks up the first token of every name for a decoder, which takes next to no time, and warns of objects that it cannot tell apart.
-fn look_up_tokens(
+///
+/// # Errors
+/// A name cannot be scored.
+pub fn look_up_tokens(
     verifier: &mut Verifier,
     vocabulary: &ObjectVocabulary,
     reporter: &Reporter,
@@ -105,7 +108,7 @@ fn named(names: &[&str]) -> String {
     }
 }
 
-/// Reads what an earlier run kept, if it did; computes nothing. For a decoder it looks up the first tokens.
+/// Reads what an earlier run kept, if it did; computes nothing.
 pub fn recall_only(
     loaded: &LoadedVerifier,
     verifier: &mut Verifier,
@@ -113,7 +116,7 @@ pub fn recall_only(
     reporter: &Reporter,
 ) -> anyhow::Result<()> {
     if verifier.decoder().is_some() {
-        return look_up_tokens(verifier, vocabulary, reporter);
+        return Ok(());
     }
     // Looking for a file takes a digest of the whole model, which pays only where there may be one.
     if folder().is_some_and(|folder| folder.is_dir()) {
