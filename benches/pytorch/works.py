@@ -241,20 +241,52 @@ def train(size, batch, length, dtype, adapter, engine):
     return work, batch * length, "tokens"
 
 
-def encode(dtype, engine):
-    from transformers import CLIPVisionConfig, CLIPVisionModel
+def tower(name):
+    """The image tower of a case, as transformers has it, and the side of its images."""
+    import transformers
 
-    config = CLIPVisionConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
-        patch_size=14, attn_implementation="sdpa",
-    )
-    model = CLIPVisionModel(config).to(dtype).eval()
+    if name == "vit-g-224":
+        kind, own = transformers.Blip2VisionModel, transformers.Blip2VisionConfig
+        sizes = dict(hidden_size=1408, intermediate_size=6144, num_hidden_layers=39, num_attention_heads=16, patch_size=14, image_size=224)
+    elif name == "so400m-384":
+        kind, own = transformers.SiglipVisionModel, transformers.SiglipVisionConfig
+        sizes = dict(hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, patch_size=14, image_size=384,
+                     vision_use_head=False)
+    else:
+        kind, own = transformers.CLIPVisionModel, transformers.CLIPVisionConfig
+        sizes = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, patch_size=14, image_size=336)
+    return kind(own(attn_implementation="sdpa", **sizes)), sizes["image_size"]
+
+
+def encode(name, dtype, engine):
+    if name == "qformer":
+        return qformer(dtype, engine)
+    model, side = tower(name)
+    model = model.to(dtype).eval()
     net = torch.compile(model) if engine == "compile" else model
-    pixels = torch.ones(PICTURES, 3, 336, 336, dtype=dtype)
+    pixels = torch.ones(PICTURES, 3, side, side, dtype=dtype)
 
     @torch.inference_mode()
     def work():
         net(pixel_values=pixels)
+
+    return work, PICTURES, "pictures"
+
+
+def qformer(dtype, engine):
+    from transformers import InstructBlipQFormerConfig, InstructBlipQFormerModel
+
+    config = InstructBlipQFormerConfig(vocab_size=30523, encoder_hidden_size=1408, cross_attention_frequency=2)
+    model = InstructBlipQFormerModel(config).to(dtype).eval()
+    net = torch.compile(model) if engine == "compile" else model
+    instruction = torch.ones(PICTURES, 12, dtype=torch.long)
+    queries = torch.ones(PICTURES, 32, 768, dtype=dtype)
+    states = torch.ones(PICTURES, 257, 1408, dtype=dtype)
+    seen = torch.ones(PICTURES, 32 + 12, dtype=torch.long)
+
+    @torch.inference_mode()
+    def work():
+        net(input_ids=instruction, attention_mask=seen, query_embeds=queries, encoder_hidden_states=states)
 
     return work, PICTURES, "pictures"
 
@@ -290,7 +322,7 @@ def case(name, engine):
         case "lora":
             return train(parts[1], 2, 256, TYPES[parts[2]], True, engine)
         case "encode":
-            return encode(TYPES[parts[-1]], engine)
+            return encode("-".join(parts[1:-1]), TYPES[parts[-1]], engine)
     sys.exit(f"{name} is not a case that PyTorch does here")
 
 

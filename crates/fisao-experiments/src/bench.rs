@@ -11,6 +11,7 @@ mod products;
 mod works;
 
 use fisao_models::llama::LlamaConfig;
+use fisao_models::vision::VisionConfig;
 
 pub use measure::{Measured, Repetitions, measure};
 use models::Held;
@@ -93,16 +94,8 @@ pub fn catalogue() -> Vec<Case> {
     ];
     cases.extend(decoding());
     cases.extend(training());
+    cases.extend(encoding());
     cases.extend([
-        Case::new("encode-vit-l-336-f32", "8 images through CLIP ViT-L/14-336, f32", |r| {
-            works::encode(r, Held::F32)
-        }),
-        Case::new("encode-vit-l-336-bf16", "the same, bf16", |r| works::encode(r, Held::Bf16)),
-        Case::new(
-            "encode-vit-l-336-bf16-rounded",
-            "the same, activations rounded to bf16, too",
-            |r| works::encode(r, Held::Bf16Rounded),
-        ),
         Case::new(
             "verify-embedded",
             "64 images and 4 words each through the embedded verifier",
@@ -120,6 +113,50 @@ pub fn catalogue() -> Vec<Case> {
         ),
     ]);
     cases
+}
+
+/// Image encoders of published models.
+fn encoding() -> Vec<Case> {
+    let tower = |names, about, config: fn() -> VisionConfig| {
+        in_each_form(names, about, move |r, held| works::encode(r, &config(), held))
+    };
+    let mut cases = Vec::new();
+    cases.extend(tower(
+        ["encode-vit-l-336-f32", "encode-vit-l-336-bf16", "encode-vit-l-336-bf16-rounded"],
+        "8 images through CLIP ViT-L/14-336, f32",
+        models::clip_large,
+    ));
+    cases.extend(tower(
+        ["encode-vit-g-224-f32", "encode-vit-g-224-bf16", "encode-vit-g-224-bf16-rounded"],
+        "8 images through EVA ViT-g/14-224, f32",
+        models::eva_giant,
+    ));
+    cases.extend(tower(
+        ["encode-so400m-384-f32", "encode-so400m-384-bf16", "encode-so400m-384-bf16-rounded"],
+        "8 images through SigLIP so400m/14-384, f32",
+        models::siglip_so400m,
+    ));
+    cases.extend(in_each_form(
+        ["encode-qformer-f32", "encode-qformer-bf16", "encode-qformer-bf16-rounded"],
+        "8 images and instructions through InstructBLIP's Q-Former, f32",
+        works::qformer,
+    ));
+    cases
+}
+
+/// A case with weights in f32, in bf16, and with activations rounded to bf16, too.
+fn in_each_form(
+    [full, half, rounded]: [&'static str; 3],
+    about: &'static str,
+    work: impl Fn(&mut Repetitions, Held) -> anyhow::Result<Amount> + Copy + 'static,
+) -> [Case; 3] {
+    [
+        Case::new(full, about, move |r| work(r, Held::F32)),
+        Case::new(half, "the same, bf16", move |r| work(r, Held::Bf16)),
+        Case::new(rounded, "the same, activations rounded to bf16, too", move |r| {
+            work(r, Held::Bf16Rounded)
+        }),
+    ]
 }
 
 fn decoding() -> Vec<Case> {

@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
-use crate::linear::LinearVisitor;
+use crate::linear::{ActivationDtype, LinearVisitor};
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{WeightError, WeightSource};
 
@@ -76,6 +76,11 @@ impl QFormer {
     /// * result: as `x`
     pub fn forward(&self, x: Tensor<3>, queries: usize, image: Option<&Tensor<3>>) -> Tensor<3> {
         self.layers.iter().fold(x, |x, layer| layer.forward(x, queries, image))
+    }
+
+    /// What activations are multiplied as with weights held in bf16.
+    pub fn set_activation_dtype(&mut self, dtype: ActivationDtype) {
+        self.visit_linears_mut("", &mut |_, linear| linear.activations = dtype);
     }
 
     /// Visits every linear layer under `{prefix}.encoder.layer.N.…`.

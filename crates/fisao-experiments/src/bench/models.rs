@@ -4,6 +4,7 @@ use burn::tensor::{DType, TensorData};
 use fisao_models::activation::Activation;
 use fisao_models::linear::ActivationDtype;
 use fisao_models::llama::{DecoderFamily, LlamaConfig, PositionScheme, RopeScaling};
+use fisao_models::qformer::QFormerConfig;
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::vision_language::TokenIds;
 use fisao_models::vision_language::llava::{FeatureSelect, LlavaConfig};
@@ -140,7 +141,7 @@ pub(super) fn llava(text: LlamaConfig) -> LlavaConfig {
             num_attention_heads: 1,
             image_size: 2,
             patch_size: 2,
-            ..tower()
+            ..clip_large()
         },
         tokens: TokenIds { image: IMAGE, bos: 1, eos: u32::MAX, stop: Vec::new(), pad: 0 },
         vision_feature_layer: -1,
@@ -154,7 +155,7 @@ pub(super) fn llava(text: LlamaConfig) -> LlavaConfig {
 pub(super) const IMAGE: u32 = 3;
 
 /// CLIP ViT-L/14 at 336 pixels.
-pub(super) fn tower() -> VisionConfig {
+pub(super) fn clip_large() -> VisionConfig {
     VisionConfig {
         family: VisionFamily::Clip,
         hidden_size: 1024,
@@ -165,5 +166,51 @@ pub(super) fn tower() -> VisionConfig {
         patch_size: 14,
         layer_norm_eps: 1e-5,
         hidden_act: Activation::QuickGelu,
+    }
+}
+
+/// EVA ViT-g/14 at 224 pixels, of which BLIP-2 and InstructBLIP run 39 layers.
+pub(super) fn eva_giant() -> VisionConfig {
+    VisionConfig {
+        family: VisionFamily::Eva,
+        hidden_size: 1408,
+        intermediate_size: 6144,
+        num_hidden_layers: 39,
+        num_attention_heads: 16,
+        image_size: 224,
+        patch_size: 14,
+        layer_norm_eps: 1e-6,
+        hidden_act: Activation::Gelu,
+    }
+}
+
+/// SigLIP so400m/14 at 384 pixels.
+pub(super) fn siglip_so400m() -> VisionConfig {
+    VisionConfig {
+        family: VisionFamily::Siglip,
+        hidden_size: 1152,
+        intermediate_size: 4304,
+        num_hidden_layers: 27,
+        num_attention_heads: 16,
+        image_size: 384,
+        patch_size: 14,
+        layer_norm_eps: 1e-6,
+        hidden_act: Activation::GeluTanh,
+    }
+}
+
+/// InstructBLIP's Q-Former: BERT's base size.
+pub(super) fn qformer() -> QFormerConfig {
+    QFormerConfig {
+        vocab_size: 30_523,
+        hidden_size: 768,
+        intermediate_size: 3072,
+        num_hidden_layers: 12,
+        num_attention_heads: 12,
+        cross_attention_frequency: 2,
+        encoder_hidden_size: eva_giant().hidden_size,
+        max_position_embeddings: 512,
+        layer_norm_eps: 1e-12,
+        hidden_act: Activation::Gelu,
     }
 }

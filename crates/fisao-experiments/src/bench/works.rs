@@ -11,11 +11,12 @@ use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::parameters::{
     GradientMap, ParameterMut, Parameters, add_gradients, collect_all_gradients, floats,
 };
+use fisao_models::qformer::{QFormer, QFormerConfig};
 use fisao_models::sequences::Example;
-use fisao_models::vision::VisionTower;
+use fisao_models::vision::{VisionConfig, VisionTower};
 use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
 
-use super::models::{FastWeights, Held, IMAGE, llava, tower};
+use super::models::{self, FastWeights, Held, IMAGE, llava};
 use super::{Amount, Repetitions};
 
 /// Tokens of a prompt, its one image token included.
@@ -24,6 +25,10 @@ pub const PROMPT: usize = 16;
 pub const DECODED: usize = 64;
 /// Images encoded together.
 const IMAGES: usize = 8;
+/// Queries of InstructBLIP's Q-Former.
+const QUERIES: usize = 32;
+/// Tokens of its instruction.
+const INSTRUCTION: usize = 12;
 
 /// Writing responses.
 pub(super) struct Decoding {
@@ -161,8 +166,11 @@ pub(super) fn train(repetitions: &mut Repetitions, work: &Step) -> anyhow::Resul
 }
 
 /// All layers of an image tower.
-pub(super) fn encode(repetitions: &mut Repetitions, held: Held) -> anyhow::Result<Amount> {
-    let config = tower();
+pub(super) fn encode(
+    repetitions: &mut Repetitions,
+    config: &VisionConfig,
+    held: Held,
+) -> anyhow::Result<Amount> {
     let device = repetitions.device.clone();
     let weights = &mut FastWeights::new(held);
     let mut tower = VisionTower::load(config.clone(), weights, "vision", &device)?;
@@ -180,4 +188,39 @@ pub(super) fn encode(repetitions: &mut Repetitions, held: Held) -> anyhow::Resul
     let patches = 2.0 * 3.0 * (config.patch_size as f64).powi(2) * width * config.patches() as f64;
     let image = config.num_hidden_layers as f64 * positions * layer + patches;
     Ok(Amount { count: IMAGES as f64, unit: "images", flops: IMAGES as f64 * image, bytes: 0.0 })
+}
+
+/// What a Q-Former's queries read of images beside an instruction.
+pub(super) fn qformer(repetitions: &mut Repetitions, held: Held) -> anyhow::Result<Amount> {
+    let config = models::qformer();
+    let device = repetitions.device.clone();
+    let mut qformer = QFormer::load(&config, &mut FastWeights::new(held), "qformer", &device)?;
+    qformer.set_activation_dtype(held.activations());
+    let positions = models::eva_giant().positions();
+    let states: Tensor<3> = Tensor::ones([IMAGES, positions, config.encoder_hidden_size], &device);
+    let rows: Tensor<3> =
+        Tensor::ones([IMAGES, QUERIES + INSTRUCTION, config.hidden_size], &device);
+    while repetitions.again() {
+        let read = qformer.forward(rows.clone(), QUERIES, Some(&states));
+        black_box(floats(&read.narrow(0, 0, 1)));
+    }
+    Ok(Amount {
+        count: IMAGES as f64,
+        unit: "images",
+        flops: IMAGES as f64 * qformer_flops(&config, positions as f64),
+        bytes: 0.0,
+    })
+}
+
+/// Floating-point operations of one image.
+fn qformer_flops(config: &QFormerConfig, positions: f64) -> f64 {
+    let [width, inner, image] =
+        [config.hidden_size, config.intermediate_size, config.encoder_hidden_size]
+            .map(|n| n as f64);
+    let (queries, all) = (QUERIES as f64, (QUERIES + INSTRUCTION) as f64);
+    let own = all * (2.0 * (4.0 * width * width + 2.0 * width * inner) + 4.0 * all * width);
+    let cross = 2.0 * (2.0 * queries * width * width + 2.0 * positions * image * width)
+        + 4.0 * queries * positions * width;
+    let layers = config.num_hidden_layers;
+    layers as f64 * own + layers.div_ceil(config.cross_attention_frequency) as f64 * cross
 }

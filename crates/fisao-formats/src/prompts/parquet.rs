@@ -5,6 +5,7 @@
 //! blocks stay decoded, and so whoever reads block after block decodes each of them once.
 
 mod columns;
+mod finite_file;
 mod open_file;
 mod pages;
 

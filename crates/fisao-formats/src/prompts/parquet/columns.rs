@@ -4,7 +4,6 @@
 //! the value or what holds it is missing (the definition level), and which list it continues (the
 //! repetition level). Dremel, <https://research.google/pubs/pub36632/>, section 4.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::vec;
 
@@ -18,6 +17,7 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 use parquet::schema::types::{SchemaDescriptor, Type};
 
+use super::finite_file::FiniteFile;
 use super::pages::pages;
 use crate::prompts::fields::{Cell, recognised, recognised_part};
 
@@ -172,7 +172,7 @@ pub(super) struct Leaf {
 impl Leaf {
     /// Reads `count` rows of a leaf, of which the first stands behind `skip` others of its row group.
     pub(super) fn read(
-        file: &Arc<File>,
+        file: &Arc<FiniteFile>,
         group: &RowGroupMetaData,
         leaf: usize,
         skip: usize,
@@ -249,7 +249,7 @@ fn uneven() -> ParquetError {
 const BATCH: usize = 256;
 
 struct Run<'a> {
-    file: &'a Arc<File>,
+    file: &'a Arc<FiniteFile>,
     group: &'a RowGroupMetaData,
     leaf: usize,
     skip: usize,

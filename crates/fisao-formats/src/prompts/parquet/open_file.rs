@@ -1,6 +1,5 @@
 //! One Parquet file: its footer, and rows of some of its columns.
 
-use std::fs::File;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::statistics::Statistics;
 
 use super::columns::{Assembly, Leaf, Node, Shape, UNEVEN, Wanted, columns, is_text, rows_of};
+use super::finite_file::FiniteFile;
 use super::{Block, Row};
 use crate::FormatError;
 use crate::files::open_file;
@@ -18,7 +18,7 @@ use crate::prompts::fields::{Fields, IMAGE_FIELDS};
 /// A file whose footer has been read.
 pub(super) struct OpenFile {
     pub(super) path: PathBuf,
-    file: Arc<File>,
+    file: Arc<FiniteFile>,
     pub(super) footer: ParquetMetaData,
     pub(super) columns: Vec<(&'static str, Node)>,
 }
@@ -43,7 +43,7 @@ impl OpenFile {
                 }
             }
         }
-        Ok(Self { path: path.to_owned(), file: Arc::new(file), footer, columns })
+        Ok(Self { path: path.to_owned(), file: Arc::new(FiniteFile::new(file)), footer, columns })
     }
 
     /// The column of the image.

@@ -3,7 +3,6 @@
 //! The `parquet` crate unpacks zstd with the C library. Here it is told that such a column is not
 //! packed, and what it hands on is unpacked in Rust.
 
-use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -15,9 +14,11 @@ use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 use ruzstd::decoding::StreamingDecoder;
 
+use super::finite_file::FiniteFile;
+
 /// The pages of a column of a row group, which has `rows` rows.
 pub(super) fn pages(
-    file: Arc<File>,
+    file: Arc<FiniteFile>,
     column: &ColumnChunkMetaData,
     rows: usize,
 ) -> Result<Box<dyn PageReader>> {
@@ -40,7 +41,7 @@ pub(super) fn pages(
 }
 
 struct ZstdPages {
-    packed: SerializedPageReader<File>,
+    packed: SerializedPageReader<FiniteFile>,
 }
 
 impl PageReader for ZstdPages {
