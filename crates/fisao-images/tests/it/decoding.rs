@@ -573,6 +573,31 @@ fn a_tiff_may_not_hide_a_small_image_in_huge_tiles() {
     assert!(error.to_string().ends_with("tiles that are much larger than the image"), "{error}");
 }
 
+/// A thousand strips of a row each, which all begin with the same 64 KiB of blocks that hold nothing.
+#[test]
+fn strips_of_a_tiff_that_lie_on_top_of_each_other_are_bounded() {
+    const STRIPS: u32 = 1000;
+    let zlib =
+        [b"\x78\x01".as_slice(), &[0, 0, 0, 0xFF, 0xFF].repeat(13_000), &[1, 1, 0, 0xFE, 0xFF, 7]];
+    // The checksum of a 7.
+    let packed = [zlib.concat().as_slice(), &[0, 8, 0, 8]].concat();
+    let tags = [(256, 1), (257, STRIPS), (258, 8), (259, 8), (262, 1), (278, 1)];
+    let place = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a small file");
+    let mut bytes = tiff(&tags, &packed);
+    let strip = place(&bytes) - place(&packed);
+    for (tag, number) in [(273_u16, strip), (279, place(&packed))] {
+        let list = place(&bytes).to_le_bytes();
+        let entries = bytes[10..].chunks_exact_mut(12);
+        let entry = entries.into_iter().find(|entry| entry[..2] == tag.to_le_bytes());
+        let entry = entry.expect("the helper writes it");
+        entry[4..8].copy_from_slice(&STRIPS.to_le_bytes());
+        entry[8..].copy_from_slice(&list);
+        bytes.extend(number.to_le_bytes().repeat(STRIPS as usize));
+    }
+    let error = decode_image("strips.tif", &bytes).expect_err("65 MB for a thousand pixels");
+    assert!(error.to_string().contains("longer than what they hold"), "{error}");
+}
+
 #[test]
 fn a_tiff_may_say_where_more_strips_are_than_it_has() {
     let tags = [(256, 2), (257, 1), (258, 8), (259, 32_773), (262, 1)];

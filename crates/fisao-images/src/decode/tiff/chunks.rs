@@ -14,10 +14,12 @@ use super::samples::Row;
 const PIECE: usize = 4096;
 /// Bytes that a chunk's readers hold.
 const BUFFER: usize = 16 << 10;
+/// More bytes than a pixel of a JPEG can take.
+const PIXEL_BYTES: usize = 6;
 
 /// The samples of an image that have a meaning, a byte each; those of a JPEG are RGB.
 pub(super) fn read<R: BufRead + Seek>(form: &Form, data: &mut R) -> Result<Vec<u8>, DecodeError> {
-    check_length(form, data)?;
+    let mut budget = Budget::new(form, check_length(form, data)?);
     let (width, height) = (form.width as usize, form.height as usize);
     let mut levels = Levels { stride: form.used_samples(), bytes: Vec::new(), width };
     if let Compression::Jpeg(_) = form.compression {
@@ -38,13 +40,41 @@ pub(super) fn read<R: BufRead + Seek>(form: &Form, data: &mut R) -> Result<Vec<u
                 Compression::Jpeg(tables) => chunk.read_jpeg(form, tables, data, &mut levels)?,
                 _ => chunk.read_rows(form, data, &mut levels)?,
             }
+            budget.take(form, chunk.index, data)?;
         }
     }
     Ok(levels.bytes)
 }
 
-/// Refuses a file that is too short for its image, however well it is packed, before room is made for it.
-fn check_length(form: &Form, data: &mut impl Seek) -> Result<(), DecodeError> {
+/// Bytes that may still be read. Chunks may lie on top of each other, as those of one colour do in files that were made small, but
+/// not so that a small file is unpacked without end.
+struct Budget(u64);
+
+impl Budget {
+    /// The length of the file, and for each pixel of each chunk what the worst packing makes of it, with a few headers.
+    fn new(form: &Form, file: u64) -> Self {
+        const HEADERS: u64 = 4096;
+        let area = u64::from(form.chunks.width) * u64::from(form.chunks.height);
+        let pixel = (form.samples * form.bits).div_ceil(8).max(PIXEL_BYTES) as u64;
+        let ahead = if form.chunks.lengths.is_some() { 0 } else { BUFFER as u64 };
+        let chunk = area.saturating_mul(2 * pixel).saturating_add(HEADERS + ahead);
+        Self(chunk.saturating_mul(form.chunks.offsets.len() as u64).saturating_add(file))
+    }
+
+    /// Takes what was read of a chunk.
+    fn take(&mut self, form: &Form, chunk: usize, data: &mut impl Seek) -> Result<(), DecodeError> {
+        let tables =
+            if let Compression::Jpeg(tables) = &form.compression { tables.len() } else { 0 };
+        let stored = data.stream_position()?.saturating_sub(form.chunks.offsets[chunk]);
+        let reason = "its strips or tiles are longer than what they hold";
+        let left = self.0.checked_sub(stored + tables as u64);
+        self.0 = left.ok_or_else(|| DecodeError::Damaged(reason.to_owned()))?;
+        Ok(())
+    }
+}
+
+/// Refuses a file that is too short for its image, however well it is packed, before room is made for it. Returns its length.
+fn check_length(form: &Form, data: &mut impl Seek) -> Result<u64, DecodeError> {
     let end = data.seek(SeekFrom::End(0))?;
     let stored =
         |(index, &offset): (usize, &u64)| form.stored_length(index).min(end.saturating_sub(offset));
@@ -60,7 +90,7 @@ fn check_length(form: &Form, data: &mut impl Seek) -> Result<(), DecodeError> {
         // A block of 64 samples takes at least a bit.
         Compression::Jpeg(_) => pixels / 512,
     };
-    if stored < needed { Err(truncated()) } else { Ok(()) }
+    if stored < needed { Err(truncated()) } else { Ok(end) }
 }
 
 /// An image in the making.
@@ -151,8 +181,7 @@ impl Chunk {
         data: &mut R,
         levels: &mut Levels,
     ) -> Result<(), DecodeError> {
-        /// More than a pixel can take, and what the headers can.
-        const PIXEL_BYTES: usize = 6;
+        /// What the headers can take.
         const HEADERS: usize = 1 << 20;
         /// Pixels of a tile however small the image is.
         const FREE: usize = 1 << 21;
