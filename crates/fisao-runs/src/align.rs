@@ -4,6 +4,7 @@ mod announcement;
 mod defaults;
 mod estimate;
 mod files;
+mod outlook;
 mod prompts;
 mod publishing;
 pub mod record;

@@ -47,7 +47,7 @@ pub(crate) struct ImageSet<'a> {
 
 impl ImageSet<'_> {
     /// Number of images that are annotated.
-    pub fn annotated(&self) -> usize {
+    pub(crate) fn annotated(&self) -> usize {
         self.truth.iter().flatten().flatten().count()
     }
 }
@@ -77,7 +77,7 @@ impl ScoredCaptions {
 
 impl Models<'_> {
     /// The scorer on a calibration's scale.
-    pub fn calibrated_scorer(&self, calibration: &Calibration) -> MentionScorer {
+    pub(crate) fn calibrated_scorer(&self, calibration: &Calibration) -> MentionScorer {
         let mut scorer = self.scorer.clone();
         scorer.verifier.apply_calibration(calibration);
         scorer
@@ -85,7 +85,7 @@ impl Models<'_> {
 
     /// A file beside `output` in which responses to some tasks are kept until that is there: of the base model, or of one that
     /// an adapter was put on. Returns it with the length of the longest prompt, its image included; tokens.
-    pub fn response_file(
+    pub(crate) fn response_file(
         &self,
         output: &Path,
         (model, tasks): (&VisionLanguageModel, &dyn TaskSource),
@@ -98,7 +98,7 @@ impl Models<'_> {
     /// Estimates what scores of correct and hallucinated mentions look like from the model's own sampled captions. Responses
     /// are kept beside `output`, which is where the calibration will be, if it is given; a raised flag ends the work with
     /// [`AlignError::Stopped`].
-    pub fn calibrate(
+    pub(crate) fn calibrate(
         &self,
         config: &AlignConfig,
         images: &ImageSet<'_>,

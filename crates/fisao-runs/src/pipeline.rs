@@ -90,12 +90,12 @@ pub(crate) struct Results {
 
 impl Pipeline<'_> {
     /// What the user is told after asking for a stop outside of training.
-    pub fn stopped(&self) -> String {
+    pub(crate) fn stopped(&self) -> String {
         stopped(self.folder, self.resume_command)
     }
 
     /// An error in the user's words: a stop that was asked for is an interruption.
-    pub fn told(&self, error: anyhow::Error) -> anyhow::Error {
+    pub(crate) fn told(&self, error: anyhow::Error) -> anyhow::Error {
         told(error, || self.stopped())
     }
 
@@ -104,7 +104,7 @@ impl Pipeline<'_> {
     ///
     /// # Errors
     /// [`AlignError::Stopped`] where that was asked for. Otherwise what cannot be calibrated.
-    pub fn own_calibration(&self, images: &ImageSet<'_>) -> anyhow::Result<Calibration> {
+    pub(crate) fn own_calibration(&self, images: &ImageSet<'_>) -> anyhow::Result<Calibration> {
         let path = self.folder.map(|folder| folder.path(CALIBRATION));
         if let Some(path) = path.as_ref().filter(|path| path.exists()) {
             return calibrations::read(path);
@@ -120,7 +120,7 @@ impl Pipeline<'_> {
     }
 
     /// A trainer of these models.
-    pub fn trainer<'a>(
+    pub(crate) fn trainer<'a>(
         &self,
         calibration: &Calibration,
         data: TrainingData<'a>,
@@ -132,7 +132,7 @@ impl Pipeline<'_> {
     }
 
     /// Trains to the end, from the newest saved state where the run is resumed, and writes the adapter.
-    pub fn train(
+    pub(crate) fn train(
         &self,
         trainer: &mut Trainer<'_>,
         calibration: &Calibration,
@@ -154,7 +154,7 @@ impl Pipeline<'_> {
     }
 
     /// Captions held-out images, trains, and captions them again.
-    pub fn train_and_evaluate(
+    pub(crate) fn train_and_evaluate(
         &self,
         calibration: &Calibration,
         data: TrainingData<'_>,
@@ -245,7 +245,7 @@ pub(crate) fn discard_captions(folder: &RunFolder) {
 
 impl Results {
     /// Both models' captions by how they were decoded, each way with its name.
-    pub fn pairs(&self) -> [(&'static str, &EvaluatedCaptions, &EvaluatedCaptions); 2] {
+    pub(crate) fn pairs(&self) -> [(&'static str, &EvaluatedCaptions, &EvaluatedCaptions); 2] {
         [
             ("greedy", &self.base.greedy, &self.aligned.greedy),
             ("sampled T=1", &self.base.sampled, &self.aligned.sampled),

@@ -15,7 +15,7 @@ pub(super) struct Announcement {
 
 impl Announcement {
     /// Of a run that calibrates itself.
-    pub fn new(
+    pub(super) fn new(
         files: &Files,
         policy: &Policy,
         words: &Vocabulary,
@@ -71,9 +71,14 @@ impl Announcement {
     }
 
     /// A line a fact, with its name in front.
-    pub fn lines(&self) -> Vec<String> {
-        self.lines.iter().map(|(name, text)| format!("{name:<11}{text}")).collect()
+    pub(super) fn lines(&self) -> Vec<String> {
+        in_columns(&self.lines)
     }
+}
+
+/// Facts with their names in front, all of them in the same place.
+pub(super) fn in_columns(facts: &[(&str, String)]) -> Vec<String> {
+    facts.iter().map(|(name, text)| format!("{name:<11}{text}")).collect()
 }
 
 /// A large number in the way it is said.

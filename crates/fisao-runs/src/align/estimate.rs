@@ -7,6 +7,7 @@ use fisao_align::events::AlignEvent;
 use fisao_align::trainer::Trainer;
 use fisao_verifier::calibration::{Calibration, fit_annotated};
 
+use crate::duration::duration;
 use crate::memory::peak_rss_mb;
 use crate::reporter::Reporter;
 
@@ -81,15 +82,4 @@ pub(super) fn stand_in() -> anyhow::Result<Calibration> {
     let scores: Vec<f64> = spread(0.3).chain(spread(0.2)).collect();
     let correct: Vec<bool> = (0..scores.len()).map(|at| at < 100).collect();
     Ok(fit_annotated(&scores, &correct)?)
-}
-
-/// Seconds in the unit that one would say them in.
-pub(super) fn duration(seconds: f64) -> String {
-    if seconds < 120.0 {
-        format!("{seconds:.0} s")
-    } else if seconds < 7200.0 {
-        format!("{:.0} min", seconds / 60.0)
-    } else {
-        format!("{:.1} h", seconds / 3600.0)
-    }
 }

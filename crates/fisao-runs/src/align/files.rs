@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use fisao_align::AlignConfig;
 use fisao_align::mentions::MentionScorer;
+use fisao_align::tasks::TaskSource as _;
 use fisao_align::trainer::ValidationSet;
 use fisao_eval::chair::Rules;
 use fisao_formats::data_record::DataRecord;
@@ -19,7 +20,8 @@ use fisao_scenes::WorldKind;
 use fisao_verifier::calibration::{Calibration, CalibrationError};
 use fisao_verifier::rewards::RewardError;
 
-use super::announcement::Announcement;
+use super::announcement::{self, Announcement};
+use super::outlook::Outlook;
 use super::prompts::{self, PassedOver, PromptTasks};
 use super::record::Files;
 use super::splitting::{self, Counts, Parts};
@@ -74,9 +76,11 @@ impl Run<'_> {
         let counts = Counts::new(images, files)?;
         let loaded = self.load(files, calibration.as_ref())?;
         let config = self.settings_for(files, &loaded.policy, counts)?;
-        let announcement = Announcement::new(files, &loaded.policy, &words, counts, &config);
-        if !self.is_confirmed(files, &announcement)? {
-            return Ok(Outcome::Declined);
+        if files.calibration.is_none() && self.begun.is_none() {
+            let announcement = Announcement::new(files, &loaded.policy, &words, counts, &config);
+            if !self.is_confirmed(&announcement, (&loaded, &set), counts, &config)? {
+                return Ok(Outcome::Declined);
+            }
         }
         let passed_over = prompts::check_images(&set, files, reporter)?;
         let parts = if splits {
@@ -106,12 +110,24 @@ impl Run<'_> {
         self.train_on(&material, &words, calibration, (data, &passed_over))
     }
 
-    /// Says what is going to be done, of a run that begins and calibrates itself, and asks whether to.
-    fn is_confirmed(&self, files: &Files, announcement: &Announcement) -> anyhow::Result<bool> {
-        if files.calibration.is_some() || self.begun.is_some() {
-            return Ok(true);
-        }
+    /// Says what is going to be done, how long it takes and how much memory, and asks whether to.
+    fn is_confirmed(
+        &self,
+        announcement: &Announcement,
+        (loaded, set): (&Loaded, &PromptSet),
+        counts: Counts,
+        config: &AlignConfig,
+    ) -> anyhow::Result<bool> {
         self.reporter.note(announcement.lines().join("\n"));
+        let first = PromptTasks::new(&loaded.policy, set, vec![0], None, config).without_answers();
+        // An image that cannot be used is refused, or passed over, where all of them are checked.
+        if let Ok(task) = first.task(0) {
+            let outlook = Outlook::of(&loaded.policy, task.prompt.len(), counts, config);
+            self.reporter.note(announcement::in_columns(&outlook.lines()).join("\n"));
+            if let Some((warning, hint)) = outlook.warning() {
+                self.reporter.warn(warning, Some(hint));
+            }
+        }
         Ok(self.output.is_none() || (self.confirm)()?)
     }
 
@@ -444,7 +460,7 @@ fn uncalibrated(error: anyhow::Error, folder: &RunFolder, resume_command: &str) 
 
 impl Material<'_> {
     /// The model as it was named.
-    pub fn model(&self) -> &str {
+    pub(super) fn model(&self) -> &str {
         &self.files.model
     }
 

@@ -186,11 +186,6 @@ impl<'a> PromptTasks<'a> {
         Self { answers: Data::Sampled, ..self }
     }
 
-    /// The rows of the set.
-    pub(super) fn rows(&self) -> &[u32] {
-        &self.rows
-    }
-
     /// All tasks at once.
     pub(super) fn all(&self) -> Result<Vec<Task>, AlignError> {
         (0..self.count()).map(|index| self.task(index)).collect()

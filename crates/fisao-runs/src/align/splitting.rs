@@ -52,7 +52,7 @@ impl Counts {
     ///
     /// # Errors
     /// There are too few images.
-    pub fn new(images: usize, files: &Files) -> anyhow::Result<Self> {
+    pub(super) fn new(images: usize, files: &Files) -> anyhow::Result<Self> {
         let own = files.calibration.is_none();
         let usual = |(part, most): (usize, usize)| (images / part).clamp(LEAST, most);
         let calibration = files.calibration_images.unwrap_or_else(|| usual(CALIBRATION));
@@ -80,7 +80,7 @@ impl Counts {
     }
 
     /// Images that are left for training.
-    pub fn training(&self) -> usize {
+    pub(super) fn training(&self) -> usize {
         self.images - self.calibration - self.test
     }
 }
@@ -152,7 +152,7 @@ struct Names {
 
 impl Parts {
     /// Writes down which images are calibrated and measured on, if any are.
-    pub fn write(&self, set: &PromptSet, folder: &RunFolder) -> anyhow::Result<()> {
+    pub(super) fn write(&self, set: &PromptSet, folder: &RunFolder) -> anyhow::Result<()> {
         if self.calibration.is_empty() && self.test.is_empty() {
             return Ok(());
         }

@@ -108,7 +108,7 @@ impl<'a> Estimator<'a> {
     ///
     /// # Errors
     /// The verifier tells next to nothing.
-    pub fn new(
+    pub(crate) fn new(
         calibration: &'a Calibration,
         captions: &[&[ScoredResponse]],
     ) -> anyhow::Result<Self> {
@@ -126,7 +126,7 @@ impl<'a> Estimator<'a> {
     }
 
     /// Rates of some captions.
-    pub fn rates(&self, captions: &[ScoredResponse]) -> EstimatedRates {
+    pub(crate) fn rates(&self, captions: &[ScoredResponse]) -> EstimatedRates {
         let images = self.images(captions);
         let named: Vec<(usize, Sums)> = images.iter().copied().enumerate().collect();
         let [chair_i, chair_s, recall] = Bootstrap::default().intervals(&[named], Sums::rates);
@@ -141,7 +141,11 @@ impl<'a> Estimator<'a> {
     }
 
     /// Intervals of the changes between two models' captions of the same images.
-    pub fn changes(&self, before: &[ScoredResponse], after: &[ScoredResponse]) -> ChairChanges {
+    pub(crate) fn changes(
+        &self,
+        before: &[ScoredResponse],
+        after: &[ScoredResponse],
+    ) -> ChairChanges {
         let pairs = self.images(before).into_iter().zip(self.images(after));
         let pairs: Vec<(usize, Pair)> = pairs.map(|(a, b)| Pair(a, b)).enumerate().collect();
         let change = |Pair(before, after): &Pair| {

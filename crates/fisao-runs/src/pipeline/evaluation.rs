@@ -55,7 +55,7 @@ pub(crate) struct Work<'a> {
 
 impl Work<'_> {
     /// Captions the images and scores the captions against what is known of the images; `advance` is told of more captions.
-    pub fn captions(
+    pub(crate) fn captions(
         &self,
         scorer: &mut MentionScorer,
         advance: &(dyn Fn(usize) + Sync),
@@ -106,7 +106,7 @@ fn chair_of(
 
 impl EvaluatedCaptions {
     /// What annotations say of an image's caption, where it has any.
-    pub fn verdict(&self, index: usize) -> Option<&ImageVerdict> {
+    pub(crate) fn verdict(&self, index: usize) -> Option<&ImageVerdict> {
         let verdicts = &self.chair.as_ref()?.per_image;
         let name = index.to_string();
         // In their order, and all of them where all images are annotated.

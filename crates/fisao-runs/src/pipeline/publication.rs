@@ -48,7 +48,7 @@ pub(crate) struct Publication<'a> {
 
 impl Publication<'_> {
     /// The report; `show` is asked for the images of its gallery by their places.
-    pub fn report(
+    pub(crate) fn report(
         &self,
         title: &str,
         attribution: &str,
