@@ -295,13 +295,33 @@ impl PromptSet {
         seed: u64,
         advance: &dyn Fn(usize),
     ) -> Result<Split, FormatError> {
+        let images = self.image_digests(advance)?;
+        Ok(order::split(images.into_iter(), fraction, seed))
+    }
+
+    /// The rows of each image, images in a random order that depends on the seed and their names alone; the rows of one in theirs.
+    ///
+    /// `advance` hears the number of rows that are done. Nameless images in Parquet files are read from end to end for it.
+    ///
+    /// # Errors
+    /// A Parquet file is damaged or has become unreadable.
+    pub fn shuffled_images(
+        &self,
+        seed: u64,
+        advance: &dyn Fn(usize),
+    ) -> Result<Vec<Vec<u32>>, FormatError> {
+        Ok(order::by_image(&self.image_digests(advance)?, seed))
+    }
+
+    /// For each row what its image is known by.
+    fn image_digests(&self, advance: &dyn Fn(usize)) -> Result<Vec<u32>, FormatError> {
         match &self.source {
             Source::Folder(names) => {
                 let name = |name: &OsStr| name.to_string_lossy().into_owned();
                 let images = names.iter().map(|entry| ImageReference::Path(name(entry)).digest());
-                Ok(order::split(images, fraction, seed))
+                Ok(images.collect())
             }
-            Source::Json(index) => Ok(order::split(index.images(), fraction, seed)),
+            Source::Json(index) => Ok(index.images().collect()),
             Source::Parquet(index) => {
                 let mut images = Vec::new();
                 index.for_each_name(&mut |image| {
@@ -309,7 +329,7 @@ impl PromptSet {
                     advance(images.len());
                     Ok(())
                 })?;
-                Ok(order::split(images.into_iter(), fraction, seed))
+                Ok(images)
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Images with their captions before and after, every object mention coloured by its score.
 
 use super::html::{escape, marked, number};
-use super::{ColouredCaption, GalleryItem, VerifierFacts, WordVerdict};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use super::verdicts::{heat_map_range, overlay};
+use super::{ColouredCaption, GalleryItem, VerifierFacts, WordVerdict, data_url, png};
+use image::ExtendedColorType;
 
 /// Scores at the ends and in the middle of the diverging colour scale: full colour at the two
 /// class means, no colour at the decision boundary.
@@ -66,11 +66,12 @@ fn card(item: &GalleryItem, scale: ColourScale) -> String {
     let id = escape(&item.image_id);
     format!(
         "<article class=\"card\">\n<div class=\"image\"><img alt=\"{id}\" \
-         src=\"data:image/png;base64,{}\"><code>{id}</code></div>\n<div class=\"captions\">\n\
-         {}\n{}\n<ul class=\"truth\" aria-label=\"In the image\">{}</ul>\n</div>\n</article>",
-        STANDARD.encode(&item.image_png),
+         src=\"{}\"><code>{id}</code></div>\n<div class=\"captions\">\n\
+         {}\n{}{}\n<ul class=\"truth\" aria-label=\"In the image\">{}</ul>\n</div>\n</article>",
+        data_url(&item.image),
         caption("before", &item.before, scale),
         caption("after", &item.after, scale),
+        heat_maps(item),
         objects.concat(),
     )
 }
@@ -78,12 +79,42 @@ fn card(item: &GalleryItem, scale: ColourScale) -> String {
 fn caption(label: &str, caption: &ColouredCaption, scale: ColourScale) -> String {
     let absent = caption.words.iter().filter(|word| word.hallucinated == Some(true)).count();
     let known = caption.words.iter().any(|word| word.hallucinated.is_some());
+    let doubtful = caption.words.iter().filter(|word| word.probability < 0.5).count();
     let count = match (known, absent) {
+        (false, _) if doubtful > 0 => format!("<span class=\"worse\">{doubtful} doubtful</span>"),
         (false, _) => String::new(),
         (true, 0) => "<span class=\"better\">nothing hallucinated</span>".to_owned(),
         (true, absent) => format!("<span class=\"worse\">{absent} hallucinated</span>"),
     };
     format!("<h4>{label} {count}</h4>\n<p class=\"caption\">{}</p>", coloured_text(caption, scale))
+}
+
+/// Where the verifier sees the words that have a heat map, those of both captions, each category once; nothing where none has.
+fn heat_maps(item: &GalleryItem) -> String {
+    let Some(view) = &item.verifier_view else { return String::new() };
+    let words = item.before.words.iter().chain(&item.after.words);
+    let mut words: Vec<&WordVerdict> = words.filter(|word| word.heat_map.is_some()).collect();
+    words.sort_by(|a, b| a.category.cmp(&b.category).then(a.probability.total_cmp(&b.probability)));
+    words.dedup_by(|a, b| a.category == b.category);
+    let range = heat_map_range(words.iter().filter_map(|word| word.heat_map.as_ref()));
+    let figures = words.into_iter().filter_map(|word| {
+        let (width, height, pixels) = overlay(word.heat_map.as_ref()?, range);
+        let map = data_url(&png(&pixels, (width, height), ExtendedColorType::Rgba8));
+        Some(format!(
+            "<figure><i style=\"display:block;aspect-ratio:1;--map:url({map})\"></i><figcaption>{} <small>p {}</small>\
+             </figcaption></figure>",
+            escape(&word.category),
+            number(word.probability, 2),
+        ))
+    });
+    let figures: String = figures.collect();
+    if figures.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\n<div class=\"maps\" style=\"--image:url({})\" aria-label=\"Where doubtful words are seen\">{figures}</div>",
+        data_url(view)
+    )
 }
 
 /// The caption's text with its mentions marked.

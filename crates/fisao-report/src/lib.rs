@@ -29,14 +29,35 @@ pub fn png(pixels: &[u8], (width, height): (u32, u32), colours: ExtendedColorTyp
     bytes
 }
 
+/// A JPEG file of an image in memory.
+pub fn jpeg(image: &RgbImage, quality: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    JpegEncoder::new_with_quality(&mut bytes, quality)
+        .encode_image(image)
+        .expect("an image in memory can be encoded");
+    bytes
+}
+
+/// A PNG or JPEG file as a URL that holds it.
+fn data_url(file: &[u8]) -> String {
+    // JPEG files begin with the start-of-image marker; everything else here is PNG.
+    let kind = if file.starts_with(&[0xFF, 0xD8]) { "jpeg" } else { "png" };
+    format!("data:image/{kind};base64,{}", STANDARD.encode(file))
+}
+
 /// Style of every page.
 const STYLE: &str = include_str!("style.css");
 
 pub use scores::{Judgement, Metric, headline};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use fisao_eval::chair::ChairChanges;
+use fisao_eval::statistics::Interval;
+use fisao_verifier::scorer::HeatMap;
+use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder as _};
+use image::{ExtendedColorType, ImageEncoder as _, RgbImage};
 use serde::Serialize;
 
 /// Everything a report shows.
@@ -74,6 +95,22 @@ pub struct ReportRow {
     pub aligned: Scores,
     /// How sure the changes are, where that is known.
     pub changes: ChairChanges,
+    /// Whether the rates are the verifier's estimates instead of counts against annotations.
+    pub estimated: bool,
+    /// 95 % intervals of the rates before and after, where they are to be shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intervals: Option<[RateIntervals; 2]>,
+}
+
+/// Intervals of rates; `None` where a rate is of nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct RateIntervals {
+    /// Of [`Scores::chair_i`].
+    pub chair_i: Option<Interval>,
+    /// Of [`Scores::chair_s`].
+    pub chair_s: Option<Interval>,
+    /// Of [`Scores::recall`].
+    pub recall: Option<Interval>,
 }
 
 /// Caption scores over a set of images.
@@ -136,9 +173,12 @@ pub struct Curve {
 /// One image and what the model said about it.
 #[derive(Clone, Debug, Serialize)]
 pub struct GalleryItem {
-    /// The image as a PNG file.
+    /// The image as a PNG or JPEG file.
     #[serde(skip)]
-    pub image_png: Vec<u8>,
+    pub image: Vec<u8>,
+    /// The image as the verifier takes it, as a PNG or JPEG file, where words have heat maps.
+    #[serde(skip)]
+    pub verifier_view: Option<Vec<u8>>,
     /// Identifier of the image.
     pub image_id: String,
     /// Names of the objects that are in the image.
@@ -173,6 +213,9 @@ pub struct WordVerdict {
     pub probability: f64,
     /// Whether the annotations call it hallucinated; `None` where there are none.
     pub hallucinated: Option<bool>,
+    /// Where in the image the verifier sees it, if that is to be shown.
+    #[serde(skip)]
+    pub heat_map: Option<HeatMap>,
 }
 
 /// Renders the report as one HTML page.
@@ -194,6 +237,7 @@ pub fn render(report: &Report) -> String {
             ("warnings", &warnings(&report.warnings)),
             ("tiles", &scores::tiles(report)),
             ("table", &scores::table(report)),
+            ("estimates", &scores::remark_on_estimates(report)),
             ("histogram", &histogram::render(&report.verifier)),
             ("verifier_facts", &histogram::facts(&report.verifier)),
             ("curves", &curves::render(&report.curves)),

@@ -3,13 +3,20 @@
 use fisao_eval::statistics::Interval;
 
 use super::html::{escape, number, signed};
-use super::{Report, ReportRow, Scores};
+use super::{RateIntervals, Report, ReportRow, Scores};
 
 /// A loss of recall up to this much (as a fraction, but for rounding) counts as unchanged.
 const RECALL_TOLERANCE: f64 = 0.02;
 /// Relative changes of caption length between these count as unchanged: captions much shorter
 /// hallucinate less by saying less, captions much longer pad.
 const LENGTH_TOLERANCE: (f64, f64) = (-0.15, 0.25);
+
+/// What to know of estimated rates.
+const ESTIMATES: &str = "No annotation was used for the rows marked as estimated: the verifier that gave the rewards says how \
+    likely each mention is to be correct, and small numbers are 95 % bootstrap intervals over the images, which leave out what \
+    is uncertain about the calibration. A policy may have learned to please this verifier where it is wrong, which such an \
+    estimate cannot show. Recall is of what any of the four captions of an image names, and so higher than recall against \
+    annotations. To measure both, give --annotations.";
 
 /// A column of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +112,18 @@ impl Metric {
         interval.filter(|interval| interval.low <= 0.0 && interval.high >= 0.0)
     }
 
+    /// 95 % interval of the value, in its unit, where it is to be shown.
+    fn interval(self, intervals: &RateIntervals) -> Option<String> {
+        let interval = match self {
+            Self::ChairI => intervals.chair_i,
+            Self::ChairS => intervals.chair_s,
+            Self::Recall => intervals.recall,
+            Self::Length => None,
+        };
+        let interval = interval?.scaled(100.0);
+        Some(format!("{} to {}", number(interval.low, 1), number(interval.high, 1)))
+    }
+
     /// Whether the change is one to be glad of. A loss of recall that is not clear is one all the same: that too few captions
     /// were written to be sure of it does not make it small.
     pub fn assess(self, row: &ReportRow) -> Judgement {
@@ -147,6 +166,9 @@ pub fn headline(report: &Report) -> String {
         return "Nothing was evaluated.".to_owned();
     };
     let mut sentence = hallucination(row);
+    if row.estimated {
+        sentence.insert_str(0, "Estimated by the verifier, without labels: ");
+    }
     let recall_lost = Metric::Recall.assess(row) == Judgement::Worse;
     let length_off = Metric::Length.assess(row) == Judgement::Worse;
     if recall_lost {
@@ -165,7 +187,8 @@ fn hallucination(row: &ReportRow) -> String {
     let (base, aligned) = (&row.base, &row.aligned);
     let fraction = |metric: Metric| (metric.value(base), metric.value(aligned));
     let (before, after) = fraction(Metric::ChairI);
-    let absent = "Object mentions that name something absent";
+    let absent = if row.estimated { "object mentions" } else { "Object mentions" };
+    let absent = format!("{absent} that name something absent");
     let mentions = match (Metric::ChairI.unclear(row), Metric::ChairI.assess(row)) {
         _ if before == after => format!("{absent} stayed at {before}, captions"),
         (Some(interval), _) => format!(
@@ -227,9 +250,22 @@ pub(crate) fn table(report: &Report) -> String {
     report.before_after.iter().map(table_rows).collect::<Vec<_>>().join("\n")
 }
 
+/// What to know of estimated rates; nothing where all are measured.
+pub(crate) fn remark_on_estimates(report: &Report) -> String {
+    if report.before_after.iter().all(|row| !row.estimated) {
+        return String::new();
+    }
+    format!("\n<p class=\"note\"><strong>Estimates.</strong> {}</p>", escape(ESTIMATES))
+}
+
 fn table_rows(row: &ReportRow) -> String {
-    let cells = |scores: &Scores| {
-        let values = Metric::ALL.map(|metric| format!("<td>{}</td>", metric.value(scores)));
+    let cells = |scores: &Scores, at: usize| {
+        let values = Metric::ALL.map(|metric| {
+            let interval = row.intervals.and_then(|intervals| metric.interval(&intervals[at]));
+            let interval =
+                interval.map_or_else(String::new, |it| format!("<br><small>{it}</small>"));
+            format!("<td>{}{interval}</td>", metric.value(scores))
+        });
         format!("{}<td>{}</td>", values.concat(), scores.captions)
     };
     let changes = Metric::ALL.map(|metric| {
@@ -240,8 +276,8 @@ fn table_rows(row: &ReportRow) -> String {
          </tr>\n<tr><th scope=\"row\">after</th>{}</tr>\n<tr class=\"change\"><th scope=\"row\">\
          change</th>{}<td></td></tr>\n</tbody>",
         escape(&row.decoding),
-        cells(&row.base),
-        cells(&row.aligned),
+        cells(&row.base, 0),
+        cells(&row.aligned, 1),
         changes.concat(),
     )
 }

@@ -23,6 +23,8 @@ fn sample() -> Report {
         base,
         aligned,
         changes: ChairChanges::default(),
+        estimated: false,
+        intervals: None,
     };
     Report {
         title: "A small model stops seeing things".into(),
@@ -107,7 +109,8 @@ fn gallery_item(index: u64) -> GalleryItem {
     let after = "This is a photo of a street scene. There are two cars in the middle and a dog on \
                  the left, next to a traffic light. The background is light green.";
     GalleryItem {
-        image_png: image(index),
+        image: image(index),
+        verifier_view: None,
         image_id: format!("test-{index:06}"),
         truth: TRUTH.iter().map(ToString::to_string).collect(),
         before: coloured(before, index),
@@ -129,6 +132,7 @@ fn coloured(text: &str, index: u64) -> ColouredCaption {
             score,
             probability: 1.0 / (1.0 + (-(score - 0.33) * 30.0).exp()),
             hallucinated: Some(!TRUTH.contains(&category)),
+            heat_map: None,
         })
     });
     ColouredCaption { text: text.into(), words: words.collect() }
@@ -171,7 +175,7 @@ fn sample_report_renders_a_complete_page() {
 fn report_structure_matches_the_snapshot() {
     let mut report = sample();
     report.gallery.truncate(1);
-    report.gallery[0].image_png = vec![0, 1, 2];
+    report.gallery[0].image = vec![0, 1, 2];
     report.curves.truncate(1);
     report.curves[0].points.truncate(3);
     report.verifier.correct_hist = vec![1, 3];

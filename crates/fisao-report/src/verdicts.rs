@@ -90,10 +90,7 @@ impl CaptionCard {
             ExtendedColorType::Rgb8,
         ));
         // One scale for all words of an image: what is seen nowhere stays pale.
-        let ranges = self.words.iter().filter_map(|word| Some(word.heat_map.as_ref()?.range()));
-        let range = ranges.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (l, h)| {
-            (low.min(l), high.max(h))
-        });
+        let range = heat_map_range(self.words.iter().filter_map(|word| word.heat_map.as_ref()));
         let maps: Vec<String> = self.words.iter().filter_map(|word| word.map(range)).collect();
         format!(
             "<article class=\"card verdict\" style=\"--image:url(data:image/png;base64,{image})\">\n\
@@ -141,7 +138,8 @@ impl VerdictWord {
 
     /// The image in small, brightened where the word is seen.
     fn map(&self, range: (f64, f64)) -> Option<String> {
-        let overlay = STANDARD.encode(overlay(self.heat_map.as_ref()?, range));
+        let (width, height, pixels) = overlay(self.heat_map.as_ref()?, range);
+        let overlay = STANDARD.encode(png(&pixels, (width, height), ExtendedColorType::Rgba8));
         let (class, _) = self.colour();
         let value = match self.p_hallucinated {
             Some(p) => format!("p {}", number(p, 2)),
@@ -155,10 +153,16 @@ impl VerdictWord {
     }
 }
 
-/// An image of one pixel a patch: dark and opaque where the word is not seen, clear where it is seen best.
-fn overlay(map: &HeatMap, (low, high): (f64, f64)) -> Vec<u8> {
+/// The range of several heat maps.
+pub(crate) fn heat_map_range<'a>(maps: impl Iterator<Item = &'a HeatMap>) -> (f64, f64) {
+    maps.map(HeatMap::range)
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (l, h)| (low.min(l), high.max(h)))
+}
+
+/// An image of one pixel a patch, RGBA, with its sides: dark and opaque where the word is not seen, clear where it is seen best.
+pub(crate) fn overlay(map: &HeatMap, (low, high): (f64, f64)) -> (u32, u32, Vec<u8>) {
     let span = (high - low).max(f64::MIN_POSITIVE);
-    let pixels: Vec<u8> = map
+    let pixels = map
         .values
         .iter()
         .flat_map(|value| {
@@ -166,5 +170,5 @@ fn overlay(map: &HeatMap, (low, high): (f64, f64)) -> Vec<u8> {
             [12, 14, 24, (235.0 * (1.0 - seen)) as u8]
         })
         .collect();
-    png(&pixels, (map.columns as u32, map.rows as u32), ExtendedColorType::Rgba8)
+    (map.columns as u32, map.rows as u32, pixels)
 }

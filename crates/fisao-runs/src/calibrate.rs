@@ -18,7 +18,7 @@ use fisao_formats::weights::LoadDtype;
 use fisao_models::generation::Sampling;
 use fisao_verifier::calibration::Calibration;
 
-use crate::bundle::{LoadedVerifier, ModelSource, Pair, PairSource, Policy, warn_of_photographs};
+use crate::bundle::{ModelSource, Pair, PairSource, Policy, warn_of_photographs};
 use crate::calibrations::{self, Setting, image_digest, label_free_views};
 use crate::device::DeviceChoice;
 use crate::failure::told;
@@ -29,11 +29,7 @@ use crate::score_settings::ScoreSettings;
 use crate::stop::StopSource;
 use crate::tasks::{DamagedImages, ImageTasks, checked_images};
 use crate::text_cache;
-use crate::verifier_choice::Grade;
 use crate::vocabulary::Vocabulary;
-
-/// Images that the drift of a tuned vision tower is measured on.
-const DRIFT_IMAGES: usize = 32;
 
 /// What is to be calibrated, and on what.
 #[derive(Clone, Debug)]
@@ -124,28 +120,6 @@ fn score_captions(
     Ok((fisao_align::calibrate::calibrate(&captions, &seen, scorer, supervision)?, images))
 }
 
-/// Says how far tuning has moved the model's vision tower from the verifier's, by the first images.
-fn report_drift(
-    loaded: &LoadedVerifier,
-    source: &ImageTasks<'_>,
-    reporter: &Reporter,
-) -> anyhow::Result<()> {
-    if loaded.grade != Grade::Near {
-        return Ok(());
-    }
-    let views = |at| Ok(source.task_with(at, Some(&loaded.views))?.verifier_images);
-    let images = (0..source.count().min(DRIFT_IMAGES)).map(views);
-    let images = images.collect::<anyhow::Result<Vec<_>>>()?;
-    if let Some(cosine) = loaded.drift(&images)? {
-        reporter.note(format!(
-            "drift of the vision tower: pooled embeddings of {} images by the model's own and by the published tower have a mean \
-             cosine of {cosine:.3}",
-            images.len()
-        ));
-    }
-    Ok(())
-}
-
 /// What the user is told after Ctrl-C. Whatever else went wrong would go wrong again with the same responses, but for a full disk.
 fn stopped(error: anyhow::Error, kept: ResponseFile) -> anyhow::Error {
     let message = format!(
@@ -193,7 +167,8 @@ pub fn calibrate(
     let mut scorer =
         MentionScorer { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
     let source = ImageTasks::new(&policy, images, &request.prompt)?.with_verifier(views);
-    report_drift(&loaded, &source, reporter)?;
+    let views = |at| Ok(source.task_with(at, Some(&loaded.views))?.verifier_images);
+    loaded.report_drift(source.count(), &views, reporter)?;
     policy.check_length(source.longest_prompt(), request.sampling.max_new_tokens)?;
     let truth: Option<Vec<BTreeSet<String>>> = truth
         .as_ref()

@@ -1,46 +1,32 @@
 //! The demo: calibrate → align → evaluate on the built-in synthetic dataset, and one report.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use fisao_align::events::IterationMetrics;
-use fisao_align::guards::SplitHealth;
-use fisao_align::mentions::{MentionScorer, ScoredResponse};
-use fisao_align::tasks::Task;
-use fisao_align::trainer::Trainer;
-use fisao_align::{AlignConfig, RunControl, StopFlag};
-use fisao_eval::chair::{self, ChairChanges, ChairReport, ImageVerdict};
-use fisao_eval::statistics::Bootstrap;
+use fisao_align::AlignConfig;
+use fisao_align::tasks::TaskList;
+use fisao_eval::chair::ChairChanges;
 use fisao_formats::documents::read_toml;
 use fisao_formats::run_folder::RunFolder;
-use fisao_models::generation::Sampling;
-use fisao_models::vision_language::VisionLanguageModel;
+use fisao_report::{Report, Scores, png, render};
 use fisao_scenes::{Split, World, WorldKind};
-use fisao_verifier::calibration::{Calibration, Labels, ProbabilityModel};
-use fisao_verifier::rewards::RewardRule;
+use fisao_verifier::calibration::Labels;
 use image::ExtendedColorType;
 use serde::{Deserialize, Serialize};
 
-use crate::calibrations::{self, CALIBRATION};
 use crate::demo_config::demo_config;
 use crate::device::{self, DeviceChoice, OpenDevice};
 use crate::failure::told;
+use crate::locks;
+use crate::models::ImageSet;
+use crate::pipeline::publication::{Publication, ShownImage};
+use crate::pipeline::{self, Pipeline, Seconds, TrainingData};
 use crate::reporter::Reporter;
 use crate::settings::{self, SettingsChanges};
 use crate::stop::StopSource;
-use crate::training::{Surroundings, Training};
-use crate::world::{DemoSetup, Evaluation, Sizes, evaluate, validation};
-use crate::{locks, response_file};
-use fisao_report::{
-    ColouredCaption, Curve, GalleryItem, Report, ReportRow, Scores, VerifierFacts, WordVerdict,
-    png, render,
-};
-
-/// Images of the report's gallery.
-const GALLERY: usize = 16;
+use crate::world::{DemoSetup, Sizes, known_truth, validation};
 
 /// File of a run's [`DemoOptions`].
 pub const OPTIONS: &str = "demo.toml";
@@ -102,15 +88,6 @@ fn options_and_settings(
     Ok((options, settings::resolve(&base, &request.settings, reporter)?))
 }
 
-/// Seconds of the demo's parts.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-struct Seconds {
-    calibrate: f64,
-    align: f64,
-    evaluate: f64,
-    total: f64,
-}
-
 #[derive(Serialize)]
 struct VerifierSummary {
     auc: f64,
@@ -133,12 +110,6 @@ struct Summary {
     seconds: Seconds,
     peak_rss_mb: f64,
     warnings: Vec<String>,
-}
-
-/// Greedy and sampled captions of one model.
-struct Both {
-    greedy: Evaluation,
-    sampled: Evaluation,
 }
 
 /// Runs the demo. A raised flag ends it after its current step.
@@ -171,12 +142,9 @@ pub fn demo(
     };
     let (resume, resumed) = (request.resume_command.clone(), request.resume);
     let begun = Begun { options, config, setup, folder, resume, resumed, reporter };
-    begun.finish(start, &stop).map_err(|error| {
-        told(error, || {
-            let resume = &begun.resume;
-            format!("stopped; what was finished is saved. Continue with:\n  {resume}")
-        })
-    })
+    begun
+        .finish(start, &stop)
+        .map_err(|error| told(error, || pipeline::stopped(Some(&begun.folder), &begun.resume)))
 }
 
 /// A demo that has its folder.
@@ -197,170 +165,54 @@ impl Begun<'_> {
     fn finish(&self, start: Instant, stop: &Arc<AtomicBool>) -> anyhow::Result<DemoResult> {
         let Self { options, config, setup, folder, reporter, .. } = self;
         let sizes = Sizes::of(options.quick);
+        let pipeline = Pipeline {
+            config,
+            models: setup.models()?,
+            folder: Some(folder),
+            resumed: self.resumed,
+            stop: Arc::clone(stop),
+            resume_command: &self.resume,
+            reporter,
+        };
         let calibrating = Instant::now();
         let known = setup.tasks(Split::Calibration, options.seed, sizes.calibration).labelled()?;
-        let calibration =
-            self.calibration((&known.0, &known.1), &StopFlag::new(Arc::clone(stop)))?;
-        let seconds =
-            Seconds { calibrate: calibrating.elapsed().as_secs_f64(), ..Seconds::default() };
-        let surroundings = Surroundings {
-            folder,
-            reporter,
+        let truth = known_truth(&known.1, options.labels);
+        let images = ImageSet { tasks: &TaskList(&known.0), truth };
+        let calibration = pipeline.own_calibration(&images)?;
+        let calibrate = calibrating.elapsed().as_secs_f64();
+        let (test, truth) = setup.tasks(Split::Test, options.seed, sizes.test).labelled()?;
+        let truth = Some(truth.into_iter().map(Some).collect());
+        let test = ImageSet { tasks: &TaskList(&test), truth };
+        let data = TrainingData {
+            tasks: &setup.training(config),
+            validation: Some(validation(&known.0, &known.1, sizes.validation_tasks)),
+        };
+        let mut results = pipeline.train_and_evaluate(&calibration, data, &test, folder)?;
+        results.seconds.calibrate = calibrate;
+        results.seconds.total = start.elapsed().as_secs_f64();
+        let publication = Publication {
             config,
             calibration: &calibration,
-            processor: &setup.policy.processor,
-            base_model: &setup.policy.name,
+            results: &results,
+            test: &test,
+            estimate: false,
+            peak_rss_mb: crate::memory::peak_rss_mb(),
         };
-        let training = Training::new(surroundings, Arc::clone(stop), self.resume.clone());
-        let mut demo = Demo {
-            world: options.world,
-            config: config.clone(),
-            setup,
-            folder,
-            reporter,
-            scorer: setup.calibrated_scorer(&calibration)?,
-            training,
-            stop: StopFlag::new(Arc::clone(stop)),
-            seconds,
-        };
-        let (test, test_truth) = setup.tasks(Split::Test, options.seed, sizes.test).labelled()?;
-        let model = &setup.policy.model;
-        let base = demo.evaluate(MODELS[0], model, &test, &test_truth)?;
-        let validation = validation(&known.0, &known.1, sizes.validation_tasks);
-        let train = setup.training(config);
-        // A scorer without cached embeddings, as `fisao align --demo` has: those of others would change last bits.
-        let mut trainer = Trainer::new(
-            config.clone(),
-            model.clone(),
-            setup.scorer()?,
-            &calibration,
-            &train,
-            Some(validation),
-        )?;
-        let aligned_policy = demo.align(&mut trainer, self.resumed)?;
-        let aligned = demo.evaluate(MODELS[1], &aligned_policy, &test, &test_truth)?;
-        demo.seconds.total = start.elapsed().as_secs_f64();
-        let images: Vec<Vec<u8>> = (0..sizes.test.min(GALLERY * 8))
-            .map(|index| image(&setup.world, options.seed, index as u64))
-            .collect();
-        let report = demo.publish(&calibration, &base, &aligned, &test, &test_truth, &images)?;
-        demo.discard_captions();
-        Ok(DemoResult { report, page: self.folder.path(RunFolder::REPORT) })
-    }
-
-    /// The run's own calibration: a run that is resumed keeps the rewards that it was begun with.
-    fn calibration(
-        &self,
-        known: (&[Task], &[BTreeSet<String>]),
-        stop: &StopFlag,
-    ) -> anyhow::Result<Calibration> {
-        let path = self.folder.path(CALIBRATION);
-        if self.resumed && path.exists() {
-            return calibrations::read(&path);
-        }
-        let (labels, control) = (self.options.labels, (Some(path.as_path()), stop));
-        let calibration =
-            self.setup.calibrate(&self.config, labels, known, control, self.reporter)?;
-        calibrations::write(&self.folder.path(CALIBRATION), &calibration)?;
-        response_file::discard(&path);
-        Ok(calibration)
-    }
-}
-
-/// What captions of a model are kept under until the demo is done, by the model's name and how they were chosen.
-fn captions_of(folder: &RunFolder, model: &str, how: &str) -> PathBuf {
-    folder.path(format!("captions-{model}-{how}"))
-}
-
-/// The models and how captions of them are chosen: at which temperature.
-const MODELS: [&str; 2] = ["base", "aligned"];
-const CHOICES: [(&str, f64); 2] = [("greedy", 0.0), ("sampled", 1.0)];
-
-struct Demo<'a> {
-    world: WorldKind,
-    config: AlignConfig,
-    setup: &'a DemoSetup,
-    folder: &'a RunFolder,
-    reporter: &'a Reporter,
-    scorer: MentionScorer,
-    training: Training<'a>,
-    stop: StopFlag,
-    seconds: Seconds,
-}
-
-impl Demo<'_> {
-    fn sampling(&self, temperature: f64) -> Sampling {
-        let (max_new_tokens, seed) = (self.config.max_new_tokens, self.config.seed);
-        Sampling { max_new_tokens, temperature, seed }
-    }
-
-    fn evaluate(
-        &mut self,
-        name: &str,
-        policy: &VisionLanguageModel,
-        tasks: &[Task],
-        truth: &[BTreeSet<String>],
-    ) -> anyhow::Result<Both> {
-        let start = Instant::now();
-        let phase = self.reporter.phase(&format!("evaluate {name}"), 2 * tasks.len() as u64);
-        let advance = |done| phase.advance(done as u64);
-        let mut chosen = |(how, temperature)| {
-            let (sampling, output) =
-                (self.sampling(temperature), captions_of(self.folder, name, how));
-            let what = (policy, tasks);
-            let kept = self.setup.response_file(&output, what, &sampling, self.reporter)?;
-            let control =
-                RunControl { kept: Some(&kept), ..RunControl::new(&advance).until(&self.stop) };
-            evaluate(policy, &mut self.scorer, tasks, truth, &sampling, control)
-        };
-        let both = Both { greedy: chosen(CHOICES[0])?, sampled: chosen(CHOICES[1])? };
-        phase.finish();
-        self.seconds.evaluate += start.elapsed().as_secs_f64();
-        Ok(both)
-    }
-
-    /// Removes the captions that were kept to go on with.
-    fn discard_captions(&self) {
-        for model in MODELS {
-            for (how, _) in CHOICES {
-                response_file::discard(&captions_of(self.folder, model, how));
-            }
-        }
-    }
-
-    /// Trains the adapter on scenes without looking at what is in them.
-    fn align(
-        &mut self,
-        trainer: &mut Trainer<'_>,
-        resume: bool,
-    ) -> anyhow::Result<VisionLanguageModel> {
-        let start = Instant::now();
-        self.training.run(trainer, resume)?;
-        self.seconds.align = start.elapsed().as_secs_f64();
-        Ok(trainer.policy().clone())
+        let report = self.publish(&publication)?;
+        pipeline::discard_captions(folder);
+        Ok(DemoResult { report, page: folder.path(RunFolder::REPORT) })
     }
 
     /// Writes summary and report.
-    fn publish(
-        &mut self,
-        calibration: &Calibration,
-        base: &Both,
-        aligned: &Both,
-        tasks: &[Task],
-        truth: &[BTreeSet<String>],
-        images: &[Vec<u8>],
-    ) -> anyhow::Result<Report> {
-        let peak_rss_mb = crate::memory::peak_rss_mb();
-        let row = |decoding: &str, base: &Evaluation, aligned: &Evaluation| ReportRow {
-            decoding: decoding.to_owned(),
-            base: scores(base),
-            aligned: scores(aligned),
-            changes: chair::changes(&base.chair, &aligned.chair, Bootstrap::default()),
+    fn publish(&self, publication: &Publication<'_>) -> anyhow::Result<Report> {
+        let (world, seed) = (&self.setup.world, self.options.seed);
+        let show = |index| {
+            let image = image(world, seed, index as u64);
+            Ok(ShownImage { image, view: None })
         };
-        let rows = vec![
-            row("greedy", &base.greedy, &aligned.greedy),
-            row("sampled T=1", &base.sampled, &aligned.sampled),
-        ];
+        let attribution = World::sprite_attribution();
+        let report = publication.report(title(self.options.world), attribution, &show)?;
+        let (rows, calibration) = (&report.before_after, publication.calibration);
         let summary = Summary {
             schema: 1,
             seed: self.config.seed,
@@ -375,100 +227,13 @@ impl Demo<'_> {
                 mu_correct: calibration.mu_correct,
                 mu_hallucinated: calibration.mu_hallucinated,
             },
-            seconds: self.seconds,
-            peak_rss_mb,
-            warnings: self.training.warnings.clone(),
-        };
-        let report = Report {
-            title: title(self.world).to_owned(),
-            seed: self.config.seed,
-            before_after: rows,
-            verifier: self.verifier_facts(calibration)?,
-            curves: curves(&self.training.metrics, &self.training.health),
-            gallery: self.gallery(calibration, base, aligned, tasks, truth, images),
-            facts: self.facts(peak_rss_mb),
-            warnings: self.training.warnings.clone(),
-            attribution: World::sprite_attribution().to_owned(),
+            seconds: publication.results.seconds,
+            peak_rss_mb: publication.peak_rss_mb,
+            warnings: publication.results.training.warnings.clone(),
         };
         self.folder.write_bytes(RunFolder::REPORT, render(&report).as_bytes())?;
         self.folder.write_json(RunFolder::SUMMARY, &summary)?;
         Ok(report)
-    }
-
-    fn verifier_facts(&self, calibration: &Calibration) -> anyhow::Result<VerifierFacts> {
-        let rule = RewardRule::new(&self.config.reward, calibration)?;
-        let marks = rule.score_marks();
-        let histograms = &calibration.histograms;
-        Ok(VerifierFacts {
-            auc: calibration.auc,
-            mu_correct: calibration.mu_correct,
-            sigma_correct: calibration.sigma_correct,
-            mu_hallucinated: calibration.mu_hallucinated,
-            sigma_hallucinated: calibration.sigma_hallucinated,
-            tau_plus: marks.thresholds.map(|(plus, _)| plus),
-            tau_minus: marks.thresholds.map(|(_, minus)| minus),
-            full_reward: marks.full_reward,
-            full_penalty: marks.full_penalty,
-            boundary: marks.boundary,
-            correct_hist: histograms.correct.counts.clone(),
-            hallucinated_hist: histograms.hallucinated.counts.clone(),
-            hist_range: (histograms.correct.low, histograms.correct.high),
-        })
-    }
-
-    fn facts(&self, peak_rss_mb: f64) -> Vec<(String, String)> {
-        let seconds = |value: f64| format!("{value:.0} s");
-        vec![
-            ("calibrate".into(), seconds(self.seconds.calibrate)),
-            ("align".into(), seconds(self.seconds.align)),
-            ("evaluate".into(), seconds(self.seconds.evaluate)),
-            ("total".into(), seconds(self.seconds.total)),
-            ("peak memory".into(), format!("{peak_rss_mb:.0} MB")),
-            ("iterations".into(), self.config.align.iterations.to_string()),
-            ("images per iteration".into(), self.config.align.images_per_iteration.to_string()),
-            ("version".into(), env!("CARGO_PKG_VERSION").to_owned()),
-        ]
-    }
-
-    /// Test images, those first whose base caption hallucinated, in the order of the split.
-    fn gallery(
-        &self,
-        calibration: &Calibration,
-        base: &Both,
-        aligned: &Both,
-        tasks: &[Task],
-        truth: &[BTreeSet<String>],
-        images: &[Vec<u8>],
-    ) -> Vec<GalleryItem> {
-        let wrong = |index: usize| {
-            base.greedy.chair.per_image[index].mentions.iter().any(|mention| mention.hallucinated)
-        };
-        let mut order: Vec<usize> = (0..images.len()).collect();
-        // Three of four show the disease, the fourth whatever comes next.
-        order.sort_by_key(|&index| (!wrong(index), index));
-        let sick = order.iter().filter(|&&index| wrong(index)).count().min(GALLERY * 3 / 4);
-        let healthy: Vec<usize> =
-            order.iter().copied().filter(|&index| !wrong(index)).take(GALLERY - sick).collect();
-        let mut shown: Vec<usize> = order.into_iter().take(sick).chain(healthy).collect();
-        shown.sort_unstable();
-        let coloured = |evaluation: &Evaluation, index: usize| {
-            coloured(
-                &evaluation.captions[index],
-                &evaluation.chair.per_image[index],
-                &self.scorer,
-                calibration,
-            )
-        };
-        shown
-            .into_iter()
-            .map(|index| GalleryItem {
-                image_png: images[index].clone(),
-                image_id: tasks[index].id.clone(),
-                truth: truth[index].iter().cloned().collect(),
-                before: coloured(&base.greedy, index),
-                after: coloured(&aligned.greedy, index),
-            })
-            .collect()
     }
 }
 
@@ -480,78 +245,6 @@ const fn title(world: WorldKind) -> &'static str {
             "FiSAO demo, hard world: a small vision-language model learns to say what it sees"
         }
     }
-}
-
-/// What training recorded, as charts.
-fn curves(metrics: &[IterationMetrics], health: &[(usize, SplitHealth)]) -> Vec<Curve> {
-    let over = |name: &str, unit: &str, value: fn(&IterationMetrics) -> Option<f64>| Curve {
-        name: name.to_owned(),
-        unit: unit.to_owned(),
-        points: metrics
-            .iter()
-            .filter_map(|m| value(m).map(|value| (m.iteration as f64, value)))
-            .collect(),
-    };
-    let validation_tasks = |name: &str, unit: &str, value: fn(&SplitHealth) -> Option<f64>| Curve {
-        name: name.to_owned(),
-        unit: unit.to_owned(),
-        points: health
-            .iter()
-            .filter_map(|(at, health)| value(health).map(|value| (*at as f64, value)))
-            .collect(),
-    };
-    vec![
-        over("Reward", "per caption", |m| Some(m.reward_mean)),
-        over("KL from the reference", "nats per caption", |m| m.kl),
-        over("Penalised mentions", "fraction", |m| m.penalised_fraction),
-        over("Repeated mentions", "fraction", |m| m.repeated_fraction),
-        over("Length", "tokens", |m| Some(m.length_mean)),
-        validation_tasks("Recall on the calibration split", "fraction", |health| health.recall),
-        over("Correct objects named, estimated", "per caption", |m| m.expected_correct),
-        over("Correct objects named by the base model", "per caption", |m| m.expected_correct_base),
-        over("Estimated recall against the base model", "relative change", |m| m.recall_surplus),
-        over("Length against the base model", "ratio, greedy", |m| m.length_ratio),
-        over("Length bonus", "reward per token", |m| m.length_bonus),
-        over("Break-even precision", "probability", |m| m.break_even),
-    ]
-}
-
-/// A rate over nothing, as of captions that name no object, is shown as 0.
-fn scores(evaluation: &Evaluation) -> Scores {
-    let ChairReport { chair_i, chair_s, recall, .. } = evaluation.chair;
-    Scores {
-        chair_i: chair_i.unwrap_or(0.0),
-        chair_s: chair_s.unwrap_or(0.0),
-        recall: recall.unwrap_or(0.0),
-        mean_length: evaluation.mean_length,
-        captions: evaluation.chair.captions,
-    }
-}
-
-fn coloured(
-    caption: &ScoredResponse,
-    verdict: &ImageVerdict,
-    scorer: &MentionScorer,
-    calibration: &Calibration,
-) -> ColouredCaption {
-    let words = caption
-        .mentions
-        .iter()
-        .zip(&caption.scores)
-        .map(|(unit, &score)| WordVerdict {
-            start: unit.span.start,
-            end: unit.span.end,
-            category: scorer.vocabulary.category(unit.category).to_owned(),
-            score,
-            probability: calibration.probability(score, ProbabilityModel::default()),
-            hallucinated: verdict
-                .mentions
-                .iter()
-                .find(|mention| mention.start == unit.span.start)
-                .map(|mention| mention.hallucinated),
-        })
-        .collect();
-    ColouredCaption { text: caption.text.clone(), words }
 }
 
 fn image(world: &World, seed: u64, index: u64) -> Vec<u8> {

@@ -56,15 +56,19 @@ impl Annotations {
 
     /// The annotated objects of an image, which may be listed with or without the file's ending, or by its number in COCO.
     pub fn objects_of(&self, id: &str) -> anyhow::Result<BTreeSet<String>> {
-        let stem = id.rsplit_once('.').map_or(id, |(stem, _)| stem);
-        let listed = self.truth.get(id).or_else(|| self.truth.get(stem));
-        let found = || self.truth.get(&self.ids[self.index.find(id)?.0]);
-        match listed.or_else(found) {
+        match self.find(id) {
             Some(objects) => Ok(objects.clone()),
             None => bail!(
                 Refusal::new(format!("the annotations do not list the image {id}"))
                     .hint("add it, with an empty list of objects if the image holds none")
             ),
         }
+    }
+
+    /// The same, where the image is listed.
+    pub fn find(&self, id: &str) -> Option<&BTreeSet<String>> {
+        let stem = id.rsplit_once('.').map_or(id, |(stem, _)| stem);
+        let listed = self.truth.get(id).or_else(|| self.truth.get(stem));
+        listed.or_else(|| self.truth.get(&self.ids[self.index.find(id)?.0]))
     }
 }

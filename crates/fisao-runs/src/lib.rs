@@ -1,8 +1,9 @@
 #![doc = include_str!("../README.md")]
 //! # Where to find what
 //!
-//! * A run: [`align`] from its first iteration or from where it stopped, [`demo`] on the built-in synthetic dataset, [`training`]
-//!   for both; [`run_list`] for what is in run folders. Their settings: [`settings`], [`settings_reference`], [`demo_config`].
+//! * A run: [`align`] from its first iteration or from where it stopped, [`demo`] on the built-in synthetic dataset, both by
+//!   one private `pipeline` around [`training`]; [`run_list`] for what is in run folders, [`merge`] for a model with the adapter in
+//!   its weights. Their settings: [`settings`], [`settings_reference`], [`demo_config`].
 //! * What a run needs: [`bundle`] for a model and its verifier, found by [`model_location`] and run on a [`device`];
 //!   [`vocabulary`], [`calibrations`], [`tasks`], [`ground_truth`], [`image_directory`] and [`prompt`].
 //! * What a run keeps: [`checkpoints`], [`response_file`], [`state_folders`], [`data_check`], [`locks`], [`text_cache`].
@@ -25,12 +26,16 @@ pub mod data_check;
 pub mod demo;
 pub mod demo_config;
 pub mod device;
+mod duration;
 pub mod failure;
 pub mod ground_truth;
 pub mod image_directory;
 pub mod locks;
 pub mod memory;
+pub mod merge;
 pub mod model_location;
+mod models;
+mod pipeline;
 pub mod prompt;
 pub mod prospects;
 pub mod renamed;

@@ -1,7 +1,8 @@
 //! What a verifier can buy, in words: printed before anything is trained.
 
 use fisao_align::AlignConfig;
-use fisao_verifier::calibration::{Calibration, Prospects, Statistic};
+use fisao_verifier::calibration::{Calibration, Prospects, Statistic, UnlabelledFit};
+use fisao_verifier::regions::RegionWeights;
 use fisao_verifier::rewards::{RewardConfig, RewardRule};
 
 /// Distance of an object's precision from the break-even one at which the number of mentions is told.
@@ -52,6 +53,46 @@ pub fn lines(
         ));
     }
     Ok(lines)
+}
+
+/// What a calibration has found, a line a fact: how well the verifier tells correct mentions from hallucinated ones.
+pub fn summary(calibration: &Calibration) -> Vec<String> {
+    let auc = if calibration.unlabelled.is_some() { "estimated AUC" } else { "AUC" };
+    let mut lines = vec![format!(
+        "{auc} {:.3}; correct {:.3} ± {:.3} ({}), hallucinated {:.3} ± {:.3} ({})",
+        calibration.auc,
+        calibration.mu_correct,
+        calibration.sigma_correct,
+        calibration.correct,
+        calibration.mu_hallucinated,
+        calibration.sigma_hallucinated,
+        calibration.hallucinated,
+    )];
+    let how = calibration.unlabelled.map(|fit| match fit {
+        UnlabelledFit::TwoGaussians => {
+            "without annotations: two normal distributions under the scores".to_owned()
+        }
+        UnlabelledFit::ThreeViews => {
+            "without annotations: three views of every mention, its score, its log-probability without the image and how \
+             many of four other captions agree"
+                .to_owned()
+        }
+    });
+    lines.extend(how);
+    lines.extend(calibration.weights.map(|RegionWeights { patches }| {
+        let fractions = if patches > 0.0 {
+            format!(
+                "{:.0} % whole image, {:.0} % best patch",
+                100.0 * (1.0 - patches),
+                100.0 * patches
+            )
+        } else {
+            "the whole image alone; patches do not raise the AUC, or cost too much to be tried"
+                .to_owned()
+        };
+        format!("score.regions = \"auto\": {fractions}")
+    }));
+    lines
 }
 
 /// Says when a run's reward pays no mention at all, or every one: what such a run learns is known before it starts.

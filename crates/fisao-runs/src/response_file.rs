@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use fisao_align::AlignError;
 use fisao_align::run_control::ResponseStore;
-use fisao_align::tasks::Task;
+use fisao_align::tasks::TaskSource;
 use fisao_formats::FormatError;
 use fisao_formats::data_record::{DataChanges, DataRecord, RowDigest, digest_bytes};
 use fisao_formats::folder_lock::FolderLock;
@@ -148,26 +148,39 @@ fn parsed<T: DeserializeOwned>(path: &Path, text: &str, line: usize) -> Result<T
     })
 }
 
-/// What responses to some tasks depend on besides the model.
-pub(crate) fn record_of(tasks: &[Task], sampling: &Sampling) -> DataRecord {
+/// What responses to some tasks depend on besides the model, and the length of the longest prompt, tokens.
+pub(crate) fn record_of(
+    tasks: &dyn TaskSource,
+    sampling: &Sampling,
+) -> Result<(DataRecord, usize), AlignError> {
+    let mut longest = 0;
     let bytes = |ids: &[u32]| ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>();
-    let row = |task: &Task| {
+    let row = |at: usize| {
+        let task = tasks.task(at)?;
+        longest = longest.max(task.prompt.len());
         let pixels: Vec<u8> =
             task.image.values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        RowDigest::new([task.id.as_bytes(), &bytes(&task.prompt)], digest_bytes(&pixels))
+        Ok(RowDigest::new([task.id.as_bytes(), &bytes(&task.prompt)], digest_bytes(&pixels)))
     };
+    let rows = (0..tasks.count()).map(row).collect::<Result<_, AlignError>>()?;
     let Sampling { max_new_tokens, temperature, seed } = sampling;
-    DataRecord::new(tasks.iter().map(row).collect())
+    let record = DataRecord::new(rows)
         .with_input("version of fisao", env!("CARGO_PKG_VERSION"))
         .with_input("length", max_new_tokens.to_string())
         .with_input("temperature", temperature.to_string())
-        .with_input("seed", seed.to_string())
+        .with_input("seed", seed.to_string());
+    Ok((record, longest))
 }
 
 /// Removes what was kept for a result that is there now.
 pub fn discard(output: &Path) {
     // One that stays costs space.
     let _ = fs::remove_file(beside(output));
+}
+
+/// Whether responses are kept for a result: more than what they depend on.
+pub fn is_kept(output: &Path) -> bool {
+    fs::read_to_string(beside(output)).is_ok_and(|text| text.lines().nth(1).is_some())
 }
 
 /// Where the responses of a result are kept.

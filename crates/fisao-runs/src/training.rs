@@ -26,6 +26,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoints::Checkpoints;
+use crate::duration::duration;
 use crate::failure::{Interrupted, Refusal};
 use crate::prospects;
 use crate::reporter::Reporter;
@@ -52,6 +53,9 @@ const SAMPLE_PAGES: &str = "samples";
 const SAMPLED: usize = 8;
 /// Folder of the event files that TensorBoard reads.
 const TENSORBOARD: &str = "tensorboard";
+
+/// Seconds of a training from which on it is told how long it takes.
+const WORTH_TELLING: f64 = 60.0;
 
 /// Key of the number of a record.
 const ITERATION: &str = "iteration";
@@ -235,6 +239,9 @@ impl<'a> Training<'a> {
                 let now = SystemTime::now();
                 records.events.scalars(step, now, named(&scalars("align", &*measured)?))?;
                 records.events.scalars(step, now, named(&scalars("time", &timing)?))?;
+                if measured.iteration == 1 {
+                    self.tell_length(measured.seconds.total());
+                }
                 phase.message(progress(&measured, speed));
                 phase.advance(1);
                 self.metrics.push(*measured);
@@ -263,6 +270,18 @@ impl<'a> Training<'a> {
         phase.finish();
         self.settle();
         self.write_adapter(trainer)
+    }
+
+    /// Says how long the whole training takes by its first iteration, where that is worth a line.
+    fn tell_length(&self, first: f64) {
+        let iterations = self.surroundings.config.align.iterations;
+        let all = first * iterations as f64;
+        if all >= WORTH_TELLING {
+            self.surroundings.reporter.note(format!(
+                "the first iteration took {first:.1} s: about {} for all {iterations}",
+                duration(all)
+            ));
+        }
     }
 
     /// Seconds that all iterations so far have taken, by whichever process.

@@ -64,6 +64,18 @@ pub enum Grade {
     Mismatched,
 }
 
+impl Grade {
+    /// What it says of the verifier, behind its name.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Exact => "whose vision encoder the model has",
+            Self::Near => "its head on the model's own, tuned vision encoder",
+            Self::Decoder => "reading the image's positions",
+            Self::Mismatched => "with a vision encoder of its own",
+        }
+    }
+}
+
 /// The verifier that goes with a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifierChoice {

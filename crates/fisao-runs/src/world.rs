@@ -28,6 +28,7 @@ use crate::bundle::{Policy, Views};
 use crate::failure::OrInternal as _;
 use crate::prompt::EncodedPrompt;
 
+pub(crate) use setup::known_truth;
 pub use setup::{DemoSetup, Sizes, validation};
 
 /// Sets the random numbers of answers apart from those of everything else.

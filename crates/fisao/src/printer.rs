@@ -3,7 +3,7 @@
 use fisao_report::{Judgement, Metric, Report, ReportRow, Scores, headline};
 use owo_colors::OwoColorize;
 
-/// Width of the column that names the decoding.
+/// Width of the column that names the decoding, at least.
 const DECODING_WIDTH: usize = 13;
 /// Width of the column that says before, after or change.
 const MODEL_WIDTH: usize = 8;
@@ -15,14 +15,16 @@ const NUMBER_WIDTH: usize = 13;
 /// The text carries colour codes; write it through `anstream`, which drops them where the
 /// output is not a terminal.
 pub(crate) fn summary(report: &Report) -> String {
-    let mut lines = vec![headline(report), String::new(), heading()];
+    let longest = report.before_after.iter().map(|row| row.decoding.chars().count() + 2).max();
+    let width = longest.unwrap_or(0).max(DECODING_WIDTH);
+    let mut lines = vec![headline(report), String::new(), heading(width)];
     for row in &report.before_after {
-        lines.extend(score_lines(row));
+        lines.extend(score_lines(row, width));
     }
     lines.push(String::new());
     let verifier = &report.verifier;
     lines.push(format!(
-        "{:<DECODING_WIDTH$}AUC {:.3}, correct mentions {:.3} ± {:.3}, hallucinated mentions {:.3} ± {:.3}",
+        "{:<width$}AUC {:.3}, correct mentions {:.3} ± {:.3}, hallucinated mentions {:.3} ± {:.3}",
         "verifier",
         verifier.auc,
         verifier.mu_correct,
@@ -36,18 +38,18 @@ pub(crate) fn summary(report: &Report) -> String {
     lines.join("\n")
 }
 
-fn heading() -> String {
+fn heading(width: usize) -> String {
     let names = Metric::ALL.map(|metric| format!("{:>NUMBER_WIDTH$}", metric.name()));
-    let blank = DECODING_WIDTH + MODEL_WIDTH;
+    let blank = width + MODEL_WIDTH;
     format!("{:blank$}{}{:>NUMBER_WIDTH$}", "", names.concat(), "captions").dimmed().to_string()
 }
 
-fn score_lines(row: &ReportRow) -> [String; 3] {
+fn score_lines(row: &ReportRow, width: usize) -> [String; 3] {
     let values = |decoding: &str, model: &str, scores: &Scores| {
         let cells = Metric::ALL.map(|metric| format!("{:>NUMBER_WIDTH$}", metric.value(scores)));
         let captions = scores.captions;
         format!(
-            "{decoding:<DECODING_WIDTH$}{model:<MODEL_WIDTH$}{}{captions:>NUMBER_WIDTH$}",
+            "{decoding:<width$}{model:<MODEL_WIDTH$}{}{captions:>NUMBER_WIDTH$}",
             cells.concat()
         )
     };
@@ -63,7 +65,7 @@ fn score_lines(row: &ReportRow) -> [String; 3] {
     [
         values(&row.decoding, "before", &row.base),
         values("", "after", &row.aligned),
-        format!("{:DECODING_WIDTH$}{:<MODEL_WIDTH$}{}", "", "change", changes.concat()),
+        format!("{:width$}{:<MODEL_WIDTH$}{}", "", "change", changes.concat()),
     ]
 }
 
@@ -87,6 +89,8 @@ mod tests {
             base,
             aligned,
             changes: ChairChanges::default(),
+            estimated: false,
+            intervals: None,
         };
         Report {
             title: "A small model stops seeing things".to_owned(),

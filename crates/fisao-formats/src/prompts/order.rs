@@ -25,6 +25,15 @@ pub(super) fn split(images: impl Iterator<Item = u32>, fraction: f64, seed: u64)
     split
 }
 
+/// Rows by image, in the order of the images' hashes.
+pub(super) fn by_image(images: &[u32], seed: u64) -> Vec<Vec<u32>> {
+    let mut rows: Vec<(u64, u32, u32)> =
+        (0..).zip(images).map(|(row, &image)| (hash(seed, u64::from(image)), image, row)).collect();
+    rows.sort_unstable();
+    let of_image = |rows: &[(u64, u32, u32)]| rows.iter().map(|&(_, _, row)| row).collect();
+    rows.chunk_by(|(_, one, _), (_, other, _)| one == other).map(of_image).collect()
+}
+
 /// Rows in a random order that leaves those of a block together.
 pub(super) fn shuffle(rows: &[u32], blocks: &[Range<usize>], seed: u64) -> Vec<u32> {
     let key = |row: u32| {
@@ -67,6 +76,26 @@ mod tests {
         assert!(split.validation.chunks(4).all(|rows| rows[0] % 4 == 0 && rows[3] == rows[0] + 3));
         assert!(super::split(images(), 0.0, 7).validation.is_empty());
         assert!(super::split(images(), 1.0, 7).training.is_empty());
+    }
+
+    #[test]
+    fn rows_of_an_image_stay_together_in_a_seeded_order() {
+        let images: Vec<u32> = (0..400).map(|row| row % 100).collect();
+        let groups = by_image(&images, 7);
+        assert_eq!((groups.len(), &groups), (100, &by_image(&images, 7)));
+        assert_ne!(groups, by_image(&images, 8));
+        assert!(groups.iter().all(|rows| rows.len() == 4 && rows[3] == rows[0] + 300));
+        let mut all = groups.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..400).collect::<Vec<_>>());
+        // An image's neighbours do not move it: without the last ten the others keep their order.
+        let fewer =
+            by_image(&images.iter().copied().filter(|image| *image < 90).collect::<Vec<_>>(), 7);
+        let kept = groups.iter().filter(|rows| rows[0] < 90).map(|rows| rows[0] % 100);
+        assert_eq!(
+            fewer.iter().map(|rows| rows[0] % 90).collect::<Vec<_>>(),
+            kept.collect::<Vec<_>>()
+        );
     }
 
     #[test]

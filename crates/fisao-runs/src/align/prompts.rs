@@ -55,7 +55,7 @@ impl PassedOver {
     }
 
     /// Their indices in the set.
-    fn rows(&self) -> BTreeSet<u32> {
+    pub(super) fn rows(&self) -> BTreeSet<u32> {
         self.lines.iter().map(|line| line.row as u32 - 1).collect()
     }
 
@@ -76,9 +76,8 @@ impl PassedOver {
     }
 }
 
-/// Opens the prompts of a run and looks whether their images are there and can be used; returns the set, and those of its
-/// rows whose images are passed over.
-pub(super) fn open(files: &Files, reporter: &Reporter) -> anyhow::Result<(PromptSet, PassedOver)> {
+/// Opens the prompts of a run and looks whether their images are there.
+pub(super) fn open(files: &Files, reporter: &Reporter) -> anyhow::Result<PromptSet> {
     let set = match (&files.prompts, &files.images) {
         (Some(prompts), images) if files.allow_outside_images => {
             PromptSet::open_with_outside_images(prompts, images.as_deref(), &files.prompt)?
@@ -102,17 +101,26 @@ pub(super) fn open(files: &Files, reporter: &Reporter) -> anyhow::Result<(Prompt
             reporter.warn(format!("{count} rows are left out, as they have {reason}"), None);
         }
     }
+    set.check_images(&|_| {})?;
+    Ok(set)
+}
+
+/// Looks whether the images of a run can be used; returns those of its rows whose images are passed over.
+pub(super) fn check_images(
+    set: &PromptSet,
+    files: &Files,
+    reporter: &Reporter,
+) -> anyhow::Result<PassedOver> {
     let progress = reporter.phase("checking images", set.len() as u64);
     let reach = |done: usize| progress.reach(done as u64, set.len() as u64);
-    set.check_images(&reach)?;
     let whole = set.len() <= DECODED || files.skip_damaged;
     let check = if whole { ImageCheck::Decoded } else { ImageCheck::Header };
     let unusable = set.unusable_images(check, &reach)?;
-    let passed_over = PassedOver::new(&set, &unusable)?;
+    let passed_over = PassedOver::new(set, &unusable)?;
     let errors = unusable.into_iter().map(|(_, error)| error).collect();
     pass_over(errors, set.len(), DamagedImages::skipped(files.skip_damaged), reporter)?;
     progress.finish();
-    Ok((set, passed_over))
+    Ok(passed_over)
 }
 
 /// Rows to train on, and rows held out, without those that are passed over.
@@ -173,9 +181,9 @@ impl<'a> PromptTasks<'a> {
         Self { policy, set, rows, views, max_new_tokens, answers }
     }
 
-    /// The rows of the set.
-    pub(super) fn rows(&self) -> &[u32] {
-        &self.rows
+    /// The same for captions of the policy's own: answers of the rows do not matter.
+    pub(super) fn without_answers(self) -> Self {
+        Self { answers: Data::Sampled, ..self }
     }
 
     /// All tasks at once.

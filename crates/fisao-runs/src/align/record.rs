@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::bundle::{ModelSource, PairSource};
+use crate::calibrations::CALIBRATION;
 use crate::failure::{OrInternal as _, Refusal};
 use crate::model_location::ModelLocation;
 use crate::settings::differences;
@@ -63,8 +64,22 @@ pub struct Files {
     /// Whether the verifier's vision tower may be another than the model's own.
     #[serde(alias = "allow-foreign-verifier")]
     pub allow_mismatched_verifier: bool,
-    /// Where the calibration was read; the run keeps a copy of its own.
-    pub calibration: PathBuf,
+    /// Where the calibration was read, of which the run keeps a copy of its own; without it the run calibrates itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<PathBuf>,
+    /// Objects of the images, for the calibration and for measuring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<PathBuf>,
+    /// Images that the run calibrates on; by the number of images unless it is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration_images: Option<usize>,
+    /// Images that are held out and captioned before and after; unless it is said, by the number of images where the run
+    /// calibrates itself, else none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_images: Option<usize>,
+    /// Folder for the model with the adapter in its weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge: Option<PathBuf>,
     /// Prompts to train on; those of the images if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompts: Option<PathBuf>,
@@ -88,9 +103,14 @@ pub struct Files {
 }
 
 impl Files {
+    /// Where the model is.
+    pub(super) fn model_location(&self) -> ModelLocation {
+        ModelLocation::from(OsString::from(&self.model))
+    }
+
     /// Model and verifier, as they are loaded for training.
     pub(super) fn pair(&self) -> PairSource {
-        let model = Some(ModelLocation::from(OsString::from(&self.model)));
+        let model = Some(self.model_location());
         PairSource {
             model: ModelSource { model, ..ModelSource::default() },
             verifier: self.verifier.as_ref().map(|name| VerifierSource::from(OsString::from(name))),
@@ -105,7 +125,50 @@ fn earlier_vocabulary() -> PathBuf {
     PathBuf::from(vocabulary::WORLD)
 }
 
+/// What a run that has no calibration yet is given in another way: its captions stay as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Amendment {
+    /// Instead of [`Files::annotations`].
+    pub annotations: Option<PathBuf>,
+    /// Instead of [`Files::vocabulary`].
+    pub vocabulary: Option<PathBuf>,
+}
+
+impl Amendment {
+    /// Whether it changes anything.
+    pub fn is_given(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
 impl RunRecord {
+    /// Takes what is given in another way, and writes it down.
+    pub fn amend(&mut self, amendment: &Amendment, folder: &RunFolder) -> anyhow::Result<()> {
+        if !amendment.is_given() {
+            return Ok(());
+        }
+        let run = folder.root().display();
+        let Source::Files(files) = &mut self.source else {
+            bail!(Refusal::new(format!(
+                "{run} is a run of the built-in synthetic dataset, which takes no --annotations and no --vocabulary"
+            )))
+        };
+        let Amendment { annotations, vocabulary } = amendment.clone();
+        let before = files.clone();
+        files.annotations = annotations.or(files.annotations.take());
+        files.vocabulary = vocabulary.unwrap_or_else(|| files.vocabulary.clone());
+        if *files == before {
+            return Ok(());
+        }
+        if folder.path(CALIBRATION).exists() {
+            bail!(
+                Refusal::new(format!("{run} is calibrated already, with other annotations or another vocabulary"))
+                    .hint("leave --annotations and --vocabulary out to resume the run, or start another in a new folder")
+            );
+        }
+        Ok(folder.write_toml(RECORD, self)?)
+    }
+
     /// Of a run that begins now.
     pub fn new(source: Source) -> Self {
         Self { version: VERSION, fisao: env!("CARGO_PKG_VERSION").to_owned(), source }

@@ -30,6 +30,9 @@ use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
 use crate::verifier_choice::{Grade, VerifierSource, matching_verifier};
 
+/// Images that the drift of a tuned vision tower is measured on.
+const DRIFT_IMAGES: usize = 32;
+
 /// A verifier with how it wants its images prepared.
 #[derive(Clone)]
 pub struct LoadedVerifier {
@@ -229,20 +232,31 @@ impl LoadedVerifier {
         }
     }
 
-    /// How far tuning has moved the model's vision tower: mean cosine of pooled embeddings of some images, as the verifier takes them,
-    /// by the tower as it was published and as the model has it. `None` where the two are one.
+    /// Says how far tuning has moved the model's vision tower from the published one that the verifier has, by the first of `count`
+    /// images: mean cosine of their pooled embeddings by the two. Nothing is said where the two are one. `views` gives an image as
+    /// the verifier takes it.
     ///
     /// # Errors
-    /// An embedding is not finite.
-    pub fn drift(&self, images: &[Vec<PixelValues>]) -> anyhow::Result<Option<f64>> {
-        let Some(Tuned { published, .. }) = self.tuned.as_ref().filter(|_| !images.is_empty())
-        else {
-            return Ok(None);
+    /// An image cannot be read, or an embedding is not finite.
+    pub fn report_drift(
+        &self,
+        count: usize,
+        views: &dyn Fn(usize) -> anyhow::Result<Vec<PixelValues>>,
+        reporter: &Reporter,
+    ) -> anyhow::Result<()> {
+        let Some(Tuned { published, .. }) = self.tuned.as_ref().filter(|_| count > 0) else {
+            return Ok(());
         };
-        let (own, before) = (self.verifier.embed_views(images)?, published.embed_views(images)?);
-        let pairs = own.iter().zip(&before);
-        let sum: f64 = pairs.map(|(own, before)| own.mean_cosine(before)).sum();
-        Ok(Some(sum / images.len() as f64))
+        let images = (0..count.min(DRIFT_IMAGES)).map(views).collect::<anyhow::Result<Vec<_>>>()?;
+        let (own, before) = (self.verifier.embed_views(&images)?, published.embed_views(&images)?);
+        let cosines = own.iter().zip(&before).map(|(own, before)| own.mean_cosine(before));
+        let cosine = cosines.sum::<f64>() / images.len() as f64;
+        reporter.note(format!(
+            "drift of the vision tower: pooled embeddings of {} images by the model's own and by the published tower have a mean \
+             cosine of {cosine:.3}",
+            images.len()
+        ));
+        Ok(())
     }
 
     /// The model under other settings.

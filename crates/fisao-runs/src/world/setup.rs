@@ -5,18 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use fisao_align::calibrate::{Supervision, calibrate};
-use fisao_align::captions::describe;
 use fisao_align::mentions::MentionScorer;
 use fisao_align::objective::Data;
-use fisao_align::run_control::ResponseStore;
 use fisao_align::tasks::{Task, TaskList, TaskSource as _};
 use fisao_align::trainer::ValidationSet;
-use fisao_align::{AlignConfig, AlignError, RunControl, StopFlag};
-use fisao_formats::adapter::Adapter;
-use fisao_formats::digest::sha256_tensors;
+use fisao_align::{AlignConfig, AlignError, StopFlag};
 use fisao_models::generation::Sampling;
-use fisao_models::lora::LoraConfig;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_scenes::{PROMPTS, Split, World, WorldKind};
 use fisao_verifier::calibration::{Calibration, Labels};
@@ -24,9 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use super::SceneTasks;
 use crate::bundle::{LoadedVerifier, Policy, Views, embedded};
-use crate::calibrations::{Setting, image_digest, label_free_views};
+use crate::models::{ImageSet, Models, response_file};
 use crate::reporter::Reporter;
-use crate::response_file::{ResponseFile, record_of};
+use crate::response_file::ResponseFile;
 use crate::score_settings::ScoreSettings;
 use crate::vocabulary::Vocabulary;
 
@@ -116,6 +110,12 @@ impl DemoSetup {
         })
     }
 
+    /// The model and its verifier, as any run has them.
+    pub(crate) fn models(&self) -> anyhow::Result<Models<'_>> {
+        let (policy, verifier, words) = (&self.policy, &self.verifier, &self.words);
+        Ok(Models { policy, verifier, words, scorer: self.scorer()? })
+    }
+
     /// The same on a calibration's scale.
     pub fn calibrated_scorer(&self, calibration: &Calibration) -> anyhow::Result<MentionScorer> {
         let mut scorer = self.scorer()?;
@@ -152,10 +152,8 @@ impl DemoSetup {
         sampling: &Sampling,
         reporter: &Reporter,
     ) -> anyhow::Result<ResponseFile> {
-        let record = record_of(tasks, sampling)
-            .with_input("model", self.policy.identity(reporter)?.sha256)
-            .with_input("adapter", adapter_digest(model));
-        ResponseFile::open_or_renew(output, record, reporter)
+        let tasks = TaskList(tasks);
+        Ok(response_file(&self.policy, output, (model, &tasks), sampling, reporter)?.0)
     }
 
     /// Estimates the thresholds from the policy's own sampled captions of labelled tasks. Responses are kept beside `output`,
@@ -165,58 +163,21 @@ impl DemoSetup {
         config: &AlignConfig,
         labels: Labels,
         (tasks, truth): (&[Task], &[BTreeSet<String>]),
-        (output, stop): (Option<&Path>, &StopFlag),
+        control: (Option<&Path>, &StopFlag),
         reporter: &Reporter,
     ) -> anyhow::Result<Calibration> {
-        let sampling = Sampling {
-            max_new_tokens: config.max_new_tokens,
-            temperature: config.align.temperature,
-            seed: config.seed,
-        };
-        let model = &self.policy.model;
-        let open = |output| self.response_file(output, (model, tasks), &sampling, reporter);
-        let kept = output.map(open).transpose()?;
-        let kept = kept.as_ref().map(|kept| kept as &dyn ResponseStore);
-        let phase = reporter.phase("calibrate", tasks.len() as u64);
-        let advance = |done| phase.advance(done as u64);
-        let mut scorer = self.scorer()?;
-        let control = RunControl { kept, ..RunControl::new(&advance).until(stop) };
-        let (captions, encoded) = describe(model, &mut scorer, tasks, &sampling, control)?;
-        phase.finish();
-        let views;
-        let supervision = match labels {
-            Labels::Annotations => Supervision::Annotations(truth),
-            Labels::None => {
-                let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
-                let (source, length) = (TaskList(tasks), longest + sampling.max_new_tokens);
-                views = label_free_views(
-                    model,
-                    &scorer,
-                    &source,
-                    &captions,
-                    (&sampling, length),
-                    (kept, stop),
-                    reporter,
-                )?;
-                Supervision::None(&views)
-            }
-        };
-        let mut calibration = calibrate(&captions, &encoded.embeddings, &mut scorer, supervision)?;
-        let images: Vec<String> = tasks.iter().map(image_digest).collect();
-        let setting = Setting { verifier: &self.verifier, vocabulary: &self.words };
-        setting.sign(&mut calibration, &self.policy, &images, reporter)?;
-        Ok(calibration)
+        let tasks = TaskList(tasks);
+        let images = ImageSet { tasks: &tasks, truth: known_truth(truth, labels) };
+        self.models()?.calibrate(config, &images, control, reporter)
     }
 }
 
-/// Digest of the matrices that were put on a model; of nothing where none were.
-fn adapter_digest(model: &VisionLanguageModel) -> String {
-    let adapter = Adapter::of(model, &LoraConfig::default(), None);
-    let matrices = adapter
-        .updates
-        .iter()
-        .flat_map(|(name, update)| [(name.as_str(), &update.a), (name.as_str(), &update.b)]);
-    sha256_tensors(matrices)
+/// The objects of labelled scenes, as far as a calibration may know them.
+pub(crate) fn known_truth(
+    truth: &[BTreeSet<String>],
+    labels: Labels,
+) -> Option<Vec<Option<BTreeSet<String>>>> {
+    (labels == Labels::Annotations).then(|| truth.iter().cloned().map(Some).collect())
 }
 
 /// The first of some labelled tasks, for validation during training.

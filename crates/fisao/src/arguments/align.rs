@@ -7,6 +7,7 @@ use fisao_runs::model_location::ModelLocation;
 use fisao_runs::verifier_choice::VerifierSource;
 
 use super::demo::LabelSource;
+use super::shared::{MOST, from_to};
 use super::{
     DamagedArguments, DeviceArguments, SettingsArguments, VocabularyArguments, WorldChoice,
 };
@@ -32,6 +33,9 @@ pub(crate) struct AlignArguments {
     /// Check everything, make one step, report the time and memory the run would take, and write nothing
     #[arg(long, conflicts_with = "resume")]
     pub(crate) dry_run: bool,
+    /// Begin without asking; without a terminal nothing is asked
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 /// Model, verifier and prompts.
@@ -42,7 +46,8 @@ pub(crate) struct AlignSource {
         long,
         conflicts_with_all = [
             "model", "verifier", "allow_mismatched_verifier", "calibration", "images", "prompts", "prompt",
-            "vocabulary", "validation_fraction", "allow_outside_images", "skip_damaged",
+            "vocabulary", "validation_fraction", "allow_outside_images", "skip_damaged", "annotations",
+            "calibration_images", "test_images", "merge",
         ]
     )]
     pub(crate) demo: bool,
@@ -62,9 +67,23 @@ pub(crate) struct AlignSource {
     /// Use a verifier whose vision tower is not the model's own
     #[arg(long, alias = "allow-foreign-verifier")]
     pub(crate) allow_mismatched_verifier: bool,
-    /// Calibration made by `fisao calibrate`
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["demo", "resume"])]
+    /// Calibration made by `fisao calibrate` [default: the run calibrates itself on some of the images]
+    #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
+    /// Objects of the images, as `fisao calibrate` takes them, for the run's calibration and for measuring it; images that are not
+    /// listed are calibrated and measured without
+    #[arg(long, visible_alias = "ground-truth", value_name = "FILE")]
+    pub(crate) annotations: Option<PathBuf>,
+    /// Images to calibrate on [default: a third, at most 256]
+    #[arg(long, value_name = "N", value_parser = from_to::<usize>(1, MOST), conflicts_with = "calibration")]
+    pub(crate) calibration_images: Option<usize>,
+    /// Images that are captioned before and after training, for the report; 0 for none [default: a fifth, at most 100; 0 with
+    /// --calibration]
+    #[arg(long, value_name = "N", value_parser = from_to::<usize>(0, MOST))]
+    pub(crate) test_images: Option<usize>,
+    /// Also write the model with the adapter in its weights, as `fisao merge` does
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) merge: Option<PathBuf>,
     /// Prompts to train on: JSON lines, a JSON list such as LLaVA-Instruct, or Parquet (file or folder), with images by name
     /// or inside [default: the images of --images]
     #[arg(long, value_name = "FILE|FOLDER")]

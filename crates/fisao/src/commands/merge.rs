@@ -1,16 +1,10 @@
 //! `fisao merge`: a checkpoint with an adapter folded into its weights.
 
-use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
-
-use anyhow::bail;
-use fisao_formats::adapter::Adapter;
-use fisao_formats::checkpoint::Checkpoint;
 use fisao_formats::documents::check_output_folder;
-use fisao_formats::merge::{Merge, MergeOptions, Merged};
+use fisao_formats::merge::{MergeOptions, Merged};
 use fisao_runs::Reporter;
 use fisao_runs::bundle::{embedded, title};
-use fisao_runs::failure::Interrupted;
+use fisao_runs::merge::merge;
 use fisao_runs::model_location::Role;
 use indicatif::DecimalBytes;
 use serde::Serialize;
@@ -45,27 +39,9 @@ pub(crate) fn run(arguments: &MergeArguments, reporter: &Reporter) -> anyhow::Re
         max_shard_size: arguments.max_shard_size,
         vision: vision_adapter(arguments.allow_vision_adapter),
     };
-    let checkpoint = Checkpoint::open(&folder)?;
-    let place = arguments.adapter.locate(Role::Adapter, reporter)?.folder;
-    let merge = Merge::new(&checkpoint, Adapter::read(&place)?, &place, &options)?;
-
+    let adapter = arguments.adapter.locate(Role::Adapter, reporter)?.folder;
     let stop = interrupt::flag()?;
-    let progress = reporter.transfer("merging", merge.bytes());
-    let merged = merge.write(&arguments.output, &mut |bytes| {
-        progress.advance(bytes);
-        if stop.load(Ordering::Relaxed) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    });
-    let merged = match merged {
-        Err(_) if stop.load(Ordering::Relaxed) => bail!(Interrupted {
-            message: format!("stopped; nothing is left in {}", arguments.output.display()),
-        }),
-        merged => merged?,
-    };
-    progress.finish();
+    let merged = merge(&folder, &adapter, (&arguments.output, &options), &stop, reporter)?;
     print(arguments, &merged)
 }
 

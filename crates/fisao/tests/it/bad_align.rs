@@ -51,13 +51,25 @@ fn tuned_vision_tower_is_judged_by_its_auc() {
     let error = align(&place, "foreign", &["--set", "guards.verifier-auc=0.9999"]);
     assert!(error.contains("its vision tower was tuned in llava"), "{error}");
     assert!(error.contains("guards.verifier-auc asks for 0.9999"), "{error}");
-    let calibrate = ["calibrate", "--model", "llava", "--verifier", "foreign", "--images", "pictures"];
+    let calibrate =
+        ["calibrate", "--model", "llava", "--verifier", "foreign", "--images", "pictures"];
     // Captions of a random model name nothing, but drift is measured before.
-    let told = place.refuse(&[&calibrate[..], &["--output", "own.json", "--max-new-tokens", "8"]].concat());
+    let told = place
+        .refuse(&[&calibrate[..], &["--output", "own.json", "--max-new-tokens", "8"]].concat());
     assert!(told.contains("drift of the vision tower: pooled embeddings of 3 images"), "{told}");
     // The model's own tower has no bound.
-    let own = ["align", "--model", "llava", "--verifier", "clip", "--calibration", "calibration.json"];
-    let small = ["--images", "pictures", "--set", "max-new-tokens=8", "--set", "align.iterations=1", "--output", "run"];
+    let own =
+        ["align", "--model", "llava", "--verifier", "clip", "--calibration", "calibration.json"];
+    let small = [
+        "--images",
+        "pictures",
+        "--set",
+        "max-new-tokens=8",
+        "--set",
+        "align.iterations=1",
+        "--output",
+        "run",
+    ];
     place.succeed(&[&own[..], &small, &["--set", "guards.verifier-auc=0.9999"]].concat());
 }
 

@@ -17,7 +17,7 @@ use crate::fixture::Workplace;
 const SOON: Duration = Duration::from_secs(20);
 
 /// Starts the command, stops it as soon as responses are kept in a file, and returns what it said.
-fn interrupt(place: &Workplace, arguments: &[&str], kept: &Path) -> String {
+pub(crate) fn interrupt(place: &Workplace, arguments: &[&str], kept: &Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fisao"));
     command.args(arguments).current_dir(place.path("."));
     command.stdout(Stdio::null()).stderr(Stdio::piped());
@@ -47,7 +47,7 @@ fn read(place: &Workplace, name: &str) -> Value {
     value
 }
 
-fn forget_times(value: &mut Value) {
+pub(crate) fn forget_times(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|key, _| !["seconds", "peak_rss_mb"].contains(&key.as_str()));
@@ -59,7 +59,7 @@ fn forget_times(value: &mut Value) {
 }
 
 /// Names of the files of a folder and all folders in it that responses on their way are kept in.
-fn left_over(folder: &Path) -> Vec<String> {
+pub(crate) fn left_over(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -24,6 +24,7 @@ mod interrupted;
 mod mention_tokens;
 mod merge;
 mod not_files;
+mod one_command;
 mod pretrain;
 mod prompts;
 mod qwen_vl;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use fisao_runs::align::record::{Files, Source};
+use fisao_runs::align::record::{Amendment, Files, Source};
 use fisao_runs::verifier_choice::VerifierSource;
 use fisao_runs::vocabulary::usual_list;
 use fisao_runs::{Refusal, calibrations};
@@ -30,32 +30,48 @@ fn validation_fraction(source: &AlignSource) -> anyhow::Result<f64> {
 }
 
 fn files(source: &AlignSource) -> anyhow::Result<Files> {
-    let absolute = |path: &Path| {
-        std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))
-    };
     let missing = |name: &str| Refusal::new(format!("--{name} is missing"));
-    let path = |path: &Option<PathBuf>, name: &str| {
-        let path = path.as_deref().ok_or_else(|| missing(name))?;
-        absolute(path)
-    };
-    let calibration = path(&source.calibration, "calibration")?;
+    let path = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
+    let calibration = path(&source.calibration)?;
     Ok(Files {
         model: source.model.as_ref().ok_or_else(|| missing("model"))?.lasting()?,
         verifier: source.verifier.as_ref().map(VerifierSource::lasting).transpose()?,
         allow_mismatched_verifier: source.allow_mismatched_verifier,
-        prompts: source.prompts.as_deref().map(absolute).transpose()?,
-        images: source.images.as_deref().map(absolute).transpose()?,
+        annotations: path(&source.annotations)?,
+        calibration_images: source.calibration_images,
+        test_images: source.test_images,
+        merge: path(&source.merge)?,
+        prompts: path(&source.prompts)?,
+        images: path(&source.images)?,
         allow_outside_images: source.allow_outside_images,
         skip_damaged: source.damaged.skip_damaged,
         validation_fraction: validation_fraction(source)?,
         prompt: source.prompt.clone().unwrap_or_else(|| fisao_scenes::PROMPTS[0].to_owned()),
-        // The names of built-in lists are no paths.
         vocabulary: match &source.vocabulary.vocabulary {
-            Some(path) if path.exists() => absolute(path)?,
-            Some(name) => name.clone(),
+            Some(named) => vocabulary(named)?,
             // A calibration that cannot be read ends the run where it is needed.
-            None => usual_list(false, calibrations::read(&calibration).ok().as_ref()).into(),
+            None => {
+                let calibration = calibration.as_deref().map(calibrations::read);
+                usual_list(false, calibration.and_then(Result::ok).as_ref()).into()
+            }
         },
         calibration,
     })
+}
+
+/// What a run that has no calibration yet is given in another way.
+pub(super) fn amendment(source: &AlignSource) -> anyhow::Result<Amendment> {
+    Ok(Amendment {
+        annotations: source.annotations.as_deref().map(absolute).transpose()?,
+        vocabulary: source.vocabulary.named().map(vocabulary).transpose()?,
+    })
+}
+
+/// The path of a file, or the name of a built-in list, which is no path.
+fn vocabulary(named: &Path) -> anyhow::Result<PathBuf> {
+    if named.exists() { absolute(named) } else { Ok(named.to_owned()) }
+}
+
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))
 }

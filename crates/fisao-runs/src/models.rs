@@ -1,0 +1,222 @@
+//! What a run is made with: a model, its verifier, and the objects that are looked for.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::fmt::{self, Display};
+use std::path::Path;
+
+use fisao_align::calibrate::{Supervision, calibrate};
+use fisao_align::captions::describe_all;
+use fisao_align::mentions::{MentionScorer, ScoredResponse};
+use fisao_align::run_control::ResponseStore;
+use fisao_align::tasks::TaskSource;
+use fisao_align::{AlignConfig, AlignError, RunControl, StopFlag};
+use fisao_formats::adapter::Adapter;
+use fisao_formats::digest::sha256_tensors;
+use fisao_models::generation::Sampling;
+use fisao_models::lora::LoraConfig;
+use fisao_models::vision_language::VisionLanguageModel;
+use fisao_verifier::calibration::Calibration;
+use fisao_verifier::regions::ImageEmbedding;
+
+use crate::bundle::{LoadedVerifier, Policy};
+use crate::calibrations::{Setting, image_digest, label_free_views};
+use crate::reporter::Reporter;
+use crate::response_file::{ResponseFile, record_of};
+use crate::vocabulary::Vocabulary;
+
+/// A model, its verifier, and the objects that are looked for.
+pub(crate) struct Models<'a> {
+    /// The model.
+    pub policy: &'a Policy,
+    /// Its verifier.
+    pub verifier: &'a LoadedVerifier,
+    /// The objects' names.
+    pub words: &'a Vocabulary,
+    /// Reads responses; not calibrated.
+    pub scorer: MentionScorer,
+}
+
+/// Images that are captioned, with what is known to be in them.
+pub(crate) struct ImageSet<'a> {
+    /// The images under their prompts.
+    pub tasks: &'a dyn TaskSource,
+    /// The objects of each image, of those that are annotated; `None` where annotations are not to be used.
+    pub truth: Option<Vec<Option<BTreeSet<String>>>>,
+}
+
+impl ImageSet<'_> {
+    /// Number of images that are annotated.
+    pub(crate) fn annotated(&self) -> usize {
+        self.truth.iter().flatten().flatten().count()
+    }
+}
+
+/// Captions with what the verifier made of each image, and the images' digests.
+struct ScoredCaptions {
+    captions: Vec<ScoredResponse>,
+    embeddings: Vec<ImageEmbedding>,
+    images: Vec<String>,
+}
+
+impl ScoredCaptions {
+    /// Those of annotated images, numbered anew, with their objects.
+    fn annotated(&self, truth: &[Option<BTreeSet<String>>]) -> (Self, Vec<BTreeSet<String>>) {
+        let mut kept = Self { captions: Vec::new(), embeddings: Vec::new(), images: Vec::new() };
+        let mut objects = Vec::new();
+        for (at, truth) in truth.iter().enumerate() {
+            let Some(truth) = truth else { continue };
+            kept.captions.push(ScoredResponse { task: objects.len(), ..self.captions[at].clone() });
+            kept.embeddings.push(self.embeddings[at].clone());
+            kept.images.push(self.images[at].clone());
+            objects.push(truth.clone());
+        }
+        (kept, objects)
+    }
+}
+
+impl Models<'_> {
+    /// The scorer on a calibration's scale.
+    pub(crate) fn calibrated_scorer(&self, calibration: &Calibration) -> MentionScorer {
+        let mut scorer = self.scorer.clone();
+        scorer.verifier.apply_calibration(calibration);
+        scorer
+    }
+
+    /// A file beside `output` in which responses to some tasks are kept until that is there: of the base model, or of one that
+    /// an adapter was put on. Returns it with the length of the longest prompt, its image included; tokens.
+    pub(crate) fn response_file(
+        &self,
+        output: &Path,
+        (model, tasks): (&VisionLanguageModel, &dyn TaskSource),
+        sampling: &Sampling,
+        reporter: &Reporter,
+    ) -> anyhow::Result<(ResponseFile, usize)> {
+        response_file(self.policy, output, (model, tasks), sampling, reporter)
+    }
+
+    /// Estimates what scores of correct and hallucinated mentions look like from the model's own sampled captions. Responses
+    /// are kept beside `output`, which is where the calibration will be, if it is given; a raised flag ends the work with
+    /// [`AlignError::Stopped`].
+    pub(crate) fn calibrate(
+        &self,
+        config: &AlignConfig,
+        images: &ImageSet<'_>,
+        (output, stop): (Option<&Path>, &StopFlag),
+        reporter: &Reporter,
+    ) -> anyhow::Result<Calibration> {
+        let sampling = Sampling {
+            max_new_tokens: config.max_new_tokens,
+            temperature: config.align.temperature,
+            seed: config.seed,
+        };
+        let (model, tasks) = (&self.policy.model, images.tasks);
+        let open = |output| self.response_file(output, (model, tasks), &sampling, reporter);
+        let kept = output.map(open).transpose()?;
+        let longest = match &kept {
+            Some((_, longest)) => *longest,
+            None => longest_prompt(tasks)?,
+        };
+        let kept = kept.as_ref().map(|(kept, _)| kept as &dyn ResponseStore);
+        let length = longest + sampling.max_new_tokens;
+        let phase = reporter.phase("calibrate", tasks.count() as u64);
+        let advance = |done| phase.advance(done as u64);
+        let mut scorer = self.scorer.clone();
+        let control = RunControl { kept, ..RunControl::new(&advance).until(stop) };
+        let mut digests = Vec::with_capacity(tasks.count());
+        let (captions, embeddings) =
+            describe_all(model, &mut scorer, tasks, length, &sampling, control, &mut |task| {
+                digests.push(image_digest(task));
+            })?;
+        phase.finish();
+        self.check_mentions(&captions)?;
+        let scored = ScoredCaptions { captions, embeddings, images: digests };
+        let views;
+        let (scored, truth) = match &images.truth {
+            Some(truth) => {
+                let (scored, truth) = scored.annotated(truth);
+                (scored, Some(truth))
+            }
+            None => (scored, None),
+        };
+        let supervision = if let Some(truth) = &truth {
+            Supervision::Annotations(truth)
+        } else {
+            let how = (&sampling, length);
+            let captions = &scored.captions;
+            views = label_free_views(model, &scorer, tasks, captions, how, (kept, stop), reporter)?;
+            Supervision::None(&views)
+        };
+        let ScoredCaptions { captions, embeddings, images } = &scored;
+        let mut calibration = calibrate(captions, embeddings, &mut scorer, supervision)?;
+        let setting = Setting { verifier: self.verifier, vocabulary: self.words };
+        setting.sign(&mut calibration, self.policy, images, reporter)?;
+        Ok(calibration)
+    }
+
+    /// Refuses captions that name nothing that is looked for: nothing could be calibrated, and nothing rewarded.
+    fn check_mentions(&self, captions: &[ScoredResponse]) -> Result<(), NothingNamed> {
+        if captions.iter().any(|caption| !caption.mentions.is_empty()) {
+            return Ok(());
+        }
+        let texts = captions.iter().map(|caption| caption.text.trim());
+        let example = texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default();
+        Err(NothingNamed {
+            objects: self.words.identity().categories,
+            captions: captions.len(),
+            example: example.chars().take(60).collect(),
+        })
+    }
+}
+
+/// Captions that name no object of the vocabulary.
+#[derive(Debug)]
+pub(crate) struct NothingNamed {
+    objects: usize,
+    captions: usize,
+    /// How one of them begins.
+    example: String,
+}
+
+impl Display for NothingNamed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { objects, captions, example } = self;
+        write!(
+            f,
+            "none of the vocabulary's {objects} objects is named in {captions} captions, of which one begins \"{example}\""
+        )
+    }
+}
+
+impl Error for NothingNamed {}
+
+/// See [`Models::response_file`].
+pub(crate) fn response_file(
+    policy: &Policy,
+    output: &Path,
+    (model, tasks): (&VisionLanguageModel, &dyn TaskSource),
+    sampling: &Sampling,
+    reporter: &Reporter,
+) -> anyhow::Result<(ResponseFile, usize)> {
+    let (record, longest) = record_of(tasks, sampling)?;
+    let record = record
+        .with_input("model", policy.identity(reporter)?.sha256)
+        .with_input("adapter", adapter_digest(model));
+    Ok((ResponseFile::open_or_renew(output, record, reporter)?, longest))
+}
+
+/// Length of the longest prompt of some tasks, its image included; tokens.
+fn longest_prompt(tasks: &dyn TaskSource) -> Result<usize, AlignError> {
+    let lengths = (0..tasks.count()).map(|at| Ok(tasks.task(at)?.prompt.len()));
+    Ok(lengths.collect::<Result<Vec<_>, AlignError>>()?.into_iter().max().unwrap_or(0))
+}
+
+/// Digest of the matrices that were put on a model; of nothing where none were.
+fn adapter_digest(model: &VisionLanguageModel) -> String {
+    let adapter = Adapter::of(model, &LoraConfig::default(), None);
+    let matrices = adapter
+        .updates
+        .iter()
+        .flat_map(|(name, update)| [(name.as_str(), &update.a), (name.as_str(), &update.b)]);
+    sha256_tensors(matrices)
+}
