@@ -74,7 +74,7 @@ impl ParameterMut<'_> {
         let before = self.shape();
         match (&mut *self, shared) {
             (Self::Scalar(own) | Self::Vector(own), SharedParameter::Vector(other)) => {
-                **own = other
+                **own = other;
             }
             (Self::Matrix(own), SharedParameter::Matrix(other)) => **own = other,
             (Self::Batch(own), SharedParameter::Batch(other)) => **own = other,
