@@ -201,8 +201,9 @@ impl DecoderReader {
 fn first_token(tokenizer: &dyn Tokenizer, name: &str) -> Result<Option<u32>, TextError> {
     let ids = tokenizer.encode(&format!("{BEFORE}{name}"), false)?;
     let decoded = tokenizer.decode(&ids)?;
-    // Tokenizers that normalise text may make of `BEFORE` something longer or shorter.
-    let before = decoded.text.find(char::is_whitespace).map_or(0, |space| space + 1);
+    // Tokenizers that drop spaces leave the word before them, and of a name that they drop nothing.
+    let word = BEFORE.trim_end().len();
+    let before = decoded.text.find(char::is_whitespace).map_or(word, |space| space + 1);
     let token = ids.iter().zip(&decoded.spans).find(|(_, span)| span.end > before);
     Ok(token.map(|(&id, _)| id))
 }

@@ -32,7 +32,7 @@ fn models_are_described() {
     let sum: u64 = parts.map(|part| part["parameters"].as_u64().unwrap()).sum();
     assert_eq!(llava["parameters"], sum);
     assert_eq!(use_for(&llava, "caption"), (true, None));
-    assert!(!use_for(&llava, "score").0);
+    assert!(use_for(&llava, "score").0, "by its own decoder");
 }
 
 #[test]

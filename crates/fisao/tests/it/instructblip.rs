@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::bad_align::write_calibration;
+use crate::bad_align::{write_calibration, write_calibration_of};
 use crate::fixture::Workplace;
 
 fn furnished() -> Workplace {
@@ -117,8 +117,9 @@ fn mentions_get_scores_and_heat_maps() {
 }
 
 #[test]
-fn verifier_on_another_tower_is_refused() {
+fn tuned_tower_is_judged_by_the_calibration() {
     let place = furnished();
+    write_calibration_of(&place, 0.01);
     place.write("words.txt", "dog\n");
     // Only the tower's patches differ; its last norm, which does too, is no part of what is shared.
     let weights = place.path("instructblip/model.safetensors");
@@ -131,7 +132,8 @@ fn verifier_on_another_tower_is_refused() {
     bytes[start..end].fill(0x3e);
     fs::write(weights, bytes).unwrap();
     let refused = place.refuse(&[&ALIGN[..], &["run"]].concat());
-    assert!(refused.contains("the verifier's vision tower is not the model's own"), "{refused}");
+    assert!(refused.contains("its vision tower was tuned in"), "{refused}");
+    assert!(refused.contains("guards.verifier-auc asks for 0.65"), "{refused}");
 }
 
 #[test]
