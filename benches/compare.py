@@ -24,7 +24,7 @@ CASES = [
     "product-1-f32", "product-1-bf16", "product-4-f32", "product-4-bf16", "decode-embedded-32", "decode-1024-1-f32",
     "decode-1024-4-f32", "decode-1024-1-bf16", "decode-1024-1-bf16-rounded", "decode-1024-4-bf16",
     "decode-1024-4-bf16-rounded", "train-256", "lora-1024-f32", "lora-1024-bf16", "lora-1024-bf16-rounded",
-    "encode-vit-l-336-f32", "encode-vit-l-336-bf16", "encode-vit-l-336-bf16-rounded",
+    *(f"encode-{encoder}-{form}" for encoder in ("vit-l-336", "vit-g-224", "so400m-384", "qformer") for form in ("f32", "bf16", "bf16-rounded")),
 ]
 
 

@@ -20,12 +20,19 @@ pub const BUG: &str = "this is a bug in fisao; please report it with the message
 pub struct Refusal {
     message: String,
     hint: Option<String>,
+    source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl Refusal {
     /// A refusal without a hint.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self { message: message.into(), hint: None, source: None }
+    }
+
+    /// Adds why, whose causes may have hints of their own.
+    #[must_use]
+    pub fn because(self, cause: anyhow::Error) -> Self {
+        Self { source: Some(cause.into()), ..self }
     }
 
     /// Adds what to do about it.
@@ -41,7 +48,11 @@ impl Display for Refusal {
     }
 }
 
-impl Error for Refusal {}
+impl Error for Refusal {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
+    }
+}
 
 /// What no input should cause: a mistake of ours.
 #[derive(Debug)]
@@ -140,6 +151,15 @@ mod tests {
         assert_eq!(hints, ["look elsewhere"]);
         let error = None::<()>.or_internal("a set without a first").unwrap_err();
         assert_eq!(hint_of(&error).as_deref(), Some(BUG));
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_cause_and_both_hints() {
+        let cause = Refusal::new("too few").hint("add some").into();
+        let error = anyhow::Error::from(Refusal::new("not done").because(cause).hint("try again"));
+        let hints: Vec<String> = error.chain().filter_map(hint_of).collect();
+        assert_eq!(hints, ["try again", "add some"]);
+        assert_eq!(format!("{error:#}"), "not done: too few");
     }
 
     #[test]

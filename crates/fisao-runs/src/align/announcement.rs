@@ -1,6 +1,7 @@
 //! What a run is going to do, said before it does it.
 
 use fisao_align::AlignConfig;
+use fisao_report::html::counted;
 
 use super::files::{Loaded, VALIDATION_IMAGES};
 use super::record::Files;
@@ -58,10 +59,10 @@ impl Announcement {
             (
                 "training",
                 format!(
-                    "{} iterations of {} images, {} captions each, {} in all; {learns}",
-                    align.iterations,
-                    align.images_per_iteration,
-                    config.samples_per_image(),
+                    "{} of {}, {} each, {} in all; {learns}",
+                    counted(align.iterations, "iteration"),
+                    counted(align.images_per_iteration, "image"),
+                    counted(config.samples_per_image(), "caption"),
                     config.responses_per_iteration() * align.iterations,
                 ),
             ),

@@ -183,7 +183,9 @@ impl Run<'_> {
             let silent = crate::reporter::Reporter::silent();
             settings::resolve(&base, &self.request.settings, &silent)?
         };
-        if let (None, Some(rate)) = (asked.align.learning_rate, config.align.learning_rate) {
+        let chosen = (asked.align.learning_rate, config.align.learning_rate);
+        // A run that calibrates itself announces its settings.
+        if let (None, Some(rate), Some(_)) = (chosen.0, chosen.1, &files.calibration) {
             self.reporter.note(format!("learning rate {rate:e}, by the model's size"));
         }
         Ok(config)
@@ -430,29 +432,32 @@ impl Run<'_> {
 
 /// Why a run cannot be calibrated, with what can be done about it without losing the captions.
 fn uncalibrated(error: anyhow::Error, folder: &RunFolder, resume_command: &str) -> anyhow::Error {
-    let kept = || {
-        let folder = folder.root().display();
-        format!("the run cannot calibrate itself; its captions are kept in {folder}")
-    };
-    if error.chain().any(<dyn Error>::is::<NothingNamed>) {
-        let hint = format!(
-            "name the objects of your images, in a file or a built-in list, with: {resume_command} --vocabulary LIST"
-        );
-        return error.context(Refusal::new(kept()).hint(hint));
-    }
-    let fits = |cause: &(dyn Error + 'static)| {
-        !cause.is::<CalibrationError>() && !cause.is::<RewardError>()
-    };
-    if error.chain().all(fits) {
-        return error;
-    }
+    let concerns = |is: fn(&(dyn Error + 'static)) -> bool| error.chain().any(is);
     let split = folder.path(splitting::SPLIT);
-    let hint = format!(
-        "say which objects are in the images that {} lists under \"calibration\" with: {resume_command} --annotations FILE; \
-         or begin anew with more images, a larger --calibration-images, or another --verifier",
-        split.display()
-    );
-    error.context(Refusal::new(kept()).hint(hint))
+    let split = split.display();
+    let hint = if concerns(<dyn Error>::is::<NothingNamed>) {
+        format!(
+            "name the objects of your images, in a file or a built-in list, with: {resume_command} --vocabulary LIST"
+        )
+    } else if concerns(is_too_few) {
+        "begin anew in another folder with more images, a larger --calibration-images, or longer captions (--set \
+         max-new-tokens=N)"
+            .to_owned()
+    } else if concerns(|cause| cause.is::<CalibrationError>() || cause.is::<RewardError>()) {
+        format!(
+            "say which objects are in the images that {split} lists under \"calibration\" with: {resume_command} --annotations \
+             FILE; or begin anew with more images, a larger --calibration-images, or another --verifier"
+        )
+    } else {
+        return error;
+    };
+    let folder = folder.root().display();
+    let message = format!("the run cannot calibrate itself; its captions are kept in {folder}");
+    Refusal::new(message).because(error).hint(hint).into()
+}
+
+fn is_too_few(cause: &(dyn Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(CalibrationError::TooFew { .. }))
 }
 
 impl Material<'_> {

@@ -26,13 +26,13 @@ const LEAST: usize = 4;
 /// Rows of a prompt set by what they are used for; no image is in two of them, but for validation on calibration images.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Parts {
-    /// Captioned for the calibration, one row an image.
+    /// For the calibration, one row an image.
     pub calibration: Vec<u32>,
     /// Trained on.
     pub training: Vec<u32>,
     /// Held out for validation during training.
     pub validation: Vec<u32>,
-    /// Captioned before and after training, one row an image.
+    /// Held out, to be captioned before and after training, one row an image.
     pub test: Vec<u32>,
 }
 

@@ -69,8 +69,8 @@ fn a_run_calibrates_itself_and_reports_estimates_before_and_after() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     for part in [
         "vocabulary world, ",
-        "96: 64 to calibrate on (without labels), 16 to train on (validated on 32 of the calibration's), 16 to be measured",
-        "2 iterations of 8 images, 1 captions each, 16 in all; ppo, LoRA of rank 16, learning rate",
+        "96: 64 to calibrate on (without labels), 16 to train on (validated on 32 of the calibration's), 16 to be measured on before and after",
+        "2 iterations of 8 images, 1 caption each, 16 in all; ppo, LoRA of rank 16, learning rate",
         "memory     ",
         "estimated AUC 0.9",
         "merged model: ",
@@ -151,7 +151,7 @@ fn a_run_that_is_ended_in_any_phase_resumes_to_the_same_result() {
         place.path("cut/calibration.json").exists() && !place.path("cut/metrics.jsonl").exists()
     );
     kill_after(&place, &go_on, &place.path("cut/metrics.jsonl"));
-    interrupt(&place, &go_on, &kept("captions-aligned-sampled"));
+    interrupt(&place, &go_on, &kept("captions-aligned-greedy"));
     assert!(!place.path("cut/report.json").exists(), "the report was written");
     place.succeed(&go_on);
     for name in [
@@ -233,7 +233,7 @@ fn a_run_that_cannot_calibrate_itself_says_what_to_do_and_keeps_its_captions() {
         "{said}"
     );
     assert!(said.contains("are too few to calibrate on"), "{said}");
-    assert!(said.contains("fisao align --resume run --annotations FILE"), "{said}");
+    assert!(said.contains("a larger --calibration-images"), "{said}");
     assert!(place.path("run/calibration.json.partial").exists());
 }
 
