@@ -50,9 +50,9 @@ pub(crate) fn merge_into(
     model: &ModelLocation,
     adapter: &Path,
     output: &Path,
-    stop: Arc<AtomicBool>,
+    stop: &Arc<AtomicBool>,
     reporter: &Reporter,
 ) -> anyhow::Result<Merged> {
     let checkpoint = model.locate(Role::Model, reporter)?.folder;
-    merge(&checkpoint, adapter, (output, &MergeOptions::default()), &stop, reporter)
+    merge(&checkpoint, adapter, (output, &MergeOptions::default()), stop, reporter)
 }

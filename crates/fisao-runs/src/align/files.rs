@@ -407,7 +407,7 @@ impl Run<'_> {
         }
         let model = files.model_location();
         let adapter = folder.path(RunFolder::ADAPTER);
-        let merged = merge_into(&model, &adapter, output, (self.stop)()?, self.reporter);
+        let merged = merge_into(&model, &adapter, output, &(self.stop)()?, self.reporter);
         let merged = merged.map_err(|error| self.ended(Some(folder), error))?;
         self.reporter.note(format!(
             "merged model: {} ({} layers changed)",

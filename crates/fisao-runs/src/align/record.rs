@@ -49,7 +49,7 @@ pub enum Source {
         world: WorldKind,
     },
     /// From files.
-    Files(Files),
+    Files(Box<Files>),
 }
 
 /// Paths are absolute, names on the Hub as they were given.

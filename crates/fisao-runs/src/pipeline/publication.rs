@@ -117,13 +117,10 @@ impl Publication<'_> {
     /// Whether the base model's caption of an image names something that is not there, as annotations or else the verifier say.
     fn is_wrong(&self, index: usize) -> bool {
         let base = &self.results.base.greedy;
-        match base.verdict(index) {
-            Some(verdict) => verdict.mentions.iter().any(|mention| mention.hallucinated),
-            None => {
-                let mut scores = base.captions[index].scores.iter();
-                scores.any(|score| self.probability(*score) < DOUBTFUL)
-            }
+        if let Some(verdict) = base.verdict(index) {
+            return verdict.mentions.iter().any(|mention| mention.hallucinated);
         }
+        base.captions[index].scores.iter().any(|&score| self.probability(score) < DOUBTFUL)
     }
 
     fn probability(&self, score: f64) -> f64 {

@@ -16,7 +16,7 @@ pub(super) fn of(source: &AlignSource) -> anyhow::Result<Source> {
         let (labels, world) = (source.labels.unwrap_or_default(), source.world.unwrap_or_default());
         return Ok(Source::World { labels: labels.into(), world: world.into() });
     }
-    Ok(Source::Files(files(source)?))
+    Ok(Source::Files(Box::new(files(source)?)))
 }
 
 fn validation_fraction(source: &AlignSource) -> anyhow::Result<f64> {
@@ -47,13 +47,12 @@ fn files(source: &AlignSource) -> anyhow::Result<Files> {
         skip_damaged: source.damaged.skip_damaged,
         validation_fraction: validation_fraction(source)?,
         prompt: source.prompt.clone().unwrap_or_else(|| fisao_scenes::PROMPTS[0].to_owned()),
-        vocabulary: match &source.vocabulary.vocabulary {
-            Some(named) => vocabulary(named)?,
+        vocabulary: if let Some(named) = &source.vocabulary.vocabulary {
+            vocabulary(named)?
+        } else {
             // A calibration that cannot be read ends the run where it is needed.
-            None => {
-                let calibration = calibration.as_deref().map(calibrations::read);
-                usual_list(false, calibration.and_then(Result::ok).as_ref()).into()
-            }
+            let calibration = calibration.as_deref().map(calibrations::read);
+            usual_list(false, calibration.and_then(Result::ok).as_ref()).into()
         },
         calibration,
     })
