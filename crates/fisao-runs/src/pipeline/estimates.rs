@@ -13,7 +13,7 @@
 //! p′ is the calibrated probability p at the fraction π′ = mean ẑ of correct mentions in these captions instead of the
 //! calibration's π: logit p′ = logit p + logit π′ − logit π (Saerens, Latinne & Decaestecker, *Adjusting the outputs of a
 //! classifier to new a priori probabilities*, Neural Computation 14, 2002). Mentions of a caption count as independent in
-//! `CHAIR_S`.
+//! `CHAIR_S`. A bootstrap resample has a π′ of its own, which `CHAIR_S` follows to first order.
 //!
 //! Recall is against the pool of what the compared captions name (pooling, as retrieval evaluations at TREC have it): what none of
 //! them names is not known to be missing, so that it is higher than recall against annotations. It compares models, and is not
@@ -49,8 +49,9 @@ struct Sums {
     captions: f64,
     mentions: f64,
     correct: f64,
-    /// Captions with a hallucinated mention, by probability.
+    /// Captions with a hallucinated mention, by probability: `wrong + slope · π′`, the tangent at the π′ of all captions.
     wrong: f64,
+    slope: f64,
     recalled: f64,
     pool: f64,
 }
@@ -64,6 +65,7 @@ impl Add for Sums {
             mentions: self.mentions + other.mentions,
             correct: self.correct + other.correct,
             wrong: self.wrong + other.wrong,
+            slope: self.slope + other.slope,
             recalled: self.recalled + other.recalled,
             pool: self.pool + other.pool,
         }
@@ -75,9 +77,10 @@ impl Sums {
     fn rates(&self) -> [Option<f64>; 3] {
         let part = |part: f64, of: f64| (of > 0.0).then(|| (part / of).clamp(0.0, 1.0));
         let correct = part(self.correct, self.mentions);
+        let fraction = correct.unwrap_or(1.0).clamp(FRACTIONS.0, FRACTIONS.1);
         [
             correct.map(|correct| 1.0 - correct),
-            part(self.wrong, self.captions),
+            part(self.wrong + self.slope * fraction, self.captions),
             part(self.recalled, self.pool),
         ]
     }
@@ -171,15 +174,20 @@ impl<'a> Estimator<'a> {
         let fraction = correct / scores().count().max(1) as f64;
         let fraction = fraction.clamp(FRACTIONS.0, FRACTIONS.1);
         let of_image = |(caption, &pool): (&ScoredResponse, &f64)| {
-            let right: f64 =
-                caption.scores.iter().map(|score| self.probability(*score, fraction)).product();
+            let probabilities =
+                || caption.scores.iter().map(|&score| self.probability(score, fraction));
+            let right: f64 = probabilities().product();
+            // dp′/dπ′ = p′ (1 − p′) / (π′ (1 − π′)).
+            let doubts: f64 = probabilities().map(|probability| 1.0 - probability).sum();
+            let slope = -right * doubts / (fraction * (1.0 - fraction));
             let estimate = |score: &f64| self.correctness.estimate(*score);
             let recalled: f64 = first_mentions(caption).values().map(estimate).sum();
             Sums {
                 captions: 1.0,
                 mentions: caption.scores.len() as f64,
                 correct: caption.scores.iter().map(estimate).sum(),
-                wrong: 1.0 - right,
+                wrong: 1.0 - right - slope * fraction,
+                slope,
                 recalled,
                 pool,
             }
@@ -266,6 +274,23 @@ mod tests {
         assert!(interval.low < before.chair_i && before.chair_i < interval.high);
         let change = estimator.changes(&many, &few).chair_i.unwrap();
         assert!(change.high < 0.0, "{change:?}");
+    }
+
+    /// A resample with more hallucinations than all captions have is estimated as it would be by itself.
+    #[test]
+    fn resamples_have_a_fraction_of_correct_mentions_of_their_own() {
+        let (many, calibration) = (captions(4), calibration());
+        let estimator = Estimator::new(&calibration, &[&many]).unwrap();
+        let images = estimator.images(&many);
+        let drawn: Vec<usize> = (0..600).filter(|at| at.is_multiple_of(4) || at % 4 == 1).collect();
+        let sums = drawn.iter().map(|&at| images[at]).fold(Sums::default(), Add::add);
+        let resampled = sums.rates()[1].unwrap();
+        let alone: Vec<ScoredResponse> = drawn.iter().map(|&at| many[at].clone()).collect();
+        let alone = Estimator::new(&calibration, &[&alone]).unwrap().rates(&alone).chair_s;
+        let fixed = drawn.iter().map(|&at| images[at].wrong + images[at].slope * 11.0 / 12.0);
+        let fixed = fixed.sum::<f64>() / drawn.len() as f64;
+        assert!((resampled - alone).abs() < 0.02, "{resampled} {alone}");
+        assert!((fixed - alone).abs() > 2.0 * (resampled - alone).abs(), "{fixed} {alone}");
     }
 
     /// The pool has three objects of an image, of which one caption names two.
