@@ -30,7 +30,6 @@ use crate::models::{ImageSet, Models};
 use crate::reporter::Reporter;
 use crate::response_file;
 use crate::training::{Surroundings, Training};
-use crate::verifier_choice::check_auc;
 
 use evaluation::{DECODINGS, Decodings, EvaluatedCaptions};
 
@@ -113,7 +112,7 @@ impl Pipeline<'_> {
         let control = (path.as_deref(), &StopFlag::new(Arc::clone(&self.stop)));
         let made = self.models.calibrate(self.config, images, control, self.reporter)?;
         RewardRule::new(&self.config.reward, &made).map_err(AlignError::from)?;
-        check_auc(self.models.verifier, &made, self.config.guards.verifier_auc)?;
+        self.models.verifier.check_auc(&made, self.config.guards.verifier_auc)?;
         if let Some(path) = path {
             calibrations::write(&path, &made)?;
             response_file::discard(&path);

@@ -3,13 +3,9 @@
 use std::ffi::OsString;
 use std::fmt;
 
-use anyhow::bail;
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::vision_language::VisionLanguageConfig;
-use fisao_verifier::calibration::Calibration;
 
-use crate::bundle::LoadedVerifier;
-use crate::failure::Refusal;
 use crate::model_location::ModelLocation;
 
 /// What options and records call the decoder's reading.
@@ -192,35 +188,6 @@ impl VerifierChoice {
                 .to_owned(),
         }
     }
-}
-
-/// Refuses a verifier whose scores tell too little of correct from hallucinated mentions, where it is not the model's own encoder as
-/// it was trained with its text head: calibration decides about those. `least` is `guards.verifier-auc`.
-///
-/// # Errors
-/// The calibration's AUC is below the least one.
-pub fn check_auc(
-    loaded: &LoadedVerifier,
-    calibration: &Calibration,
-    least: f64,
-) -> anyhow::Result<()> {
-    let weak = matches!(loaded.grade, Grade::Near | Grade::Decoder) && calibration.auc < least;
-    if !weak {
-        return Ok(());
-    }
-    bail!(
-        Refusal::new(format!(
-            "{} tells correct from hallucinated mentions with an AUC of {:.3} only; guards.verifier-auc asks for {least}",
-            loaded.name, calibration.auc
-        ))
-        .hint(match loaded.grade {
-            Grade::Decoder => {
-                "try --set score.reading-layers=1 or 0.1 in calibration, or a contrastive verifier; --set \
-                 guards.verifier-auc=0.5 aligns with it all the same"
-            }
-            _ => "try --verifier decoder, or --set guards.verifier-auc=0.5 to align with it all the same",
-        })
-    )
 }
 
 #[cfg(test)]

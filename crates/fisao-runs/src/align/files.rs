@@ -31,7 +31,6 @@ use crate::merge::merge_into;
 use crate::models::{ImageSet, Models, NothingNamed};
 use crate::pipeline::{self, Pipeline, TrainingData};
 use crate::score_settings::ScoreSettings;
-use crate::verifier_choice::check_auc;
 use crate::vocabulary::Vocabulary;
 use crate::{data_check, prospects, settings, text_cache};
 
@@ -95,7 +94,7 @@ impl Run<'_> {
         if let Some(calibration) = &calibration {
             let setting = Setting { verifier: &loaded.verifier, vocabulary: &words };
             setting.check(calibration, Some(&loaded.policy), reporter)?;
-            check_auc(&loaded.verifier, calibration, config.guards.verifier_auc)?;
+            loaded.verifier.check_auc(calibration, config.guards.verifier_auc)?;
         }
         let material = Material {
             files,

@@ -11,7 +11,7 @@ use fisao_formats::digest::sha256_parts;
 use fisao_formats::weights::LoadDtype;
 use fisao_models::image::{ImageProcessor, PixelValues};
 use fisao_scenes::WorldKind;
-use fisao_verifier::calibration::{ModelIdentity, VerifierIdentity};
+use fisao_verifier::calibration::{Calibration, ModelIdentity, VerifierIdentity};
 use fisao_verifier::regions::{Regions, ScoreConfig, Window, crop_windows};
 use fisao_verifier::scorer::{DecoderReader, Verifier, VerifierError};
 use fisao_verifier::templates::Templates;
@@ -257,6 +257,31 @@ impl LoadedVerifier {
             images.len()
         ));
         Ok(())
+    }
+
+    /// Refuses a verifier whose scores tell too little of correct from hallucinated mentions, where it is not the model's own encoder
+    /// as it was trained with its text head: calibration decides about those. `least` is `guards.verifier-auc`.
+    ///
+    /// # Errors
+    /// The calibration's AUC is below the least one.
+    pub fn check_auc(&self, calibration: &Calibration, least: f64) -> anyhow::Result<()> {
+        let weak = matches!(self.grade, Grade::Near | Grade::Decoder) && calibration.auc < least;
+        if !weak {
+            return Ok(());
+        }
+        bail!(
+            Refusal::new(format!(
+                "{} tells correct from hallucinated mentions with an AUC of {:.3} only; guards.verifier-auc asks for {least}",
+                self.name, calibration.auc
+            ))
+            .hint(match self.grade {
+                Grade::Decoder => {
+                    "try --set score.reading-layers=1 or 0.1 in calibration, or a contrastive verifier; --set \
+                     guards.verifier-auc=0.5 aligns with it all the same"
+                }
+                _ => "try --verifier decoder, or --set guards.verifier-auc=0.5 to align with it all the same",
+            })
+        )
     }
 
     /// The model under other settings.

@@ -145,7 +145,7 @@ fn centres_are_subtracted_and_required_for_every_name() {
 
 /// A tower that the policy tuned is used with the verifier's own text side.
 #[test]
-fn adopted_tower_is_the_policys_and_leaves_the_text_side() {
+fn adopted_tower_is_the_models_own_and_leaves_the_text_side() {
     let policy = tiny::tiny_llava(7);
     let tower = policy.vision_tower().unwrap();
     let mut adopted = verifier(&["{}"], with(Regions::Whole));
