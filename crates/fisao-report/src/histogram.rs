@@ -27,7 +27,7 @@ pub(crate) fn render(facts: &VerifierFacts) -> String {
     let x = Axis::new(facts.hist_range, (LEFT, RIGHT));
     let y = Axis::new((0.0, highest * 1.05), (BOTTOM, TOP));
     let parts = [
-        grid(&x, &y),
+        grid(&x, &y, facts.scored_by.unit()),
         area("hallucinated", &hallucinated, facts.hist_range, &x, &y),
         area("correct", &correct, facts.hist_range, &x, &y),
         markers(facts, &x),
@@ -78,7 +78,7 @@ pub(crate) fn fractions(counts: &[usize], bins: usize) -> Vec<f64> {
     (0..bins).map(|bin| counts.get(bin).copied().unwrap_or(0) as f64 / total).collect()
 }
 
-fn grid(x: &Axis, y: &Axis) -> String {
+fn grid(x: &Axis, y: &Axis, unit: &str) -> String {
     let mut lines = Vec::new();
     let (ticks, _) = y.ticks(4);
     for tick in ticks {
@@ -103,7 +103,7 @@ fn grid(x: &Axis, y: &Axis) -> String {
     lines.push(format!(
         "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{BOTTOM}\" y2=\"{BOTTOM}\"/>\
          <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">verifier score of \
-         a mention (cosine)</text>",
+         a mention ({unit})</text>",
         f64::midpoint(LEFT, RIGHT),
         HEIGHT - 6.0,
     ));

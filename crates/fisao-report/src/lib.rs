@@ -128,9 +128,46 @@ pub struct Scores {
     pub captions: usize,
 }
 
-/// The verifier's scores (cosines) on the base model's own mentions, from the calibration split.
+/// What gives a verifier's scores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScoredBy {
+    /// A contrastive model: cosines.
+    #[default]
+    Contrastive,
+    /// The model's own decoder: log-probabilities, nats.
+    Decoder,
+}
+
+impl ScoredBy {
+    fn heading(self) -> &'static str {
+        match self {
+            Self::Contrastive => "What the model’s own vision encoder can tell",
+            Self::Decoder => "What the model’s own decoder can tell",
+        }
+    }
+
+    /// Behind "scored against the image by".
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::Contrastive => "the contrastive head of the model’s own vision encoder",
+            Self::Decoder => "what the model’s own decoder reads at the image’s positions",
+        }
+    }
+
+    fn unit(self) -> &'static str {
+        match self {
+            Self::Contrastive => "cosine",
+            Self::Decoder => "log-probability, nats",
+        }
+    }
+}
+
+/// The verifier's scores on the base model's own mentions, from the calibration split.
 #[derive(Clone, Debug, Serialize)]
 pub struct VerifierFacts {
+    /// What gives the scores.
+    pub scored_by: ScoredBy,
     /// Probability that a correct mention outscores a hallucinated one.
     pub auc: f64,
     /// Mean score of correct mentions.
@@ -238,6 +275,8 @@ pub fn render(report: &Report) -> String {
             ("tiles", &scores::tiles(report)),
             ("table", &scores::table(report)),
             ("estimates", &scores::remark_on_estimates(report)),
+            ("verifier", report.verifier.scored_by.heading()),
+            ("scored_by", report.verifier.scored_by.in_words()),
             ("histogram", &histogram::render(&report.verifier)),
             ("verifier_facts", &histogram::facts(&report.verifier)),
             ("curves", &curves::render(&report.curves)),

@@ -1,5 +1,5 @@
 use super::{
-    ColouredCaption, Curve, GalleryItem, Judgement, Metric, Report, ReportRow, Scores,
+    ColouredCaption, Curve, GalleryItem, Judgement, Metric, Report, ReportRow, ScoredBy, Scores,
     VerifierFacts, WordVerdict, headline, html, render,
 };
 use fisao_eval::chair::ChairChanges;
@@ -64,6 +64,7 @@ fn verifier() -> VerifierFacts {
             .collect()
     };
     VerifierFacts {
+        scored_by: ScoredBy::Contrastive,
         auc: 0.968,
         mu_correct: 0.462,
         sigma_correct: 0.071,

@@ -73,7 +73,7 @@ fn score_lines(row: &ReportRow, width: usize) -> [String; 3] {
 mod tests {
     use super::summary;
     use fisao_eval::chair::ChairChanges;
-    use fisao_report::{Report, ReportRow, Scores, VerifierFacts};
+    use fisao_report::{Report, ReportRow, ScoredBy, Scores, VerifierFacts};
 
     /// A run as it might have been.
     fn sample() -> Report {
@@ -104,6 +104,7 @@ mod tests {
                 ),
             ],
             verifier: VerifierFacts {
+                scored_by: ScoredBy::default(),
                 auc: 0.968,
                 mu_correct: 0.462,
                 sigma_correct: 0.071,

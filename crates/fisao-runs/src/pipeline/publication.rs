@@ -8,8 +8,8 @@ use fisao_eval::chair::{self, ChairReport, ImageVerdict};
 use fisao_eval::statistics::{Bootstrap, Interval};
 use fisao_models::image::PixelValues;
 use fisao_report::{
-    ColouredCaption, Curve, GalleryItem, RateIntervals, Report, ReportRow, Scores, VerifierFacts,
-    WordVerdict,
+    ColouredCaption, Curve, GalleryItem, RateIntervals, Report, ReportRow, ScoredBy, Scores,
+    VerifierFacts, WordVerdict,
 };
 use fisao_verifier::calibration::{Calibration, ProbabilityModel};
 use fisao_verifier::mentions::TokenMention;
@@ -55,11 +55,13 @@ impl Publication<'_> {
         show: &dyn Fn(usize) -> anyhow::Result<ShownImage>,
     ) -> anyhow::Result<Report> {
         let training = &self.results.training;
+        let reader = self.results.scorer.verifier.decoder();
+        let scored_by = reader.map_or(ScoredBy::Contrastive, |_| ScoredBy::Decoder);
         Ok(Report {
             title: title.to_owned(),
             seed: self.config.seed,
             before_after: self.rows()?,
-            verifier: verifier_facts(self.config, self.calibration)?,
+            verifier: verifier_facts(self.config, self.calibration, scored_by)?,
             curves: curves(&training.metrics, &training.health),
             gallery: self.gallery(show)?,
             facts: self.facts(),
@@ -238,10 +240,12 @@ fn scores(report: &ChairReport, mean_length: f64) -> Scores {
 fn verifier_facts(
     config: &AlignConfig,
     calibration: &Calibration,
+    scored_by: ScoredBy,
 ) -> anyhow::Result<VerifierFacts> {
     let marks = RewardRule::new(&config.reward, calibration)?.score_marks();
     let histograms = &calibration.histograms;
     Ok(VerifierFacts {
+        scored_by,
         auc: calibration.auc,
         mu_correct: calibration.mu_correct,
         sigma_correct: calibration.sigma_correct,
