@@ -32,7 +32,9 @@ impl Refusal {
     /// Adds why, whose causes may have hints of their own.
     #[must_use]
     pub fn because(self, cause: anyhow::Error) -> Self {
-        Self { source: Some(cause.into()), ..self }
+        // An `into` would wrap it, and its hint could not be found.
+        let source = cause.reallocate_into_boxed_dyn_error_without_backtrace();
+        Self { source: Some(source), ..self }
     }
 
     /// Adds what to do about it.
