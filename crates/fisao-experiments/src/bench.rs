@@ -117,25 +117,28 @@ pub fn catalogue() -> Vec<Case> {
 
 /// Image encoders of published models.
 fn encoding() -> Vec<Case> {
-    let tower = |names, about, config: fn() -> VisionConfig| {
+    type Tower = ([&'static str; 3], &'static str, fn() -> VisionConfig);
+    let towers: [Tower; 3] = [
+        (
+            ["encode-vit-l-336-f32", "encode-vit-l-336-bf16", "encode-vit-l-336-bf16-rounded"],
+            "8 images through CLIP ViT-L/14-336, f32",
+            models::clip_large,
+        ),
+        (
+            ["encode-vit-g-224-f32", "encode-vit-g-224-bf16", "encode-vit-g-224-bf16-rounded"],
+            "8 images through EVA ViT-g/14-224, f32",
+            models::eva_giant,
+        ),
+        (
+            ["encode-so400m-384-f32", "encode-so400m-384-bf16", "encode-so400m-384-bf16-rounded"],
+            "8 images through SigLIP so400m/14-384, f32",
+            models::siglip_so400m,
+        ),
+    ];
+    let of_tower = |(names, about, config): Tower| {
         in_each_form(names, about, move |r, held| works::encode(r, &config(), held))
     };
-    let mut cases = Vec::new();
-    cases.extend(tower(
-        ["encode-vit-l-336-f32", "encode-vit-l-336-bf16", "encode-vit-l-336-bf16-rounded"],
-        "8 images through CLIP ViT-L/14-336, f32",
-        models::clip_large,
-    ));
-    cases.extend(tower(
-        ["encode-vit-g-224-f32", "encode-vit-g-224-bf16", "encode-vit-g-224-bf16-rounded"],
-        "8 images through EVA ViT-g/14-224, f32",
-        models::eva_giant,
-    ));
-    cases.extend(tower(
-        ["encode-so400m-384-f32", "encode-so400m-384-bf16", "encode-so400m-384-bf16-rounded"],
-        "8 images through SigLIP so400m/14-384, f32",
-        models::siglip_so400m,
-    ));
+    let mut cases: Vec<Case> = towers.into_iter().flat_map(of_tower).collect();
     cases.extend(in_each_form(
         ["encode-qformer-f32", "encode-qformer-bf16", "encode-qformer-bf16-rounded"],
         "8 images and instructions through InstructBLIP's Q-Former, f32",

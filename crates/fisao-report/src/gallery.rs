@@ -2,8 +2,7 @@
 
 use super::html::{escape, marked, number};
 use super::verdicts::{heat_map_range, overlay};
-use super::{ColouredCaption, GalleryItem, VerifierFacts, WordVerdict, data_url, png};
-use image::ExtendedColorType;
+use super::{ColouredCaption, DOUBTFUL, GalleryItem, VerifierFacts, WordVerdict, data_url};
 
 /// Scores at the ends and in the middle of the diverging colour scale: full colour at the two
 /// class means, no colour at the decision boundary.
@@ -79,7 +78,7 @@ fn card(item: &GalleryItem, scale: ColourScale) -> String {
 fn caption(label: &str, caption: &ColouredCaption, scale: ColourScale) -> String {
     let absent = caption.words.iter().filter(|word| word.hallucinated == Some(true)).count();
     let known = caption.words.iter().any(|word| word.hallucinated.is_some());
-    let doubtful = caption.words.iter().filter(|word| word.probability < 0.5).count();
+    let doubtful = caption.words.iter().filter(|word| word.probability < DOUBTFUL).count();
     let count = match (known, absent) {
         (false, _) if doubtful > 0 => format!("<span class=\"worse\">{doubtful} doubtful</span>"),
         (false, _) => String::new(),
@@ -98,8 +97,7 @@ fn heat_maps(item: &GalleryItem) -> String {
     words.dedup_by(|a, b| a.category == b.category);
     let range = heat_map_range(words.iter().filter_map(|word| word.heat_map.as_ref()));
     let figures = words.into_iter().filter_map(|word| {
-        let (width, height, pixels) = overlay(word.heat_map.as_ref()?, range);
-        let map = data_url(&png(&pixels, (width, height), ExtendedColorType::Rgba8));
+        let map = overlay(word.heat_map.as_ref()?, range);
         Some(format!(
             "<figure><i style=\"display:block;aspect-ratio:1;--map:url({map})\"></i><figcaption>{} <small>p {}</small>\
              </figcaption></figure>",

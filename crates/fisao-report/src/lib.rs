@@ -29,6 +29,9 @@ pub fn png(pixels: &[u8], (width, height): (u32, u32), colours: ExtendedColorTyp
     bytes
 }
 
+/// Probability of being correct below which a mention is doubtful.
+pub const DOUBTFUL: f64 = 0.5;
+
 /// A JPEG file of an image in memory.
 pub fn jpeg(image: &RgbImage, quality: u8) -> Vec<u8> {
     let mut bytes = Vec::new();

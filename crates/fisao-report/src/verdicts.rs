@@ -2,13 +2,11 @@
 
 use std::ops::Range;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use fisao_verifier::scorer::HeatMap;
 use image::{ExtendedColorType, RgbImage};
 
 use super::html::{escape, fill, marked, number, page};
-use super::png;
+use super::{data_url, png};
 
 /// Everything the page shows.
 #[derive(Debug)]
@@ -84,16 +82,13 @@ impl VerdictPage {
 impl CaptionCard {
     fn render(&self) -> String {
         let id = escape(&self.image_id);
-        let image = STANDARD.encode(png(
-            self.image.as_raw(),
-            self.image.dimensions(),
-            ExtendedColorType::Rgb8,
-        ));
+        let size = self.image.dimensions();
+        let image = data_url(&png(self.image.as_raw(), size, ExtendedColorType::Rgb8));
         // One scale for all words of an image: what is seen nowhere stays pale.
         let range = heat_map_range(self.words.iter().filter_map(|word| word.heat_map.as_ref()));
         let maps: Vec<String> = self.words.iter().filter_map(|word| word.map(range)).collect();
         format!(
-            "<article class=\"card verdict\" style=\"--image:url(data:image/png;base64,{image})\">\n\
+            "<article class=\"card verdict\" style=\"--image:url({image})\">\n\
              <div class=\"image\"><i role=\"img\" aria-label=\"{id}\"></i><code>{id}</code></div>\n\
              <div><p class=\"caption\">{}</p>\n<div class=\"maps\">{}</div></div>\n</article>",
             coloured(&self.caption, &self.words),
@@ -138,15 +133,14 @@ impl VerdictWord {
 
     /// The image in small, brightened where the word is seen.
     fn map(&self, range: (f64, f64)) -> Option<String> {
-        let (width, height, pixels) = overlay(self.heat_map.as_ref()?, range);
-        let overlay = STANDARD.encode(png(&pixels, (width, height), ExtendedColorType::Rgba8));
+        let overlay = overlay(self.heat_map.as_ref()?, range);
         let (class, _) = self.colour();
         let value = match self.p_hallucinated {
             Some(p) => format!("p {}", number(p, 2)),
             None => number(self.cosine, 3),
         };
         Some(format!(
-            "<figure class=\"{class}\"><i style=\"--map:url(data:image/png;base64,{overlay})\"></i>\
+            "<figure class=\"{class}\"><i style=\"--map:url({overlay})\"></i>\
              <figcaption>{} <small>{value}</small></figcaption></figure>",
             escape(&self.category),
         ))
@@ -159,10 +153,10 @@ pub(crate) fn heat_map_range<'a>(maps: impl Iterator<Item = &'a HeatMap>) -> (f6
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (l, h)| (low.min(l), high.max(h)))
 }
 
-/// An image of one pixel a patch, RGBA, with its sides: dark and opaque where the word is not seen, clear where it is seen best.
-pub(crate) fn overlay(map: &HeatMap, (low, high): (f64, f64)) -> (u32, u32, Vec<u8>) {
+/// The URL of an image of one pixel a patch: dark and opaque where the word is not seen, clear where it is seen best.
+pub(crate) fn overlay(map: &HeatMap, (low, high): (f64, f64)) -> String {
     let span = (high - low).max(f64::MIN_POSITIVE);
-    let pixels = map
+    let pixels: Vec<u8> = map
         .values
         .iter()
         .flat_map(|value| {
@@ -170,5 +164,5 @@ pub(crate) fn overlay(map: &HeatMap, (low, high): (f64, f64)) -> (u32, u32, Vec<
             [12, 14, 24, (235.0 * (1.0 - seen)) as u8]
         })
         .collect();
-    (map.columns as u32, map.rows as u32, pixels)
+    data_url(&png(&pixels, (map.columns as u32, map.rows as u32), ExtendedColorType::Rgba8))
 }

@@ -4,12 +4,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use fisao_align::calibrate::Supervision;
-use fisao_align::captions::describe_all;
 use fisao_align::mentions::MentionScorer;
-use fisao_align::run_control::ResponseStore;
-use fisao_align::tasks::{Task, TaskSource as _};
-use fisao_align::{AlignConfig, AlignError, RunControl, StopFlag};
+use fisao_align::tasks::TaskSource as _;
+use fisao_align::{AlignConfig, AlignError, StopFlag};
 use fisao_eval::chair::Rules;
 use fisao_formats::data_record::DataRecord;
 use fisao_formats::data_record::{FileDigests, RowDigest};
@@ -19,13 +16,14 @@ use fisao_models::generation::Sampling;
 use fisao_verifier::calibration::Calibration;
 
 use crate::bundle::{ModelSource, Pair, PairSource, Policy, warn_of_photographs};
-use crate::calibrations::{self, Setting, image_digest, label_free_views};
+use crate::calibrations::{self, Setting};
 use crate::device::DeviceChoice;
 use crate::failure::told;
 use crate::ground_truth::{self, Annotations};
 use crate::reporter::Reporter;
 use crate::response_file::ResponseFile;
 use crate::score_settings::ScoreSettings;
+use crate::scored_captions::Captioning;
 use crate::stop::StopSource;
 use crate::tasks::{DamagedImages, ImageTasks, checked_images};
 use crate::text_cache;
@@ -90,36 +88,6 @@ fn precision(model: &ModelSource) -> String {
     format!("{weights}, activations {:?}", model.activation_dtype)
 }
 
-/// Captions the images and scores the mentions; returns the digests of the images, too.
-fn score_captions(
-    policy: &Policy,
-    scorer: &mut MentionScorer,
-    source: &ImageTasks<'_>,
-    (sampling, truth): (&Sampling, Option<&[BTreeSet<String>]>),
-    (kept, stop): (&ResponseFile, &StopFlag),
-    reporter: &Reporter,
-) -> anyhow::Result<(Calibration, Vec<String>)> {
-    let progress = reporter.phase("caption", source.count() as u64);
-    let advance = |done| progress.advance(done as u64);
-    let control = RunControl { kept: Some(kept), ..RunControl::new(&advance).until(stop) };
-    let length = source.longest_prompt() + sampling.max_new_tokens;
-    let mut images = Vec::with_capacity(source.count());
-    let mut note = |task: &Task| images.push(image_digest(task));
-    let model = &policy.model;
-    let (captions, seen) =
-        describe_all(model, scorer, source, length, sampling, control, &mut note)?;
-    progress.finish();
-    let views;
-    let supervision = if let Some(truth) = truth {
-        Supervision::Annotations(truth)
-    } else {
-        let (how, control) = ((sampling, length), (Some(kept as &dyn ResponseStore), stop));
-        views = label_free_views(model, scorer, source, &captions, how, control, reporter)?;
-        Supervision::None(&views)
-    };
-    Ok((fisao_align::calibrate::calibrate(&captions, &seen, scorer, supervision)?, images))
-}
-
 /// What the user is told after Ctrl-C. Whatever else went wrong would go wrong again with the same responses, but for a full disk.
 fn stopped(error: anyhow::Error, kept: ResponseFile) -> anyhow::Error {
     let message = format!(
@@ -177,17 +145,22 @@ pub fn calibrate(
     let stop = StopFlag::new(stop()?);
     let record = record(request, &policy, &source, reporter)?;
     let kept = ResponseFile::open(&request.output, record, |at| source.id(at), reporter)?;
-    let found = score_captions(
-        &policy,
-        &mut scorer,
-        &source,
-        (&request.sampling, truth.as_deref()),
-        (&kept, &stop),
+    let captioning = Captioning {
+        model: &policy.model,
+        source: &source,
+        sampling: &request.sampling,
+        length: source.longest_prompt() + request.sampling.max_new_tokens,
+        kept: Some(&kept),
+        stop: &stop,
         reporter,
-    );
+    };
+    let found = captioning.captions("caption", &mut scorer).and_then(|scored| {
+        let calibration = captioning.calibrate(&scored, truth.as_deref(), &mut scorer)?;
+        Ok((calibration, scored.images))
+    });
     let (mut calibration, images) = match found {
         Ok(found) => found,
-        Err(error) => return Err(stopped(error, kept)),
+        Err(error) => return Err(stopped(error.into(), kept)),
     };
     setting.sign(&mut calibration, &policy, &images, reporter)?;
     calibrations::write(&request.output, &calibration)?;

@@ -2,16 +2,9 @@
 
 use std::path::Path;
 
-use fisao_align::mention_views::MentionViews;
-use fisao_align::mentions::{MentionScorer, ScoredResponse};
-use fisao_align::run_control::ResponseStore;
-use fisao_align::tasks::{Task, TaskSource};
-use fisao_align::{AlignError, RunControl, StopFlag};
 use fisao_formats::FormatError;
 use fisao_formats::digest::sha256_parts;
 use fisao_formats::documents::{read_json, write_json};
-use fisao_models::generation::Sampling;
-use fisao_models::vision_language::VisionLanguageModel;
 use fisao_verifier::calibration::{
     AtHand, CALIBRATION_VERSION, Calibration, CalibrationError, ImagesIdentity,
     OLDEST_CALIBRATION_VERSION, Provenance,
@@ -89,7 +82,7 @@ impl Setting<'_> {
         Ok(calibration.check_fits(&at_hand)?)
     }
 
-    /// Says what a calibration was made with: the captions of a policy, of images with these [digests](image_digest).
+    /// Says what a calibration was made with: the captions of a policy, of images with these digests.
     pub fn sign(
         &self,
         calibration: &mut Calibration,
@@ -107,31 +100,4 @@ impl Setting<'_> {
         });
         Ok(())
     }
-}
-
-/// What the decoder says of mentions where no annotations do, with a progress bar.
-pub fn label_free_views(
-    model: &VisionLanguageModel,
-    scorer: &MentionScorer,
-    source: &dyn TaskSource,
-    captions: &[ScoredResponse],
-    (sampling, length): (&Sampling, usize),
-    (kept, stop): (Option<&dyn ResponseStore>, &StopFlag),
-    reporter: &Reporter,
-) -> Result<MentionViews, AlignError> {
-    let passes = source.count() * MentionViews::PASSES;
-    let progress = reporter.phase("look without labels", passes as u64);
-    let advance = |done| progress.advance(done as u64);
-    // What it learns on the way is not to change the last bits of what follows.
-    let others = &mut scorer.clone();
-    let control = RunControl { kept, ..RunControl::new(&advance).until(stop) };
-    let views = MentionViews::of(model, others, source, captions, length, sampling, control)?;
-    progress.finish();
-    Ok(views)
-}
-
-/// Digest of one image, by its name and the pixels that the model takes.
-pub fn image_digest(task: &Task) -> String {
-    let pixels: Vec<u8> = task.image.values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    sha256_parts([task.id.as_bytes(), &pixels])
 }

@@ -43,6 +43,7 @@ pub mod reporter;
 pub mod response_file;
 pub mod run_list;
 pub mod score_settings;
+mod scored_captions;
 pub mod scorer;
 pub mod settings;
 pub mod settings_reference;

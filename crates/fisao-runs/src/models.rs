@@ -5,24 +5,22 @@ use std::error::Error;
 use std::fmt::{self, Display};
 use std::path::Path;
 
-use fisao_align::calibrate::{Supervision, calibrate};
-use fisao_align::captions::describe_all;
 use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::run_control::ResponseStore;
 use fisao_align::tasks::TaskSource;
-use fisao_align::{AlignConfig, AlignError, RunControl, StopFlag};
+use fisao_align::{AlignConfig, AlignError, StopFlag};
 use fisao_formats::adapter::Adapter;
 use fisao_formats::digest::sha256_tensors;
 use fisao_models::generation::Sampling;
 use fisao_models::lora::LoraConfig;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_verifier::calibration::Calibration;
-use fisao_verifier::regions::ImageEmbedding;
 
 use crate::bundle::{LoadedVerifier, Policy};
-use crate::calibrations::{Setting, image_digest, label_free_views};
+use crate::calibrations::Setting;
 use crate::reporter::Reporter;
 use crate::response_file::{ResponseFile, record_of};
+use crate::scored_captions::Captioning;
 use crate::vocabulary::Vocabulary;
 
 /// A model, its verifier, and the objects that are looked for.
@@ -49,29 +47,6 @@ impl ImageSet<'_> {
     /// Number of images that are annotated.
     pub(crate) fn annotated(&self) -> usize {
         self.truth.iter().flatten().flatten().count()
-    }
-}
-
-/// Captions with what the verifier made of each image, and the images' digests.
-struct ScoredCaptions {
-    captions: Vec<ScoredResponse>,
-    embeddings: Vec<ImageEmbedding>,
-    images: Vec<String>,
-}
-
-impl ScoredCaptions {
-    /// Those of annotated images, numbered anew, with their objects.
-    fn annotated(&self, truth: &[Option<BTreeSet<String>>]) -> (Self, Vec<BTreeSet<String>>) {
-        let mut kept = Self { captions: Vec::new(), embeddings: Vec::new(), images: Vec::new() };
-        let mut objects = Vec::new();
-        for (at, truth) in truth.iter().enumerate() {
-            let Some(truth) = truth else { continue };
-            kept.captions.push(ScoredResponse { task: objects.len(), ..self.captions[at].clone() });
-            kept.embeddings.push(self.embeddings[at].clone());
-            kept.images.push(self.images[at].clone());
-            objects.push(truth.clone());
-        }
-        (kept, objects)
     }
 }
 
@@ -117,21 +92,18 @@ impl Models<'_> {
             Some((_, longest)) => *longest,
             None => longest_prompt(tasks)?,
         };
-        let kept = kept.as_ref().map(|(kept, _)| kept as &dyn ResponseStore);
-        let length = longest + sampling.max_new_tokens;
-        let phase = reporter.phase("calibrate", tasks.count() as u64);
-        let advance = |done| phase.advance(done as u64);
+        let captioning = Captioning {
+            model,
+            source: tasks,
+            sampling: &sampling,
+            length: longest + sampling.max_new_tokens,
+            kept: kept.as_ref().map(|(kept, _)| kept as &dyn ResponseStore),
+            stop,
+            reporter,
+        };
         let mut scorer = self.scorer.clone();
-        let control = RunControl { kept, ..RunControl::new(&advance).until(stop) };
-        let mut digests = Vec::with_capacity(tasks.count());
-        let (captions, embeddings) =
-            describe_all(model, &mut scorer, tasks, length, &sampling, control, &mut |task| {
-                digests.push(image_digest(task));
-            })?;
-        phase.finish();
-        self.check_mentions(&captions)?;
-        let scored = ScoredCaptions { captions, embeddings, images: digests };
-        let views;
+        let scored = captioning.captions("calibrate", &mut scorer)?;
+        self.check_mentions(&scored.captions)?;
         let (scored, truth) = match &images.truth {
             Some(truth) => {
                 let (scored, truth) = scored.annotated(truth);
@@ -139,18 +111,9 @@ impl Models<'_> {
             }
             None => (scored, None),
         };
-        let supervision = if let Some(truth) = &truth {
-            Supervision::Annotations(truth)
-        } else {
-            let how = (&sampling, length);
-            let captions = &scored.captions;
-            views = label_free_views(model, &scorer, tasks, captions, how, (kept, stop), reporter)?;
-            Supervision::None(&views)
-        };
-        let ScoredCaptions { captions, embeddings, images } = &scored;
-        let mut calibration = calibrate(captions, embeddings, &mut scorer, supervision)?;
+        let mut calibration = captioning.calibrate(&scored, truth.as_deref(), &mut scorer)?;
         let setting = Setting { verifier: self.verifier, vocabulary: self.words };
-        setting.sign(&mut calibration, self.policy, images, reporter)?;
+        setting.sign(&mut calibration, self.policy, &scored.images, reporter)?;
         Ok(calibration)
     }
 

@@ -3,9 +3,10 @@
 use fisao_align::AlignConfig;
 use fisao_report::html::counted;
 
-use super::files::{Loaded, VALIDATION_IMAGES};
+use super::files::VALIDATION_IMAGES;
 use super::record::Files;
 use super::splitting::Counts;
+use crate::bundle::Pair;
 use crate::vocabulary::Vocabulary;
 
 /// What there is to say about a run.
@@ -17,7 +18,7 @@ impl Announcement {
     /// Of a run that calibrates itself.
     pub(super) fn new(
         files: &Files,
-        Loaded { policy, verifier, .. }: &Loaded,
+        Pair { policy, verifier, .. }: &Pair,
         words: &Vocabulary,
         counts: Counts,
         config: &AlignConfig,

@@ -23,7 +23,7 @@ use super::prompts::{self, PassedOver, PromptTasks};
 use super::record::Files;
 use super::splitting::{self, Counts, Parts};
 use super::{Outcome, Published, Run, defaults, publishing};
-use crate::bundle::{LoadedVerifier, Pair, Policy, Views};
+use crate::bundle::{Pair, Policy};
 use crate::calibrations::{self, Setting};
 use crate::failure::{OrInternal as _, Refusal};
 use crate::ground_truth::{self, Annotations};
@@ -37,19 +37,12 @@ use crate::{data_check, prospects, settings, text_cache};
 /// Prompts of files for validation at most: their pixels stay in memory.
 pub(super) const VALIDATION_IMAGES: usize = 32;
 
-/// Model and verifier of a run, with what the verifier needs of images besides the model's own pixels.
-pub(super) struct Loaded {
-    pub policy: Policy,
-    pub verifier: LoadedVerifier,
-    views: Option<Views>,
-}
-
 /// What a run on files is made of.
 pub(super) struct Material<'a> {
     files: &'a Files,
     pub set: &'a PromptSet,
     pub parts: &'a Parts,
-    pub loaded: &'a Loaded,
+    pub loaded: &'a Pair,
     pub config: &'a AlignConfig,
     annotations: Option<Annotations>,
 }
@@ -67,9 +60,8 @@ impl Run<'_> {
         let set = prompts::open(files, reporter)?;
         let splits = files.calibration.is_none() || files.test_images.unwrap_or(0) > 0;
         let seed = self.config.seed;
-        let images =
-            if splits { splitting::images(&set, &BTreeSet::new(), seed)?.len() } else { set.len() };
-        let counts = Counts::new(images, files)?;
+        let images = if splits { set.shuffled_images(seed, &|_| {})? } else { Vec::new() };
+        let counts = Counts::new(if splits { images.len() } else { set.len() }, files)?;
         let loaded = self.load(files, calibration.as_ref())?;
         let config = self.settings_for(files, &loaded.policy, counts)?;
         if files.calibration.is_none() && self.begun.is_none() {
@@ -80,7 +72,7 @@ impl Run<'_> {
         }
         let passed_over = prompts::check_images(&set, files, reporter)?;
         let parts = if splits {
-            splitting::split(&set, &passed_over, files, seed, reporter)?
+            splitting::split(images, &set, &passed_over, files, (seed, reporter))?
         } else {
             let (training, validation) = prompts::split(&set, &passed_over, files, seed, reporter)?;
             Parts { training, validation, ..Parts::default() }
@@ -111,7 +103,7 @@ impl Run<'_> {
     fn is_confirmed(
         &self,
         announcement: &Announcement,
-        (loaded, set): (&Loaded, &PromptSet),
+        (loaded, set): (&Pair, &PromptSet),
         counts: Counts,
         config: &AlignConfig,
     ) -> anyhow::Result<bool> {
@@ -148,7 +140,7 @@ impl Run<'_> {
     }
 
     /// Loads model and verifier.
-    fn load(&self, files: &Files, calibration: Option<&Calibration>) -> anyhow::Result<Loaded> {
+    fn load(&self, files: &Files, calibration: Option<&Calibration>) -> anyhow::Result<Pair> {
         let (device, reporter) = (&self.opened.device, self.reporter);
         let score = ScoreSettings::of_run(&self.config);
         let score = match calibration {
@@ -156,7 +148,7 @@ impl Run<'_> {
             None => score,
         };
         let Pair { policy, verifier, views } = Pair::open(&files.pair(), score, device, reporter)?;
-        Ok(Loaded { policy, verifier, views })
+        Ok(Pair { policy, verifier, views })
     }
 
     /// The settings with what depends on the model: the learning rate, and of a run that calibrates itself the defaults that suit
@@ -225,7 +217,7 @@ impl Run<'_> {
     fn with_models(
         &self,
         data: Option<DataRecord>,
-        loaded: &Loaded,
+        loaded: &Pair,
         calibration: Option<&Calibration>,
     ) -> anyhow::Result<Option<DataRecord>> {
         let Some(record) = data else { return Ok(None) };
@@ -311,7 +303,7 @@ impl Run<'_> {
     }
 
     /// Model, verifier and vocabulary, with a scorer that knows every name.
-    fn models<'a>(&self, loaded: &'a Loaded, words: &'a Vocabulary) -> anyhow::Result<Models<'a>> {
+    fn models<'a>(&self, loaded: &'a Pair, words: &'a Vocabulary) -> anyhow::Result<Models<'a>> {
         let vocabulary = words.for_mentions()?;
         let mut verifier = loaded.verifier.verifier.clone();
         text_cache::learn(&loaded.verifier, &mut verifier, &vocabulary, self.reporter)?;
@@ -366,7 +358,7 @@ impl Run<'_> {
             let (annotated, all) = (images.annotated(), images.tasks.count());
             self.reporter.note(format!("{annotated} of {all} calibration images are annotated"));
         }
-        let Loaded { policy, verifier, .. } = material.loaded;
+        let Pair { policy, verifier, .. } = material.loaded;
         let rows = material.parts.calibration.clone();
         let seen =
             PromptTasks::new(policy, material.set, rows, Some(&verifier.views), material.config);
@@ -466,7 +458,7 @@ impl Material<'_> {
     }
 
     fn tasks(&self, rows: &[u32]) -> PromptTasks<'_> {
-        let Loaded { policy, views, .. } = self.loaded;
+        let Pair { policy, views, .. } = self.loaded;
         PromptTasks::new(policy, self.set, rows.to_vec(), views.as_ref(), self.config)
     }
 

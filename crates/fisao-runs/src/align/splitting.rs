@@ -85,29 +85,19 @@ impl Counts {
     }
 }
 
-/// Rows by image, without those that are passed over.
-pub(super) fn images(
+/// Splits images, each given by its rows and all of them shuffled, as far as they can be used.
+pub(super) fn split(
+    mut images: Vec<Vec<u32>>,
     set: &PromptSet,
-    unusable: &BTreeSet<u32>,
-    seed: u64,
-) -> anyhow::Result<Vec<Vec<u32>>> {
-    let mut images = set.shuffled_images(seed, &|_| {})?;
+    passed_over: &PassedOver,
+    files: &Files,
+    (seed, reporter): (u64, &Reporter),
+) -> anyhow::Result<Parts> {
+    let unusable = passed_over.rows();
     for rows in &mut images {
         rows.retain(|row| !unusable.contains(row));
     }
     images.retain(|rows| !rows.is_empty());
-    Ok(images)
-}
-
-/// Splits the images that can be used.
-pub(super) fn split(
-    set: &PromptSet,
-    passed_over: &PassedOver,
-    files: &Files,
-    seed: u64,
-    reporter: &Reporter,
-) -> anyhow::Result<Parts> {
-    let images = images(set, &passed_over.rows(), seed)?;
     let Counts { calibration, test, .. } = Counts::new(images.len(), files)?;
     let (aside, rest) = images.split_at(calibration + test);
     let first = |images: &[Vec<u32>]| {

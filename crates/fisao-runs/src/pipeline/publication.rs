@@ -8,8 +8,8 @@ use fisao_eval::chair::{self, ChairReport, ImageVerdict};
 use fisao_eval::statistics::{Bootstrap, Interval};
 use fisao_models::image::PixelValues;
 use fisao_report::{
-    ColouredCaption, Curve, GalleryItem, RateIntervals, Report, ReportRow, ScoredBy, Scores,
-    VerifierFacts, WordVerdict,
+    ColouredCaption, Curve, DOUBTFUL, GalleryItem, RateIntervals, Report, ReportRow, ScoredBy,
+    Scores, VerifierFacts, WordVerdict,
 };
 use fisao_verifier::calibration::{Calibration, ProbabilityModel};
 use fisao_verifier::mentions::TokenMention;
@@ -24,8 +24,6 @@ use crate::models::ImageSet;
 const GALLERY: usize = 16;
 /// Held-out images that the gallery is chosen from.
 const CANDIDATES: usize = GALLERY * 8;
-/// Probability of being correct below which a word counts as doubtful where no annotation says.
-const DOUBTFUL: f64 = 0.5;
 
 /// An image as the gallery shows it.
 pub(crate) struct ShownImage {

@@ -1,0 +1,129 @@
+//! Captions of images with their scores, and the calibration on them.
+
+use std::collections::BTreeSet;
+
+use fisao_align::calibrate::{Supervision, calibrate};
+use fisao_align::captions::describe_all;
+use fisao_align::mention_views::MentionViews;
+use fisao_align::mentions::{MentionScorer, ScoredResponse};
+use fisao_align::run_control::ResponseStore;
+use fisao_align::tasks::{Task, TaskSource};
+use fisao_align::{AlignError, RunControl, StopFlag};
+use fisao_formats::digest::sha256_parts;
+use fisao_models::generation::Sampling;
+use fisao_models::vision_language::VisionLanguageModel;
+use fisao_verifier::calibration::Calibration;
+use fisao_verifier::regions::ImageEmbedding;
+
+use crate::reporter::Reporter;
+
+/// How images are captioned.
+#[derive(Clone, Copy)]
+pub(crate) struct Captioning<'a> {
+    /// The model.
+    pub model: &'a VisionLanguageModel,
+    /// The images under their prompts.
+    pub source: &'a dyn TaskSource,
+    /// How captions are sampled.
+    pub sampling: &'a Sampling,
+    /// Longest prompt with its image and longest response, tokens.
+    pub length: usize,
+    /// Where responses are kept until the work is done.
+    pub kept: Option<&'a dyn ResponseStore>,
+    /// Ends the work with [`AlignError::Stopped`].
+    pub stop: &'a StopFlag,
+    /// What is told on the way.
+    pub reporter: &'a Reporter,
+}
+
+/// Captions with what the verifier made of each image, and the images' digests.
+pub(crate) struct ScoredCaptions {
+    pub captions: Vec<ScoredResponse>,
+    embeddings: Vec<ImageEmbedding>,
+    pub images: Vec<String>,
+}
+
+impl Captioning<'_> {
+    fn control<'b>(&'b self, advance: &'b (dyn Fn(usize) + Sync)) -> RunControl<'b> {
+        RunControl { kept: self.kept, ..RunControl::new(advance).until(self.stop) }
+    }
+
+    /// Captions all images and scores their mentions, under a progress bar of this name.
+    pub(crate) fn captions(
+        &self,
+        phase: &str,
+        scorer: &mut MentionScorer,
+    ) -> Result<ScoredCaptions, AlignError> {
+        let Self { model, source, sampling, length, reporter, .. } = *self;
+        let progress = reporter.phase(phase, source.count() as u64);
+        let advance = |done| progress.advance(done as u64);
+        let control = self.control(&advance);
+        let mut images = Vec::with_capacity(source.count());
+        let mut note = |task: &Task| images.push(image_digest(task));
+        let (captions, embeddings) =
+            describe_all(model, scorer, source, length, sampling, control, &mut note)?;
+        progress.finish();
+        Ok(ScoredCaptions { captions, embeddings, images })
+    }
+
+    /// Calibrates on captions of annotated images, or on those of all images by what the model's other captions say of their
+    /// mentions.
+    pub(crate) fn calibrate(
+        &self,
+        scored: &ScoredCaptions,
+        truth: Option<&[BTreeSet<String>]>,
+        scorer: &mut MentionScorer,
+    ) -> Result<Calibration, AlignError> {
+        let views;
+        let supervision = if let Some(truth) = truth {
+            Supervision::Annotations(truth)
+        } else {
+            views = self.label_free_views(scorer, &scored.captions)?;
+            Supervision::None(&views)
+        };
+        calibrate(&scored.captions, &scored.embeddings, scorer, supervision)
+    }
+
+    /// What the decoder says of mentions where no annotations do, with a progress bar.
+    fn label_free_views(
+        &self,
+        scorer: &MentionScorer,
+        captions: &[ScoredResponse],
+    ) -> Result<MentionViews, AlignError> {
+        let Self { model, source, sampling, length, reporter, .. } = *self;
+        let passes = source.count() * MentionViews::PASSES;
+        let progress = reporter.phase("look without labels", passes as u64);
+        let advance = |done| progress.advance(done as u64);
+        // What it learns on the way is not to change the last bits of what follows.
+        let others = &mut scorer.clone();
+        let control = self.control(&advance);
+        let views = MentionViews::of(model, others, source, captions, length, sampling, control)?;
+        progress.finish();
+        Ok(views)
+    }
+}
+
+impl ScoredCaptions {
+    /// Those of annotated images, numbered anew, with their objects.
+    pub(crate) fn annotated(
+        &self,
+        truth: &[Option<BTreeSet<String>>],
+    ) -> (Self, Vec<BTreeSet<String>>) {
+        let mut kept = Self { captions: Vec::new(), embeddings: Vec::new(), images: Vec::new() };
+        let mut objects = Vec::new();
+        for (at, truth) in truth.iter().enumerate() {
+            let Some(truth) = truth else { continue };
+            kept.captions.push(ScoredResponse { task: objects.len(), ..self.captions[at].clone() });
+            kept.embeddings.push(self.embeddings[at].clone());
+            kept.images.push(self.images[at].clone());
+            objects.push(truth.clone());
+        }
+        (kept, objects)
+    }
+}
+
+/// Digest of one image, by its name and the pixels that the model takes.
+fn image_digest(task: &Task) -> String {
+    let pixels: Vec<u8> = task.image.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    sha256_parts([task.id.as_bytes(), &pixels])
+}
