@@ -83,8 +83,7 @@ impl PairSource {
             (None, Some(model)) => {
                 let checkpoint = model.checkpoint(reporter)?;
                 let choice = matching_verifier(checkpoint.vision_language_config()?);
-                reporter.note(choice.in_words());
-                Ok(Some(choice.source()))
+                Ok(Some(choice.told(reporter)))
             }
         }
     }

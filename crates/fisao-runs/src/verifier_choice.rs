@@ -7,6 +7,7 @@ use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::vision_language::VisionLanguageConfig;
 
 use crate::model_location::ModelLocation;
+use crate::reporter::Reporter;
 
 /// What options and records call the decoder's reading.
 pub const DECODER: &str = "decoder";
@@ -166,8 +167,9 @@ pub fn matching_verifier(config: &VisionLanguageConfig) -> VerifierChoice {
 }
 
 impl VerifierChoice {
-    /// The same as it could have been asked for.
-    pub fn source(self) -> VerifierSource {
+    /// The same as it could have been asked for, which the user is told.
+    pub(crate) fn told(self, reporter: &Reporter) -> VerifierSource {
+        reporter.note(self.in_words());
         match self {
             Self::Checkpoint { id, .. } => VerifierSource::Checkpoint(OsString::from(id).into()),
             Self::Decoder => VerifierSource::Decoder,
@@ -175,7 +177,7 @@ impl VerifierChoice {
     }
 
     /// What is chosen, and why, in one line.
-    pub fn in_words(self) -> String {
+    fn in_words(self) -> String {
         match self {
             Self::Checkpoint { id, grade: Grade::Exact } => {
                 format!("verifier: {id}, which has the model's vision tower")

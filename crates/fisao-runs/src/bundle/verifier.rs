@@ -344,11 +344,7 @@ impl Policy {
         let chosen = match named {
             Some(named) => Some(named.clone()),
             None if self.is_embedded() => None,
-            None => {
-                let choice = matching_verifier(self.model.config());
-                reporter.note(choice.in_words());
-                Some(choice.source())
-            }
+            None => Some(matching_verifier(self.model.config()).told(reporter)),
         };
         let location = match &chosen {
             Some(VerifierSource::Decoder) => return LoadedVerifier::of_decoder(self, settings),
