@@ -132,10 +132,25 @@ impl Blip2 {
     /// # Panics
     /// Images and texts differ in number.
     pub fn matching_logits(&self, output: VisionOutput, ids: &[Vec<u32>]) -> Tensor<2> {
-        let states = self.vision.normed_states(output);
+        self.matching_logits_of_states(&self.states(output), ids)
+    }
+
+    /// What the matching head reads of images: the tower's normed states, to be read beside any number of texts.
+    ///
+    /// # Shapes
+    /// `[batch, positions, hidden]`
+    pub fn states(&self, output: VisionOutput) -> Tensor<3> {
+        self.vision.normed_states(output)
+    }
+
+    /// [`matching_logits`](Self::matching_logits) of [`states`](Self::states).
+    ///
+    /// # Panics
+    /// Images and texts differ in number.
+    pub fn matching_logits_of_states(&self, states: &Tensor<3>, ids: &[Vec<u32>]) -> Tensor<2> {
         assert!(states.dims()[0] == ids.len(), "an image for each of {} texts", ids.len());
         let count = self.config.query_tokens;
-        self.reader.read_each(&states, ids, |read| {
+        self.reader.read_each(states, ids, |read| {
             let batch = read.dims()[0] / count;
             let logits = self.matching_head.forward(read).reshape([batch, count, 2]);
             logits.mean_dim(1).reshape([batch, 2])

@@ -138,6 +138,8 @@ pub enum ScoredBy {
     /// A contrastive model: cosines.
     #[default]
     Contrastive,
+    /// The matching head of a contrastive model: log-odds, nats.
+    Matching,
     /// The model's own decoder: log-probabilities, nats.
     Decoder,
 }
@@ -145,7 +147,7 @@ pub enum ScoredBy {
 impl ScoredBy {
     fn heading(self) -> &'static str {
         match self {
-            Self::Contrastive => "What the model’s own vision encoder can tell",
+            Self::Contrastive | Self::Matching => "What the model’s own vision encoder can tell",
             Self::Decoder => "What the model’s own decoder can tell",
         }
     }
@@ -154,6 +156,7 @@ impl ScoredBy {
     fn in_words(self) -> &'static str {
         match self {
             Self::Contrastive => "the contrastive head of the model’s own vision encoder",
+            Self::Matching => "the matching head of the model’s own vision encoder",
             Self::Decoder => "what the model’s own decoder reads at the image’s positions",
         }
     }
@@ -161,6 +164,7 @@ impl ScoredBy {
     fn unit(self) -> &'static str {
         match self {
             Self::Contrastive => "cosine",
+            Self::Matching => "log-odds, nats",
             Self::Decoder => "log-probability, nats",
         }
     }

@@ -55,7 +55,7 @@ mod tests {
             bytes: start..start + category.len(),
             category: category.to_owned(),
             negated: false,
-            cosine: 0.25,
+            score: 0.25,
             p_hallucinated: Some(p),
             hallucinated: Some(p >= 0.5),
             heat_map: None,

@@ -44,7 +44,7 @@ pub struct VerdictWord {
     /// Whether the caption says that it is not there.
     pub negated: bool,
     /// Score with the image.
-    pub cosine: f64,
+    pub score: f64,
     /// Probability that it is not there.
     pub p_hallucinated: Option<f64>,
     /// Whether it counts as hallucinated.
@@ -122,7 +122,7 @@ impl VerdictWord {
     }
 
     fn numbers(&self) -> String {
-        let score = number(self.cosine, 3);
+        let score = number(self.score, 3);
         let category = &self.category;
         match self.p_hallucinated {
             _ if self.negated => format!("{category}: negated, not scored"),
@@ -137,7 +137,7 @@ impl VerdictWord {
         let (class, _) = self.colour();
         let value = match self.p_hallucinated {
             Some(p) => format!("p {}", number(p, 2)),
-            None => number(self.cosine, 3),
+            None => number(self.score, 3),
         };
         Some(format!(
             "<figure class=\"{class}\"><i style=\"--map:url({overlay})\"></i>\

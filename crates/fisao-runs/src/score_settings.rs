@@ -2,15 +2,15 @@
 
 use fisao_align::AlignConfig;
 use fisao_verifier::calibration::{Calibration, VerifierIdentity};
-use fisao_verifier::regions::{Regions, ScoreConfig};
+use fisao_verifier::regions::{Regions, ScoreConfig, ScoreHead};
 use fisao_verifier::templates::Templates;
 
-/// Sentences and regions.
+/// Sentences, and what is made of them and images.
 #[derive(Clone, Debug, Default)]
 pub struct ScoreSettings {
     /// Sentences in which names are scored.
     pub templates: Templates,
-    /// Where names are looked for.
+    /// What scores them, and where names are looked for.
     pub score: ScoreConfig,
 }
 
@@ -24,6 +24,7 @@ impl ScoreSettings {
     pub fn chosen(
         prompts: &[String],
         regions: Option<Regions>,
+        head: Option<ScoreHead>,
         calibration: Option<&Calibration>,
     ) -> Self {
         let made_with = calibration.and_then(|calibration| calibration.made_with.as_ref());
@@ -37,18 +38,24 @@ impl ScoreSettings {
         if let Some(regions) = regions {
             settings.score.regions = regions;
         }
+        if let Some(head) = head {
+            settings.score.head = head;
+        }
         settings
     }
 
-    /// The same with a calibration's regions where nothing else was asked for.
+    /// The same with a calibration's head and regions where nothing else was asked for.
     #[must_use]
-    pub fn or_as_in(self, calibration: &Calibration) -> Self {
+    pub fn or_as_in(mut self, calibration: &Calibration) -> Self {
         let made_with = calibration.made_with.as_ref().map(|made| made.verifier.score);
-        let Some(ScoreConfig { regions, crops, .. }) =
-            made_with.filter(|_| self.score.regions == Regions::Auto)
-        else {
-            return self;
-        };
-        Self { score: ScoreConfig { regions, crops, ..self.score }, ..self }
+        if let Some(ScoreConfig { head, regions, crops, .. }) = made_with {
+            if self.score.head == ScoreHead::default() {
+                self.score.head = head;
+            }
+            if self.score.regions == Regions::Auto {
+                (self.score.regions, self.score.crops) = (regions, crops);
+            }
+        }
+        self
     }
 }

@@ -43,7 +43,7 @@ pub struct ScoredMention {
     /// Whether the caption says that the object is not there.
     pub negated: bool,
     /// On the calibration's scale, where there is one: less the name's centre if that takes them.
-    pub cosine: f64,
+    pub score: f64,
     /// Probability that the object is not there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p_hallucinated: Option<f64>,
@@ -53,8 +53,8 @@ pub struct ScoredMention {
 pub struct ScoredName {
     /// What was compared with the image.
     pub sentences: Vec<String>,
-    /// As [`ScoredMention::cosine`].
-    pub cosine: f64,
+    /// As [`ScoredMention::score`].
+    pub score: f64,
     /// As [`ScoredMention::p_hallucinated`].
     pub p_hallucinated: Option<f64>,
 }
@@ -124,12 +124,12 @@ impl Scorer {
             self.vocabulary.mentions(name).find(|mention| mention.span == (0..name.len()));
         let form = mention.map_or_else(|| name.to_owned(), |mention| mention.form.to_owned());
         self.verifier.embed_names([form.as_str()])?;
-        let cosine = self.verifier.score(image, &form);
+        let score = self.verifier.score(image, &form);
         let sentences = match self.verifier.decoder() {
             Some(_) => vec![form.clone()],
             None => self.verifier.templates().render(&form),
         };
-        Ok(ScoredName { sentences, cosine, p_hallucinated: self.p_hallucinated(cosine) })
+        Ok(ScoredName { sentences, score, p_hallucinated: self.p_hallucinated(score) })
     }
 
     /// Scores what a caption names against an image's embedding.
@@ -141,7 +141,7 @@ impl Scorer {
         self.verifier.embed_names(self.vocabulary.mentions(caption).map(|mention| mention.form))?;
         let characters = |bytes: usize| caption[..bytes].chars().count();
         let scored = |Mention { category, form, span, negated }: Mention| {
-            let cosine = self.verifier.score(image, form);
+            let score = self.verifier.score(image, form);
             ScoredMention {
                 start: characters(span.start),
                 end: characters(span.end),
@@ -150,8 +150,8 @@ impl Scorer {
                 category: self.vocabulary.category(category).to_owned(),
                 form: form.to_owned(),
                 negated,
-                cosine,
-                p_hallucinated: self.p_hallucinated(cosine),
+                score,
+                p_hallucinated: self.p_hallucinated(score),
             }
         };
         let mentions = self.vocabulary.mentions(caption).map(scored).collect();
@@ -176,9 +176,9 @@ impl Scorer {
         Ok(self.verifier.heat_maps(whole, &names)?)
     }
 
-    fn p_hallucinated(&self, cosine: f64) -> Option<f64> {
+    fn p_hallucinated(&self, score: f64) -> Option<f64> {
         let calibration = self.calibration.as_ref()?;
-        Some(1.0 - calibration.probability(cosine, ProbabilityModel::default()))
+        Some(1.0 - calibration.probability(score, ProbabilityModel::default()))
     }
 }
 

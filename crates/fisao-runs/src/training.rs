@@ -585,7 +585,7 @@ impl<'a> Training<'a> {
                     bytes: word.span,
                     category: word.category,
                     negated: false,
-                    cosine: word.score,
+                    score: word.score,
                     p_hallucinated: Some(1.0 - there),
                     hallucinated: Some(there < 0.5),
                     heat_map: None,

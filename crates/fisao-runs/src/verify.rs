@@ -12,7 +12,7 @@ use fisao_formats::documents::{check_output_file, open_text, write_bytes};
 use fisao_formats::images::open_image;
 use fisao_models::image::PixelValues;
 use fisao_models::parallel::{parallel_chunks, workers_on};
-use fisao_verifier::regions::{ImageEmbedding, Regions};
+use fisao_verifier::regions::{ImageEmbedding, Regions, ScoreHead, ScoreUnit};
 use fisao_verifier::scorer::{HeatMap, HeatMapUnit};
 use serde::Serialize;
 
@@ -51,6 +51,8 @@ pub struct VerifyRequest {
     pub templates: Vec<String>,
     /// Where in an image a name is looked for; where the calibration has it unless it is said.
     pub regions: Option<Regions>,
+    /// What a BLIP-2 verifier scores with.
+    pub head: Option<ScoreHead>,
     /// Probability of being hallucinated from which on a mention counts as hallucinated.
     pub threshold: f64,
     /// Whether verdicts say where in the image each word is seen.
@@ -70,6 +72,8 @@ pub struct Verdict<'a> {
     pub image: &'a Path,
     /// The caption.
     pub caption: &'a str,
+    /// What the scores are.
+    pub unit: ScoreUnit,
     /// What it names.
     pub mentions: Vec<Judged<'a>>,
     /// Mentions that count as hallucinated; `None` without a calibration.
@@ -92,7 +96,7 @@ pub struct Judged<'a> {
     /// Whether the caption says that the object is not there; such mentions are not scored.
     pub negated: bool,
     /// Score against the image.
-    pub cosine: f64,
+    pub score: f64,
     /// Probability that the object is not there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p_hallucinated: Option<f64>,
@@ -173,8 +177,8 @@ pub fn verify(
     page.map_or(Ok(()), |(path, _)| check_output_file(path))?;
     let (captions, files) = captions(request, reporter)?;
     let calibration = request.calibration.as_deref().map(calibrations::read).transpose()?;
-    let (templates, regions) = (&request.templates, request.regions);
-    let settings = ScoreSettings::chosen(templates, regions, calibration.as_ref());
+    let VerifyRequest { templates, regions, head, .. } = request;
+    let settings = ScoreSettings::chosen(templates, *regions, *head, calibration.as_ref());
     let embedded = request.verifier.is_embedded();
     let words = Vocabulary::chosen(request.vocabulary.as_deref(), embedded, calibration.as_ref())?;
     let device = request.device.open(reporter)?.device;
@@ -184,7 +188,7 @@ pub fn verify(
     }
     let mut scorer = Scorer::new(&loaded, &words, calibration, reporter)?;
     scorer.recall(&loaded, reporter)?;
-    let stop = stop()?;
+    let (stop, unit) = (stop()?, loaded.verifier.unit());
     let mut sum = Sum { calibrated: scorer.is_calibrated(), ..Sum::default() };
     let mut doubtful = Doubtful::new(page.map_or(0, |(_, most)| *most));
     let mut known: HashMap<&Path, EncodedImage> = HashMap::new();
@@ -211,7 +215,7 @@ pub fn verify(
             } else {
                 Vec::new()
             };
-            let verdict = Verdict::new(request, (input, file), &scored, maps);
+            let verdict = Verdict::new(request, (input, file), unit, &scored, maps);
             sum.add(&verdict);
             each(&verdict, &scored)?;
             doubtful.add(&input.image_id, file, scored);
@@ -306,6 +310,7 @@ impl<'a> Verdict<'a> {
     fn new(
         request: &VerifyRequest,
         (input, file): (&'a ChairInput, &'a Path),
+        unit: ScoreUnit,
         scored: &'a ScoredCaption,
         maps: Vec<HeatMap>,
     ) -> Self {
@@ -321,6 +326,7 @@ impl<'a> Verdict<'a> {
             image_id: &input.image_id,
             image: file,
             caption: &input.caption,
+            unit,
             mentions,
             hallucinated: request.calibration.as_ref().map(|_| hallucinated),
         }
@@ -337,7 +343,7 @@ impl<'a> Judged<'a> {
             category: &mention.category,
             form: &mention.form,
             negated: mention.negated,
-            cosine: mention.cosine,
+            score: mention.score,
             p_hallucinated,
             hallucinated: p_hallucinated.map(|p| p >= threshold),
             heat_map: None,

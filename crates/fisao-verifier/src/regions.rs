@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct ScoreConfig {
+    /// What a BLIP-2 verifier scores with; the others have one head only. Default: contrastive.
+    pub head: ScoreHead,
     /// Where in an image a name is looked for. Default: auto.
     pub regions: Regions,
     /// Crops along each side of the image with regions = "crops"; at least 2. Default: 2, so four crops of two thirds
@@ -15,12 +17,38 @@ pub struct ScoreConfig {
     /// whatever the image, and one threshold for all words asks too much of them. Default: true.
     pub centred: bool,
     /// Standard deviation of noise that is added to every score, of whole responses, too, and always the same for the same image and
-    /// text: how well does alignment do with a worse verifier? Unit: cosine. From 0 to 1000. Default: 0, none.
+    /// text: how well does alignment do with a worse verifier? Unit: that of the scores. From 0 to 1000. Default: 0, none.
     pub noise: f64,
     /// Fraction of the decoder's layers, from the last one back, whose states are read where the decoder is the verifier
     /// (--verifier decoder); at least one layer. Above 0, at most 1. Default: 0.5, the second half, where image states have come
     /// close to words (Jiang et al. 2024, arXiv 2410.02762).
     pub reading_layers: f64,
+}
+
+/// What a BLIP-2 verifier scores with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ScoreHead {
+    /// Cosines of the queries' embeddings of the image with that of the text, of which the best counts (ITC).
+    #[default]
+    Contrastive,
+    /// Log-odds of the matching head, which reads image and text together (ITM), nats. One pass of the Q-Former for every pair of
+    /// image and name, and the states of each image are kept: slower, and for BLIP-2 checkpoints only.
+    Matching,
+}
+
+/// What a verifier's scores are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ScoreUnit {
+    /// Cosines, of a contrastive model.
+    Cosine,
+    /// Log-odds of a match, nats, of a matching head.
+    LogOdds,
+    /// Log-probabilities, nats, of a decoder.
+    LogProbability,
 }
 
 /// Where in an image a name is looked for.
@@ -52,6 +80,7 @@ pub struct RegionWeights {
 impl Default for ScoreConfig {
     fn default() -> Self {
         Self {
+            head: ScoreHead::default(),
             regions: Regions::default(),
             crops: 2,
             centred: true,
@@ -67,11 +96,17 @@ impl ScoreConfig {
         if self.regions == Regions::Crops { 1 + (self.crops * self.crops) as usize } else { 1 }
     }
 
-    /// Checks the number of crops.
+    /// Checks ranges, and what goes together.
     ///
     /// # Errors
     /// The setting's key and its range, as a sentence.
     pub fn validate(&self) -> Result<(), ScoreConfigError> {
+        let whole = matches!(self.regions, Regions::Auto | Regions::Whole);
+        if self.head == ScoreHead::Matching && !whole {
+            let found = format!("{:?}", self.regions).to_lowercase();
+            let range = "auto or whole with score.head = \"matching\", which reads the whole image";
+            return Err(ScoreConfigError { key: "score.regions", found, range });
+        }
         if self.regions == Regions::Crops && !(2..=8).contains(&self.crops) {
             let found = self.crops.to_string();
             return Err(ScoreConfigError { key: "score.crops", found, range: "from 2 to 8" });
@@ -102,7 +137,7 @@ pub struct ScoreConfigError {
 
 /// What the verifier made of one image. An encoder makes unit vectors; where it makes several of one image or patch (BLIP-2's queries),
 /// they stand one after the other, and the best of their cosines counts. A decoder reads a log-probability, nats, for each token of its
-/// vocabulary, and has no parts.
+/// vocabulary, and has no parts. Of a matching head it is the states that the head reads, position by position, without parts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageEmbedding {
     /// Of the whole image, `f_v`.

@@ -11,15 +11,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use fisao_models::blip2::Blip2;
 use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::image::PixelValues;
-use fisao_models::parameters::{Parameters, floats};
+use fisao_models::parameters::{Parameters, floats, from_floats};
 use fisao_models::text::{TextError, Tokenizer};
 use fisao_models::vision::{VisionConfig, VisionOutput, VisionTower};
 use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
 
 use crate::calibration::{Calibration, Centres};
-use crate::regions::{ImageEmbedding, RegionWeights, Regions, ScoreConfig, best_cosine};
+use crate::regions::{
+    ImageEmbedding, RegionWeights, Regions, ScoreConfig, ScoreHead, ScoreUnit, best_cosine,
+};
 use crate::templates::Templates;
 
 pub use decoder_reader::DecoderReader;
@@ -75,6 +78,11 @@ pub enum VerifierError {
         /// The name.
         name: String,
     },
+    /// A matching head was asked for, and the verifier has none.
+    #[error(
+        "score.head = \"matching\" asks for a matching head, which BLIP-2 checkpoints have; this verifier has none"
+    )]
+    NoMatchingHead,
     /// Text that only a text encoder can embed.
     #[error(
         "the decoder's reading has no text encoder: it scores names, and has no embedding of them"
@@ -100,6 +108,9 @@ impl VerifierError {
                     .to_owned(),
             ),
             Self::Unspelled { .. } => Some("take the name out of the object vocabulary".to_owned()),
+            Self::NoMatchingHead => {
+                Some("leave score.head out, or name a BLIP-2 checkpoint with --verifier".to_owned())
+            }
             Self::NoTextEncoder => {
                 Some("name a CLIP, SigLIP or BLIP-2 checkpoint as the verifier".to_owned())
             }
@@ -126,6 +137,8 @@ pub struct Verifier {
     score: ScoreConfig,
     /// Unit text embeddings by name: a cache.
     names: BTreeMap<String, Vec<f32>>,
+    /// Ids of each name's sentences, where a matching head reads them.
+    sentences: BTreeMap<String, Vec<Vec<u32>>>,
     /// What is taken from the scores of each name, where scores are centred.
     centres: Option<Arc<Centres>>,
     /// Fractions of regions that are weighted; `None` until they are known.
@@ -156,6 +169,7 @@ impl Verifier {
             templates,
             score,
             names: BTreeMap::new(),
+            sentences: BTreeMap::new(),
             centres: None,
             weights: None,
             shares_tower: false,
@@ -203,6 +217,34 @@ impl Verifier {
         match &self.model {
             ScoringModel::Contrastive(model, tokenizer) => Ok((model, tokenizer.as_ref())),
             ScoringModel::Decoder(_) => Err(VerifierError::NoTextEncoder),
+        }
+    }
+
+    /// The model whose matching head scores, or `None` where another head does.
+    fn matching(&self) -> Result<Option<(&Blip2, &dyn Tokenizer)>, VerifierError> {
+        match (self.score.head, &self.model) {
+            (ScoreHead::Contrastive, _) => Ok(None),
+            (_, ScoringModel::Contrastive(ContrastiveModel::Blip2(model), tokenizer)) => {
+                Ok(Some((model, tokenizer.as_ref())))
+            }
+            _ => Err(VerifierError::NoMatchingHead),
+        }
+    }
+
+    /// Checks that the verifier has the head that its settings name.
+    ///
+    /// # Errors
+    /// [`VerifierError::NoMatchingHead`].
+    pub fn check_head(&self) -> Result<(), VerifierError> {
+        self.matching().map(|_| ())
+    }
+
+    /// What the scores are.
+    pub fn unit(&self) -> ScoreUnit {
+        match (&self.model, self.score.head) {
+            (ScoringModel::Decoder(_), _) => ScoreUnit::LogProbability,
+            (_, ScoreHead::Matching) => ScoreUnit::LogOdds,
+            (_, ScoreHead::Contrastive) => ScoreUnit::Cosine,
         }
     }
 
@@ -397,6 +439,17 @@ impl Verifier {
         &self,
         output: VisionOutput,
     ) -> Result<Vec<ImageEmbedding>, VerifierError> {
+        if let Some((model, _)) = self.matching()? {
+            let states = model.states(output);
+            let [_, positions, hidden] = states.dims();
+            let images = floats(&states);
+            let whole = images.chunks_exact(positions * hidden);
+            return finite(
+                whole
+                    .map(|whole| ImageEmbedding { whole: whole.to_vec(), parts: Vec::new() })
+                    .collect(),
+            );
+        }
         let (model, _) = self.encoder()?;
         let dim = model.dim() * model.image_vectors();
         let rows = |tensor: &Tensor<2>| -> Vec<Vec<f32>> {
@@ -444,8 +497,18 @@ impl Verifier {
             self.check_centre(name)?;
             if let ScoringModel::Decoder(reader) = &mut self.model {
                 reader.learn(name)?;
-            } else if !self.names.contains_key(name) {
+                continue;
+            }
+            if !self.names.contains_key(name) {
                 fresh.push(name);
+            }
+            if !self.sentences.contains_key(name)
+                && let Some((_, tokenizer)) = self.matching()?
+            {
+                let texts = self.templates.render(name).into_iter();
+                let ids =
+                    texts.map(|text| tokenizer.encode(&text, true)).collect::<Result<_, _>>()?;
+                self.sentences.insert(name.to_owned(), ids);
             }
         }
         fresh.sort_unstable();
@@ -525,8 +588,8 @@ impl Verifier {
         names.into_values().collect()
     }
 
-    /// Score of a known name with an image: cosine with the best [region](Regions), or what a decoder reads, nats, less the name's
-    /// centre where scores are centred.
+    /// Score of a known name with an image: cosine with the best [region](Regions), log-odds of a matching head, nats, or what a
+    /// decoder reads, nats; less the name's centre where scores are centred.
     ///
     /// # Panics
     /// When the name has not been [embedded](Self::embed_names).
@@ -534,6 +597,10 @@ impl Verifier {
         let centre = self.centres.as_ref().map_or(0.0, |centres| centres[name]);
         let score = match &self.model {
             ScoringModel::Decoder(reader) => reader.score(image, name),
+            ScoringModel::Contrastive(..) if self.score.head == ScoreHead::Matching => {
+                let sentences = self.sentences.get(name);
+                self.log_odds(image, sentences.expect("names are learned before they are scored"))
+            }
             ScoringModel::Contrastive(..) => {
                 let text = self.names.get(name).expect("names are learned before they are scored");
                 image.score(text, self.score.regions, self.weights.unwrap_or_default())
@@ -542,13 +609,29 @@ impl Verifier {
         score - centre + self.noise_of(image, name)
     }
 
+    /// Mean log-odds, nats, by the matching head that some sentences match an image: logit of a match less that of none.
+    fn log_odds(&self, image: &ImageEmbedding, sentences: &[Vec<u32>]) -> f64 {
+        let matching = self.matching().expect("checked when the image was embedded");
+        let (model, _) = matching.expect("asked of a matching head only");
+        let hidden = model.vision().config().hidden_size;
+        let shape = [1, image.whole.len() / hidden, hidden];
+        let states = from_floats(image.whole.clone(), shape, &self.device());
+        let logits =
+            model.matching_logits_of_states(&states.repeat_dim(0, sentences.len()), sentences);
+        let odds = floats(&logits)
+            .chunks_exact(2)
+            .map(|pair| f64::from(pair[1]) - f64::from(pair[0]))
+            .sum::<f64>();
+        odds / sentences.len() as f64
+    }
+
     /// What [`ScoreConfig::noise`] adds to the score of a text with an image.
     fn noise_of(&self, image: &ImageEmbedding, text: &str) -> f64 {
         if self.score.noise > 0.0 { self.score.noise * noise(image, text) } else { 0.0 }
     }
 
-    /// The sentence-level score: the cosine of a whole response with the whole of an image, or the mean of what a decoder reads of its
-    /// tokens; never centred, with as much noise as mentions have.
+    /// The sentence-level score: the cosine of a whole response with the whole of an image, a matching head's log-odds of it, or the mean
+    /// of what a decoder reads of its tokens; never centred, with as much noise as mentions have.
     ///
     /// # Errors
     /// [`VerifierError`] when the text cannot be encoded.
@@ -559,6 +642,9 @@ impl Verifier {
     ) -> Result<f64, VerifierError> {
         let score = match &self.model {
             ScoringModel::Decoder(reader) => reader.score_sentence(image, sentence)?,
+            ScoringModel::Contrastive(_, tokenizer) if self.score.head == ScoreHead::Matching => {
+                self.log_odds(image, &[tokenizer.encode(sentence, true)?])
+            }
             ScoringModel::Contrastive(..) => {
                 self.score_text(image, &self.embed_text(&[sentence.to_owned()])?)
             }
@@ -571,7 +657,8 @@ impl Verifier {
         best_cosine(&image.whole, text)
     }
 
-    /// Where in one image each of some known names is seen: cosines of the image's patches, or probabilities that a decoder reads at the
+    /// Where in one image each of some known names is seen: cosines of the image's patches (also where a matching head scores, which
+    /// reads the whole image only), or probabilities that a decoder reads at the
     /// image's tokens. `None` where image tokens have no place in the image.
     ///
     /// # Errors

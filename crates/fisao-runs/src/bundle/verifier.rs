@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use burn::tensor::Device;
 use fisao_formats::FormatError;
 use fisao_formats::checkpoint::{Checkpoint, Loaded};
@@ -12,7 +12,7 @@ use fisao_formats::weights::LoadDtype;
 use fisao_models::image::{ImageProcessor, PixelValues};
 use fisao_scenes::WorldKind;
 use fisao_verifier::calibration::{Calibration, ModelIdentity, VerifierIdentity};
-use fisao_verifier::regions::{Regions, ScoreConfig, Window, crop_windows};
+use fisao_verifier::regions::{Regions, ScoreConfig, ScoreHead, Window, crop_windows};
 use fisao_verifier::scorer::{DecoderReader, Verifier, VerifierError};
 use fisao_verifier::templates::Templates;
 use image::RgbImage;
@@ -137,6 +137,7 @@ pub fn load_verifier(
     let Loaded { model, unused } = checkpoint.load_contrastive(dtype, device)?;
     warn_of_unused(folder, &unused, reporter);
     let verifier = Verifier::new(model, tokenizer, templates, score);
+    verifier.check_head().with_context(|| folder.display().to_string())?;
     let (name, origin) = (folder.display().to_string(), Origin::of(folder));
     let (views, grade, tuned) = (Views::new(processor, score), Grade::Exact, None);
     Ok(LoadedVerifier { verifier, views, name, grade, origin, tuned })
@@ -367,6 +368,12 @@ fn check_decoder_settings(templates: &Templates, score: ScoreConfig) -> anyhow::
                 "score.regions names parts of an image, which only a contrastive verifier looks at one by one"
             )
             .hint("leave it out: the decoder reads every position of the image")
+        );
+    }
+    if score.head == ScoreHead::Matching {
+        bail!(
+            Refusal::new("score.head = \"matching\" is for BLIP-2 verifiers, and --verifier decoder has no such head")
+                .hint("leave it out")
         );
     }
     if *templates != Templates::default() {

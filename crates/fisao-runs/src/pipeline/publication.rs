@@ -13,6 +13,7 @@ use fisao_report::{
 };
 use fisao_verifier::calibration::{Calibration, ProbabilityModel};
 use fisao_verifier::mentions::TokenMention;
+use fisao_verifier::regions::ScoreUnit;
 use fisao_verifier::rewards::RewardRule;
 
 use super::estimates::{EstimatedRates, Estimator};
@@ -53,8 +54,11 @@ impl Publication<'_> {
         show: &dyn Fn(usize) -> anyhow::Result<ShownImage>,
     ) -> anyhow::Result<Report> {
         let training = &self.results.training;
-        let reader = self.results.scorer.verifier.decoder();
-        let scored_by = reader.map_or(ScoredBy::Contrastive, |_| ScoredBy::Decoder);
+        let scored_by = match self.results.scorer.verifier.unit() {
+            ScoreUnit::LogProbability => ScoredBy::Decoder,
+            ScoreUnit::LogOdds => ScoredBy::Matching,
+            _ => ScoredBy::Contrastive,
+        };
         Ok(Report {
             title: title.to_owned(),
             seed: self.config.seed,

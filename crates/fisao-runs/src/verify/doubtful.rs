@@ -27,7 +27,7 @@ struct KeptMention {
 
 /// How doubtful a caption's most doubtful word is: by probability, or by score where there is none.
 fn doubt(scored: &ScoredCaption) -> f64 {
-    let of_word = |mention: &ScoredMention| mention.p_hallucinated.unwrap_or(-mention.cosine);
+    let of_word = |mention: &ScoredMention| mention.p_hallucinated.unwrap_or(-mention.score);
     let words = scored.mentions.iter().filter(|mention| !mention.negated);
     words.map(of_word).fold(f64::NEG_INFINITY, f64::max)
 }
@@ -100,7 +100,7 @@ fn card(
             bytes: mention.bytes.clone(),
             category: mention.category.clone(),
             negated: mention.negated,
-            cosine: mention.cosine,
+            score: mention.score,
             p_hallucinated: judged.p_hallucinated,
             hallucinated: judged.hallucinated,
             heat_map: map,

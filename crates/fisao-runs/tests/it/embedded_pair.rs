@@ -31,7 +31,7 @@ fn mentions_of_objects_that_are_there_score_higher() {
     let named: Vec<&str> = scored.mentions.iter().map(|mention| &*mention.category).collect();
     assert_eq!(named, [&there.iter().copied().collect::<Vec<_>>()[..], &absent[..]].concat());
     let (right, wrong) = scored.mentions.split_at(there.len());
-    let least = right.iter().map(|mention| mention.cosine).fold(f64::INFINITY, f64::min);
-    let most = wrong.iter().map(|mention| mention.cosine).fold(f64::NEG_INFINITY, f64::max);
+    let least = right.iter().map(|mention| mention.score).fold(f64::INFINITY, f64::min);
+    let most = wrong.iter().map(|mention| mention.score).fold(f64::NEG_INFINITY, f64::max);
     assert!(least > most, "{caption}: {least} and {most}");
 }

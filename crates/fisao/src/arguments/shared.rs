@@ -21,7 +21,7 @@ use fisao_runs::tasks::DamagedImages;
 use fisao_runs::verifier_choice::VerifierSource;
 use fisao_runs::{Refusal, Reporter};
 use fisao_verifier::calibration::Calibration;
-use fisao_verifier::regions::Regions;
+use fisao_verifier::regions::{Regions, ScoreHead};
 
 use super::WorldArguments;
 
@@ -264,6 +264,18 @@ pub(crate) struct ScoringArguments {
     /// Where in an image a name is looked for [default: the calibration's, else whole]
     #[arg(long, value_name = "REGIONS")]
     pub(crate) regions: Option<RegionsChoice>,
+    /// What a BLIP-2 verifier scores with [default: the calibration's, else contrastive]
+    #[arg(long, value_name = "HEAD")]
+    pub(crate) head: Option<HeadChoice>,
+}
+
+/// What a BLIP-2 verifier scores with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HeadChoice {
+    /// Cosine of image and text (ITC)
+    Contrastive,
+    /// Log-odds of the head that reads both together (ITM); slower, each pair of image and name takes a pass
+    Matching,
 }
 
 /// Where in an image a name is looked for.
@@ -280,7 +292,15 @@ pub(crate) enum RegionsChoice {
 impl ScoringArguments {
     /// What was asked for; where nothing was, what a calibration was made with, or the usual.
     pub(crate) fn resolve(&self, calibration: Option<&Calibration>) -> ScoreSettings {
-        ScoreSettings::chosen(&self.templates, self.regions(), calibration)
+        ScoreSettings::chosen(&self.templates, self.regions(), self.head(), calibration)
+    }
+
+    /// What scores, if that was said.
+    pub(crate) fn head(&self) -> Option<ScoreHead> {
+        self.head.map(|head| match head {
+            HeadChoice::Contrastive => ScoreHead::Contrastive,
+            HeadChoice::Matching => ScoreHead::Matching,
+        })
     }
 
     /// Where names are looked for, if that was said.

@@ -6,7 +6,7 @@ use fisao_runs::scorer::{ScoredCaption, ScoredMention, ScoredName, Scorer};
 use fisao_runs::tasks::checked_images;
 use fisao_runs::vocabulary::Vocabulary;
 use fisao_runs::{Reporter, calibrations};
-use fisao_verifier::regions::ImageEmbedding;
+use fisao_verifier::regions::{ImageEmbedding, ScoreUnit};
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
@@ -23,6 +23,8 @@ const DOUBTED: f64 = 0.5;
 #[derive(Debug, Serialize)]
 struct ScoredImage {
     image: String,
+    /// What the scores are.
+    unit: ScoreUnit,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     scores: Vec<NameScore>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -34,7 +36,7 @@ struct NameScore {
     text: String,
     /// What was compared with the image: the text in the verifier's templates.
     sentences: Vec<String>,
-    cosine: f64,
+    score: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     p_hallucinated: Option<f64>,
 }
@@ -54,6 +56,7 @@ pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Re
         let embedding = scorer.embed(&loaded.views.of(&open_image(&image.file)?))?;
         let scored = ScoredImage {
             image: image.file.display().to_string(),
+            unit: loaded.verifier.unit(),
             scores: names(&mut scorer, &embedding, &arguments.texts)?,
             captions: arguments
                 .captions
@@ -75,8 +78,8 @@ fn names(
     names: &[String],
 ) -> anyhow::Result<Vec<NameScore>> {
     let score = |name: &String| {
-        let ScoredName { sentences, cosine, p_hallucinated } = scorer.name(image, name)?;
-        Ok(NameScore { text: name.clone(), sentences, cosine, p_hallucinated })
+        let ScoredName { sentences, score, p_hallucinated } = scorer.name(image, name)?;
+        Ok(NameScore { text: name.clone(), sentences, score, p_hallucinated })
     };
     names.iter().map(score).collect()
 }
@@ -87,7 +90,7 @@ fn in_words(scored: &ScoredImage) -> String {
     for score in &scored.scores {
         let name = coloured(&score.text, score.p_hallucinated);
         let sentences = score.sentences.join(" | ");
-        let number = number(score.cosine, score.p_hallucinated);
+        let number = number(score.score, score.p_hallucinated);
         lines.push(format!("  {number}  {name}  {}", sentences.dimmed()));
     }
     for caption in &scored.captions {
@@ -96,7 +99,7 @@ fn in_words(scored: &ScoredImage) -> String {
         for mention in &caption.mentions {
             let name = coloured(&mention.text, mention.p_hallucinated);
             let denied = if mention.negated { " (denied)" } else { "" };
-            let number = number(mention.cosine, mention.p_hallucinated);
+            let number = number(mention.score, mention.p_hallucinated);
             lines.push(format!("  {number}  {name}{denied}"));
         }
     }
@@ -107,14 +110,14 @@ fn in_colour(mention: &ScoredMention) -> String {
     coloured(&mention.text, mention.p_hallucinated)
 }
 
-fn number(cosine: f64, p_hallucinated: Option<f64>) -> String {
+fn number(score: f64, p_hallucinated: Option<f64>) -> String {
     let probability =
         p_hallucinated.map_or_else(String::new, |p| format!("  p(hallucinated) {p:.2}"));
-    format!("{cosine:>7.4}{probability}")
+    format!("{score:>7.4}{probability}")
 }
 
 /// A word in the colour of its probability; without one only set off by a colour that says neither, for a
-/// bare cosine is neither high nor low.
+/// bare score is neither high nor low.
 fn coloured(word: &str, p_hallucinated: Option<f64>) -> String {
     match p_hallucinated {
         None => word.cyan().to_string(),
@@ -140,7 +143,7 @@ mod tests {
             category: text.to_owned(),
             form: text.to_owned(),
             negated: false,
-            cosine: 0.25,
+            score: 0.25,
             p_hallucinated,
         };
         let caption = ScoredCaption {

@@ -32,6 +32,7 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
         vocabulary: arguments.vocabulary.vocabulary.clone(),
         templates: arguments.scoring.templates.clone(),
         regions: arguments.scoring.regions(),
+        head: arguments.scoring.head(),
         threshold: arguments.threshold,
         heat_maps: arguments.heat_maps,
         page: arguments.html.clone().map(|path| (path, arguments.html_captions)),

@@ -215,7 +215,7 @@ fn heat_maps_of_mentions_are_written_on_request() {
         place.succeed(&verify(&["--format", "jsonl"])).lines().next().unwrap(),
     )
     .unwrap();
-    assert_eq!(plain["mentions"][0]["cosine"], found["mentions"][0]["cosine"]);
+    assert_eq!(plain["mentions"][0]["score"], found["mentions"][0]["score"]);
     assert_eq!(plain["mentions"][0].get("heat_map"), None);
 }
 

@@ -153,7 +153,7 @@ fn decoder_verifies_from_calibration_to_the_adapter() {
         let verdict: Value =
             serde_json::from_str(&place.succeed(&[&verify[..], &own].concat())).unwrap();
         let mention = &verdict["mentions"][0];
-        assert!(mention["cosine"].as_f64().unwrap() < 0.0, "a log-probability: {mention}");
+        assert!(mention["score"].as_f64().unwrap() < 0.0, "a log-probability: {mention}");
         let map = &mention["heat_map"];
         let size = |key: &str| map[key].as_u64().unwrap() as usize;
         assert_eq!(map["probabilities"].as_array().unwrap().len(), size("rows") * size("columns"));

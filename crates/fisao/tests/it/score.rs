@@ -20,7 +20,7 @@ fn names_and_mentions_have_the_same_score() {
         ["--text", "dog", "--text", "car", "--caption", caption, "--vocabulary", "words.json"];
     let scored = scores(&place, &more);
     assert_eq!(scored["image"], "pictures/a.png");
-    let cosine = |name: &Value| name["cosine"].as_f64().unwrap();
+    let cosine = |name: &Value| name["score"].as_f64().unwrap();
     let names = scored["scores"].as_array().unwrap();
     assert!(names.iter().all(|name| cosine(name).abs() <= 1.0));
     let mentions = scored["captions"][0]["mentions"].as_array().unwrap();
@@ -36,8 +36,8 @@ fn names_and_mentions_have_the_same_score() {
             ["cat", "cat", "cat", 23, 26, true]
         ])
     );
-    assert_eq!(names[0]["cosine"], mentions[0]["cosine"]);
-    assert_eq!(names[1]["cosine"], mentions[1]["cosine"]);
+    assert_eq!(names[0]["score"], mentions[0]["score"]);
+    assert_eq!(names[1]["score"], mentions[1]["score"]);
 }
 
 /// Whoever reads JSON counts characters, not bytes.
@@ -56,7 +56,7 @@ fn template_changes_the_score_and_is_validated() {
     let place = Workplace::furnished();
     let plain = scores(&place, &["--text", "dog"]);
     let bare = scores(&place, &["--text", "dog", "--template", "{}"]);
-    assert_ne!(plain["scores"][0]["cosine"], bare["scores"][0]["cosine"]);
+    assert_ne!(plain["scores"][0]["score"], bare["scores"][0]["score"]);
     let error = place.refuse(&[
         "score",
         "--verifier",

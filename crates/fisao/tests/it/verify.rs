@@ -94,7 +94,7 @@ fn mentions_are_found_and_scored_against_their_images() {
         "json",
     ]);
     let scored: Value = serde_json::from_str(&text).unwrap();
-    let (one, other) = (&puppy["cosine"], &scored["scores"][0]["cosine"]);
+    let (one, other) = (&puppy["score"], &scored["scores"][0]["score"]);
     assert!((one.as_f64().unwrap() - other.as_f64().unwrap()).abs() < 1e-6, "{one} {other}");
 }
 
