@@ -62,6 +62,11 @@ const RULES: &[Rule] = &[
         terminal: false,
     },
     Rule {
+        package: "fisao-serve",
+        allowed: &["fisao-align", "fisao-formats", "fisao-models", "fisao-runs", "fisao-verifier"],
+        terminal: false,
+    },
+    Rule {
         package: "fisao",
         allowed: &[
             "fisao-align",
@@ -72,6 +77,7 @@ const RULES: &[Rule] = &[
             "fisao-report",
             "fisao-runs",
             "fisao-scenes",
+            "fisao-serve",
             "fisao-verifier",
         ],
         terminal: true,

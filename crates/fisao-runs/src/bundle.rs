@@ -237,6 +237,11 @@ impl Policy {
         self.adapter.as_ref().map(|adapter| adapter.identity(None, reporter)).transpose()
     }
 
+    /// Where the adapter lies, if there is one.
+    pub fn adapter_name(&self) -> Option<String> {
+        self.adapter.as_ref().map(|adapter| adapter.folder().display().to_string())
+    }
+
     /// Digest that tells the checkpoint from another, of its settings and of a sample of its weights.
     pub fn sample(&self) -> Result<String, FormatError> {
         self.origin.sample()

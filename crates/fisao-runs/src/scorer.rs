@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use fisao_models::image::PixelValues;
 use fisao_verifier::calibration::{Calibration, ProbabilityModel};
-use fisao_verifier::mentions::{Mention, ObjectVocabulary};
+use fisao_verifier::mentions::{Mention, ObjectVocabulary, TokenMention};
 use fisao_verifier::regions::{ImageEmbedding, RegionWeights};
 use fisao_verifier::scorer::{HeatMap, Verifier};
 use serde::Serialize;
@@ -47,6 +47,16 @@ pub struct ScoredMention {
     /// Probability that the object is not there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p_hallucinated: Option<f64>,
+}
+
+/// An object mention with the tokens that spell it.
+pub struct SpelledMention {
+    /// The mention.
+    pub mention: ScoredMention,
+    /// Index of its category.
+    pub category: usize,
+    /// Tokens that spell it; not empty.
+    pub tokens: Range<usize>,
 }
 
 /// A name that was asked for.
@@ -100,6 +110,11 @@ impl Scorer {
     /// The verifier's files cannot be read.
     pub fn recall(&mut self, loaded: &LoadedVerifier, reporter: &Reporter) -> anyhow::Result<()> {
         text_cache::recall_only(loaded, &mut self.verifier, &self.vocabulary, reporter)
+    }
+
+    /// What scores, as the calibration has it.
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
     }
 
     /// Whether scores become probabilities.
@@ -156,6 +171,37 @@ impl Scorer {
         };
         let mentions = self.vocabulary.mentions(caption).map(scored).collect();
         Ok(ScoredCaption { caption: caption.to_owned(), mentions })
+    }
+
+    /// Scores what a response names, with the tokens that spell it. `spans` are the bytes of the text that each token spells.
+    ///
+    /// # Errors
+    /// A name cannot be scored.
+    pub fn response(
+        &mut self,
+        image: &ImageEmbedding,
+        text: &str,
+        spans: &[Range<usize>],
+    ) -> anyhow::Result<Vec<SpelledMention>> {
+        let mut spelled = self.vocabulary.token_mentions(text, spans).into_iter().peekable();
+        let of_caption = self.caption(image, text)?.mentions;
+        let mut found = Vec::with_capacity(of_caption.len());
+        // What no token spells is no mention of the response.
+        for mention in of_caption {
+            if let Some(same) = spelled.next_if(|same| same.span == mention.bytes) {
+                let TokenMention { category, tokens, .. } = same;
+                found.push(SpelledMention { mention, category, tokens });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Score of a whole response with an image.
+    ///
+    /// # Errors
+    /// The text cannot be encoded.
+    pub fn sentence(&self, image: &ImageEmbedding, text: &str) -> anyhow::Result<f64> {
+        Ok(self.verifier.score_sentence(image, text)?)
     }
 
     /// Where in an image a caption's words are seen; `whole` is the image as the verifier takes it. `None` where its image tokens have

@@ -109,7 +109,7 @@ pub struct Judged<'a> {
 }
 
 /// A heat map, one row of patches after the other.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct HeatMapRows {
     /// Patches along each side of the image as the verifier takes it, of cosines.
     #[serde(skip_serializing_if = "Option::is_none")]

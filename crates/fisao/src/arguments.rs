@@ -16,6 +16,7 @@ mod merge;
 mod pretrain;
 mod runs;
 mod score;
+mod serve;
 mod shared;
 mod study;
 mod truth;
@@ -38,6 +39,7 @@ pub(crate) use merge::MergeArguments;
 pub(crate) use pretrain::PretrainArguments;
 pub(crate) use runs::RunsArguments;
 pub(crate) use score::ScoreArguments;
+pub(crate) use serve::ServeArguments;
 pub(crate) use shared::{
     Activations, DamagedArguments, DeviceArguments, Format, MOST, ModelArguments, PairArguments,
     SamplingArguments, ScoringArguments, SettingsArguments, VocabularyArguments, from_to,

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::arguments::{
     AlignArguments, BenchArguments, CalibrateArguments, CaptionArguments, CompareArguments,
     ConfigArguments, DemoArguments, InspectArguments, MergeArguments, PretrainArguments,
-    RunsArguments, ScoreArguments, StudyArguments, VerifyArguments,
+    RunsArguments, ScoreArguments, ServeArguments, StudyArguments, VerifyArguments,
 };
 use crate::commands::eval::EvalArguments;
 use crate::commands::scenes::ScenesArguments;
@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Bench(BenchArguments),
     /// Show what is in a checkpoint or adapter, and what it can be used for
     Inspect(InspectArguments),
+    /// Keep model and verifier loaded and answer requests
+    Serve(ServeArguments),
     /// Fold an adapter into a model's weights
     Merge(MergeArguments),
     /// Build the demo's model and verifier from nothing

@@ -14,5 +14,6 @@ pub(crate) mod pretrain;
 pub(crate) mod runs;
 pub(crate) mod scenes;
 pub(crate) mod score;
+pub(crate) mod serve;
 pub(crate) mod study;
 pub(crate) mod verify;

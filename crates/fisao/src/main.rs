@@ -51,6 +51,7 @@ fn run(command: &Command, reporter: &Reporter) -> anyhow::Result<()> {
         Command::Calibrate(arguments) => commands::calibrate::run(arguments, reporter),
         Command::Compare(arguments) => commands::compare::run(arguments, reporter),
         Command::Align(arguments) => commands::align::run(arguments, reporter),
+        Command::Serve(arguments) => commands::serve::run(arguments, reporter),
         Command::Study(arguments) => commands::study::run(&arguments.command, reporter),
         Command::Eval(arguments) => commands::eval::run(&arguments.command, reporter),
         Command::Config(arguments) => commands::config::run(arguments, reporter),

@@ -24,6 +24,10 @@ pub struct Origin {
 }
 
 impl Origin {
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub(super) fn of(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), sha256: Arc::default(), unpacked: None }
     }

@@ -5,7 +5,7 @@ use crate::fixture::Workplace;
 #[test]
 fn help_of_every_command_matches_the_snapshot() {
     let place = Workplace::new();
-    let commands: [&[&str]; 32] = [
+    let commands: [&[&str]; 33] = [
         &[],
         &["caption"],
         &["score"],

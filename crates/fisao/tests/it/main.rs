@@ -31,6 +31,7 @@ mod qwen_vl;
 mod resume;
 mod runs;
 mod score;
+mod serve;
 mod study;
 mod tiles;
 mod verify;
