@@ -3,22 +3,25 @@
 //! Prompts of one batch are padded on the left; padding is masked and positions count real tokens
 //! only, so a response does not depend on what else is in the batch. The random stream of a response
 //! depends on the seed and on its own stream number only.
+//!
+//! [`VisionLanguageModel::generate`] writes whole responses, [`VisionLanguageModel::start_decoding`] a token at a time.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use fisao_kernels::{exponentials, highest, is_cpu};
-use rand::RngExt;
-use rand_chacha::ChaCha8Rng;
+use fisao_kernels::is_cpu;
 use serde::{Deserialize, Serialize};
 
 use crate::attention::Mask;
-use crate::llama::{DecodingSession, KvCache, Pass, PrefillState};
+use crate::llama::{KvCache, Pass};
 use crate::parallel::{spinning_workers, workers_on};
-use crate::parameters::{floats, indices};
-use crate::random::Purpose;
+use crate::parameters::indices;
 use crate::vision_language::{DecoderInputs, ImageFeatures, PromptRows, VisionLanguageModel};
+
+mod decoding;
+
+pub use decoding::Decoding;
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,10 +73,10 @@ impl Generated {
         self.logprobs.iter().all(|logprob| logprob.is_finite())
     }
 
-    /// Makes room for a response of so many tokens.
-    fn reserve(&mut self, tokens: usize) {
-        self.tokens.reserve(tokens);
-        self.logprobs.reserve(tokens);
+    /// One without tokens, with room for so many.
+    fn empty(capacity: usize) -> Self {
+        let (tokens, logprobs) = (Vec::with_capacity(capacity), Vec::with_capacity(capacity));
+        Self { tokens, logprobs, finish: FinishReason::Length }
     }
 
     /// Gives back the room it has not used.
@@ -118,13 +121,6 @@ pub(crate) struct Prefilled {
     pub(crate) lag: Vec<usize>,
 }
 
-/// A response being written.
-struct Open {
-    /// Index in the result.
-    slot: usize,
-    rng: ChaCha8Rng,
-}
-
 /// Bytes of matrices up to which each core has room for them in a cache.
 const CACHED: usize = 32 << 20;
 
@@ -155,70 +151,18 @@ impl VisionLanguageModel {
         samples: usize,
         sampling: &Sampling,
     ) -> Vec<Generated> {
-        let mut results = vec![
-            Generated {
-                tokens: Vec::new(),
-                logprobs: Vec::new(),
-                finish: FinishReason::Length
-            };
-            prompts.len() * samples
-        ];
-        if results.is_empty() || sampling.max_new_tokens == 0 {
-            return results;
-        }
-        if is_cpu(&self.device()) {
-            spinning_workers(|| self.write(prompts, features, samples, sampling, &mut results));
-        } else {
-            self.write(prompts, features, samples, sampling, &mut results);
-        }
-        results
+        let sampling = vec![sampling.clone(); prompts.len()];
+        self.with_awake_workers(|| {
+            let mut decoding = self.start_decoding(prompts, features, samples, &sampling);
+            while decoding.step() {}
+            decoding.into_responses()
+        })
     }
 
-    /// Fills `results`, which are empty.
-    fn write(
-        &self,
-        prompts: &[Prompt],
-        features: &ImageFeatures,
-        samples: usize,
-        sampling: &Sampling,
-        results: &mut [Generated],
-    ) {
-        let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
-        let mut clock = Clock::start();
-        let Prefilled { cache, hidden, padding, lag } = self.prefill(prompts, longest, features);
-        let rows = (0..prompts.len()).flat_map(|row| std::iter::repeat_n(row, samples));
-        let rows: Vec<usize> = rows.collect();
-        let states = indices(rows.iter().map(|&row| row as i64).collect(), &self.device());
-        let mut open: Vec<Open> = open_rows(prompts, samples, sampling.seed);
-        let mut sampler = Sampler::new(self, sampling, open.len());
-        for result in results.iter_mut() {
-            result.reserve(sampling.max_new_tokens);
-        }
-        let logits = self.language_model().logits(hidden.select(0, states));
-        sampler.sample(&floats(&logits), &mut open, results);
-        drop(logits);
-        clock.tell("prompts read", prompts.len() * longest);
-        let of_prompt = |all: &[usize]| rows.iter().map(|&row| all[row]).collect();
-        let (padding, lag) = (of_prompt(&padding), of_prompt(&lag));
-        let prefill = PrefillState { cache, of: rows, padding, lag, more: sampling.max_new_tokens };
-        let mut session = DecodingSession::new(self.language_model(), prefill);
-        for _ in 1..sampling.max_new_tokens {
-            for row in (0..open.len()).rev() {
-                if results[open[row].slot].finish == FinishReason::Stop {
-                    open.swap_remove(row);
-                    sampler.tokens.swap_remove(row);
-                    session.swap_remove(row);
-                }
-            }
-            if open.is_empty() {
-                break;
-            }
-            let logits = session.step(&sampler.tokens);
-            sampler.sample(logits, &mut open, results);
-        }
-        results.iter_mut().for_each(Generated::shrink);
-        // The first token of each response comes from reading its prompt.
-        clock.tell("responses written", results.iter().map(|result| result.tokens.len() - 1).sum());
+    /// Runs `work`, which decodes, with no worker of the CPU falling asleep between the short pieces of a step. What it decodes is
+    /// the same without.
+    pub fn with_awake_workers<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        if is_cpu(&self.device()) { spinning_workers(work) } else { work() }
     }
 
     /// Runs the prompts.
@@ -250,78 +194,4 @@ impl VisionLanguageModel {
         let lag = next.into_iter().map(|next| longest - next).collect();
         Prefilled { cache, hidden, padding, lag }
     }
-}
-
-/// Picks the next token of every open row, in memory that is kept.
-struct Sampler<'a> {
-    model: &'a VisionLanguageModel,
-    temperature: f64,
-    /// The last one of each row.
-    tokens: Vec<u32>,
-    /// Unnormalised probabilities of one row.
-    weights: Vec<f64>,
-}
-
-impl<'a> Sampler<'a> {
-    fn new(model: &'a VisionLanguageModel, sampling: &Sampling, rows: usize) -> Self {
-        let tokens = Vec::with_capacity(rows);
-        Self { model, temperature: sampling.temperature, tokens, weights: Vec::new() }
-    }
-
-    /// Picks by unnormalised log-probabilities, `[open rows, vocabulary]`, and records it.
-    fn sample(&mut self, logits: &[f32], open: &mut [Open], results: &mut [Generated]) {
-        let vocabulary = self.model.language_model().config().vocab_size;
-        self.tokens.clear();
-        for (row, logits) in open.iter_mut().zip(logits.chunks_exact(vocabulary)) {
-            let (token, logprob) =
-                sample_token(logits, self.temperature, &mut row.rng, &mut self.weights);
-            let result = &mut results[row.slot];
-            result.tokens.push(token);
-            result.logprobs.push(logprob);
-            // What follows a choice by logits that are not finite is of no use.
-            if self.model.tokens().ends(token) || !logprob.is_finite() {
-                result.finish = FinishReason::Stop;
-            }
-            self.tokens.push(token);
-        }
-    }
-}
-
-fn open_rows(prompts: &[Prompt], samples: usize, seed: u64) -> Vec<Open> {
-    prompts
-        .iter()
-        .flat_map(|prompt| (0..samples as u64).map(move |sample| (prompt, sample)))
-        .enumerate()
-        .map(|(slot, (prompt, sample))| {
-            let response = prompt.stream.wrapping_mul(samples as u64).wrapping_add(sample);
-            let rng = Purpose::Responses.stream(seed, response);
-            Open { slot, rng }
-        })
-        .collect()
-}
-
-/// A token and its log-probability: the most likely one at temperature 0, else a draw.
-fn sample_token(
-    logits: &[f32],
-    temperature: f64,
-    rng: &mut ChaCha8Rng,
-    weights: &mut Vec<f64>,
-) -> (u32, f32) {
-    let scale = if temperature > 0.0 { 1.0 / temperature } else { 1.0 };
-    let highest = highest(logits);
-    let total = exponentials(weights, logits, highest, scale);
-    let chosen = if temperature > 0.0 {
-        let mut left = rng.random::<f64>() * total;
-        weights
-            .iter()
-            .position(|weight| {
-                left -= weight;
-                left < 0.0
-            })
-            .unwrap_or(logits.len() - 1)
-    } else {
-        logits.iter().position(|&logit| logit >= highest).unwrap_or(0)
-    };
-    let logprob = f64::from(logits[chosen] - highest) * scale - total.ln();
-    (chosen as u32, logprob as f32)
 }

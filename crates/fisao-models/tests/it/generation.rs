@@ -248,3 +248,103 @@ fn text_tokens_exclude_only_the_end_token() {
     let silent = Generated { tokens: vec![2], logprobs: vec![-1.0], ..stopped };
     assert!(silent.text_tokens().is_empty());
 }
+
+/// Bits of the log-probabilities, with everything else.
+fn bits(responses: &[Generated]) -> Vec<(&[u32], Vec<u32>, FinishReason)> {
+    let bits = |response: &Generated| response.logprobs.iter().map(|x| x.to_bits()).collect();
+    responses.iter().map(|one| (&*one.tokens, bits(one), one.finish)).collect()
+}
+
+#[test]
+fn stepwise_decoding_equals_generate_bitwise() {
+    let model = tiny_llava(3);
+    let features = model.image_features(pixels(3, 4));
+    let (prompts, samples) = (prompts(), 4);
+    for sampling in [GREEDY, Sampling { max_new_tokens: 40, temperature: 1.5, seed: 2 }] {
+        let whole = model.generate(&prompts, &features, samples, &sampling);
+        let settings = vec![sampling; prompts.len()];
+        let mut decoding = model.start_decoding(&prompts, &features, samples, &settings);
+        let mut steps = 0;
+        loop {
+            let open: Vec<usize> = decoding.open().collect();
+            let lengths = (0..whole.len()).map(|slot| decoding.response(slot).tokens.len());
+            for (slot, length) in lengths.enumerate() {
+                let written = &whole[slot].tokens;
+                assert_eq!(length, written.len().min(steps + 1));
+                assert_eq!(decoding.response(slot).tokens, written[..length]);
+                assert_eq!(open.contains(&slot), length < written.len());
+            }
+            assert_eq!(decoding.step(), !open.is_empty());
+            if open.is_empty() {
+                break;
+            }
+            steps += 1;
+        }
+        assert!(steps > 10, "too few to tell: {steps}");
+        assert!(!decoding.step(), "nothing is open");
+        assert!(bits(&decoding.into_responses()) == bits(&whole), "other responses");
+    }
+}
+
+#[test]
+fn rows_with_settings_of_their_own_equal_those_generated_alone() {
+    let model = tiny_llava(3);
+    let features = model.image_features(pixels(3, 4));
+    let prompts = prompts();
+    let settings = [
+        Sampling { max_new_tokens: 7, temperature: 1.5, seed: 2 },
+        Sampling { max_new_tokens: 0, ..GREEDY },
+        Sampling { max_new_tokens: 25, ..GREEDY },
+        Sampling { max_new_tokens: 40, temperature: 0.7, seed: 9 },
+    ];
+    let mut decoding = model.start_decoding(&prompts, &features, 3, &settings);
+    while decoding.step() {}
+    let together = decoding.into_responses();
+    for (at, (prompt, sampling)) in prompts.iter().zip(&settings).enumerate() {
+        let alone = model.generate(std::slice::from_ref(prompt), &features, 3, sampling);
+        for (sample, response) in alone.iter().enumerate() {
+            assert_same_response(&together[at * 3 + sample], response);
+        }
+    }
+    assert!(together[3].tokens.is_empty());
+    assert!(together.iter().any(|response| response.tokens.len() > 20), "too short to tell");
+    assert!(together[..3].iter().any(|response| response.tokens.len() == 7), "none is truncated");
+}
+
+#[test]
+fn closing_a_response_leaves_the_others_unchanged() {
+    let model = tiny_llava(3);
+    let features = model.image_features(pixels(3, 4));
+    let prompts = prompts();
+    let sampling = Sampling { max_new_tokens: 40, temperature: 1.5, seed: 2 };
+    let whole = model.generate(&prompts, &features, 2, &sampling);
+    let (longest, _) = whole.iter().enumerate().max_by_key(|(_, one)| one.tokens.len()).unwrap();
+    let (ended, _) = whole.iter().enumerate().min_by_key(|(_, one)| one.tokens.len()).unwrap();
+    let settings = vec![sampling; prompts.len()];
+    let mut decoding = model.start_decoding(&prompts, &features, 2, &settings);
+    for _ in 0..9 {
+        decoding.step();
+    }
+    decoding.close(longest);
+    decoding.close(longest);
+    decoding.close(ended);
+    assert!(decoding.open().all(|slot| slot != longest));
+    while decoding.step() {}
+    for (slot, (found, expected)) in decoding.into_responses().iter().zip(&whole).enumerate() {
+        if slot == longest {
+            assert_eq!(found.tokens, expected.tokens[..10]);
+            assert_eq!(found.finish, FinishReason::Length);
+        } else {
+            assert_same_response(found, expected);
+        }
+    }
+}
+
+#[test]
+fn decoding_of_no_prompts_is_over_at_once() {
+    let model = tiny_llava(3);
+    let features = model.image_features(pixels(1, 4));
+    let mut decoding = model.start_decoding(&[], &features, 2, &[]);
+    assert!(!decoding.step());
+    assert!(decoding.into_responses().is_empty());
+}
