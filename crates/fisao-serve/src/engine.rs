@@ -269,7 +269,7 @@ impl Engine {
         Ok(Answer::Verify { unit: judge.loaded.verifier.unit(), samples: verdicts })
     }
 
-    /// Verdicts on the words of a text that is still being written, or is done: those from character `from` on.
+    /// Verdicts on the words of a text that is still being written, or is done.
     pub(crate) fn judge_text(
         &self,
         image: &ImageEmbedding,
@@ -336,6 +336,44 @@ impl Engine {
         })?;
         let base = speaker.base.as_ref().filter(|_| !adapter);
         Ok(base.unwrap_or(&speaker.policy))
+    }
+
+    /// Name of the model, and whether it has an adapter.
+    pub(crate) fn model_name(&self) -> Option<(&str, bool)> {
+        let speaker = self.speaker.as_ref()?;
+        Some((&speaker.policy.name, speaker.base.is_some()))
+    }
+
+    /// A question about an image, as the model takes it.
+    pub(crate) fn task(
+        &self,
+        adapter: bool,
+        image: &ImageSource,
+        prompt: &str,
+    ) -> Result<Task, Failure> {
+        let policy = self.policy(adapter)?;
+        let image = self.read(image)?;
+        let encoded = policy.prompt(prompt).map_err(|error| invalid(&error))?;
+        policy.task(String::new(), &image, &encoded).map_err(|error| invalid(&error.into()))
+    }
+
+    /// Longest answer to a prompt of this length, tokens.
+    pub(crate) fn room(&self, adapter: bool, prompt: usize) -> Result<usize, Failure> {
+        let config = self.policy(adapter)?.model.language_model().config();
+        let room = config.max_position_embeddings.saturating_sub(prompt);
+        if room == 0 {
+            let message = format!(
+                "the prompt with its image takes {prompt} tokens, and the model has {} positions",
+                config.max_position_embeddings
+            );
+            return Err(Failure::new(ErrorCode::TooLarge, message).hint("shorten the prompt"));
+        }
+        Ok(room)
+    }
+
+    /// Whether words can be verified.
+    pub(crate) fn check_verifier(&self) -> Result<(), Failure> {
+        self.judge().map(|_| ())
     }
 
     fn judge(&self) -> Result<&Judge, Failure> {

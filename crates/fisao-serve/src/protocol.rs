@@ -32,6 +32,8 @@ pub enum ErrorCode {
     TooLarge,
     /// What it needs was not loaded.
     Unavailable,
+    /// It does not carry the token that the server asks for.
+    Unauthorised,
     /// Too many wait already.
     Busy,
     /// It took longer than allowed.

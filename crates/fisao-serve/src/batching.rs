@@ -1,0 +1,401 @@
+//! Many conversations with one model: what waits is written together, one token each a step.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use fisao_align::encoding::image_batch;
+use fisao_align::tasks::Task;
+use fisao_models::generation::{Decoding, FinishReason, Prompt, Sampling};
+use fisao_runs::bundle::Policy;
+use fisao_verifier::regions::ImageEmbedding;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::engine::Engine;
+use crate::metrics::Metrics;
+use crate::protocol::{CaptionToken, ErrorCode, Failure, ImageSource, JudgedMention};
+
+/// Most conversations written together by one worker.
+const TOGETHER: usize = 32;
+
+/// A conversation: answers to one question about one image.
+pub(crate) struct Job {
+    /// The question, with its image as the model takes it.
+    pub(crate) task: Task,
+    /// Whether the adapter is on.
+    pub(crate) adapter: bool,
+    /// Answers that are wanted.
+    pub(crate) samples: usize,
+    /// How tokens are chosen.
+    pub(crate) sampling: Sampling,
+    /// Texts that end an answer, and are no part of it.
+    pub(crate) stop: Vec<String>,
+    /// The image, where words are to be verified.
+    pub(crate) verify: Option<ImageSource>,
+    /// When nobody wants the answer any more.
+    pub(crate) deadline: Instant,
+    /// Who is told. Its number of updates is bounded by the tokens that were asked for.
+    pub(crate) updates: UnboundedSender<Update>,
+}
+
+/// More of an answer.
+#[derive(Debug)]
+pub(crate) enum Update {
+    /// Text that will not change, and what is known of its words.
+    Text { choice: usize, text: String, tokens: Vec<CaptionToken>, mentions: Vec<JudgedMention> },
+    /// An answer is complete.
+    Done { choice: usize, finish: FinishReason, tokens: usize },
+    /// There will be no answer.
+    Failed(Failure),
+}
+
+/// Jobs that wait, and the workers that take them.
+pub(crate) struct Batcher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    waiting: Mutex<VecDeque<Job>>,
+    arrived: Condvar,
+    /// Jobs that wait or are being written.
+    open: AtomicUsize,
+    most: usize,
+    closed: AtomicBool,
+    metrics: Arc<Metrics>,
+}
+
+impl Batcher {
+    /// Starts a worker for each batch that decodes best beside the others.
+    pub(crate) fn start(
+        engine: &Arc<Engine>,
+        most: usize,
+        metrics: &Arc<Metrics>,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            waiting: Mutex::default(),
+            arrived: Condvar::new(),
+            open: AtomicUsize::new(0),
+            most,
+            closed: AtomicBool::new(false),
+            metrics: Arc::clone(metrics),
+        });
+        let workers = engine.policy(true).map_or(0, |policy| policy.model.decoding_workers());
+        for worker in 0..workers {
+            let (shared, engine) = (Arc::clone(&shared), Arc::clone(engine));
+            let name = format!("decoding-{worker}");
+            std::thread::Builder::new().name(name).spawn(move || shared.work(&engine))?;
+        }
+        Ok(Self { shared })
+    }
+
+    /// Puts a job behind those that wait.
+    pub(crate) fn submit(&self, job: Job) -> Result<(), Failure> {
+        let shared = &self.shared;
+        if shared.closed.load(Ordering::Relaxed) {
+            return Err(Failure::new(ErrorCode::Busy, "the server is being shut down"));
+        }
+        if shared.open.fetch_add(1, Ordering::Relaxed) >= shared.most {
+            shared.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Failure::new(
+                ErrorCode::Busy,
+                format!("{} requests wait already", shared.most),
+            )
+            .hint("ask again later, or start the server with a larger --queue"));
+        }
+        let mut waiting = shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push_back(job);
+        shared.metrics.waiting.set(waiting.len() as i64);
+        shared.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Takes no more jobs; those that were taken are finished.
+    pub(crate) fn close(&self) {
+        self.shared.closed.store(true, Ordering::Relaxed);
+        self.shared.arrived.notify_all();
+    }
+}
+
+impl Shared {
+    fn work(&self, engine: &Engine) {
+        while let Some(jobs) = self.take(engine) {
+            let count = jobs.len();
+            self.metrics.batch.observe(count as f64);
+            // A panic ends these answers, whose receivers see that nobody will tell them more, and no others.
+            let work = std::panic::AssertUnwindSafe(|| self.write(engine, jobs));
+            if std::panic::catch_unwind(work).is_err() {
+                tracing::error!("a batch of {count} answers panicked");
+            }
+            self.open.fetch_sub(count, Ordering::Relaxed);
+        }
+    }
+
+    /// The first of those that wait, with as many of its kind as can be written together; waits for one. `None` once there will be none.
+    fn take(&self, engine: &Engine) -> Option<Vec<Job>> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(first) = waiting.front() {
+                let (adapter, samples) = (first.adapter, first.samples);
+                let workers =
+                    engine.policy(adapter).map_or(1, |policy| policy.model.decoding_workers());
+                // The others get their part, too.
+                let part = waiting.len().div_ceil(workers.max(1));
+                let most = (TOGETHER / samples).clamp(1, part.max(1));
+                let mut taken: Vec<Job> = Vec::new();
+                let mut left = VecDeque::with_capacity(waiting.len());
+                for job in waiting.drain(..) {
+                    let fits =
+                        taken.len() < most && job.adapter == adapter && job.samples == samples;
+                    if fits { taken.push(job) } else { left.push_back(job) }
+                }
+                *waiting = left;
+                self.metrics.waiting.set(waiting.len() as i64);
+                if !waiting.is_empty() {
+                    self.arrived.notify_one();
+                }
+                return Some(taken);
+            }
+            if self.closed.load(Ordering::Relaxed) {
+                return None;
+            }
+            waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn write(&self, engine: &Engine, jobs: Vec<Job>) {
+        let now = Instant::now();
+        let mut conversations: Vec<Conversation> = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            if job.updates.is_closed() {
+                continue;
+            }
+            if job.deadline <= now {
+                job.fail(late());
+                continue;
+            }
+            let seen = job.verify.as_ref().map(|image| engine.embed(image)).transpose();
+            match seen {
+                Ok(seen) => conversations.push(Conversation::new(job, seen)),
+                Err(failure) => job.fail(failure),
+            }
+        }
+        let Some(first) = conversations.first() else { return };
+        let (samples, adapter) = (first.job.samples, first.job.adapter);
+        let policy = match engine.policy(adapter) {
+            Ok(policy) => policy,
+            Err(failure) => {
+                conversations
+                    .iter()
+                    .for_each(|conversation| conversation.job.fail(failure.clone()));
+                return;
+            }
+        };
+        let model = &policy.model;
+        let tasks: Vec<Task> =
+            conversations.iter().map(|conversation| conversation.job.task.clone()).collect();
+        let features = model.image_features(image_batch(&tasks, &model.device()));
+        let prompts: Vec<Prompt> = tasks
+            .into_iter()
+            .enumerate()
+            .map(|(image, task)| Prompt { ids: task.prompt, image, stream: 0 })
+            .collect();
+        let sampling: Vec<Sampling> =
+            conversations.iter().map(|conversation| conversation.job.sampling.clone()).collect();
+        let mut decoding = model.start_decoding(&prompts, &features, samples, &sampling);
+        let mut written = 0;
+        loop {
+            let (mut ended, now) = (Vec::new(), Instant::now());
+            for (at, conversation) in conversations.iter_mut().enumerate() {
+                for choice in 0..samples {
+                    let slot = at * samples + choice;
+                    if !conversation.follow(engine, policy, &decoding, (slot, choice), now) {
+                        ended.push(slot);
+                    }
+                }
+            }
+            let open: Vec<usize> = decoding.open().collect();
+            open.iter().filter(|slot| ended.contains(slot)).for_each(|&slot| decoding.close(slot));
+            written += open.len();
+            if !decoding.step() {
+                break;
+            }
+        }
+        self.metrics.tokens.inc_by(written as u64);
+        for (at, conversation) in conversations.iter_mut().enumerate() {
+            for choice in 0..samples {
+                conversation.follow(
+                    engine,
+                    policy,
+                    &decoding,
+                    (at * samples + choice, choice),
+                    now,
+                );
+            }
+        }
+    }
+}
+
+fn late() -> Failure {
+    Failure::new(ErrorCode::DeadlineExceeded, "the answer took longer than this server allows")
+        .hint("ask for fewer tokens, or start the server with a larger --deadline")
+}
+
+impl Job {
+    fn fail(&self, failure: Failure) {
+        // Whoever asked may have gone away.
+        let _ = self.updates.send(Update::Failed(failure));
+    }
+}
+
+/// A job being written.
+struct Conversation {
+    job: Job,
+    seen: Option<ImageEmbedding>,
+    choices: Vec<Choice>,
+    failed: bool,
+}
+
+/// One answer, as far as it was told.
+#[derive(Default)]
+struct Choice {
+    /// Tokens that were looked at.
+    looked: usize,
+    /// Bytes of the text that were told.
+    told: usize,
+    /// Tokens that were told.
+    tokens: usize,
+    mentions: Vec<JudgedMention>,
+    done: bool,
+}
+
+impl Conversation {
+    fn new(job: Job, seen: Option<ImageEmbedding>) -> Self {
+        let choices = (0..job.samples).map(|_| Choice::default()).collect();
+        Self { job, seen, choices, failed: false }
+    }
+
+    /// Tells what is new of an answer; `false` if no more of it is wanted.
+    fn follow(
+        &mut self,
+        engine: &Engine,
+        policy: &Policy,
+        decoding: &Decoding<'_>,
+        (slot, choice): (usize, usize),
+        now: Instant,
+    ) -> bool {
+        if self.failed || self.choices[choice].done {
+            return false;
+        }
+        if self.job.updates.is_closed() {
+            self.failed = true;
+            return false;
+        }
+        let told = if self.job.deadline <= now {
+            Err(late())
+        } else {
+            self.tell(engine, policy, decoding, (slot, choice))
+        };
+        told.unwrap_or_else(|failure| {
+            self.job.fail(failure);
+            self.failed = true;
+            false
+        })
+    }
+
+    fn tell(
+        &mut self,
+        engine: &Engine,
+        policy: &Policy,
+        decoding: &Decoding<'_>,
+        (slot, choice): (usize, usize),
+    ) -> Result<bool, Failure> {
+        let response = decoding.response(slot);
+        let open = decoding.open().any(|open| open == slot);
+        let state = &mut self.choices[choice];
+        if response.tokens.len() == state.looked && open {
+            return Ok(true);
+        }
+        state.looked = response.tokens.len();
+        let caption = crate::engine::spelled(policy, response)?;
+        let stop = self.job.stop.iter().filter_map(|stop| caption.text.find(stop.as_str())).min();
+        let done = stop.is_some() || !open;
+        // A character whose bytes are not all there yet, or what may become a stop text, is held back.
+        let mut end = stop.unwrap_or(caption.text.len());
+        if !done {
+            end = caption.text.trim_end_matches('\u{fffd}').len();
+            let longest = self.job.stop.iter().map(String::len).max().unwrap_or(0);
+            let from = end.saturating_sub(longest);
+            let from = (0..=from).rev().find(|&at| caption.text.is_char_boundary(at)).unwrap_or(0);
+            let begun = |at: &usize| {
+                let rest = &caption.text[*at..end];
+                self.job.stop.iter().any(|stop| stop.starts_with(rest))
+            };
+            let places = (from..end).filter(|&at| caption.text.is_char_boundary(at));
+            end = places.into_iter().find(begun).unwrap_or(end);
+        }
+        let text = caption.text.get(state.told..end).unwrap_or_default().to_owned();
+        let mut mentions = Vec::new();
+        if let Some(seen) = &self.seen
+            && (done || ends_a_word(&text))
+        {
+            let whole = &caption.text[..end];
+            let settled = if done { whole.len() } else { settled(whole) };
+            let found = engine.judge_text(seen, whole)?;
+            let limit = whole[..settled].chars().count();
+            for mention in found.into_iter().filter(|found| found.mention.end <= limit) {
+                let known = |old: &JudgedMention| old.mention == mention.mention;
+                if !state.mentions.iter().any(known) {
+                    state.mentions.push(mention.clone());
+                    mentions.push(mention);
+                }
+            }
+        }
+        let fresh = state.tokens..caption.tokens.len();
+        state.told = state.told.max(end);
+        state.tokens = caption.tokens.len();
+        state.done = done;
+        let tokens: Vec<CaptionToken> = caption.tokens.into_iter().skip(fresh.start).collect();
+        let send = |update| {
+            // Whoever asked may have gone away; the next look finds out.
+            let _ = self.job.updates.send(update);
+        };
+        if !(text.is_empty() && mentions.is_empty() && tokens.is_empty()) {
+            send(Update::Text { choice, text, tokens, mentions });
+        }
+        if done {
+            let finish = if stop.is_some() { FinishReason::Stop } else { caption.finish_reason };
+            send(Update::Done { choice, finish, tokens: response.tokens.len() });
+        }
+        Ok(!done)
+    }
+}
+
+/// Whether a word may have become complete with this text.
+fn ends_a_word(text: &str) -> bool {
+    text.contains(|c: char| !c.is_alphanumeric())
+}
+
+/// Bytes of a text up to which words will not change their meaning by what follows: a whole word stands behind them, or the end of a clause.
+fn settled(text: &str) -> usize {
+    let clause = text.rfind(['.', ',', ';', ':', '!', '?']).unwrap_or(0);
+    let words = text.trim_end_matches(char::is_alphanumeric).trim_end();
+    let before = words.trim_end_matches(char::is_alphanumeric).trim_end().len();
+    before.max(clause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::settled;
+
+    #[test]
+    fn word_is_settled_when_another_one_stands_behind_it() {
+        let text = |text: &'static str| &text[..settled(text)];
+        assert_eq!(text("a traffic"), "");
+        assert_eq!(text("a traffic light"), "a");
+        assert_eq!(text("a traffic light on"), "a traffic");
+        assert_eq!(text("a traffic light on "), "a traffic light");
+        assert_eq!(text("a dog, "), "a dog");
+        assert_eq!(text(""), "");
+    }
+}
