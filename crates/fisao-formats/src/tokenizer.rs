@@ -47,6 +47,9 @@ impl HfTokenizer {
             reason: shortened(&reason),
         };
         let unusable = |error: tokenizers::Error| refused(explained(&error.to_string(), json));
+        if !json.trim_start().starts_with('{') {
+            return Err(refused("it is not a JSON object".to_owned()));
+        }
         let pipelines = serde_json::from_str::<limits::Pipelines>(json);
         pipelines.map_err(|error| refused(error.to_string()))?.check().map_err(refused)?;
         let parsed = guarded(|| json.parse::<tokenizers::Tokenizer>());

@@ -168,6 +168,23 @@ impl ImageProcessor {
         })
     }
 
+    /// The part of an image of this size that is seen whole: its left, upper, right and lower edge as fractions of the image's width
+    /// and height. Below 0 and above 1 is what the image is padded with.
+    pub fn region(&self, (width, height): (u32, u32)) -> [f64; 4] {
+        let longest = width.max(height);
+        let canvas = if self.pad.is_some() { (longest, longest) } else { (width, height) };
+        let before = self.size_before_crop(canvas);
+        let edges = |image: u32, canvas: u32, before: u64, crop: Option<u32>| {
+            let part = crop.map_or(1.0, |crop| f64::from(crop) / before as f64);
+            let padding = f64::from(canvas - image) / 2.0;
+            [0.5 - part / 2.0, 0.5 + part / 2.0]
+                .map(|edge| (edge * f64::from(canvas) - padding) / f64::from(image))
+        };
+        let [left, right] = edges(width, canvas.0, before.0, self.crop.map(|crop| crop.0));
+        let [top, bottom] = edges(height, canvas.1, before.1, self.crop.map(|crop| crop.1));
+        [left, top, right, bottom]
+    }
+
     /// Whether images come out as squares of this side, pixels.
     ///
     /// # Errors

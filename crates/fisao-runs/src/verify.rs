@@ -126,19 +126,24 @@ pub struct HeatMapRows {
     /// One for each image token that shows the whole of the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probabilities: Option<Vec<f64>>,
+    /// The part of the image that it covers: left, upper, right and lower edge as fractions of the image's width and height; below 0 and
+    /// above 1 is padding.
+    pub region: [f64; 4],
 }
 
-impl From<HeatMap> for HeatMapRows {
-    fn from(map: HeatMap) -> Self {
+impl HeatMapRows {
+    /// Of a map that covers this part of the image.
+    pub fn new(map: HeatMap, region: [f64; 4]) -> Self {
         let HeatMap { unit, rows, columns, values } = map;
         match unit {
             HeatMapUnit::Cosine => {
-                Self { side: Some(rows), cosines: Some(values), ..Self::default() }
+                Self { side: Some(rows), cosines: Some(values), region, ..Self::default() }
             }
             HeatMapUnit::Probability => Self {
                 rows: Some(rows),
                 columns: Some(columns),
                 probabilities: Some(values),
+                region,
                 ..Self::default()
             },
         }
@@ -210,11 +215,12 @@ pub fn verify(
         for (input, file) in captions.iter().zip(files) {
             let seen = &known[file.as_path()];
             let scored = scorer.caption(&seen.embedding, &input.caption)?;
-            let maps = if request.heat_maps {
-                scorer.heat_maps(&seen.whole, &scored)?.unwrap_or_default()
-            } else {
-                Vec::new()
-            };
+            let mut maps = Vec::new();
+            if request.heat_maps {
+                let region = loaded.views.region(seen.whole.original_size);
+                let found = scorer.heat_maps(&seen.whole, &scored)?.unwrap_or_default();
+                maps.extend(found.into_iter().map(|map| HeatMapRows::new(map, region)));
+            }
             let verdict = Verdict::new(request, (input, file), unit, &scored, maps);
             sum.add(&verdict);
             each(&verdict, &scored)?;
@@ -312,13 +318,13 @@ impl<'a> Verdict<'a> {
         (input, file): (&'a ChairInput, &'a Path),
         unit: ScoreUnit,
         scored: &'a ScoredCaption,
-        maps: Vec<HeatMap>,
+        maps: Vec<HeatMapRows>,
     ) -> Self {
         let threshold = request.threshold;
         let mut mentions: Vec<Judged> =
             scored.mentions.iter().map(|mention| Judged::new(mention, threshold)).collect();
         for (mention, map) in mentions.iter_mut().zip(maps) {
-            mention.heat_map = Some(map.into());
+            mention.heat_map = Some(map);
         }
         let hallucinated =
             mentions.iter().filter(|judged| judged.hallucinated == Some(true)).count();

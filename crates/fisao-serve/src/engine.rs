@@ -21,6 +21,7 @@ use fisao_runs::bundle::{
 use fisao_runs::failure::Refusal;
 use fisao_runs::score_settings::ScoreSettings;
 use fisao_runs::scorer::{ScoredMention, Scorer, SpelledMention};
+use fisao_runs::verify::HeatMapRows;
 use fisao_runs::vocabulary::{Vocabulary, usual_list};
 use fisao_runs::{Reporter, calibrations};
 use fisao_verifier::mentions::ObjectVocabulary;
@@ -255,8 +256,9 @@ impl Engine {
             }
             let mut mentions: Vec<JudgedMention> =
                 scored.mentions.into_iter().map(|mention| judged(mention, threshold)).collect();
+            let region = judge.loaded.views.region(seen.whole.original_size);
             for (mention, map) in mentions.iter_mut().zip(maps) {
-                mention.heat_map = Some(map.into());
+                mention.heat_map = Some(HeatMapRows::new(map, region));
             }
             let count =
                 mentions.iter().filter(|mention| mention.hallucinated == Some(true)).count();

@@ -6,8 +6,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// A text may become so many times as long before it is split into tokens, and tokens on their way back to a text.
 const LONGEST_GROWTH: f64 = 16384.0;
@@ -17,6 +19,10 @@ const LONGEST_TOKEN: usize = 1 << 14;
 const MOST_ADDED: usize = 1024;
 /// Sequences within each other.
 const DEPTH: usize = 8;
+/// Steps of one kind in all; each may hold a pattern, which takes a hundred kilobytes.
+const MOST_STEPS: usize = 64;
+/// Objects and lists in one part of the file: a value takes a hundred times the two bytes that it is written in.
+const MOST_VALUES: usize = 1 << 14;
 /// Unicode's longest compatibility decomposition, in bytes for each byte.
 const COMPATIBILITY: f64 = 11.0;
 /// Its longest canonical one.
@@ -26,22 +32,39 @@ const CANONICAL: f64 = 3.0;
 #[derive(Deserialize)]
 pub(super) struct Pipelines {
     #[serde(default)]
-    normalizer: Value,
+    normalizer: Part,
     #[serde(default)]
-    pre_tokenizer: Value,
+    pre_tokenizer: Part,
     #[serde(default)]
-    post_processor: Value,
+    post_processor: Part,
     #[serde(default)]
-    decoder: Value,
+    decoder: Part,
+}
+
+/// One of them, of bounded size.
+#[derive(Default)]
+struct Part(Value);
+
+impl<'de> Deserialize<'de> for Part {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let values = text.get().bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
+        if values > MOST_VALUES {
+            return Err(D::Error::custom(format!(
+                "a pipeline holds {values} values, more than {MOST_VALUES}"
+            )));
+        }
+        serde_json::from_str(text.get()).map(Self).map_err(D::Error::custom)
+    }
 }
 
 impl Pipelines {
     /// The reason why they are refused.
     pub(super) fn check(&self) -> Result<(), String> {
-        let before = steps(&self.normalizer, "normalizers")?;
-        let split = steps(&self.pre_tokenizer, "pretokenizers")?;
-        let after = steps(&self.decoder, "decoders")?;
-        let around = steps(&self.post_processor, "processors")?;
+        let before = steps(&self.normalizer.0, "normalizers")?;
+        let split = steps(&self.pre_tokenizer.0, "pretokenizers")?;
+        let after = steps(&self.decoder.0, "decoders")?;
+        let around = steps(&self.post_processor.0, "processors")?;
         let texts = [
             (
                 "its normalizer and pre_tokenizer make",
@@ -88,6 +111,9 @@ fn steps<'a>(part: &'a Value, list: &str) -> Result<Vec<&'a Value>, String> {
         match step.get(list).and_then(Value::as_array) {
             Some(inner) => open.extend(inner.iter().map(|step| (step, depth + 1))),
             None => steps.push(step),
+        }
+        if steps.len() > MOST_STEPS {
+            return Err(format!("it has more than {MOST_STEPS} {list}"));
         }
     }
     Ok(steps)
@@ -177,7 +203,18 @@ mod tests {
     #[expect(clippy::needless_pass_by_value, reason = "it is written at the call")]
     fn refused(part: &str, steps: Value) -> String {
         let file = json!({ part: steps });
-        Pipelines::deserialize(&file).unwrap().check().unwrap_err()
+        serde_json::from_str::<Pipelines>(&file.to_string()).unwrap().check().unwrap_err()
+    }
+
+    /// Patterns cost memory however little they do to a text, and so do values that mean nothing.
+    #[test]
+    fn tokenizer_with_too_many_steps_or_values_is_refused() {
+        let split = json!({ "type": "Split", "pattern": { "Regex": "\\p{L}" }, "behavior": "Removed", "invert": true });
+        let many = json!({ "type": "Sequence", "pretokenizers": vec![split; 700] });
+        assert!(refused("pre_tokenizer", many).contains("more than 64 pretokenizers"));
+        let file = format!("{{\"decoder\": [{}[]]}}", "[],".repeat(20_000));
+        let error = serde_json::from_str::<Pipelines>(&file).err().unwrap().to_string();
+        assert!(error.contains("20002 values, more than 16384"), "{error}");
     }
 
     #[test]

@@ -102,6 +102,11 @@ impl Views {
         views
     }
 
+    /// The part of an image of this size that is seen; see [`ImageProcessor::region`].
+    pub fn region(&self, size: (u32, u32)) -> [f64; 4] {
+        self.processor.region(size)
+    }
+
     /// The image that the encoder takes, from what was made of it.
     pub fn shown(&self, pixels: &PixelValues) -> RgbImage {
         self.processor.image(pixels)

@@ -9,6 +9,7 @@ fn help_of_every_command_matches_the_snapshot() {
         &[],
         &["caption"],
         &["score"],
+        &["serve"],
         &["verify"],
         &["calibrate"],
         &["align"],

@@ -32,6 +32,7 @@ mod resume;
 mod runs;
 mod score;
 mod serve;
+mod serve_http;
 mod study;
 mod tiles;
 mod verify;
