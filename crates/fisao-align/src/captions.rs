@@ -132,15 +132,25 @@ pub fn best_of(
         Request { tasks, encoded: &encoded, streams: &streams, samples, sampling, control };
     let captions = caption(policy, scorer, &request)?;
     let tokens = captions.iter().map(|caption| caption.tokens.len()).sum();
-    let mut best: Vec<(f64, ScoredResponse)> = Vec::with_capacity(tasks.len());
-    let rewards = token_rewards(rule, additional, (scorer, tasks, &encoded), &captions)?;
-    for (caption, rewards) in captions.into_iter().zip(&rewards) {
+    let best = best_responses((rule, additional), (scorer, tasks, &encoded), &captions)?;
+    Ok((best.into_iter().map(|at| captions[at].clone()).collect(), tokens))
+}
+
+/// Which of adjacent responses to each task the rewards find best, by its place among all of them; of equal ones the first.
+pub(crate) fn best_responses(
+    (rule, additional): (&RewardRule, &AdditionalRewards),
+    inputs: (&MentionScorer, &[Task], &EncodedImages),
+    captions: &[ScoredResponse],
+) -> Result<Vec<usize>, AlignError> {
+    let rewards = token_rewards(rule, additional, inputs, captions)?;
+    let mut best: Vec<(f64, usize)> = Vec::with_capacity(inputs.1.len());
+    for (at, rewards) in rewards.iter().enumerate() {
         let reward = response_reward(rewards);
-        match best.last_mut().filter(|(_, known)| known.task == caption.task) {
-            Some(kept) if reward > kept.0 => *kept = (reward, caption),
+        match best.last_mut().filter(|(_, known)| captions[*known].task == captions[at].task) {
+            Some(kept) if reward > kept.0 => *kept = (reward, at),
             Some(_) => {}
-            None => best.push((reward, caption)),
+            None => best.push((reward, at)),
         }
     }
-    Ok((best.into_iter().map(|(_, caption)| caption).collect(), tokens))
+    Ok(best.into_iter().map(|(_, at)| at).collect())
 }

@@ -16,6 +16,7 @@ pub mod events;
 pub mod features;
 pub mod group;
 pub mod guards;
+pub mod guided;
 pub mod length;
 pub mod likelihoods;
 mod log_probabilities;

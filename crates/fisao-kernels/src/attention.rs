@@ -39,6 +39,11 @@ pub enum Mask {
         /// Keys that a query sees at most, at least 1.
         window: usize,
     },
+    /// Of row `r` every query sees the keys `seen[r]`: a step of decoding where sequences have different lengths.
+    PerRow {
+        /// Visible keys of each row.
+        seen: Arc<[Range<usize>]>,
+    },
 }
 
 impl Mask {
@@ -62,6 +67,7 @@ impl Mask {
             Self::Full => return 0..keys,
             Self::Causal { first } => (first, keys),
             Self::SlidingWindow { first, window } => (first, *window),
+            Self::PerRow { seen } => return seen[row].clone(),
         };
         let end = (keys + query + 1).checked_sub(queries);
         let end = end.expect("queries stand behind the keys");

@@ -85,6 +85,13 @@ impl ObjectVocabulary {
         Mentions { vocabulary: self, text, words: Words::new(text), earlier: None }
     }
 
+    /// Up to which byte of a text its [mentions](Self::mentions) stay what they are, whatever is appended to it: one that begins
+    /// before it is complete, one that begins there or later may still become longer or vanish. Whether a mention is negated may
+    /// still change.
+    pub fn settled(&self, text: &str) -> usize {
+        self.spellings().settled(text)
+    }
+
     /// Mentions of a decoded response, in order and without overlap: at each word the longest surface
     /// form that fits wins. `spans[t]` are the bytes of `text` that token `t` spelled, empty for
     /// tokens that spell nothing; a mention that no token spelled is not a mention.

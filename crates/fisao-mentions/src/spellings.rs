@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::lexicon::{Lexicon, SparseLexicon};
 use super::negation;
-use super::words::{Word, Words, joins};
+use super::words::{Word, Words, joins, word_before};
 
 /// A surface form or one of its plurals.
 #[derive(Clone, Debug)]
@@ -90,6 +90,47 @@ impl Spellings {
                 return Some(Found { first, end, meaning });
             }
         }
+    }
+}
+
+impl Spellings {
+    /// Up to which byte of a text its spellings stay what they are, whatever is appended to it: the beginning of the first word
+    /// that may still grow, or with which a longer spelling may still begin.
+    pub(crate) fn settled(&self, text: &str) -> usize {
+        let mut words = Words::new(text);
+        while let Some((first, step)) = self.firsts.next_in(text, &mut words) {
+            if may_continue(step, text, first, words.clone()) {
+                return first.start;
+            }
+            longest(step, text, first, &mut words);
+        }
+        match word_before(text, text.len()) {
+            Some(last) if last.end == text.len() => last.start,
+            _ => text.len(),
+        }
+    }
+}
+
+/// Whether what is appended to a text can make a spelling of its `first` word, or another one. `ahead` are the words that follow.
+fn may_continue(first_step: &Step, text: &str, first: Word, mut ahead: Words<'_>) -> bool {
+    let (mut step, mut word) = (first_step, first);
+    loop {
+        if word.end == text.len() {
+            return true;
+        }
+        if step.further.is_empty() {
+            return false;
+        }
+        let Some(next) = ahead.next() else { return joins(&text[word.end..]) };
+        if !joins(&text[word.end..next.start]) {
+            return false;
+        }
+        if next.end == text.len() {
+            let begun = next.of(text).to_lowercase();
+            return step.further.entries().iter().any(|(word, _)| word.starts_with(&begun));
+        }
+        let Some(further) = step.further.get(text, next) else { return false };
+        (step, word) = (further, next);
     }
 }
 

@@ -25,11 +25,12 @@ impl Shown {
 
     /// What is added to scores `[batch, heads, queries, keys]`; nothing where everything is seen.
     fn bias(&self, [batch, queries, keys]: [usize; 3], device: &Device) -> Option<Tensor<4>> {
-        let first = match &self.mask {
+        let masked = match &self.mask {
             Mask::Full => return None,
-            Mask::Causal { first } | Mask::SlidingWindow { first, .. } => first,
+            Mask::Causal { first } | Mask::SlidingWindow { first, .. } => first.len(),
+            Mask::PerRow { seen } => seen.len(),
         };
-        let rows = if first.is_empty() { 1 } else { batch };
+        let rows = if masked == 0 { 1 } else { batch };
         let bias = self.bias.get_or_init(|| bias(&self.mask, [rows, queries, keys], device));
         assert_eq!(bias.dims(), [rows, 1, queries, keys], "layers of a pass see as many keys");
         Some(bias.clone())

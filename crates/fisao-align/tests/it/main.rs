@@ -6,6 +6,7 @@ mod config;
 mod divergence;
 mod gradients;
 mod guards;
+mod guided;
 mod objectives;
 mod paper_step;
 mod region_weights;

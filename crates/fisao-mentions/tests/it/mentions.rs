@@ -1,5 +1,6 @@
 mod negation;
 mod reference;
+mod settled;
 
 use std::ops::Range;
 

@@ -1,5 +1,6 @@
 //! Responses that are written one step at a time.
 
+use burn::tensor::Tensor;
 use fisao_kernels::{exponentials, highest};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -16,6 +17,11 @@ use crate::vision_language::{ImageFeatures, VisionLanguageModel};
 pub struct Decoding<'a> {
     model: &'a VisionLanguageModel,
     responses: Vec<Generated>,
+    /// Longest response of each slot, tokens.
+    limits: Vec<usize>,
+    samples: usize,
+    /// The state at each prompt's last token, `[prompts, hidden size]`.
+    prompts: Option<Tensor<2>>,
     /// The rows of the session. One whose response has ended leaves at the beginning of the next step.
     rows: Vec<Row>,
     /// Nothing where there was nothing to write.
@@ -31,8 +37,8 @@ struct Row {
     slot: usize,
     rng: ChaCha8Rng,
     temperature: f64,
-    /// Longest response, tokens.
-    limit: usize,
+    /// What its next token must not be.
+    banned: Vec<u32>,
 }
 
 impl VisionLanguageModel {
@@ -52,18 +58,21 @@ impl VisionLanguageModel {
     ) -> Decoding<'_> {
         assert_eq!(prompts.len(), sampling.len(), "every prompt has its settings");
         let settings = sampling.iter().flat_map(|sampling| std::iter::repeat_n(sampling, samples));
-        let responses = settings.map(|sampling| Generated::empty(sampling.max_new_tokens));
+        let limits: Vec<usize> = settings.map(|sampling| sampling.max_new_tokens).collect();
         let mut decoding = Decoding {
             model: self,
-            responses: responses.collect(),
+            responses: limits.iter().map(|&limit| Generated::empty(limit)).collect(),
+            limits,
+            samples,
+            prompts: None,
             rows: rows(prompts, samples, sampling),
             session: None,
-            sampler: Sampler { weights: Vec::new() },
+            sampler: Sampler { weights: Vec::new(), left: Vec::new() },
             tokens: Vec::new(),
             clock: Clock::start(),
         };
         if !decoding.rows.is_empty() {
-            decoding.read(prompts, features, samples);
+            decoding.read(prompts, features);
         }
         decoding
     }
@@ -71,13 +80,14 @@ impl VisionLanguageModel {
 
 impl Decoding<'_> {
     /// Runs the prompts and samples each row's first token.
-    fn read(&mut self, prompts: &[Prompt], features: &ImageFeatures, samples: usize) {
+    fn read(&mut self, prompts: &[Prompt], features: &ImageFeatures) {
         let model = self.model;
         let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
         let Prefilled { cache, hidden, padding, lag } = model.prefill(prompts, longest, features);
-        let of: Vec<usize> = self.rows.iter().map(|row| row.slot / samples).collect();
+        let of: Vec<usize> = self.rows.iter().map(|row| row.slot / self.samples).collect();
         let states = indices(of.iter().map(|&prompt| prompt as i64).collect(), &model.device());
-        let logits = model.language_model().logits(hidden.select(0, states));
+        let logits = model.language_model().logits(hidden.clone().select(0, states));
+        self.prompts = Some(hidden);
         self.tokens.reserve(self.rows.len());
         let Self { rows, responses, sampler, .. } = self;
         sampler.sample(model, &floats(&logits), rows, responses);
@@ -85,14 +95,20 @@ impl Decoding<'_> {
         self.clock.tell("prompts read", prompts.len() * longest);
         let of_prompt = |all: &[usize]| of.iter().map(|&prompt| all[prompt]).collect();
         let (padding, lag) = (of_prompt(&padding), of_prompt(&lag));
-        let more = self.rows.iter().map(|row| row.limit).max().unwrap_or(0);
+        let more = self.limits.iter().copied().max().unwrap_or(0);
         let prefill = PrefillState { cache, of, padding, lag, more };
         self.session = Some(DecodingSession::new(model.language_model(), prefill));
     }
 
     /// Slots of the responses that are still being written, in no particular order.
     pub fn open(&self) -> impl Iterator<Item = usize> + '_ {
-        self.rows.iter().filter(|row| row.is_open(&self.responses)).map(|row| row.slot)
+        self.rows.iter().map(|row| row.slot).filter(|&slot| self.is_open(slot))
+    }
+
+    /// Whether a response is still being written.
+    pub fn is_open(&self, slot: usize) -> bool {
+        let response = &self.responses[slot];
+        response.finish != FinishReason::Stop && response.tokens.len() < self.limits[slot]
     }
 
     /// A response, as far as it is written.
@@ -103,7 +119,7 @@ impl Decoding<'_> {
     /// Samples one more token of each response that is being written. Whether there was any.
     pub fn step(&mut self) -> bool {
         for row in (0..self.rows.len()).rev() {
-            if !self.rows[row].is_open(&self.responses) {
+            if !self.is_open(self.rows[row].slot) {
                 self.remove(row);
             }
         }
@@ -119,9 +135,50 @@ impl Decoding<'_> {
 
     /// Ends a response where it is, as if its token budget were used up. Nothing happens to one that has ended.
     pub fn close(&mut self, slot: usize) {
+        self.limits[slot] = self.limits[slot].min(self.responses[slot].tokens.len());
         if let Some(row) = self.rows.iter().position(|row| row.slot == slot) {
             self.remove(row);
         }
+    }
+
+    /// Takes a response back to its first `tokens` tokens, from where the next step goes on. The token sampled there is none of
+    /// `banned`: it is drawn from the distribution renormalised over all others, which is what its log-probability is of. Tokens
+    /// after it may be anything again. A response that has ended is being written again; its random stream goes on where it is.
+    ///
+    /// Back at nothing, the first token is sampled at once.
+    ///
+    /// # Panics
+    /// When the response was closed or had ended before the last step, has no more than `tokens` tokens, or every token is banned.
+    pub fn rewind(&mut self, slot: usize, tokens: usize, banned: &[u32]) {
+        let row = self.rows.iter().position(|row| row.slot == slot);
+        let row = row.expect("a response is rewound before the step after its end");
+        let vocabulary = self.model.language_model().config().vocab_size;
+        assert!(banned.len() < vocabulary, "every token is banned");
+        let response = &mut self.responses[slot];
+        let written = response.tokens.len();
+        assert!(
+            tokens < written,
+            "a response of {written} tokens cannot be taken back to {tokens}"
+        );
+        response.tokens.truncate(tokens);
+        response.logprobs.truncate(tokens);
+        response.finish = FinishReason::Length;
+        self.rows[row].banned.extend_from_slice(banned);
+        if let Some(session) = &mut self.session {
+            // The last token has not been read, and the last one that is left will be read again.
+            session.rewind(row, written - tokens.max(1));
+        }
+        if tokens == 0 {
+            self.sample_first(row);
+        }
+    }
+
+    /// Samples the first token of a row's response.
+    fn sample_first(&mut self, row: usize) {
+        let Self { model, responses, rows, sampler, prompts, samples, .. } = self;
+        let prompts = prompts.clone().expect("a row has a prompt that was read");
+        let logits = model.language_model().logits(prompts.narrow(0, rows[row].slot / *samples, 1));
+        sampler.sample(model, &floats(&logits), &mut rows[row..=row], responses);
     }
 
     /// Drops a row; the last one takes its place.
@@ -142,14 +199,6 @@ impl Decoding<'_> {
     }
 }
 
-impl Row {
-    /// Whether its response is still being written.
-    fn is_open(&self, responses: &[Generated]) -> bool {
-        let response = &responses[self.slot];
-        response.finish != FinishReason::Stop && response.tokens.len() < self.limit
-    }
-}
-
 /// A row for each response that may have tokens.
 fn rows(prompts: &[Prompt], samples: usize, sampling: &[Sampling]) -> Vec<Row> {
     prompts
@@ -164,7 +213,7 @@ fn rows(prompts: &[Prompt], samples: usize, sampling: &[Sampling]) -> Vec<Row> {
                 slot,
                 rng: Purpose::Responses.stream(sampling.seed, response),
                 temperature: sampling.temperature,
-                limit: sampling.max_new_tokens,
+                banned: Vec::new(),
             }
         })
         .collect()
@@ -174,6 +223,8 @@ fn rows(prompts: &[Prompt], samples: usize, sampling: &[Sampling]) -> Vec<Row> {
 struct Sampler {
     /// Unnormalised probabilities of one row.
     weights: Vec<f64>,
+    /// Logits of a row some of whose tokens are banned.
+    left: Vec<f32>,
 }
 
 impl Sampler {
@@ -187,8 +238,18 @@ impl Sampler {
     ) {
         let vocabulary = model.language_model().config().vocab_size;
         for (row, logits) in rows.iter_mut().zip(logits.chunks_exact(vocabulary)) {
-            let (token, logprob) =
-                sample_token(logits, row.temperature, &mut row.rng, &mut self.weights);
+            let Self { weights, left } = self;
+            let logits = if row.banned.is_empty() {
+                logits
+            } else {
+                left.clear();
+                left.extend_from_slice(logits);
+                for banned in row.banned.drain(..) {
+                    left[banned as usize] = f32::NEG_INFINITY;
+                }
+                left
+            };
+            let (token, logprob) = sample_token(logits, row.temperature, &mut row.rng, weights);
             let response = &mut responses[row.slot];
             response.tokens.push(token);
             response.logprobs.push(logprob);
@@ -218,6 +279,8 @@ fn sample_token(
                 left -= weight;
                 left < 0.0
             })
+            // Rounding may leave something; a banned token has no weight.
+            .or_else(|| weights.iter().rposition(|&weight| weight > 0.0))
             .unwrap_or(logits.len() - 1)
     } else {
         logits.iter().position(|&logit| logit >= highest).unwrap_or(0)

@@ -96,6 +96,40 @@ impl KvCache {
         Self { shared: None, layers, sequences, filled }
     }
 
+    /// Takes the last positions of its own from the sequence at `row`. What stands before them moves up to the end of the cache,
+    /// where all sequences end; so many of its first positions hold nothing of use.
+    pub(crate) fn rewind(&mut self, row: usize, positions: usize) {
+        self.own_all();
+        let (left, filled) = (self.filled - positions, self.filled);
+        if positions == 0 {
+            return;
+        }
+        for old in self.layers.iter_mut().flat_map(|(k, v)| [k, v]) {
+            let [_, heads, _, width] = old.dims();
+            let only = indices(vec![0], &old.device());
+            // A copy, without which what it lies in could not be written in place.
+            let moved = old.clone().narrow(0, row, 1).narrow(2, 0, left).select(0, only);
+            let place = [row..row + 1, 0..heads, positions..filled, 0..width];
+            old.inplace(|tensor| tensor.slice_assign(place, moved));
+        }
+    }
+
+    /// Gives every sequence a copy of what it shares with others.
+    fn own_all(&mut self) {
+        let Some(Shared { layers, positions, of }) = self.shared.take() else { return };
+        for (before, (keys, values)) in layers.into_iter().zip(&mut self.layers) {
+            let rows = of.iter().map(|&prompt| prompt as i64).collect();
+            let rows = indices(rows, &keys.device());
+            let whole = |before: Tensor<4>, own: &Tensor<4>| {
+                let own = own.clone().narrow(0, 0, of.len());
+                Tensor::cat(vec![before.select(0, rows.clone()), own], 2)
+            };
+            *keys = whole(before.0, keys);
+            *values = whole(before.1, values);
+        }
+        self.filled += positions;
+    }
+
     /// Drops the sequence at `row`; the last one takes its place.
     pub(crate) fn swap_remove(&mut self, row: usize) {
         self.sequences -= 1;
@@ -141,6 +175,13 @@ impl KvCache {
         let end = self.filled + new;
         let slot = [0..batch, 0..heads, self.filled..end, 0..width];
         let store = |old: &mut Tensor<4>, fresh: Tensor<4>| {
+            let [rows, heads, capacity, width] = old.dims();
+            if end > capacity {
+                // Sequences that are rewound take more steps than they have positions.
+                let more = (end - capacity).max(capacity / 4);
+                let more = Tensor::zeros([rows, heads, more, width], &old.device());
+                old.inplace(|tensor| Tensor::cat(vec![tensor, more], 2));
+            }
             old.inplace(|tensor| tensor.slice_assign(slot.clone(), fresh));
             old.clone().slice([0..batch, 0..heads, 0..end])
         };

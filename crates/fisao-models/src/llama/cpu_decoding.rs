@@ -1,6 +1,7 @@
 //! A step of decoding on the CPU in memory that is kept: keys, values and everything a step computes have their places from the
 //! beginning, and steps allocate nothing. To the bit what the same step on tensors gives.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use fisao_kernels::layer_weights::{CachedHeads, EmbeddingWeights, LinearWeights, NormWeights};
@@ -24,13 +25,16 @@ pub(crate) struct CpuDecoding {
     sizes: Sizes,
     /// Rotary angles at every position there can be.
     angles: Angles,
-    /// Positions of the prompts, padding counted, and those filled behind them.
+    /// Positions of the prompts, padding counted.
     prompt: usize,
-    filled: usize,
+    /// Positions of each sequence's own that are filled.
+    filled: Vec<usize>,
     /// The prompt of each sequence.
     of: Vec<usize>,
     /// Padding before each sequence's prompt.
-    padding: Arc<[usize]>,
+    padding: Vec<usize>,
+    /// What each sequence sees in a step, prompt and own positions together; room for as many as there are at the beginning.
+    seen: Arc<[Range<usize>]>,
     /// See [`LlamaConfig::sliding_window`].
     window: Option<usize>,
     /// How far each sequence's positions are behind its places in the cache.
@@ -160,10 +164,11 @@ impl Layer {
     }
 
     /// Appends rows of keys and of values, `[sequences, key heads · width]`, behind those that are filled.
-    fn append(&mut self, new: [&[f32]; 2], sizes: Sizes, filled: usize) {
+    fn append(&mut self, new: [&[f32]; 2], sizes: Sizes, filled: &[usize]) {
         for (own, new) in self.own.iter_mut().zip(new) {
             let places = own.chunks_exact_mut(sizes.positions * sizes.width);
-            for (place, new) in places.zip(new.chunks_exact(sizes.width)) {
+            let filled = filled.iter().flat_map(|&of| std::iter::repeat_n(of, sizes.key_heads));
+            for ((place, new), filled) in places.zip(new.chunks_exact(sizes.width)).zip(filled) {
                 place[filled * sizes.width..][..sizes.width].copy_from_slice(new);
             }
         }
@@ -190,10 +195,11 @@ impl CpuDecoding {
             sizes,
             angles: model.rotary.angles(0..prompt + more),
             prompt,
-            filled: 0,
+            filled: vec![0; of.len()],
+            seen: vec![0..0; of.len()].into(),
             buffers: StepBuffers::new(model.config(), of.len()),
             of,
-            padding: padding.into(),
+            padding,
             window: model.config().sliding_window,
             lag,
         }
@@ -203,12 +209,16 @@ impl CpuDecoding {
     pub(super) fn step(&mut self, tokens: &[u32]) -> &[f32] {
         let Self { sizes, buffers, filled, .. } = self;
         assert_eq!(tokens.len(), self.of.len(), "one token per sequence");
-        assert!(*filled < sizes.positions, "the KV cache is full");
-        let at = self.prompt + *filled;
-        for (position, lag) in buffers.positions.iter_mut().zip(&self.lag) {
-            *position = at - lag;
+        let longest = filled.iter().copied().max().unwrap_or(0);
+        assert!(longest < sizes.positions, "the KV cache is full");
+        let seen = Arc::make_mut(&mut self.seen);
+        for (row, &filled) in filled.iter().enumerate() {
+            let at = self.prompt + filled;
+            buffers.positions[row] = at - self.lag[row];
+            let first = self.window.map_or(0, |window| (at + 1).saturating_sub(window));
+            seen[row] = self.padding[row].max(first)..at + 1;
         }
-        let mask = Mask::Causal { first: Arc::clone(&self.padding) }.within(self.window);
+        let mask = Mask::PerRow { seen: Arc::clone(&self.seen) };
         self.table.fill(&mut buffers.x, tokens);
         for layer in &mut self.layers {
             layer.input_layernorm.fill(&mut buffers.normed, &buffers.x);
@@ -232,8 +242,8 @@ impl CpuDecoding {
                     &buffers.positions,
                 );
             }
-            layer.append([k, v], *sizes, *filled);
-            let own = layer.own.each_ref().map(|own| sizes.view(own, tokens.len(), *filled + 1));
+            layer.append([k, v], *sizes, filled);
+            let own = layer.own.each_ref().map(|own| sizes.view(own, tokens.len(), longest + 1));
             let [k, v] = layer.of_prompts.each_ref().map(CachedHeads::view);
             let before = attention::Prompts { k, v, of: &self.of };
             let q = sizes.queries(q, tokens.len());
@@ -251,8 +261,13 @@ impl CpuDecoding {
         }
         self.norm.fill(&mut buffers.normed, &buffers.x);
         self.head.fill(&mut buffers.logits, &buffers.normed);
-        *filled += 1;
+        filled.iter_mut().for_each(|filled| *filled += 1);
         &buffers.logits
+    }
+
+    /// See [`DecodingSession::rewind`](super::decoding_session::DecodingSession::rewind).
+    pub(super) fn rewind(&mut self, row: usize, positions: usize) {
+        self.filled[row] -= positions;
     }
 
     /// See [`DecodingSession::swap_remove`](super::decoding_session::DecodingSession::swap_remove).
@@ -260,10 +275,12 @@ impl CpuDecoding {
         let Self { sizes, .. } = *self;
         self.of.swap_remove(row);
         self.lag.swap_remove(row);
+        self.padding.swap_remove(row);
         let last = self.of.len();
-        Arc::make_mut(&mut self.padding).swap(row, last);
+        let filled = self.filled[last] * sizes.width;
+        self.filled.swap_remove(row);
         if row != last {
-            let (head, filled) = (sizes.positions * sizes.width, self.filled * sizes.width);
+            let head = sizes.positions * sizes.width;
             for own in self.layers.iter_mut().flat_map(|layer| &mut layer.own) {
                 for index in 0..sizes.key_heads {
                     let from = last * sizes.keys() + index * head;

@@ -63,6 +63,19 @@ impl<'a> DecodingSession<'a> {
         }
     }
 
+    /// Takes the last `positions` of its own from the sequence at `row`; the others stay as long as they are.
+    pub(crate) fn rewind(&mut self, row: usize, positions: usize) {
+        match self {
+            Self::OnCpu(decoding) => decoding.rewind(row, positions),
+            // Sequences end at one position of the cache, so what is left of this one begins later.
+            Self::OnTensors(Composed { cache, padding, lag, .. }) => {
+                cache.rewind(row, positions);
+                padding[row] += positions;
+                lag[row] += positions;
+            }
+        }
+    }
+
     /// Drops the sequence at `row`; the last one takes its place.
     pub(crate) fn swap_remove(&mut self, row: usize) {
         match self {
@@ -238,6 +251,53 @@ mod tests {
         let found = decoded(DecodingSession::new(&training, prefill(&training)));
         let still = adapted(model(DecoderFamily::Llama, DType::F32, false));
         assert!(found == decoded(DecodingSession::new(&still, prefill(&still))), "other logits");
+    }
+
+    /// Logits of steps of three sequences of which two are rewound: one twice, by two positions and by all it has.
+    fn rewound(mut session: DecodingSession<'_>) -> Vec<Vec<f32>> {
+        let mut found = Vec::new();
+        for tokens in [[3, 4, 5], [6, 7, 8], [9, 10, 11]] {
+            found.push(session.step(&tokens).to_vec());
+        }
+        session.rewind(1, 2);
+        found.push(session.step(&[12, 7, 14]).to_vec());
+        session.rewind(0, 1);
+        session.rewind(1, 2);
+        found.push(session.step(&[12, 4, 15]).to_vec());
+        found.push(session.step(&[16, 7, 17]).to_vec());
+        session.swap_remove(0);
+        found.push(session.step(&[18, 10]).to_vec());
+        // More steps than a sequence has positions.
+        for back in [3, 1, 4] {
+            session.rewind(0, back);
+            for step in 0..back as u32 {
+                found.push(session.step(&[step, step + 1]).to_vec());
+                session.rewind(1, 1);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn rewound_cpu_decoding_equals_tensor_decoding_bitwise() {
+        use DecoderFamily::{Llama, Mistral, Qwen3};
+        let bits = |all: &[f32]| all.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        for family in [Llama, Mistral, Qwen3] {
+            let model = model(family, DType::F32, false);
+            let expected = rewound(DecodingSession::composed(&model, prefill(&model)));
+            let found = rewound(DecodingSession::new(&model, prefill(&model)));
+            assert_eq!(found.len(), expected.len());
+            for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                assert!(bits(found) == bits(expected), "{family:?}: step {step}");
+            }
+            // The second sequence has read 4 again, then 7, then 10: what it read at first.
+            let second = |step: usize, row: usize| bits(&found[step][row * 3000..][..3000]);
+            assert!(second(4, 1) == second(0, 1), "{family:?}: the same tokens, other logits");
+            assert!(second(5, 1) == second(1, 1), "{family:?}: the same tokens, other logits");
+            assert!(second(6, 1) == second(2, 1), "{family:?}: the same tokens, other logits");
+            assert!(second(3, 1) == second(1, 1), "{family:?}: the same tokens, other logits");
+            assert!(second(4, 1) != second(1, 1), "{family:?}: other tokens, the same logits");
+        }
     }
 
     #[test]

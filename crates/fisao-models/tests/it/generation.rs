@@ -348,3 +348,122 @@ fn decoding_of_no_prompts_is_over_at_once() {
     assert!(!decoding.step());
     assert!(decoding.into_responses().is_empty());
 }
+
+/// Writes greedy responses, one of which is taken back to `left` tokens once it has `written`, with its token there banned.
+fn rewound(slot: usize, written: usize, left: usize) -> (Vec<Generated>, Vec<Generated>, u32) {
+    let model = tiny_llava(3);
+    let features = model.image_features(pixels(3, 4));
+    let prompts = prompts();
+    let whole = model.generate(&prompts, &features, 1, &GREEDY);
+    let banned = whole[slot].tokens[left];
+    let settings = vec![GREEDY; prompts.len()];
+    let mut decoding = model.start_decoding(&prompts, &features, 1, &settings);
+    while decoding.response(slot).tokens.len() < written {
+        assert!(decoding.step());
+    }
+    decoding.rewind(slot, left, &[banned]);
+    assert!(decoding.is_open(slot));
+    while decoding.step() {}
+    (decoding.into_responses(), whole, banned)
+}
+
+/// The longest response of those that [`rewound`] writes, and the last token of it that is not the end token.
+fn longest() -> (usize, usize) {
+    let model = tiny_llava(3);
+    let whole = model.generate(&prompts(), &model.image_features(pixels(3, 4)), 1, &GREEDY);
+    let lengths = whole.iter().map(|response| response.tokens.len()).enumerate();
+    lengths.max_by_key(|&(_, length)| length).expect("responses")
+}
+
+#[test]
+fn rewound_response_takes_the_most_likely_token_that_is_not_banned() {
+    let model = tiny_llava(3);
+    let vocabulary = model.language_model().config().vocab_size;
+    let (slot, length) = longest();
+    assert!(length > 6, "too short to tell");
+    for (written, left) in [(5, 3), (6, 1), (4, 3), (3, 0), (1, 0), (length, 2)] {
+        let (found, whole, banned) = rewound(slot, written, left);
+        let response = &found[slot];
+        assert_eq!(response.tokens[..left], whole[slot].tokens[..left]);
+        assert_ne!(response.tokens[left], banned);
+        let rows = recompute(&model, &prompts()[slot], response, 1.0);
+        for (at, row) in rows.chunks_exact(vocabulary).enumerate() {
+            let allowed = |token: &usize| at != left || *token != banned as usize;
+            let best = (0..vocabulary).filter(allowed).max_by(|&a, &b| row[a].total_cmp(&row[b]));
+            let best = best.expect("a vocabulary");
+            let taken = if at == left { row[banned as usize].exp() } else { 0.0 };
+            assert_eq!(response.tokens[at] as usize, best, "({written}, {left}), token {at}");
+            let expected = row[best] - (1.0 - taken).ln();
+            assert_close("log-probability", &[response.logprobs[at]], &[expected], F32_FORWARD);
+        }
+        for other in (0..whole.len()).filter(|&other| other != slot) {
+            assert_same_response(&found[other], &whole[other]);
+        }
+    }
+}
+
+#[test]
+fn rewound_response_without_banned_tokens_is_written_again() {
+    let model = tiny_llava(3);
+    let features = model.image_features(pixels(3, 4));
+    let prompts = prompts();
+    let whole = model.generate(&prompts, &features, 1, &GREEDY);
+    let settings = vec![GREEDY; prompts.len()];
+    let mut decoding = model.start_decoding(&prompts, &features, 1, &settings);
+    let mut rewinds = 0;
+    // All of them, by different numbers of tokens, at different times, and after their end.
+    let mut due: Vec<usize> = (0..prompts.len()).collect();
+    loop {
+        due.retain(|&slot| {
+            let length = decoding.response(slot).tokens.len();
+            let is_due = length >= 3 + 2 * slot || !decoding.is_open(slot);
+            if is_due {
+                decoding.rewind(slot, length.saturating_sub(2 + slot), &[]);
+                rewinds += 1;
+            }
+            !is_due
+        });
+        if !decoding.step() {
+            break;
+        }
+    }
+    assert_eq!(rewinds, prompts.len());
+    for (found, expected) in decoding.into_responses().iter().zip(&whole) {
+        assert_same_response(found, expected);
+    }
+}
+
+#[test]
+fn sampling_never_draws_a_banned_token() {
+    let model = tiny_llava(3);
+    let features = model.image_features(pixels(3, 4));
+    let prompts = prompts();
+    let vocabulary = model.language_model().config().vocab_size as u32;
+    let settings = vec![Sampling { temperature: 3.0, ..SAMPLED }; prompts.len()];
+    let mut decoding = model.start_decoding(&prompts, &features, 2, &settings);
+    let allowed = [7, 9, 11];
+    let banned: Vec<u32> = (0..vocabulary).filter(|id| !allowed.contains(id)).collect();
+    let mut drawn = std::collections::BTreeSet::new();
+    for _ in 0..8 {
+        for slot in 0..2 * prompts.len() {
+            decoding.rewind(slot, 0, &banned);
+            let response = decoding.response(slot);
+            assert!(allowed.contains(&response.tokens[0]), "{response:?}");
+            assert!(response.is_finite());
+            drawn.insert(response.tokens[0]);
+        }
+    }
+    assert_eq!(drawn.len(), allowed.len(), "all that are allowed are drawn");
+}
+
+#[test]
+#[should_panic(expected = "before the step after its end")]
+fn closed_response_is_not_rewound() {
+    let model = tiny_llava(3);
+    let features = model.image_features(pixels(3, 4));
+    let prompts = prompts();
+    let mut decoding = model.start_decoding(&prompts, &features, 1, &vec![GREEDY; prompts.len()]);
+    decoding.step();
+    decoding.close(1);
+    decoding.rewind(1, 0, &[]);
+}
