@@ -4,19 +4,21 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::bail;
 use burn::tensor::Device;
 use fisao_align::RunControl;
 use fisao_align::captions::best_of;
-use fisao_align::mentions::{MentionScorer, ScoredResponse};
+use fisao_align::guided::{Guidance, Guide, GuidedConfig, TakenBack, caption_guided};
+use fisao_align::mentions::MentionScorer;
 use fisao_align::sampling::{generate, tasks_at_once};
 use fisao_align::tasks::TaskSource;
 use fisao_align::token_rewards::AdditionalRewards;
 use fisao_models::generation::{FinishReason, Generated, Sampling};
-use fisao_runs::Reporter;
 use fisao_runs::bundle::{Policy, Views, warn_of_photographs};
 use fisao_runs::calibrations::{self, Setting};
 use fisao_runs::tasks::{ImageTasks, checked_images};
 use fisao_runs::vocabulary::Vocabulary;
+use fisao_runs::{Refusal, Reporter};
 use fisao_verifier::rewards::{RewardConfig, RewardRule};
 use serde::Serialize;
 
@@ -34,7 +36,28 @@ struct CaptionedImage<'a> {
     caption: String,
     tokens: Vec<CaptionToken>,
     finish_reason: FinishReason,
+    /// What guidance did, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guided: Option<GuidedCounts>,
 }
+
+/// What guidance did to a caption.
+#[derive(Serialize)]
+struct GuidedCounts {
+    taken_back: Vec<TakenBack>,
+    let_through: usize,
+    extra_tokens: usize,
+}
+
+impl From<Guidance> for GuidedCounts {
+    fn from(guidance: Guidance) -> Self {
+        let Guidance { taken_back, let_through, extra_tokens, rewinds: _ } = guidance;
+        Self { taken_back, let_through, extra_tokens }
+    }
+}
+
+/// A response, with what guidance did to it where it was asked for.
+type Written = (Generated, Option<Guidance>);
 
 #[derive(Serialize)]
 struct CaptionToken {
@@ -47,6 +70,7 @@ struct CaptionToken {
 
 pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let sampling = arguments.sampling.resolve()?;
+    let precision = arguments.guided.map(checked_precision).transpose()?;
     let images = checked_images(&arguments.images, arguments.damaged.images(), reporter)?;
     let device = arguments.model.device.open(reporter)?.device;
     let policy =
@@ -54,7 +78,8 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
     let sizes = images.iter().map(|image| image.size);
     warn_of_photographs(policy.is_embedded(), sizes, reporter);
     let chooser = arguments.calibration.as_deref();
-    let chooser = chooser.map(|path| Chooser::open(path, arguments, &policy, &device, reporter));
+    let chooser =
+        chooser.map(|path| Chooser::open((path, precision), arguments, &policy, &device, reporter));
     let mut chooser = chooser.transpose()?;
     let views = chooser.as_ref().and_then(|chooser| chooser.views.clone());
     let tasks = ImageTasks::new(&policy, images, &arguments.prompt)?.with_verifier(views);
@@ -68,14 +93,18 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
         let advance = |done| progress.advance(done as u64);
         let captions = match &mut chooser {
             Some(chooser) => chooser.choose(&policy, &tasks, start..end, &sampling)?,
-            None => generate(&policy.model, &tasks, start..end, length, &sampling, &advance)?,
+            None => {
+                let range = start..end;
+                let written = generate(&policy.model, &tasks, range, length, &sampling, &advance)?;
+                written.into_iter().map(|response| (response, None)).collect()
+            }
         };
         if chooser.is_some() {
             advance(end - start);
         }
         for (index, written) in (start..end).zip(captions) {
             let image = tasks.file(index).display().to_string();
-            let caption = describe(&policy, image, &arguments.prompt, &written)?;
+            let caption = describe(&policy, image, &arguments.prompt, written)?;
             match arguments.format {
                 Format::Text => {
                     let (image, text) = (one_line(&caption.image), one_line(&caption.caption));
@@ -89,17 +118,30 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
     Ok(())
 }
 
-/// What chooses among several captions.
+/// A precision as it was asked for.
+fn checked_precision(precision: f64) -> anyhow::Result<f64> {
+    if precision > 0.0 && precision < 1.0 {
+        return Ok(precision);
+    }
+    bail!(
+        Refusal::new(format!("--guided is {precision}; it must be greater than 0 and less than 1"))
+            .hint("write --guided 0.8 for words that are in the image four times of five")
+    )
+}
+
+/// What chooses among several captions, or takes words back while one is written.
 struct Chooser {
     scorer: MentionScorer,
     rule: RewardRule,
+    guide: Option<Guide>,
     views: Option<Views>,
-    count: usize,
+    /// Captions of an image to choose from, where there are several.
+    count: Option<usize>,
 }
 
 impl Chooser {
     fn open(
-        calibration: &Path,
+        (calibration, precision): (&Path, Option<f64>),
         arguments: &CaptionArguments,
         policy: &Policy,
         device: &Device,
@@ -126,8 +168,11 @@ impl Chooser {
             verifier,
         };
         let rule = RewardRule::new(&RewardConfig::default(), &calibration)?;
-        let count = arguments.best_of.unwrap_or(1);
-        Ok(Self { scorer, rule, views, count })
+        let guide = |precision| {
+            Guide::new(GuidedConfig { precision, ..GuidedConfig::default() }, &calibration)
+        };
+        let guide = precision.map(guide).transpose()?;
+        Ok(Self { scorer, rule, guide, views, count: arguments.best_of })
     }
 
     fn choose(
@@ -136,21 +181,21 @@ impl Chooser {
         tasks: &ImageTasks<'_>,
         range: Range<usize>,
         sampling: &Sampling,
-    ) -> anyhow::Result<Vec<Generated>> {
+    ) -> anyhow::Result<Vec<Written>> {
         let first = range.start;
         let asked = range.map(|at| tasks.task(at)).collect::<Result<Vec<_>, _>>()?;
         let asked = (asked.as_slice(), first);
-        let (scorer, rule, count) = (&mut self.scorer, &self.rule, self.count);
-        let (best, _) = best_of(
-            &policy.model,
-            scorer,
-            (rule, &AdditionalRewards::default()),
-            asked,
-            count,
-            sampling,
-            RunControl::new(&|_| {}),
-        )?;
-        Ok(best.iter().map(ScoredResponse::response).collect())
+        let (model, scorer, rule) = (&policy.model, &mut self.scorer, &self.rule);
+        let (additional, control) = (AdditionalRewards::default(), RunControl::new(&|_| {}));
+        if let Some(guide) = &self.guide {
+            let choice = self.count.map(|count| (count, rule, &additional));
+            let written = caption_guided(model, scorer, guide, choice, asked, sampling, control)?;
+            let written = written.into_iter();
+            return Ok(written.map(|(one, guidance)| (one.response(), Some(guidance))).collect());
+        }
+        let (rewards, count) = ((rule, &additional), self.count.unwrap_or(1));
+        let (best, _) = best_of(model, scorer, rewards, asked, count, sampling, control)?;
+        Ok(best.iter().map(|best| (best.response(), None)).collect())
     }
 }
 
@@ -158,7 +203,7 @@ fn describe<'a>(
     policy: &Policy,
     image: String,
     prompt: &'a str,
-    written: &Generated,
+    (written, guidance): Written,
 ) -> anyhow::Result<CaptionedImage<'a>> {
     let decoded = policy.tokenizer.decode(&written.tokens)?;
     let tokens = written
@@ -180,5 +225,6 @@ fn describe<'a>(
         caption: decoded.text,
         tokens,
         finish_reason: written.finish,
+        guided: guidance.map(GuidedCounts::from),
     })
 }

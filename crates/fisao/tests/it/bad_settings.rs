@@ -70,6 +70,14 @@ fn out_of_range_option_values_are_rejected_with_their_range() {
     let caption = ["caption", "--image", "pictures"];
     let best = ["--calibration", "c.json", "--temperature", "1"];
     refuse(&[&caption[..], &best, &["--best-of", "0"]].concat(), &["--best-of", "1..=1024"]);
+    for value in ["0", "1", "1.5", "nan"] {
+        refuse(
+            &[&caption[..], &best[..2], &["--guided", value]].concat(),
+            &["--guided is ", "greater than 0 and less than 1"],
+        );
+    }
+    refuse(&[&caption[..], &["--guided", "0.8"]].concat(), &["--calibration"]);
+    refuse(&[&caption[..], &best].concat(), &["--best-of", "--guided"]);
     for value in ["0", "99999999999", "-1"] {
         refuse(
             &[&caption[..], &[&format!("--max-new-tokens={value}")]].concat(),

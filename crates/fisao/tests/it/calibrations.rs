@@ -279,3 +279,58 @@ fn coco_annotations_calibrate_like_lists_of_objects() {
     place.succeed(&[&CALIBRATE[..], &["--annotations", "annotations.jsonl"]].concat());
     assert_eq!(calibration(&place), of_coco);
 }
+
+/// Words of the captions that the scenes hold, and all of them.
+fn correct_mentions(captions: &[Value]) -> (usize, usize) {
+    let world = World::new();
+    let (mut correct, mut all) = (0, 0);
+    for caption in captions {
+        let id = caption["image_id"].as_str().unwrap().trim_end_matches(".png");
+        let index = id.rsplit('-').next().unwrap().parse().unwrap();
+        let present = world.scene(Split::Calibration, 0, index).categories();
+        let text = caption["caption"].as_str().unwrap();
+        let named = CATEGORIES.iter().map(Category::name).filter(|name| text.contains(name));
+        for name in named {
+            all += 1;
+            correct += usize::from(present.contains(name));
+        }
+    }
+    (correct, all)
+}
+
+#[test]
+fn guided_captions_name_fewer_objects_that_are_not_there() {
+    let place = workplace();
+    place.succeed(&[&CALIBRATE[..], &["--annotations", "annotations.jsonl"]].concat());
+    let caption = ["caption", "--images", "scenes", "--format", "json"];
+    let captions = |more: &[&str]| -> Vec<Value> {
+        let text = place.succeed(&[&caption[..], more].concat());
+        text.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect()
+    };
+    let guided = ["--calibration", "calibration.json", "--guided", "0.8"];
+    let (before, after) = (captions(&[]), captions(&guided));
+    assert!(before.iter().all(|caption| caption.get("guided").is_none()));
+    let ((correct, all), (guided_correct, guided_all)) =
+        (correct_mentions(&before), correct_mentions(&after));
+    let (wrong, guided_wrong) = (all - correct, guided_all - guided_correct);
+    assert!(wrong > 10, "too few to tell: {wrong}");
+    assert!(guided_wrong < wrong / 2, "{guided_wrong} of {guided_all}, before {wrong} of {all}");
+    let mut taken_back = 0;
+    for (before, after) in before.iter().zip(&after) {
+        let guidance = &after["guided"];
+        let words = guidance["taken_back"].as_array().unwrap();
+        assert!(words.iter().all(|word| word["p_hallucinated"].as_f64().unwrap() > 0.2));
+        if words.is_empty() {
+            assert_eq!(before["caption"], after["caption"]);
+        } else {
+            assert!(guidance["extra_tokens"].as_u64().unwrap() >= words.len() as u64);
+        }
+        assert!(guidance["let_through"].is_u64());
+        taken_back += words.len();
+    }
+    assert!(taken_back >= wrong / 2, "{taken_back} words were taken back");
+    // The same with a choice among several.
+    let best = captions(&[&guided[..], &["--best-of", "2", "--temperature", "1"]].concat());
+    assert_eq!(best.len(), before.len());
+    assert!(best.iter().all(|caption| caption["guided"]["taken_back"].is_array()));
+}
