@@ -5,8 +5,11 @@
 //! first token, which is banned there, and decoding goes on from the rest of the distribution. Nothing is trained; a response without
 //! doubtful mentions is the one that the model writes anyway.
 //!
-//! Where no other token leads to a mention that passes, tokens before it are taken back as well, one more at a time. Where that
-//! does not help either, the least doubtful of the mentions is let through and counted.
+//! In the place of a mention that was taken back, one of an object that the response has named before does not pass either: it would
+//! be true and say nothing. Where no other token leads to a mention that passes, tokens before it are taken back as well, one more at a time. Where that
+//! does not help either, the least doubtful of the mentions stays, and is counted if the verifier doubts it.
+
+use std::collections::BTreeSet;
 
 use fisao_models::generation::{Decoding, Generated, Prompt, Sampling};
 use fisao_models::parallel::parallel_chunks;
@@ -250,14 +253,14 @@ fn decoding_is_at_start(check: &Check<'_, '_>) -> bool {
 struct Progress {
     /// End of the last mention that passed: in the text, bytes, and in the response, tokens.
     passed: (usize, usize),
-    /// The doubtful mention that is replaced at the moment.
+    /// The rejected mention that is replaced at the moment.
     place: Option<Place>,
     /// Since the last mention that passed: where retries were first used up, and the first token that was taken back since.
     back: Option<(usize, usize)>,
     guidance: Guidance,
 }
 
-/// The first token of a doubtful mention.
+/// The first token of a rejected mention.
 #[derive(Debug, Clone)]
 struct Place {
     token: usize,
@@ -268,6 +271,11 @@ struct Place {
 }
 
 impl Progress {
+    /// Whether a mention was taken back since the last one that passed.
+    fn is_replacing(&self) -> bool {
+        self.place.is_some() || self.back.is_some()
+    }
+
     fn pass(&mut self, mention: &TokenMention) {
         self.passed = (mention.span.end, mention.tokens.end);
         self.place = None;
@@ -275,7 +283,15 @@ impl Progress {
     }
 }
 
-/// How a response goes on from a doubtful mention.
+/// A mention that is to be replaced.
+struct Rejected {
+    mention: TokenMention,
+    p_hallucinated: f64,
+    /// Whether the verifier doubts it; else it only repeats another.
+    is_doubtful: bool,
+}
+
+/// How a response goes on from a mention that is to be replaced.
 enum Resolution {
     LetThrough,
     /// From so many tokens, with other tokens than these.
@@ -303,24 +319,29 @@ impl Check<'_, '_> {
         } else {
             usize::MAX
         };
+        let mut named = BTreeSet::new();
         for mention in self.scorer.vocabulary.token_mentions(text, &decoded.spans) {
-            let is_new = mention.span.start >= progress.passed.0 && mention.span.start < settled;
-            if !is_new || mention.negated {
+            if mention.negated {
+                continue;
+            }
+            let is_repeat = !named.insert(mention.category);
+            if mention.span.start < progress.passed.0 || mention.span.start >= settled {
                 continue;
             }
             self.scorer.verifier.embed_names([mention.form.as_str()])?;
             let score = self.scorer.verifier.score(self.image, &mention.form);
             let p_hallucinated = self.guide.p_hallucinated(score);
-            if !self.guide.doubts(p_hallucinated) {
+            let is_doubtful = self.guide.doubts(p_hallucinated);
+            if !is_doubtful && !(is_repeat && progress.is_replacing()) {
                 progress.pass(&mention);
                 continue;
             }
-            let doubtful = TakenBack { text: mention.text.clone(), p_hallucinated };
+            let rejected = Rejected { mention, p_hallucinated, is_doubtful };
             let tokens = &self.decoding.response(self.slot).tokens;
-            match resolve(&self.guide.config, progress, tokens, &mention, doubtful) {
+            match resolve(&self.guide.config, progress, tokens, &rejected) {
                 Resolution::LetThrough => {
-                    progress.guidance.let_through += 1;
-                    progress.pass(&mention);
+                    progress.guidance.let_through += usize::from(is_doubtful);
+                    progress.pass(&rejected.mention);
                 }
                 Resolution::Rewind(left, banned) => {
                     progress.guidance.rewinds += 1;
@@ -335,16 +356,17 @@ impl Check<'_, '_> {
     }
 }
 
-/// What to do about a doubtful mention: another token in its place, then fewer tokens before it, then the least doubtful one.
+/// What to do about a rejected mention: another token in its place, then fewer tokens before it, then the least doubtful one.
 fn resolve(
     config: &GuidedConfig,
     progress: &mut Progress,
     tokens: &[u32],
-    mention: &TokenMention,
-    doubtful: TakenBack,
+    rejected: &Rejected,
 ) -> Resolution {
     let Progress { passed, place, back, guidance } = progress;
+    let Rejected { mention, p_hallucinated, is_doubtful } = rejected;
     let at = mention.tokens.start;
+    let word = TakenBack { text: mention.text.clone(), p_hallucinated: *p_hallucinated };
     if place.as_ref().is_none_or(|place| place.token != at) {
         *place = Some(Place { token: at, tried: Vec::new(), is_settled: false });
     }
@@ -352,15 +374,17 @@ fn resolve(
     if here.is_settled || guidance.rewinds >= config.max_rewinds {
         return Resolution::LetThrough;
     }
-    here.tried.push((tokens[at], doubtful.clone()));
+    here.tried.push((tokens[at], word.clone()));
+    // A repetition is none of the words that are reported.
+    let taken_back = is_doubtful.then_some(word);
     if here.tried.len() <= config.retries {
-        guidance.taken_back.push(doubtful);
+        guidance.taken_back.extend(taken_back);
         return Resolution::Rewind(at, here.tried.iter().map(|&(token, _)| token).collect());
     }
     let (from, lowest) = back.unwrap_or((at, at));
     let target = lowest.min(at).checked_sub(1);
     if let Some(target) = target.filter(|&to| to >= passed.1 && from - to <= config.backtrack) {
-        guidance.taken_back.push(doubtful);
+        guidance.taken_back.extend(taken_back);
         *back = Some((from, target));
         *place = None;
         return Resolution::Rewind(target, vec![tokens[target]]);
@@ -374,11 +398,11 @@ fn resolve(
     if *best == tokens[at] {
         return Resolution::LetThrough;
     }
-    // It returns.
+    // It returns, and is no longer taken back.
     if let Some(returned) = guidance.taken_back.iter().rposition(|one| one == kept) {
         guidance.taken_back.remove(returned);
     }
-    guidance.taken_back.push(doubtful);
+    guidance.taken_back.extend(taken_back);
     here.is_settled = true;
     let others = here.tried.iter().map(|&(token, _)| token).filter(|token| token != best);
     Resolution::Rewind(at, others.collect())

@@ -4,6 +4,7 @@ pub(crate) mod align;
 pub(crate) mod bench;
 pub(crate) mod calibrate;
 pub(crate) mod caption;
+mod chooser;
 pub(crate) mod compare;
 pub(crate) mod config;
 pub(crate) mod demo;

@@ -3,7 +3,7 @@
 use fisao_align::RunControl;
 use fisao_align::captions::describe;
 use fisao_align::encoding::EncodedImages;
-use fisao_align::guided::{Guide, GuidedConfig, GuidedResponse, sample_guided};
+use fisao_align::guided::{Guidance, Guide, GuidedConfig, GuidedResponse, sample_guided};
 use fisao_align::mentions::MentionScorer;
 use fisao_align::sampling::{Request, sample};
 use fisao_align::tasks::{Task, TaskSource as _};
@@ -51,8 +51,17 @@ impl Setting {
     }
 
     fn guided(&self, config: &GuidedConfig, sampling: &Sampling) -> Vec<GuidedResponse> {
+        self.guided_by(&self.calibration, config, sampling)
+    }
+
+    fn guided_by(
+        &self,
+        calibration: &Calibration,
+        config: &GuidedConfig,
+        sampling: &Sampling,
+    ) -> Vec<GuidedResponse> {
         let streams: Vec<u64> = (0..self.tasks.len() as u64).collect();
-        let guide = Guide::new(config.clone(), &self.calibration).unwrap();
+        let guide = Guide::new(config.clone(), calibration).unwrap();
         let request = self.request(&streams, 2, sampling);
         sample_guided(&self.policy, &self.scorer, &guide, &request).unwrap()
     }
@@ -116,13 +125,13 @@ fn every_doubtful_mention_is_taken_back_or_counted() {
 #[test]
 fn guidance_that_doubts_nothing_changes_nothing() {
     let setting = Setting::new();
+    // Far below all scores, each of which is that of a correct mention then.
+    let sure = calibration(-10.0);
     for sampling in [GREEDY, SAMPLED] {
-        let config = GuidedConfig { precision: 1e-12, ..GuidedConfig::default() };
-        for (guided, unguided) in
-            setting.guided(&config, &sampling).iter().zip(setting.unguided(&sampling))
-        {
+        let guided = setting.guided_by(&sure, &GuidedConfig::default(), &sampling);
+        for (guided, unguided) in guided.iter().zip(setting.unguided(&sampling)) {
             assert_eq!(guided.response, unguided);
-            assert_eq!(guided.guidance, fisao_align::guided::Guidance::default());
+            assert_eq!(guided.guidance, Guidance::default());
         }
     }
 }

@@ -1,28 +1,18 @@
 //! `fisao caption`: describes images.
 
-use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 
-use anyhow::bail;
-use burn::tensor::Device;
-use fisao_align::RunControl;
-use fisao_align::captions::best_of;
-use fisao_align::guided::{Guidance, Guide, GuidedConfig, TakenBack, caption_guided};
-use fisao_align::mentions::MentionScorer;
+use fisao_align::guided::{Guidance, TakenBack};
 use fisao_align::sampling::{generate, tasks_at_once};
 use fisao_align::tasks::TaskSource;
-use fisao_align::token_rewards::AdditionalRewards;
-use fisao_models::generation::{FinishReason, Generated, Sampling};
-use fisao_runs::bundle::{Policy, Views, warn_of_photographs};
-use fisao_runs::calibrations::{self, Setting};
+use fisao_models::generation::FinishReason;
+use fisao_runs::Reporter;
+use fisao_runs::bundle::{Policy, warn_of_photographs};
 use fisao_runs::tasks::{ImageTasks, checked_images};
-use fisao_runs::vocabulary::Vocabulary;
-use fisao_runs::{Refusal, Reporter};
-use fisao_verifier::rewards::{RewardConfig, RewardRule};
 use serde::Serialize;
 
-use crate::arguments::{CaptionArguments, Format, ScoringArguments};
+use super::chooser::{Chooser, ChooserSource, Written};
+use crate::arguments::{CaptionArguments, Format};
 use crate::output;
 use fisao_report::escaping::one_line;
 
@@ -41,6 +31,15 @@ struct CaptionedImage<'a> {
     guided: Option<GuidedCounts>,
 }
 
+#[derive(Serialize)]
+struct CaptionToken {
+    id: u32,
+    /// What it spells in the text; empty for the end token.
+    text: String,
+    /// Natural logarithm of its probability when it was chosen.
+    logprob: f32,
+}
+
 /// What guidance did to a caption.
 #[derive(Serialize)]
 struct GuidedCounts {
@@ -56,32 +55,27 @@ impl From<Guidance> for GuidedCounts {
     }
 }
 
-/// A response, with what guidance did to it where it was asked for.
-type Written = (Generated, Option<Guidance>);
-
-#[derive(Serialize)]
-struct CaptionToken {
-    id: u32,
-    /// What it spells in the text; empty for the end token.
-    text: String,
-    /// Natural logarithm of its probability when it was chosen.
-    logprob: f32,
-}
-
 pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let sampling = arguments.sampling.resolve()?;
-    let precision = arguments.guided.map(checked_precision).transpose()?;
+    let chooser = arguments.calibration.as_deref().map(|calibration| ChooserSource {
+        calibration,
+        precision: arguments.guided,
+        best_of: arguments.best_of,
+        verifier: arguments.verifier.as_ref(),
+        allow_mismatched: arguments.allow_mismatched_verifier,
+        world: arguments.world.kind(),
+        vocabulary: arguments.vocabulary.named(),
+    });
+    chooser.iter().try_for_each(ChooserSource::check)?;
     let images = checked_images(&arguments.images, arguments.damaged.images(), reporter)?;
     let device = arguments.model.device.open(reporter)?.device;
     let policy =
         Policy::open(&arguments.model.source(), arguments.world.kind(), &device, reporter)?;
     let sizes = images.iter().map(|image| image.size);
     warn_of_photographs(policy.is_embedded(), sizes, reporter);
-    let chooser = arguments.calibration.as_deref();
-    let chooser =
-        chooser.map(|path| Chooser::open((path, precision), arguments, &policy, &device, reporter));
+    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &device, reporter));
     let mut chooser = chooser.transpose()?;
-    let views = chooser.as_ref().and_then(|chooser| chooser.views.clone());
+    let views = chooser.as_ref().and_then(|chooser| chooser.views().cloned());
     let tasks = ImageTasks::new(&policy, images, &arguments.prompt)?.with_verifier(views);
     policy.check_length(tasks.longest_prompt(), sampling.max_new_tokens)?;
 
@@ -116,87 +110,6 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
     }
     progress.finish();
     Ok(())
-}
-
-/// A precision as it was asked for.
-fn checked_precision(precision: f64) -> anyhow::Result<f64> {
-    if precision > 0.0 && precision < 1.0 {
-        return Ok(precision);
-    }
-    bail!(
-        Refusal::new(format!("--guided is {precision}; it must be greater than 0 and less than 1"))
-            .hint("write --guided 0.8 for words that are in the image four times of five")
-    )
-}
-
-/// What chooses among several captions, or takes words back while one is written.
-struct Chooser {
-    scorer: MentionScorer,
-    rule: RewardRule,
-    guide: Option<Guide>,
-    views: Option<Views>,
-    /// Captions of an image to choose from, where there are several.
-    count: Option<usize>,
-}
-
-impl Chooser {
-    fn open(
-        (calibration, precision): (&Path, Option<f64>),
-        arguments: &CaptionArguments,
-        policy: &Policy,
-        device: &Device,
-        reporter: &Reporter,
-    ) -> anyhow::Result<Self> {
-        let calibration = calibrations::read(calibration)?;
-        let settings = ScoringArguments::default().resolve(Some(&calibration));
-        let (verifier, world) = (arguments.verifier.as_ref(), arguments.world.kind());
-        let mut loaded = policy.verifier(verifier, world, settings, device, reporter)?;
-        let views = loaded.views_beside(policy, arguments.allow_mismatched_verifier, reporter)?;
-        let words = Vocabulary::chosen(
-            arguments.vocabulary.named(),
-            policy.is_embedded(),
-            Some(&calibration),
-        )?;
-        let setting = Setting { verifier: &loaded, vocabulary: &words };
-        // An aligned model may be held to the calibration of the one it was made of.
-        setting.check(&calibration, None, reporter)?;
-        let mut verifier = loaded.verifier.clone();
-        verifier.apply_calibration(&calibration);
-        let scorer = MentionScorer {
-            tokenizer: Arc::clone(&policy.tokenizer) as _,
-            vocabulary: words.for_mentions()?,
-            verifier,
-        };
-        let rule = RewardRule::new(&RewardConfig::default(), &calibration)?;
-        let guide = |precision| {
-            Guide::new(GuidedConfig { precision, ..GuidedConfig::default() }, &calibration)
-        };
-        let guide = precision.map(guide).transpose()?;
-        Ok(Self { scorer, rule, guide, views, count: arguments.best_of })
-    }
-
-    fn choose(
-        &mut self,
-        policy: &Policy,
-        tasks: &ImageTasks<'_>,
-        range: Range<usize>,
-        sampling: &Sampling,
-    ) -> anyhow::Result<Vec<Written>> {
-        let first = range.start;
-        let asked = range.map(|at| tasks.task(at)).collect::<Result<Vec<_>, _>>()?;
-        let asked = (asked.as_slice(), first);
-        let (model, scorer, rule) = (&policy.model, &mut self.scorer, &self.rule);
-        let (additional, control) = (AdditionalRewards::default(), RunControl::new(&|_| {}));
-        if let Some(guide) = &self.guide {
-            let choice = self.count.map(|count| (count, rule, &additional));
-            let written = caption_guided(model, scorer, guide, choice, asked, sampling, control)?;
-            let written = written.into_iter();
-            return Ok(written.map(|(one, guidance)| (one.response(), Some(guidance))).collect());
-        }
-        let (rewards, count) = ((rule, &additional), self.count.unwrap_or(1));
-        let (best, _) = best_of(model, scorer, rewards, asked, count, sampling, control)?;
-        Ok(best.iter().map(|best| (best.response(), None)).collect())
-    }
 }
 
 fn describe<'a>(

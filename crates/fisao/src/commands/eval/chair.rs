@@ -260,6 +260,7 @@ fn decoder(name: &str, made_with: &Value) -> String {
         }
         _ => "greedy".to_owned(),
     });
+    parts.extend(number("guided").map(|precision| format!("guided to {precision}")));
     parts.extend(number("max_new_tokens").map(|tokens| format!("at most {tokens} tokens")));
     parts.extend(text("prompt").map(|prompt| format!("prompt \"{prompt}\"")));
     format!("{name} is by {}", parts.join(", "))

@@ -1,7 +1,7 @@
 //! Captions of the built-in synthetic dataset.
 
 use fisao_align::objective::Data;
-use fisao_align::sampling::generate;
+use fisao_align::sampling::{generate, tasks_at_once};
 use fisao_align::tasks::TaskSource;
 use fisao_eval::chair::{
     self, ChairInput, ChairOptions, ChairReport, GroundTruth, ObjectVocabulary,
@@ -14,6 +14,7 @@ use fisao_scenes::{Split, World, WorldKind};
 use serde_json::{Value, json};
 
 use super::chair::ChairArguments;
+use crate::commands::chooser::{Chooser, ChooserSource};
 
 /// A model's captions of one split of the built-in synthetic dataset, and what they scored.
 #[derive(Debug)]
@@ -48,12 +49,27 @@ pub(super) fn evaluate(
     reporter: &Reporter,
 ) -> anyhow::Result<WorldEvaluation> {
     let sampling = arguments.answering.answerer.sampling.resolve()?;
+    let guided = arguments.calibration.as_deref().map(|calibration| ChooserSource {
+        calibration,
+        precision: arguments.guided,
+        best_of: None,
+        verifier: None,
+        allow_mismatched: false,
+        world: arguments.answering.answerer.world.kind(),
+        vocabulary: None,
+    });
+    guided.iter().try_for_each(ChooserSource::check)?;
     let model = &arguments.answering.answerer.model;
     let device = model.device.open(reporter)?.device;
     let world = arguments.answering.answerer.world.kind();
     let policy = Policy::open(&model.source(), world, &device, reporter)?;
     let scenes = Scenes { world, split, seed: sampling.seed, count: arguments.count };
-    let mut found = caption(&policy, scenes, &sampling, vocabulary, options, reporter)?;
+    let chooser = guided.map(|source| Chooser::open(&source, &policy, &device, reporter));
+    let chooser = chooser.transpose()?;
+    let mut found = caption((&policy, chooser), scenes, &sampling, vocabulary, options, reporter)?;
+    if let Some(precision) = arguments.guided {
+        found.made_with["guided"] = precision.into();
+    }
     if let Some(adapter) = &model.adapter {
         found.made_with["adapter"] = adapter.to_string().into();
     }
@@ -62,7 +78,7 @@ pub(super) fn evaluate(
 
 /// Captions scenes of the built-in synthetic dataset and scores the captions against what is in the scenes.
 fn caption(
-    policy: &Policy,
+    (policy, mut chooser): (&Policy, Option<Chooser>),
     scenes: Scenes,
     sampling: &Sampling,
     vocabulary: &ObjectVocabulary,
@@ -71,13 +87,14 @@ fn caption(
 ) -> anyhow::Result<WorldEvaluation> {
     let Scenes { world, split, seed, count } = scenes;
     let world = World::of(world);
+    let views = chooser.as_ref().and_then(|chooser| chooser.views().cloned());
     let tasks = SceneTasks {
         world: &world,
         split,
         seed,
         count,
         policy,
-        views: None,
+        views: views.as_ref(),
         all_prompts: false,
         answers: Data::Sampled,
     };
@@ -86,7 +103,20 @@ fn caption(
     let length = prompt + sampling.max_new_tokens;
     let progress = reporter.phase("captioning scenes", count as u64);
     let advance = |done| progress.advance(done as u64);
-    let captions = generate(&policy.model, &tasks, 0..count, length, sampling, &advance)?;
+    let captions = match &mut chooser {
+        None => generate(&policy.model, &tasks, 0..count, length, sampling, &advance)?,
+        Some(chooser) => {
+            let at_once = tasks_at_once(&policy.model, length);
+            let mut captions = Vec::with_capacity(count);
+            for start in (0..count).step_by(at_once) {
+                let range = start..count.min(start + at_once);
+                let written = chooser.choose(policy, &tasks, range, sampling)?;
+                advance(written.len());
+                captions.extend(written.into_iter().map(|(response, _)| response));
+            }
+            captions
+        }
+    };
     progress.finish();
 
     let image_id = |index: usize| world.image_id(split, index as u64);

@@ -1,0 +1,128 @@
+//! What chooses among several captions by the verifier, or takes words back while one is written.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::bail;
+use burn::tensor::Device;
+use fisao_align::RunControl;
+use fisao_align::captions::best_of;
+use fisao_align::guided::{Guidance, Guide, GuidedConfig, caption_guided};
+use fisao_align::mentions::MentionScorer;
+use fisao_align::tasks::TaskSource;
+use fisao_align::token_rewards::AdditionalRewards;
+use fisao_models::generation::{Generated, Sampling};
+use fisao_runs::bundle::{Policy, Views};
+use fisao_runs::calibrations::{self, Setting};
+use fisao_runs::verifier_choice::VerifierSource;
+use fisao_runs::vocabulary::Vocabulary;
+use fisao_runs::{Refusal, Reporter};
+use fisao_scenes::WorldKind;
+use fisao_verifier::rewards::{RewardConfig, RewardRule};
+
+use crate::arguments::ScoringArguments;
+
+/// A response, with what guidance did to it where it was asked for.
+pub(crate) type Written = (Generated, Option<Guidance>);
+
+/// How captions are to be chosen, and by which verifier.
+#[derive(Clone, Copy)]
+pub(crate) struct ChooserSource<'a> {
+    pub(crate) calibration: &'a Path,
+    /// Least probability that a word is in the image, where words are to be taken back.
+    pub(crate) precision: Option<f64>,
+    /// Captions of an image to choose from, where there are to be several.
+    pub(crate) best_of: Option<usize>,
+    pub(crate) verifier: Option<&'a VerifierSource>,
+    pub(crate) allow_mismatched: bool,
+    /// Whose verifier, where the models are the built-in ones.
+    pub(crate) world: WorldKind,
+    pub(crate) vocabulary: Option<&'a Path>,
+}
+
+impl ChooserSource<'_> {
+    /// Refuses a precision that is out of range, before anything is loaded.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        match self.precision {
+            Some(precision) if !(precision > 0.0 && precision < 1.0) => bail!(
+                Refusal::new(format!(
+                    "--guided is {precision}; it must be greater than 0 and less than 1"
+                ))
+                .hint("write --guided 0.8 for words that are in the image four times of five")
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What chooses among several captions, or takes words back while one is written.
+pub(crate) struct Chooser {
+    scorer: MentionScorer,
+    rule: RewardRule,
+    guide: Option<Guide>,
+    views: Option<Views>,
+    best_of: Option<usize>,
+}
+
+impl Chooser {
+    pub(crate) fn open(
+        source: &ChooserSource<'_>,
+        policy: &Policy,
+        device: &Device,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Self> {
+        let &ChooserSource { verifier, world, precision, best_of, .. } = source;
+        let calibration = calibrations::read(source.calibration)?;
+        let settings = ScoringArguments::default().resolve(Some(&calibration));
+        let mut loaded = policy.verifier(verifier, world, settings, device, reporter)?;
+        let views = loaded.views_beside(policy, source.allow_mismatched, reporter)?;
+        let words =
+            Vocabulary::chosen(source.vocabulary, policy.is_embedded(), Some(&calibration))?;
+        let setting = Setting { verifier: &loaded, vocabulary: &words };
+        // An aligned model may be held to the calibration of the one it was made of.
+        setting.check(&calibration, None, reporter)?;
+        let mut verifier = loaded.verifier.clone();
+        verifier.apply_calibration(&calibration);
+        let scorer = MentionScorer {
+            tokenizer: Arc::clone(&policy.tokenizer) as _,
+            vocabulary: words.for_mentions()?,
+            verifier,
+        };
+        let rule = RewardRule::new(&RewardConfig::default(), &calibration)?;
+        let guide = |precision| {
+            Guide::new(GuidedConfig { precision, ..GuidedConfig::default() }, &calibration)
+        };
+        let guide = precision.map(guide).transpose()?;
+        Ok(Self { scorer, rule, guide, views, best_of })
+    }
+
+    /// What the verifier sees besides the model's own pixels.
+    pub(crate) fn views(&self) -> Option<&Views> {
+        self.views.as_ref()
+    }
+
+    /// Captions of the tasks `range` of a source.
+    pub(crate) fn choose(
+        &mut self,
+        policy: &Policy,
+        tasks: &dyn TaskSource,
+        range: Range<usize>,
+        sampling: &Sampling,
+    ) -> anyhow::Result<Vec<Written>> {
+        let first = range.start;
+        let asked = range.map(|at| tasks.task(at)).collect::<Result<Vec<_>, _>>()?;
+        let asked = (asked.as_slice(), first);
+        let (model, scorer, rule) = (&policy.model, &mut self.scorer, &self.rule);
+        let (additional, control) = (AdditionalRewards::default(), RunControl::new(&|_| {}));
+        if let Some(guide) = &self.guide {
+            let choice = self.best_of.map(|count| (count, rule, &additional));
+            let written = caption_guided(model, scorer, guide, choice, asked, sampling, control)?;
+            let written = written.into_iter();
+            return Ok(written.map(|(one, guidance)| (one.response(), Some(guidance))).collect());
+        }
+        let (rewards, count) = ((rule, &additional), self.best_of.unwrap_or(1));
+        let (best, _) = best_of(model, scorer, rewards, asked, count, sampling, control)?;
+        Ok(best.iter().map(|best| (best.response(), None)).collect())
+    }
+}
