@@ -30,6 +30,8 @@ pub(crate) enum Step {
     Docs,
     /// The test command of the README.
     Tests,
+    /// Tests of the Python package with the program, when Python and pytest are installed.
+    Python,
 }
 
 /// How a step ended.
@@ -54,6 +56,7 @@ impl Step {
         Self::Clippy,
         Self::Docs,
         Self::Tests,
+        Self::Python,
     ];
 
     /// The name used on the command line.
@@ -67,6 +70,7 @@ impl Step {
             Self::Clippy => "clippy",
             Self::Docs => "docs",
             Self::Tests => "tests",
+            Self::Python => "python",
         }
     }
 
@@ -83,6 +87,7 @@ impl Step {
             Self::Clippy => "no lint fires",
             Self::Docs => "the documentation builds without warnings",
             Self::Tests => "all tests pass",
+            Self::Python => "the Python package works with the program",
         }
     }
 
@@ -113,6 +118,7 @@ impl Step {
                 run_cargo(root, &document, &[("RUSTDOCFLAGS", "-D warnings")])
             }
             Self::Tests => run_tests(root),
+            Self::Python => run_python(root),
         }
     }
 }
@@ -147,6 +153,27 @@ fn run_tests(root: &Path) -> anyhow::Result<Outcome> {
     }
     eprintln!("tests skipped for want of data: {}", skipped.len());
     Ok(outcome)
+}
+
+/// Runs the tests of the Python package with the program of this build.
+fn run_python(root: &Path) -> anyhow::Result<Outcome> {
+    let pytest = |arguments: &[&str]| {
+        let mut python = Command::new("python3");
+        python.args(["-m", "pytest"]).args(arguments);
+        python
+    };
+    let quiet = pytest(&["--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !quiet.is_ok_and(|status| status.success()) {
+        return Ok(Outcome::ToolMissing("pytest"));
+    }
+    match run_cargo(root, &["build", "--release", "--workspace", "--bin", "fisao"], &[])? {
+        Outcome::Passed => {
+            let mut tests = pytest(&["-q"]);
+            tests.env("FISAO_BINARY", root.join("target/release/fisao"));
+            run_visibly(root, tests)
+        }
+        failed => Ok(failed),
+    }
 }
 
 /// Runs a tool that need not be installed.

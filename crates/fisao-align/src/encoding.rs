@@ -45,7 +45,7 @@ pub fn encode(
 }
 
 /// The same, which can be stopped before a batch.
-pub(crate) fn encode_on(
+pub fn encode_on(
     policy: &VisionLanguageModel,
     verifier: &Verifier,
     tasks: &[Task],

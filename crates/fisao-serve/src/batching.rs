@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use fisao_align::encoding::image_batch;
+use fisao_align::guided::Guidance;
 use fisao_align::tasks::Task;
 use fisao_models::generation::{Decoding, FinishReason, Prompt, Sampling};
 use fisao_runs::bundle::Policy;
@@ -45,7 +46,7 @@ pub(crate) enum Update {
     /// Text that will not change, and what is known of its words.
     Text { choice: usize, text: String, tokens: Vec<CaptionToken>, mentions: Vec<JudgedMention> },
     /// An answer is complete.
-    Done { choice: usize, finish: FinishReason, tokens: usize },
+    Done { choice: usize, finish: FinishReason, tokens: usize, guided: Option<Guidance> },
     /// There will be no answer.
     Failed(Failure),
 }
@@ -365,7 +366,7 @@ impl Conversation {
         }
         if done {
             let finish = if stop.is_some() { FinishReason::Stop } else { caption.finish_reason };
-            send(Update::Done { choice, finish, tokens: response.tokens.len() });
+            send(Update::Done { choice, finish, tokens: response.tokens.len(), guided: None });
         }
         Ok(!done)
     }

@@ -3,20 +3,23 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use burn::tensor::Device;
-use fisao_align::encoding::image_batch;
-use fisao_align::sampling::tasks_at_once;
+use fisao_align::RunControl;
+use fisao_align::encoding::{encode_on, image_batch};
+use fisao_align::guided::{Guide, GuidedConfig, GuidedResponse, sample_guided};
+use fisao_align::mentions::MentionScorer;
+use fisao_align::sampling::{self, tasks_at_once};
 use fisao_align::tasks::Task;
 use fisao_formats::images::{decode_image, open_image};
 use fisao_models::generation::{Generated, Prompt, Sampling};
 use fisao_models::image::PixelValues;
 use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_runs::bundle::{
-    AloneSource, LoadedVerifier, ModelSource, Pair, PairSource, Policy, warn_of_photographs,
+    AloneSource, LoadedVerifier, ModelSource, Pair, PairSource, Policy, Views, warn_of_photographs,
 };
 use fisao_runs::failure::Refusal;
 use fisao_runs::score_settings::ScoreSettings;
@@ -24,6 +27,7 @@ use fisao_runs::scorer::{ScoredMention, Scorer, SpelledMention};
 use fisao_runs::verify::HeatMapRows;
 use fisao_runs::vocabulary::{Vocabulary, usual_list};
 use fisao_runs::{Reporter, calibrations};
+use fisao_verifier::calibration::Calibration;
 use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::regions::ImageEmbedding;
 use fisao_verifier::rewards::{self, Response, RewardConfig, RewardRule};
@@ -97,6 +101,9 @@ struct Judge {
     scorer: Mutex<Scorer>,
     /// With a calibration.
     rule: Option<RewardRule>,
+    calibration: Option<Calibration>,
+    /// What it needs of images besides the model's own pixels, where there is a model.
+    beside: Option<Views>,
 }
 
 /// An image that was read, in the verifier's views.
@@ -137,14 +144,14 @@ impl Engine {
             |path| path.display().to_string(),
         );
         let (policy, verifier) = if speaks && judges {
-            let Pair { policy, verifier, .. } = Pair::open(pair, settings, device, reporter)?;
-            (Some(policy), Some(verifier))
+            let Pair { policy, verifier, views } = Pair::open(pair, settings, device, reporter)?;
+            (Some(policy), Some((verifier, views)))
         } else if speaks {
             (Some(Policy::open(&pair.model, pair.world, device, reporter)?), None)
         } else {
             let ModelSource { model, .. } = pair.model.clone();
             let alone = AloneSource { verifier: pair.verifier.clone(), model, world: pair.world };
-            (None, Some(alone.open(settings, device, reporter)?))
+            (None, Some((alone.open(settings, device, reporter)?, None)))
         };
         let speaker = policy.map(|policy| Speaker { base: without_adapter(&policy), policy });
         let judge =
@@ -285,10 +292,7 @@ impl Engine {
     /// Rewards of the tokens of completions.
     pub fn token_rewards(&self, params: TokenRewardsParams) -> Result<Answer, Failure> {
         let judge = self.judge()?;
-        let rule = judge.rule.as_ref().ok_or_else(|| {
-            Failure::new(ErrorCode::Unavailable, "rewards need a calibration, and none was given")
-                .hint("start the server with --calibration; `fisao calibrate` writes one")
-        })?;
+        let rule = judge.rule.as_ref().ok_or_else(uncalibrated)?;
         let samples = params.samples;
         let spans = samples.iter().enumerate().map(|(at, sample)| byte_spans(at, sample));
         let spans = spans.collect::<Result<Vec<_>, Failure>>()?;
@@ -304,14 +308,22 @@ impl Engine {
 
     /// Captions of images.
     pub fn caption(&self, params: CaptionParams) -> Result<Answer, Failure> {
-        let CaptionParams { images, prompt, max_new_tokens, temperature, seed, samples, adapter } =
-            params;
+        let CaptionParams {
+            images,
+            prompt,
+            max_new_tokens,
+            temperature,
+            seed,
+            samples,
+            adapter,
+            guided,
+        } = params;
         let policy = self.policy(adapter)?;
         if !(1..=MOST_SAMPLES).contains(&samples) {
             let message = format!("samples is {samples}; it must be from 1 to {MOST_SAMPLES}");
             return Err(Failure::new(ErrorCode::InvalidParams, message));
         }
-        let sampling = sampling(max_new_tokens, temperature, seed)?;
+        let sampling = checked_sampling(max_new_tokens, temperature, seed)?;
         let encoded = policy.prompt(&prompt).map_err(|error| invalid(&error))?;
         let task = |(at, image): (usize, &ImageSource)| {
             let image = self.read(image)?;
@@ -323,11 +335,63 @@ impl Engine {
             let failure = invalid(&error);
             Failure { code: ErrorCode::TooLarge, ..failure }
         })?;
-        let written = write(policy, &tasks, samples, &sampling);
-        let captions = written
-            .chunks(samples)
-            .map(|captions| captions.iter().map(|written| spelled(policy, written)).collect());
-        Ok(Answer::Captions { captions: captions.collect::<Result<_, Failure>>()? })
+        let written = match guided {
+            Some(precision) => {
+                self.guided(policy, precision, (&tasks, &images), samples, &sampling)?
+            }
+            None => {
+                let written = write(policy, &tasks, samples, &sampling).into_iter();
+                written.map(|written| spelled(policy, &written)).collect::<Result<_, Failure>>()?
+            }
+        };
+        let mut written = written.into_iter();
+        let captions = tasks.iter().map(|_| written.by_ref().take(samples).collect());
+        Ok(Answer::Captions { captions: captions.collect() })
+    }
+
+    /// Captions in the writing of which doubtful words are taken back; `images` are those of the tasks.
+    pub(crate) fn guided(
+        &self,
+        policy: &Policy,
+        precision: f64,
+        (tasks, images): (&[Task], &[ImageSource]),
+        samples: usize,
+        sampling: &Sampling,
+    ) -> Result<Vec<Caption>, Failure> {
+        let judge = self.judge()?;
+        let calibration = judge.calibration.as_ref().ok_or_else(uncalibrated)?;
+        let config = GuidedConfig { precision, ..GuidedConfig::default() };
+        let guide = Guide::new(config, calibration).map_err(|error| invalid(&error.into()))?;
+        let mut tasks = tasks.to_vec();
+        if let Some(views) = &judge.beside {
+            for (task, image) in tasks.iter_mut().zip(images) {
+                task.verifier_images = views.of(&self.read(image)?);
+            }
+        }
+        let scorer = MentionScorer {
+            tokenizer: Arc::clone(&policy.tokenizer),
+            vocabulary: self.vocabulary.clone(),
+            verifier: judge.scorer().verifier().clone(),
+        };
+        let nobody = |_: usize| {};
+        let control = RunControl::new(&nobody);
+        let streams: Vec<u64> = (0..tasks.len() as u64).collect();
+        let encoded = encode_on(&policy.model, &scorer.verifier, &tasks, control);
+        let encoded = encoded.map_err(|error| invalid(&error.into()))?;
+        let request = sampling::Request {
+            tasks: &tasks,
+            encoded: &encoded,
+            streams: &streams,
+            samples,
+            sampling,
+            control,
+        };
+        let written = sample_guided(&policy.model, &scorer, &guide, &request);
+        let written = written.map_err(|error| invalid(&error.into()))?.into_iter();
+        let spelled = |GuidedResponse { response, guidance }| {
+            Ok(Caption { guided: Some(guidance), ..spelled(policy, &response)? })
+        };
+        written.map(spelled).collect()
     }
 
     /// The model, with its adapter or without.
@@ -480,18 +544,18 @@ impl Engine {
 
 impl Judge {
     fn new(
-        loaded: LoadedVerifier,
+        (loaded, beside): (LoadedVerifier, Option<Views>),
         words: &Vocabulary,
-        calibration: Option<fisao_verifier::calibration::Calibration>,
+        calibration: Option<Calibration>,
         rewards: &RewardConfig,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
         let rule = calibration.as_ref().map(|calibration| RewardRule::new(rewards, calibration));
         let rule = rule.transpose()?;
-        let mut scorer = Scorer::new(&loaded, words, calibration, reporter)?;
+        let mut scorer = Scorer::new(&loaded, words, calibration.clone(), reporter)?;
         scorer.recall(&loaded, reporter)?;
         let eyes = scorer.verifier().clone();
-        Ok(Self { loaded, eyes, scorer: Mutex::new(scorer), rule })
+        Ok(Self { loaded, eyes, scorer: Mutex::new(scorer), rule, calibration, beside })
     }
 
     fn scorer(&self) -> MutexGuard<'_, Scorer> {
@@ -508,12 +572,20 @@ fn without_adapter(policy: &Policy) -> Option<Policy> {
     Some(base)
 }
 
+fn uncalibrated() -> Failure {
+    Failure::new(
+        ErrorCode::Unavailable,
+        "rewards and guidance need a calibration, and none was given",
+    )
+    .hint("start the server with --calibration; `fisao calibrate` writes one")
+}
+
 fn invalid(error: &anyhow::Error) -> Failure {
     Failure::of(ErrorCode::InvalidParams, error)
 }
 
 /// Checked settings of sampling.
-pub(crate) fn sampling(
+pub(crate) fn checked_sampling(
     max_new_tokens: usize,
     temperature: f64,
     seed: u64,
@@ -576,7 +648,7 @@ pub(crate) fn spelled(policy: &Policy, written: &Generated) -> Result<Caption, F
         logprob,
     });
     let tokens = tokens.collect();
-    Ok(Caption { tokens, text: decoded.text, finish_reason: written.finish })
+    Ok(Caption { tokens, text: decoded.text, finish_reason: written.finish, guided: None })
 }
 
 fn judged(mention: ScoredMention, threshold: f64) -> JudgedMention {

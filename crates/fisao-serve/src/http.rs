@@ -14,6 +14,9 @@ use axum::middleware::{self, Next};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
+use fisao_align::guided::Guidance;
+use fisao_align::tasks::Task;
+use fisao_models::generation::{FinishReason, Sampling};
 use futures_util::{Stream, stream};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -23,16 +26,18 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::batching::{Batcher, Job, Update};
-use crate::engine::{Engine, sampling};
+use crate::engine::{Engine, checked_sampling};
 use crate::metrics::Metrics;
 use crate::openai::{
     ChatRequest, Choice, Completion, LogProbabilities, ModelList, Question, Said, Usage, Verdicts,
 };
-use crate::protocol::{Answer, CaptionToken, ErrorCode, Failure, JudgedMention};
+use crate::protocol::{
+    Answer, Caption, CaptionToken, ErrorCode, Failure, ImageSource, JudgedMention,
+};
 
 /// The page.
 const PAGE: &str = include_str!("page.html");
@@ -69,7 +74,7 @@ struct Server {
     metrics: Arc<Metrics>,
     options: HttpOptions,
     /// Verdicts and rewards made at once.
-    verdicts: Semaphore,
+    verdicts: Arc<Semaphore>,
     count: AtomicU64,
 }
 
@@ -93,7 +98,7 @@ pub fn serve(
         batcher,
         metrics,
         options,
-        verdicts: Semaphore::new(1),
+        verdicts: Arc::new(Semaphore::new(1)),
         count: AtomicU64::new(0),
     });
     let runtime =
@@ -351,17 +356,69 @@ async fn begun(server: &Arc<Server>, body: Bytes) -> Result<(Talk, bool), Failur
     if question.verify {
         server.engine.check_verifier()?;
     }
+    let sampling = checked_sampling(longest, question.temperature, question.seed.unwrap_or(id))?;
+    if let Some(precision) = question.guided {
+        // What may be taken back cannot be streamed token by token: each answer comes whole.
+        let engine = Arc::clone(&server.engine);
+        let Question { adapter, samples, verify, ref image, .. } = question;
+        let image = image.clone();
+        server.engine.check_verifier()?;
+        let permit = Arc::clone(&server.verdicts).acquire_owned().await;
+        let permit =
+            permit.map_err(|_| Failure::new(ErrorCode::Busy, "the server is being shut down"))?;
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            guided(&engine, adapter, precision, (task, image), samples, verify, &sampling, &sender);
+        });
+        return Ok((Talk { updates, question, id, prompt_tokens }, stream));
+    }
     server.batcher.submit(Job {
         task,
         adapter: question.adapter,
         samples: question.samples,
-        sampling: sampling(longest, question.temperature, question.seed.unwrap_or(id))?,
+        sampling,
         stop: question.stop.clone(),
         verify: question.verify.then(|| question.image.clone()),
         deadline: Instant::now() + server.options.deadline,
         updates: sender,
     })?;
     Ok((Talk { updates, question, id, prompt_tokens }, stream))
+}
+
+/// Writes answers under guidance and tells each when it is done.
+#[expect(clippy::too_many_arguments, reason = "it is one request, taken apart for its thread")]
+fn guided(
+    engine: &Engine,
+    adapter: bool,
+    precision: f64,
+    (task, image): (Task, ImageSource),
+    samples: usize,
+    verify: bool,
+    sampling: &Sampling,
+    updates: &UnboundedSender<Update>,
+) {
+    let written = || {
+        let policy = engine.policy(adapter)?;
+        let seen = verify.then(|| engine.embed(&image)).transpose()?;
+        let captions = engine.guided(policy, precision, (&[task], &[image]), samples, sampling)?;
+        for (choice, caption) in captions.into_iter().enumerate() {
+            let Caption { text, tokens, finish_reason: finish, guided } = caption;
+            let mentions = seen.as_ref().map(|seen| engine.judge_text(seen, &text)).transpose()?;
+            let count = tokens.len();
+            // Whoever asked may have gone away.
+            let _ = updates.send(Update::Text {
+                choice,
+                text,
+                tokens,
+                mentions: mentions.unwrap_or_default(),
+            });
+            let _ = updates.send(Update::Done { choice, finish, tokens: count, guided });
+        }
+        Ok(())
+    };
+    if let Err(failure) = written() {
+        let _ = updates.send(Update::Failed(failure));
+    }
 }
 
 fn lost() -> Failure {
@@ -374,11 +431,17 @@ async fn whole(mut talk: Talk) -> Result<Completion, Failure> {
         text: String,
         tokens: Vec<CaptionToken>,
         mentions: Vec<JudgedMention>,
-        finish: Option<fisao_models::generation::FinishReason>,
+        finish: Option<FinishReason>,
+        guided: Option<Guidance>,
     }
     let Question { samples, verify, logprobs, .. } = talk.question;
-    let empty =
-        || Parts { text: String::new(), tokens: Vec::new(), mentions: Vec::new(), finish: None };
+    let empty = || Parts {
+        text: String::new(),
+        tokens: Vec::new(),
+        mentions: Vec::new(),
+        finish: None,
+        guided: None,
+    };
     let mut parts: Vec<Parts> = std::iter::repeat_with(empty).take(samples).collect();
     let (mut open, mut written) = (samples, 0);
     while open > 0 {
@@ -389,8 +452,9 @@ async fn whole(mut talk: Talk) -> Result<Completion, Failure> {
                 part.tokens.extend(tokens);
                 part.mentions.extend(mentions);
             }
-            Update::Done { choice, finish, tokens } => {
+            Update::Done { choice, finish, tokens, guided } => {
                 parts[choice].finish = Some(finish);
+                parts[choice].guided = guided;
                 written += tokens;
                 open -= 1;
             }
@@ -398,14 +462,15 @@ async fn whole(mut talk: Talk) -> Result<Completion, Failure> {
         }
     }
     let mut completion = Completion::new(talk.id, "chat.completion", &talk.question.model);
-    let choice = |(index, Parts { text, tokens, mentions, finish }): (usize, Parts)| Choice {
-        index,
-        message: Some(Said { role: Some("assistant"), content: Some(text) }),
-        finish_reason: finish,
-        logprobs: logprobs.then(|| LogProbabilities::of(tokens)),
-        fisao: verify.then_some(Verdicts { mentions }),
-        ..Choice::default()
-    };
+    let choice =
+        |(index, Parts { text, tokens, mentions, finish, guided }): (usize, Parts)| Choice {
+            index,
+            message: Some(Said { role: Some("assistant"), content: Some(text) }),
+            finish_reason: finish,
+            logprobs: logprobs.then(|| LogProbabilities::of(tokens)),
+            fisao: (verify || guided.is_some()).then_some(Verdicts { mentions, guided }),
+            ..Choice::default()
+        };
     completion.choices = parts.into_iter().enumerate().map(choice).collect();
     completion.usage = Some(Usage::new(talk.prompt_tokens, written));
     Ok(completion)
@@ -452,18 +517,20 @@ async fn next_events(mut state: Progress) -> Option<(Vec<Event>, Progress)> {
                 index: choice,
                 delta: Some(Said { role: None, content: Some(text) }),
                 logprobs: logprobs.then(|| LogProbabilities::of(tokens)),
-                fisao: (verify && !mentions.is_empty()).then_some(Verdicts { mentions }),
+                fisao: (verify && !mentions.is_empty())
+                    .then_some(Verdicts { mentions, guided: None }),
                 ..Choice::default()
             };
             vec![chunk(&state.talk, choice)]
         }
-        Update::Done { choice, finish, tokens } => {
+        Update::Done { choice, finish, tokens, guided } => {
             state.open -= 1;
             state.written += tokens;
             let done = Choice {
                 index: choice,
                 delta: Some(Said::default()),
                 finish_reason: Some(finish),
+                fisao: guided.map(|guided| Verdicts { mentions: Vec::new(), guided: Some(guided) }),
                 ..Choice::default()
             };
             let mut events = vec![chunk(&state.talk, done)];

@@ -4,6 +4,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use fisao_align::guided::Guidance;
 use fisao_models::generation::FinishReason;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -68,6 +69,8 @@ struct Extension {
     /// Whether words are to be verified.
     #[serde(default)]
     verify: bool,
+    /// Least probability that a word is in the image, where doubtful ones are to be taken back.
+    guided: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -122,6 +125,7 @@ pub(crate) struct Question {
     pub(crate) logprobs: bool,
     pub(crate) usage: bool,
     pub(crate) verify: bool,
+    pub(crate) guided: Option<f64>,
 }
 
 impl ChatRequest {
@@ -167,6 +171,7 @@ impl ChatRequest {
             logprobs: self.logprobs.unwrap_or(false),
             usage: self.stream_options.is_some_and(|options| options.include_usage),
             verify: self.fisao.verify,
+            guided: self.fisao.guided,
         })
     }
 
@@ -298,6 +303,8 @@ pub(crate) struct Said {
 #[derive(Debug, Serialize)]
 pub(crate) struct Verdicts {
     pub(crate) mentions: Vec<JudgedMention>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) guided: Option<Guidance>,
 }
 
 /// Tokens in OpenAI's form.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use fisao_align::guided::Guidance;
 use fisao_runs::failure::{InternalError, hint_of};
 use fisao_runs::verify::HeatMapRows;
 use fisao_verifier::regions::ScoreUnit;
@@ -298,6 +299,9 @@ pub struct CaptionParams {
     /// Whether the adapter is on.
     #[serde(default = "yes")]
     pub adapter: bool,
+    /// Least probability that a word is in the image, where doubtful ones are to be taken back.
+    #[serde(default)]
+    pub guided: Option<f64>,
 }
 
 /// What a model is asked where nothing else is said.
@@ -432,6 +436,9 @@ pub struct Caption {
     pub tokens: Vec<CaptionToken>,
     /// `stop` or `length`.
     pub finish_reason: fisao_models::generation::FinishReason,
+    /// What guidance did to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guided: Option<Guidance>,
 }
 
 /// A token that the model wrote.

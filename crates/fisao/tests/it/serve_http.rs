@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use fisao_testkit::skipped::report_skipped;
 use serde_json::{Value, json};
 
 use crate::bad_align::write_calibration;
@@ -362,8 +363,10 @@ fn page_works_in_a_browser() {
         .arg(image)
         .output();
     match run {
-        Err(error) => println!("skipped: no Python ({error})"),
-        Ok(output) if output.status.code() == Some(77) => println!("skipped: no Chromium"),
+        Err(error) => report_skipped("page_works_in_a_browser", &format!("no Python: {error}")),
+        Ok(output) if output.status.code() == Some(77) => {
+            report_skipped("page_works_in_a_browser", "no Chromium on PATH");
+        }
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stdout).into_owned()
                 + &String::from_utf8_lossy(&output.stderr);
