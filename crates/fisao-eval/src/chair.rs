@@ -7,6 +7,7 @@
 //! CHAIR_I = hallucinated mentions / all mentions                    (by occurrence)
 //! CHAIR_S = captions with ≥ 1 hallucinated mention / captions
 //! Recall  = Σ |ground-truth categories mentioned| / Σ |ground-truth categories|
+//! F1      = 2 · (1 − CHAIR_I) · Recall / (1 − CHAIR_I + Recall)
 //! ```
 //!
 //! Mentions are found by one of two sets of [`Rules`]. *Strict* rules read whole lower-cased words, the longest
@@ -17,8 +18,12 @@
 mod coco;
 mod counts;
 mod ground_truth;
+mod image_list;
 mod input;
+pub mod length;
 mod mentions;
+mod other_report;
+mod protocol;
 pub mod reference;
 mod report;
 mod rules;
@@ -30,8 +35,11 @@ pub use counts::{ChairChanges, ChairCounts, changes, intervals};
 pub use ground_truth::{
     GroundTruth, GroundTruthReader, GroundTruthSummary, InputError, read_ground_truth,
 };
-pub use input::{ChairInput, read_captions};
+pub use image_list::{ImageList, ImageListError, Lack};
+pub use input::{ChairInput, MadeCaptions, read_captions, read_made_captions};
 pub use mentions::Mention;
+pub use other_report::{NoReport, OtherReport, read_other_report};
+pub use protocol::{Agreement, Bearing, FieldCheck, Lengths, Protocol, compare_protocols};
 pub use report::{ChairReport, ImageVerdict, MatchedIds, MentionVerdict};
 pub use rules::{MentionFinder, Rules};
 pub use score::{ChairError, ChairOptions, MissingGroundTruth, evaluate};

@@ -74,6 +74,12 @@ pub(crate) fn same_number(a: &str, b: &str) -> bool {
     coco_number(a).is_some_and(|number| coco_number(b) == Some(number))
 }
 
+/// What an image is called whatever a file calls it: its number in COCO where the name is one, without leading zeros, else
+/// the name itself.
+pub(crate) fn canonical(id: &str) -> String {
+    coco_number(id).map_or_else(|| id.to_owned(), |number| number.to_string())
+}
+
 /// A name without folder and file ending.
 fn stem(id: &str) -> &str {
     let name = id.rsplit(['/', '\\']).next().unwrap_or(id);

@@ -25,4 +25,5 @@ pub mod rates;
 pub mod rows;
 pub mod science_qa;
 pub mod statistics;
+mod written_facts;
 mod written_id;

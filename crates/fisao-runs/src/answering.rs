@@ -126,8 +126,10 @@ impl Answering<'_> {
             if tasks.options.is_empty() {
                 let written = generate(model, &tasks, start..end, length, self.sampling, &advance)?;
                 for (question, answer) in asked.iter().zip(written) {
-                    let text = self.policy.tokenizer.decode(answer.text_tokens())?.text;
-                    lines.push_str(&self.line(question, text.into(), Some(answer.finish))?);
+                    let tokens = answer.text_tokens();
+                    let text = self.policy.tokenizer.decode(tokens)?.text;
+                    let written = Some((tokens.len(), answer.finish));
+                    lines.push_str(&self.line(question, text.into(), written)?);
                 }
             } else {
                 let options = &tasks.options;
@@ -169,12 +171,15 @@ impl Answering<'_> {
         &self,
         question: &Question,
         answer: Value,
-        finish: Option<FinishReason>,
+        written: Option<(usize, FinishReason)>,
     ) -> anyhow::Result<String> {
         let mut row = question.row.clone();
         row.insert("prompt".to_owned(), question.prompt.clone().into());
         row.insert(self.field.to_owned(), answer);
-        row.extend(finish.map(|finish| ("finish_reason".to_owned(), json!(finish))));
+        if let Some((tokens, finish)) = written {
+            row.insert("tokens".to_owned(), tokens.into());
+            row.insert("finish_reason".to_owned(), json!(finish));
+        }
         let line =
             serde_json::to_string(&row).or_internal("an answer cannot be written as JSON")?;
         Ok(line + "\n")

@@ -7,8 +7,11 @@ use crate::arguments::{
     ConfigArguments, DemoArguments, InspectArguments, MergeArguments, PretrainArguments,
     RunsArguments, ScoreArguments, ServeArguments, StudyArguments, VerifyArguments,
 };
+use crate::commands::completions::{self, CompletionsArguments};
 use crate::commands::eval::EvalArguments;
+use crate::commands::man::ManArguments;
 use crate::commands::scenes::ScenesArguments;
+use crate::version;
 
 /// Heading of the options that every command takes.
 const GLOBAL: &str = "Global options";
@@ -16,7 +19,7 @@ const GLOBAL: &str = "Global options";
 /// Make a vision-language model stop describing what is not in the image, using nothing but the
 /// model itself.
 #[derive(Debug, Parser)]
-#[command(name = "fisao", version, max_term_width = 100)]
+#[command(name = "fisao", version, long_version = version::long(), max_term_width = 100)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -82,6 +85,11 @@ pub(crate) enum Command {
     Scenes(ScenesArguments),
     /// Calibrate, align and evaluate on the built-in synthetic dataset, with a report
     Demo(DemoArguments),
+    /// Write a manual page for every command
+    Man(ManArguments),
+    /// Print a script that makes a shell complete commands and options
+    #[command(after_help = completions::DYNAMIC)]
+    Completions(CompletionsArguments),
 }
 
 /// When to use colours: on a terminal that shows them, always, or never.

@@ -13,6 +13,7 @@ mod logging;
 mod output;
 mod printer;
 mod reporter;
+mod version;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -62,5 +63,9 @@ fn run(command: &Command, reporter: &Reporter) -> anyhow::Result<()> {
         Command::Pretrain(arguments) => commands::pretrain::run(arguments, reporter),
         Command::Scenes(arguments) => commands::scenes::run(arguments, reporter),
         Command::Demo(arguments) => commands::demo::run(arguments, reporter),
+        Command::Man(arguments) => commands::man::run(arguments, Arguments::command(), reporter),
+        Command::Completions(arguments) => {
+            commands::completions::run(arguments, Arguments::command())
+        }
     }
 }

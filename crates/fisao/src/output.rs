@@ -15,6 +15,12 @@ pub(crate) fn line(text: impl Display) -> anyhow::Result<()> {
     writeln!(anstream::stdout().lock(), "{text}").context("cannot write to standard output")
 }
 
+/// Prints a script of ours as it is, tabs and all.
+pub(crate) fn script(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes()).context("cannot write to standard output")
+}
+
 /// Prints one value as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string(value).or_internal("a result cannot be written as JSON")?;

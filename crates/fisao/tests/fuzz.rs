@@ -56,6 +56,17 @@ fn check_nested_entries() {
     assert!(peak < 8 * file.len(), "{peak} bytes at a time for {}", file.len());
 }
 
+/// Reports of CHAIR, of this project and of lmms-eval.
+fn chair_reports() -> Vec<Vec<u8>> {
+    let own = json!({ "chair_i": 0.2, "chair_s": null, "recall": 0.5, "protocol": { "rules": "strict", "images": 3 } });
+    let other = json!({
+        "results": { "coco_cap_chair": { "coco_cap_chair_i,none": 20.0, "coco_cap_recall,none": 70.0 } },
+        "configs": { "coco_cap_chair": { "generation_kwargs": { "max_new_tokens": 9 } } },
+        "n-samples": { "coco_cap_chair": { "effective": 3 } },
+    });
+    vec![bytes(&own), bytes(&json!({ "files": [own] })), bytes(&other)]
+}
+
 /// One JSON object on each line, or a list of them.
 fn rows() -> Vec<Reader> {
     let answers_rows = [
@@ -66,6 +77,7 @@ fn rows() -> Vec<Reader> {
         json!({ "image_id": 391_895, "caption": "A dog on a bench." }),
         json!({ "image_id": "COCO_val2014_000000000042.jpg", "caption": "Two cats." }),
         json!({ "image_id": 391_895.0, "caption": null }),
+        json!({ "image_id": 7, "caption": "A", "prompt": "Go.", "tokens": [{ "id": 1 }], "finish_reason": "stop" }),
     ];
     let both = |rows: &[Value]| vec![lines(rows), bytes(&json!(rows))];
     let questions =
@@ -79,6 +91,15 @@ fn rows() -> Vec<Reader> {
         }),
         reader("chair-captions", Form::JsonLines, both(&captions), |input| {
             drop(chair::read_captions(input));
+            drop(chair::read_made_captions(input));
+        }),
+        reader("image-list", Form::Json, vec![bytes(&json!([42, "000000000073"]))], |input| {
+            drop(chair::ImageList::read("list", input));
+        }),
+        reader("chair-report", Form::Json, chair_reports(), |input| {
+            if let Ok(report) = serde_json::from_slice(input) {
+                drop(chair::read_other_report(&report));
+            }
         }),
         reader("captions", Form::JsonLines, both(&captions), |input| {
             drop(read_caption_rows(input));

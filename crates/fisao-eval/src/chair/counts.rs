@@ -63,18 +63,25 @@ impl ChairCounts {
         rate(self.recalled as usize, self.ground_truth as usize)
     }
 
+    /// Harmonic mean of precision, which is 1 − `CHAIR_I`, and recall; 0 where both are.
+    pub fn f1(&self) -> Option<f64> {
+        let (precision, recall) = (1.0 - self.chair_i()?, self.recall()?);
+        let sum = precision + recall;
+        Some(if sum > 0.0 { 2.0 * precision * recall / sum } else { 0.0 })
+    }
+
     /// Words / captions.
     pub fn mean_length_words(&self) -> Option<f64> {
         rate(self.words as usize, self.captions as usize)
     }
 }
 
-/// Bootstrap intervals over images of `CHAIR_S`, `CHAIR_I`, recall and length, averaged over runs.
-pub fn intervals(reports: &[&ChairReport], bootstrap: Bootstrap) -> [Option<Interval>; 4] {
+/// Bootstrap intervals over images of `CHAIR_S`, `CHAIR_I`, recall, F1 and length, averaged over runs.
+pub fn intervals(reports: &[&ChairReport], bootstrap: Bootstrap) -> [Option<Interval>; 5] {
     let runs: Vec<&[(String, ChairCounts)]> =
         reports.iter().map(|report| report.counts.as_slice()).collect();
     bootstrap.intervals(&runs, |sums| {
-        [sums.chair_s(), sums.chair_i(), sums.recall(), sums.mean_length_words()]
+        [sums.chair_s(), sums.chair_i(), sums.recall(), sums.f1(), sums.mean_length_words()]
     })
 }
 
@@ -137,6 +144,21 @@ mod tests {
             ObjectVocabulary::new(vec![category("dog"), category("cat")]).expect("two categories");
         evaluate(inputs.collect(), &truth, &vocabulary, &ChairOptions::default())
             .expect("every image has a truth")
+    }
+
+    #[test]
+    fn f1_is_the_harmonic_mean_of_precision_and_recall() {
+        let counts = |mentions, hallucinated, ground_truth, recalled| ChairCounts {
+            mentions,
+            hallucinated,
+            ground_truth,
+            recalled,
+            ..ChairCounts::default()
+        };
+        // Precision 3/4, recall 1/2: 2 · 3/8 / (5/4).
+        assert!((counts(8, 2, 10, 5).f1().unwrap() - 0.6).abs() < 1e-12);
+        assert_eq!(counts(8, 8, 10, 0).f1(), Some(0.0));
+        assert_eq!((counts(0, 0, 10, 0).f1(), counts(3, 1, 0, 0).f1()), (None, None));
     }
 
     #[test]

@@ -15,4 +15,4 @@ mod tokens;
 pub use lexicon::words;
 pub(crate) use lexicon::{Lexicon, ReferenceForms};
 pub use singular::singularize;
-pub use tokens::{Token, tokenize};
+pub use tokens::{Token, sentence_spans, tokenize};

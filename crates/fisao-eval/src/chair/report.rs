@@ -11,17 +11,27 @@ pub struct ChairReport {
     pub rules: Rules,
     /// [`super::ObjectVocabulary::sha256`] of the words that were looked for.
     pub vocabulary_sha256: String,
-    /// SHA-256 of the ids of the images judged, by the ground truth's names, sorted, each once and followed by a
-    /// line feed; in hexadecimal. Equal for two reports when they judged the same images.
+    /// Images judged.
+    pub images: usize,
+    /// SHA-256 of the ids of the images judged, sorted as text, each once and followed by a line feed; in hexadecimal.
+    /// An image of COCO is called by its number, any other as the ground truth calls it. Equal for two reports when
+    /// they judged the same images.
     pub image_ids_sha256: String,
+    /// SHA-256 of what is in the images judged: a line for each image, in the order of the ids, of its id and its
+    /// categories, sorted, with tabs between. Equal for two reports when they judged the same images by the same truth.
+    pub ground_truth_sha256: String,
     /// Hallucinated mentions / mentions, by occurrence.
     pub chair_i: Option<f64>,
     /// Captions with at least one hallucinated mention / captions.
     pub chair_s: Option<f64>,
     /// Ground-truth categories mentioned / ground-truth categories, summed over captions.
     pub recall: Option<f64>,
+    /// Harmonic mean of 1 − `CHAIR_I` and recall.
+    pub f1: Option<f64>,
     /// Mean number of whitespace-separated words in a caption.
     pub mean_length_words: Option<f64>,
+    /// Words of the longest caption.
+    pub max_length_words: usize,
     /// Mentions of any category.
     pub mentions: usize,
     /// Mentions of a category the image does not hold.

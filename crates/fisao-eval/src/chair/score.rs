@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::report::{ChairReport, ImageVerdict, MatchedIds, MentionVerdict};
 use super::{ChairCounts, ChairInput, GroundTruth, MentionFinder, ObjectVocabulary, Rules};
 use crate::digest;
-use crate::image_id::{ImageIndex, Matched};
+use crate::image_id::{ImageIndex, Matched, canonical};
 
 /// Captions that one finder reads at least: it gets quicker with the words it has met.
 const BATCH: usize = 1024;
@@ -118,15 +118,20 @@ pub fn evaluate(
     let sums = counts.iter().map(|(_, counts)| *counts).fold(ChairCounts::default(), Add::add);
     found.images.par_sort_unstable();
     found.images.dedup();
+    let identity = Identity::of(&found.images, ground_truth);
     let captions = counts.len();
     Ok(ChairReport {
         rules: options.rules,
         vocabulary_sha256: vocabulary.sha256(),
-        image_ids_sha256: digest::of_names(found.images.iter().copied()),
+        images: found.images.len(),
+        image_ids_sha256: identity.image_ids_sha256,
+        ground_truth_sha256: identity.ground_truth_sha256,
         chair_i: sums.chair_i(),
         chair_s: sums.chair_s(),
         recall: sums.recall(),
+        f1: sums.f1(),
         mean_length_words: sums.mean_length_words(),
+        max_length_words: counts.iter().map(|(_, counts)| counts.words).max().unwrap_or(0) as usize,
         mentions: sums.mentions as usize,
         hallucinated: sums.hallucinated as usize,
         captions,
@@ -141,6 +146,34 @@ pub fn evaluate(
         counts,
         per_image,
     })
+}
+
+/// Digests that tell what was judged from anything else.
+struct Identity {
+    image_ids_sha256: String,
+    ground_truth_sha256: String,
+}
+
+impl Identity {
+    /// Of images by their names in the ground truth, each once.
+    fn of(images: &[&str], ground_truth: &GroundTruth) -> Self {
+        let mut named: Vec<(String, &str)> =
+            images.iter().map(|&image| (canonical(image), image)).collect();
+        named.sort_unstable();
+        if named.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            // Names in different folders that end alike are different images.
+            named = images.iter().map(|&image| (image.to_owned(), image)).collect();
+        }
+        let objects = |(id, image): &(String, &str)| {
+            let objects = ground_truth.get(*image).into_iter().flatten().map(String::as_str);
+            [id.as_str()].into_iter().chain(objects).collect::<Vec<_>>().join("\t")
+        };
+        let lines: Vec<String> = named.iter().map(objects).collect();
+        Self {
+            image_ids_sha256: digest::of_names(named.iter().map(|(id, _)| id.as_str())),
+            ground_truth_sha256: digest::of_names(lines.iter().map(String::as_str)),
+        }
+    }
 }
 
 /// An image of the ground truth.

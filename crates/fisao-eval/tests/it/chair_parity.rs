@@ -3,8 +3,8 @@
 use std::io::Read;
 
 use fisao_eval::chair::{
-    ChairInput, ChairOptions, ChairReport, GroundTruth, MentionFinder, ObjectVocabulary, Rules,
-    evaluate, read_captions, read_ground_truth, read_synonyms, reference,
+    ChairInput, ChairOptions, ChairReport, GroundTruth, ImageList, MentionFinder, ObjectVocabulary,
+    Rules, evaluate, read_captions, read_ground_truth, read_synonyms, reference,
 };
 use flate2::read::GzDecoder;
 use serde::Deserialize;
@@ -73,6 +73,18 @@ fn published_caption_files_score_as_in_the_reference() {
         // The same captions by strict rules are another measurement altogether.
         assert_ne!(scored(&published, Rules::Strict).mentions, report.mentions);
     }
+}
+
+#[test]
+fn chair_500_has_published_ground_truth() {
+    let test = "chair_500_has_published_ground_truth";
+    let Some(truth) = data(test, "chair/coco2014_trainval_gt_objects.json.gz") else { return };
+    let truth = read_ground_truth(&unpacked(&truth)[..]).expect("published ground truth");
+    let list = ImageList::chair_500();
+    let names = list.names(&truth).expect("every image is in the ground truth");
+    assert_eq!(names.len(), 500);
+    let objects: usize = names.iter().map(|&name| truth[name].len()).sum();
+    assert_eq!(objects, 1559);
 }
 
 #[derive(Deserialize)]

@@ -227,7 +227,7 @@ fn estimated(
 }
 
 fn measured_intervals(report: &ChairReport) -> RateIntervals {
-    let [chair_s, chair_i, recall, _]: [Option<Interval>; 4] =
+    let [chair_s, chair_i, recall, ..]: [Option<Interval>; 5] =
         chair::intervals(&[report], Bootstrap::default());
     RateIntervals { chair_i, chair_s, recall }
 }

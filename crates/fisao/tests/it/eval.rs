@@ -47,9 +47,9 @@ fn chair_scores_a_caption_file() {
     let text = place.succeed(&FILES);
     let (table, note) = text.trim_end().rsplit_once('\n').unwrap();
     insta::assert_snapshot!(table, @r"
-    captions of      CHAIR_S %   CHAIR_I %      recall %      words  captions  mentions  hallucinated
-    captions              50.0        33.3          66.7        3.5         2         3             1
-    95 % interval  0.0 … 100.0  0.0 … 50.0  50.0 … 100.0  2.0 … 5.0
+    captions of      CHAIR_S %   CHAIR_I %      recall %          F1 %      words  captions  mentions  hallucinated
+    captions              50.0        33.3          66.7          66.7        3.5         2         3             1
+    95 % interval  0.0 … 100.0  0.0 … 50.0  50.0 … 100.0  50.0 … 100.0  2.0 … 5.0
     ");
     assert!(note.starts_with("rules strict, vocabulary "), "{note}");
 }
@@ -111,4 +111,16 @@ fn chair_scores_a_model_on_the_synthetic_dataset() {
     assert_eq!(report["per_image"][0]["image_id"], "test-000000");
     let length = report["mean_length"].as_f64().unwrap();
     assert!((0.0..=5.0).contains(&length), "{length}");
+    let protocol = &report["protocol"];
+    assert_eq!(protocol["tokens"]["mean"], report["mean_length"]);
+    assert!(protocol["tokens"]["max"].as_u64().unwrap() <= 5);
+    assert!(protocol["cut_off"].as_u64().unwrap() <= 3);
+    assert_eq!((&protocol["temperature"], &protocol["max_new_tokens"]), (&json!(0.0), &json!(5)));
+    assert_eq!((&protocol["vocabulary"], &protocol["dtype"]), (&json!("world"), &json!("auto")));
+    assert!(protocol["prompt"].as_str().is_some_and(|prompt| !prompt.is_empty()), "{protocol}");
+    assert!(
+        protocol["model_digest"].as_str().is_some_and(|digest| digest.len() > 20),
+        "{protocol}"
+    );
+    assert_eq!(protocol["adapter"], Value::Null);
 }

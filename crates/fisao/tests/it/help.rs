@@ -5,7 +5,7 @@ use crate::fixture::Workplace;
 #[test]
 fn help_of_every_command_matches_the_snapshot() {
     let place = Workplace::new();
-    let commands: [&[&str]; 33] = [
+    let commands: [&[&str]; 35] = [
         &[],
         &["caption"],
         &["score"],
@@ -39,6 +39,8 @@ fn help_of_every_command_matches_the_snapshot() {
         &["scenes"],
         &["scenes", "export"],
         &["demo"],
+        &["man"],
+        &["completions"],
     ];
     for command in commands {
         let name = if command.is_empty() { "fisao".to_owned() } else { command.join("-") };

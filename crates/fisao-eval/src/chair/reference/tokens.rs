@@ -28,6 +28,13 @@ pub fn tokenize(text: &str) -> Vec<Token> {
     tokens
 }
 
+/// The sentences of a text, as NLTK splits its lower-cased form: bytes of the text, without the white space between.
+pub fn sentence_spans(text: &str) -> Vec<Range<usize>> {
+    let lower = Lowered::new(text);
+    let spans = sentences(&lower.text).into_iter().filter(|span| !span.is_empty());
+    spans.map(|span| lower.origin(span)).collect()
+}
+
 /// A text in lower case that knows where its letters came from.
 pub(super) struct Lowered<'a> {
     pub(super) text: String,

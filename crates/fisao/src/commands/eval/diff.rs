@@ -1,6 +1,7 @@
 //! `fisao eval diff`: two models on the same images.
 
 mod arguments;
+mod length;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Add;
@@ -9,17 +10,19 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use fisao_eval::answers::QuestionId;
 use fisao_eval::captions::{CaptionOptions, CaptionScores, CaptionSums, read_references};
-use fisao_eval::chair::{ChairCounts, read_captions};
+use fisao_eval::chair::length::LengthUnit;
+use fisao_eval::chair::{ChairCounts, ChairInput, ChairReport, read_captions};
 use fisao_eval::pope::{Judged, Label, read_questions, score_split};
 use fisao_eval::rates::Accuracy;
 use fisao_eval::statistics::{Bootstrap, PairedTest, paired_test};
 use fisao_runs::vocabulary::chair_vocabulary;
 use fisao_runs::{Refusal, Reporter};
 use serde::Serialize;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 pub(super) use arguments::DiffArguments;
 
+use self::length::AtEqualLength;
 use super::chair;
 use super::inputs::{name, names, read, read_answers};
 use super::{captions, report};
@@ -39,13 +42,18 @@ struct Compared {
     test: PairedTest,
 }
 
+/// Numbers by their names.
+type Numbers = Vec<(&'static str, Option<Compared>)>;
+
 /// All numbers of two models, on the images that both answered about.
 struct Comparison {
-    numbers: Vec<(&'static str, Option<Compared>)>,
+    numbers: Numbers,
     /// Images that both answered about.
     images: usize,
     /// Images that only one of them did.
     unpaired: usize,
+    /// The same at equal length of captions, where it is about objects.
+    at_equal_length: Option<AtEqualLength>,
 }
 
 pub(crate) fn run(arguments: &DiffArguments, reporter: &Reporter) -> anyhow::Result<()> {
@@ -139,19 +147,50 @@ fn of_objects(arguments: &DiffArguments, reporter: &Reporter) -> anyhow::Result<
         &vocabulary,
         reporter,
     )?;
-    let counts = |file: &Path| -> anyhow::Result<Vec<(String, ChairCounts)>> {
+    let scored = |file: &Path| -> anyhow::Result<ChairReport> {
         let captions = read("captions", file, read_captions)?;
-        Ok(chair::score(&arguments.truth, file, captions, false, &truth, &vocabulary)?.counts)
+        chair::score(&arguments.truth, file, captions, true, &truth, &vocabulary)
     };
-    let pairs = Pairs::of_images(counts(&arguments.first)?, counts(&arguments.second)?);
-    let rates: [(&str, Rate); 4] = [
+    let (first, second) = (scored(&arguments.first)?, scored(&arguments.second)?);
+    let pairs = Pairs::of_images(first.counts.clone(), second.counts.clone());
+    let numbers = rates(&pairs.both, arguments.resamples);
+    let cut = |unit| -> anyhow::Result<Numbers> {
+        let (captions, others) = length::truncated(&first, &second, unit);
+        let counts = |file: &Path, captions: Vec<ChairInput>| -> anyhow::Result<_> {
+            if captions.is_empty() {
+                return Ok(Vec::new());
+            }
+            Ok(chair::score(&arguments.truth, file, captions, false, &truth, &vocabulary)?.counts)
+        };
+        let pairs = Pairs::of_images(
+            counts(&arguments.first, captions)?,
+            counts(&arguments.second, others)?,
+        );
+        Ok(rates(&pairs.both, arguments.resamples))
+    };
+    let at_equal_length = AtEqualLength {
+        words: cut(LengthUnit::Words)?,
+        sentences: cut(LengthUnit::Sentences)?,
+        regression: length::regression(&pairs.both, arguments.resamples),
+    };
+    Ok(Comparison {
+        numbers,
+        images: pairs.both.len(),
+        unpaired: pairs.alone,
+        at_equal_length: Some(at_equal_length),
+    })
+}
+
+/// The numbers of CHAIR, each compared.
+fn rates(both: &[(ChairCounts, ChairCounts)], resamples: usize) -> Numbers {
+    let rates: [(&str, Rate); 5] = [
         ("chair_s", ChairCounts::chair_s),
         ("chair_i", ChairCounts::chair_i),
         ("recall", ChairCounts::recall),
+        ("f1", ChairCounts::f1),
         ("mean_length", ChairCounts::mean_length_words),
     ];
-    let numbers = rates.map(|(name, rate)| (name, compare(&pairs.both, arguments.resamples, rate)));
-    Ok(Comparison { numbers: numbers.into(), images: pairs.both.len(), unpaired: pairs.alone })
+    rates.map(|(name, rate)| (name, compare(both, resamples, rate))).into()
 }
 
 /// Answers to questions are summed by image, since answers about one image go together.
@@ -182,7 +221,8 @@ fn of_answers(arguments: &DiffArguments, questions: &Path) -> anyhow::Result<Com
     let both: Vec<(Accuracy, Accuracy)> = pairs.into_values().collect();
     let number = compare(&both, arguments.resamples, |sum| sum.accuracy);
     let unpaired = alone + second.len();
-    Ok(Comparison { numbers: vec![("accuracy", number)], images: both.len(), unpaired })
+    let numbers = vec![("accuracy", number)];
+    Ok(Comparison { numbers, images: both.len(), unpaired, at_equal_length: None })
 }
 
 fn of_likeness(arguments: &DiffArguments, references: &Path) -> anyhow::Result<Comparison> {
@@ -199,35 +239,56 @@ fn of_likeness(arguments: &DiffArguments, references: &Path) -> anyhow::Result<C
         (name, compare(&pairs.both, arguments.resamples, metric))
     });
     let numbers = numbers.collect();
-    Ok(Comparison { numbers, images: pairs.both.len(), unpaired: pairs.alone })
+    let (images, unpaired) = (pairs.both.len(), pairs.alone);
+    Ok(Comparison { numbers, images, unpaired, at_equal_length: None })
 }
 
 fn print(arguments: &DiffArguments, comparison: &Comparison) -> anyhow::Result<()> {
-    let mut value = Map::new();
-    for (name, compared) in &comparison.numbers {
-        value.insert((*name).to_owned(), json!(compared));
-    }
-    value.insert("images".to_owned(), comparison.images.into());
-    value.insert("unpaired".to_owned(), comparison.unpaired.into());
-    match arguments.report.format {
-        ReportFormat::Json => output::json(&value),
-        format => {
-            let names = names(&[arguments.first.clone(), arguments.second.clone()]);
-            report::table(format, &table(comparison, &names, format), &[])
+    let format = arguments.report.format;
+    if format == ReportFormat::Json {
+        let mut value = keyed(&comparison.numbers);
+        value.insert("images".to_owned(), comparison.images.into());
+        value.insert("unpaired".to_owned(), comparison.unpaired.into());
+        if let Some(equal) = &comparison.at_equal_length {
+            let found = json!({
+                "truncated_words": keyed(&equal.words),
+                "truncated_sentences": keyed(&equal.sentences),
+                "regression": keyed(&equal.regression),
+            });
+            value.insert("at_equal_length".to_owned(), found);
         }
+        return output::json(&value);
     }
+    let names = names(&[arguments.first.clone(), arguments.second.clone()]);
+    let mut table = headings(&names, format);
+    rows(&mut table, &comparison.numbers, "", format);
+    let mut notes = Vec::new();
+    if let Some(equal) = &comparison.at_equal_length {
+        rows(&mut table, &equal.words, ", equal words", format);
+        rows(&mut table, &equal.sentences, ", equal sentences", format);
+        notes = length::notes(&equal.regression);
+    }
+    report::table(format, &table, &notes)
 }
 
-/// A row for each number; intervals in one column for people, in two for programs.
-fn table(comparison: &Comparison, names: &[String], format: ReportFormat) -> Table {
+fn keyed(numbers: &[(&'static str, impl Serialize)]) -> Map<String, Value> {
+    numbers.iter().map(|(name, found)| ((*name).to_owned(), json!(found))).collect()
+}
+
+/// The table without rows; intervals are in one column for people, in two for programs.
+fn headings(names: &[String], format: ReportFormat) -> Table {
     let of_interval: &[&str] = match format {
         ReportFormat::Csv => &["95 % from", "95 % to"],
         _ => &["95 % interval"],
     };
     let columns = [&["number", &names[0], &names[1], "difference"], of_interval];
     let rest = ["higher", "lower", "equal", "sign test p"];
-    let mut table = Table::new(&[&columns.concat()[..], &rest].concat());
-    for (name, compared) in &comparison.numbers {
+    Table::new(&[&columns.concat()[..], &rest].concat())
+}
+
+/// Adds a row for each number; what it is of follows its name.
+fn rows(table: &mut Table, numbers: &Numbers, of: &str, format: ReportFormat) {
+    for (name, compared) in numbers {
         let Some(Compared { first, second, test }) = compared else { continue };
         let ends = test
             .interval
@@ -238,7 +299,7 @@ fn table(comparison: &Comparison, names: &[String], format: ReportFormat) -> Tab
             (_, None) => vec![String::new()],
         };
         let numbers = [
-            (*name).to_owned(),
+            format!("{name}{of}"),
             format!("{first:.4}"),
             format!("{second:.4}"),
             format!("{:+.4}", test.difference),
@@ -247,5 +308,4 @@ fn table(comparison: &Comparison, names: &[String], format: ReportFormat) -> Tab
         let p = format!("{:.4}", test.sign_test_p);
         table.row(numbers.into_iter().chain(interval).chain(counts).chain([p]));
     }
-    table
 }

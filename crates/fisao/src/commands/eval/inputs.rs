@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::{
     Activations, AnswerFieldArguments, AnswererArguments, AnsweringArguments, BenchmarkAnswering,
-    BenchmarkArguments,
+    BenchmarkArguments, ModelArguments,
 };
 use crate::interrupt;
 
@@ -110,7 +110,7 @@ pub(super) fn answer(
     let policy =
         Policy::open(&arguments.model.source(), arguments.world.kind(), &device, reporter)?;
     let adapter = arguments.model.adapter.as_ref().map(ToString::to_string);
-    let dtype = format!("{:?}", arguments.model.dtype).to_lowercase();
+    let dtype = dtype(&arguments.model);
     let mut settings = json!({ "benchmark": benchmark, "adapter": adapter, "dtype": dtype });
     if arguments.model.activation_dtype == Activations::Bf16 {
         settings["activation_dtype"] = "bf16".into();
@@ -122,6 +122,11 @@ pub(super) fn answer(
     let answering =
         Answering { policy, sampling, settings, field, folder, damaged, stop: &interrupt::flag };
     answering.run(questions, reporter)
+}
+
+/// Type of a model's weights, as the option names it.
+pub(super) fn dtype(model: &ModelArguments) -> String {
+    format!("{:?}", model.dtype).to_lowercase()
 }
 
 /// What is known of how the answers of a file were made: the settings that a model's answers lie beside.

@@ -6,14 +6,15 @@ use fisao_align::tasks::TaskSource;
 use fisao_eval::chair::{
     self, ChairInput, ChairOptions, ChairReport, GroundTruth, ObjectVocabulary,
 };
-use fisao_models::generation::Sampling;
+use fisao_models::generation::{FinishReason, Sampling};
 use fisao_runs::Reporter;
 use fisao_runs::bundle::Policy;
 use fisao_runs::world::SceneTasks;
-use fisao_scenes::{Split, World, WorldKind};
+use fisao_scenes::{PROMPTS, Split, World, WorldKind};
 use serde_json::{Value, json};
 
 use super::chair::ChairArguments;
+use super::inputs::dtype;
 use crate::commands::chooser::{Chooser, ChooserSource};
 
 /// A model's captions of one split of the built-in synthetic dataset, and what they scored.
@@ -21,8 +22,10 @@ use crate::commands::chooser::{Chooser, ChooserSource};
 pub(super) struct WorldEvaluation {
     /// Rates and verdicts; its captions are in the order of the scenes.
     pub(super) chair: ChairReport,
-    /// Tokens per caption, the end token not counted.
-    pub(super) mean_length: f64,
+    /// Tokens of each caption, the end token not counted.
+    pub(super) tokens: Vec<usize>,
+    /// Captions whose number of tokens was used up.
+    pub(super) cut_off: usize,
     /// How the captions were made.
     pub(super) made_with: Value,
 }
@@ -73,6 +76,10 @@ pub(super) fn evaluate(
     if let Some(adapter) = &model.adapter {
         found.made_with["adapter"] = adapter.to_string().into();
     }
+    if let Some(adapter) = policy.adapter_identity(reporter)? {
+        found.made_with["adapter_sha256"] = adapter.sha256.into();
+    }
+    found.made_with["dtype"] = dtype(model).into();
     Ok(found)
 }
 
@@ -127,12 +134,15 @@ fn caption(
     }
     let truth: GroundTruth =
         (0..count).map(|index| (image_id(index), tasks.truth(index))).collect();
-    let tokens: usize = captions.iter().map(|written| written.text_tokens().len()).sum();
+    let cut_off = captions.iter().filter(|written| written.finish == FinishReason::Length).count();
     Ok(WorldEvaluation {
         chair: chair::evaluate(inputs, &truth, vocabulary, &options)?,
-        mean_length: tokens as f64 / count as f64,
+        tokens: captions.iter().map(|written| written.text_tokens().len()).collect(),
+        cut_off,
         made_with: json!({
             "model": policy.name,
+            "model_digest": policy.sample()?,
+            "prompt": PROMPTS[0],
             "temperature": sampling.temperature,
             "seed": sampling.seed,
             "max_new_tokens": sampling.max_new_tokens,

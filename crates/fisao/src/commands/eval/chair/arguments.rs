@@ -17,6 +17,14 @@ pub(crate) struct ChairArguments {
     pub(crate) captions: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) truth: TruthArguments,
+    /// Measure these images only, and require a caption for each: chair-500 for the fixed list of 500 images of COCO, or a
+    /// file of ids, one a line or a JSON list
+    #[arg(long, value_name = "LIST", conflicts_with = "world")]
+    pub(crate) ids: Option<String>,
+    /// Compare with another report of the same or another model and say why the numbers may differ: JSON of `fisao eval
+    /// chair`, or lmms-eval's results of coco_cap_chair; exit code 3 where they cannot be compared
+    #[arg(long, value_name = "FILE")]
+    pub(crate) check: Option<PathBuf>,
     /// What to ask of a model that captions now
     #[arg(long, value_name = "TEXT", default_value = "Describe the image.")]
     pub(crate) prompt: String,
