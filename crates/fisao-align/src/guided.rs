@@ -5,8 +5,8 @@
 //! first token, which is banned there, and decoding goes on from the rest of the distribution. Nothing is trained; a response without
 //! doubtful mentions is the one that the model writes anyway.
 //!
-//! In the place of a mention that was taken back, one of an object that the response has named before does not pass either: it would
-//! be true and say nothing. Where no other token leads to a mention that passes, tokens before it are taken back as well, one more at a time. Where that
+//! In the place of a mention that was taken back, one of an object that the response has named before does not pass at first: it
+//! would be true and say nothing. Where no other token leads to a mention that passes, tokens before it are taken back as well, one more at a time. Where that
 //! does not help either, the least doubtful of the mentions stays, and is counted if the verifier doubts it.
 
 use std::collections::BTreeSet;
@@ -271,9 +271,11 @@ struct Place {
 }
 
 impl Progress {
-    /// Whether a mention was taken back since the last one that passed.
-    fn is_replacing(&self) -> bool {
-        self.place.is_some() || self.back.is_some()
+    /// Whether a mention that was taken back is to be replaced by another object, rather than by one that was named before: until
+    /// the retries are used up, and while most of the rewinds are left.
+    fn wants_another(&self, config: &GuidedConfig) -> bool {
+        let has_time = self.guidance.rewinds < config.max_rewinds / 2;
+        self.place.is_some() && self.back.is_none() && has_time
     }
 
     fn pass(&mut self, mention: &TokenMention) {
@@ -332,7 +334,7 @@ impl Check<'_, '_> {
             let score = self.scorer.verifier.score(self.image, &mention.form);
             let p_hallucinated = self.guide.p_hallucinated(score);
             let is_doubtful = self.guide.doubts(p_hallucinated);
-            if !is_doubtful && !(is_repeat && progress.is_replacing()) {
+            if !is_doubtful && !(is_repeat && progress.wants_another(&self.guide.config)) {
                 progress.pass(&mention);
                 continue;
             }
