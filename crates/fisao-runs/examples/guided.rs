@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Prints a table in Markdown: captions of 300 test scenes by the base model, greedy; with guidance at several precisions; and the best
-//! of 4 sampled ones. A number behind the dataset is the seed.
+//! of 4 sampled ones. The dataset may be followed by the seed and by noise that is added to the scores.
 
 #![allow(clippy::print_stdout, reason = "it is there to print")]
 
