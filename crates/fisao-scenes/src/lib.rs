@@ -14,6 +14,7 @@ mod background;
 mod caption;
 mod category;
 mod difficulty;
+mod graphics;
 mod insertion;
 mod layout;
 mod look_alike;

@@ -2,10 +2,10 @@
 
 use image::imageops::{self, FilterType};
 use image::{ImageFormat, RgbImage, RgbaImage};
-use twemoji_assets::png::PngTwemojiAsset;
 
 use crate::category::{CATEGORIES, Category, SpriteRegion, SpriteSource};
 use crate::difficulty::Difficulty;
+use crate::graphics::graphic_of;
 use crate::look_alike::{group_of, mean_colour, shift_colour};
 use crate::scene::PlacedObject;
 
@@ -160,13 +160,6 @@ fn make_alike(graphics: &mut [Vec<RgbaImage>], likeness: f64) {
             shift_colour(graphic, shift);
         }
     }
-}
-
-/// The emoji's graphic. Twemoji names some graphics with, some without the variation selector that asks for
-/// an image instead of a glyph.
-fn graphic_of(emoji: &str) -> Option<&'static PngTwemojiAsset> {
-    PngTwemojiAsset::from_emoji(emoji)
-        .or_else(|| PngTwemojiAsset::from_emoji(&emoji.replace('\u{fe0f}', "")))
 }
 
 /// The part of the graphic that shows the object, without empty margins.

@@ -341,10 +341,10 @@ impl Conversation {
             && (done || ends_a_word(&text))
         {
             let whole = &caption.text[..end];
-            let settled = if done { whole.len() } else { settled(whole) };
+            let settled = if done { whole.len() } else { engine.settled(whole) };
             let found = engine.judge_text(seen, whole)?;
             let limit = whole[..settled].chars().count();
-            for mention in found.into_iter().filter(|found| found.mention.end <= limit) {
+            for mention in found.into_iter().filter(|found| found.mention.start < limit) {
                 let known = |old: &JudgedMention| old.mention == mention.mention;
                 if !state.mentions.iter().any(known) {
                     state.mentions.push(mention.clone());
@@ -375,28 +375,4 @@ impl Conversation {
 /// Whether a word may have become complete with this text.
 fn ends_a_word(text: &str) -> bool {
     text.contains(|c: char| !c.is_alphanumeric())
-}
-
-/// Bytes of a text up to which words will not change their meaning by what follows: a whole word stands behind them, or the end of a clause.
-fn settled(text: &str) -> usize {
-    let clause = text.rfind(['.', ',', ';', ':', '!', '?']).unwrap_or(0);
-    let words = text.trim_end_matches(char::is_alphanumeric).trim_end();
-    let before = words.trim_end_matches(char::is_alphanumeric).trim_end().len();
-    before.max(clause)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::settled;
-
-    #[test]
-    fn word_is_settled_when_another_one_stands_behind_it() {
-        let text = |text: &'static str| &text[..settled(text)];
-        assert_eq!(text("a traffic"), "");
-        assert_eq!(text("a traffic light"), "a");
-        assert_eq!(text("a traffic light on"), "a traffic");
-        assert_eq!(text("a traffic light on "), "a traffic light");
-        assert_eq!(text("a dog, "), "a dog");
-        assert_eq!(text(""), "");
-    }
 }

@@ -278,6 +278,11 @@ impl Engine {
         Ok(Answer::Verify { unit: judge.loaded.verifier.unit(), samples: verdicts })
     }
 
+    /// Up to which byte of a text that is still being written its words are complete.
+    pub(crate) fn settled(&self, text: &str) -> usize {
+        self.vocabulary.settled(text)
+    }
+
     /// Verdicts on the words of a text that is still being written, or is done.
     pub(crate) fn judge_text(
         &self,

@@ -450,7 +450,11 @@ async fn whole(mut talk: Talk) -> Result<Completion, Failure> {
                 let part = &mut parts[choice];
                 part.text.push_str(&text);
                 part.tokens.extend(tokens);
-                part.mentions.extend(mentions);
+                for mention in mentions {
+                    // What follows a word may deny it, after a verdict was given.
+                    part.mentions.retain(|known| known.mention.start != mention.mention.start);
+                    part.mentions.push(mention);
+                }
             }
             Update::Done { choice, finish, tokens, guided } => {
                 parts[choice].finish = Some(finish);

@@ -210,6 +210,6 @@ fn diff_compares_captions_at_equal_length() {
         "--annotations",
         "objects.json",
     ]);
-    assert!(table.contains("chair_i, equal words"), "{table}");
+    assert!(table.contains("chair_i (equal words)"), "{table}");
     assert!(table.contains("chair_s: difference at equal length by regression"), "{table}");
 }

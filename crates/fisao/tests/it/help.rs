@@ -52,7 +52,7 @@ fn help_of_every_command_matches_the_snapshot() {
 #[test]
 fn invalid_command_lines_are_user_errors() {
     let place = Workplace::new();
-    let error = place.refuse(&["captoin"]);
+    let error = place.refuse(&["captio"]);
     assert!(error.contains("a similar subcommand exists: 'caption'"), "{error}");
     let error = place.refuse(&["caption"]);
     assert!(error.contains("--images <PATH>"), "{error}");

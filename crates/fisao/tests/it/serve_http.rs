@@ -332,7 +332,7 @@ fn too_many_at_once_are_sent_away() {
 fn server_that_is_told_to_stop_finishes_what_is_under_way() {
     let mut server = Server::start(&[]);
     let asked =
-        server.question(&json!({ "n": 16, "temperature": 1, "max_tokens": 60 })).to_string();
+        server.question(&json!({ "n": 16, "temperature": 1, "max_tokens": 50 })).to_string();
     let mut stream = server.connect();
     write!(stream, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{asked}", asked.len()).unwrap();
     std::thread::sleep(Duration::from_millis(30));

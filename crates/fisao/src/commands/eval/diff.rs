@@ -264,8 +264,8 @@ fn print(arguments: &DiffArguments, comparison: &Comparison) -> anyhow::Result<(
     rows(&mut table, &comparison.numbers, "", format);
     let mut notes = Vec::new();
     if let Some(equal) = &comparison.at_equal_length {
-        rows(&mut table, &equal.words, ", equal words", format);
-        rows(&mut table, &equal.sentences, ", equal sentences", format);
+        rows(&mut table, &equal.words, " (equal words)", format);
+        rows(&mut table, &equal.sentences, " (equal sentences)", format);
         notes = length::notes(&equal.regression);
     }
     report::table(format, &table, &notes)
