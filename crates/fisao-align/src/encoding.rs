@@ -45,6 +45,9 @@ pub fn encode(
 }
 
 /// The same, which can be stopped before a batch.
+///
+/// # Errors
+/// See [`encode`]; [`AlignError::Stopped`] when that was asked for.
 pub fn encode_on(
     policy: &VisionLanguageModel,
     verifier: &Verifier,

@@ -4,6 +4,7 @@
 use twemoji_assets::png::{PngTwemojiAsset, codes};
 
 /// The graphic of an emoji that some category shows.
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 pub(crate) fn graphic_of(emoji: &str) -> Option<&'static PngTwemojiAsset> {
     Some(match emoji {
         "⌨️" => &codes::U_2328,

@@ -7,6 +7,10 @@
 //! The built-in verifier, images as base64, a caption of 32 words with one token each for every image of the folder in turn.
 
 #![expect(clippy::print_stdout, reason = "it reports to whoever runs it")]
+#![expect(
+    clippy::default_trait_access,
+    reason = "the type is of a crate that this one does not name"
+)]
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -18,7 +22,6 @@ use base64::engine::general_purpose::STANDARD;
 use burn::tensor::Device;
 use fisao_runs::Reporter;
 use fisao_runs::bundle::{ModelSource, PairSource};
-use fisao_scenes::WorldKind;
 use fisao_serve::engine::{Engine, EngineSource, FileAccess};
 use fisao_serve::protocol::{TokenRewardsParams, params};
 use fisao_serve::stdio;
@@ -34,12 +37,13 @@ fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1).map(PathBuf::from);
     let (images, calibration) =
         arguments.next().zip(arguments.next()).context("IMAGES and CALIBRATION are needed")?;
+    let world = Default::default();
     let source = EngineSource {
         pair: PairSource {
             model: ModelSource::default(),
             verifier: None,
             allow_mismatched_verifier: false,
-            world: WorldKind::Clear,
+            world,
         },
         calibration: Some(calibration),
         vocabulary: None,

@@ -186,9 +186,9 @@ impl Shared {
         let policy = match engine.policy(adapter) {
             Ok(policy) => policy,
             Err(failure) => {
-                conversations
-                    .iter()
-                    .for_each(|conversation| conversation.job.fail(failure.clone()));
+                for conversation in &conversations {
+                    conversation.job.fail(failure.clone());
+                }
                 return;
             }
         };

@@ -1,6 +1,6 @@
 //! What answers requests, however they came: models that are loaded once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -340,14 +340,11 @@ impl Engine {
             let failure = invalid(&error);
             Failure { code: ErrorCode::TooLarge, ..failure }
         })?;
-        let written = match guided {
-            Some(precision) => {
-                self.guided(policy, precision, (&tasks, &images), samples, &sampling)?
-            }
-            None => {
-                let written = write(policy, &tasks, samples, &sampling).into_iter();
-                written.map(|written| spelled(policy, &written)).collect::<Result<_, Failure>>()?
-            }
+        let written = if let Some(precision) = guided {
+            self.guided(policy, precision, (&tasks, &images), samples, &sampling)?
+        } else {
+            let written = write(policy, &tasks, samples, &sampling).into_iter();
+            written.map(|written| spelled(policy, &written)).collect::<Result<_, Failure>>()?
         };
         let mut written = written.into_iter();
         let captions = tasks.iter().map(|_| written.by_ref().take(samples).collect());
@@ -525,9 +522,9 @@ impl Engine {
         images: &[&'a ImageSource],
     ) -> Result<HashMap<&'a ImageSource, Seen>, Failure> {
         let mut different: Vec<&ImageSource> = Vec::new();
-        let mut known: HashMap<&ImageSource, ()> = HashMap::new();
+        let mut known: HashSet<&ImageSource> = HashSet::new();
         for &image in images {
-            if known.insert(image, ()).is_none() {
+            if known.insert(image) {
                 different.push(image);
             }
         }

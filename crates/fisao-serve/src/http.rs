@@ -257,15 +257,15 @@ async fn models(State(server): State<Arc<Server>>) -> Response {
 }
 
 async fn verify(state: State<Arc<Server>>, body: Bytes) -> Response {
-    answered(state, body, |engine, params| engine.verify(params)).await
+    answered(state, body, super::engine::Engine::verify).await
 }
 
 async fn score(state: State<Arc<Server>>, body: Bytes) -> Response {
-    answered(state, body, |engine, params| engine.score(params)).await
+    answered(state, body, super::engine::Engine::score).await
 }
 
 async fn token_rewards(state: State<Arc<Server>>, body: Bytes) -> Response {
-    answered(state, body, |engine, params| engine.token_rewards(params)).await
+    answered(state, body, super::engine::Engine::token_rewards).await
 }
 
 /// Answers on a thread of its own, as many at once as there is a use for.

@@ -109,6 +109,7 @@ struct ImageUrl {
 }
 
 /// What a request comes down to.
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of the request")]
 #[derive(Debug, PartialEq)]
 pub(crate) struct Question {
     /// As it is to be called in the answer.
@@ -178,7 +179,7 @@ impl ChatRequest {
     /// Refuses what would be ignored.
     fn check_idle(&self) -> Result<(), Failure> {
         let idle = [
-            ("top_p", self.top_p.is_none_or(|p| p == 1.0), "1"),
+            ("top_p", self.top_p.is_none_or(|p| (1.0..=1.0).contains(&p)), "1"),
             ("top_logprobs", self.top_logprobs.is_none_or(|count| count == 0), "0"),
             ("presence_penalty", self.presence_penalty.is_none_or(|penalty| penalty == 0.0), "0"),
             ("frequency_penalty", self.frequency_penalty.is_none_or(|penalty| penalty == 0.0), "0"),
@@ -337,6 +338,7 @@ impl LogProbabilities {
 
 /// Tokens of question and answers.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "they are OpenAI's")]
 pub(crate) struct Usage {
     pub(crate) prompt_tokens: usize,
     pub(crate) completion_tokens: usize,

@@ -69,7 +69,7 @@ impl Failure {
 
     /// An error of the library; `code` unless it is a mistake of ours.
     pub fn of(code: ErrorCode, error: &anyhow::Error) -> Self {
-        let ours = error.chain().any(|cause| cause.is::<InternalError>());
+        let ours = error.chain().any(<dyn std::error::Error + 'static>::is::<InternalError>);
         let code = if ours { ErrorCode::Internal } else { code };
         let hint = error.chain().find_map(hint_of);
         Self { code, message: format!("{error:#}"), hint }
@@ -97,6 +97,10 @@ impl Request {
     ///
     /// # Errors
     /// The failure, with the request's id as far as it can be told.
+    #[expect(
+        clippy::result_large_err,
+        reason = "there is one for each line, and it is written at once"
+    )]
     pub fn parse(line: &str) -> Result<Self, (RequestId, Failure)> {
         let nameless = |failure| (RequestId::default(), failure);
         let value: Value = serde_json::from_str(line).map_err(|error| {
@@ -106,12 +110,11 @@ impl Request {
             let message = "a request is a JSON object with id, method and params";
             return Err(nameless(Failure::new(ErrorCode::InvalidJson, message)));
         };
-        let id = match fields.remove("id") {
-            Some(id @ (Value::String(_) | Value::Number(_))) => RequestId(id),
-            _ => {
-                let message = "a request has an id, a string or a number";
-                return Err(nameless(Failure::new(ErrorCode::InvalidParams, message)));
-            }
+        let id = if let Some(id @ (Value::String(_) | Value::Number(_))) = fields.remove("id") {
+            RequestId(id)
+        } else {
+            let message = "a request has an id, a string or a number";
+            return Err(nameless(Failure::new(ErrorCode::InvalidParams, message)));
         };
         let refuse = |code, message: String| Err((id.clone(), Failure::new(code, message)));
         match fields.remove("protocol") {

@@ -261,7 +261,9 @@ impl CpuDecoding {
         }
         self.norm.fill(&mut buffers.normed, &buffers.x);
         self.head.fill(&mut buffers.logits, &buffers.normed);
-        filled.iter_mut().for_each(|filled| *filled += 1);
+        for filled in filled.iter_mut() {
+            *filled += 1;
+        }
         &buffers.logits
     }
 

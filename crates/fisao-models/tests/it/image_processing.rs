@@ -215,12 +215,18 @@ fn extreme_aspect_ratios_are_processed_in_bounded_memory() {
 /// What a centre crop, a stretch and padding leave of an image, as fractions of it.
 #[test]
 fn seen_region_follows_crop_stretch_and_padding() {
+    let seen = |processor: &ImageProcessor, size| processor.region(size).map(|edge| edge as f32);
     let clip = ImageProcessor::clip(100);
-    assert_eq!(clip.region((200, 100)), [0.25, 0.0, 0.75, 1.0]);
-    assert_eq!(clip.region((100, 400)), [0.0, 0.375, 1.0, 0.625]);
+    assert_close("cropped", &seen(&clip, (200, 100)), &[0.25, 0.0, 0.75, 1.0], F32_ELEMENTWISE);
+    assert_close("cropped", &seen(&clip, (100, 400)), &[0.0, 0.375, 1.0, 0.625], F32_ELEMENTWISE);
     let exact = Some(Resize::Exact { width: 100, height: 100 });
     let stretched = ImageProcessor { resize: exact, crop: None, ..clip.clone() };
-    assert_eq!(stretched.region((200, 100)), [0.0, 0.0, 1.0, 1.0]);
+    assert_close(
+        "stretched",
+        &seen(&stretched, (200, 100)),
+        &[0.0, 0.0, 1.0, 1.0],
+        F32_ELEMENTWISE,
+    );
     let padded = ImageProcessor { pad: Some([0; 3]), ..clip };
-    assert_eq!(padded.region((200, 100)), [0.0, -0.5, 1.0, 1.5]);
+    assert_close("padded", &seen(&padded, (200, 100)), &[0.0, -0.5, 1.0, 1.5], F32_ELEMENTWISE);
 }

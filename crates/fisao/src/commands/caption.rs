@@ -85,13 +85,12 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
     for start in (0..tasks.count()).step_by(at_once) {
         let end = (start + at_once).min(tasks.count());
         let advance = |done| progress.advance(done as u64);
-        let captions = match &mut chooser {
-            Some(chooser) => chooser.choose(&policy, &tasks, start..end, &sampling)?,
-            None => {
-                let range = start..end;
-                let written = generate(&policy.model, &tasks, range, length, &sampling, &advance)?;
-                written.into_iter().map(|response| (response, None)).collect()
-            }
+        let captions = if let Some(chooser) = &mut chooser {
+            chooser.choose(&policy, &tasks, start..end, &sampling)?
+        } else {
+            let range = start..end;
+            let written = generate(&policy.model, &tasks, range, length, &sampling, &advance)?;
+            written.into_iter().map(|response| (response, None)).collect()
         };
         if chooser.is_some() {
             advance(end - start);
