@@ -32,6 +32,8 @@ pub(crate) struct Job {
     pub(crate) sampling: Sampling,
     /// Texts that end an answer, and are no part of it.
     pub(crate) stop: Vec<String>,
+    /// Whether the answer is told as it is written, rather than once it is complete.
+    pub(crate) streamed: bool,
     /// The image, where words are to be verified.
     pub(crate) verify: Option<ImageSource>,
     /// When nobody wants the answer any more.
@@ -314,7 +316,9 @@ impl Conversation {
         let response = decoding.response(slot);
         let open = decoding.open().any(|open| open == slot);
         let state = &mut self.choices[choice];
-        if response.tokens.len() == state.looked && open {
+        // Spelling the text at every step costs as much as a small model's step.
+        let unasked = !self.job.streamed && self.job.stop.is_empty();
+        if open && (unasked || response.tokens.len() == state.looked) {
             return Ok(true);
         }
         state.looked = response.tokens.len();

@@ -378,6 +378,7 @@ async fn begun(server: &Arc<Server>, body: Bytes) -> Result<(Talk, bool), Failur
         samples: question.samples,
         sampling,
         stop: question.stop.clone(),
+        streamed: stream,
         verify: question.verify.then(|| question.image.clone()),
         deadline: Instant::now() + server.options.deadline,
         updates: sender,
