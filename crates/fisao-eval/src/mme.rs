@@ -240,25 +240,13 @@ fn read(task: &str, reader: impl BufRead, answered: bool) -> Result<Vec<Row>, Mm
 }
 
 /// What the numbers of a task are made of, for one image or several.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(derive_more::Add, Clone, Copy, Debug, Default)]
 struct Counts {
     images: usize,
     /// Questions answered rightly.
     right: usize,
     /// Images with both answers right.
     both: usize,
-}
-
-impl Add for Counts {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            images: self.images + other.images,
-            right: self.right + other.right,
-            both: self.both + other.both,
-        }
-    }
 }
 
 impl Counts {

@@ -55,7 +55,7 @@ impl FromIterator<bool> for Accuracy {
 
 /// Answers to yes-or-no questions, counted by what was said and what is so. Which of the two answers is the
 /// positive one is for the benchmark to say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(derive_more::Add, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confusion {
     /// Positive, and said to be.
     pub true_positive: usize,
@@ -65,19 +65,6 @@ pub struct Confusion {
     pub true_negative: usize,
     /// Positive, but said to be negative.
     pub false_negative: usize,
-}
-
-impl Add for Confusion {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            true_positive: self.true_positive + other.true_positive,
-            false_positive: self.false_positive + other.false_positive,
-            true_negative: self.true_negative + other.true_negative,
-            false_negative: self.false_negative + other.false_negative,
-        }
-    }
 }
 
 impl Confusion {

@@ -41,7 +41,7 @@ const WEIGHTS: [f64; STAGES] = [1.0, 0.6, 0.8, 0.6];
 const STAGES: usize = 4;
 
 /// Words of a sentence, or its matched words by stage: those with content and function words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(derive_more::Add, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WordCounts {
     /// Words with content.
     pub content: u64,
@@ -61,14 +61,6 @@ impl WordCounts {
     fn count(&mut self, is_function_word: bool) {
         let part = if is_function_word { &mut self.function } else { &mut self.content };
         *part += 1;
-    }
-}
-
-impl Add for WordCounts {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self { content: self.content + other.content, function: self.function + other.function }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Scores of a set of captions, with those of every image.
 
 use std::collections::BTreeMap;
-use std::ops::Add;
 
 use super::bleu::BleuCounts;
 use super::cider::DocumentFrequencies;
@@ -71,7 +70,7 @@ pub fn evaluate(
         scores: per_image
             .iter()
             .map(CaptionSums::from)
-            .fold(CaptionSums::default(), Add::add)
+            .fold(CaptionSums::default(), std::ops::Add::add)
             .scores(),
         meteor_stages: tables.stages(),
         meteor_function_words: tables.has_function_words(),
@@ -141,7 +140,7 @@ fn score_images(
 
 /// What the metrics are made of, of one image or summed over several: counts for BLEU and METEOR, sums for the means
 /// of the others. The document frequencies of CIDEr stay those of the set that the images were scored in.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(derive_more::Add, Clone, Copy, Debug, Default, PartialEq)]
 pub struct CaptionSums {
     bleu: BleuCounts,
     meteor: MeteorCounts,
@@ -158,20 +157,6 @@ impl From<&ImageScores> for CaptionSums {
             rouge_l: image.scores.rouge_l,
             cider: image.scores.cider,
             images: 1.0,
-        }
-    }
-}
-
-impl Add for CaptionSums {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            bleu: self.bleu + other.bleu,
-            meteor: self.meteor + other.meteor,
-            rouge_l: self.rouge_l + other.rouge_l,
-            cider: self.cider + other.cider,
-            images: self.images + other.images,
         }
     }
 }

@@ -1,7 +1,5 @@
 //! What the rates are made of, for choices of captions: intervals over images, and comparisons.
 
-use std::ops::Add;
-
 use serde::Serialize;
 
 use super::ChairReport;
@@ -9,7 +7,7 @@ use crate::rates::rate;
 use crate::statistics::{Bootstrap, Interval};
 
 /// Counts of one caption, or sums over several; below 2³² each, which is 20 GB of text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(derive_more::Add, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChairCounts {
     /// Captions.
     pub captions: u32,
@@ -27,24 +25,6 @@ pub struct ChairCounts {
     pub recalled: u32,
     /// Words.
     pub words: u32,
-}
-
-impl Add for ChairCounts {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            captions: self.captions + other.captions,
-            captions_with_hallucination: self.captions_with_hallucination
-                + other.captions_with_hallucination,
-            captions_without_object: self.captions_without_object + other.captions_without_object,
-            mentions: self.mentions + other.mentions,
-            hallucinated: self.hallucinated + other.hallucinated,
-            ground_truth: self.ground_truth + other.ground_truth,
-            recalled: self.recalled + other.recalled,
-            words: self.words + other.words,
-        }
-    }
 }
 
 impl ChairCounts {
@@ -111,16 +91,8 @@ pub fn changes(before: &ChairReport, after: &ChairReport, bootstrap: Bootstrap) 
 }
 
 /// Counts of an image before and after.
-#[derive(Clone, Copy, Default)]
+#[derive(derive_more::Add, Clone, Copy, Default)]
 struct Pair(ChairCounts, ChairCounts);
-
-impl Add for Pair {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self(self.0 + other.0, self.1 + other.1)
-    }
-}
 
 #[cfg(test)]
 mod tests {

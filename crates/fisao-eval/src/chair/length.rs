@@ -19,8 +19,6 @@
 //! `uᵢ = F + ∂F/∂P·(uᵢ(P) − P) + ∂F/∂R·(uᵢ(R) − R)`, `∂F/∂P = 2R²/(P+R)²`, `∂F/∂R = 2P²/(P+R)²`.
 //! Intervals are bootstrap intervals over images, everything computed anew in each resample.
 
-use std::ops::Add;
-
 use serde::Serialize;
 
 use super::ChairCounts;
@@ -131,70 +129,31 @@ struct Fit {
 }
 
 /// Sums over images of what the regression takes: all of it is linear in these.
-#[derive(Clone, Copy, Default)]
+#[derive(derive_more::Add, Clone, Copy, Default)]
 struct Moments {
     images: f64,
     /// Σ l
     length: f64,
     /// Σ l²
     length_squared: f64,
-    /// Of each system.
-    systems: [Ratios; 2],
+    first: Ratios,
+    second: Ratios,
 }
 
 /// Sums of one system: Σ a, Σ b, Σ l·a and Σ l·b of each ratio.
-#[derive(Clone, Copy, Default)]
+#[derive(derive_more::Add, Clone, Copy, Default)]
 struct Ratios {
     chair_s: Ratio,
     chair_i: Ratio,
     recall: Ratio,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(derive_more::Add, Clone, Copy, Default)]
 struct Ratio {
     part: f64,
     whole: f64,
     length_part: f64,
     length_whole: f64,
-}
-
-impl Add for Ratio {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            part: self.part + other.part,
-            whole: self.whole + other.whole,
-            length_part: self.length_part + other.length_part,
-            length_whole: self.length_whole + other.length_whole,
-        }
-    }
-}
-
-impl Add for Ratios {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            chair_s: self.chair_s + other.chair_s,
-            chair_i: self.chair_i + other.chair_i,
-            recall: self.recall + other.recall,
-        }
-    }
-}
-
-impl Add for Moments {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        let [first, second] = self.systems;
-        Self {
-            images: self.images + other.images,
-            length: self.length + other.length,
-            length_squared: self.length_squared + other.length_squared,
-            systems: [first + other.systems[0], second + other.systems[1]],
-        }
-    }
 }
 
 impl Moments {
@@ -211,14 +170,14 @@ impl Moments {
             chair_i: ratio(counts.hallucinated, counts.mentions),
             recall: ratio(counts.recalled, counts.ground_truth),
         };
-        let systems = [ratios(first), ratios(second)];
-        Self { images: 1.0, length, length_squared: length * length, systems }
+        let (first, second) = (ratios(first), ratios(second));
+        Self { images: 1.0, length, length_squared: length * length, first, second }
     }
 
     /// Least squares of d on l.
     fn fit(&self, number: ChairNumber) -> Option<Fit> {
-        let [first, second] = &self.systems;
-        let (first, second) = (self.side(first, number)?, self.side(second, number)?);
+        let first = self.side(&self.first, number)?;
+        let second = self.side(&self.second, number)?;
         let mean_length_difference = self.length / self.images;
         let variation = self.length_squared - self.length * mean_length_difference;
         // Rounding leaves a little where all lengths differ by the same.
@@ -379,7 +338,7 @@ mod tests {
             assert!((found.difference - whole).abs() < 1e-12);
         }
         let sum = |side: fn(&(ChairCounts, ChairCounts)) -> ChairCounts| {
-            images.iter().map(side).fold(ChairCounts::default(), Add::add)
+            images.iter().map(side).fold(ChairCounts::default(), std::ops::Add::add)
         };
         let difference = sum(|image| image.1).f1().unwrap() - sum(|image| image.0).f1().unwrap();
         let found = adjusted_for_length(&images, ChairNumber::F1, Bootstrap::default()).unwrap();

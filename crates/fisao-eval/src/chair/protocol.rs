@@ -107,7 +107,7 @@ pub enum Bearing {
     Generation,
     /// What came of it: a difference explains one in the numbers.
     Outcome,
-    /// For people: it changes no number by itself.
+    /// A description: no number depends on it.
     Information,
 }
 

@@ -4,8 +4,6 @@
 //! yes ratio, what it asks for is not found (recall, F1), and precision, which is about the answers "yes", does not know it.
 //! POPE's own script knows no such questions: it takes as many answers as questions, by position.
 
-use std::ops::Add;
-
 use serde::{Deserialize, Serialize};
 
 use super::{Label, Question};
@@ -30,7 +28,7 @@ pub struct Scores {
 }
 
 /// Answers by kind, and questions without one.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(derive_more::Add, Clone, Copy, Debug, Default)]
 struct Counts {
     answered: Confusion,
     /// Unanswered questions whose answer is yes.
@@ -48,18 +46,6 @@ impl Counts {
             (None, Label::No) => counts.unanswered_no = 1,
         }
         counts
-    }
-}
-
-impl Add for Counts {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            answered: self.answered + other.answered,
-            unanswered_yes: self.unanswered_yes + other.unanswered_yes,
-            unanswered_no: self.unanswered_no + other.unanswered_no,
-        }
     }
 }
 

@@ -22,7 +22,6 @@
 //! What these estimates cannot see: a policy that has learned to please this verifier where it is wrong. Annotations can.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Add;
 
 use fisao_align::mentions::ScoredResponse;
 use fisao_eval::chair::ChairChanges;
@@ -44,7 +43,7 @@ pub(crate) struct EstimatedRates {
 }
 
 /// Sums over the captions of one image, or of several.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(derive_more::Add, Clone, Copy, Debug, Default)]
 struct Sums {
     captions: f64,
     mentions: f64,
@@ -54,22 +53,6 @@ struct Sums {
     slope: f64,
     recalled: f64,
     pool: f64,
-}
-
-impl Add for Sums {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            captions: self.captions + other.captions,
-            mentions: self.mentions + other.mentions,
-            correct: self.correct + other.correct,
-            wrong: self.wrong + other.wrong,
-            slope: self.slope + other.slope,
-            recalled: self.recalled + other.recalled,
-            pool: self.pool + other.pool,
-        }
-    }
 }
 
 impl Sums {
@@ -87,16 +70,8 @@ impl Sums {
 }
 
 /// Sums of an image before and after.
-#[derive(Clone, Copy, Default)]
+#[derive(derive_more::Add, Clone, Copy, Default)]
 struct Pair(Sums, Sums);
-
-impl Add for Pair {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self(self.0 + other.0, self.1 + other.1)
-    }
-}
 
 /// Estimates the rates of captions that are compared.
 pub(crate) struct Estimator<'a> {
@@ -133,7 +108,7 @@ impl<'a> Estimator<'a> {
         let images = self.images(captions);
         let named: Vec<(usize, Sums)> = images.iter().copied().enumerate().collect();
         let [chair_i, chair_s, recall] = Bootstrap::default().intervals(&[named], Sums::rates);
-        let all = images.into_iter().fold(Sums::default(), Add::add).rates();
+        let all = images.into_iter().fold(Sums::default(), std::ops::Add::add).rates();
         let [value_i, value_s, value_recall] = all.map(|rate| rate.unwrap_or(0.0));
         EstimatedRates {
             chair_i: value_i,
@@ -283,7 +258,7 @@ mod tests {
         let estimator = Estimator::new(&calibration, &[&many]).unwrap();
         let images = estimator.images(&many);
         let drawn: Vec<usize> = (0..600).filter(|at| !matches!(at % 8, 1 | 2)).collect();
-        let sums = drawn.iter().map(|&at| images[at]).fold(Sums::default(), Add::add);
+        let sums = drawn.iter().map(|&at| images[at]).fold(Sums::default(), std::ops::Add::add);
         let resampled = sums.rates()[1].unwrap();
         let alone: Vec<ScoredResponse> = drawn.iter().map(|&at| many[at].clone()).collect();
         let alone = Estimator::new(&calibration, &[&alone]).unwrap().rates(&alone).chair_s;
