@@ -2,7 +2,7 @@
 //!
 //! After every step each response is decoded. A mention that has become complete is scored, and its score turned into the
 //! probability that its object is not in the image. Where that exceeds 1 − precision, the response is taken back to the mention's
-//! first token, which is banned there, and decoding goes on from the rest of the distribution. Nothing is trained; a response without
+//! first token, which is banned there, and decoding continues with the rest of the distribution. Nothing is trained; a response without
 //! doubtful mentions is the one that the model writes anyway.
 //!
 //! In the place of a mention that was taken back, one of an object that the response has named before does not pass at first: it
@@ -120,7 +120,7 @@ pub struct GuidedResponse {
 /// [`AlignError::Verifier`] when a name cannot be scored, [`AlignError::Stopped`] when that was asked for.
 pub fn sample_guided(
     policy: &VisionLanguageModel,
-    scorer: &MentionScorer,
+    scorer: &mut MentionScorer,
     guide: &Guide,
     request: &Request<'_>,
 ) -> Result<Vec<GuidedResponse>, AlignError> {
@@ -129,8 +129,9 @@ pub fn sample_guided(
     let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
     let plan =
         BatchPlan::of(policy, policy.cached_positions(longest, sampling.max_new_tokens, samples));
+    let known = &*scorer;
     let chunks = parallel_chunks(&indices, plan.chunks, |chunk| {
-        let mut scorer = scorer.clone();
+        let mut scorer = known.clone();
         let mut written = Vec::with_capacity(chunk.len() * samples);
         for batch in chunk.chunks((plan.batch / samples).max(1)) {
             control.check()?;
@@ -158,9 +159,14 @@ pub fn sample_guided(
             written.extend(responses);
             (control.advance)(batch.len() * samples);
         }
-        Ok(written)
+        Ok((written, scorer.verifier))
     });
-    Ok(chunks.into_iter().collect::<Result<Vec<_>, AlignError>>()?.concat())
+    let mut written = Vec::with_capacity(tasks.len() * samples);
+    for (responses, verifier) in chunks.into_iter().collect::<Result<Vec<_>, AlignError>>()? {
+        written.extend(responses);
+        scorer.verifier.learn_from(&verifier);
+    }
+    Ok(written)
 }
 
 /// Encodes the tasks' images and writes one response to each with guidance, or several of which the one that the rewards find best
@@ -293,7 +299,7 @@ struct Rejected {
     is_doubtful: bool,
 }
 
-/// How a response goes on from a mention that is to be replaced.
+/// What is done about a mention that is to be replaced.
 enum Resolution {
     LetThrough,
     /// From so many tokens, with other tokens than these.

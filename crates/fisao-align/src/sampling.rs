@@ -96,8 +96,8 @@ fn batch_responses(
     Ok(responses)
 }
 
-/// Writes one response to each of the tasks `range` of a source, in order, without keeping their images.
-/// Task `i` draws from random stream `i`, so a response does not depend on which others are made with it.
+/// Writes `samples` responses to each of the tasks `range` of a source, in order, without keeping their images; those to one task
+/// are adjacent. Task `i` draws from the random streams of number `i`, so a response does not depend on which others are made with it.
 /// `advance` is told how many more are done, from any thread. `length` is that of the longest prompt and
 /// response together, tokens: so many are decoded at once as have room in memory.
 ///
@@ -107,6 +107,7 @@ pub fn generate(
     policy: &VisionLanguageModel,
     source: &dyn TaskSource,
     range: Range<usize>,
+    samples: usize,
     length: usize,
     sampling: &Sampling,
     advance: &(dyn Fn(usize) + Sync),
@@ -114,15 +115,15 @@ pub fn generate(
     let indices: Vec<usize> = range.collect();
     let plan = BatchPlan::of(policy, length);
     let chunks = parallel_chunks(&indices, plan.chunks, |chunk| {
-        let mut written = Vec::with_capacity(chunk.len());
-        for batch in chunk.chunks(plan.batch) {
+        let mut written = Vec::with_capacity(chunk.len() * samples);
+        for batch in chunk.chunks((plan.batch / samples).max(1)) {
             let tasks = batch.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
             let started = Instant::now();
             let features = policy.image_features(image_batch(&tasks, &policy.device()));
             let seconds = started.elapsed().as_secs_f64();
             tracing::debug!(images = tasks.len(), seconds, "images encoded");
             let prompts = tasks.iter().zip(batch.iter().map(|&at| at as u64));
-            written.extend(respond(policy, prompts, &features, 1, sampling)?);
+            written.extend(respond(policy, prompts, &features, samples, sampling)?);
             advance(batch.len());
         }
         Ok(written)

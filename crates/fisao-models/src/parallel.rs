@@ -30,6 +30,11 @@ fn worker(index: usize) -> &'static ThreadPool {
     workers[index]
 }
 
+/// Runs `work` on worker `index`, where nothing is split among cores a second time; whoever asks for the same worker waits.
+pub fn on_worker<R: Send>(index: usize, work: impl FnOnce() -> R + Send) -> R {
+    worker(index).install(work)
+}
+
 /// Applies `work` to `parts` equal parts of `items`, one thread each; results in order.
 ///
 /// # Panics
@@ -53,7 +58,7 @@ pub fn parallel_chunks<T: Sync, R: Send>(
         let threads: Vec<_> = items
             .chunks(chunk)
             .enumerate()
-            .map(|(index, part)| scope.spawn(move || worker(index).install(|| work(part))))
+            .map(|(index, part)| scope.spawn(move || on_worker(index, || work(part))))
             .collect();
         threads
             .into_iter()

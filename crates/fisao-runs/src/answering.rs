@@ -124,7 +124,8 @@ impl Answering<'_> {
             let asked = &questions[start..end];
             let mut lines = String::new();
             if tasks.options.is_empty() {
-                let written = generate(model, &tasks, start..end, length, self.sampling, &advance)?;
+                let written =
+                    generate(model, &tasks, start..end, 1, length, self.sampling, &advance)?;
                 for (question, answer) in asked.iter().zip(written) {
                     let tokens = answer.text_tokens();
                     let text = self.policy.tokenizer.decode(tokens)?.text;

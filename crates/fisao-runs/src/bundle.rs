@@ -4,6 +4,7 @@ mod identity;
 mod verifier;
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,14 +16,16 @@ use fisao_formats::FormatError;
 use fisao_formats::adapter::{Adapter, VisionAdapter};
 use fisao_formats::checkpoint::{Checkpoint, Loaded};
 use fisao_formats::weights::LoadDtype;
+use fisao_models::generation::Generated;
 use fisao_models::image::{ImageProcessor, ProcessorMismatch};
 use fisao_models::linear::ActivationDtype;
-use fisao_models::text::{TextError, Tokenizer};
+use fisao_models::text::{DecodedText, TextError, Tokenizer};
 use fisao_models::vision::VisionConfig;
 use fisao_models::vision_language::{FamilyConfig, ImagePlace, VisionLanguageModel};
 use fisao_scenes::{IMAGE_SIZE, WorldKind};
 use fisao_verifier::calibration::ModelIdentity;
 use image::RgbImage;
+use serde::Serialize;
 use tempfile::TempDir;
 
 pub use identity::Origin;
@@ -87,6 +90,17 @@ impl PairSource {
             }
         }
     }
+}
+
+/// A token of a response.
+#[derive(Debug, Serialize)]
+pub struct SpelledToken {
+    /// Its id.
+    pub id: u32,
+    /// What it spells in the text; empty for the end token.
+    pub text: String,
+    /// Natural logarithm of its probability when it was chosen.
+    pub logprob: f32,
 }
 
 /// A model that describes images.
@@ -268,11 +282,30 @@ impl Policy {
         Ok(tokens)
     }
 
+    /// The text of a response, and what each of its tokens spells.
+    pub fn spelled(&self, response: &Generated) -> Result<(String, Vec<SpelledToken>), TextError> {
+        let DecodedText { text, spans } = self.tokenizer.decode(&response.tokens)?;
+        let tokens = response.tokens.iter().zip(&response.logprobs).zip(spans);
+        let spelled = |((&id, &logprob), span): ((&u32, &f32), Range<usize>)| SpelledToken {
+            id,
+            text: text[span].to_owned(),
+            logprob,
+        };
+        let tokens = tokens.map(spelled).collect();
+        Ok((text, tokens))
+    }
+
+    /// Positions that a prompt of this length leaves for a response.
+    pub fn room(&self, prompt: usize) -> usize {
+        let context = self.model.language_model().config().max_position_embeddings;
+        context.saturating_sub(prompt)
+    }
+
     /// Refuses a length that the model's positions do not reach. `prompt` is the length of the longest
     /// prompt with its image, tokens.
     pub fn check_length(&self, prompt: usize, max_new_tokens: usize) -> anyhow::Result<()> {
         let context = self.model.language_model().config().max_position_embeddings;
-        let room = context.saturating_sub(prompt);
+        let room = self.room(prompt);
         if max_new_tokens > room {
             bail!(
                 Refusal::new(format!(

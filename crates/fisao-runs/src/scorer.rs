@@ -3,13 +3,15 @@
 use std::ops::Range;
 
 use fisao_models::image::PixelValues;
+use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_verifier::calibration::{Calibration, ProbabilityModel};
 use fisao_verifier::mentions::{Mention, ObjectVocabulary, TokenMention};
 use fisao_verifier::regions::{ImageEmbedding, RegionWeights};
-use fisao_verifier::scorer::{HeatMap, Verifier};
+use fisao_verifier::scorer::{HeatMap, Verifier, VerifierError};
+use image::RgbImage;
 use serde::Serialize;
 
-use crate::bundle::LoadedVerifier;
+use crate::bundle::{LoadedVerifier, Views};
 use crate::calibrations::Setting;
 use crate::reporter::Reporter;
 use crate::text_cache;
@@ -25,7 +27,7 @@ pub struct ScoredCaption {
 }
 
 /// One object mention.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct ScoredMention {
     /// First character in the caption, counted from 0.
     pub start: usize,
@@ -67,6 +69,43 @@ pub struct ScoredName {
     pub score: f64,
     /// As [`ScoredMention::p_hallucinated`].
     pub p_hallucinated: Option<f64>,
+}
+
+/// Images encoded at once by one core.
+pub(crate) const BATCH: usize = 16;
+
+/// An image as a verifier sees it.
+pub struct SeenImage {
+    /// What the verifier makes of its views.
+    pub embedding: ImageEmbedding,
+    /// The whole of it, as the encoder takes it.
+    pub whole: PixelValues,
+}
+
+/// Looks at images on all cores; `open` reads one.
+///
+/// # Errors
+/// The first that `open` reports; an embedding that is not finite.
+pub fn look_at<T: Sync, E: From<VerifierError> + Send>(
+    verifier: &Verifier,
+    views: &Views,
+    images: &[T],
+    open: impl Fn(&T) -> Result<RgbImage, E> + Sync,
+) -> Result<Vec<SeenImage>, E> {
+    let chunks = parallel_chunks(images, workers_on(&verifier.device()), |chunk| {
+        let mut seen = Vec::with_capacity(chunk.len());
+        for batch in chunk.chunks(BATCH) {
+            let views = batch.iter().map(|image| Ok(views.of(&open(image)?)));
+            let views = views.collect::<Result<Vec<_>, E>>()?;
+            let embeddings = verifier.embed_views(&views)?;
+            let wholes = views.into_iter().map(|mut views| views.swap_remove(0));
+            let pairs = embeddings.into_iter().zip(wholes);
+            seen.extend(pairs.map(|(embedding, whole)| SeenImage { embedding, whole }));
+        }
+        Ok(seen)
+    });
+    let chunks = chunks.into_iter().collect::<Result<Vec<_>, E>>()?;
+    Ok(chunks.into_iter().flatten().collect())
 }
 
 /// What turns an image into scores.
@@ -127,9 +166,9 @@ impl Scorer {
         Ok(self.verifier.embed_views(&[views])?.swap_remove(0))
     }
 
-    /// What the verifier makes of each image's views.
-    pub fn embed_all(&self, images: &[Vec<PixelValues>]) -> anyhow::Result<Vec<ImageEmbedding>> {
-        Ok(self.verifier.embed_views(images)?)
+    /// What a verifier of the same model and settings has learned of names.
+    pub fn learn(&mut self, other: &Verifier) {
+        self.verifier.learn_from(other);
     }
 
     /// Score of a name with an image.

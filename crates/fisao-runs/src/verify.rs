@@ -10,27 +10,23 @@ use anyhow::{Context as _, bail};
 use fisao_eval::chair::{ChairInput, read_captions};
 use fisao_formats::documents::{check_output_file, open_text, write_bytes};
 use fisao_formats::images::open_image;
-use fisao_models::image::PixelValues;
-use fisao_models::parallel::{parallel_chunks, workers_on};
-use fisao_verifier::regions::{ImageEmbedding, Regions, ScoreHead, ScoreUnit};
+use fisao_models::parallel::workers_on;
+use fisao_verifier::regions::{Regions, ScoreHead, ScoreUnit};
 use fisao_verifier::scorer::{HeatMap, HeatMapUnit};
 use serde::Serialize;
 
 use self::doubtful::Doubtful;
-use crate::bundle::{AloneSource, LoadedVerifier, warn_of_photographs};
+use crate::bundle::{AloneSource, LoadedVerifier, Views, warn_of_photographs};
 use crate::calibrations;
 use crate::device::DeviceChoice;
 use crate::failure::{Interrupted, Refusal};
 use crate::image_directory::ImageDirectory;
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
-use crate::scorer::{ScoredCaption, ScoredMention, Scorer};
+use crate::scorer::{BATCH, ScoredCaption, ScoredMention, Scorer, SeenImage, look_at};
 use crate::stop::StopSource;
 use crate::tasks::{DamagedImages, checked_images};
 use crate::vocabulary::Vocabulary;
-
-/// Images encoded at once by one core.
-const BATCH: usize = 16;
 
 /// Captions to verify, and by what.
 #[derive(Clone, Debug)]
@@ -75,24 +71,24 @@ pub struct Verdict<'a> {
     /// What the scores are.
     pub unit: ScoreUnit,
     /// What it names.
-    pub mentions: Vec<Judged<'a>>,
+    pub mentions: Vec<Judged>,
     /// Mentions that count as hallucinated; `None` without a calibration.
     pub hallucinated: Option<usize>,
 }
 
 /// One word and how likely it is made up.
-#[derive(Debug, Serialize)]
-pub struct Judged<'a> {
+#[derive(Clone, Debug, Serialize)]
+pub struct Judged {
     /// First character in the caption, counted from 0.
     pub start: usize,
     /// Character after the last.
     pub end: usize,
     /// What the caption says.
-    pub text: &'a str,
+    pub text: String,
     /// The object.
-    pub category: &'a str,
+    pub category: String,
     /// The name that was scored.
-    pub form: &'a str,
+    pub form: String,
     /// Whether the caption says that the object is not there; such mentions are not scored.
     pub negated: bool,
     /// Score against the image.
@@ -103,6 +99,9 @@ pub struct Judged<'a> {
     /// Whether it counts as hallucinated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hallucinated: Option<bool>,
+    /// Tokens that spell it, first and past the last, where there are tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<[usize; 2]>,
     /// Where in the image it is seen, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heat_map: Option<HeatMapRows>,
@@ -194,9 +193,10 @@ pub fn verify(
     let mut scorer = Scorer::new(&loaded, &words, calibration, reporter)?;
     scorer.recall(&loaded, reporter)?;
     let (stop, unit) = (stop()?, loaded.verifier.unit());
-    let mut sum = Sum { calibrated: scorer.is_calibrated(), ..Sum::default() };
+    let calibrated = scorer.is_calibrated();
+    let mut sum = Sum { calibrated, ..Sum::default() };
     let mut doubtful = Doubtful::new(page.map_or(0, |(_, most)| *most));
-    let mut known: HashMap<&Path, EncodedImage> = HashMap::new();
+    let mut known: HashMap<&Path, SeenImage> = HashMap::new();
     let at_once = BATCH * workers_on(&device);
     let progress = reporter.phase("verifying captions", captions.len() as u64);
     for (captions, files) in captions.chunks(at_once).zip(files.chunks(at_once)) {
@@ -211,17 +211,22 @@ pub fn verify(
         // Captions of an image mostly stand together, so what the last ones showed is kept, and no more.
         known.retain(|file, _| fresh.contains(file));
         fresh.retain(|file| !known.contains_key(file));
-        known.extend(encode_images(&loaded, &scorer, &fresh)?);
+        let open = |file: &&Path| anyhow::Ok(open_image(file)?);
+        let seen = look_at(scorer.verifier(), &loaded.views, &fresh, open)?;
+        known.extend(fresh.into_iter().zip(seen));
         for (input, file) in captions.iter().zip(files) {
             let seen = &known[file.as_path()];
-            let scored = scorer.caption(&seen.embedding, &input.caption)?;
-            let mut maps = Vec::new();
-            if request.heat_maps {
-                let region = loaded.views.region(seen.whole.original_size);
-                let found = scorer.heat_maps(&seen.whole, &scored)?.unwrap_or_default();
-                maps.extend(found.into_iter().map(|map| HeatMapRows::new(map, region)));
-            }
-            let verdict = Verdict::new(request, (input, file), unit, &scored, maps);
+            let (threshold, maps) = (request.threshold, request.heat_maps);
+            let shown = (seen, input.caption.as_str());
+            let (scored, mentions) = judge(&mut scorer, &loaded.views, shown, threshold, maps)?;
+            let verdict = Verdict {
+                image_id: &input.image_id,
+                image: file,
+                caption: &input.caption,
+                unit,
+                hallucinated: calibrated.then(|| hallucinated(&mentions)),
+                mentions,
+            };
             sum.add(&verdict);
             each(&verdict, &scored)?;
             doubtful.add(&input.image_id, file, scored);
@@ -281,77 +286,51 @@ fn captions(
     Ok(pairs.map(|(caption, file)| (caption, file.clone())).unzip())
 }
 
-/// What is kept of an image while its captions come up.
-struct EncodedImage {
-    embedding: ImageEmbedding,
-    /// The image as the encoder takes it.
-    whole: PixelValues,
-}
-
-/// Looks at images on all cores.
-fn encode_images<'a>(
-    loaded: &LoadedVerifier,
-    scorer: &Scorer,
-    files: &[&'a Path],
-) -> anyhow::Result<Vec<(&'a Path, EncodedImage)>> {
-    let device = loaded.verifier.device();
-    let chunks = parallel_chunks(files, workers_on(&device), |chunk| {
-        let mut seen = Vec::with_capacity(chunk.len());
-        for batch in chunk.chunks(BATCH) {
-            let views = batch.iter().map(|file| Ok(loaded.views.of(&open_image(file)?)));
-            let views = views.collect::<anyhow::Result<Vec<_>>>()?;
-            let embeddings = scorer.embed_all(&views)?;
-            let wholes = views.into_iter().map(|mut views| views.swap_remove(0));
-            let pairs = embeddings.into_iter().zip(wholes);
-            let kept = pairs.map(|(embedding, whole)| EncodedImage { embedding, whole });
-            seen.extend(batch.iter().copied().zip(kept));
-        }
-        anyhow::Ok(seen)
-    });
-    let chunks = chunks.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(chunks.into_iter().flatten().collect())
-}
-
-impl<'a> Verdict<'a> {
-    fn new(
-        request: &VerifyRequest,
-        (input, file): (&'a ChairInput, &'a Path),
-        unit: ScoreUnit,
-        scored: &'a ScoredCaption,
-        maps: Vec<HeatMapRows>,
-    ) -> Self {
-        let threshold = request.threshold;
-        let mut mentions: Vec<Judged> =
-            scored.mentions.iter().map(|mention| Judged::new(mention, threshold)).collect();
-        for (mention, map) in mentions.iter_mut().zip(maps) {
-            mention.heat_map = Some(map);
-        }
-        let hallucinated =
-            mentions.iter().filter(|judged| judged.hallucinated == Some(true)).count();
-        Self {
-            image_id: &input.image_id,
-            image: file,
-            caption: &input.caption,
-            unit,
-            mentions,
-            hallucinated: request.calibration.as_ref().map(|_| hallucinated),
+/// Verdicts on what a caption names: from a probability of `threshold` on a mention counts as hallucinated. `heat_maps` adds where in the
+/// image each is seen.
+///
+/// # Errors
+/// A name cannot be scored, or the image not shown to a decoder.
+pub fn judge(
+    scorer: &mut Scorer,
+    views: &Views,
+    (seen, caption): (&SeenImage, &str),
+    threshold: f64,
+    heat_maps: bool,
+) -> anyhow::Result<(ScoredCaption, Vec<Judged>)> {
+    let scored = scorer.caption(&seen.embedding, caption)?;
+    let mut judged: Vec<Judged> =
+        scored.mentions.iter().map(|mention| Judged::new(mention.clone(), threshold)).collect();
+    if heat_maps {
+        let region = views.region(seen.whole.original_size);
+        let maps = scorer.heat_maps(&seen.whole, &scored)?.unwrap_or_default();
+        for (mention, map) in judged.iter_mut().zip(maps) {
+            mention.heat_map = Some(HeatMapRows::new(map, region));
         }
     }
+    Ok((scored, judged))
 }
 
-impl<'a> Judged<'a> {
-    pub(super) fn new(mention: &'a ScoredMention, threshold: f64) -> Self {
+/// How many mentions count as hallucinated.
+pub fn hallucinated(mentions: &[Judged]) -> usize {
+    mentions.iter().filter(|mention| mention.hallucinated == Some(true)).count()
+}
+
+impl Judged {
+    /// The verdict on a mention.
+    pub fn new(mention: ScoredMention, threshold: f64) -> Self {
         let p_hallucinated = mention.p_hallucinated.filter(|_| !mention.negated);
         Self {
             start: mention.start,
             end: mention.end,
-            text: &mention.text,
-            category: &mention.category,
-            form: &mention.form,
+            text: mention.text,
+            category: mention.category,
+            form: mention.form,
             negated: mention.negated,
             score: mention.score,
             p_hallucinated,
             hallucinated: p_hallucinated.map(|p| p >= threshold),
+            tokens: None,
             heat_map: None,
         }
     }

@@ -20,8 +20,9 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use burn::tensor::Device;
-use fisao_runs::Reporter;
 use fisao_runs::bundle::{ModelSource, PairSource};
+use fisao_runs::score_settings::ScoreSettings;
+use fisao_runs::{Reporter, calibrations};
 use fisao_serve::engine::{Engine, EngineSource, FileAccess};
 use fisao_serve::protocol::{TokenRewardsParams, params};
 use fisao_serve::stdio;
@@ -37,6 +38,7 @@ fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1).map(PathBuf::from);
     let (images, calibration) =
         arguments.next().zip(arguments.next()).context("IMAGES and CALIBRATION are needed")?;
+    let calibration = calibrations::read(&calibration)?;
     let world = Default::default();
     let source = EngineSource {
         pair: PairSource {
@@ -45,9 +47,9 @@ fn main() -> anyhow::Result<()> {
             allow_mismatched_verifier: false,
             world,
         },
+        scoring: ScoreSettings::chosen(&[], None, None, Some(&calibration)),
         calibration: Some(calibration),
         vocabulary: None,
-        scoring: None,
         rewards: RewardConfig::default(),
         files: FileAccess::None,
     };

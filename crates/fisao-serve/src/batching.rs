@@ -5,17 +5,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-use fisao_align::encoding::image_batch;
 use fisao_align::guided::Guidance;
 use fisao_align::tasks::Task;
 use fisao_models::generation::{Decoding, FinishReason, Prompt, Sampling};
-use fisao_runs::bundle::Policy;
+use fisao_models::parallel::{cores, on_worker};
+use fisao_runs::bundle::{Policy, SpelledToken};
+use fisao_runs::verify::Judged;
 use fisao_verifier::regions::ImageEmbedding;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::engine::Engine;
 use crate::metrics::Metrics;
-use crate::protocol::{CaptionToken, ErrorCode, Failure, ImageSource, JudgedMention};
+use crate::protocol::{Caption, ErrorCode, Failure};
 
 /// Most conversations written together by one worker.
 const TOGETHER: usize = 32;
@@ -34,8 +35,8 @@ pub(crate) struct Job {
     pub(crate) stop: Vec<String>,
     /// Whether the answer is told as it is written, rather than once it is complete.
     pub(crate) streamed: bool,
-    /// The image, where words are to be verified.
-    pub(crate) verify: Option<ImageSource>,
+    /// Whether words are to be verified.
+    pub(crate) verify: bool,
     /// When nobody wants the answer any more.
     pub(crate) deadline: Instant,
     /// Who is told. Its number of updates is bounded by the tokens that were asked for.
@@ -46,7 +47,7 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) enum Update {
     /// Text that will not change, and what is known of its words.
-    Text { choice: usize, text: String, tokens: Vec<CaptionToken>, mentions: Vec<JudgedMention> },
+    Text { choice: usize, text: String, tokens: Vec<SpelledToken>, mentions: Vec<Judged> },
     /// An answer is complete.
     Done { choice: usize, finish: FinishReason, tokens: usize, guided: Option<Guidance> },
     /// There will be no answer.
@@ -87,7 +88,9 @@ impl Batcher {
         for worker in 0..workers {
             let (shared, engine) = (Arc::clone(&shared), Arc::clone(engine));
             let name = format!("decoding-{worker}");
-            std::thread::Builder::new().name(name).spawn(move || shared.work(&engine))?;
+            // One of several keeps to a core of its own, apart from those that others share.
+            let own = (workers > 1).then(|| cores() + worker);
+            std::thread::Builder::new().name(name).spawn(move || shared.work(&engine, own))?;
         }
         Ok(Self { shared })
     }
@@ -121,12 +124,15 @@ impl Batcher {
 }
 
 impl Shared {
-    fn work(&self, engine: &Engine) {
+    fn work(&self, engine: &Engine, own: Option<usize>) {
         while let Some(jobs) = self.take(engine) {
             let count = jobs.len();
             self.metrics.batch.observe(count as f64);
             // A panic ends these answers, whose receivers see that nobody will tell them more, and no others.
-            let work = std::panic::AssertUnwindSafe(|| self.write(engine, jobs));
+            let work = std::panic::AssertUnwindSafe(|| match own {
+                Some(own) => on_worker(own, || self.write(engine, jobs)),
+                None => self.write(engine, jobs),
+            });
             if std::panic::catch_unwind(work).is_err() {
                 tracing::error!("a batch of {count} answers panicked");
             }
@@ -139,7 +145,8 @@ impl Shared {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(first) = waiting.front() {
-                let (adapter, samples) = (first.adapter, first.samples);
+                let kind = first.kind();
+                let (adapter, samples, _) = kind;
                 let workers =
                     engine.policy(adapter).map_or(1, |policy| policy.model.decoding_workers());
                 // The others get their part, too.
@@ -148,8 +155,7 @@ impl Shared {
                 let mut taken: Vec<Job> = Vec::new();
                 let mut left = VecDeque::with_capacity(waiting.len());
                 for job in waiting.drain(..) {
-                    let fits =
-                        taken.len() < most && job.adapter == adapter && job.samples == samples;
+                    let fits = taken.len() < most && job.kind() == kind;
                     if fits { taken.push(job) } else { left.push_back(job) }
                 }
                 *waiting = left;
@@ -166,76 +172,56 @@ impl Shared {
         }
     }
 
-    fn write(&self, engine: &Engine, jobs: Vec<Job>) {
+    fn write(&self, engine: &Engine, mut jobs: Vec<Job>) {
         let now = Instant::now();
-        let mut conversations: Vec<Conversation> = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            if job.updates.is_closed() {
-                continue;
+        jobs.retain(|job| {
+            let late = job.deadline <= now;
+            if late {
+                job.fail(self::late());
             }
-            if job.deadline <= now {
-                job.fail(late());
-                continue;
-            }
-            let seen = job.verify.as_ref().map(|image| engine.embed(image)).transpose();
-            match seen {
-                Ok(seen) => conversations.push(Conversation::new(job, seen)),
-                Err(failure) => job.fail(failure),
-            }
-        }
-        let Some(first) = conversations.first() else { return };
-        let (samples, adapter) = (first.job.samples, first.job.adapter);
-        let policy = match engine.policy(adapter) {
-            Ok(policy) => policy,
+            !late && !job.updates.is_closed()
+        });
+        let Some((adapter, samples, verified)) = jobs.first().map(Job::kind) else { return };
+        let tasks: Vec<Task> = jobs.iter().map(|job| job.task.clone()).collect();
+        let encoded = engine
+            .policy(adapter)
+            .and_then(|policy| Ok((policy, engine.encode(policy, &tasks, verified)?)));
+        let (policy, (features, embeddings)) = match encoded {
+            Ok(encoded) => encoded,
             Err(failure) => {
-                for conversation in &conversations {
-                    conversation.job.fail(failure.clone());
+                for job in &jobs {
+                    job.fail(failure.clone());
                 }
                 return;
             }
         };
-        let model = &policy.model;
-        let tasks: Vec<Task> =
-            conversations.iter().map(|conversation| conversation.job.task.clone()).collect();
-        let features = model.image_features(image_batch(&tasks, &model.device()));
-        let prompts: Vec<Prompt> = tasks
-            .into_iter()
-            .enumerate()
-            .map(|(image, task)| Prompt { ids: task.prompt, image, stream: 0 })
-            .collect();
+        let mut seen = embeddings.into_iter();
+        let mut conversations: Vec<Conversation> =
+            jobs.into_iter().map(|job| Conversation::new(job, seen.next())).collect();
+        let prompts = tasks.into_iter().enumerate();
+        let prompts: Vec<Prompt> =
+            prompts.map(|(image, task)| Prompt { ids: task.prompt, image, stream: 0 }).collect();
         let sampling: Vec<Sampling> =
             conversations.iter().map(|conversation| conversation.job.sampling.clone()).collect();
-        let mut decoding = model.start_decoding(&prompts, &features, samples, &sampling);
-        let mut written = 0;
-        loop {
-            let (mut ended, now) = (Vec::new(), Instant::now());
-            for (at, conversation) in conversations.iter_mut().enumerate() {
-                for choice in 0..samples {
-                    let slot = at * samples + choice;
-                    if !conversation.follow(engine, policy, &decoding, (slot, choice), now) {
-                        ended.push(slot);
+        let model = &policy.model;
+        model.with_awake_workers(|| {
+            let mut decoding = model.start_decoding(&prompts, &features, samples, &sampling);
+            loop {
+                let now = Instant::now();
+                for (at, conversation) in conversations.iter_mut().enumerate() {
+                    for choice in 0..samples {
+                        let place = (at * samples + choice, choice);
+                        if !conversation.follow(engine, policy, &decoding, place, now) {
+                            decoding.close(place.0);
+                        }
                     }
                 }
+                self.metrics.tokens.inc_by(decoding.open().count() as u64);
+                if !decoding.step() {
+                    break;
+                }
             }
-            let open: Vec<usize> = decoding.open().collect();
-            open.iter().filter(|slot| ended.contains(slot)).for_each(|&slot| decoding.close(slot));
-            written += open.len();
-            if !decoding.step() {
-                break;
-            }
-        }
-        self.metrics.tokens.inc_by(written as u64);
-        for (at, conversation) in conversations.iter_mut().enumerate() {
-            for choice in 0..samples {
-                conversation.follow(
-                    engine,
-                    policy,
-                    &decoding,
-                    (at * samples + choice, choice),
-                    now,
-                );
-            }
-        }
+        });
     }
 }
 
@@ -245,6 +231,34 @@ fn late() -> Failure {
 }
 
 impl Job {
+    /// What jobs that are written together have in common: adapter, answers, and whether words are verified.
+    fn kind(&self) -> (bool, usize, bool) {
+        (self.adapter, self.samples, self.verify)
+    }
+
+    /// Writes the answers under guidance, by itself, and tells each when it is done.
+    pub(crate) fn write_guided(&self, engine: &Engine, precision: f64) {
+        let Self { task, adapter, samples, sampling, verify, updates, .. } = self;
+        let written = || {
+            let policy = engine.policy(*adapter)?;
+            let task = std::slice::from_ref(task);
+            let (captions, seen) = engine.guided(policy, precision, task, *samples, sampling)?;
+            let seen = seen.first().filter(|_| *verify);
+            for (choice, caption) in captions.into_iter().enumerate() {
+                let Caption { text, tokens, finish_reason: finish, guided } = caption;
+                let mentions = seen.map(|seen| engine.judge_text(seen, &text)).transpose()?;
+                let (mentions, count) = (mentions.unwrap_or_default(), tokens.len());
+                // Whoever asked may have gone away.
+                let _ = updates.send(Update::Text { choice, text, tokens, mentions });
+                let _ = updates.send(Update::Done { choice, finish, tokens: count, guided });
+            }
+            Ok(())
+        };
+        if let Err(failure) = written() {
+            self.fail(failure);
+        }
+    }
+
     fn fail(&self, failure: Failure) {
         // Whoever asked may have gone away.
         let _ = self.updates.send(Update::Failed(failure));
@@ -268,7 +282,7 @@ struct Choice {
     told: usize,
     /// Tokens that were told.
     tokens: usize,
-    mentions: Vec<JudgedMention>,
+    mentions: Vec<Judged>,
     done: bool,
 }
 
@@ -314,7 +328,7 @@ impl Conversation {
         (slot, choice): (usize, usize),
     ) -> Result<bool, Failure> {
         let response = decoding.response(slot);
-        let open = decoding.open().any(|open| open == slot);
+        let open = decoding.is_open(slot);
         let state = &mut self.choices[choice];
         // Spelling the text at every step costs as much as a small model's step.
         let unasked = !self.job.streamed && self.job.stop.is_empty();
@@ -348,8 +362,9 @@ impl Conversation {
             let settled = if done { whole.len() } else { engine.settled(whole) };
             let found = engine.judge_text(seen, whole)?;
             let limit = whole[..settled].chars().count();
-            for mention in found.into_iter().filter(|found| found.mention.start < limit) {
-                let known = |old: &JudgedMention| old.mention == mention.mention;
+            for mention in found.into_iter().filter(|found| found.start < limit) {
+                let what = |of: &Judged| (of.start, of.end, of.negated);
+                let known = |old: &Judged| what(old) == what(&mention);
                 if !state.mentions.iter().any(known) {
                     state.mentions.push(mention.clone());
                     mentions.push(mention);
@@ -360,7 +375,7 @@ impl Conversation {
         state.told = state.told.max(end);
         state.tokens = caption.tokens.len();
         state.done = done;
-        let tokens: Vec<CaptionToken> = caption.tokens.into_iter().skip(fresh.start).collect();
+        let tokens: Vec<SpelledToken> = caption.tokens.into_iter().skip(fresh.start).collect();
         let send = |update| {
             // Whoever asked may have gone away; the next look finds out.
             let _ = self.job.updates.send(update);

@@ -9,24 +9,23 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use burn::tensor::Device;
 use fisao_align::RunControl;
-use fisao_align::encoding::{encode_on, image_batch};
+use fisao_align::encoding::{EncodedImages, encode, encode_on, image_batch};
 use fisao_align::guided::{Guide, GuidedConfig, GuidedResponse, sample_guided};
 use fisao_align::mentions::MentionScorer;
-use fisao_align::sampling::{self, tasks_at_once};
-use fisao_align::tasks::Task;
+use fisao_align::sampling::{Request as SampleRequest, generate};
+use fisao_align::tasks::{Task, TaskList};
 use fisao_formats::images::{decode_image, open_image};
-use fisao_models::generation::{Generated, Prompt, Sampling};
-use fisao_models::image::PixelValues;
-use fisao_models::parallel::{parallel_chunks, workers_on};
+use fisao_models::generation::{Generated, Sampling};
+use fisao_models::vision_language::ImageFeatures;
+use fisao_runs::Reporter;
 use fisao_runs::bundle::{
-    AloneSource, LoadedVerifier, ModelSource, Pair, PairSource, Policy, Views, warn_of_photographs,
+    AloneSource, LoadedVerifier, ModelSource, Pair, PairSource, Policy, Views,
 };
 use fisao_runs::failure::Refusal;
 use fisao_runs::score_settings::ScoreSettings;
-use fisao_runs::scorer::{ScoredMention, Scorer, SpelledMention};
-use fisao_runs::verify::HeatMapRows;
+use fisao_runs::scorer::{Scorer, SeenImage, SpelledMention, look_at};
+use fisao_runs::verify::{self, Judged};
 use fisao_runs::vocabulary::{Vocabulary, usual_list};
-use fisao_runs::{Reporter, calibrations};
 use fisao_verifier::calibration::Calibration;
 use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::regions::ImageEmbedding;
@@ -35,13 +34,13 @@ use fisao_verifier::scorer::Verifier;
 use image::RgbImage;
 
 use crate::protocol::{
-    Answer, Caption, CaptionParams, CaptionToken, Characters, ErrorCode, Failure, FoundMention,
-    Greeting, ImageSource, JudgedMention, MentionsParams, NameScore, PROTOCOL, Request,
-    RewardedSample, ScoreParams, TokenRewardsParams, TokenSample, Verdict, VerifyParams, params,
+    Answer, Caption, CaptionParams, Characters, ErrorCode, Failure, FoundMention, Greeting,
+    ImageSource, MentionsParams, NameScore, PROTOCOL, Request, RewardedSample, ScoreParams,
+    TokenRewardsParams, TokenSample, Verdict, VerifyParams, params,
 };
 
-/// Images encoded at once by one core.
-const BATCH: usize = 16;
+/// Longest answer where a request does not say, tokens.
+const USUAL_LENGTH: usize = 256;
 
 /// Most captions of one image that one request may ask for.
 pub const MOST_SAMPLES: usize = 256;
@@ -52,11 +51,11 @@ pub struct EngineSource {
     /// The model, its adapter and its verifier.
     pub pair: PairSource,
     /// What turns scores into probabilities and rewards.
-    pub calibration: Option<PathBuf>,
+    pub calibration: Option<Calibration>,
     /// File or name of the list of objects.
     pub vocabulary: Option<PathBuf>,
-    /// How names are scored; `None` is as the calibration says, or as usual.
-    pub scoring: Option<ScoreSettings>,
+    /// How names are scored.
+    pub scoring: ScoreSettings,
     /// How scores become rewards.
     pub rewards: RewardConfig,
     /// Which files requests may name.
@@ -82,7 +81,6 @@ pub struct Engine {
     vocabulary: ObjectVocabulary,
     vocabulary_name: String,
     files: FileAccess,
-    device: Device,
 }
 
 /// What writes captions.
@@ -106,12 +104,6 @@ struct Judge {
     beside: Option<Views>,
 }
 
-/// An image that was read, in the verifier's views.
-struct Seen {
-    embedding: ImageEmbedding,
-    whole: PixelValues,
-}
-
 impl Engine {
     /// Loads everything.
     ///
@@ -129,40 +121,35 @@ impl Engine {
             let message = format!("--images {}: there is no such folder", folder.display());
             return Err(Refusal::new(message).into());
         }
-        let calibration = calibration.as_deref().map(calibrations::read).transpose()?;
-        let settings = scoring
-            .clone()
-            .unwrap_or_else(|| ScoreSettings::chosen(&[], None, None, calibration.as_ref()));
         let nothing_named = pair.model.model.is_none() && pair.verifier.is_none();
         let speaks = pair.model.model.is_some() || nothing_named;
         let judges = pair.verifier.is_some() || calibration.is_some() || nothing_named;
-        let embedded = nothing_named;
         let named = vocabulary.as_deref();
-        let words = Vocabulary::chosen(named, embedded, calibration.as_ref())?;
+        let words = Vocabulary::chosen(named, nothing_named, calibration.as_ref())?;
         let vocabulary_name = named.map_or_else(
-            || usual_list(embedded, calibration.as_ref()).to_owned(),
+            || usual_list(nothing_named, calibration.as_ref()).to_owned(),
             |path| path.display().to_string(),
         );
         let (policy, verifier) = if speaks && judges {
-            let Pair { policy, verifier, views } = Pair::open(pair, settings, device, reporter)?;
+            let Pair { policy, verifier, views } =
+                Pair::open(pair, scoring.clone(), device, reporter)?;
             (Some(policy), Some((verifier, views)))
         } else if speaks {
             (Some(Policy::open(&pair.model, pair.world, device, reporter)?), None)
         } else {
             let ModelSource { model, .. } = pair.model.clone();
             let alone = AloneSource { verifier: pair.verifier.clone(), model, world: pair.world };
-            (None, Some((alone.open(settings, device, reporter)?, None)))
+            (None, Some((alone.open(scoring.clone(), device, reporter)?, None)))
         };
         let speaker = policy.map(|policy| Speaker { base: without_adapter(&policy), policy });
-        let judge =
-            verifier.map(|loaded| Judge::new(loaded, &words, calibration, rewards, reporter));
+        let judge = verifier
+            .map(|loaded| Judge::new(loaded, &words, calibration.clone(), rewards, reporter));
         Ok(Self {
             speaker,
             judge: judge.transpose()?,
             vocabulary: words.for_mentions()?,
             vocabulary_name,
             files: files.clone(),
-            device: device.clone(),
         })
     }
 
@@ -253,26 +240,14 @@ impl Engine {
         let mut verdicts = Vec::with_capacity(samples.len());
         for sample in &samples {
             let seen = &seen[&sample.image];
-            let scored = scorer.caption(&seen.embedding, &sample.caption);
-            let scored = scored.map_err(|error| invalid(&error))?;
-            let mut maps = Vec::new();
-            if heat_maps {
-                let found =
-                    scorer.heat_maps(&seen.whole, &scored).map_err(|error| invalid(&error))?;
-                maps = found.unwrap_or_default();
-            }
-            let mut mentions: Vec<JudgedMention> =
-                scored.mentions.into_iter().map(|mention| judged(mention, threshold)).collect();
-            let region = judge.loaded.views.region(seen.whole.original_size);
-            for (mention, map) in mentions.iter_mut().zip(maps) {
-                mention.heat_map = Some(HeatMapRows::new(map, region));
-            }
-            let count =
-                mentions.iter().filter(|mention| mention.hallucinated == Some(true)).count();
+            let shown = (seen, sample.caption.as_str());
+            let judged =
+                verify::judge(&mut scorer, &judge.loaded.views, shown, threshold, heat_maps);
+            let (_, mentions) = judged.map_err(|error| invalid(&error))?;
             verdicts.push(Verdict {
                 caption: sample.caption.clone(),
+                hallucinated: judge.rule.as_ref().map(|_| verify::hallucinated(&mentions)),
                 mentions,
-                hallucinated: judge.rule.as_ref().map(|_| count),
             });
         }
         Ok(Answer::Verify { unit: judge.loaded.verifier.unit(), samples: verdicts })
@@ -288,10 +263,10 @@ impl Engine {
         &self,
         image: &ImageEmbedding,
         text: &str,
-    ) -> Result<Vec<JudgedMention>, Failure> {
+    ) -> Result<Vec<Judged>, Failure> {
         let scored =
             self.judge()?.scorer().caption(image, text).map_err(|error| invalid(&error))?;
-        Ok(scored.mentions.into_iter().map(|mention| judged(mention, 0.5)).collect())
+        Ok(scored.mentions.into_iter().map(|mention| Judged::new(mention, 0.5)).collect())
     }
 
     /// Rewards of the tokens of completions.
@@ -329,21 +304,16 @@ impl Engine {
             return Err(Failure::new(ErrorCode::InvalidParams, message));
         }
         let sampling = checked_sampling(max_new_tokens, temperature, seed)?;
-        let encoded = policy.prompt(&prompt).map_err(|error| invalid(&error))?;
-        let task = |(at, image): (usize, &ImageSource)| {
-            let image = self.read(image)?;
-            policy.task(at.to_string(), &image, &encoded).map_err(|error| invalid(&error.into()))
-        };
-        let tasks = images.iter().enumerate().map(task).collect::<Result<Vec<Task>, Failure>>()?;
+        let tasks = self.tasks(policy, &images, &prompt, guided.is_some())?;
         let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
-        policy.check_length(longest, max_new_tokens).map_err(|error| {
-            let failure = invalid(&error);
-            Failure { code: ErrorCode::TooLarge, ..failure }
-        })?;
+        answer_length(policy, longest, Some(max_new_tokens))?;
         let written = if let Some(precision) = guided {
-            self.guided(policy, precision, (&tasks, &images), samples, &sampling)?
+            self.guided(policy, precision, &tasks, samples, &sampling)?.0
         } else {
-            let written = write(policy, &tasks, samples, &sampling).into_iter();
+            let (list, length) = (TaskList(&tasks), longest + max_new_tokens);
+            let all = 0..tasks.len();
+            let written = generate(&policy.model, &list, all, samples, length, &sampling, &|_| {});
+            let written = written.map_err(|error| failed(&error.into()))?.into_iter();
             written.map(|written| spelled(policy, &written)).collect::<Result<_, Failure>>()?
         };
         let mut written = written.into_iter();
@@ -351,26 +321,20 @@ impl Engine {
         Ok(Answer::Captions { captions: captions.collect() })
     }
 
-    /// Captions in the writing of which doubtful words are taken back; `images` are those of the tasks.
+    /// Captions in the writing of which doubtful words are taken back, and what the verifier makes of each task's image.
     pub(crate) fn guided(
         &self,
         policy: &Policy,
         precision: f64,
-        (tasks, images): (&[Task], &[ImageSource]),
+        tasks: &[Task],
         samples: usize,
         sampling: &Sampling,
-    ) -> Result<Vec<Caption>, Failure> {
+    ) -> Result<(Vec<Caption>, Vec<ImageEmbedding>), Failure> {
         let judge = self.judge()?;
         let calibration = judge.calibration.as_ref().ok_or_else(uncalibrated)?;
         let config = GuidedConfig { precision, ..GuidedConfig::default() };
         let guide = Guide::new(config, calibration).map_err(|error| invalid(&error.into()))?;
-        let mut tasks = tasks.to_vec();
-        if let Some(views) = &judge.beside {
-            for (task, image) in tasks.iter_mut().zip(images) {
-                task.verifier_images = views.of(&self.read(image)?);
-            }
-        }
-        let scorer = MentionScorer {
+        let mut scorer = MentionScorer {
             tokenizer: Arc::clone(&policy.tokenizer),
             vocabulary: self.vocabulary.clone(),
             verifier: judge.scorer().verifier().clone(),
@@ -378,22 +342,35 @@ impl Engine {
         let nobody = |_: usize| {};
         let control = RunControl::new(&nobody);
         let streams: Vec<u64> = (0..tasks.len() as u64).collect();
-        let encoded = encode_on(&policy.model, &scorer.verifier, &tasks, control);
-        let encoded = encoded.map_err(|error| invalid(&error.into()))?;
-        let request = sampling::Request {
-            tasks: &tasks,
-            encoded: &encoded,
-            streams: &streams,
-            samples,
-            sampling,
-            control,
-        };
-        let written = sample_guided(&policy.model, &scorer, &guide, &request);
-        let written = written.map_err(|error| invalid(&error.into()))?.into_iter();
+        let encoded = encode_on(&policy.model, &scorer.verifier, tasks, control);
+        let encoded = encoded.map_err(|error| failed(&error.into()))?;
+        let (encoded, streams) = (&encoded, &streams[..]);
+        let request = SampleRequest { tasks, encoded, streams, samples, sampling, control };
+        let written = sample_guided(&policy.model, &mut scorer, &guide, &request);
+        let written = written.map_err(|error| failed(&error.into()))?.into_iter();
+        judge.scorer().learn(&scorer.verifier);
         let spelled = |GuidedResponse { response, guidance }| {
             Ok(Caption { guided: Some(guidance), ..spelled(policy, &response)? })
         };
-        written.map(spelled).collect()
+        let captions = written.map(spelled).collect::<Result<_, Failure>>()?;
+        Ok((captions, encoded.embeddings.clone()))
+    }
+
+    /// What the encoders make of tasks' images; the verifier's part only of tasks that are to be `verified`.
+    pub(crate) fn encode(
+        &self,
+        policy: &Policy,
+        tasks: &[Task],
+        verified: bool,
+    ) -> Result<(ImageFeatures, Vec<ImageEmbedding>), Failure> {
+        let model = &policy.model;
+        if !verified {
+            return Ok((model.image_features(image_batch(tasks, &model.device())), Vec::new()));
+        }
+        let encoded = encode(model, &self.judge()?.eyes, tasks);
+        let EncodedImages { features, embeddings } =
+            encoded.map_err(|error| failed(&error.into()))?;
+        Ok((ImageFeatures::cat(features), embeddings))
     }
 
     /// The model, with its adapter or without.
@@ -412,31 +389,24 @@ impl Engine {
         Some((&speaker.policy.name, speaker.base.is_some()))
     }
 
-    /// A question about an image, as the model takes it.
-    pub(crate) fn task(
+    /// A question about images, as the model takes it, and as the verifier does where answers are to be `verified`.
+    pub(crate) fn tasks(
         &self,
-        adapter: bool,
-        image: &ImageSource,
+        policy: &Policy,
+        images: &[ImageSource],
         prompt: &str,
-    ) -> Result<Task, Failure> {
-        let policy = self.policy(adapter)?;
-        let image = self.read(image)?;
+        verified: bool,
+    ) -> Result<Vec<Task>, Failure> {
         let encoded = policy.prompt(prompt).map_err(|error| invalid(&error))?;
-        policy.task(String::new(), &image, &encoded).map_err(|error| invalid(&error.into()))
-    }
-
-    /// Longest answer to a prompt of this length, tokens.
-    pub(crate) fn room(&self, adapter: bool, prompt: usize) -> Result<usize, Failure> {
-        let config = self.policy(adapter)?.model.language_model().config();
-        let room = config.max_position_embeddings.saturating_sub(prompt);
-        if room == 0 {
-            let message = format!(
-                "the prompt with its image takes {prompt} tokens, and the model has {} positions",
-                config.max_position_embeddings
-            );
-            return Err(Failure::new(ErrorCode::TooLarge, message).hint("shorten the prompt"));
-        }
-        Ok(room)
+        let views = if verified { self.judge()?.beside.as_ref() } else { None };
+        let task = |(at, image): (usize, &ImageSource)| {
+            let image = self.read(image)?;
+            let task = policy.task(at.to_string(), &image, &encoded);
+            let task = task.map_err(|error| invalid(&error.into()))?;
+            let verifier_images = views.map_or_else(Vec::new, |views| views.of(&image));
+            Ok(Task { verifier_images, ..task })
+        };
+        images.iter().enumerate().map(task).collect()
     }
 
     /// Whether words can be verified.
@@ -497,22 +467,8 @@ impl Engine {
     }
 
     /// What the verifier makes of different images.
-    fn look(&self, judge: &Judge, images: &[&ImageSource]) -> Result<Vec<Seen>, Failure> {
-        let chunks = parallel_chunks(images, workers_on(&self.device), |chunk| {
-            let mut seen = Vec::with_capacity(chunk.len());
-            for batch in chunk.chunks(BATCH) {
-                let views = batch.iter().map(|image| Ok(judge.loaded.views.of(&self.read(image)?)));
-                let views = views.collect::<Result<Vec<_>, Failure>>()?;
-                let embeddings = judge.eyes.embed_views(&views);
-                let embeddings = embeddings
-                    .map_err(|error| Failure::of(ErrorCode::InvalidImage, &error.into()))?;
-                let wholes = views.into_iter().map(|mut views| views.swap_remove(0));
-                let pairs = embeddings.into_iter().zip(wholes);
-                seen.extend(pairs.map(|(embedding, whole)| Seen { embedding, whole }));
-            }
-            Ok(seen)
-        });
-        Ok(chunks.into_iter().collect::<Result<Vec<_>, Failure>>()?.into_iter().flatten().collect())
+    fn look(&self, judge: &Judge, images: &[&ImageSource]) -> Result<Vec<SeenImage>, Failure> {
+        look_at(&judge.eyes, &judge.loaded.views, images, |image| self.read(image))
     }
 
     /// The same of images of which some may be one and the same.
@@ -520,27 +476,12 @@ impl Engine {
         &self,
         judge: &Judge,
         images: &[&'a ImageSource],
-    ) -> Result<HashMap<&'a ImageSource, Seen>, Failure> {
-        let mut different: Vec<&ImageSource> = Vec::new();
-        let mut known: HashSet<&ImageSource> = HashSet::new();
-        for &image in images {
-            if known.insert(image) {
-                different.push(image);
-            }
-        }
+    ) -> Result<HashMap<&'a ImageSource, SeenImage>, Failure> {
+        let mut known = HashSet::new();
+        let different: Vec<&ImageSource> =
+            images.iter().copied().filter(|&image| known.insert(image)).collect();
         let seen = self.look(judge, &different)?;
         Ok(different.into_iter().zip(seen).collect())
-    }
-
-    /// What the verifier makes of an image, where there is one.
-    pub(crate) fn embed(&self, image: &ImageSource) -> Result<ImageEmbedding, Failure> {
-        Ok(self.look(self.judge()?, &[image])?.swap_remove(0).embedding)
-    }
-
-    /// Warns on the terminal of images that embedded models were not made for.
-    pub fn warn_of(&self, size: (u32, u32), reporter: &Reporter) {
-        let embedded = self.speaker.as_ref().is_some_and(|speaker| speaker.policy.is_embedded());
-        warn_of_photographs(embedded, [size], reporter);
     }
 }
 
@@ -586,6 +527,29 @@ fn invalid(error: &anyhow::Error) -> Failure {
     Failure::of(ErrorCode::InvalidParams, error)
 }
 
+/// What fails in the middle of work.
+fn failed(error: &anyhow::Error) -> Failure {
+    Failure::of(ErrorCode::Internal, error)
+}
+
+/// Longest answer to a prompt of this length, tokens: what was asked for, or what is usual as far as there is room.
+pub(crate) fn answer_length(
+    policy: &Policy,
+    prompt: usize,
+    asked: Option<usize>,
+) -> Result<usize, Failure> {
+    let room = policy.room(prompt);
+    let longest = asked.unwrap_or_else(|| USUAL_LENGTH.min(room));
+    if longest <= room && room > 0 {
+        return Ok(longest);
+    }
+    let message = format!(
+        "{longest} tokens do not fit: the prompt with its image takes {prompt} and leaves room for {room}"
+    );
+    Err(Failure::new(ErrorCode::TooLarge, message)
+        .hint("ask for fewer tokens, or shorten the prompt"))
+}
+
 /// Checked settings of sampling.
 pub(crate) fn checked_sampling(
     max_new_tokens: usize,
@@ -605,71 +569,14 @@ pub(crate) fn checked_sampling(
     Ok(Sampling { max_new_tokens, temperature, seed })
 }
 
-/// Captions of all tasks, those of one adjacent.
-fn write(policy: &Policy, tasks: &[Task], samples: usize, sampling: &Sampling) -> Vec<Generated> {
-    let model = &policy.model;
-    let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
-    let room = tasks_at_once(model, longest + sampling.max_new_tokens);
-    let workers = model.decoding_workers().min(tasks.len().max(1));
-    let at_once = (room / workers / samples).clamp(1, 32);
-    let places: Vec<usize> = (0..tasks.len()).collect();
-    let chunks = parallel_chunks(&places, workers, |chunk| {
-        let mut written = Vec::with_capacity(chunk.len() * samples);
-        for batch in chunk.chunks(at_once) {
-            let asked = &tasks[batch[0]..=batch[batch.len() - 1]];
-            let features = model.image_features(image_batch(asked, &model.device()));
-            let prompts: Vec<Prompt> = asked
-                .iter()
-                .zip(batch)
-                .enumerate()
-                .map(|(image, (task, &at))| Prompt {
-                    ids: task.prompt.clone(),
-                    image,
-                    stream: at as u64,
-                })
-                .collect();
-            written.extend(model.generate(&prompts, &features, samples, sampling));
-        }
-        written
-    });
-    chunks.concat()
-}
-
 /// A caption with what each token spells.
 pub(crate) fn spelled(policy: &Policy, written: &Generated) -> Result<Caption, Failure> {
     if !written.is_finite() {
         let message = "the model's logits are not finite: its weights, or the image, are damaged";
         return Err(Failure::new(ErrorCode::Internal, message));
     }
-    let decoded =
-        policy.tokenizer.decode(&written.tokens).map_err(|error| invalid(&error.into()))?;
-    let tokens = written.tokens.iter().zip(&written.logprobs).zip(decoded.spans);
-    let tokens = tokens.map(|((&id, &logprob), span)| CaptionToken {
-        id,
-        text: decoded.text[span].to_owned(),
-        logprob,
-    });
-    let tokens = tokens.collect();
-    Ok(Caption { tokens, text: decoded.text, finish_reason: written.finish, guided: None })
-}
-
-fn judged(mention: ScoredMention, threshold: f64) -> JudgedMention {
-    let p_hallucinated = mention.p_hallucinated.filter(|_| !mention.negated);
-    JudgedMention {
-        mention: FoundMention {
-            start: mention.start,
-            end: mention.end,
-            text: mention.text,
-            category: mention.category,
-            form: mention.form,
-            negated: mention.negated,
-        },
-        score: mention.score,
-        p_hallucinated,
-        hallucinated: p_hallucinated.map(|p| p >= threshold),
-        tokens: None,
-        heat_map: None,
-    }
+    let (text, tokens) = policy.spelled(written).map_err(|error| failed(&error.into()))?;
+    Ok(Caption { text, tokens, finish_reason: written.finish, guided: None })
 }
 
 /// Bytes of a sample's text that each token spells.
@@ -717,9 +624,9 @@ fn reward(
             sentence_score,
         })
     };
-    let mentions = found.into_iter().map(|SpelledMention { mention, tokens, .. }| JudgedMention {
+    let mentions = found.into_iter().map(|SpelledMention { mention, tokens, .. }| Judged {
         tokens: Some([tokens.start, tokens.end]),
-        ..judged(mention, 0.5)
+        ..Judged::new(mention, 0.5)
     });
     Ok(RewardedSample { rewards, mentions: mentions.collect() })
 }

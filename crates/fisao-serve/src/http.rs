@@ -15,8 +15,9 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use fisao_align::guided::Guidance;
-use fisao_align::tasks::Task;
-use fisao_models::generation::{FinishReason, Sampling};
+use fisao_models::generation::FinishReason;
+use fisao_runs::bundle::SpelledToken;
+use fisao_runs::verify::Judged;
 use futures_util::{Stream, stream};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -26,18 +27,16 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::batching::{Batcher, Job, Update};
-use crate::engine::{Engine, checked_sampling};
+use crate::engine::{Engine, answer_length, checked_sampling};
 use crate::metrics::Metrics;
 use crate::openai::{
     ChatRequest, Choice, Completion, LogProbabilities, ModelList, Question, Said, Usage, Verdicts,
 };
-use crate::protocol::{
-    Answer, Caption, CaptionToken, ErrorCode, Failure, ImageSource, JudgedMention,
-};
+use crate::protocol::{Answer, ErrorCode, Failure};
 
 /// The page.
 const PAGE: &str = include_str!("page.html");
@@ -50,8 +49,6 @@ const HEAD: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(30);
 /// Connections held at once.
 const CONNECTIONS: usize = 1024;
-/// Longest answer where a request does not say.
-const USUAL_LENGTH: usize = 256;
 
 /// How the server answers.
 #[derive(Clone, Debug)]
@@ -257,15 +254,15 @@ async fn models(State(server): State<Arc<Server>>) -> Response {
 }
 
 async fn verify(state: State<Arc<Server>>, body: Bytes) -> Response {
-    answered(state, body, super::engine::Engine::verify).await
+    answered(state, body, Engine::verify).await
 }
 
 async fn score(state: State<Arc<Server>>, body: Bytes) -> Response {
-    answered(state, body, super::engine::Engine::score).await
+    answered(state, body, Engine::score).await
 }
 
 async fn token_rewards(state: State<Arc<Server>>, body: Bytes) -> Response {
-    answered(state, body, super::engine::Engine::token_rewards).await
+    answered(state, body, Engine::token_rewards).await
 }
 
 /// Answers on a thread of its own, as many at once as there is a use for.
@@ -333,93 +330,50 @@ async fn begun(server: &Arc<Server>, body: Bytes) -> Result<(Talk, bool), Failur
     let stream = request.stream;
     let question = request.question(name, has_adapter)?;
     let id = server.count.fetch_add(1, Ordering::Relaxed);
+    let verified = question.verify || question.guided.is_some();
+    if verified {
+        server.engine.check_verifier()?;
+    }
     let engine = Arc::clone(&server.engine);
     // Decoding an image takes a while, and this thread has others to listen to.
     let prepared = tokio::task::spawn_blocking(move || {
-        let task = engine.task(question.adapter, &question.image, &question.prompt);
-        (task, question)
+        let policy = engine.policy(question.adapter)?;
+        let image = std::slice::from_ref(&question.image);
+        let task = engine.tasks(policy, image, &question.prompt, verified)?.swap_remove(0);
+        let longest = answer_length(policy, task.prompt.len(), question.max_tokens)?;
+        Ok::<_, Failure>((task, longest, question))
     });
     let prepared = prepared
         .await
         .map_err(|_| Failure::new(ErrorCode::Internal, "reading the image panicked"))?;
-    let (task, question) = (prepared.0?, prepared.1);
+    let (task, longest, question) = prepared?;
     let prompt_tokens = task.prompt.len();
-    let room = server.engine.room(question.adapter, prompt_tokens)?;
-    let longest = question.max_tokens.unwrap_or_else(|| USUAL_LENGTH.min(room));
-    if longest > room {
-        let message = format!(
-            "{longest} tokens do not fit: the prompt with its image leaves room for {room}"
-        );
-        return Err(Failure::new(ErrorCode::TooLarge, message).hint("ask for fewer in max_tokens"));
-    }
     let (sender, updates) = unbounded_channel();
-    if question.verify {
-        server.engine.check_verifier()?;
-    }
-    let sampling = checked_sampling(longest, question.temperature, question.seed.unwrap_or(id))?;
+    let job = Job {
+        task,
+        adapter: question.adapter,
+        samples: question.samples,
+        sampling: checked_sampling(longest, question.temperature, question.seed.unwrap_or(id))?,
+        stop: question.stop.clone(),
+        streamed: stream,
+        verify: question.verify,
+        deadline: Instant::now() + server.options.deadline,
+        updates: sender,
+    };
     if let Some(precision) = question.guided {
         // What may be taken back cannot be streamed token by token: each answer comes whole.
         let engine = Arc::clone(&server.engine);
-        let Question { adapter, samples, verify, ref image, .. } = question;
-        let image = image.clone();
-        server.engine.check_verifier()?;
         let permit = Arc::clone(&server.verdicts).acquire_owned().await;
         let permit =
             permit.map_err(|_| Failure::new(ErrorCode::Busy, "the server is being shut down"))?;
         tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            guided(&engine, adapter, precision, (task, image), samples, verify, &sampling, &sender);
+            job.write_guided(&engine, precision);
         });
-        return Ok((Talk { updates, question, id, prompt_tokens }, stream));
+    } else {
+        server.batcher.submit(job)?;
     }
-    server.batcher.submit(Job {
-        task,
-        adapter: question.adapter,
-        samples: question.samples,
-        sampling,
-        stop: question.stop.clone(),
-        streamed: stream,
-        verify: question.verify.then(|| question.image.clone()),
-        deadline: Instant::now() + server.options.deadline,
-        updates: sender,
-    })?;
     Ok((Talk { updates, question, id, prompt_tokens }, stream))
-}
-
-/// Writes answers under guidance and tells each when it is done.
-#[expect(clippy::too_many_arguments, reason = "it is one request, taken apart for its thread")]
-fn guided(
-    engine: &Engine,
-    adapter: bool,
-    precision: f64,
-    (task, image): (Task, ImageSource),
-    samples: usize,
-    verify: bool,
-    sampling: &Sampling,
-    updates: &UnboundedSender<Update>,
-) {
-    let written = || {
-        let policy = engine.policy(adapter)?;
-        let seen = verify.then(|| engine.embed(&image)).transpose()?;
-        let captions = engine.guided(policy, precision, (&[task], &[image]), samples, sampling)?;
-        for (choice, caption) in captions.into_iter().enumerate() {
-            let Caption { text, tokens, finish_reason: finish, guided } = caption;
-            let mentions = seen.as_ref().map(|seen| engine.judge_text(seen, &text)).transpose()?;
-            let count = tokens.len();
-            // Whoever asked may have gone away.
-            let _ = updates.send(Update::Text {
-                choice,
-                text,
-                tokens,
-                mentions: mentions.unwrap_or_default(),
-            });
-            let _ = updates.send(Update::Done { choice, finish, tokens: count, guided });
-        }
-        Ok(())
-    };
-    if let Err(failure) = written() {
-        let _ = updates.send(Update::Failed(failure));
-    }
 }
 
 fn lost() -> Failure {
@@ -430,8 +384,8 @@ fn lost() -> Failure {
 async fn whole(mut talk: Talk) -> Result<Completion, Failure> {
     struct Parts {
         text: String,
-        tokens: Vec<CaptionToken>,
-        mentions: Vec<JudgedMention>,
+        tokens: Vec<SpelledToken>,
+        mentions: Vec<Judged>,
         finish: Option<FinishReason>,
         guided: Option<Guidance>,
     }
@@ -453,7 +407,7 @@ async fn whole(mut talk: Talk) -> Result<Completion, Failure> {
                 part.tokens.extend(tokens);
                 for mention in mentions {
                     // What follows a word may deny it, after a verdict was given.
-                    part.mentions.retain(|known| known.mention.start != mention.mention.start);
+                    part.mentions.retain(|known| known.start != mention.start);
                     part.mentions.push(mention);
                 }
             }

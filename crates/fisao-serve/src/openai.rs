@@ -6,10 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use fisao_align::guided::Guidance;
 use fisao_models::generation::FinishReason;
+use fisao_runs::bundle::SpelledToken;
+use fisao_runs::verify::Judged;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::protocol::{CaptionToken, ErrorCode, Failure, ImageSource, JudgedMention, describe};
+use crate::protocol::{ErrorCode, Failure, ImageSource, describe};
 
 /// Behind a model's name: the model without its adapter.
 const BASE: &str = ":base";
@@ -303,7 +305,7 @@ pub(crate) struct Said {
 /// What is known of an answer's words.
 #[derive(Debug, Serialize)]
 pub(crate) struct Verdicts {
-    pub(crate) mentions: Vec<JudgedMention>,
+    pub(crate) mentions: Vec<Judged>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) guided: Option<Guidance>,
 }
@@ -324,8 +326,8 @@ struct TokenLogProbability {
 
 impl LogProbabilities {
     /// Of tokens that spell something, as in OpenAI's answers.
-    pub(crate) fn of(tokens: Vec<CaptionToken>) -> Self {
-        let token = |CaptionToken { text, logprob, .. }: CaptionToken| TokenLogProbability {
+    pub(crate) fn of(tokens: Vec<SpelledToken>) -> Self {
+        let token = |SpelledToken { text, logprob, .. }: SpelledToken| TokenLogProbability {
             bytes: text.clone().into_bytes(),
             token: text,
             logprob,

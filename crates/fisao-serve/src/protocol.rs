@@ -4,9 +4,11 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use fisao_align::guided::Guidance;
+use fisao_runs::bundle::SpelledToken;
 use fisao_runs::failure::{InternalError, hint_of};
-use fisao_runs::verify::HeatMapRows;
+use fisao_runs::verify::Judged;
 use fisao_verifier::regions::ScoreUnit;
+use fisao_verifier::scorer::VerifierError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -73,6 +75,12 @@ impl Failure {
         let code = if ours { ErrorCode::Internal } else { code };
         let hint = error.chain().find_map(hint_of);
         Self { code, message: format!("{error:#}"), hint }
+    }
+}
+
+impl From<VerifierError> for Failure {
+    fn from(error: VerifierError) -> Self {
+        Self::of(ErrorCode::InvalidImage, &error.into())
     }
 }
 
@@ -394,31 +402,9 @@ pub struct Verdict {
     /// The caption.
     pub caption: String,
     /// What it names.
-    pub mentions: Vec<JudgedMention>,
+    pub mentions: Vec<Judged>,
     /// Mentions that count as hallucinated; `None` without a calibration.
     pub hallucinated: Option<usize>,
-}
-
-/// A mention with its verdict.
-#[derive(Clone, Debug, Serialize)]
-pub struct JudgedMention {
-    /// The mention.
-    #[serde(flatten)]
-    pub mention: FoundMention,
-    /// Score against the image.
-    pub score: f64,
-    /// Probability that the object is not there; of a mention that is not negated, with a calibration.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub p_hallucinated: Option<f64>,
-    /// Whether it counts as hallucinated.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hallucinated: Option<bool>,
-    /// Tokens that spell it, first and past the last, where there are tokens.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tokens: Option<[usize; 2]>,
-    /// Where in the image it is seen, if that was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub heat_map: Option<HeatMapRows>,
 }
 
 /// Rewards of one completion.
@@ -427,7 +413,7 @@ pub struct RewardedSample {
     /// One for each token.
     pub rewards: Vec<f32>,
     /// What the completion names.
-    pub mentions: Vec<JudgedMention>,
+    pub mentions: Vec<Judged>,
 }
 
 /// A caption that the model wrote.
@@ -436,23 +422,12 @@ pub struct Caption {
     /// The caption.
     pub text: String,
     /// Its tokens.
-    pub tokens: Vec<CaptionToken>,
+    pub tokens: Vec<SpelledToken>,
     /// `stop` or `length`.
     pub finish_reason: fisao_models::generation::FinishReason,
     /// What guidance did to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guided: Option<Guidance>,
-}
-
-/// A token that the model wrote.
-#[derive(Debug, Serialize)]
-pub struct CaptionToken {
-    /// Its id.
-    pub id: u32,
-    /// What it spells in the text; empty for the end token.
-    pub text: String,
-    /// Natural logarithm of its probability when it was chosen.
-    pub logprob: f32,
 }
 
 /// Bytes of a text by its characters.

@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, ErrorKind, Write};
 
+use serde::Serialize;
+
 use crate::engine::Engine;
 use crate::protocol::{ErrorCode, Failure, Reply, Request, RequestId};
 
@@ -17,11 +19,7 @@ pub fn serve(
     mut replies: impl Write,
     longest: usize,
 ) -> io::Result<()> {
-    let mut say = |value: &dyn erased::Json| match value.line(&mut replies) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        other => other.map(|()| true),
-    };
-    if !say(&engine.greeting())? {
+    if !say(&mut replies, &engine.greeting())? {
         return Ok(());
     }
     let mut line = Vec::new();
@@ -38,7 +36,7 @@ pub fn serve(
                 Reply::new(RequestId::default(), Err(failure))
             }
         };
-        if !say(&reply)? {
+        if !say(&mut replies, &reply)? {
             return Ok(());
         }
     }
@@ -104,23 +102,13 @@ fn read_line(from: &mut impl BufRead, line: &mut Vec<u8>, longest: usize) -> io:
     }
 }
 
-/// Anything that can be written as a line of JSON.
-mod erased {
-    use std::io::{self, Write};
-
-    use serde::Serialize;
-
-    pub(super) trait Json {
-        fn line(&self, to: &mut dyn Write) -> io::Result<()>;
-    }
-
-    impl<T: Serialize> Json for T {
-        fn line(&self, to: &mut dyn Write) -> io::Result<()> {
-            let mut text = serde_json::to_vec(self)?;
-            text.push(b'\n');
-            to.write_all(&text)?;
-            to.flush()
-        }
+/// Writes a line; `false` where nobody reads any more.
+fn say(to: &mut impl Write, value: &impl Serialize) -> io::Result<bool> {
+    let mut text = serde_json::to_vec(value)?;
+    text.push(b'\n');
+    match to.write_all(&text).and_then(|()| to.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true),
     }
 }
 

@@ -560,6 +560,13 @@ impl Verifier {
         }
     }
 
+    /// Takes over the text embeddings of a verifier of the same model and templates.
+    pub fn learn_from(&mut self, other: &Self) {
+        for (name, embedding) in &other.names {
+            self.names.entry(name.clone()).or_insert_with(|| embedding.clone());
+        }
+    }
+
     /// Unit embedding of what several texts have in common: their mean, scaled to length 1.
     ///
     /// # Errors

@@ -63,7 +63,7 @@ impl Setting {
         let streams: Vec<u64> = (0..self.tasks.len() as u64).collect();
         let guide = Guide::new(config.clone(), calibration).unwrap();
         let request = self.request(&streams, 2, sampling);
-        sample_guided(&self.policy, &self.scorer, &guide, &request).unwrap()
+        sample_guided(&self.policy, &mut self.scorer.clone(), &guide, &request).unwrap()
     }
 
     fn unguided(&self, sampling: &Sampling) -> Vec<Generated> {

@@ -55,7 +55,7 @@ pub(super) fn measure(
     let seen = encode(model, &encoding, tasks.0)?.embeddings;
     let [write, features, both, words, sentences, decoder] = best([
         &mut || {
-            generate(model, &tasks, 0..count, length, &runner.sampling, &|_| {})?;
+            generate(model, &tasks, 0..count, 1, length, &runner.sampling, &|_| {})?;
             Ok(())
         },
         &mut || {

@@ -95,7 +95,7 @@ fn card(
     let maps = scorer.heat_maps(&whole, &kept.scored)?;
     let word = |(at, mention): (usize, &ScoredMention)| {
         let map: Option<HeatMap> = maps.as_ref().map(|maps| maps[at].clone());
-        let judged = Judged::new(mention, threshold);
+        let judged = Judged::new(mention.clone(), threshold);
         VerdictWord {
             bytes: mention.bytes.clone(),
             category: mention.category.clone(),

@@ -23,7 +23,7 @@ fn mentions_of_objects_that_are_there_score_higher() {
     let absent = vocabulary.iter().map(|(name, _)| name.as_str());
     let absent: Vec<&str> = absent.filter(|name| !there.contains(name)).take(2).collect();
     let image = world.render(&scene);
-    let embedding = scorer.embed_all(&[loaded.views.of(&image)]).unwrap().remove(0);
+    let embedding = scorer.embed(&loaded.views.of(&image)).unwrap();
 
     let names = there.iter().copied().chain(absent.iter().copied());
     let caption = names.map(|name| format!("There is a {name}.")).collect::<Vec<_>>().join(" ");

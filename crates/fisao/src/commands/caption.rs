@@ -7,7 +7,7 @@ use fisao_align::sampling::{generate, tasks_at_once};
 use fisao_align::tasks::TaskSource;
 use fisao_models::generation::FinishReason;
 use fisao_runs::Reporter;
-use fisao_runs::bundle::{Policy, warn_of_photographs};
+use fisao_runs::bundle::{Policy, SpelledToken, warn_of_photographs};
 use fisao_runs::tasks::{ImageTasks, checked_images};
 use serde::Serialize;
 
@@ -24,20 +24,11 @@ struct CaptionedImage<'a> {
     image: String,
     prompt: &'a str,
     caption: String,
-    tokens: Vec<CaptionToken>,
+    tokens: Vec<SpelledToken>,
     finish_reason: FinishReason,
     /// What guidance did, where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     guided: Option<GuidedCounts>,
-}
-
-#[derive(Serialize)]
-struct CaptionToken {
-    id: u32,
-    /// What it spells in the text; empty for the end token.
-    text: String,
-    /// Natural logarithm of its probability when it was chosen.
-    logprob: f32,
 }
 
 /// What guidance did to a caption.
@@ -89,7 +80,7 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
             chooser.choose(&policy, &tasks, start..end, &sampling)?
         } else {
             let range = start..end;
-            let written = generate(&policy.model, &tasks, range, length, &sampling, &advance)?;
+            let written = generate(&policy.model, &tasks, range, 1, length, &sampling, &advance)?;
             written.into_iter().map(|response| (response, None)).collect()
         };
         if chooser.is_some() {
@@ -117,24 +108,13 @@ fn describe<'a>(
     prompt: &'a str,
     (written, guidance): Written,
 ) -> anyhow::Result<CaptionedImage<'a>> {
-    let decoded = policy.tokenizer.decode(&written.tokens)?;
-    let tokens = written
-        .tokens
-        .iter()
-        .zip(&written.logprobs)
-        .zip(decoded.spans)
-        .map(|((&id, &logprob), span)| CaptionToken {
-            id,
-            text: decoded.text[span].to_owned(),
-            logprob,
-        })
-        .collect();
+    let (caption, tokens) = policy.spelled(&written)?;
     let name = Path::new(&image).file_name().map(|name| name.to_string_lossy().into_owned());
     Ok(CaptionedImage {
         image_id: name.unwrap_or_else(|| image.clone()),
         image,
         prompt,
-        caption: decoded.text,
+        caption,
         tokens,
         finish_reason: written.finish,
         guided: guidance.map(GuidedCounts::from),

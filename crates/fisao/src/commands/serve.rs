@@ -23,9 +23,9 @@ pub(crate) fn run(arguments: &ServeArguments, reporter: &Reporter) -> anyhow::Re
     let calibration = arguments.calibration.as_deref().map(calibrations::read).transpose()?;
     let source = EngineSource {
         pair: arguments.pair.source(),
-        calibration: arguments.calibration.clone(),
+        scoring: arguments.scoring.resolve(calibration.as_ref()),
+        calibration,
         vocabulary: arguments.vocabulary.vocabulary.clone(),
-        scoring: Some(arguments.scoring.resolve(calibration.as_ref())),
         rewards: config.reward,
         files: arguments.files(),
     };

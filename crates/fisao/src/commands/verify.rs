@@ -93,9 +93,9 @@ fn print(
 }
 
 /// The word in the colour of its verdict, or of none; a denied one as it is.
-fn coloured(judged: &Judged<'_>) -> String {
+fn coloured(judged: &Judged) -> String {
     match judged.hallucinated {
-        _ if judged.negated => judged.text.to_owned(),
+        _ if judged.negated => judged.text.clone(),
         None => judged.text.cyan().to_string(),
         Some(false) => judged.text.green().to_string(),
         Some(true) => judged.text.red().to_string(),

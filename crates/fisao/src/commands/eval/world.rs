@@ -111,7 +111,7 @@ fn caption(
     let progress = reporter.phase("captioning scenes", count as u64);
     let advance = |done| progress.advance(done as u64);
     let captions = match &mut chooser {
-        None => generate(&policy.model, &tasks, 0..count, length, sampling, &advance)?,
+        None => generate(&policy.model, &tasks, 0..count, 1, length, sampling, &advance)?,
         Some(chooser) => {
             let at_once = tasks_at_once(&policy.model, length);
             let mut captions = Vec::with_capacity(count);
