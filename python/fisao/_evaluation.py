@@ -133,16 +133,15 @@ def chair(
         arguments += ["--captions", *_files(captions, folder / "captions.jsonl", "caption")]
         truth = _files(ground_truth, folder / "objects.jsonl", "objects")
         raw = run_json([*arguments, "--annotations", *truth], binary)
-    chair_i, recall = _number(raw, "chair_i"), _number(raw, "recall")
     about = raw if "files" not in raw else raw["files"][0]
-    keys = ("rules", "vocabulary_sha256", "image_ids_sha256", "captions", "made_with")
-    known = {key: about[key] for key in keys if key in about}
+    known = {key: value for key, value in about["protocol"].items() if value is not None}
+    known.update({key: about[key] for key in ("made_with",) if key in about})
     known["length_unit"] = about.get("mean_length_unit", "words")
     return ChairResult(
-        chair_i=chair_i,
+        chair_i=_number(raw, "chair_i"),
         chair_s=_number(raw, "chair_s"),
-        recall=recall,
-        f1=_f1(chair_i, recall),
+        recall=_number(raw, "recall"),
+        f1=_number(raw, "f1"),
         length=_number(raw, "mean_length"),
         intervals=_intervals(raw),
         protocol={**_protocol(binary), **known, **(protocol or {})},
@@ -309,14 +308,6 @@ def _number(raw: Mapping[str, Any], name: str) -> Optional[float]:
 def _intervals(raw: Mapping[str, Any]) -> Dict[str, Interval]:
     known = raw.get("intervals") or {}
     return {name: (each["low"], each["high"]) for name, each in known.items() if each is not None}
-
-
-def _f1(chair_i: Optional[float], recall: Optional[float]) -> Optional[float]:
-    if chair_i is None or recall is None:
-        return None
-    precision = 1.0 - chair_i
-    total = precision + recall
-    return 2.0 * precision * recall / total if total > 0 else 0.0
 
 
 def _percent(rate: Optional[float]) -> str:

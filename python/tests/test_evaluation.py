@@ -26,7 +26,7 @@ def test_chair_by_hand(binary: str) -> None:
     assert result.recall == pytest.approx(3 / 4)
     assert result.f1 == pytest.approx(3 / 4)
     assert result.length == pytest.approx((8 + 2 + 1) / 3)
-    assert set(result.intervals) == {"chair_i", "chair_s", "recall", "mean_length"}
+    assert set(result.intervals) == {"chair_i", "chair_s", "recall", "f1", "mean_length"}
     low, high = result.intervals["chair_i"]
     assert low <= result.chair_i <= high
     assert result.protocol["rules"] == "strict" and result.protocol["captions"] == 3

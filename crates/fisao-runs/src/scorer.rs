@@ -86,7 +86,7 @@ pub struct SeenImage {
 ///
 /// # Errors
 /// The first that `open` reports; an embedding that is not finite.
-pub fn look_at<T: Sync, E: From<VerifierError> + Send>(
+pub fn encode_images<T: Sync, E: From<VerifierError> + Send>(
     verifier: &Verifier,
     views: &Views,
     images: &[T],

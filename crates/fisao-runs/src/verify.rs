@@ -23,7 +23,7 @@ use crate::failure::{Interrupted, Refusal};
 use crate::image_directory::ImageDirectory;
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
-use crate::scorer::{BATCH, ScoredCaption, ScoredMention, Scorer, SeenImage, look_at};
+use crate::scorer::{BATCH, ScoredCaption, ScoredMention, Scorer, SeenImage, encode_images};
 use crate::stop::StopSource;
 use crate::tasks::{DamagedImages, checked_images};
 use crate::vocabulary::Vocabulary;
@@ -212,7 +212,7 @@ pub fn verify(
         known.retain(|file, _| fresh.contains(file));
         fresh.retain(|file| !known.contains_key(file));
         let open = |file: &&Path| anyhow::Ok(open_image(file)?);
-        let seen = look_at(scorer.verifier(), &loaded.views, &fresh, open)?;
+        let seen = encode_images(scorer.verifier(), &loaded.views, &fresh, open)?;
         known.extend(fresh.into_iter().zip(seen));
         for (input, file) in captions.iter().zip(files) {
             let seen = &known[file.as_path()];

@@ -23,7 +23,7 @@ use fisao_runs::bundle::{
 };
 use fisao_runs::failure::Refusal;
 use fisao_runs::score_settings::ScoreSettings;
-use fisao_runs::scorer::{Scorer, SeenImage, SpelledMention, look_at};
+use fisao_runs::scorer::{Scorer, SeenImage, SpelledMention, encode_images};
 use fisao_runs::verify::{self, Judged};
 use fisao_runs::vocabulary::{Vocabulary, usual_list};
 use fisao_verifier::calibration::Calibration;
@@ -468,7 +468,7 @@ impl Engine {
 
     /// What the verifier makes of different images.
     fn look(&self, judge: &Judge, images: &[&ImageSource]) -> Result<Vec<SeenImage>, Failure> {
-        look_at(&judge.eyes, &judge.loaded.views, images, |image| self.read(image))
+        encode_images(&judge.eyes, &judge.loaded.views, images, |image| self.read(image))
     }
 
     /// The same of images of which some may be one and the same.
