@@ -55,7 +55,7 @@ pub use scores::{Judgement, Metric, headline};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fisao_eval::chair::ChairChanges;
+use fisao_eval::chair::{ChairChanges, Protocol};
 use fisao_eval::statistics::Interval;
 use fisao_verifier::scorer::HeatMap;
 use image::codecs::jpeg::JpegEncoder;
@@ -103,6 +103,9 @@ pub struct ReportRow {
     /// 95 % intervals of the rates before and after, where they are to be shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intervals: Option<[RateIntervals; 2]>,
+    /// What the measured rates before and after depend on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocols: Option<Box<[Protocol; 2]>>,
 }
 
 /// Intervals of rates; `None` where a rate is of nothing.

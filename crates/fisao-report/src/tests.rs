@@ -25,6 +25,7 @@ fn sample() -> Report {
         changes: ChairChanges::default(),
         estimated: false,
         intervals: None,
+        protocols: None,
     };
     Report {
         title: "A small model stops seeing things".into(),

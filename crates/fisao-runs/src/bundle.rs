@@ -374,6 +374,14 @@ impl Pair {
     }
 }
 
+/// What embedded models cannot do.
+pub fn embedded_remark() -> String {
+    format!(
+        "the built-in model was trained on drawn scenes of {IMAGE_SIZE} × {IMAGE_SIZE} pixels: what it says of \
+         photographs means nothing"
+    )
+}
+
 /// Warns when embedded models are shown images that cannot be scenes of theirs. `sizes` are width and height in pixels.
 pub fn warn_of_photographs(
     embedded: bool,

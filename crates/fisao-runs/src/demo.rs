@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use fisao_align::AlignConfig;
 use fisao_align::tasks::TaskList;
-use fisao_eval::chair::ChairChanges;
+use fisao_eval::chair::{ChairChanges, Protocol};
 use fisao_formats::documents::read_toml;
 use fisao_formats::run_folder::RunFolder;
 use fisao_report::{Report, Scores, png, render};
-use fisao_scenes::{Split, World, WorldKind};
+use fisao_scenes::{PROMPTS, Split, World, WorldKind};
 use fisao_verifier::calibration::Labels;
 use image::ExtendedColorType;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,7 @@ use crate::pipeline::{self, Pipeline, Seconds, TrainingData};
 use crate::reporter::Reporter;
 use crate::settings::{self, SettingsChanges};
 use crate::stop::StopSource;
+use crate::vocabulary;
 use crate::world::{DemoSetup, Sizes, known_truth, validation};
 
 /// File of a run's [`DemoOptions`].
@@ -106,6 +107,9 @@ struct Summary {
     /// Paired 95 % intervals of aligned less base.
     change_interval: ChairChanges,
     change_interval_sampled: ChairChanges,
+    /// What the rates before and after depend on.
+    protocols: Option<Box<[Protocol; 2]>>,
+    protocols_sampled: Option<Box<[Protocol; 2]>>,
     verifier: VerifierSummary,
     seconds: Seconds,
     peak_rss_mb: f64,
@@ -192,11 +196,16 @@ impl Begun<'_> {
         results.seconds.total = start.elapsed().as_secs_f64();
         let publication = Publication {
             config,
+            policy: &setup.policy,
+            adapter: folder.path(RunFolder::ADAPTER),
+            prompt: Some(PROMPTS[0].to_owned()),
+            vocabulary: vocabulary::WORLD.to_owned(),
             calibration: &calibration,
             results: &results,
             test: &test,
             estimate: false,
             peak_rss_mb: crate::memory::peak_rss_mb(),
+            reporter,
         };
         let report = self.publish(&publication)?;
         pipeline::discard_captions(folder);
@@ -222,6 +231,8 @@ impl Begun<'_> {
             aligned_sampled: rows[1].aligned,
             change_interval: rows[0].changes,
             change_interval_sampled: rows[1].changes,
+            protocols: rows[0].protocols.clone(),
+            protocols_sampled: rows[1].protocols.clone(),
             verifier: VerifierSummary {
                 auc: calibration.auc,
                 mu_correct: calibration.mu_correct,

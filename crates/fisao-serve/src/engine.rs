@@ -19,7 +19,7 @@ use fisao_models::generation::{Generated, Sampling};
 use fisao_models::vision_language::ImageFeatures;
 use fisao_runs::Reporter;
 use fisao_runs::bundle::{
-    AloneSource, LoadedVerifier, ModelSource, Pair, PairSource, Policy, Views,
+    AloneSource, LoadedVerifier, ModelSource, Pair, PairSource, Policy, Views, embedded_remark,
 };
 use fisao_runs::failure::Refusal;
 use fisao_runs::score_settings::ScoreSettings;
@@ -81,6 +81,8 @@ pub struct Engine {
     vocabulary: ObjectVocabulary,
     vocabulary_name: String,
     files: FileAccess,
+    /// What is not to be asked of the model.
+    remark: Option<String>,
 }
 
 /// What writes captions.
@@ -142,6 +144,11 @@ impl Engine {
             (None, Some((alone.open(scoring.clone(), device, reporter)?, None)))
         };
         let speaker = policy.map(|policy| Speaker { base: without_adapter(&policy), policy });
+        let remark = nothing_named.then(embedded_remark);
+        if let Some(remark) = &remark {
+            reporter
+                .warn(remark, Some("name a model with --model, and a verifier with --verifier"));
+        }
         let judge = verifier
             .map(|loaded| Judge::new(loaded, &words, calibration.clone(), rewards, reporter));
         Ok(Self {
@@ -150,6 +157,7 @@ impl Engine {
             vocabulary: words.for_mentions()?,
             vocabulary_name,
             files: files.clone(),
+            remark,
         })
     }
 
@@ -171,6 +179,7 @@ impl Engine {
             unit: judge.map(|judge| judge.loaded.verifier.unit()),
             vocabulary: self.vocabulary_name.clone(),
             methods,
+            remark: self.remark.clone(),
         }
     }
 
@@ -387,6 +396,11 @@ impl Engine {
     pub(crate) fn model_name(&self) -> Option<(&str, bool)> {
         let speaker = self.speaker.as_ref()?;
         Some((&speaker.policy.name, speaker.base.is_some()))
+    }
+
+    /// What is not to be asked of the model.
+    pub(crate) fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
     }
 
     /// A question about images, as the model takes it, and as the verifier does where answers are to be `verified`.

@@ -247,8 +247,9 @@ async fn metrics(State(server): State<Arc<Server>>) -> Response {
 }
 
 async fn models(State(server): State<Arc<Server>>) -> Response {
-    match server.engine.model_name() {
-        Some((name, has_adapter)) => json_of(&ModelList::of(name, has_adapter)),
+    let engine = &server.engine;
+    match engine.model_name() {
+        Some((name, has_adapter)) => json_of(&ModelList::of(name, has_adapter, engine.remark())),
         None => json_of(&json!({ "object": "list", "data": [] })),
     }
 }

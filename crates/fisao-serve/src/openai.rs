@@ -380,13 +380,23 @@ struct Model {
     object: &'static str,
     created: u64,
     owned_by: &'static str,
+    /// What is not to be asked of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remark: Option<String>,
 }
 
 impl ModelList {
     /// One of this name, and with an adapter the same without it.
-    pub(crate) fn of(name: &str, has_adapter: bool) -> Self {
+    pub(crate) fn of(name: &str, has_adapter: bool, remark: Option<&str>) -> Self {
         let names = [Some(name.to_owned()), has_adapter.then(|| format!("{name}{BASE}"))];
-        let model = |id| Model { id, object: "model", created: now(), owned_by: "fisao" };
+        let remark = remark.map(str::to_owned);
+        let model = |id| Model {
+            id,
+            object: "model",
+            created: now(),
+            owned_by: "fisao",
+            remark: remark.clone(),
+        };
         Self { object: "list", data: names.into_iter().flatten().map(model).collect() }
     }
 }

@@ -205,6 +205,9 @@ pub struct Greeting {
     pub vocabulary: String,
     /// Methods that can be answered with what is loaded.
     pub methods: Vec<&'static str>,
+    /// What is not to be asked of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
 }
 
 /// An image of a request.

@@ -91,6 +91,7 @@ mod tests {
             changes: ChairChanges::default(),
             estimated: false,
             intervals: None,
+            protocols: None,
         };
         Report {
             title: "A small model stops seeing things".to_owned(),

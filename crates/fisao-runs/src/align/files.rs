@@ -339,7 +339,9 @@ impl Run<'_> {
         let mut results = pipeline.train_and_evaluate(&calibration, data, &test, folder)?;
         results.seconds.calibrate = calibrate;
         results.seconds.total = started.elapsed().as_secs_f64();
-        let published = publishing::publish(material, &calibration, &results, &test, folder)?;
+        let reporter = self.reporter;
+        let published =
+            publishing::publish(material, &calibration, &results, &test, folder, reporter)?;
         pipeline::discard_captions(folder);
         Ok(Some(published))
     }
@@ -455,6 +457,25 @@ impl Material<'_> {
     /// The model as it was named.
     pub(super) fn model(&self) -> &str {
         &self.files.model
+    }
+
+    /// What every test image is captioned with, where that is one prompt.
+    pub(super) fn prompt(&self) -> anyhow::Result<Option<String>> {
+        let prompt = |row: &u32| anyhow::Ok(self.set.row(*row as usize)?.prompt);
+        let mut prompts = self.parts.test.iter().map(prompt);
+        let Some(first) = prompts.next().transpose()? else { return Ok(None) };
+        for other in prompts {
+            if other? != first {
+                return Ok(None);
+            }
+        }
+        Ok(Some(first))
+    }
+
+    /// The object vocabulary as it was named, a file by its name.
+    pub(super) fn vocabulary(&self) -> String {
+        let named = &self.files.vocabulary;
+        named.file_name().unwrap_or(named.as_os_str()).to_string_lossy().into_owned()
     }
 
     fn tasks(&self, rows: &[u32]) -> PromptTasks<'_> {

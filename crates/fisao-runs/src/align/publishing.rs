@@ -15,6 +15,7 @@ use super::files::Material;
 use crate::models::ImageSet;
 use crate::pipeline::publication::{Publication, ShownImage};
 use crate::pipeline::{Results, Seconds};
+use crate::reporter::Reporter;
 
 /// The report's numbers, JSON.
 const NUMBERS: &str = "report.json";
@@ -56,14 +57,20 @@ pub(super) fn publish(
     results: &Results,
     test: &ImageSet<'_>,
     folder: &RunFolder,
+    reporter: &Reporter,
 ) -> anyhow::Result<Published> {
     let publication = Publication {
         config: material.config,
+        policy: &material.loaded.policy,
+        adapter: folder.path(RunFolder::ADAPTER),
+        prompt: material.prompt()?,
+        vocabulary: material.vocabulary(),
         calibration,
         results,
         test,
         estimate: true,
         peak_rss_mb: crate::memory::peak_rss_mb(),
+        reporter,
     };
     let show = |at: usize| {
         let row = material.set.row(material.parts.test[at] as usize)?;

@@ -1,12 +1,14 @@
 //! Captions of held-out images with what annotations say about them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 
 use fisao_align::captions::describe_all;
 use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::{AlignConfig, RunControl, StopFlag};
-use fisao_eval::chair::{self, ChairInput, ChairOptions, ChairReport, ImageVerdict};
+use fisao_eval::chair::{
+    self, ChairInput, ChairOptions, ChairReport, ImageVerdict, Lengths, Protocol,
+};
 use fisao_models::generation::{FinishReason, Sampling};
 use fisao_models::vision_language::VisionLanguageModel;
 
@@ -31,6 +33,8 @@ pub(crate) struct EvaluatedCaptions {
     pub captions: Vec<ScoredResponse>,
     /// Of those of annotated images.
     pub chair: Option<ChairReport>,
+    /// How they were decoded.
+    pub sampling: Sampling,
     /// Tokens per caption, the end token not counted.
     pub mean_length: f64,
 }
@@ -71,35 +75,44 @@ impl Work<'_> {
                 ids.push(task.id.clone());
             })?;
         let truth = images.truth.as_deref().filter(|_| images.annotated() > 0);
-        let chair = truth.map(|truth| chair_of(&captions, truth, models)).transpose()?;
+        let chair = truth.map(|truth| chair_of(&ids, &captions, truth, models)).transpose()?;
         let mean_length = mean_length(&captions);
-        Ok(EvaluatedCaptions { ids, captions, chair, mean_length })
+        Ok(EvaluatedCaptions { ids, captions, chair, sampling: sampling.clone(), mean_length })
     }
 }
 
 /// Mean number of tokens, the end token not counted.
 pub(crate) fn mean_length(captions: &[ScoredResponse]) -> f64 {
-    let tokens: usize = captions
-        .iter()
-        .map(|caption| caption.tokens.len() - usize::from(caption.finish == FinishReason::Stop))
-        .sum();
+    let tokens: usize = captions.iter().map(length).sum();
     tokens as f64 / captions.len().max(1) as f64
 }
 
-/// CHAIR of the captions of annotated images, which are called by their numbers here: names need not be unique.
+/// Tokens of a caption, the end token not counted.
+fn length(caption: &ScoredResponse) -> usize {
+    caption.tokens.len() - usize::from(caption.finish == FinishReason::Stop)
+}
+
+/// Whether no two images have one name.
+fn are_unique(ids: &[String]) -> bool {
+    let mut seen = HashSet::new();
+    ids.iter().all(|id| seen.insert(id))
+}
+
+/// CHAIR of the captions of annotated images, which are called by their numbers where their names are not unique.
 fn chair_of(
+    ids: &[String],
     captions: &[ScoredResponse],
     truth: &[Option<BTreeSet<String>>],
     models: &Models<'_>,
 ) -> anyhow::Result<ChairReport> {
+    let unique = are_unique(ids);
+    let name = |at: usize| if unique { ids[at].clone() } else { at.to_string() };
     let annotated = truth.iter().enumerate();
-    let annotated = annotated.filter_map(|(at, truth)| Some((at.to_string(), truth.clone()?)));
+    let annotated = annotated.filter_map(|(at, truth)| Some((name(at), truth.clone()?)));
     let ground_truth: chair::GroundTruth = annotated.collect();
     let inputs = captions.iter().filter(|caption| truth[caption.task].is_some());
-    let inputs = inputs.map(|caption| ChairInput {
-        image_id: caption.task.to_string(),
-        caption: caption.text.clone(),
-    });
+    let inputs = inputs
+        .map(|caption| ChairInput { image_id: name(caption.task), caption: caption.text.clone() });
     let vocabulary = models.words.for_chair().or_internal("a vocabulary that was read before")?;
     Ok(chair::evaluate(inputs.collect(), &ground_truth, &vocabulary, &ChairOptions::default())?)
 }
@@ -108,9 +121,30 @@ impl EvaluatedCaptions {
     /// What annotations say of an image's caption, where it has any.
     pub(crate) fn verdict(&self, index: usize) -> Option<&ImageVerdict> {
         let verdicts = &self.chair.as_ref()?.per_image;
-        let name = index.to_string();
+        let number = index.to_string();
+        let is_of = |verdict: &&ImageVerdict| {
+            verdict.image_id == self.ids[index] || verdict.image_id == number
+        };
         // In their order, and all of them where all images are annotated.
-        let by_place = verdicts.get(index).filter(|verdict| verdict.image_id == name);
-        by_place.or_else(|| verdicts.iter().find(|verdict| verdict.image_id == name))
+        verdicts.get(index).filter(is_of).or_else(|| verdicts.iter().find(is_of))
+    }
+
+    /// What the rates of annotated images depend on, but for the model.
+    pub(crate) fn protocol(&self) -> Option<Protocol> {
+        let chair = self.chair.as_ref()?;
+        let mut protocol = Protocol::of(chair);
+        if !are_unique(&self.ids) {
+            // Of numbers that stand for names.
+            (protocol.image_ids_sha256, protocol.ground_truth_sha256) = (None, None);
+        }
+        if chair.captions == self.captions.len() {
+            let is_cut = |caption: &&ScoredResponse| caption.finish == FinishReason::Length;
+            protocol.tokens = Lengths::of(&self.captions.iter().map(length).collect::<Vec<_>>());
+            protocol.cut_off = Some(self.captions.iter().filter(is_cut).count());
+        }
+        protocol.temperature = Some(self.sampling.temperature);
+        protocol.seed = Some(self.sampling.seed);
+        protocol.max_new_tokens = Some(self.sampling.max_new_tokens as u64);
+        Some(protocol)
     }
 }

@@ -1,11 +1,14 @@
 //! What a run found, as the page and the numbers that it publishes.
 
+use std::path::PathBuf;
+
 use fisao_align::AlignConfig;
 use fisao_align::events::IterationMetrics;
 use fisao_align::guards::SplitHealth;
 use fisao_align::mentions::ScoredResponse;
-use fisao_eval::chair::{self, ChairReport, ImageVerdict};
+use fisao_eval::chair::{self, ChairReport, ImageVerdict, Protocol};
 use fisao_eval::statistics::{Bootstrap, Interval};
+use fisao_formats::digest::sha256_model;
 use fisao_models::image::PixelValues;
 use fisao_report::{
     ColouredCaption, Curve, DOUBTFUL, GalleryItem, RateIntervals, Report, ReportRow, ScoredBy,
@@ -19,7 +22,9 @@ use fisao_verifier::rewards::RewardRule;
 use super::estimates::{EstimatedRates, Estimator};
 use super::evaluation::EvaluatedCaptions;
 use super::{Results, Seconds};
+use crate::bundle::Policy;
 use crate::models::ImageSet;
+use crate::reporter::Reporter;
 
 /// Images of the report's gallery.
 const GALLERY: usize = 16;
@@ -37,12 +42,21 @@ pub(crate) struct ShownImage {
 /// What a run found, before it is put on a page.
 pub(crate) struct Publication<'a> {
     pub config: &'a AlignConfig,
+    /// The model before training.
+    pub policy: &'a Policy,
+    /// Where the trained adapter lies.
+    pub adapter: PathBuf,
+    /// What every held-out image was captioned with, where that is one prompt.
+    pub prompt: Option<String>,
+    /// Name of the object vocabulary.
+    pub vocabulary: String,
     pub calibration: &'a Calibration,
     pub results: &'a Results,
     pub test: &'a ImageSet<'a>,
     /// Whether rates are estimated, too: where annotations do not say everything.
     pub estimate: bool,
     pub peak_rss_mb: f64,
+    pub reporter: &'a Reporter,
 }
 
 impl Publication<'_> {
@@ -74,8 +88,10 @@ impl Publication<'_> {
 
     /// Measured rates first, then estimated ones.
     fn rows(&self) -> anyhow::Result<Vec<ReportRow>> {
+        let models = [self.before()?, self.after()?];
+        let measured = |pair| self.measured(pair, &models);
         let mut rows: Vec<ReportRow> =
-            self.results.pairs().into_iter().filter_map(|pair| self.measured(pair)).collect();
+            self.results.pairs().into_iter().filter_map(measured).collect();
         if self.estimate {
             let all = self.results.pairs().map(|(_, base, aligned)| [base, aligned]).concat();
             let captions: Vec<&[ScoredResponse]> =
@@ -90,8 +106,11 @@ impl Publication<'_> {
     fn measured(
         &self,
         (decoding, base, aligned): (&str, &EvaluatedCaptions, &EvaluatedCaptions),
+        models: &[Protocol; 2],
     ) -> Option<ReportRow> {
         let (before, after) = (base.chair.as_ref()?, aligned.chair.as_ref()?);
+        let [of_base, of_aligned] = models;
+        let protocols = [by(base.protocol()?, of_base), by(aligned.protocol()?, of_aligned)];
         let intervals = self.estimate.then(|| [before, after].map(measured_intervals));
         Some(ReportRow {
             decoding: decoding.to_owned(),
@@ -100,6 +119,30 @@ impl Publication<'_> {
             changes: chair::changes(before, after, Bootstrap::default()),
             estimated: false,
             intervals,
+            protocols: Some(Box::new(protocols)),
+        })
+    }
+
+    /// What rates depend on of the model before training, and of what is asked of both.
+    fn before(&self) -> anyhow::Result<Protocol> {
+        let adapter = self.policy.adapter_identity(self.reporter)?;
+        Ok(Protocol {
+            vocabulary: Some(self.vocabulary.clone()),
+            prompt: self.prompt.clone(),
+            model: Some(self.policy.name.clone()),
+            model_digest: Some(self.policy.sample()?),
+            adapter: self.policy.adapter_name(),
+            adapter_sha256: adapter.map(|adapter| adapter.sha256),
+            ..Protocol::default()
+        })
+    }
+
+    /// The same of the trained model.
+    fn after(&self) -> anyhow::Result<Protocol> {
+        Ok(Protocol {
+            adapter: self.adapter.file_name().map(|name| name.to_string_lossy().into_owned()),
+            adapter_sha256: Some(sha256_model(&self.adapter, &|_| {})?),
+            ..self.before()?
         })
     }
 
@@ -203,6 +246,13 @@ impl Publication<'_> {
     }
 }
 
+/// What rates of captions depend on, the model among it.
+fn by(captions: Protocol, model: &Protocol) -> Protocol {
+    let Protocol { vocabulary, prompt, model, model_digest, adapter, adapter_sha256, .. } =
+        model.clone();
+    Protocol { vocabulary, prompt, model, model_digest, adapter, adapter_sha256, ..captions }
+}
+
 /// A row of what the verifier estimates.
 fn estimated(
     estimator: &Estimator<'_>,
@@ -223,6 +273,7 @@ fn estimated(
         changes: estimator.changes(&base.captions, &aligned.captions),
         estimated: true,
         intervals: Some([rates[0].intervals, rates[1].intervals]),
+        protocols: None,
     }
 }
 

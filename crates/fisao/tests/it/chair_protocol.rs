@@ -167,6 +167,27 @@ fn results_of_lmms_eval_cannot_be_compared_and_lack_a_protocol() {
 }
 
 #[test]
+fn diff_of_a_list_of_images_leaves_out_all_others_and_requires_both_models_captions() {
+    let place = Workplace::new();
+    write_files(&place);
+    place.write("two.txt", "1\n3\n");
+    place.write("more.json", "[1, 7]");
+    let diff = |ids| {
+        let files = ["eval", "diff", "short.jsonl", "long.jsonl", "--annotations", "objects.json"];
+        [&files[..], &["--resamples", "200", "--format", "json", "--ids", ids]].concat()
+    };
+    let found: Value = serde_json::from_str(&place.succeed(&diff("two.txt"))).unwrap();
+    assert_eq!(found["images"], 2);
+    // Each model hallucinates in one of the two.
+    assert_eq!(
+        (&found["chair_s"]["first"], &found["chair_s"]["second"]),
+        (&json!(0.5), &json!(0.5))
+    );
+    let error = place.refuse(&diff("more.json"));
+    assert!(error.contains("1 of the 2 images of more have no caption, first '7'"), "{error}");
+}
+
+#[test]
 fn diff_compares_captions_at_equal_length() {
     let place = Workplace::new();
     write_files(&place);

@@ -129,6 +129,24 @@ fn annotated_images_are_measured_beside_the_estimates() {
         let (measured, estimate) = (rate(&rows[at]), rate(&rows[at + 2]));
         assert!((measured - estimate).abs() < 0.05, "{measured} and {estimate}");
     }
+    for (at, temperature) in [(0, 0.0), (1, 1.0)] {
+        let [base, aligned] = [0, 1].map(|model| &rows[at]["protocols"][model]);
+        for protocol in [base, aligned] {
+            assert_eq!(protocol["images"], 16);
+            assert!(protocol["model"].as_str().unwrap().ends_with("model"), "{protocol}");
+            assert_eq!(protocol["temperature"], temperature);
+            assert_eq!(
+                (&protocol["vocabulary"], &protocol["rules"]),
+                (&json!("world"), &json!("strict"))
+            );
+            assert_eq!(protocol["prompt"], "Describe the image.");
+            assert!(protocol["tokens"]["mean"].as_f64().unwrap() > 1.0, "{protocol}");
+        }
+        assert_eq!(base["image_ids_sha256"], aligned["image_ids_sha256"]);
+        assert_eq!((&base["adapter"], &aligned["adapter"]), (&Value::Null, &json!("adapter")));
+        assert_eq!(aligned["adapter_sha256"].as_str().map(str::len), Some(64));
+    }
+    assert!(rows[2].get("protocols").is_none(), "estimates count nothing");
     let calibration: Value =
         serde_json::from_slice(&fs::read(place.path("run/calibration.json")).unwrap()).unwrap();
     assert_eq!(calibration["mode"], "annotations");

@@ -51,6 +51,7 @@ fn verdicts_and_scores_are_those_of_the_commands() {
     let (greeting, replies) = replies(&place, &CALIBRATED, &lines);
     assert_eq!((&greeting["protocol"], &greeting["calibrated"]), (&json!(1), &json!(true)));
     assert_eq!(greeting["methods"], json!(["mentions", "score", "token_rewards", "verify"]));
+    assert_eq!(greeting.get("remark"), None);
     let arguments =
         ["score", "--verifier", "clip", "--image", "pictures/a.png", "--format", "json"];
     let text = ["--text", "dog", "--caption", caption, "--vocabulary", "words.txt"];
@@ -111,6 +112,18 @@ fn rewards_stand_on_the_tokens_that_spell_a_mention() {
     assert!(fine[2] != 0.0 && fine[4] != 0.0, "{fine:?}");
     assert_eq!((fine[0], fine[1], fine[3], fine[5]), (0.0, 0.0, 0.0, 0.0));
     assert_eq!((coarse[0], coarse[1], coarse[2]), (fine[2], fine[4], 0.0));
+}
+
+#[test]
+fn built_in_models_say_that_photographs_are_nothing_to_them() {
+    let place = Workplace::new();
+    let assert = place.command().args(["serve", "--stdio"]).write_stdin("").assert().success();
+    let output = assert.get_output();
+    let greeting: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let remark = greeting["remark"].as_str().unwrap();
+    assert!(remark.contains("what it says of photographs means nothing"), "{remark}");
+    let warned = String::from_utf8_lossy(&output.stderr);
+    assert!(warned.contains("hint: name a model with --model"), "{warned}");
 }
 
 #[test]

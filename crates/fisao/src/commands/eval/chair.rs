@@ -143,7 +143,7 @@ impl Judge<'_> {
 }
 
 /// A list of images: the fixed one, or a file of ids.
-fn image_list(named: &str) -> anyhow::Result<ImageList> {
+pub(super) fn image_list(named: &str) -> anyhow::Result<ImageList> {
     if named == ImageList::CHAIR_500 {
         return Ok(ImageList::chair_500());
     }
@@ -158,7 +158,7 @@ fn image_list(named: &str) -> anyhow::Result<ImageList> {
 }
 
 /// Leaves the captions of a list's images.
-fn restrict(
+pub(super) fn restrict(
     made: &mut MadeCaptions,
     list: &ImageList,
     file: &Path,

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use fisao_eval::answers::QuestionId;
 use fisao_eval::captions::{CaptionOptions, CaptionScores, CaptionSums, read_references};
 use fisao_eval::chair::length::LengthUnit;
-use fisao_eval::chair::{ChairCounts, ChairInput, ChairReport, read_captions};
+use fisao_eval::chair::{ChairCounts, ChairInput, ChairReport, read_made_captions};
 use fisao_eval::pope::{Judged, Label, read_questions, score_split};
 use fisao_eval::rates::Accuracy;
 use fisao_eval::statistics::{Bootstrap, PairedTest, paired_test};
@@ -147,9 +147,13 @@ fn of_objects(arguments: &DiffArguments, reporter: &Reporter) -> anyhow::Result<
         &vocabulary,
         reporter,
     )?;
+    let list = arguments.ids.as_deref().map(chair::image_list).transpose()?;
     let scored = |file: &Path| -> anyhow::Result<ChairReport> {
-        let captions = read("captions", file, read_captions)?;
-        chair::score(&arguments.truth, file, captions, true, &truth, &vocabulary)
+        let mut made = read("captions", file, read_made_captions)?;
+        if let Some(list) = &list {
+            chair::restrict(&mut made, list, file, reporter)?;
+        }
+        chair::score(&arguments.truth, file, made.captions, true, &truth, &vocabulary)
     };
     let (first, second) = (scored(&arguments.first)?, scored(&arguments.second)?);
     let pairs = Pairs::of_images(first.counts.clone(), second.counts.clone());

@@ -19,6 +19,10 @@ pub(crate) struct DiffArguments {
     pub(crate) second: PathBuf,
     #[command(flatten)]
     pub(crate) truth: TruthArguments,
+    /// Compare these images only, and require a caption of each model for each: chair-500 for the fixed list of 500 images of
+    /// COCO, or a file of ids, one a line or a JSON list
+    #[arg(long, value_name = "LIST", conflicts_with_all = ["questions", "references"])]
+    pub(crate) ids: Option<String>,
     /// Compare answers to these questions of POPE
     #[arg(long, value_name = "FILE")]
     pub(crate) questions: Option<PathBuf>,
