@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::Context;
 use clap::Args;
 
-use crate::steps::cargo;
+use crate::commands::cargo;
 
 #[derive(Debug, Args)]
 pub(crate) struct FuzzArguments {

@@ -3,20 +3,23 @@
 #![expect(clippy::print_stderr, reason = "a command-line tool that reports its progress")]
 
 mod arrows;
+mod commands;
 mod full_disk;
 mod fuzz;
 mod kill;
 mod modules;
 mod settings;
 mod steps;
+mod wheel;
 mod words;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use commands::Outcome;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
-use steps::{Outcome, Step};
+use steps::Step;
 
 /// The project's own checks, cheapest first.
 #[derive(Debug, Parser)]
@@ -101,7 +104,7 @@ fn check(skip: &[Step], only: &[Step]) -> anyhow::Result<bool> {
 
 /// The folder of the workspace's `Cargo.toml`, wherever the command was started.
 fn workspace_root() -> anyhow::Result<PathBuf> {
-    let output = Command::new(steps::cargo())
+    let output = Command::new(commands::cargo())
         .args(["locate-project", "--workspace", "--message-format", "plain"])
         .output()
         .context("`cargo locate-project` could not be started")?;

@@ -1,12 +1,13 @@
 //! The steps of `cargo xtask check`.
 
 use crate::arrows;
+use crate::commands::{Outcome, cargo, run_cargo, run_visibly};
 use crate::modules;
+use crate::wheel;
 use crate::words::Words;
 use anyhow::Context;
 use clap::ValueEnum;
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -30,19 +31,10 @@ pub(crate) enum Step {
     Docs,
     /// The test command of the README.
     Tests,
-    /// Tests of the Python package with the program, when Python and pytest are installed.
+    /// Tests of the Python package with the program, when there is a Python, and its tools are installed or can be.
     Python,
-}
-
-/// How a step ended.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// Nothing to complain about.
-    Passed,
-    /// The check found something; the text says what.
-    Failed(String),
-    /// An optional tool is not on the path.
-    ToolMissing(&'static str),
+    /// The wheel, installed into an empty environment, under the same condition.
+    Wheel,
 }
 
 impl Step {
@@ -57,6 +49,7 @@ impl Step {
         Self::Docs,
         Self::Tests,
         Self::Python,
+        Self::Wheel,
     ];
 
     /// The name used on the command line.
@@ -71,6 +64,7 @@ impl Step {
             Self::Docs => "docs",
             Self::Tests => "tests",
             Self::Python => "python",
+            Self::Wheel => "wheel",
         }
     }
 
@@ -88,6 +82,7 @@ impl Step {
             Self::Docs => "the documentation builds without warnings",
             Self::Tests => "all tests pass",
             Self::Python => "the Python package works with the program",
+            Self::Wheel => "the wheel can be built, installed and used",
         }
     }
 
@@ -118,24 +113,10 @@ impl Step {
                 run_cargo(root, &document, &[("RUSTDOCFLAGS", "-D warnings")])
             }
             Self::Tests => run_tests(root),
-            Self::Python => run_python(root),
+            Self::Python => wheel::test_package(root),
+            Self::Wheel => wheel::install_wheel(root),
         }
     }
-}
-
-/// The cargo that started this process, so that nested calls use the same toolchain.
-pub(crate) fn cargo() -> OsString {
-    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
-}
-
-fn run_cargo(
-    root: &Path,
-    arguments: &[&str],
-    environment: &[(&str, &str)],
-) -> anyhow::Result<Outcome> {
-    let mut command = Command::new(cargo());
-    command.args(arguments).envs(environment.iter().copied());
-    run_visibly(root, command)
 }
 
 /// Runs the tests and lists those that did not run, for want of their data.
@@ -155,27 +136,6 @@ fn run_tests(root: &Path) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Runs the tests of the Python package with the program of this build.
-fn run_python(root: &Path) -> anyhow::Result<Outcome> {
-    let pytest = |arguments: &[&str]| {
-        let mut python = Command::new("python3");
-        python.args(["-m", "pytest"]).args(arguments);
-        python
-    };
-    let quiet = pytest(&["--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !quiet.is_ok_and(|status| status.success()) {
-        return Ok(Outcome::ToolMissing("pytest"));
-    }
-    match run_cargo(root, &["build", "--release", "--workspace", "--bin", "fisao"], &[])? {
-        Outcome::Passed => {
-            let mut tests = pytest(&["-q"]);
-            tests.env("FISAO_BINARY", root.join("target/release/fisao"));
-            run_visibly(root, tests)
-        }
-        failed => Ok(failed),
-    }
-}
-
 /// Runs a tool that need not be installed.
 fn run_optional(root: &Path, tool: &'static str, command: Command) -> anyhow::Result<Outcome> {
     let installed =
@@ -187,18 +147,6 @@ fn run_optional(root: &Path, tool: &'static str, command: Command) -> anyhow::Re
         }
         Err(error) => Err(error).with_context(|| format!("`{tool}` could not be started")),
     }
-}
-
-/// Runs a command with its output going to the terminal as it comes.
-fn run_visibly(root: &Path, mut command: Command) -> anyhow::Result<Outcome> {
-    let status = command
-        .current_dir(root)
-        .status()
-        .with_context(|| format!("{} could not be started", command.get_program().display()))?;
-    if status.success() {
-        return Ok(Outcome::Passed);
-    }
-    Ok(Outcome::Failed(format!("{} ended with {status}", command.get_program().display())))
 }
 
 fn check_arrows(root: &Path) -> anyhow::Result<Outcome> {
