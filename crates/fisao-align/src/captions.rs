@@ -7,6 +7,7 @@ use fisao_verifier::rewards::RewardRule;
 
 use crate::encoding::{EncodedImages, encode_on};
 use crate::error::AlignError;
+use crate::features::FeatureCache;
 use crate::mentions::{MentionScorer, ScoredResponse};
 use crate::run_control::RunControl;
 use crate::sampling::{Request, sample, tasks_at_once};
@@ -85,12 +86,32 @@ pub fn describe_all(
     control: RunControl<'_>,
     seen: &mut dyn FnMut(&Task),
 ) -> Result<(Vec<ScoredResponse>, Vec<ImageEmbedding>), AlignError> {
+    let cache = &mut FeatureCache::none();
+    describe_all_with(policy, (scorer, cache), source, length, sampling, control, seen)
+}
+
+/// The same with a cache of what the image encoders made of the source's images, by their places in it.
+///
+/// # Errors
+/// See [`describe_all`].
+pub fn describe_all_with(
+    policy: &VisionLanguageModel,
+    (scorer, cache): (&mut MentionScorer, &mut FeatureCache),
+    source: &dyn TaskSource,
+    length: usize,
+    sampling: &Sampling,
+    control: RunControl<'_>,
+    seen: &mut dyn FnMut(&Task),
+) -> Result<(Vec<ScoredResponse>, Vec<ImageEmbedding>), AlignError> {
     let count = source.count();
     let (mut captions, mut images) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for part in parts(source, tasks_at_once(policy, length)) {
         let (first, tasks) = part?;
         tasks.iter().for_each(&mut *seen);
-        let (written, encoded) = describe_from(policy, scorer, (&tasks, first), sampling, control)?;
+        let places: Vec<usize> = (first..first + tasks.len()).collect();
+        let (encoded, _) =
+            cache.encode(policy, &scorer.verifier, &places, &tasks, true, control)?;
+        let written = answer(policy, scorer, (&tasks, first), &encoded, sampling, control)?;
         captions
             .extend(written.into_iter().map(|of| ScoredResponse { task: first + of.task, ..of }));
         images.extend(encoded.embeddings);

@@ -15,8 +15,9 @@ use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
 use fisao_verifier::regions::ImageEmbedding;
 use fisao_verifier::scorer::Verifier;
 
-use crate::encoding::{EncodedImages, encode};
+use crate::encoding::{EncodedImages, encode_on};
 use crate::error::AlignError;
+use crate::run_control::RunControl;
 use crate::tasks::Task;
 
 /// Keeps image features and the verifier's embeddings by number of the task, in memory and beyond it in a file without a
@@ -83,6 +84,11 @@ impl FeatureCache {
         }
     }
 
+    /// Keeps nothing at all.
+    pub fn none() -> Self {
+        Self::new(0, 0, Path::new(""))
+    }
+
     /// Makes the file elsewhere, if it is not there yet.
     pub fn set_folder(&mut self, folder: &Path) {
         folder.clone_into(&mut self.folder);
@@ -109,7 +115,7 @@ impl FeatureCache {
     /// * `keep` — whether they will come up again.
     ///
     /// # Errors
-    /// See [`encode`]. Where the file cannot be written or read, a warning says so and images are encoded again.
+    /// See [`encode_on`]. Where the file cannot be written or read, a warning says so and images are encoded again.
     pub fn encode(
         &mut self,
         policy: &VisionLanguageModel,
@@ -117,16 +123,17 @@ impl FeatureCache {
         numbers: &[usize],
         tasks: &[Task],
         keep: bool,
+        control: RunControl<'_>,
     ) -> Result<(EncodedImages, usize), AlignError> {
         assert_eq!(numbers.len(), tasks.len(), "a number for each task");
         let device = policy.device();
         let mut found: Vec<_> = numbers.iter().map(|&number| self.find(number, &device)).collect();
         let missing: Vec<usize> = (0..tasks.len()).filter(|&at| found[at].is_none()).collect();
         let encoded = if missing.len() == tasks.len() {
-            encode(policy, verifier, tasks)?
+            encode_on(policy, verifier, tasks, control)?
         } else {
             let new: Vec<Task> = missing.iter().map(|&at| tasks[at].clone()).collect();
-            encode(policy, verifier, &new)?
+            encode_on(policy, verifier, &new, control)?
         };
         let pairs = encoded.features.into_iter().zip(encoded.embeddings);
         for (&at, (features, embedding)) in missing.iter().zip(pairs) {
@@ -137,6 +144,16 @@ impl FeatureCache {
         }
         let (features, embeddings) = found.into_iter().flatten().unzip();
         Ok((EncodedImages { features, embeddings }, missing.len()))
+    }
+
+    /// Image features of a task that are kept in memory.
+    pub(crate) fn features_in_memory(
+        &self,
+        number: usize,
+        device: &Device,
+    ) -> Option<ImageFeatures> {
+        let Place::Memory(numbers, shape) = self.kept.get(&number)? else { return None };
+        Some(unpacked(numbers, *shape, device).0)
     }
 
     fn find(&mut self, number: usize, device: &Device) -> Option<(ImageFeatures, ImageEmbedding)> {
@@ -158,16 +175,7 @@ impl FeatureCache {
                 (read.as_slice(), shape)
             }
         };
-        let (layers, rest) = numbers.split_at((1 + shape.deep) * shape.of_layer());
-        let (whole, parts) = rest.split_at(shape.whole);
-        let (tokens, deep) = layers.split_at(shape.of_layer());
-        let tensor = |numbers: &[f32]| from_floats(numbers.to_vec(), shape.tokens, device);
-        let deep = deep.chunks(shape.of_layer().max(1)).map(tensor).collect();
-        let parts = parts.chunks(shape.parts[1].max(1)).map(<[f32]>::to_vec).collect();
-        let features = ImageFeatures::new(tensor(tokens), vec![shape.tokens[0]])
-            .with_grids(shape.grid.into_iter().collect())
-            .with_deep(deep);
-        Some((features, ImageEmbedding { whole: whole.to_vec(), parts }))
+        Some(unpacked(numbers, shape, device))
     }
 
     fn keep(&mut self, number: usize, features: &ImageFeatures, embedding: &ImageEmbedding) {
@@ -225,4 +233,18 @@ fn read_numbers(file: &mut File, start: u64, count: usize) -> io::Result<Vec<f32
     file.seek(SeekFrom::Start(start))?;
     file.read_exact(bytemuck::cast_slice_mut(&mut numbers))?;
     Ok(numbers)
+}
+
+/// What numbers that were kept stand for.
+fn unpacked(numbers: &[f32], shape: Shape, device: &Device) -> (ImageFeatures, ImageEmbedding) {
+    let (layers, rest) = numbers.split_at((1 + shape.deep) * shape.of_layer());
+    let (whole, parts) = rest.split_at(shape.whole);
+    let (tokens, deep) = layers.split_at(shape.of_layer());
+    let tensor = |numbers: &[f32]| from_floats(numbers.to_vec(), shape.tokens, device);
+    let deep = deep.chunks(shape.of_layer().max(1)).map(tensor).collect();
+    let parts = parts.chunks(shape.parts[1].max(1)).map(<[f32]>::to_vec).collect();
+    let features = ImageFeatures::new(tensor(tokens), vec![shape.tokens[0]])
+        .with_grids(shape.grid.into_iter().collect())
+        .with_deep(deep);
+    (features, ImageEmbedding { whole: whole.to_vec(), parts })
 }

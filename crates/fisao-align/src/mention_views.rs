@@ -4,6 +4,7 @@ use fisao_models::generation::Sampling;
 use fisao_models::vision_language::VisionLanguageModel;
 
 use crate::error::AlignError;
+use crate::features::FeatureCache;
 use crate::mentions::{MentionScorer, ScoredResponse};
 use crate::run_control::RunControl;
 use crate::signals::{agreement, categories_of_others, decoder_views};
@@ -24,13 +25,14 @@ impl MentionViews {
 
     /// Computes both for the mentions of `captions`, in order: two passes over each caption and its image, and four other
     /// captions of every image. `captions[i]` is about task `i` of the source, and was written with `sampling`; `length` is that
-    /// of the longest prompt and response together, tokens. `control` is told how many more captions are done.
+    /// of the longest prompt and response together, tokens. The cache may hold what the encoders made of the tasks' images.
+    /// `control` is told how many more captions are done.
     ///
     /// # Errors
     /// What the source reports about a task; see [`caption`](crate::captions::caption).
     pub fn of(
         policy: &VisionLanguageModel,
-        scorer: &mut MentionScorer,
+        (scorer, cache): (&mut MentionScorer, &mut FeatureCache),
         source: &dyn TaskSource,
         captions: &[ScoredResponse],
         length: usize,
@@ -38,8 +40,9 @@ impl MentionViews {
         control: RunControl<'_>,
     ) -> Result<Self, AlignError> {
         // The longer work first: what it writes is kept.
-        let others = categories_of_others(policy, scorer, source, length, sampling, control)?;
-        let signals = decoder_views(policy, source, captions, &[], control)?;
+        let others =
+            categories_of_others(policy, (scorer, cache), source, length, sampling, control)?;
+        let signals = decoder_views(policy, source, (captions, cache), &[], control)?;
         let mut views = Self::default();
         for (caption, signal) in captions.iter().zip(&signals) {
             let seen = signal.log_probabilities.iter().zip(&signal.blank_log_probabilities);

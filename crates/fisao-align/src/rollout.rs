@@ -62,8 +62,9 @@ pub(crate) fn roll_out(
     let samples = config.samples_per_image();
 
     clock.start(Phase::Encode, tasks.len(), emit);
+    let control = RunControl::new(&|_| {}).until(plan.stop);
     let (encoded, images_encoded) =
-        cache.encode(plan.policy, &scorer.verifier, plan.numbers, &tasks, plan.again)?;
+        cache.encode(plan.policy, &scorer.verifier, plan.numbers, &tasks, plan.again, control)?;
     check_image_tokens(plan.policy, &tasks, &encoded)?;
 
     clock.start(Phase::Sample, config.responses_per_iteration(), emit);

@@ -33,8 +33,9 @@ use fisao_verifier::regions::{ImageEmbedding, RegionWeights, Regions};
 use fisao_verifier::scorer::Verifier;
 
 use crate::captions::{caption, parts};
-use crate::encoding::{encode_on, image_batch};
+use crate::encoding::image_batch;
 use crate::error::AlignError;
+use crate::features::FeatureCache;
 use crate::mentions::{MentionScorer, ScoredResponse};
 use crate::run_control::RunControl;
 use crate::sampling::{Request, tasks_at_once};
@@ -150,15 +151,15 @@ fn spelling<'a>(caption: &'a ScoredResponse, mention: &TokenMention) -> &'a [u32
 }
 
 /// Lets the decoder look at each caption and its image, with every adapter off: one pass over the prompt, and two over prompt
-/// and caption, the second with a blank image. `captions[i]` is about task `i` of the source; `tokens` are read at image
-/// positions. `control` is told how many more are done, from any thread.
+/// and caption, the second with a blank image. `captions[i]` is about task `i` of the source, whose features the cache may hold;
+/// `tokens` are read at image positions. `control` is told how many more are done, from any thread.
 ///
 /// # Errors
 /// What the source reports about a task, or [`AlignError::Stopped`].
 pub fn decoder_views(
     policy: &VisionLanguageModel,
     source: &dyn TaskSource,
-    captions: &[ScoredResponse],
+    (captions, cache): (&[ScoredResponse], &FeatureCache),
     tokens: &[u32],
     control: RunControl<'_>,
 ) -> Result<Vec<DecoderView>, AlignError> {
@@ -169,7 +170,7 @@ pub fn decoder_views(
             control.check()?;
             let tasks = batch.iter().map(|caption| source.task(caption.task));
             let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
-            views.extend(views_of(&base, &tasks, batch, tokens));
+            views.extend(views_of(&base, &tasks, (batch, cache), tokens));
             (control.advance)(batch.len());
         }
         Ok(views)
@@ -181,10 +182,11 @@ pub fn decoder_views(
 fn views_of(
     base: &VisionLanguageModel,
     tasks: &[Task],
-    captions: &[ScoredResponse],
+    (captions, cache): (&[ScoredResponse], &FeatureCache),
     tokens: &[u32],
 ) -> Vec<DecoderView> {
-    let features = base.image_features(image_batch(tasks, &base.device()));
+    let numbers = captions.iter().map(|caption| caption.task);
+    let features = features_of(base, tasks, numbers, cache);
     let mut examples = Vec::with_capacity(captions.len());
     for (image, (task, caption)) in tasks.iter().zip(captions).enumerate() {
         examples.push(Example { prompt: &task.prompt, image, response: &caption.tokens });
@@ -209,14 +211,41 @@ fn views_of(
         .collect()
 }
 
-/// Features of blank images of the tasks' sizes, one of each size and instruction, and which of them stands for each task. A blank
+/// Features of the tasks' images, of which those in the cache are not encoded again.
+fn features_of(
+    base: &VisionLanguageModel,
+    tasks: &[Task],
+    numbers: impl Iterator<Item = usize>,
+    cache: &FeatureCache,
+) -> ImageFeatures {
+    let device = base.device();
+    let known: Vec<Option<ImageFeatures>> =
+        numbers.map(|number| cache.features_in_memory(number, &device)).collect();
+    if known.iter().all(Option::is_none) {
+        return base.image_features(image_batch(tasks, &device));
+    }
+    let missing = tasks.iter().zip(&known).filter(|(_, known)| known.is_none());
+    let missing: Vec<Task> = missing.map(|(task, _)| task.clone()).collect();
+    let mut encoded = if missing.is_empty() {
+        Vec::new()
+    } else {
+        base.image_features(image_batch(&missing, &device)).split()
+    }
+    .into_iter();
+    let each = known.into_iter().map(|known| known.or_else(|| encoded.next()));
+    ImageFeatures::cat(each.flatten().collect())
+}
+
+/// Features of blank images like the tasks', one of each kind and instruction, and which of them stands for each task. A blank
 /// image is the processor's mean colour.
 fn blanks(base: &VisionLanguageModel, tasks: &[Task]) -> (ImageFeatures, Vec<usize>) {
-    let mut kinds: Vec<((u32, u32), usize, &[u32])> = Vec::new();
+    let reads_size = base.config().family().reads_original_size();
+    let mut kinds: Vec<(Option<(u32, u32)>, (u32, u32), usize, &[u32])> = Vec::new();
     let mut blanks: Vec<PixelValues> = Vec::new();
     let mut shown = Vec::with_capacity(tasks.len());
     for Task { image, instruction, .. } in tasks {
-        let kind = (image.original_size, image.values.len(), instruction.as_slice());
+        let size = reads_size.then_some(image.original_size);
+        let kind = (size, image.tile_size, image.values.len(), instruction.as_slice());
         let known = kinds.iter().position(|known| *known == kind);
         shown.push(known.unwrap_or(kinds.len()));
         if known.is_none() {
@@ -224,7 +253,7 @@ fn blanks(base: &VisionLanguageModel, tasks: &[Task]) -> (ImageFeatures, Vec<usi
             blanks.push(PixelValues { values: vec![0.0; image.values.len()], ..image.clone() });
         }
     }
-    let instructions = kinds.iter().map(|(_, _, instruction)| instruction.to_vec()).collect();
+    let instructions = kinds.iter().map(|(.., instruction)| instruction.to_vec()).collect();
     let blanks = ImageBatch::new(&blanks, &base.device()).with_instructions(instructions);
     (base.image_features(blanks), shown)
 }
@@ -259,7 +288,7 @@ fn mention_log_probabilities(
 /// What the source reports about a task; see [`caption`].
 pub fn categories_of_others(
     policy: &VisionLanguageModel,
-    scorer: &mut MentionScorer,
+    (scorer, cache): (&mut MentionScorer, &mut FeatureCache),
     source: &dyn TaskSource,
     length: usize,
     sampling: &Sampling,
@@ -271,7 +300,9 @@ pub fn categories_of_others(
     for part in parts(source, tasks_at_once(policy, length)) {
         let (first, tasks) = part?;
         let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
-        let encoded = encode_on(policy, &scorer.verifier, &tasks, control)?;
+        let numbers: Vec<usize> = (first..first + tasks.len()).collect();
+        let (encoded, _) =
+            cache.encode(policy, &scorer.verifier, &numbers, &tasks, true, control)?;
         let (tasks, encoded, streams) = (&tasks[..], &encoded, &streams[..]);
         let request = Request { tasks, encoded, streams, samples, sampling, control };
         for written in caption(policy, scorer, &request)? {

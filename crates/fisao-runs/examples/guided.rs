@@ -2,30 +2,37 @@
 //!
 //! ```text
 //! cargo run --release -p fisao-runs --example guided -- hard
+//! cargo run --release -p fisao -- demo --world hard --output runs/hard
+//! cargo run --release -p fisao-runs --example guided -- hard 0 0 runs/hard/adapter
 //! ```
 //!
 //! Prints a table in Markdown: captions of 300 test scenes by the base model, greedy; with guidance at several precisions; and the best
-//! of 4 sampled ones. The dataset may be followed by the seed and by noise that is added to the scores.
+//! of 4 sampled ones. The dataset may be followed by the seed, by noise that is added to the scores, and by a trained adapter, with which
+//! the same is done again.
 
 #![allow(clippy::print_stdout, reason = "it is there to print")]
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use fisao_align::captions::{best_of, describe};
 use fisao_align::guided::{Guidance, Guide, GuidedConfig, caption_guided};
-use fisao_align::mentions::ScoredResponse;
+use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::tasks::Task;
 use fisao_align::token_rewards::AdditionalRewards;
-use fisao_align::{RunControl, StopFlag};
+use fisao_align::{AlignConfig, RunControl, StopFlag};
+use fisao_formats::adapter::VisionAdapter;
 use fisao_models::generation::Sampling;
+use fisao_models::vision_language::VisionLanguageModel;
+use fisao_runs::bundle::embedded;
 use fisao_runs::demo_config::demo_config;
 use fisao_runs::device::cpu;
 use fisao_runs::reporter::Reporter;
 use fisao_runs::world::{DemoSetup, evaluate_captions};
 use fisao_scenes::{Split, WorldKind};
-use fisao_verifier::calibration::Labels;
+use fisao_verifier::calibration::{Calibration, Labels};
 use fisao_verifier::rewards::RewardRule;
 
 /// Scenes that calibration captions, and scenes that are captioned for the table.
@@ -49,35 +56,63 @@ fn main() -> anyhow::Result<()> {
     let (known, control) = ((&tasks[..], &truth[..]), (None, &StopFlag::default()));
     let calibration = setup.calibrate(&config, Labels::Annotations, known, control, &reporter)?;
     let (tasks, truth) = setup.tasks(Split::Test, seed, TEST).labelled()?;
-    let sampling =
-        |temperature| Sampling { max_new_tokens: config.max_new_tokens, temperature, seed };
-    let (model, control) = (&setup.policy.model, RunControl::new(&|_| {}));
-    let table = Table { tasks: &tasks, truth: &truth };
     println!("{world:?}, seed {seed}, AUC {:.3}\n", calibration.auc);
     println!(
-        "| decoding | CHAIR_I | recall | length | repeated | taken back | let through | extra tokens | tokens/s |"
+        "| model | decoding | CHAIR_I | recall | length | repeated | taken back | let through | extra tokens | tokens/s |"
     );
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
-
-    let mut scorer = setup.calibrated_scorer(&calibration)?;
-    let started = Instant::now();
-    let (captions, _) = describe(model, &mut scorer, &tasks, &sampling(0.0), control)?;
-    table.print("greedy", captions, None, started)?;
-    for precision in [0.5, 0.7, 0.8, 0.9, 0.95] {
-        let config = GuidedConfig { precision, ..GuidedConfig::default() };
-        let guide = Guide::new(config, &calibration)?;
-        let started = Instant::now();
-        let (asked, greedy) = ((&tasks[..], 0), sampling(0.0));
-        let written = caption_guided(model, &mut scorer, &guide, None, asked, &greedy, control)?;
-        let (captions, guidance): (Vec<_>, Vec<_>) = written.into_iter().unzip();
-        table.print(&format!("guided, {precision}"), captions, Some(&guidance), started)?;
+    println!("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|");
+    let mut comparison = Comparison {
+        table: Table { tasks: &tasks, truth: &truth },
+        scorer: setup.calibrated_scorer(&calibration)?,
+        calibration: &calibration,
+        config: &config,
+    };
+    comparison.print("base", &setup.policy.model)?;
+    if let Some(adapter) = arguments.next() {
+        let adapter = Some((Path::new(&adapter), VisionAdapter::Refuse));
+        let tuned = embedded(world)?.policy(adapter, &cpu(), &reporter)?;
+        comparison.print("trained", &tuned.model)?;
     }
-    let rule = RewardRule::new(&config.reward, &calibration)?;
-    let rewards = (&rule, &AdditionalRewards::default());
-    let started = Instant::now();
-    let (captions, _) =
-        best_of(model, &mut scorer, rewards, (&tasks, 0), 4, &sampling(1.0), control)?;
-    table.print("best of 4, temperature 1", captions, None, started)
+    Ok(())
+}
+
+/// Ways of decoding that are compared.
+struct Comparison<'a> {
+    table: Table<'a>,
+    scorer: MentionScorer,
+    calibration: &'a Calibration,
+    config: &'a AlignConfig,
+}
+
+impl Comparison<'_> {
+    /// Prints a row for each way of decoding.
+    fn print(&mut self, name: &str, model: &VisionLanguageModel) -> anyhow::Result<()> {
+        let Self { table, scorer, calibration, config } = self;
+        let sampling = |temperature| Sampling {
+            max_new_tokens: config.max_new_tokens,
+            temperature,
+            seed: config.seed,
+        };
+        let control = RunControl::new(&|_| {});
+        let started = Instant::now();
+        let (captions, _) = describe(model, scorer, table.tasks, &sampling(0.0), control)?;
+        table.print((name, "greedy"), captions, None, started)?;
+        for precision in [0.5, 0.7, 0.8, 0.9, 0.95] {
+            let guided = GuidedConfig { precision, ..GuidedConfig::default() };
+            let guide = Guide::new(guided, calibration)?;
+            let started = Instant::now();
+            let (asked, greedy) = ((table.tasks, 0), sampling(0.0));
+            let written = caption_guided(model, scorer, &guide, None, asked, &greedy, control)?;
+            let (captions, guidance): (Vec<_>, Vec<_>) = written.into_iter().unzip();
+            let decoding = format!("guided, {precision}");
+            table.print((name, &decoding), captions, Some(&guidance), started)?;
+        }
+        let rule = RewardRule::new(&config.reward, calibration)?;
+        let rewards = (&rule, &AdditionalRewards::default());
+        let (started, asked) = (Instant::now(), (table.tasks, 0));
+        let (captions, _) = best_of(model, scorer, rewards, asked, 4, &sampling(1.0), control)?;
+        table.print((name, "best of 4, temperature 1"), captions, None, started)
+    }
 }
 
 /// What the captions are measured against.
@@ -90,7 +125,7 @@ impl Table<'_> {
     /// Prints a row. Tokens per second are of the captions, the images' encoding counted.
     fn print(
         &self,
-        name: &str,
+        (model, decoding): (&str, &str),
         captions: Vec<ScoredResponse>,
         guidance: Option<&[Guidance]>,
         started: Instant,
@@ -106,7 +141,7 @@ impl Table<'_> {
             None => String::new(),
         };
         println!(
-            "| {name} | {} | {} | {:.1} | {:.2} | {} | {} | {} | {:.0} |",
+            "| {model} | {decoding} | {} | {} | {:.1} | {:.2} | {} | {} | {} | {:.0} |",
             percent(found.chair.chair_i),
             percent(found.chair.recall),
             found.mean_length,

@@ -150,12 +150,13 @@ pub fn calibrate(
         source: &source,
         sampling: &request.sampling,
         length: source.longest_prompt() + request.sampling.max_new_tokens,
+        cache: (request.config.align.feature_cache_mb as u64).saturating_mul(1_000_000),
         kept: Some(&kept),
         stop: &stop,
         reporter,
     };
-    let found = captioning.captions("caption", &mut scorer).and_then(|scored| {
-        let calibration = captioning.calibrate(&scored, truth.as_deref(), &mut scorer)?;
+    let found = captioning.captions("caption", &mut scorer).and_then(|mut scored| {
+        let calibration = captioning.calibrate(&mut scored, truth.as_deref(), &mut scorer)?;
         Ok((calibration, scored.images))
     });
     let (mut calibration, images) = match found {

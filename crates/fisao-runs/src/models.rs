@@ -97,6 +97,7 @@ impl Models<'_> {
             source: tasks,
             sampling: &sampling,
             length: longest + sampling.max_new_tokens,
+            cache: (config.align.feature_cache_mb as u64).saturating_mul(1_000_000),
             kept: kept.as_ref().map(|(kept, _)| kept as &dyn ResponseStore),
             stop,
             reporter,
@@ -104,14 +105,14 @@ impl Models<'_> {
         let mut scorer = self.scorer.clone();
         let scored = captioning.captions("calibrate", &mut scorer)?;
         self.check_mentions(&scored.captions)?;
-        let (scored, truth) = match &images.truth {
+        let (mut scored, truth) = match &images.truth {
             Some(truth) => {
                 let (scored, truth) = scored.annotated(truth);
                 (scored, Some(truth))
             }
             None => (scored, None),
         };
-        let mut calibration = captioning.calibrate(&scored, truth.as_deref(), &mut scorer)?;
+        let mut calibration = captioning.calibrate(&mut scored, truth.as_deref(), &mut scorer)?;
         let setting = Setting { verifier: self.verifier, vocabulary: self.words };
         setting.sign(&mut calibration, self.policy, &scored.images, reporter)?;
         Ok(calibration)

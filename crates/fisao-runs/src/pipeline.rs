@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use fisao_align::events::IterationMetrics;
+use fisao_align::features::FeatureCache;
 use fisao_align::guards::SplitHealth;
 use fisao_align::mentions::MentionScorer;
 use fisao_align::tasks::TaskSource;
@@ -164,11 +165,15 @@ impl Pipeline<'_> {
     ) -> anyhow::Result<Results> {
         let mut seconds = Seconds::default();
         let mut scorer = self.models.calibrated_scorer(calibration);
+        // Four captions are written of each held-out image; nothing of an encoder is trained.
+        let memory = (self.config.align.feature_cache_mb as u64).saturating_mul(1_000_000);
+        let mut cache = FeatureCache::new(memory, 0, &std::env::temp_dir());
         // First, as it refuses what cannot be trained.
         let mut trainer = self.trainer(calibration, data)?;
         let mut evaluate = |name, model: &VisionLanguageModel, seconds: &mut Seconds| {
             let started = Instant::now();
-            let captions = self.captions(name, model, &mut scorer, test, folder)?;
+            let kept = (&mut scorer, &mut cache);
+            let captions = self.captions((name, model), kept, test, folder)?;
             seconds.evaluate += started.elapsed().as_secs_f64();
             anyhow::Ok(captions)
         };
@@ -183,9 +188,8 @@ impl Pipeline<'_> {
     /// Greedy and sampled captions of one model.
     fn captions(
         &self,
-        name: &str,
-        model: &VisionLanguageModel,
-        scorer: &mut MentionScorer,
+        (name, model): (&str, &VisionLanguageModel),
+        (scorer, cache): (&mut MentionScorer, &mut FeatureCache),
         images: &ImageSet<'_>,
         folder: &RunFolder,
     ) -> anyhow::Result<Decodings> {
@@ -202,7 +206,7 @@ impl Pipeline<'_> {
                 stop: &stop,
                 reporter: self.reporter,
             };
-            work.captions(scorer, &|done| phase.advance(done as u64))
+            work.captions((&mut *scorer, &mut *cache), &|done| phase.advance(done as u64))
         };
         let [greedy, sampled] = DECODINGS;
         let decodings = Decodings { greedy: decoded(greedy)?, sampled: decoded(sampled)? };

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use fisao_align::calibrate::{Supervision, calibrate};
-use fisao_align::captions::describe_all;
+use fisao_align::captions::describe_all_with;
+use fisao_align::features::FeatureCache;
 use fisao_align::mention_views::MentionViews;
 use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::run_control::ResponseStore;
@@ -28,6 +29,8 @@ pub(crate) struct Captioning<'a> {
     pub sampling: &'a Sampling,
     /// Longest prompt with its image and longest response, tokens.
     pub length: usize,
+    /// Most bytes of what the image encoders made of images that is kept in memory.
+    pub cache: u64,
     /// Where responses are kept until the work is done.
     pub kept: Option<&'a dyn ResponseStore>,
     /// Ends the work with [`AlignError::Stopped`].
@@ -41,6 +44,8 @@ pub(crate) struct ScoredCaptions {
     pub captions: Vec<ScoredResponse>,
     embeddings: Vec<ImageEmbedding>,
     pub images: Vec<String>,
+    /// What the encoders made of the images, as far as it is kept.
+    features: FeatureCache,
 }
 
 impl Captioning<'_> {
@@ -60,17 +65,19 @@ impl Captioning<'_> {
         let control = self.control(&advance);
         let mut images = Vec::with_capacity(source.count());
         let mut note = |task: &Task| images.push(image_digest(task));
+        let mut features = FeatureCache::new(self.cache, 0, &std::env::temp_dir());
+        let seen = (scorer, &mut features);
         let (captions, embeddings) =
-            describe_all(model, scorer, source, length, sampling, control, &mut note)?;
+            describe_all_with(model, seen, source, length, sampling, control, &mut note)?;
         progress.finish();
-        Ok(ScoredCaptions { captions, embeddings, images })
+        Ok(ScoredCaptions { captions, embeddings, images, features })
     }
 
     /// Calibrates on captions of annotated images, or on those of all images by what the model's other captions say of their
     /// mentions.
     pub(crate) fn calibrate(
         &self,
-        scored: &ScoredCaptions,
+        scored: &mut ScoredCaptions,
         truth: Option<&[BTreeSet<String>]>,
         scorer: &mut MentionScorer,
     ) -> Result<Calibration, AlignError> {
@@ -78,7 +85,7 @@ impl Captioning<'_> {
         let supervision = if let Some(truth) = truth {
             Supervision::Annotations(truth)
         } else {
-            views = self.label_free_views(scorer, &scored.captions)?;
+            views = self.label_free_views(scorer, scored)?;
             Supervision::None(&views)
         };
         calibrate(&scored.captions, &scored.embeddings, scorer, supervision)
@@ -88,16 +95,17 @@ impl Captioning<'_> {
     fn label_free_views(
         &self,
         scorer: &MentionScorer,
-        captions: &[ScoredResponse],
+        scored: &mut ScoredCaptions,
     ) -> Result<MentionViews, AlignError> {
         let Self { model, source, sampling, length, reporter, .. } = *self;
         let passes = source.count() * MentionViews::PASSES;
         let progress = reporter.phase("look without labels", passes as u64);
         let advance = |done| progress.advance(done as u64);
         // What it learns on the way is not to change the last bits of what follows.
-        let others = &mut scorer.clone();
-        let control = self.control(&advance);
-        let views = MentionViews::of(model, others, source, captions, length, sampling, control)?;
+        let mut others = scorer.clone();
+        let ScoredCaptions { captions, features, .. } = scored;
+        let (seen, control) = ((&mut others, features), self.control(&advance));
+        let views = MentionViews::of(model, seen, source, captions, length, sampling, control)?;
         progress.finish();
         Ok(views)
     }
@@ -109,7 +117,12 @@ impl ScoredCaptions {
         &self,
         truth: &[Option<BTreeSet<String>>],
     ) -> (Self, Vec<BTreeSet<String>>) {
-        let mut kept = Self { captions: Vec::new(), embeddings: Vec::new(), images: Vec::new() };
+        let mut kept = Self {
+            captions: Vec::new(),
+            embeddings: Vec::new(),
+            images: Vec::new(),
+            features: FeatureCache::none(),
+        };
         let mut objects = Vec::new();
         for (at, truth) in truth.iter().enumerate() {
             let Some(truth) = truth else { continue };

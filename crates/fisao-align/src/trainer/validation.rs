@@ -80,15 +80,16 @@ impl Trainer<'_> {
         let numbers: Vec<usize> = (first..first + validation.tasks.len()).collect();
         let sampling = self.sampling(0.0);
         let Self { learner, scorer, features, stop, .. } = self;
+        let control = RunControl::new(&|_| {}).until(stop);
         let (encoded, _) = features.encode(
             &learner.policy,
             &scorer.verifier,
             &numbers,
             &validation.tasks,
             true,
+            control,
         )?;
         let tasks = (validation.tasks.as_slice(), 0);
-        let control = RunControl::new(&|_| {}).until(stop);
         let captions = answer(&learner.policy, scorer, tasks, &encoded, &sampling, control)?;
         let of = (&self.scorer, validation.tasks.as_slice(), &encoded);
         let rewards = token_rewards(&self.rule, &self.additional, of, &captions)?;

@@ -6,6 +6,7 @@ use fisao_align::RunControl;
 use fisao_align::captions::describe;
 use fisao_align::encoding::encode_all_images;
 use fisao_align::error::AlignError;
+use fisao_align::features::FeatureCache;
 use fisao_align::mention_views::MentionViews;
 use fisao_align::mentions::ScoredResponse;
 use fisao_align::signals::{
@@ -50,8 +51,14 @@ fn views(
     source: &dyn TaskSource,
     captions: &[ScoredResponse],
 ) -> Vec<DecoderView> {
-    decoder_views(policy, source, captions, &mention_tokens(captions), RunControl::new(&|_| {}))
-        .unwrap()
+    decoder_views(
+        policy,
+        source,
+        (captions, &FeatureCache::none()),
+        &mention_tokens(captions),
+        RunControl::new(&|_| {}),
+    )
+    .unwrap()
 }
 
 #[test]
@@ -63,9 +70,15 @@ fn decoder_views_do_not_depend_on_batching() {
     let together = views(&policy, &Noise, &captions);
     for (caption, together) in captions.iter().zip(&together) {
         let one = std::slice::from_ref(caption);
-        let alone = decoder_views(&policy, &Noise, one, &tokens, RunControl::new(&|_| {}))
-            .unwrap()
-            .remove(0);
+        let alone = decoder_views(
+            &policy,
+            &Noise,
+            (one, &FeatureCache::none()),
+            &tokens,
+            RunControl::new(&|_| {}),
+        )
+        .unwrap()
+        .remove(0);
         let pairs = [
             (&alone.readings, &together.readings),
             (&alone.log_probabilities, &together.log_probabilities),
@@ -142,9 +155,15 @@ fn signal_rows_hold_each_signal_in_its_column() {
     let tokens = mention_tokens(&captions);
     let views = views(&policy, &Noise, &captions);
     let sampling = Sampling { max_new_tokens: 14, temperature: 1.5, seed: 99 };
-    let others =
-        categories_of_others(&policy, &mut scorer, &Noise, 24, &sampling, RunControl::new(&|_| {}))
-            .unwrap();
+    let others = categories_of_others(
+        &policy,
+        (&mut scorer, &mut FeatureCache::none()),
+        &Noise,
+        24,
+        &sampling,
+        RunControl::new(&|_| {}),
+    )
+    .unwrap();
     assert!(
         others.len() == Noise.count() && others.iter().all(|named| named.len() == OTHER_CAPTIONS)
     );
@@ -194,19 +213,24 @@ fn mention_views_are_image_drops_and_agreements_in_order() {
     let advance = |count| {
         done.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
     };
-    let found = MentionViews::of(
+    let cache = &mut FeatureCache::new(1 << 20, 0, &std::env::temp_dir());
+    let mut find = || {
+        let (seen, control) = ((&mut scorer, &mut *cache), RunControl::new(&advance));
+        MentionViews::of(&policy, seen, &Noise, &captions, 24, &sampling, control).unwrap()
+    };
+    // The second time nothing is encoded again.
+    let (found, again) = (find(), find());
+    assert_eq!(found, again);
+    assert_eq!(cache.len(), Noise.count());
+    let others = categories_of_others(
         &policy,
-        &mut scorer,
+        (&mut scorer, &mut FeatureCache::none()),
         &Noise,
-        &captions,
         24,
         &sampling,
-        RunControl::new(&advance),
+        RunControl::new(&|_| {}),
     )
     .unwrap();
-    let others =
-        categories_of_others(&policy, &mut scorer, &Noise, 24, &sampling, RunControl::new(&|_| {}))
-            .unwrap();
     let views = views(&policy, &Noise, &captions);
     let (mut drops, mut agreements) = (Vec::new(), Vec::new());
     for (caption, view) in captions.iter().zip(&views) {
@@ -218,7 +242,7 @@ fn mention_views_are_image_drops_and_agreements_in_order() {
         }
     }
     assert_eq!(found, MentionViews { image_drops: drops, agreements });
-    assert_eq!(done.into_inner(), Noise.count() * MentionViews::PASSES);
+    assert_eq!(done.into_inner(), 2 * Noise.count() * MentionViews::PASSES);
     // Greedy captions would agree with each other, whatever the image.
     assert!(others.iter().any(|named| named.iter().any(|one| *one != named[0])));
 }

@@ -443,8 +443,9 @@ fn encoded_twice(cache: &mut FeatureCache) -> ([usize; 2], usize) {
     for (numbers, count) in [(0..6), (3..9)].into_iter().zip(&mut counts) {
         let numbers: Vec<usize> = numbers.collect();
         let tasks: Vec<Task> = numbers.iter().map(|&at| Noise.task(at).unwrap()).collect();
+        let control = RunControl::new(&|_| {});
         let (found, encoded) =
-            cache.encode(&policy, &scorer.verifier, &numbers, &tasks, true).unwrap();
+            cache.encode(&policy, &scorer.verifier, &numbers, &tasks, true, control).unwrap();
         let expected = encode(&policy, &scorer.verifier, &tasks).unwrap();
         assert_eq!(found.embeddings, expected.embeddings);
         for (found, expected) in found.features.iter().zip(&expected.features) {

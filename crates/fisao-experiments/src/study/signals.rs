@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use fisao_align::RunControl;
+use fisao_align::features::FeatureCache;
 use fisao_align::signals::{
     DecoderView, Evidence, NameScales, OTHER_CAPTIONS, Signal, categories_of_others, decoder_views,
     mention_tokens, signals,
@@ -149,10 +150,10 @@ impl StudyRunner<'_> {
         let length = self.source.longest_prompt()? + self.sampling.max_new_tokens;
         let sampling = Sampling { seed, ..self.sampling.clone() };
         let (model, mut scorer) = (&self.policy.model, self.scorer());
-        let views =
-            decoder_views(model, tasks, &sample.captions, tokens, RunControl::new(advance))?;
-        let control = RunControl::new(advance);
-        let others = categories_of_others(model, &mut scorer, tasks, length, &sampling, control)?;
+        let (mut cache, control) = (FeatureCache::none(), RunControl::new(advance));
+        let views = decoder_views(model, tasks, (&sample.captions, &cache), tokens, control)?;
+        let seen = (&mut scorer, &mut cache);
+        let others = categories_of_others(model, seen, tasks, length, &sampling, control)?;
         Ok(Found { views, others })
     }
 
@@ -164,7 +165,8 @@ impl StudyRunner<'_> {
     ) -> anyhow::Result<()> {
         let captions = &sample.captions[..tasks.count()];
         let tokens = mention_tokens(captions);
-        decoder_views(&self.policy.model, tasks, captions, &tokens, RunControl::new(&|_| {}))?;
+        let (captions, control) = ((captions, &FeatureCache::none()), RunControl::new(&|_| {}));
+        decoder_views(&self.policy.model, tasks, captions, &tokens, control)?;
         Ok(())
     }
 }

@@ -79,6 +79,11 @@ pub trait FamilyConfig: Debug {
     /// Number of tokens that an image `(width, height)` takes in the decoder.
     fn image_tokens(&self, image: (u32, u32)) -> usize;
 
+    /// Whether image tokens depend on the size that an image had before it was prepared, and not on its pixels alone.
+    fn reads_original_size(&self) -> bool {
+        false
+    }
+
     /// Where among the tokens of an image `(width, height)` those are that show the whole of it in a grid; `None` where no token has a
     /// place in the image.
     fn whole_image_grid(&self, image: (u32, u32)) -> Option<WholeImageGrid>;

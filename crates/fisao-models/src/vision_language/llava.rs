@@ -122,6 +122,10 @@ impl FamilyConfig for LlavaConfig {
     }
 
     /// Patches of the whole image, before those of tiles; behind the class token where that is kept.
+    fn reads_original_size(&self) -> bool {
+        self.tiling.is_some()
+    }
+
     fn whole_image_grid(&self, _image: (u32, u32)) -> Option<WholeImageGrid> {
         let side = self.vision.side();
         let first = self.tile_tokens().checked_sub(side * side)?;

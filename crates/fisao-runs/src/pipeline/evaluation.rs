@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 
-use fisao_align::captions::describe_all;
+use fisao_align::captions::describe_all_with;
+use fisao_align::features::FeatureCache;
 use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::{AlignConfig, RunControl, StopFlag};
 use fisao_eval::chair::{
@@ -58,10 +59,11 @@ pub(crate) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Captions the images and scores the captions against what is known of the images; `advance` is told of more captions.
+    /// Captions the images, of which those in the cache are not encoded again, and scores the captions against what is known of the
+    /// images; `advance` is told of more captions.
     pub(crate) fn captions(
         &self,
-        scorer: &mut MentionScorer,
+        (scorer, cache): (&mut MentionScorer, &mut FeatureCache),
         advance: &(dyn Fn(usize) + Sync),
     ) -> anyhow::Result<EvaluatedCaptions> {
         let Self { models, model, images, sampling, output, stop, reporter } = self;
@@ -70,10 +72,17 @@ impl Work<'_> {
         let control = RunControl { kept: Some(&kept), ..RunControl::new(advance).until(stop) };
         let length = longest + sampling.max_new_tokens;
         let mut ids = Vec::with_capacity(tasks.count());
-        let (captions, _) =
-            describe_all(model, scorer, tasks, length, sampling, control, &mut |task| {
+        let (captions, _) = describe_all_with(
+            model,
+            (scorer, cache),
+            tasks,
+            length,
+            sampling,
+            control,
+            &mut |task| {
                 ids.push(task.id.clone());
-            })?;
+            },
+        )?;
         let truth = images.truth.as_deref().filter(|_| images.annotated() > 0);
         let chair = truth.map(|truth| chair_of(&ids, &captions, truth, models)).transpose()?;
         let mean_length = mean_length(&captions);
