@@ -1,0 +1,27 @@
+//! Llama-type decoders on NVIDIA cards.
+//!
+//! Kernels are CUDA C (`kernels/`). [`Card`] compiles them at run time for the card's own architecture; [`Host`] compiles the same text as
+//! C++ and runs it on the CPU, which is how a whole decoder is tested where there is no card; [`Recorder`] writes down what a driver is
+//! asked for. All three are a [`Driver`], and everything above it knows no other.
+//!
+//! Nothing of CUDA is needed to build the crate. It sees no burn type and opens no file but the cache of compiled kernels, in the
+//! folder that the caller names.
+
+mod arena;
+mod card;
+mod driver;
+mod error;
+mod host;
+pub mod kernels;
+mod recorder;
+mod source;
+mod storage;
+
+pub use arena::Arena;
+pub use card::{Architecture, Card, CubinCache, compile_cubin, nvrtc_version};
+pub use driver::{Argument, Buffer, Driver, Graph, Launch, Matrix, Memory, Product};
+pub use error::CudaError;
+pub use host::{Host, HostKernels, HostOptions};
+pub use recorder::{Call, Recorder};
+pub use source::{HEAD_SIZES, kernel_names, kernel_source};
+pub use storage::Storage;
