@@ -7,21 +7,32 @@
 //! Nothing of CUDA is needed to build the crate. It sees no burn type and opens no file but the cache of compiled kernels, in the
 //! folder that the caller names.
 
+mod adapter;
 mod arena;
 mod card;
+mod decoder;
 mod driver;
 mod error;
+mod forward;
 mod host;
 pub mod kernels;
+mod plan;
 mod recorder;
+mod session;
 mod source;
 mod storage;
+mod weights;
 
+pub use adapter::{AdapterTarget, AdapterWeights};
 pub use arena::Arena;
 pub use card::{Architecture, Card, CubinCache, compile_cubin, nvrtc_version};
+pub use decoder::{Decoder, DecoderConfig};
 pub use driver::{Argument, Buffer, Driver, Graph, Launch, Matrix, Memory, Product};
 pub use error::CudaError;
 pub use host::{Host, HostKernels, HostOptions};
+pub use plan::Plan;
 pub use recorder::{Call, Recorder};
+pub use session::{Continuation, Prompts, Session, Tokens};
 pub use source::{HEAD_SIZES, kernel_names, kernel_source};
 pub use storage::Storage;
+pub use weights::{WeightSource, WeightTensor};

@@ -6,6 +6,8 @@
     reason = "references are written as their formulas, which index several arrays"
 )]
 
+mod decoder;
 mod device;
 mod kernels;
 mod nvrtc;
+mod orchestration;

@@ -1,0 +1,4 @@
+//! A whole decoder against the CPU path of fisao-models, which reads every sequence from its beginning, without padding or a cache.
+
+mod decoding;
+mod model;

@@ -1,0 +1,222 @@
+//! Small random decoders, the same on both sides.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use fisao_cuda::kernels::Heads;
+use fisao_cuda::{
+    AdapterTarget, AdapterWeights, Decoder, DecoderConfig, Driver, Storage, WeightSource,
+    WeightTensor,
+};
+use fisao_models::attention::Mask;
+use fisao_models::linear::LowRank;
+use fisao_models::llama::{
+    DecoderFamily, Llama, LlamaConfig, Pass, PositionScheme, Positions, RopeScaling,
+};
+use fisao_models::weights::{Init, RandomWeights, WeightError};
+
+use crate::device::values;
+
+pub(crate) const VOCABULARY: usize = 301;
+
+/// A decoder on the CPU, and what it was made from.
+pub(crate) struct Model {
+    pub(crate) llama: Llama,
+    storage: Storage,
+    tensors: HashMap<String, (Vec<usize>, Vec<u8>)>,
+    adapter: Vec<Path>,
+}
+
+/// The low-rank path of one linear layer.
+struct Path {
+    layer: usize,
+    target: AdapterTarget,
+    a: Vec<f32>,
+    b: Vec<f32>,
+}
+
+const SCALE: f32 = 0.7;
+/// Of the adapters; key and value have other ones than the rest.
+const RANK: usize = 6;
+
+/// Draws weights, none of them a constant, rounds matrices to a type and keeps them.
+struct Kept {
+    random: RandomWeights,
+    storage: Storage,
+    tensors: HashMap<String, (Vec<usize>, Vec<u8>)>,
+}
+
+impl fisao_models::weights::WeightSource for Kept {
+    fn tensor(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        init: Init,
+    ) -> Result<TensorData, WeightError> {
+        let init = match init {
+            Init::Zeros | Init::Ones => Init::Normal { std: 0.5 },
+            init => init,
+        };
+        let data = self.random.tensor(name, shape, init)?;
+        let drawn: Vec<f32> = data.try_to_vec().expect("f32");
+        let bytes = self.storage.narrowed(&drawn);
+        let rounded = self.storage.widened(&bytes);
+        self.tensors.insert(name.to_owned(), (shape.to_vec(), bytes));
+        Ok(TensorData::new(rounded, shape.to_vec()))
+    }
+}
+
+impl WeightSource for Model {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<WeightTensor<'_>, String> {
+        let (found, bytes) = self.tensors.get(name).ok_or("it is missing")?;
+        if found != shape {
+            return Err(format!("shape {found:?} in the place of {shape:?}"));
+        }
+        Ok(WeightTensor { storage: self.storage, bytes: Cow::Borrowed(bytes) })
+    }
+}
+
+impl Model {
+    /// Three layers with heads of `head_size` elements.
+    pub(crate) fn new(
+        family: DecoderFamily,
+        storage: Storage,
+        head_size: usize,
+        adapted: bool,
+    ) -> Self {
+        let config = LlamaConfig {
+            family,
+            vocab_size: VOCABULARY,
+            hidden_size: 48,
+            intermediate_size: 70,
+            num_hidden_layers: 3,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: head_size,
+            max_position_embeddings: 64,
+            rms_norm_eps: 1e-5,
+            rope_theta: 100.0,
+            rope_scaling: RopeScaling::Default,
+            sliding_window: (family == DecoderFamily::Mistral).then_some(4),
+            positions: PositionScheme::Sequential,
+            tie_word_embeddings: matches!(family, DecoderFamily::Qwen2 | DecoderFamily::Qwen3),
+        };
+        let random = RandomWeights::new(3);
+        let mut kept = Kept { random, storage, tensors: HashMap::new() };
+        let mut llama =
+            Llama::load(config, &mut kept, "model", &Device::flex()).expect("any weights");
+        let adapter = if adapted { attach(&mut llama, 50) } else { Vec::new() };
+        Self { llama, storage, tensors: kept.tensors, adapter }
+    }
+
+    pub(crate) fn config(&self) -> DecoderConfig {
+        let config = self.llama.config();
+        let size = config.head_dim;
+        let frequency = |pair: usize| config.rope_theta.powf(-2.0 * pair as f64 / size as f64);
+        DecoderConfig {
+            storage: self.storage,
+            vocabulary: config.vocab_size,
+            hidden: config.hidden_size,
+            intermediate: config.intermediate_size,
+            layers: config.num_hidden_layers,
+            heads: Heads {
+                heads: config.num_attention_heads,
+                key_heads: config.num_key_value_heads,
+                size,
+            },
+            epsilon: config.rms_norm_eps as f32,
+            frequencies: (0..size / 2).map(frequency).collect(),
+            position_axes: Vec::new(),
+            sliding_window: config.sliding_window,
+            query_key_value_bias: config.family == DecoderFamily::Qwen2,
+            head_norms: config.family == DecoderFamily::Qwen3,
+            tied: config.tie_word_embeddings,
+        }
+    }
+
+    /// The same decoder on a card.
+    pub(crate) fn on(&mut self, driver: &mut dyn Driver) -> Decoder {
+        let config = self.config();
+        let mut decoder = Decoder::load(driver, config, self, "model").expect("weights");
+        decoder.set_adapter(driver, &self.paths()).expect("an adapter");
+        decoder
+    }
+
+    /// Draws another adapter of the same shapes.
+    pub(crate) fn adapt_anew(&mut self, seed: u64) {
+        self.adapter = attach(&mut self.llama, seed);
+    }
+
+    /// The adapter.
+    pub(crate) fn paths(&self) -> Vec<AdapterWeights<'_>> {
+        self.adapter.iter().map(Path::weights).collect()
+    }
+
+    /// Logits of each of `ids` at its position, `[ids, vocabulary]`.
+    pub(crate) fn logits(&self, ids: &[u32], positions: Vec<usize>) -> Vec<Vec<f32>> {
+        let device = Device::flex();
+        let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
+        let ids: Tensor<1, Int> = Tensor::from_data(&ids[..], &device);
+        let x = self.llama.embed(ids);
+        let positions: Positions = positions.into();
+        let mask = Mask::Causal { first: Arc::new([]) };
+        let pass = Pass { batch: 1, positions: &positions, mask: &mask, wanted: None, deep: &[] };
+        let hidden = self.llama.forward(x, &pass, None);
+        let logits: Vec<f32> = self.llama.logits(hidden).into_data().try_to_vec().expect("f32");
+        logits.chunks_exact(VOCABULARY).map(<[f32]>::to_vec).collect()
+    }
+}
+
+impl Path {
+    fn weights(&self) -> AdapterWeights<'_> {
+        let Self { layer, target, a, b } = self;
+        AdapterWeights { layer: *layer, target: *target, a, b, scale: SCALE }
+    }
+}
+
+/// Adapts every linear layer but the key projection of the second layer, the second layer's key with another rank.
+fn attach(llama: &mut Llama, seed: u64) -> Vec<Path> {
+    let mut paths = Vec::new();
+    llama.visit_linears_mut("model", &mut |name, linear| {
+        let Some(target) = target(name) else { return };
+        let layer = name.split('.').find_map(|part| part.parse().ok()).expect("a layer");
+        if layer == 1 && target == AdapterTarget::Key {
+            return;
+        }
+        let [inputs, outputs] = linear.size();
+        let rank = if target == AdapterTarget::Value { 2 * RANK } else { RANK };
+        let seed = paths.len() as u64 + seed;
+        let draw = |seed, count| -> Vec<f32> {
+            values(seed, count).into_iter().map(|x| 0.15 * x).collect()
+        };
+        let (a, b) = (draw(seed, rank * inputs), draw(seed + 99, outputs * rank));
+        let tensor = |values: &[f32], shape: [usize; 2]| {
+            Tensor::from_data(TensorData::new(values.to_vec(), shape), &Device::flex())
+        };
+        linear.adapter = Some(LowRank {
+            a: tensor(&a, [rank, inputs]),
+            b: tensor(&b, [outputs, rank]),
+            scale: f64::from(SCALE),
+        });
+        paths.push(Path { layer, target, a, b });
+    });
+    // In no particular order.
+    paths.reverse();
+    paths
+}
+
+fn target(name: &str) -> Option<AdapterTarget> {
+    let (_, part) = name.rsplit_once('.')?;
+    Some(match part {
+        "q_proj" => AdapterTarget::Query,
+        "k_proj" => AdapterTarget::Key,
+        "v_proj" => AdapterTarget::Value,
+        "o_proj" => AdapterTarget::Output,
+        "gate_proj" => AdapterTarget::Gate,
+        "up_proj" => AdapterTarget::Up,
+        "down_proj" => AdapterTarget::Down,
+        _ => return None,
+    })
+}
