@@ -10,6 +10,7 @@
 mod adapter;
 mod arena;
 mod card;
+mod config;
 mod decoder;
 mod driver;
 mod error;
@@ -26,7 +27,8 @@ mod weights;
 pub use adapter::{AdapterTarget, AdapterWeights};
 pub use arena::Arena;
 pub use card::{Architecture, Card, CubinCache, compile_cubin, nvrtc_version};
-pub use decoder::{Decoder, DecoderConfig};
+pub use config::DecoderConfig;
+pub use decoder::Decoder;
 pub use driver::{Argument, Buffer, Driver, Graph, Launch, Matrix, Memory, Product};
 pub use error::CudaError;
 pub use host::{Host, HostKernels, HostOptions};

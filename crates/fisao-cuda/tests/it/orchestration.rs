@@ -62,13 +62,13 @@ fn read(driver: &mut dyn Driver, decoder: &Decoder, session: &mut Session, seque
 fn peak_of_memory_is_what_the_plan_says() {
     let mut driver = Recorder::alone(1 << 30);
     let decoder = decoder(&mut driver);
-    assert_eq!(driver.peak(), config().weight_bytes());
+    assert_eq!(driver.peak(), Decoder::weight_bytes(&config()));
     let mut session = prefilled(&mut driver, &decoder, 20);
     for _ in 0..33 {
         session.step(&mut driver, &decoder, &[1; 20]).expect("a step");
     }
     session.swap_remove(&mut driver, &decoder, 3).expect("moved");
-    assert_eq!(driver.peak(), config().weight_bytes() + PLAN.bytes(&decoder));
+    assert_eq!(driver.peak(), Decoder::weight_bytes(&config()) + PLAN.bytes(&decoder));
     session.close(&mut driver).expect("closed");
     decoder.unload(&mut driver).expect("released");
     let reserved = driver.take_calls();
@@ -84,7 +84,7 @@ fn plan_that_does_not_fit_is_refused_with_its_size() {
     let decoder = Decoder::load(&mut driver, config(), &mut zeros, "model").expect("it fits");
     let needed = PLAN.bytes(&decoder);
     let refused = Session::open(&mut driver, &decoder, PLAN).expect_err("it does not fit");
-    let free = (1 << 20) - config().weight_bytes();
+    let free = (1 << 20) - Decoder::weight_bytes(&config());
     let sizes = |error: &CudaError| match error {
         CudaError::Memory { needed, free, .. } => Some([*needed, *free]),
         _ => None,
@@ -92,7 +92,7 @@ fn plan_that_does_not_fit_is_refused_with_its_size() {
     assert_eq!(sizes(&refused), Some([needed, free]), "{refused}");
     assert!(refused.to_string().contains("hint: decode fewer"), "{refused}");
     let larger = DecoderConfig { vocabulary: 10_000, ..config() };
-    let needed = larger.weight_bytes();
+    let needed = Decoder::weight_bytes(&larger);
     let refused = Decoder::load(&mut driver, larger, &mut zeros, "model").expect_err("too large");
     assert_eq!(sizes(&refused), Some([needed, free]), "{refused}");
 }
@@ -111,7 +111,7 @@ fn weights_of_a_7b_decoder_take_two_bytes_each() {
     };
     // Parameters of Vicuna-7B: 6,738,415,616, two bytes each; norms take four.
     let expected = 2 * 6_738_415_616_usize + 2 * 4096 * 65;
-    assert_eq!(config.weight_bytes(), expected);
+    assert_eq!(Decoder::weight_bytes(&config), expected);
 }
 
 #[test]
