@@ -18,6 +18,22 @@ KERNEL(last_rows, const float* x, float* out, int length, int width)
     for (int at = threadIdx.x; at < width; at += blockDim.x) to[at] = from[at];
 }
 
+// out[row] = x[places[row]], f32; one block a row
+KERNEL(gather_rows, const float* x, const int* places, float* out, int width)
+{
+    const float* from = x + (long long)places[blockIdx.x] * width;
+    float* to = out + (long long)blockIdx.x * width;
+    for (int at = threadIdx.x; at < width; at += blockDim.x) to[at] = from[at];
+}
+
+// out[places[row]] = x[row], f32; places differ; one block a row
+KERNEL(scatter_rows, const float* x, const int* places, float* out, int width)
+{
+    const float* from = x + (long long)blockIdx.x * width;
+    float* to = out + (long long)places[blockIdx.x] * width;
+    for (int at = threadIdx.x; at < width; at += blockDim.x) to[at] = from[at];
+}
+
 // f32 → storage type.
 KERNEL(narrow, const float* x, T* out, long long count)
 {

@@ -49,6 +49,7 @@ pub(crate) struct FusedAdapter {
 /// One path's B, and the columns that it adds to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Path {
+    target: AdapterTarget,
     b: Buffer,
     rank: usize,
     first_rank: usize,
@@ -91,6 +92,11 @@ impl AdapterTarget {
 }
 
 impl LayerAdapter {
+    /// In the order of their targets.
+    pub(crate) fn all(&self) -> [&FusedAdapter; 4] {
+        [&self.query_key_value, &self.output, &self.gate_up, &self.down]
+    }
+
     fn fused(&mut self, target: AdapterTarget) -> &mut FusedAdapter {
         match target {
             AdapterTarget::Query | AdapterTarget::Key | AdapterTarget::Value => {
@@ -161,7 +167,8 @@ impl Adapter {
             }
             let b = arena.take(of.b.len() * element);
             let (first_rank, scale) = (fused.ranks, of.scale);
-            fused.paths.push(Path { b, rank, first_rank, first_column, columns, scale });
+            let target = of.target;
+            fused.paths.push(Path { target, b, rank, first_rank, first_column, columns, scale });
             fused.ranks += rank;
             fused.inputs = inputs;
         }
@@ -195,10 +202,7 @@ impl Adapter {
 
     /// Most ranks beside one fused matrix.
     pub(crate) fn ranks(&self) -> usize {
-        let of = |layer: &LayerAdapter| {
-            let all = [&layer.query_key_value, &layer.output, &layer.gate_up, &layer.down];
-            all.into_iter().map(|fused| fused.ranks).max()
-        };
+        let of = |layer: &LayerAdapter| layer.all().into_iter().map(|fused| fused.ranks).max();
         self.layers.iter().filter_map(of).max().unwrap_or(0)
     }
 }
@@ -227,6 +231,103 @@ impl FusedAdapter {
                 scale: path.scale,
                 accumulate: true,
             })?;
+        }
+        Ok(())
+    }
+}
+
+/// Gradients of the paths beside one fused matrix, f32.
+#[derive(Debug, Clone)]
+pub(crate) struct FusedGradients {
+    /// `[Σ rank, in]`
+    a: Buffer,
+    /// Of each path, `[columns, rank]`.
+    b: Vec<Buffer>,
+}
+
+/// The gradient of one path.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdapterGradient {
+    /// Which layer.
+    pub layer: usize,
+    /// Which of its linear layers.
+    pub target: AdapterTarget,
+    /// Of A, `[rank, in]`.
+    pub a: Vec<f32>,
+    /// Of B, `[out, rank]`.
+    pub b: Vec<f32>,
+}
+
+/// Scratch of a backward pass, `[rows, Σ rank]` each.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LowRankScratch {
+    pub(crate) low: Buffer,
+    pub(crate) by_low: Buffer,
+}
+
+impl FusedAdapter {
+    /// Places for gradients.
+    pub(crate) fn gradients(&self, arena: &mut Arena) -> FusedGradients {
+        let mut take = |count: usize| arena.take(count * size_of::<f32>());
+        FusedGradients {
+            a: take(self.ranks * self.inputs),
+            b: self.paths.iter().map(|path| take(path.columns * path.rank)).collect(),
+        }
+    }
+
+    /// Adds the gradients of A and B, and adds that of `x` to `by_x`, which is as `x`. `by_out` is `[rows, columns]`, as the result.
+    pub(crate) fn backward(
+        &self,
+        driver: &mut dyn Driver,
+        storage: Storage,
+        [x, by_out, by_x]: [Matrix; 3],
+        scratch: LowRankScratch,
+        gradients: &FusedGradients,
+    ) -> Result<(), CudaError> {
+        let Some(a) = self.a else { return Ok(()) };
+        let low_rank = |buffer| Matrix::new(buffer, storage, [x.rows, self.ranks]);
+        let (low, by_low) = (low_rank(scratch.low), low_rank(scratch.by_low));
+        let a = Matrix::new(a, storage, [self.ranks, self.inputs]);
+        let product = |a: Matrix, b: Matrix, out: Matrix| Product {
+            a,
+            b,
+            out,
+            scale: 1.0,
+            accumulate: false,
+        };
+        driver.product(&product(x, a.transposed(), low))?;
+        for (path, &by_b) in self.paths.iter().zip(&gradients.b) {
+            let by_columns = by_out.columns(path.first_column, path.columns);
+            let b = Matrix::new(path.b, storage, [path.columns, path.rank]);
+            let by_part = by_low.columns(path.first_rank, path.rank);
+            driver.product(&Product { scale: path.scale, ..product(by_columns, b, by_part) })?;
+            let part = low.columns(path.first_rank, path.rank);
+            let to = Matrix::new(by_b, Storage::F32, [path.columns, path.rank]);
+            let by_b = product(by_columns.transposed(), part, to);
+            driver.product(&Product { scale: path.scale, accumulate: true, ..by_b })?;
+        }
+        let to = Matrix::new(gradients.a, Storage::F32, [self.ranks, self.inputs]);
+        let by_a = product(by_low.transposed(), x, to);
+        driver.product(&Product { accumulate: true, ..by_a })?;
+        driver.product(&Product { accumulate: true, ..product(by_low, a, by_x) })
+    }
+
+    /// Copies gradients from the card.
+    pub(crate) fn download(
+        &self,
+        driver: &mut dyn Driver,
+        layer: usize,
+        gradients: &FusedGradients,
+        found: &mut Vec<AdapterGradient>,
+    ) -> Result<(), CudaError> {
+        let row = self.inputs * size_of::<f32>();
+        for (path, &by_b) in self.paths.iter().zip(&gradients.b) {
+            let mut a = vec![0.0_f32; path.rank * self.inputs];
+            let mut b = vec![0.0_f32; path.columns * path.rank];
+            let by_a = gradients.a.slice(path.first_rank * row, path.rank * row);
+            driver.download(by_a, bytemuck::cast_slice_mut(&mut a))?;
+            driver.download(by_b, bytemuck::cast_slice_mut(&mut b))?;
+            found.push(AdapterGradient { layer, target: path.target, a, b });
         }
         Ok(())
     }

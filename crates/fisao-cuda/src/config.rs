@@ -41,6 +41,17 @@ impl DecoderConfig {
         if self.position_axes.is_empty() { 1 } else { 3 }
     }
 
+    /// Cosine and sine of every pair of dimensions at so many positions, `[positions, head size / 2, 2]`.
+    pub(crate) fn angles(&self, positions: usize) -> Vec<f32> {
+        let at = |position: usize| {
+            self.frequencies.iter().flat_map(move |frequency| {
+                let (sin, cos) = (position as f64 * frequency).sin_cos();
+                [cos as f32, sin as f32]
+            })
+        };
+        (0..positions).flat_map(at).collect()
+    }
+
     /// Panics where lengths contradict each other.
     pub(crate) fn check(&self) -> Result<(), CudaError> {
         compiled_head_size(self.heads.size)?;

@@ -1,5 +1,6 @@
 //! The layers of a decoder.
 
+use crate::adapter::{FusedAdapter, LayerAdapter};
 use crate::decoder::Decoder;
 use crate::kernels::{
     Appended, DecodingCache, HeadTransforms, Rotary, Rows, Sequences, attention, decode_attention,
@@ -17,6 +18,8 @@ pub(crate) enum Attention {
         sequences: Sequences,
         /// Of all layers.
         caches: [LayerCaches; 2],
+        /// What the backward pass needs, or null.
+        log_sums: Buffer,
     },
     /// One new position of each row.
     Decoding {
@@ -32,21 +35,26 @@ pub(crate) enum Attention {
 /// Keys or values of all layers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LayerCaches {
-    /// From the first layer's first sequence that is meant.
-    pub(crate) whole: Buffer,
-    /// Bytes of a layer.
-    pub(crate) layer: usize,
+    first: Buffer,
+    whole: Buffer,
+    step: usize,
 }
 
 impl LayerCaches {
-    /// `caches` of so many layers, from a byte of each layer on.
+    /// Caches of so many layers, from a byte of each layer on.
     pub(crate) fn new(caches: Buffer, layers: usize, from: usize) -> Self {
-        Self { whole: caches.slice(from, caches.bytes() - from), layer: caches.bytes() / layers }
+        let step = caches.bytes() / layers;
+        Self { first: caches.slice(from, step - from), whole: caches, step }
     }
 
-    fn of(self, layer: usize) -> Buffer {
-        let bytes = self.layer.min(self.whole.bytes() - layer * self.layer);
-        self.whole.slice(layer * self.layer, bytes)
+    /// One place for all layers.
+    pub(crate) fn reused(cache: Buffer) -> Self {
+        Self { first: cache, whole: cache, step: 0 }
+    }
+
+    pub(crate) fn of(self, layer: usize) -> Buffer {
+        let from = (self.first.address() - self.whole.address()) as usize;
+        self.whole.slice(from + layer * self.step, self.first.bytes())
     }
 }
 
@@ -65,52 +73,113 @@ impl Pass<'_> {
         (0..self.decoder.config().layers).try_for_each(|layer| self.layer(driver, layer))
     }
 
-    fn layer(&self, driver: &mut dyn Driver, index: usize) -> Result<(), CudaError> {
-        let config = self.decoder.config();
-        let weights = &self.decoder.weights.layers[index];
-        let adapter = self.decoder.adapter().map(|adapter| &adapter.layers[index]);
-        let Activations { x, normed, query_key_value, mixed, gate_up, inner, low, .. } =
-            *self.activations;
-        let (storage, rows) = (config.storage, self.rows);
-        let (hidden, intermediate) = (config.hidden, config.intermediate);
-        let matrix = |buffer: Buffer, width: usize| Matrix::new(buffer, storage, [rows, width]);
-        let residual = Matrix::new(x, Storage::F32, [rows, hidden]);
-        let width = Rows { rows, width: hidden };
-        let linear = |driver: &mut dyn Driver, a: Matrix, weight: Buffer, out: Matrix| {
-            let b = Matrix::new(weight, storage, [out.columns, a.columns]).transposed();
-            // What is added to the residual stream is not rounded before.
-            let accumulate = out.buffer == x;
-            driver.product(&Product { a, b, out, scale: 1.0, accumulate })
-        };
+    pub(crate) fn layer(&self, driver: &mut dyn Driver, index: usize) -> Result<(), CudaError> {
+        self.attention_input(driver, index)?;
+        self.attention_output(driver, index)?;
+        self.feed_forward_input(driver, index)?;
+        self.feed_forward_output(driver, index)
+    }
 
-        let norm = [x, Buffer::NULL, weights.input_norm, normed];
-        rms_norm(driver, storage, norm, width, config.epsilon)?;
-        let (input, output) =
-            (matrix(normed, hidden), matrix(query_key_value, config.heads.fused()));
-        linear(driver, input, weights.query_key_value, output)?;
-        if let Some(adapter) = adapter {
-            adapter.query_key_value.add(driver, storage, input, low, output)?;
+    /// The norm before attention: from the residual stream to `normed`.
+    pub(crate) fn input_norm(
+        &self,
+        driver: &mut dyn Driver,
+        index: usize,
+    ) -> Result<(), CudaError> {
+        self.norm(driver, self.decoder.weights.layers[index].input_norm)
+    }
+
+    /// Up to what attention makes of the rows.
+    pub(crate) fn attention_input(
+        &self,
+        driver: &mut dyn Driver,
+        index: usize,
+    ) -> Result<(), CudaError> {
+        let (config, weights) = (self.decoder.config(), &self.decoder.weights.layers[index]);
+        let Activations { normed, query_key_value, .. } = *self.activations;
+        self.input_norm(driver, index)?;
+        let input = self.matrix(normed, config.hidden);
+        let output = self.matrix(query_key_value, config.heads.fused());
+        let adapter = self.adapter(index).map(|adapter| &adapter.query_key_value);
+        self.linear(driver, input, weights.query_key_value, adapter, output)?;
+        self.attend(driver, index)
+    }
+
+    /// Adds attention to the residual stream.
+    pub(crate) fn attention_output(
+        &self,
+        driver: &mut dyn Driver,
+        index: usize,
+    ) -> Result<(), CudaError> {
+        let (config, weights) = (self.decoder.config(), &self.decoder.weights.layers[index]);
+        let input = self.matrix(self.activations.mixed, config.heads.queries());
+        let adapter = self.adapter(index).map(|adapter| &adapter.output);
+        self.linear(driver, input, weights.output, adapter, self.residual())
+    }
+
+    /// Up to what the last matrix of the feed-forward part reads.
+    pub(crate) fn feed_forward_input(
+        &self,
+        driver: &mut dyn Driver,
+        index: usize,
+    ) -> Result<(), CudaError> {
+        let (config, weights) = (self.decoder.config(), &self.decoder.weights.layers[index]);
+        let Activations { normed, gate_up, inner, .. } = *self.activations;
+        let width = config.intermediate;
+        self.norm(driver, weights.post_attention_norm)?;
+        let (input, output) = (self.matrix(normed, config.hidden), self.matrix(gate_up, 2 * width));
+        let adapter = self.adapter(index).map(|adapter| &adapter.gate_up);
+        self.linear(driver, input, weights.gate_up, adapter, output)?;
+        swiglu(driver, config.storage, [gate_up, inner], Rows { rows: self.rows, width })
+    }
+
+    /// Adds the feed-forward part to the residual stream.
+    fn feed_forward_output(&self, driver: &mut dyn Driver, index: usize) -> Result<(), CudaError> {
+        let (config, weights) = (self.decoder.config(), &self.decoder.weights.layers[index]);
+        let input = self.matrix(self.activations.inner, config.intermediate);
+        let adapter = self.adapter(index).map(|adapter| &adapter.down);
+        self.linear(driver, input, weights.down, adapter, self.residual())
+    }
+
+    /// Rows of activations.
+    pub(crate) fn matrix(&self, buffer: Buffer, width: usize) -> Matrix {
+        Matrix::new(buffer, self.decoder.config().storage, [self.rows, width])
+    }
+
+    fn residual(&self) -> Matrix {
+        let shape = [self.rows, self.decoder.config().hidden];
+        Matrix::new(self.activations.x, Storage::F32, shape)
+    }
+
+    pub(crate) fn adapter(&self, index: usize) -> Option<&LayerAdapter> {
+        self.decoder.adapter().map(|adapter| &adapter.layers[index])
+    }
+
+    fn norm(&self, driver: &mut dyn Driver, weight: Buffer) -> Result<(), CudaError> {
+        let config = self.decoder.config();
+        let Activations { x, normed, .. } = *self.activations;
+        let rows = Rows { rows: self.rows, width: config.hidden };
+        let buffers = [x, Buffer::NULL, weight, normed];
+        rms_norm(driver, config.storage, buffers, rows, config.epsilon)
+    }
+
+    /// `out = input · weightᵀ` and the adapter's paths. What is added to the residual stream is not rounded before.
+    fn linear(
+        &self,
+        driver: &mut dyn Driver,
+        input: Matrix,
+        weight: Buffer,
+        adapter: Option<&FusedAdapter>,
+        out: Matrix,
+    ) -> Result<(), CudaError> {
+        let storage = self.decoder.config().storage;
+        let b = Matrix::new(weight, storage, [out.columns, input.columns]).transposed();
+        let accumulate = out.buffer == self.activations.x;
+        driver.product(&Product { a: input, b, out, scale: 1.0, accumulate })?;
+        match adapter {
+            Some(adapter) => adapter.add(driver, storage, input, self.activations.low, out),
+            None => Ok(()),
         }
-        self.attend(driver, index)?;
-        let input = matrix(mixed, config.heads.queries());
-        linear(driver, input, weights.output, residual)?;
-        if let Some(adapter) = adapter {
-            adapter.output.add(driver, storage, input, low, residual)?;
-        }
-        let norm = [x, Buffer::NULL, weights.post_attention_norm, normed];
-        rms_norm(driver, storage, norm, width, config.epsilon)?;
-        let (input, output) = (matrix(normed, hidden), matrix(gate_up, 2 * intermediate));
-        linear(driver, input, weights.gate_up, output)?;
-        if let Some(adapter) = adapter {
-            adapter.gate_up.add(driver, storage, input, low, output)?;
-        }
-        swiglu(driver, storage, [gate_up, inner], Rows { rows, width: intermediate })?;
-        let input = matrix(inner, intermediate);
-        linear(driver, input, weights.down, residual)?;
-        if let Some(adapter) = adapter {
-            adapter.down.add(driver, storage, input, low, residual)?;
-        }
-        Ok(())
     }
 
     fn attend(&self, driver: &mut dyn Driver, index: usize) -> Result<(), CudaError> {
@@ -126,12 +195,12 @@ impl Pass<'_> {
         };
         let split = [query_key_value, queries];
         match self.attention {
-            Attention::Sequences { sequences, caches } => {
+            Attention::Sequences { sequences, caches, log_sums } => {
                 let [keys, values] = caches.map(|caches| caches.of(index));
                 let Sequences { length, capacity, .. } = sequences;
                 let to = Appended { keys, values, filled: Buffer::NULL, capacity, length };
                 rotary_append(driver, storage, split, heads, &transforms, &self.rotary, &to)?;
-                let buffers = [queries, keys, values, mixed, Buffer::NULL];
+                let buffers = [queries, keys, values, mixed, log_sums];
                 attention(driver, storage, buffers, heads, &sequences)
             }
             Attention::Decoding { cache, caches, partial } => {

@@ -229,6 +229,32 @@ pub fn last_rows(
     by_row(driver, Storage::F32, "last_rows", sequences, &arguments)
 }
 
+/// `out[row] = x[places[row]]`, f32; `places` is `[rows]` i32.
+///
+/// # Errors
+/// Those of the driver.
+pub fn gather_rows(
+    driver: &mut dyn Driver,
+    [x, places, out]: [Buffer; 3],
+    rows: Rows,
+) -> Result<(), CudaError> {
+    let arguments = [x.into(), places.into(), out.into(), rows.width.into()];
+    by_row(driver, Storage::F32, "gather_rows", rows.rows, &arguments)
+}
+
+/// `out[places[row]] = x[row]`, f32; `places`, `[rows]` i32, differ from each other.
+///
+/// # Errors
+/// Those of the driver.
+pub fn scatter_rows(
+    driver: &mut dyn Driver,
+    [x, places, out]: [Buffer; 3],
+    rows: Rows,
+) -> Result<(), CudaError> {
+    let arguments = [x.into(), places.into(), out.into(), rows.width.into()];
+    by_row(driver, Storage::F32, "scatter_rows", rows.rows, &arguments)
+}
+
 /// f32 to the storage type.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use crate::kernels::{
     rms_norm,
 };
 use crate::plan::{Control, Plan, SessionMemory};
+use crate::tokens::Tokens;
 use crate::{Arena, Buffer, CudaError, Driver, Graph, Matrix, Product, Storage};
 
 /// Prompts of equal length, shorter ones padded on the left.
@@ -20,15 +21,6 @@ pub struct Prompts<'a> {
     pub positions: &'a [i32],
     /// Positions of padding before each prompt, `[prompts]`.
     pub padding: &'a [usize],
-}
-
-/// What a decoder reads.
-#[derive(Debug, Clone, Copy)]
-pub enum Tokens<'a> {
-    /// Token ids, `[prompts · length]`.
-    Ids(&'a [u32]),
-    /// Embeddings, `[prompts · length, hidden]`: image features among them.
-    Embeddings(&'a [f32]),
 }
 
 /// Sequences that continue prompts.
@@ -91,14 +83,7 @@ impl Session {
         let config = decoder.config();
         let memory = SessionMemory::take(&mut Arena::within(arena), config, &plan, decoder.ranks());
         let positions = plan.prompt_length + plan.new_tokens;
-        let angles = (0..positions).flat_map(|position| {
-            config.frequencies.iter().flat_map(move |frequency| {
-                let (sin, cos) = (position as f64 * frequency).sin_cos();
-                [cos as f32, sin as f32]
-            })
-        });
-        let angles: Vec<f32> = angles.collect();
-        driver.upload(memory.angles, bytemuck::cast_slice(&angles))?;
+        driver.upload(memory.angles, bytemuck::cast_slice(&config.angles(positions)))?;
         let axes: Vec<i32> = config.position_axes.iter().map(|&axis| axis as i32).collect();
         driver.upload(memory.axes, bytemuck::cast_slice(&axes))?;
         let staged = vec![0; memory.control.whole.bytes() / size_of::<i32>()];
@@ -185,17 +170,7 @@ impl Session {
         let places = range.start * length..range.end * length;
         let (batch, rows) = (range.len(), places.len());
         let x = memory.activations.x;
-        match prompts.tokens {
-            Tokens::Ids(ids) => {
-                driver.upload(memory.prompt_tokens, bytemuck::cast_slice(&ids[places.clone()]))?;
-                let buffers = [memory.prompt_tokens, decoder.weights.table, x];
-                embed(driver, config.storage, buffers, Rows { rows, width: hidden })?;
-            }
-            Tokens::Embeddings(values) => {
-                let values = &values[places.start * hidden..places.end * hidden];
-                driver.upload(x, bytemuck::cast_slice(values))?;
-            }
-        }
+        prompts.tokens.upload(driver, decoder, [memory.prompt_tokens, x], places.clone())?;
         let positions = &prompts.positions[places.start * axes..places.end * axes];
         driver.upload(memory.prompt_positions, bytemuck::cast_slice(positions))?;
         let int = size_of::<i32>();
@@ -216,7 +191,7 @@ impl Session {
             activations: &memory.activations,
             rotary: self.rotary(rows, memory.prompt_positions, axes),
             rows,
-            attention: Attention::Sequences { sequences, caches },
+            attention: Attention::Sequences { sequences, caches, log_sums: Buffer::NULL },
         };
         pass.run(driver)?;
         let row = hidden * size_of::<f32>();

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use fisao_cuda::kernels::Heads;
 use fisao_cuda::{
@@ -166,6 +167,93 @@ impl Model {
         let hidden = self.llama.forward(x, &pass, None);
         let logits: Vec<f32> = self.llama.logits(hidden).into_data().try_to_vec().expect("f32");
         logits.chunks_exact(VOCABULARY).map(<[f32]>::to_vec).collect()
+    }
+}
+
+/// Scored tokens of one sequence, and what their loss is made of.
+pub(crate) struct ScoredSequence {
+    pub(crate) ids: Vec<u32>,
+    /// Places whose states predict a token.
+    pub(crate) places: Vec<usize>,
+    pub(crate) targets: Vec<u32>,
+    pub(crate) by_log_probs: Vec<f32>,
+    pub(crate) by_entropies: Vec<f32>,
+    /// `[places, hidden]`
+    pub(crate) by_states: Vec<f32>,
+}
+
+/// What autodiff makes of sequences.
+#[derive(Default)]
+pub(crate) struct Differentiated {
+    pub(crate) log_probs: Vec<f32>,
+    pub(crate) entropies: Vec<f32>,
+    pub(crate) states: Vec<f32>,
+    /// By name of the linear layer: of A and B.
+    pub(crate) gradients: HashMap<(usize, AdapterTarget), [Vec<f32>; 2]>,
+}
+
+fn floats<const D: usize>(x: &Tensor<D>) -> Vec<f32> {
+    x.clone().inner().into_data().try_to_vec().expect("f32")
+}
+
+impl Model {
+    /// The loss of the sequences, each alone and without padding, by autodiff.
+    pub(crate) fn differentiated(
+        &self,
+        sequences: &[ScoredSequence],
+        temperature: f32,
+    ) -> Differentiated {
+        let device = Device::flex();
+        let mut llama = self.llama.clone();
+        let mut leaves = Vec::new();
+        llama.visit_linears_mut("model", &mut |name, linear| {
+            let Some(adapter) = &mut linear.adapter else { return };
+            adapter.a = adapter.a.clone().autodiff().require_grad();
+            adapter.b = adapter.b.clone().autodiff().require_grad();
+            let layer = name.split('.').find_map(|part| part.parse::<usize>().ok());
+            let key = (layer.expect("a layer"), target(name).expect("a target"));
+            leaves.push((key, [adapter.a.clone(), adapter.b.clone()]));
+        });
+        let mut all = Differentiated::default();
+        let mut loss: Option<Tensor<1>> = None;
+        for sequence in sequences {
+            let ids: Vec<i64> = sequence.ids.iter().map(|&id| i64::from(id)).collect();
+            let positions: Positions = (0..ids.len()).collect::<Vec<_>>().into();
+            let x = llama.embed(Tensor::from_data(&ids[..], &device));
+            let mask = Mask::Causal { first: Arc::new([]) };
+            let pass =
+                Pass { batch: 1, positions: &positions, mask: &mask, wanted: None, deep: &[] };
+            let hidden = llama.forward(x, &pass, None);
+            let indices = |all: &[usize]| -> Tensor<1, Int> {
+                let all: Vec<i64> = all.iter().map(|&at| at as i64).collect();
+                Tensor::from_data(&all[..], &device)
+            };
+            let states = hidden.select(0, indices(&sequence.places));
+            let logits = llama.logits(states.clone()) / temperature;
+            let log_probs = log_softmax(logits, 1);
+            let entropies = -(log_probs.clone() * log_probs.clone().exp()).sum_dim(1);
+            let targets: Vec<usize> = sequence.targets.iter().map(|&id| id as usize).collect();
+            let chosen = log_probs.gather(1, indices(&targets).unsqueeze_dim(1));
+            let count = targets.len();
+            let factor = |values: &[f32], width: usize| -> Tensor<2> {
+                Tensor::from_data(TensorData::new(values.to_vec(), [count, width]), &device)
+            };
+            let width = sequence.by_states.len() / count;
+            let of = (chosen.clone() * factor(&sequence.by_log_probs, 1)).sum()
+                + (entropies.clone() * factor(&sequence.by_entropies, 1)).sum()
+                + (states.clone() * factor(&sequence.by_states, width)).sum();
+            loss = Some(loss.map_or(of.clone(), |loss| loss + of));
+            all.log_probs.extend(floats(&chosen));
+            all.entropies.extend(floats(&entropies));
+            all.states.extend(floats(&states));
+        }
+        let gradients = loss.expect("a sequence").backward();
+        let of = |leaf: &Tensor<2>| {
+            let found = leaf.grad(&gradients).expect("a gradient");
+            found.into_data().try_to_vec().expect("f32")
+        };
+        all.gradients = leaves.iter().map(|(key, [a, b])| (*key, [of(a), of(b)])).collect();
+        all
     }
 }
 

@@ -9,7 +9,7 @@ use crate::device::{
 
 const EPSILON: f64 = 1e-5;
 /// Rows and widths: empty, one row, odd, wider than a block.
-const SIZES: [[usize; 2]; 5] = [[0, 8], [1, 1], [1, 33], [5, 257], [3, 600]];
+const SIZES: [[usize; 2]; 6] = [[0, 8], [1, 1], [1, 33], [5, 257], [3, 600], [19, 40]];
 
 fn scales(x: &[f64], width: usize) -> Vec<f64> {
     let scale = |row: &[f64]| {

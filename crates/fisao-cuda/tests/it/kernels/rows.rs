@@ -1,5 +1,5 @@
 use fisao_cuda::Storage;
-use fisao_cuda::kernels::{Rows, embed, last_rows, move_row, narrow};
+use fisao_cuda::kernels::{Rows, embed, gather_rows, last_rows, move_row, narrow, scatter_rows};
 
 use crate::device::{STORAGES, download, host, room, rounded, upload, upload_ints, values};
 
@@ -75,5 +75,28 @@ fn row_of_a_cache_is_moved_in_every_layer() {
             layer.copy_within(3 * elements.., elements);
         }
         assert_eq!(download(&mut driver, storage, cache), x, "{storage:?}");
+    }
+}
+
+#[test]
+fn rows_are_gathered_and_scattered() {
+    let Some(mut driver) = host("rows_are_gathered_and_scattered") else { return };
+    let (wide, width) = (Storage::F32, 300);
+    let x = values(1, 5 * width);
+    for places in [&[][..], &[4], &[3, 0, 2]] {
+        let size = Rows { rows: places.len(), width };
+        let [from, to] = [upload(&mut driver, wide, &x), upload(&mut driver, wide, &x)];
+        let indices = upload_ints(&mut driver, places);
+        let out = room(&mut driver, wide, places.len() * width);
+        gather_rows(&mut driver, [from, indices, out], size).expect("run");
+        let row = |at: usize| &x[at * width..(at + 1) * width];
+        let expected: Vec<f32> = places.iter().flat_map(|&at| row(at as usize)).copied().collect();
+        assert_eq!(download(&mut driver, wide, out), expected);
+        scatter_rows(&mut driver, [from, indices, to], size).expect("run");
+        let mut expected = x.clone();
+        for (from, &to) in places.iter().enumerate() {
+            expected[to as usize * width..][..width].copy_from_slice(row(from));
+        }
+        assert_eq!(download(&mut driver, wide, to), expected);
     }
 }
