@@ -20,6 +20,19 @@ DEVICE void load_eight(const T* from, float* to)
 #endif
 }
 
+// Two neighbours, the first at an even place.
+DEVICE void load_two(const T* from, float* to)
+{
+#if STORAGE == 0
+    to[0] = from[0];
+    to[1] = from[1];
+#else
+    unsigned bits = *(const unsigned*)from;
+    to[0] = widened((T)(bits & 0xffff));
+    to[1] = widened((T)(bits >> 16));
+#endif
+}
+
 // Bytes of shared memory: keys and values, 2 · PIECE (D + SKEW) elements, then of each of 4 warps a query and its weights,
 // D + PIECE floats.
 
@@ -103,19 +116,29 @@ DEVICE void attention_decode(const T* q, const T* prompt_k, const T* prompt_v, c
         }
         total = warp_sum(total);
         __syncwarp();
-        float sums[(D + 31) / 32];
-        for (int i = 0; i < (D + 31) / 32; i++) sums[i] = 0.0f;
+        // A lane has two neighbouring columns of every 64.
+        float sums[2 * ((D + 63) / 64)];
+        for (int i = 0; i < 2 * ((D + 63) / 64); i++) sums[i] = 0.0f;
 #pragma unroll 4
         for (int key = 0; key < PIECE; key++) {
             float weight = weights[key];
 #pragma unroll
-            for (int i = 0; i < (D + 31) / 32; i++) {
-                if (i * 32 + lane < D) sums[i] += weight * widened(values[key * LD + i * 32 + lane]);
+            for (int i = 0; i < (D + 63) / 64; i++) {
+                int column = i * 64 + 2 * lane;
+                if (column < D) {
+                    float two[2];
+                    load_two(values + key * LD + column, two);
+                    sums[2 * i] += weight * two[0];
+                    sums[2 * i + 1] += weight * two[1];
+                }
             }
         }
         float* to = partial + (((long long)row * heads + head) * (prompt_pieces + own_pieces) + slot) * (d + 2);
-        for (int i = 0; i < (D + 31) / 32; i++) {
-            if (i * 32 + lane < d) to[i * 32 + lane] = sums[i];
+#pragma unroll
+        for (int i = 0; i < (D + 63) / 64; i++) {
+            int column = i * 64 + 2 * lane;
+            if (column < d) to[column] = sums[2 * i];
+            if (column + 1 < d) to[column + 1] = sums[2 * i + 1];
         }
         if (lane == 0) {
             to[d] = most;

@@ -53,29 +53,3 @@ KERNEL(log_probs_backward, const float* logits, const unsigned* targets, const f
         to[at] = stored(by_z * scale);
     }
 }
-
-// The most likely token of each row, the first of equals, and its log-probability at temperature 1.
-//   logits [rows, vocabulary] f32; tokens [rows]; out [rows] f32; one block a row
-KERNEL(most_likely, const float* logits, unsigned* tokens, float* out, int vocabulary)
-{
-    __shared__ float scratch[32];
-    __shared__ int places[32];
-    const float* row = logits + (long long)blockIdx.x * vocabulary;
-    float highest, total, moment;
-    row_sums(row, vocabulary, 1.0f, scratch, highest, total, moment);
-    int place = vocabulary;
-    for (int at = threadIdx.x; at < vocabulary; at += blockDim.x) {
-        if (row[at] >= highest) {
-            place = at;
-            break;
-        }
-    }
-    for (int step = 16; step > 0; step /= 2) place = min(place, __shfl_xor_sync(ALL_LANES, place, step));
-    if (threadIdx.x % 32 == 0) places[threadIdx.x / 32] = place;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        for (int warp = 1; warp < (int)blockDim.x / 32; warp++) place = min(place, places[warp]);
-        tokens[blockIdx.x] = place < vocabulary ? (unsigned)place : 0u;
-        out[blockIdx.x] = -logf(total);
-    }
-}

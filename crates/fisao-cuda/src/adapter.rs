@@ -200,6 +200,12 @@ impl Adapter {
         Ok((layers, places))
     }
 
+    /// A and B of every path, by layer and target, in the decoder's type.
+    pub(crate) fn matrices(&self, element: usize) -> Vec<Buffer> {
+        let all = self.layers.iter().flat_map(LayerAdapter::all);
+        all.flat_map(|fused| fused.matrices(fused.a, fused.b(), element)).collect()
+    }
+
     /// Most ranks beside one fused matrix.
     pub(crate) fn ranks(&self) -> usize {
         let of = |layer: &LayerAdapter| layer.all().into_iter().map(|fused| fused.ranks).max();
@@ -266,6 +272,29 @@ pub(crate) struct LowRankScratch {
 }
 
 impl FusedAdapter {
+    fn b(&self) -> impl Iterator<Item = Buffer> {
+        self.paths.iter().map(|path| path.b)
+    }
+
+    /// The part of `a` and the matrix of `b` of every path.
+    fn matrices(
+        &self,
+        a: Option<Buffer>,
+        b: impl Iterator<Item = Buffer>,
+        element: usize,
+    ) -> Vec<Buffer> {
+        let row = self.inputs * element;
+        let part = |path: &Path| {
+            a.expect("a path has a rank").slice(path.first_rank * row, path.rank * row)
+        };
+        self.paths.iter().zip(b).flat_map(|(path, b)| [part(path), b]).collect()
+    }
+
+    /// Gradients of A and B of every path.
+    pub(crate) fn gradient_matrices(&self, gradients: &FusedGradients) -> Vec<Buffer> {
+        self.matrices(Some(gradients.a), gradients.b.iter().copied(), size_of::<f32>())
+    }
+
     /// Places for gradients.
     pub(crate) fn gradients(&self, arena: &mut Arena) -> FusedGradients {
         let mut take = |count: usize| arena.take(count * size_of::<f32>());
@@ -320,13 +349,12 @@ impl FusedAdapter {
         gradients: &FusedGradients,
         found: &mut Vec<AdapterGradient>,
     ) -> Result<(), CudaError> {
-        let row = self.inputs * size_of::<f32>();
-        for (path, &by_b) in self.paths.iter().zip(&gradients.b) {
+        let matrices = self.gradient_matrices(gradients);
+        for (path, pair) in self.paths.iter().zip(matrices.chunks_exact(2)) {
             let mut a = vec![0.0_f32; path.rank * self.inputs];
             let mut b = vec![0.0_f32; path.columns * path.rank];
-            let by_a = gradients.a.slice(path.first_rank * row, path.rank * row);
-            driver.download(by_a, bytemuck::cast_slice_mut(&mut a))?;
-            driver.download(by_b, bytemuck::cast_slice_mut(&mut b))?;
+            driver.download(pair[0], bytemuck::cast_slice_mut(&mut a))?;
+            driver.download(pair[1], bytemuck::cast_slice_mut(&mut b))?;
             found.push(AdapterGradient { layer, target: path.target, a, b });
         }
         Ok(())

@@ -15,6 +15,8 @@ const ATTENTION_THREADS: u32 = 128;
 const QUERIES: usize = 64;
 /// Keys of a piece in decoding, as in `attention_decode.cu`.
 pub const PIECE: usize = 64;
+/// Threads that choose a token, as in `sample.cu`.
+const SAMPLERS: u32 = 512;
 /// Elements of a piece of the sum of squares.
 const SQUARES: usize = 4096;
 
@@ -762,18 +764,19 @@ pub fn log_probs_backward(
     by_row(driver, storage, "log_probs_backward", rows.rows, &arguments)
 }
 
-/// The most likely token of each row, the first of equals, to `tokens`, `[rows]` of u32, and its log-probability to `out`, `[rows]`
-/// f32.
+/// A token of each row to `tokens`, `[rows]` of u32, and its log-probability to `out`, `[rows]` f32, by `draws`, `[rows, 2]` f64:
+/// 1 / temperature, or 0 for the most likely token, and a number from 0 to 1. `logits` are f32.
 ///
 /// # Errors
 /// Those of the driver.
-pub fn most_likely(
+pub fn sample(
     driver: &mut dyn Driver,
-    [logits, tokens, out]: [Buffer; 3],
+    [logits, draws, tokens, out]: [Buffer; 4],
     rows: Rows,
 ) -> Result<(), CudaError> {
-    let arguments = [logits.into(), tokens.into(), out.into(), rows.width.into()];
-    by_row(driver, Storage::F32, "most_likely", rows.rows, &arguments)
+    let arguments = [logits.into(), draws.into(), tokens.into(), out.into(), rows.width.into()];
+    let grid = [blocks(rows.rows, 1), 1, 1];
+    run(driver, Storage::F32, "sample", grid, SAMPLERS, &arguments)
 }
 
 /// Bytes of the sums of [`global_norm`].

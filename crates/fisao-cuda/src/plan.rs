@@ -143,8 +143,10 @@ pub(crate) struct SessionMemory {
     pub(crate) head_inputs: Buffer,
     /// `[max(rows, prompts), vocabulary]` f32
     pub(crate) logits: Buffer,
-    /// Most likely tokens and their log-probabilities, `[2, rows]`.
-    pub(crate) likely: Buffer,
+    /// What sampled tokens depend on, `[rows, 2]` f64.
+    pub(crate) draws: Buffer,
+    /// Sampled tokens and their log-probabilities, `[2, rows]`.
+    pub(crate) sampled: Buffer,
 }
 
 impl SessionMemory {
@@ -176,7 +178,8 @@ impl SessionMemory {
             last: arena.take(prompts * config.hidden * size_of::<f32>()),
             head_inputs: arena.take(outputs * config.hidden * element),
             logits: arena.take(outputs * config.vocabulary * size_of::<f32>()),
-            likely: arena.take(2 * rows * int),
+            draws: arena.take(2 * rows * size_of::<f64>()),
+            sampled: arena.take(2 * rows * int),
         }
     }
 }

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use crate::decoder::Decoder;
 use crate::forward::{Attention, LayerCaches, Pass};
 use crate::kernels::{
-    DecodingCache, Rotary, Rows, Sequences, embed, last_rows, most_likely, move_row, narrow,
-    rms_norm,
+    DecodingCache, Rotary, Rows, Sequences, embed, last_rows, move_row, narrow, rms_norm, sample,
 };
 use crate::plan::{Control, Plan, SessionMemory};
 use crate::tokens::Tokens;
@@ -31,6 +30,15 @@ pub struct Continuation {
     /// How far each sequence's positions are behind its places in the cache: by the padding, and by what an image has fewer positions
     /// than tokens.
     pub lag: Vec<usize>,
+}
+
+/// How the next token of a sequence is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Draw {
+    /// Divides the logits; 0 takes the most likely token, the first of equals.
+    pub temperature: f64,
+    /// From the sequence's own random stream, from 0 to 1.
+    pub uniform: f64,
 }
 
 /// How a step of so many rows is run.
@@ -292,25 +300,30 @@ impl Session {
         self.download_logits(driver, tokens.len() * decoder.config().vocabulary)
     }
 
-    /// The same, but the most likely token of each sequence, the first of equals, and its log-probability at temperature 1: logits
-    /// stay on the card.
+    /// The same, but a token of each sequence and its log-probability: logits stay on the card. With the same draws, the tokens are
+    /// those that the sampler on the CPU takes.
     ///
     /// # Errors
     /// As [`Session::step`].
-    pub fn step_most_likely(
+    pub fn step_sampled(
         &mut self,
         driver: &mut dyn Driver,
         decoder: &Decoder,
         tokens: &[u32],
+        draws: &[Draw],
     ) -> Result<Vec<(u32, f32)>, CudaError> {
+        assert_eq!(draws.len(), tokens.len(), "a draw for every sequence");
         self.advance(driver, decoder, tokens)?;
-        let rows = tokens.len();
-        let bytes = size_of_val(tokens);
-        let [ids, log_probs] = [0, 1].map(|half| self.memory.likely.slice(half * bytes, bytes));
+        let scale = |temperature: f64| if temperature > 0.0 { 1.0 / temperature } else { 0.0 };
+        let draws: Vec<f64> =
+            draws.iter().flat_map(|draw| [scale(draw.temperature), draw.uniform]).collect();
+        driver.upload(self.memory.draws, bytemuck::cast_slice(&draws))?;
+        let (rows, bytes) = (tokens.len(), size_of_val(tokens));
+        let [ids, log_probs] = [0, 1].map(|half| self.memory.sampled.slice(half * bytes, bytes));
         let size = Rows { rows, width: decoder.config().vocabulary };
-        most_likely(driver, [self.memory.logits, ids, log_probs], size)?;
+        sample(driver, [self.memory.logits, self.memory.draws, ids, log_probs], size)?;
         let mut found = vec![0_u32; 2 * rows];
-        driver.download(self.memory.likely, bytemuck::cast_slice_mut(&mut found))?;
+        driver.download(self.memory.sampled, bytemuck::cast_slice_mut(&mut found))?;
         let (ids, log_probs) = found.split_at(rows);
         Ok(ids.iter().zip(log_probs).map(|(&id, &bits)| (id, f32::from_bits(bits))).collect())
     }

@@ -9,3 +9,4 @@ mod norm;
 mod optimizer;
 mod rotary;
 mod rows;
+mod sample;

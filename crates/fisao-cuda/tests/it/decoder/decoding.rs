@@ -1,5 +1,5 @@
 use fisao_cuda::{
-    Continuation, CudaError, Decoder, Driver, Plan, Prompts, Session, Storage, Tokens,
+    Continuation, CudaError, Decoder, Draw, Driver, Plan, Prompts, Session, Storage, Tokens,
 };
 use fisao_models::llama::DecoderFamily;
 
@@ -189,7 +189,8 @@ fn greedy_tokens_are_those_of_the_cpu_path() {
         for step in 0..6 {
             let tokens: Vec<u32> =
                 rows.iter().map(|row| *row.tokens.last().expect("a token")).collect();
-            let found = session.step_most_likely(driver, &decoder, &tokens).expect("a step");
+            let draws = [Draw { temperature: 0.0, uniform: 0.5 }; 3];
+            let found = session.step_sampled(driver, &decoder, &tokens, &draws).expect("a step");
             for (row, (token, log_prob)) in rows.iter_mut().zip(found) {
                 let expected = log_probs(&row.expected(&model));
                 let most = expected.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -1,5 +1,7 @@
+use fisao_cuda::kernels::AdamW;
 use fisao_cuda::{
-    AdapterGradient, CudaError, Driver, Storage, Tokens, Training, TrainingBatch, TrainingPlan,
+    AdapterGradient, AdapterOptimizer, AdapterWeights, CudaError, Driver, Storage, Tokens,
+    Training, TrainingBatch, TrainingPlan,
 };
 use fisao_models::llama::DecoderFamily;
 
@@ -172,6 +174,92 @@ fn gradients_are_the_same_bits_in_every_run() {
     };
     let first = run(&mut training);
     assert_eq!(first, run(&mut training));
+}
+
+const ADAMW: AdamW = AdamW { rate: 2e-2, betas: [0.9, 0.99], epsilon: 1e-8, decay: 0.01, step: 0 };
+
+/// Three steps of the optimizer, written out in f64 with the gradients that the decoder gives.
+#[test]
+fn updates_follow_adamw_and_change_the_decoder() {
+    let test = "updates_follow_adamw_and_change_the_decoder";
+    let Some(mut driver) = host(test) else { return };
+    let driver: &mut dyn Driver = &mut driver;
+    let mut model = Model::new(DecoderFamily::Qwen2, Storage::F32, 18, true);
+    let mut decoder = model.on(driver);
+    let padded = padded(&sequences());
+    let mut training = Training::open(driver, &decoder, PLAN).expect("memory");
+    let mut optimizer =
+        AdapterOptimizer::open(driver, &decoder, &training, &model.paths()).expect("memory");
+    let flat = |all: &[AdapterGradient]| -> Vec<f64> {
+        all.iter().flat_map(|of| of.a.iter().chain(&of.b)).map(|&x| f64::from(x)).collect()
+    };
+    let mut like = training.gradients(driver, &decoder).expect("gradients");
+    optimizer.download(driver, &mut like).expect("weights");
+    let mut w = flat(&like);
+    let (mut m, mut v) = (vec![0.0; w.len()], vec![0.0; w.len()]);
+    let limit = 0.5;
+    for step in 1..=3 {
+        training.clear_gradients(driver).expect("cleared");
+        training.forward(driver, &decoder, &padded.batch()).expect("scored");
+        training.backward(driver, &decoder, padded.gradients()).expect("gradients");
+        let g = flat(&training.gradients(driver, &decoder).expect("gradients"));
+        let norm = optimizer.step(driver, &decoder, &training, ADAMW, limit).expect("a step");
+        let expected = g.iter().map(|g| g * g).sum::<f64>().sqrt();
+        assert!((f64::from(norm) / expected - 1.0).abs() < 1e-5, "{norm} {expected}");
+        assert!(expected > f64::from(limit), "nothing is limited");
+        for (i, g) in g.iter().enumerate() {
+            let g = g * f64::from(limit) / expected;
+            m[i] = 0.9 * m[i] + 0.1 * g;
+            v[i] = 0.99 * v[i] + 0.01 * g * g;
+            let root = (v[i] / (1.0 - 0.99_f64.powi(step))).sqrt();
+            w[i] -= 2e-2 * (m[i] / (1.0 - 0.9_f64.powi(step)) / (root + 1e-8) + 0.01 * w[i]);
+        }
+    }
+    optimizer.download(driver, &mut like).expect("weights");
+    let found: Vec<f32> = flat(&like).iter().map(|&x| x as f32).collect();
+    assert_close("weights", &found, &w, 1e-4);
+
+    // A decoder that is given these weights scores as the one that was updated.
+    let updated = training.forward(driver, &decoder, &padded.batch()).expect("scored");
+    let paths: Vec<AdapterWeights<'_>> = like
+        .iter()
+        .map(|AdapterGradient { layer, target, a, b }| AdapterWeights {
+            layer: *layer,
+            target: *target,
+            a,
+            b,
+            scale: model.paths()[0].scale,
+        })
+        .collect();
+    decoder.set_adapter(driver, &paths).expect("an adapter");
+    let given = training.forward(driver, &decoder, &padded.batch()).expect("scored");
+    assert_eq!(updated, given);
+}
+
+#[test]
+fn restored_optimizer_goes_on_with_the_same_bits() {
+    let test = "restored_optimizer_goes_on_with_the_same_bits";
+    let Some(mut driver) = host(test) else { return };
+    let driver: &mut dyn Driver = &mut driver;
+    let mut model = Model::new(DecoderFamily::Llama, Storage::Bf16, 18, true);
+    let decoder = model.on(driver);
+    let padded = padded(&sequences());
+    let mut training = Training::open(driver, &decoder, PLAN).expect("memory");
+    let mut optimizer =
+        AdapterOptimizer::open(driver, &decoder, &training, &model.paths()).expect("memory");
+    let mut step = |driver: &mut dyn Driver, optimizer: &mut AdapterOptimizer| {
+        training.clear_gradients(driver).expect("cleared");
+        let scored = training.forward(driver, &decoder, &padded.batch()).expect("scored");
+        training.backward(driver, &decoder, padded.gradients()).expect("gradients");
+        optimizer.step(driver, &decoder, &training, ADAMW, 1.0).expect("a step");
+        (scored, optimizer.state(driver).expect("a state"))
+    };
+    step(driver, &mut optimizer);
+    let (_, state) = step(driver, &mut optimizer);
+    let next = step(driver, &mut optimizer);
+    assert_ne!(next.1, state);
+    optimizer.restore(driver, &decoder, &state).expect("restored");
+    assert_eq!(step(driver, &mut optimizer), next);
 }
 
 #[test]

@@ -35,6 +35,8 @@ fn cases() -> Vec<Case> {
         Case { window: Some(5), ..shared.clone() },
         Case { window: Some(68), heads: heads(6, 1, 64), ..shared.clone() },
         Case { prompt: [0, 0], padding: vec![0; 5], ..shared.clone() },
+        Case { prompt: [0, 90], padding: vec![0; 5], ..shared.clone() },
+        Case { prompt: [70, 200], ..shared.clone() },
         Case {
             heads: heads(1, 1, 2),
             prompt: [1, 1],

@@ -1,5 +1,5 @@
 use fisao_cuda::Storage;
-use fisao_cuda::kernels::{Rows, log_probs, log_probs_backward, most_likely};
+use fisao_cuda::kernels::{Rows, log_probs, log_probs_backward};
 
 use crate::device::{
     STORAGES, assert_close, doubles, download, host, room, tolerance, upload, upload_ints, values,
@@ -79,28 +79,4 @@ fn banned_token_leaves_entropy_finite() {
     log_probs(&mut driver, [logits, targets, out], size, 1.0).expect("run");
     let half = std::f64::consts::LN_2;
     assert_close("two of three", &download(&mut driver, wide, out), &[-half, half], 1e-6);
-}
-
-#[test]
-fn most_likely_token_is_the_first_of_equals() {
-    let Some(mut driver) = host("most_likely_token_is_the_first_of_equals") else { return };
-    let wide = Storage::F32;
-    let (rows, width) = (3, 1000);
-    let mut logits = values(1, rows * width);
-    logits[700] = 2.0;
-    logits[5] = 2.0;
-    logits[width + 999] = 3.0;
-    logits[2 * width] = 3.0;
-    let on_card = upload(&mut driver, wide, &logits);
-    let [tokens, out] = [room(&mut driver, wide, rows), room(&mut driver, wide, rows)];
-    most_likely(&mut driver, [on_card, tokens, out], Rows { rows, width }).expect("run");
-    let found: Vec<u32> = download(&mut driver, wide, tokens).iter().map(|x| x.to_bits()).collect();
-    assert_eq!(found, [5, 999, 0]);
-    let rows = doubles(&logits);
-    let expected: Vec<f64> = rows
-        .chunks_exact(width)
-        .zip(&found)
-        .map(|(row, &token)| reference(row, 1.0).log_probs[token as usize])
-        .collect();
-    assert_close("log-probabilities", &download(&mut driver, wide, out), &expected, 3e-6);
 }
