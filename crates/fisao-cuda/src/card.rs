@@ -137,22 +137,17 @@ impl Card {
         // SAFETY: the module is loaded as long as the card lives.
         let function = unsafe { result::module::get_function(module, name) };
         let function = function.map_err(|error| problem(format!("{:?}", error.0)))?;
-        // The most it will ever be launched with is not known, so it may have all there is.
-        // SAFETY: device and function exist.
-        unsafe {
-            let most = result::device::get_attribute(
-                self.device,
-                Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
-            );
-            let most = most.map_err(failed("cuDeviceGetAttribute"))?;
-            if launch.shared_bytes > SHARED {
+        // A kernel is launched with the same amount each time: it follows from its name and element type.
+        if launch.shared_bytes > SHARED {
+            // SAFETY: the function exists.
+            unsafe {
                 result::function::set_function_attribute(
                     function,
                     CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                    most,
+                    launch.shared_bytes as i32,
                 )
-                .map_err(failed("cuFuncSetAttribute"))?;
             }
+            .map_err(failed("cuFuncSetAttribute"))?;
         }
         self.functions.insert(key, function);
         Ok(function)

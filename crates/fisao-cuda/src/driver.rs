@@ -312,3 +312,65 @@ pub trait Driver {
     /// [`CudaError::Call`]
     fn drop_graph(&mut self, graph: Graph) -> Result<(), CudaError>;
 }
+
+impl<D: Driver + ?Sized> Driver for Box<D> {
+    fn name(&self) -> String {
+        (**self).name()
+    }
+
+    fn memory(&self) -> Result<Memory, CudaError> {
+        (**self).memory()
+    }
+
+    fn reserve(&mut self, bytes: usize) -> Result<Buffer, CudaError> {
+        (**self).reserve(bytes)
+    }
+
+    fn release(&mut self, buffer: Buffer) -> Result<(), CudaError> {
+        (**self).release(buffer)
+    }
+
+    fn upload(&mut self, to: Buffer, bytes: &[u8]) -> Result<(), CudaError> {
+        (**self).upload(to, bytes)
+    }
+
+    fn download(&mut self, from: Buffer, bytes: &mut [u8]) -> Result<(), CudaError> {
+        (**self).download(from, bytes)
+    }
+
+    fn copy(&mut self, from: Buffer, to: Buffer) -> Result<(), CudaError> {
+        (**self).copy(from, to)
+    }
+
+    fn clear(&mut self, buffer: Buffer) -> Result<(), CudaError> {
+        (**self).clear(buffer)
+    }
+
+    fn launch(&mut self, launch: &Launch<'_>) -> Result<(), CudaError> {
+        (**self).launch(launch)
+    }
+
+    fn product(&mut self, product: &Product) -> Result<(), CudaError> {
+        (**self).product(product)
+    }
+
+    fn synchronize(&mut self) -> Result<(), CudaError> {
+        (**self).synchronize()
+    }
+
+    fn begin_capture(&mut self) -> Result<(), CudaError> {
+        (**self).begin_capture()
+    }
+
+    fn end_capture(&mut self) -> Result<Graph, CudaError> {
+        (**self).end_capture()
+    }
+
+    fn launch_graph(&mut self, graph: Graph) -> Result<(), CudaError> {
+        (**self).launch_graph(graph)
+    }
+
+    fn drop_graph(&mut self, graph: Graph) -> Result<(), CudaError> {
+        (**self).drop_graph(graph)
+    }
+}

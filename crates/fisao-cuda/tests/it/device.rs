@@ -3,7 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use fisao_cuda::{
-    Buffer, CudaError, Driver, Host, HostKernels, HostOptions, Matrix, Product, Storage,
+    Buffer, Card, CubinCache, CudaError, Driver, Host, HostKernels, HostOptions, Matrix, Product,
+    Storage,
 };
 
 /// All element types.
@@ -23,13 +24,20 @@ fn kernels() -> Option<Arc<HostKernels>> {
     KERNELS.get_or_init(compile).clone()
 }
 
-/// The kernels on the CPU.
-pub(crate) fn host(test: &str) -> Option<Host> {
+/// What kernels run on: the CPU, or, where `FISAO_TEST_CARD` is the number of one, a card.
+pub(crate) fn driver(test: &str) -> Option<Box<dyn Driver>> {
+    if let Ok(ordinal) = std::env::var("FISAO_TEST_CARD") {
+        static CACHE: OnceLock<tempfile::TempDir> = OnceLock::new();
+        let folder = CACHE.get_or_init(|| tempfile::tempdir().expect("a folder"));
+        let ordinal = ordinal.parse().expect("FISAO_TEST_CARD is the number of a card");
+        let card = Card::new(ordinal, &STORAGES, &CubinCache::new(folder.path()));
+        return Some(Box::new(card.expect("a card")));
+    }
     let kernels = kernels();
     if kernels.is_none() {
         skipped(test, "no C++ compiler");
     }
-    kernels.map(|kernels| Host::new(kernels, 1 << 32))
+    kernels.map(|kernels| -> Box<dyn Driver> { Box::new(Host::new(kernels, 1 << 32)) })
 }
 
 #[expect(clippy::print_stderr, reason = "a test says that it was skipped")]

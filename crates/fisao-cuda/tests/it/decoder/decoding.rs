@@ -4,7 +4,7 @@ use fisao_cuda::{
 use fisao_models::llama::DecoderFamily;
 
 use super::model::{Model, VOCABULARY};
-use crate::device::host;
+use crate::device::driver;
 
 const FAMILIES: [DecoderFamily; 4] =
     [DecoderFamily::Llama, DecoderFamily::Qwen2, DecoderFamily::Mistral, DecoderFamily::Qwen3];
@@ -138,7 +138,7 @@ fn remove(
 
 #[expect(clippy::print_stderr, reason = "figures of the comparison, for who asks for them")]
 fn check(test: &str, storage: Storage, head_size: usize, adapted: bool) {
-    let Some(mut driver) = host(test) else { return };
+    let Some(mut driver) = driver(test) else { return };
     for family in FAMILIES {
         let mut model = Model::new(family, storage, head_size, adapted);
         let decoder = model.on(&mut driver);
@@ -176,7 +176,7 @@ fn decoding_equals_the_cpu_path_in_f16() {
 
 #[test]
 fn greedy_tokens_are_those_of_the_cpu_path() {
-    let Some(mut driver) = host("greedy_tokens_are_those_of_the_cpu_path") else { return };
+    let Some(mut driver) = driver("greedy_tokens_are_those_of_the_cpu_path") else { return };
     let driver: &mut dyn Driver = &mut driver;
     for family in FAMILIES {
         let mut model = Model::new(family, Storage::F32, 18, false);
@@ -206,7 +206,7 @@ fn greedy_tokens_are_those_of_the_cpu_path() {
 
 #[test]
 fn embeddings_are_read_as_their_ids_are() {
-    let Some(mut driver) = host("embeddings_are_read_as_their_ids_are") else { return };
+    let Some(mut driver) = driver("embeddings_are_read_as_their_ids_are") else { return };
     let driver: &mut dyn Driver = &mut driver;
     let mut model = Model::new(DecoderFamily::Llama, Storage::Bf16, 18, false);
     let decoder = model.on(driver);
@@ -230,7 +230,7 @@ fn embeddings_are_read_as_their_ids_are() {
 #[test]
 fn adapter_is_switched_off_and_replaced_while_a_session_is_open() {
     let test = "adapter_is_switched_off_and_replaced_while_a_session_is_open";
-    let Some(mut driver) = host(test) else { return };
+    let Some(mut driver) = driver(test) else { return };
     let driver: &mut dyn Driver = &mut driver;
     let mut adapted = Model::new(DecoderFamily::Qwen2, Storage::F32, 18, true);
     let plain = Model::new(DecoderFamily::Qwen2, Storage::F32, 18, false);
@@ -259,7 +259,7 @@ fn adapter_is_switched_off_and_replaced_while_a_session_is_open() {
 
 #[test]
 fn batches_beyond_the_plan_are_refused() {
-    let Some(mut driver) = host("batches_beyond_the_plan_are_refused") else { return };
+    let Some(mut driver) = driver("batches_beyond_the_plan_are_refused") else { return };
     let driver: &mut dyn Driver = &mut driver;
     let mut model = Model::new(DecoderFamily::Llama, Storage::F32, 18, false);
     let decoder = model.on(driver);

@@ -6,7 +6,7 @@ use fisao_cuda::{
 use fisao_models::llama::DecoderFamily;
 
 use super::model::{Model, ScoredSequence, VOCABULARY};
-use crate::device::{assert_close, doubles, host, values};
+use crate::device::{assert_close, doubles, driver, values};
 
 const LENGTH: usize = 11;
 const PADDING: [usize; 3] = [0, 3, 1];
@@ -101,7 +101,7 @@ fn angle(found: &[f32], expected: &[f32]) -> [f64; 2] {
 
 #[expect(clippy::print_stderr, reason = "figures of the comparison, for who asks for them")]
 fn check(test: &str, family: DecoderFamily, storage: Storage, head_size: usize) {
-    let Some(mut driver) = host(test) else { return };
+    let Some(mut driver) = driver(test) else { return };
     let driver: &mut dyn Driver = &mut driver;
     let mut model = Model::new(family, storage, head_size, true);
     let decoder = model.on(driver);
@@ -160,7 +160,7 @@ fn gradients_are_those_of_autodiff_in_bf16() {
 #[test]
 fn gradients_are_the_same_bits_in_every_run() {
     let test = "gradients_are_the_same_bits_in_every_run";
-    let Some(mut driver) = host(test) else { return };
+    let Some(mut driver) = driver(test) else { return };
     let driver: &mut dyn Driver = &mut driver;
     let mut model = Model::new(DecoderFamily::Llama, Storage::Bf16, 18, true);
     let decoder = model.on(driver);
@@ -182,7 +182,7 @@ const ADAMW: AdamW = AdamW { rate: 2e-2, betas: [0.9, 0.99], epsilon: 1e-8, deca
 #[test]
 fn updates_follow_adamw_and_change_the_decoder() {
     let test = "updates_follow_adamw_and_change_the_decoder";
-    let Some(mut driver) = host(test) else { return };
+    let Some(mut driver) = driver(test) else { return };
     let driver: &mut dyn Driver = &mut driver;
     let mut model = Model::new(DecoderFamily::Qwen2, Storage::F32, 18, true);
     let mut decoder = model.on(driver);
@@ -239,7 +239,7 @@ fn updates_follow_adamw_and_change_the_decoder() {
 #[test]
 fn restored_optimizer_goes_on_with_the_same_bits() {
     let test = "restored_optimizer_goes_on_with_the_same_bits";
-    let Some(mut driver) = host(test) else { return };
+    let Some(mut driver) = driver(test) else { return };
     let driver: &mut dyn Driver = &mut driver;
     let mut model = Model::new(DecoderFamily::Llama, Storage::Bf16, 18, true);
     let decoder = model.on(driver);
@@ -264,7 +264,7 @@ fn restored_optimizer_goes_on_with_the_same_bits() {
 
 #[test]
 fn batch_beyond_the_plan_is_not_scored() {
-    let Some(mut driver) = host("batch_beyond_the_plan_is_not_scored") else { return };
+    let Some(mut driver) = driver("batch_beyond_the_plan_is_not_scored") else { return };
     let driver: &mut dyn Driver = &mut driver;
     let mut model = Model::new(DecoderFamily::Llama, Storage::F32, 18, false);
     let decoder = model.on(driver);

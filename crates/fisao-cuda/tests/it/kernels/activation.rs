@@ -2,7 +2,7 @@ use fisao_cuda::Storage;
 use fisao_cuda::kernels::{Gelu, Rows, gelu, swiglu, swiglu_backward};
 
 use crate::device::{
-    STORAGES, assert_close, doubles, download, host, room, rounded, tolerance, upload, values,
+    STORAGES, assert_close, doubles, download, driver, room, rounded, tolerance, upload, values,
 };
 
 const SIZES: [[usize; 2]; 4] = [[0, 8], [1, 1], [1, 33], [7, 70]];
@@ -13,7 +13,7 @@ fn sigmoid(x: f64) -> f64 {
 
 #[test]
 fn swiglu_and_its_gradients() {
-    let Some(mut driver) = host("swiglu_and_its_gradients") else { return };
+    let Some(mut driver) = driver("swiglu_and_its_gradients") else { return };
     for storage in STORAGES {
         for [rows, width] in SIZES {
             let size = Rows { rows, width };
@@ -70,7 +70,7 @@ fn erf(x: f64) -> f64 {
 
 #[test]
 fn gelu_in_three_forms() {
-    let Some(mut driver) = host("gelu_in_three_forms") else { return };
+    let Some(mut driver) = driver("gelu_in_three_forms") else { return };
     for storage in STORAGES {
         for [rows, width] in SIZES {
             let bias = values(5, width);

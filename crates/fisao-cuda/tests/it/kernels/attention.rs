@@ -2,7 +2,8 @@ use fisao_cuda::kernels::{AttentionGradients, Heads, Sequences, attention, atten
 use fisao_cuda::{Buffer, CudaError, Driver, Storage};
 
 use crate::device::{
-    STORAGES, assert_close, doubles, download, host, room, rounded, tolerance, upload, upload_ints,
+    STORAGES, assert_close, doubles, download, driver, room, rounded, tolerance, upload,
+    upload_ints,
 };
 
 /// One case.
@@ -167,7 +168,7 @@ fn check(driver: &mut dyn Driver, storage: Storage, case: &Case) {
 
 #[test]
 fn attention_and_its_gradients_in_f32() {
-    let Some(mut driver) = host("attention_and_its_gradients_in_f32") else { return };
+    let Some(mut driver) = driver("attention_and_its_gradients_in_f32") else { return };
     for case in &cases() {
         check(&mut driver, Storage::F32, case);
     }
@@ -175,7 +176,7 @@ fn attention_and_its_gradients_in_f32() {
 
 #[test]
 fn attention_and_its_gradients_in_bf16() {
-    let Some(mut driver) = host("attention_and_its_gradients_in_bf16") else { return };
+    let Some(mut driver) = driver("attention_and_its_gradients_in_bf16") else { return };
     for case in &cases() {
         check(&mut driver, Storage::Bf16, case);
     }
@@ -183,7 +184,7 @@ fn attention_and_its_gradients_in_bf16() {
 
 #[test]
 fn attention_and_its_gradients_in_f16() {
-    let Some(mut driver) = host("attention_and_its_gradients_in_f16") else { return };
+    let Some(mut driver) = driver("attention_and_its_gradients_in_f16") else { return };
     for case in &cases() {
         check(&mut driver, Storage::F16, case);
     }
@@ -191,7 +192,7 @@ fn attention_and_its_gradients_in_f16() {
 
 #[test]
 fn wide_heads_are_refused() {
-    let Some(mut driver) = host("wide_heads_are_refused") else { return };
+    let Some(mut driver) = driver("wide_heads_are_refused") else { return };
     let sequences = Sequences {
         batch: 1,
         length: 1,

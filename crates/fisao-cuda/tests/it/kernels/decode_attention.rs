@@ -2,7 +2,8 @@ use fisao_cuda::kernels::{DecodingCache, Heads, decode_attention};
 use fisao_cuda::{Buffer, Driver, Storage};
 
 use crate::device::{
-    STORAGES, assert_close, doubles, download, host, room, rounded, tolerance, upload, upload_ints,
+    STORAGES, assert_close, doubles, download, driver, room, rounded, tolerance, upload,
+    upload_ints,
 };
 
 /// Sequences behind prompts.
@@ -139,7 +140,7 @@ fn check(driver: &mut dyn Driver, storage: Storage, case: &Case) {
 
 #[test]
 fn decoding_attends_to_prompt_and_own_positions() {
-    let Some(mut driver) = host("decoding_attends_to_prompt_and_own_positions") else { return };
+    let Some(mut driver) = driver("decoding_attends_to_prompt_and_own_positions") else { return };
     for storage in STORAGES {
         for case in &cases() {
             check(&mut driver, storage, case);

@@ -2,7 +2,7 @@ use fisao_cuda::Storage;
 use fisao_cuda::kernels::{Rows, log_probs, log_probs_backward};
 
 use crate::device::{
-    STORAGES, assert_close, doubles, download, host, room, tolerance, upload, upload_ints, values,
+    STORAGES, assert_close, doubles, download, driver, room, tolerance, upload, upload_ints, values,
 };
 
 /// Rows and vocabularies.
@@ -24,7 +24,7 @@ fn reference(logits: &[f64], temperature: f64) -> Row {
 
 #[test]
 fn log_probs_entropy_and_gradients() {
-    let Some(mut driver) = host("log_probs_entropy_and_gradients") else { return };
+    let Some(mut driver) = driver("log_probs_entropy_and_gradients") else { return };
     let wide = Storage::F32;
     for [rows, width] in SIZES {
         for temperature in [1.0, 0.7] {
@@ -70,7 +70,7 @@ fn log_probs_entropy_and_gradients() {
 
 #[test]
 fn banned_token_leaves_entropy_finite() {
-    let Some(mut driver) = host("banned_token_leaves_entropy_finite") else { return };
+    let Some(mut driver) = driver("banned_token_leaves_entropy_finite") else { return };
     let wide = Storage::F32;
     let logits = upload(&mut driver, wide, &[1.0, f32::NEG_INFINITY, 1.0]);
     let targets = upload_ints(&mut driver, &[2]);

@@ -1,12 +1,12 @@
 use fisao_cuda::{Driver, Matrix, Product, Storage};
 
 use crate::device::{
-    STORAGES, assert_close, doubles, download, host, product, room, rounded, upload,
+    STORAGES, assert_close, doubles, download, driver, product, room, rounded, upload,
 };
 
 #[test]
 fn products_of_all_layouts() {
-    let Some(mut driver) = host("products_of_all_layouts") else { return };
+    let Some(mut driver) = driver("products_of_all_layouts") else { return };
     for storage in STORAGES {
         for [m, n, k] in [[0, 3, 2], [1, 1, 1], [5, 3, 7], [2, 9, 33]] {
             let a = rounded(1, m * k, storage);
@@ -45,7 +45,7 @@ fn products_of_all_layouts() {
 
 #[test]
 fn product_is_added_to_columns_of_a_result() {
-    let Some(mut driver) = host("product_is_added_to_columns_of_a_result") else { return };
+    let Some(mut driver) = driver("product_is_added_to_columns_of_a_result") else { return };
     let (x, w, before) = ([1.0, 2.0, 3.0, 4.0], [5.0, 6.0], [0.5; 6]);
     let storage = Storage::Bf16;
     let [a, b, out] = [&x[..], &w, &before].map(|all| upload(&mut driver, storage, all));

@@ -4,7 +4,7 @@ use fisao_cuda::kernels::{
 use fisao_cuda::{Buffer, Storage};
 
 use crate::device::{
-    STORAGES, assert_close, doubles, download, host, room, rounded, tolerance, upload, values,
+    STORAGES, assert_close, doubles, download, driver, room, rounded, tolerance, upload, values,
 };
 
 const EPSILON: f64 = 1e-5;
@@ -21,7 +21,7 @@ fn scales(x: &[f64], width: usize) -> Vec<f64> {
 
 #[test]
 fn rms_norm_adds_and_normalises() {
-    let Some(mut driver) = host("rms_norm_adds_and_normalises") else { return };
+    let Some(mut driver) = driver("rms_norm_adds_and_normalises") else { return };
     for storage in STORAGES {
         for [rows, width] in SIZES {
             let x = values(1, rows * width);
@@ -57,7 +57,7 @@ fn rms_norm_adds_and_normalises() {
 
 #[test]
 fn rms_norm_backward_adds_the_gradient() {
-    let Some(mut driver) = host("rms_norm_backward_adds_the_gradient") else { return };
+    let Some(mut driver) = driver("rms_norm_backward_adds_the_gradient") else { return };
     for storage in STORAGES {
         for [rows, width] in SIZES {
             let wide = Storage::F32;
@@ -101,7 +101,7 @@ fn rms_norm_backward_adds_the_gradient() {
 
 #[test]
 fn layer_norm_adds_and_normalises() {
-    let Some(mut driver) = host("layer_norm_adds_and_normalises") else { return };
+    let Some(mut driver) = driver("layer_norm_adds_and_normalises") else { return };
     for storage in STORAGES {
         for [rows, width] in SIZES {
             let wide = Storage::F32;

@@ -2,12 +2,12 @@ use fisao_cuda::kernels::{AdamW, adamw, global_norm, norm_scratch_bytes};
 use fisao_cuda::{Buffer, Driver, Storage};
 
 use crate::device::{
-    STORAGES, assert_close, doubles, download, host, room, tolerance, upload, values,
+    STORAGES, assert_close, doubles, download, driver, room, tolerance, upload, values,
 };
 
 #[test]
 fn norm_of_gradients_and_its_limit() {
-    let Some(mut driver) = host("norm_of_gradients_and_its_limit") else { return };
+    let Some(mut driver) = driver("norm_of_gradients_and_its_limit") else { return };
     let wide = Storage::F32;
     for count in [0, 1, 4096, 4097, 10_001] {
         let x = values(1, count);
@@ -27,7 +27,7 @@ fn norm_of_gradients_and_its_limit() {
 
 #[test]
 fn adamw_follows_its_definition() {
-    let Some(mut driver) = host("adamw_follows_its_definition") else { return };
+    let Some(mut driver) = driver("adamw_follows_its_definition") else { return };
     let wide = Storage::F32;
     for storage in STORAGES {
         for count in [0, 1, 777] {

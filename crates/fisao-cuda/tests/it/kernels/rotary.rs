@@ -4,8 +4,8 @@ use fisao_cuda::kernels::{
 use fisao_cuda::{Buffer, Driver, Storage};
 
 use crate::device::{
-    STORAGES, assert_close, doubles, download, host, room, rounded, tolerance, upload, upload_ints,
-    values,
+    STORAGES, assert_close, doubles, download, driver, room, rounded, tolerance, upload,
+    upload_ints, values,
 };
 
 const EPSILON: f64 = 1e-5;
@@ -92,7 +92,7 @@ impl Reference {
 
 #[test]
 fn heads_are_normed_rotated_and_appended() {
-    let Some(mut driver) = host("heads_are_normed_rotated_and_appended") else { return };
+    let Some(mut driver) = driver("heads_are_normed_rotated_and_appended") else { return };
     for storage in STORAGES {
         for case in cases() {
             check(&mut driver, storage, &case);

@@ -1,11 +1,11 @@
 use fisao_cuda::Storage;
 use fisao_cuda::kernels::{Rows, embed, gather_rows, last_rows, move_row, narrow, scatter_rows};
 
-use crate::device::{STORAGES, download, host, room, rounded, upload, upload_ints, values};
+use crate::device::{STORAGES, download, driver, room, rounded, upload, upload_ints, values};
 
 #[test]
 fn embeddings_are_looked_up() {
-    let Some(mut driver) = host("embeddings_are_looked_up") else { return };
+    let Some(mut driver) = driver("embeddings_are_looked_up") else { return };
     let width = 37;
     for storage in STORAGES {
         let table = rounded(1, 11 * width, storage);
@@ -24,7 +24,7 @@ fn embeddings_are_looked_up() {
 
 #[test]
 fn last_row_of_each_sequence_is_taken() {
-    let Some(mut driver) = host("last_row_of_each_sequence_is_taken") else { return };
+    let Some(mut driver) = driver("last_row_of_each_sequence_is_taken") else { return };
     let (length, width) = (3, 300);
     for sequences in [0, 1, 4] {
         let x = values(1, sequences * length * width);
@@ -38,7 +38,7 @@ fn last_row_of_each_sequence_is_taken() {
 
 #[test]
 fn narrowing_rounds_to_nearest() {
-    let Some(mut driver) = host("narrowing_rounds_to_nearest") else { return };
+    let Some(mut driver) = driver("narrowing_rounds_to_nearest") else { return };
     for storage in STORAGES {
         let mut x = values(1, 1001);
         // Ties, subnormals, overflow of f16, infinity.
@@ -65,7 +65,7 @@ fn narrowing_rounds_to_nearest() {
 
 #[test]
 fn row_of_a_cache_is_moved_in_every_layer() {
-    let Some(mut driver) = host("row_of_a_cache_is_moved_in_every_layer") else { return };
+    let Some(mut driver) = driver("row_of_a_cache_is_moved_in_every_layer") else { return };
     let (layers, rows, elements) = (3, 4, 300);
     for storage in STORAGES {
         let mut x = rounded(1, layers * rows * elements, storage);
@@ -80,7 +80,7 @@ fn row_of_a_cache_is_moved_in_every_layer() {
 
 #[test]
 fn rows_are_gathered_and_scattered() {
-    let Some(mut driver) = host("rows_are_gathered_and_scattered") else { return };
+    let Some(mut driver) = driver("rows_are_gathered_and_scattered") else { return };
     let (wide, width) = (Storage::F32, 300);
     let x = values(1, 5 * width);
     for places in [&[][..], &[4], &[3, 0, 2]] {

@@ -1,7 +1,7 @@
 use fisao_cuda::kernels::{Rows, sample};
 use fisao_cuda::{Driver, Storage};
 
-use crate::device::{download, host, room, upload, values};
+use crate::device::{download, driver, room, upload, values};
 
 /// The rule of the sampler on the CPU (`sample_token` in fisao-models' `generation/decoding.rs`).
 fn reference(logits: &[f32], temperature: f64, uniform: f64) -> (u32, f32) {
@@ -51,7 +51,7 @@ fn sampled(
 
 #[test]
 fn draws_are_those_of_the_sampler_on_the_cpu() {
-    let Some(mut driver) = host("draws_are_those_of_the_sampler_on_the_cpu") else { return };
+    let Some(mut driver) = driver("draws_are_those_of_the_sampler_on_the_cpu") else { return };
     for (width, rows) in [(1, 2), (7, 30), (1024, 10), (3001, 40)] {
         let logits: Vec<f32> = values(1, rows * width).iter().map(|x| 5.0 * x).collect();
         let uniforms = values(2, rows);
@@ -73,7 +73,7 @@ fn draws_are_those_of_the_sampler_on_the_cpu() {
 
 #[test]
 fn ends_of_the_distribution_and_banned_tokens() {
-    let Some(mut driver) = host("ends_of_the_distribution_and_banned_tokens") else { return };
+    let Some(mut driver) = driver("ends_of_the_distribution_and_banned_tokens") else { return };
     let mut logits = vec![f32::NEG_INFINITY; 2000];
     (logits[3], logits[1500], logits[1501]) = (0.5, 0.5, -1.0);
     let rows = [[1.0, 0.0], [1.0, 1.0 - f64::EPSILON / 2.0], [1.0, 1.0], [0.0, 0.3]];
