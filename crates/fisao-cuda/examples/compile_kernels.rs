@@ -16,7 +16,7 @@ fn main() -> Result<(), CudaError> {
             let architecture = Architecture { major, minor };
             let cubin = compile_cubin(storage, architecture)?;
             let seconds = start.elapsed().as_secs_f64();
-            println!("{architecture} {storage:?}: {} KiB, {seconds:.1} s", cubin.len() >> 10);
+            println!("{architecture} {storage:?}: {} KiB, {seconds:.1} s", cubin.code.len() >> 10);
         }
     }
     Ok(())

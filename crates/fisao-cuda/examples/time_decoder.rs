@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use fisao_cuda::kernels::Heads;
+use fisao_cuda::kernels::{Heads, Segments};
 use fisao_cuda::{
     AdapterTarget, AdapterWeights, Card, Continuation, CubinCache, CudaError, Decoder,
     DecoderConfig, Draw, Driver, Plan, Prompts, Session, Storage, Tokens, Training, TrainingBatch,
@@ -77,7 +77,9 @@ fn main() -> Result<(), CudaError> {
     for rows in [1, 8, 32] {
         decode(&mut driver, &decoder, rows)?;
     }
-    train(&mut driver, &mut decoder, 8)
+    train(&mut driver, &mut decoder, 8, None)?;
+    // The same responses, four behind each prompt.
+    train(&mut driver, &mut decoder, 2, Some(Segments { prefix: PROMPT, length: RESPONSE }))
 }
 
 #[expect(clippy::print_stdout, reason = "that is what the example is for")]
@@ -149,6 +151,7 @@ fn train(
     driver: &mut dyn Driver,
     decoder: &mut Decoder,
     sequences: usize,
+    segments: Option<Segments>,
 ) -> Result<(), CudaError> {
     use AdapterTarget::{Down, Gate, Key, Output, Query, Up, Value};
     let config = decoder.config().clone();
@@ -164,12 +167,17 @@ fn train(
         }
     }
     decoder.set_adapter(driver, &paths)?;
-    let length = PROMPT + RESPONSE;
-    let targets = sequences * RESPONSE;
+    let responses = if segments.is_some() { 4 } else { 1 };
+    let length = PROMPT + responses * RESPONSE;
+    let targets = sequences * responses * RESPONSE;
     let plan = TrainingPlan { sequences, length, targets, logit_rows: 512, backward: true };
     let mut training = Training::open(driver, decoder, plan)?;
     let ids: Vec<u32> = (0..(sequences * length) as u32).map(|at| at * 7 % 32_000).collect();
-    let positions: Vec<i32> = (0..sequences).flat_map(|_| 0..length as i32).collect();
+    let positions: Vec<i32> = (0..sequences)
+        .flat_map(|_| {
+            (0..length).map(|at| at.min(PROMPT + (at - at.min(PROMPT)) % RESPONSE) as i32)
+        })
+        .collect();
     let rows: Vec<usize> = (0..sequences)
         .flat_map(|sequence| (PROMPT - 1..length - 1).map(move |at| sequence * length + at))
         .collect();
@@ -177,6 +185,7 @@ fn train(
         tokens: Tokens::Ids(&ids),
         positions: &positions,
         padding: &vec![0; sequences],
+        segments,
         rows: &rows,
         targets: &vec![5; targets],
         temperature: 1.0,
@@ -189,7 +198,7 @@ fn train(
         training.backward(driver, decoder, [&by, &by, &[]])
     })?;
     say(&format!(
-        "LoRA, {sequences} × {length}: forward {:.0} ms, forward and backward {:.0} ms, {:.1} GB",
+        "LoRA, {sequences} × {length}, {targets} tokens scored: forward {:.0} ms, forward and backward {:.0} ms, {:.1} GB",
         1e3 * forward,
         1e3 * both,
         plan.bytes(decoder) as f64 / 1e9,

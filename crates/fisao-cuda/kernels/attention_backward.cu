@@ -25,7 +25,7 @@ KERNEL(attention_deltas, const T* out, const T* by_out, float* deltas, int lengt
 template <int D>
 DEVICE void attention_by_queries(const T* q, const T* k, const T* v, const T* by_out, const float* log_sums, const float* deltas,
                                  T* by_q, const int* padding, int length, int heads, int key_heads, int d, int capacity,
-                                 int window, int causal, float scale)
+                                 int window, int prefix, int segment, int causal, float scale)
 {
     const int LD = D + SKEW, LP = STEP + SKEW;
     DYNAMIC_SHARED(memory);
@@ -43,9 +43,12 @@ DEVICE void attention_by_queries(const T* q, const T* k, const T* v, const T* by
     const float* log_row = log_sums + ((long long)sequence * heads + head) * length;
     const float* delta_row = deltas + ((long long)sequence * heads + head) * length;
     float sums[D / 8][4];
+#pragma unroll
     for (int n = 0; n < D / 8; n++)
+#pragma unroll
         for (int i = 0; i < 4; i++) sums[n][i] = 0.0f;
     float log_sum[2], delta[2];
+#pragma unroll
     for (int side = 0; side < 2; side++) {
         int query = first_query + warp * 16 + g + side * 8;
         log_sum[side] = query < length ? log_row[query] : 0.0f;
@@ -53,16 +56,23 @@ DEVICE void attention_by_queries(const T* q, const T* k, const T* v, const T* by
     }
     int first_key = padding[sequence], end_key = length;
     if (causal) {
-        first_key = max(first_key, first_query + 1 - window);
+        int last = min(first_query + 64, length) - 1;
+        int most = max(segment_shift(segment_start(first_query, prefix, segment), prefix),
+                       segment_shift(segment_start(last, prefix, segment), prefix));
+        first_key = max(first_key, first_query - most + 1 - window);
         end_key = min(length, first_query + 64);
     }
+    int first_start = segment_start(first_query, prefix, segment);
     for (int key0 = first_key / STEP * STEP; key0 < end_key; key0 += STEP) {
+        if (causal && key0 >= prefix && key0 + STEP <= first_start) continue;
         __syncthreads();
         load_tile<D>(keys, STEP, k + of_keys + (long long)key0 * d, length - key0, d, d);
         load_tile<D>(values, STEP, v + of_keys + (long long)key0 * d, length - key0, d, d);
         __syncthreads();
         float scores[STEP / 8][4], by_weights[STEP / 8][4];
+#pragma unroll
         for (int n = 0; n < STEP / 8; n++)
+#pragma unroll
             for (int i = 0; i < 4; i++) scores[n][i] = by_weights[n][i] = 0.0f;
 #pragma unroll UNROLLED
         for (int c = 0; c < D; c += 16) {
@@ -79,8 +89,9 @@ DEVICE void attention_by_queries(const T* q, const T* k, const T* v, const T* by
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 int query = first_query + warp * 16 + g + i / 2 * 8, key = key0 + n * 8 + 2 * t + i % 2;
-                int seen_from = causal ? max(padding[sequence], query + 1 - window) : padding[sequence];
-                bool seen = query < length && key >= seen_from && key < (causal ? query + 1 : length);
+                int start = segment_start(query, prefix, segment);
+                bool seen = query < length && key >= padding[sequence] && key < length;
+                seen = seen && (!causal || sees(query, start, key, prefix, window));
                 float weight = seen ? expf(scores[n][i] * scale - log_sum[i / 2]) : 0.0f;
                 float by_score = weight * (by_weights[n][i] - delta[i / 2]) * scale;
                 by_scores[(g + i / 2 * 8) * LP + n * 8 + 2 * t + i % 2] = stored(by_score);
@@ -111,7 +122,7 @@ DEVICE void attention_by_queries(const T* q, const T* k, const T* v, const T* by
 template <int D>
 DEVICE void attention_by_keys(const T* q, const T* k, const T* v, const T* by_out, const float* log_sums, const float* deltas,
                               T* by_k, T* by_v, const int* padding, int length, int heads, int key_heads, int d, int capacity,
-                              int window, int causal, float scale)
+                              int window, int prefix, int segment, int causal, float scale)
 {
     const int LD = D + SKEW, LP = STEP + SKEW;
     DYNAMIC_SHARED(memory);
@@ -127,12 +138,19 @@ DEVICE void attention_by_keys(const T* q, const T* k, const T* v, const T* by_ou
     load_tile<D>(keys, 64, k + of_keys + (long long)first_key * d, length - first_key, d, d);
     load_tile<D>(values, 64, v + of_keys + (long long)first_key * d, length - first_key, d, d);
     float by_keys[D / 8][4], by_values[D / 8][4];
+#pragma unroll
     for (int n = 0; n < D / 8; n++)
+#pragma unroll
         for (int i = 0; i < 4; i++) by_keys[n][i] = by_values[n][i] = 0.0f;
     // Queries that see a key of the tile.
     int first_query = causal ? max(first_key, padding[sequence]) : 0;
     int end_query = length;
-    if (causal && first_key + 64 < length) end_query = (int)min((long long)length, (long long)first_key + 63 + window);
+    if (causal && first_key + 64 < length) {
+        // A window ends for all segments at once; only without any it bounds the queries.
+        if (prefix >= length) end_query = (int)min((long long)length, (long long)first_key + 63 + window);
+        // Keys behind the prefix are seen up to the end of the last one's segment.
+        if (first_key >= prefix) end_query = min(end_query, segment_start(first_key + 63, prefix, segment) + segment);
+    }
     for (int head = key_head * group; head < (key_head + 1) * group; head++) {
         const float* log_row = log_sums + ((long long)sequence * heads + head) * length;
         const float* delta_row = deltas + ((long long)sequence * heads + head) * length;
@@ -143,7 +161,9 @@ DEVICE void attention_by_keys(const T* q, const T* k, const T* v, const T* by_ou
             load_tile<D>(by_outs, STEP, by_out + row, length - query0, d, (long long)heads * d);
             __syncthreads();
             float scores[STEP / 8][4], by_weights[STEP / 8][4];
+#pragma unroll
             for (int n = 0; n < STEP / 8; n++)
+#pragma unroll
                 for (int i = 0; i < 4; i++) scores[n][i] = by_weights[n][i] = 0.0f;
 #pragma unroll UNROLLED
             for (int c = 0; c < D; c += 16) {
@@ -160,8 +180,9 @@ DEVICE void attention_by_keys(const T* q, const T* k, const T* v, const T* by_ou
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     int key = first_key + warp * 16 + g + i / 2 * 8, query = query0 + n * 8 + 2 * t + i % 2;
-                    int seen_from = causal ? max(padding[sequence], query + 1 - window) : padding[sequence];
-                    bool seen = query < length && key >= seen_from && key < (causal ? query + 1 : length);
+                    int start = segment_start(query, prefix, segment);
+                    bool seen = query < length && key >= padding[sequence] && key < length;
+                    seen = seen && (!causal || sees(query, start, key, prefix, window));
                     float weight = seen ? expf(scores[n][i] * scale - log_row[query]) : 0.0f;
                     float by_score = seen ? weight * (by_weights[n][i] - delta_row[query]) * scale : 0.0f;
                     int at = (g + i / 2 * 8) * LP + n * 8 + 2 * t + i % 2;
@@ -199,10 +220,10 @@ DEVICE void attention_by_keys(const T* q, const T* k, const T* v, const T* by_ou
 #define ATTENTION_BY_QUERIES(D)                                                                                                \
     KERNEL(attention_by_queries_##D, const T* q, const T* k, const T* v, const T* by_out, const float* log_sums,               \
            const float* deltas, T* by_q, const int* padding, int length, int heads, int key_heads, int d, int capacity,        \
-           int window, int causal, float scale)                                                                                \
+           int window, int prefix, int segment, int causal, float scale)                                                                                \
     {                                                                                                                          \
         attention_by_queries<D>(q, k, v, by_out, log_sums, deltas, by_q, padding, length, heads, key_heads, d, capacity,       \
-                                window, causal, scale);                                                                        \
+                                window, prefix, segment, causal, scale);                                                                        \
     }
 ATTENTION_BY_QUERIES(32)
 ATTENTION_BY_QUERIES(64)
@@ -213,10 +234,10 @@ ATTENTION_BY_QUERIES(128)
 #define ATTENTION_BY_KEYS(D)                                                                                                   \
     KERNEL(attention_by_keys_##D, const T* q, const T* k, const T* v, const T* by_out, const float* log_sums,                  \
            const float* deltas, T* by_k, T* by_v, const int* padding, int length, int heads, int key_heads, int d,             \
-           int capacity, int window, int causal, float scale)                                                                  \
+           int capacity, int window, int prefix, int segment, int causal, float scale)                                                                  \
     {                                                                                                                          \
         attention_by_keys<D>(q, k, v, by_out, log_sums, deltas, by_k, by_v, padding, length, heads, key_heads, d, capacity,    \
-                             window, causal, scale);                                                                           \
+                             window, prefix, segment, causal, scale);                                                                           \
     }
 ATTENTION_BY_KEYS(32)
 ATTENTION_BY_KEYS(64)

@@ -10,11 +10,12 @@
 //   q, out [batch · length, heads · d]; k, v [batch, key_heads, capacity, d]
 //   log_sums [batch, heads, length] f32 or null: ln Σ exp of each query's scores
 //   padding [batch]: positions before a sequence; window: positions that a query sees back to, its own among them
+//   prefix, segment: see prelude.cu
 //   causal 0: every key behind the padding
 //   grid (⌈length / QUERIES⌉, heads, batch), 128 threads
 template <int D>
 DEVICE void attention_prefill(const T* q, const T* k, const T* v, T* out, float* log_sums, const int* padding, int length,
-                              int heads, int key_heads, int d, int capacity, int window, int causal, float scale)
+                              int heads, int key_heads, int d, int capacity, int window, int prefix, int segment, int causal, float scale)
 {
     const int LD = D + SKEW, LP = KEYS + SKEW;
     DYNAMIC_SHARED(memory);
@@ -31,21 +32,32 @@ DEVICE void attention_prefill(const T* q, const T* k, const T* v, T* out, float*
     load_tile<D>(queries, QUERIES, q + (first_row * heads + head) * d, length - first_query, d, (long long)heads * d);
 
     float sums[D / 8][4];
+#pragma unroll
     for (int n = 0; n < D / 8; n++)
+#pragma unroll
         for (int i = 0; i < 4; i++) sums[n][i] = 0.0f;
     float highest[2] = {MINUS_INFINITY, MINUS_INFINITY}, total[2] = {0.0f, 0.0f};
     int first_key = padding[sequence], end_key = length;
     if (causal) {
-        first_key = max(first_key, first_query + 1 - window);
+        // Of the prefix a query in a later segment sees as much as if its segment were the first.
+        int last = min(first_query + QUERIES, length) - 1;
+        int most = max(segment_shift(segment_start(first_query, prefix, segment), prefix),
+                       segment_shift(segment_start(last, prefix, segment), prefix));
+        first_key = max(first_key, first_query - most + 1 - window);
         end_key = min(length, first_query + QUERIES);
     }
+    int first_start = segment_start(first_query, prefix, segment);
     for (int key0 = first_key / KEYS * KEYS; key0 < end_key; key0 += KEYS) {
+        // Keys of segments before those of the queries.
+        if (causal && key0 >= prefix && key0 + KEYS <= first_start) continue;
         __syncthreads();
         load_tile<D>(keys, KEYS, k_head + (long long)key0 * d, length - key0, d, d);
         load_tile<D>(values, KEYS, v_head + (long long)key0 * d, length - key0, d, d);
         __syncthreads();
         float scores[KEYS / 8][4];
+#pragma unroll
         for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
             for (int i = 0; i < 4; i++) scores[n][i] = 0.0f;
 #pragma unroll UNROLLED
         for (int c = 0; c < D; c += 16) {
@@ -53,16 +65,17 @@ DEVICE void attention_prefill(const T* q, const T* k, const T* v, T* out, float*
 #pragma unroll
             for (int n = 0; n < KEYS / 8; n++) add_product(scores[n], a, right_tile(keys + n * 8 * LD + c, 1, LD));
         }
+#pragma unroll
         for (int side = 0; side < 2; side++) {
             int query = first_query + warp * 16 + g + side * 8;
-            int seen_from = causal ? max(padding[sequence], query + 1 - window) : padding[sequence];
-            int seen_to = causal ? min(query + 1, length) : length;
+            int start = segment_start(query, prefix, segment);
             float most = highest[side];
 #pragma unroll
             for (int n = 0; n < KEYS / 8; n++) {
+#pragma unroll
                 for (int i = 2 * side; i < 2 * side + 2; i++) {
                     int key = key0 + n * 8 + 2 * t + i % 2;
-                    bool seen = key >= seen_from && key < seen_to;
+                    bool seen = key >= padding[sequence] && key < length && (!causal || sees(query, start, key, prefix, window));
                     scores[n][i] = seen ? scores[n][i] * scale : MINUS_INFINITY;
                     most = fmaxf(most, scores[n][i]);
                 }
@@ -75,6 +88,7 @@ DEVICE void attention_prefill(const T* q, const T* k, const T* v, T* out, float*
             highest[side] = most;
 #pragma unroll
             for (int n = 0; n < KEYS / 8; n++) {
+#pragma unroll
                 for (int i = 2 * side; i < 2 * side + 2; i++) {
                     float weight = expf(scores[n][i] - base);
                     sum += weight;
@@ -98,6 +112,7 @@ DEVICE void attention_prefill(const T* q, const T* k, const T* v, T* out, float*
             for (int n = 0; n < D / 8; n++) add_product(sums[n], a, right_tile(values + c * LD + n * 8, LD, 1));
         }
     }
+#pragma unroll
     for (int side = 0; side < 2; side++) {
         int query = first_query + warp * 16 + g + side * 8;
         if (query >= length) continue;
@@ -105,6 +120,7 @@ DEVICE void attention_prefill(const T* q, const T* k, const T* v, T* out, float*
         T* row = out + (((long long)sequence * length + query) * heads + head) * d;
 #pragma unroll
         for (int n = 0; n < D / 8; n++) {
+#pragma unroll
             for (int i = 0; i < 2; i++) {
                 int column = n * 8 + 2 * t + i;
                 if (column < d) row[column] = stored(sums[n][2 * side + i] * by);
@@ -118,9 +134,9 @@ DEVICE void attention_prefill(const T* q, const T* k, const T* v, T* out, float*
 
 #define ATTENTION_PREFILL(D)                                                                                                   \
     KERNEL(attention_prefill_##D, const T* q, const T* k, const T* v, T* out, float* log_sums, const int* padding, int length, \
-           int heads, int key_heads, int d, int capacity, int window, int causal, float scale)                                 \
+           int heads, int key_heads, int d, int capacity, int window, int prefix, int segment, int causal, float scale)                                 \
     {                                                                                                                          \
-        attention_prefill<D>(q, k, v, out, log_sums, padding, length, heads, key_heads, d, capacity, window, causal, scale);   \
+        attention_prefill<D>(q, k, v, out, log_sums, padding, length, heads, key_heads, d, capacity, window, prefix, segment, causal, scale);   \
     }
 ATTENTION_PREFILL(32)
 ATTENTION_PREFILL(64)

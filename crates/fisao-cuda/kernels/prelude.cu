@@ -99,6 +99,28 @@ DEVICE float block_max(float x, float* scratch)
     return highest;
 }
 
+// --- Which keys a query sees ----------------------------------------------------------------------------------------------
+//
+// Several responses to one prompt may stand behind it in one sequence: `prefix` positions, then segments of `segment` positions each.
+// A query sees the prefix and what stands before it in its own segment. Without segments the prefix is longer than any sequence.
+
+// Where the segment of a query begins; 0 in the prefix.
+DEVICE int segment_start(int query, int prefix, int segment)
+{
+    return query < prefix ? 0 : prefix + (query - prefix) / segment * segment;
+}
+
+// How far a position is behind its place: as if its segment were the first.
+DEVICE int segment_shift(int start, int prefix) { return start < prefix ? 0 : start - prefix; }
+
+// Whether a query whose segment begins at `start` sees a key behind the padding.
+DEVICE bool sees(int query, int start, int key, int prefix, int window)
+{
+    int shift = segment_shift(start, prefix);
+    int key_position = key < prefix ? key : key - shift;
+    return key <= query && (key < prefix || key >= start) && key_position >= query - shift + 1 - window;
+}
+
 // --- Tiles in shared memory -----------------------------------------------------------------------------------------------
 
 // Copies `rows` of `width` elements, `stride` apart, into a tile of `tile_rows` rows of D elements, D + SKEW apart; the rest of

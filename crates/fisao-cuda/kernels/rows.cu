@@ -26,12 +26,12 @@ KERNEL(gather_rows, const float* x, const int* places, float* out, int width)
     for (int at = threadIdx.x; at < width; at += blockDim.x) to[at] = from[at];
 }
 
-// out[places[row]] = x[row], f32; places differ; one block a row
-KERNEL(scatter_rows, const float* x, const int* places, float* out, int width)
+// out[places[row]] += x[row], f32, in the order of the rows: places may repeat. A thread has a column.
+KERNEL(add_rows, const float* x, const int* places, float* out, int rows, int width)
 {
-    const float* from = x + (long long)blockIdx.x * width;
-    float* to = out + (long long)places[blockIdx.x] * width;
-    for (int at = threadIdx.x; at < width; at += blockDim.x) to[at] = from[at];
+    int column = blockIdx.x * blockDim.x + threadIdx.x;
+    if (column >= width) return;
+    for (int row = 0; row < rows; row++) out[(long long)places[row] * width + column] += x[(long long)row * width + column];
 }
 
 // f32 → storage type.

@@ -20,7 +20,7 @@ use crate::{Buffer, CudaError, Storage};
 use libraries::{CUBLASLT, DRIVER, NVRTC, load};
 use matmul::{Multiplier, WORKSPACE};
 
-pub use cubin::{Architecture, CubinCache, compile_cubin, nvrtc_version};
+pub use cubin::{Architecture, Cubin, CubinCache, KernelResources, compile_cubin, nvrtc_version};
 
 /// Page-locked memory that downloads go through, bytes: twice as quick as without.
 const STAGING: usize = 16 << 20;

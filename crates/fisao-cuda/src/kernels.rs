@@ -244,17 +244,18 @@ pub fn gather_rows(
     by_row(driver, Storage::F32, "gather_rows", rows.rows, &arguments)
 }
 
-/// `out[places[row]] = x[row]`, f32; `places`, `[rows]` i32, differ from each other.
+/// `out[places[row]] += x[row]`, f32, in the order of the rows; `places` is `[rows]` i32 and may repeat itself.
 ///
 /// # Errors
 /// Those of the driver.
-pub fn scatter_rows(
+pub fn add_rows(
     driver: &mut dyn Driver,
     [x, places, out]: [Buffer; 3],
     rows: Rows,
 ) -> Result<(), CudaError> {
-    let arguments = [x.into(), places.into(), out.into(), rows.width.into()];
-    by_row(driver, Storage::F32, "scatter_rows", rows.rows, &arguments)
+    let Rows { rows, width } = rows;
+    let arguments = [x.into(), places.into(), out.into(), rows.into(), width.into()];
+    by_element(driver, Storage::F32, "add_rows", width, &arguments)
 }
 
 /// f32 to the storage type.
@@ -470,6 +471,24 @@ pub struct Sequences {
     pub window: Option<usize>,
     /// Whether a query sees what stands before it and itself only.
     pub causal: bool,
+    /// How the sequences are divided, if they are; only where they are causal.
+    pub segments: Option<Segments>,
+}
+
+/// Several continuations of one prefix in one sequence: `prefix` positions, then segments of `length` positions each. A position sees
+/// the prefix and what stands before it in its own segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segments {
+    /// Positions that all segments continue, padding among them.
+    pub prefix: usize,
+    /// Positions of a segment.
+    pub length: usize,
+}
+
+/// Prefix and length of segments as kernels take them.
+fn segments(segments: Option<Segments>) -> [Argument; 2] {
+    let Segments { prefix, length } = segments.unwrap_or(Segments { prefix: NO_WINDOW, length: 1 });
+    [prefix.into(), length.max(1).into()]
 }
 
 /// The widest window: all positions.
@@ -500,6 +519,7 @@ pub fn attention(
     let keys = if storage == Storage::F32 { 32 } else { 64 };
     let skew = skew(storage);
     let elements = (QUERIES + 2 * keys) * (compiled + skew) + QUERIES * (keys + skew);
+    let [prefix, segment] = segments(sequences.segments);
     let arguments = [
         q.into(),
         k.into(),
@@ -513,6 +533,8 @@ pub fn attention(
         heads.size.into(),
         sequences.capacity.into(),
         window(sequences.window).into(),
+        prefix,
+        segment,
         i32::from(sequences.causal).into(),
         heads.scale().into(),
     ];
@@ -579,6 +601,7 @@ pub fn attention_backward(
     let grid = [blocks(batch * length, 1), 1, 1];
     run(driver, storage, "attention_deltas", grid, ATTENTION_THREADS, &deltas)?;
     let read = [of.q, of.k, of.v, of.by_out, of.log_sums, of.deltas];
+    let [prefix, segment] = segments(sequences.segments);
     let sizes = [
         sequences.padding.into(),
         length.into(),
@@ -587,6 +610,8 @@ pub fn attention_backward(
         heads.size.into(),
         sequences.capacity.into(),
         window(sequences.window).into(),
+        prefix,
+        segment,
         i32::from(sequences.causal).into(),
         heads.scale().into(),
     ];

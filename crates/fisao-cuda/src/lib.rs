@@ -29,7 +29,9 @@ mod weights;
 
 pub use adapter::{AdapterGradient, AdapterTarget, AdapterWeights};
 pub use arena::Arena;
-pub use card::{Architecture, Card, CubinCache, compile_cubin, nvrtc_version};
+pub use card::{
+    Architecture, Card, Cubin, CubinCache, KernelResources, compile_cubin, nvrtc_version,
+};
 pub use config::DecoderConfig;
 pub use decoder::Decoder;
 pub use driver::{Argument, Buffer, Driver, Graph, Launch, Matrix, Memory, Product};

@@ -189,6 +189,7 @@ impl Session {
             padding: memory.prompt_padding.slice(range.start * int, batch * int),
             window: config.sliding_window,
             causal: true,
+            segments: None,
         };
         let prompt = config.heads.keys() * self.plan.prompt_length * config.storage.bytes();
         let caches = memory

@@ -7,9 +7,9 @@ use crate::adapter::{AdapterGradient, FusedGradients, LowRankScratch};
 use crate::decoder::Decoder;
 use crate::forward::{Attention, LayerCaches, Pass};
 use crate::kernels::{
-    AttentionGradients, HeadTransforms, Rotary, Rows, Sequences, attention_backward, gather_rows,
-    log_probs, log_probs_backward, narrow, rms_norm, rms_norm_backward, rotary_backward,
-    scatter_rows, swiglu_backward,
+    AttentionGradients, HeadTransforms, Rotary, Rows, Segments, Sequences, add_rows,
+    attention_backward, gather_rows, log_probs, log_probs_backward, narrow, rms_norm,
+    rms_norm_backward, rotary_backward, swiglu_backward,
 };
 use crate::plan::Activations;
 use crate::tokens::Tokens;
@@ -39,7 +39,10 @@ pub struct TrainingBatch<'a> {
     pub positions: &'a [i32],
     /// Positions of padding before each sequence, `[sequences]`.
     pub padding: &'a [usize],
-    /// Rows whose states predict a token, `sequence · length + position`; all different.
+    /// Where each sequence is a prompt with several responses behind it. Positions of each response follow those of the prompt; a response
+    /// that is shorter than a segment is padded behind.
+    pub segments: Option<Segments>,
+    /// Rows whose states predict a token, `sequence · length + position`. Responses that share a prompt share its last row.
     pub rows: &'a [usize],
     /// The token that each of them predicts.
     pub targets: &'a [u32],
@@ -64,8 +67,18 @@ pub struct Training {
     plan: TrainingPlan,
     arena: Buffer,
     memory: TrainingMemory,
-    /// Sizes of the batch that went forward last: sequences, length, targets, and its temperature.
-    forwarded: Option<([usize; 3], f32)>,
+    /// The batch that went forward last.
+    forwarded: Option<Forwarded>,
+}
+
+/// What the backward pass knows of a batch.
+#[derive(Debug, Clone, Copy)]
+struct Forwarded {
+    sequences: usize,
+    length: usize,
+    targets: usize,
+    temperature: f32,
+    segments: Option<Segments>,
 }
 
 /// What a batch needs.
@@ -284,7 +297,8 @@ impl Training {
                 return Err(CudaError::Capacity { what, found, planned });
             }
         }
-        self.forwarded = Some(([sequences, length, targets], batch.temperature));
+        let (temperature, segments) = (batch.temperature, batch.segments);
+        self.forwarded = Some(Forwarded { sequences, length, targets, temperature, segments });
         let memory = &self.memory;
         let ints = |values: &[usize]| values.iter().map(|&at| at as i32).collect::<Vec<_>>();
         driver.upload(memory.padding, bytemuck::cast_slice(&ints(batch.padding)))?;
@@ -293,7 +307,7 @@ impl Training {
         driver.upload(memory.targets, bytemuck::cast_slice(batch.targets))?;
         let x = memory.activations.x;
         batch.tokens.upload(driver, decoder, [memory.tokens, x], 0..rows)?;
-        let pass = self.pass(decoder, [sequences, length]);
+        let pass = self.pass(decoder, [sequences, length], segments);
         for layer in 0..config.layers {
             self.keep(driver, config, layer, rows)?;
             pass.layer(driver, layer)?;
@@ -342,7 +356,12 @@ impl Training {
         self.memory.kept.slice(layer * bytes, bytes)
     }
 
-    fn pass<'a>(&'a self, decoder: &'a Decoder, [batch, length]: [usize; 2]) -> Pass<'a> {
+    fn pass<'a>(
+        &'a self,
+        decoder: &'a Decoder,
+        [batch, length]: [usize; 2],
+        segments: Option<Segments>,
+    ) -> Pass<'a> {
         let (config, memory) = (decoder.config(), &self.memory);
         let rows = batch * length;
         let sequences = Sequences {
@@ -352,6 +371,7 @@ impl Training {
             padding: memory.padding,
             window: config.sliding_window,
             causal: true,
+            segments,
         };
         let caches = memory.caches.map(LayerCaches::reused);
         let rotary = Rotary {
@@ -413,8 +433,8 @@ impl Training {
         [by_log_probs, by_entropies, by_states]: [&[f32]; 3],
     ) -> Result<(), CudaError> {
         let config = decoder.config();
-        let (sizes, temperature) = self.forwarded.expect("a batch that went forward");
-        let [sequences, length, targets] = sizes;
+        let forwarded = self.forwarded.expect("a batch that went forward");
+        let Forwarded { sequences, length, targets, temperature, segments } = forwarded;
         let memory = self.memory.backward.as_ref().expect("a plan with gradients");
         let rows = sequences * length;
         assert!(
@@ -434,8 +454,8 @@ impl Training {
             rms_norm_backward(driver, Storage::F32, norm, wanted, config.epsilon)?;
         }
         driver.clear(memory.by_x.slice(0, rows * config.hidden * size_of::<f32>()))?;
-        scatter_rows(driver, [by_before, self.memory.rows, memory.by_x], wanted)?;
-        let pass = self.pass(decoder, [sequences, length]);
+        add_rows(driver, [by_before, self.memory.rows, memory.by_x], wanted)?;
+        let pass = self.pass(decoder, [sequences, length], segments);
         for layer in (0..config.layers).rev() {
             self.layer_backward(driver, &pass, memory, layer, [sequences, length])?;
         }

@@ -63,7 +63,7 @@ impl CubinCache {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(source) => return Err(CudaError::Cache { path, source }),
         }
-        let cubin = compile_cubin(storage, architecture)?;
+        let cubin = compile_cubin(storage, architecture)?.code;
         write(&path, &cubin).map_err(|source| CudaError::Cache { path, source })?;
         Ok(cubin)
     }
@@ -96,23 +96,70 @@ pub fn nvrtc_version() -> Result<[i32; 2], CudaError> {
     Ok([major, minor])
 }
 
-fn options(storage: Storage, architecture: Architecture) -> [String; 3] {
-    [format!("--gpu-architecture={architecture}"), "-std=c++17".to_owned(), define(storage)]
+fn options(storage: Storage, architecture: Architecture) -> [String; 4] {
+    let report = "--ptxas-options=-v".to_owned();
+    [format!("--gpu-architecture={architecture}"), "-std=c++17".to_owned(), define(storage), report]
 }
 
 fn failed(call: &'static str, error: NvrtcError) -> CudaError {
     CudaError::Call { call, code: format!("{:?}", error.0) }
 }
 
+/// Kernels as machine code.
+#[derive(Debug, Clone)]
+pub struct Cubin {
+    /// An ELF file.
+    pub code: Vec<u8>,
+    /// What the assembler says of each kernel.
+    pub resources: Vec<KernelResources>,
+}
+
+/// What a thread of a kernel takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelResources {
+    /// Name of the kernel.
+    pub name: String,
+    /// Registers of 32 bits.
+    pub registers: usize,
+    /// Bytes of local memory, which is slow.
+    pub stack_bytes: usize,
+}
+
+/// Reads the assembler's report.
+fn resources(log: &str) -> Vec<KernelResources> {
+    let mut found: Vec<KernelResources> = Vec::new();
+    let number = |line: &str, after: &str| -> Option<usize> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.iter().position(|word| word.trim_end_matches(',') == after)?;
+        words.get(at.checked_sub(1)?)?.parse().ok()
+    };
+    for line in log.lines() {
+        if line.contains("Compiling entry function")
+            && let Some(name) = line.split('\'').nth(1)
+        {
+            let name = name.to_owned();
+            found.push(KernelResources { name, registers: 0, stack_bytes: 0 });
+        }
+        let Some(kernel) = found.last_mut() else { continue };
+        if line.contains("bytes stack frame")
+            && let Some(bytes) = line.split_whitespace().find_map(|word| word.parse().ok())
+        {
+            kernel.stack_bytes = bytes;
+        }
+        kernel.registers = number(line, "registers").unwrap_or(kernel.registers);
+    }
+    found
+}
+
 /// Compiles all kernels for an element type to machine code of an architecture. No card is needed.
 ///
 /// # Errors
 /// [`CudaError::Library`] without NVRTC, [`CudaError::Compile`] with what it says.
-pub fn compile_cubin(storage: Storage, architecture: Architecture) -> Result<Vec<u8>, CudaError> {
+pub fn compile_cubin(storage: Storage, architecture: Architecture) -> Result<Cubin, CudaError> {
     compile(&kernel_source(), &options(storage, architecture))
 }
 
-fn compile(source: &str, options: &[String]) -> Result<Vec<u8>, CudaError> {
+fn compile(source: &str, options: &[String]) -> Result<Cubin, CudaError> {
     load(NVRTC)?;
     let source = CString::new(source).expect("kernels hold no NUL");
     let program = create_program(&source, Some(c"fisao.cu"))
@@ -121,7 +168,7 @@ fn compile(source: &str, options: &[String]) -> Result<Vec<u8>, CudaError> {
     unsafe {
         let compiled = compile_program(program, options);
         let result = match compiled {
-            Ok(()) => cubin(program),
+            Ok(()) => code(program).map(|code| Cubin { code, resources: resources(&log(program)) }),
             Err(_) => Err(CudaError::Compile { options: options.join(" "), log: log(program) }),
         };
         destroy_program(program).map_err(|error| failed("nvrtcDestroyProgram", error))?;
@@ -131,7 +178,7 @@ fn compile(source: &str, options: &[String]) -> Result<Vec<u8>, CudaError> {
 
 /// # Safety
 /// A program that was compiled and not destroyed.
-unsafe fn cubin(program: sys::nvrtcProgram) -> Result<Vec<u8>, CudaError> {
+unsafe fn code(program: sys::nvrtcProgram) -> Result<Vec<u8>, CudaError> {
     let mut size = 0_usize;
     // SAFETY: the caller's; the second call writes as many bytes as the first says.
     unsafe {
@@ -192,6 +239,23 @@ mod tests {
         let error = compile("extern \"C\" __global__ void k() { nonsense; }", &options);
         let message = error.expect_err("an unknown name").to_string();
         assert!(message.contains("nonsense") && message.contains("sm_90"), "{message}");
+    }
+
+    #[test]
+    fn report_of_the_assembler_is_read() {
+        let log = "ptxas info    : 0 bytes gmem\n\
+                   ptxas info    : Compiling entry function 'first' for 'sm_90'\n\
+                   ptxas info    : Function properties for first\n\
+                   ptxas         .     400 bytes stack frame, 8 bytes spill stores, 0 bytes spill loads\n\
+                   ptxas info    : Used 96 registers, used 1 barriers, 400 bytes cumulative stack size\n\
+                   ptxas info    : Compiling entry function 'second' for 'sm_90'\n\
+                   ptxas info    : Used 12 registers\n";
+        let of = |name: &str, registers, stack_bytes| KernelResources {
+            name: name.to_owned(),
+            registers,
+            stack_bytes,
+        };
+        assert_eq!(resources(log), [of("first", 96, 400), of("second", 12, 0)]);
     }
 
     #[expect(clippy::print_stderr, reason = "a test says that it was skipped")]

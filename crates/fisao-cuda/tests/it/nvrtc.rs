@@ -16,10 +16,18 @@ fn kernels_compile_for_every_architecture() {
             scope.spawn(move || {
                 let architecture = Architecture { major, minor };
                 let cubin = compile_cubin(storage, architecture).expect("valid CUDA C");
+                let what = format!("{architecture}, {storage:?}");
                 for name in kernel_names() {
                     let section = format!(".text.{name}");
-                    let found = cubin.windows(section.len()).any(|part| part == section.as_bytes());
-                    assert!(found, "`{name}` is not in the code for {architecture}, {storage:?}");
+                    let mut parts = cubin.code.windows(section.len());
+                    let found = parts.any(|part| part == section.as_bytes());
+                    assert!(found, "`{name}` is not in the code for {what}");
+                    let of = cubin.resources.iter().find(|of| of.name == name);
+                    let of = of.unwrap_or_else(|| panic!("`{name}` is not in the report"));
+                    assert_eq!(of.stack_bytes, 0, "`{name}` uses local memory, {what}");
+                    // A block has 65,536 registers; the sampler's has 512 threads, no other more than 256.
+                    let most = if name == "sample" { 128 } else { 255 };
+                    assert!(of.registers > 0 && of.registers <= most, "{of:?}, {what}");
                 }
             });
         }

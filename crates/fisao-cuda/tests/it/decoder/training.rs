@@ -1,4 +1,4 @@
-use fisao_cuda::kernels::AdamW;
+use fisao_cuda::kernels::{AdamW, Segments};
 use fisao_cuda::{
     AdapterGradient, AdapterOptimizer, AdapterWeights, CudaError, Driver, Storage, Tokens,
     Training, TrainingBatch, TrainingPlan,
@@ -80,6 +80,7 @@ impl Padded {
             tokens: Tokens::Ids(&self.ids),
             positions: &self.positions,
             padding: &PADDING,
+            segments: None,
             rows: &self.rows,
             targets: &self.targets,
             temperature: TEMPERATURE,
@@ -174,6 +175,88 @@ fn gradients_are_the_same_bits_in_every_run() {
     };
     let first = run(&mut training);
     assert_eq!(first, run(&mut training));
+}
+
+/// Three responses to each of two prompts, each response read behind its prompt alone and all of a prompt in one sequence.
+#[test]
+fn responses_behind_a_shared_prompt_have_the_gradients_of_single_ones() {
+    let test = "responses_behind_a_shared_prompt_have_the_gradients_of_single_ones";
+    let Some(mut driver) = driver(test) else { return };
+    let driver: &mut dyn Driver = &mut driver;
+    let (prefix, segment) = (5, 4);
+    let (paddings, lengths) = ([0, 2], [[4, 1, 3], [2, 4, 4]]);
+    let length = prefix + 3 * segment;
+    let (mut ids, mut positions) = (vec![0; 2 * length], vec![0; 2 * length]);
+    let (mut rows, mut targets, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
+    for (group, (padding, lengths)) in paddings.into_iter().zip(lengths).enumerate() {
+        let first = group * length;
+        let prompt: Vec<u32> =
+            (0..prefix - padding).map(|at| (at * 37 + group + 2) as u32).collect();
+        ids[first + padding..first + prefix].copy_from_slice(&prompt);
+        for (at, position) in positions[first..first + prefix].iter_mut().enumerate() {
+            *position = at.saturating_sub(padding) as i32;
+        }
+        for (index, count) in lengths.into_iter().enumerate() {
+            let response: Vec<u32> = (0..count)
+                .map(|at| ((at * 91 + index * 29 + group * 7 + 1) % VOCABULARY) as u32)
+                .collect();
+            let start = first + prefix + index * segment;
+            ids[start..start + count].copy_from_slice(&response);
+            for at in 0..segment {
+                positions[start + at] = (prompt.len() + at) as i32;
+            }
+            // The last token of the prompt predicts the first of every response.
+            rows.push(first + prefix - 1);
+            rows.extend(start..start + count - 1);
+            targets.extend(&response);
+            let seed = sequences.len() as u64;
+            sequences.push(ScoredSequence {
+                ids: prompt.iter().chain(&response).copied().collect(),
+                places: (prompt.len() - 1..prompt.len() + count - 1).collect(),
+                targets: response,
+                by_log_probs: values(seed + 1, count),
+                by_entropies: values(seed + 11, count),
+                by_states: values(seed + 21, count * HIDDEN).iter().map(|x| 0.1 * x).collect(),
+            });
+        }
+    }
+    let all = |of: &dyn Fn(&ScoredSequence) -> &[f32]| -> Vec<f32> {
+        sequences.iter().flat_map(|sequence| of(sequence).to_vec()).collect()
+    };
+    let [by_log_probs, by_entropies, by_states] = [
+        all(&|sequence| &sequence.by_log_probs),
+        all(&|sequence| &sequence.by_entropies),
+        all(&|sequence| &sequence.by_states),
+    ];
+    for family in [DecoderFamily::Llama, DecoderFamily::Mistral] {
+        let mut model = Model::new(family, Storage::F32, 18, true);
+        let decoder = model.on(driver);
+        let expected = model.differentiated(&sequences, TEMPERATURE);
+        let plan = TrainingPlan { length, ..PLAN };
+        let mut training = Training::open(driver, &decoder, plan).expect("memory");
+        let batch = TrainingBatch {
+            tokens: Tokens::Ids(&ids),
+            positions: &positions,
+            padding: &paddings,
+            segments: Some(Segments { prefix, length: segment }),
+            rows: &rows,
+            targets: &targets,
+            temperature: TEMPERATURE,
+        };
+        let scored = training.forward(driver, &decoder, &batch).expect("scored");
+        let what = format!("{family:?}");
+        assert_close(&what, &scored.log_probs, &doubles(&expected.log_probs), 2e-5);
+        assert_close(&what, &scored.entropies, &doubles(&expected.entropies), 2e-5);
+        let by = [&by_log_probs[..], &by_entropies, &by_states];
+        training.backward(driver, &decoder, by).expect("gradients");
+        for of in training.gradients(driver, &decoder).expect("gradients") {
+            let expected = &expected.gradients[&(of.layer, of.target)];
+            for (found, expected) in [of.a, of.b].iter().zip(expected) {
+                let what = format!("{what}: layer {}, {:?}", of.layer, of.target);
+                assert_close(&what, found, &doubles(expected), 2e-4);
+            }
+        }
+    }
 }
 
 const ADAMW: AdamW = AdamW { rate: 2e-2, betas: [0.9, 0.99], epsilon: 1e-8, decay: 0.01, step: 0 };

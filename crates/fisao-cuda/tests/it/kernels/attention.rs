@@ -1,4 +1,6 @@
-use fisao_cuda::kernels::{AttentionGradients, Heads, Sequences, attention, attention_backward};
+use fisao_cuda::kernels::{
+    AttentionGradients, Heads, Segments, Sequences, attention, attention_backward,
+};
 use fisao_cuda::{Buffer, CudaError, Driver, Storage};
 
 use crate::device::{
@@ -15,6 +17,7 @@ struct Case {
     padding: Vec<i32>,
     window: Option<usize>,
     causal: bool,
+    segments: Option<Segments>,
 }
 
 fn heads(heads: usize, key_heads: usize, size: usize) -> Heads {
@@ -22,7 +25,15 @@ fn heads(heads: usize, key_heads: usize, size: usize) -> Heads {
 }
 
 fn case(heads: Heads, length: usize, padding: &[i32]) -> Case {
-    Case { heads, length, capacity: length, padding: padding.to_vec(), window: None, causal: true }
+    Case {
+        heads,
+        length,
+        capacity: length,
+        padding: padding.to_vec(),
+        window: None,
+        causal: true,
+        segments: None,
+    }
 }
 
 /// Odd sizes, one row, nothing, groups of heads, every width of heads, windows, padding.
@@ -36,6 +47,13 @@ fn cases() -> Vec<Case> {
         Case { causal: false, ..case(heads(1, 1, 64), 77, &[0, 9]) },
         case(heads(3, 1, 64), 65, &[0]),
     ];
+    // Segments shorter and longer than a tile, with and without a window, the last one cut short.
+    for (prefix, length, window) in
+        [(50, 20, None), (70, 66, None), (1, 7, Some(9)), (40, 70, Some(30)), (0, 33, None)]
+    {
+        let segments = Some(Segments { prefix, length });
+        all.push(Case { window, segments, ..case(heads(2, 1, 18), 215, &[1, 0]) });
+    }
     for size in [80, 88, 96, 128] {
         all.push(case(heads(2, 1, size), 33, &[1]));
     }
@@ -45,8 +63,17 @@ fn cases() -> Vec<Case> {
 impl Case {
     fn sees(&self, sequence: usize, query: usize, key: usize) -> bool {
         let padding = self.padding[sequence] as usize;
+        let Segments { prefix, length } =
+            self.segments.unwrap_or(Segments { prefix: usize::MAX, length: 1 });
+        // Segment, if it is one, and position.
+        let place = |at: usize| {
+            at.checked_sub(prefix)
+                .map_or((None, at), |behind| (Some(behind / length), prefix + behind % length))
+        };
+        let ((query_segment, query), (key_segment, key_position)) = (place(query), place(key));
         let first = (query + 1).saturating_sub(self.window.unwrap_or(usize::MAX));
-        key >= padding && (!self.causal || (key <= query && key >= first))
+        let same = key_segment.is_none() || key_segment == query_segment;
+        key >= padding && (!self.causal || (same && key_position <= query && key_position >= first))
     }
 
     fn rows(&self) -> usize {
@@ -136,6 +163,7 @@ fn check(driver: &mut dyn Driver, storage: Storage, case: &Case) {
         padding: upload_ints(driver, &case.padding),
         window: case.window,
         causal: case.causal,
+        segments: case.segments,
     };
     let gradients = AttentionGradients {
         q: upload(driver, storage, &q),
@@ -200,6 +228,7 @@ fn wide_heads_are_refused() {
         padding: Buffer::NULL,
         window: None,
         causal: true,
+        segments: None,
     };
     for storage in STORAGES {
         let buffers = [Buffer::NULL; 5];
