@@ -304,7 +304,8 @@ impl FusedAdapter {
         }
     }
 
-    /// Adds the gradients of A and B, and adds that of `x` to `by_x`, which is as `x`. `by_out` is `[rows, columns]`, as the result.
+    /// Adds the gradients of A and B, and adds that of `x` to `by_x`, which is as `x`. `by_out` is `[rows, columns]`, as the result;
+    /// gradients of A and B are multiplied by `unscale`.
     pub(crate) fn backward(
         &self,
         driver: &mut dyn Driver,
@@ -312,6 +313,7 @@ impl FusedAdapter {
         [x, by_out, by_x]: [Matrix; 3],
         scratch: LowRankScratch,
         gradients: &FusedGradients,
+        unscale: f32,
     ) -> Result<(), CudaError> {
         let Some(a) = self.a else { return Ok(()) };
         let low_rank = |buffer| Matrix::new(buffer, storage, [x.rows, self.ranks]);
@@ -333,11 +335,12 @@ impl FusedAdapter {
             let part = low.columns(path.first_rank, path.rank);
             let to = Matrix::new(by_b, Storage::F32, [path.columns, path.rank]);
             let by_b = product(by_columns.transposed(), part, to);
-            driver.product(&Product { scale: path.scale, accumulate: true, ..by_b })?;
+            let scale = path.scale * unscale;
+            driver.product(&Product { scale, accumulate: true, ..by_b })?;
         }
         let to = Matrix::new(gradients.a, Storage::F32, [self.ranks, self.inputs]);
         let by_a = product(by_low.transposed(), x, to);
-        driver.product(&Product { accumulate: true, ..by_a })?;
+        driver.product(&Product { scale: unscale, accumulate: true, ..by_a })?;
         driver.product(&Product { accumulate: true, ..product(by_low, a, by_x) })
     }
 

@@ -441,15 +441,20 @@ impl Training {
             by_log_probs.len() == targets && by_entropies.len() == targets,
             "a gradient for every scored token"
         );
-        let by_scores: Vec<f32> =
-            by_log_probs.iter().zip(by_entropies).flat_map(|(&p, &h)| [p, h]).collect();
+        let scale = loss_scale(config.storage, [by_log_probs, by_entropies, by_states]);
+        let by_scores: Vec<f32> = by_log_probs
+            .iter()
+            .zip(by_entropies)
+            .flat_map(|(&p, &h)| [scale * p, scale * h])
+            .collect();
         driver.upload(memory.by_scores, bytemuck::cast_slice(&by_scores))?;
         self.head_backward(driver, decoder, memory, targets, temperature)?;
         let wanted = Rows { rows: targets, width: config.hidden };
         let [by_before, by_behind] = memory.by_states;
         if !by_states.is_empty() {
             assert_eq!(by_states.len(), targets * config.hidden, "a gradient for every state");
-            driver.upload(by_behind, bytemuck::cast_slice(by_states))?;
+            let scaled: Vec<f32> = by_states.iter().map(|x| scale * x).collect();
+            driver.upload(by_behind, bytemuck::cast_slice(&scaled))?;
             let norm = [self.memory.states[0], decoder.weights.norm, by_behind, by_before];
             rms_norm_backward(driver, Storage::F32, norm, wanted, config.epsilon)?;
         }
@@ -457,7 +462,7 @@ impl Training {
         add_rows(driver, [by_before, self.memory.rows, memory.by_x], wanted)?;
         let pass = self.pass(decoder, [sequences, length], segments);
         for layer in (0..config.layers).rev() {
-            self.layer_backward(driver, &pass, memory, layer, [sequences, length])?;
+            self.layer_backward(driver, &pass, memory, layer, scale.recip())?;
         }
         Ok(())
     }
@@ -507,7 +512,7 @@ impl Training {
         pass: &Pass<'_>,
         memory: &BackwardMemory,
         index: usize,
-        [sequences, length]: [usize; 2],
+        unscale: f32,
     ) -> Result<(), CudaError> {
         let decoder = pass.decoder;
         let config = decoder.config();
@@ -531,7 +536,7 @@ impl Training {
                 (Some(adapter), Some(gradients)) => {
                     let matrices = [input, by_out, by_input];
                     let fused = adapter.all()[which];
-                    fused.backward(driver, storage, matrices, scratch, &gradients[which])
+                    fused.backward(driver, storage, matrices, scratch, &gradients[which], unscale)
                 }
                 _ => Ok(()),
             }
@@ -568,7 +573,6 @@ impl Training {
         let Attention::Sequences { sequences: seen, .. } = pass.attention else {
             unreachable!("training passes are of whole sequences")
         };
-        debug_assert_eq!([seen.batch, seen.length], [sequences, length]);
         let attention = AttentionGradients {
             q: queries,
             k: keys,
@@ -590,7 +594,7 @@ impl Training {
         };
         let fused = memory.by_query_key_value;
         let buffers = [query_key_value, memory.by_queries, by_keys, by_values, fused];
-        rotary_backward(driver, storage, buffers, length, heads, &transforms, &pass.rotary)?;
+        rotary_backward(driver, storage, buffers, seen.length, heads, &transforms, &pass.rotary)?;
         driver.copy(kept, x.slice(0, kept.bytes()))?;
         pass.input_norm(driver, index)?;
         let by_fused = pass.matrix(fused, heads.fused());
@@ -635,6 +639,19 @@ impl Training {
     /// All gradients in one piece; zero between them.
     pub(crate) fn gradient_memory(&self) -> Buffer {
         self.memory.backward.as_ref().map_or(Buffer::NULL, |backward| backward.gradients)
+    }
+}
+
+/// What the largest gradient of a score becomes in f16, where numbers below 6e-8 are lost.
+const LARGEST: f32 = 16.0;
+
+/// The power of two that gradients are multiplied by on their way through the layers, so that they are numbers that f16 has.
+fn loss_scale(storage: Storage, by: [&[f32]; 3]) -> f32 {
+    let most = by.into_iter().flatten().fold(0.0_f32, |most, x| most.max(x.abs()));
+    if storage == Storage::F16 && most > 0.0 && most.is_finite() {
+        (LARGEST / most).log2().floor().clamp(-60.0, 60.0).exp2()
+    } else {
+        1.0
     }
 }
 

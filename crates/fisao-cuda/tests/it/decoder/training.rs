@@ -159,6 +159,35 @@ fn gradients_are_those_of_autodiff_in_bf16() {
 }
 
 #[test]
+fn gradients_are_those_of_autodiff_in_f16() {
+    let test = "gradients_are_those_of_autodiff_in_f16";
+    check(test, DecoderFamily::Qwen2, Storage::F16, 18);
+}
+
+/// Each is below the least number of f16.
+#[test]
+fn tiny_gradients_are_not_lost_in_f16() {
+    let Some(mut driver) = driver("tiny_gradients_are_not_lost_in_f16") else { return };
+    let driver: &mut dyn Driver = &mut driver;
+    let mut model = Model::new(DecoderFamily::Llama, Storage::F16, 18, true);
+    let decoder = model.on(driver);
+    let padded = padded(&sequences());
+    let mut training = Training::open(driver, &decoder, PLAN).expect("memory");
+    let mut gradients = |factor: f32| -> Vec<f32> {
+        let scaled = |x: &[f32]| x.iter().map(|x| x * factor).collect::<Vec<f32>>();
+        let [p, h, s] = padded.gradients().map(scaled);
+        training.clear_gradients(driver).expect("cleared");
+        training.forward(driver, &decoder, &padded.batch()).expect("scored");
+        training.backward(driver, &decoder, [&p, &h, &s]).expect("gradients");
+        let found = training.gradients(driver, &decoder).expect("gradients");
+        found.iter().flat_map(|of| of.a.iter().chain(&of.b)).copied().collect()
+    };
+    let factor = 0.5_f32.powi(30);
+    let whole: Vec<f32> = gradients(1.0).iter().map(|x| x * factor).collect();
+    assert_eq!(gradients(factor), whole);
+}
+
+#[test]
 fn gradients_are_the_same_bits_in_every_run() {
     let test = "gradients_are_the_same_bits_in_every_run";
     let Some(mut driver) = driver(test) else { return };
