@@ -34,6 +34,13 @@ KERNEL(add_rows, const float* x, const int* places, float* out, int rows, int wi
     for (int row = 0; row < rows; row++) out[(long long)places[row] * width + column] += x[(long long)row * width + column];
 }
 
+// x[row] += bias, f32; a thread an element.
+KERNEL(add_bias, float* x, const float* bias, int rows, int width)
+{
+    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (at < (long long)rows * width) x[at] += bias[at % width];
+}
+
 // f32 → storage type.
 KERNEL(narrow, const float* x, T* out, long long count)
 {

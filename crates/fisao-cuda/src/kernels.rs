@@ -258,6 +258,20 @@ pub fn add_rows(
     by_element(driver, Storage::F32, "add_rows", width, &arguments)
 }
 
+/// `x[row] += bias`, f32.
+///
+/// # Errors
+/// Those of the driver.
+pub fn add_bias(
+    driver: &mut dyn Driver,
+    [x, bias]: [Buffer; 2],
+    rows: Rows,
+) -> Result<(), CudaError> {
+    let Rows { rows, width } = rows;
+    let arguments = [x.into(), bias.into(), rows.into(), width.into()];
+    by_element(driver, Storage::F32, "add_bias", rows * width, &arguments)
+}
+
 /// f32 to the storage type.
 ///
 /// # Errors

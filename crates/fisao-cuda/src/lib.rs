@@ -1,4 +1,4 @@
-//! Llama-type decoders on NVIDIA cards.
+//! Llama-type decoders and the encoders of vision towers on NVIDIA cards.
 //!
 //! Kernels are CUDA C (`kernels/`). [`Card`] compiles them at run time for the card's own architecture; [`Host`] compiles the same text as
 //! C++ and runs it on the CPU, which is how a whole decoder is tested where there is no card; [`Recorder`] writes down what a driver is
@@ -13,6 +13,7 @@ mod card;
 mod config;
 mod decoder;
 mod driver;
+mod encoder;
 mod error;
 mod forward;
 mod host;
@@ -35,6 +36,7 @@ pub use card::{
 pub use config::DecoderConfig;
 pub use decoder::Decoder;
 pub use driver::{Argument, Buffer, Driver, Graph, Launch, Matrix, Memory, Product};
+pub use encoder::{Encoder, EncoderConfig, EncoderPlan, EncoderSession};
 pub use error::CudaError;
 pub use host::{Host, HostKernels, HostOptions};
 pub use optimizer::{AdapterOptimizer, OptimizerState};

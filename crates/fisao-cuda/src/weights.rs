@@ -140,14 +140,15 @@ fn shaped<const N: usize>(parts: &[(String, [usize; N])]) -> Vec<(String, &[usiz
     parts.iter().map(|(name, shape)| (name.clone(), &shape[..])).collect()
 }
 
-struct Upload<'a> {
-    driver: &'a mut dyn Driver,
-    source: &'a mut dyn WeightSource,
+/// Copies tensors from a source to a card.
+pub(crate) struct Upload<'a> {
+    pub(crate) driver: &'a mut dyn Driver,
+    pub(crate) source: &'a mut dyn WeightSource,
 }
 
 impl Upload<'_> {
     /// Copies tensors one behind the other, converted to a type if they are stored in another one.
-    fn tensors(
+    pub(crate) fn tensors(
         &mut self,
         to: Buffer,
         storage: Storage,

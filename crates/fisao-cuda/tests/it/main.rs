@@ -8,6 +8,7 @@
 
 mod decoder;
 mod device;
+mod encoder;
 mod kernels;
 mod nvrtc;
 mod orchestration;

@@ -25,8 +25,7 @@ pub(crate) const VOCABULARY: usize = 301;
 /// A decoder on the CPU, and what it was made from.
 pub(crate) struct Model {
     pub(crate) llama: Llama,
-    storage: Storage,
-    tensors: HashMap<String, (Vec<usize>, Vec<u8>)>,
+    weights: Kept,
     adapter: Vec<Path>,
 }
 
@@ -43,10 +42,26 @@ const SCALE: f32 = 0.7;
 const RANK: usize = 6;
 
 /// Draws weights, none of them a constant, rounds matrices to a type and keeps them.
-struct Kept {
+pub(crate) struct Kept {
     random: RandomWeights,
     storage: Storage,
     tensors: HashMap<String, (Vec<usize>, Vec<u8>)>,
+}
+
+impl Kept {
+    pub(crate) fn new(seed: u64, storage: Storage) -> Self {
+        Self { random: RandomWeights::new(seed), storage, tensors: HashMap::new() }
+    }
+}
+
+impl WeightSource for Kept {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<WeightTensor<'_>, String> {
+        let (found, bytes) = self.tensors.get(name).ok_or("it is missing")?;
+        if found != shape {
+            return Err(format!("shape {found:?} in the place of {shape:?}"));
+        }
+        Ok(WeightTensor { storage: self.storage, bytes: Cow::Borrowed(bytes) })
+    }
 }
 
 impl fisao_models::weights::WeightSource for Kept {
@@ -66,16 +81,6 @@ impl fisao_models::weights::WeightSource for Kept {
         let rounded = self.storage.widened(&bytes);
         self.tensors.insert(name.to_owned(), (shape.to_vec(), bytes));
         Ok(TensorData::new(rounded, shape.to_vec()))
-    }
-}
-
-impl WeightSource for Model {
-    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<WeightTensor<'_>, String> {
-        let (found, bytes) = self.tensors.get(name).ok_or("it is missing")?;
-        if found != shape {
-            return Err(format!("shape {found:?} in the place of {shape:?}"));
-        }
-        Ok(WeightTensor { storage: self.storage, bytes: Cow::Borrowed(bytes) })
     }
 }
 
@@ -104,12 +109,11 @@ impl Model {
             positions: PositionScheme::Sequential,
             tie_word_embeddings: matches!(family, DecoderFamily::Qwen2 | DecoderFamily::Qwen3),
         };
-        let random = RandomWeights::new(3);
-        let mut kept = Kept { random, storage, tensors: HashMap::new() };
+        let mut weights = Kept::new(3, storage);
         let mut llama =
-            Llama::load(config, &mut kept, "model", &Device::flex()).expect("any weights");
+            Llama::load(config, &mut weights, "model", &Device::flex()).expect("any weights");
         let adapter = if adapted { attach(&mut llama, 50) } else { Vec::new() };
-        Self { llama, storage, tensors: kept.tensors, adapter }
+        Self { llama, weights, adapter }
     }
 
     pub(crate) fn config(&self) -> DecoderConfig {
@@ -117,7 +121,7 @@ impl Model {
         let size = config.head_dim;
         let frequency = |pair: usize| config.rope_theta.powf(-2.0 * pair as f64 / size as f64);
         DecoderConfig {
-            storage: self.storage,
+            storage: self.weights.storage,
             vocabulary: config.vocab_size,
             hidden: config.hidden_size,
             intermediate: config.intermediate_size,
@@ -140,7 +144,8 @@ impl Model {
     /// The same decoder on a card.
     pub(crate) fn on(&mut self, driver: &mut dyn Driver) -> Decoder {
         let config = self.config();
-        let mut decoder = Decoder::load(driver, config, self, "model").expect("weights");
+        let mut decoder =
+            Decoder::load(driver, config, &mut self.weights, "model").expect("weights");
         decoder.set_adapter(driver, &self.paths()).expect("an adapter");
         decoder
     }

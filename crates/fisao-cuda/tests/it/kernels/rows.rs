@@ -1,5 +1,7 @@
 use fisao_cuda::Storage;
-use fisao_cuda::kernels::{Rows, add_rows, embed, gather_rows, last_rows, move_row, narrow};
+use fisao_cuda::kernels::{
+    Rows, add_bias, add_rows, embed, gather_rows, last_rows, move_row, narrow,
+};
 
 use crate::device::{STORAGES, download, driver, room, rounded, upload, upload_ints, values};
 
@@ -101,5 +103,18 @@ fn rows_are_gathered_and_added() {
             }
         }
         assert_eq!(download(&mut driver, wide, to), expected);
+    }
+}
+
+#[test]
+fn bias_is_added_to_every_row() {
+    let Some(mut driver) = driver("bias_is_added_to_every_row") else { return };
+    let wide = Storage::F32;
+    for [rows, width] in [[0, 3], [1, 1], [5, 77]] {
+        let (x, bias) = (values(1, rows * width), values(2, width));
+        let [on_card, biases] = [&x, &bias].map(|all| upload(&mut driver, wide, all));
+        add_bias(&mut driver, [on_card, biases], Rows { rows, width }).expect("run");
+        let expected: Vec<f32> = x.iter().enumerate().map(|(at, x)| x + bias[at % width]).collect();
+        assert_eq!(download(&mut driver, wide, on_card), expected);
     }
 }
