@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <tuple>
-#include <ucontext.h>
 #include <utility>
 #include <vector>
 
@@ -35,15 +34,69 @@ struct HostLaunch {
     uint32_t shared_bytes;
 };
 
+// --- Fibers ---------------------------------------------------------------------------------------------------------------
+//
+// ucontext, which asks the system for its mask of signals at every switch, or on x86-64 the registers that a call keeps and no more.
+
+static const size_t HOST_STACK = 128 << 10;
+
+static void host_enter();
+
+#if defined(__x86_64__) && defined(__ELF__) && !defined(__SANITIZE_ADDRESS__)
+
+typedef void* HostContext;
+
+extern "C" void host_switch(void** from, void* to);
+asm(".text\n"
+    ".hidden host_switch\n"
+    ".globl host_switch\n"
+    "host_switch:\n"
+    "pushq %rbp\n pushq %rbx\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
+    "movq %rsp, (%rdi)\n"
+    "movq %rsi, %rsp\n"
+    "popq %r15\n popq %r14\n popq %r13\n popq %r12\n popq %rbx\n popq %rbp\n"
+    "ret\n");
+
+static inline void host_swap(HostContext& from, HostContext& to) { host_switch(&from, to); }
+
+static inline void host_begin(HostContext& context, char* stack)
+{
+    // The registers, where to return to, and nothing to return to from there.
+    uintptr_t top = ((uintptr_t)stack + HOST_STACK) & ~(uintptr_t)15;
+    void** words = (void**)top - 8;
+    for (int word = 0; word < 8; word++) words[word] = nullptr;
+    words[6] = (void*)host_enter;
+    context = words;
+}
+
+#else
+
+#include <ucontext.h>
+
+typedef ucontext_t HostContext;
+
+static inline void host_swap(HostContext& from, HostContext& to) { swapcontext(&from, &to); }
+
+static inline void host_begin(HostContext& context, char* stack)
+{
+    getcontext(&context);
+    context.uc_stack.ss_sp = stack;
+    context.uc_stack.ss_size = HOST_STACK;
+    context.uc_link = nullptr;
+    makecontext(&context, host_enter, 0);
+}
+
+#endif
+
 enum HostWait { RUNNING, AT_WARP, AT_BLOCK, DONE };
 
 struct HostFiber {
-    ucontext_t context;
+    HostContext context;
     HostWait wait;
 };
 
 struct HostState {
-    ucontext_t scheduler;
+    HostContext scheduler;
     std::vector<HostFiber> fibers;
     std::vector<std::vector<char>> stacks;
     unsigned char* shared;
@@ -58,13 +111,11 @@ struct HostState {
 static thread_local HostState host_state;
 static thread_local uint3 threadIdx, blockIdx, blockDim, gridDim;
 
-static const size_t HOST_STACK = 128 << 10;
-
 static inline void host_yield(HostWait wait)
 {
     unsigned self = host_state.current;
     host_state.fibers[self].wait = wait;
-    swapcontext(&host_state.fibers[self].context, &host_state.scheduler);
+    host_swap(host_state.fibers[self].context, host_state.scheduler);
     host_state.current = self;
     threadIdx.x = self;
 }
@@ -73,7 +124,7 @@ static void host_enter()
 {
     host_state.body(host_state.argument);
     host_state.fibers[host_state.current].wait = DONE;
-    swapcontext(&host_state.fibers[host_state.current].context, &host_state.scheduler);
+    host_swap(host_state.fibers[host_state.current].context, host_state.scheduler);
 }
 
 static inline void host_resume(unsigned thread)
@@ -81,7 +132,7 @@ static inline void host_resume(unsigned thread)
     host_state.current = thread;
     threadIdx = {thread, 0, 0};
     host_state.fibers[thread].wait = RUNNING;
-    swapcontext(&host_state.scheduler, &host_state.fibers[thread].context);
+    host_swap(host_state.scheduler, host_state.fibers[thread].context);
 }
 
 // 0, or 1 where a barrier was not reached by all.
@@ -90,12 +141,8 @@ static int host_run_block(unsigned threads)
     HostState& state = host_state;
     for (unsigned thread = 0; thread < threads; thread++) {
         HostFiber& fiber = state.fibers[thread];
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = state.stacks[thread].data();
-        fiber.context.uc_stack.ss_size = HOST_STACK;
-        fiber.context.uc_link = nullptr;
         fiber.wait = AT_WARP;
-        makecontext(&fiber.context, host_enter, 0);
+        host_begin(fiber.context, state.stacks[thread].data());
         state.turn[thread] = 0;
     }
     for (;;) {
