@@ -50,6 +50,7 @@ fn config(layers: usize) -> DecoderConfig {
         sliding_window: None,
         query_key_value_bias: false,
         head_norms: false,
+        deep_layers: 0,
         tied: false,
     }
 }
@@ -120,7 +121,8 @@ fn decode(driver: &mut dyn Driver, decoder: &Decoder, rows: usize) -> Result<(),
     let ids: Vec<u32> = (0..(prompts * PROMPT) as u32).map(|at| at * 7 % 32_000).collect();
     let positions: Vec<i32> = (0..prompts).flat_map(|_| 0..PROMPT as i32).collect();
     let padding = vec![0; prompts];
-    let read = Prompts { tokens: Tokens::Ids(&ids), positions: &positions, padding: &padding };
+    let read =
+        Prompts { tokens: Tokens::Ids(&ids), positions: &positions, padding: &padding, deep: &[] };
     let prefill = seconds(driver, 1, |driver| session.prefill(driver, decoder, &read).map(|_| ()))?;
     let of: Vec<usize> = (0..rows).map(|row| row / 4).collect();
     session.begin(Continuation { of, lag: vec![0; rows] })?;
@@ -185,6 +187,7 @@ fn train(
         tokens: Tokens::Ids(&ids),
         positions: &positions,
         padding: &vec![0; sequences],
+        deep: &[],
         segments,
         rows: &rows,
         targets: &vec![5; targets],

@@ -31,6 +31,8 @@ pub struct DecoderConfig {
     pub query_key_value_bias: bool,
     /// Whether every head's queries and keys have an RMS norm (Qwen3).
     pub head_norms: bool,
+    /// Layers behind which states may be added to the residual stream: image features of layers of the image tower (DeepStack).
+    pub deep_layers: usize,
     /// Whether the output matrix is the embedding table.
     pub tied: bool,
 }

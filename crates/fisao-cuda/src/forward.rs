@@ -1,10 +1,12 @@
 //! The layers of a decoder.
 
+use std::ops::Range;
+
 use crate::adapter::{FusedAdapter, LayerAdapter};
 use crate::decoder::Decoder;
 use crate::kernels::{
-    Appended, DecodingCache, HeadTransforms, Rotary, Rows, Sequences, attention, decode_attention,
-    rms_norm, rotary_append, swiglu,
+    Appended, DecodingCache, HeadTransforms, Rotary, Rows, Sequences, add_bias, attention,
+    decode_attention, rms_norm, rotary_append, swiglu,
 };
 use crate::plan::Activations;
 use crate::{Buffer, CudaError, Driver, Matrix, Product, Storage};
@@ -58,6 +60,22 @@ impl LayerCaches {
     }
 }
 
+/// What is added to the residual stream behind the first layers.
+#[derive(Debug, Clone)]
+pub(crate) struct Deep<'a> {
+    /// Of each layer, `[all rows, hidden]`.
+    pub(crate) states: &'a [&'a [f32]],
+    /// The rows of the pass.
+    pub(crate) rows: Range<usize>,
+    /// Room for them.
+    pub(crate) memory: Buffer,
+}
+
+impl Deep<'_> {
+    /// Nothing.
+    pub(crate) const NONE: Self = Self { states: &[], rows: 0..0, memory: Buffer::NULL };
+}
+
 /// A pass of some rows through the layers.
 pub(crate) struct Pass<'a> {
     pub(crate) decoder: &'a Decoder,
@@ -69,8 +87,29 @@ pub(crate) struct Pass<'a> {
 
 impl Pass<'_> {
     /// Takes the residual stream through all layers.
-    pub(crate) fn run(&self, driver: &mut dyn Driver) -> Result<(), CudaError> {
-        (0..self.decoder.config().layers).try_for_each(|layer| self.layer(driver, layer))
+    pub(crate) fn run(&self, driver: &mut dyn Driver, deep: &Deep<'_>) -> Result<(), CudaError> {
+        (0..self.decoder.config().layers).try_for_each(|layer| {
+            self.layer(driver, layer)?;
+            self.add_deep(driver, layer, deep)
+        })
+    }
+
+    /// Adds to the residual stream what is added behind a layer.
+    pub(crate) fn add_deep(
+        &self,
+        driver: &mut dyn Driver,
+        layer: usize,
+        deep: &Deep<'_>,
+    ) -> Result<(), CudaError> {
+        let Some(states) = deep.states.get(layer) else { return Ok(()) };
+        let config = self.decoder.config();
+        assert!(layer < config.deep_layers, "states behind as many layers as were configured");
+        let width = config.hidden;
+        let states = &states[deep.rows.start * width..deep.rows.end * width];
+        driver.upload(deep.memory, bytemuck::cast_slice(states))?;
+        // The states of all rows are one long row.
+        let whole = Rows { rows: 1, width: states.len() };
+        add_bias(driver, [self.activations.x, deep.memory], whole)
     }
 
     pub(crate) fn layer(&self, driver: &mut dyn Driver, index: usize) -> Result<(), CudaError> {

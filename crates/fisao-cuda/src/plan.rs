@@ -116,6 +116,11 @@ impl Activations {
     }
 }
 
+/// Bytes of the states that are added behind a layer, of so many rows.
+pub(crate) fn deep_bytes(config: &DecoderConfig, rows: usize) -> usize {
+    if config.deep_layers == 0 { 0 } else { rows * config.hidden * size_of::<f32>() }
+}
+
 /// Everything a session needs.
 #[derive(Debug, Clone)]
 pub(crate) struct SessionMemory {
@@ -130,6 +135,8 @@ pub(crate) struct SessionMemory {
     pub(crate) prompt_tokens: Buffer,
     /// Their positions, `[rows, axes]` i32.
     pub(crate) prompt_positions: Buffer,
+    /// States that are added behind a layer, `[rows, hidden]` f32.
+    pub(crate) deep: Buffer,
     /// `[layers, prompts, key heads, prompt length, size]`: keys, values.
     pub(crate) prompt_cache: [Buffer; 2],
     /// `[layers, rows, key heads, new tokens, size]`: keys, values.
@@ -171,6 +178,7 @@ impl SessionMemory {
             prompt_padding: arena.take(prompts * int),
             prompt_tokens: arena.take(at_a_time * int),
             prompt_positions: arena.take(at_a_time * axes * int),
+            deep: arena.take(deep_bytes(config, at_a_time)),
             prompt_cache: [(); 2].map(|()| arena.take(keys * prompts * prompt_length)),
             own_cache: [(); 2].map(|()| arena.take(keys * rows * new_tokens)),
             activations: Activations::take(arena, config, at_a_time, ranks),

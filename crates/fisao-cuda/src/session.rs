@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::decoder::Decoder;
-use crate::forward::{Attention, LayerCaches, Pass};
+use crate::forward::{Attention, Deep, LayerCaches, Pass};
 use crate::kernels::{
     DecodingCache, Rotary, Rows, Sequences, embed, last_rows, move_row, narrow, rms_norm, sample,
 };
@@ -20,6 +20,8 @@ pub struct Prompts<'a> {
     pub positions: &'a [i32],
     /// Positions of padding before each prompt, `[prompts]`.
     pub padding: &'a [usize],
+    /// What is added to the states behind the first layers, `[prompts · length, hidden]` for each of them. Empty in most models.
+    pub deep: &'a [&'a [f32]],
 }
 
 /// Sequences that continue prompts.
@@ -202,7 +204,8 @@ impl Session {
             rows,
             attention: Attention::Sequences { sequences, caches, log_sums: Buffer::NULL },
         };
-        pass.run(driver)?;
+        let deep = Deep { states: prompts.deep, rows: places, memory: memory.deep };
+        pass.run(driver, &deep)?;
         let row = hidden * size_of::<f32>();
         let last = memory.last.slice(range.start * row, batch * row);
         last_rows(driver, [x, last], [batch, length, hidden])?;
@@ -450,7 +453,7 @@ impl Session {
             rows,
             attention: Attention::Decoding { cache, caches, partial: memory.partial },
         };
-        pass.run(driver)?;
+        pass.run(driver, &Deep::NONE)?;
         let buffers = [x, Buffer::NULL, decoder.weights.norm, memory.head_inputs];
         rms_norm(driver, config.storage, buffers, size, config.epsilon)?;
         self.head(driver, decoder, rows)

@@ -8,7 +8,7 @@ mod memory;
 
 use crate::adapter::AdapterGradient;
 use crate::decoder::Decoder;
-use crate::forward::{Attention, LayerCaches, Pass};
+use crate::forward::{Attention, Deep, LayerCaches, Pass};
 use crate::kernels::{Rotary, Rows, Segments, Sequences, gather_rows, log_probs, narrow, rms_norm};
 use crate::tokens::Tokens;
 use crate::{Arena, Buffer, CudaError, DecoderConfig, Driver, Matrix, Product, Storage};
@@ -41,6 +41,8 @@ pub struct TrainingBatch<'a> {
     /// Where each sequence is a prompt with several responses behind it. Positions of each response follow those of the prompt; a response
     /// that is shorter than a segment is padded behind.
     pub segments: Option<Segments>,
+    /// What is added to the states behind the first layers, `[sequences · length, hidden]` for each of them. Empty in most models.
+    pub deep: &'a [&'a [f32]],
     /// Rows whose states predict a token, `sequence · length + position`. Responses that share a prompt share its last row.
     pub rows: &'a [usize],
     /// The token that each of them predicts.
@@ -173,9 +175,11 @@ impl Training {
         let x = memory.activations.x;
         batch.tokens.upload(driver, decoder, [memory.tokens, x], 0..rows)?;
         let pass = self.pass(decoder, [sequences, length], segments);
+        let deep = Deep { states: batch.deep, rows: 0..rows, memory: memory.deep };
         for layer in 0..config.layers {
             self.keep(driver, config, layer, rows)?;
             pass.layer(driver, layer)?;
+            pass.add_deep(driver, layer, &deep)?;
         }
         let [before, behind] = memory.states;
         let wanted = Rows { rows: targets, width: config.hidden };

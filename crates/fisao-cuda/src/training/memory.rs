@@ -3,7 +3,7 @@
 use super::TrainingPlan;
 use crate::adapter::FusedGradients;
 use crate::decoder::Decoder;
-use crate::plan::Activations;
+use crate::plan::{Activations, deep_bytes};
 use crate::{Arena, Buffer};
 
 /// What a batch needs.
@@ -18,6 +18,8 @@ pub(super) struct TrainingMemory {
     pub(super) targets: Buffer,
     /// Input of each layer, `[layers, rows, hidden]` f32; without gradients of none.
     pub(super) kept: Buffer,
+    /// States that are added behind a layer, `[rows, hidden]` f32.
+    pub(super) deep: Buffer,
     pub(super) activations: Activations,
     /// Keys and values of one layer, `[sequences, key heads, length, size]`.
     pub(super) caches: [Buffer; 2],
@@ -89,6 +91,7 @@ impl TrainingMemory {
             rows: arena.take(targets * int),
             targets: arena.take(targets * int),
             kept: arena.take(kept * rows * config.hidden * float),
+            deep: arena.take(deep_bytes(config, rows)),
             activations: Activations::take(arena, config, rows, decoder.ranks()),
             caches: [(); 2].map(|()| arena.take(rows * heads.keys() * element)),
             log_sums: arena.take(rows * heads.heads * float),

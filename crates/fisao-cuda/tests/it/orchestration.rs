@@ -32,6 +32,7 @@ fn config() -> DecoderConfig {
         sliding_window: None,
         query_key_value_bias: false,
         head_norms: false,
+        deep_layers: 0,
         tied: false,
     }
 }
@@ -52,7 +53,8 @@ fn prefilled(driver: &mut dyn Driver, decoder: &Decoder, sequences: usize) -> Se
 fn read(driver: &mut dyn Driver, decoder: &Decoder, session: &mut Session, sequences: usize) {
     let ids = [1_u32; 350];
     let positions: Vec<i32> = (0..350).map(|at| at % 70).collect();
-    let prompts = Prompts { tokens: Tokens::Ids(&ids), positions: &positions, padding: &[0; 5] };
+    let prompts =
+        Prompts { tokens: Tokens::Ids(&ids), positions: &positions, padding: &[0; 5], deep: &[] };
     session.prefill(driver, decoder, &prompts).expect("read");
     let of = (0..sequences).map(|row| row % 5).collect();
     session.begin(Continuation { of, lag: vec![0; sequences] }).expect("room");

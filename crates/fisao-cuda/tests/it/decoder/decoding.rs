@@ -1,10 +1,11 @@
 use fisao_cuda::{
     Continuation, CudaError, Decoder, Draw, Driver, Plan, Prompts, Session, Storage, Tokens,
+    Training, TrainingBatch, TrainingPlan,
 };
 use fisao_models::llama::DecoderFamily;
 
 use super::model::{Model, VOCABULARY};
-use crate::device::driver;
+use crate::device::{driver, values};
 
 const FAMILIES: [DecoderFamily; 4] =
     [DecoderFamily::Llama, DecoderFamily::Qwen2, DecoderFamily::Mistral, DecoderFamily::Qwen3];
@@ -78,7 +79,8 @@ fn prefilled(driver: &mut dyn Driver, decoder: &Decoder, model: &Model, what: &s
     let storage = decoder.config().storage;
     let mut session = Session::open(driver, decoder, PLAN).expect("memory");
     let (ids, positions) = (prompt_ids(), prompt_positions());
-    let prompts = Prompts { tokens: Tokens::Ids(&ids), positions: &positions, padding: &PADDING };
+    let prompts =
+        Prompts { tokens: Tokens::Ids(&ids), positions: &positions, padding: &PADDING, deep: &[] };
     session.prefill(driver, decoder, &prompts).expect("read");
     let logits = session.prompt_logits(driver, decoder).expect("logits").to_vec();
     for (prompt, found) in logits.chunks_exact(VOCABULARY).enumerate() {
@@ -217,7 +219,7 @@ fn embeddings_are_read_as_their_ids_are() {
     let x: Vec<f32> = x.into_data().try_to_vec().expect("f32");
     let mut read = |tokens| {
         let mut session = Session::open(driver, &decoder, PLAN).expect("memory");
-        let prompts = Prompts { tokens, positions: &positions, padding: &PADDING };
+        let prompts = Prompts { tokens, positions: &positions, padding: &PADDING, deep: &[] };
         let last = session.prefill(driver, &decoder, &prompts).expect("read");
         session.close(driver).expect("closed");
         last
@@ -225,6 +227,51 @@ fn embeddings_are_read_as_their_ids_are() {
     let by_ids = read(Tokens::Ids(&ids));
     assert_eq!(by_ids, read(Tokens::Embeddings(&x)));
     assert!(by_ids.iter().all(|x| x.is_finite()));
+}
+
+#[test]
+fn states_are_added_behind_the_first_layers() {
+    let Some(mut driver) = driver("states_are_added_behind_the_first_layers") else { return };
+    let driver: &mut dyn Driver = &mut driver;
+    let mut model = Model::new(DecoderFamily::Qwen3, Storage::F32, 18, false);
+    let decoder = model.on(driver);
+    let (ids, positions) = (prompt_ids(), prompt_positions());
+    let states = [1, 2].map(|seed| values(seed, ids.len() * 48));
+    let deep: Vec<&[f32]> = states.iter().map(|states| &states[..]).collect();
+    let mut session = Session::open(driver, &decoder, PLAN).expect("memory");
+    let tokens = Tokens::Ids(&ids);
+    let prompts = Prompts { tokens, positions: &positions, padding: &PADDING, deep: &deep };
+    session.prefill(driver, &decoder, &prompts).expect("read");
+    let logits = session.prompt_logits(driver, &decoder).expect("logits").to_vec();
+    for (prompt, found) in logits.chunks_exact(VOCABULARY).enumerate() {
+        let rows = prompt * LENGTH + PADDING[prompt]..(prompt + 1) * LENGTH;
+        let of: Vec<&[f32]> =
+            deep.iter().map(|states| &states[rows.start * 48..rows.end * 48]).collect();
+        let ids = &ids[rows.clone()];
+        let all = model.logits_with(ids, (0..ids.len()).collect(), &of);
+        let expected = all.last().expect("a position");
+        compare(&format!("prompt {prompt}"), Storage::F32, found, expected);
+        let without = model.logits(ids, (0..ids.len()).collect());
+        assert_ne!(expected, without.last().expect("a position"));
+    }
+    let scored: Vec<usize> = (0..3).map(|prompt| (prompt + 1) * LENGTH - 1).collect();
+    let plan =
+        TrainingPlan { sequences: 3, length: LENGTH, targets: 3, logit_rows: 3, backward: false };
+    let mut training = Training::open(driver, &decoder, plan).expect("memory");
+    let batch = TrainingBatch {
+        tokens,
+        positions: &positions,
+        padding: &PADDING,
+        segments: None,
+        deep: &deep,
+        rows: &scored,
+        targets: &[4, 5, 6],
+        temperature: 1.0,
+    };
+    let found = training.forward(driver, &decoder, &batch).expect("scored").log_probs;
+    for ((found, logits), target) in found.iter().zip(logits.chunks_exact(VOCABULARY)).zip(4..) {
+        assert!((f64::from(*found) - log_probs(logits)[target]).abs() < 1e-4);
+    }
 }
 
 #[test]
@@ -237,7 +284,8 @@ fn adapter_is_switched_off_and_replaced_while_a_session_is_open() {
     let mut decoder = adapted.on(driver);
     let mut session = prefilled(driver, &decoder, &adapted, "with the adapter");
     let (ids, positions) = (prompt_ids(), prompt_positions());
-    let prompts = Prompts { tokens: Tokens::Ids(&ids), positions: &positions, padding: &PADDING };
+    let prompts =
+        Prompts { tokens: Tokens::Ids(&ids), positions: &positions, padding: &PADDING, deep: &[] };
     for (round, enabled) in [false, true, false, true].into_iter().enumerate() {
         decoder.set_adapter_enabled(enabled);
         if round == 2 {
@@ -266,7 +314,7 @@ fn batches_beyond_the_plan_are_refused() {
     let mut session = prefilled(driver, &decoder, &model, "refused");
     let long = vec![0_i32; 9];
     let ids = vec![0_u32; 9];
-    let prompts = Prompts { tokens: Tokens::Ids(&ids), positions: &long, padding: &[0] };
+    let prompts = Prompts { tokens: Tokens::Ids(&ids), positions: &long, padding: &[0], deep: &[] };
     let refused = session.prefill(driver, &decoder, &prompts);
     let capacity = |found, planned| move |error: &CudaError| matches!(error, CudaError::Capacity { found: f, planned: p, .. } if (*f, *p) == (found, planned));
     assert!(refused.as_ref().is_err_and(capacity(9, 8)), "{refused:?}");

@@ -137,6 +137,7 @@ impl Model {
             sliding_window: config.sliding_window,
             query_key_value_bias: config.family == DecoderFamily::Qwen2,
             head_norms: config.family == DecoderFamily::Qwen3,
+            deep_layers: 2,
             tied: config.tie_word_embeddings,
         }
     }
@@ -162,13 +163,28 @@ impl Model {
 
     /// Logits of each of `ids` at its position, `[ids, vocabulary]`.
     pub(crate) fn logits(&self, ids: &[u32], positions: Vec<usize>) -> Vec<Vec<f32>> {
+        self.logits_with(ids, positions, &[])
+    }
+
+    /// The same with states, `[ids, hidden]`, added behind the first layers.
+    pub(crate) fn logits_with(
+        &self,
+        ids: &[u32],
+        positions: Vec<usize>,
+        deep: &[&[f32]],
+    ) -> Vec<Vec<f32>> {
         let device = Device::flex();
         let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
         let ids: Tensor<1, Int> = Tensor::from_data(&ids[..], &device);
-        let x = self.llama.embed(ids);
+        let x = self.llama.embed(ids.clone());
         let positions: Positions = positions.into();
         let mask = Mask::Causal { first: Arc::new([]) };
-        let pass = Pass { batch: 1, positions: &positions, mask: &mask, wanted: None, deep: &[] };
+        let shape = [ids.dims()[0], self.llama.config().hidden_size];
+        let deep: Vec<Tensor<2>> = deep
+            .iter()
+            .map(|states| Tensor::from_data(TensorData::new(states.to_vec(), shape), &device))
+            .collect();
+        let pass = Pass { batch: 1, positions: &positions, mask: &mask, wanted: None, deep: &deep };
         let hidden = self.llama.forward(x, &pass, None);
         let logits: Vec<f32> = self.llama.logits(hidden).into_data().try_to_vec().expect("f32");
         logits.chunks_exact(VOCABULARY).map(<[f32]>::to_vec).collect()
