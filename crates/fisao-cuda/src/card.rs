@@ -103,8 +103,7 @@ impl Card {
         // SAFETY: freed when the card is dropped.
         card.staging =
             unsafe { result::malloc_host(STAGING, 0) }.map_err(failed("cuMemHostAlloc"))?;
-        for &storage in storages {
-            let cubin = cache.cubin(storage, architecture)?;
+        for (storage, cubin) in cubins(storages, architecture, cache)? {
             // SAFETY: the image is a whole cubin, which lives until it is loaded.
             let module = unsafe { result::module::load_data(cubin.as_ptr().cast()) };
             card.modules.insert(storage, module.map_err(failed("cuModuleLoadData"))?);
@@ -152,6 +151,23 @@ impl Card {
         self.functions.insert(key, function);
         Ok(function)
     }
+}
+
+/// Machine code for each element type; what is not in the cache is compiled side by side.
+fn cubins(
+    storages: &[Storage],
+    architecture: Architecture,
+    cache: &CubinCache,
+) -> Result<Vec<(Storage, Vec<u8>)>, CudaError> {
+    std::thread::scope(|scope| {
+        let compile = |&storage| (storage, scope.spawn(move || cache.cubin(storage, architecture)));
+        let compiling: Vec<_> = storages.iter().map(compile).collect();
+        let done = compiling.into_iter().map(|(storage, thread)| {
+            let cubin = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            cubin.map(|cubin| (storage, cubin))
+        });
+        done.collect()
+    })
 }
 
 fn architecture(device: i32) -> Result<Architecture, CudaError> {
