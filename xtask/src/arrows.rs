@@ -14,6 +14,7 @@ struct Rule {
 }
 
 const RULES: &[Rule] = &[
+    Rule { package: "fisao-cuda", allowed: &[], terminal: false },
     Rule { package: "fisao-kernels", allowed: &[], terminal: false },
     Rule { package: "fisao-images", allowed: &[], terminal: false },
     Rule { package: "fisao-models", allowed: &["fisao-images", "fisao-kernels"], terminal: false },
@@ -100,6 +101,9 @@ const RULES: &[Rule] = &[
 /// The crate that every other one may use, in tests only.
 const TESTKIT: &str = "fisao-testkit";
 
+/// Crates that another one's tests compare it with.
+const COMPARED: &[(&str, &str)] = &[("fisao-cuda", "fisao-models")];
+
 /// Crates that address a person at a terminal; a library that needs one is in the wrong place.
 const TERMINAL_CRATES: &[&str] = &["anstream", "clap", "ctrlc", "indicatif", "owo-colors"];
 
@@ -158,7 +162,8 @@ fn violation(rule: &Rule, dependency: &Dependency, ours: &BTreeSet<&str>) -> Opt
     let (from, to) = (rule.package, dependency.name.as_str());
     let for_tests = dependency.kind.as_deref() == Some("dev");
     if ours.contains(to) {
-        if rule.allowed.contains(&to) || (for_tests && to == TESTKIT) {
+        let in_tests = to == TESTKIT || COMPARED.contains(&(from, to));
+        if rule.allowed.contains(&to) || (for_tests && in_tests) {
             return None;
         }
         if to == TESTKIT {
@@ -238,6 +243,21 @@ mod tests {
                     {{"name": "fisao-testkit", "dependencies": []}},
                     {{"name": "fisao-eval",
                       "dependencies": [{{"name": "fisao-testkit", "kind": {kind}}}]}}
+                ]}}"#
+            ))
+        };
+        assert_eq!(with_kind(r#""dev""#).len(), 0);
+        assert_eq!(with_kind("null").len(), 1);
+    }
+
+    #[test]
+    fn compared_crate_is_allowed_as_dev_dependency_only() {
+        let with_kind = |kind: &str| {
+            violations_of(&format!(
+                r#"{{"packages": [
+                    {{"name": "fisao-models", "dependencies": []}},
+                    {{"name": "fisao-cuda",
+                      "dependencies": [{{"name": "fisao-models", "kind": {kind}}}]}}
                 ]}}"#
             ))
         };

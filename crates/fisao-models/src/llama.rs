@@ -303,7 +303,7 @@ impl Llama {
     }
 
     /// Visits every linear layer under `{prefix}.model.layers.N.…`, then `{prefix}.lm_head`.
-    pub(crate) fn visit_linears_mut(&mut self, prefix: &str, visitor: &mut LinearVisitor<'_>) {
+    pub fn visit_linears_mut(&mut self, prefix: &str, visitor: &mut LinearVisitor<'_>) {
         for (index, layer) in self.layers.iter_mut().enumerate() {
             for (name, linear) in layer.linears_mut() {
                 visitor(&format!("{prefix}.model.layers.{index}.{name}"), linear);

@@ -1,0 +1,43 @@
+//! One piece of memory, cut into buffers.
+
+use crate::Buffer;
+
+/// Where every buffer begins, bytes.
+const ALIGNMENT: usize = 256;
+
+/// Gives out pieces of one reserved buffer, one behind the other. Without a buffer it only counts.
+#[derive(Debug, Clone)]
+pub struct Arena {
+    whole: Option<Buffer>,
+    used: usize,
+}
+
+impl Arena {
+    /// An arena that counts what would be taken.
+    pub fn counting() -> Self {
+        Self { whole: None, used: 0 }
+    }
+
+    /// An arena in reserved memory.
+    pub fn within(whole: Buffer) -> Self {
+        Self { whole: Some(whole), used: 0 }
+    }
+
+    /// The next `bytes` bytes.
+    ///
+    /// # Panics
+    /// When the reserved memory is smaller than what was counted.
+    pub fn take(&mut self, bytes: usize) -> Buffer {
+        let first = self.used;
+        self.used += bytes.next_multiple_of(ALIGNMENT);
+        match self.whole {
+            Some(whole) => whole.slice(first, bytes),
+            None => Buffer::new(first as u64, bytes),
+        }
+    }
+
+    /// Bytes taken so far.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+}

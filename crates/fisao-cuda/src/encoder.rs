@@ -1,0 +1,370 @@
+//! The pre-norm transformer encoder of CLIP's and SigLIP's towers and of EVA's image tower (`fisao-models/src/encoder.rs`).
+
+use crate::kernels::{
+    Appended, Gelu, HeadTransforms, Heads, Rotary, Rows, Sequences, add_bias, attention, gelu,
+    layer_norm, rotary_append,
+};
+use crate::source::compiled_head_size;
+use crate::weights::{Upload, WeightSource};
+use crate::{Arena, Buffer, CudaError, Driver, Matrix, Product, Storage};
+
+/// Sizes of one encoder.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EncoderConfig {
+    /// Element type of matrices and activations. The residual stream is f32.
+    pub storage: Storage,
+    /// Model width.
+    pub hidden: usize,
+    /// Width inside the feed-forward part.
+    pub intermediate: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Number of attention heads; divides the width.
+    pub heads: usize,
+    /// ε of the layer norms.
+    pub epsilon: f32,
+    /// Non-linearity of the feed-forward part.
+    pub activation: Gelu,
+    /// Whether queries, keys and values come from one matrix, as in EVA's tower.
+    pub fused_query_key_value: bool,
+}
+
+impl EncoderConfig {
+    fn head_sizes(&self) -> Heads {
+        Heads { heads: self.heads, key_heads: self.heads, size: self.hidden / self.heads }
+    }
+}
+
+/// A layer norm: weight and bias, `[width]` f32.
+type Norm = [Buffer; 2];
+/// A linear layer: `[out, in]`, and `[out]` f32.
+type Linear = [Buffer; 2];
+
+/// One layer's weights.
+#[derive(Debug, Clone, Copy)]
+struct EncoderLayer {
+    norms: [Norm; 2],
+    query_key_value: Linear,
+    output: Linear,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+/// An encoder whose weights are on a card.
+#[derive(Debug)]
+pub struct Encoder {
+    config: EncoderConfig,
+    memory: Buffer,
+    layers: Vec<EncoderLayer>,
+}
+
+fn take_layers(arena: &mut Arena, config: &EncoderConfig) -> Vec<EncoderLayer> {
+    let (width, inner) = (config.hidden, config.intermediate);
+    let (float, element) = (size_of::<f32>(), config.storage.bytes());
+    let linear = |arena: &mut Arena, inputs: usize, outputs: usize| {
+        [arena.take(inputs * outputs * element), arena.take(outputs * float)]
+    };
+    (0..config.layers)
+        .map(|_| EncoderLayer {
+            norms: [(); 2].map(|()| [(); 2].map(|()| arena.take(width * float))),
+            query_key_value: linear(arena, width, 3 * width),
+            output: linear(arena, width, width),
+            fc1: linear(arena, width, inner),
+            fc2: linear(arena, inner, width),
+        })
+        .collect()
+}
+
+impl Encoder {
+    /// Uploads `{prefix}.layers.N.*`.
+    ///
+    /// # Errors
+    /// [`CudaError::Memory`] where the weights do not fit, [`CudaError::Weight`] from the source, and those of the driver.
+    pub fn load(
+        driver: &mut dyn Driver,
+        config: EncoderConfig,
+        source: &mut dyn WeightSource,
+        prefix: &str,
+    ) -> Result<Self, CudaError> {
+        compiled_head_size(config.head_sizes().size)?;
+        let (needed, free) = (Self::weight_bytes(&config), driver.memory()?.free);
+        if needed > free {
+            let hint = "load the weights in bf16, or choose a smaller model or a larger card";
+            return Err(CudaError::Memory { what: "the encoder's weights", needed, free, hint });
+        }
+        let memory = driver.reserve(needed)?;
+        let layers = take_layers(&mut Arena::within(memory), &config);
+        let encoder = Self { config, memory, layers };
+        if let Err(error) = encoder.upload(&mut Upload { driver, source }, prefix) {
+            driver.release(memory)?;
+            return Err(error);
+        }
+        Ok(encoder)
+    }
+
+    /// Bytes of the weights on a card.
+    pub fn weight_bytes(config: &EncoderConfig) -> usize {
+        let mut arena = Arena::counting();
+        take_layers(&mut arena, config);
+        arena.used()
+    }
+
+    /// Sizes.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
+    }
+
+    /// Gives the memory back.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
+        driver.release(self.memory)
+    }
+
+    fn upload(&self, upload: &mut Upload<'_>, prefix: &str) -> Result<(), CudaError> {
+        let EncoderConfig { hidden: width, intermediate: inner, storage, .. } = self.config;
+        let fused = self.config.fused_query_key_value;
+        let separate = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
+        let (parts, output) = if fused {
+            (&["self_attn.qkv"][..], "self_attn.projection")
+        } else {
+            (&separate[..], "self_attn.out_proj")
+        };
+        for (index, layer) in self.layers.iter().enumerate() {
+            // A linear layer whose rows come from matrices of one size, one below the other.
+            let mut linear = |to: Linear, parts: &[&str], [inputs, outputs]: [usize; 2]| {
+                let name = |part: &str, kind| format!("{prefix}.layers.{index}.{part}.{kind}");
+                let (matrix, vector) = ([outputs, inputs], [outputs]);
+                let weights = parts.iter().map(|part| (name(part, "weight"), &matrix[..]));
+                upload.tensors(to[0], storage, &weights.collect::<Vec<_>>())?;
+                let biases = parts.iter().map(|part| (name(part, "bias"), &vector[..]));
+                upload.tensors(to[1], Storage::F32, &biases.collect::<Vec<_>>())
+            };
+            let rows = if fused { 3 * width } else { width };
+            linear(layer.query_key_value, parts, [width, rows])?;
+            linear(layer.output, &[output], [width, width])?;
+            linear(layer.fc1, &["mlp.fc1"], [width, inner])?;
+            linear(layer.fc2, &["mlp.fc2"], [inner, width])?;
+            for (norm, part) in layer.norms.iter().zip(["layer_norm1", "layer_norm2"]) {
+                for (&to, kind) in norm.iter().zip(["weight", "bias"]) {
+                    let name = format!("{prefix}.layers.{index}.{part}.{kind}");
+                    upload.tensors(to, Storage::F32, &[(name, &[width][..])])?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The largest batch of an encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncoderPlan {
+    /// Number of sequences: images, or texts.
+    pub sequences: usize,
+    /// Positions of each.
+    pub length: usize,
+}
+
+/// Memory for a batch.
+#[derive(Debug)]
+pub struct EncoderSession {
+    plan: EncoderPlan,
+    arena: Buffer,
+    memory: EncoderMemory,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct EncoderMemory {
+    /// The residual stream, `[rows, width]` f32.
+    x: Buffer,
+    /// `[rows, width]`
+    normed: Buffer,
+    /// `[rows, 3 · width]`
+    query_key_value: Buffer,
+    /// `[rows, width]`
+    queries: Buffer,
+    /// Keys, values, `[sequences, heads, length, size]`.
+    caches: [Buffer; 2],
+    /// `[rows, width]`
+    mixed: Buffer,
+    /// `[rows, intermediate]`
+    inner: Buffer,
+    /// No rotation: one position's cosines of 1 and sines of 0, `[1, size / 2, 2]` f32.
+    angles: Buffer,
+    /// Zeros, `[rows]` i32: positions.
+    positions: Buffer,
+    /// Zeros, `[sequences]` i32.
+    padding: Buffer,
+}
+
+impl EncoderMemory {
+    fn take(arena: &mut Arena, config: &EncoderConfig, plan: &EncoderPlan) -> Self {
+        let (float, int, element) = (size_of::<f32>(), size_of::<i32>(), config.storage.bytes());
+        let EncoderPlan { sequences, length } = *plan;
+        let rows = sequences * length;
+        let wide = arena.take(rows * config.hidden * float);
+        let mut take = |width: usize| arena.take(rows * width * element);
+        Self {
+            x: wide,
+            normed: take(config.hidden),
+            query_key_value: take(3 * config.hidden),
+            queries: take(config.hidden),
+            caches: [(); 2].map(|()| take(config.hidden)),
+            mixed: take(config.hidden),
+            inner: take(config.intermediate),
+            angles: arena.take(config.head_sizes().size * float),
+            positions: arena.take(rows * int),
+            padding: arena.take(sequences * int),
+        }
+    }
+}
+
+impl EncoderPlan {
+    /// Bytes of the arena of a batch.
+    pub fn bytes(&self, config: &EncoderConfig) -> usize {
+        let mut arena = Arena::counting();
+        EncoderMemory::take(&mut arena, config, self);
+        arena.used()
+    }
+}
+
+impl EncoderSession {
+    /// Reserves the arena of a plan.
+    ///
+    /// # Errors
+    /// [`CudaError::Memory`] where it does not fit, and those of the driver.
+    pub fn open(
+        driver: &mut dyn Driver,
+        encoder: &Encoder,
+        plan: EncoderPlan,
+    ) -> Result<Self, CudaError> {
+        let config = &encoder.config;
+        let (needed, free) = (plan.bytes(config), driver.memory()?.free);
+        if needed > free {
+            let hint = "encode fewer images at a time";
+            return Err(CudaError::Memory { what: "the images", needed, free, hint });
+        }
+        let arena = driver.reserve(needed)?;
+        let memory = EncoderMemory::take(&mut Arena::within(arena), config, &plan);
+        driver.clear(memory.positions)?;
+        driver.clear(memory.padding)?;
+        let angles = [1.0_f32, 0.0].repeat(config.head_sizes().size / 2);
+        driver.upload(memory.angles, bytemuck::cast_slice(&angles))?;
+        Ok(Self { plan, arena, memory })
+    }
+
+    /// Gives the arena back.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn close(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
+        driver.release(self.arena)
+    }
+
+    /// States behind the first layers, for each of `depths`, in ascending order: `[sequences · length, width]` each.
+    ///
+    /// * `x` — embeddings, `[sequences · length, width]`
+    /// * `causal` — whether a position sees what stands before it and itself only
+    ///
+    /// # Errors
+    /// [`CudaError::Capacity`] beyond the plan, and those of the driver.
+    ///
+    /// # Panics
+    /// When lengths do not fit each other, or a depth is more than there are layers.
+    pub fn forward(
+        &self,
+        driver: &mut dyn Driver,
+        encoder: &Encoder,
+        x: &[f32],
+        [sequences, length]: [usize; 2],
+        causal: bool,
+        depths: &[usize],
+    ) -> Result<Vec<Vec<f32>>, CudaError> {
+        let width = encoder.config.hidden;
+        assert_eq!(x.len(), sequences * length * width, "embeddings of every position");
+        for (what, found, planned) in [
+            ("the number of images", sequences, self.plan.sequences),
+            ("the number of positions", length, self.plan.length),
+        ] {
+            if found > planned {
+                return Err(CudaError::Capacity { what, found, planned });
+            }
+        }
+        let sequences = Sequences {
+            batch: sequences,
+            length,
+            capacity: length,
+            padding: self.memory.padding,
+            window: None,
+            causal,
+            segments: None,
+        };
+        driver.upload(self.memory.x, bytemuck::cast_slice(x))?;
+        let mut done = 0;
+        let mut found = Vec::with_capacity(depths.len());
+        for &depth in depths {
+            for layer in &encoder.layers[done..depth] {
+                self.layer(driver, &encoder.config, layer, &sequences)?;
+            }
+            done = depth;
+            let mut states = vec![0.0_f32; x.len()];
+            driver.download(self.memory.x, bytemuck::cast_slice_mut(&mut states))?;
+            found.push(states);
+        }
+        Ok(found)
+    }
+
+    fn layer(
+        &self,
+        driver: &mut dyn Driver,
+        config: &EncoderConfig,
+        layer: &EncoderLayer,
+        sequences: &Sequences,
+    ) -> Result<(), CudaError> {
+        let EncoderMemory { x, normed, query_key_value, queries, caches, mixed, inner, .. } =
+            self.memory;
+        let (storage, width, heads) = (config.storage, config.hidden, config.head_sizes());
+        let rows = sequences.batch * sequences.length;
+        let size = Rows { rows, width };
+        let matrix = |buffer: Buffer, width: usize| Matrix::new(buffer, storage, [rows, width]);
+        let residual = Matrix::new(x, Storage::F32, [rows, width]);
+        let product = |driver: &mut dyn Driver, a: Matrix, weight: Buffer, out: Matrix| {
+            let b = Matrix::new(weight, storage, [out.columns, a.columns]).transposed();
+            let accumulate = out.buffer == x;
+            driver.product(&Product { a, b, out, scale: 1.0, accumulate })
+        };
+        let norm = |driver: &mut dyn Driver, [weight, bias]: Norm| {
+            let buffers = [x, Buffer::NULL, weight, bias, normed];
+            layer_norm(driver, storage, buffers, size, config.epsilon)
+        };
+
+        norm(driver, layer.norms[0])?;
+        let [weight, bias] = layer.query_key_value;
+        product(driver, matrix(normed, width), weight, matrix(query_key_value, 3 * width))?;
+        let (query_norm, key_norm) = (Buffer::NULL, Buffer::NULL);
+        let transforms = HeadTransforms { bias, query_norm, key_norm, epsilon: config.epsilon };
+        let EncoderMemory { angles: table, positions, .. } = self.memory;
+        let rotary = Rotary { rows, table, positions, axis: Buffer::NULL, axes: 1 };
+        let [keys, values] = caches;
+        let (filled, length) = (Buffer::NULL, sequences.length);
+        let to = Appended { keys, values, filled, capacity: length, length };
+        let split = [query_key_value, queries];
+        rotary_append(driver, storage, split, heads, &transforms, &rotary, &to)?;
+        let buffers = [queries, keys, values, mixed, Buffer::NULL];
+        attention(driver, storage, buffers, heads, sequences)?;
+        let [weight, bias] = layer.output;
+        product(driver, matrix(mixed, width), weight, residual)?;
+        add_bias(driver, [x, bias], size)?;
+
+        norm(driver, layer.norms[1])?;
+        let [weight, bias] = layer.fc1;
+        let inner_width = config.intermediate;
+        product(driver, matrix(normed, width), weight, matrix(inner, inner_width))?;
+        let inner_size = Rows { rows, width: inner_width };
+        gelu(driver, storage, [inner, bias], inner_size, config.activation)?;
+        let [weight, bias] = layer.fc2;
+        product(driver, matrix(inner, inner_width), weight, residual)?;
+        add_bias(driver, [x, bias], size)
+    }
+}

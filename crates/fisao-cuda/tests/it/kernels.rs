@@ -1,0 +1,12 @@
+//! Each kernel against plain f64 arithmetic.
+
+mod activation;
+mod attention;
+mod decode_attention;
+mod log_probs;
+mod matrix;
+mod norm;
+mod optimizer;
+mod rotary;
+mod rows;
+mod sample;
