@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -17,10 +18,10 @@ use fisao_formats::data_record::{DataRecord, FileDigests, RowDigest};
 use fisao_formats::digest::sha256_bytes;
 use fisao_formats::documents::{read_json, write_json};
 use fisao_formats::images::open_image;
-use fisao_models::generation::{FinishReason, Sampling};
+use fisao_models::generation::{FinishReason, Generated, Sampling};
 use serde_json::{Map, Value, json};
 
-use crate::bundle::{Policy, warn_of_photographs};
+use crate::bundle::{Policy, Views, warn_of_photographs};
 use crate::data_check::{self, DATA};
 use crate::failure::{Interrupted, OrInternal as _, Refusal};
 use crate::locks;
@@ -37,6 +38,9 @@ pub const SETTINGS: &str = "settings.json";
 /// Keys of the settings that tell what the model's and its adapter's files held.
 const MODEL_DIGEST: &str = "model_digest";
 const ADAPTER_DIGEST: &str = "adapter_sha256";
+
+/// Keys of the settings that are there only where they were asked for.
+const OPTIONAL: [&str; 4] = ["guided", "best_of", "calibration_sha256", "activation_dtype"];
 
 /// One question about one image.
 #[derive(Clone, Debug)]
@@ -69,6 +73,18 @@ struct Usable {
     skipped: Vec<String>,
 }
 
+/// Writes the answers to some tasks of a source, one each, in their order.
+pub type WriteAnswers<'a> =
+    dyn FnMut(&dyn TaskSource, Range<usize>) -> anyhow::Result<Vec<Generated>> + 'a;
+
+/// Another way of writing answers than the model's own: with a verifier's help.
+pub struct Choosing<'a> {
+    /// What the verifier sees besides the model's own pixels.
+    pub views: Option<&'a Views>,
+    /// Writes.
+    pub write: &'a mut WriteAnswers<'a>,
+}
+
 /// How questions are answered.
 pub struct Answering<'a> {
     /// Who answers.
@@ -93,10 +109,20 @@ impl Answering<'_> {
     /// # Errors
     /// An image cannot be used, the folder holds answers to other questions or by another model, or
     /// [`Interrupted`] where the flag was raised; what was answered stays.
-    pub fn run(&self, questions: &[Question], reporter: &Reporter) -> anyhow::Result<PathBuf> {
+    pub fn run(
+        &self,
+        questions: &[Question],
+        mut choosing: Option<Choosing<'_>>,
+        reporter: &Reporter,
+    ) -> anyhow::Result<PathBuf> {
         let Usable { questions, sizes, skipped } = self.usable(questions, reporter)?;
         let questions = &questions[..];
-        let tasks = QuestionTasks::new(self.policy, questions, &sizes)?;
+        let views = choosing.as_ref().and_then(|choosing| choosing.views);
+        let tasks = QuestionTasks::new(self.policy, questions, &sizes, views)?;
+        if choosing.is_some() && !tasks.options.is_empty() {
+            let message = "--guided and --best-of are for answers that the model writes; this benchmark asks how likely it finds given ones";
+            bail!(Refusal::new(message));
+        }
         let answer = tasks.options.iter().flatten().map(Vec::len).max();
         let answer = answer.unwrap_or(self.sampling.max_new_tokens);
         self.policy.check_length(tasks.longest, answer)?;
@@ -124,8 +150,14 @@ impl Answering<'_> {
             let asked = &questions[start..end];
             let mut lines = String::new();
             if tasks.options.is_empty() {
-                let written =
-                    generate(model, &tasks, start..end, 1, length, self.sampling, &advance)?;
+                let range = start..end;
+                let written = if let Some(choosing) = &mut choosing {
+                    let written = (choosing.write)(&tasks, range)?;
+                    advance(written.len());
+                    written
+                } else {
+                    generate(model, &tasks, range, 1, length, self.sampling, &advance)?
+                };
                 for (question, answer) in asked.iter().zip(written) {
                     let tokens = answer.text_tokens();
                     let text = self.policy.tokenizer.decode(tokens)?.text;
@@ -237,8 +269,14 @@ impl Answering<'_> {
             .as_object()
             .into_iter()
             .flatten()
-            .find(|(key, value)| known.get(key.as_str()) != Some(value));
-        let Some((key, value)) = differs else {
+            .find(|(key, value)| known.get(key.as_str()) != Some(value))
+            .map(|(key, value)| (key.as_str(), value));
+        // What is there only where it was asked for.
+        let left_out = OPTIONAL
+            .into_iter()
+            .find(|key| known.get(key).is_some() && settings.get(key).is_none());
+        let left_out = left_out.map(|key| (key, &Value::Null));
+        let Some((key, value)) = differs.or(left_out) else {
             let name =
                 |at: usize| format!("question {} ({})", at + 1, questions[at].image.display());
             return data_check::check(self.folder, &data, name, reporter);
@@ -345,6 +383,8 @@ struct QuestionTasks<'a> {
     options: Vec<Vec<Vec<u32>>>,
     /// Length of the longest prompt, its image included.
     longest: usize,
+    /// What a verifier sees besides the model's own pixels.
+    views: Option<&'a Views>,
 }
 
 impl<'a> QuestionTasks<'a> {
@@ -352,6 +392,7 @@ impl<'a> QuestionTasks<'a> {
         policy: &'a Policy,
         questions: &'a [Question],
         sizes: &[(u32, u32)],
+        views: Option<&'a Views>,
     ) -> anyhow::Result<Self> {
         let (mut prompts, mut longest) = (Vec::with_capacity(questions.len()), 0);
         for (question, &size) in questions.iter().zip(sizes) {
@@ -362,7 +403,7 @@ impl<'a> QuestionTasks<'a> {
         }
         let given = questions.iter().filter(|question| !question.options.is_empty());
         let options = given.map(|question| ids(policy, question)).collect::<anyhow::Result<_>>()?;
-        Ok(Self { policy, questions, prompts, options, longest })
+        Ok(Self { policy, questions, prompts, options, longest, views })
     }
 }
 
@@ -391,6 +432,7 @@ impl TaskSource for QuestionTasks<'_> {
         let id = file.display().to_string();
         let image = open_image(file)
             .map_err(|error| AlignError::Task { id: id.clone(), source: error.into() })?;
-        Ok(self.policy.task(id, &image, &self.prompts[index])?)
+        let verifier_images = self.views.map_or_else(Vec::new, |views| views.of(&image));
+        Ok(Task { verifier_images, ..self.policy.task(id, &image, &self.prompts[index])? })
     }
 }

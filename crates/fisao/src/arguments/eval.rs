@@ -13,7 +13,9 @@ use clap::{Args, ValueEnum};
 
 pub(crate) use benchmark::{BenchmarkAnswering, BenchmarkArguments};
 
-use super::{DamagedArguments, ModelArguments, SamplingArguments, WorldKindArguments};
+use super::{
+    ChoosingArguments, DamagedArguments, ModelArguments, SamplingArguments, WorldKindArguments,
+};
 
 /// How results are written: columns for people, JSON for programs, tables for papers and spreadsheets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -74,4 +76,6 @@ pub(crate) struct AnswererArguments {
     pub(crate) world: WorldKindArguments,
     #[command(flatten)]
     pub(crate) sampling: SamplingArguments,
+    #[command(flatten)]
+    pub(crate) choosing: ChoosingArguments,
 }

@@ -48,16 +48,8 @@ impl From<Guidance> for GuidedCounts {
 
 pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::Result<()> {
     let sampling = arguments.sampling.resolve()?;
-    let chooser = arguments.calibration.as_deref().map(|calibration| ChooserSource {
-        calibration,
-        precision: arguments.guided,
-        best_of: arguments.best_of,
-        verifier: arguments.verifier.as_ref(),
-        allow_mismatched: arguments.allow_mismatched_verifier,
-        world: arguments.world.kind(),
-        vocabulary: arguments.vocabulary.named(),
-    });
-    chooser.iter().try_for_each(ChooserSource::check)?;
+    let (world, vocabulary) = (arguments.world.kind(), arguments.vocabulary.named());
+    let chooser = ChooserSource::of(&arguments.choosing, world, vocabulary)?;
     let images = checked_images(&arguments.images, arguments.damaged.images(), reporter)?;
     let device = arguments.model.device.open(reporter)?.device;
     let policy =

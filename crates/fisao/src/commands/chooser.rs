@@ -12,6 +12,7 @@ use fisao_align::guided::{Guidance, Guide, GuidedConfig, caption_guided};
 use fisao_align::mentions::MentionScorer;
 use fisao_align::tasks::TaskSource;
 use fisao_align::token_rewards::AdditionalRewards;
+use fisao_formats::digest::sha256_file;
 use fisao_models::generation::{Generated, Sampling};
 use fisao_runs::bundle::{Policy, Views};
 use fisao_runs::calibrations::{self, Setting};
@@ -20,8 +21,9 @@ use fisao_runs::vocabulary::Vocabulary;
 use fisao_runs::{Refusal, Reporter};
 use fisao_scenes::WorldKind;
 use fisao_verifier::rewards::{RewardConfig, RewardRule};
+use serde_json::{Value, json};
 
-use crate::arguments::ScoringArguments;
+use crate::arguments::{ChoosingArguments, ScoringArguments};
 
 /// A response, with what guidance did to it where it was asked for.
 pub(crate) type Written = (Generated, Option<Guidance>);
@@ -41,9 +43,48 @@ pub(crate) struct ChooserSource<'a> {
     pub(crate) vocabulary: Option<&'a Path>,
 }
 
-impl ChooserSource<'_> {
+impl<'a> ChooserSource<'a> {
+    /// What is to be chosen by, if that was asked for.
+    ///
+    /// # Errors
+    /// The precision is out of range.
+    pub(crate) fn of(
+        arguments: &'a ChoosingArguments,
+        world: WorldKind,
+        vocabulary: Option<&'a Path>,
+    ) -> anyhow::Result<Option<Self>> {
+        let source = arguments.calibration.as_deref().map(|calibration| Self {
+            calibration,
+            precision: arguments.guided,
+            best_of: arguments.best_of,
+            verifier: arguments.verifier.as_ref(),
+            allow_mismatched: arguments.allow_mismatched_verifier,
+            world,
+            vocabulary,
+        });
+        source.iter().try_for_each(Self::check)?;
+        Ok(source)
+    }
+
+    /// What captions depend on besides the model, for the record.
+    pub(crate) fn settings(&self) -> Vec<(&'static str, Value)> {
+        let guided = self.precision.map(|precision| ("guided", json!(precision)));
+        let best_of = self.best_of.map(|count| ("best_of", json!(count)));
+        guided.into_iter().chain(best_of).collect()
+    }
+
+    /// The same with the calibration by its content.
+    ///
+    /// # Errors
+    /// The calibration cannot be read.
+    pub(crate) fn identity(&self) -> anyhow::Result<Vec<(&'static str, Value)>> {
+        let mut settings = self.settings();
+        settings.push(("calibration_sha256", json!(sha256_file(self.calibration)?)));
+        Ok(settings)
+    }
+
     /// Refuses a precision that is out of range, before anything is loaded.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
+    fn check(&self) -> anyhow::Result<()> {
         match self.precision {
             Some(precision) if !(precision > 0.0 && precision < 1.0) => bail!(
                 Refusal::new(format!(

@@ -1,5 +1,6 @@
 //! Calibrations: made from scenes of the built-in synthetic dataset, used where they fit, refused where they do not.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 
@@ -333,4 +334,17 @@ fn guided_captions_name_fewer_objects_that_are_not_there() {
     let best = captions(&[&guided[..], &["--best-of", "2", "--temperature", "1"]].concat());
     assert_eq!(best.len(), before.len());
     assert!(best.iter().all(|caption| caption["guided"]["taken_back"].is_array()));
+    // An evaluation writes the same captions, and a folder of theirs is gone on with in no other way.
+    let eval = ["eval", "chair", "--images", "scenes", "--annotations", "annotations.jsonl"];
+    let eval = [&eval[..], &["--vocabulary", "world", "--output", "judged"]].concat();
+    place.succeed(&[&eval[..], &guided].concat());
+    let rows = fs::read_to_string(place.path("judged/answers.jsonl")).unwrap();
+    let rows: Vec<Value> = rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
+    assert_eq!(rows.len(), after.len());
+    let texts = |captions: &[Value]| -> BTreeSet<String> {
+        captions.iter().map(|caption| caption["caption"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(texts(&rows), texts(&after));
+    let error = place.refuse(&eval);
+    assert!(error.contains("made with `guided` 0.8, not null"), "{error}");
 }

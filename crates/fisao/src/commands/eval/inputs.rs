@@ -6,9 +6,10 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use fisao_align::tasks::TaskSource;
 use fisao_eval::answers::{self, Answer};
 use fisao_formats::documents::{check_output_folder, open_text, read_json};
-use fisao_runs::answering::{ANSWERS, Answering, Question, SETTINGS};
+use fisao_runs::answering::{ANSWERS, Answering, Choosing, Question, SETTINGS, WriteAnswers};
 use fisao_runs::bundle::Policy;
 use fisao_runs::image_directory::ImageDirectory;
 use fisao_runs::{Refusal, Reporter};
@@ -18,6 +19,7 @@ use crate::arguments::{
     Activations, AnswerFieldArguments, AnswererArguments, AnsweringArguments, BenchmarkAnswering,
     BenchmarkArguments, ModelArguments,
 };
+use crate::commands::chooser::{Chooser, ChooserSource};
 use crate::interrupt;
 
 /// Opens a file, unpacked if it is gzipped, and hands it to a reader; what the reader finds wrong is said
@@ -106,9 +108,10 @@ pub(super) fn answer(
     }
     check_output_folder(folder)?;
     let sampling = arguments.sampling.resolve()?;
+    let world = arguments.world.kind();
+    let chooser = ChooserSource::of(&arguments.choosing, world, None)?;
     let device = arguments.model.device.open(reporter)?.device;
-    let policy =
-        Policy::open(&arguments.model.source(), arguments.world.kind(), &device, reporter)?;
+    let policy = Policy::open(&arguments.model.source(), world, &device, reporter)?;
     let adapter = arguments.model.adapter.as_ref().map(ToString::to_string);
     let dtype = dtype(&arguments.model);
     let mut settings = json!({ "benchmark": benchmark, "adapter": adapter, "dtype": dtype });
@@ -118,10 +121,25 @@ pub(super) fn answer(
     if let Some(prompt) = prompt {
         settings["prompt"] = prompt.into();
     }
+    let choice = chooser.as_ref().map(ChooserSource::identity).transpose()?;
+    for (key, value) in choice.into_iter().flatten() {
+        settings[key] = value;
+    }
+    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &device, reporter));
+    let mut chooser = chooser.transpose()?;
+    let views = chooser.as_ref().and_then(|chooser| chooser.views().cloned());
     let (policy, sampling, damaged) = (&policy, &sampling, arguments.damaged.images());
-    let answering =
-        Answering { policy, sampling, settings, field, folder, damaged, stop: &interrupt::flag };
-    answering.run(questions, reporter)
+    let mut write = chooser.as_mut().map(|chooser| {
+        |tasks: &dyn TaskSource, range| {
+            let written = chooser.choose(policy, tasks, range, sampling)?;
+            anyhow::Ok(written.into_iter().map(|(answer, _)| answer).collect())
+        }
+    });
+    let write = write.as_mut().map(|write| write as &mut WriteAnswers<'_>);
+    let choosing = write.map(|write| Choosing { views: views.as_ref(), write });
+    let stop = &interrupt::flag;
+    let answering = Answering { policy, sampling, settings, field, folder, damaged, stop };
+    answering.run(questions, choosing, reporter)
 }
 
 /// Type of a model's weights, as the option names it.

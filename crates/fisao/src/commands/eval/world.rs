@@ -52,26 +52,19 @@ pub(super) fn evaluate(
     reporter: &Reporter,
 ) -> anyhow::Result<WorldEvaluation> {
     let sampling = arguments.answering.answerer.sampling.resolve()?;
-    let guided = arguments.calibration.as_deref().map(|calibration| ChooserSource {
-        calibration,
-        precision: arguments.guided,
-        best_of: None,
-        verifier: None,
-        allow_mismatched: false,
-        world: arguments.answering.answerer.world.kind(),
-        vocabulary: None,
-    });
-    guided.iter().try_for_each(ChooserSource::check)?;
+    let answerer = &arguments.answering.answerer;
+    let chooser = ChooserSource::of(&answerer.choosing, answerer.world.kind(), None)?;
+    let described = chooser.as_ref().map(ChooserSource::settings);
     let model = &arguments.answering.answerer.model;
     let device = model.device.open(reporter)?.device;
     let world = arguments.answering.answerer.world.kind();
     let policy = Policy::open(&model.source(), world, &device, reporter)?;
     let scenes = Scenes { world, split, seed: sampling.seed, count: arguments.count };
-    let chooser = guided.map(|source| Chooser::open(&source, &policy, &device, reporter));
+    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &device, reporter));
     let chooser = chooser.transpose()?;
     let mut found = caption((&policy, chooser), scenes, &sampling, vocabulary, options, reporter)?;
-    if let Some(precision) = arguments.guided {
-        found.made_with["guided"] = precision.into();
+    for (key, value) in described.into_iter().flatten() {
+        found.made_with[key] = value;
     }
     if let Some(adapter) = &model.adapter {
         found.made_with["adapter"] = adapter.to_string().into();

@@ -34,13 +34,6 @@ pub(crate) struct ChairArguments {
     /// Scenes of the built-in synthetic dataset to caption
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = from_to::<usize>(1, MOST), conflicts_with = "captions")]
     pub(crate) count: usize,
-    /// Take a word back, while a caption of --world is being written, that is in the image with a probability below this, from
-    /// 0 to 1, by the verifier, and go on with another
-    #[arg(long, value_name = "PRECISION", requires = "world", requires = "calibration")]
-    pub(crate) guided: Option<f64>,
-    /// Calibration made by `fisao calibrate`, for --guided
-    #[arg(long, value_name = "FILE", requires = "guided")]
-    pub(crate) calibration: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) answering: AnsweringArguments,
     #[command(flatten)]
