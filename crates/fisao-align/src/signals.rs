@@ -236,16 +236,30 @@ fn features_of(
     ImageFeatures::cat(each.flatten().collect())
 }
 
+/// What the features of a blank image depend on.
+#[derive(PartialEq)]
+struct BlankKind<'a> {
+    /// Where the image encoder reads it.
+    original_size: Option<(u32, u32)>,
+    tile_size: (u32, u32),
+    values: usize,
+    instruction: &'a [u32],
+}
+
 /// Features of blank images like the tasks', one of each kind and instruction, and which of them stands for each task. A blank
 /// image is the processor's mean colour.
 fn blanks(base: &VisionLanguageModel, tasks: &[Task]) -> (ImageFeatures, Vec<usize>) {
     let reads_size = base.config().family().reads_original_size();
-    let mut kinds: Vec<(Option<(u32, u32)>, (u32, u32), usize, &[u32])> = Vec::new();
+    let mut kinds: Vec<BlankKind<'_>> = Vec::new();
     let mut blanks: Vec<PixelValues> = Vec::new();
     let mut shown = Vec::with_capacity(tasks.len());
     for Task { image, instruction, .. } in tasks {
-        let size = reads_size.then_some(image.original_size);
-        let kind = (size, image.tile_size, image.values.len(), instruction.as_slice());
+        let kind = BlankKind {
+            original_size: reads_size.then_some(image.original_size),
+            tile_size: image.tile_size,
+            values: image.values.len(),
+            instruction,
+        };
         let known = kinds.iter().position(|known| *known == kind);
         shown.push(known.unwrap_or(kinds.len()));
         if known.is_none() {
@@ -253,7 +267,7 @@ fn blanks(base: &VisionLanguageModel, tasks: &[Task]) -> (ImageFeatures, Vec<usi
             blanks.push(PixelValues { values: vec![0.0; image.values.len()], ..image.clone() });
         }
     }
-    let instructions = kinds.iter().map(|(.., instruction)| instruction.to_vec()).collect();
+    let instructions = kinds.iter().map(|kind| kind.instruction.to_vec()).collect();
     let blanks = ImageBatch::new(&blanks, &base.device()).with_instructions(instructions);
     (base.image_features(blanks), shown)
 }
