@@ -28,7 +28,7 @@ pub(crate) fn test_package(root: &Path) -> anyhow::Result<Outcome> {
     let Some(tools) = tools(root)? else { return Ok(Outcome::ToolMissing("pytest")) };
     match run_cargo(root, &["build", "--release", "--workspace", "--bin", "fisao"], &[])? {
         Outcome::Passed => {
-            let mut tests = tools.python();
+            let mut tests = Command::new(tools);
             tests.args(["-m", "pytest", "-q"]);
             tests.env("FISAO_BINARY", root.join("target/release").join(program()));
             run_visibly(root, tests)
@@ -47,7 +47,7 @@ pub(crate) fn install_wheel(root: &Path) -> anyhow::Result<Outcome> {
     if wheels.exists() {
         fs::remove_dir_all(&wheels).with_context(|| wheels.display().to_string())?;
     }
-    let mut build = tools.python();
+    let mut build = Command::new(tools);
     build.args(["-m", "maturin", "build", "--release", "--out"]).arg(&wheels);
     if let failed @ Outcome::Failed(_) = run_visibly(root, build)? {
         return Ok(failed);
@@ -82,11 +82,11 @@ fn has_python() -> bool {
     succeeds(Command::new("python3").args(["-c", "import venv, ensurepip"]))
 }
 
-/// Where the tools are: in the Python that is there, or in an environment of the project's own, which pip fills if it can.
-fn tools(root: &Path) -> anyhow::Result<Option<Tools>> {
+/// A Python that has [`TOOLS`]: the one that is there, or that of an environment of the project's own, which pip fills if it can.
+fn tools(root: &Path) -> anyhow::Result<Option<PathBuf>> {
     let modules = "import maturin, pytest, numpy, PIL";
     if succeeds(Command::new("python3").args(["-c", modules])) {
-        return Ok(Some(Tools { python: "python3".into() }));
+        return Ok(Some("python3".into()));
     }
     let folder = root.join("target/python-tools");
     let own = Environment { folder: folder.clone() };
@@ -96,18 +96,7 @@ fn tools(root: &Path) -> anyhow::Result<Option<Tools>> {
             return Ok(None);
         }
     }
-    Ok(Some(Tools { python: own.program("python") }))
-}
-
-/// A Python that has [`TOOLS`].
-struct Tools {
-    python: PathBuf,
-}
-
-impl Tools {
-    fn python(&self) -> Command {
-        Command::new(&self.python)
-    }
+    Ok(Some(own.program("python")))
 }
 
 /// A virtual environment.

@@ -108,10 +108,9 @@ pub fn describe_all_with(
     for part in parts(source, tasks_at_once(policy, length)) {
         let (first, tasks) = part?;
         tasks.iter().for_each(&mut *seen);
-        let places: Vec<usize> = (first..first + tasks.len()).collect();
-        let (encoded, _) =
-            cache.encode(policy, &scorer.verifier, &places, &tasks, true, control)?;
-        let written = answer(policy, scorer, (&tasks, first), &encoded, sampling, control)?;
+        let part = (tasks.as_slice(), first);
+        let encoded = cache.encode_from(policy, &scorer.verifier, part, control)?;
+        let written = answer(policy, scorer, part, &encoded, sampling, control)?;
         captions
             .extend(written.into_iter().map(|of| ScoredResponse { task: first + of.task, ..of }));
         images.extend(encoded.embeddings);

@@ -84,9 +84,14 @@ impl FeatureCache {
         }
     }
 
+    /// Keeps nothing yet, and this many megabytes at most, in memory.
+    pub fn in_memory(megabytes: usize) -> Self {
+        Self::new(bytes(megabytes), 0, &std::env::temp_dir())
+    }
+
     /// Keeps nothing at all.
     pub fn none() -> Self {
-        Self::new(0, 0, Path::new(""))
+        Self::in_memory(0)
     }
 
     /// Makes the file elsewhere, if it is not there yet.
@@ -144,6 +149,21 @@ impl FeatureCache {
         }
         let (features, embeddings) = found.into_iter().flatten().unzip();
         Ok((EncodedImages { features, embeddings }, missing.len()))
+    }
+
+    /// What the encoders make of tasks whose numbers follow each other from `first` on; it is kept.
+    ///
+    /// # Errors
+    /// See [`encode`](Self::encode).
+    pub(crate) fn encode_from(
+        &mut self,
+        policy: &VisionLanguageModel,
+        verifier: &Verifier,
+        (tasks, first): (&[Task], usize),
+        control: RunControl<'_>,
+    ) -> Result<EncodedImages, AlignError> {
+        let numbers: Vec<usize> = (first..first + tasks.len()).collect();
+        Ok(self.encode(policy, verifier, &numbers, tasks, true, control)?.0)
     }
 
     /// Image features of a task that are kept in memory.
@@ -233,6 +253,11 @@ fn read_numbers(file: &mut File, start: u64, count: usize) -> io::Result<Vec<f32
     file.seek(SeekFrom::Start(start))?;
     file.read_exact(bytemuck::cast_slice_mut(&mut numbers))?;
     Ok(numbers)
+}
+
+/// Of so many megabytes.
+pub(crate) fn bytes(megabytes: usize) -> u64 {
+    (megabytes as u64).saturating_mul(1_000_000)
 }
 
 /// What numbers that were kept stand for.

@@ -91,11 +91,22 @@ pub struct ScoredResponse {
     pub negated: usize,
 }
 
+/// Mean number of tokens of the texts, 0 of none.
+pub fn mean_length(captions: &[ScoredResponse]) -> f64 {
+    let tokens: usize = captions.iter().map(|caption| caption.text_tokens().len()).sum();
+    tokens as f64 / captions.len().max(1) as f64
+}
+
 impl ScoredResponse {
     /// The response as it was written.
     pub fn response(&self) -> Generated {
         let Self { tokens, logprobs, finish, .. } = self;
         Generated { tokens: tokens.clone(), logprobs: logprobs.clone(), finish: *finish }
+    }
+
+    /// The tokens of the text: all but the end token.
+    pub fn text_tokens(&self) -> &[u32] {
+        &self.tokens[..self.tokens.len() - usize::from(self.finish == FinishReason::Stop)]
     }
 
     /// Mentions whose category the response had named before.

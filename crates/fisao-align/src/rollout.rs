@@ -77,7 +77,7 @@ pub(crate) fn roll_out(
             streams: plan.streams,
             samples,
             sampling: plan.sampling,
-            control: RunControl::new(&|_| {}).until(plan.stop),
+            control,
         };
         (sample(plan.policy, &request)?, samples)
     } else {

@@ -314,9 +314,7 @@ pub fn categories_of_others(
     for part in parts(source, tasks_at_once(policy, length)) {
         let (first, tasks) = part?;
         let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
-        let numbers: Vec<usize> = (first..first + tasks.len()).collect();
-        let (encoded, _) =
-            cache.encode(policy, &scorer.verifier, &numbers, &tasks, true, control)?;
+        let encoded = cache.encode_from(policy, &scorer.verifier, (&tasks, first), control)?;
         let (tasks, encoded, streams) = (&tasks[..], &encoded, &streams[..]);
         let request = Request { tasks, encoded, streams, samples, sampling, control };
         for written in caption(policy, scorer, &request)? {

@@ -25,7 +25,7 @@ use crate::credit::RewardTerms;
 use crate::encoding::EncodedImages;
 use crate::error::AlignError;
 use crate::events::{AlignEvent, IterationMetrics, Phase, WarningCode};
-use crate::features::FeatureCache;
+use crate::features::{FeatureCache, bytes};
 use crate::guards::{Baseline, check_iteration, check_recall_bound, unrecoverable};
 use crate::length::LengthController;
 use crate::mentions::{MentionScorer, ScoredResponse};
@@ -135,10 +135,9 @@ impl<'a> Trainer<'a> {
         let value_head = critic.map(|_| ValueHead::new(hidden, &policy.device()));
         let optimiser = optimiser(&config.align);
         let kl = config.objective.definition().kl().map(KlController::new);
-        let megabytes = |count: usize| (count as u64).saturating_mul(1_000_000);
         let features = FeatureCache::new(
-            megabytes(config.align.feature_cache_mb),
-            megabytes(config.align.feature_cache_disk_mb),
+            bytes(config.align.feature_cache_mb),
+            bytes(config.align.feature_cache_disk_mb),
             &std::env::temp_dir(),
         );
         Ok(Self {

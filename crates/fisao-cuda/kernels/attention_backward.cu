@@ -19,6 +19,35 @@ KERNEL(attention_deltas, const T* out, const T* by_out, float* deltas, int lengt
     }
 }
 
+// Whether a query of a sequence sees a key of it; both may be beyond its end.
+DEVICE bool is_seen(int query, int key, int padding, int length, int window, int prefix, int segment, int causal)
+{
+    if (query >= length || key < padding || key >= length) return false;
+    return !causal || sees(query, segment_start(query, prefix, segment), key, prefix, window);
+}
+
+// Products of a warp's 16 rows with STEP others, of two pairs of tiles D wide: rows, others.
+template <int D>
+DEVICE void two_products(float (&first)[STEP / 8][4], const T* first_rows, const T* first_others, float (&second)[STEP / 8][4],
+                         const T* second_rows, const T* second_others)
+{
+    const int LD = D + SKEW;
+#pragma unroll
+    for (int n = 0; n < STEP / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) first[n][i] = second[n][i] = 0.0f;
+#pragma unroll UNROLLED
+    for (int c = 0; c < D; c += 16) {
+        Left a = left_tile(first_rows + c, LD, 1);
+        Left b = left_tile(second_rows + c, LD, 1);
+#pragma unroll
+        for (int n = 0; n < STEP / 8; n++) {
+            add_product(first[n], a, right_tile(first_others + n * 8 * LD + c, 1, LD));
+            add_product(second[n], b, right_tile(second_others + n * 8 * LD + c, 1, LD));
+        }
+    }
+}
+
 // Bytes of shared memory: queries, ∂o, keys, values, ∂s: (2 · 64 + 2 · STEP) (D + SKEW) + 64 (STEP + SKEW) elements
 //   q, by_out, by_q [batch · length, heads · d]; k, v [batch, key_heads, capacity, d]; log_sums, deltas [batch, heads, length] f32
 //   grid (⌈length / 64⌉, heads, batch), 128 threads
@@ -70,28 +99,13 @@ DEVICE void attention_by_queries(const T* q, const T* k, const T* v, const T* by
         load_tile<D>(values, STEP, v + of_keys + (long long)key0 * d, length - key0, d, d);
         __syncthreads();
         float scores[STEP / 8][4], by_weights[STEP / 8][4];
-#pragma unroll
-        for (int n = 0; n < STEP / 8; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) scores[n][i] = by_weights[n][i] = 0.0f;
-#pragma unroll UNROLLED
-        for (int c = 0; c < D; c += 16) {
-            Left a = left_tile(queries + warp * 16 * LD + c, LD, 1);
-            Left b = left_tile(by_outs + warp * 16 * LD + c, LD, 1);
-#pragma unroll
-            for (int n = 0; n < STEP / 8; n++) {
-                add_product(scores[n], a, right_tile(keys + n * 8 * LD + c, 1, LD));
-                add_product(by_weights[n], b, right_tile(values + n * 8 * LD + c, 1, LD));
-            }
-        }
+        two_products<D>(scores, queries + warp * 16 * LD, keys, by_weights, by_outs + warp * 16 * LD, values);
 #pragma unroll
         for (int n = 0; n < STEP / 8; n++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 int query = first_query + warp * 16 + g + i / 2 * 8, key = key0 + n * 8 + 2 * t + i % 2;
-                int start = segment_start(query, prefix, segment);
-                bool seen = query < length && key >= padding[sequence] && key < length;
-                seen = seen && (!causal || sees(query, start, key, prefix, window));
+                bool seen = is_seen(query, key, padding[sequence], length, window, prefix, segment, causal);
                 float weight = seen ? expf(scores[n][i] * scale - log_sum[i / 2]) : 0.0f;
                 float by_score = weight * (by_weights[n][i] - delta[i / 2]) * scale;
                 by_scores[(g + i / 2 * 8) * LP + n * 8 + 2 * t + i % 2] = stored(by_score);
@@ -161,28 +175,13 @@ DEVICE void attention_by_keys(const T* q, const T* k, const T* v, const T* by_ou
             load_tile<D>(by_outs, STEP, by_out + row, length - query0, d, (long long)heads * d);
             __syncthreads();
             float scores[STEP / 8][4], by_weights[STEP / 8][4];
-#pragma unroll
-            for (int n = 0; n < STEP / 8; n++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) scores[n][i] = by_weights[n][i] = 0.0f;
-#pragma unroll UNROLLED
-            for (int c = 0; c < D; c += 16) {
-                Left a = left_tile(keys + warp * 16 * LD + c, LD, 1);
-                Left b = left_tile(values + warp * 16 * LD + c, LD, 1);
-#pragma unroll
-                for (int n = 0; n < STEP / 8; n++) {
-                    add_product(scores[n], a, right_tile(queries + n * 8 * LD + c, 1, LD));
-                    add_product(by_weights[n], b, right_tile(by_outs + n * 8 * LD + c, 1, LD));
-                }
-            }
+            two_products<D>(scores, keys + warp * 16 * LD, queries, by_weights, values + warp * 16 * LD, by_outs);
 #pragma unroll
             for (int n = 0; n < STEP / 8; n++) {
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     int key = first_key + warp * 16 + g + i / 2 * 8, query = query0 + n * 8 + 2 * t + i % 2;
-                    int start = segment_start(query, prefix, segment);
-                    bool seen = query < length && key >= padding[sequence] && key < length;
-                    seen = seen && (!causal || sees(query, start, key, prefix, window));
+                    bool seen = is_seen(query, key, padding[sequence], length, window, prefix, segment, causal);
                     float weight = seen ? expf(scores[n][i] * scale - log_row[query]) : 0.0f;
                     float by_score = seen ? weight * (by_weights[n][i] - delta_row[query]) * scale : 0.0f;
                     int at = (g + i / 2 * 8) * LP + n * 8 + 2 * t + i % 2;

@@ -1,5 +1,16 @@
 // Norms over rows of the residual stream, which is f32 whatever the storage type.
 
+// An element of the stream; with `delta` that is added to it first, and written back.
+DEVICE float added(float* x, const T* delta, long long at)
+{
+    float value = x[at];
+    if (delta) {
+        value += widened(delta[at]);
+        x[at] = value;
+    }
+    return value;
+}
+
 // y = x ρ γ, ρ = 1/√(mean x² + ε) (Zhang & Sennrich 2019). With `delta`, x += delta first, and the sum is written back.
 //   x [rows, width] f32, delta [rows, width] or null, weight [width] f32, out [rows, width]; one block a row
 KERNEL(rms_norm, float* x, const T* delta, const float* weight, T* out, int width, float epsilon)
@@ -8,11 +19,7 @@ KERNEL(rms_norm, float* x, const T* delta, const float* weight, T* out, int widt
     long long first = (long long)blockIdx.x * width;
     float squares = 0.0f;
     for (int at = threadIdx.x; at < width; at += blockDim.x) {
-        float value = x[first + at];
-        if (delta) {
-            value += widened(delta[first + at]);
-            x[first + at] = value;
-        }
+        float value = added(x, delta, first + at);
         squares += value * value;
     }
     float scale = 1.0f / sqrtf(block_sum(squares, scratch) / (float)width + epsilon);
@@ -78,14 +85,7 @@ KERNEL(layer_norm, float* x, const T* delta, const float* weight, const float* b
     __shared__ float scratch[32];
     long long first = (long long)blockIdx.x * width;
     float sum = 0.0f;
-    for (int at = threadIdx.x; at < width; at += blockDim.x) {
-        float value = x[first + at];
-        if (delta) {
-            value += widened(delta[first + at]);
-            x[first + at] = value;
-        }
-        sum += value;
-    }
+    for (int at = threadIdx.x; at < width; at += blockDim.x) sum += added(x, delta, first + at);
     float mean = block_sum(sum, scratch) / (float)width;
     float squares = 0.0f;
     for (int at = threadIdx.x; at < width; at += blockDim.x) {

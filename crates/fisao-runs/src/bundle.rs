@@ -374,6 +374,9 @@ impl Pair {
     }
 }
 
+/// What to do instead of showing photographs to embedded models.
+pub const NAME_MODELS: &str = "name a model with --model, and a verifier with --verifier";
+
 /// What embedded models cannot do.
 pub fn embedded_remark() -> String {
     format!(
@@ -395,7 +398,7 @@ pub fn warn_of_photographs(
                 "the embedded model was trained on drawn scenes of {IMAGE_SIZE} × {IMAGE_SIZE} pixels, and an image has \
                  {width} × {height}: what it says of photographs means nothing"
             ),
-            Some("name a model with --model, and a verifier with --verifier"),
+            Some(NAME_MODELS),
         );
     }
 }

@@ -150,7 +150,7 @@ pub fn calibrate(
         source: &source,
         sampling: &request.sampling,
         length: source.longest_prompt() + request.sampling.max_new_tokens,
-        cache: (request.config.align.feature_cache_mb as u64).saturating_mul(1_000_000),
+        cache_mb: request.config.align.feature_cache_mb,
         kept: Some(&kept),
         stop: &stop,
         reporter,

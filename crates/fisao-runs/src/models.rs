@@ -97,7 +97,7 @@ impl Models<'_> {
             source: tasks,
             sampling: &sampling,
             length: longest + sampling.max_new_tokens,
-            cache: (config.align.feature_cache_mb as u64).saturating_mul(1_000_000),
+            cache_mb: config.align.feature_cache_mb,
             kept: kept.as_ref().map(|(kept, _)| kept as &dyn ResponseStore),
             stop,
             reporter,

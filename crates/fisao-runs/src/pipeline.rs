@@ -166,8 +166,7 @@ impl Pipeline<'_> {
         let mut seconds = Seconds::default();
         let mut scorer = self.models.calibrated_scorer(calibration);
         // Four captions are written of each held-out image; nothing of an encoder is trained.
-        let memory = (self.config.align.feature_cache_mb as u64).saturating_mul(1_000_000);
-        let mut cache = FeatureCache::new(memory, 0, &std::env::temp_dir());
+        let mut cache = FeatureCache::in_memory(self.config.align.feature_cache_mb);
         // First, as it refuses what cannot be trained.
         let mut trainer = self.trainer(calibration, data)?;
         let mut evaluate = |name, model: &VisionLanguageModel, seconds: &mut Seconds| {

@@ -29,8 +29,8 @@ pub(crate) struct Captioning<'a> {
     pub sampling: &'a Sampling,
     /// Longest prompt with its image and longest response, tokens.
     pub length: usize,
-    /// Most bytes of what the image encoders made of images that is kept in memory.
-    pub cache: u64,
+    /// Most megabytes of what the image encoders made of images that are kept in memory.
+    pub cache_mb: usize,
     /// Where responses are kept until the work is done.
     pub kept: Option<&'a dyn ResponseStore>,
     /// Ends the work with [`AlignError::Stopped`].
@@ -65,7 +65,7 @@ impl Captioning<'_> {
         let control = self.control(&advance);
         let mut images = Vec::with_capacity(source.count());
         let mut note = |task: &Task| images.push(image_digest(task));
-        let mut features = FeatureCache::new(self.cache, 0, &std::env::temp_dir());
+        let mut features = FeatureCache::in_memory(self.cache_mb);
         let seen = (scorer, &mut features);
         let (captions, embeddings) =
             describe_all_with(model, seen, source, length, sampling, control, &mut note)?;

@@ -8,12 +8,12 @@ use fisao_align::RunControl;
 use fisao_align::captions::describe;
 use fisao_align::encoding::encode_images;
 use fisao_align::error::AlignError;
-use fisao_align::mentions::{MentionScorer, ScoredResponse};
+use fisao_align::mentions::{MentionScorer, ScoredResponse, mean_length};
 use fisao_align::objective::Data;
 use fisao_align::tasks::{Answer, Task, TaskSource};
 use fisao_eval::captions::References;
 use fisao_eval::chair::{self, ChairInput, ChairOptions, ChairReport};
-use fisao_models::generation::{FinishReason, Sampling};
+use fisao_models::generation::Sampling;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_scenes::recipe::conversation;
 use fisao_scenes::{
@@ -146,11 +146,7 @@ pub fn evaluate_captions(
     let vocabulary = chair::ObjectVocabulary::new(fisao_scenes::vocabulary())
         .or_internal("the built-in synthetic dataset's vocabulary")?;
     let chair = chair::evaluate(inputs, &ground_truth, &vocabulary, &ChairOptions::default())?;
-    let tokens: usize = captions
-        .iter()
-        .map(|caption| caption.tokens.len() - usize::from(caption.finish == FinishReason::Stop))
-        .sum();
-    let mean_length = tokens as f64 / captions.len().max(1) as f64;
+    let mean_length = mean_length(&captions);
     Ok(Evaluation { captions, chair, mean_length })
 }
 

@@ -19,7 +19,8 @@ use fisao_models::generation::{Generated, Sampling};
 use fisao_models::vision_language::ImageFeatures;
 use fisao_runs::Reporter;
 use fisao_runs::bundle::{
-    AloneSource, LoadedVerifier, ModelSource, Pair, PairSource, Policy, Views, embedded_remark,
+    AloneSource, LoadedVerifier, ModelSource, NAME_MODELS, Pair, PairSource, Policy, Views,
+    embedded_remark,
 };
 use fisao_runs::failure::Refusal;
 use fisao_runs::score_settings::ScoreSettings;
@@ -146,8 +147,7 @@ impl Engine {
         let speaker = policy.map(|policy| Speaker { base: without_adapter(&policy), policy });
         let remark = nothing_named.then(embedded_remark);
         if let Some(remark) = &remark {
-            reporter
-                .warn(remark, Some("name a model with --model, and a verifier with --verifier"));
+            reporter.warn(remark, Some(NAME_MODELS));
         }
         let judge = verifier
             .map(|loaded| Judge::new(loaded, &words, calibration.clone(), rewards, reporter));

@@ -77,18 +77,11 @@ impl Trainer<'_> {
         let Some(validation) = self.validation.clone() else { return Ok(None) };
         // Numbers behind those of the tasks that are trained on.
         let first = self.tasks.count();
-        let numbers: Vec<usize> = (first..first + validation.tasks.len()).collect();
         let sampling = self.sampling(0.0);
         let Self { learner, scorer, features, stop, .. } = self;
         let control = RunControl::new(&|_| {}).until(stop);
-        let (encoded, _) = features.encode(
-            &learner.policy,
-            &scorer.verifier,
-            &numbers,
-            &validation.tasks,
-            true,
-            control,
-        )?;
+        let numbered = (validation.tasks.as_slice(), first);
+        let encoded = features.encode_from(&learner.policy, &scorer.verifier, numbered, control)?;
         let tasks = (validation.tasks.as_slice(), 0);
         let captions = answer(&learner.policy, scorer, tasks, &encoded, &sampling, control)?;
         let of = (&self.scorer, validation.tasks.as_slice(), &encoded);

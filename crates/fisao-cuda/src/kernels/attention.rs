@@ -42,6 +42,24 @@ fn segments(segments: Option<Segments>) -> [Argument; 2] {
     [prefix.into(), length.max(1).into()]
 }
 
+/// What kernels of attention are told behind the buffers of their data.
+fn sizes(heads: Heads, sequences: &Sequences) -> [Argument; 11] {
+    let [prefix, segment] = segments(sequences.segments);
+    [
+        sequences.padding.into(),
+        sequences.length.into(),
+        heads.heads.into(),
+        heads.key_heads.into(),
+        heads.size.into(),
+        sequences.capacity.into(),
+        window(sequences.window).into(),
+        prefix,
+        segment,
+        i32::from(sequences.causal).into(),
+        heads.scale().into(),
+    ]
+}
+
 /// The widest window: all positions.
 const NO_WINDOW: usize = 1 << 30;
 
@@ -70,25 +88,8 @@ pub fn attention(
     let keys = if storage == Storage::F32 { 32 } else { 64 };
     let skew = skew(storage);
     let elements = (QUERIES + 2 * keys) * (compiled + skew) + QUERIES * (keys + skew);
-    let [prefix, segment] = segments(sequences.segments);
-    let arguments = [
-        q.into(),
-        k.into(),
-        v.into(),
-        out.into(),
-        log_sums.into(),
-        sequences.padding.into(),
-        sequences.length.into(),
-        heads.heads.into(),
-        heads.key_heads.into(),
-        heads.size.into(),
-        sequences.capacity.into(),
-        window(sequences.window).into(),
-        prefix,
-        segment,
-        i32::from(sequences.causal).into(),
-        heads.scale().into(),
-    ];
+    let buffers = [q, k, v, out, log_sums].map(Argument::Buffer);
+    let arguments = [&buffers[..], &sizes(heads, sequences)].concat();
     driver.launch(&Launch {
         kernel: &format!("attention_prefill_{compiled}"),
         storage,
@@ -152,20 +153,7 @@ pub fn attention_backward(
     let grid = [blocks(batch * length, 1), 1, 1];
     run(driver, storage, "attention_deltas", grid, ATTENTION_THREADS, &deltas)?;
     let read = [of.q, of.k, of.v, of.by_out, of.log_sums, of.deltas];
-    let [prefix, segment] = segments(sequences.segments);
-    let sizes = [
-        sequences.padding.into(),
-        length.into(),
-        heads.heads.into(),
-        heads.key_heads.into(),
-        heads.size.into(),
-        sequences.capacity.into(),
-        window(sequences.window).into(),
-        prefix,
-        segment,
-        i32::from(sequences.causal).into(),
-        heads.scale().into(),
-    ];
+    let sizes = sizes(heads, sequences);
     let step = if storage == Storage::F32 { 16 } else { 32 };
     let skew = skew(storage);
     let rows = (2 * QUERIES + 2 * step) * (compiled + skew);

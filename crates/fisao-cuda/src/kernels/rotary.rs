@@ -1,7 +1,7 @@
 //! From the fused product to queries and the KV cache.
 
 use super::{ATTENTION_THREADS, blocks, run};
-use crate::{Buffer, CudaError, Driver, Storage};
+use crate::{Argument, Buffer, CudaError, Driver, Storage};
 
 /// How queries, keys and values of a row lie.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -92,34 +92,15 @@ pub fn rotary_append(
     rotary: &Rotary,
     to: &Appended,
 ) -> Result<(), CudaError> {
-    let arguments = [
-        qkv.into(),
-        transforms.bias.into(),
-        transforms.query_norm.into(),
-        transforms.key_norm.into(),
-        rotary.table.into(),
-        rotary.positions.into(),
-        rotary.axis.into(),
+    let own = [
         q.into(),
         to.keys.into(),
         to.values.into(),
         to.filled.into(),
         to.length.into(),
         to.capacity.into(),
-        heads.heads.into(),
-        heads.key_heads.into(),
-        heads.size.into(),
-        rotary.axes.into(),
-        transforms.epsilon.into(),
     ];
-    run(
-        driver,
-        storage,
-        "rotary_append",
-        [blocks(rotary.rows, 1), 1, 1],
-        ATTENTION_THREADS,
-        &arguments,
-    )
+    launch(driver, storage, "rotary_append", (qkv, &own), (heads, transforms, rotary))
 }
 
 /// The gradient of the fused product from those of queries, `[rows, heads · size]`, and of keys and values,
@@ -136,31 +117,35 @@ pub fn rotary_backward(
     transforms: &HeadTransforms,
     rotary: &Rotary,
 ) -> Result<(), CudaError> {
-    let arguments = [
-        qkv.into(),
-        transforms.bias.into(),
-        transforms.query_norm.into(),
-        transforms.key_norm.into(),
-        rotary.table.into(),
-        rotary.positions.into(),
-        rotary.axis.into(),
-        by_q.into(),
-        by_k.into(),
-        by_v.into(),
-        gradient.into(),
-        length.into(),
+    let own = [by_q.into(), by_k.into(), by_v.into(), gradient.into(), length.into()];
+    launch(driver, storage, "rotary_backward", (qkv, &own), (heads, transforms, rotary))
+}
+
+/// Launches a kernel over the rows of the fused product: it is told of the heads and how they are turned, and between them of what is
+/// its `own`.
+fn launch(
+    driver: &mut dyn Driver,
+    storage: Storage,
+    kernel: &str,
+    (qkv, own): (Buffer, &[Argument]),
+    (heads, transforms, rotary): (Heads, &HeadTransforms, &Rotary),
+) -> Result<(), CudaError> {
+    let turning = [
+        qkv,
+        transforms.bias,
+        transforms.query_norm,
+        transforms.key_norm,
+        rotary.table,
+        rotary.positions,
+        rotary.axis,
+    ];
+    let sizes = [
         heads.heads.into(),
         heads.key_heads.into(),
         heads.size.into(),
         rotary.axes.into(),
         transforms.epsilon.into(),
     ];
-    run(
-        driver,
-        storage,
-        "rotary_backward",
-        [blocks(rotary.rows, 1), 1, 1],
-        ATTENTION_THREADS,
-        &arguments,
-    )
+    let arguments = [&turning.map(Argument::Buffer)[..], own, &sizes].concat();
+    run(driver, storage, kernel, [blocks(rotary.rows, 1), 1, 1], ATTENTION_THREADS, &arguments)
 }

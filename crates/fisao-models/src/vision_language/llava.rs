@@ -121,11 +121,11 @@ impl FamilyConfig for LlavaConfig {
         self.grid(image).map_or_else(|| self.tile_tokens(), |grid| grid.tokens())
     }
 
-    /// Patches of the whole image, before those of tiles; behind the class token where that is kept.
     fn reads_original_size(&self) -> bool {
         self.tiling.is_some()
     }
 
+    /// Patches of the whole image, before those of tiles; behind the class token where that is kept.
     fn whole_image_grid(&self, _image: (u32, u32)) -> Option<WholeImageGrid> {
         let side = self.vision.side();
         let first = self.tile_tokens().checked_sub(side * side)?;

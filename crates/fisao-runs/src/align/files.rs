@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -472,10 +473,9 @@ impl Material<'_> {
         Ok(Some(first))
     }
 
-    /// The object vocabulary as it was named, a file by its name.
-    pub(super) fn vocabulary(&self) -> String {
-        let named = &self.files.vocabulary;
-        named.file_name().unwrap_or(named.as_os_str()).to_string_lossy().into_owned()
+    /// The object vocabulary as it was named.
+    pub(super) fn vocabulary(&self) -> &Path {
+        &self.files.vocabulary
     }
 
     fn tasks(&self, rows: &[u32]) -> PromptTasks<'_> {

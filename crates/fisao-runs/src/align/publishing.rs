@@ -63,8 +63,8 @@ pub(super) fn publish(
         config: material.config,
         policy: &material.loaded.policy,
         adapter: folder.path(RunFolder::ADAPTER),
-        prompt: material.prompt()?,
-        vocabulary: material.vocabulary(),
+        prompt: if test.annotated() > 0 { material.prompt()? } else { None },
+        vocabulary: name(material.vocabulary()),
         calibration,
         results,
         test,
@@ -76,7 +76,7 @@ pub(super) fn publish(
         let row = material.set.row(material.parts.test[at] as usize)?;
         Ok(shown(material, &row.open_image()?))
     };
-    let title = format!("{} before and after alignment", name(material.model()));
+    let title = format!("{} before and after alignment", name(Path::new(material.model())));
     let report = publication.report(&title, "", &show)?;
     let (parts, page) = (material.parts, folder.path(RunFolder::REPORT));
     let numbers = Numbers {
@@ -98,10 +98,9 @@ pub(super) fn publish(
     Ok(Published { report, page })
 }
 
-/// The last part of a model's path or name.
-fn name(model: &str) -> String {
-    let last = Path::new(model).file_name();
-    last.map_or_else(|| model.to_owned(), |name| name.to_string_lossy().into_owned())
+/// The last part of a path, or of a name that is one by its form.
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// A photograph as the page shows it.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use fisao_align::captions::describe_all_with;
 use fisao_align::features::FeatureCache;
-use fisao_align::mentions::{MentionScorer, ScoredResponse};
+use fisao_align::mentions::{MentionScorer, ScoredResponse, mean_length};
 use fisao_align::{AlignConfig, RunControl, StopFlag};
 use fisao_eval::chair::{
     self, ChairInput, ChairOptions, ChairReport, ImageVerdict, Lengths, Protocol,
@@ -30,6 +30,8 @@ pub(crate) struct Decodings {
 pub(crate) struct EvaluatedCaptions {
     /// Names of the images, in their order.
     pub ids: Vec<String>,
+    /// What `chair` calls them: by these names, or by their numbers where two have one name.
+    names: Vec<String>,
     /// The captions, in the same order.
     pub captions: Vec<ScoredResponse>,
     /// Of those of annotated images.
@@ -84,44 +86,37 @@ impl Work<'_> {
             },
         )?;
         let truth = images.truth.as_deref().filter(|_| images.annotated() > 0);
-        let chair = truth.map(|truth| chair_of(&ids, &captions, truth, models)).transpose()?;
-        let mean_length = mean_length(&captions);
-        Ok(EvaluatedCaptions { ids, captions, chair, sampling: sampling.clone(), mean_length })
+        let names = unique_names(&ids);
+        let chair = truth.map(|truth| chair_of(&names, &captions, truth, models)).transpose()?;
+        let (sampling, mean_length) = (sampling.clone(), mean_length(&captions));
+        Ok(EvaluatedCaptions { ids, names, captions, chair, sampling, mean_length })
     }
 }
 
-/// Mean number of tokens, the end token not counted.
-pub(crate) fn mean_length(captions: &[ScoredResponse]) -> f64 {
-    let tokens: usize = captions.iter().map(length).sum();
-    tokens as f64 / captions.len().max(1) as f64
-}
-
-/// Tokens of a caption, the end token not counted.
-fn length(caption: &ScoredResponse) -> usize {
-    caption.tokens.len() - usize::from(caption.finish == FinishReason::Stop)
-}
-
-/// Whether no two images have one name.
-fn are_unique(ids: &[String]) -> bool {
+/// The images' names, or their numbers where two have one name.
+fn unique_names(ids: &[String]) -> Vec<String> {
     let mut seen = HashSet::new();
-    ids.iter().all(|id| seen.insert(id))
+    if ids.iter().all(|id| seen.insert(id)) {
+        return ids.to_vec();
+    }
+    (0..ids.len()).map(|at| at.to_string()).collect()
 }
 
-/// CHAIR of the captions of annotated images, which are called by their numbers where their names are not unique.
+/// CHAIR of the captions of annotated images under these names.
 fn chair_of(
-    ids: &[String],
+    names: &[String],
     captions: &[ScoredResponse],
     truth: &[Option<BTreeSet<String>>],
     models: &Models<'_>,
 ) -> anyhow::Result<ChairReport> {
-    let unique = are_unique(ids);
-    let name = |at: usize| if unique { ids[at].clone() } else { at.to_string() };
-    let annotated = truth.iter().enumerate();
-    let annotated = annotated.filter_map(|(at, truth)| Some((name(at), truth.clone()?)));
+    let annotated = names.iter().zip(truth);
+    let annotated = annotated.filter_map(|(name, truth)| Some((name.clone(), truth.clone()?)));
     let ground_truth: chair::GroundTruth = annotated.collect();
     let inputs = captions.iter().filter(|caption| truth[caption.task].is_some());
-    let inputs = inputs
-        .map(|caption| ChairInput { image_id: name(caption.task), caption: caption.text.clone() });
+    let inputs = inputs.map(|caption| ChairInput {
+        image_id: names[caption.task].clone(),
+        caption: caption.text.clone(),
+    });
     let vocabulary = models.words.for_chair().or_internal("a vocabulary that was read before")?;
     Ok(chair::evaluate(inputs.collect(), &ground_truth, &vocabulary, &ChairOptions::default())?)
 }
@@ -130,10 +125,7 @@ impl EvaluatedCaptions {
     /// What annotations say of an image's caption, where it has any.
     pub(crate) fn verdict(&self, index: usize) -> Option<&ImageVerdict> {
         let verdicts = &self.chair.as_ref()?.per_image;
-        let number = index.to_string();
-        let is_of = |verdict: &&ImageVerdict| {
-            verdict.image_id == self.ids[index] || verdict.image_id == number
-        };
+        let is_of = |verdict: &&ImageVerdict| verdict.image_id == self.names[index];
         // In their order, and all of them where all images are annotated.
         verdicts.get(index).filter(is_of).or_else(|| verdicts.iter().find(is_of))
     }
@@ -142,18 +134,52 @@ impl EvaluatedCaptions {
     pub(crate) fn protocol(&self) -> Option<Protocol> {
         let chair = self.chair.as_ref()?;
         let mut protocol = Protocol::of(chair);
-        if !are_unique(&self.ids) {
+        if self.names != self.ids {
             // Of numbers that stand for names.
             (protocol.image_ids_sha256, protocol.ground_truth_sha256) = (None, None);
         }
         if chair.captions == self.captions.len() {
             let is_cut = |caption: &&ScoredResponse| caption.finish == FinishReason::Length;
-            protocol.tokens = Lengths::of(&self.captions.iter().map(length).collect::<Vec<_>>());
+            let tokens: Vec<usize> =
+                self.captions.iter().map(|caption| caption.text_tokens().len()).collect();
+            protocol.tokens = Lengths::of(&tokens);
             protocol.cut_off = Some(self.captions.iter().filter(is_cut).count());
         }
         protocol.temperature = Some(self.sampling.temperature);
         protocol.seed = Some(self.sampling.seed);
         protocol.max_new_tokens = Some(self.sampling.max_new_tokens as u64);
         Some(protocol)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fisao_eval::chair::{GroundTruth, ObjectVocabulary};
+
+    use super::*;
+
+    /// Images 0 and 3 of four are annotated, and the name of each is the number of the other.
+    #[test]
+    fn verdict_is_that_of_the_image_whatever_numbers_are_names() {
+        let ids: Vec<String> = ["3", "x", "y", "0"].map(str::to_owned).into();
+        let annotated = |name: &str, object: &str| (name.to_owned(), [object.to_owned()].into());
+        let truth: GroundTruth =
+            [annotated("3", "dog"), annotated("0", "cat")].into_iter().collect();
+        let input = |name: &str| ChairInput { image_id: name.to_owned(), caption: "A dog.".into() };
+        let inputs = vec![input("3"), input("0")];
+        let vocabulary = ObjectVocabulary::coco();
+        let chair = chair::evaluate(inputs, &truth, &vocabulary, &ChairOptions::default()).unwrap();
+        let evaluated = EvaluatedCaptions {
+            names: unique_names(&ids),
+            ids,
+            captions: Vec::new(),
+            chair: Some(chair),
+            sampling: Sampling { max_new_tokens: 8, temperature: 0.0, seed: 0 },
+            mean_length: 0.0,
+        };
+        let hallucinated = |at: usize| Some(evaluated.verdict(at)?.mentions[0].hallucinated);
+        assert_eq!([0, 1, 2, 3].map(hallucinated), [Some(false), None, None, Some(true)]);
+        let twice = ["a", "a"].map(str::to_owned);
+        assert_eq!(unique_names(&twice), ["0", "1"]);
     }
 }

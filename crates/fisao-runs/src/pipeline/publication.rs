@@ -88,10 +88,7 @@ impl Publication<'_> {
 
     /// Measured rates first, then estimated ones.
     fn rows(&self) -> anyhow::Result<Vec<ReportRow>> {
-        let models = [self.before()?, self.after()?];
-        let measured = |pair| self.measured(pair, &models);
-        let mut rows: Vec<ReportRow> =
-            self.results.pairs().into_iter().filter_map(measured).collect();
+        let mut rows = self.measured_rows()?;
         if self.estimate {
             let all = self.results.pairs().map(|(_, base, aligned)| [base, aligned]).concat();
             let captions: Vec<&[ScoredResponse]> =
@@ -101,6 +98,17 @@ impl Publication<'_> {
             rows.extend(pairs.map(|pair| estimated(&estimator, pair)));
         }
         Ok(rows)
+    }
+
+    /// Rates of annotated images, where there are any.
+    fn measured_rows(&self) -> anyhow::Result<Vec<ReportRow>> {
+        if self.results.base.greedy.chair.is_none() {
+            return Ok(Vec::new());
+        }
+        let before = self.before()?;
+        let models = [before.clone(), self.after(before)?];
+        let measured = |pair| self.measured(pair, &models);
+        Ok(self.results.pairs().into_iter().filter_map(measured).collect())
     }
 
     fn measured(
@@ -138,11 +146,11 @@ impl Publication<'_> {
     }
 
     /// The same of the trained model.
-    fn after(&self) -> anyhow::Result<Protocol> {
+    fn after(&self, before: Protocol) -> anyhow::Result<Protocol> {
         Ok(Protocol {
             adapter: self.adapter.file_name().map(|name| name.to_string_lossy().into_owned()),
             adapter_sha256: Some(sha256_model(&self.adapter, &|_| {})?),
-            ..self.before()?
+            ..before
         })
     }
 

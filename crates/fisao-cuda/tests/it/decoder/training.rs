@@ -1,6 +1,6 @@
 use fisao_cuda::kernels::{AdamW, Segments};
 use fisao_cuda::{
-    AdapterGradient, AdapterOptimizer, AdapterWeights, CudaError, Driver, Storage, Tokens,
+    AdapterGradient, AdapterOptimizer, AdapterWeights, CudaError, Decoder, Driver, Storage, Tokens,
     Training, TrainingBatch, TrainingPlan,
 };
 use fisao_models::llama::DecoderFamily;
@@ -93,6 +93,22 @@ impl Padded {
     }
 }
 
+/// An adapted decoder on a driver with what its training takes.
+struct Opened {
+    model: Model,
+    decoder: Decoder,
+    padded: Padded,
+    training: Training,
+}
+
+fn opened(driver: &mut dyn Driver, family: DecoderFamily, storage: Storage) -> Opened {
+    let mut model = Model::new(family, storage, 18, true);
+    let decoder = model.on(driver);
+    let padded = padded(&sequences());
+    let training = Training::open(driver, &decoder, PLAN).expect("memory");
+    Opened { model, decoder, padded, training }
+}
+
 /// Cosine of the angle between gradients, and the ratio of their lengths.
 fn angle(found: &[f32], expected: &[f32]) -> [f64; 2] {
     let (found, expected) = (doubles(found), doubles(expected));
@@ -170,10 +186,8 @@ fn gradients_are_those_of_autodiff_in_f16() {
 fn tiny_gradients_are_not_lost_in_f16() {
     let Some(mut driver) = driver("tiny_gradients_are_not_lost_in_f16") else { return };
     let driver: &mut dyn Driver = &mut driver;
-    let mut model = Model::new(DecoderFamily::Llama, Storage::F16, 18, true);
-    let decoder = model.on(driver);
-    let padded = padded(&sequences());
-    let mut training = Training::open(driver, &decoder, PLAN).expect("memory");
+    let Opened { decoder, padded, mut training, .. } =
+        opened(driver, DecoderFamily::Llama, Storage::F16);
     let mut gradients = |factor: f32| -> Vec<f32> {
         let scaled = |x: &[f32]| x.iter().map(|x| x * factor).collect::<Vec<f32>>();
         let [p, h, s] = padded.gradients().map(scaled);
@@ -193,10 +207,8 @@ fn gradients_are_the_same_bits_in_every_run() {
     let test = "gradients_are_the_same_bits_in_every_run";
     let Some(mut driver) = driver(test) else { return };
     let driver: &mut dyn Driver = &mut driver;
-    let mut model = Model::new(DecoderFamily::Llama, Storage::Bf16, 18, true);
-    let decoder = model.on(driver);
-    let padded = padded(&sequences());
-    let mut training = Training::open(driver, &decoder, PLAN).expect("memory");
+    let Opened { decoder, padded, mut training, .. } =
+        opened(driver, DecoderFamily::Llama, Storage::Bf16);
     let mut run = |training: &mut Training| {
         training.clear_gradients(driver).expect("cleared");
         training.forward(driver, &decoder, &padded.batch()).expect("scored");
@@ -298,10 +310,8 @@ fn updates_follow_adamw_and_change_the_decoder() {
     let test = "updates_follow_adamw_and_change_the_decoder";
     let Some(mut driver) = driver(test) else { return };
     let driver: &mut dyn Driver = &mut driver;
-    let mut model = Model::new(DecoderFamily::Qwen2, Storage::F32, 18, true);
-    let mut decoder = model.on(driver);
-    let padded = padded(&sequences());
-    let mut training = Training::open(driver, &decoder, PLAN).expect("memory");
+    let Opened { model, mut decoder, padded, mut training } =
+        opened(driver, DecoderFamily::Qwen2, Storage::F32);
     let mut optimizer =
         AdapterOptimizer::open(driver, &decoder, &training, &model.paths()).expect("memory");
     let flat = |all: &[AdapterGradient]| -> Vec<f64> {
@@ -355,10 +365,8 @@ fn restored_optimizer_goes_on_with_the_same_bits() {
     let test = "restored_optimizer_goes_on_with_the_same_bits";
     let Some(mut driver) = driver(test) else { return };
     let driver: &mut dyn Driver = &mut driver;
-    let mut model = Model::new(DecoderFamily::Llama, Storage::Bf16, 18, true);
-    let decoder = model.on(driver);
-    let padded = padded(&sequences());
-    let mut training = Training::open(driver, &decoder, PLAN).expect("memory");
+    let Opened { model, decoder, padded, mut training } =
+        opened(driver, DecoderFamily::Llama, Storage::Bf16);
     let mut optimizer =
         AdapterOptimizer::open(driver, &decoder, &training, &model.paths()).expect("memory");
     let mut step = |driver: &mut dyn Driver, optimizer: &mut AdapterOptimizer| {

@@ -51,13 +51,12 @@ pub(super) fn evaluate(
     options: ChairOptions,
     reporter: &Reporter,
 ) -> anyhow::Result<WorldEvaluation> {
-    let sampling = arguments.answering.answerer.sampling.resolve()?;
     let answerer = &arguments.answering.answerer;
-    let chooser = ChooserSource::of(&answerer.choosing, answerer.world.kind(), None)?;
+    let (sampling, world) = (answerer.sampling.resolve()?, answerer.world.kind());
+    let chooser = ChooserSource::of(&answerer.choosing, world, None)?;
     let described = chooser.as_ref().map(ChooserSource::settings);
-    let model = &arguments.answering.answerer.model;
+    let model = &answerer.model;
     let device = model.device.open(reporter)?.device;
-    let world = arguments.answering.answerer.world.kind();
     let policy = Policy::open(&model.source(), world, &device, reporter)?;
     let scenes = Scenes { world, split, seed: sampling.seed, count: arguments.count };
     let chooser = chooser.map(|source| Chooser::open(&source, &policy, &device, reporter));
