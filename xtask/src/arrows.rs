@@ -17,7 +17,11 @@ const RULES: &[Rule] = &[
     Rule { package: "fisao-cuda", allowed: &[], terminal: false },
     Rule { package: "fisao-kernels", allowed: &[], terminal: false },
     Rule { package: "fisao-images", allowed: &[], terminal: false },
-    Rule { package: "fisao-models", allowed: &["fisao-images", "fisao-kernels"], terminal: false },
+    Rule {
+        package: "fisao-models",
+        allowed: &["fisao-cuda", "fisao-images", "fisao-kernels"],
+        terminal: false,
+    },
     Rule { package: "fisao-mentions", allowed: &[], terminal: false },
     Rule { package: "fisao-formats", allowed: &["fisao-images", "fisao-models"], terminal: false },
     Rule {

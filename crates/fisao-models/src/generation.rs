@@ -6,17 +6,14 @@
 //!
 //! [`VisionLanguageModel::generate`] writes whole responses, [`VisionLanguageModel::start_decoding`] a token at a time.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
 use fisao_kernels::is_cpu;
 use serde::{Deserialize, Serialize};
 
-use crate::attention::Mask;
-use crate::llama::{KvCache, Pass};
+use crate::llama::KvCache;
 use crate::parallel::{spinning_workers, workers_on};
-use crate::parameters::indices;
 use crate::vision_language::{DecoderInputs, ImageFeatures, PromptRows, VisionLanguageModel};
 
 mod decoding;
@@ -115,10 +112,17 @@ pub(crate) struct Prefilled {
     pub(crate) cache: KvCache,
     /// The state at each prompt's last token.
     pub(crate) hidden: Tensor<2>,
-    /// Padding before each prompt.
-    pub(crate) padding: Vec<usize>,
     /// How far the position behind each prompt is behind its place in the cache.
     pub(crate) lag: Vec<usize>,
+}
+
+/// Prompts that are to be read.
+struct LaidOut {
+    inputs: DecoderInputs,
+    /// Padding before each prompt.
+    padding: Vec<usize>,
+    /// As [`Prefilled::lag`].
+    lag: Vec<usize>,
 }
 
 /// Bytes of matrices up to which each core has room for them in a cache.
@@ -127,10 +131,11 @@ const CACHED: usize = 32 << 20;
 impl VisionLanguageModel {
     /// How many workers decode a batch best. A small model is quickest with a part for each core of the CPU; the
     /// matrices of a large one are read from memory in every step, and had better be read once for the whole batch, by
-    /// all cores.
+    /// all cores. A card takes one batch at a time.
     pub fn decoding_workers(&self) -> usize {
         let small = self.language_model().matrix_bytes() <= CACHED;
-        if small { workers_on(&self.device()) } else { 1 }
+        let on_card = self.language_model().card_name().is_some();
+        if small && !on_card { workers_on(&self.device()) } else { 1 }
     }
 
     /// Positions whose keys and values one of `samples` responses to a prompt takes room for: on the CPU its prompt's stand there
@@ -162,7 +167,8 @@ impl VisionLanguageModel {
     /// Runs `work`, which decodes, with no worker of the CPU falling asleep between the short pieces of a step. What it decodes is
     /// the same without.
     pub fn with_awake_workers<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        if is_cpu(&self.device()) { spinning_workers(work) } else { work() }
+        let on_cpu = is_cpu(&self.device()) && self.language_model().card_name().is_none();
+        if on_cpu { spinning_workers(work) } else { work() }
     }
 
     /// Runs the prompts.
@@ -172,8 +178,18 @@ impl VisionLanguageModel {
         longest: usize,
         features: &ImageFeatures,
     ) -> Prefilled {
-        let device = self.device();
-        let batch = prompts.len();
+        let LaidOut { inputs, padding, lag } = self.lay_out_prompts(prompts, longest, features);
+        let (cache, hidden) = self.language_model().prefill(&inputs.batch(&padding));
+        Prefilled { cache, hidden, lag }
+    }
+
+    /// Pads prompts on the left to a length, and embeds them.
+    fn lay_out_prompts(
+        &self,
+        prompts: &[Prompt],
+        longest: usize,
+        features: &ImageFeatures,
+    ) -> LaidOut {
         let pad = self.tokens().pad;
         let padding: Vec<usize> = prompts.iter().map(|p| longest - p.ids.len()).collect();
         let rows: Vec<Vec<u32>> = prompts
@@ -183,15 +199,8 @@ impl VisionLanguageModel {
             .collect();
         let images: Vec<usize> = prompts.iter().map(|prompt| prompt.image).collect();
         let rows = PromptRows { rows: &rows, images: &images, padding: &padding };
-        let DecoderInputs { x, positions, deep, next } = self.decoder_inputs(rows, features);
-        let mask = Mask::Causal { first: Arc::from(&*padding) };
-        let config = self.language_model().config();
-        let mut cache = KvCache::new(config, batch, longest, &device);
-        let last = (0..batch).map(|row| (row * longest + longest - 1) as i64).collect();
-        let wanted = Some(indices(last, &device));
-        let pass = Pass { batch, positions: &positions, mask: &mask, wanted, deep: &deep };
-        let hidden = self.language_model().forward(x, &pass, Some(&mut cache));
-        let lag = next.into_iter().map(|next| longest - next).collect();
-        Prefilled { cache, hidden, padding, lag }
+        let inputs = self.decoder_inputs(rows, features);
+        let lag = inputs.next.iter().map(|next| longest - next).collect();
+        LaidOut { inputs, padding, lag }
     }
 }

@@ -5,6 +5,8 @@
 //! `Qwen2Model` and `MistralModel`; tensor names mirror them. Rotary halves follow the "rotate half" convention of Hugging Face checkpoints.
 
 mod cache;
+mod card;
+mod card_decoding;
 mod cpu_decoding;
 mod decoding_session;
 mod gradient_checkpointing;
@@ -12,7 +14,11 @@ mod layer;
 mod positions;
 pub(crate) mod rotary;
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Int, Tensor};
+use fisao_cuda::{CudaError, Driver, Storage};
+use fisao_kernels::is_cpu;
 use serde::{Deserialize, Serialize};
 
 use crate::attention::{Mask, Shown};
@@ -22,7 +28,8 @@ use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{WeightError, WeightSource};
 
 pub use cache::KvCache;
-pub(crate) use decoding_session::{DecodingSession, PrefillState};
+use card::Card;
+pub(crate) use decoding_session::{DecodingSession, PromptBatch, Sequences};
 pub use gradient_checkpointing::LayerInputs;
 pub(crate) use layer::swiglu;
 use layer::{Context, DecoderLayer};
@@ -134,6 +141,8 @@ pub struct Llama {
     /// `None` when tied to the embedding table.
     lm_head: Option<Linear>,
     rotary: RotaryEmbedding,
+    /// Where decoding runs, if not on the tensors' device.
+    card: Option<Arc<Card>>,
 }
 
 impl Llama {
@@ -174,7 +183,7 @@ impl Llama {
             Some(Linear::load(weights, &format!("{name}.lm_head"), size, false, device)?)
         };
         let rotary = RotaryEmbedding::new(&config);
-        Ok(Self { config, embed_tokens, layers, norm, lm_head, rotary })
+        Ok(Self { config, embed_tokens, layers, norm, lm_head, rotary, card: None })
     }
 
     /// Sizes.
@@ -191,6 +200,31 @@ impl Llama {
     /// Where the decoder's weights live.
     pub fn device(&self) -> Device {
         self.embed_tokens.weight.device()
+    }
+
+    /// Copies the decoder to a card. From then on prompts are read and responses are written there, by this model and all its clones,
+    /// with the adapter that each has; everything else stays on the CPU. A copy whose weights are replaced is made again.
+    ///
+    /// # Errors
+    /// [`CudaError::Memory`] where the card has no room, [`CudaError::Unsupported`] for heads of a width that no kernel has, and those
+    /// of the driver. The model runs on the CPU as before then.
+    ///
+    /// # Panics
+    /// The model is not on the CPU.
+    pub fn use_card(&mut self, driver: Box<dyn Driver + Send>) -> Result<(), CudaError> {
+        assert!(is_cpu(&self.device()), "a card is given a copy of a model on the CPU");
+        self.card = Some(Arc::new(Card::new(self, driver)?));
+        Ok(())
+    }
+
+    /// What the card calls itself that responses are written on.
+    pub fn card_name(&self) -> Option<&str> {
+        self.card.as_deref().map(Card::name)
+    }
+
+    /// The type of the decoder's matrices, which a card has to have kernels for.
+    pub fn storage(&self) -> Storage {
+        card::storage(self)
     }
 
     /// Token embeddings: `[n]` → `[n, hidden]`.

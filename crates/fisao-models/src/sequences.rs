@@ -90,8 +90,7 @@ impl VisionLanguageModel {
         let longest = examples.iter().map(|example| example.prompt.len()).max().unwrap_or(0);
         // The last token of a response predicts nothing that is scored.
         let length = examples.iter().map(|example| example.response.len() - 1).max().unwrap_or(0);
-        let Prefilled { cache, hidden: read, padding: _, lag } =
-            self.prefill(&prompts, longest, features);
+        let Prefilled { cache, hidden: read, lag } = self.prefill(&prompts, longest, features);
         let group_of: Vec<usize> = groups
             .iter()
             .enumerate()

@@ -146,6 +146,11 @@ impl VisionLanguageModel {
         &self.language_model
     }
 
+    /// The decoder, to [give it a card](Llama::use_card).
+    pub fn language_model_mut(&mut self) -> &mut Llama {
+        &mut self.language_model
+    }
+
     /// The image tower, where it is one that a contrastive model may share; frozen.
     pub fn vision_tower(&self) -> Option<&VisionTower> {
         self.image_encoder.tower()

@@ -5,8 +5,8 @@ use fisao_kernels::{exponentials, highest};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Clock, FinishReason, Generated, Prefilled, Prompt, Sampling};
-use crate::llama::{DecodingSession, PrefillState};
+use super::{Clock, FinishReason, Generated, LaidOut, Prompt, Sampling};
+use crate::llama::{DecodingSession, Sequences};
 use crate::parameters::{floats, indices};
 use crate::random::Purpose;
 use crate::vision_language::{ImageFeatures, VisionLanguageModel};
@@ -83,21 +83,21 @@ impl Decoding<'_> {
     fn read(&mut self, prompts: &[Prompt], features: &ImageFeatures) {
         let model = self.model;
         let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
-        let Prefilled { cache, hidden, padding, lag } = model.prefill(prompts, longest, features);
+        let LaidOut { inputs, padding, lag } = model.lay_out_prompts(prompts, longest, features);
         let of: Vec<usize> = self.rows.iter().map(|row| row.slot / self.samples).collect();
         let states = indices(of.iter().map(|&prompt| prompt as i64).collect(), &model.device());
+        let lag = of.iter().map(|&prompt| lag[prompt]).collect();
+        let more = self.limits.iter().copied().max().unwrap_or(0);
+        let sequences = Sequences { of, lag, more };
+        let (session, hidden) =
+            DecodingSession::read(model.language_model(), &inputs.batch(&padding), sequences);
+        self.session = Some(session);
         let logits = model.language_model().logits(hidden.clone().select(0, states));
         self.prompts = Some(hidden);
         self.tokens.reserve(self.rows.len());
         let Self { rows, responses, sampler, .. } = self;
         sampler.sample(model, &floats(&logits), rows, responses);
-        drop(logits);
         self.clock.tell("prompts read", prompts.len() * longest);
-        let of_prompt = |all: &[usize]| of.iter().map(|&prompt| all[prompt]).collect();
-        let (padding, lag) = (of_prompt(&padding), of_prompt(&lag));
-        let more = self.limits.iter().copied().max().unwrap_or(0);
-        let prefill = PrefillState { cache, of, padding, lag, more };
-        self.session = Some(DecodingSession::new(model.language_model(), prefill));
     }
 
     /// Slots of the responses that are still being written, in no particular order.

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use burn::tensor::Tensor;
 use fisao_kernels::is_cpu;
 
+use super::card_decoding::CardDecoding;
 use super::cpu_decoding::CpuDecoding;
 use super::{KvCache, Llama, Pass, Positions};
 use crate::attention::Mask;
@@ -12,24 +14,48 @@ use crate::parameters::{floats, indices};
 /// Several sequences behind their prompts.
 pub(crate) enum DecodingSession<'a> {
     /// On the CPU, in memory that is kept from step to step.
-    OnCpu(Box<CpuDecoding>),
+    Cpu(Box<CpuDecoding>),
     /// On any device, by operations on tensors.
-    OnTensors(Composed<'a>),
+    Tensors(Composed<'a>),
+    /// On an NVIDIA card.
+    Card(Box<CardDecoding>),
+}
+
+/// Prompts of equal length, shorter ones padded on the left.
+pub(crate) struct PromptBatch<'a> {
+    /// Embeddings, `[prompts · length, hidden]`.
+    pub(crate) x: Tensor<2>,
+    /// `[prompts · length]`.
+    pub(crate) positions: &'a Positions,
+    /// See [`Pass::deep`].
+    pub(crate) deep: &'a [Tensor<2>],
+    /// Positions of padding before each prompt.
+    pub(crate) padding: &'a [usize],
+}
+
+/// Sequences that are to continue prompts.
+pub(crate) struct Sequences {
+    /// The prompt of each sequence.
+    pub(crate) of: Vec<usize>,
+    /// See [`PrefillState::lag`].
+    pub(crate) lag: Vec<usize>,
+    /// See [`PrefillState::more`].
+    pub(crate) more: usize,
 }
 
 /// The state after prefill: which prompt each sequence continues, and how far.
-pub(crate) struct PrefillState {
+pub(super) struct PrefillState {
     /// Keys and values of the prompts.
-    pub(crate) cache: KvCache,
+    pub(super) cache: KvCache,
     /// The prompt of each sequence.
-    pub(crate) of: Vec<usize>,
+    pub(super) of: Vec<usize>,
     /// Padding before each sequence's prompt.
-    pub(crate) padding: Vec<usize>,
+    pub(super) padding: Vec<usize>,
     /// How far each sequence's positions are behind its places in the cache: by the padding, and by what an image has fewer positions than
     /// tokens.
-    pub(crate) lag: Vec<usize>,
+    pub(super) lag: Vec<usize>,
     /// Most positions that a sequence takes after its prompt: the capacity of its own KV cache.
-    pub(crate) more: usize,
+    pub(super) more: usize,
 }
 
 /// What is needed to run the decoder on tensors.
@@ -41,10 +67,50 @@ pub(crate) struct Composed<'a> {
     logits: Vec<f32>,
 }
 
+impl PromptBatch<'_> {
+    /// Positions of a prompt, padding among them.
+    pub(crate) fn length(&self) -> usize {
+        self.x.dims()[0] / self.padding.len()
+    }
+}
+
+impl Llama {
+    /// Reads prompts into a cache; the state at each prompt's last token, normed, `[prompts, hidden]`.
+    pub(crate) fn prefill(&self, prompts: &PromptBatch<'_>) -> (KvCache, Tensor<2>) {
+        let (device, batch, length) = (self.device(), prompts.padding.len(), prompts.length());
+        let mask = Mask::Causal { first: Arc::from(prompts.padding) };
+        let mut cache = KvCache::new(self.config(), batch, length, &device);
+        let last = (1..=batch).map(|end| (end * length) as i64 - 1).collect();
+        let wanted = Some(indices(last, &device));
+        let (positions, deep) = (prompts.positions, prompts.deep);
+        let pass = Pass { batch, positions, mask: &mask, wanted, deep };
+        let hidden = self.forward(prompts.x.clone(), &pass, Some(&mut cache));
+        (cache, hidden)
+    }
+}
+
 impl<'a> DecodingSession<'a> {
-    pub(crate) fn new(model: &'a Llama, prefill: PrefillState) -> Self {
+    /// Reads prompts; the sequences that continue them, and the state at each prompt's last token, normed, `[prompts, hidden]`.
+    ///
+    /// # Panics
+    /// A card's driver fails.
+    pub(crate) fn read(
+        model: &'a Llama,
+        prompts: &PromptBatch<'_>,
+        sequences: Sequences,
+    ) -> (Self, Tensor<2>) {
+        if let Some((decoding, hidden)) = CardDecoding::read(model, prompts, &sequences) {
+            return (Self::Card(Box::new(decoding)), hidden);
+        }
+        let (cache, hidden) = model.prefill(prompts);
+        let Sequences { of, lag, more } = sequences;
+        let padding = of.iter().map(|&prompt| prompts.padding[prompt]).collect();
+        (Self::new(model, PrefillState { cache, of, padding, lag, more }), hidden)
+    }
+
+    fn new(model: &'a Llama, prefill: PrefillState) -> Self {
         if is_cpu(&model.device()) {
-            return Self::OnCpu(Box::new(CpuDecoding::new(model, prefill)));
+            return Self::Cpu(Box::new(CpuDecoding::new(model, prefill)));
         }
         Self::composed(model, prefill)
     }
@@ -52,23 +118,25 @@ impl<'a> DecodingSession<'a> {
     pub(super) fn composed(model: &'a Llama, prefill: PrefillState) -> Self {
         let PrefillState { cache, of, padding, lag, more } = prefill;
         let cache = cache.spread(of, more);
-        Self::OnTensors(Composed { model, cache, padding, lag, logits: Vec::new() })
+        Self::Tensors(Composed { model, cache, padding, lag, logits: Vec::new() })
     }
 
     /// Appends one token to each sequence; unnormalised log-probabilities of the tokens that follow, `[sequences, vocabulary]`.
     pub(crate) fn step(&mut self, tokens: &[u32]) -> &[f32] {
         match self {
-            Self::OnCpu(decoding) => decoding.step(tokens),
-            Self::OnTensors(composed) => composed.step(tokens),
+            Self::Cpu(decoding) => decoding.step(tokens),
+            Self::Tensors(composed) => composed.step(tokens),
+            Self::Card(decoding) => decoding.step(tokens),
         }
     }
 
     /// Takes the last `positions` of its own from the sequence at `row`; the others stay as long as they are.
     pub(crate) fn rewind(&mut self, row: usize, positions: usize) {
         match self {
-            Self::OnCpu(decoding) => decoding.rewind(row, positions),
+            Self::Cpu(decoding) => decoding.rewind(row, positions),
+            Self::Card(decoding) => decoding.rewind(row, positions),
             // Sequences end at one position of the cache, so what is left of this one begins later.
-            Self::OnTensors(Composed { cache, padding, lag, .. }) => {
+            Self::Tensors(Composed { cache, padding, lag, .. }) => {
                 cache.rewind(row, positions);
                 padding[row] += positions;
                 lag[row] += positions;
@@ -79,8 +147,9 @@ impl<'a> DecodingSession<'a> {
     /// Drops the sequence at `row`; the last one takes its place.
     pub(crate) fn swap_remove(&mut self, row: usize) {
         match self {
-            Self::OnCpu(decoding) => decoding.swap_remove(row),
-            Self::OnTensors(Composed { cache, padding, lag, .. }) => {
+            Self::Cpu(decoding) => decoding.swap_remove(row),
+            Self::Card(decoding) => decoding.swap_remove(row),
+            Self::Tensors(Composed { cache, padding, lag, .. }) => {
                 padding.swap_remove(row);
                 lag.swap_remove(row);
                 cache.swap_remove(row);

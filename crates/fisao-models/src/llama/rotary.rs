@@ -86,6 +86,16 @@ impl RotaryEmbedding {
         }
     }
 
+    /// Radians from one position to the next, `[head_dim / 2]`.
+    pub(super) fn frequencies(&self) -> &[f64] {
+        &self.frequencies
+    }
+
+    /// Which of three positions each pair reads, `[head_dim / 2]`.
+    pub(super) fn axes(&self) -> &[usize] {
+        &self.axes
+    }
+
     /// Rotary angles of `batch` sequences at the given positions, `[batch · length]`.
     pub(super) fn at(&self, positions: &Positions, batch: usize, device: &Device) -> RotaryAngles {
         let last = positions.last();

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::{ImageFeatures, VisionLanguageModel};
-use crate::llama::{PositionScheme, Positions};
+use crate::llama::{PositionScheme, Positions, PromptBatch};
 use crate::parameters::indices;
 
 /// Padded rows of ids, each about one image.
@@ -28,6 +28,14 @@ pub(crate) struct DecoderInputs {
     pub(crate) deep: Vec<Tensor<2>>,
     /// The position behind each row's last place.
     pub(crate) next: Vec<usize>,
+}
+
+impl DecoderInputs {
+    /// The same as prompts with so much padding before each.
+    pub(crate) fn batch<'a>(&'a self, padding: &'a [usize]) -> PromptBatch<'a> {
+        let Self { x, positions, deep, .. } = self;
+        PromptBatch { x: x.clone(), positions, deep, padding }
+    }
 }
 
 /// Text to be embedded, and which of text and features behind each other stands in each place of a batch.

@@ -2,6 +2,7 @@
 
 mod adamw;
 mod adapter;
+mod card;
 mod decoder;
 #[cfg(feature = "vulkan")]
 mod devices;

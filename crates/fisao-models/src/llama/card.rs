@@ -1,0 +1,315 @@
+//! A decoder's copy on an NVIDIA card.
+//!
+//! The model's own tensors stay on the CPU. The card has a copy of them, which is made again when they are no longer those that it was
+//! made of, and one adapter: that of the model which was last run.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::DType;
+use fisao_cuda::kernels::Heads;
+use fisao_cuda::{
+    AdapterTarget, AdapterWeights, CudaError, Decoder, DecoderConfig, Driver, Storage,
+    WeightSource, WeightTensor,
+};
+use fisao_kernels::layer_weights::HeldTensor;
+
+use super::layer::DecoderLayer;
+use super::{DecoderFamily, Llama, PositionScheme};
+use crate::linear::Linear;
+use crate::norm::RmsNorm;
+
+/// What the copy's tensors are named by.
+const NAME: &str = "decoder";
+
+/// A card with a copy of a decoder, shared by all clones of the model.
+pub(super) struct Card {
+    name: String,
+    state: Mutex<CardState>,
+}
+
+impl fmt::Debug for Card {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Card").field(&self.name).finish()
+    }
+}
+
+/// What lies on the card.
+pub(super) struct CardState {
+    driver: Box<dyn Driver + Send>,
+    /// Nothing where it could not be copied again.
+    decoder: Option<Decoder>,
+    /// What the decoder is a copy of.
+    weights: Vec<NamedTensor>,
+    /// The adapter on the card.
+    adapter: Vec<AdapterPath>,
+    /// Sessions that are open, and those of them that go through the adapter.
+    sessions: [usize; 2],
+}
+
+/// A tensor and its name.
+#[derive(Debug, Clone)]
+struct NamedTensor {
+    name: String,
+    tensor: HeldTensor,
+}
+
+/// The low-rank path of one linear layer.
+#[derive(Debug, Clone)]
+struct AdapterPath {
+    layer: usize,
+    target: AdapterTarget,
+    a: HeldTensor,
+    b: HeldTensor,
+    scale: f32,
+}
+
+impl AdapterPath {
+    fn is(&self, other: &Self) -> bool {
+        (self.layer, self.target, self.scale.to_bits())
+            == (other.layer, other.target, other.scale.to_bits())
+            && self.a.is(&other.a)
+            && self.b.is(&other.b)
+    }
+}
+
+impl Card {
+    /// Copies a decoder.
+    pub(super) fn new(
+        model: &Llama,
+        mut driver: Box<dyn Driver + Send>,
+    ) -> Result<Self, CudaError> {
+        let weights = weights(model);
+        let decoder = upload(&mut *driver, model, &weights)?;
+        let name = driver.name();
+        let decoder = Some(decoder);
+        let state = CardState { driver, decoder, weights, adapter: Vec::new(), sessions: [0; 2] };
+        Ok(Self { name, state: Mutex::new(state) })
+    }
+
+    /// What the card calls itself.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What lies on the card, for one thread at a time.
+    pub(super) fn lock(&self) -> MutexGuard<'_, CardState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CardState {
+    /// Makes the copy that of this model, its adapter among it. Whether it is: a session that is open goes on with the weights and the
+    /// adapter it was opened with, and a model with others has to wait.
+    pub(super) fn prepare(&mut self, model: &Llama) -> Result<bool, CudaError> {
+        let weights = weights(model);
+        let [open, adapted] = self.sessions;
+        let same =
+            |(a, b): (&NamedTensor, &NamedTensor)| a.name == b.name && a.tensor.is(&b.tensor);
+        let unchanged = self.decoder.is_some()
+            && weights.len() == self.weights.len()
+            && weights.iter().zip(&self.weights).all(same);
+        if !unchanged {
+            if open > 0 {
+                return Ok(false);
+            }
+            // There may be no room for both.
+            if let Some(before) = self.decoder.take() {
+                before.unload(&mut *self.driver)?;
+            }
+            self.decoder = Some(upload(&mut *self.driver, model, &weights)?);
+            (self.weights, self.adapter) = (weights, Vec::new());
+        }
+        let adapter = adapter(model);
+        let same = adapter.len() == self.adapter.len()
+            && adapter.iter().zip(&self.adapter).all(|(a, b)| a.is(b));
+        if same || adapter.is_empty() {
+            return Ok(true);
+        }
+        if adapted > 0 {
+            return Ok(false);
+        }
+        let values: Vec<[Vec<f32>; 2]> =
+            adapter.iter().map(|path| [&path.a, &path.b].map(floats)).collect();
+        let paths = adapter.iter().zip(&values).map(|(path, [a, b])| AdapterWeights {
+            layer: path.layer,
+            target: path.target,
+            a,
+            b,
+            scale: path.scale,
+        });
+        let paths: Vec<_> = paths.collect();
+        let decoder = self.decoder.as_mut().expect("it was copied");
+        // What is on the card is of no use where this fails half-way.
+        self.adapter.clear();
+        decoder.set_adapter(&mut *self.driver, &paths)?;
+        self.adapter = adapter;
+        Ok(true)
+    }
+
+    /// The driver and the decoder, going through the adapter or not.
+    pub(super) fn run(&mut self, adapted: bool) -> (&mut dyn Driver, &Decoder) {
+        let decoder = self.decoder.as_mut().expect("a decoder stays while sessions are open");
+        decoder.set_adapter_enabled(adapted);
+        (&mut *self.driver, decoder)
+    }
+
+    /// Counts a session that is opened.
+    pub(super) fn opened(&mut self, adapted: bool) {
+        self.sessions[0] += 1;
+        self.sessions[1] += usize::from(adapted);
+    }
+
+    /// Counts one that is closed.
+    pub(super) fn closed(&mut self, adapted: bool) {
+        self.sessions[0] -= 1;
+        self.sessions[1] -= usize::from(adapted);
+    }
+}
+
+/// Whether a model's decoder is one that the card computes: an adapter on the linear layer to the vocabulary is not.
+pub(super) fn is_supported(model: &Llama) -> bool {
+    model.output_matrix().is_some()
+}
+
+/// Whether a model has an adapter.
+pub(super) fn is_adapted(model: &Llama) -> bool {
+    model.layers.iter().any(|layer| linears(layer).iter().any(|(_, of)| of.adapter.is_some()))
+}
+
+fn upload(
+    driver: &mut dyn Driver,
+    model: &Llama,
+    weights: &[NamedTensor],
+) -> Result<Decoder, CudaError> {
+    Decoder::load(driver, config(model), &mut Held(weights), NAME)
+}
+
+/// The element type of a decoder's matrices.
+pub(super) fn storage(model: &Llama) -> Storage {
+    stored(model.embed_tokens.weight.dtype())
+}
+
+fn stored(dtype: DType) -> Storage {
+    match dtype {
+        DType::BF16 => Storage::Bf16,
+        DType::F16 => Storage::F16,
+        _ => Storage::F32,
+    }
+}
+
+fn config(model: &Llama) -> DecoderConfig {
+    let config = &model.config;
+    let qwen3 = config.family == DecoderFamily::Qwen3;
+    let axes = match config.positions {
+        PositionScheme::Sequential => Vec::new(),
+        PositionScheme::Multimodal { .. } => model.rotary.axes().to_vec(),
+    };
+    DecoderConfig {
+        storage: storage(model),
+        vocabulary: config.vocab_size,
+        hidden: config.hidden_size,
+        intermediate: config.intermediate_size,
+        layers: config.num_hidden_layers,
+        heads: Heads {
+            heads: config.num_attention_heads,
+            key_heads: config.num_key_value_heads,
+            size: config.head_dim,
+        },
+        epsilon: config.rms_norm_eps as f32,
+        frequencies: model.rotary.frequencies().to_vec(),
+        position_axes: axes,
+        sliding_window: config.sliding_window,
+        query_key_value_bias: config.family == DecoderFamily::Qwen2,
+        head_norms: qwen3,
+        // Of the decoders here, Qwen3's only is given states behind its layers.
+        deep_layers: if qwen3 { config.num_hidden_layers } else { 0 },
+        tied: config.tie_word_embeddings,
+    }
+}
+
+/// The linear layers of a layer that may have an adapter.
+fn linears(layer: &DecoderLayer) -> [(AdapterTarget, &Linear); 7] {
+    [
+        (AdapterTarget::Query, &layer.q_proj),
+        (AdapterTarget::Key, &layer.k_proj),
+        (AdapterTarget::Value, &layer.v_proj),
+        (AdapterTarget::Output, &layer.o_proj),
+        (AdapterTarget::Gate, &layer.gate_proj),
+        (AdapterTarget::Up, &layer.up_proj),
+        (AdapterTarget::Down, &layer.down_proj),
+    ]
+}
+
+/// All weights but the adapter's.
+fn weights(model: &Llama) -> Vec<NamedTensor> {
+    let mut all = Vec::new();
+    let mut put = |name: String, tensor: HeldTensor| all.push(NamedTensor { name, tensor });
+    put(format!("{NAME}.model.embed_tokens.weight"), HeldTensor::new(&model.embed_tokens.weight));
+    for (index, layer) in model.layers.iter().enumerate() {
+        let name = |part: &str| format!("{NAME}.model.layers.{index}.{part}");
+        for (target, linear) in linears(layer) {
+            let part = part(target);
+            put(name(&format!("{part}.weight")), HeldTensor::new(&linear.weight));
+            if let Some(bias) = &linear.bias {
+                put(name(&format!("{part}.bias")), HeldTensor::new(bias));
+            }
+        }
+        let norm = |norm: &RmsNorm| HeldTensor::new(&norm.weight);
+        put(name("input_layernorm.weight"), norm(&layer.input_layernorm));
+        put(name("post_attention_layernorm.weight"), norm(&layer.post_attention_layernorm));
+        if let Some([queries, keys]) = &layer.head_norms {
+            put(name("self_attn.q_norm.weight"), norm(queries));
+            put(name("self_attn.k_norm.weight"), norm(keys));
+        }
+    }
+    put(format!("{NAME}.model.norm.weight"), HeldTensor::new(&model.norm.weight));
+    if let Some(head) = &model.lm_head {
+        put(format!("{NAME}.lm_head.weight"), HeldTensor::new(&head.weight));
+    }
+    all
+}
+
+fn part(target: AdapterTarget) -> &'static str {
+    match target {
+        AdapterTarget::Query => "self_attn.q_proj",
+        AdapterTarget::Key => "self_attn.k_proj",
+        AdapterTarget::Value => "self_attn.v_proj",
+        AdapterTarget::Output => "self_attn.o_proj",
+        AdapterTarget::Gate => "mlp.gate_proj",
+        AdapterTarget::Up => "mlp.up_proj",
+        AdapterTarget::Down => "mlp.down_proj",
+    }
+}
+
+fn adapter(model: &Llama) -> Vec<AdapterPath> {
+    let layers = model.layers.iter().enumerate();
+    let paths = layers.flat_map(|(layer, of)| {
+        linears(of).into_iter().filter_map(move |(target, linear)| {
+            let adapter = linear.adapter.as_ref()?;
+            let (a, b) = (HeldTensor::new(&adapter.a), HeldTensor::new(&adapter.b));
+            Some(AdapterPath { layer, target, a, b, scale: adapter.scale as f32 })
+        })
+    });
+    paths.collect()
+}
+
+fn floats(tensor: &HeldTensor) -> Vec<f32> {
+    stored(tensor.dtype()).widened(&tensor.bytes())
+}
+
+/// Gives out a decoder's weights.
+struct Held<'a>(&'a [NamedTensor]);
+
+impl WeightSource for Held<'_> {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<WeightTensor<'_>, String> {
+        let found = self.0.iter().find(|of| of.name == name).ok_or("the model does not have it")?;
+        if found.tensor.shape() != shape {
+            return Err(format!("shape {:?} in the place of {shape:?}", found.tensor.shape()));
+        }
+        let storage = stored(found.tensor.dtype());
+        let bytes: Cow<'_, [u8]> = found.tensor.bytes();
+        Ok(WeightTensor { storage, bytes })
+    }
+}
