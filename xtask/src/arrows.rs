@@ -40,6 +40,7 @@ const RULES: &[Rule] = &[
         package: "fisao-runs",
         allowed: &[
             "fisao-align",
+            "fisao-cuda",
             "fisao-demo-clip",
             "fisao-demo-llava",
             "fisao-demo-llava-hard",

@@ -90,10 +90,10 @@ pub struct Studied {
 pub fn study_verifier(request: &StudyRequest, reporter: &Reporter) -> anyhow::Result<Studied> {
     let sampling = request.sampling.clone();
     check_output_folder(&request.output)?;
-    let device = request.device.open(reporter)?.device;
+    let opened = request.device.open(reporter)?;
     let settings = ScoreSettings::default();
     let Pair { policy, verifier: loaded, views } =
-        Pair::open(&request.pair, settings, &device, reporter)?;
+        Pair::open(&request.pair, settings, &opened, reporter)?;
     if loaded.verifier.decoder().is_some() {
         bail!(
             Refusal::new("the study compares scores of a contrastive verifier, which the decoder is none")

@@ -19,7 +19,7 @@ use fisao_align::mentions::MentionScorer;
 use fisao_models::generation::Sampling;
 use fisao_runs::bundle::LoadedVerifier;
 use fisao_runs::demo_config::demo_config;
-use fisao_runs::device::cpu;
+use fisao_runs::device::OpenDevice;
 use fisao_runs::reporter::Reporter;
 use fisao_runs::score_settings::ScoreSettings;
 use fisao_runs::world::DemoSetup;
@@ -35,7 +35,7 @@ fn main() -> anyhow::Result<()> {
     let hard = std::env::args().nth(1).is_some_and(|world| world == "hard");
     let world = if hard { WorldKind::Hard } else { WorldKind::Clear };
     let (config, reporter) = (demo_config(0, false), Reporter::silent());
-    let setup = DemoSetup::open(&config, world, &cpu(), &reporter)?;
+    let setup = DemoSetup::open(&config, world, &OpenDevice::cpu(), &reporter)?;
     let (tasks, truth) = setup.tasks(Split::Calibration, 0, IMAGES).labelled()?;
     let vocabulary = setup.words.for_mentions()?;
     let mut known: Option<Vec<_>> = None;

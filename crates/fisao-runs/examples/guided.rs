@@ -28,7 +28,7 @@ use fisao_models::generation::Sampling;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_runs::bundle::embedded;
 use fisao_runs::demo_config::demo_config;
-use fisao_runs::device::cpu;
+use fisao_runs::device::OpenDevice;
 use fisao_runs::reporter::Reporter;
 use fisao_runs::world::{DemoSetup, evaluate_captions};
 use fisao_scenes::{Split, WorldKind};
@@ -51,7 +51,7 @@ fn main() -> anyhow::Result<()> {
     if let Some(noise) = arguments.next() {
         config.score.noise = noise.parse().context("the noise is a number")?;
     }
-    let setup = DemoSetup::open(&config, world, &cpu(), &reporter)?;
+    let setup = DemoSetup::open(&config, world, &OpenDevice::cpu(), &reporter)?;
     let (tasks, truth) = setup.tasks(Split::Calibration, seed, CALIBRATION).labelled()?;
     let (known, control) = ((&tasks[..], &truth[..]), (None, &StopFlag::default()));
     let calibration = setup.calibrate(&config, Labels::Annotations, known, control, &reporter)?;

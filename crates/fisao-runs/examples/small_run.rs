@@ -14,7 +14,7 @@ use fisao_models::generation::Sampling;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_runs::Reporter;
 use fisao_runs::demo_config::demo_config;
-use fisao_runs::device::cpu;
+use fisao_runs::device::OpenDevice;
 use fisao_runs::reporter::Event;
 use fisao_runs::stop;
 use fisao_runs::training::{Surroundings, Training};
@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
     config.align.iterations = 2;
     config.align.images_per_iteration = 16;
 
-    let setup = DemoSetup::open(&config, WorldKind::Clear, &cpu(), &reporter)?;
+    let setup = DemoSetup::open(&config, WorldKind::Clear, &OpenDevice::cpu(), &reporter)?;
     let (tasks, truth) = setup.tasks(Split::Calibration, config.seed, 64).labelled()?;
     let (known, control) = ((&tasks[..], &truth[..]), (None, &StopFlag::default()));
     let calibration = setup.calibrate(&config, Labels::Annotations, known, control, &reporter)?;

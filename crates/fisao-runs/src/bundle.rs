@@ -31,7 +31,7 @@ use tempfile::TempDir;
 pub use identity::Origin;
 pub use verifier::{AloneSource, LoadedVerifier, Views, load_verifier, verifier_or_embedded};
 
-use crate::device::check_precision;
+use crate::device::{OpenDevice, check_precision};
 use crate::failure::Refusal;
 use crate::model_location::{LocatedModel, ModelLocation, Role};
 use crate::prompt::{EncodedPrompt, Prompt, PromptFormat};
@@ -196,9 +196,10 @@ impl Policy {
     pub fn open(
         source: &ModelSource,
         world: WorldKind,
-        device: &Device,
+        opened: &OpenDevice,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
+        let device = &opened.device;
         let adapter = source.adapter.as_ref();
         let adapter = adapter.map(|place| place.locate(Role::Adapter, reporter)).transpose()?;
         let vision = source.vision_adapter;
@@ -221,6 +222,7 @@ impl Policy {
                 .hint("add --dtype bf16, or leave it out")
             );
         }
+        opened.copy_decoder(&mut policy.model, reporter)?;
         Ok(policy)
     }
 
@@ -351,9 +353,10 @@ impl Pair {
     pub fn open(
         source: &PairSource,
         settings: ScoreSettings,
-        device: &Device,
+        opened: &OpenDevice,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
+        let device = &opened.device;
         let (world, allow) = (source.world, source.allow_mismatched_verifier);
         let load = |verifier: Option<&ModelLocation>| {
             verifier_or_embedded(verifier, world, settings.clone(), device, reporter)
@@ -364,7 +367,7 @@ impl Pair {
             Some(VerifierSource::Checkpoint(location)) => Some(load(Some(&location))?),
             Some(VerifierSource::Decoder) => None,
         };
-        let policy = Policy::open(&source.model, world, device, reporter)?;
+        let policy = Policy::open(&source.model, world, opened, reporter)?;
         let mut verifier = match contrastive {
             Some(verifier) => verifier,
             None => LoadedVerifier::of_decoder(&policy, settings)?,

@@ -113,10 +113,10 @@ pub fn calibrate(
     check_output_file(&request.output)?;
     let folder = std::slice::from_ref(&request.images);
     let images = checked_images(folder, request.damaged, reporter)?;
-    let device = request.device.open(reporter)?.device;
+    let opened = request.device.open(reporter)?;
     let score = ScoreSettings::of_run(&request.config);
     let Pair { policy, verifier: loaded, views } =
-        Pair::open(&request.pair, score, &device, reporter)?;
+        Pair::open(&request.pair, score, &opened, reporter)?;
     let embedded = policy.is_embedded();
     warn_of_photographs(embedded, images.iter().map(|image| image.size), reporter);
     let words = Vocabulary::chosen(request.vocabulary.as_deref(), embedded, None)?;

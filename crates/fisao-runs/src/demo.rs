@@ -17,7 +17,7 @@ use image::ExtendedColorType;
 use serde::{Deserialize, Serialize};
 
 use crate::demo_config::demo_config;
-use crate::device::{self, DeviceChoice, OpenDevice};
+use crate::device::{self, DeviceChoice};
 use crate::failure::told;
 use crate::locks;
 use crate::models::ImageSet;
@@ -129,19 +129,19 @@ pub fn demo(
     let stop = stop()?;
     let (options, config) = options_and_settings(request, reporter)?;
     // What can refuse comes before the folder, so that a refusal leaves none behind.
-    let OpenDevice { device, record, .. } = if request.resume {
+    let opened = if request.resume {
         device::of_run(&RunFolder::open(&request.output)?, request.device, reporter)?
     } else {
         request.device.unwrap_or_default().open(reporter)?
     };
-    let setup = DemoSetup::open(&config, options.world, &device, reporter)?;
+    let setup = DemoSetup::open(&config, options.world, &opened, reporter)?;
     let folder = if request.resume {
         locks::go_on(&request.output, reporter)?
     } else {
         RunFolder::create_with(&request.output, |folder| {
             folder.write_toml(OPTIONS, &options)?;
             settings::write(folder, &config)?;
-            folder.write_json(device::FILE, &record)
+            folder.write_json(device::FILE, &opened.record)
         })?
     };
     let (resume, resumed) = (request.resume_command.clone(), request.resume);

@@ -1,26 +1,39 @@
 //! Where models run: the CPU, or what `--device` names.
+//!
+//! Under `cuda` the tensors stay on the CPU, and a model's decoder is copied to the card, which reads prompts and writes responses.
 
 use std::fmt::{self, Display};
 use std::panic::{self, AssertUnwindSafe};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use anyhow::bail;
 use burn::tensor::{DType, Device};
+use fisao_cuda::{Card, CubinCache, CudaError, Driver, Host, HostKernels, HostOptions, Storage};
 use fisao_formats::checkpoint::Checkpoint;
 use fisao_formats::documents::read_json;
 use fisao_formats::run_folder::RunFolder;
 use fisao_formats::weights::LoadDtype;
 use fisao_models::parallel::{cores, instruction_set};
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_models::weights::is_held;
 use serde::{Deserialize, Serialize};
 
+use crate::cache_folder::cache_folder;
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
 
 /// File of a run's [`DeviceRecord`].
 pub const FILE: &str = "device.json";
 
-/// What a device besides the CPU is reached through; each is a feature of the build.
+/// With the value 1, kernels of `cuda` are compiled by the machine's C++ compiler and run on the CPU: for tests of whole commands.
+const HOST: &str = "FISAO_CUDA_HOST";
+/// What such a device calls itself.
+const HOST_NAME: &str = "CUDA kernels compiled as C++, on the CPU (FISAO_CUDA_HOST)";
+/// Memory it has, bytes.
+const HOST_MEMORY: usize = 8 << 30;
+
+/// What a device besides the CPU is reached through; all but `cuda`, which is in every build, are features of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// NVIDIA cards.
@@ -35,7 +48,7 @@ impl Backend {
     /// All, in the order `auto` tries them in.
     const ALL: [Self; 3] = [Self::Cuda, Self::Metal, Self::Vulkan];
 
-    /// Its name on the command line, which is its feature's too.
+    /// Its name on the command line, and that of its feature.
     fn name(self) -> &'static str {
         match self {
             Self::Cuda => "cuda",
@@ -112,7 +125,7 @@ pub struct DeviceRecord {
     pub device: DeviceChoice,
     /// What it calls itself.
     pub name: Option<String>,
-    /// Of runs on the CPU; records of earlier versions do not have it.
+    /// Of runs on the CPU, or whose tensors are there; records of earlier versions do not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<CpuRecord>,
 }
@@ -150,6 +163,17 @@ pub struct OpenDevice {
     pub record: DeviceRecord,
     /// Whether it is a card, and not a program that imitates one.
     is_card: bool,
+    /// What decoders are copied to.
+    card: Option<CudaDevice>,
+}
+
+/// What runs kernels of `fisao-cuda`.
+#[derive(Clone, Copy, Debug)]
+enum CudaDevice {
+    /// The card of this number.
+    Card(usize),
+    /// The CPU, see [`HOST`].
+    Host,
 }
 
 /// The processor.
@@ -171,14 +195,25 @@ impl DeviceChoice {
                 .find(|opened| opened.is_card),
             Self::Card(backend, index) => Some(open_card(backend, index)?),
         };
-        let Some(opened) = opened else {
-            let here = Some(CpuRecord::here());
-            let record = DeviceRecord { device: Self::Cpu, name: None, cpu: here };
-            return Ok(OpenDevice { device: cpu(), record, is_card: false });
-        };
+        if let (Self::Auto, None) = (self, &opened) {
+            reporter.note("device auto: no graphics card can be used, so it is the CPU");
+        }
+        let Some(opened) = opened else { return Ok(OpenDevice::cpu()) };
         let DeviceRecord { device, name, .. } = &opened.record;
         let name = name.as_deref().unwrap_or("a device without a name");
         reporter.note(format!("device {device}: {name}"));
+        if let Some(card) = opened.card {
+            reporter.note(
+                "the card reads prompts and writes responses; everything else runs on the CPU",
+            );
+            if let CudaDevice::Host = card {
+                reporter.warn(
+                    format!("{HOST}=1: no card is used; kernels run on the CPU, very slowly"),
+                    Some("this is for tests; without the variable, --device cuda is a card"),
+                );
+            }
+            return Ok(opened);
+        }
         if !opened.is_card {
             // Before the trial: such programs have crashed in it.
             reporter.warn(
@@ -195,6 +230,97 @@ impl DeviceChoice {
             Err(reason) => bail!(unusable(*device, &reason)),
         }
     }
+}
+
+impl OpenDevice {
+    /// The processor.
+    pub fn cpu() -> Self {
+        let here = Some(CpuRecord::here());
+        let record = DeviceRecord { device: DeviceChoice::Cpu, name: None, cpu: here };
+        Self { device: cpu(), record, is_card: false, card: None }
+    }
+
+    /// Whether decoders are copied to a card, and tensors stay on the CPU.
+    pub fn has_card(&self) -> bool {
+        self.card.is_some()
+    }
+
+    /// The same with models staying off the card: for what decodes nothing.
+    #[must_use]
+    pub fn without_card(&self) -> Self {
+        Self { card: None, ..self.clone() }
+    }
+
+    /// Copies a model's decoder to the card, if there is one. What the card cannot compute stays on the CPU, and the user is told.
+    ///
+    /// # Errors
+    /// The card has no room for the decoder, or its driver fails.
+    pub fn copy_decoder(
+        &self,
+        model: &mut VisionLanguageModel,
+        reporter: &Reporter,
+    ) -> anyhow::Result<()> {
+        let Some(card) = self.card else { return Ok(()) };
+        let decoder = model.language_model_mut();
+        let driver = card.driver(&[decoder.storage()]);
+        match driver.and_then(|driver| decoder.use_card(driver)) {
+            Err(error @ CudaError::Unsupported { .. }) => {
+                reporter.warn(
+                    format!("the card does not compute this model, so it runs on the CPU: {error}"),
+                    None::<&str>,
+                );
+                Ok(())
+            }
+            copied => copied.map_err(|error| refused(self.record.device, &error).into()),
+        }
+    }
+}
+
+impl CudaDevice {
+    /// Opens it with kernels for some element types.
+    fn driver(self, storages: &[Storage]) -> Result<Box<dyn Driver + Send>, CudaError> {
+        let failed = |source| CudaError::Cache { path: "a temporary folder".into(), source };
+        match self {
+            Self::Card(ordinal) => {
+                // Without a home there is no cache that lasts.
+                let temporary = tempfile::tempdir().map_err(failed)?;
+                let folder = cache_folder().unwrap_or_else(|| temporary.path().to_owned());
+                let cache = CubinCache::new(folder.join("cuda-kernels"));
+                Ok(Box::new(Card::new(ordinal, storages, &cache)?))
+            }
+            Self::Host => {
+                let folder = tempfile::tempdir().map_err(failed)?;
+                let kernels =
+                    HostKernels::compile(folder.path(), storages, &HostOptions::default())?;
+                Ok(Box::new(Host::new(Arc::new(kernels), HOST_MEMORY)))
+            }
+        }
+    }
+}
+
+fn open_cuda(ordinal: usize) -> anyhow::Result<OpenDevice> {
+    let choice = DeviceChoice::Card(Backend::Cuda, ordinal);
+    let host = std::env::var_os(HOST).is_some_and(|value| value == "1");
+    let (card, name) = if host {
+        (CudaDevice::Host, HOST_NAME.to_owned())
+    } else {
+        let card = CudaDevice::Card(ordinal);
+        // Kernels are compiled when the element type of a model is known.
+        let driver = card.driver(&[]).map_err(|error| refused(choice, &error))?;
+        (card, driver.name())
+    };
+    // What is not done on the card is done on the CPU.
+    let cpu_record = Some(CpuRecord::here());
+    let record = DeviceRecord { device: choice, name: Some(name), cpu: cpu_record };
+    Ok(OpenDevice { device: cpu(), record, is_card: true, card: Some(card) })
+}
+
+/// What is wrong with a card; errors that say what to do have it in their last line.
+fn refused(choice: DeviceChoice, error: &CudaError) -> Refusal {
+    let text = error.to_string();
+    let (problem, hint) =
+        text.split_once("\nhint: ").unwrap_or((&text, "--device cpu needs no card"));
+    Refusal::new(format!("--device {choice}: {problem}")).hint(hint)
 }
 
 /// The device of a resumed run: the one it was begun on, unless another is asked for.
@@ -228,11 +354,19 @@ fn difference(begun: &DeviceRecord, now: &DeviceRecord) -> Option<(String, Strin
     if begun.device != now.device {
         return Some((begun.device.to_string(), now.device.to_string()));
     }
+    if let (Some(before), Some(now)) = (&begun.name, &now.name)
+        && before != now
+    {
+        return Some((before.clone(), now.clone()));
+    }
     let (before, now) = (begun.cpu.as_ref()?, now.cpu.as_ref()?);
     (before != now).then(|| (before.to_string(), now.to_string()))
 }
 
 fn open_card(backend: Backend, index: usize) -> anyhow::Result<OpenDevice> {
+    if backend == Backend::Cuda {
+        return open_cuda(index);
+    }
     let (choice, name) = (DeviceChoice::Card(backend, index), backend.name());
     let reached = guarded(|| cards::reach(backend));
     let devices = match reached {
@@ -260,7 +394,7 @@ fn open_card(backend: Backend, index: usize) -> anyhow::Result<OpenDevice> {
         Err(reason) => bail!(unusable(choice, &reason)),
     };
     let record = DeviceRecord { device: choice, name, cpu: None };
-    Ok(OpenDevice { device: device.clone(), record, is_card })
+    Ok(OpenDevice { device: device.clone(), record, is_card, card: None })
 }
 
 fn unusable(choice: DeviceChoice, reason: &str) -> Refusal {
@@ -333,7 +467,7 @@ fn note_widened(
 }
 
 /// What burn offers besides the CPU.
-#[cfg(any(feature = "cuda", feature = "metal", feature = "vulkan"))]
+#[cfg(any(feature = "metal", feature = "vulkan"))]
 mod cards {
     use burn::tensor::{Device, DeviceType};
     use fisao_models::parameters::{floats, from_floats};
@@ -344,13 +478,11 @@ mod cards {
     /// backend is not in this build.
     pub(super) fn reach(backend: Backend) -> Option<Vec<Device>> {
         let kind = match backend {
-            #[cfg(feature = "cuda")]
-            Backend::Cuda => DeviceType::Cuda,
             #[cfg(feature = "metal")]
             Backend::Metal => DeviceType::Metal,
             #[cfg(feature = "vulkan")]
             Backend::Vulkan => DeviceType::Vulkan,
-            #[cfg(not(all(feature = "cuda", feature = "metal", feature = "vulkan")))]
+            // `cuda` is not burn's.
             _ => return None,
         };
         Some(Device::enumerate(kind).iter().cloned().collect())
@@ -384,7 +516,7 @@ mod cards {
 }
 
 /// What burn offers besides the CPU: nothing, in this build.
-#[cfg(not(any(feature = "cuda", feature = "metal", feature = "vulkan")))]
+#[cfg(not(any(feature = "metal", feature = "vulkan")))]
 mod cards {
     use burn::tensor::Device;
 
@@ -455,6 +587,10 @@ mod tests {
         let unknown = DeviceRecord { cpu: None, ..on(1, "avx2") };
         assert_eq!(difference(&on(2, "avx2"), &on(2, "avx2")), None);
         assert_eq!(difference(&unknown, &on(2, "avx2")), None);
+        let named = |name: &str| DeviceRecord { name: Some(name.to_owned()), ..on(2, "avx2") };
+        assert_eq!(difference(&named("H200"), &named("H200")), None);
+        let other = difference(&named("H200"), &named("A100")).unwrap();
+        assert_eq!(other, ("H200".to_owned(), "A100".to_owned()));
         let (before, now) = difference(&on(2, "avx2"), &on(1, "avx512")).unwrap();
         assert_eq!(before, "2 cores with avx2 instructions");
         assert_eq!(now, "1 core with avx512 instructions");
@@ -470,7 +606,8 @@ mod tests {
 
     #[test]
     fn auto_device_is_the_cpu_without_a_gpu() {
-        if Backend::ALL.iter().all(|&backend| cards::reach(backend).is_none()) {
+        let reached = |&backend| open_card(backend, 0).is_ok();
+        if !Backend::ALL.iter().any(reached) {
             let opened = DeviceChoice::Auto.open(&Reporter::silent()).unwrap();
             let cpu = Some(CpuRecord::here());
             assert_eq!(opened.record, DeviceRecord { device: DeviceChoice::Cpu, name: None, cpu });

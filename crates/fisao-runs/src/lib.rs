@@ -19,6 +19,7 @@
 pub mod align;
 pub mod answering;
 pub mod bundle;
+mod cache_folder;
 pub mod calibrate;
 pub mod calibrations;
 pub mod checkpoints;

@@ -16,10 +16,9 @@ use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::scorer::Verifier;
 
 use crate::bundle::LoadedVerifier;
+use crate::cache_folder::{FOLDER, cache_folder};
 use crate::reporter::Reporter;
 
-/// Folder of the cache; else `fisao` in `XDG_CACHE_HOME`, which is `~/.cache` by default.
-const FOLDER: &str = "FISAO_CACHE";
 /// What takes less time to embed is not worth a file.
 const WORTH_KEEPING: Duration = Duration::from_secs(1);
 /// Names embedded between two steps of the progress bar.
@@ -150,12 +149,7 @@ fn recall(
 }
 
 fn folder() -> Option<PathBuf> {
-    let named = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = named(FOLDER).or_else(|| {
-        let caches = named("XDG_CACHE_HOME").or_else(|| Some(env::home_dir()?.join(".cache")))?;
-        Some(caches.join("fisao"))
-    })?;
-    Some(folder.join("text-embeddings"))
+    Some(cache_folder()?.join("text-embeddings"))
 }
 
 fn file(

@@ -185,8 +185,8 @@ pub fn verify(
     let settings = ScoreSettings::chosen(templates, *regions, *head, calibration.as_ref());
     let embedded = request.verifier.is_embedded();
     let words = Vocabulary::chosen(request.vocabulary.as_deref(), embedded, calibration.as_ref())?;
-    let device = request.device.open(reporter)?.device;
-    let loaded = request.verifier.open(settings, &device, reporter)?;
+    let opened = request.device.open(reporter)?;
+    let loaded = request.verifier.open(settings, &opened, reporter)?;
     if request.heat_maps || page.is_some() {
         warn_of_no_places(&loaded, reporter);
     }
@@ -197,7 +197,7 @@ pub fn verify(
     let mut sum = Sum { calibrated, ..Sum::default() };
     let mut doubtful = Doubtful::new(page.map_or(0, |(_, most)| *most));
     let mut known: HashMap<&Path, SeenImage> = HashMap::new();
-    let at_once = BATCH * workers_on(&device);
+    let at_once = BATCH * workers_on(&opened.device);
     let progress = reporter.phase("verifying captions", captions.len() as u64);
     for (captions, files) in captions.chunks(at_once).zip(files.chunks(at_once)) {
         if stop.load(Ordering::Relaxed) {

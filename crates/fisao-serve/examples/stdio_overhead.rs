@@ -19,8 +19,8 @@ use std::time::Instant;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use burn::tensor::Device;
 use fisao_runs::bundle::{ModelSource, PairSource};
+use fisao_runs::device::OpenDevice;
 use fisao_runs::score_settings::ScoreSettings;
 use fisao_runs::{Reporter, calibrations};
 use fisao_serve::engine::{Engine, EngineSource, FileAccess};
@@ -53,7 +53,7 @@ fn main() -> anyhow::Result<()> {
         rewards: RewardConfig::default(),
         files: FileAccess::None,
     };
-    let engine = Engine::open(&source, &Device::flex(), &Reporter::silent())?;
+    let engine = Engine::open(&source, &OpenDevice::cpu(), &Reporter::silent())?;
     let asked = question(&images)?;
     let line = json!({ "id": 1, "method": "token_rewards", "params": asked }).to_string();
     let (mut inside, mut outside) = (Vec::new(), Vec::new());

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use burn::tensor::Device;
 use fisao_align::RunControl;
 use fisao_align::encoding::{EncodedImages, encode, encode_on, image_batch};
 use fisao_align::guided::{Guide, GuidedConfig, GuidedResponse, sample_guided};
@@ -22,6 +21,7 @@ use fisao_runs::bundle::{
     AloneSource, LoadedVerifier, ModelSource, NAME_MODELS, Pair, PairSource, Policy, Views,
     embedded_remark,
 };
+use fisao_runs::device::OpenDevice;
 use fisao_runs::failure::Refusal;
 use fisao_runs::score_settings::ScoreSettings;
 use fisao_runs::scorer::{Scorer, SeenImage, SpelledMention, encode_images};
@@ -114,7 +114,7 @@ impl Engine {
     /// `anyhow` errors of loading, as the commands give them.
     pub fn open(
         source: &EngineSource,
-        device: &Device,
+        opened: &OpenDevice,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
         let EngineSource { pair, calibration, vocabulary, scoring, rewards, files } = source;
@@ -135,14 +135,14 @@ impl Engine {
         );
         let (policy, verifier) = if speaks && judges {
             let Pair { policy, verifier, views } =
-                Pair::open(pair, scoring.clone(), device, reporter)?;
+                Pair::open(pair, scoring.clone(), opened, reporter)?;
             (Some(policy), Some((verifier, views)))
         } else if speaks {
-            (Some(Policy::open(&pair.model, pair.world, device, reporter)?), None)
+            (Some(Policy::open(&pair.model, pair.world, opened, reporter)?), None)
         } else {
             let ModelSource { model, .. } = pair.model.clone();
             let alone = AloneSource { verifier: pair.verifier.clone(), model, world: pair.world };
-            (None, Some((alone.open(scoring.clone(), device, reporter)?, None)))
+            (None, Some((alone.open(scoring.clone(), opened, reporter)?, None)))
         };
         let speaker = policy.map(|policy| Speaker { base: without_adapter(&policy), policy });
         let remark = nothing_named.then(embedded_remark);

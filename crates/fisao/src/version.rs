@@ -5,19 +5,19 @@ use std::sync::LazyLock;
 
 use fisao_models::parallel::{cores, instruction_set};
 
-/// Devices of this build besides the CPU, by the names of their features and of `--device`.
-const DEVICES: [(&str, bool); 3] = [
-    ("cuda", cfg!(feature = "cuda")),
-    ("metal", cfg!(feature = "metal")),
-    ("vulkan", cfg!(feature = "vulkan")),
-];
+/// Devices of every build, by their names of `--device`.
+const ALWAYS: [&str; 2] = ["cpu", "cuda"];
+
+/// Devices besides, by the names of their features and of `--device`.
+const FEATURES: [(&str, bool); 2] =
+    [("metal", cfg!(feature = "metal")), ("vulkan", cfg!(feature = "vulkan"))];
 
 /// What `--version` says; `-V` says the first line.
 static LONG: LazyLock<String> = LazyLock::new(|| {
     let built: Vec<&str> =
-        DEVICES.into_iter().filter(|(_, built)| *built).map(|(name, _)| name).collect();
+        FEATURES.into_iter().filter(|(_, built)| *built).map(|(name, _)| name).collect();
     let features = if built.is_empty() { "none".to_owned() } else { built.join(", ") };
-    let devices = [&["cpu"], &built[..]].concat().join(", ");
+    let devices = [&ALWAYS[..], &built[..]].concat().join(", ");
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
     let found: Vec<String> = instructions()
         .into_iter()

@@ -2,7 +2,6 @@
 
 use std::hint::black_box;
 
-use burn::tensor::Device;
 use fisao_align::encoding::encode_images;
 use fisao_align::group::GroupRelativeConfig;
 use fisao_align::objective::Objective;
@@ -11,6 +10,7 @@ use fisao_align::trainer::Trainer;
 use fisao_align::{AlignConfig, StopFlag};
 use fisao_runs::Reporter;
 use fisao_runs::demo_config::demo_config;
+use fisao_runs::device::OpenDevice;
 use fisao_runs::world::{DemoSetup, Sizes};
 use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::Labels;
@@ -46,7 +46,7 @@ fn endless(mut config: AlignConfig) -> AlignConfig {
 
 /// Pixels in, scores of words out.
 pub(super) fn verify(repetitions: &mut Repetitions) -> anyhow::Result<Amount> {
-    let setup = DemoSetup::open(&ppo(), WorldKind::Clear, &Device::flex(), &Reporter::silent())?;
+    let setup = DemoSetup::open(&ppo(), WorldKind::Clear, &OpenDevice::cpu(), &Reporter::silent())?;
     let source = setup.tasks(Split::Test, 0, IMAGES);
     let tasks = (0..IMAGES).map(|at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
     let scorer = setup.scorer()?;
@@ -70,7 +70,7 @@ pub(super) fn iterations(
     config: &AlignConfig,
 ) -> anyhow::Result<Amount> {
     let reporter = Reporter::silent();
-    let setup = DemoSetup::open(config, WorldKind::Clear, &Device::flex(), &reporter)?;
+    let setup = DemoSetup::open(config, WorldKind::Clear, &OpenDevice::cpu(), &reporter)?;
     let sizes = Sizes::of(true);
     let known = setup.tasks(Split::Calibration, config.seed, sizes.calibration).labelled()?;
     let truth = (known.0.as_slice(), known.1.as_slice());

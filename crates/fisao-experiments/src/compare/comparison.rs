@@ -98,15 +98,15 @@ pub fn compare(
         .map(|&seed| trials(request, seed, reporter))
         .collect::<Result<Vec<Vec<Trial>>, _>>()?;
     let stop = stop()?;
-    let device = request.device.open(reporter)?.device;
+    let opened = request.device.open(reporter)?;
     // Whether responses fit the model is known before the first trial, too.
     if let Some(first) = asked.iter().flatten().next() {
-        let setup = DemoSetup::open(&first.config, request.world, &device, reporter)?;
+        let setup = DemoSetup::open(&first.config, request.world, &opened, reporter)?;
         asked.iter().flatten().try_for_each(|trial| setup.check_length(&trial.config))?;
     }
     let _lock = locks::lock(&request.output, reporter)?;
     claim(&request.output, sizes, request.world)?;
-    let bench = Bench { device: &device, reporter, stop: &stop, sizes, world: request.world };
+    let bench = Bench { opened: &opened, reporter, stop: &stop, sizes, world: request.world };
     let mut comparison = Comparison { methods: Vec::new(), folder: &request.output, bench };
     let (mut done, mut summary) = (Vec::new(), String::new());
     for (&seed, trials) in seeds.iter().zip(&asked) {

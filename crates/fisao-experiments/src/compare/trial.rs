@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use burn::tensor::Device;
 use fisao_align::captions::{best_of, describe};
 use fisao_align::error::AlignError;
 use fisao_align::mentions::{MentionScorer, ScoredResponse};
@@ -21,6 +20,7 @@ use fisao_formats::run_folder::RunFolder;
 use fisao_models::generation::Sampling;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_runs::calibrations::{self, CALIBRATION};
+use fisao_runs::device::OpenDevice;
 use fisao_runs::failure::told;
 use fisao_runs::response_file::{self, ResponseFile};
 use fisao_runs::training::{Surroundings, Training};
@@ -63,7 +63,7 @@ const TEMPERATURE: f64 = 1.0;
 
 /// Everything that trials have in common.
 pub(crate) struct Bench<'a> {
-    pub(crate) device: &'a Device,
+    pub(crate) opened: &'a OpenDevice,
     pub(crate) reporter: &'a Reporter,
     pub(crate) stop: &'a Arc<AtomicBool>,
     pub(crate) sizes: Sizes,
@@ -106,7 +106,7 @@ impl Bench<'_> {
         }
         let seed = trial.config.seed;
         self.reporter.note(format!("{}, seed {seed}", trial.label));
-        let mut setup = DemoSetup::open(&trial.config, self.world, self.device, self.reporter)?;
+        let mut setup = DemoSetup::open(&trial.config, self.world, self.opened, self.reporter)?;
         let mut full = setup.scorer()?;
         // Finds names; its scores are not used.
         full.verifier.set_weights(RegionWeights::default());

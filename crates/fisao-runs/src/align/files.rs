@@ -142,13 +142,13 @@ impl Run<'_> {
 
     /// Loads model and verifier.
     fn load(&self, files: &Files, calibration: Option<&Calibration>) -> anyhow::Result<Pair> {
-        let (device, reporter) = (&self.opened.device, self.reporter);
+        let (opened, reporter) = (&self.opened, self.reporter);
         let score = ScoreSettings::of_run(&self.config);
         let score = match calibration {
             Some(calibration) => score.or_as_in(calibration),
             None => score,
         };
-        let Pair { policy, verifier, views } = Pair::open(&files.pair(), score, device, reporter)?;
+        let Pair { policy, verifier, views } = Pair::open(&files.pair(), score, opened, reporter)?;
         Ok(Pair { policy, verifier, views })
     }
 

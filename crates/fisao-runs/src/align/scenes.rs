@@ -18,7 +18,7 @@ impl Run<'_> {
         labels: Labels,
         world: WorldKind,
     ) -> anyhow::Result<Outcome> {
-        let setup = DemoSetup::open(&self.config, world, &self.opened.device, self.reporter)?;
+        let setup = DemoSetup::open(&self.config, world, &self.opened, self.reporter)?;
         let folder = match (&self.begun, &self.output) {
             (Some(folder), _) => Some(folder.clone()),
             (None, Some(output)) => Some(self.begin(output, &self.config, None, None)?),

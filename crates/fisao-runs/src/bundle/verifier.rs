@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use super::{
     ModelSource, Origin, Pair, PairSource, Policy, check_size, embedded, title, warn_of_unused,
 };
-use crate::device::check_precision;
+use crate::device::{OpenDevice, check_precision};
 use crate::failure::Refusal;
 use crate::model_location::{LocatedModel, ModelLocation, Role};
 use crate::prompt::EncodedPrompt;
@@ -414,7 +414,7 @@ impl AloneSource {
     pub fn open(
         &self,
         settings: ScoreSettings,
-        device: &Device,
+        opened: &OpenDevice,
         reporter: &Reporter,
     ) -> anyhow::Result<LoadedVerifier> {
         let (location, world) = match (&self.verifier, &self.model) {
@@ -428,10 +428,12 @@ impl AloneSource {
                     allow_mismatched_verifier: false,
                     world: self.world,
                 };
-                return Ok(Pair::open(&pair, settings, device, reporter)?.verifier);
+                // Nothing is decoded.
+                let opened = opened.without_card();
+                return Ok(Pair::open(&pair, settings, &opened, reporter)?.verifier);
             }
         };
-        verifier_or_embedded(location, world, settings, device, reporter)
+        verifier_or_embedded(location, world, settings, &opened.device, reporter)
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::Device;
 use fisao_align::mentions::MentionScorer;
 use fisao_align::objective::Data;
 use fisao_align::tasks::{Task, TaskList, TaskSource as _};
@@ -18,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SceneTasks;
 use crate::bundle::{LoadedVerifier, Policy, Views, embedded};
+use crate::device::OpenDevice;
 use crate::models::{ImageSet, Models, response_file};
 use crate::reporter::Reporter;
 use crate::response_file::ResponseFile;
@@ -68,11 +68,13 @@ impl DemoSetup {
     pub fn open(
         config: &AlignConfig,
         world: WorldKind,
-        device: &Device,
+        opened: &OpenDevice,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
         let models = embedded(world)?;
-        let policy = models.policy(None, device, reporter)?;
+        let device = &opened.device;
+        let mut policy = models.policy(None, device, reporter)?;
+        opened.copy_decoder(&mut policy.model, reporter)?;
         let mut verifier = models.verifier(ScoreSettings::of_run(config), device, reporter)?;
         let views = verifier.views_beside(&policy, false, reporter)?;
         let world = World::of(world);

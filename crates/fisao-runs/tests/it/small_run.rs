@@ -8,7 +8,7 @@ use fisao_align::{AlignConfig, StopFlag};
 use fisao_formats::run_folder::RunFolder;
 use fisao_runs::Reporter;
 use fisao_runs::demo_config::demo_config;
-use fisao_runs::device::cpu;
+use fisao_runs::device::OpenDevice;
 use fisao_runs::failure::Interrupted;
 use fisao_runs::reporter::Event;
 use fisao_runs::run_list::{Run, State};
@@ -60,7 +60,7 @@ fn a_run_tells_its_observer_and_goes_on_where_it_was_stopped() {
         told.lock().unwrap().push(event);
     });
     let config = config();
-    let setup = DemoSetup::open(&config, WorldKind::Clear, &cpu(), &reporter).unwrap();
+    let setup = DemoSetup::open(&config, WorldKind::Clear, &OpenDevice::cpu(), &reporter).unwrap();
     let (tasks, truth) = setup.tasks(Split::Calibration, 0, 48).labelled().unwrap();
     let (known, control) = ((&tasks[..], &truth[..]), (None, &StopFlag::default()));
     let calibration =

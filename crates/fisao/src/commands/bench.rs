@@ -37,7 +37,13 @@ pub(crate) fn run(arguments: &BenchArguments, reporter: &Reporter) -> anyhow::Re
         Refusal::new(format!("no case is called {name}"))
             .hint("fisao bench --list says what there is; the beginning of a name is enough, but not for the heavy cases")
     })?;
-    let device = arguments.device.open(reporter)?.device;
+    let opened = arguments.device.open(reporter)?;
+    if opened.has_card() {
+        return Err(Refusal::new("fisao bench does not measure --device cuda")
+            .hint("cargo run --release -p fisao-cuda --example time_decoder measures a decoder's shapes on a card")
+            .into());
+    }
+    let device = opened.device;
     let elsewhere = device != Device::flex();
     if let Some(case) = cases.iter().find(|case| elsewhere && !case.portable) {
         let message = format!("{} is measured on the CPU only", case.name);

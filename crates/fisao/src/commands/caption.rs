@@ -51,12 +51,12 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
     let (world, vocabulary) = (arguments.world.kind(), arguments.vocabulary.named());
     let chooser = ChooserSource::of(&arguments.choosing, world, vocabulary)?;
     let images = checked_images(&arguments.images, arguments.damaged.images(), reporter)?;
-    let device = arguments.model.device.open(reporter)?.device;
+    let opened = arguments.model.device.open(reporter)?;
     let policy =
-        Policy::open(&arguments.model.source(), arguments.world.kind(), &device, reporter)?;
+        Policy::open(&arguments.model.source(), arguments.world.kind(), &opened, reporter)?;
     let sizes = images.iter().map(|image| image.size);
     warn_of_photographs(policy.is_embedded(), sizes, reporter);
-    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &device, reporter));
+    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &opened.device, reporter));
     let mut chooser = chooser.transpose()?;
     let views = chooser.as_ref().and_then(|chooser| chooser.views().cloned());
     let tasks = ImageTasks::new(&policy, images, &arguments.prompt)?.with_verifier(views);

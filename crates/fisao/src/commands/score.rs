@@ -49,8 +49,8 @@ pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Re
     let embedded = source.is_embedded();
     let words = Vocabulary::chosen(arguments.vocabulary.named(), embedded, calibration.as_ref())?;
     warn_of_photographs(embedded, images.iter().map(|image| image.size), reporter);
-    let device = arguments.device.open(reporter)?.device;
-    let loaded = source.open(settings, &device, reporter)?;
+    let opened = arguments.device.open(reporter)?;
+    let loaded = source.open(settings, &opened, reporter)?;
     let mut scorer = Scorer::new(&loaded, &words, calibration, reporter)?;
     for image in images {
         let embedding = scorer.embed(&loaded.views.of(&open_image(&image.file)?))?;

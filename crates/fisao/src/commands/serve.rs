@@ -29,8 +29,8 @@ pub(crate) fn run(arguments: &ServeArguments, reporter: &Reporter) -> anyhow::Re
         rewards: config.reward,
         files: arguments.files(),
     };
-    let device = arguments.pair.model.device.open(reporter)?.device;
-    let engine = Engine::open(&source, &device, reporter)?;
+    let opened = arguments.pair.model.device.open(reporter)?;
+    let engine = Engine::open(&source, &opened, reporter)?;
     let longest = arguments.body_mb << 20;
     let Some(address) = arguments.http else {
         return Ok(stdio::serve(&engine, io::stdin().lock(), io::stdout().lock(), longest)?);

@@ -1,6 +1,5 @@
 //! `--device`.
 
-#[cfg(feature = "vulkan")]
 use serde_json::Value;
 
 use crate::fixture::Workplace;
@@ -34,17 +33,65 @@ fn unknown_device_is_rejected() {
     ");
 }
 
-#[cfg(not(feature = "cuda"))]
+#[cfg(not(feature = "metal"))]
 #[test]
 fn device_missing_from_the_build_is_rejected_with_a_hint() {
     let place = Workplace::furnished();
-    insta::assert_snapshot!(place.refuse(&[&CAPTION[..], &["--device", "cuda"]].concat()), @r"
-    error: --device cuda:0: this build of fisao has no cuda
-    hint: build it with `cargo install --path crates/fisao --features cuda`
+    insta::assert_snapshot!(place.refuse(&[&CAPTION[..], &["--device", "metal"]].concat()), @r"
+    error: --device metal:0: this build of fisao has no metal
+    hint: build it with `cargo install --path crates/fisao --features metal`
     ");
-    let score = ["score", "--image", "pictures", "--text", "dog", "--device", "cuda:1"];
+    let score = ["score", "--image", "pictures", "--text", "dog", "--device", "metal:1"];
     let refusal = place.refuse(&score);
-    assert!(refusal.contains("--device cuda:1: this build of fisao has no cuda"), "{refusal}");
+    assert!(refusal.contains("--device metal:1: this build of fisao has no metal"), "{refusal}");
+}
+
+/// With a card or without: no machine has a hundred.
+#[test]
+fn missing_card_is_refused_with_what_to_do() {
+    let place = Workplace::furnished();
+    let refusal = place.refuse(&[&CAPTION[..], &["--device", "cuda:99"]].concat());
+    assert!(refusal.starts_with("error: --device cuda:99: no "), "{refusal}");
+    assert!(refusal.contains("\nhint: "), "{refusal}");
+}
+
+/// Whether captions in JSON are the same words, and their log-probabilities as close as sums in another order are.
+fn assert_same_captions(found: &str, expected: &str) {
+    let captions = |text: &str| -> Vec<Value> {
+        text.lines().map(|line| serde_json::from_str(line).expect("a JSON object")).collect()
+    };
+    let (found, expected) = (captions(found), captions(expected));
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found["caption"], expected["caption"]);
+        let logprobs = |caption: &Value| -> Vec<f64> {
+            let tokens = caption["tokens"].as_array().expect("tokens");
+            tokens.iter().map(|token| token["logprob"].as_f64().expect("a number")).collect()
+        };
+        for (found, expected) in logprobs(found).iter().zip(logprobs(expected)) {
+            assert!((found - expected).abs() < 2e-4, "{found} instead of {expected}");
+        }
+    }
+}
+
+/// The kernels of cards, compiled as C++ and run on the CPU.
+#[test]
+#[expect(clippy::print_stderr, reason = "a test says that it was skipped")]
+fn captions_by_the_kernels_of_cuda_match_the_cpu() {
+    let place = Workplace::furnished();
+    let mut command = place.command();
+    command.args(CAPTION).args(["--device", "cuda"]);
+    let output = command.env("FISAO_CUDA_HOST", "1").output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if errors.contains("no C++ compiler") {
+        eprintln!("skipped: no C++ compiler: captions_by_the_kernels_of_cuda_match_the_cpu");
+        return;
+    }
+    assert!(output.status.success(), "{errors}");
+    assert!(errors.contains("FISAO_CUDA_HOST=1: no card is used"), "{errors}");
+    let (found, expected) = (String::from_utf8_lossy(&output.stdout), place.succeed(&CAPTION));
+    assert_same_captions(&found, &expected);
+    assert!(found != expected, "the same to the bit: other kernels did not compute it");
 }
 
 #[cfg(feature = "vulkan")]
@@ -72,20 +119,8 @@ fn missing_vulkan_driver_is_reported() {
 #[test]
 fn captions_on_vulkan_match_the_cpu() {
     let place = Workplace::furnished();
-    let captions = |device: &str| -> Vec<Value> {
-        let text = place.succeed(&[&CAPTION[..], &["--device", device]].concat());
-        text.lines().map(|line| serde_json::from_str(line).expect("a JSON object")).collect()
-    };
-    for (actual, expected) in captions("vulkan").iter().zip(&captions("cpu")) {
-        assert_eq!(actual["caption"], expected["caption"]);
-        let logprobs = |caption: &Value| -> Vec<f64> {
-            let tokens = caption["tokens"].as_array().expect("tokens");
-            tokens.iter().map(|token| token["logprob"].as_f64().expect("a number")).collect()
-        };
-        for (actual, expected) in logprobs(actual).iter().zip(logprobs(expected)) {
-            assert!((actual - expected).abs() < 1e-4, "{actual} instead of {expected}");
-        }
-    }
+    let captions = |device| place.succeed(&[&CAPTION[..], &["--device", device]].concat());
+    assert_same_captions(&captions("vulkan"), &captions("cpu"));
     let refusal = place.refuse(&[&CAPTION[..], &["--device", "vulkan:99"]].concat());
     assert!(refusal.contains("--device vulkan:99: vulkan reaches"), "{refusal}");
 }

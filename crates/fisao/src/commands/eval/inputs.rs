@@ -110,8 +110,8 @@ pub(super) fn answer(
     let sampling = arguments.sampling.resolve()?;
     let world = arguments.world.kind();
     let chooser = ChooserSource::of(&arguments.choosing, world, None)?;
-    let device = arguments.model.device.open(reporter)?.device;
-    let policy = Policy::open(&arguments.model.source(), world, &device, reporter)?;
+    let opened = arguments.model.device.open(reporter)?;
+    let policy = Policy::open(&arguments.model.source(), world, &opened, reporter)?;
     let adapter = arguments.model.adapter.as_ref().map(ToString::to_string);
     let dtype = dtype(&arguments.model);
     let mut settings = json!({ "benchmark": benchmark, "adapter": adapter, "dtype": dtype });
@@ -125,7 +125,7 @@ pub(super) fn answer(
     for (key, value) in choice.into_iter().flatten() {
         settings[key] = value;
     }
-    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &device, reporter));
+    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &opened.device, reporter));
     let mut chooser = chooser.transpose()?;
     let views = chooser.as_ref().and_then(|chooser| chooser.views().cloned());
     let (policy, sampling, damaged) = (&policy, &sampling, arguments.damaged.images());

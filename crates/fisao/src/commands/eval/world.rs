@@ -56,10 +56,10 @@ pub(super) fn evaluate(
     let chooser = ChooserSource::of(&answerer.choosing, world, None)?;
     let described = chooser.as_ref().map(ChooserSource::settings);
     let model = &answerer.model;
-    let device = model.device.open(reporter)?.device;
-    let policy = Policy::open(&model.source(), world, &device, reporter)?;
+    let opened = model.device.open(reporter)?;
+    let policy = Policy::open(&model.source(), world, &opened, reporter)?;
     let scenes = Scenes { world, split, seed: sampling.seed, count: arguments.count };
-    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &device, reporter));
+    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &opened.device, reporter));
     let chooser = chooser.transpose()?;
     let mut found = caption((&policy, chooser), scenes, &sampling, vocabulary, options, reporter)?;
     for (key, value) in described.into_iter().flatten() {
