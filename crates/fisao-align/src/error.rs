@@ -4,6 +4,7 @@ use std::error::Error;
 
 use fisao_models::lora::LoraError;
 use fisao_models::parameters::SeveredGradient;
+use fisao_models::scoring::CudaError;
 use fisao_models::text::TextError;
 use fisao_verifier::calibration::CalibrationError;
 use fisao_verifier::regions::ScoreConfigError;
@@ -30,6 +31,9 @@ pub enum AlignError {
         "align.activation-dtype = \"bf16\" changes nothing: no weight of the model is held in bf16"
     )]
     NothingInBf16,
+    /// The card that the decoder runs on failed, or has no room.
+    #[error("{0}")]
+    Card(#[from] CudaError),
     /// The adapter cannot be put on the model.
     #[error("{0}")]
     Lora(#[from] LoraError),
@@ -172,6 +176,7 @@ impl AlignError {
             Self::OutOfRange { key, .. } => {
                 Some(format!("change `{key}` in the configuration file, or pass --set {key}=VALUE"))
             }
+            Self::Card(error) => error.hint().map(str::to_owned),
             Self::ImageIgnored { .. } => Some(
                 "check that the prompt holds the image placeholder and that projector and vision \
                  tower were loaded from this checkpoint"

@@ -40,8 +40,8 @@ pub fn likelihoods(
             for batch in responses[at].chunks(plan.batch) {
                 let example = |response| Example { prompt: &task.prompt, image: 0, response };
                 let examples: Vec<_> = batch.iter().map(Vec::as_slice).map(example).collect();
-                let states = policy.response_states_by_prompt(&examples, &features);
-                let logprobs = floats(&policy.log_probabilities(&states, 1.0).0);
+                let scores = policy.response_scores(&examples, &features, 1.0)?;
+                let logprobs = floats(&scores.log_probs);
                 let mut rest = logprobs.as_slice();
                 for response in batch {
                     let (own, others) = rest.split_at(response.len());

@@ -2,8 +2,9 @@
 
 use std::cmp::Reverse;
 
-use fisao_models::parallel::{parallel_chunks, workers_on};
+use fisao_models::parallel::parallel_chunks;
 use fisao_models::parameters::floats;
+use fisao_models::scoring::ResponseScores;
 use fisao_models::sequences::Example;
 use fisao_models::value_head::ValueHead;
 use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
@@ -50,7 +51,7 @@ pub(crate) fn token_estimates(
     let mut order: Vec<usize> = (0..captions.len()).collect();
     order.sort_by_key(|&at| (Reverse(longest[captions[at].task]), captions[at].task, at));
     let batches: Vec<&[usize]> = order.chunks(BATCH).collect();
-    let chunks = workers_on(&policy.device()).min(batches.len()).max(1);
+    let chunks = policy.scoring_workers().min(batches.len()).max(1);
     // Long and short batches alternate between the cores, so that these finish together.
     let dealt: Vec<Vec<&[usize]>> = (0..chunks)
         .map(|chunk| batches.iter().copied().skip(chunk).step_by(chunks).collect())
@@ -60,12 +61,11 @@ pub(crate) fn token_estimates(
         for batch in chunk.iter().flatten() {
             stop.check()?;
             let (examples, features) = examples(batch, tasks, encoded, captions);
-            let states = policy.response_states_by_prompt(&examples, &features);
-            let (logprobs, entropy) = policy.log_probabilities(&states, temperature);
-            let values = value_head.map(|head| floats(&head.forward(states.hidden)));
-            let states = reference.response_states_by_prompt(&examples, &features);
-            let (base, _) = reference.log_probabilities(&states, temperature);
-            let [logprobs, base, entropy] = [logprobs, base, entropy].map(|row| floats(&row));
+            let ResponseScores { hidden, log_probs, entropies } =
+                policy.response_scores(&examples, &features, temperature)?;
+            let values = value_head.map(|head| floats(&head.forward(hidden)));
+            let base = reference.response_scores(&examples, &features, temperature)?.log_probs;
+            let [logprobs, base, entropy] = [log_probs, base, entropies].map(|row| floats(&row));
             let mut start = 0;
             for (example, &at) in examples.iter().zip(*batch) {
                 let range = start..start + example.response.len();

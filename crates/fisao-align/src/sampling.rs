@@ -17,6 +17,9 @@ use crate::tasks::{Task, TaskSource};
 /// Most sequences decoded together by one core.
 const BATCH: usize = 32;
 
+/// Most sequences decoded together by a card: its matrices are read once for all of them.
+const CARD_BATCH: usize = 64;
+
 /// Memory that the key–value caches of all sequences decoded at once may take, bytes.
 const CACHES: usize = 2 << 30;
 
@@ -135,7 +138,7 @@ pub fn generate(
 /// How sequences are shared among cores.
 ///
 /// A small model gives each core a batch of its own; a model whose caches are large takes all cores for
-/// one batch, as large as memory allows.
+/// one batch, as large as memory allows, and so does a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BatchPlan {
     /// Batches decoded side by side.
@@ -147,6 +150,9 @@ pub(crate) struct BatchPlan {
 impl BatchPlan {
     /// For sequences of each of which so many tokens are kept.
     pub(crate) fn of(policy: &VisionLanguageModel, length: usize) -> Self {
+        if let Some(batch) = policy.language_model().rows_on_card(length, CARD_BATCH) {
+            return Self { chunks: 1, batch };
+        }
         let each = KvCache::bytes(policy.language_model().config(), length).max(1);
         let fit = CACHES / each;
         let chunks = policy.decoding_workers();

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fisao_models::generation::Sampling;
 use fisao_models::image::PixelValues;
-use fisao_models::parallel::{parallel_chunks, workers_on};
+use fisao_models::parallel::parallel_chunks;
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
@@ -164,13 +164,13 @@ pub fn decoder_views(
     control: RunControl<'_>,
 ) -> Result<Vec<DecoderView>, AlignError> {
     let base = policy.without_lora();
-    let chunks = parallel_chunks(captions, workers_on(&base.device()), |chunk| {
+    let chunks = parallel_chunks(captions, base.scoring_workers(), |chunk| {
         let mut views = Vec::with_capacity(chunk.len());
         for batch in chunk.chunks(BATCH) {
             control.check()?;
             let tasks = batch.iter().map(|caption| source.task(caption.task));
             let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
-            views.extend(views_of(&base, &tasks, (batch, cache), tokens));
+            views.extend(views_of(&base, &tasks, (batch, cache), tokens)?);
             (control.advance)(batch.len());
         }
         Ok(views)
@@ -184,7 +184,7 @@ fn views_of(
     tasks: &[Task],
     (captions, cache): (&[ScoredResponse], &FeatureCache),
     tokens: &[u32],
-) -> Vec<DecoderView> {
+) -> Result<Vec<DecoderView>, AlignError> {
     let numbers = captions.iter().map(|caption| caption.task);
     let features = features_of(base, tasks, numbers, cache);
     let mut examples = Vec::with_capacity(captions.len());
@@ -192,23 +192,22 @@ fn views_of(
         examples.push(Example { prompt: &task.prompt, image, response: &caption.tokens });
     }
     let readings = base.read_images(&examples, &features, tokens, READ_LAYERS);
-    let seen = mention_log_probabilities(base, &examples, &features, captions);
+    let seen = mention_log_probabilities(base, &examples, &features, captions)?;
     let (blank, shown) = blanks(base, tasks);
     let blind: Vec<Example<'_>> = examples
         .iter()
         .zip(shown)
         .map(|(example, image)| Example { image, ..example.clone() })
         .collect();
-    let unseen = mention_log_probabilities(base, &blind, &blank, captions);
-    readings
-        .into_iter()
-        .zip(seen.into_iter().zip(unseen))
-        .map(|(readings, (log_probabilities, blank_log_probabilities))| DecoderView {
+    let unseen = mention_log_probabilities(base, &blind, &blank, captions)?;
+    let views = readings.into_iter().zip(seen.into_iter().zip(unseen)).map(
+        |(readings, (log_probabilities, blank_log_probabilities))| DecoderView {
             readings,
             log_probabilities,
             blank_log_probabilities,
-        })
-        .collect()
+        },
+    );
+    Ok(views.collect())
 }
 
 /// Features of the tasks' images, of which those in the cache are not encoded again.
@@ -278,9 +277,8 @@ fn mention_log_probabilities(
     examples: &[Example<'_>],
     features: &ImageFeatures,
     captions: &[ScoredResponse],
-) -> Vec<Vec<f64>> {
-    let states = base.response_states(examples, features);
-    let all = floats(&base.log_probabilities(&states, 1.0).0);
+) -> Result<Vec<Vec<f64>>, AlignError> {
+    let all = floats(&base.response_scores(examples, features, 1.0)?.log_probs);
     let mut rest = all.as_slice();
     let mut found = Vec::with_capacity(captions.len());
     for caption in captions {
@@ -291,7 +289,7 @@ fn mention_log_probabilities(
         };
         found.push(caption.mentions.iter().map(of_mention).collect());
     }
-    found
+    Ok(found)
 }
 
 /// The categories that each of [`OTHER_CAPTIONS`] captions of every task names, with the policy as it is given: sampled anew, at

@@ -1,11 +1,12 @@
 //! The update: optimiser steps on the losses of the objective.
 
 use fisao_models::adamw::{AdamW, AdamWConfig};
-use fisao_models::parallel::{parallel_chunks, workers_on};
+use fisao_models::parallel::parallel_chunks;
 use fisao_models::parameters::{
     GradientMap, ParameterMut, Parameters, add_gradients, clip_gradients, collect_all_gradients,
     floats,
 };
+use fisao_models::scoring::ResponseScores;
 use fisao_models::value_head::ValueHead;
 use fisao_models::vision_language::VisionLanguageModel;
 use rand::seq::SliceRandom;
@@ -188,7 +189,7 @@ fn differentiate(
     let mut sorted = minibatch.to_vec();
     sorted.sort_by_key(|item| (std::cmp::Reverse(length(item)), item[0]));
     // Long and short responses alternate between the parts, so that cores finish together.
-    let parts = workers_on(&learner.policy.device()).min(sorted.len()).max(1);
+    let parts = learner.policy.scoring_workers().min(sorted.len()).max(1);
     let chunks: Vec<Vec<&[usize]>> =
         (0..parts).map(|part| sorted.iter().copied().skip(part).step_by(parts).collect()).collect();
     let results = parallel_chunks(&chunks, parts, |chunk| {
@@ -224,15 +225,16 @@ fn differentiate_micro(
         micro.iter().flat_map(|&index| rows[index].iter().copied()).collect()
     };
     let recomputed = config.align.gradient_checkpointing.then_some(&learner.policy);
-    let (states, inputs) = replica.policy.training_states(recomputed, &examples, &features);
-    let (log_probs, entropy) = replica.policy.log_probabilities(&states, config.align.temperature);
+    let temperature = config.align.temperature;
+    let (ResponseScores { hidden, log_probs, entropies }, pass) =
+        replica.policy.training_scores(recomputed, &examples, &features, temperature)?;
     let credit = rollout.credit.as_ref();
     let advantages = credit.map(|credit| gather(&credit.advantages)).unwrap_or_default();
     let lengths: Vec<usize> = examples.iter().map(|one| one.response.len()).collect();
     let objective = config.objective.definition();
     let ObjectiveLoss { mut loss, policy, means } = objective.loss(LossInputs {
         log_probs,
-        entropy,
+        entropy: entropies,
         old_log_probs: &gather(&rollout.old_logprobs),
         reference_log_probs: &gather(&rollout.reference_logprobs),
         advantages: &advantages,
@@ -246,7 +248,7 @@ fn differentiate_micro(
         (&replica.value_head, taught, objective.critic())
     {
         // The critic reads the state but does not shape it: its loss would pull on the adapter.
-        let estimates = head.forward(states.hidden.detach());
+        let estimates = head.forward(hidden.detach());
         let (values, returns) = (gather(values), gather(returns));
         let (term, value) =
             value_loss(estimates, &values, &returns, critic.clip_range, normaliser.tokens);
@@ -254,7 +256,7 @@ fn differentiate_micro(
         step.value = value;
         loss = loss + term;
     }
-    let parts = replica.policy.backward(inputs, &loss);
+    let parts = replica.policy.backward(pass, &loss)?;
     step.gradients = collect_all_gradients(&mut replica, &parts)?;
     Ok(step)
 }

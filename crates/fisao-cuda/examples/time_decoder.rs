@@ -1,4 +1,4 @@
-//! Times a decoder of LLaVA-1.5-7B's shapes on a card, with weights that mean nothing: reading prompts, decoding with shared prompts,
+//! Times LLaVA-1.5-7B's shapes on a card, with weights that mean nothing: its image tower, reading prompts, decoding with shared prompts,
 //! a LoRA step with recomputed layers.
 //!
 //! `cargo run --release -p fisao-cuda --example time_decoder -- [CARD] [LAYERS] [CACHE]`: the number of a card (0), the number of layers
@@ -7,17 +7,22 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use fisao_cuda::kernels::{Heads, Segments};
+use fisao_cuda::kernels::{Gelu, Heads, Segments};
 use fisao_cuda::{
     AdapterTarget, AdapterWeights, Card, Continuation, CubinCache, CudaError, Decoder,
-    DecoderConfig, Draw, Driver, Plan, Prompts, Session, Storage, Tokens, Training, TrainingBatch,
-    TrainingPlan, WeightSource, WeightTensor,
+    DecoderConfig, Draw, Driver, Encoder, EncoderConfig, EncoderPlan, EncoderSession, Plan,
+    Prompts, Session, Storage, Tokens, Training, TrainingBatch, TrainingPlan, WeightSource,
+    WeightTensor,
 };
 
 /// Positions of a prompt with an image of 576 tokens, and tokens of a response.
 const PROMPT: usize = 626;
 const RESPONSE: usize = 90;
 const RANK: usize = 16;
+
+/// Images at a time, and positions of each.
+const IMAGES: usize = 64;
+const POSITIONS: usize = 577;
 
 /// Small numbers that look random, the same bytes for every tensor.
 struct Noise(Vec<u8>);
@@ -75,12 +80,13 @@ fn main() -> Result<(), CudaError> {
     let bytes = Decoder::weight_bytes(decoder.config());
     let seconds = start.elapsed().as_secs_f64();
     say(&format!("{:.1} GB of weights in {seconds:.1} s", bytes as f64 / 1e9));
+    encode(&mut driver)?;
     for rows in [1, 8, 32] {
         decode(&mut driver, &decoder, rows)?;
     }
-    train(&mut driver, &mut decoder, 8, None)?;
+    train(&mut driver, &mut decoder, 32, None)?;
     // The same responses, four behind each prompt.
-    train(&mut driver, &mut decoder, 2, Some(Segments { prefix: PROMPT, length: RESPONSE }))
+    train(&mut driver, &mut decoder, 8, Some(Segments { prefix: PROMPT, length: RESPONSE }))
 }
 
 #[expect(clippy::print_stdout, reason = "that is what the example is for")]
@@ -105,6 +111,36 @@ fn seconds(
         least = least.min(start.elapsed().as_secs_f64() / count as f64);
     }
     Ok(least)
+}
+
+/// ViT-L/14-336 without its patch embeddings; states come from the CPU and go back there.
+fn encode(driver: &mut dyn Driver) -> Result<(), CudaError> {
+    let config = EncoderConfig {
+        storage: Storage::Bf16,
+        hidden: 1024,
+        intermediate: 4096,
+        layers: 24,
+        heads: 16,
+        epsilon: 1e-5,
+        activation: Gelu::Quick,
+        fused_query_key_value: false,
+    };
+    let encoder = Encoder::load(driver, config, &mut Noise(Vec::new()), "tower")?;
+    let plan = EncoderPlan { sequences: IMAGES, length: POSITIONS };
+    let session = EncoderSession::open(driver, &encoder, plan)?;
+    let x = vec![0.1; IMAGES * POSITIONS * config.hidden];
+    let sizes = [IMAGES, POSITIONS];
+    let one = seconds(driver, 1, |driver| {
+        session.forward(driver, &encoder, &x, sizes, false, 0..config.layers).map(|_| ())
+    })?;
+    say(&format!(
+        "ViT-L/14-336, batch {IMAGES}: {:.1} ms, {:.0} images/s, {:.1} GB",
+        1e3 * one,
+        IMAGES as f64 / one,
+        plan.bytes(&config) as f64 / 1e9,
+    ));
+    session.close(driver)?;
+    encoder.unload(driver)
 }
 
 /// Prompts of four responses each.

@@ -1,5 +1,7 @@
 //! The pre-norm transformer encoder of CLIP's and SigLIP's towers and of EVA's image tower (`fisao-models/src/encoder.rs`).
 
+use std::ops::Range;
+
 use crate::kernels::{
     Appended, Gelu, HeadTransforms, Heads, Rotary, Rows, Sequences, add_bias, attention, gelu,
     layer_norm, rotary_append,
@@ -262,16 +264,16 @@ impl EncoderSession {
         driver.release(self.arena)
     }
 
-    /// States behind the first layers, for each of `depths`, in ascending order: `[sequences · length, width]` each.
+    /// Runs some of the layers: `[sequences · length, width]`.
     ///
-    /// * `x` — embeddings, `[sequences · length, width]`
+    /// * `x` — what the first of them is given, `[sequences · length, width]`
     /// * `causal` — whether a position sees what stands before it and itself only
     ///
     /// # Errors
     /// [`CudaError::Capacity`] beyond the plan, and those of the driver.
     ///
     /// # Panics
-    /// When lengths do not fit each other, or a depth is more than there are layers.
+    /// When lengths do not fit each other, or there are fewer layers.
     pub fn forward(
         &self,
         driver: &mut dyn Driver,
@@ -279,8 +281,8 @@ impl EncoderSession {
         x: &[f32],
         [sequences, length]: [usize; 2],
         causal: bool,
-        depths: &[usize],
-    ) -> Result<Vec<Vec<f32>>, CudaError> {
+        layers: Range<usize>,
+    ) -> Result<Vec<f32>, CudaError> {
         let width = encoder.config.hidden;
         assert_eq!(x.len(), sequences * length * width, "embeddings of every position");
         for (what, found, planned) in [
@@ -301,18 +303,12 @@ impl EncoderSession {
             segments: None,
         };
         driver.upload(self.memory.x, bytemuck::cast_slice(x))?;
-        let mut done = 0;
-        let mut found = Vec::with_capacity(depths.len());
-        for &depth in depths {
-            for layer in &encoder.layers[done..depth] {
-                self.layer(driver, &encoder.config, layer, &sequences)?;
-            }
-            done = depth;
-            let mut states = vec![0.0_f32; x.len()];
-            driver.download(self.memory.x, bytemuck::cast_slice_mut(&mut states))?;
-            found.push(states);
+        for layer in &encoder.layers[layers] {
+            self.layer(driver, &encoder.config, layer, &sequences)?;
         }
-        Ok(found)
+        let mut states = vec![0.0_f32; x.len()];
+        driver.download(self.memory.x, bytemuck::cast_slice_mut(&mut states))?;
+        Ok(states)
     }
 
     fn layer(

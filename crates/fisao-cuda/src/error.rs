@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub enum CudaError {
     /// A library of CUDA is not on this machine.
     #[error(
-        "no {what}: looked for {} by name and in {}\nhint: {hint}",
+        "no {what}: looked for {} by name and in {}",
         .names.join(", "),
         listed(.folders)
     )]
@@ -30,7 +30,7 @@ pub enum CudaError {
         code: String,
     },
     /// There is no card of this number.
-    #[error("no card {ordinal}: this machine has {found}\nhint: cards are counted from 0")]
+    #[error("no card {ordinal}: this machine has {found}")]
     NoCard {
         /// Number asked for.
         ordinal: usize,
@@ -62,7 +62,7 @@ pub enum CudaError {
         source: std::io::Error,
     },
     /// There is no C++ compiler, which runs kernels on the CPU.
-    #[error("no C++ compiler: `{command}` could not be run: {source}\nhint: set CXX to a compiler")]
+    #[error("no C++ compiler: `{command}` could not be run: {source}")]
     HostCompiler {
         /// What was run.
         command: String,
@@ -71,7 +71,7 @@ pub enum CudaError {
     },
     /// A run needs more memory than there is.
     #[error(
-        "{what} needs {} MiB, and {} MiB are free\nhint: {hint}",
+        "{what} needs {} MiB of the card's memory, and {} MiB are free",
         .needed.div_ceil(1 << 20),
         .free >> 20
     )]
@@ -95,13 +95,13 @@ pub enum CudaError {
         /// The plan's.
         planned: usize,
     },
-    /// A size that the kernels do not support.
+    /// A size or function that the kernels do not support.
     #[error("{what} is {found}; supported are {supported}")]
     Unsupported {
-        /// Which size.
+        /// Which one.
         what: &'static str,
-        /// The one asked for.
-        found: usize,
+        /// What is asked for.
+        found: String,
         /// Those that are possible.
         supported: &'static str,
     },
@@ -121,6 +121,18 @@ pub enum CudaError {
         /// What happened.
         problem: String,
     },
+}
+
+impl CudaError {
+    /// What to do about it, if that is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Library { hint, .. } | Self::Memory { hint, .. } => Some(hint),
+            Self::NoCard { .. } => Some("cards are counted from 0"),
+            Self::HostCompiler { .. } => Some("set CXX to a compiler"),
+            _ => None,
+        }
+    }
 }
 
 fn listed(folders: &[PathBuf]) -> String {

@@ -66,7 +66,7 @@ pub(crate) fn compiled_head_size(head_size: usize) -> Result<usize, CudaError> {
     let found = HEAD_SIZES.into_iter().find(|&compiled| compiled >= head_size);
     found.filter(|_| head_size > 0 && head_size.is_multiple_of(2)).ok_or(CudaError::Unsupported {
         what: "the width of a head",
-        found: head_size,
+        found: head_size.to_string(),
         supported: "even widths up to 128",
     })
 }

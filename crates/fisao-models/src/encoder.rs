@@ -2,7 +2,13 @@
 //!
 //! Ported from transformers' `CLIPEncoder` and `InstructBlipEncoder`; no dropout, since it is off in their configurations.
 
+mod card;
+
+use std::ops::Range;
+use std::sync::Arc;
+
 use burn::tensor::{Device, Tensor};
+use fisao_cuda::{CudaError, Driver, Storage};
 
 use crate::activation::Activation;
 use crate::attention::{Mask, Shown, attend, merge_heads, split_heads};
@@ -10,6 +16,8 @@ use crate::linear::{Linear, LinearVisitor};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{WeightError, WeightSource};
+
+use card::Card;
 
 /// Sizes of one encoder.
 #[derive(Debug, Clone, Copy)]
@@ -143,6 +151,22 @@ impl EncoderLayer {
         linears
     }
 
+    /// The same to read.
+    fn linears(&self) -> Vec<(&'static str, &Linear)> {
+        let mut linears: Vec<_> = match &self.query_key_value {
+            QueryKeyValue::Separate(projections) => {
+                SEPARATE.into_iter().zip(projections.iter()).collect()
+            }
+            QueryKeyValue::Fused(projection) => vec![(FUSED, &**projection)],
+        };
+        linears.extend([
+            (self.query_key_value.output_name(), &self.out_proj),
+            ("mlp.fc1", &self.fc1),
+            ("mlp.fc2", &self.fc2),
+        ]);
+        linears
+    }
+
     /// `x`: `[batch · length, width]`.
     fn forward(&self, x: Tensor<2>, batch: usize, shown: &Shown) -> Tensor<2> {
         let length = x.dims()[0] / batch;
@@ -176,6 +200,8 @@ impl Parameters for EncoderLayer {
 #[derive(Debug, Clone)]
 pub struct Encoder {
     layers: Vec<EncoderLayer>,
+    /// Where layers run, if not on the tensors' device.
+    card: Option<Arc<Card>>,
 }
 
 impl Encoder {
@@ -194,7 +220,7 @@ impl Encoder {
                 EncoderLayer::load(config, weights, &format!("{name}.layers.{index}"), device)
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { layers })
+        Ok(Self { layers, card: None })
     }
 
     /// Number of layers.
@@ -207,8 +233,7 @@ impl Encoder {
     /// # Shapes
     /// `x`: `[batch · length, width]`.
     pub fn forward(&self, x: Tensor<2>, batch: usize, mask: &Mask, depth: usize) -> Tensor<2> {
-        let shown = Shown::by(mask);
-        self.layers[..depth].iter().fold(x, |x, layer| layer.forward(x, batch, &shown))
+        self.run(x, batch, mask, 0..depth)
     }
 
     /// Runs the layers behind the first `depth`.
@@ -216,8 +241,37 @@ impl Encoder {
     /// # Shapes
     /// `x`: `[batch · length, width]`.
     pub fn finish(&self, x: Tensor<2>, batch: usize, mask: &Mask, depth: usize) -> Tensor<2> {
+        self.run(x, batch, mask, depth..self.depth())
+    }
+
+    fn run(&self, x: Tensor<2>, batch: usize, mask: &Mask, layers: Range<usize>) -> Tensor<2> {
+        if layers.is_empty() {
+            return x;
+        }
+        let card = self.card.as_ref();
+        if let Some(states) =
+            card.and_then(|card| card.forward(self, &x, batch, mask, layers.clone()))
+        {
+            return states;
+        }
         let shown = Shown::by(mask);
-        self.layers[depth..].iter().fold(x, |x, layer| layer.forward(x, batch, &shown))
+        self.layers[layers].iter().fold(x, |x, layer| layer.forward(x, batch, &shown))
+    }
+
+    /// Copies the layers to a card. From then on they run there, for this encoder and all its clones; layers that learn or are adapted,
+    /// and masks of single sequences, stay on the CPU. A copy whose weights are replaced is made again.
+    ///
+    /// # Errors
+    /// [`CudaError::Memory`] where the card has no room, [`CudaError::Unsupported`] for heads of a width that no kernel has, and those
+    /// of the driver. The encoder runs on the CPU as before then.
+    pub(crate) fn use_card(&mut self, driver: Box<dyn Driver + Send>) -> Result<(), CudaError> {
+        self.card = Some(Arc::new(Card::new(self, driver)?));
+        Ok(())
+    }
+
+    /// The type of the layers' matrices, which a card has to have kernels for.
+    pub(crate) fn storage(&self) -> Storage {
+        card::storage_of(self)
     }
 
     /// Visits every linear layer under `{prefix}.layers.N.…`.

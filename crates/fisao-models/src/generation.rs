@@ -117,12 +117,12 @@ pub(crate) struct Prefilled {
 }
 
 /// Prompts that are to be read.
-struct LaidOut {
-    inputs: DecoderInputs,
+pub(crate) struct LaidOut {
+    pub(crate) inputs: DecoderInputs,
     /// Padding before each prompt.
-    padding: Vec<usize>,
+    pub(crate) padding: Vec<usize>,
     /// As [`Prefilled::lag`].
-    lag: Vec<usize>,
+    pub(crate) lag: Vec<usize>,
 }
 
 /// Bytes of matrices up to which each core has room for them in a cache.
@@ -184,7 +184,7 @@ impl VisionLanguageModel {
     }
 
     /// Pads prompts on the left to a length, and embeds them.
-    fn lay_out_prompts(
+    pub(crate) fn lay_out_prompts(
         &self,
         prompts: &[Prompt],
         longest: usize,

@@ -7,6 +7,8 @@
 mod cache;
 mod card;
 mod card_decoding;
+mod card_outlook;
+mod card_scoring;
 mod cpu_decoding;
 mod decoding_session;
 mod gradient_checkpointing;
@@ -29,6 +31,8 @@ use crate::weights::{WeightError, WeightSource};
 
 pub use cache::KvCache;
 use card::Card;
+pub use card_outlook::{CardBatches, CardMemory};
+pub(crate) use card_scoring::{CardBatch, CardScoring};
 pub(crate) use decoding_session::{DecodingSession, PromptBatch, Sequences};
 pub use gradient_checkpointing::LayerInputs;
 pub(crate) use layer::swiglu;
@@ -220,6 +224,13 @@ impl Llama {
     /// What the card calls itself that responses are written on.
     pub fn card_name(&self) -> Option<&str> {
         self.card.as_deref().map(Card::name)
+    }
+
+    /// How many sequences of `length` positions each are decoded together at most, if that is on a card: as many as its memory has room
+    /// for beside the weights, however much of it others use, so that it is the same number each time.
+    pub fn rows_on_card(&self, length: usize, most: usize) -> Option<usize> {
+        let card = self.card.as_deref()?;
+        Some(card.lock().rows(length, most))
     }
 
     /// The type of the decoder's matrices, which a card has to have kernels for.

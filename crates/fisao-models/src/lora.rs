@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::linear::{Linear, by_columns};
+use crate::llama::LlamaConfig;
 use crate::parameters::from_floats;
 use crate::weights::{Init, draw};
 
@@ -27,6 +28,22 @@ pub struct LoraConfig {
     /// Rank-stabilised scale (Kalajdzievski 2023, arXiv 2312.03732). Default off.
     #[serde(alias = "use-rs-lora")]
     pub use_rslora: bool,
+}
+
+impl LoraConfig {
+    /// Numbers in the adapter that a decoder gets.
+    pub fn parameters(&self, decoder: &LlamaConfig) -> usize {
+        let LlamaConfig { hidden_size: width, intermediate_size: inner, head_dim, .. } = *decoder;
+        let (queries, keys) =
+            (decoder.num_attention_heads * head_dim, decoder.num_key_value_heads * head_dim);
+        let both = |target: &str| match target {
+            "q_proj" | "o_proj" => width + queries,
+            "k_proj" | "v_proj" => width + keys,
+            _ => width + inner,
+        };
+        let each: usize = self.target_modules.iter().map(|target| both(target)).sum();
+        decoder.num_hidden_layers * self.rank * each
+    }
 }
 
 impl Default for LoraConfig {

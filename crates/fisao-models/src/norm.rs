@@ -10,9 +10,9 @@ use crate::weights::{Init, WeightError, WeightSource, widened};
 /// `(x − mean) / √(var + ε) · γ + β` (Ba et al. 2016), biased variance.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
-    weight: Tensor<1>,
-    bias: Tensor<1>,
-    epsilon: f64,
+    pub(crate) weight: Tensor<1>,
+    pub(crate) bias: Tensor<1>,
+    pub(crate) epsilon: f64,
 }
 
 impl LayerNorm {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Gradients, Tensor, activation};
+use burn::tensor::{Tensor, activation};
 use fisao_kernels::{Operation, is_fused, is_fused_weight, one, two};
 
 use crate::attention::Mask;
@@ -124,33 +124,19 @@ impl VisionLanguageModel {
         ResponseStates { hidden, targets }
     }
 
-    /// The same of a model that trains. With `recomputed`, which is the same model, not training, gradients are checkpointed: the
-    /// inputs of layers are kept and their activations recomputed in the backward pass, in the memory of one layer; what comes
-    /// before the layers has to be constant then. The backward pass is [`backward`](Self::backward).
-    pub fn training_states(
+    /// The same of a model that trains, and the inputs of its layers, which are recomputed in the backward pass. `frozen` is the same
+    /// model, not training; what comes before the layers has to be constant.
+    pub(crate) fn checkpointed_states(
         &self,
-        recomputed: Option<&Self>,
+        frozen: &Self,
         examples: &[Example<'_>],
         features: &ImageFeatures,
-    ) -> (ResponseStates, Option<LayerInputs>) {
-        let Some(frozen) = recomputed else {
-            return (self.response_states(examples, features), None);
-        };
+    ) -> (ResponseStates, LayerInputs) {
         let (layout, mask) = (frozen.lay_out(examples, features), Mask::causal());
         let pass = layout.pass(examples.len(), &mask);
         let inputs = frozen.language_model().layer_inputs(layout.inputs.x.clone(), &pass);
         let hidden = self.language_model().finish(&inputs);
-        (ResponseStates { hidden, targets: layout.targets }, Some(inputs))
-    }
-
-    /// Backward pass from a loss of [`training_states`](Self::training_states): its gradients, and where layers are recomputed one
-    /// set more for each of them.
-    pub fn backward(&self, inputs: Option<LayerInputs>, loss: &Tensor<1>) -> Vec<Gradients> {
-        let gradients = loss.backward();
-        match inputs {
-            Some(inputs) => self.language_model().backward(inputs, gradients),
-            None => vec![gradients],
-        }
+        (ResponseStates { hidden, targets: layout.targets }, inputs)
     }
 
     /// Prompts and responses as one batch of rows.

@@ -6,6 +6,7 @@
 //! for queries, keys and values.
 
 use burn::tensor::{Device, Tensor};
+use fisao_cuda::{CudaError, Driver, Storage};
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
@@ -213,6 +214,21 @@ impl VisionTower {
     /// Where the tower's weights live.
     pub fn device(&self) -> Device {
         self.patch_embedding.device()
+    }
+
+    /// Copies the layers to a card, where they run from then on, for this tower and all its clones; embeddings, the last norm and what
+    /// learns or is adapted stay on the CPU.
+    ///
+    /// # Errors
+    /// [`CudaError::Memory`] where the card has no room, [`CudaError::Unsupported`] for what no kernel is made for, and those of the
+    /// driver. The tower runs on the CPU as before then.
+    pub fn use_card(&mut self, driver: Box<dyn Driver + Send>) -> Result<(), CudaError> {
+        self.encoder.use_card(driver)
+    }
+
+    /// The type of the layers' matrices, which a card has to have kernels for.
+    pub fn storage(&self) -> Storage {
+        self.encoder.storage()
     }
 
     /// Whether an adapter changes what the tower computes.

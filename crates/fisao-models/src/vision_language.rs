@@ -156,6 +156,11 @@ impl VisionLanguageModel {
         self.image_encoder.tower()
     }
 
+    /// Mutable [`vision_tower`](Self::vision_tower).
+    pub fn vision_tower_mut(&mut self) -> Option<&mut VisionTower> {
+        self.image_encoder.tower_mut()
+    }
+
     /// Whether an adapter is on anything that makes image tokens.
     pub fn has_adapted_image_encoder(&self) -> bool {
         let mut adapted = false;

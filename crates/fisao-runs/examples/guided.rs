@@ -28,7 +28,7 @@ use fisao_models::generation::Sampling;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_runs::bundle::embedded;
 use fisao_runs::demo_config::demo_config;
-use fisao_runs::device::OpenDevice;
+use fisao_runs::device::{OpenDevice, cpu};
 use fisao_runs::reporter::Reporter;
 use fisao_runs::world::{DemoSetup, evaluate_captions};
 use fisao_scenes::{Split, WorldKind};

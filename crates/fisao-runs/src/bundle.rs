@@ -222,7 +222,7 @@ impl Policy {
                 .hint("add --dtype bf16, or leave it out")
             );
         }
-        opened.copy_decoder(&mut policy.model, reporter)?;
+        opened.copy_model(&mut policy.model, reporter)?;
         Ok(policy)
     }
 
@@ -373,6 +373,7 @@ impl Pair {
             None => LoadedVerifier::of_decoder(&policy, settings)?,
         };
         let views = verifier.views_beside(&policy, allow, reporter)?;
+        verifier.use_card(opened, reporter)?;
         Ok(Self { policy, verifier, views })
     }
 }

@@ -15,6 +15,7 @@ use fisao_formats::documents::read_json;
 use fisao_formats::run_folder::RunFolder;
 use fisao_formats::weights::LoadDtype;
 use fisao_models::parallel::{cores, instruction_set};
+use fisao_models::vision::VisionTower;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_models::weights::is_held;
 use serde::{Deserialize, Serialize};
@@ -163,8 +164,10 @@ pub struct OpenDevice {
     pub record: DeviceRecord,
     /// Whether it is a card, and not a program that imitates one.
     is_card: bool,
-    /// What decoders are copied to.
+    /// What decoders and image towers are copied to.
     card: Option<CudaDevice>,
+    /// Whether decoders are.
+    decodes: bool,
 }
 
 /// What runs kernels of `fisao-cuda`.
@@ -203,9 +206,8 @@ impl DeviceChoice {
         let name = name.as_deref().unwrap_or("a device without a name");
         reporter.note(format!("device {device}: {name}"));
         if let Some(card) = opened.card {
-            reporter.note(
-                "the card reads prompts and writes responses; everything else runs on the CPU",
-            );
+            reporter
+                .note("the card runs decoders and image towers; everything else runs on the CPU");
             if let CudaDevice::Host = card {
                 reporter.warn(
                     format!("{HOST}=1: no card is used; kernels run on the CPU, very slowly"),
@@ -237,36 +239,62 @@ impl OpenDevice {
     pub fn cpu() -> Self {
         let here = Some(CpuRecord::here());
         let record = DeviceRecord { device: DeviceChoice::Cpu, name: None, cpu: here };
-        Self { device: cpu(), record, is_card: false, card: None }
+        Self { device: cpu(), record, is_card: false, card: None, decodes: true }
     }
 
-    /// Whether decoders are copied to a card, and tensors stay on the CPU.
+    /// Whether models are copied to a card, and tensors stay on the CPU.
     pub fn has_card(&self) -> bool {
         self.card.is_some()
     }
 
-    /// The same with models staying off the card: for what decodes nothing.
+    /// The same with decoders staying off the card: for what decodes nothing.
     #[must_use]
-    pub fn without_card(&self) -> Self {
-        Self { card: None, ..self.clone() }
+    pub fn without_decoders(&self) -> Self {
+        Self { decodes: false, ..self.clone() }
     }
 
-    /// Copies a model's decoder to the card, if there is one. What the card cannot compute stays on the CPU, and the user is told.
+    /// Copies a model's decoder and image tower to the card, if there is one. What the card cannot compute stays on the CPU, and the
+    /// user is told.
     ///
     /// # Errors
-    /// The card has no room for the decoder, or its driver fails.
-    pub fn copy_decoder(
+    /// The card has no room for them, or its driver fails.
+    pub fn copy_model(
         &self,
         model: &mut VisionLanguageModel,
         reporter: &Reporter,
     ) -> anyhow::Result<()> {
+        if self.decodes {
+            let decoder = model.language_model_mut();
+            let storage = decoder.storage();
+            self.copy(storage, |driver| decoder.use_card(driver), "this decoder", reporter)?;
+        }
+        match model.vision_tower_mut() {
+            Some(tower) => self.copy_tower(tower, reporter),
+            None => Ok(()),
+        }
+    }
+
+    /// The same of an image tower.
+    ///
+    /// # Errors
+    /// As [`copy_model`](Self::copy_model).
+    pub fn copy_tower(&self, tower: &mut VisionTower, reporter: &Reporter) -> anyhow::Result<()> {
+        let storage = tower.storage();
+        self.copy(storage, |driver| tower.use_card(driver), "this image tower", reporter)
+    }
+
+    fn copy(
+        &self,
+        storage: Storage,
+        copy: impl FnOnce(Box<dyn Driver + Send>) -> Result<(), CudaError>,
+        what: &str,
+        reporter: &Reporter,
+    ) -> anyhow::Result<()> {
         let Some(card) = self.card else { return Ok(()) };
-        let decoder = model.language_model_mut();
-        let driver = card.driver(&[decoder.storage()]);
-        match driver.and_then(|driver| decoder.use_card(driver)) {
+        match card.driver(&[storage]).and_then(copy) {
             Err(error @ CudaError::Unsupported { .. }) => {
                 reporter.warn(
-                    format!("the card does not compute this model, so it runs on the CPU: {error}"),
+                    format!("the card does not compute {what}, so it runs on the CPU: {error}"),
                     None::<&str>,
                 );
                 Ok(())
@@ -312,15 +340,13 @@ fn open_cuda(ordinal: usize) -> anyhow::Result<OpenDevice> {
     // What is not done on the card is done on the CPU.
     let cpu_record = Some(CpuRecord::here());
     let record = DeviceRecord { device: choice, name: Some(name), cpu: cpu_record };
-    Ok(OpenDevice { device: cpu(), record, is_card: true, card: Some(card) })
+    Ok(OpenDevice { device: cpu(), record, is_card: true, card: Some(card), decodes: true })
 }
 
 /// What is wrong with a card; errors that say what to do have it in their last line.
 fn refused(choice: DeviceChoice, error: &CudaError) -> Refusal {
-    let text = error.to_string();
-    let (problem, hint) =
-        text.split_once("\nhint: ").unwrap_or((&text, "--device cpu needs no card"));
-    Refusal::new(format!("--device {choice}: {problem}")).hint(hint)
+    let hint = error.hint().unwrap_or("--device cpu needs no card");
+    Refusal::new(format!("--device {choice}: {error}")).hint(hint)
 }
 
 /// The device of a resumed run: the one it was begun on, unless another is asked for.
@@ -394,7 +420,7 @@ fn open_card(backend: Backend, index: usize) -> anyhow::Result<OpenDevice> {
         Err(reason) => bail!(unusable(choice, &reason)),
     };
     let record = DeviceRecord { device: choice, name, cpu: None };
-    Ok(OpenDevice { device: device.clone(), record, is_card, card: None })
+    Ok(OpenDevice { device: device.clone(), record, is_card, ..OpenDevice::cpu() })
 }
 
 fn unusable(choice: DeviceChoice, reason: &str) -> Refusal {

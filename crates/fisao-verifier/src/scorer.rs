@@ -196,6 +196,14 @@ impl Verifier {
         }
     }
 
+    /// The image tower of the contrastive model, where it scores by one.
+    pub fn vision_tower_mut(&mut self) -> Option<&mut VisionTower> {
+        match &mut self.model {
+            ScoringModel::Contrastive(model, _) => Some(model.vision_mut()),
+            ScoringModel::Decoder(_) => None,
+        }
+    }
+
     /// The decoder that reads, where it scores by one.
     pub fn decoder(&self) -> Option<&DecoderReader> {
         match &self.model {

@@ -7,7 +7,7 @@ use fisao_models::adamw::{AdamW, AdamWConfig};
 use fisao_models::generation::{Prompt, Sampling};
 use fisao_models::llama::LlamaConfig;
 use fisao_models::lora::LoraConfig;
-use fisao_models::parallel::{parallel_chunks, workers_on};
+use fisao_models::parallel::parallel_chunks;
 use fisao_models::parameters::{
     GradientMap, ParameterMut, Parameters, add_gradients, collect_all_gradients, floats,
 };
@@ -135,19 +135,18 @@ pub(super) fn train(repetitions: &mut Repetitions, work: &Step) -> anyhow::Resul
     let tokens = batch * length;
     let mut optimiser = AdamW::new(AdamWConfig::default());
     while repetitions.again() {
-        let chunks = workers_on(&learner.model.device());
+        let chunks = learner.model.scoring_workers();
         let parts = parallel_chunks(&rows, chunks, |rows| {
             let mut replica = learner.clone();
             replica.train_where(&|_| true);
             let examples: Vec<Example<'_>> =
                 rows.iter().map(|_| Example { prompt, image: 0, response }).collect();
             let gradient_checkpointing = gradient_checkpointing.then_some(&learner.model);
-            let (states, inputs) =
-                replica.model.training_states(gradient_checkpointing, &examples, &features);
-            let (log_probabilities, _) = replica.model.log_probabilities(&states, 1.0);
-            let loss = log_probabilities.sum() * (-1.0 / tokens as f64);
-            let parts = replica.model.backward(inputs, &loss);
-            collect_all_gradients(&mut replica, &parts)
+            let (scores, pass) =
+                replica.model.training_scores(gradient_checkpointing, &examples, &features, 1.0)?;
+            let loss = scores.log_probs.sum() * (-1.0 / tokens as f64);
+            let parts = replica.model.backward(pass, &loss)?;
+            anyhow::Ok(collect_all_gradients(&mut replica, &parts)?)
         });
         let mut gradients = GradientMap::new();
         for part in parts {

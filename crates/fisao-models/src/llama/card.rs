@@ -3,22 +3,25 @@
 //! The model's own tensors stay on the CPU. The card has a copy of them, which is made again when they are no longer those that it was
 //! made of, and one adapter: that of the model which was last run.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use burn::tensor::DType;
+use burn::tensor::Tensor;
 use fisao_cuda::kernels::Heads;
 use fisao_cuda::{
-    AdapterTarget, AdapterWeights, CudaError, Decoder, DecoderConfig, Driver, Storage,
-    WeightSource, WeightTensor,
+    AdapterTarget, AdapterWeights, CudaError, Decoder, DecoderConfig, Driver, Plan, Storage,
 };
 use fisao_kernels::layer_weights::HeldTensor;
 
+use super::card_outlook::CardMemory;
 use super::layer::DecoderLayer;
 use super::{DecoderFamily, Llama, PositionScheme};
-use crate::linear::Linear;
+use crate::card_copy::{self, NamedTensors};
+use crate::linear::{Linear, LowRank};
 use crate::norm::RmsNorm;
+
+/// Positions that go through the layers at a time when prompts are read.
+pub(super) const PREFILL_POSITIONS: usize = 2048;
 
 /// What the copy's tensors are named by.
 const NAME: &str = "decoder";
@@ -41,18 +44,13 @@ pub(super) struct CardState {
     /// Nothing where it could not be copied again.
     decoder: Option<Decoder>,
     /// What the decoder is a copy of.
-    weights: Vec<NamedTensor>,
+    weights: NamedTensors,
     /// The adapter on the card.
     adapter: Vec<AdapterPath>,
     /// Sessions that are open, and those of them that go through the adapter.
     sessions: [usize; 2],
-}
-
-/// A tensor and its name.
-#[derive(Debug, Clone)]
-struct NamedTensor {
-    name: String,
-    tensor: HeldTensor,
+    /// The most memory that was taken, bytes.
+    peak: usize,
 }
 
 /// The low-rank path of one linear layer.
@@ -83,8 +81,8 @@ impl Card {
         let weights = weights(model);
         let decoder = upload(&mut *driver, model, &weights)?;
         let name = driver.name();
-        let decoder = Some(decoder);
-        let state = CardState { driver, decoder, weights, adapter: Vec::new(), sessions: [0; 2] };
+        let (decoder, adapter) = (Some(decoder), Vec::new());
+        let state = CardState { driver, decoder, weights, adapter, sessions: [0; 2], peak: 0 };
         Ok(Self { name, state: Mutex::new(state) })
     }
 
@@ -105,11 +103,7 @@ impl CardState {
     pub(super) fn prepare(&mut self, model: &Llama) -> Result<bool, CudaError> {
         let weights = weights(model);
         let [open, adapted] = self.sessions;
-        let same =
-            |(a, b): (&NamedTensor, &NamedTensor)| a.name == b.name && a.tensor.is(&b.tensor);
-        let unchanged = self.decoder.is_some()
-            && weights.len() == self.weights.len()
-            && weights.iter().zip(&self.weights).all(same);
+        let unchanged = self.decoder.is_some() && weights.are(&self.weights);
         if !unchanged {
             if open > 0 {
                 return Ok(false);
@@ -155,8 +149,47 @@ impl CardState {
         (&mut *self.driver, decoder)
     }
 
+    /// See [`Llama::rows_on_card`].
+    pub(super) fn rows(&mut self, length: usize, most: usize) -> usize {
+        let (Ok(memory), Some(decoder)) = (self.driver.memory(), &self.decoder) else { return 1 };
+        let weights = Decoder::weight_bytes(decoder.config());
+        // The driver and its libraries take some as well.
+        let room = (memory.total - memory.total / 16).saturating_sub(weights);
+        let fits = |&rows: &usize| {
+            let plan = Plan {
+                prompts: rows,
+                prompt_length: length,
+                rows,
+                new_tokens: 1,
+                prefill_positions: PREFILL_POSITIONS,
+            };
+            plan.bytes(decoder) <= room
+        };
+        std::iter::successors(Some(most), |rows| Some(rows / 2).filter(|&rows| rows > 0))
+            .find(fits)
+            .unwrap_or(1)
+    }
+
+    /// The decoder's memory with so much more, and the card's.
+    pub(super) fn memory(
+        &self,
+        more: impl FnOnce(&Decoder) -> usize,
+    ) -> Result<Option<CardMemory>, CudaError> {
+        let Some(decoder) = &self.decoder else { return Ok(None) };
+        let needed = Decoder::weight_bytes(decoder.config()) + more(decoder);
+        Ok(Some(CardMemory { needed, total: self.driver.memory()?.total }))
+    }
+
+    /// The most memory of the card that was taken when a batch was opened, by others as well, bytes.
+    pub(super) fn peak(&self) -> usize {
+        self.peak
+    }
+
     /// Counts a session that is opened.
     pub(super) fn opened(&mut self, adapted: bool) {
+        if let Ok(memory) = self.driver.memory() {
+            self.peak = self.peak.max(memory.total - memory.free);
+        }
         self.sessions[0] += 1;
         self.sessions[1] += usize::from(adapted);
     }
@@ -178,25 +211,41 @@ pub(super) fn is_adapted(model: &Llama) -> bool {
     model.layers.iter().any(|layer| linears(layer).iter().any(|(_, of)| of.adapter.is_some()))
 }
 
+/// Whether any weight of a model trains that is not its adapter's.
+pub(super) fn weights_train(model: &Llama) -> bool {
+    let trains = |linear: &Linear| {
+        linear.weight.is_require_grad() || linear.bias.as_ref().is_some_and(Tensor::is_require_grad)
+    };
+    let norm_trains = |norm: &RmsNorm| norm.weight.is_require_grad();
+    model.embed_tokens.weight.is_require_grad()
+        || norm_trains(&model.norm)
+        || model.lm_head.as_ref().is_some_and(trains)
+        || model.layers.iter().any(|layer| {
+            linears(layer).iter().any(|(_, linear)| trains(linear))
+                || [&layer.input_layernorm, &layer.post_attention_layernorm]
+                    .into_iter()
+                    .chain(layer.head_norms.iter().flatten())
+                    .any(norm_trains)
+        })
+}
+
+/// The adapter of a linear layer.
+pub(super) fn adapter_of(model: &Llama, layer: usize, target: AdapterTarget) -> Option<&LowRank> {
+    let all = linears(model.layers.get(layer)?);
+    all.into_iter().find(|(of, _)| *of == target)?.1.adapter.as_ref()
+}
+
 fn upload(
     driver: &mut dyn Driver,
     model: &Llama,
-    weights: &[NamedTensor],
+    weights: &NamedTensors,
 ) -> Result<Decoder, CudaError> {
-    Decoder::load(driver, config(model), &mut Held(weights), NAME)
+    Decoder::load(driver, config(model), &mut &*weights, NAME)
 }
 
 /// The element type of a decoder's matrices.
 pub(super) fn storage(model: &Llama) -> Storage {
-    stored(model.embed_tokens.weight.dtype())
-}
-
-fn stored(dtype: DType) -> Storage {
-    match dtype {
-        DType::BF16 => Storage::Bf16,
-        DType::F16 => Storage::F16,
-        _ => Storage::F32,
-    }
+    card_copy::storage(model.embed_tokens.weight.dtype())
 }
 
 fn config(model: &Llama) -> DecoderConfig {
@@ -243,30 +292,28 @@ fn linears(layer: &DecoderLayer) -> [(AdapterTarget, &Linear); 7] {
 }
 
 /// All weights but the adapter's.
-fn weights(model: &Llama) -> Vec<NamedTensor> {
-    let mut all = Vec::new();
-    let mut put = |name: String, tensor: HeldTensor| all.push(NamedTensor { name, tensor });
-    put(format!("{NAME}.model.embed_tokens.weight"), HeldTensor::new(&model.embed_tokens.weight));
+fn weights(model: &Llama) -> NamedTensors {
+    let mut all = NamedTensors::default();
+    all.put(format!("{NAME}.model.embed_tokens.weight"), &model.embed_tokens.weight);
     for (index, layer) in model.layers.iter().enumerate() {
         let name = |part: &str| format!("{NAME}.model.layers.{index}.{part}");
         for (target, linear) in linears(layer) {
             let part = part(target);
-            put(name(&format!("{part}.weight")), HeldTensor::new(&linear.weight));
+            all.put(name(&format!("{part}.weight")), &linear.weight);
             if let Some(bias) = &linear.bias {
-                put(name(&format!("{part}.bias")), HeldTensor::new(bias));
+                all.put(name(&format!("{part}.bias")), bias);
             }
         }
-        let norm = |norm: &RmsNorm| HeldTensor::new(&norm.weight);
-        put(name("input_layernorm.weight"), norm(&layer.input_layernorm));
-        put(name("post_attention_layernorm.weight"), norm(&layer.post_attention_layernorm));
+        all.put(name("input_layernorm.weight"), &layer.input_layernorm.weight);
+        all.put(name("post_attention_layernorm.weight"), &layer.post_attention_layernorm.weight);
         if let Some([queries, keys]) = &layer.head_norms {
-            put(name("self_attn.q_norm.weight"), norm(queries));
-            put(name("self_attn.k_norm.weight"), norm(keys));
+            all.put(name("self_attn.q_norm.weight"), &queries.weight);
+            all.put(name("self_attn.k_norm.weight"), &keys.weight);
         }
     }
-    put(format!("{NAME}.model.norm.weight"), HeldTensor::new(&model.norm.weight));
+    all.put(format!("{NAME}.model.norm.weight"), &model.norm.weight);
     if let Some(head) = &model.lm_head {
-        put(format!("{NAME}.lm_head.weight"), HeldTensor::new(&head.weight));
+        all.put(format!("{NAME}.lm_head.weight"), &head.weight);
     }
     all
 }
@@ -296,20 +343,5 @@ fn adapter(model: &Llama) -> Vec<AdapterPath> {
 }
 
 fn floats(tensor: &HeldTensor) -> Vec<f32> {
-    stored(tensor.dtype()).widened(&tensor.bytes())
-}
-
-/// Gives out a decoder's weights.
-struct Held<'a>(&'a [NamedTensor]);
-
-impl WeightSource for Held<'_> {
-    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<WeightTensor<'_>, String> {
-        let found = self.0.iter().find(|of| of.name == name).ok_or("the model does not have it")?;
-        if found.tensor.shape() != shape {
-            return Err(format!("shape {:?} in the place of {shape:?}", found.tensor.shape()));
-        }
-        let storage = stored(found.tensor.dtype());
-        let bytes: Cow<'_, [u8]> = found.tensor.bytes();
-        Ok(WeightTensor { storage, bytes })
-    }
+    card_copy::storage(tensor.dtype()).widened(&tensor.bytes())
 }

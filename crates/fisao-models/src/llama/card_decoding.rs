@@ -5,13 +5,10 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use fisao_cuda::{Continuation, CudaError, Plan, Prompts, Session, Tokens};
 
-use super::card::{self, Card};
+use super::Llama;
+use super::card::{self, Card, PREFILL_POSITIONS};
 use super::decoding_session::{PromptBatch, Sequences};
-use super::{Llama, PositionScheme, Positions};
 use crate::parameters::{floats, from_floats};
-
-/// Positions that go through the layers at a time when prompts are read.
-const PREFILL_POSITIONS: usize = 2048;
 
 /// Several sequences behind their prompts, all of which lie on a card.
 #[derive(Debug)]
@@ -78,7 +75,7 @@ impl CardDecoding {
         sequences: &Sequences,
     ) -> Vec<f32> {
         let x = floats(&prompts.x);
-        let positions = positions(model, prompts.positions);
+        let positions = prompts.positions.for_card(model.config.positions);
         let deep: Vec<Vec<f32>> = prompts.deep.iter().map(floats).collect();
         let deep: Vec<&[f32]> = deep.iter().map(Vec::as_slice).collect();
         let read = Prompts {
@@ -127,16 +124,5 @@ impl Drop for CardDecoding {
             tracing::warn!(%error, "memory of a batch was not given back");
         }
         state.closed(self.adapted);
-    }
-}
-
-/// Positions as the card reads them: one of a row, or three where the decoder reads three.
-fn positions(model: &Llama, positions: &Positions) -> Vec<i32> {
-    let single = model.config.positions == PositionScheme::Sequential;
-    match positions {
-        Positions::Single(all) if single => all.iter().map(|&at| at as i32).collect(),
-        Positions::Single(all) => all.iter().flat_map(|&at| [at as i32; 3]).collect(),
-        Positions::Triple(all) if single => all.iter().map(|at| at[0] as i32).collect(),
-        Positions::Triple(all) => all.iter().flat_map(|at| at.map(|at| at as i32)).collect(),
     }
 }

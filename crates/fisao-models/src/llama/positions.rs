@@ -51,6 +51,28 @@ pub enum Positions {
 }
 
 impl Positions {
+    /// Puts as many single positions behind each of `rows` rows.
+    pub(crate) fn with_behind(self, behind: &[usize], rows: usize) -> Self {
+        match self {
+            Self::Single(all) => Self::Single(joined(&all, behind, rows)),
+            Self::Triple(all) => {
+                let behind: Vec<[usize; 3]> = behind.iter().map(|&at| [at; 3]).collect();
+                Self::Triple(joined(&all, &behind, rows))
+            }
+        }
+    }
+
+    /// As a card reads them: one of each token, or three where the decoder reads three.
+    pub(super) fn for_card(&self, scheme: PositionScheme) -> Vec<i32> {
+        let single = scheme.is_sequential();
+        match self {
+            Self::Single(all) if single => all.iter().map(|&at| at as i32).collect(),
+            Self::Single(all) => all.iter().flat_map(|&at| [at as i32; 3]).collect(),
+            Self::Triple(all) if single => all.iter().map(|at| at[0] as i32).collect(),
+            Self::Triple(all) => all.iter().flat_map(|at| at.map(|at| at as i32)).collect(),
+        }
+    }
+
     /// The highest of all, 0 if there is none.
     pub(super) fn last(&self) -> usize {
         match self {
@@ -66,6 +88,17 @@ impl From<Vec<usize>> for Positions {
     }
 }
 
+/// Each of `rows` rows of the one, followed by that of the other.
+fn joined<T: Copy>(first: &[T], second: &[T], rows: usize) -> Vec<T> {
+    let lengths = [first, second].map(|part| part.len() / rows.max(1));
+    let row = |row: usize| {
+        let [first, second] = [(first, lengths[0]), (second, lengths[1])]
+            .map(|(part, length)| &part[row * length..][..length]);
+        first.iter().chain(second).copied()
+    };
+    (0..rows).flat_map(row).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,5 +110,13 @@ mod tests {
         assert_eq!(axes([2, 3, 3], false), [0, 0, 1, 1, 1, 2, 2, 2]);
         assert_eq!(axes([4, 2, 2], true), [0, 1, 2, 0, 1, 2, 0, 0]);
         assert_eq!(PositionScheme::Sequential.axes(3), [0; 3]);
+    }
+
+    #[test]
+    fn positions_are_put_behind_each_row() {
+        let rows = Positions::Triple(vec![[0; 3], [1, 2, 3], [0; 3], [4, 5, 6]]);
+        let expected = vec![[0; 3], [1, 2, 3], [9; 3], [0; 3], [4, 5, 6], [7; 3]];
+        assert_eq!(rows.with_behind(&[9, 7], 2), Positions::Triple(expected));
+        assert_eq!(Positions::Single(vec![3, 4]).with_behind(&[], 2), vec![3, 4].into());
     }
 }

@@ -156,6 +156,9 @@ pub trait ImageEncoder: Debug + Send + Sync {
     /// The image tower, where it is one that a contrastive model may share; frozen.
     fn tower(&self) -> Option<&VisionTower>;
 
+    /// Mutable [`tower`](Self::tower).
+    fn tower_mut(&mut self) -> Option<&mut VisionTower>;
+
     /// Visits all weights under their canonical names behind `prefix`.
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>));
 

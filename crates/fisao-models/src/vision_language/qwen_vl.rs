@@ -204,6 +204,10 @@ impl ImageEncoder for QwenImageEncoder {
         None
     }
 
+    fn tower_mut(&mut self) -> Option<&mut VisionTower> {
+        None
+    }
+
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
         self.tower.visit_mut(&format!("{prefix}{TOWER}"), visitor);
         self.visit_connector_mut(prefix, visitor);

@@ -176,6 +176,10 @@ impl ImageEncoder for SmolVlmImageEncoder {
         Some(&self.tower)
     }
 
+    fn tower_mut(&mut self) -> Option<&mut VisionTower> {
+        Some(&mut self.tower)
+    }
+
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
         self.tower.visit_mut(&format!("{prefix}{TOWER}"), visitor);
         self.visit_connector_mut(prefix, visitor);

@@ -1,4 +1,4 @@
-//! Decoding on a card against decoding on the CPU. The card's kernels run on the CPU here, compiled as C++; what is tested is that a
+//! Decoding, scores and gradients on a card against those on the CPU. The card's kernels run on the CPU here, compiled as C++; what is tested is that a
 //! model hands everything to them that they need.
 
 use std::sync::{Arc, OnceLock};
@@ -6,8 +6,11 @@ use std::sync::{Arc, OnceLock};
 use burn::tensor::Tensor;
 use fisao_cuda::{CudaError, Host, HostKernels, HostOptions, Storage};
 use fisao_models::generation::{Decoding, Generated, Prompt, Sampling};
+use fisao_models::llama::{CardBatches, CardMemory};
 use fisao_models::lora::LoraConfig;
-use fisao_models::parameters::ParameterMut;
+use fisao_models::parameters::{GradientMap, ParameterMut, Parameters, floats, from_floats};
+use fisao_models::scoring::ResponseScores;
+use fisao_models::sequences::Example;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_testkit::compare::assert_close;
 use fisao_testkit::skipped::report_skipped;
@@ -175,4 +178,182 @@ fn batches_with_other_adapters_at_the_same_time_do_not_disturb_each_other() {
     assert_same(&third, &responses(&on_cpu, 0.7));
     // The first two batches are over, so the card takes this one.
     assert_same(&responses(&other, 0.7), &second);
+}
+
+/// Prompts in order, each with as many responses.
+fn examples<'a>(prompts: &'a [Prompt], responses: &'a [Vec<u32>]) -> Vec<Example<'a>> {
+    let each = responses.len() / prompts.len();
+    let responses = responses.iter().enumerate();
+    let example = |(at, response): (usize, &'a Vec<u32>)| Example {
+        prompt: &prompts[at / each].ids,
+        image: prompts[at / each].image,
+        response,
+    };
+    responses.map(example).collect()
+}
+
+/// `count` responses of different lengths to each of four prompts.
+fn given(count: usize) -> Vec<Vec<u32>> {
+    let token = |at: usize, place: usize| ((at * 7 + place * 5) % 20 + 3) as u32;
+    let response = |at: usize| (0..=at * 3 % 7).map(|place| token(at, place)).collect();
+    (0..4 * count).map(response).collect()
+}
+
+#[test]
+fn scores_on_a_card_are_those_of_the_cpu() {
+    let prompts = prompts();
+    for adapted in [false, true] {
+        let Some([model, on_card]) = pair("scores", adapted) else { return };
+        let features = model.image_features(pixels(3, 4));
+        for responses in [given(1), given(3), vec![vec![5]; 8]] {
+            let examples = examples(&prompts, &responses);
+            // All but the first response to the first prompt as well, so that groups differ in size.
+            for examples in [&examples[..], &examples[responses.len() / 4 - 1..]] {
+                let [expected, found] = [&model, &on_card].map(|model| {
+                    let scores = model.response_scores(examples, &features, 0.7);
+                    let ResponseScores { hidden, log_probs, entropies } = scores.expect("scores");
+                    [floats(&hidden), floats(&log_probs), floats(&entropies)]
+                });
+                for (what, (found, expected)) in ["states", "log-probabilities", "entropies"]
+                    .into_iter()
+                    .zip(found.iter().zip(&expected))
+                {
+                    assert_close(what, found, expected, CLOSE);
+                }
+                assert!(found != expected, "nothing was computed on the card");
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_on_a_card_are_those_of_the_cpu() {
+    let prompts = prompts();
+    let Some([model, on_card]) = pair("gradients", true) else { return };
+    let features = model.image_features(pixels(3, 4));
+    for responses in [given(1), given(3)] {
+        let examples = examples(&prompts, &responses);
+        let count: usize = responses.iter().map(Vec::len).sum();
+        let wave = |phase: f32, count: usize| -> Vec<f32> {
+            (0..count).map(|at| (at as f32 * 0.9 + phase).sin()).collect()
+        };
+        let differentiated = |model: &VisionLanguageModel, parts: [bool; 3]| {
+            let mut model = model.clone();
+            model.visit_lora_mut(&mut |_, mut parameter| parameter.train());
+            let scores = model.training_scores(None, &examples, &features, 0.7);
+            let (ResponseScores { hidden, log_probs, entropies }, pass) = scores.expect("scores");
+            let (device, size) = (model.device(), hidden.dims());
+            let column = |phase| from_floats(wave(phase, count), [count], &device).autodiff();
+            let states = from_floats(wave(0.3, size[0] * size[1]), size, &device).autodiff();
+            let terms = [
+                (log_probs * column(0.0)).sum(),
+                (entropies * column(1.0)).sum(),
+                (hidden * states).sum() * 0.01,
+            ];
+            let wanted =
+                terms.into_iter().zip(parts).filter_map(|(term, wanted)| wanted.then_some(term));
+            let loss = wanted.reduce(|a, b| a + b).expect("a term");
+            let gradients = model.backward(pass, &loss).expect("gradients");
+            let mut found = GradientMap::new();
+            model.visit_lora_mut(&mut |name, parameter| {
+                let gradient = gradients.iter().find_map(|part| parameter.gradient(part));
+                found.insert(name.to_owned(), gradient.expect("nothing is cut off"));
+            });
+            found
+        };
+        for parts in [[true; 3], [true, false, false], [false, true, false], [false, false, true]] {
+            let [expected, found] = [&model, &on_card].map(|model| differentiated(model, parts));
+            assert!(!expected.is_empty());
+            assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+            for (name, expected) in &expected {
+                let largest = expected.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+                assert!(largest > 0.0, "{name} gets no gradient, with {parts:?}");
+                let [found, expected] = [&found[name], expected]
+                    .map(|values| values.iter().map(|x| x / largest).collect::<Vec<_>>());
+                assert_close(name, &found, &expected, CLOSE);
+            }
+            assert!(found != expected, "nothing was computed on the card, with {parts:?}");
+        }
+    }
+}
+
+/// A projector or a norm that learns is differentiated by the CPU, which has all gradients.
+#[test]
+fn what_else_learns_is_not_left_out() {
+    let Some([model, on_card]) = pair("all learns", true) else { return };
+    let features = model.image_features(pixels(3, 4));
+    let (prompts, responses) = (prompts(), given(1));
+    let examples = examples(&prompts, &responses);
+    let [expected, found] = [&model, &on_card].map(|model| {
+        let mut model = model.clone();
+        model.visit_text_side_mut(&mut |_, mut parameter| parameter.train());
+        let scores = model.training_scores(None, &examples, &features, 1.0);
+        let (scores, pass) = scores.expect("scores");
+        let parts = model.backward(pass, &scores.log_probs.sum()).expect("gradients");
+        let mut count = 0;
+        model.visit_text_side_mut(&mut |name, parameter| {
+            if name.starts_with("language_model") {
+                let found = parts.iter().find_map(|gradients| parameter.gradient(gradients));
+                assert!(found.is_some(), "{name} has no gradient");
+                count += 1;
+            }
+        });
+        count
+    });
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn image_towers_on_a_card_see_what_they_see_on_the_cpu() {
+    let Some(driver) = host("towers") else { return };
+    let model = tiny_llava(3);
+    let mut on_card = model.clone();
+    on_card.vision_tower_mut().expect("a tower").use_card(Box::new(driver)).expect("a copy");
+    let images = pixels(3, 4);
+    let [expected, found] =
+        [&model, &on_card].map(|model| floats(model.image_features(images.clone()).tokens()));
+    assert_close("image features", &found, &expected, CLOSE);
+    assert!(found != expected, "nothing was computed on the card");
+    // Another model goes on from states in the middle of the tower, and clones have the same copy.
+    let [expected, found] = [&model, &on_card.clone()].map(|model| {
+        let (_, output) = model.image_features_and_vision_output(images.clone());
+        floats(&output.states)
+    });
+    assert_close("states of the tower", &found, &expected, CLOSE);
+    // A tower that learns needs gradients, which the card does not have.
+    let mut learning = on_card.clone();
+    learning.visit_mut("", &mut |_, mut parameter| parameter.train());
+    let features = learning.image_features(images);
+    assert!(features.tokens().is_tracked(), "the graph reaches the tower");
+}
+
+#[test]
+fn memory_of_a_run_is_predicted() {
+    let Some([_, on_card]) = pair("memory", true) else { return };
+    let (prompts, decoder) = (prompts(), on_card.language_model());
+    let lora = LoraConfig { rank: 3, ..LoraConfig::default() };
+    let mut counted = 0;
+    on_card.clone().visit_lora_mut(&mut |_, parameter| counted += parameter.values().len());
+    assert_eq!(lora.parameters(decoder.config()), counted);
+    let batches = CardBatches {
+        prompt: prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap(),
+        response: 20,
+        samples: 3,
+        written: 12,
+        differentiated: 12,
+        adapter: counted,
+    };
+    let CardMemory { needed, total } = decoder.card_memory(batches).unwrap().expect("a card");
+    assert_eq!(total, 1 << 30);
+    let features = on_card.image_features(pixels(3, 4));
+    on_card.generate(&prompts, &features, 3, &sampling(1.0));
+    let responses = vec![vec![7; 20]; 12];
+    let examples = examples(&prompts, &responses);
+    let mut training = on_card.clone();
+    training.visit_lora_mut(&mut |_, mut parameter| parameter.train());
+    let scored = training.training_scores(None, &examples, &features, 1.0).expect("scores");
+    drop(scored);
+    let peak = decoder.card_peak().expect("a card");
+    let off = (needed as f64 / peak as f64 - 1.0).abs();
+    assert!(off < 0.05, "{needed} bytes instead of {peak}");
 }

@@ -168,9 +168,10 @@ fn a_window_is_trained_through_with_gradient_checkpointing() {
     let mut gradients = Vec::new();
     for recomputed in [None, Some(&frozen)] {
         let example = Example { prompt: &prompt, image: 0, response: &[19, 16, 2] };
-        let (states, inputs) = model.training_states(recomputed, &[example], &features);
-        let loss = model.log_probabilities(&states, 1.0).0.mean().neg();
-        let parts = model.backward(inputs, &loss);
+        let (scores, pass) =
+            model.training_scores(recomputed, &[example], &features, 1.0).expect("no card");
+        let loss = scores.log_probs.mean().neg();
+        let parts = model.backward(pass, &loss).expect("no card");
         gradients.push(collect_all_gradients(&mut model, &parts).expect("nothing is cut off"));
         assert_eq!(gradients[gradients.len() - 1].len(), count);
     }

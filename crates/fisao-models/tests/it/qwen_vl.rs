@@ -154,10 +154,11 @@ fn gradients(model: &VisionLanguageModel, cases: &[Value], checkpointed: bool) -
         .map(|(image, (prompt, response))| Example { prompt, image, response })
         .collect();
     let recomputed = checkpointed.then_some(&frozen);
-    let (states, inputs) = training.training_states(recomputed, &examples, &features);
-    let loss = training.log_probabilities(&states, 1.0).0.mean().neg();
+    let (scores, pass) =
+        training.training_scores(recomputed, &examples, &features, 1.0).expect("no card");
+    let loss = scores.log_probs.mean().neg();
     let mut found = GradientMap::new();
-    let all = training.backward(inputs, &loss);
+    let all = training.backward(pass, &loss).expect("no card");
     training.visit_lora_mut(&mut |name, parameter| {
         let gradient = all.iter().find_map(|gradients| parameter.gradient(gradients));
         found.insert(name.to_owned(), gradient.unwrap_or_else(|| panic!("{name} has none")));

@@ -46,6 +46,9 @@ pub(super) fn dry_run(
     let whole = step.total() * iterations as f64 + validation * validations as f64;
     let state = STATE_COPIES * size_of::<f32>() * trainer.trainable();
     let kept = state * (config.checkpoint.keep + 1) + state / STATE_COPIES;
+    let card = trainer.policy().language_model().card_peak().map_or_else(String::new, |peak| {
+        format!("\nmemory of the card so far: {:.0} MB at most", peak as f64 / 1e6)
+    });
     Ok(format!(
         "all checks passed\n\
          one iteration of {iterations}: {} responses, {} tokens, {} optimiser steps, {:.1} s\n\
@@ -53,7 +56,7 @@ pub(super) fn dry_run(
          \x20 {:.2} mentions per response, reward {:+.3} ± {:.3}, sampler against trainer {:.1e} nats\n\
          one validation: {validation:.1} s, {validations} of them\n\
          the whole run: about {}\n\
-         memory so far: {:.0} MB at most; a run needs little more, as its responses may grow longer\n\
+         memory so far: {:.0} MB at most; a run needs little more, as its responses may grow longer{card}\n\
          disk: about {:.1} MB",
         metrics.responses,
         metrics.tokens,

@@ -112,7 +112,7 @@ impl Run<'_> {
         let first = PromptTasks::new(&loaded.policy, set, vec![0], None, config).without_answers();
         // An image that cannot be used is refused, or passed over, where all of them are checked.
         if let Ok(task) = first.task(0) {
-            let outlook = Outlook::of(&loaded.policy, task.prompt.len(), counts, config);
+            let outlook = Outlook::of(&loaded.policy, task.prompt.len(), counts, config)?;
             self.reporter.note(announcement::in_columns(&outlook.lines()).join("\n"));
             if let Some((warning, hint)) = outlook.warning() {
                 self.reporter.warn(warning, Some(hint));

@@ -7,17 +7,22 @@
 
 use std::time::Instant;
 
+use anyhow::bail;
 use burn::tensor::{Tensor, TensorData};
 use fisao_align::AlignConfig;
 use fisao_align::sampling::tasks_at_once;
-use fisao_models::llama::{KvCache, Llama};
+use fisao_models::llama::{CardBatches, CardMemory, KvCache, Llama};
+use fisao_models::scoring::CudaError;
 
 use super::splitting::Counts;
 use crate::bundle::Policy;
 use crate::duration::duration;
+use crate::failure::Refusal;
 
 /// Rows of a product that stands for prefill and training.
 const MANY: usize = 64;
+/// The same on a card, which needs more of them to be busy.
+const MANY_ON_CARD: usize = 2048;
 /// How often a product is timed; the quickest counts.
 const TRIES: usize = 3;
 /// Captions of each calibration image: the one that is calibrated on and those that may agree with it.
@@ -39,6 +44,8 @@ pub(super) struct Outlook {
     memory: f64,
     /// Bytes that the machine has left, where the system tells.
     available: Option<f64>,
+    /// Memory of the card that the decoder is on.
+    card: Option<CardMemory>,
 }
 
 /// Seconds of the products of some rows with all of a decoder's matrices.
@@ -47,8 +54,11 @@ struct Speed<'a> {
 }
 
 impl Speed<'_> {
-    /// Seconds of a pass over so many rows at once, scaled up from the output matrix.
-    fn pass(&self, rows: usize) -> f64 {
+    /// Seconds of a pass over so many rows at once: on a card a whole one, else scaled up from the output matrix.
+    fn pass(&self, rows: usize) -> Result<f64, CudaError> {
+        if let Some(seconds) = self.decoder.seconds_on_card(rows)? {
+            return Ok(seconds);
+        }
         let config = self.decoder.config();
         let shape = [rows, config.hidden_size];
         let values: Vec<f32> =
@@ -63,7 +73,7 @@ impl Speed<'_> {
         };
         let quickest = (0..TRIES).map(|_| product()).fold(f64::INFINITY, f64::min);
         let part = (config.hidden_size * config.vocab_size) as f64;
-        quickest * config.matrix_elements() as f64 / part
+        Ok(quickest * config.matrix_elements() as f64 / part)
     }
 }
 
@@ -103,40 +113,79 @@ impl Work {
 
 impl Outlook {
     /// Times a product and works out the rest; `prompt` is the length of a prompt with its image, tokens.
-    pub(super) fn of(policy: &Policy, prompt: usize, counts: Counts, config: &AlignConfig) -> Self {
+    ///
+    /// # Errors
+    /// A card's driver fails, or the run does not fit a card.
+    pub(super) fn of(
+        policy: &Policy,
+        prompt: usize,
+        counts: Counts,
+        config: &AlignConfig,
+    ) -> anyhow::Result<Self> {
         let model = &policy.model;
         let decoder = model.language_model();
         let response = config.max_new_tokens;
         let at_once = tasks_at_once(model, prompt + response).max(1);
         let speed = Speed { decoder };
-        let (step, token) = (speed.pass(at_once.min(MANY)), speed.pass(MANY) / MANY as f64);
+        let many = if decoder.card_name().is_some() { MANY_ON_CARD } else { MANY };
+        let (step, token) = (speed.pass(at_once.min(MANY))?, speed.pass(many)? / many as f64);
         let work = Work { prompt, response, at_once, step, token };
         let positions = prompt + response;
-        Self {
+        let samples = config.align.samples_per_image;
+        let card = decoder.card_memory(CardBatches {
+            prompt,
+            response,
+            samples,
+            written: at_once.min(config.responses_per_iteration()),
+            differentiated: config.align.micro_batch.max(samples),
+            adapter: config.lora.parameters(decoder.config()),
+        })?;
+        if let Some(CardMemory { needed, total }) = card.filter(|card| card.needed > card.total) {
+            let gigabytes = |bytes: usize| bytes as f64 / 1e9;
+            bail!(
+                Refusal::new(format!(
+                    "the run takes {:.1} GB of the card's memory, which has {:.1} GB",
+                    gigabytes(needed),
+                    gigabytes(total)
+                ))
+                .hint(
+                    "--set align.micro-batch=1, a smaller max-new-tokens, or --dtype bf16 take less"
+                )
+            );
+        }
+        Ok(Self {
             calibrate: work.captions(CALIBRATION_CAPTIONS * counts.calibration)
                 + (counts.calibration * positions) as f64 * token,
             train: work.iteration(config) * config.align.iterations as f64,
             evaluate: work.captions(TEST_CAPTIONS * counts.test),
             memory: memory(policy, (positions, at_once), config),
             available: available(),
-        }
+            card,
+        })
     }
 
     /// In words: how long, and how much memory.
-    pub(super) fn lines(&self) -> [(&'static str, String); 2] {
-        let Self { calibrate, train, evaluate, memory, available } = *self;
+    pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
+        let Self { calibrate, train, evaluate, memory, available, card } = *self;
         let gigabytes = |bytes: f64| format!("{:.1} GB", bytes / 1e9);
         let time = format!(
-            "about {}, by the speed of one matrix product: {} to calibrate, {} to train, {} for captions before and after; the \
-             first iteration tells more",
+            "about {}, by the speed of one {}: {} to calibrate, {} to train, {} for captions before and after; the first iteration \
+             tells more",
             duration(calibrate + train + evaluate),
+            if card.is_some() { "pass on the card" } else { "matrix product" },
             duration(calibrate),
             duration(train),
             duration(evaluate),
         );
         let free =
             available.map_or_else(String::new, |free| format!(" of {} free", gigabytes(free)));
-        [("time", time), ("memory", format!("about {}{free}", gigabytes(memory)))]
+        let memory = format!("about {}{free}", gigabytes(memory));
+        let mut lines = vec![("time", time), ("memory", memory)];
+        if let Some(CardMemory { needed, total }) = card {
+            let [needed, total] = [needed, total].map(|bytes| gigabytes(bytes as f64));
+            lines.push(("card", format!("{needed} of its memory, which is {total}")));
+        }
+        lines
     }
 
     /// What to do where the memory is not enough.
@@ -189,17 +238,22 @@ mod tests {
             evaluate: 300.0,
             memory: 17e9,
             available: Some(16e9),
+            card: None,
         }
     }
 
     #[test]
     fn outlook_is_told_in_the_units_one_would_say_it_in() {
-        let [(_, time), (_, memory)] = outlook().lines();
+        let lines = outlook().lines();
+        let [(_, time), (_, memory)] = &lines[..] else { panic!("{lines:?}") };
         assert!(
             time.starts_with("about 2.8 h, ") && time.contains("10 min to calibrate"),
             "{time}"
         );
         assert_eq!(memory, "about 17.0 GB of 16.0 GB free");
+        let card = Some(CardMemory { needed: 20_600_000_000, total: 24_000_000_000 });
+        let lines = Outlook { card, ..outlook() }.lines();
+        assert_eq!(lines[2], ("card", "20.6 GB of its memory, which is 24.0 GB".to_owned()));
     }
 
     #[test]

@@ -202,6 +202,17 @@ impl LoadedVerifier {
         }
     }
 
+    /// Copies the image tower to the card, if there is one. What tower it is has to be settled before.
+    ///
+    /// # Errors
+    /// As [`OpenDevice::copy_tower`].
+    pub fn use_card(&mut self, opened: &OpenDevice, reporter: &Reporter) -> anyhow::Result<()> {
+        match self.verifier.vision_tower_mut() {
+            Some(tower) => opened.copy_tower(tower, reporter),
+            None => Ok(()),
+        }
+    }
+
     /// Puts the model's own tower, without whatever adapter is on it, in the place of the verifier's.
     fn adopt_tower(&mut self, policy: &Policy) {
         let published = Box::new(self.verifier.clone());
@@ -429,11 +440,14 @@ impl AloneSource {
                     world: self.world,
                 };
                 // Nothing is decoded.
-                let opened = opened.without_card();
+                let opened = opened.without_decoders();
                 return Ok(Pair::open(&pair, settings, &opened, reporter)?.verifier);
             }
         };
-        verifier_or_embedded(location, world, settings, &opened.device, reporter)
+        let mut verifier =
+            verifier_or_embedded(location, world, settings, &opened.device, reporter)?;
+        verifier.use_card(opened, reporter)?;
+        Ok(verifier)
     }
 }
 

@@ -74,9 +74,10 @@ impl DemoSetup {
         let models = embedded(world)?;
         let device = &opened.device;
         let mut policy = models.policy(None, device, reporter)?;
-        opened.copy_decoder(&mut policy.model, reporter)?;
+        opened.copy_model(&mut policy.model, reporter)?;
         let mut verifier = models.verifier(ScoreSettings::of_run(config), device, reporter)?;
         let views = verifier.views_beside(&policy, false, reporter)?;
+        verifier.use_card(opened, reporter)?;
         let world = World::of(world);
         let setup = Self { world, policy, verifier, views, words: Vocabulary::of_world() };
         setup.check_length(config)?;

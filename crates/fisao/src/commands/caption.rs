@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
         Policy::open(&arguments.model.source(), arguments.world.kind(), &opened, reporter)?;
     let sizes = images.iter().map(|image| image.size);
     warn_of_photographs(policy.is_embedded(), sizes, reporter);
-    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &opened.device, reporter));
+    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &opened, reporter));
     let mut chooser = chooser.transpose()?;
     let views = chooser.as_ref().and_then(|chooser| chooser.views().cloned());
     let tasks = ImageTasks::new(&policy, images, &arguments.prompt)?.with_verifier(views);

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::bail;
-use burn::tensor::Device;
 use fisao_align::RunControl;
 use fisao_align::captions::best_of;
 use fisao_align::guided::{Guidance, Guide, GuidedConfig, caption_guided};
@@ -16,6 +15,7 @@ use fisao_formats::digest::sha256_file;
 use fisao_models::generation::{Generated, Sampling};
 use fisao_runs::bundle::{Policy, Views};
 use fisao_runs::calibrations::{self, Setting};
+use fisao_runs::device::OpenDevice;
 use fisao_runs::verifier_choice::VerifierSource;
 use fisao_runs::vocabulary::Vocabulary;
 use fisao_runs::{Refusal, Reporter};
@@ -110,14 +110,15 @@ impl Chooser {
     pub(crate) fn open(
         source: &ChooserSource<'_>,
         policy: &Policy,
-        device: &Device,
+        opened: &OpenDevice,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
         let &ChooserSource { verifier, world, precision, best_of, .. } = source;
         let calibration = calibrations::read(source.calibration)?;
         let settings = ScoringArguments::default().resolve(Some(&calibration));
-        let mut loaded = policy.verifier(verifier, world, settings, device, reporter)?;
+        let mut loaded = policy.verifier(verifier, world, settings, &opened.device, reporter)?;
         let views = loaded.views_beside(policy, source.allow_mismatched, reporter)?;
+        loaded.use_card(opened, reporter)?;
         let words =
             Vocabulary::chosen(source.vocabulary, policy.is_embedded(), Some(&calibration))?;
         let setting = Setting { verifier: &loaded, vocabulary: &words };

@@ -100,6 +100,46 @@ fn resumed_run_ends_with_the_same_bytes() {
     place.command().args(["align", "--resume", "whole"]).assert().success();
 }
 
+/// The kernels of cards, compiled as C++ and run on the CPU: image tower, sampling, scores and updates. Two runs are the same to the byte,
+/// and do what a run on the CPU does.
+#[test]
+#[expect(clippy::print_stderr, reason = "a test says that it was skipped")]
+fn alignment_by_the_kernels_of_cuda_matches_the_cpu() {
+    let place = furnished();
+    let settings = ["--set", "align.iterations=2", "--set", "align.learning-rate=0.01"];
+    align(&place, "cpu", &settings);
+    for run in ["first", "second"] {
+        let mut command = place.command();
+        command.args(ALIGN).arg(run).args(settings).args(["--device", "cuda"]);
+        let output = command.env("FISAO_CUDA_HOST", "1").output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        if errors.contains("no C++ compiler") {
+            eprintln!("skipped: no C++ compiler: alignment_by_the_kernels_of_cuda_matches_the_cpu");
+            return;
+        }
+        assert!(output.status.success(), "{errors}");
+    }
+    let adapter = |run: &str| {
+        fs::read(place.path(run).join("adapter/adapter_model.safetensors")).expect("an adapter")
+    };
+    assert_eq!(adapter("first"), adapter("second"));
+    assert_ne!(adapter("first"), adapter("cpu"), "other kernels did not compute it");
+    let file = |run: &str, name: &str| fs::read_to_string(place.path(run).join(name)).unwrap();
+    let rows = |run: &str| -> Vec<Value> {
+        file(run, "metrics.jsonl").lines().map(|row| serde_json::from_str(row).unwrap()).collect()
+    };
+    let (found, expected) = (rows("first"), rows("cpu"));
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(&expected) {
+        for key in ["reward_mean", "kl", "entropy", "policy_loss", "value_loss", "grad_norm"] {
+            let [found, expected] = [found, expected].map(|row| row[key].as_f64());
+            let (Some(found), Some(expected)) = (found, expected) else { panic!("{key}") };
+            let close = (found - expected).abs() < 1e-3 * expected.abs().max(1.0);
+            assert!(close, "{key}: {found} instead of {expected}");
+        }
+    }
+}
+
 #[test]
 fn mentions_get_scores_and_heat_maps() {
     let place = furnished();

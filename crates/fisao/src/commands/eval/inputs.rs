@@ -125,7 +125,7 @@ pub(super) fn answer(
     for (key, value) in choice.into_iter().flatten() {
         settings[key] = value;
     }
-    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &opened.device, reporter));
+    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &opened, reporter));
     let mut chooser = chooser.transpose()?;
     let views = chooser.as_ref().and_then(|chooser| chooser.views().cloned());
     let (policy, sampling, damaged) = (&policy, &sampling, arguments.damaged.images());

@@ -59,7 +59,7 @@ pub(super) fn evaluate(
     let opened = model.device.open(reporter)?;
     let policy = Policy::open(&model.source(), world, &opened, reporter)?;
     let scenes = Scenes { world, split, seed: sampling.seed, count: arguments.count };
-    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &opened.device, reporter));
+    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &opened, reporter));
     let chooser = chooser.transpose()?;
     let mut found = caption((&policy, chooser), scenes, &sampling, vocabulary, options, reporter)?;
     for (key, value) in described.into_iter().flatten() {
