@@ -100,7 +100,7 @@ fn gradients_on_vulkan_match_the_cpu() {
 }
 
 /// The adapter of a model.
-struct Adapter<'a>(&'a mut Llava);
+struct Adapter<'a>(&'a mut VisionLanguageModel);
 
 impl Parameters for Adapter<'_> {
     fn visit_mut(&mut self, _prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {
