@@ -1,6 +1,6 @@
 //! Where models run: the CPU, or what `--device` names.
 //!
-//! Under `cuda` the tensors stay on the CPU, and a model's decoder is copied to the card, which reads prompts and writes responses.
+//! Under `cuda` the tensors stay on the CPU; decoders and image towers are copied to the card, and run there.
 
 use std::fmt::{self, Display};
 use std::panic::{self, AssertUnwindSafe};
