@@ -145,7 +145,7 @@ pub struct Llama {
     /// `None` when tied to the embedding table.
     lm_head: Option<Linear>,
     rotary: RotaryEmbedding,
-    /// Where decoding runs, if not on the tensors' device.
+    /// Where the decoder runs, if not on the tensors' device.
     card: Option<Arc<Card>>,
 }
 
@@ -206,8 +206,9 @@ impl Llama {
         self.embed_tokens.weight.device()
     }
 
-    /// Copies the decoder to a card. From then on prompts are read and responses are written there, by this model and all its clones,
-    /// with the adapter that each has; everything else stays on the CPU. A copy whose weights are replaced is made again.
+    /// Copies the decoder to a card. From then on prompts are read there, and responses are written, scored and differentiated with respect
+    /// to the adapter, by this model and all its clones, with the adapter that each has; everything else stays on the CPU. A copy whose
+    /// weights are replaced is made again.
     ///
     /// # Errors
     /// [`CudaError::Memory`] where the card has no room, [`CudaError::Unsupported`] for heads of a width that no kernel has, and those
