@@ -1,8 +1,9 @@
-"""The reward manager, on stand-ins for verl's data."""
+"""The reward manager, on verl's own data where verl is installed, and on a stand-in for it."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import pickle
 from typing import Any, Callable, Dict, List
 
@@ -17,7 +18,7 @@ torch = pytest.importorskip("torch")
 numpy = pytest.importorskip("numpy")
 
 
-class DataProto:
+class StandIn:
     """As much of verl's ``DataProto`` as its reward managers use."""
 
     def __init__(self, batch: Dict[str, Any], non_tensor_batch: Dict[str, Any]) -> None:
@@ -27,8 +28,8 @@ class DataProto:
     def __len__(self) -> int:
         return len(self.batch["responses"])
 
-    def __getitem__(self, at: Any) -> DataProto:
-        return DataProto(
+    def __getitem__(self, at: Any) -> StandIn:
+        return StandIn(
             {name: value[at] for name, value in self.batch.items()},
             {name: value[at] for name, value in self.non_tensor_batch.items()},
         )
@@ -40,7 +41,24 @@ def objects(values: List[Any]) -> Any:
     return array
 
 
-def padded(responses: List[List[int]], prompt_length: int = 3, **columns: List[Any]) -> DataProto:
+@pytest.fixture(params=["stand-in", "verl"])
+def padded(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Makes a batch of responses and columns."""
+    if request.param == "stand-in":
+        return functools.partial(padded_as, StandIn)
+    data_proto = pytest.importorskip("verl").DataProto
+    return functools.partial(
+        padded_as,
+        lambda batch, columns: data_proto.from_dict(tensors=batch, non_tensors=columns),
+    )
+
+
+def padded_as(
+    kind: Callable[..., Any],
+    responses: List[List[int]],
+    prompt_length: int = 3,
+    **columns: List[Any],
+) -> Any:
     width = max(map(len, responses)) + 1
     ids = torch.zeros(len(responses), width, dtype=torch.int64)
     mask = torch.ones(len(responses), prompt_length + width, dtype=torch.int64)
@@ -49,7 +67,7 @@ def padded(responses: List[List[int]], prompt_length: int = 3, **columns: List[A
         mask[row, prompt_length + len(response) :] = 0
     prompts = torch.ones(len(responses), prompt_length, dtype=torch.int64)
     batch = {"prompts": prompts, "responses": ids, "attention_mask": mask}
-    return DataProto(batch, {name: objects(column) for name, column in columns.items()})
+    return kind(batch, {name: objects(column) for name, column in columns.items()})
 
 
 @pytest.fixture
@@ -65,7 +83,9 @@ def manager(
 RESPONSES = [[1, 2, 4, 1, 3, 0], [1, 2, 0], [1, 3]]
 
 
-def test_rewards_of_a_batch_are_those_of_its_tokens(manager: TokenRewardManager) -> None:
+def test_rewards_of_a_batch_are_those_of_its_tokens(
+    manager: TokenRewardManager, padded: Callable[..., Any]
+) -> None:
     data = padded(RESPONSES, images=[["a.png"], ["b.png"], ["c.png"]])
 
     async def score() -> List[Dict[str, Any]]:
@@ -88,7 +108,7 @@ def test_rewards_of_a_batch_are_those_of_its_tokens(manager: TokenRewardManager)
     ]
 
 
-def test_numbers_go_to_the_last_token() -> None:
+def test_numbers_go_to_the_last_token(padded: Callable[..., Any]) -> None:
     data = padded(RESPONSES)
     rm_scores = TokenRewardManager.assemble_rm_scores(data, [2.0, 3.0, TokenRewards([1.0, 4.0])])
     assert rm_scores.tolist() == [
@@ -98,12 +118,22 @@ def test_numbers_go_to_the_last_token() -> None:
     ]
 
 
-def test_numbers_of_tokens_that_differ_are_refused() -> None:
+def test_numbers_of_tokens_that_differ_are_refused(padded: Callable[..., Any]) -> None:
     data = padded(RESPONSES)
     with pytest.raises(fisao.FisaoError, match="response 0 has 6 tokens and 1 rewards"):
         TokenRewardManager.assemble_rm_scores(data, [TokenRewards([1.0]), 0.0, 0.0])
     with pytest.raises(fisao.FisaoError, match="1 scores for 3 responses"):
         TokenRewardManager.assemble_rm_scores(data, [0.0])
+
+
+def test_verl_finds_the_manager_and_puts_numbers_as_it_does(padded: Callable[..., Any]) -> None:
+    base = pytest.importorskip("verl.experimental.reward_loop.reward_manager.base")
+    methods = {name for name in vars(base.RewardManagerBase) if not name.startswith("_")}
+    assert methods <= set(dir(TokenRewardManager))
+    data = padded(RESPONSES)
+    scores = [2.0, 3.0, -1.0]
+    expected = base.RewardManagerBase.assemble_rm_scores(data, scores)
+    assert torch.equal(TokenRewardManager.assemble_rm_scores(data, scores), expected)
 
 
 def test_token_rewards_are_a_number_that_travels() -> None:
