@@ -14,6 +14,7 @@ import time
 import torch
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from works import fast
 
 PROMPT, RESPONSE, TOKENS = 626, 90, 32
 
@@ -47,13 +48,7 @@ def llama(layers):
     )
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
-    model = model.to(torch.bfloat16).to_empty(device="cuda")
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.uniform_(-0.02, 0.02)
-            else:
-                parameter.fill_(1.0)
+    model = fast(model.to(torch.bfloat16).to_empty(device="cuda"), torch.bfloat16)
     # Buffers of rotary embeddings are not parameters, and were lost with the meta device.
     model.model.rotary_emb = type(model.model.rotary_emb)(config).to("cuda")
     return model

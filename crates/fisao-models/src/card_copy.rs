@@ -1,10 +1,40 @@
-//! What a card is given of a model: tensors by name, and whether they are still the same.
+//! A card that has a copy of a part of a model; what it is given: tensors by name, and whether they are still the same.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Tensor};
 use fisao_cuda::{Storage, WeightSource, WeightTensor};
 use fisao_kernels::layer_weights::HeldTensor;
+
+/// A card and what lies on it, shared by all clones of a model.
+pub(crate) struct Card<State> {
+    name: String,
+    state: Mutex<State>,
+}
+
+impl<State> Card<State> {
+    pub(crate) fn of(name: String, state: State) -> Self {
+        Self { name, state: Mutex::new(state) }
+    }
+
+    /// What the card calls itself.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What lies on the card, for one thread at a time.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<State> fmt::Debug for Card<State> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Card").field(&self.name).finish()
+    }
+}
 
 /// Tensors of a model, each under a name.
 #[derive(Debug, Clone, Default)]

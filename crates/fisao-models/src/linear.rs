@@ -45,6 +45,13 @@ pub struct LowRank {
     pub scale: f64,
 }
 
+impl Linear {
+    /// Whether weight or bias trains; an adapter is not asked about.
+    pub(crate) fn learns(&self) -> bool {
+        self.weight.is_require_grad() || self.bias.as_ref().is_some_and(Tensor::is_require_grad)
+    }
+}
+
 impl LowRank {
     /// The path alone from single operations: `[rows, in]` → `[rows, out]`.
     pub(crate) fn composed(&self, x: Tensor<2>) -> Tensor<2> {

@@ -9,6 +9,7 @@ mod card;
 mod card_decoding;
 mod card_outlook;
 mod card_scoring;
+mod card_session;
 mod cpu_decoding;
 mod decoding_session;
 mod gradient_checkpointing;

@@ -1,8 +1,6 @@
 //! An encoder's copy on an NVIDIA card.
 
-use std::fmt;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{DType, Tensor};
 use fisao_cuda::kernels::Gelu;
@@ -14,7 +12,7 @@ use fisao_kernels::attention::Mask;
 
 use super::{Encoder, QueryKeyValue};
 use crate::activation::Activation;
-use crate::card_copy::{NamedTensors, storage};
+use crate::card_copy::{self, NamedTensors, storage};
 use crate::parameters::{floats, from_floats};
 
 /// What the copy's tensors are named by.
@@ -23,19 +21,11 @@ const NAME: &str = "encoder";
 /// Images that are on the card at a time.
 const AT_ONCE: usize = 64;
 
-/// A card with a copy of an encoder, shared by all clones of the model.
-pub(super) struct Card {
-    name: String,
-    state: Mutex<State>,
-}
+/// A card with a copy of an encoder.
+pub(super) type Card = card_copy::Card<State>;
 
-impl fmt::Debug for Card {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Card").field(&self.name).finish()
-    }
-}
-
-struct State {
+/// What lies on the card.
+pub(super) struct State {
     driver: Box<dyn Driver + Send>,
     /// Nothing where it could not be copied again.
     encoder: Option<CardEncoder>,
@@ -52,8 +42,7 @@ impl Card {
         let weights = weights(encoder);
         let name = driver.name();
         let copy = CardEncoder::load(&mut *driver, config(encoder)?, &mut &weights, NAME)?;
-        let state = Mutex::new(State { driver, encoder: Some(copy), weights });
-        Ok(Self { name, state })
+        Ok(Self::of(name, State { driver, encoder: Some(copy), weights }))
     }
 
     /// Runs some of the layers. Nothing where the card cannot: that is logged.
@@ -76,8 +65,7 @@ impl Card {
         if batch == 0 || x.is_tracked() || !is_frozen(encoder) {
             return None;
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match state.forward(encoder, &floats(x), batch, causal, layers) {
+        match self.lock().forward(encoder, &floats(x), batch, causal, layers) {
             Ok(states) => Some(from_floats(states, x.dims(), &x.device())),
             Err(error @ CudaError::Memory { .. }) => {
                 tracing::warn!(%error, "the CPU encodes these images");
@@ -125,13 +113,10 @@ impl State {
 /// Whether nothing of an encoder learns or is adapted, which the card has no means for.
 fn is_frozen(encoder: &Encoder) -> bool {
     encoder.layers.iter().all(|layer| {
-        layer.linears().iter().all(|(_, linear)| {
-            linear.adapter.is_none()
-                && !linear.weight.is_require_grad()
-                && !linear.bias.as_ref().is_some_and(Tensor::is_require_grad)
-        }) && [&layer.layer_norm1, &layer.layer_norm2]
-            .iter()
-            .all(|norm| !norm.weight.is_require_grad() && !norm.bias.is_require_grad())
+        layer.linears().iter().all(|(_, linear)| linear.adapter.is_none() && !linear.learns())
+            && [&layer.layer_norm1, &layer.layer_norm2]
+                .iter()
+                .all(|norm| !norm.weight.is_require_grad() && !norm.bias.is_require_grad())
     })
 }
 

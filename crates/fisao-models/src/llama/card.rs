@@ -3,10 +3,6 @@
 //! The model's own tensors stay on the CPU. The card has a copy of them, which is made again when they are no longer those that it was
 //! made of, and one adapter: that of the model which was last run.
 
-use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use burn::tensor::Tensor;
 use fisao_cuda::kernels::Heads;
 use fisao_cuda::{
     AdapterTarget, AdapterWeights, CudaError, Decoder, DecoderConfig, Driver, Plan, Storage,
@@ -26,17 +22,8 @@ pub(super) const PREFILL_POSITIONS: usize = 2048;
 /// What the copy's tensors are named by.
 const NAME: &str = "decoder";
 
-/// A card with a copy of a decoder, shared by all clones of the model.
-pub(super) struct Card {
-    name: String,
-    state: Mutex<CardState>,
-}
-
-impl fmt::Debug for Card {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Card").field(&self.name).finish()
-    }
-}
+/// A card with a copy of a decoder.
+pub(super) type Card = card_copy::Card<CardState>;
 
 /// What lies on the card.
 pub(super) struct CardState {
@@ -83,17 +70,7 @@ impl Card {
         let name = driver.name();
         let (decoder, adapter) = (Some(decoder), Vec::new());
         let state = CardState { driver, decoder, weights, adapter, sessions: [0; 2], peak: 0 };
-        Ok(Self { name, state: Mutex::new(state) })
-    }
-
-    /// What the card calls itself.
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// What lies on the card, for one thread at a time.
-    pub(super) fn lock(&self) -> MutexGuard<'_, CardState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(Self::of(name, state))
     }
 }
 
@@ -213,15 +190,12 @@ pub(super) fn is_adapted(model: &Llama) -> bool {
 
 /// Whether any weight of a model trains that is not its adapter's.
 pub(super) fn weights_train(model: &Llama) -> bool {
-    let trains = |linear: &Linear| {
-        linear.weight.is_require_grad() || linear.bias.as_ref().is_some_and(Tensor::is_require_grad)
-    };
     let norm_trains = |norm: &RmsNorm| norm.weight.is_require_grad();
     model.embed_tokens.weight.is_require_grad()
         || norm_trains(&model.norm)
-        || model.lm_head.as_ref().is_some_and(trains)
+        || model.lm_head.as_ref().is_some_and(Linear::learns)
         || model.layers.iter().any(|layer| {
-            linears(layer).iter().any(|(_, linear)| trains(linear))
+            linears(layer).iter().any(|(_, linear)| linear.learns())
                 || [&layer.input_layernorm, &layer.post_attention_layernorm]
                     .into_iter()
                     .chain(layer.head_norms.iter().flatten())

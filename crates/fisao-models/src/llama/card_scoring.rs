@@ -1,14 +1,13 @@
 //! Scores of given tokens on a card, and the gradients of an adapter with respect to them.
 
-use std::sync::Arc;
-
 use burn::tensor::{Gradients, Tensor};
 use fisao_cuda::kernels::Segments;
 use fisao_cuda::{
     AdapterGradient, CudaError, Scored, Tokens, Training, TrainingBatch, TrainingPlan,
 };
 
-use super::card::{self, Card};
+use super::card;
+use super::card_session::CardSession;
 use super::{Llama, Positions};
 use crate::parameters::{floats, from_floats};
 
@@ -38,13 +37,7 @@ pub(crate) struct CardBatch {
 
 /// A batch that was scored on a card, as long as gradients are wanted of it.
 #[derive(Debug)]
-pub(crate) struct CardScoring {
-    card: Arc<Card>,
-    /// Whether the model has an adapter.
-    adapted: bool,
-    /// Nothing once it is closed.
-    training: Option<Training>,
-}
+pub(crate) struct CardScoring(CardSession<Training>);
 
 impl CardScoring {
     /// Scores a batch. Nothing where the model has no card, or one that does not compute it: that is logged.
@@ -53,17 +46,6 @@ impl CardScoring {
         batch: &CardBatch,
         backward: bool,
     ) -> Result<Option<(Self, Scored)>, CudaError> {
-        let Some(card) = model.card.as_ref().map(Arc::clone) else { return Ok(None) };
-        if !card::is_supported(model) || batch.deep.len() > model.config.num_hidden_layers {
-            tracing::warn!("the card does not compute this decoder: the CPU does");
-            return Ok(None);
-        }
-        let adapted = card::is_adapted(model);
-        let mut state = card.lock();
-        if !state.prepare(model)? {
-            tracing::warn!("the card is at work with other weights: the CPU scores this batch");
-            return Ok(None);
-        }
         let (sequences, targets) = (batch.padding.len(), batch.targets.len());
         let plan = TrainingPlan {
             sequences,
@@ -72,17 +54,10 @@ impl CardScoring {
             logit_rows: targets.min(LOGIT_ROWS),
             backward,
         };
-        let (driver, decoder) = state.run(adapted);
-        let training = Training::open(driver, decoder, plan)?;
-        state.opened(adapted);
-        drop(state);
-        // Whatever fails from here on, the memory is given back.
-        let mut scoring = Self { card, adapted, training: Some(training) };
-        let scored = scoring.score(model, batch)?;
-        Ok(Some((scoring, scored)))
-    }
-
-    fn score(&mut self, model: &Llama, batch: &CardBatch) -> Result<Scored, CudaError> {
+        let opened = CardSession::open(model, batch.deep.len(), |driver, decoder| {
+            Training::open(driver, decoder, plan).map(Some)
+        })?;
+        let Some(mut session) = opened else { return Ok(None) };
         let x = floats(&batch.x);
         let deep: Vec<Vec<f32>> = batch.deep.iter().map(floats).collect();
         let deep: Vec<&[f32]> = deep.iter().map(Vec::as_slice).collect();
@@ -96,10 +71,9 @@ impl CardScoring {
             targets: &batch.targets,
             temperature: batch.temperature,
         };
-        let training = self.training.as_mut().expect("an open batch");
-        let mut state = self.card.lock();
-        let (driver, decoder) = state.run(self.adapted);
-        training.forward(driver, decoder, &batch)
+        let scored =
+            session.run(|training, driver, decoder| training.forward(driver, decoder, &batch))?;
+        Ok(Some((Self(session), scored)))
     }
 
     /// The gradients of the adapter, from those of log-probabilities and entropies, `[targets]` each, and of the states, `[targets,
@@ -108,23 +82,10 @@ impl CardScoring {
         mut self,
         gradients: [&[f32]; 3],
     ) -> Result<Vec<AdapterGradient>, CudaError> {
-        let training = self.training.as_mut().expect("an open batch");
-        let mut state = self.card.lock();
-        let (driver, decoder) = state.run(self.adapted);
-        training.backward(driver, decoder, gradients)?;
-        training.gradients(driver, decoder)
-    }
-}
-
-impl Drop for CardScoring {
-    fn drop(&mut self) {
-        let Some(training) = self.training.take() else { return };
-        let mut state = self.card.lock();
-        let (driver, _) = state.run(self.adapted);
-        if let Err(error) = training.close(driver) {
-            tracing::warn!(%error, "memory of a batch was not given back");
-        }
-        state.closed(self.adapted);
+        self.0.run(|training, driver, decoder| {
+            training.backward(driver, decoder, gradients)?;
+            training.gradients(driver, decoder)
+        })
     }
 }
 

@@ -14,7 +14,9 @@ use fisao_models::sequences::Example;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_testkit::compare::assert_close;
 use fisao_testkit::skipped::report_skipped;
-use fisao_testkit::tiny::{pixels, prompt, tiny_llava};
+use fisao_testkit::tiny::{pixels, tiny_llava};
+
+use crate::generation::prompts;
 
 /// How far log-probabilities are apart at most: f32, sums in another order.
 const CLOSE: f32 = 2e-4;
@@ -61,15 +63,6 @@ fn disturb(model: &mut VisionLanguageModel, size: f32) {
         let values: Vec<f32> = (0..rows * columns).map(value).collect();
         *matrix = Tensor::<1>::from_data(&values[..], &matrix.device()).reshape([rows, columns]);
     });
-}
-
-/// Prompts of different lengths about different images.
-fn prompts() -> Vec<Prompt> {
-    [&[5, 9, 12][..], &[7], &[3, 4, 5, 6, 8, 20, 21], &[9, 9]]
-        .into_iter()
-        .enumerate()
-        .map(|(at, text)| Prompt { ids: prompt(text), image: at % 3, stream: at as u64 })
-        .collect()
 }
 
 fn sampling(temperature: f64) -> Sampling {
@@ -314,7 +307,7 @@ fn image_towers_on_a_card_see_what_they_see_on_the_cpu() {
         [&model, &on_card].map(|model| floats(model.image_features(images.clone()).tokens()));
     assert_close("image features", &found, &expected, CLOSE);
     assert!(found != expected, "nothing was computed on the card");
-    // Another model goes on from states in the middle of the tower, and clones have the same copy.
+    // A verifier that shares the tower starts from its hidden states; clones share the copy on the card.
     let [expected, found] = [&model, &on_card.clone()].map(|model| {
         let (_, output) = model.image_features_and_vision_output(images.clone());
         floats(&output.states)

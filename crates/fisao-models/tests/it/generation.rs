@@ -12,7 +12,7 @@ const GREEDY: Sampling = Sampling { max_new_tokens: 20, temperature: 0.0, seed: 
 const SAMPLED: Sampling = Sampling { max_new_tokens: 20, temperature: 0.7, seed: 5 };
 
 /// Prompts of different lengths about different images.
-fn prompts() -> Vec<Prompt> {
+pub(crate) fn prompts() -> Vec<Prompt> {
     [&[5, 9, 12][..], &[7], &[3, 4, 5, 6, 8, 20, 21], &[9, 9]]
         .into_iter()
         .enumerate()

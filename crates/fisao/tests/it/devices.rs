@@ -76,18 +76,11 @@ fn assert_same_captions(found: &str, expected: &str) {
 
 /// The kernels of cards, compiled as C++ and run on the CPU.
 #[test]
-#[expect(clippy::print_stderr, reason = "a test says that it was skipped")]
 fn captions_by_the_kernels_of_cuda_match_the_cpu() {
     let place = Workplace::furnished();
-    let mut command = place.command();
-    command.args(CAPTION).args(["--device", "cuda"]);
-    let output = command.env("FISAO_CUDA_HOST", "1").output().unwrap();
+    let test = "captions_by_the_kernels_of_cuda_match_the_cpu";
+    let Some(output) = place.run_on_host_kernels(test, &CAPTION) else { return };
     let errors = String::from_utf8_lossy(&output.stderr);
-    if errors.contains("no C++ compiler") {
-        eprintln!("skipped: no C++ compiler: captions_by_the_kernels_of_cuda_match_the_cpu");
-        return;
-    }
-    assert!(output.status.success(), "{errors}");
     assert!(errors.contains("FISAO_CUDA_HOST=1: no card is used"), "{errors}");
     let (found, expected) = (String::from_utf8_lossy(&output.stdout), place.succeed(&CAPTION));
     assert_same_captions(&found, &expected);

@@ -20,6 +20,7 @@ use fisao_models::image::{BestResolution, ImageProcessor, Resize, Resolution};
 use fisao_models::vision_language::llava::{LlavaConfig, TilingConfig, with_vision_tower};
 use fisao_models::vision_language::{VisionLanguageConfig, VisionLanguageModel};
 use fisao_models::weights::RandomWeights;
+use fisao_testkit::skipped::report_skipped;
 use fisao_testkit::tiny;
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
@@ -99,6 +100,21 @@ impl Workplace {
     /// Runs the command in the folder.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command().args(arguments).output().expect("the command can be started")
+    }
+
+    /// Runs a command that has to succeed with `--device cuda`, whose kernels are compiled as C++ and run on the CPU. Nothing where there is no
+    /// C++ compiler: that is reported.
+    pub(crate) fn run_on_host_kernels(&self, test: &str, arguments: &[&str]) -> Option<Output> {
+        let mut command = self.command();
+        command.args(arguments).args(["--device", "cuda"]).env("FISAO_CUDA_HOST", "1");
+        let output = command.output().expect("the command can be started");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        if errors.contains("no C++ compiler") {
+            report_skipped(test, "no C++ compiler");
+            return None;
+        }
+        assert!(output.status.success(), "{errors}");
+        Some(output)
     }
 
     /// Starts the command in the folder, for a test that ends it; what it prints is lost.
