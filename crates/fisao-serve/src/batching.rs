@@ -39,8 +39,27 @@ pub(crate) struct Job {
     pub(crate) verify: bool,
     /// When nobody wants the answer any more.
     pub(crate) deadline: Instant,
+    /// The place among those that the server takes, once there is one. Given back before the last of the answer is told: whoever was answered may ask at once again.
+    pub(crate) place: Option<Place>,
     /// Who is told. Its number of updates is bounded by the tokens that were asked for.
     pub(crate) updates: UnboundedSender<Update>,
+}
+
+/// One of the conversations that a server takes at once.
+pub(crate) struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    /// A place, unless `most` are taken.
+    fn among(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let place = Self(Arc::clone(taken));
+        (taken.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// More of an answer.
@@ -63,7 +82,7 @@ struct Shared {
     waiting: Mutex<VecDeque<Job>>,
     arrived: Condvar,
     /// Jobs that wait or are being written.
-    open: AtomicUsize,
+    open: Arc<AtomicUsize>,
     most: usize,
     closed: AtomicBool,
     metrics: Arc<Metrics>,
@@ -79,7 +98,7 @@ impl Batcher {
         let shared = Arc::new(Shared {
             waiting: Mutex::default(),
             arrived: Condvar::new(),
-            open: AtomicUsize::new(0),
+            open: Arc::default(),
             most,
             closed: AtomicBool::new(false),
             metrics: Arc::clone(metrics),
@@ -96,13 +115,13 @@ impl Batcher {
     }
 
     /// Puts a job behind those that wait.
-    pub(crate) fn submit(&self, job: Job) -> Result<(), Failure> {
+    pub(crate) fn submit(&self, mut job: Job) -> Result<(), Failure> {
         let shared = &self.shared;
         if shared.closed.load(Ordering::Relaxed) {
             return Err(Failure::new(ErrorCode::Busy, "the server is being shut down"));
         }
-        if shared.open.fetch_add(1, Ordering::Relaxed) >= shared.most {
-            shared.open.fetch_sub(1, Ordering::Relaxed);
+        job.place = Place::among(&shared.open, shared.most);
+        if job.place.is_none() {
             return Err(Failure::new(
                 ErrorCode::Busy,
                 format!("{} requests wait already", shared.most),
@@ -136,7 +155,6 @@ impl Shared {
             if std::panic::catch_unwind(work).is_err() {
                 tracing::error!("a batch of {count} answers panicked");
             }
-            self.open.fetch_sub(count, Ordering::Relaxed);
         }
     }
 
@@ -174,7 +192,7 @@ impl Shared {
 
     fn write(&self, engine: &Engine, mut jobs: Vec<Job>) {
         let now = Instant::now();
-        jobs.retain(|job| {
+        jobs.retain_mut(|job| {
             let late = job.deadline <= now;
             if late {
                 job.fail(self::late());
@@ -189,7 +207,7 @@ impl Shared {
         let (policy, (features, embeddings)) = match encoded {
             Ok(encoded) => encoded,
             Err(failure) => {
-                for job in &jobs {
+                for job in &mut jobs {
                     job.fail(failure.clone());
                 }
                 return;
@@ -237,8 +255,8 @@ impl Job {
     }
 
     /// Writes the answers under guidance, by itself, and tells each when it is done.
-    pub(crate) fn write_guided(&self, engine: &Engine, precision: f64) {
-        let Self { task, adapter, samples, sampling, verify, updates, .. } = self;
+    pub(crate) fn write_guided(mut self, engine: &Engine, precision: f64) {
+        let Self { task, adapter, samples, sampling, verify, updates, .. } = &self;
         let written = || {
             let policy = engine.policy(*adapter)?;
             let task = std::slice::from_ref(task);
@@ -259,7 +277,8 @@ impl Job {
         }
     }
 
-    fn fail(&self, failure: Failure) {
+    fn fail(&mut self, failure: Failure) {
+        self.place = None;
         // Whoever asked may have gone away.
         let _ = self.updates.send(Update::Failed(failure));
     }
@@ -305,6 +324,7 @@ impl Conversation {
             return false;
         }
         if self.job.updates.is_closed() {
+            self.job.place = None;
             self.failed = true;
             return false;
         }
@@ -376,14 +396,18 @@ impl Conversation {
         state.tokens = caption.tokens.len();
         state.done = done;
         let tokens: Vec<SpelledToken> = caption.tokens.into_iter().skip(fresh.start).collect();
+        let updates = self.job.updates.clone();
         let send = |update| {
             // Whoever asked may have gone away; the next look finds out.
-            let _ = self.job.updates.send(update);
+            let _ = updates.send(update);
         };
         if !(text.is_empty() && mentions.is_empty() && tokens.is_empty()) {
             send(Update::Text { choice, text, tokens, mentions });
         }
         if done {
+            if self.choices.iter().all(|choice| choice.done) {
+                self.job.place = None;
+            }
             let finish = if stop.is_some() { FinishReason::Stop } else { caption.finish_reason };
             send(Update::Done { choice, finish, tokens: response.tokens.len(), guided: None });
         }

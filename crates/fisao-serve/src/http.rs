@@ -359,6 +359,7 @@ async fn begun(server: &Arc<Server>, body: Bytes) -> Result<(Talk, bool), Failur
         streamed: stream,
         verify: question.verify,
         deadline: Instant::now() + server.options.deadline,
+        place: None,
         updates: sender,
     };
     if let Some(precision) = question.guided {

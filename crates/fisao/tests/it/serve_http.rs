@@ -323,7 +323,10 @@ fn too_many_at_once_are_sent_away() {
     });
     assert!(statuses.contains(&200) && statuses.contains(&429), "{statuses:?}");
     assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
-    assert_eq!(server.chat(&json!({})).0, 200);
+    // Whoever was answered has left the queue by then.
+    for _ in 0..50 {
+        assert_eq!(server.chat(&json!({ "max_tokens": 2 })).0, 200);
+    }
 }
 
 /// What is under way is answered to its end; then the process ends well.
