@@ -1,4 +1,9 @@
 //! The update: optimiser steps on the losses of the objective.
+//!
+//! What is learned from responses to one image goes through the decoder together, which reads the image and the prompt once for all
+//! of them. So minibatches are drawn by images.
+
+use std::cmp::Reverse;
 
 use fisao_models::adamw::{AdamW, AdamWConfig};
 use fisao_models::parallel::parallel_chunks;
@@ -15,6 +20,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::config::{AlignConfig, LoopConfig};
 use crate::error::AlignError;
 use crate::log_probabilities::examples;
+use crate::mentions::ScoredResponse;
 use crate::objective::{Critic, LossInputs, Means, Normaliser, ObjectiveLoss};
 use crate::ppo::{LearningRates, PolicyStatistics, ValueStatistics, value_loss};
 use crate::rollout::Rollout;
@@ -103,13 +109,14 @@ pub(crate) fn update(
 ) -> Result<UpdateReport, AlignError> {
     let LoopConfig { epochs, minibatches, max_grad_norm, target_kl, .. } = config.align;
     let mut report = UpdateReport::default();
-    let mut order: Vec<&[usize]> = rollout.items.positions().iter().map(Vec::as_slice).collect();
+    let mut order = by_image(rollout.items.positions(), &rollout.captions, minibatches);
     let mut value_loss = 0.0;
     for _ in 0..epochs {
         order.shuffle(rng);
         let mut epoch = PolicyStatistics::default();
         for minibatch in parts(&order, minibatches) {
-            let mut step = differentiate(learner, rollout, minibatch, config, stop)?;
+            let minibatch = minibatch.concat();
+            let mut step = differentiate(learner, rollout, &minibatch, config, stop)?;
             epoch.merge(&step.policy);
             report.grad_norm +=
                 apply(learner, optimiser, &mut step.gradients, max_grad_norm, rates);
@@ -130,6 +137,20 @@ pub(crate) fn update(
     report.policy_loss /= steps;
     report.value_loss = learner.value_head.is_some().then_some(value_loss / steps);
     Ok(report)
+}
+
+/// An item: positions of the responses that are learned from together.
+type Item = Vec<usize>;
+
+/// The items of each image; each item on its own where there would be fewer images than `minibatches`.
+fn by_image<'a>(
+    items: &'a [Item],
+    captions: &[ScoredResponse],
+    minibatches: usize,
+) -> Vec<&'a [Item]> {
+    let task = |item: &Item| captions[item[0]].task;
+    let images: Vec<&[Item]> = items.chunk_by(|a, b| task(a) == task(b)).collect();
+    if images.len() < minibatches { items.chunks(1).collect() } else { images }
 }
 
 /// `count` parts whose sizes differ by one at most; fewer where there are fewer items, none of them empty.
@@ -173,34 +194,30 @@ fn apply(
 fn differentiate(
     learner: &Learner,
     rollout: &Rollout,
-    minibatch: &[&[usize]],
+    minibatch: &[Item],
     config: &AlignConfig,
     stop: &StopFlag,
 ) -> Result<Differentiated, AlignError> {
-    let length = |item: &&[usize]| -> usize {
-        item.iter().map(|&index| rollout.captions[index].tokens.len()).sum()
-    };
-    let first = |item: &&[usize]| rollout.captions[item[0]].tokens.len();
+    let tokens = |at: &usize| rollout.captions[*at].tokens.len();
     let normaliser = Normaliser {
         items: minibatch.len() as f64,
-        tokens: minibatch.iter().map(length).sum::<usize>() as f64,
-        first_tokens: minibatch.iter().map(first).sum::<usize>() as f64,
+        tokens: minibatch.iter().flatten().map(tokens).sum::<usize>() as f64,
+        first_tokens: minibatch.iter().map(|item| tokens(&item[0])).sum::<usize>() as f64,
     };
-    let mut sorted = minibatch.to_vec();
-    sorted.sort_by_key(|item| (std::cmp::Reverse(length(item)), item[0]));
+    let groups = prompt_groups(minibatch, &rollout.captions, config.align.micro_batch);
     // Long and short responses alternate between the parts, so that cores finish together.
-    let parts = learner.policy.scoring_workers().min(sorted.len()).max(1);
-    let chunks: Vec<Vec<&[usize]>> =
-        (0..parts).map(|part| sorted.iter().copied().skip(part).step_by(parts).collect()).collect();
-    let results = parallel_chunks(&chunks, parts, |chunk| {
+    let parts = learner.policy.scoring_workers().min(groups.len()).max(1);
+    let dealt: Vec<Vec<Vec<usize>>> = (0..parts)
+        .map(|part| {
+            let own = groups.iter().skip(part).step_by(parts);
+            micro_batches(own, config.align.micro_batch)
+        })
+        .collect();
+    let results = parallel_chunks(&dealt, parts, |micro_batches| {
         let mut sum = Differentiated::default();
-        for items in chunk.iter().flat_map(|items| {
-            let responses = items.first().map_or(1, |item| item.len());
-            items.chunks((config.align.micro_batch / responses).max(1))
-        }) {
+        for micro in micro_batches.iter().flatten() {
             stop.check()?;
-            let micro = items.concat();
-            sum.add(&differentiate_micro(learner, rollout, &micro, config, normaliser)?);
+            sum.add(&differentiate_micro(learner, rollout, micro, config, normaliser)?);
         }
         Ok::<_, AlignError>(sum)
     });
@@ -209,6 +226,39 @@ fn differentiate(
         total.add(&result?);
     }
     Ok(total)
+}
+
+/// Responses that are differentiated together: those to one image, as many items as `most` responses have room for; the longest first.
+fn prompt_groups(minibatch: &[Item], captions: &[ScoredResponse], most: usize) -> Vec<Vec<usize>> {
+    let task = |item: &Item| captions[item[0]].task;
+    let mut sorted: Vec<&Item> = minibatch.iter().collect();
+    sorted.sort_by_key(|item| (task(item), item[0]));
+    let mut all: Vec<Vec<usize>> = Vec::new();
+    for of_image in sorted.chunk_by(|a, b| task(a) == task(b)) {
+        let together = (most / of_image[0].len()).max(1);
+        all.extend(
+            of_image
+                .chunks(together)
+                .map(|items| items.iter().copied().flatten().copied().collect()),
+        );
+    }
+    let length = |positions: &Vec<usize>| -> usize {
+        positions.iter().map(|&at| captions[at].tokens.len()).sum()
+    };
+    all.sort_by_key(|positions| (Reverse(length(positions)), positions[0]));
+    all
+}
+
+/// One after the other into micro-batches of `most` responses at most, or of one that has more.
+fn micro_batches<'a>(groups: impl Iterator<Item = &'a Vec<usize>>, most: usize) -> Vec<Vec<usize>> {
+    let mut all: Vec<Vec<usize>> = Vec::new();
+    for positions in groups {
+        match all.last_mut().filter(|last| last.len() + positions.len() <= most) {
+            Some(last) => last.extend(positions),
+            None => all.push(positions.clone()),
+        }
+    }
+    all
 }
 
 fn differentiate_micro(
@@ -263,7 +313,39 @@ fn differentiate_micro(
 
 #[cfg(test)]
 mod tests {
+    use fisao_models::generation::FinishReason;
+
     use super::*;
+
+    /// A response of a length to a task.
+    fn response((task, length): (usize, usize)) -> ScoredResponse {
+        ScoredResponse {
+            task,
+            tokens: vec![7; length],
+            logprobs: vec![-1.0; length],
+            finish: FinishReason::Length,
+            text: String::new(),
+            mentions: Vec::new(),
+            scores: Vec::new(),
+            negated: 0,
+        }
+    }
+
+    #[test]
+    fn responses_to_one_image_are_differentiated_together() {
+        let of_images = [(0, 3), (0, 4), (0, 5), (1, 9), (1, 8), (1, 1), (2, 2), (2, 1), (2, 1)];
+        let captions = of_images.map(response);
+        let items: Vec<Item> = (0..9).map(|at| vec![at]).collect();
+        let images = by_image(&items, &captions, 3);
+        assert_eq!(images.iter().map(|items| items.len()).collect::<Vec<_>>(), [3; 3]);
+        // More steps than images: by responses again.
+        assert_eq!(by_image(&items, &captions, 4).len(), 9);
+        let minibatch: Vec<Item> = [8, 3, 0, 4, 7, 2, 1].map(|at| vec![at]).into();
+        let groups = prompt_groups(&minibatch, &captions, 2);
+        assert_eq!(groups, [vec![3, 4], vec![0, 1], vec![2], vec![7, 8]]);
+        assert_eq!(micro_batches(groups.iter(), 3), [vec![3, 4], vec![0, 1, 2], vec![7, 8]]);
+        assert_eq!(micro_batches(groups.iter(), 1), groups);
+    }
 
     #[test]
     fn minibatches_have_the_requested_count_and_similar_sizes() {

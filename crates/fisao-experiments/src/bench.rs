@@ -229,6 +229,8 @@ fn training() -> Vec<Case> {
                 config: models::small(),
                 batch: 16,
                 length: 96,
+                prompt: 2,
+                group: 1,
                 adapter: false,
                 gradient_checkpointing: false,
                 held: Held::F32,
@@ -258,12 +260,42 @@ fn training() -> Vec<Case> {
             ..adapter(256, false, Held::Bf16)
         })
         .heavy(),
+        case(
+            "lora-1024-rows-f32",
+            "step of an adapter, d = 1024, 8 layers, 8 × 716 tokens, the last 100 learned from, f32",
+            || responses(models::middle, 8, 1, Held::F32),
+        ),
+        case("lora-1024-groups-f32", "the same, in groups of four with the same prompt", || {
+            responses(models::middle, 8, 4, Held::F32)
+        }),
+        case("lora-7b-rows-bf16", "4 × 716 tokens, LLaVA-1.5-7B's size, recomputed, bf16", || {
+            responses(models::seven, 4, 1, Held::Bf16)
+        })
+        .heavy(),
+        case("lora-7b-groups-bf16", "the same, a group of four with the same prompt", || {
+            responses(models::seven, 4, 4, Held::Bf16)
+        })
+        .heavy(),
     ]
 }
 
 /// An adapter's step on two sequences.
 fn adapter(length: usize, gradient_checkpointing: bool, held: Held) -> Step {
-    Step { config: models::middle(), batch: 2, length, adapter: true, gradient_checkpointing, held }
+    Step {
+        config: models::middle(),
+        batch: 2,
+        length,
+        prompt: 2,
+        group: 1,
+        adapter: true,
+        gradient_checkpointing,
+        held,
+    }
+}
+
+/// An adapter's step on responses of 100 tokens to prompts of LLaVA-1.5's length, a `group` to each; layers are recomputed.
+fn responses(config: fn() -> LlamaConfig, batch: usize, group: usize, held: Held) -> Step {
+    Step { config: config(), batch, group, prompt: 616, ..adapter(716, true, held) }
 }
 
 /// Cases by name or the beginning of names. The heavy ones are among them only by their whole names, or where all are asked for.

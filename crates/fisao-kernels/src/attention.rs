@@ -5,8 +5,10 @@
 //! `∂S = P (∂P − Σ_keys P ∂P)`, `∂q = ∂S k / √d`, `∂k = ∂Sᵀ q / √d`. Several query heads may share one
 //! key and value head (grouped queries); their gradients add up.
 
+mod block;
+mod mask;
+
 use std::ops::Range;
-use std::sync::Arc;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -17,64 +19,11 @@ use crate::scratch::Scratch;
 use crate::simd::{arch, exp, largest, prefetch, sum, sum_pairs, vectorised};
 use crate::skinny_gemm::{NEAR, tile};
 use crate::view::View;
+use block::Block;
+pub use mask::{Mask, SharedPrefix};
 
 /// Elements of the keys of one sequence from which a step of decoding is worth sharing among threads.
 const SHARED_STEP: usize = 1 << 16;
-
-/// Which keys a query sees. Queries stand at the end of the keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mask {
-    /// All of them.
-    Full,
-    /// Those up to its own position, and of row `r` of the batch none before `first[r]` (0 where
-    /// `first` is shorter). A query before `first[r]` is padding and sees what lies before it.
-    Causal {
-        /// First visible key of each row.
-        first: Arc<[usize]>,
-    },
-    /// As `Causal`, but of the keys up to its own position only the last `window`.
-    SlidingWindow {
-        /// First visible key of each row.
-        first: Arc<[usize]>,
-        /// Keys that a query sees at most, at least 1.
-        window: usize,
-    },
-    /// Of row `r` every query sees the keys `seen[r]`: a step of decoding where sequences have different lengths.
-    PerRow {
-        /// Visible keys of each row.
-        seen: Arc<[Range<usize>]>,
-    },
-}
-
-impl Mask {
-    /// Causal without padding.
-    pub fn causal() -> Self {
-        Self::Causal { first: Arc::new([]) }
-    }
-
-    /// A causal mask within a sliding window, where there is one; any other as it is.
-    #[must_use]
-    pub fn within(self, window: Option<usize>) -> Self {
-        match (self, window) {
-            (Self::Causal { first }, Some(window)) => Self::SlidingWindow { first, window },
-            (mask, _) => mask,
-        }
-    }
-
-    /// Keys that `query` of row `row` sees, out of `keys`, when there are `queries` of them.
-    pub fn visible(&self, row: usize, query: usize, [queries, keys]: [usize; 2]) -> Range<usize> {
-        let (first, window) = match self {
-            Self::Full => return 0..keys,
-            Self::Causal { first } => (first, keys),
-            Self::SlidingWindow { first, window } => (first, *window),
-            Self::PerRow { seen } => return seen[row].clone(),
-        };
-        let end = (keys + query + 1).checked_sub(queries);
-        let end = end.expect("queries stand behind the keys");
-        let start = first.get(row).copied().filter(|&start| start < end).unwrap_or(0);
-        start.max(end.saturating_sub(window))..end
-    }
-}
 
 /// Sizes of one call.
 #[derive(Clone, Copy)]
@@ -114,65 +63,6 @@ fn head<'a>(x: &View<'a, 4>, row: usize, head: usize) -> Matrix<'a> {
         columns: x.shape[3],
         row_stride: x.strides[2],
         column_stride: x.strides[3],
-    }
-}
-
-/// Some queries of one sequence and the keys that any of them sees.
-struct Block<'a> {
-    queries: Range<usize>,
-    keys: usize,
-    mask: &'a Mask,
-    row: usize,
-    /// All of its queries and keys.
-    sizes: [usize; 2],
-}
-
-impl<'a> Block<'a> {
-    /// Queries of a block: what their scores take stays in a cache, and keys behind the last of them are left out.
-    const QUERIES: usize = 64;
-
-    /// All blocks of a sequence.
-    fn all(mask: &'a Mask, row: usize, sizes: [usize; 2]) -> impl Iterator<Item = Self> {
-        (0..sizes[0]).step_by(Self::QUERIES).map(move |first| {
-            let end = (first + Self::QUERIES).min(sizes[0]);
-            let keys = mask.visible(row, end - 1, sizes).end;
-            Self { queries: first..end, keys, mask, row, sizes }
-        })
-    }
-
-    /// Numbers of the scores of the largest block.
-    fn room([queries, keys]: [usize; 2]) -> usize {
-        queries.min(Self::QUERIES) * keys
-    }
-
-    /// Numbers of its scores.
-    fn scores(&self) -> usize {
-        self.queries.len() * self.keys
-    }
-
-    /// Weights: `[queries, keys]` of `q`: `[all queries, d]` and `k`: `[d, all keys]`.
-    fn weights(&self, out: &mut [f32], q: Matrix<'_>, k: Matrix<'_>, scale: f32) {
-        let (q, k) = (q.some_rows(self.queries.clone()), k.first_columns(self.keys));
-        multiply(out, self.keys, q, k, scale, false);
-        vectorised(
-            #[inline(always)]
-            || {
-                for (query, scores) in self.queries.clone().zip(out.chunks_exact_mut(self.keys)) {
-                    let visible = self.mask.visible(self.row, query, self.sizes);
-                    scores[..visible.start].fill(0.0);
-                    scores[visible.end..].fill(0.0);
-                    let seen = &mut scores[visible];
-                    let highest = largest(seen);
-                    for score in seen.iter_mut() {
-                        *score = exp(*score - highest);
-                    }
-                    let share = 1.0 / sum(seen, |w| w);
-                    for score in seen {
-                        *score *= share;
-                    }
-                }
-            },
-        );
     }
 }
 
@@ -232,7 +122,7 @@ pub fn fill(
         let (prompt_k, prompt_v) = prompt.unwrap_or_else(nothing);
         let all = [q, own_k, own_v, prompt_k, prompt_v];
         if queries == 1 && all.iter().all(|x| x.column_stride == 1) {
-            let Range { start, end } = mask.visible(row, 0, [queries, keys]);
+            let [Range { start, end }, _] = mask.visible(row, 0, [queries, keys]);
             let first = prompt_k.rows;
             let strides =
                 before.map_or([0; 2], |prompts| [prompts.k.strides[1], prompts.v.strides[1]]);
@@ -270,9 +160,12 @@ pub fn fill(
         for block in Block::all(mask, row, [queries, keys]) {
             let scores = &mut scores[..block.scores()];
             block.weights(scores, q, k, scale);
-            let p = Matrix::dense(scores, block.queries.len(), block.keys);
-            let (out, v) = (&mut out[block.queries.start * stride..], v.some_rows(0..block.keys));
-            multiply(out, stride, p, v, 1.0, false);
+            let p = Matrix::dense(scores, block.queries.len(), block.keys());
+            let out = &mut out[block.queries.start * stride..];
+            for (columns, keys) in block.spans() {
+                let more = columns.start > 0;
+                multiply(out, stride, p.some_columns(columns), v.some_rows(keys), 1.0, more);
+            }
         }
     };
     let many = rayon::current_num_threads() > 1;
@@ -482,20 +375,29 @@ pub(crate) fn backward(
             let by_k = &mut by_k[shared * width..];
             let by_v = &mut by_v[shared * width..];
             for block in Block::all(mask, row, [queries, keys]) {
-                let (rows, columns) = (block.queries.len(), block.keys);
+                let (rows, columns) = (block.queries.len(), block.keys());
                 let scores = &mut scores[..block.scores()];
                 let by_scores = &mut by_scores[..block.scores()];
                 let by_q = &mut by_q[block.queries.start * stride + index * width..];
-                let (g, k) = (g.some_rows(block.queries.clone()), k.some_rows(0..columns));
+                let g = g.some_rows(block.queries.clone());
                 block.weights(scores, q, transposed_k, sizes.scale());
                 let p = Matrix::dense(scores, rows, columns);
-                multiply(by_v, key_stride, p.transposed(), g, 1.0, true);
-                multiply(by_scores, columns, g, transposed_v.first_columns(columns), 1.0, false);
+                for (of_block, keys) in block.spans() {
+                    let by_v = &mut by_v[keys.start * key_stride..];
+                    let p = p.some_columns(of_block.clone());
+                    multiply(by_v, key_stride, p.transposed(), g, 1.0, true);
+                    let by_scores = &mut by_scores[of_block.start..];
+                    multiply(by_scores, columns, g, transposed_v.some_columns(keys), 1.0, false);
+                }
                 through_softmax(scores, by_scores, columns);
                 let s = Matrix::dense(by_scores, rows, columns);
-                multiply(by_q, stride, s, k, sizes.scale(), false);
                 let q = q.some_rows(block.queries.clone());
-                multiply(by_k, key_stride, s.transposed(), q, sizes.scale(), true);
+                for (of_block, keys) in block.spans() {
+                    let (more, s) = (of_block.start > 0, s.some_columns(of_block));
+                    let by_k = &mut by_k[keys.start * key_stride..];
+                    multiply(by_q, stride, s, k.some_rows(keys), sizes.scale(), more);
+                    multiply(by_k, key_stride, s.transposed(), q, sizes.scale(), true);
+                }
             }
         }
     };

@@ -52,11 +52,12 @@ impl<'a> Matrix<'a> {
         Self { data, rows: rows.len(), ..*self }
     }
 
-    /// Its first columns.
+    /// Some of its columns.
     #[inline(always)]
-    pub(crate) fn first_columns(&self, columns: usize) -> Self {
-        debug_assert!(columns <= self.columns, "more columns than there are");
-        Self { columns, ..*self }
+    pub(crate) fn some_columns(&self, columns: Range<usize>) -> Self {
+        debug_assert!(columns.end <= self.columns, "more columns than there are");
+        let data = &self.data[(columns.start * self.column_stride).min(self.data.len())..];
+        Self { data, columns: columns.len(), ..*self }
     }
 
     /// Where a row begins, which may be behind the last.

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, activation};
 use fisao_kernels::{Operation, five, is_fused, three};
 
 use crate::parameters::{from_floats, indices};
-pub use fisao_kernels::attention::Mask;
+pub use fisao_kernels::attention::{Mask, SharedPrefix};
 
 /// What a masked score is set to; low enough that its weight is exactly zero in f32 and bf16.
 const MASKED: f32 = -1.0e9;
@@ -29,6 +29,7 @@ impl Shown {
             Mask::Full => return None,
             Mask::Causal { first } | Mask::SlidingWindow { first, .. } => first.len(),
             Mask::PerRow { seen } => seen.len(),
+            Mask::SharedPrefix { rows } => rows.len(),
         };
         let rows = if masked == 0 { 1 } else { batch };
         let bias = self.bias.get_or_init(|| bias(&self.mask, [rows, queries, keys], device));
@@ -111,7 +112,8 @@ fn bias(mask: &Mask, [rows, queries, keys]: [usize; 3], device: &Device) -> Tens
     for row in 0..rows {
         for query in 0..queries {
             let visible = mask.visible(row, query, [queries, keys]);
-            values.extend((0..keys).map(|key| if visible.contains(&key) { 0.0 } else { MASKED }));
+            let is_seen = |key| visible.iter().any(|part| part.contains(&key));
+            values.extend((0..keys).map(|key| if is_seen(key) { 0.0 } else { MASKED }));
         }
     }
     from_floats(values, [rows, 1, queries, keys], device)

@@ -8,11 +8,9 @@
 
 use std::time::Instant;
 
-use burn::tensor::Tensor;
 use fisao_kernels::is_cpu;
 use serde::{Deserialize, Serialize};
 
-use crate::llama::KvCache;
 use crate::parallel::{spinning_workers, workers_on};
 use crate::vision_language::{DecoderInputs, ImageFeatures, PromptRows, VisionLanguageModel};
 
@@ -107,21 +105,12 @@ impl Clock {
     }
 }
 
-/// Prompts that were read.
-pub(crate) struct Prefilled {
-    pub(crate) cache: KvCache,
-    /// The state at each prompt's last token.
-    pub(crate) hidden: Tensor<2>,
-    /// How far the position behind each prompt is behind its place in the cache.
-    pub(crate) lag: Vec<usize>,
-}
-
 /// Prompts that are to be read.
 pub(crate) struct LaidOut {
     pub(crate) inputs: DecoderInputs,
     /// Padding before each prompt.
     pub(crate) padding: Vec<usize>,
-    /// As [`Prefilled::lag`].
+    /// How far the position behind each prompt is behind its place.
     pub(crate) lag: Vec<usize>,
 }
 
@@ -169,18 +158,6 @@ impl VisionLanguageModel {
     pub fn with_awake_workers<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         let on_cpu = is_cpu(&self.device()) && self.language_model().card_name().is_none();
         if on_cpu { spinning_workers(work) } else { work() }
-    }
-
-    /// Runs the prompts.
-    pub(crate) fn prefill(
-        &self,
-        prompts: &[Prompt],
-        longest: usize,
-        features: &ImageFeatures,
-    ) -> Prefilled {
-        let LaidOut { inputs, padding, lag } = self.lay_out_prompts(prompts, longest, features);
-        let (cache, hidden) = self.language_model().prefill(&inputs.batch(&padding));
-        Prefilled { cache, hidden, lag }
     }
 
     /// Pads prompts on the left to a length, and embeds them.

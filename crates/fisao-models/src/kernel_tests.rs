@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::activation::Activation;
-use crate::attention::{Shown, attend_behind, composed as composed_attention};
+use crate::attention::{SharedPrefix, Shown, attend_behind, composed as composed_attention};
 use crate::linear::ActivationDtype;
 use crate::parameters::{floats, from_floats, indices};
 use crate::sequences::composed as composed_log_probs;
@@ -207,6 +207,35 @@ fn attention_equals_composed_for_every_mask_and_grouping() {
                     leaf(shape(key_heads, keys), 16),
                     leaf(shape(key_heads, keys), 17),
                 ],
+                |[q, k, v]| {
+                    let [q, k, v] = [q, k, v].map(|x| x.swap_dims(1, 2));
+                    three::<4, 4, 4, 4>(q, k, v, Operation::Attention(mask.clone()))
+                },
+                |[q, k, v]| {
+                    let [q, k, v] = [q, k, v].map(|x| x.swap_dims(1, 2));
+                    composed_attention(q, k, v, &Shown::by(&mask))
+                },
+            );
+        }
+    }
+}
+
+/// Rows with a prefix of their own length, without one and without a continuation; the last is longer than a block of queries.
+#[test]
+fn shared_prefix_attention_equals_composed() {
+    let row = |prefix, ends: &[usize]| SharedPrefix { prefix, ends: ends.to_vec() };
+    let cases = [
+        (9, [row(4, &[6, 7, 9]), row(1, &[2, 8]), row(3, &[3, 5])]),
+        (9, [row(9, &[]), row(0, &[4, 9]), row(5, &[])]),
+        (160, [row(70, &[71, 150]), row(130, &[140, 150, 160]), row(3, &[90])]),
+    ];
+    for (length, rows) in cases {
+        let mask = Mask::SharedPrefix { rows: rows.into() };
+        for (heads, key_heads) in [(4, 4), (4, 2), (3, 1)] {
+            let shape = |heads| [3, length, heads, 8];
+            compare(
+                "attention with shared prefixes",
+                &[leaf(shape(heads), 15), leaf(shape(key_heads), 16), leaf(shape(key_heads), 17)],
                 |[q, k, v]| {
                     let [q, k, v] = [q, k, v].map(|x| x.swap_dims(1, 2));
                     three::<4, 4, 4, 4>(q, k, v, Operation::Attention(mask.clone()))

@@ -71,7 +71,7 @@ impl VisionLanguageModel {
     }
 
     /// Scores responses by a model that does not train, at a temperature. A prompt about one image that several examples in a row have
-    /// in common is read once for all of them.
+    /// in common is read once for all of them, here and when it trains.
     ///
     /// # Errors
     /// [`CudaError`] of the model's card: [`CudaError::Memory`] where it has no room for the examples.
@@ -84,7 +84,7 @@ impl VisionLanguageModel {
         if let Some((_, scores)) = self.score_on_card((examples, features), temperature, false)? {
             return Ok(scores);
         }
-        let states = self.response_states_by_prompt(examples, features);
+        let states = self.response_states(examples, features);
         let (log_probs, entropies) = self.log_probabilities(&states, temperature);
         Ok(ResponseScores { hidden: states.hidden, log_probs, entropies })
     }

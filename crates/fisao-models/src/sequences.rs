@@ -1,17 +1,17 @@
 //! Scoring given responses: hidden states and log-probabilities of response tokens only.
 //!
-//! Rows are prompt + response, padded on the right. Under the causal mask no real position sees
-//! padding, and states are gathered at response positions, so prompt, image and padding never reach
-//! a loss or a statistic.
+//! Rows are a prompt with the responses to it one behind the other, padded on the right: what responses have in common is computed
+//! once, forward and backward. A response sees the prompt and itself, at the positions that it would have right behind the prompt, so
+//! that gradients are those of a row for each response (Liu et al. 2025, *Prefix Grouper*, arXiv 2506.05433). No real position sees
+//! padding, and states are gathered at response positions, so prompt, image and padding never reach a loss or a statistic.
 
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, activation};
 use fisao_kernels::{Operation, is_fused, is_fused_weight, one, two};
 
-use crate::attention::Mask;
-use crate::generation::{Prefilled, Prompt};
-use crate::llama::{LayerInputs, Pass, Positions};
+use crate::attention::{Mask, SharedPrefix};
+use crate::llama::{LayerInputs, Pass};
 use crate::parameters::indices;
 use crate::vision_language::{DecoderInputs, ImageFeatures, PromptRows, VisionLanguageModel};
 
@@ -38,6 +38,8 @@ pub struct ResponseStates {
 /// A batch of rows, padded on the right.
 struct SequenceLayout {
     inputs: DecoderInputs,
+    rows: usize,
+    mask: Mask,
     /// Where the states are that predict a token of a response.
     kept: Vec<i64>,
     /// Those tokens.
@@ -46,15 +48,19 @@ struct SequenceLayout {
 
 impl SequenceLayout {
     /// The pass of these rows in which states are wanted that predict a token of a response.
-    fn pass<'a>(&'a self, batch: usize, mask: &'a Mask) -> Pass<'a> {
+    fn pass(&self) -> Pass<'_> {
         let DecoderInputs { x, positions, deep, .. } = &self.inputs;
         let wanted = Some(indices(self.kept.clone(), &x.device()));
-        Pass { batch, positions, mask, wanted, deep }
+        Pass { batch: self.rows, positions, mask: &self.mask, wanted, deep }
     }
 }
 
 impl VisionLanguageModel {
-    /// Runs the decoder over prompts and responses and gathers the states that predict the responses.
+    /// Runs the decoder over prompts and responses and gathers the states that predict the responses. A prompt about one image that
+    /// several examples in a row have in common is read once for all of them.
+    ///
+    /// # Panics
+    /// A response has no token.
     ///
     /// # Shapes
     /// The result holds Σ response lengths rows.
@@ -63,65 +69,10 @@ impl VisionLanguageModel {
         examples: &[Example<'_>],
         features: &ImageFeatures,
     ) -> ResponseStates {
-        let (layout, mask) = (self.lay_out(examples, features), Mask::causal());
-        let pass = layout.pass(examples.len(), &mask);
+        let layout = self.lay_out(examples, features);
+        let pass = layout.pass();
         let hidden = self.language_model().forward(layout.inputs.x.clone(), &pass, None);
         ResponseStates { hidden, targets: layout.targets }
-    }
-
-    /// The same of a model that does not train: a prompt about one image that several examples in a row have in common is
-    /// read once for all of them.
-    pub fn response_states_by_prompt(
-        &self,
-        examples: &[Example<'_>],
-        features: &ImageFeatures,
-    ) -> ResponseStates {
-        let groups: Vec<&[Example<'_>]> =
-            examples.chunk_by(|a, b| a.image == b.image && a.prompt == b.prompt).collect();
-        if groups.len() == examples.len() {
-            return self.response_states(examples, features);
-        }
-        assert!(examples.iter().all(|one| !one.response.is_empty()), "a response has a token");
-        let device = self.device();
-        let prompts: Vec<Prompt> = groups
-            .iter()
-            .map(|group| Prompt { ids: group[0].prompt.to_vec(), image: group[0].image, stream: 0 })
-            .collect();
-        let longest = examples.iter().map(|example| example.prompt.len()).max().unwrap_or(0);
-        // The last token of a response predicts nothing that is scored.
-        let length = examples.iter().map(|example| example.response.len() - 1).max().unwrap_or(0);
-        let Prefilled { cache, hidden: read, lag } = self.prefill(&prompts, longest, features);
-        let group_of: Vec<usize> = groups
-            .iter()
-            .enumerate()
-            .flat_map(|(group, examples)| std::iter::repeat_n(group, examples.len()))
-            .collect();
-        // Which states predict the responses: the prompt's last, and behind those of all prompts the responses' own.
-        let (mut order, mut wanted, mut ids) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut positions, mut padding, mut targets) = (Vec::new(), Vec::new(), Vec::new());
-        for (row, (example, &group)) in examples.iter().zip(&group_of).enumerate() {
-            let own = example.response.len() - 1;
-            order.push(group as i64);
-            order.extend((0..own).map(|at| (groups.len() + wanted.len() + at) as i64));
-            wanted.extend((0..own).map(|at| (row * length + at) as i64));
-            ids.extend(example.response[..own].iter().map(|&id| i64::from(id)));
-            ids.resize((row + 1) * length, i64::from(self.tokens().pad));
-            positions.extend((0..length).map(|at| longest - lag[group] + at));
-            padding.push(longest - example.prompt.len());
-            targets.extend_from_slice(example.response);
-        }
-        let mut states = vec![read];
-        if !wanted.is_empty() {
-            let mut cache = cache.spread(group_of, length);
-            let wanted = Some(indices(wanted, &device));
-            let mask = Mask::Causal { first: padding.into() };
-            let (batch, positions) = (examples.len(), Positions::Single(positions));
-            let pass = Pass { batch, positions: &positions, mask: &mask, wanted, deep: &[] };
-            let x = self.language_model().embed(indices(ids, &device));
-            states.push(self.language_model().forward(x, &pass, Some(&mut cache)));
-        }
-        let hidden = Tensor::cat(states, 0).select(0, indices(order, &device));
-        ResponseStates { hidden, targets }
     }
 
     /// The same of a model that trains, and the inputs of its layers, which are recomputed in the backward pass. `frozen` is the same
@@ -132,35 +83,60 @@ impl VisionLanguageModel {
         examples: &[Example<'_>],
         features: &ImageFeatures,
     ) -> (ResponseStates, LayerInputs) {
-        let (layout, mask) = (frozen.lay_out(examples, features), Mask::causal());
-        let pass = layout.pass(examples.len(), &mask);
-        let inputs = frozen.language_model().layer_inputs(layout.inputs.x.clone(), &pass);
+        let layout = frozen.lay_out(examples, features);
+        let inputs = frozen.language_model().layer_inputs(layout.inputs.x.clone(), &layout.pass());
         let hidden = self.language_model().finish(&inputs);
         (ResponseStates { hidden, targets: layout.targets }, inputs)
     }
 
     /// Prompts and responses as one batch of rows.
     fn lay_out(&self, examples: &[Example<'_>], features: &ImageFeatures) -> SequenceLayout {
-        let batch = examples.len();
-        // The last token of a row predicts nothing that is scored, so it is left out.
-        let lengths: Vec<usize> =
-            examples.iter().map(|e| e.prompt.len() + e.response.len() - 1).collect();
-        let length = lengths.iter().copied().max().unwrap_or(0);
-        let mut rows = Vec::with_capacity(batch);
-        let mut kept = Vec::new();
-        let mut targets = Vec::new();
-        for (index, example) in examples.iter().enumerate() {
-            let mut row = [example.prompt, example.response].concat();
-            row.pop();
+        assert!(examples.iter().all(|one| !one.response.is_empty()), "a response has a token");
+        let groups = self.sharing_a_row(examples);
+        let length = groups.iter().map(|group| row_length(group)).max().unwrap_or(0);
+        let mut rows = Vec::with_capacity(groups.len());
+        let (mut kept, mut targets) = (Vec::new(), Vec::new());
+        let (mut prefixes, mut places) = (Vec::new(), Vec::new());
+        for (index, group) in groups.iter().enumerate() {
+            let (first, prompt) = (index * length, group[0].prompt);
+            let mut row = prompt.to_vec();
+            places.extend(first..first + prompt.len());
+            let mut ends = Vec::with_capacity(group.len());
+            for Example { response, .. } in *group {
+                // The last token of a response predicts nothing that is scored, so it is left out.
+                let own = &response[..response.len() - 1];
+                let of_own = (0..own.len()).map(|at| (first + row.len() + at) as i64);
+                kept.push((first + prompt.len() - 1) as i64);
+                kept.extend(of_own);
+                targets.extend_from_slice(response);
+                places.extend((0..own.len()).map(|at| first + prompt.len() + at));
+                row.extend_from_slice(own);
+                ends.push(row.len());
+            }
+            places.extend(first + row.len()..first + length);
             row.resize(length, self.tokens().pad);
             rows.push(row);
-            let first = index * length + example.prompt.len() - 1;
-            kept.extend((first..first + example.response.len()).map(|at| at as i64));
-            targets.extend_from_slice(example.response);
+            prefixes.push(SharedPrefix { prefix: prompt.len(), ends });
         }
-        let images: Vec<usize> = examples.iter().map(|example| example.image).collect();
-        let rows = PromptRows { rows: &rows, images: &images, padding: &[] };
-        SequenceLayout { inputs: self.decoder_inputs(rows, features), kept, targets }
+        let images: Vec<usize> = groups.iter().map(|group| group[0].image).collect();
+        let of_rows = PromptRows { rows: &rows, images: &images, padding: &[] };
+        let mut inputs = self.decoder_inputs(of_rows, features);
+        let mut mask = Mask::causal();
+        if groups.len() < examples.len() {
+            inputs.positions = inputs.positions.select(&places);
+            mask = Mask::SharedPrefix { rows: prefixes.into() };
+        }
+        SequenceLayout { inputs, rows: rows.len(), mask, kept, targets }
+    }
+
+    /// Examples in a row that share a prompt and an image, to be laid out in one row; each on its own where a sliding window hides the
+    /// beginning of the longest.
+    fn sharing_a_row<'a>(&self, examples: &'a [Example<'a>]) -> Vec<&'a [Example<'a>]> {
+        let longest = examples.chunks(1).map(row_length).max().unwrap_or(0);
+        if self.language_model().config().sliding_window.is_some_and(|window| window < longest) {
+            return examples.chunks(1).collect();
+        }
+        examples.chunk_by(|a, b| a.image == b.image && a.prompt == b.prompt).collect()
     }
 
     /// Log-probabilities of the states' targets at a temperature, and the entropy of each
@@ -198,6 +174,12 @@ impl VisionLanguageModel {
         let logits = self.language_model().logits(states.hidden.clone());
         activation::log_softmax(logits / temperature, 1)
     }
+}
+
+/// Places of a row that begins with a prompt and goes on with all responses to it.
+fn row_length(group: &[Example<'_>]) -> usize {
+    let responses: usize = group.iter().map(|one| one.response.len() - 1).sum();
+    group[0].prompt.len() + responses
 }
 
 /// Log-probabilities and entropies from single operations: `[tokens, vocabulary]` → `[tokens, 2]`.

@@ -10,6 +10,7 @@ mod guided;
 mod objectives;
 mod paper_step;
 mod region_weights;
+mod shared_prompts;
 mod signals;
 mod statistics;
 mod tokens;

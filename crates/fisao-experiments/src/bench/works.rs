@@ -43,6 +43,10 @@ pub(super) struct Step {
     pub(super) batch: usize,
     /// Tokens of a sequence.
     pub(super) length: usize,
+    /// Those of them that nothing is predicted of.
+    pub(super) prompt: usize,
+    /// Sequences that are about one image, with the same prompt.
+    pub(super) group: usize,
     /// An adapter learns, instead of everything.
     pub(super) adapter: bool,
     /// Layers are recomputed in the backward pass.
@@ -57,9 +61,9 @@ fn model(config: &LlamaConfig, held: Held, device: &Device) -> anyhow::Result<Vi
     Ok(model)
 }
 
-/// One image of one token.
-fn features(config: &LlamaConfig, device: &Device) -> ImageFeatures {
-    ImageFeatures::new(Tensor::zeros([1, config.hidden_size], device), vec![1])
+/// Images of one token.
+fn features(config: &LlamaConfig, images: usize, device: &Device) -> ImageFeatures {
+    ImageFeatures::new(Tensor::zeros([images, config.hidden_size], device), vec![1; images])
 }
 
 /// A prompt with its image token, ids that differ.
@@ -71,7 +75,7 @@ fn prompt(length: usize) -> Vec<u32> {
 pub(super) fn decode(repetitions: &mut Repetitions, work: Decoding) -> anyhow::Result<Amount> {
     let Decoding { config, batch, held } = work;
     let model = model(&config, held, &repetitions.device)?;
-    let features = features(&config, &repetitions.device);
+    let features = features(&config, 1, &repetitions.device);
     let prompts: Vec<Prompt> = (0..batch)
         .map(|row| Prompt { ids: prompt(PROMPT), image: 0, stream: row as u64 })
         .collect();
@@ -119,28 +123,29 @@ impl Parameters for Learner {
     }
 }
 
-/// Forward, backward and `AdamW`: cross-entropy of every token.
+/// Forward, backward and `AdamW`: cross-entropy of every token behind the prompt.
 pub(super) fn train(repetitions: &mut Repetitions, work: &Step) -> anyhow::Result<Amount> {
-    let Step { config, batch, length, adapter, gradient_checkpointing, held } = work;
+    let Step { config, batch, length, prompt: read, group, adapter, gradient_checkpointing, held } =
+        work;
     let mut model = model(config, *held, &repetitions.device)?;
     if *adapter {
         model.add_lora(&LoraConfig::default(), 0)?;
     }
     let mut learner = Learner { model, adapter: *adapter };
-    let features = features(config, &repetitions.device);
+    let features = features(config, batch.div_ceil(*group), &repetitions.device);
     let ids = prompt(length + 1);
-    // The first token and the image's are what the rest is predicted from.
-    let (prompt, response) = ids.split_at(2);
-    let rows: Vec<usize> = (0..*batch).collect();
-    let tokens = batch * length;
+    let (prompt, response) = ids.split_at(*read);
+    let images: Vec<usize> = (0..batch.div_ceil(*group)).collect();
+    let tokens = batch * response.len();
     let mut optimiser = AdamW::new(AdamWConfig::default());
     while repetitions.again() {
         let chunks = learner.model.scoring_workers();
-        let parts = parallel_chunks(&rows, chunks, |rows| {
+        let parts = parallel_chunks(&images, chunks, |images| {
             let mut replica = learner.clone();
             replica.train_where(&|_| true);
+            let responses = images.iter().flat_map(|image| std::iter::repeat_n(image, *group));
             let examples: Vec<Example<'_>> =
-                rows.iter().map(|_| Example { prompt, image: 0, response }).collect();
+                responses.map(|&image| Example { prompt, image, response }).collect();
             let gradient_checkpointing = gradient_checkpointing.then_some(&learner.model);
             let (scores, pass) =
                 replica.model.training_scores(gradient_checkpointing, &examples, &features, 1.0)?;
@@ -156,10 +161,12 @@ pub(super) fn train(repetitions: &mut Repetitions, work: &Step) -> anyhow::Resul
     }
     // Backwards through frozen matrices is half of what it is through learning ones.
     let passes = if *adapter { 4.0 } else { 6.0 };
+    // Of a group the prompt is computed once.
+    let computed = (images.len() * read + batch * (length - read)) as f64;
     Ok(Amount {
-        count: tokens as f64,
+        count: (batch * length) as f64,
         unit: "tokens",
-        flops: passes * config.matrix_elements() as f64 * tokens as f64,
+        flops: passes * config.matrix_elements() as f64 * computed,
         bytes: 0.0,
     })
 }

@@ -5,7 +5,6 @@ use burn::tensor::{Gradients, Int, Tensor};
 
 use super::layer::Context;
 use super::{Llama, Pass};
-use crate::attention::Mask;
 
 /// What each layer of a pass was given, and what the last one gave.
 #[derive(Debug)]
@@ -22,12 +21,11 @@ impl Llama {
     /// keeps everything.
     ///
     /// # Panics
-    /// The pass says of no rows that they are wanted, or its mask is not the causal one.
+    /// The pass says of no rows that they are wanted.
     ///
     /// # Shapes
     /// `x`: `[batch · length, hidden]`
     pub(crate) fn layer_inputs(&self, x: Tensor<2>, pass: &Pass<'_>) -> LayerInputs {
-        assert!(*pass.mask == Mask::causal(), "layers are recomputed under the causal mask");
         let wanted = pass.wanted.clone().expect("rows that are wanted");
         let context = self.context(&x, pass);
         let mut inputs = vec![x];

@@ -62,6 +62,14 @@ impl Positions {
         }
     }
 
+    /// Those of some places, in this order.
+    pub(crate) fn select(&self, places: &[usize]) -> Self {
+        match self {
+            Self::Single(all) => Self::Single(places.iter().map(|&at| all[at]).collect()),
+            Self::Triple(all) => Self::Triple(places.iter().map(|&at| all[at]).collect()),
+        }
+    }
+
     /// As a card reads them: one of each token, or three where the decoder reads three.
     pub(super) fn for_card(&self, scheme: PositionScheme) -> Vec<i32> {
         let single = scheme.is_sequential();

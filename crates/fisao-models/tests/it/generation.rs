@@ -184,7 +184,7 @@ fn scoring_does_not_depend_on_the_batch() {
 
 /// Prompts of several lengths, one of them about two images; responses down to a single token.
 #[test]
-fn shared_prefill_equals_prefill_per_response() {
+fn responses_in_one_row_have_the_states_of_rows_of_their_own() {
     let model = tiny_llava(6);
     let features = model.image_features(pixels(3, 4));
     let prompts = prompts();
@@ -201,10 +201,15 @@ fn shared_prefill_equals_prefill_per_response() {
         })
         .collect();
     for examples in [&all[..], &all[4..6], &all[2..3], &[all[2].clone(), all[2].clone()]] {
-        let once = model.response_states_by_prompt(examples, &features);
-        let each = model.response_states(examples, &features);
-        assert_eq!(once.targets, each.targets);
-        assert_close("states", &floats(&once.hidden), &floats(&each.hidden), F32_FORWARD);
+        let once = model.response_states(examples, &features);
+        let each: Vec<_> = examples
+            .chunks(1)
+            .map(|example| model.response_states(example, &features))
+            .map(|alone| (floats(&alone.hidden), alone.targets))
+            .collect();
+        let (states, targets): (Vec<_>, Vec<_>) = each.into_iter().unzip();
+        assert_eq!(once.targets, targets.concat());
+        assert_close("states", &floats(&once.hidden), &states.concat(), F32_FORWARD);
     }
 }
 
