@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use burn::tensor::{DType, Device};
-use fisao_cuda::{Card, CubinCache, CudaError, Driver, Host, HostKernels, HostOptions, Storage};
+use fisao_cuda::{
+    Card, CubinCache, CudaError, Driver, Failing, Host, HostKernels, HostOptions, Storage,
+};
 use fisao_formats::checkpoint::Checkpoint;
 use fisao_formats::documents::read_json;
 use fisao_formats::run_folder::RunFolder;
@@ -27,7 +29,8 @@ use crate::reporter::Reporter;
 /// File of a run's [`DeviceRecord`].
 pub const FILE: &str = "device.json";
 
-/// With the value 1, kernels of `cuda` are compiled by the machine's C++ compiler and run on the CPU: for tests of whole commands.
+/// With the value 1, kernels of `cuda` are compiled by the machine's C++ compiler and run on the CPU: for tests of whole commands. With a
+/// larger value such a driver fails after so many results.
 const HOST: &str = "FISAO_CUDA_HOST";
 /// What such a device calls itself.
 const HOST_NAME: &str = "CUDA kernels compiled as C++, on the CPU (FISAO_CUDA_HOST)";
@@ -176,7 +179,10 @@ enum CudaDevice {
     /// The card of this number.
     Card(usize),
     /// The CPU, see [`HOST`].
-    Host,
+    Host {
+        /// Downloads after which it fails.
+        fails_after: Option<usize>,
+    },
 }
 
 /// The processor.
@@ -208,9 +214,9 @@ impl DeviceChoice {
         if let Some(card) = opened.card {
             reporter
                 .note("the card runs decoders and image towers; everything else runs on the CPU");
-            if let CudaDevice::Host = card {
+            if let CudaDevice::Host { .. } = card {
                 reporter.warn(
-                    format!("{HOST}=1: no card is used; kernels run on the CPU, very slowly"),
+                    format!("{HOST} is set: no card is used; kernels run on the CPU, very slowly"),
                     Some("this is for tests; without the variable, --device cuda is a card"),
                 );
             }
@@ -316,11 +322,15 @@ impl CudaDevice {
                 let cache = CubinCache::new(folder.join("cuda-kernels"));
                 Ok(Box::new(Card::new(ordinal, storages, &cache)?))
             }
-            Self::Host => {
+            Self::Host { fails_after } => {
                 let folder = tempfile::tempdir().map_err(failed)?;
                 let kernels =
                     HostKernels::compile(folder.path(), storages, &HostOptions::default())?;
-                Ok(Box::new(Host::new(Arc::new(kernels), HOST_MEMORY)))
+                let host = Host::new(Arc::new(kernels), HOST_MEMORY);
+                Ok(match fails_after {
+                    Some(downloads) => Box::new(Failing::after(downloads, host)),
+                    None => Box::new(host),
+                })
             }
         }
     }
@@ -328,9 +338,10 @@ impl CudaDevice {
 
 fn open_cuda(ordinal: usize) -> anyhow::Result<OpenDevice> {
     let choice = DeviceChoice::Card(Backend::Cuda, ordinal);
-    let host = std::env::var_os(HOST).is_some_and(|value| value == "1");
-    let (card, name) = if host {
-        (CudaDevice::Host, HOST_NAME.to_owned())
+    let host = std::env::var(HOST).ok().and_then(|value| value.parse::<usize>().ok());
+    let (card, name) = if let Some(value) = host.filter(|value| *value > 0) {
+        let fails_after = Some(value).filter(|value| *value > 1);
+        (CudaDevice::Host { fails_after }, HOST_NAME.to_owned())
     } else {
         let card = CudaDevice::Card(ordinal);
         // Kernels are compiled when the element type of a model is known.

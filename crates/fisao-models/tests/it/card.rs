@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use burn::tensor::Tensor;
-use fisao_cuda::{CudaError, Host, HostKernels, HostOptions, Storage};
+use fisao_cuda::{CudaError, Failing, Host, HostKernels, HostOptions, Storage};
 use fisao_models::generation::{Decoding, Generated, Prompt, Sampling};
 use fisao_models::llama::{CardBatches, CardMemory};
 use fisao_models::lora::LoraConfig;
@@ -71,7 +71,7 @@ fn sampling(temperature: f64) -> Sampling {
 
 fn responses(model: &VisionLanguageModel, temperature: f64) -> Vec<Generated> {
     let features = model.image_features(pixels(3, 4));
-    model.generate(&prompts(), &features, 3, &sampling(temperature))
+    model.generate(&prompts(), &features, 3, &sampling(temperature)).expect("responses")
 }
 
 fn assert_same(found: &[Generated], expected: &[Generated]) {
@@ -109,10 +109,11 @@ fn closed_and_rewound_responses_on_a_card_are_those_of_the_cpu() {
                 temperature: 1.0,
                 seed: 7,
             });
-            let mut decoding = model.start_decoding(&prompts(), &features, 2, &settings);
+            let mut decoding =
+                model.start_decoding(&prompts(), &features, 2, &settings).expect("prompts");
             for step in 0.. {
                 if step == 4 {
-                    decoding.close(2);
+                    decoding.close(2).expect("a step");
                 }
                 let open: Vec<usize> = decoding.open().collect();
                 let long =
@@ -122,13 +123,56 @@ fn closed_and_rewound_responses_on_a_card_are_those_of_the_cpu() {
                     (5, Some(slot)) => decoding.rewind(slot, 0, &[]),
                     _ => {}
                 }
-                if !decoding.step() {
+                if !decoding.step().expect("a step") {
                     break;
                 }
             }
             decoding.into_responses()
         });
         assert_same(&found, &expected);
+    }
+}
+
+/// Whenever it is that the driver fails; no token is lost that was chosen before.
+#[test]
+fn a_driver_that_fails_while_responses_are_written_is_an_error() {
+    let model = tiny_llava(3);
+    let expected = responses(&model, 0.7);
+    let longest = expected.iter().map(|of| of.tokens.len()).max().expect("a response");
+    let features = model.image_features(pixels(3, 4));
+    let settings = vec![sampling(0.7); prompts().len()];
+    for downloads in 0..longest {
+        let Some(driver) = host("failing") else { return };
+        let mut on_card = model.clone();
+        let driver = Failing::after(downloads, driver);
+        on_card.language_model_mut().use_card(Box::new(driver)).expect("a copy");
+        let started = on_card.start_decoding(&prompts(), &features, 3, &settings);
+        let failed = if downloads == 0 {
+            started.err().expect("prompts are not read")
+        } else {
+            let mut decoding = started.expect("prompts");
+            let failed = loop {
+                match decoding.step() {
+                    Ok(true) => {}
+                    Ok(false) => panic!("it fails before all is written"),
+                    Err(error) => break error,
+                }
+            };
+            assert!(decoding.step().is_err(), "it fails for good");
+            for slot in 0..expected.len() {
+                // Whether there was something to be done on the card or not, it does not panic.
+                let _ = decoding.close(slot);
+            }
+            for (found, expected) in decoding.into_responses().iter().zip(&expected) {
+                let written = expected.tokens.len().min(downloads);
+                assert_eq!(found.tokens, expected.tokens[..written]);
+                assert_eq!(found.logprobs.len(), written);
+            }
+            failed
+        };
+        assert!(matches!(failed, CudaError::Call { .. }), "{failed}");
+        let whole = on_card.generate(&prompts(), &features, 3, &sampling(0.7));
+        assert!(matches!(whole, Err(CudaError::Call { .. })), "{whole:?}");
     }
 }
 
@@ -164,8 +208,9 @@ fn batches_with_other_adapters_at_the_same_time_do_not_disturb_each_other() {
     let features = model.image_features(pixels(3, 4));
     let settings = vec![sampling(0.7); prompts().len()];
     let mut decodings = [&on_card, &other, &without]
-        .map(|model| model.start_decoding(&prompts(), &features, 3, &settings));
-    while decodings.iter_mut().map(Decoding::step).fold(false, |a, b| a | b) {}
+        .map(|model| model.start_decoding(&prompts(), &features, 3, &settings).expect("prompts"));
+    let step = |decoding: &mut Decoding<'_>| decoding.step().expect("a step");
+    while decodings.iter_mut().map(step).fold(false, |a, b| a | b) {}
     let [first, second, third] = decodings.map(Decoding::into_responses);
     assert_same(&first, &responses(&model, 0.7));
     assert_same(&third, &responses(&on_cpu, 0.7));
@@ -339,7 +384,7 @@ fn memory_of_a_run_is_predicted() {
     let CardMemory { needed, total } = decoder.card_memory(batches).unwrap().expect("a card");
     assert_eq!(total, 1 << 30);
     let features = on_card.image_features(pixels(3, 4));
-    on_card.generate(&prompts, &features, 3, &sampling(1.0));
+    on_card.generate(&prompts, &features, 3, &sampling(1.0)).expect("responses");
     let responses = vec![vec![7; 20]; 12];
     let examples = examples(&prompts, &responses);
     let mut training = on_card.clone();

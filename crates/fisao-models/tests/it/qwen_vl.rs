@@ -98,7 +98,8 @@ fn greedy_answers_match_transformers_in_one_batch() {
         let prompts = prompts(&model, &cases).into_iter().enumerate();
         let prompts: Vec<_> =
             prompts.map(|(image, ids)| Prompt { ids, image, stream: 0 }).collect();
-        let responses = model.generate(&prompts, &features(&model, &cases), 1, &sampling);
+        let responses =
+            model.generate(&prompts, &features(&model, &cases), 1, &sampling).expect("responses");
         for (case, response) in cases.iter().zip(responses) {
             assert_eq!(response.tokens, fixture::ids(&case["greedy"]["tokens"]), "{name}");
             let expected = fixture::numbers(&case["greedy"]["logprobs"]);
