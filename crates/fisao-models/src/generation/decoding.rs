@@ -1,7 +1,7 @@
 //! Responses that are written one step at a time.
 
 use burn::tensor::Tensor;
-use fisao_cuda::CudaError;
+use fisao_cuda::{CudaError, Draw};
 use fisao_kernels::{exponentials, highest};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -41,6 +41,16 @@ struct Row {
     temperature: f64,
     /// What its next token must not be.
     banned: Vec<u32>,
+}
+
+impl Row {
+    /// What its next token is chosen by.
+    fn draw(&mut self) -> Draw {
+        let temperature = self.temperature;
+        // Greedy decoding draws nothing.
+        let uniform = if temperature > 0.0 { self.rng.random() } else { 0.0 };
+        Draw { temperature, uniform }
+    }
 }
 
 impl VisionLanguageModel {
@@ -137,8 +147,16 @@ impl Decoding<'_> {
         tokens.clear();
         // An open response has a token: the first is sampled when its prompt is read.
         tokens.extend(rows.iter().filter_map(|row| responses[row.slot].tokens.last()));
-        let logits = session.step(tokens)?;
-        sampler.sample(model, logits, rows, responses);
+        let card = session.on_card().filter(|_| rows.iter().all(|row| row.banned.is_empty()));
+        if let Some(card) = card {
+            let draws: Vec<Draw> = rows.iter_mut().map(Row::draw).collect();
+            let chosen = card.step_sampled(tokens, &draws)?;
+            for (row, choice) in rows.iter().zip(chosen) {
+                record(model, choice, &mut responses[row.slot]);
+            }
+            return Ok(true);
+        }
+        sampler.sample(model, session.step(tokens)?, rows, responses);
         Ok(true)
     }
 
@@ -258,30 +276,30 @@ impl Sampler {
                 }
                 left
             };
-            let (token, logprob) = sample_token(logits, row.temperature, &mut row.rng, weights);
-            let response = &mut responses[row.slot];
-            response.tokens.push(token);
-            response.logprobs.push(logprob);
-            // What follows a choice by logits that are not finite is of no use.
-            if model.tokens().ends(token) || !logprob.is_finite() {
-                response.finish = FinishReason::Stop;
-            }
+            let choice = sample_token(logits, row.draw(), weights);
+            record(model, choice, &mut responses[row.slot]);
         }
     }
 }
 
-/// A token and its log-probability: the most likely one at temperature 0, else a draw.
-fn sample_token(
-    logits: &[f32],
-    temperature: f64,
-    rng: &mut ChaCha8Rng,
-    weights: &mut Vec<f64>,
-) -> (u32, f32) {
+/// Appends a token with its log-probability to a response, which may end there.
+fn record(model: &VisionLanguageModel, (token, logprob): (u32, f32), response: &mut Generated) {
+    response.tokens.push(token);
+    response.logprobs.push(logprob);
+    // What follows a choice by logits that are not finite is of no use.
+    if model.tokens().ends(token) || !logprob.is_finite() {
+        response.finish = FinishReason::Stop;
+    }
+}
+
+/// A token and its log-probability: the most likely one at temperature 0, else a draw. `sample.cu` has the same rule.
+fn sample_token(logits: &[f32], draw: Draw, weights: &mut Vec<f64>) -> (u32, f32) {
+    let Draw { temperature, uniform } = draw;
     let scale = if temperature > 0.0 { 1.0 / temperature } else { 1.0 };
     let highest = highest(logits);
     let total = exponentials(weights, logits, highest, scale);
     let chosen = if temperature > 0.0 {
-        let mut left = rng.random::<f64>() * total;
+        let mut left = uniform * total;
         weights
             .iter()
             .position(|weight| {

@@ -1,7 +1,7 @@
 //! Steps of decoding on a card.
 
 use burn::tensor::Tensor;
-use fisao_cuda::{Continuation, CudaError, Decoder, Driver, Plan, Prompts, Session, Tokens};
+use fisao_cuda::{Continuation, CudaError, Decoder, Draw, Driver, Plan, Prompts, Session, Tokens};
 
 use super::Llama;
 use super::card::PREFILL_POSITIONS;
@@ -76,6 +76,19 @@ impl CardDecoding {
     /// See [`DecodingSession::step`](super::decoding_session::DecodingSession::step).
     pub(super) fn step(&mut self, tokens: &[u32]) -> Result<&[f32], CudaError> {
         self.0.run(|session, driver, decoder| session.step(driver, decoder, tokens))
+    }
+
+    /// The same, but the next token of each sequence and its log-probability, which are chosen on the card: by the same rule as on the CPU,
+    /// and without copying a number for each token of the vocabulary.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub(crate) fn step_sampled(
+        &mut self,
+        tokens: &[u32],
+        draws: &[Draw],
+    ) -> Result<Vec<(u32, f32)>, CudaError> {
+        self.0.run(|session, driver, decoder| session.step_sampled(driver, decoder, tokens, draws))
     }
 
     /// See [`DecodingSession::rewind`](super::decoding_session::DecodingSession::rewind).

@@ -134,6 +134,14 @@ impl<'a> DecodingSession<'a> {
         }
     }
 
+    /// Where the sequences lie, if that is a card: tokens can be chosen there.
+    pub(crate) fn on_card(&mut self) -> Option<&mut CardDecoding> {
+        match self {
+            Self::Card(decoding) => Some(decoding),
+            Self::Cpu(_) | Self::Tensors(_) => None,
+        }
+    }
+
     /// Takes the last `positions` of its own from the sequence at `row`; the others stay as long as they are.
     pub(crate) fn rewind(&mut self, row: usize, positions: usize) {
         match self {
