@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use burn::tensor::{DType, Device};
+use fisao_align::Warning;
 use fisao_cuda::{
     Card, CubinCache, CudaError, Driver, Failing, Host, HostKernels, HostOptions, Storage,
 };
@@ -198,10 +199,7 @@ impl DeviceChoice {
     pub fn open(self, reporter: &Reporter) -> anyhow::Result<OpenDevice> {
         let opened = match self {
             Self::Cpu => None,
-            Self::Auto => Backend::ALL
-                .into_iter()
-                .filter_map(|backend| open_card(backend, 0).ok())
-                .find(|opened| opened.is_card),
+            Self::Auto => first_card(reporter),
             Self::Card(backend, index) => Some(open_card(backend, index)?),
         };
         if let (Self::Auto, None) = (self, &opened) {
@@ -310,6 +308,13 @@ impl OpenDevice {
     }
 }
 
+/// Tells the user of batches that the CPU computed although the model has a card.
+pub fn warn_of_batches_left_to_cpu(model: &VisionLanguageModel, reporter: &Reporter) {
+    if let Some(warning) = Warning::of_batches_left_to_cpu(model, 0) {
+        reporter.warn(warning.message, Some(&warning.hint));
+    }
+}
+
 impl CudaDevice {
     /// Opens it with kernels for some element types.
     fn driver(self, storages: &[Storage]) -> Result<Box<dyn Driver + Send>, CudaError> {
@@ -336,7 +341,29 @@ impl CudaDevice {
     }
 }
 
+/// The first graphics card that answers. Where an NVIDIA card is there and does not, the user is told why.
+fn first_card(reporter: &Reporter) -> Option<OpenDevice> {
+    let mut all = Backend::ALL.into_iter();
+    all.find_map(|backend| match backend {
+        Backend::Cuda => reach_cuda(0).map_err(|error| passed_over(&error, reporter)).ok(),
+        _ => open_card(backend, 0).ok().filter(|opened| opened.is_card),
+    })
+}
+
+/// Says why `auto` does not take an NVIDIA card, unless there is none.
+fn passed_over(error: &CudaError, reporter: &Reporter) {
+    if !error.is_without_card() {
+        let hint = error.hint().unwrap_or("--device cpu says that no card is wanted");
+        reporter.warn(format!("device auto: the NVIDIA card is not used: {error}"), Some(hint));
+    }
+}
+
 fn open_cuda(ordinal: usize) -> anyhow::Result<OpenDevice> {
+    let choice = DeviceChoice::Card(Backend::Cuda, ordinal);
+    Ok(reach_cuda(ordinal).map_err(|error| refused(choice, &error))?)
+}
+
+fn reach_cuda(ordinal: usize) -> Result<OpenDevice, CudaError> {
     let choice = DeviceChoice::Card(Backend::Cuda, ordinal);
     let host = std::env::var(HOST).ok().and_then(|value| value.parse::<usize>().ok());
     let (card, name) = if let Some(value) = host.filter(|value| *value > 0) {
@@ -345,7 +372,7 @@ fn open_cuda(ordinal: usize) -> anyhow::Result<OpenDevice> {
     } else {
         let card = CudaDevice::Card(ordinal);
         // Kernels are compiled when the element type of a model is known.
-        let driver = card.driver(&[]).map_err(|error| refused(choice, &error))?;
+        let driver = card.driver(&[])?;
         (card, driver.name())
     };
     // What is not done on the card is done on the CPU.
@@ -574,7 +601,10 @@ mod cards {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+    use crate::reporter::Event;
 
     #[test]
     fn device_names_are_parsed_and_formatted() {
@@ -639,6 +669,39 @@ mod tests {
     fn panicking_driver_becomes_an_error() {
         assert_eq!(guarded(|| 1), Ok(1));
         assert_eq!(guarded::<()>(|| panic!("no {}", "adapter")), Err("no adapter".to_owned()));
+    }
+
+    #[test]
+    fn auto_device_says_why_an_nvidia_card_is_not_used() {
+        let told = Arc::<Mutex<Vec<Event>>>::default();
+        let events = Arc::clone(&told);
+        let reporter = Reporter::new(move |event| events.lock().unwrap().push(event));
+        let library = |what| CudaError::Library {
+            what,
+            names: vec!["libx.so".to_owned()],
+            folders: Vec::new(),
+            hint: "install it",
+        };
+        let call = |call, code: &str| CudaError::Call { call, code: code.to_owned() };
+        let without = [
+            library("NVIDIA driver"),
+            CudaError::NoCard { ordinal: 0, found: 0 },
+            call("cuInit", "CUDA_ERROR_NO_DEVICE"),
+        ];
+        for error in without {
+            passed_over(&error, &reporter);
+        }
+        assert_eq!(told.lock().unwrap().len(), 0);
+        for error in [library("NVRTC"), call("cuInit", "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH")] {
+            passed_over(&error, &reporter);
+        }
+        let told = told.lock().unwrap();
+        let [Event::Warning { text, hint }, Event::Warning { text: other, .. }] = &told[..] else {
+            panic!("{told:?}")
+        };
+        assert!(text.starts_with("device auto: the NVIDIA card is not used: no NVRTC"), "{text}");
+        assert_eq!(hint.as_deref(), Some("install it"));
+        assert!(other.contains("cuInit failed: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"), "{other}");
     }
 
     #[test]
