@@ -176,7 +176,6 @@ impl AlignError {
             Self::OutOfRange { key, .. } => {
                 Some(format!("change `{key}` in the configuration file, or pass --set {key}=VALUE"))
             }
-            Self::Card(error) => error.hint().map(str::to_owned),
             Self::ImageIgnored { .. } => Some(
                 "check that the prompt holds the image placeholder and that projector and vision \
                  tower were loaded from this checkpoint"

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use fisao_models::vision_language::VisionLanguageModel;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -82,6 +83,22 @@ pub struct Warning {
     pub hint: String,
 }
 
+impl Warning {
+    /// That the CPU computed batches of a model which has a card, if there were more of them than `before`.
+    pub fn of_batches_left_to_cpu(model: &VisionLanguageModel, before: usize) -> Option<Self> {
+        let left = model.language_model().batches_left_to_cpu();
+        let batches =
+            if left == 1 { "1 batch was".to_owned() } else { format!("{left} batches were") };
+        (left > before).then(|| Self {
+            code: WarningCode::LeftToCpu,
+            message: format!(
+                "{batches} computed by the CPU, slowly: the card had no room for what was to be decoded, or was at work with other weights"
+            ),
+            hint: "see what else takes memory of the card (`nvidia-smi`), or decode shorter responses".to_owned(),
+        })
+    }
+}
+
 /// Every warning there is; the guards say what raises each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -123,6 +140,8 @@ pub enum WarningCode {
     RecallMisestimated,
     /// On the calibration split reward no longer tells correct mentions from hallucinated ones.
     SeparationLost,
+    /// The CPU computed what the card was to compute.
+    LeftToCpu,
 }
 
 /// Everything one iteration measured: one line of `metrics.jsonl`.

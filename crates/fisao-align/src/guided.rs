@@ -116,8 +116,9 @@ pub struct GuidedResponse {
 /// used.
 ///
 /// # Errors
-/// [`AlignError::NotFinite`] when the model's logits are NaN or infinite, [`AlignError::Text`] when a response cannot be decoded,
-/// [`AlignError::Verifier`] when a name cannot be scored, [`AlignError::Stopped`] when that was asked for.
+/// [`AlignError::NotFinite`] when the model's logits are NaN or infinite, [`AlignError::Card`] when the driver of its card fails,
+/// [`AlignError::Text`] when a response cannot be decoded, [`AlignError::Verifier`] when a name cannot be scored,
+/// [`AlignError::Stopped`] when that was asked for.
 pub fn sample_guided(
     policy: &VisionLanguageModel,
     scorer: &mut MentionScorer,
@@ -219,7 +220,7 @@ fn write(
     let &BatchInputs { prompts, features, images, samples, sampling } = inputs;
     let settings = vec![sampling.clone(); prompts.len()];
     policy.with_awake_workers(|| {
-        let mut decoding = policy.start_decoding(prompts, features, samples, &settings);
+        let mut decoding = policy.start_decoding(prompts, features, samples, &settings)?;
         let mut progress = vec![Progress::default(); prompts.len() * samples];
         let mut active: Vec<usize> = decoding.open().collect();
         // Those that end with their first token are checked, too.
@@ -237,7 +238,7 @@ fn write(
                 while check.run(&mut progress[slot])? && decoding_is_at_start(&check) {}
             }
             active.retain(|&slot| decoding.is_open(slot));
-            if !decoding.step() {
+            if !decoding.step()? {
                 break;
             }
         }

@@ -44,7 +44,8 @@ pub struct Request<'a> {
 /// Writes responses, on all cores. Those to one task are adjacent.
 ///
 /// # Errors
-/// [`AlignError::NotFinite`] when the model's logits are NaN or infinite, [`AlignError::Stopped`] when that was asked for.
+/// [`AlignError::NotFinite`] when the model's logits are NaN or infinite, [`AlignError::Card`] when the driver of its card fails,
+/// [`AlignError::Stopped`] when that was asked for.
 pub fn sample(
     policy: &VisionLanguageModel,
     request: &Request<'_>,
@@ -105,7 +106,7 @@ fn batch_responses(
 /// response together, tokens: so many are decoded at once as have room in memory.
 ///
 /// # Errors
-/// What the source reports about a task.
+/// What the source reports about a task; [`AlignError::NotFinite`] and [`AlignError::Card`] as [`sample`].
 pub fn generate(
     policy: &VisionLanguageModel,
     source: &dyn TaskSource,
@@ -174,7 +175,7 @@ pub fn tasks_at_once(policy: &VisionLanguageModel, length: usize) -> usize {
 /// Responses to one batch: each task with the number of its random streams, and their image features.
 ///
 /// # Errors
-/// [`AlignError::NotFinite`] naming the first task whose logits are NaN or infinite.
+/// [`AlignError::NotFinite`] naming the first task whose logits are NaN or infinite, [`AlignError::Card`].
 fn respond<'a>(
     policy: &VisionLanguageModel,
     tasks: impl Iterator<Item = (&'a Task, u64)>,
@@ -186,7 +187,7 @@ fn respond<'a>(
         .enumerate()
         .map(|(image, (task, stream))| (task, Prompt { ids: task.prompt.clone(), image, stream }))
         .unzip();
-    let responses = policy.generate(&prompts, features, samples, sampling);
+    let responses = policy.generate(&prompts, features, samples, sampling)?;
     match responses.iter().position(|response| !response.is_finite()) {
         Some(at) => Err(AlignError::NotFinite { id: tasks[at / samples].id.clone() }),
         None => Ok(responses),

@@ -24,7 +24,7 @@ use crate::config::AlignConfig;
 use crate::credit::RewardTerms;
 use crate::encoding::EncodedImages;
 use crate::error::AlignError;
-use crate::events::{AlignEvent, IterationMetrics, Phase, WarningCode};
+use crate::events::{AlignEvent, IterationMetrics, Phase, Warning, WarningCode};
 use crate::features::{FeatureCache, bytes};
 use crate::guards::{Baseline, check_iteration, check_recall_bound, unrecoverable};
 use crate::length::LengthController;
@@ -253,7 +253,10 @@ impl<'a> Trainer<'a> {
             baseline: self.baseline,
             unrecoverable: self.unrecoverable,
         };
+        let left = self.learner.policy.language_model().batches_left_to_cpu();
         let outcome = self.attempt(emit);
+        let warning = Warning::of_batches_left_to_cpu(&self.learner.policy, left);
+        warning.map(AlignEvent::Warning).map(emit);
         if outcome.as_ref().is_err_and(|error| !matches!(error, AlignError::Unrecoverable { .. })) {
             self.roll_back(snapshot)?;
         }

@@ -200,12 +200,6 @@ impl Adapter {
         Ok((layers, places))
     }
 
-    /// A and B of every path, by layer and target, in the decoder's type.
-    pub(crate) fn matrices(&self, element: usize) -> Vec<Buffer> {
-        let all = self.layers.iter().flat_map(LayerAdapter::all);
-        all.flat_map(|fused| fused.matrices(fused.a, fused.b(), element)).collect()
-    }
-
     /// Most ranks beside one fused matrix.
     pub(crate) fn ranks(&self) -> usize {
         let of = |layer: &LayerAdapter| layer.all().into_iter().map(|fused| fused.ranks).max();
@@ -272,27 +266,12 @@ pub(crate) struct LowRankScratch {
 }
 
 impl FusedAdapter {
-    fn b(&self) -> impl Iterator<Item = Buffer> {
-        self.paths.iter().map(|path| path.b)
-    }
-
-    /// The part of `a` and the matrix of `b` of every path.
-    fn matrices(
-        &self,
-        a: Option<Buffer>,
-        b: impl Iterator<Item = Buffer>,
-        element: usize,
-    ) -> Vec<Buffer> {
-        let row = self.inputs * element;
-        let part = |path: &Path| {
-            a.expect("a path has a rank").slice(path.first_rank * row, path.rank * row)
-        };
-        self.paths.iter().zip(b).flat_map(|(path, b)| [part(path), b]).collect()
-    }
-
     /// Gradients of A and B of every path.
-    pub(crate) fn gradient_matrices(&self, gradients: &FusedGradients) -> Vec<Buffer> {
-        self.matrices(Some(gradients.a), gradients.b.iter().copied(), size_of::<f32>())
+    fn gradient_matrices(&self, gradients: &FusedGradients) -> Vec<Buffer> {
+        let row = self.inputs * size_of::<f32>();
+        let part = |path: &Path| gradients.a.slice(path.first_rank * row, path.rank * row);
+        let paths = self.paths.iter().zip(&gradients.b);
+        paths.flat_map(|(path, &b)| [part(path), b]).collect()
     }
 
     /// Places for gradients.

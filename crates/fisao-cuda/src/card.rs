@@ -51,7 +51,7 @@ fn failed(call: &'static str) -> impl Fn(DriverError) -> CudaError {
 }
 
 impl Card {
-    /// The card of this number, with kernels for some element types, which are kept in `cache`.
+    /// The card of this number, with kernels for weights of some element types, which are kept in `cache`.
     ///
     /// # Errors
     /// [`CudaError::Library`] where the driver, NVRTC or cuBLASLt is missing, [`CudaError::NoCard`], [`CudaError::TooOld`],
@@ -61,13 +61,15 @@ impl Card {
         storages: &[Storage],
         cache: &CubinCache,
     ) -> Result<Self, CudaError> {
-        for library in [DRIVER, NVRTC, CUBLASLT] {
-            load(library)?;
-        }
+        load(DRIVER)?;
         result::init().map_err(failed("cuInit"))?;
         let found = result::device::get_count().map_err(failed("cuDeviceGetCount"))? as usize;
         if ordinal >= found {
             return Err(CudaError::NoCard { ordinal, found });
+        }
+        // Without a card they are of no use.
+        for library in [NVRTC, CUBLASLT] {
+            load(library)?;
         }
         let device = result::device::get(ordinal as i32).map_err(failed("cuDeviceGet"))?;
         let name = result::device::get_name(device).map_err(failed("cuDeviceGetName"))?;
@@ -153,15 +155,15 @@ impl Card {
     }
 }
 
-/// Machine code for each element type; what is not in the cache is compiled side by side.
+/// Machine code for weights of each element type; what is not in the cache is compiled side by side.
 fn cubins(
     storages: &[Storage],
     architecture: Architecture,
     cache: &CubinCache,
 ) -> Result<Vec<(Storage, Vec<u8>)>, CudaError> {
     std::thread::scope(|scope| {
-        let compile = |&storage| (storage, scope.spawn(move || cache.cubin(storage, architecture)));
-        let compiling: Vec<_> = storages.iter().map(compile).collect();
+        let compile = |storage| (storage, scope.spawn(move || cache.cubin(storage, architecture)));
+        let compiling: Vec<_> = Storage::with_sums(storages).into_iter().map(compile).collect();
         let done = compiling.into_iter().map(|(storage, thread)| {
             let cubin = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             cubin.map(|cubin| (storage, cubin))

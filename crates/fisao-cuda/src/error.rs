@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+/// What the library of a card's driver is called in [`CudaError::Library`].
+pub(crate) const DRIVER: &str = "NVIDIA driver";
+
 /// Why something on a card could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum CudaError {
@@ -124,6 +127,19 @@ pub enum CudaError {
 }
 
 impl CudaError {
+    /// Whether it says that this machine has no NVIDIA card or no driver for one, rather than that something is wrong with them.
+    pub fn is_without_card(&self) -> bool {
+        match self {
+            Self::Library { what, .. } => *what == DRIVER,
+            Self::NoCard { found, .. } => *found == 0,
+            // A driver's library may be installed where there is no card, or be a stub to link with.
+            Self::Call { call: "cuInit", code } => {
+                ["CUDA_ERROR_NO_DEVICE", "CUDA_ERROR_STUB_LIBRARY"].contains(&code.as_str())
+            }
+            _ => false,
+        }
+    }
+
     /// What to do about it, if that is known.
     pub fn hint(&self) -> Option<&'static str> {
         match self {

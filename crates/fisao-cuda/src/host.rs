@@ -84,7 +84,7 @@ struct HostLaunch {
 type Entry = unsafe extern "C" fn(*const HostLaunch, *mut *mut c_void) -> i32;
 
 impl HostKernels {
-    /// Compiles the kernels into `folder`, which is not needed afterwards.
+    /// Compiles the kernels for weights of some types into `folder`, which is not needed afterwards.
     ///
     /// # Errors
     /// [`CudaError::HostCompiler`] where there is no compiler, [`CudaError::Compile`] for what it says.
@@ -107,7 +107,7 @@ impl HostKernels {
         source: &str,
     ) -> Result<Self, CudaError> {
         let mut modules = BTreeMap::new();
-        for &storage in storages {
+        for storage in Storage::with_sums(storages) {
             let path = compile(folder, storage, options, source)?;
             // SAFETY: the library is what was just compiled from this crate's text; loading it runs no code of its own.
             let library = unsafe { Library::new(&path) };

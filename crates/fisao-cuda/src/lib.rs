@@ -2,7 +2,7 @@
 //!
 //! Kernels are CUDA C (`kernels/`). [`Card`] compiles them at run time for the card's own architecture; [`Host`] compiles the same text as
 //! C++ and runs it on the CPU, which is how a whole decoder is tested where there is no card; [`Recorder`] writes down what a driver is
-//! asked for. All three are a [`Driver`], and everything above it knows no other.
+//! asked for; [`Failing`] fails. All four are a [`Driver`], and everything above it knows no other.
 //!
 //! Nothing of CUDA is needed to build the crate. It sees no burn type and opens no file but the cache of compiled kernels, in the
 //! folder that the caller names.
@@ -15,10 +15,10 @@ mod decoder;
 mod driver;
 mod encoder;
 mod error;
+mod failing;
 mod forward;
 mod host;
 pub mod kernels;
-mod optimizer;
 mod plan;
 mod recorder;
 mod session;
@@ -38,8 +38,8 @@ pub use decoder::Decoder;
 pub use driver::{Argument, Buffer, Driver, Graph, Launch, Matrix, Memory, Product};
 pub use encoder::{Encoder, EncoderConfig, EncoderPlan, EncoderSession};
 pub use error::CudaError;
+pub use failing::Failing;
 pub use host::{Host, HostKernels, HostOptions};
-pub use optimizer::{AdapterOptimizer, OptimizerState};
 pub use plan::Plan;
 pub use recorder::{Call, Recorder};
 pub use session::{Continuation, Draw, Prompts, Session};

@@ -3,7 +3,7 @@
 use crate::{CudaError, Storage};
 
 /// Every file of kernels with its name, the first what the others share.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 10] = [
     ("prelude.cu", include_str!("../kernels/prelude.cu")),
     ("norm.cu", include_str!("../kernels/norm.cu")),
     ("activation.cu", include_str!("../kernels/activation.cu")),
@@ -14,7 +14,6 @@ const FILES: [(&str, &str); 11] = [
     ("attention_decode.cu", include_str!("../kernels/attention_decode.cu")),
     ("log_probs.cu", include_str!("../kernels/log_probs.cu")),
     ("sample.cu", include_str!("../kernels/sample.cu")),
-    ("optimizer.cu", include_str!("../kernels/optimizer.cu")),
 ];
 
 /// What stands before the kernels where they are compiled for the CPU.

@@ -1,5 +1,7 @@
 //! How numbers are stored.
 
+use std::collections::BTreeSet;
+
 use half::{bf16, f16};
 
 /// Element type of matrices and activations. Everything is computed in f32.
@@ -14,6 +16,12 @@ pub enum Storage {
 }
 
 impl Storage {
+    /// What kernels are compiled for where weights have one of these types: sums, norms and logits are f32 beside all of them.
+    pub(crate) fn with_sums(weights: &[Self]) -> BTreeSet<Self> {
+        let sums = weights.first().map(|_| Self::F32);
+        weights.iter().copied().chain(sums).collect()
+    }
+
     /// Bytes of one element.
     pub fn bytes(self) -> usize {
         if self == Self::F32 { 4 } else { 2 }

@@ -306,23 +306,6 @@ impl Training {
     }
 }
 
-impl Training {
-    /// Gradients of A and B of every path, by layer and target; none where the plan is one without gradients.
-    pub(crate) fn gradient_buffers(&self, decoder: &Decoder) -> Vec<Buffer> {
-        let (Some(memory), Some(adapter)) = (&self.memory.backward, decoder.adapter()) else {
-            return Vec::new();
-        };
-        let layers = adapter.layers.iter().zip(&memory.layers);
-        let all = layers.flat_map(|(layer, gradients)| layer.all().into_iter().zip(gradients));
-        all.flat_map(|(fused, gradients)| fused.gradient_matrices(gradients)).collect()
-    }
-
-    /// All gradients in one piece; zero between them.
-    pub(crate) fn gradient_memory(&self) -> Buffer {
-        self.memory.backward.as_ref().map_or(Buffer::NULL, |backward| backward.gradients)
-    }
-}
-
 /// Logits that are there.
 #[derive(Debug, Clone, Copy)]
 struct LogitRows {

@@ -8,6 +8,7 @@
 
 use std::time::Instant;
 
+use fisao_cuda::CudaError;
 use fisao_kernels::is_cpu;
 use serde::{Deserialize, Serialize};
 
@@ -138,18 +139,21 @@ impl VisionLanguageModel {
     /// there, and [says so](Generated::is_finite).
     ///
     /// Which image a prompt is about is an index into `features`.
+    ///
+    /// # Errors
+    /// Those of the driver of the model's card.
     pub fn generate(
         &self,
         prompts: &[Prompt],
         features: &ImageFeatures,
         samples: usize,
         sampling: &Sampling,
-    ) -> Vec<Generated> {
+    ) -> Result<Vec<Generated>, CudaError> {
         let sampling = vec![sampling.clone(); prompts.len()];
         self.with_awake_workers(|| {
-            let mut decoding = self.start_decoding(prompts, features, samples, &sampling);
-            while decoding.step() {}
-            decoding.into_responses()
+            let mut decoding = self.start_decoding(prompts, features, samples, &sampling)?;
+            while decoding.step()? {}
+            Ok(decoding.into_responses())
         })
     }
 

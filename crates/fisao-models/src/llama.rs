@@ -228,6 +228,12 @@ impl Llama {
         self.card.as_deref().map(Card::name)
     }
 
+    /// Batches that the CPU computed although the decoder has a card: it had no room for them beside what others took, was at work with other
+    /// weights, or does not compute this decoder. Of all clones together; 0 without a card.
+    pub fn batches_left_to_cpu(&self) -> usize {
+        self.card.as_deref().map_or(0, |card| card.lock().left())
+    }
+
     /// How many sequences of `length` positions each are decoded together at most, if that is on a card: as many as its memory has room
     /// for beside the weights, however much of it others use, so that it is the same number each time.
     pub fn rows_on_card(&self, length: usize, most: usize) -> Option<usize> {

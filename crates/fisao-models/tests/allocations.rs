@@ -69,7 +69,7 @@ fn generated(model: &VisionLanguageModel, responses: usize, length: usize) -> Ve
     let features = model.image_features(pixels(1, 4));
     let prompt = Prompt { ids: prompt(&[5, 9, 12]), image: 0, stream: 0 };
     let sampling = Sampling { max_new_tokens: length, temperature: 1.0, seed: 1 };
-    model.generate(&[prompt], &features, responses, &sampling)
+    model.generate(&[prompt], &features, responses, &sampling).expect("responses")
 }
 
 /// What responses of so many tokens take: the fewest of some tries, as threads come by something of their own now and then.

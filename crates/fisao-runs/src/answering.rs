@@ -23,6 +23,7 @@ use serde_json::{Map, Value, json};
 
 use crate::bundle::{Policy, Views, warn_of_photographs};
 use crate::data_check::{self, DATA};
+use crate::device::warn_of_batches_left_to_cpu;
 use crate::failure::{Interrupted, OrInternal as _, Refusal};
 use crate::locks;
 use crate::prompt::EncodedPrompt;
@@ -175,6 +176,7 @@ impl Answering<'_> {
             kept.map_err(|error| unwritten(&path, error))?;
         }
         progress.finish();
+        warn_of_batches_left_to_cpu(&self.policy.model, reporter);
         Ok(path)
     }
 

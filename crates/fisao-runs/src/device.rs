@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use burn::tensor::{DType, Device};
-use fisao_cuda::{Card, CubinCache, CudaError, Driver, Host, HostKernels, HostOptions, Storage};
+use fisao_align::Warning;
+use fisao_cuda::{
+    Card, CubinCache, CudaError, Driver, Failing, Host, HostKernels, HostOptions, Storage,
+};
 use fisao_formats::checkpoint::Checkpoint;
 use fisao_formats::documents::read_json;
 use fisao_formats::run_folder::RunFolder;
@@ -27,7 +30,8 @@ use crate::reporter::Reporter;
 /// File of a run's [`DeviceRecord`].
 pub const FILE: &str = "device.json";
 
-/// With the value 1, kernels of `cuda` are compiled by the machine's C++ compiler and run on the CPU: for tests of whole commands.
+/// With the value 1, kernels of `cuda` are compiled by the machine's C++ compiler and run on the CPU: for tests of whole commands. With a
+/// larger value such a driver fails after so many results.
 const HOST: &str = "FISAO_CUDA_HOST";
 /// What such a device calls itself.
 const HOST_NAME: &str = "CUDA kernels compiled as C++, on the CPU (FISAO_CUDA_HOST)";
@@ -176,7 +180,10 @@ enum CudaDevice {
     /// The card of this number.
     Card(usize),
     /// The CPU, see [`HOST`].
-    Host,
+    Host {
+        /// Downloads after which it fails.
+        fails_after: Option<usize>,
+    },
 }
 
 /// The processor.
@@ -192,10 +199,7 @@ impl DeviceChoice {
     pub fn open(self, reporter: &Reporter) -> anyhow::Result<OpenDevice> {
         let opened = match self {
             Self::Cpu => None,
-            Self::Auto => Backend::ALL
-                .into_iter()
-                .filter_map(|backend| open_card(backend, 0).ok())
-                .find(|opened| opened.is_card),
+            Self::Auto => first_card(reporter),
             Self::Card(backend, index) => Some(open_card(backend, index)?),
         };
         if let (Self::Auto, None) = (self, &opened) {
@@ -208,9 +212,9 @@ impl DeviceChoice {
         if let Some(card) = opened.card {
             reporter
                 .note("the card runs decoders and image towers; everything else runs on the CPU");
-            if let CudaDevice::Host = card {
+            if let CudaDevice::Host { .. } = card {
                 reporter.warn(
-                    format!("{HOST}=1: no card is used; kernels run on the CPU, very slowly"),
+                    format!("{HOST} is set: no card is used; kernels run on the CPU, very slowly"),
                     Some("this is for tests; without the variable, --device cuda is a card"),
                 );
             }
@@ -304,6 +308,13 @@ impl OpenDevice {
     }
 }
 
+/// Tells the user of batches that the CPU computed although the model has a card.
+pub fn warn_of_batches_left_to_cpu(model: &VisionLanguageModel, reporter: &Reporter) {
+    if let Some(warning) = Warning::of_batches_left_to_cpu(model, 0) {
+        reporter.warn(warning.message, Some(&warning.hint));
+    }
+}
+
 impl CudaDevice {
     /// Opens it with kernels for some element types.
     fn driver(self, storages: &[Storage]) -> Result<Box<dyn Driver + Send>, CudaError> {
@@ -316,25 +327,52 @@ impl CudaDevice {
                 let cache = CubinCache::new(folder.join("cuda-kernels"));
                 Ok(Box::new(Card::new(ordinal, storages, &cache)?))
             }
-            Self::Host => {
+            Self::Host { fails_after } => {
                 let folder = tempfile::tempdir().map_err(failed)?;
                 let kernels =
                     HostKernels::compile(folder.path(), storages, &HostOptions::default())?;
-                Ok(Box::new(Host::new(Arc::new(kernels), HOST_MEMORY)))
+                let host = Host::new(Arc::new(kernels), HOST_MEMORY);
+                Ok(match fails_after {
+                    Some(downloads) => Box::new(Failing::after(downloads, host)),
+                    None => Box::new(host),
+                })
             }
         }
     }
 }
 
+/// The first graphics card that answers. Where an NVIDIA card is there and does not, the user is told why.
+fn first_card(reporter: &Reporter) -> Option<OpenDevice> {
+    let mut all = Backend::ALL.into_iter();
+    all.find_map(|backend| match backend {
+        Backend::Cuda => reach_cuda(0).map_err(|error| passed_over(&error, reporter)).ok(),
+        _ => open_card(backend, 0).ok().filter(|opened| opened.is_card),
+    })
+}
+
+/// Says why `auto` does not take an NVIDIA card, unless there is none.
+fn passed_over(error: &CudaError, reporter: &Reporter) {
+    if !error.is_without_card() {
+        let hint = error.hint().unwrap_or("--device cpu says that no card is wanted");
+        reporter.warn(format!("device auto: the NVIDIA card is not used: {error}"), Some(hint));
+    }
+}
+
 fn open_cuda(ordinal: usize) -> anyhow::Result<OpenDevice> {
     let choice = DeviceChoice::Card(Backend::Cuda, ordinal);
-    let host = std::env::var_os(HOST).is_some_and(|value| value == "1");
-    let (card, name) = if host {
-        (CudaDevice::Host, HOST_NAME.to_owned())
+    Ok(reach_cuda(ordinal).map_err(|error| refused(choice, &error))?)
+}
+
+fn reach_cuda(ordinal: usize) -> Result<OpenDevice, CudaError> {
+    let choice = DeviceChoice::Card(Backend::Cuda, ordinal);
+    let host = std::env::var(HOST).ok().and_then(|value| value.parse::<usize>().ok());
+    let (card, name) = if let Some(value) = host.filter(|value| *value > 0) {
+        let fails_after = Some(value).filter(|value| *value > 1);
+        (CudaDevice::Host { fails_after }, HOST_NAME.to_owned())
     } else {
         let card = CudaDevice::Card(ordinal);
         // Kernels are compiled when the element type of a model is known.
-        let driver = card.driver(&[]).map_err(|error| refused(choice, &error))?;
+        let driver = card.driver(&[])?;
         (card, driver.name())
     };
     // What is not done on the card is done on the CPU.
@@ -563,7 +601,10 @@ mod cards {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+    use crate::reporter::Event;
 
     #[test]
     fn device_names_are_parsed_and_formatted() {
@@ -628,6 +669,39 @@ mod tests {
     fn panicking_driver_becomes_an_error() {
         assert_eq!(guarded(|| 1), Ok(1));
         assert_eq!(guarded::<()>(|| panic!("no {}", "adapter")), Err("no adapter".to_owned()));
+    }
+
+    #[test]
+    fn auto_device_says_why_an_nvidia_card_is_not_used() {
+        let told = Arc::<Mutex<Vec<Event>>>::default();
+        let events = Arc::clone(&told);
+        let reporter = Reporter::new(move |event| events.lock().unwrap().push(event));
+        let library = |what| CudaError::Library {
+            what,
+            names: vec!["libx.so".to_owned()],
+            folders: Vec::new(),
+            hint: "install it",
+        };
+        let call = |call, code: &str| CudaError::Call { call, code: code.to_owned() };
+        let without = [
+            library("NVIDIA driver"),
+            CudaError::NoCard { ordinal: 0, found: 0 },
+            call("cuInit", "CUDA_ERROR_NO_DEVICE"),
+        ];
+        for error in without {
+            passed_over(&error, &reporter);
+        }
+        assert_eq!(told.lock().unwrap().len(), 0);
+        for error in [library("NVRTC"), call("cuInit", "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH")] {
+            passed_over(&error, &reporter);
+        }
+        let told = told.lock().unwrap();
+        let [Event::Warning { text, hint }, Event::Warning { text: other, .. }] = &told[..] else {
+            panic!("{told:?}")
+        };
+        assert!(text.starts_with("device auto: the NVIDIA card is not used: no NVRTC"), "{text}");
+        assert_eq!(hint.as_deref(), Some("install it"));
+        assert!(other.contains("cuInit failed: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"), "{other}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::fmt::{self, Display};
 
 use fisao_align::AlignError;
+use fisao_cuda::CudaError;
 use fisao_formats::FormatError;
 use fisao_formats::hub::HubError;
 use fisao_scenes::recipe::RecipeError;
@@ -129,6 +130,8 @@ pub fn hint_of(error: &(dyn Error + 'static)) -> Option<String> {
         error.hint()
     } else if let Some(error) = error.downcast_ref::<AlignError>() {
         error.hint()
+    } else if let Some(error) = error.downcast_ref::<CudaError>() {
+        error.hint().map(str::to_owned)
     } else if let Some(RecipeError::State(_)) = error.downcast_ref::<RecipeError>() {
         Some(
             "delete the folder of its state, state-clip or state-llava, to start this stage again"
@@ -162,6 +165,22 @@ mod tests {
         let hints: Vec<String> = error.chain().filter_map(hint_of).collect();
         assert_eq!(hints, ["try again", "add some"]);
         assert_eq!(format!("{error:#}"), "not done: too few");
+    }
+
+    #[test]
+    fn what_a_card_lacks_is_said_once_and_how_to_get_it_once() {
+        let lacking = || CudaError::Memory {
+            what: "the batch",
+            needed: 3 << 20,
+            free: 0,
+            hint: "take fewer",
+        };
+        for error in [lacking().into(), AlignError::from(lacking()).into()] {
+            let error: anyhow::Error = error;
+            assert!(error.to_string().starts_with("the batch needs 3 MiB"), "{error}");
+            let hints: Vec<String> = error.chain().filter_map(hint_of).collect();
+            assert_eq!(hints, ["take fewer"]);
+        }
     }
 
     #[test]

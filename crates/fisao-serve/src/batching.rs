@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
+use fisao_align::AlignError;
 use fisao_align::guided::Guidance;
 use fisao_align::tasks::Task;
 use fisao_models::generation::{Decoding, FinishReason, Prompt, Sampling};
 use fisao_models::parallel::{cores, on_worker};
+use fisao_models::scoring::CudaError;
 use fisao_runs::bundle::{Policy, SpelledToken};
 use fisao_runs::verify::Judged;
 use fisao_verifier::regions::ImageEmbedding;
@@ -222,25 +224,35 @@ impl Shared {
         let sampling: Vec<Sampling> =
             conversations.iter().map(|conversation| conversation.job.sampling.clone()).collect();
         let model = &policy.model;
-        model.with_awake_workers(|| {
-            let mut decoding = model.start_decoding(&prompts, &features, samples, &sampling);
+        let written = model.with_awake_workers(|| {
+            let mut decoding = model.start_decoding(&prompts, &features, samples, &sampling)?;
             loop {
                 let now = Instant::now();
                 for (at, conversation) in conversations.iter_mut().enumerate() {
                     for choice in 0..samples {
                         let place = (at * samples + choice, choice);
                         if !conversation.follow(engine, policy, &decoding, place, now) {
-                            decoding.close(place.0);
+                            decoding.close(place.0)?;
                         }
                     }
                 }
                 self.metrics.tokens.inc_by(decoding.open().count() as u64);
-                if !decoding.step() {
-                    break;
+                if !decoding.step()? {
+                    break Ok(());
                 }
             }
         });
+        // Answers that were finished before stay as they were told.
+        if let Err(error) = written {
+            let failure = card_failed(error);
+            conversations.iter_mut().for_each(|conversation| conversation.fail(&failure));
+        }
     }
+}
+
+/// What a client is told of the driver of a card.
+fn card_failed(error: CudaError) -> Failure {
+    Failure::of(ErrorCode::Internal, &AlignError::from(error).into())
 }
 
 fn late() -> Failure {
@@ -338,6 +350,14 @@ impl Conversation {
             self.failed = true;
             false
         })
+    }
+
+    /// Ends all answers that are not done.
+    fn fail(&mut self, failure: &Failure) {
+        if !self.failed && self.choices.iter().any(|choice| !choice.done) {
+            self.job.fail(failure.clone());
+            self.failed = true;
+        }
     }
 
     fn tell(

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::CudaError;
+use crate::{CudaError, error};
 
 /// A library and how one gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(crate) struct Wanted {
 }
 
 pub(crate) const DRIVER: Wanted = Wanted {
-    what: "NVIDIA driver",
+    what: error::DRIVER,
     names: if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] },
     hint: "it comes with the card's driver (https://www.nvidia.com/drivers); in a container, start it with --gpus all",
 };

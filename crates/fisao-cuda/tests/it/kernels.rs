@@ -6,7 +6,6 @@ mod decode_attention;
 mod log_probs;
 mod matrix;
 mod norm;
-mod optimizer;
 mod rotary;
 mod rows;
 mod sample;

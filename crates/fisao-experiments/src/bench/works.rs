@@ -82,8 +82,9 @@ pub(super) fn decode(repetitions: &mut Repetitions, work: Decoding) -> anyhow::R
     let sampling = Sampling { max_new_tokens: DECODED, temperature: 1.0, seed: 0 };
     while repetitions.again() {
         let said = parallel_chunks(&prompts, model.decoding_workers(), |prompts| {
-            model.generate(prompts, &features, 1, &sampling).len()
+            model.generate(prompts, &features, 1, &sampling).map(|said| said.len())
         });
+        let said = said.into_iter().collect::<Result<Vec<_>, _>>()?;
         assert_eq!(said.iter().sum::<usize>(), batch);
     }
     let tokens = (batch * DECODED) as f64;

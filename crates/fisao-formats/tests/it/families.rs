@@ -193,7 +193,8 @@ impl<'a> Case<'a> {
         let said = ids(&answer["new_tokens"]);
         let sampling = Sampling { max_new_tokens: said.len(), temperature: 0.0, seed: 0 };
         let prompt = Prompt { ids: prompt, image: 0, stream: 0 };
-        let greedy = model.generate(&[prompt], &features, 1, &sampling).remove(0);
+        let greedy =
+            model.generate(&[prompt], &features, 1, &sampling).expect("responses").remove(0);
         assert_eq!(greedy.tokens, said, "{}", what("decoding"));
         let tokenizer = self.checkpoint.tokenizer().expect("a tokenizer");
         let text = tokenizer.decode(greedy.text_tokens()).expect("known ids").text;

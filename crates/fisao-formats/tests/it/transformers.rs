@@ -135,7 +135,7 @@ fn greedy(folder: &Path, checkpoint: &Checkpoint, model: &VisionLanguageModel) -
     let features = features(folder, checkpoint, model);
     let sampling = Sampling { max_new_tokens: 12, temperature: 0.0, seed: 0 };
     let prompt = Prompt { ids: prompt(folder, checkpoint), image: 0, stream: 0 };
-    model.generate(&[prompt], &features, 1, &sampling).remove(0)
+    model.generate(&[prompt], &features, 1, &sampling).expect("responses").remove(0)
 }
 
 /// Logits at every position of the prompt, and log-probabilities of what transformers said.

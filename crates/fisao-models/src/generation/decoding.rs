@@ -1,6 +1,7 @@
 //! Responses that are written one step at a time.
 
 use burn::tensor::Tensor;
+use fisao_cuda::{CudaError, Draw};
 use fisao_kernels::{exponentials, highest};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -13,7 +14,8 @@ use crate::vision_language::{ImageFeatures, VisionLanguageModel};
 
 /// Responses being written, one token each a step.
 ///
-/// A response has a slot, `prompt · samples + sample`. Each has the settings of its own prompt, so some end before others.
+/// A response has a slot, `prompt · samples + sample`. Each has the settings of its own prompt, so some end before others. Where the driver
+/// of a card has failed, responses stay as they are and no more is written.
 pub struct Decoding<'a> {
     model: &'a VisionLanguageModel,
     responses: Vec<Generated>,
@@ -41,11 +43,24 @@ struct Row {
     banned: Vec<u32>,
 }
 
+impl Row {
+    /// What its next token is chosen by.
+    fn draw(&mut self) -> Draw {
+        let temperature = self.temperature;
+        // Greedy decoding draws nothing.
+        let uniform = if temperature > 0.0 { self.rng.random() } else { 0.0 };
+        Draw { temperature, uniform }
+    }
+}
+
 impl VisionLanguageModel {
     /// Reads the prompts and samples the first token of each of `samples` responses to every prompt. `sampling` has an entry for each
     /// prompt.
     ///
     /// On the CPU, [`with_awake_workers`](Self::with_awake_workers) around this and the steps makes those of a large model quicker.
+    ///
+    /// # Errors
+    /// Those of the driver of the model's card.
     ///
     /// # Panics
     /// When `sampling` has another length than `prompts`.
@@ -55,7 +70,7 @@ impl VisionLanguageModel {
         features: &ImageFeatures,
         samples: usize,
         sampling: &[Sampling],
-    ) -> Decoding<'_> {
+    ) -> Result<Decoding<'_>, CudaError> {
         assert_eq!(prompts.len(), sampling.len(), "every prompt has its settings");
         let settings = sampling.iter().flat_map(|sampling| std::iter::repeat_n(sampling, samples));
         let limits: Vec<usize> = settings.map(|sampling| sampling.max_new_tokens).collect();
@@ -72,15 +87,15 @@ impl VisionLanguageModel {
             clock: Clock::start(),
         };
         if !decoding.rows.is_empty() {
-            decoding.read(prompts, features);
+            decoding.read(prompts, features)?;
         }
-        decoding
+        Ok(decoding)
     }
 }
 
 impl Decoding<'_> {
     /// Runs the prompts and samples each row's first token.
-    fn read(&mut self, prompts: &[Prompt], features: &ImageFeatures) {
+    fn read(&mut self, prompts: &[Prompt], features: &ImageFeatures) -> Result<(), CudaError> {
         let model = self.model;
         let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
         let LaidOut { inputs, padding, lag } = model.lay_out_prompts(prompts, longest, features);
@@ -90,7 +105,7 @@ impl Decoding<'_> {
         let more = self.limits.iter().copied().max().unwrap_or(0);
         let sequences = Sequences { of, lag, more };
         let (session, hidden) =
-            DecodingSession::read(model.language_model(), &inputs.batch(&padding), sequences);
+            DecodingSession::read(model.language_model(), &inputs.batch(&padding), sequences)?;
         self.session = Some(session);
         let logits = model.language_model().logits(hidden.clone().select(0, states));
         self.prompts = Some(hidden);
@@ -98,6 +113,7 @@ impl Decoding<'_> {
         let Self { rows, responses, sampler, .. } = self;
         sampler.sample(model, &floats(&logits), rows, responses);
         self.clock.tell("prompts read", prompts.len() * longest);
+        Ok(())
     }
 
     /// Slots of the responses that are still being written, in no particular order.
@@ -117,28 +133,41 @@ impl Decoding<'_> {
     }
 
     /// Samples one more token of each response that is being written. Whether there was any.
-    pub fn step(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// Those of the driver of the model's card.
+    pub fn step(&mut self) -> Result<bool, CudaError> {
         for row in (0..self.rows.len()).rev() {
             if !self.is_open(self.rows[row].slot) {
-                self.remove(row);
+                self.remove(row)?;
             }
         }
         let Self { model, responses, rows, session, sampler, tokens, .. } = self;
-        let Some(session) = session.as_mut().filter(|_| !rows.is_empty()) else { return false };
+        let Some(session) = session.as_mut().filter(|_| !rows.is_empty()) else { return Ok(false) };
         tokens.clear();
         // An open response has a token: the first is sampled when its prompt is read.
         tokens.extend(rows.iter().filter_map(|row| responses[row.slot].tokens.last()));
-        let logits = session.step(tokens);
-        sampler.sample(model, logits, rows, responses);
-        true
+        let card = session.on_card().filter(|_| rows.iter().all(|row| row.banned.is_empty()));
+        if let Some(card) = card {
+            let draws: Vec<Draw> = rows.iter_mut().map(Row::draw).collect();
+            let chosen = card.step_sampled(tokens, &draws)?;
+            for (row, choice) in rows.iter().zip(chosen) {
+                record(model, choice, &mut responses[row.slot]);
+            }
+            return Ok(true);
+        }
+        sampler.sample(model, session.step(tokens)?, rows, responses);
+        Ok(true)
     }
 
     /// Ends a response where it is, as if its token budget were used up. Nothing happens to one that has ended.
-    pub fn close(&mut self, slot: usize) {
+    ///
+    /// # Errors
+    /// Those of the driver of the model's card.
+    pub fn close(&mut self, slot: usize) -> Result<(), CudaError> {
         self.limits[slot] = self.limits[slot].min(self.responses[slot].tokens.len());
-        if let Some(row) = self.rows.iter().position(|row| row.slot == slot) {
-            self.remove(row);
-        }
+        let row = self.rows.iter().position(|row| row.slot == slot);
+        row.map_or(Ok(()), |row| self.remove(row))
     }
 
     /// Takes a response back to its first `tokens` tokens, from where the next step goes on. The token sampled there is none of
@@ -182,11 +211,9 @@ impl Decoding<'_> {
     }
 
     /// Drops a row; the last one takes its place.
-    fn remove(&mut self, row: usize) {
+    fn remove(&mut self, row: usize) -> Result<(), CudaError> {
         self.rows.swap_remove(row);
-        if let Some(session) = &mut self.session {
-            session.swap_remove(row);
-        }
+        self.session.as_mut().map_or(Ok(()), |session| session.swap_remove(row))
     }
 
     /// All responses, in the order of their slots. Those that are still being written end where they are.
@@ -249,30 +276,30 @@ impl Sampler {
                 }
                 left
             };
-            let (token, logprob) = sample_token(logits, row.temperature, &mut row.rng, weights);
-            let response = &mut responses[row.slot];
-            response.tokens.push(token);
-            response.logprobs.push(logprob);
-            // What follows a choice by logits that are not finite is of no use.
-            if model.tokens().ends(token) || !logprob.is_finite() {
-                response.finish = FinishReason::Stop;
-            }
+            let choice = sample_token(logits, row.draw(), weights);
+            record(model, choice, &mut responses[row.slot]);
         }
     }
 }
 
-/// A token and its log-probability: the most likely one at temperature 0, else a draw.
-fn sample_token(
-    logits: &[f32],
-    temperature: f64,
-    rng: &mut ChaCha8Rng,
-    weights: &mut Vec<f64>,
-) -> (u32, f32) {
+/// Appends a token with its log-probability to a response, which may end there.
+fn record(model: &VisionLanguageModel, (token, logprob): (u32, f32), response: &mut Generated) {
+    response.tokens.push(token);
+    response.logprobs.push(logprob);
+    // What follows a choice by logits that are not finite is of no use.
+    if model.tokens().ends(token) || !logprob.is_finite() {
+        response.finish = FinishReason::Stop;
+    }
+}
+
+/// A token and its log-probability: the most likely one at temperature 0, else a draw. `sample.cu` has the same rule.
+fn sample_token(logits: &[f32], draw: Draw, weights: &mut Vec<f64>) -> (u32, f32) {
+    let Draw { temperature, uniform } = draw;
     let scale = if temperature > 0.0 { 1.0 / temperature } else { 1.0 };
     let highest = highest(logits);
     let total = exponentials(weights, logits, highest, scale);
     let chosen = if temperature > 0.0 {
-        let mut left = rng.random::<f64>() * total;
+        let mut left = uniform * total;
         weights
             .iter()
             .position(|weight| {

@@ -38,6 +38,8 @@ pub(super) struct CardState {
     sessions: [usize; 2],
     /// The most memory that was taken, bytes.
     peak: usize,
+    /// Batches that the CPU computed instead.
+    left: usize,
 }
 
 /// The low-rank path of one linear layer.
@@ -69,7 +71,8 @@ impl Card {
         let decoder = upload(&mut *driver, model, &weights)?;
         let name = driver.name();
         let (decoder, adapter) = (Some(decoder), Vec::new());
-        let state = CardState { driver, decoder, weights, adapter, sessions: [0; 2], peak: 0 };
+        let state =
+            CardState { driver, decoder, weights, adapter, sessions: [0; 2], peak: 0, left: 0 };
         Ok(Self::of(name, state))
     }
 }
@@ -160,6 +163,16 @@ impl CardState {
     /// The most memory of the card that was taken when a batch was opened, by others as well, bytes.
     pub(super) fn peak(&self) -> usize {
         self.peak
+    }
+
+    /// Batches that the CPU computed instead.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Counts one of them.
+    pub(super) fn leave(&mut self) {
+        self.left += 1;
     }
 
     /// Counts a session that is opened.

@@ -1,7 +1,7 @@
 //! Steps of decoding on a card.
 
 use burn::tensor::Tensor;
-use fisao_cuda::{Continuation, CudaError, Decoder, Driver, Plan, Prompts, Session, Tokens};
+use fisao_cuda::{Continuation, CudaError, Decoder, Draw, Driver, Plan, Prompts, Session, Tokens};
 
 use super::Llama;
 use super::card::PREFILL_POSITIONS;
@@ -13,19 +13,17 @@ use crate::parameters::{floats, from_floats};
 #[derive(Debug)]
 pub(crate) struct CardDecoding(CardSession<Session>);
 
-/// What a driver's failure becomes: generation has no answer to it.
-fn done<T>(result: Result<T, CudaError>) -> T {
-    result.unwrap_or_else(|error| panic!("{error}"))
-}
-
 impl CardDecoding {
     /// Reads prompts; the sequences that continue them, and the state at each prompt's last token, normed, `[prompts, hidden]`. Nothing
     /// where the model has no card, or where it has one that cannot take this batch: that is logged, and the CPU does it.
+    ///
+    /// # Errors
+    /// Those of the driver.
     pub(super) fn read(
         model: &Llama,
         prompts: &PromptBatch<'_>,
         sequences: &Sequences,
-    ) -> Option<(Self, Tensor<2>)> {
+    ) -> Result<Option<(Self, Tensor<2>)>, CudaError> {
         let plan = Plan {
             prompts: prompts.padding.len(),
             prompt_length: prompts.length(),
@@ -42,10 +40,13 @@ impl CardDecoding {
                 }
                 opened => opened.map(Some),
             };
-        let mut decoding = Self(done(CardSession::open(model, prompts.deep.len(), open))?);
-        let hidden = decoding.prefill(model, prompts, sequences);
+        let Some(session) = CardSession::open(model, prompts.deep.len(), open)? else {
+            return Ok(None);
+        };
+        let mut decoding = Self(session);
+        let hidden = decoding.prefill(model, prompts, sequences)?;
         let shape = [prompts.padding.len(), model.config.hidden_size];
-        Some((decoding, from_floats(hidden, shape, &model.device())))
+        Ok(Some((decoding, from_floats(hidden, shape, &model.device()))))
     }
 
     fn prefill(
@@ -53,7 +54,7 @@ impl CardDecoding {
         model: &Llama,
         prompts: &PromptBatch<'_>,
         sequences: &Sequences,
-    ) -> Vec<f32> {
+    ) -> Result<Vec<f32>, CudaError> {
         let x = floats(&prompts.x);
         let positions = prompts.positions.for_card(model.config.positions);
         let deep: Vec<Vec<f32>> = prompts.deep.iter().map(floats).collect();
@@ -66,15 +67,28 @@ impl CardDecoding {
         };
         let continuation = Continuation { of: sequences.of.clone(), lag: sequences.lag.clone() };
         self.0.run(|session, driver, decoder| {
-            let hidden = done(session.prefill(driver, decoder, &read));
-            done(session.begin(continuation));
-            hidden
+            let hidden = session.prefill(driver, decoder, &read)?;
+            session.begin(continuation)?;
+            Ok(hidden)
         })
     }
 
     /// See [`DecodingSession::step`](super::decoding_session::DecodingSession::step).
-    pub(super) fn step(&mut self, tokens: &[u32]) -> &[f32] {
-        self.0.run(|session, driver, decoder| done(session.step(driver, decoder, tokens)))
+    pub(super) fn step(&mut self, tokens: &[u32]) -> Result<&[f32], CudaError> {
+        self.0.run(|session, driver, decoder| session.step(driver, decoder, tokens))
+    }
+
+    /// The same, but the next token of each sequence and its log-probability, which are chosen on the card: by the same rule as on the CPU,
+    /// and without copying a number for each token of the vocabulary.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub(crate) fn step_sampled(
+        &mut self,
+        tokens: &[u32],
+        draws: &[Draw],
+    ) -> Result<Vec<(u32, f32)>, CudaError> {
+        self.0.run(|session, driver, decoder| session.step_sampled(driver, decoder, tokens, draws))
     }
 
     /// See [`DecodingSession::rewind`](super::decoding_session::DecodingSession::rewind).
@@ -83,7 +97,7 @@ impl CardDecoding {
     }
 
     /// See [`DecodingSession::swap_remove`](super::decoding_session::DecodingSession::swap_remove).
-    pub(super) fn swap_remove(&mut self, row: usize) {
-        self.0.run(|session, driver, decoder| done(session.swap_remove(driver, decoder, row)));
+    pub(super) fn swap_remove(&mut self, row: usize) -> Result<(), CudaError> {
+        self.0.run(|session, driver, decoder| session.swap_remove(driver, decoder, row))
     }
 }

@@ -37,26 +37,29 @@ pub(super) struct CardSession<R: Reserved> {
 
 impl<R: Reserved> CardSession<R> {
     /// Makes the card's copy that of a model, and opens something. Nothing where the model has no card, or one that does not compute it:
-    /// that is logged. Nothing, too, where `open` opens nothing. `deep` is the number of layers that states are added behind.
+    /// that is logged. Nothing, too, where `open` opens nothing. What the card does not take is counted. `deep` is the number of layers that states are added behind.
     pub(super) fn open(
         model: &Llama,
         deep: usize,
         open: impl FnOnce(&mut dyn Driver, &Decoder) -> Result<Option<R>, CudaError>,
     ) -> Result<Option<Self>, CudaError> {
         let Some(card) = model.card.as_ref().map(Arc::clone) else { return Ok(None) };
+        let mut state = card.lock();
         if !card::is_supported(model) || deep > model.config.num_hidden_layers {
             tracing::warn!("the card does not compute this decoder: the CPU does");
+            state.leave();
             return Ok(None);
         }
         let adapted = card::is_adapted(model);
-        let mut state = card.lock();
         if !state.prepare(model)? {
             tracing::warn!("the card is at work with other weights: the CPU does this batch");
+            state.leave();
             return Ok(None);
         }
         let (driver, decoder) = state.run(adapted);
         let reserved = open(driver, decoder)?;
         if reserved.is_none() {
+            state.leave();
             return Ok(None);
         }
         state.opened(adapted);

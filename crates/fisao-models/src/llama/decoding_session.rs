@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use fisao_cuda::CudaError;
 use fisao_kernels::is_cpu;
 
 use super::card_decoding::CardDecoding;
@@ -92,20 +93,20 @@ impl Llama {
 impl<'a> DecodingSession<'a> {
     /// Reads prompts; the sequences that continue them, and the state at each prompt's last token, normed, `[prompts, hidden]`.
     ///
-    /// # Panics
-    /// A card's driver fails.
+    /// # Errors
+    /// Those of a card's driver.
     pub(crate) fn read(
         model: &'a Llama,
         prompts: &PromptBatch<'_>,
         sequences: Sequences,
-    ) -> (Self, Tensor<2>) {
-        if let Some((decoding, hidden)) = CardDecoding::read(model, prompts, &sequences) {
-            return (Self::Card(Box::new(decoding)), hidden);
+    ) -> Result<(Self, Tensor<2>), CudaError> {
+        if let Some((decoding, hidden)) = CardDecoding::read(model, prompts, &sequences)? {
+            return Ok((Self::Card(Box::new(decoding)), hidden));
         }
         let (cache, hidden) = model.prefill(prompts);
         let Sequences { of, lag, more } = sequences;
         let padding = of.iter().map(|&prompt| prompts.padding[prompt]).collect();
-        (Self::new(model, PrefillState { cache, of, padding, lag, more }), hidden)
+        Ok((Self::new(model, PrefillState { cache, of, padding, lag, more }), hidden))
     }
 
     fn new(model: &'a Llama, prefill: PrefillState) -> Self {
@@ -122,11 +123,22 @@ impl<'a> DecodingSession<'a> {
     }
 
     /// Appends one token to each sequence; unnormalised log-probabilities of the tokens that follow, `[sequences, vocabulary]`.
-    pub(crate) fn step(&mut self, tokens: &[u32]) -> &[f32] {
+    ///
+    /// # Errors
+    /// Those of a card's driver.
+    pub(crate) fn step(&mut self, tokens: &[u32]) -> Result<&[f32], CudaError> {
         match self {
-            Self::Cpu(decoding) => decoding.step(tokens),
-            Self::Tensors(composed) => composed.step(tokens),
+            Self::Cpu(decoding) => Ok(decoding.step(tokens)),
+            Self::Tensors(composed) => Ok(composed.step(tokens)),
             Self::Card(decoding) => decoding.step(tokens),
+        }
+    }
+
+    /// Where the sequences lie, if that is a card: tokens can be chosen there.
+    pub(crate) fn on_card(&mut self) -> Option<&mut CardDecoding> {
+        match self {
+            Self::Card(decoding) => Some(decoding),
+            Self::Cpu(_) | Self::Tensors(_) => None,
         }
     }
 
@@ -145,16 +157,20 @@ impl<'a> DecodingSession<'a> {
     }
 
     /// Drops the sequence at `row`; the last one takes its place.
-    pub(crate) fn swap_remove(&mut self, row: usize) {
+    ///
+    /// # Errors
+    /// Those of a card's driver.
+    pub(crate) fn swap_remove(&mut self, row: usize) -> Result<(), CudaError> {
         match self {
             Self::Cpu(decoding) => decoding.swap_remove(row),
-            Self::Card(decoding) => decoding.swap_remove(row),
+            Self::Card(decoding) => return decoding.swap_remove(row),
             Self::Tensors(Composed { cache, padding, lag, .. }) => {
                 padding.swap_remove(row);
                 lag.swap_remove(row);
                 cache.swap_remove(row);
             }
         }
+        Ok(())
     }
 }
 
@@ -272,10 +288,10 @@ mod tests {
                 _ => None,
             };
             if let Some(row) = ended {
-                session.swap_remove(row);
+                session.swap_remove(row).expect("no card");
                 tokens.swap_remove(row);
             }
-            found.push(session.step(&tokens).to_vec());
+            found.push(session.step(&tokens).expect("no card").to_vec());
             tokens.iter_mut().enumerate().for_each(|(at, id)| *id = (*id * 31 + at as u32) % 3000);
         }
         found
@@ -326,21 +342,21 @@ mod tests {
     fn rewound(mut session: DecodingSession<'_>) -> Vec<Vec<f32>> {
         let mut found = Vec::new();
         for tokens in [[3, 4, 5], [6, 7, 8], [9, 10, 11]] {
-            found.push(session.step(&tokens).to_vec());
+            found.push(session.step(&tokens).expect("no card").to_vec());
         }
         session.rewind(1, 2);
-        found.push(session.step(&[12, 7, 14]).to_vec());
+        found.push(session.step(&[12, 7, 14]).expect("no card").to_vec());
         session.rewind(0, 1);
         session.rewind(1, 2);
-        found.push(session.step(&[12, 4, 15]).to_vec());
-        found.push(session.step(&[16, 7, 17]).to_vec());
-        session.swap_remove(0);
-        found.push(session.step(&[18, 10]).to_vec());
+        found.push(session.step(&[12, 4, 15]).expect("no card").to_vec());
+        found.push(session.step(&[16, 7, 17]).expect("no card").to_vec());
+        session.swap_remove(0).expect("no card");
+        found.push(session.step(&[18, 10]).expect("no card").to_vec());
         // More steps than a sequence has positions.
         for back in [3, 1, 4] {
             session.rewind(0, back);
             for step in 0..back as u32 {
-                found.push(session.step(&[step, step + 1]).to_vec());
+                found.push(session.step(&[step, step + 1]).expect("no card").to_vec());
                 session.rewind(1, 1);
             }
         }
@@ -375,7 +391,7 @@ mod tests {
         let model = model(DecoderFamily::Llama, DType::F32, false);
         let mut session = DecodingSession::new(&model, prefill(&model));
         for _ in 0..10 {
-            session.step(&[3, 4, 5]);
+            session.step(&[3, 4, 5]).expect("no card");
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use burn::tensor::Tensor;
-use fisao_cuda::{CudaError, Host, HostKernels, HostOptions, Storage};
+use fisao_cuda::{CudaError, Failing, Host, HostKernels, HostOptions, Storage, kernel_source};
 use fisao_models::generation::{Decoding, Generated, Prompt, Sampling};
 use fisao_models::llama::{CardBatches, CardMemory};
 use fisao_models::lora::LoraConfig;
@@ -19,24 +19,34 @@ use fisao_testkit::tiny::{pixels, tiny_llava};
 use crate::generation::prompts;
 
 /// How far log-probabilities are apart at most: f32, sums in another order.
-const CLOSE: f32 = 2e-4;
+const CLOSE: f32 = 1e-4;
 
-/// A driver that runs the kernels on the CPU.
-fn host(test: &str) -> Option<Host> {
-    static KERNELS: OnceLock<Option<Arc<HostKernels>>> = OnceLock::new();
+/// A driver that runs the kernels for a type of weights on the CPU.
+pub(crate) fn host(test: &str, storage: Storage) -> Option<Host> {
+    host_kernels(test, storage).map(|kernels| Host::new(kernels, 1 << 30))
+}
+
+/// Its kernels.
+fn host_kernels(test: &str, storage: Storage) -> Option<Arc<HostKernels>> {
+    static KERNELS: [OnceLock<Option<Arc<HostKernels>>>; 3] = [const { OnceLock::new() }; 3];
     let compile = || {
         let folder = tempfile::tempdir().expect("a folder");
-        match HostKernels::compile(folder.path(), &[Storage::F32], &HostOptions::default()) {
+        match HostKernels::compile(folder.path(), &[storage], &HostOptions::default()) {
             Ok(kernels) => Some(Arc::new(kernels)),
             Err(CudaError::HostCompiler { .. }) => None,
             Err(error) => panic!("{error}"),
         }
     };
-    let kernels = KERNELS.get_or_init(compile).clone();
+    let index = match storage {
+        Storage::F32 => 0,
+        Storage::Bf16 => 1,
+        Storage::F16 => 2,
+    };
+    let kernels = KERNELS[index].get_or_init(compile).clone();
     if kernels.is_none() {
         report_skipped(test, "no C++ compiler");
     }
-    kernels.map(|kernels| Host::new(kernels, 1 << 30))
+    kernels
 }
 
 /// A model on the CPU and its clone that has a card.
@@ -47,13 +57,13 @@ fn pair(test: &str, adapted: bool) -> Option<[VisionLanguageModel; 2]> {
         disturb(&mut model, 0.3);
     }
     let mut on_card = model.clone();
-    on_card.language_model_mut().use_card(Box::new(host(test)?)).expect("a copy");
+    on_card.language_model_mut().use_card(Box::new(host(test, Storage::F32)?)).expect("a copy");
     assert!(on_card.language_model().card_name().is_some());
     Some([model, on_card])
 }
 
 /// Gives the adapter other values, so that it changes what is computed.
-fn disturb(model: &mut VisionLanguageModel, size: f32) {
+pub(crate) fn disturb(model: &mut VisionLanguageModel, size: f32) {
     let mut seed = 0.0;
     model.visit_lora_mut(&mut |_, parameter| {
         let ParameterMut::Matrix(matrix) = parameter else { panic!("a matrix") };
@@ -71,7 +81,7 @@ fn sampling(temperature: f64) -> Sampling {
 
 fn responses(model: &VisionLanguageModel, temperature: f64) -> Vec<Generated> {
     let features = model.image_features(pixels(3, 4));
-    model.generate(&prompts(), &features, 3, &sampling(temperature))
+    model.generate(&prompts(), &features, 3, &sampling(temperature)).expect("responses")
 }
 
 fn assert_same(found: &[Generated], expected: &[Generated]) {
@@ -98,6 +108,91 @@ fn responses_on_a_card_are_those_of_the_cpu() {
     }
 }
 
+/// A card whose kernel for that always chooses one token: where it is asked, and where logits are needed.
+#[test]
+fn tokens_are_chosen_on_the_card_unless_some_are_banned() {
+    const ALWAYS: u32 = 13;
+    let folder = tempfile::tempdir().expect("a folder");
+    let chosen = "tokens[blockIdx.x] = (unsigned)chosen;";
+    let source = kernel_source();
+    assert_eq!(source.matches(chosen).count(), 1);
+    let source = source.replace(chosen, &format!("tokens[blockIdx.x] = {ALWAYS};"));
+    let options = HostOptions::default();
+    let kernels =
+        match HostKernels::compile_source(folder.path(), &[Storage::F32], &options, &source) {
+            Err(CudaError::HostCompiler { .. }) => {
+                return report_skipped("chosen", "no C++ compiler");
+            }
+            kernels => Arc::new(kernels.expect("kernels")),
+        };
+    let model = tiny_llava(3);
+    let mut on_card = model.clone();
+    on_card.language_model_mut().use_card(Box::new(Host::new(kernels, 1 << 30))).expect("a copy");
+    for temperature in [0.0, 0.7] {
+        for response in responses(&on_card, temperature) {
+            assert!(response.tokens[1..].iter().all(|&token| token == ALWAYS), "{response:?}");
+        }
+        let features = model.image_features(pixels(3, 4));
+        let settings = vec![sampling(temperature); prompts().len()];
+        let mut decoding =
+            on_card.start_decoding(&prompts(), &features, 1, &settings).expect("prompts");
+        for _ in 0..3 {
+            decoding.step().expect("a step");
+        }
+        let slot = decoding.open().next().expect("a response");
+        decoding.rewind(slot, 2, &[ALWAYS]);
+        decoding.step().expect("a step");
+        assert_ne!(decoding.response(slot).tokens[2], ALWAYS);
+        decoding.step().expect("a step");
+        if let Some(&next) = decoding.response(slot).tokens.get(3) {
+            assert_eq!(next, ALWAYS, "the next token is chosen on the card again");
+        }
+    }
+}
+
+/// Logits that are NaN end a response on the card as they do on the CPU, and [`Generated::is_finite`] says so.
+#[test]
+fn logits_that_are_not_finite_end_a_response_on_a_card() {
+    let mut model = tiny_llava(3);
+    for temperature in [0.0, 0.7] {
+        // NaN at the first token of a response: what follows it has no probability.
+        let written = responses(&model, temperature);
+        let prompts = prompts();
+        let first = written
+            .iter()
+            .find(|of| {
+                let first = of.tokens[0];
+                of.tokens.len() > 4 && prompts.iter().all(|prompt| !prompt.ids.contains(&first))
+            })
+            .expect("a token of no prompt")
+            .tokens[0];
+        model.visit_mut("", &mut |name, parameter| {
+            if name.ends_with("embed_tokens.weight") {
+                let ParameterMut::Matrix(matrix) = parameter else { panic!("a matrix") };
+                let [rows, columns] = matrix.dims();
+                let mut values = floats(matrix);
+                values[first as usize * columns..][..columns].fill(f32::NAN);
+                *matrix = from_floats(values, [rows, columns], &matrix.device());
+            }
+        });
+        let Some(driver) = host("not finite", Storage::F32) else { return };
+        let mut on_card = model.clone();
+        on_card.language_model_mut().use_card(Box::new(driver)).expect("a copy");
+        let found = responses(&on_card, temperature);
+        let mut count = 0;
+        for (found, expected) in found.iter().zip(responses(&model, temperature)) {
+            assert_eq!(found.is_finite(), expected.is_finite());
+            assert_eq!(
+                (found.tokens.len(), found.finish),
+                (expected.tokens.len(), expected.finish)
+            );
+            count += usize::from(!found.is_finite());
+        }
+        assert!(count > 0, "one has it");
+        model = tiny_llava(3);
+    }
+}
+
 #[test]
 fn closed_and_rewound_responses_on_a_card_are_those_of_the_cpu() {
     for adapted in [false, true] {
@@ -109,10 +204,11 @@ fn closed_and_rewound_responses_on_a_card_are_those_of_the_cpu() {
                 temperature: 1.0,
                 seed: 7,
             });
-            let mut decoding = model.start_decoding(&prompts(), &features, 2, &settings);
+            let mut decoding =
+                model.start_decoding(&prompts(), &features, 2, &settings).expect("prompts");
             for step in 0.. {
                 if step == 4 {
-                    decoding.close(2);
+                    decoding.close(2).expect("a step");
                 }
                 let open: Vec<usize> = decoding.open().collect();
                 let long =
@@ -122,13 +218,56 @@ fn closed_and_rewound_responses_on_a_card_are_those_of_the_cpu() {
                     (5, Some(slot)) => decoding.rewind(slot, 0, &[]),
                     _ => {}
                 }
-                if !decoding.step() {
+                if !decoding.step().expect("a step") {
                     break;
                 }
             }
             decoding.into_responses()
         });
         assert_same(&found, &expected);
+    }
+}
+
+/// Whenever it is that the driver fails; no token is lost that was chosen before.
+#[test]
+fn a_driver_that_fails_while_responses_are_written_is_an_error() {
+    let model = tiny_llava(3);
+    let expected = responses(&model, 0.7);
+    let longest = expected.iter().map(|of| of.tokens.len()).max().expect("a response");
+    let features = model.image_features(pixels(3, 4));
+    let settings = vec![sampling(0.7); prompts().len()];
+    for downloads in 0..longest {
+        let Some(driver) = host("failing", Storage::F32) else { return };
+        let mut on_card = model.clone();
+        let driver = Failing::after(downloads, driver);
+        on_card.language_model_mut().use_card(Box::new(driver)).expect("a copy");
+        let started = on_card.start_decoding(&prompts(), &features, 3, &settings);
+        let failed = if downloads == 0 {
+            started.err().expect("prompts are not read")
+        } else {
+            let mut decoding = started.expect("prompts");
+            let failed = loop {
+                match decoding.step() {
+                    Ok(true) => {}
+                    Ok(false) => panic!("it fails before all is written"),
+                    Err(error) => break error,
+                }
+            };
+            assert!(decoding.step().is_err(), "it fails for good");
+            for slot in 0..expected.len() {
+                // Whether there was something to be done on the card or not, it does not panic.
+                let _ = decoding.close(slot);
+            }
+            for (found, expected) in decoding.into_responses().iter().zip(&expected) {
+                let written = expected.tokens.len().min(downloads);
+                assert_eq!(found.tokens, expected.tokens[..written]);
+                assert_eq!(found.logprobs.len(), written);
+            }
+            failed
+        };
+        assert!(matches!(failed, CudaError::Call { .. }), "{failed}");
+        let whole = on_card.generate(&prompts(), &features, 3, &sampling(0.7));
+        assert!(matches!(whole, Err(CudaError::Call { .. })), "{whole:?}");
     }
 }
 
@@ -164,13 +303,29 @@ fn batches_with_other_adapters_at_the_same_time_do_not_disturb_each_other() {
     let features = model.image_features(pixels(3, 4));
     let settings = vec![sampling(0.7); prompts().len()];
     let mut decodings = [&on_card, &other, &without]
-        .map(|model| model.start_decoding(&prompts(), &features, 3, &settings));
-    while decodings.iter_mut().map(Decoding::step).fold(false, |a, b| a | b) {}
+        .map(|model| model.start_decoding(&prompts(), &features, 3, &settings).expect("prompts"));
+    let step = |decoding: &mut Decoding<'_>| decoding.step().expect("a step");
+    while decodings.iter_mut().map(step).fold(false, |a, b| a | b) {}
     let [first, second, third] = decodings.map(Decoding::into_responses);
     assert_same(&first, &responses(&model, 0.7));
     assert_same(&third, &responses(&on_cpu, 0.7));
+    assert_eq!(on_card.language_model().batches_left_to_cpu(), 1, "the second batch");
     // The first two batches are over, so the card takes this one.
     assert_same(&responses(&other, 0.7), &second);
+    assert_eq!(on_card.language_model().batches_left_to_cpu(), 1);
+}
+
+/// The card has room for the weights and for little else.
+#[test]
+fn batches_that_the_card_has_no_room_for_are_counted() {
+    let Some(kernels) = host_kernels("no room", Storage::F32) else { return };
+    let model = tiny_llava(3);
+    let mut on_card = model.clone();
+    on_card.language_model_mut().use_card(Box::new(Host::new(kernels, 40 << 10))).expect("a copy");
+    for batches in 1..3 {
+        assert_eq!(responses(&on_card, 0.7), responses(&model, 0.7), "the CPU writes them");
+        assert_eq!(on_card.language_model().batches_left_to_cpu(), batches);
+    }
 }
 
 /// Prompts in order, each with as many responses.
@@ -298,7 +453,7 @@ fn what_else_learns_is_not_left_out() {
 
 #[test]
 fn image_towers_on_a_card_see_what_they_see_on_the_cpu() {
-    let Some(driver) = host("towers") else { return };
+    let Some(driver) = host("towers", Storage::F32) else { return };
     let model = tiny_llava(3);
     let mut on_card = model.clone();
     on_card.vision_tower_mut().expect("a tower").use_card(Box::new(driver)).expect("a copy");
@@ -339,7 +494,7 @@ fn memory_of_a_run_is_predicted() {
     let CardMemory { needed, total } = decoder.card_memory(batches).unwrap().expect("a card");
     assert_eq!(total, 1 << 30);
     let features = on_card.image_features(pixels(3, 4));
-    on_card.generate(&prompts, &features, 3, &sampling(1.0));
+    on_card.generate(&prompts, &features, 3, &sampling(1.0)).expect("responses");
     let responses = vec![vec![7; 20]; 12];
     let examples = examples(&prompts, &responses);
     let mut training = on_card.clone();

@@ -144,7 +144,7 @@ fn responses(dtype: DType, device: &Device, sampling: &Sampling) -> Vec<Generate
         .enumerate()
         .map(|(at, text)| Prompt { ids: prompt(text), image: at, stream: at as u64 })
         .collect();
-    model.generate(&prompts, &features, 2, sampling)
+    model.generate(&prompts, &features, 2, sampling).expect("responses")
 }
 
 /// Rows of different lengths, with a cache, some leaving the batch before others.

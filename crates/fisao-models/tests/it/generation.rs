@@ -30,10 +30,12 @@ fn assert_batch_is_single(sampling: &Sampling) {
     let model = tiny_llava(3);
     let features = model.image_features(pixels(3, 4));
     let prompts = prompts();
-    let together = model.generate(&prompts, &features, 1, sampling);
+    let together = model.generate(&prompts, &features, 1, sampling).expect("responses");
     assert_eq!(together.len(), prompts.len());
     for (prompt, response) in prompts.iter().zip(&together) {
-        let alone = model.generate(std::slice::from_ref(prompt), &features, 1, sampling);
+        let alone = model
+            .generate(std::slice::from_ref(prompt), &features, 1, sampling)
+            .expect("responses");
         assert_same_response(response, &alone[0]);
     }
     let lengths: Vec<_> = together.iter().map(|response| response.tokens.len()).collect();
@@ -56,13 +58,15 @@ fn decoding_continues_after_other_responses_end() {
     let model = tiny_llava(3);
     let features = model.image_features(pixels(3, 4));
     let sampling = Sampling { max_new_tokens: 40, temperature: 1.5, seed: 2 };
-    let together = model.generate(&prompts(), &features, 4, &sampling);
+    let together = model.generate(&prompts(), &features, 4, &sampling).expect("responses");
     let ended: Vec<_> = together.iter().map(|response| response.tokens.len()).collect();
     assert!(ended.iter().any(|&length| length < 10), "{ended:?}");
     assert!(ended.iter().any(|&length| length > 20), "{ended:?}");
     let prompts = prompts();
     for (at, prompt) in prompts.iter().enumerate() {
-        let alone = model.generate(std::slice::from_ref(prompt), &features, 4, &sampling);
+        let alone = model
+            .generate(std::slice::from_ref(prompt), &features, 4, &sampling)
+            .expect("responses");
         for (sample, response) in alone.iter().enumerate() {
             assert_same_response(&together[at * 4 + sample], response);
         }
@@ -87,7 +91,7 @@ fn cached_decoding_equals_full_forward() {
     let model = tiny_llava(3);
     let features = model.image_features(pixels(3, 4));
     let prompts = prompts();
-    let responses = model.generate(&prompts, &features, 1, &GREEDY);
+    let responses = model.generate(&prompts, &features, 1, &GREEDY).expect("responses");
     let vocabulary = model.language_model().config().vocab_size;
     for (prompt, response) in prompts.iter().zip(&responses) {
         let rows = recompute(&model, prompt, response, 1.0);
@@ -112,7 +116,7 @@ fn training_log_probabilities_equal_the_samplers() {
     let model = tiny_llava(3);
     let features = model.image_features(pixels(3, 4));
     let prompts = prompts();
-    let responses = model.generate(&prompts, &features, 2, &SAMPLED);
+    let responses = model.generate(&prompts, &features, 2, &SAMPLED).expect("responses");
     let examples: Vec<_> = responses
         .iter()
         .enumerate()
@@ -145,7 +149,7 @@ fn image_placeholder_in_a_response_is_an_ordinary_token() {
     let image = model.tokens().image;
     let sampling = Sampling { temperature: 2.0, max_new_tokens: 30, seed: 1 };
     let (prompts, samples) = (prompts(), 8);
-    let responses = model.generate(&prompts, &features, samples, &sampling);
+    let responses = model.generate(&prompts, &features, samples, &sampling).expect("responses");
     let mut found = 0;
     for (at, response) in responses.iter().enumerate() {
         let before_last = &response.tokens[..response.tokens.len() - 1];
@@ -233,8 +237,10 @@ fn each_prompt_attends_to_its_own_image() {
     let model = tiny_llava(3);
     let features = model.image_features(pixels(2, 4));
     let prompt = |image| Prompt { ids: prompt(&[5, 9, 12]), image, stream: 0 };
-    let swapped = model.generate(&[prompt(1), prompt(0)], &features, 1, &GREEDY);
-    let ordered = model.generate(&[prompt(0), prompt(1)], &features, 1, &GREEDY);
+    let swapped =
+        model.generate(&[prompt(1), prompt(0)], &features, 1, &GREEDY).expect("responses");
+    let ordered =
+        model.generate(&[prompt(0), prompt(1)], &features, 1, &GREEDY).expect("responses");
     assert_eq!(ordered[0].tokens, swapped[1].tokens);
     assert_eq!(ordered[1].tokens, swapped[0].tokens);
     assert_ne!(ordered[0].logprobs, ordered[1].logprobs);
@@ -266,9 +272,10 @@ fn stepwise_decoding_equals_generate_bitwise() {
     let features = model.image_features(pixels(3, 4));
     let (prompts, samples) = (prompts(), 4);
     for sampling in [GREEDY, Sampling { max_new_tokens: 40, temperature: 1.5, seed: 2 }] {
-        let whole = model.generate(&prompts, &features, samples, &sampling);
+        let whole = model.generate(&prompts, &features, samples, &sampling).expect("responses");
         let settings = vec![sampling; prompts.len()];
-        let mut decoding = model.start_decoding(&prompts, &features, samples, &settings);
+        let mut decoding =
+            model.start_decoding(&prompts, &features, samples, &settings).expect("prompts");
         let mut steps = 0;
         loop {
             let open: Vec<usize> = decoding.open().collect();
@@ -279,14 +286,14 @@ fn stepwise_decoding_equals_generate_bitwise() {
                 assert_eq!(decoding.response(slot).tokens, written[..length]);
                 assert_eq!(open.contains(&slot), length < written.len());
             }
-            assert_eq!(decoding.step(), !open.is_empty());
+            assert_eq!(decoding.step().expect("a step"), !open.is_empty());
             if open.is_empty() {
                 break;
             }
             steps += 1;
         }
         assert!(steps > 10, "too few to tell: {steps}");
-        assert!(!decoding.step(), "nothing is open");
+        assert!(!decoding.step().expect("a step"), "nothing is open");
         assert!(bits(&decoding.into_responses()) == bits(&whole), "other responses");
     }
 }
@@ -302,11 +309,13 @@ fn rows_with_settings_of_their_own_equal_those_generated_alone() {
         Sampling { max_new_tokens: 25, ..GREEDY },
         Sampling { max_new_tokens: 40, temperature: 0.7, seed: 9 },
     ];
-    let mut decoding = model.start_decoding(&prompts, &features, 3, &settings);
-    while decoding.step() {}
+    let mut decoding = model.start_decoding(&prompts, &features, 3, &settings).expect("prompts");
+    while decoding.step().expect("a step") {}
     let together = decoding.into_responses();
     for (at, (prompt, sampling)) in prompts.iter().zip(&settings).enumerate() {
-        let alone = model.generate(std::slice::from_ref(prompt), &features, 3, sampling);
+        let alone = model
+            .generate(std::slice::from_ref(prompt), &features, 3, sampling)
+            .expect("responses");
         for (sample, response) in alone.iter().enumerate() {
             assert_same_response(&together[at * 3 + sample], response);
         }
@@ -322,19 +331,19 @@ fn closing_a_response_leaves_the_others_unchanged() {
     let features = model.image_features(pixels(3, 4));
     let prompts = prompts();
     let sampling = Sampling { max_new_tokens: 40, temperature: 1.5, seed: 2 };
-    let whole = model.generate(&prompts, &features, 2, &sampling);
+    let whole = model.generate(&prompts, &features, 2, &sampling).expect("responses");
     let (longest, _) = whole.iter().enumerate().max_by_key(|(_, one)| one.tokens.len()).unwrap();
     let (ended, _) = whole.iter().enumerate().min_by_key(|(_, one)| one.tokens.len()).unwrap();
     let settings = vec![sampling; prompts.len()];
-    let mut decoding = model.start_decoding(&prompts, &features, 2, &settings);
+    let mut decoding = model.start_decoding(&prompts, &features, 2, &settings).expect("prompts");
     for _ in 0..9 {
-        decoding.step();
+        decoding.step().expect("a step");
     }
-    decoding.close(longest);
-    decoding.close(longest);
-    decoding.close(ended);
+    decoding.close(longest).expect("a step");
+    decoding.close(longest).expect("a step");
+    decoding.close(ended).expect("a step");
     assert!(decoding.open().all(|slot| slot != longest));
-    while decoding.step() {}
+    while decoding.step().expect("a step") {}
     for (slot, (found, expected)) in decoding.into_responses().iter().zip(&whole).enumerate() {
         if slot == longest {
             assert_eq!(found.tokens, expected.tokens[..10]);
@@ -349,8 +358,8 @@ fn closing_a_response_leaves_the_others_unchanged() {
 fn decoding_of_no_prompts_is_over_at_once() {
     let model = tiny_llava(3);
     let features = model.image_features(pixels(1, 4));
-    let mut decoding = model.start_decoding(&[], &features, 2, &[]);
-    assert!(!decoding.step());
+    let mut decoding = model.start_decoding(&[], &features, 2, &[]).expect("prompts");
+    assert!(!decoding.step().expect("a step"));
     assert!(decoding.into_responses().is_empty());
 }
 
@@ -359,23 +368,25 @@ fn rewound(slot: usize, written: usize, left: usize) -> (Vec<Generated>, Vec<Gen
     let model = tiny_llava(3);
     let features = model.image_features(pixels(3, 4));
     let prompts = prompts();
-    let whole = model.generate(&prompts, &features, 1, &GREEDY);
+    let whole = model.generate(&prompts, &features, 1, &GREEDY).expect("responses");
     let banned = whole[slot].tokens[left];
     let settings = vec![GREEDY; prompts.len()];
-    let mut decoding = model.start_decoding(&prompts, &features, 1, &settings);
+    let mut decoding = model.start_decoding(&prompts, &features, 1, &settings).expect("prompts");
     while decoding.response(slot).tokens.len() < written {
-        assert!(decoding.step());
+        assert!(decoding.step().expect("a step"));
     }
     decoding.rewind(slot, left, &[banned]);
     assert!(decoding.is_open(slot));
-    while decoding.step() {}
+    while decoding.step().expect("a step") {}
     (decoding.into_responses(), whole, banned)
 }
 
 /// The longest response of those that [`rewound`] writes, and the last token of it that is not the end token.
 fn longest() -> (usize, usize) {
     let model = tiny_llava(3);
-    let whole = model.generate(&prompts(), &model.image_features(pixels(3, 4)), 1, &GREEDY);
+    let whole = model
+        .generate(&prompts(), &model.image_features(pixels(3, 4)), 1, &GREEDY)
+        .expect("responses");
     let lengths = whole.iter().map(|response| response.tokens.len()).enumerate();
     lengths.max_by_key(|&(_, length)| length).expect("responses")
 }
@@ -412,9 +423,9 @@ fn rewound_response_without_banned_tokens_is_written_again() {
     let model = tiny_llava(3);
     let features = model.image_features(pixels(3, 4));
     let prompts = prompts();
-    let whole = model.generate(&prompts, &features, 1, &GREEDY);
+    let whole = model.generate(&prompts, &features, 1, &GREEDY).expect("responses");
     let settings = vec![GREEDY; prompts.len()];
-    let mut decoding = model.start_decoding(&prompts, &features, 1, &settings);
+    let mut decoding = model.start_decoding(&prompts, &features, 1, &settings).expect("prompts");
     let mut rewinds = 0;
     // All of them, by different numbers of tokens, at different times, and after their end.
     let mut due: Vec<usize> = (0..prompts.len()).collect();
@@ -428,7 +439,7 @@ fn rewound_response_without_banned_tokens_is_written_again() {
             }
             !is_due
         });
-        if !decoding.step() {
+        if !decoding.step().expect("a step") {
             break;
         }
     }
@@ -445,7 +456,7 @@ fn sampling_never_draws_a_banned_token() {
     let prompts = prompts();
     let vocabulary = model.language_model().config().vocab_size as u32;
     let settings = vec![Sampling { temperature: 3.0, ..SAMPLED }; prompts.len()];
-    let mut decoding = model.start_decoding(&prompts, &features, 2, &settings);
+    let mut decoding = model.start_decoding(&prompts, &features, 2, &settings).expect("prompts");
     let allowed = [7, 9, 11];
     let banned: Vec<u32> = (0..vocabulary).filter(|id| !allowed.contains(id)).collect();
     let mut drawn = std::collections::BTreeSet::new();
@@ -467,8 +478,9 @@ fn closed_response_is_not_rewound() {
     let model = tiny_llava(3);
     let features = model.image_features(pixels(3, 4));
     let prompts = prompts();
-    let mut decoding = model.start_decoding(&prompts, &features, 1, &vec![GREEDY; prompts.len()]);
-    decoding.step();
-    decoding.close(1);
+    let settings = vec![GREEDY; prompts.len()];
+    let mut decoding = model.start_decoding(&prompts, &features, 1, &settings).expect("prompts");
+    decoding.step().expect("a step");
+    decoding.close(1).expect("a step");
     decoding.rewind(1, 0, &[]);
 }

@@ -107,7 +107,7 @@ fn greedy_answers_match_transformers() {
             stream: 0,
         });
         let prompts: Vec<_> = prompts.collect();
-        let responses = model.generate(&prompts, &features, 1, &sampling);
+        let responses = model.generate(&prompts, &features, 1, &sampling).expect("responses");
         for (question, response) in questions.iter().zip(responses) {
             let expected = fixture::ids(&question["greedy"]["tokens"]);
             assert_eq!(response.tokens[..expected.len()], expected);

@@ -125,7 +125,8 @@ fn images_of_different_sizes_are_described_together_as_in_transformers() {
         let prompts: Vec<_> = expected.pictures.iter().enumerate().map(prompt).collect();
         let sampling = Sampling { max_new_tokens: 10, temperature: 0.0, seed: 0 };
         let features = expected.features(&expected.pictures);
-        let responses = expected.model.generate(&prompts, &features, 1, &sampling);
+        let responses =
+            expected.model.generate(&prompts, &features, 1, &sampling).expect("responses");
         for (case, response) in expected.cases.iter().zip(responses) {
             let tokens = fixture::ids(&case["greedy"]["tokens"]);
             assert_eq!(response.tokens, tokens, "{decoder}");

@@ -3,6 +3,7 @@
 mod adamw;
 mod adapter;
 mod card;
+mod card_decoders;
 mod decoder;
 #[cfg(feature = "vulkan")]
 mod devices;

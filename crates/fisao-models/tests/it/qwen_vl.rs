@@ -8,6 +8,7 @@ use fisao_models::parameters::{GradientMap, Parameters, collect_gradients, float
 use fisao_models::sequences::Example;
 use fisao_models::vision_language::qwen_vl::QwenVlConfig;
 use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
+use fisao_models::weights::WeightSource;
 use fisao_testkit::compare::assert_close;
 use fisao_testkit::tolerance::F32_FORWARD;
 use serde_json::Value;
@@ -18,13 +19,22 @@ pub(crate) const FAMILIES: [&str; 2] = ["qwen2_5_vl", "qwen3_vl"];
 
 /// A family's model and cases.
 pub(crate) fn family(name: &str) -> (VisionLanguageModel, Vec<Value>) {
+    let mut weights = StoredWeights::open(&format!("tiny_qwen_vl/{name}.safetensors"));
+    let family = family_from(name, &mut weights);
+    assert!(weights.unread().is_empty(), "left over: {:?}", weights.unread());
+    family
+}
+
+/// The same with weights that are made of the stored ones.
+pub(crate) fn family_from(
+    name: &str,
+    weights: &mut dyn WeightSource,
+) -> (VisionLanguageModel, Vec<Value>) {
     let mut document = fixture::json("tiny_qwen_vl/expected.json");
     let family = &mut document["families"][name];
     let config: QwenVlConfig = serde_json::from_value(family["config"].take()).expect("a Qwen-VL");
-    let mut weights = StoredWeights::open(&format!("tiny_qwen_vl/{name}.safetensors"));
-    let model = VisionLanguageModel::load(config, &mut weights, &Device::flex());
+    let model = VisionLanguageModel::load(config, weights, &Device::flex());
     let model = model.expect("a complete checkpoint");
-    assert!(weights.unread().is_empty(), "left over: {:?}", weights.unread());
     (model, family["cases"].as_array().expect("a list").clone())
 }
 
@@ -98,7 +108,8 @@ fn greedy_answers_match_transformers_in_one_batch() {
         let prompts = prompts(&model, &cases).into_iter().enumerate();
         let prompts: Vec<_> =
             prompts.map(|(image, ids)| Prompt { ids, image, stream: 0 }).collect();
-        let responses = model.generate(&prompts, &features(&model, &cases), 1, &sampling);
+        let responses =
+            model.generate(&prompts, &features(&model, &cases), 1, &sampling).expect("responses");
         for (case, response) in cases.iter().zip(responses) {
             assert_eq!(response.tokens, fixture::ids(&case["greedy"]["tokens"]), "{name}");
             let expected = fixture::numbers(&case["greedy"]["logprobs"]);

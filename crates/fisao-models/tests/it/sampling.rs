@@ -14,7 +14,7 @@ fn write(
 ) -> Vec<Generated> {
     let features = model.image_features(pixels(1, 4));
     let prompt = Prompt { ids: prompt(&[5, 9, 12]), image: 0, stream };
-    model.generate(&[prompt], &features, samples, sampling)
+    model.generate(&[prompt], &features, samples, sampling).expect("responses")
 }
 
 const SAMPLING: Sampling = Sampling { max_new_tokens: 20, temperature: 1.0, seed: 5 };

@@ -122,7 +122,9 @@ fn batched_images_of_different_sizes_decode_as_in_transformers() {
     };
     let prompts: Vec<_> = cases.iter().enumerate().map(prompt).collect();
     let sampling = Sampling { max_new_tokens: 10, temperature: 0.0, seed: 0 };
-    let responses = model.generate(&prompts, &features(&model, &config, &cases), 1, &sampling);
+    let responses = model
+        .generate(&prompts, &features(&model, &config, &cases), 1, &sampling)
+        .expect("responses");
     for (case, response) in cases.iter().zip(responses) {
         let expected = fixture::ids(&case["greedy"]["tokens"]);
         assert_eq!(response.tokens[..expected.len()], expected);

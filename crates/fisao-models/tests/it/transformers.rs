@@ -90,7 +90,7 @@ fn assert_greedy(name: &str) {
     let prompt = Prompt { ids: fixture::ids(&case["prompt"]), image: 0, stream: 0 };
     let expected = fixture::ids(&case["greedy"]["tokens"]);
     let sampling = Sampling { max_new_tokens: expected.len(), temperature: 0.0, seed: 0 };
-    let responses = model.generate(&[prompt], &features, 1, &sampling);
+    let responses = model.generate(&[prompt], &features, 1, &sampling).expect("responses");
     assert_eq!(responses[0].tokens, expected);
     let expected = fixture::numbers(&case["greedy"]["logprobs"]);
     assert_close("log-probabilities", &responses[0].logprobs, &expected, F32_FORWARD);

@@ -8,6 +8,7 @@ use fisao_align::tasks::TaskSource;
 use fisao_models::generation::FinishReason;
 use fisao_runs::Reporter;
 use fisao_runs::bundle::{Policy, SpelledToken, warn_of_photographs};
+use fisao_runs::device::warn_of_batches_left_to_cpu;
 use fisao_runs::tasks::{ImageTasks, checked_images};
 use serde::Serialize;
 
@@ -91,6 +92,7 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
         }
     }
     progress.finish();
+    warn_of_batches_left_to_cpu(&policy.model, reporter);
     Ok(())
 }
 

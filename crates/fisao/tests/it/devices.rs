@@ -1,5 +1,6 @@
 //! `--device`.
 
+use fisao_testkit::skipped::report_skipped;
 use serde_json::Value;
 
 use crate::fixture::Workplace;
@@ -81,10 +82,27 @@ fn captions_by_the_kernels_of_cuda_match_the_cpu() {
     let test = "captions_by_the_kernels_of_cuda_match_the_cpu";
     let Some(output) = place.run_on_host_kernels(test, &CAPTION) else { return };
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("FISAO_CUDA_HOST=1: no card is used"), "{errors}");
+    assert!(errors.contains("FISAO_CUDA_HOST is set: no card is used"), "{errors}");
     let (found, expected) = (String::from_utf8_lossy(&output.stdout), place.succeed(&CAPTION));
     assert_same_captions(&found, &expected);
     assert!(found != expected, "the same to the bit: other kernels did not compute it");
+}
+
+/// A card whose driver fails in the middle of the captions is no bug of ours.
+#[test]
+fn failing_card_is_reported() {
+    let place = Workplace::furnished();
+    let mut command = place.command();
+    command.args(CAPTION).args(["--device", "cuda"]).env("FISAO_CUDA_HOST", "5");
+    let output = command.output().expect("the command can be started");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if errors.contains("no C++ compiler") {
+        report_skipped("failing_card_is_reported", "no C++ compiler");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("error: cuMemcpyDtoH failed: CUDA_ERROR_ILLEGAL_ADDRESS"), "{errors}");
+    assert!(!errors.contains("panicked") && !errors.contains("bug in fisao"), "{errors}");
 }
 
 #[cfg(feature = "vulkan")]

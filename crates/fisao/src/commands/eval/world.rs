@@ -9,6 +9,7 @@ use fisao_eval::chair::{
 use fisao_models::generation::{FinishReason, Sampling};
 use fisao_runs::Reporter;
 use fisao_runs::bundle::Policy;
+use fisao_runs::device::warn_of_batches_left_to_cpu;
 use fisao_runs::world::SceneTasks;
 use fisao_scenes::{PROMPTS, Split, World, WorldKind};
 use serde_json::{Value, json};
@@ -117,6 +118,7 @@ fn caption(
         }
     };
     progress.finish();
+    warn_of_batches_left_to_cpu(&policy.model, reporter);
 
     let image_id = |index: usize| world.image_id(split, index as u64);
     let mut inputs = Vec::with_capacity(count);
