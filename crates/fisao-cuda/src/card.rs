@@ -160,7 +160,9 @@ fn cubins(
     cache: &CubinCache,
 ) -> Result<Vec<(Storage, Vec<u8>)>, CudaError> {
     std::thread::scope(|scope| {
-        let compile = |&storage| (storage, scope.spawn(move || cache.cubin(storage, architecture)));
+        let compile =
+            |&storage: &Storage| (storage, scope.spawn(move || cache.cubin(storage, architecture)));
+        let storages = Storage::compiled(storages);
         let compiling: Vec<_> = storages.iter().map(compile).collect();
         let done = compiling.into_iter().map(|(storage, thread)| {
             let cubin = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -107,7 +107,7 @@ impl HostKernels {
         source: &str,
     ) -> Result<Self, CudaError> {
         let mut modules = BTreeMap::new();
-        for &storage in storages {
+        for storage in Storage::compiled(storages) {
             let path = compile(folder, storage, options, source)?;
             // SAFETY: the library is what was just compiled from this crate's text; loading it runs no code of its own.
             let library = unsafe { Library::new(&path) };

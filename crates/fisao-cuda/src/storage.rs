@@ -14,6 +14,15 @@ pub enum Storage {
 }
 
 impl Storage {
+    /// The types that kernels are compiled for where models are of these: the residual stream is f32 whatever they are.
+    pub(crate) fn compiled(storages: &[Self]) -> Vec<Self> {
+        let mut all = storages.to_vec();
+        if !all.is_empty() && !all.contains(&Self::F32) {
+            all.push(Self::F32);
+        }
+        all
+    }
+
     /// Bytes of one element.
     pub fn bytes(self) -> usize {
         if self == Self::F32 { 4 } else { 2 }
