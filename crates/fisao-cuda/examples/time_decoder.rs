@@ -124,6 +124,7 @@ fn encode(driver: &mut dyn Driver) -> Result<(), CudaError> {
         epsilon: 1e-5,
         activation: Gelu::Quick,
         fused_query_key_value: false,
+        patches: None,
     };
     let encoder = Encoder::load(driver, config, &mut Noise(Vec::new()), "tower")?;
     let plan = EncoderPlan { sequences: IMAGES, length: POSITIONS };

@@ -12,10 +12,11 @@
 //   padding [batch]: positions before a sequence; window: positions that a query sees back to, its own among them
 //   prefix, segment: see prelude.cu
 //   causal 0: every key behind the padding
+//   key_count: keys of a sequence, as many as `length` where it attends to itself; another number only where causal is 0
 //   grid (⌈length / QUERIES⌉, heads, batch), 128 threads
 template <int D>
-DEVICE void attention_prefill(const T* q, const T* k, const T* v, T* out, float* log_sums, const int* padding, int length,
-                              int heads, int key_heads, int d, int capacity, int window, int prefix, int segment, int causal, float scale)
+DEVICE void attention_prefill(const T* q, const T* k, const T* v, T* out, float* log_sums, int key_count, const int* padding,
+                              int length, int heads, int key_heads, int d, int capacity, int window, int prefix, int segment, int causal, float scale)
 {
     const int LD = D + SKEW, LP = KEYS + SKEW;
     DYNAMIC_SHARED(memory);
@@ -37,7 +38,7 @@ DEVICE void attention_prefill(const T* q, const T* k, const T* v, T* out, float*
 #pragma unroll
         for (int i = 0; i < 4; i++) sums[n][i] = 0.0f;
     float highest[2] = {MINUS_INFINITY, MINUS_INFINITY}, total[2] = {0.0f, 0.0f};
-    int first_key = padding[sequence], end_key = length;
+    int first_key = padding[sequence], end_key = key_count;
     if (causal) {
         // Of the prefix a query in a later segment sees as much as if its segment were the first.
         int last = min(first_query + QUERIES, length) - 1;
@@ -51,8 +52,8 @@ DEVICE void attention_prefill(const T* q, const T* k, const T* v, T* out, float*
         // Keys of segments before those of the queries.
         if (causal && key0 >= prefix && key0 + KEYS <= first_start) continue;
         __syncthreads();
-        load_tile<D>(keys, KEYS, k_head + (long long)key0 * d, length - key0, d, d);
-        load_tile<D>(values, KEYS, v_head + (long long)key0 * d, length - key0, d, d);
+        load_tile<D>(keys, KEYS, k_head + (long long)key0 * d, key_count - key0, d, d);
+        load_tile<D>(values, KEYS, v_head + (long long)key0 * d, key_count - key0, d, d);
         __syncthreads();
         float scores[KEYS / 8][4];
 #pragma unroll
@@ -75,7 +76,7 @@ DEVICE void attention_prefill(const T* q, const T* k, const T* v, T* out, float*
 #pragma unroll
                 for (int i = 2 * side; i < 2 * side + 2; i++) {
                     int key = key0 + n * 8 + 2 * t + i % 2;
-                    bool seen = key >= padding[sequence] && key < length && (!causal || sees(query, start, key, prefix, window));
+                    bool seen = key >= padding[sequence] && key < key_count && (!causal || sees(query, start, key, prefix, window));
                     scores[n][i] = seen ? scores[n][i] * scale : MINUS_INFINITY;
                     most = fmaxf(most, scores[n][i]);
                 }
@@ -133,10 +134,12 @@ DEVICE void attention_prefill(const T* q, const T* k, const T* v, T* out, float*
 }
 
 #define ATTENTION_PREFILL(D)                                                                                                   \
-    KERNEL(attention_prefill_##D, const T* q, const T* k, const T* v, T* out, float* log_sums, const int* padding, int length, \
-           int heads, int key_heads, int d, int capacity, int window, int prefix, int segment, int causal, float scale)                                 \
+    KERNEL(attention_prefill_##D, const T* q, const T* k, const T* v, T* out, float* log_sums, int key_count,                  \
+           const int* padding, int length, int heads, int key_heads, int d, int capacity, int window, int prefix, int segment, \
+           int causal, float scale)                                                                                            \
     {                                                                                                                          \
-        attention_prefill<D>(q, k, v, out, log_sums, padding, length, heads, key_heads, d, capacity, window, prefix, segment, causal, scale);   \
+        attention_prefill<D>(q, k, v, out, log_sums, key_count, padding, length, heads, key_heads, d, capacity, window, prefix,\
+                             segment, causal, scale);                                                                          \
     }
 ATTENTION_PREFILL(32)
 ATTENTION_PREFILL(64)

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::kernels::{
     Appended, Gelu, HeadTransforms, Heads, Rotary, Rows, Sequences, add_bias, attention, gelu,
-    layer_norm, rotary_append,
+    layer_norm, narrow, rotary_append,
 };
 use crate::source::compiled_head_size;
 use crate::weights::{Upload, WeightSource};
@@ -29,6 +29,30 @@ pub struct EncoderConfig {
     pub activation: Gelu,
     /// Whether queries, keys and values come from one matrix, as in EVA's tower.
     pub fused_query_key_value: bool,
+    /// What embeds patches, if it is on the card as well.
+    pub patches: Option<PatchConfig>,
+}
+
+/// How a tower embeds the patches of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PatchConfig {
+    /// Numbers of a patch.
+    pub inputs: usize,
+    /// Positions of an image, the class token's among them.
+    pub positions: usize,
+    /// Whether a class token comes first.
+    pub class_token: bool,
+    /// Whether patches have a bias.
+    pub bias: bool,
+    /// Whether there is a norm before the first layer.
+    pub norm: bool,
+}
+
+impl PatchConfig {
+    /// Patches of an image.
+    fn patches(&self) -> usize {
+        self.positions - usize::from(self.class_token)
+    }
 }
 
 impl EncoderConfig {
@@ -52,12 +76,36 @@ struct EncoderLayer {
     fc2: Linear,
 }
 
+/// What embeds patches.
+#[derive(Debug, Clone, Copy)]
+struct PatchEmbedding {
+    /// `[width, inputs]`
+    matrix: Buffer,
+    /// What every image has before its patches are added: positions, and with them the class token and the patches' bias,
+    /// `[positions, width]` f32.
+    base: Buffer,
+    /// `[width]` f32, a vector that is added to the base.
+    vector: Buffer,
+    norm: Option<Norm>,
+}
+
 /// An encoder whose weights are on a card.
 #[derive(Debug)]
 pub struct Encoder {
     config: EncoderConfig,
     memory: Buffer,
     layers: Vec<EncoderLayer>,
+    patches: Option<PatchEmbedding>,
+}
+
+fn take_patches(arena: &mut Arena, config: &EncoderConfig) -> Option<PatchEmbedding> {
+    let (width, float) = (config.hidden, size_of::<f32>());
+    config.patches.map(|patches| PatchEmbedding {
+        matrix: arena.take(width * patches.inputs * config.storage.bytes()),
+        base: arena.take(patches.positions * width * float),
+        vector: arena.take(width * float),
+        norm: patches.norm.then(|| [(); 2].map(|()| arena.take(width * float))),
+    })
 }
 
 fn take_layers(arena: &mut Arena, config: &EncoderConfig) -> Vec<EncoderLayer> {
@@ -78,7 +126,8 @@ fn take_layers(arena: &mut Arena, config: &EncoderConfig) -> Vec<EncoderLayer> {
 }
 
 impl Encoder {
-    /// Uploads `{prefix}.layers.N.*`.
+    /// Uploads `{prefix}.layers.N.*`; with [patches](EncoderConfig::patches) also `{prefix}.patches`, `{prefix}.positions` and what there is
+    /// of `{prefix}.class`, `{prefix}.patch_bias`, `{prefix}.norm.weight` and `{prefix}.norm.bias`, matrices `[out, in]`.
     ///
     /// # Errors
     /// [`CudaError::Memory`] where the weights do not fit, [`CudaError::Weight`] from the source, and those of the driver.
@@ -95,9 +144,13 @@ impl Encoder {
             return Err(CudaError::Memory { what: "the encoder's weights", needed, free, hint });
         }
         let memory = driver.reserve(needed)?;
-        let layers = take_layers(&mut Arena::within(memory), &config);
-        let encoder = Self { config, memory, layers };
-        if let Err(error) = encoder.upload(&mut Upload { driver, source }, prefix) {
+        let arena = &mut Arena::within(memory);
+        let layers = take_layers(arena, &config);
+        let patches = take_patches(arena, &config);
+        let encoder = Self { config, memory, layers, patches };
+        let upload = &mut Upload { driver, source };
+        let uploaded = encoder.upload(upload, prefix);
+        if let Err(error) = uploaded.and_then(|()| encoder.upload_patches(upload, prefix)) {
             driver.release(memory)?;
             return Err(error);
         }
@@ -108,6 +161,7 @@ impl Encoder {
     pub fn weight_bytes(config: &EncoderConfig) -> usize {
         let mut arena = Arena::counting();
         take_layers(&mut arena, config);
+        take_patches(&mut arena, config);
         arena.used()
     }
 
@@ -122,6 +176,34 @@ impl Encoder {
     /// Those of the driver.
     pub fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
         driver.release(self.memory)
+    }
+
+    fn upload_patches(&self, upload: &mut Upload<'_>, prefix: &str) -> Result<(), CudaError> {
+        let (Some(to), Some(patches)) = (&self.patches, &self.config.patches) else {
+            return Ok(());
+        };
+        let (storage, width) = (self.config.storage, self.config.hidden);
+        let name = |part: &str| format!("{prefix}.{part}");
+        let matrix = [width, patches.inputs];
+        upload.tensors(to.matrix, storage, &[(name("patches"), &matrix[..])])?;
+        let positions = [patches.positions, width];
+        upload.tensors(to.base, Storage::F32, &[(name("positions"), &positions[..])])?;
+        let row = width * size_of::<f32>();
+        let class_rows = usize::from(patches.class_token);
+        for (there, part, first, rows) in [
+            (patches.class_token, "class", 0, 1),
+            (patches.bias, "patch_bias", class_rows, patches.patches()),
+        ] {
+            if there {
+                upload.tensors(to.vector, Storage::F32, &[(name(part), &[width][..])])?;
+                let base = to.base.slice(first * row, rows * row);
+                add_bias(upload.driver, [base, to.vector], Rows { rows, width })?;
+            }
+        }
+        for (to, kind) in to.norm.iter().flatten().zip(["norm.weight", "norm.bias"]) {
+            upload.tensors(*to, Storage::F32, &[(name(kind), &[width][..])])?;
+        }
+        Ok(())
     }
 
     fn upload(&self, upload: &mut Upload<'_>, prefix: &str) -> Result<(), CudaError> {
@@ -182,7 +264,7 @@ struct EncoderMemory {
     x: Buffer,
     /// `[rows, width]`
     normed: Buffer,
-    /// `[rows, 3 · width]`
+    /// `[rows, 3 · width]`; before the layers patches, `[rows, inputs]` f32.
     query_key_value: Buffer,
     /// `[rows, width]`
     queries: Buffer,
@@ -190,7 +272,7 @@ struct EncoderMemory {
     caches: [Buffer; 2],
     /// `[rows, width]`
     mixed: Buffer,
-    /// `[rows, intermediate]`
+    /// `[rows, intermediate]`; before the layers patches in the storage type, `[rows, inputs]`.
     inner: Buffer,
     /// No rotation: one position's cosines of 1 and sines of 0, `[1, size / 2, 2]` f32.
     angles: Buffer,
@@ -206,15 +288,16 @@ impl EncoderMemory {
         let EncoderPlan { sequences, length } = *plan;
         let rows = sequences * length;
         let wide = arena.take(rows * config.hidden * float);
+        let inputs = config.patches.map_or(0, |patches| patches.inputs);
         let mut take = |width: usize| arena.take(rows * width * element);
         Self {
             x: wide,
             normed: take(config.hidden),
-            query_key_value: take(3 * config.hidden),
+            query_key_value: take((3 * config.hidden).max((inputs * float).div_ceil(element))),
             queries: take(config.hidden),
             caches: [(); 2].map(|()| take(config.hidden)),
             mixed: take(config.hidden),
-            inner: take(config.intermediate),
+            inner: take(config.intermediate.max(inputs)),
             angles: arena.take(config.head_sizes().size * float),
             positions: arena.take(rows * int),
             padding: arena.take(sequences * int),
@@ -285,28 +368,96 @@ impl EncoderSession {
     ) -> Result<Vec<f32>, CudaError> {
         let width = encoder.config.hidden;
         assert_eq!(x.len(), sequences * length * width, "embeddings of every position");
+        let sequences = self.sequences([sequences, length], causal)?;
+        driver.upload(self.memory.x, bytemuck::cast_slice(x))?;
+        self.run(driver, encoder, &sequences, layers)
+    }
+
+    /// Embeds patches and runs the first `depth` layers: `[images · positions, width]`.
+    ///
+    /// * `patches` — those of each image row by row, `[images · patches, inputs]`
+    ///
+    /// # Errors
+    /// [`CudaError::Capacity`] beyond the plan, and those of the driver.
+    ///
+    /// # Panics
+    /// When the encoder embeds no patches, they are of no whole number of images, or there are fewer layers.
+    pub fn encode_patches(
+        &self,
+        driver: &mut dyn Driver,
+        encoder: &Encoder,
+        patches: &[f32],
+        depth: usize,
+    ) -> Result<Vec<f32>, CudaError> {
+        let of = encoder.config.patches.expect("an encoder that embeds patches");
+        let each = of.patches() * of.inputs;
+        assert!(patches.len().is_multiple_of(each), "a whole number of images");
+        let sequences = self.sequences([patches.len() / each, of.positions], false)?;
+        self.embed(driver, encoder, patches, sequences.batch)?;
+        self.run(driver, encoder, &sequences, 0..depth)
+    }
+
+    fn sequences(&self, [batch, length]: [usize; 2], causal: bool) -> Result<Sequences, CudaError> {
         for (what, found, planned) in [
-            ("the number of images", sequences, self.plan.sequences),
+            ("the number of images", batch, self.plan.sequences),
             ("the number of positions", length, self.plan.length),
         ] {
             if found > planned {
                 return Err(CudaError::Capacity { what, found, planned });
             }
         }
-        let sequences = Sequences {
-            batch: sequences,
-            length,
-            capacity: length,
-            padding: self.memory.padding,
-            window: None,
-            causal,
-            segments: None,
+        let (padding, capacity) = (self.memory.padding, length);
+        Ok(Sequences { batch, length, capacity, padding, window: None, causal, segments: None })
+    }
+
+    /// Fills the residual stream with embedded patches.
+    fn embed(
+        &self,
+        driver: &mut dyn Driver,
+        encoder: &Encoder,
+        patches: &[f32],
+        images: usize,
+    ) -> Result<(), CudaError> {
+        let EncoderMemory { x, query_key_value: wide, inner, .. } = self.memory;
+        let EncoderConfig { storage, hidden: width, epsilon, .. } = encoder.config;
+        let (Some(of), Some(weights)) = (encoder.config.patches, &encoder.patches) else {
+            panic!("an encoder that embeds patches")
         };
-        driver.upload(self.memory.x, bytemuck::cast_slice(x))?;
-        for layer in &encoder.layers[layers] {
-            self.layer(driver, &encoder.config, layer, &sequences)?;
+        driver.upload(wide, bytemuck::cast_slice(patches))?;
+        narrow(driver, storage, [wide, inner], patches.len())?;
+        let (each, rows) = (of.patches(), images * of.positions);
+        let all = Matrix::new(inner, storage, [images * each, of.inputs]);
+        let stream = Matrix::new(x, Storage::F32, [rows, width]);
+        let b = Matrix::new(weights.matrix, storage, [width, of.inputs]).transposed();
+        for image in 0..images {
+            let first = image * of.positions;
+            driver.copy(weights.base, stream.rows(first, of.positions).buffer)?;
+            let out = stream.rows(first + of.positions - each, each);
+            let a = all.rows(image * each, each);
+            driver.product(&Product { a, b, out, scale: 1.0, accumulate: true })?;
         }
-        let mut states = vec![0.0_f32; x.len()];
+        match weights.norm {
+            Some([weight, bias]) => {
+                let buffers = [x, Buffer::NULL, weight, bias, x];
+                layer_norm(driver, Storage::F32, buffers, Rows { rows, width }, epsilon)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Runs some of the layers on the residual stream, and downloads it.
+    fn run(
+        &self,
+        driver: &mut dyn Driver,
+        encoder: &Encoder,
+        sequences: &Sequences,
+        layers: Range<usize>,
+    ) -> Result<Vec<f32>, CudaError> {
+        for layer in &encoder.layers[layers] {
+            self.layer(driver, &encoder.config, layer, sequences)?;
+        }
+        let rows = sequences.batch * sequences.length;
+        let mut states = vec![0.0_f32; rows * encoder.config.hidden];
         driver.download(self.memory.x, bytemuck::cast_slice_mut(&mut states))?;
         Ok(states)
     }

@@ -13,7 +13,9 @@ mod sampling;
 use crate::{Argument, CudaError, Driver, Launch, Storage};
 
 pub use activation::{Gelu, gelu, swiglu, swiglu_backward};
-pub use attention::{AttentionGradients, Segments, Sequences, attention, attention_backward};
+pub use attention::{
+    AttentionGradients, Segments, Sequences, attention, attention_backward, cross_attention,
+};
 pub use decoding::{DecodingCache, PIECE, decode_attention};
 pub use norm::{layer_norm, rms_norm, rms_norm_backward, rms_norm_weight_backward};
 pub use rotary::{Appended, HeadTransforms, Heads, Rotary, rotary_append, rotary_backward};

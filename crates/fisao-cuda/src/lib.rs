@@ -1,4 +1,4 @@
-//! Llama-type decoders and the encoders of vision towers on NVIDIA cards.
+//! Llama-type decoders, vision towers, projectors and Q-Formers on NVIDIA cards.
 //!
 //! Kernels are CUDA C (`kernels/`). [`Card`] compiles them at run time for the card's own architecture; [`Host`] compiles the same text as
 //! C++ and runs it on the CPU, which is how a whole decoder is tested where there is no card; [`Recorder`] writes down what a driver is
@@ -20,6 +20,8 @@ mod forward;
 mod host;
 pub mod kernels;
 mod plan;
+mod projector;
+mod qformer;
 mod recorder;
 mod session;
 mod source;
@@ -36,11 +38,13 @@ pub use card::{
 pub use config::DecoderConfig;
 pub use decoder::Decoder;
 pub use driver::{Argument, Buffer, Driver, Graph, Launch, Matrix, Memory, Product};
-pub use encoder::{Encoder, EncoderConfig, EncoderPlan, EncoderSession};
+pub use encoder::{Encoder, EncoderConfig, EncoderPlan, EncoderSession, PatchConfig};
 pub use error::CudaError;
 pub use failing::Failing;
 pub use host::{Host, HostKernels, HostOptions};
 pub use plan::Plan;
+pub use projector::{Projector, ProjectorConfig};
+pub use qformer::{QFormer, QFormerBatch, QFormerConfig};
 pub use recorder::{Call, Recorder};
 pub use session::{Continuation, Draw, Prompts, Session};
 pub use source::{HEAD_SIZES, kernel_names, kernel_source};

@@ -5,8 +5,10 @@
 //! temperature is applied, as in the reference.
 
 use burn::tensor::{Device, Tensor};
+use fisao_cuda::{CudaError, Storage};
 use serde::{Deserialize, Serialize};
 
+use crate::card_part::SharedDriver;
 use crate::clip::unit;
 use crate::linear::Linear;
 use crate::parameters::{ParameterMut, Parameters};
@@ -84,6 +86,16 @@ impl Blip2 {
     /// Mutable [`vision`](Self::vision).
     pub fn vision_mut(&mut self) -> &mut VisionTower {
         &mut self.vision
+    }
+
+    /// The type of the Q-Former's matrices.
+    pub(crate) fn reader_storage(&self) -> Storage {
+        self.reader.storage()
+    }
+
+    /// Copies the Q-Former to a card, where it runs from then on.
+    pub(crate) fn use_card(&mut self, driver: &SharedDriver) -> Result<(), CudaError> {
+        self.reader.use_card(driver)
     }
 
     /// Unit embeddings of images, those of an image's queries one after the other.

@@ -8,6 +8,8 @@ use burn::tensor::{DType, Tensor};
 use fisao_cuda::{Storage, WeightSource, WeightTensor};
 use fisao_kernels::layer_weights::HeldTensor;
 
+use crate::parameters::{Parameters, SharedParameter};
+
 /// A card and what lies on it, shared by all clones of a model.
 pub(crate) struct Card<State> {
     name: String,
@@ -44,6 +46,27 @@ impl NamedTensors {
     /// Adds one.
     pub(crate) fn put<const D: usize>(&mut self, name: String, tensor: &Tensor<D>) {
         self.0.push((name, HeldTensor::new(tensor)));
+    }
+
+    /// All tensors of a part of a model; nothing where one of them learns.
+    pub(crate) fn frozen(part: &(impl Parameters + Clone), prefix: &str) -> Option<Self> {
+        let (mut all, mut learns) = (Self::default(), false);
+        part.clone().visit_mut(prefix, &mut |name, parameter| match parameter.share() {
+            SharedParameter::Vector(tensor) => learns |= !all.put_frozen(name, &tensor),
+            SharedParameter::Matrix(tensor) => learns |= !all.put_frozen(name, &tensor),
+            SharedParameter::Batch(tensor) => learns |= !all.put_frozen(name, &tensor),
+            SharedParameter::Kernel(tensor) => learns |= !all.put_frozen(name, &tensor),
+            SharedParameter::Volume(tensor) => learns |= !all.put_frozen(name, &tensor),
+        });
+        (!learns).then_some(all)
+    }
+
+    fn put_frozen<const D: usize>(&mut self, name: &str, tensor: &Tensor<D>) -> bool {
+        let frozen = !tensor.is_tracked();
+        if frozen {
+            self.put(name.to_owned(), tensor);
+        }
+        frozen
     }
 
     /// Whether both are the same memory under the same names.

@@ -1,8 +1,10 @@
 //! A model that places images and texts in one space: CLIP, SigLIP or BLIP-2.
 
 use burn::tensor::Tensor;
+use fisao_cuda::{CudaError, Driver, Storage};
 
 use crate::blip2::Blip2;
+use crate::card_part::{LeftOnCpu, SharedDriver};
 use crate::clip::Clip;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::siglip::Siglip;
@@ -56,6 +58,40 @@ impl ContrastiveModel {
             Self::Clip(model) => &mut model.vision,
             Self::Siglip(model) => model.vision_mut(),
         }
+    }
+
+    /// Copies the image tower, and BLIP-2's Q-Former, to a card, where they run from then on, for this model and all its clones. What
+    /// the card does not compute stays on the CPU and is returned.
+    ///
+    /// * `beside` — a tower whose copy is shared, if it is of the same tensors
+    ///
+    /// # Errors
+    /// As [`VisionTower::use_card`] but for what is unsupported.
+    pub fn use_card(
+        &mut self,
+        driver: Box<dyn Driver + Send>,
+        beside: Option<&VisionTower>,
+    ) -> Result<Vec<LeftOnCpu>, CudaError> {
+        let driver = SharedDriver::new(driver);
+        let (mut left, tower) = (Vec::new(), self.vision_mut());
+        if !beside.is_some_and(|other| tower.share_card(other)) {
+            let copied = tower.use_shared_card(&driver);
+            LeftOnCpu::unless(copied, "the image tower", &mut left)?;
+        }
+        if let Self::Blip2(model) = self {
+            LeftOnCpu::unless(model.use_card(&driver), "the Q-Former", &mut left)?;
+        }
+        Ok(left)
+    }
+
+    /// The types of the matrices that a card [computes with](Self::use_card), which it has to have kernels for.
+    pub fn image_storages(&self) -> Vec<Storage> {
+        let mut all = vec![self.vision().storage()];
+        if let Self::Blip2(model) = self {
+            all.push(model.reader_storage());
+            all.dedup();
+        }
+        all
     }
 
     /// Width of the shared space.

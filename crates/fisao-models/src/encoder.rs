@@ -8,16 +8,18 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
-use fisao_cuda::{CudaError, Driver, Storage};
+use fisao_cuda::{CudaError, Storage};
 
 use crate::activation::Activation;
 use crate::attention::{Mask, Shown, attend, merge_heads, split_heads};
+use crate::card_part::SharedDriver;
 use crate::linear::{Linear, LinearVisitor};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{WeightError, WeightSource};
 
 use card::Card;
+pub(crate) use card::PatchTensors;
 
 /// Sizes of one encoder.
 #[derive(Debug, Clone, Copy)]
@@ -233,24 +235,54 @@ impl Encoder {
     /// # Shapes
     /// `x`: `[batch · length, width]`.
     pub fn forward(&self, x: Tensor<2>, batch: usize, mask: &Mask, depth: usize) -> Tensor<2> {
-        self.run(x, batch, mask, 0..depth)
+        self.run(None, x, batch, mask, 0..depth)
     }
 
-    /// Runs the layers behind the first `depth`.
+    /// Runs some of the layers, all positions seen.
+    ///
+    /// * `patches` — what embeds patches, if the card [has](Self::use_card) it
     ///
     /// # Shapes
     /// `x`: `[batch · length, width]`.
-    pub fn finish(&self, x: Tensor<2>, batch: usize, mask: &Mask, depth: usize) -> Tensor<2> {
-        self.run(x, batch, mask, depth..self.depth())
+    pub(crate) fn run_layers(
+        &self,
+        patches: Option<&PatchTensors>,
+        x: Tensor<2>,
+        batch: usize,
+        layers: Range<usize>,
+    ) -> Tensor<2> {
+        self.run(patches, x, batch, &Mask::Full, layers)
     }
 
-    fn run(&self, x: Tensor<2>, batch: usize, mask: &Mask, layers: Range<usize>) -> Tensor<2> {
+    /// Embeds patches and runs the first `depth` layers; nothing where no card does that.
+    ///
+    /// # Shapes
+    /// `[images · patches, inputs]` → `[images · positions, width]`
+    pub(crate) fn encode_patches(
+        &self,
+        patches: &PatchTensors,
+        x: &Tensor<2>,
+        images: usize,
+        depth: usize,
+    ) -> Option<Tensor<2>> {
+        let card = self.card.as_ref()?;
+        card::encode_patches(card, (self, patches), x, images, depth)
+    }
+
+    fn run(
+        &self,
+        patches: Option<&PatchTensors>,
+        x: Tensor<2>,
+        batch: usize,
+        mask: &Mask,
+        layers: Range<usize>,
+    ) -> Tensor<2> {
         if layers.is_empty() {
             return x;
         }
         let card = self.card.as_ref();
-        if let Some(states) =
-            card.and_then(|card| card.forward(self, &x, batch, mask, layers.clone()))
+        if let Some(states) = card
+            .and_then(|card| card::forward(card, (self, patches), &x, batch, mask, layers.clone()))
         {
             return states;
         }
@@ -258,15 +290,38 @@ impl Encoder {
         self.layers[layers].iter().fold(x, |x, layer| layer.forward(x, batch, &shown))
     }
 
-    /// Copies the layers to a card. From then on they run there, for this encoder and all its clones; layers that learn or are adapted,
-    /// and masks of single sequences, stay on the CPU. A copy whose weights are replaced is made again.
+    /// Whether there is a copy on a card.
+    pub(crate) fn has_card(&self) -> bool {
+        self.card.is_some()
+    }
+
+    /// Copies the layers, and what embeds patches before them, to a card. From then on they run there, for this encoder and all its
+    /// clones; layers that learn or are adapted, and masks of single sequences, stay on the CPU. A copy whose weights are replaced is
+    /// made again.
     ///
     /// # Errors
     /// [`CudaError::Memory`] where the card has no room, [`CudaError::Unsupported`] for heads of a width that no kernel has, and those
     /// of the driver. The encoder runs on the CPU as before then.
-    pub(crate) fn use_card(&mut self, driver: Box<dyn Driver + Send>) -> Result<(), CudaError> {
-        self.card = Some(Arc::new(Card::new(self, driver)?));
+    pub(crate) fn use_card(
+        &mut self,
+        patches: Option<&PatchTensors>,
+        driver: &SharedDriver,
+    ) -> Result<(), CudaError> {
+        self.card = Some(Arc::new(card::copy(self, patches, driver)?));
         Ok(())
+    }
+
+    /// Takes another encoder's copy on a card, if it has one of the very same tensors. Returns whether it does.
+    pub(crate) fn share_card(
+        &mut self,
+        patches: Option<&PatchTensors>,
+        (other, other_patches): (&Self, Option<&PatchTensors>),
+    ) -> bool {
+        let same = card::are_same((self, patches), (other, other_patches));
+        if same {
+            self.card.clone_from(&other.card);
+        }
+        same && self.card.is_some()
     }
 
     /// The type of the layers' matrices, which a card has to have kernels for.

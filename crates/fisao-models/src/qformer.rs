@@ -4,18 +4,24 @@
 //! each other). Reference: transformers' `InstructBlipQFormerModel` and `Blip2QFormerModel`. Layers are post-norm. Texts of a batch are
 //! equally long, so no mask is needed; callers group them by length.
 
+mod card;
 mod embeddings;
 mod layer;
 mod reader;
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Tensor};
+use fisao_cuda::{CudaError, Storage};
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
+use crate::card_part::SharedDriver;
 use crate::linear::{ActivationDtype, LinearVisitor};
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{WeightError, WeightSource};
 
+use card::Card;
 use layer::Layer;
 pub(crate) use reader::{QueryReader, ReaderNames};
 
@@ -48,6 +54,8 @@ pub struct QFormerConfig {
 #[derive(Debug, Clone)]
 pub struct QFormer {
     layers: Vec<Layer>,
+    /// Where they run, if not on the tensors' device.
+    card: Option<Arc<Card>>,
 }
 
 impl QFormer {
@@ -65,7 +73,7 @@ impl QFormer {
             let crosses = index % config.cross_attention_frequency == 0;
             Layer::load(config, crosses, weights, &format!("{name}.encoder.layer.{index}"), device)
         });
-        Ok(Self { layers: layers.collect::<Result<_, _>>()? })
+        Ok(Self { layers: layers.collect::<Result<_, _>>()?, card: None })
     }
 
     /// Runs all layers. Of the positions, the first `queries` are queries; the rest are a text.
@@ -75,7 +83,26 @@ impl QFormer {
     /// * `image`: `[batch, positions, encoder_hidden]`; not read where there are no queries
     /// * result: as `x`
     pub fn forward(&self, x: Tensor<3>, queries: usize, image: Option<&Tensor<3>>) -> Tensor<3> {
-        self.layers.iter().fold(x, |x, layer| layer.forward(x, queries, image))
+        let card = self.card.as_ref();
+        card.and_then(|card| card::forward(card, self, &x, queries, image)).unwrap_or_else(|| {
+            self.layers.iter().fold(x, |x, layer| layer.forward(x, queries, image))
+        })
+    }
+
+    /// Copies the layers to a card, where they run from then on, for this Q-Former and all its clones. What learns or is adapted stays
+    /// on the CPU.
+    ///
+    /// # Errors
+    /// [`CudaError::Memory`] where the card has no room, [`CudaError::Unsupported`] for what no kernel is made for, and those of the
+    /// driver. The Q-Former runs on the CPU as before then.
+    pub fn use_card(&mut self, driver: &SharedDriver) -> Result<(), CudaError> {
+        self.card = Some(card::copy(self, driver)?);
+        Ok(())
+    }
+
+    /// The type of the layers' matrices.
+    pub(crate) fn storage(&self) -> Storage {
+        card::storage_of(self)
     }
 
     /// What activations are multiplied as with weights held in bf16.

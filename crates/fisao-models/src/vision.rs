@@ -10,8 +10,8 @@ use fisao_cuda::{CudaError, Driver, Storage};
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
-use crate::attention::Mask;
-use crate::encoder::{Encoder, EncoderConfig};
+use crate::card_part::SharedDriver;
+use crate::encoder::{Encoder, EncoderConfig, PatchTensors};
 use crate::linear::{
     ActivationDtype, BatchEmbedding, EMBEDDING_STD, Embedding, LinearVisitor, product,
 };
@@ -216,14 +216,50 @@ impl VisionTower {
         self.patch_embedding.device()
     }
 
-    /// Copies the layers to a card, where they run from then on, for this tower and all its clones; embeddings, the last norm and what
-    /// learns or is adapted stay on the CPU.
+    /// Copies patch embeddings and layers to a card, where they run from then on, for this tower and all its clones; the last norm and
+    /// what learns or is adapted stay on the CPU.
     ///
     /// # Errors
     /// [`CudaError::Memory`] where the card has no room, [`CudaError::Unsupported`] for what no kernel is made for, and those of the
     /// driver. The tower runs on the CPU as before then.
     pub fn use_card(&mut self, driver: Box<dyn Driver + Send>) -> Result<(), CudaError> {
-        self.encoder.use_card(driver)
+        self.use_shared_card(&SharedDriver::new(driver))
+    }
+
+    /// The same with a driver that other parts of a model use, too.
+    ///
+    /// # Errors
+    /// As [`use_card`](Self::use_card).
+    pub fn use_shared_card(&mut self, driver: &SharedDriver) -> Result<(), CudaError> {
+        let patches = self.patch_tensors();
+        self.encoder.use_card(patches.as_ref(), driver)
+    }
+
+    /// Takes another tower's copy on a card, if it has one of the very same tensors. Returns whether it does.
+    pub fn share_card(&mut self, other: &Self) -> bool {
+        let [own, others] = [self.patch_tensors(), other.patch_tensors()];
+        self.encoder.share_card(own.as_ref(), (&other.encoder, others.as_ref()))
+    }
+
+    /// What embeds patches, to be copied to a card; nothing where any of it learns.
+    fn patch_tensors(&self) -> Option<PatchTensors> {
+        let [width, channels, height, across] = self.patch_embedding.dims();
+        let embedding = &self.patch_embedding;
+        let norm = self.pre_layrnorm.as_ref().map(|norm| [norm.weight.clone(), norm.bias.clone()]);
+        let positions = self.position_embedding.batch();
+        let class = self.class_embedding.as_ref().map(TowerEmbedding::batch);
+        let learns = embedding.is_tracked()
+            || positions.is_tracked()
+            || class.as_ref().is_some_and(Tensor::is_tracked)
+            || self.patch_bias.as_ref().is_some_and(Tensor::is_tracked)
+            || norm.iter().flatten().any(Tensor::is_tracked);
+        (!learns).then(|| PatchTensors {
+            matrix: embedding.clone().reshape([width, channels * height * across]),
+            positions: positions.reshape([self.config.positions(), width]),
+            class: class.map(|class| class.reshape([width])),
+            bias: self.patch_bias.clone(),
+            norm,
+        })
     }
 
     /// The type of the layers' matrices, which a card has to have kernels for.
@@ -254,12 +290,19 @@ impl VisionTower {
     /// `pixels`: `[batch, 3, height, width]` → `[batch, positions, hidden]`, the class token first.
     pub fn hidden_states(&self, pixels: Tensor<4>, depth: usize) -> Tensor<3> {
         let batch = pixels.dims()[0];
-        let x = self.embed(pixels);
-        let x = match &self.pre_layrnorm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
-        let x = self.encoder.forward(x, batch, &Mask::Full, depth);
+        let patches = self.patches(pixels);
+        let tensors = self.card_patches();
+        let encoded = tensors
+            .as_ref()
+            .and_then(|tensors| self.encoder.encode_patches(tensors, &patches, batch, depth));
+        let x = encoded.unwrap_or_else(|| {
+            let x = self.embed(patches, batch);
+            let x = match &self.pre_layrnorm {
+                Some(norm) => norm.forward(x),
+                None => x,
+            };
+            self.encoder.run_layers(tensors.as_ref(), x, batch, 0..depth)
+        });
         x.reshape([batch, self.config.positions(), self.config.hidden_size])
     }
 
@@ -273,7 +316,14 @@ impl VisionTower {
     fn finish(&self, VisionOutput { states, depth }: VisionOutput) -> Tensor<3> {
         let [batch, positions, hidden] = states.dims();
         let x = states.reshape([batch * positions, hidden]);
-        self.encoder.finish(x, batch, &Mask::Full, depth).reshape([batch, positions, hidden])
+        let layers = depth..self.encoder.depth();
+        let x = self.encoder.run_layers(self.card_patches().as_ref(), x, batch, layers);
+        x.reshape([batch, positions, hidden])
+    }
+
+    /// What embeds patches, where there is a card.
+    fn card_patches(&self) -> Option<PatchTensors> {
+        self.encoder.has_card().then(|| self.patch_tensors()).flatten()
     }
 
     /// The first position's final state after the last norm, which is CLIP's class token: `[batch, hidden]`.
@@ -292,11 +342,9 @@ impl VisionTower {
         normed.reshape([batch, positions, hidden])
     }
 
-    /// Patch, class and position embeddings: `[batch · positions, hidden]`.
-    ///
-    /// The patch convolution has stride = kernel, so it is a matrix product over cut-out patches.
-    fn embed(&self, pixels: Tensor<4>) -> Tensor<2> {
-        let VisionConfig { hidden_size: width, image_size, patch_size: patch, .. } = self.config;
+    /// Cut-out patches, row by row: `[batch · patches, 3 · patch · patch]`.
+    fn patches(&self, pixels: Tensor<4>) -> Tensor<2> {
+        let VisionConfig { image_size, patch_size: patch, .. } = self.config;
         let [batch, channels, height, image_width] = pixels.dims();
         assert!(
             channels == 3 && height == image_size && image_width == image_size,
@@ -305,11 +353,19 @@ impl VisionTower {
         );
         let side = self.config.side();
         let seen = side * patch;
-        let patches = pixels
+        pixels
             .slice([0..batch, 0..3, 0..seen, 0..seen])
             .reshape([batch, 3, side, patch, side, patch])
             .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch * side * side, 3 * patch * patch]);
+            .reshape([batch * side * side, 3 * patch * patch])
+    }
+
+    /// Patch, class and position embeddings of patches: `[batch · positions, hidden]`.
+    ///
+    /// The patch convolution has stride = kernel, so it is a matrix product over cut-out patches.
+    fn embed(&self, patches: Tensor<2>, batch: usize) -> Tensor<2> {
+        let VisionConfig { hidden_size: width, patch_size: patch, .. } = self.config;
+        let side = self.config.side();
         let kernel = self.patch_embedding.clone().reshape([width, 3 * patch * patch]);
         let embedded = product(patches, &kernel);
         let embedded = match &self.patch_bias {

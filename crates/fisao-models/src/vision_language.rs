@@ -14,7 +14,10 @@ pub mod qwen_vl;
 pub mod smolvlm;
 
 use burn::tensor::Device;
+use fisao_cuda::{CudaError, Driver, Storage};
 
+use crate::card_copy::storage;
+use crate::card_part::{LeftOnCpu, SharedDriver};
 use crate::llama::Llama;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::vision::{VisionOutput, VisionTower};
@@ -159,6 +162,30 @@ impl VisionLanguageModel {
     /// Mutable [`vision_tower`](Self::vision_tower).
     pub fn vision_tower_mut(&mut self) -> Option<&mut VisionTower> {
         self.image_encoder.tower_mut()
+    }
+
+    /// Copies what makes image tokens to a card, where it runs from then on, for this model and all its clones. What learns or is adapted
+    /// stays on the CPU, and so does what is returned, which the card does not compute.
+    ///
+    /// # Errors
+    /// [`CudaError::Memory`] where the card has no room, and those of the driver. What was not copied runs on the CPU as before then.
+    pub fn use_card_for_images(
+        &mut self,
+        driver: Box<dyn Driver + Send>,
+    ) -> Result<Vec<LeftOnCpu>, CudaError> {
+        self.image_encoder.use_card(&SharedDriver::new(driver))
+    }
+
+    /// The types of the matrices that make image tokens, which a card has to have kernels for.
+    pub fn image_storages(&self) -> Vec<Storage> {
+        let mut all = Vec::new();
+        self.image_encoder.clone().visit_linears_mut(&mut |_, linear| {
+            let storage = storage(linear.weight.dtype());
+            if !all.contains(&storage) {
+                all.push(storage);
+            }
+        });
+        all
     }
 
     /// Whether an adapter is on anything that makes image tokens.

@@ -373,7 +373,7 @@ impl Pair {
             None => LoadedVerifier::of_decoder(&policy, settings)?,
         };
         let views = verifier.views_beside(&policy, allow, reporter)?;
-        verifier.use_card(opened, reporter)?;
+        verifier.use_card(Some(&policy), opened, reporter)?;
         Ok(Self { policy, verifier, views })
     }
 }

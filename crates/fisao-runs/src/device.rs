@@ -1,6 +1,6 @@
 //! Where models run: the CPU, or what `--device` names.
 //!
-//! Under `cuda` the tensors stay on the CPU; decoders and image towers are copied to the card, and run there.
+//! Under `cuda` the tensors stay on the CPU; decoders and image encoders are copied to the card, and run there.
 
 use std::fmt::{self, Display};
 use std::panic::{self, AssertUnwindSafe};
@@ -17,6 +17,8 @@ use fisao_formats::checkpoint::Checkpoint;
 use fisao_formats::documents::read_json;
 use fisao_formats::run_folder::RunFolder;
 use fisao_formats::weights::LoadDtype;
+use fisao_models::card_part::LeftOnCpu;
+use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::parallel::{cores, instruction_set};
 use fisao_models::vision::VisionTower;
 use fisao_models::vision_language::VisionLanguageModel;
@@ -168,7 +170,7 @@ pub struct OpenDevice {
     pub record: DeviceRecord,
     /// Whether it is a card, and not a program that imitates one.
     is_card: bool,
-    /// What decoders and image towers are copied to.
+    /// What decoders and image encoders are copied to.
     card: Option<CudaDevice>,
     /// Whether decoders are.
     decodes: bool,
@@ -211,7 +213,7 @@ impl DeviceChoice {
         reporter.note(format!("device {device}: {name}"));
         if let Some(card) = opened.card {
             reporter
-                .note("the card runs decoders and image towers; everything else runs on the CPU");
+                .note("the card runs decoders and image encoders; everything else runs on the CPU");
             if let CudaDevice::Host { .. } = card {
                 reporter.warn(
                     format!("{HOST} is set: no card is used; kernels run on the CPU, very slowly"),
@@ -257,7 +259,7 @@ impl OpenDevice {
         Self { decodes: false, ..self.clone() }
     }
 
-    /// Copies a model's decoder and image tower to the card, if there is one. What the card cannot compute stays on the CPU, and the
+    /// Copies a model's decoder and image encoder to the card, if there is one. What the card cannot compute stays on the CPU, and the
     /// user is told.
     ///
     /// # Errors
@@ -270,41 +272,48 @@ impl OpenDevice {
         if self.decodes {
             let decoder = model.language_model_mut();
             let storage = decoder.storage();
-            self.copy(storage, |driver| decoder.use_card(driver), "this decoder", reporter)?;
+            let copy = |driver| decoder.use_card(driver).map(|()| Vec::new());
+            self.copy(&[storage], copy, "this decoder", reporter)?;
         }
-        match model.vision_tower_mut() {
-            Some(tower) => self.copy_tower(tower, reporter),
-            None => Ok(()),
-        }
+        let storages = model.image_storages();
+        let copy = |driver| model.use_card_for_images(driver);
+        self.copy(&storages, copy, "this image encoder", reporter)
     }
 
-    /// The same of an image tower.
+    /// The same of a contrastive model's image tower, and of BLIP-2's Q-Former; a tower that is the one `beside` it shares its copy.
     ///
     /// # Errors
     /// As [`copy_model`](Self::copy_model).
-    pub fn copy_tower(&self, tower: &mut VisionTower, reporter: &Reporter) -> anyhow::Result<()> {
-        let storage = tower.storage();
-        self.copy(storage, |driver| tower.use_card(driver), "this image tower", reporter)
+    pub fn copy_contrastive(
+        &self,
+        model: &mut ContrastiveModel,
+        beside: Option<&VisionTower>,
+        reporter: &Reporter,
+    ) -> anyhow::Result<()> {
+        let storages = model.image_storages();
+        self.copy(&storages, |driver| model.use_card(driver, beside), "this image tower", reporter)
     }
 
     fn copy(
         &self,
-        storage: Storage,
-        copy: impl FnOnce(Box<dyn Driver + Send>) -> Result<(), CudaError>,
+        storages: &[Storage],
+        copy: impl FnOnce(Box<dyn Driver + Send>) -> Result<Vec<LeftOnCpu>, CudaError>,
         what: &str,
         reporter: &Reporter,
     ) -> anyhow::Result<()> {
         let Some(card) = self.card else { return Ok(()) };
-        match card.driver(&[storage]).and_then(copy) {
-            Err(error @ CudaError::Unsupported { .. }) => {
-                reporter.warn(
-                    format!("the card does not compute {what}, so it runs on the CPU: {error}"),
-                    None::<&str>,
-                );
-                Ok(())
-            }
-            copied => copied.map_err(|error| refused(self.record.device, &error).into()),
+        let left_out = |what: &str, reason: &CudaError| {
+            reporter.warn(
+                format!("the card does not compute {what}, so it runs on the CPU: {reason}"),
+                None::<&str>,
+            );
+        };
+        match card.driver(storages).and_then(copy) {
+            Err(error @ CudaError::Unsupported { .. }) => left_out(what, &error),
+            Err(error) => bail!(refused(self.record.device, &error)),
+            Ok(left) => left.iter().for_each(|left| left_out(left.part, &left.reason)),
         }
+        Ok(())
     }
 }
 

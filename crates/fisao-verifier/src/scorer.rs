@@ -196,10 +196,10 @@ impl Verifier {
         }
     }
 
-    /// The image tower of the contrastive model, where it scores by one.
-    pub fn vision_tower_mut(&mut self) -> Option<&mut VisionTower> {
+    /// Mutable [`contrastive`](Self::contrastive), to [give it a card](ContrastiveModel::use_card).
+    pub fn contrastive_mut(&mut self) -> Option<&mut ContrastiveModel> {
         match &mut self.model {
-            ScoringModel::Contrastive(model, _) => Some(model.vision_mut()),
+            ScoringModel::Contrastive(model, _) => Some(model),
             ScoringModel::Decoder(_) => None,
         }
     }

@@ -80,16 +80,51 @@ pub(super) fn skew(storage: Storage) -> usize {
 pub fn attention(
     driver: &mut dyn Driver,
     storage: Storage,
-    [q, k, v, out, log_sums]: [Buffer; 5],
+    buffers: [Buffer; 5],
     heads: Heads,
     sequences: &Sequences,
+) -> Result<(), CudaError> {
+    attend(driver, storage, buffers, heads, sequences, sequences.length)
+}
+
+/// Attention to other sequences, all of which is seen: `q` and `out` are `[batch · queries, heads · size]`, `k` and `v`
+/// `[batch, key heads, keys, size]`; `padding` is `[batch]` i32, of zeros.
+///
+/// # Errors
+/// [`CudaError::Unsupported`] for wide heads, and those of the driver.
+pub fn cross_attention(
+    driver: &mut dyn Driver,
+    storage: Storage,
+    [q, k, v, out, padding]: [Buffer; 5],
+    heads: Heads,
+    [batch, queries, keys]: [usize; 3],
+) -> Result<(), CudaError> {
+    let sequences = Sequences {
+        batch,
+        length: queries,
+        capacity: keys,
+        padding,
+        window: None,
+        causal: false,
+        segments: None,
+    };
+    attend(driver, storage, [q, k, v, out, Buffer::NULL], heads, &sequences, keys)
+}
+
+fn attend(
+    driver: &mut dyn Driver,
+    storage: Storage,
+    buffers: [Buffer; 5],
+    heads: Heads,
+    sequences: &Sequences,
+    key_count: usize,
 ) -> Result<(), CudaError> {
     let compiled = compiled_head_size(heads.size)?;
     let keys = if storage == Storage::F32 { 32 } else { 64 };
     let skew = skew(storage);
     let elements = (QUERIES + 2 * keys) * (compiled + skew) + QUERIES * (keys + skew);
-    let buffers = [q, k, v, out, log_sums].map(Argument::Buffer);
-    let arguments = [&buffers[..], &sizes(heads, sequences)].concat();
+    let buffers = buffers.map(Argument::Buffer);
+    let arguments = [&buffers[..], &[key_count.into()], &sizes(heads, sequences)].concat();
     driver.launch(&Launch {
         kernel: &format!("attention_prefill_{compiled}"),
         storage,

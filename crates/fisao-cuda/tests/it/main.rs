@@ -12,3 +12,5 @@ mod encoder;
 mod kernels;
 mod nvrtc;
 mod orchestration;
+mod projector;
+mod qformer;

@@ -3,16 +3,15 @@
 use std::ops::Range;
 
 use burn::tensor::{DType, Tensor};
-use fisao_cuda::kernels::Gelu;
 use fisao_cuda::{
     CudaError, Driver, Encoder as CardEncoder, EncoderConfig as CardConfig, EncoderPlan,
-    EncoderSession, Storage,
+    EncoderSession, PatchConfig, Storage, WeightSource,
 };
 use fisao_kernels::attention::Mask;
 
 use super::{Encoder, QueryKeyValue};
-use crate::activation::Activation;
-use crate::card_copy::{self, NamedTensors, storage};
+use crate::card_copy::{NamedTensors, storage};
+use crate::card_part::{OnCard, PartCard, SharedDriver, gelu};
 use crate::parameters::{floats, from_floats};
 
 /// What the copy's tensors are named by.
@@ -22,92 +21,160 @@ const NAME: &str = "encoder";
 const AT_ONCE: usize = 64;
 
 /// A card with a copy of an encoder.
-pub(super) type Card = card_copy::Card<State>;
+pub(super) type Card = PartCard<CardEncoder>;
 
-/// What lies on the card.
-pub(super) struct State {
-    driver: Box<dyn Driver + Send>,
-    /// Nothing where it could not be copied again.
-    encoder: Option<CardEncoder>,
-    /// What the encoder is a copy of.
-    weights: NamedTensors,
-}
+impl OnCard for CardEncoder {
+    type Config = CardConfig;
 
-impl Card {
-    /// Copies an encoder.
-    pub(super) fn new(
-        encoder: &Encoder,
-        mut driver: Box<dyn Driver + Send>,
+    fn load(
+        driver: &mut dyn Driver,
+        config: CardConfig,
+        source: &mut dyn WeightSource,
     ) -> Result<Self, CudaError> {
-        let weights = weights(encoder);
-        let name = driver.name();
-        let copy = CardEncoder::load(&mut *driver, config(encoder)?, &mut &weights, NAME)?;
-        Ok(Self::of(name, State { driver, encoder: Some(copy), weights }))
+        Self::load(driver, config, source, NAME)
     }
 
-    /// Runs some of the layers. Nothing where the card cannot: that is logged.
-    ///
-    /// # Panics
-    /// The driver fails.
-    pub(super) fn forward(
-        &self,
-        encoder: &Encoder,
-        x: &Tensor<2>,
-        batch: usize,
-        mask: &Mask,
-        layers: Range<usize>,
-    ) -> Option<Tensor<2>> {
-        let causal = match mask {
-            Mask::Full => false,
-            Mask::Causal { first } if first.is_empty() => true,
-            _ => return None,
-        };
-        if batch == 0 || x.is_tracked() || !is_frozen(encoder) {
-            return None;
+    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
+        Self::unload(self, driver)
+    }
+}
+
+/// What embeds patches before the layers of an encoder. Nothing of it learns.
+pub(crate) struct PatchTensors {
+    pub(crate) matrix: Tensor<2>,
+    /// `[positions, width]`
+    pub(crate) positions: Tensor<2>,
+    pub(crate) class: Option<Tensor<1>>,
+    pub(crate) bias: Option<Tensor<1>>,
+    /// Weight and bias.
+    pub(crate) norm: Option<[Tensor<1>; 2]>,
+}
+
+impl PatchTensors {
+    fn config(&self) -> PatchConfig {
+        PatchConfig {
+            inputs: self.matrix.dims()[1],
+            positions: self.positions.dims()[0],
+            class_token: self.class.is_some(),
+            bias: self.bias.is_some(),
+            norm: self.norm.is_some(),
         }
-        match self.lock().forward(encoder, &floats(x), batch, causal, layers) {
-            Ok(states) => Some(from_floats(states, x.dims(), &x.device())),
-            Err(error @ CudaError::Memory { .. }) => {
-                tracing::warn!(%error, "the CPU encodes these images");
-                None
+    }
+
+    fn put(&self, all: &mut NamedTensors) {
+        let name = |part: &str| format!("{NAME}.{part}");
+        all.put(name("patches"), &self.matrix);
+        all.put(name("positions"), &self.positions);
+        let [weight, bias] = match &self.norm {
+            Some([weight, bias]) => [Some(weight), Some(bias)],
+            None => [None, None],
+        };
+        for (part, vector) in [
+            ("class", self.class.as_ref()),
+            ("patch_bias", self.bias.as_ref()),
+            ("norm.weight", weight),
+            ("norm.bias", bias),
+        ] {
+            if let Some(vector) = vector {
+                all.put(name(part), vector);
             }
-            Err(error) => panic!("{error}"),
         }
     }
 }
 
-impl State {
-    fn forward(
-        &mut self,
-        encoder: &Encoder,
-        x: &[f32],
-        batch: usize,
-        causal: bool,
-        layers: Range<usize>,
-    ) -> Result<Vec<f32>, CudaError> {
-        let driver = &mut *self.driver;
-        let weights = weights(encoder);
-        if self.encoder.is_none() || !weights.are(&self.weights) {
-            // There may be no room for both.
-            if let Some(before) = self.encoder.take() {
-                before.unload(driver)?;
-            }
-            let copy = CardEncoder::load(driver, config(encoder)?, &mut &weights, NAME)?;
-            (self.encoder, self.weights) = (Some(copy), weights);
-        }
-        let on_card = self.encoder.as_ref().expect("it was copied");
-        let length = x.len() / batch / on_card.config().hidden;
-        let plan = EncoderPlan { sequences: batch.min(AT_ONCE), length };
-        let session = EncoderSession::open(driver, on_card, plan)?;
-        let parts = x.chunks(AT_ONCE * x.len() / batch).map(|x| {
-            let sizes = [x.len() / on_card.config().hidden / length, length];
+/// Copies an encoder, and with it what embeds patches.
+pub(super) fn copy(
+    encoder: &Encoder,
+    patches: Option<&PatchTensors>,
+    driver: &SharedDriver,
+) -> Result<Card, CudaError> {
+    Card::new(driver, config(encoder, patches)?, weights(encoder, patches))
+}
+
+/// Whether two encoders have the same sizes and tensors, so that a copy of one is a copy of the other.
+pub(super) fn are_same(
+    (a, patches): (&Encoder, Option<&PatchTensors>),
+    (b, other_patches): (&Encoder, Option<&PatchTensors>),
+) -> bool {
+    let sizes = [config(a, patches), config(b, other_patches)];
+    let [Ok(one), Ok(other)] = sizes else { return false };
+    let frozen = is_frozen(a) && is_frozen(b);
+    frozen && one == other && weights(a, patches).are(&weights(b, other_patches))
+}
+
+/// Runs some of the layers. Nothing where the card cannot: that is logged.
+///
+/// # Panics
+/// The driver fails.
+pub(super) fn forward(
+    card: &Card,
+    (encoder, patches): (&Encoder, Option<&PatchTensors>),
+    x: &Tensor<2>,
+    batch: usize,
+    mask: &Mask,
+    layers: Range<usize>,
+) -> Option<Tensor<2>> {
+    let causal = match mask {
+        Mask::Full => false,
+        Mask::Causal { first } if first.is_empty() => true,
+        _ => return None,
+    };
+    if batch == 0 || x.is_tracked() || !is_frozen(encoder) {
+        return None;
+    }
+    let [rows, width] = x.dims();
+    let (length, values) = (rows / batch, floats(x));
+    let states = run(card, (encoder, patches), batch, length, |driver, on_card, session| {
+        let parts = values.chunks(AT_ONCE * length * width).map(|x| {
+            let sizes = [x.len() / width / length, length];
             session.forward(driver, on_card, x, sizes, causal, layers.clone())
         });
-        let states = parts.collect::<Result<Vec<_>, _>>();
+        parts.collect::<Result<Vec<_>, _>>()
+    })?;
+    Some(from_floats(states.concat(), [rows, width], &x.device()))
+}
+
+/// Embeds patches and runs the first layers: `[images · patches, inputs]` → `[images · positions, width]`. Nothing where the card cannot.
+///
+/// # Panics
+/// The driver fails.
+pub(super) fn encode_patches(
+    card: &Card,
+    (encoder, patches): (&Encoder, &PatchTensors),
+    x: &Tensor<2>,
+    images: usize,
+    depth: usize,
+) -> Option<Tensor<2>> {
+    if images == 0 || x.is_tracked() || !is_frozen(encoder) {
+        return None;
+    }
+    let ([positions, width], values) = (patches.positions.dims(), floats(x));
+    let states =
+        run(card, (encoder, Some(patches)), images, positions, |driver, on_card, session| {
+            let parts = values
+                .chunks(AT_ONCE * values.len() / images)
+                .map(|x| session.encode_patches(driver, on_card, x, depth));
+            parts.collect::<Result<Vec<_>, _>>()
+        })?;
+    Some(from_floats(states.concat(), [images * positions, width], &x.device()))
+}
+
+/// Calls `work` with the copy and memory for a batch.
+fn run<T>(
+    card: &Card,
+    (encoder, patches): (&Encoder, Option<&PatchTensors>),
+    batch: usize,
+    length: usize,
+    work: impl FnOnce(&mut dyn Driver, &CardEncoder, &EncoderSession) -> Result<T, CudaError>,
+) -> Option<T> {
+    card.run(config(encoder, patches), weights(encoder, patches), |driver, on_card| {
+        let plan = EncoderPlan { sequences: batch.min(AT_ONCE), length };
+        let session = EncoderSession::open(driver, on_card, plan)?;
+        let done = work(driver, on_card, &session);
         // Whatever failed, the memory is given back.
         session.close(driver)?;
-        Ok(states?.concat())
-    }
+        done
+    })
 }
 
 /// Whether nothing of an encoder learns or is adapted, which the card has no means for.
@@ -126,23 +193,14 @@ pub(super) fn storage_of(encoder: &Encoder) -> Storage {
     storage(first.map_or(DType::F32, |layer| layer.fc1.weight.dtype()))
 }
 
-fn config(encoder: &Encoder) -> Result<CardConfig, CudaError> {
-    let unsupported = |what, found: &str, supported| CudaError::Unsupported {
-        what,
-        found: found.to_owned(),
-        supported,
-    };
-    let first = encoder.layers.first();
-    let first = first.ok_or_else(|| unsupported("the number of layers", "0", "1 and more"))?;
+fn config(encoder: &Encoder, patches: Option<&PatchTensors>) -> Result<CardConfig, CudaError> {
+    let first = encoder.layers.first().ok_or_else(|| CudaError::Unsupported {
+        what: "the number of layers",
+        found: "0".to_owned(),
+        supported: "1 and more",
+    })?;
     let [intermediate, hidden] = first.fc1.weight.dims();
-    let activation = match first.activation {
-        Activation::QuickGelu => Gelu::Quick,
-        Activation::Gelu => Gelu::Erf,
-        Activation::GeluTanh => Gelu::Tanh,
-        Activation::Silu => {
-            return Err(unsupported("an encoder's activation", "SiLU", "forms of GELU"));
-        }
-    };
+    let activation = gelu(first.activation)?;
     Ok(CardConfig {
         storage: storage_of(encoder),
         hidden,
@@ -152,11 +210,15 @@ fn config(encoder: &Encoder) -> Result<CardConfig, CudaError> {
         epsilon: first.layer_norm1.epsilon as f32,
         activation,
         fused_query_key_value: matches!(first.query_key_value, QueryKeyValue::Fused(_)),
+        patches: patches.map(PatchTensors::config),
     })
 }
 
-fn weights(encoder: &Encoder) -> NamedTensors {
+fn weights(encoder: &Encoder, patches: Option<&PatchTensors>) -> NamedTensors {
     let mut all = NamedTensors::default();
+    if let Some(patches) = patches {
+        patches.put(&mut all);
+    }
     for (index, layer) in encoder.layers.iter().enumerate() {
         let name = |part: &str, kind: &str| format!("{NAME}.layers.{index}.{part}.{kind}");
         for (part, linear) in layer.linears() {

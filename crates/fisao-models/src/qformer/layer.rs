@@ -1,7 +1,7 @@
 //! One layer: attention among queries and text, of some layers attention of the queries to the image, and a feed-forward part of each
 //! kind of position.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::QFormerConfig;
 use crate::activation::Activation;
@@ -182,6 +182,23 @@ impl Layer {
         }
         let text = self.text.forward(x.narrow(1, queries, length - queries));
         Tensor::cat(vec![own, text], 1)
+    }
+
+    /// Width, width inside the feed-forward parts, heads, ε of the norms and non-linearity.
+    pub(super) fn sizes(&self) -> (usize, usize, usize, f32, Activation) {
+        let [width, inner] = self.query.inner.size();
+        let (heads, epsilon) = (self.attention.heads, self.attention.norm.epsilon as f32);
+        (width, inner, heads, epsilon, self.query.activation)
+    }
+
+    /// Of the image's states, where the layer attends to them.
+    pub(super) fn image_width(&self) -> Option<usize> {
+        self.cross_attention.as_ref().map(|attention| attention.key.size()[0])
+    }
+
+    /// Type of the matrices.
+    pub(super) fn dtype(&self) -> DType {
+        self.query.inner.weight.dtype()
     }
 
     pub(super) fn visit_linears_mut(&mut self, prefix: &str, visitor: &mut LinearVisitor<'_>) {

@@ -1,9 +1,11 @@
 //! A Q-Former with what enters it: learned queries and embedded texts, normed together.
 
 use burn::tensor::{Device, Tensor};
+use fisao_cuda::{CudaError, Storage};
 
 use super::embeddings::{TextEmbeddings, each_length};
 use super::{QFormer, QFormerConfig};
+use crate::card_part::SharedDriver;
 use crate::linear::{BatchEmbedding, LinearVisitor};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters, indices};
@@ -95,6 +97,16 @@ impl QueryReader {
         };
         let x = self.qformer.forward(self.normed(x), count, Some(states));
         x.narrow(1, 0, count).reshape([batch * count, width])
+    }
+
+    /// The type of the layers' matrices.
+    pub(crate) fn storage(&self) -> Storage {
+        self.qformer.storage()
+    }
+
+    /// As [`QFormer::use_card`].
+    pub(crate) fn use_card(&mut self, driver: &SharedDriver) -> Result<(), CudaError> {
+        self.qformer.use_card(driver)
     }
 
     fn normed(&self, x: Tensor<3>) -> Tensor<3> {

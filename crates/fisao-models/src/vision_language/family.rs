@@ -3,9 +3,11 @@
 use std::fmt::Debug;
 
 use burn::tensor::Device;
+use fisao_cuda::CudaError;
 use serde::{Deserialize, Serialize};
 
 use super::images::{ImageBatch, ImageFeatures};
+use crate::card_part::{LeftOnCpu, SharedDriver};
 use crate::image::{ImageProcessor, ProcessorMismatch};
 use crate::linear::LinearVisitor;
 use crate::llama::LlamaConfig;
@@ -158,6 +160,12 @@ pub trait ImageEncoder: Debug + Send + Sync {
 
     /// Mutable [`tower`](Self::tower).
     fn tower_mut(&mut self) -> Option<&mut VisionTower>;
+
+    /// Copies to a card what it computes; the rest, which is returned, stays on the CPU.
+    ///
+    /// # Errors
+    /// Those of [`VisionLanguageModel::use_card_for_images`](super::VisionLanguageModel::use_card_for_images).
+    fn use_card(&mut self, driver: &SharedDriver) -> Result<Vec<LeftOnCpu>, CudaError>;
 
     /// Visits all weights under their canonical names behind `prefix`.
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>));

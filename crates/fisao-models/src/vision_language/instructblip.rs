@@ -6,14 +6,17 @@
 use std::ops::Range;
 
 use burn::tensor::Device;
+use fisao_cuda::CudaError;
 use serde::{Deserialize, Serialize};
 
 use super::family::{FamilyConfig, ImageEncoder, ImagePlace, TokenIds, WholeImageGrid};
 use super::images::{ImageBatch, ImageFeatures};
+use crate::card_part::{LeftOnCpu, SharedDriver};
 use crate::image::{ImageProcessor, ProcessorMismatch};
 use crate::linear::{Linear, LinearVisitor};
 use crate::llama::LlamaConfig;
 use crate::parameters::{ParameterMut, Parameters};
+use crate::projector_card::ProjectorCard;
 use crate::qformer::{QFormerConfig, QueryReader, ReaderNames};
 use crate::vision::{VisionConfig, VisionOutput, VisionTower};
 use crate::weights::{WeightError, WeightSource};
@@ -93,6 +96,7 @@ impl FamilyConfig for InstructBlipConfig {
             tower: VisionTower::load(self.vision.clone(), weights, TOWER, device)?,
             reader: QueryReader::load(qformer, queries, READER, weights, device)?,
             projection: Linear::load(weights, PROJECTION, size, true, device)?,
+            card: ProjectorCard::default(),
         }))
     }
 
@@ -107,6 +111,7 @@ struct InstructBlipImageEncoder {
     tower: VisionTower,
     reader: QueryReader,
     projection: Linear,
+    card: ProjectorCard,
 }
 
 impl ImageEncoder for InstructBlipImageEncoder {
@@ -124,7 +129,10 @@ impl ImageEncoder for InstructBlipImageEncoder {
         let depth = self.tower.config().num_hidden_layers;
         let connect = |states, range: Range<usize>| {
             let states = self.tower.normed_states(VisionOutput { states, depth });
-            self.reader.read_each(&states, &instructions[range], |x| self.projection.forward(x))
+            self.reader.read_each(&states, &instructions[range], |x| {
+                let projected = self.card.forward(&[&self.projection], None, &x);
+                projected.unwrap_or_else(|| self.projection.forward(x))
+            })
         };
         let (tokens, output) = images.through_tower(&self.tower, depth, output, connect);
         let each = tokens.dims()[0] / tiles.len();
@@ -137,6 +145,15 @@ impl ImageEncoder for InstructBlipImageEncoder {
 
     fn tower_mut(&mut self) -> Option<&mut VisionTower> {
         Some(&mut self.tower)
+    }
+
+    fn use_card(&mut self, driver: &SharedDriver) -> Result<Vec<LeftOnCpu>, CudaError> {
+        let mut left = Vec::new();
+        LeftOnCpu::unless(self.tower.use_shared_card(driver), "the image tower", &mut left)?;
+        LeftOnCpu::unless(self.reader.use_card(driver), "the Q-Former", &mut left)?;
+        let card = ProjectorCard::copy(driver, &[&self.projection], None);
+        self.card = LeftOnCpu::unless(card, "the projection", &mut left)?.unwrap_or_default();
+        Ok(left)
     }
 
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {

@@ -9,16 +9,19 @@
 mod tiling;
 
 use burn::tensor::{Device, Tensor};
+use fisao_cuda::CudaError;
 use serde::{Deserialize, Serialize};
 
 use super::VisionLanguageModel;
 use super::family::{FamilyConfig, ImageEncoder, TokenIds, WholeImageGrid};
 use super::images::{ImageBatch, ImageFeatures};
 use crate::activation::Activation;
+use crate::card_part::{LeftOnCpu, SharedDriver};
 use crate::image::{ImageProcessor, ProcessorMismatch};
 use crate::linear::{Linear, LinearVisitor};
 use crate::llama::LlamaConfig;
 use crate::parameters::{ParameterMut, Parameters};
+use crate::projector_card::ProjectorCard;
 use crate::vision::{VisionConfig, VisionOutput, VisionTower};
 use crate::weights::{Init, WeightError, WeightSource, widened};
 
@@ -193,6 +196,7 @@ struct LlavaImageEncoder {
     linear_2: Linear,
     /// Ends a row of tiles' tokens, where there are tiles.
     image_newline: Option<Tensor<1>>,
+    card: ProjectorCard,
 }
 
 impl LlavaImageEncoder {
@@ -212,7 +216,8 @@ impl LlavaImageEncoder {
         } else {
             None
         };
-        Ok(Self { config: config.clone(), tower, linear_1, linear_2, image_newline })
+        let (config, card) = (config.clone(), ProjectorCard::default());
+        Ok(Self { config, tower, linear_1, linear_2, image_newline, card })
     }
 
     /// Image tokens of tiles `[tiles · tokens, hidden]`, packed for each image.
@@ -247,8 +252,12 @@ impl LlavaImageEncoder {
             FeatureSelect::Full => states,
             FeatureSelect::Default => states.narrow(1, 1, kept),
         };
-        let x = self.linear_1.forward(states.reshape([tiles * kept, width]));
-        self.linear_2.forward(self.config.projector_hidden_act.forward(x))
+        let (x, activation) =
+            (states.reshape([tiles * kept, width]), self.config.projector_hidden_act);
+        let layers = [&self.linear_1, &self.linear_2];
+        self.card
+            .forward(&layers, Some(activation), &x)
+            .unwrap_or_else(|| self.linear_2.forward(activation.forward(self.linear_1.forward(x))))
     }
 }
 
@@ -270,6 +279,16 @@ impl ImageEncoder for LlavaImageEncoder {
 
     fn tower_mut(&mut self) -> Option<&mut VisionTower> {
         Some(&mut self.tower)
+    }
+
+    fn use_card(&mut self, driver: &SharedDriver) -> Result<Vec<LeftOnCpu>, CudaError> {
+        let mut left = Vec::new();
+        LeftOnCpu::unless(self.tower.use_shared_card(driver), "the image tower", &mut left)?;
+        let layers = [&self.linear_1, &self.linear_2];
+        let activation = Some(self.config.projector_hidden_act);
+        let card = ProjectorCard::copy(driver, &layers, activation);
+        self.card = LeftOnCpu::unless(card, "the projector", &mut left)?.unwrap_or_default();
+        Ok(left)
     }
 
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {

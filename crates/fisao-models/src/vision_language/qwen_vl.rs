@@ -11,11 +11,13 @@ mod patches;
 mod tower;
 
 use burn::tensor::{Device, Tensor};
+use fisao_cuda::CudaError;
 use serde::{Deserialize, Serialize};
 
 use super::family::{FamilyConfig, ImageEncoder, TokenIds, WholeImageGrid};
 use super::images::{ImageBatch, ImageFeatures};
 use crate::activation::Activation;
+use crate::card_part::{LeftOnCpu, SharedDriver};
 use crate::image::{ImageProcessor, PixelBudget, ProcessorMismatch, Resize};
 use crate::linear::LinearVisitor;
 use crate::llama::LlamaConfig;
@@ -206,6 +208,15 @@ impl ImageEncoder for QwenImageEncoder {
 
     fn tower_mut(&mut self) -> Option<&mut VisionTower> {
         None
+    }
+
+    fn use_card(&mut self, _driver: &SharedDriver) -> Result<Vec<LeftOnCpu>, CudaError> {
+        let reason = CudaError::Unsupported {
+            what: "the image tower",
+            found: "Qwen-VL's".to_owned(),
+            supported: "CLIP's, SigLIP's and EVA's",
+        };
+        Ok(vec![LeftOnCpu { part: "the image encoder", reason }])
     }
 
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {

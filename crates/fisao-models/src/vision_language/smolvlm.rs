@@ -10,14 +10,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use fisao_cuda::CudaError;
 use serde::{Deserialize, Serialize};
 
 use super::family::{FamilyConfig, ImageEncoder, TokenIds, WholeImageGrid};
 use super::images::{ImageBatch, ImageFeatures};
+use crate::card_part::{LeftOnCpu, SharedDriver};
 use crate::image::{ImageProcessor, ProcessorMismatch, TileLayout};
 use crate::linear::{Linear, LinearVisitor};
 use crate::llama::LlamaConfig;
 use crate::parameters::{ParameterMut, Parameters, indices};
+use crate::projector_card::ProjectorCard;
 use crate::text::TextError;
 use crate::vision::{VisionConfig, VisionOutput, VisionTower};
 use crate::weights::{WeightError, WeightSource};
@@ -111,7 +114,8 @@ impl FamilyConfig for SmolVlmConfig {
         let tower = VisionTower::load(self.vision.clone(), weights, TOWER, device)?;
         let size = [self.vision.hidden_size * self.scale_factor.pow(2), self.text.hidden_size];
         let connector = Linear::load(weights, CONNECTOR, size, false, device)?;
-        Ok(Box::new(SmolVlmImageEncoder { scale_factor: self.scale_factor, tower, connector }))
+        let (scale_factor, card) = (self.scale_factor, ProjectorCard::default());
+        Ok(Box::new(SmolVlmImageEncoder { scale_factor, tower, connector, card }))
     }
 
     /// The tiles with their names, row by row, and the whole image behind them.
@@ -127,6 +131,7 @@ struct SmolVlmImageEncoder {
     scale_factor: usize,
     tower: VisionTower,
     connector: Linear,
+    card: ProjectorCard,
 }
 
 impl SmolVlmImageEncoder {
@@ -142,7 +147,8 @@ impl SmolVlmImageEncoder {
             .reshape([tiles, tokens, factor, tokens, factor, width])
             .permute([0, 1, 3, 2, 4, 5])
             .reshape([tiles * tokens * tokens, factor * factor * width]);
-        self.connector.forward(shuffled)
+        let projected = self.card.forward(&[&self.connector], None, &shuffled);
+        projected.unwrap_or_else(|| self.connector.forward(shuffled))
     }
 }
 
@@ -178,6 +184,14 @@ impl ImageEncoder for SmolVlmImageEncoder {
 
     fn tower_mut(&mut self) -> Option<&mut VisionTower> {
         Some(&mut self.tower)
+    }
+
+    fn use_card(&mut self, driver: &SharedDriver) -> Result<Vec<LeftOnCpu>, CudaError> {
+        let mut left = Vec::new();
+        LeftOnCpu::unless(self.tower.use_shared_card(driver), "the image tower", &mut left)?;
+        let card = ProjectorCard::copy(driver, &[&self.connector], None);
+        self.card = LeftOnCpu::unless(card, "the connector", &mut left)?.unwrap_or_default();
+        Ok(left)
     }
 
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {

@@ -3,23 +3,28 @@
 
 use std::sync::{Arc, OnceLock};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use fisao_cuda::{CudaError, Failing, Host, HostKernels, HostOptions, Storage, kernel_source};
+use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::generation::{Decoding, Generated, Prompt, Sampling};
 use fisao_models::llama::{CardBatches, CardMemory};
 use fisao_models::lora::LoraConfig;
 use fisao_models::parameters::{GradientMap, ParameterMut, Parameters, floats, from_floats};
 use fisao_models::scoring::ResponseScores;
 use fisao_models::sequences::Example;
-use fisao_models::vision_language::VisionLanguageModel;
+use fisao_models::vision::{VisionConfig, VisionFamily, VisionTower};
+use fisao_models::vision_language::{ImageBatch, VisionLanguageModel};
+use fisao_models::weights::RandomWeights;
 use fisao_testkit::compare::assert_close;
 use fisao_testkit::skipped::report_skipped;
-use fisao_testkit::tiny::{pixels, tiny_llava};
+use fisao_testkit::tiny::{
+    eva_config, pixels, tiny_blip2, tiny_instructblip, tiny_llava, vision_config,
+};
 
 use crate::generation::prompts;
 
 /// How far log-probabilities are apart at most: f32, sums in another order.
-const CLOSE: f32 = 1e-4;
+pub(crate) const CLOSE: f32 = 1e-4;
 
 /// A driver that runs the kernels for a type of weights on the CPU.
 pub(crate) fn host(test: &str, storage: Storage) -> Option<Host> {
@@ -451,12 +456,20 @@ fn what_else_learns_is_not_left_out() {
     assert_eq!(found, expected);
 }
 
-#[test]
-fn image_towers_on_a_card_see_what_they_see_on_the_cpu() {
-    let Some(driver) = host("towers", Storage::F32) else { return };
-    let model = tiny_llava(3);
+/// A model whose images are encoded on the CPU, and its clone that encodes them on a card.
+pub(crate) fn image_pair(
+    test: &str,
+    model: VisionLanguageModel,
+) -> Option<[VisionLanguageModel; 2]> {
     let mut on_card = model.clone();
-    on_card.vision_tower_mut().expect("a tower").use_card(Box::new(driver)).expect("a copy");
+    let left = on_card.use_card_for_images(Box::new(host(test, Storage::F32)?)).expect("a copy");
+    assert!(left.is_empty(), "{left:?}");
+    Some([model, on_card])
+}
+
+#[test]
+fn images_on_a_card_are_encoded_as_on_the_cpu() {
+    let Some([model, on_card]) = image_pair("images", tiny_llava(3)) else { return };
     let images = pixels(3, 4);
     let [expected, found] =
         [&model, &on_card].map(|model| floats(model.image_features(images.clone()).tokens()));
@@ -468,11 +481,146 @@ fn image_towers_on_a_card_see_what_they_see_on_the_cpu() {
         floats(&output.states)
     });
     assert_close("states of the tower", &found, &expected, CLOSE);
-    // A tower that learns needs gradients, which the card does not have.
+    // An encoder that learns needs gradients, which the card does not have.
     let mut learning = on_card.clone();
     learning.visit_mut("", &mut |_, mut parameter| parameter.train());
-    let features = learning.image_features(images);
+    let features = learning.image_features(images.clone());
     assert!(features.tokens().is_tracked(), "the graph reaches the tower");
+    // Other weights of every part are copied again, the projector's among them.
+    let changed = |model: &VisionLanguageModel| {
+        let mut model = model.clone();
+        model.visit_mut("", &mut |name, mut parameter| {
+            if !name.starts_with("language_model") {
+                let values = parameter.values();
+                parameter.set_values(values.iter().map(|x| x * 1.5).collect());
+            }
+        });
+        floats(model.image_features(images.clone()).tokens())
+    };
+    let [other, found] = [&model, &on_card].map(changed);
+    assert_close("image features of other weights", &found, &other, CLOSE);
+    assert!(other != expected, "other weights see something else");
+}
+
+/// A projector that learns behind a tower that does not: the tower runs on the card, the projector on the CPU.
+#[test]
+fn projector_that_learns_gets_gradients_behind_a_tower_on_a_card() {
+    let Some([model, on_card]) = image_pair("a projector that learns", tiny_llava(3)) else {
+        return;
+    };
+    let [expected, found] = [&model, &on_card].map(|model| {
+        let mut model = model.clone();
+        model.visit_text_side_mut(&mut |_, mut parameter| parameter.train());
+        let features = model.image_features(pixels(3, 4));
+        let gradients = features.tokens().clone().sum().backward();
+        let mut found = GradientMap::new();
+        model.visit_text_side_mut(&mut |name, parameter| {
+            if name.starts_with("multi_modal_projector") {
+                let gradient = parameter.gradient(&gradients).expect("a gradient");
+                found.insert(name.to_owned(), gradient);
+            }
+        });
+        found
+    });
+    assert_eq!(expected.len(), 4);
+    for (name, expected) in &expected {
+        let largest = expected.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+        let [found, expected] = [&found[name], expected]
+            .map(|values| values.iter().map(|x| x / largest).collect::<Vec<_>>());
+        assert_close(name, &found, &expected, CLOSE);
+    }
+    assert!(found != expected, "nothing was computed on the card");
+}
+
+/// EVA's tower, the Q-Former that reads instructions of several lengths, and the projection.
+#[test]
+fn instructions_are_read_on_a_card_as_on_the_cpu() {
+    let Some([model, on_card]) = image_pair("instructions", tiny_instructblip(3)) else { return };
+    let instructions = vec![vec![3, 4, 5], vec![6], vec![9, 8, 7]];
+    let [expected, found] = [&model, &on_card].map(|model| {
+        let images = ImageBatch::from(pixels(3, 4)).with_instructions(instructions.clone());
+        floats(model.image_features(images).tokens())
+    });
+    assert_close("image tokens", &found, &expected, CLOSE);
+    assert!(found != expected, "nothing was computed on the card");
+    let mut other = instructions;
+    other[0][1] = 11;
+    let images = ImageBatch::from(pixels(3, 4)).with_instructions(other);
+    let other = floats(on_card.image_features(images).tokens());
+    assert!(other[..3] != found[..3], "the instruction is read");
+}
+
+#[test]
+fn blip2_scores_on_a_card_are_those_of_the_cpu() {
+    let Some(driver) = host("BLIP-2", Storage::F32) else { return };
+    let model = ContrastiveModel::from(tiny_blip2(3));
+    let mut on_card = model.clone();
+    assert!(on_card.use_card(Box::new(driver), None).expect("a copy").is_empty());
+    let texts = vec![vec![3, 4, 5], vec![6, 7], vec![9, 8, 7]];
+    let [expected, found] = [&model, &on_card].map(|model| {
+        let ContrastiveModel::Blip2(blip2) = model else { panic!("BLIP-2") };
+        let output = model.vision().encode(pixels(3, 4));
+        let (images, patches) = model.embed_patches(output.clone());
+        [
+            floats(&images),
+            floats(&patches),
+            floats(&model.embed_text(&texts)),
+            floats(&blip2.matching_logits(output, &texts)),
+        ]
+    });
+    for (what, (found, expected)) in
+        ["images", "patches", "texts", "matching"].into_iter().zip(found.iter().zip(&expected))
+    {
+        assert_close(what, found, expected, CLOSE);
+        assert!(found != expected, "{what}: nothing was computed on the card");
+    }
+}
+
+/// A verifier with the model's own tower has no second copy of it.
+#[test]
+fn towers_of_the_same_tensors_share_their_copy() {
+    let Some(driver) = host("shared towers", Storage::F32) else { return };
+    let load = |seed| {
+        let mut weights = RandomWeights::new(seed);
+        VisionTower::load(eva_config(), &mut weights, "tower", &Device::flex()).expect("weights")
+    };
+    let [tower, mut other] = [load(7), load(8)];
+    let mut on_card = tower.clone();
+    assert!(!on_card.share_card(&tower), "there is no copy yet");
+    on_card.use_card(Box::new(driver)).expect("a copy");
+    assert!(!other.share_card(&on_card), "other tensors");
+    let mut sharing = tower.clone();
+    assert!(sharing.share_card(&on_card));
+    let [expected, found] =
+        [&on_card, &sharing].map(|tower| floats(&tower.hidden_states(pixels(3, 4), 3)));
+    assert_eq!(found, expected);
+    assert!(floats(&tower.hidden_states(pixels(3, 4), 3)) != expected, "computed on the card");
+}
+
+#[test]
+fn towers_of_other_families_on_a_card_see_what_they_see_on_the_cpu() {
+    for config in [
+        vision_config(),
+        eva_config(),
+        VisionConfig { family: VisionFamily::Siglip, ..vision_config() },
+    ] {
+        let Some(driver) = host("towers", Storage::F32) else { return };
+        let family = config.family;
+        let mut weights = RandomWeights::new(7);
+        let tower = VisionTower::load(config, &mut weights, "tower", &Device::flex());
+        let tower = tower.expect("weights");
+        let mut on_card = tower.clone();
+        on_card.use_card(Box::new(driver)).expect("a copy");
+        for depth in [0, 2, 3] {
+            let [expected, found] =
+                [&tower, &on_card].map(|tower| floats(&tower.hidden_states(pixels(3, 4), depth)));
+            assert_close(&format!("{family:?}, {depth} layers"), &found, &expected, CLOSE);
+            assert!(
+                depth == 0 || found != expected,
+                "{family:?}: nothing was computed on the card"
+            );
+        }
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ use fisao_testkit::compare::assert_close;
 use fisao_testkit::tolerance::{F32_ELEMENTWISE, F32_FORWARD};
 use serde_json::Value;
 
+use crate::card::{CLOSE, image_pair};
 use crate::fixture::{self, StoredWeights};
 
 /// The model with images cut or whole, and the pictures of that kind.
@@ -92,6 +93,18 @@ fn image_with_more_tiles_than_tile_tokens_is_rejected() {
     config.tile_tokens.places.iter_mut().for_each(|row| row.truncate(2));
     let found = config.expand_image_token(&[1, 31, 4], (40, 11)).unwrap_err();
     assert!(found.to_string().contains("<row_1_col_3>"), "{found}");
+}
+
+#[test]
+fn tiles_on_a_card_are_encoded_as_on_the_cpu() {
+    for splits in [true, false] {
+        let (model, config, cases) = model(splits);
+        let Some([model, on_card]) = image_pair("SmolVLM", model) else { return };
+        let [expected, found] =
+            [&model, &on_card].map(|model| floats(features(model, &config, &cases).tokens()));
+        assert_close("image tokens", &found, &expected, CLOSE);
+        assert!(found != expected, "nothing was computed on the card");
+    }
 }
 
 #[test]

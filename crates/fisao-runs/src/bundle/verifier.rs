@@ -202,13 +202,20 @@ impl LoadedVerifier {
         }
     }
 
-    /// Copies the image tower to the card, if there is one. What tower it is has to be settled before.
+    /// Copies the image tower to the card, if there is one; the model's own, if that is what it is, has one copy. What tower it is has
+    /// to be settled before.
     ///
     /// # Errors
-    /// As [`OpenDevice::copy_tower`].
-    pub fn use_card(&mut self, opened: &OpenDevice, reporter: &Reporter) -> anyhow::Result<()> {
-        match self.verifier.vision_tower_mut() {
-            Some(tower) => opened.copy_tower(tower, reporter),
+    /// As [`OpenDevice::copy_contrastive`].
+    pub fn use_card(
+        &mut self,
+        beside: Option<&Policy>,
+        opened: &OpenDevice,
+        reporter: &Reporter,
+    ) -> anyhow::Result<()> {
+        let beside = beside.and_then(|policy| policy.model.vision_tower());
+        match self.verifier.contrastive_mut() {
+            Some(model) => opened.copy_contrastive(model, beside, reporter),
             None => Ok(()),
         }
     }
@@ -446,7 +453,7 @@ impl AloneSource {
         };
         let mut verifier =
             verifier_or_embedded(location, world, settings, &opened.device, reporter)?;
-        verifier.use_card(opened, reporter)?;
+        verifier.use_card(None, opened, reporter)?;
         Ok(verifier)
     }
 }

@@ -77,7 +77,7 @@ impl DemoSetup {
         opened.copy_model(&mut policy.model, reporter)?;
         let mut verifier = models.verifier(ScoreSettings::of_run(config), device, reporter)?;
         let views = verifier.views_beside(&policy, false, reporter)?;
-        verifier.use_card(opened, reporter)?;
+        verifier.use_card(Some(&policy), opened, reporter)?;
         let world = World::of(world);
         let setup = Self { world, policy, verifier, views, words: Vocabulary::of_world() };
         setup.check_length(config)?;

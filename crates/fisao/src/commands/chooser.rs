@@ -118,7 +118,7 @@ impl Chooser {
         let settings = ScoringArguments::default().resolve(Some(&calibration));
         let mut loaded = policy.verifier(verifier, world, settings, &opened.device, reporter)?;
         let views = loaded.views_beside(policy, source.allow_mismatched, reporter)?;
-        loaded.use_card(opened, reporter)?;
+        loaded.use_card(Some(policy), opened, reporter)?;
         let words =
             Vocabulary::chosen(source.vocabulary, policy.is_embedded(), Some(&calibration))?;
         let setting = Setting { verifier: &loaded, vocabulary: &words };

@@ -1,5 +1,5 @@
 use fisao_cuda::kernels::{
-    AttentionGradients, Heads, Segments, Sequences, attention, attention_backward,
+    AttentionGradients, Heads, Segments, Sequences, attention, attention_backward, cross_attention,
 };
 use fisao_cuda::{Buffer, CudaError, Driver, Storage};
 
@@ -237,5 +237,46 @@ fn wide_heads_are_refused() {
             matches!(&refused, Err(CudaError::Unsupported { found, .. }) if found == "130"),
             "{refused:?}"
         );
+    }
+}
+
+/// Queries of one sequence that read another, as those of a Q-Former read an image.
+#[test]
+fn attention_to_other_sequences() {
+    let Some(mut driver) = driver("attention_to_other_sequences") else { return };
+    for storage in STORAGES {
+        for (heads, [batch, queries, keys]) in [
+            (heads(2, 2, 64), [2, 32, 257]),
+            (heads(3, 3, 6), [1, 1, 1]),
+            (heads(2, 1, 88), [3, 70, 5]),
+            (heads(1, 1, 32), [0, 3, 4]),
+            (heads(1, 1, 32), [2, 0, 4]),
+        ] {
+            let size = heads.size;
+            let q = rounded(1, batch * queries * heads.queries(), storage);
+            let [k, v] = [2, 3].map(|seed| rounded(seed, batch * keys * heads.keys(), storage));
+            let [on_q, on_k, on_v] = [&q, &k, &v].map(|x| upload(&mut driver, storage, x));
+            let out = room(&mut driver, storage, q.len());
+            let padding = upload_ints(&mut driver, &vec![0; batch]);
+            let buffers = [on_q, on_k, on_v, out, padding];
+            cross_attention(&mut driver, storage, buffers, heads, [batch, queries, keys])
+                .expect("run");
+            let [q, k, v] = [&q, &k, &v].map(|x| doubles(x));
+            let mut expected = Vec::new();
+            for row in 0..batch * queries * heads.heads {
+                let (sequence, head) = (row / heads.heads / queries, row % heads.heads);
+                let key_head = head / (heads.heads / heads.key_heads);
+                let at = |key| ((sequence * heads.key_heads + key_head) * keys + key) * size;
+                let dot = |key| (0..size).map(|i| q[row * size + i] * k[at(key) + i]).sum::<f64>();
+                let weights: Vec<f64> =
+                    (0..keys).map(|key| (dot(key) / (size as f64).sqrt()).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                let mixed = |i| (0..keys).map(|key| weights[key] * v[at(key) + i]).sum::<f64>();
+                expected.extend((0..size).map(|i| mixed(i) / total));
+            }
+            let what = format!("{storage:?} {heads:?} {batch} × {queries} × {keys}");
+            let near = 2.0 * tolerance(storage);
+            assert_close(&what, &download(&mut driver, storage, out), &expected, near);
+        }
     }
 }

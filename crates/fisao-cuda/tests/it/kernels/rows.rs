@@ -1,9 +1,13 @@
-use fisao_cuda::Storage;
+use std::sync::Arc;
+
 use fisao_cuda::kernels::{
     Rows, add_bias, add_rows, embed, gather_rows, last_rows, move_row, narrow,
 };
+use fisao_cuda::{CudaError, Host, HostKernels, HostOptions, Storage};
 
-use crate::device::{STORAGES, download, driver, room, rounded, upload, upload_ints, values};
+use crate::device::{
+    STORAGES, download, driver, room, rounded, skipped, upload, upload_ints, values,
+};
 
 #[test]
 fn embeddings_are_looked_up() {
@@ -117,4 +121,21 @@ fn bias_is_added_to_every_row() {
         let expected: Vec<f32> = x.iter().enumerate().map(|(at, x)| x + bias[at % width]).collect();
         assert_eq!(download(&mut driver, wide, on_card), expected);
     }
+}
+
+/// The residual stream is f32 whatever a model is stored in.
+#[test]
+fn kernels_in_f32_are_there_for_a_model_in_bf16() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let compiled = HostKernels::compile(folder.path(), &[Storage::Bf16], &HostOptions::default());
+    let kernels = match compiled {
+        Err(CudaError::HostCompiler { .. }) => {
+            return skipped("kernels_in_f32_are_there_for_a_model_in_bf16", "no C++ compiler");
+        }
+        compiled => compiled.expect("compiled"),
+    };
+    let mut driver = Host::new(Arc::new(kernels), 1 << 20);
+    let [x, bias] = [1, 2].map(|seed| upload(&mut driver, Storage::F32, &values(seed, 3)));
+    add_bias(&mut driver, [x, bias], Rows { rows: 1, width: 3 }).expect("compiled for f32");
+    narrow(&mut driver, Storage::Bf16, [x, bias], 3).expect("compiled for bf16");
 }

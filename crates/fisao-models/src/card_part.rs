@@ -1,0 +1,158 @@
+//! Parts of an image encoder on an NVIDIA card. They share its driver; each is copied again where its weights were replaced.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fisao_cuda::kernels::Gelu;
+use fisao_cuda::{CudaError, Driver, WeightSource};
+
+use crate::activation::Activation;
+use crate::card_copy::{Card, NamedTensors};
+
+/// A driver that several parts of a model use, one at a time.
+#[derive(Clone)]
+pub struct SharedDriver(Arc<Mutex<Box<dyn Driver + Send>>>);
+
+impl SharedDriver {
+    /// Shares a driver.
+    pub fn new(driver: Box<dyn Driver + Send>) -> Self {
+        Self(Arc::new(Mutex::new(driver)))
+    }
+
+    /// The driver, for one thread at a time.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Box<dyn Driver + Send>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for SharedDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SharedDriver").finish_non_exhaustive()
+    }
+}
+
+/// A part of a model that a card does not compute, so that the CPU does.
+#[derive(Debug)]
+pub struct LeftOnCpu {
+    /// Which, for people.
+    pub part: &'static str,
+    /// Why.
+    pub reason: CudaError,
+}
+
+impl LeftOnCpu {
+    /// What was copied; nothing, and a note in `left`, where the card does not compute it.
+    pub(crate) fn unless<T>(
+        copied: Result<T, CudaError>,
+        part: &'static str,
+        left: &mut Vec<Self>,
+    ) -> Result<Option<T>, CudaError> {
+        match copied {
+            Err(reason @ CudaError::Unsupported { .. }) => {
+                left.push(Self { part, reason });
+                Ok(None)
+            }
+            copied => copied.map(Some),
+        }
+    }
+}
+
+/// Something with weights on a card.
+pub(crate) trait OnCard: Sized {
+    /// Its sizes.
+    type Config;
+
+    /// Copies weights to a card.
+    fn load(
+        driver: &mut dyn Driver,
+        config: Self::Config,
+        source: &mut dyn WeightSource,
+    ) -> Result<Self, CudaError>;
+
+    /// Gives their memory back.
+    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError>;
+}
+
+/// A card with a copy of a part.
+pub(crate) type PartCard<P> = Card<State<P>>;
+
+/// What lies on the card.
+pub(crate) struct State<P> {
+    driver: SharedDriver,
+    /// Nothing where it could not be copied again.
+    part: Option<P>,
+    /// What the part is a copy of.
+    weights: NamedTensors,
+}
+
+impl<P: OnCard> PartCard<P> {
+    /// Copies a part.
+    pub(crate) fn new(
+        driver: &SharedDriver,
+        config: P::Config,
+        weights: NamedTensors,
+    ) -> Result<Self, CudaError> {
+        let (name, part) = {
+            let mut driver = driver.lock();
+            (driver.name(), P::load(&mut **driver, config, &mut &weights)?)
+        };
+        let state = State { driver: driver.clone(), part: Some(part), weights };
+        Ok(Self::of(name, state))
+    }
+
+    /// What `work` makes of the part, which is copied again first if its weights are others. Nothing where the card has no room: that
+    /// is logged.
+    ///
+    /// # Panics
+    /// The driver fails.
+    pub(crate) fn run<T>(
+        &self,
+        config: Result<P::Config, CudaError>,
+        weights: NamedTensors,
+        work: impl FnOnce(&mut dyn Driver, &P) -> Result<T, CudaError>,
+    ) -> Option<T> {
+        match self.lock().run(config, weights, work) {
+            Ok(done) => Some(done),
+            Err(error @ CudaError::Memory { .. }) => {
+                tracing::warn!(%error, "the CPU encodes these images");
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl<P: OnCard> State<P> {
+    fn run<T>(
+        &mut self,
+        config: Result<P::Config, CudaError>,
+        weights: NamedTensors,
+        work: impl FnOnce(&mut dyn Driver, &P) -> Result<T, CudaError>,
+    ) -> Result<T, CudaError> {
+        let mut driver = self.driver.lock();
+        let driver = &mut **driver;
+        if self.part.is_none() || !weights.are(&self.weights) {
+            // There may be no room for both.
+            if let Some(before) = self.part.take() {
+                before.unload(driver)?;
+            }
+            let part = P::load(driver, config?, &mut &weights)?;
+            (self.part, self.weights) = (Some(part), weights);
+        }
+        work(driver, self.part.as_ref().expect("it was copied"))
+    }
+}
+
+/// The form of an activation on a card.
+pub(crate) fn gelu(activation: Activation) -> Result<Gelu, CudaError> {
+    match activation {
+        Activation::QuickGelu => Ok(Gelu::Quick),
+        Activation::Gelu => Ok(Gelu::Erf),
+        Activation::GeluTanh => Ok(Gelu::Tanh),
+        Activation::Silu => Err(CudaError::Unsupported {
+            what: "an encoder's activation",
+            found: "SiLU".to_owned(),
+            supported: "forms of GELU",
+        }),
+    }
+}

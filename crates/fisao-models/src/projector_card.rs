@@ -1,0 +1,93 @@
+//! Projectors of image states on an NVIDIA card.
+
+use std::sync::Arc;
+
+use burn::tensor::{DType, Tensor};
+use fisao_cuda::{CudaError, Driver, Projector, ProjectorConfig, WeightSource};
+
+use crate::activation::Activation;
+use crate::card_copy::{NamedTensors, storage};
+use crate::card_part::{OnCard, PartCard, SharedDriver, gelu};
+use crate::linear::Linear;
+use crate::parameters::{floats, from_floats};
+
+/// What the copy's tensors are named by.
+const NAME: &str = "projector";
+
+impl OnCard for Projector {
+    type Config = ProjectorConfig;
+
+    fn load(
+        driver: &mut dyn Driver,
+        config: ProjectorConfig,
+        source: &mut dyn WeightSource,
+    ) -> Result<Self, CudaError> {
+        Self::load(driver, config, source, NAME)
+    }
+
+    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
+        Self::unload(self, driver)
+    }
+}
+
+/// Where a projector runs, if not on the tensors' device. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ProjectorCard(Option<Arc<PartCard<Projector>>>);
+
+impl ProjectorCard {
+    /// Copies linear layers, with an activation between them if there are several, to a card.
+    pub(crate) fn copy(
+        driver: &SharedDriver,
+        layers: &[&Linear],
+        activation: Option<Activation>,
+    ) -> Result<Self, CudaError> {
+        let card = PartCard::new(driver, config(layers, activation)?, weights(layers))?;
+        Ok(Self(Some(Arc::new(card))))
+    }
+
+    /// `[rows, in]` → `[rows, out]`. Nothing where there is no card, where it has no room, or where something learns or is adapted.
+    pub(crate) fn forward(
+        &self,
+        layers: &[&Linear],
+        activation: Option<Activation>,
+        x: &Tensor<2>,
+    ) -> Option<Tensor<2>> {
+        let card = self.0.as_ref()?;
+        let frozen = layers.iter().all(|layer| layer.adapter.is_none() && !layer.learns());
+        if x.is_tracked() || !frozen {
+            return None;
+        }
+        let [rows, _] = x.dims();
+        let size = [rows, layers.last()?.size()[1]];
+        let values = floats(x);
+        let projected = card.run(config(layers, activation), weights(layers), |driver, part| {
+            part.forward(driver, &values)
+        })?;
+        Some(from_floats(projected, size, &x.device()))
+    }
+}
+
+fn config(
+    layers: &[&Linear],
+    activation: Option<Activation>,
+) -> Result<ProjectorConfig, CudaError> {
+    let first = layers.first();
+    Ok(ProjectorConfig {
+        storage: storage(first.map_or(DType::F32, |layer| layer.weight.dtype())),
+        input: first.map_or(0, |layer| layer.size()[0]),
+        outputs: layers.iter().map(|layer| layer.size()[1]).collect(),
+        bias: layers.iter().all(|layer| layer.bias.is_some()),
+        activation: gelu(activation.unwrap_or(Activation::Gelu))?,
+    })
+}
+
+fn weights(layers: &[&Linear]) -> NamedTensors {
+    let mut all = NamedTensors::default();
+    for (index, layer) in layers.iter().enumerate() {
+        all.put(format!("{NAME}.{index}.weight"), &layer.weight);
+        if let Some(bias) = &layer.bias {
+            all.put(format!("{NAME}.{index}.bias"), bias);
+        }
+    }
+    all
+}
