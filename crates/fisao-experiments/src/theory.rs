@@ -1,6 +1,8 @@
 //! Closed forms of the method's theory beside Monte Carlo estimates, as numbers and as a page.
 
 mod document;
+mod gradients;
+mod measured;
 mod page;
 
 use std::path::PathBuf;
@@ -29,7 +31,7 @@ pub struct Compared {
     pub page: PathBuf,
 }
 
-/// Compares every closed form with its simulation; writes `theory.json` and `theory.html`.
+/// Compares every closed form with its simulation and, where they have it, with the built-in datasets; writes `theory.json` and `theory.html`.
 pub fn study_theory(request: &TheoryRequest, reporter: &Reporter) -> anyhow::Result<Compared> {
     check_output_folder(&request.output)?;
     let _lock = locks::lock(&request.output, reporter)?;
@@ -51,7 +53,8 @@ pub fn study_theory(request: &TheoryRequest, reporter: &Reporter) -> anyhow::Res
         progress.finish();
         (checks, violations)
     };
-    let theory = Theory::new(request.seed, checks, violations);
+    let measured = measured::measure(request.seed, reporter)?;
+    let theory = Theory::new(request.seed, checks, violations, measured);
     write_json(&request.output.join("theory.json"), &theory)?;
     let page = request.output.join("theory.html");
     write_bytes(&page, page::render(&theory).as_bytes())?;

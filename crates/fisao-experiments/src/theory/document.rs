@@ -1,9 +1,11 @@
 //! What `theory.json` holds.
 
-use fisao_report::html::number;
+use fisao_report::html::{number, signed};
 use fisao_report::table::Table;
 use fisao_theory::comparison::{Check, TOLERANCE, Violation};
 use serde::Serialize;
+
+use super::measured::Measurement;
 
 /// All comparisons with one seed.
 #[derive(Clone, Debug, Serialize)]
@@ -20,11 +22,18 @@ pub(super) struct Theory {
     pub(super) checks: Vec<Check>,
     /// Closed forms beside simulations that violate an assumption.
     pub(super) assumptions: Vec<Violation>,
+    /// The same quantities on the built-in datasets.
+    pub(super) measured: Vec<Measurement>,
 }
 
 impl Theory {
     /// Of what was compared.
-    pub(super) fn new(seed: u64, checks: Vec<Check>, assumptions: Vec<Violation>) -> Self {
+    pub(super) fn new(
+        seed: u64,
+        checks: Vec<Check>,
+        assumptions: Vec<Violation>,
+        measured: Vec<Measurement>,
+    ) -> Self {
         let errors = checks.iter().map(|check| check.relative_error);
         Self {
             schema: 1,
@@ -34,6 +43,7 @@ impl Theory {
             largest_relative_error: errors.fold(0.0, f64::max),
             checks,
             assumptions,
+            measured,
         }
     }
 
@@ -57,6 +67,22 @@ impl Theory {
         table
     }
 
+    /// One row for each quantity of a built-in dataset.
+    pub(super) fn measurements(&self) -> Table {
+        let mut table =
+            Table::new(&["dataset", "quantity", "predicted", "measured", "deviation %"]);
+        for measurement in &self.measured {
+            table.row([
+                measurement.dataset.to_owned(),
+                measurement.what.clone(),
+                digits(measurement.predicted),
+                digits(measurement.measured),
+                signed(100.0 * measurement.deviation, 1),
+            ]);
+        }
+        table
+    }
+
     /// One row for each violated assumption.
     pub(super) fn violations(&self) -> Table {
         let mut table = Table::new(&[
@@ -74,7 +100,7 @@ impl Theory {
                 violation.instead.to_owned(),
                 digits(violation.closed_form),
                 digits(violation.monte_carlo),
-                fisao_report::html::signed(100.0 * violation.deviation, 1),
+                signed(100.0 * violation.deviation, 1),
             ]);
         }
         table

@@ -54,6 +54,7 @@ pub(super) fn render(theory: &Theory) -> String {
             ("checks", &counted(theory.checks.len(), "closed form")),
             ("largest", &number(100.0 * theory.largest_relative_error, 1)),
             ("sections", &sections.join("\n")),
+            ("measured", &theory.measurements().html()),
             ("violations", &theory.violations().html()),
             ("table", &theory.table().html()),
         ],
