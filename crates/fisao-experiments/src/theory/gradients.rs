@@ -19,7 +19,7 @@ use fisao_theory::estimate::VectorMoments;
 use fisao_verifier::calibration::{Calibration, Correctness, Statistic};
 
 /// Scenes whose responses are resampled.
-const SCENES: usize = 12;
+const SCENES: usize = 8;
 /// Responses to each.
 const RESPONSES: usize = 16;
 

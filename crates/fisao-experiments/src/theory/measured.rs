@@ -13,6 +13,7 @@ use fisao_theory::normal::d_prime;
 use fisao_theory::rewards::Binormal;
 use fisao_theory::{deletion, rewards};
 use fisao_verifier::calibration::{Calibration, Correctness, Labels, Statistic};
+use fisao_verifier::regions::Regions;
 use serde::Serialize;
 
 use super::gradients::{GradientStudy, Granularity};
@@ -23,7 +24,7 @@ const SCENES: usize = 192;
 /// A quantity of a built-in dataset.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Measurement {
-    /// Name of the dataset.
+    /// Name of the dataset, and of what the verifier scores where that is not its default.
     pub(super) dataset: &'static str,
     /// Name of the check whose formula predicts it.
     pub(super) check: &'static str,
@@ -40,8 +41,14 @@ pub(super) struct Measurement {
 /// Calibrates on both datasets, and compares.
 pub(super) fn measure(seed: u64, reporter: &Reporter) -> anyhow::Result<Vec<Measurement>> {
     let mut found = Vec::new();
-    for (kind, dataset) in [(WorldKind::Clear, "clear"), (WorldKind::Hard, "hard")] {
+    // The last is the weakest verifier that the built-in encoders give: it does not look for words in parts of the image.
+    for (kind, regions, dataset) in [
+        (WorldKind::Clear, Regions::default(), "clear"),
+        (WorldKind::Hard, Regions::default(), "hard"),
+        (WorldKind::Hard, Regions::Whole, "hard, whole image"),
+    ] {
         let mut config = demo_config(seed, true);
+        config.score.regions = regions;
         config.align.temperature = 1.0;
         let setup = DemoSetup::open(&config, kind, &OpenDevice::cpu(), reporter)?;
         let (tasks, truth) = setup.tasks(Split::Calibration, seed, SCENES).labelled()?;

@@ -91,7 +91,7 @@ fn one_check(check: &Check) -> String {
         name = facts.name,
         what = escape(facts.what),
         formula = escape(facts.formula),
-        at = digits(check.at),
+        at = check.at,
         closed = digits(check.closed_form),
         found = digits(check.monte_carlo),
         error = digits(check.standard_error),

@@ -111,7 +111,7 @@ pub(super) fn ratio_without_baseline(seed: u64) -> Check {
 pub(super) fn ratio_of_rewards_to_go(seed: u64) -> Check {
     let facts = facts(
         "credit-rewards-to-go",
-        "Variance under one reward per response over that under rewards per token that credit all earlier tokens (λ = 1): at most 2",
+        "Variance under one reward per response over that under rewards per token that credit all earlier tokens (λ = 1): below 2 where scored words are spread evenly",
         "Σ_t Var ĝ_t, c_ts = 1 over c_ts = 1[s ≥ t]",
     );
     facts.check(
