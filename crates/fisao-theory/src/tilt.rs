@@ -9,7 +9,7 @@
 use crate::rewards::logit;
 
 /// KL of the optimum where rewards of the reference's responses are N(m, s²): s²/(2β²). The optimum's mean reward is
-/// m + s²/β, so that KL = ½ (gain/s)²: the price of a gain does not depend on β.
+/// m + s²/β, so that KL = ½ (gain/s)²: what a gain costs does not depend on β.
 pub fn gaussian_divergence(reward_deviation: f64, beta: f64) -> f64 {
     0.5 * (reward_deviation / beta).powi(2)
 }
