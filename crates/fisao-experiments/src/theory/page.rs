@@ -75,7 +75,7 @@ fn one_check(check: &Check) -> String {
             x: point.x,
             y: point.monte_carlo,
             half_interval: half,
-            main: point.x == check.at,
+            main: point.x.to_bits() == check.at.to_bits(),
         }
     });
     let plot = prediction(&Prediction {
