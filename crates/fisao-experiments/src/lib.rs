@@ -8,3 +8,4 @@ pub mod bench;
 pub mod compare;
 pub mod pretrain;
 pub mod study;
+pub mod theory;

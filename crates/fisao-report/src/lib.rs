@@ -12,6 +12,7 @@ mod gallery;
 mod histogram;
 pub mod html;
 pub mod plots;
+pub mod prediction;
 pub mod samples;
 pub mod scatter;
 mod scores;

@@ -47,7 +47,7 @@ pub(crate) use shared::{
     SamplingArguments, ScoringArguments, SettingsArguments, VocabularyArguments, from_to,
     vision_adapter,
 };
-pub(crate) use study::{StudyArguments, StudyCommand, VerifierStudyArguments};
+pub(crate) use study::{StudyArguments, StudyCommand, TheoryArguments, VerifierStudyArguments};
 pub(crate) use truth::{ChairRules, TruthArguments};
 pub(crate) use verify::{VerifyArguments, VerifyFormat};
 pub(crate) use world::{WorldArguments, WorldChoice, WorldKindArguments, WorldSplit};

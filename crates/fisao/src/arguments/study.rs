@@ -24,7 +24,20 @@ pub(crate) struct StudyArguments {
 pub(crate) enum StudyCommand {
     /// What the verifier's scores are worth: how well variants of them detect the words that a model makes up, how
     /// scores of words and of whole captions go with caption quality, what calibration needs, and what it all costs
-    Verifier(VerifierStudyArguments),
+    Verifier(Box<VerifierStudyArguments>),
+    /// Closed forms of what feedback from the image, token rewards, a weak verifier and a KL penalty do, each beside a Monte
+    /// Carlo estimate, and how much their assumptions matter
+    Theory(TheoryArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TheoryArguments {
+    /// Seed of the simulations; the same seed gives the same theory.json
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Folder for theory.json and theory.html
+    #[arg(long, short, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
 }
 
 #[derive(Debug, Args)]

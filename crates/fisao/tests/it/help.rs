@@ -5,7 +5,7 @@ use crate::fixture::Workplace;
 #[test]
 fn help_of_every_command_matches_the_snapshot() {
     let place = Workplace::new();
-    let commands: [&[&str]; 35] = [
+    let commands: [&[&str]; 36] = [
         &[],
         &["caption"],
         &["score"],
@@ -16,6 +16,7 @@ fn help_of_every_command_matches_the_snapshot() {
         &["compare"],
         &["study"],
         &["study", "verifier"],
+        &["study", "theory"],
         &["eval"],
         &["eval", "chair"],
         &["eval", "pope"],

@@ -76,3 +76,43 @@ fn invalid_studies_are_rejected_with_the_reason() {
     let error = place.refuse(&["study", "verifier", "--output", "study", "--seeds", "0"]);
     assert!(error.contains("--seeds") && error.contains("1..=10000"), "{error}");
 }
+
+#[test]
+fn theory_writes_checks_that_agree_and_a_page() {
+    let place = Workplace::new();
+    let command = ["study", "theory", "--seed", "5", "--output", "theory"];
+    let printed = place.succeed(&command);
+    assert!(printed.contains("feedback-reduction-by-auc"), "{printed}");
+    let bytes = fs::read(place.path("theory/theory.json")).unwrap();
+    let theory: Value = serde_json::from_slice(&bytes).unwrap();
+    let checks = theory["checks"].as_array().unwrap();
+    assert!(checks.len() >= 12, "{}", checks.len());
+    for check in checks {
+        let number = |key: &str| check[key].as_f64().unwrap_or_else(|| panic!("{key}: {check}"));
+        let error = (number("monte_carlo") / number("closed_form") - 1.0).abs();
+        assert!((number("relative_error") - error).abs() < 1e-12, "{check}");
+        assert!(error <= 0.05, "{check}");
+        assert!(!check["assumptions"].as_array().unwrap().is_empty(), "{check}");
+    }
+    assert!(theory["assumptions"].as_array().unwrap().len() >= 10);
+    let measured = theory["measured"].as_array().unwrap();
+    for dataset in ["clear", "hard", "hard, whole image"] {
+        assert!(measured.iter().filter(|row| row["dataset"] == dataset).count() >= 4, "{dataset}");
+    }
+    // The model's own gradient varies less under local credit, too.
+    let local = measured.iter().find(|row| row["check"] == "credit-length").unwrap();
+    assert!(local["measured"].as_f64().unwrap() > 2.0, "{local}");
+    let page = fs::read_to_string(place.path("theory/theory.html")).unwrap();
+    assert!(!page.contains("{{"), "every place of the template is filled");
+    assert_eq!(page.matches("<svg").count(), checks.len());
+    place.succeed(&command);
+    assert_eq!(fs::read(place.path("theory/theory.json")).unwrap(), bytes, "same seed, same bytes");
+}
+
+#[test]
+fn theory_into_a_file_is_refused() {
+    let place = Workplace::new();
+    place.write("taken", "a file");
+    let error = place.refuse(&["study", "theory", "--output", "taken"]);
+    assert!(error.contains("taken"), "{error}");
+}
