@@ -245,7 +245,9 @@ impl Shared {
         // Answers that were finished before stay as they were told.
         if let Err(error) = written {
             let failure = card_failed(error);
-            conversations.iter_mut().for_each(|conversation| conversation.fail(&failure));
+            for conversation in &mut conversations {
+                conversation.fail(&failure);
+            }
         }
     }
 }
