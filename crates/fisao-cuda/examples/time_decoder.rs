@@ -10,7 +10,7 @@ use std::time::Instant;
 use fisao_cuda::kernels::{Gelu, Heads, Segments};
 use fisao_cuda::{
     AdapterTarget, AdapterWeights, Card, Continuation, CubinCache, CudaError, Decoder,
-    DecoderConfig, Draw, Driver, Encoder, EncoderConfig, EncoderPlan, EncoderSession, Plan,
+    DecoderConfig, Draw, Driver, Encoder, EncoderConfig, EncoderPlan, EncoderSession, OnCard, Plan,
     Prompts, Session, Storage, Tokens, Training, TrainingBatch, TrainingPlan, WeightSource,
     WeightTensor,
 };

@@ -1,6 +1,6 @@
 //! One piece of memory, cut into buffers.
 
-use crate::Buffer;
+use crate::{Buffer, CudaError, Driver};
 
 /// Where every buffer begins, bytes.
 const ALIGNMENT: usize = 256;
@@ -40,4 +40,21 @@ impl Arena {
     pub fn used(&self) -> usize {
         self.used
     }
+}
+
+/// Reserves memory, if the card has as much left.
+///
+/// # Errors
+/// [`CudaError::Memory`] with `what` it is for and the `hint` where it has not, and those of the driver.
+pub(crate) fn reserve(
+    driver: &mut dyn Driver,
+    what: &'static str,
+    needed: usize,
+    hint: &'static str,
+) -> Result<Buffer, CudaError> {
+    let free = driver.memory()?.free;
+    if needed > free {
+        return Err(CudaError::Memory { what, needed, free, hint });
+    }
+    driver.reserve(needed)
 }

@@ -1,7 +1,7 @@
 //! A Llama-type decoder on a card: its weights and its adapter.
 
 use crate::adapter::{Adapter, AdapterWeights};
-use crate::weights::{WeightSource, Weights};
+use crate::weights::{WeightSource, Weights, filled};
 use crate::{Arena, Buffer, CudaError, DecoderConfig, Driver};
 
 /// A decoder whose weights are on a card.
@@ -34,18 +34,14 @@ impl Decoder {
         prefix: &str,
     ) -> Result<Self, CudaError> {
         config.check()?;
-        let (needed, free) = (Self::weight_bytes(&config), driver.memory()?.free);
-        if needed > free {
-            let hint = "load the weights in bf16, or choose a smaller model or a larger card";
-            return Err(CudaError::Memory { what: "the decoder's weights", needed, free, hint });
-        }
-        let memory = driver.reserve(needed)?;
-        let weights = Weights::take(&mut Arena::within(memory), &config);
-        if let Err(error) = weights.upload(driver, &config, source, prefix) {
-            driver.release(memory)?;
-            return Err(error);
-        }
-        Ok(Self { config, memory, weights, adapter: None, adapter_enabled: true })
+        let needed = ("the decoder's weights", Self::weight_bytes(&config));
+        let place = |memory| {
+            let weights = Weights::take(&mut Arena::within(memory), &config);
+            Self { config, memory, weights, adapter: None, adapter_enabled: true }
+        };
+        filled(driver, needed, place, |decoder, driver| {
+            decoder.weights.upload(driver, &decoder.config, source, prefix)
+        })
     }
 
     /// Sizes.

@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
+use crate::arena::reserve;
 use crate::kernels::{
     Appended, Gelu, HeadTransforms, Heads, Rotary, Rows, Sequences, add_bias, attention, gelu,
     layer_norm, narrow, rotary_append,
 };
 use crate::source::compiled_head_size;
-use crate::weights::{Upload, WeightSource};
+use crate::weights::{OnCard, Upload, WeightSource, filled};
 use crate::{Arena, Buffer, CudaError, Driver, Matrix, Product, Storage};
 
 /// Sizes of one encoder.
@@ -125,38 +126,37 @@ fn take_layers(arena: &mut Arena, config: &EncoderConfig) -> Vec<EncoderLayer> {
         .collect()
 }
 
-impl Encoder {
+impl OnCard for Encoder {
+    type Config = EncoderConfig;
+
     /// Uploads `{prefix}.layers.N.*`; with [patches](EncoderConfig::patches) also `{prefix}.patches`, `{prefix}.positions` and what there is
     /// of `{prefix}.class`, `{prefix}.patch_bias`, `{prefix}.norm.weight` and `{prefix}.norm.bias`, matrices `[out, in]`.
-    ///
-    /// # Errors
-    /// [`CudaError::Memory`] where the weights do not fit, [`CudaError::Weight`] from the source, and those of the driver.
-    pub fn load(
+    fn load(
         driver: &mut dyn Driver,
         config: EncoderConfig,
         source: &mut dyn WeightSource,
         prefix: &str,
     ) -> Result<Self, CudaError> {
         compiled_head_size(config.head_sizes().size)?;
-        let (needed, free) = (Self::weight_bytes(&config), driver.memory()?.free);
-        if needed > free {
-            let hint = "load the weights in bf16, or choose a smaller model or a larger card";
-            return Err(CudaError::Memory { what: "the encoder's weights", needed, free, hint });
-        }
-        let memory = driver.reserve(needed)?;
-        let arena = &mut Arena::within(memory);
-        let layers = take_layers(arena, &config);
-        let patches = take_patches(arena, &config);
-        let encoder = Self { config, memory, layers, patches };
-        let upload = &mut Upload { driver, source };
-        let uploaded = encoder.upload(upload, prefix);
-        if let Err(error) = uploaded.and_then(|()| encoder.upload_patches(upload, prefix)) {
-            driver.release(memory)?;
-            return Err(error);
-        }
-        Ok(encoder)
+        let needed = ("the encoder's weights", Self::weight_bytes(&config));
+        let place = |memory| {
+            let arena = &mut Arena::within(memory);
+            let layers = take_layers(arena, &config);
+            Self { config, memory, layers, patches: take_patches(arena, &config) }
+        };
+        filled(driver, needed, place, |encoder, driver| {
+            let upload = &mut Upload { driver, source };
+            encoder.upload(upload, prefix)?;
+            encoder.upload_patches(upload, prefix)
+        })
     }
 
+    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
+        driver.release(self.memory)
+    }
+}
+
+impl Encoder {
     /// Bytes of the weights on a card.
     pub fn weight_bytes(config: &EncoderConfig) -> usize {
         let mut arena = Arena::counting();
@@ -168,14 +168,6 @@ impl Encoder {
     /// Sizes.
     pub fn config(&self) -> &EncoderConfig {
         &self.config
-    }
-
-    /// Gives the memory back.
-    ///
-    /// # Errors
-    /// Those of the driver.
-    pub fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
-        driver.release(self.memory)
     }
 
     fn upload_patches(&self, upload: &mut Upload<'_>, prefix: &str) -> Result<(), CudaError> {
@@ -325,12 +317,8 @@ impl EncoderSession {
         plan: EncoderPlan,
     ) -> Result<Self, CudaError> {
         let config = &encoder.config;
-        let (needed, free) = (plan.bytes(config), driver.memory()?.free);
-        if needed > free {
-            let hint = "encode fewer images at a time";
-            return Err(CudaError::Memory { what: "the images", needed, free, hint });
-        }
-        let arena = driver.reserve(needed)?;
+        let hint = "encode fewer images at a time";
+        let arena = reserve(driver, "the images", plan.bytes(config), hint)?;
         let memory = EncoderMemory::take(&mut Arena::within(arena), config, &plan);
         driver.clear(memory.positions)?;
         driver.clear(memory.padding)?;

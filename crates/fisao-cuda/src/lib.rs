@@ -51,4 +51,4 @@ pub use source::{HEAD_SIZES, kernel_names, kernel_source};
 pub use storage::Storage;
 pub use tokens::Tokens;
 pub use training::{Scored, Training, TrainingBatch, TrainingPlan};
-pub use weights::{WeightSource, WeightTensor};
+pub use weights::{OnCard, WeightSource, WeightTensor};

@@ -1,7 +1,8 @@
 //! Linear layers with a GELU between them: projectors of image states into a decoder's space.
 
+use crate::arena::reserve;
 use crate::kernels::{Gelu, Rows, add_bias, gelu, narrow};
-use crate::weights::{Upload, WeightSource};
+use crate::weights::{OnCard, Upload, WeightSource, filled};
 use crate::{Arena, Buffer, CudaError, Driver, Matrix, Product, Storage};
 
 /// Rows that are on the card at a time: enough for products at full speed.
@@ -82,32 +83,32 @@ impl Activations {
     }
 }
 
-impl Projector {
+impl OnCard for Projector {
+    type Config = ProjectorConfig;
+
     /// Uploads `{prefix}.N.weight` and, where there are biases, `{prefix}.N.bias`.
-    ///
-    /// # Errors
-    /// [`CudaError::Memory`] where the weights do not fit, [`CudaError::Weight`] from the source, and those of the driver.
-    pub fn load(
+    fn load(
         driver: &mut dyn Driver,
         config: ProjectorConfig,
         source: &mut dyn WeightSource,
         prefix: &str,
     ) -> Result<Self, CudaError> {
-        let (needed, free) = (config.weight_bytes(), driver.memory()?.free);
-        if needed > free {
-            let hint = "load the weights in bf16, or choose a smaller model or a larger card";
-            return Err(CudaError::Memory { what: "the projector's weights", needed, free, hint });
-        }
-        let memory = driver.reserve(needed)?;
-        let layers = config.take_layers(&mut Arena::within(memory));
-        let projector = Self { config, memory, layers };
-        if let Err(error) = projector.upload(&mut Upload { driver, source }, prefix) {
-            driver.release(memory)?;
-            return Err(error);
-        }
-        Ok(projector)
+        let needed = ("the projector's weights", config.weight_bytes());
+        let place = |memory| {
+            let layers = config.take_layers(&mut Arena::within(memory));
+            Self { config, memory, layers }
+        };
+        filled(driver, needed, place, |projector, driver| {
+            projector.upload(&mut Upload { driver, source }, prefix)
+        })
     }
 
+    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
+        driver.release(self.memory)
+    }
+}
+
+impl Projector {
     fn upload(&self, upload: &mut Upload<'_>, prefix: &str) -> Result<(), CudaError> {
         let layers = self.layers.iter().zip(self.config.sizes());
         for (index, (&[matrix, bias], [inputs, outputs])) in layers.enumerate() {
@@ -122,19 +123,6 @@ impl Projector {
         Ok(())
     }
 
-    /// Sizes.
-    pub fn config(&self) -> &ProjectorConfig {
-        &self.config
-    }
-
-    /// Gives the memory back.
-    ///
-    /// # Errors
-    /// Those of the driver.
-    pub fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
-        driver.release(self.memory)
-    }
-
     /// `[rows, input]` → `[rows, last output]`, a few thousand rows at a time.
     ///
     /// # Errors
@@ -146,12 +134,8 @@ impl Projector {
         let input = self.config.input;
         assert!(x.len().is_multiple_of(input), "rows of {input} numbers");
         let rows = x.len() / input;
-        let (needed, free) = (self.config.bytes(rows), driver.memory()?.free);
-        if needed > free {
-            let hint = "encode fewer images at a time";
-            return Err(CudaError::Memory { what: "projected images", needed, free, hint });
-        }
-        let arena = driver.reserve(needed)?;
+        let hint = "encode fewer images at a time";
+        let arena = reserve(driver, "projected images", self.config.bytes(rows), hint)?;
         let memory = Activations::take(&mut Arena::within(arena), &self.config, rows.min(AT_ONCE));
         let parts = x.chunks(AT_ONCE * input).map(|x| self.run(driver, &memory, x));
         let projected = parts.collect::<Result<Vec<_>, _>>();

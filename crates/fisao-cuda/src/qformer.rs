@@ -5,12 +5,13 @@
 
 use std::ops::Range;
 
+use crate::arena::reserve;
 use crate::kernels::{
     Appended, Gelu, HeadTransforms, Heads, Rotary, Rows, add_bias, cross_attention, gelu,
     layer_norm, narrow, rotary_append,
 };
 use crate::source::compiled_head_size;
-use crate::weights::{Upload, WeightSource};
+use crate::weights::{OnCard, Upload, WeightSource, filled};
 use crate::{Arena, Buffer, CudaError, Driver, Matrix, Product, Storage};
 
 /// Sizes of a Q-Former.
@@ -205,33 +206,33 @@ impl Activations {
     }
 }
 
-impl QFormer {
+impl OnCard for QFormer {
+    type Config = QFormerConfig;
+
     /// Uploads `{prefix}.encoder.layer.N.*`.
-    ///
-    /// # Errors
-    /// [`CudaError::Memory`] where the weights do not fit, [`CudaError::Weight`] from the source, and those of the driver.
-    pub fn load(
+    fn load(
         driver: &mut dyn Driver,
         config: QFormerConfig,
         source: &mut dyn WeightSource,
         prefix: &str,
     ) -> Result<Self, CudaError> {
         compiled_head_size(config.hidden / config.heads)?;
-        let (needed, free) = (config.weight_bytes(), driver.memory()?.free);
-        if needed > free {
-            let hint = "load the weights in bf16, or choose a smaller model or a larger card";
-            return Err(CudaError::Memory { what: "the Q-Former's weights", needed, free, hint });
-        }
-        let memory = driver.reserve(needed)?;
-        let layers = config.take_layers(&mut Arena::within(memory));
-        let qformer = Self { config, memory, layers };
-        if let Err(error) = qformer.upload(&mut Upload { driver, source }, prefix) {
-            driver.release(memory)?;
-            return Err(error);
-        }
-        Ok(qformer)
+        let needed = ("the Q-Former's weights", config.weight_bytes());
+        let place = |memory| {
+            let layers = config.take_layers(&mut Arena::within(memory));
+            Self { config, memory, layers }
+        };
+        filled(driver, needed, place, |qformer, driver| {
+            qformer.upload(&mut Upload { driver, source }, prefix)
+        })
     }
 
+    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
+        driver.release(self.memory)
+    }
+}
+
+impl QFormer {
     fn upload(&self, upload: &mut Upload<'_>, prefix: &str) -> Result<(), CudaError> {
         let QFormerConfig { storage, hidden: width, intermediate, image_width, .. } = self.config;
         for (index, layer) in self.layers.iter().enumerate() {
@@ -280,19 +281,6 @@ impl QFormer {
         Ok(())
     }
 
-    /// Sizes.
-    pub fn config(&self) -> &QFormerConfig {
-        &self.config
-    }
-
-    /// Gives the memory back.
-    ///
-    /// # Errors
-    /// Those of the driver.
-    pub fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
-        driver.release(self.memory)
-    }
-
     /// Runs all layers: states of queries and of texts, in the shapes of what is given.
     ///
     /// # Shapes
@@ -313,12 +301,8 @@ impl QFormer {
         let (width, each) = (self.config.hidden, batch.batch);
         assert_eq!(queries.len(), each * batch.queries * width, "rows of queries");
         assert_eq!(text.len(), each * batch.text * width, "rows of texts");
-        let (needed, free) = (self.config.bytes(batch), driver.memory()?.free);
-        if needed > free {
-            let hint = "encode fewer images at a time";
-            return Err(CudaError::Memory { what: "the Q-Former's images", needed, free, hint });
-        }
-        let arena = driver.reserve(needed)?;
+        let hint = "encode fewer images at a time";
+        let arena = reserve(driver, "the Q-Former's images", self.config.bytes(batch), hint)?;
         let memory = Activations::take(&mut Arena::within(arena), &self.config, batch);
         let run = Run { config: self.config, memory, batch: *batch };
         let states = run.all(driver, &self.layers, [queries, text, image]);

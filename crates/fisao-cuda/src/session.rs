@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::arena::reserve;
 use crate::decoder::Decoder;
 use crate::forward::{Attention, Deep, LayerCaches, Pass};
 use crate::kernels::{
@@ -84,12 +85,8 @@ impl Session {
     /// # Errors
     /// [`CudaError::Memory`] where it does not fit, and those of the driver.
     pub fn open(driver: &mut dyn Driver, decoder: &Decoder, plan: Plan) -> Result<Self, CudaError> {
-        let (needed, free) = (plan.bytes(decoder), driver.memory()?.free);
-        if needed > free {
-            let hint = "decode fewer sequences together, or shorter ones";
-            return Err(CudaError::Memory { what: "the batch", needed, free, hint });
-        }
-        let arena = driver.reserve(needed)?;
+        let hint = "decode fewer sequences together, or shorter ones";
+        let arena = reserve(driver, "the batch", plan.bytes(decoder), hint)?;
         let config = decoder.config();
         let memory = SessionMemory::take(&mut Arena::within(arena), config, &plan, decoder.ranks());
         let positions = plan.prompt_length + plan.new_tokens;

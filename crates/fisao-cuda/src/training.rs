@@ -7,6 +7,7 @@ mod backward;
 mod memory;
 
 use crate::adapter::AdapterGradient;
+use crate::arena::reserve;
 use crate::decoder::Decoder;
 use crate::forward::{Attention, Deep, LayerCaches, Pass};
 use crate::kernels::{Rotary, Rows, Segments, Sequences, gather_rows, log_probs, narrow, rms_norm};
@@ -102,12 +103,8 @@ impl Training {
         decoder: &Decoder,
         plan: TrainingPlan,
     ) -> Result<Self, CudaError> {
-        let (needed, free) = (plan.bytes(decoder), driver.memory()?.free);
-        if needed > free {
-            let hint = "set align.micro-batch lower, or shorten responses";
-            return Err(CudaError::Memory { what: "the update", needed, free, hint });
-        }
-        let arena = driver.reserve(needed)?;
+        let hint = "set align.micro-batch lower, or shorten responses";
+        let arena = reserve(driver, "the update", plan.bytes(decoder), hint)?;
         let memory = TrainingMemory::take(&mut Arena::within(arena), decoder, &plan);
         let config = decoder.config();
         driver.upload(memory.angles, bytemuck::cast_slice(&config.angles(plan.length)))?;

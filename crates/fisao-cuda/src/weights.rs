@@ -1,7 +1,8 @@
-//! A decoder's weights on a card.
+//! Weights on a card: how they get there, and where those of a decoder lie.
 
 use std::borrow::Cow;
 
+use crate::arena::reserve;
 use crate::{Arena, Buffer, CudaError, DecoderConfig, Driver, Storage};
 
 /// A tensor as it is stored.
@@ -11,6 +12,47 @@ pub struct WeightTensor<'a> {
     pub storage: Storage,
     /// Its elements, row-major; borrowed where they lie in memory already.
     pub bytes: Cow<'a, [u8]>,
+}
+
+/// Something whose weights lie on a card.
+pub trait OnCard: Sized {
+    /// Its sizes.
+    type Config;
+
+    /// Uploads the tensors of a source whose names begin with `prefix`.
+    ///
+    /// # Errors
+    /// [`CudaError::Memory`] where the weights do not fit, [`CudaError::Weight`] from the source, [`CudaError::Unsupported`] for what no
+    /// kernel is made for, and those of the driver.
+    fn load(
+        driver: &mut dyn Driver,
+        config: Self::Config,
+        source: &mut dyn WeightSource,
+        prefix: &str,
+    ) -> Result<Self, CudaError>;
+
+    /// Gives the memory back.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError>;
+}
+
+/// Reserves memory for weights, and fills what is made of it; where that fails, nothing stays reserved.
+pub(crate) fn filled<W>(
+    driver: &mut dyn Driver,
+    (what, bytes): (&'static str, usize),
+    place: impl FnOnce(Buffer) -> W,
+    fill: impl FnOnce(&W, &mut dyn Driver) -> Result<(), CudaError>,
+) -> Result<W, CudaError> {
+    let hint = "load the weights in bf16, or choose a smaller model or a larger card";
+    let memory = reserve(driver, what, bytes, hint)?;
+    let weights = place(memory);
+    if let Err(error) = fill(&weights, driver) {
+        driver.release(memory)?;
+        return Err(error);
+    }
+    Ok(weights)
 }
 
 /// Gives out tensors by their names in the checkpoint.

@@ -12,6 +12,7 @@ use fisao_runs::{Reporter, locks};
 use fisao_theory::checks::{CHECKS, VIOLATIONS};
 
 use self::document::Theory;
+use crate::study::Studied;
 
 /// What is to be compared.
 #[derive(Clone, Debug)]
@@ -22,17 +23,8 @@ pub struct TheoryRequest {
     pub output: PathBuf,
 }
 
-/// Comparisons that are done.
-#[derive(Clone, Debug)]
-pub struct Compared {
-    /// One line for each closed form, as a table.
-    pub summary: String,
-    /// All of them as a page.
-    pub page: PathBuf,
-}
-
 /// Compares every closed form with its simulation and, where they have it, with the built-in datasets; writes `theory.json` and `theory.html`.
-pub fn study_theory(request: &TheoryRequest, reporter: &Reporter) -> anyhow::Result<Compared> {
+pub fn study_theory(request: &TheoryRequest, reporter: &Reporter) -> anyhow::Result<Studied> {
     check_output_folder(&request.output)?;
     let _lock = locks::lock(&request.output, reporter)?;
     let (checks, violations) = {
@@ -65,5 +57,5 @@ pub fn study_theory(request: &TheoryRequest, reporter: &Reporter) -> anyhow::Res
             Some("another --seed tells whether that is chance"),
         );
     }
-    Ok(Compared { summary: theory.table().aligned(), page })
+    Ok(Studied { summary: theory.table().aligned(), page })
 }

@@ -48,25 +48,23 @@ impl NamedTensors {
         self.0.push((name, HeldTensor::new(tensor)));
     }
 
-    /// All tensors of a part of a model; nothing where one of them learns.
-    pub(crate) fn frozen(part: &(impl Parameters + Clone), prefix: &str) -> Option<Self> {
-        let (mut all, mut learns) = (Self::default(), false);
+    /// All tensors of a part of a model, adapters excepted, and whether none of them learns.
+    pub(crate) fn of(part: &(impl Parameters + Clone), prefix: &str) -> (Self, bool) {
+        let (mut all, mut frozen) = (Self::default(), true);
         part.clone().visit_mut(prefix, &mut |name, parameter| match parameter.share() {
-            SharedParameter::Vector(tensor) => learns |= !all.put_frozen(name, &tensor),
-            SharedParameter::Matrix(tensor) => learns |= !all.put_frozen(name, &tensor),
-            SharedParameter::Batch(tensor) => learns |= !all.put_frozen(name, &tensor),
-            SharedParameter::Kernel(tensor) => learns |= !all.put_frozen(name, &tensor),
-            SharedParameter::Volume(tensor) => learns |= !all.put_frozen(name, &tensor),
+            SharedParameter::Vector(tensor) => frozen &= all.put_one(name, &tensor),
+            SharedParameter::Matrix(tensor) => frozen &= all.put_one(name, &tensor),
+            SharedParameter::Batch(tensor) => frozen &= all.put_one(name, &tensor),
+            SharedParameter::Kernel(tensor) => frozen &= all.put_one(name, &tensor),
+            SharedParameter::Volume(tensor) => frozen &= all.put_one(name, &tensor),
         });
-        (!learns).then_some(all)
+        (all, frozen)
     }
 
-    fn put_frozen<const D: usize>(&mut self, name: &str, tensor: &Tensor<D>) -> bool {
-        let frozen = !tensor.is_tracked();
-        if frozen {
-            self.put(name.to_owned(), tensor);
-        }
-        frozen
+    /// Adds one; whether it is frozen.
+    fn put_one<const D: usize>(&mut self, name: &str, tensor: &Tensor<D>) -> bool {
+        self.put(name.to_owned(), tensor);
+        !tensor.is_tracked()
     }
 
     /// Whether both are the same memory under the same names.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fisao_cuda::kernels::Gelu;
-use fisao_cuda::{CudaError, Driver, WeightSource};
+use fisao_cuda::{CudaError, Driver, OnCard};
 
 use crate::activation::Activation;
 use crate::card_copy::{Card, NamedTensors};
@@ -57,21 +57,11 @@ impl LeftOnCpu {
     }
 }
 
-/// Something with weights on a card.
-pub(crate) trait OnCard: Sized {
-    /// Its sizes.
-    type Config;
+/// Images that are on the card at a time.
+pub(crate) const AT_ONCE: usize = 64;
 
-    /// Copies weights to a card.
-    fn load(
-        driver: &mut dyn Driver,
-        config: Self::Config,
-        source: &mut dyn WeightSource,
-    ) -> Result<Self, CudaError>;
-
-    /// Gives their memory back.
-    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError>;
-}
+/// What the tensors of a copy are named by.
+pub(crate) const NAME: &str = "part";
 
 /// A card with a copy of a part.
 pub(crate) type PartCard<P> = Card<State<P>>;
@@ -94,7 +84,7 @@ impl<P: OnCard> PartCard<P> {
     ) -> Result<Self, CudaError> {
         let (name, part) = {
             let mut driver = driver.lock();
-            (driver.name(), P::load(&mut **driver, config, &mut &weights)?)
+            (driver.name(), P::load(&mut **driver, config, &mut &weights, NAME)?)
         };
         let state = State { driver: driver.clone(), part: Some(part), weights };
         Ok(Self::of(name, state))
@@ -136,11 +126,20 @@ impl<P: OnCard> State<P> {
             if let Some(before) = self.part.take() {
                 before.unload(driver)?;
             }
-            let part = P::load(driver, config?, &mut &weights)?;
+            let part = P::load(driver, config?, &mut &weights, NAME)?;
             (self.part, self.weights) = (Some(part), weights);
         }
         work(driver, self.part.as_ref().expect("it was copied"))
     }
+}
+
+/// The first layer, which tells the sizes of all.
+pub(crate) fn first_layer<L>(layers: &[L]) -> Result<&L, CudaError> {
+    layers.first().ok_or_else(|| CudaError::Unsupported {
+        what: "the number of layers",
+        found: "0".to_owned(),
+        supported: "1 and more",
+    })
 }
 
 /// The form of an activation on a card.

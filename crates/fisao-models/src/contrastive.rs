@@ -75,7 +75,7 @@ impl ContrastiveModel {
         let driver = SharedDriver::new(driver);
         let (mut left, tower) = (Vec::new(), self.vision_mut());
         if !beside.is_some_and(|other| tower.share_card(other)) {
-            let copied = tower.use_shared_card(&driver);
+            let copied = tower.use_card(&driver);
             LeftOnCpu::unless(copied, "the image tower", &mut left)?;
         }
         if let Self::Blip2(model) = self {

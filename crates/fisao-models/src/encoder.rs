@@ -153,22 +153,6 @@ impl EncoderLayer {
         linears
     }
 
-    /// The same to read.
-    fn linears(&self) -> Vec<(&'static str, &Linear)> {
-        let mut linears: Vec<_> = match &self.query_key_value {
-            QueryKeyValue::Separate(projections) => {
-                SEPARATE.into_iter().zip(projections.iter()).collect()
-            }
-            QueryKeyValue::Fused(projection) => vec![(FUSED, &**projection)],
-        };
-        linears.extend([
-            (self.query_key_value.output_name(), &self.out_proj),
-            ("mlp.fc1", &self.fc1),
-            ("mlp.fc2", &self.fc2),
-        ]);
-        linears
-    }
-
     /// `x`: `[batch · length, width]`.
     fn forward(&self, x: Tensor<2>, batch: usize, shown: &Shown) -> Tensor<2> {
         let length = x.dims()[0] / batch;

@@ -21,6 +21,13 @@ const BY_COLUMNS: usize = 1 << 19;
 /// Called with every linear layer of a model and its canonical name.
 pub type LinearVisitor<'a> = dyn FnMut(&str, &mut Linear) + 'a;
 
+/// Whether any linear layer that `visit` shows has an adapter.
+pub(crate) fn is_adapted(visit: impl FnOnce(&mut LinearVisitor<'_>)) -> bool {
+    let mut adapted = false;
+    visit(&mut |_, linear| adapted |= linear.adapter.is_some());
+    adapted
+}
+
 /// `y = x Wᵀ + b`, plus a low-rank term where an adapter is attached.
 #[derive(Debug, Clone)]
 pub struct Linear {

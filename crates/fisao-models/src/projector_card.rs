@@ -3,32 +3,13 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
-use fisao_cuda::{CudaError, Driver, Projector, ProjectorConfig, WeightSource};
+use fisao_cuda::{CudaError, Projector, ProjectorConfig};
 
 use crate::activation::Activation;
 use crate::card_copy::{NamedTensors, storage};
-use crate::card_part::{OnCard, PartCard, SharedDriver, gelu};
+use crate::card_part::{NAME, PartCard, SharedDriver, gelu};
 use crate::linear::Linear;
 use crate::parameters::{floats, from_floats};
-
-/// What the copy's tensors are named by.
-const NAME: &str = "projector";
-
-impl OnCard for Projector {
-    type Config = ProjectorConfig;
-
-    fn load(
-        driver: &mut dyn Driver,
-        config: ProjectorConfig,
-        source: &mut dyn WeightSource,
-    ) -> Result<Self, CudaError> {
-        Self::load(driver, config, source, NAME)
-    }
-
-    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
-        Self::unload(self, driver)
-    }
-}
 
 /// Where a projector runs, if not on the tensors' device. Clones share it.
 #[derive(Debug, Clone, Default)]

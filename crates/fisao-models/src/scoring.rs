@@ -11,7 +11,7 @@ use crate::generation::{LaidOut, Prompt};
 use crate::llama::{CardBatch, CardScoring, LayerInputs};
 use crate::parallel::workers_on;
 use crate::parameters::{floats, from_floats, indices};
-use crate::sequences::Example;
+use crate::sequences::{Example, by_prompt};
 use crate::vision_language::{ImageFeatures, VisionLanguageModel};
 
 pub use fisao_cuda::CudaError;
@@ -235,8 +235,7 @@ fn groups<'a>(
     examples: &'a [Example<'a>],
     [prompt, segment]: [usize; 2],
 ) -> Vec<&'a [Example<'a>]> {
-    let shared: Vec<&[Example<'_>]> =
-        examples.chunk_by(|a, b| a.image == b.image && a.prompt == b.prompt).collect();
+    let shared: Vec<&[Example<'_>]> = by_prompt(examples).collect();
     let most = shared.iter().map(|group| group.len()).max().unwrap_or(0);
     if shared.len() * (prompt + most * segment) < examples.len() * (prompt + segment) {
         shared

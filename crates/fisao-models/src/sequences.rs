@@ -136,7 +136,7 @@ impl VisionLanguageModel {
         if self.language_model().config().sliding_window.is_some_and(|window| window < longest) {
             return examples.chunks(1).collect();
         }
-        examples.chunk_by(|a, b| a.image == b.image && a.prompt == b.prompt).collect()
+        by_prompt(examples).collect()
     }
 
     /// Log-probabilities of the states' targets at a temperature, and the entropy of each
@@ -174,6 +174,13 @@ impl VisionLanguageModel {
         let logits = self.language_model().logits(states.hidden.clone());
         activation::log_softmax(logits / temperature, 1)
     }
+}
+
+/// Examples in a row that share a prompt and an image.
+pub(crate) fn by_prompt<'a>(
+    examples: &'a [Example<'a>],
+) -> impl Iterator<Item = &'a [Example<'a>]> {
+    examples.chunk_by(|a, b| a.image == b.image && a.prompt == b.prompt)
 }
 
 /// Places of a row that begins with a prompt and goes on with all responses to it.

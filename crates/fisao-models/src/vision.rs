@@ -6,14 +6,14 @@
 //! for queries, keys and values.
 
 use burn::tensor::{Device, Tensor};
-use fisao_cuda::{CudaError, Driver, Storage};
+use fisao_cuda::{CudaError, Storage};
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
 use crate::card_part::SharedDriver;
 use crate::encoder::{Encoder, EncoderConfig, PatchTensors};
 use crate::linear::{
-    ActivationDtype, BatchEmbedding, EMBEDDING_STD, Embedding, LinearVisitor, product,
+    ActivationDtype, BatchEmbedding, EMBEDDING_STD, Embedding, LinearVisitor, is_adapted, product,
 };
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
@@ -222,15 +222,7 @@ impl VisionTower {
     /// # Errors
     /// [`CudaError::Memory`] where the card has no room, [`CudaError::Unsupported`] for what no kernel is made for, and those of the
     /// driver. The tower runs on the CPU as before then.
-    pub fn use_card(&mut self, driver: Box<dyn Driver + Send>) -> Result<(), CudaError> {
-        self.use_shared_card(&SharedDriver::new(driver))
-    }
-
-    /// The same with a driver that other parts of a model use, too.
-    ///
-    /// # Errors
-    /// As [`use_card`](Self::use_card).
-    pub fn use_shared_card(&mut self, driver: &SharedDriver) -> Result<(), CudaError> {
+    pub fn use_card(&mut self, driver: &SharedDriver) -> Result<(), CudaError> {
         let patches = self.patch_tensors();
         self.encoder.use_card(patches.as_ref(), driver)
     }
@@ -269,9 +261,7 @@ impl VisionTower {
 
     /// Whether an adapter changes what the tower computes.
     pub fn is_adapted(&self) -> bool {
-        let mut adapted = false;
-        self.clone().visit_linears_mut("", &mut |_, linear| adapted |= linear.adapter.is_some());
-        adapted
+        is_adapted(|visitor| self.clone().visit_linears_mut("", visitor))
     }
 
     /// Sets what the layers' linear layers multiply.

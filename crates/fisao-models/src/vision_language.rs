@@ -18,6 +18,7 @@ use fisao_cuda::{CudaError, Driver, Storage};
 
 use crate::card_copy::storage;
 use crate::card_part::{LeftOnCpu, SharedDriver};
+use crate::linear::is_adapted;
 use crate::llama::Llama;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::vision::{VisionOutput, VisionTower};
@@ -159,11 +160,6 @@ impl VisionLanguageModel {
         self.image_encoder.tower()
     }
 
-    /// Mutable [`vision_tower`](Self::vision_tower).
-    pub fn vision_tower_mut(&mut self) -> Option<&mut VisionTower> {
-        self.image_encoder.tower_mut()
-    }
-
     /// Copies what makes image tokens to a card, where it runs from then on, for this model and all its clones. What learns or is adapted
     /// stays on the CPU, and so does what is returned, which the card does not compute.
     ///
@@ -190,10 +186,7 @@ impl VisionLanguageModel {
 
     /// Whether an adapter is on anything that makes image tokens.
     pub fn has_adapted_image_encoder(&self) -> bool {
-        let mut adapted = false;
-        let mut encoder = self.image_encoder.clone();
-        encoder.visit_linears_mut(&mut |_, linear| adapted |= linear.adapter.is_some());
-        adapted
+        is_adapted(|visitor| self.image_encoder.clone().visit_linears_mut(visitor))
     }
 
     /// Where the decoder's weights live.

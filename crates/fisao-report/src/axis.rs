@@ -1,5 +1,7 @@
 //! A linear axis: data to image coordinates, and round tick values.
 
+use super::html::number;
+
 /// Maps the interval `data` linearly onto the interval `pixels` (which may run backwards).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Axis {
@@ -33,6 +35,36 @@ impl Axis {
             .collect();
         (ticks, decimals)
     }
+}
+
+/// Lines of a grid at the ticks of a vertical axis, with their numbers on the left.
+pub(crate) fn rows(y: &Axis, wanted: usize, (left, right): (f64, f64)) -> String {
+    let (ticks, decimals) = y.ticks(wanted);
+    let row = |tick: f64| {
+        let at = y.at(tick);
+        format!(
+            "<line class=\"grid\" x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
+             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            left - 8.0,
+            at + 4.0,
+            number(tick, decimals),
+        )
+    };
+    ticks.into_iter().map(row).collect()
+}
+
+/// Numbers at the ticks of a horizontal axis that lies at `bottom`.
+pub(crate) fn numbers_below(x: &Axis, wanted: usize, bottom: f64) -> String {
+    let (ticks, decimals) = x.ticks(wanted);
+    let one = |tick: f64| {
+        format!(
+            "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            x.at(tick),
+            bottom + 18.0,
+            number(tick, decimals),
+        )
+    };
+    ticks.into_iter().map(one).collect()
 }
 
 /// The smallest of 1, 2, 5 times a power of ten that is not below `raw`.

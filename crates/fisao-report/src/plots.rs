@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use fisao_eval::statistics::Interval;
 use fisao_verifier::calibration::Histograms;
 
-use super::axis::Axis;
+use super::axis::{Axis, numbers_below, rows};
 use super::histogram::{area, fractions};
 use super::html::{escape, number};
 
@@ -140,29 +140,8 @@ pub fn lines(lines: &[Line], x_name: &str, y: RangeInclusive<f64>) -> String {
         Axis::new(over(|point| point.0, (f64::INFINITY, f64::NEG_INFINITY)), (LEFT, RIGHT - 150.0));
     let y_axis = Axis::new(over(|point| point.1, (*y.start(), *y.end())), (bottom, top));
     let mut svg = open(282.0, x_name);
-    let (ticks, decimals) = y_axis.ticks(5);
-    for tick in ticks {
-        let at = y_axis.at(tick);
-        let _ = write!(
-            svg,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
-             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            RIGHT - 150.0,
-            LEFT - 8.0,
-            at + 4.0,
-            number(tick, decimals),
-        );
-    }
-    let (ticks, decimals) = x_axis.ticks(6);
-    for tick in ticks {
-        let _ = write!(
-            svg,
-            "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-            x_axis.at(tick),
-            bottom + 18.0,
-            number(tick, decimals),
-        );
-    }
+    svg += &rows(&y_axis, 5, (LEFT, RIGHT - 150.0));
+    svg += &numbers_below(&x_axis, 6, bottom);
     let middle = f64::midpoint(LEFT, RIGHT - 150.0);
     let _ = write!(
         svg,

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::axis::Axis;
-use super::html::{escape, number};
+use super::axis::{Axis, numbers_below, rows};
+use super::html::escape;
 
 const WIDTH: f64 = 520.0;
 const LEFT: f64 = 58.0;
@@ -83,29 +83,7 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
 }
 
 fn grid(x: &Axis, y: &Axis, x_name: &str) -> String {
-    let mut svg = String::new();
-    let (ticks, decimals) = y.ticks(5);
-    for tick in ticks {
-        let at = y.at(tick);
-        let _ = write!(
-            svg,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
-             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            LEFT - 8.0,
-            at + 4.0,
-            number(tick, decimals),
-        );
-    }
-    let (ticks, decimals) = x.ticks(6);
-    for tick in ticks {
-        let _ = write!(
-            svg,
-            "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-            x.at(tick),
-            BOTTOM + 18.0,
-            number(tick, decimals),
-        );
-    }
+    let mut svg = rows(y, 5, (LEFT, RIGHT)) + &numbers_below(x, 6, BOTTOM);
     let _ = write!(
         svg,
         "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",

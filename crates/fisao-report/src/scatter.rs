@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use fisao_eval::statistics::Interval;
 
-use super::axis::Axis;
+use super::axis::{Axis, rows};
 use super::html::{escape, number};
 
 const WIDTH: f64 = 760.0;
@@ -80,19 +80,7 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
 }
 
 fn grid(x: &Axis, y: &Axis, x_name: &str, y_name: &str) -> String {
-    let mut svg = String::new();
-    let (ticks, decimals) = y.ticks(6);
-    for tick in ticks {
-        let at = y.at(tick);
-        let _ = write!(
-            svg,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
-             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            LEFT - 8.0,
-            at + 4.0,
-            number(tick, decimals),
-        );
-    }
+    let mut svg = rows(y, 6, (LEFT, RIGHT));
     let (ticks, decimals) = x.ticks(8);
     for tick in ticks {
         let at = x.at(tick);

@@ -418,18 +418,17 @@ impl Conversation {
         state.tokens = caption.tokens.len();
         state.done = done;
         let tokens: Vec<SpelledToken> = caption.tokens.into_iter().skip(fresh.start).collect();
-        let updates = self.job.updates.clone();
+        if self.choices.iter().all(|choice| choice.done) {
+            self.job.place = None;
+        }
         let send = |update| {
             // Whoever asked may have gone away; the next look finds out.
-            let _ = updates.send(update);
+            let _ = self.job.updates.send(update);
         };
         if !(text.is_empty() && mentions.is_empty() && tokens.is_empty()) {
             send(Update::Text { choice, text, tokens, mentions });
         }
         if done {
-            if self.choices.iter().all(|choice| choice.done) {
-                self.job.place = None;
-            }
             let finish = if stop.is_some() { FinishReason::Stop } else { caption.finish_reason };
             send(Update::Done { choice, finish, tokens: response.tokens.len(), guided: None });
         }

@@ -170,18 +170,18 @@ pub fn tiny_clip_for(image_size: usize, seed: u64) -> Clip {
         .expect("random weights fit every shape")
 }
 
-/// Draws weights and rounds them to a type; gives them out in that type or widened again.
+/// Rounds the weights of a source to a type; gives them out in that type or widened again.
 #[derive(Debug)]
-pub struct RoundedWeights {
-    /// What is drawn.
-    pub weights: RandomWeights,
+pub struct RoundedWeights<W> {
+    /// What is rounded.
+    pub weights: W,
     /// What it is rounded to.
     pub dtype: DType,
     /// Whether it is given out in f32.
     pub widened: bool,
 }
 
-impl WeightSource for RoundedWeights {
+impl<W: WeightSource> WeightSource for RoundedWeights<W> {
     fn tensor(
         &mut self,
         name: &str,

@@ -103,11 +103,6 @@ impl GaussianBandit {
         (self.tokens - 1 - s).is_multiple_of(self.spacing)
     }
 
-    /// K.
-    pub fn scored_tokens(&self) -> usize {
-        self.tokens.div_ceil(self.spacing)
-    }
-
     /// c_ts, 0 where s is not scored.
     fn weight(&self, credit: Credit, t: usize, s: usize) -> f64 {
         match credit {

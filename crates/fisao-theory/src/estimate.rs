@@ -33,6 +33,31 @@ pub fn mean(count: usize, mut draw: impl FnMut() -> f64) -> f64 {
     (0..count).map(|_| draw()).sum::<f64>() / count as f64
 }
 
+/// Mean and variance of `count` draws.
+pub fn mean_and_variance(count: usize, mut draw: impl FnMut() -> f64) -> (f64, f64) {
+    let (mut sum, mut squares) = (0.0, 0.0);
+    for _ in 0..count {
+        let value = draw();
+        sum += value;
+        squares += value * value;
+    }
+    let mean = sum / count as f64;
+    (mean, squares / count as f64 - mean * mean)
+}
+
+/// Where `is_below` turns from true to false between two ends, from below.
+pub fn bisect(
+    (mut low, mut high): (f64, f64),
+    steps: usize,
+    is_below: impl Fn(f64) -> bool,
+) -> f64 {
+    for _ in 0..steps {
+        let middle = f64::midpoint(low, high);
+        if is_below(middle) { low = middle } else { high = middle }
+    }
+    low
+}
+
 /// Running mean and variance of each coordinate of vectors of one length.
 #[derive(Clone, Debug)]
 pub struct VectorMoments {

@@ -90,6 +90,11 @@ pub fn logit(p: f64) -> f64 {
     (p / (1.0 - p)).ln()
 }
 
+/// 1/(1 + exp(−x)), the inverse of [`logit`].
+pub fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
 impl Binormal {
     /// Of a verifier with this AUC in (½, 1).
     pub fn with_auc(auc: f64, correct_fraction: f64) -> Self {
@@ -98,7 +103,7 @@ impl Binormal {
 
     /// p(s) = P(correct | s): logit p(s) = d′ s + logit π.
     pub fn posterior(&self, score: f64) -> f64 {
-        1.0 / (1.0 + (-self.d_prime * score - logit(self.correct_fraction)).exp())
+        sigmoid(self.d_prime * score + logit(self.correct_fraction))
     }
 
     /// E[p(s) | correct] and E[p(s) | hallucinated].

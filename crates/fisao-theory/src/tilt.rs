@@ -6,7 +6,7 @@
 //!
 //! Known: Ziebart 2010; Korbak et al., arXiv 2205.11275; Rafailov et al., arXiv 2305.18290. β > 0 in reward units per nat.
 
-use crate::rewards::logit;
+use crate::rewards::{logit, sigmoid};
 
 /// KL of the optimum where rewards of the reference's responses are N(m, s²): s²/(2β²). The optimum's mean reward is
 /// m + s²/β, so that KL = ½ (gain/s)²: what a gain costs does not depend on β.
@@ -22,7 +22,7 @@ pub fn gaussian_gain(reward_deviation: f64, beta: f64) -> f64 {
 /// Probability with which the optimum names an object that the reference names with probability p in (0, 1), where naming is right with
 /// probability `precision` and pays z − q*: logit p* = logit p + (`precision` − q*)/β.
 pub fn naming_probability(reference: f64, (precision, break_even): (f64, f64), beta: f64) -> f64 {
-    1.0 / (1.0 + (-logit(reference) - (precision - break_even) / beta).exp())
+    sigmoid(logit(reference) + (precision - break_even) / beta)
 }
 
 /// KL between two Bernoulli distributions, nats; both in (0, 1).

@@ -3,8 +3,8 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use fisao_cuda::kernels::Gelu;
 use fisao_cuda::{
-    CudaError, Driver, Encoder, EncoderConfig, EncoderPlan, EncoderSession, PatchConfig, Recorder,
-    Storage, WeightSource, WeightTensor,
+    CudaError, Driver, Encoder, EncoderConfig, EncoderPlan, EncoderSession, OnCard, PatchConfig,
+    Recorder, Storage, WeightSource, WeightTensor,
 };
 use fisao_models::activation::Activation;
 use fisao_models::attention::Mask;

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use fisao_cuda::kernels::Gelu;
-use fisao_cuda::{CudaError, Driver, Projector, ProjectorConfig, Recorder, Storage};
+use fisao_cuda::{CudaError, Driver, OnCard, Projector, ProjectorConfig, Recorder, Storage};
 use fisao_models::activation::Activation;
 use fisao_models::linear::Linear;
 

@@ -2,7 +2,9 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use fisao_cuda::kernels::Gelu;
-use fisao_cuda::{CudaError, Driver, QFormer, QFormerBatch, QFormerConfig, Recorder, Storage};
+use fisao_cuda::{
+    CudaError, Driver, OnCard, QFormer, QFormerBatch, QFormerConfig, Recorder, Storage,
+};
 use fisao_models::activation::Activation;
 use fisao_models::qformer;
 

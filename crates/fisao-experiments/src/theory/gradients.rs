@@ -155,13 +155,13 @@ fn group_variances(
     (responses, rewards): (&[ScoredResponse], &[Vec<f64>]),
     temperature: f64,
 ) -> anyhow::Result<[f64; 4]> {
+    let mut replica = learner.clone();
+    replica.train_where(&|_| true);
+    let features = &encoded.features[group];
     let mut moments: [Option<VectorMoments>; 4] = [const { None }; 4];
     for (response, rewards) in responses.iter().zip(rewards) {
         let example = Example { prompt: &task.prompt, image: 0, response: &response.tokens };
         for (moments, credit) in moments.iter_mut().zip(MEASURED) {
-            let mut replica = learner.clone();
-            replica.train_where(&|_| true);
-            let features = &encoded.features[group];
             let (scores, pass) = replica.policy.training_scores(
                 None,
                 std::slice::from_ref(&example),

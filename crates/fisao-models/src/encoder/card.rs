@@ -5,39 +5,18 @@ use std::ops::Range;
 use burn::tensor::{DType, Tensor};
 use fisao_cuda::{
     CudaError, Driver, Encoder as CardEncoder, EncoderConfig as CardConfig, EncoderPlan,
-    EncoderSession, PatchConfig, Storage, WeightSource,
+    EncoderSession, PatchConfig, Storage,
 };
 use fisao_kernels::attention::Mask;
 
 use super::{Encoder, QueryKeyValue};
 use crate::card_copy::{NamedTensors, storage};
-use crate::card_part::{OnCard, PartCard, SharedDriver, gelu};
+use crate::card_part::{AT_ONCE, NAME, PartCard, SharedDriver, first_layer, gelu};
+use crate::linear::is_adapted;
 use crate::parameters::{floats, from_floats};
-
-/// What the copy's tensors are named by.
-const NAME: &str = "encoder";
-
-/// Images that are on the card at a time.
-const AT_ONCE: usize = 64;
 
 /// A card with a copy of an encoder.
 pub(super) type Card = PartCard<CardEncoder>;
-
-impl OnCard for CardEncoder {
-    type Config = CardConfig;
-
-    fn load(
-        driver: &mut dyn Driver,
-        config: CardConfig,
-        source: &mut dyn WeightSource,
-    ) -> Result<Self, CudaError> {
-        Self::load(driver, config, source, NAME)
-    }
-
-    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
-        Self::unload(self, driver)
-    }
-}
 
 /// What embeds patches before the layers of an encoder. Nothing of it learns.
 pub(crate) struct PatchTensors {
@@ -88,7 +67,7 @@ pub(super) fn copy(
     patches: Option<&PatchTensors>,
     driver: &SharedDriver,
 ) -> Result<Card, CudaError> {
-    Card::new(driver, config(encoder, patches)?, weights(encoder, patches))
+    Card::new(driver, config(encoder, patches)?, weights(encoder, patches).0)
 }
 
 /// Whether two encoders have the same sizes and tensors, so that a copy of one is a copy of the other.
@@ -98,8 +77,8 @@ pub(super) fn are_same(
 ) -> bool {
     let sizes = [config(a, patches), config(b, other_patches)];
     let [Ok(one), Ok(other)] = sizes else { return false };
-    let frozen = is_frozen(a) && is_frozen(b);
-    frozen && one == other && weights(a, patches).are(&weights(b, other_patches))
+    let ((a, frozen), (b, other_frozen)) = (weights(a, patches), weights(b, other_patches));
+    frozen && other_frozen && one == other && a.are(&b)
 }
 
 /// Runs some of the layers. Nothing where the card cannot: that is logged.
@@ -119,12 +98,14 @@ pub(super) fn forward(
         Mask::Causal { first } if first.is_empty() => true,
         _ => return None,
     };
-    if batch == 0 || x.is_tracked() || !is_frozen(encoder) {
+    let (weights, frozen) = weights(encoder, patches);
+    if batch == 0 || x.is_tracked() || !frozen {
         return None;
     }
     let [rows, width] = x.dims();
     let (length, values) = (rows / batch, floats(x));
-    let states = run(card, (encoder, patches), batch, length, |driver, on_card, session| {
+    let copied = (config(encoder, patches), weights);
+    let states = run(card, copied, batch, length, |driver, on_card, session| {
         let parts = values.chunks(AT_ONCE * length * width).map(|x| {
             let sizes = [x.len() / width / length, length];
             session.forward(driver, on_card, x, sizes, causal, layers.clone())
@@ -145,45 +126,36 @@ pub(super) fn encode_patches(
     images: usize,
     depth: usize,
 ) -> Option<Tensor<2>> {
-    if images == 0 || x.is_tracked() || !is_frozen(encoder) {
+    let (weights, frozen) = weights(encoder, Some(patches));
+    if images == 0 || x.is_tracked() || !frozen {
         return None;
     }
     let ([positions, width], values) = (patches.positions.dims(), floats(x));
-    let states =
-        run(card, (encoder, Some(patches)), images, positions, |driver, on_card, session| {
-            let parts = values
-                .chunks(AT_ONCE * values.len() / images)
-                .map(|x| session.encode_patches(driver, on_card, x, depth));
-            parts.collect::<Result<Vec<_>, _>>()
-        })?;
+    let copied = (config(encoder, Some(patches)), weights);
+    let states = run(card, copied, images, positions, |driver, on_card, session| {
+        let parts = values
+            .chunks(AT_ONCE * values.len() / images)
+            .map(|x| session.encode_patches(driver, on_card, x, depth));
+        parts.collect::<Result<Vec<_>, _>>()
+    })?;
     Some(from_floats(states.concat(), [images * positions, width], &x.device()))
 }
 
 /// Calls `work` with the copy and memory for a batch.
 fn run<T>(
     card: &Card,
-    (encoder, patches): (&Encoder, Option<&PatchTensors>),
+    (config, weights): (Result<CardConfig, CudaError>, NamedTensors),
     batch: usize,
     length: usize,
     work: impl FnOnce(&mut dyn Driver, &CardEncoder, &EncoderSession) -> Result<T, CudaError>,
 ) -> Option<T> {
-    card.run(config(encoder, patches), weights(encoder, patches), |driver, on_card| {
+    card.run(config, weights, |driver, on_card| {
         let plan = EncoderPlan { sequences: batch.min(AT_ONCE), length };
         let session = EncoderSession::open(driver, on_card, plan)?;
         let done = work(driver, on_card, &session);
         // Whatever failed, the memory is given back.
         session.close(driver)?;
         done
-    })
-}
-
-/// Whether nothing of an encoder learns or is adapted, which the card has no means for.
-fn is_frozen(encoder: &Encoder) -> bool {
-    encoder.layers.iter().all(|layer| {
-        layer.linears().iter().all(|(_, linear)| linear.adapter.is_none() && !linear.learns())
-            && [&layer.layer_norm1, &layer.layer_norm2]
-                .iter()
-                .all(|norm| !norm.weight.is_require_grad() && !norm.bias.is_require_grad())
     })
 }
 
@@ -194,11 +166,7 @@ pub(super) fn storage_of(encoder: &Encoder) -> Storage {
 }
 
 fn config(encoder: &Encoder, patches: Option<&PatchTensors>) -> Result<CardConfig, CudaError> {
-    let first = encoder.layers.first().ok_or_else(|| CudaError::Unsupported {
-        what: "the number of layers",
-        found: "0".to_owned(),
-        supported: "1 and more",
-    })?;
+    let first = first_layer(&encoder.layers)?;
     let [intermediate, hidden] = first.fc1.weight.dims();
     let activation = gelu(first.activation)?;
     Ok(CardConfig {
@@ -214,25 +182,12 @@ fn config(encoder: &Encoder, patches: Option<&PatchTensors>) -> Result<CardConfi
     })
 }
 
-fn weights(encoder: &Encoder, patches: Option<&PatchTensors>) -> NamedTensors {
-    let mut all = NamedTensors::default();
+/// All tensors of the copy, and whether nothing of the encoder learns or is adapted, which the card has no means for.
+fn weights(encoder: &Encoder, patches: Option<&PatchTensors>) -> (NamedTensors, bool) {
+    let (mut all, frozen) = NamedTensors::of(encoder, NAME);
     if let Some(patches) = patches {
         patches.put(&mut all);
     }
-    for (index, layer) in encoder.layers.iter().enumerate() {
-        let name = |part: &str, kind: &str| format!("{NAME}.layers.{index}.{part}.{kind}");
-        for (part, linear) in layer.linears() {
-            all.put(name(part, "weight"), &linear.weight);
-            if let Some(bias) = &linear.bias {
-                all.put(name(part, "bias"), bias);
-            }
-        }
-        for (part, norm) in
-            [("layer_norm1", &layer.layer_norm1), ("layer_norm2", &layer.layer_norm2)]
-        {
-            all.put(name(part, "weight"), &norm.weight);
-            all.put(name(part, "bias"), &norm.bias);
-        }
-    }
-    all
+    let adapted = is_adapted(|visitor| encoder.clone().visit_linears_mut(NAME, visitor));
+    (all, frozen && !adapted)
 }

@@ -4,40 +4,18 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
 use fisao_cuda::{
-    CudaError, Driver, QFormer as CardQFormer, QFormerBatch, QFormerConfig as CardConfig, Storage,
-    WeightSource,
+    CudaError, QFormer as CardQFormer, QFormerBatch, QFormerConfig as CardConfig, Storage,
 };
 
 use super::QFormer;
 use super::layer::Layer;
 use crate::card_copy::{NamedTensors, storage};
-use crate::card_part::{OnCard, PartCard, SharedDriver, gelu};
+use crate::card_part::{AT_ONCE, NAME, PartCard, SharedDriver, first_layer, gelu};
+use crate::linear::is_adapted;
 use crate::parameters::{floats, from_floats};
-
-/// What the copy's tensors are named by.
-const NAME: &str = "qformer";
-
-/// Images that are on the card at a time.
-const AT_ONCE: usize = 64;
 
 /// A card with a copy of a Q-Former.
 pub(super) type Card = PartCard<CardQFormer>;
-
-impl OnCard for CardQFormer {
-    type Config = CardConfig;
-
-    fn load(
-        driver: &mut dyn Driver,
-        config: CardConfig,
-        source: &mut dyn WeightSource,
-    ) -> Result<Self, CudaError> {
-        Self::load(driver, config, source, NAME)
-    }
-
-    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
-        Self::unload(self, driver)
-    }
-}
 
 /// Copies a Q-Former. One that learns is copied when it does not any more.
 pub(super) fn copy(qformer: &QFormer, driver: &SharedDriver) -> Result<Arc<Card>, CudaError> {
@@ -103,11 +81,7 @@ pub(super) fn storage_of(qformer: &QFormer) -> Storage {
 
 fn config(qformer: &QFormer) -> Result<CardConfig, CudaError> {
     let layers = &qformer.layers;
-    let first = layers.first().ok_or_else(|| CudaError::Unsupported {
-        what: "the number of layers",
-        found: "0".to_owned(),
-        supported: "1 and more",
-    })?;
+    let first = first_layer(layers)?;
     let crossing = layers.iter().enumerate().filter(|(_, layer)| layer.image_width().is_some());
     let second = crossing.map(|(index, _)| index).nth(1);
     let (hidden, intermediate, heads, epsilon, activation) = first.sizes();
@@ -127,7 +101,7 @@ fn config(qformer: &QFormer) -> Result<CardConfig, CudaError> {
 
 /// Nothing where anything learns or is adapted.
 fn weights(qformer: &QFormer) -> Option<NamedTensors> {
-    let mut adapted = false;
-    qformer.clone().visit_linears_mut("", &mut |_, linear| adapted |= linear.adapter.is_some());
-    if adapted { None } else { NamedTensors::frozen(qformer, NAME) }
+    let (all, frozen) = NamedTensors::of(qformer, NAME);
+    let adapted = is_adapted(|visitor| qformer.clone().visit_linears_mut(NAME, visitor));
+    (frozen && !adapted).then_some(all)
 }

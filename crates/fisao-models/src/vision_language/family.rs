@@ -158,9 +158,6 @@ pub trait ImageEncoder: Debug + Send + Sync {
     /// The image tower, where it is one that a contrastive model may share; frozen.
     fn tower(&self) -> Option<&VisionTower>;
 
-    /// Mutable [`tower`](Self::tower).
-    fn tower_mut(&mut self) -> Option<&mut VisionTower>;
-
     /// Copies to a card what it computes; the rest, which is returned, stays on the CPU.
     ///
     /// # Errors

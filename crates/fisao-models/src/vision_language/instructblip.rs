@@ -143,13 +143,9 @@ impl ImageEncoder for InstructBlipImageEncoder {
         Some(&self.tower)
     }
 
-    fn tower_mut(&mut self) -> Option<&mut VisionTower> {
-        Some(&mut self.tower)
-    }
-
     fn use_card(&mut self, driver: &SharedDriver) -> Result<Vec<LeftOnCpu>, CudaError> {
         let mut left = Vec::new();
-        LeftOnCpu::unless(self.tower.use_shared_card(driver), "the image tower", &mut left)?;
+        LeftOnCpu::unless(self.tower.use_card(driver), "the image tower", &mut left)?;
         LeftOnCpu::unless(self.reader.use_card(driver), "the Q-Former", &mut left)?;
         let card = ProjectorCard::copy(driver, &[&self.projection], None);
         self.card = LeftOnCpu::unless(card, "the projection", &mut left)?.unwrap_or_default();

@@ -277,13 +277,9 @@ impl ImageEncoder for LlavaImageEncoder {
         Some(&self.tower)
     }
 
-    fn tower_mut(&mut self) -> Option<&mut VisionTower> {
-        Some(&mut self.tower)
-    }
-
     fn use_card(&mut self, driver: &SharedDriver) -> Result<Vec<LeftOnCpu>, CudaError> {
         let mut left = Vec::new();
-        LeftOnCpu::unless(self.tower.use_shared_card(driver), "the image tower", &mut left)?;
+        LeftOnCpu::unless(self.tower.use_card(driver), "the image tower", &mut left)?;
         let layers = [&self.linear_1, &self.linear_2];
         let activation = Some(self.config.projector_hidden_act);
         let card = ProjectorCard::copy(driver, &layers, activation);

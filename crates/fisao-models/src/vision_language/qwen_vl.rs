@@ -206,10 +206,6 @@ impl ImageEncoder for QwenImageEncoder {
         None
     }
 
-    fn tower_mut(&mut self) -> Option<&mut VisionTower> {
-        None
-    }
-
     fn use_card(&mut self, _driver: &SharedDriver) -> Result<Vec<LeftOnCpu>, CudaError> {
         let reason = CudaError::Unsupported {
             what: "the image tower",

@@ -182,13 +182,9 @@ impl ImageEncoder for SmolVlmImageEncoder {
         Some(&self.tower)
     }
 
-    fn tower_mut(&mut self) -> Option<&mut VisionTower> {
-        Some(&mut self.tower)
-    }
-
     fn use_card(&mut self, driver: &SharedDriver) -> Result<Vec<LeftOnCpu>, CudaError> {
         let mut left = Vec::new();
-        LeftOnCpu::unless(self.tower.use_shared_card(driver), "the image tower", &mut left)?;
+        LeftOnCpu::unless(self.tower.use_card(driver), "the image tower", &mut left)?;
         let card = ProjectorCard::copy(driver, &[&self.connector], None);
         self.card = LeftOnCpu::unless(card, "the connector", &mut left)?.unwrap_or_default();
         Ok(left)

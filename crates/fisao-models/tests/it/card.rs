@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Device, Tensor};
 use fisao_cuda::{CudaError, Failing, Host, HostKernels, HostOptions, Storage, kernel_source};
+use fisao_models::card_part::SharedDriver;
 use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::generation::{Decoding, Generated, Prompt, Sampling};
 use fisao_models::llama::{CardBatches, CardMemory};
@@ -587,7 +588,7 @@ fn towers_of_the_same_tensors_share_their_copy() {
     let [tower, mut other] = [load(7), load(8)];
     let mut on_card = tower.clone();
     assert!(!on_card.share_card(&tower), "there is no copy yet");
-    on_card.use_card(Box::new(driver)).expect("a copy");
+    on_card.use_card(&SharedDriver::new(Box::new(driver))).expect("a copy");
     assert!(!other.share_card(&on_card), "other tensors");
     let mut sharing = tower.clone();
     assert!(sharing.share_card(&on_card));
@@ -610,7 +611,7 @@ fn towers_of_other_families_on_a_card_see_what_they_see_on_the_cpu() {
         let tower = VisionTower::load(config, &mut weights, "tower", &Device::flex());
         let tower = tower.expect("weights");
         let mut on_card = tower.clone();
-        on_card.use_card(Box::new(driver)).expect("a copy");
+        on_card.use_card(&SharedDriver::new(Box::new(driver))).expect("a copy");
         for depth in [0, 2, 3] {
             let [expected, found] =
                 [&tower, &on_card].map(|tower| floats(&tower.hidden_states(pixels(3, 4), depth)));

@@ -1,6 +1,6 @@
 //! Decoding and scores on a card against those on the CPU, for every kind of decoder and every type of its weights.
 
-use burn::tensor::{DType, Device, TensorData};
+use burn::tensor::{DType, Device};
 use fisao_cuda::Storage;
 use fisao_models::generation::{Prompt, Sampling};
 use fisao_models::llama::{DecoderFamily, LlamaConfig, PositionScheme};
@@ -8,9 +8,9 @@ use fisao_models::lora::LoraConfig;
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
-use fisao_models::weights::{Init, RandomWeights, WeightError, WeightSource};
+use fisao_models::weights::RandomWeights;
 use fisao_testkit::compare::largest_difference;
-use fisao_testkit::tiny::{llava_config, pixels};
+use fisao_testkit::tiny::{RoundedWeights, llava_config, pixels};
 
 use crate::card::{disturb, host};
 use crate::fixture::StoredWeights;
@@ -26,17 +26,8 @@ const STORAGES: [(DType, Storage, f32); 3] = [
 ];
 
 /// Weights that are rounded to a type.
-struct Rounded<W>(W, DType);
-
-impl<W: WeightSource> WeightSource for Rounded<W> {
-    fn tensor(
-        &mut self,
-        name: &str,
-        shape: &[usize],
-        init: Init,
-    ) -> Result<TensorData, WeightError> {
-        Ok(self.0.tensor(name, shape, init)?.convert_dtype(self.1))
-    }
+fn rounded<W>(weights: W, dtype: DType) -> RoundedWeights<W> {
+    RoundedWeights { weights, dtype, widened: false }
 }
 
 /// A model and what it is asked.
@@ -51,7 +42,7 @@ struct Case {
 fn llava(name: &str, dtype: DType, change: impl FnOnce(&mut LlamaConfig)) -> Case {
     let mut config = llava_config();
     change(&mut config.text);
-    let mut weights = Rounded(RandomWeights::new(3), dtype);
+    let mut weights = rounded(RandomWeights::new(3), dtype);
     let model = VisionLanguageModel::load(config, &mut weights, &Device::flex());
     let model = model.expect("random weights fit every shape");
     let features = model.image_features(pixels(3, 4));
@@ -61,7 +52,7 @@ fn llava(name: &str, dtype: DType, change: impl FnOnce(&mut LlamaConfig)) -> Cas
 /// A Qwen-VL, whose images have grids of positions, Qwen3's with features behind its first layers.
 fn qwen(name: &str, dtype: DType) -> Case {
     let open = StoredWeights::open(&format!("tiny_qwen_vl/{name}.safetensors"));
-    let (model, cases) = qwen_vl::family_from(name, &mut Rounded(open, dtype));
+    let (model, cases) = qwen_vl::family_from(name, &mut rounded(open, dtype));
     let features = qwen_vl::features(&model, &cases);
     let prompts = qwen_vl::prompts(&model, &cases).into_iter().enumerate();
     let prompts = prompts.map(|(image, ids)| Prompt { ids, image, stream: image as u64 }).collect();

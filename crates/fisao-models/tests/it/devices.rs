@@ -30,7 +30,7 @@ fn vulkan() -> Device {
     )
 }
 
-fn rounded(dtype: DType) -> RoundedWeights {
+fn rounded(dtype: DType) -> RoundedWeights<RandomWeights> {
     RoundedWeights { weights: RandomWeights::new(3), dtype, widened: false }
 }
 

@@ -3,7 +3,7 @@
 use std::f64::consts::FRAC_PI_2;
 
 use crate::comparison::{Check, Facts, Origin, Topic};
-use crate::estimate::mean;
+use crate::estimate::{bisect, mean};
 use crate::feedback::{
     self, FeedbackModel, FeedbackSetting, break_even_under_use, correlation, measured_auc,
     measured_reduction, removable_fraction, scalar_sample,
@@ -237,12 +237,8 @@ pub(super) fn reduction_at(kind: Noise, stream: &mut Stream) -> f64 {
         drawn.iter().map(|&(e, n)| (e, e + noise * n)).collect()
     };
     // Bisection: the AUC falls with the noise.
-    let (mut low, mut high) = (0.0, 10.0);
-    for _ in 0..20 {
-        let middle = f64::midpoint(low, high);
-        if measured_auc(&at(middle)) > 0.8 { low = middle } else { high = middle }
-    }
-    measured_reduction(&at(low))
+    let noise = bisect((0.0, 10.0), 20, |noise| measured_auc(&at(noise)) > 0.8);
+    measured_reduction(&at(noise))
 }
 
 /// Step found where latents have a mean, so that the prior's bias is no longer neutral.

@@ -1,6 +1,7 @@
 //! Checks of [`crate::kl_estimators`].
 
 use crate::comparison::{Check, Facts, Origin, Topic};
+use crate::estimate::mean_and_variance;
 use crate::kl_estimators::{self, bernoulli_gradient, k2, k3, k3_loss_gradient};
 use crate::random::Stream;
 
@@ -29,15 +30,8 @@ fn log_ratio(divergence: f64, stream: &mut Stream) -> f64 {
 }
 
 /// Mean and variance of a function of a log-ratio.
-pub(super) fn moments(mut draw: impl FnMut() -> f64) -> (f64, f64) {
-    let (mut sum, mut squares) = (0.0, 0.0);
-    for _ in 0..SAMPLES {
-        let value = draw();
-        sum += value;
-        squares += value * value;
-    }
-    let mean = sum / SAMPLES as f64;
-    (mean, squares / SAMPLES as f64 - mean * mean)
+pub(super) fn moments(draw: impl FnMut() -> f64) -> (f64, f64) {
+    mean_and_variance(SAMPLES, draw)
 }
 
 pub(super) fn k1_variance(seed: u64) -> Check {
@@ -85,15 +79,8 @@ pub(super) fn k3_by_token(seed: u64) -> Check {
         |tokens| kl_estimators::k3_variance_by_token(1.0, tokens),
         |tokens, stream| {
             let count = tokens as usize;
-            let responses = SAMPLES / count;
-            let (mut sum, mut squares) = (0.0, 0.0);
-            for _ in 0..responses {
-                let value: f64 = (0..count).map(|_| k3(log_ratio(1.0 / tokens, stream))).sum();
-                sum += value;
-                squares += value * value;
-            }
-            let mean = sum / responses as f64;
-            squares / responses as f64 - mean * mean
+            let draw = || (0..count).map(|_| k3(log_ratio(1.0 / tokens, stream))).sum();
+            mean_and_variance(SAMPLES / count, draw).1
         },
     )
 }

@@ -1,7 +1,7 @@
 //! Checks of [`crate::rewards`].
 
 use crate::comparison::{Check, Facts, Origin, Topic};
-use crate::estimate::mean;
+use crate::estimate::{bisect, mean, mean_and_variance};
 use crate::normal::{auc, d_prime};
 use crate::random::{Noise, Stream};
 use crate::rewards::{Binormal, ClassMoments, Form, Moments, logit, silence_auc};
@@ -47,14 +47,8 @@ pub(super) fn simulated(
 ) -> ClassMoments {
     let reward = model.reward(form);
     let mut class = |at: f64| {
-        let (mut sum, mut squares) = (0.0, 0.0);
-        for _ in 0..MENTIONS {
-            let value = reward(at + stream.noise(noise));
-            sum += value;
-            squares += value * value;
-        }
-        let mean = sum / MENTIONS as f64;
-        Moments { mean, variance: squares / MENTIONS as f64 - mean * mean }
+        let (mean, variance) = mean_and_variance(MENTIONS, || reward(at + stream.noise(noise)));
+        Moments { mean, variance }
     };
     let half = 0.5 * model.d_prime;
     ClassMoments { correct: class(half), hallucinated: class(-half) }
@@ -151,12 +145,7 @@ pub(super) fn silence(seed: u64) -> Check {
                 .reward(Form::LogOdds { target: TARGET });
             noise.iter().map(|noise| reward(0.5 * d_prime + noise)).sum::<f64>()
         };
-        let (mut low, mut high) = (0.0, 6.0);
-        for _ in 0..30 {
-            let middle = f64::midpoint(low, high);
-            if expected(middle) < 0.0 { low = middle } else { high = middle }
-        }
-        auc(low)
+        auc(bisect((0.0, 6.0), 30, |d_prime| expected(d_prime) < 0.0))
     })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::comparison::{Check, Facts, Origin, Topic};
 use crate::random::{Noise, Stream};
-use crate::rewards::logit;
+use crate::rewards::{logit, sigmoid};
 use crate::tilt::{bernoulli_divergence, gaussian_divergence, gaussian_gain, naming_probability};
 
 /// Responses per batch.
@@ -84,7 +84,7 @@ fn trained(beta: f64, stream: &mut Stream) -> f64 {
     let (reference, (precision, break_even)) = NAMING;
     let (mut theta, mut sum) = (logit(reference), 0.0);
     for step in 0..STEPS {
-        let p = 1.0 / (1.0 + (-theta).exp());
+        let p = sigmoid(theta);
         let penalty = |named: bool| {
             let ratio = if named { p / reference } else { (1.0 - p) / (1.0 - reference) };
             beta * ratio.ln()
@@ -102,23 +102,26 @@ fn trained(beta: f64, stream: &mut Stream) -> f64 {
             sum += theta;
         }
     }
-    1.0 / (1.0 + (-sum / (STEPS / 2) as f64).exp())
+    sigmoid(sum / (STEPS / 2) as f64)
 }
 
-const TRAINED: &[&str] = &["one object, one decision", "the policy reaches its optimum"];
-
-pub(super) fn naming(seed: u64) -> Check {
-    let facts = Facts {
+/// Facts of what [`trained`] finds.
+const fn trained_facts(name: &'static str, what: &'static str, formula: &'static str) -> Facts {
+    Facts {
         parameter: "β, reward units per nat",
-        assumptions: TRAINED,
+        assumptions: &["one object, one decision", "the policy reaches its optimum"],
         origin: Origin::Ours,
         source: "docs/src/theory.md",
-        ..facts(
-            "tilt-naming",
-            "How often the optimum names an object, against a policy trained on sampled rewards of a weak verifier",
-            "logit p* = logit p + (precision − q*)/β",
-        )
-    };
+        ..facts(name, what, formula)
+    }
+}
+
+pub(super) fn naming(seed: u64) -> Check {
+    let facts = trained_facts(
+        "tilt-naming",
+        "How often the optimum names an object, against a policy trained on sampled rewards of a weak verifier",
+        "logit p* = logit p + (precision − q*)/β",
+    );
     let (reference, reward) = NAMING;
     facts.check(
         seed,
@@ -129,17 +132,11 @@ pub(super) fn naming(seed: u64) -> Check {
 }
 
 pub(super) fn trained_divergence(seed: u64) -> Check {
-    let facts = Facts {
-        parameter: "β, reward units per nat",
-        assumptions: TRAINED,
-        origin: Origin::Ours,
-        source: "docs/src/theory.md",
-        ..facts(
-            "tilt-trained-divergence",
-            "Predicted KL of the optimum against the KL that this training reaches",
-            "p* log(p*/p) + (1 − p*) log((1 − p*)/(1 − p))",
-        )
-    };
+    let facts = trained_facts(
+        "tilt-trained-divergence",
+        "Predicted KL of the optimum against the KL that this training reaches",
+        "p* log(p*/p) + (1 − p*) log((1 − p*)/(1 − p))",
+    );
     let (reference, reward) = NAMING;
     let divergence = |p: f64| bernoulli_divergence(p, reference);
     facts.check(

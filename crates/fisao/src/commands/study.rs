@@ -1,22 +1,18 @@
 //! `fisao study`: what parts of the method are worth, measured.
 
 use fisao_experiments::study::{AnnotatedImages, Studied, StudyRequest, study_verifier};
-use fisao_experiments::theory::{Compared, TheoryRequest, study_theory};
+use fisao_experiments::theory::{TheoryRequest, study_theory};
 use fisao_runs::Reporter;
 
 use crate::arguments::{SamplingArguments, StudyCommand, TheoryArguments, VerifierStudyArguments};
 use crate::output;
 
 pub(crate) fn run(command: &StudyCommand, reporter: &Reporter) -> anyhow::Result<()> {
-    let (summary, page) = match command {
-        StudyCommand::Verifier(arguments) => {
-            let Studied { summary, page } = study_verifier(&request(arguments)?, reporter)?;
-            (summary, page)
-        }
+    let Studied { summary, page } = match command {
+        StudyCommand::Verifier(arguments) => study_verifier(&request(arguments)?, reporter)?,
         StudyCommand::Theory(TheoryArguments { seed, output }) => {
             let request = TheoryRequest { seed: *seed, output: output.clone() };
-            let Compared { summary, page } = study_theory(&request, reporter)?;
-            (summary, page)
+            study_theory(&request, reporter)?
         }
     };
     output::line(summary.trim_end())?;
