@@ -25,8 +25,15 @@ pub struct EncodedImages {
 
 /// The images of some tasks, at least one, with what is asked about each.
 pub fn image_batch(tasks: &[Task], device: &Device) -> ImageBatch {
-    let images = ImageBatch::new(tasks.iter().map(|task| &task.image), device);
-    images.with_instructions(tasks.iter().map(|task| task.instruction.clone()).collect())
+    let shown = |task: &Task| 1 + task.further_images.len();
+    let images =
+        tasks.iter().flat_map(|task| [&task.image].into_iter().chain(&task.further_images));
+    let asked = tasks.iter().flat_map(|task| vec![task.instruction.clone(); shown(task)]);
+    let images = ImageBatch::new(images, device).with_instructions(asked.collect());
+    if tasks.iter().all(|task| task.further_images.is_empty()) {
+        return images;
+    }
+    images.shown_together(tasks.iter().map(shown).collect())
 }
 
 /// Runs the image encoders over all tasks, on all cores of the CPU; an encoder that policy and verifier
@@ -36,6 +43,9 @@ pub fn image_batch(tasks: &[Task], device: &Device) -> ImageBatch {
 ///
 /// # Errors
 /// [`AlignError::Verifier`] when an embedding is not finite.
+///
+/// # Panics
+/// A task shows several images: words are verified against one.
 pub fn encode(
     policy: &VisionLanguageModel,
     verifier: &Verifier,
@@ -56,6 +66,8 @@ pub fn encode_on(
 ) -> Result<EncodedImages, AlignError> {
     let chunks = parallel_chunks(tasks, workers_on(&policy.device()), |chunk| {
         let mut encoded = EncodedImages { features: Vec::new(), embeddings: Vec::new() };
+        let one_each = chunk.iter().all(|task| task.further_images.is_empty());
+        assert!(one_each, "words are verified against one image");
         for batch in chunk.chunks(BATCH) {
             control.check()?;
             let images = image_batch(batch, &policy.device());

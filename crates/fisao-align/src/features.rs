@@ -201,7 +201,7 @@ impl FeatureCache {
     fn keep(&mut self, number: usize, features: &ImageFeatures, embedding: &ImageEmbedding) {
         let shape = Shape {
             tokens: features.tokens().dims(),
-            grid: features.grids().first().copied(),
+            grid: features.grids(0).first().copied(),
             deep: features.deep().len(),
             whole: embedding.whole.len(),
             parts: [embedding.parts.len(), embedding.parts.first().map_or(0, Vec::len)],

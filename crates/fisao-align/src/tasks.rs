@@ -4,13 +4,15 @@ use fisao_models::image::PixelValues;
 
 use crate::error::AlignError;
 
-/// One image with one prompt, ready for the model.
+/// One image with one prompt, ready for the model; or several that the prompt shows, of which no word is verified.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Task {
     /// Name of the image, for reports and errors.
     pub id: String,
     /// The image as the model takes it.
     pub image: PixelValues,
+    /// Images that the prompt shows behind it, in their order; none where anything is verified, trained or calibrated.
+    pub further_images: Vec<PixelValues>,
     /// The image as the verifier takes it, and the crops it looks at, where that is more than the model's own pixels; else
     /// empty, and both see the same.
     pub verifier_images: Vec<PixelValues>,
@@ -25,10 +27,15 @@ pub struct Task {
 impl Task {
     /// The same without the pixels of its images.
     pub(crate) fn without_pixels(&self) -> Self {
-        let PixelValues { tile_size, original_size, .. } = self.image;
+        let sizes = |&PixelValues { tile_size, original_size, .. }: &PixelValues| PixelValues {
+            values: Vec::new(),
+            tile_size,
+            original_size,
+        };
         Self {
             id: self.id.clone(),
-            image: PixelValues { values: Vec::new(), tile_size, original_size },
+            image: sizes(&self.image),
+            further_images: self.further_images.iter().map(sizes).collect(),
             verifier_images: Vec::new(),
             prompt: self.prompt.clone(),
             instruction: self.instruction.clone(),

@@ -120,23 +120,54 @@ impl ChatTemplate {
     /// where the model answers.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`]; or what it writes does not hold the image `placeholder` exactly
-    /// once.
+    /// As [`ChatTemplate::question`].
     pub fn instruction(&self, text: &str, placeholder: &str) -> Result<String, FormatError> {
-        let content = json!([{ "type": "image" }, { "type": "text", "text": text }]);
-        let prompt = self.render(&json!([{ "role": "user", "content": content }]), true)?;
-        match prompt.matches(placeholder).count() {
-            1 => Ok(prompt),
-            found => Err(FormatError::ChatTemplate {
-                path: self.path.clone(),
-                line: None,
-                reason: format!(
-                    "writes {found} image placeholders `{placeholder}` for one image, but one is \
-                     needed"
-                ),
-            }),
-        }
+        self.question(&[PromptPart::Image, PromptPart::Text(text)], placeholder)
     }
+
+    /// Writes the conversation in which a user shows images and says something about them, in this order, up to where the model
+    /// answers.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`]; or what it writes does not hold the image `placeholder` once for each image.
+    pub fn question(
+        &self,
+        parts: &[PromptPart<'_>],
+        placeholder: &str,
+    ) -> Result<String, FormatError> {
+        let written = |part: &PromptPart<'_>| match part {
+            PromptPart::Image => json!({ "type": "image" }),
+            PromptPart::Text(text) => json!({ "type": "text", "text": text }),
+        };
+        let content: Vec<Value> = parts.iter().map(written).collect();
+        let shown = parts.iter().filter(|part| **part == PromptPart::Image).count();
+        let prompt = self.render(&json!([{ "role": "user", "content": content }]), true)?;
+        let found = prompt.matches(placeholder).count();
+        if found == shown {
+            return Ok(prompt);
+        }
+        let (shown, needed) = if shown == 1 {
+            ("one image".to_owned(), "one is")
+        } else {
+            (format!("{shown} images"), "as many are")
+        };
+        Err(FormatError::ChatTemplate {
+            path: self.path.clone(),
+            line: None,
+            reason: format!(
+                "writes {found} image placeholders `{placeholder}` for {shown}, but {needed} needed"
+            ),
+        })
+    }
+}
+
+/// A part of what a user says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PromptPart<'a> {
+    /// An image.
+    Image,
+    /// Text.
+    Text(&'a str),
 }
 
 fn find(folder: &Path) -> Result<Option<(PathBuf, String)>, FormatError> {

@@ -18,14 +18,17 @@ pub enum TextError {
     /// The tokenizer itself failed.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(String),
-    /// A prompt has no or several image placeholders.
+    /// A prompt has not as many image placeholders as it shows images.
     #[error(
-        "the prompt holds {found} image placeholders, but exactly one is needed: write `<image>` \
-         once, or leave it out to use the model's own template"
+        "the prompt holds {found} image placeholders, but {}: write `<image>` {}, or leave it out to use the model's own template",
+        if *needed == 1 { "exactly one is needed".to_owned() } else { format!("shows {needed} images") },
+        if *needed == 1 { "once" } else { "where each of them goes" }
     )]
     ImagePlaceholders {
         /// How many there are.
         found: usize,
+        /// Images that are shown.
+        needed: usize,
     },
 }
 

@@ -194,24 +194,31 @@ impl VisionLanguageModel {
         self.language_model.device()
     }
 
-    /// Image tokens of images, which the model sees whole or in tiles.
+    /// Image tokens of images, which the model sees whole or in tiles; those [shown together](ImageBatch::shown_together) stand for one
+    /// image.
     ///
     /// # Panics
     /// The images have not as many tiles as the model looks at.
     pub fn image_features(&self, images: impl Into<ImageBatch>) -> ImageFeatures {
-        self.image_encoder.encode(images.into(), false).0
+        let mut images = images.into();
+        let shown = std::mem::take(&mut images.shown);
+        let features = self.image_encoder.encode(images, false).0;
+        if shown.is_empty() { features } else { features.shown_together(&shown) }
     }
 
     /// Image tokens of images, and how far the whole of each has come through the [image tower](Self::vision_tower): to the
     /// layer whose states the model takes.
     ///
     /// # Panics
-    /// The images have not as many tiles as the model looks at, or the model has no image tower that can be shared.
+    /// The images have not as many tiles as the model looks at, some are shown together, or the model has no image tower that can be
+    /// shared.
     pub fn image_features_and_vision_output(
         &self,
         images: impl Into<ImageBatch>,
     ) -> (ImageFeatures, VisionOutput) {
-        let (features, output) = self.image_encoder.encode(images.into(), true);
+        let images = images.into();
+        assert!(images.shown.is_empty(), "each image is looked at on its own");
+        let (features, output) = self.image_encoder.encode(images, true);
         (features, output.expect("an encoder whose tower is shared gives its output"))
     }
 

@@ -14,10 +14,11 @@ use burn::tensor::Device;
 use fisao_align::tasks::{Answer, Task};
 use fisao_formats::FormatError;
 use fisao_formats::adapter::{Adapter, VisionAdapter};
+use fisao_formats::chat_template::PromptPart;
 use fisao_formats::checkpoint::{Checkpoint, Loaded};
 use fisao_formats::weights::LoadDtype;
 use fisao_models::generation::Generated;
-use fisao_models::image::{ImageProcessor, ProcessorMismatch};
+use fisao_models::image::{ImageProcessor, PixelValues, ProcessorMismatch};
 use fisao_models::linear::ActivationDtype;
 use fisao_models::text::{DecodedText, TextError, Tokenizer};
 use fisao_models::vision::VisionConfig;
@@ -265,7 +266,30 @@ impl Policy {
 
     /// Token ids of a prompt, with one placeholder for the image; see [`PromptFormat::prompt`].
     pub fn prompt(&self, text: &str) -> anyhow::Result<EncodedPrompt> {
-        let Prompt { text, add_special_tokens } = self.format.prompt(text)?;
+        self.encoded(self.format.prompt(text)?)
+    }
+
+    /// The same for several images and what is said about them, in this order.
+    ///
+    /// # Errors
+    /// As [`Policy::prompt`]; there are several images, and the model was not trained on such prompts.
+    pub fn question(&self, parts: &[PromptPart<'_>]) -> anyhow::Result<EncodedPrompt> {
+        let shown = parts.iter().filter(|part| **part == PromptPart::Image).count();
+        let family = self.model.config().family();
+        if shown > 1 && !family.shows_several_images() {
+            bail!(
+                Refusal::new(format!(
+                    "the prompt shows {shown} images, and `{}` models were trained on one",
+                    family.model_type()
+                ))
+                .hint("ask about one image; SmolVLM, Qwen2.5-VL and Qwen3-VL take several")
+            );
+        }
+        self.encoded(self.format.question(parts)?)
+    }
+
+    fn encoded(&self, prompt: Prompt) -> anyhow::Result<EncodedPrompt> {
+        let Prompt { text, add_special_tokens } = prompt;
         let mut ids = self.tokenizer.encode(&text, add_special_tokens)?;
         if self.format.image_place() == ImagePlace::BeforeText {
             ids.insert(0, self.model.tokens().image);
@@ -330,11 +354,29 @@ impl Policy {
         image: &RgbImage,
         prompt: &EncodedPrompt,
     ) -> Result<Task, TextError> {
-        let image = self.processor.process(image);
+        self.task_about(id, [image], prompt)
+    }
+
+    /// Images that one prompt shows, at least one, in the order of their placeholders, which are expanded.
+    ///
+    /// # Errors
+    /// See [`FamilyConfig::expand_image_tokens`].
+    pub fn task_about<'a>(
+        &self,
+        id: String,
+        images: impl IntoIterator<Item = &'a RgbImage>,
+        prompt: &EncodedPrompt,
+    ) -> Result<Task, TextError> {
+        let mut images = images.into_iter().map(|image| self.processor.process(image));
+        let image = images.next().expect("a prompt shows an image");
+        let further_images: Vec<PixelValues> = images.collect();
         let EncodedPrompt { ids, instruction } = prompt;
-        let prompt = self.model.config().family().expand_image_token(ids, image.original_size)?;
+        let shown = [&image].into_iter().chain(&further_images);
+        let sizes: Vec<(u32, u32)> = shown.map(|image| image.original_size).collect();
+        let prompt = self.model.config().family().expand_image_tokens(ids, &sizes)?;
         let (verifier_images, answer) = (Vec::new(), Answer::None);
-        Ok(Task { id, image, verifier_images, prompt, instruction: instruction.clone(), answer })
+        let instruction = instruction.clone();
+        Ok(Task { id, image, further_images, verifier_images, prompt, instruction, answer })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use fisao_formats::chat_template::{ChatTemplate, special_tokens};
+use fisao_formats::chat_template::{ChatTemplate, PromptPart, special_tokens};
 use fisao_formats::tokenizer::HfTokenizer;
 use fisao_models::llama::DecoderFamily;
 use fisao_models::vision_language::{FamilyConfig, ImagePlace};
@@ -33,7 +33,7 @@ pub struct PromptFormat {
 /// A prompt as token ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EncodedPrompt {
-    /// The decoder's, with one placeholder for the image.
+    /// The decoder's, with one placeholder for the image, or for each of them.
     pub ids: Vec<u32>,
     /// The image encoder's own, where it reads what is asked; else empty.
     pub instruction: Vec<u32>,
@@ -88,8 +88,35 @@ impl PromptFormat {
         } else {
             bail!(self.wordless())
         };
+        Ok(self.begun(text))
+    }
+
+    /// The prompt for images and what the user says about them, in this order. With a single text that holds image placeholders it is
+    /// taken as it is.
+    pub fn question(&self, parts: &[PromptPart<'_>]) -> anyhow::Result<Prompt> {
+        let texts = parts.iter().filter_map(|part| match part {
+            PromptPart::Text(text) => Some(*text),
+            PromptPart::Image => None,
+        });
+        let texts: Vec<&str> = texts.collect();
+        if let [text] = texts[..]
+            && (text.contains(&self.placeholder)
+                || parts == [PromptPart::Image, PromptPart::Text(text)])
+        {
+            return self.prompt(text);
+        }
+        match &self.template {
+            Some(template) if self.image == ImagePlace::InText => {
+                Ok(self.begun(template.question(parts, &self.placeholder)?))
+            }
+            _ => bail!(self.wordless()),
+        }
+    }
+
+    /// A text that is the whole prompt.
+    fn begun(&self, text: String) -> Prompt {
         let begun = self.bos.as_ref().is_some_and(|bos| text.starts_with(bos));
-        Ok(Prompt { text, add_special_tokens: !begun })
+        Prompt { text, add_special_tokens: !begun }
     }
 
     fn wordless(&self) -> Refusal {

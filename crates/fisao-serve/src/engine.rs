@@ -13,6 +13,7 @@ use fisao_align::guided::{Guide, GuidedConfig, GuidedResponse, sample_guided};
 use fisao_align::mentions::MentionScorer;
 use fisao_align::sampling::{Request as SampleRequest, generate};
 use fisao_align::tasks::{Task, TaskList};
+use fisao_formats::chat_template::PromptPart;
 use fisao_formats::images::{decode_image, open_image};
 use fisao_models::generation::{Generated, Sampling};
 use fisao_models::vision_language::ImageFeatures;
@@ -34,6 +35,7 @@ use fisao_verifier::rewards::{self, Response, RewardConfig, RewardRule};
 use fisao_verifier::scorer::Verifier;
 use image::RgbImage;
 
+use crate::openai::Asked;
 use crate::protocol::{
     Answer, Caption, CaptionParams, Characters, ErrorCode, Failure, FoundMention, Greeting,
     ImageSource, MentionsParams, NameScore, PROTOCOL, Request, RewardedSample, ScoreParams,
@@ -401,6 +403,33 @@ impl Engine {
     /// What is not to be asked of the model.
     pub(crate) fn remark(&self) -> Option<&str> {
         self.remark.as_deref()
+    }
+
+    /// A question about one image or several, as the model takes it, and as the verifier does where the answer is to be `verified`.
+    pub(crate) fn question(
+        &self,
+        policy: &Policy,
+        parts: &[Asked],
+        verified: bool,
+    ) -> Result<Task, Failure> {
+        if let [Asked::Image(image), Asked::Text(text)] = parts {
+            let image = std::slice::from_ref(image);
+            return Ok(self.tasks(policy, image, text, verified)?.swap_remove(0));
+        }
+        let shown = parts.iter().map(|part| match part {
+            Asked::Image(_) => PromptPart::Image,
+            Asked::Text(text) => PromptPart::Text(text),
+        });
+        // Before any image is read: the model may have been trained on prompts with one.
+        let prompt =
+            policy.question(&shown.collect::<Vec<_>>()).map_err(|error| invalid(&error))?;
+        let images = parts.iter().filter_map(|part| match part {
+            Asked::Image(image) => Some(self.read(image)),
+            Asked::Text(_) => None,
+        });
+        let images = images.collect::<Result<Vec<_>, _>>()?;
+        let task = policy.task_about("0".to_owned(), &images, &prompt);
+        task.map_err(|error| invalid(&error.into()))
     }
 
     /// A question about images, as the model takes it, and as the verifier does where answers are to be `verified`.

@@ -339,8 +339,7 @@ async fn begun(server: &Arc<Server>, body: Bytes) -> Result<(Talk, bool), Failur
     // Decoding an image takes a while, and this thread has others to listen to.
     let prepared = tokio::task::spawn_blocking(move || {
         let policy = engine.policy(question.adapter)?;
-        let image = std::slice::from_ref(&question.image);
-        let task = engine.tasks(policy, image, &question.prompt, verified)?.swap_remove(0);
+        let task = engine.question(policy, &question.parts, verified)?;
         let longest = answer_length(policy, task.prompt.len(), question.max_tokens)?;
         Ok::<_, Failure>((task, longest, question))
     });

@@ -1,4 +1,4 @@
-//! OpenAI's chat completions, as far as a model that describes one image can answer them.
+//! OpenAI's chat completions, as far as a model that describes images can answer them.
 //!
 //! A field that would be ignored is refused by name, as OpenAI's own server does.
 
@@ -110,6 +110,13 @@ struct ImageUrl {
     url: String,
 }
 
+/// A part of a question.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Asked {
+    Image(ImageSource),
+    Text(String),
+}
+
 /// What a request comes down to.
 #[expect(clippy::struct_excessive_bools, reason = "each is a field of the request")]
 #[derive(Debug, PartialEq)]
@@ -117,8 +124,8 @@ pub(crate) struct Question {
     /// As it is to be called in the answer.
     pub(crate) model: String,
     pub(crate) adapter: bool,
-    pub(crate) prompt: String,
-    pub(crate) image: ImageSource,
+    /// Images and what is said about them; of one image, it before a single text.
+    pub(crate) parts: Vec<Asked>,
     pub(crate) max_tokens: Option<usize>,
     pub(crate) temperature: f64,
     pub(crate) samples: usize,
@@ -148,7 +155,7 @@ impl ChatRequest {
                     .hint(format!("this server has {known}; GET /v1/models lists them")));
             }
         };
-        let (prompt, image) = conversation(self.messages)?;
+        let parts = conversation(self.messages)?;
         let samples = self.n.unwrap_or(1);
         if !(1..=MOST_CHOICES).contains(&samples) {
             return Err(invalid(format!("n is {samples}; it must be from 1 to {MOST_CHOICES}")));
@@ -161,11 +168,17 @@ impl ChatRequest {
         if stop.iter().any(String::is_empty) {
             return Err(invalid("a text in stop is empty"));
         }
+        let shown = parts.iter().filter(|part| matches!(part, Asked::Image(_))).count();
+        if shown > 1 && (self.fisao.verify || self.fisao.guided.is_some()) {
+            return Err(invalid(format!(
+                "words are verified against one image, and the question shows {shown}"
+            ))
+            .hint("leave out fisao.verify and fisao.guided, or ask about one image"));
+        }
         Ok(Question {
             model,
             adapter,
-            prompt,
-            image,
+            parts,
             max_tokens: self.max_completion_tokens.or(self.max_tokens),
             temperature: self.temperature.unwrap_or(1.0),
             samples,
@@ -206,16 +219,16 @@ fn invalid(message: impl Into<String>) -> Failure {
     Failure::new(ErrorCode::InvalidParams, message)
 }
 
-/// The question and the image of a conversation that consists of one question, after what the system has to say.
-fn conversation(messages: Vec<Message>) -> Result<(String, ImageSource), Failure> {
-    let (mut texts, mut images, mut asked) = (Vec::new(), Vec::new(), 0);
+/// The question of a conversation that consists of one, after what the system has to say.
+fn conversation(messages: Vec<Message>) -> Result<Vec<Asked>, Failure> {
+    let (mut said, mut asked) = (Vec::new(), 0);
     for Message { role, content, .. } in messages {
         match role.as_str() {
             "system" | "developer" => {}
             "user" => asked += 1,
             "assistant" | "tool" => {
-                return Err(invalid("earlier answers cannot be taken up: a conversation is one question about one image")
-                    .hint("send the last user message alone, with its image"));
+                return Err(invalid("earlier answers cannot be taken up: a conversation is one question about images")
+                    .hint("send the last user message alone, with its images"));
             }
             other => {
                 return Err(invalid(format!(
@@ -229,23 +242,40 @@ fn conversation(messages: Vec<Message>) -> Result<(String, ImageSource), Failure
         };
         for part in parts {
             match part {
-                Part::Text { text } => texts.push(text),
-                Part::ImageUrl { image_url } => images.push(image_of(&image_url.url)?),
+                Part::Text { text } if text.trim().is_empty() => {}
+                Part::Text { text } => said.push(Asked::Text(text)),
+                Part::ImageUrl { image_url } => said.push(Asked::Image(image_of(&image_url.url)?)),
             }
         }
     }
     if asked != 1 {
         return Err(invalid(format!(
-            "there are {asked} user messages; a conversation is one question about one image"
+            "there are {asked} user messages; a conversation is one question about images"
         )));
     }
-    if images.len() != 1 {
-        return Err(invalid(format!("there are {} images; a question is about one", images.len()))
-            .hint("add a part {\"type\": \"image_url\", \"image_url\": {\"url\": \"data:image/jpeg;base64,…\"}}"));
+    let is_image = |part: &Asked| matches!(part, Asked::Image(_));
+    match said.iter().filter(|part| is_image(part)).count() {
+        0 => Err(invalid("there are 0 images; a question is about at least one")
+            .hint("add a part {\"type\": \"image_url\", \"image_url\": {\"url\": \"data:image/jpeg;base64,…\"}}")),
+        // As `fisao caption` asks.
+        1 => {
+            let (mut image, texts): (Vec<_>, Vec<_>) = said.into_iter().partition(is_image);
+            let texts = texts.into_iter().filter_map(|part| match part {
+                Asked::Text(text) => Some(text),
+                Asked::Image(_) => None,
+            });
+            let texts = texts.collect::<Vec<_>>();
+            let text = if texts.is_empty() { describe() } else { texts.join("\n") };
+            image.push(Asked::Text(text));
+            Ok(image)
+        }
+        _ => {
+            if said.iter().all(is_image) {
+                said.push(Asked::Text(describe()));
+            }
+            Ok(said)
+        }
     }
-    texts.retain(|text| !text.trim().is_empty());
-    let prompt = if texts.is_empty() { describe() } else { texts.join("\n") };
-    Ok((prompt, images.swap_remove(0)))
 }
 
 /// The image of a data URL or a file URL.
@@ -430,11 +460,30 @@ mod tests {
         question(request)
     }
 
+    fn image() -> Asked {
+        Asked::Image(ImageSource::Base64("AAAA".to_owned()))
+    }
+
+    #[test]
+    fn several_images_keep_their_places_and_are_not_verified() {
+        let part =
+            json!({ "type": "image_url", "image_url": { "url": "data:image/png;base64,AAAA" } });
+        let with = |request: &mut Value| {
+            request["messages"][0]["content"].as_array_mut().unwrap().insert(0, part.clone());
+        };
+        let text = Asked::Text("What is this?".to_owned());
+        assert_eq!(asked(with).unwrap().parts, [image(), text, image()]);
+        let refused = asked(|request| {
+            with(request);
+            request["fisao"] = json!({ "verify": true });
+        });
+        assert!(refused.unwrap_err().message.contains("shows 2"));
+    }
+
     #[test]
     fn question_with_an_image_is_read() {
         let question = asked(|_| {}).unwrap();
-        assert_eq!(question.prompt, "What is this?");
-        assert_eq!(question.image, ImageSource::Base64("AAAA".to_owned()));
+        assert_eq!(question.parts, [image(), Asked::Text("What is this?".to_owned())]);
         assert_eq!((question.temperature, question.samples, question.adapter), (1.0, 1, true));
         assert!(!asked(|request| request["model"] = json!("llava:base")).unwrap().adapter);
     }
@@ -481,6 +530,6 @@ mod tests {
         let question = with(
             json!([{ "role": "system", "content": "Be brief." }, { "role": "user", "content": [image] }]),
         );
-        assert_eq!(question.unwrap().prompt, "Be brief.");
+        assert_eq!(question.unwrap().parts[1], Asked::Text("Be brief.".to_owned()));
     }
 }

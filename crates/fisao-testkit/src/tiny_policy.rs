@@ -100,7 +100,8 @@ impl TaskSource for Noise {
         };
         let (id, prompt) = (format!("noise-{index}"), vec![1, 3, 3, 3, 3, 8, 14]);
         let (instruction, answer) = (Vec::new(), Answer::None);
-        Ok(Task { id, image, verifier_images: Vec::new(), prompt, instruction, answer })
+        let (further_images, verifier_images) = (Vec::new(), Vec::new());
+        Ok(Task { id, image, further_images, verifier_images, prompt, instruction, answer })
     }
 }
 

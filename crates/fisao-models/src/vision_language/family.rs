@@ -126,20 +126,47 @@ pub trait FamilyConfig: Debug {
         ImagePlace::InText
     }
 
+    /// Whether the family was trained on prompts that show several images.
+    fn shows_several_images(&self) -> bool {
+        false
+    }
+
     /// Replaces the single image placeholder in `ids` by the [prompt](Self::image_prompt) of an image `(width, height)`. A prompt
     /// that already holds exactly as many placeholders, if more than one, is returned as it is.
     ///
     /// # Errors
     /// [`TextError::ImagePlaceholders`] when there is none or another number.
     fn expand_image_token(&self, ids: &[u32], image: (u32, u32)) -> Result<Vec<u32>, TextError> {
+        self.expand_image_tokens(ids, &[image])
+    }
+
+    /// The same for several images `(width, height)`, in the order of their placeholders.
+    ///
+    /// # Errors
+    /// [`TextError::ImagePlaceholders`] when there are not as many as images.
+    fn expand_image_tokens(
+        &self,
+        ids: &[u32],
+        images: &[(u32, u32)],
+    ) -> Result<Vec<u32>, TextError> {
         let placeholder = self.tokens().image;
-        let places = ids.iter().enumerate().filter(|&(_, &id)| id == placeholder);
-        let places: Vec<usize> = places.map(|(place, _)| place).collect();
-        match places[..] {
-            [place] => Ok([&ids[..place], &self.image_prompt(image)?, &ids[place + 1..]].concat()),
-            _ if places.len() == self.image_tokens(image) => Ok(ids.to_vec()),
-            _ => Err(TextError::ImagePlaceholders { found: places.len() }),
+        let found = ids.iter().filter(|&&id| id == placeholder).count();
+        if found == images.len() {
+            let mut images = images.iter();
+            let mut expanded = Vec::with_capacity(ids.len());
+            for &id in ids {
+                let image = if id == placeholder { images.next() } else { None };
+                match image {
+                    Some(&image) => expanded.extend(self.image_prompt(image)?),
+                    None => expanded.push(id),
+                }
+            }
+            return Ok(expanded);
         }
+        if found == images.iter().map(|&image| self.image_tokens(image)).sum::<usize>() {
+            return Ok(ids.to_vec());
+        }
+        Err(TextError::ImagePlaceholders { found, needed: images.len() })
     }
 }
 

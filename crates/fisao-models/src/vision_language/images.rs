@@ -23,6 +23,8 @@ pub struct ImageBatch {
     pub(super) sizes: Vec<(u32, u32)>,
     /// What each image is looked at for, where the image encoder reads it: ids of its own tokenizer. Else empty.
     pub(super) instructions: Vec<Vec<u32>>,
+    /// Images that each prompt shows, where some show several; else empty.
+    pub(super) shown: Vec<usize>,
 }
 
 impl ImageBatch {
@@ -46,7 +48,7 @@ impl ImageBatch {
             let one = |image: &&PixelValues| on_device(image.values.clone(), 1, image.tile_size);
             images.iter().map(one).collect()
         };
-        Self { pixels, tiles, sizes, instructions: Vec::new() }
+        Self { pixels, tiles, sizes, instructions: Vec::new(), shown: Vec::new() }
     }
 
     /// All tiles, `[Σ tiles, 3, height, width]`.
@@ -81,6 +83,18 @@ impl ImageBatch {
         let images = self.tiles.len();
         assert!(instructions.len() == images, "{images} images, {} texts", instructions.len());
         Self { instructions, ..self }
+    }
+
+    /// The same for prompts some of which show several: the next `shown[i]` images, in their order, are those of prompt `i`, whose
+    /// [features stand for one image](ImageFeatures::shown_together).
+    ///
+    /// # Panics
+    /// They are not as many as there are images.
+    #[must_use]
+    pub fn shown_together(self, shown: Vec<usize>) -> Self {
+        let (images, taken) = (self.tiles.len(), shown.iter().sum::<usize>());
+        assert!(images == taken, "{images} images, of which {taken} are shown");
+        Self { shown, ..self }
     }
 
     /// Width and height of each image before it was prepared.
@@ -151,19 +165,22 @@ impl From<Tensor<4>> for ImageBatch {
         let [count, _, height, width] = pixels.dims();
         let size = (width as u32, height as u32);
         let (tiles, sizes) = (vec![1; count], vec![size; count]);
-        Self { pixels: vec![pixels], tiles, sizes, instructions: Vec::new() }
+        let (instructions, shown) = (Vec::new(), Vec::new());
+        Self { pixels: vec![pixels], tiles, sizes, instructions, shown }
     }
 }
 
-/// Projected image tokens of several images, which may differ in number.
+/// Projected image tokens of several images, which may differ in number. What stands for an image here may be several that one prompt
+/// shows, [put together](Self::shown_together).
 #[derive(Debug, Clone)]
 pub struct ImageFeatures {
     /// `[Σ tokens, hidden]`, one image after the other.
     tokens: Tensor<2>,
     /// Tokens of each image.
     counts: Vec<usize>,
-    /// Rows and columns of each image's tokens, where a decoder has positions for them; else empty.
-    grids: Vec<[usize; 2]>,
+    /// Rows and columns of each image's tokens, where a decoder has positions for them; else empty. Several for images that are shown
+    /// together.
+    grids: Vec<Vec<[usize; 2]>>,
     /// `[Σ tokens, hidden]` each, in most models none.
     deep: Vec<Tensor<2>>,
 }
@@ -185,9 +202,15 @@ impl ImageFeatures {
     /// There are not as many as images, or one has other tokens.
     #[must_use]
     pub fn with_grids(self, grids: Vec<[usize; 2]>) -> Self {
-        let filled = grids.iter().map(|[rows, columns]| rows * columns);
+        self.with_grids_together(grids.into_iter().map(|grid| vec![grid]).collect())
+    }
+
+    fn with_grids_together(self, grids: Vec<Vec<[usize; 2]>>) -> Self {
+        let filled = |grids: &Vec<[usize; 2]>| {
+            grids.iter().map(|[rows, columns]| rows * columns).sum::<usize>()
+        };
         assert!(
-            grids.is_empty() || filled.eq(self.counts.iter().copied()),
+            grids.is_empty() || grids.iter().map(filled).eq(self.counts.iter().copied()),
             "grids are of all tokens"
         );
         Self { grids, ..self }
@@ -214,9 +237,10 @@ impl ImageFeatures {
         &self.counts
     }
 
-    /// Rows and columns of each image's tokens, where the decoder has positions for them; else empty.
-    pub fn grids(&self) -> &[[usize; 2]] {
-        &self.grids
+    /// Rows and columns of an image's tokens, or of each of several that are shown together, where the decoder has positions for them;
+    /// else empty.
+    pub fn grids(&self, image: usize) -> &[[usize; 2]] {
+        self.grids.get(image).map_or(&[], Vec::as_slice)
     }
 
     /// For each of the decoder's first layers what is added behind it, `[Σ tokens, hidden]`; in most models nothing.
@@ -230,14 +254,36 @@ impl ImageFeatures {
     /// There is none, or they are of different models.
     pub fn cat(parts: Vec<Self>) -> Self {
         let counts = parts.iter().flat_map(|part| part.counts.iter().copied()).collect();
-        let grids = parts.iter().flat_map(|part| part.grids.iter().copied()).collect();
+        let grids = parts.iter().flat_map(|part| part.grids.iter().cloned()).collect();
         let layers = parts.first().expect("at least one").deep.len();
         let of_layer = |layer: usize| {
             joined(parts.iter().map(|part| part.deep[layer].clone()).collect::<Vec<_>>())
         };
         let deep = (0..layers).map(of_layer).collect();
         let tokens = parts.into_iter().map(|part| part.tokens).collect::<Vec<_>>();
-        Self::new(joined(tokens), counts).with_grids(grids).with_deep(deep)
+        Self::new(joined(tokens), counts).with_grids_together(grids).with_deep(deep)
+    }
+
+    /// Those of images that prompts show together: the next `shown[i]` images, in their order, stand for image `i` of the result.
+    ///
+    /// # Panics
+    /// They are not as many as there are images.
+    #[must_use]
+    pub fn shown_together(self, shown: &[usize]) -> Self {
+        let (images, taken) = (self.counts.len(), shown.iter().sum::<usize>());
+        assert!(images == taken, "{images} images, of which {taken} are shown");
+        let groups = |first: &mut usize, count: &usize| {
+            let group = *first..*first + count;
+            *first = group.end;
+            Some(group)
+        };
+        let groups: Vec<Range<usize>> = shown.iter().scan(0, groups).collect();
+        let counts = groups.iter().map(|group| self.counts[group.clone()].iter().sum()).collect();
+        let grids = match &self.grids[..] {
+            [] => Vec::new(),
+            grids => groups.iter().map(|group| grids[group.clone()].concat()).collect(),
+        };
+        Self { counts, grids, ..self }
     }
 
     /// Those of each image on its own.
@@ -247,8 +293,8 @@ impl ImageFeatures {
             let own = |all: &Tensor<2>| all.clone().narrow(0, first, count);
             let (tokens, deep) = (own(&self.tokens), self.deep.iter().map(own).collect());
             first += count;
-            let grids = self.grids.get(image).into_iter().copied().collect();
-            Self::new(tokens, vec![count]).with_grids(grids).with_deep(deep)
+            let grids = self.grids.get(image).into_iter().cloned().collect();
+            Self::new(tokens, vec![count]).with_grids_together(grids).with_deep(deep)
         };
         self.counts.iter().enumerate().map(one).collect()
     }

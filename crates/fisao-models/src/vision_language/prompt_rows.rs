@@ -6,7 +6,7 @@ use super::{ImageFeatures, VisionLanguageModel};
 use crate::llama::{PositionScheme, Positions, PromptBatch};
 use crate::parameters::indices;
 
-/// Padded rows of ids, each about one image.
+/// Padded rows of ids, each about an image, or about several that [stand for one](ImageFeatures::shown_together).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PromptRows<'a> {
     /// Rows of equal length.
@@ -160,49 +160,62 @@ impl VisionLanguageModel {
         for (row, (ids, &image)) in rows.iter().zip(images).enumerate() {
             let padding = padding(row);
             positions.resize(positions.len() + padding, [0; 3]);
-            let grid = features.grids().get(image).copied().unwrap_or([0; 2]);
-            next.push(place_on_grid(&ids[padding..], self.tokens().image, grid, &mut positions));
+            let (ids, grids) = (&ids[padding..], features.grids(image));
+            next.push(place_on_grids(ids, self.tokens().image, grids, &mut positions));
         }
         (Positions::Triple(positions), next)
     }
 }
 
-/// Appends time, row and column of each token of a row whose image has a grid of `[rows, columns]`; the position behind them. An
+/// Appends time, row and column of each token of a row whose images have grids of `[rows, columns]`; the position behind them. An
 /// image takes one position in time; text goes on behind its longer side.
-fn place_on_grid(
+fn place_on_grids(
     ids: &[u32],
     placeholder: u32,
-    [rows, columns]: [usize; 2],
+    grids: &[[usize; 2]],
     positions: &mut Vec<[usize; 3]>,
 ) -> usize {
-    let tokens = rows * columns;
     let (mut next, mut shown, mut corner) = (0, 0, 0);
+    let mut grids = grids.iter().filter(|[rows, columns]| rows * columns > 0).peekable();
     for &id in ids {
-        if id != placeholder || shown == tokens {
+        let grid = grids.peek().filter(|_| id == placeholder);
+        let Some(&&[rows, columns]) = grid else {
             positions.push([next; 3]);
             next += 1;
             continue;
-        }
+        };
         if shown == 0 {
             corner = next;
             next += rows.max(columns);
         }
         positions.push([corner, corner + shown / columns, corner + shown % columns]);
         shown += 1;
+        if shown == rows * columns {
+            (shown, _) = (0, grids.next());
+        }
     }
     next
 }
 
 #[cfg(test)]
 mod tests {
-    use super::place_on_grid;
+    use super::place_on_grids;
 
     #[test]
     fn text_goes_on_behind_the_longer_side_of_an_image() {
         let mut positions = Vec::new();
-        let next = place_on_grid(&[5, 9, 9, 9, 9, 9, 9, 6, 9], 9, [2, 3], &mut positions);
+        let next = place_on_grids(&[5, 9, 9, 9, 9, 9, 9, 6, 9], 9, &[[2, 3]], &mut positions);
         let image = [[1, 1, 1], [1, 1, 2], [1, 1, 3], [1, 2, 1], [1, 2, 2], [1, 2, 3]];
         let expected = [&[[0; 3]][..], &image, &[[4; 3], [5; 3]]].concat();
         assert_eq!((positions, next), (expected, 6));
+    }
+
+    #[test]
+    fn second_image_begins_where_the_text_behind_the_first_has_come_to() {
+        let mut positions = Vec::new();
+        let next =
+            place_on_grids(&[9, 9, 9, 5, 9, 9, 6], 9, &[[1, 2], [1, 1], [2, 1]], &mut positions);
+        let expected = [[0; 3], [0, 0, 1], [2; 3], [3; 3], [4; 3], [4, 5, 4], [6; 3]].to_vec();
+        assert_eq!((positions, next), (expected, 7));
     }
 }

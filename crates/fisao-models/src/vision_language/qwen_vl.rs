@@ -124,6 +124,10 @@ impl FamilyConfig for QwenVlConfig {
         Some(WholeImageGrid { first: 0, rows: along(height), columns: along(width) })
     }
 
+    fn shows_several_images(&self) -> bool {
+        true
+    }
+
     fn vision(&self) -> Option<&VisionConfig> {
         None
     }

@@ -85,6 +85,10 @@ impl FamilyConfig for SmolVlmConfig {
         Some(WholeImageGrid { first, rows: side, columns: side })
     }
 
+    fn shows_several_images(&self) -> bool {
+        true
+    }
+
     fn vision(&self) -> Option<&VisionConfig> {
         Some(&self.vision)
     }

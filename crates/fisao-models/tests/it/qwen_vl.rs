@@ -25,6 +25,11 @@ pub(crate) fn family(name: &str) -> (VisionLanguageModel, Vec<Value>) {
     family
 }
 
+/// The case in which one prompt shows images of several others.
+fn several(name: &str) -> Value {
+    fixture::json("tiny_qwen_vl/expected.json")["families"][name]["several"].take()
+}
+
 /// The same with weights that are made of the stored ones.
 pub(crate) fn family_from(
     name: &str,
@@ -69,7 +74,7 @@ fn image_and_deep_features_match_transformers() {
         for (case, found) in cases.iter().zip(&found) {
             let expected = fixture::numbers(&case["image_tokens"]);
             assert_close("image tokens", &floats(found.tokens()), &expected, F32_FORWARD);
-            assert_eq!(found.grids()[0].map(|x| x as u32).to_vec(), fixture::ids(&case["grid"]));
+            assert_eq!(found.grids(0)[0].map(|x| x as u32).to_vec(), fixture::ids(&case["grid"]));
             let deep = case["deep"].as_array().expect("a list");
             assert_eq!(found.deep().len(), deep.len(), "{name}");
             for (found, expected) in found.deep().iter().zip(deep) {
@@ -116,6 +121,39 @@ fn greedy_answers_match_transformers_in_one_batch() {
             assert_close(name, &response.logprobs, &expected, F32_FORWARD);
         }
     }
+}
+
+#[test]
+fn prompts_that_show_several_images_are_answered_as_in_transformers() {
+    let sampling = Sampling { max_new_tokens: 8, temperature: 0.0, seed: 0 };
+    for name in FAMILIES {
+        let (model, cases) = family(name);
+        let several = several(name);
+        let shown = fixture::ids(&several["shown"]);
+        let shown: Vec<Value> = shown.iter().map(|&at| cases[at as usize].clone()).collect();
+        let texts = several["texts"].as_array().expect("a list").iter().map(fixture::ids);
+        let ids = texts.collect::<Vec<_>>().join(&model.tokens().image);
+        let sizes: Vec<_> = shown.iter().map(|case| pixels(case).original_size).collect();
+        let ids = model.config().family().expand_image_tokens(&ids, &sizes);
+        let together = Prompt { ids: ids.expect("two placeholders"), image: 0, stream: 0 };
+        // Beside a prompt that shows one image.
+        let alone = Prompt { image: 1, ..prompt_of(&model, &cases[1]) };
+        let images = [&shown[..], &cases[1..2]].concat();
+        let features = features(&model, &images).shown_together(&[2, 1]);
+        let responses = model.generate(&[together, alone], &features, 1, &sampling);
+        for (case, response) in [&several, &cases[1]].into_iter().zip(responses.expect("responses"))
+        {
+            assert_eq!(response.tokens, fixture::ids(&case["greedy"]["tokens"]), "{name}");
+            let expected = fixture::numbers(&case["greedy"]["logprobs"]);
+            assert_close(name, &response.logprobs, &expected, F32_FORWARD);
+        }
+    }
+}
+
+/// A case's prompt.
+fn prompt_of(model: &VisionLanguageModel, case: &Value) -> Prompt {
+    let ids = prompts(model, std::slice::from_ref(case)).swap_remove(0);
+    Prompt { ids, image: 0, stream: 0 }
 }
 
 /// Of two responses to the first prompt and one to the second, so many `together`.

@@ -148,6 +148,26 @@ fn batched_images_of_different_sizes_decode_as_in_transformers() {
 }
 
 #[test]
+fn prompt_that_shows_several_images_is_answered_as_in_transformers() {
+    let (model, config, cases) = model(true);
+    let case = fixture::json("tiny_smolvlm/expected.json")["several"].take();
+    let shown = fixture::ids(&case["shown"]);
+    let shown: Vec<Value> = shown.iter().map(|&at| cases[at as usize].clone()).collect();
+    let sizes: Vec<_> = shown.iter().map(|case| prepared(&config, case).original_size).collect();
+    let expanded = config.expand_image_tokens(&fixture::ids(&case["short"]), &sizes);
+    let ids = expanded.expect("two placeholders");
+    assert_eq!(ids, fixture::ids(&case["prompt"]));
+    let features = features(&model, &config, &shown).shown_together(&[2]);
+    let sampling = Sampling { max_new_tokens: 10, temperature: 0.0, seed: 0 };
+    let responses = model.generate(&[Prompt { ids, image: 0, stream: 0 }], &features, 1, &sampling);
+    let response = responses.expect("a response").swap_remove(0);
+    let expected = fixture::ids(&case["greedy"]["tokens"]);
+    assert_eq!(response.tokens[..expected.len()], expected);
+    let expected = fixture::numbers(&case["greedy"]["logprobs"]);
+    assert_close("log-probabilities", &response.logprobs[..expected.len()], &expected, F32_FORWARD);
+}
+
+#[test]
 fn connector_receives_gradients_through_the_tiles() {
     let (mut model, config, cases) = model(true);
     let count = model.train_where(&|name| name.starts_with("connector."));

@@ -108,6 +108,6 @@ fn image_placeholder_expands_to_one_per_image_token() {
     for wrong in [&[1, 5][..], &[1, image, 5, image]] {
         let found = wrong.iter().filter(|&&id| id == image).count();
         let error = config.expand_image_token(wrong, SIZE).expect_err("none or two");
-        assert!(matches!(error, TextError::ImagePlaceholders { found: f } if f == found));
+        assert!(matches!(error, TextError::ImagePlaceholders { found: f, .. } if f == found));
     }
 }

@@ -22,6 +22,10 @@ pub(crate) struct CaptionArguments {
     /// a conversation by the model's chat template
     #[arg(long, value_name = "TEXT", default_value = fisao_scenes::PROMPTS[0])]
     pub(crate) prompt: String,
+    /// Show all images to the model in one prompt, in the order they are given, and print one answer: for models that were trained on
+    /// such prompts (SmolVLM, Qwen2.5-VL, Qwen3-VL)
+    #[arg(long, conflicts_with_all = ["best_of", "guided", "skip_damaged"])]
+    pub(crate) together: bool,
     #[command(flatten)]
     pub(crate) sampling: SamplingArguments,
     #[command(flatten)]
@@ -30,7 +34,7 @@ pub(crate) struct CaptionArguments {
     pub(crate) damaged: DamagedArguments,
     #[command(flatten)]
     pub(crate) vocabulary: VocabularyArguments,
-    /// How to print the captions; json prints one object per image
+    /// How to print the captions; json prints one object per image, or one for all with --together
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) format: Format,
 }

@@ -4,12 +4,14 @@ use std::path::Path;
 
 use fisao_align::guided::{Guidance, TakenBack};
 use fisao_align::sampling::{generate, tasks_at_once};
-use fisao_align::tasks::TaskSource;
-use fisao_models::generation::FinishReason;
+use fisao_align::tasks::{TaskList, TaskSource};
+use fisao_formats::chat_template::PromptPart;
+use fisao_formats::images::open_image;
+use fisao_models::generation::{FinishReason, Sampling};
 use fisao_runs::Reporter;
 use fisao_runs::bundle::{Policy, SpelledToken, warn_of_photographs};
 use fisao_runs::device::warn_of_batches_left_to_cpu;
-use fisao_runs::tasks::{ImageTasks, checked_images};
+use fisao_runs::tasks::{ImageFile, ImageTasks, checked_images};
 use serde::Serialize;
 
 use super::chooser::{Chooser, ChooserSource, Written};
@@ -20,9 +22,8 @@ use fisao_report::escaping::one_line;
 /// One image's caption, as printed.
 #[derive(Serialize)]
 struct CaptionedImage<'a> {
-    /// The file's name, by which other commands find it in a folder of images.
-    image_id: String,
-    image: String,
+    #[serde(flatten)]
+    shown: Shown,
     prompt: &'a str,
     caption: String,
     tokens: Vec<SpelledToken>,
@@ -30,6 +31,35 @@ struct CaptionedImage<'a> {
     /// What guidance did, where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     guided: Option<GuidedCounts>,
+}
+
+/// What a caption is about.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Shown {
+    One {
+        /// The file's name, by which other commands find it in a folder of images.
+        image_id: String,
+        image: String,
+    },
+    Together {
+        images: Vec<String>,
+    },
+}
+
+impl Shown {
+    fn one(image: String) -> Self {
+        let name = Path::new(&image).file_name().map(|name| name.to_string_lossy().into_owned());
+        Self::One { image_id: name.unwrap_or_else(|| image.clone()), image }
+    }
+
+    /// For a line of text.
+    fn line(&self) -> String {
+        match self {
+            Self::One { image, .. } => one_line(image).into_owned(),
+            Self::Together { images } => one_line(&images.join(", ")).into_owned(),
+        }
+    }
 }
 
 /// What guidance did to a caption.
@@ -57,6 +87,9 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
         Policy::open(&arguments.model.source(), arguments.world.kind(), &opened, reporter)?;
     let sizes = images.iter().map(|image| image.size);
     warn_of_photographs(policy.is_embedded(), sizes, reporter);
+    if arguments.together {
+        return describe_together(arguments, &policy, &images, &sampling, reporter);
+    }
     let chooser = chooser.map(|source| Chooser::open(&source, &policy, &opened, reporter));
     let mut chooser = chooser.transpose()?;
     let views = chooser.as_ref().and_then(|chooser| chooser.views().cloned());
@@ -80,16 +113,38 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
             advance(end - start);
         }
         for (index, written) in (start..end).zip(captions) {
-            let image = tasks.file(index).display().to_string();
-            let caption = describe(&policy, image, &arguments.prompt, written)?;
-            match arguments.format {
-                Format::Text => {
-                    let (image, text) = (one_line(&caption.image), one_line(&caption.caption));
-                    output::line(format!("{image}: {text}"))?;
-                }
-                Format::Json => output::json(&caption)?,
-            }
+            let shown = Shown::one(tasks.file(index).display().to_string());
+            describe(&policy, shown, &arguments.prompt, written)?.print(arguments.format)?;
         }
+    }
+    progress.finish();
+    warn_of_batches_left_to_cpu(&policy.model, reporter);
+    Ok(())
+}
+
+/// One answer about all images.
+fn describe_together(
+    arguments: &CaptionArguments,
+    policy: &Policy,
+    images: &[ImageFile],
+    sampling: &Sampling,
+    reporter: &Reporter,
+) -> anyhow::Result<()> {
+    let mut parts = vec![PromptPart::Image; images.len()];
+    parts.push(PromptPart::Text(&arguments.prompt));
+    let prompt = policy.question(&parts)?;
+    let files = images.iter().map(|image| open_image(&image.file));
+    let pictures = files.collect::<Result<Vec<_>, _>>()?;
+    let named: Vec<String> = images.iter().map(|image| image.file.display().to_string()).collect();
+    let task = policy.task_about(named.join(", "), &pictures, &prompt)?;
+    policy.check_length(task.prompt.len(), sampling.max_new_tokens)?;
+    let length = task.prompt.len() + sampling.max_new_tokens;
+    let progress = reporter.phase("captioning", 1);
+    let advance = |done| progress.advance(done as u64);
+    let written = generate(&policy.model, &TaskList(&[task]), 0..1, 1, length, sampling, &advance)?;
+    for response in written {
+        let shown = Shown::Together { images: named.clone() };
+        describe(policy, shown, &arguments.prompt, (response, None))?.print(arguments.format)?;
     }
     progress.finish();
     warn_of_batches_left_to_cpu(&policy.model, reporter);
@@ -98,19 +153,29 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
 
 fn describe<'a>(
     policy: &Policy,
-    image: String,
+    shown: Shown,
     prompt: &'a str,
     (written, guidance): Written,
 ) -> anyhow::Result<CaptionedImage<'a>> {
     let (caption, tokens) = policy.spelled(&written)?;
-    let name = Path::new(&image).file_name().map(|name| name.to_string_lossy().into_owned());
     Ok(CaptionedImage {
-        image_id: name.unwrap_or_else(|| image.clone()),
-        image,
+        shown,
         prompt,
         caption,
         tokens,
         finish_reason: written.finish,
         guided: guidance.map(GuidedCounts::from),
     })
+}
+
+impl CaptionedImage<'_> {
+    fn print(&self, format: Format) -> anyhow::Result<()> {
+        match format {
+            Format::Text => {
+                output::line(format!("{}: {}", self.shown.line(), one_line(&self.caption)))?;
+            }
+            Format::Json => output::json(self)?,
+        }
+        Ok(())
+    }
 }

@@ -70,6 +70,49 @@ fn merged_model_equals_adapter() {
     }
 }
 
+/// Log-probabilities of the answer's tokens, and what the answer says it is about.
+fn answer_about(place: &Workplace, model: &str, images: &[&str]) -> (Vec<f64>, Value) {
+    let shown = [&["caption", "--together", "--model", model, "--images"][..], images].concat();
+    let text =
+        place.succeed(&[&shown[..], &["--max-new-tokens", "4", "--format", "json"]].concat());
+    let answer: Value = serde_json::from_str(text.trim()).expect("one answer");
+    let tokens = answer["tokens"].as_array().unwrap().iter();
+    (tokens.map(|token| token["logprob"].as_f64().unwrap()).collect(), answer["images"].clone())
+}
+
+#[test]
+fn one_prompt_shows_all_images_in_their_order() {
+    let place = furnished();
+    let (wide, other) = ("pictures/d.png", "pictures/a.png");
+    for model in FAMILIES {
+        let (found, images) = answer_about(&place, model, &[wide, other]);
+        assert_eq!(images, serde_json::json!([wide, other]));
+        assert_ne!(found, answer_about(&place, model, &[other, wide]).0, "{model}: their order");
+        assert_ne!(found, answer_about(&place, model, &[wide]).0, "{model}: the second image");
+        let alone = place.succeed(&[
+            "caption",
+            "--model",
+            model,
+            "--images",
+            wide,
+            "--max-new-tokens",
+            "4",
+            "--format",
+            "json",
+        ]);
+        let alone: Value = serde_json::from_str(alone.trim()).unwrap();
+        let first = alone["tokens"][0]["logprob"].as_f64().unwrap();
+        assert!((answer_about(&place, model, &[wide]).0[0] - first).abs() < 1e-5, "{model}");
+    }
+    let refused =
+        place.refuse(&["caption", "--together", "--model", "llava", "--images", wide, other]);
+    assert!(
+        refused.contains("shows 2 images, and `llava` models were trained on one"),
+        "{refused}"
+    );
+    assert!(refused.contains("SmolVLM, Qwen2.5-VL and Qwen3-VL take several"), "{refused}");
+}
+
 #[test]
 fn gradient_checkpointing_changes_next_to_nothing() {
     let place = furnished();

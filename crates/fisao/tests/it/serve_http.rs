@@ -175,6 +175,60 @@ fn answers_are_the_captions_of_the_command() {
 }
 
 /// What is decoded beside it does not change an answer.
+/// In their order, and with the words around them where they stand.
+#[test]
+fn question_about_several_images_is_answered_as_by_the_command() {
+    let place = Workplace::furnished();
+    place.write_qwen_vl(false);
+    write_calibration(&place);
+    place.write("words.txt", "dog\ncat\n");
+    let pair = ["--model", "qwen3_vl", "--verifier", "clip", "--allow-mismatched-verifier"];
+    let server = Server::of(place, &[&pair[..], &["--vocabulary", "words.txt"]].concat());
+    let picture = |name: &str| {
+        let bytes = std::fs::read(server.place.path("pictures").join(name)).unwrap();
+        let url = format!("data:image/png;base64,{}", STANDARD.encode(bytes));
+        json!({ "type": "image_url", "image_url": { "url": url } })
+    };
+    let ask = |content: Value, more: Value| {
+        let mut question = json!({ "messages": [{ "role": "user", "content": content }], "temperature": 0, "max_tokens": 6 });
+        question.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.post("/v1/chat/completions", &question)
+    };
+    let text = json!({ "type": "text", "text": "Compare." });
+    let (first, second) = (picture("a.png"), picture("b.png"));
+    let printed = server.place.succeed(&[
+        "caption",
+        "--together",
+        "--model",
+        "qwen3_vl",
+        "--images",
+        "pictures/a.png",
+        "pictures/b.png",
+        "--prompt",
+        "Compare.",
+        "--max-new-tokens",
+        "6",
+        "--format",
+        "json",
+    ]);
+    let command: Value = serde_json::from_str(&printed).unwrap();
+    let (status, answer) = ask(json!([first, second, text]), json!({}));
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(content(&answer["choices"][0]), command["caption"].as_str().unwrap());
+    let tokens = |answer: &Value| answer["choices"][0]["logprobs"].clone();
+    let logprobs = json!({ "logprobs": true });
+    let apart = ask(json!([first, text, second]), logprobs.clone()).1;
+    let before = ask(json!([first, second, text]), logprobs).1;
+    assert_ne!(tokens(&apart), tokens(&before), "the text between the images stands there");
+    let (status, refused) =
+        ask(json!([first, second, text]), json!({ "fisao": { "verify": true } }));
+    assert_eq!(status, 400, "{refused}");
+    assert!(
+        refused["error"]["message"].as_str().unwrap().contains("against one image"),
+        "{refused}"
+    );
+}
+
 #[test]
 fn answers_do_not_depend_on_what_else_is_asked() {
     let server = Server::start(&[]);
