@@ -38,7 +38,7 @@ const SPAN_FIELDS: [&str; 4] = ["spans", "annotations", "labels", "hard_labels"]
 /// Fields that hold one label for each token.
 const TOKEN_FIELDS: [&str; 3] = ["token_labels", "tags", "ner_tags"];
 
-/// More types than a mask of 64 bits holds are no types.
+/// More types than a mask of 64 bits holds are not types.
 const MOST_TYPES: usize = 64;
 
 /// How labels are read.
@@ -339,7 +339,7 @@ impl Tag {
             other => {
                 let other = shortened(&other.to_string());
                 Err(Fault::shape(format!(
-                    "{other} is no label of a token; give 0 or 1, or BIO tags"
+                    "{other} is not a label of a token; give 0 or 1, or BIO tags"
                 )))
             }
         }

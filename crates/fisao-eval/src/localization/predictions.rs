@@ -69,7 +69,7 @@ pub struct Predictions {
 /// one that the detector calls hallucinated.
 ///
 /// # Errors
-/// A row without a text or predictions, a score that is no number, scores of two kinds, an id that another row has; a span that
+/// A row without a text or predictions, a score that is not finite, scores of two kinds, an id that another row has; a span that
 /// does not fit its text, unless such texts are skipped. Each with its place.
 pub fn read_predictions(
     reader: impl BufRead,
@@ -217,7 +217,7 @@ fn number(value: &Value) -> Result<f64, Fault> {
     value.as_f64().filter(|number| number.is_finite()).ok_or_else(|| {
         let value = shortened(&value.to_string());
         Fault::shape(format!(
-            "score {value} is no finite number; higher is more likely hallucinated"
+            "score {value} is not a finite number; higher is more likely hallucinated"
         ))
     })
 }

@@ -88,7 +88,7 @@ impl Skipped {
     }
 }
 
-/// What is wrong with a row; without a problem it is no row of its kind at all.
+/// What is wrong with a row; without a problem it is not a row of its kind at all.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) problem: Option<Problem>,

@@ -95,5 +95,5 @@ pub(super) fn tokens(row: &Row) -> Result<Option<Vec<&str>>, Fault> {
     let tokens: Option<Vec<&str>> = values.iter().map(Value::as_str).collect();
     tokens
         .map(Some)
-        .ok_or_else(|| Fault::shape(format!("\"{name}\" holds something that is no text")))
+        .ok_or_else(|| Fault::shape(format!("\"{name}\" holds something that is not text")))
 }

@@ -64,7 +64,7 @@ fn bytes_of(
 
 fn no_span(value: &Value) -> Fault {
     Fault::shape(format!(
-        "{} is no span; give {{\"start\": …, \"end\": …}}, [start, end] or {{\"text\": \"…\"}}",
+        "{} is not a span; give {{\"start\": …, \"end\": …}}, [start, end] or {{\"text\": \"…\"}}",
         shortened(&value.to_string())
     ))
 }
@@ -80,7 +80,7 @@ fn located(
     let number = |value: &Value| {
         let whole = value.as_f64().filter(|number| number.fract() == 0.0);
         whole.ok_or_else(|| {
-            Fault::shape(format!("offset {} is no whole number", shortened(&value.to_string())))
+            Fault::shape(format!("offset {} is not a whole number", shortened(&value.to_string())))
         })
     };
     let (start, end) = (number(start)?, number(end)?);
