@@ -15,6 +15,7 @@ mod groups;
 mod ranks;
 mod risk_coverage;
 mod separation;
+mod sweep;
 
 pub use calibration::{brier, expected_calibration_error};
 pub use correlation::{pearson, spearman};
@@ -22,3 +23,4 @@ pub use groups::Groups;
 pub use ranks::mean_ranks;
 pub use risk_coverage::{RiskCoverage, RiskPoint};
 pub use separation::{average_precision, roc_auc};
+pub use sweep::{Step, Sweep, Threshold};

@@ -4,7 +4,8 @@
 //! score can be recomputed from saved captions alone. [`chair`] measures object hallucination in
 //! captions, [`captions`] their likeness to people's; [`pope`], [`mme`], [`amber`], [`options`],
 //! [`science_qa`], [`gqa`] and [`judged`] are benchmarks of questions, whose [`answers`] are read
-//! alike; [`detection`] judges the scores of a detector; [`statistics`] says how sure a number is.
+//! alike; [`detection`] judges the scores of a detector, [`localization`] what it says of words and
+//! spans; [`statistics`] says how sure a number is.
 #![doc = include_str!("../README.md")]
 
 pub mod amber;
@@ -18,6 +19,7 @@ pub mod gqa;
 pub mod image_id;
 pub mod judged;
 mod keyed;
+pub mod localization;
 pub mod mme;
 pub mod options;
 pub mod pope;

@@ -7,6 +7,7 @@
 
 mod axis;
 mod curves;
+pub mod detection;
 pub mod escaping;
 mod gallery;
 mod histogram;

@@ -28,11 +28,20 @@ use crate::stop::StopSource;
 use crate::tasks::{DamagedImages, checked_images};
 use crate::vocabulary::Vocabulary;
 
+/// Where captions to verify come from.
+#[derive(Clone, Debug)]
+pub enum CaptionsToVerify {
+    /// A file.
+    File(PathBuf),
+    /// They are known.
+    Given(Vec<ChairInput>),
+}
+
 /// Captions to verify, and by what.
 #[derive(Clone, Debug)]
 pub struct VerifyRequest {
-    /// File of the captions.
-    pub captions: PathBuf,
+    /// The captions.
+    pub captions: CaptionsToVerify,
     /// Folder of their images.
     pub images: PathBuf,
     /// What is done about images that cannot be used.
@@ -262,12 +271,17 @@ fn captions(
     request: &VerifyRequest,
     reporter: &Reporter,
 ) -> anyhow::Result<(Vec<ChairInput>, Vec<PathBuf>)> {
-    let path = &request.captions;
-    let captions = read_captions(open_text("captions", path)?)
-        .with_context(|| format!("{} cannot be read as captions", path.display()))?;
-    if captions.is_empty() {
-        bail!(Refusal::new(format!("{} holds no caption", path.display())));
-    }
+    let captions = match &request.captions {
+        CaptionsToVerify::File(path) => {
+            let captions = read_captions(open_text("captions", path)?)
+                .with_context(|| format!("{} cannot be read as captions", path.display()))?;
+            if captions.is_empty() {
+                bail!(Refusal::new(format!("{} holds no caption", path.display())));
+            }
+            captions
+        }
+        CaptionsToVerify::Given(captions) => captions.clone(),
+    };
     let images = ImageDirectory::open(&request.images);
     let file = |input: &ChairInput| images.file(&input.image_id);
     let files = captions.iter().map(file).collect::<anyhow::Result<Vec<_>>>()?;

@@ -49,5 +49,5 @@ pub(crate) use shared::{
 };
 pub(crate) use study::{StudyArguments, StudyCommand, TheoryArguments, VerifierStudyArguments};
 pub(crate) use truth::{ChairRules, TruthArguments};
-pub(crate) use verify::{VerifyArguments, VerifyFormat};
+pub(crate) use verify::{VerifyArguments, VerifyFormat, VerifyingArguments};
 pub(crate) use world::{WorldArguments, WorldChoice, WorldKindArguments, WorldSplit};

@@ -2,6 +2,7 @@
 
 use fisao_align::trainer::TrainerState;
 use fisao_eval::captions::{read_caption_rows, read_references};
+use fisao_eval::localization::{Broken, LabelOptions, read_labels, read_predictions};
 use fisao_eval::{amber, answers, chair, gqa, judged, mme, options, pope, science_qa};
 use fisao_testkit::fuzz::{BYTES, CountedAllocator, Form, Reader, run};
 use fisao_verifier::calibration::{Calibration, fit_annotated};
@@ -15,6 +16,7 @@ fn readers_survive_damaged_files() {
     check_nested_entries();
     let mut readers = rows();
     readers.extend(lists());
+    readers.push(localization());
     readers.extend(tables());
     readers.push(reader("calibration", Form::Json, vec![calibration()], |input| {
         if let Ok(calibration) = serde_json::from_slice::<Calibration>(input) {
@@ -114,6 +116,32 @@ fn rows() -> Vec<Reader> {
             drop(judged::read_verdicts(input));
         }),
     ]
+}
+
+/// Labels and predictions of hallucinated spans, in all their layouts.
+fn localization() -> Reader {
+    let text = "A café, a red dog";
+    let part = json!({ "name": "red", "char_index": "10:13", "token_index": "4" });
+    let labels = [
+        json!({ "id": 1, "image_id": 7, "hallucinated_text": text, "annotations": { "attribute": [{ "attr": part }], "scene": [] } }),
+        json!({ "id": "b", "response": text, "annotations": [{ "start": 2, "end": 6, "text": "café", "label": "UNSURE" }] }),
+        json!({ "image": "c.jpg", "text": text, "spans": [[2, 6], [2, 6, "scene"], { "text": "dog", "type": "object" }] }),
+        json!({ "text": text, "tokens": ["A", "caf", "##é", ",", "a", "red", "dog"], "labels": [0, 1, true, "B-x", "I-x", "O", "I"] }),
+    ];
+    let mention = json!({ "start": 14, "end": 17, "text": "dog", "negated": false, "score": 0.1, "p_hallucinated": 0.7, "hallucinated": true });
+    let predictions = [
+        json!({ "image_id": "c", "caption": text, "unit": "cosine", "mentions": [mention], "hallucinated": 1 }),
+        json!({ "image": "c.jpg", "text": text, "spans": [{ "start": 2, "end": 6, "score": 0.5 }] }),
+        json!({ "tokens": ["A", "dog"], "scores": [0.5, null] }),
+    ];
+    let files = vec![lines(&labels), bytes(&json!(labels)), lines(&predictions)];
+    reader("localization", Form::JsonLines, files, |input| {
+        for broken in [Broken::Refuse, Broken::Skip] {
+            let options = LabelOptions { broken, ..LabelOptions::default() };
+            drop(read_labels(input, &options));
+            drop(read_predictions(input, &options));
+        }
+    })
 }
 
 /// One JSON document.

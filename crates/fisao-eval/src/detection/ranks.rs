@@ -32,6 +32,8 @@ pub fn mean_ranks(values: &[f64]) -> Vec<f64> {
 
 /// Items of one score.
 pub(super) struct Tied {
+    /// The score.
+    pub(super) score: f64,
     /// How many.
     pub(super) count: usize,
     /// How many of them are marked.
@@ -44,7 +46,7 @@ pub(super) fn tied_from_the_highest(scores: impl IntoIterator<Item = (f64, bool)
     scores.sort_unstable_by(|a, b| compare(b.0, a.0));
     let tied = scores.chunk_by(|a, b| compare(a.0, b.0).is_eq());
     let marked = |tied: &[(f64, bool)]| tied.iter().filter(|(_, mark)| *mark).count();
-    tied.map(|tied| Tied { count: tied.len(), marked: marked(tied) }).collect()
+    tied.map(|tied| Tied { score: tied[0].0, count: tied.len(), marked: marked(tied) }).collect()
 }
 
 /// The usual order of numbers, in which −0 equals 0, unlike in `total_cmp`.

@@ -42,16 +42,20 @@ impl RiskCoverage {
     /// # Panics
     /// If one of several confidences is NaN.
     pub fn of(answers: &[(f64, bool)]) -> Option<Self> {
-        if answers.is_empty() {
-            return None;
-        }
+        let tied = tied_from_the_highest(answers.iter().map(|&(score, right)| (score, !right)));
+        Self::of_counts(tied.into_iter().map(|tied| (tied.count, tied.marked)))
+    }
+
+    /// Of (answers, wrong ones among them) by confidence, from the highest down, none of them without
+    /// answers; `None` of none.
+    pub(super) fn of_counts(counts: impl IntoIterator<Item = (usize, usize)>) -> Option<Self> {
         let mut all = KeptCounts { answers: 0, wrong: 0 };
         let mut kept = vec![all];
-        for tied in tied_from_the_highest(answers.iter().map(|&(score, right)| (score, !right))) {
-            all = KeptCounts { answers: all.answers + tied.count, wrong: all.wrong + tied.marked };
+        for (answers, wrong) in counts {
+            all = KeptCounts { answers: all.answers + answers, wrong: all.wrong + wrong };
             kept.push(all);
         }
-        Some(Self { kept })
+        (kept.len() > 1).then_some(Self { kept })
     }
 
     /// Area under the curve, the mean of the risks at all n coverages:

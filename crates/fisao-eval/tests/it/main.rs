@@ -13,6 +13,7 @@ mod chair_score;
 mod detection;
 mod gqa;
 mod judged;
+mod localization;
 mod mme;
 mod options;
 mod parity;

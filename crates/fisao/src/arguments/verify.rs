@@ -25,25 +25,8 @@ pub(crate) struct VerifyArguments {
     /// Folder of the images
     #[arg(long, alias = "image", value_name = "DIR")]
     pub(crate) images: PathBuf,
-    /// CLIP, SigLIP or BLIP-2 checkpoint: a folder in Hugging Face layout, or a name on the Hub; or decoder, for what the
-    /// decoder of --model reads in the image [default: the built-in synthetic dataset's small verifier; with --model the
-    /// one known to go with its vision tower, else decoder]
-    #[arg(long, value_name = "FOLDER|ID|decoder")]
-    pub(crate) verifier: Option<VerifierSource>,
-    /// Vision-language checkpoint whose decoder reads, or whose own vision tower the verifier takes where it was tuned:
-    /// folder or name [default: with --verifier decoder the built-in synthetic dataset's small model]
-    #[arg(long, value_name = "FOLDER|ID")]
-    pub(crate) model: Option<ModelLocation>,
     #[command(flatten)]
-    pub(crate) world: WorldArguments,
-    /// Calibration that turns scores into probabilities, as `fisao calibrate` writes it, and takes from them each name's
-    /// centre; without it names get cosines only, and no decision
-    #[arg(long, value_name = "FILE")]
-    pub(crate) calibration: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) vocabulary: VocabularyArguments,
-    #[command(flatten)]
-    pub(crate) scoring: ScoringArguments,
+    pub(crate) verifying: VerifyingArguments,
     /// From this probability of being hallucinated on a mention counts as hallucinated
     #[arg(long, value_name = "P", default_value_t = 0.5, requires = "calibration")]
     pub(crate) threshold: f64,
@@ -69,7 +52,31 @@ pub(crate) struct VerifyArguments {
     pub(crate) format: VerifyFormat,
 }
 
-impl VerifyArguments {
+/// What verifies captions that are there.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct VerifyingArguments {
+    /// CLIP, SigLIP or BLIP-2 checkpoint: a folder in Hugging Face layout, or a name on the Hub; or decoder, for what the
+    /// decoder of --model reads in the image [default: the built-in synthetic dataset's small verifier; with --model the
+    /// one known to go with its vision tower, else decoder]
+    #[arg(long, value_name = "FOLDER|ID|decoder")]
+    pub(crate) verifier: Option<VerifierSource>,
+    /// Vision-language checkpoint whose decoder reads, or whose own vision tower the verifier takes where it was tuned:
+    /// folder or name [default: with --verifier decoder the built-in synthetic dataset's small model]
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) model: Option<ModelLocation>,
+    #[command(flatten)]
+    pub(crate) world: WorldArguments,
+    /// Calibration that turns scores into probabilities, as `fisao calibrate` writes it, and takes from them each name's
+    /// centre; without it names get cosines only, and no decision
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) vocabulary: VocabularyArguments,
+    #[command(flatten)]
+    pub(crate) scoring: ScoringArguments,
+}
+
+impl VerifyingArguments {
     /// What verifies.
     pub(crate) fn verifier(&self) -> AloneSource {
         let (verifier, model) = (self.verifier.clone(), self.model.clone());

@@ -10,6 +10,7 @@ mod accuracy;
 mod amber;
 mod captions;
 mod chair;
+mod detection;
 mod diff;
 mod gqa;
 mod inputs;
@@ -40,6 +41,9 @@ pub(crate) enum EvalCommand {
     Pope(pope::PopeArguments),
     /// Measure how like people's captions a model's are: BLEU, ROUGE-L, CIDEr
     Captions(captions::CaptionMetricsArguments),
+    /// Score a detector of hallucinations against labels of words and spans: HalLoc, M-HalDetect, RAGTruth, one's own
+    #[command(after_help = detection::DETECTION_FILES)]
+    Detection(detection::DetectionArguments),
     /// Compare two models image by image
     Diff(diff::DiffArguments),
     /// Two yes-or-no questions about each image, of 14 kinds: MME
@@ -72,6 +76,7 @@ pub(crate) fn run(command: &EvalCommand, reporter: &Reporter) -> anyhow::Result<
         EvalCommand::Chair(arguments) => chair::run(arguments, reporter),
         EvalCommand::Pope(arguments) => pope::run(arguments, reporter),
         EvalCommand::Captions(arguments) => captions::run(arguments, reporter),
+        EvalCommand::Detection(arguments) => detection::run(arguments, reporter),
         EvalCommand::Diff(arguments) => diff::run(arguments, reporter),
         EvalCommand::Mme(arguments) => mme::run(arguments, reporter),
         EvalCommand::Amber(arguments) => amber::run(arguments, reporter),

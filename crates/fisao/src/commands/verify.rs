@@ -3,7 +3,7 @@
 use anyhow::bail;
 use fisao_report::escaping::one_line;
 use fisao_runs::scorer::ScoredCaption;
-use fisao_runs::verify::{Judged, Sum, Verdict, VerifyRequest, verify};
+use fisao_runs::verify::{CaptionsToVerify, Judged, Sum, Verdict, VerifyRequest, verify};
 use fisao_runs::{Refusal, Reporter};
 use owo_colors::OwoColorize;
 
@@ -24,15 +24,15 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
         bail!(Refusal::new("--heat-maps are numbers, which text does not show").hint(hint));
     }
     let request = VerifyRequest {
-        captions: arguments.captions.clone(),
+        captions: CaptionsToVerify::File(arguments.captions.clone()),
         images: arguments.images.clone(),
         damaged: arguments.damaged.images(),
-        verifier: arguments.verifier(),
-        calibration: arguments.calibration.clone(),
-        vocabulary: arguments.vocabulary.vocabulary.clone(),
-        templates: arguments.scoring.templates.clone(),
-        regions: arguments.scoring.regions(),
-        head: arguments.scoring.head(),
+        verifier: arguments.verifying.verifier(),
+        calibration: arguments.verifying.calibration.clone(),
+        vocabulary: arguments.verifying.vocabulary.vocabulary.clone(),
+        templates: arguments.verifying.scoring.templates.clone(),
+        regions: arguments.verifying.scoring.regions(),
+        head: arguments.verifying.scoring.head(),
         threshold: arguments.threshold,
         heat_maps: arguments.heat_maps,
         page: arguments.html.clone().map(|path| (path, arguments.html_captions)),

@@ -5,7 +5,7 @@ use crate::fixture::Workplace;
 #[test]
 fn help_of_every_command_matches_the_snapshot() {
     let place = Workplace::new();
-    let commands: [&[&str]; 36] = [
+    let commands: [&[&str]; 37] = [
         &[],
         &["caption"],
         &["score"],
@@ -22,6 +22,7 @@ fn help_of_every_command_matches_the_snapshot() {
         &["eval", "pope"],
         &["eval", "pope", "build"],
         &["eval", "captions"],
+        &["eval", "detection"],
         &["eval", "mme"],
         &["eval", "diff"],
         &["eval", "amber"],

@@ -13,6 +13,7 @@ mod devices;
 mod eval;
 mod eval_benchmarks;
 mod eval_captions;
+mod eval_detection;
 mod eval_questions;
 mod fake_hub;
 mod fixture;
