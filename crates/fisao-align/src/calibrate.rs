@@ -51,7 +51,7 @@ pub fn calibrate(
     };
     scorer.verifier.set_weights(weights.unwrap_or_default());
     let centres = centre(captions, images, &mut scorer.verifier, &scorer.vocabulary)?;
-    let scores = scores_of(captions, images, &scorer.verifier);
+    let scores = scores_of(captions, images, &scorer.verifier)?;
     let numbers = caption_numbers(captions);
     let mut calibration = match supervision {
         Supervision::Annotations(truth) => {
@@ -64,7 +64,7 @@ pub fn calibrate(
         Supervision::None(MentionViews { image_drops, agreements }) => {
             let views = Views { second: image_drops, third: agreements, captions: Some(&numbers) };
             let anchors = Anchors {
-                mismatched: &mismatched_scores(captions, images, &scorer.verifier),
+                mismatched: &mismatched_scores(captions, images, &scorer.verifier)?,
                 log_prob_drops: None,
                 views: Some(views),
             };

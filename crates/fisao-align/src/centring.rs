@@ -6,7 +6,7 @@ use fisao_models::parallel::{cores, parallel_chunks};
 use fisao_verifier::calibration::{Centres, centres};
 use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
 use fisao_verifier::regions::ImageEmbedding;
-use fisao_verifier::scorer::Verifier;
+use fisao_verifier::scorer::{Verifier, VerifierError};
 
 use crate::error::AlignError;
 use crate::mentions::ScoredResponse;
@@ -40,17 +40,18 @@ pub(crate) fn caption_numbers(captions: &[ScoredResponse]) -> Vec<usize> {
 }
 
 /// Scores of all mentions by the verifier as it is now.
+///
+/// # Errors
+/// [`VerifierError::Card`] when the card fails.
 pub(crate) fn scores_of(
     captions: &[ScoredResponse],
     images: &[ImageEmbedding],
     verifier: &Verifier,
-) -> Vec<f64> {
-    let of_caption = |caption: &ScoredResponse| {
-        let image = &images[caption.task];
-        let scores = caption.mentions.iter().map(|mention| verifier.score(image, &mention.form));
-        scores.collect::<Vec<_>>()
-    };
-    captions.iter().flat_map(of_caption).collect()
+) -> Result<Vec<f64>, VerifierError> {
+    let mentions = captions.iter().flat_map(|caption| {
+        caption.mentions.iter().map(|mention| (&images[caption.task], &mention.form))
+    });
+    mentions.map(|(image, form)| verifier.score(image, form)).collect()
 }
 
 /// Finds the centres of names where the verifier's scores are to be [centred](fisao_verifier::regions::ScoreConfig::centred);
@@ -96,35 +97,39 @@ pub fn mismatched_centres(
     let found = parallel_chunks(&forms, cores(), |chunk| {
         let of_form = |&(form, category): &(&str, usize)| {
             let others = images.iter().zip(&named).filter(|(_, named)| !named.contains(&category));
-            let scores: Vec<f64> = others.map(|(image, _)| verifier.score(image, form)).collect();
+            let scores = others.map(|(image, _)| verifier.score(image, form));
+            let scores = scores.collect::<Result<Vec<f64>, _>>()?;
             let mean = scores.iter().sum::<f64>() / scores.len().max(1) as f64;
-            (form.to_owned(), (scores.len() >= LEAST_MISMATCHED.min(images.len())).then_some(mean))
+            let enough = scores.len() >= LEAST_MISMATCHED.min(images.len());
+            Ok((form.to_owned(), enough.then_some(mean)))
         };
-        chunk.iter().map(of_form).collect::<Vec<_>>()
+        chunk.iter().map(of_form).collect::<Result<Vec<_>, VerifierError>>()
     });
+    let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(centres(found.into_iter().flatten()))
 }
 
 /// Scores of mentions against other images, whose own captions do not name the object: the lower anchor of
 /// calibration without labels.
+///
+/// # Errors
+/// [`VerifierError::Card`] when the card fails.
 pub fn mismatched_scores(
     captions: &[ScoredResponse],
     images: &[ImageEmbedding],
     verifier: &Verifier,
-) -> Vec<f64> {
+) -> Result<Vec<f64>, VerifierError> {
     let count = captions.len();
     let mut scores = Vec::new();
     for (index, caption) in captions.iter().enumerate() {
         let other = &captions[(index + MISMATCH) % count];
         let named: BTreeSet<usize> =
             other.mentions.iter().map(|mention| mention.category).collect();
-        scores.extend(
-            caption
-                .mentions
-                .iter()
-                .filter(|mention| other.task != caption.task && !named.contains(&mention.category))
-                .map(|mention| verifier.score(&images[other.task], &mention.form)),
-        );
+        for mention in &caption.mentions {
+            if other.task != caption.task && !named.contains(&mention.category) {
+                scores.push(verifier.score(&images[other.task], &mention.form)?);
+            }
+        }
     }
-    scores
+    Ok(scores)
 }

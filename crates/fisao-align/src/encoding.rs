@@ -12,7 +12,7 @@ use crate::run_control::RunControl;
 use crate::tasks::{Task, TaskSource};
 
 /// Most images encoded together by one core.
-const BATCH: usize = 32;
+pub const IMAGES_AT_ONCE: usize = 32;
 
 /// Image features of some tasks.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub fn image_batch(tasks: &[Task], device: &Device) -> ImageBatch {
 /// verifier, or none has.
 ///
 /// # Errors
-/// [`AlignError::Verifier`] when an embedding is not finite.
+/// [`AlignError::Verifier`] when an embedding is not finite, [`AlignError::Card`] when the card fails.
 ///
 /// # Panics
 /// A task shows several images: words are verified against one.
@@ -68,23 +68,23 @@ pub fn encode_on(
         let mut encoded = EncodedImages { features: Vec::new(), embeddings: Vec::new() };
         let one_each = chunk.iter().all(|task| task.further_images.is_empty());
         assert!(one_each, "words are verified against one image");
-        for batch in chunk.chunks(BATCH) {
+        for batch in chunk.chunks(IMAGES_AT_ONCE) {
             control.check()?;
             let images = image_batch(batch, &policy.device());
             let same_pixels = batch.iter().all(|task| task.verifier_images.is_empty());
             let reads = |task: &Task| verifier.reads_features_for(&task.instruction);
             if same_pixels && verifier.shares_tower() {
-                let (features, output) = policy.image_features_and_vision_output(images);
+                let (features, output) = policy.image_features_and_vision_output(images)?;
                 encoded.features.extend(features.split());
                 encoded.embeddings.extend(verifier.embed_vision_output(output)?);
             } else if same_pixels && batch.iter().all(reads) {
                 let sizes = images.sizes().to_vec();
-                let features = policy.image_features(images);
+                let features = policy.image_features(images)?;
                 encoded.embeddings.extend(verifier.embed_features(&features, &sizes)?);
                 encoded.features.extend(features.split());
             } else {
                 encoded.embeddings.extend(encode_images(verifier, batch)?);
-                encoded.features.extend(policy.image_features(images).split());
+                encoded.features.extend(policy.image_features(images)?.split());
             }
         }
         Ok(encoded)
@@ -124,7 +124,7 @@ pub fn encode_all_images(
     let indices: Vec<usize> = (0..source.count()).collect();
     let chunks = parallel_chunks(&indices, workers_on(&verifier.device()), |chunk| {
         let mut embeddings = Vec::with_capacity(chunk.len());
-        for batch in chunk.chunks(BATCH) {
+        for batch in chunk.chunks(IMAGES_AT_ONCE) {
             let tasks = batch.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
             embeddings.extend(encode_images(verifier, &tasks)?);
         }

@@ -338,7 +338,7 @@ impl Check<'_, '_> {
                 continue;
             }
             self.scorer.verifier.embed_names([mention.form.as_str()])?;
-            let score = self.scorer.verifier.score(self.image, &mention.form);
+            let score = self.scorer.verifier.score(self.image, &mention.form)?;
             let p_hallucinated = self.guide.p_hallucinated(score);
             let is_doubtful = self.guide.doubts(p_hallucinated);
             if !(is_doubtful || is_repeat && progress.wants_another(&self.guide.config)) {

@@ -35,7 +35,7 @@ pub fn likelihoods(
         for &at in chunk {
             let task = source.task(at)?;
             let features =
-                policy.image_features(image_batch(slice::from_ref(&task), &policy.device()));
+                policy.image_features(image_batch(slice::from_ref(&task), &policy.device()))?;
             let mut means = Vec::with_capacity(responses[at].len());
             for batch in responses[at].chunks(plan.batch) {
                 let example = |response| Example { prompt: &task.prompt, image: 0, response };

@@ -39,8 +39,8 @@ impl MentionScorer {
         let mentions: Vec<TokenMention> =
             all.into_iter().filter(|mention| !mention.negated).collect();
         self.verifier.embed_names(mentions.iter().map(|mention| mention.form.as_str()))?;
-        let scores =
-            mentions.iter().map(|mention| self.verifier.score(image, &mention.form)).collect();
+        let scores = mentions.iter().map(|mention| self.verifier.score(image, &mention.form));
+        let scores = scores.collect::<Result<_, _>>()?;
         Ok(ScoredResponse {
             task,
             tokens: response.tokens,

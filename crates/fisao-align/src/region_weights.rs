@@ -120,7 +120,7 @@ pub fn unlabelled_region_weights(
     };
     let mut under = |patches: f64| {
         let scores = centred_scores(captions, images, &mut verifier, vocabulary, patches)?;
-        let mismatched = mismatched_scores(captions, images, &verifier);
+        let mismatched = mismatched_scores(captions, images, &verifier)?;
         let anchors = Anchors { mismatched: &mismatched, log_prob_drops: None, views: None };
         let fit = fit_unlabelled(&scores, &anchors, &config);
         Ok::<_, AlignError>(fit.map_or(0.5, |calibration| calibration.auc))
@@ -145,7 +145,7 @@ fn centred_scores(
 ) -> Result<Vec<f64>, AlignError> {
     verifier.set_weights(RegionWeights { patches });
     centre(captions, images, verifier, vocabulary)?;
-    Ok(scores_of(captions, images, verifier))
+    Ok(scores_of(captions, images, verifier)?)
 }
 
 #[cfg(test)]

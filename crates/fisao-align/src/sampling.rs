@@ -123,7 +123,7 @@ pub fn generate(
         for batch in chunk.chunks((plan.batch / samples).max(1)) {
             let tasks = batch.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
             let started = Instant::now();
-            let features = policy.image_features(image_batch(&tasks, &policy.device()));
+            let features = policy.image_features(image_batch(&tasks, &policy.device()))?;
             let seconds = started.elapsed().as_secs_f64();
             tracing::debug!(images = tasks.len(), seconds, "images encoded");
             let prompts = tasks.iter().zip(batch.iter().map(|&at| at as u64));
@@ -151,7 +151,7 @@ pub(crate) struct BatchPlan {
 impl BatchPlan {
     /// For sequences of each of which so many tokens are kept.
     pub(crate) fn of(policy: &VisionLanguageModel, length: usize) -> Self {
-        if let Some(batch) = policy.language_model().rows_on_card(length, CARD_BATCH) {
+        if let Some(batch) = policy.rows_on_card(length, CARD_BATCH) {
             return Self { chunks: 1, batch };
         }
         let each = KvCache::bytes(policy.language_model().config(), length).max(1);

@@ -186,14 +186,14 @@ fn views_of(
     tokens: &[u32],
 ) -> Result<Vec<DecoderView>, AlignError> {
     let numbers = captions.iter().map(|caption| caption.task);
-    let features = features_of(base, tasks, numbers, cache);
+    let features = features_of(base, tasks, numbers, cache)?;
     let mut examples = Vec::with_capacity(captions.len());
     for (image, (task, caption)) in tasks.iter().zip(captions).enumerate() {
         examples.push(Example { prompt: &task.prompt, image, response: &caption.tokens });
     }
     let readings = base.read_images(&examples, &features, tokens, READ_LAYERS);
     let seen = mention_log_probabilities(base, &examples, &features, captions)?;
-    let (blank, shown) = blanks(base, tasks);
+    let (blank, shown) = blanks(base, tasks)?;
     let blind: Vec<Example<'_>> = examples
         .iter()
         .zip(shown)
@@ -216,23 +216,23 @@ fn features_of(
     tasks: &[Task],
     numbers: impl Iterator<Item = usize>,
     cache: &FeatureCache,
-) -> ImageFeatures {
+) -> Result<ImageFeatures, AlignError> {
     let device = base.device();
     let known: Vec<Option<ImageFeatures>> =
         numbers.map(|number| cache.features_in_memory(number, &device)).collect();
     if known.iter().all(Option::is_none) {
-        return base.image_features(image_batch(tasks, &device));
+        return Ok(base.image_features(image_batch(tasks, &device))?);
     }
     let missing = tasks.iter().zip(&known).filter(|(_, known)| known.is_none());
     let missing: Vec<Task> = missing.map(|(task, _)| task.clone()).collect();
     let mut encoded = if missing.is_empty() {
         Vec::new()
     } else {
-        base.image_features(image_batch(&missing, &device)).split()
+        base.image_features(image_batch(&missing, &device))?.split()
     }
     .into_iter();
     let each = known.into_iter().map(|known| known.or_else(|| encoded.next()));
-    ImageFeatures::cat(each.flatten().collect())
+    Ok(ImageFeatures::cat(each.flatten().collect()))
 }
 
 /// What the features of a blank image depend on.
@@ -247,7 +247,10 @@ struct BlankKind<'a> {
 
 /// Features of blank images like the tasks', one of each kind and instruction, and which of them stands for each task. A blank
 /// image is the processor's mean colour.
-fn blanks(base: &VisionLanguageModel, tasks: &[Task]) -> (ImageFeatures, Vec<usize>) {
+fn blanks(
+    base: &VisionLanguageModel,
+    tasks: &[Task],
+) -> Result<(ImageFeatures, Vec<usize>), AlignError> {
     let reads_size = base.config().family().reads_original_size();
     let mut kinds: Vec<BlankKind<'_>> = Vec::new();
     let mut blanks: Vec<PixelValues> = Vec::new();
@@ -268,7 +271,7 @@ fn blanks(base: &VisionLanguageModel, tasks: &[Task]) -> (ImageFeatures, Vec<usi
     }
     let instructions = kinds.iter().map(|kind| kind.instruction.to_vec()).collect();
     let blanks = ImageBatch::new(&blanks, &base.device()).with_instructions(instructions);
-    (base.image_features(blanks), shown)
+    Ok((base.image_features(blanks)?, shown))
 }
 
 /// For each caption the log-probability of each of its mentions, nats.

@@ -151,6 +151,10 @@ impl OnCard for Encoder {
         })
     }
 
+    fn weight_bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+
     fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
         driver.release(self.memory)
     }

@@ -146,7 +146,82 @@ impl CudaError {
             Self::Library { hint, .. } | Self::Memory { hint, .. } => Some(hint),
             Self::NoCard { .. } => Some("cards are counted from 0"),
             Self::HostCompiler { .. } => Some("set CXX to a compiler"),
+            Self::Call { code, .. } => Some(call_hint(code)),
+            Self::Compile { .. } | Self::Kernel { .. } => Some(REPORT),
+            Self::Cache { .. } => Some("set FISAO_CACHE to a folder that can be written"),
             _ => None,
+        }
+    }
+}
+
+const REPORT: &str = "please report it with the message above and the driver's version, which `nvidia-smi` prints; --device cpu runs without \
+                      the card";
+
+/// What to do about an error code of the driver, NVRTC or cuBLASLt.
+fn call_hint(code: &str) -> &'static str {
+    match code {
+        "CUDA_ERROR_OUT_OF_MEMORY" | "CUBLAS_STATUS_ALLOC_FAILED" | "NVRTC_ERROR_OUT_OF_MEMORY" => {
+            "close other programs on the card, which `nvidia-smi` lists; a run takes less with --set align.micro-batch=1, a smaller \
+             max-new-tokens or --dtype bf16"
+        }
+        // The driver is older than NVRTC or cuBLASLt.
+        "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"
+        | "CUDA_ERROR_INVALID_PTX"
+        | "CUDA_ERROR_INVALID_IMAGE"
+        | "CUDA_ERROR_NO_BINARY_FOR_GPU"
+        | "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"
+        | "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE"
+        | "CUDA_ERROR_STUB_LIBRARY"
+        | "CUBLAS_STATUS_ARCH_MISMATCH"
+        | "NVRTC_ERROR_INVALID_OPTION" => {
+            "update the NVIDIA driver, whose version `nvidia-smi` prints: it has to support the CUDA version of NVRTC and cuBLASLt; \
+             --device cpu runs without the card"
+        }
+        "CUDA_ERROR_NO_DEVICE" | "CUDA_ERROR_INVALID_DEVICE" => {
+            "`nvidia-smi` lists the cards; CUDA_VISIBLE_DEVICES can hide them; --device cpu runs without one"
+        }
+        "CUDA_ERROR_DEVICE_UNAVAILABLE" | "CUDA_ERROR_DEVICE_NOT_LICENSED" => {
+            "another process may have the card to itself: `nvidia-smi` lists processes and the compute mode; --device cpu runs without \
+             the card"
+        }
+        "CUDA_ERROR_ECC_UNCORRECTABLE"
+        | "CUDA_ERROR_NVLINK_UNCORRECTABLE"
+        | "CUDA_ERROR_HARDWARE_STACK_ERROR"
+        | "CUDA_ERROR_CONTAINED"
+        | "CUDA_ERROR_SYSTEM_NOT_READY"
+        | "CUDA_ERROR_OPERATING_SYSTEM"
+        | "CUDA_ERROR_UNKNOWN" => {
+            "the card or its driver failed: the system's log says more (`dmesg | grep -i xid`); a restart may help, and --device cpu runs \
+             without the card"
+        }
+        "CUDA_ERROR_LAUNCH_TIMEOUT" => {
+            "the card also draws the screen and may not compute for as long: take one that does not, or --set align.micro-batch=1 and a \
+             smaller max-new-tokens"
+        }
+        _ => REPORT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_calls_say_what_to_do() {
+        for (code, expected) in [
+            ("CUDA_ERROR_OUT_OF_MEMORY", "align.micro-batch=1"),
+            ("CUBLAS_STATUS_ALLOC_FAILED", "max-new-tokens"),
+            ("CUDA_ERROR_UNSUPPORTED_PTX_VERSION", "update the NVIDIA driver"),
+            ("CUDA_ERROR_NO_DEVICE", "CUDA_VISIBLE_DEVICES"),
+            ("CUDA_ERROR_ECC_UNCORRECTABLE", "xid"),
+            ("CUDA_ERROR_ILLEGAL_ADDRESS", "please report"),
+            ("CUDA_ERROR_LAUNCH_FAILED", "--device cpu"),
+            ("CUBLAS_STATUS_EXECUTION_FAILED", "please report"),
+        ] {
+            let error = CudaError::Call { call: "cuMemcpyDtoHAsync", code: code.to_owned() };
+            assert_eq!(error.to_string(), format!("cuMemcpyDtoHAsync failed: {code}"));
+            let hint = error.hint().unwrap_or_default();
+            assert!(hint.contains(expected), "{code}: {hint}");
         }
     }
 }

@@ -1,27 +1,51 @@
 //! A driver that fails, for tests of what becomes of the work.
 
+use std::fmt;
+
 use crate::{Buffer, CudaError, Driver, Graph, Launch, Memory, Product};
 
-/// A driver that fails when something is copied from it, after a number of such copies: there a card says of work that it was asked for
-/// before that it failed. As on a card, every call after that fails as well.
-#[derive(Debug)]
+/// A driver that fails when something is copied from it: there a card says of work that it was asked for before that it failed. As on a
+/// card, every call after that fails as well.
 pub struct Failing<D> {
     driver: D,
-    downloads: usize,
+    /// Asked before every download, until it says so, whether that one fails.
+    fails: Box<dyn FnMut() -> bool + Send>,
+    failed: bool,
 }
 
 impl<D> Failing<D> {
     /// Fails after so many downloads.
     pub fn after(downloads: usize, driver: D) -> Self {
-        // The last one is the one that fails.
-        Self { driver, downloads: downloads + 1 }
+        let mut left = downloads;
+        Self::when(
+            move || match left.checked_sub(1) {
+                Some(fewer) => {
+                    left = fewer;
+                    false
+                }
+                None => true,
+            },
+            driver,
+        )
+    }
+
+    /// Fails at the first download for which `fails` says so.
+    pub fn when(fails: impl FnMut() -> bool + Send + 'static, driver: D) -> Self {
+        Self { driver, fails: Box::new(fails), failed: false }
     }
 
     fn working(&mut self, call: &'static str) -> Result<&mut D, CudaError> {
-        if self.downloads == 0 {
+        if self.failed {
             return Err(CudaError::Call { call, code: "CUDA_ERROR_ILLEGAL_ADDRESS".to_owned() });
         }
         Ok(&mut self.driver)
+    }
+}
+
+impl<D: fmt::Debug> fmt::Debug for Failing<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { driver, failed, .. } = self;
+        f.debug_struct("Failing").field("driver", driver).field("failed", failed).finish()
     }
 }
 
@@ -47,7 +71,7 @@ impl<D: Driver> Driver for Failing<D> {
     }
 
     fn download(&mut self, from: Buffer, bytes: &mut [u8]) -> Result<(), CudaError> {
-        self.downloads = self.downloads.saturating_sub(1);
+        self.failed = self.failed || (self.fails)();
         self.working("cuMemcpyDtoH")?.download(from, bytes)
     }
 

@@ -9,6 +9,7 @@ use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libloading::Library;
 
@@ -46,9 +47,42 @@ pub struct HostKernels(BTreeMap<Storage, Library>);
 pub struct Host {
     kernels: Arc<HostKernels>,
     reserved: BTreeMap<u64, Reserved>,
-    memory: usize,
+    memory: Arc<HostMemory>,
     captured: Option<Vec<Work>>,
     graphs: Vec<Vec<Work>>,
+}
+
+/// Memory that several such drivers share, as drivers of one card do.
+#[derive(Debug)]
+pub struct HostMemory {
+    total: usize,
+    used: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl HostMemory {
+    /// `total` bytes, which are taken as they are reserved.
+    pub fn new(total: usize) -> Self {
+        Self { total, used: AtomicUsize::new(0), peak: AtomicUsize::new(0) }
+    }
+
+    /// Most bytes that were reserved at one time.
+    pub fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    fn free(&self) -> usize {
+        self.total.saturating_sub(self.used.load(Ordering::Relaxed))
+    }
+
+    fn take(&self, bytes: usize) {
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak.fetch_max(used, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -124,12 +158,13 @@ impl HostKernels {
 impl Host {
     /// A driver with `memory` bytes of memory, that are taken as they are reserved.
     pub fn new(kernels: Arc<HostKernels>, memory: usize) -> Self {
-        let (reserved, graphs) = (BTreeMap::new(), Vec::new());
-        Self { kernels, reserved, memory, captured: None, graphs }
+        Self::within(kernels, Arc::new(HostMemory::new(memory)))
     }
 
-    fn used(&self) -> usize {
-        self.reserved.values().map(|reserved| reserved.bytes).sum()
+    /// One of several drivers that share their memory.
+    pub fn within(kernels: Arc<HostKernels>, memory: Arc<HostMemory>) -> Self {
+        let (reserved, graphs) = (BTreeMap::new(), Vec::new());
+        Self { kernels, reserved, memory, captured: None, graphs }
     }
 
     /// Stops with a message where memory is not this driver's.
@@ -242,7 +277,7 @@ impl Driver for Host {
     }
 
     fn memory(&self) -> Result<Memory, CudaError> {
-        Ok(Memory { free: self.memory.saturating_sub(self.used()), total: self.memory })
+        Ok(Memory { free: self.memory.free(), total: self.memory.total })
     }
 
     fn reserve(&mut self, bytes: usize) -> Result<Buffer, CudaError> {
@@ -262,6 +297,7 @@ impl Driver for Host {
             start.add(GUARD)
         };
         let address = start as u64;
+        self.memory.take(bytes);
         self.reserved.insert(address, Reserved { bytes, layout });
         Ok(Buffer::new(address, bytes))
     }
@@ -269,6 +305,7 @@ impl Driver for Host {
     fn release(&mut self, buffer: Buffer) -> Result<(), CudaError> {
         self.check_guards();
         let reserved = self.reserved.remove(&buffer.address()).expect("a reserved buffer");
+        self.memory.give_back(reserved.bytes);
         // SAFETY: allocated by `reserve` with this layout, and released once.
         unsafe { dealloc(pointer(buffer.address() - GUARD as u64), reserved.layout) };
         Ok(())
@@ -351,6 +388,7 @@ impl Driver for Host {
 impl Drop for Host {
     fn drop(&mut self) {
         for (&address, reserved) in &self.reserved {
+            self.memory.give_back(reserved.bytes);
             // SAFETY: allocated by `reserve` with this layout; the map is not used again.
             unsafe { dealloc(pointer(address - GUARD as u64), reserved.layout) };
         }

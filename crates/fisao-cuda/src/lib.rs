@@ -20,6 +20,7 @@ mod forward;
 mod host;
 pub mod kernels;
 mod plan;
+mod pooling;
 mod projector;
 mod qformer;
 mod recorder;
@@ -41,8 +42,9 @@ pub use driver::{Argument, Buffer, Driver, Graph, Launch, Matrix, Memory, Produc
 pub use encoder::{Encoder, EncoderConfig, EncoderPlan, EncoderSession, PatchConfig};
 pub use error::CudaError;
 pub use failing::Failing;
-pub use host::{Host, HostKernels, HostOptions};
+pub use host::{Host, HostKernels, HostMemory, HostOptions};
 pub use plan::Plan;
+pub use pooling::{Pooling, PoolingConfig};
 pub use projector::{Projector, ProjectorConfig};
 pub use qformer::{QFormer, QFormerBatch, QFormerConfig};
 pub use recorder::{Call, Recorder};

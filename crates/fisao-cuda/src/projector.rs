@@ -103,12 +103,21 @@ impl OnCard for Projector {
         })
     }
 
+    fn weight_bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+
     fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
         driver.release(self.memory)
     }
 }
 
 impl Projector {
+    /// Sizes.
+    pub fn config(&self) -> &ProjectorConfig {
+        &self.config
+    }
+
     fn upload(&self, upload: &mut Upload<'_>, prefix: &str) -> Result<(), CudaError> {
         let layers = self.layers.iter().zip(self.config.sizes());
         for (index, (&[matrix, bias], [inputs, outputs])) in layers.enumerate() {
@@ -139,9 +148,10 @@ impl Projector {
         let memory = Activations::take(&mut Arena::within(arena), &self.config, rows.min(AT_ONCE));
         let parts = x.chunks(AT_ONCE * input).map(|x| self.run(driver, &memory, x));
         let projected = parts.collect::<Result<Vec<_>, _>>();
-        // Whatever failed, the memory is given back.
-        driver.release(arena)?;
-        Ok(projected?.concat())
+        // Whatever failed, the memory is given back; of two errors the first says more.
+        let released = driver.release(arena);
+        let projected = projected?;
+        released.map(|()| projected.concat())
     }
 
     fn run(

@@ -227,12 +227,21 @@ impl OnCard for QFormer {
         })
     }
 
+    fn weight_bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+
     fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
         driver.release(self.memory)
     }
 }
 
 impl QFormer {
+    /// Sizes.
+    pub fn config(&self) -> &QFormerConfig {
+        &self.config
+    }
+
     fn upload(&self, upload: &mut Upload<'_>, prefix: &str) -> Result<(), CudaError> {
         let QFormerConfig { storage, hidden: width, intermediate, image_width, .. } = self.config;
         for (index, layer) in self.layers.iter().enumerate() {
@@ -306,9 +315,10 @@ impl QFormer {
         let memory = Activations::take(&mut Arena::within(arena), &self.config, batch);
         let run = Run { config: self.config, memory, batch: *batch };
         let states = run.all(driver, &self.layers, [queries, text, image]);
-        // Whatever failed, the memory is given back.
-        driver.release(arena)?;
-        states
+        // Whatever failed, the memory is given back; of two errors the first says more.
+        let released = driver.release(arena);
+        let states = states?;
+        released.map(|()| states)
     }
 }
 

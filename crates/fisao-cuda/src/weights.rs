@@ -31,6 +31,9 @@ pub trait OnCard: Sized {
         prefix: &str,
     ) -> Result<Self, CudaError>;
 
+    /// Bytes that its weights take.
+    fn weight_bytes(&self) -> usize;
+
     /// Gives the memory back.
     ///
     /// # Errors
@@ -49,7 +52,8 @@ pub(crate) fn filled<W>(
     let memory = reserve(driver, what, bytes, hint)?;
     let weights = place(memory);
     if let Err(error) = fill(&weights, driver) {
-        driver.release(memory)?;
+        // Of two errors the first says more.
+        let _ = driver.release(memory);
         return Err(error);
     }
     Ok(weights)

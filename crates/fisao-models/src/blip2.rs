@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use fisao_cuda::{CudaError, Storage};
 use serde::{Deserialize, Serialize};
 
-use crate::card_part::SharedDriver;
+use crate::card_part::{ImageMemory, SharedDriver};
 use crate::clip::unit;
 use crate::linear::Linear;
 use crate::parameters::{ParameterMut, Parameters};
@@ -93,6 +93,11 @@ impl Blip2 {
         self.reader.storage()
     }
 
+    /// What the copy of the Q-Former on a card takes of it, with so many images at work.
+    pub(crate) fn reader_memory(&self, images: usize) -> ImageMemory {
+        self.reader.card_memory(images, 0, self.vision.config().positions())
+    }
+
     /// Copies the Q-Former to a card, where it runs from then on.
     pub(crate) fn use_card(&mut self, driver: &SharedDriver) -> Result<(), CudaError> {
         self.reader.use_card(driver)
@@ -102,16 +107,22 @@ impl Blip2 {
     ///
     /// # Shapes
     /// `[batch, queries · dim]`
-    pub fn embed_vision_output(&self, output: VisionOutput) -> Tensor<2> {
-        self.embed_states(&self.vision.normed_states(output))
+    ///
+    /// # Errors
+    /// Those of the driver of the [card](crate::contrastive::ContrastiveModel::use_card).
+    pub fn embed_vision_output(&self, output: VisionOutput) -> Result<Tensor<2>, CudaError> {
+        self.embed_states(&self.vision.normed_states(output)?)
     }
 
     /// The same, and those of each patch: what the queries make of the patch's final state alone. That costs as much as there are patches.
     ///
     /// # Shapes
     /// `[batch, queries · dim]`, `[batch, patches, queries · dim]`
-    pub fn embed_patches(&self, output: VisionOutput) -> (Tensor<2>, Tensor<3>) {
-        let states = self.vision.normed_states(output);
+    ///
+    /// # Errors
+    /// Those of the driver of the [card](crate::contrastive::ContrastiveModel::use_card).
+    pub fn embed_patches(&self, output: VisionOutput) -> Result<(Tensor<2>, Tensor<3>), CudaError> {
+        let states = self.vision.normed_states(output)?;
         let [batch, positions, hidden] = states.dims();
         let patches = positions - 1;
         let each = states.clone().narrow(1, 1, patches).reshape([batch * patches, 1, hidden]);
@@ -119,21 +130,24 @@ impl Blip2 {
             let count = PATCHES.min(batch * patches - first);
             self.embed_states(&each.clone().narrow(0, first, count))
         });
-        let parts = Tensor::cat(parts.collect(), 0);
+        let parts = Tensor::cat(parts.collect::<Result<_, _>>()?, 0);
         let width = parts.dims()[1];
-        (self.embed_states(&states), parts.reshape([batch, patches, width]))
+        Ok((self.embed_states(&states)?, parts.reshape([batch, patches, width])))
     }
 
     /// `[batch, positions, hidden]` → `[batch, queries · dim]`
-    fn embed_states(&self, states: &Tensor<3>) -> Tensor<2> {
+    fn embed_states(&self, states: &Tensor<3>) -> Result<Tensor<2>, CudaError> {
         let Blip2Config { query_tokens, projection_dim, .. } = self.config;
-        let embedded = unit(self.vision_projection.forward(self.reader.read(states)));
-        embedded.reshape([states.dims()[0], query_tokens * projection_dim])
+        let embedded = unit(self.vision_projection.forward(self.reader.read(states)?));
+        Ok(embedded.reshape([states.dims()[0], query_tokens * projection_dim]))
     }
 
     /// Unit embeddings of texts: ids with their first and last special token → `[batch, dim]`.
-    pub fn embed_text(&self, ids: &[Vec<u32>]) -> Tensor<2> {
-        unit(self.text_projection.forward(self.reader.read_texts(ids)))
+    ///
+    /// # Errors
+    /// Those of the driver of the [card](crate::contrastive::ContrastiveModel::use_card).
+    pub fn embed_text(&self, ids: &[Vec<u32>]) -> Result<Tensor<2>, CudaError> {
+        Ok(unit(self.text_projection.forward(self.reader.read_texts(ids)?)))
     }
 
     /// How well each text matches its image: the mean over queries of the matching head's logits.
@@ -141,31 +155,48 @@ impl Blip2 {
     /// # Shapes
     /// `output` of as many images as `ids` has texts → `[batch, 2]`: no match, match
     ///
+    /// # Errors
+    /// Those of the driver of the [card](crate::contrastive::ContrastiveModel::use_card).
+    ///
     /// # Panics
     /// Images and texts differ in number.
-    pub fn matching_logits(&self, output: VisionOutput, ids: &[Vec<u32>]) -> Tensor<2> {
-        self.matching_logits_of_states(&self.states(output), ids)
+    pub fn matching_logits(
+        &self,
+        output: VisionOutput,
+        ids: &[Vec<u32>],
+    ) -> Result<Tensor<2>, CudaError> {
+        self.matching_logits_of_states(&self.states(output)?, ids)
     }
 
     /// What the matching head reads of images: the tower's normed states, to be read beside any number of texts.
     ///
     /// # Shapes
     /// `[batch, positions, hidden]`
-    pub fn states(&self, output: VisionOutput) -> Tensor<3> {
+    ///
+    /// # Errors
+    /// Those of the driver of the [card](crate::contrastive::ContrastiveModel::use_card).
+    pub fn states(&self, output: VisionOutput) -> Result<Tensor<3>, CudaError> {
         self.vision.normed_states(output)
     }
 
     /// [`matching_logits`](Self::matching_logits) of [`states`](Self::states).
     ///
+    /// # Errors
+    /// Those of the driver of the [card](crate::contrastive::ContrastiveModel::use_card).
+    ///
     /// # Panics
     /// Images and texts differ in number.
-    pub fn matching_logits_of_states(&self, states: &Tensor<3>, ids: &[Vec<u32>]) -> Tensor<2> {
+    pub fn matching_logits_of_states(
+        &self,
+        states: &Tensor<3>,
+        ids: &[Vec<u32>],
+    ) -> Result<Tensor<2>, CudaError> {
         assert!(states.dims()[0] == ids.len(), "an image for each of {} texts", ids.len());
         let count = self.config.query_tokens;
         self.reader.read_each(states, ids, |read| {
             let batch = read.dims()[0] / count;
             let logits = self.matching_head.forward(read).reshape([batch, count, 2]);
-            logits.mean_dim(1).reshape([batch, 2])
+            Ok(logits.mean_dim(1).reshape([batch, 2]))
         })
     }
 }

@@ -57,6 +57,29 @@ impl LeftOnCpu {
     }
 }
 
+/// Memory of a card that encoders of images take, bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ImageMemory {
+    /// Weights, which stay there.
+    pub weights: usize,
+    /// The most that is reserved while images are encoded, and given back then.
+    pub work: usize,
+}
+
+impl ImageMemory {
+    /// With another part, which is not at work at the same time.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { weights: self.weights + other.weights, work: self.work.max(other.work) }
+    }
+
+    /// With another encoder, which may be at work at the same time.
+    #[must_use]
+    pub fn beside(self, other: Self) -> Self {
+        Self { weights: self.weights + other.weights, work: self.work + other.work }
+    }
+}
+
 /// Images that are on the card at a time.
 pub(crate) const AT_ONCE: usize = 64;
 
@@ -90,24 +113,31 @@ impl<P: OnCard> PartCard<P> {
         Ok(Self::of(name, state))
     }
 
+    /// What the part takes of the card; `work` is what it reserves while it works.
+    pub(crate) fn memory(&self, work: impl FnOnce(&P) -> usize) -> ImageMemory {
+        self.lock().part.as_ref().map_or_else(ImageMemory::default, |part| ImageMemory {
+            weights: part.weight_bytes(),
+            work: work(part),
+        })
+    }
+
     /// What `work` makes of the part, which is copied again first if its weights are others. Nothing where the card has no room: that
     /// is logged.
     ///
-    /// # Panics
-    /// The driver fails.
+    /// # Errors
+    /// Those of the driver.
     pub(crate) fn run<T>(
         &self,
         config: Result<P::Config, CudaError>,
         weights: NamedTensors,
         work: impl FnOnce(&mut dyn Driver, &P) -> Result<T, CudaError>,
-    ) -> Option<T> {
+    ) -> Result<Option<T>, CudaError> {
         match self.lock().run(config, weights, work) {
-            Ok(done) => Some(done),
             Err(error @ CudaError::Memory { .. }) => {
                 tracing::warn!(%error, "the CPU encodes these images");
-                None
+                Ok(None)
             }
-            Err(error) => panic!("{error}"),
+            done => done.map(Some),
         }
     }
 }

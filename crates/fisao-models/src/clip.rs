@@ -6,6 +6,7 @@
 mod text;
 
 use burn::tensor::{Device, Tensor};
+use fisao_cuda::CudaError;
 use serde::{Deserialize, Serialize};
 
 use crate::linear::Linear;
@@ -73,13 +74,19 @@ impl Clip {
     }
 
     /// Unit image embeddings `f_v`: `[batch, 3, h, w]` → `[batch, dim]`.
-    pub fn embed_images(&self, pixels: Tensor<4>) -> Tensor<2> {
-        self.embed_vision_output(self.vision.encode(pixels))
+    ///
+    /// # Errors
+    /// Those of the driver of the image tower's [card](VisionTower::use_card).
+    pub fn embed_images(&self, pixels: Tensor<4>) -> Result<Tensor<2>, CudaError> {
+        self.embed_vision_output(self.vision.encode(pixels)?)
     }
 
     /// The same of images on their way through this tower.
-    pub fn embed_vision_output(&self, output: VisionOutput) -> Tensor<2> {
-        unit(self.visual_projection.forward(self.vision.pooled(output)))
+    ///
+    /// # Errors
+    /// As [`embed_images`](Self::embed_images).
+    pub fn embed_vision_output(&self, output: VisionOutput) -> Result<Tensor<2>, CudaError> {
+        Ok(unit(self.visual_projection.forward(self.vision.pooled(output)?)))
     }
 
     /// Unit embeddings of images, as [`embed_vision_output`](Self::embed_vision_output) gives them, and of each of
@@ -87,14 +94,17 @@ impl Clip {
     ///
     /// # Shapes
     /// `[batch, dim]`, `[batch, patches, dim]`
-    pub fn embed_patches(&self, output: VisionOutput) -> (Tensor<2>, Tensor<3>) {
+    ///
+    /// # Errors
+    /// As [`embed_images`](Self::embed_images).
+    pub fn embed_patches(&self, output: VisionOutput) -> Result<(Tensor<2>, Tensor<3>), CudaError> {
         let dim = self.config.projection_dim;
-        let states = self.vision.normed_states(output);
+        let states = self.vision.normed_states(output)?;
         let [batch, positions, hidden] = states.dims();
         let all = states.reshape([batch * positions, hidden]);
         let all = unit(self.visual_projection.forward(all)).reshape([batch, positions, dim]);
         let images = all.clone().narrow(1, 0, 1).reshape([batch, dim]);
-        (images, all.narrow(1, 1, positions - 1))
+        Ok((images, all.narrow(1, 1, positions - 1)))
     }
 
     /// Unit text embeddings `f_t`: ids with BOS and EOS → `[batch, dim]`.

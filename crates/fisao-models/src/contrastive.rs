@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use fisao_cuda::{CudaError, Driver, Storage};
 
 use crate::blip2::Blip2;
-use crate::card_part::{LeftOnCpu, SharedDriver};
+use crate::card_part::{ImageMemory, LeftOnCpu, SharedDriver};
 use crate::clip::Clip;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::siglip::Siglip;
@@ -60,7 +60,7 @@ impl ContrastiveModel {
         }
     }
 
-    /// Copies the image tower, and BLIP-2's Q-Former, to a card, where they run from then on, for this model and all its clones. What
+    /// Copies the image tower, BLIP-2's Q-Former and SigLIP's pooling to a card, where they run from then on, for this model and all its clones. What
     /// the card does not compute stays on the CPU and is returned.
     ///
     /// * `beside` — a tower whose copy is shared, if it is of the same tensors
@@ -78,19 +78,42 @@ impl ContrastiveModel {
             let copied = tower.use_card(&driver);
             LeftOnCpu::unless(copied, "the image tower", &mut left)?;
         }
-        if let Self::Blip2(model) = self {
-            LeftOnCpu::unless(model.use_card(&driver), "the Q-Former", &mut left)?;
+        match self {
+            Self::Blip2(model) => {
+                LeftOnCpu::unless(model.use_card(&driver), "the Q-Former", &mut left)?;
+            }
+            Self::Siglip(model) => {
+                LeftOnCpu::unless(model.use_card(&driver), "the pooling", &mut left)?;
+            }
+            Self::Clip(_) => {}
         }
         Ok(left)
+    }
+
+    /// What the copies on a card take of it, with so many images at work. A tower whose copy is that of the one `beside` it takes nothing.
+    pub fn image_memory(&self, images: usize, beside: Option<&VisionTower>) -> ImageMemory {
+        let tower = self.vision();
+        let own = if beside.is_some_and(|other| tower.shares_card(other)) {
+            ImageMemory::default()
+        } else {
+            tower.card_memory(images)
+        };
+        match self {
+            Self::Blip2(model) => own.and(model.reader_memory(images)),
+            Self::Siglip(model) => own.and(model.head_memory(images)),
+            Self::Clip(_) => own,
+        }
     }
 
     /// The types of the matrices that a card [computes with](Self::use_card), which it has to have kernels for.
     pub fn image_storages(&self) -> Vec<Storage> {
         let mut all = vec![self.vision().storage()];
-        if let Self::Blip2(model) = self {
-            all.push(model.reader_storage());
-            all.dedup();
+        match self {
+            Self::Blip2(model) => all.push(model.reader_storage()),
+            Self::Siglip(model) => all.push(model.head_storage()),
+            Self::Clip(_) => {}
         }
+        all.dedup();
         all
     }
 
@@ -122,13 +145,19 @@ impl ContrastiveModel {
     }
 
     /// Unit image embeddings `f_v`: `[batch, 3, h, w]` → `[batch, vectors · dim]`.
-    pub fn embed_images(&self, pixels: Tensor<4>) -> Tensor<2> {
-        self.embed_vision_output(self.vision().encode(pixels))
+    ///
+    /// # Errors
+    /// Those of the driver of the model's [card](Self::use_card).
+    pub fn embed_images(&self, pixels: Tensor<4>) -> Result<Tensor<2>, CudaError> {
+        self.embed_vision_output(self.vision().encode(pixels)?)
     }
 
     /// The same of images on their way through this model's image tower, or through another one with the same
     /// weights.
-    pub fn embed_vision_output(&self, output: VisionOutput) -> Tensor<2> {
+    ///
+    /// # Errors
+    /// Those of the driver of the model's [card](Self::use_card).
+    pub fn embed_vision_output(&self, output: VisionOutput) -> Result<Tensor<2>, CudaError> {
         match self {
             Self::Blip2(model) => model.embed_vision_output(output),
             Self::Clip(model) => model.embed_vision_output(output),
@@ -141,7 +170,10 @@ impl ContrastiveModel {
     ///
     /// # Shapes
     /// `[batch, vectors · dim]`, `[batch, patches, vectors · dim]`
-    pub fn embed_patches(&self, output: VisionOutput) -> (Tensor<2>, Tensor<3>) {
+    ///
+    /// # Errors
+    /// Those of the driver of the model's [card](Self::use_card).
+    pub fn embed_patches(&self, output: VisionOutput) -> Result<(Tensor<2>, Tensor<3>), CudaError> {
         match self {
             Self::Blip2(model) => model.embed_patches(output),
             Self::Clip(model) => model.embed_patches(output),
@@ -150,11 +182,14 @@ impl ContrastiveModel {
     }
 
     /// Unit text embeddings `f_t`: ids as the model's tokenizer gives them → `[batch, dim]`.
-    pub fn embed_text(&self, ids: &[Vec<u32>]) -> Tensor<2> {
+    ///
+    /// # Errors
+    /// Those of the driver of the model's [card](Self::use_card).
+    pub fn embed_text(&self, ids: &[Vec<u32>]) -> Result<Tensor<2>, CudaError> {
         match self {
             Self::Blip2(model) => model.embed_text(ids),
-            Self::Clip(model) => model.embed_text(ids),
-            Self::Siglip(model) => model.embed_text(ids),
+            Self::Clip(model) => Ok(model.embed_text(ids)),
+            Self::Siglip(model) => Ok(model.embed_text(ids)),
         }
     }
 }

@@ -12,7 +12,7 @@ use fisao_cuda::{CudaError, Storage};
 
 use crate::activation::Activation;
 use crate::attention::{Mask, Shown, attend, merge_heads, split_heads};
-use crate::card_part::SharedDriver;
+use crate::card_part::{ImageMemory, SharedDriver};
 use crate::linear::{Linear, LinearVisitor};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
@@ -214,17 +214,20 @@ impl Encoder {
         self.layers.len()
     }
 
-    /// Runs the first `depth` layers.
+    /// Runs the first `depth` layers, on the tensors' device.
     ///
     /// # Shapes
     /// `x`: `[batch · length, width]`.
     pub fn forward(&self, x: Tensor<2>, batch: usize, mask: &Mask, depth: usize) -> Tensor<2> {
-        self.run(None, x, batch, mask, 0..depth)
+        self.fold(x, batch, mask, 0..depth)
     }
 
-    /// Runs some of the layers, all positions seen.
+    /// Runs some of the layers, all positions seen, on the card if there is one.
     ///
     /// * `patches` — what embeds patches, if the card [has](Self::use_card) it
+    ///
+    /// # Errors
+    /// Those of the card's driver.
     ///
     /// # Shapes
     /// `x`: `[batch · length, width]`.
@@ -234,11 +237,19 @@ impl Encoder {
         x: Tensor<2>,
         batch: usize,
         layers: Range<usize>,
-    ) -> Tensor<2> {
-        self.run(patches, x, batch, &Mask::Full, layers)
+    ) -> Result<Tensor<2>, CudaError> {
+        if let (Some(card), false) = (&self.card, layers.is_empty())
+            && let Some(states) = card::forward(card, (self, patches), &x, batch, layers.clone())?
+        {
+            return Ok(states);
+        }
+        Ok(self.fold(x, batch, &Mask::Full, layers))
     }
 
     /// Embeds patches and runs the first `depth` layers; nothing where no card does that.
+    ///
+    /// # Errors
+    /// Those of the card's driver.
     ///
     /// # Shapes
     /// `[images · patches, inputs]` → `[images · positions, width]`
@@ -248,30 +259,26 @@ impl Encoder {
         x: &Tensor<2>,
         images: usize,
         depth: usize,
-    ) -> Option<Tensor<2>> {
-        let card = self.card.as_ref()?;
+    ) -> Result<Option<Tensor<2>>, CudaError> {
+        let Some(card) = &self.card else { return Ok(None) };
         card::encode_patches(card, (self, patches), x, images, depth)
     }
 
-    fn run(
-        &self,
-        patches: Option<&PatchTensors>,
-        x: Tensor<2>,
-        batch: usize,
-        mask: &Mask,
-        layers: Range<usize>,
-    ) -> Tensor<2> {
-        if layers.is_empty() {
-            return x;
-        }
-        let card = self.card.as_ref();
-        if let Some(states) = card
-            .and_then(|card| card::forward(card, (self, patches), &x, batch, mask, layers.clone()))
-        {
-            return states;
-        }
+    fn fold(&self, x: Tensor<2>, batch: usize, mask: &Mask, layers: Range<usize>) -> Tensor<2> {
         let shown = Shown::by(mask);
         self.layers[layers].iter().fold(x, |x, layer| layer.forward(x, batch, &shown))
+    }
+
+    /// What the copy on a card takes of it, with so many sequences at work.
+    pub(crate) fn card_memory(&self, sequences: usize, length: usize) -> ImageMemory {
+        let card = self.card.as_ref();
+        card.map_or_else(ImageMemory::default, |card| card::memory(card, sequences, length))
+    }
+
+    /// Whether the copy on a card is that of another encoder.
+    pub(crate) fn shares_card(&self, other: &Self) -> bool {
+        let both = self.card.as_ref().zip(other.card.as_ref());
+        both.is_some_and(|(own, other)| Arc::ptr_eq(own, other))
     }
 
     /// Whether there is a copy on a card.
@@ -280,8 +287,7 @@ impl Encoder {
     }
 
     /// Copies the layers, and what embeds patches before them, to a card. From then on they run there, for this encoder and all its
-    /// clones; layers that learn or are adapted, and masks of single sequences, stay on the CPU. A copy whose weights are replaced is
-    /// made again.
+    /// clones; layers that learn or are adapted stay on the CPU. A copy whose weights are replaced is made again.
     ///
     /// # Errors
     /// [`CudaError::Memory`] where the card has no room, [`CudaError::Unsupported`] for heads of a width that no kernel has, and those

@@ -235,10 +235,11 @@ impl Llama {
     }
 
     /// How many sequences of `length` positions each are decoded together at most, if that is on a card: as many as its memory has room
-    /// for beside the weights, however much of it others use, so that it is the same number each time.
-    pub fn rows_on_card(&self, length: usize, most: usize) -> Option<usize> {
+    /// for beside the weights, however much of it others use, so that it is the same number each time. `beside` are bytes
+    /// that other weights take.
+    pub fn rows_on_card(&self, length: usize, most: usize, beside: usize) -> Option<usize> {
         let card = self.card.as_deref()?;
-        Some(card.lock().rows(length, most))
+        Some(card.lock().rows(length, most, beside))
     }
 
     /// The type of the decoder's matrices, which a card has to have kernels for.

@@ -7,7 +7,7 @@ use fisao_cuda::{CudaError, Projector, ProjectorConfig};
 
 use crate::activation::Activation;
 use crate::card_copy::{NamedTensors, storage};
-use crate::card_part::{NAME, PartCard, SharedDriver, gelu};
+use crate::card_part::{ImageMemory, NAME, PartCard, SharedDriver, gelu};
 use crate::linear::Linear;
 use crate::parameters::{floats, from_floats};
 
@@ -26,25 +26,34 @@ impl ProjectorCard {
         Ok(Self(Some(Arc::new(card))))
     }
 
+    /// What the copy takes of the card, with so many rows at work.
+    pub(crate) fn memory(&self, rows: usize) -> ImageMemory {
+        let card = self.0.as_ref();
+        card.map_or_else(ImageMemory::default, |card| card.memory(|part| part.config().bytes(rows)))
+    }
+
     /// `[rows, in]` → `[rows, out]`. Nothing where there is no card, where it has no room, or where something learns or is adapted.
+    ///
+    /// # Errors
+    /// Those of the driver.
     pub(crate) fn forward(
         &self,
         layers: &[&Linear],
         activation: Option<Activation>,
         x: &Tensor<2>,
-    ) -> Option<Tensor<2>> {
-        let card = self.0.as_ref()?;
+    ) -> Result<Option<Tensor<2>>, CudaError> {
+        let (Some(card), Some(last)) = (&self.0, layers.last()) else { return Ok(None) };
         let frozen = layers.iter().all(|layer| layer.adapter.is_none() && !layer.learns());
         if x.is_tracked() || !frozen {
-            return None;
+            return Ok(None);
         }
         let [rows, _] = x.dims();
-        let size = [rows, layers.last()?.size()[1]];
+        let size = [rows, last.size()[1]];
         let values = floats(x);
         let projected = card.run(config(layers, activation), weights(layers), |driver, part| {
             part.forward(driver, &values)
         })?;
-        Some(from_floats(projected, size, &x.device()))
+        Ok(projected.map(|projected| from_floats(projected, size, &x.device())))
     }
 }
 

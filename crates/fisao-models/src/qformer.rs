@@ -12,11 +12,11 @@ mod reader;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
-use fisao_cuda::{CudaError, Storage};
+use fisao_cuda::{CudaError, QFormerBatch, Storage};
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
-use crate::card_part::SharedDriver;
+use crate::card_part::{AT_ONCE, ImageMemory, SharedDriver};
 use crate::linear::{ActivationDtype, LinearVisitor};
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{WeightError, WeightSource};
@@ -82,11 +82,21 @@ impl QFormer {
     /// * `x`: `[batch, queries + text, hidden]`, embedded and normed
     /// * `image`: `[batch, positions, encoder_hidden]`; not read where there are no queries
     /// * result: as `x`
-    pub fn forward(&self, x: Tensor<3>, queries: usize, image: Option<&Tensor<3>>) -> Tensor<3> {
-        let card = self.card.as_ref();
-        card.and_then(|card| card::forward(card, self, &x, queries, image)).unwrap_or_else(|| {
-            self.layers.iter().fold(x, |x, layer| layer.forward(x, queries, image))
-        })
+    ///
+    /// # Errors
+    /// Those of the card's driver.
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        queries: usize,
+        image: Option<&Tensor<3>>,
+    ) -> Result<Tensor<3>, CudaError> {
+        if let Some(card) = &self.card
+            && let Some(states) = card::forward(card, self, &x, queries, image)?
+        {
+            return Ok(states);
+        }
+        Ok(self.layers.iter().fold(x, |x, layer| layer.forward(x, queries, image)))
     }
 
     /// Copies the layers to a card, where they run from then on, for this Q-Former and all its clones. What learns or is adapted stays
@@ -98,6 +108,15 @@ impl QFormer {
     pub fn use_card(&mut self, driver: &SharedDriver) -> Result<(), CudaError> {
         self.card = Some(card::copy(self, driver)?);
         Ok(())
+    }
+
+    /// What the copy on a card takes of it, with so large a batch at work.
+    pub(crate) fn card_memory(&self, batch: &QFormerBatch) -> ImageMemory {
+        let batch = QFormerBatch { batch: batch.batch.min(AT_ONCE), ..*batch };
+        let card = self.card.as_ref();
+        card.map_or_else(ImageMemory::default, |card| {
+            card.memory(|part| part.config().bytes(&batch))
+        })
     }
 
     /// The type of the layers' matrices.

@@ -4,12 +4,15 @@
 //! it. Both towers see all positions; the image is pooled by attention of one learned query, the text
 //! is read at its last position, which is padding unless the text fills the tower.
 
+mod card;
 mod pooling;
 mod text;
 
 use burn::tensor::{Device, Tensor};
+use fisao_cuda::{CudaError, Storage};
 use serde::{Deserialize, Serialize};
 
+use crate::card_part::{ImageMemory, SharedDriver};
 use crate::clip::unit;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::vision::{VisionConfig, VisionOutput, VisionTower};
@@ -80,14 +83,35 @@ impl Siglip {
         &mut self.vision
     }
 
+    /// The type of the pooling's matrices.
+    pub(crate) fn head_storage(&self) -> Storage {
+        card::storage_of(&self.head)
+    }
+
+    /// Copies the pooling to a card, where it runs from then on.
+    pub(crate) fn use_card(&mut self, driver: &SharedDriver) -> Result<(), CudaError> {
+        self.head.use_card(driver)
+    }
+
+    /// What the copy of the pooling on a card takes of it, with so many images at work.
+    pub(crate) fn head_memory(&self, images: usize) -> ImageMemory {
+        self.head.card_memory(images, self.vision.config().positions())
+    }
+
     /// Unit image embeddings: `[batch, 3, h, w]` → `[batch, hidden]`.
-    pub fn embed_images(&self, pixels: Tensor<4>) -> Tensor<2> {
-        self.embed_vision_output(self.vision.encode(pixels))
+    ///
+    /// # Errors
+    /// Those of the driver of the image tower's [card](VisionTower::use_card).
+    pub fn embed_images(&self, pixels: Tensor<4>) -> Result<Tensor<2>, CudaError> {
+        self.embed_vision_output(self.vision.encode(pixels)?)
     }
 
     /// The same of images on their way through this tower.
-    pub fn embed_vision_output(&self, output: VisionOutput) -> Tensor<2> {
-        unit(self.head.forward(self.vision.normed_states(output)))
+    ///
+    /// # Errors
+    /// As [`embed_images`](Self::embed_images).
+    pub fn embed_vision_output(&self, output: VisionOutput) -> Result<Tensor<2>, CudaError> {
+        Ok(unit(self.head.forward(self.vision.normed_states(output)?)?))
     }
 
     /// Unit embeddings of images, as [`embed_vision_output`](Self::embed_vision_output) gives them, and of each of their
@@ -95,12 +119,15 @@ impl Siglip {
     ///
     /// # Shapes
     /// `[batch, hidden]`, `[batch, patches, hidden]`
-    pub fn embed_patches(&self, output: VisionOutput) -> (Tensor<2>, Tensor<3>) {
-        let states = self.vision.normed_states(output);
+    ///
+    /// # Errors
+    /// As [`embed_images`](Self::embed_images).
+    pub fn embed_patches(&self, output: VisionOutput) -> Result<(Tensor<2>, Tensor<3>), CudaError> {
+        let states = self.vision.normed_states(output)?;
         let [batch, patches, hidden] = states.dims();
-        let images = unit(self.head.forward(states.clone()));
+        let images = unit(self.head.forward(states.clone())?);
         let each = states.reshape([batch * patches, 1, hidden]);
-        (images, unit(self.head.forward(each)).reshape([batch, patches, hidden]))
+        Ok((images, unit(self.head.forward(each)?).reshape([batch, patches, hidden])))
     }
 
     /// Unit text embeddings: ids as the tokenizer gives them → `[batch, hidden]`.

@@ -10,7 +10,7 @@ use fisao_cuda::{CudaError, Storage};
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
-use crate::card_part::SharedDriver;
+use crate::card_part::{ImageMemory, SharedDriver};
 use crate::encoder::{Encoder, EncoderConfig, PatchTensors};
 use crate::linear::{
     ActivationDtype, BatchEmbedding, EMBEDDING_STD, Embedding, LinearVisitor, is_adapted, product,
@@ -278,37 +278,56 @@ impl VisionTower {
     ///
     /// # Shapes
     /// `pixels`: `[batch, 3, height, width]` → `[batch, positions, hidden]`, the class token first.
-    pub fn hidden_states(&self, pixels: Tensor<4>, depth: usize) -> Tensor<3> {
+    ///
+    /// # Errors
+    /// Those of the driver of the tower's [card](Self::use_card).
+    pub fn hidden_states(&self, pixels: Tensor<4>, depth: usize) -> Result<Tensor<3>, CudaError> {
         let batch = pixels.dims()[0];
         let patches = self.patches(pixels);
         let tensors = self.card_patches();
-        let encoded = tensors
-            .as_ref()
-            .and_then(|tensors| self.encoder.encode_patches(tensors, &patches, batch, depth));
-        let x = encoded.unwrap_or_else(|| {
+        let encoded = match &tensors {
+            Some(tensors) => self.encoder.encode_patches(tensors, &patches, batch, depth)?,
+            None => None,
+        };
+        let x = if let Some(x) = encoded {
+            x
+        } else {
             let x = self.embed(patches, batch);
             let x = match &self.pre_layrnorm {
                 Some(norm) => norm.forward(x),
                 None => x,
             };
-            self.encoder.run_layers(tensors.as_ref(), x, batch, 0..depth)
-        });
-        x.reshape([batch, self.config.positions(), self.config.hidden_size])
+            self.encoder.run_layers(tensors.as_ref(), x, batch, 0..depth)?
+        };
+        Ok(x.reshape([batch, self.config.positions(), self.config.hidden_size]))
     }
 
     /// Output of all layers for images `[batch, 3, h, w]`.
-    pub fn encode(&self, pixels: Tensor<4>) -> VisionOutput {
+    ///
+    /// # Errors
+    /// As [`hidden_states`](Self::hidden_states).
+    pub fn encode(&self, pixels: Tensor<4>) -> Result<VisionOutput, CudaError> {
         let depth = self.encoder.depth();
-        VisionOutput { states: self.hidden_states(pixels, depth), depth }
+        Ok(VisionOutput { states: self.hidden_states(pixels, depth)?, depth })
     }
 
     /// Runs the layers that an output has not gone through yet: `[batch, positions, hidden]`.
-    fn finish(&self, VisionOutput { states, depth }: VisionOutput) -> Tensor<3> {
+    fn finish(&self, VisionOutput { states, depth }: VisionOutput) -> Result<Tensor<3>, CudaError> {
         let [batch, positions, hidden] = states.dims();
         let x = states.reshape([batch * positions, hidden]);
         let layers = depth..self.encoder.depth();
-        let x = self.encoder.run_layers(self.card_patches().as_ref(), x, batch, layers);
-        x.reshape([batch, positions, hidden])
+        let x = self.encoder.run_layers(self.card_patches().as_ref(), x, batch, layers)?;
+        Ok(x.reshape([batch, positions, hidden]))
+    }
+
+    /// What the copy on a card takes of it, with so many images at work.
+    pub(crate) fn card_memory(&self, images: usize) -> ImageMemory {
+        self.encoder.card_memory(images, self.config.positions())
+    }
+
+    /// Whether the copy on a card is that of another tower.
+    pub(crate) fn shares_card(&self, other: &Self) -> bool {
+        self.encoder.shares_card(&other.encoder)
     }
 
     /// What embeds patches, where there is a card.
@@ -317,19 +336,25 @@ impl VisionTower {
     }
 
     /// The first position's final state after the last norm, which is CLIP's class token: `[batch, hidden]`.
-    pub(crate) fn pooled(&self, output: VisionOutput) -> Tensor<2> {
-        let states = self.finish(output);
+    ///
+    /// # Errors
+    /// As [`hidden_states`](Self::hidden_states).
+    pub(crate) fn pooled(&self, output: VisionOutput) -> Result<Tensor<2>, CudaError> {
+        let states = self.finish(output)?;
         let batch = states.dims()[0];
         let class = states.slice([0..batch, 0..1]).reshape([batch, self.config.hidden_size]);
-        self.post_layernorm.forward(class)
+        Ok(self.post_layernorm.forward(class))
     }
 
     /// Final states of all positions after the last norm: `[batch, positions, hidden]`.
-    pub(crate) fn normed_states(&self, output: VisionOutput) -> Tensor<3> {
-        let states = self.finish(output);
+    ///
+    /// # Errors
+    /// As [`hidden_states`](Self::hidden_states).
+    pub(crate) fn normed_states(&self, output: VisionOutput) -> Result<Tensor<3>, CudaError> {
+        let states = self.finish(output)?;
         let [batch, positions, hidden] = states.dims();
         let normed = self.post_layernorm.forward(states.reshape([batch * positions, hidden]));
-        normed.reshape([batch, positions, hidden])
+        Ok(normed.reshape([batch, positions, hidden]))
     }
 
     /// Cut-out patches, row by row: `[batch · patches, 3 · patch · patch]`.

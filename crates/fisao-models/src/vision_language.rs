@@ -17,7 +17,7 @@ use burn::tensor::Device;
 use fisao_cuda::{CudaError, Driver, Storage};
 
 use crate::card_copy::storage;
-use crate::card_part::{LeftOnCpu, SharedDriver};
+use crate::card_part::{ImageMemory, LeftOnCpu, SharedDriver};
 use crate::linear::is_adapted;
 use crate::llama::Llama;
 use crate::parameters::{ParameterMut, Parameters};
@@ -172,6 +172,18 @@ impl VisionLanguageModel {
         self.image_encoder.use_card(&SharedDriver::new(driver))
     }
 
+    /// What the copies of what makes image tokens take of a card, with so many tiles at work, whose instructions have so many tokens at
+    /// most.
+    pub fn image_memory(&self, tiles: usize, instruction: usize) -> ImageMemory {
+        self.image_encoder.card_memory(tiles, instruction)
+    }
+
+    /// As [`Llama::rows_on_card`], beside this model's image encoder.
+    pub fn rows_on_card(&self, length: usize, most: usize) -> Option<usize> {
+        let ImageMemory { weights, .. } = self.image_memory(0, 0);
+        self.language_model.rows_on_card(length, most, weights)
+    }
+
     /// The types of the matrices that make image tokens, which a card has to have kernels for.
     pub fn image_storages(&self) -> Vec<Storage> {
         let mut all = Vec::new();
@@ -197,17 +209,26 @@ impl VisionLanguageModel {
     /// Image tokens of images, which the model sees whole or in tiles; those [shown together](ImageBatch::shown_together) stand for one
     /// image.
     ///
+    /// # Errors
+    /// Those of the driver of the encoder's [card](Self::use_card_for_images).
+    ///
     /// # Panics
     /// The images have not as many tiles as the model looks at.
-    pub fn image_features(&self, images: impl Into<ImageBatch>) -> ImageFeatures {
+    pub fn image_features(
+        &self,
+        images: impl Into<ImageBatch>,
+    ) -> Result<ImageFeatures, CudaError> {
         let mut images = images.into();
         let shown = std::mem::take(&mut images.shown);
-        let features = self.image_encoder.encode(images, false).0;
-        if shown.is_empty() { features } else { features.shown_together(&shown) }
+        let features = self.image_encoder.encode(images, false)?.0;
+        Ok(if shown.is_empty() { features } else { features.shown_together(&shown) })
     }
 
     /// Image tokens of images, and how far the whole of each has come through the [image tower](Self::vision_tower): to the
     /// layer whose states the model takes.
+    ///
+    /// # Errors
+    /// As [`image_features`](Self::image_features).
     ///
     /// # Panics
     /// The images have not as many tiles as the model looks at, some are shown together, or the model has no image tower that can be
@@ -215,11 +236,11 @@ impl VisionLanguageModel {
     pub fn image_features_and_vision_output(
         &self,
         images: impl Into<ImageBatch>,
-    ) -> (ImageFeatures, VisionOutput) {
+    ) -> Result<(ImageFeatures, VisionOutput), CudaError> {
         let images = images.into();
         assert!(images.shown.is_empty(), "each image is looked at on its own");
-        let (features, output) = self.image_encoder.encode(images, true);
-        (features, output.expect("an encoder whose tower is shared gives its output"))
+        let (features, output) = self.image_encoder.encode(images, true)?;
+        Ok((features, output.expect("an encoder whose tower is shared gives its output")))
     }
 
     /// Visits everything but the image tower.

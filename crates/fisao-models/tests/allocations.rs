@@ -66,7 +66,7 @@ fn model(dtype: DType, rounds: bool) -> VisionLanguageModel {
 }
 
 fn generated(model: &VisionLanguageModel, responses: usize, length: usize) -> Vec<Generated> {
-    let features = model.image_features(pixels(1, 4));
+    let features = model.image_features(pixels(1, 4)).unwrap();
     let prompt = Prompt { ids: prompt(&[5, 9, 12]), image: 0, stream: 0 };
     let sampling = Sampling { max_new_tokens: length, temperature: 1.0, seed: 1 };
     model.generate(&[prompt], &features, responses, &sampling).expect("responses")

@@ -26,6 +26,7 @@ use fisao_runs::world::DemoSetup;
 use fisao_scenes::{Split, WorldKind};
 use fisao_verifier::calibration::ProbabilityModel;
 use fisao_verifier::regions::{ImageEmbedding, ScoreConfig};
+use fisao_verifier::scorer::VerifierError;
 use fisao_verifier::templates::Templates;
 
 /// Images that are captioned.
@@ -77,11 +78,12 @@ fn main() -> anyhow::Result<()> {
                     caption.mentions.iter().map(move |mention| (image, mention))
                 });
                 let squares = mentions.zip(&correct).map(|((image, mention), &correct)| {
-                    let score = scorer.verifier.score(image, &mention.form);
+                    let score = scorer.verifier.score(image, &mention.form)?;
                     let probability = calibration.probability(score, ProbabilityModel::default());
-                    (probability - f64::from(u8::from(correct))).powi(2)
+                    Ok::<_, VerifierError>((probability - f64::from(u8::from(correct))).powi(2))
                 });
-                let brier = squares.sum::<f64>() / correct.len() as f64;
+                let squares = squares.collect::<Result<Vec<f64>, _>>()?;
+                let brier = squares.iter().sum::<f64>() / correct.len() as f64;
                 let auc = calibration.auc;
                 println!("| {reading_layers} | {scores} | {centred} | {auc:.3} | {brier:.4} |");
             }

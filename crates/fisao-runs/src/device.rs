@@ -4,14 +4,17 @@
 
 use std::fmt::{self, Display};
 use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::bail;
 use burn::tensor::{DType, Device};
 use fisao_align::Warning;
 use fisao_cuda::{
-    Card, CubinCache, CudaError, Driver, Failing, Host, HostKernels, HostOptions, Storage,
+    Card, CubinCache, CudaError, Driver, Failing, Host, HostKernels, HostMemory, HostOptions,
+    Storage,
 };
 use fisao_formats::checkpoint::Checkpoint;
 use fisao_formats::documents::read_json;
@@ -32,12 +35,14 @@ use crate::reporter::Reporter;
 /// File of a run's [`DeviceRecord`].
 pub const FILE: &str = "device.json";
 
-/// With the value 1, kernels of `cuda` are compiled by the machine's C++ compiler and run on the CPU: for tests of whole commands. With a
-/// larger value such a driver fails after so many results.
+/// With the value 1, kernels of `cuda` are compiled by the machine's C++ compiler and run on the CPU: for tests of whole commands. A larger
+/// value is the memory of such a device, KiB.
 const HOST: &str = "FISAO_CUDA_HOST";
+/// With `N` such a device fails at its result number N, counted from 0; with `N@FILE` they are counted from when the file is there.
+const FAILS: &str = "FISAO_CUDA_HOST_FAILS";
 /// What such a device calls itself.
 const HOST_NAME: &str = "CUDA kernels compiled as C++, on the CPU (FISAO_CUDA_HOST)";
-/// Memory it has, bytes.
+/// Memory it has else, bytes.
 const HOST_MEMORY: usize = 8 << 30;
 
 /// What a device besides the CPU is reached through; all but `cuda`, which is in every build, are features of it.
@@ -177,15 +182,52 @@ pub struct OpenDevice {
 }
 
 /// What runs kernels of `fisao-cuda`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum CudaDevice {
     /// The card of this number.
     Card(usize),
     /// The CPU, see [`HOST`].
     Host {
-        /// Downloads after which it fails.
-        fails_after: Option<usize>,
+        /// Shared by the drivers of all models.
+        memory: Arc<HostMemory>,
+        /// When they fail.
+        failure: Option<Arc<FailurePoint>>,
     },
+}
+
+/// See [`FAILS`].
+#[derive(Debug)]
+struct FailurePoint {
+    /// Results that are left.
+    left: AtomicUsize,
+    /// Where it is not there yet, nothing is counted.
+    file: Option<PathBuf>,
+}
+
+impl FailurePoint {
+    /// That of the environment.
+    fn of_environment() -> Result<Option<Self>, CudaError> {
+        let Ok(text) = std::env::var(FAILS) else { return Ok(None) };
+        let (count, file) = match text.split_once('@') {
+            Some((count, file)) => (count, Some(PathBuf::from(file))),
+            None => (text.as_str(), None),
+        };
+        match count.parse() {
+            Ok(count) => Ok(Some(Self { left: AtomicUsize::new(count), file })),
+            Err(_) => {
+                Err(CudaError::Unsupported { what: FAILS, found: text, supported: "N and N@FILE" })
+            }
+        }
+    }
+
+    /// Counts a result; whether it is the one that fails, or one after it.
+    fn is_reached(&self) -> bool {
+        if self.file.as_ref().is_some_and(|file| !file.exists()) {
+            return false;
+        }
+        let fewer = |left: usize| left.checked_sub(1);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_err()
+    }
 }
 
 /// The processor.
@@ -211,7 +253,7 @@ impl DeviceChoice {
         let DeviceRecord { device, name, .. } = &opened.record;
         let name = name.as_deref().unwrap_or("a device without a name");
         reporter.note(format!("device {device}: {name}"));
-        if let Some(card) = opened.card {
+        if let Some(card) = &opened.card {
             reporter
                 .note("the card runs decoders and image encoders; everything else runs on the CPU");
             if let CudaDevice::Host { .. } = card {
@@ -301,7 +343,7 @@ impl OpenDevice {
         what: &str,
         reporter: &Reporter,
     ) -> anyhow::Result<()> {
-        let Some(card) = self.card else { return Ok(()) };
+        let Some(card) = &self.card else { return Ok(()) };
         let left_out = |what: &str, reason: &CudaError| {
             reporter.warn(
                 format!("the card does not compute {what}, so it runs on the CPU: {reason}"),
@@ -326,7 +368,7 @@ pub fn warn_of_batches_left_to_cpu(model: &VisionLanguageModel, reporter: &Repor
 
 impl CudaDevice {
     /// Opens it with kernels for some element types.
-    fn driver(self, storages: &[Storage]) -> Result<Box<dyn Driver + Send>, CudaError> {
+    fn driver(&self, storages: &[Storage]) -> Result<Box<dyn Driver + Send>, CudaError> {
         let failed = |source| CudaError::Cache { path: "a temporary folder".into(), source };
         match self {
             Self::Card(ordinal) => {
@@ -334,15 +376,15 @@ impl CudaDevice {
                 let temporary = tempfile::tempdir().map_err(failed)?;
                 let folder = cache_folder().unwrap_or_else(|| temporary.path().to_owned());
                 let cache = CubinCache::new(folder.join("cuda-kernels"));
-                Ok(Box::new(Card::new(ordinal, storages, &cache)?))
+                Ok(Box::new(Card::new(*ordinal, storages, &cache)?))
             }
-            Self::Host { fails_after } => {
+            Self::Host { memory, failure } => {
                 let folder = tempfile::tempdir().map_err(failed)?;
                 let kernels =
                     HostKernels::compile(folder.path(), storages, &HostOptions::default())?;
-                let host = Host::new(Arc::new(kernels), HOST_MEMORY);
-                Ok(match fails_after {
-                    Some(downloads) => Box::new(Failing::after(downloads, host)),
+                let host = Host::within(Arc::new(kernels), Arc::clone(memory));
+                Ok(match failure.clone() {
+                    Some(failure) => Box::new(Failing::when(move || failure.is_reached(), host)),
                     None => Box::new(host),
                 })
             }
@@ -376,8 +418,10 @@ fn reach_cuda(ordinal: usize) -> Result<OpenDevice, CudaError> {
     let choice = DeviceChoice::Card(Backend::Cuda, ordinal);
     let host = std::env::var(HOST).ok().and_then(|value| value.parse::<usize>().ok());
     let (card, name) = if let Some(value) = host.filter(|value| *value > 0) {
-        let fails_after = Some(value).filter(|value| *value > 1);
-        (CudaDevice::Host { fails_after }, HOST_NAME.to_owned())
+        let memory = if value == 1 { HOST_MEMORY } else { value << 10 };
+        let memory = Arc::new(HostMemory::new(memory));
+        let failure = FailurePoint::of_environment()?.map(Arc::new);
+        (CudaDevice::Host { memory, failure }, HOST_NAME.to_owned())
     } else {
         let card = CudaDevice::Card(ordinal);
         // Kernels are compiled when the element type of a model is known.

@@ -178,7 +178,7 @@ impl Scorer {
             self.vocabulary.mentions(name).find(|mention| mention.span == (0..name.len()));
         let form = mention.map_or_else(|| name.to_owned(), |mention| mention.form.to_owned());
         self.verifier.embed_names([form.as_str()])?;
-        let score = self.verifier.score(image, &form);
+        let score = self.verifier.score(image, &form)?;
         let sentences = match self.verifier.decoder() {
             Some(_) => vec![form.clone()],
             None => self.verifier.templates().render(&form),
@@ -195,8 +195,8 @@ impl Scorer {
         self.verifier.embed_names(self.vocabulary.mentions(caption).map(|mention| mention.form))?;
         let characters = |bytes: usize| caption[..bytes].chars().count();
         let scored = |Mention { category, form, span, negated }: Mention| {
-            let score = self.verifier.score(image, form);
-            ScoredMention {
+            let score = self.verifier.score(image, form)?;
+            Ok(ScoredMention {
                 start: characters(span.start),
                 end: characters(span.end),
                 text: caption[span.clone()].to_owned(),
@@ -206,9 +206,10 @@ impl Scorer {
                 negated,
                 score,
                 p_hallucinated: self.p_hallucinated(score),
-            }
+            })
         };
-        let mentions = self.vocabulary.mentions(caption).map(scored).collect();
+        let mentions = self.vocabulary.mentions(caption).map(scored);
+        let mentions = mentions.collect::<Result<_, VerifierError>>()?;
         Ok(ScoredCaption { caption: caption.to_owned(), mentions })
     }
 

@@ -183,9 +183,13 @@ pub fn separation(tasks: &SceneTasks<'_>, verifier: &mut Verifier) -> anyhow::Re
             let scene = tasks.world.scene(tasks.split, tasks.seed, index as u64);
             let there = scene.categories();
             let score = |name: &str| verifier.score(image, name);
-            present.extend(there.iter().map(|name| score(name)));
+            for name in &there {
+                present.push(score(name)?);
+            }
             let typical = scene.theme.members().map(|(category, _)| CATEGORIES[category].name());
-            absent.extend(typical.filter(|name| !there.contains(name)).map(score));
+            for name in typical.filter(|name| !there.contains(name)) {
+                absent.push(score(name)?);
+            }
         }
     }
     Ok(auc(&present, &absent))

@@ -376,7 +376,8 @@ impl Engine {
     ) -> Result<(ImageFeatures, Vec<ImageEmbedding>), Failure> {
         let model = &policy.model;
         if !verified {
-            return Ok((model.image_features(image_batch(tasks, &model.device())), Vec::new()));
+            let features = model.image_features(image_batch(tasks, &model.device()));
+            return Ok((features.map_err(|error| failed(&error.into()))?, Vec::new()));
         }
         let encoded = encode(model, &self.judge()?.eyes, tasks);
         let EncodedImages { features, embeddings } =

@@ -7,6 +7,7 @@ use fisao_models::clip::{Clip, ClipConfig, ClipTextConfig};
 use fisao_models::llama::{DecoderFamily, LlamaConfig, PositionScheme, RopeScaling};
 use fisao_models::parameters::from_floats;
 use fisao_models::qformer::QFormerConfig;
+use fisao_models::siglip::{Siglip, SiglipConfig, SiglipTextConfig};
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::vision_language::FamilyConfig;
 use fisao_models::vision_language::TokenIds;
@@ -167,6 +168,29 @@ pub fn tiny_clip_for(image_size: usize, seed: u64) -> Clip {
     let mut config = clip_config();
     config.vision.image_size = image_size;
     Clip::load(config, &mut RandomWeights::new(seed), &Device::flex())
+        .expect("random weights fit every shape")
+}
+
+/// A SigLIP with the tower of [`vision_config`], but SigLIP's.
+///
+/// # Panics
+/// Never: random weights fit every shape.
+pub fn tiny_siglip(seed: u64) -> Siglip {
+    let vision = VisionConfig { family: VisionFamily::Siglip, ..vision_config() };
+    let text = SiglipTextConfig {
+        vocab_size: 40,
+        hidden_size: 12,
+        projection_size: vision.hidden_size,
+        intermediate_size: 20,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        max_position_embeddings: 8,
+        layer_norm_eps: 1e-5,
+        hidden_act: Activation::GeluTanh,
+        pad_token_id: 1,
+    };
+    let config = SiglipConfig { text, vision };
+    Siglip::load(config, &mut RandomWeights::new(seed), &Device::flex())
         .expect("random weights fit every shape")
 }
 

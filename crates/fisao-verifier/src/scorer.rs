@@ -15,6 +15,7 @@ use fisao_models::blip2::Blip2;
 use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::image::PixelValues;
 use fisao_models::parameters::{Parameters, floats, from_floats};
+use fisao_models::scoring::CudaError;
 use fisao_models::text::{TextError, Tokenizer};
 use fisao_models::vision::{VisionConfig, VisionOutput, VisionTower};
 use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
@@ -60,6 +61,9 @@ pub enum VerifierError {
         /// Largest absolute difference in it.
         difference: f32,
     },
+    /// The card that the verifier runs on failed.
+    #[error("{0}")]
+    Card(#[from] CudaError),
     /// A name could not be encoded.
     #[error(transparent)]
     Text(#[from] TextError),
@@ -114,7 +118,7 @@ impl VerifierError {
             Self::NoTextEncoder => {
                 Some("name a CLIP, SigLIP or BLIP-2 checkpoint as the verifier".to_owned())
             }
-            Self::Text(_) | Self::Uncentred { .. } | Self::NotFinite { .. } => None,
+            Self::Card(_) | Self::Text(_) | Self::Uncentred { .. } | Self::NotFinite { .. } => None,
         }
     }
 }
@@ -384,7 +388,7 @@ impl Verifier {
         let images = images.into();
         match &self.model {
             ScoringModel::Contrastive(model, _) => {
-                self.embed_vision_output(model.vision().encode(images.whole()))
+                self.embed_vision_output(model.vision().encode(images.whole())?)
             }
             ScoringModel::Decoder(reader) => {
                 finite(reader.read(images, self.score.reading_layers)?)
@@ -448,7 +452,7 @@ impl Verifier {
         output: VisionOutput,
     ) -> Result<Vec<ImageEmbedding>, VerifierError> {
         if let Some((model, _)) = self.matching()? {
-            let states = model.states(output);
+            let states = model.states(output)?;
             let [_, positions, hidden] = states.dims();
             let images = floats(&states);
             let whole = images.chunks_exact(positions * hidden);
@@ -464,7 +468,7 @@ impl Verifier {
             floats(tensor).chunks_exact(dim).map(<[f32]>::to_vec).collect()
         };
         let embeddings = if self.uses_patches(model) {
-            let (whole, patches) = model.embed_patches(output);
+            let (whole, patches) = model.embed_patches(output)?;
             let [images, patch_count, _] = patches.dims();
             let patches = rows(&patches.reshape([images * patch_count, dim]));
             let parts = patches.chunks_exact(patch_count).map(<[Vec<f32>]>::to_vec);
@@ -475,7 +479,7 @@ impl Verifier {
                 .collect()
         } else {
             let views = self.score.views();
-            let images = rows(&model.embed_vision_output(output));
+            let images = rows(&model.embed_vision_output(output)?);
             assert!(images.len() % views == 0, "{} images, {views} an image", images.len());
             images.chunks_exact(views).map(ImageEmbedding::of_views).collect::<Vec<_>>()
         };
@@ -592,7 +596,7 @@ impl Verifier {
         let (model, tokenizer) = self.encoder()?;
         let ids =
             texts.iter().map(|text| tokenizer.encode(text, true)).collect::<Result<Vec<_>, _>>()?;
-        let embeddings = floats(&model.embed_text(&ids));
+        let embeddings = floats(&model.embed_text(&ids)?);
         Ok(embeddings.chunks_exact(model.dim()).map(<[f32]>::to_vec).collect())
     }
 
@@ -608,36 +612,40 @@ impl Verifier {
     ///
     /// # Panics
     /// When the name has not been [embedded](Self::embed_names).
-    pub fn score(&self, image: &ImageEmbedding, name: &str) -> f64 {
+    pub fn score(&self, image: &ImageEmbedding, name: &str) -> Result<f64, VerifierError> {
         let centre = self.centres.as_ref().map_or(0.0, |centres| centres[name]);
         let score = match &self.model {
             ScoringModel::Decoder(reader) => reader.score(image, name),
             ScoringModel::Contrastive(..) if self.score.head == ScoreHead::Matching => {
                 let sentences = self.sentences.get(name);
-                self.log_odds(image, sentences.expect("names are learned before they are scored"))
+                self.log_odds(image, sentences.expect("names are learned before they are scored"))?
             }
             ScoringModel::Contrastive(..) => {
                 let text = self.names.get(name).expect("names are learned before they are scored");
                 image.score(text, self.score.regions, self.weights.unwrap_or_default())
             }
         };
-        score - centre + self.noise_of(image, name)
+        Ok(score - centre + self.noise_of(image, name))
     }
 
     /// Mean log-odds, nats, by the matching head that some sentences match an image: logit of a match less that of none.
-    fn log_odds(&self, image: &ImageEmbedding, sentences: &[Vec<u32>]) -> f64 {
-        let matching = self.matching().expect("checked when the image was embedded");
+    fn log_odds(
+        &self,
+        image: &ImageEmbedding,
+        sentences: &[Vec<u32>],
+    ) -> Result<f64, VerifierError> {
+        let matching = self.matching()?;
         let (model, _) = matching.expect("asked of a matching head only");
         let hidden = model.vision().config().hidden_size;
         let shape = [1, image.whole.len() / hidden, hidden];
         let states = from_floats(image.whole.clone(), shape, &self.device());
         let logits =
-            model.matching_logits_of_states(&states.repeat_dim(0, sentences.len()), sentences);
+            model.matching_logits_of_states(&states.repeat_dim(0, sentences.len()), sentences)?;
         let odds = floats(&logits)
             .chunks_exact(2)
             .map(|pair| f64::from(pair[1]) - f64::from(pair[0]))
             .sum::<f64>();
-        odds / sentences.len() as f64
+        Ok(odds / sentences.len() as f64)
     }
 
     /// What [`ScoreConfig::noise`] adds to the score of a text with an image.
@@ -658,7 +666,7 @@ impl Verifier {
         let score = match &self.model {
             ScoringModel::Decoder(reader) => reader.score_sentence(image, sentence)?,
             ScoringModel::Contrastive(_, tokenizer) if self.score.head == ScoreHead::Matching => {
-                self.log_odds(image, &[tokenizer.encode(sentence, true)?])
+                self.log_odds(image, &[tokenizer.encode(sentence, true)?])?
             }
             ScoringModel::Contrastive(..) => {
                 self.score_text(image, &self.embed_text(&[sentence.to_owned()])?)
@@ -694,8 +702,8 @@ impl Verifier {
         };
         let dim = model.dim() * model.image_vectors();
         let pixels = ImageBatch::new([image], &self.device()).whole();
-        let output = model.vision().encode(pixels);
-        let patches = floats(&model.embed_patches(output).1);
+        let output = model.vision().encode(pixels)?;
+        let patches = floats(&model.embed_patches(output)?.1);
         let side = model.vision().config().side();
         let of_name = |name: &&str| {
             let text = self.names.get(*name).expect("names are learned before they are looked for");

@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let vocabulary = ObjectVocabulary::with_neutral(entries, &neutral)?;
     for mention in vocabulary.mentions(caption) {
         verifier.embed_names([mention.form])?;
-        let score = verifier.score(&embeddings[0], mention.form);
+        let score = verifier.score(&embeddings[0], mention.form)?;
         println!("{score:+.3}  {}", &caption[mention.span]);
     }
     Ok(())

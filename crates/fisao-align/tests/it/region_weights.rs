@@ -129,15 +129,15 @@ fn calibration_stores_the_region_weights_of_its_scores() {
         ScoreConfig { regions: Regions::Auto, ..ScoreConfig::default() },
     );
     teach(&mut fresh, &scorer.vocabulary);
-    let plain = fresh.score(&images[0], "dog");
+    let plain = fresh.score(&images[0], "dog").unwrap();
     let text = fresh.embeddings()["dog"].clone();
     assert!((plain - cosine(&images[0].whole, &text)).abs() < 1e-12);
     fresh.apply_calibration(&calibration);
     let scores: Vec<f64> = captions
         .iter()
-        .map(|caption| fresh.score(&images[caption.task], &caption.mentions[0].form))
+        .map(|caption| fresh.score(&images[caption.task], &caption.mentions[0].form).unwrap())
         .collect();
-    assert!((fresh.score(&images[0], "dog") - plain).abs() > 0.1);
+    assert!((fresh.score(&images[0], "dog").unwrap() - plain).abs() > 0.1);
     assert_eq!(scores, calibration.mentions.scores);
 }
 

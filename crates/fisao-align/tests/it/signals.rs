@@ -102,7 +102,7 @@ fn log_probability_views_sum_over_mention_tokens() {
             let task = Noise.task(caption.task).unwrap();
             let images =
                 fisao_align::encoding::image_batch(std::slice::from_ref(&task), &policy.device());
-            let features = policy.image_features(images);
+            let features = policy.image_features(images).unwrap();
             let end = mention.tokens.end;
             let example = fisao_models::sequences::Example {
                 prompt: &task.prompt,
@@ -183,7 +183,7 @@ fn signal_rows_hold_each_signal_in_its_column() {
         for (mention, log_probability) in caption.mentions.iter().zip(&view.log_probabilities) {
             let row = rows.next().unwrap();
             assert_eq!(row.len(), Signal::ALL.len());
-            let pooled = scorer.verifier.score(&images[caption.task], &mention.form);
+            let pooled = scorer.verifier.score(&images[caption.task], &mention.form).unwrap();
             assert!((row[at(Signal::Pooled)] - pooled).abs() < 1e-12);
             assert!((row[at(Signal::LogProbability)] - log_probability).abs() < 1e-12);
             let holds = |named: &&BTreeSet<usize>| named.contains(&mention.category);

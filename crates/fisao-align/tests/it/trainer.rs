@@ -422,7 +422,7 @@ fn decoder_reading_drives_training_and_is_not_trained() {
     let alone = encode_images(&scorer.verifier, &tasks).unwrap();
     assert_eq!(before.embeddings, alone, "features of the policy are the reader's own");
     let verifier = scorer.verifier.clone();
-    let centre = verifier.score(&before.embeddings[0], "dog");
+    let centre = verifier.score(&before.embeddings[0], "dog").unwrap();
     let (config, start) = (config(), policy.clone());
     let mut trainer =
         Trainer::new(config, policy, scorer, &calibration(centre), &Noise, None).unwrap();

@@ -211,8 +211,9 @@ fn embedded_patches_equal_the_cpu_path() {
                 let data = TensorData::new(pixels.clone(), [images, 3, image_size, image_size]);
                 for depth in [0, 2] {
                     let found = session.encode_patches(&mut driver, &encoder, &patches, depth);
-                    let states =
-                        tower.hidden_states(Tensor::from_data(data.clone(), &device), depth);
+                    let states = tower
+                        .hidden_states(Tensor::from_data(data.clone(), &device), depth)
+                        .unwrap();
                     let states: Vec<f32> = states.into_data().try_to_vec().expect("f32");
                     let what = format!("{storage:?}, {family:?}, {images} images, {depth} layers");
                     assert_close(&what, &found.expect("encoded"), &doubles(&states), near);

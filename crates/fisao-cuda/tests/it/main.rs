@@ -12,5 +12,6 @@ mod encoder;
 mod kernels;
 mod nvrtc;
 mod orchestration;
+mod pooling;
 mod projector;
 mod qformer;

@@ -57,7 +57,7 @@ pub(super) fn verify(repetitions: &mut Repetitions) -> anyhow::Result<Amount> {
     while repetitions.again() {
         for embedding in encode_images(&verifier, &tasks)? {
             for word in &words {
-                black_box(verifier.score(&embedding, word));
+                black_box(verifier.score(&embedding, word)?);
             }
         }
     }

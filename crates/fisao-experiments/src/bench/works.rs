@@ -185,7 +185,7 @@ pub(super) fn encode(
     let side = config.image_size;
     let pixels: Tensor<4> = Tensor::ones([IMAGES, 3, side, side], &device);
     while repetitions.again() {
-        let states = tower.hidden_states(pixels.clone(), config.num_hidden_layers);
+        let states = tower.hidden_states(pixels.clone(), config.num_hidden_layers)?;
         // Another device is only done when something is read.
         black_box(floats(&states.narrow(0, 0, 1)));
     }
@@ -208,7 +208,7 @@ pub(super) fn qformer(repetitions: &mut Repetitions, held: Held) -> anyhow::Resu
     let rows: Tensor<3> =
         Tensor::ones([IMAGES, QUERIES + INSTRUCTION, config.hidden_size], &device);
     while repetitions.again() {
-        let read = qformer.forward(rows.clone(), QUERIES, Some(&states));
+        let read = qformer.forward(rows.clone(), QUERIES, Some(&states))?;
         black_box(floats(&read.narrow(0, 0, 1)));
     }
     Ok(Amount {

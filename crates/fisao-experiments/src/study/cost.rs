@@ -11,6 +11,7 @@ use fisao_align::trainer::Trainer;
 use fisao_models::generation::Generated;
 use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::parameters::floats;
+use fisao_models::scoring::CudaError;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_runs::demo_config::demo_config;
 use fisao_runs::world::SceneTasks;
@@ -59,7 +60,7 @@ pub(super) fn measure(
             Ok(())
         },
         &mut || {
-            image_features(model, tasks.0);
+            image_features(model, tasks.0)?;
             Ok(())
         },
         &mut || {
@@ -119,14 +120,16 @@ fn best<const N: usize>(
 }
 
 /// The model's own image features, as captioning takes them.
-fn image_features(model: &VisionLanguageModel, tasks: &[Task]) {
-    parallel_chunks(tasks, workers_on(&model.device()), |chunk| {
+fn image_features(model: &VisionLanguageModel, tasks: &[Task]) -> Result<(), CudaError> {
+    let chunks = parallel_chunks(tasks, workers_on(&model.device()), |chunk| {
         for batch in chunk.chunks(BATCH) {
-            let features = model.image_features(image_batch(batch, &model.device()));
+            let features = model.image_features(image_batch(batch, &model.device()))?;
             // Another device may not have computed anything before its result is read.
             floats(&features.tokens().clone().slice([0..1, 0..1]));
         }
+        Ok(())
     });
+    chunks.into_iter().collect()
 }
 
 /// Megabytes of captions in which words are found in a second, on one core.

@@ -121,7 +121,8 @@ fn with_images(
     let Sample { captions, images, .. } = calibration;
     centre(captions, images, &mut verifier, vocabulary)?;
     let mentions = |sample: &Sample| sample.mentions(&verifier, &sample.images, vocabulary);
-    Ok(calibrated(&mentions(calibration)).map(|found| (found, mentions(test))))
+    let test = mentions(test)?;
+    Ok(calibrated(&mentions(calibration)?).map(|found| (found, test)))
 }
 
 /// How much fewer categories find, nested parts of one shuffle.

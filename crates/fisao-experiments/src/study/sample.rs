@@ -7,9 +7,9 @@ use fisao_align::RunControl;
 use fisao_align::captions::describe_all;
 use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_models::generation::Sampling;
-use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
+use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::regions::ImageEmbedding;
-use fisao_verifier::scorer::Verifier;
+use fisao_verifier::scorer::{Verifier, VerifierError};
 
 use super::seed::StudyRunner;
 use super::source::Part;
@@ -91,19 +91,21 @@ impl Sample {
         verifier: &Verifier,
         images: &[ImageEmbedding],
         vocabulary: &ObjectVocabulary,
-    ) -> Vec<Mention> {
-        let of_caption = |(index, caption): (usize, &ScoredResponse)| {
+    ) -> Result<Vec<Mention>, VerifierError> {
+        let mut mentions = Vec::new();
+        for (index, caption) in self.captions.iter().enumerate() {
             let truth = &self.truth[caption.task];
             let image = &images[caption.task];
-            let mention = |mention: &TokenMention| Mention {
-                caption: index,
-                category: mention.category,
-                score: verifier.score(image, &mention.form),
-                correct: truth.contains(vocabulary.category(mention.category)),
-            };
-            caption.mentions.iter().map(mention).collect::<Vec<_>>()
-        };
-        self.captions.iter().enumerate().flat_map(of_caption).collect()
+            for mention in &caption.mentions {
+                mentions.push(Mention {
+                    caption: index,
+                    category: mention.category,
+                    score: verifier.score(image, &mention.form)?,
+                    correct: truth.contains(vocabulary.category(mention.category)),
+                });
+            }
+        }
+        Ok(mentions)
     }
 
     /// Fraction of hallucinated mentions of each caption; `None` of one that names nothing.

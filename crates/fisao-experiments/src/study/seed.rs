@@ -241,9 +241,9 @@ impl StudyRunner<'_> {
             sample.mentions(&verifier, images, self.vocabulary)
         };
         Ok(Scored {
-            calibration: mentions(&samples.calibration, &embeddings.calibration),
-            test: mentions(&samples.test, &embeddings.test),
-            mismatched: mismatched_scores(captions, images, &verifier),
+            calibration: mentions(&samples.calibration, &embeddings.calibration)?,
+            test: mentions(&samples.test, &embeddings.test)?,
+            mismatched: mismatched_scores(captions, images, &verifier)?,
             centres,
             weights,
         })

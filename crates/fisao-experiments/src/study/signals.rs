@@ -13,6 +13,7 @@ use fisao_eval::detection::{brier, expected_calibration_error};
 use fisao_models::generation::Sampling;
 use fisao_verifier::calibration::Combination;
 use fisao_verifier::regions::ImageEmbedding;
+use fisao_verifier::scorer::VerifierError;
 
 use super::document::{CombinationResult, Detection, SignalResult, SignalStudy};
 use super::measures::{calibrated, detection};
@@ -119,12 +120,13 @@ impl StudyRunner<'_> {
         let unseen = test.evidence(&samples.test, &embeddings.test, &tokens);
         let captions = both.iter().flat_map(|sample| &sample.captions);
         let scales = NameScales::new(&known, &self.verifier, captions);
-        let rows = |sample: &Sample, evidence: &Evidence<'_>| Rows {
-            mentions: sample.mentions(&self.verifier, &sample.images, self.vocabulary),
-            signals: signals(evidence, &self.verifier, &scales),
+        let rows = |sample: &Sample, evidence: &Evidence<'_>| {
+            let mentions = sample.mentions(&self.verifier, &sample.images, self.vocabulary)?;
+            let signals = signals(evidence, &self.verifier, &scales);
+            Ok::<_, VerifierError>(Rows { mentions, signals })
         };
-        let calibration = rows(&samples.calibration, &known);
-        let test = rows(&samples.test, &unseen);
+        let calibration = rows(&samples.calibration, &known)?;
+        let test = rows(&samples.test, &unseen)?;
         let each = Signal::ALL.iter().enumerate().map(|(at, signal)| SignalResult {
             name: signal.name().to_owned(),
             detection: detection(&test.under(at), calibrated(&calibration.under(at)).as_ref()),

@@ -160,13 +160,16 @@ impl<'a> Case<'a> {
     fn features(&self, model: &VisionLanguageModel) -> ImageFeatures {
         let tokenizer = self.checkpoint.instruction_tokenizer().expect("usable");
         let images = ImageBatch::new([&self.pixels()], &model.device());
-        model.image_features(match tokenizer {
-            Some(tokenizer) => {
-                let prompt = self.expected["prompt"].as_str().expect("text");
-                images.with_instructions(vec![tokenizer.encode(prompt, true).expect("any text")])
-            }
-            None => images,
-        })
+        model
+            .image_features(match tokenizer {
+                Some(tokenizer) => {
+                    let prompt = self.expected["prompt"].as_str().expect("text");
+                    images
+                        .with_instructions(vec![tokenizer.encode(prompt, true).expect("any text")])
+                }
+                None => images,
+            })
+            .unwrap()
     }
 
     /// Compares logits of the whole prompt, log-probabilities of the answer, and greedy decoding.
@@ -332,14 +335,14 @@ fn blip2_scores_match_transformers() {
     let pixels = processor.process(&image.expect("the generator's image"));
     assert_close("pixels", &pixels.values, &expected(&folder, "wide.pixel_values"), PIXELS);
     let pixels = ImageBatch::new([&pixels], &device).whole();
-    let output = loaded.model.vision().encode(pixels);
-    let embedded = loaded.model.embed_vision_output(output.clone());
+    let output = loaded.model.vision().encode(pixels).unwrap();
+    let embedded = loaded.model.embed_vision_output(output.clone()).unwrap();
     assert_close("image", &floats(&embedded), &wanted("image_embeds"), COSINES);
     let tokenizer = checkpoint.tokenizer().expect("a tokenizer");
     let texts = case["texts"].as_array().expect("a list").iter();
     let ids = texts.map(|text| tokenizer.encode(text.as_str().expect("text"), true));
     let ids = ids.collect::<Result<Vec<_>, _>>().expect("any text");
-    let texts = loaded.model.embed_text(&ids);
+    let texts = loaded.model.embed_text(&ids).unwrap();
     assert_close("texts", &floats(&texts), &wanted("text_embeds"), COSINES);
     let (queries, dim) = (loaded.model.image_vectors(), loaded.model.dim());
     let cosines = embedded.reshape([queries, dim]).matmul(texts.transpose());
@@ -349,7 +352,7 @@ fn blip2_scores_match_transformers() {
     let ContrastiveModel::Blip2(model) = &loaded.model else { panic!("another model") };
     let states = output.states.repeat_dim(0, ids.len());
     let output = VisionOutput { states, depth: output.depth };
-    let logits = floats(&model.matching_logits(output, &ids));
+    let logits = floats(&model.matching_logits(output, &ids).unwrap());
     assert_close("ITM", &logits, &wanted("itm_logits"), COSINES);
 }
 
@@ -391,12 +394,12 @@ fn compare_verifiers(folder: &Path, names: &[&str]) {
         let image = record[name]["image"].as_str().expect("a file");
         let image = open_image(&folder.join(image)).expect("the generator's image");
         let pixels = checkpoint.image_processor().expect("a processor").process(&image);
-        let image = loaded.model.embed_images(ImageBatch::new([&pixels], &device).whole());
+        let image = loaded.model.embed_images(ImageBatch::new([&pixels], &device).whole()).unwrap();
         let tokenizer = checkpoint.tokenizer().expect("a tokenizer");
         let texts = record[name]["texts"].as_array().expect("a list").iter();
         let ids = texts.map(|text| tokenizer.encode(text.as_str().expect("text"), true));
         let ids = ids.collect::<Result<Vec<_>, _>>().expect("any text");
-        let cosines = floats(&image.matmul(loaded.model.embed_text(&ids).transpose()));
+        let cosines = floats(&image.matmul(loaded.model.embed_text(&ids).unwrap().transpose()));
         let wanted = expected(folder, &format!("{}{name}.cosines", in_f32(&record)));
         assert_close(&format!("{name}: cosines"), &cosines, &wanted, COSINES);
     }

@@ -68,7 +68,7 @@ pub(crate) fn logits(model: &VisionLanguageModel) -> Vec<f32> {
 pub(crate) fn last_logits(model: &VisionLanguageModel, pixels: Vec<f32>, ids: &[u32]) -> Vec<f32> {
     let side = tiny::as_llava(model.config()).vision.image_size;
     let pixels = TensorData::new(pixels, [1, 3, side, side]);
-    let features = model.image_features(Tensor::from_data(pixels, &model.device()));
+    let features = model.image_features(Tensor::from_data(pixels, &model.device())).unwrap();
     // Four predictions start at the fourth position from the end; what they predict is of no account.
     let (prompt, rest) = ids.split_at(ids.len() - 3);
     let response = [rest, &[0]].concat();

@@ -127,7 +127,7 @@ fn prompt(folder: &Path, checkpoint: &Checkpoint) -> Vec<u32> {
 
 /// Image tokens of the generator's image.
 fn features(folder: &Path, checkpoint: &Checkpoint, model: &VisionLanguageModel) -> ImageFeatures {
-    model.image_features(ImageBatch::new([&pixels(folder, checkpoint)], &model.device()))
+    model.image_features(ImageBatch::new([&pixels(folder, checkpoint)], &model.device())).unwrap()
 }
 
 /// What the model says about the generator's image, greedily.
@@ -243,14 +243,14 @@ fn verifier_cosines_match_transformers() {
         assert_eq!(loaded.unused, Vec::<String>::new());
         assert_eq!(siglip, matches!(checkpoint.config(), ModelConfig::Siglip(_)));
         let images = ImageBatch::new([&pixels(&folder, &checkpoint)], &device);
-        let image = loaded.model.embed_images(images.whole());
+        let image = loaded.model.embed_images(images.whole()).unwrap();
 
         let tokenizer = checkpoint.tokenizer().expect("a tokenizer");
         let texts = expected_json(&folder);
         let texts = texts["texts"].as_array().expect("a list").iter();
         let ids = texts.map(|text| tokenizer.encode(text.as_str().expect("text"), true));
         let ids = ids.collect::<Result<Vec<_>, _>>().expect("any text");
-        let cosines = floats(&image.matmul(loaded.model.embed_text(&ids).transpose()));
+        let cosines = floats(&image.matmul(loaded.model.embed_text(&ids).unwrap().transpose()));
         let wanted = expected(&folder, "cosines");
         assert_close(&folder, &cosines, &wanted, tolerance.cosines, "cosines");
     }

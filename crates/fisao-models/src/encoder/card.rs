@@ -7,11 +7,10 @@ use fisao_cuda::{
     CudaError, Driver, Encoder as CardEncoder, EncoderConfig as CardConfig, EncoderPlan,
     EncoderSession, PatchConfig, Storage,
 };
-use fisao_kernels::attention::Mask;
 
 use super::{Encoder, QueryKeyValue};
 use crate::card_copy::{NamedTensors, storage};
-use crate::card_part::{AT_ONCE, NAME, PartCard, SharedDriver, first_layer, gelu};
+use crate::card_part::{AT_ONCE, ImageMemory, NAME, PartCard, SharedDriver, first_layer, gelu};
 use crate::linear::is_adapted;
 use crate::parameters::{floats, from_floats};
 
@@ -81,26 +80,20 @@ pub(super) fn are_same(
     frozen && other_frozen && one == other && a.are(&b)
 }
 
-/// Runs some of the layers. Nothing where the card cannot: that is logged.
+/// Runs some of the layers, all positions seen. Nothing where the card cannot: that is logged.
 ///
-/// # Panics
-/// The driver fails.
+/// # Errors
+/// Those of the driver.
 pub(super) fn forward(
     card: &Card,
     (encoder, patches): (&Encoder, Option<&PatchTensors>),
     x: &Tensor<2>,
     batch: usize,
-    mask: &Mask,
     layers: Range<usize>,
-) -> Option<Tensor<2>> {
-    let causal = match mask {
-        Mask::Full => false,
-        Mask::Causal { first } if first.is_empty() => true,
-        _ => return None,
-    };
+) -> Result<Option<Tensor<2>>, CudaError> {
     let (weights, frozen) = weights(encoder, patches);
     if batch == 0 || x.is_tracked() || !frozen {
-        return None;
+        return Ok(None);
     }
     let [rows, width] = x.dims();
     let (length, values) = (rows / batch, floats(x));
@@ -108,27 +101,27 @@ pub(super) fn forward(
     let states = run(card, copied, batch, length, |driver, on_card, session| {
         let parts = values.chunks(AT_ONCE * length * width).map(|x| {
             let sizes = [x.len() / width / length, length];
-            session.forward(driver, on_card, x, sizes, causal, layers.clone())
+            session.forward(driver, on_card, x, sizes, false, layers.clone())
         });
         parts.collect::<Result<Vec<_>, _>>()
     })?;
-    Some(from_floats(states.concat(), [rows, width], &x.device()))
+    Ok(states.map(|states| from_floats(states.concat(), [rows, width], &x.device())))
 }
 
 /// Embeds patches and runs the first layers: `[images · patches, inputs]` → `[images · positions, width]`. Nothing where the card cannot.
 ///
-/// # Panics
-/// The driver fails.
+/// # Errors
+/// Those of the driver.
 pub(super) fn encode_patches(
     card: &Card,
     (encoder, patches): (&Encoder, &PatchTensors),
     x: &Tensor<2>,
     images: usize,
     depth: usize,
-) -> Option<Tensor<2>> {
+) -> Result<Option<Tensor<2>>, CudaError> {
     let (weights, frozen) = weights(encoder, Some(patches));
     if images == 0 || x.is_tracked() || !frozen {
-        return None;
+        return Ok(None);
     }
     let ([positions, width], values) = (patches.positions.dims(), floats(x));
     let copied = (config(encoder, Some(patches)), weights);
@@ -138,7 +131,8 @@ pub(super) fn encode_patches(
             .map(|x| session.encode_patches(driver, on_card, x, depth));
         parts.collect::<Result<Vec<_>, _>>()
     })?;
-    Some(from_floats(states.concat(), [images * positions, width], &x.device()))
+    let shape = [images * positions, width];
+    Ok(states.map(|states| from_floats(states.concat(), shape, &x.device())))
 }
 
 /// Calls `work` with the copy and memory for a batch.
@@ -148,15 +142,22 @@ fn run<T>(
     batch: usize,
     length: usize,
     work: impl FnOnce(&mut dyn Driver, &CardEncoder, &EncoderSession) -> Result<T, CudaError>,
-) -> Option<T> {
+) -> Result<Option<T>, CudaError> {
     card.run(config, weights, |driver, on_card| {
         let plan = EncoderPlan { sequences: batch.min(AT_ONCE), length };
         let session = EncoderSession::open(driver, on_card, plan)?;
         let done = work(driver, on_card, &session);
-        // Whatever failed, the memory is given back.
-        session.close(driver)?;
-        done
+        // Whatever failed, the memory is given back; of two errors the first says more.
+        let closed = session.close(driver);
+        let done = done?;
+        closed.map(|()| done)
     })
+}
+
+/// What it takes of the card to run so many sequences.
+pub(super) fn memory(card: &Card, sequences: usize, length: usize) -> ImageMemory {
+    let plan = EncoderPlan { sequences: sequences.min(AT_ONCE), length };
+    card.memory(|on_card| plan.bytes(on_card.config()))
 }
 
 /// The element type of an encoder's matrices on a card.

@@ -130,9 +130,9 @@ impl CardState {
     }
 
     /// See [`Llama::rows_on_card`].
-    pub(super) fn rows(&mut self, length: usize, most: usize) -> usize {
+    pub(super) fn rows(&mut self, length: usize, most: usize, beside: usize) -> usize {
         let (Ok(memory), Some(decoder)) = (self.driver.memory(), &self.decoder) else { return 1 };
-        let weights = Decoder::weight_bytes(decoder.config());
+        let weights = Decoder::weight_bytes(decoder.config()) + beside;
         // The driver and its libraries take some as well.
         let room = (memory.total - memory.total / 16).saturating_sub(weights);
         let fits = |&rows: &usize| {

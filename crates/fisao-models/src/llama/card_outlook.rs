@@ -8,6 +8,7 @@ use fisao_cuda::{CudaError, Plan, TrainingPlan};
 use super::card::PREFILL_POSITIONS;
 use super::card_scoring::{CardBatch, CardScoring, LOGIT_ROWS};
 use super::{Llama, Positions};
+use crate::card_part::ImageMemory;
 
 /// How often a pass is timed; the quickest counts.
 const TRIES: usize = 3;
@@ -27,6 +28,8 @@ pub struct CardBatches {
     pub differentiated: usize,
     /// Numbers in the adapter.
     pub adapter: usize,
+    /// Encoders of images on the same card.
+    pub images: ImageMemory,
 }
 
 /// Memory of a card.
@@ -39,14 +42,15 @@ pub struct CardMemory {
 }
 
 impl Llama {
-    /// What a run will take of the card's memory: the decoder, its adapter, and the larger of a batch that is written and one that is
-    /// differentiated. Nothing without a card.
+    /// What a run will take of the card's memory: all weights, the adapter, and the largest of what images are encoded in, a batch that is
+    /// written, and one that is differentiated. Nothing without a card.
     ///
     /// # Errors
     /// Those of the driver.
     pub fn card_memory(&self, batches: CardBatches) -> Result<Option<CardMemory>, CudaError> {
         let Some(card) = self.card.as_deref() else { return Ok(None) };
-        let CardBatches { prompt, response, samples, written, differentiated, adapter } = batches;
+        let CardBatches { prompt, response, samples, written, differentiated, adapter, images } =
+            batches;
         let groups = |responses: usize| responses.div_ceil(samples.max(1));
         let session = Plan {
             prompts: groups(written),
@@ -66,7 +70,9 @@ impl Llama {
         let gradients = adapter * size_of::<f32>();
         card.lock().memory(|decoder| {
             let copy = adapter * decoder.config().storage.bytes();
-            copy + session.bytes(decoder).max(update.bytes(decoder) + gradients)
+            let decoding = session.bytes(decoder);
+            let training = update.bytes(decoder) + gradients;
+            copy + images.weights + decoding.max(training).max(images.work)
         })
     }
 

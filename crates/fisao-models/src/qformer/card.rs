@@ -29,21 +29,21 @@ pub(super) fn copy(qformer: &QFormer, driver: &SharedDriver) -> Result<Arc<Card>
 
 /// As [`QFormer::forward`]. Nothing where the card cannot: that is logged.
 ///
-/// # Panics
-/// The driver fails.
+/// # Errors
+/// Those of the driver.
 pub(super) fn forward(
     card: &Card,
     qformer: &QFormer,
     x: &Tensor<3>,
     queries: usize,
     image: Option<&Tensor<3>>,
-) -> Option<Tensor<3>> {
+) -> Result<Option<Tensor<3>>, CudaError> {
     let [batch, length, width] = x.dims();
     let tracked = x.is_tracked() || image.is_some_and(Tensor::is_tracked);
     if batch == 0 || length == 0 || tracked {
-        return None;
+        return Ok(None);
     }
-    let weights = weights(qformer)?;
+    let Some(weights) = weights(qformer) else { return Ok(None) };
     let text = length - queries;
     let own = |first: usize, count: usize| {
         if count == 0 { Vec::new() } else { floats(&x.clone().narrow(1, first, count)) }
@@ -68,10 +68,11 @@ pub(super) fn forward(
         }
         Ok(all)
     })?;
+    let Some(found) = found else { return Ok(None) };
     let device = x.device();
     let parts = found.into_iter().zip([queries, text]).filter(|(_, length)| *length > 0);
     let parts = parts.map(|(found, length)| from_floats(found, [batch, length, width], &device));
-    Some(Tensor::cat(parts.collect(), 1))
+    Ok(Some(Tensor::cat(parts.collect(), 1)))
 }
 
 /// The element type of a Q-Former's matrices on a card.

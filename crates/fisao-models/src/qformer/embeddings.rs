@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
+use fisao_cuda::CudaError;
 
 use super::QFormerConfig;
 use crate::linear::Embedding;
@@ -54,10 +55,13 @@ impl Parameters for TextEmbeddings {
 }
 
 /// What `compute` makes of the texts of one length at a time, which need no padding: as many rows for each text, in the order of all.
+///
+/// # Errors
+/// Those of `compute`.
 pub(super) fn each_length(
     texts: &[Vec<u32>],
-    compute: impl Fn(&[usize], &[&[u32]]) -> Tensor<2>,
-) -> Tensor<2> {
+    compute: impl Fn(&[usize], &[&[u32]]) -> Result<Tensor<2>, CudaError>,
+) -> Result<Tensor<2>, CudaError> {
     let mut groups = BTreeMap::<usize, Vec<usize>>::new();
     for (at, text) in texts.iter().enumerate() {
         groups.entry(text.len()).or_default().push(at);
@@ -66,9 +70,9 @@ pub(super) fn each_length(
         let own: Vec<&[u32]> = group.iter().map(|&at| texts[at].as_slice()).collect();
         compute(group, &own)
     });
-    let mut parts: Vec<Tensor<2>> = parts.collect();
+    let mut parts: Vec<Tensor<2>> = parts.collect::<Result<_, _>>()?;
     if parts.len() == 1 {
-        return parts.swap_remove(0);
+        return Ok(parts.swap_remove(0));
     }
     let all = Tensor::cat(parts, 0);
     let each = all.dims()[0] / texts.len();
@@ -79,5 +83,5 @@ pub(super) fn each_length(
         }
     }
     let device = all.device();
-    all.select(0, indices(order, &device))
+    Ok(all.select(0, indices(order, &device)))
 }

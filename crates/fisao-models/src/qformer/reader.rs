@@ -1,11 +1,11 @@
 //! A Q-Former with what enters it: learned queries and embedded texts, normed together.
 
 use burn::tensor::{Device, Tensor};
-use fisao_cuda::{CudaError, Storage};
+use fisao_cuda::{CudaError, QFormerBatch, Storage};
 
 use super::embeddings::{TextEmbeddings, each_length};
 use super::{QFormer, QFormerConfig};
-use crate::card_part::SharedDriver;
+use crate::card_part::{ImageMemory, SharedDriver};
 use crate::linear::{BatchEmbedding, LinearVisitor};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters, indices};
@@ -54,7 +54,10 @@ impl QueryReader {
     }
 
     /// What the queries read of images: `[batch, positions, encoder_hidden]` → `[batch · queries, hidden]`
-    pub(crate) fn read(&self, states: &Tensor<3>) -> Tensor<2> {
+    ///
+    /// # Errors
+    /// Those of the card's driver.
+    pub(crate) fn read(&self, states: &Tensor<3>) -> Result<Tensor<2>, CudaError> {
         self.read_beside(states, None)
     }
 
@@ -62,32 +65,42 @@ impl QueryReader {
     ///
     /// # Shapes
     /// `[images, positions, encoder_hidden]`; `then`: `[some · queries, hidden]` → `[some · rows, width]`
+    ///
+    /// # Errors
+    /// Those of the card's driver, and of `then`.
     pub(crate) fn read_each(
         &self,
         states: &Tensor<3>,
         texts: &[Vec<u32>],
-        then: impl Fn(Tensor<2>) -> Tensor<2>,
-    ) -> Tensor<2> {
+        then: impl Fn(Tensor<2>) -> Result<Tensor<2>, CudaError>,
+    ) -> Result<Tensor<2>, CudaError> {
         each_length(texts, |rows, own| {
             if rows.len() == texts.len() {
-                return then(self.read_beside(states, Some(own)));
+                return then(self.read_beside(states, Some(own))?);
             }
             let rows = indices(rows.iter().map(|&at| at as i64).collect(), &states.device());
-            then(self.read_beside(&states.clone().select(0, rows), Some(own)))
+            then(self.read_beside(&states.clone().select(0, rows), Some(own))?)
         })
     }
 
     /// The first position's state of each text, read alone: `[texts, hidden]`
-    pub(crate) fn read_texts(&self, texts: &[Vec<u32>]) -> Tensor<2> {
+    ///
+    /// # Errors
+    /// Those of the card's driver.
+    pub(crate) fn read_texts(&self, texts: &[Vec<u32>]) -> Result<Tensor<2>, CudaError> {
         each_length(texts, |_, own| {
-            let x = self.qformer.forward(self.normed(self.embeddings.forward(own)), 0, None);
+            let x = self.qformer.forward(self.normed(self.embeddings.forward(own)), 0, None)?;
             let [batch, _, width] = x.dims();
-            x.narrow(1, 0, 1).reshape([batch, width])
+            Ok(x.narrow(1, 0, 1).reshape([batch, width]))
         })
     }
 
     /// Texts of one length → `[batch · queries, hidden]`
-    fn read_beside(&self, states: &Tensor<3>, texts: Option<&[&[u32]]>) -> Tensor<2> {
+    fn read_beside(
+        &self,
+        states: &Tensor<3>,
+        texts: Option<&[&[u32]]>,
+    ) -> Result<Tensor<2>, CudaError> {
         let batch = states.dims()[0];
         let queries = self.queries.whole().repeat_dim(0, batch);
         let [_, count, width] = queries.dims();
@@ -95,13 +108,24 @@ impl QueryReader {
             Some(texts) => Tensor::cat(vec![queries, self.embeddings.forward(texts)], 1),
             None => queries,
         };
-        let x = self.qformer.forward(self.normed(x), count, Some(states));
-        x.narrow(1, 0, count).reshape([batch * count, width])
+        let x = self.qformer.forward(self.normed(x), count, Some(states))?;
+        Ok(x.narrow(1, 0, count).reshape([batch * count, width]))
     }
 
     /// The type of the layers' matrices.
     pub(crate) fn storage(&self) -> Storage {
         self.qformer.storage()
+    }
+
+    /// Number of queries.
+    pub(crate) fn queries(&self) -> usize {
+        self.queries.whole().dims()[1]
+    }
+
+    /// What the copy on a card takes of it, with so many images at work, each beside a text of so many tokens.
+    pub(crate) fn card_memory(&self, images: usize, text: usize, positions: usize) -> ImageMemory {
+        let queries = self.queries();
+        self.qformer.card_memory(&QFormerBatch { batch: images, queries, text, positions })
     }
 
     /// As [`QFormer::use_card`].

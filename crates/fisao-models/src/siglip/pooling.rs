@@ -1,10 +1,15 @@
 //! SigLIP's pooling of an image: attention of one learned query over all patches, and a feed-forward part.
 
-use burn::tensor::{Device, Tensor};
+use std::sync::Arc;
 
+use burn::tensor::{Device, Tensor};
+use fisao_cuda::CudaError;
+
+use super::card::{self, Card};
 use crate::activation::Activation;
 use crate::attention::{Mask, Shown, attend, merge_heads, split_heads};
-use crate::linear::{EMBEDDING_STD, Linear};
+use crate::card_part::{ImageMemory, SharedDriver};
+use crate::linear::{EMBEDDING_STD, Linear, LinearVisitor};
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::vision::VisionConfig;
@@ -17,13 +22,15 @@ pub(super) struct AttentionPooling {
     probe: Tensor<2>,
     /// Queries, keys and values one below the other, as PyTorch's multi-head attention keeps them:
     /// `[3 · hidden, hidden]`.
-    in_proj: Linear,
+    pub(super) in_proj: Linear,
     out_proj: Linear,
-    layernorm: LayerNorm,
-    fc1: Linear,
+    pub(super) layernorm: LayerNorm,
+    pub(super) fc1: Linear,
     fc2: Linear,
-    activation: Activation,
-    heads: usize,
+    pub(super) activation: Activation,
+    pub(super) heads: usize,
+    /// Where it runs, if not on the tensors' device.
+    card: Option<Arc<Card>>,
 }
 
 impl AttentionPooling {
@@ -56,6 +63,7 @@ impl AttentionPooling {
             fc2: linear("mlp.fc2", [inner, width])?,
             activation: config.hidden_act,
             heads: config.num_attention_heads,
+            card: None,
         })
     }
 
@@ -69,8 +77,39 @@ impl AttentionPooling {
         )
     }
 
+    /// Copies the pooling to a card, where it runs from then on.
+    pub(super) fn use_card(&mut self, driver: &SharedDriver) -> Result<(), CudaError> {
+        self.card = Some(card::copy(self, driver)?);
+        Ok(())
+    }
+
+    /// What the copy on a card takes of it, with so many images at work.
+    pub(super) fn card_memory(&self, images: usize, positions: usize) -> ImageMemory {
+        let card = self.card.as_ref();
+        card.map_or_else(ImageMemory::default, |card| card::memory(card, images, positions))
+    }
+
+    /// Visits its linear layers but the packed one.
+    pub(super) fn visit_linears_mut(&mut self, visitor: &mut LinearVisitor<'_>) {
+        visitor("attention.out_proj", &mut self.out_proj);
+        visitor("mlp.fc1", &mut self.fc1);
+        visitor("mlp.fc2", &mut self.fc2);
+    }
+
     /// `[batch, positions, hidden]` → `[batch, hidden]`.
-    pub(super) fn forward(&self, states: Tensor<3>) -> Tensor<2> {
+    ///
+    /// # Errors
+    /// Those of the card's driver.
+    pub(super) fn forward(&self, states: Tensor<3>) -> Result<Tensor<2>, CudaError> {
+        if let Some(card) = &self.card
+            && let Some(pooled) = card::forward(card, self, &states)?
+        {
+            return Ok(pooled);
+        }
+        Ok(self.composed(states))
+    }
+
+    fn composed(&self, states: Tensor<3>) -> Tensor<2> {
         let [batch, positions, width] = states.dims();
         let states = states.reshape([batch * positions, width]);
         let split = |x, length| split_heads(x, batch, length, self.heads);

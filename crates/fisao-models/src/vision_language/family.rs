@@ -7,7 +7,7 @@ use fisao_cuda::CudaError;
 use serde::{Deserialize, Serialize};
 
 use super::images::{ImageBatch, ImageFeatures};
-use crate::card_part::{LeftOnCpu, SharedDriver};
+use crate::card_part::{ImageMemory, LeftOnCpu, SharedDriver};
 use crate::image::{ImageProcessor, ProcessorMismatch};
 use crate::linear::LinearVisitor;
 use crate::llama::LlamaConfig;
@@ -178,9 +178,16 @@ pub trait ImageEncoder: Debug + Send + Sync {
     /// Image tokens; and, if `output` is asked for, how far the whole of each image has come through the
     /// [`tower`](Self::tower).
     ///
+    /// # Errors
+    /// Those of the card's driver.
+    ///
     /// # Panics
     /// The images have not as many tiles as the model looks at, or `output` is asked of an encoder without a tower.
-    fn encode(&self, images: ImageBatch, output: bool) -> (ImageFeatures, Option<VisionOutput>);
+    fn encode(
+        &self,
+        images: ImageBatch,
+        output: bool,
+    ) -> Result<(ImageFeatures, Option<VisionOutput>), CudaError>;
 
     /// The image tower, where it is one that a contrastive model may share; frozen.
     fn tower(&self) -> Option<&VisionTower>;
@@ -190,6 +197,9 @@ pub trait ImageEncoder: Debug + Send + Sync {
     /// # Errors
     /// Those of [`VisionLanguageModel::use_card_for_images`](super::VisionLanguageModel::use_card_for_images).
     fn use_card(&mut self, driver: &SharedDriver) -> Result<Vec<LeftOnCpu>, CudaError>;
+
+    /// What the copies on a card take of it, with so many tiles at work, whose instructions have so many tokens at most.
+    fn card_memory(&self, tiles: usize, instruction: usize) -> ImageMemory;
 
     /// Visits all weights under their canonical names behind `prefix`.
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>));

@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Tensor};
+use fisao_cuda::CudaError;
 
 use crate::image::PixelValues;
 use crate::parameters::from_floats;
 use crate::vision::{VisionOutput, VisionTower};
 
 /// Most tiles that a tower sees at once.
-const TILES: usize = 32;
+pub(super) const TILES: usize = 32;
 
 /// Pixels of several images on a device.
 #[derive(Debug, Clone)]
@@ -123,20 +124,23 @@ impl ImageBatch {
     /// Runs the first `depth` layers of a tower on all tiles, a few at a time, and brings their states `[tiles, positions, width]` into
     /// the decoder's space `[tiles · tokens, hidden]`; if `output` is asked for, with the states of the whole of each image. `connect` is
     /// told which tiles it is given.
+    ///
+    /// # Errors
+    /// Those of the tower's card, and of `connect`.
     pub(super) fn through_tower(
         &self,
         tower: &VisionTower,
         depth: usize,
         output: bool,
-        connect: impl Fn(Tensor<3>, Range<usize>) -> Tensor<2>,
-    ) -> (Tensor<2>, Option<VisionOutput>) {
+        connect: impl Fn(Tensor<3>, Range<usize>) -> Result<Tensor<2>, CudaError>,
+    ) -> Result<(Tensor<2>, Option<VisionOutput>), CudaError> {
         let all = self.stacked();
         let count = all.dims()[0];
         let (mut parts, mut wholes) = (Vec::new(), Vec::new());
         for first in (0..count).step_by(TILES) {
             let end = count.min(first + TILES);
             let pixels = all.clone().narrow(0, first, end - first);
-            let states = tower.hidden_states(pixels, depth);
+            let states = tower.hidden_states(pixels, depth)?;
             if output {
                 let within: Vec<usize> =
                     self.wholes().filter(|whole| (first..end).contains(whole)).collect();
@@ -147,10 +151,10 @@ impl ImageBatch {
                     wholes.extend(within.into_iter().map(one));
                 }
             }
-            parts.push(connect(states, first..end));
+            parts.push(connect(states, first..end)?);
         }
         let output = output.then(|| VisionOutput { states: joined(wholes), depth });
-        (joined(parts), output)
+        Ok((joined(parts), output))
     }
 }
 

@@ -10,8 +10,8 @@ use fisao_cuda::CudaError;
 use serde::{Deserialize, Serialize};
 
 use super::family::{FamilyConfig, ImageEncoder, ImagePlace, TokenIds, WholeImageGrid};
-use super::images::{ImageBatch, ImageFeatures};
-use crate::card_part::{LeftOnCpu, SharedDriver};
+use super::images::{ImageBatch, ImageFeatures, TILES};
+use crate::card_part::{ImageMemory, LeftOnCpu, SharedDriver};
 use crate::image::{ImageProcessor, ProcessorMismatch};
 use crate::linear::{Linear, LinearVisitor};
 use crate::llama::LlamaConfig;
@@ -119,7 +119,11 @@ impl ImageEncoder for InstructBlipImageEncoder {
         Box::new(self.clone())
     }
 
-    fn encode(&self, images: ImageBatch, output: bool) -> (ImageFeatures, Option<VisionOutput>) {
+    fn encode(
+        &self,
+        images: ImageBatch,
+        output: bool,
+    ) -> Result<(ImageFeatures, Option<VisionOutput>), CudaError> {
         let ImageBatch { tiles, instructions, .. } = &images;
         assert!(tiles.iter().all(|&tiles| tiles == 1), "this model sees images whole");
         assert!(
@@ -128,15 +132,15 @@ impl ImageEncoder for InstructBlipImageEncoder {
         );
         let depth = self.tower.config().num_hidden_layers;
         let connect = |states, range: Range<usize>| {
-            let states = self.tower.normed_states(VisionOutput { states, depth });
+            let states = self.tower.normed_states(VisionOutput { states, depth })?;
             self.reader.read_each(&states, &instructions[range], |x| {
-                let projected = self.card.forward(&[&self.projection], None, &x);
-                projected.unwrap_or_else(|| self.projection.forward(x))
+                let projected = self.card.forward(&[&self.projection], None, &x)?;
+                Ok(projected.unwrap_or_else(|| self.projection.forward(x)))
             })
         };
-        let (tokens, output) = images.through_tower(&self.tower, depth, output, connect);
+        let (tokens, output) = images.through_tower(&self.tower, depth, output, connect)?;
         let each = tokens.dims()[0] / tiles.len();
-        (ImageFeatures::new(tokens, vec![each; tiles.len()]), output)
+        Ok((ImageFeatures::new(tokens, vec![each; tiles.len()]), output))
     }
 
     fn tower(&self) -> Option<&VisionTower> {
@@ -150,6 +154,15 @@ impl ImageEncoder for InstructBlipImageEncoder {
         let card = ProjectorCard::copy(driver, &[&self.projection], None);
         self.card = LeftOnCpu::unless(card, "the projection", &mut left)?.unwrap_or_default();
         Ok(left)
+    }
+
+    fn card_memory(&self, tiles: usize, instruction: usize) -> ImageMemory {
+        let (tiles, positions) = (tiles.min(TILES), self.tower.config().positions());
+        let queries = self.reader.queries();
+        self.tower
+            .card_memory(tiles)
+            .and(self.reader.card_memory(tiles, instruction, positions))
+            .and(self.card.memory(tiles * queries))
     }
 
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::VisionLanguageModel;
 use super::family::{FamilyConfig, ImageEncoder, TokenIds, WholeImageGrid};
-use super::images::{ImageBatch, ImageFeatures};
+use super::images::{ImageBatch, ImageFeatures, TILES};
 use crate::activation::Activation;
-use crate::card_part::{LeftOnCpu, SharedDriver};
+use crate::card_part::{ImageMemory, LeftOnCpu, SharedDriver};
 use crate::image::{ImageProcessor, ProcessorMismatch};
 use crate::linear::{Linear, LinearVisitor};
 use crate::llama::LlamaConfig;
@@ -245,7 +245,7 @@ impl LlavaImageEncoder {
     }
 
     /// Runs the projector: the tower's states `[tiles, positions, width]` → `[tiles · tokens, hidden]`.
-    fn project(&self, states: Tensor<3>) -> Tensor<2> {
+    fn project(&self, states: Tensor<3>) -> Result<Tensor<2>, CudaError> {
         let [tiles, _, width] = states.dims();
         let kept = self.config.tile_tokens();
         let states = match self.config.vision_feature_select_strategy {
@@ -255,9 +255,9 @@ impl LlavaImageEncoder {
         let (x, activation) =
             (states.reshape([tiles * kept, width]), self.config.projector_hidden_act);
         let layers = [&self.linear_1, &self.linear_2];
-        self.card
-            .forward(&layers, Some(activation), &x)
-            .unwrap_or_else(|| self.linear_2.forward(activation.forward(self.linear_1.forward(x))))
+        let projected = self.card.forward(&layers, Some(activation), &x)?;
+        Ok(projected
+            .unwrap_or_else(|| self.linear_2.forward(activation.forward(self.linear_1.forward(x)))))
     }
 }
 
@@ -266,11 +266,15 @@ impl ImageEncoder for LlavaImageEncoder {
         Box::new(self.clone())
     }
 
-    fn encode(&self, images: ImageBatch, output: bool) -> (ImageFeatures, Option<VisionOutput>) {
+    fn encode(
+        &self,
+        images: ImageBatch,
+        output: bool,
+    ) -> Result<(ImageFeatures, Option<VisionOutput>), CudaError> {
         let depth = self.config.vision_depth();
         let (tokens, output) =
-            images.through_tower(&self.tower, depth, output, |states, _| self.project(states));
-        (self.pack(tokens, &images), output)
+            images.through_tower(&self.tower, depth, output, |states, _| self.project(states))?;
+        Ok((self.pack(tokens, &images), output))
     }
 
     fn tower(&self) -> Option<&VisionTower> {
@@ -285,6 +289,11 @@ impl ImageEncoder for LlavaImageEncoder {
         let card = ProjectorCard::copy(driver, &layers, activation);
         self.card = LeftOnCpu::unless(card, "the projector", &mut left)?.unwrap_or_default();
         Ok(left)
+    }
+
+    fn card_memory(&self, tiles: usize, _instruction: usize) -> ImageMemory {
+        let tiles = tiles.min(TILES);
+        self.tower.card_memory(tiles).and(self.card.memory(tiles * self.config.tile_tokens()))
     }
 
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::family::{FamilyConfig, ImageEncoder, TokenIds, WholeImageGrid};
 use super::images::{ImageBatch, ImageFeatures};
 use crate::activation::Activation;
-use crate::card_part::{LeftOnCpu, SharedDriver};
+use crate::card_part::{ImageMemory, LeftOnCpu, SharedDriver};
 use crate::image::{ImageProcessor, PixelBudget, ProcessorMismatch, Resize};
 use crate::linear::LinearVisitor;
 use crate::llama::LlamaConfig;
@@ -200,10 +200,14 @@ impl ImageEncoder for QwenImageEncoder {
         Box::new(self.clone())
     }
 
-    fn encode(&self, images: ImageBatch, output: bool) -> (ImageFeatures, Option<VisionOutput>) {
+    fn encode(
+        &self,
+        images: ImageBatch,
+        output: bool,
+    ) -> Result<(ImageFeatures, Option<VisionOutput>), CudaError> {
         assert!(!output, "this image tower is not one that a contrastive model has");
         let features = images.each().into_iter().map(|pixels| self.features(pixels));
-        (ImageFeatures::cat(features.collect()), None)
+        Ok((ImageFeatures::cat(features.collect()), None))
     }
 
     fn tower(&self) -> Option<&VisionTower> {
@@ -217,6 +221,10 @@ impl ImageEncoder for QwenImageEncoder {
             supported: "CLIP's, SigLIP's and EVA's",
         };
         Ok(vec![LeftOnCpu { part: "the image encoder", reason }])
+    }
+
+    fn card_memory(&self, _tiles: usize, _instruction: usize) -> ImageMemory {
+        ImageMemory::default()
     }
 
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {

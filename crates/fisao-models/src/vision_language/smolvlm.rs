@@ -14,8 +14,8 @@ use fisao_cuda::CudaError;
 use serde::{Deserialize, Serialize};
 
 use super::family::{FamilyConfig, ImageEncoder, TokenIds, WholeImageGrid};
-use super::images::{ImageBatch, ImageFeatures};
-use crate::card_part::{LeftOnCpu, SharedDriver};
+use super::images::{ImageBatch, ImageFeatures, TILES};
+use crate::card_part::{ImageMemory, LeftOnCpu, SharedDriver};
 use crate::image::{ImageProcessor, ProcessorMismatch, TileLayout};
 use crate::linear::{Linear, LinearVisitor};
 use crate::llama::LlamaConfig;
@@ -143,7 +143,7 @@ impl SmolVlmImageEncoder {
     ///
     /// # Shapes
     /// `[tiles, patches, width]` → `[tiles · tokens, hidden]`
-    fn connect(&self, states: Tensor<3>) -> Tensor<2> {
+    fn connect(&self, states: Tensor<3>) -> Result<Tensor<2>, CudaError> {
         let [tiles, patches, width] = states.dims();
         let (factor, side) = (self.scale_factor, patches.isqrt());
         let tokens = side / factor;
@@ -151,8 +151,8 @@ impl SmolVlmImageEncoder {
             .reshape([tiles, tokens, factor, tokens, factor, width])
             .permute([0, 1, 3, 2, 4, 5])
             .reshape([tiles * tokens * tokens, factor * factor * width]);
-        let projected = self.card.forward(&[&self.connector], None, &shuffled);
-        projected.unwrap_or_else(|| self.connector.forward(shuffled))
+        let projected = self.card.forward(&[&self.connector], None, &shuffled)?;
+        Ok(projected.unwrap_or_else(|| self.connector.forward(shuffled)))
     }
 }
 
@@ -161,12 +161,16 @@ impl ImageEncoder for SmolVlmImageEncoder {
         Box::new(self.clone())
     }
 
-    fn encode(&self, images: ImageBatch, output: bool) -> (ImageFeatures, Option<VisionOutput>) {
+    fn encode(
+        &self,
+        images: ImageBatch,
+        output: bool,
+    ) -> Result<(ImageFeatures, Option<VisionOutput>), CudaError> {
         let depth = self.tower.config().num_hidden_layers;
         let connect = |states, _: Range<usize>| {
-            self.connect(self.tower.normed_states(VisionOutput { states, depth }))
+            self.connect(self.tower.normed_states(VisionOutput { states, depth })?)
         };
-        let (tokens, output) = images.through_tower(&self.tower, depth, output, connect);
+        let (tokens, output) = images.through_tower(&self.tower, depth, output, connect)?;
         let count: usize = images.tiles.iter().sum();
         let each = tokens.dims()[0] / count;
         // Images come whole first, and are read whole last.
@@ -179,7 +183,7 @@ impl ImageEncoder for SmolVlmImageEncoder {
         }
         let device = tokens.device();
         let features = ImageFeatures::new(tokens.select(0, indices(order, &device)), counts);
-        (features, output)
+        Ok((features, output))
     }
 
     fn tower(&self) -> Option<&VisionTower> {
@@ -192,6 +196,12 @@ impl ImageEncoder for SmolVlmImageEncoder {
         let card = ProjectorCard::copy(driver, &[&self.connector], None);
         self.card = LeftOnCpu::unless(card, "the connector", &mut left)?.unwrap_or_default();
         Ok(left)
+    }
+
+    fn card_memory(&self, tiles: usize, _instruction: usize) -> ImageMemory {
+        let tiles = tiles.min(TILES);
+        let tokens = self.tower.config().patches() / self.scale_factor.pow(2);
+        self.tower.card_memory(tiles).and(self.card.memory(tiles * tokens))
     }
 
     fn visit_mut(&mut self, prefix: &str, visitor: &mut dyn FnMut(&str, ParameterMut<'_>)) {

@@ -50,7 +50,7 @@ fn with_adapter() -> Adapted {
 }
 
 fn logprobs(model: &VisionLanguageModel) -> Tensor<1> {
-    let features = model.image_features(pixels(1, 4));
+    let features = model.image_features(pixels(1, 4)).unwrap();
     let ids = prompt(&[5, 9, 12]);
     let example = Example { prompt: &ids, image: 0, response: &[4, 7, 11, 2] };
     model.log_probabilities(&model.response_states(&[example], &features), 1.0).0
@@ -133,7 +133,7 @@ fn gradient_of_lora_a_is_zero_until_lora_b_has_changed() {
 fn training_an_adapter_changes_only_the_adapter() {
     let mut adapted = with_adapter();
     let (base, before) = (values(&mut adapted.0), values(&mut adapted));
-    let image = floats(adapted.0.image_features(pixels(1, 4)).tokens());
+    let image = floats(adapted.0.image_features(pixels(1, 4)).unwrap().tokens());
     let start = floats(&logprobs(&adapted.0).sum())[0];
     let mut optimiser = AdamW::new(AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() });
     for _ in 0..3 {
@@ -144,7 +144,7 @@ fn training_an_adapter_changes_only_the_adapter() {
         optimiser.update(&mut adapted, &gradients, &|_, _| Some(1e-3));
     }
     assert_eq!(values(&mut adapted.0), base, "a frozen tensor has moved");
-    assert_eq!(floats(adapted.0.image_features(pixels(1, 4)).tokens()), image);
+    assert_eq!(floats(adapted.0.image_features(pixels(1, 4)).unwrap().tokens()), image);
     for (name, values) in values(&mut adapted) {
         assert_ne!(values, before[&name], "{name} has not moved");
     }

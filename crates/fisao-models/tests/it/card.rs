@@ -4,8 +4,10 @@
 use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Device, Tensor};
-use fisao_cuda::{CudaError, Failing, Host, HostKernels, HostOptions, Storage, kernel_source};
-use fisao_models::card_part::SharedDriver;
+use fisao_cuda::{
+    CudaError, Failing, Host, HostKernels, HostMemory, HostOptions, Storage, kernel_source,
+};
+use fisao_models::card_part::{ImageMemory, SharedDriver};
 use fisao_models::contrastive::ContrastiveModel;
 use fisao_models::generation::{Decoding, Generated, Prompt, Sampling};
 use fisao_models::llama::{CardBatches, CardMemory};
@@ -19,7 +21,8 @@ use fisao_models::weights::RandomWeights;
 use fisao_testkit::compare::assert_close;
 use fisao_testkit::skipped::report_skipped;
 use fisao_testkit::tiny::{
-    eva_config, pixels, tiny_blip2, tiny_instructblip, tiny_llava, vision_config,
+    eva_config, pixels, tiny_blip2, tiny_clip, tiny_instructblip, tiny_llava, tiny_siglip,
+    vision_config,
 };
 
 use crate::generation::prompts;
@@ -86,7 +89,7 @@ fn sampling(temperature: f64) -> Sampling {
 }
 
 fn responses(model: &VisionLanguageModel, temperature: f64) -> Vec<Generated> {
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     model.generate(&prompts(), &features, 3, &sampling(temperature)).expect("responses")
 }
 
@@ -138,7 +141,7 @@ fn tokens_are_chosen_on_the_card_unless_some_are_banned() {
         for response in responses(&on_card, temperature) {
             assert!(response.tokens[1..].iter().all(|&token| token == ALWAYS), "{response:?}");
         }
-        let features = model.image_features(pixels(3, 4));
+        let features = model.image_features(pixels(3, 4)).unwrap();
         let settings = vec![sampling(temperature); prompts().len()];
         let mut decoding =
             on_card.start_decoding(&prompts(), &features, 1, &settings).expect("prompts");
@@ -204,7 +207,7 @@ fn closed_and_rewound_responses_on_a_card_are_those_of_the_cpu() {
     for adapted in [false, true] {
         let Some([model, on_card]) = pair("rewound", adapted) else { return };
         let [expected, found] = [&model, &on_card].map(|model| {
-            let features = model.image_features(pixels(3, 4));
+            let features = model.image_features(pixels(3, 4)).unwrap();
             let settings = [12, 20, 5, 16].map(|max_new_tokens| Sampling {
                 max_new_tokens,
                 temperature: 1.0,
@@ -240,7 +243,7 @@ fn a_driver_that_fails_while_responses_are_written_is_an_error() {
     let model = tiny_llava(3);
     let expected = responses(&model, 0.7);
     let longest = expected.iter().map(|of| of.tokens.len()).max().expect("a response");
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let settings = vec![sampling(0.7); prompts().len()];
     for downloads in 0..longest {
         let Some(driver) = host("failing", Storage::F32) else { return };
@@ -306,7 +309,7 @@ fn batches_with_other_adapters_at_the_same_time_do_not_disturb_each_other() {
     let mut other = on_card.clone();
     disturb(&mut other, 0.4);
     let [without, on_cpu] = [on_card.without_lora(), model.without_lora()];
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let settings = vec![sampling(0.7); prompts().len()];
     let mut decodings = [&on_card, &other, &without]
         .map(|model| model.start_decoding(&prompts(), &features, 3, &settings).expect("prompts"));
@@ -358,7 +361,7 @@ fn scores_on_a_card_are_those_of_the_cpu() {
     let prompts = prompts();
     for adapted in [false, true] {
         let Some([model, on_card]) = pair("scores", adapted) else { return };
-        let features = model.image_features(pixels(3, 4));
+        let features = model.image_features(pixels(3, 4)).unwrap();
         for responses in [given(1), given(3), vec![vec![5]; 8]] {
             let examples = examples(&prompts, &responses);
             // All but the first response to the first prompt as well, so that groups differ in size.
@@ -384,7 +387,7 @@ fn scores_on_a_card_are_those_of_the_cpu() {
 fn gradients_on_a_card_are_those_of_the_cpu() {
     let prompts = prompts();
     let Some([model, on_card]) = pair("gradients", true) else { return };
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     for responses in [given(1), given(3)] {
         let examples = examples(&prompts, &responses);
         let count: usize = responses.iter().map(Vec::len).sum();
@@ -435,7 +438,7 @@ fn gradients_on_a_card_are_those_of_the_cpu() {
 #[test]
 fn what_else_learns_is_not_left_out() {
     let Some([model, on_card]) = pair("all learns", true) else { return };
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let (prompts, responses) = (prompts(), given(1));
     let examples = examples(&prompts, &responses);
     let [expected, found] = [&model, &on_card].map(|model| {
@@ -462,6 +465,14 @@ pub(crate) fn image_pair(
     test: &str,
     model: VisionLanguageModel,
 ) -> Option<[VisionLanguageModel; 2]> {
+    let mut model = model;
+    // Drawn biases are 0, and nothing would be seen of them.
+    model.visit_mut("", &mut |name, mut parameter| {
+        let values = parameter.values();
+        if !name.starts_with("language_model") && values.iter().all(|&x| x == 0.0) {
+            parameter.set_values((0..values.len()).map(|at| 0.2 * (at as f32).sin()).collect());
+        }
+    });
     let mut on_card = model.clone();
     let left = on_card.use_card_for_images(Box::new(host(test, Storage::F32)?)).expect("a copy");
     assert!(left.is_empty(), "{left:?}");
@@ -472,20 +483,20 @@ pub(crate) fn image_pair(
 fn images_on_a_card_are_encoded_as_on_the_cpu() {
     let Some([model, on_card]) = image_pair("images", tiny_llava(3)) else { return };
     let images = pixels(3, 4);
-    let [expected, found] =
-        [&model, &on_card].map(|model| floats(model.image_features(images.clone()).tokens()));
+    let [expected, found] = [&model, &on_card]
+        .map(|model| floats(model.image_features(images.clone()).unwrap().tokens()));
     assert_close("image features", &found, &expected, CLOSE);
     assert!(found != expected, "nothing was computed on the card");
     // A verifier that shares the tower starts from its hidden states; clones share the copy on the card.
     let [expected, found] = [&model, &on_card.clone()].map(|model| {
-        let (_, output) = model.image_features_and_vision_output(images.clone());
+        let (_, output) = model.image_features_and_vision_output(images.clone()).unwrap();
         floats(&output.states)
     });
     assert_close("states of the tower", &found, &expected, CLOSE);
     // An encoder that learns needs gradients, which the card does not have.
     let mut learning = on_card.clone();
     learning.visit_mut("", &mut |_, mut parameter| parameter.train());
-    let features = learning.image_features(images.clone());
+    let features = learning.image_features(images.clone()).unwrap();
     assert!(features.tokens().is_tracked(), "the graph reaches the tower");
     // Other weights of every part are copied again, the projector's among them.
     let changed = |model: &VisionLanguageModel| {
@@ -496,7 +507,7 @@ fn images_on_a_card_are_encoded_as_on_the_cpu() {
                 parameter.set_values(values.iter().map(|x| x * 1.5).collect());
             }
         });
-        floats(model.image_features(images.clone()).tokens())
+        floats(model.image_features(images.clone()).unwrap().tokens())
     };
     let [other, found] = [&model, &on_card].map(changed);
     assert_close("image features of other weights", &found, &other, CLOSE);
@@ -512,7 +523,7 @@ fn projector_that_learns_gets_gradients_behind_a_tower_on_a_card() {
     let [expected, found] = [&model, &on_card].map(|model| {
         let mut model = model.clone();
         model.visit_text_side_mut(&mut |_, mut parameter| parameter.train());
-        let features = model.image_features(pixels(3, 4));
+        let features = model.image_features(pixels(3, 4)).unwrap();
         let gradients = features.tokens().clone().sum().backward();
         let mut found = GradientMap::new();
         model.visit_text_side_mut(&mut |name, parameter| {
@@ -540,14 +551,14 @@ fn instructions_are_read_on_a_card_as_on_the_cpu() {
     let instructions = vec![vec![3, 4, 5], vec![6], vec![9, 8, 7]];
     let [expected, found] = [&model, &on_card].map(|model| {
         let images = ImageBatch::from(pixels(3, 4)).with_instructions(instructions.clone());
-        floats(model.image_features(images).tokens())
+        floats(model.image_features(images).unwrap().tokens())
     });
     assert_close("image tokens", &found, &expected, CLOSE);
     assert!(found != expected, "nothing was computed on the card");
     let mut other = instructions;
     other[0][1] = 11;
     let images = ImageBatch::from(pixels(3, 4)).with_instructions(other);
-    let other = floats(on_card.image_features(images).tokens());
+    let other = floats(on_card.image_features(images).unwrap().tokens());
     assert!(other[..3] != found[..3], "the instruction is read");
 }
 
@@ -560,13 +571,13 @@ fn blip2_scores_on_a_card_are_those_of_the_cpu() {
     let texts = vec![vec![3, 4, 5], vec![6, 7], vec![9, 8, 7]];
     let [expected, found] = [&model, &on_card].map(|model| {
         let ContrastiveModel::Blip2(blip2) = model else { panic!("BLIP-2") };
-        let output = model.vision().encode(pixels(3, 4));
-        let (images, patches) = model.embed_patches(output.clone());
+        let output = model.vision().encode(pixels(3, 4)).unwrap();
+        let (images, patches) = model.embed_patches(output.clone()).unwrap();
         [
             floats(&images),
             floats(&patches),
-            floats(&model.embed_text(&texts)),
-            floats(&blip2.matching_logits(output, &texts)),
+            floats(&model.embed_text(&texts).unwrap()),
+            floats(&blip2.matching_logits(output, &texts).unwrap()),
         ]
     });
     for (what, (found, expected)) in
@@ -575,6 +586,46 @@ fn blip2_scores_on_a_card_are_those_of_the_cpu() {
         assert_close(what, found, expected, CLOSE);
         assert!(found != expected, "{what}: nothing was computed on the card");
     }
+}
+
+#[test]
+fn siglip_pools_on_a_card_as_on_the_cpu() {
+    let Some(driver) = host("SigLIP", Storage::F32) else { return };
+    let mut model = ContrastiveModel::from(tiny_siglip(3));
+    // Drawn biases are 0, and nothing would be seen of them.
+    model.visit_mut("", &mut |_, mut parameter| {
+        let values = parameter.values().into_iter().enumerate();
+        parameter.set_values(values.map(|(at, x)| x + 0.2 * (at as f32).sin()).collect());
+    });
+    let embedded = |model: &ContrastiveModel, images| {
+        let output = model.vision().encode(images).unwrap();
+        let (images, patches) = model.embed_patches(output.clone()).unwrap();
+        [floats(&images), floats(&patches), floats(&model.embed_vision_output(output).unwrap())]
+    };
+    let mut on_card = model.clone();
+    assert!(on_card.use_card(Box::new(driver), None).expect("a copy").is_empty());
+    let [expected, found] = [&model, &on_card].map(|model| embedded(model, pixels(3, 4)));
+    for (what, (found, expected)) in
+        ["images", "patches", "images alone"].into_iter().zip(found.iter().zip(&expected))
+    {
+        assert_close(what, found, expected, CLOSE);
+        assert!(found != expected, "{what}: nothing was computed on the card");
+    }
+    // With the same states of the tower it is the pooling that differs.
+    let output = model.vision().encode(pixels(3, 4)).unwrap();
+    let [expected, found] =
+        [&model, &on_card].map(|model| floats(&model.embed_vision_output(output.clone()).unwrap()));
+    assert!(found != expected, "the pooling was not computed on the card");
+    // Other weights are copied again.
+    for model in [&mut model, &mut on_card] {
+        model.visit_mut("", &mut |name, mut parameter| {
+            if name.contains("head.attention") {
+                parameter.set_values(parameter.values().iter().map(|x| x * -1.5).collect());
+            }
+        });
+    }
+    let [expected, found] = [&model, &on_card].map(|model| embedded(model, pixels(3, 4)));
+    assert_close("images of other weights", &found[0], &expected[0], CLOSE);
 }
 
 /// A verifier with the model's own tower has no second copy of it.
@@ -593,9 +644,12 @@ fn towers_of_the_same_tensors_share_their_copy() {
     let mut sharing = tower.clone();
     assert!(sharing.share_card(&on_card));
     let [expected, found] =
-        [&on_card, &sharing].map(|tower| floats(&tower.hidden_states(pixels(3, 4), 3)));
+        [&on_card, &sharing].map(|tower| floats(&tower.hidden_states(pixels(3, 4), 3).unwrap()));
     assert_eq!(found, expected);
-    assert!(floats(&tower.hidden_states(pixels(3, 4), 3)) != expected, "computed on the card");
+    assert!(
+        floats(&tower.hidden_states(pixels(3, 4), 3).unwrap()) != expected,
+        "computed on the card"
+    );
 }
 
 #[test]
@@ -613,8 +667,8 @@ fn towers_of_other_families_on_a_card_see_what_they_see_on_the_cpu() {
         let mut on_card = tower.clone();
         on_card.use_card(&SharedDriver::new(Box::new(driver))).expect("a copy");
         for depth in [0, 2, 3] {
-            let [expected, found] =
-                [&tower, &on_card].map(|tower| floats(&tower.hidden_states(pixels(3, 4), depth)));
+            let [expected, found] = [&tower, &on_card]
+                .map(|tower| floats(&tower.hidden_states(pixels(3, 4), depth).unwrap()));
             assert_close(&format!("{family:?}, {depth} layers"), &found, &expected, CLOSE);
             assert!(
                 depth == 0 || found != expected,
@@ -627,6 +681,8 @@ fn towers_of_other_families_on_a_card_see_what_they_see_on_the_cpu() {
 #[test]
 fn memory_of_a_run_is_predicted() {
     let Some([_, on_card]) = pair("memory", true) else { return };
+    let images = on_card.image_memory(3, 0);
+    assert_eq!(images, ImageMemory::default(), "images are encoded on the CPU");
     let (prompts, decoder) = (prompts(), on_card.language_model());
     let lora = LoraConfig { rank: 3, ..LoraConfig::default() };
     let mut counted = 0;
@@ -639,10 +695,11 @@ fn memory_of_a_run_is_predicted() {
         written: 12,
         differentiated: 12,
         adapter: counted,
+        images,
     };
     let CardMemory { needed, total } = decoder.card_memory(batches).unwrap().expect("a card");
     assert_eq!(total, 1 << 30);
-    let features = on_card.image_features(pixels(3, 4));
+    let features = on_card.image_features(pixels(3, 4)).unwrap();
     on_card.generate(&prompts, &features, 3, &sampling(1.0)).expect("responses");
     let responses = vec![vec![7; 20]; 12];
     let examples = examples(&prompts, &responses);
@@ -653,4 +710,81 @@ fn memory_of_a_run_is_predicted() {
     let peak = decoder.card_peak().expect("a card");
     let off = (needed as f64 / peak as f64 - 1.0).abs();
     assert!(off < 0.05, "{needed} bytes instead of {peak}");
+}
+
+/// A model and its verifier on one card: the decoder, encoders of images with all their parts, and what they work in.
+#[test]
+fn memory_of_a_run_with_encoders_of_images_is_predicted() {
+    let Some(kernels) = host_kernels("memory of images", Storage::F32) else { return };
+    // One verifier has the model's own tower, which is on the card once.
+    let cases = [
+        (tiny_llava(3), ContrastiveModel::from(tiny_clip(5)), vec![], false),
+        (tiny_instructblip(3), ContrastiveModel::from(tiny_blip2(3)), vec![3, 4, 5], true),
+        (tiny_llava(3), ContrastiveModel::from(tiny_siglip(3)), vec![], false),
+    ];
+    for (mut model, mut verifier, instruction, shared) in cases {
+        let memory = Arc::new(HostMemory::new(1 << 30));
+        let driver = || Box::new(Host::within(Arc::clone(&kernels), Arc::clone(&memory)));
+        model.add_lora(&LoraConfig { rank: 3, ..LoraConfig::default() }, 5).expect("an adapter");
+        model.language_model_mut().use_card(driver()).expect("a copy");
+        assert!(model.use_card_for_images(driver()).expect("a copy").is_empty());
+        let tower = model.vision_tower().expect("a tower").clone();
+        if shared {
+            *verifier.vision_mut() = tower.clone();
+        }
+        assert!(verifier.use_card(driver(), Some(&tower)).expect("a copy").is_empty());
+        let mut adapter = 0;
+        model.visit_lora_mut(&mut |_, parameter| adapter += parameter.values().len());
+        let encode = |count: usize| {
+            let images = ImageBatch::from(pixels(count, 4));
+            let features = model
+                .image_features(images.with_instructions(vec![instruction.clone(); count]))
+                .expect("features");
+            let output = verifier.vision().encode(pixels(count, 4)).expect("states");
+            if verifier.has_cheap_patches() {
+                verifier.embed_patches(output).expect("embeddings");
+            } else {
+                verifier.embed_vision_output(output).expect("embeddings");
+            }
+            features
+        };
+        let features = encode(32);
+        let tokens = model.tokens();
+        let shown = vec![tokens.image; features.counts()[0]];
+        let ids = [&[tokens.bos][..], &shown, &[7, 8]].concat();
+        let length = ids.len();
+        let predicted = |count: usize, written: usize| {
+            let of_verifier = verifier.image_memory(count, Some(&tower));
+            let of_model = model.image_memory(count, instruction.len());
+            assert!(of_model.weights > 0 && of_verifier.weights > 0);
+            let batches = CardBatches {
+                prompt: length,
+                response: 20,
+                samples: 3,
+                written,
+                differentiated: 1,
+                adapter,
+                images: of_model.beside(of_verifier),
+            };
+            let needed = model.language_model().card_memory(batches).unwrap().expect("a card");
+            // Here they are at work one after the other.
+            let both = of_model.work.min(of_verifier.work);
+            (needed.needed, both)
+        };
+        let close = |what: &str, needed: usize, peak: usize| {
+            let off = (needed as f64 / peak as f64 - 1.0).abs();
+            assert!(off < 0.05, "{what}: {needed} bytes instead of {peak}");
+        };
+        // Encoding many images takes more than writing three responses.
+        let (needed, both) = predicted(32, 3);
+        close("encoding", needed - both - 4 * adapter, memory.peak());
+        // Writing many takes more than encoding one image.
+        let prompt = |stream| Prompt { ids: ids.clone(), image: 0, stream };
+        let prompts: Vec<Prompt> = (0..64).map(prompt).collect();
+        // All is reserved before the first step.
+        let settings = vec![sampling(1.0); prompts.len()];
+        drop(model.start_decoding(&prompts, &features, 3, &settings).expect("prompts"));
+        let (needed, _) = predicted(1, 192);
+        close("writing", needed, memory.peak());
+    }
 }

@@ -45,7 +45,7 @@ fn llava(name: &str, dtype: DType, change: impl FnOnce(&mut LlamaConfig)) -> Cas
     let mut weights = rounded(RandomWeights::new(3), dtype);
     let model = VisionLanguageModel::load(config, &mut weights, &Device::flex());
     let model = model.expect("random weights fit every shape");
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     Case { name: name.to_owned(), model, features, prompts: generation::prompts() }
 }
 

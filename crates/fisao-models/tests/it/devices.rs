@@ -58,7 +58,7 @@ fn log_probabilities_on_vulkan_match_the_cpu() {
     let responses = [vec![4, 7, 11, 2], vec![13, 2]];
     compare("log-probabilities and entropies", |dtype, device| {
         let model = llava(dtype, device);
-        let features = model.image_features(pixels(2, 4).to_device(device));
+        let features = model.image_features(pixels(2, 4).to_device(device)).unwrap();
         let states = model.response_states(&examples(&prompts, &responses), &features);
         let (logprobs, entropies) = model.log_probabilities(&states, 0.7);
         let all = model.log_distribution(&states, 1.0);
@@ -70,7 +70,7 @@ fn log_probabilities_on_vulkan_match_the_cpu() {
 fn clip_embeddings_on_vulkan_match_the_cpu() {
     compare("embeddings", |dtype, device| {
         let clip = Clip::load(clip_config(), &mut rounded(dtype), device).expect("any weights");
-        let images = clip.embed_images(pixels(2, 4).to_device(device));
+        let images = clip.embed_images(pixels(2, 4).to_device(device)).unwrap();
         let texts = clip.embed_text(&[vec![37, 3, 9, 38], vec![37, 12, 38]]);
         [floats(&images), floats(&texts), floats(&clip.scale())].concat()
     });
@@ -86,7 +86,7 @@ fn gradients_on_vulkan_match_the_cpu() {
         model.train_where(&|name| {
             !name.contains("vision_model.encoder.layers.2.") && !name.contains("post_layernorm.")
         });
-        let features = model.image_features(pixels(2, 4).to_device(device));
+        let features = model.image_features(pixels(2, 4).to_device(device)).unwrap();
         let states = model.response_states(&examples(&prompts, &responses), &features);
         let loss = model.log_probabilities(&states, 1.0).0.mean().neg();
         collect_gradients(&mut model, &loss.backward()).expect("every tensor is reached")
@@ -122,7 +122,7 @@ fn adapter_training_on_vulkan_matches_the_cpu() {
         for _ in 0..3 {
             model.train_where(&|name| name.contains("lora_"));
             model.visit_lora_mut(&mut |_, mut parameter| parameter.train());
-            let features = model.image_features(pixels(2, 4).to_device(device));
+            let features = model.image_features(pixels(2, 4).to_device(device)).unwrap();
             let states = model.response_states(&examples(&prompts, &responses), &features);
             let (logprobs, _) = model.log_probabilities(&states, 1.0);
             seen.extend(floats(&logprobs));
@@ -138,7 +138,7 @@ fn adapter_training_on_vulkan_matches_the_cpu() {
 
 fn responses(dtype: DType, device: &Device, sampling: &Sampling) -> Vec<Generated> {
     let model = llava(dtype, device);
-    let features = model.image_features(pixels(3, 4).to_device(device));
+    let features = model.image_features(pixels(3, 4).to_device(device)).unwrap();
     let prompts: Vec<Prompt> = [&[5, 9, 12][..], &[7], &[3, 4, 5, 6, 8, 20, 21]]
         .into_iter()
         .enumerate()

@@ -26,7 +26,7 @@ fn loss(model: &VisionLanguageModel, features: &ImageFeatures) -> Tensor<1> {
 }
 
 fn value(model: &VisionLanguageModel) -> f64 {
-    f64::from(floats(&loss(model, &model.image_features(pixels(2, 4))))[0])
+    f64::from(floats(&loss(model, &model.image_features(pixels(2, 4)).unwrap()))[0])
 }
 
 /// Tensors that the loss does not depend on: the tower is read before its last layer.
@@ -39,7 +39,7 @@ fn unused(name: &str) -> bool {
 fn gradients(model: &VisionLanguageModel) -> GradientMap {
     let mut model = model.clone();
     model.train_where(&|name| !unused(name));
-    let loss = loss(&model, &model.image_features(pixels(2, 4)));
+    let loss = loss(&model, &model.image_features(pixels(2, 4)).unwrap());
     collect_gradients(&mut model, &loss.backward()).expect("every tensor is reached")
 }
 
@@ -109,7 +109,7 @@ fn parameters_without_gradient_are_reported_by_name() {
     let projector = |name: &str| name.starts_with("multi_modal_projector.");
     let count = model.train_where(&|name| projector(name) || name.starts_with("language_model."));
     assert!(count > 4);
-    let features = model.image_features(pixels(2, 4));
+    let features = model.image_features(pixels(2, 4)).unwrap();
     let frozen = ImageFeatures::new(features.tokens().clone().inner(), features.counts().to_vec());
     let severed = loss(&model, &frozen).backward();
     let error = collect_gradients(&mut model, &severed).expect_err("the projector is cut off");
@@ -125,7 +125,7 @@ fn parameters_without_gradient_are_reported_by_name() {
 fn unread_vision_layers_are_reported_as_without_gradient() {
     let mut model = tiny_llava(3);
     model.train_where(&|_| true);
-    let backward = loss(&model, &model.image_features(pixels(2, 4))).backward();
+    let backward = loss(&model, &model.image_features(pixels(2, 4)).unwrap()).backward();
     let error = collect_gradients(&mut model, &backward).expect_err("the last layer is not read");
     assert_eq!(error.count, 16 + 2, "one encoder layer and a norm");
     assert!(unused(&error.first), "{}", error.first);
@@ -136,7 +136,7 @@ fn frozen_tensors_receive_no_gradient() {
     let mut model = tiny_llava(3);
     let trained = "language_model.model.norm.weight";
     assert_eq!(model.train_where(&|name| name == trained), 1);
-    let backward = loss(&model, &model.image_features(pixels(2, 4))).backward();
+    let backward = loss(&model, &model.image_features(pixels(2, 4)).unwrap()).backward();
     let gradients = collect_gradients(&mut model, &backward).expect("the norm is reached");
     assert_eq!(gradients.into_keys().collect::<Vec<_>>(), [trained]);
     assert_eq!(model.train_where(&|_| false), 0);

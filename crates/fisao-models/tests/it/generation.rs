@@ -28,7 +28,7 @@ fn assert_same_response(actual: &Generated, expected: &Generated) {
 
 fn assert_batch_is_single(sampling: &Sampling) {
     let model = tiny_llava(3);
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let prompts = prompts();
     let together = model.generate(&prompts, &features, 1, sampling).expect("responses");
     assert_eq!(together.len(), prompts.len());
@@ -56,7 +56,7 @@ fn sampling_does_not_depend_on_the_batch() {
 #[test]
 fn decoding_continues_after_other_responses_end() {
     let model = tiny_llava(3);
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let sampling = Sampling { max_new_tokens: 40, temperature: 1.5, seed: 2 };
     let together = model.generate(&prompts(), &features, 4, &sampling).expect("responses");
     let ended: Vec<_> = together.iter().map(|response| response.tokens.len()).collect();
@@ -80,7 +80,7 @@ fn recompute(
     response: &Generated,
     temperature: f64,
 ) -> Vec<f32> {
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let example = Example { prompt: &prompt.ids, image: prompt.image, response: &response.tokens };
     let states = model.response_states(&[example], &features);
     floats(&model.log_distribution(&states, temperature))
@@ -89,7 +89,7 @@ fn recompute(
 #[test]
 fn cached_decoding_equals_full_forward() {
     let model = tiny_llava(3);
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let prompts = prompts();
     let responses = model.generate(&prompts, &features, 1, &GREEDY).expect("responses");
     let vocabulary = model.language_model().config().vocab_size;
@@ -114,7 +114,7 @@ fn cached_decoding_equals_full_forward() {
 #[test]
 fn training_log_probabilities_equal_the_samplers() {
     let model = tiny_llava(3);
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let prompts = prompts();
     let responses = model.generate(&prompts, &features, 2, &SAMPLED).expect("responses");
     let examples: Vec<_> = responses
@@ -145,7 +145,7 @@ fn training_log_probabilities_equal_the_samplers() {
 #[test]
 fn image_placeholder_in_a_response_is_an_ordinary_token() {
     let model = tiny_llava(3);
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let image = model.tokens().image;
     let sampling = Sampling { temperature: 2.0, max_new_tokens: 30, seed: 1 };
     let (prompts, samples) = (prompts(), 8);
@@ -170,7 +170,7 @@ fn image_placeholder_in_a_response_is_an_ordinary_token() {
 #[test]
 fn scoring_does_not_depend_on_the_batch() {
     let model = tiny_llava(6);
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let prompts = prompts();
     let responses = [vec![4, 2], vec![9, 8, 7, 6, 5], vec![2], vec![11, 12, 13]];
     let example = |at: usize| Example {
@@ -190,7 +190,7 @@ fn scoring_does_not_depend_on_the_batch() {
 #[test]
 fn responses_in_one_row_have_the_states_of_rows_of_their_own() {
     let model = tiny_llava(6);
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let prompts = prompts();
     let responses: [&[u32]; 7] =
         [&[4, 2], &[9, 8, 7, 6, 5], &[2], &[11, 12, 13], &[7, 7], &[2], &[5, 11, 4, 2]];
@@ -226,8 +226,8 @@ fn blanking_the_image_changes_the_logits() {
         let example = Example { prompt: &ids, image: 0, response: &response };
         floats(&model.log_distribution(&model.response_states(&[example], &features), 1.0))
     };
-    let seen = distribution(model.image_features(pixels(1, 4)));
-    let blank = distribution(model.image_features(blank_pixels(1)));
+    let seen = distribution(model.image_features(pixels(1, 4)).unwrap());
+    let blank = distribution(model.image_features(blank_pixels(1)).unwrap());
     let difference = largest_difference(&seen, &blank);
     assert!(difference > 0.05, "the image is not looked at: logits move by {difference}");
 }
@@ -235,7 +235,7 @@ fn blanking_the_image_changes_the_logits() {
 #[test]
 fn each_prompt_attends_to_its_own_image() {
     let model = tiny_llava(3);
-    let features = model.image_features(pixels(2, 4));
+    let features = model.image_features(pixels(2, 4)).unwrap();
     let prompt = |image| Prompt { ids: prompt(&[5, 9, 12]), image, stream: 0 };
     let swapped =
         model.generate(&[prompt(1), prompt(0)], &features, 1, &GREEDY).expect("responses");
@@ -269,7 +269,7 @@ fn bits(responses: &[Generated]) -> Vec<(&[u32], Vec<u32>, FinishReason)> {
 #[test]
 fn stepwise_decoding_equals_generate_bitwise() {
     let model = tiny_llava(3);
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let (prompts, samples) = (prompts(), 4);
     for sampling in [GREEDY, Sampling { max_new_tokens: 40, temperature: 1.5, seed: 2 }] {
         let whole = model.generate(&prompts, &features, samples, &sampling).expect("responses");
@@ -301,7 +301,7 @@ fn stepwise_decoding_equals_generate_bitwise() {
 #[test]
 fn rows_with_settings_of_their_own_equal_those_generated_alone() {
     let model = tiny_llava(3);
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let prompts = prompts();
     let settings = [
         Sampling { max_new_tokens: 7, temperature: 1.5, seed: 2 },
@@ -328,7 +328,7 @@ fn rows_with_settings_of_their_own_equal_those_generated_alone() {
 #[test]
 fn closing_a_response_leaves_the_others_unchanged() {
     let model = tiny_llava(3);
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let prompts = prompts();
     let sampling = Sampling { max_new_tokens: 40, temperature: 1.5, seed: 2 };
     let whole = model.generate(&prompts, &features, 2, &sampling).expect("responses");
@@ -357,7 +357,7 @@ fn closing_a_response_leaves_the_others_unchanged() {
 #[test]
 fn decoding_of_no_prompts_is_over_at_once() {
     let model = tiny_llava(3);
-    let features = model.image_features(pixels(1, 4));
+    let features = model.image_features(pixels(1, 4)).unwrap();
     let mut decoding = model.start_decoding(&[], &features, 2, &[]).expect("prompts");
     assert!(!decoding.step().expect("a step"));
     assert!(decoding.into_responses().is_empty());
@@ -366,7 +366,7 @@ fn decoding_of_no_prompts_is_over_at_once() {
 /// Writes greedy responses, one of which is taken back to `left` tokens once it has `written`, with its token there banned.
 fn rewound(slot: usize, written: usize, left: usize) -> (Vec<Generated>, Vec<Generated>, u32) {
     let model = tiny_llava(3);
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let prompts = prompts();
     let whole = model.generate(&prompts, &features, 1, &GREEDY).expect("responses");
     let banned = whole[slot].tokens[left];
@@ -385,7 +385,7 @@ fn rewound(slot: usize, written: usize, left: usize) -> (Vec<Generated>, Vec<Gen
 fn longest() -> (usize, usize) {
     let model = tiny_llava(3);
     let whole = model
-        .generate(&prompts(), &model.image_features(pixels(3, 4)), 1, &GREEDY)
+        .generate(&prompts(), &model.image_features(pixels(3, 4)).unwrap(), 1, &GREEDY)
         .expect("responses");
     let lengths = whole.iter().map(|response| response.tokens.len()).enumerate();
     lengths.max_by_key(|&(_, length)| length).expect("responses")
@@ -421,7 +421,7 @@ fn rewound_response_takes_the_most_likely_token_that_is_not_banned() {
 #[test]
 fn rewound_response_without_banned_tokens_is_written_again() {
     let model = tiny_llava(3);
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let prompts = prompts();
     let whole = model.generate(&prompts, &features, 1, &GREEDY).expect("responses");
     let settings = vec![GREEDY; prompts.len()];
@@ -452,7 +452,7 @@ fn rewound_response_without_banned_tokens_is_written_again() {
 #[test]
 fn sampling_never_draws_a_banned_token() {
     let model = tiny_llava(3);
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let prompts = prompts();
     let vocabulary = model.language_model().config().vocab_size as u32;
     let settings = vec![Sampling { temperature: 3.0, ..SAMPLED }; prompts.len()];
@@ -476,7 +476,7 @@ fn sampling_never_draws_a_banned_token() {
 #[should_panic(expected = "before the step after its end")]
 fn closed_response_is_not_rewound() {
     let model = tiny_llava(3);
-    let features = model.image_features(pixels(3, 4));
+    let features = model.image_features(pixels(3, 4)).unwrap();
     let prompts = prompts();
     let settings = vec![GREEDY; prompts.len()];
     let mut decoding = model.start_decoding(&prompts, &features, 1, &settings).expect("prompts");

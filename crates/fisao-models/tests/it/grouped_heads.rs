@@ -43,7 +43,7 @@ fn spread(grouped: &VisionLanguageModel, order: &[usize]) -> VisionLanguageModel
 }
 
 fn logits(model: &VisionLanguageModel) -> Vec<f32> {
-    let features = model.image_features(pixels(1, 4));
+    let features = model.image_features(pixels(1, 4)).unwrap();
     let ids = prompt(&[5, 9, 12]);
     let example = Example { prompt: &ids, image: 0, response: &[4, 7, 11, 2] };
     floats(&model.log_distribution(&model.response_states(&[example], &features), 1.0))

@@ -49,7 +49,7 @@ fn train(model: &mut Adapted) -> (Vec<f32>, Vec<f32>) {
     let mut optimiser = AdamW::new(AdamWConfig::default());
     let mut seen = Vec::new();
     for _ in 0..3 {
-        let features = model.0.image_features(pixels(1, 4));
+        let features = model.0.image_features(pixels(1, 4)).unwrap();
         let example = Example { prompt: &ids, image: 0, response: &[4, 7, 11, 2] };
         let states = model.0.response_states(&[example], &features);
         let (logprobs, _) = model.0.log_probabilities(&states, 1.0);
@@ -94,7 +94,7 @@ fn adapter_training_on_16_bit_weights_matches_f32() {
 fn trainable_16_bit_weights_receive_gradients() {
     let mut model = model(DType::BF16, false).0;
     model.visit_mut("", &mut |_, mut parameter| parameter.train());
-    let features = model.image_features(pixels(1, 4));
+    let features = model.image_features(pixels(1, 4)).unwrap();
     let ids = prompt(&[5, 9, 12]);
     let example = Example { prompt: &ids, image: 0, response: &[4, 7] };
     let states = model.response_states(&[example], &features);
@@ -114,7 +114,7 @@ fn trainable_16_bit_weights_receive_gradients() {
 fn bf16_rounding_agrees_between_skinny_and_general_gemm() {
     let ids = prompt(&[5, 9, 12]);
     let log_probabilities = |model: &VisionLanguageModel, count: usize| {
-        let features = model.image_features(pixels(count, 4));
+        let features = model.image_features(pixels(count, 4)).unwrap();
         let example = |image| Example { prompt: &ids, image, response: &[4, 7, 11, 2] };
         let examples: Vec<_> = (0..count).map(example).collect();
         let states = model.response_states(&examples, &features);

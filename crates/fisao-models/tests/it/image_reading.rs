@@ -21,7 +21,7 @@ const TOLERANCE: f64 = 1e-5;
 #[test]
 fn image_readings_equal_plain_forward_at_image_positions() {
     let model = tiny::tiny_llava(5);
-    let features = model.image_features(tiny::pixels(2, 6));
+    let features = model.image_features(tiny::pixels(2, 6)).unwrap();
     let tokens = [4, 9, 30];
     for image in 0..2 {
         let prompt = tiny::prompt(&[7, 12, 5]);
@@ -48,7 +48,7 @@ fn image_readings_equal_plain_forward_at_image_positions() {
 #[test]
 fn image_readings_ignore_the_batch_and_text_after_the_image() {
     let model = tiny::tiny_llava(5);
-    let features = model.image_features(tiny::pixels(3, 6));
+    let features = model.image_features(tiny::pixels(3, 6)).unwrap();
     let tokens = [4, 9, 30];
     let prompts = [tiny::prompt(&[7]), tiny::prompt(&[7, 12, 5, 9]), tiny::prompt(&[])];
     let example =
@@ -70,7 +70,7 @@ fn image_readings_ignore_the_batch_and_text_after_the_image() {
 #[test]
 fn image_readings_do_not_decrease_with_more_layers() {
     let model = tiny::tiny_llava(5);
-    let features = model.image_features(tiny::pixels(1, 6));
+    let features = model.image_features(tiny::pixels(1, 6)).unwrap();
     let prompt = tiny::prompt(&[7]);
     let example = Example { prompt: &prompt, image: 0, response: &[] };
     let all: Vec<u32> = (0..32).collect();
@@ -114,7 +114,7 @@ fn vocabulary_readings_match_transformers() {
     let document = fixture::json("decoder_reading/expected.json");
     let (model, case) = transformers::llava(transformers::LLAVA);
     let side = transformers::image_size(&model);
-    let features = model.image_features(transformers::pixels(&case, 1, side));
+    let features = model.image_features(transformers::pixels(&case, 1, side)).unwrap();
     let prompts = [fixture::ids(&case["prompt"])];
     let expected = [document["llava"].clone()];
     assert_reading("llava", &model, (&prompts, &features), &expected);
@@ -131,7 +131,7 @@ fn vocabulary_readings_match_transformers() {
 #[test]
 fn peaks_are_the_readings_of_every_token() {
     let model = tiny::tiny_llava(5);
-    let features = model.image_features(tiny::pixels(2, 6));
+    let features = model.image_features(tiny::pixels(2, 6)).unwrap();
     let prompts = [tiny::prompt(&[7]), tiny::prompt(&[7, 12, 5, 9])];
     let slices: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
     let peaks = model.peak_log_probabilities(&slices, &features, 2);

@@ -59,7 +59,7 @@ fn image_tokens_match_transformers_for_instructions_of_any_length() {
     let model = model();
     for image in images() {
         let (batch, questions) = asked(&image);
-        let features = model.image_features(batch).split();
+        let features = model.image_features(batch).unwrap().split();
         for (question, features) in questions.iter().zip(&features) {
             let expected = fixture::numbers(&question["image_tokens"]);
             assert_close("image tokens", &floats(features.tokens()), &expected, F32_FORWARD);
@@ -72,7 +72,7 @@ fn image_tokens_match_transformers_for_instructions_of_any_length() {
 #[test]
 #[should_panic(expected = "the image encoder reads the instruction, and an image has none")]
 fn images_without_instruction_panic() {
-    model().image_features(pixels(&images()[0]));
+    model().image_features(pixels(&images()[0])).unwrap();
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn logits_match_transformers() {
     let model = model();
     for image in images() {
         let (batch, questions) = asked(&image);
-        let features = model.image_features(batch);
+        let features = model.image_features(batch).unwrap();
         for (image, question) in questions.iter().enumerate() {
             let prompt = prompt(&model, question);
             let (before, after) = prompt.split_at(prompt.len() - 1);
@@ -100,7 +100,7 @@ fn greedy_answers_match_transformers() {
     let sampling = Sampling { max_new_tokens: 8, temperature: 0.0, seed: 0 };
     for image in images() {
         let (batch, questions) = asked(&image);
-        let features = model.image_features(batch);
+        let features = model.image_features(batch).unwrap();
         let prompts = questions.iter().enumerate().map(|(image, question)| Prompt {
             ids: prompt(&model, question),
             image,
@@ -125,7 +125,7 @@ fn gradients_reach_queries_and_qformer() {
     let count = model.train_where(&|name| connector.iter().any(|prefix| name.starts_with(prefix)));
     let image = &images()[0];
     let (batch, questions) = asked(image);
-    let features: ImageFeatures = model.image_features(batch);
+    let features: ImageFeatures = model.image_features(batch).unwrap();
     let prompt = prompt(&model, &questions[0]);
     let example = Example { prompt: &prompt, image: 0, response: &[4, 7, 2] };
     let states = model.response_states(&[example], &features);
@@ -177,16 +177,16 @@ fn blip2() -> Blip2 {
 fn contrastive_scores_match_transformers_from_either_tower() {
     let (model, matching) = (model(), blip2());
     for image in images() {
-        let own = matching.vision().encode(pixels(&image));
+        let own = matching.vision().encode(pixels(&image)).unwrap();
         // The states of InstructBLIP's tower, which has the same layers and another last norm.
         let (batch, _) = asked(&image);
-        let (_, shared) = model.image_features_and_vision_output(batch);
+        let (_, shared) = model.image_features_and_vision_output(batch).unwrap();
         let shared = VisionOutput { states: shared.states.narrow(0, 0, 1), depth: shared.depth };
         for output in [own, shared] {
-            let embedding = floats(&matching.embed_vision_output(output));
+            let embedding = floats(&matching.embed_vision_output(output).unwrap());
             for text in image["texts"].as_array().expect("a list") {
                 let ids = fixture::ids(&text["ids"]);
-                let text_embedding = floats(&matching.embed_text(&[ids]));
+                let text_embedding = floats(&matching.embed_text(&[ids]).unwrap());
                 let cosine = |query: &[f32]| -> f32 {
                     query.iter().zip(&text_embedding).map(|(x, y)| x * y).sum()
                 };
@@ -205,8 +205,8 @@ fn matching_logits_match_transformers_in_one_batch() {
     for image in images() {
         let texts = image["texts"].as_array().expect("a list");
         let ids: Vec<_> = texts.iter().map(|text| fixture::ids(&text["ids"])).collect();
-        let output = model.vision().encode(pixels(&image).repeat_dim(0, ids.len()));
-        let found = floats(&model.matching_logits(output, &ids));
+        let output = model.vision().encode(pixels(&image).repeat_dim(0, ids.len())).unwrap();
+        let found = floats(&model.matching_logits(output, &ids).unwrap());
         let expected: Vec<f32> =
             texts.iter().flat_map(|text| fixture::numbers(&text["itm"])).collect();
         assert_close("ITM", &found, &expected, F32_FORWARD);
@@ -216,9 +216,9 @@ fn matching_logits_match_transformers_in_one_batch() {
 #[test]
 fn patch_embeddings_are_those_of_a_patch_alone() {
     let model: ContrastiveModel = blip2().into();
-    let output = model.vision().encode(pixels(&images()[0]));
-    let (whole, patches) = model.embed_patches(output.clone());
-    assert_eq!(floats(&whole), floats(&model.embed_vision_output(output)));
+    let output = model.vision().encode(pixels(&images()[0])).unwrap();
+    let (whole, patches) = model.embed_patches(output.clone()).unwrap();
+    assert_eq!(floats(&whole), floats(&model.embed_vision_output(output).unwrap()));
     let [_, count, width] = patches.dims();
     assert_eq!((count, width), (16, model.dim() * model.image_vectors()));
     let norms = patches.reshape([count * model.image_vectors(), model.dim()]);

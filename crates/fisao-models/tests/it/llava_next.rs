@@ -59,7 +59,7 @@ impl Expected {
 
     fn features(&self, pictures: &[Value]) -> ImageFeatures {
         let images: Vec<_> = pictures.iter().map(|picture| self.prepared(picture)).collect();
-        self.model.image_features(ImageBatch::new(&images, &self.model.device()))
+        self.model.image_features(ImageBatch::new(&images, &self.model.device())).unwrap()
     }
 }
 
@@ -192,7 +192,7 @@ fn the_end_of_a_row_and_the_projector_are_trained_through_the_tiles() {
     let prompt = fixture::ids(&pictures[1]["prompt"]);
     let example = Example { prompt: &prompt, image: 0, response: &[4, 7, 2] };
     let image = Expected::of("llama").prepared(&pictures[1]);
-    let features = model.image_features(ImageBatch::new([&image], &model.device()));
+    let features = model.image_features(ImageBatch::new([&image], &model.device())).unwrap();
     let states = model.response_states(&[example], &features);
     let loss = model.log_probabilities(&states, 1.0).0.mean().neg();
     let gradients = collect_gradients(&mut model, &loss.backward()).expect("nothing is cut off");

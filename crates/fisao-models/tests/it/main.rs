@@ -4,6 +4,7 @@ mod adamw;
 mod adapter;
 mod card;
 mod card_decoders;
+mod card_failures;
 mod decoder;
 #[cfg(feature = "vulkan")]
 mod devices;

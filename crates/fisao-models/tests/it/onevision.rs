@@ -52,7 +52,7 @@ fn prepared(model: &VisionLanguageModel, case: &Value) -> PixelValues {
 
 fn features(model: &VisionLanguageModel, cases: &[Value]) -> ImageFeatures {
     let images: Vec<_> = cases.iter().map(|case| prepared(model, case)).collect();
-    model.image_features(ImageBatch::new(&images, &model.device()))
+    model.image_features(ImageBatch::new(&images, &model.device())).unwrap()
 }
 
 #[test]
@@ -168,5 +168,5 @@ fn image_with_missing_tiles_is_rejected() {
     let (model, cases) = model();
     let mut image = prepared(&model, &cases[3]);
     image.values.truncate(3 * 14 * 14);
-    model.image_features(ImageBatch::new([&image], &model.device()));
+    model.image_features(ImageBatch::new([&image], &model.device())).unwrap();
 }

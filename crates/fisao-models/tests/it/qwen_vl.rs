@@ -53,7 +53,7 @@ fn pixels(case: &Value) -> PixelValues {
 /// All images at once, which differ in size.
 pub(crate) fn features(model: &VisionLanguageModel, cases: &[Value]) -> ImageFeatures {
     let pixels: Vec<PixelValues> = cases.iter().map(pixels).collect();
-    model.image_features(ImageBatch::new(&pixels, &model.device()))
+    model.image_features(ImageBatch::new(&pixels, &model.device())).unwrap()
 }
 
 pub(crate) fn prompts(model: &VisionLanguageModel, cases: &[Value]) -> Vec<Vec<u32>> {

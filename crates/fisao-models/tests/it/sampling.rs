@@ -12,7 +12,7 @@ fn write(
     samples: usize,
     sampling: &Sampling,
 ) -> Vec<Generated> {
-    let features = model.image_features(pixels(1, 4));
+    let features = model.image_features(pixels(1, 4)).unwrap();
     let prompt = Prompt { ids: prompt(&[5, 9, 12]), image: 0, stream };
     model.generate(&[prompt], &features, samples, sampling).expect("responses")
 }
@@ -91,7 +91,7 @@ fn first_sampled_tokens_follow_the_model_distribution() {
     let model = tiny_llava(3);
     let sampling = Sampling { max_new_tokens: 1, temperature: 0.7, seed: 1 };
     let responses = write(&model, 0, STREAMS, &sampling);
-    let features = model.image_features(pixels(1, 4));
+    let features = model.image_features(pixels(1, 4)).unwrap();
     let ids = prompt(&[5, 9, 12]);
     let example = Example { prompt: &ids, image: 0, response: &[0] };
     let states = model.response_states(&[example], &features);

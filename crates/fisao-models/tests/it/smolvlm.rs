@@ -50,7 +50,7 @@ fn prepared(config: &SmolVlmConfig, case: &Value) -> PixelValues {
 
 fn features(model: &VisionLanguageModel, config: &SmolVlmConfig, cases: &[Value]) -> ImageFeatures {
     let images: Vec<_> = cases.iter().map(|case| prepared(config, case)).collect();
-    model.image_features(ImageBatch::new(&images, &model.device()))
+    model.image_features(ImageBatch::new(&images, &model.device())).unwrap()
 }
 
 /// transformers has the whole image behind its tiles; here it comes first.

@@ -55,7 +55,7 @@ pub(crate) fn image_size(model: &VisionLanguageModel) -> usize {
 #[test]
 fn image_features_match_transformers() {
     let (model, case) = llava(LLAVA);
-    let features = model.image_features(pixels(&case, 1, image_size(&model)));
+    let features = model.image_features(pixels(&case, 1, image_size(&model))).unwrap();
     let expected = fixture::numbers(&case["image_features"]);
     assert_close("image features", &floats(features.tokens()), &expected, F32_FORWARD);
 }
@@ -64,7 +64,7 @@ fn image_features_match_transformers() {
 /// them; returns the states there.
 fn assert_logits(name: &str) -> (Tensor<2>, Value) {
     let (model, case) = llava(name);
-    let features = model.image_features(pixels(&case, 1, image_size(&model)));
+    let features = model.image_features(pixels(&case, 1, image_size(&model))).unwrap();
     let prompt = fixture::ids(&case["prompt"]);
     // Four predictions start at the fourth position from the end; what they predict is of no account.
     let (before, after) = prompt.split_at(prompt.len() - 3);
@@ -86,7 +86,7 @@ fn hidden_states_and_logits_match_transformers() {
 
 fn assert_greedy(name: &str) {
     let (model, case) = llava(name);
-    let features = model.image_features(pixels(&case, 1, image_size(&model)));
+    let features = model.image_features(pixels(&case, 1, image_size(&model))).unwrap();
     let prompt = Prompt { ids: fixture::ids(&case["prompt"]), image: 0, stream: 0 };
     let expected = fixture::ids(&case["greedy"]["tokens"]);
     let sampling = Sampling { max_new_tokens: expected.len(), temperature: 0.0, seed: 0 };
@@ -118,10 +118,10 @@ fn siglip_cosines_match_transformers() {
     let texts: Vec<Vec<u32>> =
         case["texts"].as_array().expect("a list").iter().map(fixture::ids).collect();
     let pixels = pixels(&case, 2, model.config().vision.image_size);
-    let images = model.embed_images(pixels.clone());
+    let images = model.embed_images(pixels.clone()).unwrap();
     let cosines = images.clone().matmul(model.embed_text(&texts).transpose());
     assert_close("cosines", &floats(&cosines), &fixture::numbers(&case["cosines"]), F32_FORWARD);
-    let (whole, patches) = model.embed_patches(model.vision().encode(pixels));
+    let (whole, patches) = model.embed_patches(model.vision().encode(pixels).unwrap()).unwrap();
     assert_close("images beside their patches", &floats(&whole), &floats(&images), F32_FORWARD);
     assert_eq!(patches.dims()[1], model.config().vision.patches());
 }
@@ -130,7 +130,7 @@ fn assert_cosines(eos_token_id: Option<u32>, expected: &str) {
     let (model, case) = clip(eos_token_id);
     let texts: Vec<Vec<u32>> =
         case["texts"].as_array().expect("a list").iter().map(fixture::ids).collect();
-    let images = model.embed_images(pixels(&case, 2, model.config().vision.image_size));
+    let images = model.embed_images(pixels(&case, 2, model.config().vision.image_size)).unwrap();
     let cosines = images.matmul(model.embed_text(&texts).transpose());
     assert_close("cosines", &floats(&cosines), &fixture::numbers(&case[expected]), F32_FORWARD);
     let scale = fixture::numbers(&case["scale"]);

@@ -24,26 +24,29 @@ fn pair() -> (VisionLanguageModel, ContrastiveModel) {
 fn shared_vision_tower_equals_separate_towers() {
     let (llava, clip) = pair();
     let pixels = pixels(37, 3);
-    let (features, vision_output) = llava.image_features_and_vision_output(pixels.clone());
+    let (features, vision_output) = llava.image_features_and_vision_output(pixels.clone()).unwrap();
     assert!(
         vision_output.depth < vision_config().num_hidden_layers,
         "something is left to be done"
     );
-    let alone = llava.image_features(pixels.clone());
+    let alone = llava.image_features(pixels.clone()).unwrap();
     assert_eq!(floats(features.tokens()), floats(alone.tokens()));
-    let embeddings = floats(&clip.embed_images(pixels.clone()));
+    let embeddings = floats(&clip.embed_images(pixels.clone()).unwrap());
     assert_close(
         "embeddings",
-        &floats(&clip.embed_vision_output(vision_output)),
+        &floats(&clip.embed_vision_output(vision_output).unwrap()),
         &embeddings,
         F32_FORWARD,
     );
 
     // A tower with other weights ends elsewhere.
     let other: ContrastiveModel = tiny_clip(9).into();
-    let (_, vision_output) = llava.image_features_and_vision_output(pixels.clone());
+    let (_, vision_output) = llava.image_features_and_vision_output(pixels.clone()).unwrap();
     assert!(
-        largest_difference(&floats(&other.embed_vision_output(vision_output)), &embeddings) > 1e-2
+        largest_difference(
+            &floats(&other.embed_vision_output(vision_output).unwrap()),
+            &embeddings
+        ) > 1e-2
     );
 }
 
@@ -51,8 +54,14 @@ fn shared_vision_tower_equals_separate_towers() {
 fn patch_embeddings_have_unit_norm_beside_the_image_embedding() {
     let (_, clip) = pair();
     let pixels = pixels(3, 3);
-    let (images, patches) = clip.embed_patches(clip.vision().encode(pixels.clone()));
-    assert_close("images", &floats(&images), &floats(&clip.embed_images(pixels)), F32_FORWARD);
+    let (images, patches) =
+        clip.embed_patches(clip.vision().encode(pixels.clone()).unwrap()).unwrap();
+    assert_close(
+        "images",
+        &floats(&images),
+        &floats(&clip.embed_images(pixels).unwrap()),
+        F32_FORWARD,
+    );
     assert_eq!(patches.dims(), [3, vision_config().patches(), clip.dim()]);
     for patch in floats(&patches).chunks_exact(clip.dim()) {
         let length = patch.iter().map(|x| x * x).sum::<f32>().sqrt();

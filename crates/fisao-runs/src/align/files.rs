@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use fisao_align::AlignConfig;
 use fisao_align::mentions::MentionScorer;
-use fisao_align::tasks::TaskSource as _;
+use fisao_align::tasks::{Task, TaskSource as _};
 use fisao_align::trainer::ValidationSet;
 use fisao_eval::chair::Rules;
 use fisao_formats::data_record::DataRecord;
@@ -19,7 +19,7 @@ use fisao_verifier::calibration::{Calibration, CalibrationError};
 use fisao_verifier::rewards::RewardError;
 
 use super::announcement::{self, Announcement};
-use super::outlook::Outlook;
+use super::outlook::{self, Outlook};
 use super::prompts::{self, PassedOver, PromptTasks};
 use super::record::Files;
 use super::splitting::{self, Counts, Parts};
@@ -65,10 +65,24 @@ impl Run<'_> {
         let counts = Counts::new(if splits { images.len() } else { set.len() }, files)?;
         let loaded = self.load(files, calibration.as_ref())?;
         let config = self.settings_for(files, &loaded.policy, counts)?;
+        let first =
+            PromptTasks::new(&loaded.policy, &set, vec![0], None, &config).without_answers();
+        // An image that cannot be used is refused, or passed over, where all of them are checked.
+        let first = first.task(0).ok();
         if files.calibration.is_none() && self.begun.is_none() {
             let announcement = Announcement::new(files, &loaded, &words, counts, &config);
-            if !self.is_confirmed(&announcement, (&loaded, &set), counts, &config)? {
+            if !self.is_confirmed(&announcement, (&loaded, first.as_ref()), counts, &config)? {
                 return Ok(Outcome::Declined);
+            }
+        } else if let Some(task) = &first {
+            let models = (&loaded.policy.model, &loaded.verifier.verifier);
+            let card = outlook::card_memory(models, task, &config)?;
+            if let Some(card) = card {
+                let hidden = loaded.policy.model.language_model().config().hidden_size;
+                let copied = outlook::copied_for_critic(&config, hidden);
+                let lines = [Some(outlook::card_line(card)), outlook::critic_line(copied)];
+                let lines: Vec<_> = lines.into_iter().flatten().collect();
+                reporter.note(announcement::in_columns(&lines).join("\n"));
             }
         }
         let passed_over = prompts::check_images(&set, files, reporter)?;
@@ -104,15 +118,13 @@ impl Run<'_> {
     fn is_confirmed(
         &self,
         announcement: &Announcement,
-        (loaded, set): (&Pair, &PromptSet),
+        (loaded, first): (&Pair, Option<&Task>),
         counts: Counts,
         config: &AlignConfig,
     ) -> anyhow::Result<bool> {
         self.reporter.note(announcement.lines().join("\n"));
-        let first = PromptTasks::new(&loaded.policy, set, vec![0], None, config).without_answers();
-        // An image that cannot be used is refused, or passed over, where all of them are checked.
-        if let Ok(task) = first.task(0) {
-            let outlook = Outlook::of(&loaded.policy, task.prompt.len(), counts, config)?;
+        if let Some(task) = first {
+            let outlook = Outlook::of(loaded, task, counts, config)?;
             self.reporter.note(announcement::in_columns(&outlook.lines()).join("\n"));
             if let Some((warning, hint)) = outlook.warning() {
                 self.reporter.warn(warning, Some(hint));

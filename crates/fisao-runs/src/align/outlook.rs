@@ -10,12 +10,18 @@ use std::time::Instant;
 use anyhow::bail;
 use burn::tensor::{Tensor, TensorData};
 use fisao_align::AlignConfig;
+use fisao_align::encoding::IMAGES_AT_ONCE;
+use fisao_align::objective::Objective;
 use fisao_align::sampling::tasks_at_once;
+use fisao_align::tasks::Task;
+use fisao_models::card_part::ImageMemory;
 use fisao_models::llama::{CardBatches, CardMemory, KvCache, Llama};
 use fisao_models::scoring::CudaError;
+use fisao_models::vision_language::VisionLanguageModel;
+use fisao_verifier::scorer::Verifier;
 
 use super::splitting::Counts;
-use crate::bundle::Policy;
+use crate::bundle::{Pair, Policy};
 use crate::duration::duration;
 use crate::failure::Refusal;
 
@@ -31,6 +37,10 @@ const CALIBRATION_CAPTIONS: usize = 5;
 const TEST_CAPTIONS: usize = 4;
 /// Captions of an image in an iteration: sampled, and two greedy ones where recall is kept.
 const GREEDY_CAPTIONS: usize = 2;
+/// Bytes that are copied from a card in a second: less than PCIe does, as the memory is pageable.
+const COPY_RATE: f64 = 5e9;
+/// Shortest responses that are proposed to save memory, tokens.
+const LEAST_TOKENS: usize = 32;
 /// States per layer and token that the backward pass needs, in multiples of the model's width and of its inner width.
 const STATES: (usize, usize) = (10, 4);
 
@@ -46,6 +56,8 @@ pub(super) struct Outlook {
     available: Option<f64>,
     /// Memory of the card that the decoder is on.
     card: Option<CardMemory>,
+    /// Bytes that an iteration copies for a critic beside the card, which is on the CPU; 0 without one.
+    copied: f64,
 }
 
 /// Seconds of the products of some rows with all of a decoder's matrices.
@@ -112,17 +124,18 @@ impl Work {
 }
 
 impl Outlook {
-    /// Times a product and works out the rest; `prompt` is the length of a prompt with its image, tokens.
+    /// Times a product and works out the rest; prompts are taken to be as long as that of `task`.
     ///
     /// # Errors
     /// A card's driver fails, or the run does not fit a card.
     pub(super) fn of(
-        policy: &Policy,
-        prompt: usize,
+        Pair { policy, verifier, .. }: &Pair,
+        task: &Task,
         counts: Counts,
         config: &AlignConfig,
     ) -> anyhow::Result<Self> {
-        let model = &policy.model;
+        let card = card_memory((&policy.model, &verifier.verifier), task, config)?;
+        let (model, prompt) = (&policy.model, task.prompt.len());
         let decoder = model.language_model();
         let response = config.max_new_tokens;
         let at_once = tasks_at_once(model, prompt + response).max(1);
@@ -131,28 +144,6 @@ impl Outlook {
         let (step, token) = (speed.pass(at_once.min(MANY))?, speed.pass(many)? / many as f64);
         let work = Work { prompt, response, at_once, step, token };
         let positions = prompt + response;
-        let samples = config.align.samples_per_image;
-        let card = decoder.card_memory(CardBatches {
-            prompt,
-            response,
-            samples,
-            written: at_once.min(config.responses_per_iteration()),
-            differentiated: config.align.micro_batch.max(samples),
-            adapter: config.lora.parameters(decoder.config()),
-        })?;
-        if let Some(CardMemory { needed, total }) = card.filter(|card| card.needed > card.total) {
-            let gigabytes = |bytes: usize| bytes as f64 / 1e9;
-            bail!(
-                Refusal::new(format!(
-                    "the run takes {:.1} GB of the card's memory, which has {:.1} GB",
-                    gigabytes(needed),
-                    gigabytes(total)
-                ))
-                .hint(
-                    "--set align.micro-batch=1, a smaller max-new-tokens, or --dtype bf16 take less"
-                )
-            );
-        }
         Ok(Self {
             calibrate: work.captions(CALIBRATION_CAPTIONS * counts.calibration)
                 + (counts.calibration * positions) as f64 * token,
@@ -161,12 +152,13 @@ impl Outlook {
             memory: memory(policy, (positions, at_once), config),
             available: available(),
             card,
+            copied: copied_for_critic(config, decoder.config().hidden_size),
         })
     }
 
     /// In words: how long, and how much memory.
     pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
-        let Self { calibrate, train, evaluate, memory, available, card } = *self;
+        let Self { calibrate, train, evaluate, memory, available, card, copied } = *self;
         let gigabytes = |bytes: f64| format!("{:.1} GB", bytes / 1e9);
         let time = format!(
             "about {}, by the speed of one {}: {} to calibrate, {} to train, {} for captions before and after; the first iteration \
@@ -181,10 +173,8 @@ impl Outlook {
             available.map_or_else(String::new, |free| format!(" of {} free", gigabytes(free)));
         let memory = format!("about {}{free}", gigabytes(memory));
         let mut lines = vec![("time", time), ("memory", memory)];
-        if let Some(CardMemory { needed, total }) = card {
-            let [needed, total] = [needed, total].map(|bytes| gigabytes(bytes as f64));
-            lines.push(("card", format!("{needed} of its memory, which is {total}")));
-        }
+        lines.extend(card.map(card_line));
+        lines.extend(card.and(critic_line(copied)));
         lines
     }
 
@@ -200,6 +190,115 @@ impl Outlook {
             "set --set align.micro-batch=1 and --set align.gradient-checkpointing=true, or a smaller max-new-tokens",
         ))
     }
+}
+
+/// What a run takes of the card, in words.
+pub(super) fn card_line(CardMemory { needed, total }: CardMemory) -> (&'static str, String) {
+    let [needed, total] = [needed, total].map(|bytes| bytes as f64 / 1e9);
+    ("card", format!("{needed:.1} GB of its memory, which is {total:.1} GB"))
+}
+
+/// What the critic costs, which is on the CPU; nothing without one.
+pub(super) fn critic_line(copied: f64) -> Option<(&'static str, String)> {
+    let seconds = copied / COPY_RATE;
+    (copied > 0.0).then(|| {
+        let told = format!(
+            "on the CPU; an iteration copies up to {:.1} GB of states for it, {seconds:.1} s at 5 GB/s",
+            copied / 1e9
+        );
+        ("critic", told)
+    })
+}
+
+/// Bytes of states that an iteration copies from the card for a critic, and of their gradients; 0 without one.
+pub(super) fn copied_for_critic(config: &AlignConfig, hidden: usize) -> f64 {
+    if !matches!(config.objective, Objective::Ppo(_)) {
+        return 0.0;
+    }
+    let states = config.responses_per_iteration() * config.max_new_tokens * hidden;
+    // Once for the advantages; in every epoch there and back.
+    ((1 + 2 * config.align.epochs) * states * size_of::<f32>()) as f64
+}
+
+/// What a run takes of the card; nothing without one. Prompts are taken to be as long as that of `task`.
+///
+/// # Errors
+/// The run does not fit the card, with a setting that makes it fit if there is one; the card's driver fails.
+pub(super) fn card_memory(
+    (model, verifier): (&VisionLanguageModel, &Verifier),
+    task: &Task,
+    config: &AlignConfig,
+) -> anyhow::Result<Option<CardMemory>> {
+    let needs = |config: &AlignConfig| {
+        model.language_model().card_memory(card_batches((model, verifier), task, config))
+    };
+    let Some(card) = needs(config)? else { return Ok(None) };
+    let CardMemory { needed, total } = card;
+    if needed <= total {
+        return Ok(Some(card));
+    }
+    let gigabytes = |bytes: usize| bytes as f64 / 1e9;
+    let mut hint = None;
+    for (setting, smaller) in smaller(config) {
+        let less = needs(&smaller)?.map_or(usize::MAX, |card| card.needed);
+        if less <= total {
+            hint = Some(format!("{setting} takes {:.1} GB", gigabytes(less)));
+            break;
+        }
+    }
+    let hint = hint.unwrap_or_else(|| {
+        "no setting makes it fit: load the weights with --dtype bf16 if they are f32, take a smaller model or another verifier, or a card \
+         with more memory"
+            .to_owned()
+    });
+    bail!(
+        Refusal::new(format!(
+            "the run takes {:.1} GB of the card's memory, which is {:.1} GB",
+            gigabytes(needed),
+            gigabytes(total)
+        ))
+        .hint(hint)
+    )
+}
+
+/// The largest batches of a run.
+fn card_batches(
+    (model, verifier): (&VisionLanguageModel, &Verifier),
+    task: &Task,
+    config: &AlignConfig,
+) -> CardBatches {
+    let (prompt, response) = (task.prompt.len(), config.max_new_tokens);
+    let samples = config.align.samples_per_image;
+    let at_once = tasks_at_once(model, prompt + response).max(1);
+    let of_verifier = verifier.contrastive().map_or_else(ImageMemory::default, |verifier| {
+        verifier.image_memory(IMAGES_AT_ONCE, model.vision_tower())
+    });
+    CardBatches {
+        prompt,
+        response,
+        samples,
+        written: at_once.min(config.responses_per_iteration()),
+        differentiated: config.align.micro_batch.max(samples),
+        adapter: config.lora.parameters(model.language_model().config()),
+        images: model.image_memory(IMAGES_AT_ONCE, task.instruction.len()).beside(of_verifier),
+    }
+}
+
+/// Settings under which a run takes less of a card, the least change first.
+fn smaller(config: &AlignConfig) -> Vec<(String, AlignConfig)> {
+    let (mut all, mut changed, mut settings) = (Vec::new(), config.clone(), String::new());
+    if changed.align.micro_batch > 1 {
+        changed.align.micro_batch = 1;
+        settings.push_str("--set align.micro-batch=1");
+        all.push((settings.clone(), changed.clone()));
+        settings.push(' ');
+    }
+    while changed.max_new_tokens > LEAST_TOKENS {
+        changed.max_new_tokens = (changed.max_new_tokens / 2).max(LEAST_TOKENS);
+        let tokens = format!("{settings}--set max-new-tokens={}", changed.max_new_tokens);
+        all.push((tokens, changed.clone()));
+    }
+    all
 }
 
 /// Bytes: the weights, and the larger of the keys and values of captions that are written at once and of the states of responses
@@ -239,6 +338,7 @@ mod tests {
             memory: 17e9,
             available: Some(16e9),
             card: None,
+            copied: 3e9,
         }
     }
 
@@ -254,6 +354,28 @@ mod tests {
         let card = Some(CardMemory { needed: 20_600_000_000, total: 24_000_000_000 });
         let lines = Outlook { card, ..outlook() }.lines();
         assert_eq!(lines[2], ("card", "20.6 GB of its memory, which is 24.0 GB".to_owned()));
+        let told = "on the CPU; an iteration copies up to 3.0 GB of states for it, 0.6 s at 5 GB/s";
+        assert_eq!(lines[3..], [("critic", told.to_owned())]);
+        let without = Outlook { card, copied: 0.0, ..outlook() }.lines();
+        assert_eq!(without.len(), 3);
+    }
+
+    #[test]
+    fn settings_that_take_less_are_proposed_the_least_change_first() {
+        let mut config = AlignConfig { max_new_tokens: 96, ..AlignConfig::default() };
+        let settings = |config: &AlignConfig| -> Vec<String> {
+            smaller(config).into_iter().map(|(setting, _)| setting).collect()
+        };
+        let expected = [
+            "--set align.micro-batch=1",
+            "--set align.micro-batch=1 --set max-new-tokens=48",
+            "--set align.micro-batch=1 --set max-new-tokens=32",
+        ];
+        assert_eq!(settings(&config), expected);
+        config.align.micro_batch = 1;
+        assert_eq!(settings(&config), ["--set max-new-tokens=48", "--set max-new-tokens=32"]);
+        config.max_new_tokens = 8;
+        assert!(smaller(&config).is_empty());
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Stage for Captioning<'_> {
         let side = IMAGE_SIZE as usize;
         let pixels = items.iter().flat_map(|item| item.pixels.iter().copied()).collect();
         let pixels: Tensor<4> = from_floats(pixels, [items.len(), 3, side, side], &self.device);
-        let features = model.image_features(pixels);
+        let features = model.image_features(pixels)?;
         let examples: Vec<_> = items
             .iter()
             .enumerate()

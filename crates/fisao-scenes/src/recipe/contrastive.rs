@@ -195,7 +195,7 @@ impl Stage for Contrastive<'_> {
         let side = IMAGE_SIZE as usize;
         let pixels = items.iter().flat_map(|item| item.pixels.iter().copied()).collect();
         let pixels = from_floats(pixels, [items.len(), 3, side, side], &self.device);
-        let (images, patches) = pair.clip.embed_patches(pair.clip.vision.encode(pixels));
+        let (images, patches) = pair.clip.embed_patches(pair.clip.vision.encode(pixels)?)?;
         let names = self.names(items[0].index)?;
         let mut texts: Vec<&Text> =
             names.iter().chain(items.iter().map(|item| &item.text)).collect();

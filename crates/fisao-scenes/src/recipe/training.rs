@@ -9,6 +9,7 @@ use fisao_models::parallel::{cores, parallel_chunks};
 use fisao_models::parameters::{
     GradientMap, ParameterMut, Parameters, SeveredGradient, add_gradients, clip_gradients,
 };
+use fisao_models::scoring::CudaError;
 use fisao_models::text::TextError;
 use fisao_models::weights::{WeightError, WeightSource};
 
@@ -122,6 +123,9 @@ pub enum RecipeError {
     /// A text could not be encoded.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// The card that a model runs on failed.
+    #[error(transparent)]
+    Card(#[from] CudaError),
     /// Part of the model is cut off from the loss.
     #[error(transparent)]
     Severed(#[from] SeveredGradient),

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use fisao_models::image::PixelValues;
+use fisao_models::scoring::CudaError;
 use fisao_models::text::{TextError, Tokenizer};
 use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
 
@@ -90,7 +91,7 @@ impl DecoderReader {
     }
 
     /// Image features as this model has them.
-    fn features(&self, images: ImageBatch) -> ImageFeatures {
+    fn features(&self, images: ImageBatch) -> Result<ImageFeatures, CudaError> {
         let count = images.sizes().len();
         self.model.image_features(images.with_instructions(vec![self.instruction.clone(); count]))
     }
@@ -102,7 +103,7 @@ impl DecoderReader {
         fraction: f64,
     ) -> Result<Vec<ImageEmbedding>, VerifierError> {
         let sizes = images.sizes().to_vec();
-        self.read_features(&self.features(images), &sizes, fraction)
+        self.read_features(&self.features(images)?, &sizes, fraction)
     }
 
     /// The same of images `(width, height)` whose features are known.
@@ -183,7 +184,7 @@ impl DecoderReader {
         let Some(grid) = self.model.config().family().whole_image_grid(size) else {
             return Ok(None);
         };
-        let features = self.features(ImageBatch::new([image], &self.device()));
+        let features = self.features(ImageBatch::new([image], &self.device()))?;
         let tokens: Vec<u32> = names.iter().map(|name| self.token(name)).collect();
         let (prompt, depth) = (self.expanded(size)?, self.depth(fraction));
         let read = self.model.position_log_probabilities(&prompt, &features, &tokens, depth);

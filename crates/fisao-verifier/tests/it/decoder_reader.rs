@@ -70,17 +70,24 @@ fn score_is_the_reading_of_the_first_token_in_a_sentence() {
     let mut verifier = verifier(&model, uncentred());
     verifier.embed_names(["dog", "cat"]).unwrap();
     let images = embeddings(&verifier, 6);
-    let features = model.image_features(tiny::pixels(2, 6));
+    let features = model.image_features(tiny::pixels(2, 6)).unwrap();
     let prompt = tiny::prompt(&[7]);
     for (image, embedding) in images.iter().enumerate() {
         let example = Example { prompt: &prompt, image, response: &[] };
         // " d" and " c"; one of two layers is the second half.
         let expected = model.read_images(&[example], &features, &[7, 6], 1).remove(0);
         for (name, expected) in ["dog", "cat"].into_iter().zip(expected) {
-            assert!((verifier.score(embedding, name) - expected).abs() < TOLERANCE, "{name}");
+            assert!(
+                (verifier.score(embedding, name).unwrap() - expected).abs() < TOLERANCE,
+                "{name}"
+            );
         }
     }
-    assert!((verifier.score(&images[0], "dog") - verifier.score(&images[1], "dog")).abs() > 1e-4);
+    assert!(
+        (verifier.score(&images[0], "dog").unwrap() - verifier.score(&images[1], "dog").unwrap())
+            .abs()
+            > 1e-4
+    );
 }
 
 #[test]
@@ -109,7 +116,7 @@ fn adapter_on_the_decoder_does_not_reach_the_reading() {
             linear.adapter = Some(LowRank { a, b, scale: 1.0 });
         }
     });
-    let features = model.image_features(tiny::pixels(2, 6));
+    let features = model.image_features(tiny::pixels(2, 6)).unwrap();
     let sizes = [(8, 8); 2];
     let verifier = verifier(&model, uncentred());
     assert!(verifier.reads_features_for(&[]) && !verifier.reads_features_for(&[3]));
@@ -149,9 +156,9 @@ fn centres_of_readings_are_subtracted() {
     let mut verifier = verifier(&tiny::tiny_llava(5), ScoreConfig::default());
     verifier.embed_names(["dog"]).unwrap();
     let image = embeddings(&verifier, 6).swap_remove(0);
-    let raw = verifier.score(&image, "dog");
+    let raw = verifier.score(&image, "dog").unwrap();
     verifier.set_centres(Some(BTreeMap::from([("dog".to_owned(), -2.0)])));
-    assert!((verifier.score(&image, "dog") - (raw + 2.0)).abs() < 1e-12);
+    assert!((verifier.score(&image, "dog").unwrap() - (raw + 2.0)).abs() < 1e-12);
     assert!(verifier.embed_names(["cat"]).unwrap_err().to_string().contains("'cat'"));
 }
 
@@ -168,7 +175,7 @@ fn heat_map_of_a_reading_is_the_grid_of_image_tokens() {
     for (map, name) in maps.iter().zip(["dog", "cat"]) {
         assert_eq!((map.unit, map.rows, map.columns), (HeatMapUnit::Probability, 2, 2));
         assert_eq!(map.values.len(), 4);
-        let score = verifier.score(&embedding, name);
+        let score = verifier.score(&embedding, name).unwrap();
         assert!((map.range().1.ln() - score).abs() < TOLERANCE, "{name}: {map:?} {score}");
     }
 }
@@ -192,7 +199,7 @@ fn queries_of_a_q_former_have_no_place_in_the_image() {
     // Image tokens depend on the instruction: those for another one are not read.
     assert!(verifier.reads_features_for(&[5, 6]) && !verifier.reads_features_for(&[]));
     let images = || ImageBatch::from(pixels.clone());
-    let own = model.image_features(images().with_instructions(vec![vec![5, 6]]));
+    let own = model.image_features(images().with_instructions(vec![vec![5, 6]])).unwrap();
     let read = verifier.embed_features(&own, &[(size as u32, size as u32)]).unwrap();
     assert_eq!(read, verifier.embed_images(images()).unwrap());
 }

@@ -62,7 +62,7 @@ fn name_embedding_is_the_mean_over_its_sentences() {
     for name in [&names[0], &names[17], &names[25]] {
         let sentences = verifier.templates().render(name);
         let expected = verifier.embed_text(&sentences).unwrap();
-        let found = verifier.score(&image, name);
+        let found = verifier.score(&image, name).unwrap();
         assert!((found - cosine(&image.whole, &expected)).abs() < 1e-6, "{name}");
     }
 }
@@ -88,13 +88,13 @@ fn patches_are_embedded_unless_their_weight_is_set_to_zero() {
     let image = embed(&verifier);
     assert!(!image.parts.is_empty(), "weights are still to be found");
     let text = &verifier.embeddings()["dog"];
-    let (whole, auto) = (cosine(&image.whole, text), verifier.score(&image, "dog"));
+    let (whole, auto) = (cosine(&image.whole, text), verifier.score(&image, "dog").unwrap());
     assert!((auto - whole).abs() < 1e-12);
     verifier.set_weights(RegionWeights { patches: 0.5 });
     assert_eq!(embed(&verifier), image);
     let halves =
         image.score(&verifier.embeddings()["dog"], Regions::Patches, RegionWeights::default());
-    assert!((verifier.score(&image, "dog") - halves).abs() < 1e-12);
+    assert!((verifier.score(&image, "dog").unwrap() - halves).abs() < 1e-12);
     verifier.set_weights(RegionWeights::default());
     assert!(embed(&verifier).parts.is_empty());
 }
@@ -131,16 +131,16 @@ fn centres_are_subtracted_and_required_for_every_name() {
     let mut verifier = verifier(&["{}"], ScoreConfig::default());
     verifier.embed_names(["dog"]).unwrap();
     let image = verifier.embed_images(pixels(1)).unwrap().swap_remove(0);
-    let raw = verifier.score(&image, "dog");
+    let raw = verifier.score(&image, "dog").unwrap();
     verifier.set_centres(Some(BTreeMap::from([("dog".to_owned(), 0.25)])));
-    assert!((verifier.score(&image, "dog") - (raw - 0.25)).abs() < 1e-12);
+    assert!((verifier.score(&image, "dog").unwrap() - (raw - 0.25)).abs() < 1e-12);
     let error = verifier.embed_names(["cat"]).unwrap_err();
     assert!(error.to_string().contains("knows nothing about the scores of 'cat'"), "{error}");
     // Known or not, a name without a centre is refused before it is scored.
     verifier.insert_embeddings([("cat".to_owned(), vec![0.5; 10])]);
     assert!(verifier.embed_names(["cat"]).is_err());
     verifier.set_centres(None);
-    assert!((verifier.score(&image, "dog") - raw).abs() < 1e-12);
+    assert!((verifier.score(&image, "dog").unwrap() - raw).abs() < 1e-12);
 }
 
 /// A tower that the policy tuned is used with the verifier's own text side.
@@ -160,7 +160,7 @@ fn adopted_tower_is_the_models_own_and_leaves_the_text_side() {
     let text = |verifier: &Verifier| verifier.embed_text(&["dog".to_owned()]).unwrap();
     assert_eq!(text(&adopted), text(&published));
     let own = adopted.embed_images(pixels(2)).unwrap();
-    let (_, output) = policy.image_features_and_vision_output(pixels(2));
+    let (_, output) = policy.image_features_and_vision_output(pixels(2)).unwrap();
     let continued = adopted.embed_vision_output(output).unwrap();
     let before = published.embed_images(pixels(2)).unwrap();
     for at in 0..2 {
@@ -180,7 +180,7 @@ fn noise_is_added_to_name_and_sentence_scores() {
         let images = verifier.embed_images(pixels(2)).unwrap();
         let scores = images.iter().map(|image| {
             let sentence = |text| verifier.score_sentence(image, text).unwrap();
-            [verifier.score(image, "dog"), sentence("a dog"), sentence("a cat")]
+            [verifier.score(image, "dog").unwrap(), sentence("a dog"), sentence("a cat")]
         });
         scores.collect::<Vec<_>>().concat()
     };

@@ -117,6 +117,30 @@ impl Workplace {
         Some(output)
     }
 
+    /// Runs a command in the same way that has to fail by its card, as `FISAO_CUDA_HOST_FAILS` says.
+    pub(crate) fn fail_on_host_kernels(
+        &self,
+        test: &str,
+        arguments: &[&str],
+        fails: &str,
+    ) -> Option<Output> {
+        let mut command = self.command();
+        command.args(arguments);
+        // A run that is resumed goes on where it was begun.
+        if !arguments.contains(&"--resume") {
+            command.args(["--device", "cuda"]);
+        }
+        command.env("FISAO_CUDA_HOST", "1").env("FISAO_CUDA_HOST_FAILS", fails);
+        let output = command.output().expect("the command can be started");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        if errors.contains("no C++ compiler") {
+            report_skipped(test, "no C++ compiler");
+            return None;
+        }
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
+        Some(output)
+    }
+
     /// Starts the command in the folder, for a test that ends it; what it prints is lost.
     pub(crate) fn start<Argument: AsRef<OsStr>>(
         &self,

@@ -203,3 +203,17 @@ fn decoder_verifies_from_calibration_to_the_adapter() {
         assert!(size("columns") > size("rows"), "the image is wide: {map}");
     }
 }
+
+/// Its decoder runs on a card, its image encoder does not: the user is told so, once.
+#[test]
+fn image_encoder_beside_a_card_is_told() {
+    let place = furnished();
+    let test = "image_encoder_beside_a_card_is_told";
+    let arguments =
+        ["caption", "--model", "qwen3_vl", "--images", "pictures", "--max-new-tokens", "2"];
+    let Some(output) = place.run_on_host_kernels(test, &arguments) else { return };
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let told = "the card does not compute the image encoder, so it runs on the CPU: the image tower is Qwen-VL's; supported are CLIP's, \
+                SigLIP's and EVA's";
+    assert_eq!(errors.matches(told).count(), 1, "{errors}");
+}
