@@ -6,6 +6,7 @@ mod arrows;
 mod commands;
 mod full_disk;
 mod fuzz;
+mod kernels;
 mod kill;
 mod modules;
 mod settings;

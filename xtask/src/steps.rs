@@ -2,6 +2,7 @@
 
 use crate::arrows;
 use crate::commands::{Outcome, cargo, run_cargo, run_visibly};
+use crate::kernels;
 use crate::modules;
 use crate::wheel;
 use crate::words::Words;
@@ -31,6 +32,8 @@ pub(crate) enum Step {
     Docs,
     /// The test command of the README.
     Tests,
+    /// Kernels for NVIDIA cards as machine code, when there is a Python and pip can bring NVRTC.
+    Kernels,
     /// Tests of the Python package with the program, when there is a Python, and its tools are installed or can be.
     Python,
     /// The wheel, installed into an empty environment, under the same condition.
@@ -48,6 +51,7 @@ impl Step {
         Self::Clippy,
         Self::Docs,
         Self::Tests,
+        Self::Kernels,
         Self::Python,
         Self::Wheel,
     ];
@@ -63,6 +67,7 @@ impl Step {
             Self::Clippy => "clippy",
             Self::Docs => "docs",
             Self::Tests => "tests",
+            Self::Kernels => "kernels",
             Self::Python => "python",
             Self::Wheel => "wheel",
         }
@@ -81,6 +86,7 @@ impl Step {
             Self::Clippy => "no lint fires, with the vulkan back end",
             Self::Docs => "the documentation builds without warnings",
             Self::Tests => "all tests pass",
+            Self::Kernels => "kernels compile for every supported card",
             Self::Python => "the Python package works with the program",
             Self::Wheel => "the wheel can be built, installed and used",
         }
@@ -115,6 +121,7 @@ impl Step {
                 run_cargo(root, &document, &[("RUSTDOCFLAGS", "-D warnings")])
             }
             Self::Tests => run_tests(root),
+            Self::Kernels => kernels::compile(root),
             Self::Python => wheel::test_package(root),
             Self::Wheel => wheel::install_wheel(root),
         }

@@ -78,7 +78,7 @@ fn program() -> String {
     format!("fisao{EXE_SUFFIX}")
 }
 
-fn has_python() -> bool {
+pub(crate) fn has_python() -> bool {
     succeeds(Command::new("python3").args(["-c", "import venv, ensurepip"]))
 }
 
@@ -100,13 +100,13 @@ fn tools(root: &Path) -> anyhow::Result<Option<PathBuf>> {
 }
 
 /// A virtual environment.
-struct Environment {
-    folder: PathBuf,
+pub(crate) struct Environment {
+    pub(crate) folder: PathBuf,
 }
 
 impl Environment {
     /// An empty one, in the place of what was there.
-    fn create(folder: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) fn create(folder: PathBuf) -> anyhow::Result<Self> {
         let status = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).status();
         let status = status.context("python3 could not be started")?;
         ensure!(status.success(), "`python3 -m venv {}` ended with {status}", folder.display());
@@ -117,12 +117,12 @@ impl Environment {
         self.folder.join(if cfg!(windows) { "Scripts" } else { "bin" }).join(name.as_ref())
     }
 
-    fn python(&self) -> Command {
+    pub(crate) fn python(&self) -> Command {
         Command::new(self.program("python"))
     }
 }
 
-fn succeeds(command: &mut Command) -> bool {
+pub(crate) fn succeeds(command: &mut Command) -> bool {
     let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
 }

@@ -202,6 +202,13 @@ fn call_hint(code: &str) -> &'static str {
     }
 }
 
+fn listed(folders: &[PathBuf]) -> String {
+    if folders.is_empty() {
+        return "no folder".to_owned();
+    }
+    folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,11 +231,4 @@ mod tests {
             assert!(hint.contains(expected), "{code}: {hint}");
         }
     }
-}
-
-fn listed(folders: &[PathBuf]) -> String {
-    if folders.is_empty() {
-        return "no folder".to_owned();
-    }
-    folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -610,6 +610,9 @@ impl Verifier {
     /// Score of a known name with an image: cosine with the best [region](Regions), log-odds of a matching head, nats, or what a
     /// decoder reads, nats; less the name's centre where scores are centred.
     ///
+    /// # Errors
+    /// [`VerifierError::Card`] when a matching head's card fails.
+    ///
     /// # Panics
     /// When the name has not been [embedded](Self::embed_names).
     pub fn score(&self, image: &ImageEmbedding, name: &str) -> Result<f64, VerifierError> {

@@ -225,7 +225,11 @@ fn smolvlm_pixels_features_logits_and_tokens_match_transformers() {
         assert_close(&format!("{name}: pixels"), &case.pixels().values, &wanted, PIXELS);
         let model = case.model();
         let features = floats(case.features(&model).tokens());
-        assert_near(&format!("{name}: image tokens"), &features, &case.wanted_in(in_f32(&expected), "image_tokens"));
+        assert_near(
+            &format!("{name}: image tokens"),
+            &features,
+            &case.wanted_in(in_f32(&expected), "image_tokens"),
+        );
         case.compare_answer(&model, in_f32(&expected), "", &record["answer"]);
     }
 }

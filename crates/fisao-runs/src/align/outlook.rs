@@ -37,7 +37,7 @@ const CALIBRATION_CAPTIONS: usize = 5;
 const TEST_CAPTIONS: usize = 4;
 /// Captions of an image in an iteration: sampled, and two greedy ones where recall is kept.
 const GREEDY_CAPTIONS: usize = 2;
-/// Bytes that are copied from a card in a second: less than PCIe does, as the memory is pageable.
+/// Bytes that are copied from a card in a second: less than its bus does, as the memory is pageable.
 const COPY_RATE: f64 = 5e9;
 /// Shortest responses that are proposed to save memory, tokens.
 const LEAST_TOKENS: usize = 32;

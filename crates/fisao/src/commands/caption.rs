@@ -134,9 +134,9 @@ fn describe_together(
     parts.push(PromptPart::Text(&arguments.prompt));
     let prompt = policy.question(&parts)?;
     let files = images.iter().map(|image| open_image(&image.file));
-    let pictures = files.collect::<Result<Vec<_>, _>>()?;
+    let loaded = files.collect::<Result<Vec<_>, _>>()?;
     let named: Vec<String> = images.iter().map(|image| image.file.display().to_string()).collect();
-    let task = policy.task_about(named.join(", "), &pictures, &prompt)?;
+    let task = policy.task_about(named.join(", "), &loaded, &prompt)?;
     policy.check_length(task.prompt.len(), sampling.max_new_tokens)?;
     let length = task.prompt.len() + sampling.max_new_tokens;
     let progress = reporter.phase("captioning", 1);
