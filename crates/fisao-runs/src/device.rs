@@ -2,12 +2,13 @@
 //!
 //! Under `cuda` the tensors stay on the CPU; decoders and image encoders are copied to the card, and run there.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::bail;
 use burn::tensor::{DType, Device};
@@ -190,6 +191,8 @@ enum CudaDevice {
     Host {
         /// Shared by the drivers of all models.
         memory: Arc<HostMemory>,
+        /// What was compiled, which takes seconds, for the drivers of further models.
+        kernels: Arc<Mutex<BTreeMap<Vec<Storage>, Arc<HostKernels>>>>,
         /// When they fail.
         failure: Option<Arc<FailurePoint>>,
     },
@@ -378,11 +381,19 @@ impl CudaDevice {
                 let cache = CubinCache::new(folder.join("cuda-kernels"));
                 Ok(Box::new(Card::new(*ordinal, storages, &cache)?))
             }
-            Self::Host { memory, failure } => {
-                let folder = tempfile::tempdir().map_err(failed)?;
-                let kernels =
-                    HostKernels::compile(folder.path(), storages, &HostOptions::default())?;
-                let host = Host::within(Arc::new(kernels), Arc::clone(memory));
+            Self::Host { memory, kernels, failure } => {
+                let mut compiled = kernels.lock().unwrap_or_else(PoisonError::into_inner);
+                let kernels = if let Some(known) = compiled.get(storages) {
+                    Arc::clone(known)
+                } else {
+                    let folder = tempfile::tempdir().map_err(failed)?;
+                    let new =
+                        HostKernels::compile(folder.path(), storages, &HostOptions::default())?;
+                    let new = Arc::new(new);
+                    compiled.insert(storages.to_vec(), Arc::clone(&new));
+                    new
+                };
+                let host = Host::within(kernels, Arc::clone(memory));
                 Ok(match failure.clone() {
                     Some(failure) => Box::new(Failing::when(move || failure.is_reached(), host)),
                     None => Box::new(host),
@@ -421,7 +432,7 @@ fn reach_cuda(ordinal: usize) -> Result<OpenDevice, CudaError> {
         let memory = if value == 1 { HOST_MEMORY } else { value << 10 };
         let memory = Arc::new(HostMemory::new(memory));
         let failure = FailurePoint::of_environment()?.map(Arc::new);
-        (CudaDevice::Host { memory, failure }, HOST_NAME.to_owned())
+        (CudaDevice::Host { memory, kernels: Arc::default(), failure }, HOST_NAME.to_owned())
     } else {
         let card = CudaDevice::Card(ordinal);
         // Kernels are compiled when the element type of a model is known.
