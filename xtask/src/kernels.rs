@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use crate::commands::{Outcome, run_cargo};
-use crate::wheel::{Environment, has_python, succeeds};
+use crate::wheel::{Environment, has_python};
 
 /// The package that has NVRTC, and nothing else.
 const PACKAGE: &str = "nvidia-cuda-nvrtc";
@@ -19,17 +19,13 @@ pub(crate) fn compile(root: &Path) -> anyhow::Result<Outcome> {
         return Ok(Outcome::ToolMissing("python3"));
     }
     let folder = root.join("target/python-nvrtc");
-    let environment = Environment { folder: folder.clone() };
     let there = ["-m", "pip", "show", "-q", PACKAGE];
-    if !succeeds(environment.python().args(there)) {
-        let environment = Environment::create(folder.clone())?;
-        if !succeeds(environment.python().args(["-m", "pip", "install", "-q", PACKAGE])) {
-            return Ok(Outcome::ToolMissing(PACKAGE));
-        }
-    }
+    let Some(environment) = Environment::with(folder, &[PACKAGE], &there)? else {
+        return Ok(Outcome::ToolMissing(PACKAGE));
+    };
     let list = root.join("target").join("skipped-kernels.txt");
     fs::write(&list, "").with_context(|| list.display().to_string())?;
-    let [folder, skipped] = [&folder, &list].map(|path| path.to_str());
+    let [folder, skipped] = [environment.folder(), &list].map(Path::to_str);
     let unreadable = "the project's folder has a name that is not text";
     let variables = [
         ("VIRTUAL_ENV", folder.context(unreadable)?),

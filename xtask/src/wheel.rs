@@ -84,45 +84,58 @@ pub(crate) fn has_python() -> bool {
 
 /// A Python that has [`TOOLS`]: the one that is there, or that of an environment of the project's own, which pip fills if it can.
 fn tools(root: &Path) -> anyhow::Result<Option<PathBuf>> {
-    let modules = "import maturin, pytest, numpy, PIL";
-    if succeeds(Command::new("python3").args(["-c", modules])) {
+    let modules = ["-c", "import maturin, pytest, numpy, PIL"];
+    if succeeds(Command::new("python3").args(modules)) {
         return Ok(Some("python3".into()));
     }
-    let folder = root.join("target/python-tools");
-    let own = Environment { folder: folder.clone() };
-    if !succeeds(own.python().args(["-c", modules])) {
-        let own = Environment::create(folder)?;
-        if !succeeds(own.python().args(["-m", "pip", "install", "-q"]).args(TOOLS)) {
-            return Ok(None);
-        }
-    }
-    Ok(Some(own.program("python")))
+    let own = Environment::with(root.join("target/python-tools"), &TOOLS, &modules)?;
+    Ok(own.map(|own| own.program("python")))
 }
 
 /// A virtual environment.
 pub(crate) struct Environment {
-    pub(crate) folder: PathBuf,
+    folder: PathBuf,
 }
 
 impl Environment {
     /// An empty one, in the place of what was there.
-    pub(crate) fn create(folder: PathBuf) -> anyhow::Result<Self> {
+    fn create(folder: PathBuf) -> anyhow::Result<Self> {
         let status = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).status();
         let status = status.context("python3 could not be started")?;
         ensure!(status.success(), "`python3 -m venv {}` ended with {status}", folder.display());
         Ok(Self { folder })
     }
 
+    /// One that has some packages, which pip brings where Python fails with the arguments `there`; nothing if pip cannot.
+    pub(crate) fn with(
+        folder: PathBuf,
+        packages: &[&str],
+        there: &[&str],
+    ) -> anyhow::Result<Option<Self>> {
+        let known = Self { folder };
+        if succeeds(known.python().args(there)) {
+            return Ok(Some(known));
+        }
+        let new = Self::create(known.folder)?;
+        let brought = succeeds(new.python().args(["-m", "pip", "install", "-q"]).args(packages));
+        Ok(brought.then_some(new))
+    }
+
+    /// Where it lies.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn program(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.folder.join(if cfg!(windows) { "Scripts" } else { "bin" }).join(name.as_ref())
     }
 
-    pub(crate) fn python(&self) -> Command {
+    fn python(&self) -> Command {
         Command::new(self.program("python"))
     }
 }
 
-pub(crate) fn succeeds(command: &mut Command) -> bool {
+fn succeeds(command: &mut Command) -> bool {
     let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
 }

@@ -2,6 +2,9 @@
 
 use crate::{Buffer, CudaError, Driver};
 
+/// What to do where images have no room while they are encoded.
+pub(crate) const FEWER_IMAGES: &str = "encode fewer images at a time";
+
 /// Where every buffer begins, bytes.
 const ALIGNMENT: usize = 256;
 
@@ -40,6 +43,24 @@ impl Arena {
     pub fn used(&self) -> usize {
         self.used
     }
+}
+
+/// Reserves memory for some work, and gives it back whatever became of that; of two errors the first says more.
+///
+/// # Errors
+/// Those of [`reserve`] and of the work.
+pub(crate) fn with_reserved<T>(
+    driver: &mut dyn Driver,
+    what: &'static str,
+    needed: usize,
+    hint: &'static str,
+    work: impl FnOnce(&mut dyn Driver, &mut Arena) -> Result<T, CudaError>,
+) -> Result<T, CudaError> {
+    let memory = reserve(driver, what, needed, hint)?;
+    let done = work(driver, &mut Arena::within(memory));
+    let released = driver.release(memory);
+    let done = done?;
+    released.map(|()| done)
 }
 
 /// Reserves memory, if the card has as much left.

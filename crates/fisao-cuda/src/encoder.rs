@@ -151,12 +151,8 @@ impl OnCard for Encoder {
         })
     }
 
-    fn weight_bytes(&self) -> usize {
-        self.memory.bytes()
-    }
-
-    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
-        driver.release(self.memory)
+    fn memory(&self) -> Buffer {
+        self.memory
     }
 }
 

@@ -1,7 +1,7 @@
 //! SigLIP's pooling of an image (`fisao-models/src/siglip/pooling.rs`): attention of one learned query to all positions, and a feed-forward
 //! part behind it.
 
-use crate::arena::reserve;
+use crate::arena::{FEWER_IMAGES, with_reserved};
 use crate::kernels::{
     Appended, Gelu, HeadTransforms, Heads, Rotary, Rows, add_bias, cross_attention, gather_rows,
     gelu, layer_norm, narrow, rotary_append,
@@ -151,12 +151,8 @@ impl OnCard for Pooling {
         })
     }
 
-    fn weight_bytes(&self) -> usize {
-        self.memory.bytes()
-    }
-
-    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
-        driver.release(self.memory)
+    fn memory(&self) -> Buffer {
+        self.memory
     }
 }
 
@@ -202,19 +198,14 @@ impl Pooling {
         let each = positions * self.config.hidden;
         assert!(states.len().is_multiple_of(each), "images of {positions} positions");
         let images = states.len() / each;
-        let (hint, bytes) =
-            ("encode fewer images at a time", self.config.bytes([images, positions]));
-        let arena = reserve(driver, "pooled images", bytes, hint)?;
-        let images = at_once(images, positions);
-        let memory =
-            Activations::take(&mut Arena::within(arena), &self.config, [images, positions]);
-        let parts = states.chunks((images * each).max(1));
-        let parts = parts.map(|states| self.run(driver, &memory, states, positions));
-        let pooled = parts.collect::<Result<Vec<_>, _>>();
-        // Whatever failed, the memory is given back; of two errors the first says more.
-        let released = driver.release(arena);
-        let pooled = pooled?;
-        released.map(|()| pooled.concat())
+        let bytes = self.config.bytes([images, positions]);
+        with_reserved(driver, "pooled images", bytes, FEWER_IMAGES, |driver, arena| {
+            let images = at_once(images, positions);
+            let memory = Activations::take(arena, &self.config, [images, positions]);
+            let parts = states.chunks((images * each).max(1));
+            let parts = parts.map(|states| self.run(driver, &memory, states, positions));
+            Ok(parts.collect::<Result<Vec<_>, _>>()?.concat())
+        })
     }
 
     fn run(

@@ -1,6 +1,6 @@
 //! Linear layers with a GELU between them: projectors of image states into a decoder's space.
 
-use crate::arena::reserve;
+use crate::arena::{FEWER_IMAGES, with_reserved};
 use crate::kernels::{Gelu, Rows, add_bias, gelu, narrow};
 use crate::weights::{OnCard, Upload, WeightSource, filled};
 use crate::{Arena, Buffer, CudaError, Driver, Matrix, Product, Storage};
@@ -103,12 +103,8 @@ impl OnCard for Projector {
         })
     }
 
-    fn weight_bytes(&self) -> usize {
-        self.memory.bytes()
-    }
-
-    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
-        driver.release(self.memory)
+    fn memory(&self) -> Buffer {
+        self.memory
     }
 }
 
@@ -143,15 +139,12 @@ impl Projector {
         let input = self.config.input;
         assert!(x.len().is_multiple_of(input), "rows of {input} numbers");
         let rows = x.len() / input;
-        let hint = "encode fewer images at a time";
-        let arena = reserve(driver, "projected images", self.config.bytes(rows), hint)?;
-        let memory = Activations::take(&mut Arena::within(arena), &self.config, rows.min(AT_ONCE));
-        let parts = x.chunks(AT_ONCE * input).map(|x| self.run(driver, &memory, x));
-        let projected = parts.collect::<Result<Vec<_>, _>>();
-        // Whatever failed, the memory is given back; of two errors the first says more.
-        let released = driver.release(arena);
-        let projected = projected?;
-        released.map(|()| projected.concat())
+        let bytes = self.config.bytes(rows);
+        with_reserved(driver, "projected images", bytes, FEWER_IMAGES, |driver, arena| {
+            let memory = Activations::take(arena, &self.config, rows.min(AT_ONCE));
+            let parts = x.chunks(AT_ONCE * input).map(|x| self.run(driver, &memory, x));
+            Ok(parts.collect::<Result<Vec<_>, _>>()?.concat())
+        })
     }
 
     fn run(

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::arena::reserve;
+use crate::arena::{FEWER_IMAGES, with_reserved};
 use crate::kernels::{
     Appended, Gelu, HeadTransforms, Heads, Rotary, Rows, add_bias, cross_attention, gelu,
     layer_norm, narrow, rotary_append,
@@ -227,12 +227,8 @@ impl OnCard for QFormer {
         })
     }
 
-    fn weight_bytes(&self) -> usize {
-        self.memory.bytes()
-    }
-
-    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
-        driver.release(self.memory)
+    fn memory(&self) -> Buffer {
+        self.memory
     }
 }
 
@@ -310,15 +306,12 @@ impl QFormer {
         let (width, each) = (self.config.hidden, batch.batch);
         assert_eq!(queries.len(), each * batch.queries * width, "rows of queries");
         assert_eq!(text.len(), each * batch.text * width, "rows of texts");
-        let hint = "encode fewer images at a time";
-        let arena = reserve(driver, "the Q-Former's images", self.config.bytes(batch), hint)?;
-        let memory = Activations::take(&mut Arena::within(arena), &self.config, batch);
-        let run = Run { config: self.config, memory, batch: *batch };
-        let states = run.all(driver, &self.layers, [queries, text, image]);
-        // Whatever failed, the memory is given back; of two errors the first says more.
-        let released = driver.release(arena);
-        let states = states?;
-        released.map(|()| states)
+        let bytes = self.config.bytes(batch);
+        with_reserved(driver, "the Q-Former's images", bytes, FEWER_IMAGES, |driver, arena| {
+            let memory = Activations::take(arena, &self.config, batch);
+            let run = Run { config: self.config, memory, batch: *batch };
+            run.all(driver, &self.layers, [queries, text, image])
+        })
     }
 }
 

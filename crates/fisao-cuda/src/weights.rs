@@ -31,14 +31,21 @@ pub trait OnCard: Sized {
         prefix: &str,
     ) -> Result<Self, CudaError>;
 
+    /// The memory that its weights lie in.
+    fn memory(&self) -> Buffer;
+
     /// Bytes that its weights take.
-    fn weight_bytes(&self) -> usize;
+    fn weight_bytes(&self) -> usize {
+        self.memory().bytes()
+    }
 
     /// Gives the memory back.
     ///
     /// # Errors
     /// Those of the driver.
-    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError>;
+    fn unload(self, driver: &mut dyn Driver) -> Result<(), CudaError> {
+        driver.release(self.memory())
+    }
 }
 
 /// Reserves memory for weights, and fills what is made of it; where that fails, nothing stays reserved.

@@ -88,6 +88,11 @@ impl Confusion {
         self.true_positive + self.false_positive
     }
 
+    /// Answers whose truth is the positive.
+    pub fn truly_positive(&self) -> usize {
+        self.true_positive + self.false_negative
+    }
+
     /// (TP + TN) / all
     pub fn accuracy(&self) -> Option<f64> {
         rate(self.true_positive + self.true_negative, self.total())
@@ -100,7 +105,7 @@ impl Confusion {
 
     /// TP / (TP + FN)
     pub fn recall(&self) -> Option<f64> {
-        rate(self.true_positive, self.true_positive + self.false_negative)
+        rate(self.true_positive, self.truly_positive())
     }
 
     /// 2 · TP / (2 · TP + FP + FN), the harmonic mean of precision and recall; `None` where neither the

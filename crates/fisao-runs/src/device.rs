@@ -3,6 +3,7 @@
 //! Under `cuda` the tensors stay on the CPU; decoders and image encoders are copied to the card, and run there.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::{self, Display};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
@@ -383,17 +384,16 @@ impl CudaDevice {
             }
             Self::Host { memory, kernels, failure } => {
                 let mut compiled = kernels.lock().unwrap_or_else(PoisonError::into_inner);
-                let kernels = if let Some(known) = compiled.get(storages) {
-                    Arc::clone(known)
-                } else {
-                    let folder = tempfile::tempdir().map_err(failed)?;
-                    let new =
-                        HostKernels::compile(folder.path(), storages, &HostOptions::default())?;
-                    let new = Arc::new(new);
-                    compiled.insert(storages.to_vec(), Arc::clone(&new));
-                    new
+                let kernels = match compiled.entry(storages.to_vec()) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(place) => {
+                        let folder = tempfile::tempdir().map_err(failed)?;
+                        let options = HostOptions::default();
+                        let new = HostKernels::compile(folder.path(), storages, &options)?;
+                        place.insert(Arc::new(new))
+                    }
                 };
-                let host = Host::within(kernels, Arc::clone(memory));
+                let host = Host::within(Arc::clone(kernels), Arc::clone(memory));
                 Ok(match failure.clone() {
                     Some(failure) => Box::new(Failing::when(move || failure.is_reached(), host)),
                     None => Box::new(host),

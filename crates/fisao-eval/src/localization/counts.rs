@@ -81,10 +81,6 @@ impl Counts {
         Self { types: vec![TypeCounts::default(); types], ..Self::default() }
     }
 
-    fn hallucinated(&self) -> usize {
-        self.tokens.true_positive + self.tokens.false_negative
-    }
-
     /// Adds an image so many times.
     fn add(&mut self, other: &Self, times: usize) {
         let add = |sum: &mut usize, count: usize| sum.add_assign(times * count);
@@ -189,7 +185,7 @@ impl Totals {
                 steps.steps().iter().copied().filter(|step| step.score > f64::NEG_INFINITY),
             )
         };
-        let hallucinated = counts.hallucinated();
+        let hallucinated = counts.tokens.truly_positive();
         let tokens = [
             sweep.roc_auc(),
             scored(sweep).roc_auc(),

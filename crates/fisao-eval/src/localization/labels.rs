@@ -5,7 +5,6 @@
 //! `RAGTruth`'s (`labels`, a list of spans with `label_type`), Mu-SHROOM's (`hard_labels`, a list of pairs), spans of one's
 //! own (`spans`), and tokens with a label each.
 
-use std::collections::HashMap;
 use std::io::BufRead;
 use std::ops::Range;
 
@@ -13,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::offsets::Offsets;
 use super::problems::{Broken, Fault, Problem, Skipped};
-use super::rows::{About, Row, list, present, tokens};
+use super::rows::{About, Ids, Row, list, present, tokens};
 use super::spans::{WrittenSpan, found, same_text};
 use super::tokens::align;
 use crate::rows::{RowError, read_rows, shortened};
@@ -116,7 +115,7 @@ pub struct Labels {
 /// unless such texts are skipped. Each with its place.
 pub fn read_labels(reader: impl BufRead, options: &LabelOptions) -> Result<Labels, RowError> {
     let mut labels = Labels::default();
-    let mut seen = HashMap::new();
+    let mut ids = Ids::default();
     read_rows(reader, r#"{"image": …, "text": "…", "spans": […]}"#, |place, row: Row| {
         let mut types = std::mem::take(&mut labels.types);
         let text = labelled(&row, options, &mut types);
@@ -125,13 +124,7 @@ pub fn read_labels(reader: impl BufRead, options: &LabelOptions) -> Result<Label
             Ok(text) => text,
             Err(fault) => return labels.skipped.meet(options.broken, place, fault),
         };
-        if let Some(id) = &text.id
-            && let Some(earlier) = seen.insert(id.clone(), place)
-        {
-            let reason =
-                format!("id '{}' stands on {earlier} already; keep one of the two", shortened(id));
-            return Err(RowError::Meaning { place, reason });
-        }
+        ids.add(text.id.as_ref(), place)?;
         labels.texts.push(text);
         Ok(())
     })?;

@@ -1,6 +1,5 @@
 //! What a detector says of texts: lines of `fisao verify --format json`, or spans with scores from anywhere.
 
-use std::collections::HashMap;
 use std::io::BufRead;
 use std::ops::Range;
 
@@ -10,7 +9,7 @@ use serde_json::Value;
 use super::labels::LabelOptions;
 use super::offsets::Offsets;
 use super::problems::{Fault, Skipped};
-use super::rows::{About, Row, list, present, tokens};
+use super::rows::{About, Ids, Row, list, present, tokens};
 use super::spans::WrittenSpan;
 use super::tokens::align;
 use crate::rows::{RowError, read_rows, shortened};
@@ -76,7 +75,7 @@ pub fn read_predictions(
     options: &LabelOptions,
 ) -> Result<Predictions, RowError> {
     let mut predictions = Predictions::default();
-    let mut seen = HashMap::new();
+    let mut ids = Ids::default();
     read_rows(
         reader,
         r#"{"image": …, "text": "…", "spans": [{"start", "end", "score"}]}"#,
@@ -87,15 +86,7 @@ pub fn read_predictions(
                 Err(fault) => return predictions.skipped.meet(options.broken, place, fault),
             };
             predictions.orientation = orientation;
-            if let Some(id) = &text.id
-                && let Some(earlier) = seen.insert(id.clone(), place)
-            {
-                let reason = format!(
-                    "id '{}' stands on {earlier} already; keep one of the two",
-                    shortened(id)
-                );
-                return Err(RowError::Meaning { place, reason });
-            }
+            ids.add(text.id.as_ref(), place)?;
             predictions.texts.push(text);
             Ok(())
         },

@@ -1,11 +1,13 @@
 //! What rows of labels and of predictions have in common: whose text they are about.
 
+use std::collections::HashMap;
+
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::problems::Fault;
 use crate::image_id::ImageId;
-use crate::rows::shortened;
+use crate::rows::{Place, RowError, shortened};
 
 pub(super) type Row = Map<String, Value>;
 
@@ -66,6 +68,24 @@ impl About {
             ))
         })?;
         Ok((self.id, self.image, text))
+    }
+}
+
+/// Ids of the rows that were read, with their places.
+#[derive(Debug, Default)]
+pub(super) struct Ids(HashMap<String, Place>);
+
+impl Ids {
+    /// Takes in the id of another row.
+    ///
+    /// # Errors
+    /// An earlier row has it.
+    pub(super) fn add(&mut self, id: Option<&String>, place: Place) -> Result<(), RowError> {
+        let Some(id) = id else { return Ok(()) };
+        let Some(earlier) = self.0.insert(id.clone(), place) else { return Ok(()) };
+        let reason =
+            format!("id '{}' stands on {earlier} already; keep one of the two", shortened(id));
+        Err(RowError::Meaning { place, reason })
     }
 }
 

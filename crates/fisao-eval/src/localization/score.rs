@@ -16,7 +16,6 @@ use super::report::{LocalizationReport, Measured, Measures, TextRow, TypeMeasure
 use super::spans::SpanMatches;
 use super::tokens::words;
 use crate::image_id::canonical;
-use crate::rates::Confusion;
 use crate::statistics::{Bootstrap, Interval};
 
 /// Points of the curve in a report.
@@ -236,14 +235,14 @@ impl Compared {
     }
 
     fn row(&self, label: &LabelledText, decides: bool) -> TextRow {
-        let Confusion { true_positive, false_negative, .. } = self.counts.tokens;
+        let tokens = self.counts.tokens;
         TextRow {
             id: label.id.clone(),
             image: label.image.clone(),
-            tokens: self.counts.tokens.total(),
-            hallucinated: true_positive + false_negative,
-            flagged: decides.then(|| self.counts.tokens.said_positive()),
-            found: decides.then_some(true_positive),
+            tokens: tokens.total(),
+            hallucinated: tokens.truly_positive(),
+            flagged: decides.then(|| tokens.said_positive()),
+            found: decides.then_some(tokens.true_positive),
             without_opinion: self.counts.no_opinion[0],
         }
     }
@@ -301,9 +300,8 @@ impl Numbers {
         counts: &Counts,
         decides: bool,
     ) -> Self {
-        let hallucinated = counts.tokens.true_positive + counts.tokens.false_negative;
         let facts = Facts {
-            positive: hallucinated > 0,
+            positive: counts.tokens.truly_positive() > 0,
             decides,
             opinions: counts.tokens.total() > counts.no_opinion.iter().sum(),
         };

@@ -191,7 +191,8 @@ fn place_on_grids(
         positions.push([corner, corner + shown / columns, corner + shown % columns]);
         shown += 1;
         if shown == rows * columns {
-            (shown, _) = (0, grids.next());
+            shown = 0;
+            grids.next();
         }
     }
     next

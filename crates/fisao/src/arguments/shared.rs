@@ -11,7 +11,7 @@ use fisao_formats::adapter::VisionAdapter;
 use fisao_formats::weights::LoadDtype;
 use fisao_models::generation::Sampling;
 use fisao_models::linear::ActivationDtype;
-use fisao_runs::bundle::{ModelSource, PairSource};
+use fisao_runs::bundle::{AloneSource, ModelSource, PairSource};
 use fisao_runs::device::{DeviceChoice, OpenDevice};
 use fisao_runs::model_location::ModelLocation;
 use fisao_runs::score_settings::ScoreSettings;
@@ -191,6 +191,30 @@ impl SamplingArguments {
             )));
         }
         Ok(Sampling { max_new_tokens: self.max_new_tokens, temperature, seed: self.seed })
+    }
+}
+
+/// What verifies texts that are there.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct VerifierArguments {
+    /// CLIP, SigLIP or BLIP-2 checkpoint: a folder in Hugging Face layout, or a name on the Hub; or decoder, for what the
+    /// decoder of --model reads in the image [default: the built-in synthetic dataset's small verifier; with --model the
+    /// one known to go with its vision tower, else decoder]
+    #[arg(long, value_name = "FOLDER|ID|decoder")]
+    pub(crate) verifier: Option<VerifierSource>,
+    /// Vision-language checkpoint whose decoder reads, or whose own vision tower the verifier takes where it was tuned:
+    /// folder or name [default: with --verifier decoder the built-in synthetic dataset's small model]
+    #[arg(long, value_name = "FOLDER|ID")]
+    pub(crate) model: Option<ModelLocation>,
+    #[command(flatten)]
+    pub(crate) world: WorldArguments,
+}
+
+impl VerifierArguments {
+    /// What verifies.
+    pub(crate) fn source(&self) -> AloneSource {
+        let (verifier, model) = (self.verifier.clone(), self.model.clone());
+        AloneSource { verifier, model, world: self.world.kind() }
     }
 }
 

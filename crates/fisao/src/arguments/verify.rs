@@ -5,16 +5,14 @@
     reason = "these comments are the help text, where JSON is shown as it is written"
 )]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use fisao_runs::bundle::AloneSource;
-use fisao_runs::model_location::ModelLocation;
-use fisao_runs::verifier_choice::VerifierSource;
+use fisao_runs::verify::{CaptionsToVerify, VerifyRequest};
 
 use super::shared::{MOST, from_to};
 use super::{
-    DamagedArguments, DeviceArguments, ScoringArguments, VocabularyArguments, WorldArguments,
+    DamagedArguments, DeviceArguments, ScoringArguments, VerifierArguments, VocabularyArguments,
 };
 
 #[derive(Debug, Args)]
@@ -28,7 +26,7 @@ pub(crate) struct VerifyArguments {
     #[command(flatten)]
     pub(crate) verifying: VerifyingArguments,
     /// From this probability of being hallucinated on a mention counts as hallucinated
-    #[arg(long, value_name = "P", default_value_t = 0.5, requires = "calibration")]
+    #[arg(long, value_name = "P", default_value_t = THRESHOLD, requires = "calibration")]
     pub(crate) threshold: f64,
     /// End with exit code 3 if more than this fraction of the words, from 0 to 1, counts as hallucinated
     #[arg(long, value_name = "SHARE", requires = "calibration")]
@@ -55,17 +53,8 @@ pub(crate) struct VerifyArguments {
 /// What verifies captions that are there.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct VerifyingArguments {
-    /// CLIP, SigLIP or BLIP-2 checkpoint: a folder in Hugging Face layout, or a name on the Hub; or decoder, for what the
-    /// decoder of --model reads in the image [default: the built-in synthetic dataset's small verifier; with --model the
-    /// one known to go with its vision tower, else decoder]
-    #[arg(long, value_name = "FOLDER|ID|decoder")]
-    pub(crate) verifier: Option<VerifierSource>,
-    /// Vision-language checkpoint whose decoder reads, or whose own vision tower the verifier takes where it was tuned:
-    /// folder or name [default: with --verifier decoder the built-in synthetic dataset's small model]
-    #[arg(long, value_name = "FOLDER|ID")]
-    pub(crate) model: Option<ModelLocation>,
     #[command(flatten)]
-    pub(crate) world: WorldArguments,
+    pub(crate) verifier: VerifierArguments,
     /// Calibration that turns scores into probabilities, as `fisao calibrate` writes it, and takes from them each name's
     /// centre; without it names get cosines only, and no decision
     #[arg(long, value_name = "FILE")]
@@ -76,11 +65,33 @@ pub(crate) struct VerifyingArguments {
     pub(crate) scoring: ScoringArguments,
 }
 
+/// Probability of being hallucinated from which a mention counts as that, where nothing else is asked for.
+const THRESHOLD: f64 = 0.5;
+
 impl VerifyingArguments {
-    /// What verifies.
-    pub(crate) fn verifier(&self) -> AloneSource {
-        let (verifier, model) = (self.verifier.clone(), self.model.clone());
-        AloneSource { verifier, model, world: self.world.kind() }
+    /// What is asked about captions, without heat maps and a page.
+    pub(crate) fn request(
+        &self,
+        captions: CaptionsToVerify,
+        images: &Path,
+        damaged: &DamagedArguments,
+        device: &DeviceArguments,
+    ) -> VerifyRequest {
+        VerifyRequest {
+            captions,
+            images: images.to_owned(),
+            damaged: damaged.images(),
+            verifier: self.verifier.source(),
+            calibration: self.calibration.clone(),
+            vocabulary: self.vocabulary.vocabulary.clone(),
+            templates: self.scoring.templates.clone(),
+            regions: self.scoring.regions(),
+            head: self.scoring.head(),
+            threshold: THRESHOLD,
+            heat_maps: false,
+            page: None,
+            device: device.device.unwrap_or_default(),
+        }
     }
 }
 

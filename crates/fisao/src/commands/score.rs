@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &ScoreArguments, reporter: &Reporter) -> anyhow::Re
     let images = checked_images(&arguments.images, arguments.damaged.images(), reporter)?;
     let calibration = arguments.calibration.as_deref().map(calibrations::read).transpose()?;
     let settings = arguments.scoring.resolve(calibration.as_ref());
-    let source = arguments.verifier();
+    let source = arguments.verifier.source();
     let embedded = source.is_embedded();
     let words = Vocabulary::chosen(arguments.vocabulary.named(), embedded, calibration.as_ref())?;
     warn_of_photographs(embedded, images.iter().map(|image| image.size), reporter);

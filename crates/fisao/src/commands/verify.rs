@@ -23,20 +23,13 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
         let hint = "add --format json, or let --html show them";
         bail!(Refusal::new("--heat-maps are numbers, which text does not show").hint(hint));
     }
+    let VerifyArguments { verifying, images, damaged, device, .. } = arguments;
+    let captions = CaptionsToVerify::File(arguments.captions.clone());
     let request = VerifyRequest {
-        captions: CaptionsToVerify::File(arguments.captions.clone()),
-        images: arguments.images.clone(),
-        damaged: arguments.damaged.images(),
-        verifier: arguments.verifying.verifier(),
-        calibration: arguments.verifying.calibration.clone(),
-        vocabulary: arguments.verifying.vocabulary.vocabulary.clone(),
-        templates: arguments.verifying.scoring.templates.clone(),
-        regions: arguments.verifying.scoring.regions(),
-        head: arguments.verifying.scoring.head(),
         threshold: arguments.threshold,
         heat_maps: arguments.heat_maps,
         page: arguments.html.clone().map(|path| (path, arguments.html_captions)),
-        device: arguments.device.device.unwrap_or_default(),
+        ..verifying.request(captions, images, damaged, device)
     };
     let mut reader = Reader::new(arguments);
     let mut each = |verdict: &Verdict<'_>, scored: &ScoredCaption| {

@@ -16,7 +16,7 @@ use fisao_formats::documents::{check_output_file, write_bytes};
 use fisao_report::detection::DetectionPage;
 use fisao_report::table::{NONE, Table};
 use fisao_runs::scorer::ScoredCaption;
-use fisao_runs::verify::{CaptionsToVerify, Verdict, VerifyRequest, verify};
+use fisao_runs::verify::{CaptionsToVerify, Verdict, verify};
 use fisao_runs::{Refusal, Reporter};
 
 use arguments::TokenChoice;
@@ -26,9 +26,6 @@ use super::inputs::{name, read, warn_of};
 use super::report;
 use crate::arguments::ReportFormat;
 use crate::{interrupt, output};
-
-/// Probability from which a mention counts as hallucinated, where a verifier looks now.
-const THRESHOLD: f64 = 0.5;
 
 pub(crate) fn run(arguments: &DetectionArguments, reporter: &Reporter) -> anyhow::Result<()> {
     if arguments.threshold.is_some_and(|threshold| !threshold.is_finite()) {
@@ -107,22 +104,9 @@ fn verified(
     if captions.is_empty() {
         return Ok(Predictions::default());
     }
-    let verifying = &arguments.verifying;
-    let request = VerifyRequest {
-        captions: CaptionsToVerify::Given(captions),
-        images: images.to_owned(),
-        damaged: arguments.damaged.images(),
-        verifier: verifying.verifier(),
-        calibration: verifying.calibration.clone(),
-        vocabulary: verifying.vocabulary.vocabulary.clone(),
-        templates: verifying.scoring.templates.clone(),
-        regions: verifying.scoring.regions(),
-        head: verifying.scoring.head(),
-        threshold: THRESHOLD,
-        heat_maps: false,
-        page: None,
-        device: arguments.device.device.unwrap_or_default(),
-    };
+    let DetectionArguments { verifying, damaged, device, .. } = arguments;
+    let captions = CaptionsToVerify::Given(captions);
+    let request = verifying.request(captions, images, damaged, device);
     let calibrated = request.calibration.is_some();
     let orientation = if calibrated { Orientation::Probability } else { Orientation::NegatedScore };
     let mut predictions = Predictions { orientation: Some(orientation), ..Predictions::default() };
@@ -199,14 +183,20 @@ fn heading(name: &str) -> (&'static str, bool) {
     }
 }
 
-/// Every group of numbers with its name.
-fn groups(found: &LocalizationReport) -> Vec<(String, &Measures)> {
-    let unit = match found.tokenization {
+/// What tokens are called.
+fn unit(found: &LocalizationReport) -> &'static str {
+    match found.tokenization {
         Tokenization::Words => "words",
         Tokenization::Labels => "tokens",
-    };
-    let mut groups =
-        vec![(unit.to_owned(), &found.token_measures), ("spans".to_owned(), &found.span_measures)];
+    }
+}
+
+/// Every group of numbers with its name.
+fn groups(found: &LocalizationReport) -> Vec<(String, &Measures)> {
+    let mut groups = vec![
+        (unit(found).to_owned(), &found.token_measures),
+        ("spans".to_owned(), &found.span_measures),
+    ];
     groups.extend(found.types.iter().map(|of| (of.name.clone(), &of.measures)));
     if found.types.len() > 1 {
         groups.push(("mean over types".to_owned(), &found.over_types));
@@ -247,10 +237,7 @@ fn table(found: &LocalizationReport, format: ReportFormat) -> Table {
 
 /// What has to be known beside the numbers.
 fn notes(found: &LocalizationReport) -> Vec<String> {
-    let unit = match found.tokenization {
-        Tokenization::Words => "words",
-        Tokenization::Labels => "tokens",
-    };
+    let unit = unit(found);
     let LocalizationReport { texts, images, tokens, hallucinated, ignored, .. } = found;
     let spans = found.labelled_spans;
     let flagged =
