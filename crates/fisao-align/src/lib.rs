@@ -14,6 +14,7 @@ pub mod encoding;
 pub mod error;
 pub mod events;
 pub mod features;
+pub mod grounding;
 pub mod group;
 pub mod guards;
 pub mod guided;

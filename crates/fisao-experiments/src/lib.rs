@@ -9,3 +9,4 @@ pub mod compare;
 pub mod pretrain;
 pub mod study;
 pub mod theory;
+pub mod vocabulary;

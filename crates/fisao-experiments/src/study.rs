@@ -23,9 +23,10 @@ use fisao_formats::documents::{check_output_folder, write_bytes, write_json};
 use fisao_models::generation::Sampling;
 use fisao_runs::bundle::{Pair, PairSource, Policy};
 use fisao_runs::device::DeviceChoice;
+use fisao_runs::found_vocabulary::{self, FoundVocabulary};
 use fisao_runs::score_settings::ScoreSettings;
 use fisao_runs::tasks::DamagedImages;
-use fisao_runs::vocabulary::Vocabulary;
+use fisao_runs::vocabulary::{self, Vocabulary};
 use fisao_runs::{Refusal, Reporter, locks, text_cache};
 use fisao_verifier::regions::RegionWeights;
 
@@ -34,7 +35,7 @@ use self::document::{
     Study,
 };
 use self::seed::StudyRunner;
-use self::source::Source;
+use self::source::{Part, Source};
 
 /// Name of what the scores of captions are compared with first.
 const HALLUCINATION: &str = "fraction of correct mentions";
@@ -101,11 +102,24 @@ pub fn study_verifier(request: &StudyRequest, reporter: &Reporter) -> anyhow::Re
         );
     }
     let scenes = request.images.is_none();
-    let words = Vocabulary::chosen(request.vocabulary.as_deref(), scenes, None)?;
+    let named = request.vocabulary.as_deref();
+    let finds = vocabulary::is_automatic(named);
+    let words = Vocabulary::chosen(named.filter(|_| !finds), scenes, None)?;
     let source = Source::open(request, &words, &policy, reporter)?;
-    let vocabulary = words.for_mentions()?;
-    policy.check_length(source.longest_prompt()?, sampling.max_new_tokens)?;
+    let longest = source.longest_prompt()?;
+    policy.check_length(longest, sampling.max_new_tokens)?;
     let _lock = locks::lock(&request.output, reporter)?;
+    let words = if finds {
+        let (tasks, models) =
+            (source.tasks(Part::Calibration, 0, views.as_ref()), (&policy, &loaded));
+        let tasks = (tasks.as_ref(), longest);
+        let found = FoundVocabulary::of_images(models, tasks, &sampling, Some(&words), reporter)?;
+        found.write(&request.output.join(found_vocabulary::FILE), reporter)?;
+        found.into_words()
+    } else {
+        words
+    };
+    let vocabulary = words.for_mentions()?;
     let mut known = loaded.verifier.clone();
     text_cache::learn(&loaded, &mut known, &vocabulary, reporter)?;
     // The whole image alone, until a seed has found weights.

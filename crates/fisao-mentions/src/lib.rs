@@ -29,6 +29,7 @@ mod blocks;
 mod letters;
 mod lexicon;
 mod negation;
+mod nouns;
 mod plurals;
 mod spellings;
 mod tokens;
@@ -39,6 +40,7 @@ mod words;
 use std::ops::Range;
 
 use negation::Place;
+pub use nouns::{NameKind, NounName, noun_names};
 pub use plurals::plurals;
 use spellings::Found;
 use tokens::SpellingTokens;

@@ -78,6 +78,18 @@ pub fn plurals(word: &str) -> Vec<String> {
     regular(word)
 }
 
+/// Every word that a lower-case word may be the plural of, known or not: "glasses" of "glass" and of "glasse".
+pub(crate) fn singulars(word: &str) -> Vec<String> {
+    let irregular = IRREGULAR.iter().map(|(singular, _)| (*singular).to_owned());
+    let endings = [("men", "man"), ("ies", "y"), ("es", ""), ("s", "")];
+    let stripped = endings.iter().filter_map(|(plural, singular)| {
+        word.strip_suffix(plural).map(|stem| format!("{stem}{singular}"))
+    });
+    let fits =
+        |singular: &String| singular != word && plurals(singular).iter().any(|it| it == word);
+    irregular.chain(stripped).filter(fits).collect()
+}
+
 fn regular(word: &str) -> Vec<String> {
     let mut ending = word.chars().rev();
     let (last, before) = (ending.next(), ending.next());

@@ -127,6 +127,11 @@ impl ObjectVocabulary {
         Ok(Self { categories, spellings: Spellings::new(listed) })
     }
 
+    /// A vocabulary of no objects, which finds nothing: for texts whose objects are not known yet.
+    pub fn nothing() -> Self {
+        Self { categories: Vec::new(), spellings: Spellings::new(Vec::new()) }
+    }
+
     /// Category names, in the order given.
     pub fn categories(&self) -> &[String] {
         &self.categories

@@ -14,11 +14,13 @@ use fisao_formats::documents::check_output_file;
 use fisao_formats::weights::LoadDtype;
 use fisao_models::generation::Sampling;
 use fisao_verifier::calibration::Calibration;
+use fisao_verifier::mentions::ObjectVocabulary;
 
 use crate::bundle::{ModelSource, Pair, PairSource, Policy, warn_of_photographs};
 use crate::calibrations::{self, Setting};
 use crate::device::DeviceChoice;
 use crate::failure::told;
+use crate::found_vocabulary::{self, FoundVocabulary};
 use crate::ground_truth::{self, Annotations};
 use crate::reporter::Reporter;
 use crate::response_file::ResponseFile;
@@ -27,7 +29,7 @@ use crate::scored_captions::Captioning;
 use crate::stop::StopSource;
 use crate::tasks::{DamagedImages, ImageTasks, checked_images};
 use crate::text_cache;
-use crate::vocabulary::Vocabulary;
+use crate::vocabulary::{self, Vocabulary};
 
 /// What is to be calibrated, and on what.
 #[derive(Clone, Debug)]
@@ -119,7 +121,10 @@ pub fn calibrate(
         Pair::open(&request.pair, score, &opened, reporter)?;
     let embedded = policy.is_embedded();
     warn_of_photographs(embedded, images.iter().map(|image| image.size), reporter);
-    let words = Vocabulary::chosen(request.vocabulary.as_deref(), embedded, None)?;
+    let named = request.vocabulary.as_deref();
+    let finds = vocabulary::is_automatic(named);
+    // Of a list that is to be found, what annotations use.
+    let mut words = Vocabulary::chosen(named.filter(|_| !finds), embedded, None)?;
     let truth = match &request.annotations {
         Some(path) => {
             let (files, vocabulary) = (std::slice::from_ref(path), words.for_chair()?);
@@ -128,12 +133,13 @@ pub fn calibrate(
         }
         None => None,
     };
-    let setting = Setting { verifier: &loaded, vocabulary: &words };
-    let vocabulary = words.for_mentions()?;
-    let mut verifier = loaded.verifier.clone();
-    text_cache::learn(&loaded, &mut verifier, &vocabulary, reporter)?;
-    let mut scorer =
-        MentionScorer { tokenizer: Arc::clone(&policy.tokenizer), vocabulary, verifier };
+    let tokenizer = Arc::clone(&policy.tokenizer);
+    let mut scorer = if finds {
+        let (vocabulary, verifier) = (ObjectVocabulary::nothing(), loaded.verifier.clone());
+        MentionScorer { tokenizer, vocabulary, verifier }
+    } else {
+        text_cache::scorer(&loaded, tokenizer, &words, reporter)?
+    };
     let source = ImageTasks::new(&policy, images, &request.prompt)?.with_verifier(views);
     let views = |at| Ok(source.task_with(at, Some(&loaded.views))?.verifier_images);
     loaded.report_drift(source.count(), &views, reporter)?;
@@ -155,14 +161,24 @@ pub fn calibrate(
         stop: &stop,
         reporter,
     };
-    let found = captioning.captions("caption", &mut scorer).and_then(|mut scored| {
+    let mut work = || {
+        let mut scored = captioning.captions("caption", &mut scorer)?;
+        if finds {
+            let labelled = truth.as_ref().map(|_| &words);
+            let found = FoundVocabulary::of_captions(&captioning, &scored, &scorer, labelled)?;
+            found.write(&found_vocabulary::beside(&request.output), reporter)?;
+            words = found.into_words();
+            scorer = text_cache::scorer(&loaded, Arc::clone(&scorer.tokenizer), &words, reporter)?;
+            scored.read_again(&mut scorer)?;
+        }
         let calibration = captioning.calibrate(&mut scored, truth.as_deref(), &mut scorer)?;
-        Ok((calibration, scored.images))
-    });
-    let (mut calibration, images) = match found {
-        Ok(found) => found,
-        Err(error) => return Err(stopped(error.into(), kept)),
+        anyhow::Ok((calibration, scored.images))
     };
+    let (mut calibration, images) = match work() {
+        Ok(found) => found,
+        Err(error) => return Err(stopped(error, kept)),
+    };
+    let setting = Setting { verifier: &loaded, vocabulary: &words };
     setting.sign(&mut calibration, &policy, &images, reporter)?;
     calibrations::write(&request.output, &calibration)?;
     kept.finish();

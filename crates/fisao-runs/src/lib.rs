@@ -29,6 +29,7 @@ pub mod demo_config;
 pub mod device;
 mod duration;
 pub mod failure;
+pub mod found_vocabulary;
 pub mod ground_truth;
 pub mod image_directory;
 pub mod locks;

@@ -31,6 +31,8 @@ pub(crate) struct Models<'a> {
     pub verifier: &'a LoadedVerifier,
     /// The objects' names.
     pub words: &'a Vocabulary,
+    /// Those that annotations use and rates are measured by: the same, but where `words` were found in captions.
+    pub measured_words: &'a Vocabulary,
     /// Reads responses; not calibrated.
     pub scorer: MentionScorer,
 }
@@ -77,31 +79,21 @@ impl Models<'_> {
         &self,
         config: &AlignConfig,
         images: &ImageSet<'_>,
-        (output, stop): (Option<&Path>, &StopFlag),
+        kept: (Option<&Path>, &StopFlag),
         reporter: &Reporter,
     ) -> anyhow::Result<Calibration> {
-        let sampling = Sampling {
-            max_new_tokens: config.max_new_tokens,
-            temperature: config.align.temperature,
-            seed: config.seed,
-        };
-        let (model, tasks) = (&self.policy.model, images.tasks);
-        let open = |output| self.response_file(output, (model, tasks), &sampling, reporter);
-        let kept = output.map(open).transpose()?;
-        let longest = match &kept {
-            Some((_, longest)) => *longest,
-            None => longest_prompt(tasks)?,
-        };
-        let captioning = Captioning {
-            model,
-            source: tasks,
-            sampling: &sampling,
-            length: longest + sampling.max_new_tokens,
-            cache_mb: config.align.feature_cache_mb,
-            kept: kept.as_ref().map(|(kept, _)| kept as &dyn ResponseStore),
-            stop,
-            reporter,
-        };
+        with_captioning(self.policy, config, images.tasks, kept, reporter, |captioning| {
+            self.calibrate_on(captioning, images, reporter)
+        })
+    }
+
+    /// The same on captions that are made so.
+    fn calibrate_on(
+        &self,
+        captioning: &Captioning<'_>,
+        images: &ImageSet<'_>,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Calibration> {
         let mut scorer = self.scorer.clone();
         let scored = captioning.captions("calibrate", &mut scorer)?;
         self.check_mentions(&scored.captions)?;
@@ -153,6 +145,40 @@ impl Display for NothingNamed {
 }
 
 impl Error for NothingNamed {}
+
+/// Work on captions that the model writes of some images with a run's settings, of which responses are kept beside `output`, where it
+/// is given; a raised flag ends the work with [`AlignError::Stopped`].
+pub(crate) fn with_captioning<T>(
+    policy: &Policy,
+    config: &AlignConfig,
+    tasks: &dyn TaskSource,
+    (output, stop): (Option<&Path>, &StopFlag),
+    reporter: &Reporter,
+    work: impl FnOnce(&Captioning<'_>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let sampling = Sampling {
+        max_new_tokens: config.max_new_tokens,
+        temperature: config.align.temperature,
+        seed: config.seed,
+    };
+    let model = &policy.model;
+    let open = |output| response_file(policy, output, (model, tasks), &sampling, reporter);
+    let kept = output.map(open).transpose()?;
+    let longest = match &kept {
+        Some((_, longest)) => *longest,
+        None => longest_prompt(tasks)?,
+    };
+    work(&Captioning {
+        model,
+        source: tasks,
+        sampling: &sampling,
+        length: longest + sampling.max_new_tokens,
+        cache_mb: config.align.feature_cache_mb,
+        kept: kept.as_ref().map(|(kept, _)| kept as &dyn ResponseStore),
+        stop,
+        reporter,
+    })
+}
 
 /// See [`Models::response_file`].
 pub(crate) fn response_file(

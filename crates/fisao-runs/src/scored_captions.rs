@@ -5,15 +5,18 @@ use std::collections::BTreeSet;
 use fisao_align::calibrate::{Supervision, calibrate};
 use fisao_align::captions::describe_all_with;
 use fisao_align::features::FeatureCache;
+use fisao_align::grounding::{Captions, GroundedNames, LEAST_TEXTS, grounded_names, image_drops};
 use fisao_align::mention_views::MentionViews;
 use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::run_control::ResponseStore;
+use fisao_align::signals::decoder_views;
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_align::{AlignError, RunControl, StopFlag};
 use fisao_formats::digest::sha256_parts;
 use fisao_models::generation::Sampling;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_verifier::calibration::Calibration;
+use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::regions::ImageEmbedding;
 
 use crate::reporter::Reporter;
@@ -91,6 +94,39 @@ impl Captioning<'_> {
         calibrate(&scored.captions, &scored.embeddings, scorer, supervision)
     }
 
+    /// The names that captions use, and what encoder and decoder say of each.
+    pub(crate) fn grounded_names(
+        &self,
+        scored: &ScoredCaptions,
+        scorer: &MentionScorer,
+    ) -> anyhow::Result<GroundedNames> {
+        let Self { model, source, reporter, .. } = *self;
+        let ScoredCaptions { captions, embeddings, features, .. } = scored;
+        let texts: Vec<&str> = captions.iter().map(|caption| caption.text.as_str()).collect();
+        let images_of: Vec<usize> = captions.iter().map(|caption| caption.task).collect();
+        let shown = Captions { texts: &texts, images_of: &images_of, images: embeddings };
+        let mut names = grounded_names(shown, &scorer.verifier, LEAST_TEXTS)?;
+        if !names.names.is_empty() {
+            let entries = names.names.iter().map(|it| (it.name.name.clone(), Vec::new()));
+            let mut reader = scorer.clone();
+            reader.vocabulary = ObjectVocabulary::new(entries.collect())?;
+            reader.verifier.set_centres(None);
+            let read = read_again(captions, embeddings, &mut reader)?;
+            let progress = reporter.phase("look for objects", captions.len() as u64);
+            let advance = |done| progress.advance(done as u64);
+            let views =
+                decoder_views(model, source, (&read, features), &[], self.control(&advance))?;
+            progress.finish();
+            let named = read.iter().map(|caption| caption.mentions.iter().map(|it| it.category));
+            let named: Vec<Vec<usize>> = named.map(Iterator::collect).collect();
+            let drops = image_drops(names.names.len(), &named, &views);
+            for (name, drop) in names.names.iter_mut().zip(drops) {
+                name.drop = drop;
+            }
+        }
+        Ok(names)
+    }
+
     /// What the decoder says of mentions where no annotations do, with a progress bar.
     fn label_free_views(
         &self,
@@ -112,6 +148,12 @@ impl Captioning<'_> {
 }
 
 impl ScoredCaptions {
+    /// The same captions with the mentions that another vocabulary or verifier finds.
+    pub(crate) fn read_again(&mut self, scorer: &mut MentionScorer) -> Result<(), AlignError> {
+        self.captions = read_again(&self.captions, &self.embeddings, scorer)?;
+        Ok(())
+    }
+
     /// Those of annotated images, numbered anew, with their objects.
     pub(crate) fn annotated(
         &self,
@@ -133,6 +175,18 @@ impl ScoredCaptions {
         }
         (kept, objects)
     }
+}
+
+/// Captions with the mentions that a scorer finds; `images[task]` is what its verifier makes of each image.
+fn read_again(
+    captions: &[ScoredResponse],
+    images: &[ImageEmbedding],
+    scorer: &mut MentionScorer,
+) -> Result<Vec<ScoredResponse>, AlignError> {
+    let read = |caption: &ScoredResponse| {
+        scorer.read(caption.task, caption.response(), &images[caption.task])
+    };
+    captions.iter().map(read).collect()
 }
 
 /// Digest of one image, by its name and the pixels that the model takes.

@@ -7,17 +7,21 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fisao_align::mentions::MentionScorer;
 use fisao_formats::digest::sha256_parts;
 use fisao_formats::named_vectors::{read_named_vectors, write_named_vectors};
 use fisao_models::contrastive::ContrastiveModel;
+use fisao_models::text::Tokenizer;
 use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::scorer::Verifier;
 
 use crate::bundle::LoadedVerifier;
 use crate::cache_folder::{FOLDER, cache_folder};
 use crate::reporter::Reporter;
+use crate::vocabulary::Vocabulary;
 
 /// What takes less time to embed is not worth a file.
 const WORTH_KEEPING: Duration = Duration::from_secs(1);
@@ -25,6 +29,22 @@ const WORTH_KEEPING: Duration = Duration::from_secs(1);
 const STEP: usize = 64;
 /// Groups of names, and names of a group, that a warning shows.
 const SHOWN: usize = 6;
+
+/// Finds and scores what a vocabulary names, with every name [learned](learn).
+///
+/// # Errors
+/// A name cannot be scored.
+pub fn scorer(
+    loaded: &LoadedVerifier,
+    tokenizer: Arc<dyn Tokenizer>,
+    words: &Vocabulary,
+    reporter: &Reporter,
+) -> anyhow::Result<MentionScorer> {
+    let vocabulary = words.for_mentions()?;
+    let mut verifier = loaded.verifier.clone();
+    learn(loaded, &mut verifier, &vocabulary, reporter)?;
+    Ok(MentionScorer { tokenizer, vocabulary, verifier })
+}
 
 /// Embeds every name of a vocabulary, or reads the embeddings of an earlier run.
 ///

@@ -20,13 +20,14 @@ use crate::bundle::{AloneSource, LoadedVerifier, Views, warn_of_photographs};
 use crate::calibrations;
 use crate::device::DeviceChoice;
 use crate::failure::{Interrupted, Refusal};
+use crate::found_vocabulary::FoundVocabulary;
 use crate::image_directory::ImageDirectory;
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
 use crate::scorer::{BATCH, ScoredCaption, ScoredMention, Scorer, SeenImage, encode_images};
 use crate::stop::StopSource;
 use crate::tasks::{DamagedImages, checked_images};
-use crate::vocabulary::Vocabulary;
+use crate::vocabulary::{self, Vocabulary};
 
 /// Where captions to verify come from.
 #[derive(Clone, Debug)]
@@ -52,6 +53,8 @@ pub struct VerifyRequest {
     pub calibration: Option<PathBuf>,
     /// File or name of the list of objects.
     pub vocabulary: Option<PathBuf>,
+    /// Where a list that is found in the captions is written.
+    pub found_vocabulary: Option<PathBuf>,
     /// Sentences in which names are scored; the calibration's if there are none.
     pub templates: Vec<String>,
     /// Where in an image a name is looked for; where the calibration has it unless it is said.
@@ -187,15 +190,27 @@ pub fn verify(
     reporter: &Reporter,
 ) -> anyhow::Result<Sum> {
     let page = request.page.as_ref();
-    page.map_or(Ok(()), |(path, _)| check_output_file(path))?;
+    let outputs = page.map(|(path, _)| path).into_iter().chain(&request.found_vocabulary);
+    outputs.into_iter().try_for_each(|path| check_output_file(path))?;
     let (captions, files) = captions(request, reporter)?;
     let calibration = request.calibration.as_deref().map(calibrations::read).transpose()?;
     let VerifyRequest { templates, regions, head, .. } = request;
     let settings = ScoreSettings::chosen(templates, *regions, *head, calibration.as_ref());
     let embedded = request.verifier.is_embedded();
-    let words = Vocabulary::chosen(request.vocabulary.as_deref(), embedded, calibration.as_ref())?;
+    let named = request.vocabulary.as_deref();
+    let finds = vocabulary::is_automatic(named);
+    if finds && calibration.is_some() {
+        let message = "--vocabulary auto finds another list than the calibration was made with";
+        bail!(Refusal::new(message).hint("name that list, or leave --calibration out"));
+    }
+    let words =
+        if finds { None } else { Some(Vocabulary::chosen(named, embedded, calibration.as_ref())?) };
     let opened = request.device.open(reporter)?;
     let loaded = request.verifier.open(settings, &opened, reporter)?;
+    let words = match words {
+        Some(words) => words,
+        None => find_words((&captions, &files), &loaded, request, reporter)?,
+    };
     if request.heat_maps || page.is_some() {
         warn_of_no_places(&loaded, reporter);
     }
@@ -249,6 +264,37 @@ pub fn verify(
     }
     progress.finish();
     Ok(sum)
+}
+
+/// The objects that the captions themselves name and the verifier sees.
+fn find_words(
+    (captions, files): (&[ChairInput], &[PathBuf]),
+    loaded: &LoadedVerifier,
+    request: &VerifyRequest,
+    reporter: &Reporter,
+) -> anyhow::Result<Vocabulary> {
+    let mut images: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    images.sort_unstable();
+    images.dedup();
+    let open = |file: &&Path| anyhow::Ok(open_image(file)?);
+    let progress = reporter.phase("look for objects", images.len() as u64);
+    let mut embeddings = Vec::with_capacity(images.len());
+    for part in images.chunks(BATCH * workers_on(&loaded.verifier.device())) {
+        let seen = encode_images(&loaded.verifier, &loaded.views, part, open)?;
+        embeddings.extend(seen.into_iter().map(|seen| seen.embedding));
+        progress.advance(part.len() as u64);
+    }
+    progress.finish();
+    let images_of = |file: &PathBuf| images.binary_search(&file.as_path());
+    let images_of: Vec<usize> = files.iter().filter_map(|file| images_of(file).ok()).collect();
+    let texts: Vec<&str> = captions.iter().map(|input| input.caption.as_str()).collect();
+    let shown = (images_of.as_slice(), embeddings.as_slice());
+    let found = FoundVocabulary::of_texts(&texts, shown, &loaded.verifier)?;
+    match &request.found_vocabulary {
+        Some(path) => found.write(path, reporter)?,
+        None => found.tell("written to a file with --found-vocabulary FILE", reporter),
+    }
+    Ok(found.into_words())
 }
 
 /// Says so where no image token has a place in the image, so that there are no heat maps.

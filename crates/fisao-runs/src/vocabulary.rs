@@ -15,6 +15,8 @@ use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
+use crate::failure::Refusal;
+
 /// What a vocabulary file is called in errors.
 const WHAT: &str = "object vocabulary ({\"category\": [\"form\", …], …})";
 
@@ -24,15 +26,17 @@ pub const WORLD: &str = "world";
 const COCO: &str = "coco";
 /// About 800 common things.
 const EVERYDAY: &str = "everyday";
+/// What stands for a list that is to be [found](crate::found_vocabulary) in captions.
+pub const AUTO: &str = "auto";
 /// Lists that are known by name instead of being files.
 const BUILT_IN: [&str; 3] = [WORLD, COCO, EVERYDAY];
 
 /// Categories with their surface forms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vocabulary {
-    entries: Vec<(String, Vec<String>)>,
+    pub(crate) entries: Vec<(String, Vec<String>)>,
     /// Phrases that hold an object's name and mean no object.
-    neutral: Vec<String>,
+    pub(crate) neutral: Vec<String>,
 }
 
 impl Vocabulary {
@@ -56,6 +60,9 @@ impl Vocabulary {
             Some(WORLD) => Ok(Self::of_world()),
             Some(COCO) => Ok(Self::from(&fisao_eval::chair::ObjectVocabulary::coco())),
             Some(EVERYDAY) => Ok(Self::from(Listing::everyday())),
+            Some(AUTO) => Err(Refusal::new("--vocabulary auto finds objects in captions, and there are none here")
+                .hint("name the list that verify, calibrate, align or study verifier wrote with it, a vocabulary.txt")
+                .into()),
             _ if is_json(path) => Self::read(path),
             _ => Self::listed(path),
         }
@@ -91,6 +98,15 @@ impl Vocabulary {
             format!("{} cannot be read as a list of categories", path.display())
         })?;
         Ok(Self::from(listing))
+    }
+
+    /// Every category's name with its forms.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let names = self
+            .entries
+            .iter()
+            .flat_map(|(category, forms)| std::iter::once(category).chain(forms));
+        names.map(String::as_str)
     }
 
     /// As the verifier's matcher takes it.
@@ -147,6 +163,11 @@ impl From<&fisao_eval::chair::ObjectVocabulary> for Vocabulary {
     fn from(vocabulary: &fisao_eval::chair::ObjectVocabulary) -> Self {
         Self { entries: vocabulary.entries().to_vec(), neutral: vocabulary.neutral().to_vec() }
     }
+}
+
+/// Whether the list is to be found.
+pub fn is_automatic(named: Option<&Path>) -> bool {
+    named == Some(Path::new(AUTO))
 }
 
 /// The list that is taken where none is named: that which the calibration was made with if it is a built-in one, else the synthetic

@@ -3,7 +3,7 @@
 //! ```text
 //! # comment
 //! couch, sofa, settee        one category a line, then its surface forms
-//! hot dog
+//! hot dog                    # comment behind white space
 //!
 //! [neutral]                  from here on: phrases that hold a form and mean no object
 //! couch potato
@@ -41,8 +41,8 @@ impl Listing {
         let mut listing = Self::default();
         let mut neutral = false;
         for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
+            let line = without_comment(line).trim();
+            if line.is_empty() {
                 continue;
             }
             if line == NEUTRAL {
@@ -66,6 +66,13 @@ impl Listing {
     }
 }
 
+/// A line up to the first # at its beginning or behind white space.
+fn without_comment(line: &str) -> &str {
+    let begins = |at: &usize| line[..*at].chars().next_back().is_none_or(char::is_whitespace);
+    let comment = line.match_indices('#').map(|(at, _)| at).find(begins);
+    &line[..comment.unwrap_or(line.len())]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,8 +80,7 @@ mod tests {
 
     #[test]
     fn listing_lines_are_categories_followed_by_neutral_phrases() {
-        let text =
-            "\u{feff}# furniture\ncouch,sofa , settee,\n\n hot dog \n[neutral]\ncouch potato\n";
+        let text = "\u{feff}# furniture\ncouch,sofa , settee,\n\n hot dog # eaten\n # c\n[neutral]\ncouch potato\n";
         let listing = Listing::parse(text).unwrap();
         let couch = ("couch".to_owned(), vec!["sofa".to_owned(), "settee".to_owned()]);
         assert_eq!(listing.entries, [couch, ("hot dog".to_owned(), Vec::new())]);

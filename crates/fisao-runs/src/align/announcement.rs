@@ -47,7 +47,12 @@ impl Announcement {
             ("verifier", format!("{}, {}", verifier.name, verifier.grade.in_words())),
             (
                 "vocabulary",
-                format!("{}, {} objects", files.vocabulary.display(), words.identity().categories),
+                if files.finds_vocabulary() {
+                    format!("found in the captions of the {calibration} images to calibrate on")
+                } else {
+                    let objects = words.identity().categories;
+                    format!("{}, {objects} objects", files.vocabulary.display())
+                },
             ),
             (
                 "images",

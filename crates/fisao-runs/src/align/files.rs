@@ -6,16 +6,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fisao_align::AlignConfig;
+use anyhow::bail;
 use fisao_align::mentions::MentionScorer;
 use fisao_align::tasks::{Task, TaskSource as _};
 use fisao_align::trainer::ValidationSet;
+use fisao_align::{AlignConfig, StopFlag};
 use fisao_eval::chair::Rules;
 use fisao_formats::data_record::DataRecord;
 use fisao_formats::digest::{sha256_bytes, sha256_file};
 use fisao_formats::prompts::PromptSet;
 use fisao_formats::run_folder::RunFolder;
 use fisao_verifier::calibration::{Calibration, CalibrationError};
+use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::rewards::RewardError;
 
 use super::announcement::{self, Announcement};
@@ -27,12 +29,14 @@ use super::{Outcome, Published, Run, defaults, publishing};
 use crate::bundle::{Pair, Policy};
 use crate::calibrations::{self, Setting};
 use crate::failure::{OrInternal as _, Refusal};
+use crate::found_vocabulary::{self, FoundVocabulary};
 use crate::ground_truth::{self, Annotations};
 use crate::merge::merge_into;
-use crate::models::{ImageSet, Models, NothingNamed};
+use crate::models::{ImageSet, Models, NothingNamed, with_captioning};
 use crate::pipeline::{self, Pipeline, TrainingData};
 use crate::score_settings::ScoreSettings;
-use crate::vocabulary::Vocabulary;
+use crate::scored_captions::Captioning;
+use crate::vocabulary::{AUTO, Vocabulary, usual_list};
 use crate::{data_check, prospects, settings, text_cache};
 
 /// Prompts of files for validation at most: their pixels stay in memory.
@@ -46,6 +50,8 @@ pub(super) struct Material<'a> {
     pub loaded: &'a Pair,
     pub config: &'a AlignConfig,
     annotations: Option<Annotations>,
+    /// The list that annotations use and rates are measured by.
+    measured_words: Vocabulary,
 }
 
 impl Run<'_> {
@@ -56,8 +62,13 @@ impl Run<'_> {
         }
         let reporter = self.reporter;
         let calibration = self.known_calibration(files)?;
-        let words = Vocabulary::named(&files.vocabulary)?;
-        let annotations = self.annotations(files, &words)?;
+        let words = self.words(files)?;
+        let measured_words = if files.finds_vocabulary() {
+            Vocabulary::chosen(None, false, None)?
+        } else {
+            words.clone()
+        };
+        let annotations = self.annotations(files, &measured_words)?;
         let set = prompts::open(files, reporter)?;
         let splits = files.calibration.is_none() || files.test_images.unwrap_or(0) > 0;
         let seed = self.config.seed;
@@ -110,6 +121,7 @@ impl Run<'_> {
             loaded: &loaded,
             config: &config,
             annotations,
+            measured_words,
         };
         self.train_on(&material, &words, calibration, (data, &passed_over))
     }
@@ -131,6 +143,55 @@ impl Run<'_> {
             }
         }
         Ok(self.output.is_none() || (self.confirm)()?)
+    }
+
+    /// The list of objects. One that is to be found lies in the run's folder once it is; until then what annotations use stands in.
+    fn words(&self, files: &Files) -> anyhow::Result<Vocabulary> {
+        if !files.finds_vocabulary() {
+            return Vocabulary::named(&files.vocabulary);
+        }
+        if files.calibration.is_some() {
+            let message = "--vocabulary auto finds another list than the calibration was made with";
+            bail!(Refusal::new(message).hint(
+                "name that list, or leave --calibration out, so that the run calibrates on what it finds"
+            ));
+        }
+        let found = self.begun.as_ref().map(|folder| folder.path(found_vocabulary::FILE));
+        match found.filter(|found| found.exists()) {
+            Some(found) => Vocabulary::named(&found),
+            None => Vocabulary::chosen(None, false, None),
+        }
+    }
+
+    /// Finds the list of objects in captions of the calibration's images, which the calibration takes up, and writes it.
+    fn find_words(
+        &self,
+        material: &Material<'_>,
+        words: &Vocabulary,
+        folder: &RunFolder,
+    ) -> anyhow::Result<Vocabulary> {
+        let path = folder.path(found_vocabulary::FILE);
+        if path.exists() {
+            return Ok(words.clone());
+        }
+        let Pair { policy, verifier, .. } = material.loaded;
+        let tasks = material.captioned(&material.parts.calibration);
+        let mut scorer = MentionScorer {
+            tokenizer: Arc::clone(&policy.tokenizer) as _,
+            vocabulary: ObjectVocabulary::nothing(),
+            verifier: verifier.verifier.clone(),
+        };
+        let stop = StopFlag::new((self.stop)()?);
+        let (output, reporter) = (folder.path(calibrations::CALIBRATION), self.reporter);
+        let kept = (Some(output.as_path()), &stop);
+        let find = |captioning: &Captioning<'_>| {
+            let scored = captioning.captions("calibrate", &mut scorer)?;
+            let labelled = material.annotations.as_ref().map(|_| &material.measured_words);
+            FoundVocabulary::of_captions(captioning, &scored, &scorer, labelled)
+        };
+        let found = with_captioning(policy, material.config, &tasks, kept, reporter, find)?;
+        found.write(&path, reporter)?;
+        Ok(found.into_words())
     }
 
     /// The calibration that was made before, of a run that is resumed by the run itself.
@@ -216,7 +277,10 @@ impl Run<'_> {
         if amended {
             self.check_data(&record, name)?;
         }
-        let mut record = record.with_input("vocabulary", words.identity().sha256);
+        // Of what is found, captions decide.
+        let vocabulary =
+            if files.finds_vocabulary() { AUTO.to_owned() } else { words.identity().sha256 };
+        let mut record = record.with_input("vocabulary", vocabulary);
         if let Some(annotations) = &files.annotations {
             record = record.with_input("file of annotations", sha256_file(annotations)?);
         }
@@ -260,15 +324,6 @@ impl Run<'_> {
         calibration: Option<Calibration>,
         (record, passed_over): (Option<DataRecord>, &PassedOver),
     ) -> anyhow::Result<Outcome> {
-        let pipeline = Pipeline {
-            config: material.config,
-            models: self.models(material.loaded, words)?,
-            folder: None,
-            resumed: self.begun.is_some(),
-            stop: (self.stop)()?,
-            resume_command: &self.request.resume_command,
-            reporter: self.reporter,
-        };
         let begin = |calibration: Option<&Calibration>| {
             let folder = match (&self.begun, &self.output) {
                 (Some(folder), _) => folder.clone(),
@@ -281,11 +336,31 @@ impl Run<'_> {
             material.parts.write(material.set, &folder)?;
             anyhow::Ok(folder)
         };
+        let dry = self.begun.is_none() && self.output.is_none();
+        let begun = if material.files.finds_vocabulary() && !dry {
+            Some(begin(calibration.as_ref())?)
+        } else {
+            None
+        };
+        let find = |folder| self.in_folder(folder, || self.find_words(material, words, folder));
+        let found = begun.as_ref().map(find).transpose()?;
+        let words = found.as_ref().unwrap_or(words);
+        let begin = |calibration: Option<&Calibration>| {
+            begun.clone().map_or_else(|| begin(calibration), anyhow::Ok)
+        };
+        let pipeline = Pipeline {
+            config: material.config,
+            models: self.models(material, words)?,
+            folder: None,
+            resumed: self.begun.is_some(),
+            stop: (self.stop)()?,
+            resume_command: &self.request.resume_command,
+            reporter: self.reporter,
+        };
         let training = material.tasks(&material.parts.training);
         let data = || {
             anyhow::Ok(TrainingData { tasks: &training, validation: Some(material.validation()?) })
         };
-        let dry = self.begun.is_none() && self.output.is_none();
         let stand_in = if dry { Some(super::estimate::stand_in()?) } else { None };
         let known = calibration.as_ref().filter(|_| dry || material.parts.test.is_empty());
         let Some(known) = known.or(stand_in.as_ref()) else {
@@ -316,13 +391,21 @@ impl Run<'_> {
     }
 
     /// Model, verifier and vocabulary, with a scorer that knows every name.
-    fn models<'a>(&self, loaded: &'a Pair, words: &'a Vocabulary) -> anyhow::Result<Models<'a>> {
-        let vocabulary = words.for_mentions()?;
-        let mut verifier = loaded.verifier.verifier.clone();
-        text_cache::learn(&loaded.verifier, &mut verifier, &vocabulary, self.reporter)?;
+    fn models<'a>(
+        &self,
+        material: &'a Material<'_>,
+        words: &'a Vocabulary,
+    ) -> anyhow::Result<Models<'a>> {
+        let Material { loaded, measured_words, .. } = material;
         let tokenizer = Arc::clone(&loaded.policy.tokenizer) as _;
-        let scorer = MentionScorer { tokenizer, vocabulary, verifier };
-        Ok(Models { policy: &loaded.policy, verifier: &loaded.verifier, words, scorer })
+        let scorer = text_cache::scorer(&loaded.verifier, tokenizer, words, self.reporter)?;
+        Ok(Models {
+            policy: &loaded.policy,
+            verifier: &loaded.verifier,
+            words,
+            measured_words,
+            scorer,
+        })
     }
 
     /// Calibrates where that is not done yet, and, where images are held out, captions these before and after training.
@@ -485,8 +568,11 @@ impl Material<'_> {
         Ok(Some(first))
     }
 
-    /// The object vocabulary as it was named.
+    /// The object vocabulary that rates are measured by, as it was named.
     pub(super) fn vocabulary(&self) -> &Path {
+        if self.files.finds_vocabulary() {
+            return Path::new(usual_list(false, None));
+        }
         &self.files.vocabulary
     }
 

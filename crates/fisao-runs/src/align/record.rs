@@ -108,6 +108,11 @@ impl Files {
         ModelLocation::from(OsString::from(&self.model))
     }
 
+    /// Whether the list of objects is found in the captions of the calibration's images.
+    pub(super) fn finds_vocabulary(&self) -> bool {
+        vocabulary::is_automatic(Some(&self.vocabulary))
+    }
+
     /// Model and verifier, as they are loaded for training.
     pub(super) fn pair(&self) -> PairSource {
         let model = Some(self.model_location());

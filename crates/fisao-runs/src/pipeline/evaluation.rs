@@ -117,7 +117,8 @@ fn chair_of(
         image_id: names[caption.task].clone(),
         caption: caption.text.clone(),
     });
-    let vocabulary = models.words.for_chair().or_internal("a vocabulary that was read before")?;
+    let vocabulary =
+        models.measured_words.for_chair().or_internal("a vocabulary that was read before")?;
     Ok(chair::evaluate(inputs.collect(), &ground_truth, &vocabulary, &ChairOptions::default())?)
 }
 

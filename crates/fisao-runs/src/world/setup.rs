@@ -116,7 +116,7 @@ impl DemoSetup {
     /// The model and its verifier, as any run has them.
     pub(crate) fn models(&self) -> anyhow::Result<Models<'_>> {
         let (policy, verifier, words) = (&self.policy, &self.verifier, &self.words);
-        Ok(Models { policy, verifier, words, scorer: self.scorer()? })
+        Ok(Models { policy, verifier, words, measured_words: words, scorer: self.scorer()? })
     }
 
     /// The same on a calibration's scale.

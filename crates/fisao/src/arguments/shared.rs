@@ -265,7 +265,8 @@ fn settings_that_begin(typed: &OsStr) -> Vec<CompletionCandidate> {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct VocabularyArguments {
     /// Object names: coco for COCO's 80, everyday for about 800 common things, world for those of the built-in synthetic dataset, or a
-    /// file: {"category": ["form", …], …} as JSON, or one category and its synonyms a line, with commas between
+    /// file: {"category": ["form", …], …} as JSON, or one category and its synonyms a line, with commas between; auto: what the
+    /// captions at hand name and the verifier sees (verify, calibrate, align and study verifier), written to a file that can be edited
     /// [default: the calibration's if it is one of these lists; else world for the embedded models, everyday for others]
     #[arg(long, value_name = "FILE")]
     pub(crate) vocabulary: Option<PathBuf>,

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::shared::{MOST, MOST_NEW_TOKENS, MOST_SEEDS, from_to};
-use super::{DamagedArguments, PairArguments, VocabularyArguments};
+use super::{DamagedArguments, DeviceArguments, PairArguments, VocabularyArguments};
 
 #[derive(Debug, Args)]
 pub(crate) struct StudyArguments {
@@ -28,6 +28,24 @@ pub(crate) enum StudyCommand {
     /// Closed forms of what feedback from the image, token rewards, a weak verifier and a KL penalty do, each beside a Monte
     /// Carlo estimate, and how much their assumptions matter
     Theory(TheoryArguments),
+    /// Lists of objects that --vocabulary auto finds in captions of both built-in synthetic datasets, held against what is in
+    /// their scenes: objects found and missed, other names, and whether attributes, counts and positions can be told
+    Vocabulary(VocabularyStudyArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VocabularyStudyArguments {
+    /// Repeat with this many seeds, from 0 on, of scenes and of sampling
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = from_to::<u64>(1, MOST_SEEDS))]
+    pub(crate) seeds: u64,
+    /// Captions that each list is found in, and others that statements are judged in
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = from_to::<usize>(1, MOST))]
+    pub(crate) count: usize,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
+    /// Folder for vocabulary.json, vocabulary.html and the lists
+    #[arg(long, short, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
 }
 
 #[derive(Debug, Args)]

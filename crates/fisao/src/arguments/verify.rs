@@ -25,6 +25,9 @@ pub(crate) struct VerifyArguments {
     pub(crate) images: PathBuf,
     #[command(flatten)]
     pub(crate) verifying: VerifyingArguments,
+    /// With --vocabulary auto: write the list that is found, with what is known of every name, to be edited and named again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) found_vocabulary: Option<PathBuf>,
     /// From this probability of being hallucinated on a mention counts as hallucinated
     #[arg(long, value_name = "P", default_value_t = THRESHOLD, requires = "calibration")]
     pub(crate) threshold: f64,
@@ -84,6 +87,7 @@ impl VerifyingArguments {
             verifier: self.verifier.source(),
             calibration: self.calibration.clone(),
             vocabulary: self.vocabulary.vocabulary.clone(),
+            found_vocabulary: None,
             templates: self.scoring.templates.clone(),
             regions: self.scoring.regions(),
             head: self.scoring.head(),

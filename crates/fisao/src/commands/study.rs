@@ -2,6 +2,7 @@
 
 use fisao_experiments::study::{AnnotatedImages, Studied, StudyRequest, study_verifier};
 use fisao_experiments::theory::{TheoryRequest, study_theory};
+use fisao_experiments::vocabulary::{VocabularyStudyRequest, study_vocabulary};
 use fisao_runs::Reporter;
 
 use crate::arguments::{SamplingArguments, StudyCommand, TheoryArguments, VerifierStudyArguments};
@@ -13,6 +14,15 @@ pub(crate) fn run(command: &StudyCommand, reporter: &Reporter) -> anyhow::Result
         StudyCommand::Theory(TheoryArguments { seed, output }) => {
             let request = TheoryRequest { seed: *seed, output: output.clone() };
             study_theory(&request, reporter)?
+        }
+        StudyCommand::Vocabulary(arguments) => {
+            let request = VocabularyStudyRequest {
+                device: arguments.device.device.unwrap_or_default(),
+                seeds: arguments.seeds,
+                count: arguments.count,
+                output: arguments.output.clone(),
+            };
+            study_vocabulary(&request, reporter)?
         }
     };
     output::line(summary.trim_end())?;

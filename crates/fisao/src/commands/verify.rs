@@ -27,6 +27,7 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
     let captions = CaptionsToVerify::File(arguments.captions.clone());
     let request = VerifyRequest {
         threshold: arguments.threshold,
+        found_vocabulary: arguments.found_vocabulary.clone(),
         heat_maps: arguments.heat_maps,
         page: arguments.html.clone().map(|path| (path, arguments.html_captions)),
         ..verifying.request(captions, images, damaged, device)

@@ -17,6 +17,7 @@ mod eval_detection;
 mod eval_questions;
 mod fake_hub;
 mod fixture;
+mod found_vocabulary;
 mod help;
 mod hub;
 mod hub_errors;

@@ -302,3 +302,46 @@ fn a_given_calibration_is_measured_on_request() {
     let bytes = |run: &str| fs::read(place.path(run).join("calibration.json")).unwrap();
     assert!(bytes("plain") == bytes("held"));
 }
+
+/// The list of objects is found once, written with what is known of each, and used again by whoever goes on.
+#[cfg(unix)]
+#[test]
+fn a_run_finds_its_vocabulary_and_resumes_with_it() {
+    const AUTO: [&str; 2] = ["--vocabulary", "auto"];
+    let place = workplace();
+    let output = place.run(&align("whole", &AUTO));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("found in the captions of the 64 images to calibrate on"), "{said}");
+    assert!(said.contains(" objects found in 64 captions: whole/vocabulary.txt; "), "{said}");
+    let list = |run: &str| fs::read_to_string(place.path(run).join("vocabulary.txt")).unwrap();
+    let found = list("whole");
+    let objects = || found.lines().filter(|line| line.contains("# ") && !line.starts_with('#'));
+    assert!(objects().count() > 10, "{found}");
+    assert!(objects().all(|line| line.contains(" mentions, auc ")), "{found}");
+    assert!(found.lines().any(|line| line.starts_with("person ")), "{found}");
+    assert_eq!(left_over(&place.path("whole")), [""; 0]);
+
+    interrupt(&place, &align("cut", &AUTO), &place.path("cut/calibration.json.partial"));
+    place.succeed(&["align", "--resume", "cut"]);
+    assert_eq!(list("cut"), found);
+    for name in ["calibration.json", "metrics.jsonl", "adapter/adapter_model.safetensors"] {
+        let bytes = |run: &str| fs::read(place.path(run).join(name)).unwrap();
+        assert!(bytes("whole") == bytes("cut"), "{name} differs");
+    }
+
+    // An edited list is a list like any other, but not the calibration's.
+    let fewer: Vec<&str> = found.lines().filter(|line| !line.starts_with("person ")).collect();
+    place.write("cut/vocabulary.txt", fewer.join("\n"));
+    let set = ["--set", "align.iterations=3"];
+    let refused = place.refuse(&[&["align", "--resume", "cut"][..], &set].concat());
+    assert!(refused.contains("vocabulary"), "{refused}");
+
+    // With annotations the names stand under their categories.
+    let more = [&AUTO[..], &["--annotations", "annotations.jsonl"]].concat();
+    place.succeed(&align("annotated", &more));
+    assert!(list("annotated").lines().any(|line| line.starts_with("person ")));
+    // Rates count what the found list does not hold, too.
+    let found = report(&place, "annotated");
+    assert_eq!(found["before_after"][0]["protocols"][0]["vocabulary"], "everyday");
+}
