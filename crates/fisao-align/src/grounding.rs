@@ -10,6 +10,9 @@
 //! encoder leaves no doubt ([`CERTAIN_AUC`]): what a model says without looking is what it makes up, and what matters most to judge.
 //! The captions' own hallucinations dilute both and mislead neither, as long as they are the lesser part.
 //!
+//! Two names are one object's ("bike", "bicycle") where the encoder scores them alike, a correlation of [`SAME`] over the images, and
+//! captions do not say both more often than chance would.
+//!
 //! What is said *of* a noun (attributes, counts, positions) is judged against the noun alone, over the images whose captions name
 //! it: `s(v, "red car") − s(v, "car")` where the caption says "red car" against those where it says another colour. What
 //! holds for a kind is pooled over its phrases.
@@ -30,6 +33,8 @@ pub const SIGNIFICANT: f64 = 2.33;
 pub const LEAST_AUC: f64 = 0.6;
 /// AUC that the interval must lie above for the encoder alone to decide.
 pub const CERTAIN_AUC: f64 = 0.75;
+/// Correlation of two names' scores over the images from which both name one object.
+pub const SAME: f64 = 0.95;
 /// Texts that must use a name.
 pub const LEAST_TEXTS: usize = 3;
 /// Standard errors of a 95 % interval.
@@ -81,6 +86,8 @@ pub struct Grounding {
     pub name: NounName,
     /// How well the encoder's score tells images whose captions say it from others; `None` where all captions do, or almost.
     pub auc: Option<Estimate>,
+    /// A more frequent name of the same object, as the encoder has it.
+    pub same_as: Option<String>,
     /// By how much the decoder's log-probability of it falls without the image, nats; `None` where there is no decoder.
     pub drop: Option<Estimate>,
 }
@@ -174,8 +181,9 @@ pub fn grounded_names(
             best = Some((worth, weights, found));
         }
     }
-    let (_, weights, names) = best.unwrap_or_default();
+    let (_, weights, mut names) = best.unwrap_or_default();
     verifier.set_weights(weights);
+    find_synonyms(&mut names, captions, &verifier)?;
     let kinds = [NameKind::Attribute, NameKind::Count, NameKind::Position];
     let kinds = kinds.into_iter().map(|kind| of_kind(kind, &phrases, captions, &verifier));
     Ok(GroundedNames { names, kinds: kinds.collect::<Result<_, _>>()?, weights })
@@ -199,7 +207,42 @@ fn seen(
         scores.push(verifier.score(image, &name.name)?);
     }
     let enough = with.len() >= 2 && without.len() >= 2;
-    Ok(Grounding { name, auc: enough.then(|| auc_of(&with, &without)), drop: None })
+    Ok(Grounding { name, auc: enough.then(|| auc_of(&with, &without)), same_as: None, drop: None })
+}
+
+/// Says of every object which more frequent name is the same one's.
+fn find_synonyms(
+    names: &mut [Grounding],
+    captions: Captions<'_>,
+    verifier: &Verifier,
+) -> Result<(), AlignError> {
+    let count = captions.images.len() as f64;
+    let mut known: Vec<(String, Vec<f64>, BTreeSet<usize>)> = Vec::new();
+    let objects = names.iter_mut().filter(|it| it.name.kind == NameKind::Object && it.is_seen());
+    for it in objects {
+        let scores = captions.images.iter().map(|image| verifier.score(image, &it.name.name));
+        let scores = standardised(&scores.collect::<Result<Vec<_>, _>>()?);
+        let said = images_of(&it.name, captions);
+        let same = known.iter().find(|(_, others, other)| {
+            let product: f64 = scores.iter().zip(others).map(|(one, other)| one * other).sum();
+            let both = said.intersection(other).count() as f64;
+            product / count >= SAME && both <= said.len() as f64 * other.len() as f64 / count
+        });
+        it.same_as = same.map(|(name, ..)| name.clone());
+        if it.same_as.is_none() {
+            known.push((it.name.name.clone(), scores, said));
+        }
+    }
+    Ok(())
+}
+
+/// Values less their mean, in standard deviations; zeros where all are equal.
+fn standardised(values: &[f64]) -> Vec<f64> {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+    let scale = if variance > 0.0 { variance.powf(-0.5) } else { 0.0 };
+    values.iter().map(|value| (value - mean) * scale).collect()
 }
 
 /// What the encoder says of phrases of a kind, pooled by their precision.
@@ -271,7 +314,7 @@ mod tests {
             mentions: 9,
             texts: Vec::new(),
         };
-        Grounding { name, auc, drop }
+        Grounding { name, auc, same_as: None, drop }
     }
 
     #[test]
@@ -310,5 +353,11 @@ mod tests {
         let first = drops[0].unwrap();
         assert!((first.mean - 2.0).abs() < 1e-12 && (first.error - 1.0).abs() < 1e-12);
         assert_eq!(drops[1..], [None, None]);
+    }
+
+    #[test]
+    fn values_are_standardised_and_equal_ones_are_zero() {
+        assert_eq!(standardised(&[1.0, 3.0]), [-1.0, 1.0]);
+        assert_eq!(standardised(&[2.0, 2.0]), [0.0, 0.0]);
     }
 }

@@ -16,6 +16,7 @@ mod driver;
 mod encoder;
 mod error;
 mod failing;
+mod first_failure;
 mod forward;
 mod host;
 pub mod kernels;
@@ -42,6 +43,7 @@ pub use driver::{Argument, Buffer, Driver, Graph, Launch, Matrix, Memory, Produc
 pub use encoder::{Encoder, EncoderConfig, EncoderPlan, EncoderSession, PatchConfig};
 pub use error::CudaError;
 pub use failing::Failing;
+pub use first_failure::FirstFailure;
 pub use host::{Host, HostKernels, HostMemory, HostOptions};
 pub use plan::Plan;
 pub use pooling::{Pooling, PoolingConfig};

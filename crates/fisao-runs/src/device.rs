@@ -15,8 +15,8 @@ use anyhow::bail;
 use burn::tensor::{DType, Device};
 use fisao_align::Warning;
 use fisao_cuda::{
-    Card, CubinCache, CudaError, Driver, Failing, Host, HostKernels, HostMemory, HostOptions,
-    Storage,
+    Card, CubinCache, CudaError, Driver, Failing, FirstFailure, Host, HostKernels, HostMemory,
+    HostOptions, Storage,
 };
 use fisao_formats::checkpoint::Checkpoint;
 use fisao_formats::documents::read_json;
@@ -380,7 +380,7 @@ impl CudaDevice {
                 let temporary = tempfile::tempdir().map_err(failed)?;
                 let folder = cache_folder().unwrap_or_else(|| temporary.path().to_owned());
                 let cache = CubinCache::new(folder.join("cuda-kernels"));
-                Ok(Box::new(Card::new(*ordinal, storages, &cache)?))
+                Ok(Box::new(FirstFailure::of(Card::new(*ordinal, storages, &cache)?)))
             }
             Self::Host { memory, kernels, failure } => {
                 let mut compiled = kernels.lock().unwrap_or_else(PoisonError::into_inner);
@@ -395,7 +395,10 @@ impl CudaDevice {
                 };
                 let host = Host::within(Arc::clone(kernels), Arc::clone(memory));
                 Ok(match failure.clone() {
-                    Some(failure) => Box::new(Failing::when(move || failure.is_reached(), host)),
+                    Some(failure) => {
+                        let failing = Failing::when(move || failure.is_reached(), host);
+                        Box::new(FirstFailure::of(failing))
+                    }
                     None => Box::new(host),
                 })
             }

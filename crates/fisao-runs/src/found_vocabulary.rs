@@ -62,8 +62,8 @@ impl FoundVocabulary {
             let phrases = names.kinds.iter().filter(|kind| kind.is_judged());
             let phrases = phrases.flat_map(|kind| &kind.names);
             let phrases = phrases.filter(|phrase| objects().any(|it| it.name.name == phrase.noun));
-            let all = objects().map(|it| &it.name).chain(phrases);
-            (all.map(|name| (name.name.clone(), Vec::new())).collect(), Vec::new())
+            let phrases = phrases.map(|phrase| (phrase.name.clone(), Vec::new()));
+            (with_synonyms(objects()).into_iter().chain(phrases).collect(), Vec::new())
         };
         if entries.is_empty() {
             let candidates = names.names.len();
@@ -233,6 +233,23 @@ fn is_object(it: &Grounding) -> bool {
 
 /// Entries with their forms.
 type Entries = Vec<(String, Vec<String>)>;
+
+/// Objects with the less frequent names of each.
+fn with_synonyms<'a>(names: impl Iterator<Item = &'a Grounding>) -> Entries {
+    let mut entries: Entries = Vec::new();
+    for it in names {
+        let name = it.name.name.clone();
+        let same = it
+            .same_as
+            .as_ref()
+            .and_then(|same| entries.iter_mut().find(|(category, _)| category == same));
+        match same {
+            Some((_, forms)) => forms.push(name),
+            None => entries.push((name, Vec::new())),
+        }
+    }
+    entries
+}
 
 /// Names as a list groups them, and those that it does not know.
 fn grouped<'a>(

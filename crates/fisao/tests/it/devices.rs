@@ -137,7 +137,7 @@ fn run_that_does_not_fit_a_card_is_refused() {
 /// The call, its code and what to do, each once.
 fn assert_failed_call(errors: &str) {
     let (call, hint) =
-        ("cuMemcpyDtoH failed: CUDA_ERROR_ILLEGAL_ADDRESS", "hint: please report it with");
+        ("error: cuMemcpyDtoH failed: CUDA_ERROR_ILLEGAL_ADDRESS", "hint: please report it with");
     for expected in [call, hint, "--device cpu runs without the card"] {
         assert_eq!(errors.matches(expected).count(), 1, "{expected}: {errors}");
     }
