@@ -10,7 +10,7 @@
 //! encoder leaves no doubt ([`CERTAIN_AUC`]): what a model says without looking is what it makes up, and what matters most to judge.
 //! The captions' own hallucinations dilute both and mislead neither, as long as they are the lesser part.
 //!
-//! Two names are one object's ("bike", "bicycle") where the encoder scores them alike, a correlation of [`SAME`] over the images, and
+//! Two names are one object's ("traffic light", "traffic signal") where the encoder scores them alike, a correlation of [`SAME`] over the images, and
 //! captions do not say both more often than chance would.
 //!
 //! What is said *of* a noun (attributes, counts, positions) is judged against the noun alone, over the images whose captions name
@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use fisao_verifier::calibration::auc;
 use fisao_verifier::mentions::{NameKind, NounName, noun_names};
 use fisao_verifier::regions::{ImageEmbedding, RegionWeights, Regions};
-use fisao_verifier::scorer::Verifier;
+use fisao_verifier::scorer::{Verifier, VerifierError};
 
 use crate::error::AlignError;
 use crate::signals::DecoderView;
@@ -163,27 +163,27 @@ pub fn grounded_names(
     let found = noun_names(captions.texts.iter().copied(), least);
     let mut verifier = verifier.without_noise();
     verifier.set_centres(None);
-    verifier.embed_names(found.iter().map(|name| name.name.as_str()))?;
+    verifier.embed_names(found.iter().flat_map(|name| [name.name.as_str(), name.noun.as_str()]))?;
     let (names, phrases): (Vec<_>, Vec<_>) = found
         .into_iter()
         .partition(|name| matches!(name.kind, NameKind::Object | NameKind::Setting));
     let patches = verifier.score_config().regions == Regions::Auto
         && captions.images.iter().any(|image| !image.parts.is_empty());
     let choices = if patches { &[0.0, 1.0][..] } else { &[0.0] };
-    let mut best: Option<(f64, RegionWeights, Vec<Grounding>)> = None;
+    let mut best: Option<(f64, RegionWeights, Vec<Seen>)> = None;
     for &patches in choices {
         let weights = RegionWeights { patches };
         verifier.set_weights(weights);
         let found = names.iter().map(|name| seen(name.clone(), captions, &verifier));
         let found = found.collect::<Result<Vec<_>, AlignError>>()?;
-        let worth = found.iter().filter_map(|name| Some(name.auc?.mean - 0.5)).sum();
+        let worth = found.iter().filter_map(|it| Some(it.grounding.auc?.mean - 0.5)).sum();
         if best.as_ref().is_none_or(|(known, ..)| worth > *known) {
             best = Some((worth, weights, found));
         }
     }
-    let (_, weights, mut names) = best.unwrap_or_default();
+    let (_, weights, names) = best.unwrap_or_default();
     verifier.set_weights(weights);
-    find_synonyms(&mut names, captions, &verifier)?;
+    let names = with_synonyms(names, captions);
     let kinds = [NameKind::Attribute, NameKind::Count, NameKind::Position];
     let kinds = kinds.into_iter().map(|kind| of_kind(kind, &phrases, captions, &verifier));
     Ok(GroundedNames { names, kinds: kinds.collect::<Result<_, _>>()?, weights })
@@ -195,34 +195,35 @@ fn images_of(name: &NounName, captions: Captions<'_>) -> BTreeSet<usize> {
 }
 
 /// What the encoder says of a name.
-fn seen(
-    name: NounName,
-    captions: Captions<'_>,
-    verifier: &Verifier,
-) -> Result<Grounding, AlignError> {
-    let said = images_of(&name, captions);
-    let (mut with, mut without) = (Vec::new(), Vec::new());
-    for (at, image) in captions.images.iter().enumerate() {
-        let scores = if said.contains(&at) { &mut with } else { &mut without };
-        scores.push(verifier.score(image, &name.name)?);
-    }
-    let enough = with.len() >= 2 && without.len() >= 2;
-    Ok(Grounding { name, auc: enough.then(|| auc_of(&with, &without)), same_as: None, drop: None })
+struct Seen {
+    grounding: Grounding,
+    /// Its score of every image.
+    scores: Vec<f64>,
 }
 
-/// Says of every object which more frequent name is the same one's.
-fn find_synonyms(
-    names: &mut [Grounding],
-    captions: Captions<'_>,
-    verifier: &Verifier,
-) -> Result<(), AlignError> {
+/// What the encoder says of a name.
+fn seen(name: NounName, captions: Captions<'_>, verifier: &Verifier) -> Result<Seen, AlignError> {
+    let scores = captions.images.iter().map(|image| verifier.score(image, &name.name));
+    let scores = scores.collect::<Result<Vec<f64>, _>>()?;
+    let said = images_of(&name, captions);
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for (at, &score) in scores.iter().enumerate() {
+        if said.contains(&at) { with.push(score) } else { without.push(score) }
+    }
+    let enough = with.len() >= 2 && without.len() >= 2;
+    let auc = enough.then(|| auc_of(&with, &without));
+    Ok(Seen { grounding: Grounding { name, auc, same_as: None, drop: None }, scores })
+}
+
+/// Says of every object which more frequent name is the same one's, by the scores of each.
+fn with_synonyms(names: Vec<Seen>, captions: Captions<'_>) -> Vec<Grounding> {
     let count = captions.images.len() as f64;
     let mut known: Vec<(String, Vec<f64>, BTreeSet<usize>)> = Vec::new();
-    let objects = names.iter_mut().filter(|it| it.name.kind == NameKind::Object && it.is_seen());
-    for it in objects {
-        let scores = captions.images.iter().map(|image| verifier.score(image, &it.name.name));
-        let scores = standardised(&scores.collect::<Result<Vec<_>, _>>()?);
-        let said = images_of(&it.name, captions);
+    let same_as = |Seen { grounding: mut it, scores }| {
+        if it.name.kind != NameKind::Object || !it.is_seen() {
+            return it;
+        }
+        let (scores, said) = (standardised(&scores), images_of(&it.name, captions));
         let same = known.iter().find(|(_, others, other)| {
             let product: f64 = scores.iter().zip(others).map(|(one, other)| one * other).sum();
             let both = said.intersection(other).count() as f64;
@@ -232,8 +233,9 @@ fn find_synonyms(
         if it.same_as.is_none() {
             known.push((it.name.name.clone(), scores, said));
         }
-    }
-    Ok(())
+        it
+    };
+    names.into_iter().map(same_as).collect()
 }
 
 /// Values less their mean, in standard deviations; zeros where all are equal.
@@ -245,6 +247,18 @@ fn standardised(values: &[f64]) -> Vec<f64> {
     values.iter().map(|value| (value - mean) * scale).collect()
 }
 
+/// What a phrase scores beyond its noun, both of which the verifier knows.
+///
+/// # Errors
+/// [`VerifierError::Card`] when a matching head's card fails.
+pub fn beyond_noun(
+    phrase: &NounName,
+    image: &ImageEmbedding,
+    verifier: &Verifier,
+) -> Result<f64, VerifierError> {
+    Ok(verifier.score(image, &phrase.name)? - verifier.score(image, &phrase.noun)?)
+}
+
 /// What the encoder says of phrases of a kind, pooled by their precision.
 fn of_kind(
     kind: NameKind,
@@ -254,23 +268,13 @@ fn of_kind(
 ) -> Result<KindGrounding, AlignError> {
     let names: Vec<&NounName> = phrases.iter().filter(|phrase| phrase.kind == kind).collect();
     let (mut compared, mut sum, mut precision) = (Vec::new(), 0.0, 0.0);
-    let mut noun_verifier = verifier.clone();
-    noun_verifier.embed_names(names.iter().map(|phrase| phrase.noun.as_str()))?;
-    let beyond = |image: usize, phrase: &NounName| {
-        let image = &captions.images[image];
-        let (whole, noun) =
-            (noun_verifier.score(image, &phrase.name)?, noun_verifier.score(image, &phrase.noun)?);
-        Ok(whole - noun)
-    };
     for phrase in &names {
         let said = images_of(phrase, captions);
         let others = names.iter().filter(|it| it.noun == phrase.noun && it.name != phrase.name);
         let other: BTreeSet<usize> = others.flat_map(|it| images_of(it, captions)).collect();
-        let scores = |images: Vec<usize>| {
-            images.into_iter().map(|at| beyond(at, phrase)).collect::<Result<Vec<_>, AlignError>>()
-        };
-        let with = scores(said.difference(&other).copied().collect())?;
-        let without = scores(other.difference(&said).copied().collect())?;
+        let beyond = |&at: &usize| beyond_noun(phrase, &captions.images[at], verifier);
+        let with = said.difference(&other).map(beyond).collect::<Result<Vec<_>, _>>()?;
+        let without = other.difference(&said).map(beyond).collect::<Result<Vec<_>, _>>()?;
         if with.len() < 2 || without.len() < 2 {
             continue;
         }

@@ -23,6 +23,11 @@ pub struct MentionScorer {
 }
 
 impl MentionScorer {
+    /// Reads responses and finds nothing in them: for those whose objects are not known yet.
+    pub fn of_nothing(tokenizer: Arc<dyn Tokenizer>, verifier: Verifier) -> Self {
+        Self { tokenizer, vocabulary: ObjectVocabulary::nothing(), verifier }
+    }
+
     /// Decodes a response, finds what it names and scores it against the image.
     ///
     /// # Errors

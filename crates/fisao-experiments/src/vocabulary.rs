@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fisao_align::captions::describe_all;
-use fisao_align::grounding::{Estimate, auc_of};
+use fisao_align::grounding::{Estimate, auc_of, beyond_noun};
 use fisao_align::mentions::MentionScorer;
 use fisao_align::objective::Data;
 use fisao_align::tasks::TaskSource as _;
 use fisao_align::{RunControl, StopFlag};
 use fisao_formats::documents::{check_output_folder, write_bytes, write_json};
 use fisao_models::generation::Sampling;
-use fisao_report::html::{escape, page};
+use fisao_report::html::page;
 use fisao_report::table::{Table, percent};
 use fisao_runs::bundle::{ModelSource, Pair, PairSource};
 use fisao_runs::device::DeviceChoice;
@@ -23,7 +23,7 @@ use fisao_runs::vocabulary::Vocabulary;
 use fisao_runs::world::SceneTasks;
 use fisao_runs::{Reporter, locks};
 use fisao_scenes::{CATEGORIES, Scene, Split, World, WorldKind};
-use fisao_verifier::mentions::{NameKind, NounName, ObjectVocabulary, noun_names};
+use fisao_verifier::mentions::{NameKind, NounName, noun_names};
 use fisao_verifier::regions::{ImageEmbedding, RegionWeights};
 use fisao_verifier::scorer::Verifier;
 use serde::Serialize;
@@ -91,7 +91,7 @@ pub fn study_vocabulary(
     let _lock = locks::lock(&request.output, reporter)?;
     let opened = request.device.open(reporter)?;
     let mut found = Vec::new();
-    for kind in [WorldKind::Clear, WorldKind::Hard] {
+    for kind in WorldKind::ALL {
         let source = PairSource {
             model: ModelSource::default(),
             verifier: None,
@@ -137,9 +137,9 @@ impl Study {
                 it.seed.to_string(),
                 it.names.to_string(),
                 fraction(it.categories, it.of),
-                escape(&it.missing.join(", ")),
+                it.missing.join(", "),
                 fraction(it.others.len(), it.names),
-                escape(&it.others.join(", ")),
+                it.others.join(", "),
             ]);
         }
         table
@@ -188,17 +188,11 @@ fn seed_of(
     let sampling = Sampling { max_new_tokens: 96, temperature: 1.0, seed };
     let source = (&found_in as _, length);
     let found = FoundVocabulary::of_images((policy, verifier), source, &sampling, None, reporter)?;
-    let name = match kind {
-        WorldKind::Clear => "clear",
-        WorldKind::Hard => "hard",
-    };
+    let name = kind.name();
     found.write(&request.output.join(format!("{name}-{seed}.txt")), reporter)?;
     let weights = found.names().weights;
     let matcher = Vocabulary::of_world().for_mentions()?;
-    let category_of = |name: &str| {
-        let mention = matcher.mentions(name).find(|mention| mention.span == (0..name.len()));
-        mention.map(|mention| mention.category)
-    };
+    let category_of = |name: &str| matcher.mention_of(name).map(|mention| mention.category);
     let words = found.into_words();
     let (mut categories, mut others, mut names) = (BTreeSet::new(), Vec::new(), 0);
     for name in words.names() {
@@ -211,11 +205,8 @@ fn seed_of(
     let missing = (0..CATEGORIES.len()).filter(|category| !categories.contains(category));
     let missing = missing.map(|category| CATEGORIES[category].name()).collect();
 
-    let mut scorer = MentionScorer {
-        tokenizer: Arc::clone(&policy.tokenizer) as _,
-        vocabulary: ObjectVocabulary::nothing(),
-        verifier: verifier.verifier.clone(),
-    };
+    let tokenizer = Arc::clone(&policy.tokenizer) as _;
+    let mut scorer = MentionScorer::of_nothing(tokenizer, verifier.verifier.clone());
     let progress = reporter.phase("caption (test)", request.count as u64);
     let advance = |done| progress.advance(done as u64);
     let flag = StopFlag::default();
@@ -268,19 +259,14 @@ fn measured<'a>(
         verifier.embed_names([phrase.name.as_str(), phrase.noun.as_str()])?;
         for &text in &phrase.texts {
             let Some(is_true) = truth(phrase, text) else { continue };
-            let score = |name| verifier.score(image(text), name);
-            let beyond = score(&phrase.name)? - score(&phrase.noun)?;
+            let beyond = beyond_noun(phrase, image(text), &verifier)?;
             if is_true { correct.push(beyond) } else { wrong.push(beyond) }
         }
     }
     let both = !correct.is_empty() && !wrong.is_empty();
     let auc = both.then(|| auc_of(&correct, &wrong));
     Ok(Statements {
-        of: match kind {
-            NameKind::Attribute => "attribute",
-            NameKind::Count => "count",
-            _ => "position",
-        },
+        of: kind.name(),
         correct: correct.len(),
         wrong: wrong.len(),
         auc: auc.map(|auc: Estimate| {

@@ -87,6 +87,11 @@ impl ObjectVocabulary {
         Mentions { vocabulary: self, text, words: Words::new(text), earlier: None }
     }
 
+    /// What a text that is a name and nothing else names.
+    pub fn mention_of<'a>(&'a self, name: &'a str) -> Option<Mention<'a>> {
+        self.mentions(name).find(|mention| mention.span == (0..name.len()))
+    }
+
     /// Up to which byte of a text its [mentions](Self::mentions) stay what they are, whatever is appended to it: one that begins
     /// before it is complete, one that begins there or later may still become longer or vanish. Whether a mention is negated may
     /// still change.

@@ -43,6 +43,19 @@ pub enum NameKind {
     Position,
 }
 
+impl NameKind {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Object => "object",
+            Self::Setting => "setting",
+            Self::Attribute => "attribute",
+            Self::Count => "count",
+            Self::Position => "position",
+        }
+    }
+}
+
 /// A name that texts use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NounName {

@@ -14,7 +14,6 @@ use fisao_formats::documents::check_output_file;
 use fisao_formats::weights::LoadDtype;
 use fisao_models::generation::Sampling;
 use fisao_verifier::calibration::Calibration;
-use fisao_verifier::mentions::ObjectVocabulary;
 
 use crate::bundle::{ModelSource, Pair, PairSource, Policy, warn_of_photographs};
 use crate::calibrations::{self, Setting};
@@ -135,8 +134,7 @@ pub fn calibrate(
     };
     let tokenizer = Arc::clone(&policy.tokenizer);
     let mut scorer = if finds {
-        let (vocabulary, verifier) = (ObjectVocabulary::nothing(), loaded.verifier.clone());
-        MentionScorer { tokenizer, vocabulary, verifier }
+        MentionScorer::of_nothing(tokenizer, loaded.verifier.clone())
     } else {
         text_cache::scorer(&loaded, tokenizer, &words, reporter)?
     };

@@ -182,7 +182,7 @@ impl Begun<'_> {
         let known = setup.tasks(Split::Calibration, options.seed, sizes.calibration).labelled()?;
         let truth = known_truth(&known.1, options.labels);
         let images = ImageSet { tasks: &TaskList(&known.0), truth };
-        let calibration = pipeline.own_calibration(&images)?;
+        let calibration = pipeline.own_calibration(&images, None)?;
         let calibrate = calibrating.elapsed().as_secs_f64();
         let (test, truth) = setup.tasks(Split::Test, options.seed, sizes.test).labelled()?;
         let truth = Some(truth.into_iter().map(Some).collect());

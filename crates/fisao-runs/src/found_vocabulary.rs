@@ -15,7 +15,7 @@ use fisao_align::mentions::MentionScorer;
 use fisao_align::tasks::TaskSource;
 use fisao_formats::documents::write_bytes;
 use fisao_models::generation::Sampling;
-use fisao_verifier::mentions::{NameKind, ObjectVocabulary};
+use fisao_verifier::mentions::NameKind;
 use fisao_verifier::regions::ImageEmbedding;
 use fisao_verifier::scorer::Verifier;
 
@@ -91,11 +91,8 @@ impl FoundVocabulary {
         labelled: Option<&Vocabulary>,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
-        let mut scorer = MentionScorer {
-            tokenizer: Arc::clone(&policy.tokenizer) as _,
-            vocabulary: ObjectVocabulary::nothing(),
-            verifier: verifier.verifier.clone(),
-        };
+        let tokenizer = Arc::clone(&policy.tokenizer) as _;
+        let mut scorer = MentionScorer::of_nothing(tokenizer, verifier.verifier.clone());
         let captioning = Captioning {
             model: &policy.model,
             source,
@@ -260,8 +257,7 @@ fn grouped<'a>(
     let (mut entries, mut unknown): (Entries, _) = (Vec::new(), Vec::new());
     for it in names {
         let name = &it.name.name;
-        let found = matcher.mentions(name).find(|mention| mention.span == (0..name.len()));
-        let Some(found) = found else {
+        let Some(found) = matcher.mention_of(name) else {
             unknown.push(name.clone());
             continue;
         };
@@ -288,17 +284,12 @@ fn facts(it: &Grounding) -> String {
 
 /// Whether what is said of nouns is judged, and why; nothing where no two phrases could be compared.
 fn judgement(kind: &KindGrounding) -> Option<String> {
-    let name = match kind.kind {
-        NameKind::Attribute => "attributes",
-        NameKind::Count => "counts",
-        NameKind::Position => "positions",
-        _ => return None,
-    };
     let auc = kind.auc?;
     let [low, high] = auc.interval();
     let verdict = if kind.is_judged() { "judged" } else { "not judged" };
     Some(format!(
-        "{name}: AUC {:.2} ({low:.2} … {high:.2}) over {} phrases; {verdict}, as the interval {} above {LEAST_AUC}",
+        "{}s: AUC {:.2} ({low:.2} … {high:.2}) over {} phrases; {verdict}, as the interval {} above {LEAST_AUC}",
+        kind.kind.name(),
         auc.mean,
         kind.names.len(),
         if kind.is_judged() { "lies" } else { "does not lie" },

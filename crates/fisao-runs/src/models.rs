@@ -20,7 +20,7 @@ use crate::bundle::{LoadedVerifier, Policy};
 use crate::calibrations::Setting;
 use crate::reporter::Reporter;
 use crate::response_file::{ResponseFile, record_of};
-use crate::scored_captions::Captioning;
+use crate::scored_captions::{Captioning, ScoredCaptions};
 use crate::vocabulary::Vocabulary;
 
 /// A model, its verifier, and the objects that are looked for.
@@ -74,28 +74,34 @@ impl Models<'_> {
 
     /// Estimates what scores of correct and hallucinated mentions look like from the model's own sampled captions. Responses
     /// are kept beside `output`, which is where the calibration will be, if it is given; a raised flag ends the work with
-    /// [`AlignError::Stopped`].
+    /// [`AlignError::Stopped`]. Captions of the images that are there already are read again instead of made.
     pub(crate) fn calibrate(
         &self,
         config: &AlignConfig,
-        images: &ImageSet<'_>,
+        (images, captioned): (&ImageSet<'_>, Option<ScoredCaptions>),
         kept: (Option<&Path>, &StopFlag),
         reporter: &Reporter,
     ) -> anyhow::Result<Calibration> {
         with_captioning(self.policy, config, images.tasks, kept, reporter, |captioning| {
-            self.calibrate_on(captioning, images, reporter)
+            self.calibrate_on(captioning, (images, captioned), reporter)
         })
     }
 
-    /// The same on captions that are made so.
+    /// The same by captions that are made so.
     fn calibrate_on(
         &self,
         captioning: &Captioning<'_>,
-        images: &ImageSet<'_>,
+        (images, captioned): (&ImageSet<'_>, Option<ScoredCaptions>),
         reporter: &Reporter,
     ) -> anyhow::Result<Calibration> {
         let mut scorer = self.scorer.clone();
-        let scored = captioning.captions("calibrate", &mut scorer)?;
+        let scored = match captioned {
+            Some(mut scored) => {
+                scored.read_again(&mut scorer)?;
+                scored
+            }
+            None => captioning.captions("calibrate", &mut scorer)?,
+        };
         self.check_mentions(&scored.captions)?;
         let (mut scored, truth) = match &images.truth {
             Some(truth) => {

@@ -30,6 +30,7 @@ use crate::failure::told;
 use crate::models::{ImageSet, Models};
 use crate::reporter::Reporter;
 use crate::response_file;
+use crate::scored_captions::ScoredCaptions;
 use crate::training::{Surroundings, Training};
 
 use evaluation::{DECODINGS, Decodings, EvaluatedCaptions};
@@ -101,17 +102,22 @@ impl Pipeline<'_> {
     }
 
     /// The run's own calibration, which a run that is resumed keeps, or one that is made now and written. Responses are kept
-    /// until it is there; one that the reward cannot use is not.
+    /// until it is there; one that the reward cannot use is not. Captions that are there already are not made again.
     ///
     /// # Errors
     /// [`AlignError::Stopped`] where that was asked for. Otherwise what cannot be calibrated.
-    pub(crate) fn own_calibration(&self, images: &ImageSet<'_>) -> anyhow::Result<Calibration> {
+    pub(crate) fn own_calibration(
+        &self,
+        images: &ImageSet<'_>,
+        captioned: Option<ScoredCaptions>,
+    ) -> anyhow::Result<Calibration> {
         let path = self.folder.map(|folder| folder.path(CALIBRATION));
         if let Some(path) = path.as_ref().filter(|path| path.exists()) {
             return calibrations::read(path);
         }
         let control = (path.as_deref(), &StopFlag::new(Arc::clone(&self.stop)));
-        let made = self.models.calibrate(self.config, images, control, self.reporter)?;
+        let made =
+            self.models.calibrate(self.config, (images, captioned), control, self.reporter)?;
         RewardRule::new(&self.config.reward, &made).map_err(AlignError::from)?;
         self.models.verifier.check_auc(&made, self.config.guards.verifier_auc)?;
         if let Some(path) = path {

@@ -174,8 +174,7 @@ impl Scorer {
     /// Score of a name with an image.
     pub fn name(&mut self, image: &ImageEmbedding, name: &str) -> anyhow::Result<ScoredName> {
         // "Dogs" is scored as captions' dogs are.
-        let mention =
-            self.vocabulary.mentions(name).find(|mention| mention.span == (0..name.len()));
+        let mention = self.vocabulary.mention_of(name);
         let form = mention.map_or_else(|| name.to_owned(), |mention| mention.form.to_owned());
         self.verifier.embed_names([form.as_str()])?;
         let score = self.verifier.score(image, &form)?;

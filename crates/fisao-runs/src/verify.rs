@@ -200,8 +200,8 @@ pub fn verify(
     let named = request.vocabulary.as_deref();
     let finds = vocabulary::is_automatic(named);
     if finds && calibration.is_some() {
-        let message = "--vocabulary auto finds another list than the calibration was made with";
-        bail!(Refusal::new(message).hint("name that list, or leave --calibration out"));
+        let hint = "name that list, or leave --calibration out";
+        bail!(vocabulary::other_than_calibrated(hint));
     }
     let words =
         if finds { None } else { Some(Vocabulary::chosen(named, embedded, calibration.as_ref())?) };

@@ -170,6 +170,12 @@ pub fn is_automatic(named: Option<&Path>) -> bool {
     named == Some(Path::new(AUTO))
 }
 
+/// Why a list cannot be found where a calibration is given.
+pub(crate) fn other_than_calibrated(hint: &str) -> Refusal {
+    Refusal::new("--vocabulary auto finds another list than the calibration was made with")
+        .hint(hint)
+}
+
 /// The list that is taken where none is named: that which the calibration was made with if it is a built-in one, else the synthetic
 /// dataset's for the built-in models and everyday things for all others.
 pub fn usual_list(embedded: bool, calibration: Option<&Calibration>) -> &'static str {

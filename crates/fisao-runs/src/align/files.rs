@@ -17,7 +17,6 @@ use fisao_formats::digest::{sha256_bytes, sha256_file};
 use fisao_formats::prompts::PromptSet;
 use fisao_formats::run_folder::RunFolder;
 use fisao_verifier::calibration::{Calibration, CalibrationError};
-use fisao_verifier::mentions::ObjectVocabulary;
 use fisao_verifier::rewards::RewardError;
 
 use super::announcement::{self, Announcement};
@@ -35,8 +34,8 @@ use crate::merge::merge_into;
 use crate::models::{ImageSet, Models, NothingNamed, with_captioning};
 use crate::pipeline::{self, Pipeline, TrainingData};
 use crate::score_settings::ScoreSettings;
-use crate::scored_captions::Captioning;
-use crate::vocabulary::{AUTO, Vocabulary, usual_list};
+use crate::scored_captions::{Captioning, ScoredCaptions};
+use crate::vocabulary::{self, AUTO, Vocabulary};
 use crate::{data_check, prospects, settings, text_cache};
 
 /// Prompts of files for validation at most: their pixels stay in memory.
@@ -62,12 +61,8 @@ impl Run<'_> {
         }
         let reporter = self.reporter;
         let calibration = self.known_calibration(files)?;
-        let words = self.words(files)?;
-        let measured_words = if files.finds_vocabulary() {
-            Vocabulary::chosen(None, false, None)?
-        } else {
-            words.clone()
-        };
+        let measured_words = Vocabulary::named(files.measured_vocabulary())?;
+        let words = self.found_before(files)?.unwrap_or_else(|| measured_words.clone());
         let annotations = self.annotations(files, &measured_words)?;
         let set = prompts::open(files, reporter)?;
         let splits = files.calibration.is_none() || files.test_images.unwrap_or(0) > 0;
@@ -145,53 +140,47 @@ impl Run<'_> {
         Ok(self.output.is_none() || (self.confirm)()?)
     }
 
-    /// The list of objects. One that is to be found lies in the run's folder once it is; until then what annotations use stands in.
-    fn words(&self, files: &Files) -> anyhow::Result<Vocabulary> {
-        if !files.finds_vocabulary() {
-            return Vocabulary::named(&files.vocabulary);
-        }
-        if files.calibration.is_some() {
-            let message = "--vocabulary auto finds another list than the calibration was made with";
-            bail!(Refusal::new(message).hint(
+    /// The list that a run that is resumed has found. Until it is found what annotations use stands in.
+    fn found_before(&self, files: &Files) -> anyhow::Result<Option<Vocabulary>> {
+        if files.finds_vocabulary() && files.calibration.is_some() {
+            bail!(vocabulary::other_than_calibrated(
                 "name that list, or leave --calibration out, so that the run calibrates on what it finds"
             ));
         }
         let found = self.begun.as_ref().map(|folder| folder.path(found_vocabulary::FILE));
-        match found.filter(|found| found.exists()) {
-            Some(found) => Vocabulary::named(&found),
-            None => Vocabulary::chosen(None, false, None),
-        }
+        let found = found.filter(|found| files.finds_vocabulary() && found.exists());
+        found.map(|found| Vocabulary::named(&found)).transpose()
     }
 
-    /// Finds the list of objects in captions of the calibration's images, which the calibration takes up, and writes it.
+    /// Finds the list of objects in captions of the calibration's images, and writes it. Returns the captions with it, for the
+    /// calibration; a list that was found before comes alone.
     fn find_words(
         &self,
         material: &Material<'_>,
         words: &Vocabulary,
         folder: &RunFolder,
-    ) -> anyhow::Result<Vocabulary> {
+    ) -> anyhow::Result<(Vocabulary, Option<ScoredCaptions>)> {
         let path = folder.path(found_vocabulary::FILE);
         if path.exists() {
-            return Ok(words.clone());
+            return Ok((words.clone(), None));
         }
         let Pair { policy, verifier, .. } = material.loaded;
         let tasks = material.captioned(&material.parts.calibration);
-        let mut scorer = MentionScorer {
-            tokenizer: Arc::clone(&policy.tokenizer) as _,
-            vocabulary: ObjectVocabulary::nothing(),
-            verifier: verifier.verifier.clone(),
-        };
+        let tokenizer = Arc::clone(&policy.tokenizer) as _;
+        let mut scorer = MentionScorer::of_nothing(tokenizer, verifier.verifier.clone());
         let stop = StopFlag::new((self.stop)()?);
         let (output, reporter) = (folder.path(calibrations::CALIBRATION), self.reporter);
         let kept = (Some(output.as_path()), &stop);
         let find = |captioning: &Captioning<'_>| {
             let scored = captioning.captions("calibrate", &mut scorer)?;
             let labelled = material.annotations.as_ref().map(|_| &material.measured_words);
-            FoundVocabulary::of_captions(captioning, &scored, &scorer, labelled)
+            let found = FoundVocabulary::of_captions(captioning, &scored, &scorer, labelled)?;
+            Ok((found, scored))
         };
-        let found = with_captioning(policy, material.config, &tasks, kept, reporter, find)?;
+        let (found, scored) =
+            with_captioning(policy, material.config, &tasks, kept, reporter, find)?;
         found.write(&path, reporter)?;
-        Ok(found.into_words())
+        Ok((found.into_words(), Some(scored)))
     }
 
     /// The calibration that was made before, of a run that is resumed by the run itself.
@@ -343,8 +332,9 @@ impl Run<'_> {
             None
         };
         let find = |folder| self.in_folder(folder, || self.find_words(material, words, folder));
-        let found = begun.as_ref().map(find).transpose()?;
+        let (found, captioned) = begun.as_ref().map(find).transpose()?.unzip();
         let words = found.as_ref().unwrap_or(words);
+        let captioned = captioned.flatten();
         let begin = |calibration: Option<&Calibration>| {
             begun.clone().map_or_else(|| begin(calibration), anyhow::Ok)
         };
@@ -366,8 +356,9 @@ impl Run<'_> {
         let Some(known) = known.or(stand_in.as_ref()) else {
             let folder = begin(calibration.as_ref())?;
             let pipeline = Pipeline { folder: Some(&folder), ..pipeline };
-            let published =
-                self.in_folder(&folder, || self.whole(&pipeline, material, calibration, &folder))?;
+            let published = self.in_folder(&folder, || {
+                self.whole(&pipeline, material, (calibration, captioned), &folder)
+            })?;
             return self.done(material.files, &folder, passed_over, published);
         };
         // What cannot be trained is refused before there is a folder.
@@ -408,18 +399,18 @@ impl Run<'_> {
         })
     }
 
-    /// Calibrates where that is not done yet, and, where images are held out, captions these before and after training.
+    /// Calibrates where that is not done yet, on captions that are there if there are any, and, where images are held out, captions these before and after training.
     fn whole(
         &self,
         pipeline: &Pipeline<'_>,
         material: &Material<'_>,
-        calibration: Option<Calibration>,
+        (calibration, captioned): (Option<Calibration>, Option<ScoredCaptions>),
         folder: &RunFolder,
     ) -> anyhow::Result<Option<Published>> {
         let started = Instant::now();
         let calibration = match calibration {
             Some(calibration) => calibration,
-            None => self.calibrate(pipeline, material, folder)?,
+            None => self.calibrate(pipeline, material, captioned, folder)?,
         };
         let calibrate = started.elapsed().as_secs_f64();
         let training = material.tasks(&material.parts.training);
@@ -447,6 +438,7 @@ impl Run<'_> {
         &self,
         pipeline: &Pipeline<'_>,
         material: &Material<'_>,
+        captioned: Option<ScoredCaptions>,
         folder: &RunFolder,
     ) -> anyhow::Result<Calibration> {
         let tasks = material.captioned(&material.parts.calibration);
@@ -463,7 +455,7 @@ impl Run<'_> {
         let views = |at| Ok(seen.task(at)?.verifier_images);
         verifier.report_drift(images.tasks.count(), &views, self.reporter)?;
         let calibration = pipeline
-            .own_calibration(&images)
+            .own_calibration(&images, captioned)
             .map_err(|error| uncalibrated(error, folder, &self.request.resume_command))?;
         let config = material.config;
         let captions = config.responses_per_iteration() * config.align.iterations;
@@ -570,10 +562,7 @@ impl Material<'_> {
 
     /// The object vocabulary that rates are measured by, as it was named.
     pub(super) fn vocabulary(&self) -> &Path {
-        if self.files.finds_vocabulary() {
-            return Path::new(usual_list(false, None));
-        }
-        &self.files.vocabulary
+        self.files.measured_vocabulary()
     }
 
     fn tasks(&self, rows: &[u32]) -> PromptTasks<'_> {

@@ -1,7 +1,7 @@
 //! What a run is trained from: kept in its folder, so that the folder is all it takes to go on.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use fisao_formats::documents::read_toml;
@@ -111,6 +111,14 @@ impl Files {
     /// Whether the list of objects is found in the captions of the calibration's images.
     pub(super) fn finds_vocabulary(&self) -> bool {
         vocabulary::is_automatic(Some(&self.vocabulary))
+    }
+
+    /// The list that annotations use and rates are measured by: the usual one where another is to be found.
+    pub(super) fn measured_vocabulary(&self) -> &Path {
+        if self.finds_vocabulary() {
+            return Path::new(vocabulary::usual_list(false, None));
+        }
+        &self.vocabulary
     }
 
     /// Model and verifier, as they are loaded for training.

@@ -47,7 +47,7 @@ impl Run<'_> {
         let known = setup.tasks(Split::Calibration, config.seed, sizes.calibration).labelled()?;
         let truth = known_truth(&known.1, labels);
         let calibration =
-            pipeline.own_calibration(&ImageSet { tasks: &TaskList(&known.0), truth })?;
+            pipeline.own_calibration(&ImageSet { tasks: &TaskList(&known.0), truth }, None)?;
         let tasks = setup.training(config);
         let validation = Some(validation(&known.0, &known.1, sizes.validation_tasks));
         let data = TrainingData { tasks: &tasks, validation };

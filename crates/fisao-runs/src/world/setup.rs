@@ -171,7 +171,7 @@ impl DemoSetup {
     ) -> anyhow::Result<Calibration> {
         let tasks = TaskList(tasks);
         let images = ImageSet { tasks: &tasks, truth: known_truth(truth, labels) };
-        self.models()?.calibrate(config, &images, control, reporter)
+        self.models()?.calibrate(config, (&images, None), control, reporter)
     }
 }
 
