@@ -1,14 +1,14 @@
-"""`fisao bench` beside PyTorch: the same cases, in turn, in one run.
+"""`fisao bench` beside PyTorch or onnxruntime: the same cases, in turn, in one run.
 
     cargo build --release
-    pip install torch transformers peft
+    pip install torch transformers peft onnx onnxscript onnxruntime
     python benches/compare.py [CASE …] [--engine eager …] [--rounds 5] [--seconds 3] [--threads 2]
         [--fisao target/release/fisao] [--markdown FILE] [--json FILE]
 
 In every round each side does the case in a process of its own, one after the other, so that what else the machine
 does falls on both. A ratio is that of one round; given are the median over the rounds and the range. Above 1 means
-that fisao is faster, or takes less memory. Threads are those of PyTorch; fisao takes all cores it may run on, so run
-this under `taskset` to give both fewer.
+that fisao is faster, or takes less memory. Threads are those of the other side; fisao takes all cores it may run on, so run
+this under `taskset` to give both fewer. The engine `onnxruntime` has the image towers in f32.
 """
 
 import argparse
@@ -25,6 +25,7 @@ CASES = [
     "decode-1024-4-f32", "decode-1024-1-bf16", "decode-1024-1-bf16-rounded", "decode-1024-4-bf16",
     "decode-1024-4-bf16-rounded", "train-256", "lora-1024-f32", "lora-1024-bf16", "lora-1024-bf16-rounded",
     *(f"encode-{encoder}-{form}" for encoder in ("vit-l-336", "vit-g-224", "so400m-384", "qformer") for form in ("f32", "bf16", "bf16-rounded")),
+    *(f"encode-{tower}-f32" for tower in ("1-vit-b-32-224", "vit-b-32-224", "1-siglip-b-16-224", "siglip-b-16-224", "1-vit-l-336")),
 ]
 
 
@@ -43,7 +44,7 @@ def spread(values, digits=2):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", default=CASES)
-    parser.add_argument("--engine", nargs="+", choices=["eager", "compile", "transformers"], default=["eager"])
+    parser.add_argument("--engine", nargs="+", choices=["eager", "compile", "transformers", "onnxruntime"], default=["eager"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -53,7 +54,7 @@ def main():
     arguments = parser.parse_args()
     seconds = ["--seconds", str(arguments.seconds)]
     lines = [
-        "| case | engine | PyTorch per s | fisao per s | faster | PyTorch MB | fisao MB | memory of PyTorch's |",
+        "| case | engine | its rate per s | fisao per s | faster | its MB | fisao MB | memory of its |",
         "|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
@@ -63,10 +64,8 @@ def main():
             rounds = []
             for _ in range(arguments.rounds):
                 ours = measured([arguments.fisao, "bench", "--here", "--quiet", *seconds, case])
-                theirs = measured([
-                    sys.executable, HERE / "pytorch/works.py", case, "--engine", engine, *seconds,
-                    "--threads", str(arguments.threads),
-                ])
+                works = [HERE / "onnx/works.py", case] if engine == "onnxruntime" else [HERE / "pytorch/works.py", case, "--engine", engine]
+                theirs = measured([sys.executable, *works, *seconds, "--threads", str(arguments.threads)])
                 if ours["count"] != theirs["count"]:
                     sys.exit(f"{case}: {ours['count']} {ours['unit']} here, {theirs['count']} there")
                 rounds.append((ours, theirs))

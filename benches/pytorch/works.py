@@ -2,6 +2,7 @@
 
     pip install torch transformers peft
     python works.py CASE --engine eager|compile|transformers [--seconds 3] [--threads 2]
+    python works.py encode-vit-b-32-224-f32 --export tower.onnx
 
 `eager` and `compile` run a Llama written out here in the way that is quickest in PyTorch: its fused attention, RMS norm
 and AdamW, caches allocated once and written in place. `transformers` runs Hugging Face's own classes: `generate` for
@@ -246,36 +247,68 @@ def train(size, batch, length, dtype, adapter, engine, learned=None):
     return work, batch * length, "tokens"
 
 
+# kind, hidden, inner, layers, heads, patch, side
+TOWERS = {
+    "vit-b-32-224": ("CLIP", 768, 3072, 12, 12, 32, 224),
+    "vit-l-336": ("CLIP", 1024, 4096, 24, 16, 14, 336),
+    "siglip-b-16-224": ("Siglip", 768, 3072, 12, 12, 16, 224),
+    "so400m-384": ("Siglip", 1152, 4304, 27, 16, 14, 384),
+    "vit-g-224": ("Blip2", 1408, 6144, 39, 16, 14, 224),
+}
+
+
 def tower(name):
     """The image tower of a case, as transformers has it, and the side of its images."""
     import transformers
 
-    if name == "vit-g-224":
-        kind, own = transformers.Blip2VisionModel, transformers.Blip2VisionConfig
-        sizes = dict(hidden_size=1408, intermediate_size=6144, num_hidden_layers=39, num_attention_heads=16, patch_size=14, image_size=224)
-    elif name == "so400m-384":
-        kind, own = transformers.SiglipVisionModel, transformers.SiglipVisionConfig
-        sizes = dict(hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, patch_size=14, image_size=384,
-                     vision_use_head=False)
-    else:
-        kind, own = transformers.CLIPVisionModel, transformers.CLIPVisionConfig
-        sizes = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, patch_size=14, image_size=336)
-    return kind(own(attn_implementation="sdpa", **sizes)), sizes["image_size"]
+    kind, hidden, inner, layers, heads, patch, side = TOWERS[name]
+    own = getattr(transformers, f"{kind}VisionConfig")(
+        attn_implementation="sdpa", hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers,
+        num_attention_heads=heads, patch_size=patch, image_size=side, **({"vision_use_head": False} if kind == "Siglip" else {}),
+    )
+    return getattr(transformers, f"{kind}VisionModel")(own), side
 
 
-def encode(name, dtype, engine):
+def encode(name, images, dtype, engine):
     if name == "qformer":
         return qformer(dtype, engine)
     model, side = tower(name)
     model = model.to(dtype).eval()
     net = torch.compile(model) if engine == "compile" else model
-    pixels = torch.ones(PICTURES, 3, side, side, dtype=dtype)
+    pixels = torch.ones(images, 3, side, side, dtype=dtype)
 
     @torch.inference_mode()
     def work():
         net(pixel_values=pixels)
 
-    return work, PICTURES, "pictures"
+    return work, images, "images"
+
+
+def export(name, path):
+    """The image tower of a case as an ONNX file, for images in any number."""
+
+    class States(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixel_values):
+            return self.model(pixel_values=pixel_values).last_hidden_state
+
+    _, images, of, _ = parsed(name)
+    model, side = tower(of)
+    pixels = torch.ones(images, 3, side, side)
+    with torch.inference_mode():
+        torch.onnx.export(States(model).eval(), (pixels,), path, input_names=["pixel_values"], dynamo=True)
+
+
+def parsed(name):
+    """Kind, images, tower and type of a case `encode-[1-]TOWER-TYPE[-rounded]`."""
+    kind, *parts = name.removesuffix("-rounded").split("-")
+    images = PICTURES
+    if parts[0].isdigit():
+        images, parts = int(parts[0]), parts[1:]
+    return kind, images, "-".join(parts[:-1]), parts[-1]
 
 
 def qformer(dtype, engine):
@@ -293,7 +326,7 @@ def qformer(dtype, engine):
     def work():
         net(input_ids=instruction, attention_mask=seen, query_embeds=queries, encoder_hidden_states=states)
 
-    return work, PICTURES, "pictures"
+    return work, PICTURES, "images"
 
 
 def product(rows, side, dtype):
@@ -330,7 +363,8 @@ def case(name, engine):
         case "lora":
             return train(parts[1], 2, 256, TYPES[parts[2]], True, engine)
         case "encode":
-            return encode("-".join(parts[1:-1]), TYPES[parts[-1]], engine)
+            _, images, of, dtype = parsed(name)
+            return encode(of, images, TYPES[dtype], engine)
     sys.exit(f"{name} is not a case that PyTorch does here")
 
 
@@ -341,7 +375,10 @@ def main():
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--export", metavar="FILE", help="write the case's image tower as ONNX, and measure nothing")
     arguments = parser.parse_args()
+    if arguments.export:
+        return export(arguments.case, arguments.export)
     torch.set_default_device(arguments.device)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)

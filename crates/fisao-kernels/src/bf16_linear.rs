@@ -87,14 +87,15 @@ fn rounded(x: Matrix<'_>) -> Scratch {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Rows, outputs, inputs: edges of panels, tiles, pairs, and more pairs than are packed at once.
     const SIZES: [[usize; 3]; 6] =
         [[1, 3, 5], [41, 64, 32], [47, 70, 33], [50, 130, 2100], [64, 320, 2], [103, 1, 1]];
 
-    fn value(at: usize) -> f32 {
+    /// Numbers from −1 to 1.
+    pub(crate) fn value(at: usize) -> f32 {
         // Neighbours that have nothing to do with each other: two rounds of a multiplicative hash.
         let mix = |x: u32| (x ^ x >> 15).wrapping_mul(0x2c1b_3c6d);
         (mix(mix(at as u32 + 11)) >> 8) as f32 / (1 << 23) as f32 - 1.0

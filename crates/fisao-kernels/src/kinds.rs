@@ -50,8 +50,8 @@ pub enum ActivationDtype {
     /// As they are: the weight is widened.
     #[default]
     F32,
-    /// Rounded to bf16, and their gradients likewise, as PyTorch does; twice as fast for many rows where the processor
-    /// multiplies bf16 (AVX512-BF16).
+    /// Rounded to bf16, and their gradients likewise, as PyTorch does; twice to four times as fast for many rows where the
+    /// processor multiplies bf16 (AVX512-BF16, AMX-BF16).
     Bf16,
 }
 

@@ -38,6 +38,8 @@ mod scratch;
 mod simd;
 mod skinny_gemm;
 pub mod swiglu;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod token_log_probs;
 mod transpose;
 pub mod view;
@@ -158,6 +160,15 @@ pub(crate) trait FusedGradients: Backend {
 /// Whether this tensor's operations run as kernels of this crate.
 pub fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && is_cpu(&x.device())
+}
+
+/// Whether products of activations rounded to bf16 run in the processor's tiles (Intel AMX).
+pub fn multiplies_in_tiles() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let found = tiles::Tiles::find().is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    let found = false;
+    found
 }
 
 /// Whether this is the device of this crate's kernels.

@@ -6,10 +6,13 @@
 use rayon::prelude::*;
 
 use crate::matrix::Matrix;
-use crate::simd::arch;
+use crate::simd::{arch, prefetch};
 
 /// Side of a block.
 const SIDE: usize = 16;
+
+/// Rows from the one that is read to the one that is asked for.
+const AHEAD: usize = 2 * SIDE;
 
 /// Numbers from which a matrix is worth sharing among threads.
 const PARALLEL: usize = 1 << 18;
@@ -61,21 +64,31 @@ fn transpose_blocks(
 ) {
     let Matrix { rows, .. } = matrix;
     let height = out.len() / rows;
-    let whole = if height == SIDE { rows / SIDE * SIDE } else { 0 };
-    for row in (0..whole).step_by(SIDE) {
+    for row in (0..rows).step_by(SIDE) {
+        let length = SIDE.min(rows - row);
+        // Rows of one head of many lie further apart than the processor looks ahead.
+        for at in 0..length {
+            prefetch(matrix.at(row + AHEAD + at).wrapping_add(first));
+        }
+        let whole = [height, length] == [SIDE; 2];
         let mut block = [[0.0; SIDE]; SIDE];
-        for (at, line) in block.iter_mut().enumerate() {
-            line.copy_from_slice(&matrix.row(row + at)[first..first + SIDE]);
+        for (at, line) in block.iter_mut().enumerate().take(length) {
+            let row = &matrix.row(row + at)[first..];
+            if whole {
+                line.copy_from_slice(&row[..SIDE]);
+            } else {
+                line[..height].copy_from_slice(&row[..height]);
+            }
         }
+        // In one place, where it is inlined.
         transpose_block(&mut block);
-        for (at, line) in block.iter().enumerate() {
-            out[at * rows + row..][..SIDE].copy_from_slice(line);
-        }
-    }
-    for row in whole..rows {
-        let line = &matrix.row(row)[first..first + height];
-        for (at, value) in line.iter().enumerate() {
-            out[at * rows + row] = *value;
+        for (at, line) in block.iter().enumerate().take(height) {
+            let out = &mut out[at * rows + row..];
+            if whole {
+                out[..SIDE].copy_from_slice(line);
+            } else {
+                out[..length].copy_from_slice(&line[..length]);
+            }
         }
     }
 }
@@ -106,8 +119,13 @@ impl pulp::NullaryFnOnce for Band<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let transpose_block = |block: &mut Block| interleave(self.simd, block);
-        transpose_blocks(self.matrix, self.first, self.out, transpose_block);
+        transpose_blocks(
+            self.matrix,
+            self.first,
+            self.out,
+            #[inline(always)]
+            |block: &mut Block| interleave(self.simd, block),
+        );
     }
 }
 

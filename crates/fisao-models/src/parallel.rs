@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 use fisao_kernels::is_cpu;
+pub use fisao_kernels::multiplies_in_tiles;
 use rayon::ThreadPool;
 
 /// One-threaded pools, one for each part that has ever been worked on at once. They are kept: what a

@@ -48,6 +48,7 @@ fn instructions() -> Vec<(&'static str, bool)> {
         ("AVX-512BW", is_x86_feature_detected!("avx512bw")),
         ("AVX-512VNNI", is_x86_feature_detected!("avx512vnni")),
         ("AVX-512BF16", is_x86_feature_detected!("avx512bf16")),
+        ("AMX-BF16", fisao_models::parallel::multiplies_in_tiles()),
     ]
 }
 

@@ -169,6 +169,32 @@ pub(super) fn clip_large() -> VisionConfig {
     }
 }
 
+/// CLIP ViT-B/32 at 224 pixels.
+pub(super) fn clip_base() -> VisionConfig {
+    VisionConfig {
+        hidden_size: 768,
+        intermediate_size: 3072,
+        num_hidden_layers: 12,
+        num_attention_heads: 12,
+        image_size: 224,
+        patch_size: 32,
+        ..clip_large()
+    }
+}
+
+/// SigLIP B/16 at 224 pixels.
+pub(super) fn siglip_base() -> VisionConfig {
+    VisionConfig {
+        hidden_size: 768,
+        intermediate_size: 3072,
+        num_hidden_layers: 12,
+        num_attention_heads: 12,
+        image_size: 224,
+        patch_size: 16,
+        ..siglip_so400m()
+    }
+}
+
 /// EVA ViT-g/14 at 224 pixels, of which BLIP-2 and InstructBLIP run 39 layers.
 pub(super) fn eva_giant() -> VisionConfig {
     VisionConfig {

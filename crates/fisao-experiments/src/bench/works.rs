@@ -23,7 +23,7 @@ use super::{Amount, Repetitions};
 pub const PROMPT: usize = 16;
 /// Tokens of a response.
 pub const DECODED: usize = 64;
-/// Images encoded together.
+/// Images that a Q-Former reads together.
 const IMAGES: usize = 8;
 /// Queries of InstructBLIP's Q-Former.
 const QUERIES: usize = 32;
@@ -172,10 +172,11 @@ pub(super) fn train(repetitions: &mut Repetitions, work: &Step) -> anyhow::Resul
     })
 }
 
-/// All layers of an image tower.
+/// All layers of an image tower, for images encoded together.
 pub(super) fn encode(
     repetitions: &mut Repetitions,
     config: &VisionConfig,
+    images: usize,
     held: Held,
 ) -> anyhow::Result<Amount> {
     let device = repetitions.device.clone();
@@ -183,7 +184,7 @@ pub(super) fn encode(
     let mut tower = VisionTower::load(config.clone(), weights, "vision", &device)?;
     tower.set_activation_dtype(held.activations());
     let side = config.image_size;
-    let pixels: Tensor<4> = Tensor::ones([IMAGES, 3, side, side], &device);
+    let pixels: Tensor<4> = Tensor::ones([images, 3, side, side], &device);
     while repetitions.again() {
         let states = tower.hidden_states(pixels.clone(), config.num_hidden_layers)?;
         // Another device is only done when something is read.
@@ -194,7 +195,8 @@ pub(super) fn encode(
     let layer = 2.0 * (4.0 * width * width + 2.0 * width * inner) + 4.0 * positions * width;
     let patches = 2.0 * 3.0 * (config.patch_size as f64).powi(2) * width * config.patches() as f64;
     let image = config.num_hidden_layers as f64 * positions * layer + patches;
-    Ok(Amount { count: IMAGES as f64, unit: "images", flops: IMAGES as f64 * image, bytes: 0.0 })
+    let count = images as f64;
+    Ok(Amount { count, unit: "images", flops: count * image, bytes: 0.0 })
 }
 
 /// What a Q-Former's queries read of images beside an instruction.
