@@ -8,13 +8,16 @@ use crate::rows::{accumulate, each_index};
 use crate::scratch::Scratch;
 use crate::simd::{add_scaled, vectorised};
 use crate::skinny_gemm;
-use crate::transpose::{transpose_into, transposed};
+use crate::transpose::transpose_into;
 
 /// Multiply-adds from which a product is worth sharing among threads.
 const SHARED_PRODUCT: usize = 1 << 22;
 
 /// Numbers of a right side that lies by columns from which turning it over pays.
 const TRANSPOSED_SIZE: usize = 1 << 19;
+
+/// Columns of it that are transposed at a time, in a core's cache, and multiplied by one thread.
+const PANEL: usize = 128;
 
 /// Rows up to which it does: the product's own copying weighs less, the more there are.
 const TRANSPOSED_ROWS: usize = 1024;
@@ -159,22 +162,70 @@ unsafe fn multiply_into(
     add: bool,
 ) {
     let (rows, columns, inner) = (a.rows, b.columns, a.columns);
-    assert!(a.data.len() >= a.extent() && b.data.len() >= b.extent(), "a matrix ends early");
+    let shared = rows * columns * inner >= SHARED_PRODUCT && rayon::current_num_threads() > 1;
     // By columns, a large right side is better transposed first.
     let by_columns = b.row_stride == 1 && b.column_stride > 1;
-    let transpose_first =
-        by_columns && rows < TRANSPOSED_ROWS && inner * columns >= TRANSPOSED_SIZE;
-    let transposed = if transpose_first { transposed(b.transposed()) } else { Vec::new() };
-    let b = if transpose_first { Matrix::dense(&transposed, inner, columns) } else { b };
-    let shared = rows * columns * inner >= SHARED_PRODUCT && rayon::current_num_threads() > 1;
+    if by_columns && rows < TRANSPOSED_ROWS && inner * columns >= TRANSPOSED_SIZE {
+        let out = Start(out);
+        let panel = |at: usize| {
+            let of_panel = at * PANEL..columns.min((at + 1) * PANEL);
+            let (first, width) = (of_panel.start, of_panel.len());
+            let mut transposed = Scratch::new(inner * width);
+            transpose_into(b.transposed().some_rows(of_panel), &mut transposed);
+            let b = Matrix::dense(&transposed, inner, width);
+            // SAFETY: columns of this panel alone, which lie where the caller says.
+            unsafe { gemm(out.column(first), stride, a, b, scale, add, gemm::Parallelism::None) };
+        };
+        let panels = 0..columns.div_ceil(PANEL);
+        if shared {
+            each_index(panels, panel);
+        } else {
+            panels.for_each(panel);
+        }
+        return;
+    }
     let parallelism = if shared { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
-    // SAFETY: by the assertions every element that gemm reads of `a` and `b` lies inside its slice; what it reads and
+    // SAFETY: the caller's.
+    unsafe { gemm(out, stride, a, b, scale, add, parallelism) };
+}
+
+/// Where a product begins, from which several threads go to columns of their own.
+#[derive(Clone, Copy)]
+struct Start(*mut f32);
+
+// SAFETY: threads write to disjoint columns.
+#[expect(unsafe_code, reason = "threads write columns of the same rows")]
+unsafe impl Send for Start {}
+// SAFETY: the same.
+#[expect(unsafe_code, reason = "threads write columns of the same rows")]
+unsafe impl Sync for Start {}
+
+impl Start {
+    fn column(self, at: usize) -> *mut f32 {
+        self.0.wrapping_add(at)
+    }
+}
+
+/// # Safety
+/// As of [`multiply_into`].
+#[expect(unsafe_code, reason = "gemm takes pointers; the extents are checked right before")]
+unsafe fn gemm(
+    out: *mut f32,
+    stride: usize,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    scale: f32,
+    add: bool,
+    parallelism: gemm::Parallelism,
+) {
+    assert!(a.data.len() >= a.extent() && b.data.len() >= b.extent(), "a matrix ends early");
+    // SAFETY: by the assertion every element that gemm reads of `a` and `b` lies inside its slice; what it reads and
     // writes of `out` the caller vouches for.
     unsafe {
         gemm::gemm(
-            rows,
-            columns,
-            inner,
+            a.rows,
+            b.columns,
+            a.columns,
             out,
             1,
             stride as isize,

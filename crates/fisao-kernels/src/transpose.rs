@@ -19,14 +19,7 @@ const PARALLEL: usize = 1 << 18;
 
 type Block = [[f32; SIDE]; SIDE];
 
-/// `[rows, columns]` with rows in one piece each → `[columns, rows]`, row-major without gaps.
-pub(crate) fn transposed(matrix: Matrix<'_>) -> Vec<f32> {
-    let mut out = vec![0.0; matrix.rows * matrix.columns];
-    transpose_into(matrix, &mut out);
-    out
-}
-
-/// The same, into `out`.
+/// `[rows, columns]` with rows in one piece each → `[columns, rows]`, row-major without gaps, into `out`.
 pub(crate) fn transpose_into(matrix: Matrix<'_>, out: &mut [f32]) {
     let Matrix { rows, columns, .. } = matrix;
     assert!(matrix.column_stride == 1, "a matrix whose rows lie in pieces");
@@ -176,7 +169,8 @@ mod tests {
         for (rows, columns) in [(1, 1), (16, 16), (17, 33), (48, 32), (5, 40), (70, 19), (520, 512)]
         {
             let values: Vec<f32> = (0..rows * columns).map(|at| at as f32).collect();
-            let transposed = transposed(Matrix::dense(&values, rows, columns));
+            let mut transposed = vec![0.0; values.len()];
+            transpose_into(Matrix::dense(&values, rows, columns), &mut transposed);
             for row in 0..rows {
                 for column in 0..columns {
                     let (found, put) =

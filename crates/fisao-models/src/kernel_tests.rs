@@ -376,10 +376,13 @@ fn attention_gradients_equal_finite_differences() {
     }
 }
 
-/// Many rows by few columns, as an adapter's products are, from every way its sides can lie; more columns than count as few last.
+/// Many rows by few columns, as an adapter's products are, from every way its sides can lie; then more columns than count as few,
+/// and a right side large enough to be transposed in panels.
 #[test]
 fn matmul_does_not_depend_on_memory_layout() {
-    for (rows, inner, width) in [(90, 50, 3), (41, 700, 16), (70, 33, 40), (45, 70, 60)] {
+    for (rows, inner, width) in
+        [(90, 50, 3), (41, 700, 16), (70, 33, 40), (45, 70, 60), (45, 800, 700)]
+    {
         let (a, b) = (random(rows * inner, 31), random(inner * width, 32));
         let [transposed_a, transposed_b] =
             [(&a, rows, inner), (&b, inner, width)].map(|(x, rows, columns)| {
