@@ -54,7 +54,7 @@ def main():
     arguments = parser.parse_args()
     seconds = ["--seconds", str(arguments.seconds)]
     lines = [
-        "| case | engine | its rate per s | fisao per s | faster | its MB | fisao MB | memory of its |",
+        "| case | engine | theirs per s | fisao per s | faster | their MB | fisao MB | memory of theirs |",
         "|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)

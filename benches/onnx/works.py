@@ -8,19 +8,17 @@ that peak memory is onnxruntime's. Exported files stay in the folder of models.
 """
 
 import argparse
-import json
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy
 import onnxruntime
 
-FEWEST = 3
-PYTORCH = pathlib.Path(__file__).resolve().parent.parent / "pytorch/works.py"
+PYTORCH = pathlib.Path(__file__).resolve().parent.parent / "pytorch"
+sys.path.insert(0, str(PYTORCH))
+from timing import repeat, report
 
 
 def main():
@@ -35,25 +33,14 @@ def main():
     file = arguments.models / f"{arguments.case}.onnx"
     if not file.exists():
         arguments.models.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, PYTORCH, arguments.case, "--export", file], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, PYTORCH / "works.py", arguments.case, "--export", file], check=True, stdout=subprocess.DEVNULL)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = arguments.threads
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     [pixels] = session.get_inputs()
     image = numpy.ones(pixels.shape, numpy.float32)
-    times = []
-    while len(times) < FEWEST + 1 or sum(times[1:]) < arguments.seconds:
-        begun = time.perf_counter()
-        session.run(None, {pixels.name: image})
-        times.append(time.perf_counter() - begun)
-    times = sorted(times[1:])
-    median, count = times[len(times) // 2], pixels.shape[0]
-    print(json.dumps({
-        "case": arguments.case, "unit": "images", "count": count, "repetitions": len(times), "seconds": median,
-        "shortest": times[0], "longest": times[-1], "rate": count / median,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
-        "onnxruntime": onnxruntime.__version__,
-    }))
+    times = repeat(lambda: session.run(None, {pixels.name: image}), arguments.seconds)
+    report(arguments.case, "images", pixels.shape[0], times, onnxruntime=onnxruntime.__version__)
 
 
 if __name__ == "__main__":

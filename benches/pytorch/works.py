@@ -11,17 +11,15 @@ crates/fisao-experiments/src/bench/{models,works}.rs.
 """
 
 import argparse
-import json
-import resource
 import sys
-import time
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from timing import repeat, report
+
 PROMPT, DECODED, PICTURES = 16, 64, 8
-FEWEST = 3
 
 # vocabulary, hidden, inner, layers, heads
 SIZES = {
@@ -134,17 +132,6 @@ def build(make, dtype):
         return fast(module.to_empty(device="cpu"), dtype)
     finally:
         torch.set_default_dtype(default)
-
-
-def repeat(work, seconds):
-    times = []
-    while len(times) < FEWEST + 1 or sum(times[1:]) < seconds:
-        begun = time.perf_counter()
-        work()
-        if torch.get_default_device().type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - begun)
-    return sorted(times[1:])
 
 
 def hf_config(size, dtype):
@@ -285,7 +272,7 @@ def encode(name, images, dtype, engine):
 
 
 def export(name, path):
-    """The image tower of a case as an ONNX file, for images in any number."""
+    """The image tower of a case as an ONNX file, for as many images as the case has."""
 
     class States(nn.Module):
         def __init__(self, model):
@@ -295,7 +282,7 @@ def export(name, path):
         def forward(self, pixel_values):
             return self.model(pixel_values=pixel_values).last_hidden_state
 
-    _, images, of, _ = parsed(name)
+    images, of, _ = parsed(name)
     model, side = tower(of)
     pixels = torch.ones(images, 3, side, side)
     with torch.inference_mode():
@@ -303,12 +290,12 @@ def export(name, path):
 
 
 def parsed(name):
-    """Kind, images, tower and type of a case `encode-[1-]TOWER-TYPE[-rounded]`."""
-    kind, *parts = name.removesuffix("-rounded").split("-")
+    """Images, tower and type of a case `encode-[1-]TOWER-TYPE[-rounded]`."""
+    _, *parts = name.removesuffix("-rounded").split("-")
     images = PICTURES
     if parts[0].isdigit():
         images, parts = int(parts[0]), parts[1:]
-    return kind, images, "-".join(parts[:-1]), parts[-1]
+    return images, "-".join(parts[:-1]), parts[-1]
 
 
 def qformer(dtype, engine):
@@ -363,7 +350,7 @@ def case(name, engine):
         case "lora":
             return train(parts[1], 2, 256, TYPES[parts[2]], True, engine)
         case "encode":
-            _, images, of, dtype = parsed(name)
+            images, of, dtype = parsed(name)
             return encode(of, images, TYPES[dtype], engine)
     sys.exit(f"{name} is not a case that PyTorch does here")
 
@@ -383,14 +370,8 @@ def main():
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     work, count, unit = case(arguments.case, arguments.engine)
-    times = repeat(work, arguments.seconds)
-    median = times[len(times) // 2]
-    print(json.dumps({
-        "case": arguments.case, "unit": unit, "count": count, "repetitions": len(times), "seconds": median,
-        "shortest": times[0], "longest": times[-1], "rate": count / median,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
-        "torch": torch.__version__,
-    }))
+    waited = (lambda: (work(), torch.cuda.synchronize())) if arguments.device.startswith("cuda") else work
+    report(arguments.case, unit, count, repeat(waited, arguments.seconds), torch=torch.__version__)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ pub struct LoopConfig {
     #[serde(alias = "recompute-layers")]
     pub gradient_checkpointing: bool,
     /// What the linear layers of a model held in bf16 multiply, when it speaks and when it learns: `f32`, activations as they are, or
-    /// `bf16`, rounded, which is up to twice as fast where the processor multiplies bf16. Default `f32`.
+    /// `bf16`, rounded, which is twice to four times as fast where the processor multiplies bf16. Default `f32`.
     pub activation_dtype: ActivationDtype,
     /// What the encoders made of images that come up again, kept in memory, and as much again of images that are captioned before and
     /// after training. Unit: MB; 0 keeps nothing. Default 1024.

@@ -136,7 +136,7 @@ fn encoding() -> Vec<Case> {
         ),
     ];
     let of_tower = |(names, about, config): Tower| {
-        in_each_form(names, about, move |r, held| works::encode(r, &config(), 8, held))
+        in_each_form(names, about, move |r, held| works::encode(r, &config(), works::IMAGES, held))
     };
     let mut cases: Vec<Case> = towers.into_iter().flat_map(of_tower).collect();
     // Beside onnxruntime: the towers of most contrastive checkpoints, one image at a time and eight.
@@ -150,14 +150,19 @@ fn encoding() -> Vec<Case> {
             models::clip_base,
             1,
         ),
-        in_f32("encode-vit-b-32-224-f32", "8 images, the same", models::clip_base, 8),
+        in_f32("encode-vit-b-32-224-f32", "8 images, the same", models::clip_base, works::IMAGES),
         in_f32(
             "encode-1-siglip-b-16-224-f32",
             "1 image through SigLIP B/16-224, f32",
             models::siglip_base,
             1,
         ),
-        in_f32("encode-siglip-b-16-224-f32", "8 images, the same", models::siglip_base, 8),
+        in_f32(
+            "encode-siglip-b-16-224-f32",
+            "8 images, the same",
+            models::siglip_base,
+            works::IMAGES,
+        ),
         in_f32(
             "encode-1-vit-l-336-f32",
             "1 image through CLIP ViT-L/14-336, f32",

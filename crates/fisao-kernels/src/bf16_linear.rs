@@ -58,6 +58,15 @@ pub(crate) fn takes_many_rows() -> bool {
     found
 }
 
+/// Whether that kernel runs in the processor's tiles (Intel AMX).
+pub fn multiplies_in_tiles() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let found = DotProducts::find().is_some_and(DotProducts::has_tiles);
+    #[cfg(not(target_arch = "x86_64"))]
+    let found = false;
+    found
+}
+
 /// Gradient of `x`: `[rows, out]` → `[rows, in]`.
 pub(crate) fn backward_input(gradient: Matrix<'_>, weight: StoredMatrix<'_, bf16>) -> Vec<f32> {
     #[cfg(target_arch = "x86_64")]

@@ -16,6 +16,7 @@ use half::bf16;
 use pulp::cast;
 use pulp::x86::V4;
 
+use crate::disjoint_slices::DisjointSlices;
 use crate::matrix::Matrix;
 use crate::matrix::StoredMatrix;
 use crate::rounding::rounded_bits;
@@ -68,6 +69,11 @@ impl DotProducts {
     pub(crate) fn find() -> Option<Self> {
         let simd = V4::try_new().filter(|_| is_x86_feature_detected!("avx512bf16"))?;
         Some(Self { simd, tiles: Tiles::find() })
+    }
+
+    /// Whether sums stay in tiles.
+    pub(crate) fn has_tiles(self) -> bool {
+        self.tiles.is_some()
     }
 }
 
@@ -129,7 +135,7 @@ fn write(instructions: DotProducts, out: &mut [MaybeUninit<f32>], a: Matrix<'_>,
     let rows = (ROUNDED / Left::stride(inner)).max(1);
     for (index, out) in out.chunks_mut(rows * columns).enumerate() {
         let left = Left::rounded(a, index * rows..index * rows + out.len() / columns);
-        let out = DisjointSlices { start: out.as_mut_ptr(), length: out.len() };
+        let out = DisjointSlices::new(out.as_mut_ptr(), out.len());
         each_index(0..tasks, |task| {
             let range = task * panels / tasks..(task + 1) * panels / tasks;
             // SAFETY: the processor has the instructions, and no two tasks have a panel in common.
@@ -164,7 +170,7 @@ impl Left {
     fn rounded(a: Matrix<'_>, rows: Range<usize>) -> Self {
         let stride = Self::stride(a.columns);
         let mut words = Words::new(rows.len().next_multiple_of(tiles::BLOCK) * stride);
-        fill_rows(words.all(), stride, |first, words| {
+        fill_rows(words.all_mut(), stride, |first, words| {
             for (at, words) in words.chunks_exact_mut(stride).enumerate() {
                 if first + at < rows.len() {
                     round_row(a, rows.start + first + at, words);
@@ -181,7 +187,7 @@ impl Left {
 struct Words {
     /// Bits of it are words.
     numbers: Scratch,
-    first: usize,
+    place: Range<usize>,
 }
 
 impl Words {
@@ -191,17 +197,15 @@ impl Words {
         let first = numbers.as_ptr().align_offset(LANES * size_of::<u32>());
         // An offset that is not known is any.
         let first = first.min(LANES - 1);
-        Self { numbers, first }
+        Self { numbers, place: first..first + length }
     }
 
-    fn all(&mut self) -> &mut [u32] {
-        let length = self.numbers.len() + 1 - LANES;
-        &mut bytemuck::cast_slice_mut(&mut self.numbers)[self.first..][..length]
+    fn all(&self) -> &[u32] {
+        bytemuck::cast_slice(&self.numbers[self.place.clone()])
     }
 
-    fn get(&self) -> &[u32] {
-        let length = self.numbers.len() + 1 - LANES;
-        &bytemuck::cast_slice(&self.numbers)[self.first..][..length]
+    fn all_mut(&mut self) -> &mut [u32] {
+        bytemuck::cast_slice_mut(&mut self.numbers[self.place.clone()])
     }
 }
 
@@ -231,35 +235,6 @@ fn round_row(a: Matrix<'_>, row: usize, words: &mut [u32]) {
     }
 }
 
-/// Where the result goes: panels of it, from several threads.
-#[derive(Clone, Copy)]
-struct DisjointSlices {
-    start: *mut MaybeUninit<f32>,
-    length: usize,
-}
-
-// SAFETY: it is used for disjoint ranges only.
-#[expect(unsafe_code, reason = "threads write columns of the same rows")]
-unsafe impl Send for DisjointSlices {}
-// SAFETY: the same.
-#[expect(unsafe_code, reason = "threads write columns of the same rows")]
-unsafe impl Sync for DisjointSlices {}
-
-impl DisjointSlices {
-    /// # Safety
-    /// Nothing else uses the range meanwhile.
-    #[expect(unsafe_code, clippy::mut_from_ref, reason = "threads write columns of the same rows")]
-    #[inline(always)]
-    unsafe fn range(&self, range: Range<usize>) -> &mut [MaybeUninit<f32>] {
-        assert!(
-            range.start <= range.end && range.end <= self.length,
-            "a tile outside of its product"
-        );
-        // SAFETY: it lies inside, and nothing else uses it.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
-    }
-}
-
 /// Products with some panels of the right side.
 ///
 /// # Safety
@@ -276,17 +251,16 @@ unsafe fn multiply_panels(
     let layout = tiles.map(Tiles::laid_out);
     let pairs = right.inner.div_ceil(2);
     // Lines of zeros fill the last tile.
-    let lines_of = |length: usize| {
-        if tiles.is_some() { length.next_multiple_of(tiles::SIDE) } else { length }
-    };
+    let (rows_at_once, lines_at_once) =
+        if layout.is_some() { (tiles::BLOCK, tiles::SIDE) } else { (BLOCK, 1) };
+    let lines_of = |length: usize| length.next_multiple_of(lines_at_once);
     let mut packed = Words::new(lines_of(PAIRS.min(pairs)) * panels.len() * COLUMNS);
-    let packed: &mut [Line] = bytemuck::cast_slice_mut(packed.all());
+    let packed: &mut [Line] = bytemuck::cast_slice_mut(packed.all_mut());
     for first in (0..pairs).step_by(PAIRS) {
         let length = lines_of(PAIRS.min(pairs - first));
         for (panel, lines) in panels.clone().zip(packed.chunks_exact_mut(length)) {
             right.pack(simd, lines, panel * COLUMNS, first);
         }
-        let rows_at_once = if layout.is_some() { tiles::BLOCK } else { BLOCK };
         for block in (0..left.rows).step_by(rows_at_once) {
             let end = (block + rows_at_once).min(left.rows);
             for (panel, lines) in panels.clone().zip(packed.chunks_exact(length)) {
@@ -326,7 +300,7 @@ impl<'a> Place<'a> {
     #[expect(unsafe_code, reason = "threads write columns of the same rows")]
     #[inline(always)]
     fn put(&self, row: usize, column: usize, sums: &[f32]) {
-        let width = sums.len().min(self.width.saturating_sub(column));
+        let width = sums.len().min(self.width - column);
         let column = self.column + column;
         let start = row * self.right.columns + column;
         // SAFETY: columns of this panel.
@@ -358,7 +332,7 @@ fn multiply_tiles(
     lines: &[Line],
     place: Place<'_>,
 ) {
-    let words = &left.words.get()[rows.start * left.stride + first..];
+    let words = &left.words.all()[rows.start * left.stride + first..];
     let right = lines.as_flattened().as_flattened();
     let mut sums = [[0.0; tiles::BLOCK]; tiles::BLOCK];
     for column in (0..place.width).step_by(tiles::BLOCK) {
@@ -379,7 +353,7 @@ fn multiply_vectors(
     place: Place<'_>,
 ) {
     for row in rows.clone().step_by(ROWS) {
-        let words = &left.words.get()[row * left.stride + first..];
+        let words = &left.words.all()[row * left.stride + first..];
         let put = |at: usize, sums: &[f32; COLUMNS]| place.put(row + at, 0, sums);
         match ROWS.min(rows.end - row) {
             6 => tile::<6>(words, left.stride, lines, put),
@@ -535,6 +509,8 @@ mod tests {
                     Side::Transposed => StoredMatrix { data: &b, rows: columns, columns: inner },
                 };
                 let [found, expected] = [Some(tiles), None].map(|tiles| {
+                    // What the words' memory held before must not be multiplied, not even by zero.
+                    Scratch::new(1 << 19).fill(f32::NAN);
                     let a = Matrix::dense(&a, rows, inner);
                     product(DotProducts { simd, tiles }, a, stored, side, Some(&bias))
                 });

@@ -20,6 +20,7 @@ pub mod attention;
 mod autodiff;
 mod bf16_linear;
 mod cpu;
+mod disjoint_slices;
 #[cfg(target_arch = "x86_64")]
 mod dot_products;
 mod half_linear;
@@ -50,6 +51,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchDevice, backend_extension};
 use burn::tensor::{DType, Device, Tensor};
 
+pub use bf16_linear::multiplies_in_tiles;
 pub use kinds::{Activation, ActivationDtype};
 pub use rows::accumulate;
 pub use simd::{exponentials, highest, vectorised};
@@ -160,15 +162,6 @@ pub(crate) trait FusedGradients: Backend {
 /// Whether this tensor's operations run as kernels of this crate.
 pub fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && is_cpu(&x.device())
-}
-
-/// Whether products of activations rounded to bf16 run in the processor's tiles (Intel AMX).
-pub fn multiplies_in_tiles() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    let found = tiles::Tiles::find().is_some();
-    #[cfg(not(target_arch = "x86_64"))]
-    let found = false;
-    found
 }
 
 /// Whether this is the device of this crate's kernels.

@@ -2,6 +2,7 @@
 //!
 //! Backwards: `∂x = ∂y W`, `∂W = ∂yᵀ x`, `∂b = Σ ∂y`.
 
+use crate::disjoint_slices::DisjointSlices;
 use crate::matrix::{Matrix, SKINNY_ROWS, StoredMatrix};
 use crate::rank_k_update;
 use crate::rows::{accumulate, each_index};
@@ -163,18 +164,45 @@ unsafe fn multiply_into(
 ) {
     let (rows, columns, inner) = (a.rows, b.columns, a.columns);
     let shared = rows * columns * inner >= SHARED_PRODUCT && rayon::current_num_threads() > 1;
+    // The place is `out` or some columns of it, `b` the right side's same columns.
+    let gemm = |place: *mut f32, b: Matrix<'_>, parallelism| {
+        assert!(a.data.len() >= a.extent() && b.data.len() >= b.extent(), "a matrix ends early");
+        // SAFETY: by the assertion every element that gemm reads of `a` and `b` lies inside its slice; what it reads and
+        // writes of `out` the caller vouches for.
+        unsafe {
+            gemm::gemm(
+                rows,
+                b.columns,
+                inner,
+                place,
+                1,
+                stride as isize,
+                add,
+                a.data.as_ptr(),
+                a.column_stride as isize,
+                a.row_stride as isize,
+                b.data.as_ptr(),
+                b.column_stride as isize,
+                b.row_stride as isize,
+                1.0,
+                scale,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
+    };
     // By columns, a large right side is better transposed first.
     let by_columns = b.row_stride == 1 && b.column_stride > 1;
     if by_columns && rows < TRANSPOSED_ROWS && inner * columns >= TRANSPOSED_SIZE {
-        let out = Start(out);
+        let out = DisjointSlices::new(out.cast(), (rows - 1) * stride + columns);
         let panel = |at: usize| {
             let of_panel = at * PANEL..columns.min((at + 1) * PANEL);
-            let (first, width) = (of_panel.start, of_panel.len());
+            let (place, width) = (out.at(of_panel.start), of_panel.len());
             let mut transposed = Scratch::new(inner * width);
             transpose_into(b.transposed().some_rows(of_panel), &mut transposed);
-            let b = Matrix::dense(&transposed, inner, width);
-            // SAFETY: columns of this panel alone, which lie where the caller says.
-            unsafe { gemm(out.column(first), stride, a, b, scale, add, gemm::Parallelism::None) };
+            gemm(place.cast(), Matrix::dense(&transposed, inner, width), gemm::Parallelism::None);
         };
         let panels = 0..columns.div_ceil(PANEL);
         if shared {
@@ -184,66 +212,7 @@ unsafe fn multiply_into(
         }
         return;
     }
-    let parallelism = if shared { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
-    // SAFETY: the caller's.
-    unsafe { gemm(out, stride, a, b, scale, add, parallelism) };
-}
-
-/// Where a product begins, from which several threads go to columns of their own.
-#[derive(Clone, Copy)]
-struct Start(*mut f32);
-
-// SAFETY: threads write to disjoint columns.
-#[expect(unsafe_code, reason = "threads write columns of the same rows")]
-unsafe impl Send for Start {}
-// SAFETY: the same.
-#[expect(unsafe_code, reason = "threads write columns of the same rows")]
-unsafe impl Sync for Start {}
-
-impl Start {
-    fn column(self, at: usize) -> *mut f32 {
-        self.0.wrapping_add(at)
-    }
-}
-
-/// # Safety
-/// As of [`multiply_into`].
-#[expect(unsafe_code, reason = "gemm takes pointers; the extents are checked right before")]
-unsafe fn gemm(
-    out: *mut f32,
-    stride: usize,
-    a: Matrix<'_>,
-    b: Matrix<'_>,
-    scale: f32,
-    add: bool,
-    parallelism: gemm::Parallelism,
-) {
-    assert!(a.data.len() >= a.extent() && b.data.len() >= b.extent(), "a matrix ends early");
-    // SAFETY: by the assertion every element that gemm reads of `a` and `b` lies inside its slice; what it reads and
-    // writes of `out` the caller vouches for.
-    unsafe {
-        gemm::gemm(
-            a.rows,
-            b.columns,
-            a.columns,
-            out,
-            1,
-            stride as isize,
-            add,
-            a.data.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            parallelism,
-        );
-    }
+    gemm(out, b, if shared { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None });
 }
 
 /// `x`: `[rows, in]`, `weight`: `[out, in]`, `bias`: `[out]` → `[rows, out]`.

@@ -171,27 +171,24 @@ pub(super) fn clip_large() -> VisionConfig {
 
 /// CLIP ViT-B/32 at 224 pixels.
 pub(super) fn clip_base() -> VisionConfig {
-    VisionConfig {
-        hidden_size: 768,
-        intermediate_size: 3072,
-        num_hidden_layers: 12,
-        num_attention_heads: 12,
-        image_size: 224,
-        patch_size: 32,
-        ..clip_large()
-    }
+    base(32, &clip_large())
 }
 
 /// SigLIP B/16 at 224 pixels.
 pub(super) fn siglip_base() -> VisionConfig {
+    base(16, &siglip_so400m())
+}
+
+/// The base size of a tower, for 224 pixels.
+fn base(patch_size: usize, of: &VisionConfig) -> VisionConfig {
     VisionConfig {
         hidden_size: 768,
         intermediate_size: 3072,
         num_hidden_layers: 12,
         num_attention_heads: 12,
         image_size: 224,
-        patch_size: 16,
-        ..siglip_so400m()
+        patch_size,
+        ..of.clone()
     }
 }
 

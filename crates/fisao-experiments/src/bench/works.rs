@@ -23,8 +23,8 @@ use super::{Amount, Repetitions};
 pub const PROMPT: usize = 16;
 /// Tokens of a response.
 pub const DECODED: usize = 64;
-/// Images that a Q-Former reads together.
-const IMAGES: usize = 8;
+/// Images encoded together, where it is not one.
+pub(super) const IMAGES: usize = 8;
 /// Queries of InstructBLIP's Q-Former.
 const QUERIES: usize = 32;
 /// Tokens of its instruction.
