@@ -71,7 +71,8 @@ pub fn calibrate(
             fit_unlabelled(&scores, &anchors, &UnlabelledConfig::default())?
         }
     };
-    calibration.centres = centres;
+    calibration.centres = centres.names;
+    calibration.described = centres.described;
     calibration.weights = weights;
     let sentences = captions
         .iter()

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fisao_models::parallel::{cores, parallel_chunks};
 use fisao_verifier::calibration::{Centres, centres};
 use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
-use fisao_verifier::regions::ImageEmbedding;
+use fisao_verifier::regions::{ImageEmbedding, Wording};
 use fisao_verifier::scorer::{Verifier, VerifierError};
 
 use crate::error::AlignError;
@@ -49,13 +49,21 @@ pub(crate) fn scores_of(
     verifier: &Verifier,
 ) -> Result<Vec<f64>, VerifierError> {
     let mentions = captions.iter().flat_map(|caption| {
-        caption.mentions.iter().map(|mention| (&images[caption.task], &mention.form))
+        caption.mentions.iter().map(|mention| (&images[caption.task], mention))
     });
-    mentions.map(|(image, form)| verifier.score(image, form)).collect()
+    mentions.map(|(image, mention)| verifier.score_mention(image, mention)).collect()
 }
 
-/// Finds the centres of names where the verifier's scores are to be [centred](fisao_verifier::regions::ScoreConfig::centred);
-/// the verifier takes them, or none, from then on.
+/// What is taken from scores.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ScoreCentres {
+    /// From those of names, where scores are [centred](fisao_verifier::regions::ScoreConfig::centred).
+    pub names: Option<Centres>,
+    /// From those of phrases besides, where [phrases](Wording::Phrase) are scored, and some say how what they name is.
+    pub described: Option<f64>,
+}
+
+/// Finds the centres of scores; the verifier takes them, or none, from then on.
 ///
 /// # Errors
 /// See [`mismatched_centres`].
@@ -64,14 +72,39 @@ pub fn centre(
     images: &[ImageEmbedding],
     verifier: &mut Verifier,
     vocabulary: &ObjectVocabulary,
-) -> Result<Option<Centres>, AlignError> {
-    let centres = if verifier.score_config().centred {
-        Some(mismatched_centres(captions, images, verifier, vocabulary)?)
+) -> Result<ScoreCentres, AlignError> {
+    verifier.set_centres(None);
+    verifier.learn(vocabulary)?;
+    for mention in captions.iter().flat_map(|caption| &caption.mentions) {
+        verifier.embed_mention(mention)?;
+    }
+    if !verifier.score_config().centred {
+        return Ok(ScoreCentres::default());
+    }
+    let names = Some(mismatched_centres(captions, images, verifier, vocabulary)?);
+    verifier.set_centres(names.clone());
+    let described = if verifier.score_config().wording == Wording::Phrase {
+        described_centre(captions, images, verifier)?
     } else {
         None
     };
-    verifier.set_centres(centres.clone());
-    Ok(centres)
+    verifier.set_described(described.unwrap_or_default());
+    Ok(ScoreCentres { names, described })
+}
+
+/// What is left, on average, of the centred scores of phrases that describe what they name, over images that do not show it: what
+/// the describing adds by itself. `None` where nothing is described.
+fn described_centre(
+    captions: &[ScoredResponse],
+    images: &[ImageEmbedding],
+    verifier: &Verifier,
+) -> Result<Option<f64>, VerifierError> {
+    let scores = mismatched(captions, images, |image, mention| {
+        let described = mention.description.is_some();
+        described.then(|| verifier.score_mention(image, mention)).transpose()
+    })?;
+    let count = scores.len() as f64;
+    Ok((!scores.is_empty()).then(|| scores.iter().sum::<f64>() / count))
 }
 
 /// Mean score of every name of the vocabulary over the images whose own captions do not name its category. A name that
@@ -88,7 +121,7 @@ pub fn mismatched_centres(
 ) -> Result<Centres, AlignError> {
     verifier.set_centres(None);
     let forms: Vec<(&str, usize)> = vocabulary.forms().collect();
-    verifier.embed_names(forms.iter().map(|(form, _)| *form))?;
+    verifier.learn(vocabulary)?;
     let mut named = vec![BTreeSet::new(); images.len()];
     for caption in captions {
         named[caption.task].extend(caption.mentions.iter().map(|mention| mention.category));
@@ -119,6 +152,15 @@ pub fn mismatched_scores(
     images: &[ImageEmbedding],
     verifier: &Verifier,
 ) -> Result<Vec<f64>, VerifierError> {
+    mismatched(captions, images, |image, mention| verifier.score_mention(image, mention).map(Some))
+}
+
+/// What is made of mentions and other images, whose own captions do not name the object.
+fn mismatched(
+    captions: &[ScoredResponse],
+    images: &[ImageEmbedding],
+    score: impl Fn(&ImageEmbedding, &TokenMention) -> Result<Option<f64>, VerifierError>,
+) -> Result<Vec<f64>, VerifierError> {
     let count = captions.len();
     let mut scores = Vec::new();
     for (index, caption) in captions.iter().enumerate() {
@@ -127,7 +169,7 @@ pub fn mismatched_scores(
             other.mentions.iter().map(|mention| mention.category).collect();
         for mention in &caption.mentions {
             if other.task != caption.task && !named.contains(&mention.category) {
-                scores.push(verifier.score(&images[other.task], &mention.form)?);
+                scores.extend(score(&images[other.task], mention)?);
             }
         }
     }

@@ -329,7 +329,9 @@ impl Check<'_, '_> {
             usize::MAX
         };
         let mut named = BTreeSet::new();
-        for mention in self.scorer.vocabulary.token_mentions(text, &decoded.spans) {
+        let mut mentions = self.scorer.vocabulary.token_mentions(text, &decoded.spans);
+        self.scorer.describe(text, &mut mentions);
+        for mention in mentions {
             if mention.negated {
                 continue;
             }
@@ -337,8 +339,8 @@ impl Check<'_, '_> {
             if mention.span.start < progress.passed.0 || mention.span.start >= settled {
                 continue;
             }
-            self.scorer.verifier.embed_names([mention.form.as_str()])?;
-            let score = self.scorer.verifier.score(self.image, &mention.form)?;
+            self.scorer.verifier.embed_mention(&mention)?;
+            let score = self.scorer.verifier.score_mention(self.image, &mention)?;
             let p_hallucinated = self.guide.p_hallucinated(score);
             let is_doubtful = self.guide.doubts(p_hallucinated);
             if !(is_doubtful || is_repeat && progress.wants_another(&self.guide.config)) {

@@ -1,6 +1,7 @@
 //! The objects that responses name, with their scores.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use fisao_models::generation::{FinishReason, Generated};
@@ -41,11 +42,15 @@ impl MentionScorer {
         let decoded = self.tokenizer.decode(&response.tokens)?;
         let all = self.vocabulary.token_mentions(&decoded.text, &decoded.spans);
         let found = all.len();
-        let mentions: Vec<TokenMention> =
+        let mut mentions: Vec<TokenMention> =
             all.into_iter().filter(|mention| !mention.negated).collect();
+        self.describe(&decoded.text, &mut mentions);
         self.verifier.embed_names(mentions.iter().map(|mention| mention.form.as_str()))?;
-        let scores = mentions.iter().map(|mention| self.verifier.score(image, &mention.form));
-        let scores = scores.collect::<Result<_, _>>()?;
+        let mut score = |mention: &TokenMention| {
+            self.verifier.embed_mention(mention)?;
+            self.verifier.score_mention(image, mention)
+        };
+        let scores = mentions.iter().map(&mut score).collect::<Result<_, _>>()?;
         Ok(ScoredResponse {
             task,
             tokens: response.tokens,
@@ -56,6 +61,16 @@ impl MentionScorer {
             mentions,
             scores,
         })
+    }
+
+    /// Says of mentions how the text describes them, where that is scored.
+    pub(crate) fn describe(&self, text: &str, mentions: &mut [TokenMention]) {
+        let spans: Vec<Range<usize>> =
+            mentions.iter().map(|mention| mention.span.clone()).collect();
+        let descriptions = self.verifier.descriptions(text, &spans);
+        for (mention, description) in mentions.iter_mut().zip(descriptions) {
+            mention.description = description;
+        }
     }
 
     /// [Reads](Self::read) responses, `samples` adjacent ones to each task; `images` holds an embedding for every task.

@@ -378,6 +378,7 @@ mod tests {
                 span: 0..1,
                 tokens: 0..1,
                 negated: false,
+                description: None,
             };
             ScoredResponse {
                 task: 0,

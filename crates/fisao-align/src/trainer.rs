@@ -128,7 +128,7 @@ impl<'a> Trainer<'a> {
         scorer.verifier.apply_calibration(calibration);
         // All names at once and in one order: embedded as they come up, their last bits would depend on what came up
         // with them, and a resumed run would part from an uninterrupted one.
-        scorer.verifier.embed_names(scorer.vocabulary.forms().map(|(form, _)| form))?;
+        scorer.verifier.learn(&scorer.vocabulary)?;
         let adapted = policy.add_lora(&config.lora, config.seed)?;
         let hidden = policy.language_model().config().hidden_size;
         let critic = config.objective.definition().critic();
@@ -175,6 +175,11 @@ impl<'a> Trainer<'a> {
     /// A flag that ends whatever the trainer does with [`AlignError::Stopped`] once it is raised.
     pub fn stop_on(&mut self, stop: StopFlag) {
         self.stop = stop;
+    }
+
+    /// How many tasks it learns from.
+    pub fn tasks(&self) -> usize {
+        self.tasks.count()
     }
 
     /// The policy with its adapter.

@@ -40,7 +40,7 @@ mod words;
 use std::ops::Range;
 
 use negation::Place;
-pub use nouns::{NameKind, NounName, noun_names};
+pub use nouns::{NameKind, NounName, descriptions, noun_names};
 pub use plurals::plurals;
 use spellings::Found;
 use tokens::SpellingTokens;
@@ -78,6 +78,8 @@ pub struct TokenMention {
     /// Whether the response says that the object is *not* there ("no dog", "without a car"). Such
     /// a mention claims nothing the image could confirm and takes no part in scoring.
     pub negated: bool,
+    /// How the response [describes](descriptions) it, where that was asked for: "small brown {}".
+    pub description: Option<String>,
 }
 
 impl ObjectVocabulary {
@@ -113,6 +115,7 @@ impl ObjectVocabulary {
                 tokens: tokens.meeting(&mention.span)?,
                 span: mention.span,
                 negated: mention.negated,
+                description: None,
             })
         };
         self.mentions(text).filter_map(locate).collect()

@@ -14,6 +14,7 @@ mod lexicon;
 mod parse;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 
 use crate::plurals::singulars;
 use lexicon::Classes;
@@ -69,6 +70,23 @@ pub struct NounName {
     pub mentions: usize,
     /// The texts that say it, by their places.
     pub texts: Vec<usize>,
+}
+
+/// How texts describe what they name: for each mention of a text, by its bytes, the phrase that it stands in with `{}` in the place of
+/// the name ("small brown {}", "{} bed"), or `None` where it stands alone. Articles and numbers are no part of it.
+pub fn descriptions(text: &str, mentions: &[Range<usize>]) -> Vec<Option<String>> {
+    let phrases = phrases(text);
+    let of_mention = |mention: &Range<usize>| {
+        let described = &phrases
+            .iter()
+            .find(|it| it.described.start <= mention.start && mention.end <= it.described.end)?
+            .described;
+        let before = text[described.start..mention.start].to_lowercase();
+        let after = text[mention.end..described.end].to_lowercase();
+        let alone = before.is_empty() && after.is_empty();
+        (!alone).then(|| format!("{before}{{}}{after}"))
+    };
+    mentions.iter().map(of_mention).collect()
 }
 
 /// The names that at least `least` texts use, by kind, the most frequent first.
@@ -299,6 +317,20 @@ mod tests {
         objects.sort_unstable();
         assert_eq!(objects, ["dog", "lamp", "light", "scissors", "traffic light", "zebra"]);
         assert_eq!(names(&texts, NameKind::Setting), ["street"]);
+    }
+
+    #[test]
+    fn mentions_are_described_by_the_phrase_around_them() {
+        let text = "Two Small brown dogs and a cat on a dog bed, next to 3 traffic lights.";
+        let at = |word: &str, from: usize| {
+            let start = from + text[from..].find(word).unwrap();
+            start..start + word.len()
+        };
+        let mentions = [at("dogs", 0), at("cat", 0), at("dog", 30), at("traffic lights", 0)];
+        assert_eq!(
+            descriptions(text, &mentions),
+            [Some("small brown {}".to_owned()), None, Some("{} bed".to_owned()), None]
+        );
     }
 
     #[test]

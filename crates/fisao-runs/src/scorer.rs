@@ -42,6 +42,12 @@ pub struct ScoredMention {
     pub category: String,
     /// The name that was scored.
     pub form: String,
+    /// How the caption describes it, with {} in the name's place, where that was scored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The names that it was contrasted with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contrasted: Vec<String>,
     /// Whether the caption says that the object is not there.
     pub negated: bool,
     /// On the calibration's scale, where there is one: less the name's centre if that takes them.
@@ -139,6 +145,9 @@ impl Scorer {
         }
         if verifier.decoder().is_some() {
             text_cache::look_up_tokens(&mut verifier, &vocabulary, reporter)?;
+        } else if verifier.score_config().contrast > 0 {
+            // What a name is contrasted with may be any other.
+            text_cache::learn(loaded, &mut verifier, &vocabulary, reporter)?;
         }
         Ok(Self { verifier, vocabulary, calibration })
     }
@@ -191,10 +200,17 @@ impl Scorer {
         image: &ImageEmbedding,
         caption: &str,
     ) -> anyhow::Result<ScoredCaption> {
-        self.verifier.embed_names(self.vocabulary.mentions(caption).map(|mention| mention.form))?;
+        let found: Vec<Mention> = self.vocabulary.mentions(caption).collect();
+        self.verifier.embed_names(found.iter().map(|mention| mention.form))?;
+        let spans: Vec<Range<usize>> = found.iter().map(|mention| mention.span.clone()).collect();
+        let descriptions = self.verifier.descriptions(caption, &spans);
+        for (mention, description) in found.iter().zip(&descriptions) {
+            self.verifier.embed_described(mention.form, description.as_deref())?;
+        }
         let characters = |bytes: usize| caption[..bytes].chars().count();
-        let scored = |Mention { category, form, span, negated }: Mention| {
-            let score = self.verifier.score(image, form)?;
+        let scored = |(mention, description): (Mention, Option<String>)| {
+            let Mention { category, form, span, negated } = mention;
+            let score = self.verifier.score_described(image, form, description.as_deref())?;
             Ok(ScoredMention {
                 start: characters(span.start),
                 end: characters(span.end),
@@ -202,12 +218,14 @@ impl Scorer {
                 bytes: span,
                 category: self.vocabulary.category(category).to_owned(),
                 form: form.to_owned(),
+                description,
+                contrasted: self.verifier.alternatives(form).to_vec(),
                 negated,
                 score,
                 p_hallucinated: self.p_hallucinated(score),
             })
         };
-        let mentions = self.vocabulary.mentions(caption).map(scored);
+        let mentions = found.into_iter().zip(descriptions).map(scored);
         let mentions = mentions.collect::<Result<_, VerifierError>>()?;
         Ok(ScoredCaption { caption: caption.to_owned(), mentions })
     }

@@ -62,7 +62,7 @@ pub fn learn(
     }
     let file = file(loaded, &names, reporter)?;
     if recall(verifier, &names, file.as_ref(), reporter) {
-        return Ok(());
+        return Ok(verifier.learn(vocabulary)?);
     }
     let started = Instant::now();
     let progress = reporter.phase("embedding names", names.len() as u64);
@@ -82,7 +82,7 @@ pub fn learn(
             reporter.warn(format!("text embeddings cannot be kept: {error}"), Some(&hint));
         }
     }
-    Ok(())
+    Ok(verifier.learn(vocabulary)?)
 }
 
 /// Looks up the first token of every name for a decoder, which takes next to no time, and warns of objects that it cannot tell apart.

@@ -11,7 +11,7 @@ use fisao_eval::chair::{ChairInput, read_captions};
 use fisao_formats::documents::{check_output_file, open_text, write_bytes};
 use fisao_formats::images::open_image;
 use fisao_models::parallel::workers_on;
-use fisao_verifier::regions::{Regions, ScoreHead, ScoreUnit};
+use fisao_verifier::regions::ScoreUnit;
 use fisao_verifier::scorer::{HeatMap, HeatMapUnit};
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ use crate::failure::{Interrupted, Refusal};
 use crate::found_vocabulary::FoundVocabulary;
 use crate::image_directory::ImageDirectory;
 use crate::reporter::Reporter;
-use crate::score_settings::ScoreSettings;
+use crate::score_settings::{ScoreChoice, ScoreSettings};
 use crate::scorer::{BATCH, ScoredCaption, ScoredMention, Scorer, SeenImage, encode_images};
 use crate::stop::StopSource;
 use crate::tasks::{DamagedImages, checked_images};
@@ -55,12 +55,8 @@ pub struct VerifyRequest {
     pub vocabulary: Option<PathBuf>,
     /// Where a list that is found in the captions is written.
     pub found_vocabulary: Option<PathBuf>,
-    /// Sentences in which names are scored; the calibration's if there are none.
-    pub templates: Vec<String>,
-    /// Where in an image a name is looked for; where the calibration has it unless it is said.
-    pub regions: Option<Regions>,
-    /// What a BLIP-2 verifier scores with.
-    pub head: Option<ScoreHead>,
+    /// How names are scored; as the calibration has it where nothing is said.
+    pub scoring: ScoreChoice,
     /// Probability of being hallucinated from which on a mention counts as hallucinated.
     pub threshold: f64,
     /// Whether verdicts say where in the image each word is seen.
@@ -101,6 +97,12 @@ pub struct Judged {
     pub category: String,
     /// The name that was scored.
     pub form: String,
+    /// How the caption describes it, with {} in the name's place, where that was scored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The names that it was contrasted with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contrasted: Vec<String>,
     /// Whether the caption says that the object is not there; such mentions are not scored.
     pub negated: bool,
     /// Score against the image.
@@ -194,8 +196,7 @@ pub fn verify(
     outputs.into_iter().try_for_each(|path| check_output_file(path))?;
     let (captions, files) = captions(request, reporter)?;
     let calibration = request.calibration.as_deref().map(calibrations::read).transpose()?;
-    let VerifyRequest { templates, regions, head, .. } = request;
-    let settings = ScoreSettings::chosen(templates, *regions, *head, calibration.as_ref());
+    let settings = ScoreSettings::chosen(&request.scoring, calibration.as_ref());
     let embedded = request.verifier.is_embedded();
     let named = request.vocabulary.as_deref();
     let finds = vocabulary::is_automatic(named);
@@ -386,6 +387,8 @@ impl Judged {
             text: mention.text,
             category: mention.category,
             form: mention.form,
+            description: mention.description,
+            contrasted: mention.contrasted,
             negated: mention.negated,
             score: mention.score,
             p_hallucinated,

@@ -21,7 +21,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fisao_runs::bundle::{ModelSource, PairSource};
 use fisao_runs::device::OpenDevice;
-use fisao_runs::score_settings::ScoreSettings;
+use fisao_runs::score_settings::{ScoreChoice, ScoreSettings};
 use fisao_runs::{Reporter, calibrations};
 use fisao_serve::engine::{Engine, EngineSource, FileAccess};
 use fisao_serve::protocol::{TokenRewardsParams, params};
@@ -47,7 +47,7 @@ fn main() -> anyhow::Result<()> {
             allow_mismatched_verifier: false,
             world,
         },
-        scoring: ScoreSettings::chosen(&[], None, None, Some(&calibration)),
+        scoring: ScoreSettings::chosen(&ScoreChoice::default(), Some(&calibration)),
         calibration: Some(calibration),
         vocabulary: None,
         rewards: RewardConfig::default(),

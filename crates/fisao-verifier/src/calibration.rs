@@ -110,6 +110,10 @@ pub struct Calibration {
     /// What has been taken from the score of each name; absent when scores are used as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub centres: Option<Centres>,
+    /// What has been taken besides from the scores of phrases that describe what they name ("small brown dog"); absent where none was
+    /// scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub described: Option<f64>,
     /// Fractions of the regions in a score, where they were found with the calibration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<RegionWeights>,
@@ -161,7 +165,9 @@ impl Calibration {
         let weights = self.weights.map(|RegionWeights { patches }| {
             ("weights.patches", patches, (0.0..=1.0).contains(&patches))
         });
-        for (field, value, good) in checks.into_iter().chain(sentence).chain(weights) {
+        let described = self.described.map(|centre| ("described", centre, centre.is_finite()));
+        let checks = checks.into_iter().chain(sentence).chain(weights).chain(described);
+        for (field, value, good) in checks {
             if !good {
                 return Err(CalibrationError::OutOfRange { field, value });
             }

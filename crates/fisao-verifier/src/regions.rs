@@ -19,10 +19,29 @@ pub struct ScoreConfig {
     /// Standard deviation of noise that is added to every score, of whole responses, too, and always the same for the same image and
     /// text: how well does alignment do with a worse verifier? Unit: that of the scores. From 0 to 1000. Default: 0, none.
     pub noise: f64,
+    /// What of a mention is scored. Default: name.
+    pub wording: Wording,
+    /// How many names of other objects, the nearest to a name for the text encoder, are scored besides; half their mean is taken from the
+    /// name's score ("dog" less "cat" and "wolf"): does the image show this rather than what it is easily taken for? From 0 to
+    /// 16; each costs as much as the name. Default: 0.
+    pub contrast: u32,
     /// Fraction of the decoder's layers, from the last one back, whose states are read where the decoder is the verifier
     /// (--verifier decoder); at least one layer. Above 0, at most 1. Default: 0.5, the second half, where image states have come
     /// close to words (Jiang et al. 2024, arXiv 2410.02762).
     pub reading_layers: f64,
+}
+
+/// What of a mention is scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Wording {
+    /// The object's name in the vocabulary, whatever is said of it: "dog".
+    #[default]
+    Name,
+    /// The name with what the response says of it, without articles and numbers: "small brown dog". A contrast is then with
+    /// the same words about another object ("small brown cat"). Every phrase is embedded when it is first met.
+    Phrase,
 }
 
 /// What a BLIP-2 verifier scores with.
@@ -85,6 +104,8 @@ impl Default for ScoreConfig {
             crops: 2,
             centred: true,
             noise: 0.0,
+            wording: Wording::default(),
+            contrast: 0,
             reading_layers: 0.5,
         }
     }
@@ -114,6 +135,10 @@ impl ScoreConfig {
         if !(0.0..=1000.0).contains(&self.noise) {
             let found = self.noise.to_string();
             return Err(ScoreConfigError { key: "score.noise", found, range: "from 0 to 1000" });
+        }
+        if self.contrast > 16 {
+            let found = self.contrast.to_string();
+            return Err(ScoreConfigError { key: "score.contrast", found, range: "from 0 to 16" });
         }
         if !(self.reading_layers > 0.0 && self.reading_layers <= 1.0) {
             let (key, found) = ("score.reading-layers", self.reading_layers.to_string());

@@ -9,6 +9,7 @@ mod guards;
 mod guided;
 mod objectives;
 mod paper_step;
+mod phrases;
 mod region_weights;
 mod shared_prompts;
 mod signals;

@@ -77,6 +77,7 @@ fn world(whole: f32, patch: f32) -> World {
                 span: 0..form.len(),
                 tokens: 0..1,
                 negated: false,
+                description: None,
             }],
             scores: vec![0.0],
         });

@@ -7,7 +7,7 @@ use fisao_align::RunControl;
 use fisao_align::captions::describe_all;
 use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_models::generation::Sampling;
-use fisao_verifier::mentions::ObjectVocabulary;
+use fisao_verifier::mentions::{ObjectVocabulary, descriptions};
 use fisao_verifier::regions::ImageEmbedding;
 use fisao_verifier::scorer::{Verifier, VerifierError};
 
@@ -58,7 +58,7 @@ impl StudyRunner<'_> {
             if part == Part::Calibration { "caption (calibration)" } else { "caption (test)" };
         let progress = self.reporter.phase(name, tasks.count() as u64);
         let mut ids = Vec::with_capacity(tasks.count());
-        let (captions, images) = describe_all(
+        let (mut captions, images) = describe_all(
             &self.policy.model,
             &mut self.scorer(),
             tasks.as_ref(),
@@ -68,6 +68,13 @@ impl StudyRunner<'_> {
             &mut |task| ids.push(task.id.clone()),
         )?;
         progress.finish();
+        for caption in &mut captions {
+            let spans: Vec<_> = caption.mentions.iter().map(|it| it.span.clone()).collect();
+            let descriptions = descriptions(&caption.text, &spans);
+            for (mention, description) in caption.mentions.iter_mut().zip(descriptions) {
+                mention.description = description;
+            }
+        }
         Ok(Sample { captions, truth: self.source.truth(part, seed), ids, images })
     }
 }
@@ -100,7 +107,7 @@ impl Sample {
                 mentions.push(Mention {
                     caption: index,
                     category: mention.category,
-                    score: verifier.score(image, &mention.form)?,
+                    score: verifier.score_mention(image, mention)?,
                     correct: truth.contains(vocabulary.category(mention.category)),
                 });
             }

@@ -1,6 +1,6 @@
 //! What one seed gives: captions, then every measurement on them.
 
-use fisao_align::centring::{centre, mismatched_scores};
+use fisao_align::centring::{ScoreCentres, centre, mismatched_scores};
 use fisao_align::encoding::encode_all_images;
 use fisao_align::mentions::ScoredResponse;
 use fisao_align::region_weights::region_weights;
@@ -8,7 +8,7 @@ use fisao_eval::captions::{self, CaptionInput, CaptionOptions, MeteorTables};
 use fisao_models::generation::Sampling;
 use fisao_runs::Reporter;
 use fisao_runs::bundle::{LoadedVerifier, Policy, Views};
-use fisao_verifier::calibration::{Calibration, Centres};
+use fisao_verifier::calibration::Calibration;
 use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
 use fisao_verifier::regions::{ImageEmbedding, RegionWeights, Regions};
 use fisao_verifier::scorer::Verifier;
@@ -56,13 +56,21 @@ pub(super) struct Samples {
     pub(super) test: Sample,
 }
 
+impl Samples {
+    /// All that the captions of both parts name.
+    fn mentions(&self) -> impl Iterator<Item = &TokenMention> {
+        let captions = self.calibration.captions.iter().chain(&self.test.captions);
+        captions.flat_map(|caption| &caption.mentions)
+    }
+}
+
 /// Mentions of both parts under one variant.
 pub(super) struct Scored {
     pub(super) calibration: Vec<Mention>,
     pub(super) test: Vec<Mention>,
     /// Names of the calibration captions against other images.
     pub(super) mismatched: Vec<f64>,
-    centres: Option<Centres>,
+    centres: ScoreCentres,
     /// Of regions, where they are found by the calibration part.
     pub(super) weights: Option<RegionWeights>,
 }
@@ -89,8 +97,8 @@ impl Resolution {
             .find(|(variant, _)| variant.is_default())
             .expect("one of the variants is the default");
         let calibration = calibrated(&scored.calibration).map(|calibration| {
-            let (centres, weights) = (scored.centres.clone(), scored.weights);
-            Calibration { centres, weights, ..calibration }
+            let ScoreCentres { names: centres, described } = scored.centres.clone();
+            Calibration { centres, described, weights: scored.weights, ..calibration }
         });
         (scored, calibration)
     }
@@ -216,7 +224,7 @@ impl StudyRunner<'_> {
                 let texts = alike.embeddings().iter();
                 verifier.insert_embeddings(texts.map(|(name, text)| (name.clone(), text.clone())));
             }
-            verifier.embed_names(vocabulary.forms().map(|(form, _)| form))?;
+            verifier.learn(vocabulary)?;
             verifiers.push(verifier);
         }
         Ok(verifiers)
@@ -229,6 +237,9 @@ impl StudyRunner<'_> {
         embeddings: &ImageEmbeddings,
     ) -> anyhow::Result<Scored> {
         let (captions, images) = (&samples.calibration.captions, &embeddings.calibration);
+        for mention in samples.mentions() {
+            verifier.embed_mention(mention)?;
+        }
         let weights = if verifier.score_config().regions == Regions::Auto {
             let truth = &samples.calibration.truth;
             Some(region_weights(captions, images, &verifier, self.vocabulary, truth)?)

@@ -1,7 +1,7 @@
 //! Variants of the verifier's score that are compared.
 
 use fisao_runs::score_settings::ScoreSettings;
-use fisao_verifier::regions::{Regions, ScoreConfig};
+use fisao_verifier::regions::{Regions, ScoreConfig, Wording};
 use fisao_verifier::templates::Templates;
 
 /// The plain cosine that all variants are compared with: CLIP's zero-shot sentence, the pooled image, no centring.
@@ -10,7 +10,12 @@ pub(super) const PLAIN: Variant = Variant {
     templates: &["a photo of a {}."],
     regions: Regions::Whole,
     centred: false,
+    wording: Wording::Name,
+    contrast: 0,
 };
+
+/// Names that a name is contrasted with.
+const CONTRAST: u32 = 3;
 
 /// Sentences that are averaged, in everyday words about images of any kind.
 pub(super) const ENSEMBLE: &[&str] = &[
@@ -28,6 +33,8 @@ pub(super) struct Variant {
     pub(super) templates: &'static [&'static str],
     pub(super) regions: Regions,
     pub(super) centred: bool,
+    pub(super) wording: Wording,
+    pub(super) contrast: u32,
 }
 
 /// All variants, the plain one first.
@@ -47,6 +54,17 @@ pub(super) const VARIANTS: &[Variant] = &[
         templates: ENSEMBLE,
         regions: Regions::Patches,
         centred: true,
+        ..PLAIN
+    },
+    Variant { name: "phrase, centred", wording: Wording::Phrase, centred: true, ..PLAIN },
+    Variant { name: "contrast", contrast: CONTRAST, ..PLAIN },
+    Variant { name: "contrast, centred", contrast: CONTRAST, centred: true, ..PLAIN },
+    Variant {
+        name: "phrase, contrast, centred",
+        wording: Wording::Phrase,
+        contrast: CONTRAST,
+        centred: true,
+        ..PLAIN
     },
 ];
 
@@ -59,6 +77,8 @@ impl Variant {
             score: ScoreConfig {
                 regions: self.regions,
                 centred: self.centred,
+                wording: self.wording,
+                contrast: self.contrast,
                 ..ScoreConfig::default()
             },
         }

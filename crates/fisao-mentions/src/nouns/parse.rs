@@ -1,5 +1,7 @@
 //! Noun phrases of a text, by the classes of its words.
 
+use std::ops::Range;
+
 use super::lexicon::Classes;
 use crate::words::{Words, joins};
 
@@ -40,10 +42,14 @@ pub(super) struct Phrase {
     pub(super) nouns: Vec<String>,
     /// Where it is said to be: "on the left".
     pub(super) place: Option<String>,
+    /// Bytes from the first word that describes it to the last noun: "black and white dog" of "a black and white dog".
+    pub(super) described: Range<usize>,
 }
 
 struct Token {
     word: String,
+    /// Its bytes.
+    span: Range<usize>,
     classes: Classes,
     /// Whether nothing but white space or a hyphen stands before it.
     joined: bool,
@@ -70,11 +76,24 @@ struct Open {
     /// Whether an article, a pronoun or a number stands before it.
     determined: bool,
     measure: Option<String>,
+    /// Where what describes it begins, if it does before its own words: "black" of "black and white dog".
+    begins: Option<usize>,
 }
 
 impl Open {
     fn is_empty(&self) -> bool {
         self.phrase.modifiers.is_empty() && self.phrase.nouns.is_empty() && self.measure.is_none()
+    }
+
+    /// Takes the bytes of a word into what is described.
+    fn reach(&mut self, token: &Token) {
+        let begin = *self.begins.get_or_insert(token.span.start);
+        self.phrase.described = begin..token.span.end;
+    }
+
+    fn add_noun(&mut self, token: &Token) {
+        self.reach(token);
+        self.phrase.nouns.push(token.word.clone());
     }
 
     /// Whether a noun must follow.
@@ -92,8 +111,9 @@ pub(super) fn phrases(text: &str) -> Vec<Phrase> {
         .map(|word| {
             let joined = end > 0 && joins(&text[end..word.start]);
             end = word.end;
+            let span = word.start..word.end;
             let word = word.of(text).to_lowercase();
-            Token { classes: Classes::of(&word), word, joined }
+            Token { classes: Classes::of(&word), word, span, joined }
         })
         .collect();
     let mut found = Vec::new();
@@ -103,10 +123,10 @@ pub(super) fn phrases(text: &str) -> Vec<Phrase> {
         if at < behind_place {
             continue;
         }
-        if !token.joined {
-            close(&mut open, &[], &mut found);
-        }
         let (classes, rest) = (token.classes, &tokens[at..]);
+        if !token.joined {
+            close(&mut open, rest, &mut found);
+        }
         let is = |class| classes.any(class);
         if is(Classes::NOUN) || classes == Classes::default() {
             add_noun(&mut open, rest, &mut found);
@@ -126,12 +146,13 @@ pub(super) fn phrases(text: &str) -> Vec<Phrase> {
             let last = !rest.get(1).is_some_and(|next| next.joined && next.may_name());
             if last && !open.phrase.nouns.is_empty() {
                 // "traffic light"
-                open.phrase.nouns.push(token.word.clone());
+                open.add_noun(token);
                 continue;
             }
             if !open.phrase.nouns.is_empty() || open.measure.is_some() {
                 close(&mut open, rest, &mut found);
             }
+            open.reach(token);
             open.phrase.modifiers.push(token.word.clone());
         } else if is(Classes::ABSTRACT.or(Classes::SETTING)) {
             // "Sports" is one, "play" may be a verb.
@@ -144,7 +165,7 @@ pub(super) fn phrases(text: &str) -> Vec<Phrase> {
             add_noun(&mut open, rest, &mut found);
         } else if is(Classes::PARTICIPLE) {
             if open.wants_noun() {
-                open.phrase.nouns.push(token.word.clone());
+                open.add_noun(token);
             } else {
                 close(&mut open, rest, &mut found);
             }
@@ -173,12 +194,12 @@ fn add_noun(open: &mut Open, rest: &[Token], found: &mut Vec<Phrase>) {
         // "a couple skiers"
         close(open, rest, found);
     }
-    open.phrase.nouns.push(rest[0].word.clone());
+    open.add_noun(&rest[0]);
 }
 
 /// Ends the phrase before the words that follow.
 fn close(open: &mut Open, rest: &[Token], found: &mut Vec<Phrase>) {
-    let Open { mut phrase, determined, measure } = std::mem::take(open);
+    let Open { mut phrase, determined, measure, begins } = std::mem::take(open);
     if let Some(measure) = measure {
         if rest.first().is_some_and(|token| token.word == "of") {
             open.determined = true;
@@ -188,12 +209,12 @@ fn close(open: &mut Open, rest: &[Token], found: &mut Vec<Phrase>) {
         return;
     }
     if phrase.nouns.is_empty() {
-        // "an orange", but not "a blue and white bowl".
-        // "a blue and white bowl", "a warm, inviting room"
+        // "an orange", but not "a blue and white bowl", "a big, brown dog"
         let describes = Classes::COLOUR.or(Classes::ADJECTIVE).or(Classes::PARTICIPLE);
         let next = rest.iter().find(|token| token.word != "and");
         let apart = rest.first().is_some_and(|token| token.word == "and" || !token.joined);
         let coordinated = apart && next.is_some_and(|token| token.classes.any(describes));
+        open.begins = begins.filter(|_| coordinated);
         let noun = phrase.modifiers.pop().filter(|_| determined && !coordinated);
         let Some(noun) = noun else { return };
         phrase.nouns.push(noun);
@@ -246,6 +267,19 @@ mod tests {
         assert_eq!(found[0].place.as_deref(), Some("on the left"));
         assert_eq!(found[1].nouns, ["orange"]);
         assert_eq!(found[1].place.as_deref(), Some("at the top"));
+    }
+
+    #[test]
+    fn descriptions_reach_from_the_first_modifier_to_the_noun() {
+        let described = |text: &str| -> Vec<String> {
+            phrases(text).into_iter().map(|phrase| text[phrase.described].to_owned()).collect()
+        };
+        assert_eq!(
+            described("Two small brown dogs, a black and white cat and the big, red fire hydrant."),
+            ["small brown dogs", "black and white cat", "big, red fire hydrant"]
+        );
+        assert_eq!(described("A pair of old scissors by an orange"), ["old scissors", "orange"]);
+        assert_eq!(described("The sky is blue and white clouds"), ["sky", "blue and white clouds"]);
     }
 
     #[test]

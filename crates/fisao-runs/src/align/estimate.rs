@@ -43,7 +43,11 @@ pub(super) fn dry_run(
         every => 1 + iterations.div_ceil(every),
     };
     let step = metrics.seconds;
-    let whole = step.total() * iterations as f64 + validation * validations as f64;
+    // Images that come up again are not encoded again.
+    let encoded =
+        first_looks(trainer.tasks(), config) as f64 / config.align.images_per_iteration as f64;
+    let again = (step.total() - step.encode) * iterations as f64;
+    let whole = again + step.encode * encoded + validation * validations as f64;
     let state = STATE_COPIES * size_of::<f32>() * trainer.trainable();
     let kept = state * (config.checkpoint.keep + 1) + state / STATE_COPIES;
     let card = trainer.policy().language_model().card_peak().map_or_else(String::new, |peak| {
@@ -76,6 +80,12 @@ pub(super) fn dry_run(
         peak_rss_mb(),
         kept as f64 / 1e6,
     ))
+}
+
+/// How many of a run's images are encoded: each of so many tasks once where what was made of it is kept, else whenever it comes up.
+pub(super) fn first_looks(tasks: usize, config: &AlignConfig) -> usize {
+    let visits = config.align.iterations * config.align.images_per_iteration;
+    if config.align.feature_cache_mb > 0 { visits.min(tasks) } else { visits }
 }
 
 /// A calibration that stands in for one that is not made yet: a step takes the same time with it. Its classes are as far apart as

@@ -1,9 +1,10 @@
 //! How long a run takes on this machine and how much memory, before its first step is made: from the speed of one matrix product.
 //!
-//! Almost all of a run's arithmetic is products with the decoder's matrices: a forward pass over T tokens multiplies and adds each of
-//! its E elements T times. The output matrix is one of them, and its product with a few states and with many is timed: a step of
-//! decoding reads every matrix for a few tokens, prefill and training read it for many. What is left out: attention, the image
-//! encoder, and that machines slow down. The first iteration is timed as a whole and told when it is done.
+//! Almost all of a run's arithmetic is products with matrices: a forward pass over T tokens multiplies and adds each of
+//! the decoder's E elements T times. The output matrix is one of them, and its product with a few states and with many is timed: a step of
+//! decoding reads every matrix for a few tokens, prefill, training and the image encoder read it for many. Captions of one image read
+//! their prompt once. What is left out: the decoder's attention, encoders that are not towers of patches, and that machines slow down.
+//! The first iteration is timed as a whole and told when it is done.
 
 use std::time::Instant;
 
@@ -13,13 +14,16 @@ use fisao_align::AlignConfig;
 use fisao_align::encoding::IMAGES_AT_ONCE;
 use fisao_align::objective::Objective;
 use fisao_align::sampling::tasks_at_once;
+use fisao_align::signals::OTHER_CAPTIONS;
 use fisao_align::tasks::Task;
 use fisao_models::card_part::ImageMemory;
+use fisao_models::image::PixelValues;
 use fisao_models::llama::{CardBatches, CardMemory, KvCache, Llama};
 use fisao_models::scoring::CudaError;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_verifier::scorer::Verifier;
 
+use super::estimate::first_looks;
 use super::splitting::Counts;
 use crate::bundle::{Pair, Policy};
 use crate::duration::duration;
@@ -31,8 +35,10 @@ const MANY: usize = 64;
 const MANY_ON_CARD: usize = 2048;
 /// How often a product is timed; the quickest counts.
 const TRIES: usize = 3;
-/// Captions of each calibration image: the one that is calibrated on and those that may agree with it.
-const CALIBRATION_CAPTIONS: usize = 5;
+/// Captions of each calibration image: the one that is calibrated on and those that may agree with it, which share their prompt.
+const CALIBRATION_CAPTIONS: [usize; 2] = [1, OTHER_CAPTIONS];
+/// Passes over a calibration image's caption: with the image, and with a blank one.
+const CALIBRATION_PASSES: usize = 2;
 /// Ways of decoding and models that a held-out image is captioned in.
 const TEST_CAPTIONS: usize = 4;
 /// Captions of an image in an iteration: sampled, and two greedy ones where recall is kept.
@@ -104,23 +110,44 @@ struct Work {
 }
 
 impl Work {
-    /// Seconds of so many captions, as long as they may be.
-    fn captions(&self, count: usize) -> f64 {
-        let batches = count as f64 / self.at_once as f64;
-        (count * self.prompt) as f64 * self.token + batches * self.response as f64 * self.step
+    /// Seconds of so many captions of each of some images, as long as they may be; those of an image read the prompt once.
+    fn captions(&self, images: usize, of_each: usize) -> f64 {
+        let batches = (images * of_each) as f64 / self.at_once as f64;
+        (images * self.prompt) as f64 * self.token + batches * self.response as f64 * self.step
     }
 
     /// Seconds of an iteration: captions, the policy's and the reference's log-probabilities, and the update, whose backward
     /// pass takes as long as a forward pass as the matrices are frozen.
     fn iteration(&self, config: &AlignConfig) -> f64 {
-        let responses = config.responses_per_iteration();
+        let (responses, samples) = (config.responses_per_iteration(), config.samples_per_image());
+        let images = config.align.images_per_iteration;
         let greedy = if config.constrains_recall() { GREEDY_CAPTIONS } else { 0 };
-        let captions = responses + greedy * config.align.images_per_iteration;
+        let captions = self.captions(images, samples) + self.captions(images * greedy, 1);
         let passes = if config.align.gradient_checkpointing { 3 } else { 2 };
-        let tokens = responses * (self.prompt + self.response);
-        let passes = 2 + passes * config.align.epochs;
-        self.captions(captions) + (passes * tokens) as f64 * self.token
+        // Responses to an image are differentiated together where a micro-batch has room for them.
+        let together = samples.min(config.align.micro_batch).max(1);
+        let written = responses * self.response;
+        let scored = 2 * (images * self.prompt + written);
+        let learned =
+            passes * config.align.epochs * (responses.div_ceil(together) * self.prompt + written);
+        captions + (scored + learned) as f64 * self.token
     }
+}
+
+/// Multiplications and additions of one look at an image by its tower of patches, with attention; 0 of other encoders.
+fn looking(model: &VisionLanguageModel, image: &PixelValues) -> f64 {
+    let Some(tower) = model.vision_tower() else { return 0.0 };
+    let config = tower.config();
+    let (positions, hidden) = (config.positions(), config.hidden_size);
+    let layer = hidden * (4 * hidden + 2 * config.intermediate_size + 2 * positions);
+    (image.tiles() * config.num_hidden_layers * positions) as f64 * layer as f64
+}
+
+/// How often images are looked at: each once where what was made of it is kept, else whenever it comes up.
+fn looks(counts: Counts, config: &AlignConfig) -> [usize; 3] {
+    let kept = config.align.feature_cache_mb > 0;
+    let test = if kept { counts.test } else { TEST_CAPTIONS * counts.test };
+    [counts.calibration, first_looks(counts.training(), config), test]
 }
 
 impl Outlook {
@@ -144,11 +171,14 @@ impl Outlook {
         let (step, token) = (speed.pass(at_once.min(MANY))?, speed.pass(many)? / many as f64);
         let work = Work { prompt, response, at_once, step, token };
         let positions = prompt + response;
+        let look = looking(model, &task.image) / decoder.config().matrix_elements() as f64 * token;
+        let [calibration, training, test] = looks(counts, config).map(|count| count as f64 * look);
+        let captions = CALIBRATION_CAPTIONS.map(|each| work.captions(counts.calibration, each));
+        let passes = CALIBRATION_PASSES * counts.calibration * positions;
         Ok(Self {
-            calibrate: work.captions(CALIBRATION_CAPTIONS * counts.calibration)
-                + (counts.calibration * positions) as f64 * token,
-            train: work.iteration(config) * config.align.iterations as f64,
-            evaluate: work.captions(TEST_CAPTIONS * counts.test),
+            calibrate: captions.iter().sum::<f64>() + passes as f64 * token + calibration,
+            train: work.iteration(config) * config.align.iterations as f64 + training,
+            evaluate: work.captions(TEST_CAPTIONS * counts.test, 1) + test,
             memory: memory(policy, (positions, at_once), config),
             available: available(),
             card,
@@ -328,6 +358,8 @@ fn available() -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use fisao_align::group::GroupRelativeConfig;
+
     use super::*;
 
     fn outlook() -> Outlook {
@@ -390,6 +422,33 @@ mod tests {
     fn captions_take_their_prompts_and_their_steps() {
         let work = Work { prompt: 100, response: 10, at_once: 4, step: 0.5, token: 0.01 };
         // Eight prompts of a second each, and two batches of ten steps.
-        assert!((work.captions(8) - 18.0).abs() < 1e-9);
+        assert!((work.captions(8, 1) - 18.0).abs() < 1e-9);
+        // The same captions of two images: two prompts.
+        assert!((work.captions(2, 4) - 12.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn updates_read_a_prompt_once_for_the_responses_that_are_differentiated_together() {
+        let work = Work { prompt: 100, response: 10, at_once: 4, step: 0.0, token: 1.0 };
+        let objective = Objective::GroupRelative(GroupRelativeConfig::default());
+        let mut config = AlignConfig { objective, ..AlignConfig::default() };
+        config.recall.constraint = false;
+        config.align.images_per_iteration = 2;
+        config.align.samples_per_image = 4;
+        (config.align.epochs, config.align.micro_batch) = (1, 4);
+        // Sampled: two prompts. Scored twice and differentiated, which is two passes: two prompts and eight responses each.
+        assert!((work.iteration(&config) - (200.0 + 4.0 * 280.0)).abs() < 1e-9);
+        config.align.micro_batch = 2;
+        assert!((work.iteration(&config) - (200.0 + 2.0 * 280.0 + 2.0 * 480.0)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn images_are_looked_at_once_where_there_is_a_cache() {
+        let counts = Counts { images: 32, calibration: 10, test: 4 };
+        let mut config = AlignConfig::default();
+        (config.align.iterations, config.align.images_per_iteration) = (5, 16);
+        assert_eq!(looks(counts, &config), [10, 18, 4]);
+        config.align.feature_cache_mb = 0;
+        assert_eq!(looks(counts, &config), [10, 80, 16]);
     }
 }

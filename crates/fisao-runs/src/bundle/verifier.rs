@@ -12,7 +12,7 @@ use fisao_formats::weights::LoadDtype;
 use fisao_models::image::{ImageProcessor, PixelValues};
 use fisao_scenes::WorldKind;
 use fisao_verifier::calibration::{Calibration, ModelIdentity, VerifierIdentity};
-use fisao_verifier::regions::{Regions, ScoreConfig, ScoreHead, Window, crop_windows};
+use fisao_verifier::regions::{Regions, ScoreConfig, ScoreHead, Window, Wording, crop_windows};
 use fisao_verifier::scorer::{DecoderReader, Verifier, VerifierError};
 use fisao_verifier::templates::Templates;
 use image::RgbImage;
@@ -397,6 +397,14 @@ fn check_decoder_settings(templates: &Templates, score: ScoreConfig) -> anyhow::
         bail!(
             Refusal::new("score.head = \"matching\" is for BLIP-2 verifiers, and --verifier decoder has no such head")
                 .hint("leave it out")
+        );
+    }
+    if score.wording == Wording::Phrase || score.contrast > 0 {
+        bail!(
+            Refusal::new(
+                "score.wording = \"phrase\" and score.contrast are for a text encoder, which --verifier decoder has not"
+            )
+            .hint("leave them out: the decoder reads names, each by its first token")
         );
     }
     if *templates != Templates::default() {

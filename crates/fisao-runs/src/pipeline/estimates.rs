@@ -209,6 +209,7 @@ mod tests {
             span: 0..0,
             tokens: 0..0,
             negated: false,
+            description: None,
         };
         ScoredResponse {
             task,

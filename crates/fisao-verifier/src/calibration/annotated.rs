@@ -50,6 +50,7 @@ pub fn fit_annotated(scores: &[f64], correct: &[bool]) -> Result<Calibration, Ca
         prior_correct: n / (n + m),
         logistic: Logistic::fit(scores, &targets),
         centres: None,
+        described: None,
         weights: None,
         sentence: None,
         histograms: Histograms::new(&right, &wrong),

@@ -44,6 +44,7 @@ impl UnlabelledFit {
             prior_correct: fraction,
             logistic: Logistic::fit(scores, &right),
             centres: None,
+            described: None,
             weights: None,
             sentence: None,
             histograms: split_histograms(scores, &right),

@@ -8,8 +8,9 @@ use fisao_models::image::PixelValues;
 use fisao_models::parameters::floats;
 use fisao_models::text::{DecodedText, TextError, Tokenizer};
 use fisao_testkit::tiny::{self, tiny_clip};
+use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
 use fisao_verifier::regions::{
-    ImageEmbedding, RegionWeights, Regions, ScoreConfig, Window, cosine, crop_windows,
+    ImageEmbedding, RegionWeights, Regions, ScoreConfig, Window, Wording, cosine, crop_windows,
 };
 use fisao_verifier::scorer::{Verifier, VerifierError};
 use fisao_verifier::templates::Templates;
@@ -124,6 +125,93 @@ fn image_crops_and_patches_are_assigned_to_their_image() {
     assert_eq!((maps[0].rows, maps[0].columns, maps[0].values.len()), (2, 2, 4));
     let (low, high) = maps[0].range();
     assert!(low < high && (-1.0..=1.0).contains(&low) && (-1.0..=1.0).contains(&high));
+}
+
+/// Dogs with a synonym, cats, cars and cows.
+fn animals_and_cars() -> ObjectVocabulary {
+    let names = [("dog", &["puppy"][..]), ("cat", &[]), ("car", &[]), ("cow", &[])];
+    let entries = names
+        .map(|(name, forms)| (name.to_owned(), forms.iter().map(ToString::to_string).collect()));
+    ObjectVocabulary::new(entries.to_vec()).unwrap()
+}
+
+/// Unit embeddings that say how near names are: puppy, cat, cow, car, from the nearest to a dog on.
+fn teach_nearness(verifier: &mut Verifier) {
+    let dim = verifier.contrastive().unwrap().dim();
+    let turned = |(name, angle): (&str, f32)| {
+        let mut text = vec![0.0; dim];
+        (text[0], text[1]) = (angle.cos(), angle.sin());
+        (name.to_owned(), text)
+    };
+    let names = [("dog", 0.0), ("puppy", 0.1), ("cat", 0.2), ("cow", 0.5), ("car", 1.5)];
+    verifier.insert_embeddings(names.map(turned));
+}
+
+#[test]
+fn names_are_contrasted_with_the_nearest_of_other_objects() {
+    let contrasted = ScoreConfig { contrast: 2, ..with(Regions::Whole) };
+    let mut verifier = verifier(&["{}"], contrasted);
+    teach_nearness(&mut verifier);
+    let image = verifier.embed_images(pixels(1)).unwrap().swap_remove(0);
+    let plain = |name: &str| cosine(&image.whole, &verifier.embeddings()[name]);
+    let [dog, cat, cow] = ["dog", "cat", "cow"].map(plain);
+    // Nothing to contrast with is known yet.
+    assert!((verifier.score(&image, "dog").unwrap() - dog).abs() < 1e-12);
+    verifier.learn(&animals_and_cars()).unwrap();
+    assert_eq!(verifier.alternatives("dog"), ["cat", "cow"], "a puppy is a dog");
+    assert_eq!(verifier.alternatives("cat"), ["puppy", "cow"], "the nearest name of each object");
+    let expected = dog - 0.5 * f64::midpoint(cat, cow);
+    assert!((verifier.score(&image, "dog").unwrap() - expected).abs() < 1e-12);
+    // A name that nobody listed is contrasted, too.
+    verifier.embed_names(["unicorn"]).unwrap();
+    assert_eq!(verifier.alternatives("unicorn").len(), 2);
+    let kept = verifier.with_settings(verifier.templates().clone(), with(Regions::Whole));
+    assert!(kept.alternatives("dog").is_empty());
+}
+
+#[test]
+fn phrases_are_scored_as_written_and_contrasted_in_the_same_words() {
+    let score = ScoreConfig { wording: Wording::Phrase, contrast: 1, ..with(Regions::Whole) };
+    let mut verifier = verifier(&["a {}"], score);
+    verifier.learn(&animals_and_cars()).unwrap();
+    let text = "A small brown dog and a cat.";
+    let descriptions = verifier.descriptions(text, &[14..17, 24..27]);
+    assert_eq!(descriptions, [Some("small brown {}".to_owned()), None]);
+    let mention = TokenMention {
+        category: 0,
+        form: "dog".to_owned(),
+        text: "dog".to_owned(),
+        span: 14..17,
+        tokens: 3..4,
+        negated: false,
+        description: descriptions[0].clone(),
+    };
+    verifier.embed_described("dog", descriptions[0].as_deref()).unwrap();
+    let image = verifier.embed_images(pixels(1)).unwrap().swap_remove(0);
+    let other = verifier.alternatives("dog")[0].clone();
+    let embed = |name: &str| verifier.embed_text(&[format!("a small brown {name}")]).unwrap();
+    let fits = |name: &str| cosine(&image.whole, &embed(name));
+    let expected = fits("dog") - 0.5 * fits(&other);
+    assert!((verifier.score_mention(&image, &mention).unwrap() - expected).abs() < 1e-6);
+    assert!((verifier.score(&image, "dog").unwrap() - expected).abs() > 1e-4);
+
+    // Describing has a centre of its own, besides the name's.
+    let names = ["dog", "puppy", "cat", "car", "cow"].map(|name| (name.to_owned(), 0.25));
+    verifier.set_centres(Some(BTreeMap::from(names)));
+    verifier.set_described(0.125);
+    let found = verifier.score_mention(&image, &mention).unwrap();
+    assert!((found - (expected - 0.375)).abs() < 1e-6);
+
+    // Names alone are scored unless phrases are asked for.
+    let named = ScoreConfig { wording: Wording::Name, ..score };
+    let mut verifier = verifier.with_settings(verifier.templates().clone(), named);
+    verifier.learn(&animals_and_cars()).unwrap();
+    assert_eq!(verifier.descriptions(text, &[14..17]), [None]);
+    let bare = verifier.score(&image, "dog").unwrap();
+    assert_eq!(verifier.score_mention(&image, &mention).unwrap().to_bits(), bare.to_bits());
+    let many = ScoreConfig { contrast: 17, ..score };
+    let error = many.validate().unwrap_err().to_string();
+    assert_eq!(error, "score.contrast is 17; it must be from 0 to 16");
 }
 
 #[test]

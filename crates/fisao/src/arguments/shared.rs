@@ -14,14 +14,14 @@ use fisao_models::linear::ActivationDtype;
 use fisao_runs::bundle::{AloneSource, ModelSource, PairSource};
 use fisao_runs::device::{DeviceChoice, OpenDevice};
 use fisao_runs::model_location::ModelLocation;
-use fisao_runs::score_settings::ScoreSettings;
+use fisao_runs::score_settings::{ScoreChoice, ScoreSettings};
 use fisao_runs::settings::SettingsChanges;
 use fisao_runs::settings_reference::{SETTINGS, Setting, Word};
 use fisao_runs::tasks::DamagedImages;
 use fisao_runs::verifier_choice::VerifierSource;
 use fisao_runs::{Refusal, Reporter};
 use fisao_verifier::calibration::Calibration;
-use fisao_verifier::regions::{Regions, ScoreHead};
+use fisao_verifier::regions::{Regions, ScoreHead, Wording};
 
 use super::WorldArguments;
 
@@ -292,6 +292,22 @@ pub(crate) struct ScoringArguments {
     /// What a BLIP-2 verifier scores with [default: the calibration's, else contrastive]
     #[arg(long, value_name = "HEAD")]
     pub(crate) head: Option<HeadChoice>,
+    /// What of a mention is scored [default: the calibration's, else name]
+    #[arg(long, value_name = "WORDING")]
+    pub(crate) wording: Option<WordingChoice>,
+    /// Contrast a name with this many names of other objects, the nearest to it, 0 to 16; half their mean score is taken from the name's
+    /// [default: the calibration's, else 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16))]
+    pub(crate) contrast: Option<u32>,
+}
+
+/// What of a mention is scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WordingChoice {
+    /// The object's name: "dog"
+    Name,
+    /// The name with what the caption says of it: "small brown dog"
+    Phrase,
 }
 
 /// What a BLIP-2 verifier scores with.
@@ -317,24 +333,29 @@ pub(crate) enum RegionsChoice {
 impl ScoringArguments {
     /// What was asked for; where nothing was, what a calibration was made with, or the usual.
     pub(crate) fn resolve(&self, calibration: Option<&Calibration>) -> ScoreSettings {
-        ScoreSettings::chosen(&self.templates, self.regions(), self.head(), calibration)
+        ScoreSettings::chosen(&self.choice(), calibration)
     }
 
-    /// What scores, if that was said.
-    pub(crate) fn head(&self) -> Option<ScoreHead> {
-        self.head.map(|head| match head {
-            HeadChoice::Contrastive => ScoreHead::Contrastive,
-            HeadChoice::Matching => ScoreHead::Matching,
-        })
-    }
-
-    /// Where names are looked for, if that was said.
-    pub(crate) fn regions(&self) -> Option<Regions> {
-        self.regions.map(|regions| match regions {
-            RegionsChoice::Whole => Regions::Whole,
-            RegionsChoice::Patches => Regions::Patches,
-            RegionsChoice::Crops => Regions::Crops,
-        })
+    /// The same in the library's words.
+    pub(crate) fn choice(&self) -> ScoreChoice {
+        let Self { templates, regions, head, wording, contrast } = self;
+        ScoreChoice {
+            templates: templates.clone(),
+            regions: regions.map(|regions| match regions {
+                RegionsChoice::Whole => Regions::Whole,
+                RegionsChoice::Patches => Regions::Patches,
+                RegionsChoice::Crops => Regions::Crops,
+            }),
+            head: head.map(|head| match head {
+                HeadChoice::Contrastive => ScoreHead::Contrastive,
+                HeadChoice::Matching => ScoreHead::Matching,
+            }),
+            wording: wording.map(|wording| match wording {
+                WordingChoice::Name => Wording::Name,
+                WordingChoice::Phrase => Wording::Phrase,
+            }),
+            contrast: *contrast,
+        }
     }
 }
 

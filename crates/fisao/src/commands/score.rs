@@ -142,6 +142,8 @@ mod tests {
             text: text.to_owned(),
             category: text.to_owned(),
             form: text.to_owned(),
+            description: None,
+            contrasted: Vec::new(),
             negated: false,
             score: 0.25,
             p_hallucinated,

@@ -239,6 +239,33 @@ fn crop_and_patch_scores_can_be_calibrated() {
 }
 
 #[test]
+fn phrases_and_contrasts_can_be_calibrated() {
+    let place = workplace();
+    let set = ["--set", "score.wording=phrase", "--set", "score.contrast=2"];
+    place.succeed(&[&CALIBRATE[..], &["--annotations", "annotations.jsonl"], &set].concat());
+    let score = &calibration(&place)["made_with"]["verifier"]["score"];
+    assert_eq!((&score["wording"], &score["contrast"]), (&json!("phrase"), &json!(2)));
+    let captions = fs::read_to_string(place.path("captions.jsonl")).unwrap();
+    place.write("captions.jsonl", captions.replace("with a ", "with a small, brown "));
+    let printed = place.succeed(&verify(&["--format", "jsonl"]));
+    let found: Value = serde_json::from_str(printed.lines().next().unwrap()).unwrap();
+    let [first, second] = [&found["mentions"][0], &found["mentions"][1]];
+    assert_eq!(first.get("description"), None);
+    assert_eq!(second["description"], "small, brown {}");
+    assert_eq!(second["contrasted"].as_array().unwrap().len(), 2, "{found}");
+    assert_eq!((&first["hallucinated"], &second["hallucinated"]), (&json!(false), &json!(true)));
+    // Another way to score is not what the calibration was made with.
+    let other = place.refuse(&verify(&["--wording", "name"]));
+    assert!(other.contains("calibrate again"), "{other}");
+    let other = place.refuse(&verify(&["--contrast", "17"]));
+    assert!(other.contains("17 is not in 0..=16"), "{other}");
+    let decoder = ["score", "--verifier", "decoder", "--model", "llava", "--contrast", "1"];
+    let image = format!("scenes/{}.png", World::new().image_id(Split::Calibration, 0));
+    let other = place.refuse(&[&decoder[..], &["--image", &image, "--text", "dog"]].concat());
+    assert!(other.contains("are for a text encoder"), "{other}");
+}
+
+#[test]
 fn coco_annotations_calibrate_like_lists_of_objects() {
     let place = workplace();
     let lists = fs::read_to_string(place.path("annotations.jsonl")).unwrap();

@@ -27,6 +27,8 @@ fn begin(output: &str) -> Vec<String> {
         "align.images-per-iteration=8",
         "align.learning-rate=1e-3",
         "objective.kl.controller=adaptive",
+        // Phrases are embedded when they are met, in another order after a resume.
+        "score.wording=phrase",
         // A random model names nothing, so all its responses earn the same.
         "guards.patience=0",
     ];

@@ -17,7 +17,7 @@ pub(crate) struct DetectionArguments {
     /// {"image": …, "text": "…", "spans": [{"start": …, "end": …, "score": …}]}, where a higher score means more likely
     /// hallucinated; gzipped or not
     #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "verifier", "model", "world", "calibration", "vocabulary", "templates", "regions", "head", "skip_damaged", "device",
+        "verifier", "model", "world", "calibration", "vocabulary", "templates", "regions", "head", "wording", "contrast", "skip_damaged", "device",
     ])]
     pub(crate) predictions: Option<PathBuf>,
     /// Folder of the images, for a verifier that is to look at the texts now, as `fisao verify` does
