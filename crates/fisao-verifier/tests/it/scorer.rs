@@ -206,7 +206,7 @@ fn phrases_are_scored_as_written_and_contrasted_in_the_same_words() {
     let named = ScoreConfig { wording: Wording::Name, ..score };
     let mut verifier = verifier.with_settings(verifier.templates().clone(), named);
     verifier.learn(&animals_and_cars()).unwrap();
-    assert_eq!(verifier.descriptions(text, &[14..17]), [None]);
+    assert_eq!(verifier.descriptions(text, &[14..17, 24..27]), [None, None]);
     let bare = verifier.score(&image, "dog").unwrap();
     assert_eq!(verifier.score_mention(&image, &mention).unwrap().to_bits(), bare.to_bits());
     let many = ScoreConfig { contrast: 17, ..score };
