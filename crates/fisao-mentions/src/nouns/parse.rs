@@ -53,6 +53,8 @@ struct Token {
     classes: Classes,
     /// Whether nothing but white space or a hyphen stands before it.
     joined: bool,
+    /// Whether nothing but a comma stands before it.
+    listed: bool,
 }
 
 impl Token {
@@ -109,11 +111,12 @@ pub(super) fn phrases(text: &str) -> Vec<Phrase> {
     let mut end = 0;
     let tokens: Vec<Token> = Words::new(text)
         .map(|word| {
-            let joined = end > 0 && joins(&text[end..word.start]);
+            let before = &text[end..word.start];
+            let (joined, listed) = (end > 0 && joins(before), before.trim() == ",");
             end = word.end;
             let span = word.start..word.end;
             let word = word.of(text).to_lowercase();
-            Token { classes: Classes::of(&word), word, span, joined }
+            Token { classes: Classes::of(&word), word, span, joined, listed }
         })
         .collect();
     let mut found = Vec::new();
@@ -212,7 +215,7 @@ fn close(open: &mut Open, rest: &[Token], found: &mut Vec<Phrase>) {
         // "an orange", but not "a blue and white bowl", "a big, brown dog"
         let describes = Classes::COLOUR.or(Classes::ADJECTIVE).or(Classes::PARTICIPLE);
         let next = rest.iter().find(|token| token.word != "and");
-        let apart = rest.first().is_some_and(|token| token.word == "and" || !token.joined);
+        let apart = rest.first().is_some_and(|token| token.word == "and" || token.listed);
         let coordinated = apart && next.is_some_and(|token| token.classes.any(describes));
         open.begins = begins.filter(|_| coordinated);
         let noun = phrase.modifiers.pop().filter(|_| determined && !coordinated);
@@ -279,6 +282,7 @@ mod tests {
             ["small brown dogs", "black and white cat", "big, red fire hydrant"]
         );
         assert_eq!(described("A pair of old scissors by an orange"), ["old scissors", "orange"]);
+        assert_eq!(described("The cat is big. Brown dogs run."), ["cat", "Brown dogs"]);
         assert_eq!(described("The sky is blue and white clouds"), ["sky", "blue and white clouds"]);
     }
 
