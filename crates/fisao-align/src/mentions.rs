@@ -1,13 +1,12 @@
 //! The objects that responses name, with their scores.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::Arc;
 
 use fisao_models::generation::{FinishReason, Generated};
 use fisao_models::text::Tokenizer;
-use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
-use fisao_verifier::regions::ImageEmbedding;
+use fisao_verifier::mentions::{ObjectVocabulary, TokenMention, describe};
+use fisao_verifier::regions::{ImageEmbedding, Wording};
 use fisao_verifier::scorer::Verifier;
 
 use crate::error::AlignError;
@@ -65,11 +64,8 @@ impl MentionScorer {
 
     /// Says of mentions how the text describes them, where that is scored.
     pub(crate) fn describe(&self, text: &str, mentions: &mut [TokenMention]) {
-        let spans: Vec<Range<usize>> =
-            mentions.iter().map(|mention| mention.span.clone()).collect();
-        let descriptions = self.verifier.descriptions(text, &spans);
-        for (mention, description) in mentions.iter_mut().zip(descriptions) {
-            mention.description = description;
+        if self.verifier.score_config().wording == Wording::Phrase {
+            describe(text, mentions);
         }
     }
 

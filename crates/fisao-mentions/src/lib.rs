@@ -122,6 +122,14 @@ impl ObjectVocabulary {
     }
 }
 
+/// Says of every mention of a text how the text [describes](descriptions) it.
+pub fn describe(text: &str, mentions: &mut [TokenMention]) {
+    let spans: Vec<Range<usize>> = mentions.iter().map(|mention| mention.span.clone()).collect();
+    for (mention, description) in mentions.iter_mut().zip(descriptions(text, &spans)) {
+        mention.description = description;
+    }
+}
+
 /// Mentions of a text, as [`ObjectVocabulary::mentions`] finds them.
 #[derive(Clone, Debug)]
 pub struct Mentions<'a> {

@@ -7,7 +7,7 @@ use fisao_align::RunControl;
 use fisao_align::captions::describe_all;
 use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_models::generation::Sampling;
-use fisao_verifier::mentions::{ObjectVocabulary, descriptions};
+use fisao_verifier::mentions::{ObjectVocabulary, describe};
 use fisao_verifier::regions::ImageEmbedding;
 use fisao_verifier::scorer::{Verifier, VerifierError};
 
@@ -69,11 +69,7 @@ impl StudyRunner<'_> {
         )?;
         progress.finish();
         for caption in &mut captions {
-            let spans: Vec<_> = caption.mentions.iter().map(|it| it.span.clone()).collect();
-            let descriptions = descriptions(&caption.text, &spans);
-            for (mention, description) in caption.mentions.iter_mut().zip(descriptions) {
-                mention.description = description;
-            }
+            describe(&caption.text, &mut caption.mentions);
         }
         Ok(Sample { captions, truth: self.source.truth(part, seed), ids, images })
     }
