@@ -2,9 +2,9 @@
 //! (AVX512-BF16). The latter are twice the multiply-adds of an f32 product in the same time on AMD's processors, and no
 //! more than those on Intel's, where tiles are some five times as many.
 //!
-//! The right side is packed into panels of 64 columns, each pair of neighbours along the inner dimension one word of 32
-//! bits; the left side is rounded into the same words, row by row. Blocks of 32 × 32 sums stay in tiles, or of 6 × 64 in
-//! vector registers.
+//! The right side is packed into panels of 32 columns, each pair of neighbours along the inner dimension one word of 32
+//! bits; the left side is rounded into the same words, row by row. Blocks of 32 × 32 sums stay in tiles, or of 12 × 32 in
+//! vector registers: twelve rows fit the first cache, and a panel is read from the second once for all of them.
 
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{__m512bh, _mm512_dpbf16_ps, _mm512_setzero_ps};
@@ -28,16 +28,17 @@ use crate::transpose::interleave;
 
 /// Words of a register.
 const LANES: usize = 16;
-/// Registers in a row of a tile: with [`ROWS`] of them 24 sums, which leaves 8 registers for what is multiplied.
-const VECTORS: usize = 4;
+/// Registers in a row of a tile: with [`ROWS`] of them 24 sums, which leaves 8 registers for what is multiplied. Fewer rows of more
+/// registers would read as much from the first cache and twice as much from the second.
+const VECTORS: usize = 2;
 /// Columns of a panel.
 const COLUMNS: usize = VECTORS * LANES;
 /// Rows whose sums stay in vector registers.
-const ROWS: usize = 6;
+const ROWS: usize = 12;
 /// Pairs along the inner dimension that are packed at once.
 const PAIRS: usize = 1024;
 /// Panels packed at once: with [`PAIRS`], 1 MiB at most, a core's second cache.
-const PANELS: usize = 4;
+const PANELS: usize = 8;
 /// Rows of the left side that meet all packed panels before the next ones do.
 const BLOCK: usize = 48;
 /// Words of the left side that exist at a time, 8 MiB.
@@ -356,6 +357,12 @@ fn multiply_vectors(
         let words = &left.words.all()[row * left.stride + first..];
         let put = |at: usize, sums: &[f32; COLUMNS]| place.put(row + at, 0, sums);
         match ROWS.min(rows.end - row) {
+            12 => tile::<12>(words, left.stride, lines, put),
+            11 => tile::<11>(words, left.stride, lines, put),
+            10 => tile::<10>(words, left.stride, lines, put),
+            9 => tile::<9>(words, left.stride, lines, put),
+            8 => tile::<8>(words, left.stride, lines, put),
+            7 => tile::<7>(words, left.stride, lines, put),
             6 => tile::<6>(words, left.stride, lines, put),
             5 => tile::<5>(words, left.stride, lines, put),
             4 => tile::<4>(words, left.stride, lines, put),
