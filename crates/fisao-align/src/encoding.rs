@@ -10,6 +10,7 @@ use fisao_verifier::scorer::Verifier;
 use crate::error::AlignError;
 use crate::run_control::RunControl;
 use crate::tasks::{Task, TaskSource};
+use crate::team::{self, Answer, PackedTask, Work, WorkModels, shares};
 
 /// Most images encoded together by one core.
 pub const IMAGES_AT_ONCE: usize = 32;
@@ -54,11 +55,37 @@ pub fn encode(
     encode_on(policy, verifier, tasks, RunControl::new(&|_| {}))
 }
 
-/// The same, which can be stopped before a batch.
+/// The same, which can be shared, and stopped before a batch.
 ///
 /// # Errors
 /// See [`encode`]; [`AlignError::Stopped`] when that was asked for.
 pub fn encode_on(
+    policy: &VisionLanguageModel,
+    verifier: &Verifier,
+    tasks: &[Task],
+    control: RunControl<'_>,
+) -> Result<EncodedImages, AlignError> {
+    let Some(team) = control.team else { return encode_here(policy, verifier, tasks, control) };
+    let one_each = tasks.iter().all(|task| task.further_images.is_empty());
+    assert!(one_each, "words are verified against one image");
+    let work: Vec<Work> = shares(tasks, team.shares())
+        .map(|tasks| Work::Encode(tasks.iter().map(PackedTask::of).collect()))
+        .collect();
+    let models = WorkModels { policy, verifier: Some(verifier), value_head: None };
+    let device = policy.device();
+    let mut all = EncodedImages { features: Vec::new(), embeddings: Vec::new() };
+    for answer in team.perform(models, &work, control)? {
+        let Answer::Encoded(images) = answer else { return Err(team::unexpected()) };
+        for (features, embedding) in images {
+            all.features.push(features.on(&device));
+            all.embeddings.push(embedding.unpacked());
+        }
+    }
+    Ok(all)
+}
+
+/// The same by this process alone.
+pub(crate) fn encode_here(
     policy: &VisionLanguageModel,
     verifier: &Verifier,
     tasks: &[Task],

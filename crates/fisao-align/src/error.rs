@@ -12,6 +12,8 @@ use fisao_verifier::rewards::RewardError;
 use fisao_verifier::scorer::VerifierError;
 use fisao_verifier::templates::TemplateError;
 
+use crate::team::{LinkError, MessageError};
+
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -140,6 +142,20 @@ pub enum AlignError {
     /// Part of the adapter is cut off from the loss.
     #[error("{0}")]
     Severed(#[from] SeveredGradient),
+    /// Another process of the command cannot be reached.
+    #[error("{0}")]
+    Link(#[from] LinkError),
+    /// It does not speak as this one does.
+    #[error("{0}")]
+    Message(#[from] MessageError),
+    /// Another process could not do its part.
+    #[error("process {process}: {reason}")]
+    Process {
+        /// Its number.
+        process: usize,
+        /// What it said.
+        reason: String,
+    },
     /// Somebody asked for it.
     #[error("stopped, as was asked for")]
     Stopped,

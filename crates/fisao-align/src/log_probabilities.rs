@@ -5,20 +5,18 @@ use std::cmp::Reverse;
 use fisao_models::parallel::parallel_chunks;
 use fisao_models::parameters::floats;
 use fisao_models::scoring::ResponseScores;
-use fisao_models::sequences::Example;
-use fisao_models::value_head::ValueHead;
-use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
+use serde::{Deserialize, Serialize};
 
-use crate::encoding::EncodedImages;
 use crate::error::AlignError;
-use crate::mentions::ScoredResponse;
-use crate::run_control::StopFlag;
-use crate::tasks::Task;
+use crate::responses::PromptedResponses;
+use crate::run_control::RunControl;
+use crate::team::{self, Answer, Estimate, PackedFeatures, Work, WorkModels, shares};
 
 /// Responses that one core reads at a time.
 const BATCH: usize = 16;
 
 /// What forward passes say about the tokens of one response, each `[T]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct TokenEstimates {
     /// log π, nats.
     pub(crate) logprobs: Vec<f32>,
@@ -30,26 +28,52 @@ pub(crate) struct TokenEstimates {
     pub(crate) entropy: Vec<f32>,
 }
 
-/// Runs policy, value head and reference over all responses, on all cores; responses of like length together, so that
-/// little of a batch is padding.
+/// Runs policy, value head and reference over all responses, those to one task adjacent; shared where `control` says so.
 ///
 /// # Errors
 /// [`AlignError::Stopped`] when that was asked for.
 pub(crate) fn token_estimates(
-    (policy, value_head): (&VisionLanguageModel, Option<&ValueHead>),
-    (tasks, encoded, captions): (&[Task], &EncodedImages, &[ScoredResponse]),
+    models: WorkModels<'_>,
+    responses: &PromptedResponses,
     temperature: f64,
-    stop: &StopFlag,
+    control: RunControl<'_>,
+) -> Result<Vec<TokenEstimates>, AlignError> {
+    let Some(team) = control.team else {
+        return estimate_here(models, responses, temperature, control);
+    };
+    let positions: Vec<usize> = (0..responses.len()).collect();
+    let of_tasks: Vec<&[usize]> =
+        positions.chunk_by(|&a, &b| responses.task(a) == responses.task(b)).collect();
+    let work: Vec<Work> = shares(&of_tasks, team.shares())
+        .map(|share| {
+            let responses = responses.part(&share.concat(), PackedFeatures::of);
+            Work::Estimate(Estimate { responses, temperature })
+        })
+        .collect();
+    let mut estimates = Vec::with_capacity(responses.len());
+    for answer in team.perform(models, &work, control)? {
+        let Answer::Estimated(found) = answer else { return Err(team::unexpected()) };
+        estimates.extend(found);
+    }
+    Ok(estimates)
+}
+
+/// The same by this process alone, on all cores; responses of like length together, so that little of a batch is padding.
+pub(crate) fn estimate_here(
+    WorkModels { policy, value_head, .. }: WorkModels<'_>,
+    responses: &PromptedResponses,
+    temperature: f64,
+    control: RunControl<'_>,
 ) -> Result<Vec<TokenEstimates>, AlignError> {
     let reference = policy.without_lora();
     // Responses to one task stay together, where they are read from one prompt.
-    let length = |at: usize| captions[at].tokens.len();
-    let mut longest = vec![0; tasks.len()];
-    for (at, caption) in captions.iter().enumerate() {
-        longest[caption.task] = longest[caption.task].max(length(at));
+    let mut longest = vec![0; responses.tasks()];
+    for at in 0..responses.len() {
+        let longest = &mut longest[responses.task(at)];
+        *longest = responses.length(at).max(*longest);
     }
-    let mut order: Vec<usize> = (0..captions.len()).collect();
-    order.sort_by_key(|&at| (Reverse(longest[captions[at].task]), captions[at].task, at));
+    let mut order: Vec<usize> = (0..responses.len()).collect();
+    order.sort_by_key(|&at| (Reverse(longest[responses.task(at)]), responses.task(at), at));
     let batches: Vec<&[usize]> = order.chunks(BATCH).collect();
     let chunks = policy.scoring_workers().min(batches.len()).max(1);
     // Long and short batches alternate between the cores, so that these finish together.
@@ -59,8 +83,8 @@ pub(crate) fn token_estimates(
     let parts = parallel_chunks(&dealt, chunks, |chunk| {
         let mut scored = Vec::new();
         for batch in chunk.iter().flatten() {
-            stop.check()?;
-            let (examples, features) = examples(batch, tasks, encoded, captions);
+            control.check()?;
+            let (examples, features) = responses.examples(batch);
             let ResponseScores { hidden, log_probs, entropies } =
                 policy.response_scores(&examples, &features, temperature)?;
             let values = value_head.map(|head| floats(&head.forward(hidden)));
@@ -82,30 +106,4 @@ pub(crate) fn token_estimates(
     let mut scored: Vec<(usize, TokenEstimates)> = parts.into_iter().flatten().collect();
     scored.sort_by_key(|(at, _)| *at);
     Ok(scored.into_iter().map(|(_, scored)| scored).collect())
-}
-
-/// The examples at `indices` with the features of their images.
-pub(crate) fn examples<'a>(
-    indices: &[usize],
-    tasks: &'a [Task],
-    encoded: &EncodedImages,
-    captions: &'a [ScoredResponse],
-) -> (Vec<Example<'a>>, ImageFeatures) {
-    let mut shown: Vec<usize> = Vec::new();
-    let examples = indices
-        .iter()
-        .map(|&index| {
-            let task = captions[index].task;
-            if shown.last() != Some(&task) {
-                shown.push(task);
-            }
-            Example {
-                prompt: &tasks[task].prompt,
-                image: shown.len() - 1,
-                response: &captions[index].tokens,
-            }
-        })
-        .collect();
-    let features = shown.iter().map(|&task| encoded.features[task].clone()).collect();
-    (examples, ImageFeatures::cat(features))
 }

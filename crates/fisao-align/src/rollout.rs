@@ -19,9 +19,11 @@ use crate::objective::{Data, Items, RewardedResponses};
 use crate::phase_clock::PhaseClock;
 use crate::ppo::KlEstimator;
 use crate::recall::PairedCounts;
-use crate::run_control::{RunControl, StopFlag};
+use crate::responses::PromptedResponses;
+use crate::run_control::RunControl;
 use crate::sampling::{Request, sample};
 use crate::tasks::Task;
+use crate::team::WorkModels;
 use crate::token_rewards::{AdditionalRewards, token_rewards};
 
 /// What a rollout reads.
@@ -40,8 +42,8 @@ pub(crate) struct RolloutPlan<'a> {
     pub(crate) again: bool,
     /// Estimates correctness, where expected correct mentions are to be measured.
     pub(crate) correctness: Option<&'a Correctness>,
-    /// Checked before every batch.
-    pub(crate) stop: &'a StopFlag,
+    /// Stopping, checked before every batch, and how the work is shared.
+    pub(crate) control: RunControl<'a>,
 }
 
 /// Samples responses or takes the data's, scores and rewards what they name, and turns the rewards into what the objective
@@ -62,7 +64,7 @@ pub(crate) fn roll_out(
     let samples = config.samples_per_image();
 
     clock.start(Phase::Encode, tasks.len(), emit);
-    let control = RunControl::new(&|_| {}).until(plan.stop);
+    let control = plan.control;
     let (encoded, images_encoded) =
         cache.encode(plan.policy, &scorer.verifier, plan.numbers, &tasks, plan.again, control)?;
     check_image_tokens(plan.policy, &tasks, &encoded)?;
@@ -97,12 +99,9 @@ pub(crate) fn roll_out(
     let rewards = token_rewards(plan.rule, plan.additional, (scorer, &tasks, &encoded), &captions)?;
 
     clock.start(Phase::Advantages, captions.len(), emit);
-    let estimates = token_estimates(
-        (plan.policy, plan.value_head),
-        (&tasks, &encoded, &captions),
-        config.align.temperature,
-        plan.stop,
-    )?;
+    let models = WorkModels { policy: plan.policy, verifier: None, value_head: plan.value_head };
+    let prompted = PromptedResponses::new(&tasks, &encoded.features, &captions);
+    let estimates = token_estimates(models, &prompted, config.align.temperature, control)?;
     let groups: Vec<usize> =
         captions.chunk_by(|a, b| a.task == b.task).map(<[ScoredResponse]>::len).collect();
     let credit = credit(&config.objective, &plan.terms, &groups, &rewards, &estimates);
@@ -175,7 +174,7 @@ fn paired_counts(
     correctness: &Correctness,
 ) -> Result<PairedCounts, AlignError> {
     let greedy = Sampling { temperature: 0.0, ..plan.sampling.clone() };
-    let control = RunControl::new(&|_| {}).until(plan.stop);
+    let control = plan.control;
     let mut captions = |policy: &VisionLanguageModel| {
         answer(policy, scorer, (tasks, 0), encoded, &greedy, control)
     };

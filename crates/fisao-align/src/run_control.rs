@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fisao_models::generation::Generated;
 
 use crate::error::AlignError;
+use crate::team::Team;
 
 /// Raised from anywhere, for instance by Ctrl-C; the default one never is.
 #[derive(Debug, Clone, Default)]
@@ -55,18 +56,26 @@ pub struct RunControl<'a> {
     pub stop: Option<&'a StopFlag>,
     /// Responses that need not be generated again.
     pub kept: Option<&'a dyn ResponseStore>,
+    /// How the work is shared, if it is.
+    pub team: Option<Team<'a>>,
 }
 
 impl<'a> RunControl<'a> {
     /// Work that is not stopped, and of which nothing was done before.
     pub fn new(advance: &'a (dyn Fn(usize) + Sync)) -> Self {
-        Self { advance, stop: None, kept: None }
+        Self { advance, stop: None, kept: None, team: None }
     }
 
     /// The same that stops once a flag is raised.
     #[must_use]
     pub fn until(self, stop: &'a StopFlag) -> Self {
         Self { stop: Some(stop), ..self }
+    }
+
+    /// The same, shared.
+    #[must_use]
+    pub fn shared(self, team: Option<Team<'a>>) -> Self {
+        Self { team, ..self }
     }
 
     /// Ends the work if that was asked for.

@@ -9,10 +9,13 @@ use fisao_models::llama::KvCache;
 use fisao_models::parallel::parallel_chunks;
 use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
 
+use serde::{Deserialize, Serialize};
+
 use crate::encoding::{EncodedImages, image_batch};
 use crate::error::AlignError;
 use crate::run_control::RunControl;
 use crate::tasks::{Task, TaskSource};
+use crate::team::{self, Answer, PackedFeatures, Sample, Work, WorkModels, shares};
 
 /// Most sequences decoded together by one core.
 const BATCH: usize = 32;
@@ -50,54 +53,134 @@ pub fn sample(
     policy: &VisionLanguageModel,
     request: &Request<'_>,
 ) -> Result<Vec<Generated>, AlignError> {
-    let Request { tasks, samples, .. } = *request;
-    let indices: Vec<usize> = (0..tasks.len()).collect();
-    let longest = tasks.iter().map(|task| task.prompt.len()).max().unwrap_or(0);
-    let response = request.sampling.max_new_tokens;
+    let Request { tasks, encoded, streams, samples, sampling, control } = *request;
+    let questions = tasks.iter().zip(&encoded.features).zip(streams);
+    let questions: Vec<Question> = questions
+        .map(|((task, features), &stream)| Question {
+            id: task.id.clone(),
+            prompt: task.prompt.clone(),
+            features: features.clone(),
+            stream,
+        })
+        .collect();
+    let Some(team) = control.team else {
+        return respond_here(policy, &questions, samples, sampling, control);
+    };
+    let shares: Vec<&[Question]> = shares(&questions, team.shares()).collect();
+    let mut answers: Vec<Option<Vec<Generated>>> =
+        shares.iter().map(|share| known_responses(share, samples, sampling, control)).collect();
+    let missing: Vec<usize> = (0..shares.len()).filter(|&at| answers[at].is_none()).collect();
+    let work: Vec<Work> = missing
+        .iter()
+        .map(|&at| {
+            let pack = |one: &Question| one.with_features(PackedFeatures::of);
+            let questions = shares[at].iter().map(pack).collect();
+            Work::Sample(Sample { questions, samples, sampling: sampling.clone() })
+        })
+        .collect();
+    let models = WorkModels { policy, verifier: None, value_head: None };
+    // Progress and kept responses are this process's alone, of whole shares.
+    let alone = RunControl { kept: None, advance: &|_| {}, ..control };
+    for (&at, answer) in missing.iter().zip(team.perform(models, &work, alone)?) {
+        let Answer::Sampled(responses) = answer else { return Err(team::unexpected()) };
+        keep_responses(shares[at], &responses, sampling, control)?;
+        answers[at] = Some(responses);
+    }
+    (control.advance)(questions.len() * samples);
+    Ok(answers.into_iter().flatten().flatten().collect())
+}
+
+/// A prompt about an image. `F` is what the image's features are held as.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Question<F = ImageFeatures> {
+    /// Name of the image.
+    id: String,
+    prompt: Vec<u32>,
+    features: F,
+    /// Number of its random streams.
+    stream: u64,
+}
+
+impl<F> Question<F> {
+    /// The same with features held as something else.
+    pub(crate) fn with_features<G>(&self, features: impl FnOnce(&F) -> G) -> Question<G> {
+        let Self { id, prompt, stream, .. } = self;
+        let features = features(&self.features);
+        Question { id: id.clone(), prompt: prompt.clone(), features, stream: *stream }
+    }
+}
+
+/// Writes responses by this process alone, on all cores.
+pub(crate) fn respond_here(
+    policy: &VisionLanguageModel,
+    questions: &[Question],
+    samples: usize,
+    sampling: &Sampling,
+    control: RunControl<'_>,
+) -> Result<Vec<Generated>, AlignError> {
+    let longest = questions.iter().map(|one| one.prompt.len()).max().unwrap_or(0);
+    let response = sampling.max_new_tokens;
     let plan = BatchPlan::of(policy, policy.cached_positions(longest, response, samples));
     // What the others would still write is of no use after an error.
     let failed = AtomicBool::new(false);
-    let chunks = parallel_chunks(&indices, plan.chunks, |chunk| {
+    let chunks = parallel_chunks(questions, plan.chunks, |chunk| {
         let mut written = Vec::with_capacity(chunk.len() * samples);
         for batch in chunk.chunks((plan.batch / samples).max(1)) {
             if failed.load(Ordering::Relaxed) {
                 break;
             }
-            let responses = batch_responses(policy, request, batch);
+            let responses = batch_responses(policy, batch, samples, sampling, control);
             failed.fetch_or(responses.is_err(), Ordering::Relaxed);
             written.extend(responses?);
-            (request.control.advance)(batch.len() * samples);
+            (control.advance)(batch.len() * samples);
         }
         Ok(written)
     });
     Ok(chunks.into_iter().collect::<Result<Vec<_>, AlignError>>()?.concat())
 }
 
-/// The responses to the tasks of a batch: those that were written before, or new ones, which are kept. Only a whole batch is
-/// known: another one would be computed in another order, with other last bits.
+/// The responses to a batch of questions: those that were written before, or new ones, which are kept.
 fn batch_responses(
     policy: &VisionLanguageModel,
-    request: &Request<'_>,
-    batch: &[usize],
+    batch: &[Question],
+    samples: usize,
+    sampling: &Sampling,
+    control: RunControl<'_>,
 ) -> Result<Vec<Generated>, AlignError> {
-    let Request { tasks, encoded, samples, sampling, control, .. } = *request;
     control.check()?;
-    let streams: Vec<u64> = batch.iter().map(|&at| request.streams[at]).collect();
-    if let Some(kept) = control.kept {
-        let known = streams.iter().map(|&stream| kept.get(sampling.seed, stream));
-        let known = known.map(|known| known.filter(|known| known.len() == samples));
-        if let Some(known) = known.collect::<Option<Vec<_>>>() {
-            return Ok(known.concat());
-        }
+    if let Some(known) = known_responses(batch, samples, sampling, control) {
+        return Ok(known);
     }
-    let features = batch.iter().map(|&at| encoded.features[at].clone()).collect();
-    let features = ImageFeatures::cat(features);
-    let prompts = batch.iter().zip(&streams).map(|(&at, &stream)| (&tasks[at], stream));
+    let features = ImageFeatures::cat(batch.iter().map(|one| one.features.clone()).collect());
+    let prompts = batch.iter().map(|one| (one.id.as_str(), &one.prompt, one.stream));
     let responses = respond(policy, prompts, &features, samples, sampling)?;
-    if let Some(kept) = control.kept {
-        kept.insert(sampling.seed, &streams, &responses)?;
-    }
+    keep_responses(batch, &responses, sampling, control)?;
     Ok(responses)
+}
+
+/// The responses to some questions that were written before. Only all of them are known: others would be computed in another order,
+/// with other last bits.
+fn known_responses(
+    questions: &[Question],
+    samples: usize,
+    sampling: &Sampling,
+    control: RunControl<'_>,
+) -> Option<Vec<Generated>> {
+    let kept = control.kept?;
+    let known = questions.iter().map(|one| kept.get(sampling.seed, one.stream));
+    let known = known.map(|known| known.filter(|known| known.len() == samples));
+    Some(known.collect::<Option<Vec<_>>>()?.concat())
+}
+
+fn keep_responses(
+    questions: &[Question],
+    responses: &[Generated],
+    sampling: &Sampling,
+    control: RunControl<'_>,
+) -> Result<(), AlignError> {
+    let Some(kept) = control.kept else { return Ok(()) };
+    let streams: Vec<u64> = questions.iter().map(|one| one.stream).collect();
+    kept.insert(sampling.seed, &streams, responses)
 }
 
 /// Writes `samples` responses to each of the tasks `range` of a source, in order, without keeping their images; those to one task
@@ -126,7 +209,8 @@ pub fn generate(
             let features = policy.image_features(image_batch(&tasks, &policy.device()))?;
             let seconds = started.elapsed().as_secs_f64();
             tracing::debug!(images = tasks.len(), seconds, "images encoded");
-            let prompts = tasks.iter().zip(batch.iter().map(|&at| at as u64));
+            let prompts = tasks.iter().zip(batch);
+            let prompts = prompts.map(|(task, &at)| (task.id.as_str(), &task.prompt, at as u64));
             written.extend(respond(policy, prompts, &features, samples, sampling)?);
             advance(batch.len());
         }
@@ -172,24 +256,24 @@ pub fn tasks_at_once(policy: &VisionLanguageModel, length: usize) -> usize {
     plan.chunks * plan.batch
 }
 
-/// Responses to one batch: each task with the number of its random streams, and their image features.
+/// Responses to one batch: name, prompt and number of the random streams of each, and their image features.
 ///
 /// # Errors
-/// [`AlignError::NotFinite`] naming the first task whose logits are NaN or infinite, [`AlignError::Card`].
+/// [`AlignError::NotFinite`] naming the first whose logits are NaN or infinite, [`AlignError::Card`].
 fn respond<'a>(
     policy: &VisionLanguageModel,
-    tasks: impl Iterator<Item = (&'a Task, u64)>,
+    questions: impl Iterator<Item = (&'a str, &'a Vec<u32>, u64)>,
     features: &ImageFeatures,
     samples: usize,
     sampling: &Sampling,
 ) -> Result<Vec<Generated>, AlignError> {
-    let (tasks, prompts): (Vec<&Task>, Vec<Prompt>) = tasks
+    let (ids, prompts): (Vec<&str>, Vec<Prompt>) = questions
         .enumerate()
-        .map(|(image, (task, stream))| (task, Prompt { ids: task.prompt.clone(), image, stream }))
+        .map(|(image, (id, ids, stream))| (id, Prompt { ids: ids.clone(), image, stream }))
         .unzip();
     let responses = policy.generate(&prompts, features, samples, sampling)?;
     match responses.iter().position(|response| !response.is_finite()) {
-        Some(at) => Err(AlignError::NotFinite { id: tasks[at / samples].id.clone() }),
+        Some(at) => Err(AlignError::NotFinite { id: ids[at / samples].to_owned() }),
         None => Ok(responses),
     }
 }

@@ -36,6 +36,7 @@ use crate::recall::{RecallConfig, RecallController};
 use crate::rollout::{Rollout, RolloutPlan, roll_out};
 use crate::run_control::{RunControl, StopFlag};
 use crate::tasks::{Task, TaskSource};
+use crate::team::{Processes, Team};
 use crate::token_rewards::{AdditionalRewards, TokenReward};
 use crate::update::{Learner, optimiser, update};
 
@@ -79,6 +80,8 @@ pub struct Trainer<'a> {
     base_correct: Option<f64>,
     unrecoverable: usize,
     stop: StopFlag,
+    /// That work with this one.
+    processes: Option<Arc<Processes>>,
 }
 
 /// Snapshot of what an iteration changes, taken before it.
@@ -164,6 +167,7 @@ impl<'a> Trainer<'a> {
             base_correct: None,
             unrecoverable: 0,
             stop: StopFlag::default(),
+            processes: None,
         })
     }
 
@@ -175,6 +179,11 @@ impl<'a> Trainer<'a> {
     /// A flag that ends whatever the trainer does with [`AlignError::Stopped`] once it is raised.
     pub fn stop_on(&mut self, stop: StopFlag) {
         self.stop = stop;
+    }
+
+    /// Shares work with other processes, which have opened the same model and verifier.
+    pub fn share_with(&mut self, processes: Option<Arc<Processes>>) {
+        self.processes = processes;
     }
 
     /// How many tasks it learns from.
@@ -283,6 +292,8 @@ impl<'a> Trainer<'a> {
         emit: &mut dyn FnMut(AlignEvent),
     ) -> Result<IterationMetrics, AlignError> {
         let TaskBatch { tasks, numbers, streams } = self.draw_tasks()?;
+        let processes = self.processes.clone();
+        let team = Team::of(processes.as_deref(), self.config.align.exact);
         let sampling = self.sampling(self.config.align.temperature);
         let measured =
             self.recall.is_some() && self.iteration.is_multiple_of(self.recall_config.every);
@@ -301,7 +312,7 @@ impl<'a> Trainer<'a> {
             numbers: &numbers,
             again: self.has_another_pass(),
             correctness: self.correctness.as_ref().filter(|_| measured),
-            stop: &self.stop,
+            control: RunControl::new(&|_| {}).until(&self.stop).shared(team),
         };
         let mut clock = PhaseClock::new(self.iteration + 1);
         let (scorer, features) = (&mut self.scorer, &mut self.features);
@@ -320,7 +331,7 @@ impl<'a> Trainer<'a> {
             &rollout,
             (&self.config, rates),
             &mut rng,
-            &self.stop,
+            RunControl::new(&|_| {}).until(&self.stop).shared(team),
         )?;
         let seconds = clock.finish(emit);
         // After the update's rewards were given: what is measured now moves the next iteration's break-even precision and
@@ -381,8 +392,10 @@ impl<'a> Trainer<'a> {
         temperature: f64,
     ) -> Result<(Vec<ScoredResponse>, EncodedImages), AlignError> {
         let sampling = self.sampling(temperature);
-        let Self { learner: Learner { policy, .. }, scorer, stop, .. } = self;
-        describe_from(policy, scorer, (tasks, 0), &sampling, RunControl::new(&|_| {}).until(stop))
+        let Self { learner: Learner { policy, .. }, scorer, stop, processes, config, .. } = self;
+        let team = Team::of(processes.as_deref(), config.align.exact);
+        let control = RunControl::new(&|_| {}).until(stop).shared(team);
+        describe_from(policy, scorer, (tasks, 0), &sampling, control)
     }
 
     /// Rewards by the break-even precision that the recall constraint asks for.

@@ -13,18 +13,21 @@ use fisao_models::parameters::{
 };
 use fisao_models::scoring::ResponseScores;
 use fisao_models::value_head::ValueHead;
-use fisao_models::vision_language::VisionLanguageModel;
+use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{AlignConfig, LoopConfig};
 use crate::error::AlignError;
-use crate::log_probabilities::examples;
-use crate::mentions::ScoredResponse;
-use crate::objective::{Critic, LossInputs, Means, Normaliser, ObjectiveLoss};
+use crate::objective::{LossInputs, Means, Normaliser, Objective, ObjectiveLoss};
 use crate::ppo::{LearningRates, PolicyStatistics, ValueStatistics, value_loss};
+use crate::responses::PromptedResponses;
 use crate::rollout::Rollout;
-use crate::run_control::StopFlag;
+use crate::run_control::RunControl;
+use crate::team::{
+    self, Answer, Differentiate, PackedFeatures, Work, WorkModels, as_bytes, shares,
+};
 
 /// Prefix of the value head's tensors; everything else belongs to the adapter.
 const VALUE_HEAD: &str = "value_head.";
@@ -75,8 +78,9 @@ pub(crate) fn optimiser(config: &LoopConfig) -> AdamW {
 }
 
 /// Gradients of one minibatch, summed over workers and micro-batches.
-#[derive(Default)]
-struct Differentiated {
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Differentiated {
+    #[serde(with = "as_bytes::by_name")]
     gradients: GradientMap,
     policy_loss: f64,
     value_loss: f64,
@@ -105,18 +109,24 @@ pub(crate) fn update(
     rollout: &Rollout,
     (config, rates): (&AlignConfig, LearningRates),
     rng: &mut ChaCha8Rng,
-    stop: &StopFlag,
+    control: RunControl<'_>,
 ) -> Result<UpdateReport, AlignError> {
     let LoopConfig { epochs, minibatches, max_grad_norm, target_kl, .. } = config.align;
+    let (rows, settings) = (UpdateRows::of(rollout), UpdateSettings::of(config));
     let mut report = UpdateReport::default();
-    let mut order = by_image(rollout.items.positions(), &rollout.captions, minibatches);
+    let mut order = by_image(rollout.items.positions(), &rows.responses, minibatches);
     let mut value_loss = 0.0;
     for _ in 0..epochs {
         order.shuffle(rng);
         let mut epoch = PolicyStatistics::default();
-        for minibatch in parts(&order, minibatches) {
+        for minibatch in shares(&order, minibatches) {
             let minibatch = minibatch.concat();
-            let mut step = differentiate(learner, rollout, &minibatch, config, stop)?;
+            let models = WorkModels {
+                policy: &learner.policy,
+                verifier: None,
+                value_head: learner.value_head.as_ref(),
+            };
+            let mut step = differentiate(models, &rows, &minibatch, &settings, control)?;
             epoch.merge(&step.policy);
             report.grad_norm +=
                 apply(learner, optimiser, &mut step.gradients, max_grad_norm, rates);
@@ -143,21 +153,14 @@ pub(crate) fn update(
 type Item = Vec<usize>;
 
 /// The items of each image; each item on its own where there would be fewer images than `minibatches`.
-fn by_image<'a>(
+fn by_image<'a, F>(
     items: &'a [Item],
-    captions: &[ScoredResponse],
+    responses: &PromptedResponses<F>,
     minibatches: usize,
 ) -> Vec<&'a [Item]> {
-    let task = |item: &Item| captions[item[0]].task;
+    let task = |item: &Item| responses.task(item[0]);
     let images: Vec<&[Item]> = items.chunk_by(|a, b| task(a) == task(b)).collect();
     if images.len() < minibatches { items.chunks(1).collect() } else { images }
-}
-
-/// `count` parts whose sizes differ by one at most; fewer where there are fewer items, none of them empty.
-fn parts<T>(items: &[T], count: usize) -> impl Iterator<Item = &[T]> {
-    let count = count.min(items.len());
-    let edge = move |part: usize| part * items.len() / count;
-    (0..count).map(move |part| &items[edge(part)..edge(part + 1)])
 }
 
 /// Clips the gradients of policy and critic, each by its own norm, and steps. Returns the policy's
@@ -190,34 +193,152 @@ fn apply(
     norm
 }
 
-/// Differentiates a minibatch: each core a part, in micro-batches of like length.
+/// What a minibatch is differentiated by.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct UpdateSettings {
+    objective: Objective,
+    /// Most responses of a micro-batch.
+    micro_batch: usize,
+    temperature: f64,
+    gradient_checkpointing: bool,
+}
+
+impl UpdateSettings {
+    fn of(config: &AlignConfig) -> Self {
+        let LoopConfig { micro_batch, temperature, gradient_checkpointing, .. } = config.align;
+        let objective = config.objective.clone();
+        Self { objective, micro_batch, temperature, gradient_checkpointing }
+    }
+}
+
+/// What an update reads of a rollout. `F` is what image features are held as.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct UpdateRows<F = ImageFeatures> {
+    responses: PromptedResponses<F>,
+    /// What is known of the tokens of each.
+    tokens: Vec<TokenRows>,
+}
+
+/// Of the tokens of one response, each `[T]`, empty where the objective does not ask.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct TokenRows {
+    #[serde(with = "as_bytes")]
+    old_logprobs: Vec<f32>,
+    #[serde(with = "as_bytes")]
+    reference_logprobs: Vec<f32>,
+    #[serde(with = "as_bytes")]
+    advantages: Vec<f32>,
+    /// Of the critic.
+    #[serde(with = "as_bytes")]
+    values: Vec<f32>,
+    /// What it is taught.
+    #[serde(with = "as_bytes")]
+    returns: Vec<f32>,
+}
+
+impl UpdateRows {
+    fn of(rollout: &Rollout) -> Self {
+        let Rollout { tasks, encoded, captions, credit, .. } = rollout;
+        let critic = credit.as_ref().and_then(|credit| credit.critic.as_ref());
+        let row = |rows: Option<&Vec<Vec<f32>>>, at: usize| {
+            rows.map(|rows| rows[at].clone()).unwrap_or_default()
+        };
+        let tokens = (0..captions.len()).map(|at| TokenRows {
+            old_logprobs: rollout.old_logprobs[at].clone(),
+            reference_logprobs: rollout.reference_logprobs[at].clone(),
+            advantages: row(credit.as_ref().map(|credit| &credit.advantages), at),
+            values: row(critic.map(|critic| &critic.values), at),
+            returns: row(critic.map(|critic| &critic.returns), at),
+        });
+        Self {
+            responses: PromptedResponses::new(tasks, &encoded.features, captions),
+            tokens: tokens.collect(),
+        }
+    }
+}
+
+impl<F> UpdateRows<F> {
+    /// Those of the responses at `indices`, in this order.
+    fn part<G>(&self, indices: &[usize], features: impl FnMut(&F) -> G) -> UpdateRows<G> {
+        let tokens = indices.iter().map(|&at| self.tokens[at].clone()).collect();
+        UpdateRows { responses: self.responses.part(indices, features), tokens }
+    }
+
+    /// The same with features held as something else.
+    pub(crate) fn with_features<G>(&self, features: impl FnMut(&F) -> G) -> UpdateRows<G> {
+        UpdateRows {
+            responses: self.responses.with_features(features),
+            tokens: self.tokens.clone(),
+        }
+    }
+}
+
+/// Differentiates a minibatch; shared where `control` says so.
 fn differentiate(
-    learner: &Learner,
-    rollout: &Rollout,
+    models: WorkModels<'_>,
+    rows: &UpdateRows,
     minibatch: &[Item],
-    config: &AlignConfig,
-    stop: &StopFlag,
+    settings: &UpdateSettings,
+    control: RunControl<'_>,
 ) -> Result<Differentiated, AlignError> {
-    let tokens = |at: &usize| rollout.captions[*at].tokens.len();
+    let tokens = |at: &usize| rows.responses.length(*at);
     let normaliser = Normaliser {
         items: minibatch.len() as f64,
         tokens: minibatch.iter().flatten().map(tokens).sum::<usize>() as f64,
         first_tokens: minibatch.iter().map(|item| tokens(&item[0])).sum::<usize>() as f64,
     };
-    let groups = prompt_groups(minibatch, &rollout.captions, config.align.micro_batch);
-    // Long and short responses alternate between the parts, so that cores finish together.
-    let parts = learner.policy.scoring_workers().min(groups.len()).max(1);
-    let dealt: Vec<Vec<Vec<usize>>> = (0..parts)
-        .map(|part| {
-            let own = groups.iter().skip(part).step_by(parts);
-            micro_batches(own, config.align.micro_batch)
+    let groups = prompt_groups(minibatch, &rows.responses, settings.micro_batch);
+    let Some(team) = control.team else {
+        return differentiate_here(models, rows, &groups, settings, normaliser, control);
+    };
+    let work: Vec<Work> = dealt(&groups, team.shares())
+        .into_iter()
+        .map(|own| {
+            let mut next = 0..;
+            let renumbered =
+                own.iter().map(|group| next.by_ref().take(group.len()).collect()).collect();
+            let positions = own.into_iter().flatten().copied().collect::<Vec<_>>();
+            Work::Differentiate(Box::new(Differentiate {
+                rows: rows.part(&positions, PackedFeatures::of),
+                groups: renumbered,
+                settings: settings.clone(),
+                normaliser,
+            }))
         })
         .collect();
-    let results = parallel_chunks(&dealt, parts, |micro_batches| {
+    let mut total = Differentiated::default();
+    for answer in team.perform(models, &work, control)? {
+        let Answer::Differentiated(step) = answer else { return Err(team::unexpected()) };
+        total.add(&step);
+    }
+    Ok(total)
+}
+
+/// Every `parts`-th group from the first, the second, … on: long and short responses alternate between the parts, which so finish
+/// together.
+fn dealt<T>(groups: &[T], parts: usize) -> Vec<Vec<&T>> {
+    let parts = parts.min(groups.len()).max(1);
+    (0..parts).map(|part| groups.iter().skip(part).step_by(parts).collect()).collect()
+}
+
+/// Differentiates groups of rows by this process alone: each core a part, in micro-batches of like length.
+pub(crate) fn differentiate_here(
+    models: WorkModels<'_>,
+    rows: &UpdateRows,
+    groups: &[Vec<usize>],
+    settings: &UpdateSettings,
+    normaliser: Normaliser,
+    control: RunControl<'_>,
+) -> Result<Differentiated, AlignError> {
+    let dealt: Vec<Vec<Vec<usize>>> = dealt(groups, models.policy.scoring_workers())
+        .into_iter()
+        .map(|own| micro_batches(own.into_iter(), settings.micro_batch))
+        .collect();
+    let results = parallel_chunks(&dealt, dealt.len(), |micro_batches| {
         let mut sum = Differentiated::default();
         for micro in micro_batches.iter().flatten() {
-            stop.check()?;
-            sum.add(&differentiate_micro(learner, rollout, micro, config, normaliser)?);
+            control.check()?;
+            sum.add(&differentiate_micro(models, rows, micro, settings, normaliser)?);
         }
         Ok::<_, AlignError>(sum)
     });
@@ -229,8 +350,12 @@ fn differentiate(
 }
 
 /// Responses that are differentiated together: those to one image, as many items as `most` responses have room for; the longest first.
-fn prompt_groups(minibatch: &[Item], captions: &[ScoredResponse], most: usize) -> Vec<Vec<usize>> {
-    let task = |item: &Item| captions[item[0]].task;
+fn prompt_groups<F>(
+    minibatch: &[Item],
+    responses: &PromptedResponses<F>,
+    most: usize,
+) -> Vec<Vec<usize>> {
+    let task = |item: &Item| responses.task(item[0]);
     let mut sorted: Vec<&Item> = minibatch.iter().collect();
     sorted.sort_by_key(|item| (task(item), item[0]));
     let mut all: Vec<Vec<usize>> = Vec::new();
@@ -243,7 +368,7 @@ fn prompt_groups(minibatch: &[Item], captions: &[ScoredResponse], most: usize) -
         );
     }
     let length = |positions: &Vec<usize>| -> usize {
-        positions.iter().map(|&at| captions[at].tokens.len()).sum()
+        positions.iter().map(|&at| responses.length(at)).sum()
     };
     all.sort_by_key(|positions| (Reverse(length(positions)), positions[0]));
     all
@@ -262,44 +387,38 @@ fn micro_batches<'a>(groups: impl Iterator<Item = &'a Vec<usize>>, most: usize) 
 }
 
 fn differentiate_micro(
-    learner: &Learner,
-    rollout: &Rollout,
+    WorkModels { policy, value_head, .. }: WorkModels<'_>,
+    rows: &UpdateRows,
     micro: &[usize],
-    config: &AlignConfig,
+    settings: &UpdateSettings,
     normaliser: Normaliser,
 ) -> Result<Differentiated, AlignError> {
-    let mut replica = learner.clone();
+    let mut replica = Learner { policy: policy.clone(), value_head: value_head.cloned() };
     replica.train_where(&|_| true);
-    let (examples, features) = examples(micro, &rollout.tasks, &rollout.encoded, &rollout.captions);
-    let gather = |rows: &[Vec<f32>]| -> Vec<f32> {
-        micro.iter().flat_map(|&index| rows[index].iter().copied()).collect()
+    let (examples, features) = rows.responses.examples(micro);
+    let gather = |row: fn(&TokenRows) -> &Vec<f32>| -> Vec<f32> {
+        micro.iter().flat_map(|&index| row(&rows.tokens[index]).iter().copied()).collect()
     };
-    let recomputed = config.align.gradient_checkpointing.then_some(&learner.policy);
-    let temperature = config.align.temperature;
+    let recomputed = settings.gradient_checkpointing.then_some(policy);
     let (ResponseScores { hidden, log_probs, entropies }, pass) =
-        replica.policy.training_scores(recomputed, &examples, &features, temperature)?;
-    let credit = rollout.credit.as_ref();
-    let advantages = credit.map(|credit| gather(&credit.advantages)).unwrap_or_default();
+        replica.policy.training_scores(recomputed, &examples, &features, settings.temperature)?;
     let lengths: Vec<usize> = examples.iter().map(|one| one.response.len()).collect();
-    let objective = config.objective.definition();
+    let objective = settings.objective.definition();
     let ObjectiveLoss { mut loss, policy, means } = objective.loss(LossInputs {
         log_probs,
         entropy: entropies,
-        old_log_probs: &gather(&rollout.old_logprobs),
-        reference_log_probs: &gather(&rollout.reference_logprobs),
-        advantages: &advantages,
+        old_log_probs: &gather(|rows| &rows.old_logprobs),
+        reference_log_probs: &gather(|rows| &rows.reference_logprobs),
+        advantages: &gather(|rows| &rows.advantages),
         lengths: &lengths,
         normaliser,
     });
     let policy_loss = f64::from(floats(&loss)[0]);
     let mut step = Differentiated { policy_loss, policy, means, ..Differentiated::default() };
-    let taught = credit.and_then(|credit| credit.critic.as_ref());
-    if let (Some(head), Some(Critic { values, returns }), Some(critic)) =
-        (&replica.value_head, taught, objective.critic())
-    {
+    if let (Some(head), Some(critic)) = (&replica.value_head, objective.critic()) {
         // The critic reads the state but does not shape it: its loss would pull on the adapter.
         let estimates = head.forward(hidden.detach());
-        let (values, returns) = (gather(values), gather(returns));
+        let (values, returns) = (gather(|rows| &rows.values), gather(|rows| &rows.returns));
         let (term, value) =
             value_loss(estimates, &values, &returns, critic.clip_range, normaliser.tokens);
         step.value_loss = f64::from(floats(&term)[0]);
@@ -313,35 +432,19 @@ fn differentiate_micro(
 
 #[cfg(test)]
 mod tests {
-    use fisao_models::generation::FinishReason;
-
     use super::*;
-
-    /// A response of a length to a task.
-    fn response((task, length): (usize, usize)) -> ScoredResponse {
-        ScoredResponse {
-            task,
-            tokens: vec![7; length],
-            logprobs: vec![-1.0; length],
-            finish: FinishReason::Length,
-            text: String::new(),
-            mentions: Vec::new(),
-            scores: Vec::new(),
-            negated: 0,
-        }
-    }
 
     #[test]
     fn responses_to_one_image_are_differentiated_together() {
         let of_images = [(0, 3), (0, 4), (0, 5), (1, 9), (1, 8), (1, 1), (2, 2), (2, 1), (2, 1)];
-        let captions = of_images.map(response);
+        let responses = PromptedResponses::of_lengths(&of_images);
         let items: Vec<Item> = (0..9).map(|at| vec![at]).collect();
-        let images = by_image(&items, &captions, 3);
+        let images = by_image(&items, &responses, 3);
         assert_eq!(images.iter().map(|items| items.len()).collect::<Vec<_>>(), [3; 3]);
         // More steps than images: by responses again.
-        assert_eq!(by_image(&items, &captions, 4).len(), 9);
+        assert_eq!(by_image(&items, &responses, 4).len(), 9);
         let minibatch: Vec<Item> = [8, 3, 0, 4, 7, 2, 1].map(|at| vec![at]).into();
-        let groups = prompt_groups(&minibatch, &captions, 2);
+        let groups = prompt_groups(&minibatch, &responses, 2);
         assert_eq!(groups, [vec![3, 4], vec![0, 1], vec![2], vec![7, 8]]);
         assert_eq!(micro_batches(groups.iter(), 3), [vec![3, 4], vec![0, 1, 2], vec![7, 8]]);
         assert_eq!(micro_batches(groups.iter(), 1), groups);
@@ -351,7 +454,7 @@ mod tests {
     fn minibatches_have_the_requested_count_and_similar_sizes() {
         let sizes = |items: usize, count: usize| -> Vec<usize> {
             let items: Vec<usize> = (0..items).collect();
-            let found: Vec<&[usize]> = parts(&items, count).collect();
+            let found: Vec<&[usize]> = shares(&items, count).collect();
             assert_eq!(found.concat(), items, "every item once, in order");
             found.into_iter().map(<[usize]>::len).collect()
         };

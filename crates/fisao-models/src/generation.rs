@@ -20,7 +20,7 @@ mod decoding;
 pub use decoding::Decoding;
 
 /// How tokens are chosen.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
     /// Longest response, tokens (the end token counts).
     pub max_new_tokens: usize,

@@ -50,8 +50,7 @@ pub fn parallel_chunks<T: Sync, R: Send>(
     }
     let chunk = items.len().div_ceil(parts.max(1));
     // Inside a part there is nothing left to split: its worker would wait for itself.
-    let inside = rayon::current_thread_index().is_some() && rayon::current_num_threads() == 1;
-    if chunk == items.len() || inside {
+    if chunk == items.len() || inside_worker() {
         return items.chunks(chunk).map(work).collect();
     }
     let work = &work;
@@ -109,8 +108,17 @@ pub fn workers_on(device: &Device) -> usize {
     if is_cpu(device) { cores() } else { 1 }
 }
 
-/// Number of cores this process may use.
+/// Whether this is a thread that works alone.
+fn inside_worker() -> bool {
+    rayon::current_thread_index().is_some() && rayon::current_num_threads() == 1
+}
+
+/// Number of cores that may be used: those of this process, or the one of a [worker](on_worker), whose batches so are the same
+/// however many others there are.
 pub fn cores() -> usize {
+    if inside_worker() {
+        return 1;
+    }
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 

@@ -1,8 +1,10 @@
 //! What the loop asks of an objective. Everything in which objectives differ is behind this trait.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 use crate::error::AlignError;
 use crate::events::{IterationMetrics, Warning};
@@ -177,7 +179,7 @@ pub struct LossInputs<'a> {
 }
 
 /// What sums over a minibatch are divided by; never by what a micro-batch holds.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Normaliser {
     /// Items.
     pub items: f64,
@@ -199,21 +201,21 @@ pub struct ObjectiveLoss {
 }
 
 /// Means over an update, by the name of the metric.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Means(BTreeMap<&'static str, (f64, f64)>);
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Means(BTreeMap<Cow<'static, str>, (f64, f64)>);
 
 impl Means {
     /// Adds `count` observations with this sum.
     pub fn add(&mut self, name: &'static str, sum: f64, count: usize) {
-        let (sums, counts) = self.0.entry(name).or_default();
+        let (sums, counts) = self.0.entry(name.into()).or_default();
         *sums += sum;
         *counts += count as f64;
     }
 
     /// Adds the observations of another micro-batch.
     pub fn merge(&mut self, other: &Self) {
-        for (&name, &(sum, count)) in &other.0 {
-            let (sums, counts) = self.0.entry(name).or_default();
+        for (name, &(sum, count)) in &other.0 {
+            let (sums, counts) = self.0.entry(name.clone()).or_default();
             *sums += sum;
             *counts += count;
         }
@@ -222,6 +224,6 @@ impl Means {
     /// Mean of each; of none without observations.
     pub fn means(&self) -> BTreeMap<String, f64> {
         let observed = self.0.iter().filter(|(_, (_, count))| *count > 0.0);
-        observed.map(|(&name, &(sum, count))| (name.to_owned(), sum / count)).collect()
+        observed.map(|(name, &(sum, count))| (name.to_string(), sum / count)).collect()
     }
 }

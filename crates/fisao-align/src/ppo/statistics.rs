@@ -1,10 +1,12 @@
 //! What an update did, accumulated over micro-batches so that the numbers do not depend on the cut.
 
+use serde::{Deserialize, Serialize};
+
 use super::divergence::{KlEstimator, guarded_log_ratio};
 use super::losses::ClipRange;
 
 /// Sums over the tokens a policy update has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct PolicyStatistics {
     tokens: usize,
     clipped: usize,
@@ -88,7 +90,7 @@ fn largest(a: f64, b: f64) -> f64 {
 }
 
 /// Sums over the tokens a value update has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct ValueStatistics {
     tokens: usize,
     clipped: usize,

@@ -14,6 +14,7 @@ use crate::mentions::{MentionScorer, ScoredResponse};
 use crate::recall::{expected_correct, standard_error};
 use crate::run_control::RunControl;
 use crate::tasks::Task;
+use crate::team::Team;
 use crate::token_rewards::{response_reward, token_rewards};
 
 /// The validation set: tasks on which reward is measured, and recall where they are labelled. Training never sees the labels.
@@ -78,8 +79,9 @@ impl Trainer<'_> {
         // Numbers behind those of the tasks that are trained on.
         let first = self.tasks.count();
         let sampling = self.sampling(0.0);
-        let Self { learner, scorer, features, stop, .. } = self;
-        let control = RunControl::new(&|_| {}).until(stop);
+        let Self { learner, scorer, features, stop, processes, config, .. } = self;
+        let team = Team::of(processes.as_deref(), config.align.exact);
+        let control = RunControl::new(&|_| {}).until(stop).shared(team);
         let numbered = (validation.tasks.as_slice(), first);
         let encoded = features.encode_from(&learner.policy, &scorer.verifier, numbered, control)?;
         let tasks = (validation.tasks.as_slice(), 0);

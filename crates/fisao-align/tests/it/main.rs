@@ -14,6 +14,7 @@ mod region_weights;
 mod shared_prompts;
 mod signals;
 mod statistics;
+mod team;
 mod tokens;
 mod trainer;
 

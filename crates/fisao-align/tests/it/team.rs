@@ -1,0 +1,185 @@
+//! Work shared among processes, which here are threads with models of their own.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use burn::tensor::Tensor;
+use fisao_align::config::AlignConfig;
+use fisao_align::error::AlignError;
+use fisao_align::group::GroupRelativeConfig;
+use fisao_align::objective::{DpoConfig, Objective, PairSource};
+use fisao_align::tasks::TaskSource as _;
+use fisao_align::team::{Link, LinkError, Processes, serve};
+use fisao_align::trainer::{Trainer, TrainerState, ValidationSet};
+use fisao_align::{IterationMetrics, PhaseSeconds};
+use fisao_testkit::tiny_policy::{Noise, calibration, models};
+
+/// Channels to the other processes and from them, by their numbers.
+#[derive(Debug)]
+struct Channels {
+    number: usize,
+    to: Vec<Mutex<Sender<Vec<u8>>>>,
+    from: Vec<Mutex<Receiver<Vec<u8>>>>,
+}
+
+impl Link for Channels {
+    fn number(&self) -> usize {
+        self.number
+    }
+
+    fn processes(&self) -> usize {
+        self.to.len()
+    }
+
+    fn send(&self, to: usize, message: &[u8]) -> Result<(), LinkError> {
+        let sent = self.to[to].lock().unwrap().send(message.to_vec());
+        sent.map_err(|_| gone(to))
+    }
+
+    fn receive(&self, from: usize) -> Result<Vec<u8>, LinkError> {
+        self.from[from].lock().unwrap().recv().map_err(|_| gone(from))
+    }
+}
+
+fn gone(process: usize) -> LinkError {
+    LinkError { process, reason: "it is gone".to_owned() }
+}
+
+/// As many processes, all linked.
+fn linked(count: usize) -> Vec<Channels> {
+    let mut all: Vec<Channels> =
+        (0..count).map(|number| Channels { number, to: Vec::new(), from: Vec::new() }).collect();
+    for sender in 0..count {
+        for receiver in 0..count {
+            let (to, from) = channel();
+            all[sender].to.push(Mutex::new(to));
+            all[receiver].from.push(Mutex::new(from));
+        }
+    }
+    all
+}
+
+/// Process 0 of `count`, of which the others serve it with models like its own.
+fn processes(count: usize) -> (Option<Arc<Processes>>, Vec<JoinHandle<Result<(), AlignError>>>) {
+    let mut all = linked(count);
+    let others = all.split_off(1);
+    let serving = others
+        .into_iter()
+        .map(|link| {
+            thread::spawn(move || {
+                let (policy, scorer) = models();
+                serve(&link, policy, &scorer.verifier)
+            })
+        })
+        .collect();
+    (Some(Arc::new(Processes::new(Box::new(all.remove(0))))), serving)
+}
+
+fn config(exact: bool) -> AlignConfig {
+    let mut config = AlignConfig { max_new_tokens: 10, ..AlignConfig::default() };
+    config.align.iterations = 3;
+    config.align.images_per_iteration = 11;
+    config.align.minibatches = 2;
+    config.align.learning_rate = Some(5e-3);
+    config.align.exact = exact;
+    config.lora.rank = 4;
+    config
+}
+
+/// What some iterations measure and leave behind, with so many processes.
+fn run(config: AlignConfig, count: usize) -> (Vec<IterationMetrics>, TrainerState) {
+    let (policy, scorer) = models();
+    let tasks = (1000..1005).map(|at| Noise.task(at).unwrap()).collect();
+    let validation = Some(ValidationSet { tasks, truth: None });
+    let mut trainer =
+        Trainer::new(config, policy, scorer, &calibration(0.0), &Noise, validation).unwrap();
+    let (processes, serving) = processes(count);
+    trainer.share_with(processes.clone());
+    trainer.check_image_matters().unwrap();
+    let mut all = Vec::new();
+    while !trainer.is_finished() {
+        let metrics = trainer.iterate(&mut |_| {}).unwrap();
+        all.push(IterationMetrics { seconds: PhaseSeconds::default(), ..metrics });
+        trainer.run_validation(&mut |_| {}).unwrap();
+    }
+    processes.unwrap().dismiss().unwrap();
+    serving.into_iter().for_each(|other| other.join().unwrap().unwrap());
+    (all, trainer.state())
+}
+
+#[test]
+fn exact_runs_are_equal_for_any_number_of_processes() {
+    let groups = |config: &mut AlignConfig| {
+        config.objective = Objective::GroupRelative(GroupRelativeConfig::default());
+        config.align.samples_per_image = 3;
+    };
+    let pairs = |config: &mut AlignConfig| {
+        let sampled = DpoConfig { pairs: PairSource::Verifier, ..DpoConfig::default() };
+        config.objective = Objective::Dpo(sampled);
+        config.align.samples_per_image = 3;
+    };
+    let recomputed = |config: &mut AlignConfig| config.align.gradient_checkpointing = true;
+    let settings: [&dyn Fn(&mut AlignConfig); 4] = [&|_| {}, &groups, &pairs, &recomputed];
+    for set in settings {
+        let mut config = config(true);
+        set(&mut config);
+        let (metrics, state) = run(config.clone(), 1);
+        for count in [2, 3, 8, 9] {
+            let (others, other) = run(config.clone(), count);
+            assert_eq!(metrics, others, "{count} processes");
+            assert_eq!(state.parameters, other.parameters, "{count} processes");
+        }
+    }
+}
+
+#[test]
+fn shared_runs_repeat_themselves_and_stay_close_to_one_process() {
+    let (metrics, state) = run(config(false), 3);
+    let (again, same) = run(config(false), 3);
+    assert_eq!(metrics, again);
+    assert_eq!(state.parameters, same.parameters);
+    let (alone, _) = run(config(false), 1);
+    // The first responses are the same, the gradients up to their last bits.
+    assert_eq!(metrics[0].tokens, alone[0].tokens);
+    assert!((metrics[0].policy_loss - alone[0].policy_loss).abs() < 1e-6);
+    assert!((metrics[0].grad_norm - alone[0].grad_norm).abs() < 1e-4 * alone[0].grad_norm);
+}
+
+#[test]
+fn process_that_fails_is_named_with_its_reason() {
+    let (policy, scorer) = models();
+    let mut trainer =
+        Trainer::new(config(false), policy, scorer, &calibration(0.0), &Noise, None).unwrap();
+    let mut all = linked(3);
+    let others = all.split_off(1);
+    let serving: Vec<_> = others
+        .into_iter()
+        .map(|link| {
+            thread::spawn(move || {
+                let (mut policy, scorer) = models();
+                if link.number() == 2 {
+                    policy.visit_linears_mut(&mut |name, linear| {
+                        if name.ends_with("v_proj") {
+                            linear.weight = Tensor::full(
+                                linear.weight.dims(),
+                                f32::NAN,
+                                &linear.weight.device(),
+                            );
+                        }
+                    });
+                }
+                serve(&link, policy, &scorer.verifier)
+            })
+        })
+        .collect();
+    let processes = Arc::new(Processes::new(Box::new(all.remove(0))));
+    trainer.share_with(Some(Arc::clone(&processes)));
+    let before = trainer.state();
+    let error = trainer.iterate(&mut |_| {}).unwrap_err();
+    assert!(matches!(error, AlignError::Process { process: 2, .. }), "{error}");
+    assert!(error.to_string().contains("NaN"), "{error}");
+    assert_eq!(trainer.state().parameters, before.parameters);
+    processes.dismiss().unwrap();
+    serving.into_iter().for_each(|other| other.join().unwrap().unwrap());
+}
