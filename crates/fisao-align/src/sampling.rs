@@ -15,13 +15,16 @@ use crate::encoding::{EncodedImages, image_batch};
 use crate::error::AlignError;
 use crate::run_control::RunControl;
 use crate::tasks::{Task, TaskSource};
-use crate::team::{self, Answer, PackedFeatures, Sample, Work, WorkModels, shares};
+use crate::team::{self, Answer, PackedFeatures, Sample, Team, Work, WorkModels, shares};
 
 /// Most sequences decoded together by one core.
 const BATCH: usize = 32;
 
 /// Most sequences decoded together by a card: its matrices are read once for all of them.
 const CARD_BATCH: usize = 64;
+
+/// Tasks of one share of exact work that are captioned at once.
+const EXACT_BATCH: usize = 8;
 
 /// Memory that the key–value caches of all sequences decoded at once may take, bytes.
 const CACHES: usize = 2 << 30;
@@ -254,6 +257,19 @@ impl BatchPlan {
 pub fn tasks_at_once(policy: &VisionLanguageModel, length: usize) -> usize {
     let plan = BatchPlan::of(policy, length);
     plan.chunks * plan.batch
+}
+
+/// The same of work that may be shared: where it is exact, however many cores there are.
+pub(crate) fn tasks_at_once_shared(
+    policy: &VisionLanguageModel,
+    length: usize,
+    team: Option<Team<'_>>,
+) -> usize {
+    match team {
+        None => tasks_at_once(policy, length),
+        Some(team) if team.is_exact() => team.shares() * EXACT_BATCH,
+        Some(team) => team.shares() * tasks_at_once(policy, length),
+    }
 }
 
 /// Responses to one batch: name, prompt and number of the random streams of each, and their image features.

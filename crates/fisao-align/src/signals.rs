@@ -38,8 +38,9 @@ use crate::error::AlignError;
 use crate::features::FeatureCache;
 use crate::mentions::{MentionScorer, ScoredResponse};
 use crate::run_control::RunControl;
-use crate::sampling::{Request, tasks_at_once};
+use crate::sampling::{Request, tasks_at_once_shared};
 use crate::tasks::{Task, TaskSource};
+use crate::team::Team;
 
 /// Captions worked on at once by one core.
 const BATCH: usize = 16;
@@ -164,7 +165,8 @@ pub fn decoder_views(
     control: RunControl<'_>,
 ) -> Result<Vec<DecoderView>, AlignError> {
     let base = policy.without_lora();
-    let chunks = parallel_chunks(captions, base.scoring_workers(), |chunk| {
+    let parts = Team::parts(control.team, base.scoring_workers());
+    let chunks = parallel_chunks(captions, parts, |chunk| {
         let mut views = Vec::with_capacity(chunk.len());
         for batch in chunk.chunks(BATCH) {
             control.check()?;
@@ -312,7 +314,7 @@ pub fn categories_of_others(
     let (samples, seed) = (OTHER_CAPTIONS, OTHER_SEEDS.wrapping_add(sampling.seed));
     let sampling = &Sampling { temperature: 1.0, seed, ..sampling.clone() };
     let mut found = vec![Vec::with_capacity(samples); source.count()];
-    for part in parts(source, tasks_at_once(policy, length)) {
+    for part in parts(source, tasks_at_once_shared(policy, length, control.team)) {
         let (first, tasks) = part?;
         let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
         let encoded = cache.encode_from(policy, &scorer.verifier, (&tasks, first), control)?;

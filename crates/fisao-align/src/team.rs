@@ -11,7 +11,8 @@ mod work;
 
 use std::fmt::Debug;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fisao_models::parallel::{cores, on_worker, parallel_chunks};
 use fisao_models::value_head::ValueHead;
@@ -24,7 +25,7 @@ use messages::{LearnerState, Message, decode, encode};
 
 pub use messages::MessageError;
 pub(crate) use messages::{PackedFeatures, PackedTask, as_bytes};
-pub use serving::serve;
+pub use serving::{next_order, order, serve};
 pub(crate) use work::{Answer, Differentiate, Estimate, Sample, Work};
 
 /// Shares of [exact](Team::exact) work.
@@ -64,38 +65,22 @@ pub struct LinkError {
 /// The other processes of a command, with what they know of it.
 #[derive(Debug)]
 pub struct Processes {
-    link: Box<dyn Link>,
+    link: Arc<dyn Link>,
     /// The learner's state that each of them was told last, encoded.
     told: Mutex<Vec<u8>>,
+    /// Whether they have opened other models since.
+    left: AtomicBool,
 }
 
 impl Processes {
     /// Those behind a link, which have opened the models.
-    pub fn new(link: Box<dyn Link>) -> Self {
-        Self { link, told: Mutex::default() }
+    pub fn new(link: Arc<dyn Link>) -> Self {
+        Self { link, told: Mutex::default(), left: AtomicBool::new(false) }
     }
 
-    /// What connects them.
-    pub fn link(&self) -> &dyn Link {
-        &*self.link
-    }
-
-    /// Tells all others something.
-    ///
-    /// # Errors
-    /// [`LinkError`] when one cannot be reached.
-    pub fn tell(&self, message: &[u8]) -> Result<(), LinkError> {
-        (1..self.link.processes()).try_for_each(|process| self.link.send(process, message))
-    }
-
-    /// Ends what they [`serve`].
-    ///
-    /// # Errors
-    /// [`LinkError`] when one cannot be reached.
-    pub fn dismiss(&self) -> Result<(), AlignError> {
-        // The next models start without an adapter.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        Ok(self.tell(&encode(&Message::End)?)?)
+    /// Shares nothing with them from now on: they are to open other models.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
     }
 }
 
@@ -122,13 +107,24 @@ impl<'a> Team<'a> {
     /// How to share work among processes, if there are others, or to do it exactly, if that is asked for: in eight shares, each of them
     /// computed by one thread, whose results are put together in order. `None` where this process works alone, however it likes.
     pub fn of(processes: Option<&'a Processes>, exact: bool) -> Option<Self> {
-        let processes = processes.filter(|others| others.link.processes() > 1);
+        let processes = processes
+            .filter(|others| others.link.processes() > 1 && !others.left.load(Ordering::Relaxed));
         (processes.is_some() || exact).then_some(Self { processes, exact })
     }
 
     /// Parts that work is cut into.
     pub(crate) fn shares(&self) -> usize {
         if self.exact { SHARES } else { self.count() }
+    }
+
+    /// Parts that this process cuts work into which it does alone: those of exact work, or else `usual` ones.
+    pub(crate) fn parts(team: Option<Team<'_>>, usual: usize) -> usize {
+        team.filter(|team| team.exact).map_or(usual, |_| SHARES)
+    }
+
+    /// Whether results are the same to the bit for any number of processes and threads.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.exact
     }
 
     fn count(&self) -> usize {
@@ -186,7 +182,9 @@ impl<'a> Team<'a> {
             encode(&Message::Learner(LearnerState::of(models.policy, models.value_head)))?;
         let mut told = others.told.lock().unwrap_or_else(PoisonError::into_inner);
         if *told != message {
-            others.tell(&message)?;
+            for process in 1..others.link.processes() {
+                others.link.send(process, &message)?;
+            }
             *told = message;
         }
         Ok(())

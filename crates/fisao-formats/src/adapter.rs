@@ -16,6 +16,7 @@ use burn::tensor::{Tensor, TensorData};
 use fisao_models::lora::{LoraConfig, LowRank};
 use fisao_models::parameters::floats;
 use fisao_models::vision_language::VisionLanguageModel;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::FormatError;
@@ -64,7 +65,7 @@ impl LinearUpdate {
 }
 
 /// What becomes of an adapter on the vision tower, which the model shares with its verifier.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VisionAdapter {
     /// It is an error.
     #[default]

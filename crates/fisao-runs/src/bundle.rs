@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use burn::tensor::Device;
+use fisao_align::AlignConfig;
 use fisao_align::tasks::{Answer, Task};
+use fisao_align::team::{Processes, Team};
 use fisao_formats::FormatError;
 use fisao_formats::adapter::{Adapter, VisionAdapter};
 use fisao_formats::chat_template::PromptPart;
@@ -26,7 +28,7 @@ use fisao_models::vision_language::{FamilyConfig, ImagePlace, VisionLanguageMode
 use fisao_scenes::{IMAGE_SIZE, WorldKind};
 use fisao_verifier::calibration::ModelIdentity;
 use image::RgbImage;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 pub use identity::Origin;
@@ -35,6 +37,7 @@ pub use verifier::{AloneSource, LoadedVerifier, Views, load_verifier, verifier_o
 use crate::device::{OpenDevice, check_precision};
 use crate::failure::Refusal;
 use crate::model_location::{LocatedModel, ModelLocation, Role};
+use crate::processes::Opening;
 use crate::prompt::{EncodedPrompt, Prompt, PromptFormat};
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
@@ -49,7 +52,7 @@ pub const fn title(world: WorldKind) -> &'static str {
 }
 
 /// Which model generates, and how it is loaded.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ModelSource {
     /// The checkpoint; the embedded one if there is none.
     pub model: Option<ModelLocation>,
@@ -64,7 +67,7 @@ pub struct ModelSource {
 }
 
 /// A model, and what verifies it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PairSource {
     /// The model.
     pub model: ModelSource,
@@ -125,6 +128,8 @@ pub struct Policy {
     adapter: Option<Origin>,
     /// What the adapter says it was trained on.
     adapter_base: Option<String>,
+    /// Those that have opened the same models.
+    pub processes: Option<Arc<Processes>>,
 }
 
 impl Policy {
@@ -176,6 +181,7 @@ impl Policy {
             origin,
             adapter,
             adapter_base,
+            processes: None,
         })
     }
 
@@ -237,6 +243,11 @@ impl Policy {
                 Some("if that is another model under the same shape, the adapter does harm"),
             );
         }
+    }
+
+    /// How work with it is shared under these settings.
+    pub fn team(&self, config: &AlignConfig) -> Option<Team<'_>> {
+        Team::of(self.processes.as_deref(), config.align.exact)
     }
 
     /// Whether it is one of those that come with the command.
@@ -398,6 +409,7 @@ impl Pair {
         opened: &OpenDevice,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
+        let opening = Opening::begin(source, &settings, opened)?;
         let device = &opened.device;
         let (world, allow) = (source.world, source.allow_mismatched_verifier);
         let load = |verifier: Option<&ModelLocation>| {
@@ -409,13 +421,14 @@ impl Pair {
             Some(VerifierSource::Checkpoint(location)) => Some(load(Some(&location))?),
             Some(VerifierSource::Decoder) => None,
         };
-        let policy = Policy::open(&source.model, world, opened, reporter)?;
+        let mut policy = Policy::open(&source.model, world, opened, reporter)?;
         let mut verifier = match contrastive {
             Some(verifier) => verifier,
             None => LoadedVerifier::of_decoder(&policy, settings)?,
         };
         let views = verifier.views_beside(&policy, allow, reporter)?;
         verifier.use_card(Some(&policy), opened, reporter)?;
+        policy.processes = opening.finish()?;
         Ok(Self { policy, verifier, views })
     }
 }

@@ -294,6 +294,11 @@ impl OpenDevice {
         Self { device: cpu(), record, is_card: false, card: None, decodes: true }
     }
 
+    /// Whether it is the processor, and nothing else.
+    pub fn is_cpu(&self) -> bool {
+        self.record.device == DeviceChoice::Cpu
+    }
+
     /// Whether models are copied to a card, and tensors stay on the CPU.
     pub fn has_card(&self) -> bool {
         self.card.is_some()

@@ -101,6 +101,7 @@ impl FoundVocabulary {
             cache_mb: 0,
             kept: None,
             stop: &StopFlag::default(),
+            team: None,
             reporter,
         };
         let scored = captioning.captions("caption", &mut scorer)?;

@@ -38,6 +38,7 @@ pub mod merge;
 pub mod model_location;
 mod models;
 mod pipeline;
+pub mod processes;
 pub mod prompt;
 pub mod prospects;
 pub mod renamed;

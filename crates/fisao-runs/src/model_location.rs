@@ -9,11 +9,13 @@ use fisao_formats::hub::{self, HubError, HubEvent, HubId, HubSettings, Wanted};
 use fisao_formats::run_folder::RunFolder;
 use fisao_formats::{FormatError, adapter};
 
+use serde::{Deserialize, Serialize};
+
 use crate::failure::Refusal;
 use crate::reporter::{PhaseProgress, Reporter};
 
 /// A folder, or the name of a model on the Hub.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ModelLocation(OsString);
 
 /// What a location has to hold.

@@ -136,7 +136,10 @@ impl Pipeline<'_> {
         let (config, model) = (self.config.clone(), self.models.policy.model.clone());
         // A scorer without the embeddings of an evaluation: those of names that come up together differ in their last bits.
         let scorer = self.models.scorer.clone();
-        Ok(Trainer::new(config, model, scorer, calibration, data.tasks, data.validation)?)
+        let mut trainer =
+            Trainer::new(config, model, scorer, calibration, data.tasks, data.validation)?;
+        trainer.share_with(self.models.policy.processes.clone());
+        Ok(trainer)
     }
 
     /// Trains to the end, from the newest saved state where the run is resumed, and writes the adapter.
@@ -205,6 +208,7 @@ impl Pipeline<'_> {
             let work = evaluation::Work {
                 models: &self.models,
                 model,
+                config: self.config,
                 images,
                 sampling: evaluation::sampling(self.config, temperature),
                 output: captions_of(folder, name, how),

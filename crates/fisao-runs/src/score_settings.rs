@@ -4,9 +4,10 @@ use fisao_align::AlignConfig;
 use fisao_verifier::calibration::{Calibration, VerifierIdentity};
 use fisao_verifier::regions::{Regions, ScoreConfig, ScoreHead, Wording};
 use fisao_verifier::templates::Templates;
+use serde::{Deserialize, Serialize};
 
 /// Sentences, and what is made of them and images.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ScoreSettings {
     /// Sentences in which names are scored.
     pub templates: Templates,

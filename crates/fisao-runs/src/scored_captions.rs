@@ -11,6 +11,7 @@ use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::run_control::ResponseStore;
 use fisao_align::signals::decoder_views;
 use fisao_align::tasks::{Task, TaskSource};
+use fisao_align::team::Team;
 use fisao_align::{AlignError, RunControl, StopFlag};
 use fisao_formats::digest::sha256_parts;
 use fisao_models::generation::Sampling;
@@ -38,6 +39,8 @@ pub(crate) struct Captioning<'a> {
     pub kept: Option<&'a dyn ResponseStore>,
     /// Ends the work with [`AlignError::Stopped`].
     pub stop: &'a StopFlag,
+    /// How the work is shared.
+    pub team: Option<Team<'a>>,
     /// What is told on the way.
     pub reporter: &'a Reporter,
 }
@@ -53,7 +56,10 @@ pub(crate) struct ScoredCaptions {
 
 impl Captioning<'_> {
     fn control<'b>(&'b self, advance: &'b (dyn Fn(usize) + Sync)) -> RunControl<'b> {
-        RunControl { kept: self.kept, ..RunControl::new(advance).until(self.stop) }
+        RunControl {
+            kept: self.kept,
+            ..RunControl::new(advance).until(self.stop).shared(self.team)
+        }
     }
 
     /// Captions all images and scores their mentions, under a progress bar of this name.

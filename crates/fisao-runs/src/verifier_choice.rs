@@ -6,6 +6,8 @@ use std::fmt;
 use fisao_models::vision::{VisionConfig, VisionFamily};
 use fisao_models::vision_language::VisionLanguageConfig;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model_location::ModelLocation;
 use crate::reporter::Reporter;
 
@@ -13,7 +15,7 @@ use crate::reporter::Reporter;
 pub const DECODER: &str = "decoder";
 
 /// A verifier as it is asked for: a contrastive checkpoint, or the model's own decoder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum VerifierSource {
     /// A CLIP, SigLIP or BLIP-2 checkpoint.
     Checkpoint(ModelLocation),

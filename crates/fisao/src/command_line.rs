@@ -92,6 +92,13 @@ pub(crate) enum Command {
     Completions(CompletionsArguments),
 }
 
+impl Command {
+    /// Whether several processes can share its work.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Self::Align(_) | Self::Demo(_) | Self::Compare(_) | Self::Calibrate(_))
+    }
+}
+
 /// When to use colours: on a terminal that shows them, always, or never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Colour {

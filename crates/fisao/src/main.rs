@@ -10,8 +10,11 @@ mod commands;
 mod failure;
 mod interrupt;
 mod logging;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod output;
 mod printer;
+mod processes;
 mod reporter;
 mod version;
 
@@ -37,11 +40,15 @@ fn main() -> ExitCode {
     arguments.colour.apply();
     logging::start(arguments.verbose);
     let reporter = reporter::reporter(arguments.quiet);
-    match catch_unwind(AssertUnwindSafe(|| run(&arguments.command, &reporter))) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => failure::report(&error),
-        Err(_) => failure::report_panic(),
-    }
+    let command = &arguments.command;
+    let outcome = processes::shared(command, || {
+        match catch_unwind(AssertUnwindSafe(|| run(command, &reporter))) {
+            Ok(Ok(())) => ExitCode::SUCCESS,
+            Ok(Err(error)) => failure::report(&error),
+            Err(_) => failure::report_panic(),
+        }
+    });
+    outcome.unwrap_or_else(|error| failure::report(&error))
 }
 
 fn run(command: &Command, reporter: &Reporter) -> anyhow::Result<()> {

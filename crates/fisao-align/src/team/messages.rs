@@ -27,8 +27,8 @@ pub(super) enum Message<'a> {
         /// One part after the other.
         work: Cow<'a, [Work]>,
     },
-    /// Nothing more is to be done with these models.
-    End,
+    /// Something for whoever opens the models.
+    Order(String),
 }
 
 /// A message that is none.

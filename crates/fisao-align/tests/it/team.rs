@@ -10,7 +10,7 @@ use fisao_align::error::AlignError;
 use fisao_align::group::GroupRelativeConfig;
 use fisao_align::objective::{DpoConfig, Objective, PairSource};
 use fisao_align::tasks::TaskSource as _;
-use fisao_align::team::{Link, LinkError, Processes, serve};
+use fisao_align::team::{Link, LinkError, Processes, order, serve};
 use fisao_align::trainer::{Trainer, TrainerState, ValidationSet};
 use fisao_align::{IterationMetrics, PhaseSeconds};
 use fisao_testkit::tiny_policy::{Noise, calibration, models};
@@ -61,7 +61,7 @@ fn linked(count: usize) -> Vec<Channels> {
 }
 
 /// Process 0 of `count`, of which the others serve it with models like its own.
-fn processes(count: usize) -> (Option<Arc<Processes>>, Vec<JoinHandle<Result<(), AlignError>>>) {
+fn processes(count: usize) -> (Arc<Channels>, Vec<JoinHandle<Result<String, AlignError>>>) {
     let mut all = linked(count);
     let others = all.split_off(1);
     let serving = others
@@ -73,7 +73,17 @@ fn processes(count: usize) -> (Option<Arc<Processes>>, Vec<JoinHandle<Result<(),
             })
         })
         .collect();
-    (Some(Arc::new(Processes::new(Box::new(all.remove(0))))), serving)
+    (Arc::new(all.remove(0)), serving)
+}
+
+/// Ends what the others serve.
+fn end(link: &Channels, serving: Vec<JoinHandle<Result<String, AlignError>>>) {
+    for process in 1..link.processes() {
+        link.send(process, &order("enough").unwrap()).unwrap();
+    }
+    for other in serving {
+        assert_eq!(other.join().unwrap().unwrap(), "enough");
+    }
 }
 
 fn config(exact: bool) -> AlignConfig {
@@ -94,8 +104,8 @@ fn run(config: AlignConfig, count: usize) -> (Vec<IterationMetrics>, TrainerStat
     let validation = Some(ValidationSet { tasks, truth: None });
     let mut trainer =
         Trainer::new(config, policy, scorer, &calibration(0.0), &Noise, validation).unwrap();
-    let (processes, serving) = processes(count);
-    trainer.share_with(processes.clone());
+    let (link, serving) = processes(count);
+    trainer.share_with(Some(Arc::new(Processes::new(Arc::clone(&link) as _))));
     trainer.check_image_matters().unwrap();
     let mut all = Vec::new();
     while !trainer.is_finished() {
@@ -103,8 +113,7 @@ fn run(config: AlignConfig, count: usize) -> (Vec<IterationMetrics>, TrainerStat
         all.push(IterationMetrics { seconds: PhaseSeconds::default(), ..metrics });
         trainer.run_validation(&mut |_| {}).unwrap();
     }
-    processes.unwrap().dismiss().unwrap();
-    serving.into_iter().for_each(|other| other.join().unwrap().unwrap());
+    end(&link, serving);
     (all, trainer.state())
 }
 
@@ -173,13 +182,12 @@ fn process_that_fails_is_named_with_its_reason() {
             })
         })
         .collect();
-    let processes = Arc::new(Processes::new(Box::new(all.remove(0))));
-    trainer.share_with(Some(Arc::clone(&processes)));
+    let link = Arc::new(all.remove(0));
+    trainer.share_with(Some(Arc::new(Processes::new(Arc::clone(&link) as _))));
     let before = trainer.state();
     let error = trainer.iterate(&mut |_| {}).unwrap_err();
     assert!(matches!(error, AlignError::Process { process: 2, .. }), "{error}");
     assert!(error.to_string().contains("NaN"), "{error}");
     assert_eq!(trainer.state().parameters, before.parameters);
-    processes.dismiss().unwrap();
-    serving.into_iter().for_each(|other| other.join().unwrap().unwrap());
+    end(&link, serving);
 }

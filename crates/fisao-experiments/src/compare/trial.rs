@@ -11,6 +11,7 @@ use fisao_align::error::AlignError;
 use fisao_align::mentions::{MentionScorer, ScoredResponse};
 use fisao_align::objective::Data;
 use fisao_align::tasks::Task;
+use fisao_align::team::Team;
 use fisao_align::token_rewards::AdditionalRewards;
 use fisao_align::trainer::Trainer;
 use fisao_align::{AlignConfig, RunControl, StopFlag};
@@ -135,6 +136,7 @@ impl Bench<'_> {
             setup: &setup,
             folder,
             stop: &stop,
+            team: setup.policy.team(&trial.config),
         };
         let (row, iterations) = match trial.kind {
             Kind::Untrained => (measured.policy(&setup.policy.model, seed)?, 0),
@@ -217,6 +219,8 @@ struct Measured<'a> {
     /// Of the trial; responses are kept beside it until it has its result.
     folder: &'a Path,
     stop: &'a StopFlag,
+    /// How the work is shared.
+    team: Option<Team<'a>>,
 }
 
 impl Measured<'_> {
@@ -227,8 +231,10 @@ impl Measured<'_> {
         let [greedy, sampled] = self.sampling.clone();
         let mut written = |part, sampling: &Sampling| {
             let kept = self.kept(part, policy, sampling)?;
-            let control =
-                RunControl { kept: Some(&kept), ..RunControl::new(&advance).until(self.stop) };
+            let control = RunControl {
+                kept: Some(&kept),
+                ..RunControl::new(&advance).until(self.stop).shared(self.team)
+            };
             let written = describe(policy, &mut self.scorer, self.tasks, sampling, control);
             anyhow::Ok(written?.0)
         };
@@ -259,8 +265,10 @@ impl Measured<'_> {
         let started = Instant::now();
         let [_, sampling] = &self.sampling;
         let kept = self.kept(CANDIDATES, policy, sampling)?;
-        let control =
-            RunControl { kept: Some(&kept), ..RunControl::new(&advance).until(self.stop) };
+        let control = RunControl {
+            kept: Some(&kept),
+            ..RunControl::new(&advance).until(self.stop).shared(self.team)
+        };
         let (captions, tokens) =
             best_of(policy, &mut scorer, rewards, (self.tasks, 0), count, sampling, control)?;
         let seconds = started.elapsed().as_secs_f64();
@@ -342,6 +350,7 @@ impl TrainedRun<'_> {
             &tasks,
             Some(validation),
         )?;
+        trainer.share_with(self.setup.policy.processes.clone());
         let bench = self.bench;
         let surroundings = Surroundings {
             folder: &folder,

@@ -52,6 +52,7 @@ pub(crate) struct Work<'a> {
     pub models: &'a Models<'a>,
     /// The model, which may carry an adapter.
     pub model: &'a VisionLanguageModel,
+    pub config: &'a AlignConfig,
     pub images: &'a ImageSet<'a>,
     pub sampling: Sampling,
     /// Responses are kept beside it.
@@ -68,10 +69,13 @@ impl Work<'_> {
         (scorer, cache): (&mut MentionScorer, &mut FeatureCache),
         advance: &(dyn Fn(usize) + Sync),
     ) -> anyhow::Result<EvaluatedCaptions> {
-        let Self { models, model, images, sampling, output, stop, reporter } = self;
+        let Self { models, model, config, images, sampling, output, stop, reporter } = self;
         let tasks = images.tasks;
         let (kept, longest) = models.response_file(output, (model, tasks), sampling, reporter)?;
-        let control = RunControl { kept: Some(&kept), ..RunControl::new(advance).until(stop) };
+        let control = RunControl {
+            kept: Some(&kept),
+            ..RunControl::new(advance).until(stop).shared(models.policy.team(config))
+        };
         let length = longest + sampling.max_new_tokens;
         let mut ids = Vec::with_capacity(tasks.count());
         let (captions, _) = describe_all_with(

@@ -16,9 +16,10 @@ use fisao_verifier::calibration::{Calibration, Labels};
 use serde::{Deserialize, Serialize};
 
 use super::SceneTasks;
-use crate::bundle::{LoadedVerifier, Policy, Views, embedded};
+use crate::bundle::{LoadedVerifier, PairSource, Policy, Views, embedded};
 use crate::device::OpenDevice;
 use crate::models::{ImageSet, Models, response_file};
+use crate::processes::Opening;
 use crate::reporter::Reporter;
 use crate::response_file::ResponseFile;
 use crate::score_settings::ScoreSettings;
@@ -71,6 +72,8 @@ impl DemoSetup {
         opened: &OpenDevice,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
+        let source = PairSource { world, ..PairSource::default() };
+        let opening = Opening::begin(&source, &ScoreSettings::of_run(config), opened)?;
         let models = embedded(world)?;
         let device = &opened.device;
         let mut policy = models.policy(None, device, reporter)?;
@@ -78,6 +81,7 @@ impl DemoSetup {
         let mut verifier = models.verifier(ScoreSettings::of_run(config), device, reporter)?;
         let views = verifier.views_beside(&policy, false, reporter)?;
         verifier.use_card(Some(&policy), opened, reporter)?;
+        policy.processes = opening.finish()?;
         let world = World::of(world);
         let setup = Self { world, policy, verifier, views, words: Vocabulary::of_world() };
         setup.check_length(config)?;

@@ -1,0 +1,147 @@
+//! Several processes of one command: process 0 runs it, the others open the models that it opens and serve it.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use anyhow::{Context as _, bail};
+use fisao_align::team::{self, Link, Processes};
+use fisao_models::parallel::instruction_set;
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::{Pair, PairSource};
+use crate::device::OpenDevice;
+use crate::failure::Refusal;
+use crate::reporter::Reporter;
+use crate::score_settings::ScoreSettings;
+
+/// Of this process, where there are others.
+static LINK: OnceLock<Arc<dyn Link>> = OnceLock::new();
+
+/// The others with the models that they have open.
+static CURRENT: Mutex<Option<Arc<Processes>>> = Mutex::new(None);
+
+fn current() -> MutexGuard<'static, Option<Arc<Processes>>> {
+    CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a serving process is told between models.
+#[derive(Debug, Serialize, Deserialize)]
+enum Order {
+    /// Open these, and serve.
+    Open(Box<(PairSource, ScoreSettings)>),
+    /// The command is over.
+    Quit,
+}
+
+/// The instructions of a process that has opened the models, or why it has not.
+type Opened = Result<String, String>;
+
+/// Lets the command that this process runs be shared with those behind the link.
+pub fn share_with(link: Arc<dyn Link>) {
+    assert!(link.number() == 0, "process 0 runs the command");
+    LINK.set(link).expect("processes are joined once");
+}
+
+/// Whether there are others.
+pub fn are_several() -> bool {
+    LINK.get().is_some()
+}
+
+/// Tells the others that the command is over, however it ended.
+///
+/// # Errors
+/// One cannot be reached.
+pub fn quit() -> anyhow::Result<()> {
+    LINK.get().map_or(Ok(()), |link| tell_all(&**link, &Order::Quit))
+}
+
+fn tell_all(link: &dyn Link, order: &Order) -> anyhow::Result<()> {
+    let message = team::order(&serde_json::to_string(order)?)?;
+    Ok((1..link.processes()).try_for_each(|process| link.send(process, &message))?)
+}
+
+/// Serves process 0 until the command is over.
+///
+/// # Errors
+/// Process 0 cannot be reached, or is not understood.
+pub fn serve_command(link: &dyn Link) -> anyhow::Result<()> {
+    let mut order = team::next_order(link)?;
+    loop {
+        let Order::Open(models) = serde_json::from_str(&order)? else { return Ok(()) };
+        let (source, settings) = *models;
+        let opened = Pair::open(&source, settings, &OpenDevice::cpu(), &Reporter::silent());
+        let answer: Opened = match &opened {
+            Ok(_) => Ok(instruction_set().to_owned()),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        link.send(0, &serde_json::to_vec(&answer)?)?;
+        order = match opened {
+            Ok(Pair { policy, verifier, .. }) => {
+                team::serve(link, policy.model, &verifier.verifier)?
+            }
+            Err(_) => team::next_order(link)?,
+        };
+    }
+}
+
+/// The other processes, asked to open the same models.
+#[derive(Debug)]
+pub(crate) struct Opening(Option<Arc<dyn Link>>);
+
+impl Opening {
+    /// Asks them, where there are others, so that they open their models while this process opens its own.
+    ///
+    /// # Errors
+    /// Models are for a device besides the CPU, or a process cannot be reached.
+    pub(crate) fn begin(
+        source: &PairSource,
+        settings: &ScoreSettings,
+        device: &OpenDevice,
+    ) -> anyhow::Result<Self> {
+        let Some(link) = LINK.get() else { return Ok(Self(None)) };
+        if !device.is_cpu() {
+            bail!(
+                Refusal::new("several processes share their work on the CPU only, and --device names another one")
+                    .hint("leave out --device, or start one process")
+            );
+        }
+        if let Some(earlier) = current().take() {
+            earlier.leave();
+        }
+        tell_all(&**link, &Order::Open(Box::new((source.clone(), settings.clone()))))?;
+        Ok(Self(Some(Arc::clone(link))))
+    }
+
+    /// Waits until all of them have.
+    ///
+    /// # Errors
+    /// One of them could not; its reason.
+    pub(crate) fn finish(self) -> anyhow::Result<Option<Arc<Processes>>> {
+        let Some(link) = self.0 else { return Ok(None) };
+        let mut refused = None;
+        for process in 1..link.processes() {
+            let opened: Opened = serde_json::from_slice(&link.receive(process)?)
+                .with_context(|| format!("process {process} is not understood"))?;
+            match opened {
+                Ok(instructions) if instructions == instruction_set() => {}
+                Ok(instructions) => {
+                    let own = instruction_set();
+                    refused = refused.or(Some(format!(
+                        "process {process} computes with {instructions}, and process 0 with {own}: results would depend on which process does what"
+                    )));
+                }
+                Err(reason) => {
+                    refused = refused.or(Some(format!("process {process}: {reason}")));
+                }
+            }
+        }
+        if let Some(reason) = refused {
+            bail!(
+                Refusal::new(reason)
+                    .hint("all processes need the same program, files and kind of processor; see the chapter on several processes")
+            );
+        }
+        let processes = Arc::new(Processes::new(link));
+        *current() = Some(Arc::clone(&processes));
+        Ok(Some(processes))
+    }
+}
