@@ -68,13 +68,12 @@ pub fn encode_on(
     let Some(team) = control.team else { return encode_here(policy, verifier, tasks, control) };
     let one_each = tasks.iter().all(|task| task.further_images.is_empty());
     assert!(one_each, "words are verified against one image");
-    let work: Vec<Work> = shares(tasks, team.shares())
-        .map(|tasks| Work::Encode(tasks.iter().map(PackedTask::of).collect()))
-        .collect();
+    let shares: Vec<&[Task]> = shares(tasks, team.shares()).collect();
+    let work = |at: usize| Work::Encode(shares[at].iter().map(PackedTask::of).collect());
     let models = WorkModels { policy, verifier: Some(verifier), value_head: None };
     let device = policy.device();
     let mut all = EncodedImages { features: Vec::new(), embeddings: Vec::new() };
-    for answer in team.perform(models, &work, control)? {
+    for answer in team.perform(models, shares.len(), work, control)? {
         let Answer::Encoded(images) = answer else { return Err(team::unexpected()) };
         for (features, embedding) in images {
             all.features.push(features.on(&device));

@@ -44,14 +44,13 @@ pub(crate) fn token_estimates(
     let positions: Vec<usize> = (0..responses.len()).collect();
     let of_tasks: Vec<&[usize]> =
         positions.chunk_by(|&a, &b| responses.task(a) == responses.task(b)).collect();
-    let work: Vec<Work> = shares(&of_tasks, team.shares())
-        .map(|share| {
-            let responses = responses.part(&share.concat(), PackedFeatures::of);
-            Work::Estimate(Estimate { responses, temperature })
-        })
-        .collect();
+    let shares: Vec<&[&[usize]]> = shares(&of_tasks, team.shares()).collect();
+    let work = |at: usize| {
+        let responses = responses.part(&shares[at].concat(), PackedFeatures::of);
+        Work::Estimate(Estimate { responses, temperature })
+    };
     let mut estimates = Vec::with_capacity(responses.len());
-    for answer in team.perform(models, &work, control)? {
+    for answer in team.perform(models, shares.len(), work, control)? {
         let Answer::Estimated(found) = answer else { return Err(team::unexpected()) };
         estimates.extend(found);
     }

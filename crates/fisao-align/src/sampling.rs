@@ -73,18 +73,16 @@ pub fn sample(
     let mut answers: Vec<Option<Vec<Generated>>> =
         shares.iter().map(|share| known_responses(share, samples, sampling, control)).collect();
     let missing: Vec<usize> = (0..shares.len()).filter(|&at| answers[at].is_none()).collect();
-    let work: Vec<Work> = missing
-        .iter()
-        .map(|&at| {
-            let pack = |one: &Question| one.with_features(PackedFeatures::of);
-            let questions = shares[at].iter().map(pack).collect();
-            Work::Sample(Sample { questions, samples, sampling: sampling.clone() })
-        })
-        .collect();
+    let work = |at: usize| {
+        let pack = |one: &Question| one.with_features(PackedFeatures::of);
+        let questions = shares[missing[at]].iter().map(pack).collect();
+        Work::Sample(Sample { questions, samples, sampling: sampling.clone() })
+    };
     let models = WorkModels { policy, verifier: None, value_head: None };
     // Progress and kept responses are this process's alone, of whole shares.
     let alone = RunControl { kept: None, advance: &|_| {}, ..control };
-    for (&at, answer) in missing.iter().zip(team.perform(models, &work, alone)?) {
+    let written = team.perform(models, missing.len(), work, alone)?;
+    for (&at, answer) in missing.iter().zip(written) {
         let Answer::Sampled(responses) = answer else { return Err(team::unexpected()) };
         keep_responses(shares[at], &responses, sampling, control)?;
         answers[at] = Some(responses);

@@ -10,7 +10,6 @@ mod serving;
 mod work;
 
 use std::fmt::Debug;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -131,48 +130,50 @@ impl<'a> Team<'a> {
         self.processes.map_or(1, |others| others.link.processes())
     }
 
-    /// Does work, at most [`shares`](Self::shares) parts of it, and returns the answers in order.
+    /// Does `count` parts of work, at most as many as there are [`shares`](Self::shares), and returns the answers in order. What the others
+    /// do is made and sent first.
     ///
     /// # Errors
     /// [`AlignError::Process`] when another process fails or cannot be reached, and what the work itself reports.
     pub(crate) fn perform(
         &self,
         models: WorkModels<'_>,
-        work: &[Work],
+        count: usize,
+        make: impl Fn(usize) -> Work,
         control: RunControl<'_>,
     ) -> Result<Vec<Answer>, AlignError> {
         control.check()?;
-        let count = self.count();
-        let share = |process: usize| -> Range<usize> {
-            process * work.len() / count..(process + 1) * work.len() / count
+        let processes = self.count();
+        let of_process = |process: usize| -> Vec<Work> {
+            let parts = process * count / processes..(process + 1) * count / processes;
+            parts.map(&make).collect()
         };
-        if let Some(processes) = self.processes {
-            self.tell_learner(processes, models)?;
-            for process in (1..count).filter(|&process| !share(process).is_empty()) {
-                let message =
-                    Message::Work { exact: self.exact, work: work[share(process)].into() };
-                processes.link.send(process, &encode(&message)?)?;
+        let mut asked = Vec::new();
+        if let Some(others) = self.processes {
+            self.tell_learner(others, models)?;
+            for process in 1..processes {
+                let work = of_process(process);
+                if !work.is_empty() {
+                    let message = Message::Work { exact: self.exact, work };
+                    others.link.send(process, &encode(&message)?)?;
+                    asked.push((process, &*others.link));
+                }
             }
         }
-        // The answers of the others are waited for even after an error here: the link must not hold what the next work does not expect.
-        let own = answers(models, &work[share(0)], self.exact, control);
-        let mut others = Vec::new();
-        let mut failed = None;
-        if let Some(processes) = self.processes {
-            for process in (1..count).filter(|&process| !share(process).is_empty()) {
-                match decode(&processes.link.receive(process)?)? {
-                    Ok(answers) => others.extend::<Vec<Answer>>(answers),
-                    Err(reason) => {
-                        failed = failed.or(Some(AlignError::Process { process, reason }))
-                    }
-                }
+        let own = answers(models, &of_process(0), self.exact, control);
+        // The others' answers are waited for even after an error here: nothing must be left in the link that the next work does not expect.
+        let (mut further, mut failed) = (Vec::new(), None);
+        for (process, link) in asked {
+            match decode::<Result<Vec<Answer>, String>>(&link.receive(process)?)? {
+                Ok(answers) => further.extend(answers),
+                Err(reason) => failed = failed.or(Some(AlignError::Process { process, reason })),
             }
         }
         let mut all = own?;
         if let Some(error) = failed {
             return Err(error);
         }
-        all.extend(others);
+        all.extend(further);
         Ok(all)
     }
 

@@ -291,23 +291,21 @@ fn differentiate(
     let Some(team) = control.team else {
         return differentiate_here(models, rows, &groups, settings, normaliser, control);
     };
-    let work: Vec<Work> = dealt(&groups, team.shares())
-        .into_iter()
-        .map(|own| {
-            let mut next = 0..;
-            let renumbered =
-                own.iter().map(|group| next.by_ref().take(group.len()).collect()).collect();
-            let positions = own.into_iter().flatten().copied().collect::<Vec<_>>();
-            Work::Differentiate(Box::new(Differentiate {
-                rows: rows.part(&positions, PackedFeatures::of),
-                groups: renumbered,
-                settings: settings.clone(),
-                normaliser,
-            }))
-        })
-        .collect();
+    let dealt = dealt(&groups, team.shares());
+    let work = |at: usize| {
+        let mut next = 0..;
+        let renumbered =
+            dealt[at].iter().map(|group| next.by_ref().take(group.len()).collect()).collect();
+        let positions: Vec<usize> = dealt[at].iter().copied().flatten().copied().collect();
+        Work::Differentiate(Box::new(Differentiate {
+            rows: rows.part(&positions, PackedFeatures::of),
+            groups: renumbered,
+            settings: settings.clone(),
+            normaliser,
+        }))
+    };
     let mut total = Differentiated::default();
-    for answer in team.perform(models, &work, control)? {
+    for answer in team.perform(models, dealt.len(), work, control)? {
         let Answer::Differentiated(step) = answer else { return Err(team::unexpected()) };
         total.add(&step);
     }

@@ -1,7 +1,5 @@
 //! What processes tell each other: CBOR, with arrays of numbers as the bytes they are in memory.
 
-use std::borrow::Cow;
-
 use burn::tensor::{Device, Tensor};
 use fisao_models::image::PixelValues;
 use fisao_models::linear::{ActivationDtype, LowRank};
@@ -17,7 +15,7 @@ use crate::tasks::{Answer, Task};
 
 /// What a process is told.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Message<'a> {
+pub(super) enum Message {
     /// How the model's adapter and its critic are from now on.
     Learner(LearnerState),
     /// What is to be done; the answers are sent back.
@@ -25,7 +23,7 @@ pub(super) enum Message<'a> {
         /// See [`Team::of`](super::Team::of).
         exact: bool,
         /// One part after the other.
-        work: Cow<'a, [Work]>,
+        work: Vec<Work>,
     },
     /// Something for whoever opens the models.
     Order(String),
