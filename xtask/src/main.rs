@@ -9,6 +9,7 @@ mod fuzz;
 mod kernels;
 mod kill;
 mod modules;
+mod mpi;
 mod settings;
 mod steps;
 mod wheel;

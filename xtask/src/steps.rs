@@ -4,6 +4,7 @@ use crate::arrows;
 use crate::commands::{Outcome, cargo, run_cargo, run_visibly};
 use crate::kernels;
 use crate::modules;
+use crate::mpi;
 use crate::wheel;
 use crate::words::Words;
 use anyhow::Context;
@@ -32,6 +33,8 @@ pub(crate) enum Step {
     Docs,
     /// The test command of the README.
     Tests,
+    /// Commands of several processes, when there is an MPI or it can be installed.
+    Mpi,
     /// Kernels for NVIDIA cards as machine code, when there is a Python and pip can bring NVRTC.
     Kernels,
     /// Tests of the Python package with the program, when there is a Python, and its tools are installed or can be.
@@ -51,6 +54,7 @@ impl Step {
         Self::Clippy,
         Self::Docs,
         Self::Tests,
+        Self::Mpi,
         Self::Kernels,
         Self::Python,
         Self::Wheel,
@@ -67,6 +71,7 @@ impl Step {
             Self::Clippy => "clippy",
             Self::Docs => "docs",
             Self::Tests => "tests",
+            Self::Mpi => "mpi",
             Self::Kernels => "kernels",
             Self::Python => "python",
             Self::Wheel => "wheel",
@@ -86,6 +91,7 @@ impl Step {
             Self::Clippy => "no lint fires, with the vulkan back end",
             Self::Docs => "the documentation builds without warnings",
             Self::Tests => "all tests pass",
+            Self::Mpi => "several processes give what one does",
             Self::Kernels => "kernels compile for every supported card",
             Self::Python => "the Python package works with the program",
             Self::Wheel => "the wheel can be built, installed and used",
@@ -121,6 +127,7 @@ impl Step {
                 run_cargo(root, &document, &[("RUSTDOCFLAGS", "-D warnings")])
             }
             Self::Tests => run_tests(root),
+            Self::Mpi => mpi::test(root),
             Self::Kernels => kernels::compile(root),
             Self::Python => wheel::test_package(root),
             Self::Wheel => wheel::install_wheel(root),

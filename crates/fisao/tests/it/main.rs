@@ -30,6 +30,7 @@ mod merge;
 mod not_files;
 mod one_command;
 mod pretrain;
+mod processes;
 mod prompts;
 mod qwen_vl;
 mod resume;

@@ -18,7 +18,7 @@ const RESULTS: [&str; 4] = [
     "validation.jsonl",
 ];
 
-fn begin(output: &str) -> Vec<String> {
+pub(crate) fn begin(output: &str) -> Vec<String> {
     let iterations = format!("align.iterations={ITERATIONS}");
     let set = [
         iterations.as_str(),
@@ -39,11 +39,11 @@ fn begin(output: &str) -> Vec<String> {
     arguments.into_iter().map(str::to_owned).collect()
 }
 
-fn go_on(output: &str) -> Vec<String> {
+pub(crate) fn go_on(output: &str) -> Vec<String> {
     ["align", "--resume", output].map(str::to_owned).to_vec()
 }
 
-fn workplace() -> Workplace {
+pub(crate) fn workplace() -> Workplace {
     let place = Workplace::furnished();
     write_calibration(&place);
     place
@@ -53,7 +53,7 @@ fn strings(arguments: &[String]) -> Vec<&str> {
     arguments.iter().map(String::as_str).collect()
 }
 
-fn recorded(place: &Workplace, run: &str) -> usize {
+pub(crate) fn recorded(place: &Workplace, run: &str) -> usize {
     fs::read_to_string(place.path(run).join("metrics.jsonl")).map_or(0, |text| text.lines().count())
 }
 
@@ -72,7 +72,7 @@ fn end_after(place: &Workplace, arguments: &[String], lines: usize, signal: &str
     child.wait().expect("it ends").code()
 }
 
-fn assert_same(place: &Workplace, whole: &str, cut: &str) {
+pub(crate) fn assert_same(place: &Workplace, whole: &str, cut: &str) {
     for name in RESULTS {
         let read = |run: &str| fs::read(place.path(run).join(name)).unwrap_or_default();
         assert_eq!(read(whole), read(cut), "{name} differs");
