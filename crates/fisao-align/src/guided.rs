@@ -330,7 +330,7 @@ impl Check<'_, '_> {
         };
         let mut named = BTreeSet::new();
         let mut mentions = self.scorer.vocabulary.token_mentions(text, &decoded.spans);
-        self.scorer.describe(text, &mut mentions);
+        self.scorer.verifier.describe(text, &mut mentions);
         for mention in mentions {
             if mention.negated {
                 continue;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use fisao_models::generation::{FinishReason, Generated};
 use fisao_models::text::Tokenizer;
-use fisao_verifier::mentions::{ObjectVocabulary, TokenMention, describe};
-use fisao_verifier::regions::{ImageEmbedding, Wording};
+use fisao_verifier::mentions::{ObjectVocabulary, TokenMention};
+use fisao_verifier::regions::ImageEmbedding;
 use fisao_verifier::scorer::Verifier;
 
 use crate::error::AlignError;
@@ -43,7 +43,7 @@ impl MentionScorer {
         let found = all.len();
         let mut mentions: Vec<TokenMention> =
             all.into_iter().filter(|mention| !mention.negated).collect();
-        self.describe(&decoded.text, &mut mentions);
+        self.verifier.describe(&decoded.text, &mut mentions);
         self.verifier.embed_names(mentions.iter().map(|mention| mention.form.as_str()))?;
         let mut score = |mention: &TokenMention| {
             self.verifier.embed_mention(mention)?;
@@ -60,13 +60,6 @@ impl MentionScorer {
             mentions,
             scores,
         })
-    }
-
-    /// Says of mentions how the text describes them, where that is scored.
-    pub(crate) fn describe(&self, text: &str, mentions: &mut [TokenMention]) {
-        if self.verifier.score_config().wording == Wording::Phrase {
-            describe(text, mentions);
-        }
     }
 
     /// [Reads](Self::read) responses, `samples` adjacent ones to each task; `images` holds an embedding for every task.

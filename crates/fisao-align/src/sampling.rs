@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use fisao_models::generation::{Generated, Prompt, Sampling};
 use fisao_models::llama::KvCache;
-use fisao_models::parallel::parallel_chunks;
+use fisao_models::parallel::{cores, parallel_chunks};
 use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,9 @@ use crate::encoding::{EncodedImages, image_batch};
 use crate::error::AlignError;
 use crate::run_control::RunControl;
 use crate::tasks::{Task, TaskSource};
-use crate::team::{self, Answer, PackedFeatures, Sample, Team, Work, WorkModels, shares};
+use crate::team::{
+    self, Answer, Caption, PackedFeatures, PackedTask, Sample, Team, Work, WorkModels, shares,
+};
 
 /// Most sequences decoded together by one core.
 const BATCH: usize = 32;
@@ -186,7 +188,7 @@ fn keep_responses(
 
 /// Writes `samples` responses to each of the tasks `range` of a source, in order, without keeping their images; those to one task
 /// are adjacent. Task `i` draws from the random streams of number `i`, so a response does not depend on which others are made with it.
-/// `advance` is told how many more are done, from any thread. `length` is that of the longest prompt and
+/// `control` is told how many more tasks are done, from any thread. `length` is that of the longest prompt and
 /// response together, tokens: so many are decoded at once as have room in memory.
 ///
 /// # Errors
@@ -198,22 +200,65 @@ pub fn generate(
     samples: usize,
     length: usize,
     sampling: &Sampling,
-    advance: &(dyn Fn(usize) + Sync),
+    control: RunControl<'_>,
+) -> Result<Vec<Generated>, AlignError> {
+    let Some(team) = control.team else {
+        return generate_here(policy, source, (range, 0), samples, length, sampling, control);
+    };
+    let indices: Vec<usize> = range.clone().collect();
+    // Images are decoded on all cores.
+    let tasks = parallel_chunks(&indices, cores(), |part| {
+        part.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()
+    });
+    let tasks: Vec<Task> = tasks.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
+    let shares: Vec<&[usize]> = shares(&indices, team.shares()).collect();
+    let work = |at: usize| {
+        let of_share = &tasks[shares[at][0] - range.start..][..shares[at].len()];
+        Work::Caption(Caption {
+            tasks: of_share.iter().map(PackedTask::of).collect(),
+            first: shares[at][0],
+            samples,
+            length,
+            sampling: sampling.clone(),
+        })
+    };
+    let models = WorkModels { policy, verifier: None, value_head: None };
+    let alone = RunControl { advance: &|_| {}, ..control };
+    let mut written = Vec::with_capacity(tasks.len() * samples);
+    for answer in team.perform(models, shares.len(), work, alone)? {
+        let Answer::Sampled(responses) = answer else { return Err(team::unexpected()) };
+        written.extend(responses);
+    }
+    (control.advance)(tasks.len());
+    Ok(written)
+}
+
+/// The same by this process alone; task `i` of the source has the number `first + i`.
+pub(crate) fn generate_here(
+    policy: &VisionLanguageModel,
+    source: &dyn TaskSource,
+    (range, first): (Range<usize>, usize),
+    samples: usize,
+    length: usize,
+    sampling: &Sampling,
+    control: RunControl<'_>,
 ) -> Result<Vec<Generated>, AlignError> {
     let indices: Vec<usize> = range.collect();
     let plan = BatchPlan::of(policy, length);
     let chunks = parallel_chunks(&indices, plan.chunks, |chunk| {
         let mut written = Vec::with_capacity(chunk.len() * samples);
         for batch in chunk.chunks((plan.batch / samples).max(1)) {
+            control.check()?;
             let tasks = batch.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()?;
             let started = Instant::now();
             let features = policy.image_features(image_batch(&tasks, &policy.device()))?;
             let seconds = started.elapsed().as_secs_f64();
             tracing::debug!(images = tasks.len(), seconds, "images encoded");
             let prompts = tasks.iter().zip(batch);
-            let prompts = prompts.map(|(task, &at)| (task.id.as_str(), &task.prompt, at as u64));
+            let prompts =
+                prompts.map(|(task, &at)| (task.id.as_str(), &task.prompt, (first + at) as u64));
             written.extend(respond(policy, prompts, &features, samples, sampling)?);
-            advance(batch.len());
+            (control.advance)(batch.len());
         }
         Ok(written)
     });
@@ -258,7 +303,7 @@ pub fn tasks_at_once(policy: &VisionLanguageModel, length: usize) -> usize {
 }
 
 /// The same of work that may be shared: where it is exact, however many cores there are.
-pub(crate) fn tasks_at_once_shared(
+pub fn tasks_at_once_shared(
     policy: &VisionLanguageModel,
     length: usize,
     team: Option<Team<'_>>,

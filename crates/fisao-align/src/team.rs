@@ -7,6 +7,8 @@
 
 mod messages;
 mod serving;
+mod sums;
+mod tree;
 mod work;
 
 use std::fmt::Debug;
@@ -17,15 +19,17 @@ use fisao_models::parallel::{cores, on_worker, parallel_chunks};
 use fisao_models::value_head::ValueHead;
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_verifier::scorer::Verifier;
+use serde::{Deserialize, Serialize};
 
 use crate::error::AlignError;
 use crate::run_control::RunControl;
 use messages::{LearnerState, Message, decode, encode};
+use sums::{Sum, added_up};
 
 pub use messages::MessageError;
 pub(crate) use messages::{PackedFeatures, PackedTask, as_bytes};
 pub use serving::{next_order, order, serve};
-pub(crate) use work::{Answer, Differentiate, Estimate, Sample, Work};
+pub(crate) use work::{Answer, Caption, Differentiate, Estimate, Sample, Work};
 
 /// Shares of [exact](Team::exact) work.
 pub const SHARES: usize = 8;
@@ -130,8 +134,8 @@ impl<'a> Team<'a> {
         self.processes.map_or(1, |others| others.link.processes())
     }
 
-    /// Does `count` parts of work, at most as many as there are [`shares`](Self::shares), and returns the answers in order. What the others
-    /// do is made and sent first.
+    /// Does `count` parts of work, at most as many as there are [`shares`](Self::shares), and returns the answers in order; gradients are
+    /// added up. What the others do is made and sent first.
     ///
     /// # Errors
     /// [`AlignError::Process`] when another process fails or cannot be reached, and what the work itself reports.
@@ -144,53 +148,70 @@ impl<'a> Team<'a> {
     ) -> Result<Vec<Answer>, AlignError> {
         control.check()?;
         let processes = self.count();
-        let of_process = |process: usize| -> Vec<Work> {
+        let of_process = |process: usize| {
             let parts = process * count / processes..(process + 1) * count / processes;
-            parts.map(&make).collect()
+            Parts { count, first: parts.start, work: parts.map(&make).collect() }
         };
-        let mut asked = Vec::new();
+        let mut expected: Vec<usize> = Vec::new();
         if let Some(others) = self.processes {
-            self.tell_learner(others, models)?;
+            let moved = self.learner_moved(others, models)?;
             for process in 1..processes {
-                let work = of_process(process);
-                if !work.is_empty() {
-                    let message = Message::Work { exact: self.exact, work };
-                    others.link.send(process, &encode(&message)?)?;
-                    asked.push((process, &*others.link));
+                let parts = of_process(process);
+                if parts.work.is_empty() && !moved {
+                    continue;
+                }
+                // Sums come along the tree, where everybody has one.
+                let gathered = count >= processes
+                    && parts.work.iter().all(|work| matches!(work, Work::Differentiate(_)));
+                let answers = !parts.work.is_empty();
+                if answers && (!gathered || tree::parent(process) == 0) {
+                    expected.push(process);
+                }
+                let message = Message::Work { moved, gathered, exact: self.exact, parts };
+                others.link.send(process, &encode(&message)?)?;
+            }
+            if moved {
+                let state = others.told.lock().unwrap_or_else(PoisonError::into_inner);
+                for child in tree::children(0, processes) {
+                    others.link.send(child, &state)?;
                 }
             }
         }
         let own = answers(models, &of_process(0), self.exact, control);
         // The others' answers are waited for even after an error here: nothing must be left in the link that the next work does not expect.
         let (mut further, mut failed) = (Vec::new(), None);
-        for (process, link) in asked {
-            match decode::<Result<Vec<Answer>, String>>(&link.receive(process)?)? {
-                Ok(answers) => further.extend(answers),
-                Err(reason) => failed = failed.or(Some(AlignError::Process { process, reason })),
+        for process in expected {
+            let others = self.processes.expect("somebody was asked");
+            match decode::<Reply>(&others.link.receive(process)?)? {
+                Ok(answers) => further.push(answers),
+                Err((process, reason)) => {
+                    failed = failed.or(Some(AlignError::Process { process, reason }));
+                }
             }
         }
-        let mut all = own?;
+        let own = own?;
         if let Some(error) = failed {
             return Err(error);
         }
-        all.extend(further);
-        Ok(all)
+        Ok(own.and(further, count).into_each())
     }
 
-    /// Lets the others' models be as these are.
-    fn tell_learner(&self, others: &Processes, models: WorkModels<'_>) -> Result<(), AlignError> {
-        let message =
-            encode(&Message::Learner(LearnerState::of(models.policy, models.value_head)))?;
+    /// Whether the learner's state is another than the others were told last; what they are to be told is kept then.
+    fn learner_moved(
+        &self,
+        others: &Processes,
+        models: WorkModels<'_>,
+    ) -> Result<bool, AlignError> {
+        let state = encode(&LearnerState::of(models.policy, models.value_head))?;
         let mut told = others.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if *told != message {
-            for process in 1..others.link.processes() {
-                others.link.send(process, &message)?;
-            }
-            *told = message;
-        }
-        Ok(())
+        let moved = *told != state;
+        *told = state;
+        Ok(moved)
     }
 }
+
+/// What a process answers, or which one failed, and why.
+type Reply = Result<Answers, (usize, String)>;
 
 /// Neighbouring items in at most `count` shares whose sizes differ by one at most, none of them empty.
 pub(crate) fn shares<T>(items: &[T], count: usize) -> impl Iterator<Item = &[T]> {
@@ -204,24 +225,88 @@ pub(crate) fn unexpected() -> AlignError {
     MessageError::unexpected().into()
 }
 
+/// Some of the parts of work.
+#[derive(Debug, Serialize, Deserialize)]
+struct Parts {
+    /// Of all.
+    count: usize,
+    /// Number of the first of these.
+    first: usize,
+    work: Vec<Work>,
+}
+
+/// What some parts give.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answers {
+    /// One after the other.
+    Each(Vec<Answer>),
+    /// Of what is differentiated.
+    Sums(Vec<Sum>),
+}
+
+impl Answers {
+    /// Of parts from number `first` on, of `count` in all.
+    fn of(answers: Vec<Answer>, first: usize, count: usize) -> Self {
+        let mut sums = Vec::new();
+        let mut each = Vec::new();
+        for (at, answer) in answers.into_iter().enumerate() {
+            match answer {
+                Answer::Differentiated(step) => sums.push(Sum::of_part(first + at, *step)),
+                other => each.push(other),
+            }
+        }
+        if sums.is_empty() {
+            return Self::Each(each);
+        }
+        Self::Sums(added_up(sums, count, |sum, step| sum.add(&step)))
+    }
+
+    /// These and those of further processes, in order.
+    fn and(self, further: Vec<Self>, count: usize) -> Self {
+        let (mut each, mut sums) = (Vec::new(), Vec::new());
+        for answers in std::iter::once(self).chain(further) {
+            match answers {
+                Self::Each(of) => each.extend(of),
+                Self::Sums(of) => sums.extend(of),
+            }
+        }
+        if sums.is_empty() {
+            return Self::Each(each);
+        }
+        Self::Sums(added_up(sums, count, |sum, step| sum.add(&step)))
+    }
+
+    /// One after the other.
+    fn into_each(self) -> Vec<Answer> {
+        match self {
+            Self::Each(of) => of,
+            Self::Sums(of) => of
+                .into_iter()
+                .map(|sum| Answer::Differentiated(Box::new(sum.into_inner())))
+                .collect(),
+        }
+    }
+}
+
 /// What work gives, by this process: exact work by one-threaded workers, as many at once as there are cores; other work by all of them.
 fn answers(
     models: WorkModels<'_>,
-    work: &[Work],
+    Parts { count, first, work }: &Parts,
     exact: bool,
     control: RunControl<'_>,
-) -> Result<Vec<Answer>, AlignError> {
+) -> Result<Answers, AlignError> {
     let control = RunControl { team: None, ..control };
     let all_of = |work: &[Work]| -> Result<Vec<Answer>, AlignError> {
         work.iter().map(|work| work.done_by(models, control)).collect()
     };
-    if !exact {
-        return all_of(work);
-    }
     let threads = cores().min(work.len());
-    if threads <= 1 {
-        return on_worker(0, || all_of(work));
-    }
-    let parts = parallel_chunks(work, threads, all_of);
-    Ok(parts.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
+    let answers = if !exact {
+        all_of(work)?
+    } else if threads <= 1 {
+        on_worker(0, || all_of(work))?
+    } else {
+        let parts = parallel_chunks(work, threads, all_of);
+        parts.into_iter().collect::<Result<Vec<_>, _>>()?.concat()
+    };
+    Ok(Answers::of(answers, *first, *count))
 }

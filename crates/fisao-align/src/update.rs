@@ -90,7 +90,7 @@ pub(crate) struct Differentiated {
 }
 
 impl Differentiated {
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         add_gradients(&mut self.gradients, &other.gradients);
         self.policy_loss += other.policy_loss;
         self.value_loss += other.value_loss;

@@ -6,7 +6,7 @@
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use burn::tensor::Device;
 use fisao_kernels::is_cpu;
@@ -16,6 +16,9 @@ use rayon::ThreadPool;
 /// One-threaded pools, one for each part that has ever been worked on at once. They are kept: what a
 /// thread has allocated it can use again, and inside of them nothing is split a second time.
 static WORKERS: Mutex<Vec<&'static ThreadPool>> = Mutex::new(Vec::new());
+
+/// Cores that this process uses, if not all that it may.
+static CORES: OnceLock<usize> = OnceLock::new();
 
 /// The worker of part `index`.
 fn worker(index: usize) -> &'static ThreadPool {
@@ -119,6 +122,21 @@ pub fn cores() -> usize {
     if inside_worker() {
         return 1;
     }
+    CORES.get().copied().unwrap_or_else(cores_there)
+}
+
+/// Lets this process use so many cores, at least one, and no more: before it does anything with them.
+///
+/// # Panics
+/// It has used some already.
+pub fn use_cores(count: usize) {
+    CORES.set(count).expect("cores are shared out once");
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build_global();
+    pool.expect("nothing is computed before cores are shared out");
+}
+
+/// Number of cores that the system lets this process run on.
+pub fn cores_there() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 

@@ -10,8 +10,9 @@ use std::sync::atomic::Ordering;
 
 use anyhow::bail;
 use fisao_align::AlignError;
+use fisao_align::RunControl;
 use fisao_align::likelihoods::likelihoods;
-use fisao_align::sampling::{generate, tasks_at_once};
+use fisao_align::sampling::{generate, tasks_at_once_shared};
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_formats::FormatError;
 use fisao_formats::data_record::{DataRecord, FileDigests, RowDigest};
@@ -100,6 +101,8 @@ pub struct Answering<'a> {
     pub folder: &'a Path,
     /// What is done about images that cannot be used; questions about those that are passed over stay unanswered.
     pub damaged: DamagedImages,
+    /// Whether answers are to be the same for any number of processes and threads.
+    pub exact: bool,
     /// Ends the work between two answers.
     pub stop: StopSource<'a>,
 }
@@ -135,7 +138,8 @@ impl Answering<'_> {
         let mut file = file.map_err(|error| unwritten(&path, error))?;
         let stop = (self.stop)()?;
         let length = tasks.longest + answer;
-        let at_once = tasks_at_once(&self.policy.model, length);
+        let team = self.policy.team(self.exact);
+        let at_once = tasks_at_once_shared(&self.policy.model, length, team);
         let progress = reporter.phase_from("answering", done as u64, questions.len() as u64);
         for start in (done..questions.len()).step_by(at_once) {
             if stop.load(Ordering::Relaxed) {
@@ -157,7 +161,8 @@ impl Answering<'_> {
                     advance(written.len());
                     written
                 } else {
-                    generate(model, &tasks, range, 1, length, self.sampling, &advance)?
+                    let control = RunControl::new(&advance).shared(team);
+                    generate(model, &tasks, range, 1, length, self.sampling, control)?
                 };
                 for (question, answer) in asked.iter().zip(written) {
                     let tokens = answer.text_tokens();

@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use burn::tensor::Device;
-use fisao_align::AlignConfig;
 use fisao_align::tasks::{Answer, Task};
 use fisao_align::team::{Processes, Team};
 use fisao_formats::FormatError;
@@ -37,7 +36,7 @@ pub use verifier::{AloneSource, LoadedVerifier, Views, load_verifier, verifier_o
 use crate::device::{OpenDevice, check_precision};
 use crate::failure::Refusal;
 use crate::model_location::{LocatedModel, ModelLocation, Role};
-use crate::processes::Opening;
+use crate::processes::{Opening, Wanted};
 use crate::prompt::{EncodedPrompt, Prompt, PromptFormat};
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
@@ -233,6 +232,19 @@ impl Policy {
         Ok(policy)
     }
 
+    /// [Opens](Self::open) it, also in the other processes of the command.
+    pub fn open_shared(
+        source: &ModelSource,
+        world: WorldKind,
+        opened: &OpenDevice,
+        reporter: &Reporter,
+    ) -> anyhow::Result<Self> {
+        let wanted = Wanted::Model(source.clone(), world);
+        let opening = Opening::begin(wanted, opened)?;
+        let policy = Self::open(source, world, opened, reporter)?;
+        Ok(Self { processes: opening.finish()?, ..policy })
+    }
+
     /// An adapter fits every model of the same shape, and is of use to one.
     fn warn_of_another_base(&self, reporter: &Reporter) {
         let last = |name: &str| name.trim_end_matches('/').rsplit('/').next().map(str::to_owned);
@@ -245,9 +257,9 @@ impl Policy {
         }
     }
 
-    /// How work with it is shared under these settings.
-    pub fn team(&self, config: &AlignConfig) -> Option<Team<'_>> {
-        Team::of(self.processes.as_deref(), config.align.exact)
+    /// How work with it is shared; see [`Team::of`].
+    pub fn team(&self, exact: bool) -> Option<Team<'_>> {
+        Team::of(self.processes.as_deref(), exact)
     }
 
     /// Whether it is one of those that come with the command.
@@ -409,7 +421,8 @@ impl Pair {
         opened: &OpenDevice,
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
-        let opening = Opening::begin(source, &settings, opened)?;
+        let wanted = Wanted::Pair(source.clone(), settings.clone());
+        let opening = Opening::begin(wanted, opened)?;
         let device = &opened.device;
         let (world, allow) = (source.world, source.allow_mismatched_verifier);
         let load = |verifier: Option<&ModelLocation>| {

@@ -157,7 +157,7 @@ pub fn calibrate(
         cache_mb: request.config.align.feature_cache_mb,
         kept: Some(&kept),
         stop: &stop,
-        team: policy.team(&request.config),
+        team: policy.team(request.config.align.exact),
         reporter,
     };
     let mut work = || {

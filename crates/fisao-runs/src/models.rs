@@ -182,7 +182,7 @@ pub(crate) fn with_captioning<T>(
         cache_mb: config.align.feature_cache_mb,
         kept: kept.as_ref().map(|(kept, _)| kept as &dyn ResponseStore),
         stop,
-        team: policy.team(config),
+        team: policy.team(config.align.exact),
         reporter,
     })
 }

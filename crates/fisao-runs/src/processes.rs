@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use anyhow::{Context as _, bail};
 use fisao_align::team::{self, Link, Processes};
 use fisao_models::parallel::instruction_set;
+use fisao_models::vision_language::VisionLanguageModel;
+use fisao_scenes::WorldKind;
+use fisao_verifier::scorer::Verifier;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::{Pair, PairSource};
+use crate::bundle::{ModelSource, Pair, PairSource, Policy};
 use crate::device::OpenDevice;
 use crate::failure::Refusal;
 use crate::reporter::Reporter;
@@ -23,11 +26,36 @@ fn current() -> MutexGuard<'static, Option<Arc<Processes>>> {
     CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Models that all processes open.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Wanted {
+    /// A model and its verifier.
+    Pair(PairSource, ScoreSettings),
+    /// A model alone.
+    Model(ModelSource, WorldKind),
+}
+
+impl Wanted {
+    fn open(&self) -> anyhow::Result<(VisionLanguageModel, Option<Verifier>)> {
+        let (device, silent) = (OpenDevice::cpu(), Reporter::silent());
+        Ok(match self {
+            Self::Pair(source, settings) => {
+                let Pair { policy, verifier, .. } =
+                    Pair::open(source, settings.clone(), &device, &silent)?;
+                (policy.model, Some(verifier.verifier))
+            }
+            Self::Model(source, world) => {
+                (Policy::open(source, *world, &device, &silent)?.model, None)
+            }
+        })
+    }
+}
+
 /// What a serving process is told between models.
 #[derive(Debug, Serialize, Deserialize)]
 enum Order {
     /// Open these, and serve.
-    Open(Box<(PairSource, ScoreSettings)>),
+    Open(Box<Wanted>),
     /// The command is over.
     Quit,
 }
@@ -66,18 +94,15 @@ fn tell_all(link: &dyn Link, order: &Order) -> anyhow::Result<()> {
 pub fn serve_command(link: &dyn Link) -> anyhow::Result<()> {
     let mut order = team::next_order(link)?;
     loop {
-        let Order::Open(models) = serde_json::from_str(&order)? else { return Ok(()) };
-        let (source, settings) = *models;
-        let opened = Pair::open(&source, settings, &OpenDevice::cpu(), &Reporter::silent());
+        let Order::Open(wanted) = serde_json::from_str(&order)? else { return Ok(()) };
+        let opened = wanted.open();
         let answer: Opened = match &opened {
             Ok(_) => Ok(instruction_set().to_owned()),
             Err(error) => Err(format!("{error:#}")),
         };
         link.send(0, &serde_json::to_vec(&answer)?)?;
         order = match opened {
-            Ok(Pair { policy, verifier, .. }) => {
-                team::serve(link, policy.model, &verifier.verifier)?
-            }
+            Ok((policy, verifier)) => team::serve(link, policy, verifier.as_ref())?,
             Err(_) => team::next_order(link)?,
         };
     }
@@ -92,11 +117,7 @@ impl Opening {
     ///
     /// # Errors
     /// Models are for a device besides the CPU, or a process cannot be reached.
-    pub(crate) fn begin(
-        source: &PairSource,
-        settings: &ScoreSettings,
-        device: &OpenDevice,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn begin(wanted: Wanted, device: &OpenDevice) -> anyhow::Result<Self> {
         let Some(link) = LINK.get() else { return Ok(Self(None)) };
         if !device.is_cpu() {
             bail!(
@@ -107,7 +128,7 @@ impl Opening {
         if let Some(earlier) = current().take() {
             earlier.leave();
         }
-        tell_all(&**link, &Order::Open(Box::new((source.clone(), settings.clone()))))?;
+        tell_all(&**link, &Order::Open(Box::new(wanted)))?;
         Ok(Self(Some(Arc::clone(link))))
     }
 

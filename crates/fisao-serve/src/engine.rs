@@ -323,7 +323,15 @@ impl Engine {
         } else {
             let (list, length) = (TaskList(&tasks), longest + max_new_tokens);
             let all = 0..tasks.len();
-            let written = generate(&policy.model, &list, all, samples, length, &sampling, &|_| {});
+            let written = generate(
+                &policy.model,
+                &list,
+                all,
+                samples,
+                length,
+                &sampling,
+                RunControl::new(&|_| {}),
+            );
             let written = written.map_err(|error| failed(&error.into()))?.into_iter();
             written.map(|written| spelled(policy, &written)).collect::<Result<_, Failure>>()?
         };

@@ -24,7 +24,7 @@ use fisao_models::vision::{VisionConfig, VisionOutput, VisionTower};
 use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
 
 use crate::calibration::{Calibration, Centres};
-use crate::mentions::{ObjectVocabulary, TokenMention, descriptions};
+use crate::mentions::{ObjectVocabulary, TokenMention, describe, descriptions};
 use crate::regions::{
     ImageEmbedding, RegionWeights, Regions, ScoreConfig, ScoreHead, ScoreUnit, Wording, best_cosine,
 };
@@ -556,6 +556,13 @@ impl Verifier {
         match self.score.wording {
             Wording::Name => vec![None; mentions.len()],
             Wording::Phrase => descriptions(text, mentions),
+        }
+    }
+
+    /// Says of mentions how the text describes them, where that is scored.
+    pub fn describe(&self, text: &str, mentions: &mut [TokenMention]) {
+        if self.score.wording == Wording::Phrase {
+            describe(text, mentions);
         }
     }
 

@@ -44,8 +44,8 @@ pub(crate) use score::ScoreArguments;
 pub(crate) use serve::ServeArguments;
 pub(crate) use shared::{
     Activations, DamagedArguments, DeviceArguments, Format, MOST, ModelArguments, PairArguments,
-    SamplingArguments, ScoringArguments, SettingsArguments, VerifierArguments, VocabularyArguments,
-    from_to, vision_adapter,
+    SamplingArguments, ScoringArguments, SettingsArguments, SharingArguments, VerifierArguments,
+    VocabularyArguments, from_to, vision_adapter,
 };
 pub(crate) use study::{StudyArguments, StudyCommand, TheoryArguments, VerifierStudyArguments};
 pub(crate) use truth::{ChairRules, TruthArguments};

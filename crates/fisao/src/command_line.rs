@@ -95,7 +95,15 @@ pub(crate) enum Command {
 impl Command {
     /// Whether several processes can share its work.
     pub(crate) fn is_shared(&self) -> bool {
-        matches!(self, Self::Align(_) | Self::Demo(_) | Self::Compare(_) | Self::Calibrate(_))
+        match self {
+            Self::Align(_)
+            | Self::Demo(_)
+            | Self::Compare(_)
+            | Self::Calibrate(_)
+            | Self::Caption(_) => true,
+            Self::Eval(arguments) => arguments.command.is_shared(),
+            _ => false,
+        }
     }
 }
 

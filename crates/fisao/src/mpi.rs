@@ -3,16 +3,23 @@
 //! Messages are bytes from one process to another. A process that waits for one looks for it with pauses in between: MPI's own waiting
 //! keeps a core busy, which processes that share a machine cannot spare.
 
+use std::env;
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use fisao_align::team::{Link, LinkError};
+use fisao_models::parallel::{cores_there, use_cores};
 use mpi::Threading;
 use mpi::environment::{self, Universe};
 use mpi::topology::{Process, SimpleCommunicator};
-use mpi::traits::{Communicator as _, Destination as _, Equivalence as _, Source as _};
+use mpi::traits::{
+    Communicator as _, CommunicatorCollectives as _, Destination as _, Equivalence as _,
+    Source as _,
+};
 
 /// Most bytes of one of MPI's messages, whose lengths are 31 bits.
 const PIECE: usize = 1 << 30;
@@ -28,8 +35,27 @@ pub(crate) fn enter() -> anyhow::Result<(Universe, World)> {
         .context("MPI cannot be entered")?;
     anyhow::ensure!(threading >= Threading::Serialized, "this MPI takes calls of one thread only");
     let world = universe.world();
+    share_cores(&world);
     let (number, processes) = (world.rank() as usize, world.size() as usize);
     Ok((universe, World { number, processes, one_at_a_time: Mutex::new(()) }))
+}
+
+/// Lets processes that may run on the same cores, as launchers leave them without binding, share these evenly.
+fn share_cores(world: &SimpleCommunicator) {
+    let allowed = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let allowed =
+        allowed.lines().find(|line| line.starts_with("Cpus_allowed:")).unwrap_or_default();
+    let mut hasher = DefaultHasher::new();
+    allowed.hash(&mut hasher);
+    let own = hasher.finish();
+    let machine = world.split_shared(world.rank());
+    let mut all = vec![0_u64; machine.size() as usize];
+    machine.all_gather_into(&own, &mut all[..]);
+    let sharing = all.iter().filter(|&&of| of == own).count();
+    // Whoever sets the number of threads has shared them out.
+    if sharing > 1 && env::var_os("RAYON_NUM_THREADS").is_none() {
+        use_cores((cores_there() / sharing).max(1));
+    }
 }
 
 /// All processes of a command.

@@ -10,20 +10,22 @@ use fisao_verifier::regions::ImageEmbedding;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::work::Work;
+use super::Parts;
 use crate::tasks::{Answer, Task};
 
 /// What a process is told.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Message {
-    /// How the model's adapter and its critic are from now on.
-    Learner(LearnerState),
     /// What is to be done; the answers are sent back.
     Work {
+        /// Whether adapter and critic have moved: their state comes first, from the [parent](super::tree::parent).
+        moved: bool,
+        /// Whether answers are added up along the tree.
+        gathered: bool,
         /// See [`Team::of`](super::Team::of).
         exact: bool,
-        /// One part after the other.
-        work: Vec<Work>,
+        /// What of it this process does.
+        parts: Parts,
     },
     /// Something for whoever opens the models.
     Order(String),
@@ -163,12 +165,14 @@ impl PackedFeatures {
     }
 }
 
-/// What the image encoders take of one task.
+/// A task without what the data answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PackedTask {
     id: String,
     image: PackedPixels,
+    further_images: Vec<PackedPixels>,
     verifier_images: Vec<PackedPixels>,
+    prompt: Vec<u32>,
     instruction: Vec<u32>,
 }
 
@@ -198,19 +202,20 @@ impl PackedTask {
         Self {
             id: task.id.clone(),
             image: PackedPixels::of(&task.image),
+            further_images: task.further_images.iter().map(PackedPixels::of).collect(),
             verifier_images: task.verifier_images.iter().map(PackedPixels::of).collect(),
+            prompt: task.prompt.clone(),
             instruction: task.instruction.clone(),
         }
     }
 
-    /// A task that can be encoded, and nothing else.
     pub(crate) fn unpacked(&self) -> Task {
         Task {
             id: self.id.clone(),
             image: self.image.unpacked(),
-            further_images: Vec::new(),
+            further_images: self.further_images.iter().map(PackedPixels::unpacked).collect(),
             verifier_images: self.verifier_images.iter().map(PackedPixels::unpacked).collect(),
-            prompt: Vec::new(),
+            prompt: self.prompt.clone(),
             instruction: self.instruction.clone(),
             answer: Answer::None,
         }

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_verifier::scorer::Verifier;
 
-use super::messages::{Message, decode, encode};
-use super::{Link, WorkModels, answers, unexpected};
+use super::messages::{LearnerState, Message, decode, encode};
+use super::{Link, Parts, Reply, WorkModels, answers, tree, unexpected};
 use crate::error::AlignError;
 use crate::run_control::RunControl;
 
@@ -25,7 +25,7 @@ pub fn order(content: &str) -> Result<Vec<u8>, AlignError> {
 pub fn next_order(link: &dyn Link) -> Result<String, AlignError> {
     match decode(&link.receive(0)?)? {
         Message::Order(content) => Ok(content),
-        Message::Learner(_) | Message::Work { .. } => Err(unexpected()),
+        Message::Work { .. } => Err(unexpected()),
     }
 }
 
@@ -37,30 +37,55 @@ pub fn next_order(link: &dyn Link) -> Result<String, AlignError> {
 pub fn serve(
     link: &dyn Link,
     mut policy: VisionLanguageModel,
-    verifier: &Verifier,
+    verifier: Option<&Verifier>,
 ) -> Result<String, AlignError> {
+    let own = link.number();
     let mut value_head = None;
     loop {
         match decode(&link.receive(0)?)? {
-            Message::Learner(state) => value_head = state.apply(&mut policy),
-            Message::Work { exact, work } => {
-                let models = WorkModels {
-                    policy: &policy,
-                    verifier: Some(verifier),
-                    value_head: value_head.as_ref(),
-                };
-                let control = RunControl::new(&|_| {});
-                let done =
-                    catch_unwind(AssertUnwindSafe(|| answers(models, &work, exact, control)));
-                let answer = match done {
-                    Ok(done) => done.map_err(|error| error.to_string()),
-                    Err(_) => {
-                        Err("it panicked; what it wrote to standard error says where".to_owned())
+            Message::Work { moved, gathered, exact, parts } => {
+                if moved {
+                    let state = link.receive(tree::parent(own))?;
+                    for child in tree::children(own, link.processes()) {
+                        link.send(child, &state)?;
                     }
-                };
-                link.send(0, &encode(&answer)?)?;
+                    value_head = decode::<LearnerState>(&state)?.apply(&mut policy);
+                }
+                if parts.work.is_empty() {
+                    continue;
+                }
+                let value_head = value_head.as_ref();
+                let models = WorkModels { policy: &policy, verifier, value_head };
+                let reply = attempt(own, models, &parts, exact);
+                if gathered {
+                    let reply = with_children(link, reply, parts.count)?;
+                    link.send(tree::parent(own), &encode(&reply)?)?;
+                } else {
+                    link.send(0, &encode(&reply)?)?;
+                }
             }
             Message::Order(content) => return Ok(content),
         }
     }
+}
+
+fn attempt(own: usize, models: WorkModels<'_>, parts: &Parts, exact: bool) -> Reply {
+    let control = RunControl::new(&|_| {});
+    match catch_unwind(AssertUnwindSafe(|| answers(models, parts, exact, control))) {
+        Ok(done) => done.map_err(|error| (own, error.to_string())),
+        Err(_) => Err((own, "it panicked; what it wrote to standard error says where".to_owned())),
+    }
+}
+
+/// A process's answers and those of all below it.
+fn with_children(link: &dyn Link, own: Reply, count: usize) -> Result<Reply, AlignError> {
+    let mut all = own;
+    for child in tree::children(link.number(), link.processes()) {
+        let further: Reply = decode(&link.receive(child)?)?;
+        all = match (all, further) {
+            (Ok(answers), Ok(further)) => Ok(answers.and(vec![further], count)),
+            (Err(failed), _) | (_, Err(failed)) => Err(failed),
+        };
+    }
+    Ok(all)
 }

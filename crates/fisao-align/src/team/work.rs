@@ -11,8 +11,8 @@ use crate::log_probabilities::{TokenEstimates, estimate_here};
 use crate::objective::Normaliser;
 use crate::responses::PromptedResponses;
 use crate::run_control::RunControl;
-use crate::sampling::{Question, respond_here};
-use crate::tasks::Task;
+use crate::sampling::{Question, generate_here, respond_here};
+use crate::tasks::{Task, TaskList};
 use crate::update::{Differentiated, UpdateRows, UpdateSettings, differentiate_here};
 
 /// Something to do.
@@ -20,12 +20,27 @@ use crate::update::{Differentiated, UpdateRows, UpdateSettings, differentiate_he
 pub(crate) enum Work {
     /// Run the image encoders.
     Encode(Vec<PackedTask>),
-    /// Write responses.
+    /// Encode images and write responses.
+    Caption(Caption),
+    /// Write responses about images that are encoded.
     Sample(Sample),
     /// Read given responses.
     Estimate(Estimate),
     /// Differentiate the loss of given responses.
     Differentiate(Box<Differentiate>),
+}
+
+/// Of [`Work::Caption`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Caption {
+    pub(crate) tasks: Vec<PackedTask>,
+    /// Number of the first task, and of its random streams.
+    pub(crate) first: usize,
+    /// Responses to each.
+    pub(crate) samples: usize,
+    /// Of the longest prompt and response together, tokens.
+    pub(crate) length: usize,
+    pub(crate) sampling: Sampling,
 }
 
 /// Of [`Work::Sample`].
@@ -82,6 +97,13 @@ impl Work {
                     (PackedFeatures::of(features), PackedEmbedding::of(embedding))
                 };
                 Answer::Encoded(features.iter().zip(&embeddings).map(pack).collect())
+            }
+            Self::Caption(Caption { tasks, first, samples, length, sampling }) => {
+                let tasks: Vec<Task> = tasks.iter().map(PackedTask::unpacked).collect();
+                let (list, all) = (TaskList(&tasks), (0..tasks.len(), *first));
+                let written =
+                    generate_here(policy, &list, all, *samples, *length, sampling, control)?;
+                Answer::Sampled(written)
             }
             Self::Sample(Sample { questions, samples, sampling }) => {
                 let questions: Vec<Question> = questions

@@ -69,7 +69,7 @@ fn processes(count: usize) -> (Arc<Channels>, Vec<JoinHandle<Result<String, Alig
         .map(|link| {
             thread::spawn(move || {
                 let (policy, scorer) = models();
-                serve(&link, policy, &scorer.verifier)
+                serve(&link, policy, Some(&scorer.verifier))
             })
         })
         .collect();
@@ -178,7 +178,7 @@ fn process_that_fails_is_named_with_its_reason() {
                         }
                     });
                 }
-                serve(&link, policy, &scorer.verifier)
+                serve(&link, policy, Some(&scorer.verifier))
             })
         })
         .collect();

@@ -73,7 +73,8 @@ fn likelihoods_equal_the_samplers_mean_log_probability() {
     let (policy, _) = models();
     let sampling = Sampling { max_new_tokens: 6, temperature: 1.0, seed: 3 };
     let quiet = |_: usize| {};
-    let written = generate(&policy, &Noise, 2..7, 1, 20, &sampling, &quiet).unwrap();
+    let written =
+        generate(&policy, &Noise, 2..7, 1, 20, &sampling, RunControl::new(&quiet)).unwrap();
     // Beside what was written, something shorter and something longer, so that rows are padded.
     let own =
         |written: &Generated| vec![vec![5], written.tokens.clone(), vec![4, 5, 9, 4, 6, 12, 7, 10]];
@@ -703,7 +704,8 @@ fn nan_logits_are_rejected_in_generation_scoring_and_training() {
     let sampling = Sampling { max_new_tokens: 4, temperature: 1.0, seed: 0 };
     let described =
         describe(&policy, &mut scorer, &tasks, &sampling, RunControl::new(&|_| {})).map(|_| ());
-    let generated = generate(&policy, &Noise, 0..2, 1, 24, &sampling, &|_| {}).map(|_| ());
+    let generated =
+        generate(&policy, &Noise, 0..2, 1, 24, &sampling, RunControl::new(&|_| {})).map(|_| ());
     let responses = vec![vec![vec![5, EOS]]; Noise.count()];
     let likely = likelihoods(&policy, &Noise, 0..2, &responses, 24, &|_| {}).map(|_| ());
     let mut trainer =

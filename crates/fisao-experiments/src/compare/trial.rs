@@ -136,7 +136,7 @@ impl Bench<'_> {
             setup: &setup,
             folder,
             stop: &stop,
-            team: setup.policy.team(&trial.config),
+            team: setup.policy.team(trial.config.align.exact),
         };
         let (row, iterations) = match trial.kind {
             Kind::Untrained => (measured.policy(&setup.policy.model, seed)?, 0),

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use fisao_align::RunControl;
 use fisao_align::encoding::{encode, image_batch};
 use fisao_align::mentions::ScoredResponse;
 use fisao_align::objective::Data;
@@ -56,7 +57,15 @@ pub(super) fn measure(
     let seen = encode(model, &encoding, tasks.0)?.embeddings;
     let [write, features, both, words, sentences, decoder] = best([
         &mut || {
-            generate(model, &tasks, 0..count, 1, length, &runner.sampling, &|_| {})?;
+            generate(
+                model,
+                &tasks,
+                0..count,
+                1,
+                length,
+                &runner.sampling,
+                RunControl::new(&|_| {}),
+            )?;
             Ok(())
         },
         &mut || {

@@ -74,7 +74,7 @@ impl Work<'_> {
         let (kept, longest) = models.response_file(output, (model, tasks), sampling, reporter)?;
         let control = RunControl {
             kept: Some(&kept),
-            ..RunControl::new(advance).until(stop).shared(models.policy.team(config))
+            ..RunControl::new(advance).until(stop).shared(models.policy.team(config.align.exact))
         };
         let length = longest + sampling.max_new_tokens;
         let mut ids = Vec::with_capacity(tasks.count());

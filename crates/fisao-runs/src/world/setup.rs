@@ -19,7 +19,7 @@ use super::SceneTasks;
 use crate::bundle::{LoadedVerifier, PairSource, Policy, Views, embedded};
 use crate::device::OpenDevice;
 use crate::models::{ImageSet, Models, response_file};
-use crate::processes::Opening;
+use crate::processes::{Opening, Wanted};
 use crate::reporter::Reporter;
 use crate::response_file::ResponseFile;
 use crate::score_settings::ScoreSettings;
@@ -73,7 +73,8 @@ impl DemoSetup {
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
         let source = PairSource { world, ..PairSource::default() };
-        let opening = Opening::begin(&source, &ScoreSettings::of_run(config), opened)?;
+        let wanted = Wanted::Pair(source, ScoreSettings::of_run(config));
+        let opening = Opening::begin(wanted, opened)?;
         let models = embedded(world)?;
         let device = &opened.device;
         let mut policy = models.policy(None, device, reporter)?;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{
     ChoosingArguments, DamagedArguments, Format, ModelArguments, SamplingArguments,
-    VocabularyArguments, WorldArguments,
+    SharingArguments, VocabularyArguments, WorldArguments,
 };
 
 #[derive(Debug, Args)]
@@ -32,6 +32,8 @@ pub(crate) struct CaptionArguments {
     pub(crate) choosing: ChoosingArguments,
     #[command(flatten)]
     pub(crate) damaged: DamagedArguments,
+    #[command(flatten)]
+    pub(crate) sharing: SharingArguments,
     #[command(flatten)]
     pub(crate) vocabulary: VocabularyArguments,
     /// How to print the captions; json prints one object per image, or one for all with --together

@@ -14,7 +14,8 @@ use clap::{Args, ValueEnum};
 pub(crate) use benchmark::{BenchmarkAnswering, BenchmarkArguments};
 
 use super::{
-    ChoosingArguments, DamagedArguments, ModelArguments, SamplingArguments, WorldKindArguments,
+    ChoosingArguments, DamagedArguments, ModelArguments, SamplingArguments, SharingArguments,
+    WorldKindArguments,
 };
 
 /// How results are written: columns for people, JSON for programs, tables for papers and spreadsheets.
@@ -78,4 +79,6 @@ pub(crate) struct AnswererArguments {
     pub(crate) sampling: SamplingArguments,
     #[command(flatten)]
     pub(crate) choosing: ChoosingArguments,
+    #[command(flatten)]
+    pub(crate) sharing: SharingArguments,
 }

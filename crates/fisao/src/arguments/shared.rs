@@ -62,6 +62,14 @@ impl ModelArguments {
     }
 }
 
+/// How work is shared among processes and threads.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct SharingArguments {
+    /// The same answers to the bit for any number of processes and threads, with eight threads at most
+    #[arg(long)]
+    pub(crate) exact: bool,
+}
+
 /// Model and verifier.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct PairArguments {

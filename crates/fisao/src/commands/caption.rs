@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use fisao_align::RunControl;
 use fisao_align::guided::{Guidance, TakenBack};
-use fisao_align::sampling::{generate, tasks_at_once};
+use fisao_align::sampling::{generate, tasks_at_once_shared};
 use fisao_align::tasks::{TaskList, TaskSource};
 use fisao_formats::chat_template::PromptPart;
 use fisao_formats::images::open_image;
@@ -84,7 +85,7 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
     let images = checked_images(&arguments.images, arguments.damaged.images(), reporter)?;
     let opened = arguments.model.device.open(reporter)?;
     let policy =
-        Policy::open(&arguments.model.source(), arguments.world.kind(), &opened, reporter)?;
+        Policy::open_shared(&arguments.model.source(), arguments.world.kind(), &opened, reporter)?;
     let sizes = images.iter().map(|image| image.size);
     warn_of_photographs(policy.is_embedded(), sizes, reporter);
     if arguments.together {
@@ -97,7 +98,8 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
     policy.check_length(tasks.longest_prompt(), sampling.max_new_tokens)?;
 
     let length = tasks.longest_prompt() + sampling.max_new_tokens;
-    let at_once = tasks_at_once(&policy.model, length);
+    let team = policy.team(arguments.sharing.exact);
+    let at_once = tasks_at_once_shared(&policy.model, length, team);
     let progress = reporter.phase("captioning", tasks.count() as u64);
     for start in (0..tasks.count()).step_by(at_once) {
         let end = (start + at_once).min(tasks.count());
@@ -106,7 +108,8 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
             chooser.choose(&policy, &tasks, start..end, &sampling)?
         } else {
             let range = start..end;
-            let written = generate(&policy.model, &tasks, range, 1, length, &sampling, &advance)?;
+            let control = RunControl::new(&advance).shared(team);
+            let written = generate(&policy.model, &tasks, range, 1, length, &sampling, control)?;
             written.into_iter().map(|response| (response, None)).collect()
         };
         if chooser.is_some() {
@@ -141,7 +144,8 @@ fn describe_together(
     let length = task.prompt.len() + sampling.max_new_tokens;
     let progress = reporter.phase("captioning", 1);
     let advance = |done| progress.advance(done as u64);
-    let written = generate(&policy.model, &TaskList(&[task]), 0..1, 1, length, sampling, &advance)?;
+    let (list, control) = ([task], RunControl::new(&advance));
+    let written = generate(&policy.model, &TaskList(&list), 0..1, 1, length, sampling, control)?;
     for response in written {
         let shown = Shown::Together { images: named.clone() };
         describe(policy, shown, &arguments.prompt, (response, None))?.print(arguments.format)?;

@@ -71,6 +71,13 @@ pub(crate) enum EvalCommand {
     MmHal(judged::JudgedArguments),
 }
 
+impl EvalCommand {
+    /// Whether several processes can share its work: that of a model which answers.
+    pub(crate) fn is_shared(&self) -> bool {
+        !matches!(self, Self::Captions(_) | Self::Detection(_) | Self::Diff(_))
+    }
+}
+
 pub(crate) fn run(command: &EvalCommand, reporter: &Reporter) -> anyhow::Result<()> {
     match command {
         EvalCommand::Chair(arguments) => chair::run(arguments, reporter),

@@ -102,6 +102,28 @@ mod with_mpi {
     }
 
     #[test]
+    fn exact_captions_are_the_same_for_any_number_of_processes() {
+        let place = Workplace::furnished();
+        let commands = [
+            "caption --model llava --images pictures --max-new-tokens 12 --temperature 1 --exact",
+            "eval chair --world train --count 21 --exact",
+        ];
+        for command in commands {
+            let arguments: Vec<String> = command.split(' ').map(str::to_owned).collect();
+            let alone = place.command().args(&arguments).output().unwrap();
+            assert!(alone.status.success(), "{}", said(&alone));
+            for count in [2, 5] {
+                let Some(mut several) = start(&place, count, PLAIN, &arguments) else { return };
+                let several = several.output().unwrap();
+                assert!(several.status.success(), "{count} processes: {}", said(&several));
+                let [alone, several] =
+                    [&alone, &several].map(|of| String::from_utf8_lossy(&of.stdout));
+                assert_eq!(alone, several, "{count} processes: {command}");
+            }
+        }
+    }
+
+    #[test]
     fn run_whose_process_is_killed_ends_soon_and_resumes_with_another_number_of_processes() {
         let place = workplace();
         let Some(mut whole) = start(&place, 2, PLAIN, &exact("whole")) else { return };

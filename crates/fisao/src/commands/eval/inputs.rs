@@ -111,7 +111,7 @@ pub(super) fn answer(
     let world = arguments.world.kind();
     let chooser = ChooserSource::of(&arguments.choosing, world, None)?;
     let opened = arguments.model.device.open(reporter)?;
-    let policy = Policy::open(&arguments.model.source(), world, &opened, reporter)?;
+    let policy = Policy::open_shared(&arguments.model.source(), world, &opened, reporter)?;
     let adapter = arguments.model.adapter.as_ref().map(ToString::to_string);
     let dtype = dtype(&arguments.model);
     let mut settings = json!({ "benchmark": benchmark, "adapter": adapter, "dtype": dtype });
@@ -138,7 +138,8 @@ pub(super) fn answer(
     let write = write.as_mut().map(|write| write as &mut WriteAnswers<'_>);
     let choosing = write.map(|write| Choosing { views: views.as_ref(), write });
     let stop = &interrupt::flag;
-    let answering = Answering { policy, sampling, settings, field, folder, damaged, stop };
+    let exact = arguments.sharing.exact;
+    let answering = Answering { policy, sampling, settings, field, folder, damaged, exact, stop };
     answering.run(questions, choosing, reporter)
 }
 

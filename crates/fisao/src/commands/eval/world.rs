@@ -1,5 +1,6 @@
 //! Captions of the built-in synthetic dataset.
 
+use fisao_align::RunControl;
 use fisao_align::objective::Data;
 use fisao_align::sampling::{generate, tasks_at_once};
 use fisao_align::tasks::TaskSource;
@@ -42,6 +43,8 @@ struct Scenes {
     seed: u64,
     /// How many.
     count: usize,
+    /// Whether captions are to be the same for any number of processes and threads.
+    exact: bool,
 }
 
 /// Lets a model caption a split, and scores the captions.
@@ -58,8 +61,9 @@ pub(super) fn evaluate(
     let described = chooser.as_ref().map(ChooserSource::settings);
     let model = &answerer.model;
     let opened = model.device.open(reporter)?;
-    let policy = Policy::open(&model.source(), world, &opened, reporter)?;
-    let scenes = Scenes { world, split, seed: sampling.seed, count: arguments.count };
+    let policy = Policy::open_shared(&model.source(), world, &opened, reporter)?;
+    let exact = answerer.sharing.exact;
+    let scenes = Scenes { world, split, seed: sampling.seed, count: arguments.count, exact };
     let chooser = chooser.map(|source| Chooser::open(&source, &policy, &opened, reporter));
     let chooser = chooser.transpose()?;
     let mut found = caption((&policy, chooser), scenes, &sampling, vocabulary, options, reporter)?;
@@ -85,7 +89,7 @@ fn caption(
     options: ChairOptions,
     reporter: &Reporter,
 ) -> anyhow::Result<WorldEvaluation> {
-    let Scenes { world, split, seed, count } = scenes;
+    let Scenes { world, split, seed, count, exact } = scenes;
     let world = World::of(world);
     let views = chooser.as_ref().and_then(|chooser| chooser.views().cloned());
     let tasks = SceneTasks {
@@ -104,7 +108,10 @@ fn caption(
     let progress = reporter.phase("captioning scenes", count as u64);
     let advance = |done| progress.advance(done as u64);
     let captions = match &mut chooser {
-        None => generate(&policy.model, &tasks, 0..count, 1, length, sampling, &advance)?,
+        None => {
+            let control = RunControl::new(&advance).shared(policy.team(exact));
+            generate(&policy.model, &tasks, 0..count, 1, length, sampling, control)?
+        }
         Some(chooser) => {
             let at_once = tasks_at_once(&policy.model, length);
             let mut captions = Vec::with_capacity(count);
