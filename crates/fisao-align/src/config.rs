@@ -123,9 +123,9 @@ pub struct LoopConfig {
     pub feature_cache_mb: usize,
     /// Beyond that, kept on disk, in a nameless file in the folder of the run. Unit: MB. Default 0.
     pub feature_cache_disk_mb: usize,
-    /// The same results to the bit for any number of processes and threads: work is cut into eight shares, each of them is computed by one
+    /// The same results to the bit for any number of processes and threads: work is cut into eight parts, each of them is computed by one
     /// thread, and what they give is added up in order. At most eight threads then work at once, over all processes. Without it, as many
-    /// shares as processes, each computed by all threads of its own. Default false.
+    /// parts as processes, each computed by all threads of its own. Default false.
     pub exact: bool,
     /// Ends an iteration's update once the mean KL from the policy before it exceeds this. Unit:
     /// nats per token. Default: absent, never.

@@ -6,11 +6,14 @@ use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
 use fisao_verifier::regions::ImageEmbedding;
 use fisao_verifier::scorer::Verifier;
+use serde::{Deserialize, Serialize};
 
 use crate::error::AlignError;
 use crate::run_control::RunControl;
+use crate::sharing::{
+    Kind, PackedEmbedding, PackedFeatures, PackedTask, Work, WorkModels, in_parts, perform,
+};
 use crate::tasks::{Task, TaskSource};
-use crate::team::{self, Answer, PackedTask, Work, WorkModels, shares};
 
 /// Most images encoded together by one core.
 pub const IMAGES_AT_ONCE: usize = 32;
@@ -68,23 +71,44 @@ pub fn encode_on(
     let Some(team) = control.team else { return encode_here(policy, verifier, tasks, control) };
     let one_each = tasks.iter().all(|task| task.further_images.is_empty());
     assert!(one_each, "words are verified against one image");
-    let shares: Vec<&[Task]> = shares(tasks, team.shares()).collect();
-    let work = |at: usize| Work::Encode(shares[at].iter().map(PackedTask::of).collect());
+    let parts: Vec<&[Task]> = in_parts(tasks, team.parts()).collect();
+    let work = |at: usize| Encode(parts[at].iter().map(PackedTask::of).collect());
     let models = WorkModels { policy, verifier: Some(verifier), value_head: None };
     let device = policy.device();
-    let mut all = EncodedImages { features: Vec::new(), embeddings: Vec::new() };
-    for answer in team.perform(models, shares.len(), work, control)? {
-        let Answer::Encoded(images) = answer else { return Err(team::unexpected()) };
-        for (features, embedding) in images {
-            all.features.push(features.on(&device));
-            all.embeddings.push(embedding.unpacked());
-        }
+    let images = perform(team, models, parts.len(), work, control)?.into_iter().flatten();
+    let unpacked = |(features, embedding): (PackedFeatures, PackedEmbedding)| {
+        (features.on(&device), embedding.unpacked())
+    };
+    let (features, embeddings) = images.map(unpacked).unzip();
+    Ok(EncodedImages { features, embeddings })
+}
+
+/// A part of [`encode_on`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Encode(Vec<PackedTask>);
+
+impl Work for Encode {
+    const KIND: Kind = Kind::Encode;
+    type Answer = Vec<(PackedFeatures, PackedEmbedding)>;
+
+    fn done(
+        &self,
+        WorkModels { policy, verifier, .. }: WorkModels<'_>,
+        control: RunControl<'_>,
+    ) -> Result<Self::Answer, AlignError> {
+        let verifier = verifier.expect("images are encoded for policy and verifier");
+        let tasks: Vec<Task> = self.0.iter().map(PackedTask::unpacked).collect();
+        let EncodedImages { features, embeddings } =
+            encode_here(policy, verifier, &tasks, control)?;
+        let packed = features.iter().zip(&embeddings).map(|(features, embedding)| {
+            (PackedFeatures::of(features), PackedEmbedding::of(embedding))
+        });
+        Ok(packed.collect())
     }
-    Ok(all)
 }
 
 /// The same by this process alone.
-pub(crate) fn encode_here(
+fn encode_here(
     policy: &VisionLanguageModel,
     verifier: &Verifier,
     tasks: &[Task],

@@ -12,7 +12,7 @@ use fisao_verifier::rewards::RewardError;
 use fisao_verifier::scorer::VerifierError;
 use fisao_verifier::templates::TemplateError;
 
-use crate::team::{LinkError, MessageError};
+use crate::link::{LinkError, MessageError};
 
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::AlignError;
 use crate::responses::PromptedResponses;
 use crate::run_control::RunControl;
-use crate::team::{self, Answer, Estimate, PackedFeatures, Work, WorkModels, shares};
+use crate::sharing::{Kind, PackedFeatures, Work, WorkModels, in_parts, perform};
 
 /// Responses that one core reads at a time.
 const BATCH: usize = 16;
@@ -44,21 +44,38 @@ pub(crate) fn token_estimates(
     let positions: Vec<usize> = (0..responses.len()).collect();
     let of_tasks: Vec<&[usize]> =
         positions.chunk_by(|&a, &b| responses.task(a) == responses.task(b)).collect();
-    let shares: Vec<&[&[usize]]> = shares(&of_tasks, team.shares()).collect();
+    let parts: Vec<&[&[usize]]> = in_parts(&of_tasks, team.parts()).collect();
     let work = |at: usize| {
-        let responses = responses.part(&shares[at].concat(), PackedFeatures::of);
-        Work::Estimate(Estimate { responses, temperature })
+        let responses = responses.part(&parts[at].concat(), PackedFeatures::of);
+        Estimate { responses, temperature }
     };
-    let mut estimates = Vec::with_capacity(responses.len());
-    for answer in team.perform(models, shares.len(), work, control)? {
-        let Answer::Estimated(found) = answer else { return Err(team::unexpected()) };
-        estimates.extend(found);
+    Ok(perform(team, models, parts.len(), work, control)?.concat())
+}
+
+/// A part of [`token_estimates`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Estimate {
+    responses: PromptedResponses<PackedFeatures>,
+    temperature: f64,
+}
+
+impl Work for Estimate {
+    const KIND: Kind = Kind::Estimate;
+    type Answer = Vec<TokenEstimates>;
+
+    fn done(
+        &self,
+        models: WorkModels<'_>,
+        control: RunControl<'_>,
+    ) -> Result<Self::Answer, AlignError> {
+        let device = models.policy.device();
+        let responses = self.responses.with_features(|packed| packed.on(&device));
+        estimate_here(models, &responses, self.temperature, control)
     }
-    Ok(estimates)
 }
 
 /// The same by this process alone, on all cores; responses of like length together, so that little of a batch is padding.
-pub(crate) fn estimate_here(
+fn estimate_here(
     WorkModels { policy, value_head, .. }: WorkModels<'_>,
     responses: &PromptedResponses,
     temperature: f64,

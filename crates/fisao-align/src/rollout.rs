@@ -22,8 +22,8 @@ use crate::recall::PairedCounts;
 use crate::responses::PromptedResponses;
 use crate::run_control::RunControl;
 use crate::sampling::{Request, sample};
+use crate::sharing::WorkModels;
 use crate::tasks::Task;
-use crate::team::WorkModels;
 use crate::token_rewards::{AdditionalRewards, token_rewards};
 
 /// What a rollout reads.

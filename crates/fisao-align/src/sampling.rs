@@ -14,10 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::encoding::{EncodedImages, image_batch};
 use crate::error::AlignError;
 use crate::run_control::RunControl;
-use crate::tasks::{Task, TaskSource};
-use crate::team::{
-    self, Answer, Caption, PackedFeatures, PackedTask, Sample, Team, Work, WorkModels, shares,
-};
+use crate::sharing::{Kind, PackedFeatures, PackedTask, Work, WorkModels, in_parts, perform};
+use crate::tasks::{Task, TaskList, TaskSource};
+use crate::team::Team;
 
 /// Most sequences decoded together by one core.
 const BATCH: usize = 32;
@@ -25,7 +24,7 @@ const BATCH: usize = 32;
 /// Most sequences decoded together by a card: its matrices are read once for all of them.
 const CARD_BATCH: usize = 64;
 
-/// Tasks of one share of exact work that are captioned at once.
+/// Tasks of one part of exact work that are captioned at once.
 const EXACT_BATCH: usize = 8;
 
 /// Memory that the key–value caches of all sequences decoded at once may take, bytes.
@@ -71,31 +70,56 @@ pub fn sample(
     let Some(team) = control.team else {
         return respond_here(policy, &questions, samples, sampling, control);
     };
-    let shares: Vec<&[Question]> = shares(&questions, team.shares()).collect();
+    let parts: Vec<&[Question]> = in_parts(&questions, team.parts()).collect();
     let mut answers: Vec<Option<Vec<Generated>>> =
-        shares.iter().map(|share| known_responses(share, samples, sampling, control)).collect();
-    let missing: Vec<usize> = (0..shares.len()).filter(|&at| answers[at].is_none()).collect();
+        parts.iter().map(|part| known_responses(part, samples, sampling, control)).collect();
+    let missing: Vec<usize> = (0..parts.len()).filter(|&at| answers[at].is_none()).collect();
     let work = |at: usize| {
         let pack = |one: &Question| one.with_features(PackedFeatures::of);
-        let questions = shares[missing[at]].iter().map(pack).collect();
-        Work::Sample(Sample { questions, samples, sampling: sampling.clone() })
+        let questions = parts[missing[at]].iter().map(pack).collect();
+        Sample { questions, samples, sampling: sampling.clone() }
     };
     let models = WorkModels { policy, verifier: None, value_head: None };
-    // Progress and kept responses are this process's alone, of whole shares.
+    // Progress and kept responses are this process's alone, of whole parts.
     let alone = RunControl { kept: None, advance: &|_| {}, ..control };
-    let written = team.perform(models, missing.len(), work, alone)?;
-    for (&at, answer) in missing.iter().zip(written) {
-        let Answer::Sampled(responses) = answer else { return Err(team::unexpected()) };
-        keep_responses(shares[at], &responses, sampling, control)?;
+    let written = perform(team, models, missing.len(), work, alone)?;
+    for (&at, responses) in missing.iter().zip(written) {
+        keep_responses(parts[at], &responses, sampling, control)?;
         answers[at] = Some(responses);
     }
     (control.advance)(questions.len() * samples);
     Ok(answers.into_iter().flatten().flatten().collect())
 }
 
+/// A part of [`sample`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    questions: Vec<Question<PackedFeatures>>,
+    samples: usize,
+    sampling: Sampling,
+}
+
+impl Work for Sample {
+    const KIND: Kind = Kind::Sample;
+    type Answer = Vec<Generated>;
+
+    fn done(
+        &self,
+        WorkModels { policy, .. }: WorkModels<'_>,
+        control: RunControl<'_>,
+    ) -> Result<Self::Answer, AlignError> {
+        let Self { questions, samples, sampling } = self;
+        let device = policy.device();
+        let unpack =
+            |one: &Question<PackedFeatures>| one.with_features(|packed| packed.on(&device));
+        let questions: Vec<Question> = questions.iter().map(unpack).collect();
+        respond_here(policy, &questions, *samples, sampling, control)
+    }
+}
+
 /// A prompt about an image. `F` is what the image's features are held as.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Question<F = ImageFeatures> {
+struct Question<F = ImageFeatures> {
     /// Name of the image.
     id: String,
     prompt: Vec<u32>,
@@ -106,7 +130,7 @@ pub(crate) struct Question<F = ImageFeatures> {
 
 impl<F> Question<F> {
     /// The same with features held as something else.
-    pub(crate) fn with_features<G>(&self, features: impl FnOnce(&F) -> G) -> Question<G> {
+    fn with_features<G>(&self, features: impl FnOnce(&F) -> G) -> Question<G> {
         let Self { id, prompt, stream, .. } = self;
         let features = features(&self.features);
         Question { id: id.clone(), prompt: prompt.clone(), features, stream: *stream }
@@ -114,7 +138,7 @@ impl<F> Question<F> {
 }
 
 /// Writes responses by this process alone, on all cores.
-pub(crate) fn respond_here(
+fn respond_here(
     policy: &VisionLanguageModel,
     questions: &[Question],
     samples: usize,
@@ -211,30 +235,53 @@ pub fn generate(
         part.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()
     });
     let tasks: Vec<Task> = tasks.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
-    let shares: Vec<&[usize]> = shares(&indices, team.shares()).collect();
+    let parts: Vec<&[usize]> = in_parts(&indices, team.parts()).collect();
     let work = |at: usize| {
-        let of_share = &tasks[shares[at][0] - range.start..][..shares[at].len()];
-        Work::Caption(Caption {
-            tasks: of_share.iter().map(PackedTask::of).collect(),
-            first: shares[at][0],
+        let of_part = &tasks[parts[at][0] - range.start..][..parts[at].len()];
+        Caption {
+            tasks: of_part.iter().map(PackedTask::of).collect(),
+            first: parts[at][0],
             samples,
             length,
             sampling: sampling.clone(),
-        })
+        }
     };
     let models = WorkModels { policy, verifier: None, value_head: None };
     let alone = RunControl { advance: &|_| {}, ..control };
-    let mut written = Vec::with_capacity(tasks.len() * samples);
-    for answer in team.perform(models, shares.len(), work, alone)? {
-        let Answer::Sampled(responses) = answer else { return Err(team::unexpected()) };
-        written.extend(responses);
-    }
+    let written = perform(team, models, parts.len(), work, alone)?.concat();
     (control.advance)(tasks.len());
     Ok(written)
 }
 
+/// A part of [`generate`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Caption {
+    tasks: Vec<PackedTask>,
+    /// Number of the first task, and of its random streams.
+    first: usize,
+    samples: usize,
+    length: usize,
+    sampling: Sampling,
+}
+
+impl Work for Caption {
+    const KIND: Kind = Kind::Caption;
+    type Answer = Vec<Generated>;
+
+    fn done(
+        &self,
+        WorkModels { policy, .. }: WorkModels<'_>,
+        control: RunControl<'_>,
+    ) -> Result<Self::Answer, AlignError> {
+        let Self { tasks, first, samples, length, sampling } = self;
+        let tasks: Vec<Task> = tasks.iter().map(PackedTask::unpacked).collect();
+        let (list, all) = (TaskList(&tasks), (0..tasks.len(), *first));
+        generate_here(policy, &list, all, *samples, *length, sampling, control)
+    }
+}
+
 /// The same by this process alone; task `i` of the source has the number `first + i`.
-pub(crate) fn generate_here(
+fn generate_here(
     policy: &VisionLanguageModel,
     source: &dyn TaskSource,
     (range, first): (Range<usize>, usize),
@@ -310,8 +357,8 @@ pub fn tasks_at_once_shared(
 ) -> usize {
     match team {
         None => tasks_at_once(policy, length),
-        Some(team) if team.is_exact() => team.shares() * EXACT_BATCH,
-        Some(team) => team.shares() * tasks_at_once(policy, length),
+        Some(team) if team.is_exact() => team.parts() * EXACT_BATCH,
+        Some(team) => team.parts() * tasks_at_once(policy, length),
     }
 }
 

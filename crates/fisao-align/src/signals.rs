@@ -165,7 +165,7 @@ pub fn decoder_views(
     control: RunControl<'_>,
 ) -> Result<Vec<DecoderView>, AlignError> {
     let base = policy.without_lora();
-    let parts = Team::parts(control.team, base.scoring_workers());
+    let parts = Team::parts_alone(control.team, base.scoring_workers());
     let chunks = parallel_chunks(captions, parts, |chunk| {
         let mut views = Vec::with_capacity(chunk.len());
         for batch in chunk.chunks(BATCH) {

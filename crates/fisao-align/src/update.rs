@@ -20,14 +20,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{AlignConfig, LoopConfig};
 use crate::error::AlignError;
+use crate::link::as_bytes;
 use crate::objective::{LossInputs, Means, Normaliser, Objective, ObjectiveLoss};
 use crate::ppo::{LearningRates, PolicyStatistics, ValueStatistics, value_loss};
 use crate::responses::PromptedResponses;
 use crate::rollout::Rollout;
 use crate::run_control::RunControl;
-use crate::team::{
-    self, Answer, Differentiate, PackedFeatures, Work, WorkModels, as_bytes, shares,
-};
+use crate::sharing::{Add, Kind, PackedFeatures, Work, WorkModels, in_parts, perform};
 
 /// Prefix of the value head's tensors; everything else belongs to the adapter.
 const VALUE_HEAD: &str = "value_head.";
@@ -90,7 +89,7 @@ pub(crate) struct Differentiated {
 }
 
 impl Differentiated {
-    pub(crate) fn add(&mut self, other: &Self) {
+    fn add(&mut self, other: &Self) {
         add_gradients(&mut self.gradients, &other.gradients);
         self.policy_loss += other.policy_loss;
         self.value_loss += other.value_loss;
@@ -119,7 +118,7 @@ pub(crate) fn update(
     for _ in 0..epochs {
         order.shuffle(rng);
         let mut epoch = PolicyStatistics::default();
-        for minibatch in shares(&order, minibatches) {
+        for minibatch in in_parts(&order, minibatches) {
             let minibatch = minibatch.concat();
             let models = WorkModels {
                 policy: &learner.policy,
@@ -195,7 +194,7 @@ fn apply(
 
 /// What a minibatch is differentiated by.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct UpdateSettings {
+struct UpdateSettings {
     objective: Objective,
     /// Most responses of a micro-batch.
     micro_batch: usize,
@@ -213,7 +212,7 @@ impl UpdateSettings {
 
 /// What an update reads of a rollout. `F` is what image features are held as.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct UpdateRows<F = ImageFeatures> {
+struct UpdateRows<F = ImageFeatures> {
     responses: PromptedResponses<F>,
     /// What is known of the tokens of each.
     tokens: Vec<TokenRows>,
@@ -265,7 +264,7 @@ impl<F> UpdateRows<F> {
     }
 
     /// The same with features held as something else.
-    pub(crate) fn with_features<G>(&self, features: impl FnMut(&F) -> G) -> UpdateRows<G> {
+    fn with_features<G>(&self, features: impl FnMut(&F) -> G) -> UpdateRows<G> {
         UpdateRows {
             responses: self.responses.with_features(features),
             tokens: self.tokens.clone(),
@@ -291,25 +290,48 @@ fn differentiate(
     let Some(team) = control.team else {
         return differentiate_here(models, rows, &groups, settings, normaliser, control);
     };
-    let dealt = dealt(&groups, team.shares());
+    let dealt = dealt(&groups, team.parts());
     let work = |at: usize| {
         let mut next = 0..;
         let renumbered =
             dealt[at].iter().map(|group| next.by_ref().take(group.len()).collect()).collect();
         let positions: Vec<usize> = dealt[at].iter().copied().flatten().copied().collect();
-        Work::Differentiate(Box::new(Differentiate {
+        Differentiate {
             rows: rows.part(&positions, PackedFeatures::of),
             groups: renumbered,
             settings: settings.clone(),
             normaliser,
-        }))
+        }
     };
-    let mut total = Differentiated::default();
-    for answer in team.perform(models, dealt.len(), work, control)? {
-        let Answer::Differentiated(step) = answer else { return Err(team::unexpected()) };
-        total.add(&step);
+    let steps = perform(team, models, dealt.len(), work, control)?;
+    Ok(steps.into_iter().next().unwrap_or_default())
+}
+
+/// A part of a minibatch.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Differentiate {
+    rows: UpdateRows<PackedFeatures>,
+    /// Positions of the rows that are differentiated together.
+    groups: Vec<Vec<usize>>,
+    settings: UpdateSettings,
+    normaliser: Normaliser,
+}
+
+impl Work for Differentiate {
+    const KIND: Kind = Kind::Differentiate;
+    const ADD: Option<Add<Differentiated>> = Some(|sum, step| sum.add(&step));
+    type Answer = Differentiated;
+
+    fn done(
+        &self,
+        models: WorkModels<'_>,
+        control: RunControl<'_>,
+    ) -> Result<Differentiated, AlignError> {
+        let Self { rows, groups, settings, normaliser } = self;
+        let device = models.policy.device();
+        let rows = rows.with_features(|packed| packed.on(&device));
+        differentiate_here(models, &rows, groups, settings, *normaliser, control)
     }
-    Ok(total)
 }
 
 /// Every `parts`-th group from the first, the second, … on: long and short responses alternate between the parts, which so finish
@@ -320,7 +342,7 @@ fn dealt<T>(groups: &[T], parts: usize) -> Vec<Vec<&T>> {
 }
 
 /// Differentiates groups of rows by this process alone: each core a part, in micro-batches of like length.
-pub(crate) fn differentiate_here(
+fn differentiate_here(
     models: WorkModels<'_>,
     rows: &UpdateRows,
     groups: &[Vec<usize>],
@@ -452,7 +474,7 @@ mod tests {
     fn minibatches_have_the_requested_count_and_similar_sizes() {
         let sizes = |items: usize, count: usize| -> Vec<usize> {
             let items: Vec<usize> = (0..items).collect();
-            let found: Vec<&[usize]> = shares(&items, count).collect();
+            let found: Vec<&[usize]> = in_parts(&items, count).collect();
             assert_eq!(found.concat(), items, "every item once, in order");
             found.into_iter().map(<[usize]>::len).collect()
         };

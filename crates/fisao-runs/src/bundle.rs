@@ -2,6 +2,7 @@
 
 mod identity;
 mod verifier;
+mod wanted;
 
 use std::fs;
 use std::ops::Range;
@@ -32,11 +33,13 @@ use tempfile::TempDir;
 
 pub use identity::Origin;
 pub use verifier::{AloneSource, LoadedVerifier, Views, load_verifier, verifier_or_embedded};
+pub(crate) use wanted::Wanted;
+pub use wanted::open_wanted;
 
 use crate::device::{OpenDevice, check_precision};
 use crate::failure::Refusal;
 use crate::model_location::{LocatedModel, ModelLocation, Role};
-use crate::processes::{Opening, Wanted};
+use crate::processes::Opening;
 use crate::prompt::{EncodedPrompt, Prompt, PromptFormat};
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
@@ -240,7 +243,7 @@ impl Policy {
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
         let wanted = Wanted::Model(source.clone(), world);
-        let opening = Opening::begin(wanted, opened)?;
+        let opening = Opening::begin(&wanted, opened)?;
         let policy = Self::open(source, world, opened, reporter)?;
         Ok(Self { processes: opening.finish()?, ..policy })
     }
@@ -422,7 +425,7 @@ impl Pair {
         reporter: &Reporter,
     ) -> anyhow::Result<Self> {
         let wanted = Wanted::Pair(source.clone(), settings.clone());
-        let opening = Opening::begin(wanted, opened)?;
+        let opening = Opening::begin(&wanted, opened)?;
         let device = &opened.device;
         let (world, allow) = (source.world, source.allow_mismatched_verifier);
         let load = |verifier: Option<&ModelLocation>| {

@@ -3,18 +3,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Context as _, bail};
-use fisao_align::team::{self, Link, Processes};
+use fisao_align::link::Link;
+use fisao_align::serving;
+use fisao_align::team::Processes;
 use fisao_models::parallel::instruction_set;
 use fisao_models::vision_language::VisionLanguageModel;
-use fisao_scenes::WorldKind;
 use fisao_verifier::scorer::Verifier;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::{ModelSource, Pair, PairSource, Policy};
 use crate::device::OpenDevice;
 use crate::failure::Refusal;
-use crate::reporter::Reporter;
-use crate::score_settings::ScoreSettings;
 
 /// Of this process, where there are others.
 static LINK: OnceLock<Arc<dyn Link>> = OnceLock::new();
@@ -26,36 +24,11 @@ fn current() -> MutexGuard<'static, Option<Arc<Processes>>> {
     CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Models that all processes open.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Wanted {
-    /// A model and its verifier.
-    Pair(PairSource, ScoreSettings),
-    /// A model alone.
-    Model(ModelSource, WorldKind),
-}
-
-impl Wanted {
-    fn open(&self) -> anyhow::Result<(VisionLanguageModel, Option<Verifier>)> {
-        let (device, silent) = (OpenDevice::cpu(), Reporter::silent());
-        Ok(match self {
-            Self::Pair(source, settings) => {
-                let Pair { policy, verifier, .. } =
-                    Pair::open(source, settings.clone(), &device, &silent)?;
-                (policy.model, Some(verifier.verifier))
-            }
-            Self::Model(source, world) => {
-                (Policy::open(source, *world, &device, &silent)?.model, None)
-            }
-        })
-    }
-}
-
 /// What a serving process is told between models.
 #[derive(Debug, Serialize, Deserialize)]
 enum Order {
-    /// Open these, and serve.
-    Open(Box<Wanted>),
+    /// Open these, in the words of whoever does, and serve.
+    Open(String),
     /// The command is over.
     Quit,
 }
@@ -83,27 +56,30 @@ pub fn quit() -> anyhow::Result<()> {
 }
 
 fn tell_all(link: &dyn Link, order: &Order) -> anyhow::Result<()> {
-    let message = team::order(&serde_json::to_string(order)?)?;
+    let message = serving::order(&serde_json::to_string(order)?)?;
     Ok((1..link.processes()).try_for_each(|process| link.send(process, &message))?)
 }
 
-/// Serves process 0 until the command is over.
+/// Serves process 0 until the command is over, with the models that `open` opens by the words of [`Opening::begin`].
 ///
 /// # Errors
 /// Process 0 cannot be reached, or is not understood.
-pub fn serve_command(link: &dyn Link) -> anyhow::Result<()> {
-    let mut order = team::next_order(link)?;
+pub fn serve_command(
+    link: &dyn Link,
+    open: impl Fn(&str) -> anyhow::Result<(VisionLanguageModel, Option<Verifier>)>,
+) -> anyhow::Result<()> {
+    let mut order = serving::next_order(link)?;
     loop {
         let Order::Open(wanted) = serde_json::from_str(&order)? else { return Ok(()) };
-        let opened = wanted.open();
+        let opened = open(&wanted);
         let answer: Opened = match &opened {
             Ok(_) => Ok(instruction_set().to_owned()),
             Err(error) => Err(format!("{error:#}")),
         };
         link.send(0, &serde_json::to_vec(&answer)?)?;
         order = match opened {
-            Ok((policy, verifier)) => team::serve(link, policy, verifier.as_ref())?,
-            Err(_) => team::next_order(link)?,
+            Ok((policy, verifier)) => serving::serve(link, policy, verifier.as_ref())?,
+            Err(_) => serving::next_order(link)?,
         };
     }
 }
@@ -117,7 +93,7 @@ impl Opening {
     ///
     /// # Errors
     /// Models are for a device besides the CPU, or a process cannot be reached.
-    pub(crate) fn begin(wanted: Wanted, device: &OpenDevice) -> anyhow::Result<Self> {
+    pub(crate) fn begin(wanted: &impl Serialize, device: &OpenDevice) -> anyhow::Result<Self> {
         let Some(link) = LINK.get() else { return Ok(Self(None)) };
         if !device.is_cpu() {
             bail!(
@@ -128,7 +104,7 @@ impl Opening {
         if let Some(earlier) = current().take() {
             earlier.leave();
         }
-        tell_all(&**link, &Order::Open(Box::new(wanted)))?;
+        tell_all(&**link, &Order::Open(serde_json::to_string(wanted)?))?;
         Ok(Self(Some(Arc::clone(link))))
     }
 

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use fisao_align::team::{Link, LinkError};
+use fisao_align::link::{Link, LinkError};
 use fisao_models::parallel::{cores_there, use_cores};
 use mpi::Threading;
 use mpi::environment::{self, Universe};

@@ -32,7 +32,8 @@ pub(crate) fn shared(
 ) -> anyhow::Result<ExitCode> {
     use std::sync::Arc;
 
-    use fisao_align::team::Link as _;
+    use fisao_align::link::Link as _;
+    use fisao_runs::bundle::open_wanted;
     use fisao_runs::processes;
 
     if started().is_none() {
@@ -46,7 +47,7 @@ pub(crate) fn shared(
         // Ctrl-C is for process 0 to decide about.
         crate::interrupt::flag()?;
         if check(command, world.processes()).is_ok() {
-            processes::serve_command(&world)?;
+            processes::serve_command(&world, open_wanted)?;
         }
         return Ok(ExitCode::SUCCESS);
     }

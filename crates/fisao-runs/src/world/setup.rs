@@ -16,10 +16,10 @@ use fisao_verifier::calibration::{Calibration, Labels};
 use serde::{Deserialize, Serialize};
 
 use super::SceneTasks;
-use crate::bundle::{LoadedVerifier, PairSource, Policy, Views, embedded};
+use crate::bundle::{LoadedVerifier, PairSource, Policy, Views, Wanted, embedded};
 use crate::device::OpenDevice;
 use crate::models::{ImageSet, Models, response_file};
-use crate::processes::{Opening, Wanted};
+use crate::processes::Opening;
 use crate::reporter::Reporter;
 use crate::response_file::ResponseFile;
 use crate::score_settings::ScoreSettings;
@@ -74,7 +74,7 @@ impl DemoSetup {
     ) -> anyhow::Result<Self> {
         let source = PairSource { world, ..PairSource::default() };
         let wanted = Wanted::Pair(source, ScoreSettings::of_run(config));
-        let opening = Opening::begin(wanted, opened)?;
+        let opening = Opening::begin(&wanted, opened)?;
         let models = embedded(world)?;
         let device = &opened.device;
         let mut policy = models.policy(None, device, reporter)?;

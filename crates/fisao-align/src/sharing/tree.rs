@@ -2,14 +2,14 @@
 //! twice as many processes it takes one more step, where process 0 alone would take twice as many.
 
 /// Whom a process has adapters from, and hands gradients to.
-pub(super) fn parent(process: usize) -> usize {
+pub(crate) fn parent(process: usize) -> usize {
     // Without its lowest bit.
     process & process.wrapping_sub(1)
 }
 
 /// Whom a process hands adapters to, and has gradients from, the nearest first. The processes below it are those between it and the
 /// next one that is not below it.
-pub(super) fn children(process: usize, processes: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn children(process: usize, processes: usize) -> impl Iterator<Item = usize> {
     let most = if process == 0 { processes } else { 1 << process.trailing_zeros() };
     let steps = std::iter::successors(Some(1), |step| Some(2 * step));
     steps

@@ -3,11 +3,11 @@
 //! Parts are the leaves of a binary tree, and each process adds up what it has of it: of neighbouring parts of a power of two there is one
 //! sum to send, whichever processes there are.
 
-use crate::update::Differentiated;
+use serde::{Deserialize, Serialize};
 
 /// A sum over the parts from `index << level` on, `1 << level` of them or as many as there are.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub(super) struct Sum<T = Differentiated> {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sum<T> {
     level: u32,
     index: usize,
     of: T,
@@ -15,17 +15,17 @@ pub(super) struct Sum<T = Differentiated> {
 
 impl<T> Sum<T> {
     /// Of one part alone.
-    pub(super) fn of_part(index: usize, of: T) -> Self {
+    pub(crate) fn of_part(index: usize, of: T) -> Self {
         Self { level: 0, index, of }
     }
 
-    pub(super) fn into_inner(self) -> T {
+    pub(crate) fn into_inner(self) -> T {
         self.of
     }
 }
 
 /// Adds up sums, in the order of their parts, as far as the tree goes: both halves of a node are needed. There are `count` parts in all.
-pub(super) fn added_up<T>(sums: Vec<Sum<T>>, count: usize, add: impl Fn(&mut T, T)) -> Vec<Sum<T>> {
+pub(crate) fn added_up<T>(sums: Vec<Sum<T>>, count: usize, add: impl Fn(&mut T, T)) -> Vec<Sum<T>> {
     let mut sums = sums;
     for level in 0..count.next_power_of_two().ilog2() {
         let mut higher: Vec<Sum<T>> = Vec::with_capacity(sums.len());

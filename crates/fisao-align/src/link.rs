@@ -1,0 +1,121 @@
+//! Messages between the processes of a command: how they are sent, and what their bytes mean (CBOR, with arrays of numbers as they are in
+//! memory).
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A link between this process and the others of a command. Process 0 is the one that runs it.
+pub trait Link: Debug + Send + Sync {
+    /// Number of this process.
+    fn number(&self) -> usize;
+
+    /// How many there are, this one among them.
+    fn processes(&self) -> usize;
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// [`LinkError`] when the other process cannot be reached.
+    fn send(&self, to: usize, message: &[u8]) -> Result<(), LinkError>;
+
+    /// The next message from a process; waits for it.
+    ///
+    /// # Errors
+    /// [`LinkError`] when the other process cannot be reached.
+    fn receive(&self, from: usize) -> Result<Vec<u8>, LinkError>;
+}
+
+/// A process that cannot be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("process {process} cannot be reached: {reason}")]
+pub struct LinkError {
+    /// Its number.
+    pub process: usize,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// A message that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("a message between processes cannot be {0}")]
+pub struct MessageError(String);
+
+impl MessageError {
+    /// One at a time when something else is waited for.
+    pub(crate) fn unexpected() -> Self {
+        Self("understood: something else was waited for".to_owned())
+    }
+}
+
+pub(crate) fn encode(message: &impl Serialize) -> Result<Vec<u8>, MessageError> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(message, &mut bytes)
+        .map_err(|error| MessageError(format!("written: {error}")))?;
+    Ok(bytes)
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MessageError> {
+    ciborium::from_reader(bytes).map_err(|error| MessageError(format!("read: {error}")))
+}
+
+/// Numbers as the bytes they are in memory.
+pub(crate) mod as_bytes {
+    use std::fmt;
+
+    use serde::de::{Deserializer, Error, Visitor};
+    use serde::ser::Serializer;
+
+    pub(crate) fn serialize<S: Serializer>(values: &[f32], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytemuck::cast_slice(values))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f32>, D::Error> {
+        struct Bytes;
+
+        impl Visitor<'_> for Bytes {
+            type Value = Vec<f32>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("numbers of 32 bits as bytes")
+            }
+
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<f32>, E> {
+                if !bytes.len().is_multiple_of(size_of::<f32>()) {
+                    return Err(E::invalid_length(bytes.len(), &self));
+                }
+                Ok(bytemuck::pod_collect_to_vec(bytes))
+            }
+        }
+
+        from.deserialize_byte_buf(Bytes)
+    }
+
+    /// Of several arrays with names.
+    pub(crate) mod by_name {
+        use std::collections::BTreeMap;
+
+        use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+        #[derive(Deserialize)]
+        struct Values(#[serde(deserialize_with = "super::deserialize")] Vec<f32>);
+
+        #[derive(Serialize)]
+        struct Borrowed<'a>(#[serde(serialize_with = "super::serialize")] &'a [f32]);
+
+        pub(crate) fn serialize<S: Serializer>(
+            arrays: &BTreeMap<String, Vec<f32>>,
+            to: S,
+        ) -> Result<S::Ok, S::Error> {
+            to.collect_map(arrays.iter().map(|(name, values)| (name, Borrowed(values))))
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+            from: D,
+        ) -> Result<BTreeMap<String, Vec<f32>>, D::Error> {
+            let arrays = BTreeMap::<String, Values>::deserialize(from)?;
+            Ok(arrays.into_iter().map(|(name, Values(values))| (name, values)).collect())
+        }
+    }
+}
