@@ -3,6 +3,7 @@
     cargo build --release -p fisao --features mpi
     python benches/processes.py                                 # one process and as many as there are cores, in turn
     sudo python benches/processes.py --delay 1 10 --loss 0.01   # two processes, on a network of their own
+    python benches/processes.py --predict                       # a 7B model on many machines, by arithmetic alone
 
 With --delay the processes are in two network namespaces; a program between them holds every packet back for so many milliseconds
 and loses some. Rounds alternate, and a ratio is of one round. Needs Open MPI's mpirun, and root for the network.
@@ -14,6 +15,7 @@ import fcntl
 import heapq
 import itertools
 import json
+import math
 import os
 import pathlib
 import random
@@ -120,6 +122,48 @@ def trained(arguments, exact, output, before=()):
     return sum(timing[phase] for timing in timings for phase in phases), [(output / name).read_bytes() for name in RESULTS]
 
 
+# A LLaVA-1.5-7B in one iteration: 576 image tokens, 40 of prompt, 100 of response, an adapter of rank 16, 2 epochs of 4 minibatches.
+PARAMETERS, TOKENS, RESPONSE, STEPS = 6.7e9, 716, 100, 8
+# Of its weights in 16 bits, of its adapter and critic, of an image's pixels and of its features; bytes.
+WEIGHTS, ADAPTER, PIXELS, FEATURES = 13.5e9, 160e6, 3 * 336**2 * 4, 576 * 4096 * 4
+# Passes through the decoder for each image: prompt and response sampled, read with the adapter on and off, forward and twice as much
+# backward in each epoch (gradients of activations, and activations again).
+PASSES = 1 + 2 + 2 * 3
+# Features come back once, and go out with sampling, reading and each epoch.
+TRIPS = 1 + 1 + 1 + 2
+NODES = {
+    "CPU nodes": {"flops": 4e12, "memory": 400e9, "network": 12e9},
+    "cards": {"flops": 300e12, "memory": 3e12, "network": 50e9},
+}
+# How fast one thread makes and reads messages, bytes a second: `cargo test --release -p fisao-align -- --ignored speed_of_messages --nocapture`.
+MESSAGES = 0.74e9
+
+
+def predicted(node, processes, images):
+    """Seconds of an iteration: computing, and what of it is waited for."""
+    computing = images * PASSES * 2 * PARAMETERS * TOKENS / node["flops"] + RESPONSE * WEIGHTS / node["memory"]
+    if processes == 1:
+        return computing, 0.0
+    each = 1 / node["network"] + 1 / MESSAGES
+    # Images one process after the other, adapters and gradients along the tree.
+    waiting = (processes - 1) * images * (PIXELS + TRIPS * FEATURES) * each
+    return computing, waiting + STEPS * 2 * math.ceil(math.log2(processes)) * ADAPTER * each
+
+
+def predict():
+    print("| machines | processes | images each | computing, s | waiting, s | efficiency |\n|---|---|---|---|---|---|")
+    for name, node in NODES.items():
+        for scaling, all_images in [("weak", None), ("strong", 512)]:
+            for processes in [8, 64, 512]:
+                images = 8 if all_images is None else all_images // processes
+                computing, waiting = predicted(node, processes, images)
+                efficiency = computing / (computing + waiting)
+                if all_images:
+                    alone, _ = predicted(node, 1, all_images)
+                    efficiency = alone / processes / (computing + waiting)
+                print(f"| {name}, {scaling} scaling | {processes} | {images} | {computing:.1f} | {waiting:.1f} | {efficiency:.0%} |")
+
+
 def spread(values):
     return f"{statistics.median(values):.3f} ({min(values):.3f} … {max(values):.3f})"
 
@@ -133,7 +177,10 @@ def main():
     parser.add_argument("--iterations", type=int, default=11)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="further settings of the runs")
     parser.add_argument("--fisao", type=pathlib.Path, default=HERE.parent / "target/release/fisao")
+    parser.add_argument("--predict", action="store_true")
     arguments = parser.parse_args()
+    if arguments.predict:
+        return predict()
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         numbers = itertools.count()

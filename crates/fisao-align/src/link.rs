@@ -119,3 +119,43 @@ pub(crate) mod as_bytes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use serde::{Deserialize, Serialize};
+
+    use super::{as_bytes, decode, encode};
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Numbers(#[serde(with = "as_bytes")] Vec<f32>);
+
+    #[test]
+    fn numbers_arrive_to_the_bit() {
+        let numbers = [0.0, -0.0, f32::MIN_POSITIVE / 2.0, f32::NAN, f32::INFINITY, 0.1];
+        let sent = encode(&Numbers(numbers.to_vec())).unwrap();
+        let Numbers(received) = decode(&sent).unwrap();
+        let bits = |numbers: &[f32]| numbers.iter().map(|one| one.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&received), bits(&numbers));
+        assert!(decode::<Numbers>(&sent[..sent.len() - 1]).is_err());
+        assert!(decode::<Numbers>(&encode(&[1_u8; 5].as_slice()).unwrap()).is_err());
+    }
+
+    #[test]
+    #[ignore = "a measurement: how fast messages are made and read"]
+    #[expect(clippy::print_stdout, reason = "what was measured")]
+    fn speed_of_messages() {
+        let numbers = Numbers(vec![0.1; 40 << 20]);
+        let mut seconds = Vec::new();
+        for _ in 0..5 {
+            let started = Instant::now();
+            let sent = encode(&numbers).unwrap();
+            let received: Numbers = decode(&sent).unwrap();
+            seconds.push(started.elapsed().as_secs_f64());
+            assert_eq!(received.0.len(), numbers.0.len());
+        }
+        seconds.sort_by(f64::total_cmp);
+        println!("{:.2} GB/s made and read", numbers.0.len() as f64 * 4e-9 / seconds[2]);
+    }
+}
