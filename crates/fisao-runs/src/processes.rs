@@ -42,11 +42,6 @@ pub fn share_with(link: Arc<dyn Link>) {
     LINK.set(link).expect("processes are joined once");
 }
 
-/// Whether there are others.
-pub fn are_several() -> bool {
-    LINK.get().is_some()
-}
-
 /// Tells the others that the command is over, however it ended.
 ///
 /// # Errors

@@ -10,6 +10,8 @@ use crate::command_line::Command;
 
 /// Where launchers say how many processes they have started: Open MPI, and those that speak PMI (MPICH, Slurm).
 const COUNTS: [&str; 2] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"];
+/// What those set that speak PMIx, and where Slurm says it then.
+const PMIX: [&str; 2] = ["PMIX_RANK", "SLURM_STEP_NUM_TASKS"];
 
 /// Refuses what several processes would each do as a whole.
 fn check(command: &Command, processes: usize) -> anyhow::Result<()> {
@@ -72,7 +74,11 @@ pub(crate) fn shared(
     )
 }
 
-/// How many processes a launcher says that it has started; `None` without one.
+/// How many processes a launcher of MPI says that it has started; `None` without one. Slurm alone is none: its tasks may be commands of
+/// their own.
 fn started() -> Option<usize> {
-    COUNTS.into_iter().find_map(|name| env::var(name).ok()?.parse().ok())
+    let number = |name| env::var(name).ok()?.parse().ok();
+    let [rank, count] = PMIX;
+    let by_pmix = || env::var_os(rank).map(|_| number(count).unwrap_or(1));
+    COUNTS.into_iter().find_map(number).or_else(by_pmix)
 }

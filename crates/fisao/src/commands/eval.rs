@@ -74,7 +74,7 @@ pub(crate) enum EvalCommand {
 impl EvalCommand {
     /// Whether several processes can share its work: that of a model which answers.
     pub(crate) fn is_shared(&self) -> bool {
-        !matches!(self, Self::Captions(_) | Self::Detection(_) | Self::Diff(_))
+        !matches!(self, Self::Detection(_) | Self::Diff(_))
     }
 }
 

@@ -17,7 +17,11 @@ fn build_without_mpi_refuses_to_be_several_processes() {
     assert!(said.contains("3 processes were started"), "{said}");
     assert!(said.contains("--features mpi"), "{said}");
     assert!(!place.path("run").exists(), "nothing was done");
-    let one = started(&["scenes", "--count", "1", "--output", "scenes"], "1");
+    let mut by_slurm = place.command();
+    by_slurm.args(demo).envs([("PMIX_RANK", "0"), ("SLURM_STEP_NUM_TASKS", "4")]);
+    let said = String::from_utf8_lossy(&by_slurm.output().unwrap().stderr).into_owned();
+    assert!(said.contains("4 processes were started"), "{said}");
+    let one = started(&["completions", "bash"], "1");
     assert!(one.status.success(), "{}", String::from_utf8_lossy(&one.stderr));
     fisao_testkit::skipped::report_skipped(
         "tests of several processes",
