@@ -29,6 +29,16 @@ fn build_without_mpi_refuses_to_be_several_processes() {
     );
 }
 
+#[test]
+fn exact_is_refused_where_nothing_would_be() {
+    let place = Workplace::new();
+    for choice in ["--guided", "--best-of"] {
+        let arguments = ["caption", "--images", "x.png", "--exact", choice, "1"];
+        let said = String::from_utf8_lossy(&place.run(&arguments).stderr).into_owned();
+        assert!(said.contains("'--exact' cannot be used with"), "{said}");
+    }
+}
+
 #[cfg(all(unix, feature = "mpi"))]
 mod with_mpi {
     use std::fs;
