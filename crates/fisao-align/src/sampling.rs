@@ -8,7 +8,6 @@ use fisao_models::generation::{Generated, Prompt, Sampling};
 use fisao_models::llama::KvCache;
 use fisao_models::parallel::{cores, parallel_chunks};
 use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
-
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::{EncodedImages, image_batch};
