@@ -67,6 +67,7 @@ const OUT_OF_RANGE: &[(&str, &str, &[&str])] = &[
 const WORDS: &[(&str, &str)] = &[
     ("ppo", "align.activation-dtype"),
     ("ppo", "align.gradient-checkpointing"),
+    ("ppo", "align.exact"),
     ("ppo", "align.schedule"),
     ("ppo", "checkpoint.best"),
     ("ppo", "recall.constraint"),
@@ -185,7 +186,7 @@ fn every_config_key_takes_effect() {
         for key in all_keys(kind) {
             let value = match key.as_str() {
                 "objective.kind" => continue,
-                "align.gradient-checkpointing" => "true",
+                "align.gradient-checkpointing" | "align.exact" => "true",
                 "recall.constraint" | "length.constraint" => "false",
                 "align.activation-dtype" => "\"bf16\"",
                 "align.schedule" => "\"cosine\"",
