@@ -10,7 +10,7 @@ use crate::command_line::Command;
 
 /// Where launchers say how many processes they have started: Open MPI, and those that speak PMI (MPICH, Slurm).
 const COUNTS: [&str; 2] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"];
-/// What those set that speak PMIx, and where Slurm says it then.
+/// What launchers set that speak `PMIx`, and where Slurm says it then.
 const PMIX: [&str; 2] = ["PMIX_RANK", "SLURM_STEP_NUM_TASKS"];
 
 /// Refuses what several processes would each do as a whole.
