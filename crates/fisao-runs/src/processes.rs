@@ -55,7 +55,7 @@ fn tell_all(link: &dyn Link, order: &Order) -> anyhow::Result<()> {
     Ok((1..link.processes()).try_for_each(|process| link.send(process, &message))?)
 }
 
-/// Serves process 0 until the command is over, with the models that `open` opens by the words of [`Opening::begin`].
+/// Serves process 0 until the command is over, with the models that `open` opens by the words of process 0.
 ///
 /// # Errors
 /// Process 0 cannot be reached, or is not understood.
