@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 
@@ -42,4 +42,10 @@ pub(crate) fn run_visibly(root: &Path, mut command: Command) -> anyhow::Result<O
         return Ok(Outcome::Passed);
     }
     Ok(Outcome::Failed(format!("{} ended with {status}", command.get_program().display())))
+}
+
+/// Whether a command can be started and succeeds; it says nothing.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }

@@ -1,16 +1,16 @@
 //! Commands of several processes, by the system's MPI.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::commands::{Outcome, run_cargo};
+use crate::commands::{Outcome, run_cargo, succeeds};
 
 /// What Debian has it in; the last is for the bindings, which are generated from its headers.
 const PACKAGES: [&str; 3] = ["openmpi-bin", "libopenmpi-dev", "libclang-dev"];
 
 /// Lints and tests the program with the feature `mpi`.
 pub(crate) fn test(root: &Path) -> anyhow::Result<Outcome> {
-    if !is_there("mpicc") && !installed() {
+    if !has_mpi() && !installed() {
         return Ok(Outcome::ToolMissing("mpicc"));
     }
     // With the whole workspace: alone the program would be built once more, with other features of its dependencies.
@@ -30,16 +30,11 @@ fn installed() -> bool {
     if std::env::var_os("CI").is_none() {
         return false;
     }
-    let apt = |arguments: &[&str]| {
-        let ran = Command::new("apt-get").args(arguments).stdout(Stdio::null()).status();
-        ran.is_ok_and(|status| status.success())
-    };
+    let apt = |arguments: &[&str]| succeeds(Command::new("apt-get").args(arguments));
     let install = [&["install", "-y", "--no-install-recommends"], &PACKAGES[..]].concat();
-    apt(&["update"]) && apt(&install) && is_there("mpicc")
+    apt(&["update"]) && apt(&install) && has_mpi()
 }
 
-fn is_there(tool: &str) -> bool {
-    let asked =
-        Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    asked.is_ok_and(|status| status.success())
+fn has_mpi() -> bool {
+    succeeds(Command::new("mpicc").arg("--version"))
 }

@@ -4,11 +4,11 @@ use std::env::consts::EXE_SUFFIX;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
-use crate::commands::{Outcome, run_cargo, run_visibly};
+use crate::commands::{Outcome, run_cargo, run_visibly, succeeds};
 
 /// What the tests need besides Python and the package.
 const TOOLS: [&str; 4] = ["maturin", "pytest", "numpy", "pillow"];
@@ -133,11 +133,6 @@ impl Environment {
     fn python(&self) -> Command {
         Command::new(self.program("python"))
     }
-}
-
-fn succeeds(command: &mut Command) -> bool {
-    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
 }
 
 fn only_file(folder: &Path) -> anyhow::Result<PathBuf> {

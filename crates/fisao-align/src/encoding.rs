@@ -68,9 +68,9 @@ pub fn encode_on(
     tasks: &[Task],
     control: RunControl<'_>,
 ) -> Result<EncodedImages, AlignError> {
-    let Some(team) = control.team else { return encode_here(policy, verifier, tasks, control) };
     let one_each = tasks.iter().all(|task| task.further_images.is_empty());
     assert!(one_each, "words are verified against one image");
+    let Some(team) = control.team else { return encode_here(policy, verifier, tasks, control) };
     let parts: Vec<&[Task]> = in_parts(tasks, team.parts()).collect();
     let work = |at: usize| Encode(parts[at].iter().map(PackedTask::of).collect());
     let models = WorkModels { policy, verifier: Some(verifier), value_head: None };
@@ -116,8 +116,6 @@ fn encode_here(
 ) -> Result<EncodedImages, AlignError> {
     let chunks = parallel_chunks(tasks, workers_on(&policy.device()), |chunk| {
         let mut encoded = EncodedImages { features: Vec::new(), embeddings: Vec::new() };
-        let one_each = chunk.iter().all(|task| task.further_images.is_empty());
-        assert!(one_each, "words are verified against one image");
         for batch in chunk.chunks(IMAGES_AT_ONCE) {
             control.check()?;
             let images = image_batch(batch, &policy.device());

@@ -43,7 +43,7 @@ pub struct LinkError {
 pub struct MessageError(String);
 
 impl MessageError {
-    /// One at a time when something else is waited for.
+    /// One that comes when something else is waited for.
     pub(crate) fn unexpected() -> Self {
         Self("understood: something else was waited for".to_owned())
     }

@@ -49,7 +49,7 @@ pub(crate) fn token_estimates(
         let responses = responses.part(&parts[at].concat(), PackedFeatures::of);
         Estimate { responses, temperature }
     };
-    Ok(perform(team, models, parts.len(), work, control)?.concat())
+    Ok(perform(team, models, parts.len(), work, control)?.into_iter().flatten().collect())
 }
 
 /// A part of [`token_estimates`].

@@ -233,7 +233,8 @@ pub fn generate(
     let tasks = parallel_chunks(&indices, cores(), |part| {
         part.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()
     });
-    let tasks: Vec<Task> = tasks.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
+    let tasks = tasks.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let tasks: Vec<Task> = tasks.into_iter().flatten().collect();
     let parts: Vec<&[usize]> = in_parts(&indices, team.parts()).collect();
     let work = |at: usize| {
         let of_part = &tasks[parts[at][0] - range.start..][..parts[at].len()];
@@ -247,9 +248,9 @@ pub fn generate(
     };
     let models = WorkModels { policy, verifier: None, value_head: None };
     let alone = RunControl { advance: &|_| {}, ..control };
-    let written = perform(team, models, parts.len(), work, alone)?.concat();
+    let written = perform(team, models, parts.len(), work, alone)?;
     (control.advance)(tasks.len());
-    Ok(written)
+    Ok(written.into_iter().flatten().collect())
 }
 
 /// A part of [`generate`].

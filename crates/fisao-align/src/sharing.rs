@@ -5,6 +5,8 @@ mod packed;
 mod sums;
 mod tree;
 
+use std::ops::Range;
+
 use fisao_models::parallel::{cores, on_worker, parallel_chunks};
 use fisao_models::value_head::ValueHead;
 use fisao_models::vision_language::VisionLanguageModel;
@@ -29,7 +31,7 @@ pub(crate) trait Work: Serialize + DeserializeOwned + Sync {
     /// How answers are added up, where nobody asks for each of them.
     const ADD: Option<Add<Self::Answer>> = None;
     /// What it gives.
-    type Answer: Serialize + DeserializeOwned + Send + Clone;
+    type Answer: Serialize + DeserializeOwned + Send;
 
     /// Does it, by this process alone.
     fn done(
@@ -125,9 +127,9 @@ pub(crate) fn perform<W: Work>(
 ) -> Result<Vec<W::Answer>, AlignError> {
     control.check()?;
     let exact = team.is_exact();
+    let own = |process: usize| part(count, team.count(), process);
     let parts_of = |process: usize| {
-        let edge = |process: usize| process * count / team.count();
-        let own = edge(process)..edge(process + 1);
+        let own = own(process);
         Parts { count, first: own.start, work: own.map(&make).collect() }
     };
     let mut expected: Vec<(&dyn Link, usize)> = Vec::new();
@@ -137,8 +139,7 @@ pub(crate) fn perform<W: Work>(
         let moved = learner_moved(others, models)?;
         // Everybody has a part, and so a sum.
         let gathered = W::ADD.is_some() && count >= processes;
-        let concerned =
-            |process: usize| process * count / processes < (process + 1) * count / processes;
+        let concerned = |process: usize| !own(process).is_empty();
         let told: Vec<usize> =
             (1..processes).filter(|&process| moved || concerned(process)).collect();
         for &process in &told {
@@ -186,8 +187,12 @@ fn learner_moved(others: &Processes, models: WorkModels<'_>) -> Result<bool, Ali
 /// Neighbouring items in at most `count` parts whose sizes differ by one at most, none of them empty.
 pub(crate) fn in_parts<T>(items: &[T], count: usize) -> impl Iterator<Item = &[T]> {
     let count = count.min(items.len());
-    let edge = move |part: usize| part * items.len() / count;
-    (0..count).map(move |part| &items[edge(part)..edge(part + 1)])
+    (0..count).map(move |at| &items[part(items.len(), count, at)])
+}
+
+/// Places of part `at` of so many items in `count` parts.
+fn part(items: usize, count: usize, at: usize) -> Range<usize> {
+    at * items / count..(at + 1) * items / count
 }
 
 /// What some parts give.
@@ -250,7 +255,7 @@ pub(crate) fn answers<W: Work>(
         on_worker(0, || all_of(work))?
     } else {
         let parts = parallel_chunks(work, threads, all_of);
-        parts.into_iter().collect::<Result<Vec<_>, _>>()?.concat()
+        parts.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect()
     };
     Ok(Answers::of::<W>(answers, *first, *count))
 }

@@ -84,6 +84,15 @@ pub struct Trainer<'a> {
     processes: Option<Arc<Processes>>,
 }
 
+/// Of work that can be stopped and shared, without progress.
+fn control<'b>(
+    stop: &'b StopFlag,
+    processes: Option<&'b Processes>,
+    exact: bool,
+) -> RunControl<'b> {
+    RunControl::new(&|_| {}).until(stop).shared(Team::of(processes, exact))
+}
+
 /// Snapshot of what an iteration changes, taken before it.
 struct IterationSnapshot {
     learner: Learner,
@@ -293,7 +302,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<IterationMetrics, AlignError> {
         let TaskBatch { tasks, numbers, streams } = self.draw_tasks()?;
         let processes = self.processes.clone();
-        let team = Team::of(processes.as_deref(), self.config.align.exact);
+        let exact = self.config.align.exact;
         let sampling = self.sampling(self.config.align.temperature);
         let measured =
             self.recall.is_some() && self.iteration.is_multiple_of(self.recall_config.every);
@@ -312,7 +321,7 @@ impl<'a> Trainer<'a> {
             numbers: &numbers,
             again: self.has_another_pass(),
             correctness: self.correctness.as_ref().filter(|_| measured),
-            control: RunControl::new(&|_| {}).until(&self.stop).shared(team),
+            control: control(&self.stop, processes.as_deref(), exact),
         };
         let mut clock = PhaseClock::new(self.iteration + 1);
         let (scorer, features) = (&mut self.scorer, &mut self.features);
@@ -331,7 +340,7 @@ impl<'a> Trainer<'a> {
             &rollout,
             (&self.config, rates),
             &mut rng,
-            RunControl::new(&|_| {}).until(&self.stop).shared(team),
+            control(&self.stop, processes.as_deref(), exact),
         )?;
         let seconds = clock.finish(emit);
         // After the update's rewards were given: what is measured now moves the next iteration's break-even precision and
@@ -393,8 +402,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<(Vec<ScoredResponse>, EncodedImages), AlignError> {
         let sampling = self.sampling(temperature);
         let Self { learner: Learner { policy, .. }, scorer, stop, processes, config, .. } = self;
-        let team = Team::of(processes.as_deref(), config.align.exact);
-        let control = RunControl::new(&|_| {}).until(stop).shared(team);
+        let control = control(stop, processes.as_deref(), config.align.exact);
         describe_from(policy, scorer, (tasks, 0), &sampling, control)
     }
 

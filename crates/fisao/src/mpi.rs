@@ -24,7 +24,7 @@ use mpi::traits::{
 /// Most bytes of one of MPI's messages, whose lengths are 31 bits.
 const PIECE: usize = 1 << 30;
 /// How long a message is looked for without a pause.
-const IMPATIENCE: Duration = Duration::from_micros(200);
+const SPINNING: Duration = Duration::from_micros(200);
 /// Between two looks from then on.
 const PAUSE: Duration = Duration::from_micros(500);
 
@@ -85,7 +85,7 @@ impl World {
                     return bytes;
                 }
             }
-            if started.elapsed() > IMPATIENCE {
+            if started.elapsed() > SPINNING {
                 thread::sleep(PAUSE);
             }
         }

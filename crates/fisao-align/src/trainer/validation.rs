@@ -5,16 +5,14 @@ use std::ops::Range;
 
 use fisao_verifier::calibration::{Correctness, auc};
 
-use super::Trainer;
+use super::{Trainer, control};
 use crate::captions::answer;
 use crate::error::AlignError;
 use crate::events::AlignEvent;
 use crate::guards::{SplitHealth, check_recall_estimate, check_split};
 use crate::mentions::{MentionScorer, ScoredResponse};
 use crate::recall::{expected_correct, standard_error};
-use crate::run_control::RunControl;
 use crate::tasks::Task;
-use crate::team::Team;
 use crate::token_rewards::{response_reward, token_rewards};
 
 /// The validation set: tasks on which reward is measured, and recall where they are labelled. Training never sees the labels.
@@ -80,8 +78,7 @@ impl Trainer<'_> {
         let first = self.tasks.count();
         let sampling = self.sampling(0.0);
         let Self { learner, scorer, features, stop, processes, config, .. } = self;
-        let team = Team::of(processes.as_deref(), config.align.exact);
-        let control = RunControl::new(&|_| {}).until(stop).shared(team);
+        let control = control(stop, processes.as_deref(), config.align.exact);
         let numbered = (validation.tasks.as_slice(), first);
         let encoded = features.encode_from(&learner.policy, &scorer.verifier, numbered, control)?;
         let tasks = (validation.tasks.as_slice(), 0);
