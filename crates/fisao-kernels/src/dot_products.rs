@@ -3,11 +3,13 @@
 //! more than those on Intel's, where tiles are some five times as many.
 //!
 //! The right side is packed into panels of 32 columns, each pair of neighbours along the inner dimension one word of 32
-//! bits; the left side is rounded into the same words, row by row. Blocks of 32 × 32 sums stay in tiles, or of 12 × 32 in
-//! vector registers: twelve rows fit the first cache, and a panel is read from the second once for all of them.
+//! bits; the left side is rounded into the same words. Blocks of 32 × 32 sums stay in tiles, or of 12 × 32 in vector
+//! registers: twelve rows fit the first cache, and a panel is read from the second once for all of them. Rows whose sums
+//! stay together lie together, sixteen words of each in turn: what is multiplied is read from one place on, whole lines
+//! of the cache after each other.
 
 use std::arch::is_x86_feature_detected;
-use std::arch::x86_64::{__m512bh, _mm512_dpbf16_ps, _mm512_setzero_ps};
+use std::arch::x86_64::{__m512bh, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_setzero_ps};
 use std::array::from_fn;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -22,7 +24,7 @@ use crate::matrix::StoredMatrix;
 use crate::rounding::rounded_bits;
 use crate::rows::{each_index, fill_rows};
 use crate::scratch::Scratch;
-use crate::simd::vectorised;
+use crate::simd::prefetch;
 use crate::tiles::{self, Layout, Tiles};
 use crate::transpose::interleave;
 
@@ -41,6 +43,8 @@ const PAIRS: usize = 1024;
 const PANELS: usize = 8;
 /// Rows of the left side that meet all packed panels before the next ones do.
 const BLOCK: usize = 48;
+/// Rows from the one that is packed to the one that is asked for.
+const AHEAD: usize = 2 * LANES;
 /// Words of the left side that exist at a time, 8 MiB.
 const ROUNDED: usize = 1 << 21;
 
@@ -133,9 +137,11 @@ fn write(instructions: DotProducts, out: &mut [MaybeUninit<f32>], a: Matrix<'_>,
     let panels = columns.div_ceil(COLUMNS);
     let threads = rayon::current_num_threads();
     let tasks = panels.div_ceil(PANELS).next_multiple_of(threads).min(panels);
-    let rows = (ROUNDED / Left::stride(inner)).max(1);
+    let group = if instructions.has_tiles() { tiles::BLOCK } else { ROWS };
+    let rows = (ROUNDED / (group * inner.div_ceil(2))).max(1) * group;
     for (index, out) in out.chunks_mut(rows * columns).enumerate() {
-        let left = Left::rounded(a, index * rows..index * rows + out.len() / columns);
+        let rows = index * rows..index * rows + out.len() / columns;
+        let left = Left::rounded(instructions, a, rows, group);
         let out = DisjointSlices::new(out.as_mut_ptr(), out.len());
         each_index(0..tasks, |task| {
             let range = task * panels / tasks..(task + 1) * panels / tasks;
@@ -155,32 +161,40 @@ struct Right<'a> {
     bias: Option<&'a [f32]>,
 }
 
-/// Rows of the left side as words of two neighbours each, zeros behind the last row and the last word up to whole tiles.
+/// Rows of the left side as words of two neighbours each: groups of rows, in each group the first sixteen words of every
+/// row, then the next sixteen. Zeros fill the last words and the last group.
 struct Left {
     words: Words,
     rows: usize,
-    stride: usize,
+    /// Rows of a group.
+    group: usize,
+    /// Times sixteen words of a row.
+    chunks: usize,
 }
 
 impl Left {
-    /// Words from one row to the next: whole tiles and one more, lest rows of a power of two share their places in a cache.
-    fn stride(inner: usize) -> usize {
-        inner.div_ceil(2).next_multiple_of(LANES) + LANES
-    }
-
-    fn rounded(a: Matrix<'_>, rows: Range<usize>) -> Self {
-        let stride = Self::stride(a.columns);
-        let mut words = Words::new(rows.len().next_multiple_of(tiles::BLOCK) * stride);
-        fill_rows(words.all_mut(), stride, |first, words| {
-            for (at, words) in words.chunks_exact_mut(stride).enumerate() {
-                if first + at < rows.len() {
-                    round_row(a, rows.start + first + at, words);
-                } else {
-                    words.fill(0);
-                }
+    #[expect(unsafe_code, reason = "instructions that the processor has")]
+    fn rounded(_: DotProducts, a: Matrix<'_>, rows: Range<usize>, group: usize) -> Self {
+        let chunks = a.columns.div_ceil(2 * LANES);
+        let width = chunks * group * LANES;
+        let mut words = Words::new(rows.len().div_ceil(group) * width);
+        fill_rows(words.all_mut(), width, |first, words| {
+            for (at, words) in words.chunks_exact_mut(width).enumerate() {
+                let start = rows.start + (first + at) * group;
+                let rows = start..(start + group).min(rows.end);
+                // SAFETY: the processor has the instructions.
+                unsafe { round_group(a, rows, words.as_chunks_mut().0, group) };
             }
         });
-        Self { words, rows: rows.len(), stride }
+        Self { words, rows: rows.len(), group, chunks }
+    }
+
+    /// Some of the words, from pair `first` on, of the group of `G` rows that begins with `row`.
+    #[inline(always)]
+    fn group<const G: usize>(&self, row: usize, first: usize) -> &[[Vector; G]] {
+        assert!(G == self.group && row.is_multiple_of(G), "rows of a group");
+        let rows = self.words.all().as_chunks().0.as_chunks().0;
+        &rows[row / G * self.chunks..][..self.chunks][first / LANES..]
     }
 }
 
@@ -210,30 +224,46 @@ impl Words {
     }
 }
 
-/// A row of a matrix, rounded to words.
-fn round_row(a: Matrix<'_>, row: usize, words: &mut [u32]) {
-    if a.column_stride == 1 {
-        vectorised(
-            #[inline(always)]
-            || {
-                let (pairs, last) = a.row(row).as_chunks::<2>();
-                let (whole, rest) = words.split_at_mut(pairs.len());
-                for (word, pair) in whole.iter_mut().zip(pairs) {
-                    *word = rounded_bits(pair[0]) | rounded_bits(pair[1]) << 16;
-                }
-                rest.fill(0);
-                if let [last] = last {
-                    rest[0] = rounded_bits(*last);
-                }
-            },
-        );
-        return;
+/// Some rows of a matrix, rounded to the words of a group.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn round_group(a: Matrix<'_>, rows: Range<usize>, words: &mut [Vector], group: usize) {
+    for at in 0..group {
+        let places = words.iter_mut().skip(at).step_by(group);
+        let row = rows.start + at;
+        if row >= rows.end {
+            places.for_each(|place| place.fill(0));
+        } else if a.column_stride == 1 {
+            for (place, values) in places.zip(a.row(row).chunks(2 * LANES)) {
+                *place = round_chunk(values);
+            }
+        } else {
+            let start = &a.data[row * a.row_stride..];
+            let mut values = (0..a.columns).map(|column| start[column * a.column_stride]);
+            for place in places {
+                *place = from_fn(|_| {
+                    let mut next = || values.next().map_or(0, rounded_bits);
+                    next() | next() << 16
+                });
+            }
+        }
     }
-    words.fill(0);
-    let start = &a.data[row * a.row_stride..];
-    for column in 0..a.columns {
-        words[column / 2] |= rounded_bits(start[column * a.column_stride]) << (16 * (column % 2));
-    }
+}
+
+/// Up to 32 numbers and zeros behind them. The processor's own rounding makes zeros of subnormal numbers, as which its
+/// products read them.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[inline]
+#[expect(unsafe_code, reason = "pulp casts no register of bf16")]
+fn round_chunk(values: &[f32]) -> Vector {
+    let mut whole = [0.0; 2 * LANES];
+    let values = values.first_chunk().unwrap_or_else(|| {
+        whole[..values.len()].copy_from_slice(values);
+        &whole
+    });
+    let [low, high]: [[f32; LANES]; 2] = cast(*values);
+    let rounded = _mm512_cvtne2ps_pbh(cast(high), cast(low));
+    // SAFETY: both are 512 bits, of which every pattern is valid.
+    unsafe { std::mem::transmute::<__m512bh, Vector>(rounded) }
 }
 
 /// Products with some panels of the right side.
@@ -251,10 +281,9 @@ unsafe fn multiply_panels(
 ) {
     let layout = tiles.map(Tiles::laid_out);
     let pairs = right.inner.div_ceil(2);
-    // Lines of zeros fill the last tile.
-    let (rows_at_once, lines_at_once) =
-        if layout.is_some() { (tiles::BLOCK, tiles::SIDE) } else { (BLOCK, 1) };
-    let lines_of = |length: usize| length.next_multiple_of(lines_at_once);
+    let rows_at_once = if layout.is_some() { tiles::BLOCK } else { BLOCK };
+    // As many lines as the left side has words: zeros are behind the last pair.
+    let lines_of = |length: usize| length.next_multiple_of(LANES);
     let mut packed = Words::new(lines_of(PAIRS.min(pairs)) * panels.len() * COLUMNS);
     let packed: &mut [Line] = bytemuck::cast_slice_mut(packed.all_mut());
     for first in (0..pairs).step_by(PAIRS) {
@@ -333,11 +362,11 @@ fn multiply_tiles(
     lines: &[Line],
     place: Place<'_>,
 ) {
-    let words = &left.words.all()[rows.start * left.stride + first..];
+    let words = &left.group(rows.start, first)[..lines.len() / LANES];
     let right = lines.as_flattened().as_flattened();
     let mut sums = [[0.0; tiles::BLOCK]; tiles::BLOCK];
     for column in (0..place.width).step_by(tiles::BLOCK) {
-        layout.block(&mut sums, (words, left.stride), (&right[column..], COLUMNS), lines.len());
+        layout.block(&mut sums, words, (&right[column..], COLUMNS));
         for (row, sums) in rows.clone().zip(&sums) {
             place.put(row, column, sums);
         }
@@ -353,43 +382,44 @@ fn multiply_vectors(
     lines: &[Line],
     place: Place<'_>,
 ) {
+    let lines = lines.as_chunks().0;
     for row in rows.clone().step_by(ROWS) {
-        let words = &left.words.all()[row * left.stride + first..];
+        let words = left.group(row, first);
         let put = |at: usize, sums: &[f32; COLUMNS]| place.put(row + at, 0, sums);
         match ROWS.min(rows.end - row) {
-            12 => tile::<12>(words, left.stride, lines, put),
-            11 => tile::<11>(words, left.stride, lines, put),
-            10 => tile::<10>(words, left.stride, lines, put),
-            9 => tile::<9>(words, left.stride, lines, put),
-            8 => tile::<8>(words, left.stride, lines, put),
-            7 => tile::<7>(words, left.stride, lines, put),
-            6 => tile::<6>(words, left.stride, lines, put),
-            5 => tile::<5>(words, left.stride, lines, put),
-            4 => tile::<4>(words, left.stride, lines, put),
-            3 => tile::<3>(words, left.stride, lines, put),
-            2 => tile::<2>(words, left.stride, lines, put),
-            _ => tile::<1>(words, left.stride, lines, put),
+            12 => tile::<12>(words, lines, put),
+            11 => tile::<11>(words, lines, put),
+            10 => tile::<10>(words, lines, put),
+            9 => tile::<9>(words, lines, put),
+            8 => tile::<8>(words, lines, put),
+            7 => tile::<7>(words, lines, put),
+            6 => tile::<6>(words, lines, put),
+            5 => tile::<5>(words, lines, put),
+            4 => tile::<4>(words, lines, put),
+            3 => tile::<3>(words, lines, put),
+            2 => tile::<2>(words, lines, put),
+            _ => tile::<1>(words, lines, put),
         }
     }
 }
 
-/// Products of `R` rows with a panel, row by row.
+/// Products of the first `R` rows of a group with a panel, row by row.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 #[inline]
 fn tile<const R: usize>(
-    words: &[u32],
-    stride: usize,
-    lines: &[Line],
+    words: &[[Vector; ROWS]],
+    lines: &[[Line; LANES]],
     put: impl Fn(usize, &[f32; COLUMNS]),
 ) {
-    let rows: [&[u32]; R] = from_fn(|r| &words[r * stride..][..lines.len()]);
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; R];
-    for (at, line) in lines.iter().enumerate() {
-        let line = line.map(pairs);
-        for r in 0..R {
-            let x = pairs([rows[r][at]; LANES]);
-            for v in 0..VECTORS {
-                sums[r][v] = _mm512_dpbf16_ps(sums[r][v], x, line[v]);
+    for (words, lines) in words.iter().zip(lines) {
+        for at in 0..LANES {
+            let line = lines[at].map(pairs);
+            for r in 0..R {
+                let x = pairs([words[r][at]; LANES]);
+                for v in 0..VECTORS {
+                    sums[r][v] = _mm512_dpbf16_ps(sums[r][v], x, line[v]);
+                }
             }
         }
     }
@@ -442,6 +472,8 @@ impl<'a> Right<'a> {
             if even >= self.inner {
                 continue;
             }
+            self.prefetch(even + AHEAD, column);
+            self.prefetch(even + AHEAD + 1, column);
             for (word, low) in line.iter_mut().zip(row(even)) {
                 *word = u32::from(low.to_bits());
             }
@@ -460,6 +492,9 @@ impl<'a> Right<'a> {
             let start = column + vector * LANES;
             for (chunk, lines) in lines.chunks_mut(LANES).enumerate() {
                 let from = 2 * (first + chunk * LANES);
+                for lane in 0..LANES {
+                    self.prefetch(start + LANES + lane, from);
+                }
                 let mut block: [Vector; LANES] = from_fn(|lane| self.words(start + lane, from));
                 interleave(simd, &mut block);
                 for (line, transposed) in lines.iter_mut().zip(block) {
@@ -467,6 +502,14 @@ impl<'a> Right<'a> {
                 }
             }
         }
+    }
+
+    /// Asks for a line of the matrix, which may lie behind the last. Weights come from memory in short rows, each of a page
+    /// of its own, which the processor does not foresee.
+    #[inline(always)]
+    fn prefetch(self, row: usize, column: usize) {
+        let StoredMatrix { data, columns, .. } = self.matrix;
+        prefetch(data.as_ptr().wrapping_add(row * columns + column));
     }
 
     /// Words of a row of the matrix from a place on.

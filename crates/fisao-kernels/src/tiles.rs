@@ -62,20 +62,19 @@ impl Drop for Layout {
 }
 
 impl Layout {
-    /// Products of 32 rows of words and 32 columns of lines, each word a pair of neighbours along the inner dimension:
-    /// `sums[r][c] = Σ left[r · left_stride + p] · right[p · right_stride + c]`, over `pairs`, a multiple of 16.
+    /// Products of 32 rows of words, sixteen of each row in turn, and 32 columns of lines, each word a pair of neighbours
+    /// along the inner dimension: `sums[r][c] = Σ left[p / 16][r][p % 16] · right[p · right_stride + c]`.
     #[expect(clippy::unused_self, reason = "the proof that registers are laid out")]
     #[expect(unsafe_code, reason = "instructions without intrinsics")]
     #[inline(always)]
     pub(crate) fn block(
         &self,
         sums: &mut Sums,
-        (left, left_stride): (&[u32], usize),
+        left: &[[[u32; SIDE]; BLOCK]],
         (right, right_stride): (&[u32], usize),
-        pairs: usize,
     ) {
-        assert!(pairs > 0 && pairs.is_multiple_of(SIDE), "whole tiles of pairs");
-        assert!(left.len() >= (BLOCK - 1) * left_stride + pairs, "rows of a block");
+        assert!(!left.is_empty(), "whole tiles of pairs");
+        let pairs = left.len() * SIDE;
         assert!(right.len() >= (pairs - 1) * right_stride + BLOCK, "lines of a block");
         let words = size_of::<u32>();
         // SAFETY: the registers are laid out as 16 rows of 64 bytes, and what is read and written lies in the slices.
@@ -86,16 +85,15 @@ impl Layout {
                 "tilezero tmm2",
                 "tilezero tmm3",
                 "2:",
-                "tileloadd tmm4, [{upper} + {left_stride}]",
+                "tileloadd tmm4, [{left} + {left_stride}]",
                 "tileloadd tmm6, [{right} + {right_stride}]",
                 "tileloadd tmm7, [{right} + {right_stride} + 64]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{lower} + {left_stride}]",
+                "tileloadd tmm5, [{left} + {left_stride} + 1024]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {upper}, 64",
-                "add {lower}, 64",
+                "add {left}, 2048",
                 "add {right}, {right_step}",
                 "dec {steps}",
                 "jnz 2b",
@@ -103,13 +101,12 @@ impl Layout {
                 "tilestored [{sums} + {sums_stride} + 64], tmm1",
                 "tilestored [{sums} + {sums_stride} + 2048], tmm2",
                 "tilestored [{sums} + {sums_stride} + 2112], tmm3",
-                upper = inout(reg) left.as_ptr() => _,
-                lower = inout(reg) left.as_ptr().add(SIDE * left_stride) => _,
+                left = inout(reg) left.as_ptr() => _,
                 right = inout(reg) right.as_ptr() => _,
-                left_stride = in(reg) left_stride * words,
+                left_stride = in(reg) SIDE * words,
                 right_stride = in(reg) right_stride * words,
                 right_step = in(reg) SIDE * right_stride * words,
-                steps = inout(reg) pairs / SIDE => _,
+                steps = inout(reg) left.len() => _,
                 sums = in(reg) sums.as_mut_ptr(),
                 sums_stride = in(reg) BLOCK * words,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
