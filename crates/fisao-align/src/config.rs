@@ -127,6 +127,11 @@ pub struct LoopConfig {
     /// thread, and what they give is added up in order. At most eight threads then work at once, over all processes. Without it, as many
     /// parts as processes, each computed by all threads of its own. Default false.
     pub exact: bool,
+    /// Sample responses with int8 copies of the decoder's frozen weights (symmetric, one scale for each output channel): half of what is
+    /// read in 16 bits, which is what decoding a few responses waits for, for half as much memory again. On the CPU only. Prompts, greedy
+    /// captions and updates are computed with the weights as they are, and so are the log-probabilities in importance
+    /// ratios. Beyond `guards.sampler-kl` the run goes on without it. Default false.
+    pub int8_sampling: bool,
     /// Ends an iteration's update once the mean KL from the policy before it exceeds this. Unit:
     /// nats per token. Default: absent, never.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -153,6 +158,7 @@ impl Default for LoopConfig {
             feature_cache_mb: 1024,
             feature_cache_disk_mb: 0,
             exact: false,
+            int8_sampling: false,
             target_kl: None,
         }
     }
@@ -303,6 +309,11 @@ impl AlignConfig {
         } else {
             (align.images_per_iteration, "from 1 to align.images-per-iteration")
         };
+        if align.int8_sampling && objective.data() != Data::Sampled {
+            let allowed =
+                format!("false for the objective {}, which samples nothing", objective.name());
+            return Err(out_of_range("align.int8-sampling", "true", &allowed));
+        }
         count("align.minibatches", minibatches, (1..=most).contains(&minibatches), allowed)?;
         let critic = objective.critic().map_or(0, |critic| critic.warmup_iterations);
         let allowed = "less than align.iterations";

@@ -33,6 +33,11 @@ pub enum AlignError {
         "align.activation-dtype = \"bf16\" changes nothing: no weight of the model is held in bf16"
     )]
     NothingInBf16,
+    /// Int8 weights are for decoding on the CPU.
+    #[error(
+        "align.int8-sampling is for models that decode on the CPU, and this one decodes on a card"
+    )]
+    Int8OnCard,
     /// The card that the decoder runs on failed, or has no room.
     #[error("{0}")]
     Card(#[from] CudaError),

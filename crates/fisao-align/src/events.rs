@@ -108,6 +108,8 @@ pub enum WarningCode {
     NotFinite,
     /// Sampler and trainer disagree about log-probabilities.
     SamplerMismatch,
+    /// Int8 weights sample from another distribution than the policy's, and are no longer used.
+    Int8SamplingLeft,
     /// The policy has gone far from the reference.
     KlHigh,
     /// One update moved some token's probability too far.
@@ -238,6 +240,10 @@ pub struct IterationMetrics {
     /// Largest `|log π_θ − log π_old|` before the first optimiser step, nats: sampler against
     /// trainer, numerical noise if both are right.
     pub sampler_gap: f64,
+    /// `KL(sampler‖π_old)` per token, k3, nats, where the sampler has int8 weights: its log-probabilities then differ from the
+    /// trainer's by more than numerical noise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampler_kl: Option<f64>,
     /// Epochs done; fewer than configured if `target-kl` ended the update.
     pub epochs_done: usize,
     /// Optimiser steps made; none if there was nothing to learn from.

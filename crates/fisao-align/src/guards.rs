@@ -28,6 +28,9 @@ pub struct GuardLimits {
     /// Largest disagreement between sampler and trainer before the first step. Unit: nats. Default
     /// 1e-2: a change of 1 % in a token's probability, far above f32 rounding.
     pub sampler_gap: f64,
+    /// Largest KL of the policy from a sampler with int8 weights (`align.int8-sampling`), beyond which the run samples with the weights
+    /// as they are. Unit: nats per token. Default 1e-3: a tenth of a nat for a caption of 100 tokens.
+    pub sampler_kl: f64,
     /// Largest KL from the reference. Unit: nats per token. Default 0.5, which is 10 nats for a
     /// caption of 20 tokens.
     pub kl_per_token: f64,
@@ -77,6 +80,7 @@ impl Default for GuardLimits {
     fn default() -> Self {
         Self {
             sampler_gap: 1e-2,
+            sampler_kl: 1e-3,
             kl_per_token: 0.5,
             ratio: 10.0,
             clip_fraction: 0.4,
@@ -101,6 +105,7 @@ impl GuardLimits {
     pub(crate) fn validate(&self) -> Result<(), AlignError> {
         let limits = [
             ("guards.sampler-gap", self.sampler_gap),
+            ("guards.sampler-kl", self.sampler_kl),
             ("guards.kl-per-token", self.kl_per_token),
             ("guards.ratio", self.ratio),
             ("guards.clip-fraction", self.clip_fraction),
@@ -207,6 +212,7 @@ fn not_finite(metrics: &IterationMetrics) -> Option<Warning> {
         ("approx_kl", metrics.approx_kl),
         ("ratio_max", metrics.ratio_max),
         ("sampler_gap", metrics.sampler_gap),
+        ("sampler_kl", metrics.sampler_kl.unwrap_or(0.0)),
         ("grad_norm", metrics.grad_norm),
     ];
     let own = metrics.objective.iter().map(|(name, &x)| (name.as_str(), x));
@@ -223,7 +229,17 @@ fn not_finite(metrics: &IterationMetrics) -> Option<Warning> {
 
 fn update_warnings(m: &IterationMetrics, limits: &GuardLimits) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    if m.sampler_gap > limits.sampler_gap {
+    if let Some(kl) = m.sampler_kl.filter(|&kl| kl > limits.sampler_kl) {
+        warnings.push(warning(
+            WarningCode::Int8SamplingLeft,
+            format!(
+                "int8 weights sample from a distribution that is {kl:.2e} nats per token from the                  policy's (limit {}); the next iterations sample with the weights as they are",
+                limits.sampler_kl
+            ),
+            "start with align.int8-sampling = false, or allow more with guards.sampler-kl",
+        ));
+    }
+    if m.sampler_kl.is_none() && m.sampler_gap > limits.sampler_gap {
         warnings.push(warning(
             WarningCode::SamplerMismatch,
             format!(

@@ -29,6 +29,8 @@ use crate::token_rewards::{AdditionalRewards, token_rewards};
 /// What a rollout reads.
 pub(crate) struct RolloutPlan<'a> {
     pub(crate) policy: &'a VisionLanguageModel,
+    /// What writes the responses: the policy, or the same with int8 weights.
+    pub(crate) sampler: &'a VisionLanguageModel,
     pub(crate) value_head: Option<&'a ValueHead>,
     pub(crate) rule: &'a RewardRule,
     pub(crate) additional: &'a AdditionalRewards,
@@ -81,7 +83,7 @@ pub(crate) fn roll_out(
             sampling: plan.sampling,
             control,
         };
-        (sample(plan.policy, &request)?, samples)
+        (sample(plan.sampler, &request)?, samples)
     } else {
         given(config, &tasks)?
     };
@@ -107,8 +109,10 @@ pub(crate) fn roll_out(
     let credit = credit(&config.objective, &plan.terms, &groups, &rewards, &estimates);
     let items = objective.items(&RewardedResponses { groups: &groups, rewards: &rewards });
     let entropy = mean_entropy(&estimates);
-    let (old_logprobs, reference_logprobs) =
+    let (old_logprobs, reference_logprobs): (Vec<Vec<f32>>, _) =
         estimates.into_iter().map(|of| (of.logprobs, of.reference)).unzip();
+    let in_int8 = sampled && plan.sampler.decodes_in_int8();
+    let sampler_kl = in_int8.then(|| divergence_per_token(&captions, &old_logprobs));
     Ok(Rollout {
         tasks,
         encoded,
@@ -123,7 +127,15 @@ pub(crate) fn roll_out(
         items,
         sampled,
         entropy,
+        sampler_kl,
     })
+}
+
+/// `KL(sampler‖trainer)` of the sampler's own tokens, k3, nats per token.
+fn divergence_per_token(captions: &[ScoredResponse], trainer: &[Vec<f32>]) -> f64 {
+    let pairs = || captions.iter().map(|caption| &caption.logprobs).zip(trainer);
+    let total: f64 = pairs().map(|(sampler, trainer)| KlEstimator::K3.sum(sampler, trainer)).sum();
+    total / pairs().map(|(sampler, _)| sampler.len()).sum::<usize>().max(1) as f64
 }
 
 /// Holds the prompts against the features: a placeholder too many or too few, and the image would be read as text.
@@ -219,6 +231,8 @@ pub struct Rollout {
     pub sampled: bool,
     /// Entropy per token, mean, nats.
     pub entropy: f64,
+    /// `KL(sampler‖policy)` per token, k3, nats, where the sampler has int8 weights.
+    pub sampler_kl: Option<f64>,
 }
 
 impl Rollout {

@@ -76,7 +76,8 @@ pub fn sample(
     let work = |at: usize| {
         let pack = |one: &Question| one.with_features(PackedFeatures::of);
         let questions = parts[missing[at]].iter().map(pack).collect();
-        Sample { questions, samples, sampling: sampling.clone() }
+        let in_int8 = policy.decodes_in_int8();
+        Sample { questions, samples, sampling: sampling.clone(), in_int8 }
     };
     let models = WorkModels { policy, verifier: None, value_head: None };
     // Progress and kept responses are this process's alone, of whole parts.
@@ -96,6 +97,7 @@ pub(crate) struct Sample {
     questions: Vec<Question<PackedFeatures>>,
     samples: usize,
     sampling: Sampling,
+    in_int8: bool,
 }
 
 impl Work for Sample {
@@ -107,7 +109,9 @@ impl Work for Sample {
         WorkModels { policy, .. }: WorkModels<'_>,
         control: RunControl<'_>,
     ) -> Result<Self::Answer, AlignError> {
-        let Self { questions, samples, sampling } = self;
+        let Self { questions, samples, sampling, in_int8 } = self;
+        let rounded = in_int8.then(|| policy.decoding_in_int8());
+        let policy = rounded.as_ref().unwrap_or(policy);
         let device = policy.device();
         let unpack =
             |one: &Question<PackedFeatures>| one.with_features(|packed| packed.on(&device));

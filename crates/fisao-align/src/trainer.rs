@@ -79,6 +79,8 @@ pub struct Trainer<'a> {
     base_recall: Option<f64>,
     base_correct: Option<f64>,
     unrecoverable: usize,
+    /// Whether responses are sampled with int8 weights, which a guard may end.
+    int8_sampling: bool,
     stop: StopFlag,
     /// That work with this one.
     processes: Option<Arc<Processes>>,
@@ -102,6 +104,7 @@ struct IterationSnapshot {
     length: Option<LengthController>,
     baseline: Option<Baseline>,
     unrecoverable: usize,
+    int8_sampling: bool,
 }
 
 impl<'a> Trainer<'a> {
@@ -129,6 +132,9 @@ impl<'a> Trainer<'a> {
         if activations == ActivationDtype::Bf16 && concerned == 0 {
             return Err(AlignError::NothingInBf16);
         }
+        if config.align.int8_sampling && !policy.decodes_on_cpu() {
+            return Err(AlignError::Int8OnCard);
+        }
         let rule = RewardRule::new(&config.reward, calibration)?;
         let statistic = config.reward.form.statistic().unwrap_or_default();
         let additional = AdditionalRewards::new(&config.additional_rewards)?;
@@ -153,6 +159,7 @@ impl<'a> Trainer<'a> {
             &std::env::temp_dir(),
         );
         Ok(Self {
+            int8_sampling: config.align.int8_sampling,
             config,
             learner: Learner { policy, value_head },
             scorer,
@@ -275,6 +282,7 @@ impl<'a> Trainer<'a> {
             length: self.length,
             baseline: self.baseline,
             unrecoverable: self.unrecoverable,
+            int8_sampling: self.int8_sampling,
         };
         let left = self.learner.policy.language_model().batches_left_to_cpu();
         let outcome = self.attempt(emit);
@@ -287,11 +295,20 @@ impl<'a> Trainer<'a> {
     }
 
     fn roll_back(&mut self, snapshot: IterationSnapshot) -> Result<(), AlignError> {
-        let IterationSnapshot { learner, optimiser, kl, recall, length, baseline, unrecoverable } =
-            snapshot;
+        let IterationSnapshot {
+            learner,
+            optimiser,
+            kl,
+            recall,
+            length,
+            baseline,
+            unrecoverable,
+            int8_sampling,
+        } = snapshot;
         (self.learner, self.optimiser, self.kl) = (learner, optimiser, kl);
         (self.recall, self.length) = (recall, length);
         (self.baseline, self.unrecoverable) = (baseline, unrecoverable);
+        self.int8_sampling = int8_sampling;
         self.follow_recall()
     }
 
@@ -306,8 +323,10 @@ impl<'a> Trainer<'a> {
         let sampling = self.sampling(self.config.align.temperature);
         let measured =
             self.recall.is_some() && self.iteration.is_multiple_of(self.recall_config.every);
+        let sampler = self.int8_sampling.then(|| self.learner.policy.decoding_in_int8());
         let plan = RolloutPlan {
             policy: &self.learner.policy,
+            sampler: sampler.as_ref().unwrap_or(&self.learner.policy),
             value_head: self.learner.value_head.as_ref(),
             rule: &self.rule,
             additional: &self.additional,
@@ -377,7 +396,8 @@ impl<'a> Trainer<'a> {
         }
         let limit = self.config.guards.sampler_gap;
         let gap = rollout.sampler_gap();
-        if gap.is_nan() || gap > limit {
+        let in_int8 = rollout.sampler_kl.is_some();
+        if gap.is_nan() || (gap > limit && !in_int8) {
             let (gap, limit) = (format!("{gap:.4}"), limit.to_string());
             return Err(AlignError::SamplerMismatch { gap, limit });
         }
@@ -437,6 +457,9 @@ impl<'a> Trainer<'a> {
         if let Some(broken) = warnings.iter().find(|one| one.code == WarningCode::NotFinite) {
             let message = broken.message.clone();
             return Err(AlignError::Broken { iteration: metrics.iteration, message });
+        }
+        if warnings.iter().any(|one| one.code == WarningCode::Int8SamplingLeft) {
+            self.int8_sampling = false;
         }
         let lost = unrecoverable(metrics, &baseline, guards, &warnings);
         self.unrecoverable = if lost.is_some() { self.unrecoverable + 1 } else { 0 };

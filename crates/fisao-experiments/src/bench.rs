@@ -196,9 +196,15 @@ fn in_each_form(
 fn decoding() -> Vec<Case> {
     let case = |name, about, config: fn() -> LlamaConfig, batch, held| {
         Case::new(name, about, move |r| {
-            works::decode(r, Decoding { config: config(), batch, held })
+            works::decode(r, Decoding { config: config(), batch, held, in_int8: false })
         })
         .portable()
+    };
+    let in_int8 = |name, about, config: fn() -> LlamaConfig, batch| {
+        Case::new(name, about, move |r| {
+            let held = Held::Bf16;
+            works::decode(r, Decoding { config: config(), batch, held, in_int8: true })
+        })
     };
     vec![
         case(
@@ -245,6 +251,23 @@ fn decoding() -> Vec<Case> {
         )
         .heavy(),
         case("decode-7b-32-bf16", "32 responses, the same", models::seven, 32, Held::Bf16).heavy(),
+        in_int8(
+            "decode-1024-1-int8",
+            "1 response, d = 1024, 8 layers, int8 weights",
+            models::middle,
+            1,
+        ),
+        in_int8("decode-1024-4-int8", "4 responses, the same", models::middle, 4),
+        in_int8(
+            "decode-7b-1-int8",
+            "1 response, LLaVA-1.5-7B's size, int8 weights",
+            models::seven,
+            1,
+        )
+        .heavy(),
+        in_int8("decode-7b-4-int8", "4 responses, the same", models::seven, 4).heavy(),
+        case("decode-7b-4-bf16", "4 responses, the same, bf16", models::seven, 4, Held::Bf16)
+            .heavy(),
     ]
 }
 

@@ -1,10 +1,8 @@
 //! Linear layers, norms and embedding tables outside of tensors: kernels that read a model's weights where they lie and write into places that the
 //! caller keeps. To the bit what the operations on tensors give.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use burn::backend::Flex;
 use burn::tensor::{DType, Element, Tensor};
 use burn_flex::FlexTensor;
 use bytemuck::Pod;
@@ -13,6 +11,8 @@ use half::{bf16, f16};
 use crate::ActivationDtype;
 use crate::bf16_linear;
 use crate::cpu::{fill_linear, matrix};
+use crate::held_tensor::held;
+use crate::int8::Int8Matrix;
 use crate::low_rank::Path;
 use crate::matrix::Matrix;
 use crate::rms_norm;
@@ -23,16 +23,12 @@ use crate::view::{View, contiguous, forward_strides, stored, values, view};
 /// than a general product is for all of them.
 pub const ROWS: usize = 32;
 
-/// What a tensor of the CPU holds, without what it takes part in.
-fn held<const D: usize>(tensor: &Tensor<D>) -> FlexTensor {
-    let held = tensor.clone().inner().try_into_primitive::<Flex>();
-    held.expect("kernels are chosen for tensors of the CPU only")
-}
-
 /// A linear layer as kernels read it.
 #[derive(Debug)]
 pub struct LinearWeights {
     weight: FlexTensor,
+    /// What is read instead of the weight.
+    int8: Option<Arc<Int8Matrix>>,
     bias: Option<FlexTensor>,
     adapter: Option<Adapter>,
     activations: ActivationDtype,
@@ -83,7 +79,15 @@ impl LinearWeights {
         let weight = held(weight);
         let wide = weight.dtype() == DType::F32;
         let weight = if wide { forward_strides(weight) } else { contiguous(weight) };
-        Self { weight, bias: None, adapter: None, activations: ActivationDtype::F32 }
+        let activations = ActivationDtype::F32;
+        Self { weight, int8: None, bias: None, adapter: None, activations }
+    }
+
+    /// The same with the weight in int8, [made](Int8Matrix::is_of) of this one; inputs are not rounded to bf16 then. Bias and adapter
+    /// stay as they are.
+    #[must_use]
+    pub fn in_int8(self, matrix: &Arc<Int8Matrix>) -> Self {
+        Self { int8: Some(Arc::clone(matrix)), ..self }
     }
 
     /// `x`: `[rows, in]` → `out`: `[rows, out]`.
@@ -94,10 +98,14 @@ impl LinearWeights {
         // Many rows rounded to bf16 have a kernel of their own where the processor multiplies bf16, which is the quicker the more
         // they are. Elsewhere they are products like others, and those of many rows allocate.
         let rounds = self.activations.rounds(self.weight.dtype());
-        let at_once = if rounds && bf16_linear::takes_many_rows() { rows } else { ROWS };
+        let many = self.int8.is_none() && rounds && bf16_linear::takes_many_rows();
+        let at_once = if many { rows } else { ROWS };
         in_parts(out, x, [inputs, outputs], at_once, |out, x| {
             let bias = self.bias.as_ref().map(values);
-            fill_linear(out, x, &self.weight, bias, self.activations);
+            match &self.int8 {
+                Some(matrix) => matrix.fill(out, x, bias),
+                None => fill_linear(out, x, &self.weight, bias, self.activations),
+            }
         });
         if let Some(Adapter { a, b, scale }) = &self.adapter {
             in_parts(out, x, [inputs, outputs], ROWS, |out, x| {
@@ -193,77 +201,5 @@ impl CachedHeads {
     /// As kernels read them.
     pub fn view(&self) -> View<'_, 4> {
         view(&self.0)
-    }
-}
-
-/// A tensor of the CPU as it was when it was held: whoever writes to it later writes to a copy.
-#[derive(Debug, Clone)]
-pub struct HeldTensor(FlexTensor);
-
-impl HeldTensor {
-    /// # Panics
-    /// The tensor is not on the CPU.
-    pub fn new<const D: usize>(tensor: &Tensor<D>) -> Self {
-        Self(held(tensor))
-    }
-
-    /// Whether both are the same memory, read in the same way.
-    pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0.data_arc(), &other.0.data_arc())
-            && self.0.layout() == other.0.layout()
-            && self.0.dtype() == other.0.dtype()
-    }
-
-    /// Type of its elements.
-    pub fn dtype(&self) -> DType {
-        self.0.dtype()
-    }
-
-    /// Length of each dimension.
-    pub fn shape(&self) -> &[usize] {
-        self.0.layout().shape()
-    }
-
-    /// Its elements in row-major order; copied where they lie in another one.
-    pub fn bytes(&self) -> Cow<'_, [u8]> {
-        let row_major = |tensor: &FlexTensor| {
-            let element = tensor.dtype().size();
-            let first = tensor.layout().start_offset() * element;
-            first..first + tensor.layout().num_elements() * element
-        };
-        if self.0.is_contiguous() {
-            Cow::Borrowed(&self.0.bytes()[row_major(&self.0)])
-        } else {
-            let copy = self.0.to_contiguous();
-            Cow::Owned(copy.bytes()[row_major(&copy)].to_vec())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use burn::tensor::Device;
-
-    use super::*;
-
-    #[test]
-    fn held_tensor_is_what_it_was() {
-        let matrix =
-            Tensor::<2>::from_data([[1.0_f32, 2.0, 3.0], [4.0, 5.0, 6.0]], &Device::flex());
-        let held = HeldTensor::new(&matrix);
-        assert!(held.is(&HeldTensor::new(&matrix)));
-        let values: Vec<f32> = bytemuck::pod_collect_to_vec(&held.bytes());
-        assert_eq!(values, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        let turned = HeldTensor::new(&matrix.clone().transpose());
-        assert!(!turned.is(&held), "read in another way");
-        let values: Vec<f32> = bytemuck::pod_collect_to_vec(&turned.bytes());
-        assert_eq!(values, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
-        let values: Vec<f32> =
-            bytemuck::pod_collect_to_vec(&HeldTensor::new(&matrix.clone().narrow(0, 1, 1)).bytes());
-        assert_eq!(values, [4.0, 5.0, 6.0]);
-        let changed = matrix + 1.0;
-        assert!(!HeldTensor::new(&changed).is(&held), "another tensor");
-        let values: Vec<f32> = bytemuck::pod_collect_to_vec(&held.bytes());
-        assert_eq!(values[..1], [1.0], "it was held before the change");
     }
 }

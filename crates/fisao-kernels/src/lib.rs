@@ -24,6 +24,10 @@ mod disjoint_slices;
 #[cfg(target_arch = "x86_64")]
 mod dot_products;
 mod half_linear;
+pub mod held_tensor;
+pub mod int8;
+#[cfg(target_arch = "x86_64")]
+mod int8_dot_products;
 mod kinds;
 mod layer_norm;
 pub mod layer_weights;

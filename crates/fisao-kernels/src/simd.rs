@@ -39,6 +39,20 @@ pub(crate) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
+/// Likewise, as near as the second cache, to which more lines can be under way.
+#[inline(always)]
+#[expect(unsafe_code, reason = "asking for a line reads and writes nothing, whatever the address")]
+pub(crate) fn prefetch_to_second<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction, and it cannot fault.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// The sum of each vector's lanes: halves of a vector are added until one lane is left. Sixteen vectors of AVX-512 are
 /// added up together, a quarter of the work and the same in every bit.
 #[inline(always)]

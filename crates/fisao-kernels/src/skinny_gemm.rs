@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::matrix::{Matrix, SKINNY_ROWS, StoredMatrix};
 use crate::scratch::Scratch;
-use crate::simd::{arch, prefetch, totals};
+use crate::simd::{arch, prefetch, prefetch_to_second, totals};
 use crate::transpose::transpose_into;
 
 /// Bytes of the matrix that make a piece of work.
@@ -21,7 +21,10 @@ const PIECE: usize = 1 << 18;
 /// Bytes of a matrix from which it will hardly be found in a core's own cache.
 const CACHED: usize = 1 << 16;
 /// Bytes by which a stream is asked for ahead.
-const AHEAD: usize = 1 << 13;
+pub(crate) const AHEAD: usize = 1 << 13;
+/// The same for int8, and into the second cache twice [`AHEAD`] before: there is less to do with each line than with one of larger
+/// numbers, and the first cache can wait for too few lines at a time.
+pub(crate) const NEXT: usize = 1 << 10;
 /// Up to so many rows of `x` the limit is memory, which gives most to one stream at a time; beyond, it is arithmetic,
 /// which several rows of the matrix at once serve better.
 const STREAMED_ROWS: usize = 4;
@@ -33,17 +36,21 @@ pub(crate) const NEAR: u8 = 0;
 /// Likewise, and those of the next tile are asked for.
 const FAR: u8 = 1;
 /// What follows is asked for at a fixed distance, for tiles of one row.
-const STREAMED: u8 = 2;
+pub(crate) const STREAMED: u8 = 2;
 
 /// Columns that are widened at once where that takes a detour through memory: few enough for a cache.
 const WIDENED: usize = 1024;
 
 /// An element of a matrix, widened to f32 on its way through the registers.
 pub(crate) trait Stored: Copy + Send + Sync {
-    /// Whether [`tile`](Self::tile) reads a row of `x` in an order of its own, ...
+    /// Values of one element. The last ones of a row may be padding, which meets zeros.
+    const VALUES: usize = 1;
+    /// Registers of a sum.
+    const SUMS: usize = 1;
+    /// Whether [`tile`](Self::tile) reads a row of `x` in an order or a form of its own, ...
     const ORDERED: bool = false;
 
-    /// ... and `x` in that order.
+    /// ... and `x` in that one, in as much memory as the row takes in f32.
     fn order(_x: &[f32], _ordered: &mut [f32]) {}
 
     /// Inner products of `R` rows of the matrix with `N` ordered rows of `x`.
@@ -118,6 +125,44 @@ impl Stored for bf16 {
     }
 }
 
+/// Neighbours of an int8 matrix, each with [`OFFSET`] added: words of 32 bits, the first of them lowest.
+pub(crate) type FourBytes = [u8; FOUR];
+/// Values of a word.
+pub(crate) const FOUR: usize = 4;
+/// Words of a line of the cache, of which a row of such a matrix has a whole number.
+pub(crate) const LINE: usize = 16;
+/// What makes bytes of numbers from −127 to 127.
+pub(crate) const OFFSET: i32 = 128;
+
+impl Stored for FourBytes {
+    const VALUES: usize = FOUR;
+    const SUMS: usize = 2;
+    const ORDERED: bool = true;
+
+    /// Of every [`LINE`] words first the values that meet their lowest bytes, then those that meet the next ones.
+    fn order(x: &[f32], ordered: &mut [f32]) {
+        let lines = ordered.as_chunks_mut::<LINE>().0.as_chunks_mut::<FOUR>().0;
+        // A line may meet nothing of the row.
+        let rows = x.chunks(FOUR * LINE).chain(std::iter::repeat(&[][..]));
+        for (line, x) in lines.iter_mut().zip(rows) {
+            let mut values = [[0.0; FOUR]; LINE];
+            values.as_flattened_mut()[..x.len()].copy_from_slice(x);
+            for (byte, place) in line.iter_mut().enumerate() {
+                *place = values.map(|four| four[byte]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const N: usize, const READ: u8>(
+        simd: S,
+        matrix: [&[Self]; R],
+        x: [&[f32]; N],
+    ) -> [[f32; R]; N] {
+        tile_of_bytes::<S, R, N, READ>(simd, matrix.map(bytemuck::cast_slice), x)
+    }
+}
+
 impl Stored for f16 {
     #[inline(always)]
     fn tile<S: Simd, const R: usize, const N: usize, const READ: u8>(
@@ -179,18 +224,21 @@ impl Half for f16 {
     }
 }
 
-/// `x`: up to [`SKINNY_ROWS`] rows of `in` values, each in one piece, `weight`: `[out, in]`, `bias`: `[out]` → `out`: `[rows, out]`.
+/// `x`: up to [`SKINNY_ROWS`] rows of `in` values, each in one piece, `weight`: `[out, in / values of an element]`, `bias`: `[out]` →
+/// `out`: `[rows, out]`.
 pub(crate) fn multiply<T: Stored>(
     out: &mut [f32],
     x: Matrix<'_>,
     weight: StoredMatrix<'_, T>,
     bias: Option<&[f32]>,
 ) {
-    let (count, inner, width) = (x.rows, weight.columns, weight.rows);
+    let (count, width) = (x.rows, weight.rows);
+    let inner = weight.columns * T::VALUES;
     assert!(count <= SKINNY_ROWS, "{count} rows are not few");
-    assert!(x.columns == inner, "inner sizes of a product");
+    assert!(T::VALUES > 1 || x.columns == inner, "inner sizes of a product");
+    assert!(x.columns <= inner, "inner sizes of a product");
     assert!(bias.is_none_or(|bias| bias.len() == width), "a bias has one value for each output");
-    assert!(weight.data.len() == width * inner, "a matrix without gaps");
+    assert!(weight.data.len() == width * weight.columns, "a matrix without gaps");
     assert!(out.len() == count * width, "a product does not fit its place");
     let ordered = T::ORDERED.then(|| {
         let mut ordered = Scratch::new(count * inner);
@@ -207,7 +255,7 @@ pub(crate) fn multiply<T: Stored>(
         };
     }
     let x = &rows[..count];
-    let bytes = inner.max(1) * size_of::<T>();
+    let bytes = weight.columns.max(1) * size_of::<T>();
     let piece = (PIECE / bytes).max(1);
     if rayon::current_num_threads() == 1 || width <= piece {
         products(x, weight, 0..width, bias, |at, row, values| {
@@ -263,10 +311,14 @@ impl<T: Stored, P: FnMut(usize, usize, &[f32])> WithSimd for Products<'_, T, P> 
     fn with_simd<S: Simd>(self, simd: S) {
         // A matrix from memory is asked for ahead; one in a cache is only held up by that.
         let far = size_of_val(self.weight.data) > CACHED;
-        let near = self.x.len() * self.weight.columns * size_of::<f32>() <= NEAR_BYTES;
+        let near = self.x.iter().map(|row| size_of_val(*row)).sum::<usize>() <= NEAR_BYTES;
         let streamed = self.x.len() == 1 || (self.x.len() <= STREAMED_ROWS && near);
         match (S::F32_LANES >= 16, far) {
             (_, true) if streamed => self.tiles::<S, 1, STREAMED_ROWS, STREAMED>(simd),
+            (true, true) if T::SUMS > 1 => self.tiles::<S, 2, 4, FAR>(simd),
+            (true, false) if T::SUMS > 1 => self.tiles::<S, 2, 4, NEAR>(simd),
+            (false, true) if T::SUMS > 1 => self.tiles::<S, 2, 2, FAR>(simd),
+            (false, false) if T::SUMS > 1 => self.tiles::<S, 2, 2, NEAR>(simd),
             (true, true) => self.tiles::<S, 4, 4, FAR>(simd),
             (true, false) => self.tiles::<S, 4, 4, NEAR>(simd),
             (false, true) => self.tiles::<S, 4, 2, FAR>(simd),
@@ -441,6 +493,68 @@ fn tile_of_pairs<S: Simd, const R: usize, const N: usize, const READ: u8>(
         });
     }
     found
+}
+
+/// One byte of every word as f32, the lowest is the first.
+#[inline(always)]
+fn widened_byte<S: Simd>(simd: S, words: S::u32s, byte: usize) -> S::f32s {
+    /// 2²³ in f32, whose last eight bits a byte takes the place of.
+    const BASE: u32 = 0x4b00_0000;
+    let shifted = simd.wrapping_dyn_shr_u32s(words, simd.splat_u32s(8 * byte as u32));
+    let bits = simd.or_u32s(simd.and_u32s(shifted, simd.splat_u32s(0xff)), simd.splat_u32s(BASE));
+    let offset = simd.splat_f32s(f32::from_bits(BASE) + OFFSET as f32);
+    simd.sub_f32s(simd.transmute_f32s_u32s(bits), offset)
+}
+
+/// Inner products with an int8 matrix, line by line of the cache.
+#[inline(always)]
+fn tile_of_bytes<S: Simd, const R: usize, const N: usize, const READ: u8>(
+    simd: S,
+    matrix: [&[u32]; R],
+    x: [&[f32]; N],
+) -> [[f32; R]; N] {
+    // Bytes at even and at odd places, lest one sum waits for the other.
+    let mut sums = [[[simd.splat_f32s(0.0); R]; N]; 2];
+    let lines = matrix.map(|row| row.as_chunks::<LINE>().0);
+    let length = lines[0].len();
+    let lines = lines.map(|row| &row[..length]);
+    let values = x.map(|row| &row.as_chunks::<LINE>().0.as_chunks::<FOUR>().0[..length]);
+    let ahead = if READ == STREAMED { NEXT } else { R * length * size_of::<[u32; LINE]>() };
+    for pair in 0..length / 2 {
+        for at in [2 * pair, 2 * pair + 1] {
+            if READ != NEAR {
+                for line in &lines {
+                    prefetch(line.as_ptr().wrapping_add(at).wrapping_byte_add(ahead));
+                    if READ == STREAMED {
+                        let far = line.as_ptr().wrapping_add(at).wrapping_byte_add(2 * AHEAD);
+                        prefetch_to_second(far);
+                    }
+                }
+            }
+            for part in 0..LINE / S::F32_LANES {
+                for byte in 0..FOUR {
+                    let weights: [S::f32s; R] = std::array::from_fn(|r| {
+                        widened_byte(simd, S::as_simd_u32s(&lines[r][at]).0[part], byte)
+                    });
+                    let x: [S::f32s; N] =
+                        std::array::from_fn(|n| S::as_simd_f32s(&values[n][at][byte]).0[part]);
+                    for n in 0..N {
+                        for r in 0..R {
+                            let sum = &mut sums[byte % 2][n][r];
+                            *sum = simd.mul_add_e_f32s(weights[r], x[n], *sum);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let [mut sums, odd] = sums;
+    for n in 0..N {
+        for r in 0..R {
+            sums[n][r] = simd.add_f32s(sums[n][r], odd[n][r]);
+        }
+    }
+    totals(simd, sums)
 }
 
 #[cfg(test)]

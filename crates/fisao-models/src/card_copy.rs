@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Tensor};
 use fisao_cuda::{Storage, WeightSource, WeightTensor};
-use fisao_kernels::layer_weights::HeldTensor;
+use fisao_kernels::held_tensor::HeldTensor;
 
 use crate::parameters::{Parameters, SharedParameter};
 

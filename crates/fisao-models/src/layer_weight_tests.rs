@@ -30,7 +30,7 @@ fn linear_in_row_chunks_equals_whole() {
             });
             for activations in [ActivationDtype::F32, ActivationDtype::Bf16] {
                 linear.activations = activations;
-                let weights = linear.kernel_weights();
+                let weights = linear.kernel_weights(None);
                 for rows in COUNTS {
                     let x = values([rows, inputs], 4.0);
                     let mut found = vec![f32::NAN; rows * outputs];

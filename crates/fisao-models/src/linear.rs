@@ -3,7 +3,10 @@
 //! Their matrices are nearly all of a model, so they stay in the type they are loaded in, 16 bits for
 //! most checkpoints. Everything else, and everything that is computed, is f32.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Device, Int, Tensor};
+use fisao_kernels::int8::Int8Matrix;
 use fisao_kernels::layer_weights::{AdapterParts, EmbeddingWeights, LinearWeights};
 use fisao_kernels::{Operation, adapted, is_fused, is_fused_weight, three, two};
 
@@ -128,11 +131,12 @@ impl Linear {
         }
     }
 
-    /// What a decoding step on the CPU reads.
-    pub(crate) fn kernel_weights(&self) -> LinearWeights {
+    /// What a decoding step on the CPU reads: its weight, or the same in int8.
+    pub(crate) fn kernel_weights(&self, rounded: Option<&Arc<Int8Matrix>>) -> LinearWeights {
         let adapter = self.adapter.as_ref();
         let adapter = adapter.map(|LowRank { a, b, scale }| AdapterParts { a, b, scale: *scale });
-        LinearWeights::new(&self.weight, self.bias.as_ref(), adapter, self.activations)
+        let (bias, activations) = (self.bias.as_ref(), self.activations);
+        in_int8(LinearWeights::new(&self.weight, bias, adapter, activations), &self.weight, rounded)
     }
 
     /// Whether inputs are rounded.
@@ -165,6 +169,17 @@ pub(crate) fn by_columns(weight: Tensor<2>) -> Tensor<2> {
     }
     let device = weight.device();
     Tensor::from_data(weight.transpose().into_data(), &device).transpose()
+}
+
+/// The same with the weight in int8, where it is given.
+pub(crate) fn in_int8(
+    weights: LinearWeights,
+    weight: &Tensor<2>,
+    rounded: Option<&Arc<Int8Matrix>>,
+) -> LinearWeights {
+    let Some(rounded) = rounded else { return weights };
+    assert!(rounded.is_of(weight), "the weight has changed since it was quantised");
+    weights.in_int8(rounded)
 }
 
 /// `x Wᵀ`, by a kernel of our own where there is one: `[rows, in]`, `[out, in]` → `[rows, out]`.

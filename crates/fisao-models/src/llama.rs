@@ -13,11 +13,12 @@ mod card_session;
 mod cpu_decoding;
 mod decoding_session;
 mod gradient_checkpointing;
+mod int8_decoder;
 mod layer;
 mod positions;
 pub(crate) mod rotary;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Device, Int, Tensor};
 use fisao_cuda::{CudaError, Driver, Storage};
@@ -36,6 +37,7 @@ pub use card_outlook::{CardBatches, CardMemory};
 pub(crate) use card_scoring::{CardBatch, CardScoring};
 pub(crate) use decoding_session::{DecodingSession, PromptBatch, Sequences};
 pub use gradient_checkpointing::LayerInputs;
+use int8_decoder::Int8Decoder;
 pub(crate) use layer::swiglu;
 use layer::{Context, DecoderLayer};
 pub use positions::{PositionScheme, Positions};
@@ -148,6 +150,10 @@ pub struct Llama {
     rotary: RotaryEmbedding,
     /// Where the decoder runs, if not on the tensors' device.
     card: Option<Arc<Card>>,
+    /// The matrices of all clones in int8, once that was asked for.
+    rounded: Arc<OnceLock<Int8Decoder>>,
+    /// Whether decoding steps on the CPU read these.
+    decodes_in_int8: bool,
 }
 
 impl Llama {
@@ -188,7 +194,17 @@ impl Llama {
             Some(Linear::load(weights, &format!("{name}.lm_head"), size, false, device)?)
         };
         let rotary = RotaryEmbedding::new(&config);
-        Ok(Self { config, embed_tokens, layers, norm, lm_head, rotary, card: None })
+        Ok(Self {
+            config,
+            embed_tokens,
+            layers,
+            norm,
+            lm_head,
+            rotary,
+            card: None,
+            rounded: Arc::default(),
+            decodes_in_int8: false,
+        })
     }
 
     /// Sizes.

@@ -88,20 +88,25 @@ fn allocations(model: &VisionLanguageModel, responses: usize, length: usize) -> 
 fn decoding_step_does_not_allocate() {
     const SHORT: usize = 3;
     const LONG: usize = 30;
-    for (dtype, rounds) in
-        [(DType::F32, false), (DType::BF16, false), (DType::BF16, true), (DType::F16, false)]
+    let exact =
+        [(DType::F32, false), (DType::BF16, false), (DType::BF16, true), (DType::F16, false)];
+    let int8 = [(DType::BF16, false, true), (DType::BF16, true, true)];
+    for (dtype, rounds, int8) in
+        exact.map(|(dtype, rounds)| (dtype, rounds, false)).into_iter().chain(int8)
     {
         let plain = model(dtype, rounds);
         let mut adapted = plain.clone();
         adapted.add_lora(&LoraConfig::default(), 1).expect("all targets exist");
         for (adapters, model) in [(false, plain), (true, adapted)] {
+            let model = if int8 { model.decoding_in_int8() } else { model };
             // A response, a few, and more than meet a matrix at once; by all threads and by one.
             for responses in [1, 5, 48] {
                 let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
                 let both = || [SHORT, LONG].map(|length| allocations(&model, responses, length));
                 let (by_all, by_one) = (both(), one.install(both));
                 for (threads, [short, long]) in [("all", by_all), ("one", by_one)] {
-                    let what = format!("{dtype:?}, rounding {rounds}, adapters {adapters}");
+                    let what =
+                        format!("{dtype:?}, rounding {rounds}, int8 {int8}, adapters {adapters}");
                     // One in every other step would be that many.
                     let more = long.saturating_sub(short);
                     assert!(

@@ -118,6 +118,7 @@ mod tests {
             recall: None,
             length: None,
             unrecoverable: 1,
+            int8_sampling_left: true,
         }
     }
 

@@ -78,6 +78,7 @@ impl Trainer<'_> {
             approx_kl: report.policy.approx_kl(),
             ratio_max: report.policy.ratio_max(),
             sampler_gap: rollout.sampler_gap(),
+            sampler_kl: rollout.sampler_kl,
             epochs_done: report.epochs,
             steps: report.steps,
             grad_norm: report.grad_norm,

@@ -46,6 +46,9 @@ pub struct TrainerState {
     /// Iterations in a row, up to now, that gave reason to stop.
     #[serde(alias = "hopeless")]
     pub unrecoverable: usize,
+    /// Whether int8 weights are no longer sampled with, as `guards.sampler-kl` was exceeded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub int8_sampling_left: bool,
 }
 
 impl TrainerState {
@@ -119,6 +122,7 @@ impl Trainer<'_> {
             recall: self.recall,
             length: self.length,
             unrecoverable: self.unrecoverable,
+            int8_sampling_left: self.config.align.int8_sampling && !self.int8_sampling,
         }
     }
 
@@ -157,6 +161,7 @@ impl Trainer<'_> {
         self.base_recall = state.base_recall;
         self.base_correct = state.base_correct;
         self.unrecoverable = state.unrecoverable;
+        self.int8_sampling = self.config.align.int8_sampling && !state.int8_sampling_left;
         if let (Some(controller), Some(saved)) = (&mut self.recall, state.recall) {
             *controller = saved;
         }

@@ -68,6 +68,7 @@ const WORDS: &[(&str, &str)] = &[
     ("ppo", "align.activation-dtype"),
     ("ppo", "align.gradient-checkpointing"),
     ("ppo", "align.exact"),
+    ("ppo", "align.int8-sampling"),
     ("ppo", "align.schedule"),
     ("ppo", "checkpoint.best"),
     ("ppo", "recall.constraint"),
@@ -186,7 +187,9 @@ fn every_config_key_takes_effect() {
         for key in all_keys(kind) {
             let value = match key.as_str() {
                 "objective.kind" => continue,
-                "align.gradient-checkpointing" | "align.exact" => "true",
+                // Refused where nothing is sampled.
+                "align.int8-sampling" if ["dpo", "sft"].contains(&kind) => continue,
+                "align.gradient-checkpointing" | "align.exact" | "align.int8-sampling" => "true",
                 "recall.constraint" | "length.constraint" => "false",
                 "align.activation-dtype" => "\"bf16\"",
                 "align.schedule" => "\"cosine\"",

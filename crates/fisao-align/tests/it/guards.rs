@@ -43,6 +43,11 @@ fn each_failure_raises_its_own_warning() {
     assert_eq!(codes(|m| m.policy_loss = f64::NAN), [WarningCode::NotFinite]);
     assert_eq!(codes(|m| m.grad_norm = f64::INFINITY), [WarningCode::NotFinite]);
     assert_eq!(codes(|m| m.sampler_gap = 0.1), [WarningCode::SamplerMismatch]);
+    // Int8 weights make another sampler, whose single tokens may differ by more.
+    let in_int8 = |m: &mut IterationMetrics, kl| (m.sampler_gap, m.sampler_kl) = (0.1, Some(kl));
+    assert_eq!(codes(|m| in_int8(m, 1e-4)), []);
+    assert_eq!(codes(|m| in_int8(m, 0.01)), [WarningCode::Int8SamplingLeft]);
+    assert_eq!(codes(|m| in_int8(m, f64::NAN)), [WarningCode::NotFinite]);
     assert_eq!(codes(|m| m.kl_per_token = Some(0.6)), [WarningCode::KlHigh]);
     assert_eq!(codes(|m| m.ratio_max = 12.26), [WarningCode::RatioHigh]);
     assert_eq!(codes(|m| m.entropy = 0.1), [WarningCode::EntropyCollapsed]);

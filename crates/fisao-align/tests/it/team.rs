@@ -131,7 +131,9 @@ fn exact_runs_are_equal_for_any_number_of_processes() {
         config.align.samples_per_image = 3;
     };
     let recomputed = |config: &mut AlignConfig| config.align.gradient_checkpointing = true;
-    let settings: [&dyn Fn(&mut AlignConfig); 4] = [&|_| {}, &groups, &pairs, &recomputed];
+    let in_int8 = |config: &mut AlignConfig| config.align.int8_sampling = true;
+    let settings: [&dyn Fn(&mut AlignConfig); 5] =
+        [&|_| {}, &groups, &pairs, &recomputed, &in_int8];
     for set in settings {
         let mut config = config(true);
         set(&mut config);

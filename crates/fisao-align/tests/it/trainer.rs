@@ -18,7 +18,7 @@ use fisao_align::ppo::PpoConfig;
 use fisao_align::sampling::generate;
 use fisao_align::tasks::{Answer, Task, TaskSource};
 use fisao_align::trainer::{Trainer, TrainerState};
-use fisao_align::{AlignEvent, Phase, RunControl, StopFlag};
+use fisao_align::{AlignEvent, IterationMetrics, Phase, RunControl, StopFlag, WarningCode};
 use fisao_models::generation::{Generated, Sampling};
 use fisao_models::lora::LowRank;
 use fisao_models::parameters::{Parameters, floats};
@@ -66,6 +66,58 @@ fn trainer_log_probabilities_equal_the_samplers() {
         let metrics = trainer.iterate(&mut |_| {}).unwrap();
         assert!(metrics.sampler_gap < 1e-4, "gap {}", metrics.sampler_gap);
     }
+}
+
+/// What iterations that sample with int8 weights measure, what they warn of, and the state they leave.
+fn sampled_in_int8(limit: f64) -> (Vec<IterationMetrics>, Vec<WarningCode>, TrainerState) {
+    let mut config = config();
+    config.align.int8_sampling = true;
+    config.guards.sampler_kl = limit;
+    let mut trainer = trainer(config);
+    let mut codes = Vec::new();
+    let mut emit = |event| {
+        if let AlignEvent::Warning(warning) = event {
+            codes.push(warning.code);
+        }
+    };
+    let metrics = (0..3).map(|_| trainer.iterate(&mut emit).unwrap()).collect();
+    let state = trainer.state();
+    (metrics, codes, state)
+}
+
+#[test]
+fn sampling_in_int8_is_close_and_ratios_use_the_trainers_log_probabilities() {
+    let (metrics, codes, state) = sampled_in_int8(1.0);
+    for metrics in &metrics {
+        let kl = metrics.sampler_kl.expect("it samples with int8 weights");
+        assert!(kl > 1e-9 && kl < 1e-3, "KL {kl}");
+        assert!(metrics.sampler_gap > 1e-4, "other log-probabilities: {}", metrics.sampler_gap);
+    }
+    assert!(!codes.contains(&WarningCode::SamplerMismatch), "{codes:?}");
+    assert!(!state.int8_sampling_left);
+    // Before the first step no ratio differs from one: had it begun with the sampler's log-probabilities, they would.
+    let mut config = config();
+    (config.align.int8_sampling, config.align.learning_rate) = (true, Some(1e-12));
+    let metrics = trainer(config).iterate(&mut |_| {}).unwrap();
+    assert!(metrics.ratio_max < 1.0001, "ratio {}", metrics.ratio_max);
+}
+
+#[test]
+fn sampling_in_int8_ends_for_good_where_it_differs_too_much() {
+    let (metrics, codes, state) = sampled_in_int8(1e-12);
+    assert!(metrics[0].sampler_kl.is_some() && metrics[0].sampler_gap > 1e-4);
+    for metrics in &metrics[1..] {
+        assert!(metrics.sampler_kl.is_none() && metrics.sampler_gap < 1e-4);
+    }
+    let left = codes.iter().filter(|code| **code == WarningCode::Int8SamplingLeft).count();
+    assert_eq!(left, 1);
+    assert!(state.int8_sampling_left);
+    // A run that is resumed does not begin again.
+    let mut config = config();
+    config.align.int8_sampling = true;
+    let mut resumed = trainer(config);
+    resumed.restore(state).unwrap();
+    assert_eq!(resumed.iterate(&mut |_| {}).unwrap().sampler_kl, None);
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub(super) struct Decoding {
     pub(super) config: LlamaConfig,
     pub(super) batch: usize,
     pub(super) held: Held,
+    /// Steps read the matrices in int8.
+    pub(super) in_int8: bool,
 }
 
 /// A step of training.
@@ -73,8 +75,9 @@ fn prompt(length: usize) -> Vec<u32> {
 
 /// Prompts are read, then all responses written to the end, sampled at temperature 1.
 pub(super) fn decode(repetitions: &mut Repetitions, work: Decoding) -> anyhow::Result<Amount> {
-    let Decoding { config, batch, held } = work;
+    let Decoding { config, batch, held, in_int8 } = work;
     let model = model(&config, held, &repetitions.device)?;
+    let model = if in_int8 { model.decoding_in_int8() } else { model };
     let features = features(&config, 1, &repetitions.device);
     let prompts: Vec<Prompt> = (0..batch)
         .map(|row| Prompt { ids: prompt(PROMPT), image: 0, stream: row as u64 })
@@ -95,7 +98,7 @@ pub(super) fn decode(repetitions: &mut Repetitions, work: Decoding) -> anyhow::R
         flops: 2.0 * elements * tokens,
         // Every step reads all matrices once, whatever the batch; a small model's from a cache.
         bytes: if model.decoding_workers() == 1 {
-            held.bytes() * elements * DECODED as f64
+            (if in_int8 { 1.0 } else { held.bytes() }) * elements * DECODED as f64
         } else {
             0.0
         },

@@ -7,7 +7,7 @@ use fisao_cuda::kernels::Heads;
 use fisao_cuda::{
     AdapterTarget, AdapterWeights, CudaError, Decoder, DecoderConfig, Driver, Plan, Storage,
 };
-use fisao_kernels::layer_weights::HeldTensor;
+use fisao_kernels::held_tensor::HeldTensor;
 
 use super::card_outlook::CardMemory;
 use super::layer::DecoderLayer;

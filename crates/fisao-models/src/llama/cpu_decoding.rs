@@ -4,16 +4,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use fisao_kernels::int8::Int8Matrix;
 use fisao_kernels::layer_weights::{CachedHeads, EmbeddingWeights, LinearWeights, NormWeights};
 use fisao_kernels::rotary::{self, Angles};
 use fisao_kernels::view::View;
 use fisao_kernels::{accumulate, attention, swiglu};
 
 use super::decoding_session::PrefillState;
-use super::layer::DecoderLayer;
+use super::layer::{DecoderLayer, LINEARS};
 use super::{Llama, LlamaConfig};
 use crate::attention::Mask;
-use crate::linear::Linear;
 use crate::norm::RmsNorm;
 
 /// Several sequences behind their prompts, a decoder's weights, and room for their steps.
@@ -145,19 +145,24 @@ impl StepBuffers {
 }
 
 impl Layer {
-    fn new(layer: &DecoderLayer, of_prompts: [CachedHeads; 2], numbers: usize) -> Self {
+    fn new(
+        layer: &DecoderLayer,
+        rounded: Option<&[Arc<Int8Matrix>; LINEARS]>,
+        of_prompts: [CachedHeads; 2],
+        numbers: usize,
+    ) -> Self {
+        let [q, k, v, o_proj, gate, up, down_proj] = layer.kernel_weights(rounded);
         Self {
             input_layernorm: layer.input_layernorm.kernel_weights(),
-            queries_keys_values: [&layer.q_proj, &layer.k_proj, &layer.v_proj]
-                .map(Linear::kernel_weights),
+            queries_keys_values: [q, k, v],
             head_norms: layer
                 .head_norms
                 .as_ref()
                 .map(|norms| norms.each_ref().map(RmsNorm::kernel_weights)),
-            o_proj: layer.o_proj.kernel_weights(),
+            o_proj,
             post_attention_layernorm: layer.post_attention_layernorm.kernel_weights(),
-            gate_and_up: [&layer.gate_proj, &layer.up_proj].map(Linear::kernel_weights),
-            down_proj: layer.down_proj.kernel_weights(),
+            gate_and_up: [gate, up],
+            down_proj,
             of_prompts,
             own: [numbers; 2].map(|numbers| vec![0.0; numbers]),
         }
@@ -181,17 +186,17 @@ impl CpuDecoding {
         let sizes = Sizes::new(model.config(), more);
         let prompt = cache.filled();
         let numbers = of.len() * sizes.keys();
-        let layers = model.layers.iter().zip(cache.seen()).map(|(layer, (k, v))| {
-            Layer::new(layer, [CachedHeads::new(&k), CachedHeads::new(&v)], numbers)
-        });
+        let rounded = model.in_int8();
+        let layers =
+            model.layers.iter().zip(cache.seen()).enumerate().map(|(at, (layer, (k, v)))| {
+                let rounded = rounded.map(|rounded| &rounded.layers[at]);
+                Layer::new(layer, rounded, [CachedHeads::new(&k), CachedHeads::new(&v)], numbers)
+            });
         Self {
             table: model.embed_tokens.kernel_weights(),
             layers: layers.collect(),
             norm: model.norm.kernel_weights(),
-            head: match &model.lm_head {
-                Some(head) => head.kernel_weights(),
-                None => LinearWeights::of_weight(&model.embed_tokens.weight),
-            },
+            head: model.head_weights(),
             sizes,
             angles: model.rotary.angles(0..prompt + more),
             prompt,

@@ -11,6 +11,9 @@ use crate::norm::RmsNorm;
 use crate::parameters::{ParameterMut, Parameters};
 use crate::weights::{WeightError, WeightSource};
 
+/// Linear layers of a layer.
+pub(super) const LINEARS: usize = 7;
+
 /// Names of the norms of queries and keys.
 const HEAD_NORMS: [&str; 2] = ["self_attn.q_norm", "self_attn.k_norm"];
 
@@ -86,7 +89,7 @@ impl DecoderLayer {
     }
 
     /// The adaptable linear layers with their names inside the layer.
-    pub(super) fn linears_mut(&mut self) -> [(&'static str, &mut Linear); 7] {
+    pub(super) fn linears_mut(&mut self) -> [(&'static str, &mut Linear); LINEARS] {
         [
             ("self_attn.q_proj", &mut self.q_proj),
             ("self_attn.k_proj", &mut self.k_proj),

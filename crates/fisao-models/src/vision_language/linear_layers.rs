@@ -48,6 +48,32 @@ impl VisionLanguageModel {
         reference
     }
 
+    /// The same model, whose decoder reads int8 copies of its matrices (symmetric, one scale for each output channel) when it
+    /// decodes on the CPU. Prompts, adapters and everything else are computed as before. The copies are made at the first call, and all
+    /// clones of the model share them.
+    ///
+    /// # Panics
+    /// The model is not on the CPU.
+    #[must_use]
+    pub fn decoding_in_int8(&self) -> Self {
+        Self { language_model: self.language_model.decoding_in_int8(), ..self.clone() }
+    }
+
+    /// Whether the decoder decodes on the CPU.
+    pub fn decodes_on_cpu(&self) -> bool {
+        self.language_model.decodes_on_cpu()
+    }
+
+    /// Whether it [does](Self::decoding_in_int8).
+    pub fn decodes_in_int8(&self) -> bool {
+        self.language_model.decodes_in_int8()
+    }
+
+    /// Memory that these matrices take, bytes.
+    pub fn int8_bytes(&self) -> usize {
+        self.language_model.int8_bytes()
+    }
+
     /// Sets what linear layers multiply: those of the decoder's layers, the projector and the image tower, not the linear layer to the
     /// vocabulary, whose rounding would go straight into the log-probabilities. Returns how many of them the setting is
     /// of consequence for.

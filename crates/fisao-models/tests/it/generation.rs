@@ -47,6 +47,44 @@ fn greedy_decoding_does_not_depend_on_the_batch() {
     assert_batch_is_single(&GREEDY);
 }
 
+/// Int8 weights give nearly the same responses, not to the bit, and leave the model as it is.
+#[test]
+fn decoding_in_int8_is_close_and_changes_nothing_else() {
+    let model = tiny_llava(3);
+    let features = model.image_features(pixels(3, 4)).unwrap();
+    let write = |model: &VisionLanguageModel| {
+        model.generate(&prompts(), &features, 1, &GREEDY).expect("responses")
+    };
+    let exact = write(&model);
+    let rounded = model.decoding_in_int8();
+    assert!(rounded.decodes_in_int8() && !model.decodes_in_int8());
+    let found = write(&rounded);
+    assert_eq!(write(&rounded.clone()), found, "copies share the weights");
+    assert_eq!(write(&model), exact);
+    // As long as they say the same.
+    let mut largest = 0.0_f32;
+    for (found, exact) in found.iter().zip(&exact) {
+        // The first token comes of the prompt, which is read with the weights as they are.
+        assert_eq!(found.logprobs[0].to_bits(), exact.logprobs[0].to_bits());
+        let tokens = found.tokens.iter().zip(&exact.tokens);
+        let same = tokens.take_while(|(found, exact)| found == exact).count();
+        let pairs = found.logprobs[..same].iter().zip(&exact.logprobs);
+        largest = pairs.fold(largest, |most, (a, b)| most.max((a - b).abs()));
+    }
+    assert!(largest > 1e-5 && largest < 0.1, "differs by {largest}");
+    let bytes = model.int8_bytes();
+    assert!(bytes > 0, "{bytes}");
+}
+
+#[test]
+#[should_panic(expected = "the weight has changed since it was quantised")]
+fn weights_that_change_are_not_decoded_in_int8() {
+    let mut model = tiny_llava(3).decoding_in_int8();
+    let features = model.image_features(pixels(3, 4)).unwrap();
+    model.visit_linears_mut(&mut |_, linear| linear.weight = linear.weight.clone() * 2.0);
+    let _ = model.generate(&prompts(), &features, 1, &GREEDY);
+}
+
 #[test]
 fn sampling_does_not_depend_on_the_batch() {
     assert_batch_is_single(&SAMPLED);

@@ -331,7 +331,7 @@ fn smaller(config: &AlignConfig) -> Vec<(String, AlignConfig)> {
     all
 }
 
-/// Bytes: the weights, and the larger of the keys and values of captions that are written at once and of the states of responses
+/// Bytes: the weights, once more in int8 where they sample, and the larger of the keys and values of captions that are written at once and of the states of responses
 /// that are differentiated at once.
 fn memory(policy: &Policy, (positions, at_once): (usize, usize), config: &AlignConfig) -> f64 {
     let decoder = policy.model.language_model();
@@ -345,7 +345,8 @@ fn memory(policy: &Policy, (positions, at_once): (usize, usize), config: &AlignC
     let training = (at_work * (positions * kept + logits) * size_of::<f32>()) as f64;
     let sampling = KvCache::bytes(sizes, positions * at_once) as f64;
     let embedding = (hidden * sizes.vocab_size * 2) as f64;
-    decoder.matrix_bytes() as f64 + embedding + training.max(sampling)
+    let rounded = if config.align.int8_sampling { policy.model.int8_bytes() } else { 0 };
+    (decoder.matrix_bytes() + rounded) as f64 + embedding + training.max(sampling)
 }
 
 /// Bytes of memory that the system says are left; `None` where it does not.
