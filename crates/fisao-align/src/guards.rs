@@ -233,7 +233,8 @@ fn update_warnings(m: &IterationMetrics, limits: &GuardLimits) -> Vec<Warning> {
         warnings.push(warning(
             WarningCode::Int8SamplingLeft,
             format!(
-                "int8 weights sample from a distribution that is {kl:.2e} nats per token from the                  policy's (limit {}); the next iterations sample with the weights as they are",
+                "int8 weights sample from a distribution that is {kl:.2e} nats per token from the \
+                 policy's (limit {}); the next iterations sample with the weights as they are",
                 limits.sampler_kl
             ),
             "start with align.int8-sampling = false, or allow more with guards.sampler-kl",
