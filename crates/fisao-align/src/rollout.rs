@@ -109,10 +109,8 @@ pub(crate) fn roll_out(
     let credit = credit(&config.objective, &plan.terms, &groups, &rewards, &estimates);
     let items = objective.items(&RewardedResponses { groups: &groups, rewards: &rewards });
     let entropy = mean_entropy(&estimates);
-    let (old_logprobs, reference_logprobs): (Vec<Vec<f32>>, _) =
+    let (old_logprobs, reference_logprobs) =
         estimates.into_iter().map(|of| (of.logprobs, of.reference)).unzip();
-    let in_int8 = sampled && plan.sampler.decodes_in_int8();
-    let sampler_kl = in_int8.then(|| divergence_per_token(&captions, &old_logprobs));
     Ok(Rollout {
         tasks,
         encoded,
@@ -126,16 +124,9 @@ pub(crate) fn roll_out(
         credit,
         items,
         sampled,
+        in_int8: sampled && plan.sampler.decodes_in_int8(),
         entropy,
-        sampler_kl,
     })
-}
-
-/// `KL(sampler‖trainer)` of the sampler's own tokens, k3, nats per token.
-fn divergence_per_token(captions: &[ScoredResponse], trainer: &[Vec<f32>]) -> f64 {
-    let pairs = || captions.iter().map(|caption| &caption.logprobs).zip(trainer);
-    let total: f64 = pairs().map(|(sampler, trainer)| KlEstimator::K3.sum(sampler, trainer)).sum();
-    total / pairs().map(|(sampler, _)| sampler.len()).sum::<usize>().max(1) as f64
 }
 
 /// Holds the prompts against the features: a placeholder too many or too few, and the image would be read as text.
@@ -229,10 +220,10 @@ pub struct Rollout {
     pub items: Items,
     /// Whether the policy wrote the responses itself, so that their log-probabilities tell of its distribution.
     pub sampled: bool,
+    /// Whether it did so with int8 weights.
+    pub in_int8: bool,
     /// Entropy per token, mean, nats.
     pub entropy: f64,
-    /// `KL(sampler‖policy)` per token, k3, nats, where the sampler has int8 weights.
-    pub sampler_kl: Option<f64>,
 }
 
 impl Rollout {
@@ -244,9 +235,22 @@ impl Rollout {
 
     /// `KL(π_θ‖π_ref)` by the given estimator, summed over all responses, nats.
     pub fn divergence(&self, estimator: KlEstimator) -> f64 {
-        let pairs = self.old_logprobs.iter().zip(&self.reference_logprobs);
-        pairs.map(|(policy, reference)| estimator.sum(policy, reference)).sum()
+        total_divergence(estimator, self.old_logprobs.iter().zip(&self.reference_logprobs))
     }
+
+    /// `KL(sampler‖policy)`, likewise, where the sampler has int8 weights.
+    pub fn sampler_divergence(&self, estimator: KlEstimator) -> Option<f64> {
+        let sampler = self.captions.iter().map(|caption| &caption.logprobs);
+        self.in_int8.then(|| total_divergence(estimator, sampler.zip(&self.old_logprobs)))
+    }
+}
+
+/// Summed over pairs of a response's log-probabilities under both, nats.
+fn total_divergence<'a>(
+    estimator: KlEstimator,
+    pairs: impl Iterator<Item = (&'a Vec<f32>, &'a Vec<f32>)>,
+) -> f64 {
+    pairs.map(|(p, q)| estimator.sum(p, q)).sum()
 }
 
 /// max |a − b| over pairs; NaN where one of them is, which `f64::max` would drop.

@@ -79,8 +79,8 @@ pub struct Trainer<'a> {
     base_recall: Option<f64>,
     base_correct: Option<f64>,
     unrecoverable: usize,
-    /// Whether responses are sampled with int8 weights, which a guard may end.
-    int8_sampling: bool,
+    /// Whether a guard has ended sampling with int8 weights.
+    int8_sampling_left: bool,
     stop: StopFlag,
     /// That work with this one.
     processes: Option<Arc<Processes>>,
@@ -104,7 +104,7 @@ struct IterationSnapshot {
     length: Option<LengthController>,
     baseline: Option<Baseline>,
     unrecoverable: usize,
-    int8_sampling: bool,
+    int8_sampling_left: bool,
 }
 
 impl<'a> Trainer<'a> {
@@ -159,7 +159,6 @@ impl<'a> Trainer<'a> {
             &std::env::temp_dir(),
         );
         Ok(Self {
-            int8_sampling: config.align.int8_sampling,
             config,
             learner: Learner { policy, value_head },
             scorer,
@@ -182,6 +181,7 @@ impl<'a> Trainer<'a> {
             base_recall: None,
             base_correct: None,
             unrecoverable: 0,
+            int8_sampling_left: false,
             stop: StopFlag::default(),
             processes: None,
         })
@@ -282,7 +282,7 @@ impl<'a> Trainer<'a> {
             length: self.length,
             baseline: self.baseline,
             unrecoverable: self.unrecoverable,
-            int8_sampling: self.int8_sampling,
+            int8_sampling_left: self.int8_sampling_left,
         };
         let left = self.learner.policy.language_model().batches_left_to_cpu();
         let outcome = self.attempt(emit);
@@ -303,12 +303,12 @@ impl<'a> Trainer<'a> {
             length,
             baseline,
             unrecoverable,
-            int8_sampling,
+            int8_sampling_left,
         } = snapshot;
         (self.learner, self.optimiser, self.kl) = (learner, optimiser, kl);
         (self.recall, self.length) = (recall, length);
         (self.baseline, self.unrecoverable) = (baseline, unrecoverable);
-        self.int8_sampling = int8_sampling;
+        self.int8_sampling_left = int8_sampling_left;
         self.follow_recall()
     }
 
@@ -323,7 +323,8 @@ impl<'a> Trainer<'a> {
         let sampling = self.sampling(self.config.align.temperature);
         let measured =
             self.recall.is_some() && self.iteration.is_multiple_of(self.recall_config.every);
-        let sampler = self.int8_sampling.then(|| self.learner.policy.decoding_in_int8());
+        let in_int8 = self.config.align.int8_sampling && !self.int8_sampling_left;
+        let sampler = in_int8.then(|| self.learner.policy.decoding_in_int8());
         let plan = RolloutPlan {
             policy: &self.learner.policy,
             sampler: sampler.as_ref().unwrap_or(&self.learner.policy),
@@ -396,8 +397,7 @@ impl<'a> Trainer<'a> {
         }
         let limit = self.config.guards.sampler_gap;
         let gap = rollout.sampler_gap();
-        let in_int8 = rollout.sampler_kl.is_some();
-        if gap.is_nan() || (gap > limit && !in_int8) {
+        if gap.is_nan() || (gap > limit && !rollout.in_int8) {
             let (gap, limit) = (format!("{gap:.4}"), limit.to_string());
             return Err(AlignError::SamplerMismatch { gap, limit });
         }
@@ -458,9 +458,8 @@ impl<'a> Trainer<'a> {
             let message = broken.message.clone();
             return Err(AlignError::Broken { iteration: metrics.iteration, message });
         }
-        if warnings.iter().any(|one| one.code == WarningCode::Int8SamplingLeft) {
-            self.int8_sampling = false;
-        }
+        self.int8_sampling_left |=
+            warnings.iter().any(|one| one.code == WarningCode::Int8SamplingLeft);
         let lost = unrecoverable(metrics, &baseline, guards, &warnings);
         self.unrecoverable = if lost.is_some() { self.unrecoverable + 1 } else { 0 };
         let stop = lost.filter(|_| guards.patience > 0 && self.unrecoverable >= guards.patience);

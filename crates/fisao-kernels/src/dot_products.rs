@@ -43,7 +43,7 @@ const PAIRS: usize = 1024;
 const PANELS: usize = 8;
 /// Rows of the left side that meet all packed panels before the next ones do.
 const BLOCK: usize = 48;
-/// Rows from the one that is packed to the one that is asked for.
+/// Rows from the one that is packed to the one that is asked for, where two make neighbours.
 const AHEAD: usize = 2 * LANES;
 /// Words of the left side that exist at a time, 8 MiB.
 const ROUNDED: usize = 1 << 21;

@@ -11,14 +11,13 @@ use crate::held_tensor::{HeldTensor, held};
 #[cfg(target_arch = "x86_64")]
 use crate::int8_dot_products;
 use crate::matrix::{Matrix, StoredMatrix};
+use crate::rounding::{Symmetric, WHOLE};
 use crate::simd::vectorised;
 use crate::skinny_gemm::{self, FOUR, FourBytes, Half, LINE, OFFSET, Stored};
 use crate::view::{contiguous, stored};
 
 /// Largest |q|.
 const MOST: f32 = 127.0;
-/// Added to a small number, it leaves the nearest whole one in the last bits.
-const WHOLE: f32 = 12_582_912.0;
 
 /// A matrix `[out, in]` in 8 bits, row by row.
 #[derive(Debug)]
@@ -109,13 +108,10 @@ fn words_of_row(columns: usize) -> usize {
 /// Fills the words of a row; its scale.
 #[inline(always)]
 fn round_row<T: Copy>(words: &mut [u32], row: &[T], widen: impl Fn(T) -> f32) -> f32 {
-    // In the order of bits, what is not finite is more than what is.
-    let sizes = row.iter().map(|&value| widen(value).to_bits() & 0x7fff_ffff);
-    let most = f32::from_bits(sizes.fold(0, u32::max));
-    if !most.is_finite() {
-        return f32::NAN;
+    let Symmetric { scale, factor } = Symmetric::of(row.iter().map(|&value| widen(value)), MOST);
+    if scale.is_nan() {
+        return scale;
     }
-    let factor = if most > 0.0 { MOST / most } else { 0.0 };
     let byte = |value: T| {
         let bits = widen(value).mul_add(factor, WHOLE).to_bits();
         (bits & 0xff) ^ OFFSET as u32
@@ -127,7 +123,7 @@ fn round_row<T: Copy>(words: &mut [u32], row: &[T], widen: impl Fn(T) -> f32) ->
     if !rest.is_empty() {
         words[fours.len()] = (0..rest.len()).map(|at| byte(rest[at]) << (8 * at)).sum();
     }
-    most / MOST
+    scale
 }
 
 #[cfg(test)]

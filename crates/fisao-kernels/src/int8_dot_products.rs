@@ -14,8 +14,8 @@ use std::array::from_fn;
 
 use pulp::{Simd, cast};
 
-use crate::simd::{prefetch, prefetch_to_second};
-use crate::skinny_gemm::{AHEAD, FOUR, LINE, NEAR, NEXT, OFFSET, STREAMED, Stored};
+use crate::rounding::{Symmetric, WHOLE};
+use crate::skinny_gemm::{FOUR, LINE, OFFSET, Stored, prefetch_bytes};
 
 /// The same words as [`crate::skinny_gemm::FourBytes`], multiplied in another way.
 pub(crate) type FourBytes = [i8; FOUR];
@@ -25,8 +25,6 @@ type Bytes = [i8; FOUR * LINE];
 
 /// Largest whole number that a row of `x` is rounded to: both of its bytes are from −128 to 127.
 const MOST: f32 = 32_639.0;
-/// Added to a small number, it leaves the nearest whole one in the last bits.
-const WHOLE: f32 = 12_582_912.0;
 /// Lines behind the bytes of a row of `x`: where sums of high and of low bytes begin, which takes the matrix' offset away again, and the
 /// scale.
 const ENDS: usize = 3;
@@ -73,11 +71,7 @@ impl Stored for FourBytes {
 /// Rounds a row of `x` to both bytes of its numbers, and fills what is behind them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn split(x: &[f32], lines: &mut [[Bytes; 2]], ends: &mut [[i32; LINE]; ENDS]) {
-    // In the order of bits, what is not finite is more than what is.
-    let most = x.iter().fold(0, |most, value| (value.to_bits() & 0x7fff_ffff).max(most));
-    let most = f32::from_bits(most);
-    let scale = if most.is_finite() { most / MOST } else { f32::NAN };
-    let factor = if most > 0.0 { MOST / most } else { 0.0 };
+    let Symmetric { scale, factor } = Symmetric::of(x.iter().copied(), MOST);
     let mut begin = [_mm512_setzero_si512(); 2];
     let offset = cast([OFFSET as u8; FOUR * LINE]);
     let (whole, last) = x.as_chunks::<{ FOUR * LINE }>();
@@ -117,18 +111,12 @@ fn tile<const R: usize, const N: usize, const READ: u8>(
         sums[0][0][n] = [cast(ends[n][0]); R];
         sums[0][1][n] = [cast(ends[n][1]); R];
     }
-    let ahead = if READ == STREAMED { NEXT } else { R * length * size_of::<Line>() };
+    let tile = R * length * size_of::<Line>();
     for pair in 0..length / 2 {
         for half in 0..2 {
             let at = 2 * pair + half;
-            if READ != NEAR {
-                for row in &matrix {
-                    let line = row.as_ptr().wrapping_add(at);
-                    prefetch(line.wrapping_byte_add(ahead));
-                    if READ == STREAMED {
-                        prefetch_to_second(line.wrapping_byte_add(2 * AHEAD));
-                    }
-                }
+            for row in &matrix {
+                prefetch_bytes::<READ>(row.as_ptr().wrapping_add(at), tile);
             }
             let words: [__m512i; R] = from_fn(|r| cast(matrix[r][at]));
             let apart = if R * N <= FOUR { half } else { 0 };

@@ -9,6 +9,8 @@ use pulp::Simd;
 #[cfg(target_arch = "x86_64")]
 use pulp::{f32x16, x86::V4};
 
+use crate::rounding::WHOLE;
+
 /// Lanes of a partial sum: one AVX-512 register.
 pub(crate) const LANES: usize = 16;
 
@@ -27,27 +29,28 @@ pub(crate) fn arch() -> pulp::Arch {
 
 /// Asks for the cache line at an address, which need not be one of anything.
 #[inline(always)]
-#[expect(unsafe_code, reason = "asking for a line reads and writes nothing, whatever the address")]
 pub(crate) fn prefetch<T>(address: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 processor has the instruction, and it cannot fault.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
+    prefetch_to::<true, T>(address);
 }
 
 /// Likewise, as near as the second cache, to which more lines can be under way.
 #[inline(always)]
-#[expect(unsafe_code, reason = "asking for a line reads and writes nothing, whatever the address")]
 pub(crate) fn prefetch_to_second<T>(address: *const T) {
+    prefetch_to::<false, T>(address);
+}
+
+#[inline(always)]
+#[expect(unsafe_code, reason = "asking for a line reads and writes nothing, whatever the address")]
+fn prefetch_to<const FIRST: bool, T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 processor has the instruction, and it cannot fault.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T1>(address.cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        if FIRST {
+            _mm_prefetch::<_MM_HINT_T0>(address.cast());
+        } else {
+            _mm_prefetch::<_MM_HINT_T1>(address.cast());
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
@@ -173,12 +176,10 @@ const RANGE: f32 = -87.0;
 /// result is 0; above 88 it stays at e⁸⁸. A NaN stays one.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    /// Adding it pushes the fraction out of an f32's mantissa, so that the low bits hold `round(x)`.
-    const ROUND: f32 = 12_582_912.0;
     let bounded = if x > 88.0 { 88.0 } else { x };
     let bounded = if bounded < RANGE { RANGE } else { bounded };
-    let shifted = bounded * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
+    let shifted = bounded * std::f32::consts::LOG2_E + WHOLE;
+    let n = shifted - WHOLE;
     // ln 2 in two parts, so that n · ln 2 loses nothing.
     let r = bounded - n * 0.693_359_4 + n * 2.121_944_4e-4;
     let mut p = 1.987_569_2e-4_f32;

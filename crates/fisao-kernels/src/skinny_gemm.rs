@@ -21,10 +21,10 @@ const PIECE: usize = 1 << 18;
 /// Bytes of a matrix from which it will hardly be found in a core's own cache.
 const CACHED: usize = 1 << 16;
 /// Bytes by which a stream is asked for ahead.
-pub(crate) const AHEAD: usize = 1 << 13;
+const AHEAD: usize = 1 << 13;
 /// The same for int8, and into the second cache twice [`AHEAD`] before: there is less to do with each line than with one of larger
 /// numbers, and the first cache can wait for too few lines at a time.
-pub(crate) const NEXT: usize = 1 << 10;
+const NEXT: usize = 1 << 10;
 /// Up to so many rows of `x` the limit is memory, which gives most to one stream at a time; beyond, it is arithmetic,
 /// which several rows of the matrix at once serve better.
 const STREAMED_ROWS: usize = 4;
@@ -36,7 +36,7 @@ pub(crate) const NEAR: u8 = 0;
 /// Likewise, and those of the next tile are asked for.
 const FAR: u8 = 1;
 /// What follows is asked for at a fixed distance, for tiles of one row.
-pub(crate) const STREAMED: u8 = 2;
+const STREAMED: u8 = 2;
 
 /// Columns that are widened at once where that takes a detour through memory: few enough for a cache.
 const WIDENED: usize = 1024;
@@ -506,6 +506,19 @@ fn widened_byte<S: Simd>(simd: S, words: S::u32s, byte: usize) -> S::f32s {
     simd.sub_f32s(simd.transmute_f32s_u32s(bits), offset)
 }
 
+/// Asks for what follows a line of an int8 matrix that is read as `READ` says, in tiles of so many bytes.
+#[inline(always)]
+pub(crate) fn prefetch_bytes<const READ: u8>(line: *const [u32; LINE], tile: usize) {
+    match READ {
+        NEAR => {}
+        STREAMED => {
+            prefetch(line.wrapping_byte_add(NEXT));
+            prefetch_to_second(line.wrapping_byte_add(2 * AHEAD));
+        }
+        _ => prefetch(line.wrapping_byte_add(tile)),
+    }
+}
+
 /// Inner products with an int8 matrix, line by line of the cache.
 #[inline(always)]
 fn tile_of_bytes<S: Simd, const R: usize, const N: usize, const READ: u8>(
@@ -519,17 +532,11 @@ fn tile_of_bytes<S: Simd, const R: usize, const N: usize, const READ: u8>(
     let length = lines[0].len();
     let lines = lines.map(|row| &row[..length]);
     let values = x.map(|row| &row.as_chunks::<LINE>().0.as_chunks::<FOUR>().0[..length]);
-    let ahead = if READ == STREAMED { NEXT } else { R * length * size_of::<[u32; LINE]>() };
+    let tile = R * length * size_of::<[u32; LINE]>();
     for pair in 0..length / 2 {
         for at in [2 * pair, 2 * pair + 1] {
-            if READ != NEAR {
-                for line in &lines {
-                    prefetch(line.as_ptr().wrapping_add(at).wrapping_byte_add(ahead));
-                    if READ == STREAMED {
-                        let far = line.as_ptr().wrapping_add(at).wrapping_byte_add(2 * AHEAD);
-                        prefetch_to_second(far);
-                    }
-                }
+            for line in &lines {
+                prefetch_bytes::<READ>(line.as_ptr().wrapping_add(at), tile);
             }
             for part in 0..LINE / S::F32_LANES {
                 for byte in 0..FOUR {

@@ -21,6 +21,7 @@ impl Trainer<'_> {
         let responses = rollout.captions.len();
         let tokens: usize = rollout.captions.iter().map(|caption| caption.tokens.len()).sum();
         let per_response = |total: f64| total / responses.max(1) as f64;
+        let per_token = |total: f64| total / tokens.max(1) as f64;
         let sums: Vec<f64> = rollout.rewards.iter().map(|row| response_reward(row)).collect();
         let mean = per_response(sums.iter().sum());
         let variance = per_response(sums.iter().map(|sum| (sum - mean).powi(2)).sum());
@@ -63,7 +64,7 @@ impl Trainer<'_> {
             eos_rate: per_response(stopped as f64),
             entropy: rollout.entropy,
             kl: own(per_response(rollout.divergence(KlEstimator::K1))),
-            kl_per_token: own(rollout.divergence(KlEstimator::K3) / tokens.max(1) as f64),
+            kl_per_token: own(per_token(rollout.divergence(KlEstimator::K3))),
             kl_coefficient: self.kl.as_ref().map(KlController::coefficient),
             advantage_mean: credit.map(|credit| credit.whitening.mean),
             advantage_std: credit.map(|credit| credit.whitening.standard_deviation),
@@ -78,7 +79,7 @@ impl Trainer<'_> {
             approx_kl: report.policy.approx_kl(),
             ratio_max: report.policy.ratio_max(),
             sampler_gap: rollout.sampler_gap(),
-            sampler_kl: rollout.sampler_kl,
+            sampler_kl: rollout.sampler_divergence(KlEstimator::K3).map(per_token),
             epochs_done: report.epochs,
             steps: report.steps,
             grad_norm: report.grad_norm,

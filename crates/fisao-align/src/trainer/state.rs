@@ -122,7 +122,7 @@ impl Trainer<'_> {
             recall: self.recall,
             length: self.length,
             unrecoverable: self.unrecoverable,
-            int8_sampling_left: self.config.align.int8_sampling && !self.int8_sampling,
+            int8_sampling_left: self.int8_sampling_left,
         }
     }
 
@@ -161,7 +161,7 @@ impl Trainer<'_> {
         self.base_recall = state.base_recall;
         self.base_correct = state.base_correct;
         self.unrecoverable = state.unrecoverable;
-        self.int8_sampling = self.config.align.int8_sampling && !state.int8_sampling_left;
+        self.int8_sampling_left = state.int8_sampling_left;
         if let (Some(controller), Some(saved)) = (&mut self.recall, state.recall) {
             *controller = saved;
         }
