@@ -136,7 +136,7 @@ NODES = {
     "cards": {"flops": 300e12, "memory": 3e12, "network": 50e9},
 }
 # How fast one thread makes and reads messages, bytes a second: `cargo test --release -p fisao-align -- --ignored speed_of_messages --nocapture`.
-MESSAGES = 0.74e9
+MESSAGES = 1.4e9
 
 
 def predicted(node, processes, images):

@@ -10,7 +10,7 @@ use crate::error::AlignError;
 use crate::features::FeatureCache;
 use crate::mentions::{MentionScorer, ScoredResponse};
 use crate::run_control::RunControl;
-use crate::sampling::{Request, sample, tasks_at_once_shared};
+use crate::sampling::{Request, sample, tasks_at_once};
 use crate::tasks::{Task, TaskSource};
 use crate::token_rewards::{AdditionalRewards, response_reward, token_rewards};
 
@@ -105,7 +105,7 @@ pub fn describe_all_with(
 ) -> Result<(Vec<ScoredResponse>, Vec<ImageEmbedding>), AlignError> {
     let count = source.count();
     let (mut captions, mut images) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    for part in parts(source, tasks_at_once_shared(policy, length, control.team)) {
+    for part in parts(source, tasks_at_once(policy, length, control.team)) {
         let (first, tasks) = part?;
         tasks.iter().for_each(&mut *seen);
         let part = (tasks.as_slice(), first);

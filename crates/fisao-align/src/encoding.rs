@@ -4,14 +4,15 @@ use burn::tensor::Device;
 use fisao_models::image::PixelValues;
 use fisao_models::parallel::{parallel_chunks, workers_on};
 use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
-use fisao_verifier::regions::ImageEmbedding;
+use fisao_verifier::regions::{ImageEmbedding, RegionWeights};
 use fisao_verifier::scorer::Verifier;
 use serde::{Deserialize, Serialize};
 
 use crate::error::AlignError;
 use crate::run_control::RunControl;
 use crate::sharing::{
-    Kind, PackedEmbedding, PackedFeatures, PackedTask, Work, WorkModels, in_parts, perform,
+    Kind, PackedEmbedding, PackedFeatures, PackedPixels, PackedTask, Work, WorkModels, in_parts,
+    perform,
 };
 use crate::tasks::{Task, TaskSource};
 
@@ -72,8 +73,11 @@ pub fn encode_on(
     assert!(one_each, "words are verified against one image");
     let Some(team) = control.team else { return encode_here(policy, verifier, tasks, control) };
     let parts: Vec<&[Task]> = in_parts(tasks, team.parts()).collect();
-    let work = |at: usize| Encode(parts[at].iter().map(PackedTask::of).collect());
-    let models = WorkModels { policy, verifier: Some(verifier), value_head: None };
+    let work = |at: usize| Encode {
+        tasks: parts[at].iter().map(PackedTask::of).collect(),
+        weights: verifier.weights(),
+    };
+    let models = WorkModels::new(Some(policy), Some(verifier), None);
     let device = policy.device();
     let images = perform(team, models, parts.len(), work, control)?.into_iter().flatten();
     let unpacked = |(features, embedding): (PackedFeatures, PackedEmbedding)| {
@@ -85,7 +89,11 @@ pub fn encode_on(
 
 /// A part of [`encode_on`].
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Encode(Vec<PackedTask>);
+pub(crate) struct Encode {
+    tasks: Vec<PackedTask>,
+    /// On which it depends whether parts of images are embedded.
+    weights: Option<RegionWeights>,
+}
 
 impl Work for Encode {
     const KIND: Kind = Kind::Encode;
@@ -93,13 +101,13 @@ impl Work for Encode {
 
     fn done(
         &self,
-        WorkModels { policy, verifier, .. }: WorkModels<'_>,
+        models: WorkModels<'_>,
         control: RunControl<'_>,
     ) -> Result<Self::Answer, AlignError> {
-        let verifier = verifier.expect("images are encoded for policy and verifier");
-        let tasks: Vec<Task> = self.0.iter().map(PackedTask::unpacked).collect();
+        let verifier = models.verifier().clone().with_weights(self.weights);
+        let tasks: Vec<Task> = self.tasks.iter().map(PackedTask::unpacked).collect();
         let EncodedImages { features, embeddings } =
-            encode_here(policy, verifier, &tasks, control)?;
+            encode_here(models.policy(), &verifier, &tasks, control)?;
         let packed = features.iter().zip(&embeddings).map(|(features, embedding)| {
             (PackedFeatures::of(features), PackedEmbedding::of(embedding))
         });
@@ -159,6 +167,74 @@ pub fn encode_images(
     let views: Vec<&[PixelValues]> =
         tasks.iter().map(|task| task.verifier_images.as_slice()).collect();
     Ok(verifier.embed_views(&views)?)
+}
+
+/// The verifier's embeddings of images that each come with their views, on all cores of the CPU; shared where `control` says so, and
+/// stopped before a batch.
+///
+/// # Errors
+/// [`AlignError::Verifier`] when an embedding is not finite, [`AlignError::Stopped`] when that was asked for.
+///
+/// # Panics
+/// See [`Verifier::embed_views`].
+pub fn embed_views(
+    verifier: &Verifier,
+    images: &[Vec<PixelValues>],
+    control: RunControl<'_>,
+) -> Result<Vec<ImageEmbedding>, AlignError> {
+    let Some(team) = control.team else { return embed_views_here(verifier, images, control) };
+    let parts: Vec<&[Vec<PixelValues>]> = in_parts(images, team.parts()).collect();
+    let packed = |views: &Vec<PixelValues>| views.iter().map(PackedPixels::of).collect();
+    let work = |at: usize| EmbedViews {
+        images: parts[at].iter().map(packed).collect(),
+        weights: verifier.weights(),
+    };
+    let models = WorkModels::new(None, Some(verifier), None);
+    let embeddings = perform(team, models, parts.len(), work, control)?.into_iter().flatten();
+    Ok(embeddings.map(|embedding| embedding.unpacked()).collect())
+}
+
+/// A part of [`embed_views`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct EmbedViews {
+    images: Vec<Vec<PackedPixels>>,
+    /// As of [`Encode`].
+    weights: Option<RegionWeights>,
+}
+
+impl Work for EmbedViews {
+    const KIND: Kind = Kind::EmbedViews;
+    type Answer = Vec<PackedEmbedding>;
+
+    fn done(
+        &self,
+        models: WorkModels<'_>,
+        control: RunControl<'_>,
+    ) -> Result<Self::Answer, AlignError> {
+        let verifier = models.verifier().clone().with_weights(self.weights);
+        let unpacked =
+            |views: &Vec<PackedPixels>| views.iter().map(PackedPixels::unpacked).collect();
+        let images: Vec<Vec<PixelValues>> = self.images.iter().map(unpacked).collect();
+        let embeddings = embed_views_here(&verifier, &images, control)?;
+        Ok(embeddings.iter().map(PackedEmbedding::of).collect())
+    }
+}
+
+/// The same by this process alone.
+fn embed_views_here(
+    verifier: &Verifier,
+    images: &[Vec<PixelValues>],
+    control: RunControl<'_>,
+) -> Result<Vec<ImageEmbedding>, AlignError> {
+    let chunks = parallel_chunks(images, workers_on(&verifier.device()), |chunk| {
+        let mut embeddings = Vec::with_capacity(chunk.len());
+        for batch in chunk.chunks(IMAGES_AT_ONCE) {
+            control.check()?;
+            embeddings.extend(verifier.embed_views(batch)?);
+        }
+        Ok(embeddings)
+    });
+    Ok(chunks.into_iter().collect::<Result<Vec<_>, AlignError>>()?.concat())
 }
 
 /// The verifier's embeddings of all images of a source, on all cores of the CPU, without keeping their pixels.

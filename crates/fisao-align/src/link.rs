@@ -1,5 +1,5 @@
-//! Messages between the processes of a command: how they are sent, and what their bytes mean (CBOR, with arrays of numbers as they are in
-//! memory).
+//! Messages between the processes of a command: how they are sent, and what their bytes mean (`MessagePack`, with arrays of numbers as they
+//! are in memory).
 
 use std::fmt::Debug;
 
@@ -50,14 +50,11 @@ impl MessageError {
 }
 
 pub(crate) fn encode(message: &impl Serialize) -> Result<Vec<u8>, MessageError> {
-    let mut bytes = Vec::new();
-    ciborium::into_writer(message, &mut bytes)
-        .map_err(|error| MessageError(format!("written: {error}")))?;
-    Ok(bytes)
+    rmp_serde::to_vec_named(message).map_err(|error| MessageError(format!("written: {error}")))
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MessageError> {
-    ciborium::from_reader(bytes).map_err(|error| MessageError(format!("read: {error}")))
+    rmp_serde::from_slice(bytes).map_err(|error| MessageError(format!("read: {error}")))
 }
 
 /// Numbers as the bytes they are in memory.
@@ -89,7 +86,7 @@ pub(crate) mod as_bytes {
             }
         }
 
-        from.deserialize_byte_buf(Bytes)
+        from.deserialize_bytes(Bytes)
     }
 
     /// Of several arrays with names.

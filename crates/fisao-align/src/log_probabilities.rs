@@ -68,7 +68,7 @@ impl Work for Estimate {
         models: WorkModels<'_>,
         control: RunControl<'_>,
     ) -> Result<Self::Answer, AlignError> {
-        let device = models.policy.device();
+        let device = models.policy().device();
         let responses = self.responses.with_features(|packed| packed.on(&device));
         estimate_here(models, &responses, self.temperature, control)
     }
@@ -76,11 +76,12 @@ impl Work for Estimate {
 
 /// The same by this process alone, on all cores; responses of like length together, so that little of a batch is padding.
 fn estimate_here(
-    WorkModels { policy, value_head, .. }: WorkModels<'_>,
+    models: WorkModels<'_>,
     responses: &PromptedResponses,
     temperature: f64,
     control: RunControl<'_>,
 ) -> Result<Vec<TokenEstimates>, AlignError> {
+    let (policy, value_head) = (models.policy(), models.value_head);
     let reference = policy.without_lora();
     // Responses to one task stay together, where they are read from one prompt.
     let mut longest = vec![0; responses.tasks()];

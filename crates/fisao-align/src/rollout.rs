@@ -101,7 +101,7 @@ pub(crate) fn roll_out(
     let rewards = token_rewards(plan.rule, plan.additional, (scorer, &tasks, &encoded), &captions)?;
 
     clock.start(Phase::Advantages, captions.len(), emit);
-    let models = WorkModels { policy: plan.policy, verifier: None, value_head: plan.value_head };
+    let models = WorkModels::new(Some(plan.policy), None, plan.value_head);
     let prompted = PromptedResponses::new(&tasks, &encoded.features, &captions);
     let estimates = token_estimates(models, &prompted, config.align.temperature, control)?;
     let groups: Vec<usize> =

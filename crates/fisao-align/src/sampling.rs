@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use fisao_models::generation::{Generated, Prompt, Sampling};
 use fisao_models::llama::KvCache;
-use fisao_models::parallel::{cores, parallel_chunks};
+use fisao_models::parallel::parallel_chunks;
 use fisao_models::vision_language::{ImageFeatures, VisionLanguageModel};
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::encoding::{EncodedImages, image_batch};
 use crate::error::AlignError;
 use crate::run_control::RunControl;
 use crate::sharing::{Kind, PackedFeatures, PackedTask, Work, WorkModels, in_parts, perform};
-use crate::tasks::{Task, TaskList, TaskSource};
+use crate::tasks::{Task, TaskList, TaskSource, all_tasks};
 use crate::team::Team;
 
 /// Most sequences decoded together by one core.
@@ -79,7 +79,7 @@ pub fn sample(
         let in_int8 = policy.decodes_in_int8();
         Sample { questions, samples, sampling: sampling.clone(), in_int8 }
     };
-    let models = WorkModels { policy, verifier: None, value_head: None };
+    let models = WorkModels::of_policy(policy);
     // Progress and kept responses are this process's alone, of whole parts.
     let alone = RunControl { kept: None, advance: &|_| {}, ..control };
     let written = perform(team, models, missing.len(), work, alone)?;
@@ -106,10 +106,10 @@ impl Work for Sample {
 
     fn done(
         &self,
-        WorkModels { policy, .. }: WorkModels<'_>,
+        models: WorkModels<'_>,
         control: RunControl<'_>,
     ) -> Result<Self::Answer, AlignError> {
-        let Self { questions, samples, sampling, in_int8 } = self;
+        let (Self { questions, samples, sampling, in_int8 }, policy) = (self, models.policy());
         let rounded = in_int8.then(|| policy.decoding_in_int8());
         let policy = rounded.as_ref().unwrap_or(policy);
         let device = policy.device();
@@ -233,12 +233,7 @@ pub fn generate(
         return generate_here(policy, source, (range, 0), samples, length, sampling, control);
     };
     let indices: Vec<usize> = range.clone().collect();
-    // Images are decoded on all cores.
-    let tasks = parallel_chunks(&indices, cores(), |part| {
-        part.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()
-    });
-    let tasks = tasks.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let tasks: Vec<Task> = tasks.into_iter().flatten().collect();
+    let tasks = all_tasks(source, range.clone())?;
     let parts: Vec<&[usize]> = in_parts(&indices, team.parts()).collect();
     let work = |at: usize| {
         let of_part = &tasks[parts[at][0] - range.start..][..parts[at].len()];
@@ -250,7 +245,7 @@ pub fn generate(
             sampling: sampling.clone(),
         }
     };
-    let models = WorkModels { policy, verifier: None, value_head: None };
+    let models = WorkModels::of_policy(policy);
     let alone = RunControl { advance: &|_| {}, ..control };
     let written = perform(team, models, parts.len(), work, alone)?;
     (control.advance)(tasks.len());
@@ -274,10 +269,10 @@ impl Work for Caption {
 
     fn done(
         &self,
-        WorkModels { policy, .. }: WorkModels<'_>,
+        models: WorkModels<'_>,
         control: RunControl<'_>,
     ) -> Result<Self::Answer, AlignError> {
-        let Self { tasks, first, samples, length, sampling } = self;
+        let (Self { tasks, first, samples, length, sampling }, policy) = (self, models.policy());
         let tasks: Vec<Task> = tasks.iter().map(PackedTask::unpacked).collect();
         let (list, all) = (TaskList(&tasks), (0..tasks.len(), *first));
         generate_here(policy, &list, all, *samples, *length, sampling, control)
@@ -347,22 +342,14 @@ impl BatchPlan {
 }
 
 /// Tasks that [`generate`] works on at once, over all cores: what a caller should ask for at a time who
-/// wants to show responses as they come. `length` is that of prompt and response together, tokens.
-pub fn tasks_at_once(policy: &VisionLanguageModel, length: usize) -> usize {
-    let plan = BatchPlan::of(policy, length);
-    plan.chunks * plan.batch
-}
-
-/// The same of work that may be shared: where it is exact, however many cores there are.
-pub fn tasks_at_once_shared(
-    policy: &VisionLanguageModel,
-    length: usize,
-    team: Option<Team<'_>>,
-) -> usize {
+/// wants to show responses as they come. `length` is that of prompt and response together, tokens. Where work is exact they are as many
+/// for any number of processes and cores.
+pub fn tasks_at_once(policy: &VisionLanguageModel, length: usize, team: Option<Team<'_>>) -> usize {
+    let BatchPlan { chunks, batch } = BatchPlan::of(policy, length);
     match team {
-        None => tasks_at_once(policy, length),
+        None => chunks * batch,
         Some(team) if team.is_exact() => team.parts() * EXACT_BATCH,
-        Some(team) => team.parts() * tasks_at_once(policy, length),
+        Some(team) => team.parts() * chunks * batch,
     }
 }
 

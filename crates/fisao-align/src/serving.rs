@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use fisao_models::vision_language::VisionLanguageModel;
 use fisao_verifier::scorer::Verifier;
 
-use crate::encoding::Encode;
+use crate::encoding::{EmbedViews, Encode};
 use crate::error::AlignError;
+use crate::likelihoods::Likelihoods;
 use crate::link::{Link, MessageError, decode, encode};
 use crate::log_probabilities::Estimate;
 use crate::run_control::RunControl;
@@ -15,6 +16,7 @@ use crate::sharing::{
     Asked, Header, Kind, LearnerState, Message, Parts, Reply, Work, WorkModels, answers, children,
     parent,
 };
+use crate::signals::DecoderViews;
 use crate::update::Differentiate;
 
 /// A message that [`next_order`] and [`serve`] return from.
@@ -43,7 +45,7 @@ pub fn next_order(link: &dyn Link) -> Result<String, AlignError> {
 /// [`AlignError::Link`] when process 0 cannot be reached, [`AlignError::Message`] when it is not understood.
 pub fn serve(
     link: &dyn Link,
-    mut policy: VisionLanguageModel,
+    mut policy: Option<VisionLanguageModel>,
     verifier: Option<&Verifier>,
 ) -> Result<String, AlignError> {
     let mut value_head = None;
@@ -57,17 +59,21 @@ pub fn serve(
             for child in children(link.number(), link.processes()) {
                 link.send(child, &state)?;
             }
-            value_head = decode::<LearnerState>(&state)?.apply(&mut policy);
+            let policy = policy.as_mut().ok_or_else(MessageError::unexpected)?;
+            value_head = decode::<LearnerState>(&state)?.apply(policy);
         }
         if header.asked == Asked::Nothing {
             continue;
         }
-        let models = WorkModels { policy: &policy, verifier, value_head: value_head.as_ref() };
+        let models = WorkModels::new(policy.as_ref(), verifier, value_head.as_ref());
         match header.kind {
             Kind::Encode => work::<Encode>(link, header, models)?,
+            Kind::EmbedViews => work::<EmbedViews>(link, header, models)?,
             Kind::Caption => work::<Caption>(link, header, models)?,
             Kind::Sample => work::<Sample>(link, header, models)?,
             Kind::Estimate => work::<Estimate>(link, header, models)?,
+            Kind::Likelihoods => work::<Likelihoods>(link, header, models)?,
+            Kind::DecoderViews => work::<DecoderViews>(link, header, models)?,
             Kind::Differentiate => work::<Differentiate>(link, header, models)?,
         }
     }

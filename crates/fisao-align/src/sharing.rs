@@ -21,7 +21,7 @@ use crate::team::{Processes, Team};
 use sums::{Sum, added_up};
 
 pub(crate) use learner_state::LearnerState;
-pub(crate) use packed::{PackedEmbedding, PackedFeatures, PackedTask};
+pub(crate) use packed::{PackedEmbedding, PackedFeatures, PackedPixels, PackedTask};
 pub(crate) use tree::{children, parent};
 
 /// A part of some work, which depends on nothing but itself and the models.
@@ -49,12 +49,18 @@ pub(crate) type Add<A> = fn(&mut A, A);
 pub(crate) enum Kind {
     /// Run the image encoders.
     Encode,
+    /// Run the verifier's image encoder.
+    EmbedViews,
     /// Encode images and write responses.
     Caption,
     /// Write responses about images that are encoded.
     Sample,
     /// Read given responses.
     Estimate,
+    /// Say how likely given answers are.
+    Likelihoods,
+    /// Look at captions and their images with the decoder.
+    DecoderViews,
     /// Differentiate the loss of given responses.
     Differentiate,
 }
@@ -62,11 +68,44 @@ pub(crate) enum Kind {
 /// The models that work is done with.
 #[derive(Clone, Copy)]
 pub(crate) struct WorkModels<'a> {
-    pub(crate) policy: &'a VisionLanguageModel,
+    /// Everywhere but where a verifier alone looks at images.
+    policy: Option<&'a VisionLanguageModel>,
     /// Where images are encoded.
-    pub(crate) verifier: Option<&'a Verifier>,
+    verifier: Option<&'a Verifier>,
     /// Where responses are read and differentiated under an objective with a critic.
     pub(crate) value_head: Option<&'a ValueHead>,
+}
+
+impl<'a> WorkModels<'a> {
+    /// Those that there are.
+    pub(crate) fn new(
+        policy: Option<&'a VisionLanguageModel>,
+        verifier: Option<&'a Verifier>,
+        value_head: Option<&'a ValueHead>,
+    ) -> Self {
+        Self { policy, verifier, value_head }
+    }
+
+    /// A policy alone.
+    pub(crate) fn of_policy(policy: &'a VisionLanguageModel) -> Self {
+        Self::new(Some(policy), None, None)
+    }
+
+    /// That of work that needs one.
+    ///
+    /// # Panics
+    /// Only a verifier was opened.
+    pub(crate) fn policy(&self) -> &'a VisionLanguageModel {
+        self.policy.expect("all processes have opened a model")
+    }
+
+    /// That of work that needs one.
+    ///
+    /// # Panics
+    /// Only a model was opened.
+    pub(crate) fn verifier(&self) -> &'a Verifier {
+        self.verifier.expect("all processes have opened a verifier")
+    }
 }
 
 /// What a process is told first.
@@ -175,9 +214,11 @@ pub(crate) fn perform<W: Work>(
     Ok(all?.into_each())
 }
 
-/// Whether the learner's state is another than the others were told last; what they are to be told is kept then.
+/// Whether the learner's state is another than the others were told last; what they are to be told is kept then. A verifier alone learns
+/// nothing.
 fn learner_moved(others: &Processes, models: WorkModels<'_>) -> Result<bool, AlignError> {
-    let state = encode(&LearnerState::of(models.policy, models.value_head))?;
+    let Some(policy) = models.policy else { return Ok(false) };
+    let state = encode(&LearnerState::of(policy, models.value_head))?;
     let mut told = others.told();
     let moved = *told != state;
     *told = state;

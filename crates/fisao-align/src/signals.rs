@@ -21,16 +21,19 @@
 //! Log-probability: uncertainty as in Zhou et al. 2023, arXiv 2310.00754. Agreement: Manakul et al. 2023, arXiv 2303.08896.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
+use burn::tensor::Device;
 use fisao_models::generation::Sampling;
 use fisao_models::image::PixelValues;
-use fisao_models::parallel::parallel_chunks;
+use fisao_models::parallel::{cores, parallel_chunks};
 use fisao_models::parameters::floats;
 use fisao_models::sequences::Example;
 use fisao_models::vision_language::{ImageBatch, ImageFeatures, VisionLanguageModel};
 use fisao_verifier::mentions::TokenMention;
 use fisao_verifier::regions::{ImageEmbedding, RegionWeights, Regions};
 use fisao_verifier::scorer::Verifier;
+use serde::{Deserialize, Serialize};
 
 use crate::captions::{caption, parts};
 use crate::encoding::image_batch;
@@ -38,9 +41,9 @@ use crate::error::AlignError;
 use crate::features::FeatureCache;
 use crate::mentions::{MentionScorer, ScoredResponse};
 use crate::run_control::RunControl;
-use crate::sampling::{Request, tasks_at_once_shared};
+use crate::sampling::{Request, tasks_at_once};
+use crate::sharing::{Kind, PackedFeatures, PackedTask, Work, WorkModels, in_parts, perform};
 use crate::tasks::{Task, TaskSource};
-use crate::team::Team;
 
 /// Captions worked on at once by one core.
 const BATCH: usize = 16;
@@ -112,7 +115,7 @@ impl Signal {
 }
 
 /// What the decoder made of one caption and its image.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DecoderView {
     /// For each token asked for the highest log-probability at an image position, nats.
     pub readings: Vec<f64>,
@@ -164,15 +167,74 @@ pub fn decoder_views(
     tokens: &[u32],
     control: RunControl<'_>,
 ) -> Result<Vec<DecoderView>, AlignError> {
+    let device = policy.device();
+    let prepare = |caption: &ScoredResponse| {
+        Ok(Looked {
+            task: source.task(caption.task)?,
+            features: cache.features_in_memory(caption.task, &device),
+            response: caption.tokens.clone(),
+            mentions: caption.mentions.iter().map(|mention| mention.tokens.clone()).collect(),
+        })
+    };
+    let Some(team) = control.team else {
+        return decoder_views_here(policy, captions, prepare, tokens, control);
+    };
+    let alone = RunControl { advance: &|_| {}, ..control };
+    let mut views = Vec::with_capacity(captions.len());
+    for round in captions.chunks(BATCH * team.parts_at_once(policy.scoring_workers())) {
+        let looked = parallel_chunks(round, cores(), |part| part.iter().map(prepare).collect());
+        let looked = looked.into_iter().collect::<Result<Vec<Vec<_>>, AlignError>>()?;
+        let looked: Vec<Looked> = looked.into_iter().flatten().collect();
+        let parts: Vec<&[Looked]> = in_parts(&looked, team.parts()).collect();
+        let work = |at: usize| DecoderViews {
+            captions: parts[at].iter().map(Looked::packed).collect(),
+            tokens: tokens.to_vec(),
+        };
+        let found = perform(team, WorkModels::of_policy(policy), parts.len(), work, alone)?;
+        views.extend(found.into_iter().flatten());
+        (control.advance)(round.len());
+    }
+    Ok(views)
+}
+
+/// A part of [`decoder_views`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct DecoderViews {
+    captions: Vec<Looked<PackedTask, PackedFeatures>>,
+    tokens: Vec<u32>,
+}
+
+impl Work for DecoderViews {
+    const KIND: Kind = Kind::DecoderViews;
+    type Answer = Vec<DecoderView>;
+
+    fn done(
+        &self,
+        models: WorkModels<'_>,
+        control: RunControl<'_>,
+    ) -> Result<Self::Answer, AlignError> {
+        let (Self { captions, tokens }, policy) = (self, models.policy());
+        let device = policy.device();
+        let prepare = |one: &Looked<PackedTask, PackedFeatures>| Ok(one.unpacked(&device));
+        decoder_views_here(policy, captions, prepare, tokens, control)
+    }
+}
+
+/// The same by this process alone, of captions that `prepare` makes ready.
+fn decoder_views_here<T: Sync>(
+    policy: &VisionLanguageModel,
+    captions: &[T],
+    prepare: impl Fn(&T) -> Result<Looked, AlignError> + Sync,
+    tokens: &[u32],
+    control: RunControl<'_>,
+) -> Result<Vec<DecoderView>, AlignError> {
     let base = policy.without_lora();
-    let parts = Team::parts_alone(control.team, base.scoring_workers());
-    let chunks = parallel_chunks(captions, parts, |chunk| {
+    let chunks = parallel_chunks(captions, base.scoring_workers(), |chunk| {
         let mut views = Vec::with_capacity(chunk.len());
         for batch in chunk.chunks(BATCH) {
             control.check()?;
-            let tasks = batch.iter().map(|caption| source.task(caption.task));
-            let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
-            views.extend(views_of(&base, &tasks, (batch, cache), tokens)?);
+            let looked = batch.iter().map(&prepare).collect::<Result<Vec<_>, _>>()?;
+            views.extend(views_of(&base, &looked, tokens)?);
             (control.advance)(batch.len());
         }
         Ok(views)
@@ -180,22 +242,53 @@ pub fn decoder_views(
     Ok(chunks.into_iter().collect::<Result<Vec<_>, AlignError>>()?.concat())
 }
 
+/// A caption to be looked at. `T` and `F` are what its task and the features of its image are held as.
+#[derive(Debug, Serialize, Deserialize)]
+struct Looked<T = Task, F = ImageFeatures> {
+    task: T,
+    /// Where they are known.
+    features: Option<F>,
+    response: Vec<u32>,
+    /// Tokens of each mention.
+    mentions: Vec<Range<usize>>,
+}
+
+impl Looked {
+    fn packed(&self) -> Looked<PackedTask, PackedFeatures> {
+        Looked {
+            task: PackedTask::of(&self.task),
+            features: self.features.as_ref().map(PackedFeatures::of),
+            response: self.response.clone(),
+            mentions: self.mentions.clone(),
+        }
+    }
+}
+
+impl Looked<PackedTask, PackedFeatures> {
+    fn unpacked(&self, device: &Device) -> Looked {
+        Looked {
+            task: self.task.unpacked(),
+            features: self.features.as_ref().map(|packed| packed.on(device)),
+            response: self.response.clone(),
+            mentions: self.mentions.clone(),
+        }
+    }
+}
+
 /// The same of one batch.
 fn views_of(
     base: &VisionLanguageModel,
-    tasks: &[Task],
-    (captions, cache): (&[ScoredResponse], &FeatureCache),
+    captions: &[Looked],
     tokens: &[u32],
 ) -> Result<Vec<DecoderView>, AlignError> {
-    let numbers = captions.iter().map(|caption| caption.task);
-    let features = features_of(base, tasks, numbers, cache)?;
+    let features = features_of(base, captions)?;
     let mut examples = Vec::with_capacity(captions.len());
-    for (image, (task, caption)) in tasks.iter().zip(captions).enumerate() {
-        examples.push(Example { prompt: &task.prompt, image, response: &caption.tokens });
+    for (image, Looked { task, response, .. }) in captions.iter().enumerate() {
+        examples.push(Example { prompt: &task.prompt, image, response });
     }
     let readings = base.read_images(&examples, &features, tokens, READ_LAYERS);
     let seen = mention_log_probabilities(base, &examples, &features, captions)?;
-    let (blank, shown) = blanks(base, tasks)?;
+    let (blank, shown) = blanks(base, captions)?;
     let blind: Vec<Example<'_>> = examples
         .iter()
         .zip(shown)
@@ -212,28 +305,23 @@ fn views_of(
     Ok(views.collect())
 }
 
-/// Features of the tasks' images, of which those in the cache are not encoded again.
+/// Features of the captions' images, of which those that are known are not encoded again.
 fn features_of(
     base: &VisionLanguageModel,
-    tasks: &[Task],
-    numbers: impl Iterator<Item = usize>,
-    cache: &FeatureCache,
+    captions: &[Looked],
 ) -> Result<ImageFeatures, AlignError> {
-    let device = base.device();
-    let known: Vec<Option<ImageFeatures>> =
-        numbers.map(|number| cache.features_in_memory(number, &device)).collect();
-    if known.iter().all(Option::is_none) {
-        return Ok(base.image_features(image_batch(tasks, &device))?);
+    let missing: Vec<Task> = captions
+        .iter()
+        .filter(|caption| caption.features.is_none())
+        .map(|caption| caption.task.clone())
+        .collect();
+    let encode = || base.image_features(image_batch(&missing, &base.device()));
+    if missing.len() == captions.len() {
+        return Ok(encode()?);
     }
-    let missing = tasks.iter().zip(&known).filter(|(_, known)| known.is_none());
-    let missing: Vec<Task> = missing.map(|(task, _)| task.clone()).collect();
-    let mut encoded = if missing.is_empty() {
-        Vec::new()
-    } else {
-        base.image_features(image_batch(&missing, &device))?.split()
-    }
-    .into_iter();
-    let each = known.into_iter().map(|known| known.or_else(|| encoded.next()));
+    let encoded = if missing.is_empty() { Vec::new() } else { encode()?.split() };
+    let mut encoded = encoded.into_iter();
+    let each = captions.iter().map(|one| one.features.clone().or_else(|| encoded.next()));
     Ok(ImageFeatures::cat(each.flatten().collect()))
 }
 
@@ -247,17 +335,17 @@ struct BlankKind<'a> {
     instruction: &'a [u32],
 }
 
-/// Features of blank images like the tasks', one of each kind and instruction, and which of them stands for each task. A blank
+/// Features of blank images like the captions', one of each kind and instruction, and which of them stands for each caption. A blank
 /// image is the processor's mean colour.
 fn blanks(
     base: &VisionLanguageModel,
-    tasks: &[Task],
+    captions: &[Looked],
 ) -> Result<(ImageFeatures, Vec<usize>), AlignError> {
     let reads_size = base.config().family().reads_original_size();
     let mut kinds: Vec<BlankKind<'_>> = Vec::new();
     let mut blanks: Vec<PixelValues> = Vec::new();
-    let mut shown = Vec::with_capacity(tasks.len());
-    for Task { image, instruction, .. } in tasks {
+    let mut shown = Vec::with_capacity(captions.len());
+    for Task { image, instruction, .. } in captions.iter().map(|caption| &caption.task) {
         let kind = BlankKind {
             original_size: reads_size.then_some(image.original_size),
             tile_size: image.tile_size,
@@ -281,17 +369,16 @@ fn mention_log_probabilities(
     base: &VisionLanguageModel,
     examples: &[Example<'_>],
     features: &ImageFeatures,
-    captions: &[ScoredResponse],
+    captions: &[Looked],
 ) -> Result<Vec<Vec<f64>>, AlignError> {
     let all = floats(&base.response_scores(examples, features, 1.0)?.log_probs);
     let mut rest = all.as_slice();
     let mut found = Vec::with_capacity(captions.len());
     for caption in captions {
-        let (own, others) = rest.split_at(caption.tokens.len());
+        let (own, others) = rest.split_at(caption.response.len());
         rest = others;
-        let of_mention = |mention: &TokenMention| {
-            own[mention.tokens.clone()].iter().map(|&one| f64::from(one)).sum()
-        };
+        let of_mention =
+            |tokens: &Range<usize>| own[tokens.clone()].iter().map(|&one| f64::from(one)).sum();
         found.push(caption.mentions.iter().map(of_mention).collect());
     }
     Ok(found)
@@ -314,7 +401,7 @@ pub fn categories_of_others(
     let (samples, seed) = (OTHER_CAPTIONS, OTHER_SEEDS.wrapping_add(sampling.seed));
     let sampling = &Sampling { temperature: 1.0, seed, ..sampling.clone() };
     let mut found = vec![Vec::with_capacity(samples); source.count()];
-    for part in parts(source, tasks_at_once_shared(policy, length, control.team)) {
+    for part in parts(source, tasks_at_once(policy, length, control.team)) {
         let (first, tasks) = part?;
         let streams: Vec<u64> = (first..first + tasks.len()).map(|at| at as u64).collect();
         let encoded = cache.encode_from(policy, &scorer.verifier, (&tasks, first), control)?;

@@ -1,6 +1,9 @@
 //! Tasks of training: images with prompts, in a fixed order.
 
+use std::ops::Range;
+
 use fisao_models::image::PixelValues;
+use fisao_models::parallel::{cores, parallel_chunks};
 
 use crate::error::AlignError;
 
@@ -85,6 +88,18 @@ impl TaskSource for TaskList<'_> {
     fn task(&self, index: usize) -> Result<Task, AlignError> {
         Ok(self.0[index].clone())
     }
+}
+
+/// Some tasks of a source, whose images are read on all cores.
+pub(crate) fn all_tasks(
+    source: &dyn TaskSource,
+    range: Range<usize>,
+) -> Result<Vec<Task>, AlignError> {
+    let indices: Vec<usize> = range.collect();
+    let parts = parallel_chunks(&indices, cores(), |part| {
+        part.iter().map(|&at| source.task(at)).collect::<Result<Vec<_>, _>>()
+    });
+    Ok(parts.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 /// A sequence of tasks; the same index always gives the same task.

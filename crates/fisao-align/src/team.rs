@@ -68,9 +68,10 @@ impl<'a> Team<'a> {
         if self.exact { PARTS } else { self.count() }
     }
 
-    /// Parts that this process cuts work into which it does alone: those of exact work, or else `usual` ones.
-    pub(crate) fn parts_alone(team: Option<Team<'_>>, usual: usize) -> usize {
-        team.filter(|team| team.exact).map_or(usual, |_| PARTS)
+    /// Parts of work that can be done at once where one process does `alone` of them: as many for any number of processes and threads
+    /// where results are to be the same.
+    pub fn parts_at_once(&self, alone: usize) -> usize {
+        if self.exact { PARTS } else { self.count() * alone }
     }
 
     /// Whether results are the same to the bit for any number of processes and threads.

@@ -120,11 +120,7 @@ pub(crate) fn update(
         let mut epoch = PolicyStatistics::default();
         for minibatch in in_parts(&order, minibatches) {
             let minibatch = minibatch.concat();
-            let models = WorkModels {
-                policy: &learner.policy,
-                verifier: None,
-                value_head: learner.value_head.as_ref(),
-            };
+            let models = WorkModels::new(Some(&learner.policy), None, learner.value_head.as_ref());
             let mut step = differentiate(models, &rows, &minibatch, &settings, control)?;
             epoch.merge(&step.policy);
             report.grad_norm +=
@@ -328,7 +324,7 @@ impl Work for Differentiate {
         control: RunControl<'_>,
     ) -> Result<Differentiated, AlignError> {
         let Self { rows, groups, settings, normaliser } = self;
-        let device = models.policy.device();
+        let device = models.policy().device();
         let rows = rows.with_features(|packed| packed.on(&device));
         differentiate_here(models, &rows, groups, settings, *normaliser, control)
     }
@@ -350,7 +346,7 @@ fn differentiate_here(
     normaliser: Normaliser,
     control: RunControl<'_>,
 ) -> Result<Differentiated, AlignError> {
-    let dealt: Vec<Vec<Vec<usize>>> = dealt(groups, models.policy.scoring_workers())
+    let dealt: Vec<Vec<Vec<usize>>> = dealt(groups, models.policy().scoring_workers())
         .into_iter()
         .map(|own| micro_batches(own.into_iter(), settings.micro_batch))
         .collect();
@@ -407,12 +403,13 @@ fn micro_batches<'a>(groups: impl Iterator<Item = &'a Vec<usize>>, most: usize) 
 }
 
 fn differentiate_micro(
-    WorkModels { policy, value_head, .. }: WorkModels<'_>,
+    models: WorkModels<'_>,
     rows: &UpdateRows,
     micro: &[usize],
     settings: &UpdateSettings,
     normaliser: Normaliser,
 ) -> Result<Differentiated, AlignError> {
+    let (policy, value_head) = (models.policy(), models.value_head);
     let mut replica = Learner { policy: policy.clone(), value_head: value_head.cloned() };
     replica.train_where(&|_| true);
     let (examples, features) = rows.responses.examples(micro);

@@ -12,7 +12,7 @@ use anyhow::bail;
 use fisao_align::AlignError;
 use fisao_align::RunControl;
 use fisao_align::likelihoods::likelihoods;
-use fisao_align::sampling::{generate, tasks_at_once_shared};
+use fisao_align::sampling::{generate, tasks_at_once};
 use fisao_align::tasks::{Task, TaskSource};
 use fisao_formats::FormatError;
 use fisao_formats::data_record::{DataRecord, FileDigests, RowDigest};
@@ -139,7 +139,7 @@ impl Answering<'_> {
         let stop = (self.stop)()?;
         let length = tasks.longest + answer;
         let team = self.policy.team(self.exact);
-        let at_once = tasks_at_once_shared(&self.policy.model, length, team);
+        let at_once = tasks_at_once(&self.policy.model, length, team);
         let progress = reporter.phase_from("answering", done as u64, questions.len() as u64);
         for start in (done..questions.len()).step_by(at_once) {
             if stop.load(Ordering::Relaxed) {
@@ -151,6 +151,7 @@ impl Answering<'_> {
             }
             let end = (start + at_once).min(questions.len());
             let advance = |count| progress.advance(count as u64);
+            let control = RunControl::new(&advance).shared(team);
             let model = &self.policy.model;
             let asked = &questions[start..end];
             let mut lines = String::new();
@@ -161,7 +162,6 @@ impl Answering<'_> {
                     advance(written.len());
                     written
                 } else {
-                    let control = RunControl::new(&advance).shared(team);
                     generate(model, &tasks, range, 1, length, self.sampling, control)?
                 };
                 for (question, answer) in asked.iter().zip(written) {
@@ -172,7 +172,7 @@ impl Answering<'_> {
                 }
             } else {
                 let options = &tasks.options;
-                let found = likelihoods(model, &tasks, start..end, options, length, &advance)?;
+                let found = likelihoods(model, &tasks, start..end, options, length, control)?;
                 for (question, found) in asked.iter().zip(found) {
                     lines.push_str(&self.line(question, json!(found), None)?);
                 }

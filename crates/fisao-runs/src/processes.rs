@@ -55,13 +55,16 @@ fn tell_all(link: &dyn Link, order: &Order) -> anyhow::Result<()> {
     Ok((1..link.processes()).try_for_each(|process| link.send(process, &message))?)
 }
 
+/// A model and a verifier, as far as they were wanted.
+pub type OpenedModels = (Option<VisionLanguageModel>, Option<Verifier>);
+
 /// Serves process 0 until the command is over, with the models that `open` opens by the words of process 0.
 ///
 /// # Errors
 /// Process 0 cannot be reached, or is not understood.
 pub fn serve_command(
     link: &dyn Link,
-    open: impl Fn(&str) -> anyhow::Result<(VisionLanguageModel, Option<Verifier>)>,
+    open: impl Fn(&str) -> anyhow::Result<OpenedModels>,
 ) -> anyhow::Result<()> {
     let mut order = serving::next_order(link)?;
     loop {

@@ -2,8 +2,12 @@
 
 use std::ops::Range;
 
+use fisao_align::AlignError;
+use fisao_align::RunControl;
+use fisao_align::encoding::embed_views;
+use fisao_align::team::Team;
 use fisao_models::image::PixelValues;
-use fisao_models::parallel::{parallel_chunks, workers_on};
+use fisao_models::parallel::{cores, parallel_chunks, workers_on};
 use fisao_verifier::calibration::{Calibration, ProbabilityModel};
 use fisao_verifier::mentions::{Mention, ObjectVocabulary, TokenMention};
 use fisao_verifier::regions::{ImageEmbedding, RegionWeights};
@@ -78,7 +82,13 @@ pub struct ScoredName {
 }
 
 /// Images encoded at once by one core.
-pub(crate) const BATCH: usize = 16;
+const BATCH: usize = 16;
+
+/// Images that [`encode_images`] should be given at a time.
+pub(crate) fn images_at_once(verifier: &Verifier, team: Option<Team<'_>>) -> usize {
+    let workers = workers_on(&verifier.device());
+    BATCH * team.map_or(workers, |team| team.parts_at_once(workers))
+}
 
 /// An image as a verifier sees it.
 pub struct SeenImage {
@@ -88,30 +98,25 @@ pub struct SeenImage {
     pub whole: PixelValues,
 }
 
-/// Looks at images on all cores; `open` reads one.
+/// Looks at images on all cores, shared where `control` says so; `open` reads one.
 ///
 /// # Errors
-/// The first that `open` reports; an embedding that is not finite.
-pub fn encode_images<T: Sync, E: From<VerifierError> + Send>(
+/// The first that `open` reports; see [`embed_views`].
+pub fn encode_images<T: Sync, E: From<AlignError> + Send>(
     verifier: &Verifier,
     views: &Views,
     images: &[T],
     open: impl Fn(&T) -> Result<RgbImage, E> + Sync,
+    control: RunControl<'_>,
 ) -> Result<Vec<SeenImage>, E> {
-    let chunks = parallel_chunks(images, workers_on(&verifier.device()), |chunk| {
-        let mut seen = Vec::with_capacity(chunk.len());
-        for batch in chunk.chunks(BATCH) {
-            let views = batch.iter().map(|image| Ok(views.of(&open(image)?)));
-            let views = views.collect::<Result<Vec<_>, E>>()?;
-            let embeddings = verifier.embed_views(&views)?;
-            let wholes = views.into_iter().map(|mut views| views.swap_remove(0));
-            let pairs = embeddings.into_iter().zip(wholes);
-            seen.extend(pairs.map(|(embedding, whole)| SeenImage { embedding, whole }));
-        }
-        Ok(seen)
+    let seen = parallel_chunks(images, cores(), |part| {
+        part.iter().map(|image| Ok(views.of(&open(image)?))).collect::<Result<Vec<_>, E>>()
     });
-    let chunks = chunks.into_iter().collect::<Result<Vec<_>, E>>()?;
-    Ok(chunks.into_iter().flatten().collect())
+    let seen: Vec<Vec<_>> = seen.into_iter().collect::<Result<Vec<_>, E>>()?.concat();
+    let embeddings = embed_views(verifier, &seen, control)?;
+    let wholes = seen.into_iter().map(|mut views| views.swap_remove(0));
+    let pairs = embeddings.into_iter().zip(wholes);
+    Ok(pairs.map(|(embedding, whole)| SeenImage { embedding, whole }).collect())
 }
 
 /// What turns an image into scores.

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, bail};
+use fisao_align::RunControl;
 use fisao_eval::chair::{ChairInput, read_captions};
 use fisao_formats::documents::{check_output_file, open_text, write_bytes};
 use fisao_formats::images::open_image;
-use fisao_models::parallel::workers_on;
 use fisao_verifier::regions::ScoreUnit;
 use fisao_verifier::scorer::{HeatMap, HeatMapUnit};
 use serde::Serialize;
@@ -24,7 +24,9 @@ use crate::found_vocabulary::FoundVocabulary;
 use crate::image_directory::ImageDirectory;
 use crate::reporter::Reporter;
 use crate::score_settings::{ScoreChoice, ScoreSettings};
-use crate::scorer::{BATCH, ScoredCaption, ScoredMention, Scorer, SeenImage, encode_images};
+use crate::scorer::{
+    ScoredCaption, ScoredMention, Scorer, SeenImage, encode_images, images_at_once,
+};
 use crate::stop::StopSource;
 use crate::tasks::{DamagedImages, checked_images};
 use crate::vocabulary::{self, Vocabulary};
@@ -65,6 +67,8 @@ pub struct VerifyRequest {
     pub page: Option<(PathBuf, usize)>,
     /// Where to compute.
     pub device: DeviceChoice,
+    /// Whether verdicts are to be the same for any number of processes and threads.
+    pub exact: bool,
 }
 
 /// The verdict on one caption, as printed.
@@ -222,7 +226,9 @@ pub fn verify(
     let mut sum = Sum { calibrated, ..Sum::default() };
     let mut doubtful = Doubtful::new(page.map_or(0, |(_, most)| *most));
     let mut known: HashMap<&Path, SeenImage> = HashMap::new();
-    let at_once = BATCH * workers_on(&opened.device);
+    let team = loaded.team(request.exact);
+    let at_once = images_at_once(&loaded.verifier, team);
+    let control = RunControl::new(&|_| {}).shared(team);
     let progress = reporter.phase("verifying captions", captions.len() as u64);
     for (captions, files) in captions.chunks(at_once).zip(files.chunks(at_once)) {
         if stop.load(Ordering::Relaxed) {
@@ -237,7 +243,7 @@ pub fn verify(
         known.retain(|file, _| fresh.contains(file));
         fresh.retain(|file| !known.contains_key(file));
         let open = |file: &&Path| anyhow::Ok(open_image(file)?);
-        let seen = encode_images(scorer.verifier(), &loaded.views, &fresh, open)?;
+        let seen = encode_images(scorer.verifier(), &loaded.views, &fresh, open, control)?;
         known.extend(fresh.into_iter().zip(seen));
         for (input, file) in captions.iter().zip(files) {
             let seen = &known[file.as_path()];
@@ -280,8 +286,10 @@ fn find_words(
     let open = |file: &&Path| anyhow::Ok(open_image(file)?);
     let progress = reporter.phase("look for objects", images.len() as u64);
     let mut embeddings = Vec::with_capacity(images.len());
-    for part in images.chunks(BATCH * workers_on(&loaded.verifier.device())) {
-        let seen = encode_images(&loaded.verifier, &loaded.views, part, open)?;
+    let team = loaded.team(request.exact);
+    let control = RunControl::new(&|_| {}).shared(team);
+    for part in images.chunks(images_at_once(&loaded.verifier, team)) {
+        let seen = encode_images(&loaded.verifier, &loaded.views, part, open, control)?;
         embeddings.extend(seen.into_iter().map(|seen| seen.embedding));
         progress.advance(part.len() as u64);
     }

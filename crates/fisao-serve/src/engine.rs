@@ -520,7 +520,8 @@ impl Engine {
 
     /// What the verifier makes of different images.
     fn look(&self, judge: &Judge, images: &[&ImageSource]) -> Result<Vec<SeenImage>, Failure> {
-        encode_images(&judge.eyes, &judge.loaded.views, images, |image| self.read(image))
+        let control = RunControl::new(&|_| {});
+        encode_images(&judge.eyes, &judge.loaded.views, images, |image| self.read(image), control)
     }
 
     /// The same of images of which some may be one and the same.

@@ -3,12 +3,12 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use fisao_align::AlignError;
 use fisao_align::guided::Guidance;
 use fisao_runs::bundle::SpelledToken;
 use fisao_runs::failure::{InternalError, hint_of};
 use fisao_runs::verify::Judged;
 use fisao_verifier::regions::ScoreUnit;
-use fisao_verifier::scorer::VerifierError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -78,8 +78,9 @@ impl Failure {
     }
 }
 
-impl From<VerifierError> for Failure {
-    fn from(error: VerifierError) -> Self {
+/// Of looking at an image.
+impl From<AlignError> for Failure {
+    fn from(error: AlignError) -> Self {
         Self::of(ErrorCode::InvalidImage, &error.into())
     }
 }

@@ -304,6 +304,17 @@ impl Verifier {
         self.weights = Some(weights);
     }
 
+    /// What was [set](Self::set_weights), if anything was.
+    pub fn weights(&self) -> Option<RegionWeights> {
+        self.weights
+    }
+
+    /// The same verifier with these weights, or none, as another one has them.
+    #[must_use]
+    pub fn with_weights(self, weights: Option<RegionWeights>) -> Self {
+        Self { weights, ..self }
+    }
+
     /// From now on takes these centres from its scores, or none; nothing besides from those of phrases.
     pub fn set_centres(&mut self, centres: Option<Centres>) {
         self.centres = centres.map(Arc::new);

@@ -100,7 +100,8 @@ impl Command {
             | Self::Demo(_)
             | Self::Compare(_)
             | Self::Calibrate(_)
-            | Self::Caption(_) => true,
+            | Self::Caption(_)
+            | Self::Verify(_) => true,
             Self::Eval(arguments) => arguments.command.is_shared(),
             _ => false,
         }

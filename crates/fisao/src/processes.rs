@@ -22,7 +22,7 @@ fn check(command: &Command, processes: usize) -> anyhow::Result<()> {
         Refusal::new(format!(
             "this command does not share its work, and {processes} processes of it were started"
         ))
-        .hint("start it without mpirun; align, demo, compare, calibrate, caption and what eval asks a model take several processes")
+        .hint("start it without mpirun; align, demo, compare, calibrate, caption, verify and what eval asks a model take several processes")
     )
 }
 

@@ -69,7 +69,7 @@ pub(crate) struct PackedTask {
 
 /// See [`PixelValues`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct PackedPixels {
+pub(crate) struct PackedPixels {
     #[serde(with = "as_bytes")]
     values: Vec<f32>,
     tile_size: (u32, u32),
@@ -77,12 +77,12 @@ struct PackedPixels {
 }
 
 impl PackedPixels {
-    fn of(pixels: &PixelValues) -> Self {
+    pub(crate) fn of(pixels: &PixelValues) -> Self {
         let PixelValues { values, tile_size, original_size } = pixels.clone();
         Self { values, tile_size, original_size }
     }
 
-    fn unpacked(&self) -> PixelValues {
+    pub(crate) fn unpacked(&self) -> PixelValues {
         let Self { values, tile_size, original_size } = self.clone();
         PixelValues { values, tile_size, original_size }
     }

@@ -5,17 +5,30 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use burn::tensor::Tensor;
+use fisao_align::RunControl;
+use fisao_align::captions::best_of;
 use fisao_align::config::AlignConfig;
+use fisao_align::encoding::{embed_views, encode_on};
 use fisao_align::error::AlignError;
+use fisao_align::features::FeatureCache;
 use fisao_align::group::GroupRelativeConfig;
+use fisao_align::likelihoods::likelihoods;
 use fisao_align::link::{Link, LinkError};
+use fisao_align::mentions::MentionScorer;
 use fisao_align::objective::{DpoConfig, Objective, PairSource};
 use fisao_align::serving::{order, serve};
-use fisao_align::tasks::TaskSource as _;
-use fisao_align::team::Processes;
+use fisao_align::signals::decoder_views;
+use fisao_align::tasks::{Task, TaskSource as _};
+use fisao_align::team::{Processes, Team};
+use fisao_align::token_rewards::AdditionalRewards;
 use fisao_align::trainer::{Trainer, TrainerState, ValidationSet};
 use fisao_align::{IterationMetrics, PhaseSeconds};
+use fisao_models::generation::Sampling;
+use fisao_models::image::PixelValues;
+use fisao_models::vision_language::VisionLanguageModel;
 use fisao_testkit::tiny_policy::{Noise, calibration, models};
+use fisao_verifier::regions::RegionWeights;
+use fisao_verifier::rewards::{RewardConfig, RewardRule};
 
 /// Channels to the other processes and from them, by their numbers.
 #[derive(Debug)]
@@ -71,7 +84,7 @@ fn processes(count: usize) -> (Arc<Channels>, Vec<JoinHandle<Result<String, Alig
         .map(|link| {
             thread::spawn(move || {
                 let (policy, scorer) = models();
-                serve(&link, policy, Some(&scorer.verifier))
+                serve(&link, Some(policy), Some(&scorer.verifier))
             })
         })
         .collect();
@@ -159,6 +172,93 @@ fn shared_runs_repeat_themselves_and_stay_close_to_one_process() {
     assert!((metrics[0].grad_norm - alone[0].grad_norm).abs() < 1e-4 * alone[0].grad_norm);
 }
 
+/// Exact work for which `ask` has `count` processes.
+fn asked<T>(
+    count: usize,
+    ask: impl FnOnce(&VisionLanguageModel, &mut MentionScorer, RunControl<'_>) -> T,
+) -> T {
+    let ((policy, mut scorer), (link, serving)) = (models(), processes(count));
+    let processes = Processes::new(Arc::clone(&link) as _);
+    let control = RunControl::new(&|_| {}).shared(Team::of(Some(&processes), true));
+    let answer = ask(&policy, &mut scorer, control);
+    end(&link, serving);
+    answer
+}
+
+#[test]
+fn embeddings_of_a_verifier_alone_are_equal_for_any_number_of_processes() {
+    let views: Vec<Vec<PixelValues>> =
+        (0..Noise.count()).map(|at| vec![Noise.task(at).unwrap().image]).collect();
+    // With them or without, parts of images are embedded or not.
+    for weights in [None, Some(RegionWeights::default()), Some(RegionWeights { patches: 0.5 })] {
+        let of = |count: usize| {
+            let mut all = linked(count);
+            let others = all.split_off(1);
+            let serving = others
+                .into_iter()
+                .map(|link| thread::spawn(move || serve(&link, None, Some(&models().1.verifier))))
+                .collect();
+            let link = Arc::new(all.remove(0));
+            let processes = Processes::new(Arc::clone(&link) as _);
+            let control = RunControl::new(&|_| {}).shared(Team::of(Some(&processes), true));
+            let verifier = models().1.verifier.with_weights(weights);
+            let embeddings = embed_views(&verifier, &views, control).unwrap();
+            end(&link, serving);
+            embeddings
+        };
+        let alone = of(1);
+        let whole_only = weights == Some(RegionWeights::default());
+        assert_eq!(alone.len(), views.len());
+        assert!(alone.iter().all(|image| image.parts.is_empty() == whole_only));
+        for count in [2, 3, 9] {
+            assert_eq!(of(count), alone, "{count} processes");
+        }
+    }
+}
+
+#[test]
+fn encoded_images_do_not_depend_on_who_knows_the_calibration() {
+    let tasks: Vec<Task> = (0..Noise.count()).map(|at| Noise.task(at).unwrap()).collect();
+    let of = |count: usize| {
+        asked(count, |policy, scorer, control| {
+            scorer.verifier.set_weights(RegionWeights::default());
+            encode_on(policy, &scorer.verifier, &tasks, control).unwrap().embeddings
+        })
+    };
+    assert_eq!(of(3), of(1));
+}
+
+#[test]
+fn what_a_model_says_of_answers_and_captions_is_equal_for_any_number_of_processes() {
+    let responses = vec![vec![vec![5, 6], vec![4, 5, 9, 4, 6, 12]]; Noise.count()];
+    let tokens = [4, 5];
+    let of = |count: usize| {
+        asked(count, |policy, scorer, control| {
+            let found = likelihoods(policy, &Noise, 1..10, &responses, 20, control).unwrap();
+            let tasks: Vec<Task> = (0..Noise.count()).map(|at| Noise.task(at).unwrap()).collect();
+            let sampling = Sampling { max_new_tokens: 14, temperature: 1.5, seed: 1 };
+            let rule = RewardRule::new(&RewardConfig::default(), &calibration(0.0)).unwrap();
+            let rewards = (&rule, &AdditionalRewards::default());
+            let asked = (tasks.as_slice(), 0);
+            let (best, _) = best_of(policy, scorer, rewards, asked, 3, &sampling, control).unwrap();
+            assert!(best.iter().any(|caption| !caption.mentions.is_empty()));
+            // Some of the features are known.
+            let mut cache = FeatureCache::in_memory(1);
+            let (known, _) = cache
+                .encode(policy, &scorer.verifier, &[0, 1, 2], &tasks[..3], true, control)
+                .unwrap();
+            assert_eq!(known.features.len(), 3);
+            let views = decoder_views(policy, &Noise, (&best, &cache), &tokens, control).unwrap();
+            (found, best, views)
+        })
+    };
+    let (found, best, views) = of(1);
+    assert_eq!((found.len(), best.len(), views.len()), (9, Noise.count(), Noise.count()));
+    for count in [2, 3, 9] {
+        assert_eq!(of(count), (found.clone(), best.clone(), views.clone()), "{count} processes");
+    }
+}
+
 #[test]
 fn process_that_fails_is_named_with_its_reason() {
     let (policy, scorer) = models();
@@ -182,7 +282,7 @@ fn process_that_fails_is_named_with_its_reason() {
                         }
                     });
                 }
-                serve(&link, policy, Some(&scorer.verifier))
+                serve(&link, Some(policy), Some(&scorer.verifier))
             })
         })
         .collect();

@@ -132,7 +132,8 @@ fn likelihoods_equal_the_samplers_mean_log_probability() {
         |written: &Generated| vec![vec![5], written.tokens.clone(), vec![4, 5, 9, 4, 6, 12, 7, 10]];
     let responses: Vec<Vec<Vec<u32>>> =
         [Vec::new(), Vec::new()].into_iter().chain(written.iter().map(own)).collect();
-    let found = likelihoods(&policy, &Noise, 2..7, &responses, 20, &quiet).unwrap();
+    let found =
+        likelihoods(&policy, &Noise, 2..7, &responses, 20, RunControl::new(&quiet)).unwrap();
     for (found, written) in found.iter().zip(&written) {
         let sum: f64 = written.logprobs.iter().map(|&logprob| f64::from(logprob)).sum();
         let mean = sum / written.logprobs.len() as f64;
@@ -759,7 +760,8 @@ fn nan_logits_are_rejected_in_generation_scoring_and_training() {
     let generated =
         generate(&policy, &Noise, 0..2, 1, 24, &sampling, RunControl::new(&|_| {})).map(|_| ());
     let responses = vec![vec![vec![5, EOS]]; Noise.count()];
-    let likely = likelihoods(&policy, &Noise, 0..2, &responses, 24, &|_| {}).map(|_| ());
+    let quiet = RunControl::new(&|_| {});
+    let likely = likelihoods(&policy, &Noise, 0..2, &responses, 24, quiet).map(|_| ());
     let mut trainer =
         Trainer::new(config(), policy, scorer, &calibration(0.0), &Noise, None).unwrap();
     let trained = trainer.iterate(&mut |_| {}).map(|_| ());

@@ -220,33 +220,30 @@ fn trial(
             "truthful captions against such with things that are not there",
         ),
     };
-    let config = base_config(request, seed, reporter, |config| {
-        let several = |config: &mut AlignConfig| {
-            config.align.images_per_iteration /= SAMPLES;
+    let mut config = base_config(request, seed, reporter, |config| match choice {
+        M::Base | M::Fisao | M::BestOfN => {}
+        M::FisaoGroup => {
             config.align.samples_per_image = SAMPLES;
-        };
-        match choice {
-            M::Base | M::Fisao | M::BestOfN => {}
-            M::FisaoGroup => {
-                several(config);
-                let kl = config.objective.definition().kl().cloned().unwrap_or_default();
-                let group = GroupRelativeConfig { kl, ..GroupRelativeConfig::default() };
-                config.objective = Objective::GroupRelative(group);
-            }
-            M::SentencePpo => config.reward.form = RewardForm::Sentence { max: SENTENCE_MAX },
-            M::SelfDpo => {
-                several(config);
-                config.objective = Objective::Dpo(DpoConfig::default());
-            }
-            M::Sft => {
-                config.objective = Objective::Sft(SftConfig {});
-            }
-            M::Dpo => {
-                let pairs = PairSource::Data;
-                config.objective = Objective::Dpo(DpoConfig { pairs, ..DpoConfig::default() });
-            }
+            let kl = config.objective.definition().kl().cloned().unwrap_or_default();
+            let group = GroupRelativeConfig { kl, ..GroupRelativeConfig::default() };
+            config.objective = Objective::GroupRelative(group);
+        }
+        M::SentencePpo => config.reward.form = RewardForm::Sentence { max: SENTENCE_MAX },
+        M::SelfDpo => {
+            config.align.samples_per_image = SAMPLES;
+            config.objective = Objective::Dpo(DpoConfig::default());
+        }
+        M::Sft => {
+            config.objective = Objective::Sft(SftConfig {});
+        }
+        M::Dpo => {
+            let pairs = PairSource::Data;
+            config.objective = Objective::Dpo(DpoConfig { pairs, ..DpoConfig::default() });
         }
     })?;
+    // As many responses for each method, also where the number of images is asked for.
+    let images = config.align.images_per_iteration / config.align.samples_per_image;
+    config.align.images_per_iteration = images.max(1);
     let kind = match choice {
         M::Base => Kind::Untrained,
         M::BestOfN => Kind::BestOf(request.best_of),
@@ -419,4 +416,43 @@ fn weaker(noise: &str) -> Vec<Variation> {
     let each =
         |&method: &MethodChoice| Variation { method, ..Variation::of("noise", noise, &[&set]) };
     VERIFIED.iter().map(each).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use fisao_runs::device::DeviceChoice;
+    use fisao_scenes::WorldKind;
+
+    use super::*;
+
+    #[test]
+    fn methods_learn_from_as_many_responses_whatever_their_number_is_set_to() {
+        for (set, expected) in [(&[][..], 64), (&["align.images-per-iteration=76"][..], 76)] {
+            let request = CompareRequest {
+                methods: vec![MethodChoice::FisaoGroup, MethodChoice::SelfDpo, MethodChoice::Sft],
+                vary: Vec::new(),
+                ablation: Vec::new(),
+                seeds: 1,
+                first_seed: 0,
+                budget: BudgetChoice::Prompts,
+                labels: Labels::Annotations,
+                world: WorldKind::Clear,
+                best_of: 8,
+                quick: false,
+                device: DeviceChoice::Cpu,
+                settings: SettingsChanges {
+                    set: set.iter().map(ToString::to_string).collect(),
+                    ..SettingsChanges::default()
+                },
+                output: PathBuf::new(),
+            };
+            for trial in trials(&request, 0, &Reporter::silent()).unwrap() {
+                let align = &trial.config.align;
+                let responses = align.images_per_iteration * align.samples_per_image;
+                assert_eq!(responses, expected, "{}", trial.key);
+            }
+        }
+    }
 }

@@ -165,7 +165,7 @@ impl Outlook {
         let (model, prompt) = (&policy.model, task.prompt.len());
         let decoder = model.language_model();
         let response = config.max_new_tokens;
-        let at_once = tasks_at_once(model, prompt + response).max(1);
+        let at_once = tasks_at_once(model, prompt + response, None).max(1);
         let speed = Speed { decoder };
         let many = if decoder.card_name().is_some() { MANY_ON_CARD } else { MANY };
         let (step, token) = (speed.pass(at_once.min(MANY))?, speed.pass(many)? / many as f64);
@@ -299,7 +299,7 @@ fn card_batches(
 ) -> CardBatches {
     let (prompt, response) = (task.prompt.len(), config.max_new_tokens);
     let samples = config.align.samples_per_image;
-    let at_once = tasks_at_once(model, prompt + response).max(1);
+    let at_once = tasks_at_once(model, prompt + response, None).max(1);
     let of_verifier = verifier.contrastive().map_or_else(ImageMemory::default, |verifier| {
         verifier.image_memory(IMAGES_AT_ONCE, model.vision_tower())
     });

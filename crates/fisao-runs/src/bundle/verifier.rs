@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use burn::tensor::Device;
+use fisao_align::team::{Processes, Team};
 use fisao_formats::FormatError;
 use fisao_formats::checkpoint::{Checkpoint, Loaded};
 use fisao_formats::digest::sha256_parts;
@@ -17,14 +18,17 @@ use fisao_verifier::scorer::{DecoderReader, Verifier, VerifierError};
 use fisao_verifier::templates::Templates;
 use image::RgbImage;
 use image::imageops::{self, FilterType};
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::{
-    ModelSource, Origin, Pair, PairSource, Policy, check_size, embedded, title, warn_of_unused,
+    ModelSource, Origin, Pair, PairSource, Policy, Wanted, check_size, embedded, title,
+    warn_of_unused,
 };
 use crate::device::{OpenDevice, check_precision};
 use crate::failure::Refusal;
 use crate::model_location::{LocatedModel, ModelLocation, Role};
+use crate::processes::Opening;
 use crate::prompt::EncodedPrompt;
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
@@ -48,6 +52,8 @@ pub struct LoadedVerifier {
     origin: Origin,
     /// The model whose vision tower it has taken over, and itself before that.
     tuned: Option<Tuned>,
+    /// Those that have opened the same verifier.
+    processes: Option<Arc<Processes>>,
 }
 
 /// A model that has the verifier's vision tower, tuned.
@@ -144,8 +150,8 @@ pub fn load_verifier(
     let verifier = Verifier::new(model, tokenizer, templates, score);
     verifier.check_head().with_context(|| folder.display().to_string())?;
     let (name, origin) = (folder.display().to_string(), Origin::of(folder));
-    let (views, grade, tuned) = (Views::new(processor, score), Grade::Exact, None);
-    Ok(LoadedVerifier { verifier, views, name, grade, origin, tuned })
+    let (views, grade) = (Views::new(processor, score), Grade::Exact);
+    Ok(LoadedVerifier { verifier, views, name, grade, origin, tuned: None, processes: None })
 }
 
 impl LoadedVerifier {
@@ -166,7 +172,13 @@ impl LoadedVerifier {
             grade: Grade::Decoder,
             origin: policy.origin.clone(),
             tuned: None,
+            processes: None,
         })
+    }
+
+    /// How work with it is shared; see [`Team::of`].
+    pub fn team(&self, exact: bool) -> Option<Team<'_>> {
+        Team::of(self.processes.as_deref(), exact)
     }
 
     /// Uses the model's own image tower for both, if the two are the same or the model's is a tuned copy.
@@ -419,7 +431,7 @@ fn check_decoder_settings(templates: &Templates, score: ScoreConfig) -> anyhow::
 }
 
 /// A verifier for captions that are there already: of its own, or of the model that it goes with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct AloneSource {
     /// The verifier; without a model the embedded one if there is none.
     pub verifier: Option<VerifierSource>,
@@ -436,7 +448,7 @@ impl AloneSource {
         self.model.is_none() && !checkpoint
     }
 
-    /// Loads it.
+    /// Loads it, also in the other processes of the command.
     pub fn open(
         &self,
         settings: ScoreSettings,
@@ -456,13 +468,15 @@ impl AloneSource {
                 };
                 // Nothing is decoded.
                 let opened = opened.without_decoders();
-                return Ok(Pair::open(&pair, settings, &opened, reporter)?.verifier);
+                let Pair { policy, verifier, .. } = Pair::open(&pair, settings, &opened, reporter)?;
+                return Ok(LoadedVerifier { processes: policy.processes, ..verifier });
             }
         };
+        let opening = Opening::begin(&Wanted::Verifier(self.clone(), settings.clone()), opened)?;
         let mut verifier =
             verifier_or_embedded(location, world, settings, &opened.device, reporter)?;
         verifier.use_card(None, opened, reporter)?;
-        Ok(verifier)
+        Ok(LoadedVerifier { processes: opening.finish()?, ..verifier })
     }
 }
 

@@ -1,12 +1,11 @@
 //! Models that all processes of a command open.
 
-use fisao_models::vision_language::VisionLanguageModel;
 use fisao_scenes::WorldKind;
-use fisao_verifier::scorer::Verifier;
 use serde::{Deserialize, Serialize};
 
-use super::{ModelSource, Pair, PairSource, Policy};
+use super::{AloneSource, ModelSource, Pair, PairSource, Policy};
 use crate::device::OpenDevice;
+use crate::processes::OpenedModels;
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
 
@@ -17,19 +16,24 @@ pub(crate) enum Wanted {
     Pair(PairSource, ScoreSettings),
     /// A model alone.
     Model(ModelSource, WorldKind),
+    /// A verifier alone.
+    Verifier(AloneSource, ScoreSettings),
 }
 
 /// Opens models for [`serve_command`](crate::processes::serve_command). What there is to say about them, the process that runs the command
 /// says.
-pub fn open_wanted(wanted: &str) -> anyhow::Result<(VisionLanguageModel, Option<Verifier>)> {
+pub fn open_wanted(wanted: &str) -> anyhow::Result<OpenedModels> {
     let (device, silent) = (OpenDevice::cpu(), Reporter::silent());
     Ok(match serde_json::from_str(wanted)? {
         Wanted::Pair(source, settings) => {
             let Pair { policy, verifier, .. } = Pair::open(&source, settings, &device, &silent)?;
-            (policy.model, Some(verifier.verifier))
+            (Some(policy.model), Some(verifier.verifier))
         }
         Wanted::Model(source, world) => {
-            (Policy::open(&source, world, &device, &silent)?.model, None)
+            (Some(Policy::open(&source, world, &device, &silent)?.model), None)
+        }
+        Wanted::Verifier(source, settings) => {
+            (None, Some(source.open(settings, &device, &silent)?.verifier))
         }
     })
 }

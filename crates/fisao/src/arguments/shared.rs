@@ -66,7 +66,7 @@ impl ModelArguments {
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct SharingArguments {
     /// The same answers to the bit for any number of processes and threads, with eight threads at most
-    #[arg(long, conflicts_with_all = ["best_of", "guided"])]
+    #[arg(long, conflicts_with = "guided")]
     pub(crate) exact: bool,
 }
 

@@ -48,6 +48,9 @@ pub(crate) struct VerifyArguments {
     pub(crate) damaged: DamagedArguments,
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
+    /// The same verdicts to the bit for any number of processes and threads, with eight threads at most
+    #[arg(long)]
+    pub(crate) exact: bool,
     /// How to print the verdicts
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) format: VerifyFormat,
@@ -93,6 +96,7 @@ impl VerifyingArguments {
             heat_maps: false,
             page: None,
             device: device.device.unwrap_or_default(),
+            exact: false,
         }
     }
 }

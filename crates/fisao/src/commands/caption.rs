@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fisao_align::RunControl;
 use fisao_align::guided::{Guidance, TakenBack};
-use fisao_align::sampling::{generate, tasks_at_once_shared};
+use fisao_align::sampling::{generate, tasks_at_once};
 use fisao_align::tasks::{TaskList, TaskSource};
 use fisao_formats::chat_template::PromptPart;
 use fisao_formats::images::open_image;
@@ -15,7 +15,7 @@ use fisao_runs::device::warn_of_batches_left_to_cpu;
 use fisao_runs::tasks::{ImageFile, ImageTasks, checked_images};
 use serde::Serialize;
 
-use super::chooser::{Chooser, ChooserSource, Written};
+use super::chooser::{ChooserSource, Written, open_answerer};
 use crate::arguments::{CaptionArguments, Format};
 use crate::output;
 use fisao_report::escaping::one_line;
@@ -84,28 +84,26 @@ pub(crate) fn run(arguments: &CaptionArguments, reporter: &Reporter) -> anyhow::
     let chooser = ChooserSource::of(&arguments.choosing, world, vocabulary)?;
     let images = checked_images(&arguments.images, arguments.damaged.images(), reporter)?;
     let opened = arguments.model.device.open(reporter)?;
-    let policy =
-        Policy::open_shared(&arguments.model.source(), arguments.world.kind(), &opened, reporter)?;
+    let model = (&arguments.model.source(), world);
+    let (policy, mut chooser) = open_answerer(chooser.as_ref(), model, &opened, reporter)?;
     let sizes = images.iter().map(|image| image.size);
     warn_of_photographs(policy.is_embedded(), sizes, reporter);
     if arguments.together {
         return describe_together(arguments, &policy, &images, &sampling, reporter);
     }
-    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &opened, reporter));
-    let mut chooser = chooser.transpose()?;
     let views = chooser.as_ref().and_then(|chooser| chooser.views().cloned());
     let tasks = ImageTasks::new(&policy, images, &arguments.prompt)?.with_verifier(views);
     policy.check_length(tasks.longest_prompt(), sampling.max_new_tokens)?;
 
     let length = tasks.longest_prompt() + sampling.max_new_tokens;
     let team = policy.team(arguments.sharing.exact);
-    let at_once = tasks_at_once_shared(&policy.model, length, team);
+    let at_once = tasks_at_once(&policy.model, length, team);
     let progress = reporter.phase("captioning", tasks.count() as u64);
     for start in (0..tasks.count()).step_by(at_once) {
         let end = (start + at_once).min(tasks.count());
         let advance = |done| progress.advance(done as u64);
         let captions = if let Some(chooser) = &mut chooser {
-            chooser.choose(&policy, &tasks, start..end, &sampling)?
+            chooser.choose((&policy, team), &tasks, start..end, &sampling)?
         } else {
             let range = start..end;
             let control = RunControl::new(&advance).shared(team);

@@ -10,10 +10,11 @@ use fisao_align::captions::best_of;
 use fisao_align::guided::{Guidance, Guide, GuidedConfig, caption_guided};
 use fisao_align::mentions::MentionScorer;
 use fisao_align::tasks::TaskSource;
+use fisao_align::team::Team;
 use fisao_align::token_rewards::AdditionalRewards;
 use fisao_formats::digest::sha256_file;
 use fisao_models::generation::{Generated, Sampling};
-use fisao_runs::bundle::{Policy, Views};
+use fisao_runs::bundle::{ModelSource, Pair, PairSource, Policy, Views};
 use fisao_runs::calibrations::{self, Setting};
 use fisao_runs::device::OpenDevice;
 use fisao_runs::verifier_choice::VerifierSource;
@@ -106,19 +107,38 @@ pub(crate) struct Chooser {
     best_of: Option<usize>,
 }
 
+/// A model, and what chooses among its captions where that was asked for, opened in all processes of the command.
+pub(crate) fn open_answerer(
+    source: Option<&ChooserSource<'_>>,
+    (model, world): (&ModelSource, WorldKind),
+    opened: &OpenDevice,
+    reporter: &Reporter,
+) -> anyhow::Result<(Policy, Option<Chooser>)> {
+    let Some(source) = source else {
+        return Ok((Policy::open_shared(model, world, opened, reporter)?, None));
+    };
+    let (policy, chooser) = Chooser::open(source, model, opened, reporter)?;
+    Ok((policy, Some(chooser)))
+}
+
 impl Chooser {
-    pub(crate) fn open(
+    fn open(
         source: &ChooserSource<'_>,
-        policy: &Policy,
+        model: &ModelSource,
         opened: &OpenDevice,
         reporter: &Reporter,
-    ) -> anyhow::Result<Self> {
+    ) -> anyhow::Result<(Policy, Self)> {
         let &ChooserSource { verifier, world, precision, best_of, .. } = source;
         let calibration = calibrations::read(source.calibration)?;
         let settings = ScoringArguments::default().resolve(Some(&calibration));
-        let mut loaded = policy.verifier(verifier, world, settings, &opened.device, reporter)?;
-        let views = loaded.views_beside(policy, source.allow_mismatched, reporter)?;
-        loaded.use_card(Some(policy), opened, reporter)?;
+        let pair = PairSource {
+            model: model.clone(),
+            verifier: verifier.cloned(),
+            allow_mismatched_verifier: source.allow_mismatched,
+            world,
+        };
+        let Pair { policy, verifier: loaded, views } =
+            Pair::open(&pair, settings, opened, reporter)?;
         let words =
             Vocabulary::chosen(source.vocabulary, policy.is_embedded(), Some(&calibration))?;
         let setting = Setting { verifier: &loaded, vocabulary: &words };
@@ -136,7 +156,7 @@ impl Chooser {
             Guide::new(GuidedConfig { precision, ..GuidedConfig::default() }, &calibration)
         };
         let guide = precision.map(guide).transpose()?;
-        Ok(Self { scorer, rule, guide, views, best_of })
+        Ok((policy, Self { scorer, rule, guide, views, best_of }))
     }
 
     /// What the verifier sees besides the model's own pixels.
@@ -144,10 +164,10 @@ impl Chooser {
         self.views.as_ref()
     }
 
-    /// Captions of the tasks `range` of a source.
+    /// Captions of the tasks `range` of a source. Words are taken back in this process alone.
     pub(crate) fn choose(
         &mut self,
-        policy: &Policy,
+        (policy, team): (&Policy, Option<Team<'_>>),
         tasks: &dyn TaskSource,
         range: Range<usize>,
         sampling: &Sampling,
@@ -156,7 +176,8 @@ impl Chooser {
         let asked = range.map(|at| tasks.task(at)).collect::<Result<Vec<_>, _>>()?;
         let asked = (asked.as_slice(), first);
         let (model, scorer, rule) = (&policy.model, &mut self.scorer, &self.rule);
-        let (additional, control) = (AdditionalRewards::default(), RunControl::new(&|_| {}));
+        let additional = AdditionalRewards::default();
+        let control = RunControl::new(&|_| {}).shared(team);
         if let Some(guide) = &self.guide {
             let choice = self.best_of.map(|count| (count, rule, &additional));
             let written = caption_guided(model, scorer, guide, choice, asked, sampling, control)?;

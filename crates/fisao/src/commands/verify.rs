@@ -29,6 +29,7 @@ pub(crate) fn run(arguments: &VerifyArguments, reporter: &Reporter) -> anyhow::R
         threshold: arguments.threshold,
         found_vocabulary: arguments.found_vocabulary.clone(),
         heat_maps: arguments.heat_maps,
+        exact: arguments.exact,
         page: arguments.html.clone().map(|path| (path, arguments.html_captions)),
         ..verifying.request(captions, images, damaged, device)
     };

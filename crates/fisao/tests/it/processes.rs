@@ -32,11 +32,9 @@ fn build_without_mpi_refuses_to_be_several_processes() {
 #[test]
 fn exact_is_refused_where_nothing_would_be() {
     let place = Workplace::new();
-    for choice in ["--guided", "--best-of"] {
-        let arguments = ["caption", "--images", "x.png", "--exact", choice, "1"];
-        let said = String::from_utf8_lossy(&place.run(&arguments).stderr).into_owned();
-        assert!(said.contains("'--exact' cannot be used with"), "{said}");
-    }
+    let arguments = ["caption", "--images", "x.png", "--exact", "--guided", "0.8"];
+    let said = String::from_utf8_lossy(&place.run(&arguments).stderr).into_owned();
+    assert!(said.contains("'--exact' cannot be used with"), "{said}");
 }
 
 #[cfg(all(unix, feature = "mpi"))]
@@ -133,6 +131,45 @@ mod with_mpi {
                 let [alone, several] =
                     [&alone, &several].map(|of| String::from_utf8_lossy(&of.stdout));
                 assert_eq!(alone, several, "{count} processes: {command}");
+            }
+        }
+    }
+
+    #[test]
+    fn verdicts_and_chosen_captions_are_the_same_for_any_number_of_processes() {
+        let place = Workplace::new();
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let printed = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+        let run = |command: &str| {
+            let output = place.command().args(words(command)).output().unwrap();
+            assert!(output.status.success(), "{}", said(&output));
+            printed(&output)
+        };
+        run("scenes export scenes --split calibration --count 96");
+        run(
+            "calibrate --images scenes/images --annotations scenes/instances.json --output calibration.json",
+        );
+        fs::write(
+            place.path("captions.jsonl"),
+            run("caption --images scenes/images --format json"),
+        )
+        .unwrap();
+        for command in [
+            "verify --captions captions.jsonl --images scenes/images --format json --exact",
+            "verify --captions captions.jsonl --images scenes/images --format json --exact --calibration calibration.json",
+            "eval chair --world train --count 9 --exact --temperature 0.7 --best-of 3 --calibration calibration.json",
+            // Only the images are looked at by all.
+            "eval chair --world train --count 9 --guided 0.8 --calibration calibration.json",
+        ] {
+            let alone = run(command);
+            assert!(!alone.is_empty());
+            for count in [2, 5] {
+                let Some(mut several) = start(&place, count, PLAIN, &words(command)) else {
+                    return;
+                };
+                let several = several.output().unwrap();
+                assert!(several.status.success(), "{count} processes: {}", said(&several));
+                assert_eq!(printed(&several), alone, "{count} processes: {command}");
             }
         }
     }

@@ -10,7 +10,6 @@ use fisao_align::tasks::TaskSource;
 use fisao_eval::answers::{self, Answer};
 use fisao_formats::documents::{check_output_folder, open_text, read_json};
 use fisao_runs::answering::{ANSWERS, Answering, Choosing, Question, SETTINGS, WriteAnswers};
-use fisao_runs::bundle::Policy;
 use fisao_runs::image_directory::ImageDirectory;
 use fisao_runs::{Refusal, Reporter};
 use serde_json::{Value, json};
@@ -19,7 +18,7 @@ use crate::arguments::{
     Activations, AnswerFieldArguments, AnswererArguments, AnsweringArguments, BenchmarkAnswering,
     BenchmarkArguments, ModelArguments,
 };
-use crate::commands::chooser::{Chooser, ChooserSource};
+use crate::commands::chooser::{ChooserSource, open_answerer};
 use crate::interrupt;
 
 /// Opens a file, unpacked if it is gzipped, and hands it to a reader; what the reader finds wrong is said
@@ -111,7 +110,9 @@ pub(super) fn answer(
     let world = arguments.world.kind();
     let chooser = ChooserSource::of(&arguments.choosing, world, None)?;
     let opened = arguments.model.device.open(reporter)?;
-    let policy = Policy::open_shared(&arguments.model.source(), world, &opened, reporter)?;
+    let choice = chooser.as_ref().map(ChooserSource::identity).transpose()?;
+    let model = (&arguments.model.source(), world);
+    let (policy, mut chooser) = open_answerer(chooser.as_ref(), model, &opened, reporter)?;
     let adapter = arguments.model.adapter.as_ref().map(ToString::to_string);
     let dtype = dtype(&arguments.model);
     let mut settings = json!({ "benchmark": benchmark, "adapter": adapter, "dtype": dtype });
@@ -121,24 +122,21 @@ pub(super) fn answer(
     if let Some(prompt) = prompt {
         settings["prompt"] = prompt.into();
     }
-    let choice = chooser.as_ref().map(ChooserSource::identity).transpose()?;
     for (key, value) in choice.into_iter().flatten() {
         settings[key] = value;
     }
-    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &opened, reporter));
-    let mut chooser = chooser.transpose()?;
     let views = chooser.as_ref().and_then(|chooser| chooser.views().cloned());
     let (policy, sampling, damaged) = (&policy, &sampling, arguments.damaged.images());
+    let exact = arguments.sharing.exact;
     let mut write = chooser.as_mut().map(|chooser| {
         |tasks: &dyn TaskSource, range| {
-            let written = chooser.choose(policy, tasks, range, sampling)?;
+            let written = chooser.choose((policy, policy.team(exact)), tasks, range, sampling)?;
             anyhow::Ok(written.into_iter().map(|(answer, _)| answer).collect())
         }
     });
     let write = write.as_mut().map(|write| write as &mut WriteAnswers<'_>);
     let choosing = write.map(|write| Choosing { views: views.as_ref(), write });
     let stop = &interrupt::flag;
-    let exact = arguments.sharing.exact;
     let answering = Answering { policy, sampling, settings, field, folder, damaged, exact, stop };
     answering.run(questions, choosing, reporter)
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::chair::ChairArguments;
 use super::inputs::dtype;
-use crate::commands::chooser::{Chooser, ChooserSource};
+use crate::commands::chooser::{Chooser, ChooserSource, open_answerer};
 
 /// A model's captions of one split of the built-in synthetic dataset, and what they scored.
 #[derive(Debug)]
@@ -61,11 +61,10 @@ pub(super) fn evaluate(
     let described = chooser.as_ref().map(ChooserSource::settings);
     let model = &answerer.model;
     let opened = model.device.open(reporter)?;
-    let policy = Policy::open_shared(&model.source(), world, &opened, reporter)?;
+    let answering = (&model.source(), world);
+    let (policy, chooser) = open_answerer(chooser.as_ref(), answering, &opened, reporter)?;
     let exact = answerer.sharing.exact;
     let scenes = Scenes { world, split, seed: sampling.seed, count: arguments.count, exact };
-    let chooser = chooser.map(|source| Chooser::open(&source, &policy, &opened, reporter));
-    let chooser = chooser.transpose()?;
     let mut found = caption((&policy, chooser), scenes, &sampling, vocabulary, options, reporter)?;
     for (key, value) in described.into_iter().flatten() {
         found.made_with[key] = value;
@@ -107,17 +106,18 @@ fn caption(
     let length = prompt + sampling.max_new_tokens;
     let progress = reporter.phase("captioning scenes", count as u64);
     let advance = |done| progress.advance(done as u64);
+    let team = policy.team(exact);
     let captions = match &mut chooser {
         None => {
-            let control = RunControl::new(&advance).shared(policy.team(exact));
+            let control = RunControl::new(&advance).shared(team);
             generate(&policy.model, &tasks, 0..count, 1, length, sampling, control)?
         }
         Some(chooser) => {
-            let at_once = tasks_at_once(&policy.model, length);
+            let at_once = tasks_at_once(&policy.model, length, team);
             let mut captions = Vec::with_capacity(count);
             for start in (0..count).step_by(at_once) {
                 let range = start..count.min(start + at_once);
-                let written = chooser.choose(policy, &tasks, range, sampling)?;
+                let written = chooser.choose((policy, team), &tasks, range, sampling)?;
                 advance(written.len());
                 captions.extend(written.into_iter().map(|(response, _)| response));
             }
