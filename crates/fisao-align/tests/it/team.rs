@@ -29,6 +29,7 @@ use fisao_models::vision_language::VisionLanguageModel;
 use fisao_testkit::tiny_policy::{Noise, calibration, models};
 use fisao_verifier::regions::RegionWeights;
 use fisao_verifier::rewards::{RewardConfig, RewardRule};
+use fisao_verifier::scorer::Verifier;
 
 /// Channels to the other processes and from them, by their numbers.
 #[derive(Debug)]
@@ -75,24 +76,33 @@ fn linked(count: usize) -> Vec<Channels> {
     all
 }
 
-/// Process 0 of `count`, of which the others serve it with models like its own.
-fn processes(count: usize) -> (Arc<Channels>, Vec<JoinHandle<Result<String, AlignError>>>) {
+/// Process 0 of `count`, and the others, which serve it with the models that `open` gives to each number.
+fn served(count: usize, open: fn(usize) -> OpenedModels) -> (Arc<Channels>, Vec<Serving>) {
     let mut all = linked(count);
     let others = all.split_off(1);
-    let serving = others
-        .into_iter()
-        .map(|link| {
-            thread::spawn(move || {
-                let (policy, scorer) = models();
-                serve(&link, Some(policy), Some(&scorer.verifier))
-            })
+    let serve_with = |link: Channels| {
+        thread::spawn(move || {
+            let (policy, verifier) = open(link.number());
+            serve(&link, policy, Some(&verifier))
         })
-        .collect();
+    };
+    let serving = others.into_iter().map(serve_with).collect();
     (Arc::new(all.remove(0)), serving)
 }
 
+type OpenedModels = (Option<VisionLanguageModel>, Verifier);
+type Serving = JoinHandle<Result<String, AlignError>>;
+
+/// The same with models like its own.
+fn processes(count: usize) -> (Arc<Channels>, Vec<Serving>) {
+    served(count, |_| {
+        let (policy, scorer) = models();
+        (Some(policy), scorer.verifier)
+    })
+}
+
 /// Ends what the others serve.
-fn end(link: &Channels, serving: Vec<JoinHandle<Result<String, AlignError>>>) {
+fn end(link: &Channels, serving: Vec<Serving>) {
     for process in 1..link.processes() {
         link.send(process, &order("enough").unwrap()).unwrap();
     }
@@ -192,13 +202,7 @@ fn embeddings_of_a_verifier_alone_are_equal_for_any_number_of_processes() {
     // With them or without, parts of images are embedded or not.
     for weights in [None, Some(RegionWeights::default()), Some(RegionWeights { patches: 0.5 })] {
         let of = |count: usize| {
-            let mut all = linked(count);
-            let others = all.split_off(1);
-            let serving = others
-                .into_iter()
-                .map(|link| thread::spawn(move || serve(&link, None, Some(&models().1.verifier))))
-                .collect();
-            let link = Arc::new(all.remove(0));
+            let (link, serving) = served(count, |_| (None, models().1.verifier));
             let processes = Processes::new(Arc::clone(&link) as _);
             let control = RunControl::new(&|_| {}).shared(Team::of(Some(&processes), true));
             let verifier = models().1.verifier.with_weights(weights);
@@ -264,29 +268,18 @@ fn process_that_fails_is_named_with_its_reason() {
     let (policy, scorer) = models();
     let mut trainer =
         Trainer::new(config(false), policy, scorer, &calibration(0.0), &Noise, None).unwrap();
-    let mut all = linked(3);
-    let others = all.split_off(1);
-    let serving: Vec<_> = others
-        .into_iter()
-        .map(|link| {
-            thread::spawn(move || {
-                let (mut policy, scorer) = models();
-                if link.number() == 2 {
-                    policy.visit_linears_mut(&mut |name, linear| {
-                        if name.ends_with("v_proj") {
-                            linear.weight = Tensor::full(
-                                linear.weight.dims(),
-                                f32::NAN,
-                                &linear.weight.device(),
-                            );
-                        }
-                    });
+    let (link, serving) = served(3, |number| {
+        let (mut policy, scorer) = models();
+        if number == 2 {
+            policy.visit_linears_mut(&mut |name, linear| {
+                if name.ends_with("v_proj") {
+                    linear.weight =
+                        Tensor::full(linear.weight.dims(), f32::NAN, &linear.weight.device());
                 }
-                serve(&link, Some(policy), Some(&scorer.verifier))
-            })
-        })
-        .collect();
-    let link = Arc::new(all.remove(0));
+            });
+        }
+        (Some(policy), scorer.verifier)
+    });
     trainer.share_with(Some(Arc::new(Processes::new(Arc::clone(&link) as _))));
     let before = trainer.state();
     let error = trainer.iterate(&mut |_| {}).unwrap_err();

@@ -32,7 +32,7 @@ use crate::processes::Opening;
 use crate::prompt::EncodedPrompt;
 use crate::reporter::Reporter;
 use crate::score_settings::ScoreSettings;
-use crate::verifier_choice::{Grade, VerifierSource, matching_verifier};
+use crate::verifier_choice::{Grade, VerifierSource};
 
 /// Images that the drift of a tuned vision tower is measured on.
 const DRIFT_IMAGES: usize = 32;
@@ -361,33 +361,6 @@ impl LoadedVerifier {
     /// The same under another name, from a temporary folder.
     pub(super) fn unpacked(self, name: &str, folder: &Arc<TempDir>) -> Self {
         Self { name: name.to_owned(), origin: self.origin.unpacked(folder), ..self }
-    }
-}
-
-impl Policy {
-    /// The verifier that was named, or what [goes with](matching_verifier) this model; the embedded one of an embedded model.
-    ///
-    /// # Errors
-    /// It cannot be loaded, or a setting of the score has no meaning for it.
-    pub fn verifier(
-        &self,
-        named: Option<&VerifierSource>,
-        world: WorldKind,
-        settings: ScoreSettings,
-        device: &Device,
-        reporter: &Reporter,
-    ) -> anyhow::Result<LoadedVerifier> {
-        let chosen = match named {
-            Some(named) => Some(named.clone()),
-            None if self.is_embedded() => None,
-            None => Some(matching_verifier(self.model.config()).told(reporter)),
-        };
-        let location = match &chosen {
-            Some(VerifierSource::Decoder) => return LoadedVerifier::of_decoder(self, settings),
-            Some(VerifierSource::Checkpoint(location)) => Some(location),
-            None => None,
-        };
-        verifier_or_embedded(location, world, settings, device, reporter)
     }
 }
 
